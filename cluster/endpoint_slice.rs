@@ -1,0 +1,251 @@
+//! EndpointSlices (`discovery.k8s.io/v1`): the bulk of a cluster, so every byte of an endpoint counts.
+
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+
+use jiff::Timestamp;
+use serde::Deserialize;
+
+use crate::address::{Family, parse_ip};
+use crate::labels::null_is_empty;
+use crate::name::{Name, NamespacedName};
+use crate::object::Metadata;
+use crate::problem::Problem;
+use crate::protocol::Protocol;
+use crate::service::{HEADLESS_LABEL, SERVICE_PROXY_NAME_LABEL, port_number};
+
+/// The label that names the Service of a slice.
+pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+
+/// The annotation with the time of the change that made the controller write the slice.
+const TRIGGER_TIME_ANNOTATION: &str = "endpoints.kubernetes.io/last-change-trigger-time";
+
+/// A slice of the endpoints of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndpointSlice {
+    /// Its namespace and name.
+    pub key: NamespacedName,
+    /// Its Service; `None` where the slice is no proxy's concern (no Service named, headless, another
+    /// proxy's, or names instead of addresses).
+    pub service: Option<NamespacedName>,
+    /// The ports that all its endpoints have.
+    pub ports: Box<[Port]>,
+    /// Its endpoints.
+    pub endpoints: Box<[Endpoint]>,
+    /// When the change happened that this state of the slice reports.
+    pub trigger_time: Option<Timestamp>,
+}
+
+/// A port that all endpoints of a slice have.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Port {
+    /// Its name, which is that of the Service's port.
+    pub name: Name,
+    /// Its number on the endpoints.
+    pub port: NonZeroU16,
+    /// Its protocol.
+    pub protocol: Protocol,
+}
+
+/// One endpoint: 32 bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Endpoint {
+    /// Its (first) address; the API defines no meaning for further ones.
+    pub address: IpAddr,
+    /// Its state.
+    pub conditions: Conditions,
+    /// The node it is on.
+    pub node: Option<Name>,
+    /// The zones that should use it (hints `forZones`).
+    pub zones: Option<NameSet>,
+    /// The nodes that should use it (hints `forNodes`).
+    pub nodes: Option<NameSet>,
+}
+
+/// The state of an endpoint, after the API's defaults.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Conditions(u8);
+
+impl Conditions {
+    const READY: u8 = 1;
+    const SERVING: u8 = 2;
+    const TERMINATING: u8 = 4;
+
+    /// From its parts.
+    pub fn new(ready: bool, serving: bool, terminating: bool) -> Self {
+        let bit = |set: bool, bit: u8| if set { bit } else { 0 };
+        Conditions(bit(ready, Self::READY) | bit(serving, Self::SERVING) | bit(terminating, Self::TERMINATING))
+    }
+
+    /// It takes new connections.
+    pub fn ready(self) -> bool {
+        self.0 & Self::READY != 0
+    }
+
+    /// It answers, ready or being terminated.
+    pub fn serving(self) -> bool {
+        self.0 & Self::SERVING != 0
+    }
+
+    /// It is being terminated.
+    pub fn terminating(self) -> bool {
+        self.0 & Self::TERMINATING != 0
+    }
+}
+
+/// A small set of names in the space of one: interned with commas between.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NameSet(Name);
+
+impl NameSet {
+    /// The set of these names; `None` if there are none.
+    pub fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<Self> {
+        let mut names: Vec<&str> = names.into_iter().collect();
+        names.sort_unstable();
+        names.dedup();
+        (!names.is_empty()).then(|| NameSet(Name::new(&names.join(","))))
+    }
+
+    /// Whether the name is in it.
+    pub fn contains(self, name: &str) -> bool {
+        self.0.as_str().split(',').any(|n| n == name)
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Wire {
+    metadata: Metadata,
+    address_type: Option<String>,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    endpoints: Vec<WireEndpoint>,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    ports: Vec<WirePort>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireEndpoint {
+    #[serde(default, deserialize_with = "null_is_empty")]
+    addresses: Vec<String>,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    conditions: WireConditions,
+    node_name: Option<String>,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    hints: WireHints,
+}
+
+#[derive(Default, Deserialize)]
+struct WireConditions {
+    ready: Option<bool>,
+    serving: Option<bool>,
+    terminating: Option<bool>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireHints {
+    #[serde(default, deserialize_with = "null_is_empty")]
+    for_zones: Vec<WireHint>,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    for_nodes: Vec<WireHint>,
+}
+
+#[derive(Deserialize)]
+struct WireHint {
+    name: String,
+}
+
+#[derive(Deserialize)]
+struct WirePort {
+    name: Option<String>,
+    port: Option<i64>,
+    protocol: Option<String>,
+}
+
+impl Wire {
+    pub(crate) fn slim(self, problems: &mut Vec<Problem>) -> EndpointSlice {
+        let family = match self.address_type.as_deref() {
+            Some("IPv4") => Some(Family::V4),
+            Some("IPv6") => Some(Family::V6),
+            _ => None,
+        };
+        let labels = &self.metadata.labels;
+        let concerns_us = family.is_some()
+            && !labels.contains_key(HEADLESS_LABEL)
+            && !labels.contains_key(SERVICE_PROXY_NAME_LABEL);
+        let service = labels.get(SERVICE_NAME_LABEL).filter(|name| !name.is_empty() && concerns_us);
+        let service = service.map(|name| NamespacedName::new(self.metadata.namespace(), name));
+        let trigger_time = self.metadata.annotations.get(TRIGGER_TIME_ANNOTATION).and_then(|t| t.parse().ok());
+        let key = self.metadata.key();
+        if service.is_none() {
+            return EndpointSlice { key, service, ports: Box::default(), endpoints: Box::default(), trigger_time };
+        }
+        let endpoints = self.endpoints.into_iter().enumerate().filter_map(|(i, e)| e.slim(i, family, problems));
+        let endpoints = endpoints.collect();
+        let ports = self.ports.into_iter().enumerate().filter_map(|(i, p)| p.slim(i, problems)).collect();
+        EndpointSlice { key, service, ports, endpoints, trigger_time }
+    }
+}
+
+impl WireEndpoint {
+    fn slim(self, i: usize, family: Option<Family>, problems: &mut Vec<Problem>) -> Option<Endpoint> {
+        let text = self.addresses.first().map_or("", String::as_str);
+        let address = parse_ip(text).filter(|address| Some(Family::of(*address)) == family);
+        let Some(address) = address else {
+            let expected = "an IP address of the slice's addressType";
+            problems.push(Problem::new(format!("endpoints[{i}].addresses[0]"), text, expected));
+            return None;
+        };
+        let c = self.conditions;
+        let names = |hints: &[WireHint]| NameSet::new(hints.iter().map(|h| h.name.as_str()));
+        Some(Endpoint {
+            address,
+            conditions: Conditions::new(
+                c.ready.unwrap_or(true),
+                c.serving.unwrap_or(true),
+                c.terminating.unwrap_or(false),
+            ),
+            node: self.node_name.map(|n| Name::new(&n)),
+            zones: names(&self.hints.for_zones),
+            nodes: names(&self.hints.for_nodes),
+        })
+    }
+}
+
+impl WirePort {
+    fn slim(self, i: usize, problems: &mut Vec<Problem>) -> Option<Port> {
+        let protocol = match self.protocol.as_deref() {
+            None | Some("" | "TCP") => Protocol::Tcp,
+            Some("UDP") => Protocol::Udp,
+            Some("SCTP") => Protocol::Sctp,
+            Some(other) => {
+                problems.push(Problem::new(format!("ports[{i}].protocol"), other, "TCP, UDP or SCTP"));
+                return None;
+            }
+        };
+        Some(Port {
+            name: Name::new(self.name.as_deref().unwrap_or_default()),
+            // A port without number is "all ports" in the API, which a Service cannot lead to.
+            port: port_number(format!("ports[{i}].port"), self.port?, problems)?,
+            protocol,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_endpoint_stays_small() {
+        assert_eq!(std::mem::size_of::<Endpoint>(), 32);
+    }
+
+    #[test]
+    fn a_set_of_names_knows_its_members() {
+        let set = NameSet::new(["b", "a", "a"]).expect("not empty");
+        assert!(set.contains("a") && set.contains("b") && !set.contains("a,b") && !set.contains(""));
+        assert_eq!(NameSet::new([]), None);
+    }
+}

@@ -1,0 +1,16 @@
+//! What a source tells the index.
+
+use crate::object::{Kind, Object, ObjectKey};
+
+/// One thing that happened outside. The API server and a folder of manifests speak the same events.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// An object was added or changed.
+    Applied(Object),
+    /// An object is gone.
+    Deleted(ObjectKey),
+    /// A full list of a kind begins: what is not applied before the matching [`Event::Listed`] is gone.
+    ListStarted(Kind),
+    /// A kind is fully listed.
+    Listed(Kind),
+}

@@ -1,0 +1,303 @@
+//! The index: slim copies of the cluster's objects, and what each event touched.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::hash::Hash;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+
+use crate::endpoint_slice::EndpointSlice;
+use crate::event::Event;
+use crate::name::{Name, NamespacedName};
+use crate::namespace::Namespace;
+use crate::network_policy::NetworkPolicy;
+use crate::node::Node;
+use crate::object::{Kind, Object, ObjectKey};
+use crate::pod::Pod;
+use crate::service::Service;
+use crate::service_cidr::ServiceCidr;
+
+/// The cluster as last heard of.
+#[derive(Default)]
+pub struct Index {
+    nodes: HashMap<Name, Node>,
+    services: HashMap<NamespacedName, Service>,
+    /// By Service, each slice by its name: a Service has few.
+    slices: HashMap<NamespacedName, Vec<EndpointSlice>>,
+    /// The Service that each slice was last filed under.
+    slice_service: HashMap<NamespacedName, NamespacedName>,
+    service_cidrs: HashMap<NamespacedName, ServiceCidr>,
+    namespaces: HashMap<Name, Namespace>,
+    pods: HashMap<NamespacedName, Pod>,
+    policies: HashMap<NamespacedName, NetworkPolicy>,
+    /// For each kind being listed: what was applied since the list began.
+    listing: HashMap<Kind, HashSet<NamespacedName>>,
+    listed: HashSet<Kind>,
+    touched: Touched,
+}
+
+/// What has changed since it was last taken.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Touched {
+    /// Services of which the object or a slice changed.
+    pub services: BTreeSet<NamespacedName>,
+    /// Nodes that changed.
+    pub nodes: BTreeSet<Name>,
+    /// ServiceCIDRs changed.
+    pub service_cidrs: bool,
+    /// Pods, namespaces and policies that changed.
+    pub policy: BTreeSet<ObjectKey>,
+    /// When the changes happened that slices reported.
+    pub trigger_times: Vec<Timestamp>,
+}
+
+impl Touched {
+    /// Whether nothing has changed.
+    pub fn is_empty(&self) -> bool {
+        *self == Touched::default()
+    }
+}
+
+impl Index {
+    /// An index of nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Takes in one event. An object that is applied as it already stands touches nothing.
+    pub fn handle(&mut self, event: Event) {
+        match event {
+            Event::Applied(object) => {
+                let key = object.key();
+                if let Some(seen) = self.listing.get_mut(&key.kind) {
+                    seen.insert(key.name.clone());
+                }
+                self.apply(key, object);
+            }
+            Event::Deleted(key) => {
+                if let Some(seen) = self.listing.get_mut(&key.kind) {
+                    seen.remove(&key.name);
+                }
+                self.delete(key);
+            }
+            Event::ListStarted(kind) => {
+                self.listing.insert(kind, HashSet::new());
+            }
+            Event::Listed(kind) => {
+                if let Some(seen) = self.listing.remove(&kind) {
+                    self.sweep(kind, &seen);
+                }
+                self.listed.insert(kind);
+            }
+        }
+    }
+
+    /// Whether a kind has been fully listed at least once.
+    pub fn is_listed(&self, kind: Kind) -> bool {
+        self.listed.contains(&kind)
+    }
+
+    /// Takes what has changed since the last call.
+    pub fn take_touched(&mut self) -> Touched {
+        std::mem::take(&mut self.touched)
+    }
+
+    /// What has changed since it was last taken.
+    pub fn touched(&self) -> &Touched {
+        &self.touched
+    }
+
+    /// A Service.
+    pub fn service(&self, name: &NamespacedName) -> Option<&Service> {
+        self.services.get(name)
+    }
+
+    /// All Services, in no order.
+    pub fn services(&self) -> impl Iterator<Item = &Service> {
+        self.services.values()
+    }
+
+    /// The slices of a Service, by name.
+    pub fn slices_of(&self, service: &NamespacedName) -> &[EndpointSlice] {
+        self.slices.get(service).map_or(&[], Vec::as_slice)
+    }
+
+    /// A node.
+    pub fn node(&self, name: Name) -> Option<&Node> {
+        self.nodes.get(&name)
+    }
+
+    /// All nodes, in no order.
+    pub fn nodes(&self) -> impl Iterator<Item = &Node> {
+        self.nodes.values()
+    }
+
+    /// All ServiceCIDRs, in no order.
+    pub fn service_cidrs(&self) -> impl Iterator<Item = &ServiceCidr> {
+        self.service_cidrs.values()
+    }
+
+    /// A namespace.
+    pub fn namespace(&self, name: Name) -> Option<&Namespace> {
+        self.namespaces.get(&name)
+    }
+
+    /// All pods, in no order.
+    pub fn pods(&self) -> impl Iterator<Item = &Pod> {
+        self.pods.values()
+    }
+
+    /// All policies, in no order.
+    pub fn network_policies(&self) -> impl Iterator<Item = &NetworkPolicy> {
+        self.policies.values()
+    }
+
+    /// How many objects of a kind there are.
+    pub fn count(&self, kind: Kind) -> usize {
+        match kind {
+            Kind::Node => self.nodes.len(),
+            Kind::Service => self.services.len(),
+            Kind::EndpointSlice => self.slice_service.len(),
+            Kind::ServiceCidr => self.service_cidrs.len(),
+            Kind::Namespace => self.namespaces.len(),
+            Kind::Pod => self.pods.len(),
+            Kind::NetworkPolicy => self.policies.len(),
+        }
+    }
+
+    fn apply(&mut self, key: ObjectKey, object: Object) {
+        match object {
+            Object::Node(node) => {
+                let name = node.name;
+                if replace(&mut self.nodes, name, node) {
+                    self.touched.nodes.insert(name);
+                }
+            }
+            Object::Service(service) => {
+                if replace(&mut self.services, key.name.clone(), service) {
+                    self.touched.services.insert(key.name);
+                }
+            }
+            Object::EndpointSlice(slice) => self.apply_slice(slice),
+            Object::ServiceCidr(cidr) => {
+                self.touched.service_cidrs |= replace(&mut self.service_cidrs, key.name, cidr);
+            }
+            Object::Namespace(namespace) => {
+                if replace(&mut self.namespaces, namespace.name, namespace) {
+                    self.touched.policy.insert(key);
+                }
+            }
+            Object::Pod(pod) => {
+                if replace(&mut self.pods, key.name.clone(), pod) {
+                    self.touched.policy.insert(key);
+                }
+            }
+            Object::NetworkPolicy(policy) => {
+                if replace(&mut self.policies, key.name.clone(), policy) {
+                    self.touched.policy.insert(key);
+                }
+            }
+        }
+    }
+
+    fn apply_slice(&mut self, slice: EndpointSlice) {
+        let Some(service) = slice.service.clone() else {
+            self.remove_slice(&slice.key);
+            return;
+        };
+        if self.slice_service.get(&slice.key).is_some_and(|old| *old != service) {
+            self.remove_slice(&slice.key);
+        }
+        self.slice_service.insert(slice.key.clone(), service.clone());
+        let slices = self.slices.entry(service.clone()).or_default();
+        match slices.binary_search_by(|s| s.key.cmp(&slice.key)) {
+            Ok(at) if slices[at] == slice => return,
+            Ok(at) => {
+                if slices[at].trigger_time != slice.trigger_time {
+                    self.touched.trigger_times.extend(slice.trigger_time);
+                }
+                slices[at] = slice;
+            }
+            Err(at) => {
+                self.touched.trigger_times.extend(slice.trigger_time);
+                slices.insert(at, slice);
+            }
+        }
+        self.touched.services.insert(service);
+    }
+
+    fn remove_slice(&mut self, key: &NamespacedName) {
+        let Some(service) = self.slice_service.remove(key) else { return };
+        if let Some(slices) = self.slices.get_mut(&service) {
+            slices.retain(|s| s.key != *key);
+            if slices.is_empty() {
+                self.slices.remove(&service);
+            }
+        }
+        self.touched.services.insert(service);
+    }
+
+    fn delete(&mut self, key: ObjectKey) {
+        let word = Name::new(&key.name.name);
+        let policy = match key.kind {
+            Kind::Node => {
+                if self.nodes.remove(&word).is_some() {
+                    self.touched.nodes.insert(word);
+                }
+                false
+            }
+            Kind::Service => {
+                if self.services.remove(&key.name).is_some() {
+                    self.touched.services.insert(key.name.clone());
+                }
+                false
+            }
+            Kind::EndpointSlice => {
+                self.remove_slice(&key.name);
+                false
+            }
+            Kind::ServiceCidr => {
+                self.touched.service_cidrs |= self.service_cidrs.remove(&key.name).is_some();
+                false
+            }
+            Kind::Namespace => self.namespaces.remove(&word).is_some(),
+            Kind::Pod => self.pods.remove(&key.name).is_some(),
+            Kind::NetworkPolicy => self.policies.remove(&key.name).is_some(),
+        };
+        if policy {
+            self.touched.policy.insert(key);
+        }
+    }
+
+    /// Deletes what a full list did not name.
+    fn sweep(&mut self, kind: Kind, seen: &HashSet<NamespacedName>) {
+        let word = |name: Name| NamespacedName { namespace: Name::new(""), name: Arc::from(name.as_str()) };
+        let all: Vec<NamespacedName> = match kind {
+            Kind::Node => self.nodes.keys().copied().map(word).collect(),
+            Kind::Service => self.services.keys().cloned().collect(),
+            Kind::EndpointSlice => self.slice_service.keys().cloned().collect(),
+            Kind::ServiceCidr => self.service_cidrs.keys().cloned().collect(),
+            Kind::Namespace => self.namespaces.keys().copied().map(word).collect(),
+            Kind::Pod => self.pods.keys().cloned().collect(),
+            Kind::NetworkPolicy => self.policies.keys().cloned().collect(),
+        };
+        for name in all.into_iter().filter(|name| !seen.contains(name)) {
+            self.delete(ObjectKey { kind, name });
+        }
+    }
+}
+
+/// Files a value; says whether that changed anything.
+fn replace<K: Hash + Eq, V: PartialEq>(map: &mut HashMap<K, V>, key: K, value: V) -> bool {
+    match map.get_mut(&key) {
+        Some(old) if *old == value => false,
+        Some(old) => {
+            *old = value;
+            true
+        }
+        None => {
+            map.insert(key, value);
+            true
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! Kubernetes objects, kept slim, their index, and what *this* node must serve.
+//!
+//! ```text
+//! Event ──► Index ──touched──► Desired ──changes──► a mode
+//!           slim objects       ServicePort × family, endpoints chosen
+//! ```
+//!
+//! Pure: no I/O, no async, no clock. Time and the node's identity come in as arguments.
+#![forbid(unsafe_code)]
+
+pub mod address;
+pub mod desired;
+pub mod endpoint_slice;
+pub mod event;
+pub mod index;
+pub mod labels;
+pub mod manifest;
+pub mod name;
+pub mod namespace;
+pub mod network_policy;
+pub mod node;
+pub mod object;
+pub mod pod;
+pub mod problem;
+pub mod protocol;
+pub mod service;
+pub mod service_cidr;
+
+pub use address::Family;
+pub use event::Event;
+pub use index::Index;
+pub use name::{Name, NamespacedName};
+pub use object::{Kind, Object, ObjectKey};
+pub use problem::Problem;
+pub use protocol::Protocol;

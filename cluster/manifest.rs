@@ -1,0 +1,1 @@
+//! Manifests: text to documents.

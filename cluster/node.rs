@@ -1,0 +1,122 @@
+//! Nodes.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use serde::Deserialize;
+
+use crate::address::{parse_cidr, parse_ip};
+use crate::labels::{Labels, null_is_empty};
+use crate::name::Name;
+use crate::object::Metadata;
+use crate::problem::Problem;
+
+/// The label that names a node's zone.
+pub const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
+
+/// The taint by which the cluster autoscaler announces that it will delete a node.
+pub const TO_BE_DELETED_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
+
+/// A node: its name, where it is, and its addresses.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Node {
+    /// Its name.
+    pub name: Name,
+    /// Its labels.
+    pub labels: Labels,
+    /// `spec.podCIDRs`, or `spec.podCIDR` where only that is set.
+    pub pod_cidrs: Box<[IpNet]>,
+    /// Addresses of type `InternalIP`.
+    pub internal_ips: Box<[IpAddr]>,
+    /// Addresses of type `ExternalIP`.
+    pub external_ips: Box<[IpAddr]>,
+    /// It has a deletion timestamp, or the taint of the cluster autoscaler.
+    pub going_away: bool,
+}
+
+impl Node {
+    /// The zone it is in.
+    pub fn zone(&self) -> Option<&'static str> {
+        self.labels.get(ZONE_LABEL)
+    }
+
+    /// The addresses kube-proxy takes for the node's own: the internal ones, then the external ones.
+    pub fn ips(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.internal_ips.iter().chain(&self.external_ips).copied()
+    }
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Wire {
+    metadata: Metadata,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    spec: Spec,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    status: Status,
+}
+
+#[derive(Default, Deserialize)]
+struct Spec {
+    #[serde(rename = "podCIDR")]
+    pod_cidr: Option<String>,
+    #[serde(rename = "podCIDRs", default, deserialize_with = "null_is_empty")]
+    pod_cidrs: Vec<String>,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    taints: Vec<Taint>,
+}
+
+#[derive(Deserialize)]
+struct Taint {
+    key: String,
+}
+
+#[derive(Default, Deserialize)]
+struct Status {
+    #[serde(default, deserialize_with = "null_is_empty")]
+    addresses: Vec<Address>,
+}
+
+#[derive(Deserialize)]
+struct Address {
+    #[serde(rename = "type")]
+    kind: String,
+    address: String,
+}
+
+impl Wire {
+    pub(crate) fn slim(self, problems: &mut Vec<Problem>) -> Node {
+        let mut cidrs = self.spec.pod_cidrs;
+        if cidrs.is_empty() {
+            cidrs.extend(self.spec.pod_cidr.filter(|cidr| !cidr.is_empty()));
+        }
+        let pod_cidrs = cidrs.iter().enumerate().filter_map(|(i, text)| {
+            let cidr = parse_cidr(text);
+            if cidr.is_none() {
+                problems.push(Problem::new(format!("spec.podCIDRs[{i}]"), text, "an address block such as 10.244.1.0/24"));
+            }
+            cidr
+        });
+        let pod_cidrs = pod_cidrs.collect();
+        let mut of_type = |wanted: &str| -> Box<[IpAddr]> {
+            let matching = self.status.addresses.iter().enumerate().filter(|(_, a)| a.kind == wanted);
+            matching
+                .filter_map(|(i, a)| {
+                    let ip = parse_ip(&a.address);
+                    if ip.is_none() {
+                        problems.push(Problem::new(format!("status.addresses[{i}]"), &a.address, "an IP address"));
+                    }
+                    ip
+                })
+                .collect()
+        };
+        Node {
+            name: Name::new(&self.metadata.name),
+            pod_cidrs,
+            internal_ips: of_type("InternalIP"),
+            external_ips: of_type("ExternalIP"),
+            going_away: self.metadata.deletion_timestamp.is_some()
+                || self.spec.taints.iter().any(|t| t.key == TO_BE_DELETED_TAINT),
+            labels: self.metadata.labels.into(),
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! One Kubernetes object of a kind that we use, and how it is read.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::endpoint_slice::EndpointSlice;
+use crate::labels::null_is_empty;
+use crate::name::{Name, NamespacedName};
+use crate::namespace::Namespace;
+use crate::network_policy::NetworkPolicy;
+use crate::node::Node;
+use crate::pod::Pod;
+use crate::problem::Problem;
+use crate::service::Service;
+use crate::service_cidr::ServiceCidr;
+use crate::{endpoint_slice, namespace, network_policy, node, pod, service, service_cidr};
+
+/// The kinds of object that we use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Kind {
+    /// `v1` Node.
+    Node,
+    /// `v1` Service.
+    Service,
+    /// `discovery.k8s.io/v1` EndpointSlice.
+    EndpointSlice,
+    /// `networking.k8s.io/v1` ServiceCIDR.
+    ServiceCidr,
+    /// `v1` Namespace.
+    Namespace,
+    /// `v1` Pod.
+    Pod,
+    /// `networking.k8s.io/v1` NetworkPolicy.
+    NetworkPolicy,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Kind; 7] = [
+        Kind::Node,
+        Kind::Service,
+        Kind::EndpointSlice,
+        Kind::ServiceCidr,
+        Kind::Namespace,
+        Kind::Pod,
+        Kind::NetworkPolicy,
+    ];
+
+    /// The kind of an object that says so; `None` for kinds and versions that we do not use.
+    pub fn of(api_version: &str, kind: &str) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|k| k.api_version() == api_version && k.as_str() == kind)
+    }
+
+    /// As `kind` spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Kind::Node => "Node",
+            Kind::Service => "Service",
+            Kind::EndpointSlice => "EndpointSlice",
+            Kind::ServiceCidr => "ServiceCIDR",
+            Kind::Namespace => "Namespace",
+            Kind::Pod => "Pod",
+            Kind::NetworkPolicy => "NetworkPolicy",
+        }
+    }
+
+    /// As `apiVersion` spells it.
+    pub fn api_version(self) -> &'static str {
+        match self {
+            Kind::Node | Kind::Service | Kind::Namespace | Kind::Pod => "v1",
+            Kind::EndpointSlice => "discovery.k8s.io/v1",
+            Kind::ServiceCidr | Kind::NetworkPolicy => "networking.k8s.io/v1",
+        }
+    }
+
+    /// The resource's name in the API's paths.
+    pub fn plural(self) -> &'static str {
+        match self {
+            Kind::Node => "nodes",
+            Kind::Service => "services",
+            Kind::EndpointSlice => "endpointslices",
+            Kind::ServiceCidr => "servicecidrs",
+            Kind::Namespace => "namespaces",
+            Kind::Pod => "pods",
+            Kind::NetworkPolicy => "networkpolicies",
+        }
+    }
+
+    /// Whether its objects live in namespaces.
+    pub fn namespaced(self) -> bool {
+        matches!(self, Kind::Service | Kind::EndpointSlice | Kind::Pod | Kind::NetworkPolicy)
+    }
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// What tells objects apart.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ObjectKey {
+    /// The kind.
+    pub kind: Kind,
+    /// The namespace and name.
+    pub name: NamespacedName,
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.kind, self.name)
+    }
+}
+
+/// One object, slim.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(missing_docs, reason = "each variant is the kind of its name")]
+pub enum Object {
+    Node(Node),
+    Service(Service),
+    EndpointSlice(EndpointSlice),
+    ServiceCidr(ServiceCidr),
+    Namespace(Namespace),
+    Pod(Pod),
+    NetworkPolicy(NetworkPolicy),
+}
+
+impl Object {
+    /// Its kind and name.
+    pub fn key(&self) -> ObjectKey {
+        let cluster_scoped = |name: Name| NamespacedName::new("", name.as_str());
+        let (kind, name) = match self {
+            Object::Node(o) => (Kind::Node, cluster_scoped(o.name)),
+            Object::Service(o) => (Kind::Service, o.key.clone()),
+            Object::EndpointSlice(o) => (Kind::EndpointSlice, o.key.clone()),
+            Object::ServiceCidr(o) => (Kind::ServiceCidr, o.key.clone()),
+            Object::Namespace(o) => (Kind::Namespace, cluster_scoped(o.name)),
+            Object::Pod(o) => (Kind::Pod, o.key.clone()),
+            Object::NetworkPolicy(o) => (Kind::NetworkPolicy, o.key.clone()),
+        };
+        ObjectKey { kind, name }
+    }
+
+    /// Reads an object of a known kind. Fields that we do not use are ignored; a field that can be left
+    /// out without harm and cannot be understood becomes a [`Problem`].
+    ///
+    /// # Errors
+    /// The object as a whole cannot be read: it has no name, or a field has another type than the API
+    /// gives it.
+    pub fn parse(kind: Kind, value: Value) -> Result<Parsed, ObjectError> {
+        let key = key_of(kind, &value)?;
+        let mut problems = Vec::new();
+        let p = &mut problems;
+        let read = match kind {
+            Kind::Node => from_value(value).map(|w: node::Wire| Object::Node(w.slim(p))),
+            Kind::Service => from_value(value).map(|w: service::Wire| Object::Service(w.slim(p))),
+            Kind::EndpointSlice => {
+                from_value(value).map(|w: endpoint_slice::Wire| Object::EndpointSlice(w.slim(p)))
+            }
+            Kind::ServiceCidr => from_value(value).map(|w: service_cidr::Wire| Object::ServiceCidr(w.slim(p))),
+            Kind::Namespace => from_value(value).map(|w: namespace::Wire| Object::Namespace(w.slim())),
+            Kind::Pod => from_value(value).map(|w: pod::Wire| Object::Pod(w.slim(p))),
+            Kind::NetworkPolicy => {
+                from_value(value).map(|w: network_policy::Wire| Object::NetworkPolicy(w.slim(p)))
+            }
+        };
+        match read {
+            Ok(object) => Ok(Parsed { object, problems }),
+            Err((field, message)) => Err(ObjectError::Field { key, field, message }),
+        }
+    }
+}
+
+/// An object, and what of it was left out.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parsed {
+    /// The object.
+    pub object: Object,
+    /// Fields that could not be understood.
+    pub problems: Vec<Problem>,
+}
+
+/// Why an object cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ObjectError {
+    /// It has no name by which it could be known.
+    #[error("{kind}: metadata.name is missing or empty, expected the object's name")]
+    NoName {
+        /// Its kind.
+        kind: Kind,
+    },
+    /// A field has another type than the API gives it.
+    #[error("{key}: field {field}: {message}")]
+    Field {
+        /// The object.
+        key: ObjectKey,
+        /// The field's path, as in `spec.ports[0].port`.
+        field: String,
+        /// What stands there and what was expected.
+        message: String,
+    },
+}
+
+impl ObjectError {
+    /// The object's kind and name, where it has a name.
+    pub fn key(&self) -> Option<&ObjectKey> {
+        match self {
+            ObjectError::NoName { .. } => None,
+            ObjectError::Field { key, .. } => Some(key),
+        }
+    }
+}
+
+/// The kind and name of an object that need not be readable otherwise.
+///
+/// # Errors
+/// It has no name.
+pub fn key_of(kind: Kind, value: &Value) -> Result<ObjectKey, ObjectError> {
+    let text = |field: &str| value.get("metadata").and_then(|m| m.get(field)).and_then(Value::as_str).unwrap_or_default();
+    let name = text("name");
+    if name.is_empty() {
+        return Err(ObjectError::NoName { kind });
+    }
+    let namespace = match (kind.namespaced(), text("namespace")) {
+        (false, _) => "",
+        (true, "") => "default",
+        (true, namespace) => namespace,
+    };
+    Ok(ObjectKey { kind, name: NamespacedName::new(namespace, name) })
+}
+
+fn from_value<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, (String, String)> {
+    serde_path_to_error::deserialize(value).map_err(|e| (e.path().to_string(), e.inner().to_string()))
+}
+
+/// The part of `metadata` that we use.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Metadata {
+    pub(crate) name: String,
+    namespace: Option<String>,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    pub(crate) labels: BTreeMap<String, String>,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) deletion_timestamp: Option<String>,
+}
+
+impl Metadata {
+    /// The namespace; `default` where the object (a manifest) names none, as kubectl does.
+    pub(crate) fn namespace(&self) -> &str {
+        self.namespace.as_deref().filter(|n| !n.is_empty()).unwrap_or("default")
+    }
+
+    /// The key of an object that lives in a namespace.
+    pub(crate) fn key(&self) -> NamespacedName {
+        NamespacedName::new(self.namespace(), &self.name)
+    }
+}

@@ -1,0 +1,129 @@
+//! Pods: what NetworkPolicy needs to know of them.
+
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+
+use serde::Deserialize;
+
+use crate::address::parse_ip;
+use crate::labels::{Labels, null_is_empty};
+use crate::name::{Name, NamespacedName};
+use crate::object::Metadata;
+use crate::problem::Problem;
+use crate::protocol::Protocol;
+
+/// A pod.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pod {
+    /// Its namespace and name.
+    pub key: NamespacedName,
+    /// Its labels.
+    pub labels: Labels,
+    /// The node it is bound to.
+    pub node: Option<Name>,
+    /// Its addresses, at most one a family.
+    pub ips: Box<[IpAddr]>,
+    /// It shares the network of its node.
+    pub host_network: bool,
+    /// Its phase is `Succeeded` or `Failed`: its addresses no longer count.
+    pub finished: bool,
+    /// Ports that have a name.
+    pub named_ports: Box<[NamedPort]>,
+}
+
+/// A container port with a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NamedPort {
+    /// Its name.
+    pub name: Name,
+    /// Its number.
+    pub port: NonZeroU16,
+    /// Its protocol.
+    pub protocol: Protocol,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Wire {
+    metadata: Metadata,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    spec: Spec,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    status: Status,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Spec {
+    node_name: Option<String>,
+    host_network: Option<bool>,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    init_containers: Vec<Container>,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    containers: Vec<Container>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Container {
+    restart_policy: Option<String>,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    ports: Vec<ContainerPort>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ContainerPort {
+    name: Option<String>,
+    container_port: u16,
+    protocol: Option<Protocol>,
+}
+
+#[derive(Default, Deserialize)]
+struct Status {
+    phase: Option<String>,
+    #[serde(rename = "podIP")]
+    pod_ip: Option<String>,
+    #[serde(rename = "podIPs", default, deserialize_with = "null_is_empty")]
+    pod_ips: Vec<PodIp>,
+}
+
+#[derive(Deserialize)]
+struct PodIp {
+    ip: String,
+}
+
+impl Wire {
+    pub(crate) fn slim(self, problems: &mut Vec<Problem>) -> Pod {
+        let mut ips: Vec<String> = self.status.pod_ips.into_iter().map(|p| p.ip).collect();
+        if ips.is_empty() {
+            ips.extend(self.status.pod_ip.filter(|ip| !ip.is_empty()));
+        }
+        let ips = ips.iter().enumerate().filter_map(|(i, text)| {
+            let ip = parse_ip(text);
+            if ip.is_none() {
+                problems.push(Problem::new(format!("status.podIPs[{i}].ip"), text, "an IP address"));
+            }
+            ip
+        });
+        let ips = ips.collect();
+        // Init containers that restart (KEP-753) run beside the others, so their ports count.
+        let sidecars = self.spec.init_containers.iter().filter(|c| c.restart_policy.as_deref() == Some("Always"));
+        let ports = self.spec.containers.iter().chain(sidecars).flat_map(|c| &c.ports);
+        let named_ports = ports.filter_map(|p| {
+            Some(NamedPort {
+                name: Name::new(p.name.as_deref()?),
+                port: NonZeroU16::new(p.container_port)?,
+                protocol: p.protocol.unwrap_or_default(),
+            })
+        });
+        Pod {
+            named_ports: named_ports.collect(),
+            ips,
+            node: self.spec.node_name.filter(|n| !n.is_empty()).map(|n| Name::new(&n)),
+            host_network: self.spec.host_network.unwrap_or(false),
+            finished: matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed")),
+            key: self.metadata.key(),
+            labels: self.metadata.labels.into(),
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! ServiceCIDRs: the blocks from which ClusterIPs are given out (KEP-1880).
+
+use ipnet::IpNet;
+use serde::Deserialize;
+
+use crate::address::parse_cidr;
+use crate::labels::null_is_empty;
+use crate::name::NamespacedName;
+use crate::object::Metadata;
+use crate::problem::Problem;
+
+/// A ServiceCIDR.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServiceCidr {
+    /// Its name (the namespace is empty).
+    pub key: NamespacedName,
+    /// Its blocks, at most one a family.
+    pub cidrs: Box<[IpNet]>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Wire {
+    metadata: Metadata,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    spec: Spec,
+}
+
+#[derive(Default, Deserialize)]
+struct Spec {
+    #[serde(default, deserialize_with = "null_is_empty")]
+    cidrs: Vec<String>,
+}
+
+impl Wire {
+    pub(crate) fn slim(self, problems: &mut Vec<Problem>) -> ServiceCidr {
+        let cidrs = self.spec.cidrs.iter().enumerate().filter_map(|(i, text)| {
+            let cidr = parse_cidr(text);
+            if cidr.is_none() {
+                problems.push(Problem::new(format!("spec.cidrs[{i}]"), text, "an address block such as 10.96.0.0/12"));
+            }
+            cidr
+        });
+        ServiceCidr { cidrs: cidrs.collect(), key: NamespacedName::new("", &self.metadata.name) }
+    }
+}

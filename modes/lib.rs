@@ -1,0 +1,1 @@
+//! How Services get into the kernel.

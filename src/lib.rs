@@ -1,0 +1,1 @@
+//! The program: flags, configuration, sources, the loop, HTTP endpoints, subcommands.
