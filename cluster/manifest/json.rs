@@ -1,0 +1,74 @@
+//! JSON manifests: one value, or several one after another.
+
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use serde_json::{Deserializer, Value};
+
+use super::{Chunk, Documents, Format, ListOf, document, lines_in};
+
+/// Cuts a text into its values. What follows a malformed value cannot be told apart and stays one chunk.
+pub(super) fn split(text: &str) -> Vec<Chunk<'_>> {
+    let chunk =
+        |text_before: &str, text| Chunk { line: 1 + lines_in(text_before), text, format: Format::Json };
+    let mut chunks = Vec::new();
+    let mut values = Deserializer::from_str(text).into_iter::<&RawValue>();
+    let mut end = 0;
+    while let Some(value) = values.next() {
+        let rest = &text[end..];
+        let start = end + (rest.len() - rest.trim_start().len());
+        match value {
+            Ok(value) => {
+                end = start + value.get().len();
+                chunks.push(chunk(&text[..start], value.get()));
+            }
+            Err(_) => {
+                chunks.push(chunk(&text[..start], &text[start..]));
+                break;
+            }
+        }
+    }
+    chunks
+}
+
+/// The head of a value, its items not parsed.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Head<'a> {
+    api_version: Option<String>,
+    kind: Option<String>,
+    #[serde(borrow)]
+    items: Option<Vec<&'a RawValue>>,
+}
+
+/// The objects of one value.
+pub(super) fn documents<'a>(file: &'a str, chunk: Chunk<'a>) -> Documents<'a> {
+    if let Ok(Head { api_version: Some(api_version), kind: Some(kind), items: Some(items) }) =
+        serde_json::from_str(chunk.text)
+        && let Some(list) = ListOf::of(&api_version, &kind)
+    {
+        let (mut seen, mut line) = (0, chunk.line);
+        return Box::new(items.into_iter().map(move |item| {
+            // The item is a part of the chunk's text, so its address tells its place.
+            let start = item.get().as_ptr().addr() - chunk.text.as_ptr().addr();
+            line += lines_in(&chunk.text[seen..start]);
+            seen = start;
+            let mut value: Value =
+                serde_json::from_str(item.get()).map_err(|e| chunk.error(file, line, e))?;
+            list.complete(&mut value);
+            document(file, chunk, line, value)
+        }));
+    }
+    Box::new(std::iter::once_with(move || {
+        let value = serde_json::from_str(chunk.text).map_err(|e| {
+            // The error's own words end in its line, which counts from the chunk's start.
+            let words = e.to_string();
+            let words = words.rsplit_once(" at line ").map_or(words.as_str(), |(words, _)| words);
+            chunk.error(
+                file,
+                chunk.line + e.line().max(1) - 1,
+                format!("malformed JSON: {words}, column {}", e.column()),
+            )
+        })?;
+        document(file, chunk, chunk.line, value)
+    }))
+}

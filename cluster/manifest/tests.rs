@@ -1,0 +1,127 @@
+//! Texts, and the documents and errors that they give.
+
+use super::*;
+
+/// `line kind name` for a document, `file:line: message` for an error.
+fn read(file: &str, text: &str) -> Vec<String> {
+    let show = |result: Result<Document, ManifestError>| match result {
+        Ok(d) => {
+            let kind = d.kind.map_or("-".to_owned(), |k| k.to_string());
+            format!("{} {kind} {}", d.line, d.value["metadata"]["name"].as_str().unwrap_or("?"))
+        }
+        Err(e) => e.to_string(),
+    };
+    parse(file, text).map(show).collect()
+}
+
+fn service(name: &str) -> String {
+    format!("apiVersion: v1\nkind: Service\nmetadata:\n  name: {name}\n")
+}
+
+#[test]
+fn documents_have_the_line_they_begin_on() {
+    let (a, b, c) = (service("a"), service("b"), service("c"));
+    let rows: &[(&str, String, &[&str])] = &[
+        ("one", a.clone(), &["1 Service a"]),
+        ("nothing", String::new(), &[]),
+        ("comments only", "# nothing\n---\n\n# here\n---\n".into(), &[]),
+        ("several", format!("---\n{a}---\n{b}---\n{c}"), &["2 Service a", "7 Service b", "12 Service c"]),
+        ("comment above", format!("# first\n\n{a}--- # second\n{b}"), &["3 Service a", "8 Service b"]),
+        (
+            "directive and end marker",
+            format!("%YAML 1.2\n---\n{a}...\n---\n{b}"),
+            &["3 Service a", "9 Service b"],
+        ),
+        (
+            "windows line ends",
+            format!("---\n{a}---\n{b}").replace('\n', "\r\n"),
+            &["2 Service a", "7 Service b"],
+        ),
+        ("byte order mark", format!("\u{feff}{a}"), &["1 Service a"]),
+        (
+            "content behind the marker",
+            "--- {apiVersion: v1, kind: Node, metadata: {name: n1}}\n".into(),
+            &["1 Node n1"],
+        ),
+        ("dashes inside a block are text", format!("{a}data: |\n  ---\n  text\n"), &["1 Service a"]),
+        (
+            "a kind that we do not use",
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n".into(),
+            &["1 - d"],
+        ),
+    ];
+    for (case, text, expected) in rows {
+        assert_eq!(&read("a.yaml", text), expected, "{case}");
+    }
+}
+
+#[test]
+fn a_bad_document_costs_only_itself() {
+    let (a, b) = (service("a"), service("b"));
+    let rows: &[(&str, String, &str)] = &[
+        ("syntax", "metadata: {name: x\n".into(), "f.yaml:6: malformed YAML"),
+        ("tab", "kind: Service\n\tname: x\n".into(), "f.yaml:6: malformed YAML"),
+        ("key twice", "kind: Service\nkind: Node\n".into(), "f.yaml:7: malformed YAML"),
+        (
+            "not an object",
+            "- 1\n- 2\n".into(),
+            "f.yaml:6: expected an object with apiVersion, kind and metadata",
+        ),
+        ("no kind", "apiVersion: v1\nmetadata: {name: x}\n".into(), "f.yaml:6: kind is missing"),
+        ("no version", "kind: Service\n".into(), "f.yaml:6: apiVersion is missing"),
+        (
+            "kind of a wrong type",
+            "apiVersion: v1\nkind: [Service]\n".into(),
+            "f.yaml:6: kind: [\"Service\"] stands",
+        ),
+    ];
+    for (case, bad, expected) in rows {
+        let read = read("f.yaml", &format!("{a}---\n{bad}---\n{b}"));
+        assert_eq!(read.len(), 3, "{case}: {read:?}");
+        assert_eq!(read[0], "1 Service a", "{case}");
+        assert!(read[1].starts_with(expected), "{case}: {}", read[1]);
+        assert!(!read[1].contains('\n'), "{case}: an error is one line");
+        assert!(read[2].ends_with("Service b"), "{case}");
+    }
+}
+
+#[test]
+fn lists_give_their_items() {
+    let plain = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Node\n  metadata: {name: n1}\n\n- apiVersion: v1\n  kind: Service\n  metadata: {name: a}\n";
+    assert_eq!(read("l.yaml", &format!("---\n{plain}")), ["5 Node n1", "9 Service a"]);
+    let typed = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSliceList\nitems:\n- metadata: {name: a-1}\n- metadata: {name: a-2}\n";
+    assert_eq!(read("l.yaml", typed), ["4 EndpointSlice a-1", "5 EndpointSlice a-2"]);
+    assert_eq!(read("l.yaml", "apiVersion: v1\nkind: List\nitems: []\n"), [""; 0]);
+    let one_bad = "apiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Node\n  metadata: {name: n1}\n- 7\n- apiVersion: v1\n  kind: Node\n  metadata: {name: n2}\n";
+    assert_eq!(
+        read("l.yaml", one_bad),
+        ["4 Node n1", "l.yaml:7: expected an object with apiVersion, kind and metadata", "8 Node n2"]
+    );
+}
+
+#[test]
+fn json_is_read_from_either_kind_of_file() {
+    let list = "{\n \"apiVersion\": \"v1\",\n \"kind\": \"ServiceList\",\n \"items\": [\n  {\"metadata\": {\"name\": \"a\"}},\n\n  {\"metadata\": {\"name\": \"b\"}}\n ]\n}\n";
+    for file in ["l.json", "l.yaml"] {
+        assert_eq!(read(file, list), ["5 Service a", "7 Service b"], "{file}");
+    }
+    let node = |name: &str| {
+        format!("{{\"apiVersion\": \"v1\", \"kind\": \"Node\",\n \"metadata\": {{\"name\": \"{name}\"}}}}\n")
+    };
+    assert_eq!(read("n.json", &format!("{}\n{}", node("n1"), node("n2"))), ["1 Node n1", "4 Node n2"]);
+    assert_eq!(
+        read("n.json", &format!("{}{{\"kind\": Service}}\n{}", node("n1"), node("n2"))),
+        ["1 Node n1", "n.json:3: malformed JSON: expected value, column 10"]
+    );
+    assert_eq!(read("n.json", "  \n"), [""; 0]);
+}
+
+#[test]
+fn text_that_looks_like_another_type_stays_what_kubernetes_takes_it_for() {
+    let text = "apiVersion: v1\nkind: Service\nmetadata: {name: a}\nspec: {clusterIP: None, ports: [{port: 0x50}, {port: 80}], externalIPs: [10.0.0.1]}\n";
+    let documents: Vec<_> = parse("a.yaml", text).collect::<Result<_, _>>().expect("it is well formed");
+    let spec = &documents[0].value["spec"];
+    assert_eq!(spec["clusterIP"], "None");
+    assert_eq!(spec["ports"], serde_json::json!([{"port": 80}, {"port": 80}]));
+    assert_eq!(spec["externalIPs"][0], "10.0.0.1");
+}
