@@ -1,1 +1,9 @@
-//! How Services get into the kernel.
+//! How Services get into the kernel: one folder a mode.
+//!
+//! A mode renders [`Desired`](portcullis_cluster::desired::Desired) to rules (pure), applies only what
+//! changed, and reads back what the kernel holds.
+
+pub mod iptables;
+pub mod mode;
+
+pub use mode::{Isolated, Mode, Report, SyncError};

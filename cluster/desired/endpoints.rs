@@ -15,6 +15,7 @@ use crate::protocol::Protocol;
 pub struct Endpoints {
     pub(super) all: Box<[Endpoint]>,
     pub(super) exist: bool,
+    pub(super) total: u32,
 }
 
 /// One endpoint, and what it is used for on this node.
@@ -100,6 +101,11 @@ impl Endpoints {
     /// Those that take new connections from this node by either policy.
     pub fn reachable(&self) -> impl Iterator<Item = &Endpoint> + Clone {
         self.all.iter().filter(|e| e.is_for_cluster() || e.is_for_local())
+    }
+
+    /// How many endpoints the slices name, answering or not.
+    pub fn total(&self) -> usize {
+        self.total as usize
     }
 
     /// Whether the Service has a usable endpoint anywhere in the cluster, reachable from this node or not.

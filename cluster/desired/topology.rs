@@ -31,7 +31,7 @@ pub(super) fn choose(candidates: Vec<Candidate>, port: &ServicePort, place: Plac
     };
     let serving = candidates.iter().filter(|c| c.conditions.ready() || c.conditions.serving());
     let all = serving.map(|c| Endpoint::new(c, cluster.takes(c, place), c.local && local.takes(c, place)));
-    Endpoints { all: all.collect(), exist }
+    Endpoints { all: all.collect(), exist, total: candidates.len() as u32 }
 }
 
 /// What is taken of the candidates.

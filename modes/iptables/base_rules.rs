@@ -1,0 +1,176 @@
+//! The rules that are there without any Service: jumps from the built-in chains, and chains that all share.
+
+use std::net::{IpAddr, Ipv6Addr};
+
+use portcullis_cluster::Family;
+
+use super::chain::{SharedChain, Table};
+use super::options::{Host, NFACCT_INVALID_DROPPED, NodePortScope, Options};
+use super::rule::{Rule, host};
+use super::service_rules::loopback_block;
+
+/// The chain that tells that a table was flushed under us, or is fresh.
+pub(super) const CANARY: &str = "KUBE-PROXY-CANARY";
+
+/// A jump from a built-in chain.
+pub(super) struct Jump {
+    pub(super) table: Table,
+    pub(super) from: &'static str,
+    pub(super) to: &'static str,
+    /// The rule without `-A CHAIN`.
+    pub(super) rule: String,
+}
+
+/// A chain whose rules do not depend on Services.
+pub(super) struct BaseChain {
+    pub(super) table: Table,
+    pub(super) name: &'static str,
+    /// Its rules, a line each beginning with `-A CHAIN`.
+    pub(super) lines: String,
+}
+
+/// All jumps, in the order in which the chains hold them.
+pub(super) fn jumps() -> Vec<Jump> {
+    const LB: &str = "kubernetes load balancer firewall";
+    const PORTALS: &str = "kubernetes service portals";
+    const EXTERNAL: &str = "kubernetes externally-visible service portals";
+    const HEALTH: &str = "kubernetes health check service ports";
+    const FORWARD: &str = "kubernetes forwarding rules";
+    const POSTROUTING: &str = "kubernetes postrouting rules";
+    use Table::{Filter, Nat};
+    let rows: [(Table, &str, &str, bool, Option<&str>); 14] = [
+        (Filter, "INPUT", "KUBE-FIREWALL", false, None),
+        (Filter, "INPUT", "KUBE-PROXY-FIREWALL", true, Some(LB)),
+        (Filter, "INPUT", "KUBE-NODEPORTS", false, Some(HEALTH)),
+        (Filter, "INPUT", "KUBE-EXTERNAL-SERVICES", true, Some(EXTERNAL)),
+        (Filter, "FORWARD", "KUBE-PROXY-FIREWALL", true, Some(LB)),
+        (Filter, "FORWARD", "KUBE-FORWARD", false, Some(FORWARD)),
+        (Filter, "FORWARD", "KUBE-SERVICES", true, Some(PORTALS)),
+        (Filter, "FORWARD", "KUBE-EXTERNAL-SERVICES", true, Some(EXTERNAL)),
+        (Filter, "OUTPUT", "KUBE-FIREWALL", false, None),
+        (Filter, "OUTPUT", "KUBE-PROXY-FIREWALL", true, Some(LB)),
+        (Filter, "OUTPUT", "KUBE-SERVICES", true, Some(PORTALS)),
+        (Nat, "PREROUTING", "KUBE-SERVICES", false, Some(PORTALS)),
+        (Nat, "OUTPUT", "KUBE-SERVICES", false, Some(PORTALS)),
+        (Nat, "POSTROUTING", "KUBE-POSTROUTING", false, Some(POSTROUTING)),
+    ];
+    let jump = |(table, from, to, new_only, comment): (Table, &'static str, &'static str, bool, Option<&str>)| {
+        let mut text = String::new();
+        let mut rule = Rule::new(&mut text);
+        if new_only {
+            rule = rule.ct_state("NEW");
+        }
+        if let Some(comment) = comment {
+            rule = rule.comment(comment);
+        }
+        rule.jump(to);
+        Jump { table, from, to, rule: text }
+    };
+    rows.into_iter().map(jump).collect()
+}
+
+/// The chains whose rules do not depend on Services. The shared chains are not among them.
+pub(super) fn chains(family: Family, options: &Options, on: &Host) -> Vec<BaseChain> {
+    let mut chains: Vec<BaseChain> =
+        Table::ALL.iter().map(|&table| BaseChain { table, name: CANARY, lines: String::new() }).collect();
+    chains.push(forward(options, on));
+    chains.push(firewall(family, options));
+    chains.push(postrouting(options, on));
+    let mut mark = BaseChain::new(Table::Nat, "KUBE-MARK-MASQ");
+    mark.rule(|rule| rule.set_mark(options.mark()));
+    chains.push(mark);
+    chains
+}
+
+impl BaseChain {
+    fn new(table: Table, name: &'static str) -> Self {
+        BaseChain { table, name, lines: String::new() }
+    }
+
+    fn rule(&mut self, write: impl FnOnce(Rule<'_>)) {
+        self.lines.push_str("-A ");
+        self.lines.push_str(self.name);
+        self.lines.push(' ');
+        write(Rule::new(&mut self.lines));
+        self.lines.push('\n');
+    }
+}
+
+fn forward(options: &Options, on: &Host) -> BaseChain {
+    let mut chain = BaseChain::new(Table::Filter, "KUBE-FORWARD");
+    if !options.conntrack_tcp_liberal {
+        // Such a packet would not be translated back, and its receiver would reset the connection.
+        chain.rule(|rule| {
+            let rule = rule.ct_state("INVALID");
+            if on.nfacct { rule.nfacct(NFACCT_INVALID_DROPPED).jump("DROP") } else { rule.jump("DROP") }
+        });
+    }
+    chain.rule(|rule| rule.comment("kubernetes forwarding rules").mark(options.mark()).jump("ACCEPT"));
+    chain.rule(|rule| {
+        rule.comment("kubernetes forwarding conntrack rule").ct_state("RELATED,ESTABLISHED").jump("ACCEPT");
+    });
+    chain
+}
+
+/// With `route_localnet` set, hosts of the same network could reach loopback addresses (CVE-2020-8558).
+/// IPv6 has no such setting, so its chain stays empty.
+fn firewall(family: Family, options: &Options) -> BaseChain {
+    let mut chain = BaseChain::new(Table::Filter, "KUBE-FIREWALL");
+    if family == Family::V4 && options.serves_localhost_node_ports() {
+        chain.rule(|rule| {
+            rule.comment("block incoming localnet connections")
+                .destination(loopback_block())
+                .not_source(loopback_block())
+                .not_ct_state("RELATED,ESTABLISHED,DNAT")
+                .jump("DROP");
+        });
+    }
+    chain
+}
+
+fn postrouting(options: &Options, on: &Host) -> BaseChain {
+    let mut chain = BaseChain::new(Table::Nat, "KUBE-POSTROUTING");
+    chain.rule(|rule| rule.not_mark(options.mark()).jump("RETURN"));
+    // The mark is cleared so that a packet that passes here again is not masqueraded again.
+    chain.rule(|rule| rule.flip_mark(options.mark()));
+    chain.rule(|rule| {
+        rule.comment("kubernetes service traffic requiring SNAT").masquerade(on.random_fully);
+    });
+    chain
+}
+
+/// The last rules of `nat KUBE-SERVICES`, without `-A CHAIN`: whatever else is sent to this node may be
+/// meant for a node port.
+pub(super) fn node_port_tail(family: Family, options: &Options, on: &Host) -> Vec<String> {
+    const COMMENT: &str = "kubernetes service nodeports; NOTE: this must be the last rule in this chain";
+    const TARGET: &str = "KUBE-NODEPORTS";
+    // IPv6 has no route_localnet: node ports on ::1 never worked.
+    let loopback = family == Family::V4 && options.serves_localhost_node_ports();
+    let mut lines = Vec::new();
+    let mut rule = |write: &dyn Fn(Rule<'_>)| {
+        let mut text = String::new();
+        write(Rule::new(&mut text));
+        lines.push(text);
+    };
+    match options.node_port_scope(family, on) {
+        NodePortScope::All => rule(&|rule| {
+            let rule = rule.comment(COMMENT).to_local();
+            match family {
+                _ if loopback => rule.jump(TARGET),
+                Family::V4 => rule.not_destination(loopback_block()).jump(TARGET),
+                Family::V6 => rule.not_destination(host(IpAddr::V6(Ipv6Addr::LOCALHOST))).jump(TARGET),
+            }
+        }),
+        NodePortScope::Addresses(addresses) => {
+            for ip in addresses.into_iter().filter(|ip| loopback || !ip.is_loopback()) {
+                rule(&|rule| rule.comment(COMMENT).destination(host(ip)).jump(TARGET));
+            }
+        }
+    }
+    lines
+}
+
+/// The names of the shared chains of a table.
+pub(super) fn shared_names(table: Table) -> impl Iterator<Item = &'static str> {
+    SharedChain::ALL.into_iter().filter(move |c| c.table() == table).map(SharedChain::name)
+}

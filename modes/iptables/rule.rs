@@ -1,0 +1,248 @@
+//! Writes rules in the form in which `iptables-save` prints them.
+//!
+//! One form serves for restoring, for golden files and for comparing with the kernel: what is written is
+//! what is read back.
+
+use std::fmt::{Display, Write};
+use std::net::{IpAddr, SocketAddr};
+
+use ipnet::IpNet;
+use portcullis_cluster::{Family, Protocol};
+
+/// One rule being written. Conditions may be given in any order, matches are kept in theirs.
+pub(super) struct Rule<'a> {
+    out: &'a mut String,
+    matches: String,
+    source: Option<(bool, IpNet)>,
+    destination: Option<(bool, IpNet)>,
+    interface: Option<(bool, String)>,
+    protocol: Option<Protocol>,
+}
+
+impl<'a> Rule<'a> {
+    /// A rule whose text goes to the end of `out`, without `-A CHAIN`.
+    pub(super) fn new(out: &'a mut String) -> Self {
+        Rule { out, matches: String::new(), source: None, destination: None, interface: None, protocol: None }
+    }
+
+    pub(super) fn source(mut self, net: impl Into<IpNet>) -> Self {
+        self.source = Some((true, net.into()));
+        self
+    }
+
+    pub(super) fn not_source(mut self, net: impl Into<IpNet>) -> Self {
+        self.source = Some((false, net.into()));
+        self
+    }
+
+    pub(super) fn destination(mut self, net: impl Into<IpNet>) -> Self {
+        self.destination = Some((true, net.into()));
+        self
+    }
+
+    pub(super) fn not_destination(mut self, net: impl Into<IpNet>) -> Self {
+        self.destination = Some((false, net.into()));
+        self
+    }
+
+    pub(super) fn interface(mut self, name: &str) -> Self {
+        self.interface = Some((true, name.to_owned()));
+        self
+    }
+
+    pub(super) fn not_interface(mut self, name: &str) -> Self {
+        self.interface = Some((false, name.to_owned()));
+        self
+    }
+
+    pub(super) fn comment(self, text: impl Display) -> Self {
+        self.matching(format_args!(" -m comment --comment {}", Quoted(&text)))
+    }
+
+    /// The protocol, and a match on it without conditions.
+    pub(super) fn protocol(mut self, protocol: Protocol) -> Self {
+        self.protocol = Some(protocol);
+        self.matching(format_args!(" -m {protocol}"))
+    }
+
+    /// The protocol and a destination port.
+    pub(super) fn port(mut self, protocol: Protocol, port: impl Display) -> Self {
+        self.protocol = Some(protocol);
+        self.matching(format_args!(" -m {protocol} --dport {port}"))
+    }
+
+    pub(super) fn ct_state(self, states: &str) -> Self {
+        self.matching(format_args!(" -m conntrack --ctstate {states}"))
+    }
+
+    pub(super) fn not_ct_state(self, states: &str) -> Self {
+        self.matching(format_args!(" -m conntrack ! --ctstate {states}"))
+    }
+
+    pub(super) fn mark(self, mark: u32) -> Self {
+        self.matching(format_args!(" -m mark --mark {mark:#x}/{mark:#x}"))
+    }
+
+    pub(super) fn not_mark(self, mark: u32) -> Self {
+        self.matching(format_args!(" -m mark ! --mark {mark:#x}/{mark:#x}"))
+    }
+
+    pub(super) fn from_local(self) -> Self {
+        self.matching(format_args!(" -m addrtype --src-type LOCAL"))
+    }
+
+    pub(super) fn to_local(self) -> Self {
+        self.matching(format_args!(" -m addrtype --dst-type LOCAL"))
+    }
+
+    pub(super) fn nfacct(self, name: &str) -> Self {
+        // The tool itself prints two blanks here.
+        self.matching(format_args!(" -m nfacct --nfacct-name  {name}"))
+    }
+
+    /// Takes one packet in `n`.
+    pub(super) fn one_in(self, n: usize) -> Self {
+        self.matching(format_args!(" -m statistic --mode random --probability {:.11}", probability(n)))
+    }
+
+    /// The source was seen in a list within the last `seconds`; what is older is forgotten.
+    pub(super) fn seen(self, list: impl Display, seconds: u32, family: Family) -> Self {
+        let mask = host_mask(family);
+        self.matching(format_args!(
+            " -m recent --rcheck --seconds {seconds} --reap --name {list} --mask {mask} --rsource"
+        ))
+    }
+
+    /// Notes the source in a list.
+    pub(super) fn note(self, list: impl Display, family: Family) -> Self {
+        self.matching(format_args!(" -m recent --set --name {list} --mask {} --rsource", host_mask(family)))
+    }
+
+    pub(super) fn jump(self, target: impl Display) {
+        self.write(Some(format_args!("{target}")));
+    }
+
+    pub(super) fn dnat(self, to: SocketAddr) {
+        self.write(Some(format_args!("DNAT --to-destination {to}")));
+    }
+
+    pub(super) fn reject(self, family: Family) {
+        let with = match family {
+            Family::V4 => "icmp-port-unreachable",
+            Family::V6 => "icmp6-port-unreachable",
+        };
+        self.write(Some(format_args!("REJECT --reject-with {with}")));
+    }
+
+    pub(super) fn set_mark(self, mark: u32) {
+        self.write(Some(format_args!("MARK --set-xmark {mark:#x}/{mark:#x}")));
+    }
+
+    pub(super) fn flip_mark(self, mark: u32) {
+        self.write(Some(format_args!("MARK --set-xmark {mark:#x}/0x0")));
+    }
+
+    pub(super) fn masquerade(self, random_fully: bool) {
+        let option = if random_fully { " --random-fully" } else { "" };
+        self.write(Some(format_args!("MASQUERADE{option}")));
+    }
+
+    /// A rule that does nothing but count, and say something to who reads it.
+    pub(super) fn no_target(self) {
+        self.write(None);
+    }
+
+    fn matching(mut self, text: std::fmt::Arguments<'_>) -> Self {
+        put(&mut self.matches, text);
+        self
+    }
+
+    fn write(self, target: Option<std::fmt::Arguments<'_>>) {
+        let out = self.out;
+        let from = out.len();
+        let not = |positive: bool| if positive { "" } else { " !" };
+        if let Some((positive, net)) = &self.source {
+            put(out, format_args!("{} -s {net}", not(*positive)));
+        }
+        if let Some((positive, net)) = &self.destination {
+            put(out, format_args!("{} -d {net}", not(*positive)));
+        }
+        if let Some((positive, name)) = &self.interface {
+            put(out, format_args!("{} -i {name}", not(*positive)));
+        }
+        if let Some(protocol) = self.protocol {
+            put(out, format_args!(" -p {protocol}"));
+        }
+        out.push_str(&self.matches);
+        if let Some(target) = target {
+            put(out, format_args!(" -j {target}"));
+        }
+        // What comes first brings a blank of its own; a rule starts without.
+        if out.len() > from {
+            out.remove(from);
+        }
+    }
+}
+
+fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
+    out.write_fmt(text).expect("writing to a string does not fail");
+}
+
+/// A probability as the kernel keeps it, in parts of 2^31, of the ten digits that kube-proxy gives.
+fn probability(n: usize) -> f64 {
+    const PARTS: f64 = 2_147_483_648.0;
+    let given = (1e10 / n as f64).round() / 1e10;
+    (given * PARTS).round() / PARTS
+}
+
+fn host_mask(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "255.255.255.255",
+        Family::V6 => "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff",
+    }
+}
+
+/// The block of one address.
+pub(super) fn host(address: IpAddr) -> IpNet {
+    IpNet::from(address)
+}
+
+/// A text as the tool quotes it: in quotes unless all its letters are harmless.
+struct Quoted<'a, T>(&'a T);
+
+impl<T: Display> Display for Quoted<'_, T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = self.0.to_string();
+        let harmless = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
+        if !text.is_empty() && text.bytes().all(harmless) {
+            return f.write_str(&text);
+        }
+        f.write_char('"')?;
+        for c in text.chars() {
+            if matches!(c, '"' | '\\' | '\'') {
+                f.write_char('\\')?;
+            }
+            f.write_char(c)?;
+        }
+        f.write_char('"')
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn probabilities_are_those_the_tool_prints() {
+        for (n, text) in [(2, "0.50000000000"), (3, "0.33333333349"), (5, "0.20000000019"), (7, "0.14285714272")] {
+            assert_eq!(format!("{:.11}", probability(n)), text, "1/{n}");
+        }
+    }
+
+    #[test]
+    fn text_is_quoted_as_the_tool_quotes_it() {
+        for (text, quoted) in [("a-b_1", "a-b_1"), ("a b", "\"a b\""), ("a\"b", "\"a\\\"b\""), ("", "\"\"")] {
+            assert_eq!(Quoted(&text).to_string(), quoted);
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! All rules of a family as one value: what `render` prints and `diff` compares.
+
+use std::collections::BTreeMap;
+use std::fmt::{self, Write};
+
+use portcullis_cluster::Family;
+use portcullis_cluster::desired::Desired;
+
+use super::chain::{SharedChain, Table};
+use super::options::{Host, LARGE_CLUSTER_ENDPOINTS, Options};
+use super::service_rules::Renderer;
+use super::{base_rules, service_rules};
+
+/// The rules of all our tables in one family.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RuleSet {
+    /// By table and chain; a line each, beginning with `-A CHAIN`. Chains that were only declared are empty.
+    pub tables: BTreeMap<Table, BTreeMap<String, Vec<String>>>,
+}
+
+impl RuleSet {
+    /// What must stand in the kernel for a desired state.
+    pub fn render(desired: &Desired, family: Family, options: &Options, on: &Host) -> RuleSet {
+        let mut set = RuleSet::default();
+        for table in Table::ALL {
+            for chain in table.built_in().iter().copied().chain(base_rules::shared_names(table)) {
+                set.chain(table, chain);
+            }
+        }
+        for jump in base_rules::jumps() {
+            set.add(jump.table, jump.from, &jump.rule);
+        }
+        for base in base_rules::chains(family, options, on) {
+            set.chain(base.table, base.name).extend(base.lines.lines().map(str::to_owned));
+        }
+        let renderer = Renderer::new(family, options, on);
+        let large = is_large(desired, family);
+        for ports in desired.services().values() {
+            set.add_service(&renderer.service(ports, large));
+        }
+        for line in base_rules::node_port_tail(family, options, on) {
+            set.add(Table::Nat, SharedChain::NatServices.name(), &line);
+        }
+        set
+    }
+
+    fn add_service(&mut self, rules: &service_rules::ServiceRules) {
+        for (name, lines) in rules.chains() {
+            self.chain(Table::Nat, name.as_str()).extend(lines.lines().map(str::to_owned));
+        }
+        for chain in SharedChain::ALL {
+            for rule in rules.shared(chain) {
+                self.add(chain.table(), chain.name(), rule);
+            }
+        }
+    }
+
+    fn chain(&mut self, table: Table, name: &str) -> &mut Vec<String> {
+        self.tables.entry(table).or_default().entry(name.to_owned()).or_default()
+    }
+
+    fn add(&mut self, table: Table, chain: &str, rule: &str) {
+        self.chain(table, chain).push(format!("-A {chain} {rule}"));
+    }
+}
+
+/// Whether a family has so many endpoints that comments on them are left out.
+pub(super) fn is_large(desired: &Desired, family: Family) -> bool {
+    let endpoints = desired.ports().filter(|p| p.family == family).map(|p| p.endpoints.total());
+    endpoints.sum::<usize>() > LARGE_CLUSTER_ENDPOINTS
+}
+
+/// As `iptables-save` prints it, with counters at zero and tables sorted by name.
+impl fmt::Display for RuleSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (table, chains) in &self.tables {
+            writeln!(f, "*{table}")?;
+            let built_in = table.built_in();
+            let own = || chains.keys().filter(|name| !built_in.contains(&name.as_str()));
+            for name in built_in {
+                writeln!(f, ":{name} ACCEPT [0:0]")?;
+            }
+            for name in own() {
+                writeln!(f, ":{name} - [0:0]")?;
+            }
+            let in_order = built_in.iter().filter_map(|name| chains.get(*name));
+            for lines in in_order.chain(own().map(|name| &chains[name])) {
+                for line in lines {
+                    f.write_str(line)?;
+                    f.write_char('\n')?;
+                }
+            }
+            writeln!(f, "COMMIT")?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,94 @@
+//! What every mode can do.
+
+use std::fmt;
+use std::time::Duration;
+
+use portcullis_cluster::desired::{Desired, ServiceChange};
+use portcullis_cluster::{Family, NamespacedName};
+
+/// A way to serve Services from the kernel.
+pub trait Mode: Send {
+    /// Its name, as `--mode` takes it.
+    fn name(&self) -> &'static str;
+
+    /// Makes the kernel serve `desired`. `changes` are the Services that differ since the last call; what
+    /// an earlier call could not write is remembered and tried again.
+    fn sync(&mut self, desired: &Desired, changes: &[ServiceChange]) -> Vec<Report>;
+
+    /// Looks whether somebody else changed what we wrote and, if so, makes the next [`Mode::sync`] repair
+    /// it. Costs next to nothing while nobody did. Says whether something was found.
+    fn check_drift(&mut self) -> bool;
+}
+
+/// What one call of [`Mode::sync`] did in one family.
+#[derive(Debug)]
+pub struct Report {
+    /// The family.
+    pub family: Family,
+    /// Everything was compared with the kernel, not only what had changed.
+    pub full: bool,
+    /// How long it took.
+    pub took: Duration,
+    /// Lines of rules written.
+    pub lines: usize,
+    /// Chains that somebody else had changed and that were put right.
+    pub repaired: usize,
+    /// Services that could not be programmed, while all others were.
+    pub isolated: Vec<Isolated>,
+    /// Why the sync failed as a whole; the last good rules are in place.
+    pub error: Option<SyncError>,
+}
+
+/// A Service that the kernel or its tool refuses.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Isolated {
+    /// The Service.
+    pub service: NamespacedName,
+    /// What was said of it.
+    pub reason: String,
+}
+
+/// Why rules could not be written or read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SyncError {
+    /// The tool is missing or could not be started.
+    #[error("cannot run {tool}: {reason}; is iptables installed?")]
+    Tool {
+        /// The program.
+        tool: String,
+        /// The system's reason.
+        reason: String,
+    },
+    /// The tool ran and refused.
+    #[error("{tool} failed ({status}): {message}")]
+    Refused {
+        /// The program.
+        tool: String,
+        /// Its exit status.
+        status: String,
+        /// What it said.
+        message: String,
+        /// The line of its input that it names, from 1.
+        line: Option<usize>,
+    },
+    /// Somebody else holds the lock of xtables.
+    #[error("{tool} could not get the xtables lock within its time; it is tried again")]
+    Locked {
+        /// The program.
+        tool: String,
+    },
+    /// The kernel refused something else that the rules need.
+    #[error("{what}: {reason}")]
+    Kernel {
+        /// What was asked.
+        what: String,
+        /// What it said.
+        reason: String,
+    },
+}
+
+impl fmt::Display for Isolated {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.service, self.reason)
+    }
+}
