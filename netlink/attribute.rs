@@ -1,0 +1,252 @@
+//! Attributes: the length-kind-value pieces that every netlink message is made of, read and written.
+//!
+//! An attribute is `u16 length, u16 kind, payload`, padded to 4 bytes; the length counts the header and not
+//! the padding, and is in host order, as is the kind. What order a payload's numbers have is the family's
+//! affair: netfilter uses network order, route uses host order, so both are here and named.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::error::{Error, Result};
+
+/// Bytes of an attribute's header.
+pub const HEADER: usize = 4;
+/// The bit of `kind` that says the payload is attributes (`NLA_F_NESTED`).
+const NESTED: u16 = 1 << 15;
+/// The bit of `kind` that says the payload is in network order (`NLA_F_NET_BYTEORDER`); unused by most.
+const NETWORK_ORDER: u16 = 1 << 14;
+
+/// Bytes that do not follow the format: truncated, or of another length than the kind of number read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    /// Something announces more bytes than there are, or fewer than its own header.
+    #[error("{what} announces {announced} bytes where {present} are left")]
+    Length {
+        /// "message" or "attribute".
+        what: &'static str,
+        /// What the length field says.
+        announced: usize,
+        /// What there is.
+        present: usize,
+    },
+    /// An attribute's payload has not the length of what it should hold.
+    #[error("attribute {kind} has {present} bytes where {expected} were expected")]
+    Payload {
+        /// The attribute's number.
+        kind: u16,
+        /// What the type read needs.
+        expected: usize,
+        /// What there is.
+        present: usize,
+    },
+    /// An attribute that the answer is useless without is not there.
+    #[error("{0} is missing")]
+    Missing(&'static str),
+}
+
+/// Rounds up to netlink's alignment of 4 bytes.
+pub(crate) fn align(length: usize) -> usize {
+    (length + 3) & !3
+}
+
+/// The bytes that align `length`.
+fn padding(length: usize) -> usize {
+    align(length) - length
+}
+
+/// One attribute of a received message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attribute<'a> {
+    /// The attribute's number in its family, without the flag bits.
+    pub kind: u16,
+    /// The value's bytes, without padding.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Attribute<'a> {
+    fn exactly<const N: usize>(&self) -> Result<[u8; N], Malformed> {
+        self.payload.try_into().map_err(|_| Malformed::Payload {
+            kind: self.kind,
+            expected: N,
+            present: self.payload.len(),
+        })
+    }
+
+    /// One byte.
+    pub fn u8(&self) -> Result<u8, Malformed> {
+        Ok(self.exactly::<1>()?[0])
+    }
+
+    /// Two bytes in network order.
+    pub fn u16_be(&self) -> Result<u16, Malformed> {
+        self.exactly().map(u16::from_be_bytes)
+    }
+
+    /// Four bytes in network order.
+    pub fn u32_be(&self) -> Result<u32, Malformed> {
+        self.exactly().map(u32::from_be_bytes)
+    }
+
+    /// Four bytes in host order.
+    pub fn u32(&self) -> Result<u32, Malformed> {
+        self.exactly().map(u32::from_ne_bytes)
+    }
+
+    /// Eight bytes in network order.
+    pub fn u64_be(&self) -> Result<u64, Malformed> {
+        self.exactly().map(u64::from_be_bytes)
+    }
+
+    /// An address; its family follows from the length, 4 or 16 bytes.
+    pub fn address(&self) -> Result<IpAddr, Malformed> {
+        match self.payload.len() {
+            4 => self.exactly::<4>().map(|bytes| Ipv4Addr::from(bytes).into()),
+            _ => self.exactly::<16>().map(|bytes| Ipv6Addr::from(bytes).into()),
+        }
+    }
+
+    /// Text up to the first NUL, or to the end if there is none. Bytes that are not UTF-8 are replaced.
+    pub fn text(&self) -> String {
+        let end = self.payload.iter().position(|&byte| byte == 0).unwrap_or(self.payload.len());
+        String::from_utf8_lossy(&self.payload[..end]).into_owned()
+    }
+
+    /// The attributes inside.
+    pub fn nested(&self) -> Attributes<'a> {
+        Attributes::new(self.payload)
+    }
+}
+
+/// Walks over attributes that follow one another. After the first malformed one it ends.
+#[derive(Clone, Debug)]
+pub struct Attributes<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Attributes<'a> {
+    /// Reads attributes from the start of `bytes`.
+    pub fn new(bytes: &'a [u8]) -> Self {
+        Attributes { rest: bytes }
+    }
+}
+
+impl<'a> Iterator for Attributes<'a> {
+    type Item = Result<Attribute<'a>, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let present = self.rest.len();
+        if present == 0 {
+            return None;
+        }
+        // Fewer bytes than a header announce nothing; report them as a header that isn't whole.
+        let length = match self.rest {
+            [a, b, _, _, ..] => usize::from(u16::from_ne_bytes([*a, *b])),
+            _ => HEADER,
+        };
+        if length < HEADER || length > present {
+            self.rest = &[];
+            return Some(Err(Malformed::Length { what: "attribute", announced: length, present }));
+        }
+        let kind = u16::from_ne_bytes([self.rest[2], self.rest[3]]) & !(NESTED | NETWORK_ORDER);
+        let payload = &self.rest[HEADER..length];
+        // The last attribute may come without its padding.
+        self.rest = &self.rest[align(length).min(present)..];
+        Some(Ok(Attribute { kind, payload }))
+    }
+}
+
+/// Appends attributes to a message under construction.
+#[derive(Debug)]
+pub struct Writer<'b> {
+    bytes: &'b mut Vec<u8>,
+    /// The first attribute that outgrew its length field: kind and length.
+    too_long: Option<(u16, usize)>,
+}
+
+impl<'b> Writer<'b> {
+    pub(crate) fn new(bytes: &'b mut Vec<u8>) -> Self {
+        Writer { bytes, too_long: None }
+    }
+
+    pub(crate) fn finish(self, action: &'static str) -> Result<()> {
+        match self.too_long {
+            Some((kind, length)) => Err(Error::AttributeTooLong { action, kind, length }),
+            None => Ok(()),
+        }
+    }
+
+    /// Appends bytes that are no attribute: the fixed header that a family puts before its attributes.
+    pub fn raw(&mut self, header: &[u8]) -> &mut Self {
+        self.bytes.extend_from_slice(header);
+        self.pad();
+        self
+    }
+
+    /// An attribute with any bytes.
+    pub fn bytes(&mut self, kind: u16, payload: &[u8]) -> &mut Self {
+        self.open(kind, |writer| writer.bytes.extend_from_slice(payload))
+    }
+
+    /// An attribute of one byte.
+    pub fn u8(&mut self, kind: u16, value: u8) -> &mut Self {
+        self.bytes(kind, &[value])
+    }
+
+    /// An attribute of two bytes in network order.
+    pub fn u16_be(&mut self, kind: u16, value: u16) -> &mut Self {
+        self.bytes(kind, &value.to_be_bytes())
+    }
+
+    /// An attribute of four bytes in network order.
+    pub fn u32_be(&mut self, kind: u16, value: u32) -> &mut Self {
+        self.bytes(kind, &value.to_be_bytes())
+    }
+
+    /// An attribute of four bytes in host order.
+    pub fn u32(&mut self, kind: u16, value: u32) -> &mut Self {
+        self.bytes(kind, &value.to_ne_bytes())
+    }
+
+    /// An attribute of eight bytes in network order.
+    pub fn u64_be(&mut self, kind: u16, value: u64) -> &mut Self {
+        self.bytes(kind, &value.to_be_bytes())
+    }
+
+    /// An address of 4 or 16 bytes.
+    pub fn address(&mut self, kind: u16, address: IpAddr) -> &mut Self {
+        match address {
+            IpAddr::V4(v4) => self.bytes(kind, &v4.octets()),
+            IpAddr::V6(v6) => self.bytes(kind, &v6.octets()),
+        }
+    }
+
+    /// Text with a NUL at its end. The text must hold none itself, or the kernel sees only the start.
+    pub fn text(&mut self, kind: u16, text: &str) -> &mut Self {
+        self.open(kind, |writer| {
+            writer.bytes.extend_from_slice(text.as_bytes());
+            writer.bytes.push(0);
+        })
+    }
+
+    /// An attribute that holds the attributes which `fill` writes.
+    pub fn nested(&mut self, kind: u16, fill: impl FnOnce(&mut Writer<'_>)) -> &mut Self {
+        self.open(kind | NESTED, fill)
+    }
+
+    fn open(&mut self, kind: u16, fill: impl FnOnce(&mut Writer<'_>)) -> &mut Self {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&[0; HEADER]);
+        fill(self);
+        let length = self.bytes.len() - start;
+        match u16::try_from(length) {
+            Ok(length) => self.bytes[start..start + 2].copy_from_slice(&length.to_ne_bytes()),
+            Err(_) => self.too_long = self.too_long.or(Some((kind & !NESTED, length))),
+        }
+        self.bytes[start + 2..start + 4].copy_from_slice(&kind.to_ne_bytes());
+        self.pad();
+        self
+    }
+
+    fn pad(&mut self) {
+        self.bytes.resize(self.bytes.len() + padding(self.bytes.len()), 0);
+    }
+}

@@ -1,0 +1,127 @@
+use std::io;
+
+use crate::attribute::Malformed;
+
+/// The result of talking to the kernel.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why a conversation with the kernel failed. `action` completes "cannot …".
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A system call on the socket failed.
+    #[error("cannot {action}: {source}")]
+    Io {
+        /// What was being done.
+        action: &'static str,
+        /// The system call's error.
+        source: io::Error,
+    },
+    /// The kernel understood the request and said no.
+    #[error("cannot {action}: the kernel answers {}{}", errno_text(*errno), text.as_deref().map(|t| format!(" ({t})")).unwrap_or_default())]
+    Refused {
+        /// What was being done.
+        action: &'static str,
+        /// The error number, positive (`libc::ENOENT`, …).
+        errno: i32,
+        /// The kernel's own explanation (extended ACK), when it gave one.
+        text: Option<String>,
+        /// Where in the request the offending attribute begins, in bytes, when the kernel said so.
+        offset: Option<u32>,
+    },
+    /// The answer does not parse: a kernel that speaks another dialect than the one expected.
+    #[error("cannot {action}: the kernel's answer does not parse: {source}")]
+    Malformed {
+        /// What was being done.
+        action: &'static str,
+        /// What is wrong with the answer.
+        source: Malformed,
+    },
+    /// The dumped objects changed underneath the dump (`NLM_F_DUMP_INTR`): entries may be missing or
+    /// doubled. Ask again.
+    #[error("cannot {action} consistently: the kernel's list changed meanwhile; ask again")]
+    Interrupted {
+        /// What was being done.
+        action: &'static str,
+    },
+    /// The socket's receive buffer overflowed (`ENOBUFS`), and messages are lost. Read the state anew, or
+    /// give the socket a larger buffer.
+    #[error("cannot {action}: messages were lost because the socket's receive buffer overflowed")]
+    Overrun {
+        /// What was being done.
+        action: &'static str,
+    },
+    /// The kernel sent no answer in time.
+    #[error("cannot {action}: the kernel gave no answer")]
+    NoAnswer {
+        /// What was being done.
+        action: &'static str,
+    },
+    /// A message was larger than the socket's buffer, which has been enlarged. Ask again.
+    #[error("cannot {action}: a message of {needed} bytes did not fit; ask again, the buffer has grown")]
+    Truncated {
+        /// What was being done.
+        action: &'static str,
+        /// The size of the datagram, in bytes.
+        needed: usize,
+    },
+    /// An attribute's length field has 16 bits, and this one needs more. Split what it carries.
+    #[error("cannot {action}: attribute {kind} holds {length} bytes, and netlink allows 65535; split it")]
+    AttributeTooLong {
+        /// What was being done.
+        action: &'static str,
+        /// The attribute's number in its family.
+        kind: u16,
+        /// What it would have held with its header, in bytes.
+        length: usize,
+    },
+    /// A name that the kernel has no room for, or that it would cut.
+    #[error("cannot {action}: {name:?} must have 1 to {most} bytes and no NUL")]
+    BadName {
+        /// What was being done.
+        action: &'static str,
+        /// The name as given.
+        name: String,
+        /// The longest name allowed, in bytes.
+        most: usize,
+    },
+}
+
+impl Error {
+    /// The kernel's error number, if it was the kernel that refused (`libc::ENOENT`, …).
+    pub fn errno(&self) -> Option<i32> {
+        match self {
+            Error::Refused { errno, .. } => Some(*errno),
+            _ => None,
+        }
+    }
+
+    /// Whether the same question may well be answered if it is asked again at once.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Error::Interrupted { .. } | Error::Truncated { .. } | Error::Overrun { .. })
+            || self.errno() == Some(libc::EBUSY)
+    }
+
+    pub(crate) fn last_os(action: &'static str) -> Self {
+        Error::Io { action, source: io::Error::last_os_error() }
+    }
+}
+
+/// The system's words for an error number, with the way out where there is a usual one.
+fn errno_text(errno: i32) -> String {
+    let words = io::Error::from_raw_os_error(errno);
+    match errno {
+        libc::EPERM => format!("{words}; run with CAP_NET_ADMIN"),
+        _ => words.to_string(),
+    }
+}
+
+/// Binds a parse error to what was being done.
+pub(crate) trait During<T> {
+    fn during(self, action: &'static str) -> Result<T>;
+}
+
+impl<T> During<T> for Result<T, Malformed> {
+    fn during(self, action: &'static str) -> Result<T> {
+        self.map_err(|source| Error::Malformed { action, source })
+    }
+}

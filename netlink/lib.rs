@@ -1,0 +1,25 @@
+//! The kernel families Portcullis speaks, over raw netlink sockets.
+//!
+//! ```text
+//! conntrack   nfacct   nf_tables      route          xtables
+//!      \        |        /              |        (getsockopt, no netlink)
+//!       netfilter (nfgenmsg, subsystems)|
+//!             \                         |
+//!              socket ── message ── attribute          the codec, family-neutral
+//! ```
+//!
+//! Everything blocks and belongs on a worker thread. A netlink family answers inside the `sendmsg` that
+//! asks, so "blocks" means the time that the kernel needs for the work itself. A [`socket::Socket`] stays
+//! in the network namespace of the thread that opened it.
+//!
+//! Nothing here knows Kubernetes.
+
+pub mod attribute;
+mod error;
+mod family;
+pub mod message;
+pub mod netfilter;
+pub mod socket;
+
+pub use error::{Error, Result};
+pub use family::Family;

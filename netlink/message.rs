@@ -1,0 +1,377 @@
+//! Messages: the 16-byte header, batches of requests to send, and what a received datagram holds.
+
+use crate::attribute::{Attributes, Malformed, Writer, align};
+use crate::error::{Error, Result};
+
+/// Bytes of a message's header (`struct nlmsghdr`).
+pub const HEADER: usize = 16;
+
+/// `NLM_F_REQUEST`: every message to the kernel has it, and [`Batch::push`] adds it.
+pub const REQUEST: u16 = libc::NLM_F_REQUEST as u16;
+/// `NLM_F_ACK`: answer also when all went well.
+pub const ACK: u16 = libc::NLM_F_ACK as u16;
+/// `NLM_F_DUMP`: list everything that matches.
+pub const DUMP: u16 = libc::NLM_F_DUMP as u16;
+/// `NLM_F_CREATE`: make the object if it isn't there.
+pub const CREATE: u16 = libc::NLM_F_CREATE as u16;
+/// `NLM_F_EXCL`: refuse with `EEXIST` if it is there.
+pub const EXCLUSIVE: u16 = libc::NLM_F_EXCL as u16;
+
+const DUMP_INTERRUPTED: u16 = libc::NLM_F_DUMP_INTR as u16;
+/// The kernel left out the copy of the failed request (`NLM_F_CAPPED`).
+const CAPPED: u16 = 0x100;
+/// Extended-ACK attributes follow (`NLM_F_ACK_TLVS`).
+const ACK_ATTRIBUTES: u16 = 0x200;
+
+/// Offsets into the header: `u32 length, u16 kind, u16 flags, u32 sequence, u32 port`.
+const FLAGS_AT: usize = 6;
+const SEQUENCE_AT: usize = 8;
+
+/// Requests that go to the kernel in one send, in order. Families that know transactions (nf_tables) frame
+/// them with messages of their own.
+#[derive(Debug, Default)]
+pub struct Batch {
+    bytes: Vec<u8>,
+    count: u32,
+}
+
+impl Batch {
+    /// An empty batch.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A batch of one message.
+    ///
+    /// # Errors
+    /// [`Error::AttributeTooLong`], as for [`Batch::push`].
+    pub fn of(
+        action: &'static str,
+        kind: u16,
+        flags: u16,
+        fill: impl FnOnce(&mut Writer<'_>),
+    ) -> Result<Self> {
+        let mut batch = Batch::new();
+        batch.push(action, kind, flags, fill)?;
+        Ok(batch)
+    }
+
+    /// Appends a message. `fill` writes the family's fixed header with [`Writer::raw`], then attributes.
+    ///
+    /// # Errors
+    /// [`Error::AttributeTooLong`] if an attribute outgrows 64 KiB; the batch is then as it was before.
+    pub fn push(
+        &mut self,
+        action: &'static str,
+        kind: u16,
+        flags: u16,
+        fill: impl FnOnce(&mut Writer<'_>),
+    ) -> Result<()> {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&[0; HEADER]);
+        let mut writer = Writer::new(&mut self.bytes);
+        fill(&mut writer);
+        if let Err(error) = writer.finish(action) {
+            self.bytes.truncate(start);
+            return Err(error);
+        }
+        let length = (self.bytes.len() - start) as u32;
+        let header = &mut self.bytes[start..start + HEADER];
+        header[..4].copy_from_slice(&length.to_ne_bytes());
+        header[4..6].copy_from_slice(&kind.to_ne_bytes());
+        header[FLAGS_AT..8].copy_from_slice(&(flags | REQUEST).to_ne_bytes());
+        self.count += 1;
+        Ok(())
+    }
+
+    /// How many messages there are.
+    pub fn len(&self) -> u32 {
+        self.count
+    }
+
+    /// Whether there is nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// What would be sent, in bytes.
+    pub fn size(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Forgets the messages and keeps the memory.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.count = 0;
+    }
+
+    /// Numbers the messages from `first` on, and sets `last_flags` on the last.
+    pub(crate) fn number(&mut self, first: u32, last_flags: u16) {
+        let mut at = 0;
+        for index in 0..self.count {
+            let header = &mut self.bytes[at..at + HEADER];
+            let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
+            header[SEQUENCE_AT..12].copy_from_slice(&first.wrapping_add(index).to_ne_bytes());
+            if index + 1 == self.count {
+                let flags = u16::from_ne_bytes([header[FLAGS_AT], header[FLAGS_AT + 1]]) | last_flags;
+                header[FLAGS_AT..8].copy_from_slice(&flags.to_ne_bytes());
+            }
+            at += align(length);
+        }
+    }
+
+    /// The bytes to send.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// One received message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Message<'a> {
+    /// The message type: below 16 netlink's own, else the family's.
+    pub kind: u16,
+    /// `NLM_F_*`.
+    pub flags: u16,
+    /// The number of the request that this answers; 0 for events.
+    pub sequence: u32,
+    /// The family's fixed header and its attributes.
+    pub payload: &'a [u8],
+}
+
+/// What a message means to the conversation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Meaning {
+    /// An object of the family.
+    Object,
+    /// The request of that number succeeded.
+    Acknowledged,
+    /// The dump is over.
+    Done,
+    /// The request failed, or the dump did.
+    Failed { errno: i32, text: Option<String>, offset: Option<u32> },
+    /// `NLMSG_OVERRUN`: messages were lost.
+    Lost,
+    /// `NLMSG_NOOP` and other messages of netlink's own that say nothing.
+    Nothing,
+}
+
+impl<'a> Message<'a> {
+    /// Splits the payload into the family's fixed header of `N` bytes and the attributes.
+    ///
+    /// # Errors
+    /// [`Malformed::Length`] if the payload is shorter than the header.
+    pub fn split<const N: usize>(&self) -> Result<(&'a [u8; N], Attributes<'a>), Malformed> {
+        let (header, rest) = self.payload.split_first_chunk::<N>().ok_or(Malformed::Length {
+            what: "message",
+            announced: HEADER + N,
+            present: HEADER + self.payload.len(),
+        })?;
+        Ok((header, Attributes::new(rest.get(align(N) - N..).unwrap_or_default())))
+    }
+
+    /// Whether the kernel says that the dump this belongs to isn't consistent.
+    pub(crate) fn dump_interrupted(&self) -> bool {
+        self.flags & DUMP_INTERRUPTED != 0
+    }
+
+    pub(crate) fn meaning(&self) -> Result<Meaning, Malformed> {
+        match i32::from(self.kind) {
+            libc::NLMSG_ERROR => self.verdict(Meaning::Acknowledged, true),
+            libc::NLMSG_DONE => self.verdict(Meaning::Done, false),
+            libc::NLMSG_OVERRUN => Ok(Meaning::Lost),
+            kind if kind < libc::NLMSG_MIN_TYPE => Ok(Meaning::Nothing),
+            _ => Ok(Meaning::Object),
+        }
+    }
+
+    /// Reads `i32 negative errno`, then, for errors, the header of the request and all of the request unless
+    /// capped, then extended-ACK attributes if flagged. A `DONE` without any payload is a success.
+    fn verdict(&self, success: Meaning, echoes_request: bool) -> Result<Meaning, Malformed> {
+        let Some((code, rest)) = self.payload.split_first_chunk::<4>() else {
+            return match success {
+                Meaning::Done => Ok(success),
+                _ => Err(Malformed::Length {
+                    what: "message",
+                    announced: HEADER + 4,
+                    present: HEADER + self.payload.len(),
+                }),
+            };
+        };
+        let code = i32::from_ne_bytes(*code);
+        if code == 0 {
+            return Ok(success);
+        }
+        let echoed = match rest.first_chunk::<4>() {
+            _ if !echoes_request => 0,
+            Some(length) if self.flags & CAPPED == 0 => align(u32::from_ne_bytes(*length) as usize),
+            _ => HEADER,
+        };
+        let (mut text, mut offset) = (None, None);
+        if self.flags & ACK_ATTRIBUTES != 0 {
+            // An explanation that does not parse must not hide the error it explains.
+            for attribute in Attributes::new(rest.get(echoed..).unwrap_or_default()).flatten() {
+                match attribute.kind {
+                    NLMSGERR_ATTR_MSG => text = Some(attribute.text()),
+                    NLMSGERR_ATTR_OFFS => offset = attribute.u32().ok(),
+                    _ => {}
+                }
+            }
+        }
+        Ok(Meaning::Failed { errno: code.wrapping_neg(), text, offset })
+    }
+}
+
+const NLMSGERR_ATTR_MSG: u16 = 1;
+const NLMSGERR_ATTR_OFFS: u16 = 2;
+
+impl Meaning {
+    /// The error this stands for, if it stands for one.
+    pub(crate) fn error(self, action: &'static str) -> Option<Error> {
+        match self {
+            Meaning::Failed { errno, text, offset } => Some(Error::Refused { action, errno, text, offset }),
+            Meaning::Lost => Some(Error::Overrun { action }),
+            _ => None,
+        }
+    }
+}
+
+/// Walks over the messages of one datagram. After the first malformed one it ends.
+#[derive(Clone, Debug)]
+pub struct Messages<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Messages<'a> {
+    /// Reads messages from the start of `datagram`.
+    pub fn new(datagram: &'a [u8]) -> Self {
+        Messages { rest: datagram }
+    }
+}
+
+impl<'a> Iterator for Messages<'a> {
+    type Item = Result<Message<'a>, Malformed>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let present = self.rest.len();
+        if present == 0 {
+            return None;
+        }
+        let Some(header) = self.rest.first_chunk::<HEADER>() else {
+            self.rest = &[];
+            return Some(Err(Malformed::Length { what: "message", announced: HEADER, present }));
+        };
+        let u32_at =
+            |at: usize| u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]);
+        let u16_at = |at: usize| u16::from_ne_bytes([header[at], header[at + 1]]);
+        let length = u32_at(0) as usize;
+        if length < HEADER || length > present {
+            self.rest = &[];
+            return Some(Err(Malformed::Length { what: "message", announced: length, present }));
+        }
+        let message = Message {
+            kind: u16_at(4),
+            flags: u16_at(FLAGS_AT),
+            sequence: u32_at(SEQUENCE_AT),
+            payload: &self.rest[HEADER..length],
+        };
+        self.rest = &self.rest[align(length).min(present)..];
+        Some(Ok(message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An error answer: the code, as much of the request as given, then the kernel's words.
+    fn answer(kind: i32, flags: u16, code: i32, echoed: &[u8], text: Option<&str>) -> Vec<u8> {
+        let mut batch = Batch::new();
+        let pushed = batch.push("test", kind as u16, flags, |writer| {
+            writer.raw(&code.to_ne_bytes()).raw(echoed);
+            if let Some(text) = text {
+                writer.text(NLMSGERR_ATTR_MSG, text).u32(NLMSGERR_ATTR_OFFS, 20);
+            }
+        });
+        pushed.expect("a short message");
+        batch.bytes().to_vec()
+    }
+
+    #[test]
+    fn verdicts() {
+        let request = |length: usize| {
+            let mut request = vec![0; length];
+            request[..4].copy_from_slice(&(length as u32).to_ne_bytes());
+            request
+        };
+        let failed = |errno, text: Option<&str>| Meaning::Failed {
+            errno,
+            text: text.map(str::to_owned),
+            offset: text.map(|_| 20),
+        };
+        let (error, done) = (libc::NLMSG_ERROR, libc::NLMSG_DONE);
+        let words = Some("no such zone");
+        let rows = [
+            ("success", answer(error, CAPPED, 0, &request(16), None), Meaning::Acknowledged),
+            ("a bare error", answer(error, CAPPED, -2, &request(16), None), failed(2, None)),
+            ("an error that echoes the request", answer(error, 0, -2, &request(40), None), failed(2, None)),
+            (
+                "words after a capped request",
+                // The capped header still says how long the request was.
+                answer(
+                    error,
+                    CAPPED | ACK_ATTRIBUTES,
+                    -22,
+                    &[&400u32.to_ne_bytes()[..], &[0; 12]].concat(),
+                    words,
+                ),
+                failed(22, words),
+            ),
+            (
+                "words after a whole request",
+                answer(error, ACK_ATTRIBUTES, -22, &request(40), words),
+                failed(22, words),
+            ),
+            ("the end", answer(done, 0, 0, &[], None), Meaning::Done),
+            (
+                "an end that is a failure, in words",
+                answer(done, ACK_ATTRIBUTES, -95, &[], words),
+                failed(95, words),
+            ),
+            (
+                "noise where the words should be",
+                answer(error, ACK_ATTRIBUTES, -1, &[255; 40], None),
+                failed(1, None),
+            ),
+            ("lost", answer(libc::NLMSG_OVERRUN, 0, 0, &[], None), Meaning::Lost),
+            ("an object", answer(0x0100, 0, 0, &[], None), Meaning::Object),
+            ("nothing", answer(libc::NLMSG_NOOP, 0, 0, &[], None), Meaning::Nothing),
+        ];
+        for (case, bytes, meaning) in rows {
+            let message = Messages::new(&bytes).next().expect("one message").expect("a whole message");
+            assert_eq!(message.meaning().as_ref(), Ok(&meaning), "{case}");
+        }
+    }
+
+    #[test]
+    fn numbers_follow_and_only_the_last_asks_for_the_ack() {
+        let mut batch = Batch::new();
+        for length in [1, 2, 3] {
+            batch
+                .push("test", 20, CREATE, |writer| {
+                    writer.bytes(1, &vec![0; length]);
+                })
+                .expect("short");
+        }
+        batch.number(7, ACK);
+        let seen: Vec<_> = Messages::new(batch.bytes()).flatten().map(|m| (m.sequence, m.flags)).collect();
+        assert_eq!(seen, [(7, REQUEST | CREATE), (8, REQUEST | CREATE), (9, REQUEST | CREATE | ACK)]);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn noise_has_some_meaning_or_none(kind: u16, flags: u16, payload in proptest::collection::vec(0u8.., 0..80)) {
+            let _ = Message { kind, flags, sequence: 1, payload: &payload }.meaning();
+        }
+    }
+}
