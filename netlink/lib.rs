@@ -15,6 +15,7 @@
 //! Nothing here knows Kubernetes.
 
 pub mod attribute;
+pub mod conntrack;
 mod error;
 mod family;
 pub mod message;

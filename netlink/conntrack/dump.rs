@@ -1,0 +1,142 @@
+use super::filter::{Filter, KernelFilter};
+use super::flow::Flow;
+use super::{IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_GET_STATS};
+use crate::Family;
+use crate::attribute::Malformed;
+use crate::error::{During, Result};
+use crate::message::Batch;
+use crate::netfilter::{self, Subsystem};
+use crate::socket::Socket;
+
+const CTA_STATS_GLOBAL_ENTRIES: u16 = 1;
+
+/// So many flows are listed in the time that the kernel needs to walk over an empty table: 2 µs against
+/// 20 ms for the usual 262,144 buckets.
+const FLOWS_PER_WALK: u32 = 10_000;
+
+/// One dump, narrowed as far as the kernel can. Whoever asks checks the flows, for it may list more.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Question {
+    /// `None` for every family.
+    family: Option<Family>,
+    filter: Option<KernelFilter>,
+}
+
+impl Question {
+    /// The narrowest question whose answer holds all that `filter` matches.
+    pub(super) fn about(filter: &Filter) -> Self {
+        Question { family: Some(filter.family), filter: filter.for_kernel() }
+    }
+
+    /// Gives the answer's flows to `each` as they arrive.
+    pub(super) fn ask(&self, socket: &mut Socket, each: &mut dyn FnMut(&Flow) -> Result<()>) -> Result<()> {
+        match self.dump(socket, self.filter.as_ref(), each) {
+            // A kernel that refuses the filter, before it lists anything, gets the question without it.
+            Err(error)
+                if self.filter.is_some()
+                    && matches!(error.errno(), Some(libc::EINVAL | libc::EOPNOTSUPP)) =>
+            {
+                tracing::debug!(%error, "filtered conntrack dump refused, listing all flows of the family");
+                self.dump(socket, None, each)
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn dump(
+        &self,
+        socket: &mut Socket,
+        filter: Option<&KernelFilter>,
+        each: &mut dyn FnMut(&Flow) -> Result<()>,
+    ) -> Result<()> {
+        const ACTION: &str = "list tracked connections";
+        let kind = netfilter::kind(Subsystem::Conntrack, IPCTNL_MSG_CT_GET);
+        let mut request = Batch::of(ACTION, kind, 0, |message| {
+            message.netfilter_header(self.family);
+            if let Some(filter) = filter {
+                filter.write(message);
+            }
+        })?;
+        socket.dump(ACTION, &mut request, |message| match Flow::parse(&message).during(ACTION)? {
+            Some(flow) => each(&flow),
+            None => Ok(()),
+        })
+    }
+}
+
+/// Whether a flow is of these families and protocols (none: all).
+pub(super) fn wanted(flow: &Flow, families: &[Family], protocols: &[u8]) -> bool {
+    families.contains(&flow.family) && (protocols.is_empty() || protocols.contains(&flow.protocol))
+}
+
+/// The questions whose answers together hold all flows of these families and protocols once. The kernel can
+/// narrow a dump to one protocol of one family, and walks over the whole table for each. `entries` tells how
+/// many flows there are: in a small table one walk that lists too much is cheaper.
+pub(super) fn covering(
+    families: &[Family],
+    protocols: &[u8],
+    entries: impl FnOnce() -> Result<u32>,
+) -> Vec<Question> {
+    let narrow: Vec<Question> = families
+        .iter()
+        .flat_map(|&family| match protocols {
+            [] => vec![Question::about(&Filter::of(family))],
+            some => some.iter().map(|&one| Question::about(&Filter::of(family).protocol(one))).collect(),
+        })
+        .collect();
+    let saved_walks = narrow.len().saturating_sub(1) as u32;
+    // A count that cannot be had only costs time.
+    if saved_walks > 0 && entries().is_ok_and(|entries| entries <= saved_walks * FLOWS_PER_WALK) {
+        return vec![Question { family: None, filter: None }];
+    }
+    narrow
+}
+
+/// How many flows the namespace has, in constant time.
+pub(super) fn entries(socket: &mut Socket) -> Result<u32> {
+    const ACTION: &str = "count tracked connections";
+    let kind = netfilter::kind(Subsystem::Conntrack, IPCTNL_MSG_CT_GET_STATS);
+    let mut request = Batch::of(ACTION, kind, 0, |message| {
+        message.netfilter_header(None);
+    })?;
+    socket.query(ACTION, &mut request, |message| {
+        let (_, attributes) = message.split::<{ netfilter::HEADER }>().during(ACTION)?;
+        for attribute in attributes {
+            let attribute = attribute.during(ACTION)?;
+            if attribute.kind == CTA_STATS_GLOBAL_ENTRIES {
+                return attribute.u32_be().during(ACTION);
+            }
+        }
+        Err(Malformed::Missing("CTA_STATS_GLOBAL_ENTRIES")).during(ACTION)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_walk_for_small_tables_and_narrow_ones_for_large() {
+        const UDP_AND_SCTP: &[u8] = &[17, 132];
+        // (families, protocols, entries, questions)
+        let rows: [(&[Family], &[u8], u32, usize); 8] = [
+            (&Family::ALL, UDP_AND_SCTP, 30_000, 1),
+            (&Family::ALL, UDP_AND_SCTP, 30_001, 4),
+            (&Family::ALL, &[], 10_000, 1),
+            (&Family::ALL, &[], 10_001, 2),
+            (&[Family::V4], UDP_AND_SCTP, 10_001, 2),
+            (&[Family::V4], &[17], 0, 1),
+            (&[Family::V4], &[], 0, 1),
+            (&[], UDP_AND_SCTP, 0, 0),
+        ];
+        for (families, protocols, entries, questions) in rows {
+            let found = covering(families, protocols, || Ok(entries));
+            assert_eq!(found.len(), questions, "{families:?} {protocols:?} {entries}");
+            let everything = found.iter().any(|question| question.family.is_none());
+            assert_eq!(everything, questions == 1 && families.len() * protocols.len().max(1) > 1);
+        }
+        let uncounted =
+            covering(&Family::ALL, UDP_AND_SCTP, || Err(crate::Error::NoAnswer { action: "count" }));
+        assert_eq!(uncounted.len(), 4);
+    }
+}

@@ -1,0 +1,168 @@
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::attributes;
+use super::flow::{Flow, Tuple, TupleParts};
+use crate::attribute::Writer;
+use crate::family::Family;
+
+const CTA_FILTER_ORIG_FLAGS: u16 = 1;
+const CTA_FILTER_REPLY_FLAGS: u16 = 2;
+/// `CTA_FILTER_F_*` of the kernel's nf_internals.h: which parts of the tuple count.
+const F_IP_SRC: u32 = 1 << 0;
+const F_IP_DST: u32 = 1 << 1;
+const F_PROTO_NUM: u32 = 1 << 3;
+const F_PROTO_SRC_PORT: u32 = 1 << 4;
+const F_PROTO_DST_PORT: u32 = 1 << 5;
+/// A flag that no kernel gave a meaning to.
+const F_IMPOSSIBLE: u32 = 1 << 31;
+
+/// Conditions on one direction of a flow; `None` takes anything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TupleFilter {
+    /// The source address.
+    pub source: Option<IpAddr>,
+    /// The destination address.
+    pub destination: Option<IpAddr>,
+    /// The source port, as in [`Tuple::source_port`].
+    pub source_port: Option<u16>,
+    /// The destination port, as in [`Tuple::destination_port`].
+    pub destination_port: Option<u16>,
+}
+
+impl TupleFilter {
+    fn matches(&self, tuple: &Tuple) -> bool {
+        self.source.is_none_or(|source| source == tuple.source)
+            && self.destination.is_none_or(|destination| destination == tuple.destination)
+            && self.source_port.is_none_or(|port| port == tuple.source_port)
+            && self.destination_port.is_none_or(|port| port == tuple.destination_port)
+    }
+
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Without the conditions that kernels get wrong for this family and protocol.
+    fn trusted(&self, family: Family, protocol: u8) -> Self {
+        let ports = matches!(i32::from(protocol), libc::IPPROTO_TCP | libc::IPPROTO_UDP);
+        let address = |address: &IpAddr| family == Family::V4 && address.is_ipv4();
+        TupleFilter {
+            source: self.source.filter(address),
+            destination: self.destination.filter(address),
+            source_port: self.source_port.filter(|_| ports),
+            destination_port: self.destination_port.filter(|_| ports),
+        }
+    }
+
+    fn flags(&self) -> u32 {
+        [
+            (self.source.is_some(), F_IP_SRC),
+            (self.destination.is_some(), F_IP_DST),
+            (self.source_port.is_some(), F_PROTO_SRC_PORT),
+            (self.destination_port.is_some(), F_PROTO_DST_PORT),
+        ]
+        .into_iter()
+        .filter_map(|(named, flag)| named.then_some(flag))
+        .sum()
+    }
+
+    fn parts(&self) -> TupleParts {
+        TupleParts {
+            source: self.source,
+            destination: self.destination,
+            source_port: self.source_port,
+            destination_port: self.destination_port,
+        }
+    }
+}
+
+/// Which flows are meant: those for which every condition given holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Filter {
+    /// The family of the addresses.
+    pub family: Family,
+    /// The transport protocol (`IPPROTO_*`); `None` for any.
+    pub protocol: Option<u8>,
+    /// Conditions on the direction from the client.
+    pub original: TupleFilter,
+    /// Conditions on the answers.
+    pub reply: TupleFilter,
+    /// The zone in the original direction; `None` for any, `Some(0)` for the default zone alone.
+    pub zone: Option<u16>,
+}
+
+impl Filter {
+    /// All flows of a family.
+    pub fn of(family: Family) -> Self {
+        let any = TupleFilter::default();
+        Filter { family, protocol: None, original: any, reply: any, zone: None }
+    }
+
+    /// The same, of one protocol.
+    pub fn protocol(self, protocol: u8) -> Self {
+        Filter { protocol: Some(protocol), ..self }
+    }
+
+    /// Whether the conditions hold for `flow`.
+    pub fn matches(&self, flow: &Flow) -> bool {
+        self.family == flow.family
+            && self.protocol.is_none_or(|protocol| protocol == flow.protocol)
+            && self.zone.is_none_or(|zone| zone == flow.zone)
+            && self.original.matches(&flow.original)
+            && self.reply.matches(&flow.reply)
+    }
+
+    /// As much of the filter as a kernel can be trusted with: it matches what the filter matches, and maybe
+    /// more. `None` if that is the family alone.
+    pub(super) fn for_kernel(&self) -> Option<KernelFilter> {
+        let protocol = self.protocol?;
+        Some(KernelFilter {
+            protocol,
+            original: self.original.trusted(self.family, protocol),
+            reply: self.reply.trusted(self.family, protocol),
+        })
+    }
+
+    /// The filter in the kernel's form, if that matches the very same flows.
+    pub(super) fn exactly_for_kernel(&self) -> Option<KernelFilter> {
+        let narrowed = self.for_kernel()?;
+        let exact = self.zone.is_none() && narrowed.original == self.original && narrowed.reply == self.reply;
+        exact.then_some(narrowed)
+    }
+}
+
+/// A filter that a kernel which knows `CTA_FILTER` applies correctly.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct KernelFilter {
+    protocol: u8,
+    original: TupleFilter,
+    reply: TupleFilter,
+}
+
+impl KernelFilter {
+    /// Writes the original tuple (always), the reply tuple (if it has conditions) and the filter.
+    pub(super) fn write(&self, message: &mut Writer<'_>) {
+        self.original.parts().write(message, attributes::TUPLE_ORIG, self.protocol);
+        if !self.reply.is_empty() {
+            self.reply.parts().write(message, attributes::TUPLE_REPLY, self.protocol);
+        }
+        message.nested(attributes::FILTER, |filter| {
+            // Flags are in host order. The kernel wants the protocol number wherever it is to look at ports.
+            filter.u32(CTA_FILTER_ORIG_FLAGS, F_PROTO_NUM | self.original.flags());
+            if !self.reply.is_empty() {
+                filter.u32(CTA_FILTER_REPLY_FLAGS, F_PROTO_NUM | self.reply.flags());
+            }
+        });
+    }
+}
+
+/// Writes the filter that no kernel can carry out, for IPv4; see the module's rule 1.
+pub(super) fn write_impossible(message: &mut Writer<'_>) {
+    // No packet has ever had these addresses and ports, and no flow has the id 0.
+    let nowhere = IpAddr::from(Ipv4Addr::UNSPECIFIED);
+    let name = Tuple { source: nowhere, destination: nowhere, source_port: 0, destination_port: 0 };
+    TupleParts::from(name).write(message, attributes::TUPLE_ORIG, libc::IPPROTO_UDP as u8);
+    message.u32_be(attributes::ID, 0);
+    message.nested(attributes::FILTER, |filter| {
+        filter.u32(CTA_FILTER_ORIG_FLAGS, F_IMPOSSIBLE);
+    });
+}

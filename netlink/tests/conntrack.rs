@@ -1,0 +1,380 @@
+//! Flows in a real kernel, each test in a namespace of its own.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod namespace;
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use namespace::inside;
+use portcullis_netlink::conntrack::{Conntrack, Filter, Flow, Matched, Tuple, TupleFilter, status};
+use portcullis_netlink::{Error, Family};
+
+const TCP: u8 = libc::IPPROTO_TCP as u8;
+const UDP: u8 = libc::IPPROTO_UDP as u8;
+const SCTP: u8 = libc::IPPROTO_SCTP as u8;
+const ICMP: u8 = libc::IPPROTO_ICMP as u8;
+const ICMPV6: u8 = libc::IPPROTO_ICMPV6 as u8;
+const TIMEOUT: Duration = Duration::from_secs(600);
+
+/// The last byte or group of an address: a short way to tell addresses of a family apart.
+fn host(family: Family, net: u8, number: u16) -> IpAddr {
+    match family {
+        Family::V4 => Ipv4Addr::new(10, net, (number >> 8) as u8, number as u8).into(),
+        Family::V6 => Ipv6Addr::new(0xfd00, net.into(), 0, 0, 0, 0, 0, number).into(),
+    }
+}
+
+/// A flow from client `client` to Service address `service`, port 53, served by endpoint `endpoint`.
+fn flow(family: Family, protocol: u8, client: u16, service: u16, endpoint: u16) -> Flow {
+    let client = (host(family, 1, client), 40_000);
+    let service = (host(family, 2, service), 53);
+    let endpoint = (host(family, 3, endpoint), 5353);
+    Flow {
+        family,
+        protocol,
+        original: tuple(client, service),
+        reply: tuple(endpoint, client),
+        id: None,
+        status: 0,
+        zone: 0,
+        mark: 0,
+    }
+}
+
+fn tuple((source, source_port): (IpAddr, u16), (destination, destination_port): (IpAddr, u16)) -> Tuple {
+    Tuple { source, destination, source_port, destination_port }
+}
+
+/// What identifies a flow, for comparing sets of them.
+type Key = (u8, IpAddr, u16, IpAddr, u16, u16);
+
+fn key(flow: &Flow) -> Key {
+    let Tuple { source, destination, source_port, destination_port } = flow.original;
+    (flow.protocol, source, source_port, destination, destination_port, flow.zone)
+}
+
+fn listed(conntrack: &mut Conntrack) -> Vec<Flow> {
+    let mut flows = Vec::new();
+    conntrack
+        .dump(&Family::ALL, &[], |flow| {
+            flows.push(*flow);
+            Ok(())
+        })
+        .unwrap();
+    flows
+}
+
+fn keys<'f>(flows: impl IntoIterator<Item = &'f Flow>) -> BTreeSet<Key> {
+    flows.into_iter().map(key).collect()
+}
+
+#[test]
+fn what_is_created_is_listed() {
+    inside(|| {
+        let mut conntrack = Conntrack::open().unwrap();
+        let mut flows = Vec::new();
+        for family in Family::ALL {
+            for protocol in [TCP, UDP, SCTP] {
+                flows.push(flow(family, protocol, 1, 1, 1));
+            }
+        }
+        flows.push(Flow {
+            mark: 0x4000,
+            status: status::SEEN_REPLY | status::ASSURED,
+            ..flow(Family::V4, UDP, 2, 1, 1)
+        });
+        flows.push(Flow { zone: 7, ..flow(Family::V6, UDP, 2, 1, 1) });
+        conntrack.create(&flows, TIMEOUT).unwrap();
+
+        let mut found = listed(&mut conntrack);
+        assert_eq!(keys(&found), keys(&flows));
+        for found in &mut found {
+            let made = flows.iter().find(|made| key(made) == key(found)).unwrap();
+            assert!(found.id.take().is_some(), "the kernel gives ids");
+            assert_eq!(found.status & status::CONFIRMED, status::CONFIRMED);
+            found.status &= status::SEEN_REPLY | status::ASSURED;
+            assert_eq!(found, made);
+        }
+    });
+}
+
+#[test]
+fn a_dump_lists_the_families_and_protocols_asked_for() {
+    inside(|| {
+        let mut conntrack = Conntrack::open().unwrap();
+        let mut flows = Vec::new();
+        for family in Family::ALL {
+            for protocol in [TCP, UDP, SCTP] {
+                flows.extend((0..3).map(|client| flow(family, protocol, client, 1, 1)));
+            }
+        }
+        conntrack.create(&flows, TIMEOUT).unwrap();
+        check_dumps(&mut conntrack, &flows);
+
+        // Enough to make the dumps narrow ones, of one protocol each.
+        let many: Vec<_> = (100..31_000).map(|client| flow(Family::V4, TCP, client, 1, 1)).collect();
+        conntrack.create(&many, TIMEOUT).unwrap();
+        flows.extend(many);
+        check_dumps(&mut conntrack, &flows);
+    });
+}
+
+fn check_dumps(conntrack: &mut Conntrack, flows: &[Flow]) {
+    let rows: [(&[Family], &[u8]); 6] = [
+        (&Family::ALL, &[]),
+        (&[Family::V4], &[]),
+        (&[Family::V6], &[UDP]),
+        (&Family::ALL, &[UDP, SCTP]),
+        (&[Family::V4], &[ICMP]),
+        (&[], &[UDP]),
+    ];
+    for (families, protocols) in rows {
+        let mut found = Vec::new();
+        conntrack
+            .dump(families, protocols, |flow| {
+                found.push(*flow);
+                Ok(())
+            })
+            .unwrap();
+        let expected: Vec<_> = flows
+            .iter()
+            .filter(|flow| families.contains(&flow.family))
+            .filter(|flow| protocols.is_empty() || protocols.contains(&flow.protocol))
+            .copied()
+            .collect();
+        assert_eq!(found.len(), expected.len(), "{families:?} {protocols:?}: each once");
+        assert_eq!(keys(&found), keys(&expected), "{families:?} {protocols:?}");
+    }
+}
+
+#[test]
+fn deletes_one_flow_and_no_other() {
+    inside(|| {
+        let mut conntrack = Conntrack::open().unwrap();
+        for family in Family::ALL {
+            for protocol in [TCP, UDP, SCTP] {
+                let here = flow(family, protocol, 1, 1, 1);
+                let other_zone = Flow { zone: 9, ..here };
+                let other_client = flow(family, protocol, 2, 1, 1);
+                conntrack.create([&here, &other_zone, &other_client], TIMEOUT).unwrap();
+                let found = *listed(&mut conntrack).iter().find(|flow| key(flow) == key(&here)).unwrap();
+
+                let impostor = Flow { id: found.id.map(|id| id ^ 1), ..found };
+                assert!(!conntrack.delete(&impostor).unwrap(), "another id is another flow");
+                assert!(conntrack.delete(&found).unwrap());
+                assert!(!conntrack.delete(&found).unwrap(), "gone already");
+                assert_eq!(keys(&listed(&mut conntrack)), keys([&other_zone, &other_client]));
+
+                assert!(conntrack.delete(&other_zone).unwrap(), "zones are respected, the id is optional");
+                assert!(conntrack.delete(&other_client).unwrap());
+            }
+        }
+        assert_eq!(listed(&mut conntrack), []);
+    });
+}
+
+#[test]
+fn deletes_icmp_flows_too() {
+    inside(|| {
+        let mut conntrack = Conntrack::open().unwrap();
+        for (family, protocol, ask, answer) in
+            [(Family::V4, ICMP, 8u16 << 8, 0u16), (Family::V6, ICMPV6, 128 << 8, 129 << 8)]
+        {
+            let (client, server) = (host(family, 1, 1), host(family, 2, 1));
+            let ping = Flow {
+                original: tuple((client, 77), (server, ask)),
+                reply: tuple((server, 77), (client, answer)),
+                ..flow(family, protocol, 1, 1, 1)
+            };
+            let other = Flow {
+                original: tuple((client, 78), (server, ask)),
+                reply: tuple((server, 78), (client, answer)),
+                ..ping
+            };
+            conntrack.create([&ping, &other], TIMEOUT).unwrap();
+            assert_eq!(keys(&listed(&mut conntrack)), keys([&ping, &other]));
+            assert!(conntrack.delete(&ping).unwrap());
+            assert_eq!(keys(&listed(&mut conntrack)), keys([&other]));
+            assert!(conntrack.delete(&other).unwrap());
+        }
+    });
+}
+
+#[test]
+fn delete_where_takes_exactly_the_stale() {
+    inside(|| {
+        let mut conntrack = Conntrack::open().unwrap();
+        let mut flows = Vec::new();
+        for family in Family::ALL {
+            for protocol in [TCP, UDP, SCTP] {
+                // More than one batch of deletes, and more than one datagram of dump.
+                flows.extend((0..400).map(|client| flow(family, protocol, client, client % 10, client % 7)));
+            }
+        }
+        flows.extend((0..50).map(|client| Flow { zone: 3, ..flow(Family::V4, UDP, client, 4, 5) }));
+        conntrack.create(&flows, TIMEOUT).unwrap();
+
+        let gone = [host(Family::V4, 3, 5), host(Family::V6, 3, 5)];
+        let stale = |flow: &Flow| gone.contains(&flow.reply.source);
+        let done = conntrack.delete_where(&Family::ALL, &[UDP, SCTP], stale).unwrap();
+
+        let (dead, alive): (Vec<Flow>, Vec<Flow>) =
+            flows.iter().partition(|flow| flow.protocol != TCP && stale(flow));
+        assert_eq!(done.deleted, dead.len());
+        assert!(done.examined >= 4 * 400 + 50, "{done:?}");
+        assert_eq!(keys(&listed(&mut conntrack)), keys(&alive));
+
+        let again = conntrack.delete_where(&Family::ALL, &[UDP, SCTP], stale).unwrap();
+        assert_eq!(again.deleted, 0);
+    });
+}
+
+/// What a filter must do, whichever way it goes. Each row: the case, the filter, whether this kernel's own
+/// filter may do it.
+fn filters() -> Vec<(&'static str, Filter, bool)> {
+    let v4 = |protocol| Filter::of(Family::V4).protocol(protocol);
+    let v6 = |protocol| Filter::of(Family::V6).protocol(protocol);
+    let service =
+        |family, number| TupleFilter { destination: Some(host(family, 2, number)), ..TupleFilter::default() };
+    let endpoint =
+        |family, number| TupleFilter { source: Some(host(family, 3, number)), ..TupleFilter::default() };
+    let port = |number| TupleFilter { destination_port: Some(number), ..TupleFilter::default() };
+    vec![
+        ("a family", Filter::of(Family::V6), false),
+        ("a protocol", v4(UDP), true),
+        ("a protocol, v6", v6(UDP), true),
+        ("SCTP", v4(SCTP), true),
+        ("a Service", Filter { original: service(Family::V4, 1), ..v4(UDP) }, true),
+        ("a Service, v6", Filter { original: service(Family::V6, 1), ..v6(UDP) }, false),
+        ("an endpoint", Filter { reply: endpoint(Family::V4, 1), ..v4(UDP) }, true),
+        ("an endpoint, v6", Filter { reply: endpoint(Family::V6, 1), ..v6(SCTP) }, false),
+        (
+            "a Service and an endpoint",
+            Filter { original: service(Family::V4, 1), reply: endpoint(Family::V4, 2), ..v4(UDP) },
+            true,
+        ),
+        ("a port", Filter { original: port(53), ..v4(UDP) }, true),
+        ("a port nobody has", Filter { original: port(54), ..v4(UDP) }, true),
+        ("an SCTP port nobody has", Filter { original: port(54), ..v4(SCTP) }, false),
+        ("the default zone", Filter { zone: Some(0), ..v4(UDP) }, false),
+        ("a zone", Filter { zone: Some(3), ..v4(UDP) }, false),
+        ("an address of the other family", Filter { original: service(Family::V4, 1), ..v6(UDP) }, false),
+        (
+            "a full name, in any zone",
+            Filter {
+                original: TupleFilter {
+                    source: Some(host(Family::V4, 1, 1)),
+                    destination: Some(host(Family::V4, 2, 1)),
+                    source_port: Some(40_000),
+                    destination_port: Some(53),
+                },
+                ..v4(UDP)
+            },
+            true,
+        ),
+    ]
+}
+
+#[test]
+fn delete_matching_takes_exactly_the_matching_either_way() {
+    inside(|| {
+        let mut conntrack = Conntrack::open().unwrap();
+        let known = conntrack.filtered_delete_known().unwrap();
+        let mut forced = Conntrack::open().unwrap();
+        forced.delete_one_by_one();
+        assert!(!forced.filtered_delete_known().unwrap());
+
+        let mut flows = Vec::new();
+        for family in Family::ALL {
+            for protocol in [TCP, UDP, SCTP] {
+                for client in 0..12 {
+                    let in_default = flow(family, protocol, client, client % 3, client % 4);
+                    flows.extend([in_default, Flow { zone: 3, ..in_default }]);
+                }
+            }
+        }
+        for (case, filter, by_kernel) in filters() {
+            for one_by_one in [false, true] {
+                conntrack.create(&flows, TIMEOUT).unwrap();
+                let (dead, alive): (Vec<Flow>, Vec<Flow>) =
+                    flows.iter().partition(|flow| filter.matches(flow));
+                let matched =
+                    if one_by_one { &mut forced } else { &mut conntrack }.delete_matching(&filter).unwrap();
+                match matched {
+                    Matched::ByKernel => assert!(by_kernel && known && !one_by_one, "{case}"),
+                    Matched::OneByOne(done) => {
+                        assert!(one_by_one || !by_kernel || !known, "{case}");
+                        assert_eq!(done.deleted, dead.len(), "{case}");
+                    }
+                }
+                assert_eq!(keys(&listed(&mut conntrack)), keys(&alive), "{case}, one by one: {one_by_one}");
+                conntrack.delete_where(&Family::ALL, &[], |_| true).unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn the_question_for_filtered_deletes_deletes_nothing() {
+    inside(|| {
+        let mut conntrack = Conntrack::open().unwrap();
+        let flows: Vec<_> = Family::ALL
+            .iter()
+            .flat_map(|&family| [TCP, UDP, SCTP].map(|protocol| flow(family, protocol, 1, 1, 1)))
+            .collect();
+        conntrack.create(&flows, TIMEOUT).unwrap();
+        conntrack.filtered_delete_known().unwrap();
+        assert_eq!(keys(&listed(&mut conntrack)), keys(&flows));
+    });
+}
+
+#[test]
+fn an_error_from_the_visitor_ends_the_dump_and_leaves_the_socket_usable() {
+    inside(|| {
+        let mut conntrack = Conntrack::open().unwrap();
+        let flows: Vec<_> = (0..2000).map(|client| flow(Family::V4, UDP, client, 1, 1)).collect();
+        conntrack.create(&flows, TIMEOUT).unwrap();
+        let mut seen = 0;
+        let outcome = conntrack.dump(&Family::ALL, &[], |_| {
+            seen += 1;
+            Err(Error::NoAnswer { action: "go on" })
+        });
+        assert!(matches!(outcome, Err(Error::NoAnswer { action: "go on" })), "{outcome:?}");
+        assert_eq!(seen, 1);
+        assert_eq!(listed(&mut conntrack).len(), flows.len());
+    });
+}
+
+#[test]
+fn the_kernels_refusals_are_named() {
+    inside(|| {
+        let mut conntrack = Conntrack::open().unwrap();
+        let made = flow(Family::V4, UDP, 1, 1, 1);
+        conntrack.create([&made], TIMEOUT).unwrap();
+        let again = conntrack.create([&made], TIMEOUT).unwrap_err();
+        assert_eq!(again.errno(), Some(libc::EEXIST));
+        assert_eq!(
+            again.to_string(),
+            "cannot create a tracked connection: the kernel answers File exists (os error 17)"
+        );
+    });
+}
+
+#[test]
+fn another_namespaces_flows_stay() {
+    inside(|| {
+        let mut here = Conntrack::open().unwrap();
+        let made = flow(Family::V4, UDP, 1, 1, 1);
+        here.create([&made], TIMEOUT).unwrap();
+        inside(|| {
+            let mut there = Conntrack::open().unwrap();
+            assert_eq!(listed(&mut there), []);
+            there.delete_matching(&Filter::of(Family::V4).protocol(UDP)).unwrap();
+            there.delete_where(&Family::ALL, &[], |_| true).unwrap();
+        });
+        assert_eq!(keys(&listed(&mut here)), keys([&made]));
+    });
+}
