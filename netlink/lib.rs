@@ -20,6 +20,7 @@ mod error;
 mod family;
 pub mod message;
 pub mod netfilter;
+pub mod nfacct;
 pub mod socket;
 
 pub use error::{Error, Result};
