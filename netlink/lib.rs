@@ -21,6 +21,7 @@ mod family;
 pub mod message;
 pub mod netfilter;
 pub mod nfacct;
+pub mod route;
 pub mod socket;
 
 pub use error::{Error, Result};

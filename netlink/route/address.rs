@@ -1,0 +1,83 @@
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::u32_at;
+use crate::attribute::Malformed;
+use crate::family::Family;
+use crate::message::Message;
+
+/// Bytes of `struct ifaddrmsg`: u8 family, u8 prefix length, u8 flags, u8 scope, u32 index.
+const HEADER: usize = 8;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_FLAGS: u16 = 8;
+
+/// An address of an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Address {
+    /// The interface's number.
+    pub index: u32,
+    /// The interface's name.
+    pub interface: String,
+    /// The address with the length of its network's prefix.
+    pub address: IpNet,
+    /// `RT_SCOPE_*`: 0 is global, 253 the link, 254 the host.
+    pub scope: u8,
+    /// `IFA_F_*`, among them secondary, tentative, deprecated.
+    pub flags: u32,
+}
+
+/// An address as the kernel sends it, which knows its interface by number alone.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ParsedAddress {
+    pub(super) index: u32,
+    pub(super) address: IpNet,
+    scope: u8,
+    flags: u32,
+}
+
+impl ParsedAddress {
+    /// Reads an address message; `None` for one that is neither IPv4 nor IPv6.
+    pub(super) fn parse(message: &Message<'_>) -> Result<Option<Self>, Malformed> {
+        if !matches!(message.kind, libc::RTM_NEWADDR | libc::RTM_DELADDR) {
+            return Ok(None);
+        }
+        let (header, attributes) = message.split::<HEADER>()?;
+        let [family, prefix_length, flags, scope, ..] = *header;
+        if Family::from_number(family).is_none() {
+            return Ok(None);
+        }
+        let (mut local, mut address, mut flags) = (None, None, u32::from(flags));
+        for attribute in attributes {
+            let attribute = attribute?;
+            match attribute.kind {
+                IFA_LOCAL => local = Some(attribute.address()?),
+                IFA_ADDRESS => address = Some(attribute.address()?),
+                // The header's field has room for the first eight only.
+                IFA_FLAGS => flags = attribute.u32()?,
+                _ => {}
+            }
+        }
+        // On a point-to-point link IFA_ADDRESS is the peer, and ours is IFA_LOCAL.
+        let address: IpAddr = local.or(address).ok_or(Malformed::Missing("IFA_ADDRESS"))?;
+        let address = IpNet::new(address, prefix_length).map_err(|_| Malformed::Payload {
+            kind: IFA_ADDRESS,
+            expected: if address.is_ipv4() { 32 } else { 128 },
+            present: usize::from(prefix_length),
+        })?;
+        Ok(Some(ParsedAddress { index: u32_at(header, 4), address, scope, flags }))
+    }
+
+    pub(super) fn named(self, interface: String) -> Address {
+        let ParsedAddress { index, address, scope, flags } = self;
+        Address { index, interface, address, scope, flags }
+    }
+}
+
+/// The header of a request for a family's addresses.
+pub(super) fn request(family: Family) -> [u8; HEADER] {
+    let mut header = [0; HEADER];
+    header[0] = family.number();
+    header
+}

@@ -1,0 +1,115 @@
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+use ipnet::IpNet;
+
+use super::address::ParsedAddress;
+use crate::error::{During, Error, Result};
+use crate::socket::{Protocol, Socket};
+
+const ACTION: &str = "follow the node's addresses";
+const RTNLGRP_IPV4_IFADDR: u32 = 5;
+const RTNLGRP_IPV6_IFADDR: u32 = 9;
+
+/// News of one address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AddressChange {
+    /// The address is there: new, or with other flags or lifetimes (an IPv6 address is announced once when
+    /// added and again when it has passed duplicate detection).
+    Present {
+        /// The interface's number.
+        index: u32,
+        /// The address with its prefix length.
+        address: IpNet,
+    },
+    /// The address is gone.
+    Gone {
+        /// The interface's number.
+        index: u32,
+        /// The address with its prefix length.
+        address: IpNet,
+    },
+    /// News were lost, because too many came at once. Read all addresses anew.
+    Missed,
+}
+
+/// Follows the addresses of one network namespace, both families. Open it first and then read the addresses,
+/// and nothing falls between.
+///
+/// As an iterator it waits for the next change and never ends; use it so on a thread of its own. Or wrap it in
+/// a poller (it has a file descriptor): call [`AddressChanges::set_nonblocking`], wait until it is readable,
+/// and call [`AddressChanges::try_next`] until that gives `None`.
+#[derive(Debug)]
+pub struct AddressChanges {
+    socket: Socket,
+    pending: VecDeque<AddressChange>,
+}
+
+impl AddressChanges {
+    /// Subscribes in the calling thread's network namespace. Needs no privilege.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if there is no route netlink.
+    pub fn open() -> Result<Self> {
+        let socket = Socket::listen(Protocol::Route, &[RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR])?;
+        Ok(AddressChanges { socket, pending: VecDeque::new() })
+    }
+
+    /// Makes [`AddressChanges::try_next`] return instead of wait.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the descriptor refuses.
+    pub fn set_nonblocking(&self) -> Result<()> {
+        self.socket.set_nonblocking()
+    }
+
+    /// The next change; `None` if there is none right now and the socket is non-blocking. A caller who wants
+    /// to do one thing for a burst of changes reads on until `None`.
+    ///
+    /// # Errors
+    /// [`Error::Io`] or [`Error::Malformed`]; the subscription goes on.
+    pub fn try_next(&mut self) -> Result<Option<AddressChange>> {
+        while self.pending.is_empty() {
+            let pending = &mut self.pending;
+            let read = self.socket.events(ACTION, |message| {
+                let Some(parsed) = ParsedAddress::parse(&message).during(ACTION)? else { return Ok(()) };
+                let (index, address) = (parsed.index, parsed.address);
+                pending.push_back(match message.kind {
+                    libc::RTM_DELADDR => AddressChange::Gone { index, address },
+                    _ => AddressChange::Present { index, address },
+                });
+                Ok(())
+            });
+            match read {
+                Ok(true) => {}
+                Ok(false) => return Ok(None),
+                Err(Error::Overrun { .. } | Error::Truncated { .. }) => {
+                    self.pending.push_back(AddressChange::Missed);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(self.pending.pop_front())
+    }
+}
+
+impl Iterator for AddressChanges {
+    type Item = Result<AddressChange>;
+
+    /// The next change; waits for it unless the socket is non-blocking, where `None` means "not now".
+    fn next(&mut self) -> Option<Self::Item> {
+        self.try_next().transpose()
+    }
+}
+
+impl AsFd for AddressChanges {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+impl AsRawFd for AddressChanges {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}

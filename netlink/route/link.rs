@@ -1,0 +1,68 @@
+use super::u32_at;
+use crate::attribute::Malformed;
+use crate::message::Message;
+
+/// Bytes of `struct ifinfomsg`: u8 family, pad, u16 hardware type, i32 index, u32 flags, u32 change.
+const HEADER: usize = 16;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_INFO_KIND: u16 = 1;
+
+/// A network interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Link {
+    /// The interface's number in its namespace.
+    pub index: u32,
+    /// Its name.
+    pub name: String,
+    /// `IFF_*`.
+    pub flags: u32,
+    /// What made it: "veth", "bridge", "dummy", …; `None` for hardware and the loopback.
+    pub kind: Option<String>,
+}
+
+impl Link {
+    /// Whether it is set up (`IFF_UP`), which says nothing of the cable.
+    pub fn is_up(&self) -> bool {
+        self.flags & libc::IFF_UP as u32 != 0
+    }
+
+    /// Whether it is the loopback.
+    pub fn is_loopback(&self) -> bool {
+        self.flags & libc::IFF_LOOPBACK as u32 != 0
+    }
+
+    pub(super) fn parse(message: &Message<'_>) -> Result<Option<Self>, Malformed> {
+        if message.kind != libc::RTM_NEWLINK {
+            return Ok(None);
+        }
+        let (header, attributes) = message.split::<HEADER>()?;
+        let (mut name, mut kind) = (None, None);
+        for attribute in attributes {
+            let attribute = attribute?;
+            match attribute.kind {
+                IFLA_IFNAME => name = Some(attribute.text()),
+                IFLA_LINKINFO => {
+                    for info in attribute.nested() {
+                        let info = info?;
+                        if info.kind == IFLA_INFO_KIND {
+                            kind = Some(info.text());
+                        }
+                    }
+                }
+                _ => {}
+            }
+        }
+        Ok(Some(Link {
+            index: u32_at(header, 4),
+            name: name.ok_or(Malformed::Missing("IFLA_IFNAME"))?,
+            flags: u32_at(header, 8),
+            kind,
+        }))
+    }
+}
+
+/// The header of a request for all links.
+pub(super) fn request() -> [u8; HEADER] {
+    [0; HEADER]
+}

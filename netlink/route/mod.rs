@@ -1,0 +1,160 @@
+//! Interfaces, their addresses, the address that the default route leaves from, and news of addresses
+//! (rtnetlink).
+
+mod address;
+mod changes;
+mod default_route;
+mod link;
+
+pub use address::Address;
+pub use changes::{AddressChange, AddressChanges};
+pub use link::Link;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+
+use crate::Family;
+use crate::attribute::Malformed;
+use crate::error::{During, Error, Result};
+use crate::message::{Batch, Message};
+use crate::socket::{Protocol, Socket};
+
+/// How often a list that changes while it is read is read again. On a node that starts a hundred pods at
+/// once, two or three times happen.
+const ATTEMPTS: usize = 10;
+
+/// The links, addresses and routes of one network namespace.
+#[derive(Debug)]
+pub struct Interfaces {
+    socket: Socket,
+}
+
+impl Interfaces {
+    /// Opens those of the calling thread's network namespace. Reading needs no privilege.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if there is no route netlink.
+    pub fn open() -> Result<Self> {
+        Ok(Interfaces { socket: Socket::open(Protocol::Route)? })
+    }
+
+    /// All links, in the kernel's order (by index).
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] if links change faster than they can be read.
+    pub fn links(&mut self) -> Result<Vec<Link>> {
+        self.collect("list the links", libc::RTM_GETLINK, &link::request(), Link::parse)
+    }
+
+    /// All addresses of these families, in the kernel's order: by family as given, by link, and each link's
+    /// in the order in which they were added.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] if addresses change faster than they can be read.
+    pub fn addresses(&mut self, families: &[Family]) -> Result<Vec<Address>> {
+        let names: HashMap<u32, String> =
+            self.links()?.into_iter().map(|link| (link.index, link.name)).collect();
+        self.addresses_on(families, &names)
+    }
+
+    /// The address by which this node is known, as Kubernetes picks it (`ResolveBindAddress` in
+    /// k8s.io/apimachinery): the first global unicast address of `family` on the link of the default route;
+    /// with several default routes, that of the most preferred one which has such an address. If no such link
+    /// has one, the loopback's counts (unnumbered links, RFC 5549). `None` without default route, or if there
+    /// is no address of that kind.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] if links, addresses or routes change faster than they can be read.
+    pub fn default_route_source(&mut self, family: Family) -> Result<Option<IpAddr>> {
+        let request = default_route::request(family);
+        let routes = self.collect("list the routes", libc::RTM_GETROUTE, &request, |message| {
+            default_route::parse(message, family)
+        });
+        let routes = match routes {
+            // In a namespace without a single route there is no table yet.
+            Err(error) if error.errno() == Some(libc::ENOENT) => Vec::new(),
+            routes => routes?,
+        };
+        if routes.is_empty() {
+            return Ok(None);
+        }
+        let links = self.links()?;
+        let names = links.iter().map(|link| (link.index, link.name.clone())).collect();
+        let addresses = self.addresses_on(&[family], &names)?;
+        Ok(default_route::source(routes, &links, &addresses))
+    }
+
+    fn addresses_on(&mut self, families: &[Family], names: &HashMap<u32, String>) -> Result<Vec<Address>> {
+        let mut addresses = Vec::new();
+        for &family in families {
+            let request = address::request(family);
+            addresses.extend(self.collect("list the addresses", libc::RTM_GETADDR, &request, |message| {
+                let Some(parsed) = address::ParsedAddress::parse(message)? else { return Ok(None) };
+                // A link that came or went since the links were read takes its addresses with it.
+                Ok(names.get(&parsed.index).map(|name| parsed.named(name.clone())))
+            })?);
+        }
+        Ok(addresses)
+    }
+
+    /// Dumps and keeps what `parse` makes of the messages, again if the list changed meanwhile.
+    fn collect<T>(
+        &mut self,
+        action: &'static str,
+        kind: u16,
+        header: &[u8],
+        parse: impl Fn(&Message<'_>) -> Result<Option<T>, Malformed>,
+    ) -> Result<Vec<T>> {
+        let mut attempt = 1;
+        loop {
+            let mut collected = Vec::new();
+            let mut request = Batch::of(action, kind, 0, |message| {
+                message.raw(header);
+            })?;
+            let outcome = self.socket.dump(action, &mut request, |message| {
+                collected.extend(parse(&message).during(action)?);
+                Ok(())
+            });
+            match outcome {
+                Ok(()) => return Ok(collected),
+                Err(Error::Interrupted { .. } | Error::Truncated { .. }) if attempt < ATTEMPTS => {
+                    attempt += 1
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// Four bytes in host order out of a fixed header.
+fn u32_at(header: &[u8], at: usize) -> u32 {
+    let bytes = header[at..at + 4].try_into().expect("four bytes were sliced");
+    u32::from_ne_bytes(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn noise_never_panics(payload in prop::collection::vec(any::<u8>(), 0..200), family in any::<bool>()) {
+            let family = if family { Family::V6 } else { Family::V4 };
+            for kind in [libc::RTM_NEWLINK, libc::RTM_NEWADDR, libc::RTM_NEWROUTE] {
+                // A plausible header, so that the noise reaches the attributes.
+                let mut payload = payload.clone();
+                if let [first, destination_length, ..] = &mut payload[..] {
+                    (*first, *destination_length) = (family.number(), 0);
+                }
+                if let Some(route_type) = payload.get_mut(7) {
+                    *route_type = libc::RTN_UNICAST;
+                }
+                let message = Message { kind, flags: 0, sequence: 1, payload: &payload };
+                let _ = Link::parse(&message);
+                let _ = address::ParsedAddress::parse(&message);
+                let _ = default_route::parse(&message, family);
+            }
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! Links, addresses and default routes of a real kernel.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod namespace;
+
+use std::net::IpAddr;
+use std::os::fd::AsRawFd;
+
+use namespace::{inside, run};
+use portcullis_netlink::Family;
+use portcullis_netlink::route::{AddressChange, AddressChanges, Interfaces};
+
+fn addresses(interfaces: &mut Interfaces, families: &[Family]) -> Vec<(String, String)> {
+    let found = interfaces.addresses(families).unwrap();
+    found.into_iter().map(|found| (found.interface, found.address.to_string())).collect()
+}
+
+fn owned(rows: &[(&str, &str)]) -> Vec<(String, String)> {
+    rows.iter().map(|&(interface, address)| (interface.to_owned(), address.to_owned())).collect()
+}
+
+#[test]
+fn lists_links_and_addresses() {
+    inside(|| {
+        run("ip link add uplink type veth peer name peer");
+        run("ip link add cni0 type bridge");
+        for link in ["lo", "uplink", "peer"] {
+            run(&format!("ip link set {link} up"));
+        }
+        run("ip addr add 192.0.2.7/24 dev uplink");
+        run("ip addr add 192.0.2.8/24 dev uplink");
+        run("ip addr add 10.9.0.1 peer 10.9.0.2/32 dev uplink");
+        run("ip addr add 2001:db8::7/64 dev uplink nodad");
+        run("ip addr add 10.244.0.1/16 dev cni0");
+
+        let mut interfaces = Interfaces::open().unwrap();
+        let links = interfaces.links().unwrap();
+        let link = |name: &str| links.iter().find(|link| link.name == name).unwrap();
+        assert!(link("lo").is_loopback() && link("lo").is_up());
+        assert!(!link("uplink").is_loopback() && link("uplink").is_up());
+        assert!(!link("cni0").is_up());
+        assert_eq!(link("uplink").kind.as_deref(), Some("veth"));
+        assert_eq!(link("cni0").kind.as_deref(), Some("bridge"));
+        assert_eq!(link("lo").kind, None);
+
+        let v4 = addresses(&mut interfaces, &[Family::V4]);
+        let mut sorted = v4.clone();
+        sorted.sort();
+        let expected = owned(&[
+            ("cni0", "10.244.0.1/16"),
+            ("lo", "127.0.0.1/8"),
+            ("uplink", "10.9.0.1/32"),
+            ("uplink", "192.0.2.7/24"),
+            ("uplink", "192.0.2.8/24"),
+        ]);
+        assert_eq!(sorted, expected, "of a point-to-point address, our end counts");
+
+        let found = interfaces.addresses(&Family::ALL).unwrap();
+        let second = found.iter().find(|found| found.address.to_string() == "192.0.2.8/24").unwrap();
+        assert_eq!((second.index, second.scope), (link("uplink").index, 0));
+        assert_ne!(second.flags & libc::IFA_F_SECONDARY, 0);
+        let loopback = found.iter().find(|found| found.address.to_string() == "::1/128").unwrap();
+        assert_eq!((loopback.interface.as_str(), loopback.scope), ("lo", libc::RT_SCOPE_HOST));
+        assert!(found.iter().any(|found| found.address.to_string() == "2001:db8::7/64"));
+        assert!(found.iter().take(v4.len()).all(|found| found.address.addr().is_ipv4()), "families as asked");
+    });
+}
+
+#[test]
+fn finds_the_default_routes_address() {
+    inside(|| {
+        let mut interfaces = Interfaces::open().unwrap();
+        assert_eq!(interfaces.default_route_source(Family::V4).unwrap(), None);
+
+        for (link, peer) in [("wan", "wan-peer"), ("lan", "lan-peer")] {
+            run(&format!("ip link add {link} type veth peer name {peer}"));
+            run(&format!("ip link set {peer} up"));
+            run(&format!("ip link set {link} up"));
+        }
+        run("ip addr add 10.1.0.5/24 dev lan");
+        run("ip addr add 192.0.2.7/24 dev wan");
+        run("ip addr add fd00::5/64 dev lan nodad");
+        run("ip addr add 2001:db8::7/64 dev wan nodad");
+        // A default route of another table is none of ours.
+        run("ip route add default via 10.1.0.1 table 100");
+        run("ip -6 route add default dev lan table main metric 1");
+        assert_eq!(interfaces.default_route_source(Family::V4).unwrap(), None);
+        assert_eq!(interfaces.default_route_source(Family::V6).unwrap(), None, "no gateway");
+
+        run("ip route add default via 192.0.2.1 metric 100");
+        run("ip route add default via 10.1.0.1 metric 200");
+        run("ip -6 route add default via 2001:db8::1 metric 100");
+        let found = |interfaces: &mut Interfaces, family| interfaces.default_route_source(family).unwrap();
+        assert_eq!(found(&mut interfaces, Family::V4), Some("192.0.2.7".parse::<IpAddr>().unwrap()));
+        assert_eq!(found(&mut interfaces, Family::V6), Some("2001:db8::7".parse::<IpAddr>().unwrap()));
+
+        run("ip link set wan down");
+        assert_eq!(found(&mut interfaces, Family::V4), Some("10.1.0.5".parse::<IpAddr>().unwrap()));
+
+        run("ip route del default metric 200");
+        run("ip route add default metric 50 nexthop via 10.1.0.1 weight 1 nexthop via 10.1.0.2 weight 1");
+        assert_eq!(found(&mut interfaces, Family::V4), Some("10.1.0.5".parse::<IpAddr>().unwrap()));
+    });
+}
+
+#[test]
+fn follows_addresses() {
+    inside(|| {
+        run("ip link add node type veth peer name peer");
+        run("ip link set node up");
+        let mut changes = AddressChanges::open().unwrap();
+        let waiting = AddressChanges::open().unwrap();
+        changes.set_nonblocking().unwrap();
+        assert_eq!(changes.try_next().unwrap(), None);
+        assert!(!readable(&changes));
+
+        run("ip addr add 192.0.2.7/24 dev node");
+        run("ip addr add 2001:db8::7/64 dev node nodad");
+        assert!(readable(&changes));
+        run("ip addr del 192.0.2.7/24 dev node");
+
+        let (v4, v6) = ("192.0.2.7/24".parse().unwrap(), "2001:db8::7/64".parse().unwrap());
+        let index = Interfaces::open()
+            .unwrap()
+            .links()
+            .unwrap()
+            .iter()
+            .find(|link| link.name == "node")
+            .unwrap()
+            .index;
+        let expected = [
+            AddressChange::Present { index, address: v4 },
+            AddressChange::Present { index, address: v6 },
+            AddressChange::Gone { index, address: v4 },
+        ];
+        let seen: Vec<_> = std::iter::from_fn(|| changes.try_next().unwrap()).collect();
+        assert_eq!(seen, expected);
+        assert!(!readable(&changes));
+
+        // The blocking one sees the same, and waits rather than ends.
+        let seen: Vec<_> = waiting.take(3).map(Result::unwrap).collect();
+        assert_eq!(seen, expected);
+    });
+}
+
+#[test]
+fn says_when_changes_were_missed_and_goes_on() {
+    inside(|| {
+        run("ip link set lo up");
+        let mut changes = AddressChanges::open().unwrap();
+        changes.set_nonblocking().unwrap();
+        // Each change takes some 700 bytes of kernel memory or more, and the buffer has 8 MiB.
+        let commands = "addr add 10.1.0.1/32 dev lo\naddr del 10.1.0.1/32 dev lo\n".repeat(10_000);
+        let file = std::env::temp_dir().join(format!("portcullis-addresses-{}", std::process::id()));
+        std::fs::write(&file, commands).unwrap();
+        run(&format!("ip -batch {}", file.display()));
+        std::fs::remove_file(&file).unwrap();
+
+        let seen: Vec<_> = std::iter::from_fn(|| changes.try_next().unwrap()).collect();
+        assert!(seen.contains(&AddressChange::Missed), "{} changes and none missed", seen.len());
+        run("ip addr add 192.0.2.7/32 dev lo");
+        assert!(matches!(changes.try_next().unwrap(), Some(AddressChange::Present { .. })));
+    });
+}
+
+fn readable(changes: &AddressChanges) -> bool {
+    let mut poll = libc::pollfd { fd: changes.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: one live pollfd is given with its count.
+    unsafe { libc::poll(&mut poll, 1, 0) == 1 }
+}
