@@ -20,9 +20,11 @@ mod error;
 mod family;
 pub mod message;
 pub mod netfilter;
+pub mod nf_tables;
 pub mod nfacct;
 pub mod route;
 pub mod socket;
+pub mod xtables;
 
 pub use error::{Error, Result};
 pub use family::Family;

@@ -1,0 +1,38 @@
+use crate::attribute::Malformed;
+use crate::error::{During, Result};
+use crate::message::Batch;
+use crate::netfilter::{self, Subsystem};
+use crate::socket::Socket;
+
+const NFT_MSG_GETGEN: u8 = 16;
+const NFTA_GEN_ID: u16 = 1;
+
+/// The generation of the rule set in the namespace of `socket` (a [`Protocol::Netfilter`] one): a number that
+/// the kernel raises with every committed transaction, whoever sends it, and that wraps around but skips 0.
+/// One question and one answer, whatever the rule set's size, so it is a drift check that can run often:
+/// the same number as after our own last commit means that nobody touched nf_tables since. `iptables` of
+/// the nft flavour moves it too; `iptables-legacy` does not.
+///
+/// [`Protocol::Netfilter`]: crate::socket::Protocol::Netfilter
+///
+/// # Errors
+/// [`Error::Refused`] with `EINVAL` on a kernel without nf_tables, `EPERM` without CAP_NET_ADMIN.
+///
+/// [`Error::Refused`]: crate::Error::Refused
+pub fn generation(socket: &mut Socket) -> Result<u32> {
+    const ACTION: &str = "read the nf_tables generation";
+    let kind = netfilter::kind(Subsystem::Tables, NFT_MSG_GETGEN);
+    let mut request = Batch::of(ACTION, kind, 0, |message| {
+        message.netfilter_header(None);
+    })?;
+    socket.query(ACTION, &mut request, |message| {
+        let (_, attributes) = message.split::<{ netfilter::HEADER }>().during(ACTION)?;
+        for attribute in attributes {
+            let attribute = attribute.during(ACTION)?;
+            if attribute.kind == NFTA_GEN_ID {
+                return attribute.u32_be().during(ACTION);
+            }
+        }
+        Err(Malformed::Missing("NFTA_GEN_ID")).during(ACTION)
+    })
+}

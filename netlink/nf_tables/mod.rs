@@ -1,0 +1,5 @@
+//! nf_tables.
+
+mod generation;
+
+pub use generation::generation;
