@@ -1,0 +1,121 @@
+//! What the program is asked to do: the subcommands, and the daemon without one.
+
+mod diff;
+mod lab;
+mod render;
+
+use std::path::PathBuf;
+
+use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Subcommand};
+
+pub use diff::Diff;
+pub use lab::Lab;
+pub use render::{AddressFamily, Render};
+
+use super::flags;
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Serve the node (no subcommand).
+    Daemon(Daemon),
+    /// Write the settings as a `KubeProxyConfiguration` to this file, and exit (`--write-config-to`).
+    WriteConfig(PathBuf),
+    /// Remove what any mode has left in the kernel, and exit (`cleanup`, `--cleanup`).
+    Cleanup,
+    /// Print the rules for a state of the cluster, without touching the kernel.
+    Render(Render),
+    /// Print how the kernel differs from what a state of the cluster asks for.
+    Diff(Diff),
+    /// Build a throwaway cluster in network namespaces.
+    Lab(Lab),
+    /// Print the version (`version`, `--version`).
+    Version,
+}
+
+/// How long the daemon is to live.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Daemon {
+    /// Sync once and exit, leaving the rules (`--once`).
+    pub once: bool,
+    /// Do what needs full root privileges, and exit (`--init-only`).
+    pub init_only: bool,
+}
+
+/// The command line as clap knows it.
+pub(super) fn parser() -> clap::Command {
+    let version = Arg::new("version")
+        .long("version")
+        .num_args(0..=1)
+        .require_equals(true)
+        .default_missing_value("true")
+        .action(ArgAction::Append)
+        .help("Print the version, and exit");
+    let render = Render::augment_args(with_settings(clap::Command::new("render")))
+        .about("Print the rules for a state of the cluster, without touching the kernel")
+        .long_about(LIKE_THE_DAEMON_RENDER);
+    let diff = Diff::augment_args(with_settings(clap::Command::new("diff")))
+        .about(
+            "Print how the kernel differs from what a state of the cluster asks for; exit with 1 if it does",
+        )
+        .long_about(LIKE_THE_DAEMON_DIFF);
+    clap::Command::new("portcullis")
+        .about("Serves Kubernetes Services on this node from the kernel, as kube-proxy does")
+        .disable_version_flag(true)
+        .args_conflicts_with_subcommands(true)
+        .args(flags::arguments())
+        .arg(version)
+        .subcommand(render)
+        .subcommand(diff)
+        .subcommand(
+            with_settings(clap::Command::new("cleanup")).about("Remove what any mode has left in the kernel"),
+        )
+        .subcommand(
+            Lab::augment_subcommands(clap::Command::new("lab"))
+                .about("Build a throwaway cluster in network namespaces, and try its Services")
+                .subcommand_required(true)
+                .arg_required_else_help(true),
+        )
+        .subcommand(clap::Command::new("version").about("Print the version"))
+}
+
+const LIKE_THE_DAEMON_RENDER: &str = "Print the rules for a state of the cluster, without touching the kernel.\n\n\
+    All settings of the daemon are flags here, too (see portcullis --help), and beat those of the file in --config.";
+const LIKE_THE_DAEMON_DIFF: &str = "Print how the kernel differs from what a state of the cluster asks for, as a \
+    unified diff by Service. The exit code is 1 if it does.\n\n\
+    All settings of the daemon are flags here, too (see portcullis --help), and beat those of the file in --config.";
+
+/// The settings that the help of a subcommand shows; all others are accepted as well.
+const SHOWN: [&str; 4] = ["config", "mode", "manifests", "kubeconfig"];
+
+/// What only the daemon can be told.
+const DAEMON_ONLY: [&str; 4] = ["cleanup", "init-only", "once", "write-config-to"];
+
+fn with_settings(command: clap::Command) -> clap::Command {
+    let settings =
+        flags::arguments().into_iter().filter(|argument| !DAEMON_ONLY.contains(&argument.get_id().as_str()));
+    command.args(settings.map(|argument| {
+        let shown = SHOWN.contains(&argument.get_id().as_str());
+        let argument = argument.hide(!shown).help_heading(None::<&str>);
+        match argument.get_id().as_str() {
+            "config" => argument
+                .help("Read the settings from this file: a KubeProxyConfiguration or Portcullis' TOML"),
+            "mode" => argument.help("How to serve Services: iptables (the default), ipvs or nftables"),
+            _ => argument,
+        }
+    }))
+}
+
+/// The subcommand, and the matches that hold the settings' flags; `None` for those without settings.
+pub(super) fn subcommand(
+    matches: &ArgMatches,
+) -> Result<Option<(Command, Option<&ArgMatches>)>, clap::Error> {
+    let Some((name, inner)) = matches.subcommand() else { return Ok(None) };
+    Ok(Some(match name {
+        "render" => (Command::Render(Render::from_arg_matches(inner)?), Some(inner)),
+        "diff" => (Command::Diff(Diff::from_arg_matches(inner)?), Some(inner)),
+        "cleanup" => (Command::Cleanup, Some(inner)),
+        "lab" => (Command::Lab(Lab::from_arg_matches(inner)?), None),
+        _ => (Command::Version, None),
+    }))
+}

@@ -1,0 +1,30 @@
+//! `portcullis lab`.
+
+use std::path::PathBuf;
+
+use clap::Subcommand;
+
+/// Build a throwaway cluster in network namespaces.
+#[derive(Subcommand, Clone, Debug, PartialEq, Eq)]
+pub enum Lab {
+    /// Build the cluster of a folder of manifests, try every Service from everywhere, print who answered, and take it down
+    Run {
+        /// The manifests
+        folder: PathBuf,
+    },
+    /// Build the cluster of a folder of manifests, and keep it
+    Up {
+        /// The manifests
+        folder: PathBuf,
+    },
+    /// Take down the cluster that is up
+    Down,
+    /// Run a command in a pod of the cluster that is up
+    Exec {
+        /// The pod: its name, or NAMESPACE/NAME
+        pod: String,
+        /// The command with its arguments, after --
+        #[arg(last = true, required = true, value_name = "CMD")]
+        command: Vec<String>,
+    },
+}

@@ -1,0 +1,318 @@
+//! Reading the file of `--config`, in either language, into the settings.
+//!
+//! kube-proxy first decodes strictly and, if that fails, decodes again leniently, logs the mistakes and
+//! runs on. Here a field that is unknown or given twice is an error, and stays one: a misspelt setting
+//! that is silently at its default is found out when it hurts.
+
+use std::path::Path;
+
+use super::document::{Entry, Node, Value};
+use super::error::{ConfigError, Said};
+use super::nearest::nearest;
+use super::setting::Setting;
+use super::setting_table::settings;
+use super::settings::Settings;
+use super::sources::{Language, Sources};
+use super::{kube_proxy_configuration, toml_file, yaml_document};
+
+/// Tells the language by the file's extension or, failing that, by its first line of content.
+pub(super) fn language_of(path: &Path, text: &str) -> Language {
+    match path.extension().and_then(|extension| extension.to_str()) {
+        Some("toml") => return Language::Toml,
+        Some("yaml" | "yml" | "json") => return Language::KubeProxy,
+        _ => {}
+    }
+    let mut lines = text.lines().map(str::trim);
+    let first = lines.find(|line| !line.is_empty() && !line.starts_with(['#', '%']) && *line != "---");
+    let is_key = |key: &str| key.chars().all(|c| c.is_ascii_alphanumeric() || "-_. \"".contains(c));
+    let is_toml =
+        |line: &str| line.starts_with('[') || line.split_once('=').is_some_and(|(key, _)| is_key(key));
+    if first.is_some_and(is_toml) { Language::Toml } else { Language::KubeProxy }
+}
+
+/// Reads `text` over the defaults that belong to its language. Returns the settings with what is wrong
+/// with the file; values that can't be read stay at their defaults.
+pub(super) fn read(path: &Path, text: &str, sources: &mut Sources) -> (Settings, Vec<ConfigError>) {
+    let language = language_of(path, text);
+    sources.set_file(path, language);
+    let mut reader = Reader {
+        path,
+        language,
+        settings: match language {
+            Language::KubeProxy => Settings::for_kube_proxy_file(),
+            Language::Toml => Settings::default(),
+        },
+        sources,
+        errors: Vec::new(),
+    };
+    let root = match language {
+        Language::KubeProxy => yaml_document::parse(text).map_err(|malformed| vec![malformed]),
+        Language::Toml => toml_file::parse(text),
+    };
+    match root {
+        Ok(root) => reader.document(&root),
+        Err(all) => reader.errors.extend(all.into_iter().map(|malformed| ConfigError::Malformed {
+            path: path.to_owned(),
+            line: malformed.line,
+            language: language.name(),
+            message: malformed.message,
+        })),
+    }
+    (reader.settings, reader.errors)
+}
+
+struct Reader<'a> {
+    path: &'a Path,
+    language: Language,
+    settings: Settings,
+    sources: &'a mut Sources,
+    errors: Vec<ConfigError>,
+}
+
+impl Reader<'_> {
+    fn document(&mut self, root: &Node) {
+        let entries = match &root.value {
+            Value::Mapping(entries) => entries.as_slice(),
+            Value::Null => &[],
+            other => return self.invalid(root.line, "the document", other.to_string(), "a mapping"),
+        };
+        match self.language {
+            Language::KubeProxy => {
+                self.errors.extend(kube_proxy_configuration::check_header(self.path, root.line, entries));
+                let is_header = |entry: &&Entry| kube_proxy_configuration::is_header(&entry.key);
+                self.duplicates("", &entries.iter().filter(is_header).collect::<Vec<_>>());
+                self.mapping("", &entries.iter().filter(|entry| !is_header(entry)).collect::<Vec<_>>());
+                kube_proxy_configuration::complete(&mut self.settings, self.sources);
+            }
+            Language::Toml => self.mapping("", &entries.iter().collect::<Vec<_>>()),
+        }
+    }
+
+    fn mapping(&mut self, prefix: &str, entries: &[&Entry]) {
+        self.duplicates(prefix, entries);
+        for entry in entries {
+            let field = join(prefix, &entry.key);
+            if let Some(setting) = settings().find(|setting| self.language.field(setting) == Some(&field)) {
+                self.value(setting, &field, &entry.node);
+            } else if self.is_section(&field) {
+                self.section(&field, &entry.node);
+            } else {
+                let meant = self.meant(prefix, &entry.key);
+                self.errors.push(ConfigError::UnknownField { said: self.said(entry.line, &field), meant });
+            }
+        }
+    }
+
+    fn section(&mut self, field: &str, node: &Node) {
+        match &node.value {
+            Value::Mapping(entries) => self.mapping(field, &entries.iter().collect::<Vec<_>>()),
+            Value::Null => {}
+            other => self.invalid(node.line, field, other.to_string(), "a mapping"),
+        }
+    }
+
+    fn value(&mut self, setting: &'static Setting, field: &str, node: &Node) {
+        // As in Go, null leaves a field as it was.
+        if node.value == Value::Null {
+            return;
+        }
+        let before = self.settings.clone();
+        if let Err(expected) = (setting.slot)(&mut self.settings).read_node(node) {
+            return self.invalid(node.line, field, node.value.to_string(), expected);
+        }
+        let zero = (setting.slot)(&mut self.settings).is_zero();
+        if zero && setting.zero_is_default && self.language == Language::KubeProxy {
+            self.settings = before;
+        } else {
+            self.sources.by_file(setting.id(), node.line);
+        }
+    }
+
+    fn duplicates(&mut self, prefix: &str, entries: &[&Entry]) {
+        for (i, entry) in entries.iter().enumerate() {
+            if let Some(first) = entries[..i].iter().find(|earlier| earlier.key == entry.key) {
+                let said = self.said(entry.line, &join(prefix, &entry.key));
+                self.errors.push(ConfigError::Duplicate { said, first: first.line });
+            }
+        }
+    }
+
+    fn fields(&self) -> impl Iterator<Item = &'static str> + use<> {
+        let language = self.language;
+        settings().filter_map(move |setting| language.field(setting))
+    }
+
+    fn is_section(&self, field: &str) -> bool {
+        self.fields().any(|known| known.strip_prefix(field).is_some_and(|rest| rest.starts_with('.')))
+    }
+
+    /// The known field that was probably meant: one of the same mapping, or one of that name elsewhere.
+    fn meant(&self, prefix: &str, key: &str) -> Option<String> {
+        let within = |known: &'static str| {
+            let rest =
+                if prefix.is_empty() { known } else { known.strip_prefix(prefix)?.strip_prefix('.')? };
+            rest.split('.').next()
+        };
+        let here = nearest(key, self.fields().filter_map(within)).map(|found| join(prefix, found));
+        here.or_else(|| {
+            let last = |known: &'static str| known.rsplit('.').next().unwrap_or(known);
+            let found = nearest(key, self.fields().map(last))?;
+            self.fields().find(|known| last(known) == found).map(str::to_owned)
+        })
+    }
+
+    fn said(&self, line: usize, field: &str) -> Said {
+        Said::File { path: self.path.to_owned(), line, field: field.to_owned() }
+    }
+
+    fn invalid(&mut self, line: usize, field: &str, value: String, expected: &str) {
+        let said = self.said(line, field);
+        self.errors.push(ConfigError::Invalid { said, value, expected: expected.to_owned() });
+    }
+}
+
+fn join(prefix: &str, key: &str) -> String {
+    if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEADER: &str = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
+
+    fn errors_in(path: &str, text: &str) -> Vec<String> {
+        read(Path::new(path), text, &mut Sources::default()).1.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn language() {
+        let rows = [
+            ("a.toml", "mode: x", Language::Toml),
+            ("a.yaml", "mode = 'x'", Language::KubeProxy),
+            ("a.json", "{}", Language::KubeProxy),
+            ("config.conf", "apiVersion: kubeproxy.config.k8s.io/v1alpha1\n", Language::KubeProxy),
+            ("config.conf", "# a=b\n---\nmode: \"a=b\"\n", Language::KubeProxy),
+            ("config", "{\"kind\": \"KubeProxyConfiguration\"}", Language::KubeProxy),
+            ("config", "\n# comment\nmode = \"ipvs\"\n", Language::Toml),
+            ("config", "[iptables]\n", Language::Toml),
+            ("config", "", Language::KubeProxy),
+        ];
+        for (path, text, expected) in rows {
+            assert_eq!(language_of(Path::new(path), text), expected, "{path} {text:?}");
+        }
+    }
+
+    #[test]
+    fn mistakes_in_yaml() {
+        // (what follows the header, the errors)
+        let rows: &[(&str, &[&str])] = &[
+            ("", &[]),
+            ("mode: ipvs\nipvs:\nnodePortAddresses: null\n", &[]),
+            ("iptables: {}\nfeatureGates: {AllBeta: yes}\n", &[]),
+            (
+                "clusterCidr: 10.0.0.0/8\n",
+                &["f.yaml:3: clusterCidr: no such field; did you mean clusterCIDR?"],
+            ),
+            (
+                "iptables:\n  masqueradBit: 3\n",
+                &["f.yaml:4: iptables.masqueradBit: no such field; did you mean iptables.masqueradeBit?"],
+            ),
+            (
+                "masqueradeBit: 3\n",
+                &["f.yaml:3: masqueradeBit: no such field; did you mean iptables.masqueradeBit?"],
+            ),
+            ("frobnicate: 3\n", &["f.yaml:3: frobnicate: no such field"]),
+            ("mode: ipvs\nmode: iptables\n", &["f.yaml:4: mode: given twice, first in line 3"]),
+            ("kind: KubeProxyConfiguration\n", &["f.yaml:3: kind: given twice, first in line 2"]),
+            (
+                "iptables:\n  syncPeriod: 30\n  masqueradeAll: 1\n",
+                &[
+                    "f.yaml:4: iptables.syncPeriod: 30 is not possible: expected a duration such as \"30s\", \"1h30m\" or \"500ms\"",
+                    "f.yaml:5: iptables.masqueradeAll: 1 is not possible: expected true or false",
+                ],
+            ),
+            ("iptables: 3\n", &["f.yaml:3: iptables: 3 is not possible: expected a mapping"]),
+            (
+                "oomScoreAdj: 9999999999\nshowHiddenMetricsForVersion: 1.35\n",
+                &[
+                    "f.yaml:3: oomScoreAdj: 9999999999 is not possible: expected a whole number of 32 bits",
+                    "f.yaml:4: showHiddenMetricsForVersion: 1.35 is not possible: expected a string (put it in quotes)",
+                ],
+            ),
+            (
+                "nodePortAddresses: primary\n",
+                &["f.yaml:3: nodePortAddresses: \"primary\" is not possible: expected a list of strings"],
+            ),
+            (
+                "featureGates:\n  AllAlpha: true\n  AllAlpha: false\n",
+                &[
+                    "f.yaml:4: featureGates: a mapping is not possible: expected a mapping from the gate's name to true or false, each gate once",
+                ],
+            ),
+        ];
+        for (rest, expected) in rows {
+            assert_eq!(errors_in("f.yaml", &format!("{HEADER}{rest}")), *expected, "{rest}");
+        }
+    }
+
+    #[test]
+    fn mistakes_in_the_header() {
+        let rows: &[(&str, &[&str])] = &[
+            (
+                "mode: ipvs\n",
+                &[
+                    "f.yaml:1: apiVersion is missing, expected \"kubeproxy.config.k8s.io/v1alpha1\"",
+                    "f.yaml:1: kind is missing, expected \"KubeProxyConfiguration\"",
+                ],
+            ),
+            (
+                "apiVersion: kubeproxy.config.k8s.io/v1alpha2\nkind: KubeProxyConfiguration\n",
+                &[
+                    "f.yaml:1: apiVersion is \"kubeproxy.config.k8s.io/v1alpha2\", expected \"kubeproxy.config.k8s.io/v1alpha1\"",
+                ],
+            ),
+            ("- 1\n", &["f.yaml:1: the document: a list is not possible: expected a mapping"]),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(errors_in("f.yaml", text), *expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn mistakes_in_toml() {
+        let rows: &[(&str, &[&str])] = &[
+            ("mode = \"ipvs\"\n[ipvs]\nstrict-arp = true\n", &[]),
+            ("\nmoode = \"ipvs\"\n", &["f.toml:2: moode: no such field; did you mean mode?"]),
+            (
+                "[ipvs]\nstrictARP = true\n",
+                &["f.toml:2: ipvs.strictARP: no such field; did you mean ipvs.strict-arp?"],
+            ),
+            (
+                "[iptables]\nmasquerade-bit = \"3\"\n",
+                &[
+                    "f.toml:2: iptables.masquerade-bit: \"3\" is not possible: expected a whole number of 32 bits",
+                ],
+            ),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(errors_in("f.toml", text), *expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn zero_in_yaml_is_the_default_and_in_toml_it_is_zero() {
+        let yaml = format!("{HEADER}iptables:\n  minSyncPeriod: 0s\n  masqueradeBit: 0\n");
+        let settings = read(Path::new("f.yaml"), &yaml, &mut Sources::default()).0;
+        assert_eq!(
+            (settings.iptables.min_sync_period.to_string(), settings.iptables.masquerade_bit),
+            ("1s".into(), 0)
+        );
+        let toml = "[iptables]\nmin-sync-period = \"0s\"\nmasquerade-bit = 0\n";
+        let settings = read(Path::new("f.toml"), toml, &mut Sources::default()).0;
+        assert_eq!(
+            (settings.iptables.min_sync_period.to_string(), settings.iptables.masquerade_bit),
+            ("0s".into(), 0)
+        );
+    }
+}

@@ -1,0 +1,50 @@
+//! Flags and configuration files, as kube-proxy v1.36 takes them, and ours.
+//!
+//! ```text
+//! command line ──────────────┐
+//! KubeProxyConfiguration ────┼─ Settings (what was said) ─ validation ─ Config (what can be done)
+//! TOML ──────────────────────┘                                └──────── everything that is wrong
+//! ```
+//!
+//! [`Invocation::parse`] does all of it. Every setting is a row in `setting_table.rs`, with its names in
+//! the three inputs; adding one there adds it to the flags, both kinds of file, the help, and to what
+//! `--write-config-to` writes. A test holds `config.example.toml` to the table.
+
+mod address;
+mod command;
+mod configuration_file;
+mod detect_local;
+mod document;
+mod error;
+mod feature_gate_table;
+mod feature_gates;
+mod flags;
+mod go_duration;
+mod go_number;
+mod invocation;
+mod kube_proxy_configuration;
+mod nearest;
+mod node_port_addresses;
+mod setting;
+mod setting_table;
+mod settings;
+mod slot;
+mod sources;
+mod toml_file;
+mod typed;
+mod validation;
+mod yaml_document;
+
+#[cfg(test)]
+mod tests;
+
+pub use command::{AddressFamily, Command, Daemon, Diff, Lab, Render};
+pub use detect_local::{DetectLocal, InterfaceName};
+pub use error::{ConfigError, ConfigErrors, Said, Warning};
+pub use feature_gates::{FeatureGates, Stage};
+pub use invocation::Invocation;
+pub use node_port_addresses::NodePortAddresses;
+pub use typed::{
+    ApiServer, Config, Conntrack, Iptables, Ipvs, LogFormat, Logging, Masquerade, MasqueradeBit, ProxyMode,
+    Source, SyncPeriods,
+};

@@ -1,0 +1,51 @@
+//! What a misspelt name was probably meant to be.
+
+/// The candidate that takes the fewest edits to reach, if those are few for the name's length. Case
+/// does not count: `clustercidr` is `clusterCIDR`.
+pub(super) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let wanted = name.to_lowercase();
+    let allowed = (wanted.chars().count() / 3).max(1);
+    let scored =
+        candidates.into_iter().map(|candidate| (distance(&wanted, &candidate.to_lowercase()), candidate));
+    scored
+        .filter(|(edits, _)| *edits <= allowed)
+        .min_by_key(|(edits, _)| *edits)
+        .map(|(_, candidate)| candidate)
+}
+
+/// Levenshtein's: insertions, deletions and replacements of a character count 1 each.
+fn distance(a: &str, b: &str) -> usize {
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn suggestions() {
+        let names = ["clusterCIDR", "masqueradeBit", "masqueradeAll", "mode"];
+        let rows = [
+            ("clusterCidr", Some("clusterCIDR")),
+            ("masqueradBit", Some("masqueradeBit")),
+            ("masqueradeAl", Some("masqueradeAll")),
+            ("mod", Some("mode")),
+            ("mdoe", None),
+            ("bridge", None),
+        ];
+        for (typed, meant) in rows {
+            assert_eq!(nearest(typed, names), meant, "{typed}");
+        }
+    }
+}

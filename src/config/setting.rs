@@ -1,0 +1,118 @@
+//! One setting: its names in the three inputs, its place, its help.
+
+use super::settings::Settings;
+use super::slot::Slot;
+
+/// A row of [`setting_table`](super::setting_table).
+pub(super) struct Setting {
+    /// The path in a `KubeProxyConfiguration`, such as `iptables.masqueradeBit`.
+    pub(super) yaml: Option<&'static str>,
+    /// The path in our TOML, such as `iptables.masquerade-bit`.
+    pub(super) toml: Option<&'static str>,
+    pub(super) flag: Option<Flag>,
+    pub(super) slot: fn(&mut Settings) -> Slot<'_>,
+    /// In a `KubeProxyConfiguration`, zero (`""`, `0`, `0s`) stands for the default.
+    pub(super) zero_is_default: bool,
+    /// Why it is accepted without any effect.
+    pub(super) unused: Option<&'static str>,
+}
+
+/// A command-line flag.
+#[derive(Clone, Copy)]
+pub(super) struct Flag {
+    pub(super) name: &'static str,
+    pub(super) short: Option<char>,
+    /// The type's name in kube-proxy's help, where it isn't that of the slot.
+    pub(super) type_name: Option<&'static str>,
+    pub(super) beside_file: BesideFile,
+    /// Left out of the help: kube-proxy does not show it either, or it is another spelling.
+    pub(super) hidden: bool,
+    pub(super) help: &'static str,
+}
+
+/// What becomes of a flag when `--config` is given as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BesideFile {
+    /// The file counts. So it is upstream for all flags that have a field in the file, although the
+    /// help of only some says so: the loaded file replaces what the flags had filled in.
+    Ignored,
+    /// The flag counts. Upstream: `--hostname-override`, the logging flags, and the flags that have no
+    /// field in the file (`--master`, `--cleanup`, `--init-only`, `--write-config-to`).
+    Applied,
+}
+
+impl Setting {
+    pub(super) const fn new(slot: fn(&mut Settings) -> Slot<'_>) -> Self {
+        Self { yaml: None, toml: None, flag: None, slot, zero_is_default: false, unused: None }
+    }
+
+    pub(super) const fn yaml(mut self, path: &'static str) -> Self {
+        self.yaml = Some(path);
+        self
+    }
+
+    pub(super) const fn toml(mut self, path: &'static str) -> Self {
+        self.toml = Some(path);
+        self
+    }
+
+    /// A flag that a configuration file puts out of force.
+    pub(super) const fn flag(self, name: &'static str, help: &'static str) -> Self {
+        self.any_flag(name, BesideFile::Ignored, help)
+    }
+
+    /// A flag that counts beside a configuration file, too.
+    pub(super) const fn lasting_flag(self, name: &'static str, help: &'static str) -> Self {
+        self.any_flag(name, BesideFile::Applied, help)
+    }
+
+    const fn any_flag(mut self, name: &'static str, beside_file: BesideFile, help: &'static str) -> Self {
+        self.flag = Some(Flag { name, short: None, type_name: None, beside_file, hidden: false, help });
+        self
+    }
+
+    /// Corrects the flag just added.
+    const fn with_flag(mut self, flag: Flag) -> Self {
+        self.flag = Some(flag);
+        self
+    }
+
+    pub(super) const fn typed(self, type_name: &'static str) -> Self {
+        match self.flag {
+            Some(flag) => self.with_flag(Flag { type_name: Some(type_name), ..flag }),
+            None => self,
+        }
+    }
+
+    pub(super) const fn short(self, short: char) -> Self {
+        match self.flag {
+            Some(flag) => self.with_flag(Flag { short: Some(short), ..flag }),
+            None => self,
+        }
+    }
+
+    pub(super) const fn hidden(self) -> Self {
+        match self.flag {
+            Some(flag) => self.with_flag(Flag { hidden: true, ..flag }),
+            None => self,
+        }
+    }
+
+    pub(super) const fn zero_is_default(mut self) -> Self {
+        self.zero_is_default = true;
+        self
+    }
+
+    pub(super) const fn unused(mut self, why: &'static str) -> Self {
+        self.unused = Some(why);
+        self
+    }
+
+    /// What the setting is known by inside this module: its name in the inputs, upstream's first.
+    pub(super) fn id(&self) -> &'static str {
+        self.yaml
+            .or(self.toml)
+            .or(self.flag.map(|flag| flag.name))
+            .expect("every row has a name in some input")
+    }
+}

@@ -1,0 +1,286 @@
+//! Everything a user can say, as it was said: the state between reading and validation.
+//!
+//! Like upstream's versioned configuration, it has a section for each mode and leaves judgement to
+//! [`validation`](super::validation), which turns it into a [`Config`](super::Config).
+
+use std::collections::BTreeMap;
+
+use super::go_duration::GoDuration;
+
+/// The port of the health check server where an address comes without one.
+pub(super) const HEALTHZ_PORT: u16 = 10256;
+/// The port of the metrics server where an address comes without one.
+pub(super) const METRICS_PORT: u16 = 10249;
+
+/// See the table in [`setting_table`](super::setting_table) for what each field means.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Settings {
+    pub(super) actions: Actions,
+    pub(super) accepted: Accepted,
+    pub(super) mode: String,
+    pub(super) manifests: String,
+    pub(super) master: String,
+    pub(super) client_connection: ClientConnection,
+    pub(super) hostname_override: String,
+    pub(super) bind_address: String,
+    pub(super) healthz_bind_address: String,
+    pub(super) metrics_bind_address: String,
+    pub(super) bind_address_hard_fail: bool,
+    pub(super) enable_profiling: bool,
+    pub(super) show_hidden_metrics_for_version: String,
+    pub(super) feature_gates: BTreeMap<String, bool>,
+    pub(super) detect_local_mode: String,
+    pub(super) cluster_cidrs: Vec<String>,
+    pub(super) bridge_interface: String,
+    pub(super) interface_name_prefix: String,
+    pub(super) node_port_addresses: Vec<String>,
+    pub(super) oom_score_adj: i32,
+    pub(super) config_sync_period: GoDuration,
+    pub(super) iptables: Iptables,
+    pub(super) ipvs: Ipvs,
+    pub(super) nftables: Nftables,
+    pub(super) conntrack: Conntrack,
+    pub(super) logging: Logging,
+}
+
+/// What only the command line can say.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Actions {
+    pub(super) config: String,
+    pub(super) write_config_to: String,
+    pub(super) cleanup: bool,
+    pub(super) init_only: bool,
+    pub(super) once: bool,
+}
+
+/// What kube-proxy takes and Portcullis takes for its sake, without any use for it.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Accepted {
+    pub(super) boot_id_file: String,
+    pub(super) machine_id_file: String,
+    pub(super) healthz_port: i32,
+    pub(super) metrics_port: i32,
+    pub(super) port_range: String,
+    pub(super) windows_run_as_service: bool,
+    pub(super) winkernel: Winkernel,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Winkernel {
+    pub(super) network_name: String,
+    pub(super) source_vip: String,
+    pub(super) enable_dsr: bool,
+    pub(super) root_hns_endpoint_name: String,
+    pub(super) forward_health_check_vip: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct ClientConnection {
+    pub(super) kubeconfig: String,
+    pub(super) accept_content_types: String,
+    pub(super) content_type: String,
+    pub(super) qps: f32,
+    pub(super) burst: i32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Iptables {
+    pub(super) masquerade_all: bool,
+    pub(super) masquerade_bit: i32,
+    pub(super) localhost_node_ports: bool,
+    pub(super) sync_period: GoDuration,
+    pub(super) min_sync_period: GoDuration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Ipvs {
+    pub(super) scheduler: String,
+    pub(super) exclude_cidrs: Vec<String>,
+    pub(super) strict_arp: bool,
+    pub(super) tcp_timeout: GoDuration,
+    pub(super) tcp_fin_timeout: GoDuration,
+    pub(super) udp_timeout: GoDuration,
+    pub(super) sync_period: GoDuration,
+    pub(super) min_sync_period: GoDuration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Nftables {
+    pub(super) masquerade_all: bool,
+    pub(super) masquerade_bit: i32,
+    pub(super) sync_period: GoDuration,
+    pub(super) min_sync_period: GoDuration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Conntrack {
+    pub(super) max_per_core: i32,
+    pub(super) min: i32,
+    pub(super) tcp_established_timeout: GoDuration,
+    pub(super) tcp_close_wait_timeout: GoDuration,
+    pub(super) tcp_be_liberal: bool,
+    pub(super) udp_timeout: GoDuration,
+    pub(super) udp_stream_timeout: GoDuration,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Logging {
+    pub(super) format: String,
+    pub(super) verbosity: i32,
+    pub(super) flush_frequency: GoDuration,
+    pub(super) vmodule: Vec<VModule>,
+    pub(super) text: OutputRouting,
+    pub(super) json: OutputRouting,
+}
+
+/// A verbosity for the source files that match a pattern.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct VModule {
+    pub(super) file_pattern: String,
+    pub(super) verbosity: i32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct OutputRouting {
+    pub(super) split_stream: bool,
+    pub(super) info_buffer_size: String,
+}
+
+const SYNC_PERIOD: GoDuration = GoDuration::seconds(30);
+const MIN_SYNC_PERIOD: GoDuration = GoDuration::seconds(1);
+
+impl Default for Settings {
+    /// What holds when nothing is said at all: kube-proxy's defaults for a start without a
+    /// configuration file. (Those for a start with one differ in [`Settings::for_kube_proxy_file`].)
+    fn default() -> Self {
+        Self {
+            actions: Actions::default(),
+            accepted: Accepted::default(),
+            mode: String::new(),
+            manifests: String::new(),
+            master: String::new(),
+            client_connection: ClientConnection {
+                kubeconfig: String::new(),
+                accept_content_types: String::new(),
+                content_type: "application/vnd.kubernetes.protobuf".into(),
+                qps: 5.0,
+                burst: 10,
+            },
+            hostname_override: String::new(),
+            bind_address: "0.0.0.0".into(),
+            healthz_bind_address: format!("0.0.0.0:{HEALTHZ_PORT}"),
+            metrics_bind_address: format!("127.0.0.1:{METRICS_PORT}"),
+            bind_address_hard_fail: false,
+            enable_profiling: false,
+            show_hidden_metrics_for_version: String::new(),
+            feature_gates: BTreeMap::new(),
+            detect_local_mode: String::new(),
+            cluster_cidrs: Vec::new(),
+            bridge_interface: String::new(),
+            interface_name_prefix: String::new(),
+            node_port_addresses: Vec::new(),
+            oom_score_adj: -999,
+            config_sync_period: GoDuration::seconds(15 * 60),
+            iptables: Iptables::default(),
+            ipvs: Ipvs::default(),
+            nftables: Nftables::default(),
+            conntrack: Conntrack::default(),
+            logging: Logging::default(),
+        }
+    }
+}
+
+impl Settings {
+    /// The defaults below a `KubeProxyConfiguration` file. Upstream gives `ipvs.minSyncPeriod` none
+    /// there, so it is 0, while without a file IPVS mode takes over the 1 s of iptables mode.
+    pub(super) fn for_kube_proxy_file() -> Self {
+        let mut settings = Self::default();
+        settings.ipvs.min_sync_period = GoDuration::ZERO;
+        settings
+    }
+}
+
+impl Default for Accepted {
+    fn default() -> Self {
+        Self {
+            boot_id_file: "/proc/sys/kernel/random/boot_id".into(),
+            machine_id_file: "/etc/machine-id,/var/lib/dbus/machine-id".into(),
+            healthz_port: HEALTHZ_PORT.into(),
+            metrics_port: METRICS_PORT.into(),
+            port_range: String::new(),
+            windows_run_as_service: false,
+            winkernel: Winkernel::default(),
+        }
+    }
+}
+
+impl Default for Iptables {
+    fn default() -> Self {
+        Self {
+            masquerade_all: false,
+            masquerade_bit: 14,
+            localhost_node_ports: true,
+            sync_period: SYNC_PERIOD,
+            min_sync_period: MIN_SYNC_PERIOD,
+        }
+    }
+}
+
+impl Default for Ipvs {
+    fn default() -> Self {
+        Self {
+            scheduler: String::new(),
+            exclude_cidrs: Vec::new(),
+            strict_arp: false,
+            tcp_timeout: GoDuration::ZERO,
+            tcp_fin_timeout: GoDuration::ZERO,
+            udp_timeout: GoDuration::ZERO,
+            sync_period: SYNC_PERIOD,
+            min_sync_period: MIN_SYNC_PERIOD,
+        }
+    }
+}
+
+impl Default for Nftables {
+    fn default() -> Self {
+        Self {
+            masquerade_all: false,
+            masquerade_bit: 14,
+            sync_period: SYNC_PERIOD,
+            min_sync_period: MIN_SYNC_PERIOD,
+        }
+    }
+}
+
+impl Default for Conntrack {
+    fn default() -> Self {
+        Self {
+            max_per_core: 32 * 1024,
+            min: 128 * 1024,
+            tcp_established_timeout: GoDuration::seconds(24 * 3600),
+            tcp_close_wait_timeout: GoDuration::seconds(3600),
+            tcp_be_liberal: false,
+            udp_timeout: GoDuration::ZERO,
+            udp_stream_timeout: GoDuration::ZERO,
+        }
+    }
+}
+
+impl Default for Logging {
+    fn default() -> Self {
+        Self {
+            format: "text".into(),
+            verbosity: 0,
+            flush_frequency: GoDuration::seconds(5),
+            vmodule: Vec::new(),
+            text: OutputRouting::default(),
+            json: OutputRouting::default(),
+        }
+    }
+}
+
+impl Default for OutputRouting {
+    fn default() -> Self {
+        Self { split_stream: false, info_buffer_size: "0".into() }
+    }
+}

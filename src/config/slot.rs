@@ -1,0 +1,240 @@
+//! A setting's place in [`Settings`](super::settings::Settings), with its type: how it is read from a
+//! flag and from a file, and how it is written.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::document::{Entry, Node, Value};
+use super::go_duration::GoDuration;
+use super::go_number::{parse_bool, parse_integer, parse_quantity};
+use super::settings::VModule;
+
+/// What a value should have looked like; completes "expected …".
+pub(super) type Expected = &'static str;
+
+pub(super) enum Slot<'a> {
+    Bool(&'a mut bool),
+    Integer(&'a mut i32),
+    Float(&'a mut f32),
+    Duration(&'a mut GoDuration),
+    /// A duration that files may also give as a number of nanoseconds (`logging.flushFrequency`).
+    DurationOrNanoseconds(&'a mut GoDuration),
+    Text(&'a mut String),
+    /// Several values: a list in files, separated by commas in a flag, which may be repeated.
+    List(&'a mut Vec<String>),
+    /// Several values in one string with commas, except in TOML, where it is a list.
+    Joined(&'a mut Vec<String>),
+    /// A Kubernetes resource quantity, kept as written.
+    Quantity(&'a mut String),
+    Gates(&'a mut BTreeMap<String, bool>),
+    VModules(&'a mut Vec<VModule>),
+}
+
+const BOOL: Expected = "true or false";
+const INTEGER: Expected = "a whole number of 32 bits";
+const FLOAT: Expected = "a number";
+const DURATION: Expected = "a duration such as \"30s\", \"1h30m\" or \"500ms\"";
+const DURATION_OR_NANOSECONDS: Expected = "a duration such as \"5s\", or a number of nanoseconds";
+const TEXT: Expected = "a string (put it in quotes)";
+const LIST: Expected = "a list of strings";
+const QUANTITY: Expected = "a size in bytes such as 512, \"1K\" or \"2Ki\"";
+const GATES_FLAG: Expected = "GATE=true or GATE=false, separated by commas";
+const GATES_FILE: Expected = "a mapping from the gate's name to true or false, each gate once";
+const VMODULE_FLAG: Expected = "PATTERN=LEVEL, separated by commas";
+const VMODULE_FILE: Expected = "a list of mappings with filePattern and verbosity";
+
+impl Slot<'_> {
+    /// Takes the values that a flag was given on the command line, in their order.
+    pub(super) fn read_flag(self, values: &[String]) -> Result<(), Expected> {
+        let last = values.last().map_or("", String::as_str);
+        match self {
+            Self::Bool(place) => *place = parse_bool(last).ok_or(BOOL)?,
+            Self::Integer(place) => {
+                *place = parse_integer(last).and_then(|n| n.try_into().ok()).ok_or(INTEGER)?
+            }
+            Self::Float(place) => *place = last.parse().ok().filter(|n: &f32| n.is_finite()).ok_or(FLOAT)?,
+            Self::Duration(place) | Self::DurationOrNanoseconds(place) => {
+                *place = GoDuration::parse(last).ok_or(DURATION)?;
+            }
+            Self::Text(place) => *place = last.to_owned(),
+            Self::List(place) => *place = values.iter().flat_map(|value| split_commas(value)).collect(),
+            Self::Joined(place) => *place = split_commas(last),
+            Self::Quantity(place) => {
+                *place = parse_quantity(last).map(|_| last.to_owned()).ok_or(QUANTITY)?
+            }
+            Self::Gates(place) => *place = gates_of_flag(values)?,
+            Self::VModules(place) => *place = vmodules_of_flag(last)?,
+        }
+        Ok(())
+    }
+
+    /// Takes a value from a file.
+    pub(super) fn read_node(self, node: &Node) -> Result<(), Expected> {
+        match (self, &node.value) {
+            (Self::Bool(place), value) => *place = boolean(value).ok_or(BOOL)?,
+            (Self::Integer(place), Value::Integer(n)) => *place = (*n).try_into().map_err(|_| INTEGER)?,
+            (Self::Float(place), Value::Integer(n)) => *place = *n as f32,
+            (Self::Float(place), Value::Float(n)) if n.is_finite() => *place = *n as f32,
+            (Self::Duration(place), Value::Text(text)) => *place = GoDuration::parse(text).ok_or(DURATION)?,
+            (Self::DurationOrNanoseconds(place), Value::Text(text)) => {
+                *place = GoDuration::parse(text).ok_or(DURATION_OR_NANOSECONDS)?;
+            }
+            (Self::DurationOrNanoseconds(place), Value::Integer(nanoseconds)) => {
+                *place = GoDuration(*nanoseconds)
+            }
+            (Self::Text(place), Value::Text(text)) => *place = text.clone(),
+            (Self::List(place) | Self::Joined(place), Value::List(items)) => {
+                *place = texts(items).ok_or(LIST)?
+            }
+            (Self::Joined(place), Value::Text(text)) => *place = split_commas(text),
+            (Self::Quantity(place), Value::Integer(bytes)) if *bytes >= 0 => *place = bytes.to_string(),
+            (Self::Quantity(place), Value::Text(text)) => {
+                *place = parse_quantity(text).map(|_| text.clone()).ok_or(QUANTITY)?;
+            }
+            (Self::Gates(place), Value::Mapping(entries)) => *place = gates_of_file(entries)?,
+            (Self::VModules(place), Value::List(items)) => *place = vmodules_of_file(items)?,
+            (slot, _) => return Err(slot.expected_in_file()),
+        }
+        Ok(())
+    }
+
+    fn expected_in_file(&self) -> Expected {
+        match self {
+            Self::Bool(_) => BOOL,
+            Self::Integer(_) => INTEGER,
+            Self::Float(_) => FLOAT,
+            Self::Duration(_) => DURATION,
+            Self::DurationOrNanoseconds(_) => DURATION_OR_NANOSECONDS,
+            Self::Text(_) => TEXT,
+            Self::List(_) => LIST,
+            Self::Joined(_) => "a string with commas between the values",
+            Self::Quantity(_) => QUANTITY,
+            Self::Gates(_) => GATES_FILE,
+            Self::VModules(_) => VMODULE_FILE,
+        }
+    }
+
+    /// Whether the value is what Go calls zero, which upstream's defaulting takes for "not given".
+    pub(super) fn is_zero(&self) -> bool {
+        match self {
+            Self::Bool(value) => !**value,
+            Self::Integer(value) => **value == 0,
+            Self::Float(value) => **value == 0.0,
+            Self::Duration(value) | Self::DurationOrNanoseconds(value) => **value == GoDuration::ZERO,
+            Self::Text(value) => value.is_empty(),
+            Self::List(values) | Self::Joined(values) => values.is_empty(),
+            Self::Quantity(value) => parse_quantity(value) == Some(0),
+            Self::Gates(values) => values.is_empty(),
+            Self::VModules(values) => values.is_empty(),
+        }
+    }
+
+    pub(super) fn is_bool(&self) -> bool {
+        matches!(self, Self::Bool(_))
+    }
+
+    /// The type as kube-proxy's help names it, where the setting does not have a name of its own.
+    pub(super) fn go_type(&self) -> &'static str {
+        match self {
+            Self::Bool(_) => "bool",
+            Self::Integer(_) => "int32",
+            Self::Float(_) => "float32",
+            Self::Duration(_) | Self::DurationOrNanoseconds(_) => "duration",
+            Self::Text(_) | Self::Joined(_) => "string",
+            Self::List(_) => "strings",
+            Self::Quantity(_) => "quantity",
+            Self::Gates(_) => "mapStringBool",
+            Self::VModules(_) => "pattern=N,...",
+        }
+    }
+}
+
+impl fmt::Display for Slot<'_> {
+    /// As a flag's value.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bool(value) => value.fmt(f),
+            Self::Integer(value) => value.fmt(f),
+            Self::Float(value) => value.fmt(f),
+            Self::Duration(value) | Self::DurationOrNanoseconds(value) => value.fmt(f),
+            Self::Text(value) | Self::Quantity(value) => f.write_str(value),
+            Self::List(values) | Self::Joined(values) => f.write_str(&values.join(",")),
+            Self::Gates(gates) => {
+                let pairs: Vec<_> = gates.iter().map(|(name, on)| format!("{name}={on}")).collect();
+                f.write_str(&pairs.join(","))
+            }
+            Self::VModules(modules) => {
+                let pairs: Vec<_> =
+                    modules.iter().map(|m| format!("{}={}", m.file_pattern, m.verbosity)).collect();
+                f.write_str(&pairs.join(","))
+            }
+        }
+    }
+}
+
+fn split_commas(text: &str) -> Vec<String> {
+    if text.is_empty() { Vec::new() } else { text.split(',').map(|part| part.trim().to_owned()).collect() }
+}
+
+fn boolean(value: &Value) -> Option<bool> {
+    if let Value::Bool(value) = value { Some(*value) } else { None }
+}
+
+fn texts(items: &[Node]) -> Option<Vec<String>> {
+    items
+        .iter()
+        .map(|item| if let Value::Text(text) = &item.value { Some(text.clone()) } else { None })
+        .collect()
+}
+
+fn gates_of_flag(values: &[String]) -> Result<BTreeMap<String, bool>, Expected> {
+    let pairs = values.iter().flat_map(|value| value.split(',')).filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| {
+            let (name, on) = pair.split_once('=').ok_or(GATES_FLAG)?;
+            Ok((name.trim().to_owned(), parse_bool(on.trim()).ok_or(GATES_FLAG)?))
+        })
+        .collect()
+}
+
+fn gates_of_file(entries: &[Entry]) -> Result<BTreeMap<String, bool>, Expected> {
+    let mut gates = BTreeMap::new();
+    for Entry { key, node, .. } in entries {
+        let on = boolean(&node.value).ok_or(GATES_FILE)?;
+        if gates.insert(key.clone(), on).is_some() {
+            return Err(GATES_FILE);
+        }
+    }
+    Ok(gates)
+}
+
+fn vmodules_of_flag(value: &str) -> Result<Vec<VModule>, Expected> {
+    let pairs = value.split(',').filter(|pair| !pair.is_empty());
+    pairs
+        .map(|pair| {
+            let (pattern, level) =
+                pair.split_once('=').filter(|(pattern, _)| !pattern.is_empty()).ok_or(VMODULE_FLAG)?;
+            let verbosity = level.parse::<i32>().ok().filter(|level| *level >= 0).ok_or(VMODULE_FLAG)?;
+            Ok(VModule { file_pattern: pattern.to_owned(), verbosity })
+        })
+        .collect()
+}
+
+fn vmodules_of_file(items: &[Node]) -> Result<Vec<VModule>, Expected> {
+    items.iter().map(|item| vmodule_of_file(item).ok_or(VMODULE_FILE)).collect()
+}
+
+fn vmodule_of_file(item: &Node) -> Option<VModule> {
+    let Value::Mapping(entries) = &item.value else { return None };
+    let mut module = VModule { file_pattern: String::new(), verbosity: 0 };
+    for Entry { key, node, .. } in entries {
+        match (key.as_str(), &node.value) {
+            ("filePattern", Value::Text(pattern)) => module.file_pattern = pattern.clone(),
+            ("verbosity", Value::Integer(level)) if *level >= 0 => {
+                module.verbosity = (*level).try_into().ok()?
+            }
+            _ => return None,
+        }
+    }
+    Some(module).filter(|module| !module.file_pattern.is_empty() && !module.file_pattern.contains(['=', ',']))
+}

@@ -1,0 +1,101 @@
+//! Which setting was said where, so that a message can name the flag, or the file and line.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use super::error::Said;
+use super::setting::Setting;
+use super::setting_table::settings;
+
+/// The language of a configuration file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Language {
+    /// `KubeProxyConfiguration`, in YAML or JSON.
+    KubeProxy,
+    /// Ours.
+    Toml,
+}
+
+impl Language {
+    /// A setting's path in a file of this language.
+    pub(super) fn field(self, setting: &Setting) -> Option<&'static str> {
+        match self {
+            Self::KubeProxy => setting.yaml,
+            Self::Toml => setting.toml,
+        }
+    }
+
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::KubeProxy => "YAML",
+            Self::Toml => "TOML",
+        }
+    }
+}
+
+/// The configuration file of an invocation.
+#[derive(Clone, Debug)]
+pub(super) struct File {
+    pub(super) path: PathBuf,
+    pub(super) language: Language,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    Flag(&'static str),
+    Line(usize),
+}
+
+/// Where the settings come from, by [`Setting::id`].
+#[derive(Debug, Default)]
+pub(super) struct Sources {
+    file: Option<File>,
+    places: HashMap<&'static str, Place>,
+}
+
+impl Sources {
+    pub(super) fn set_file(&mut self, path: &Path, language: Language) {
+        self.file = Some(File { path: path.to_owned(), language });
+    }
+
+    pub(super) fn file(&self) -> Option<&File> {
+        self.file.as_ref()
+    }
+
+    pub(super) fn by_flag(&mut self, id: &'static str, flag: &'static str) {
+        self.places.insert(id, Place::Flag(flag));
+    }
+
+    pub(super) fn by_file(&mut self, id: &'static str, line: usize) {
+        self.places.insert(id, Place::Line(line));
+    }
+
+    pub(super) fn is_default(&self, id: &'static str) -> bool {
+        !self.places.contains_key(id)
+    }
+
+    pub(super) fn is_flag(&self, id: &'static str) -> bool {
+        matches!(self.places.get(id), Some(Place::Flag(_)))
+    }
+
+    /// Where the setting with this id was said.
+    pub(super) fn said(&self, id: &'static str) -> Said {
+        match (self.places.get(id), &self.file) {
+            (Some(Place::Flag(flag)), _) => Said::Flag(flag),
+            (Some(Place::Line(line)), Some(file)) => Said::File {
+                path: file.path.clone(),
+                line: *line,
+                field: self.field(id, file.language).to_owned(),
+            },
+            (_, Some(file)) => Said::Default(self.field(id, file.language)),
+            (_, None) => Said::Default(id),
+        }
+    }
+
+    fn field(&self, id: &'static str, language: Language) -> &'static str {
+        settings()
+            .find(|setting| setting.id() == id)
+            .and_then(|setting| language.field(setting))
+            .unwrap_or(id)
+    }
+}

@@ -1,0 +1,250 @@
+//! The three inputs together: command lines, with files beside them, and what they come to.
+
+mod example;
+mod files;
+mod mistakes;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::*;
+
+const HEADER: &str = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
+
+/// An invocation with these arguments, and one file that can be read, at any path.
+fn invoke_beside(arguments: &[&str], file: &str) -> Invocation {
+    let arguments = ["portcullis"].iter().chain(arguments).map(Into::into);
+    Invocation::from_arguments(arguments, |_: &Path| Ok(file.to_owned())).expect("a well-formed command line")
+}
+
+fn invoke(arguments: &[&str]) -> Invocation {
+    invoke_beside(arguments, "")
+}
+
+fn config(arguments: &[&str]) -> Config {
+    invoke(arguments).config.unwrap_or_else(|errors| panic!("{arguments:?}: {errors}"))
+}
+
+fn config_of_yaml(text: &str, arguments: &[&str]) -> Config {
+    let arguments: Vec<_> = ["--config", "f.yaml"].iter().chain(arguments).copied().collect();
+    invoke_beside(&arguments, &format!("{HEADER}{text}"))
+        .config
+        .unwrap_or_else(|errors| panic!("{text}: {errors}"))
+}
+
+fn errors(invocation: &Invocation) -> Vec<String> {
+    match &invocation.config {
+        Ok(_) => Vec::new(),
+        Err(errors) => errors.iter().map(ToString::to_string).collect(),
+    }
+}
+
+fn warnings(invocation: &Invocation) -> Vec<String> {
+    invocation.warnings.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn no_input_at_all() {
+    let config = config(&[]);
+    assert_eq!(config, Config::default());
+    assert_eq!(config.mode, ProxyMode::Iptables);
+    assert_eq!(config.masquerade.bit.mark(), 0x4000);
+    assert_eq!(
+        config.sync,
+        SyncPeriods { period: Duration::from_secs(30), min_period: Duration::from_secs(1) }
+    );
+    assert_eq!(config.conntrack.tcp_established_timeout, Some(Duration::from_secs(86_400)));
+    assert_eq!(config.conntrack.udp_timeout, None);
+    assert_eq!(config.detect_local, DetectLocal::ClusterCidr { v4: None, v6: None });
+    assert!(matches!(
+        config.source,
+        Source::ApiServer(ApiServer { kubeconfig: None, master: None, burst: 10, .. })
+    ));
+}
+
+#[test]
+fn syntax_of_flags() {
+    let verbosity = |arguments: &[&str]| config(arguments).logging.verbosity;
+    for arguments in
+        [["-v2"].as_slice(), &["-v=2"], &["-v", "2"], &["--v=2"], &["--v", "2"], &["-v=9", "-v=2"]]
+    {
+        assert_eq!(verbosity(arguments), 2, "{arguments:?}");
+    }
+    let localhost = |arguments: &[&str]| config(arguments).iptables.localhost_node_ports;
+    for (argument, expected) in [("", true), ("=true", true), ("=T", true), ("=false", false), ("=0", false)]
+    {
+        assert_eq!(
+            localhost(&[&format!("--iptables-localhost-nodeports{argument}")]),
+            expected,
+            "{argument:?}"
+        );
+    }
+    assert_eq!(config(&["--oom-score-adj", "-5"]).oom_score_adj, -5);
+    assert_eq!(config(&["--oom_score_adj=0x10"]).oom_score_adj, 16);
+    assert_eq!(config(&["--proxy-mode=ipvs"]).mode, ProxyMode::Ipvs);
+    assert_eq!(config(&["--mode", "nftables"]).mode, ProxyMode::Nftables);
+    let gates = config(&["--feature-gates=AllAlpha=true,WatchList=false", "--feature-gates", "AllBeta=1"])
+        .feature_gates;
+    assert_eq!(
+        gates.set().collect::<Vec<_>>(),
+        [("AllAlpha", true), ("AllBeta", true), ("WatchList", false)]
+    );
+    let addresses =
+        config(&["--nodeport-addresses=10.0.0.0/8,fd00::/8", "--nodeport-addresses", "192.168.0.0/16"]);
+    let NodePortAddresses::Within { cidrs, .. } = addresses.node_port_addresses else { panic!("CIDRs") };
+    assert_eq!(cidrs.len(), 3);
+}
+
+#[test]
+fn what_is_no_command_line() {
+    for arguments in [
+        ["--frobnicate"].as_slice(),
+        &["frobnicate"],
+        &["--config"],
+        &["--cleanup", "now"],
+        &["lab"],
+        &["lab", "exec", "a"],
+    ] {
+        let all = ["portcullis"].iter().chain(arguments).map(Into::into);
+        let outcome = Invocation::from_arguments(all, |_: &Path| Ok(String::new()));
+        assert!(outcome.is_err(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn commands() {
+    let daemon = |once, init_only| Command::Daemon(Daemon { once, init_only });
+    let render =
+        |host: Option<&str>, family| Command::Render(Render { host: host.map(PathBuf::from), family });
+    let rows: Vec<(&[&str], Command)> = vec![
+        (&[], daemon(false, false)),
+        (&["--once"], daemon(true, false)),
+        (&["--init-only=true"], daemon(false, true)),
+        (&["--cleanup"], Command::Cleanup),
+        (&["--cleanup=false"], daemon(false, false)),
+        (&["cleanup", "--mode", "ipvs"], Command::Cleanup),
+        (&["--cleanup", "--write-config-to", "a"], Command::WriteConfig("a".into())),
+        (&["version"], Command::Version),
+        (&["--version"], Command::Version),
+        (&["--version=raw"], Command::Version),
+        (&["render", "--manifests", "m", "--mode=ipvs", "--masquerade_all"], render(None, None)),
+        (&["render", "--host", "h", "--family", "ipv6"], render(Some("h"), Some(AddressFamily::Ipv6))),
+        (&["diff", "--kubeconfig", "k"], Command::Diff(Diff { host: None, family: None })),
+        (&["lab", "run", "f"], Command::Lab(Lab::Run { folder: "f".into() })),
+        (&["lab", "up", "f"], Command::Lab(Lab::Up { folder: "f".into() })),
+        (&["lab", "down"], Command::Lab(Lab::Down)),
+        (
+            &["lab", "exec", "web", "--", "ls", "--a_b"],
+            Command::Lab(Lab::Exec { pod: "web".into(), command: vec!["ls".into(), "--a_b".into()] }),
+        ),
+    ];
+    for (arguments, expected) in rows {
+        let invocation = invoke(arguments);
+        assert_eq!(invocation.command, expected, "{arguments:?}");
+        assert!(invocation.config.is_ok(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn the_synchronisation_periods_are_those_of_the_mode() {
+    // (arguments, file, period, least period in milliseconds)
+    let rows: &[(&[&str], Option<&str>, u64, u64)] = &[
+        (&[], None, 30_000, 1_000),
+        (&["--mode=ipvs"], None, 30_000, 1_000),
+        (&["--mode=nftables"], None, 30_000, 1_000),
+        (&["--iptables-sync-period=1m", "--ipvs-sync-period=2m"], None, 60_000, 1_000),
+        (&["--iptables-sync-period=1m", "--mode=nftables"], None, 60_000, 1_000),
+        (&["--iptables-sync-period=1m", "--ipvs-sync-period=2m", "--mode=ipvs"], None, 120_000, 1_000),
+        (&["--iptables-min-sync-period=0"], None, 30_000, 0),
+        (&[], Some("mode: iptables"), 30_000, 1_000),
+        (&[], Some("mode: ipvs"), 30_000, 0),
+        (&[], Some("mode: nftables"), 30_000, 1_000),
+        (&[], Some("iptables: {minSyncPeriod: 0s, syncPeriod: 0s}"), 30_000, 1_000),
+        (&[], Some("mode: ipvs\nipvs: {minSyncPeriod: 2s, syncPeriod: 5s}"), 5_000, 2_000),
+        (&[], Some("mode: nftables\nnftables: {minSyncPeriod: 500ms}\nipvs: {syncPeriod: 1s}"), 30_000, 500),
+    ];
+    for (arguments, file, period, min_period) in rows {
+        let config = match file {
+            Some(text) => config_of_yaml(text, arguments),
+            None => config(arguments),
+        };
+        let expected = (Duration::from_millis(*period), Duration::from_millis(*min_period));
+        assert_eq!((config.sync.period, config.sync.min_period), expected, "{arguments:?} {file:?}");
+    }
+}
+
+#[test]
+fn masquerading_is_that_of_the_mode() {
+    // (arguments, file, all, bit)
+    let rows: &[(&[&str], Option<&str>, bool, u8)] = &[
+        (&["--masquerade-all", "--iptables-masquerade-bit=3"], None, true, 3),
+        (&["--masquerade-all", "--iptables-masquerade-bit=3", "--mode=ipvs"], None, true, 3),
+        (&["--masquerade-all", "--iptables-masquerade-bit=3", "--mode=nftables"], None, true, 14),
+        (&[], Some("mode: ipvs\niptables: {masqueradeAll: true, masqueradeBit: 0}"), true, 0),
+        (&[], Some("mode: nftables\niptables: {masqueradeAll: true, masqueradeBit: 0}"), false, 14),
+        (&[], Some("mode: nftables\nnftables: {masqueradeAll: true, masqueradeBit: 31}"), true, 31),
+    ];
+    for (arguments, file, all, bit) in rows {
+        let config = match file {
+            Some(text) => config_of_yaml(text, arguments),
+            None => config(arguments),
+        };
+        assert_eq!(
+            (config.masquerade.all, config.masquerade.bit.get()),
+            (*all, *bit),
+            "{arguments:?} {file:?}"
+        );
+    }
+}
+
+#[test]
+fn listening_addresses() {
+    let rows: &[(&[&str], Option<&str>, Option<&str>)] = &[
+        (&[], Some("0.0.0.0:10256"), Some("127.0.0.1:10249")),
+        (&["--bind-address=::"], Some("0.0.0.0:10256"), Some("127.0.0.1:10249")),
+        (
+            &["--healthz-bind-address=10.0.0.1", "--metrics-bind-address=::"],
+            Some("10.0.0.1:10256"),
+            Some("[::]:10249"),
+        ),
+        (
+            &["--healthz-bind-address=10.0.0.1", "--healthz-port=99"],
+            Some("10.0.0.1:99"),
+            Some("127.0.0.1:10249"),
+        ),
+        (&["--healthz-port=0", "--metrics-port=0"], None, None),
+        (&["--healthz-bind-address=", "--metrics-bind-address", ""], None, None),
+        (&["--metrics-bind-address=[::1]:80"], Some("0.0.0.0:10256"), Some("[::1]:80")),
+    ];
+    for (arguments, healthz, metrics) in rows {
+        let config = config(arguments);
+        let shown = |address: Option<std::net::SocketAddr>| address.map(|address| address.to_string());
+        assert_eq!(shown(config.healthz_bind_address).as_deref(), *healthz, "{arguments:?}");
+        assert_eq!(shown(config.metrics_bind_address).as_deref(), *metrics, "{arguments:?}");
+    }
+}
+
+#[test]
+fn detect_local_modes() {
+    let cidrs = |v4: Option<&str>, v6: Option<&str>| DetectLocal::ClusterCidr {
+        v4: v4.map(|net| net.parse().expect("a network")),
+        v6: v6.map(|net| net.parse().expect("a network")),
+    };
+    let name = |name| InterfaceName::new(name).expect("a name");
+    let rows: &[(&[&str], DetectLocal)] = &[
+        (&["--cluster-cidr=10.244.7.7/16"], cidrs(Some("10.244.0.0/16"), None)),
+        (&["--cluster-cidr=fd00::/48, 10.0.0.0/8"], cidrs(Some("10.0.0.0/8"), Some("fd00::/48"))),
+        (&["--detect-local-mode=NodeCIDR", "--cluster-cidr=nonsense"], DetectLocal::NodeCidr),
+        (
+            &["--detect-local-mode=BridgeInterface", "--pod-bridge-interface=cni0"],
+            DetectLocal::BridgeInterface(name("cni0")),
+        ),
+        (
+            &["--detect-local-mode=InterfaceNamePrefix", "--pod-interface-name-prefix=veth"],
+            DetectLocal::InterfaceNamePrefix(name("veth")),
+        ),
+    ];
+    for (arguments, expected) in rows {
+        assert_eq!(config(arguments).detect_local, *expected, "{arguments:?}");
+    }
+}

@@ -1,0 +1,90 @@
+//! Portcullis' own configuration language: TOML with the flags' words in kebab case, as
+//! `config.example.toml` shows it, read into a [`Node`] tree.
+
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+use super::document::{Entry, Malformed, Node, Value};
+
+/// Parses a file. The parser goes on after a mistake, so several may come back.
+pub(super) fn parse(text: &str) -> Result<Node, Vec<Malformed>> {
+    let lines = Lines::of(text);
+    let (table, errors) = DeTable::parse_recoverable(text);
+    if errors.is_empty() {
+        let (line, entries) = (lines.line_at(table.span().start), mapping(table.get_ref(), &lines));
+        return Ok(Node { line, value: Value::Mapping(entries) });
+    }
+    let malformed = errors.iter().map(|error| Malformed {
+        line: error.span().map(|span| lines.line_at(span.start)),
+        message: error.message().to_owned(),
+    });
+    Err(malformed.collect())
+}
+
+fn mapping(table: &DeTable<'_>, lines: &Lines) -> Vec<Entry> {
+    let entries = table.iter().map(|(key, value)| Entry {
+        line: lines.line_at(key.span().start),
+        key: key.get_ref().to_string(),
+        node: node(value, lines),
+    });
+    entries.collect()
+}
+
+fn node(value: &Spanned<DeValue<'_>>, lines: &Lines) -> Node {
+    let plain = match value.get_ref() {
+        DeValue::String(text) => Value::Text(text.to_string()),
+        DeValue::Boolean(value) => Value::Bool(*value),
+        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+            .map_or_else(|_| Value::Text(number.to_string()), Value::Integer),
+        DeValue::Float(number) => {
+            number.as_str().parse().map_or(Value::Text(number.to_string()), Value::Float)
+        }
+        DeValue::Datetime(time) => Value::Text(time.to_string()),
+        DeValue::Array(items) => Value::List(items.iter().map(|item| node(item, lines)).collect()),
+        DeValue::Table(table) => Value::Mapping(mapping(table, lines)),
+    };
+    Node { line: lines.line_at(value.span().start), value: plain }
+}
+
+/// Where the lines of a text begin.
+struct Lines(Vec<usize>);
+
+impl Lines {
+    fn of(text: &str) -> Self {
+        Self(std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect())
+    }
+
+    /// The line of a byte, from 1.
+    fn line_at(&self, offset: usize) -> usize {
+        self.0.partition_point(|start| *start <= offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tables_values_and_lines() {
+        let root = parse("mode = \"ipvs\"\n\n[ipvs]\nstrict-arp = true\nexclude-cidrs = [\"10.0.0.0/8\"]\n[api-server]\nqps = 2.5\nburst = 0x10\n")
+            .expect("well-formed");
+        let Value::Mapping(entries) = &root.value else { panic!("a mapping") };
+        let find = |key: &str| entries.iter().find(|entry| entry.key == key).expect("the key");
+        assert_eq!(find("mode").node, Node { line: 1, value: Value::Text("ipvs".into()) });
+        let Value::Mapping(ipvs) = &find("ipvs").node.value else { panic!("a mapping") };
+        let strict = ipvs.iter().find(|entry| entry.key == "strict-arp").expect("the key");
+        assert_eq!((strict.line, &strict.node.value), (4, &Value::Bool(true)));
+        let Value::Mapping(server) = &find("api-server").node.value else { panic!("a mapping") };
+        let values: Vec<_> = server.iter().map(|entry| (entry.key.as_str(), &entry.node.value)).collect();
+        assert!(
+            values.contains(&("qps", &Value::Float(2.5))) && values.contains(&("burst", &Value::Integer(16)))
+        );
+    }
+
+    #[test]
+    fn every_mistake_is_reported_with_its_line() {
+        let malformed = parse("a = 1\na = 2\nb = \n[c\n").expect_err("three mistakes");
+        let lines: Vec<_> = malformed.iter().filter_map(|mistake| mistake.line).collect();
+        assert!(lines.contains(&2) && lines.contains(&3) && lines.contains(&4), "{malformed:?}");
+    }
+}

@@ -1,0 +1,385 @@
+//! From what was said to what can be done: every rule of kube-proxy's validation, and the few of ours.
+//!
+//! Source of the rules: upstream's `pkg/proxy/apis/config/validation` as of v1.36, and the validation of
+//! logging in `component-base`. Where ours is stricter or more lenient, the rule says so.
+
+mod logging;
+
+use std::fmt::Display;
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use super::address::{parse_cidr, parse_ip, parse_socket_address};
+use super::detect_local::{DetectLocal, InterfaceName};
+use super::error::{ConfigError, Warning};
+use super::feature_gates::{self, FeatureGates, Verdict};
+use super::go_duration::GoDuration;
+use super::node_port_addresses::NodePortAddresses;
+use super::settings::{HEALTHZ_PORT, METRICS_PORT, Settings};
+use super::sources::Sources;
+use super::typed::{
+    ApiServer, Config, Conntrack, Iptables, Ipvs, Masquerade, MasqueradeBit, ProxyMode, Source, SyncPeriods,
+};
+
+/// The only version whose hidden metrics may be asked for: the minor version before v1.36.
+const PREVIOUS_VERSION: &str = "1.35";
+
+const NOT_NEGATIVE: &str = "0 or more";
+
+/// What a validation came to. The configuration is only good if there are no errors: where there are, it
+/// has a stand-in for what could not be used.
+pub(super) struct Validated {
+    pub(super) config: Config,
+    pub(super) errors: Vec<ConfigError>,
+    pub(super) warnings: Vec<Warning>,
+}
+
+/// Applies all rules and collects all that is wrong.
+pub(super) fn validate(settings: &Settings, sources: &Sources) -> Validated {
+    let mut check = Check { settings, sources, errors: Vec::new(), warnings: Vec::new() };
+    let mode = check.mode();
+    let feature_gates = check.feature_gates();
+    let config = Config {
+        mode,
+        source: check.source(),
+        hostname_override: check.hostname_override(),
+        bind_address: check.bind_address(),
+        healthz_bind_address: check.listener(
+            "healthzBindAddress",
+            &settings.healthz_bind_address,
+            HEALTHZ_PORT,
+        ),
+        metrics_bind_address: check.listener(
+            "metricsBindAddress",
+            &settings.metrics_bind_address,
+            METRICS_PORT,
+        ),
+        bind_address_hard_fail: settings.bind_address_hard_fail,
+        node_port_addresses: check.node_port_addresses(mode),
+        detect_local: check.detect_local(),
+        sync: check.sync_periods(mode),
+        masquerade: check.masquerade(mode),
+        iptables: Iptables { localhost_node_ports: settings.iptables.localhost_node_ports },
+        ipvs: check.ipvs(mode),
+        conntrack: check.conntrack(),
+        config_sync_period: check.positive("configSyncPeriod", settings.config_sync_period),
+        oom_score_adj: check.oom_score_adj(),
+        logging: check.logging(&feature_gates),
+        feature_gates,
+        profiling: settings.enable_profiling,
+        show_hidden_metrics_for_version: check.show_hidden_metrics(),
+    };
+    Validated { config, errors: check.errors, warnings: check.warnings }
+}
+
+struct Check<'a> {
+    settings: &'a Settings,
+    sources: &'a Sources,
+    errors: Vec<ConfigError>,
+    warnings: Vec<Warning>,
+}
+
+impl Check<'_> {
+    fn reject(&mut self, id: &'static str, value: impl Display, expected: impl Into<String>) {
+        let said = self.sources.said(id);
+        self.errors.push(ConfigError::Invalid { said, value: value.to_string(), expected: expected.into() });
+    }
+
+    fn mode(&mut self) -> ProxyMode {
+        let name = &self.settings.mode;
+        if name.is_empty() {
+            return ProxyMode::Iptables;
+        }
+        ProxyMode::from_name(name).unwrap_or_else(|| {
+            self.reject("mode", format!("{name:?}"), "iptables, ipvs or nftables");
+            ProxyMode::Iptables
+        })
+    }
+
+    /// Ours: manifests and an API server exclude one another, if both are asked for in the same place.
+    /// Manifests asked for by a flag beat the API server of a file.
+    fn source(&mut self) -> Source {
+        let connection = &self.settings.client_connection;
+        let burst = u32::try_from(connection.burst).unwrap_or_else(|_| {
+            self.reject("clientConnection.burst", connection.burst, NOT_NEGATIVE);
+            0
+        });
+        if !self.settings.manifests.is_empty() {
+            let rivals = [
+                ("clientConnection.kubeconfig", &connection.kubeconfig),
+                ("api-server.master", &self.settings.master),
+            ];
+            for (id, value) in rivals {
+                if !value.is_empty() && self.sources.is_flag("manifests") == self.sources.is_flag(id) {
+                    self.reject(id, format!("{value:?}"), "either manifests or an API server, not both");
+                }
+            }
+            return Source::Manifests(self.settings.manifests.clone().into());
+        }
+        Source::ApiServer(ApiServer {
+            kubeconfig: non_empty(&connection.kubeconfig).map(Into::into),
+            master: non_empty(&self.settings.master),
+            qps: connection.qps,
+            burst,
+            content_type: connection.content_type.clone(),
+        })
+    }
+
+    /// Upstream trims the name and turns it to lower case; one of blanks alone is an error.
+    fn hostname_override(&mut self) -> Option<String> {
+        let said = &self.settings.hostname_override;
+        let name = said.trim().to_lowercase();
+        if name.is_empty() && !said.is_empty() {
+            self.reject("hostnameOverride", format!("{said:?}"), "the name of a Node");
+        }
+        non_empty(&name)
+    }
+
+    fn bind_address(&mut self) -> std::net::IpAddr {
+        parse_ip(&self.settings.bind_address).unwrap_or_else(|| {
+            self.reject("bindAddress", format!("{:?}", self.settings.bind_address), "an IP address");
+            std::net::Ipv4Addr::UNSPECIFIED.into()
+        })
+    }
+
+    /// Ours: empty switches the server off, also for metrics, as the help of upstream's flag says (its
+    /// code then keeps the default).
+    fn listener(&mut self, id: &'static str, address: &str, port: u16) -> Option<SocketAddr> {
+        if address.is_empty() {
+            return None;
+        }
+        let parsed = parse_socket_address(address, port);
+        if parsed.is_none() {
+            self.reject(
+                id,
+                format!("{address:?}"),
+                "an IP address and a port from 1 to 65535, as 127.0.0.1:80 or [::1]:80",
+            );
+        }
+        parsed
+    }
+
+    fn node_port_addresses(&mut self, mode: ProxyMode) -> NodePortAddresses {
+        NodePortAddresses::parse(&self.settings.node_port_addresses, mode).unwrap_or_else(
+            |(item, expected)| {
+                self.reject("nodePortAddresses", format!("{item:?}"), expected);
+                NodePortAddresses::default_for(mode)
+            },
+        )
+    }
+
+    fn detect_local(&mut self) -> DetectLocal {
+        let settings = self.settings;
+        match settings.detect_local_mode.as_str() {
+            "" | "ClusterCIDR" => self.cluster_cidrs(),
+            "NodeCIDR" => DetectLocal::NodeCidr,
+            "BridgeInterface" => self
+                .interface("detectLocal.bridgeInterface", &settings.bridge_interface)
+                .map_or_else(DetectLocal::default, DetectLocal::BridgeInterface),
+            "InterfaceNamePrefix" => self
+                .interface("detectLocal.interfaceNamePrefix", &settings.interface_name_prefix)
+                .map_or_else(DetectLocal::default, DetectLocal::InterfaceNamePrefix),
+            other => {
+                let expected = "ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix";
+                self.reject("detectLocalMode", format!("{other:?}"), expected);
+                DetectLocal::default()
+            }
+        }
+    }
+
+    /// Upstream wants a name here and takes any; ours wants one that an interface can have.
+    fn interface(&mut self, id: &'static str, name: &str) -> Option<InterfaceName> {
+        let parsed = InterfaceName::new(name);
+        if parsed.is_none() {
+            let expected = format!(
+                "an interface's name, of 1 to 15 bytes, for the mode {}",
+                self.settings.detect_local_mode
+            );
+            self.reject(id, format!("{name:?}"), expected);
+        }
+        parsed
+    }
+
+    /// At most one of each family. None at all is possible: then no traffic is known to be local.
+    fn cluster_cidrs(&mut self) -> DetectLocal {
+        let (mut v4, mut v6): (Option<Ipv4Net>, Option<Ipv6Net>) = (None, None);
+        let mut twice = false;
+        for text in &self.settings.cluster_cidrs {
+            match parse_cidr(text) {
+                Some(IpNet::V4(net)) => twice |= v4.replace(net).is_some(),
+                Some(IpNet::V6(net)) => twice |= v6.replace(net).is_some(),
+                None => self.reject(
+                    "clusterCIDR",
+                    format!("{text:?}"),
+                    "a CIDR such as 10.100.0.0/16 or fde4:8dba:82e1::/48",
+                ),
+            }
+        }
+        if twice {
+            let all = self.settings.cluster_cidrs.join(",");
+            self.reject(
+                "clusterCIDR",
+                format!("{all:?}"),
+                "one CIDR, or one of each family such as 10.100.0.0/16,fde4:8dba:82e1::/48",
+            );
+        }
+        DetectLocal::ClusterCidr { v4, v6 }
+    }
+
+    fn sync_periods(&mut self, mode: ProxyMode) -> SyncPeriods {
+        let settings = self.settings;
+        let (period_id, period, min_id, min) = match mode {
+            ProxyMode::Iptables => (
+                "iptables.syncPeriod",
+                settings.iptables.sync_period,
+                "iptables.minSyncPeriod",
+                settings.iptables.min_sync_period,
+            ),
+            ProxyMode::Ipvs => (
+                "ipvs.syncPeriod",
+                settings.ipvs.sync_period,
+                "ipvs.minSyncPeriod",
+                settings.ipvs.min_sync_period,
+            ),
+            ProxyMode::Nftables => (
+                "nftables.syncPeriod",
+                settings.nftables.sync_period,
+                "nftables.minSyncPeriod",
+                settings.nftables.min_sync_period,
+            ),
+        };
+        if min > period && period > GoDuration::ZERO {
+            self.reject(period_id, period, format!("at least the minimum period of {min}"));
+        }
+        SyncPeriods { period: self.positive(period_id, period), min_period: self.not_negative(min_id, min) }
+    }
+
+    /// ipvs mode uses the settings of iptables mode. Upstream checks the bit of iptables mode always, and
+    /// that of nftables mode only there.
+    fn masquerade(&mut self, mode: ProxyMode) -> Masquerade {
+        let (iptables, nftables) = (&self.settings.iptables, &self.settings.nftables);
+        let bit = self.masquerade_bit("iptables.masqueradeBit", iptables.masquerade_bit);
+        match mode {
+            ProxyMode::Iptables | ProxyMode::Ipvs => Masquerade { all: iptables.masquerade_all, bit },
+            ProxyMode::Nftables => Masquerade {
+                all: nftables.masquerade_all,
+                bit: self.masquerade_bit("nftables.masqueradeBit", nftables.masquerade_bit),
+            },
+        }
+    }
+
+    fn masquerade_bit(&mut self, id: &'static str, bit: i32) -> MasqueradeBit {
+        MasqueradeBit::new(bit).unwrap_or_else(|| {
+            self.reject(id, bit, "a bit of the packet mark, from 0 to 31");
+            MasqueradeBit::new(14).expect("14 is from 0 to 31")
+        })
+    }
+
+    /// As upstream, judged in ipvs mode only; in other modes what can't be used is left out.
+    fn ipvs(&mut self, mode: ProxyMode) -> Ipvs {
+        let errors = self.errors.len();
+        let said = &self.settings.ipvs;
+        let mut exclude_cidrs = Vec::new();
+        for text in &said.exclude_cidrs {
+            match parse_cidr(text) {
+                Some(net) => exclude_cidrs.push(net),
+                None => self.reject(
+                    "ipvs.excludeCIDRs",
+                    format!("{text:?}"),
+                    "a CIDR such as 10.0.0.0/8 or fd00::/8",
+                ),
+            }
+        }
+        let ipvs = Ipvs {
+            scheduler: non_empty(&said.scheduler),
+            exclude_cidrs,
+            strict_arp: said.strict_arp,
+            tcp_timeout: self.timeout("ipvs.tcpTimeout", said.tcp_timeout),
+            tcp_fin_timeout: self.timeout("ipvs.tcpFinTimeout", said.tcp_fin_timeout),
+            udp_timeout: self.timeout("ipvs.udpTimeout", said.udp_timeout),
+        };
+        if mode != ProxyMode::Ipvs {
+            self.errors.truncate(errors);
+        }
+        ipvs
+    }
+
+    fn conntrack(&mut self) -> Conntrack {
+        let said = &self.settings.conntrack;
+        Conntrack {
+            max_per_core: NonZeroU32::new(self.count("conntrack.maxPerCore", said.max_per_core)),
+            min: self.count("conntrack.min", said.min),
+            tcp_established_timeout: self
+                .timeout("conntrack.tcpEstablishedTimeout", said.tcp_established_timeout),
+            tcp_close_wait_timeout: self
+                .timeout("conntrack.tcpCloseWaitTimeout", said.tcp_close_wait_timeout),
+            tcp_be_liberal: said.tcp_be_liberal,
+            udp_timeout: self.timeout("conntrack.udpTimeout", said.udp_timeout),
+            udp_stream_timeout: self.timeout("conntrack.udpStreamTimeout", said.udp_stream_timeout),
+        }
+    }
+
+    fn oom_score_adj(&mut self) -> i32 {
+        let score = self.settings.oom_score_adj;
+        if !(-1000..=1000).contains(&score) {
+            self.reject("oomScoreAdj", score, "from -1000 to 1000");
+        }
+        score
+    }
+
+    fn feature_gates(&mut self) -> FeatureGates {
+        for (gate, on) in &self.settings.feature_gates {
+            match feature_gates::judge(gate, *on) {
+                Verdict::Accepted => {}
+                Verdict::Graduated => {
+                    let said = self.sources.said("featureGates");
+                    self.warnings.push(Warning::GraduatedGate { said, gate: gate.clone() });
+                }
+                Verdict::Refused(expected) => self.reject("featureGates", format!("{gate}={on}"), expected),
+            }
+        }
+        feature_gates::accept(&self.settings.feature_gates)
+    }
+
+    fn show_hidden_metrics(&mut self) -> Option<String> {
+        let version = &self.settings.show_hidden_metrics_for_version;
+        if !version.is_empty() && version != PREVIOUS_VERSION {
+            let expected = format!("nothing or the previous minor version, {PREVIOUS_VERSION:?}");
+            self.reject("showHiddenMetricsForVersion", format!("{version:?}"), expected);
+        }
+        non_empty(version)
+    }
+
+    fn count(&mut self, id: &'static str, value: i32) -> u32 {
+        u32::try_from(value).unwrap_or_else(|_| {
+            self.reject(id, value, NOT_NEGATIVE);
+            0
+        })
+    }
+
+    fn positive(&mut self, id: &'static str, value: GoDuration) -> Duration {
+        value.to_std().filter(|duration| !duration.is_zero()).unwrap_or_else(|| {
+            self.reject(id, value, "a duration of more than 0");
+            Duration::from_secs(1)
+        })
+    }
+
+    fn not_negative(&mut self, id: &'static str, value: GoDuration) -> Duration {
+        value.to_std().unwrap_or_else(|| {
+            self.reject(id, value, "a duration of 0 or more");
+            Duration::ZERO
+        })
+    }
+
+    /// A timeout of which 0 means that the kernel's stays.
+    fn timeout(&mut self, id: &'static str, value: GoDuration) -> Option<Duration> {
+        Some(self.not_negative(id, value)).filter(|duration| !duration.is_zero())
+    }
+}
+
+fn non_empty(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}

@@ -1,0 +1,159 @@
+//! YAML (and so JSON) as a [`Node`] tree.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::{DuplicateKeyPolicy, Location, Spanned};
+
+use super::document::{Entry, Malformed, Node, Value};
+
+/// Parses one document.
+pub(super) fn parse(text: &str) -> Result<Node, Malformed> {
+    // Duplicates are kept, so that they are reported beside all other mistakes.
+    let options = serde_saphyr::options! {
+        duplicate_keys: DuplicateKeyPolicy::PassThrough,
+        with_snippet: false,
+    };
+    serde_saphyr::from_str_with_options::<Spanned<Tree>>(text, options)
+        .map(Node::from)
+        .map_err(|error| Malformed { line: error.location().and_then(line_of), message: error.to_string() })
+}
+
+fn line_of(location: Location) -> Option<usize> {
+    usize::try_from(location.line()).ok().filter(|line| *line > 0)
+}
+
+/// What `deserialize_any` makes of a node.
+enum Tree {
+    Scalar(Value),
+    List(Vec<Spanned<Tree>>),
+    Mapping(Vec<(Spanned<String>, Spanned<Tree>)>),
+}
+
+impl From<Spanned<Tree>> for Node {
+    fn from(spanned: Spanned<Tree>) -> Self {
+        let value = match spanned.value {
+            Tree::Scalar(value) => value,
+            Tree::List(items) => Value::List(items.into_iter().map(Node::from).collect()),
+            Tree::Mapping(entries) => Value::Mapping(entries.into_iter().map(entry).collect()),
+        };
+        Self { line: line_of(spanned.referenced).unwrap_or(0), value }
+    }
+}
+
+fn entry((key, node): (Spanned<String>, Spanned<Tree>)) -> Entry {
+    Entry { line: line_of(key.referenced).unwrap_or(0), key: key.value, node: node.into() }
+}
+
+impl<'de> Deserialize<'de> for Tree {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TreeVisitor)
+    }
+}
+
+struct TreeVisitor;
+
+impl<'de> Visitor<'de> for TreeVisitor {
+    type Value = Tree;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_unit<E>(self) -> Result<Tree, E> {
+        Ok(Tree::Scalar(Value::Null))
+    }
+
+    fn visit_none<E>(self) -> Result<Tree, E> {
+        Ok(Tree::Scalar(Value::Null))
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Tree, D::Error> {
+        Tree::deserialize(deserializer)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Tree, E> {
+        Ok(Tree::Scalar(Value::Bool(value)))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Tree, E> {
+        Ok(Tree::Scalar(Value::Integer(value)))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Tree, E> {
+        Ok(Tree::Scalar(i64::try_from(value).map_or(Value::Float(value as f64), Value::Integer)))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Tree, E> {
+        Ok(Tree::Scalar(Value::Float(value)))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Tree, E> {
+        Ok(Tree::Scalar(Value::Text(value.to_owned())))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Tree, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = access.next_element()? {
+            items.push(item);
+        }
+        Ok(Tree::List(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Tree, A::Error> {
+        let mut entries = Vec::new();
+        while let Some(entry) = access.next_entry()? {
+            entries.push(entry);
+        }
+        Ok(Tree::Mapping(entries))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value_of(text: &str) -> Value {
+        let Value::Mapping(entries) = parse(text).expect("well-formed").value else { panic!("a mapping") };
+        entries[0].node.value.clone()
+    }
+
+    #[test]
+    fn scalars_keep_their_type() {
+        let rows = [
+            ("a: 1", Value::Integer(1)),
+            ("a: -999", Value::Integer(-999)),
+            ("a: 0.5", Value::Float(0.5)),
+            ("a: true", Value::Bool(true)),
+            ("a: 'true'", Value::Text("true".into())),
+            ("a: '14'", Value::Text("14".into())),
+            ("a:", Value::Null),
+            ("a: null", Value::Null),
+            ("a: ~", Value::Null),
+            ("a: ''", Value::Text(String::new())),
+            ("a: 1h30m", Value::Text("1h30m".into())),
+            ("a: 0.0.0.0:10256", Value::Text("0.0.0.0:10256".into())),
+            // YAML 1.1, which kube-proxy's parser speaks, too.
+            ("a: yes", Value::Bool(true)),
+            ("a: 'yes'", Value::Text("yes".into())),
+            ("{\"a\": [1]}", Value::List(vec![Node { line: 1, value: Value::Integer(1) }])),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(value_of(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn lines_and_duplicates_are_kept() {
+        let root = parse("---\na: 1\nb:\n  c: 2\na: 3\n").expect("well-formed");
+        let Value::Mapping(entries) = root.value else { panic!("a mapping") };
+        let seen: Vec<_> = entries.iter().map(|entry| (entry.key.as_str(), entry.line)).collect();
+        assert_eq!(seen, [("a", 2), ("b", 3), ("a", 5)]);
+    }
+
+    #[test]
+    fn malformed_text_has_a_line() {
+        let malformed = parse("a: 1\nb: [\n").expect_err("an open bracket");
+        assert!(malformed.line.is_some(), "{malformed:?}");
+    }
+}
