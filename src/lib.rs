@@ -1,1 +1,3 @@
 //! The program: flags, configuration, sources, the loop, HTTP endpoints, subcommands.
+
+pub mod config;
