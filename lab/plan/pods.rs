@@ -1,0 +1,194 @@
+//! The pods: which node each runs on, and its addresses.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::{HostIP, Pod, PodCondition, PodIP, PodSpec, PodStatus};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+
+use super::addresses::{AddressPool, Family};
+use super::workloads::{self, MadePod};
+use super::{CLIENT_NAMESPACE, NodePlan, Plan, PlanOptions, PodPlan};
+use crate::cluster::{Cluster, Object, namespace_of};
+use crate::error::{Error, Result};
+
+pub(super) fn plan(
+    cluster: &Cluster,
+    before: &Plan,
+    options: &PlanOptions,
+    nodes: &[NodePlan],
+) -> Result<Vec<PodPlan>> {
+    let names: Vec<String> = nodes.iter().map(|node| node.name.clone()).collect();
+    let mut made = workloads::pods(cluster, &names);
+    if options.clients {
+        made.extend(names.iter().map(|node| client(node)));
+    }
+    let mut pods = schedule(made, before, nodes)?;
+    address(&mut pods, cluster, nodes)?;
+    for pod in &mut pods {
+        fill_in(pod, nodes);
+    }
+    Ok(pods)
+}
+
+fn client(node: &str) -> MadePod {
+    let metadata = ObjectMeta {
+        name: Some(format!("client-{node}")),
+        namespace: Some(CLIENT_NAMESPACE.into()),
+        ..Default::default()
+    };
+    let spec = PodSpec { node_name: Some(node.to_owned()), ..Default::default() };
+    MadePod { pod: Pod { metadata, spec: Some(spec), status: None }, owner: None }
+}
+
+/// Puts each pod on a node: the one it names, the one it was on, or of those that its `nodeSelector` allows the one
+/// with the fewest pods of its owner, then the fewest pods.
+fn schedule(made: Vec<MadePod>, before: &Plan, nodes: &[NodePlan]) -> Result<Vec<PodPlan>> {
+    let mut load: BTreeMap<(&str, Option<String>), usize> = BTreeMap::new();
+    let mut pods = Vec::new();
+    for MadePod { pod: object, owner } in made {
+        let own_name = object.metadata.name.as_deref().unwrap_or_default();
+        let name = format!("{}/{own_name}", namespace_of(&object.metadata));
+        let spec = object.spec.as_ref();
+        let twin = before.pod(&name);
+        let named = spec.and_then(|spec| spec.node_name.as_deref()).or(twin.map(|twin| twin.node.as_str()));
+        let selector = spec.and_then(|spec| spec.node_selector.clone()).unwrap_or_default();
+        let allowed = nodes.iter().filter(|node| {
+            let labels = node.object.metadata.labels.as_ref();
+            named.is_none_or(|named| node.name == named)
+                && (named.is_some()
+                    || selector.iter().all(|(key, value)| labels.and_then(|l| l.get(key)) == Some(value)))
+        });
+        let of = |node: &str, owner: &Option<String>, load: &BTreeMap<_, usize>| {
+            nodes
+                .iter()
+                .find(|n| n.name == node)
+                .and_then(|n| load.get(&(n.name.as_str(), owner.clone())).copied())
+        };
+        let node = allowed.min_by_key(|node| {
+            let own = owner.as_ref().and_then(|_| of(&node.name, &owner, &load)).unwrap_or(0);
+            (own, of(&node.name, &None, &load).unwrap_or(0))
+        });
+        let node = node.ok_or_else(|| {
+            Error::plan(format!("Pod {name}"), "no node has the labels of its `nodeSelector`; label a Node")
+        })?;
+        *load.entry((&node.name, None)).or_default() += 1;
+        if owner.is_some() {
+            *load.entry((&node.name, owner)).or_default() += 1;
+        }
+        let host_network = spec.and_then(|spec| spec.host_network).unwrap_or(false);
+        let mut addresses = given_addresses(&object, &name)?;
+        if host_network {
+            addresses.clone_from(&node.addresses);
+        } else if let (true, Some(twin)) = (addresses.is_empty(), twin.filter(|twin| twin.node == node.name))
+        {
+            addresses.clone_from(&twin.addresses);
+        }
+        let ports = Default::default();
+        pods.push(PodPlan { name, node: node.name.clone(), addresses, host_network, ports, object });
+    }
+    Ok(pods)
+}
+
+fn given_addresses(pod: &Pod, name: &str) -> Result<Vec<IpAddr>> {
+    let Some(status) = &pod.status else { return Ok(Vec::new()) };
+    let mut texts: Vec<&String> = status.pod_ips.iter().flatten().map(|ip| &ip.ip).collect();
+    if texts.is_empty() {
+        texts.extend(&status.pod_ip);
+    }
+    let parsed = texts.into_iter().filter(|text| !text.is_empty()).map(|text| {
+        text.parse().map_err(|_| Error::plan(format!("Pod {name}"), format!("{text:?} is no IP address")))
+    });
+    parsed.collect()
+}
+
+/// Gives the pods that have no address one of each pod CIDR of their node, and none that a slice of the user names.
+fn address(pods: &mut [PodPlan], cluster: &Cluster, nodes: &[NodePlan]) -> Result<()> {
+    let mut taken: Vec<IpAddr> = pods.iter().flat_map(|pod| pod.addresses.clone()).collect();
+    for object in cluster.objects() {
+        if let Object::EndpointSlice(slice) = object {
+            let addresses = slice.endpoints.iter().flatten().flat_map(|endpoint| &endpoint.addresses);
+            taken.extend(addresses.filter_map(|address| address.parse::<IpAddr>().ok()));
+        }
+    }
+    for node in nodes {
+        // The network's first address is the node's, on the bridge.
+        let mut pools: Vec<AddressPool> =
+            node.pod_cidrs.iter().map(|net| AddressPool::new(net.trunc(), 2)).collect();
+        pools.iter_mut().for_each(|pool| taken.iter().for_each(|address| pool.reserve(*address)));
+        for pod in pods.iter_mut().filter(|pod| pod.node == node.name && pod.addresses.is_empty()) {
+            for pool in &mut pools {
+                let address = pool.take();
+                let full = || Error::plan(format!("Node {}", node.name), format!("{} is full", pool.net()));
+                pod.addresses.push(address.ok_or_else(full)?);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn fill_in(pod: &mut PodPlan, nodes: &[NodePlan]) {
+    let object = &mut pod.object;
+    object.metadata.namespace = Some(namespace_of(&object.metadata).to_owned());
+    object.spec.get_or_insert_default().node_name = Some(pod.node.clone());
+    let status = object.status.get_or_insert_with(PodStatus::default);
+    status.pod_ip = pod.addresses.first().map(IpAddr::to_string);
+    status.pod_ips = Some(pod.addresses.iter().map(|ip| PodIP { ip: ip.to_string() }).collect());
+    if let Some(node) = nodes.iter().find(|node| node.name == pod.node) {
+        status.host_ip = node.addresses.first().map(IpAddr::to_string);
+        status.host_ips = Some(node.addresses.iter().map(|ip| HostIP { ip: ip.to_string() }).collect());
+    }
+    status.phase.get_or_insert_with(|| "Running".into());
+    if !status.conditions.iter().flatten().any(|condition| condition.type_ == "Ready") {
+        let ready = PodCondition { type_: "Ready".into(), status: "True".into(), ..Default::default() };
+        status.conditions.get_or_insert_default().push(ready);
+    }
+}
+
+/// Pods for the endpoints of slices that no pod owns, so that a cluster's Services and EndpointSlices alone make a
+/// lab. Addresses outside of every pod CIDR whose node is not named lie outside of the cluster, and get none.
+pub(super) fn stand_ins(slices: &[EndpointSlice], pods: &[PodPlan], nodes: &[NodePlan]) -> Vec<PodPlan> {
+    let mut made: Vec<PodPlan> = Vec::new();
+    for slice in slices {
+        for endpoint in slice.endpoints.iter().flatten() {
+            let Some(address) = endpoint.addresses.first().and_then(|ip| ip.parse::<IpAddr>().ok()) else {
+                continue;
+            };
+            if pods.iter().chain(&made).any(|pod| pod.addresses.contains(&address)) {
+                continue;
+            }
+            let node = match endpoint.node_name.as_deref() {
+                Some(name) => nodes.iter().find(|node| node.name == name),
+                None => nodes.iter().find(|node| node.pod_cidrs.iter().any(|net| net.contains(&address))),
+            };
+            let Some(node) = node.filter(|node| !node.addresses.contains(&address)) else { continue };
+            let target = endpoint.target_ref.as_ref().and_then(|target| target.name.clone());
+            let own_name =
+                target.unwrap_or_else(|| format!("at-{}", address.to_string().replace([':', '.'], "-")));
+            let namespace = namespace_of(&slice.metadata).to_owned();
+            let name = format!("{namespace}/{own_name}");
+            let twin = made.iter_mut().find(|pod| pod.name == name && pod.node == node.name);
+            if let Some(twin) = twin.filter(|pod| !has_family(pod, Family::of(address))) {
+                twin.addresses.push(address);
+                continue;
+            }
+            let metadata =
+                ObjectMeta { name: Some(own_name), namespace: Some(namespace), ..Default::default() };
+            made.push(PodPlan {
+                name,
+                node: node.name.clone(),
+                addresses: vec![address],
+                host_network: false,
+                ports: Default::default(),
+                object: Pod { metadata, ..Default::default() },
+            });
+        }
+    }
+    made.iter_mut().for_each(|pod| fill_in(pod, nodes));
+    made
+}
+
+fn has_family(pod: &PodPlan, family: Family) -> bool {
+    pod.addresses.iter().any(|address| Family::of(*address) == family)
+}
