@@ -74,8 +74,13 @@ impl Conntrack {
         if let Some(kernel_filter) = filter.exactly_for_kernel()
             && self.filtered_delete_known()?
         {
-            self.delete_filtered(filter.family, &kernel_filter)?;
-            return Ok(Matched::ByKernel);
+            match self.delete_filtered(filter.family, &kernel_filter) {
+                // A kernel that knows filters, and not this one. It has deleted nothing.
+                Err(error) if matches!(error.errno(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
+                    tracing::debug!(%error, "filtered conntrack delete refused, deleting flow by flow");
+                }
+                outcome => return outcome.map(|()| Matched::ByKernel),
+            }
         }
         let question = Question::about(filter);
         self.delete_listed(&question, &mut |flow| Some(filter.matches(flow))).map(Matched::OneByOne)

@@ -197,4 +197,43 @@ mod tests {
             assert_eq!(found.as_deref(), picked, "{case}");
         }
     }
+
+    #[test]
+    fn only_default_routes_of_the_main_table_count() {
+        let (main, unicast) = (libc::RT_TABLE_MAIN, libc::RTN_UNICAST);
+        let hop = |link: u32| {
+            [&16u16.to_ne_bytes()[..], &[0, 0], &link.to_ne_bytes()[..], &[8, 0, 5, 0, 10, 0, 0, 1]].concat()
+        };
+        let hops = [hop(7), hop(8)].concat();
+        // (case, family, destination length, table, type, gateway, hops, link)
+        type Row<'a> = (&'a str, Family, u8, u8, u8, bool, &'a [u8], Option<u32>);
+        let rows: [Row; 9] = [
+            ("with a gateway", Family::V4, 0, main, unicast, true, &[], Some(2)),
+            ("straight onto the link", Family::V4, 0, main, unicast, false, &[], Some(2)),
+            ("IPv6 with a gateway", Family::V6, 0, main, unicast, true, &[], Some(2)),
+            ("IPv6 straight onto the link", Family::V6, 0, main, unicast, false, &[], None),
+            ("a network", Family::V4, 8, main, unicast, true, &[], None),
+            ("another table", Family::V4, 0, 100, unicast, true, &[], None),
+            ("a black hole", Family::V4, 0, main, libc::RTN_BLACKHOLE, false, &[], None),
+            ("several hops", Family::V4, 0, main, unicast, false, &hops, Some(7)),
+            ("several hops, IPv6", Family::V6, 0, main, unicast, false, &hops, Some(7)),
+        ];
+        for (case, family, length, table, kind, gateway, hops, link) in rows {
+            let batch = crate::message::Batch::of("test", libc::RTM_NEWROUTE, 0, |message| {
+                message.raw(&[family.number(), length, 0, 0, table, 0, 0, kind, 0, 0, 0, 0]);
+                message.u32(RTA_TABLE, table.into()).u32(RTA_PRIORITY, 5);
+                match hops {
+                    [] => message.u32(RTA_OIF, 2),
+                    hops => message.bytes(RTA_MULTIPATH, hops),
+                };
+                if gateway {
+                    message.bytes(RTA_GATEWAY, &[10, 0, 0, 1]);
+                }
+            });
+            let batch = batch.expect("short attributes");
+            let message = crate::message::Messages::new(batch.bytes()).next().expect("one").expect("whole");
+            let expected = link.map(|link| DefaultRoute { link, priority: 5 });
+            assert_eq!(parse(&message, family), Ok(expected), "{case}");
+        }
+    }
 }
