@@ -53,12 +53,12 @@ pub(super) fn parser() -> clap::Command {
         .help("Print the version, and exit");
     let render = Render::augment_args(with_settings(clap::Command::new("render")))
         .about("Print the rules for a state of the cluster, without touching the kernel")
-        .long_about(LIKE_THE_DAEMON_RENDER);
+        .after_help(ALL_SETTINGS);
     let diff = Diff::augment_args(with_settings(clap::Command::new("diff")))
         .about(
             "Print how the kernel differs from what a state of the cluster asks for; exit with 1 if it does",
         )
-        .long_about(LIKE_THE_DAEMON_DIFF);
+        .after_help(ALL_SETTINGS);
     clap::Command::new("portcullis")
         .about("Serves Kubernetes Services on this node from the kernel, as kube-proxy does")
         .disable_version_flag(true)
@@ -79,11 +79,8 @@ pub(super) fn parser() -> clap::Command {
         .subcommand(clap::Command::new("version").about("Print the version"))
 }
 
-const LIKE_THE_DAEMON_RENDER: &str = "Print the rules for a state of the cluster, without touching the kernel.\n\n\
-    All settings of the daemon are flags here, too (see portcullis --help), and beat those of the file in --config.";
-const LIKE_THE_DAEMON_DIFF: &str = "Print how the kernel differs from what a state of the cluster asks for, as a \
-    unified diff by Service. The exit code is 1 if it does.\n\n\
-    All settings of the daemon are flags here, too (see portcullis --help), and beat those of the file in --config.";
+const ALL_SETTINGS: &str =
+    "All settings of the daemon are flags here, too (see portcullis --help), and beat those of the file.";
 
 /// The settings that the help of a subcommand shows; all others are accepted as well.
 const SHOWN: [&str; 4] = ["config", "mode", "manifests", "kubeconfig"];

@@ -4,6 +4,10 @@
 //! `--masquerade-all` is for every mode, `--iptables-sync-period` for iptables and nftables mode. The
 //! mode, in turn, has two flags, of which the later row wins. What has no effect here has no name in our TOML.
 
+mod kernel;
+
+use kernel::{CONNTRACK, IPTABLES, IPVS, NFTABLES};
+
 use super::setting::Setting;
 use super::slot::Slot;
 
@@ -32,16 +36,27 @@ pub(super) fn settings() -> impl Iterator<Item = &'static Setting> {
 }
 
 const ACTIONS: &[Setting] = &[
-    Setting::new(|s| Slot::Text(&mut s.actions.config))
-        .lasting_flag("config", "Read the settings from this file: a KubeProxyConfiguration (YAML or JSON) or Portcullis' TOML. As in kube-proxy, most other flags are then ignored (with a warning)"),
-    Setting::new(|s| Slot::Text(&mut s.actions.write_config_to))
-        .lasting_flag("write-config-to", "Write the settings as a KubeProxyConfiguration to this file, and exit"),
-    Setting::new(|s| Slot::Bool(&mut s.actions.cleanup))
-        .lasting_flag("cleanup", "Remove what any mode has left in the kernel, and exit (as the subcommand of that name)"),
-    Setting::new(|s| Slot::Bool(&mut s.actions.init_only))
-        .lasting_flag("init-only", "Do what needs full root privileges, and exit; CAP_NET_ADMIN is enough for the next start"),
-    Setting::new(|s| Slot::Bool(&mut s.actions.once))
-        .lasting_flag("once", "Sync once and exit, leaving the rules in place. The exit code is 0 if every Service is served"),
+    Setting::new(|s| Slot::Text(&mut s.actions.config)).lasting_flag(
+        "config",
+        "Read the settings from this file: a KubeProxyConfiguration (YAML or JSON) or Portcullis' TOML. \
+             As in kube-proxy, most other flags are then ignored (with a warning)",
+    ),
+    Setting::new(|s| Slot::Text(&mut s.actions.write_config_to)).lasting_flag(
+        "write-config-to",
+        "Write the settings as a KubeProxyConfiguration to this file, and exit",
+    ),
+    Setting::new(|s| Slot::Bool(&mut s.actions.cleanup)).lasting_flag(
+        "cleanup",
+        "Remove what any mode has left in the kernel, and exit (as the subcommand of that name)",
+    ),
+    Setting::new(|s| Slot::Bool(&mut s.actions.init_only)).lasting_flag(
+        "init-only",
+        "Do what needs full root privileges, and exit; CAP_NET_ADMIN is enough for the next start",
+    ),
+    Setting::new(|s| Slot::Bool(&mut s.actions.once)).lasting_flag(
+        "once",
+        "Sync once and exit, leaving the rules in place. The exit code is 0 if every Service is served",
+    ),
 ];
 
 const GENERAL: &[Setting] = &[
@@ -52,39 +67,62 @@ const GENERAL: &[Setting] = &[
     Setting::new(|s| Slot::Text(&mut s.mode))
         .yaml("mode")
         .toml("mode")
-        .lasting_flag("mode", "How to serve Services: iptables (the default), ipvs or nftables. Also counts beside --config")
+        .lasting_flag(
+            "mode",
+            "How to serve Services: iptables (the default), ipvs or nftables. Also counts beside --config",
+        )
         .typed("ProxyMode"),
     Setting::new(|s| Slot::Text(&mut s.manifests))
         .toml("manifests")
-        .lasting_flag("manifests", "Take the cluster's objects from this file or folder of YAML or JSON instead of an API server, and follow its changes")
+        .lasting_flag(
+            "manifests",
+            "Take the cluster's objects from this file or folder of YAML or JSON instead of an API server, \
+             and follow its changes",
+        )
         .typed("path"),
     Setting::new(|s| Slot::Text(&mut s.hostname_override))
         .yaml("hostnameOverride")
         .toml("hostname-override")
-        .lasting_flag("hostname-override", "The name of the Node this runs on. Without it, the host name in lower case"),
+        .lasting_flag(
+            "hostname-override",
+            "The name of the Node this runs on. Without it, the host name in lower case",
+        ),
     Setting::new(|s| Slot::Text(&mut s.bind_address))
         .yaml("bindAddress")
         .toml("bind-address")
         .zero_is_default()
-        .flag("bind-address", "The node's primary address, where the one in its Node object is not to be used. Nothing is bound to it, whatever the name says; its family is the primary one; ignored with --config")
+        .flag(
+            "bind-address",
+            "The node's primary address, where the one in its Node object is not to be used. Nothing is \
+             bound to it, whatever the name says; its family is the primary one; ignored with --config",
+        )
         .typed("ip"),
     Setting::new(|s| Slot::List(&mut s.node_port_addresses))
         .yaml("nodePortAddresses")
         .toml("nodeport-addresses")
-        .flag("nodeport-addresses", "The addresses of the node on which NodePorts are served: CIDRs, or \"primary\" for those of the Node object. \"localhost\" may be added. Without it, all addresses (in nftables mode: primary); ignored with --config"),
-    Setting::new(|s| Slot::Integer(&mut s.oom_score_adj))
-        .yaml("oomScoreAdj")
-        .toml("oom-score-adj")
-        .flag("oom-score-adj", "How gladly the kernel kills this process when memory runs out, from -1000 (never) to 1000; ignored with --config"),
+        .flag(
+            "nodeport-addresses",
+            "The addresses of the node on which NodePorts are served: CIDRs, or \"primary\" for those of \
+             the Node object. \"localhost\" may be added. Without it, all addresses (in nftables mode: \
+             primary); ignored with --config",
+        ),
+    Setting::new(|s| Slot::Integer(&mut s.oom_score_adj)).yaml("oomScoreAdj").toml("oom-score-adj").flag(
+        "oom-score-adj",
+        "How gladly the kernel kills this process when memory runs out, from -1000 (never) to 1000; \
+             ignored with --config",
+    ),
     Setting::new(|s| Slot::Duration(&mut s.config_sync_period))
         .yaml("configSyncPeriod")
         .toml("config-sync-period")
         .zero_is_default()
-        .flag("config-sync-period", "How often everything known from the API server is looked at anew; more than 0"),
-    Setting::new(|s| Slot::Gates(&mut s.feature_gates))
-        .yaml("featureGates")
-        .toml("feature-gates")
-        .flag("feature-gates", "Kubernetes' feature gates, as GATE=true,GATE=false. Those of kube-proxy v1.36 are known"),
+        .flag(
+            "config-sync-period",
+            "How often everything known from the API server is looked at anew; more than 0",
+        ),
+    Setting::new(|s| Slot::Gates(&mut s.feature_gates)).yaml("featureGates").toml("feature-gates").flag(
+        "feature-gates",
+        "Kubernetes' feature gates, as GATE=true,GATE=false. Those of kube-proxy v1.36 are known",
+    ),
     Setting::new(|s| Slot::Bool(&mut s.enable_profiling))
         .yaml("enableProfiling")
         .unused("there are no Go profiles to serve at /debug/pprof")
@@ -95,7 +133,11 @@ const API_SERVER: &[Setting] = &[
     Setting::new(|s| Slot::Text(&mut s.client_connection.kubeconfig))
         .yaml("clientConnection.kubeconfig")
         .toml("api-server.kubeconfig")
-        .flag("kubeconfig", "How to reach the API server, and as whom. Without it, and without --master: as a pod of the cluster"),
+        .flag(
+            "kubeconfig",
+            "How to reach the API server, and as whom. Without it, and without --master: as a pod of the \
+             cluster",
+        ),
     Setting::new(|s| Slot::Text(&mut s.master))
         .toml("api-server.master")
         .lasting_flag("master", "The API server's URL; beats the one in the kubeconfig"),
@@ -108,7 +150,10 @@ const API_SERVER: &[Setting] = &[
         .yaml("clientConnection.burst")
         .toml("api-server.burst")
         .zero_is_default()
-        .flag("kube-api-burst", "Requests to the API server that may come at once before --kube-api-qps holds them back"),
+        .flag(
+            "kube-api-burst",
+            "Requests to the API server that may come at once before --kube-api-qps holds them back",
+        ),
     Setting::new(|s| Slot::Text(&mut s.client_connection.content_type))
         .yaml("clientConnection.contentType")
         .zero_is_default()
@@ -124,189 +169,71 @@ const LISTENERS: &[Setting] = &[
         .yaml("healthzBindAddress")
         .toml("healthz-bind-address")
         .zero_is_default()
-        .flag("healthz-bind-address", "Where /healthz and /livez are served: an IP address, or one with a port. Empty for nowhere; ignored with --config")
+        .flag(
+            "healthz-bind-address",
+            "Where /healthz and /livez are served: an IP address, or one with a port. Empty for nowhere; \
+             ignored with --config",
+        )
         .typed("ipport"),
     Setting::new(|s| Slot::Text(&mut s.metrics_bind_address))
         .yaml("metricsBindAddress")
         .toml("metrics-bind-address")
         .zero_is_default()
-        .flag("metrics-bind-address", "Where /metrics is served: an IP address, or one with a port. Empty for nowhere; ignored with --config")
+        .flag(
+            "metrics-bind-address",
+            "Where /metrics is served: an IP address, or one with a port. Empty for nowhere; ignored with \
+             --config",
+        )
         .typed("ipport"),
     Setting::new(|s| Slot::Bool(&mut s.bind_address_hard_fail))
         .yaml("bindAddressHardFail")
         .toml("bind-address-hard-fail")
-        .flag("bind-address-hard-fail", "End if a port that is to be listened on is taken, rather than trying again"),
+        .flag(
+            "bind-address-hard-fail",
+            "End if a port that is to be listened on is taken, rather than trying again",
+        ),
     Setting::new(|s| Slot::Text(&mut s.show_hidden_metrics_for_version))
         .yaml("showHiddenMetricsForVersion")
         .unused("no metric is hidden")
-        .flag("show-hidden-metrics-for-version", "Accepted for kube-proxy's sake, without effect: the previous minor version of Kubernetes, 1.35; ignored with --config"),
+        .flag(
+            "show-hidden-metrics-for-version",
+            "Accepted for kube-proxy's sake, without effect: the previous minor version of Kubernetes, \
+             1.35; ignored with --config",
+        ),
 ];
 
 const DETECT_LOCAL: &[Setting] = &[
     Setting::new(|s| Slot::Text(&mut s.detect_local_mode))
         .yaml("detectLocalMode")
         .toml("detect-local.mode")
-        .flag("detect-local-mode", "How the traffic of this node's pods is told from other traffic: ClusterCIDR (the default), NodeCIDR, BridgeInterface or InterfaceNamePrefix; ignored with --config")
+        .flag(
+            "detect-local-mode",
+            "How the traffic of this node's pods is told from other traffic: ClusterCIDR (the default), \
+             NodeCIDR, BridgeInterface or InterfaceNamePrefix; ignored with --config",
+        )
         .typed("LocalMode"),
     Setting::new(|s| Slot::Joined(&mut s.cluster_cidrs))
         .yaml("clusterCIDR")
         .toml("detect-local.cluster-cidrs")
-        .flag("cluster-cidr", "For the mode ClusterCIDR: the pods' addresses, one CIDR or, with two families, one of each with a comma between; ignored with --config"),
+        .flag(
+            "cluster-cidr",
+            "For the mode ClusterCIDR: the pods' addresses, one CIDR or, with two families, one of each \
+             with a comma between; ignored with --config",
+        ),
     Setting::new(|s| Slot::Text(&mut s.bridge_interface))
         .yaml("detectLocal.bridgeInterface")
         .toml("detect-local.bridge-interface")
-        .flag("pod-bridge-interface", "For the mode BridgeInterface: the bridge from which the pods' traffic comes"),
+        .flag(
+            "pod-bridge-interface",
+            "For the mode BridgeInterface: the bridge from which the pods' traffic comes",
+        ),
     Setting::new(|s| Slot::Text(&mut s.interface_name_prefix))
         .yaml("detectLocal.interfaceNamePrefix")
         .toml("detect-local.interface-name-prefix")
-        .flag("pod-interface-name-prefix", "For the mode InterfaceNamePrefix: how the names of the interfaces begin from which the pods' traffic comes"),
-];
-
-const IPTABLES: &[Setting] = &[
-    Setting::new(|s| Slot::Bool(&mut s.iptables.masquerade_all))
-        .yaml("iptables.masqueradeAll")
-        .toml("iptables.masquerade-all")
-        .flag("masquerade-all", "Give all traffic to cluster IPs the node's source address (some CNI plugins need it)"),
-    Setting::new(|s| Slot::Integer(&mut s.iptables.masquerade_bit))
-        .yaml("iptables.masqueradeBit")
-        .toml("iptables.masquerade-bit")
-        .flag("iptables-masquerade-bit", "In iptables and ipvs mode: the bit of the packet mark that asks for masquerading, 0 to 31"),
-    Setting::new(|s| Slot::Bool(&mut s.iptables.localhost_node_ports))
-        .yaml("iptables.localhostNodePorts")
-        .toml("iptables.localhost-nodeports")
-        .flag("iptables-localhost-nodeports", "In iptables mode: serve NodePorts on 127.0.0.1, too (IPv4 only)"),
-    Setting::new(|s| Slot::Duration(&mut s.iptables.sync_period))
-        .yaml("iptables.syncPeriod")
-        .toml("iptables.sync-period")
-        .zero_is_default()
-        .flag("iptables-sync-period", "In iptables and nftables mode: how often the rules are looked after though nothing changed; more than 0"),
-    Setting::new(|s| Slot::Duration(&mut s.iptables.min_sync_period))
-        .yaml("iptables.minSyncPeriod")
-        .toml("iptables.min-sync-period")
-        .zero_is_default()
-        .flag("iptables-min-sync-period", "In iptables and nftables mode: the least time between two syncs; 0 for one at every change"),
-];
-
-const IPVS: &[Setting] = &[
-    Setting::new(|s| Slot::Text(&mut s.ipvs.scheduler))
-        .yaml("ipvs.scheduler")
-        .toml("ipvs.scheduler")
-        .flag("ipvs-scheduler", "In ipvs mode: the scheduler, by the kernel's name for it; rr without it"),
-    Setting::new(|s| Slot::List(&mut s.ipvs.exclude_cidrs))
-        .yaml("ipvs.excludeCIDRs")
-        .toml("ipvs.exclude-cidrs")
         .flag(
-            "ipvs-exclude-cidrs",
-            "In ipvs mode: virtual servers with addresses in these CIDRs belong to others and stay",
-        ),
-    Setting::new(|s| Slot::Bool(&mut s.ipvs.strict_arp)).yaml("ipvs.strictARP").toml("ipvs.strict-arp").flag(
-        "ipvs-strict-arp",
-        "In ipvs mode: answer ARP only for addresses of the asked interface (arp_ignore 1, arp_announce 2)",
-    ),
-    Setting::new(|s| Slot::Duration(&mut s.ipvs.tcp_timeout))
-        .yaml("ipvs.tcpTimeout")
-        .toml("ipvs.tcp-timeout")
-        .flag(
-            "ipvs-tcp-timeout",
-            "In ipvs mode: how long an idle TCP connection is kept; 0 leaves the kernel's setting",
-        ),
-    Setting::new(|s| Slot::Duration(&mut s.ipvs.tcp_fin_timeout))
-        .yaml("ipvs.tcpFinTimeout")
-        .toml("ipvs.tcp-fin-timeout")
-        .flag(
-            "ipvs-tcpfin-timeout",
-            "In ipvs mode: how long a TCP connection is kept after a FIN; 0 leaves the kernel's setting",
-        ),
-    Setting::new(|s| Slot::Duration(&mut s.ipvs.udp_timeout))
-        .yaml("ipvs.udpTimeout")
-        .toml("ipvs.udp-timeout")
-        .flag(
-            "ipvs-udp-timeout",
-            "In ipvs mode: how long an idle UDP flow is kept; 0 leaves the kernel's setting",
-        ),
-    Setting::new(|s| Slot::Duration(&mut s.ipvs.sync_period))
-        .yaml("ipvs.syncPeriod")
-        .toml("ipvs.sync-period")
-        .zero_is_default()
-        .flag(
-            "ipvs-sync-period",
-            "In ipvs mode: how often the rules are looked after though nothing changed; more than 0",
-        ),
-    Setting::new(|s| Slot::Duration(&mut s.ipvs.min_sync_period))
-        .yaml("ipvs.minSyncPeriod")
-        .toml("ipvs.min-sync-period")
-        .flag(
-            "ipvs-min-sync-period",
-            "In ipvs mode: the least time between two syncs; 0 for one at every change",
-        ),
-];
-
-const NFTABLES: &[Setting] = &[
-    Setting::new(|s| Slot::Bool(&mut s.nftables.masquerade_all))
-        .yaml("nftables.masqueradeAll")
-        .toml("nftables.masquerade-all")
-        .flag("masquerade-all", ""),
-    Setting::new(|s| Slot::Integer(&mut s.nftables.masquerade_bit))
-        .yaml("nftables.masqueradeBit")
-        .toml("nftables.masquerade-bit"),
-    Setting::new(|s| Slot::Duration(&mut s.nftables.sync_period))
-        .yaml("nftables.syncPeriod")
-        .toml("nftables.sync-period")
-        .zero_is_default()
-        .flag("iptables-sync-period", ""),
-    Setting::new(|s| Slot::Duration(&mut s.nftables.min_sync_period))
-        .yaml("nftables.minSyncPeriod")
-        .toml("nftables.min-sync-period")
-        .zero_is_default()
-        .flag("iptables-min-sync-period", ""),
-];
-
-const CONNTRACK: &[Setting] = &[
-    Setting::new(|s| Slot::Integer(&mut s.conntrack.max_per_core))
-        .yaml("conntrack.maxPerCore")
-        .toml("conntrack.max-per-core")
-        .flag(
-            "conntrack-max-per-core",
-            "Connections that the kernel may track, for each core; 0 leaves the kernel's limit",
-        ),
-    Setting::new(|s| Slot::Integer(&mut s.conntrack.min))
-        .yaml("conntrack.min")
-        .toml("conntrack.min")
-        .flag("conntrack-min", "Connections that the kernel may track at least, however few cores there are"),
-    Setting::new(|s| Slot::Duration(&mut s.conntrack.tcp_established_timeout))
-        .yaml("conntrack.tcpEstablishedTimeout")
-        .toml("conntrack.tcp-established-timeout")
-        .flag(
-            "conntrack-tcp-timeout-established",
-            "How long an idle established TCP connection is tracked; 0 leaves the kernel's setting",
-        ),
-    Setting::new(|s| Slot::Duration(&mut s.conntrack.tcp_close_wait_timeout))
-        .yaml("conntrack.tcpCloseWaitTimeout")
-        .toml("conntrack.tcp-close-wait-timeout")
-        .flag(
-            "conntrack-tcp-timeout-close-wait",
-            "How long a TCP connection in CLOSE_WAIT is tracked; 0 leaves the kernel's setting",
-        ),
-    Setting::new(|s| Slot::Bool(&mut s.conntrack.tcp_be_liberal))
-        .yaml("conntrack.tcpBeLiberal")
-        .toml("conntrack.tcp-be-liberal")
-        .flag(
-            "conntrack-tcp-be-liberal",
-            "Do not call TCP packets outside of the window invalid (nf_conntrack_tcp_be_liberal)",
-        ),
-    Setting::new(|s| Slot::Duration(&mut s.conntrack.udp_timeout))
-        .yaml("conntrack.udpTimeout")
-        .toml("conntrack.udp-timeout")
-        .flag(
-            "conntrack-udp-timeout",
-            "How long an unanswered UDP flow is tracked; 0 leaves the kernel's setting",
-        ),
-    Setting::new(|s| Slot::Duration(&mut s.conntrack.udp_stream_timeout))
-        .yaml("conntrack.udpStreamTimeout")
-        .toml("conntrack.udp-stream-timeout")
-        .flag(
-            "conntrack-udp-timeout-stream",
-            "How long an answered UDP flow is tracked; 0 leaves the kernel's setting",
+            "pod-interface-name-prefix",
+            "For the mode InterfaceNamePrefix: how the names of the interfaces begin from which the pods' \
+             traffic comes",
         ),
 ];
 

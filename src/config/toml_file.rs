@@ -27,7 +27,10 @@ fn mapping(table: &DeTable<'_>, lines: &Lines) -> Vec<Entry> {
         key: key.get_ref().to_string(),
         node: node(value, lines),
     });
-    entries.collect()
+    let mut entries: Vec<Entry> = entries.collect();
+    // The parser sorts by key; messages come in the file's order.
+    entries.sort_by_key(|entry| entry.line);
+    entries
 }
 
 fn node(value: &Spanned<DeValue<'_>>, lines: &Lines) -> Node {

@@ -16,7 +16,17 @@ pub(super) fn parse(text: &str) -> Result<Node, Malformed> {
     };
     serde_saphyr::from_str_with_options::<Spanned<Tree>>(text, options)
         .map(Node::from)
-        .map_err(|error| Malformed { line: error.location().and_then(line_of), message: error.to_string() })
+        .map_err(|error| Malformed { line: error.location().and_then(line_of), message: message_of(&error) })
+}
+
+/// The parser's words, save where they are for programmers.
+fn message_of(error: &serde_saphyr::Error) -> String {
+    match error.without_snippet() {
+        serde_saphyr::Error::MultipleDocuments { .. } => {
+            "a second document; a configuration is one".to_owned()
+        }
+        other => other.to_string(),
+    }
 }
 
 fn line_of(location: Location) -> Option<usize> {
@@ -153,7 +163,8 @@ mod tests {
 
     #[test]
     fn malformed_text_has_a_line() {
-        let malformed = parse("a: 1\nb: [\n").expect_err("an open bracket");
-        assert!(malformed.line.is_some(), "{malformed:?}");
+        for (text, line) in [("a: 1\nb: ]\n", 2), ("a:\n\tb: 1\n", 2), ("a: 1\n---\nb: 1\n", 3)] {
+            assert_eq!(parse(text).expect_err(text).line, Some(line), "{text:?}");
+        }
     }
 }

@@ -264,6 +264,7 @@ fn files_that_cannot_be_used_at_all() {
     assert_eq!(errors(&invocation), ["/none: cannot read the configuration file: entity not found"]);
     for (name, text, start) in [
         ("f.yaml", "a: [\n", "f.yaml:"),
+        ("f.yaml", "a: 1\n---\nb: 1\n", "f.yaml:3: not valid YAML: a second document"),
         ("f.toml", "mode = \n", "f.toml:1: not valid TOML: "),
         ("f.toml", "mode = \"ipvs\"\nmode = \"ipvs\"\n", "f.toml:2: not valid TOML: duplicate key"),
     ] {
