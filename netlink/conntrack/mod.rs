@@ -4,7 +4,7 @@
 //! Since 5.8 a dump takes a filter (`CTA_FILTER`); older kernels ignore it and list everything of the family.
 //! Every flow is checked again here, so both give the same flows, and only the cost differs.
 //!
-//! Since 6.8 a *delete* takes the same filter, and here a misunderstanding would be a disaster: a delete
+//! Recent kernels (6.18 is one, 6.1 is not) take the same filter for a *delete*, and here a misunderstanding would be a disaster: a delete
 //! request without a tuple flushes the table, and kernels before 5.8 don't know the attribute that says
 //! "only these". Hence three rules:
 //! 1. No filtered delete is sent before the kernel has shown that it knows them. The question is a filtered
@@ -14,8 +14,8 @@
 //! 2. A filtered delete always carries an original tuple, so a kernel that ignored the filter would look for
 //!    one flow of that name: it would find the name incomplete, or delete one flow that was meant.
 //! 3. Only those conditions are left to the kernel that it gets right. As of 6.18 it inverts the comparison
-//!    of IPv6 addresses, ignores ports of anything but TCP and UDP, and some versions take zone 0 for any
-//!    zone. Filters with such conditions go the other way.
+//!    of IPv6 addresses (seen: the flows of all *other* addresses vanish) and ignores ports of anything but
+//!    TCP and UDP; and some versions take zone 0 for any zone. Filters with such conditions go the other way.
 //!
 //! The other way is a dump and single deletes, each by original tuple, zone and id, so that a flow which took
 //! the place of a vanished one stays.

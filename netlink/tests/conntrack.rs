@@ -378,3 +378,23 @@ fn another_namespaces_flows_stay() {
         assert_eq!(keys(&listed(&mut here)), keys([&made]));
     });
 }
+
+#[test]
+fn flows_that_vanish_meanwhile_do_not_count() {
+    inside(|| {
+        let (mut conntrack, mut somebody) = (Conntrack::open().unwrap(), Conntrack::open().unwrap());
+        let flows: Vec<_> = (0..1000).map(|client| flow(Family::V4, UDP, client, 1, client % 2)).collect();
+        conntrack.create(&flows, TIMEOUT).unwrap();
+        let taken = host(Family::V4, 3, 0);
+        let done = conntrack
+            .delete_where(&[Family::V4], &[UDP], |flow| {
+                if flow.reply.source == taken {
+                    somebody.delete(flow).unwrap();
+                }
+                true
+            })
+            .unwrap();
+        assert_eq!(done.deleted, 500, "{done:?}");
+        assert_eq!(listed(&mut conntrack), []);
+    });
+}
