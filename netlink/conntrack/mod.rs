@@ -4,9 +4,9 @@
 //! Since 5.8 a dump takes a filter (`CTA_FILTER`); older kernels ignore it and list everything of the family.
 //! Every flow is checked again here, so both give the same flows, and only the cost differs.
 //!
-//! Recent kernels (6.18 is one, 6.1 is not) take the same filter for a *delete*, and here a misunderstanding would be a disaster: a delete
-//! request without a tuple flushes the table, and kernels before 5.8 don't know the attribute that says
-//! "only these". Hence three rules:
+//! Recent kernels (6.18 is one, 6.1 is not) take the same filter for a *delete*, and here a misunderstanding
+//! would be a disaster: a delete request without a tuple flushes the table, and kernels before 5.8 don't know
+//! the attribute that says "only these". Hence three rules:
 //! 1. No filtered delete is sent before the kernel has shown that it knows them. The question is a filtered
 //!    delete that no kernel can carry out: with an impossible filter flag, for which a kernel that knows
 //!    filters refuses it (`EOPNOTSUPP` or `EINVAL`), and with the full name of one flow that cannot exist,
