@@ -74,7 +74,9 @@ impl Conditions {
     /// From its parts.
     pub fn new(ready: bool, serving: bool, terminating: bool) -> Self {
         let bit = |set: bool, bit: u8| if set { bit } else { 0 };
-        Conditions(bit(ready, Self::READY) | bit(serving, Self::SERVING) | bit(terminating, Self::TERMINATING))
+        Conditions(
+            bit(ready, Self::READY) | bit(serving, Self::SERVING) | bit(terminating, Self::TERMINATING),
+        )
     }
 
     /// It takes new connections.
@@ -176,12 +178,20 @@ impl Wire {
             && !labels.contains_key(SERVICE_PROXY_NAME_LABEL);
         let service = labels.get(SERVICE_NAME_LABEL).filter(|name| !name.is_empty() && concerns_us);
         let service = service.map(|name| NamespacedName::new(self.metadata.namespace(), name));
-        let trigger_time = self.metadata.annotations.get(TRIGGER_TIME_ANNOTATION).and_then(|t| t.parse().ok());
+        let trigger_time =
+            self.metadata.annotations.get(TRIGGER_TIME_ANNOTATION).and_then(|t| t.parse().ok());
         let key = self.metadata.key();
         if service.is_none() {
-            return EndpointSlice { key, service, ports: Box::default(), endpoints: Box::default(), trigger_time };
+            return EndpointSlice {
+                key,
+                service,
+                ports: Box::default(),
+                endpoints: Box::default(),
+                trigger_time,
+            };
         }
-        let endpoints = self.endpoints.into_iter().enumerate().filter_map(|(i, e)| e.slim(i, family, problems));
+        let endpoints =
+            self.endpoints.into_iter().enumerate().filter_map(|(i, e)| e.slim(i, family, problems));
         let endpoints = endpoints.collect();
         let ports = self.ports.into_iter().enumerate().filter_map(|(i, p)| p.slim(i, problems)).collect();
         EndpointSlice { key, service, ports, endpoints, trigger_time }

@@ -136,7 +136,8 @@ impl Wire {
     pub(crate) fn slim(self, problems: &mut Vec<Problem>) -> NetworkPolicy {
         let types = &self.spec.policy_types;
         // policyTypes left out: ingress always, egress where there is an egress rule (API reference).
-        let concerns = |name: &str, default| if types.is_empty() { default } else { types.iter().any(|t| t == name) };
+        let concerns =
+            |name: &str, default| if types.is_empty() { default } else { types.iter().any(|t| t == name) };
         let (ingress, egress) = (concerns("Ingress", true), concerns("Egress", !self.spec.egress.is_empty()));
         let mut rules = |direction: &str, rules: Vec<WireRule>| -> Box<[Rule]> {
             let slim = |(i, rule): (usize, WireRule)| rule.slim(&format!("spec.{direction}[{i}]"), problems);
@@ -155,10 +156,18 @@ impl Wire {
 
 impl WireRule {
     fn slim(self, path: &str, problems: &mut Vec<Problem>) -> Rule {
-        let peers: Box<[Peer]> =
-            self.peers.into_iter().enumerate().map(|(i, p)| p.slim(&format!("{path}.peers[{i}]"), problems)).collect();
-        let ports: Box<[Port]> =
-            self.ports.into_iter().enumerate().map(|(i, p)| p.slim(&format!("{path}.ports[{i}]"), problems)).collect();
+        let peers: Box<[Peer]> = self
+            .peers
+            .into_iter()
+            .enumerate()
+            .map(|(i, p)| p.slim(&format!("{path}.peers[{i}]"), problems))
+            .collect();
+        let ports: Box<[Port]> = self
+            .ports
+            .into_iter()
+            .enumerate()
+            .map(|(i, p)| p.slim(&format!("{path}.ports[{i}]"), problems))
+            .collect();
         Rule { peers: (!peers.is_empty()).then_some(peers), ports: (!ports.is_empty()).then_some(ports) }
     }
 }
@@ -182,7 +191,11 @@ impl WirePeer {
                 Some(net) => excepted.push(net),
                 // Leaving out an exception would open more than was meant.
                 None => {
-                    problems.push(Problem::new(format!("{path}.ipBlock.except[{i}]"), text, "an address block"));
+                    problems.push(Problem::new(
+                        format!("{path}.ipBlock.except[{i}]"),
+                        text,
+                        "an address block",
+                    ));
                     return Peer::Nothing;
                 }
             }
@@ -205,9 +218,12 @@ impl WirePort {
         let valid = |n: i64| u16::try_from(n).ok().filter(|n| *n > 0);
         let number = match (self.port, self.end_port) {
             (None, None) => Some(PortNumber::Any),
-            (Some(IntOrString::String(name)), None) if !name.is_empty() => Some(PortNumber::Named(Name::new(&name))),
+            (Some(IntOrString::String(name)), None) if !name.is_empty() => {
+                Some(PortNumber::Named(Name::new(&name)))
+            }
             (Some(IntOrString::Int(first)), last) => {
-                let range = valid(first).zip(valid(last.unwrap_or(first))).filter(|(first, last)| first <= last);
+                let range =
+                    valid(first).zip(valid(last.unwrap_or(first))).filter(|(first, last)| first <= last);
                 range.map(|(first, last)| PortNumber::Range(first, last))
             }
             _ => None,

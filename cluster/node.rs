@@ -92,7 +92,11 @@ impl Wire {
         let pod_cidrs = cidrs.iter().enumerate().filter_map(|(i, text)| {
             let cidr = parse_cidr(text);
             if cidr.is_none() {
-                problems.push(Problem::new(format!("spec.podCIDRs[{i}]"), text, "an address block such as 10.244.1.0/24"));
+                problems.push(Problem::new(
+                    format!("spec.podCIDRs[{i}]"),
+                    text,
+                    "an address block such as 10.244.1.0/24",
+                ));
             }
             cidr
         });
@@ -103,7 +107,11 @@ impl Wire {
                 .filter_map(|(i, a)| {
                     let ip = parse_ip(&a.address);
                     if ip.is_none() {
-                        problems.push(Problem::new(format!("status.addresses[{i}]"), &a.address, "an IP address"));
+                        problems.push(Problem::new(
+                            format!("status.addresses[{i}]"),
+                            &a.address,
+                            "an IP address",
+                        ));
                     }
                     ip
                 })

@@ -161,7 +161,9 @@ impl Object {
             Kind::EndpointSlice => {
                 from_value(value).map(|w: endpoint_slice::Wire| Object::EndpointSlice(w.slim(p)))
             }
-            Kind::ServiceCidr => from_value(value).map(|w: service_cidr::Wire| Object::ServiceCidr(w.slim(p))),
+            Kind::ServiceCidr => {
+                from_value(value).map(|w: service_cidr::Wire| Object::ServiceCidr(w.slim(p)))
+            }
             Kind::Namespace => from_value(value).map(|w: namespace::Wire| Object::Namespace(w.slim())),
             Kind::Pod => from_value(value).map(|w: pod::Wire| Object::Pod(w.slim(p))),
             Kind::NetworkPolicy => {
@@ -220,7 +222,9 @@ impl ObjectError {
 /// # Errors
 /// It has no name.
 pub fn key_of(kind: Kind, value: &Value) -> Result<ObjectKey, ObjectError> {
-    let text = |field: &str| value.get("metadata").and_then(|m| m.get(field)).and_then(Value::as_str).unwrap_or_default();
+    let text = |field: &str| {
+        value.get("metadata").and_then(|m| m.get(field)).and_then(Value::as_str).unwrap_or_default()
+    };
     let name = text("name");
     if name.is_empty() {
         return Err(ObjectError::NoName { kind });

@@ -107,7 +107,8 @@ impl Wire {
         });
         let ips = ips.collect();
         // Init containers that restart (KEP-753) run beside the others, so their ports count.
-        let sidecars = self.spec.init_containers.iter().filter(|c| c.restart_policy.as_deref() == Some("Always"));
+        let sidecars =
+            self.spec.init_containers.iter().filter(|c| c.restart_policy.as_deref() == Some("Always"));
         let ports = self.spec.containers.iter().chain(sidecars).flat_map(|c| &c.ports);
         let named_ports = ports.filter_map(|p| {
             Some(NamedPort {

@@ -160,12 +160,14 @@ impl Wire {
             && (matches!(kind, "NodePort" | "LoadBalancer") || !spec.external_ips.is_empty());
         let vips = self.status.load_balancer.ingress.iter().enumerate();
         let vips = vips.filter(|(_, i)| i.ip_mode.as_deref() != Some("Proxy"));
-        let vips = vips.filter_map(|(i, ingress)| ingress.ip.as_ref().filter(|ip| !ip.is_empty()).map(|ip| (i, ip)));
+        let vips =
+            vips.filter_map(|(i, ingress)| ingress.ip.as_ref().filter(|ip| !ip.is_empty()).map(|ip| (i, ip)));
         let affinity = (spec.session_affinity.as_deref() == Some("ClientIP")).then(|| {
             let client_ip = spec.session_affinity_config.and_then(|c| c.client_ip);
             client_ip.and_then(|c| c.timeout_seconds).unwrap_or(DEFAULT_AFFINITY_SECONDS)
         });
-        let health_check_node_port = spec.health_check_node_port.filter(|_| kind == "LoadBalancer" && external_local);
+        let health_check_node_port =
+            spec.health_check_node_port.filter(|_| kind == "LoadBalancer" && external_local);
         Service {
             key: self.metadata.key(),
             ignored,

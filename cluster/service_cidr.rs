@@ -36,7 +36,11 @@ impl Wire {
         let cidrs = self.spec.cidrs.iter().enumerate().filter_map(|(i, text)| {
             let cidr = parse_cidr(text);
             if cidr.is_none() {
-                problems.push(Problem::new(format!("spec.cidrs[{i}]"), text, "an address block such as 10.96.0.0/12"));
+                problems.push(Problem::new(
+                    format!("spec.cidrs[{i}]"),
+                    text,
+                    "an address block such as 10.96.0.0/12",
+                ));
             }
             cidr
         });

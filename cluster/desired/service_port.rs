@@ -124,7 +124,12 @@ fn resolve_port(
         node_port: port.node_port,
         external_ips: of_family(&service.external_ips, family).collect(),
         load_balancer_vips: of_family(&service.load_balancer_vips, family).collect(),
-        source_ranges: service.source_ranges.iter().filter(|n| Family::of_net(n) == family).copied().collect(),
+        source_ranges: service
+            .source_ranges
+            .iter()
+            .filter(|n| Family::of_net(n) == family)
+            .copied()
+            .collect(),
         affinity: service.affinity,
         internal_local: service.internal_local,
         external_local: service.external_local,

@@ -22,7 +22,8 @@ enum Hint {
 
 /// Chooses among all endpoints of a port.
 pub(super) fn choose(candidates: Vec<Candidate>, port: &ServicePort, place: Place) -> Endpoints {
-    let cluster = if port.uses_cluster_endpoints() { cluster_choice(&candidates, place) } else { Choice::None };
+    let cluster =
+        if port.uses_cluster_endpoints() { cluster_choice(&candidates, place) } else { Choice::None };
     let local = if port.uses_local_endpoints() { local_choice(&candidates) } else { Choice::None };
     let usable = |c: &Candidate| c.conditions.ready() || terminating(c);
     let exist = match port.uses_local_endpoints() {

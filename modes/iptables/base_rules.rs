@@ -54,18 +54,19 @@ pub(super) fn jumps() -> Vec<Jump> {
         (Nat, "OUTPUT", "KUBE-SERVICES", false, Some(PORTALS)),
         (Nat, "POSTROUTING", "KUBE-POSTROUTING", false, Some(POSTROUTING)),
     ];
-    let jump = |(table, from, to, new_only, comment): (Table, &'static str, &'static str, bool, Option<&str>)| {
-        let mut text = String::new();
-        let mut rule = Rule::new(&mut text);
-        if new_only {
-            rule = rule.ct_state("NEW");
-        }
-        if let Some(comment) = comment {
-            rule = rule.comment(comment);
-        }
-        rule.jump(to);
-        Jump { table, from, to, rule: text }
-    };
+    let jump =
+        |(table, from, to, new_only, comment): (Table, &'static str, &'static str, bool, Option<&str>)| {
+            let mut text = String::new();
+            let mut rule = Rule::new(&mut text);
+            if new_only {
+                rule = rule.ct_state("NEW");
+            }
+            if let Some(comment) = comment {
+                rule = rule.comment(comment);
+            }
+            rule.jump(to);
+            Jump { table, from, to, rule: text }
+        };
     rows.into_iter().map(jump).collect()
 }
 

@@ -1,15 +1,34 @@
 //! iptables mode: the rules of kube-proxy v1.36, name for name.
+//!
+//! ```text
+//! Desired ─► service_rules, base_rules ─► text ─► family_sync ─► kernel (iptables-restore)
+//!                                            └──► rule_set (render, diff)
+//! ```
 
 mod base_rules;
+mod bulk;
 mod chain;
+mod family_sync;
+mod incremental;
+mod isolation;
+mod kernel;
 mod options;
+mod plan;
+mod proxier;
 mod rule;
 mod rule_set;
+mod script;
 mod service_rules;
+mod shared_order;
+mod snapshot;
+mod tool;
 
-pub use chain::{ChainName, Table};
+pub use chain::{ChainName, Table, belongs_to_a_service};
+pub use kernel::{Fingerprint, Flavour, Kernel};
 pub use options::{
     DetectLocal, Host, LARGE_CLUSTER_ENDPOINTS, NFACCT_INVALID_DROPPED, NFACCT_LOCALHOST_NODE_PORTS,
     NodePortAddresses, Options,
 };
+pub use proxier::Proxier;
 pub use rule_set::RuleSet;
+pub use tool::{Tools, path_of};

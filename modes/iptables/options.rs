@@ -126,7 +126,9 @@ impl Options {
     pub(super) fn node_port_scope(&self, family: Family, host: &Host) -> NodePortScope {
         match &self.node_port_addresses {
             NodePortAddresses::All => NodePortScope::All,
-            NodePortAddresses::Primary => NodePortScope::Addresses(host.node_ip(family).into_iter().collect()),
+            NodePortAddresses::Primary => {
+                NodePortScope::Addresses(host.node_ip(family).into_iter().collect())
+            }
             NodePortAddresses::Cidrs(cidrs) => {
                 let of_family = || cidrs.iter().filter(|c| Family::of_net(c) == family);
                 if of_family().next().is_none() || of_family().any(|c| c.prefix_len() == 0) {

@@ -23,7 +23,9 @@ impl Renderer {
             family,
             masquerade_all: options.masquerade_all,
             local: options.detect_local.of(family),
-            count_localhost_node_ports: family == Family::V4 && on.nfacct && options.serves_localhost_node_ports(),
+            count_localhost_node_ports: family == Family::V4
+                && on.nfacct
+                && options.serves_localhost_node_ports(),
             node_ip: on.node_ip(family),
         }
     }
@@ -169,7 +171,9 @@ impl<'a> PortRenderer<'a> {
         let external = self.names.chain(Kind::External);
         match self.internal_refusal() {
             None => self.capture_address(rules, self.port.cluster_ip, "cluster IP", internal),
-            Some(refusal) => self.refuse_address(rules, SharedChain::FilterServices, self.port.cluster_ip, refusal),
+            Some(refusal) => {
+                self.refuse_address(rules, SharedChain::FilterServices, self.port.cluster_ip, refusal)
+            }
         }
         for &ip in &self.port.external_ips {
             if self.has_endpoints() {
@@ -210,7 +214,13 @@ impl<'a> PortRenderer<'a> {
         }
     }
 
-    fn refuse_address(&self, rules: &mut ServiceRules, chain: SharedChain, ip: std::net::IpAddr, refusal: Refusal) {
+    fn refuse_address(
+        &self,
+        rules: &mut ServiceRules,
+        chain: SharedChain,
+        ip: std::net::IpAddr,
+        refusal: Refusal,
+    ) {
         rules.shared_rule(chain, |rule| {
             self.refuse(self.to(rule.comment(self.refusal_comment(refusal)), ip), refusal);
         });

@@ -1,0 +1,193 @@
+//! Keeps one family's rules in the kernel equal to what is desired.
+//!
+//! ```text
+//! changes ─► pending ─┬─ few, kernel known ──► incremental: one restore of the changed chains
+//!                     └─ many, or unknown ───► bulk: compared with the kernel, written in parts
+//! ```
+//!
+//! What was written is remembered as the resolved Services themselves (shared with `Desired`), and rendered
+//! again when it must be compared: rules are cheap to render and dear to keep.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use portcullis_cluster::desired::{Desired, ServiceChange, ServicePort};
+use portcullis_cluster::{Family, NamespacedName};
+
+use super::base_rules::{self, BaseChain, Jump};
+use super::chain::SharedChain;
+use super::isolation::Isolations;
+use super::kernel::Kernel;
+use super::options::{Host, Options};
+use super::rule_set::is_large;
+use super::service_rules::{Renderer, ServiceRules};
+use super::shared_order::SharedOrder;
+use crate::mode::{Report, SyncError};
+
+/// As many changed Services as are written by position; above, shared chains are written anew.
+const INCREMENTAL_SERVICES: usize = 250;
+
+/// A Service as it stands in the kernel.
+#[derive(Clone)]
+pub(super) struct Programmed {
+    pub(super) ports: Arc<[ServicePort]>,
+    /// It was written without comments on endpoints.
+    pub(super) large: bool,
+}
+
+/// What is known of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Knowledge {
+    /// Nothing: this process has not written yet.
+    None,
+    /// It held what we wrote, and somebody may have changed that.
+    Suspect,
+    /// It holds what we wrote.
+    Known,
+}
+
+/// The rules of one family.
+pub(super) struct FamilySync {
+    pub(super) family: Family,
+    pub(super) kernel: Box<dyn Kernel>,
+    pub(super) renderer: Renderer,
+    pub(super) base: Base,
+    pub(super) knowledge: Knowledge,
+    pub(super) programmed: BTreeMap<NamespacedName, Programmed>,
+    pub(super) orders: [SharedOrder; SharedChain::ALL.len()],
+    pub(super) pending: BTreeSet<NamespacedName>,
+    pub(super) isolations: Isolations,
+    /// Somebody wrote since we last did, so positions in shared chains cannot be relied on.
+    pub(super) positions_unsure: bool,
+}
+
+/// The rules that do not depend on Services.
+pub(super) struct Base {
+    pub(super) jumps: Vec<Jump>,
+    pub(super) chains: Vec<BaseChain>,
+    pub(super) tail: Vec<String>,
+}
+
+impl Base {
+    fn new(family: Family, options: &Options, on: &Host) -> Self {
+        Base {
+            jumps: base_rules::jumps(),
+            chains: base_rules::chains(family, options, on),
+            tail: base_rules::node_port_tail(family, options, on),
+        }
+    }
+}
+
+/// What a sync has done so far.
+#[derive(Default)]
+pub(super) struct Progress {
+    pub(super) lines: usize,
+    pub(super) repaired: usize,
+}
+
+impl FamilySync {
+    pub(super) fn new(family: Family, kernel: Box<dyn Kernel>, options: &Options, on: &Host) -> Self {
+        FamilySync {
+            family,
+            kernel,
+            renderer: Renderer::new(family, options, on),
+            base: Base::new(family, options, on),
+            knowledge: Knowledge::None,
+            programmed: BTreeMap::new(),
+            orders: Default::default(),
+            pending: BTreeSet::new(),
+            isolations: Isolations::default(),
+            positions_unsure: false,
+        }
+    }
+
+    /// Takes new options or facts of the host. Everything is compared with the kernel at the next sync.
+    pub(super) fn reconfigure(&mut self, options: &Options, on: &Host) {
+        self.renderer = Renderer::new(self.family, options, on);
+        self.base = Base::new(self.family, options, on);
+        self.suspect();
+    }
+
+    /// Makes the next sync compare everything with the kernel.
+    pub(super) fn suspect(&mut self) {
+        if self.knowledge == Knowledge::Known {
+            self.knowledge = Knowledge::Suspect;
+        }
+    }
+
+    pub(super) fn sync(&mut self, desired: &Desired, changes: &[ServiceChange], now: Instant) -> Report {
+        let start = Instant::now();
+        for change in changes {
+            if !self.same(&change.before, &change.after) {
+                self.isolations.forget(&change.name);
+                self.pending.insert(change.name.clone());
+            }
+        }
+        self.pending.extend(self.isolations.due(now));
+        let mut progress = Progress::default();
+        let full = self.knowledge != Knowledge::Known;
+        let large = is_large(desired, self.family);
+        let result = if full {
+            self.reconcile(desired, large, now, &mut progress)
+        } else if self.pending.len() > INCREMENTAL_SERVICES
+            || (self.positions_unsure && !self.pending.is_empty())
+        {
+            self.bulk_changes(desired, large, now, &mut progress)
+        } else {
+            self.incremental(desired, large, now, &mut progress)
+        };
+        Report {
+            family: self.family,
+            full,
+            took: start.elapsed().max(Duration::from_nanos(1)),
+            lines: progress.lines,
+            repaired: progress.repaired,
+            isolated: self.isolations.all().collect(),
+            error: result.err(),
+        }
+    }
+
+    /// What is to be written of a Service: what is desired, or nothing.
+    pub(super) fn wanted(&self, desired: &Desired, name: &NamespacedName) -> Option<Arc<[ServicePort]>> {
+        let ports = desired.services().get(name)?;
+        ports.iter().any(|p| p.family == self.family).then(|| Arc::clone(ports))
+    }
+
+    /// The rules of a Service as it stands in the kernel.
+    pub(super) fn programmed_rules(&self, name: &NamespacedName) -> ServiceRules {
+        match self.programmed.get(name) {
+            Some(programmed) => self.renderer.service(&programmed.ports, programmed.large),
+            None => ServiceRules::default(),
+        }
+    }
+
+    /// Notes that a Service was written.
+    pub(super) fn note_programmed(
+        &mut self,
+        name: &NamespacedName,
+        ports: Option<Arc<[ServicePort]>>,
+        large: bool,
+    ) {
+        match ports {
+            Some(ports) => {
+                self.programmed.insert(name.clone(), Programmed { ports, large });
+            }
+            None => {
+                self.programmed.remove(name);
+            }
+        }
+        self.pending.remove(name);
+        self.isolations.forget(name);
+    }
+
+    fn same(&self, a: &[ServicePort], b: &[ServicePort]) -> bool {
+        let of_family = |p: &&ServicePort| p.family == self.family;
+        a.iter().filter(of_family).eq(b.iter().filter(of_family))
+    }
+}
+
+/// Whether an error means that the rules themselves are refused, so that some of them may be to blame.
+pub(super) fn blames_rules(error: &SyncError) -> bool {
+    matches!(error, SyncError::Refused { .. })
+}

@@ -1,0 +1,147 @@
+//! The hot path: a few changed Services, one restore of exactly the chains that differ.
+
+use std::time::Instant;
+
+use portcullis_cluster::NamespacedName;
+use portcullis_cluster::desired::Desired;
+
+use super::chain::{ChainName, SharedChain};
+use super::family_sync::{FamilySync, Progress, blames_rules};
+use super::script::Restore;
+use super::service_rules::ServiceRules;
+use super::shared_order::SharedOrder;
+use crate::mode::SyncError;
+
+/// New orders of the shared chains that a restore edits.
+type Edited = [Option<SharedOrder>; SharedChain::ALL.len()];
+
+impl FamilySync {
+    pub(super) fn incremental(
+        &mut self,
+        desired: &Desired,
+        large: bool,
+        now: Instant,
+        progress: &mut Progress,
+    ) -> Result<(), SyncError> {
+        let names: Vec<NamespacedName> =
+            self.pending.iter().filter(|name| !self.isolations.holds(name, now)).cloned().collect();
+        if names.is_empty() {
+            return Ok(());
+        }
+        self.write_changes(&names, desired, large, now, progress)
+    }
+
+    /// Writes some Services in one restore. If it is refused, finds out by whom.
+    fn write_changes(
+        &mut self,
+        names: &[NamespacedName],
+        desired: &Desired,
+        large: bool,
+        now: Instant,
+        progress: &mut Progress,
+    ) -> Result<(), SyncError> {
+        let (restore, edited) = self.difference(names, desired, large);
+        let result =
+            if restore.is_empty() { Ok(()) } else { self.kernel.restore(&mut |out| restore.write(out)) };
+        let error = match result {
+            Ok(()) => {
+                progress.lines += restore.count();
+                for (order, edited) in self.orders.iter_mut().zip(edited) {
+                    if let Some(edited) = edited {
+                        *order = edited;
+                    }
+                }
+                for name in names {
+                    let wanted = self.wanted(desired, name);
+                    self.note_programmed(name, wanted, large);
+                }
+                return Ok(());
+            }
+            Err(error) if !blames_rules(&error) => return Err(error),
+            Err(error) => error,
+        };
+        if let [guilty] = names {
+            self.isolations.add(guilty, &error, now);
+            self.pending.remove(guilty);
+            return Ok(());
+        }
+        let (first, rest) = match named_line(&error).and_then(|line| restore.owner_of(line)) {
+            // The tool named the line: that Service alone, and all the others together.
+            Some(guilty) => {
+                let mut rest = names.to_vec();
+                (vec![rest.remove(guilty)], rest)
+            }
+            None => {
+                let (first, rest) = names.split_at(names.len() / 2);
+                (first.to_vec(), rest.to_vec())
+            }
+        };
+        self.write_changes(&first, desired, large, now, progress)?;
+        self.write_changes(&rest, desired, large, now, progress)
+    }
+
+    /// What turns the Services as they stand in the kernel into the wanted ones.
+    fn difference(&self, names: &[NamespacedName], desired: &Desired, large: bool) -> (Restore, Edited) {
+        let mut restore = Restore::default();
+        let mut edited = Edited::default();
+        for (i, name) in names.iter().enumerate() {
+            let old = self.programmed_rules(name);
+            let new = match self.wanted(desired, name) {
+                Some(ports) => self.renderer.service(&ports, large),
+                None => ServiceRules::default(),
+            };
+            restore.owner(Some(i));
+            let changed: Vec<(ChainName, &str)> =
+                new.chains().filter(|(chain, lines)| old.chain(*chain) != Some(lines)).collect();
+            // All are declared before any is jumped to.
+            changed.iter().for_each(|(chain, _)| restore.nat.declare(chain));
+            changed.iter().for_each(|(_, lines)| restore.nat.lines(lines));
+            for chain in SharedChain::ALL {
+                self.edit_shared(chain, name, &old, &new, &mut restore, &mut edited);
+            }
+            let gone = old.chains().filter(|(chain, _)| new.chain(*chain).is_none());
+            gone.for_each(|(chain, _)| restore.nat.remove(chain));
+        }
+        (restore, edited)
+    }
+
+    fn edit_shared(
+        &self,
+        chain: SharedChain,
+        name: &NamespacedName,
+        old: &ServiceRules,
+        new: &ServiceRules,
+        restore: &mut Restore,
+        edited: &mut Edited,
+    ) {
+        if old.shared(chain).eq(new.shared(chain)) {
+            return;
+        }
+        let order = edited[chain.at()].get_or_insert_with(|| self.orders[chain.at()].clone());
+        let (position, count) = order.find(name).unwrap_or_else(|| (order.end(), 0));
+        let script = restore.table(chain.table());
+        for _ in 0..count {
+            script.delete_at(chain, position);
+        }
+        let last =
+            position == order.end() && !(chain == SharedChain::NatServices && !self.base.tail.is_empty());
+        let mut written = 0;
+        for rule in new.shared(chain) {
+            if last {
+                script.append(chain.name(), rule);
+            } else {
+                script.insert(chain, position + written, rule);
+            }
+            written += 1;
+        }
+        order.set(name, written);
+    }
+}
+
+/// The line that a tool blames, from 1.
+pub(super) fn named_line(error: &SyncError) -> Option<usize> {
+    match error {
+        SyncError::Refused { line, .. } => *line,
+        _ => None,
+    }
+}

@@ -1,0 +1,39 @@
+//! What the engine needs of the outside: write rules, read rules, and tell cheaply whether somebody else wrote.
+
+use std::io::{self, Write};
+
+use super::chain::Table;
+use crate::mode::SyncError;
+
+/// How the tool of a host keeps its rules.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Flavour {
+    /// In nf_tables. One restore costs more than in proportion to its chains, but only what it changes.
+    Nft,
+    /// In tables of old: each restore reads and replaces whole tables, however little it changes.
+    Legacy,
+}
+
+/// A value that differs once anybody has changed the rules of this network namespace.
+pub type Fingerprint = Vec<u64>;
+
+/// The iptables of one family.
+pub trait Kernel: Send {
+    /// How it keeps its rules.
+    fn flavour(&self) -> Flavour;
+
+    /// Restores what `write` writes, leaving alone the chains it does not name. All or nothing a table.
+    ///
+    /// # Errors
+    /// The tool could not be run, did not get the lock, or refused the rules.
+    fn restore(&self, write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>) -> Result<(), SyncError>;
+
+    /// Hands over every line of the dump of a table; none if the table is not there.
+    ///
+    /// # Errors
+    /// The tool could not be run or failed.
+    fn dump(&self, table: Table, line: &mut dyn FnMut(&str)) -> Result<(), SyncError>;
+
+    /// Costs next to nothing. `None` where it cannot be told.
+    fn fingerprint(&self) -> Option<Fingerprint>;
+}

@@ -1,0 +1,179 @@
+//! What a bulk write has to do: the difference between what is wanted and what the kernel holds.
+
+use std::collections::{BTreeSet, HashSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use portcullis_cluster::NamespacedName;
+use portcullis_cluster::desired::{Desired, ServicePort};
+
+use super::base_rules::BaseChain;
+use super::chain::{ChainName, SharedChain, Table, belongs_to_a_service};
+use super::family_sync::FamilySync;
+use super::service_rules::ServiceRules;
+use super::shared_order::SharedOrder;
+use super::snapshot::{ChainHash, Snapshot, hash_of};
+
+/// What the kernel holds, as far as a plan relies on it.
+pub(super) enum Known {
+    /// What was just read from it.
+    Read(Snapshot),
+    /// What we wrote.
+    Programmed,
+}
+
+/// A Service to be written.
+pub(super) struct Target {
+    pub(super) name: NamespacedName,
+    /// How it is to be served; `None` if not at all.
+    pub(super) ports: Option<Arc<[ServicePort]>>,
+    pub(super) large: bool,
+    /// About how many lines must be written for it; 0 where its chains are right.
+    pub(super) weight: usize,
+    /// Chains of its own that it no longer needs.
+    pub(super) removals: Vec<ChainName>,
+}
+
+/// All that is to be written.
+pub(super) struct Plan {
+    pub(super) known: Known,
+    /// By name.
+    pub(super) services: Vec<Target>,
+    /// The shared chains are empty, so Services can be led to as they are written.
+    pub(super) fresh: bool,
+    /// Shared chains to be written anew, as in [`SharedChain::ALL`].
+    pub(super) shared: [bool; SharedChain::ALL.len()],
+    /// Chains to be deleted of Services that are not wanted.
+    pub(super) removals: Vec<ChainName>,
+}
+
+impl FamilySync {
+    /// A plan that takes the kernel from what was read to what is wanted.
+    pub(super) fn plan_from(
+        &mut self,
+        snapshot: Snapshot,
+        desired: &Desired,
+        large: bool,
+        now: Instant,
+    ) -> Plan {
+        let empty = ChainHash::new().finish();
+        let fresh =
+            SharedChain::ALL.iter().all(|c| snapshot.chain(c.table(), c.name()).is_none_or(|h| h == empty));
+        if fresh {
+            self.orders = Default::default();
+        }
+        let mut services = Vec::new();
+        let mut wanted_chains = HashSet::new();
+        let names: BTreeSet<&NamespacedName> =
+            desired.services().keys().chain(self.programmed.keys()).collect();
+        for name in names {
+            let Some((ports, large)) = self.version_to_write(desired, name, large, now) else { continue };
+            let rules = ports.as_ref().map(|p| self.renderer.service(p, large)).unwrap_or_default();
+            let differs = |(chain, lines): (ChainName, &str)| !snapshot.holds(chain, lines);
+            let weight = if rules.chains().any(differs) { weight(&rules) } else { 0 };
+            wanted_chains.extend(rules.chains().map(|(chain, _)| chain));
+            services.push(Target { name: name.clone(), ports, large, weight, removals: Vec::new() });
+        }
+        let stale =
+            |chain: &ChainName| belongs_to_a_service(chain.as_str()) && !wanted_chains.contains(chain);
+        let mut removals: Vec<ChainName> = snapshot.chains_of(Table::Nat).filter(stale).collect();
+        // What refers to others goes before them.
+        removals.sort_by_key(|chain| (chain.as_str().starts_with("KUBE-SEP-"), *chain));
+        let shared = SharedChain::ALL.map(|chain| {
+            let (hash, order) = self.shared_as_wanted(chain, &services);
+            self.orders[chain.at()] = order;
+            snapshot.chain(chain.table(), chain.name()) != Some(hash)
+        });
+        Plan { known: Known::Read(snapshot), services, fresh, shared, removals }
+    }
+
+    /// A plan that takes what we wrote to what is wanted, for the Services that are pending.
+    pub(super) fn plan_for_pending(&self, desired: &Desired, large: bool, now: Instant) -> Plan {
+        let mut plan = Plan {
+            known: Known::Programmed,
+            services: Vec::new(),
+            fresh: false,
+            shared: Default::default(),
+            removals: Vec::new(),
+        };
+        for name in self.pending.iter().filter(|name| !self.isolations.holds(name, now)) {
+            let ports = self.wanted(desired, name);
+            let old = self.programmed_rules(name);
+            let new = ports.as_ref().map(|p| self.renderer.service(p, large)).unwrap_or_default();
+            for chain in SharedChain::ALL {
+                plan.shared[chain.at()] |= !old.shared(chain).eq(new.shared(chain));
+            }
+            let removals = old.chains().map(|(chain, _)| chain).filter(|chain| new.chain(*chain).is_none());
+            let removals = removals.collect();
+            plan.services.push(Target { name: name.clone(), weight: weight(&new), ports, large, removals });
+        }
+        plan
+    }
+
+    /// How a Service is to be written: as desired, or, while it is refused so, as it last was. `None` if it
+    /// is refused and never was.
+    fn version_to_write(
+        &self,
+        desired: &Desired,
+        name: &NamespacedName,
+        large: bool,
+        now: Instant,
+    ) -> Option<(Option<Arc<[ServicePort]>>, bool)> {
+        let wanted = self.wanted(desired, name);
+        match self.programmed.get(name) {
+            Some(old) if self.isolations.holds(name, now) => Some((Some(Arc::clone(&old.ports)), old.large)),
+            None if self.isolations.holds(name, now) => None,
+            // Whether endpoints bear comments is no reason to write a Service anew.
+            Some(old) if wanted.as_ref() == Some(&old.ports) => Some((wanted, old.large)),
+            _ => Some((wanted, large)),
+        }
+    }
+
+    /// What a shared chain is to hash to, in the order in which we last wrote it, and that order.
+    fn shared_as_wanted(&self, chain: SharedChain, services: &[Target]) -> (u64, SharedOrder) {
+        let find = |name: &NamespacedName| services.binary_search_by(|s| s.name.cmp(name)).ok();
+        let mut order: Vec<usize> = self.orders[chain.at()].services().filter_map(find).collect();
+        let known: HashSet<usize> = order.iter().copied().collect();
+        order.extend((0..services.len()).filter(|i| !known.contains(i)));
+        let (mut hash, mut counted) = (ChainHash::new(), SharedOrder::default());
+        for service in order.into_iter().map(|i| &services[i]) {
+            let rules = service.ports.as_ref().map(|ports| self.renderer.shared(ports)).unwrap_or_default();
+            rules.shared(chain).for_each(|rule| hash.rule(rule));
+            counted.push(&service.name, rules.shared(chain).count());
+        }
+        if chain == SharedChain::NatServices {
+            self.base.tail.iter().for_each(|rule| hash.rule(rule));
+        }
+        (hash.finish(), counted)
+    }
+
+    /// How many chains and jumps of a plan differ from what we wrote, so that somebody else did it.
+    pub(super) fn count_repairs(&self, plan: &Plan) -> usize {
+        let Known::Read(snapshot) = &plan.known else { return 0 };
+        let jumps = self.base.jumps.iter().filter(|j| !snapshot.has_rule(j.table, j.from, &j.rule)).count();
+        let base = self.base.chains.iter().filter(|c| base_differs(c, snapshot)).count();
+        let pending = |s: &&Target| self.pending.contains(&s.name);
+        let services = plan.services.iter().filter(|s| s.weight > 0 && !pending(s)).count();
+        let shared = match self.pending.is_empty() {
+            true => plan.shared.iter().filter(|differs| **differs).count(),
+            false => 0,
+        };
+        jumps + base + shared + services
+    }
+}
+
+impl Snapshot {
+    /// Whether a chain of table nat holds exactly these lines.
+    pub(super) fn holds(&self, chain: ChainName, lines: &str) -> bool {
+        self.chain(Table::Nat, chain.as_str()) == Some(hash_of(chain.as_str(), lines))
+    }
+}
+
+/// Whether a base chain is not as it should be.
+pub(super) fn base_differs(chain: &BaseChain, snapshot: &Snapshot) -> bool {
+    snapshot.chain(chain.table, chain.name) != Some(hash_of(chain.name, &chain.lines))
+}
+
+fn weight(rules: &ServiceRules) -> usize {
+    rules.chains().map(|(_, lines)| 1 + lines.len() / 128).sum::<usize>().max(1)
+}

@@ -1,0 +1,141 @@
+//! The mode itself: both families, and what they share.
+
+use std::time::{Duration, Instant};
+
+use portcullis_cluster::Family;
+use portcullis_cluster::desired::{Desired, ServiceChange};
+
+use super::family_sync::{FamilySync, Knowledge};
+use super::kernel::{Fingerprint, Kernel};
+use super::options::{Host, Options};
+use crate::mode::{Mode, Report, SyncError};
+
+/// At the latest after this time everything is compared with the kernel, whatever the fingerprint says: it
+/// does not show a rule that was replaced by one of the same size. kube-proxy's full sync has the same period.
+const FULL_CHECK: Duration = Duration::from_secs(3600);
+
+/// Comparing takes at most this part of the time: after a check that took long, the next waits.
+const CHECK_SHARE: u32 = 10;
+
+/// Serves Services by iptables.
+pub struct Proxier {
+    options: Options,
+    host: Host,
+    families: Vec<FamilySync>,
+    fingerprint: Option<Fingerprint>,
+    checked: Instant,
+    check_took: Duration,
+}
+
+impl Proxier {
+    /// A proxier for these kernels, one a family.
+    pub fn new(
+        options: Options,
+        host: Host,
+        kernels: impl IntoIterator<Item = (Family, Box<dyn Kernel>)>,
+    ) -> Self {
+        let families =
+            kernels.into_iter().map(|(family, kernel)| FamilySync::new(family, kernel, &options, &host));
+        Proxier {
+            families: families.collect(),
+            options,
+            host,
+            fingerprint: None,
+            checked: Instant::now(),
+            check_took: Duration::ZERO,
+        }
+    }
+
+    /// Takes new facts of the host: its addresses come and go.
+    pub fn set_host(&mut self, host: Host) {
+        if host != self.host {
+            self.host = host;
+            self.families.iter_mut().for_each(|f| f.reconfigure(&self.options, &self.host));
+        }
+    }
+
+    /// Takes new options: this node's pod blocks may become known late.
+    pub fn set_options(&mut self, options: Options) {
+        if options != self.options {
+            self.options = options;
+            self.families.iter_mut().for_each(|f| f.reconfigure(&self.options, &self.host));
+        }
+    }
+
+    /// The facts of the host that the rules stand on.
+    pub fn host(&self) -> &Host {
+        &self.host
+    }
+
+    /// The options that the rules stand on.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    fn read_fingerprint(&self) -> Option<Fingerprint> {
+        let mut all = Vec::new();
+        for family in &self.families {
+            all.extend(family.kernel.fingerprint()?);
+        }
+        Some(all)
+    }
+
+    fn somebody_wrote(&self) -> bool {
+        let now = self.read_fingerprint();
+        now.is_none() || now != self.fingerprint
+    }
+
+    /// A kernel or tool without the nfacct match refuses the base rules: better none of its counters than none
+    /// of the rules.
+    fn without_nfacct(&mut self, reports: &[Report]) -> bool {
+        let refused = |r: &Report| matches!(&r.error, Some(SyncError::Refused { .. }));
+        let retry = self.host.nfacct && reports.iter().any(refused);
+        if retry {
+            tracing::warn!("the rules were refused; trying once more without the nfacct counters");
+            self.set_host(Host { nfacct: false, ..self.host.clone() });
+        }
+        retry
+    }
+}
+
+impl Mode for Proxier {
+    fn name(&self) -> &'static str {
+        "iptables"
+    }
+
+    fn sync(&mut self, desired: &Desired, changes: &[ServiceChange]) -> Vec<Report> {
+        let now = Instant::now();
+        if self.fingerprint.is_some() && self.somebody_wrote() {
+            self.families.iter_mut().for_each(|f| f.positions_unsure = true);
+        }
+        let unsure = self.families.iter().any(|f| f.positions_unsure);
+        let first = self.families.iter().any(|f| f.knowledge == Knowledge::None);
+        let mut reports: Vec<Report> =
+            self.families.iter_mut().map(|family| family.sync(desired, changes, now)).collect();
+        if first && self.without_nfacct(&reports) {
+            reports = self.families.iter_mut().map(|family| family.sync(desired, &[], now)).collect();
+        }
+        if reports.iter().any(|r| r.full) {
+            self.checked = Instant::now();
+            self.check_took = reports.iter().map(|r| r.took).sum();
+        }
+        // What somebody else wrote meanwhile stays suspect until it has been compared.
+        let compared = reports.iter().all(|r| r.full && r.error.is_none());
+        if compared || !unsure {
+            self.fingerprint = self.read_fingerprint();
+        }
+        reports
+    }
+
+    fn check_drift(&mut self) -> bool {
+        let since = self.checked.elapsed();
+        if since < self.check_took * CHECK_SHARE {
+            return false;
+        }
+        let drifted = self.somebody_wrote();
+        if drifted || since >= FULL_CHECK {
+            self.families.iter_mut().for_each(FamilySync::suspect);
+        }
+        drifted
+    }
+}

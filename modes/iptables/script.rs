@@ -1,0 +1,214 @@
+//! The text of a restore, put together chain by chain, and whose line each is.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+
+use super::chain::{ChainName, SharedChain, Table};
+
+/// Lines for one table. Knows which Service each line is for, since the tools name a bad line by number.
+#[derive(Default)]
+pub(super) struct Script {
+    text: String,
+    lines: usize,
+    /// The number of the Service that owns all lines from the first one on, in order.
+    owners: Vec<(usize, Option<usize>)>,
+    /// A table that begins with the next line.
+    table: Option<Table>,
+}
+
+impl Script {
+    /// From here on lines are for the Service of this number, or for all.
+    pub(super) fn owner(&mut self, service: Option<usize>) {
+        self.owners.push((self.lines, service));
+    }
+
+    /// Begins a table, as soon as there is a line for it.
+    pub(super) fn begin_table(&mut self, table: Table) {
+        self.table = Some(table);
+    }
+
+    /// Ends the table, if it was begun.
+    pub(super) fn end_table(&mut self) {
+        if self.table.take().is_none() {
+            self.line(format_args!("COMMIT"));
+        }
+    }
+
+    /// Declares a chain: creates it, or empties it.
+    pub(super) fn declare(&mut self, chain: impl std::fmt::Display) {
+        self.line(format_args!(":{chain} - [0:0]"));
+    }
+
+    /// Deletes a chain that nothing refers to any more.
+    pub(super) fn remove(&mut self, chain: ChainName) {
+        self.declare(chain);
+        self.delete_chain(chain);
+    }
+
+    /// Deletes an empty chain.
+    pub(super) fn delete_chain(&mut self, chain: ChainName) {
+        self.line(format_args!("-X {chain}"));
+    }
+
+    /// Appends a rule given without `-A CHAIN`.
+    pub(super) fn append(&mut self, chain: &str, rule: &str) {
+        self.line(format_args!("-A {chain} {rule}"));
+    }
+
+    /// Inserts a rule given without `-A CHAIN` so that it stands at `position`, from 1.
+    pub(super) fn insert(&mut self, chain: SharedChain, position: usize, rule: &str) {
+        self.line(format_args!("-I {} {position} {rule}", chain.name()));
+    }
+
+    /// Inserts a rule at the top of a chain.
+    pub(super) fn insert_first(&mut self, chain: &str, rule: &str) {
+        self.line(format_args!("-I {chain} 1 {rule}"));
+    }
+
+    /// Deletes the rule at `position`, from 1.
+    pub(super) fn delete_at(&mut self, chain: SharedChain, position: usize) {
+        self.line(format_args!("-D {} {position}", chain.name()));
+    }
+
+    /// Lines as they stand, each ended.
+    pub(super) fn lines(&mut self, lines: &str) {
+        if lines.is_empty() {
+            return;
+        }
+        self.write_header();
+        self.lines += lines.bytes().filter(|b| *b == b'\n').count();
+        self.text.push_str(lines);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.text.is_empty()
+    }
+
+    /// The text held back, in bytes.
+    pub(super) fn bytes(&self) -> usize {
+        self.text.len()
+    }
+
+    pub(super) fn count(&self) -> usize {
+        self.lines
+    }
+
+    /// Whose the line of this number, from 0, is.
+    pub(super) fn owner_of(&self, line: usize) -> Option<usize> {
+        let after = self.owners.partition_point(|(first, _)| *first <= line);
+        self.owners.get(after.checked_sub(1)?)?.1
+    }
+
+    /// Hands on what it holds so far and forgets the text, not the numbers.
+    pub(super) fn drain(&mut self, out: &mut dyn Write) -> io::Result<()> {
+        out.write_all(self.text.as_bytes())?;
+        self.text.clear();
+        Ok(())
+    }
+
+    fn write_header(&mut self) {
+        if let Some(table) = self.table.take() {
+            self.line(format_args!("*{table}"));
+        }
+    }
+
+    fn line(&mut self, line: std::fmt::Arguments<'_>) {
+        self.write_header();
+        writeln!(self.text, "{line}").expect("writing to a string does not fail");
+        self.lines += 1;
+    }
+}
+
+/// A restore of several tables.
+#[derive(Default)]
+pub(super) struct Restore {
+    pub(super) filter: Script,
+    pub(super) mangle: Script,
+    pub(super) nat: Script,
+}
+
+impl Restore {
+    pub(super) fn table(&mut self, table: Table) -> &mut Script {
+        match table {
+            Table::Filter => &mut self.filter,
+            Table::Mangle => &mut self.mangle,
+            Table::Nat => &mut self.nat,
+        }
+    }
+
+    /// From here on lines of all tables are for this Service, or for all.
+    pub(super) fn owner(&mut self, service: Option<usize>) {
+        for table in Table::ALL {
+            self.table(table).owner(service);
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.filter.is_empty() && self.mangle.is_empty() && self.nat.is_empty()
+    }
+
+    /// How many lines it has, without those that only begin and end tables.
+    pub(super) fn count(&self) -> usize {
+        self.filter.count() + self.mangle.count() + self.nat.count()
+    }
+
+    /// Writes it out. The nat table comes last: what refuses traffic stands before what leads it.
+    pub(super) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
+        for (table, script) in self.in_order().filter(|(_, script)| !script.is_empty()) {
+            writeln!(out, "*{table}")?;
+            out.write_all(script.text.as_bytes())?;
+            writeln!(out, "COMMIT")?;
+        }
+        Ok(())
+    }
+
+    /// Whose a line of the whole text, from 1 as the tools count, is.
+    pub(super) fn owner_of(&self, line: usize) -> Option<usize> {
+        let mut first = 1;
+        for (_, script) in self.in_order().filter(|(_, script)| !script.is_empty()) {
+            let inside = line.checked_sub(first + 1)?;
+            if inside < script.count() {
+                return script.owner_of(inside);
+            }
+            first += script.count() + 2;
+        }
+        None
+    }
+
+    fn in_order(&self) -> impl Iterator<Item = (Table, &Script)> {
+        [(Table::Mangle, &self.mangle), (Table::Filter, &self.filter), (Table::Nat, &self.nat)].into_iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_leads_to_its_service() {
+        let mut restore = Restore::default();
+        restore.owner(Some(0));
+        restore.filter.append("KUBE-SERVICES", "-j DROP");
+        restore.nat.declare("KUBE-SVC-A");
+        restore.owner(Some(1));
+        restore.nat.lines("-A KUBE-SVC-A -j X\n-A KUBE-SVC-A -j Y\n");
+        let mut text = Vec::new();
+        restore.write(&mut text).expect("writing to memory");
+        let text = String::from_utf8(text).expect("it is text");
+        let owners: Vec<_> =
+            text.lines().enumerate().map(|(i, line)| (line, restore.owner_of(i + 1))).collect();
+        assert_eq!(
+            owners,
+            [
+                ("*filter", None),
+                ("-A KUBE-SERVICES -j DROP", Some(0)),
+                ("COMMIT", None),
+                ("*nat", None),
+                (":KUBE-SVC-A - [0:0]", Some(0)),
+                ("-A KUBE-SVC-A -j X", Some(1)),
+                ("-A KUBE-SVC-A -j Y", Some(1)),
+                ("COMMIT", None),
+            ]
+        );
+    }
+}

@@ -1,0 +1,119 @@
+//! What the kernel holds, remembered as one number a chain.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use super::chain::{ChainName, Table};
+use super::kernel::Kernel;
+use crate::mode::SyncError;
+
+/// The chains of our tables, by what their rules hash to.
+#[derive(Default)]
+pub(super) struct Snapshot {
+    chains: HashMap<(Table, ChainName), u64>,
+    /// The rules of built-in chains, where our jumps are.
+    built_in: HashMap<(Table, String), Vec<String>>,
+}
+
+impl Snapshot {
+    /// Reads all our tables.
+    pub(super) fn read(kernel: &dyn Kernel) -> Result<Snapshot, SyncError> {
+        let mut snapshot = Snapshot::default();
+        for table in Table::ALL {
+            let mut reader = Reader::new(&mut snapshot, table);
+            kernel.dump(table, &mut |line| reader.line(line))?;
+            reader.end_chain();
+        }
+        Ok(snapshot)
+    }
+
+    /// The number of a chain; `None` if it is not there.
+    pub(super) fn chain(&self, table: Table, name: &str) -> Option<u64> {
+        self.chains.get(&(table, ChainName::new(name)?)).copied()
+    }
+
+    /// All chains of a table but the built-in ones.
+    pub(super) fn chains_of(&self, table: Table) -> impl Iterator<Item = ChainName> + '_ {
+        self.chains.keys().filter(move |(t, _)| *t == table).map(|(_, name)| *name)
+    }
+
+    /// Whether a built-in chain holds a rule, given without `-A CHAIN`.
+    pub(super) fn has_rule(&self, table: Table, chain: &str, rule: &str) -> bool {
+        self.built_in.get(&(table, chain.to_owned())).is_some_and(|rules| rules.iter().any(|r| r == rule))
+    }
+}
+
+/// What rules hash to: their lines one after the other.
+pub(super) struct ChainHash(DefaultHasher);
+
+impl ChainHash {
+    pub(super) fn new() -> Self {
+        ChainHash(DefaultHasher::new())
+    }
+
+    /// Takes in a rule without `-A CHAIN`.
+    pub(super) fn rule(&mut self, rule: &str) {
+        // Blanks are left out of account: versions of the tools differ in them.
+        rule.split_ascii_whitespace().for_each(|word| word.hash(&mut self.0));
+        self.0.write_u8(b'\n');
+    }
+
+    pub(super) fn finish(&self) -> u64 {
+        self.0.finish()
+    }
+}
+
+/// The hash of lines that each begin with `-A CHAIN`.
+pub(super) fn hash_of(chain: &str, lines: &str) -> u64 {
+    let mut hash = ChainHash::new();
+    for line in lines.lines() {
+        hash.rule(rule_of(chain, line));
+    }
+    hash.finish()
+}
+
+fn rule_of<'a>(chain: &str, line: &'a str) -> &'a str {
+    line.get("-A ".len() + chain.len() + 1..).unwrap_or_default()
+}
+
+/// Follows a dump, in which the rules of a chain stand together.
+struct Reader<'a> {
+    into: &'a mut Snapshot,
+    table: Table,
+    chain: Option<(ChainName, ChainHash)>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(into: &'a mut Snapshot, table: Table) -> Self {
+        Reader { into, table, chain: None }
+    }
+
+    fn line(&mut self, line: &str) {
+        if let Some(rest) = line.strip_prefix(':') {
+            let name = rest.split(' ').next().unwrap_or_default();
+            if let Some(name) = ChainName::new(name) {
+                self.into.chains.insert((self.table, name), ChainHash::new().finish());
+            }
+        } else if let Some(rest) = line.strip_prefix("-A ") {
+            let (name, rule) = rest.trim_end().split_once(' ').unwrap_or((rest, ""));
+            if self.table.built_in().contains(&name) {
+                self.into.built_in.entry((self.table, name.to_owned())).or_default().push(rule.to_owned());
+                return;
+            }
+            let Some(name) = ChainName::new(name) else { return };
+            if self.chain.as_ref().is_none_or(|(current, _)| *current != name) {
+                self.end_chain();
+                self.chain = Some((name, ChainHash::new()));
+            }
+            if let Some((_, hash)) = &mut self.chain {
+                hash.rule(rule);
+            }
+        }
+    }
+
+    fn end_chain(&mut self) {
+        if let Some((name, hash)) = self.chain.take() {
+            self.into.chains.insert((self.table, name), hash.finish());
+        }
+    }
+}
