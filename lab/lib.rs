@@ -1,10 +1,43 @@
-//! A throwaway cluster in network namespaces.
+//! A throwaway cluster in network namespaces, for demonstrations and for tests with real packets.
+//!
+//! ```text
+//! manifests ─ Cluster ─ plan (pure) ─ Plan ─ Lab::up ─ namespaces, wires, echo servers, a daemon per node
+//!                                       ▲                └ lab.from(Vantage).tcp(address) → Outcome
+//!                lab.apply, lab.delete ─┘
+//! ```
+//! ```no_run
+//! use portcullis_lab::{Cluster, Family, FrontKind, Lab, LabOptions, Vantage};
+//!
+//! # fn main() -> portcullis_lab::Result<()> {
+//! let lab = Lab::up(Cluster::read("fixtures/demo")?, LabOptions::default())?;
+//! let web = lab.plan().front("web", &FrontKind::ClusterIp, Family::V4, 80).expect("web has a cluster IP");
+//! let tally = lab.from(Vantage::client_on("node-1"))?.tcp_many(web, 200);
+//! println!("{:?}, sources {:?}", tally.by, tally.sources);
+//! # Ok(())
+//! # }
+//! ```
 
 mod cluster;
+mod conversation;
+mod daemon;
+mod echo;
 mod error;
+mod lab;
 pub mod manifests;
+mod netns;
 pub mod plan;
+mod probe;
+mod reaper;
+mod state;
+mod synced;
+mod wiring;
 
 pub use cluster::{Cluster, Object, ObjectRef};
+pub use conversation::Conversation;
+pub use daemon::DaemonSpec;
 pub use error::{Error, Result};
-pub use plan::{Families, Plan, PlanOptions};
+pub use lab::{Lab, LabOptions};
+pub use netns::NetNs;
+pub use plan::{Families, Family, Front, FrontKind, Plan, PlanOptions, Protocol};
+pub use probe::{Outcome, Prober, Tally, Vantage};
+pub use state::LabState;

@@ -3,6 +3,7 @@
 pub(crate) mod addresses;
 mod echo_ports;
 pub(crate) mod endpoint_slices;
+mod front;
 mod nodes;
 mod pods;
 pub(crate) mod service_defaults;
@@ -23,10 +24,12 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Cluster, Object, namespace_of};
 use crate::error::Result;
-use addresses::{AddressPool, Family, NodePortPool};
+use addresses::{AddressPool, NodePortPool};
 use service_defaults::Pools;
 
+pub use addresses::Family;
 pub use echo_ports::{EchoPort, Protocol};
+pub use front::{Front, FrontKind};
 
 /// The namespace of the lab's own client pods.
 pub const CLIENT_NAMESPACE: &str = "portcullis-lab";

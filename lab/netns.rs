@@ -1,0 +1,100 @@
+//! Network namespaces: entering one, and running the tools of iproute2 on it.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::os::fd::AsRawFd;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::thread;
+
+use crate::error::{Error, Result};
+
+/// A named network namespace, as `ip netns` knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NetNs {
+    name: String,
+}
+
+impl NetNs {
+    /// Names a namespace; it need not exist yet.
+    pub fn named(name: impl Into<String>) -> Self {
+        Self { name: name.into() }
+    }
+
+    /// The name, for `ip netns exec`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Where `ip netns` keeps it.
+    pub(crate) fn path(&self) -> PathBuf {
+        PathBuf::from("/run/netns").join(&self.name)
+    }
+
+    /// Runs a piece of code inside the namespace, on a thread of its own. Sockets that it opens stay in the namespace
+    /// wherever they are used later; processes that it starts are born there.
+    ///
+    /// # Errors
+    /// When the namespace cannot be entered.
+    pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
+        thread::scope(|scope| {
+            let inside = scope.spawn(|| self.enter().map(|()| work()));
+            inside.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        })
+    }
+
+    /// Moves the calling thread into the namespace for good.
+    pub(crate) fn enter(&self) -> Result<()> {
+        let failed = |source| Error::system(format!("cannot enter network namespace {}", self.name), source);
+        let file = File::open(self.path()).map_err(failed)?;
+        // SAFETY: setns takes a descriptor that is open for the whole call, and changes only the calling thread.
+        let answer = unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) };
+        if answer == 0 { Ok(()) } else { Err(failed(io::Error::last_os_error())) }
+    }
+
+    /// A command that will run inside the namespace, with a `/sys` that shows its devices.
+    pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.name]).arg(program);
+        command
+    }
+
+    /// Runs lines of `ip` in the namespace.
+    ///
+    /// # Errors
+    /// With the lines that failed.
+    pub(crate) fn ip(&self, lines: &[String]) -> Result<()> {
+        ip_batch(&["-n", &self.name], lines)
+    }
+}
+
+/// Runs lines of `ip` by one process; `arguments` come before `-batch`.
+pub(crate) fn ip_batch(arguments: &[&str], lines: &[String]) -> Result<()> {
+    if lines.is_empty() {
+        return Ok(());
+    }
+    let mut command = Command::new("ip");
+    command.args(arguments).args(["-batch", "-"]);
+    let failed = |message: String| {
+        let command = format!("ip {} -batch -", arguments.join(" "));
+        Error::Command { command, message }
+    };
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| failed(format!("{error}; the lab needs iproute2")))?;
+    let mut stdin = child.stdin.take().expect("standard input is piped");
+    // A tool that ends early says why on its standard error, which is read below.
+    let written = stdin.write_all((lines.join("\n") + "\n").as_bytes());
+    drop(stdin);
+    let output = child.wait_with_output().map_err(|error| failed(error.to_string()))?;
+    if output.status.success() && written.is_ok() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let number = said.rsplit("failed -:").next().and_then(|rest| rest.trim().parse::<usize>().ok());
+    let line = number.and_then(|number| lines.get(number.checked_sub(1)?));
+    Err(failed(format!("{}\n  at: {}", said.trim(), line.map_or("?", String::as_str))))
+}

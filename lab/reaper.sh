@@ -1,0 +1,21 @@
+# Takes a lab down: $1 is the prefix of its namespaces, $2 its folder, $3 the process that owns it.
+# Waits for the end of standard input first, which comes when the owner closes it or dies, however it dies.
+trap '' HUP INT TERM PIPE
+cat >/dev/null
+
+namespaces=$(cd /run/netns 2>/dev/null && ls -d "$1"* 2>/dev/null)
+if [ -n "$namespaces" ]; then
+    # Everything that runs in one of them: daemons, and what `lab exec` started.
+    inodes=$(cd /run/netns && stat -L -c %i $namespaces 2>/dev/null)
+    for pass in 1 2 3; do
+        pids=$(stat -L -c '%i %n' /proc/[0-9]*/ns/net 2>/dev/null |
+            awk -v inodes="$inodes" -v owner="$3" '
+                BEGIN { split(inodes, list, "\n"); for (i in list) ours[list[i]] = 1 }
+                $1 in ours { split($2, part, "/"); if (part[3] != owner) print part[3] }')
+        [ -n "$pids" ] || break
+        kill -KILL $pids 2>/dev/null
+        sleep 0.02
+    done
+    for namespace in $namespaces; do echo "netns del $namespace"; done | ip -force -batch -
+fi
+rm -rf "$2"

@@ -1,0 +1,311 @@
+//! The wires: which namespaces a plan needs, and the lines of `ip` that join them.
+//!
+//! ```text
+//!  pod ns            node ns                          outside ns
+//!  eth0 ──── vethN ─ cni0 (bridge, pod CIDR's .1)     underlay (bridge, 192.168.77.2)
+//!                    eth0 (192.168.77.11) ─────────── upN
+//!                    routes to the other nodes' CIDRs  all of 198.51.100.0/24 is its own
+//! ```
+//! The host outside holds the bridge that joins the nodes, and is their default gateway. It forwards nothing, so what a
+//! node lets out towards a Service's address is lost there, as in most networks.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::IpAddr;
+use std::path::Path;
+
+use ipnet::IpNet;
+
+use crate::error::{Error, Result};
+use crate::netns::{NetNs, ip_batch};
+use crate::plan::addresses::{Family, nth};
+use crate::plan::{NodePlan, Plan, PodPlan};
+
+/// The addresses of the host outside: on the underlay, where probes come from by default, and all that it has.
+struct Outside {
+    underlay: &'static str,
+    client: &'static str,
+    range: &'static str,
+}
+
+fn outside(family: Family) -> Outside {
+    match family {
+        Family::V4 => Outside { underlay: "192.168.77.2", client: "198.51.100.10", range: "198.51.100.0/24" },
+        Family::V6 => {
+            Outside { underlay: "fd00:77::2", client: "2001:db8:100::10", range: "2001:db8:100::/64" }
+        }
+    }
+}
+
+/// The length of the underlay's networks.
+fn underlay_prefix(family: Family) -> u8 {
+    match family {
+        Family::V4 => 24,
+        Family::V6 => 64,
+    }
+}
+
+/// The namespaces of a lab, by prefix.
+#[derive(Debug, Clone)]
+pub(crate) struct Names {
+    pub(crate) prefix: String,
+}
+
+impl Names {
+    pub(crate) fn node(&self, node: &str) -> NetNs {
+        NetNs::named(format!("{}{node}", self.prefix))
+    }
+
+    pub(crate) fn outside(&self) -> NetNs {
+        NetNs::named(format!("{}outside", self.prefix))
+    }
+
+    /// `_` parts the namespace from the name, since neither can hold one.
+    pub(crate) fn pod(&self, pod: &PodPlan) -> NetNs {
+        if pod.host_network {
+            return self.node(&pod.node);
+        }
+        NetNs::named(format!("{}{}", self.prefix, pod.name.replacen('/', "_", 1)))
+    }
+}
+
+/// The nodes' ends of the pods' wires, by pod: names of interfaces are short, so they are numbers.
+#[derive(Debug, Default)]
+pub(crate) struct Wires {
+    next: usize,
+    of_pod: BTreeMap<String, String>,
+}
+
+/// Makes the namespaces of nodes and pods, and joins them.
+pub(crate) fn build(plan: &Plan, names: &Names, wires: &mut Wires) -> Result<()> {
+    let mut namespaces = vec![names.outside()];
+    namespaces.extend(plan.nodes.iter().map(|node| names.node(&node.name)));
+    create(&namespaces)?;
+    set_outside_sysctls(&names.outside())?;
+    for node in &plan.nodes {
+        set_node_sysctls(&names.node(&node.name))?;
+    }
+    names
+        .outside()
+        .ip(&["link set lo up".into(), "link add underlay type bridge mcast_snooping 0".into()])?;
+    let uplinks = plan.nodes.iter().enumerate().map(|(index, node)| {
+        let netns = names.node(&node.name);
+        format!("link add up{index} type veth peer name eth0 netns {}", netns.name())
+    });
+    names.outside().ip(&uplinks.collect::<Vec<_>>())?;
+    for node in &plan.nodes {
+        names.node(&node.name).ip(&node_lines(node, plan))?;
+    }
+    names.outside().ip(&outside_lines(plan))?;
+    let pods: Vec<&PodPlan> = plan.pods.iter().filter(|pod| !pod.host_network).collect();
+    add_pods(&pods, plan, names, wires)
+}
+
+/// Makes the namespaces of pods and joins them to their nodes.
+pub(crate) fn add_pods(pods: &[&PodPlan], plan: &Plan, names: &Names, wires: &mut Wires) -> Result<()> {
+    let namespaces: Vec<NetNs> = pods.iter().map(|pod| names.pod(pod)).collect();
+    create(&namespaces)?;
+    for netns in &namespaces {
+        set_host_sysctls(netns)?;
+    }
+    for node in &plan.nodes {
+        let mut lines = Vec::new();
+        for pod in pods.iter().filter(|pod| pod.node == node.name) {
+            let wire = format!("veth{}", wires.next);
+            wires.next += 1;
+            lines.push(format!("link add {wire} type veth peer name eth0 netns {}", names.pod(pod).name()));
+            // A pod may be sent back to itself by a Service: its bridge port must let that pass.
+            lines.push(format!("link set {wire} master cni0 up"));
+            lines.push(format!("link set {wire} type bridge_slave hairpin on"));
+            lines.extend(foreign(pod, node).map(|ip| format!("route replace {ip} dev cni0")));
+            wires.of_pod.insert(pod.name.clone(), wire);
+        }
+        names.node(&node.name).ip(&lines)?;
+    }
+    for pod in pods {
+        let node = plan.node(&pod.node).expect("a planned pod is on a planned node");
+        names.pod(pod).ip(&pod_lines(pod, node))?;
+    }
+    let others = |pod: &PodPlan| plan.nodes.iter().filter(|node| node.name != pod.node).collect::<Vec<_>>();
+    for pod in pods {
+        let home = plan.node(&pod.node).expect("a planned pod is on a planned node");
+        let routes: Vec<String> = foreign(pod, home).filter_map(|ip| route_via(ip.into(), home)).collect();
+        for node in others(pod).into_iter().filter(|_| !routes.is_empty()) {
+            names.node(&node.name).ip(&routes)?;
+        }
+        foreign(pod, home).try_for_each(|ip| route_from_outside(names, ip.into(), home))?;
+    }
+    Ok(())
+}
+
+/// Unplugs pods and deletes their namespaces.
+pub(crate) fn remove_pods(pods: &[&PodPlan], names: &Names, wires: &mut Wires) -> Result<()> {
+    for pod in pods {
+        if let Some(wire) = wires.of_pod.remove(&pod.name) {
+            names.node(&pod.node).ip(&[format!("link del {wire}")])?;
+        }
+    }
+    let lines: Vec<String> = pods.iter().map(|pod| format!("netns del {}", names.pod(pod).name())).collect();
+    ip_batch(&[], &lines)
+}
+
+/// Sends what the host outside has for an address through a node.
+pub(crate) fn route_from_outside(names: &Names, to: IpNet, node: &NodePlan) -> Result<()> {
+    let line = route_via(to, node).ok_or_else(|| {
+        Error::plan(format!("Node {}", node.name), format!("has no address of the family of {to}"))
+    })?;
+    names.outside().ip(&[format!("{line} src {}", outside(Family::of(to.addr())).client)])
+}
+
+/// The route that leads to `to` through the node.
+fn route_via(to: IpNet, node: &NodePlan) -> Option<String> {
+    let gateway = address_of(node, Family::of(to.addr()))?;
+    Some(format!("route replace {to} via {gateway}"))
+}
+
+fn create(namespaces: &[NetNs]) -> Result<()> {
+    let lines: Vec<String> = namespaces.iter().map(|netns| format!("netns add {}", netns.name())).collect();
+    ip_batch(&[], &lines)
+}
+
+fn address_of(node: &NodePlan, family: Family) -> Option<IpAddr> {
+    node.addresses.iter().copied().find(|address| Family::of(*address) == family)
+}
+
+/// The addresses of a pod that its node's CIDRs do not cover.
+fn foreign(pod: &PodPlan, node: &NodePlan) -> impl Iterator<Item = IpAddr> {
+    let covered = |address: &IpAddr| node.pod_cidrs.iter().any(|net| net.contains(address));
+    pod.addresses.iter().copied().filter(move |address| !covered(address))
+}
+
+fn families(node: &NodePlan) -> impl Iterator<Item = Family> {
+    Family::BOTH.into_iter().filter(|family| address_of(node, *family).is_some())
+}
+
+fn node_lines(node: &NodePlan, plan: &Plan) -> Vec<String> {
+    let mut lines = vec![
+        "link set lo up".to_owned(),
+        // A bridge without an address of its own takes that of its lowest port, and so changes it as pods come.
+        "link add cni0 address 02:00:0a:f4:00:01 type bridge mcast_snooping 0".to_owned(),
+        "link set cni0 up".to_owned(),
+    ];
+    for net in &node.pod_cidrs {
+        if let Some(own) = nth(net.trunc(), 1) {
+            lines.push(format!("address add {own}/{} dev cni0{}", net.prefix_len(), nodad(own)));
+        }
+    }
+    for &address in &node.addresses {
+        let prefix = underlay_prefix(Family::of(address));
+        lines.push(format!("address add {address}/{prefix} dev eth0{}", nodad(address)));
+    }
+    lines.push("link set eth0 up".to_owned());
+    for family in families(node) {
+        let gateway = outside(family).underlay;
+        // On link, since a node's own address may be of any network.
+        lines.push(format!("route add {gateway} dev eth0"));
+        lines.push(format!("route add default via {gateway}"));
+        for other in plan.nodes.iter().filter(|other| other.name != node.name) {
+            let Some(address) = address_of(other, family) else { continue };
+            lines.push(format!("route add {address} dev eth0"));
+            let cidrs = other.pod_cidrs.iter().filter(|net| Family::of(net.addr()) == family);
+            lines.extend(cidrs.map(|net| format!("route add {} via {address}", net.trunc())));
+        }
+    }
+    lines
+}
+
+fn outside_lines(plan: &Plan) -> Vec<String> {
+    let mut lines = vec!["link set underlay up".to_owned()];
+    for family in Family::BOTH {
+        let Outside { underlay, client, range } = outside(family);
+        let prefix = underlay_prefix(family);
+        let nodad = if family == Family::V6 { " nodad" } else { "" };
+        lines.push(format!("address add {underlay}/{prefix} dev underlay{nodad}"));
+        lines.push(format!("address add {client}/{} dev lo{nodad}", family.host_prefix()));
+        // The whole range is local, so that a probe may come from any address of it.
+        lines.push(format!("route add local {range} dev lo"));
+    }
+    for (index, node) in plan.nodes.iter().enumerate() {
+        lines.push(format!("link set up{index} master underlay up"));
+        for &address in &node.addresses {
+            let client = outside(Family::of(address)).client;
+            lines.push(format!("route add {address} dev underlay src {client}"));
+            let cidrs = node.pod_cidrs.iter().filter(|net| net.addr().is_ipv4() == address.is_ipv4());
+            lines.extend(cidrs.map(|net| format!("route add {} via {address} src {client}", net.trunc())));
+        }
+    }
+    lines
+}
+
+fn pod_lines(pod: &PodPlan, node: &NodePlan) -> Vec<String> {
+    let mut lines = vec!["link set lo up".to_owned(), "link set eth0 up".to_owned()];
+    for &address in &pod.addresses {
+        let family = Family::of(address);
+        let own = node.pod_cidrs.iter().find(|net| Family::of(net.addr()) == family);
+        let covering = own.filter(|net| net.contains(&address));
+        let prefix = covering.map_or(family.host_prefix(), IpNet::prefix_len);
+        lines.push(format!("address add {address}/{prefix} dev eth0{}", nodad(address)));
+        if let Some(gateway) = own.and_then(|net| nth(net.trunc(), 1)) {
+            if covering.is_none() {
+                lines.push(format!("route add {gateway} dev eth0"));
+            }
+            lines.push(format!("route add default via {gateway}"));
+        }
+    }
+    lines
+}
+
+fn nodad(address: IpAddr) -> &'static str {
+    if address.is_ipv6() { " nodad" } else { "" }
+}
+
+/// What every namespace needs: addresses that work at once, and no check that the way back is the way in.
+const HOST: &[(&str, &str)] = &[
+    ("ipv4/conf/all/rp_filter", "0"),
+    ("ipv4/conf/default/rp_filter", "0"),
+    ("ipv6/conf/all/disable_ipv6", "0"),
+    ("ipv6/conf/default/disable_ipv6", "0"),
+    ("ipv6/conf/all/accept_dad", "0"),
+    ("ipv6/conf/default/accept_dad", "0"),
+    ("ipv6/conf/default/accept_ra", "0"),
+];
+
+/// What a node needs besides; the bridge's switches are there once the kernel has br_netfilter.
+const NODE: &[(&str, &str)] = &[
+    ("ipv4/ip_forward", "1"),
+    ("ipv6/conf/all/forwarding", "1"),
+    ("ipv6/conf/default/forwarding", "1"),
+    ("bridge/bridge-nf-call-iptables", "1"),
+    ("bridge/bridge-nf-call-ip6tables", "1"),
+];
+
+/// What the host outside needs besides: IPv6 lets a socket have any address of a local range only with the second.
+const OUTSIDE: &[(&str, &str)] = &[
+    ("ipv4/ip_forward", "0"),
+    ("ipv6/ip_nonlocal_bind", "1"),
+    ("bridge/bridge-nf-call-iptables", "0"),
+    ("bridge/bridge-nf-call-ip6tables", "0"),
+];
+
+fn set_host_sysctls(netns: &NetNs) -> Result<()> {
+    netns.run(|| write_sysctls(HOST))?
+}
+
+fn set_node_sysctls(netns: &NetNs) -> Result<()> {
+    netns.run(|| write_sysctls(HOST).and_then(|()| write_sysctls(NODE)))?
+}
+
+fn set_outside_sysctls(netns: &NetNs) -> Result<()> {
+    netns.run(|| write_sysctls(HOST).and_then(|()| write_sysctls(OUTSIDE)))?
+}
+
+/// Writes the switches that this kernel has, for the namespace of the calling thread.
+fn write_sysctls(sysctls: &[(&str, &str)]) -> Result<()> {
+    for (name, value) in sysctls {
+        let path = Path::new("/proc/sys/net").join(name);
+        if path.exists() {
+            fs::write(&path, value).map_err(Error::file("cannot set", &path))?;
+        }
+    }
+    Ok(())
+}
