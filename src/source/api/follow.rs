@@ -1,0 +1,278 @@
+//! Follows one kind: a request at a time, for ever.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use portcullis_cluster::Event;
+use tokio::sync::mpsc;
+
+use super::Pace;
+use super::answer::{Answer, ask};
+use super::failure::{Failure, Refusal};
+use super::lines::Lines;
+use super::list::{self, Then};
+use super::request::{Ask, path, request};
+use super::state::State;
+use super::watch::Watch;
+use crate::source::access::Connection;
+use crate::source::backoff::{Backoff, random};
+use crate::source::health::Health;
+use crate::source::report::Reader;
+use crate::source::selection::Selection;
+
+/// The longest that a server's Retry-After is obeyed.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_mins(5);
+
+/// Follows one kind until nobody listens any more.
+pub(in crate::source) async fn follow(
+    selection: Selection,
+    connection: Arc<Connection>,
+    pace: Pace,
+    health: Arc<Health>,
+    sink: mpsc::Sender<Vec<Event>>,
+) {
+    let reader = Reader::new(selection.kind);
+    let backoff = Backoff::new(pace.first_wait, pace.longest_wait);
+    let mut follower = Follower {
+        selection,
+        connection,
+        pace,
+        health,
+        sink,
+        reader,
+        backoff,
+        said_no_streams: false,
+        said_absent: false,
+    };
+    let mut state = State::Stream;
+    loop {
+        let begun = Instant::now();
+        let failure = match follower.step(&mut state).await {
+            Ok(()) => continue,
+            Err(Failure::NobodyListens) => return,
+            Err(failure) => failure,
+        };
+        let Ok(wait) = follower.after(&mut state, failure, begun.elapsed()).await else { return };
+        tokio::time::sleep(wait).await;
+    }
+}
+
+struct Follower {
+    selection: Selection,
+    connection: Arc<Connection>,
+    pace: Pace,
+    health: Arc<Health>,
+    sink: mpsc::Sender<Vec<Event>>,
+    reader: Reader,
+    backoff: Backoff,
+    said_no_streams: bool,
+    said_absent: bool,
+}
+
+impl Follower {
+    /// Makes one request, takes in its answer to the end, and leaves in `state` what comes next.
+    async fn step(&mut self, state: &mut State) -> Result<(), Failure> {
+        let seconds = self.watch_seconds();
+        let what = match state {
+            State::Stream => Ask::Stream { seconds },
+            State::Page { next, size } => Ask::Page { next: next.as_deref(), size: *size },
+            State::Watch { revision, .. } => Ask::Watch { revision, seconds },
+        };
+        let client = self.connection.client().await?;
+        let answer = ask(&client, request(&self.selection, what), self.pace.answer).await?;
+        match state {
+            State::Page { .. } => self.page(answer, state).await,
+            State::Stream | State::Watch { .. } => self.watch(answer, state).await,
+        }
+    }
+
+    async fn page(&mut self, answer: Answer, state: &mut State) -> Result<(), Failure> {
+        let State::Page { next, size } = state else { return Ok(()) };
+        let kind = self.selection.kind;
+        let health = &self.health;
+        let body = answer.whole(self.pace.answer, || health.heard(kind)).await?;
+        let page = list::read(kind, next.is_none(), &body, &mut self.reader)?;
+        drop(body);
+        let (events, then) = (page.events, page.then);
+        *state = match then {
+            Then::Next(token) => State::Page { next: Some(token), size: *size },
+            Then::End(revision) => State::Watch { revision, silent: 0 },
+        };
+        let doubtful = self.reader.doubtful();
+        self.send(events, doubtful).await
+    }
+
+    async fn watch(&mut self, mut answer: Answer, state: &mut State) -> Result<(), Failure> {
+        let kind = self.selection.kind;
+        let mut reader = std::mem::replace(&mut self.reader, Reader::new(kind));
+        let mut watch = match &*state {
+            State::Watch { revision, .. } => Watch::after(kind, revision, &mut reader),
+            State::Stream | State::Page { .. } => Watch::with_list(kind, &mut reader),
+        };
+        let result = self.stream(&mut answer, &mut watch, state).await;
+        self.reader = reader;
+        result
+    }
+
+    /// Takes in a stream of events to its end.
+    async fn stream(
+        &mut self,
+        answer: &mut Answer,
+        watch: &mut Watch<'_>,
+        state: &mut State,
+    ) -> Result<(), Failure> {
+        let begun = Instant::now();
+        let (mut lines, mut heard) = (Lines::default(), false);
+        loop {
+            let patience = if watch.listed() { self.pace.silence } else { self.pace.answer };
+            let bytes = answer.next(patience).await;
+            let taken = match &bytes {
+                Ok(Some(bytes)) => lines.take(bytes.as_ref(), |line| watch.line(line)),
+                _ => Ok(()),
+            };
+            if matches!(bytes, Ok(Some(_))) && taken.is_ok() {
+                heard = true;
+                self.health.heard(self.selection.kind);
+            }
+            if let (true, Some(revision)) = (watch.listed(), &watch.revision) {
+                // All good news so far counts, whatever comes next.
+                if heard {
+                    *state = State::Watch { revision: revision.clone(), silent: 0 };
+                    self.backoff.reset();
+                }
+            }
+            self.send(std::mem::take(&mut watch.events), watch.doubtful()).await?;
+            taken?;
+            if bytes?.is_none() {
+                break;
+            }
+        }
+        match (watch.listed(), lines.in_mid_line(), heard) {
+            (false, ..) => Err(Failure::Broken("it ended before the list was complete".into())),
+            (_, true, _) => Err(Failure::Broken("it ended in the middle of an event".into())),
+            (.., true) => Ok(()),
+            (.., false) if begun.elapsed() >= self.pace.silence.min(self.pace.watch.start) => {
+                Err(Failure::Silent(begun.elapsed()))
+            }
+            (.., false) => Err(Failure::Broken("a watch was closed before it brought anything".into())),
+        }
+    }
+
+    /// Hands events on, and waits while the receiver is busy.
+    async fn send(&mut self, events: Vec<Event>, doubtful: (usize, usize)) -> Result<(), Failure> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let kind = self.selection.kind;
+        let listed = events.contains(&Event::Listed(kind));
+        self.sink.send(events).await.map_err(|_| Failure::NobodyListens)?;
+        self.health.doubtful(kind, doubtful.0, doubtful.1);
+        if listed {
+            self.health.listed(kind);
+            self.said_absent = false;
+        }
+        Ok(())
+    }
+
+    /// Takes in a failure, and says how long to wait. Fails when nobody listens.
+    async fn after(
+        &mut self,
+        state: &mut State,
+        failure: Failure,
+        lived: Duration,
+    ) -> Result<Duration, Failure> {
+        if let (Failure::Refused(Refusal { code: 404, .. }), true) = (&failure, self.selection.optional) {
+            return self.absent(state).await;
+        }
+        if matches!(failure, Failure::Unreachable(_) | Failure::Refused(Refusal { code: 401, .. })) {
+            self.connection.forget().await;
+        }
+        let before = state.clone();
+        let (next, now) = before.clone().after(&failure, self.pace.page);
+        *state = next;
+        self.report(&before, state, &failure);
+        if now
+            || (matches!(before, State::Watch { .. })
+                && lived >= self.pace.first_wait
+                && is_ordinary(&failure))
+        {
+            return Ok(Duration::ZERO);
+        }
+        let asked = match &failure {
+            Failure::Refused(refusal) => refusal.retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER),
+            _ => Duration::ZERO,
+        };
+        let wait = self.backoff.wait();
+        Ok(if asked > wait { asked + self.pace.first_wait.mul_f64(random()) } else { wait })
+    }
+
+    /// The server does not serve this kind, and need not: there are no such objects.
+    async fn absent(&mut self, state: &mut State) -> Result<Duration, Failure> {
+        *state = State::Stream;
+        let kind = self.selection.kind;
+        self.health.heard(kind);
+        if !self.said_absent {
+            tracing::info!(%kind, "the API server does not serve {}; taken as empty", path(kind));
+            self.reader.list_started();
+            self.reader.listed();
+            self.send(vec![Event::ListStarted(kind), Event::Listed(kind)], (0, 0)).await?;
+            self.said_absent = true;
+        }
+        Ok(self.pace.longest_wait * 10)
+    }
+
+    fn report(&mut self, before: &State, next: &State, failure: &Failure) {
+        let kind = self.selection.kind;
+        if let (State::Stream, State::Page { .. }) = (before, next) {
+            if !std::mem::replace(&mut self.said_no_streams, true) {
+                tracing::info!(%kind, "no streaming list, so by pages: {failure}");
+            }
+            return;
+        }
+        let (plural, way_out) = (kind.plural(), self.way_out(failure));
+        self.health.failed(kind, format!("{failure}{way_out}"));
+        match (before, failure) {
+            (State::Watch { .. }, Failure::Broken(_)) => {
+                tracing::debug!(%kind, "watching {plural}: {failure}")
+            }
+            (State::Watch { .. }, Failure::Refused(no)) if no.is_expired() => {
+                tracing::info!(%kind, "watching {plural}: {failure}; listing again");
+            }
+            (State::Watch { .. }, _) => tracing::warn!(%kind, "watching {plural}: {failure}{way_out}"),
+            _ => tracing::warn!(%kind, "listing {plural}: {failure}{way_out}"),
+        }
+    }
+
+    /// What the operator can do about a failure.
+    fn way_out(&self, failure: &Failure) -> String {
+        let Failure::Refused(refusal) = failure else { return String::new() };
+        let kind = self.selection.kind;
+        match refusal.code {
+            401 => format!(
+                "; our credentials are not accepted, renew {}",
+                self.connection.access().credentials()
+            ),
+            403 => format!(
+                "; allow our user to list and watch {} (API group {:?}), as the ClusterRole system:node-proxier does",
+                kind.plural(),
+                kind.api_version().split_once('/').map_or("", |(group, _)| group)
+            ),
+            404 => format!("; this server does not serve {}", path(kind)),
+            _ => String::new(),
+        }
+    }
+
+    fn watch_seconds(&self) -> u64 {
+        let length = self.pace.watch.end.saturating_sub(self.pace.watch.start);
+        (self.pace.watch.start + length.mul_f64(random())).as_secs().max(1)
+    }
+}
+
+/// A failure that long watches end in.
+fn is_ordinary(failure: &Failure) -> bool {
+    match failure {
+        Failure::Broken(_) => true,
+        Failure::Refused(refusal) => refusal.is_expired(),
+        _ => false,
+    }
+}

@@ -1,0 +1,105 @@
+//! What is known of a source's state, for `/healthz`, metrics and the log.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use portcullis_cluster::Kind;
+
+/// The state of a source, kind by kind. Shared with its tasks; reading it is cheap.
+#[derive(Debug)]
+pub struct Health {
+    kinds: Vec<Mutex<KindStatus>>,
+}
+
+/// The state of one kind.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct KindStatus {
+    /// The kind.
+    pub kind: Kind,
+    /// When the source last heard anything: an answer, an event, a bookmark, a file read.
+    pub last_heard: Option<Instant>,
+    /// The kind has been fully listed once.
+    pub synced: bool,
+    /// What it is trying to get over; `None` while all is well.
+    pub error: Option<String>,
+    /// Requests or reads that failed, since the start.
+    pub failures: u64,
+    /// Full lists, since the start.
+    pub lists: u64,
+    /// Objects that cannot be read as a whole, and are not served or served as they last were.
+    pub unreadable: usize,
+    /// Objects of which a field is ignored because it cannot be understood.
+    pub with_problems: usize,
+}
+
+impl Health {
+    pub(super) fn new(kinds: impl IntoIterator<Item = Kind>) -> Self {
+        let status = |kind| KindStatus {
+            kind,
+            last_heard: None,
+            synced: false,
+            error: None,
+            failures: 0,
+            lists: 0,
+            unreadable: 0,
+            with_problems: 0,
+        };
+        Health { kinds: kinds.into_iter().map(|kind| Mutex::new(status(kind))).collect() }
+    }
+
+    /// The state of each kind that the source follows.
+    pub fn snapshot(&self) -> Vec<KindStatus> {
+        self.kinds.iter().map(|status| lock(status).clone()).collect()
+    }
+
+    /// Whether all kinds have been fully listed.
+    pub fn synced(&self) -> bool {
+        self.kinds.iter().all(|status| lock(status).synced)
+    }
+
+    /// When the kind that has been silent for longest was last heard of; `None` where one never was.
+    pub fn last_heard(&self) -> Option<Instant> {
+        self.kinds.iter().map(|status| lock(status).last_heard).min().flatten()
+    }
+
+    fn update(&self, kind: Kind, change: impl FnOnce(&mut KindStatus)) {
+        let mut of_kind = self.kinds.iter().map(lock).filter(|status| status.kind == kind);
+        if let Some(mut status) = of_kind.next() {
+            change(&mut status);
+        }
+    }
+
+    pub(super) fn heard(&self, kind: Kind) {
+        self.update(kind, |status| {
+            status.last_heard = Some(Instant::now());
+            status.error = None;
+        });
+    }
+
+    pub(super) fn listed(&self, kind: Kind) {
+        self.update(kind, |status| {
+            status.synced = true;
+            status.lists += 1;
+        });
+    }
+
+    pub(super) fn failed(&self, kind: Kind, error: String) {
+        self.update(kind, |status| {
+            status.error = Some(error);
+            status.failures += 1;
+        });
+    }
+
+    pub(super) fn doubtful(&self, kind: Kind, unreadable: usize, with_problems: usize) {
+        self.update(kind, |status| {
+            status.unreadable = unreadable;
+            status.with_problems = with_problems;
+        });
+    }
+}
+
+fn lock(status: &Mutex<KindStatus>) -> MutexGuard<'_, KindStatus> {
+    // A panic while it is held leaves whole values behind.
+    status.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,103 @@
+//! Sources: where the objects come from. Both turn the outside into [`cluster::Event`]s.
+//!
+//! ```text
+//! API server ── api::follow (one task a kind) ──┐
+//!                                               ├── Vec<Event> ──► one bounded channel ──► the loop
+//! manifests ─── manifests (one task) ───────────┘
+//! ```
+//!
+//! A source never gives up: what fails is logged, shown in its [`Health`] and tried again. A full channel
+//! makes it wait, so that memory follows the objects that are kept, not those that arrive.
+//!
+//! [`cluster::Event`]: portcullis_cluster::Event
+
+pub mod access;
+pub mod api;
+mod backoff;
+pub mod health;
+pub mod manifests;
+mod report;
+pub mod selection;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use portcullis_cluster::{Event, Kind};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+pub use access::{Access, AccessError};
+pub use api::Pace;
+pub use health::{Health, KindStatus};
+pub use manifests::{Manifests, PathError, read_manifests};
+pub use selection::Selection;
+
+/// Where objects come from.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    /// The API server.
+    ApiServer {
+        /// How to reach it, and as whom.
+        access: Access,
+        /// Which objects to ask for.
+        selections: Vec<Selection>,
+        /// Page sizes and times.
+        pace: Pace,
+    },
+    /// A file or a folder of manifests. Gives all kinds.
+    Manifests {
+        /// The file or folder.
+        path: PathBuf,
+    },
+}
+
+/// A running source. Dropping it ends its tasks.
+#[derive(Debug)]
+pub struct Source {
+    health: Arc<Health>,
+    tasks: JoinSet<()>,
+}
+
+impl Source {
+    /// How it fares, kind by kind.
+    pub fn health(&self) -> &Arc<Health> {
+        &self.health
+    }
+
+    /// Ends its tasks, and returns when they have ended.
+    pub async fn stop(mut self) {
+        self.tasks.shutdown().await;
+    }
+}
+
+/// Starts a source that sends what it learns into `sink`, in batches that are never empty. The source ends
+/// when the channel's receiver is gone.
+///
+/// # Errors
+/// The kubeconfig cannot be read or makes no sense. A server that does not answer is no error here: the
+/// source tries again, and says so.
+pub async fn spawn(origin: Origin, sink: mpsc::Sender<Vec<Event>>) -> Result<Source, AccessError> {
+    let mut tasks = JoinSet::new();
+    let health = match origin {
+        Origin::ApiServer { access, selections, pace } => {
+            let health = Arc::new(Health::new(selections.iter().map(|selection| selection.kind)));
+            let connection = Arc::new(access::Connection::open(access).await?);
+            for selection in selections {
+                tasks.spawn(api::follow(
+                    selection,
+                    connection.clone(),
+                    pace.clone(),
+                    health.clone(),
+                    sink.clone(),
+                ));
+            }
+            health
+        }
+        Origin::Manifests { path } => {
+            let health = Arc::new(Health::new(Kind::ALL));
+            tasks.spawn(manifests::follow(path, health.clone(), sink));
+            health
+        }
+    };
+    Ok(Source { health, tasks })
+}

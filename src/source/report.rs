@@ -1,0 +1,139 @@
+//! Reads objects, and says once what is wrong with each.
+
+use std::collections::HashMap;
+
+use portcullis_cluster::object::{Kind, Object, ObjectKey, key_of};
+use portcullis_cluster::{Event, Problem};
+use serde_json::Value;
+
+/// Turns objects of one kind into events. An object that cannot be read, or only in part, is reported once
+/// for each of its versions, however often it is listed.
+#[derive(Debug)]
+pub(super) struct Reader {
+    kind: Kind,
+    doubtful: HashMap<ObjectKey, Doubt>,
+    list: u64,
+}
+
+#[derive(Debug)]
+struct Doubt {
+    version: String,
+    unreadable: bool,
+    /// The list in which it was last seen.
+    list: u64,
+}
+
+impl Reader {
+    pub(super) fn new(kind: Kind) -> Self {
+        Reader { kind, doubtful: HashMap::new(), list: 0 }
+    }
+
+    /// A full list begins.
+    pub(super) fn list_started(&mut self) {
+        self.list += 1;
+    }
+
+    /// A full list has ended: what was not in it is gone.
+    pub(super) fn listed(&mut self) {
+        self.doubtful.retain(|_, doubt| doubt.list == self.list);
+    }
+
+    /// The event of an object that was added or changed; `None` if it cannot be read.
+    pub(super) fn applied(&mut self, value: Value) -> Option<Event> {
+        let version = resource_version(&value).unwrap_or_default().to_owned();
+        match Object::parse(self.kind, value) {
+            Ok(parsed) => {
+                let key = parsed.object.key();
+                if parsed.problems.is_empty() {
+                    self.doubtful.remove(&key);
+                } else if self.is_new(&key, &version, false) {
+                    warn_of_problems(&key, &parsed.problems);
+                }
+                Some(Event::Applied(parsed.object))
+            }
+            Err(error) => {
+                let new = error.key().is_none_or(|key| self.is_new(key, &version, true));
+                if new {
+                    tracing::warn!(kind = %self.kind, "{error}; the object is skipped, all others count");
+                }
+                None
+            }
+        }
+    }
+
+    /// The event of an object that is gone; `None` if it has no name.
+    pub(super) fn deleted(&mut self, value: &Value) -> Option<Event> {
+        match key_of(self.kind, value) {
+            Ok(key) => {
+                self.doubtful.remove(&key);
+                Some(Event::Deleted(key))
+            }
+            Err(error) => {
+                tracing::warn!(kind = %self.kind, "an object without a name is said to be deleted: {error}");
+                None
+            }
+        }
+    }
+
+    /// How many objects cannot be read as a whole, and of how many a field is ignored.
+    pub(super) fn doubtful(&self) -> (usize, usize) {
+        let unreadable = self.doubtful.values().filter(|doubt| doubt.unreadable).count();
+        (unreadable, self.doubtful.len() - unreadable)
+    }
+
+    /// Notes a doubtful object; whether this version of it has not been reported yet.
+    fn is_new(&mut self, key: &ObjectKey, version: &str, unreadable: bool) -> bool {
+        let doubt = Doubt { version: version.to_owned(), unreadable, list: self.list };
+        let before = self.doubtful.insert(key.clone(), doubt);
+        before.is_none_or(|before| before.version != version)
+    }
+}
+
+/// Logs the fields of an object that are ignored.
+pub(super) fn warn_of_problems(key: &ObjectKey, problems: &[Problem]) {
+    for Problem { field, value, expected } in problems {
+        tracing::warn!(kind = %key.kind, object = %key.name, field, value, expected, "{key}: {field} is ignored: {value:?} is not {expected}");
+    }
+}
+
+/// The revision of an object.
+pub(super) fn resource_version(value: &Value) -> Option<&str> {
+    value.get("metadata")?.get("resourceVersion")?.as_str()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn service(version: &str, spec: Value) -> Value {
+        json!({"metadata": {"name": "a", "namespace": "x", "resourceVersion": version}, "spec": spec})
+    }
+
+    #[test]
+    fn an_unreadable_object_is_counted_until_it_is_readable_deleted_or_gone_from_a_list() {
+        let bad = || service("5", json!({"ports": "none"}));
+        let mut reader = Reader::new(Kind::Service);
+        assert_eq!(reader.applied(bad()), None);
+        assert_eq!(reader.doubtful(), (1, 0));
+        assert!(matches!(reader.applied(service("6", json!({}))), Some(Event::Applied(_))));
+        assert_eq!(reader.doubtful(), (0, 0));
+        reader.applied(bad());
+        assert!(matches!(reader.deleted(&bad()), Some(Event::Deleted(_))));
+        assert_eq!(reader.doubtful(), (0, 0));
+        reader.applied(bad());
+        reader.list_started();
+        reader.listed();
+        assert_eq!(reader.doubtful(), (0, 0));
+    }
+
+    #[test]
+    fn a_version_is_new_once() {
+        let mut reader = Reader::new(Kind::Service);
+        let key = key_of(Kind::Service, &service("1", json!({}))).expect("it has a name");
+        assert!(reader.is_new(&key, "1", true));
+        assert!(!reader.is_new(&key, "1", true));
+        assert!(reader.is_new(&key, "2", true));
+    }
+}
