@@ -1,0 +1,88 @@
+//! Hears from the kernel (inotify) that files have changed.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use notify::event::{AccessKind, AccessMode};
+use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
+use tokio::sync::Notify;
+
+use super::files::is_manifest;
+
+/// Watches the folders on which a path's files depend.
+pub(super) struct Watcher {
+    path: PathBuf,
+    inotify: Option<RecommendedWatcher>,
+    complained: bool,
+}
+
+impl Watcher {
+    /// A watcher that gives word by `changed`. It watches nothing before [`Watcher::aim`].
+    pub(super) fn new(path: PathBuf, changed: Arc<Notify>) -> Self {
+        let root = path.clone();
+        let inotify = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+            // An error may be a lost event.
+            if event.map_or(true, |event| matters(&root, &event)) {
+                changed.notify_one();
+            }
+        });
+        let mut watcher = Watcher { path, inotify: None, complained: false };
+        match inotify {
+            Ok(inotify) => watcher.inotify = Some(inotify),
+            Err(error) => watcher.complain(&error),
+        }
+        watcher
+    }
+
+    /// Watches what the path leads to now; whether that is all that it depends on. To be called again
+    /// after each change, because a folder that was replaced is another folder.
+    pub(super) fn aim(&mut self) -> bool {
+        let Some(inotify) = &mut self.inotify else { return false };
+        for folder in folders(&self.path) {
+            if let Err(error) = inotify.watch(&folder, RecursiveMode::NonRecursive) {
+                if folder.exists() {
+                    self.complain(&error);
+                }
+                return false;
+            }
+        }
+        true
+    }
+
+    fn complain(&mut self, error: &notify::Error) {
+        if !std::mem::replace(&mut self.complained, true) {
+            tracing::warn!(
+                "no inotify for {}: {error}; looking twice a second instead (fs.inotify.max_user_instances and max_user_watches may be too small)",
+                self.path.display()
+            );
+        }
+    }
+}
+
+/// The folders in which a change of the path can show.
+fn folders(path: &Path) -> Vec<PathBuf> {
+    let parent = |path: &Path| match path.parent() {
+        Some(parent) if parent.as_os_str().is_empty() => Some(PathBuf::from(".")),
+        parent => parent.map(Path::to_owned),
+    };
+    // Its own name, which may be replaced or be a link, and what that leads to.
+    let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let content = if real.is_dir() { Some(real) } else { parent(&real) };
+    let mut folders: Vec<PathBuf> = parent(path).into_iter().chain(content).collect();
+    folders.dedup();
+    folders
+}
+
+/// Whether an event can have changed what the manifests say.
+fn matters(root: &Path, event: &notify::Event) -> bool {
+    let only_looked_at =
+        matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write));
+    let ours = |path: &PathBuf| {
+        let name = path.file_name();
+        // `..data` is the link by which a mounted ConfigMap is replaced as a whole.
+        is_manifest(path)
+            || name == root.file_name()
+            || name.is_some_and(|name| name.as_encoded_bytes().starts_with(b".."))
+    };
+    event.need_rescan() || (!only_looked_at && (event.paths.is_empty() || event.paths.iter().any(ours)))
+}
