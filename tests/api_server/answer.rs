@@ -1,0 +1,234 @@
+//! Requests, and their answers.
+
+use std::collections::HashMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Query, Request, State};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use data_encoding::BASE64_NOPAD;
+use futures::{StreamExt, stream};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+
+use super::fault::{Fault, What};
+use super::resource::Resource;
+use super::selector::Selector;
+use super::watch::Watch;
+use super::{Shared, Streaming, lock};
+
+type Parameters = HashMap<String, String>;
+
+pub(super) fn router(shared: Arc<Shared>) -> Router {
+    Router::new().fallback(answer).with_state(shared)
+}
+
+async fn answer(
+    State(shared): State<Arc<Shared>>,
+    Query(parameters): Query<Parameters>,
+    request: Request,
+) -> Response {
+    let uri = request.uri().to_string();
+    let user_agent = header(request.headers(), USER_AGENT.as_str());
+    lock(&shared.requests).push(super::Request { at: Instant::now(), uri: uri.clone(), user_agent });
+    let settings = lock(&shared.settings).clone();
+    tokio::time::sleep(settings.slow).await;
+    if let Some(token) = &settings.token
+        && header(request.headers(), AUTHORIZATION.as_str()) != format!("Bearer {token}")
+    {
+        return status(401, "Unauthorized", "Unauthorized", None);
+    }
+    let fault = Fault::take(&mut lock(&shared.faults), &uri);
+    if let Some(fault) = fault {
+        return faulty(fault).await;
+    }
+    let path = request.uri().path();
+    if path == "/version" {
+        return json_answer(
+            200,
+            &json!({"major": "1", "minor": "36", "gitVersion": "v1.36.2", "platform": "linux/amd64"}),
+        );
+    }
+    let Some((resource, namespace, name)) = Resource::at(path) else { return no_such_page() };
+    if settings.absent.iter().any(|plural| plural == resource.plural) {
+        return no_such_page();
+    }
+    let parameter = |name: &str| parameters.get(name).cloned().unwrap_or_default();
+    let selector = Selector {
+        namespace: namespace.clone(),
+        labels: parameter("labelSelector"),
+        fields: parameter("fieldSelector"),
+    };
+    match name {
+        Some(name) => one(&shared, resource, namespace, &name),
+        None if matches!(parameter("watch").as_str(), "true" | "1") => {
+            watch(shared, resource, selector, &parameters, settings.streaming)
+        }
+        None => list(&shared, resource, &selector, &parameters),
+    }
+}
+
+fn header(headers: &HeaderMap, name: &str) -> String {
+    headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+}
+
+fn json_answer(code: u16, body: &Value) -> Response {
+    let code = StatusCode::from_u16(code).expect("a test names a valid status");
+    (code, [(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
+}
+
+/// A `Status` object of a failure.
+pub(super) fn failure(code: u16, reason: &str, message: &str, details: Option<Value>) -> Value {
+    let mut status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message, "reason": reason});
+    if let Some(details) = details {
+        status["details"] = details;
+    }
+    status["code"] = code.into();
+    status
+}
+
+fn status(code: u16, reason: &str, message: &str, details: Option<Value>) -> Response {
+    json_answer(code, &failure(code, reason, message, details))
+}
+
+fn no_such_page() -> Response {
+    (StatusCode::NOT_FOUND, "404 page not found\n").into_response()
+}
+
+async fn faulty(what: What) -> Response {
+    match what {
+        What::Status { code, retry_after } => {
+            let reason = match code {
+                400 => "BadRequest",
+                403 => "Forbidden",
+                410 => "Expired",
+                429 => "TooManyRequests",
+                503 => "ServiceUnavailable",
+                _ => "InternalError",
+            };
+            let mut response =
+                status(code, reason, "a planned fault", retry_after.map(|s| json!({"retryAfterSeconds": s})));
+            response.headers_mut().extend(retry_after.map(|seconds| (RETRY_AFTER, seconds.into())));
+            response
+        }
+        What::Text { code, text } => {
+            (StatusCode::from_u16(code).expect("a test names a valid status"), text).into_response()
+        }
+        What::BreakOff { text } => {
+            let broken = stream::once(async {
+                // So that the head and the text are out before the connection breaks.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                Err(std::io::Error::other("a planned fault"))
+            });
+            Body::from_stream(stream::iter([Ok(text)]).chain(broken)).into_response()
+        }
+        What::Hang => std::future::pending().await,
+    }
+}
+
+fn one(shared: &Shared, resource: &Resource, namespace: Option<String>, name: &str) -> Response {
+    let key = namespace.map_or_else(|| format!("/{name}"), |namespace| format!("/{namespace}/{name}"));
+    match lock(&shared.store).get(resource, &key) {
+        Some(object) => json_answer(200, &object),
+        None => {
+            let message = format!("{} {name:?} not found", resource.plural);
+            status(404, "NotFound", &message, Some(json!({"name": name, "kind": resource.plural})))
+        }
+    }
+}
+
+fn list(shared: &Shared, resource: &Resource, selector: &Selector, parameters: &Parameters) -> Response {
+    let store = lock(&shared.store);
+    let number =
+        |name: &str| parameters.get(name).and_then(|text| text.parse::<u64>().ok()).unwrap_or_default();
+    let asked = number("resourceVersion");
+    if asked > store.revision() {
+        let message = format!("Timeout: Too large resource version: {asked}, current: {}", store.revision());
+        let cause = json!({"reason": "ResourceVersionTooLarge", "message": "Too large resource version"});
+        let mut response =
+            status(504, "Timeout", &message, Some(json!({"causes": [cause], "retryAfterSeconds": 1})));
+        response.headers_mut().insert(RETRY_AFTER, 1.into());
+        return response;
+    }
+    let (revision, start) = match parameters.get("continue").map(|token| read_token(token)) {
+        None => (store.revision(), String::new()),
+        Some(Ok(place)) => place,
+        Some(Err(message)) => return status(400, "BadRequest", &message, None),
+    };
+    if revision < store.compacted() {
+        let message = "The provided continue parameter is too old to display a consistent list result.";
+        return status(410, "Expired", message, None);
+    }
+    let mut objects = store.list(resource, selector, revision);
+    drop(store);
+    objects.retain(|(key, _)| start.is_empty() || *key >= start);
+    let mut metadata = json!({"resourceVersion": revision.to_string()});
+    let limit = usize::try_from(number("limit")).expect("a page fits in memory");
+    if limit > 0 && objects.len() > limit {
+        metadata["continue"] = write_token(revision, &objects[limit - 1].0).into();
+        if !selector.is_some() {
+            metadata["remainingItemCount"] = (objects.len() - limit).into();
+        }
+        objects.truncate(limit);
+    }
+    let items = objects.iter().map(|(_, object)| without_kind(object));
+    let body = json!({"kind": format!("{}List", resource.kind), "apiVersion": resource.version, "metadata": metadata, "items": items.collect::<Vec<_>>()});
+    json_answer(200, &body)
+}
+
+/// The items of a list do not repeat their kind.
+fn without_kind(object: &Value) -> Value {
+    let mut object = object.clone();
+    let fields = object.as_object_mut().expect("an object is stored");
+    fields.remove("kind");
+    fields.remove("apiVersion");
+    object
+}
+
+/// A continuation, in the very form of the API server. Written by hand for the order of its fields.
+fn write_token(revision: u64, last: &str) -> String {
+    BASE64_NOPAD
+        .encode(format!(r#"{{"v":"meta.k8s.io/v1","rv":{revision},"start":"{last}\u0000"}}"#).as_bytes())
+}
+
+fn read_token(token: &str) -> Result<(u64, String), String> {
+    let wrong = |e: &dyn std::fmt::Display| format!("continue key is not valid: {e}");
+    let bytes = BASE64_NOPAD.decode(token.as_bytes()).map_err(|e| wrong(&e))?;
+    let token: Value = serde_json::from_slice(&bytes).map_err(|e| wrong(&e))?;
+    match (token["rv"].as_u64(), token["start"].as_str()) {
+        (Some(revision), Some(start)) => Ok((revision, start.to_owned())),
+        _ => Err(wrong(&"rv or start is missing")),
+    }
+}
+
+fn watch(
+    shared: Arc<Shared>,
+    resource: &'static Resource,
+    selector: Selector,
+    parameters: &Parameters,
+    streaming: Streaming,
+) -> Response {
+    let initial = parameters.get("sendInitialEvents").is_some_and(|value| value == "true");
+    if initial && streaming == Streaming::GateOff {
+        let message = "ListOptions.meta.k8s.io \"\" is invalid: sendInitialEvents: Forbidden: sendInitialEvents is forbidden for watch unless the WatchList feature gate is enabled";
+        return status(422, "Invalid", message, None);
+    }
+    let (sender, receiver) = mpsc::channel(16);
+    let (commands, orders) = mpsc::unbounded_channel();
+    lock(&shared.watches).push(commands);
+    let watch = Watch::new(shared, resource, selector, parameters, initial.then_some(streaming));
+    tokio::spawn(watch.run(sender, orders));
+    let lines = stream::unfold(receiver, async |mut receiver| {
+        let line: Result<String, std::io::Error> = receiver.recv().await?;
+        Some((line, receiver))
+    });
+    // A chunk at once, so that the head of the answer does not wait for the first event.
+    let begin = stream::iter([Ok::<String, Infallible>(String::new())])
+        .map(|line| line.map_err(|never| match never {}));
+    ([(CONTENT_TYPE, "application/json")], Body::from_stream(begin.chain(lines))).into_response()
+}

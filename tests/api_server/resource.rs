@@ -1,0 +1,95 @@
+//! What is served, and where.
+
+use serde_json::{Value, json};
+
+/// A resource of the API.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Resource {
+    /// The group and version, as `apiVersion` spells them.
+    pub(super) version: &'static str,
+    /// Its name in paths.
+    pub(super) plural: &'static str,
+    /// The kind of its objects.
+    pub(super) kind: &'static str,
+    /// Whether its objects live in namespaces.
+    pub(super) namespaced: bool,
+}
+
+const fn resource(
+    version: &'static str,
+    plural: &'static str,
+    kind: &'static str,
+    namespaced: bool,
+) -> Resource {
+    Resource { version, plural, kind, namespaced }
+}
+
+static RESOURCES: [Resource; 7] = [
+    resource("v1", "nodes", "Node", false),
+    resource("v1", "services", "Service", true),
+    resource("v1", "namespaces", "Namespace", false),
+    resource("v1", "pods", "Pod", true),
+    resource("discovery.k8s.io/v1", "endpointslices", "EndpointSlice", true),
+    resource("networking.k8s.io/v1", "servicecidrs", "ServiceCIDR", false),
+    resource("networking.k8s.io/v1", "networkpolicies", "NetworkPolicy", true),
+];
+
+impl Resource {
+    /// The resource of an object.
+    pub(super) fn of(object: &Value) -> &'static Resource {
+        let (version, kind) = (object["apiVersion"].as_str(), object["kind"].as_str());
+        let found = RESOURCES.iter().find(|r| Some(r.version) == version && Some(r.kind) == kind);
+        found.unwrap_or_else(|| panic!("this server has no {version:?} {kind:?}; add it to RESOURCES"))
+    }
+
+    pub(super) fn by_plural(plural: &str) -> &'static Resource {
+        let found = RESOURCES.iter().find(|r| r.plural == plural);
+        found.unwrap_or_else(|| panic!("this server has no {plural}; add it to RESOURCES"))
+    }
+
+    /// The resource, namespace and name that a path names.
+    pub(super) fn at(path: &str) -> Option<(&'static Resource, Option<String>, Option<String>)> {
+        let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
+        let (version, rest) = match parts.as_slice() {
+            ["api", version, rest @ ..] => ((*version).to_owned(), rest),
+            ["apis", group, version, rest @ ..] => (format!("{group}/{version}"), rest),
+            _ => return None,
+        };
+        let (namespace, plural, name) = match rest {
+            [plural] => (None, plural, None),
+            ["namespaces", namespace, plural] => (Some(namespace), plural, None),
+            ["namespaces", namespace, plural, name] => (Some(namespace), plural, Some(name)),
+            [plural, name] => (None, plural, Some(name)),
+            _ => return None,
+        };
+        let found = RESOURCES.iter().find(|r| r.version == version && r.plural == *plural)?;
+        let owned = |part: Option<&&str>| part.map(|part| (*part).to_owned());
+        Some((found, owned(namespace), owned(name)))
+    }
+
+    /// The key of an object in etcd, below that of its resource.
+    pub(super) fn key(&self, object: &Value) -> String {
+        let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
+        match (self.namespaced, text("namespace")) {
+            (true, namespace) if namespace.is_empty() => format!("/default/{}", text("name")),
+            (true, namespace) => format!("/{namespace}/{}", text("name")),
+            (false, _) => format!("/{}", text("name")),
+        }
+    }
+
+    /// A bookmark: an empty object, with the fields that the API never leaves out.
+    pub(super) fn bookmark(&self, revision: u64, ends_list: bool) -> Value {
+        let mut object = json!({"kind": self.kind, "apiVersion": self.version, "metadata": {"resourceVersion": revision.to_string()}});
+        if ends_list {
+            object["metadata"]["annotations"] = json!({"k8s.io/initial-events-end": "true"});
+        }
+        let always = match self.kind {
+            "Service" => json!({"spec": {}, "status": {"loadBalancer": {}}}),
+            "EndpointSlice" => json!({"addressType": "", "endpoints": null, "ports": null}),
+            _ => json!({"spec": {}, "status": {}}),
+        };
+        let Value::Object(fields) = always else { unreachable!("it is written as an object above") };
+        fields.into_iter().for_each(|(name, value)| object[name] = value);
+        object
+    }
+}
