@@ -117,6 +117,11 @@ impl Lab {
         &self.state.id
     }
 
+    /// What other processes know of the lab.
+    pub fn state(&self) -> &LabState {
+        &self.state
+    }
+
     /// What the lab is made of.
     pub fn plan(&self) -> &Plan {
         &self.plan

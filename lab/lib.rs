@@ -17,17 +17,24 @@
 //! # }
 //! ```
 
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on has failed"))]
+
 mod cluster;
 mod conversation;
 mod daemon;
 mod echo;
 mod error;
+pub mod expectation;
+mod interrupt;
+pub mod keeper;
 mod lab;
 pub mod manifests;
 mod netns;
 pub mod plan;
 mod probe;
 mod reaper;
+mod report;
+mod run;
 mod state;
 mod synced;
 mod wiring;
@@ -40,4 +47,6 @@ pub use lab::{Lab, LabOptions};
 pub use netns::NetNs;
 pub use plan::{Families, Family, Front, FrontKind, Plan, PlanOptions, Protocol};
 pub use probe::{Outcome, Prober, Tally, Vantage};
+pub use report::{Report, Row};
+pub use run::{RunOptions, probe, run};
 pub use state::LabState;

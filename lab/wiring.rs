@@ -259,7 +259,8 @@ fn nodad(address: IpAddr) -> &'static str {
     if address.is_ipv6() { " nodad" } else { "" }
 }
 
-/// What every namespace needs: addresses that work at once, and no check that the way back is the way in.
+/// What every namespace needs: addresses that work at once, no check that the way back is the way in, and an ICMP
+/// error for every packet that is refused, where a kernel sends a few a second only.
 const HOST: &[(&str, &str)] = &[
     ("ipv4/conf/all/rp_filter", "0"),
     ("ipv4/conf/default/rp_filter", "0"),
@@ -268,6 +269,10 @@ const HOST: &[(&str, &str)] = &[
     ("ipv6/conf/all/accept_dad", "0"),
     ("ipv6/conf/default/accept_dad", "0"),
     ("ipv6/conf/default/accept_ra", "0"),
+    ("ipv4/icmp_ratemask", "0"),
+    ("ipv6/icmp/ratelimit", "0"),
+    // A list of types; the empty list cannot be written, and no one sends type 255.
+    ("ipv6/icmp/ratemask", "255"),
 ];
 
 /// What a node needs besides; the bridge's switches are there once the kernel has br_netfilter.
@@ -308,4 +313,10 @@ fn write_sysctls(sysctls: &[(&str, &str)]) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The addresses that probes from outside come from by default.
+pub(crate) fn outside_clients() -> Vec<IpAddr> {
+    let parse = |family| outside(family).client.parse().expect("the lab's addresses are well-formed");
+    Family::BOTH.into_iter().map(parse).collect()
 }

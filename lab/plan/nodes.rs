@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use k8s_openapi::api::core::v1::{Node, NodeAddress, NodeCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use super::addresses::{AddressPool, Family};
+use super::addresses::{AddressPool, Family, nth};
 use super::{NodePlan, Plan, PlanOptions};
 use crate::cluster::{Cluster, Object};
 use crate::error::{Error, Result};
@@ -141,4 +141,11 @@ fn fill_in(node: &mut NodePlan) {
     status.conditions.get_or_insert_with(|| {
         vec![NodeCondition { type_: "Ready".into(), status: "True".into(), ..Default::default() }]
     });
+}
+
+impl NodePlan {
+    /// The node's own addresses in its pod CIDRs, which its bridge has.
+    pub fn bridge(&self) -> Vec<IpAddr> {
+        self.pod_cidrs.iter().filter_map(|net| nth(net.trunc(), 1)).collect()
+    }
 }

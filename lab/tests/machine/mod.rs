@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use portcullis_lab::{Lab, Vantage};
 
 /// Writes rules into a node.
-pub fn restore(lab: &Lab, node: &str, rules: &str) {
+pub(crate) fn restore(lab: &Lab, node: &str, rules: &str) {
     let netns = lab.netns(&Vantage::node(node)).unwrap();
     let mut child = netns.command("iptables-restore").stdin(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(rules.as_bytes()).unwrap();
@@ -15,7 +15,7 @@ pub fn restore(lab: &Lab, node: &str, rules: &str) {
 }
 
 /// The network namespaces whose names begin with a prefix.
-pub fn namespaces(prefix: &str) -> Vec<String> {
+pub(crate) fn namespaces(prefix: &str) -> Vec<String> {
     let output = Command::new("ip").args(["netns", "list"]).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     let names = text.lines().filter_map(|line| line.split_whitespace().next());
@@ -23,7 +23,7 @@ pub fn namespaces(prefix: &str) -> Vec<String> {
 }
 
 /// Whether a process is there and no zombie.
-pub fn is_alive(pid: u32) -> bool {
+pub(crate) fn is_alive(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next()).is_some_and(|state| state != "Z")
 }
