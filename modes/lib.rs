@@ -5,5 +5,6 @@
 
 pub mod iptables;
 pub mod mode;
+pub mod stale_flows;
 
 pub use mode::{Isolated, Mode, Report, SyncError};

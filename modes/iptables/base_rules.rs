@@ -16,7 +16,6 @@ pub(super) const CANARY: &str = "KUBE-PROXY-CANARY";
 pub(super) struct Jump {
     pub(super) table: Table,
     pub(super) from: &'static str,
-    pub(super) to: &'static str,
     /// The rule without `-A CHAIN`.
     pub(super) rule: String,
 }
@@ -65,7 +64,7 @@ pub(super) fn jumps() -> Vec<Jump> {
                 rule = rule.comment(comment);
             }
             rule.jump(to);
-            Jump { table, from, to, rule: text }
+            Jump { table, from, rule: text }
         };
     rows.into_iter().map(jump).collect()
 }
@@ -155,7 +154,7 @@ pub(super) fn node_port_tail(family: Family, options: &Options, on: &Host) -> Ve
     };
     match options.node_port_scope(family, on) {
         NodePortScope::All => rule(&|rule| {
-            let rule = rule.comment(COMMENT).to_local();
+            let rule = rule.comment(COMMENT).destination_is_local();
             match family {
                 _ if loopback => rule.jump(TARGET),
                 Family::V4 => rule.not_destination(loopback_block()).jump(TARGET),

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
+use std::ops::Range;
 use std::time::Instant;
 
 use portcullis_cluster::NamespacedName;
@@ -32,10 +33,11 @@ const NFT_REMOVALS: usize = 2_000;
 const STREAM_BYTES: usize = 64 * 1024;
 
 /// Parts of a plan that go into one restore.
-#[derive(Clone, Copy, Default)]
+#[derive(Clone, Default)]
 struct Parts<'a> {
     base: bool,
-    services: &'a [Target],
+    /// By their numbers in the plan.
+    services: Range<usize>,
     shared: bool,
     removals: &'a [ChainName],
 }
@@ -90,7 +92,8 @@ impl FamilySync {
         let base = matches!(plan.known, Known::Read(_));
         let result = match self.kernel.flavour() {
             Flavour::Legacy => {
-                let parts = Parts { base, services: &plan.services, shared: true, removals: &plan.removals };
+                let parts =
+                    Parts { base, services: 0..plan.services.len(), shared: true, removals: &plan.removals };
                 self.write_parts(&mut execution, parts)
             }
             Flavour::Nft => self.execute_in_pieces(&mut execution, base),
@@ -129,17 +132,17 @@ impl FamilySync {
     /// Writes parts in one restore. If they are refused, finds out by which Service.
     fn write_parts(&mut self, execution: &mut Execution<'_>, parts: Parts<'_>) -> Result<(), SyncError> {
         let mut script = Script::default();
-        let written = if self.nothing_to_do(execution, parts) {
+        let written = if self.nothing_to_do(execution, &parts) {
             Ok(())
         } else {
             self.kernel.restore(&mut |out| {
                 script = Script::default();
-                self.compose(execution, parts, &mut script, out)
+                self.compose(execution, &parts, &mut script, out)
             })
         };
         let error = match written {
             Ok(()) => {
-                self.note_written(execution, parts);
+                self.note_written(execution, &parts);
                 execution.lines += script.count();
                 return Ok(());
             }
@@ -147,18 +150,19 @@ impl FamilySync {
             Err(error) => error,
         };
         if let Some(guilty) = named_line(&error).and_then(|line| script.owner_of(line - 1)) {
-            self.refuse(execution, &parts.services[guilty].name, &error);
+            self.refuse(execution, &execution.plan.services[guilty].name, &error);
             return self.write_parts(execution, parts);
         }
-        if let [suspect] = parts.services {
+        let Range { start, end } = parts.services;
+        if end - start == 1 {
             // Without it the rest must pass; else it is not to blame.
-            self.write_parts(execution, Parts { services: &[], ..parts })?;
-            self.refuse(execution, &suspect.name, &error);
+            self.write_parts(execution, Parts { services: 0..0, ..parts })?;
+            self.refuse(execution, &execution.plan.services[start].name, &error);
             return Ok(());
         }
-        let (first, second) = parts.services.split_at(parts.services.len() / 2);
-        self.write_parts(execution, Parts { services: first, removals: &[], ..parts })?;
-        self.write_parts(execution, Parts { services: second, ..parts })
+        let middle = start + (end - start) / 2;
+        self.write_parts(execution, Parts { services: start..middle, removals: &[], ..parts })?;
+        self.write_parts(execution, Parts { services: middle..end, ..parts })
     }
 
     fn refuse(&mut self, execution: &mut Execution<'_>, service: &NamespacedName, error: &SyncError) {
@@ -170,8 +174,9 @@ impl FamilySync {
         }
     }
 
-    fn note_written(&mut self, execution: &Execution<'_>, parts: Parts<'_>) {
-        for service in parts.services.iter().filter(|s| !execution.refused.contains(&s.name)) {
+    fn note_written(&mut self, execution: &Execution<'_>, parts: &Parts<'_>) {
+        let services = &execution.plan.services[parts.services.clone()];
+        for service in services.iter().filter(|s| !execution.refused.contains(&s.name)) {
             let held = self.isolations.holds(&service.name, execution.now);
             if !held {
                 self.note_programmed(&service.name, service.ports.clone(), service.large);
@@ -184,14 +189,14 @@ impl FamilySync {
         }
     }
 
-    fn nothing_to_do(&self, execution: &Execution<'_>, parts: Parts<'_>) -> bool {
+    fn nothing_to_do(&self, execution: &Execution<'_>, parts: &Parts<'_>) -> bool {
         let plan = execution.plan;
         let refused = |s: &&Target| execution.refused.contains(&s.name);
         let base = match (&plan.known, parts.base) {
             (Known::Read(snapshot), true) => self.base_needs_writing(snapshot),
             _ => false,
         };
-        let services = parts.services.iter().filter(|s| !refused(s));
+        let services = plan.services[parts.services.clone()].iter().filter(|s| !refused(s));
         let mut services = services.filter(|s| s.weight > 0 || plan.fresh || !s.removals.is_empty());
         let shared = parts.shared && plan.shared.contains(&true);
         !base && services.next().is_none() && !shared && parts.removals.is_empty()
@@ -206,7 +211,7 @@ impl FamilySync {
     fn compose(
         &self,
         execution: &Execution<'_>,
-        parts: Parts<'_>,
+        parts: &Parts<'_>,
         script: &mut Script,
         out: &mut dyn Write,
     ) -> io::Result<()> {
@@ -252,12 +257,23 @@ impl FamilySync {
         &self,
         table: Table,
         execution: &Execution<'_>,
-        parts: Parts<'_>,
+        parts: &Parts<'_>,
         script: &mut Script,
         out: &mut dyn Write,
     ) -> io::Result<()> {
         let plan = execution.plan;
-        for (i, service) in parts.services.iter().enumerate() {
+        // The legacy tool keeps chains sorted: to declare them so is a fifth of the time.
+        let legacy = self.kernel.flavour() == Flavour::Legacy;
+        if table == Table::Nat && legacy {
+            for (chain, i) in plan.declared.iter().filter(|(_, i)| parts.services.contains(i)) {
+                if !execution.refused.contains(&plan.services[*i].name) {
+                    script.owner(Some(*i));
+                    script.declare(chain);
+                }
+            }
+        }
+        for i in parts.services.clone() {
+            let service = &plan.services[i];
             if execution.refused.contains(&service.name) || (service.weight == 0 && !plan.fresh) {
                 continue;
             }
@@ -274,7 +290,9 @@ impl FamilySync {
                     Known::Programmed => old.chain(chain) == Some(lines),
                 };
                 let wrong: Vec<_> = rules.chains().filter(|(chain, lines)| !right(*chain, lines)).collect();
-                wrong.iter().for_each(|(chain, _)| script.declare(chain));
+                if !legacy {
+                    wrong.iter().for_each(|(chain, _)| script.declare(chain));
+                }
                 wrong.iter().for_each(|(_, lines)| script.lines(lines));
             }
             for chain in SharedChain::ALL.into_iter().filter(|c| c.table() == table && plan.fresh) {
@@ -291,7 +309,7 @@ impl FamilySync {
         &self,
         chain: SharedChain,
         execution: &Execution<'_>,
-        parts: Parts<'_>,
+        parts: &Parts<'_>,
         script: &mut Script,
         out: &mut dyn Write,
     ) -> io::Result<()> {
@@ -317,14 +335,14 @@ impl FamilySync {
     fn shared_rules_to_write<'s>(
         &'s self,
         execution: &'s Execution<'_>,
-        parts: Parts<'s>,
+        parts: &'s Parts<'s>,
         chain: SharedChain,
     ) -> impl Iterator<Item = (&'s NamespacedName, ServiceRules)> {
         let old: BTreeSet<&NamespacedName> = self.orders[chain.at()].services().collect();
         let new = execution.plan.services.iter().map(|s| &s.name).filter(move |name| !old.contains(name));
         self.orders[chain.at()].services().chain(new).map(move |name| {
-            let being_written =
-                parts.services.binary_search_by(|s| s.name.cmp(name)).ok().map(|i| &parts.services[i]);
+            let services = &execution.plan.services[parts.services.clone()];
+            let being_written = services.binary_search_by(|s| s.name.cmp(name)).ok().map(|i| &services[i]);
             let ports = match being_written.filter(|s| !execution.refused.contains(&s.name)) {
                 Some(service) => service.ports.as_ref(),
                 None => self.programmed.get(name).map(|p| &p.ports),
@@ -333,7 +351,7 @@ impl FamilySync {
         })
     }
 
-    fn order_written(&self, execution: &Execution<'_>, parts: Parts<'_>, chain: SharedChain) -> SharedOrder {
+    fn order_written(&self, execution: &Execution<'_>, parts: &Parts<'_>, chain: SharedChain) -> SharedOrder {
         let mut order = SharedOrder::default();
         for (name, rules) in self.shared_rules_to_write(execution, parts, chain) {
             order.push(name, rules.shared(chain).count());
@@ -342,12 +360,13 @@ impl FamilySync {
     }
 }
 
-fn compose_removals(execution: &Execution<'_>, parts: Parts<'_>, flavour: Flavour, script: &mut Script) {
+fn compose_removals(execution: &Execution<'_>, parts: &Parts<'_>, flavour: Flavour, script: &mut Script) {
     // What a refused Service last had may still be led to, and is not known by name after a restart.
     let unsure = matches!(execution.plan.known, Known::Read(_)) && !execution.refused.is_empty();
     let mut chains: Vec<ChainName> = if unsure { Vec::new() } else { parts.removals.to_vec() };
     if flavour == Flavour::Legacy {
-        let kept = parts.services.iter().filter(|s| !execution.refused.contains(&s.name));
+        let services = &execution.plan.services[parts.services.clone()];
+        let kept = services.iter().filter(|s| !execution.refused.contains(&s.name));
         chains.extend(kept.flat_map(|s| s.removals.iter().copied()));
     }
     // All are emptied before any is deleted, as they may refer to each other.
@@ -356,14 +375,14 @@ fn compose_removals(execution: &Execution<'_>, parts: Parts<'_>, flavour: Flavou
 }
 
 /// Services in groups that one restore with the nft tool takes.
-fn pieces(services: &[Target]) -> impl Iterator<Item = &[Target]> {
-    let mut lines = 0;
-    services.chunk_by(move |service, _| {
+fn pieces(services: &[Target]) -> Vec<Range<usize>> {
+    let (mut pieces, mut start, mut lines) = (Vec::new(), 0, 0);
+    for (i, service) in services.iter().enumerate() {
         lines += service.weight;
-        let fits = lines < NFT_LINES;
-        if !fits {
-            lines = 0;
+        if lines >= NFT_LINES || i + 1 == services.len() {
+            pieces.push(start..i + 1);
+            (start, lines) = (i + 1, 0);
         }
-        fits
-    })
+    }
+    pieces
 }

@@ -123,8 +123,9 @@ impl FamilySync {
         for _ in 0..count {
             script.delete_at(chain, position);
         }
-        let last =
-            position == order.end() && !(chain == SharedChain::NatServices && !self.base.tail.is_empty());
+        // The tail must stay last in the chain that has one.
+        let has_tail = chain == SharedChain::NatServices && !self.base.tail.is_empty();
+        let last = position == order.end() && !has_tail;
         let mut written = 0;
         for rule in new.shared(chain) {
             if last {

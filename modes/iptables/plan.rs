@@ -41,6 +41,8 @@ pub(super) struct Plan {
     pub(super) services: Vec<Target>,
     /// The shared chains are empty, so Services can be led to as they are written.
     pub(super) fresh: bool,
+    /// The chains of Services to be written, sorted by name, each with the number of its Service.
+    pub(super) declared: Vec<(ChainName, usize)>,
     /// Shared chains to be written anew, as in [`SharedChain::ALL`].
     pub(super) shared: [bool; SharedChain::ALL.len()],
     /// Chains to be deleted of Services that are not wanted.
@@ -63,14 +65,16 @@ impl FamilySync {
             self.orders = Default::default();
         }
         let mut services = Vec::new();
-        let mut wanted_chains = HashSet::new();
+        let (mut wanted_chains, mut declared) = (HashSet::new(), Vec::new());
         let names: BTreeSet<&NamespacedName> =
             desired.services().keys().chain(self.programmed.keys()).collect();
         for name in names {
             let Some((ports, large)) = self.version_to_write(desired, name, large, now) else { continue };
             let rules = ports.as_ref().map(|p| self.renderer.service(p, large)).unwrap_or_default();
-            let differs = |(chain, lines): (ChainName, &str)| !snapshot.holds(chain, lines);
-            let weight = if rules.chains().any(differs) { weight(&rules) } else { 0 };
+            let before = declared.len();
+            let wrong = rules.chains().filter(|(chain, lines)| !snapshot.holds(*chain, lines));
+            declared.extend(wrong.map(|(chain, _)| (chain, services.len())));
+            let weight = if declared.len() > before { weight(&rules) } else { 0 };
             wanted_chains.extend(rules.chains().map(|(chain, _)| chain));
             services.push(Target { name: name.clone(), ports, large, weight, removals: Vec::new() });
         }
@@ -84,7 +88,8 @@ impl FamilySync {
             self.orders[chain.at()] = order;
             snapshot.chain(chain.table(), chain.name()) != Some(hash)
         });
-        Plan { known: Known::Read(snapshot), services, fresh, shared, removals }
+        declared.sort_unstable();
+        Plan { known: Known::Read(snapshot), services, fresh, declared, shared, removals }
     }
 
     /// A plan that takes what we wrote to what is wanted, for the Services that are pending.
@@ -93,6 +98,7 @@ impl FamilySync {
             known: Known::Programmed,
             services: Vec::new(),
             fresh: false,
+            declared: Vec::new(),
             shared: Default::default(),
             removals: Vec::new(),
         };
@@ -103,10 +109,13 @@ impl FamilySync {
             for chain in SharedChain::ALL {
                 plan.shared[chain.at()] |= !old.shared(chain).eq(new.shared(chain));
             }
+            let wrong = new.chains().filter(|(chain, lines)| old.chain(*chain) != Some(lines));
+            plan.declared.extend(wrong.map(|(chain, _)| (chain, plan.services.len())));
             let removals = old.chains().map(|(chain, _)| chain).filter(|chain| new.chain(*chain).is_none());
             let removals = removals.collect();
             plan.services.push(Target { name: name.clone(), weight: weight(&new), ports, large, removals });
         }
+        plan.declared.sort_unstable();
         plan
     }
 

@@ -87,11 +87,11 @@ impl<'a> Rule<'a> {
         self.matching(format_args!(" -m mark ! --mark {mark:#x}/{mark:#x}"))
     }
 
-    pub(super) fn from_local(self) -> Self {
+    pub(super) fn source_is_local(self) -> Self {
         self.matching(format_args!(" -m addrtype --src-type LOCAL"))
     }
 
-    pub(super) fn to_local(self) -> Self {
+    pub(super) fn destination_is_local(self) -> Self {
         self.matching(format_args!(" -m addrtype --dst-type LOCAL"))
     }
 

@@ -260,7 +260,7 @@ impl<'a> PortRenderer<'a> {
         if let Some(refusal) = self.external_refusal() {
             rules.shared_rule(SharedChain::FilterExternalServices, |rule| {
                 let comment = self.refusal_comment(refusal);
-                self.refuse(rule.comment(comment).to_local().port(protocol, node_port), refusal);
+                self.refuse(rule.comment(comment).destination_is_local().port(protocol, node_port), refusal);
             });
         }
     }
@@ -294,9 +294,9 @@ impl<'a> PortRenderer<'a> {
                 None => {}
             }
             let masquerade = format!("masquerade LOCAL traffic for {name} external destinations");
-            rules.rule(|rule| rule.comment(masquerade).from_local().jump("KUBE-MARK-MASQ"));
+            rules.rule(|rule| rule.comment(masquerade).source_is_local().jump("KUBE-MARK-MASQ"));
             let route = format!("route LOCAL traffic for {name} external destinations");
-            rules.rule(|rule| rule.comment(route).from_local().jump(cluster));
+            rules.rule(|rule| rule.comment(route).source_is_local().jump(cluster));
         } else {
             let masquerade = format!("masquerade traffic for {name} external destinations");
             rules.rule(|rule| rule.comment(masquerade).jump("KUBE-MARK-MASQ"));

@@ -52,12 +52,13 @@ impl Tools {
         Ok(choice)
     }
 
-    /// The tools that the system's default is.
+    /// Whether the kernel has this family's NAT: a kernel without IPv6 has none for it.
     ///
     /// # Errors
-    /// There is no iptables.
-    pub fn default() -> Result<Tools, SyncError> {
-        Tools::of("")
+    /// Why not, in the words of the tool.
+    pub fn supports(&self, family: Family) -> Result<(), SyncError> {
+        let tool = self.name(family, "").trim_end_matches('-').to_owned();
+        output(Command::new(&tool).args(["-w", LOCK_SECONDS, "-t", "nat", "-S", "POSTROUTING"]), &tool).map(drop)
     }
 
     /// The tools of a flavour.

@@ -1,0 +1,42 @@
+//! The table of flows: the kernel's, or a test's.
+
+use portcullis_netlink::conntrack::{Conntrack, Deleted, Flow};
+use portcullis_netlink::{Family, Result};
+
+/// Where flows are.
+pub trait FlowTable: Send {
+    /// Lists the flows of these families and protocols (`IPPROTO_*`) once, and deletes those that are stale.
+    ///
+    /// # Errors
+    /// The kernel refused. Some of the flows may be deleted, and the call can be repeated.
+    fn delete_where(
+        &mut self,
+        families: &[Family],
+        protocols: &[u8],
+        stale: &mut dyn FnMut(&Flow) -> bool,
+    ) -> Result<Deleted>;
+}
+
+/// The kernel's flows, in the network namespace of the thread that first uses this.
+#[derive(Debug, Default)]
+pub struct KernelFlows {
+    /// Opened when first needed, and again after an error.
+    conntrack: Option<Conntrack>,
+}
+
+impl FlowTable for KernelFlows {
+    fn delete_where(
+        &mut self,
+        families: &[Family],
+        protocols: &[u8],
+        stale: &mut dyn FnMut(&Flow) -> bool,
+    ) -> Result<Deleted> {
+        let mut conntrack = match self.conntrack.take() {
+            Some(conntrack) => conntrack,
+            None => Conntrack::open()?,
+        };
+        let deleted = conntrack.delete_where(families, protocols, stale)?;
+        self.conntrack = Some(conntrack);
+        Ok(deleted)
+    }
+}

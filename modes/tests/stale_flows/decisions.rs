@@ -1,0 +1,368 @@
+//! The decision table: flow × change → stale? Each row in both families, for UDP and for SCTP.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use portcullis_cluster::desired::ServiceChange;
+use portcullis_netlink::Family;
+use portcullis_netlink::conntrack::Flow;
+
+use crate::cluster::{Cluster, Reading, UDP};
+use crate::flows::{Memory, Place, flows, words, written};
+
+const GAME: &str = "game udp 10.96.5.4:7777 node=30505 ext=192.0.2.7 lb=203.0.113.7";
+
+pub(crate) struct Row {
+    case: &'static str,
+    /// Appended to [`GAME`] if it begins with `->`; else the whole state.
+    before: &'static str,
+    after: &'static str,
+    /// The proxy is started anew in state `after`.
+    restart: bool,
+    flows: &'static str,
+}
+
+const fn row(case: &'static str, before: &'static str, after: &'static str, flows: &'static str) -> Row {
+    Row { case, before, after, restart: false, flows }
+}
+
+const fn restart(case: &'static str, state: &'static str, flows: &'static str) -> Row {
+    Row { case, before: "", after: state, restart: true, flows }
+}
+
+pub(crate) const ROWS: &[Row] = &[
+    row(
+        "an endpoint vanishes: its flows go, by every way to the Service, and nobody else's",
+        "-> 10.244.1.10:7777 10.244.2.10:7777",
+        "-> 10.244.1.10:7777",
+        "- udp 10.96.5.4:7777      <- 10.244.2.10:7777
+         - udp 192.0.2.7:7777      <- 10.244.2.10:7777
+         - udp 203.0.113.7:7777    <- 10.244.2.10:7777
+         - udp 192.168.10.11:30505 <- 10.244.2.10:7777
+         - udp 172.20.5.11:30505   <- 10.244.2.10:7777
+         + udp 10.96.5.4:7777      <- 10.244.1.10:7777
+         + udp 192.168.10.11:30505 <- 10.244.1.10:7777
+         + udp 10.244.2.10:7777    <- itself
+         + udp 10.96.5.4:7778      <- 10.244.2.10:7777
+         + udp 8.8.8.8:53          <- itself
+         + udp 8.8.8.8:30505       <- itself
+         + udp 8.8.8.8:30505       <- 10.244.2.10:7777
+         + udp 192.168.10.12:30505 <- 10.244.2.10:7777
+         + tcp 10.96.5.4:7777      <- 10.244.2.10:7777
+         + tcp 192.168.10.11:30505 <- 10.244.2.10:7777",
+    ),
+    row(
+        "an endpoint is added: nothing can be stale",
+        "-> 10.244.1.10:7777",
+        "-> 10.244.1.10:7777 10.244.2.10:7777",
+        "+ udp 10.96.5.4:7777 <- 10.244.1.10:7777
+         + udp 10.96.5.4:7777 <- 10.244.2.10:7777",
+    ),
+    row(
+        "scale to zero: led flows go, so that their clients are rejected; the others have nowhere to go",
+        "-> 10.244.1.10:7777 10.244.2.10:7777",
+        "->",
+        "- udp 10.96.5.4:7777      <- 10.244.1.10:7777
+         - udp 10.96.5.4:7777      <- 10.244.2.10:7777
+         - udp 192.168.10.11:30505 <- 10.244.1.10:7777
+         + udp 10.96.5.4:7777      <- itself
+         + udp 192.168.10.11:30505 <- itself
+         + udp 10.244.1.10:7777    <- itself",
+    ),
+    row(
+        "scale from zero: whoever came too early gets an endpoint now",
+        "->",
+        "-> 10.244.2.12:7777",
+        "- udp 10.96.5.4:7777      <- itself
+         - udp 192.168.10.11:30505 <- itself
+         - udp 10.96.5.4:7777      <- 10.244.1.10:7777
+         + udp 10.96.5.4:7777      <- 10.244.2.12:7777
+         + udp 8.8.8.8:30505       <- itself",
+    ),
+    row(
+        "all endpoints are replaced",
+        "-> 10.244.1.10:7777",
+        "-> 10.244.1.11:7777",
+        "- udp 10.96.5.4:7777 <- 10.244.1.10:7777
+         + udp 10.96.5.4:7777 <- 10.244.1.11:7777",
+    ),
+    row(
+        "an endpoint that answers while it terminates keeps its flows",
+        "-> 10.244.1.10:7777 10.244.2.10:7777",
+        "-> 10.244.1.10:7777 10.244.2.10:7777/terminating",
+        "+ udp 10.96.5.4:7777 <- 10.244.2.10:7777",
+    ),
+    row(
+        "an endpoint that does not answer any more loses them",
+        "-> 10.244.1.10:7777 10.244.2.10:7777",
+        "-> 10.244.1.10:7777 10.244.2.10:7777/unready",
+        "+ udp 10.96.5.4:7777 <- 10.244.1.10:7777
+         - udp 10.96.5.4:7777 <- 10.244.2.10:7777",
+    ),
+    row(
+        "the target port changes",
+        "-> 10.244.1.10:7777",
+        "-> 10.244.1.10:8888",
+        "- udp 10.96.5.4:7777 <- 10.244.1.10:7777
+         + udp 10.96.5.4:7777 <- 10.244.1.10:8888",
+    ),
+    row(
+        "the Service is deleted: what it led goes, what it never led is none of ours",
+        "-> 10.244.1.10:7777",
+        "",
+        "- udp 10.96.5.4:7777      <- 10.244.1.10:7777
+         - udp 203.0.113.7:7777    <- 10.244.1.10:7777
+         - udp 192.168.10.11:30505 <- 10.244.1.10:7777
+         + udp 10.96.5.4:7777      <- itself
+         + udp 192.168.10.11:30505 <- itself
+         + udp 8.8.8.8:30505       <- 10.244.1.10:7777
+         + tcp 10.96.5.4:7777      <- 10.244.1.10:7777",
+    ),
+    row(
+        "the Service appears after its clients",
+        "",
+        "-> 10.244.1.10:7777",
+        "- udp 10.96.5.4:7777      <- itself
+         - udp 192.168.10.11:30505 <- itself
+         - udp 10.96.5.4:7777      <- 10.244.2.10:7777
+         + udp 10.96.5.4:7777      <- 10.244.1.10:7777",
+    ),
+    row(
+        "the Service appears without endpoints",
+        "",
+        "->",
+        "+ udp 10.96.5.4:7777 <- itself
+         - udp 10.96.5.4:7777 <- 10.244.2.10:7777",
+    ),
+    row(
+        "the node port is given up",
+        "game udp 10.96.5.4:7777 node=30505 -> 10.244.1.10:7777",
+        "game udp 10.96.5.4:7777 -> 10.244.1.10:7777",
+        "- udp 192.168.10.11:30505 <- 10.244.1.10:7777
+         + udp 192.168.10.11:30505 <- itself
+         + udp 10.96.5.4:7777      <- 10.244.1.10:7777",
+    ),
+    row(
+        "the load balancer's address changes",
+        "game udp 10.96.5.4:7777 lb=203.0.113.7 -> 10.244.1.10:7777",
+        "game udp 10.96.5.4:7777 lb=203.0.113.8 -> 10.244.1.10:7777",
+        "- udp 203.0.113.7:7777 <- 10.244.1.10:7777
+         - udp 203.0.113.8:7777 <- itself
+         + udp 203.0.113.8:7777 <- 10.244.1.10:7777
+         + udp 10.96.5.4:7777   <- 10.244.1.10:7777",
+    ),
+    row(
+        "an external IP is given up",
+        "game udp 10.96.5.4:7777 ext=192.0.2.7 ext=192.0.2.8 -> 10.244.1.10:7777",
+        "game udp 10.96.5.4:7777 ext=192.0.2.7 -> 10.244.1.10:7777",
+        "+ udp 192.0.2.7:7777 <- 10.244.1.10:7777
+         - udp 192.0.2.8:7777 <- 10.244.1.10:7777",
+    ),
+    row(
+        "the port changes",
+        "game udp 10.96.5.4:7777 -> 10.244.1.10:7777",
+        "game udp 10.96.5.4:7000 -> 10.244.1.10:7777",
+        "- udp 10.96.5.4:7777 <- 10.244.1.10:7777
+         - udp 10.96.5.4:7000 <- itself
+         + udp 10.96.5.4:7000 <- 10.244.1.10:7777",
+    ),
+    row(
+        "the protocol changes to TCP",
+        "game udp 10.96.5.4:7777 -> 10.244.1.10:7777",
+        "game tcp 10.96.5.4:7777 -> 10.244.1.10:7777",
+        "- udp 10.96.5.4:7777 <- 10.244.1.10:7777
+         + tcp 10.96.5.4:7777 <- 10.244.1.10:7777
+         + tcp 10.96.5.4:7777 <- itself",
+    ),
+    row(
+        "another Service takes the ClusterIP over",
+        "old udp 10.96.5.4:7777 -> 10.244.1.10:7777",
+        "new udp 10.96.5.4:7777 -> 10.244.1.11:7777",
+        "- udp 10.96.5.4:7777 <- 10.244.1.10:7777
+         + udp 10.96.5.4:7777 <- 10.244.1.11:7777",
+    ),
+    row(
+        "an external IP shared with a Service that stays: its flows stay",
+        "a udp 10.96.5.4:7777 ext=192.0.2.7 -> 10.244.1.10:7777
+         b udp 10.96.5.5:7777 ext=192.0.2.7 -> 10.244.1.11:7777",
+        "b udp 10.96.5.5:7777 ext=192.0.2.7 -> 10.244.1.11:7777",
+        "- udp 192.0.2.7:7777 <- 10.244.1.10:7777
+         + udp 192.0.2.7:7777 <- 10.244.1.11:7777
+         - udp 10.96.5.4:7777 <- 10.244.1.10:7777
+         + udp 10.96.5.5:7777 <- 10.244.1.11:7777",
+    ),
+    row(
+        "a node port's number as external port of another Service on this node's address: both may answer",
+        "a udp 10.96.5.4:7777 node=30505 -> 10.244.1.10:7777 10.244.1.12:7777
+         b udp 10.96.5.5:30505 ext=192.168.10.11 -> 10.244.1.11:7777",
+        "a udp 10.96.5.4:7777 node=30505 -> 10.244.1.12:7777
+         b udp 10.96.5.5:30505 ext=192.168.10.11 -> 10.244.1.11:7777",
+        "- udp 192.168.10.11:30505 <- 10.244.1.10:7777
+         + udp 192.168.10.11:30505 <- 10.244.1.11:7777
+         + udp 192.168.10.11:30505 <- 10.244.1.12:7777",
+    ),
+    row(
+        "the same, where the external IP goes",
+        "a udp 10.96.5.4:7777 node=30505 -> 10.244.1.10:7777
+         b udp 10.96.5.5:30505 ext=192.168.10.11 -> 10.244.1.11:7777",
+        "a udp 10.96.5.4:7777 node=30505 -> 10.244.1.10:7777
+         b udp 10.96.5.5:30505 -> 10.244.1.11:7777",
+        "+ udp 192.168.10.11:30505 <- 10.244.1.10:7777
+         - udp 192.168.10.11:30505 <- 10.244.1.11:7777",
+    ),
+    row(
+        "an endpoint on the host network that answers on the external IP itself",
+        "game udp 10.96.5.4:7777 ext=192.168.10.11 -> 192.168.10.11:7777 10.244.1.10:7777",
+        "game udp 10.96.5.4:7777 ext=192.168.10.11 -> 192.168.10.11:7777",
+        "+ udp 192.168.10.11:7777 <- itself
+         - udp 192.168.10.11:7777 <- 10.244.1.10:7777",
+    ),
+    row(
+        "a Service beside the changed one is not looked at",
+        "a udp 10.96.5.4:7777 -> 10.244.1.10:7777
+         b udp 10.96.5.5:7777 node=30506 -> 10.244.1.11:7777",
+        "a udp 10.96.5.4:7777 -> 10.244.1.12:7777
+         b udp 10.96.5.5:7777 node=30506 -> 10.244.1.11:7777",
+        "- udp 10.96.5.4:7777      <- 10.244.1.10:7777
+         + udp 10.96.5.5:7777      <- 10.244.1.10:7777
+         + udp 192.168.10.11:30506 <- itself",
+    ),
+    restart(
+        "a restart without change deletes nothing",
+        "-> 10.244.1.10:7777 10.244.2.10:7777/terminating",
+        "+ udp 10.96.5.4:7777      <- 10.244.1.10:7777
+         + udp 10.96.5.4:7777      <- 10.244.2.10:7777
+         + udp 192.0.2.7:7777      <- 10.244.1.10:7777
+         + udp 203.0.113.7:7777    <- 10.244.1.10:7777
+         + udp 192.168.10.11:30505 <- 10.244.1.10:7777
+         + udp 8.8.8.8:30505       <- itself
+         + udp 10.96.9.9:7777      <- 10.244.1.10:7777
+         + udp 10.244.1.10:7777    <- itself",
+    ),
+    restart(
+        "an endpoint vanished while no proxy ran",
+        "-> 10.244.1.10:7777",
+        "- udp 10.96.5.4:7777      <- 10.244.2.10:7777
+         - udp 192.168.10.11:30505 <- 10.244.2.10:7777
+         - udp 10.96.5.4:7777      <- itself
+         + udp 10.96.5.4:7777      <- 10.244.1.10:7777",
+    ),
+    restart(
+        "the last endpoint vanished while no proxy ran",
+        "->",
+        "- udp 10.96.5.4:7777 <- 10.244.2.10:7777
+         + udp 10.96.5.4:7777 <- itself",
+    ),
+];
+
+/// The addresses of the node, as the texts write them.
+const NODE: [&str; 2] = ["192.168.10.11", "172.20.5.11"];
+
+/// Runs every row in every reading, and asserts exactly which flows are left.
+pub(crate) fn check(place: &dyn Place) {
+    let state = |text: &str| if text.starts_with("->") { format!("{GAME} {text}") } else { text.to_owned() };
+    for row in ROWS {
+        for reading in Reading::ALL {
+            let mut cluster = Cluster::new();
+            let mut stale = place.stale_flows();
+            let node = NODE.map(|ip| reading.ip(ip));
+            if !row.restart {
+                let changes = cluster.become_text(&state(row.before), reading);
+                stale.note(&changes);
+                stale.delete(&cluster.desired, &written(), &node).unwrap();
+            }
+            let flows = flows(row.flows, reading);
+            place.put(&flows.iter().map(|(flow, _)| *flow).collect::<Vec<Flow>>());
+            let changes = cluster.become_text(&state(row.after), reading);
+            // At a start there may be a list of changes from nothing, or none.
+            for changes in if row.restart { vec![changes, vec![]] } else { vec![changes] } {
+                stale.note(&changes);
+                stale.delete(&cluster.desired, &written(), &node).unwrap();
+            }
+            let expected: BTreeSet<String> =
+                flows.iter().filter(|(_, stays)| *stays).map(|(flow, _)| words(flow)).collect();
+            assert_eq!(place.take_all(), expected, "{}, {reading:?}", row.case);
+            assert!(!stale.is_waiting(), "{}", row.case);
+        }
+    }
+}
+
+#[test]
+fn flows_are_judged_as_the_table_says() {
+    check(&Memory::default());
+}
+
+#[test]
+fn node_ports_on_loopback() {
+    let reading = Reading { family: Family::V4, udp_is: UDP };
+    let port = "- udp 127.0.0.1:30505 <- 10.244.2.10:7777\n- udp 127.8.8.8:30505 <- 10.244.2.10:7777";
+    let served: [(&[&str], bool); 3] =
+        [(&["192.168.10.11", "127.0.0.1"], true), (&["192.168.10.11", "::1"], false), (&[], false)];
+    for (node, goes) in served {
+        let node: Vec<IpAddr> = node.iter().map(|ip| ip.parse().unwrap()).collect();
+        let memory = Memory::default();
+        let mut cluster = Cluster::new();
+        memory.put(&flows(port, reading).iter().map(|(flow, _)| *flow).collect::<Vec<Flow>>());
+        cluster.become_text(&format!("{GAME} -> 10.244.1.10:7777"), reading);
+        memory.stale_flows().delete(&cluster.desired, &written(), &node).unwrap();
+        assert_eq!(memory.take_all().is_empty(), goes, "{node:?}");
+    }
+}
+
+#[test]
+fn no_mode_serves_node_ports_on_the_ipv6_loopback_address() {
+    let reading = Reading { family: Family::V6, udp_is: UDP };
+    let memory = Memory::default();
+    let mut cluster = Cluster::new();
+    let at = |text: &str| text.parse().unwrap();
+    memory.put(&[crate::flows::translated(UDP.1, at("[::1]:40000"), at("[::1]:30505"), at("[::1]:30505"))]);
+    cluster.become_text(&format!("{GAME} -> 10.244.1.10:7777"), reading);
+    memory.stale_flows().delete(&cluster.desired, &written(), &["::1".parse().unwrap()]).unwrap();
+    assert_eq!(memory.take_all().len(), 1);
+}
+
+#[test]
+fn a_dual_stack_service_is_judged_by_family() {
+    let (v4, v6) = (Reading { family: Family::V4, udp_is: UDP }, Reading { family: Family::V6, udp_is: UDP });
+    let state = |v4_endpoint: &str, v6_endpoint: &str| {
+        use portcullis_cluster::Kind;
+        use serde_json::json;
+        let slice = |name: &str, kind: &str, ip: IpAddr| {
+            let labels = json!({"kubernetes.io/service-name": "dual"});
+            let ports = json!([{"name": "p", "port": 7777, "protocol": "UDP"}]);
+            let endpoints = json!([{"addresses": [ip.to_string()]}]);
+            let metadata = json!({"name": name, "labels": labels});
+            (
+                Kind::EndpointSlice,
+                json!({"metadata": metadata, "addressType": kind, "endpoints": endpoints, "ports": ports}),
+            )
+        };
+        let ips = [v4.ip("10.96.5.4").to_string(), v6.ip("10.96.5.4").to_string()];
+        let ports = json!([{"name": "p", "port": 7777, "protocol": "UDP", "nodePort": 30505}]);
+        let spec = json!({"type": "NodePort", "clusterIP": ips[0], "clusterIPs": ips, "ports": ports});
+        vec![
+            (Kind::Service, json!({"metadata": {"name": "dual"}, "spec": spec})),
+            slice("dual-4", "IPv4", v4.ip(v4_endpoint)),
+            slice("dual-6", "IPv6", v6.ip(v6_endpoint)),
+        ]
+    };
+    let memory = Memory::default();
+    let (mut cluster, mut stale) = (Cluster::new(), memory.stale_flows());
+    let node = [v4.ip(NODE[0]), v6.ip(NODE[0])];
+    let mut go = |changes: Vec<ServiceChange>, cluster: &Cluster| {
+        stale.note(&changes);
+        stale.delete(&cluster.desired, &written(), &node).unwrap()
+    };
+    let changes = cluster.become_objects(state("10.244.1.10", "10.244.1.10"));
+    go(changes, &cluster);
+
+    let both = "- udp 10.96.5.4:7777 <- 10.244.1.10:7777\n- udp 192.168.10.11:30505 <- 10.244.1.10:7777";
+    let (four, six) = (flows(both, v4), flows(both, v6));
+    memory.put(&four.iter().chain(&six).map(|(flow, _)| *flow).collect::<Vec<Flow>>());
+    memory.0.lock().unwrap().asked.clear();
+    let changes = cluster.become_objects(state("10.244.1.11", "10.244.1.10"));
+    let sweep = go(changes, &cluster);
+    assert_eq!((sweep.suspects, sweep.examined, sweep.deleted), (2, 2, 2));
+    assert_eq!(memory.0.lock().unwrap().asked, [(vec![Family::V4], vec![UDP.1])]);
+    assert_eq!(memory.take_all(), six.iter().map(|(flow, _)| words(flow)).collect());
+}

@@ -1,0 +1,155 @@
+//! What waits until rules are written or the kernel answers, and what costs nothing.
+
+use portcullis_cluster::Family as Of;
+use portcullis_modes::{Isolated, Report, SyncError};
+use portcullis_netlink::Family;
+use portcullis_netlink::conntrack::Flow;
+
+use crate::cluster::{Cluster, Reading, UDP};
+use crate::flows::{Memory, Place, flows, report, written};
+
+const V4: Reading = Reading { family: Family::V4, udp_is: UDP };
+const BEFORE: &str = "game udp 10.96.5.4:7777 -> 10.244.1.10:7777\nother udp 10.96.5.5:53 -> 10.244.1.11:53";
+const AFTER: &str = "game udp 10.96.5.4:7777 ->\nother udp 10.96.5.5:53 ->";
+const FLOWS: &str = "- udp 10.96.5.4:7777 <- 10.244.1.10:7777\n- udp 10.96.5.5:53 <- 10.244.1.11:53";
+
+fn refused() -> SyncError {
+    SyncError::Kernel { what: "cannot write".into(), reason: "no".into() }
+}
+
+fn with(change: impl Fn(&mut Report)) -> Vec<Report> {
+    let mut reports = written();
+    reports.iter_mut().for_each(change);
+    reports
+}
+
+struct Run {
+    memory: Memory,
+    cluster: Cluster,
+    stale: portcullis_modes::stale_flows::StaleFlows,
+}
+
+impl Run {
+    /// In state `BEFORE`, with a flow to each of its Services.
+    fn new() -> Run {
+        let memory = Memory::default();
+        let mut run = Run { stale: memory.stale_flows(), memory, cluster: Cluster::new() };
+        run.go(BEFORE, &written());
+        let flows = flows(FLOWS, V4);
+        run.memory.put(&flows.iter().map(|(flow, _)| *flow).collect::<Vec<Flow>>());
+        run.memory.0.lock().unwrap().asked.clear();
+        run
+    }
+
+    fn go(&mut self, state: &str, reports: &[Report]) {
+        let changes = self.cluster.become_text(state, V4);
+        self.stale.note(&changes);
+        self.again(reports);
+    }
+
+    fn again(&mut self, reports: &[Report]) {
+        let _ = self.stale.delete(&self.cluster.desired, reports, &[]);
+    }
+
+    /// Flows left, listings made, whether something waits.
+    fn now(&self) -> (usize, usize, bool) {
+        let held = self.memory.0.lock().unwrap();
+        (held.flows.len(), held.asked.len(), self.stale.is_waiting())
+    }
+}
+
+#[test]
+fn nothing_is_deleted_before_the_rules_are_written() {
+    let mut run = Run::new();
+    run.go(AFTER, &with(|r| r.error = Some(refused())));
+    assert_eq!(run.now(), (2, 0, true));
+    run.again(&with(|r| r.error = (r.family == Of::V6).then(refused)));
+    assert_eq!(run.now(), (0, 1, false));
+}
+
+#[test]
+fn an_isolated_service_waits_and_the_others_do_not() {
+    let mut run = Run::new();
+    let game = portcullis_cluster::NamespacedName::new("default", "game");
+    let isolated = || with(|r| r.isolated = vec![Isolated { service: game.clone(), reason: "no".into() }]);
+    run.go(AFTER, &isolated());
+    assert_eq!(run.now(), (1, 1, true));
+    run.again(&isolated());
+    assert_eq!(run.now(), (1, 1, true), "nothing is listed for it alone");
+    run.again(&written());
+    assert_eq!(run.now(), (0, 2, false));
+}
+
+#[test]
+fn what_the_kernel_refused_is_tried_again() {
+    let mut run = Run::new();
+    run.memory.0.lock().unwrap().failing = true;
+    let changes = run.cluster.become_text(AFTER, V4);
+    run.stale.note(&changes);
+    let error = run.stale.delete(&run.cluster.desired, &written(), &[]).unwrap_err();
+    assert!(error.to_string().starts_with("cannot delete the stale flows of 2 Services: "), "{error}");
+    assert_eq!(run.now(), (2, 1, true));
+    run.memory.0.lock().unwrap().failing = false;
+    run.again(&written());
+    assert_eq!(run.now(), (0, 2, false));
+}
+
+#[test]
+fn a_failed_first_time_is_made_up_for() {
+    let memory = Memory::default();
+    let mut run = Run { stale: memory.stale_flows(), memory, cluster: Cluster::new() };
+    run.cluster.become_text(AFTER, V4);
+    run.memory.put(&flows(FLOWS, V4).iter().map(|(flow, _)| *flow).collect::<Vec<Flow>>());
+    run.again(&with(|r| r.error = Some(refused())));
+    assert_eq!(run.now(), (2, 0, true));
+    run.again(&written());
+    assert_eq!(run.now(), (0, 1, false));
+}
+
+#[test]
+fn repaired_rules_make_everything_of_the_family_suspect() {
+    let mut run = Run::new();
+    let strays = flows(
+        "- udp 10.96.5.4:7777 <- itself\n- udp 10.96.5.5:53 <- itself\n- udp 10.96.5.5:53 <- itself",
+        V4,
+    );
+    run.memory.put(&strays.iter().map(|(flow, _)| *flow).collect::<Vec<Flow>>());
+    run.again(&with(|r| r.repaired = usize::from(r.family == Of::V6)));
+    assert_eq!(run.now(), (5, 0, false));
+    run.again(&with(|r| r.repaired = usize::from(r.family == Of::V4)));
+    assert_eq!(run.now(), (2, 1, false));
+}
+
+#[test]
+fn a_family_that_is_not_served_does_not_wait() {
+    let mut run = Run::new();
+    run.go(AFTER, &[report(Of::V6)]);
+    assert_eq!(run.now(), (2, 0, false));
+}
+
+#[test]
+fn nothing_is_listed_without_need() {
+    // (what happens, the next state, listings)
+    let rows = [
+        ("nothing", BEFORE.to_owned(), 0),
+        ("an endpoint more", BEFORE.replace("10.244.1.10:7777", "10.244.1.10:7777 10.244.1.12:7777"), 0),
+        (
+            "it terminates and still serves",
+            BEFORE.replace("10.244.1.10:7777", "10.244.1.10:7777/terminating"),
+            0,
+        ),
+        ("a TCP Service comes", format!("{BEFORE}\nweb tcp 10.96.5.6:80 node=30080 -> 10.244.1.10:80"), 0),
+        ("both Services change", AFTER.to_owned(), 1),
+        ("a UDP Service comes", format!("{BEFORE}\nnew udp 10.96.5.6:80 -> 10.244.1.10:80"), 1),
+    ];
+    for (case, state, listings) in rows {
+        let mut run = Run::new();
+        run.go(&state, &written());
+        assert_eq!(run.now().1, listings, "{case}");
+    }
+    let mut run = Run::new();
+    run.go("web tcp 10.96.5.6:80 node=30080 -> 10.244.1.10:80", &written());
+    assert_eq!(run.now(), (0, 1, false), "the UDP Services went");
+    run.go("web tcp 10.96.5.6:80 node=30080 -> 10.244.1.11:80", &written());
+    assert_eq!(run.now(), (0, 1, false));
+}
