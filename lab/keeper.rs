@@ -14,9 +14,9 @@ use serde::{Deserialize, Serialize};
 use crate::cluster::Cluster;
 use crate::error::{Error, Result};
 use crate::interrupt;
-use crate::lab::{Lab, LabOptions};
 use crate::netns::NetNs;
 use crate::reaper::Reaper;
+use crate::running::{Lab, LabOptions};
 use crate::state::LabState;
 
 /// What the keeper is to build; it comes on its standard input.

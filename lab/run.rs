@@ -10,11 +10,11 @@ use crate::cluster::Cluster;
 use crate::error::Result;
 use crate::expectation::expected;
 use crate::interrupt;
-use crate::lab::{Lab, LabOptions};
 use crate::plan::service_defaults::{has_type, is_headless};
 use crate::plan::{Front, FrontKind, Plan, Protocol};
 use crate::probe::{Tally, Vantage};
 use crate::report::{Report, Row};
+use crate::running::{Lab, LabOptions};
 
 /// How a run is done.
 #[derive(Debug, Clone)]

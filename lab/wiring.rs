@@ -20,6 +20,7 @@ use crate::error::{Error, Result};
 use crate::netns::{NetNs, ip_batch};
 use crate::plan::addresses::{Family, nth};
 use crate::plan::{NodePlan, Plan, PodPlan};
+use crate::settle::settle;
 
 /// The addresses of the host outside: on the underlay, where probes come from by default, and all that it has.
 struct Outside {
@@ -97,6 +98,15 @@ pub(crate) fn build(plan: &Plan, names: &Names, wires: &mut Wires) -> Result<()>
         names.node(&node.name).ip(&node_lines(node, plan))?;
     }
     names.outside().ip(&outside_lines(plan))?;
+    for node in &plan.nodes {
+        let others = plan.nodes.iter().filter(|other| other.name != node.name);
+        let mut neighbours: Vec<IpAddr> = others.flat_map(|other| other.addresses.clone()).collect();
+        neighbours
+            .extend(families(node).filter_map(|family| outside(family).underlay.parse::<IpAddr>().ok()));
+        // A node of one family knows no way to the addresses of the other.
+        neighbours.retain(|neighbour| address_of(node, Family::of(*neighbour)).is_some());
+        settle(&names.node(&node.name), &neighbours);
+    }
     let pods: Vec<&PodPlan> = plan.pods.iter().filter(|pod| !pod.host_network).collect();
     add_pods(&pods, plan, names, wires)
 }
@@ -134,6 +144,8 @@ pub(crate) fn add_pods(pods: &[&PodPlan], plan: &Plan, names: &Names, wires: &mu
             names.node(&node.name).ip(&routes)?;
         }
         foreign(pod, home).try_for_each(|ip| route_from_outside(names, ip.into(), home))?;
+        let has = |ip: &IpAddr| pod.addresses.iter().any(|own| own.is_ipv4() == ip.is_ipv4());
+        settle(&names.pod(pod), &home.bridge().into_iter().filter(has).collect::<Vec<_>>());
     }
     Ok(())
 }
@@ -259,8 +271,9 @@ fn nodad(address: IpAddr) -> &'static str {
     if address.is_ipv6() { " nodad" } else { "" }
 }
 
-/// What every namespace needs: addresses that work at once, no check that the way back is the way in, and an ICMP
-/// error for every packet that is refused, where a kernel sends a few a second only.
+/// What every namespace needs: addresses that work at once, no check that the way back is the way in, an ICMP error
+/// for every packet that is refused, where a kernel sends a few a second only, and neighbours that are asked for every
+/// 50 ms, for 3 s as ever.
 const HOST: &[(&str, &str)] = &[
     ("ipv4/conf/all/rp_filter", "0"),
     ("ipv4/conf/default/rp_filter", "0"),
@@ -269,6 +282,10 @@ const HOST: &[(&str, &str)] = &[
     ("ipv6/conf/all/accept_dad", "0"),
     ("ipv6/conf/default/accept_dad", "0"),
     ("ipv6/conf/default/accept_ra", "0"),
+    ("ipv4/neigh/default/retrans_time_ms", "50"),
+    ("ipv4/neigh/default/mcast_solicit", "60"),
+    ("ipv6/neigh/default/retrans_time_ms", "50"),
+    ("ipv6/neigh/default/mcast_solicit", "60"),
     ("ipv4/icmp_ratemask", "0"),
     ("ipv6/icmp/ratelimit", "0"),
     // A list of types; the empty list cannot be written, and no one sends type 255.

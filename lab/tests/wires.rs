@@ -284,3 +284,18 @@ fn curl_and_people_are_answered_too() {
         "{text}"
     );
 }
+
+#[test]
+fn a_lab_is_built_and_gone_in_a_moment() {
+    let started = Instant::now();
+    let lab = lab(PODS);
+    let built = started.elapsed();
+    lab.down().unwrap();
+    let gone = started.elapsed() - built;
+    println!("built in {built:?}, gone in {gone:?}");
+    // A few hundred ms when the machine is idle.
+    assert!(
+        built < Duration::from_secs(5) && gone < Duration::from_secs(5),
+        "built in {built:?}, gone in {gone:?}"
+    );
+}
