@@ -8,24 +8,16 @@ use super::{Chunk, Documents, Format, ListOf, document, lines_in};
 
 /// Cuts a text into its values. What follows a malformed value cannot be told apart and stays one chunk.
 pub(super) fn split(text: &str) -> Vec<Chunk<'_>> {
-    let chunk =
-        |text_before: &str, text| Chunk { line: 1 + lines_in(text_before), text, format: Format::Json };
     let mut chunks = Vec::new();
-    let mut values = Deserializer::from_str(text).into_iter::<&RawValue>();
-    let mut end = 0;
-    while let Some(value) = values.next() {
+    let (mut end, mut line) = (0, 1);
+    for value in Deserializer::from_str(text).into_iter::<&RawValue>() {
         let rest = &text[end..];
         let start = end + (rest.len() - rest.trim_start().len());
-        match value {
-            Ok(value) => {
-                end = start + value.get().len();
-                chunks.push(chunk(&text[..start], value.get()));
-            }
-            Err(_) => {
-                chunks.push(chunk(&text[..start], &text[start..]));
-                break;
-            }
-        }
+        line += lines_in(&text[end..start]);
+        let whole = value.as_ref().map_or(&text[start..], |value| value.get());
+        chunks.push(Chunk { line, text: whole, format: Format::Json });
+        end = start + whole.len();
+        line += lines_in(whole);
     }
     chunks
 }

@@ -181,8 +181,10 @@ async fn bookmarks_move_the_revision_on() {
     let server = server_with(&["a", "b"]);
     let mut heard = Heard::services(&server).await;
     heard.expect(&ALL).await;
+    let before = heard.status().last_heard;
     server.set_revision(1_000);
     server.bookmark_now();
+    eventually("the bookmark is heard", || heard.status().last_heard > before).await;
     server.disconnect_all();
     eventually("a watch from the bookmark", || !server.requests(&["resourceVersion=1000&"]).is_empty()).await;
     heard.expect_silence(Duration::from_millis(100)).await;
