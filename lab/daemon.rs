@@ -28,11 +28,18 @@ pub(crate) struct Daemon {
     node: String,
     child: Child,
     log: PathBuf,
+    started: f64,
 }
 
 impl Daemon {
-    /// Starts it inside the node; its log goes to a file of the lab's folder.
-    pub(crate) fn start(spec: &DaemonSpec, node: &str, netns: &NetNs, folder: &Path) -> Result<Self> {
+    /// Starts it inside the node; its log goes to a file of the lab's folder. `now` is in seconds since 1970.
+    pub(crate) fn start(
+        spec: &DaemonSpec,
+        node: &str,
+        netns: &NetNs,
+        folder: &Path,
+        now: f64,
+    ) -> Result<Self> {
         let log = folder.join("logs").join(format!("{node}.log"));
         let output = File::options().create(true).append(true).open(&log);
         let output = output.map_err(Error::file("cannot write", &log))?;
@@ -45,7 +52,13 @@ impl Daemon {
         let child = command.stdin(Stdio::null()).stdout(output).stderr(errors).spawn().map_err(|error| {
             Error::Command { command: spec.binary.display().to_string(), message: error.to_string() }
         })?;
-        Ok(Self { node: node.to_owned(), child, log })
+        Ok(Self { node: node.to_owned(), child, log, started: now })
+    }
+
+    /// Since when it must have synced to have followed a change; and whether it must also have queued that sync since,
+    /// which one that was started after the change need not have.
+    pub(crate) fn must_follow(&self, changed: f64) -> (f64, bool) {
+        (self.started.max(changed), self.started < changed)
     }
 
     /// The process; `ip netns exec` becomes the program, so it is the daemon's own.

@@ -19,3 +19,6 @@ if [ -n "$namespaces" ]; then
     for namespace in $namespaces; do echo "netns del $namespace"; done | ip -force -batch -
 fi
 rm -rf "$2"
+# The folder of all labs goes with the last of them.
+rmdir "${2%/*}" 2>/dev/null
+exit 0

@@ -48,16 +48,9 @@ pub struct Lab {
     /// Routes that were set by hand, then those that the lab chose.
     routed_by_hand: BTreeMap<IpNet, String>,
     routed: BTreeMap<IpNet, String>,
-    changed: Change,
+    /// When Services or endpoints changed last, in seconds since 1970.
+    changed: f64,
     reaper: Arc<Reaper>,
-}
-
-/// The last change that daemons have to follow.
-#[derive(Debug)]
-struct Change {
-    at: f64,
-    /// Whether daemons were running at the time.
-    running: bool,
 }
 
 impl Lab {
@@ -68,11 +61,8 @@ impl Lab {
     pub fn up(cluster: Cluster, options: LabOptions) -> Result<Self> {
         let plan = cluster.plan_after(&Plan::default(), &options.plan)?;
         let id = state::new_id();
-        let root = state::root();
-        let folder = root.join(&id);
-        for folder in [folder.join("manifests"), folder.join("logs")] {
-            fs::create_dir_all(&folder).map_err(Error::file("cannot make", &folder))?;
-        }
+        let folder = state::root().join(&id);
+        make_folders(&folder)?;
         let prefix = format!("pcl-{id}-");
         let reaper = Arc::new(Reaper::start(&prefix, &folder)?);
         let owner = std::process::id();
@@ -87,15 +77,15 @@ impl Lab {
             daemons: BTreeMap::new(),
             routed_by_hand: BTreeMap::new(),
             routed: BTreeMap::new(),
-            changed: Change { at: now(), running: false },
+            changed: now(),
             reaper,
         };
-        lab.build(&root)?;
+        lab.build()?;
         Ok(lab)
     }
 
-    fn build(&mut self, root: &Path) -> Result<()> {
-        first_namespace(root)?;
+    fn build(&mut self) -> Result<()> {
+        first_namespace()?;
         wiring::build(&self.plan, &self.names, &mut self.wires)?;
         for pod in &self.plan.pods {
             self.echo().serve(&pod.name, &self.names.pod(pod), &pod.addresses, pod.ports.clone())?;
@@ -218,15 +208,23 @@ impl Drop for Lab {
 }
 
 /// Makes sure that /run/netns is there: the first `ip netns add` of a machine mounts it, and two at a time clash.
-fn first_namespace(root: &Path) -> Result<()> {
-    let lock = root.join(".lock");
-    let file = File::create(&lock).map_err(Error::file("cannot make", &lock))?;
+fn first_namespace() -> Result<()> {
+    let run = Path::new("/run");
+    let file = File::open(run).map_err(Error::file("cannot open", run))?;
     // SAFETY: the descriptor is open for the whole call; the lock ends with it.
     if unsafe { libc::flock(file.as_raw_fd(), libc::LOCK_EX) } != 0 {
-        return Err(Error::file("cannot lock", &lock)(std::io::Error::last_os_error()));
+        return Err(Error::file("cannot lock", run)(std::io::Error::last_os_error()));
     }
     let probe = format!("pcl-first-{}", std::process::id());
     crate::netns::ip_batch(&[], &[format!("netns add {probe}"), format!("netns del {probe}")])
+}
+
+/// Makes the folders of a lab. The reaper of another one may remove the empty folder of all labs just then.
+fn make_folders(folder: &Path) -> Result<()> {
+    let make = || {
+        fs::create_dir_all(folder.join("manifests")).and_then(|()| fs::create_dir_all(folder.join("logs")))
+    };
+    make().or_else(|_| make()).or_else(|_| make()).map_err(Error::file("cannot make", folder))
 }
 
 /// Seconds since 1970.

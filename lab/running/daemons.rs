@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{Change, Lab, now};
+use super::{Lab, now};
 use crate::daemon::Daemon;
 use crate::error::Result;
 use crate::synced::{self, SyncTimes};
@@ -21,8 +21,8 @@ impl Lab {
     pub fn start_daemon(&mut self, node: &str) -> Result<()> {
         let netns = self.names.node(&self.node(node)?.name);
         if let (Some(spec), None) = (&self.options.daemon, self.daemons.get(node)) {
-            self.changed = Change { at: now(), running: false };
-            self.daemons.insert(node.to_owned(), Daemon::start(spec, node, &netns, &self.state.folder)?);
+            self.daemons
+                .insert(node.to_owned(), Daemon::start(spec, node, &netns, &self.state.folder, now())?);
         }
         Ok(())
     }
@@ -61,9 +61,8 @@ impl Lab {
             loop {
                 daemon.check()?;
                 let times = synced::metrics(&netns).map(|text| SyncTimes::parse(&text));
-                let done = times
-                    .as_ref()
-                    .is_some_and(|times| times.is_since(self.changed.at, self.changed.running, families));
+                let (since, queued) = daemon.must_follow(self.changed);
+                let done = times.as_ref().is_some_and(|times| times.is_since(since, queued, families));
                 // Twice the same: one change of ours may reach the daemon as several events.
                 if done && before == times {
                     break;

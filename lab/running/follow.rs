@@ -8,7 +8,7 @@ use k8s_openapi::api::core::v1::{Pod, PodCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
-use super::{Change, Lab, now};
+use super::{Lab, now};
 use crate::cluster::{Cluster, Object, ObjectRef};
 use crate::error::{Error, Result};
 use crate::plan::{FrontKind, Plan, PodPlan};
@@ -90,7 +90,7 @@ impl Lab {
         }
         self.route_fronts()?;
         if self.plan.services != before.services || self.plan.slices != before.slices {
-            self.changed = Change { at: now(), running: !self.daemons.is_empty() };
+            self.changed = now();
         }
         self.write_manifests()?;
         self.write_state()

@@ -237,6 +237,12 @@ fn daemons_are_waited_for() {
     lab.stop_daemon("node-1").unwrap();
     assert!(!machine::is_alive(pid) && lab.daemon_pid("node-1").is_none());
     assert!(lab.delete(&ObjectRef::new("Service", "default", "nothing")).is_err());
+    // A daemon that is started anew is waited for, and the other one is not.
+    lab.start_daemon("node-1").unwrap();
+    lab.wait_synced(Duration::from_secs(3)).unwrap_err();
+    let text = fs::read_to_string(lab.manifests().join("cluster.json")).unwrap();
+    fs::write(lab.manifests().join("cluster.json"), text).unwrap();
+    lab.wait_synced(PATIENCE).unwrap();
     lab.down().unwrap();
 }
 
