@@ -373,11 +373,12 @@ fn reading_once_tells_all_that_is_wrong() {
     let folder = folder(&[
         ("a.yaml", service("a", 1) + "---\n7\n" + &service("b", 1)),
         ("b.json", "{\"kind\": }".into()),
-        ("c.yaml", service("c", 1)),
+        ("c.yaml", service("c", 1) + "---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\n"),
     ]);
     fs::write(folder.path().join("d.yaml"), b"a: 1\nb: \xff\n").expect("the folder can be written");
     let read = read_manifests(folder.path()).expect("the folder is there");
     assert_eq!(read.objects.iter().map(words_of).collect::<Vec<_>>(), ["+a=1", "+b=1", "+c=1"]);
+    assert_eq!(read.ignored.iter().collect::<Vec<_>>(), ["apps/v1 Deployment"]);
     let errors: Vec<String> = read.errors.iter().map(ToString::to_string).collect();
     let expected =
         ["a.yaml:10: expected an object", "b.json:1: malformed JSON", "d.yaml:2: this is no UTF-8 text"];

@@ -1,4 +1,7 @@
 //! How to reach the API server, and as whom: a kubeconfig, the pod's own account, or a bare address.
+//!
+//! Of kube-proxy's `clientConnection`, only `kubeconfig` has a use here: we speak JSON, and make so few
+//! requests (one a kind, and then one every 5 to 10 minutes) that `qps` and `burst` would limit nothing.
 
 use std::path::PathBuf;
 use std::time::Duration;

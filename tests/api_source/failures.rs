@@ -77,6 +77,17 @@ async fn a_page_that_fails_is_tried_again_without_the_pages_before() {
 }
 
 #[tokio::test]
+async fn streaming_lists_that_always_break_give_way_to_pages() {
+    let server = server_with(&["a", "b"]);
+    let first = "{\"type\":\"ADDED\",\"object\":{\"metadata\":{\"name\":\"a\",\"resourceVersion\":\"1\"}}}\n";
+    server.fail(Fault::break_off(first).on("sendInitialEvents").times(1_000));
+    let mut heard = Heard::services(&server).await;
+    let events = heard.until("Service)").await;
+    assert_eq!(events[events.len() - 4..], ALL);
+    assert_eq!(server.requests(&["sendInitialEvents"]).len(), 3);
+}
+
+#[tokio::test]
 async fn retry_after_is_obeyed() {
     let server = server_with(&["a", "b"]);
     server.fail(Fault::status(429).retry_after(1));

@@ -44,7 +44,7 @@ pub(in crate::source) async fn follow(
         said_no_streams: false,
         said_absent: false,
     };
-    let mut state = State::Stream;
+    let mut state = State::LIST;
     loop {
         let begun = Instant::now();
         let failure = match follower.step(&mut state).await {
@@ -74,7 +74,7 @@ impl Follower {
     async fn step(&mut self, state: &mut State) -> Result<(), Failure> {
         let seconds = self.watch_seconds();
         let what = match state {
-            State::Stream => Ask::Stream { seconds },
+            State::Stream { .. } => Ask::Stream { seconds },
             State::Page { next, size } => Ask::Page { next: next.as_deref(), size: *size },
             State::Watch { revision, .. } => Ask::Watch { revision, seconds },
         };
@@ -82,7 +82,7 @@ impl Follower {
         let answer = ask(&client, request(&self.selection, what), self.pace.answer).await?;
         match state {
             State::Page { .. } => self.page(answer, state).await,
-            State::Stream | State::Watch { .. } => self.watch(answer, state).await,
+            State::Stream { .. } | State::Watch { .. } => self.watch(answer, state).await,
         }
     }
 
@@ -107,7 +107,7 @@ impl Follower {
         let mut reader = std::mem::replace(&mut self.reader, Reader::new(kind));
         let mut watch = match &*state {
             State::Watch { revision, .. } => Watch::after(kind, revision, &mut reader),
-            State::Stream | State::Page { .. } => Watch::with_list(kind, &mut reader),
+            State::Stream { .. } | State::Page { .. } => Watch::with_list(kind, &mut reader),
         };
         let result = self.stream(&mut answer, &mut watch, state).await;
         self.reader = reader;
@@ -208,7 +208,7 @@ impl Follower {
 
     /// The server does not serve this kind, and need not: there are no such objects.
     async fn absent(&mut self, state: &mut State) -> Result<Duration, Failure> {
-        *state = State::Stream;
+        *state = State::LIST;
         let kind = self.selection.kind;
         self.health.heard(kind);
         if !self.said_absent {
@@ -223,7 +223,7 @@ impl Follower {
 
     fn report(&mut self, before: &State, next: &State, failure: &Failure) {
         let kind = self.selection.kind;
-        if let (State::Stream, State::Page { .. }) = (before, next) {
+        if let (State::Stream { .. }, State::Page { .. }) = (before, next) {
             if !std::mem::replace(&mut self.said_no_streams, true) {
                 tracing::info!(%kind, "no streaming list, so by pages: {failure}");
             }

@@ -4,7 +4,7 @@
 //! hash. Documents are known by a hash of their text, so that of a large folder only what was edited is
 //! parsed again.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::io;
@@ -60,6 +60,8 @@ pub(super) struct Outcome {
     pub(super) problems: Vec<(ObjectKey, Problem)>,
     /// Objects that stand twice.
     pub(super) duplicates: Vec<ManifestError>,
+    /// The kinds, in words, of objects that we do not use; of documents that were not read so before.
+    pub(super) ignored: BTreeSet<String>,
     /// Objects that cannot be read as a whole.
     pub(super) unreadable: Vec<ObjectKey>,
     /// Objects of which a field is ignored.
@@ -181,7 +183,11 @@ impl<'a> Reading<'a> {
         document: Document,
     ) -> Result<Option<Given>, ManifestError> {
         let Document { line, kind, value } = document;
-        let Some(kind) = kind else { return Ok(None) };
+        let Some(kind) = kind else {
+            let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default();
+            self.outcome.ignored.insert(format!("{} {}", text("apiVersion"), text("kind")));
+            return Ok(None);
+        };
         let error = |message: String| ManifestError { file: name.to_string(), line, message };
         let key = key_of(kind, &value).map_err(|e| {
             self.broken.insert(name.clone());

@@ -15,6 +15,7 @@ mod files;
 mod ledger;
 mod watcher;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,6 +58,8 @@ pub struct Manifests {
     pub errors: Vec<ManifestError>,
     /// Fields that are ignored because they cannot be understood.
     pub problems: Vec<(ObjectKey, Problem)>,
+    /// Kinds of objects that we do not use, as in `apps/v1 Deployment`.
+    pub ignored: BTreeSet<String>,
     /// What else the operator may want to know: objects that stand twice.
     pub warnings: Vec<ManifestError>,
 }
@@ -75,6 +78,7 @@ pub fn read_manifests(path: &Path) -> Result<Manifests, PathError> {
         objects: objects.collect(),
         errors: outcome.errors,
         problems: outcome.problems,
+        ignored: outcome.ignored,
         warnings: outcome.duplicates,
     })
 }
@@ -159,6 +163,7 @@ async fn send(
 struct Told {
     errors: Vec<ManifestError>,
     duplicates: Vec<ManifestError>,
+    ignored: BTreeSet<String>,
     path: Option<String>,
 }
 
@@ -187,6 +192,11 @@ impl Told {
         }
         for duplicate in outcome.duplicates.iter().filter(|duplicate| !self.duplicates.contains(duplicate)) {
             tracing::warn!(file = duplicate.file, line = duplicate.line, "{duplicate}");
+        }
+        for kind in outcome.ignored {
+            if self.ignored.insert(kind.clone()) {
+                tracing::info!("objects of {kind} are of no use here and are ignored");
+            }
         }
         for (key, problem) in &outcome.problems {
             warn_of_problems(key, std::slice::from_ref(problem));
