@@ -6,7 +6,7 @@ use std::num::NonZeroU16;
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use crate::address::{parse_cidr, parse_ip};
+use crate::address::{Family, parse_cidr, parse_ip};
 use crate::labels::null_is_empty;
 use crate::name::{Name, NamespacedName};
 use crate::object::Metadata;
@@ -168,17 +168,27 @@ impl Wire {
         });
         let health_check_node_port =
             spec.health_check_node_port.filter(|_| kind == "LoadBalancer" && external_local);
+        let cluster_ips = match ignored {
+            Some(_) => Box::default(),
+            None => addresses("spec.clusterIPs", cluster_ips.iter().enumerate(), &Family::BOTH, problems),
+        };
+        let families: Vec<Family> = match cluster_ips.is_empty() {
+            true => Family::BOTH.into(),
+            false => cluster_ips.iter().copied().map(Family::of).collect(),
+        };
         Service {
             key: self.metadata.key(),
             ignored,
-            cluster_ips: match ignored {
-                Some(_) => Box::default(),
-                None => addresses("spec.clusterIPs", cluster_ips.iter().enumerate(), problems),
-            },
+            cluster_ips,
             ports: spec.ports.into_iter().enumerate().filter_map(|(i, p)| p.slim(i, problems)).collect(),
-            external_ips: addresses("spec.externalIPs", spec.external_ips.iter().enumerate(), problems),
-            load_balancer_vips: addresses("status.loadBalancer.ingress", vips, problems),
-            source_ranges: source_ranges(&spec.load_balancer_source_ranges, problems),
+            external_ips: addresses(
+                "spec.externalIPs",
+                spec.external_ips.iter().enumerate(),
+                &families,
+                problems,
+            ),
+            load_balancer_vips: addresses("status.loadBalancer.ingress", vips, &families, problems),
+            source_ranges: source_ranges(&spec.load_balancer_source_ranges, &families, problems),
             affinity,
             internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
             external_local,
@@ -238,29 +248,34 @@ pub(crate) fn port_number(field: String, number: i64, problems: &mut Vec<Problem
     port
 }
 
+/// The addresses of these families; what is none, or of another, is a problem.
 fn addresses<'a>(
     field: &str,
     texts: impl Iterator<Item = (usize, &'a String)>,
+    families: &[Family],
     problems: &mut Vec<Problem>,
 ) -> Box<[IpAddr]> {
     let parsed = texts.filter_map(|(i, text)| {
-        let address = parse_ip(text);
-        if address.is_none() {
-            problems.push(Problem::new(format!("{field}[{i}]"), text, "an IP address"));
-        }
-        address
+        let expected = match parse_ip(text) {
+            Some(address) if families.contains(&Family::of(address)) => return Some(address),
+            Some(_) => "an address of a family in which the Service has a ClusterIP",
+            None => "an IP address",
+        };
+        problems.push(Problem::new(format!("{field}[{i}]"), text, expected));
+        None
     });
     parsed.collect()
 }
 
-fn source_ranges(texts: &[String], problems: &mut Vec<Problem>) -> Box<[IpNet]> {
+fn source_ranges(texts: &[String], families: &[Family], problems: &mut Vec<Problem>) -> Box<[IpNet]> {
     let parsed = texts.iter().enumerate().filter_map(|(i, text)| {
-        let net = parse_cidr(text);
-        if net.is_none() {
-            let field = format!("spec.loadBalancerSourceRanges[{i}]");
-            problems.push(Problem::new(field, text, "an address block such as 192.0.2.0/24"));
-        }
-        net
+        let expected = match parse_cidr(text) {
+            Some(net) if families.contains(&Family::of_net(&net)) => return Some(net),
+            Some(_) => "a block of a family in which the Service has a ClusterIP",
+            None => "an address block such as 192.0.2.0/24",
+        };
+        problems.push(Problem::new(format!("spec.loadBalancerSourceRanges[{i}]"), text, expected));
+        None
     });
     parsed.collect()
 }
