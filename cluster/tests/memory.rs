@@ -1,0 +1,94 @@
+//! What an index of a million endpoints holds of memory, counted by the allocator.
+//!
+//! One test only: everything the process allocates counts.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use portcullis_cluster::{Event, Index, Kind, Object};
+use serde_json::json;
+
+struct Counting;
+
+static HELD: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: all calls go on to the system's allocator with the arguments they came with.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        HELD.fetch_add(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller's promises on `layout` are those that System asks for.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
+        HELD.fetch_sub(layout.size(), Ordering::Relaxed);
+        // SAFETY: `at` came from System with this layout.
+        unsafe { System.dealloc(at, layout) }
+    }
+}
+
+#[global_allocator]
+static COUNTING: Counting = Counting;
+
+const SERVICES: usize = 10_000;
+const ENDPOINTS: usize = 100;
+const MEGABYTE: usize = 1_000_000;
+
+fn slice(service: usize) -> Object {
+    let endpoints = (0..ENDPOINTS).map(|n| {
+        let [_, a, b, c] = u32::try_from(service * ENDPOINTS + n).unwrap().to_be_bytes();
+        let node = (service * 7 + n) % 1000;
+        json!({
+            "addresses": [format!("10.{a}.{b}.{c}")],
+            "conditions": {"ready": true, "serving": true, "terminating": false},
+            "nodeName": format!("node-{node}"),
+            "hints": {"forZones": [{"name": format!("zone-{}", node % 3)}]},
+            "targetRef": {"kind": "Pod", "name": format!("web-{service}-{n}-x7k2p"), "namespace": "default"},
+        })
+    });
+    let value = json!({
+        "metadata": {
+            "name": format!("service-{service}-abcde"), "namespace": format!("team-{}", service % 100),
+            "labels": {"kubernetes.io/service-name": format!("service-{service}")},
+        },
+        "addressType": "IPv4",
+        "ports": [{"name": "http", "port": 8080, "protocol": "TCP"}],
+        "endpoints": endpoints.collect::<Vec<_>>(),
+    });
+    Object::parse(Kind::EndpointSlice, value).unwrap().object
+}
+
+fn service(n: usize) -> Object {
+    let [_, _, a, b] = u32::try_from(n).unwrap().to_be_bytes();
+    let value = json!({
+        "metadata": {"name": format!("service-{n}"), "namespace": format!("team-{}", n % 100)},
+        "spec": {"clusterIP": format!("10.96.{a}.{b}"), "ports": [{"name": "http", "port": 80}]},
+    });
+    Object::parse(Kind::Service, value).unwrap().object
+}
+
+#[test]
+fn a_million_endpoints_take_about_50_megabytes() {
+    let before = HELD.load(Ordering::Relaxed);
+    let mut index = Index::new();
+    for n in 0..SERVICES {
+        index.handle(Event::Applied(service(n)));
+        index.handle(Event::Applied(slice(n)));
+    }
+    index.take_touched();
+    let held = HELD.load(Ordering::Relaxed) - before;
+    println!(
+        "{} endpoints of {SERVICES} Services: {:.1} MB, {:.1} bytes an endpoint",
+        SERVICES * ENDPOINTS,
+        held as f64 / MEGABYTE as f64,
+        held as f64 / (SERVICES * ENDPOINTS) as f64,
+    );
+    assert_eq!(index.count(Kind::EndpointSlice), SERVICES);
+    assert!(held <= 50 * MEGABYTE, "{held} bytes");
+    drop(index);
+    // Names stay: they are interned for good.
+    let left = HELD.load(Ordering::Relaxed) - before;
+    assert!(left < MEGABYTE, "{left} bytes left when all is gone");
+}
