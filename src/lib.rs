@@ -1,4 +1,73 @@
 //! The program: flags, configuration, sources, the loop, HTTP endpoints, subcommands.
 
+pub mod commands;
 pub mod config;
+pub mod daemon;
+pub mod health_check_node_port;
+pub mod host;
+pub mod host_file;
+pub mod http;
+pub mod logging;
+pub mod metrics;
+pub mod node;
 pub mod source;
+pub mod state;
+pub mod sysctl;
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use config::{Command, Config, Invocation};
+
+/// The exit status where the configuration is wrong or nothing could be done.
+const FAILED: u8 = 2;
+
+/// Does what the command line asks for.
+pub fn run(invocation: Invocation) -> ExitCode {
+    match perform(&invocation) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("portcullis: {error:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+fn perform(invocation: &Invocation) -> anyhow::Result<ExitCode> {
+    let config = match &invocation.config {
+        Ok(config) => config,
+        Err(errors) => anyhow::bail!("the configuration cannot be used:\n{errors}"),
+    };
+    logging::start(config.logging);
+    invocation.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    let mut out = io::stdout().lock();
+    match &invocation.command {
+        Command::Daemon(daemon) => return serve(config, daemon),
+        Command::WriteConfig(path) => {
+            let text = invocation.kube_proxy_configuration();
+            std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        }
+        Command::Render(render) => commands::render::run(config, render, &mut out)?,
+        Command::Lab(lab) => {
+            drop(out);
+            return Ok(commands::lab::run(lab)?);
+        }
+        Command::Version => writeln!(out, "{}", version())?,
+        Command::Cleanup => anyhow::bail!("cleanup is being wired"),
+        Command::Diff(_) => anyhow::bail!("diff is being wired"),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn serve(config: &Config, daemon: &config::Daemon) -> anyhow::Result<ExitCode> {
+    // Two threads: one for the loop and the servers, and one more for when a sync or a client keeps it busy.
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    runtime.block_on(daemon::run(config.clone(), daemon))?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What `portcullis version` prints.
+pub fn version() -> String {
+    format!("Portcullis v{} (kube-proxy v1.36.2)", env!("CARGO_PKG_VERSION"))
+}

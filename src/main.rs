@@ -1,3 +1,7 @@
 //! The `portcullis` binary.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    portcullis::run(portcullis::config::Invocation::parse())
+}

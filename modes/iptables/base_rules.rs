@@ -82,6 +82,16 @@ pub(super) fn chains(family: Family, options: &Options, on: &Host) -> Vec<BaseCh
     chains
 }
 
+/// The names of the same chains in one table.
+pub(super) fn names(table: Table) -> impl Iterator<Item = &'static str> {
+    let names: &[&str] = match table {
+        Table::Filter => &[CANARY, "KUBE-FORWARD", "KUBE-FIREWALL"],
+        Table::Mangle => &[CANARY],
+        Table::Nat => &[CANARY, "KUBE-POSTROUTING", "KUBE-MARK-MASQ"],
+    };
+    names.iter().copied()
+}
+
 impl BaseChain {
     fn new(table: Table, name: &'static str) -> Self {
         BaseChain { table, name, lines: String::new() }

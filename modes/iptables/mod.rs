@@ -8,6 +8,7 @@
 mod base_rules;
 mod bulk;
 mod chain;
+mod diff;
 mod family_sync;
 mod incremental;
 mod isolation;
@@ -17,6 +18,7 @@ mod plan;
 mod proxier;
 mod rule;
 mod rule_set;
+pub(crate) mod saved_rule;
 mod script;
 mod service_rules;
 mod shared_order;
@@ -24,6 +26,7 @@ mod snapshot;
 mod tool;
 
 pub use chain::{ChainName, Table, belongs_to_a_service};
+pub use diff::{ChainDifference, Difference, Line, Subject, differences};
 pub use kernel::{Fingerprint, Flavour, Kernel};
 pub use options::{
     DetectLocal, Host, LARGE_CLUSTER_ENDPOINTS, NFACCT_INVALID_DROPPED, NFACCT_LOCALHOST_NODE_PORTS,

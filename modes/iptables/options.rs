@@ -1,6 +1,6 @@
 //! What the operator and the host decide about the rules.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
 use portcullis_cluster::Family;
@@ -82,7 +82,10 @@ pub enum NodePortAddresses {
     #[default]
     All,
     /// On the node's primary address of each family.
-    Primary,
+    Primary {
+        /// On 127.0.0.1, too.
+        localhost: bool,
+    },
     /// On addresses in these blocks; a family without a block serves on all.
     Cidrs(Box<[IpNet]>),
 }
@@ -126,8 +129,10 @@ impl Options {
     pub(super) fn node_port_scope(&self, family: Family, host: &Host) -> NodePortScope {
         match &self.node_port_addresses {
             NodePortAddresses::All => NodePortScope::All,
-            NodePortAddresses::Primary => {
-                NodePortScope::Addresses(host.node_ip(family).into_iter().collect())
+            NodePortAddresses::Primary { localhost } => {
+                let loopback =
+                    (*localhost && family == Family::V4).then_some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+                NodePortScope::Addresses(host.node_ip(family).into_iter().chain(loopback).collect())
             }
             NodePortAddresses::Cidrs(cidrs) => {
                 let of_family = || cidrs.iter().filter(|c| Family::of_net(c) == family);
@@ -140,12 +145,21 @@ impl Options {
         }
     }
 
+    /// Those of the node's addresses on which node ports are served.
+    pub fn node_port_addresses_of(&self, addresses: &[IpAddr], host: &Host) -> Vec<IpAddr> {
+        let served = |ip: &&IpAddr| match self.node_port_scope(Family::of(**ip), host) {
+            NodePortScope::All => !ip.is_loopback() || (ip.is_ipv4() && self.serves_localhost_node_ports()),
+            NodePortScope::Addresses(served) => served.contains(ip),
+        };
+        addresses.iter().filter(served).copied().collect()
+    }
+
     /// Whether node ports are to be reached on IPv4 loopback addresses: wished, and not excluded by
     /// the node port addresses.
     pub fn serves_localhost_node_ports(&self) -> bool {
         let loopback = match &self.node_port_addresses {
             NodePortAddresses::All => true,
-            NodePortAddresses::Primary => false,
+            NodePortAddresses::Primary { localhost } => *localhost,
             NodePortAddresses::Cidrs(cidrs) => {
                 let mut v4 = cidrs.iter().filter(|c| Family::of_net(c) == Family::V4).peekable();
                 // Without any IPv4 block all IPv4 addresses serve.

@@ -6,10 +6,13 @@ use std::fmt::{self, Write};
 use portcullis_cluster::Family;
 use portcullis_cluster::desired::Desired;
 
-use super::chain::{SharedChain, Table};
+use super::chain::{SharedChain, Table, belongs_to_a_service};
+use super::kernel::Kernel;
 use super::options::{Host, LARGE_CLUSTER_ENDPOINTS, Options};
+use super::saved_rule::SavedRule;
 use super::service_rules::Renderer;
 use super::{base_rules, service_rules};
+use crate::mode::SyncError;
 
 /// The rules of all our tables in one family.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -44,6 +47,37 @@ impl RuleSet {
         set
     }
 
+    /// What stands in the kernel: the chains that this mode writes, and the jumps to them from built-in chains.
+    /// What belongs to others, the kubelet among them, is left out.
+    ///
+    /// # Errors
+    /// The tool could not be run, or failed.
+    pub fn read(kernel: &dyn Kernel) -> Result<RuleSet, SyncError> {
+        let mut set = RuleSet::default();
+        for table in Table::ALL {
+            for chain in table.built_in() {
+                set.chain(table, chain);
+            }
+            kernel.dump(table, &mut |line| set.take_in(table, line.trim_end()))?;
+        }
+        Ok(set)
+    }
+
+    fn take_in(&mut self, table: Table, line: &str) {
+        if let Some(declared) = line.strip_prefix(':') {
+            let name = declared.split(' ').next().unwrap_or_default();
+            if is_ours(table, name) {
+                self.chain(table, name);
+            }
+        } else if let Some(rule) = SavedRule::parse(line) {
+            let jump = table.built_in().contains(&rule.chain)
+                && rule.target().is_some_and(|target| is_ours(table, target));
+            if jump || is_ours(table, rule.chain) {
+                self.chain(table, rule.chain).push(line.to_owned());
+            }
+        }
+    }
+
     fn add_service(&mut self, rules: &service_rules::ServiceRules) {
         for (name, lines) in rules.chains() {
             self.chain(Table::Nat, name.as_str()).extend(lines.lines().map(str::to_owned));
@@ -62,6 +96,12 @@ impl RuleSet {
     fn add(&mut self, table: Table, chain: &str, rule: &str) {
         self.chain(table, chain).push(format!("-A {chain} {rule}"));
     }
+}
+
+/// Whether this mode writes a chain of this name.
+fn is_ours(table: Table, name: &str) -> bool {
+    base_rules::shared_names(table).chain(base_rules::names(table)).any(|ours| ours == name)
+        || (table == Table::Nat && belongs_to_a_service(name))
 }
 
 /// Whether a family has so many endpoints that comments on them are left out.

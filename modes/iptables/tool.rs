@@ -58,7 +58,8 @@ impl Tools {
     /// Why not, in the words of the tool.
     pub fn supports(&self, family: Family) -> Result<(), SyncError> {
         let tool = self.name(family, "").trim_end_matches('-').to_owned();
-        output(Command::new(&tool).args(["-w", LOCK_SECONDS, "-t", "nat", "-S", "POSTROUTING"]), &tool).map(drop)
+        output(Command::new(&tool).args(["-w", LOCK_SECONDS, "-t", "nat", "-S", "POSTROUTING"]), &tool)
+            .map(drop)
     }
 
     /// The tools of a flavour.

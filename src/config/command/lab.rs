@@ -17,6 +17,14 @@ pub enum Lab {
         /// The manifests
         folder: PathBuf,
     },
+    /// What `lab up` leaves behind to keep the cluster; ends with it
+    #[command(hide = true)]
+    Keep,
+    /// Bring the cluster that is up to another state of its manifests
+    Apply {
+        /// The manifests
+        folder: PathBuf,
+    },
     /// Take down the cluster that is up
     Down,
     /// Run a command in a pod of the cluster that is up

@@ -1,0 +1,4 @@
+//! Subcommands, one a file.
+
+pub mod lab;
+pub mod render;

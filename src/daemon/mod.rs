@@ -1,0 +1,270 @@
+//! The daemon: from events to rules, for as long as it lives.
+//!
+//! ```text
+//! source ─► Index ─► Desired ─┐                     ┌─► health, metrics
+//! addresses ──────────────────┼─► Worker (a thread) ┤
+//! clock ──────────────────────┘    one sync at a    └─► health check ports
+//!                                  time
+//! ```
+//!
+//! While a sync runs, events are taken in; what they change is for the next one.
+
+mod address_watch;
+mod schedule;
+mod telemetry;
+mod worker;
+
+use std::net::IpAddr;
+use std::time::Instant;
+
+use portcullis_cluster::desired::Desired;
+use portcullis_cluster::{Event, Family, Index, Kind, Name};
+use portcullis_modes::SyncError;
+use portcullis_modes::iptables::{Host, Kernel, Options, Proxier, Tools};
+use portcullis_modes::stale_flows::{KernelFlows, StaleFlows};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinHandle};
+
+use crate::config::{Config, Daemon, ProxyMode};
+use crate::source::{self, AccessError, Source};
+use crate::{host, node, state};
+use schedule::{Due, Schedule};
+use telemetry::{ServeError, Telemetry};
+use worker::{Order, Outcome, Worker};
+
+/// How many batches of events may wait for the loop.
+const EVENT_BATCHES: usize = 16;
+
+/// Why the daemon cannot start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// This node's name is not known.
+    #[error("cannot tell this node's name: {0}")]
+    NodeName(std::io::Error),
+    /// The mode is not there yet.
+    #[error("mode {0} is not there yet; --mode iptables is")]
+    Mode(&'static str),
+    /// There are no tools, or they cannot reach the kernel.
+    #[error(transparent)]
+    Tools(#[from] SyncError),
+    /// The kubeconfig cannot be used.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Serve(#[from] ServeError),
+    /// The system refuses signals or threads.
+    #[error("the system refuses: {0}")]
+    System(#[from] std::io::Error),
+    /// A sync ended by a fault in this program.
+    #[error("a sync broke off: {0}")]
+    BrokeOff(#[from] JoinError),
+    /// With `--once`: not everything could be written.
+    #[error("not everything could be written: {0}")]
+    Incomplete(String),
+}
+
+/// Runs until a signal ends it; with `--once`, until everything is written once. The rules stay.
+///
+/// # Errors
+/// It cannot start; with `--once`, also if anything could not be written.
+pub async fn run(config: Config, options: &Daemon) -> Result<(), DaemonError> {
+    if config.mode != ProxyMode::Iptables {
+        return Err(DaemonError::Mode(config.mode.name()));
+    }
+    let name = node::name(&config).map_err(DaemonError::NodeName)?;
+    let tools = Tools::find()?;
+    let kernels = kernels(&tools)?;
+    let nfacct = host::ensure_nfacct();
+    let (sink, events) = mpsc::channel(EVENT_BATCHES);
+    let source = source::spawn(state::origin(&config, name), sink).await?;
+    let families: Vec<Family> = kernels.iter().map(|(family, _)| *family).collect();
+    let telemetry = Telemetry::start(&config, &source, name, &families).await?;
+    let facts = Facts { tools, nfacct, addresses: host::addresses() };
+    let options_now = node::iptables_options(&config, None);
+    let proxier =
+        Proxier::new(options_now.clone(), facts.host(&config, &Index::new(), name, &options_now), kernels);
+    let worker = Worker::new(proxier, Desired::new(name), StaleFlows::new(KernelFlows::default()));
+    tracing::info!(node = %name, ?families, "serving Services by iptables");
+    let now = Instant::now();
+    let schedule = Schedule::new(config.sync.min_period, config.sync.period, now);
+    let daemon =
+        Loop { config, name, facts, index: Index::new(), schedule, telemetry, worker: Some(worker), source };
+    daemon.run(events, options.once).await
+}
+
+/// The kernels of both families; a family that the kernel does not have is left out, as upstream does.
+fn kernels(tools: &Tools) -> Result<Vec<(Family, Box<dyn Kernel>)>, SyncError> {
+    let mut kernels = Vec::new();
+    let mut last = None;
+    for family in Family::BOTH {
+        match tools.supports(family) {
+            Ok(()) => kernels.push((family, tools.kernel(family))),
+            Err(error) => {
+                tracing::warn!(%family, %error, "no iptables for this family; it is not served");
+                last = Some(error);
+            }
+        }
+    }
+    match last {
+        Some(error) if kernels.is_empty() => Err(error),
+        _ => Ok(kernels),
+    }
+}
+
+/// What is known of this machine.
+struct Facts {
+    tools: Tools,
+    nfacct: bool,
+    addresses: Vec<IpAddr>,
+}
+
+impl Facts {
+    fn host(&self, config: &Config, index: &Index, name: Name, options: &Options) -> Host {
+        Host {
+            addresses: host::addresses_in_rules(options, &self.addresses),
+            node_ips: node::primary_ips(config, index.node(name), host::default_route_source),
+            random_fully: self.tools.random_fully(),
+            nfacct: self.nfacct,
+        }
+    }
+}
+
+struct Loop {
+    config: Config,
+    name: Name,
+    facts: Facts,
+    index: Index,
+    schedule: Schedule,
+    telemetry: Telemetry,
+    /// `None` while it syncs.
+    worker: Option<Worker>,
+    source: Source,
+}
+
+type Running = JoinHandle<(Worker, Outcome)>;
+
+impl Loop {
+    async fn run(mut self, mut events: mpsc::Receiver<Vec<Event>>, once: bool) -> Result<(), DaemonError> {
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let mut addresses = address_watch::watch();
+        let mut running: Option<Running> = None;
+        loop {
+            if running.is_none() {
+                running = self.start_if_due();
+            }
+            let timer = tokio::time::sleep_until(self.schedule.next().into());
+            tokio::select! {
+                Some(batch) = events.recv() => self.take_in(batch),
+                ended = ended(&mut running), if running.is_some() => {
+                    running = None;
+                    let outcome = self.finish(ended?);
+                    if once && self.all_listed() {
+                        return self.end_once(&outcome);
+                    }
+                }
+                Some(()) = addresses.recv() => self.addresses_changed(),
+                () = timer, if running.is_none() && self.all_listed() => {}
+                _ = terminate.recv() => break,
+                _ = interrupt.recv() => break,
+            }
+        }
+        tracing::info!("ending; the rules stay");
+        if let Some(running) = running {
+            // A restore is all or nothing, but its end should not go unnoticed.
+            let (_, outcome) = running.await?;
+            self.telemetry.synced(&outcome);
+        }
+        self.telemetry.stop().await;
+        self.source.stop().await;
+        Ok(())
+    }
+
+    /// Whether all is known that rules need. Before that, rules would take away what is still wanted.
+    fn all_listed(&self) -> bool {
+        [Kind::Node, Kind::Service, Kind::EndpointSlice].into_iter().all(|kind| self.index.is_listed(kind))
+    }
+
+    fn take_in(&mut self, batch: Vec<Event>) {
+        let was_listed = self.all_listed();
+        for event in batch {
+            self.index.handle(event);
+        }
+        if !self.index.touched().is_empty() || (!was_listed && self.all_listed()) {
+            self.telemetry.queued(&self.index);
+            self.schedule.want();
+        }
+    }
+
+    fn addresses_changed(&mut self) {
+        let addresses = host::addresses();
+        if addresses != self.facts.addresses {
+            self.facts.addresses = addresses;
+            self.schedule.want();
+        }
+    }
+
+    fn start_if_due(&mut self) -> Option<Running> {
+        let now = Instant::now();
+        let due = self.schedule.due(now).filter(|_| self.all_listed())?;
+        let mut worker = self.worker.take()?;
+        self.schedule.started(due, now);
+        let touched = self.index.take_touched();
+        self.telemetry.started(&self.index, &touched);
+        let changes = worker.desired.update(&self.index, touched);
+        let options = node::iptables_options(&self.config, self.index.node(self.name));
+        let order = Order {
+            host: self.facts.host(&self.config, &self.index, self.name, &options),
+            addresses: self.facts.addresses.clone(),
+            check_drift: due == Due::Check,
+            changes,
+            options,
+        };
+        Some(tokio::task::spawn_blocking(move || {
+            let outcome = worker.sync(order);
+            (worker, outcome)
+        }))
+    }
+
+    fn finish(&mut self, (worker, outcome): (Worker, Outcome)) -> Outcome {
+        let error = outcome.error();
+        self.schedule.ended(error.is_some() || outcome.flows.is_err(), Instant::now());
+        if let Some(error) = error {
+            tracing::error!(%error, "sync failed; the last good rules stay, and it is tried again");
+        }
+        if let Err(error) = &outcome.flows {
+            tracing::error!(%error);
+        }
+        for report in &outcome.reports {
+            tracing::debug!(family = %report.family, full = report.full, lines = report.lines, took = ?report.took, "synced");
+            if report.repaired > 0 {
+                tracing::warn!(family = %report.family, chains = report.repaired,
+                    "somebody else had changed our rules; they are repaired");
+            }
+        }
+        self.telemetry.synced(&outcome);
+        self.telemetry.serve_health_checks(&worker.desired);
+        self.worker = Some(worker);
+        outcome
+    }
+
+    fn end_once(&self, outcome: &Outcome) -> Result<(), DaemonError> {
+        if outcome.complete() && outcome.flows.is_ok() {
+            tracing::info!(took = ?outcome.took, "everything is written");
+            return Ok(());
+        }
+        let errors = outcome.error().map(ToString::to_string).into_iter();
+        let isolated = outcome.reports.iter().flat_map(|r| &r.isolated).map(ToString::to_string);
+        let flows = outcome.flows.as_ref().err().map(ToString::to_string);
+        Err(DaemonError::Incomplete(errors.chain(isolated).chain(flows).collect::<Vec<_>>().join("; ")))
+    }
+}
+
+async fn ended(running: &mut Option<Running>) -> Result<(Worker, Outcome), JoinError> {
+    match running {
+        Some(running) => running.await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,134 @@
+//! The open port of a Service.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use axum::Router;
+use portcullis_cluster::{Family, NamespacedName};
+use socket2::{Domain, Socket, Type};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::answer::answer;
+use super::wanted::HealthCheck;
+use crate::http::serve::serve;
+use crate::http::{Health, Moment};
+
+/// Connections that may wait to be accepted, as in Rust's standard library.
+const BACKLOG: i32 = 128;
+
+/// An address of a health check port cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ListenError {
+    /// Another program has the port.
+    #[error("another program listens on {0}; see who with `ss -ltnp`")]
+    Taken(SocketAddr),
+    /// Anything else.
+    #[error("cannot listen on {0}: {1}")]
+    Other(SocketAddr, io::Error),
+    /// No address of the node takes NodePorts in any family of the Service.
+    #[error("the node has no address for NodePorts in the Service's IP family")]
+    Nowhere,
+}
+
+/// The open port of a Service, on the addresses of the families in which it is served.
+pub(super) struct Listener {
+    port: u16,
+    addresses: Vec<SocketAddr>,
+    local_endpoints: BTreeMap<Family, Arc<AtomicUsize>>,
+    tasks: JoinSet<()>,
+    /// The connections end when this one does.
+    _stop: watch::Sender<bool>,
+}
+
+impl Listener {
+    /// Opens the port on all addresses or none, and answers.
+    pub(super) fn open(
+        service: &NamespacedName,
+        check: &HealthCheck,
+        addresses: &[IpAddr],
+        health: &Arc<Health>,
+    ) -> Result<Self, ListenError> {
+        let (sender, stop) = watch::channel(false);
+        let mut listener = Listener {
+            port: check.port.get(),
+            addresses: bind_addresses(check, addresses),
+            local_endpoints: BTreeMap::new(),
+            tasks: JoinSet::new(),
+            _stop: sender,
+        };
+        if listener.addresses.is_empty() {
+            return Err(ListenError::Nowhere);
+        }
+        listener.local_endpoints = check
+            .local_endpoints
+            .iter()
+            .map(|(family, n)| (*family, Arc::new(AtomicUsize::new(*n))))
+            .collect();
+        let sockets = listener.addresses.iter().map(|address| listen(*address));
+        for (socket, address) in sockets.collect::<Result<Vec<_>, _>>()?.into_iter().zip(&listener.addresses)
+        {
+            let count = Arc::clone(&listener.local_endpoints[&Family::of(address.ip())]);
+            let (service, health) = (service.clone(), Arc::clone(health));
+            let router = Router::new().fallback(async move || {
+                let in_sync = health.verdict(Moment::now()).in_sync();
+                answer(&service, count.load(Ordering::Relaxed), in_sync)
+            });
+            listener.tasks.spawn(serve(socket, router, stop.clone()));
+        }
+        Ok(listener)
+    }
+
+    /// The port.
+    pub(super) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Whether it is the listener for this check, whatever the counts.
+    pub(super) fn answers(&self, check: &HealthCheck, addresses: &[IpAddr]) -> bool {
+        self.addresses == bind_addresses(check, addresses)
+            && self.local_endpoints.keys().eq(check.local_endpoints.keys())
+    }
+
+    /// From now on, answers with these counts.
+    pub(super) fn set_counts(&self, check: &HealthCheck) {
+        for (family, count) in &self.local_endpoints {
+            let now = check.local_endpoints.get(family).copied().unwrap_or_default();
+            count.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// Closes the port and all connections to it, and returns when the port is free.
+    pub(super) async fn close(mut self) {
+        self.tasks.shutdown().await;
+    }
+}
+
+fn bind_addresses(check: &HealthCheck, addresses: &[IpAddr]) -> Vec<SocketAddr> {
+    let served = addresses.iter().filter(|ip| check.local_endpoints.contains_key(&Family::of(**ip)));
+    served.map(|ip| SocketAddr::new(*ip, check.port.get())).collect()
+}
+
+fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {
+    open_socket(address).map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => ListenError::Taken(address),
+        _ => ListenError::Other(address, error),
+    })
+}
+
+fn open_socket(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // `::` beside `0.0.0.0`, not instead of it.
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}

@@ -1,0 +1,162 @@
+//! What load balancers ask of a Service with `externalTrafficPolicy: Local`: how many endpoints this node
+//! has for it, on its `healthCheckNodePort`.
+//!
+//! ```text
+//! the loop ── Wanted ──► a task that opens and closes listeners ──► GET / ◄── load balancers
+//!                                     └─ Health: are the rules what they should be?
+//! ```
+//! A port is answered on the node's addresses of the families in which the Service is served, as far as
+//! NodePorts are. Body, headers and statuses are those of kube-proxy v1.36. A port that is taken is tried
+//! again until it can be had, which upstream leaves to the next change.
+
+mod answer;
+mod listener;
+mod wanted;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use portcullis_cluster::NamespacedName;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+pub use wanted::{HealthCheck, Wanted};
+
+use crate::http::serve::stopped;
+use crate::http::{Health, Stop};
+use listener::Listener;
+
+/// Between two attempts to open a port.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// Why the ports of some Services are not answered.
+type Failures = BTreeMap<NamespacedName, String>;
+
+/// The health check ports of all Services. Dropping it closes them.
+#[derive(Debug)]
+pub struct HealthCheckNodePorts {
+    wanted: watch::Sender<Wanted>,
+    failures: Arc<Mutex<Failures>>,
+    task: JoinHandle<()>,
+}
+
+impl HealthCheckNodePorts {
+    /// Without any port so far. Runs until it is time to stop.
+    pub fn start(health: Arc<Health>, stop: Stop) -> Self {
+        let (wanted, changes) = watch::channel(Wanted::default());
+        let failures = Arc::default();
+        let manager = Manager { health, open: BTreeMap::new(), failures: Arc::clone(&failures) };
+        HealthCheckNodePorts { wanted, failures, task: tokio::spawn(manager.run(changes, stop)) }
+    }
+
+    /// From now on, these ports are to be answered, with these counts.
+    pub fn set(&self, wanted: Wanted) {
+        self.wanted.send_if_modified(|known| {
+            let differs = *known != wanted;
+            *known = wanted;
+            differs
+        });
+    }
+
+    /// The Services whose ports cannot be answered now, and why. Each is logged when it begins and when it
+    /// ends.
+    pub fn failures(&self) -> BTreeMap<NamespacedName, String> {
+        lock(&self.failures).clone()
+    }
+}
+
+impl Drop for HealthCheckNodePorts {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+struct Manager {
+    health: Arc<Health>,
+    open: BTreeMap<NamespacedName, Listener>,
+    failures: Arc<Mutex<Failures>>,
+}
+
+impl Manager {
+    async fn run(mut self, mut changes: watch::Receiver<Wanted>, mut stop: Stop) {
+        loop {
+            let wanted = changes.borrow_and_update().clone();
+            self.apply(&wanted).await;
+            let incomplete = !lock(&self.failures).is_empty();
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { break },
+                () = sleep(RETRY), if incomplete => {}
+                () = stopped(&mut stop) => break,
+            }
+        }
+        self.apply(&Wanted::default()).await;
+    }
+
+    /// Closes what is not wanted any more before it opens what is: a port may go from one Service to
+    /// another.
+    async fn apply(&mut self, wanted: &Wanted) {
+        for (service, listener) in std::mem::take(&mut self.open) {
+            match wanted.services.get(&service) {
+                Some(check) if listener.answers(check, &wanted.addresses) => {
+                    listener.set_counts(check);
+                    self.open.insert(service, listener);
+                }
+                _ => {
+                    tracing::info!(%service, port = listener.port(), "closing the health check port of {service}");
+                    listener.close().await;
+                }
+            }
+        }
+        let mut failures = Failures::new();
+        for (service, check) in &wanted.services {
+            if !self.open.contains_key(service)
+                && let Err(reason) = self.open(service, check, wanted)
+            {
+                failures.insert(service.clone(), reason);
+            }
+        }
+        self.report(failures, wanted);
+    }
+
+    fn open(&mut self, service: &NamespacedName, check: &HealthCheck, wanted: &Wanted) -> Result<(), String> {
+        let holds_port = |(_, listener): &(&NamespacedName, &Listener)| listener.port() == check.port.get();
+        if let Some((holder, _)) = self.open.iter().find(holds_port) {
+            return Err(format!("Service {holder} has the same healthCheckNodePort"));
+        }
+        let listener = Listener::open(service, check, &wanted.addresses, &self.health)
+            .map_err(|error| error.to_string())?;
+        tracing::info!(%service, port = check.port, "answering the health check port of {service}");
+        self.open.insert(service.clone(), listener);
+        Ok(())
+    }
+
+    /// Keeps the failures, and logs those that are new.
+    fn report(&self, failures: Failures, wanted: &Wanted) {
+        let mut known = lock(&self.failures);
+        for (service, reason) in &failures {
+            let port = wanted.services[service].port;
+            if known.get(service) != Some(reason) {
+                tracing::error!(
+                    %service, port,
+                    "the healthCheckNodePort {port} of Service {service} is not answered, so load balancers send \
+                     nothing for it to this node: {reason}; trying again every {} s", RETRY.as_secs()
+                );
+            }
+        }
+        *known = failures;
+    }
+}
+
+impl fmt::Debug for Manager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Manager").field("open", &self.open.keys()).finish_non_exhaustive()
+    }
+}
+
+fn lock(failures: &Mutex<Failures>) -> std::sync::MutexGuard<'_, Failures> {
+    // It is only ever replaced as a whole.
+    failures.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,45 @@
+//! Which ports are to be answered, and with which counts. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+
+use portcullis_cluster::desired::Desired;
+use portcullis_cluster::{Family, NamespacedName};
+
+/// All ports that are to be answered.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wanted {
+    /// The addresses of the node on which NodePorts are served; the unspecified ones (`0.0.0.0`, `::`) are
+    /// all of their family.
+    pub addresses: Vec<IpAddr>,
+    /// By Service.
+    pub services: BTreeMap<NamespacedName, HealthCheck>,
+}
+
+/// What is asked of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// The port, on TCP.
+    pub port: NonZeroU16,
+    /// Ready endpoints on this node, in each family in which the Service is served.
+    pub local_endpoints: BTreeMap<Family, usize>,
+}
+
+impl Wanted {
+    /// What a node that serves `desired` is to answer on these addresses.
+    pub fn of(desired: &Desired, addresses: Vec<IpAddr>) -> Self {
+        let services = desired.services().iter().filter_map(|(service, ports)| {
+            let port = ports.iter().find_map(|port| port.health_check_node_port)?;
+            // A pod counts once, however many ports of the Service it has.
+            let mut endpoints: BTreeMap<Family, BTreeSet<IpAddr>> = BTreeMap::new();
+            for port in ports.iter() {
+                let local = port.endpoints.local_ready().map(|endpoint| endpoint.ip);
+                endpoints.entry(port.family).or_default().extend(local);
+            }
+            let local_endpoints = endpoints.into_iter().map(|(family, ips)| (family, ips.len())).collect();
+            Some((service.clone(), HealthCheck { port, local_endpoints }))
+        });
+        Wanted { services: services.collect(), addresses }
+    }
+}

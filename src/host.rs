@@ -1,0 +1,58 @@
+//! What is so on this machine: its addresses, and what its kernel and tools can do.
+
+use std::net::IpAddr;
+
+use portcullis_cluster::Family;
+use portcullis_modes::iptables::{self, NFACCT_INVALID_DROPPED, NFACCT_LOCALHOST_NODE_PORTS};
+use portcullis_netlink::nfacct::Counters;
+use portcullis_netlink::route::Interfaces;
+
+/// All addresses of this machine's interfaces, in the kernel's order. Empty, with a line in the log, where
+/// they cannot be read.
+pub fn addresses() -> Vec<IpAddr> {
+    let read = Interfaces::open().and_then(|mut i| i.addresses(&portcullis_netlink::Family::ALL));
+    match read {
+        Ok(addresses) => addresses.into_iter().map(|a| a.address.addr()).collect(),
+        Err(error) => {
+            tracing::error!(%error, "cannot read this machine's addresses");
+            Vec::new()
+        }
+    }
+}
+
+/// The address that this machine's packets bear by default.
+pub fn default_route_source(family: Family) -> Option<IpAddr> {
+    let family = match family {
+        Family::V4 => portcullis_netlink::Family::V4,
+        Family::V6 => portcullis_netlink::Family::V6,
+    };
+    Interfaces::open().and_then(|mut i| i.default_route_source(family)).ok().flatten()
+}
+
+/// Makes the kernel count packets for the rules that name counters. Says whether it can.
+pub fn ensure_nfacct() -> bool {
+    let ensured = Counters::open().and_then(|mut counters| {
+        counters.ensure(NFACCT_INVALID_DROPPED)?;
+        counters.ensure(NFACCT_LOCALHOST_NODE_PORTS)
+    });
+    if let Err(error) = &ensured {
+        tracing::info!(%error, "no nfacct counters here; the rules do without");
+    }
+    ensured.is_ok()
+}
+
+/// Whether this kernel has nfacct, without changing anything.
+pub fn has_nfacct() -> bool {
+    Counters::open().and_then(|mut counters| counters.available()).unwrap_or(false)
+}
+
+/// Those of the addresses that the rules depend on: none unless node ports are served on some blocks only, so
+/// that a pod's new interface is no reason to look at the rules.
+pub fn addresses_in_rules(options: &iptables::Options, all: &[IpAddr]) -> Box<[IpAddr]> {
+    match &options.node_port_addresses {
+        iptables::NodePortAddresses::Cidrs(cidrs) => {
+            all.iter().copied().filter(|ip| cidrs.iter().any(|c| c.contains(ip))).collect()
+        }
+        _ => Box::default(),
+    }
+}

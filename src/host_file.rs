@@ -1,0 +1,81 @@
+//! A description of a node's interfaces in a file, for rendering rules of another machine than this.
+
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+
+use ipnet::IpNet;
+use serde::Deserialize;
+
+/// The interfaces of a node and what its tools can do.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HostFile {
+    /// The interfaces, in the kernel's order.
+    pub interfaces: Vec<Interface>,
+    /// Commands that made the host what it is; they are only for who reads the file.
+    #[serde(default)]
+    pub commands: Vec<String>,
+    /// Its iptables can masquerade with `--random-fully`.
+    #[serde(default = "yes")]
+    pub random_fully: bool,
+    /// Its kernel has nfacct.
+    #[serde(default = "yes")]
+    pub nfacct: bool,
+}
+
+/// One interface.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its addresses, each with the length of its prefix.
+    #[serde(default)]
+    pub addresses: Vec<IpNet>,
+    /// It is a bridge.
+    #[serde(default)]
+    pub bridge: bool,
+}
+
+/// Why a description of a host cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum HostFileError {
+    /// The file cannot be read.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The file is not such a description.
+    #[error("{}: {message}", path.display())]
+    Content {
+        /// The file.
+        path: PathBuf,
+        /// Where and what, with the line.
+        message: String,
+    },
+}
+
+impl HostFile {
+    /// Reads a file, in YAML.
+    ///
+    /// # Errors
+    /// It cannot be read, or has unknown fields or values that are no addresses.
+    pub fn read(path: &Path) -> Result<HostFile, HostFileError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| HostFileError::Io { path: path.to_owned(), source })?;
+        serde_saphyr::from_str(&text)
+            .map_err(|error| HostFileError::Content { path: path.to_owned(), message: error.to_string() })
+    }
+
+    /// All addresses.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.interfaces.iter().flat_map(|i| &i.addresses).map(IpNet::addr)
+    }
+}
+
+fn yes() -> bool {
+    true
+}

@@ -1,0 +1,298 @@
+//! Whether the proxy does its work: what the loop reports, and what follows from it.
+//!
+//! Upstream's rule: a family is unhealthy while an update has been waiting for longer than twice the sync
+//! period. Ours beside it, since a proxy whose rules are stale must not look healthy:
+//! - a family is unhealthy while its last sync failed;
+//! - a family that has never been synced is unhealthy when the time for starting up is over;
+//! - the proxy is unhealthy while its source has been silent for too long.
+//!
+//! The last one does not count where load balancers ask for a Service (`healthCheckNodePort`): they would
+//! take every node out of service when the API server is down, though all of them still serve.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use portcullis_cluster::Family;
+
+use super::moment::Moment;
+
+/// How long things may take before they count as failures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// From a change to the rules that follow it.
+    pub sync: Duration,
+    /// From the start to the first rules of a family. Longer, for in a large cluster that takes a while.
+    pub first_sync: Duration,
+    /// Without a word from the API server, which says something at least every minute or so. `None`: the
+    /// source may be silent, such as a folder of manifests.
+    pub silence: Option<Duration>,
+}
+
+impl Limits {
+    /// For the first sync, and for the silence of an API server.
+    pub const FIVE_MINUTES: Duration = Duration::from_secs(300);
+
+    /// Upstream's limit, twice the sync period, and for a source that may not fall silent, ours.
+    pub fn new(sync_period: Duration, source_speaks: bool) -> Self {
+        let sync = sync_period.saturating_mul(2);
+        let first_sync = sync.max(Self::FIVE_MINUTES);
+        Limits { sync, first_sync, silence: source_speaks.then_some(Self::FIVE_MINUTES) }
+    }
+}
+
+/// Tells when the source was last heard of; `None` if never.
+type LastHeard = Box<dyn Fn() -> Option<Instant> + Send + Sync>;
+
+/// What is known of the proxy's health. The loop reports to it, HTTP handlers ask it.
+pub struct Health {
+    limits: Limits,
+    started: Moment,
+    state: Mutex<State>,
+}
+
+struct State {
+    families: BTreeMap<Family, Syncs>,
+    node_eligible: bool,
+    last_heard: Option<LastHeard>,
+}
+
+#[derive(Default)]
+struct Syncs {
+    last: Option<Moment>,
+    oldest_queued: Option<Moment>,
+    failure: Option<(Moment, String)>,
+}
+
+impl Health {
+    /// Of a proxy that starts at this time, to serve these families.
+    pub fn new(limits: Limits, families: impl IntoIterator<Item = Family>, started: Moment) -> Self {
+        let families = families.into_iter().map(|family| (family, Syncs::default())).collect();
+        let state = State { families, node_eligible: true, last_heard: None };
+        Health { limits, started, state: Mutex::new(state) }
+    }
+
+    /// Something changed, and the rules of this family do not follow it yet.
+    pub fn queued_update(&self, family: Family, at: Moment) {
+        self.state().families.entry(family).or_default().oldest_queued.get_or_insert(at);
+    }
+
+    /// The rules of this family follow everything that changed.
+    pub fn synced(&self, family: Family, at: Moment) {
+        self.state().families.insert(family, Syncs { last: Some(at), ..Syncs::default() });
+    }
+
+    /// The rules of this family could not be written.
+    pub fn sync_failed(&self, family: Family, at: Moment, reason: impl Into<String>) {
+        self.state().families.entry(family).or_default().failure = Some((at, reason.into()));
+    }
+
+    /// Whether load balancers may send traffic to the node: it is not deleted, being deleted, or tainted
+    /// by the cluster autoscaler. True until said otherwise.
+    pub fn set_node_eligible(&self, eligible: bool) {
+        self.state().node_eligible = eligible;
+    }
+
+    /// From now on, asks this when the source was last heard of: of its kinds, the one that has been
+    /// silent for longest.
+    pub fn watch_source(&self, last_heard: impl Fn() -> Option<Instant> + Send + Sync + 'static) {
+        self.state().last_heard = Some(Box::new(last_heard));
+    }
+
+    /// What is known, judged at this time.
+    pub fn verdict(&self, now: Moment) -> Verdict {
+        let state = self.state();
+        let families = state.families.iter().map(|(family, syncs)| (*family, self.judge(syncs, now)));
+        Verdict {
+            now,
+            families: families.collect(),
+            silence: self.silence(&state, now),
+            node_eligible: state.node_eligible,
+        }
+    }
+
+    fn judge(&self, syncs: &Syncs, now: Moment) -> FamilyVerdict {
+        let late = |since: Moment, limit: Duration| now.since(since) >= limit;
+        let problem = match (&syncs.failure, syncs.last, syncs.oldest_queued) {
+            (Some((at, reason)), ..) => Some(format!("the last sync failed at {}: {reason}", at.wall())),
+            (None, None, _) if late(self.started, self.limits.first_sync) => {
+                Some(format!("not synced since the start at {}", self.started.wall()))
+            }
+            (None, Some(_), Some(queued)) if late(queued, self.limits.sync) => {
+                Some(format!("changes wait for a sync since {}", queued.wall()))
+            }
+            _ => None,
+        };
+        FamilyVerdict { last_synced: syncs.last, problem }
+    }
+
+    fn silence(&self, state: &State, now: Moment) -> Option<String> {
+        let limit = self.limits.silence?;
+        let heard = state.last_heard.as_ref().and_then(|last_heard| last_heard());
+        let silent_for = now.monotonic().saturating_duration_since(heard.unwrap_or(self.started.monotonic()));
+        let seconds = silent_for.as_secs();
+        (silent_for >= limit).then(|| match heard {
+            Some(_) => format!("nothing was heard from the API server for {seconds} s"),
+            None => format!("the API server has not answered in the {seconds} s since the start"),
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        // A panic while it is held leaves whole values behind.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Health").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+/// The proxy's health at some time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    /// That time.
+    pub now: Moment,
+    /// The families that are served.
+    pub families: BTreeMap<Family, FamilyVerdict>,
+    /// What is wrong with the source, if it has been silent for too long.
+    pub silence: Option<String>,
+    /// Whether load balancers may send traffic to the node.
+    pub node_eligible: bool,
+}
+
+/// The health of a family.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FamilyVerdict {
+    /// When its rules were last synced.
+    pub last_synced: Option<Moment>,
+    /// What is wrong with its rules.
+    pub problem: Option<String>,
+}
+
+impl Verdict {
+    /// The rules are what they should be, as far as is known. This is what load balancers are told that
+    /// ask for a Service.
+    pub fn in_sync(&self) -> bool {
+        self.families.values().all(|family| family.problem.is_none())
+    }
+
+    /// The rules are what they should be, and what is known is fresh.
+    pub fn healthy(&self) -> bool {
+        self.in_sync() && self.silence.is_none()
+    }
+
+    /// When any family was last synced.
+    pub fn last_synced(&self) -> Option<Moment> {
+        self.families.values().filter_map(|family| family.last_synced).max_by_key(|at| at.monotonic())
+    }
+
+    /// What is wrong, if anything.
+    pub fn problems(&self) -> impl Iterator<Item = String> + '_ {
+        let of_families = self.families.iter();
+        let of_families = of_families
+            .filter_map(|(family, v)| v.problem.as_ref().map(|problem| format!("{family}: {problem}")));
+        of_families.chain(self.silence.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use Family::{V4, V6};
+    use What::{Eligible, Failed, Heard, Queued, Synced};
+
+    enum What {
+        Queued(Family),
+        Synced(Family),
+        Failed(Family),
+        Heard,
+        Eligible(bool),
+    }
+
+    /// What the verdict is: in sync, healthy, eligible.
+    type Expected = (bool, bool, bool);
+
+    const GOOD: Expected = (true, true, true);
+    const BAD: Expected = (false, false, true);
+
+    /// With a sync limit of 60 s, and 300 s for the first sync and for silence. Times are seconds since the
+    /// start.
+    fn verdict(events: &[(u64, What)], at: u64) -> Verdict {
+        let start = Moment::now();
+        let second = |seconds| start + Duration::from_secs(seconds);
+        let health = Health::new(Limits::new(Duration::from_secs(30), true), Family::BOTH, start);
+        let heard: std::sync::Arc<Mutex<Option<Instant>>> = Default::default();
+        let shared = heard.clone();
+        health.watch_source(move || *shared.lock().expect("no panic"));
+        for (time, what) in events {
+            match what {
+                Queued(family) => health.queued_update(*family, second(*time)),
+                Synced(family) => health.synced(*family, second(*time)),
+                Failed(family) => health.sync_failed(*family, second(*time), "iptables-restore: no"),
+                Heard => *heard.lock().expect("no panic") = Some(second(*time).monotonic()),
+                Eligible(eligible) => health.set_node_eligible(*eligible),
+            }
+        }
+        health.verdict(second(at))
+    }
+
+    #[test]
+    fn rules() {
+        let up = || vec![(1, Heard), (2, Synced(V4)), (2, Synced(V6))];
+        let then = |more: Vec<(u64, What)>| up().into_iter().chain(more).collect::<Vec<_>>();
+        let rows: Vec<(&str, Vec<(u64, What)>, u64, Expected)> = vec![
+            ("starting", vec![], 299, GOOD),
+            ("starting, and heard of the source", vec![(1, Heard)], 299, GOOD),
+            ("never heard of the source, never synced", vec![], 300, BAD),
+            ("one family is never synced", vec![(1, Heard), (2, Synced(V4)), (250, Heard)], 300, BAD),
+            ("updates wait for the first sync", vec![(1, Heard), (2, Queued(V4))], 200, GOOD),
+            ("synced, nothing changes", up(), 200, GOOD),
+            ("an update waits", then(vec![(10, Queued(V4))]), 69, GOOD),
+            ("an update waits too long", then(vec![(10, Queued(V4))]), 70, BAD),
+            ("the oldest counts", then(vec![(10, Queued(V4)), (60, Queued(V4))]), 70, BAD),
+            ("either family counts", then(vec![(10, Queued(V6)), (60, Synced(V4))]), 70, BAD),
+            ("synced again", then(vec![(10, Queued(V4)), (80, Synced(V4))]), 90, GOOD),
+            (
+                "queued after a sync",
+                then(vec![(10, Queued(V4)), (11, Synced(V4)), (60, Queued(V4))]),
+                119,
+                GOOD,
+            ),
+            ("a sync fails", then(vec![(10, Failed(V4))]), 10, BAD),
+            ("the first sync fails", vec![(1, Heard), (2, Failed(V6))], 2, BAD),
+            ("a sync fails, the next does not", then(vec![(10, Failed(V4)), (12, Synced(V4))]), 12, GOOD),
+            ("the other family is synced", then(vec![(10, Failed(V4)), (12, Synced(V6))]), 12, BAD),
+            ("the source is quiet", up(), 300, GOOD),
+            ("the source is silent", up(), 301, (true, false, true)),
+            ("the source speaks again", then(vec![(302, Heard)]), 303, GOOD),
+            ("the node goes away", then(vec![(3, Eligible(false))]), 4, (true, true, false)),
+            ("the node stays", then(vec![(3, Eligible(false)), (4, Eligible(true))]), 5, GOOD),
+        ];
+        for (name, events, at, expected) in rows {
+            let verdict = verdict(&events, at);
+            let found = (verdict.in_sync(), verdict.healthy(), verdict.node_eligible);
+            assert_eq!(found, expected, "{name}: {verdict:?}");
+            assert_eq!(verdict.problems().next().is_none(), expected.1, "{name}: {verdict:?}");
+        }
+    }
+
+    #[test]
+    fn a_source_that_may_be_silent_is_never_too_silent() {
+        let start = Moment::now();
+        let health = Health::new(Limits::new(Duration::from_secs(30), false), [V4], start);
+        health.synced(V4, start);
+        assert!(health.verdict(start + Duration::from_secs(1_000_000)).healthy());
+    }
+
+    #[test]
+    fn problems_say_what_and_since_when() {
+        let all = |events: &[(u64, What)], at| verdict(events, at).problems().collect::<Vec<_>>().join("; ");
+        assert!(all(&[(5, Failed(V4))], 6).starts_with("IPv4: the last sync failed at 2"));
+        assert!(all(&[(5, Failed(V4))], 6).ends_with(": iptables-restore: no"));
+        let silent = all(&[(1, Synced(V4)), (1, Synced(V6))], 400);
+        assert_eq!(silent, "the API server has not answered in the 400 s since the start");
+    }
+}

@@ -1,0 +1,148 @@
+//! `/healthz` and `/livez`, on the health port.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::response::Response;
+use axum::routing::any;
+use http::StatusCode;
+use serde::Serialize;
+
+use super::answer::{self, JSON};
+use super::health::{Health, Verdict};
+use super::moment::Moment;
+use crate::metrics::Metrics;
+
+/// Go's zero time, which upstream shows for what has not happened yet.
+const NEVER: &str = "0001-01-01T00:00:00Z";
+
+/// Upstream's body, in its order.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Body {
+    last_updated: String,
+    current_time: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    node_eligible: Option<bool>,
+    healthy: bool,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    status: BTreeMap<&'static str, FamilyBody>,
+    /// Ours: what is wrong. Absent while nothing is.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    problems: Vec<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct FamilyBody {
+    last_updated: String,
+    healthy: bool,
+}
+
+/// The routes of the health port.
+pub(super) fn router(health: Arc<Health>, metrics: Metrics) -> Router {
+    let (of_livez, livez_metrics) = (health.clone(), metrics.clone());
+    let healthz = any(async move || {
+        let answer = healthz(&health.verdict(Moment::now()));
+        metrics.healthz_answered(answer.status().as_u16());
+        answer
+    });
+    let livez = any(async move || {
+        let answer = livez(&of_livez.verdict(Moment::now()));
+        livez_metrics.livez_answered(answer.status().as_u16());
+        answer
+    });
+    Router::new().route("/healthz", healthz).route("/livez", livez).fallback(answer::not_found)
+}
+
+/// May traffic be sent to this node? For load balancers.
+fn healthz(verdict: &Verdict) -> Response {
+    respond(verdict, verdict.healthy() && verdict.node_eligible, Some(verdict.node_eligible))
+}
+
+/// Does the proxy do its work? For the kubelet, for which the node's fate is no reason to restart it.
+fn livez(verdict: &Verdict) -> Response {
+    respond(verdict, verdict.healthy(), None)
+}
+
+fn respond(verdict: &Verdict, good: bool, node_eligible: Option<bool>) -> Response {
+    // Upstream shows the time of the request as that of the last update while all is well.
+    let last_updated = if good { Some(verdict.now) } else { verdict.last_synced() };
+    let shown = verdict.families.iter().filter(|(_, of)| of.last_synced.is_some() || of.problem.is_some());
+    let status = shown.map(|(family, of)| {
+        (family.as_str(), FamilyBody { last_updated: time(of.last_synced), healthy: of.problem.is_none() })
+    });
+    let body = Body {
+        last_updated: time(last_updated),
+        current_time: time(Some(verdict.now)),
+        node_eligible,
+        healthy: verdict.healthy(),
+        status: status.collect(),
+        problems: verdict.problems().collect(),
+    };
+    let body = serde_json::to_string(&body).expect("strings and truth values can be written as JSON");
+    let status = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    answer::exact(status, JSON, body)
+}
+
+fn time(moment: Option<Moment>) -> String {
+    moment.map_or_else(|| NEVER.to_owned(), |moment| moment.wall().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use portcullis_cluster::Family;
+
+    use super::super::health::Limits;
+    use super::*;
+
+    async fn read(answer: Response) -> (u16, String) {
+        let status = answer.status().as_u16();
+        let body = axum::body::to_bytes(answer.into_body(), 10_000).await.expect("a body in memory");
+        (status, String::from_utf8(body.to_vec()).expect("text"))
+    }
+
+    #[tokio::test]
+    async fn bodies() {
+        let start = "2026-11-21T05:00:15.35Z".parse().expect("a time");
+        let start = Moment::new(start, Instant::now());
+        let health = Health::new(Limits::new(Duration::from_secs(30), true), Family::BOTH, start);
+        let both = async |now| {
+            let verdict = health.verdict(now);
+            (read(healthz(&verdict)).await, read(livez(&verdict)).await)
+        };
+
+        let (ready, live) = both(start).await;
+        let expected = r#"{"lastUpdated":"2026-11-21T05:00:15.35Z","currentTime":"2026-11-21T05:00:15.35Z","nodeEligible":true,"healthy":true}"#;
+        assert_eq!(ready, (200, expected.to_owned()));
+        assert_eq!(live, (200, expected.replace(r#""nodeEligible":true,"#, "")));
+
+        let (second, third) = (start + Duration::from_secs(1), start + Duration::from_secs(2));
+        health.watch_source(move || Some(second.monotonic()));
+        health.synced(Family::V4, start);
+        health.sync_failed(Family::V6, second, "no");
+        health.set_node_eligible(false);
+        let (ready, live) = both(third).await;
+        let expected = concat!(
+            r#"{"lastUpdated":"2026-11-21T05:00:15.35Z","currentTime":"2026-11-21T05:00:17.35Z","nodeEligible":false,"#,
+            r#""healthy":false,"status":{"IPv4":{"lastUpdated":"2026-11-21T05:00:15.35Z","healthy":true},"#,
+            r#""IPv6":{"lastUpdated":"0001-01-01T00:00:00Z","healthy":false}},"#,
+            r#""problems":["IPv6: the last sync failed at 2026-11-21T05:00:16.35Z: no"]}"#
+        );
+        assert_eq!(ready, (503, expected.to_owned()));
+        assert_eq!(live, (503, expected.replace(r#""nodeEligible":false,"#, "")));
+
+        health.synced(Family::V6, third);
+        let (ready, live) = both(third).await;
+        let expected = concat!(
+            r#"{"lastUpdated":"2026-11-21T05:00:17.35Z","currentTime":"2026-11-21T05:00:17.35Z","nodeEligible":false,"#,
+            r#""healthy":true,"status":{"IPv4":{"lastUpdated":"2026-11-21T05:00:15.35Z","healthy":true},"#,
+            r#""IPv6":{"lastUpdated":"2026-11-21T05:00:17.35Z","healthy":true}}}"#
+        );
+        assert_eq!(ready, (503, expected.to_owned()), "the node goes away");
+        assert_eq!(live, (200, expected.replace(r#""nodeEligible":false,"#, "")));
+    }
+}

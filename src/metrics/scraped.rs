@@ -1,0 +1,86 @@
+//! Metrics that are read when they are asked for.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
+
+/// Reads the value; `None` where there is none to be had now.
+type Read = Box<dyn Fn() -> Option<f64> + Send + Sync>;
+
+/// A counter whose value somebody else keeps, such as the kernel. Without a reader, or while it has
+/// nothing to say, the metric is absent.
+#[derive(Clone)]
+pub(super) struct Scraped {
+    desc: Desc,
+    read: Arc<Mutex<Option<Read>>>,
+}
+
+impl Scraped {
+    pub(super) fn counter(name: &str, help: &str) -> Self {
+        Scraped { desc: describe(name, help, &[]), read: Arc::default() }
+    }
+
+    /// From now on, reads by this.
+    pub(super) fn read_by(&self, read: impl Fn() -> Option<f64> + Send + Sync + 'static) {
+        *self.read.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(read));
+    }
+}
+
+impl Collector for Scraped {
+    fn desc(&self) -> Vec<&Desc> {
+        vec![&self.desc]
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let value = read.as_ref().and_then(|read| read());
+        vec![family(&self.desc, MetricType::COUNTER, value.map(|value| (Vec::new(), value)))]
+    }
+}
+
+/// The description of a metric.
+pub(super) fn describe(name: &str, help: &str, labels: &[&str]) -> Desc {
+    let labels = labels.iter().map(|label| (*label).to_owned()).collect();
+    Desc::new(name.to_owned(), help.to_owned(), labels, HashMap::new())
+        .expect("names and labels are constants, and well-formed")
+}
+
+/// A counter or gauge with these label values and values, in order. Without any, it is left out of what
+/// is gathered.
+pub(super) fn family(
+    desc: &Desc,
+    kind: MetricType,
+    samples: impl IntoIterator<Item = (Vec<String>, f64)>,
+) -> MetricFamily {
+    let metrics = samples.into_iter().map(|(values, value)| metric(desc, kind, values, value)).collect();
+    let mut family = MetricFamily::default();
+    family.set_name(desc.fq_name.clone());
+    family.set_help(desc.help.clone());
+    family.set_field_type(kind);
+    family.set_metric(metrics);
+    family
+}
+
+fn metric(desc: &Desc, kind: MetricType, values: Vec<String>, value: f64) -> Metric {
+    let pair = |(name, value): (&String, String)| {
+        let mut pair = LabelPair::default();
+        pair.set_name(name.clone());
+        pair.set_value(value);
+        pair
+    };
+    let mut labels: Vec<LabelPair> = desc.variable_labels.iter().zip(values).map(pair).collect();
+    labels.sort();
+    let mut metric = Metric::from_label(labels);
+    if kind == MetricType::COUNTER {
+        let mut counter = Counter::default();
+        counter.set_value(value);
+        metric.set_counter(counter);
+    } else {
+        let mut gauge = Gauge::default();
+        gauge.set_value(value);
+        metric.set_gauge(gauge);
+    }
+    metric
+}

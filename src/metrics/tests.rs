@@ -1,0 +1,194 @@
+use std::collections::BTreeSet;
+use std::fs;
+use std::time::Instant;
+
+use portcullis_cluster::Kind;
+
+use super::*;
+
+/// A metric as the recording of kube-proxy has it.
+#[derive(Debug, PartialEq, Eq)]
+struct Shape {
+    kind: String,
+    labels: BTreeSet<String>,
+    buckets: Vec<String>,
+}
+
+/// Has every metric say something.
+fn report_everything(metrics: &Metrics) {
+    for family in Family::BOTH {
+        let second = Duration::from_secs(1);
+        metrics.sync_queued(family, UNIX_EPOCH + second);
+        metrics.sync_ended(family, Extent::Full, second);
+        metrics.sync_ended(family, Extent::Partial, second);
+        metrics.synced(family, UNIX_EPOCH + second);
+        metrics.sync_failed(family);
+        metrics.network_programmed(family, second);
+        metrics.set_no_local_endpoints(family, TrafficPolicy::Internal, 1);
+        metrics.set_no_local_endpoints(family, TrafficPolicy::External, 2);
+        metrics.restore_failed(family, Extent::Full);
+        metrics.restore_failed(family, Extent::Partial);
+        metrics.set_iptables_rules(family, "nat", 10, 5);
+        metrics.conntrack_reconciled(family, second, 3);
+        metrics.set_isolated(family, &[], &[NamespacedName::new("default", "web")]);
+        metrics.drift_repaired(family, 1);
+    }
+    metrics.changed(2, 3);
+    metrics.set_pending(1, 1);
+    metrics.read_packet_counters(|| Some(4), || Some(5));
+    metrics.healthz_answered(200);
+    metrics.livez_answered(503);
+    metrics.read_source(|| vec![status(Kind::Service)]);
+}
+
+fn status(kind: Kind) -> KindStatus {
+    KindStatus {
+        kind,
+        last_heard: Some(Instant::now()),
+        synced: true,
+        error: None,
+        failures: 2,
+        lists: 1,
+        unreadable: 3,
+        with_problems: 4,
+    }
+}
+
+/// Reads a metric's shape off the text. `None` if it is not there.
+fn shape(text: &str, name: &str) -> Option<Shape> {
+    let kind = text.lines().find_map(|line| line.strip_prefix(&format!("# TYPE {name} ")))?.to_owned();
+    let sample_name = if kind == "histogram" { format!("{name}_bucket") } else { name.to_owned() };
+    let (mut labels, mut buckets) = (BTreeSet::new(), Vec::new());
+    for line in text.lines().filter_map(|line| line.strip_prefix(&sample_name)) {
+        let pairs =
+            line.strip_prefix('{').and_then(|rest| rest.split_once('}')).map_or("", |(pairs, _)| pairs);
+        for (label, value) in pairs.split(',').filter_map(|pair| pair.split_once('=')) {
+            match (label, value.trim_matches('"')) {
+                ("le", bound) if buckets.iter().any(|known| known == bound) => {}
+                ("le", bound) => buckets.push(bound.to_owned()),
+                (label, _) => {
+                    labels.insert(label.to_owned());
+                }
+            }
+        }
+    }
+    Some(Shape { kind, labels, buckets })
+}
+
+/// The metrics recorded in this mode whose names begin so.
+fn recorded(mode: &str, prefix: &str) -> Vec<(String, Shape)> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/kube-proxy/metrics.tsv");
+    let table = fs::read_to_string(path).expect("the recording is there");
+    let words = |text: &str, at| text.split(at).filter(|word| !word.is_empty()).map(str::to_owned).collect();
+    let rows = table.lines().skip(1).map(|line| line.split('\t').collect::<Vec<_>>());
+    rows.filter(|row| row[4].split(',').any(|seen| seen == mode) && row[0].starts_with(prefix))
+        .map(|row| {
+            let labels: Vec<String> = words(row[2], ',');
+            let labels = labels.into_iter().collect();
+            (row[0].to_owned(), Shape { kind: row[1].to_owned(), labels, buckets: words(row[3], ' ') })
+        })
+        .collect()
+}
+
+#[test]
+fn kube_proxys_metrics_have_its_names_types_labels_and_buckets() {
+    let modes = [(ProxyMode::Iptables, "iptables", 13), (ProxyMode::Nftables, "nftables", 9)];
+    for (mode, name, count) in modes {
+        let metrics = Metrics::new(mode);
+        report_everything(&metrics);
+        let text = metrics.render().expect("text");
+        let mut of_kube_proxy = recorded(name, "kubeproxy_");
+        assert_eq!(of_kube_proxy.len(), count, "{name}");
+        of_kube_proxy.extend(recorded(name, "process_"));
+        of_kube_proxy.extend(recorded(name, "kubernetes_build_info"));
+        for (metric, expected) in of_kube_proxy {
+            assert_eq!(shape(&text, &metric).as_ref(), Some(&expected), "{metric} in {name} mode");
+        }
+    }
+}
+
+#[test]
+fn metrics_of_other_modes_are_absent() {
+    let rows: &[(ProxyMode, &[&str])] = &[
+        (ProxyMode::Iptables, &[]),
+        (
+            ProxyMode::Ipvs,
+            &[
+                "kubeproxy_sync_full_proxy_rules_duration_seconds",
+                "kubeproxy_sync_proxy_rules_iptables_total",
+                "kubeproxy_sync_proxy_rules_iptables_partial_restore_failures_total",
+                "kubeproxy_iptables_ct_state_invalid_dropped_packets_total",
+            ],
+        ),
+        (
+            ProxyMode::Nftables,
+            &[
+                "kubeproxy_sync_proxy_rules_iptables_restore_failures_total",
+                "kubeproxy_sync_proxy_rules_iptables_last",
+                "kubeproxy_iptables_localhost_nodeports_accepted_packets_total",
+            ],
+        ),
+    ];
+    for (mode, absent) in rows {
+        let metrics = Metrics::new(*mode);
+        report_everything(&metrics);
+        let text = metrics.render().expect("text");
+        for name in *absent {
+            assert_eq!(shape(&text, name), None, "{name} in {mode:?}");
+        }
+        assert!(text.contains("kubeproxy_sync_proxy_rules_duration_seconds_count{ip_family=\"IPv6\"} 2"));
+    }
+}
+
+#[test]
+fn values() {
+    let metrics = Metrics::new(ProxyMode::Iptables);
+    report_everything(&metrics);
+    let text = metrics.render().expect("text");
+    let expected = "\
+kubeproxy_iptables_ct_state_invalid_dropped_packets_total 4
+kubeproxy_iptables_localhost_nodeports_accepted_packets_total 5
+kubeproxy_network_programming_duration_seconds_bucket{ip_family=\"IPv4\",le=\"0\"} 0
+kubeproxy_network_programming_duration_seconds_bucket{ip_family=\"IPv4\",le=\"0.5\"} 0
+kubeproxy_network_programming_duration_seconds_bucket{ip_family=\"IPv4\",le=\"1\"} 1
+kubeproxy_network_programming_duration_seconds_bucket{ip_family=\"IPv4\",le=\"115\"} 1
+kubeproxy_network_programming_duration_seconds_bucket{ip_family=\"IPv4\",le=\"300\"} 1
+kubeproxy_proxy_healthz_total{code=\"200\"} 1
+kubeproxy_proxy_livez_total{code=\"503\"} 1
+kubeproxy_sync_proxy_rules_iptables_last{ip_family=\"IPv4\",table=\"nat\"} 5
+kubeproxy_sync_proxy_rules_iptables_total{ip_family=\"IPv4\",table=\"nat\"} 10
+kubeproxy_sync_proxy_rules_iptables_partial_restore_failures_total{ip_family=\"IPv6\"} 1
+kubeproxy_sync_proxy_rules_iptables_restore_failures_total{ip_family=\"IPv6\"} 1
+kubeproxy_sync_proxy_rules_no_local_endpoints_total{ip_family=\"IPv4\",traffic_policy=\"external\"} 2
+kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds{ip_family=\"IPv4\"} 1
+kubeproxy_conntrack_reconciler_deleted_entries_total{ip_family=\"IPv4\"} 3
+portcullis_object_problems{kind=\"Service\",problem=\"field\"} 4
+portcullis_object_problems{kind=\"Service\",problem=\"unreadable\"} 3
+portcullis_service_sync_errors{ip_family=\"IPv4\",service_name=\"web\",service_namespace=\"default\"} 1
+portcullis_source_synced{kind=\"Service\"} 1";
+    for line in expected.lines() {
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+    }
+}
+
+#[test]
+fn counters_without_a_reader_or_an_answer_are_absent_not_zero() {
+    let metrics = Metrics::new(ProxyMode::Iptables);
+    let name = "kubeproxy_iptables_ct_state_invalid_dropped_packets_total";
+    assert_eq!(shape(&metrics.render().expect("text"), name), None);
+    metrics.read_packet_counters(|| None, || Some(0));
+    let text = metrics.render().expect("text");
+    assert_eq!(shape(&text, name), None);
+    assert!(text.contains("kubeproxy_iptables_localhost_nodeports_accepted_packets_total 0\n"));
+}
+
+#[test]
+fn a_service_that_recovers_leaves_the_metrics() {
+    let metrics = Metrics::new(ProxyMode::Iptables);
+    let (a, b) = (NamespacedName::new("x", "a"), NamespacedName::new("x", "b"));
+    metrics.set_isolated(Family::V4, &[], &[a.clone(), b.clone()]);
+    metrics.set_isolated(Family::V4, &[a, b.clone()], &[b]);
+    let text = metrics.render().expect("text");
+    assert!(!text.contains("service_name=\"a\""), "{text}");
+    assert!(text.contains("service_name=\"b\""), "{text}");
+}

@@ -1,0 +1,85 @@
+//! This node: its name, its addresses, and what they make of the configuration.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use portcullis_cluster::node::Node;
+use portcullis_cluster::{Family, Name};
+use portcullis_modes::iptables;
+
+use crate::config::{Config, DetectLocal, NodePortAddresses};
+
+/// The name of this node in the cluster: as configured, or the host's name in lower case.
+///
+/// # Errors
+/// The host's name cannot be read or is empty.
+pub fn name(config: &Config) -> std::io::Result<Name> {
+    if let Some(name) = &config.hostname_override {
+        return Ok(Name::new(name));
+    }
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_lowercase();
+    if name.is_empty() {
+        return Err(std::io::Error::other("the host has no name; set --hostname-override"));
+    }
+    Ok(Name::new(&name))
+}
+
+/// The node's primary addresses, at most one a family: that of `--bind-address` if it names one, else those
+/// of the Node object, the internal ones first; in a family without either, that of the default route.
+pub fn primary_ips(
+    config: &Config,
+    node: Option<&Node>,
+    default_route: impl Fn(Family) -> Option<IpAddr>,
+) -> Box<[IpAddr]> {
+    let bound = Some(config.bind_address).filter(|ip| !ip.is_unspecified());
+    let of = |family: Family| {
+        let same = |ip: &IpAddr| Family::of(*ip) == family;
+        let known = || node.and_then(|node| node.ips().find(same));
+        bound.filter(same).or_else(known).or_else(|| default_route(family).filter(|_| node.is_none()))
+    };
+    let primary = Family::of(config.bind_address);
+    let both = if primary == Family::V4 { Family::BOTH } else { [Family::V6, Family::V4] };
+    both.into_iter().filter_map(of).collect()
+}
+
+/// What the configuration and the Node object make of the options of iptables mode.
+pub fn iptables_options(config: &Config, node: Option<&Node>) -> iptables::Options {
+    iptables::Options {
+        masquerade_all: config.masquerade.all,
+        masquerade_bit: config.masquerade.bit.get(),
+        detect_local: detect_local(config, node),
+        node_port_addresses: node_port_addresses(&config.node_port_addresses),
+        localhost_node_ports: config.iptables.localhost_node_ports,
+        conntrack_tcp_liberal: config.conntrack.tcp_be_liberal,
+    }
+}
+
+fn detect_local(config: &Config, node: Option<&Node>) -> iptables::DetectLocal {
+    match &config.detect_local {
+        DetectLocal::ClusterCidr { v4, v6 } => {
+            let blocks = v4.map(IpNet::V4).into_iter().chain(v6.map(IpNet::V6));
+            iptables::DetectLocal::Cidrs(blocks.collect())
+        }
+        DetectLocal::NodeCidr => {
+            iptables::DetectLocal::Cidrs(node.map(|n| n.pod_cidrs.clone()).unwrap_or_default())
+        }
+        DetectLocal::BridgeInterface(name) => iptables::DetectLocal::Bridge(name.as_str().to_owned()),
+        DetectLocal::InterfaceNamePrefix(prefix) => {
+            iptables::DetectLocal::InterfacePrefix(prefix.as_str().to_owned())
+        }
+    }
+}
+
+fn node_port_addresses(configured: &NodePortAddresses) -> iptables::NodePortAddresses {
+    match configured {
+        NodePortAddresses::All => iptables::NodePortAddresses::All,
+        NodePortAddresses::Primary { localhost } => {
+            iptables::NodePortAddresses::Primary { localhost: *localhost }
+        }
+        NodePortAddresses::Within { cidrs, localhost } => {
+            let loopback = ["127.0.0.0/8", "::1/128"].map(|text| text.parse().expect("an address block"));
+            let loopback = loopback.into_iter().filter(|_| *localhost);
+            iptables::NodePortAddresses::Cidrs(cidrs.iter().copied().chain(loopback).collect())
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! A state of the cluster and what it makes of a node, read once: for `render`, `diff`, and `--once`.
+
+use std::path::{Path, PathBuf};
+
+use portcullis_cluster::desired::Desired;
+use portcullis_cluster::{Event, Index, Name};
+use portcullis_modes::iptables::{Host, Options, Tools};
+
+use crate::config::{Config, Source};
+use crate::host_file::{HostFile, HostFileError};
+use crate::source::{AccessError, Manifests, Origin, PathError, Selection, read_manifests};
+use crate::{host, node};
+
+/// What a node must serve, and how.
+pub struct State {
+    /// What it must serve.
+    pub desired: Desired,
+    /// The options that follow from the configuration.
+    pub options: Options,
+    /// The facts of the node.
+    pub host: Host,
+}
+
+/// Why a state cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    /// The manifests cannot be read.
+    #[error(transparent)]
+    Manifests(#[from] PathError),
+    /// The description of the host cannot be read.
+    #[error(transparent)]
+    HostFile(#[from] HostFileError),
+    /// The kubeconfig cannot be used.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// The node has no name.
+    #[error("cannot tell this node's name: {0}")]
+    NodeName(std::io::Error),
+    /// The API server did not answer in time.
+    #[error("the API server has not listed everything within {0:?}: {1}")]
+    TimedOut(std::time::Duration, String),
+}
+
+/// How long the API server may take to list everything.
+const LIST_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// Reads the state that a configuration names, for the host of a file or for this one. What cannot be
+/// understood is logged, and left out.
+///
+/// # Errors
+/// Nothing can be read at all.
+pub fn load(config: &Config, host_file: Option<&Path>) -> Result<State, StateError> {
+    let name = node::name(config).map_err(StateError::NodeName)?;
+    let index = match &config.source {
+        Source::Manifests(path) => index_of_manifests(path)?,
+        Source::ApiServer(_) => list_once(config, name)?,
+    };
+    let file = host_file.map(HostFile::read).transpose()?;
+    Ok(resolve(config, name, &index, file.as_ref()))
+}
+
+fn resolve(config: &Config, name: Name, index: &Index, file: Option<&HostFile>) -> State {
+    let node = index.node(name);
+    if node.is_none() {
+        tracing::warn!(node = %name, "there is no Node object of this name; zones and its addresses are unknown");
+    }
+    let options = node::iptables_options(config, node);
+    let host = match file {
+        Some(file) => Host {
+            addresses: host::addresses_in_rules(&options, &file.addresses().collect::<Vec<_>>()),
+            node_ips: node::primary_ips(config, node, |_| None),
+            random_fully: file.random_fully,
+            nfacct: file.nfacct,
+        },
+        None => Host {
+            addresses: host::addresses_in_rules(&options, &host::addresses()),
+            node_ips: node::primary_ips(config, node, host::default_route_source),
+            random_fully: Tools::find().is_ok_and(|tools| tools.random_fully()),
+            nfacct: host::has_nfacct(),
+        },
+    };
+    State { desired: Desired::of(index, name), options, host }
+}
+
+fn index_of_manifests(path: &Path) -> Result<Index, StateError> {
+    let Manifests { objects, errors, problems, warnings, ignored } = read_manifests(path)?;
+    errors.iter().for_each(|error| tracing::error!("{error}"));
+    warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    problems.iter().for_each(|(key, problem)| tracing::warn!("{key}: {problem}"));
+    if !ignored.is_empty() {
+        tracing::info!(kinds = ?ignored, "objects of kinds that serving Services does not need are left out");
+    }
+    let mut index = Index::new();
+    objects.into_iter().for_each(|object| index.handle(Event::Applied(object)));
+    Ok(index)
+}
+
+fn list_once(config: &Config, name: Name) -> Result<Index, StateError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime of one thread needs no more than a few file descriptors");
+    runtime.block_on(async {
+        let (sink, mut events) = tokio::sync::mpsc::channel(16);
+        let source = crate::source::spawn(origin(config, name), sink).await?;
+        let mut index = Index::new();
+        let listed = async {
+            while !source.health().synced() {
+                match events.recv().await {
+                    Some(batch) => batch.into_iter().for_each(|event| index.handle(event)),
+                    None => break,
+                }
+            }
+        };
+        if tokio::time::timeout(LIST_TIMEOUT, listed).await.is_err() {
+            let errors = source.health().snapshot().into_iter().filter_map(|kind| kind.error);
+            return Err(StateError::TimedOut(LIST_TIMEOUT, errors.collect::<Vec<_>>().join("; ")));
+        }
+        while let Ok(batch) = events.try_recv() {
+            batch.into_iter().for_each(|event| index.handle(event));
+        }
+        source.stop().await;
+        Ok(index)
+    })
+}
+
+/// The source that a configuration names, for serving Services on a node.
+pub fn origin(config: &Config, node: Name) -> Origin {
+    match &config.source {
+        Source::Manifests(path) => Origin::Manifests { path: PathBuf::clone(path) },
+        Source::ApiServer(api) => Origin::ApiServer {
+            access: crate::source::Access { kubeconfig: api.kubeconfig.clone(), master: api.master.clone() },
+            selections: Selection::service_proxying(node.as_str()),
+            pace: crate::source::Pace::default(),
+        },
+    }
+}
