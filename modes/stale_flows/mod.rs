@@ -82,6 +82,16 @@ pub struct Sweep {
     pub deleted: usize,
     /// How long it took.
     pub took: Duration,
+    /// How many flows were found stale in each family that was listed.
+    found: [Option<usize>; 2],
+}
+
+impl Sweep {
+    /// The families that were listed, and how many stale flows were found in each. That is what was deleted,
+    /// but for flows that expired at the same moment.
+    pub fn by_family(&self) -> impl Iterator<Item = (Family, usize)> + '_ {
+        Family::BOTH.into_iter().zip(self.found).filter_map(|(family, found)| Some((family, found?)))
+    }
 }
 
 /// Stale flows could not be deleted.
@@ -114,11 +124,6 @@ impl StaleFlows {
         }
     }
 
-    /// Makes every Service suspect, as when rules of unknown age may have led flows astray.
-    pub fn suspect_all(&mut self, desired: &Desired) {
-        self.suspect_all_where(desired, |_| true);
-    }
-
     /// Whether something waits to be looked at: for its rules, or after an error.
     pub fn is_waiting(&self) -> bool {
         !self.suspects.is_empty()
@@ -138,42 +143,58 @@ impl StaleFlows {
         reports: &[Report],
         node_port_addresses: &[IpAddr],
     ) -> Result<Sweep, StaleFlowsError> {
-        let start = Instant::now();
         let first = !std::mem::replace(&mut self.started, true);
-        self.suspect_all_where(desired, |family| {
-            first || reports.iter().any(|r| r.family == family && r.repaired > 0)
-        });
-        let (due, waiting) = self.divide(reports);
-        if due.is_empty() {
-            self.suspects = waiting;
-            return Ok(Sweep::default());
+        let repaired = |family| reports.iter().any(|r| r.family == family && r.repaired > 0);
+        for family in Family::BOTH.into_iter().filter(|family| first || repaired(*family)) {
+            self.suspect_all_of(family, desired);
         }
-        let of_family = |family: &Family| due.iter().any(|f| f.family() == *family);
-        let families: Vec<netlink::Family> =
-            Family::BOTH.into_iter().filter(of_family).map(in_kernel).collect();
+        let (due, waiting) = self.divide(reports);
+        let sweep = match due.is_empty() {
+            true => Sweep::default(),
+            false => self
+                .sweep(due, desired, node_port_addresses)
+                .map_err(|source| StaleFlowsError { services: self.suspects.len(), source })?,
+        };
+        self.suspects = waiting;
+        Ok(sweep)
+    }
+
+    fn sweep(
+        &mut self,
+        due: HashSet<Frontend>,
+        desired: &Desired,
+        node_port_addresses: &[IpAddr],
+    ) -> netlink::Result<Sweep> {
+        let start = Instant::now();
+        let suspects = due.len();
+        let listed = Family::BOTH.map(|family| due.iter().any(|f| f.family() == family));
+        let families: Vec<netlink::Family> = netlink::Family::ALL
+            .into_iter()
+            .zip(listed)
+            .filter_map(|(f, listed)| listed.then_some(f))
+            .collect();
         let mut protocols: Vec<u8> = due.iter().map(|f| f.protocol().number()).collect();
         protocols.sort_unstable();
         protocols.dedup();
 
-        let frontends = due.len();
         let judge = Judge::new(due, desired, LocalAddresses::new(node_port_addresses));
-        let done = self.table.delete_where(&families, &protocols, &mut |flow| judge.is_stale(flow));
-        let done = done.map_err(|source| StaleFlowsError { services: self.suspects.len(), source })?;
-        self.suspects = waiting;
-        let sweep = Sweep {
-            suspects: frontends,
-            examined: done.examined,
-            deleted: done.deleted,
-            took: start.elapsed(),
-        };
+        let mut found = [0; 2];
+        let done = self.table.delete_where(&families, &protocols, &mut |flow| {
+            let stale = judge.is_stale(flow);
+            found[usize::from(flow.family == netlink::Family::V6)] += usize::from(stale);
+            stale
+        })?;
+        let found = [0, 1].map(|i| listed[i].then_some(found[i]));
+        let sweep =
+            Sweep { suspects, examined: done.examined, deleted: done.deleted, took: start.elapsed(), found };
         tracing::debug!(?sweep, "looked for stale flows");
         Ok(sweep)
     }
 
-    fn suspect_all_where(&mut self, desired: &Desired, suspect: impl Fn(Family) -> bool) {
+    fn suspect_all_of(&mut self, family: Family, desired: &Desired) {
         for (name, ports) in desired.services() {
             let mut frontends =
-                tracked(ports).filter(|port| suspect(port.family)).flat_map(Frontend::of).peekable();
+                tracked(ports).filter(|port| port.family == family).flat_map(Frontend::of).peekable();
             if frontends.peek().is_some() {
                 self.suspects.entry(name.clone()).or_default().extend(frontends);
             }
@@ -199,12 +220,5 @@ impl StaleFlows {
             }
         }
         (due, waiting)
-    }
-}
-
-fn in_kernel(family: Family) -> netlink::Family {
-    match family {
-        Family::V4 => netlink::Family::V4,
-        Family::V6 => netlink::Family::V6,
     }
 }

@@ -363,6 +363,7 @@ fn a_dual_stack_service_is_judged_by_family() {
     let changes = cluster.become_objects(state("10.244.1.11", "10.244.1.10"));
     let sweep = go(changes, &cluster);
     assert_eq!((sweep.suspects, sweep.examined, sweep.deleted), (2, 2, 2));
+    assert_eq!(sweep.by_family().collect::<Vec<_>>(), [(portcullis_cluster::Family::V4, 2)]);
     assert_eq!(memory.0.lock().unwrap().asked, [(vec![Family::V4], vec![UDP.1])]);
     assert_eq!(memory.take_all(), six.iter().map(|(flow, _)| words(flow)).collect());
 }
