@@ -1,0 +1,223 @@
+//! The ports where load balancers ask for a Service.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU16;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis::health_check_node_port::{HealthCheck, HealthCheckNodePorts, Wanted};
+use portcullis::http::{Health, Limits, Moment};
+use portcullis_cluster::desired::Desired;
+use portcullis_cluster::{Event, Family, Index, Name, NamespacedName, Object, manifest};
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use crate::client::{get, until};
+
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+const LOOPBACK_V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
+
+struct Ports {
+    health: Arc<Health>,
+    ports: HealthCheckNodePorts,
+    stop: watch::Sender<bool>,
+}
+
+impl Ports {
+    fn start() -> Self {
+        let limits = Limits::new(Duration::from_secs(30), true);
+        let health = Arc::new(Health::new(limits, Family::BOTH, Moment::now()));
+        let (stop, stopped) = watch::channel(false);
+        Ports { ports: HealthCheckNodePorts::start(health.clone(), stopped), health, stop }
+    }
+
+    fn set(&self, addresses: &[IpAddr], services: &[(&str, HealthCheck)]) {
+        let services = services.iter().map(|(name, check)| (service(name), check.clone())).collect();
+        self.ports.set(Wanted { addresses: addresses.to_vec(), services });
+    }
+
+    /// Waits until exactly these Services' ports cannot be answered, for reasons with these words.
+    async fn until_failures(&self, expected: &[(&str, &str)]) {
+        for _ in 0..200 {
+            let failures = self.ports.failures();
+            let as_expected = |(name, words): &(&str, &str)| {
+                failures.get(&service(name)).is_some_and(|reason| reason.contains(words))
+            };
+            if failures.len() == expected.len() && expected.iter().all(as_expected) {
+                return;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        panic!("{:?} instead of {expected:?}", self.ports.failures());
+    }
+}
+
+fn service(name: &str) -> NamespacedName {
+    NamespacedName::new("default", name)
+}
+
+fn check(port: u16, local_endpoints: &[(Family, usize)]) -> HealthCheck {
+    let port = NonZeroU16::new(port).expect("not zero");
+    HealthCheck { port, local_endpoints: local_endpoints.iter().copied().collect() }
+}
+
+/// A port that was free a moment ago, in both families.
+async fn free_port() -> u16 {
+    let v4 = TcpListener::bind((LOOPBACK, 0)).await.expect("a free port");
+    v4.local_addr().expect("it is bound").port()
+}
+
+/// What an answer says: its status, and the count and health in its body.
+async fn says(address: (IpAddr, u16)) -> Option<(u16, u64, bool)> {
+    let answer = get(address.into(), "/").await.ok()?;
+    let body: Value = serde_json::from_str(&answer.body).expect("JSON");
+    let (count, healthy) = (body["localEndpoints"].as_u64()?, body["serviceProxyHealthy"].as_bool()?);
+    Some((answer.status, count, healthy))
+}
+
+async fn until_says(address: (IpAddr, u16), expected: (u16, u64, bool)) {
+    for _ in 0..200 {
+        if says(address).await == Some(expected) {
+            return;
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    panic!("{address:?}: {:?} instead of {expected:?}", says(address).await);
+}
+
+/// The recordings of iptables mode: the answers, and the state that they belong to.
+fn recordings() -> Vec<(PathBuf, PathBuf)> {
+    let entries = |folder: &Path| -> Vec<PathBuf> {
+        let read = fs::read_dir(folder).into_iter().flatten();
+        read.map(|entry| entry.expect("it can be read").path()).collect()
+    };
+    let mut found = Vec::new();
+    for case in entries(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/services"))) {
+        for step in entries(&case.join("iptables")) {
+            let number = step.file_name().and_then(|name| name.to_str()).expect("a number");
+            let (answers, state) = (step.join("health.json"), case.join(format!("state-{number}.yaml")));
+            if answers.exists() {
+                found.push((answers, state));
+            }
+        }
+    }
+    found
+}
+
+fn desired(state: &Path) -> Desired {
+    let text = fs::read_to_string(state).expect("a state");
+    let mut index = Index::new();
+    for document in manifest::parse("state", &text) {
+        let document = document.expect("it can be read");
+        if let Some(kind) = document.kind {
+            index.handle(Event::Applied(Object::parse(kind, document.value).expect("it can be read").object));
+        }
+    }
+    // The recorder's node.
+    Desired::of(&index, Name::new("node-a"))
+}
+
+#[tokio::test]
+async fn every_recorded_answer_of_kube_proxy() {
+    let recordings = recordings();
+    assert!(recordings.len() >= 14, "{}", recordings.len());
+    for (answers, state) in recordings {
+        let recorded: Vec<Value> =
+            serde_json::from_str(&fs::read_to_string(&answers).expect("a file")).expect("it is JSON");
+        let mut wanted = Wanted::of(&desired(&state), vec![LOOPBACK, LOOPBACK_V6]);
+        assert_eq!(wanted.services.len(), recorded.len(), "{}", answers.display());
+        for expected in recorded {
+            let (namespace, name) =
+                expected["service"].as_str().and_then(|s| s.split_once('/')).expect("a name");
+            let check = wanted.services.get_mut(&NamespacedName::new(namespace, name)).expect("it is wanted");
+            assert_eq!(u64::from(check.port.get()), expected["port"].as_u64().expect("a port"));
+            // The recorded port may be in use where the test runs.
+            check.port = NonZeroU16::new(free_port().await).expect("not zero");
+            let v6_recorded = expected["listens"].to_string().contains("::");
+            assert_eq!(check.local_endpoints.contains_key(&Family::V6), v6_recorded, "{}", answers.display());
+            let port = check.port.get();
+
+            let ports = Ports::start();
+            ports.ports.set(wanted.clone());
+            let address = SocketAddr::new(LOOPBACK, port);
+            until(address, "/", Result::is_ok).await;
+            let answer = get(address, "/").await.expect("an answer");
+            let expected = &expected["answer"];
+            let headers: BTreeMap<String, String> =
+                serde_json::from_value(expected["headers"].clone()).expect("headers");
+            assert_eq!(u64::from(answer.status), expected["status"].as_u64().expect("a status"));
+            assert_eq!(answer.headers, headers, "{}", answers.display());
+            assert_eq!(answer.body, expected["body"].as_str().expect("a body"));
+            assert_eq!(says((LOOPBACK_V6, port)).await, None, "the Service is not served in IPv6");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_answer_follows_counts_health_and_the_stop() {
+    let (ports, port) = (Ports::start(), free_port().await);
+    let address = (LOOPBACK, port);
+    ports.set(&[LOOPBACK], &[("a", check(port, &[(Family::V4, 2)]))]);
+    until_says(address, (200, 2, true)).await;
+    ports.set(&[LOOPBACK], &[("a", check(port, &[(Family::V4, 0)]))]);
+    until_says(address, (503, 0, true)).await;
+    ports.set(&[LOOPBACK], &[("a", check(port, &[(Family::V4, 1)]))]);
+    until_says(address, (200, 1, true)).await;
+    ports.health.sync_failed(Family::V4, Moment::now(), "no");
+    until_says(address, (503, 1, false)).await;
+    ports.health.synced(Family::V4, Moment::now());
+    ports.health.set_node_eligible(false);
+    until_says(address, (200, 1, true)).await;
+
+    let moved = free_port().await;
+    ports.set(&[LOOPBACK], &[("a", check(moved, &[(Family::V4, 1)]))]);
+    until_says((LOOPBACK, moved), (200, 1, true)).await;
+    assert_eq!(says(address).await, None, "the old port is closed");
+    ports.stop.send(true).expect("it waits for it");
+    until((LOOPBACK, moved).into(), "/", Result::is_err).await;
+}
+
+#[tokio::test]
+async fn both_families_of_a_service_have_their_own_sockets_and_counts() {
+    let (ports, port) = (Ports::start(), free_port().await);
+    let all = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
+    ports.set(&all, &[("a", check(port, &[(Family::V4, 1), (Family::V6, 3)]))]);
+    until_says((LOOPBACK, port), (200, 1, true)).await;
+    until_says((LOOPBACK_V6, port), (200, 3, true)).await;
+    ports.set(&all, &[("a", check(port, &[(Family::V6, 3)]))]);
+    until((LOOPBACK, port).into(), "/", Result::is_err).await;
+    until_says((LOOPBACK_V6, port), (200, 3, true)).await;
+    ports.set(&[LOOPBACK], &[("a", check(port, &[(Family::V6, 3)]))]);
+    ports.until_failures(&[("a", "no address")]).await;
+}
+
+#[tokio::test]
+async fn of_two_services_on_one_port_the_first_has_it_until_it_is_gone() {
+    let (ports, port) = (Ports::start(), free_port().await);
+    let (one, two) = (check(port, &[(Family::V4, 1)]), check(port, &[(Family::V4, 2)]));
+    ports.set(&[LOOPBACK], &[("b", two.clone())]);
+    until_says((LOOPBACK, port), (200, 2, true)).await;
+    ports.set(&[LOOPBACK], &[("a", one.clone()), ("b", two)]);
+    ports.until_failures(&[("a", "default/b")]).await;
+    assert_eq!(says((LOOPBACK, port)).await, Some((200, 2, true)));
+    ports.set(&[LOOPBACK], &[("a", one)]);
+    until_says((LOOPBACK, port), (200, 1, true)).await;
+    ports.until_failures(&[]).await;
+}
+
+#[tokio::test]
+async fn a_port_that_another_program_has_is_taken_once_it_is_free() {
+    let ports = Ports::start();
+    let taker = TcpListener::bind((LOOPBACK, 0)).await.expect("a free port");
+    let port = taker.local_addr().expect("it is bound").port();
+    ports.set(&[LOOPBACK], &[("a", check(port, &[(Family::V4, 1)]))]);
+    ports.until_failures(&[("a", "another program listens")]).await;
+    drop(taker);
+    until_says((LOOPBACK, port), (200, 1, true)).await;
+    ports.until_failures(&[]).await;
+}

@@ -1,0 +1,184 @@
+//! The servers of the proxy itself.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis::config::ProxyMode;
+use portcullis::http::{Addresses, BindError, Diagnostics, Health, Limits, Moment, Servers};
+use portcullis::metrics::Metrics;
+use portcullis_cluster::Family;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+
+use crate::client::{Answer, get};
+
+const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+
+struct Proxy {
+    health: Arc<Health>,
+    servers: Servers,
+    stop: watch::Sender<bool>,
+}
+
+impl Proxy {
+    async fn start(mode: ProxyMode, configuration: &str, addresses: Addresses) -> Result<Proxy, BindError> {
+        let limits = Limits::new(Duration::from_secs(30), true);
+        let health = Arc::new(Health::new(limits, Family::BOTH, Moment::now()));
+        let diagnostics = Diagnostics {
+            proxy_mode: mode.name(),
+            configuration: configuration.to_owned(),
+            flags: vec![("bind-address".into(), "0.0.0.0".into()), ("config".into(), String::new())],
+            started: Moment::now(),
+            version: "9.9.9",
+        };
+        let (stop, stopped) = watch::channel(false);
+        let metrics = Metrics::new(mode);
+        let servers = Servers::start(addresses, health.clone(), metrics, diagnostics, stopped).await?;
+        Ok(Proxy { health, servers, stop })
+    }
+
+    fn health_port(&self) -> SocketAddr {
+        self.servers.healthz_address().expect("it listens")
+    }
+
+    fn metrics_port(&self) -> SocketAddr {
+        self.servers.metrics_address().expect("it listens")
+    }
+
+    /// With both servers listening.
+    async fn listening(mode: ProxyMode, configuration: &str) -> Proxy {
+        let addresses = Addresses { healthz: Some(ANY_PORT), metrics: Some(ANY_PORT), hard_fail: true };
+        let proxy = Self::start(mode, configuration, addresses).await.expect("free ports");
+        while proxy.servers.healthz_address().is_none() || proxy.servers.metrics_address().is_none() {
+            sleep(Duration::from_millis(5)).await;
+        }
+        proxy
+    }
+}
+
+fn recorded() -> serde_json::Map<String, Value> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/kube-proxy/endpoints.json");
+    let text = std::fs::read_to_string(path).expect("the recording is there");
+    serde_json::from_str(&text).expect("it is JSON")
+}
+
+/// A body with the times replaced, and for `/statusz` and `/flagz`, which tell of another program, only
+/// what comes before that.
+fn comparable(path: &str, body: &str) -> String {
+    match path {
+        "/statusz" => body.split("Started:").next().expect("a first part").to_owned(),
+        "/flagz" => body.split("bind-address").next().expect("a first part").to_owned(),
+        "/healthz" | "/livez" => {
+            let parts = body.split('"').map(|part| if is_time(part) { "TIME" } else { part });
+            parts.collect::<Vec<_>>().join("\"")
+        }
+        _ => body.to_owned(),
+    }
+}
+
+/// Whether it is a time as Go writes one: `2026-11-21T05:00:22.769Z`.
+fn is_time(text: &str) -> bool {
+    let shape: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+    let fraction = shape.strip_prefix("0000-00-00T00:00:00").and_then(|rest| rest.strip_suffix('Z'));
+    fraction.is_some_and(|fraction| {
+        fraction.is_empty() || (fraction.starts_with('.') && fraction[1..].chars().all(|c| c == '0'))
+    })
+}
+
+#[tokio::test]
+async fn every_recorded_answer_of_kube_proxy() {
+    let recorded = recorded();
+    for mode in [ProxyMode::Iptables, ProxyMode::Nftables] {
+        let configz = recorded[&format!("{} 10249/configz", mode.name())]["body"].as_str().expect("a body");
+        let configuration = configz.strip_prefix(r#"{"kubeproxy.config.k8s.io":"#).expect("its head");
+        let proxy = Proxy::listening(mode, configuration.strip_suffix('}').expect("its end")).await;
+        for family in Family::BOTH {
+            proxy.health.synced(family, Moment::now());
+        }
+        let of_mode = recorded.iter().filter_map(|(k, v)| Some((k.strip_prefix(mode.name())?.trim(), v)));
+        let mut seen = 0;
+        for (place, expected) in of_mode {
+            let (port, path) = place.split_at(place.find('/').expect("a path"));
+            let address = if port == "10256" { proxy.health_port() } else { proxy.metrics_port() };
+            let answer = get(address, path).await.expect("an answer");
+            let found = comparable(path, &answer.body);
+            assert_eq!(found, comparable(path, expected["body"].as_str().expect("a body")), "{place}");
+            assert_eq!(u64::from(answer.status), expected["status"].as_u64().expect("a status"), "{place}");
+            for name in ["Content-Type", "X-Content-Type-Options"] {
+                assert_eq!(answer.header(name), expected["headers"][name].as_str(), "{place} {name}");
+            }
+            seen += 1;
+        }
+        assert_eq!(seen, 12, "{mode:?}");
+    }
+}
+
+#[tokio::test]
+async fn health_fails_when_a_sync_fails_and_metrics_count_the_answers() {
+    let proxy = Proxy::listening(ProxyMode::Iptables, "{}").await;
+    let statuses = async || {
+        let mut statuses = Vec::new();
+        for path in ["/healthz", "/livez"] {
+            statuses.push(get(proxy.health_port(), path).await.expect("an answer").status);
+        }
+        statuses
+    };
+    proxy.health.synced(Family::V4, Moment::now());
+    assert_eq!(statuses().await, [200, 200]);
+    proxy.health.sync_failed(Family::V4, Moment::now(), "iptables-restore failed");
+    assert_eq!(statuses().await, [503, 503]);
+    proxy.health.synced(Family::V4, Moment::now());
+    proxy.health.set_node_eligible(false);
+    assert_eq!(statuses().await, [503, 200]);
+
+    let Answer { status, body, headers } = get(proxy.metrics_port(), "/metrics").await.expect("an answer");
+    assert_eq!((status, headers["Content-Type"].as_str()), (200, "text/plain; version=0.0.4; charset=utf-8"));
+    for line in [
+        "kubeproxy_proxy_healthz_total{code=\"200\"} 1",
+        "kubeproxy_proxy_healthz_total{code=\"503\"} 2",
+        "kubeproxy_proxy_livez_total{code=\"200\"} 2",
+        "kubeproxy_proxy_livez_total{code=\"503\"} 1",
+    ] {
+        assert!(body.lines().any(|found| found == line), "{line} is not in\n{body}");
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_an_error_or_tried_again() {
+    let taker = TcpListener::bind(ANY_PORT).await.expect("a free port");
+    let address = taker.local_addr().expect("it is bound");
+    let addresses = |hard_fail| Addresses { healthz: Some(address), metrics: None, hard_fail };
+
+    let error = Proxy::start(ProxyMode::Iptables, "{}", addresses(true)).await.err().expect("it is taken");
+    let message = error.to_string();
+    assert!(message.contains(&address.to_string()), "{message}");
+    assert!(message.contains("--healthz-bind-address"), "{message}");
+
+    let proxy = Proxy::start(ProxyMode::Iptables, "{}", addresses(false)).await.expect("it tries again");
+    assert_eq!(proxy.servers.healthz_address(), None);
+    drop(taker);
+    crate::client::until(address, "/healthz", |answer| answer.as_ref().is_ok_and(|a| a.status == 200)).await;
+    assert_eq!(proxy.servers.healthz_address(), Some(address));
+    assert_eq!(proxy.servers.metrics_address(), None);
+}
+
+#[tokio::test]
+async fn one_connection_takes_several_requests_and_is_closed_at_the_stop() {
+    let proxy = Proxy::listening(ProxyMode::Iptables, "{}").await;
+    let address = proxy.health_port();
+    let mut stream = TcpStream::connect(address).await.expect("it listens");
+    for _ in 0..2 {
+        stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("it reads");
+        let mut answer = [0; 4096];
+        let length = stream.read(&mut answer).await.expect("it answers");
+        assert!(answer[..length].starts_with(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"));
+    }
+    proxy.stop.send(true).expect("it waits for it");
+    timeout(Duration::from_secs(5), proxy.servers.stopped()).await.expect("it stops");
+    assert_eq!(stream.read(&mut [0; 1]).await.expect("the end"), 0, "the idle connection is closed");
+    assert!(TcpStream::connect(address).await.is_err(), "nobody listens");
+}
