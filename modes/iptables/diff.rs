@@ -4,6 +4,7 @@
 //! of jumps in built-in chains (a repaired jump goes to the top, wherever it was), blanks, and the comments on
 //! endpoints, which come and go with the size of the cluster.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -155,7 +156,7 @@ impl<'a> Parts<'a> {
     /// Services is; the order of a port's rules is not.
     fn add_shared(&mut self, table: Table, chain: &'a str, lines: &'a [String], owners: &'a Owners) {
         self.0.insert((None, table, chain), Vec::new());
-        let mut of_services: Vec<(&str, String, &str)> = Vec::new();
+        let mut of_services: Vec<(&str, &str, &str)> = Vec::new();
         let mut tail = false;
         for line in lines {
             let port = SavedRule::parse(line).and_then(|rule| port_of(&rule));
@@ -168,7 +169,7 @@ impl<'a> Parts<'a> {
                 }
             }
         }
-        of_services.sort_by(|a, b| (a.0, &a.1).cmp(&(b.0, &b.1)));
+        of_services.sort_by_key(|(owner, port, _)| (*owner, *port));
         for (owner, _, line) in of_services {
             self.0.entry((Some(owner), table, chain)).or_default().push(line);
         }
@@ -191,9 +192,9 @@ impl Owners {
             let Some(rule) = SavedRule::parse(line) else { continue };
             let target = rule.target().filter(|target| belongs_to_a_service(target));
             let chain = Some(rule.chain).filter(|chain| belongs_to_a_service(chain));
-            if let Some(service) = port_of(&rule).map(|port| service_of(&port).to_owned()) {
+            if let Some(service) = port_of(&rule).map(service_of) {
                 for chain in chain.into_iter().chain(target) {
-                    by_chain.entry(chain.to_owned()).or_insert_with(|| service.clone());
+                    by_chain.entry(chain.to_owned()).or_insert_with(|| service.to_owned());
                 }
             } else if let (Some(from), Some(to)) = (chain, target) {
                 unexplained.push((from, to));
@@ -221,23 +222,17 @@ impl Owners {
 
     /// The owner of a rule in a shared chain.
     fn of_line<'a>(&'a self, line: &'a str) -> Option<&'a str> {
-        if let Some(port) = port_in(line) {
-            return Some(service_of(port));
-        }
-        self.of_chain(SavedRule::parse(line)?.target()?)
+        let rule = SavedRule::parse(line)?;
+        port_of(&rule).map(service_of).or_else(|| self.of_chain(rule.target()?))
     }
 }
 
-/// The port of a Service that a rule's comment names.
-fn port_of(rule: &SavedRule<'_>) -> Option<String> {
-    rule.comment()?.split(' ').find(|word| is_port(word)).map(str::to_owned)
-}
-
-/// The same, still a part of the line: names of Services are never quoted or escaped by themselves.
-fn port_in(line: &str) -> Option<&str> {
-    let port = port_of(&SavedRule::parse(line)?)?;
-    let from = line.find(&port)?;
-    line.get(from..from + port.len())
+/// The port of a Service that a rule's comment names. Ours need no escapes.
+fn port_of<'a>(rule: &SavedRule<'a>) -> Option<&'a str> {
+    match rule.comment()? {
+        Cow::Borrowed(comment) => comment.split(' ').find(|word| is_port(word)),
+        Cow::Owned(_) => None,
+    }
 }
 
 /// `namespace/name` or `namespace/name:port`: a slash is in no other word of our comments.

@@ -1,6 +1,6 @@
 //! What a bulk write has to do: the difference between what is wanted and what the kernel holds.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,7 +12,7 @@ use super::chain::{ChainName, SharedChain, Table, belongs_to_a_service};
 use super::family_sync::FamilySync;
 use super::service_rules::ServiceRules;
 use super::shared_order::SharedOrder;
-use super::snapshot::{ChainHash, Snapshot, hash_of};
+use super::snapshot::{ChainHash, Snapshot, hash_of, hash_of_rule};
 
 /// What the kernel holds, as far as a plan relies on it.
 pub(super) enum Known {
@@ -84,9 +84,12 @@ impl FamilySync {
         // What refers to others goes before them.
         removals.sort_by_key(|chain| (chain.as_str().starts_with("KUBE-SEP-"), *chain));
         let shared = SharedChain::ALL.map(|chain| {
-            let (hash, order) = self.shared_as_wanted(chain, &services);
-            self.orders[chain.at()] = order;
-            snapshot.chain(chain.table(), chain.name()) != Some(hash)
+            let rules = self.shared_hashes(chain, &services);
+            let exists = snapshot.chain(chain.table(), chain.name()).is_some();
+            let order = self.order_in_kernel(chain, snapshot.shared_rules(chain), &services, &rules);
+            let right = order.is_some() && exists;
+            self.orders[chain.at()] = order.unwrap_or_else(|| self.order_to_write(chain, &services, &rules));
+            !right
         });
         declared.sort_unstable();
         Plan { known: Known::Read(snapshot), services, fresh, declared, shared, removals }
@@ -138,22 +141,49 @@ impl FamilySync {
         }
     }
 
-    /// What a shared chain is to hash to, in the order in which we last wrote it, and that order.
-    fn shared_as_wanted(&self, chain: SharedChain, services: &[Target]) -> (u64, SharedOrder) {
+    /// What the rules of each Service in a shared chain are to hash to.
+    fn shared_hashes(&self, chain: SharedChain, services: &[Target]) -> Vec<Vec<u64>> {
+        let of = |service: &Target| {
+            let rules = service.ports.as_ref().map(|ports| self.renderer.shared(ports)).unwrap_or_default();
+            rules.shared(chain).map(hash_of_rule).collect()
+        };
+        services.iter().map(of).collect()
+    }
+
+    /// The order in which the kernel holds the wanted rules, if it holds exactly those: any order of the
+    /// Services will do.
+    fn order_in_kernel(
+        &self,
+        chain: SharedChain,
+        found: &[u64],
+        services: &[Target],
+        rules: &[Vec<u64>],
+    ) -> Option<SharedOrder> {
+        let tail: Vec<u64> = match chain {
+            SharedChain::NatServices => self.base.tail.iter().map(|rule| hash_of_rule(rule)).collect(),
+            _ => Vec::new(),
+        };
+        let mut found = found.strip_suffix(&*tail)?;
+        let mut left: HashMap<u64, usize> =
+            rules.iter().enumerate().filter_map(|(i, rules)| Some((*rules.first()?, i))).collect();
+        let mut order = SharedOrder::default();
+        while let Some(first) = found.first() {
+            let i = left.remove(first)?;
+            found = found.strip_prefix(&*rules[i])?;
+            order.push(&services[i].name, rules[i].len());
+        }
+        left.is_empty().then_some(order)
+    }
+
+    /// The order in which a shared chain is to be written: as we last wrote it, new Services at the end.
+    fn order_to_write(&self, chain: SharedChain, services: &[Target], rules: &[Vec<u64>]) -> SharedOrder {
         let find = |name: &NamespacedName| services.binary_search_by(|s| s.name.cmp(name)).ok();
         let mut order: Vec<usize> = self.orders[chain.at()].services().filter_map(find).collect();
         let known: HashSet<usize> = order.iter().copied().collect();
         order.extend((0..services.len()).filter(|i| !known.contains(i)));
-        let (mut hash, mut counted) = (ChainHash::new(), SharedOrder::default());
-        for service in order.into_iter().map(|i| &services[i]) {
-            let rules = service.ports.as_ref().map(|ports| self.renderer.shared(ports)).unwrap_or_default();
-            rules.shared(chain).for_each(|rule| hash.rule(rule));
-            counted.push(&service.name, rules.shared(chain).count());
-        }
-        if chain == SharedChain::NatServices {
-            self.base.tail.iter().for_each(|rule| hash.rule(rule));
-        }
-        (hash.finish(), counted)
+        let mut counted = SharedOrder::default();
+        order.into_iter().for_each(|i| counted.push(&services[i].name, rules[i].len()));
+        counted
     }
 
     /// How many chains and jumps of a plan differ from what we wrote, so that somebody else did it.

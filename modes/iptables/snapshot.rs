@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use super::chain::{ChainName, Table};
+use super::chain::{ChainName, SharedChain, Table};
 use super::kernel::Kernel;
 use crate::mode::SyncError;
 
@@ -13,6 +13,8 @@ pub(super) struct Snapshot {
     chains: HashMap<(Table, ChainName), u64>,
     /// The rules of built-in chains, where our jumps are.
     built_in: HashMap<(Table, String), Vec<String>>,
+    /// The rules of shared chains, by what each hashes to.
+    shared: [Vec<u64>; SharedChain::ALL.len()],
 }
 
 impl Snapshot {
@@ -35,6 +37,11 @@ impl Snapshot {
     /// All chains of a table but the built-in ones.
     pub(super) fn chains_of(&self, table: Table) -> impl Iterator<Item = ChainName> + '_ {
         self.chains.keys().filter(move |(t, _)| *t == table).map(|(_, name)| *name)
+    }
+
+    /// What the rules of a shared chain hash to, in order.
+    pub(super) fn shared_rules(&self, chain: SharedChain) -> &[u64] {
+        &self.shared[chain.at()]
     }
 
     /// Whether a built-in chain holds a rule, given without `-A CHAIN`.
@@ -61,6 +68,13 @@ impl ChainHash {
     pub(super) fn finish(&self) -> u64 {
         self.0.finish()
     }
+}
+
+/// The hash of one rule without `-A CHAIN`.
+pub(super) fn hash_of_rule(rule: &str) -> u64 {
+    let mut hash = ChainHash::new();
+    hash.rule(rule);
+    hash.finish()
 }
 
 /// The hash of lines that each begin with `-A CHAIN`.
@@ -107,6 +121,11 @@ impl<'a> Reader<'a> {
             }
             if let Some((_, hash)) = &mut self.chain {
                 hash.rule(rule);
+            }
+            let shared =
+                SharedChain::ALL.into_iter().find(|c| c.table() == self.table && c.name() == name.as_str());
+            if let Some(chain) = shared {
+                self.into.shared[chain.at()].push(hash_of_rule(rule));
             }
         }
     }

@@ -1,0 +1,89 @@
+//! Every recorded state and sequence is programmed into a real kernel, by both flavours of the tool, and read
+//! back. Each case has a network namespace of its own.
+
+mod netns;
+mod services;
+
+use std::process::Command;
+
+use portcullis_cluster::desired::Desired;
+use portcullis_cluster::{Family, Index};
+use portcullis_modes::Mode;
+use portcullis_modes::iptables::{
+    Flavour, NFACCT_INVALID_DROPPED, NFACCT_LOCALHOST_NODE_PORTS, Proxier, Tools,
+};
+use portcullis_netlink::nfacct::Counters;
+use services::{Case, assert_same, bring, cases, normalised};
+
+#[test]
+fn the_kernel_holds_what_kube_proxy_would_have_programmed_by_the_nft_tool() {
+    cases().iter().for_each(|case| netns::scoped(|| follow(case, Flavour::Nft)));
+}
+
+#[test]
+fn the_kernel_holds_what_kube_proxy_would_have_programmed_by_the_legacy_tool() {
+    cases().iter().for_each(|case| netns::scoped(|| follow(case, Flavour::Legacy)));
+}
+
+/// Drives one proxier through the states of a case, as a daemon would be.
+fn follow(case: &Case, flavour: Flavour) {
+    let mut counters = Counters::open().expect("netlink");
+    for name in [NFACCT_INVALID_DROPPED, NFACCT_LOCALHOST_NODE_PORTS] {
+        counters.ensure(name).expect("the kernel has nfacct");
+    }
+    for command in &case.host.commands {
+        run(&command.replacen("iptables", &tool(Family::V4, flavour, ""), 1));
+    }
+    let tools = Tools::of_flavour(flavour).expect("iptables is installed in both flavours");
+    let mut index = Index::new();
+    let mut desired = Desired::new(case.node());
+    let mut proxier: Option<Proxier> = None;
+    for (i, state) in case.states().iter().enumerate() {
+        let what = format!("{} step {} {flavour:?}", case.name, i + 1);
+        bring(&mut index, state);
+        let (options, host) = case.facts(&index);
+        let touched = index.take_touched();
+        let changes = desired.update(&index, touched);
+        let proxier = proxier.get_or_insert_with(|| {
+            Proxier::new(options, host, Family::BOTH.map(|family| (family, tools.kernel(family))))
+        });
+        for report in proxier.sync(&desired, &changes) {
+            assert!(report.error.is_none() && report.isolated.is_empty(), "{what}: {report:?}");
+            assert_eq!(report.full, i == 0, "{what}: only the first sync reads the kernel: {report:?}");
+        }
+        for family in Family::BOTH {
+            let found = normalised(&dump(family, flavour));
+            assert_same(&format!("{what} {family}"), &case.recorded_rules(i + 1, family), &found);
+        }
+    }
+    unchanged_after_restart(case, flavour, &desired, &index);
+}
+
+/// A new process finds everything as it should be, and writes nothing.
+fn unchanged_after_restart(case: &Case, flavour: Flavour, desired: &Desired, index: &Index) {
+    let tools = Tools::of_flavour(flavour).expect("iptables is installed in both flavours");
+    let (options, host) = case.facts(index);
+    let kernels = Family::BOTH.map(|family| (family, tools.kernel(family)));
+    for report in Proxier::new(options, host, kernels).sync(desired, &[]) {
+        assert_eq!((report.lines, report.repaired), (0, 0), "{} {flavour:?}: {report:?}", case.name);
+    }
+}
+
+fn tool(family: Family, flavour: Flavour, action: &str) -> String {
+    let base = if family == Family::V4 { "iptables" } else { "ip6tables" };
+    let infix = if flavour == Flavour::Nft { "nft" } else { "legacy" };
+    format!("{base}-{infix}{action}")
+}
+
+fn dump(family: Family, flavour: Flavour) -> String {
+    let output = Command::new(tool(family, flavour, "-save")).output().expect("the tool runs");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).expect("rules are text")
+}
+
+fn run(command: &str) {
+    let mut words = command.split(' ');
+    let program = words.next().expect("a command");
+    let status = Command::new(program).args(words).status().expect("it runs");
+    assert!(status.success(), "{command}: {status}");
+}

@@ -1,0 +1,160 @@
+//! The recorded cluster states in `fixtures/services`, and what compares rules with them.
+//!
+//! A case is a folder: `config.yaml` (a KubeProxyConfiguration), `host.yaml` (the node's interfaces),
+//! `state-N.yaml` (the cluster, step by step) and, for each mode and step, what kube-proxy v1.36.2 programs.
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use portcullis::config::{Config, Invocation};
+use portcullis::host_file::HostFile;
+use portcullis::source::read_manifests;
+use portcullis::{host, node};
+use portcullis_cluster::{Event, Family, Index, Kind, Name, Object};
+use portcullis_modes::iptables::{Host, Options};
+
+/// Where the cases are.
+pub const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/services");
+
+/// One case.
+pub struct Case {
+    pub name: String,
+    pub folder: PathBuf,
+    pub config: Config,
+    pub host: HostFile,
+}
+
+/// All cases, by name.
+pub fn cases() -> Vec<Case> {
+    let mut folders: Vec<PathBuf> =
+        fs::read_dir(FOLDER).expect("the fixtures are there").map(|e| e.expect("readable").path()).collect();
+    folders.sort();
+    assert!(folders.len() > 70, "only {} cases", folders.len());
+    folders.iter().map(|folder| Case::read(folder)).collect()
+}
+
+impl Case {
+    pub fn named(name: &str) -> Case {
+        Case::read(&Path::new(FOLDER).join(name))
+    }
+
+    fn read(folder: &Path) -> Case {
+        let file = folder.join("config.yaml");
+        let arguments = ["portcullis", "--mode=iptables", "--manifests=/unused", "--config"];
+        let arguments = arguments.into_iter().map(Into::into).chain([file.into_os_string()]);
+        let invocation = Invocation::from_arguments(arguments, |path| fs::read_to_string(path));
+        let config = invocation.expect("a command line").config;
+        Case {
+            name: folder.file_name().expect("it has a name").to_string_lossy().into_owned(),
+            folder: folder.to_owned(),
+            config: config.unwrap_or_else(|errors| panic!("{}: {errors}", folder.display())),
+            host: HostFile::read(&folder.join("host.yaml")).expect("a host file"),
+        }
+    }
+
+    /// The files of its states, in order.
+    pub fn states(&self) -> Vec<PathBuf> {
+        (1..).map(|n| self.folder.join(format!("state-{n}.yaml"))).take_while(|path| path.exists()).collect()
+    }
+
+    pub fn node(&self) -> Name {
+        node::name(&self.config).expect("the cases name their node")
+    }
+
+    /// What a recording of a step says; steps count from 1.
+    pub fn recorded(&self, step: usize, file: &str) -> String {
+        let path = self.folder.join(format!("iptables/{step}/{file}"));
+        fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
+    pub fn recorded_rules(&self, step: usize, family: Family) -> String {
+        let file = if family == Family::V4 { "v4.save" } else { "v6.save" };
+        normalised(&self.recorded(step, file))
+    }
+
+    /// The options and facts of the host in a state.
+    pub fn facts(&self, index: &Index) -> (Options, Host) {
+        let known = index.node(self.node());
+        let options = node::iptables_options(&self.config, known);
+        let addresses: Vec<_> = self.host.addresses().collect();
+        let host = Host {
+            addresses: host::addresses_in_rules(&options, &addresses),
+            node_ips: node::primary_ips(&self.config, known, |_| None),
+            random_fully: true,
+            nfacct: true,
+        };
+        (options, host)
+    }
+}
+
+/// The objects of a state.
+pub fn objects(state: &Path) -> Vec<Object> {
+    let manifests = read_manifests(state).expect("the state is readable");
+    assert!(manifests.errors.is_empty(), "{:?}", manifests.errors);
+    manifests.objects
+}
+
+/// Brings an index to a state: what the state does not name is gone.
+pub fn bring(index: &mut Index, state: &Path) {
+    Kind::ALL.into_iter().for_each(|kind| index.handle(Event::ListStarted(kind)));
+    objects(state).into_iter().for_each(|object| index.handle(Event::Applied(object)));
+    Kind::ALL.into_iter().for_each(|kind| index.handle(Event::Listed(kind)));
+}
+
+/// Chains in which the order of the Services is that of a hash map in kube-proxy.
+const UNORDERED: [&str; 4] =
+    ["KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-EXTERNAL-SERVICES", "KUBE-PROXY-FIREWALL"];
+
+/// A dump without what neither kube-proxy nor the kernel fixes: comments, counters, the order of tables, and
+/// the order of Services (not of a Service's rules) in shared chains.
+pub fn normalised(dump: &str) -> String {
+    let mut tables: Vec<(String, Vec<String>)> = Vec::new();
+    for line in dump.lines().filter(|line| !line.starts_with('#') && *line != "COMMIT") {
+        if line.starts_with('*') {
+            tables.push((line.to_owned(), Vec::new()));
+            continue;
+        }
+        let table = &mut tables.last_mut().expect("a dump begins with a table").1;
+        match line.strip_prefix(':').and_then(|rest| rest.split_once('[')) {
+            Some((chain, _)) => table.push(format!(":{chain}[0:0]")),
+            None => table.push(line.trim_end().to_owned()),
+        }
+    }
+    tables.sort();
+    let text = tables.into_iter().map(|(name, lines)| format!("{name}\n{}\n", in_order(lines).join("\n")));
+    text.collect()
+}
+
+fn in_order(lines: Vec<String>) -> Vec<String> {
+    let (mut ordered, mut run): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
+    let chain = |line: &str| line.split(' ').nth(1).unwrap_or_default().to_owned();
+    let is_of_a_service = |line: &str| {
+        line.starts_with("-A ") && UNORDERED.contains(&&*chain(line)) && line.contains("--dport")
+    };
+    for line in lines {
+        let continues = run.last().is_none_or(|last| chain(last) == chain(&line));
+        if !continues || !is_of_a_service(&line) {
+            run.sort_by_key(|line| service_port(line));
+            ordered.append(&mut run);
+        }
+        if is_of_a_service(&line) { run.push(line) } else { ordered.push(line) }
+    }
+    run.sort_by_key(|line| service_port(line));
+    ordered.append(&mut run);
+    ordered
+}
+
+/// The Service port that a rule's comment begins with.
+fn service_port(line: &str) -> String {
+    let comment = line.split_once("--comment \"").map_or("", |(_, rest)| rest);
+    comment.split([' ', '"']).next().unwrap_or_default().to_owned()
+}
+
+/// Fails with what differs between two dumps.
+pub fn assert_same(what: &str, wanted: &str, found: &str) {
+    if wanted != found {
+        let diff = similar::TextDiff::from_lines(wanted, found);
+        panic!("{what}\n{}", diff.unified_diff().header("recorded", "ours"));
+    }
+}
