@@ -3,6 +3,7 @@
 //! A mode renders [`Desired`](portcullis_cluster::desired::Desired) to rules (pure), applies only what
 //! changed, and reads back what the kernel holds.
 
+pub mod cleanup;
 pub mod iptables;
 pub mod mode;
 pub mod stale_flows;

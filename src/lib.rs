@@ -43,7 +43,7 @@ fn perform(invocation: &Invocation) -> anyhow::Result<ExitCode> {
     invocation.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     let mut out = io::stdout().lock();
     match &invocation.command {
-        Command::Daemon(daemon) => return serve(config, daemon),
+        Command::Daemon(daemon) => return serve(invocation, config, daemon),
         Command::WriteConfig(path) => {
             let text = invocation.kube_proxy_configuration();
             std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
@@ -60,10 +60,11 @@ fn perform(invocation: &Invocation) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn serve(config: &Config, daemon: &config::Daemon) -> anyhow::Result<ExitCode> {
+fn serve(invocation: &Invocation, config: &Config, daemon: &config::Daemon) -> anyhow::Result<ExitCode> {
+    let configuration: serde_json::Value = serde_saphyr::from_str(&invocation.kube_proxy_configuration())?;
     // Two threads: one for the loop and the servers, and one more for when a sync or a client keeps it busy.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(daemon::run(config.clone(), daemon))?;
+    runtime.block_on(daemon::run(config.clone(), configuration.to_string(), daemon))?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -17,7 +17,7 @@ use super::snapshot::{ChainHash, Snapshot, hash_of, hash_of_rule};
 /// What the kernel holds, as far as a plan relies on it.
 pub(super) enum Known {
     /// What was just read from it.
-    Read(Snapshot),
+    Read(Box<Snapshot>),
     /// What we wrote.
     Programmed,
 }
@@ -92,7 +92,7 @@ impl FamilySync {
             !right
         });
         declared.sort_unstable();
-        Plan { known: Known::Read(snapshot), services, fresh, declared, shared, removals }
+        Plan { known: Known::Read(Box::new(snapshot)), services, fresh, declared, shared, removals }
     }
 
     /// A plan that takes what we wrote to what is wanted, for the Services that are pending.

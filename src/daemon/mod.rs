@@ -27,10 +27,11 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle};
 
 use crate::config::{Config, Daemon, ProxyMode};
+use crate::http::BindError;
 use crate::source::{self, AccessError, Source};
 use crate::{host, node, state};
 use schedule::{Due, Schedule};
-use telemetry::{ServeError, Telemetry};
+use telemetry::Telemetry;
 use worker::{Order, Outcome, Worker};
 
 /// How many batches of events may wait for the loop.
@@ -53,7 +54,7 @@ pub enum DaemonError {
     Access(#[from] AccessError),
     /// An address cannot be listened on.
     #[error(transparent)]
-    Serve(#[from] ServeError),
+    Serve(#[from] BindError),
     /// The system refuses signals or threads.
     #[error("the system refuses: {0}")]
     System(#[from] std::io::Error),
@@ -66,10 +67,11 @@ pub enum DaemonError {
 }
 
 /// Runs until a signal ends it; with `--once`, until everything is written once. The rules stay.
+/// `configuration` is the configuration as a `KubeProxyConfiguration` in JSON, for who asks over HTTP.
 ///
 /// # Errors
 /// It cannot start; with `--once`, also if anything could not be written.
-pub async fn run(config: Config, options: &Daemon) -> Result<(), DaemonError> {
+pub async fn run(config: Config, configuration: String, options: &Daemon) -> Result<(), DaemonError> {
     if config.mode != ProxyMode::Iptables {
         return Err(DaemonError::Mode(config.mode.name()));
     }
@@ -80,7 +82,7 @@ pub async fn run(config: Config, options: &Daemon) -> Result<(), DaemonError> {
     let (sink, events) = mpsc::channel(EVENT_BATCHES);
     let source = source::spawn(state::origin(&config, name), sink).await?;
     let families: Vec<Family> = kernels.iter().map(|(family, _)| *family).collect();
-    let telemetry = Telemetry::start(&config, &source, name, &families).await?;
+    let telemetry = Telemetry::start(&config, configuration, &source, name, &families).await?;
     let facts = Facts { tools, nfacct, addresses: host::addresses() };
     let options_now = node::iptables_options(&config, None);
     let proxier =
@@ -94,8 +96,10 @@ pub async fn run(config: Config, options: &Daemon) -> Result<(), DaemonError> {
     daemon.run(events, options.once).await
 }
 
+type Kernels = Vec<(Family, Box<dyn Kernel>)>;
+
 /// The kernels of both families; a family that the kernel does not have is left out, as upstream does.
-fn kernels(tools: &Tools) -> Result<Vec<(Family, Box<dyn Kernel>)>, SyncError> {
+fn kernels(tools: &Tools) -> Result<Kernels, SyncError> {
     let mut kernels = Vec::new();
     let mut last = None;
     for family in Family::BOTH {
@@ -212,7 +216,7 @@ impl Loop {
         let mut worker = self.worker.take()?;
         self.schedule.started(due, now);
         let touched = self.index.take_touched();
-        self.telemetry.started(&self.index, &touched);
+        self.telemetry.started(&touched);
         let changes = worker.desired.update(&self.index, touched);
         let options = node::iptables_options(&self.config, self.index.node(self.name));
         let order = Order {
@@ -239,13 +243,17 @@ impl Loop {
         }
         for report in &outcome.reports {
             tracing::debug!(family = %report.family, full = report.full, lines = report.lines, took = ?report.took, "synced");
+            if outcome.drifted && report.full && report.repaired == 0 {
+                tracing::debug!(family = %report.family, "others changed rules, but none of ours");
+            }
             if report.repaired > 0 {
                 tracing::warn!(family = %report.family, chains = report.repaired,
                     "somebody else had changed our rules; they are repaired");
             }
         }
         self.telemetry.synced(&outcome);
-        self.telemetry.serve_health_checks(&worker.desired);
+        let served = worker.node_port_addresses(&self.facts.addresses);
+        self.telemetry.serve_health_checks(&worker.desired, worker.options(), served);
         self.worker = Some(worker);
         outcome
     }

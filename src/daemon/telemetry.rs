@@ -1,65 +1,115 @@
 //! What the loop tells the outside: metrics, health, and the answers to load balancers.
 
 use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use jiff::Timestamp;
-use portcullis_cluster::desired::Desired;
+use portcullis_cluster::desired::{Desired, ServicePort};
 use portcullis_cluster::index::Touched;
-use portcullis_cluster::{Family, Index, Name, NamespacedName};
+use portcullis_cluster::{Family, Index, Kind, Name, NamespacedName};
+use portcullis_modes::iptables::{
+    NFACCT_INVALID_DROPPED, NFACCT_LOCALHOST_NODE_PORTS, NodePortAddresses, Options,
+};
 use portcullis_modes::{Report, SyncError};
+use portcullis_netlink::nfacct::Counters;
+use tokio::sync::watch;
 
 use super::worker::Outcome;
-use crate::config::Config;
+use crate::config::{self, Config};
+use crate::health_check_node_port::{HealthCheckNodePorts, Wanted};
+use crate::http::{Addresses, BindError, Diagnostics, Health, Limits, Moment, Servers};
 use crate::metrics::{Extent, Metrics, TrafficPolicy};
 use crate::source::Source;
 
-/// An address cannot be listened on.
-#[derive(Debug, thiserror::Error)]
-#[error("cannot listen on {0}")]
-pub enum ServeError {}
-
 /// Everything that shows how the daemon fares.
 pub(super) struct Telemetry {
+    node: Name,
     metrics: Metrics,
+    health: Arc<Health>,
+    servers: Servers,
+    health_checks: HealthCheckNodePorts,
+    stop: watch::Sender<bool>,
     families: Vec<Family>,
     isolated: BTreeMap<Family, Vec<NamespacedName>>,
     /// When the changes happened that the running sync writes.
     trigger_times: Vec<Timestamp>,
+    /// The time before which changes are not ours: they were there when this started.
+    started: Timestamp,
 }
 
 impl Telemetry {
+    /// Starts the servers. `configuration` is the configuration as JSON, for who asks.
     pub(super) async fn start(
         config: &Config,
+        configuration: String,
         source: &Source,
         node: Name,
         families: &[Family],
-    ) -> Result<Self, ServeError> {
-        let _ = node;
+    ) -> Result<Self, BindError> {
+        let started = Moment::now();
         let metrics = Metrics::new(config.mode);
-        let health = source.health().clone();
-        metrics.read_source(move || health.snapshot());
+        let status = source.health().clone();
+        metrics.read_source(move || status.snapshot());
+        metrics.read_packet_counters(
+            || packets(NFACCT_INVALID_DROPPED),
+            || packets(NFACCT_LOCALHOST_NODE_PORTS),
+        );
+        let speaks = matches!(config.source, config::Source::ApiServer(_));
+        let limits = Limits::new(config.sync.period, speaks);
+        let health = Arc::new(Health::new(limits, families.iter().copied(), started));
+        let status = source.health().clone();
+        health.watch_source(move || status.last_heard());
+        let (stop, stopping) = watch::channel(false);
+        let addresses = Addresses {
+            healthz: config.healthz_bind_address,
+            metrics: config.metrics_bind_address,
+            hard_fail: config.bind_address_hard_fail,
+        };
+        let diagnostics = Diagnostics {
+            proxy_mode: config.mode.name(),
+            configuration,
+            flags: flags_given(),
+            started,
+            version: env!("CARGO_PKG_VERSION"),
+        };
+        let servers =
+            Servers::start(addresses, health.clone(), metrics.clone(), diagnostics, stopping.clone()).await?;
         Ok(Telemetry {
+            node,
             metrics,
+            health_checks: HealthCheckNodePorts::start(health.clone(), stopping),
+            health,
+            servers,
+            stop,
             families: families.to_vec(),
             isolated: BTreeMap::new(),
             trigger_times: Vec::new(),
+            started: started.wall(),
         })
     }
 
     /// Something was heard that makes a sync necessary.
     pub(super) fn queued(&mut self, index: &Index) {
-        let now = SystemTime::now();
+        let (now, moment) = (SystemTime::now(), Moment::now());
         let touched = index.touched();
-        self.families.iter().for_each(|family| self.metrics.sync_queued(*family, now));
+        for family in &self.families {
+            self.metrics.sync_queued(*family, now);
+            self.health.queued_update(*family, moment);
+        }
+        let node = index.node(self.node);
+        let known = node.is_some() || !index.is_listed(Kind::Node) || index.count(Kind::Node) == 0;
+        self.health.set_node_eligible(known && node.is_none_or(|node| !node.going_away));
         self.metrics.set_pending(touched.services.len(), touched.services.len());
     }
 
     /// A sync starts.
-    pub(super) fn started(&mut self, _index: &Index, touched: &Touched) {
+    pub(super) fn started(&mut self, touched: &Touched) {
         self.metrics.changed(touched.services.len(), touched.services.len());
         self.metrics.set_pending(0, 0);
-        self.trigger_times.extend(&touched.trigger_times);
+        let since_start = touched.trigger_times.iter().filter(|time| **time > self.started);
+        self.trigger_times.extend(since_start);
     }
 
     /// A sync ended.
@@ -68,10 +118,9 @@ impl Telemetry {
         for report in &outcome.reports {
             self.report(report, now);
         }
-        if let Ok(sweep) = &outcome.flows {
-            if sweep.suspects > 0 {
-                self.metrics.conntrack_reconciled(Family::V4, sweep.took, sweep.deleted as u64);
-            }
+        for (family, deleted) in outcome.flows.iter().flat_map(|sweep| sweep.by_family()) {
+            let took = outcome.flows.as_ref().map_or_else(|_| Default::default(), |sweep| sweep.took);
+            self.metrics.conntrack_reconciled(family, took, deleted as u64);
         }
         if outcome.error().is_none() {
             let now = Timestamp::now();
@@ -86,8 +135,12 @@ impl Telemetry {
         let (family, extent) = (report.family, if report.full { Extent::Full } else { Extent::Partial });
         self.metrics.sync_ended(family, extent, report.took);
         match &report.error {
-            None => self.metrics.synced(family, now),
+            None => {
+                self.metrics.synced(family, now);
+                self.health.synced(family, Moment::now());
+            }
             Some(error) => {
+                self.health.sync_failed(family, Moment::now(), error.to_string());
                 self.metrics.sync_failed(family);
                 if matches!(error, SyncError::Refused { .. } | SyncError::Locked { .. }) {
                     self.metrics.restore_failed(family, extent);
@@ -102,20 +155,45 @@ impl Telemetry {
     }
 
     /// Answers load balancers about the endpoints that are on this node now.
-    pub(super) fn serve_health_checks(&mut self, desired: &Desired) {
-        let count = |family: Family, internal: bool| {
-            let ports = desired.ports().filter(|p| p.family == family && p.endpoints.exist());
-            let local = |p: &&_| -> bool {
-                let p: &portcullis_cluster::desired::ServicePort = p;
-                if internal { p.internal_local } else { p.external_local }
-            };
-            ports.filter(local).filter(|p| p.endpoints.for_local().next().is_none()).count()
+    pub(super) fn serve_health_checks(&mut self, desired: &Desired, options: &Options, served: Vec<IpAddr>) {
+        // On all addresses is one socket a family, whatever addresses come and go.
+        let addresses = match options.node_port_addresses {
+            NodePortAddresses::All => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
+            _ => served,
         };
+        self.health_checks.set(Wanted::of(desired, addresses));
         for family in &self.families {
-            self.metrics.set_no_local_endpoints(*family, TrafficPolicy::Internal, count(*family, true));
-            self.metrics.set_no_local_endpoints(*family, TrafficPolicy::External, count(*family, false));
+            let lacking = |local: fn(&ServicePort) -> bool| {
+                let ports =
+                    desired.ports().filter(|p| p.family == *family && p.endpoints.exist() && local(p));
+                ports.filter(|p| p.endpoints.for_local().next().is_none()).count()
+            };
+            let (internal, external) = (lacking(|p| p.internal_local), lacking(|p| p.external_local));
+            self.metrics.set_no_local_endpoints(*family, TrafficPolicy::Internal, internal);
+            self.metrics.set_no_local_endpoints(*family, TrafficPolicy::External, external);
         }
     }
 
-    pub(super) async fn stop(self) {}
+    /// Stops the servers, once the answers under way are given.
+    pub(super) async fn stop(self) {
+        // Without a receiver there is nothing left to stop.
+        let _ = self.stop.send(true);
+        drop(self.health_checks);
+        self.servers.stopped().await;
+    }
+}
+
+/// The packets that a counter of the kernel's has seen; `None` where it is not there.
+fn packets(name: &str) -> Option<u64> {
+    Counters::open().and_then(|mut counters| counters.get(name)).ok().flatten().map(|counter| counter.packets)
+}
+
+/// The flags of the command line.
+fn flags_given() -> Vec<(String, String)> {
+    let flags = std::env::args().skip(1).filter_map(|argument| {
+        let flag = argument.strip_prefix("--")?;
+        let (name, value) = flag.split_once('=').unwrap_or((flag, ""));
+        Some((name.to_owned(), value.to_owned()))
+    });
+    flags.collect()
 }

@@ -66,8 +66,18 @@ impl Worker {
         self.stale_flows.note(&order.changes);
         let reports = self.proxier.sync(&self.desired, &order.changes);
         // Only now: before the new rules stood, a flow could have been led astray again.
-        let addresses = self.proxier.options().node_port_addresses_of(&order.addresses, self.proxier.host());
+        let addresses = self.node_port_addresses(&order.addresses);
         let flows = self.stale_flows.delete(&self.desired, &reports, &addresses);
         Outcome { reports, drifted, flows, took: start.elapsed() }
+    }
+
+    /// Those of this machine's addresses on which node ports are served.
+    pub(super) fn node_port_addresses(&self, all: &[IpAddr]) -> Vec<IpAddr> {
+        self.proxier.options().node_port_addresses_of(all, self.proxier.host())
+    }
+
+    /// The options of the last sync.
+    pub(super) fn options(&self) -> &Options {
+        self.proxier.options()
     }
 }

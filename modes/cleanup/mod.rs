@@ -1,0 +1,130 @@
+//! Removes what a mode, ours or kube-proxy's, left in the kernel.
+//!
+//! ```text
+//! jumps, chains (both flavours, both families) ─► virtual servers ─► sets ─► kube-ipvs0 ─► nf_tables tables
+//! ```
+//!
+//! Only what is known by name goes. The kubelet's chains and everybody else's rules stay, and so does what
+//! they still use.
+
+mod iptables;
+mod ipvs;
+mod nftables;
+
+use std::fmt;
+
+use portcullis_cluster::Family;
+
+use crate::iptables::{Flavour, Table};
+
+/// What a cleanup did, and what it could not do.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Cleanup {
+    /// What was removed, in order.
+    pub removed: Vec<Removed>,
+    /// What could not be.
+    pub left: Vec<Left>,
+}
+
+/// Something that was removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Removed {
+    /// Rules of a table of iptables.
+    Iptables {
+        /// Where.
+        place: IptablesPlace,
+        /// Jumps from built-in chains.
+        jumps: usize,
+        /// Chains.
+        chains: usize,
+    },
+    /// Virtual servers of IPVS.
+    VirtualServers(usize),
+    /// A set of ipset, by name.
+    IpSet(String),
+    /// A network interface, by name.
+    Link(String),
+    /// A table of nf_tables, as in `ip kube-proxy`.
+    NftTable(String),
+}
+
+/// A table of iptables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IptablesPlace {
+    /// Where it is kept.
+    pub flavour: Flavour,
+    /// Its family.
+    pub family: Family,
+    /// The table.
+    pub table: Table,
+}
+
+/// Something that could not be removed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Left {
+    /// What it is.
+    pub what: String,
+    /// Why it is still there, and the way out.
+    pub reason: String,
+}
+
+impl Cleanup {
+    /// Whether nothing is left.
+    pub fn is_complete(&self) -> bool {
+        self.left.is_empty()
+    }
+
+    fn left(&mut self, what: impl fmt::Display, reason: impl fmt::Display) {
+        self.left.push(Left { what: what.to_string(), reason: reason.to_string() });
+    }
+}
+
+/// Removes what any mode left in the network namespace of the calling thread. A part that fails does not keep
+/// the others.
+pub fn everything() -> Cleanup {
+    let mut done = Cleanup::default();
+    // Sets that rules match against cannot be destroyed.
+    iptables::remove(&mut done);
+    ipvs::remove(&mut done);
+    nftables::remove(&mut done);
+    done
+}
+
+impl fmt::Display for IptablesPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tool = match self.family {
+            Family::V4 => "iptables",
+            Family::V6 => "ip6tables",
+        };
+        let flavour = match self.flavour {
+            Flavour::Nft => "nft",
+            Flavour::Legacy => "legacy",
+        };
+        write!(f, "{tool} ({flavour}), table {}", self.table)
+    }
+}
+
+impl fmt::Display for Removed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Removed::Iptables { place, jumps, chains } => {
+                write!(f, "{place}: {}, {}", counted(*jumps, "jump"), counted(*chains, "chain"))
+            }
+            Removed::VirtualServers(count) => write!(f, "IPVS: {}", counted(*count, "virtual server")),
+            Removed::IpSet(name) => write!(f, "ipset {name}"),
+            Removed::Link(name) => write!(f, "link {name}"),
+            Removed::NftTable(name) => write!(f, "nf_tables table {name}"),
+        }
+    }
+}
+
+impl fmt::Display for Left {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.what, self.reason)
+    }
+}
+
+fn counted(count: usize, thing: &str) -> String {
+    let plural = if count == 1 { "" } else { "s" };
+    format!("{count} {thing}{plural}")
+}
