@@ -76,6 +76,11 @@ impl<'a> Attribute<'a> {
         Ok(self.exactly::<1>()?[0])
     }
 
+    /// Two bytes in host order.
+    pub fn u16(&self) -> Result<u16, Malformed> {
+        self.exactly().map(u16::from_ne_bytes)
+    }
+
     /// Two bytes in network order.
     pub fn u16_be(&self) -> Result<u16, Malformed> {
         self.exactly().map(u16::from_be_bytes)
@@ -189,6 +194,11 @@ impl<'b> Writer<'b> {
     /// An attribute of one byte.
     pub fn u8(&mut self, kind: u16, value: u8) -> &mut Self {
         self.bytes(kind, &[value])
+    }
+
+    /// An attribute of two bytes in host order.
+    pub fn u16(&mut self, kind: u16, value: u16) -> &mut Self {
+        self.bytes(kind, &value.to_ne_bytes())
     }
 
     /// An attribute of two bytes in network order.

@@ -1,10 +1,10 @@
 //! The kernel families Portcullis speaks, over raw netlink sockets.
 //!
 //! ```text
-//! conntrack   nfacct   nf_tables      route          xtables
-//!      \        |        /              |        (getsockopt, no netlink)
-//!       netfilter (nfgenmsg, subsystems)|
-//!             \                         |
+//! conntrack   ipset  nfacct   nf_tables    route    ipvs          xtables
+//!      \        |      |       /              |       |   (getsockopt, no netlink)
+//!       netfilter (nfgenmsg, subsystems)      |    generic
+//!             \                               |     /
 //!              socket ── message ── attribute          the codec, family-neutral
 //! ```
 //!
@@ -18,6 +18,9 @@ pub mod attribute;
 pub mod conntrack;
 mod error;
 mod family;
+pub mod generic;
+pub mod ipset;
+pub mod ipvs;
 pub mod message;
 pub mod netfilter;
 pub mod nf_tables;

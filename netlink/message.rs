@@ -105,19 +105,27 @@ impl Batch {
         self.count = 0;
     }
 
-    /// Numbers the messages from `first` on, and sets `last_flags` on the last.
-    pub(crate) fn number(&mut self, first: u32, last_flags: u16) {
+    /// Numbers the messages from `first` on.
+    pub(crate) fn number(&mut self, first: u32) {
         let mut at = 0;
         for index in 0..self.count {
-            let header = &mut self.bytes[at..at + HEADER];
-            let length = u32::from_ne_bytes([header[0], header[1], header[2], header[3]]) as usize;
-            header[SEQUENCE_AT..12].copy_from_slice(&first.wrapping_add(index).to_ne_bytes());
-            if index + 1 == self.count {
-                let flags = u16::from_ne_bytes([header[FLAGS_AT], header[FLAGS_AT + 1]]) | last_flags;
-                header[FLAGS_AT..8].copy_from_slice(&flags.to_ne_bytes());
-            }
-            at += align(length);
+            self.bytes[at + SEQUENCE_AT..at + SEQUENCE_AT + 4]
+                .copy_from_slice(&first.wrapping_add(index).to_ne_bytes());
+            at = self.after(at);
         }
+    }
+
+    /// Sets flags on one message, by its position.
+    pub(crate) fn add_flags(&mut self, position: u32, flags: u16) {
+        let at = (0..position).fold(0, |at, _| self.after(at)) + FLAGS_AT;
+        let flags = u16::from_ne_bytes([self.bytes[at], self.bytes[at + 1]]) | flags;
+        self.bytes[at..at + 2].copy_from_slice(&flags.to_ne_bytes());
+    }
+
+    /// Where the message after the one at `at` begins.
+    fn after(&self, at: usize) -> usize {
+        let length = self.bytes[at..at + 4].try_into().expect("four bytes were sliced");
+        at + align(u32::from_ne_bytes(length) as usize)
     }
 
     /// The bytes to send.
@@ -363,7 +371,8 @@ mod tests {
                 })
                 .expect("short");
         }
-        batch.number(7, ACK);
+        batch.number(7);
+        batch.add_flags(2, ACK);
         let seen: Vec<_> = Messages::new(batch.bytes()).flatten().map(|m| (m.sequence, m.flags)).collect();
         assert_eq!(seen, [(7, REQUEST | CREATE), (8, REQUEST | CREATE), (9, REQUEST | CREATE | ACK)]);
     }

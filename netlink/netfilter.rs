@@ -8,6 +8,8 @@ use crate::family::Family;
 pub enum Subsystem {
     /// Tracked connections.
     Conntrack = 1,
+    /// Sets of addresses and ports for iptables.
+    Ipset = 6,
     /// Named counters.
     Acct = 7,
     /// Tables, chains, rules, sets.
@@ -27,6 +29,13 @@ impl Writer<'_> {
     pub fn netfilter_header(&mut self, family: Option<Family>) -> &mut Self {
         // Version 0 (NFNETLINK_V0), the only one that every kernel takes. For conntrack it also says that the
         // family alone never makes a delete request a flush of that family.
-        self.raw(&[family.map_or(libc::AF_UNSPEC as u8, Family::number), 0, 0, 0])
+        self.netfilter_resource(family.map_or(libc::AF_UNSPEC as u8, Family::number), 0)
+    }
+
+    /// Writes the fixed header with a family's number (`NFPROTO_*`) and a resource, whose meaning is the
+    /// message's.
+    pub fn netfilter_resource(&mut self, family: u8, resource: u16) -> &mut Self {
+        let [high, low] = resource.to_be_bytes();
+        self.raw(&[family, 0, high, low])
     }
 }

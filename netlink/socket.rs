@@ -139,8 +139,36 @@ impl Socket {
         if batch.is_empty() {
             return Ok(());
         }
-        let first = self.send(action, batch, ACK)?;
         let last = batch.len() - 1;
+        let first = self.send(action, batch, ACK)?;
+        self.answers(action, first, batch.len(), |position| position == last, &mut refused)
+    }
+
+    /// Sends a batch whose first and last message are a frame, and waits until the message at `awaited`, which
+    /// asks for an ACK, has its answer, or the frame is refused.
+    ///
+    /// # Errors
+    /// As [`Socket::acknowledge`].
+    pub(crate) fn transact_framed(
+        &mut self,
+        action: &'static str,
+        batch: &mut Batch,
+        awaited: u32,
+    ) -> Result<()> {
+        let first = self.send(action, batch, 0)?;
+        let finishes = |position| position == awaited || position == 0;
+        self.answers(action, first, batch.len(), finishes, &mut |_, error| Err(error))
+    }
+
+    /// Reads the answers to a batch up to that to a message which `finishes` it.
+    fn answers(
+        &mut self,
+        action: &'static str,
+        first: u32,
+        count: u32,
+        finishes: impl Fn(u32) -> bool,
+        refused: &mut impl FnMut(usize, Error) -> Result<()>,
+    ) -> Result<()> {
         let mut outcome = Ok(());
         loop {
             let received = self.receive(action)?;
@@ -148,12 +176,12 @@ impl Socket {
             for message in Messages::new(&self.buffer[..received]) {
                 let message = message.during(action)?;
                 let position = message.sequence.wrapping_sub(first);
-                if position > last {
+                if position >= count {
                     continue; // an answer to a request that was given up
                 }
                 let meaning = message.meaning().during(action)?;
                 finished |=
-                    position == last && matches!(meaning, Meaning::Acknowledged | Meaning::Failed { .. });
+                    finishes(position) && matches!(meaning, Meaning::Acknowledged | Meaning::Failed { .. });
                 if let Some(error) = meaning.error(action) {
                     outcome = outcome.and_then(|()| refused(position as usize, error));
                 }
@@ -276,7 +304,8 @@ impl Socket {
             first = 1;
         }
         self.next_sequence = first + batch.len();
-        batch.number(first, last_flags);
+        batch.number(first);
+        batch.add_flags(batch.len() - 1, last_flags);
         loop {
             let bytes = batch.bytes();
             // SAFETY: pointer and length are of one live slice. Without an address, the kernel is meant.

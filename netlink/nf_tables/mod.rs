@@ -1,5 +1,9 @@
 //! nf_tables.
 
 mod generation;
+mod table;
+mod transaction;
 
 pub use generation::generation;
+pub use table::{TableFamily, delete_table};
+pub use transaction::Transaction;

@@ -66,3 +66,10 @@ impl Link {
 pub(super) fn request() -> [u8; HEADER] {
     [0; HEADER]
 }
+
+/// The header of a request for one link.
+pub(super) fn request_for(index: u32) -> [u8; HEADER] {
+    let mut header = [0; HEADER];
+    header[4..8].copy_from_slice(&index.to_ne_bytes());
+    header
+}

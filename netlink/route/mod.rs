@@ -46,6 +46,22 @@ impl Interfaces {
         self.collect("list the links", libc::RTM_GETLINK, &link::request(), Link::parse)
     }
 
+    /// Deletes a link. Says whether it was there.
+    ///
+    /// # Errors
+    /// [`Error::Refused`]: `EPERM` without CAP_NET_ADMIN, `EOPNOTSUPP` for hardware.
+    pub fn delete_link(&mut self, index: u32) -> Result<bool> {
+        const ACTION: &str = "delete a link";
+        let mut request = Batch::of(ACTION, libc::RTM_DELLINK, 0, |message| {
+            message.raw(&link::request_for(index));
+        })?;
+        match self.socket.acknowledge(ACTION, &mut request) {
+            Ok(()) => Ok(true),
+            Err(error) if error.errno() == Some(libc::ENODEV) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// All addresses of these families, in the kernel's order: by family as given, by link, and each link's
     /// in the order in which they were added.
     ///

@@ -169,3 +169,20 @@ fn readable(changes: &AddressChanges) -> bool {
     // SAFETY: one live pollfd is given with its count.
     unsafe { libc::poll(&mut poll, 1, 0) == 1 }
 }
+
+#[test]
+fn deletes_a_link() {
+    inside(|| {
+        run("ip link add kube-ipvs0 type bridge");
+        run("ip link add other type bridge");
+        let mut interfaces = Interfaces::open().unwrap();
+        let index = |interfaces: &mut Interfaces| {
+            interfaces.links().unwrap().into_iter().find(|l| l.name == "kube-ipvs0").map(|l| l.index)
+        };
+        let doomed = index(&mut interfaces).unwrap();
+        assert!(interfaces.delete_link(doomed).unwrap());
+        assert!(!interfaces.delete_link(doomed).unwrap(), "it is gone");
+        assert_eq!(index(&mut interfaces), None);
+        assert!(interfaces.links().unwrap().iter().any(|l| l.name == "other"));
+    });
+}

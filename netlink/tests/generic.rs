@@ -1,0 +1,32 @@
+//! Families of generic netlink in a real kernel.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod namespace;
+
+use std::path::Path;
+
+use namespace::inside;
+use portcullis_netlink::generic::loaded_family;
+use portcullis_netlink::ipvs::VirtualServers;
+use portcullis_netlink::socket::{Protocol, Socket};
+
+#[test]
+fn families_are_found_by_name() {
+    inside(|| {
+        let mut socket = Socket::open(Protocol::Generic).unwrap();
+        // The controller lists itself, and its number is fixed.
+        assert_eq!(loaded_family(&mut socket, "nlctrl").unwrap(), Some(16));
+        assert_eq!(loaded_family(&mut socket, "no-such-family").unwrap(), None);
+    });
+}
+
+#[test]
+fn looking_for_virtual_servers_loads_nothing() {
+    inside(|| {
+        let loaded = || Path::new("/proc/thread-self/net/ip_vs").exists();
+        let before = loaded();
+        assert_eq!(VirtualServers::open().unwrap().is_some(), before);
+        assert_eq!(loaded(), before);
+    });
+}
