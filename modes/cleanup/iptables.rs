@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
 use portcullis_cluster::Family;
+use portcullis_netlink::xtables;
 
 use super::{Cleanup, IptablesPlace, Removed};
 use crate::iptables::saved_rule::SavedRule;
@@ -49,7 +50,7 @@ const KUBELET: [&str; 2] = ["KUBE-KUBELET-CANARY", "KUBE-IPTABLES-HINT"];
 const CHAINS_AT_ONCE: usize = 2000;
 
 /// Others may write at the same time, and a chain that turns out to be in use is found by trying.
-const ATTEMPTS: usize = 20;
+const ATTEMPTS: usize = 5;
 
 pub(super) fn remove(done: &mut Cleanup) {
     for flavour in [Flavour::Nft, Flavour::Legacy] {
@@ -57,6 +58,9 @@ pub(super) fn remove(done: &mut Cleanup) {
             Ok(tools) => tools,
             Err(error) => {
                 tracing::debug!(?flavour, %error, "no tools of this flavour");
+                if flavour == Flavour::Legacy && legacy_tables_exist() {
+                    done.left("legacy tables of iptables", error);
+                }
                 continue;
             }
         };
@@ -72,6 +76,11 @@ pub(super) fn remove(done: &mut Cleanup) {
             }
         }
     }
+}
+
+fn legacy_tables_exist() -> bool {
+    let families = portcullis_netlink::Family::ALL;
+    families.into_iter().any(|family| xtables::tables(family).is_ok_and(|tables| !tables.is_empty()))
 }
 
 /// What is in a table, as far as it matters.

@@ -1,0 +1,251 @@
+//! A cleanup leaves the node as it was.
+
+use portcullis_cluster::Family;
+use portcullis_modes::cleanup::{self, Cleanup, Removed};
+use portcullis_modes::iptables::Flavour;
+
+use crate::node::{FLAVOURS, Node, feed, inside, run, saved, tool};
+
+/// Rules of others, and of a kubelet, which makes one chain that a proxy makes too.
+const OTHERS: &str = "\
+*filter
+:KUBE-FIREWALL - [0:0]
+:KUBE-KUBELET-CANARY - [0:0]
+:KUBE-ADMIN - [0:0]
+-A INPUT -j KUBE-FIREWALL
+-A INPUT -p tcp -m tcp --dport 22 -m comment --comment \"not -j KUBE-SERVICES\" -j ACCEPT
+-A FORWARD -j KUBE-ADMIN
+-A OUTPUT -j KUBE-FIREWALL
+-A KUBE-ADMIN -m comment --comment KUBE-SERVICES -j RETURN
+COMMIT
+*mangle
+:KUBE-IPTABLES-HINT - [0:0]
+:KUBE-KUBELET-CANARY - [0:0]
+-A FORWARD -p tcp -m tcp --tcp-flags SYN,RST SYN -j TCPMSS --clamp-mss-to-pmtu
+COMMIT
+*nat
+:KUBE-KUBELET-CANARY - [0:0]
+:KUBE-MARK-DROP - [0:0]
+:CNI-HOSTPORT-DNAT - [0:0]
+-A PREROUTING -m addrtype --dst-type LOCAL -j CNI-HOSTPORT-DNAT
+-A KUBE-MARK-DROP -j MARK --set-xmark 0x8000/0x8000
+-A CNI-HOSTPORT-DNAT -p tcp -m tcp --dport 8080 -j REDIRECT --to-ports 80
+COMMIT
+";
+
+const LOCALNET: &str = "-A KUBE-FIREWALL ! -s 127.0.0.0/8 -d 127.0.0.0/8 -m comment --comment \
+    \"block incoming localnet connections\" -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP\n";
+
+fn put_others(flavour: Flavour) {
+    for family in Family::BOTH {
+        let rules = match family {
+            Family::V4 => OTHERS.replacen("COMMIT\n", &format!("{LOCALNET}COMMIT\n"), 1),
+            Family::V6 => OTHERS.to_owned(),
+        };
+        feed(&format!("{}-restore -w 60 --noflush", tool(flavour, family)), &rules);
+    }
+}
+
+/// Jumps and chains that were removed in all.
+fn counts(done: &Cleanup) -> (usize, usize) {
+    done.removed.iter().fold((0, 0), |(all_jumps, all_chains), removed| match removed {
+        Removed::Iptables { jumps, chains, .. } => (all_jumps + jumps, all_chains + chains),
+        _ => (all_jumps, all_chains),
+    })
+}
+
+#[test]
+fn rules_go_and_those_of_others_stay() {
+    for flavour in FLAVOURS {
+        for state in ["mixed", "lb-source-ranges", "affinity-nodeport-lb", "both-local", "large-cluster"] {
+            inside(|| {
+                put_others(flavour);
+                let before = saved(flavour);
+                Node::new(flavour, state).sync();
+                assert_ne!(saved(flavour), before, "{flavour:?} {state}");
+                let done = cleanup::everything();
+                assert_eq!(done.left, [], "{flavour:?} {state}");
+                assert_eq!(saved(flavour), before, "{flavour:?} {state}");
+                // KUBE-FIREWALL and its two jumps are the kubelet's.
+                assert_eq!(counts(&done).0, 2 * 12, "{flavour:?} {state}: {:?}", done.removed);
+                assert_eq!(cleanup::everything(), Cleanup::default(), "nothing is left to do");
+            });
+        }
+    }
+}
+
+#[test]
+fn the_chain_of_kubelet_and_proxy_goes_where_no_kubelet_works() {
+    for flavour in FLAVOURS {
+        inside(|| {
+            Node::new(flavour, "mixed").sync();
+            let done = cleanup::everything();
+            assert_eq!(done.left, [], "{flavour:?}");
+            assert!(!saved(flavour).contains("KUBE-"), "{flavour:?}: {}", saved(flavour));
+            assert_eq!(counts(&done).0, 2 * 14, "{flavour:?}: {:?}", done.removed);
+        });
+    }
+}
+
+#[test]
+fn both_flavours_are_cleaned_and_legacy_tables_are_not_made() {
+    inside(|| {
+        Node::new(Flavour::Nft, "mixed").sync();
+        cleanup::everything();
+        for family in portcullis_netlink::Family::ALL {
+            assert_eq!(portcullis_netlink::xtables::tables(family).unwrap(), Vec::<String>::new());
+        }
+        for flavour in FLAVOURS {
+            Node::new(flavour, "mixed").sync();
+        }
+        assert!(cleanup::everything().is_complete());
+        for flavour in FLAVOURS {
+            assert!(!saved(flavour).contains("KUBE-"), "{flavour:?}");
+        }
+    });
+}
+
+#[test]
+fn a_chain_that_others_use_is_emptied_kept_and_told() {
+    for flavour in FLAVOURS {
+        inside(|| {
+            let tool = tool(flavour, Family::V4);
+            Node::new(flavour, "mixed").sync();
+            run(&format!("{tool} -w 60 -t nat -N MINE"));
+            run(&format!("{tool} -w 60 -t nat -A MINE -d 192.0.2.1 -j KUBE-SERVICES"));
+            let done = cleanup::everything();
+            let [left] = done.left.as_slice() else { panic!("{flavour:?}: {:?}", done.left) };
+            assert!(left.what.ends_with("table nat: chain KUBE-SERVICES"), "{left}");
+            assert!(left.reason.contains("-A MINE -d 192.0.2.1/32 -j KUBE-SERVICES"), "{left}");
+            let rules = saved(flavour);
+            let kube: Vec<&str> = rules.lines().filter(|line| line.contains("KUBE-")).collect();
+            assert_eq!(kube, [":KUBE-SERVICES -", "-A MINE -d 192.0.2.1/32 -j KUBE-SERVICES"], "{flavour:?}");
+
+            run(&format!("{tool} -w 60 -t nat -F MINE"));
+            assert!(cleanup::everything().is_complete(), "{flavour:?}");
+            assert!(!saved(flavour).contains("KUBE-"), "{flavour:?}");
+        });
+    }
+}
+
+/// On the nft flavour more chains go than one restore takes; somebody's own jumps lead the wrong way.
+#[test]
+fn thousands_of_chains() {
+    const SERVICES: usize = 2_600;
+    for flavour in FLAVOURS {
+        inside(|| {
+            let mut rules = String::from("*nat\n:KUBE-SERVICES - [0:0]\n:KUBE-MARK-MASQ - [0:0]\n");
+            let lines = |line: &dyn Fn(usize) -> String| (0..SERVICES).map(line).collect::<String>();
+            rules += &lines(&|n| format!(":KUBE-SEP-{n:016} - [0:0]\n"));
+            rules += &lines(&|n| format!(":KUBE-SVC-{n:016} - [0:0]\n"));
+            rules += "-A OUTPUT -j KUBE-SERVICES\n";
+            rules += &lines(&|n| format!("-A KUBE-SEP-{n:016} -j KUBE-MARK-MASQ\n"));
+            rules += &lines(&|n| {
+                format!("-A KUBE-SERVICES -d 10.96.{}.{}/32 -j KUBE-SVC-{n:016}\n", n / 250, n % 250)
+            });
+            rules += &lines(&|n| format!("-A KUBE-SVC-{n:016} -j KUBE-SEP-{n:016}\n"));
+            // An endpoint must not lead to a Service; if it does, all chains must be emptied first.
+            rules += "-A KUBE-SEP-0000000000000000 -j KUBE-SVC-0000000000002599\n-D KUBE-SVC-0000000000002599 1\nCOMMIT\n";
+            feed(&format!("{}-restore -w 60 --noflush", tool(flavour, Family::V4)), &rules);
+            let start = std::time::Instant::now();
+            let done = cleanup::everything();
+            println!("{flavour:?}: {} chains in {:?}", 2 * SERVICES + 2, start.elapsed());
+            assert_eq!(
+                (done.left.as_slice(), counts(&done)),
+                (&[][..], (1, 2 * SERVICES + 2)),
+                "{flavour:?}"
+            );
+        });
+    }
+}
+
+#[test]
+fn tables_of_nftables_mode_go_and_others_stay() {
+    inside(|| {
+        for table in ["ip kube-proxy", "ip6 kube-proxy", "inet portcullis", "inet firewall", "ip portcullis"]
+        {
+            run(&format!("nft add table {table}"));
+            run(&format!("nft add chain {table} one"));
+        }
+        let done = cleanup::everything();
+        assert_eq!(done.left, []);
+        let gone = ["ip kube-proxy", "ip6 kube-proxy", "inet portcullis"];
+        assert_eq!(done.removed, gone.map(|table| Removed::NftTable(table.to_owned())));
+        assert_eq!(run("nft list tables"), "table inet firewall\ntable ip portcullis\n");
+    });
+}
+
+/// Rules and sets of IPVS mode as kube-proxy was recorded with them, in part; this kernel has no ip_vs, and the
+/// link stands for the dummy that it has not.
+#[test]
+fn sets_rules_and_link_of_ipvs_mode_go() {
+    const SETS: &str = "\
+create KUBE-CLUSTER-IP hash:ip,port family inet
+add KUBE-CLUSTER-IP 10.96.0.1,tcp:443
+create KUBE-NODE-PORT-TCP bitmap:port range 0-65535
+add KUBE-NODE-PORT-TCP 30080
+create KUBE-LOOP-BACK hash:ip,port,ip family inet
+create KUBE-IPVS-IPS hash:ip family inet
+create KUBE-6-LOAD-BALANCER-SOURCE-CID hash:ip,port,net family inet6
+create MINE hash:ip family inet
+";
+    const RULES: &str = "\
+*filter
+:KUBE-IPVS-FILTER - [0:0]
+:KUBE-NODE-PORT - [0:0]
+:KUBE-PROXY-FIREWALL - [0:0]
+:KUBE-SOURCE-RANGES-FIREWALL - [0:0]
+-A INPUT -m comment --comment \"kubernetes ipvs access filter\" -j KUBE-IPVS-FILTER
+-A INPUT -m comment --comment \"kube-proxy firewall rules\" -j KUBE-PROXY-FIREWALL
+-A INPUT -m comment --comment \"kubernetes health check rules\" -j KUBE-NODE-PORT
+-A INPUT -m set --match-set MINE src -j DROP
+-A KUBE-IPVS-FILTER -m set --match-set KUBE-CLUSTER-IP dst,dst -j RETURN
+-A KUBE-IPVS-FILTER -m set --match-set KUBE-IPVS-IPS dst -j REJECT --reject-with icmp-port-unreachable
+-A KUBE-SOURCE-RANGES-FIREWALL -j DROP
+COMMIT
+*nat
+:KUBE-LOAD-BALANCER - [0:0]
+:KUBE-MARK-MASQ - [0:0]
+:KUBE-NODE-PORT - [0:0]
+:KUBE-POSTROUTING - [0:0]
+:KUBE-SERVICES - [0:0]
+-A PREROUTING -m comment --comment \"kubernetes service portals\" -j KUBE-SERVICES
+-A POSTROUTING -m comment --comment \"kubernetes postrouting rules\" -j KUBE-POSTROUTING
+-A KUBE-LOAD-BALANCER -j KUBE-MARK-MASQ
+-A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000
+-A KUBE-NODE-PORT -p tcp -m set --match-set KUBE-NODE-PORT-TCP dst -j KUBE-MARK-MASQ
+-A KUBE-POSTROUTING -m set --match-set KUBE-LOOP-BACK dst,dst,src -j MASQUERADE
+-A KUBE-SERVICES -m set --match-set KUBE-CLUSTER-IP dst,dst -j KUBE-MARK-MASQ
+-A KUBE-SERVICES -m addrtype --dst-type LOCAL -j KUBE-NODE-PORT
+COMMIT
+";
+    for flavour in FLAVOURS {
+        inside(|| {
+            feed("ipset restore", SETS);
+            feed(&format!("{}-restore -w 60 --noflush", tool(flavour, Family::V4)), RULES);
+            run("ip link add kube-ipvs0 type bridge");
+            run("ip addr add 10.96.0.1/32 dev kube-ipvs0");
+            let done = cleanup::everything();
+            assert_eq!(done.left, [], "{flavour:?}");
+            assert_eq!(counts(&done), (5, 9), "{flavour:?}");
+            let rules = saved(flavour);
+            assert!(!rules.contains("KUBE-") && rules.contains("--match-set MINE"), "{flavour:?}: {rules}");
+            assert_eq!(run("ipset list -n"), "MINE\n", "{flavour:?}");
+            assert!(!run("ip link").contains("kube-ipvs0"), "{flavour:?}");
+            assert!(done.removed.contains(&Removed::Link("kube-ipvs0".to_owned())));
+            assert!(!done.removed.iter().any(|removed| matches!(removed, Removed::VirtualServers(_))));
+        });
+    }
+}
+
+#[test]
+fn a_set_that_others_use_is_told() {
+    inside(|| {
+        run("ipset create KUBE-CLUSTER-IP hash:ip,port");
+        run("iptables-legacy -w 60 -A INPUT -m set --match-set KUBE-CLUSTER-IP dst,dst -j DROP");
+        let done = cleanup::everything();
+        let [left] = done.left.as_slice() else { panic!("{:?}", done.left) };
+        assert_eq!(left.what, "ipset KUBE-CLUSTER-IP");
+        assert_eq!(run("ipset list -n"), "KUBE-CLUSTER-IP\n");
+    });
+}

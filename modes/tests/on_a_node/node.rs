@@ -1,0 +1,127 @@
+//! A node of a recorded state, in a network namespace of its own.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::thread;
+
+use portcullis_cluster::desired::Desired;
+use portcullis_cluster::{Event, Family, Index, Name, Object, manifest};
+use portcullis_modes::Mode;
+use portcullis_modes::iptables::{DetectLocal, Flavour, Host, Kernel, Options, Proxier, RuleSet, Tools};
+
+/// Runs `test` in a new network namespace: that of a thread, so it vanishes with the thread.
+pub(crate) fn inside<T: Send>(test: impl FnOnce() -> T + Send) -> T {
+    thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            // SAFETY: no pointers. Only this thread's namespace changes.
+            let outcome = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+            let error = std::io::Error::last_os_error();
+            assert_eq!(outcome, 0, "these tests make network namespaces and need root: {error}");
+            test()
+        });
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
+/// Runs a command line of words without spaces in them, which must succeed, and returns its output.
+pub(crate) fn run(line: &str) -> String {
+    feed(line, "")
+}
+
+/// The same with a text to read.
+pub(crate) fn feed(line: &str, input: &str) -> String {
+    let mut words = line.split_whitespace();
+    let mut command = Command::new(words.next().unwrap());
+    let command = command.args(words).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap_or_else(|error| panic!("{line}: {error}"));
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
+    assert!(status.success(), "{line}: {status}\n{}", String::from_utf8_lossy(&stderr));
+    String::from_utf8(stdout).unwrap()
+}
+
+pub(crate) const FLAVOURS: [Flavour; 2] = [Flavour::Nft, Flavour::Legacy];
+
+/// As in `iptables-legacy`.
+pub(crate) fn tool(flavour: Flavour, family: Family) -> String {
+    let base = if family == Family::V4 { "iptables" } else { "ip6tables" };
+    let flavour = if flavour == Flavour::Nft { "nft" } else { "legacy" };
+    format!("{base}-{flavour}")
+}
+
+/// All rules of a flavour, both families, without what changes by itself.
+pub(crate) fn saved(flavour: Flavour) -> String {
+    let mut text = String::new();
+    for family in Family::BOTH {
+        for table in ["filter", "mangle", "nat"] {
+            let saved = run(&format!("{}-save -t {table}", tool(flavour, family)));
+            for line in saved.lines().filter(|line| !line.starts_with('#')) {
+                text.push_str(line.split(" [").next().unwrap());
+                text.push('\n');
+            }
+        }
+    }
+    text
+}
+
+fn case(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/services").join(name)
+}
+
+/// What a node must serve in a recorded state.
+pub(crate) fn desired(name: &str) -> Desired {
+    let path = case(name).join("state-1.yaml");
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let mut index = Index::new();
+    for document in manifest::parse("state-1.yaml", &text) {
+        let document = document.unwrap();
+        if let Some(kind) = document.kind {
+            index.handle(Event::Applied(Object::parse(kind, document.value).unwrap().object));
+        }
+    }
+    Desired::of(&index, Name::new("node-a"))
+}
+
+/// A node that serves a state.
+pub(crate) struct Node {
+    pub(crate) flavour: Flavour,
+    pub(crate) desired: Desired,
+    pub(crate) options: Options,
+    pub(crate) host: Host,
+}
+
+impl Node {
+    pub(crate) fn new(flavour: Flavour, state: &str) -> Node {
+        let pods = ["10.244.0.0/16", "fd00:10:244::/48"].map(|net| net.parse().unwrap());
+        let options = Options { detect_local: DetectLocal::Cidrs(Box::new(pods)), ..Options::default() };
+        let host = Host {
+            node_ips: ["192.168.10.11", "fd00:192:168:10::11"].map(|ip| ip.parse().unwrap()).into(),
+            random_fully: true,
+            ..Host::default()
+        };
+        Node { flavour, desired: desired(state), options, host }
+    }
+
+    pub(crate) fn kernel(&self, family: Family) -> Box<dyn Kernel> {
+        Tools::of_flavour(self.flavour).unwrap().kernel(family)
+    }
+
+    /// Writes the rules.
+    pub(crate) fn sync(&self) {
+        let kernels = Family::BOTH.map(|family| (family, self.kernel(family)));
+        let mut proxier = Proxier::new(self.options.clone(), self.host.clone(), kernels);
+        for report in proxier.sync(&self.desired, &[]) {
+            assert_eq!((report.error, report.isolated), (None, vec![]), "{:?}", report.family);
+        }
+    }
+
+    pub(crate) fn wanted(&self, family: Family) -> RuleSet {
+        RuleSet::render(&self.desired, family, &self.options, &self.host)
+    }
+
+    pub(crate) fn found(&self, family: Family) -> RuleSet {
+        RuleSet::read(&*self.kernel(family)).unwrap()
+    }
+}
