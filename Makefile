@@ -1,0 +1,65 @@
+# What can be done here; `make` alone tells. Works on a Debian machine that has only Rust (and make): what else
+# is needed is installed with apt, and only if it is missing.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+CARGO ?= cargo
+# The demonstration: any folder of manifests will do.
+FOLDER ?= fixtures/demo
+
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:$(HOME)/.cargo/bin
+export DEBIAN_FRONTEND := noninteractive
+
+# Programs, each with the Debian package that has it.
+BUILD := cc:build-essential
+DEMO := $(BUILD) iptables-legacy-restore:iptables iptables-nft-restore:iptables ip:iproute2
+TEST := $(DEMO) nft:nftables ipset:ipset conntrack:conntrack
+
+.PHONY: help demo test bench lint
+
+help: ## Tell what can be done
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## Watch connections go through Services in a throwaway cluster (root; FOLDER=… for your own manifests)
+	$(call as_root,makes network namespaces and writes rules in them)
+	$(call install,$(DEMO))
+	$(CARGO) build --locked --bin portcullis
+	"$${CARGO_TARGET_DIR:-target}/debug/portcullis" lab run $(FOLDER)
+
+test: ## Run all tests, real packets included (root)
+	$(call as_root,makes network namespaces and writes rules in them)
+	$(call install,$(TEST))
+	@cargo nextest --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-nextest
+	$(CARGO) nextest run --locked --workspace
+	$(CARGO) test --locked --workspace --doc
+
+bench: ## Measure syncs of 1,000 to 10,000 Services beside the bare iptables-restore (root)
+	$(call as_root,makes network namespaces and writes rules in them)
+	$(call install,$(DEMO))
+	$(CARGO) bench --locked --bench services
+
+lint: ## Check format and lints
+	$(call install,$(BUILD))
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+# Ends with the way out unless root runs this. $(1): why root is needed.
+define as_root
+@if [ "$$(id -u)" -ne 0 ]; then \
+	echo 'make $@ $(1), and so needs root. This machine'"'"'s own rules stay as they are. As another user:' >&2; \
+	echo '    sudo env "PATH=$$PATH" make $@' >&2; \
+	exit 1; \
+fi
+endef
+
+# Installs the packages of those programs that are missing. $(1): program:package …
+define install
+@missing=(); \
+for pair in $(1); do command -v "$${pair%%:*}" >/dev/null || missing+=("$${pair##*:}"); done; \
+if [ "$${#missing[@]}" -gt 0 ]; then \
+	if [ "$$(id -u)" -ne 0 ]; then echo "please install, as root: apt-get install $${missing[*]}" >&2; exit 1; fi; \
+	apt-get update -q && apt-get install -qy --no-install-recommends "$${missing[@]}"; \
+fi
+endef
