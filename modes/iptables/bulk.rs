@@ -5,14 +5,13 @@
 //! nft tool it is one for some Services each, since a restore costs more than in proportion to its chains.
 
 use std::collections::BTreeSet;
-use std::io::{self, Write};
 use std::ops::Range;
 use std::time::Instant;
 
 use portcullis_cluster::NamespacedName;
 use portcullis_cluster::desired::Desired;
 
-use super::chain::{ChainName, SharedChain, Table};
+use super::chain::{ChainName, SharedChain};
 use super::family_sync::{FamilySync, Knowledge, Progress, blames_rules};
 use super::incremental::named_line;
 use super::kernel::Flavour;
@@ -29,25 +28,24 @@ const NFT_LINES: usize = 20_000;
 /// How many chains one restore with the nft tool deletes.
 const NFT_REMOVALS: usize = 2_000;
 
-/// The text held back before it is handed to the tool, in bytes.
-const STREAM_BYTES: usize = 64 * 1024;
-
 /// Parts of a plan that go into one restore.
 #[derive(Clone, Default)]
-struct Parts<'a> {
-    base: bool,
+pub(super) struct Parts<'a> {
+    pub(super) base: bool,
     /// By their numbers in the plan.
-    services: Range<usize>,
-    shared: bool,
-    removals: &'a [ChainName],
+    pub(super) services: Range<usize>,
+    pub(super) shared: bool,
+    pub(super) removals: &'a [ChainName],
 }
 
 /// A plan being carried out.
-struct Execution<'a> {
-    plan: &'a Plan,
-    refused: BTreeSet<NamespacedName>,
-    now: Instant,
-    lines: usize,
+pub(super) struct Execution<'a> {
+    pub(super) plan: &'a Plan,
+    pub(super) refused: BTreeSet<NamespacedName>,
+    /// The shared chains are filled as their Services are written, having been empty.
+    pub(super) fills_shared: bool,
+    pub(super) now: Instant,
+    pub(super) lines: usize,
 }
 
 impl FamilySync {
@@ -88,23 +86,27 @@ impl FamilySync {
     }
 
     fn execute(&mut self, plan: &Plan, now: Instant, progress: &mut Progress) -> Result<(), SyncError> {
-        let mut execution = Execution { plan, refused: BTreeSet::new(), now, lines: 0 };
+        let mut execution =
+            Execution { plan, refused: BTreeSet::new(), fills_shared: plan.fresh, now, lines: 0 };
         let base = matches!(plan.known, Known::Read(_));
-        let result = match self.kernel.flavour() {
-            Flavour::Legacy => {
-                let parts =
-                    Parts { base, services: 0..plan.services.len(), shared: true, removals: &plan.removals };
-                self.write_parts(&mut execution, parts)
-            }
-            Flavour::Nft => self.execute_in_pieces(&mut execution, base),
-        };
+        // The base stands alone: jumps are inserted, and must not be once more when a Service is refused.
+        let mut result = self.write_parts(&mut execution, Parts { base, ..Parts::default() });
+        if result.is_ok() {
+            let services = 0..plan.services.len();
+            result = match self.kernel.flavour() {
+                Flavour::Legacy => {
+                    let parts = Parts { base: false, services, shared: true, removals: &plan.removals };
+                    self.write_parts(&mut execution, parts)
+                }
+                Flavour::Nft => self.execute_in_pieces(&mut execution),
+            };
+        }
         progress.lines += execution.lines;
         result
     }
 
-    fn execute_in_pieces(&mut self, execution: &mut Execution<'_>, base: bool) -> Result<(), SyncError> {
+    fn execute_in_pieces(&mut self, execution: &mut Execution<'_>) -> Result<(), SyncError> {
         let plan = execution.plan;
-        self.write_parts(execution, Parts { base, ..Parts::default() })?;
         for services in pieces(&plan.services) {
             self.write_parts(execution, Parts { services, ..Parts::default() })?;
         }
@@ -149,6 +151,8 @@ impl FamilySync {
             Err(error) if !blames_rules(&error) || parts.services.is_empty() => return Err(error),
             Err(error) => error,
         };
+        // A table may have been filled before another was refused; in the end all are written anew.
+        execution.fills_shared = false;
         if let Some(guilty) = named_line(&error).and_then(|line| script.owner_of(line - 1)) {
             self.refuse(execution, &execution.plan.services[guilty].name, &error);
             return self.write_parts(execution, parts);
@@ -183,7 +187,7 @@ impl FamilySync {
             }
         }
         for chain in SharedChain::ALL {
-            if parts.shared && execution.plan.shared[chain.at()] && !execution.plan.fresh {
+            if parts.shared && execution.plan.shared[chain.at()] && !execution.fills_shared {
                 self.orders[chain.at()] = self.order_written(execution, parts, chain);
             }
         }
@@ -197,9 +201,22 @@ impl FamilySync {
             _ => false,
         };
         let services = plan.services[parts.services.clone()].iter().filter(|s| !refused(s));
-        let mut services = services.filter(|s| s.weight > 0 || plan.fresh || !s.removals.is_empty());
+        let mut services = services.filter(|s| self.has_lines(execution, s) || !s.removals.is_empty());
         let shared = parts.shared && plan.shared.contains(&true);
         !base && services.next().is_none() && !shared && parts.removals.is_empty()
+    }
+
+    /// Whether a Service has lines in a restore of Services: wrong chains, or shared rules to be led to or to
+    /// be tried.
+    pub(super) fn has_lines(&self, execution: &Execution<'_>, service: &Target) -> bool {
+        service.weight > 0 || execution.fills_shared || self.tries_shared(execution)
+    }
+
+    /// Whether the rules for shared chains are tried Service by Service, before the chains are written anew
+    /// with those of all: then a refusal would not tell whose they are. The legacy tool writes both at once.
+    pub(super) fn tries_shared(&self, execution: &Execution<'_>) -> bool {
+        let rewritten = !execution.fills_shared && execution.plan.shared.contains(&true);
+        rewritten && self.kernel.flavour() == Flavour::Nft
     }
 
     fn base_needs_writing(&self, snapshot: &Snapshot) -> bool {
@@ -208,131 +225,8 @@ impl FamilySync {
             || SharedChain::ALL.iter().any(|c| snapshot.chain(c.table(), c.name()).is_none())
     }
 
-    fn compose(
-        &self,
-        execution: &Execution<'_>,
-        parts: &Parts<'_>,
-        script: &mut Script,
-        out: &mut dyn Write,
-    ) -> io::Result<()> {
-        for table in [Table::Mangle, Table::Filter, Table::Nat] {
-            script.begin_table(table);
-            script.owner(None);
-            if let (Known::Read(snapshot), true) = (&execution.plan.known, parts.base) {
-                self.compose_base(table, snapshot, script);
-            }
-            self.compose_services(table, execution, parts, script, out)?;
-            script.owner(None);
-            for chain in SharedChain::ALL.into_iter().filter(|c| c.table() == table && parts.shared) {
-                self.compose_shared(chain, execution, parts, script, out)?;
-            }
-            if table == Table::Nat {
-                compose_removals(execution, parts, self.kernel.flavour(), script);
-            }
-            script.end_table();
-            script.drain(out)?;
-        }
-        Ok(())
-    }
-
-    fn compose_base(&self, table: Table, snapshot: &Snapshot, script: &mut Script) {
-        for chain in SharedChain::ALL.into_iter().filter(|c| c.table() == table) {
-            if snapshot.chain(table, chain.name()).is_none() {
-                script.declare(chain.name());
-            }
-        }
-        for chain in self.base.chains.iter().filter(|c| c.table == table && base_differs(c, snapshot)) {
-            script.declare(chain.name);
-            script.lines(&chain.lines);
-        }
-        // Each goes to the top, so the last written is the first.
-        for jump in self.base.jumps.iter().rev().filter(|j| j.table == table) {
-            if !snapshot.has_rule(table, jump.from, &jump.rule) {
-                script.insert_first(jump.from, &jump.rule);
-            }
-        }
-    }
-
-    fn compose_services(
-        &self,
-        table: Table,
-        execution: &Execution<'_>,
-        parts: &Parts<'_>,
-        script: &mut Script,
-        out: &mut dyn Write,
-    ) -> io::Result<()> {
-        let plan = execution.plan;
-        // The legacy tool keeps chains sorted: to declare them so is a fifth of the time.
-        let legacy = self.kernel.flavour() == Flavour::Legacy;
-        if table == Table::Nat && legacy {
-            for (chain, i) in plan.declared.iter().filter(|(_, i)| parts.services.contains(i)) {
-                if !execution.refused.contains(&plan.services[*i].name) {
-                    script.owner(Some(*i));
-                    script.declare(chain);
-                }
-            }
-        }
-        for i in parts.services.clone() {
-            let service = &plan.services[i];
-            if execution.refused.contains(&service.name) || (service.weight == 0 && !plan.fresh) {
-                continue;
-            }
-            let Some(ports) = &service.ports else { continue };
-            let rules = self.renderer.service(ports, service.large);
-            script.owner(Some(i));
-            if table == Table::Nat {
-                let old = match &plan.known {
-                    Known::Read(_) => ServiceRules::default(),
-                    Known::Programmed => self.programmed_rules(&service.name),
-                };
-                let right = |chain: ChainName, lines: &str| match &plan.known {
-                    Known::Read(snapshot) => snapshot.holds(chain, lines),
-                    Known::Programmed => old.chain(chain) == Some(lines),
-                };
-                let wrong: Vec<_> = rules.chains().filter(|(chain, lines)| !right(*chain, lines)).collect();
-                if !legacy {
-                    wrong.iter().for_each(|(chain, _)| script.declare(chain));
-                }
-                wrong.iter().for_each(|(_, lines)| script.lines(lines));
-            }
-            for chain in SharedChain::ALL.into_iter().filter(|c| c.table() == table && plan.fresh) {
-                rules.shared(chain).for_each(|rule| script.append(chain.name(), rule));
-            }
-            if script.bytes() > STREAM_BYTES {
-                script.drain(out)?;
-            }
-        }
-        Ok(())
-    }
-
-    fn compose_shared(
-        &self,
-        chain: SharedChain,
-        execution: &Execution<'_>,
-        parts: &Parts<'_>,
-        script: &mut Script,
-        out: &mut dyn Write,
-    ) -> io::Result<()> {
-        if !execution.plan.shared[chain.at()] {
-            return Ok(());
-        }
-        if !execution.plan.fresh {
-            script.declare(chain.name());
-            for rules in self.shared_rules_to_write(execution, parts, chain).map(|(_, rules)| rules) {
-                rules.shared(chain).for_each(|rule| script.append(chain.name(), rule));
-                if script.bytes() > STREAM_BYTES {
-                    script.drain(out)?;
-                }
-            }
-        }
-        if chain == SharedChain::NatServices {
-            self.base.tail.iter().for_each(|rule| script.append(chain.name(), rule));
-        }
-        Ok(())
-    }
-
     /// The Services of a shared chain in the order in which it is written: as it was, new ones at the end.
-    fn shared_rules_to_write<'s>(
+    pub(super) fn shared_rules_to_write<'s>(
         &'s self,
         execution: &'s Execution<'_>,
         parts: &'s Parts<'s>,
@@ -358,20 +252,6 @@ impl FamilySync {
         }
         order
     }
-}
-
-fn compose_removals(execution: &Execution<'_>, parts: &Parts<'_>, flavour: Flavour, script: &mut Script) {
-    // What a refused Service last had may still be led to, and is not known by name after a restart.
-    let unsure = matches!(execution.plan.known, Known::Read(_)) && !execution.refused.is_empty();
-    let mut chains: Vec<ChainName> = if unsure { Vec::new() } else { parts.removals.to_vec() };
-    if flavour == Flavour::Legacy {
-        let services = &execution.plan.services[parts.services.clone()];
-        let kept = services.iter().filter(|s| !execution.refused.contains(&s.name));
-        chains.extend(kept.flat_map(|s| s.removals.iter().copied()));
-    }
-    // All are emptied before any is deleted, as they may refer to each other.
-    chains.iter().for_each(|chain| script.declare(chain));
-    chains.iter().for_each(|chain| script.delete_chain(*chain));
 }
 
 /// Services in groups that one restore with the nft tool takes.

@@ -109,8 +109,12 @@ pub fn differences(wanted: &RuleSet, found: &RuleSet) -> Vec<Difference> {
     let mut differences: Vec<Difference> = Vec::new();
     for key in keys {
         let (subject, table, chain) = *key;
+        // A chain that all share is there or not for all.
+        let shared = subject.is_some() && is_shared(table, chain);
+        let none = Vec::new();
         let lines = |parts: &Parts<'_>| -> Option<Vec<Line>> {
-            let mut lines: Vec<Line> = parts.0.get(key)?.iter().map(|text| Line::new(chain, text)).collect();
+            let lines = parts.0.get(key).or(shared.then_some(&none))?;
+            let mut lines: Vec<Line> = lines.iter().map(|text| Line::new(chain, text)).collect();
             if table.built_in().contains(&chain) {
                 lines.sort();
             }
@@ -130,6 +134,10 @@ pub fn differences(wanted: &RuleSet, found: &RuleSet) -> Vec<Difference> {
     differences
 }
 
+fn is_shared(table: Table, chain: &str) -> bool {
+    SharedChain::ALL.iter().any(|shared| shared.table() == table && shared.name() == chain)
+}
+
 /// A subject (`None` for the base rules), and a chain with rules of it.
 type Key<'a> = (Option<&'a str>, Table, &'a str);
 
@@ -141,7 +149,7 @@ impl<'a> Parts<'a> {
         let mut parts = Parts(BTreeMap::new());
         for (&table, chains) in &set.tables {
             for (chain, lines) in chains {
-                if SharedChain::ALL.iter().any(|c| c.table() == table && c.name() == chain) {
+                if is_shared(table, chain) {
                     parts.add_shared(table, chain, lines, owners);
                 } else {
                     let owner = owners.of_chain(chain).filter(|_| table == Table::Nat);

@@ -15,6 +15,14 @@ use crate::mode::SyncError;
 /// New orders of the shared chains that a restore edits.
 type Edited = [Option<SharedOrder>; SharedChain::ALL.len()];
 
+/// What is known after a restore.
+enum Written {
+    /// What was written, and what was not.
+    Exactly,
+    /// Some of it may be written.
+    Unsure,
+}
+
 impl FamilySync {
     pub(super) fn incremental(
         &mut self,
@@ -28,7 +36,14 @@ impl FamilySync {
         if names.is_empty() {
             return Ok(());
         }
-        self.write_changes(&names, desired, large, now, progress)
+        match self.write_changes(&names, desired, large, now, progress)? {
+            Written::Exactly => Ok(()),
+            // Only the kernel knows what it took.
+            Written::Unsure => {
+                self.suspect();
+                self.reconcile(desired, large, now, progress)
+            }
+        }
     }
 
     /// Writes some Services in one restore. If it is refused, finds out by whom.
@@ -39,23 +54,20 @@ impl FamilySync {
         large: bool,
         now: Instant,
         progress: &mut Progress,
-    ) -> Result<(), SyncError> {
+    ) -> Result<Written, SyncError> {
         let (restore, edited) = self.difference(names, desired, large);
         let result =
             if restore.is_empty() { Ok(()) } else { self.kernel.restore(&mut |out| restore.write(out)) };
         let error = match result {
             Ok(()) => {
                 progress.lines += restore.count();
-                for (order, edited) in self.orders.iter_mut().zip(edited) {
-                    if let Some(edited) = edited {
-                        *order = edited;
-                    }
-                }
-                for name in names {
-                    let wanted = self.wanted(desired, name);
-                    self.note_programmed(name, wanted, large);
-                }
-                return Ok(());
+                self.note_changes(names, edited, desired, large);
+                return Ok(Written::Exactly);
+            }
+            // A restore is all or nothing for each table, not for all.
+            Err(error) if restore.tables() > 1 => {
+                self.suspect();
+                return if blames_rules(&error) { Ok(Written::Unsure) } else { Err(error) };
             }
             Err(error) if !blames_rules(&error) => return Err(error),
             Err(error) => error,
@@ -63,7 +75,7 @@ impl FamilySync {
         if let [guilty] = names {
             self.isolations.add(guilty, &error, now);
             self.pending.remove(guilty);
-            return Ok(());
+            return Ok(Written::Exactly);
         }
         let (first, rest) = match named_line(&error).and_then(|line| restore.owner_of(line)) {
             // The tool named the line: that Service alone, and all the others together.
@@ -76,8 +88,22 @@ impl FamilySync {
                 (first.to_vec(), rest.to_vec())
             }
         };
-        self.write_changes(&first, desired, large, now, progress)?;
-        self.write_changes(&rest, desired, large, now, progress)
+        match self.write_changes(&first, desired, large, now, progress)? {
+            Written::Exactly => self.write_changes(&rest, desired, large, now, progress),
+            Written::Unsure => Ok(Written::Unsure),
+        }
+    }
+
+    fn note_changes(&mut self, names: &[NamespacedName], edited: Edited, desired: &Desired, large: bool) {
+        for (order, edited) in self.orders.iter_mut().zip(edited) {
+            if let Some(edited) = edited {
+                *order = edited;
+            }
+        }
+        for name in names {
+            let wanted = self.wanted(desired, name);
+            self.note_programmed(name, wanted, large);
+        }
     }
 
     /// What turns the Services as they stand in the kernel into the wanted ones.

@@ -8,6 +8,7 @@
 mod base_rules;
 mod bulk;
 mod chain;
+mod compose;
 mod diff;
 mod family_sync;
 mod incremental;

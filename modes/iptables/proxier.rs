@@ -14,8 +14,11 @@ use crate::mode::{Mode, Report, SyncError};
 /// does not show a rule that was replaced by one of the same size. kube-proxy's full sync has the same period.
 const FULL_CHECK: Duration = Duration::from_secs(3600);
 
-/// Comparing takes at most this part of the time: after a check that took long, the next waits.
+/// Comparing takes at most a tenth of the time: after a check that took long, the next waits.
 const CHECK_SHARE: u32 = 10;
+
+/// A check that took less than this is no burden, however often.
+const LONG_CHECK: Duration = Duration::from_secs(1);
 
 /// Serves Services by iptables.
 pub struct Proxier {
@@ -129,7 +132,7 @@ impl Mode for Proxier {
 
     fn check_drift(&mut self) -> bool {
         let since = self.checked.elapsed();
-        if since < self.check_took * CHECK_SHARE {
+        if self.check_took > LONG_CHECK && since < self.check_took * CHECK_SHARE {
             return false;
         }
         let drifted = self.somebody_wrote();

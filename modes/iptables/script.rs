@@ -147,6 +147,11 @@ impl Restore {
         self.filter.is_empty() && self.mangle.is_empty() && self.nat.is_empty()
     }
 
+    /// How many tables it writes to.
+    pub(super) fn tables(&self) -> usize {
+        self.in_order().filter(|(_, script)| !script.is_empty()).count()
+    }
+
     /// How many lines it has, without those that only begin and end tables.
     pub(super) fn count(&self) -> usize {
         self.filter.count() + self.mangle.count() + self.nat.count()

@@ -1,0 +1,170 @@
+//! The text of a bulk write.
+
+use std::io::{self, Write};
+
+use super::bulk::{Execution, Parts};
+use super::chain::{ChainName, SharedChain, Table};
+use super::family_sync::FamilySync;
+use super::kernel::Flavour;
+use super::plan::{Known, base_differs};
+use super::script::Script;
+use super::service_rules::ServiceRules;
+use super::snapshot::Snapshot;
+
+/// The text held back before it is handed to the tool, in bytes.
+const STREAM_BYTES: usize = 64 * 1024;
+
+/// A chain that nothing leads to and that is gone with the restore that makes it: rules are tried in it.
+const TRIAL: &str = "KUBE-PROXY-TRIAL";
+
+impl FamilySync {
+    pub(super) fn compose(
+        &self,
+        execution: &Execution<'_>,
+        parts: &Parts<'_>,
+        script: &mut Script,
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
+        for table in [Table::Mangle, Table::Filter, Table::Nat] {
+            script.begin_table(table);
+            script.owner(None);
+            if let (Known::Read(snapshot), true) = (&execution.plan.known, parts.base) {
+                self.compose_base(table, snapshot, script);
+            }
+            self.compose_services(table, execution, parts, script, out)?;
+            script.owner(None);
+            for chain in SharedChain::ALL.into_iter().filter(|c| c.table() == table && parts.shared) {
+                self.compose_shared(chain, execution, parts, script, out)?;
+            }
+            if table == Table::Nat {
+                compose_removals(execution, parts, self.kernel.flavour(), script);
+            }
+            script.end_table();
+            script.drain(out)?;
+        }
+        Ok(())
+    }
+
+    fn compose_base(&self, table: Table, snapshot: &Snapshot, script: &mut Script) {
+        for chain in SharedChain::ALL.into_iter().filter(|c| c.table() == table) {
+            if snapshot.chain(table, chain.name()).is_none() {
+                script.declare(chain.name());
+            }
+        }
+        for chain in self.base.chains.iter().filter(|c| c.table == table && base_differs(c, snapshot)) {
+            script.declare(chain.name);
+            script.lines(&chain.lines);
+        }
+        // Each goes to the top, so the last written is the first.
+        for jump in self.base.jumps.iter().rev().filter(|j| j.table == table) {
+            if !snapshot.has_rule(table, jump.from, &jump.rule) {
+                script.insert_first(jump.from, &jump.rule);
+            }
+        }
+    }
+
+    fn compose_services(
+        &self,
+        table: Table,
+        execution: &Execution<'_>,
+        parts: &Parts<'_>,
+        script: &mut Script,
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
+        let plan = execution.plan;
+        // The legacy tool keeps chains sorted: to declare them so is a fifth of the time.
+        let legacy = self.kernel.flavour() == Flavour::Legacy;
+        if table == Table::Nat && legacy {
+            for (chain, i) in plan.declared.iter().filter(|(_, i)| parts.services.contains(i)) {
+                if !execution.refused.contains(&plan.services[*i].name) {
+                    script.owner(Some(*i));
+                    script.declare(chain);
+                }
+            }
+        }
+        let tries = self.tries_shared(execution) && !parts.services.is_empty();
+        if tries {
+            script.declare(TRIAL);
+        }
+        for i in parts.services.clone() {
+            let service = &plan.services[i];
+            if execution.refused.contains(&service.name) || !self.has_lines(execution, service) {
+                continue;
+            }
+            let Some(ports) = &service.ports else { continue };
+            let rules = self.renderer.service(ports, service.large);
+            script.owner(Some(i));
+            if table == Table::Nat {
+                let old = match &plan.known {
+                    Known::Read(_) => ServiceRules::default(),
+                    Known::Programmed => self.programmed_rules(&service.name),
+                };
+                let right = |chain: ChainName, lines: &str| match &plan.known {
+                    Known::Read(snapshot) => snapshot.holds(chain, lines),
+                    Known::Programmed => old.chain(chain) == Some(lines),
+                };
+                let wrong: Vec<_> = rules.chains().filter(|(chain, lines)| !right(*chain, lines)).collect();
+                if !legacy {
+                    wrong.iter().for_each(|(chain, _)| script.declare(chain));
+                }
+                wrong.iter().for_each(|(_, lines)| script.lines(lines));
+            }
+            for chain in SharedChain::ALL.into_iter().filter(|c| c.table() == table) {
+                if execution.fills_shared {
+                    rules.shared(chain).for_each(|rule| script.append(chain.name(), rule));
+                } else if tries && plan.shared[chain.at()] {
+                    rules.shared(chain).for_each(|rule| script.append(TRIAL, rule));
+                }
+            }
+            if script.bytes() > STREAM_BYTES {
+                script.drain(out)?;
+            }
+        }
+        if tries {
+            script.owner(None);
+            script.declare(TRIAL);
+            script.delete_chain(ChainName::new(TRIAL).expect("it is short"));
+        }
+        Ok(())
+    }
+
+    fn compose_shared(
+        &self,
+        chain: SharedChain,
+        execution: &Execution<'_>,
+        parts: &Parts<'_>,
+        script: &mut Script,
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
+        if !execution.plan.shared[chain.at()] {
+            return Ok(());
+        }
+        if !execution.fills_shared {
+            script.declare(chain.name());
+            for rules in self.shared_rules_to_write(execution, parts, chain).map(|(_, rules)| rules) {
+                rules.shared(chain).for_each(|rule| script.append(chain.name(), rule));
+                if script.bytes() > STREAM_BYTES {
+                    script.drain(out)?;
+                }
+            }
+        }
+        if chain == SharedChain::NatServices {
+            self.base.tail.iter().for_each(|rule| script.append(chain.name(), rule));
+        }
+        Ok(())
+    }
+}
+
+fn compose_removals(execution: &Execution<'_>, parts: &Parts<'_>, flavour: Flavour, script: &mut Script) {
+    // What a refused Service last had may still be led to, and is not known by name after a restart.
+    let unsure = matches!(execution.plan.known, Known::Read(_)) && !execution.refused.is_empty();
+    let mut chains: Vec<ChainName> = if unsure { Vec::new() } else { parts.removals.to_vec() };
+    if flavour == Flavour::Legacy {
+        let services = &execution.plan.services[parts.services.clone()];
+        let kept = services.iter().filter(|s| !execution.refused.contains(&s.name));
+        chains.extend(kept.flat_map(|s| s.removals.iter().copied()));
+    }
+    // All are emptied before any is deleted, as they may refer to each other.
+    chains.iter().for_each(|chain| script.declare(chain));
+    chains.iter().for_each(|chain| script.delete_chain(*chain));
+}

@@ -1,0 +1,164 @@
+//! A kernel in memory that takes what `iptables-restore --noflush` takes, and is as strict.
+#![allow(unreachable_pub, reason = "a module of a test binary")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Write};
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use portcullis_modes::SyncError;
+use portcullis_modes::iptables::{Fingerprint, Flavour, Kernel, Table};
+
+/// The chains of a table with their rules, each without `-A CHAIN`.
+pub type Chains = BTreeMap<String, Vec<String>>;
+
+/// The kernel. Clones share it.
+#[derive(Clone)]
+pub struct FakeKernel {
+    state: Arc<Mutex<State>>,
+    flavour: Flavour,
+}
+
+pub struct State {
+    pub tables: BTreeMap<Table, Chains>,
+    /// Rules with any of these words are refused.
+    pub refused: BTreeSet<String>,
+    /// Refusals name the line.
+    pub names_lines: bool,
+    /// So many restores fail for another reason than their rules.
+    pub locked: usize,
+    pub restores: usize,
+    generation: u64,
+}
+
+impl FakeKernel {
+    pub fn new(flavour: Flavour) -> Self {
+        let chains = |table: Table| table.built_in().iter().map(|c| ((*c).to_owned(), Vec::new())).collect();
+        let state = State {
+            tables: Table::ALL.into_iter().map(|t| (t, chains(t))).collect(),
+            refused: BTreeSet::new(),
+            names_lines: true,
+            locked: 0,
+            restores: 0,
+            generation: 0,
+        };
+        FakeKernel { state: Arc::new(Mutex::new(state)), flavour }
+    }
+
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().expect("no test panics while it holds the state")
+    }
+
+    /// Changes the rules as somebody else.
+    pub fn meddle(&self, change: impl FnOnce(&mut BTreeMap<Table, Chains>)) {
+        let mut state = self.state();
+        change(&mut state.tables);
+        state.generation += 1;
+    }
+}
+
+impl Kernel for FakeKernel {
+    fn flavour(&self) -> Flavour {
+        self.flavour
+    }
+
+    fn restore(&self, write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>) -> Result<(), SyncError> {
+        let mut text = Vec::new();
+        write(&mut text).expect("writing to memory");
+        let text = String::from_utf8(text).expect("rules are text");
+        let mut state = self.state();
+        state.restores += 1;
+        if state.locked > 0 {
+            state.locked -= 1;
+            return Err(SyncError::Locked { tool: "fake".into() });
+        }
+        let result = restore(&mut state, &text);
+        state.generation += 1;
+        result.map_err(|(line, message)| SyncError::Refused {
+            tool: "fake".into(),
+            status: "exit status: 2".into(),
+            message,
+            line: line.filter(|_| state.names_lines),
+        })
+    }
+
+    fn dump(&self, table: Table, line: &mut dyn FnMut(&str)) -> Result<(), SyncError> {
+        let state = self.state();
+        let chains = &state.tables[&table];
+        line(&format!("*{table}"));
+        for name in chains.keys() {
+            let policy = if table.built_in().contains(&name.as_str()) { "ACCEPT" } else { "-" };
+            line(&format!(":{name} {policy} [0:0]"));
+        }
+        for (name, rules) in chains {
+            rules.iter().for_each(|rule| line(&format!("-A {name} {rule}")));
+        }
+        line("COMMIT");
+        Ok(())
+    }
+
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        Some(vec![self.state().generation])
+    }
+}
+
+type Refusal = (Option<usize>, String);
+
+/// Table by table: what stands before a COMMIT that fails stays, as with the real tool.
+fn restore(state: &mut State, text: &str) -> Result<(), Refusal> {
+    let mut open: Option<(Table, Chains)> = None;
+    for (i, line) in text.lines().enumerate() {
+        let refuse = |message: String| (Some(i + 1), format!("{message}: {line}"));
+        if let Some(name) = line.strip_prefix('*') {
+            assert!(open.is_none(), "a table begins inside of another: {line}");
+            let table = Table::named(name).expect("one of our tables");
+            open = Some((table, state.tables[&table].clone()));
+        } else if line == "COMMIT" {
+            let (table, chains) = open.take().expect("COMMIT ends a table");
+            check_jumps(&chains).map_err(|message| (None, message))?;
+            state.tables.insert(table, chains);
+        } else {
+            let (_, chains) = open.as_mut().expect("lines stand in tables");
+            if state.refused.iter().any(|word| line.split([' ', '"', ':']).any(|w| w == word)) {
+                return Err(refuse("the rule is refused".into()));
+            }
+            apply(chains, line).map_err(refuse)?;
+        }
+    }
+    assert!(open.is_none(), "the last table has no COMMIT");
+    Ok(())
+}
+
+fn apply(chains: &mut Chains, line: &str) -> Result<(), String> {
+    let words: Vec<&str> = line.splitn(4, ' ').collect();
+    if let Some(name) = words[0].strip_prefix(':') {
+        assert_eq!(words[1..], ["-", "[0:0]"], "{line}");
+        chains.insert(name.to_owned(), Vec::new());
+        return Ok(());
+    }
+    let name = words[1];
+    let Some(rules) = chains.get_mut(name) else { return Err(format!("no chain {name}")) };
+    let position = || words[2].parse::<usize>().expect("a position");
+    match words[0] {
+        "-A" => rules.push(line[4 + name.len()..].to_owned()),
+        "-I" if position() > rules.len() + 1 => return Err("position too great".into()),
+        "-I" => rules.insert(position() - 1, words[3].to_owned()),
+        "-D" if position() > rules.len() => return Err("no such rule".into()),
+        "-D" => drop(rules.remove(position() - 1)),
+        "-X" if !rules.is_empty() => return Err("the chain is not empty".into()),
+        "-X" => drop(chains.remove(name)),
+        _ => return Err("not understood".into()),
+    }
+    Ok(())
+}
+
+fn check_jumps(chains: &Chains) -> Result<(), String> {
+    for (name, rules) in chains {
+        for rule in rules {
+            let target = rule.rsplit_once("-j ").map(|(_, target)| target).unwrap_or_default();
+            if target.starts_with("KUBE-") && !chains.contains_key(target) {
+                return Err(format!("chain {name} jumps to {target}, which is not there"));
+            }
+        }
+    }
+    Ok(())
+}

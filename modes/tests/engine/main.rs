@@ -1,0 +1,282 @@
+//! Whatever happens, in whatever order: in the end the kernel holds what is desired.
+
+mod cluster;
+mod fake_kernel;
+
+use std::collections::BTreeMap;
+
+use cluster::{Cluster, Drawn, drawn, name_of};
+use fake_kernel::FakeKernel;
+use portcullis_cluster::Family;
+use portcullis_cluster::desired::ServiceChange;
+use portcullis_modes::iptables::{Flavour, Host, Kernel, Options, Proxier, RuleSet, Table};
+use portcullis_modes::{Mode, Report};
+use proptest::prelude::*;
+
+/// How many Services a test has at most.
+const SERVICES: usize = 12;
+
+type Rules = BTreeMap<(Table, String), Vec<String>>;
+
+fn options() -> Options {
+    Options::default()
+}
+
+fn host() -> Host {
+    Host { random_fully: true, ..Host::default() }
+}
+
+fn proxier(kernel: &FakeKernel) -> Proxier {
+    let kernel: Box<dyn Kernel> = Box::new(kernel.clone());
+    Proxier::new(options(), host(), [(Family::V4, kernel)])
+}
+
+/// The rules of a kernel, with those of a shared chain sorted: the order of Services does not matter there.
+fn held(kernel: &FakeKernel) -> Rules {
+    let state = kernel.state();
+    let chains = state.tables.iter().flat_map(|(table, chains)| {
+        chains.iter().map(|(name, rules)| ((*table, name.clone()), rules.clone()))
+    });
+    chains.map(sorted_if_shared).collect()
+}
+
+fn wanted(cluster: &Cluster) -> Rules {
+    let set = RuleSet::render(&cluster.desired, Family::V4, &options(), &host());
+    let chains = set.tables.into_iter().flat_map(|(table, chains)| {
+        chains.into_iter().map(move |(name, lines)| {
+            let prefix = format!("-A {name} ");
+            let rule = |line: String| line.strip_prefix(&prefix).expect("a line of its chain").to_owned();
+            ((table, name), lines.into_iter().map(rule).collect())
+        })
+    });
+    chains.map(sorted_if_shared).collect()
+}
+
+/// Fails with the chains that differ.
+fn same(held: &Rules, wanted: &Rules) -> Result<(), TestCaseError> {
+    let names: std::collections::BTreeSet<_> = held.keys().chain(wanted.keys()).collect();
+    let differ = names.into_iter().filter(|name| held.get(*name) != wanted.get(*name));
+    let differ: Vec<_> = differ.map(|name| (name, held.get(name), wanted.get(name))).collect();
+    prop_assert!(differ.is_empty(), "held, wanted: {differ:#?}");
+    Ok(())
+}
+
+fn sorted_if_shared(
+    ((table, name), mut rules): ((Table, String), Vec<String>),
+) -> ((Table, String), Vec<String>) {
+    const SHARED: [&str; 4] =
+        ["KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-EXTERNAL-SERVICES", "KUBE-PROXY-FIREWALL"];
+    if table.built_in().contains(&name.as_str()) {
+        // A jump that was deleted is put back on top, as kube-proxy does.
+        rules.sort();
+    }
+    if SHARED.contains(&name.as_str()) {
+        // The jump to node ports must stay last.
+        let tail = rules.last().filter(|rule| rule.contains("must be the last")).is_some();
+        let of_services = rules.len() - usize::from(tail);
+        assert!(!rules[..of_services].iter().any(|rule| rule.contains("must be the last")), "{rules:#?}");
+        rules[..of_services].sort();
+    }
+    ((table, name), rules)
+}
+
+fn all_well(reports: &[Report]) {
+    for report in reports {
+        assert!(report.error.is_none() && report.isolated.is_empty(), "{report:?}");
+    }
+}
+
+/// What happens in a test.
+#[derive(Clone, Debug)]
+enum Step {
+    /// Services are set or deleted, and a sync follows.
+    Change(Vec<(usize, Option<Drawn>)>),
+    /// Somebody else empties a chain, deletes one with its rules, or adds a foreign rule on top of one.
+    Meddle(usize, u8),
+    /// The next restores fail for the lock.
+    Lock(usize),
+    /// The process starts anew.
+    Restart,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let change = (0..SERVICES, proptest::option::weighted(0.8, drawn()));
+    prop_oneof![
+        8 => proptest::collection::vec(change, 1..5).prop_map(Step::Change),
+        2 => (any::<usize>(), 0..3u8).prop_map(|(chain, how)| Step::Meddle(chain, how)),
+        1 => (1..3usize).prop_map(Step::Lock),
+        1 => Just(Step::Restart),
+    ]
+}
+
+fn flavour() -> impl Strategy<Value = Flavour> {
+    prop_oneof![Just(Flavour::Nft), Just(Flavour::Legacy)]
+}
+
+/// Syncs until it succeeds, as the loop does.
+fn settle(proxier: &mut Proxier, cluster: &Cluster, changes: &[ServiceChange]) {
+    let mut reports = proxier.sync(&cluster.desired, changes);
+    for _ in 0..5 {
+        if reports.iter().all(|r| r.error.is_none()) {
+            break;
+        }
+        reports = proxier.sync(&cluster.desired, &[]);
+    }
+    all_well(&reports);
+}
+
+fn meddle(kernel: &FakeKernel, which: usize, how: u8) {
+    kernel.meddle(|tables| {
+        let chains: Vec<(Table, String)> = tables
+            .iter()
+            .flat_map(|(table, chains)| chains.keys().map(|name| (*table, name.clone())))
+            .filter(|(_, name)| name.starts_with("KUBE-"))
+            .collect();
+        let Some((table, name)) = chains.get(which % chains.len().max(1)) else { return };
+        let chains = tables.get_mut(table).expect("it was just there");
+        match how {
+            0 => chains.get_mut(name).expect("it was just there").clear(),
+            1 => {
+                chains.remove(name);
+                let jump = format!("-j {name}");
+                chains.values_mut().for_each(|rules| rules.retain(|rule| !rule.ends_with(&jump)));
+            }
+            _ => chains.get_mut(name).expect("it was just there").insert(0, "-s 192.0.2.1/32 -j DROP".into()),
+        }
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_kernel_follows(flavour in flavour(), steps in proptest::collection::vec(step(), 1..15)) {
+        let kernel = FakeKernel::new(flavour);
+        let mut cluster = Cluster::new();
+        let mut proxier = proxier(&kernel);
+        settle(&mut proxier, &cluster, &[]);
+        for step in steps {
+            match step {
+                Step::Change(services) => {
+                    let sets = services.iter().flat_map(|(n, drawn)| cluster.set(*n, drawn.as_ref()));
+                    let changes: Vec<_> = sets.collect();
+                    settle(&mut proxier, &cluster, &changes);
+                }
+                Step::Meddle(chain, how) => {
+                    meddle(&kernel, chain, how);
+                    prop_assert!(proxier.check_drift());
+                    settle(&mut proxier, &cluster, &[]);
+                    prop_assert!(!proxier.check_drift(), "repaired");
+                }
+                Step::Lock(times) => kernel.state().locked = times,
+                Step::Restart => {
+                    proxier = self::proxier(&kernel);
+                    settle(&mut proxier, &cluster, &[]);
+                }
+            }
+            if kernel.state().locked == 0 {
+                same(&held(&kernel), &wanted(&cluster))?;
+            }
+        }
+    }
+
+    /// A refused Service changes nothing for the others: they are served as if it were not there.
+    #[test]
+    fn refused_services_stand_alone(
+        flavour in flavour(),
+        names_lines in any::<bool>(),
+        services in proptest::collection::vec(drawn(), 2..SERVICES),
+        bad in proptest::collection::btree_set(0..SERVICES, 1..3),
+        at_once in any::<bool>(),
+    ) {
+        let kernel = FakeKernel::new(flavour);
+        kernel.state().names_lines = names_lines;
+        kernel.state().refused = bad.iter().map(|n| format!("ns/{}", name_of(*n))).collect();
+        let (mut all, mut good) = (Cluster::new(), Cluster::new());
+        let mut proxier = proxier(&kernel);
+        if at_once {
+            all_well(&proxier.sync(&all.desired, &[]));
+        }
+        let mut changes = Vec::new();
+        for (n, drawn) in services.iter().enumerate() {
+            changes.extend(all.set(n, Some(drawn)));
+            if !bad.contains(&n) {
+                good.set(n, Some(drawn));
+            }
+        }
+        let reports = proxier.sync(&all.desired, &changes);
+        prop_assert!(reports[0].error.is_none(), "{:?}", reports);
+        let isolated: Vec<String> = reports[0].isolated.iter().map(|i| i.service.to_string()).collect();
+        let guilty: Vec<String> = (0..services.len()).filter(|n| bad.contains(n)).map(|n| format!("ns/{}", name_of(n))).collect();
+        let mut sorted = guilty.clone();
+        sorted.sort();
+        prop_assert_eq!(isolated, sorted);
+        same(&held(&kernel), &wanted(&good))?;
+
+        // Mended, they are served.
+        kernel.state().refused.clear();
+        let mended: Vec<_> = bad.iter().filter(|n| **n < services.len()).flat_map(|n| {
+            let mut gone = all.set(*n, None);
+            gone.extend(all.set(*n, Some(&services[*n])));
+            gone
+        }).collect();
+        settle(&mut proxier, &all, &mended);
+        same(&held(&kernel), &wanted(&all))?;
+    }
+}
+
+/// Many changes at once go another way than few, and come to the same.
+#[test]
+fn a_flood_of_changes_comes_to_the_same() {
+    for flavour in [Flavour::Nft, Flavour::Legacy] {
+        let kernel = FakeKernel::new(flavour);
+        let mut cluster = Cluster::new();
+        let mut proxier = proxier(&kernel);
+        all_well(&proxier.sync(&cluster.desired, &[]));
+        let drawn = |endpoints| Drawn {
+            ports: 1,
+            endpoints,
+            node_port: true,
+            load_balancer: false,
+            ranges: false,
+            local: false,
+            affinity: false,
+        };
+        for endpoints in [1, 3, 0, 2] {
+            let changes: Vec<_> = (0..600).flat_map(|n| cluster.set(n, Some(&drawn(endpoints)))).collect();
+            all_well(&proxier.sync(&cluster.desired, &changes));
+            assert_eq!(held(&kernel), wanted(&cluster), "{flavour:?} {endpoints}");
+        }
+        let changes: Vec<_> = (0..600).flat_map(|n| cluster.set(n, None)).collect();
+        all_well(&proxier.sync(&cluster.desired, &changes));
+        assert_eq!(held(&kernel), wanted(&cluster), "{flavour:?} none");
+    }
+}
+
+/// One endpoint more costs the chains of that endpoint and of its Service, and no dump.
+#[test]
+fn a_small_change_is_a_small_restore() {
+    for flavour in [Flavour::Nft, Flavour::Legacy] {
+        let kernel = FakeKernel::new(flavour);
+        let mut cluster = Cluster::new();
+        let service = |endpoints| Drawn {
+            ports: 1,
+            endpoints,
+            node_port: false,
+            load_balancer: false,
+            ranges: false,
+            local: false,
+            affinity: false,
+        };
+        let changes: Vec<_> = (0..100).flat_map(|n| cluster.set(n, Some(&service(3)))).collect();
+        let mut proxier = proxier(&kernel);
+        all_well(&proxier.sync(&cluster.desired, &changes));
+        let before = kernel.state().restores;
+        let changes = cluster.set(50, Some(&service(7)));
+        let reports = proxier.sync(&cluster.desired, &changes);
+        all_well(&reports);
+        assert_eq!(kernel.state().restores, before + 1, "one restore");
+        // Two chains declared, two rules of the new endpoint, three jumps to endpoints.
+        assert_eq!((reports[0].full, reports[0].lines), (false, 7));
+    }
+}
