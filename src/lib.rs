@@ -14,7 +14,7 @@ pub mod source;
 pub mod state;
 pub mod sysctl;
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -54,10 +54,18 @@ fn perform(invocation: &Invocation) -> anyhow::Result<ExitCode> {
             return Ok(commands::lab::run(lab)?);
         }
         Command::Version => writeln!(out, "{}", version())?,
-        Command::Cleanup => anyhow::bail!("cleanup is being wired"),
-        Command::Diff(_) => anyhow::bail!("diff is being wired"),
+        Command::Cleanup => return Ok(yes_or_one(commands::cleanup::run(&mut out)?)),
+        Command::Diff(diff) => {
+            let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            return Ok(yes_or_one(!commands::diff::run(config, diff, colour, &mut out)?));
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// 0 if all is well, and 1 if it is not, as `diff` has it.
+fn yes_or_one(well: bool) -> ExitCode {
+    if well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn serve(invocation: &Invocation, config: &Config, daemon: &config::Daemon) -> anyhow::Result<ExitCode> {
