@@ -8,4 +8,4 @@ pub mod iptables;
 pub mod mode;
 pub mod stale_flows;
 
-pub use mode::{Isolated, Mode, Report, SyncError};
+pub use mode::{Isolated, Mode, Report, SyncError, TableRules};

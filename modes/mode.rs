@@ -31,12 +31,25 @@ pub struct Report {
     pub took: Duration,
     /// Lines of rules written.
     pub lines: usize,
+    /// The rules by table, where the mode has tables.
+    pub tables: Vec<TableRules>,
     /// Chains that somebody else had changed and that were put right.
     pub repaired: usize,
     /// Services that could not be programmed, while all others were.
     pub isolated: Vec<Isolated>,
     /// Why the sync failed as a whole; the last good rules are in place.
     pub error: Option<SyncError>,
+}
+
+/// The rules of one table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableRules {
+    /// The table's name.
+    pub table: &'static str,
+    /// How many of our rules it holds.
+    pub in_kernel: usize,
+    /// How many of them the last sync wrote.
+    pub written: usize,
 }
 
 /// A Service that the kernel or its tool refuses.

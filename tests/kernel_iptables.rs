@@ -47,12 +47,18 @@ fn follow(case: &Case, flavour: Flavour) {
         let proxier = proxier.get_or_insert_with(|| {
             Proxier::new(options, host, Family::BOTH.map(|family| (family, tools.kernel(family))))
         });
-        for report in proxier.sync(&desired, &changes) {
+        let reports = proxier.sync(&desired, &changes);
+        for report in &reports {
             assert!(report.error.is_none() && report.isolated.is_empty(), "{what}: {report:?}");
             assert_eq!(report.full, i == 0, "{what}: only the first sync reads the kernel: {report:?}");
         }
         for family in Family::BOTH {
             let found = normalised(&dump(family, flavour));
+            let report = reports.iter().find(|report| report.family == family).expect("one a family");
+            for table in &report.tables {
+                let held = rules_of(&found, table.table);
+                assert_eq!(table.in_kernel, held, "{what} {family}: rules counted in {}", table.table);
+            }
             assert_same(&format!("{what} {family}"), &case.recorded_rules(i + 1, family), &found);
         }
     }
@@ -67,6 +73,12 @@ fn unchanged_after_restart(case: &Case, flavour: Flavour, desired: &Desired, ind
     for report in Proxier::new(options, host, kernels).sync(desired, &[]) {
         assert_eq!((report.lines, report.repaired), (0, 0), "{} {flavour:?}: {report:?}", case.name);
     }
+}
+
+/// How many rules our chains of a table hold in a dump.
+fn rules_of(dump: &str, table: &str) -> usize {
+    let lines = dump.lines().skip_while(|line| line.strip_prefix('*') != Some(table)).skip(1);
+    lines.take_while(|line| !line.starts_with('*')).filter(|line| line.starts_with("-A KUBE-")).count()
 }
 
 fn tool(family: Family, flavour: Flavour, action: &str) -> String {

@@ -16,7 +16,7 @@ use super::family_sync::{FamilySync, Knowledge, Progress, blames_rules};
 use super::incremental::named_line;
 use super::kernel::Flavour;
 use super::plan::{Known, Plan, Target, base_differs};
-use super::script::Script;
+use super::script::{RuleCount, Script};
 use super::service_rules::ServiceRules;
 use super::shared_order::SharedOrder;
 use super::snapshot::Snapshot;
@@ -46,6 +46,7 @@ pub(super) struct Execution<'a> {
     pub(super) fills_shared: bool,
     pub(super) now: Instant,
     pub(super) lines: usize,
+    written: RuleCount,
 }
 
 impl FamilySync {
@@ -86,8 +87,14 @@ impl FamilySync {
     }
 
     fn execute(&mut self, plan: &Plan, now: Instant, progress: &mut Progress) -> Result<(), SyncError> {
-        let mut execution =
-            Execution { plan, refused: BTreeSet::new(), fills_shared: plan.fresh, now, lines: 0 };
+        let mut execution = Execution {
+            plan,
+            refused: BTreeSet::new(),
+            fills_shared: plan.fresh,
+            now,
+            lines: 0,
+            written: RuleCount::default(),
+        };
         let base = matches!(plan.known, Known::Read(_));
         // The base stands alone: jumps are inserted, and must not be once more when a Service is refused.
         let mut result = self.write_parts(&mut execution, Parts { base, ..Parts::default() });
@@ -102,6 +109,7 @@ impl FamilySync {
             };
         }
         progress.lines += execution.lines;
+        progress.written += execution.written;
         result
     }
 
@@ -146,6 +154,7 @@ impl FamilySync {
             Ok(()) => {
                 self.note_written(execution, &parts);
                 execution.lines += script.count();
+                execution.written += script.rules();
                 return Ok(());
             }
             Err(error) if !blames_rules(&error) || parts.services.is_empty() => return Err(error),

@@ -16,14 +16,15 @@ use portcullis_cluster::desired::{Desired, ServiceChange, ServicePort};
 use portcullis_cluster::{Family, NamespacedName};
 
 use super::base_rules::{self, BaseChain, Jump};
-use super::chain::SharedChain;
+use super::chain::{SharedChain, Table};
 use super::isolation::Isolations;
 use super::kernel::Kernel;
 use super::options::{Host, Options};
 use super::rule_set::is_large;
+use super::script::RuleCount;
 use super::service_rules::{Renderer, ServiceRules};
 use super::shared_order::SharedOrder;
-use crate::mode::{Report, SyncError};
+use crate::mode::{Report, SyncError, TableRules};
 
 /// As many changed Services as are written by position; above, shared chains are written anew.
 const INCREMENTAL_SERVICES: usize = 250;
@@ -34,6 +35,7 @@ pub(super) struct Programmed {
     pub(super) ports: Arc<[ServicePort]>,
     /// It was written without comments on endpoints.
     pub(super) large: bool,
+    rules: RuleCount,
 }
 
 /// What is known of the kernel.
@@ -55,6 +57,8 @@ pub(super) struct FamilySync {
     pub(super) base: Base,
     pub(super) knowledge: Knowledge,
     pub(super) programmed: BTreeMap<NamespacedName, Programmed>,
+    /// The rules of all Services that are programmed.
+    rules: RuleCount,
     pub(super) orders: [SharedOrder; SharedChain::ALL.len()],
     pub(super) pending: BTreeSet<NamespacedName>,
     pub(super) isolations: Isolations,
@@ -83,6 +87,7 @@ impl Base {
 #[derive(Default)]
 pub(super) struct Progress {
     pub(super) lines: usize,
+    pub(super) written: RuleCount,
     pub(super) repaired: usize,
 }
 
@@ -95,6 +100,7 @@ impl FamilySync {
             base: Base::new(family, options, on),
             knowledge: Knowledge::None,
             programmed: BTreeMap::new(),
+            rules: RuleCount::default(),
             orders: Default::default(),
             pending: BTreeSet::new(),
             isolations: Isolations::default(),
@@ -142,6 +148,7 @@ impl FamilySync {
             full,
             took: start.elapsed().max(Duration::from_nanos(1)),
             lines: progress.lines,
+            tables: self.table_rules(progress.written),
             repaired: progress.repaired,
             isolated: self.isolations.all().collect(),
             error: result.err(),
@@ -169,16 +176,32 @@ impl FamilySync {
         ports: Option<Arc<[ServicePort]>>,
         large: bool,
     ) {
-        match ports {
+        let before = match ports {
             Some(ports) => {
-                self.programmed.insert(name.clone(), Programmed { ports, large });
+                let rules = self.renderer.service(&ports, large).count();
+                self.rules += rules;
+                self.programmed.insert(name.clone(), Programmed { ports, large, rules })
             }
-            None => {
-                self.programmed.remove(name);
-            }
+            None => self.programmed.remove(name),
+        };
+        if let Some(before) = before {
+            self.rules -= before.rules;
         }
         self.pending.remove(name);
         self.isolations.forget(name);
+    }
+
+    fn table_rules(&self, written: RuleCount) -> Vec<TableRules> {
+        let base = |table: Table| {
+            let chains = self.base.chains.iter().filter(|c| c.table == table);
+            chains.map(|c| c.lines.lines().count()).sum::<usize>()
+        };
+        let filter = base(Table::Filter) + self.rules.filter;
+        let nat = base(Table::Nat) + self.base.tail.len() + self.rules.nat;
+        vec![
+            TableRules { table: Table::Filter.as_str(), in_kernel: filter, written: written.filter },
+            TableRules { table: Table::Nat.as_str(), in_kernel: nat, written: written.nat },
+        ]
     }
 
     fn same(&self, a: &[ServicePort], b: &[ServicePort]) -> bool {

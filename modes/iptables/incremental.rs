@@ -61,6 +61,7 @@ impl FamilySync {
         let error = match result {
             Ok(()) => {
                 progress.lines += restore.count();
+                progress.written += restore.rules();
                 self.note_changes(names, edited, desired, large);
                 return Ok(Written::Exactly);
             }

@@ -5,11 +5,34 @@ use std::io::{self, Write};
 
 use super::chain::{ChainName, SharedChain, Table};
 
+/// Rules by table; there are none in `mangle`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct RuleCount {
+    pub(super) filter: usize,
+    pub(super) nat: usize,
+}
+
+impl std::ops::AddAssign for RuleCount {
+    fn add_assign(&mut self, other: Self) {
+        self.filter += other.filter;
+        self.nat += other.nat;
+    }
+}
+
+impl std::ops::SubAssign for RuleCount {
+    fn sub_assign(&mut self, other: Self) {
+        self.filter -= other.filter;
+        self.nat -= other.nat;
+    }
+}
+
 /// Lines for one table. Knows which Service each line is for, since the tools name a bad line by number.
 #[derive(Default)]
 pub(super) struct Script {
     text: String,
     lines: usize,
+    rules: RuleCount,
+    current: Option<Table>,
     /// The number of the Service that owns all lines from the first one on, in order.
     owners: Vec<(usize, Option<usize>)>,
     /// A table that begins with the next line.
@@ -25,6 +48,7 @@ impl Script {
     /// Begins a table, as soon as there is a line for it.
     pub(super) fn begin_table(&mut self, table: Table) {
         self.table = Some(table);
+        self.current = Some(table);
     }
 
     /// Ends the table, if it was begun.
@@ -53,16 +77,19 @@ impl Script {
     /// Appends a rule given without `-A CHAIN`.
     pub(super) fn append(&mut self, chain: &str, rule: &str) {
         self.line(format_args!("-A {chain} {rule}"));
+        self.count_rules(1);
     }
 
     /// Inserts a rule given without `-A CHAIN` so that it stands at `position`, from 1.
     pub(super) fn insert(&mut self, chain: SharedChain, position: usize, rule: &str) {
         self.line(format_args!("-I {} {position} {rule}", chain.name()));
+        self.count_rules(1);
     }
 
     /// Inserts a rule at the top of a chain.
     pub(super) fn insert_first(&mut self, chain: &str, rule: &str) {
         self.line(format_args!("-I {chain} 1 {rule}"));
+        self.count_rules(1);
     }
 
     /// Deletes the rule at `position`, from 1.
@@ -76,7 +103,9 @@ impl Script {
             return;
         }
         self.write_header();
-        self.lines += lines.bytes().filter(|b| *b == b'\n').count();
+        let count = lines.bytes().filter(|b| *b == b'\n').count();
+        self.lines += count;
+        self.count_rules(count);
         self.text.push_str(lines);
     }
 
@@ -106,6 +135,19 @@ impl Script {
         Ok(())
     }
 
+    /// How many rules it writes.
+    pub(super) fn rules(&self) -> RuleCount {
+        self.rules
+    }
+
+    fn count_rules(&mut self, count: usize) {
+        match self.current {
+            Some(Table::Filter) => self.rules.filter += count,
+            Some(Table::Nat) => self.rules.nat += count,
+            Some(Table::Mangle) | None => {}
+        }
+    }
+
     fn write_header(&mut self) {
         if let Some(table) = self.table.take() {
             self.line(format_args!("*{table}"));
@@ -120,14 +162,27 @@ impl Script {
 }
 
 /// A restore of several tables.
-#[derive(Default)]
 pub(super) struct Restore {
     pub(super) filter: Script,
     pub(super) mangle: Script,
     pub(super) nat: Script,
 }
 
+impl Default for Restore {
+    fn default() -> Self {
+        let of = |table| Script { current: Some(table), ..Script::default() };
+        Restore { filter: of(Table::Filter), mangle: of(Table::Mangle), nat: of(Table::Nat) }
+    }
+}
+
 impl Restore {
+    /// How many rules it writes.
+    pub(super) fn rules(&self) -> RuleCount {
+        let mut rules = self.filter.rules();
+        rules += self.nat.rules();
+        rules
+    }
+
     pub(super) fn table(&mut self, table: Table) -> &mut Script {
         match table {
             Table::Filter => &mut self.filter,

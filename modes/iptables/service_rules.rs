@@ -3,9 +3,10 @@
 use portcullis_cluster::Family;
 use portcullis_cluster::desired::{Endpoint, ServicePort};
 
-use super::chain::{ChainName, Kind, Names, SharedChain};
+use super::chain::{ChainName, Kind, Names, SharedChain, Table};
 use super::options::{Host, LocalMatch, NFACCT_LOCALHOST_NODE_PORTS, Options};
 use super::rule::{Rule, host};
+use super::script::RuleCount;
 
 /// What the rules of all Services of a family have in common.
 pub(super) struct Renderer {
@@ -71,6 +72,13 @@ impl ServiceRules {
     /// Its rules in a shared chain, without `-A CHAIN`.
     pub(super) fn shared(&self, chain: SharedChain) -> impl Iterator<Item = &str> {
         self.shared.iter().filter(move |(c, _)| *c == chain).map(|(_, range)| &self.text[range.clone()])
+    }
+
+    /// How many rules it has.
+    pub(super) fn count(&self) -> RuleCount {
+        let own = self.chains().map(|(_, lines)| lines.lines().count()).sum::<usize>();
+        let in_nat = self.shared.iter().filter(|(chain, _)| chain.table() == Table::Nat).count();
+        RuleCount { filter: self.shared.len() - in_nat, nat: own + in_nat }
     }
 
     fn begin_chain(&mut self, name: ChainName) {

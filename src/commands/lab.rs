@@ -49,7 +49,7 @@ pub fn run(lab: &Lab) -> Result<ExitCode, Error> {
 }
 
 fn options() -> Result<LabOptions, Error> {
-    let args = ["--iptables-min-sync-period=0s", "--healthz-bind-address=127.0.0.1:10256"].map(str::to_owned);
+    let args = ["--iptables-min-sync-period=0s", "--detect-local-mode=NodeCIDR"].map(str::to_owned);
     let daemon = DaemonSpec { binary: this_program()?, args: args.to_vec(), ..DaemonSpec::default() };
     Ok(LabOptions { daemon: Some(daemon), ..LabOptions::default() })
 }

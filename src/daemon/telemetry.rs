@@ -147,6 +147,9 @@ impl Telemetry {
                 }
             }
         }
+        for table in &report.tables {
+            self.metrics.set_iptables_rules(family, table.table, table.in_kernel, table.written);
+        }
         self.metrics.drift_repaired(family, report.repaired);
         let isolated: Vec<NamespacedName> = report.isolated.iter().map(|i| i.service.clone()).collect();
         let before = self.isolated.entry(family).or_default();

@@ -164,6 +164,7 @@ pub(crate) fn written() -> Vec<Report> {
 /// The same for one family.
 pub(crate) fn report(family: cluster_crate::Family) -> Report {
     Report {
+        tables: Vec::new(),
         family,
         full: false,
         took: Duration::from_millis(1),
