@@ -1,0 +1,157 @@
+//! A cluster to probe: the lab, with the daemon under test on every node.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use portcullis_lab::{Cluster, DaemonSpec, Families, Lab, LabOptions, PlanOptions, Vantage};
+
+use crate::tools::{self, Flavour};
+
+/// How long daemons may take to follow; much longer than they do, for machines that are busy.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The lab's pod CIDRs.
+const CLUSTER_CIDR: &str = "--cluster-cidr=10.244.0.0/16,fd00:10:244::/48";
+
+/// How a cluster is built.
+pub(crate) struct Setup {
+    fixture: &'static str,
+    flavour: Flavour,
+    families: Families,
+    args: Vec<String>,
+}
+
+impl Setup {
+    /// The manifests of `fixtures/lab/`, with daemons that know the cluster's CIDR and sync at once.
+    pub(crate) fn of(fixture: &'static str) -> Self {
+        Self::without_cluster_cidr(fixture).args(&[CLUSTER_CIDR])
+    }
+
+    /// The same, but the daemons cannot tell local traffic unless told how.
+    pub(crate) fn without_cluster_cidr(fixture: &'static str) -> Self {
+        let args = ["--mode=iptables", "--iptables-min-sync-period=0s", "--conntrack-max-per-core=0", "-v=4"];
+        let args = args.map(str::to_owned).to_vec();
+        Self { fixture, flavour: Flavour::Nft, families: Families::Dual, args }
+    }
+
+    /// More arguments for the daemons.
+    pub(crate) fn args(mut self, args: &[&str]) -> Self {
+        self.args.extend(args.iter().map(|arg| (*arg).to_owned()));
+        self
+    }
+
+    /// Which iptables the nodes have.
+    pub(crate) fn flavour(mut self, flavour: Flavour) -> Self {
+        self.flavour = flavour;
+        self
+    }
+
+    /// The families of the cluster.
+    pub(crate) fn families(mut self, families: Families) -> Self {
+        self.families = families;
+        self
+    }
+
+    /// Builds it, and waits until every daemon serves it.
+    pub(crate) fn up(self) -> Bed {
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/lab").join(self.fixture);
+        let tools = tempfile::tempdir().unwrap();
+        let daemon = DaemonSpec {
+            binary: PathBuf::from(env!("CARGO_BIN_EXE_portcullis")),
+            args: self.args,
+            env: vec![("PATH".into(), self.flavour.path(tools.path()))],
+        };
+        let plan = PlanOptions { families: self.families, ..Default::default() };
+        let options = LabOptions { plan, daemon: Some(daemon) };
+        let lab = Lab::up(Cluster::read(fixture).unwrap(), options).unwrap();
+        let mut bed = Bed { lab, flavour: self.flavour, families: self.families, _tools: tools };
+        bed.synced();
+        bed
+    }
+}
+
+/// A cluster that is served.
+pub(crate) struct Bed {
+    pub(crate) lab: Lab,
+    pub(crate) flavour: Flavour,
+    pub(crate) families: Families,
+    _tools: tempfile::TempDir,
+}
+
+impl Bed {
+    /// Waits until the daemons have followed the last change.
+    pub(crate) fn synced(&mut self) {
+        if let Err(error) = self.lab.wait_synced(PATIENCE) {
+            panic!("{error}");
+        }
+    }
+
+    /// Changes objects, and waits until the daemons have followed.
+    pub(crate) fn apply(&mut self, manifests: &str) {
+        self.lab.apply_text(manifests).unwrap();
+        self.synced();
+    }
+
+    /// The rules of a table on a node, as the tool's `-save` prints them. `tool` is `iptables` or `ip6tables`.
+    pub(crate) fn rules(&self, node: &str, tool: &str, table: &str) -> String {
+        let netns = self.lab.netns(&Vantage::node(node)).unwrap();
+        tools::output(netns.command(self.flavour.tool(tool, "-save")).args(["-t", table]))
+    }
+
+    /// Runs iptables on a node, as somebody else would who shares it with the daemon.
+    pub(crate) fn iptables(&self, node: &str, arguments: &[&str]) {
+        let netns = self.lab.netns(&Vantage::node(node)).unwrap();
+        tools::output(netns.command(self.flavour.tool("iptables", "")).arg("-w").args(arguments));
+    }
+
+    /// The sum of a metric of a node's daemon, over the series whose labels contain `labels`; 0 without any.
+    pub(crate) fn metric(&self, node: &str, name: &str, labels: &str) -> f64 {
+        let text =
+            tools::http_get(&self.lab.netns(&Vantage::node(node)).unwrap(), "127.0.0.1:10249", "/metrics");
+        let text = text.unwrap_or_else(|error| panic!("{node} tells no metrics: {error}"));
+        let of_name = text.lines().filter(|line| {
+            let rest = line.strip_prefix(name);
+            rest.is_some_and(|rest| rest.starts_with([' ', '{'])) && line.contains(labels)
+        });
+        of_name.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+    }
+
+    /// Waits until something is so; `what` says what, for the failure.
+    pub(crate) fn wait_until(&self, what: &str, patience: Duration, so: impl Fn(&Self) -> bool) {
+        let until = Instant::now() + patience;
+        while !so(self) {
+            assert!(Instant::now() < until, "not within {patience:?}: {what}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Kills a node's daemon as an out-of-memory killer would, and collects it.
+    pub(crate) fn kill_daemon(&mut self, node: &str) {
+        let pid = libc::pid_t::try_from(self.lab.daemon_pid(node).unwrap()).unwrap();
+        // SAFETY: the process is the lab's child and was not waited for yet, so the id is still its own.
+        assert_eq!(unsafe { libc::kill(pid, libc::SIGKILL) }, 0);
+        self.lab.stop_daemon(node).unwrap();
+    }
+
+    /// Writes a file beside the lab's own manifests by an atomic rename, as editors and config maps do.
+    pub(crate) fn write_manifest(&self, name: &str, text: &str) {
+        let fresh = self.lab.manifests().join(format!(".{name}.new"));
+        fs::write(&fresh, text).unwrap();
+        fs::rename(&fresh, self.lab.manifests().join(name)).unwrap();
+    }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for node in &self.lab.plan().nodes {
+                let log = self.lab.folder().join("logs").join(format!("{}.log", node.name));
+                let text = fs::read_to_string(&log).unwrap_or_else(|error| error.to_string());
+                let lines: Vec<&str> = text.lines().collect();
+                let tail = lines[lines.len().saturating_sub(60)..].join("\n");
+                eprintln!("--- the daemon of {} ---\n{tail}", node.name);
+            }
+        }
+    }
+}

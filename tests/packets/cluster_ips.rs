@@ -1,0 +1,108 @@
+//! Cluster IPs: who answers, and what source address it sees.
+
+use portcullis_lab::{Outcome, Protocol};
+
+use crate::bed::{Bed, Setup};
+use crate::expectation::{lost, only, refused, spread};
+use crate::row::{Row, at, client, cluster_ip, node, outside, pod, row};
+use crate::tools::Flavour;
+
+const WEB: [&str; 3] = ["a", "b", "c"];
+
+#[rustfmt::skip]
+fn rows() -> Vec<Row> {
+    vec![
+        // Ports, protocols, families
+        row("TCP from a pod of node-1 goes to all ready endpoints", client(1), cluster_ip("web", 80), spread(&WEB).kept()),
+        row("TCP from a pod of node-2 goes to all ready endpoints", client(2), cluster_ip("web", 80), spread(&WEB).kept()),
+        row("a node's own TCP", node(1), cluster_ip("web", 80), spread(&WEB)),
+        row("UDP from a pod", client(1), cluster_ip("names", 53).udp(), spread(&WEB).kept()),
+        row("UDP from a node", node(2), cluster_ip("names", 53).udp(), spread(&WEB)),
+        row("TCP at the port that is also UDP's", client(2), cluster_ip("names", 53), spread(&WEB).kept()),
+        row("one of several ports", client(1), cluster_ip("two-ports", 80).v4(), spread(&["a", "b"]).kept()),
+        row("the other of several ports", client(1), cluster_ip("two-ports", 90).v4(), only("c").kept()),
+        row("a Service of IPv6 alone", client(1), cluster_ip("six", 80).v6(), spread(&WEB).kept()),
+        // Slices
+        row("several slices, one endpoint in two of them", client(1), cluster_ip("slices", 80), spread(&WEB).kept()),
+        row("slices with different ports", client(2), cluster_ip("ports-differ", 80).v4(), spread(&["a", "b"]).kept()),
+        row("a named port that is another number in each pod", client(1), cluster_ip("renamed", 80), spread(&["i", "j"])),
+        // Readiness
+        row("publishNotReadyAddresses", client(1), cluster_ip("early", 80), spread(&["a", "b", "c", "d"]).kept()),
+        row("no endpoint: TCP is refused", client(1), cluster_ip("none", 80), refused()),
+        row("no endpoint: UDP is refused", client(1), cluster_ip("none", 53).udp(), refused()),
+        row("no endpoint: a node's own TCP is refused", node(1), cluster_ip("none", 80), refused()),
+        row("no ready endpoint: refused", client(2), cluster_ip("unready", 80), refused()),
+        row("all terminating: the one that still serves", client(2), cluster_ip("draining", 80), only("e").kept()),
+        row("terminating ones do not count while one is ready", client(2), cluster_ip("half-drained", 80), only("g").kept()),
+        // Internal traffic policy
+        row("internal policy Local, on the endpoint's node", client(1), cluster_ip("here", 80), only("a").kept()),
+        row("internal policy Local, from the endpoint's node itself", node(1), cluster_ip("here", 80), only("a")),
+        row("internal policy Local, on a node without an endpoint", client(2), cluster_ip("here", 80), lost()),
+        row("internal policy Local, from a node without an endpoint", node(2), cluster_ip("here", 80), lost()),
+        row("internal policy Local, no endpoint anywhere", client(1), cluster_ip("here-none", 80), refused()),
+        // Hairpin
+        row("a pod that meets itself sees its node: TCP", pod("a"), cluster_ip("alone", 80), only("a").masqueraded_by(1)),
+        row("a pod that meets itself sees its node: UDP", pod("a"), cluster_ip("alone", 53).udp(), only("a").masqueraded_by(1)),
+        row("another pod of the node keeps its address", client(1), cluster_ip("alone", 80), only("a").kept()),
+        // What is not this proxy's
+        row("service.kubernetes.io/service-proxy-name", client(1), at(&["10.96.7.7:80"]), lost()),
+        row("service.kubernetes.io/headless", client(1), at(&["10.96.7.8:80"]), lost()),
+        // From outside, by a route to node-1
+        row("outside traffic to a cluster IP is masqueraded", outside(), cluster_ip("web", 80), spread(&WEB).masqueraded_by(1)),
+        row("outside traffic to a cluster IP over UDP", outside(), cluster_ip("names", 53).udp(), spread(&WEB).masqueraded_by(1)),
+        row("outside traffic without an endpoint", outside(), cluster_ip("none", 80), refused()),
+    ]
+}
+
+fn up(flavour: Flavour) -> Bed {
+    let mut bed = Setup::of("cluster-ips.yaml").flavour(flavour).up();
+    for service in ["web", "names", "none"] {
+        for ip in bed.lab.plan().service(service).unwrap().spec.clone().unwrap().cluster_ips.unwrap() {
+            bed.lab.route_from_outside(ip.parse().unwrap(), "node-1").unwrap();
+        }
+    }
+    bed
+}
+
+#[test]
+fn cluster_ips_by_the_nft_tool() {
+    let bed = up(Flavour::Nft);
+    bed.check(&rows());
+    only_the_pod_itself_is_masqueraded(&bed);
+    nothing_is_written_for_services_without_an_address(&bed);
+}
+
+#[test]
+fn cluster_ips_by_the_legacy_tool() {
+    let bed = up(Flavour::Legacy);
+    bed.check(&rows());
+    only_the_pod_itself_is_masqueraded(&bed);
+    nothing_is_written_for_services_without_an_address(&bed);
+}
+
+/// A pod behind a Service of several keeps its address towards the others, and only towards those.
+fn only_the_pod_itself_is_masqueraded(bed: &Bed) {
+    let own = bed.lab.plan().pod("a").unwrap().addresses.clone();
+    let prober = bed.from(pod("a"));
+    let mut met_itself = 0;
+    for to in cluster_ip("web", 80).addresses(bed.lab.plan(), bed.families) {
+        for _ in 0..60 {
+            let outcome = prober.probe(Protocol::Tcp, to);
+            let Outcome::Answered { by, saw_source } = &outcome else { panic!("{to}: {outcome}") };
+            assert_eq!(own.contains(&saw_source.ip()), by != "default/a", "{outcome}");
+            met_itself += usize::from(by == "default/a");
+        }
+    }
+    // Never in 120 times happens once in 10^21 runs.
+    assert!(met_itself > 0);
+}
+
+fn nothing_is_written_for_services_without_an_address(bed: &Bed) {
+    for tool in ["iptables", "ip6tables"] {
+        let rules = bed.rules("node-1", tool, "nat") + &bed.rules("node-1", tool, "filter");
+        assert!(rules.contains("default/web:http"), "{rules}");
+        for service in ["headless", "elsewhere", "foreign", "marked-headless"] {
+            assert!(!rules.contains(&format!("default/{service}")), "{service} in\n{rules}");
+        }
+    }
+}

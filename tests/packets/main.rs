@@ -1,0 +1,20 @@
+//! Real packets through real daemons: each test builds a cluster of network namespaces from `fixtures/lab/`, lets a
+//! `portcullis` a node serve it, and probes it row by row.
+//!
+//! ```text
+//! fixtures/lab/*.yaml ─ Bed (lab + daemons) ─ rows: from · to · expectation ─ what the pods saw
+//! ```
+//! SCTP has no rows of its own kind: this kernel may have no SCTP sockets. `sctp.rs` holds its rules instead, and says so.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod bed;
+mod expectation;
+mod row;
+mod tools;
+
+mod cluster_ips;
+mod external_addresses;
+mod session_affinity;
+mod single_stack;
+mod topology_hints;

@@ -1,0 +1,270 @@
+//! Rows: from where, to what, and what must be seen.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use portcullis_lab::{Families, Family, FrontKind, Plan, Prober, Protocol, Tally, Vantage};
+
+use crate::bed::Bed;
+use crate::expectation::{Answer, Expectation, Source};
+
+/// How long to wait for an answer that must come, on a machine that may be busy; and for one that must not.
+const ANSWER: Duration = Duration::from_secs(5);
+const SILENCE: Duration = Duration::from_millis(500);
+
+/// Rows that are probed at a time.
+const WIDTH: usize = 4;
+
+/// The host outside probes from these unless told otherwise.
+const OUTSIDE: [&str; 2] = ["198.51.100.10", "2001:db8:100::10"];
+
+/// One line of a table.
+pub(crate) struct Row {
+    pub(crate) name: &'static str,
+    pub(crate) from: Origin,
+    pub(crate) to: Target,
+    pub(crate) expect: Expectation,
+}
+
+pub(crate) fn row(name: &'static str, from: Origin, to: Target, expect: Expectation) -> Row {
+    Row { name, from, to, expect }
+}
+
+/// Where probes start.
+#[derive(Debug, Clone)]
+pub(crate) struct Origin {
+    pub(crate) vantage: Vantage,
+    source: Vec<IpAddr>,
+}
+
+fn origin(vantage: Vantage) -> Origin {
+    Origin { vantage, source: Vec::new() }
+}
+
+/// A pod of the table's own.
+pub(crate) fn pod(name: &str) -> Origin {
+    origin(Vantage::pod(name))
+}
+
+/// The client pod on node-1 or node-2.
+pub(crate) fn client(node: usize) -> Origin {
+    origin(Vantage::client_on(&node_name(node)))
+}
+
+/// A node itself.
+pub(crate) fn node(node: usize) -> Origin {
+    origin(Vantage::node(node_name(node)))
+}
+
+/// The host outside of the cluster.
+pub(crate) fn outside() -> Origin {
+    origin(Vantage::Outside)
+}
+
+/// The host outside, as one of its other addresses.
+pub(crate) fn outside_as(addresses: &[&str]) -> Origin {
+    Origin { vantage: Vantage::Outside, source: addresses.iter().map(|a| a.parse().unwrap()).collect() }
+}
+
+pub(crate) fn node_name(node: usize) -> String {
+    format!("node-{node}")
+}
+
+/// What is probed.
+#[derive(Debug, Clone)]
+pub(crate) struct Target {
+    what: What,
+    protocol: Protocol,
+    family: Option<Family>,
+}
+
+#[derive(Debug, Clone)]
+enum What {
+    Front { service: &'static str, kind: FrontKind, port: u16 },
+    NodePortAt { addresses: Vec<IpAddr>, service: &'static str, port: u16 },
+    Addresses(Vec<SocketAddr>),
+}
+
+fn front(kind: FrontKind, service: &'static str, port: u16) -> Target {
+    Target { what: What::Front { service, kind, port }, protocol: Protocol::Tcp, family: None }
+}
+
+pub(crate) fn cluster_ip(service: &'static str, port: u16) -> Target {
+    front(FrontKind::ClusterIp, service, port)
+}
+
+/// The node port of the Service's `port`, at the node's addresses.
+pub(crate) fn node_port(node: usize, service: &'static str, port: u16) -> Target {
+    front(FrontKind::NodePort(node_name(node)), service, port)
+}
+
+/// Every address of the Service's load balancer that nodes serve.
+pub(crate) fn load_balancer(service: &'static str, port: u16) -> Target {
+    front(FrontKind::LoadBalancer, service, port)
+}
+
+/// Every one of the Service's `externalIPs`.
+pub(crate) fn external_ip(service: &'static str, port: u16) -> Target {
+    front(FrontKind::ExternalIp, service, port)
+}
+
+/// The node port of the Service's `port`, at these addresses.
+pub(crate) fn node_port_at(addresses: &[&str], service: &'static str, port: u16) -> Target {
+    let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+    Target { what: What::NodePortAt { addresses, service, port }, protocol: Protocol::Tcp, family: None }
+}
+
+/// Addresses and ports that no Service need have.
+pub(crate) fn at(addresses: &[&str]) -> Target {
+    let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
+    Target { what: What::Addresses(addresses), protocol: Protocol::Tcp, family: None }
+}
+
+impl Target {
+    pub(crate) fn udp(self) -> Self {
+        Self { protocol: Protocol::Udp, ..self }
+    }
+
+    /// Only the IPv4 addresses. Without this, each family of the cluster must have one.
+    pub(crate) fn v4(self) -> Self {
+        Self { family: Some(Family::V4), ..self }
+    }
+
+    /// Only the IPv6 addresses.
+    pub(crate) fn v6(self) -> Self {
+        Self { family: Some(Family::V6), ..self }
+    }
+
+    /// The addresses to probe.
+    pub(crate) fn addresses(&self, plan: &Plan, families: Families) -> Vec<SocketAddr> {
+        let wanted = self.family.map_or(families.list().to_vec(), |family| vec![family]);
+        let mut all = match &self.what {
+            What::Addresses(addresses) => addresses.clone(),
+            What::Front { service, kind, port } => self.fronts(plan, service, kind, *port),
+            What::NodePortAt { addresses, service, port } => {
+                let kind = FrontKind::NodePort(node_name(1));
+                let number = self.fronts(plan, service, &kind, *port)[0].port();
+                addresses.iter().map(|address| SocketAddr::new(*address, number)).collect()
+            }
+        };
+        let has = |family: &Family| all.iter().any(|address| Family::of(address.ip()) == *family);
+        let given = matches!(self.what, What::Addresses(_) | What::NodePortAt { .. });
+        assert!(
+            wanted.iter().all(has) || (given && self.family.is_none()),
+            "{self:?} has no {wanted:?} in {all:?}"
+        );
+        all.retain(|address| wanted.contains(&Family::of(address.ip())));
+        all
+    }
+
+    fn fronts(&self, plan: &Plan, service: &str, kind: &FrontKind, port: u16) -> Vec<SocketAddr> {
+        let object = plan.service(service).unwrap_or_else(|| panic!("there is no Service {service}"));
+        let protocol = self.protocol.to_string();
+        let fronts = plan.fronts(object).into_iter();
+        let fitting = fronts.filter(|f| f.kind == *kind && f.port == port && f.protocol == protocol);
+        let found: Vec<SocketAddr> = fitting.map(|front| front.address).collect();
+        assert!(!found.is_empty(), "Service {service} has no {kind} with port {port}/{protocol}");
+        found
+    }
+}
+
+impl Bed {
+    /// The address of a target that has but one of IPv4.
+    pub(crate) fn address(&self, to: Target) -> SocketAddr {
+        to.v4().addresses(self.lab.plan(), self.families)[0]
+    }
+
+    /// Probes from there.
+    pub(crate) fn from(&self, origin: Origin) -> Prober {
+        self.lab.from(origin.vantage).unwrap().timeout(ANSWER)
+    }
+
+    /// Probes all rows; the failure lists every row that is not as it must be.
+    pub(crate) fn check(&self, rows: &[Row]) {
+        let probes: Vec<Probe> = rows.iter().flat_map(|row| self.probes(row)).collect();
+        let next = AtomicUsize::new(0);
+        let worker = || {
+            let mut complaints = Vec::new();
+            while let Some(probe) = probes.get(next.fetch_add(1, Ordering::Relaxed)) {
+                complaints.extend(probe.run());
+            }
+            complaints
+        };
+        let complaints: Vec<String> = thread::scope(|scope| {
+            let workers: Vec<_> = (0..WIDTH).map(|_| scope.spawn(worker)).collect();
+            workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
+        });
+        let count = complaints.len();
+        assert!(count == 0, "{count} of {} probes are wrong:\n{}", probes.len(), complaints.join("\n"));
+    }
+
+    fn probes<'a>(&self, row: &'a Row) -> Vec<Probe<'a>> {
+        let addresses = row.to.addresses(self.lab.plan(), self.families);
+        let prober = self.lab.from(row.from.vantage.clone()).unwrap();
+        let silent = matches!(row.expect.answer, Answer::Lost);
+        let prober = prober.timeout(if silent { SILENCE } else { ANSWER });
+        let masquerading = match row.expect.source {
+            Source::Masqueraded(node) => self.node_addresses(&node_name(node)),
+            Source::Any | Source::Kept => Vec::new(),
+        };
+        let client = self.client_addresses(&row.from);
+        let of = |to: SocketAddr| {
+            let same_family = row.from.source.iter().find(|source| source.is_ipv4() == to.is_ipv4());
+            let prober = same_family.map_or(prober.clone(), |source| prober.clone().source(*source));
+            Probe { row, to, prober, client: client.clone(), masquerading: masquerading.clone() }
+        };
+        addresses.into_iter().map(of).collect()
+    }
+
+    fn client_addresses(&self, from: &Origin) -> Vec<IpAddr> {
+        match &from.vantage {
+            Vantage::Pod(name) => self.lab.plan().pod(name).unwrap().addresses.clone(),
+            Vantage::Node(name) => self.node_addresses(name),
+            Vantage::Outside if from.source.is_empty() => OUTSIDE.map(|a| a.parse().unwrap()).to_vec(),
+            Vantage::Outside => from.source.clone(),
+        }
+    }
+
+    fn node_addresses(&self, node: &str) -> Vec<IpAddr> {
+        let node = self.lab.plan().node(node).unwrap();
+        node.addresses.iter().copied().chain(node.bridge()).collect()
+    }
+}
+
+/// One address of a row.
+struct Probe<'a> {
+    row: &'a Row,
+    to: SocketAddr,
+    prober: Prober,
+    client: Vec<IpAddr>,
+    masquerading: Vec<IpAddr>,
+}
+
+impl Probe<'_> {
+    /// Probes, and says what is wrong, if anything.
+    fn run(&self) -> Option<String> {
+        let seen: Tally = self.prober.probe_many(self.row.to.protocol, self.to, self.row.expect.probes());
+        let complaint = self.row.expect.complaint(&seen, &self.client, &self.masquerading);
+        let verdict = complaint.as_deref().unwrap_or("ok");
+        let line = format!(
+            "{:<70} {} -> {}/{}: {verdict}; saw {:?} {:?} from {:?}",
+            self.row.name,
+            self.row.from.vantage,
+            self.to,
+            self.row.to.protocol,
+            seen.by,
+            seen.others,
+            seen.sources
+        );
+        println!("{line}");
+        complaint.map(|_| line)
+    }
+}
+
+impl From<SocketAddr> for Target {
+    fn from(address: SocketAddr) -> Self {
+        Self { what: What::Addresses(vec![address]), protocol: Protocol::Tcp, family: None }
+    }
+}

@@ -1,0 +1,103 @@
+//! Session affinity by the client's address: kept while the client comes back in time, forgotten afterwards.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use portcullis_lab::{Outcome, Protocol};
+
+use crate::bed::{Bed, Setup};
+use crate::expectation::one_of;
+use crate::row::{Target, client, cluster_ip, node, node_port, outside, outside_as, row};
+use crate::tools::Flavour;
+
+const WEB: [&str; 3] = ["a", "b", "c"];
+/// `timeoutSeconds` of the fixture.
+const TIMEOUT: Duration = Duration::from_secs(3);
+/// Clients enough that not all of 3 pods' clients meet the same pod again by chance: once in 10^15 times.
+const CLIENTS: u8 = 32;
+
+#[test]
+fn affinity_is_kept_then_expires_by_the_nft_tool() {
+    affinity(Flavour::Nft);
+}
+
+#[test]
+fn affinity_is_kept_then_expires_by_the_legacy_tool() {
+    affinity(Flavour::Legacy);
+}
+
+#[rustfmt::skip]
+fn affinity(flavour: Flavour) {
+    let bed = Setup::of("session-affinity.yaml").flavour(flavour).up();
+    bed.check(&[
+        row("one pod for a client of a cluster IP", client(1), cluster_ip("sticky", 80), one_of(&WEB)),
+        row("one pod for a client over UDP", client(2), cluster_ip("sticky", 53).udp(), one_of(&WEB)),
+        row("one pod for a node", node(1), cluster_ip("sticky", 80), one_of(&WEB)),
+        row("one pod for a client outside", outside(), node_port(1, "sticky", 80), one_of(&WEB)),
+        row("one pod for another client outside", outside_as(&["198.51.100.99", "2001:db8:100::99"]), node_port(2, "sticky", 80), one_of(&WEB)),
+        row("without a timeout in the Service", client(1), cluster_ip("long", 80), one_of(&WEB)),
+    ]);
+    let tables = [("TCP", Protocol::Tcp, node_port(1, "sticky", 80)), ("UDP", Protocol::Udp, node_port(1, "sticky", 53).udp())];
+    thread::scope(|scope| {
+        for (name, protocol, to) in tables {
+            let bed = &bed;
+            scope.spawn(move || kept_then_expired(name, bed, protocol, to));
+        }
+    });
+}
+
+/// Who answers each of many clients.
+fn answerers(bed: &Bed, protocol: Protocol, to: SocketAddr) -> BTreeMap<u8, String> {
+    let ask = |client: u8| {
+        let prober = bed.from(outside()).source(format!("198.51.100.{}", 20 + client).parse().unwrap());
+        match prober.probe(protocol, to) {
+            Outcome::Answered { by, .. } => (client, by),
+            other => panic!("client {client}: {other}"),
+        }
+    };
+    (0..CLIENTS).map(ask).collect()
+}
+
+fn kept_then_expired(name: &str, bed: &Bed, protocol: Protocol, to: Target) {
+    let to = bed.address(to);
+    let mut at = Instant::now();
+    let first = answerers(bed, protocol, to);
+    assert!(first.values().any(|by| *by != first[&0]), "{name}: clients are spread: {first:?}");
+    // Each connection starts the time anew: kept for longer than the timeout, once a second.
+    let (mut kept, mut rounds) = (0, 0);
+    while kept < 5 {
+        rounds += 1;
+        assert!(rounds < 30, "{name}: this machine is too busy to come back within {TIMEOUT:?}");
+        thread::sleep(Duration::from_secs(1));
+        let now = Instant::now();
+        let again = answerers(bed, protocol, to);
+        // A pause of the machine may outlast the timeout; then nothing was to be kept.
+        if at.elapsed() >= TIMEOUT {
+            return kept_then_expired(name, bed, protocol, Target::from(to));
+        }
+        assert_eq!(again, first, "{name}: kept after {:?}", at.elapsed());
+        at = now;
+        kept += 1;
+    }
+    thread::sleep(TIMEOUT + Duration::from_secs(1));
+    assert_ne!(answerers(bed, protocol, to), first, "{name}: forgotten after {TIMEOUT:?}");
+}
+
+#[test]
+fn a_client_whose_pod_goes_meets_another_and_stays_there() {
+    let mut bed = Setup::of("session-affinity.yaml").up();
+    let to = bed.address(cluster_ip("long", 80));
+    let prober = bed.from(client(1));
+    let met = prober.tcp(to).by().unwrap().to_owned();
+    bed.lab.set_ready(&met, false).unwrap();
+    bed.synced();
+    let next = prober.tcp(to).by().unwrap().to_owned();
+    assert_ne!(next, met);
+    bed.lab.set_ready(&met, true).unwrap();
+    bed.synced();
+    for _ in 0..20 {
+        assert_eq!(prober.tcp(to).by(), Some(next.as_str()), "the first pod is back, and the client stays");
+    }
+}

@@ -1,0 +1,33 @@
+//! Topology hints, and when they must not count.
+
+use crate::bed::Setup;
+use crate::expectation::{only, spread};
+use crate::row::{client, cluster_ip, node, row};
+
+const WEB: [&str; 3] = ["a", "b", "c"];
+
+#[test]
+#[rustfmt::skip]
+fn topology_hints() {
+    let to = |service| cluster_ip(service, 80).v4();
+    Setup::of("topology-hints.yaml").up().check(&[
+        row("zone hints, in zone-a", client(1), to("by-zone"), only("a").kept()),
+        row("zone hints, in zone-b", client(2), to("by-zone"), spread(&["b", "c"]).kept()),
+        row("zone hints, from a node", node(2), to("by-zone"), spread(&["b", "c"])),
+        row("a hint may send to another zone", client(1), to("zone-crossed"), spread(&["b", "c"])),
+        row("an endpoint may serve several zones", client(2), to("zone-crossed"), spread(&["a", "c"])),
+        row("one endpoint without a hint: all count", client(1), to("zone-one-without"), spread(&WEB)),
+        row("no endpoint for this zone: all count", client(1), to("zone-nowhere"), spread(&WEB)),
+        row("node hints, on node-1", client(1), to("by-node"), only("a")),
+        row("node hints, on node-2", client(2), to("by-node"), spread(&["b", "c"])),
+        row("no endpoint for this node: its zone counts", client(1), to("node-then-zone"), spread(&["a", "b"])),
+        row("node hints go before zone hints", client(2), to("node-then-zone"), spread(&WEB)),
+        row("one endpoint without a node hint: all count", client(1), to("node-one-without"), spread(&WEB)),
+        row("a policy of Local goes before hints", client(1), to("hinted-local"), only("a")),
+        row("a policy of Local goes before hints on the other node", client(2), to("hinted-local"), only("b")),
+    ]);
+    Setup::of("node-without-zone.yaml").up().check(&[
+        row("a node without a zone: all count", client(1), to("by-zone"), spread(&WEB)),
+        row("the node with a zone", client(2), to("by-zone"), spread(&["b", "c"])),
+    ]);
+}
