@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
 use portcullis_cluster::Family;
-use portcullis_netlink::xtables;
+use portcullis_netlink::{nf_tables, xtables};
 
 use super::{Cleanup, IptablesPlace, Removed};
 use crate::iptables::saved_rule::SavedRule;
@@ -54,6 +54,9 @@ const ATTEMPTS: usize = 5;
 
 pub(super) fn remove(done: &mut Cleanup) {
     for flavour in [Flavour::Nft, Flavour::Legacy] {
+        if flavour == Flavour::Nft && matches!(nf_tables::open(), Ok(None)) {
+            continue; // the tools would only complain
+        }
         let tools = match Tools::of_flavour(flavour) {
             Ok(tools) => tools,
             Err(error) => {

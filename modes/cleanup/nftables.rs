@@ -1,7 +1,6 @@
 //! What nftables modes leave: tables of their own.
 
-use portcullis_netlink::nf_tables::{TableFamily, delete_table};
-use portcullis_netlink::socket::{Protocol, Socket};
+use portcullis_netlink::nf_tables::{self, TableFamily, delete_table};
 
 use super::{Cleanup, Removed};
 
@@ -10,8 +9,9 @@ const TABLES: [(TableFamily, &str); 3] =
     [(TableFamily::Ip, "kube-proxy"), (TableFamily::Ip6, "kube-proxy"), (TableFamily::Inet, "portcullis")];
 
 pub(super) fn remove(done: &mut Cleanup) {
-    let mut socket = match Socket::open(Protocol::Netfilter) {
-        Ok(socket) => socket,
+    let mut socket = match nf_tables::open() {
+        Ok(Some(socket)) => socket,
+        Ok(None) => return,
         Err(error) => return done.left("nf_tables", error),
     };
     for (family, name) in TABLES {

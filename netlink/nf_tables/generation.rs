@@ -1,11 +1,29 @@
 use crate::attribute::Malformed;
-use crate::error::{During, Result};
+use crate::error::{During, Error, Result};
 use crate::message::Batch;
 use crate::netfilter::{self, Subsystem};
-use crate::socket::Socket;
+use crate::socket::{Protocol, Socket};
 
 const NFT_MSG_GETGEN: u8 = 16;
 const NFTA_GEN_ID: u16 = 1;
+
+/// Opens a socket for the calling thread's network namespace; `None` on a kernel without nf_tables.
+///
+/// # Errors
+/// [`Error::Refused`] with `EPERM` without CAP_NET_ADMIN.
+pub fn open() -> Result<Option<Socket>> {
+    let mut socket = match Socket::open(Protocol::Netfilter) {
+        Err(Error::Io { source, .. }) if source.raw_os_error() == Some(libc::EPROTONOSUPPORT) => {
+            return Ok(None);
+        }
+        socket => socket?,
+    };
+    match generation(&mut socket) {
+        Ok(_) => Ok(Some(socket)),
+        Err(error) if matches!(error.errno(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
 
 /// The generation of the rule set in the namespace of `socket` (a [`Protocol::Netfilter`] one): a number that
 /// the kernel raises with every committed transaction, whoever sends it, and that wraps around but skips 0.
