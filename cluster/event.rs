@@ -7,6 +7,8 @@ use crate::object::{Kind, Object, ObjectKey};
 pub enum Event {
     /// An object was added or changed.
     Applied(Object),
+    /// An object is there, but cannot be read: what is known of it stays, also in a full list.
+    Kept(ObjectKey),
     /// An object is gone.
     Deleted(ObjectKey),
     /// A full list of a kind begins: what is not applied before the matching [`Event::Listed`] is gone.

@@ -74,6 +74,11 @@ impl Index {
                 }
                 self.apply(key, object);
             }
+            Event::Kept(key) => {
+                if let Some(seen) = self.listing.get_mut(&key.kind) {
+                    seen.insert(key.name);
+                }
+            }
             Event::Deleted(key) => {
                 if let Some(seen) = self.listing.get_mut(&key.kind) {
                     seen.remove(&key.name);
@@ -299,5 +304,30 @@ fn replace<K: Hash + Eq, V: PartialEq>(map: &mut HashMap<K, V>, key: K, value: V
             map.insert(key, value);
             true
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_object_that_cannot_be_read_any_more_survives_a_full_list() {
+        let mut index = Index::new();
+        let parse = |name: &str| {
+            let value = json!({"metadata": {"name": name, "namespace": "ns"}, "spec": {"clusterIP": "10.0.0.1"}});
+            Object::parse(Kind::Service, value).expect("a Service").object
+        };
+        for name in ["kept", "gone"] {
+            index.handle(Event::Applied(parse(name)));
+        }
+        let key = ObjectKey { kind: Kind::Service, name: NamespacedName::new("ns", "kept") };
+        for event in [Event::ListStarted(Kind::Service), Event::Kept(key.clone()), Event::Listed(Kind::Service)] {
+            index.handle(event);
+        }
+        assert!(index.service(&key.name).is_some());
+        assert_eq!(index.count(Kind::Service), 1);
     }
 }

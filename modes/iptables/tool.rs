@@ -103,18 +103,24 @@ impl Tools {
 
     /// How much speaks for this flavour: the kubelet's hints, then the number of rules.
     fn traces(&self) -> (usize, usize) {
-        if self.flavour == Flavour::Legacy && legacy_tables().is_empty() {
-            // Asking the legacy tools would create the tables.
-            return (0, 0);
-        }
         let (mut hints, mut rules) = (0, 0);
-        for family in Family::BOTH {
+        // The kubelet's hints are in mangle, and whoever serves or guards a node has rules in filter; nat may
+        // have hundreds of thousands, which take seconds to print.
+        let looked_at =
+            [Table::Mangle, Table::Filter].map(|table| Family::BOTH.map(|family| (table, family)));
+        for (table, family) in looked_at.into_iter().flatten() {
+            // To ask the legacy tools for a table that is not there would create it.
+            if self.flavour == Flavour::Legacy
+                && !legacy_tables(family).iter().any(|name| name == table.as_str())
+            {
+                continue;
+            }
             let count = |line: &str| {
                 let name = line.strip_prefix(':').and_then(|l| l.split(' ').next());
                 hints += usize::from(name.is_some_and(|name| KUBELET_HINTS.contains(&name)));
                 rules += usize::from(line.starts_with("-A "));
             };
-            if let Err(error) = dump(&self.name(family, "save"), None, count) {
+            if let Err(error) = dump(&self.name(family, "save"), Some(table), count) {
                 tracing::debug!(%error, "no rules of this flavour");
             }
         }
@@ -138,10 +144,16 @@ impl Flavour {
     }
 }
 
-/// The legacy tables of both families that exist here.
-fn legacy_tables() -> Vec<String> {
-    let families = [portcullis_netlink::Family::V4, portcullis_netlink::Family::V6];
-    families.into_iter().flat_map(|family| xtables::tables(family).unwrap_or_default()).collect()
+/// The legacy tables of a family that exist here.
+fn legacy_tables(family: Family) -> Vec<String> {
+    xtables::tables(in_netlink(family)).unwrap_or_default()
+}
+
+fn in_netlink(family: Family) -> portcullis_netlink::Family {
+    match family {
+        Family::V4 => portcullis_netlink::Family::V4,
+        Family::V6 => portcullis_netlink::Family::V6,
+    }
 }
 
 struct ToolKernel {
@@ -152,13 +164,6 @@ struct ToolKernel {
 impl ToolKernel {
     fn generation(&self) -> portcullis_netlink::Result<u32> {
         nf_tables::generation(&mut Socket::open(Protocol::Netfilter)?)
-    }
-
-    fn netlink_family(&self) -> portcullis_netlink::Family {
-        match self.family {
-            Family::V4 => portcullis_netlink::Family::V4,
-            Family::V6 => portcullis_netlink::Family::V6,
-        }
     }
 }
 
@@ -189,11 +194,9 @@ impl Kernel for ToolKernel {
 
     fn dump(&self, table: Table, line: &mut dyn FnMut(&str)) -> Result<(), SyncError> {
         let tool = self.tools.name(self.family, "save");
-        if self.tools.flavour == Flavour::Legacy {
-            let tables = xtables::tables(self.netlink_family()).unwrap_or_default();
-            if !tables.iter().any(|name| name == table.as_str()) {
-                return Ok(());
-            }
+        let exists = || legacy_tables(self.family).iter().any(|name| name == table.as_str());
+        if self.tools.flavour == Flavour::Legacy && !exists() {
+            return Ok(());
         }
         dump(&tool, Some(table), line)
     }
@@ -204,7 +207,7 @@ impl Kernel for ToolKernel {
             Flavour::Legacy => {
                 let mut fingerprint = Vec::new();
                 for table in Table::ALL {
-                    let info = xtables::table_info(self.netlink_family(), table.as_str()).ok()?;
+                    let info = xtables::table_info(in_netlink(self.family), table.as_str()).ok()?;
                     fingerprint.extend(info.map(|i| u64::from(i.entries) << 32 | u64::from(i.size)));
                     fingerprint.extend(info.iter().flat_map(|i| i.hook_entry).map(u64::from));
                 }

@@ -243,7 +243,8 @@ mod tests {
     fn rules() {
         let up = || vec![(1, Heard), (2, Synced(V4)), (2, Synced(V6))];
         let then = |more: Vec<(u64, What)>| up().into_iter().chain(more).collect::<Vec<_>>();
-        let rows: Vec<(&str, Vec<(u64, What)>, u64, Expected)> = vec![
+        type Row = (&'static str, Vec<(u64, What)>, u64, Expected);
+        let rows: Vec<Row> = vec![
             ("starting", vec![], 299, GOOD),
             ("starting, and heard of the source", vec![(1, Heard)], 299, GOOD),
             ("never heard of the source, never synced", vec![], 300, BAD),

@@ -38,7 +38,8 @@ impl Reader {
         self.doubtful.retain(|_, doubt| doubt.list == self.list);
     }
 
-    /// The event of an object that was added or changed; `None` if it cannot be read.
+    /// The event of an object that was added or changed; of one that cannot be read, that what was known of it
+    /// stays. `None` if it has not even a name.
     pub(super) fn applied(&mut self, value: Value) -> Option<Event> {
         let version = resource_version(&value).unwrap_or_default().to_owned();
         match Object::parse(self.kind, value) {
@@ -56,7 +57,7 @@ impl Reader {
                 if new {
                     tracing::warn!(kind = %self.kind, "{error}; the object is skipped, all others count");
                 }
-                None
+                error.key().cloned().map(Event::Kept)
             }
         }
     }
@@ -115,7 +116,7 @@ mod tests {
     fn an_unreadable_object_is_counted_until_it_is_readable_deleted_or_gone_from_a_list() {
         let bad = || service("5", json!({"ports": "none"}));
         let mut reader = Reader::new(Kind::Service);
-        assert_eq!(reader.applied(bad()), None);
+        assert!(matches!(reader.applied(bad()), Some(Event::Kept(_))));
         assert_eq!(reader.doubtful(), (1, 0));
         assert!(matches!(reader.applied(service("6", json!({}))), Some(Event::Applied(_))));
         assert_eq!(reader.doubtful(), (0, 0));

@@ -279,13 +279,14 @@ async fn an_unreadable_object_costs_only_itself() {
         server.apply(service("bad", json!({"ports": "none"})));
         server.apply(service("b", json!({"clusterIP": "not an address"})));
         let mut heard = Heard::services(&server).await;
-        heard.expect(&ALL).await;
+        heard.expect(&["(Service", "+default/a", "+default/b", "=default/bad", "Service)"]).await;
         eventually(case, || heard.status().unreadable == 1 && heard.status().with_problems == 1).await;
         // In a watch: a bad version of a good object, and of one that is new.
         server.apply(service("a", json!({"ports": 1})));
         server.apply(service("worse", json!({"externalIPs": {"x": 1}})));
         server.apply(service("c", json!({})));
-        heard.expect(&["+default/c"]).await;
+        // What was good of them stays.
+        heard.expect(&["=default/a", "=default/worse", "+default/c"]).await;
         eventually(case, || heard.status().unreadable == 3).await;
         server.delete("services", "default/worse");
         server.apply(service("bad", json!({})));

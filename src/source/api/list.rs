@@ -72,7 +72,7 @@ mod tests {
             {"metadata": {"name": "a"}}, {"metadata": {"name": "b"}, "spec": {"ports": 7}}, 8, {"metadata": {"name": "c"}}]}"#;
         let mut reader = Reader::new(Kind::Service);
         let page = read(Kind::Service, true, body, &mut reader).expect("the page itself is well formed");
-        assert_eq!(page.events.len(), 4, "{:?}", page.events);
+        assert_eq!(page.events.len(), 5, "{:?}", page.events);
         assert_eq!(reader.doubtful(), (1, 0));
         assert!(matches!(page.then, Then::End(revision) if revision == "9"));
     }
