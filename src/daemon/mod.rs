@@ -29,7 +29,7 @@ use tokio::task::{JoinError, JoinHandle};
 use crate::config::{Config, Daemon, ProxyMode};
 use crate::http::BindError;
 use crate::source::{self, AccessError, Source};
-use crate::{host, node, state};
+use crate::{host, node, state, sysctl};
 use schedule::{Due, Schedule};
 use telemetry::Telemetry;
 use worker::{Order, Outcome, Worker};
@@ -79,6 +79,9 @@ pub async fn run(config: Config, configuration: String, options: &Daemon) -> Res
     let tools = Tools::find()?;
     let kernels = kernels(&tools)?;
     let nfacct = host::ensure_nfacct();
+    if options.init_only {
+        return init_only(&config);
+    }
     let (sink, events) = mpsc::channel(EVENT_BATCHES);
     let source = source::spawn(state::origin(&config, name), sink).await?;
     let families: Vec<Family> = kernels.iter().map(|(family, _)| *family).collect();
@@ -94,6 +97,15 @@ pub async fn run(config: Config, configuration: String, options: &Daemon) -> Res
     let daemon =
         Loop { config, name, facts, index: Index::new(), schedule, telemetry, worker: Some(worker), source };
     daemon.run(events, options.once).await
+}
+
+/// What needs more privileges than serving: what is set once stays for the daemon that follows.
+fn init_only(config: &Config) -> Result<(), DaemonError> {
+    if node::iptables_options(config, None).serves_localhost_node_ports() {
+        sysctl::allow_localhost_node_ports();
+    }
+    tracing::info!("the node is set up; ending, as --init-only asks for");
+    Ok(())
 }
 
 type Kernels = Vec<(Family, Box<dyn Kernel>)>;
