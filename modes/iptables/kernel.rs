@@ -36,4 +36,8 @@ pub trait Kernel: Send {
 
     /// Costs next to nothing. `None` where it cannot be told.
     fn fingerprint(&self) -> Option<Fingerprint>;
+
+    /// A value that differs once rules were added to our chains, taken from them, or lead to them no more,
+    /// whatever happens to other chains. Costs little for each chain. `None` where it cannot be told.
+    fn shape(&self) -> Option<u64>;
 }

@@ -26,6 +26,8 @@ pub struct Proxier {
     host: Host,
     families: Vec<FamilySync>,
     fingerprint: Option<Fingerprint>,
+    /// The shape of our chains as we left them; `None` if it was not taken since we last wrote.
+    shapes: Option<Vec<u64>>,
     checked: Instant,
     check_took: Duration,
 }
@@ -44,6 +46,7 @@ impl Proxier {
             options,
             host,
             fingerprint: None,
+            shapes: None,
             checked: Instant::now(),
             check_took: Duration::ZERO,
         }
@@ -83,9 +86,31 @@ impl Proxier {
         Some(all)
     }
 
-    fn somebody_wrote(&self) -> bool {
+    fn read_shapes(&self) -> Option<Vec<u64>> {
+        self.families.iter().map(|family| family.kernel.shape()).collect()
+    }
+
+    /// Whether somebody else may have changed our rules since we last wrote. Others write to nf_tables all the
+    /// time; as long as our chains keep their shape, that is no concern of ours.
+    fn somebody_wrote(&mut self) -> bool {
         let now = self.read_fingerprint();
-        now.is_none() || now != self.fingerprint
+        if now.is_some() && now == self.fingerprint {
+            return false;
+        }
+        if self.shapes.is_some() && self.read_shapes() == self.shapes {
+            self.fingerprint = now;
+            return false;
+        }
+        true
+    }
+
+    /// Takes the shape of our chains, while they are as we left them.
+    fn remember_shapes(&mut self) {
+        if self.shapes.is_none() {
+            let shapes = self.read_shapes();
+            let still_ours = self.read_fingerprint() == self.fingerprint;
+            self.shapes = shapes.filter(|_| still_ours);
+        }
     }
 
     /// A kernel or tool without the nfacct match refuses the base rules: better none of its counters than none
@@ -122,6 +147,9 @@ impl Mode for Proxier {
             self.checked = Instant::now();
             self.check_took = reports.iter().map(|r| r.took).sum();
         }
+        if reports.iter().any(|r| r.lines > 0 || r.error.is_some()) {
+            self.shapes = None;
+        }
         // What somebody else wrote meanwhile stays suspect until it has been compared.
         let compared = reports.iter().all(|r| r.full && r.error.is_none());
         if compared || !unsure {
@@ -132,13 +160,14 @@ impl Mode for Proxier {
 
     fn check_drift(&mut self) -> bool {
         let since = self.checked.elapsed();
-        if self.check_took > LONG_CHECK && since < self.check_took * CHECK_SHARE {
-            return false;
-        }
         let drifted = self.somebody_wrote();
-        if drifted || since >= FULL_CHECK {
+        if !drifted {
+            self.remember_shapes();
+        }
+        let too_soon = self.check_took > LONG_CHECK && since < self.check_took * CHECK_SHARE;
+        if (drifted && !too_soon) || since >= FULL_CHECK {
             self.families.iter_mut().for_each(FamilySync::suspect);
         }
-        drifted
+        drifted && !too_soon
     }
 }

@@ -1,11 +1,13 @@
 //! The iptables tools of the host: which flavour the node's rules live in, and how they are run.
 
 use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use portcullis_cluster::Family;
+use portcullis_netlink::nf_tables::TableFamily;
 use portcullis_netlink::socket::{Protocol, Socket};
 use portcullis_netlink::{nf_tables, xtables};
 
@@ -215,6 +217,30 @@ impl Kernel for ToolKernel {
             }
         }
     }
+
+    fn shape(&self) -> Option<u64> {
+        match self.tools.flavour {
+            Flavour::Nft => shape_of_chains(self.family).ok(),
+            Flavour::Legacy => None,
+        }
+    }
+}
+
+/// The shape of our chains in nf_tables. Their order does not count, so that it need not be known.
+fn shape_of_chains(family: Family) -> portcullis_netlink::Result<u64> {
+    let family = match family {
+        Family::V4 => TableFamily::Ip,
+        Family::V6 => TableFamily::Ip6,
+    };
+    let mut shape = 0u64;
+    nf_tables::chains(&mut Socket::open(Protocol::Netfilter)?, family, |chain| {
+        if chain.name.starts_with("KUBE-") && Table::named(&chain.table).is_some() {
+            let mut hasher = DefaultHasher::new();
+            chain.hash(&mut hasher);
+            shape = shape.wrapping_add(hasher.finish());
+        }
+    })?;
+    Ok(shape)
 }
 
 fn dump(tool: &str, table: Option<Table>, mut line: impl FnMut(&str)) -> Result<(), SyncError> {

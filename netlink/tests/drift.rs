@@ -5,7 +5,7 @@
 mod namespace;
 
 use namespace::{inside, run};
-use portcullis_netlink::nf_tables::generation;
+use portcullis_netlink::nf_tables::{Chain, TableFamily, chains, generation};
 use portcullis_netlink::socket::{Protocol, Socket};
 use portcullis_netlink::{Error, Family, xtables};
 
@@ -32,6 +32,32 @@ fn the_generation_moves_with_nf_tables() {
         assert_eq!(generation(&mut socket).unwrap(), last, "reading and legacy iptables leave it alone");
         inside(|| run("nft add table ip elsewhere"));
         assert_eq!(generation(&mut socket).unwrap(), last, "each namespace has its own");
+    });
+}
+
+#[test]
+fn chains_are_listed_with_their_uses() {
+    inside(|| {
+        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        let mut uses = |name: &str| {
+            let mut found: Vec<Chain> = Vec::new();
+            chains(&mut socket, TableFamily::Ip, |chain| found.push(chain)).unwrap();
+            found.into_iter().find(|chain| chain.table == "nat" && chain.name == name).map(|chain| chain.uses)
+        };
+        assert_eq!(uses("KUBE-A"), None);
+        for (command, expected) in [
+            ("-N KUBE-A", 0),
+            ("-A KUBE-A -s 192.0.2.1 -j RETURN", 1),
+            ("-A KUBE-A -s 192.0.2.2 -j RETURN", 2),
+            ("-A PREROUTING -j KUBE-A", 3),
+            ("-D PREROUTING -j KUBE-A", 2),
+            ("-F KUBE-A", 0),
+        ] {
+            run(&format!("iptables-nft -w 60 -t nat {command}"));
+            assert_eq!(uses("KUBE-A"), Some(expected), "{command}");
+        }
+        run("ip6tables-nft -w 60 -t nat -N KUBE-B");
+        assert_eq!(uses("KUBE-B"), None, "of another family");
     });
 }
 

@@ -2,6 +2,7 @@
 #![allow(unreachable_pub, reason = "a module of a test binary")]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard};
 
@@ -94,6 +95,23 @@ impl Kernel for FakeKernel {
         }
         line("COMMIT");
         Ok(())
+    }
+
+    fn shape(&self) -> Option<u64> {
+        if self.flavour == Flavour::Legacy {
+            return None;
+        }
+        let state = self.state();
+        let mut hasher = DefaultHasher::new();
+        for chains in state.tables.values() {
+            let ours = chains.iter().filter(|(name, _)| name.starts_with("KUBE-"));
+            for (name, rules) in ours {
+                let jump = format!("-j {name}");
+                let leading = chains.values().flatten().filter(|rule| rule.ends_with(&jump)).count();
+                (name, rules.len() + leading).hash(&mut hasher);
+            }
+        }
+        Some(hasher.finish())
     }
 
     fn fingerprint(&self) -> Option<Fingerprint> {
