@@ -4,7 +4,7 @@
 //! ```text
 //! fixtures/lab/*.yaml ─ Bed (lab + daemons) ─ rows: from · to · expectation ─ what the pods saw
 //! ```
-//! SCTP has no rows of its own kind: this kernel may have no SCTP sockets. `sctp.rs` holds its rules instead, and says so.
+//! SCTP has no rows: the kernel may have no SCTP sockets. `sctp.rs` holds its rules instead, and says so.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -13,8 +13,17 @@ mod expectation;
 mod row;
 mod tools;
 
+mod changes;
 mod cluster_ips;
+mod drift;
 mod external_addresses;
+mod isolation;
+mod live_traffic;
+mod manifests;
+mod options;
+mod restart;
+mod sctp;
 mod session_affinity;
 mod single_stack;
 mod topology_hints;
+mod xtables_lock;

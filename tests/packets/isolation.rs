@@ -1,0 +1,75 @@
+//! A Service that the tool refuses: it alone is not served, and everybody is told.
+
+use crate::bed::{Bed, Setup};
+use crate::expectation::{lost, only, spread};
+use crate::row::{client, cluster_ip, node_port, outside, row};
+use crate::tools::Flavour;
+
+const WEB: [&str; 3] = ["a", "b", "c"];
+
+/// A Service that no API server would take, since no tool would: `recent` does not count zero seconds.
+fn bad(timeout: u32) -> String {
+    format!(
+        "{{apiVersion: v1, kind: Service, metadata: {{name: bad}}, spec: {{clusterIP: 10.96.0.66, selector: {{app: web}}, \
+         ports: [{{port: 80, targetPort: 8080}}], sessionAffinity: ClientIP, \
+         sessionAffinityConfig: {{clientIP: {{timeoutSeconds: {timeout}}}}}}}}}"
+    )
+}
+
+#[test]
+fn a_refused_service_is_isolated_by_the_nft_tool() {
+    a_refused_service_is_isolated(Flavour::Nft);
+}
+
+#[test]
+fn a_refused_service_is_isolated_by_the_legacy_tool() {
+    a_refused_service_is_isolated(Flavour::Legacy);
+}
+
+#[rustfmt::skip]
+fn a_refused_service_is_isolated(flavour: Flavour) {
+    let mut bed = Setup::of("web.yaml").flavour(flavour).up();
+    let others = [
+        row("the others are served", client(1), cluster_ip("web", 80), spread(&WEB).kept()),
+        row("their node ports, too", outside(), node_port(1, "web", 80), spread(&WEB).masqueraded_by(1)),
+        row("the refused one is not", client(1), cluster_ip("bad", 80).v4(), lost()),
+    ];
+    bed.apply(&bad(0));
+    assert_eq!(reported(&bed), 1.0);
+    bed.check(&others);
+
+    // The world goes on: changes of others, a new daemon that meets it at its cold start.
+    bed.lab.set_ready("b", false).unwrap();
+    bed.lab.set_ready("c", false).unwrap();
+    bed.synced();
+    bed.check(&[row("changes of others are followed", client(1), cluster_ip("web", 80), only("a").kept())]);
+    bed.lab.set_ready("b", true).unwrap();
+    bed.lab.set_ready("c", true).unwrap();
+    bed.synced();
+    bed.lab.stop_daemon("node-1").unwrap();
+    for table in ["nat", "filter"] {
+        bed.iptables("node-1", &["-t", table, "-F"]);
+        bed.iptables("node-1", &["-t", table, "-X"]);
+    }
+    bed.lab.start_daemon("node-1").unwrap();
+    bed.synced();
+    assert_eq!(reported(&bed), 1.0);
+    bed.check(&others);
+
+    bed.apply(&bad(60));
+    assert_eq!(reported(&bed), 0.0);
+    bed.check(&[row("it is served once it is mended", client(1), cluster_ip("bad", 80).v4(), crate::expectation::one_of(&WEB))]);
+
+    // And again, so that what was good before does not linger.
+    bed.apply(&bad(0));
+    assert_eq!(reported(&bed), 1.0);
+    bed.lab.delete(&portcullis_lab::ObjectRef::new("Service", "default", "bad")).unwrap();
+    bed.synced();
+    assert_eq!(reported(&bed), 0.0);
+    bed.check(&[row("the others are served", client(1), cluster_ip("web", 80), spread(&WEB).kept())]);
+}
+
+/// Whether the Service is reported as refused on node-1.
+fn reported(bed: &Bed) -> f64 {
+    bed.metric("node-1", "portcullis_service_sync_errors", "service_name=\"bad\"")
+}

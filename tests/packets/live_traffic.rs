@@ -1,0 +1,106 @@
+//! Endpoints change while clients go on connecting: not one connection may be refused or lost.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use portcullis_lab::{ObjectRef, Outcome, Protocol, Tally};
+
+use crate::bed::{Bed, Setup};
+use crate::row::{Origin, Target, client, cluster_ip, node_port, outside};
+use crate::tools::Flavour;
+
+/// Source ports for UDP, below those that the kernel hands out, and so many for each client.
+const FIRST_PORT: u16 = 1024;
+const PORTS: u16 = 3500;
+
+/// How many pods replace one another.
+const ROUNDS: usize = 5;
+
+#[test]
+fn pods_are_replaced_under_live_traffic_by_the_nft_tool() {
+    pods_are_replaced_under_live_traffic(Flavour::Nft);
+}
+
+#[test]
+fn pods_are_replaced_under_live_traffic_by_the_legacy_tool() {
+    pods_are_replaced_under_live_traffic(Flavour::Legacy);
+}
+
+fn pods_are_replaced_under_live_traffic(flavour: Flavour) {
+    let mut bed = Setup::of("web.yaml").flavour(flavour).up();
+    let ways: [(Origin, Protocol, Target); 4] = [
+        (client(1), Protocol::Tcp, cluster_ip("web", 80)),
+        (client(2), Protocol::Tcp, cluster_ip("web", 80)),
+        (client(1), Protocol::Udp, cluster_ip("web", 53).udp()),
+        (outside(), Protocol::Tcp, node_port(2, "web", 80)),
+    ];
+    let mut probers = Vec::new();
+    for (from, protocol, to) in ways {
+        for address in to.addresses(bed.lab.plan(), bed.families) {
+            probers.push((
+                format!("{} -> {address}/{protocol}", from.vantage),
+                bed.from(from.clone()),
+                protocol,
+                address,
+            ));
+        }
+    }
+    let stop = AtomicBool::new(false);
+    let tallies: Vec<(String, Tally)> = thread::scope(|scope| {
+        let clients: Vec<_> = probers
+            .iter()
+            .zip(0_u16..)
+            .map(|((name, prober, protocol, address), client)| {
+                let stop = &stop;
+                scope.spawn(move || {
+                    let mut seen: Vec<Outcome> = Vec::new();
+                    // A port that UDP uses twice is the same flow, which stays with a pod until that is gone.
+                    let first = FIRST_PORT + client * PORTS;
+                    let mut ports = (first..first + PORTS).cycle();
+                    while !stop.load(Ordering::Relaxed) {
+                        let prober = match protocol {
+                            Protocol::Tcp => prober.clone(),
+                            Protocol::Udp => prober.clone().source_port(ports.next().unwrap()),
+                        };
+                        seen.push(prober.probe(*protocol, *address));
+                        // Room for the daemons on a small machine.
+                        thread::sleep(Duration::from_millis(3));
+                    }
+                    (name.clone(), seen.into_iter().collect())
+                })
+            })
+            .collect();
+        let replaced = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| replace_pods(&mut bed)));
+        stop.store(true, Ordering::Relaxed);
+        let tallies = clients.into_iter().map(|client| client.join().unwrap()).collect();
+        replaced.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        tallies
+    });
+    for (name, tally) in &tallies {
+        assert!(tally.others.is_empty(), "{name}: {tally:?}");
+        assert!(tally.by.len() > ROUNDS, "{name} met the pods as they came: {tally:?}");
+    }
+}
+
+/// Replaces every pod, one by one, as a rolling update does.
+fn replace_pods(bed: &mut Bed) {
+    let mut old: Vec<String> = ["a", "b", "c"].map(str::to_owned).to_vec();
+    for round in 0..ROUNDS {
+        let fresh = format!("fresh-{round}");
+        bed.apply(&format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {fresh}, labels: {{app: web}}}}, \
+             spec: {{nodeName: node-{}}}}}",
+            1 + round % 2
+        ));
+        old.push(fresh);
+        thread::sleep(Duration::from_millis(100));
+        let gone = old.remove(0);
+        bed.lab.terminate(&gone).unwrap();
+        bed.synced();
+        // The grace period: connections that were made just before get their answer.
+        thread::sleep(Duration::from_millis(500));
+        bed.lab.delete(&ObjectRef::new("Pod", "default", &gone)).unwrap();
+        bed.synced();
+    }
+}

@@ -1,0 +1,138 @@
+//! Daemons that end and start again: rules and connections stay, changes that happened meanwhile are made good.
+
+use portcullis_lab::{Conversation, ObjectRef, Protocol, Vantage};
+
+use crate::bed::{Bed, Setup};
+use crate::expectation::spread;
+use crate::row::{client, cluster_ip, node_port, outside, row};
+use crate::tools::{self, Flavour};
+
+const NODES: [&str; 2] = ["node-1", "node-2"];
+
+#[test]
+fn restarts_by_the_nft_tool() {
+    restarts(Flavour::Nft);
+}
+
+#[test]
+fn restarts_by_the_legacy_tool() {
+    restarts(Flavour::Legacy);
+}
+
+fn restarts(flavour: Flavour) {
+    let mut bed = Setup::of("web.yaml").flavour(flavour).up();
+    let mut conversations = Vec::new();
+    for protocol in [Protocol::Tcp, Protocol::Udp] {
+        let port = if protocol == Protocol::Tcp { 80 } else { 53 };
+        let of = |target: crate::row::Target| if port == 53 { target.udp() } else { target };
+        for (from, to) in
+            [(client(1), of(cluster_ip("web", port))), (outside(), of(node_port(2, "web", port)))]
+        {
+            for address in to.addresses(bed.lab.plan(), bed.families) {
+                conversations.push(bed.from(from.clone()).open(protocol, address).unwrap());
+            }
+        }
+    }
+    let met = answerers(&mut conversations);
+
+    // Killed, and started again: nothing is written, no conversation notices.
+    let before = NODES.map(|node| marks(&bed, node));
+    NODES.iter().for_each(|node| bed.kill_daemon(node));
+    assert_eq!(answerers(&mut conversations), met, "without daemons");
+    serves_all(&bed, "without daemons");
+    NODES.iter().for_each(|node| bed.lab.start_daemon(node).unwrap());
+    bed.synced();
+    assert_eq!(answerers(&mut conversations), met, "with new daemons");
+    for (node, before) in NODES.iter().zip(before) {
+        assert_untouched(&bed, node, &before);
+        assert_eq!(bed.metric(node, "portcullis_drift_repairs_total", ""), 0.0, "{node}");
+        assert_eq!(
+            bed.metric(node, "kubeproxy_conntrack_reconciler_deleted_entries_total", ""),
+            0.0,
+            "{node}"
+        );
+    }
+
+    // Ended by SIGTERM: the rules stay. What changes meanwhile is made good by the next start.
+    NODES.iter().for_each(|node| bed.lab.stop_daemon(node).unwrap());
+    serves_all(&bed, "after SIGTERM");
+    bed.lab.delete(&ObjectRef::new("Service", "default", "alone")).unwrap();
+    bed.lab.delete(&ObjectRef::new("Pod", "default", "a")).unwrap();
+    bed.lab.apply_text(FRESH).unwrap();
+    NODES.iter().for_each(|node| bed.lab.start_daemon(node).unwrap());
+    bed.synced();
+    let now = ["b", "c", "d"];
+    #[rustfmt::skip]
+    bed.check(&[
+        row("endpoints that changed meanwhile", client(1), cluster_ip("web", 80), spread(&now).kept()),
+        row("endpoints that changed meanwhile, node port", outside(), node_port(2, "web", 80), spread(&now).masqueraded_by(2)),
+        row("a Service that came meanwhile", client(2), cluster_ip("fresh", 80).v4(), spread(&now).kept()),
+    ]);
+    for node in NODES {
+        let rules = bed.rules(node, "iptables", "nat");
+        assert!(!rules.contains("default/alone"), "{node}: a Service that went meanwhile\n{rules}");
+    }
+    // Flows to the pod that went meanwhile were let go; those to pods that stayed were not.
+    for (conversation, met) in conversations.iter_mut().zip(&met) {
+        if met != "default/a" {
+            assert_eq!(conversation.ask("word").by(), Some(met.as_str()), "its pod stayed");
+        }
+    }
+}
+
+const FRESH: &str = "\
+{apiVersion: v1, kind: Pod, metadata: {name: d, labels: {app: web}}, spec: {nodeName: node-1}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: fresh}, spec: {selector: {app: web}, ports: [{port: 80, targetPort: 8080}]}}
+";
+
+fn answerers(conversations: &mut [Conversation]) -> Vec<String> {
+    let ask = |conversation: &mut Conversation| {
+        let outcome = conversation.ask("word");
+        outcome.by().map(str::to_owned).unwrap_or_else(|| panic!("{outcome}"))
+    };
+    conversations.iter_mut().map(ask).collect()
+}
+
+#[rustfmt::skip]
+fn serves_all(bed: &Bed, when: &'static str) {
+    bed.check(&[
+        row(when, client(1), cluster_ip("web", 80), spread(&["a", "b", "c"]).kept()),
+        row(when, client(2), cluster_ip("web", 53).udp(), spread(&["a", "b", "c"]).kept()),
+    ]);
+}
+
+/// Something was written since: the nft tool's rules have handles that never come again, and the legacy tool's packet
+/// counters begin anew.
+fn assert_untouched(bed: &Bed, node: &str, before: &str) {
+    let after = marks(bed, node);
+    match bed.flavour {
+        Flavour::Nft => assert_eq!(after, before, "{node}: a start without change writes nothing"),
+        Flavour::Legacy => {
+            let (before, after) = (counters(before), counters(&after));
+            assert!(before.iter().any(|(_, packets)| *packets > 0), "packets were counted");
+            for ((rule, before), (now, after)) in before.iter().zip(&after) {
+                assert_eq!(rule, now, "{node}: a start without change writes nothing");
+                assert!(after >= before, "{node}: written anew: {rule}");
+            }
+        }
+    }
+    let written = bed.metric(node, "kubeproxy_sync_proxy_rules_iptables_last", "");
+    assert_eq!(written, 0.0, "{node}: so many rules were written");
+}
+
+fn marks(bed: &Bed, node: &str) -> String {
+    let netns = bed.lab.netns(&Vantage::node(node)).unwrap();
+    match bed.flavour {
+        Flavour::Nft => tools::output(netns.command("nft").args(["-a", "-s", "list", "ruleset"])),
+        Flavour::Legacy => ["iptables", "ip6tables"]
+            .map(|tool| tools::output(netns.command(bed.flavour.tool(tool, "-save")).arg("-c")))
+            .join("\n"),
+    }
+}
+
+/// The rules with the packets that each has seen.
+fn counters(saved: &str) -> Vec<(&str, u64)> {
+    let rules = saved.lines().filter_map(|line| line.strip_prefix('[')?.split_once("] "));
+    rules.map(|(counted, rule)| (rule, counted.split(':').next().unwrap().parse().unwrap())).collect()
+}
