@@ -7,7 +7,7 @@ use portcullis_cluster::Family;
 use super::chain::{SharedChain, Table};
 use super::options::{Host, NFACCT_INVALID_DROPPED, NodePortScope, Options};
 use super::rule::{Rule, host};
-use super::service_rules::loopback_block;
+use super::service_renderer::loopback_block;
 
 /// The chain that tells that a table was flushed under us, or is fresh.
 pub(super) const CANARY: &str = "KUBE-PROXY-CANARY";

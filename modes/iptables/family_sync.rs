@@ -22,7 +22,8 @@ use super::kernel::Kernel;
 use super::options::{Host, Options};
 use super::rule_set::is_large;
 use super::script::RuleCount;
-use super::service_rules::{Renderer, ServiceRules};
+use super::service_renderer::Renderer;
+use super::service_rules::ServiceRules;
 use super::shared_order::SharedOrder;
 use crate::mode::{Report, SyncError, TableRules};
 

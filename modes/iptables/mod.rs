@@ -1,7 +1,7 @@
 //! iptables mode: the rules of kube-proxy v1.36, name for name.
 //!
 //! ```text
-//! Desired ─► service_rules, base_rules ─► text ─► family_sync ─► kernel (iptables-restore)
+//! Desired ─► service_renderer, base_rules ─► text ─► family_sync ─► kernel (iptables-restore)
 //!                                            └──► rule_set (render, diff)
 //! ```
 
@@ -21,6 +21,7 @@ mod rule;
 mod rule_set;
 pub(crate) mod saved_rule;
 mod script;
+mod service_renderer;
 mod service_rules;
 mod shared_order;
 mod snapshot;

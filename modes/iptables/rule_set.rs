@@ -10,7 +10,7 @@ use super::chain::{SharedChain, Table, belongs_to_a_service};
 use super::kernel::Kernel;
 use super::options::{Host, LARGE_CLUSTER_ENDPOINTS, Options};
 use super::saved_rule::SavedRule;
-use super::service_rules::Renderer;
+use super::service_renderer::Renderer;
 use super::{base_rules, service_rules};
 use crate::mode::SyncError;
 
