@@ -19,6 +19,7 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use config::{Command, Config, Invocation};
+use daemon::DaemonError;
 
 /// The exit status where the configuration is wrong or nothing could be done.
 const FAILED: u8 = 2;
@@ -72,8 +73,15 @@ fn serve(invocation: &Invocation, config: &Config, daemon: &config::Daemon) -> a
     let configuration: serde_json::Value = serde_saphyr::from_str(&invocation.kube_proxy_configuration())?;
     // Two threads: one for the loop and the servers, and one more for when a sync or a client keeps it busy.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    runtime.block_on(daemon::run(config.clone(), configuration.to_string(), daemon))?;
-    Ok(ExitCode::SUCCESS)
+    match runtime.block_on(daemon::run(config.clone(), configuration.to_string(), daemon)) {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        // With --once this is an answer, not a failure to answer.
+        Err(error @ DaemonError::Incomplete(_)) => {
+            eprintln!("portcullis: {error}");
+            Ok(ExitCode::FAILURE)
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// What `portcullis version` prints.

@@ -1,0 +1,83 @@
+//! `--once` writes everything once and leaves it; its exit status says how that went.
+
+mod netns;
+
+use std::fs;
+use std::process::{Command, Output};
+
+const GOOD: &str = "
+apiVersion: v1
+kind: Service
+metadata: {name: good, namespace: default}
+spec: {clusterIP: 10.96.0.1, ports: [{port: 80}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: good-1, namespace: default, labels: {kubernetes.io/service-name: good}}
+addressType: IPv4
+endpoints: [{addresses: [10.244.0.1]}]
+ports: [{name: '', port: 8080}]
+";
+
+/// The tools refuse a session affinity of no time.
+const REFUSED: &str = "
+---
+apiVersion: v1
+kind: Service
+metadata: {name: refused, namespace: default}
+spec:
+  clusterIP: 10.96.0.2
+  ports: [{port: 80}]
+  sessionAffinity: ClientIP
+  sessionAffinityConfig: {clientIP: {timeoutSeconds: 0}}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: refused-1, namespace: default, labels: {kubernetes.io/service-name: refused}}
+addressType: IPv4
+endpoints: [{addresses: [10.244.0.2]}]
+ports: [{name: '', port: 8080}]
+";
+
+fn once(manifests: &str) -> (Output, String) {
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    fs::write(folder.path().join("all.yaml"), manifests).expect("it can be written to");
+    netns::scoped(|| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+        command.args([
+            "--once",
+            "--hostname-override=node-a",
+            "--metrics-bind-address=",
+            "--healthz-bind-address=",
+        ]);
+        let output = command.arg("--manifests").arg(folder.path()).output().expect("the binary runs");
+        let rules = Command::new("iptables-save").output().expect("the tool runs").stdout;
+        (output, String::from_utf8(rules).expect("rules are text"))
+    })
+}
+
+#[test]
+fn everything_written_is_success_and_the_rules_stay() {
+    let (output, rules) = once(GOOD);
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(rules.contains("--to-destination 10.244.0.1:8080"), "{rules}");
+}
+
+#[test]
+fn a_refused_service_is_named_and_all_others_are_served() {
+    let (output, rules) = once(&format!("{GOOD}{REFUSED}"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("default/refused") && said.contains("--seconds"), "{said}");
+    assert!(rules.contains("--to-destination 10.244.0.1:8080"), "{rules}");
+    assert!(!rules.contains("10.244.0.2"), "{rules}");
+}
+
+#[test]
+fn no_manifests_and_no_rules_is_another_failure() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    let output = command.args(["--once", "--bind-address=nonsense"]).output().expect("the binary runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("bind-address") && said.contains("nonsense"), "{said}");
+}
