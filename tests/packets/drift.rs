@@ -19,54 +19,82 @@ fn drift_is_repaired_by_the_legacy_tool() {
     drift_is_repaired(Flavour::Legacy);
 }
 
-fn drift_is_repaired(flavour: Flavour) {
-    let bed = Setup::of("web.yaml").args(&["--iptables-sync-period=2s"]).flavour(flavour).up();
-    let service = chain_of(&bed, "-A KUBE-SERVICES ", "default/web:http cluster IP");
-    let endpoint = chain_of(&bed, &format!("-A {service} "), "default/web:http ->");
-    #[rustfmt::skip]
-    let tampering: Vec<(&str, Vec<Vec<&str>>)> = vec![
+/// What somebody does, and with which arguments of iptables.
+type Tampering = (&'static str, Vec<Vec<&'static str>>);
+
+#[rustfmt::skip]
+fn tampering() -> Vec<Tampering> {
+    vec![
         ("KUBE-SERVICES is flushed", vec![vec!["-t", "nat", "-F", "KUBE-SERVICES"]]),
         ("the jump from PREROUTING is deleted", vec![vec!["-t", "nat", "-D", "PREROUTING", "-m", "comment", "--comment", "kubernetes service portals", "-j", "KUBE-SERVICES"]]),
         ("the jump from POSTROUTING is deleted", vec![vec!["-t", "nat", "-D", "POSTROUTING", "-m", "comment", "--comment", "kubernetes postrouting rules", "-j", "KUBE-POSTROUTING"]]),
-        ("a Service's chain is flushed", vec![vec!["-t", "nat", "-F", &service]]),
-        ("an endpoint's chain is deleted", vec![vec!["-t", "nat", "-F", &service], vec!["-t", "nat", "-F", &endpoint], vec!["-t", "nat", "-X", &endpoint]]),
-        ("one rule of an endpoint is deleted", vec![vec!["-t", "nat", "-D", &endpoint, "2"]]),
+        ("a Service's chain is flushed", vec![vec!["-t", "nat", "-F", SERVICE]]),
+        ("an endpoint's chain is deleted", vec![vec!["-t", "nat", "-F", SERVICE], vec!["-t", "nat", "-F", ENDPOINT], vec!["-t", "nat", "-X", ENDPOINT]]),
+        ("one rule of an endpoint is deleted", vec![vec!["-t", "nat", "-D", ENDPOINT, "2"]]),
         ("the whole table nat is flushed", vec![vec!["-t", "nat", "-F"]]),
         ("the whole table nat is deleted", vec![vec!["-t", "nat", "-F"], vec!["-t", "nat", "-X"]]),
         ("KUBE-FORWARD is flushed", vec![vec!["-t", "filter", "-F", "KUBE-FORWARD"]]),
         ("the table filter is flushed", vec![vec!["-t", "filter", "-F"]]),
-    ];
-    for (what, commands) in tampering {
-        let before = rules(&bed);
-        let repairs = bed.metric("node-1", "portcullis_drift_repairs_total", "IPv4");
-        for command in &commands {
-            bed.iptables("node-1", command);
+    ]
+}
+
+/// Stand for the chains of the Service `web` and of one of its endpoints.
+const SERVICE: &str = "KUBE-SVC-…";
+const ENDPOINT: &str = "KUBE-SEP-…";
+
+fn drift_is_repaired(flavour: Flavour) {
+    let bed = Setup::of("web.yaml").args(&["--iptables-sync-period=2s"]).flavour(flavour).up();
+    // Long enough for a look at rules that nobody has touched.
+    std::thread::sleep(Duration::from_millis(2500));
+    let rows = tampering();
+    let (first, second) = rows.split_at(rows.len() / 2);
+    std::thread::scope(|scope| {
+        for (node, rows) in [("node-1", first), ("node-2", second)] {
+            let bed = &bed;
+            scope.spawn(move || {
+                assert_eq!(bed.metric(node, REPAIRS, ""), 0.0, "{node}: nothing to repair yet");
+                rows.iter().for_each(|row| is_repaired(bed, node, row));
+            });
         }
-        assert!(repaired(&bed, repairs) || rules(&bed) != before, "{what}: the rules were changed");
-        let since = Instant::now();
-        bed.wait_until(what, PATIENCE, |bed| repaired(bed, repairs) && rules(bed) == before);
-        let took = since.elapsed();
-        println!("{what}: repaired after {took:?}");
-        // The sync period, and as much again for a busy machine.
-        assert!(took < Duration::from_secs(5), "{what}: repaired after {took:?}");
-    }
+    });
     #[rustfmt::skip]
     bed.check(&[
         row("cluster IP after repairs", client(1), cluster_ip("web", 80), spread(&["a", "b", "c"]).kept()),
+        row("cluster IP after repairs on node-2", client(2), cluster_ip("web", 80), spread(&["a", "b", "c"]).kept()),
         row("node port after repairs", outside(), node_port(1, "web", 80), spread(&["a", "b", "c"]).masqueraded_by(1)),
+        row("node port after repairs on node-2", outside(), node_port(2, "web", 80), spread(&["a", "b", "c"]).masqueraded_by(2)),
     ]);
-    // The other node was left alone, and so it had nothing to repair.
-    assert_eq!(bed.metric("node-2", "portcullis_drift_repairs_total", ""), 0.0);
 }
 
-fn repaired(bed: &Bed, repairs: f64) -> bool {
-    bed.metric("node-1", "portcullis_drift_repairs_total", "IPv4") > repairs
+const REPAIRS: &str = "portcullis_drift_repairs_total";
+
+/// Tampers, and waits until everything is as it was and has been counted.
+fn is_repaired(bed: &Bed, node: &str, (what, commands): &Tampering) {
+    let service = chain_of(bed, node, "-A KUBE-SERVICES ", "default/web:http cluster IP");
+    let endpoint = chain_of(bed, node, &format!("-A {service} "), "default/web:http ->");
+    let before = rules(bed, node);
+    let repairs = bed.metric(node, REPAIRS, "IPv4");
+    let counted = |bed: &Bed| bed.metric(node, REPAIRS, "IPv4") > repairs;
+    for command in commands {
+        let named = command.iter().map(|word| match *word {
+            SERVICE => service.as_str(),
+            ENDPOINT => endpoint.as_str(),
+            word => word,
+        });
+        bed.iptables(node, &named.collect::<Vec<_>>());
+    }
+    let since = Instant::now();
+    bed.wait_until(what, PATIENCE, |bed| counted(bed) && rules(bed, node) == before);
+    let took = since.elapsed();
+    println!("{what}: repaired after {took:?}");
+    // The sync period, and as much again for a busy machine.
+    assert!(took < Duration::from_secs(6), "{what}: repaired after {took:?}");
 }
 
-/// The IPv4 rules of node-1 in the order of the tool, chains sorted: where a chain stands in the listing says nothing.
-fn rules(bed: &Bed) -> Vec<String> {
-    let of_table = |table| {
-        let text = bed.rules("node-1", "iptables", table);
+/// The IPv4 rules of a node in the order of the tool, chains sorted: where a chain stands in the listing says nothing.
+fn rules(bed: &Bed, node: &str) -> Vec<String> {
+    let of_table = move |table| {
+        let text = bed.rules(node, "iptables", table);
         let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
         // A chain's line ends in its counters.
         let mut lines: Vec<String> =
@@ -78,8 +106,8 @@ fn rules(bed: &Bed) -> Vec<String> {
 }
 
 /// The target of the first rule that begins and contains so.
-fn chain_of(bed: &Bed, begin: &str, contains: &str) -> String {
-    let rules = bed.rules("node-1", "iptables", "nat");
+fn chain_of(bed: &Bed, node: &str, begin: &str, contains: &str) -> String {
+    let rules = bed.rules(node, "iptables", "nat");
     let mut fitting = rules.lines().filter(|line| line.starts_with(begin) && line.contains(contains));
     let target = fitting.next().and_then(|line| line.rsplit("-j ").next());
     target.unwrap_or_else(|| panic!("no {begin}…{contains} in\n{rules}")).to_owned()

@@ -8,6 +8,8 @@ use crate::row::{client, cluster_ip, node_port, outside, row};
 use crate::tools::{self, Flavour};
 
 const NODES: [&str; 2] = ["node-1", "node-2"];
+/// The first of the conversations are over UDP: six each from two places to two families.
+const UDP: usize = 24;
 
 #[test]
 fn restarts_by_the_nft_tool() {
@@ -22,14 +24,16 @@ fn restarts_by_the_legacy_tool() {
 fn restarts(flavour: Flavour) {
     let mut bed = Setup::of("web.yaml").flavour(flavour).up();
     let mut conversations = Vec::new();
-    for protocol in [Protocol::Tcp, Protocol::Udp] {
+    for protocol in [Protocol::Udp, Protocol::Tcp] {
         let port = if protocol == Protocol::Tcp { 80 } else { 53 };
         let of = |target: crate::row::Target| if port == 53 { target.udp() } else { target };
         for (from, to) in
             [(client(1), of(cluster_ip("web", port))), (outside(), of(node_port(2, "web", port)))]
         {
             for address in to.addresses(bed.lab.plan(), bed.families) {
-                conversations.push(bed.from(from.clone()).open(protocol, address).unwrap());
+                for _ in 0..6 {
+                    conversations.push(bed.from(from.clone()).open(protocol, address).unwrap());
+                }
             }
         }
     }
@@ -72,10 +76,15 @@ fn restarts(flavour: Flavour) {
         let rules = bed.rules(node, "iptables", "nat");
         assert!(!rules.contains("default/alone"), "{node}: a Service that went meanwhile\n{rules}");
     }
-    // Flows to the pod that went meanwhile were let go; those to pods that stayed were not.
-    for (conversation, met) in conversations.iter_mut().zip(&met) {
+    // Flows to the pod that went meanwhile lead to another one; those to pods that stayed were left alone.
+    let moved = met[..UDP].iter().filter(|met| *met == "default/a").count();
+    assert!(moved > 0, "UDP flows led to a: {met:?}");
+    for (i, (conversation, met)) in conversations.iter_mut().zip(&met).enumerate() {
         if met != "default/a" {
             assert_eq!(conversation.ask("word").by(), Some(met.as_str()), "its pod stayed");
+        } else if i < UDP {
+            let outcome = conversation.ask("word");
+            assert!(outcome.by().is_some_and(|by| by != met), "its pod went: {outcome}");
         }
     }
 }
