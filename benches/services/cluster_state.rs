@@ -1,0 +1,81 @@
+//! A cluster of many Services, as its API server has it.
+
+use serde_json::{Value, json};
+
+/// Endpoints of each Service.
+pub(crate) const ENDPOINTS: usize = 10;
+
+/// The node that the daemon serves.
+pub(crate) const NODE: &str = "n0";
+
+/// What `--cluster-cidr` says.
+pub(crate) const CLUSTER_CIDR: &str = "10.0.0.0/8";
+
+/// Endpoints are spread over so many nodes.
+const NODES: usize = 1_000;
+
+/// The node, and so many Services of type ClusterIP with a slice each.
+pub(crate) fn objects(services: usize) -> impl Iterator<Item = Value> {
+    let pairs = (0..services).flat_map(|i| [service(&service_name(i), i), slice(&service_name(i), i, None)]);
+    std::iter::once(node()).chain(pairs)
+}
+
+/// The name of a Service by its number.
+pub(crate) fn service_name(i: usize) -> String {
+    format!("service-{i:05}")
+}
+
+fn node() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {"name": NODE, "resourceVersion": "1"},
+        "spec": {"podCIDR": "10.0.0.0/24", "podCIDRs": ["10.0.0.0/24"]},
+        "status": {"addresses": [{"type": "InternalIP", "address": "192.168.0.1"}]},
+    })
+}
+
+/// A Service; its number gives its address.
+pub(crate) fn service(name: &str, i: usize) -> Value {
+    let ip = format!("172.30.{}.{}", i / 250, i % 250 + 1);
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": name, "namespace": "bench", "resourceVersion": "1"},
+        "spec": {
+            "type": "ClusterIP", "clusterIP": ip, "clusterIPs": [ip], "ipFamilies": ["IPv4"],
+            "ipFamilyPolicy": "SingleStack", "internalTrafficPolicy": "Cluster", "sessionAffinity": "None",
+            "selector": {"app": name},
+            "ports": [{"name": "http", "protocol": "TCP", "port": 80, "targetPort": 8080}],
+        },
+        "status": {"loadBalancer": {}},
+    })
+}
+
+/// The slice of a Service; `moved` replaces the address of its first endpoint.
+pub(crate) fn slice(service: &str, i: usize, moved: Option<&str>) -> Value {
+    let endpoint = |e: usize| {
+        let k = i * ENDPOINTS + e;
+        let own = || format!("10.{}.{}.{}", 1 + k / 62_500, k / 250 % 250, k % 250 + 1);
+        let address = moved.filter(|_| e == 0).map_or_else(own, str::to_owned);
+        json!({
+            "addresses": [address],
+            "conditions": {"ready": true, "serving": true, "terminating": false},
+            "nodeName": format!("n{}", k % NODES),
+            "targetRef": {"kind": "Pod", "namespace": "bench", "name": format!("{service}-{e}")},
+        })
+    };
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {
+            "name": slice_name(service), "namespace": "bench", "resourceVersion": "1",
+            "labels": {"kubernetes.io/service-name": service},
+        },
+        "addressType": "IPv4",
+        "endpoints": (0..ENDPOINTS).map(endpoint).collect::<Vec<_>>(),
+        "ports": [{"name": "http", "protocol": "TCP", "port": 8080}],
+    })
+}
+
+/// The name of the slice of a Service.
+pub(crate) fn slice_name(service: &str) -> String {
+    format!("{service}-slice")
+}

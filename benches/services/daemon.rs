@@ -1,0 +1,178 @@
+//! The real program as a daemon, in front of an API server, in a namespace.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant, SystemTime};
+
+use serde_json::Value;
+
+use super::api_server::ApiServer;
+use super::cluster_state::{CLUSTER_CIDR, NODE};
+use super::namespace::Namespace;
+use super::process::{self, ProcessorTime};
+
+/// No sync takes longer, however busy the machine is.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// Where the daemon answers inside its namespace.
+const METRICS: &str = "127.0.0.1:10249";
+
+const FULL: &str = "kubeproxy_sync_full_proxy_rules_duration_seconds";
+const PARTIAL: &str = "kubeproxy_sync_partial_proxy_rules_duration_seconds";
+const LAST_DONE: &str = "kubeproxy_sync_proxy_rules_last_timestamp_seconds";
+const LAST_QUEUED: &str = "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds";
+
+/// How long something took.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Took {
+    /// From the cause (its start, or the change at the API server) to rules in place.
+    pub(crate) all: Duration,
+    /// From the moment when what was to be written was known. Only for a first sync.
+    pub(crate) listed: Option<Duration>,
+    /// The sync itself as the daemon measures it, both families together.
+    pub(crate) sync: Duration,
+    /// Processor time meanwhile.
+    pub(crate) processor: ProcessorTime,
+}
+
+/// A daemon that runs; it ends when this is dropped.
+pub(crate) struct Daemon<'a> {
+    namespace: &'a Namespace,
+    child: Child,
+    pub(crate) server: &'a ApiServer,
+}
+
+impl<'a> Daemon<'a> {
+    /// Starts it in a namespace and waits for its first sync.
+    pub(crate) fn start(
+        namespace: &'a Namespace,
+        server: &'a ApiServer,
+        tools: &Path,
+        folder: &Path,
+    ) -> (Daemon<'a>, Took) {
+        let log =
+            std::fs::File::create(folder.join("daemon.log")).expect("the temporary folder can be written");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+        command
+            .args(["--mode", "iptables", "--hostname-override", NODE, "--cluster-cidr", CLUSTER_CIDR])
+            .args(["--metrics-bind-address", METRICS, "--healthz-bind-address", "127.0.0.1:10256"])
+            // Changes are written at once, and no look at the kernel disturbs what is measured.
+            .args(["--iptables-min-sync-period", "0s", "--iptables-sync-period", "1h"])
+            .arg("--kubeconfig")
+            .arg(server.kubeconfig(folder, "bench"))
+            .env("PATH", tools)
+            .env_remove("RUST_LOG")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log);
+        let begun = SystemTime::now();
+        let child = namespace.run(|| command.spawn()).expect("the program was built");
+        let mut daemon = Daemon { namespace, child, server };
+        let metrics = daemon.wait_until(Duration::from_millis(20), |m| m.sum(FULL, "_count") >= m.families());
+        let done = metrics.max(LAST_DONE);
+        let took = Took {
+            all: after(begun, done),
+            listed: Some(Duration::from_secs_f64((done - metrics.max(LAST_QUEUED)).max(0.0))),
+            sync: Duration::from_secs_f64(metrics.sum(FULL, "_sum")),
+            processor: ProcessorTime::of(daemon.child.id()),
+        };
+        (daemon, took)
+    }
+
+    /// Changes something at the API server and waits until it is written.
+    pub(crate) fn follow(&mut self, change: impl FnOnce(&ApiServer)) -> Took {
+        let before = self.metrics().expect("it answered before");
+        let used = ProcessorTime::of(self.child.id());
+        let begun = SystemTime::now();
+        change(self.server);
+        let syncs = before.sum(PARTIAL, "_count");
+        let families = before.families();
+        let after_it =
+            self.wait_until(Duration::from_millis(5), |m| m.sum(PARTIAL, "_count") >= syncs + families);
+        assert_eq!(before.sum(FULL, "_count"), after_it.sum(FULL, "_count"), "a change is no full sync");
+        Took {
+            all: after(begun, after_it.max(LAST_DONE)),
+            listed: None,
+            sync: Duration::from_secs_f64(after_it.sum(PARTIAL, "_sum") - before.sum(PARTIAL, "_sum")),
+            processor: ProcessorTime::of(self.child.id()).since(used),
+        }
+    }
+
+    /// Applies what changes no rules, and waits until the daemon has heard it.
+    pub(crate) fn prepare(&mut self, object: Value) {
+        self.server.apply(object);
+        sleep(Duration::from_millis(500));
+    }
+
+    /// Memory now and at its highest, in MB.
+    pub(crate) fn memory(&self) -> (f64, f64) {
+        process::memory(self.child.id())
+    }
+
+    fn wait_until(&mut self, pause: Duration, mut reached: impl FnMut(&Metrics) -> bool) -> Metrics {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it is our child") {
+                panic!("the daemon ended ({status}); its log is in the folder that is kept");
+            }
+            if let Some(metrics) = self.metrics().filter(|metrics| reached(metrics)) {
+                return metrics;
+            }
+            assert!(start.elapsed() < PATIENCE, "the daemon did not sync within {PATIENCE:?}");
+            sleep(pause);
+        }
+    }
+
+    /// Its metrics; `None` while it does not answer yet.
+    fn metrics(&self) -> Option<Metrics> {
+        self.namespace.run(|| {
+            let mut stream = TcpStream::connect(METRICS).ok()?;
+            stream.write_all(b"GET /metrics HTTP/1.0\r\n\r\n").ok()?;
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).ok()?;
+            answer.split_once("\r\n\r\n").map(|(_, body)| Metrics(body.to_owned()))
+        })
+    }
+}
+
+impl Drop for Daemon<'_> {
+    fn drop(&mut self) {
+        // It may have ended by itself; then there is nothing to kill, only to collect.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+fn after(begun: SystemTime, done: f64) -> Duration {
+    let begun = begun.duration_since(SystemTime::UNIX_EPOCH).expect("the clock is right").as_secs_f64();
+    Duration::from_secs_f64((done - begun).max(0.0))
+}
+
+/// An answer of `/metrics`.
+struct Metrics(String);
+
+impl Metrics {
+    /// The values of a metric, a family each.
+    fn values<'m>(&'m self, name: &'m str, suffix: &'m str) -> impl Iterator<Item = f64> + 'm {
+        let lines = self.0.lines().filter_map(move |line| {
+            line.strip_prefix(name)?.strip_prefix(suffix)?.strip_prefix('{')?.rsplit_once(' ')
+        });
+        lines.map(|(_, value)| value.parse().expect("metrics are numbers"))
+    }
+
+    fn sum(&self, name: &str, suffix: &str) -> f64 {
+        self.values(name, suffix).sum()
+    }
+
+    fn max(&self, name: &str) -> f64 {
+        self.values(name, "").fold(0.0, f64::max)
+    }
+
+    /// How many families are served.
+    fn families(&self) -> f64 {
+        (self.values(LAST_QUEUED, "").count() as f64).max(1.0)
+    }
+}

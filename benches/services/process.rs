@@ -1,0 +1,67 @@
+//! What the kernel says of a running process.
+
+use std::time::Duration;
+
+/// Processor time used so far, in user and kernel mode together.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct ProcessorTime {
+    /// By the process itself.
+    pub(crate) own: Duration,
+    /// By its children that have ended.
+    pub(crate) children: Duration,
+}
+
+impl ProcessorTime {
+    pub(crate) fn of(pid: u32) -> ProcessorTime {
+        let path = format!("/proc/{pid}/stat");
+        let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+        // The name, in parentheses, may hold blanks. After it comes field 3; 14 to 17 are the times.
+        let after_name = text.rsplit_once(')').expect("the name stands in parentheses").1;
+        let fields: Vec<&str> = after_name.split_whitespace().collect();
+        let ticks = |field: usize| fields[field - 3].parse::<f64>().expect("a time in clock ticks");
+        // SAFETY: sysconf takes no pointers.
+        let per_second = unsafe { libc::sysconf(libc::_SC_CLK_TCK) } as f64;
+        ProcessorTime {
+            own: Duration::from_secs_f64((ticks(14) + ticks(15)) / per_second),
+            children: Duration::from_secs_f64((ticks(16) + ticks(17)) / per_second),
+        }
+    }
+
+    /// What was used since an earlier look.
+    pub(crate) fn since(self, earlier: ProcessorTime) -> ProcessorTime {
+        ProcessorTime { own: self.own - earlier.own, children: self.children - earlier.children }
+    }
+}
+
+/// Resident memory now and at its highest, in MB (1,000,000 bytes).
+pub(crate) fn memory(pid: u32) -> (f64, f64) {
+    let path = format!("/proc/{pid}/status");
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
+    let field = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("the kernel tells memory");
+        let kib: f64 = line.trim().trim_end_matches(" kB").parse().expect("a number of KiB");
+        kib * 1024.0 / 1e6
+    };
+    (field("VmRSS:"), field("VmHWM:"))
+}
+
+/// The processor time of a child that has just ended, with the wall time it took.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Spent {
+    pub(crate) wall: Duration,
+    pub(crate) processor: Duration,
+}
+
+/// Waits for a child and says what processor time it used.
+pub(crate) fn wait(child: &mut std::process::Child) -> (std::process::ExitStatus, Duration) {
+    use std::os::unix::process::ExitStatusExt;
+    let mut status = 0;
+    // SAFETY: rusage is plain data, for which zeros are a value.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    let pid = i32::try_from(child.id()).expect("process ids are small");
+    // SAFETY: both pointers are to live values; the child is ours and not waited for yet.
+    let answer = unsafe { libc::wait4(pid, &mut status, 0, &mut usage) };
+    assert_eq!(answer, pid, "cannot wait: {}", std::io::Error::last_os_error());
+    let time = |t: libc::timeval| Duration::new(t.tv_sec as u64, t.tv_usec as u32 * 1000);
+    (std::process::ExitStatus::from_raw(status), time(usage.ru_utime) + time(usage.ru_stime))
+}
