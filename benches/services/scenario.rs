@@ -120,12 +120,12 @@ impl Scenario {
         let (theirs, ours) = (Namespace::new(), Namespace::new());
         let server = self.server(&ours);
         let bare = |restores: &[Restore]| theirs.run(|| bare::restore(self.flavour, restores));
-        if repeat % 2 == 0 {
+        if repeat.is_multiple_of(2) {
             run.first.bare.push(bare(&recorded.first));
         }
         let (mut daemon, took) = Daemon::start(&ours, &server, tools, folder);
         run.first.ours.push(took);
-        if repeat % 2 == 1 {
+        if !repeat.is_multiple_of(2) {
             run.first.bare.push(bare(&recorded.first));
         }
         if repeat == 0 {
