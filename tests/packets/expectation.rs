@@ -83,8 +83,9 @@ impl Expectation {
     pub(crate) fn probes(&self) -> usize {
         match &self.answer {
             Answer::Spread(pods) => PROBES_PER_ENDPOINT * pods.len(),
-            Answer::OneOf(_) | Answer::Refused => 10,
-            Answer::Lost => 3,
+            Answer::OneOf(_) => 10,
+            Answer::Refused => 5,
+            Answer::Lost => 2,
         }
     }
 
