@@ -317,14 +317,17 @@ mod tests {
     fn an_object_that_cannot_be_read_any_more_survives_a_full_list() {
         let mut index = Index::new();
         let parse = |name: &str| {
-            let value = json!({"metadata": {"name": name, "namespace": "ns"}, "spec": {"clusterIP": "10.0.0.1"}});
+            let value =
+                json!({"metadata": {"name": name, "namespace": "ns"}, "spec": {"clusterIP": "10.0.0.1"}});
             Object::parse(Kind::Service, value).expect("a Service").object
         };
         for name in ["kept", "gone"] {
             index.handle(Event::Applied(parse(name)));
         }
         let key = ObjectKey { kind: Kind::Service, name: NamespacedName::new("ns", "kept") };
-        for event in [Event::ListStarted(Kind::Service), Event::Kept(key.clone()), Event::Listed(Kind::Service)] {
+        for event in
+            [Event::ListStarted(Kind::Service), Event::Kept(key.clone()), Event::Listed(Kind::Service)]
+        {
             index.handle(event);
         }
         assert!(index.service(&key.name).is_some());
