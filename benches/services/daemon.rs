@@ -17,6 +17,9 @@ use super::process::{self, ProcessorTime};
 /// No sync takes longer, however busy the machine is.
 const PATIENCE: Duration = Duration::from_secs(600);
 
+/// The time between two looks. Looks cost the daemon time of its own, and when a sync ended it says exactly.
+const PAUSE: Duration = Duration::from_millis(100);
+
 /// Where the daemon answers inside its namespace.
 const METRICS: &str = "127.0.0.1:10249";
 
@@ -71,7 +74,7 @@ impl<'a> Daemon<'a> {
         let begun = SystemTime::now();
         let child = namespace.run(|| command.spawn()).expect("the program was built");
         let mut daemon = Daemon { namespace, child, server };
-        let metrics = daemon.wait_until(Duration::from_millis(20), |m| m.sum(FULL, "_count") >= m.families());
+        let metrics = daemon.wait_until(|m| m.sum(FULL, "_count") >= m.families());
         let done = metrics.max(LAST_DONE);
         let took = Took {
             all: after(begun, done),
@@ -90,8 +93,7 @@ impl<'a> Daemon<'a> {
         change(self.server);
         let syncs = before.sum(PARTIAL, "_count");
         let families = before.families();
-        let after_it =
-            self.wait_until(Duration::from_millis(5), |m| m.sum(PARTIAL, "_count") >= syncs + families);
+        let after_it = self.wait_until(|m| m.sum(PARTIAL, "_count") >= syncs + families);
         assert_eq!(before.sum(FULL, "_count"), after_it.sum(FULL, "_count"), "a change is no full sync");
         Took {
             all: after(begun, after_it.max(LAST_DONE)),
@@ -112,7 +114,7 @@ impl<'a> Daemon<'a> {
         process::memory(self.child.id())
     }
 
-    fn wait_until(&mut self, pause: Duration, mut reached: impl FnMut(&Metrics) -> bool) -> Metrics {
+    fn wait_until(&mut self, mut reached: impl FnMut(&Metrics) -> bool) -> Metrics {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("it is our child") {
@@ -122,7 +124,7 @@ impl<'a> Daemon<'a> {
                 return metrics;
             }
             assert!(start.elapsed() < PATIENCE, "the daemon did not sync within {PATIENCE:?}");
-            sleep(pause);
+            sleep(PAUSE);
         }
     }
 

@@ -19,8 +19,6 @@ pub(crate) struct Measured {
     pub(crate) rows: Vec<Row>,
     /// From the start of the process to rules in place, in seconds: with the API server's work.
     pub(crate) start_to_served: f64,
-    /// From the last object known to rules in place, in seconds.
-    pub(crate) listed_to_served: f64,
     /// Memory of the daemon at its highest and at the end, in MB.
     pub(crate) peak_memory: f64,
     pub(crate) memory_after: f64,
@@ -41,7 +39,8 @@ pub(crate) struct Row {
 pub(crate) struct Ours {
     /// The sync as it measures it.
     pub(crate) sync: f64,
-    /// From the cause to rules in place.
+    /// From the cause to rules in place; the cause of a first sync is that the last object is known, as what was
+    /// before that is mostly the work of the API server here.
     pub(crate) all: f64,
     /// Processor time of the daemon alone, and of the tools that it ran.
     pub(crate) daemon_processor: f64,
@@ -57,7 +56,7 @@ impl Row {
             bare_processor: median(bare.iter().map(|spent| spent.processor)),
             ours: (!ours.is_empty()).then(|| Ours {
                 sync: of(|took| took.sync),
-                all: of(|took| took.all),
+                all: of(|took| took.listed.unwrap_or(took.all)),
                 // The kernel counts in hundredths of a second: only the mean of many can be finer.
                 daemon_processor: mean(ours.iter().map(|took| took.processor.own)),
                 tools_processor: mean(ours.iter().map(|took| took.processor.children)),

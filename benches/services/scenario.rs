@@ -182,7 +182,6 @@ impl Scenario {
             lines: recorded.first.iter().map(Restore::lines).sum(),
             rows,
             start_to_served: median(run.first.ours.iter().map(|took| took.all)),
-            listed_to_served: median(run.first.ours.iter().filter_map(|took| took.listed)),
             peak_memory: run.memory.iter().map(|(_, peak)| *peak).fold(0.0, f64::max),
             memory_after: run.memory.iter().map(|(now, _)| *now).fold(0.0, f64::max),
         }

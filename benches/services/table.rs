@@ -12,8 +12,15 @@ impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "Times in seconds, medians; processor time is user and system together.")?;
         writeln!(f, "bare: iptables-restore alone, with the same text. sync: as the daemon measures it.")?;
-        writeln!(f, "event: from the change at the API server (for a first sync: from the start of the")?;
-        writeln!(f, "process) to rules in place. Ratios are to bare: of sync, and of all processor time.")?;
+        writeln!(
+            f,
+            "event: from the change at the API server (for a first sync: from the last object known)"
+        )?;
+        writeln!(
+            f,
+            "to rules in place. Ratios are to bare: of sync, and of all processor time; that of a first"
+        )?;
+        writeln!(f, "sync has all that the daemon did since its start, the listing of all objects too.")?;
         for measured in self.0 {
             writeln!(f)?;
             one(f, measured)?;
@@ -38,8 +45,8 @@ fn one(f: &mut fmt::Formatter<'_>, m: &Measured) -> fmt::Result {
     m.rows.iter().try_for_each(|line| row(f, line))?;
     writeln!(
         f,
-        "  served {:.2} s after the last object was known; memory at most {:.1} MB, in the end {:.1} MB",
-        m.listed_to_served, m.peak_memory, m.memory_after
+        "  served {:.2} s after its start; memory at most {:.1} MB, in the end {:.1} MB",
+        m.start_to_served, m.peak_memory, m.memory_after
     )
 }
 
