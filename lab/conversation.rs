@@ -95,7 +95,7 @@ impl Conversation {
                 }
             }
             Socket::Udp(socket) => {
-                socket.send(word.as_bytes())?;
+                socket.send(word.as_bytes()).map_err(|error| why_forbidden(socket, error))?;
                 let mut datagram = [0; 2048];
                 loop {
                     let length = socket.recv(&mut datagram)?;
@@ -107,6 +107,15 @@ impl Conversation {
             }
         }
     }
+}
+
+/// A datagram that its own machine's rules reject is "not permitted" to `send`, while the rejection itself waits at the
+/// socket; one that they drop is not permitted, and nothing waits.
+fn why_forbidden(socket: &UdpSocket, error: io::Error) -> io::Error {
+    if error.kind() != ErrorKind::PermissionDenied {
+        return error;
+    }
+    socket.take_error().ok().flatten().unwrap_or(error)
 }
 
 fn read_line(stream: &mut TcpStream, received: &mut Vec<u8>) -> io::Result<String> {

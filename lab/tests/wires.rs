@@ -110,6 +110,35 @@ fn what_is_not_there_is_refused_lost_or_out_of_reach() {
 }
 
 #[test]
+fn what_rules_reject_is_refused() {
+    let lab = lab(PODS);
+    let node = lab.netns(&Vantage::node("node-1")).unwrap();
+    for (tool, rejected, dropped) in
+        [("iptables", "10.96.9.1", "10.96.9.2"), ("ip6tables", "fd00:10:96::91", "fd00:10:96::92")]
+    {
+        for (chain, to, target) in
+            [("OUTPUT", rejected, "REJECT"), ("FORWARD", rejected, "REJECT"), ("OUTPUT", dropped, "DROP")]
+        {
+            let rule = ["-A", chain, "-d", to, "-j", target];
+            assert!(node.command(tool).args(rule).status().unwrap().success(), "{tool} {rule:?}");
+        }
+        let to = |ip: &str| SocketAddr::new(ip.parse().unwrap(), 80);
+        for vantage in [Vantage::client_on("node-1"), Vantage::node("node-1")] {
+            for protocol in [Protocol::Tcp, Protocol::Udp] {
+                let from = lab.from(vantage.clone()).unwrap();
+                assert_eq!(
+                    from.probe(protocol, to(rejected)),
+                    Outcome::Refused,
+                    "{rejected}/{protocol} {vantage}"
+                );
+            }
+        }
+        let from = lab.from(Vantage::node("node-1")).unwrap();
+        assert_eq!(from.udp(to(dropped)), Outcome::Unreachable, "{dropped}");
+    }
+}
+
+#[test]
 fn a_probe_comes_from_the_address_and_port_of_choice() {
     let lab = lab(PODS);
     let pod = lab.plan().pod("web-2").unwrap().addresses.clone();
