@@ -50,6 +50,10 @@ impl fmt::Display for Vantage {
     }
 }
 
+/// How long probes wait by default. A refusal of TCP over IPv6 takes a second: the first ICMP error comes while the
+/// kernel is still in `connect`, where it does not count, and the next when the SYN is sent again.
+pub(crate) const TIMEOUT: Duration = Duration::from_millis(1500);
+
 /// What came of one probe.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
@@ -184,10 +188,10 @@ pub struct Prober {
 
 impl Prober {
     pub(crate) fn new(netns: NetNs) -> Self {
-        Self { netns, timeout: Duration::from_secs(1), source: None, source_port: 0 }
+        Self { netns, timeout: TIMEOUT, source: None, source_port: 0 }
     }
 
-    /// How long a probe waits for its connection, and again for its answer; 1 s by default.
+    /// How long a probe waits for its connection, and again for its answer; 1.5 s by default.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self

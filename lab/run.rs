@@ -12,7 +12,7 @@ use crate::expectation::expected;
 use crate::interrupt;
 use crate::plan::service_defaults::{has_type, is_headless};
 use crate::plan::{Front, FrontKind, Plan, Protocol};
-use crate::probe::{Tally, Vantage};
+use crate::probe::{TIMEOUT, Tally, Vantage};
 use crate::report::{Report, Row};
 use crate::running::{Lab, LabOptions};
 
@@ -31,8 +31,8 @@ pub struct RunOptions {
 
 impl Default for RunOptions {
     fn default() -> Self {
-        let second = Duration::from_secs(1);
-        Self { lab: LabOptions::default(), probes: 24, timeout: second, sync_timeout: 30 * second }
+        let sync_timeout = Duration::from_secs(30);
+        Self { lab: LabOptions::default(), probes: 24, timeout: TIMEOUT, sync_timeout }
     }
 }
 
