@@ -75,6 +75,9 @@ pub fn expected(
     node: Option<&str>,
 ) -> Expected {
     let Some(spec) = &service.spec else { return Expected::Anything };
+    if is_left_to_others(service) {
+        return Expected::Anything;
+    }
     let all = usable(plan, service, front);
     let local_to = |node: &str| {
         let here = |endpoint: &&Reached| endpoint.node.as_deref() == Some(node);
@@ -165,6 +168,13 @@ fn has_ranges(spec: &ServiceSpec, front: &Front) -> bool {
         && spec.load_balancer_source_ranges.as_ref().is_some_and(|ranges| !ranges.is_empty())
 }
 
+/// Whether the Service has a label that tells proxies to leave it alone.
+fn is_left_to_others(service: &Service) -> bool {
+    const LABELS: [&str; 2] = ["service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"];
+    let labels = service.metadata.labels.as_ref();
+    LABELS.iter().any(|label| labels.is_some_and(|labels| labels.contains_key(*label)))
+}
+
 fn is_hinted(plan: &Plan, service: &Service) -> bool {
     let mut endpoints = plan.slices_of(service).flat_map(|slice| slice.endpoints.iter().flatten());
     endpoints.any(|endpoint| endpoint.hints.is_some())
@@ -250,6 +260,22 @@ mod tests {
             let front = plan.fronts(service).into_iter().find(|front| front.kind == kind).unwrap();
             let found = describe(&expected(&plan, service, &front, &vantage, node));
             assert_eq!(found, wanted, "{{{spec}}} with {pods:?} at {kind:?} from {vantage}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_expected_of_services_that_are_left_to_others() {
+        for label in ["service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"] {
+            let mut plan = plan("", "a-1@node-1");
+            plan.services[0].metadata.labels = Some([(label.to_owned(), "x".to_owned())].into());
+            let service = plan.service("a").unwrap();
+            let front = plan.fronts(service).remove(0);
+            let vantage = Vantage::client_on("node-1");
+            assert_eq!(
+                expected(&plan, service, &front, &vantage, Some("node-1")),
+                Expected::Anything,
+                "{label}"
+            );
         }
     }
 
