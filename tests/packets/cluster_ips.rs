@@ -31,6 +31,7 @@ fn rows() -> Vec<Row> {
         row("no endpoint: TCP is refused", client(1), cluster_ip("none", 80), refused()),
         row("no endpoint: UDP is refused", client(1), cluster_ip("none", 53).udp(), refused()),
         row("no endpoint: a node's own TCP is refused", node(1), cluster_ip("none", 80), refused()),
+        row("no endpoint: a node's own UDP is refused", node(1), cluster_ip("none", 53).udp(), refused()),
         row("no ready endpoint: refused", client(2), cluster_ip("unready", 80), refused()),
         row("all terminating: the one that still serves", client(2), cluster_ip("draining", 80), only("e").kept()),
         row("terminating ones do not count while one is ready", client(2), cluster_ip("half-drained", 80), only("g").kept()),
