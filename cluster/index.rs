@@ -43,6 +43,10 @@ pub struct Touched {
     pub services: BTreeSet<NamespacedName>,
     /// Nodes that changed.
     pub nodes: BTreeSet<Name>,
+    /// How many changes of Services there were.
+    pub service_changes: usize,
+    /// How many changes of EndpointSlices there were.
+    pub slice_changes: usize,
     /// ServiceCIDRs changed.
     pub service_cidrs: bool,
     /// Pods, namespaces and policies that changed.
@@ -181,6 +185,7 @@ impl Index {
             Object::Service(service) => {
                 if replace(&mut self.services, key.name.clone(), service) {
                     self.touched.services.insert(key.name);
+                    self.touched.service_changes += 1;
                 }
             }
             Object::EndpointSlice(slice) => self.apply_slice(slice),
@@ -229,6 +234,7 @@ impl Index {
             }
         }
         self.touched.services.insert(service);
+        self.touched.slice_changes += 1;
     }
 
     fn remove_slice(&mut self, key: &NamespacedName) {
@@ -240,6 +246,7 @@ impl Index {
             }
         }
         self.touched.services.insert(service);
+        self.touched.slice_changes += 1;
     }
 
     fn delete(&mut self, key: ObjectKey) {
@@ -254,6 +261,7 @@ impl Index {
             Kind::Service => {
                 if self.services.remove(&key.name).is_some() {
                     self.touched.services.insert(key.name.clone());
+                    self.touched.service_changes += 1;
                 }
                 false
             }

@@ -143,17 +143,14 @@ const API_SERVER: &[Setting] = &[
         .lasting_flag("master", "The API server's URL; beats the one in the kubeconfig"),
     Setting::new(|s| Slot::Float(&mut s.client_connection.qps))
         .yaml("clientConnection.qps")
-        .toml("api-server.qps")
         .zero_is_default()
-        .flag("kube-api-qps", "Requests a second to the API server, on average"),
+        .unused("Portcullis keeps one watch open for each kind, which is nothing to limit")
+        .flag("kube-api-qps", "Accepted for kube-proxy's sake; requests are too few to be limited"),
     Setting::new(|s| Slot::Integer(&mut s.client_connection.burst))
         .yaml("clientConnection.burst")
-        .toml("api-server.burst")
         .zero_is_default()
-        .flag(
-            "kube-api-burst",
-            "Requests to the API server that may come at once before --kube-api-qps holds them back",
-        ),
+        .unused("Portcullis keeps one watch open for each kind, which is nothing to limit")
+        .flag("kube-api-burst", "Accepted for kube-proxy's sake; requests are too few to be limited"),
     Setting::new(|s| Slot::Text(&mut s.client_connection.content_type))
         .yaml("clientConnection.contentType")
         .zero_is_default()

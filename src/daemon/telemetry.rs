@@ -101,12 +101,12 @@ impl Telemetry {
         let node = index.node(self.node);
         let known = node.is_some() || !index.is_listed(Kind::Node) || index.count(Kind::Node) == 0;
         self.health.set_node_eligible(known && node.is_none_or(|node| !node.going_away));
-        self.metrics.set_pending(touched.services.len(), touched.services.len());
+        self.metrics.set_pending(touched.service_changes, touched.slice_changes);
     }
 
     /// A sync starts.
     pub(super) fn started(&mut self, touched: &Touched) {
-        self.metrics.changed(touched.services.len(), touched.services.len());
+        self.metrics.changed(touched.service_changes, touched.slice_changes);
         self.metrics.set_pending(0, 0);
         let since_start = touched.trigger_times.iter().filter(|time| **time > self.started);
         self.trigger_times.extend(since_start);

@@ -72,9 +72,9 @@ fn kube_proxys_own_file_gives_kube_proxys_defaults() {
 #[test]
 fn both_files_say_the_same() {
     let yaml = "mode: nftables\nnftables: {masqueradeAll: true, syncPeriod: 1m30s}\nclusterCIDR: 10.0.0.0/8,fd00::/8\n\
-        nodePortAddresses: [primary]\nfeatureGates: {AllBeta: false}\nclientConnection: {kubeconfig: /k, qps: 7.5}\nlogging: {format: json, verbosity: 3}\n";
+        nodePortAddresses: [primary]\nfeatureGates: {AllBeta: false}\nclientConnection: {kubeconfig: /k}\nlogging: {format: json, verbosity: 3}\n";
     let toml = "mode = 'nftables'\nnodeport-addresses = ['primary']\n[feature-gates]\nAllBeta = false\n[nftables]\nmasquerade-all = true\nsync-period = '1m30s'\n\
-        [detect-local]\ncluster-cidrs = ['10.0.0.0/8', 'fd00::/8']\n[api-server]\nkubeconfig = '/k'\nqps = 7.5\n[logging]\nformat = 'json'\nverbosity = 3\n";
+        [detect-local]\ncluster-cidrs = ['10.0.0.0/8', 'fd00::/8']\n[api-server]\nkubeconfig = '/k'\n[logging]\nformat = 'json'\nverbosity = 3\n";
     let of_toml = invoke_beside(&["--config=f.toml"], toml).config.expect("a configuration");
     assert_eq!(of_toml, config_of_yaml(yaml, &[]));
     assert_ne!(of_toml, Config::default());
