@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant, SystemTime};
@@ -45,6 +45,7 @@ pub(crate) struct Took {
 pub(crate) struct Daemon<'a> {
     namespace: &'a Namespace,
     child: Child,
+    log: PathBuf,
     pub(crate) server: &'a ApiServer,
 }
 
@@ -56,8 +57,8 @@ impl<'a> Daemon<'a> {
         tools: &Path,
         folder: &Path,
     ) -> (Daemon<'a>, Took) {
-        let log =
-            std::fs::File::create(folder.join("daemon.log")).expect("the temporary folder can be written");
+        let log = folder.join("daemon.log");
+        let stderr = std::fs::File::create(&log).expect("the temporary folder can be written");
         let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
         command
             .args(["--mode", "iptables", "--hostname-override", NODE, "--cluster-cidr", CLUSTER_CIDR])
@@ -70,10 +71,10 @@ impl<'a> Daemon<'a> {
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(log);
+            .stderr(stderr);
         let begun = SystemTime::now();
         let child = namespace.run(|| command.spawn()).expect("the program was built");
-        let mut daemon = Daemon { namespace, child, server };
+        let mut daemon = Daemon { namespace, child, log, server };
         let metrics = daemon.wait_until(|m| m.sum(FULL, "_count") >= m.families());
         let done = metrics.max(LAST_DONE);
         let took = Took {
@@ -118,7 +119,8 @@ impl<'a> Daemon<'a> {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("it is our child") {
-                panic!("the daemon ended ({status}); its log is in the folder that is kept");
+                let log = std::fs::read_to_string(&self.log).unwrap_or_default();
+                panic!("the daemon ended ({status}), and said:\n{log}");
             }
             if let Some(metrics) = self.metrics().filter(|metrics| reached(metrics)) {
                 return metrics;
