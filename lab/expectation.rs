@@ -84,7 +84,10 @@ pub fn expected(
         all.iter().filter(here).map(|endpoint| endpoint.pod.clone()).collect::<Option<BTreeSet<String>>>()
     };
     if all.is_empty() {
-        return if has_ranges(spec, front) { Expected::Anything } else { Expected::Refused };
+        // What refuses outside addresses looks at what comes in or through, not at what a node itself sends.
+        let unseen = matches!(vantage, Vantage::Node(_))
+            && matches!(front.kind, FrontKind::LoadBalancer | FrontKind::ExternalIp);
+        return if unseen || has_ranges(spec, front) { Expected::Anything } else { Expected::Refused };
     }
     let Some(every) = all.iter().map(|endpoint| endpoint.pod.clone()).collect::<Option<BTreeSet<String>>>()
     else {
@@ -233,6 +236,9 @@ mod tests {
             ("", "a-1@node-1:x", cluster_ip(), on("node-1"), "Refused"),
             ("", "a-1@node-1:t a-2@node-2", cluster_ip(), on("node-1"), "a-2"),
             ("", "a-1@node-1:t", cluster_ip(), on("node-1"), "a-1"),
+            ("type: LoadBalancer", "", balancer(), outside(), "Refused"),
+            ("type: LoadBalancer", "", balancer(), on("node-1"), "Refused"),
+            ("type: LoadBalancer", "", balancer(), (Vantage::node("node-1"), Some("node-1")), "Anything"),
             ("publishNotReadyAddresses: true", "a-1@node-1:x", cluster_ip(), on("node-1"), "a-1"),
             ("sessionAffinity: ClientIP", all, cluster_ip(), on("node-1"), "a-1 a-2 same"),
             ("internalTrafficPolicy: Local", all, cluster_ip(), on("node-2"), "a-2"),
