@@ -225,15 +225,7 @@ impl WireEndpoint {
 
 impl WirePort {
     fn slim(self, i: usize, problems: &mut Vec<Problem>) -> Option<Port> {
-        let protocol = match self.protocol.as_deref() {
-            None | Some("" | "TCP") => Protocol::Tcp,
-            Some("UDP") => Protocol::Udp,
-            Some("SCTP") => Protocol::Sctp,
-            Some(other) => {
-                problems.push(Problem::new(format!("ports[{i}].protocol"), other, "TCP, UDP or SCTP"));
-                return None;
-            }
-        };
+        let protocol = Protocol::read(self.protocol.as_deref(), format!("ports[{i}].protocol"), problems)?;
         Some(Port {
             name: Name::new(self.name.as_deref().unwrap_or_default()),
             // A port without number is "all ports" in the API, which a Service cannot lead to.

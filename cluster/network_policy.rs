@@ -206,14 +206,9 @@ impl WirePeer {
 
 impl WirePort {
     fn slim(self, path: &str, problems: &mut Vec<Problem>) -> Port {
-        let protocol = match self.protocol.as_deref() {
-            None | Some("TCP") => Protocol::Tcp,
-            Some("UDP") => Protocol::Udp,
-            Some("SCTP") => Protocol::Sctp,
-            Some(other) => {
-                problems.push(Problem::new(format!("{path}.protocol"), other, "TCP, UDP or SCTP"));
-                return Port { protocol: Protocol::Tcp, number: PortNumber::Nothing };
-            }
+        let protocol = Protocol::read(self.protocol.as_deref(), format!("{path}.protocol"), problems);
+        let Some(protocol) = protocol else {
+            return Port { protocol: Protocol::Tcp, number: PortNumber::Nothing };
         };
         let valid = |n: i64| u16::try_from(n).ok().filter(|n| *n > 0);
         let number = match (self.port, self.end_port) {

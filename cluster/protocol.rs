@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::Deserialize;
 
+use crate::problem::Problem;
+
 /// A transport protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Deserialize)]
 pub enum Protocol {
@@ -20,6 +22,20 @@ pub enum Protocol {
 }
 
 impl Protocol {
+    /// Reads a protocol as objects name it; left out or empty it is TCP (API reference). `None`, and a
+    /// problem, for any other word.
+    pub(crate) fn read(text: Option<&str>, field: String, problems: &mut Vec<Problem>) -> Option<Protocol> {
+        match text {
+            None | Some("" | "TCP") => Some(Protocol::Tcp),
+            Some("UDP") => Some(Protocol::Udp),
+            Some("SCTP") => Some(Protocol::Sctp),
+            Some(other) => {
+                problems.push(Problem::new(field, other, "TCP, UDP or SCTP"));
+                None
+            }
+        }
+    }
+
     /// As rules and chain hashes spell it: `tcp`, `udp`, `sctp`.
     pub fn as_str(self) -> &'static str {
         match self {

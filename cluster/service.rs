@@ -218,15 +218,8 @@ impl Wire {
 
 impl WirePort {
     fn slim(self, i: usize, problems: &mut Vec<Problem>) -> Option<Port> {
-        let protocol = match self.protocol.as_deref() {
-            None | Some("" | "TCP") => Protocol::Tcp,
-            Some("UDP") => Protocol::Udp,
-            Some("SCTP") => Protocol::Sctp,
-            Some(other) => {
-                problems.push(Problem::new(format!("spec.ports[{i}].protocol"), other, "TCP, UDP or SCTP"));
-                return None;
-            }
-        };
+        let protocol =
+            Protocol::read(self.protocol.as_deref(), format!("spec.ports[{i}].protocol"), problems)?;
         Some(Port {
             name: Name::new(self.name.as_deref().unwrap_or_default()),
             port: port_number(format!("spec.ports[{i}].port"), self.port, problems)?,

@@ -4,7 +4,8 @@
 //! Each case has a network namespace of its own; they are dealt out to a few tests, which run side by side.
 
 mod api_server;
-mod netns;
+#[path = "../netlink/tests/namespace/mod.rs"]
+mod namespace;
 mod services;
 
 use std::collections::BTreeMap;
@@ -48,7 +49,7 @@ fn cases_dealt_fourth() {
 
 fn play(hand: usize) {
     for case in cases().iter().skip(hand).step_by(HANDS) {
-        netns::scoped(|| follow(case));
+        namespace::inside(|| follow(case));
     }
 }
 

@@ -1,7 +1,8 @@
 //! Every recorded state and sequence is programmed into a real kernel, by both flavours of the tool, and read
 //! back. Each case has a network namespace of its own.
 
-mod netns;
+#[path = "../netlink/tests/namespace/mod.rs"]
+mod namespace;
 mod services;
 
 use std::process::Command;
@@ -17,12 +18,12 @@ use services::{Case, assert_same, bring, cases, normalised};
 
 #[test]
 fn the_kernel_holds_what_kube_proxy_would_have_programmed_by_the_nft_tool() {
-    cases().iter().for_each(|case| netns::scoped(|| follow(case, Flavour::Nft)));
+    cases().iter().for_each(|case| namespace::inside(|| follow(case, Flavour::Nft)));
 }
 
 #[test]
 fn the_kernel_holds_what_kube_proxy_would_have_programmed_by_the_legacy_tool() {
-    cases().iter().for_each(|case| netns::scoped(|| follow(case, Flavour::Legacy)));
+    cases().iter().for_each(|case| namespace::inside(|| follow(case, Flavour::Legacy)));
 }
 
 /// Drives one proxier through the states of a case, as a daemon would be.

@@ -1,6 +1,7 @@
 //! `--once` writes everything once and leaves it; its exit status says how that went.
 
-mod netns;
+#[path = "../netlink/tests/namespace/mod.rs"]
+mod namespace;
 
 use std::fs;
 use std::process::{Command, Output};
@@ -42,7 +43,7 @@ ports: [{name: '', port: 8080}]
 fn once(manifests: &str) -> (Output, String) {
     let folder = tempfile::tempdir().expect("a folder for temporary files");
     fs::write(folder.path().join("all.yaml"), manifests).expect("it can be written to");
-    netns::scoped(|| {
+    namespace::inside(|| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
         command.args([
             "--once",

@@ -4,7 +4,8 @@ use portcullis_cluster::Family;
 use portcullis_modes::cleanup::{self, Cleanup, Removed};
 use portcullis_modes::iptables::Flavour;
 
-use crate::node::{FLAVOURS, Node, feed, inside, run, saved, tool};
+use crate::namespace::{inside, run};
+use crate::node::{FLAVOURS, Node, feed, saved, tool};
 
 /// Rules of others, and of a kubelet, which makes one chain that a proxy makes too.
 const OTHERS: &str = "\

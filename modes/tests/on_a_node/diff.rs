@@ -7,7 +7,8 @@ use std::path::Path;
 use portcullis_cluster::Family;
 use portcullis_modes::iptables::{Flavour, RuleSet, Subject, Table, differences};
 
-use crate::node::{FLAVOURS, Node, feed, inside, run, tool};
+use crate::namespace::{inside, run};
+use crate::node::{FLAVOURS, Node, feed, tool};
 
 /// The states of which there are recordings, each of one step at least.
 fn states() -> Vec<String> {

@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "../../../netlink/tests/namespace/mod.rs"]
+mod namespace;
+
 mod cleanup;
 mod diff;
 mod node;

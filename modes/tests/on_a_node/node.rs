@@ -4,31 +4,13 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::thread;
 
 use portcullis_cluster::desired::Desired;
 use portcullis_cluster::{Event, Family, Index, Name, Object, manifest};
 use portcullis_modes::Mode;
 use portcullis_modes::iptables::{DetectLocal, Flavour, Host, Kernel, Options, Proxier, RuleSet, Tools};
 
-/// Runs `test` in a new network namespace: that of a thread, so it vanishes with the thread.
-pub(crate) fn inside<T: Send>(test: impl FnOnce() -> T + Send) -> T {
-    thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            // SAFETY: no pointers. Only this thread's namespace changes.
-            let outcome = unsafe { libc::unshare(libc::CLONE_NEWNET) };
-            let error = std::io::Error::last_os_error();
-            assert_eq!(outcome, 0, "these tests make network namespaces and need root: {error}");
-            test()
-        });
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
-}
-
-/// Runs a command line of words without spaces in them, which must succeed, and returns its output.
-pub(crate) fn run(line: &str) -> String {
-    feed(line, "")
-}
+use crate::namespace::run;
 
 /// The same with a text to read.
 pub(crate) fn feed(line: &str, input: &str) -> String {

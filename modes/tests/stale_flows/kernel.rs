@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use portcullis_netlink::Family;
@@ -11,20 +10,7 @@ use portcullis_netlink::conntrack::Flow;
 use crate::cluster::{Cluster, Reading, UDP};
 use crate::decisions;
 use crate::flows::{Kernel, Place, translated, words, written};
-
-/// Runs `test` in a new network namespace: that of a thread, so it vanishes with the thread.
-pub(crate) fn inside<T: Send>(test: impl FnOnce() -> T + Send) -> T {
-    thread::scope(|scope| {
-        let thread = scope.spawn(|| {
-            // SAFETY: no pointers. Only this thread's namespace changes.
-            let outcome = unsafe { libc::unshare(libc::CLONE_NEWNET) };
-            let error = std::io::Error::last_os_error();
-            assert_eq!(outcome, 0, "these tests make network namespaces and need root: {error}");
-            test()
-        });
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    })
-}
+use crate::namespace::inside;
 
 #[test]
 fn the_kernel_loses_the_same_flows_as_the_table_says() {

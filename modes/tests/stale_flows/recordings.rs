@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::cluster::Cluster;
 use crate::flows::{Kernel, Memory, Place, translated, words, written};
-use crate::kernel::inside;
+use crate::namespace::inside;
 
 /// What is deleted before a step is done: the client's port of each flow. 40001 and 40003 go to the
 /// ClusterIP and are answered by 10.244.2.10 and 10.244.1.10, 40002 goes to the node port and is answered by
