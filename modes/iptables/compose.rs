@@ -72,9 +72,8 @@ impl FamilySync {
         out: &mut dyn Write,
     ) -> io::Result<()> {
         let plan = execution.plan;
-        // The legacy tool keeps chains sorted: to declare them so is a fifth of the time.
-        let legacy = self.kernel.flavour() == Flavour::Legacy;
-        if table == Table::Nat && legacy {
+        if table == Table::Nat {
+            // Both tools keep chains sorted: to declare them so takes a fifth to a half less.
             for (chain, i) in plan.declared.iter().filter(|(_, i)| parts.services.contains(i)) {
                 if !execution.refused.contains(&plan.services[*i].name) {
                     script.owner(Some(*i));
@@ -82,10 +81,8 @@ impl FamilySync {
                 }
             }
         }
-        let tries = self.tries_shared(execution) && !parts.services.is_empty();
-        if tries {
-            script.declare(TRIAL);
-        }
+        let tries = self.tries_shared(execution);
+        let mut tried = false;
         for i in parts.services.clone() {
             let service = &plan.services[i];
             if execution.refused.contains(&service.name) || !self.has_lines(execution, service) {
@@ -103,24 +100,23 @@ impl FamilySync {
                     Known::Read(snapshot) => snapshot.holds(chain, lines),
                     Known::Programmed => old.chain(chain) == Some(lines),
                 };
-                let wrong: Vec<_> = rules.chains().filter(|(chain, lines)| !right(*chain, lines)).collect();
-                if !legacy {
-                    wrong.iter().for_each(|(chain, _)| script.declare(chain));
-                }
-                wrong.iter().for_each(|(_, lines)| script.lines(lines));
+                let wrong = rules.chains().filter(|(chain, lines)| !right(*chain, lines));
+                wrong.for_each(|(_, lines)| script.lines(lines));
             }
-            for chain in SharedChain::ALL.into_iter().filter(|c| c.table() == table) {
-                if execution.fills_shared {
-                    rules.shared(chain).for_each(|rule| script.append(chain.name(), rule));
-                } else if tries && plan.shared[chain.at()] {
-                    rules.shared(chain).for_each(|rule| script.append(TRIAL, rule));
+            let written_anew = |chain: &SharedChain| chain.table() == table && plan.shared[chain.at()];
+            for chain in SharedChain::ALL.into_iter().filter(|chain| tries && written_anew(chain)) {
+                for rule in rules.shared(chain) {
+                    if !std::mem::replace(&mut tried, true) {
+                        script.declare(TRIAL);
+                    }
+                    script.try_rule(TRIAL, rule);
                 }
             }
             if script.bytes() > STREAM_BYTES {
                 script.drain(out)?;
             }
         }
-        if tries {
+        if tried {
             script.owner(None);
             script.declare(TRIAL);
             script.delete_chain(ChainName::new(TRIAL).expect("it is short"));
@@ -139,13 +135,11 @@ impl FamilySync {
         if !execution.plan.shared[chain.at()] {
             return Ok(());
         }
-        if !execution.fills_shared {
-            script.declare(chain.name());
-            for rules in self.shared_rules_to_write(execution, parts, chain).map(|(_, rules)| rules) {
-                rules.shared(chain).for_each(|rule| script.append(chain.name(), rule));
-                if script.bytes() > STREAM_BYTES {
-                    script.drain(out)?;
-                }
+        script.declare(chain.name());
+        for rules in self.shared_rules_to_write(execution, parts, chain).map(|(_, rules)| rules) {
+            rules.shared(chain).for_each(|rule| script.append(chain.name(), rule));
+            if script.bytes() > STREAM_BYTES {
+                script.drain(out)?;
             }
         }
         if chain == SharedChain::NatServices {

@@ -12,7 +12,7 @@ use super::chain::{ChainName, SharedChain, Table, belongs_to_a_service};
 use super::family_sync::FamilySync;
 use super::service_rules::ServiceRules;
 use super::shared_order::SharedOrder;
-use super::snapshot::{ChainHash, Snapshot, hash_of, hash_of_rule};
+use super::snapshot::{Snapshot, hash_of, hash_of_rule};
 
 /// What the kernel holds, as far as a plan relies on it.
 pub(super) enum Known {
@@ -28,7 +28,7 @@ pub(super) struct Target {
     /// How it is to be served; `None` if not at all.
     pub(super) ports: Option<Arc<[ServicePort]>>,
     pub(super) large: bool,
-    /// About how many lines must be written for it; 0 where its chains are right.
+    /// At most how many lines must be written for it; 0 where its chains are right.
     pub(super) weight: usize,
     /// Chains of its own that it no longer needs.
     pub(super) removals: Vec<ChainName>,
@@ -39,8 +39,6 @@ pub(super) struct Plan {
     pub(super) known: Known,
     /// By name.
     pub(super) services: Vec<Target>,
-    /// The shared chains are empty, so Services can be led to as they are written.
-    pub(super) fresh: bool,
     /// The chains of Services to be written, sorted by name, each with the number of its Service.
     pub(super) declared: Vec<(ChainName, usize)>,
     /// Shared chains to be written anew, as in [`SharedChain::ALL`].
@@ -58,12 +56,6 @@ impl FamilySync {
         large: bool,
         now: Instant,
     ) -> Plan {
-        let empty = ChainHash::new().finish();
-        let fresh =
-            SharedChain::ALL.iter().all(|c| snapshot.chain(c.table(), c.name()).is_none_or(|h| h == empty));
-        if fresh {
-            self.orders = Default::default();
-        }
         let mut services = Vec::new();
         let (mut wanted_chains, mut declared) = (HashSet::new(), Vec::new());
         let names: BTreeSet<&NamespacedName> =
@@ -83,16 +75,17 @@ impl FamilySync {
         let mut removals: Vec<ChainName> = snapshot.chains_of(Table::Nat).filter(stale).collect();
         // What refers to others goes before them.
         removals.sort_by_key(|chain| (chain.as_str().starts_with("KUBE-SEP-"), *chain));
+        let rules = self.shared_hashes(&services);
         let shared = SharedChain::ALL.map(|chain| {
-            let rules = self.shared_hashes(chain, &services);
+            let rules = &rules[chain.at()];
             let exists = snapshot.chain(chain.table(), chain.name()).is_some();
-            let order = self.order_in_kernel(chain, snapshot.shared_rules(chain), &services, &rules);
+            let order = self.order_in_kernel(chain, snapshot.shared_rules(chain), &services, rules);
             let right = order.is_some() && exists;
-            self.orders[chain.at()] = order.unwrap_or_else(|| self.order_to_write(chain, &services, &rules));
+            self.orders[chain.at()] = order.unwrap_or_else(|| self.order_to_write(chain, &services, rules));
             !right
         });
         declared.sort_unstable();
-        Plan { known: Known::Read(Box::new(snapshot)), services, fresh, declared, shared, removals }
+        Plan { known: Known::Read(Box::new(snapshot)), services, declared, shared, removals }
     }
 
     /// A plan that takes what we wrote to what is wanted, for the Services that are pending.
@@ -100,7 +93,6 @@ impl FamilySync {
         let mut plan = Plan {
             known: Known::Programmed,
             services: Vec::new(),
-            fresh: false,
             declared: Vec::new(),
             shared: Default::default(),
             removals: Vec::new(),
@@ -141,13 +133,16 @@ impl FamilySync {
         }
     }
 
-    /// What the rules of each Service in a shared chain are to hash to.
-    fn shared_hashes(&self, chain: SharedChain, services: &[Target]) -> Vec<Vec<u64>> {
-        let of = |service: &Target| {
+    /// What the rules of each Service in each shared chain are to hash to.
+    fn shared_hashes(&self, services: &[Target]) -> [Vec<Vec<u64>>; SharedChain::ALL.len()] {
+        let mut hashes = SharedChain::ALL.map(|_| Vec::with_capacity(services.len()));
+        for service in services {
             let rules = service.ports.as_ref().map(|ports| self.renderer.shared(ports)).unwrap_or_default();
-            rules.shared(chain).map(hash_of_rule).collect()
-        };
-        services.iter().map(of).collect()
+            for chain in SharedChain::ALL {
+                hashes[chain.at()].push(rules.shared(chain).map(hash_of_rule).collect());
+            }
+        }
+        hashes
     }
 
     /// The order in which the kernel holds the wanted rules, if it holds exactly those: any order of the
@@ -204,7 +199,7 @@ impl FamilySync {
 impl Snapshot {
     /// Whether a chain of table nat holds exactly these lines.
     pub(super) fn holds(&self, chain: ChainName, lines: &str) -> bool {
-        self.chain(Table::Nat, chain.as_str()) == Some(hash_of(chain.as_str(), lines))
+        self.chain(Table::Nat, chain.as_str()).is_some_and(|hash| hash == hash_of(chain.as_str(), lines))
     }
 }
 
@@ -213,6 +208,7 @@ pub(super) fn base_differs(chain: &BaseChain, snapshot: &Snapshot) -> bool {
     snapshot.chain(chain.table, chain.name) != Some(hash_of(chain.name, &chain.lines))
 }
 
+/// How many lines the chains of a Service take.
 fn weight(rules: &ServiceRules) -> usize {
-    rules.chains().map(|(_, lines)| 1 + lines.len() / 128).sum::<usize>().max(1)
+    rules.chains().map(|(_, lines)| 1 + lines.bytes().filter(|b| *b == b'\n').count()).sum::<usize>().max(1)
 }

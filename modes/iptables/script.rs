@@ -80,6 +80,11 @@ impl Script {
         self.count_rules(1);
     }
 
+    /// Appends a rule to a chain that is gone at the end of the restore, so that it does not count.
+    pub(super) fn try_rule(&mut self, chain: &str, rule: &str) {
+        self.line(format_args!("-A {chain} {rule}"));
+    }
+
     /// Inserts a rule given without `-A CHAIN` so that it stands at `position`, from 1.
     pub(super) fn insert(&mut self, chain: SharedChain, position: usize, rule: &str) {
         self.line(format_args!("-I {} {position} {rule}", chain.name()));
