@@ -1,6 +1,7 @@
 //! `portcullis diff` and `portcullis cleanup` as an operator runs them: what they print, and their exit codes.
 
-mod netns;
+#[path = "../netlink/tests/namespace/mod.rs"]
+mod namespace;
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -25,7 +26,7 @@ fn portcullis(arguments: &[&str]) -> (Option<i32>, String, String) {
 
 #[test]
 fn a_node_is_compared_and_cleaned() {
-    netns::scoped(|| {
+    namespace::inside(|| {
         assert_eq!(run("ip", &["link", "set", "lo", "up"]).0, Some(0));
         let before = run("nft", &["list", "ruleset"]).1;
 
