@@ -1,8 +1,9 @@
 //! Endpoints change while clients go on connecting: not one connection may be refused or lost.
 
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use portcullis_lab::{ObjectRef, Outcome, Protocol, Tally};
 
@@ -10,9 +11,9 @@ use crate::bed::{Bed, Setup};
 use crate::row::{Origin, Target, client, cluster_ip, node_port, outside};
 use crate::tools::Flavour;
 
-/// Source ports for UDP, below those that the kernel hands out, and so many for each client.
+/// Source ports for UDP, below those that the kernel hands out, and so many for each of the two clients that use it.
 const FIRST_PORT: u16 = 1024;
-const PORTS: u16 = 3500;
+const PORTS: u16 = 15_000;
 
 /// How many pods replace one another.
 const ROUNDS: usize = 5;
@@ -46,61 +47,79 @@ fn pods_are_replaced_under_live_traffic(flavour: Flavour) {
             ));
         }
     }
-    let stop = AtomicBool::new(false);
-    let tallies: Vec<(String, Tally)> = thread::scope(|scope| {
+    let (start, stop) = (Instant::now(), AtomicBool::new(false));
+    let (history, seen): (History, Vec<Seen>) = thread::scope(|scope| {
         let clients: Vec<_> = probers
             .iter()
-            .zip(0_u16..)
-            .map(|((name, prober, protocol, address), client)| {
+            .map(|(name, prober, protocol, address)| {
                 let stop = &stop;
                 scope.spawn(move || {
-                    let mut seen: Vec<Outcome> = Vec::new();
+                    let mut seen = Seen { name, outcomes: Vec::new() };
                     // A port that UDP uses twice is the same flow, which stays with a pod until that is gone.
-                    let first = FIRST_PORT + client * PORTS;
+                    let first = if address.is_ipv4() { FIRST_PORT } else { FIRST_PORT + PORTS };
                     let mut ports = (first..first + PORTS).cycle();
                     while !stop.load(Ordering::Relaxed) {
                         let prober = match protocol {
                             Protocol::Tcp => prober.clone(),
                             Protocol::Udp => prober.clone().source_port(ports.next().unwrap()),
                         };
-                        seen.push(prober.probe(*protocol, *address));
+                        let at = start.elapsed();
+                        seen.outcomes.push((at, prober.probe(*protocol, *address)));
                         // Room for the daemons on a small machine.
                         thread::sleep(Duration::from_millis(3));
                     }
-                    (name.clone(), seen.into_iter().collect())
+                    seen
                 })
             })
             .collect();
-        let replaced = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| replace_pods(&mut bed)));
+        let replaced = catch_unwind(AssertUnwindSafe(|| replace_pods(&mut bed, start)));
         stop.store(true, Ordering::Relaxed);
-        let tallies = clients.into_iter().map(|client| client.join().unwrap()).collect();
-        replaced.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-        tallies
+        let seen = clients.into_iter().map(|client| client.join().unwrap()).collect();
+        (replaced.unwrap_or_else(|panic| resume_unwind(panic)), seen)
     });
-    for (name, tally) in &tallies {
-        assert!(tally.others.is_empty(), "{name}: {tally:?}");
+    for Seen { name, outcomes } in seen {
+        let wrong: Vec<_> = outcomes.iter().filter(|(_, outcome)| outcome.by().is_none()).collect();
+        assert!(wrong.is_empty(), "{name}: {wrong:?} of {}, while\n{history:#?}", outcomes.len());
+        let tally: Tally = outcomes.into_iter().map(|(_, outcome)| outcome).collect();
         assert!(tally.by.len() > ROUNDS, "{name} met the pods as they came: {tally:?}");
     }
 }
 
+/// What happened when, since the start.
+type History = Vec<(Duration, String)>;
+
+/// What a client saw when.
+struct Seen<'a> {
+    name: &'a str,
+    outcomes: Vec<(Duration, Outcome)>,
+}
+
 /// Replaces every pod, one by one, as a rolling update does.
-fn replace_pods(bed: &mut Bed) {
+fn replace_pods(bed: &mut Bed, start: Instant) -> History {
+    let mut history = Vec::new();
+    let mut note = |what: String| history.push((start.elapsed(), what));
     let mut old: Vec<String> = ["a", "b", "c"].map(str::to_owned).to_vec();
     for round in 0..ROUNDS {
         let fresh = format!("fresh-{round}");
+        note(format!("{fresh} is made"));
         bed.apply(&format!(
             "{{apiVersion: v1, kind: Pod, metadata: {{name: {fresh}, labels: {{app: web}}}}, \
              spec: {{nodeName: node-{}}}}}",
             1 + round % 2
         ));
+        note(format!("{fresh} is served at {:?}", bed.lab.plan().pod(&fresh).unwrap().addresses));
         old.push(fresh);
         thread::sleep(Duration::from_millis(100));
         let gone = old.remove(0);
         bed.lab.terminate(&gone).unwrap();
         bed.synced();
+        note(format!("{gone} is served no more"));
         // The grace period: connections that were made just before get their answer.
         thread::sleep(Duration::from_millis(500));
+        note(format!("{gone} goes"));
         bed.lab.delete(&ObjectRef::new("Pod", "default", &gone)).unwrap();
         bed.synced();
+        note(format!("{gone} is gone"));
     }
+    history
 }
