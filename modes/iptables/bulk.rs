@@ -153,7 +153,7 @@ impl FamilySync {
             Err(error) if !blames_rules(&error) || parts.services.is_empty() => return Err(error),
             Err(error) => error,
         };
-        if let Some(guilty) = named_line(&error).and_then(|line| script.owner_of(line - 1)) {
+        if let Some(guilty) = named_line(&error).and_then(|line| script.owner_of(line.checked_sub(1)?)) {
             self.refuse(execution, &execution.plan.services[guilty].name, &error);
             return self.write_parts(execution, parts);
         }
@@ -201,7 +201,9 @@ impl FamilySync {
             _ => false,
         };
         let services = plan.services[parts.services.clone()].iter().filter(|s| !refused(s));
-        let mut services = services.filter(|s| self.has_lines(execution, s) || !s.removals.is_empty());
+        let legacy = self.kernel.flavour() == Flavour::Legacy;
+        let removes = |s: &Target| legacy && !s.removals.is_empty();
+        let mut services = services.filter(|s| self.has_lines(execution, s) || removes(s));
         let shared = parts.shared && plan.shared.contains(&true);
         !base && services.next().is_none() && !shared && parts.removals.is_empty()
     }

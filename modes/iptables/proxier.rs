@@ -30,6 +30,8 @@ pub struct Proxier {
     shapes: Option<Vec<u64>>,
     checked: Instant,
     check_took: Duration,
+    /// The tool or the kernel does not know the nfacct match, though there are counters.
+    nfacct_refused: bool,
 }
 
 impl Proxier {
@@ -49,11 +51,13 @@ impl Proxier {
             shapes: None,
             checked: Instant::now(),
             check_took: Duration::ZERO,
+            nfacct_refused: false,
         }
     }
 
     /// Takes new facts of the host: its addresses come and go.
-    pub fn set_host(&mut self, host: Host) {
+    pub fn set_host(&mut self, mut host: Host) {
+        host.nfacct &= !self.nfacct_refused;
         if host != self.host {
             self.host = host;
             self.families.iter_mut().for_each(|f| f.reconfigure(&self.options, &self.host));
@@ -120,7 +124,8 @@ impl Proxier {
         let retry = self.host.nfacct && reports.iter().any(refused);
         if retry {
             tracing::warn!("the rules were refused; trying once more without the nfacct counters");
-            self.set_host(Host { nfacct: false, ..self.host.clone() });
+            self.nfacct_refused = true;
+            self.set_host(self.host.clone());
         }
         retry
     }

@@ -308,3 +308,20 @@ fn what_others_do_to_their_own_chains_is_no_drift() {
     });
     assert!(proxier.check_drift(), "a jump of ours is gone");
 }
+
+/// A tool without the nfacct match costs its counters, not the rules, and is not asked again.
+#[test]
+fn a_tool_without_nfacct_is_fed_without() {
+    let kernel = FakeKernel::new(Flavour::Nft);
+    kernel.state().refused.insert("nfacct".into());
+    let cluster = Cluster::new();
+    let host = Host { nfacct: true, ..host() };
+    let own: Box<dyn Kernel> = Box::new(kernel.clone());
+    let mut proxier = Proxier::new(options(), host.clone(), [(Family::V4, own)]);
+    all_well(&proxier.sync(&cluster.desired, &[]));
+    assert_eq!(held(&kernel), wanted(&cluster));
+    let before = kernel.state().restores;
+    proxier.set_host(host);
+    all_well(&proxier.sync(&cluster.desired, &[]));
+    assert_eq!(kernel.state().restores, before, "what was learned is kept");
+}
