@@ -183,11 +183,13 @@ impl FamilySync {
         for service in services.iter().filter(|s| !execution.refused.contains(&s.name)) {
             let held = self.isolations.holds(&service.name, execution.now);
             if !held {
-                self.note_programmed(&service.name, service.ports.clone(), service.large);
+                self.note_programmed(&service.name, service.ports.clone(), service.large, service.rules);
             }
         }
+        // A plan from what was read knows the order already, unless somebody was refused.
+        let known = matches!(execution.plan.known, Known::Read(_)) && execution.refused.is_empty();
         for chain in SharedChain::ALL {
-            if parts.shared && execution.plan.shared[chain.at()] {
+            if parts.shared && execution.plan.shared[chain.at()] && !known {
                 self.orders[chain.at()] = self.order_written(execution, parts, chain);
             }
         }

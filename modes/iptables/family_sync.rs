@@ -176,10 +176,10 @@ impl FamilySync {
         name: &NamespacedName,
         ports: Option<Arc<[ServicePort]>>,
         large: bool,
+        rules: RuleCount,
     ) {
         let before = match ports {
             Some(ports) => {
-                let rules = self.renderer.service(&ports, large).count();
                 self.rules += rules;
                 self.programmed.insert(name.clone(), Programmed { ports, large, rules })
             }

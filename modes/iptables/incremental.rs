@@ -103,7 +103,8 @@ impl FamilySync {
         }
         for name in names {
             let wanted = self.wanted(desired, name);
-            self.note_programmed(name, wanted, large);
+            let rules = wanted.as_ref().map(|ports| self.renderer.service(ports, large).count());
+            self.note_programmed(name, wanted, large, rules.unwrap_or_default());
         }
     }
 

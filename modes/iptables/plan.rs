@@ -10,6 +10,7 @@ use portcullis_cluster::desired::{Desired, ServicePort};
 use super::base_rules::BaseChain;
 use super::chain::{ChainName, SharedChain, Table, belongs_to_a_service};
 use super::family_sync::FamilySync;
+use super::script::RuleCount;
 use super::service_rules::ServiceRules;
 use super::shared_order::SharedOrder;
 use super::snapshot::{Snapshot, hash_of, hash_of_rule};
@@ -30,6 +31,8 @@ pub(super) struct Target {
     pub(super) large: bool,
     /// At most how many lines must be written for it; 0 where its chains are right.
     pub(super) weight: usize,
+    /// How many rules it has.
+    pub(super) rules: RuleCount,
     /// Chains of its own that it no longer needs.
     pub(super) removals: Vec<ChainName>,
 }
@@ -57,6 +60,8 @@ impl FamilySync {
         now: Instant,
     ) -> Plan {
         let mut services = Vec::new();
+        // What the rules of each Service in each shared chain hash to.
+        let mut shared_rules: [Vec<Vec<u64>>; SharedChain::ALL.len()] = Default::default();
         let (mut wanted_chains, mut declared) = (HashSet::new(), Vec::new());
         let names: BTreeSet<&NamespacedName> =
             desired.services().keys().chain(self.programmed.keys()).collect();
@@ -68,16 +73,19 @@ impl FamilySync {
             declared.extend(wrong.map(|(chain, _)| (chain, services.len())));
             let weight = if declared.len() > before { weight(&rules) } else { 0 };
             wanted_chains.extend(rules.chains().map(|(chain, _)| chain));
-            services.push(Target { name: name.clone(), ports, large, weight, removals: Vec::new() });
+            for chain in SharedChain::ALL {
+                shared_rules[chain.at()].push(rules.shared(chain).map(hash_of_rule).collect());
+            }
+            let (name, rules) = (name.clone(), rules.count());
+            services.push(Target { name, ports, large, weight, rules, removals: Vec::new() });
         }
         let stale =
             |chain: &ChainName| belongs_to_a_service(chain.as_str()) && !wanted_chains.contains(chain);
         let mut removals: Vec<ChainName> = snapshot.chains_of(Table::Nat).filter(stale).collect();
         // What refers to others goes before them.
         removals.sort_by_key(|chain| (chain.as_str().starts_with("KUBE-SEP-"), *chain));
-        let rules = self.shared_hashes(&services);
         let shared = SharedChain::ALL.map(|chain| {
-            let rules = &rules[chain.at()];
+            let rules = &shared_rules[chain.at()];
             let exists = snapshot.chain(chain.table(), chain.name()).is_some();
             let order = self.order_in_kernel(chain, snapshot.shared_rules(chain), &services, rules);
             let right = order.is_some() && exists;
@@ -108,7 +116,8 @@ impl FamilySync {
             plan.declared.extend(wrong.map(|(chain, _)| (chain, plan.services.len())));
             let removals = old.chains().map(|(chain, _)| chain).filter(|chain| new.chain(*chain).is_none());
             let removals = removals.collect();
-            plan.services.push(Target { name: name.clone(), weight: weight(&new), ports, large, removals });
+            let (name, weight, rules) = (name.clone(), weight(&new), new.count());
+            plan.services.push(Target { name, weight, ports, large, rules, removals });
         }
         plan.declared.sort_unstable();
         plan
@@ -131,18 +140,6 @@ impl FamilySync {
             Some(old) if wanted.as_ref() == Some(&old.ports) => Some((wanted, old.large)),
             _ => Some((wanted, large)),
         }
-    }
-
-    /// What the rules of each Service in each shared chain are to hash to.
-    fn shared_hashes(&self, services: &[Target]) -> [Vec<Vec<u64>>; SharedChain::ALL.len()] {
-        let mut hashes = SharedChain::ALL.map(|_| Vec::with_capacity(services.len()));
-        for service in services {
-            let rules = service.ports.as_ref().map(|ports| self.renderer.shared(ports)).unwrap_or_default();
-            for chain in SharedChain::ALL {
-                hashes[chain.at()].push(rules.shared(chain).map(hash_of_rule).collect());
-            }
-        }
-        hashes
     }
 
     /// The order in which the kernel holds the wanted rules, if it holds exactly those: any order of the
