@@ -36,4 +36,4 @@ pub use options::{
 };
 pub use proxier::Proxier;
 pub use rule_set::RuleSet;
-pub use tool::{Tools, path_of};
+pub use tool::Tools;

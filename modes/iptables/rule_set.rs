@@ -106,8 +106,12 @@ fn is_ours(table: Table, name: &str) -> bool {
 
 /// Whether a family has so many endpoints that comments on them are left out.
 pub(super) fn is_large(desired: &Desired, family: Family) -> bool {
-    let endpoints = desired.ports().filter(|p| p.family == family).map(|p| p.endpoints.total());
-    endpoints.sum::<usize>() > LARGE_CLUSTER_ENDPOINTS
+    let mut endpoints = 0;
+    // Every sync asks: where there are many, the first of them tell.
+    desired.ports().filter(|p| p.family == family).any(|p| {
+        endpoints += p.endpoints.total();
+        endpoints > LARGE_CLUSTER_ENDPOINTS
+    })
 }
 
 /// As `iptables-save` prints it, with counters at zero and tables sorted by name.

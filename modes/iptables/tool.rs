@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use portcullis_cluster::Family;
@@ -274,7 +273,7 @@ fn output(command: &mut Command, tool: &str) -> Result<String, SyncError> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Starts a tool; where PATH does not lead to it, in the usual places for root's tools.
+/// Starts a tool, wherever PATH leads to it.
 fn spawn(command: &mut Command, tool: &str) -> Result<Child, SyncError> {
     command.spawn().map_err(|e| cannot_run(tool, &e))
 }
@@ -317,12 +316,6 @@ fn collect_complaints(child: &mut Child) -> std::thread::JoinHandle<String> {
         }
         Vec::from(kept).join("\n")
     })
-}
-
-/// Where a tool is, for messages.
-pub fn path_of(tool: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path).map(|dir| dir.join(tool)).find(|p| Path::exists(p))
 }
 
 #[cfg(test)]
