@@ -23,6 +23,7 @@ pub mod object;
 pub mod pod;
 pub mod problem;
 pub mod protocol;
+pub mod scheduler;
 pub mod service;
 pub mod service_cidr;
 
@@ -33,3 +34,4 @@ pub use name::{Name, NamespacedName};
 pub use object::{Kind, Object, ObjectKey};
 pub use problem::Problem;
 pub use protocol::Protocol;
+pub use scheduler::Scheduler;

@@ -12,6 +12,7 @@ use crate::name::{Name, NamespacedName};
 use crate::object::Metadata;
 use crate::problem::Problem;
 use crate::protocol::Protocol;
+use crate::scheduler::{SCHEDULER_ANNOTATION, Scheduler};
 
 /// The label by which a Service asks for another proxy than kube-proxy.
 pub const SERVICE_PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
@@ -47,6 +48,8 @@ pub struct Service {
     pub external_local: bool,
     /// Where the load balancer asks whether this node has endpoints.
     pub health_check_node_port: Option<NonZeroU16>,
+    /// The IPVS scheduler that it asks for by annotation.
+    pub scheduler: Option<Scheduler>,
 }
 
 /// A port of a Service.
@@ -150,6 +153,7 @@ struct Ingress {
 impl Wire {
     pub(crate) fn slim(self, problems: &mut Vec<Problem>) -> Service {
         let ignored = self.ignored();
+        let scheduler = Scheduler::read(self.metadata.annotations.get(SCHEDULER_ANNOTATION), problems);
         let spec = self.spec;
         let kind = spec.kind.as_deref().unwrap_or("ClusterIP");
         let cluster_ips = match (spec.cluster_ips.is_empty(), spec.cluster_ip) {
@@ -195,6 +199,7 @@ impl Wire {
             health_check_node_port: health_check_node_port
                 .filter(|p| *p != 0)
                 .and_then(|p| port_number("spec.healthCheckNodePort".into(), p, problems)),
+            scheduler,
         }
     }
 

@@ -12,6 +12,7 @@ use crate::address::Family;
 use crate::endpoint_slice::EndpointSlice;
 use crate::name::{Name, NamespacedName};
 use crate::protocol::Protocol;
+use crate::scheduler::Scheduler;
 use crate::service::{Port, Service};
 
 /// The name of a Service's port, as it is written in comments and hashed into chain names.
@@ -67,6 +68,8 @@ pub struct ServicePort {
     pub external_local: bool,
     /// Where the load balancer asks for local endpoints.
     pub health_check_node_port: Option<NonZeroU16>,
+    /// The IPVS scheduler that the Service asks for.
+    pub scheduler: Option<Scheduler>,
     /// What serves it.
     pub endpoints: Endpoints,
 }
@@ -134,6 +137,7 @@ fn resolve_port(
         internal_local: service.internal_local,
         external_local: service.external_local,
         health_check_node_port: service.health_check_node_port,
+        scheduler: service.scheduler,
         endpoints: Endpoints::default(),
     };
     let candidates = gather(slices, family, port.name, port.protocol, place.node);

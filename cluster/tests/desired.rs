@@ -76,6 +76,7 @@ fn port(port: &ServicePort) -> Vec<String> {
     add("lb", joined(&port.load_balancer_vips));
     add("ranges", joined(&port.source_ranges));
     add("affinity", port.affinity.map(|seconds| seconds.to_string()).unwrap_or_default());
+    add("scheduler", port.scheduler.map(|scheduler| scheduler.to_string()).unwrap_or_default());
     let policies = [(port.internal_local, " internal-local"), (port.external_local, " external-local")];
     head.extend(policies.into_iter().filter(|(set, _)| *set).map(|(_, word)| word));
     head.extend(port.health_check_node_port.map(|p| format!(" health={p}")));
