@@ -12,8 +12,9 @@ use crate::error::{Error, Result};
 pub const HEADER: usize = 4;
 /// The bit of `kind` that says the payload is attributes (`NLA_F_NESTED`).
 const NESTED: u16 = 1 << 15;
-/// The bit of `kind` that says the payload is in network order (`NLA_F_NET_BYTEORDER`); unused by most.
-const NETWORK_ORDER: u16 = 1 << 14;
+/// The bit of `kind` that says the payload is in network order (`NLA_F_NET_BYTEORDER`). Most families do not
+/// look at it; ipset insists on it.
+pub const NETWORK_ORDER: u16 = 1 << 14;
 
 /// Bytes that do not follow the format: truncated, or of another length than the kind of number read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -94,6 +95,11 @@ impl<'a> Attribute<'a> {
     /// Four bytes in host order.
     pub fn u32(&self) -> Result<u32, Malformed> {
         self.exactly().map(u32::from_ne_bytes)
+    }
+
+    /// Eight bytes in host order.
+    pub fn u64(&self) -> Result<u64, Malformed> {
+        self.exactly().map(u64::from_ne_bytes)
     }
 
     /// Eight bytes in network order.

@@ -1,7 +1,7 @@
 //! The kernel families Portcullis speaks, over raw netlink sockets.
 //!
 //! ```text
-//! conntrack   ipset  nfacct   nf_tables    route    ipvs          xtables
+//! conntrack   ipset  nfacct   nf_tables    route    ip_vs         xtables
 //!      \        |      |       /              |       |   (getsockopt, no netlink)
 //!       netfilter (nfgenmsg, subsystems)      |    generic
 //!             \                               |     /
@@ -15,12 +15,13 @@
 //! Nothing here knows Kubernetes.
 
 pub mod attribute;
+pub mod batches;
 pub mod conntrack;
 mod error;
 mod family;
 pub mod generic;
+pub mod ip_vs;
 pub mod ipset;
-pub mod ipvs;
 pub mod message;
 pub mod netfilter;
 pub mod nf_tables;

@@ -24,6 +24,7 @@ const CAPPED: u16 = 0x100;
 const ACK_ATTRIBUTES: u16 = 0x200;
 
 /// Offsets into the header: `u32 length, u16 kind, u16 flags, u32 sequence, u32 port`.
+const KIND_AT: usize = 4;
 const FLAGS_AT: usize = 6;
 const SEQUENCE_AT: usize = 8;
 
@@ -78,7 +79,7 @@ impl Batch {
         let length = (self.bytes.len() - start) as u32;
         let header = &mut self.bytes[start..start + HEADER];
         header[..4].copy_from_slice(&length.to_ne_bytes());
-        header[4..6].copy_from_slice(&kind.to_ne_bytes());
+        header[KIND_AT..FLAGS_AT].copy_from_slice(&kind.to_ne_bytes());
         header[FLAGS_AT..8].copy_from_slice(&(flags | REQUEST).to_ne_bytes());
         self.count += 1;
         Ok(())
@@ -111,6 +112,15 @@ impl Batch {
         for index in 0..self.count {
             self.bytes[at + SEQUENCE_AT..at + SEQUENCE_AT + 4]
                 .copy_from_slice(&first.wrapping_add(index).to_ne_bytes());
+            at = self.after(at);
+        }
+    }
+
+    /// Gives all messages one type: that of a generic family is known only to the kernel they go to.
+    pub(crate) fn set_kind(&mut self, kind: u16) {
+        let mut at = 0;
+        for _ in 0..self.count {
+            self.bytes[at + KIND_AT..at + FLAGS_AT].copy_from_slice(&kind.to_ne_bytes());
             at = self.after(at);
         }
     }
@@ -278,7 +288,7 @@ impl<'a> Iterator for Messages<'a> {
             return Some(Err(Malformed::Length { what: "message", announced: length, present }));
         }
         let message = Message {
-            kind: u16_at(4),
+            kind: u16_at(KIND_AT),
             flags: u16_at(FLAGS_AT),
             sequence: u32_at(SEQUENCE_AT),
             payload: &self.rest[HEADER..length],

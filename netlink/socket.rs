@@ -4,6 +4,7 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
+use crate::batches::Batches;
 use crate::error::{During, Error, Result};
 use crate::message::{ACK, Batch, DUMP, Meaning, Message, Messages};
 
@@ -136,12 +137,41 @@ impl Socket {
         batch: &mut Batch,
         mut refused: impl FnMut(usize, Error) -> Result<()>,
     ) -> Result<()> {
+        self.transact_reading(action, batch, |position, error, _| refused(position, error))
+    }
+
+    /// As [`Socket::transact`], for families whose refusals say more than an error number: `refused` also
+    /// gets the answer's bytes (`struct nlmsgerr` and what follows).
+    pub(crate) fn transact_reading(
+        &mut self,
+        action: &'static str,
+        batch: &mut Batch,
+        mut refused: impl FnMut(usize, Error, &[u8]) -> Result<()>,
+    ) -> Result<()> {
         if batch.is_empty() {
             return Ok(());
         }
         let last = batch.len() - 1;
         let first = self.send(action, batch, ACK)?;
         self.answers(action, first, batch.len(), |position| position == last, &mut refused)
+    }
+
+    /// Sends batches one after the other, as [`Socket::transact`] does; positions count through all of them.
+    ///
+    /// # Errors
+    /// As [`Socket::transact`]. After the first, the sends that remain are not made.
+    pub fn transact_all(
+        &mut self,
+        action: &'static str,
+        batches: &mut Batches,
+        mut refused: impl FnMut(usize, Error) -> Result<()>,
+    ) -> Result<()> {
+        let mut before = 0;
+        for batch in batches.sends() {
+            self.transact(action, batch, |position, error| refused(before + position, error))?;
+            before += batch.len() as usize;
+        }
+        Ok(())
     }
 
     /// Sends a batch whose first and last message are a frame, and waits until the message at `awaited`, which
@@ -157,7 +187,7 @@ impl Socket {
     ) -> Result<()> {
         let first = self.send(action, batch, 0)?;
         let finishes = |position| position == awaited || position == 0;
-        self.answers(action, first, batch.len(), finishes, &mut |_, error| Err(error))
+        self.answers(action, first, batch.len(), finishes, &mut |_, error, _| Err(error))
     }
 
     /// Reads the answers to a batch up to that to a message which `finishes` it.
@@ -167,7 +197,7 @@ impl Socket {
         first: u32,
         count: u32,
         finishes: impl Fn(u32) -> bool,
-        refused: &mut impl FnMut(usize, Error) -> Result<()>,
+        refused: &mut impl FnMut(usize, Error, &[u8]) -> Result<()>,
     ) -> Result<()> {
         let mut outcome = Ok(());
         loop {
@@ -183,7 +213,7 @@ impl Socket {
                 finished |=
                     finishes(position) && matches!(meaning, Meaning::Acknowledged | Meaning::Failed { .. });
                 if let Some(error) = meaning.error(action) {
-                    outcome = outcome.and_then(|()| refused(position as usize, error));
+                    outcome = outcome.and_then(|()| refused(position as usize, error, message.payload));
                 }
             }
             if finished {

@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::thread;
 use std::time::Duration;
 
+use portcullis_netlink::ip_vs::{IpVs, VirtualServer};
 use portcullis_netlink::ipset::{Destroyed, IpSets};
-use portcullis_netlink::ipvs::{VirtualServer, VirtualServers};
 use portcullis_netlink::route::Interfaces;
 use portcullis_netlink::{Family, Result};
 
@@ -86,11 +86,11 @@ fn set_name(family: Family, rest: &str) -> String {
 /// Deletes the virtual servers that a proxy made, and says how many: those on an address of its link, and
 /// those for its node ports on an address of this node. All others are somebody else's.
 fn remove_virtual_servers(sets: Option<&mut IpSets>) -> Result<usize> {
-    let Some(mut servers) = VirtualServers::open()? else { return Ok(0) };
+    let Some(mut ip_vs) = IpVs::open()? else { return Ok(0) };
     let ours = Ours::read(sets)?;
     let mut count = 0;
-    for server in servers.list()?.iter().filter(|server| ours.made(server)) {
-        count += usize::from(servers.delete(server)?);
+    for (server, _) in ip_vs.virtual_servers()?.iter().filter(|(server, _)| ours.made(server)) {
+        count += usize::from(ip_vs.delete(server)?);
     }
     Ok(count)
 }

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use namespace::inside;
 use portcullis_netlink::generic::loaded_family;
-use portcullis_netlink::ipvs::VirtualServers;
+use portcullis_netlink::ip_vs::IpVs;
 use portcullis_netlink::socket::{Protocol, Socket};
 
 #[test]
@@ -26,7 +26,7 @@ fn looking_for_virtual_servers_loads_nothing() {
     inside(|| {
         let loaded = || Path::new("/proc/thread-self/net/ip_vs").exists();
         let before = loaded();
-        assert_eq!(VirtualServers::open().unwrap().is_some(), before);
+        assert_eq!(IpVs::open().unwrap().is_some(), before);
         assert_eq!(loaded(), before);
     });
 }

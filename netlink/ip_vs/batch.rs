@@ -1,0 +1,139 @@
+use std::net::IpAddr;
+
+use super::balancing::Balancing;
+use super::real_server::{RealServer, write_key};
+use super::virtual_server::VirtualServer;
+use super::{IPVS_CMD_ATTR_DEST, IPVS_CMD_ATTR_SERVICE, VERSION, commands, write_service};
+use crate::attribute::Writer;
+use crate::batches::Batches;
+use crate::error::Result;
+use crate::family::Family;
+
+/// The type of a message until it is sent: the kernel numbers the family when ip_vs is loaded.
+const UNKNOWN: u16 = 0;
+
+/// Changes to virtual and real servers, to be sent with [`IpVs::send`](super::IpVs::send) and carried out in order. It is made
+/// without a kernel, and its calls fail only with [`AttributeTooLong`](crate::Error::AttributeTooLong), for a
+/// scheduler's name of 64 KiB.
+#[derive(Debug, Default)]
+pub struct ServerBatch {
+    requests: Batches,
+}
+
+impl ServerBatch {
+    /// No changes.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a virtual server without real servers. Refused with `EEXIST` if it is there, and with `ENOENT` if
+    /// the kernel has no such scheduler.
+    ///
+    /// # Errors
+    /// See the type.
+    pub fn add_virtual_server(&mut self, server: &VirtualServer, balancing: &Balancing) -> Result<()> {
+        self.virtual_server("add a virtual server", commands::NEW_SERVICE, server, Some(balancing))
+    }
+
+    /// Changes how a virtual server balances; its connections and real servers stay. Refused with `ESRCH` if
+    /// it is missing, and with `ENOENT` if the kernel has no such scheduler.
+    ///
+    /// # Errors
+    /// See the type.
+    pub fn set_virtual_server(&mut self, server: &VirtualServer, balancing: &Balancing) -> Result<()> {
+        self.virtual_server("change a virtual server", commands::SET_SERVICE, server, Some(balancing))
+    }
+
+    /// Deletes a virtual server with its real servers. Refused with `ESRCH` if it is missing.
+    ///
+    /// # Errors
+    /// See the type.
+    pub fn delete_virtual_server(&mut self, server: &VirtualServer) -> Result<()> {
+        self.virtual_server("delete a virtual server", commands::DEL_SERVICE, server, None)
+    }
+
+    /// Adds a real server to a virtual server. Refused with `EEXIST` if it is there, and with `ESRCH` if the
+    /// virtual server is missing.
+    ///
+    /// # Errors
+    /// See the type.
+    pub fn add_real_server(&mut self, server: &VirtualServer, real: &RealServer) -> Result<()> {
+        self.real_server("add a real server", commands::NEW_DEST, server, |writer| real.write(writer))
+    }
+
+    /// Changes the weight of a real server. Refused with `ENOENT` if it is missing, and with `ESRCH` if the
+    /// virtual server is.
+    ///
+    /// # Errors
+    /// See the type.
+    pub fn set_real_server(&mut self, server: &VirtualServer, real: &RealServer) -> Result<()> {
+        self.real_server("change a real server", commands::SET_DEST, server, |writer| real.write(writer))
+    }
+
+    /// Deletes a real server. Refused with `ENOENT` if it is missing, and with `ESRCH` if the virtual server
+    /// is. What becomes of its connections is `net.ipv4.vs.expire_nodest_conn`'s to say.
+    ///
+    /// # Errors
+    /// See the type.
+    pub fn delete_real_server(&mut self, server: &VirtualServer, address: IpAddr, port: u16) -> Result<()> {
+        self.real_server("delete a real server", commands::DEL_DEST, server, |writer| {
+            write_key(writer, address, port);
+        })
+    }
+
+    /// How many changes there are.
+    pub fn len(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Whether there is nothing to send.
+    pub fn is_empty(&self) -> bool {
+        self.requests.is_empty()
+    }
+
+    /// What would be sent, in bytes.
+    pub fn size(&self) -> usize {
+        self.requests.size()
+    }
+
+    /// Forgets the changes and keeps the memory of one send.
+    pub fn clear(&mut self) {
+        self.requests.clear();
+    }
+
+    /// The requests, for the family as the kernel numbers it.
+    pub(super) fn requests_of(&mut self, family: u16) -> &mut Batches {
+        self.requests.sends().for_each(|send| send.set_kind(family));
+        &mut self.requests
+    }
+
+    fn virtual_server(
+        &mut self,
+        action: &'static str,
+        command: u8,
+        server: &VirtualServer,
+        balancing: Option<&Balancing>,
+    ) -> Result<()> {
+        self.requests.push(action, UNKNOWN, 0, |message| {
+            message.generic_header(command, VERSION).nested(IPVS_CMD_ATTR_SERVICE, |service| {
+                server.write(service);
+                if let Some(balancing) = balancing {
+                    balancing.write(service, Family::of(server.address));
+                }
+            });
+        })
+    }
+
+    fn real_server(
+        &mut self,
+        action: &'static str,
+        command: u8,
+        server: &VirtualServer,
+        real: impl FnOnce(&mut Writer<'_>),
+    ) -> Result<()> {
+        self.requests.push(action, UNKNOWN, 0, |message| {
+            write_service(message.generic_header(command, VERSION), server);
+            message.nested(IPVS_CMD_ATTR_DEST, real);
+        })
+    }
+}

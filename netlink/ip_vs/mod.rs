@@ -1,0 +1,373 @@
+//! IP Virtual Server (`ip_vs` by generic netlink, linux/ip_vs.h): virtual servers, the real servers behind
+//! them, and what they counted.
+//!
+//! ```text
+//! VirtualServer ── Balancing          who is served, and how real servers are chosen
+//!       └────────── RealServer …      who serves; always by masquerading, as kube-proxy forwards
+//! ```
+//!
+//! Single questions and dumps are calls of [`IpVs`]; changes go in a [`ServerBatch`], thousands in a send. The
+//! kernel runs a batch in order, each message by itself: one that it refuses stops none of the others.
+
+mod balancing;
+mod batch;
+mod real_server;
+mod statistics;
+mod timeouts;
+mod virtual_server;
+
+pub use balancing::{Balancing, PERSISTENT, SCHED_1, SCHED_2, SCHED_3};
+pub use batch::ServerBatch;
+pub use real_server::{RealServer, RealServerState};
+pub use statistics::Statistics;
+pub use timeouts::Timeouts;
+pub use virtual_server::VirtualServer;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use crate::attribute::{Attribute, Malformed, Writer};
+use crate::error::{During, Error, Result};
+use crate::family::Family;
+use crate::generic;
+use crate::message::{Batch, Message};
+use crate::socket::{Protocol, Socket};
+
+const FAMILY: &str = "IPVS";
+const VERSION: u8 = 1;
+
+/// `IPVS_CMD_*`.
+mod commands {
+    pub(super) const NEW_SERVICE: u8 = 1;
+    pub(super) const SET_SERVICE: u8 = 2;
+    pub(super) const DEL_SERVICE: u8 = 3;
+    pub(super) const GET_SERVICE: u8 = 4;
+    pub(super) const NEW_DEST: u8 = 5;
+    pub(super) const SET_DEST: u8 = 6;
+    pub(super) const DEL_DEST: u8 = 7;
+    pub(super) const GET_DEST: u8 = 8;
+    pub(super) const SET_CONFIG: u8 = 12;
+    pub(super) const GET_CONFIG: u8 = 13;
+    pub(super) const FLUSH: u8 = 17;
+}
+
+/// `IPVS_CMD_ATTR_*`: what a message is about.
+const IPVS_CMD_ATTR_SERVICE: u16 = 1;
+const IPVS_CMD_ATTR_DEST: u16 = 2;
+
+/// `union nf_inet_addr`: 16 bytes, of which IPv4 uses the first four.
+const ADDRESS_BYTES: usize = 16;
+/// How often a list that changes while it is read is read again.
+const ATTEMPTS: usize = 10;
+
+/// The virtual servers of one network namespace.
+#[derive(Debug)]
+pub struct IpVs {
+    socket: Socket,
+    family: u16,
+}
+
+impl IpVs {
+    /// Opens those of the calling thread's network namespace; `None` on a kernel that has not loaded ip_vs,
+    /// which is not made to.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if there is no generic netlink.
+    pub fn open() -> Result<Option<Self>> {
+        let mut socket = Socket::open(Protocol::Generic)?;
+        let family = generic::loaded_family(&mut socket, FAMILY)?;
+        Ok(family.map(|family| IpVs { socket, family }))
+    }
+
+    /// All virtual servers but those by packet mark, in the kernel's order.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] if they change faster than they can be read; `EPERM` without CAP_NET_ADMIN.
+    pub fn virtual_servers(&mut self) -> Result<Vec<(VirtualServer, Balancing)>> {
+        const ACTION: &str = "list the virtual servers";
+        self.collect(ACTION, commands::GET_SERVICE, &|_| {}, &|message| {
+            let Some(service) = inside(message, IPVS_CMD_ATTR_SERVICE)? else { return Ok(None) };
+            let Some(server) = VirtualServer::parse(&service)? else { return Ok(None) };
+            Ok(Some((server, Balancing::parse(&service)?)))
+        })
+    }
+
+    /// How one virtual server balances; `None` if there is no such server.
+    ///
+    /// # Errors
+    /// [`Error::Refused`], as a rule for want of privilege.
+    pub fn get(&mut self, server: &VirtualServer) -> Result<Option<Balancing>> {
+        self.read("read a virtual server", server, Balancing::parse)
+    }
+
+    /// What one virtual server counted; `None` if there is no such server.
+    ///
+    /// # Errors
+    /// [`Error::Refused`], as a rule for want of privilege.
+    pub fn statistics(&mut self, server: &VirtualServer) -> Result<Option<Statistics>> {
+        self.read("read what a virtual server counted", server, Statistics::of_service)
+    }
+
+    /// The real servers of one virtual server, in the order in which the kernel holds them; none if there is
+    /// no such virtual server.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] if they change faster than they can be read; `EPERM` without CAP_NET_ADMIN.
+    pub fn real_servers(&mut self, server: &VirtualServer) -> Result<Vec<RealServerState>> {
+        const ACTION: &str = "list the real servers of a virtual server";
+        let family = Family::of(server.address);
+        let about = |message: &mut Writer<'_>| write_service(message, server);
+        let listed = self.collect(ACTION, commands::GET_DEST, &about, &|message| match inside(
+            message,
+            IPVS_CMD_ATTR_DEST,
+        )? {
+            Some(destination) => RealServerState::parse(&destination, family),
+            None => Ok(None),
+        });
+        match listed {
+            Err(error) if is_missing(&error) => Ok(Vec::new()),
+            listed => listed,
+        }
+    }
+
+    /// Deletes a virtual server with its real servers. Says whether it was there.
+    ///
+    /// # Errors
+    /// [`Error::Refused`], as a rule for want of privilege.
+    pub fn delete(&mut self, server: &VirtualServer) -> Result<bool> {
+        const ACTION: &str = "delete a virtual server";
+        let mut request = self.request(ACTION, commands::DEL_SERVICE, |message| {
+            write_service(message, server);
+        })?;
+        match self.socket.acknowledge(ACTION, &mut request) {
+            Ok(()) => Ok(true),
+            Err(error) if is_missing(&error) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes every virtual server of the namespace, those by packet mark and those of others too.
+    ///
+    /// # Errors
+    /// [`Error::Refused`], as a rule for want of privilege.
+    pub fn flush(&mut self) -> Result<()> {
+        const ACTION: &str = "delete all virtual servers";
+        let mut request = self.request(ACTION, commands::FLUSH, |_| {})?;
+        self.socket.acknowledge(ACTION, &mut request)
+    }
+
+    /// Carries out a batch, in as few sends as fit the socket's buffer. What the kernel refuses is given to
+    /// `refused` by its position in the whole batch; the rest is done. The batch can be sent again.
+    ///
+    /// The usual refusals: `EEXIST` to add what is there; `ESRCH` for a virtual server that is missing;
+    /// `ENOENT` for a real server that is missing, and for a scheduler that the kernel does not have (it tries
+    /// to load `ip_vs_NAME`); `EPERM` without CAP_NET_ADMIN.
+    ///
+    /// # Errors
+    /// What `refused` returns, after which the sends that remain are not made; [`Error::Overrun`] if answers
+    /// were lost.
+    pub fn send(
+        &mut self,
+        batch: &mut ServerBatch,
+        refused: impl FnMut(usize, Error) -> Result<()>,
+    ) -> Result<()> {
+        let requests = batch.requests_of(self.family);
+        self.socket.transact_all("change the virtual servers", requests, refused)
+    }
+
+    fn request(
+        &self,
+        action: &'static str,
+        command: u8,
+        fill: impl FnOnce(&mut Writer<'_>),
+    ) -> Result<Batch> {
+        Batch::of(action, self.family, 0, |message| {
+            fill(message.generic_header(command, VERSION));
+        })
+    }
+
+    /// Asks for one virtual server; `None` if it is missing.
+    fn read<T>(
+        &mut self,
+        action: &'static str,
+        server: &VirtualServer,
+        parse: impl Fn(&Attribute<'_>) -> Result<T, Malformed>,
+    ) -> Result<Option<T>> {
+        let mut request = self.request(action, commands::GET_SERVICE, |message| {
+            write_service(message, server);
+        })?;
+        let answer = self.socket.query(action, &mut request, |message| {
+            let service = inside(&message, IPVS_CMD_ATTR_SERVICE).during(action)?;
+            parse(&service.ok_or(Malformed::Missing("IPVS_CMD_ATTR_SERVICE")).during(action)?).during(action)
+        });
+        match answer {
+            Ok(read) => Ok(Some(read)),
+            Err(error) if is_missing(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Dumps and keeps what `parse` makes of the messages, again if the list changed meanwhile.
+    fn collect<T>(
+        &mut self,
+        action: &'static str,
+        command: u8,
+        about: &dyn Fn(&mut Writer<'_>),
+        parse: &dyn Fn(&Message<'_>) -> Result<Option<T>, Malformed>,
+    ) -> Result<Vec<T>> {
+        let mut attempt = 1;
+        loop {
+            let mut collected = Vec::new();
+            let mut request = self.request(action, command, about)?;
+            let outcome = self.socket.dump(action, &mut request, |message| {
+                collected.extend(parse(&message).during(action)?);
+                Ok(())
+            });
+            match outcome {
+                Ok(()) => return Ok(collected),
+                Err(error) if error.is_transient() && attempt < ATTEMPTS => attempt += 1,
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}
+
+/// `ESRCH` is a virtual server that is missing, `ENOENT` a real one.
+fn is_missing(error: &Error) -> bool {
+    matches!(error.errno(), Some(libc::ESRCH | libc::ENOENT))
+}
+
+fn write_service(message: &mut Writer<'_>, server: &VirtualServer) {
+    message.nested(IPVS_CMD_ATTR_SERVICE, |service| server.write(service));
+}
+
+/// The attribute that a message is about.
+fn inside<'a>(message: &Message<'a>, kind: u16) -> Result<Option<Attribute<'a>>, Malformed> {
+    let (_, mut attributes) = message.split::<{ generic::HEADER }>()?;
+    attributes.find(|attribute| attribute.as_ref().map_or(true, |a| a.kind == kind)).transpose()
+}
+
+fn write_address(writer: &mut Writer<'_>, kind: u16, address: IpAddr) {
+    let mut bytes = [0; ADDRESS_BYTES];
+    match address {
+        IpAddr::V4(v4) => bytes[..4].copy_from_slice(&v4.octets()),
+        IpAddr::V6(v6) => bytes.copy_from_slice(&v6.octets()),
+    }
+    writer.bytes(kind, &bytes);
+}
+
+/// `None` if the bytes are too few. The family is told beside the address, never by it.
+fn read_address(family: Family, attribute: &Attribute<'_>) -> Option<IpAddr> {
+    let bytes = attribute.payload.first_chunk::<ADDRESS_BYTES>()?;
+    Some(match family {
+        Family::V4 => Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]).into(),
+        Family::V6 => Ipv6Addr::from(*bytes).into(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::message::Messages;
+    use proptest::prelude::*;
+
+    /// A message about a service or a destination, as the kernel would send it.
+    fn with_message<T>(
+        kind: u16,
+        fill: impl FnOnce(&mut Writer<'_>),
+        read: impl FnOnce(&Attribute<'_>) -> T,
+    ) -> T {
+        let batch = Batch::of("test", 30, 0, |message| {
+            message.generic_header(1, VERSION).nested(kind, fill);
+        });
+        let batch = batch.expect("a short message");
+        let message = Messages::new(batch.bytes()).next().expect("one").expect("whole");
+        read(&inside(&message, kind).expect("parses").expect("is there"))
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().expect(text)
+    }
+
+    #[test]
+    fn servers_are_read_as_they_are_written() {
+        for address in ["10.96.0.1", "fd00::1"] {
+            let server = VirtualServer { protocol: 17, address: ip(address), port: 53 };
+            for balancing in [
+                Balancing::new("rr", Family::of(server.address)),
+                Balancing {
+                    flags: PERSISTENT | SCHED_2,
+                    timeout: 10_800,
+                    ..Balancing::new("mh", Family::of(server.address))
+                },
+                Balancing { netmask: 24, ..Balancing::new("wlc", Family::of(server.address)) },
+            ] {
+                let fill = |service: &mut Writer<'_>| {
+                    server.write(service);
+                    balancing.write(service, Family::of(server.address));
+                };
+                let read =
+                    |service: &Attribute<'_>| (VirtualServer::parse(service), Balancing::parse(service));
+                assert_eq!(
+                    with_message(IPVS_CMD_ATTR_SERVICE, fill, read),
+                    (Ok(Some(server)), Ok(balancing.clone()))
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn real_servers_are_read_as_they_are_written() {
+        for (address, weight) in [("10.244.0.7", 1), ("fd00:1::7", 0)] {
+            let server = RealServer { address: ip(address), port: 8080, weight };
+            let family = Family::of(server.address);
+            let read = |destination: &Attribute<'_>| RealServerState::parse(destination, family);
+            let state = with_message(IPVS_CMD_ATTR_DEST, |destination| server.write(destination), read);
+            let expected = RealServerState { server, forwarding: 0, active: 0, inactive: 0, persistent: 0 };
+            assert_eq!(state, Ok(Some(expected)));
+        }
+    }
+
+    #[test]
+    fn a_server_by_mark_is_nobodys() {
+        const IPVS_SVC_ATTR_FWMARK: u16 = 5;
+        let fill = |service: &mut Writer<'_>| {
+            service.u16(1, 2).u32(IPVS_SVC_ATTR_FWMARK, 7);
+        };
+        assert_eq!(with_message(IPVS_CMD_ATTR_SERVICE, fill, VirtualServer::parse), Ok(None));
+    }
+
+    proptest! {
+        #[test]
+        fn noise_never_panics(payload in prop::collection::vec(any::<u8>(), 0..200), kind in 0u16..14) {
+            let message = Message { kind: 30, flags: 0, sequence: 1, payload: &payload };
+            let _ = Timeouts::parse(&message);
+            for wanted in [IPVS_CMD_ATTR_SERVICE, IPVS_CMD_ATTR_DEST] {
+                let _ = inside(&message, wanted);
+            }
+            // Noise where only the inner attributes are wrong, so that it reaches each decoder.
+            for attribute in [
+                Attribute { kind, payload: &payload },
+                Attribute { kind, payload: payload.get(4..).unwrap_or_default() },
+            ] {
+                let _ = VirtualServer::parse(&attribute);
+                let _ = Balancing::parse(&attribute);
+                let _ = Statistics::of_service(&attribute);
+                let _ = RealServerState::parse(&attribute, Family::V4);
+                let _ = RealServerState::parse(&attribute, Family::V6);
+            }
+        }
+
+        #[test]
+        fn attributes_of_any_length_never_panic(kind in 0u16..14, payload in prop::collection::vec(any::<u8>(), 0..24)) {
+            let fill = |writer: &mut Writer<'_>| {
+                writer.u16(1, 2).bytes(kind, &payload);
+            };
+            with_message(IPVS_CMD_ATTR_SERVICE, fill, |attribute| {
+                let _ = VirtualServer::parse(attribute);
+                let _ = Balancing::parse(attribute);
+                let _ = Statistics::of_service(attribute);
+                let _ = RealServerState::parse(attribute, Family::V4);
+            });
+        }
+    }
+}

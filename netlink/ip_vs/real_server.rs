@@ -1,0 +1,98 @@
+use std::net::IpAddr;
+
+use super::{read_address, write_address};
+use crate::attribute::{Attribute, Malformed, Writer};
+use crate::family::Family;
+
+const IPVS_DEST_ATTR_ADDR: u16 = 1;
+const IPVS_DEST_ATTR_PORT: u16 = 2;
+const IPVS_DEST_ATTR_FWD_METHOD: u16 = 3;
+const IPVS_DEST_ATTR_WEIGHT: u16 = 4;
+const IPVS_DEST_ATTR_U_THRESH: u16 = 5;
+const IPVS_DEST_ATTR_L_THRESH: u16 = 6;
+const IPVS_DEST_ATTR_ACTIVE_CONNS: u16 = 7;
+const IPVS_DEST_ATTR_INACT_CONNS: u16 = 8;
+const IPVS_DEST_ATTR_PERSIST_CONNS: u16 = 9;
+const IPVS_DEST_ATTR_ADDR_FAMILY: u16 = 11;
+
+/// `IP_VS_CONN_F_MASQ`: both addresses of a packet are translated, as kube-proxy does it.
+const MASQUERADING: u32 = 0;
+
+/// A real server as it is written: always masquerading, without limits on its connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RealServer {
+    /// Its address, of its virtual server's family.
+    pub address: IpAddr,
+    /// Its port.
+    pub port: u16,
+    /// Its share for schedulers that weigh. With 0 it gets no new connections and keeps those it has.
+    pub weight: u32,
+}
+
+/// A real server as it is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RealServerState {
+    /// What was written.
+    pub server: RealServer,
+    /// `IP_VS_CONN_F_*`: 0 is masquerading, as all that [`super::ServerBatch`] writes.
+    pub forwarding: u32,
+    /// Connections that are established.
+    pub active: u32,
+    /// Connections in any other state.
+    pub inactive: u32,
+    /// Clients that stay with this server.
+    pub persistent: u32,
+}
+
+impl RealServer {
+    pub(super) fn write(&self, destination: &mut Writer<'_>) {
+        write_key(destination, self.address, self.port);
+        destination
+            .u32(IPVS_DEST_ATTR_FWD_METHOD, MASQUERADING)
+            .u32(IPVS_DEST_ATTR_WEIGHT, self.weight)
+            .u32(IPVS_DEST_ATTR_U_THRESH, 0)
+            .u32(IPVS_DEST_ATTR_L_THRESH, 0);
+    }
+}
+
+/// Writes what a virtual server knows a real server by.
+pub(super) fn write_key(destination: &mut Writer<'_>, address: IpAddr, port: u16) {
+    write_address(destination, IPVS_DEST_ATTR_ADDR, address);
+    destination
+        .u16_be(IPVS_DEST_ATTR_PORT, port)
+        .u16(IPVS_DEST_ATTR_ADDR_FAMILY, Family::of(address).number().into());
+}
+
+impl RealServerState {
+    /// Reads a real server of a virtual server of `family`, which is its own too unless it says otherwise (as
+    /// it does since 3.18). `None` for a family that is not IP.
+    pub(super) fn parse(destination: &Attribute<'_>, family: Family) -> Result<Option<Self>, Malformed> {
+        let mut family = Some(family);
+        let (mut address, mut port, mut weight) = (None, None, None);
+        let (mut forwarding, mut active, mut inactive, mut persistent) = (0, 0, 0, 0);
+        for attribute in destination.nested() {
+            let attribute = attribute?;
+            match attribute.kind {
+                IPVS_DEST_ATTR_ADDR_FAMILY => family = Family::from_number(attribute.u16()? as u8),
+                IPVS_DEST_ATTR_ADDR => address = Some(attribute),
+                IPVS_DEST_ATTR_PORT => port = Some(attribute.u16_be()?),
+                IPVS_DEST_ATTR_WEIGHT => weight = Some(attribute.u32()?),
+                IPVS_DEST_ATTR_FWD_METHOD => forwarding = attribute.u32()?,
+                IPVS_DEST_ATTR_ACTIVE_CONNS => active = attribute.u32()?,
+                IPVS_DEST_ATTR_INACT_CONNS => inactive = attribute.u32()?,
+                IPVS_DEST_ATTR_PERSIST_CONNS => persistent = attribute.u32()?,
+                _ => {}
+            }
+        }
+        let Some(family) = family else { return Ok(None) };
+        let address = address
+            .and_then(|address| read_address(family, &address))
+            .ok_or(Malformed::Missing("IPVS_DEST_ATTR_ADDR"))?;
+        let server = RealServer {
+            address,
+            port: port.ok_or(Malformed::Missing("IPVS_DEST_ATTR_PORT"))?,
+            weight: weight.ok_or(Malformed::Missing("IPVS_DEST_ATTR_WEIGHT"))?,
+        };
+        Ok(Some(RealServerState { server, forwarding, active, inactive, persistent }))
+    }
+}
