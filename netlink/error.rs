@@ -1,6 +1,7 @@
 use std::io;
 
 use crate::attribute::Malformed;
+use crate::ipset::SetEntry;
 
 /// The result of talking to the kernel.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -74,6 +75,16 @@ pub enum Error {
         /// What it would have held with its header, in bytes.
         length: usize,
     },
+    /// The kernel refused something about an ipset.
+    #[error("ipset {set}{}: {source}", entry.map(|entry| format!(", entry {entry}")).unwrap_or_default())]
+    Set {
+        /// The set's name.
+        set: String,
+        /// The entry that it refused, where the kernel says which.
+        entry: Option<SetEntry>,
+        /// What was being done, and the kernel's answer.
+        source: Box<Error>,
+    },
     /// A name that the kernel has no room for, or that it would cut.
     #[error("cannot {action}: {name:?} must have 1 to {most} bytes and no NUL")]
     BadName {
@@ -91,14 +102,18 @@ impl Error {
     pub fn errno(&self) -> Option<i32> {
         match self {
             Error::Refused { errno, .. } => Some(*errno),
+            Error::Set { source, .. } => source.errno(),
             _ => None,
         }
     }
 
     /// Whether the same question may well be answered if it is asked again at once.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Error::Interrupted { .. } | Error::Truncated { .. } | Error::Overrun { .. })
-            || self.errno() == Some(libc::EBUSY)
+        match self {
+            Error::Interrupted { .. } | Error::Truncated { .. } | Error::Overrun { .. } => true,
+            Error::Set { source, .. } => source.is_transient(),
+            _ => self.errno() == Some(libc::EBUSY),
+        }
     }
 
     pub(crate) fn last_os(action: &'static str) -> Self {
@@ -110,6 +125,8 @@ impl Error {
 fn errno_text(errno: i32) -> String {
     let words = io::Error::from_raw_os_error(errno);
     match errno {
+        // ipset's own, which the system has no words for.
+        4096.. => format!("error {errno}"),
         libc::EPERM => format!("{words}; run with CAP_NET_ADMIN"),
         _ => words.to_string(),
     }

@@ -1,28 +1,66 @@
-//! Sets of addresses and ports that iptables rules match against (ipset): looked into and destroyed.
+//! Sets of addresses and ports that iptables rules match against (ipset): created, filled, listed, destroyed.
+//!
+//! ```text
+//! SetType ── create ─┐
+//! SetEntry ─ change ─┼─ IpSets ── names · header · entries
+//! flush · swap · … ──┘
+//! ```
+//!
+//! It replaces the `ipset` tool, whose `restore` asks the kernel for little more than this but takes text.
+
+mod change;
+mod create;
+mod entry;
+mod list;
+mod refusal;
+mod set_type;
+
+pub use create::{Created, DEFAULT_MAXELEM};
+pub use entry::SetEntry;
+pub use list::SetHeader;
+pub use set_type::SetType;
 
 use std::path::Path;
 
-use crate::attribute::{Attribute, Malformed};
-use crate::error::{During, Error, Result};
-use crate::message::{Batch, EXCLUSIVE, Message};
+use crate::attribute::Writer;
+use crate::error::{Error, Result};
+use crate::message::{Batch, EXCLUSIVE};
 use crate::netfilter::{self, Subsystem};
 use crate::socket::{Protocol, Socket};
+use refusal::About;
 
-const IPSET_CMD_DESTROY: u8 = 3;
-const IPSET_CMD_LIST: u8 = 7;
+/// `IPSET_CMD_*`.
+mod commands {
+    pub(super) const PROTOCOL: u8 = 1;
+    pub(super) const CREATE: u8 = 2;
+    pub(super) const DESTROY: u8 = 3;
+    pub(super) const FLUSH: u8 = 4;
+    pub(super) const RENAME: u8 = 5;
+    pub(super) const SWAP: u8 = 6;
+    pub(super) const LIST: u8 = 7;
+    pub(super) const ADD: u8 = 9;
+    pub(super) const DEL: u8 = 10;
+    pub(super) const TYPE: u8 = 13;
+}
 
-const IPSET_ATTR_PROTOCOL: u16 = 1;
-const IPSET_ATTR_SETNAME: u16 = 2;
-const IPSET_ATTR_DATA: u16 = 7;
-const IPSET_ATTR_ADT: u16 = 8;
-const IPSET_ATTR_PORT: u16 = 4;
+/// `IPSET_ATTR_*` of a command. Those in sets and entries have numbers of their own.
+mod attributes {
+    pub(super) const PROTOCOL: u16 = 1;
+    pub(super) const SETNAME: u16 = 2;
+    pub(super) const TYPENAME: u16 = 3;
+    pub(super) const SETNAME2: u16 = 3;
+    pub(super) const REVISION: u16 = 4;
+    pub(super) const FAMILY: u16 = 5;
+    pub(super) const FLAGS: u16 = 6;
+    pub(super) const DATA: u16 = 7;
+    pub(super) const ADT: u16 = 8;
+    pub(super) const LINENO: u16 = 9;
+}
 
 /// The version of the protocol that every kernel since 2.6.39 takes (`IPSET_PROTOCOL_MIN`).
 const PROTOCOL: u8 = 6;
 /// `IPSET_MAXNAMELEN` is 32 with the NUL.
 const NAME_MOST: usize = 31;
-/// `IPSET_ERR_BUSY`: rules or other sets refer to the set.
-const BUSY: i32 = 4100;
 
 /// What became of a set that was to be destroyed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +94,26 @@ impl IpSets {
         Ok(Some(IpSets { socket: Socket::open(Protocol::Netfilter)? }))
     }
 
+    /// Opens the sets of the calling thread's network namespace, and makes the kernel load ipset if it has not.
+    /// The module of a set's type is loaded when the first set of it is created.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if there is no netfilter netlink; [`Error::Refused`] with `EINVAL` if the kernel has no
+    /// ipset, with `EPERM` without CAP_NET_ADMIN.
+    pub fn open_or_load() -> Result<Self> {
+        const ACTION: &str = "load ipset";
+        let mut sets = IpSets { socket: Socket::open(Protocol::Netfilter)? };
+        let mut question = request(ACTION, commands::PROTOCOL, 0, |_| {})?;
+        match sets.socket.query(ACTION, &mut question, |_| Ok(())) {
+            // What netfilter answers to a subsystem that it does not have.
+            Err(Error::Refused { action, errno: libc::EINVAL, offset, .. }) => {
+                let text = Some("it has no module ip_set".to_owned());
+                Err(Error::Refused { action, errno: libc::EINVAL, text, offset })
+            }
+            outcome => outcome.map(|()| sets),
+        }
+    }
+
     /// Destroys a set.
     ///
     /// # Errors
@@ -63,60 +121,99 @@ impl IpSets {
     pub fn destroy(&mut self, name: &str) -> Result<Destroyed> {
         const ACTION: &str = "destroy an ipset";
         // Without the flag, a set that is missing counts as destroyed.
-        let mut request = named(ACTION, IPSET_CMD_DESTROY, EXCLUSIVE, name)?;
+        let mut request = named(ACTION, commands::DESTROY, EXCLUSIVE, name, |_| {})?;
         match self.socket.acknowledge(ACTION, &mut request) {
             Ok(()) => Ok(Destroyed::Yes),
             Err(error) => match error.errno() {
                 Some(libc::ENOENT) => Ok(Destroyed::Missing),
-                Some(BUSY) => Ok(Destroyed::InUse),
+                Some(refusal::BUSY) => Ok(Destroyed::InUse),
                 _ => Err(error),
             },
         }
     }
 
-    /// The ports in a set of ports, or of addresses and ports; none if there is no such set.
+    /// Removes all entries of a set.
     ///
     /// # Errors
-    /// [`Error::BadName`], or a refusal other than "no such set".
-    pub fn ports(&mut self, name: &str) -> Result<Vec<u16>> {
-        const ACTION: &str = "list an ipset";
-        let mut ports = Vec::new();
-        let mut request = named(ACTION, IPSET_CMD_LIST, 0, name)?;
-        let outcome =
-            self.socket.dump(ACTION, &mut request, |message| read_ports(&message, &mut ports).during(ACTION));
-        match outcome {
-            Ok(()) => Ok(ports),
-            Err(error) if error.errno() == Some(libc::ENOENT) => Ok(Vec::new()),
-            Err(error) => Err(error),
-        }
+    /// [`Error::Set`] with `ENOENT` if there is no such set; [`Error::BadName`].
+    pub fn flush(&mut self, name: &str) -> Result<()> {
+        const ACTION: &str = "remove the entries of an ipset";
+        let mut request = named(ACTION, commands::FLUSH, 0, name, |_| {})?;
+        self.socket.acknowledge(ACTION, &mut request).about(name)
+    }
+
+    /// Renames a set that nothing refers to.
+    ///
+    /// # Errors
+    /// [`Error::Set`]: `ENOENT` if there is no such set, and ipset's own numbers if rules refer to it or the
+    /// new name is taken; [`Error::BadName`].
+    pub fn rename(&mut self, name: &str, new: &str) -> Result<()> {
+        self.with_two_names("rename an ipset", commands::RENAME, name, new)
+    }
+
+    /// Lets two sets change their names at once, so that rules which refer to one see the other's entries.
+    ///
+    /// # Errors
+    /// [`Error::Set`]: `ENOENT` if the first is missing, and ipset's own numbers if the second is or if rules
+    /// could not do with the other: what the two hold must agree (addresses, ports, pairs of them) as must
+    /// their families. [`Error::BadName`].
+    pub fn swap(&mut self, one: &str, other: &str) -> Result<()> {
+        self.with_two_names("swap two ipsets", commands::SWAP, one, other)
+    }
+
+    fn with_two_names(&mut self, action: &'static str, command: u8, name: &str, second: &str) -> Result<()> {
+        check(action, second)?;
+        let mut request = named(action, command, 0, name, |message| {
+            message.text(attributes::SETNAME2, second);
+        })?;
+        self.socket.acknowledge(action, &mut request).about(name)
     }
 }
 
-fn named(action: &'static str, message: u8, flags: u16, name: &str) -> Result<Batch> {
+fn check(action: &'static str, name: &str) -> Result<()> {
     if name.is_empty() || name.len() > NAME_MOST || name.contains('\0') {
         return Err(Error::BadName { action, name: name.to_owned(), most: NAME_MOST });
-    }
-    Batch::of(action, netfilter::kind(Subsystem::Ipset, message), flags, |message| {
-        message.netfilter_header(None).u8(IPSET_ATTR_PROTOCOL, PROTOCOL).text(IPSET_ATTR_SETNAME, name);
-    })
-}
-
-/// Reads one part of a listing: elements are attributes in attributes in attributes.
-fn read_ports(message: &Message<'_>, ports: &mut Vec<u16>) -> Result<(), Malformed> {
-    let (_, attributes) = message.split::<{ netfilter::HEADER }>()?;
-    for elements in inside(attributes, IPSET_ATTR_ADT) {
-        for element in inside(elements?.nested(), IPSET_ATTR_DATA) {
-            for port in inside(element?.nested(), IPSET_ATTR_PORT) {
-                ports.push(port?.u16_be()?);
-            }
-        }
     }
     Ok(())
 }
 
-fn inside<'a>(
-    attributes: impl Iterator<Item = Result<Attribute<'a>, Malformed>>,
-    kind: u16,
-) -> impl Iterator<Item = Result<Attribute<'a>, Malformed>> {
-    attributes.filter(move |attribute| attribute.as_ref().map_or(true, |a| a.kind == kind))
+/// A request about one set.
+fn named(
+    action: &'static str,
+    command: u8,
+    flags: u16,
+    name: &str,
+    fill: impl FnOnce(&mut Writer<'_>),
+) -> Result<Batch> {
+    let mut batch = Batch::new();
+    push_named(&mut batch, action, command, flags, name, fill)?;
+    Ok(batch)
+}
+
+fn push_named(
+    batch: &mut Batch,
+    action: &'static str,
+    command: u8,
+    flags: u16,
+    name: &str,
+    fill: impl FnOnce(&mut Writer<'_>),
+) -> Result<()> {
+    check(action, name)?;
+    batch.push(action, netfilter::kind(Subsystem::Ipset, command), flags, |message| {
+        message.netfilter_header(None).u8(attributes::PROTOCOL, PROTOCOL).text(attributes::SETNAME, name);
+        fill(message);
+    })
+}
+
+/// A request about no set in particular.
+fn request(
+    action: &'static str,
+    command: u8,
+    flags: u16,
+    fill: impl FnOnce(&mut Writer<'_>),
+) -> Result<Batch> {
+    Batch::of(action, netfilter::kind(Subsystem::Ipset, command), flags, |message| {
+        message.netfilter_header(None).u8(attributes::PROTOCOL, PROTOCOL);
+        fill(message);
+    })
 }

@@ -1,0 +1,66 @@
+use std::fmt;
+
+/// The types of sets that kube-proxy's rules match against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SetType {
+    /// `hash:ip`
+    HashIp,
+    /// `hash:ip,port`
+    HashIpPort,
+    /// `hash:ip,port,ip`
+    HashIpPortIp,
+    /// `hash:ip,port,net`
+    HashIpPortNet,
+    /// `bitmap:port`, always of all ports
+    BitmapPort,
+}
+
+impl SetType {
+    /// All of them.
+    pub const ALL: [SetType; 5] = [
+        SetType::HashIp,
+        SetType::HashIpPort,
+        SetType::HashIpPortIp,
+        SetType::HashIpPortNet,
+        SetType::BitmapPort,
+    ];
+
+    /// The kernel's name, which is also the tool's.
+    pub fn name(self) -> &'static str {
+        match self {
+            SetType::HashIp => "hash:ip",
+            SetType::HashIpPort => "hash:ip,port",
+            SetType::HashIpPortIp => "hash:ip,port,ip",
+            SetType::HashIpPortNet => "hash:ip,port,net",
+            SetType::BitmapPort => "bitmap:port",
+        }
+    }
+
+    /// The type of a kernel's name; `None` for one that is not here.
+    pub fn from_name(name: &str) -> Option<Self> {
+        SetType::ALL.into_iter().find(|set_type| set_type.name() == name)
+    }
+
+    /// Whether its sets are of one family. Ports have none.
+    pub fn has_family(self) -> bool {
+        self != SetType::BitmapPort
+    }
+
+    /// The last revision known here (Linux 6.18), and not to be exceeded: a later one may demand or list what
+    /// nobody here understands. So far each only added what may be left out: counters, comments, marks, the
+    /// size of buckets, masks.
+    pub(super) fn last_revision(self) -> u8 {
+        match self {
+            SetType::HashIp | SetType::HashIpPortIp => 6,
+            SetType::HashIpPort => 7,
+            SetType::HashIpPortNet => 8,
+            SetType::BitmapPort => 3,
+        }
+    }
+}
+
+impl fmt::Display for SetType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
