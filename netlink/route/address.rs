@@ -3,7 +3,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use super::u32_at;
-use crate::attribute::Malformed;
+use crate::attribute::{Malformed, Writer};
 use crate::family::Family;
 use crate::message::Message;
 
@@ -77,7 +77,25 @@ impl ParsedAddress {
 
 /// The header of a request for a family's addresses.
 pub(super) fn request(family: Family) -> [u8; HEADER] {
+    request_of(family, 0)
+}
+
+/// The header of a request for a family's addresses on one link. Kernels before 4.20 send those of all links.
+pub(super) fn request_of(family: Family, index: u32) -> [u8; HEADER] {
     let mut header = [0; HEADER];
     header[0] = family.number();
+    header[4..].copy_from_slice(&index.to_ne_bytes());
     header
+}
+
+/// Writes a request about one address of a link.
+pub(super) fn write(message: &mut Writer<'_>, index: u32, net: IpNet) {
+    let family = Family::of(net.addr());
+    let mut header = request_of(family, index);
+    header[1] = net.prefix_len();
+    // An address that others may use already must not be tried out first: ours is on every node.
+    if family == Family::V6 {
+        header[2] = libc::IFA_F_NODAD as u8;
+    }
+    message.raw(&header).address(IFA_LOCAL, net.addr()).address(IFA_ADDRESS, net.addr());
 }

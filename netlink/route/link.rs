@@ -1,5 +1,5 @@
 use super::u32_at;
-use crate::attribute::Malformed;
+use crate::attribute::{Malformed, Writer};
 use crate::message::Message;
 
 /// Bytes of `struct ifinfomsg`: u8 family, pad, u16 hardware type, i32 index, u32 flags, u32 change.
@@ -72,4 +72,19 @@ pub(super) fn request_for(index: u32) -> [u8; HEADER] {
     let mut header = [0; HEADER];
     header[4..8].copy_from_slice(&index.to_ne_bytes());
     header
+}
+
+/// The longest name of a link, in bytes (`IFNAMSIZ` less the NUL).
+pub(super) const NAME_MOST: usize = 15;
+
+/// Writes a request about the link of this name.
+pub(super) fn write_named(message: &mut Writer<'_>, name: &str) {
+    message.raw(&request()).text(IFLA_IFNAME, name);
+}
+
+/// Writes what kind of link a new one is to be.
+pub(super) fn write_kind(message: &mut Writer<'_>, kind: &str) {
+    message.nested(IFLA_LINKINFO, |info| {
+        info.text(IFLA_INFO_KIND, kind);
+    });
 }

@@ -1,22 +1,26 @@
-//! Interfaces, their addresses, the address that the default route leaves from, and news of addresses
+//! Interfaces, their addresses (listed, added, deleted), the address that the default route leaves from, and news of addresses
 //! (rtnetlink).
 
 mod address;
+mod change_addresses;
 mod changes;
 mod default_route;
 mod link;
 
 pub use address::Address;
+pub use change_addresses::AddressBatch;
 pub use changes::{AddressChange, AddressChanges};
 pub use link::Link;
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use crate::Family;
 use crate::attribute::Malformed;
 use crate::error::{During, Error, Result};
-use crate::message::{Batch, Message};
+use crate::message::{Batch, CREATE, EXCLUSIVE, Message};
 use crate::socket::{Protocol, Socket};
 
 /// How often a list that changes while it is read is read again. On a node that starts a hundred pods at
@@ -60,6 +64,81 @@ impl Interfaces {
             Err(error) if error.errno() == Some(libc::ENODEV) => Ok(false),
             Err(error) => Err(error),
         }
+    }
+
+    /// The index of the link of this name; `None` if there is no such link.
+    ///
+    /// # Errors
+    /// [`Error::BadName`] for names outside 1 to 15 bytes.
+    pub fn link_index(&mut self, name: &str) -> Result<Option<u32>> {
+        const ACTION: &str = "look for a link";
+        let mut request = self.about_link(ACTION, libc::RTM_GETLINK, 0, name, None)?;
+        let link = self.socket.query(ACTION, &mut request, |message| Link::parse(&message).during(ACTION));
+        match link {
+            Ok(link) => Ok(link.map(|link| link.index)),
+            Err(error) if error.errno() == Some(libc::ENODEV) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Makes sure that there is a link of this name, and returns its index. A new one is of the kind "dummy",
+    /// which drops what is sent to it, and is left down: its addresses are the node's all the same. One that is
+    /// there stays as it is, whatever its kind.
+    ///
+    /// # Errors
+    /// [`Error::BadName`] for names outside 1 to 15 bytes; [`Error::Refused`] with `EOPNOTSUPP` if the kernel
+    /// has no module dummy.
+    pub fn add_link_dummy(&mut self, name: &str) -> Result<u32> {
+        const ACTION: &str = "add a dummy link";
+        let flags = CREATE | EXCLUSIVE;
+        let mut request = self.about_link(ACTION, libc::RTM_NEWLINK, flags, name, Some("dummy"))?;
+        match self.socket.acknowledge(ACTION, &mut request) {
+            Err(error) if error.errno() != Some(libc::EEXIST) => return Err(error),
+            _ => {}
+        }
+        // Someone else may have deleted it at once.
+        self.link_index(name)?.ok_or(Error::NoAnswer { action: ACTION })
+    }
+
+    fn about_link(
+        &self,
+        action: &'static str,
+        message: u16,
+        flags: u16,
+        name: &str,
+        kind: Option<&str>,
+    ) -> Result<Batch> {
+        if name.is_empty() || name.len() > link::NAME_MOST || name.contains('\0') {
+            return Err(Error::BadName { action, name: name.to_owned(), most: link::NAME_MOST });
+        }
+        Batch::of(action, message, flags, |message| {
+            link::write_named(message, name);
+            if let Some(kind) = kind {
+                link::write_kind(message, kind);
+            }
+        })
+    }
+
+    /// The addresses of one link, IPv4 first, each family's in the order in which they were added (IPv6: in
+    /// the kernel's). None if there is no such link.
+    ///
+    /// # Errors
+    /// [`Error::Interrupted`] if addresses change faster than they can be read.
+    pub fn addresses_of(&mut self, index: u32) -> Result<Vec<IpNet>> {
+        let mut addresses = Vec::new();
+        for family in Family::ALL {
+            let request = address::request_of(family, index);
+            let listed =
+                self.collect("list the addresses of a link", libc::RTM_GETADDR, &request, |message| {
+                    let parsed = address::ParsedAddress::parse(message)?;
+                    Ok(parsed.filter(|parsed| parsed.index == index).map(|parsed| parsed.address))
+                });
+            match listed {
+                Err(error) if error.errno() == Some(libc::ENODEV) => return Ok(Vec::new()),
+                listed => addresses.extend(listed?),
+            }
+        }
+        Ok(addresses)
     }
 
     /// All addresses of these families, in the kernel's order: by family as given, by link, and each link's
