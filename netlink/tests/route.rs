@@ -240,8 +240,8 @@ fn changes_thousands_of_addresses_at_once() {
         let index = interfaces.link_index("cni0").unwrap().unwrap();
         let nets: Vec<IpNet> = (1..5000u32)
             .flat_map(|number| {
-                let v4 = Ipv4Addr::from(0x0a60_0000 + number).into();
-                let v6 = Ipv6Addr::from(0xfd00 << 112 | u128::from(number)).into();
+                let v4 = Ipv4Addr::from(0x0a60_0000 + number);
+                let v6 = Ipv6Addr::from(0xfd00 << 112 | u128::from(number));
                 [IpAddr::V4(v4), IpAddr::V6(v6)].map(IpNet::from)
             })
             .collect();
