@@ -14,6 +14,7 @@ use crate::protocol::Protocol;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Endpoints {
     pub(super) all: Box<[Endpoint]>,
+    pub(super) silent_here: Box<[SocketAddr]>,
     pub(super) exist: bool,
     pub(super) total: u32,
 }
@@ -86,6 +87,12 @@ impl Endpoints {
     /// Those that answer, chosen or not: a flow to any other is stale.
     pub fn serving(&self) -> &[Endpoint] {
         &self.all
+    }
+
+    /// Those on this node: first those that answer, then the others.
+    pub fn here(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+        let answering = self.all.iter().filter(|e| e.is_local()).map(Endpoint::socket);
+        answering.chain(self.silent_here.iter().copied())
     }
 
     /// Those that take new connections by policy Cluster.

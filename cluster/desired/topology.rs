@@ -1,5 +1,7 @@
 //! Which endpoints take traffic from this node: readiness, termination, topology hints, traffic policies.
 
+use std::net::SocketAddr;
+
 use super::endpoints::{Candidate, Endpoint, Endpoints};
 use super::service_port::ServicePort;
 use crate::name::Name;
@@ -32,7 +34,13 @@ pub(super) fn choose(candidates: Vec<Candidate>, port: &ServicePort, place: Plac
     };
     let serving = candidates.iter().filter(|c| c.conditions.ready() || c.conditions.serving());
     let all = serving.map(|c| Endpoint::new(c, cluster.takes(c, place), c.local && local.takes(c, place)));
-    Endpoints { all: all.collect(), exist, total: candidates.len() as u32 }
+    let silent = candidates.iter().filter(|c| c.local && !c.conditions.ready() && !c.conditions.serving());
+    Endpoints {
+        all: all.collect(),
+        silent_here: silent.map(|c| SocketAddr::new(c.ip, c.port.get())).collect(),
+        exist,
+        total: candidates.len() as u32,
+    }
 }
 
 /// What is taken of the candidates.
