@@ -5,6 +5,8 @@
 
 pub mod cleanup;
 pub mod iptables;
+pub mod ipvs;
+mod isolation;
 pub mod mode;
 pub mod stale_flows;
 

@@ -1,10 +1,12 @@
 //! What every mode can do.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use portcullis_cluster::desired::{Desired, ServiceChange};
 use portcullis_cluster::{Family, NamespacedName};
+
+use crate::iptables::{Host, Options};
 
 /// A way to serve Services from the kernel.
 pub trait Mode: Send {
@@ -18,6 +20,21 @@ pub trait Mode: Send {
     /// Looks whether somebody else changed what we wrote and, if so, makes the next [`Mode::sync`] repair
     /// it. Costs next to nothing while nobody did. Says whether something was found.
     fn check_drift(&mut self) -> bool;
+
+    /// Takes new options and facts of the host: this node's pod blocks may become known late, and addresses
+    /// come and go.
+    fn set_facts(&mut self, options: Options, host: Host);
+
+    /// The options that the rules stand on.
+    fn options(&self) -> &Options;
+
+    /// The facts of the host that the rules stand on.
+    fn host(&self) -> &Host;
+
+    /// When it wants [`Mode::sync`] to be called though nothing changed, as it waits for something of its own.
+    fn next_due(&self) -> Option<Instant> {
+        None
+    }
 }
 
 /// What one call of [`Mode::sync`] did in one family.

@@ -4,15 +4,20 @@ use std::net::IpAddr;
 
 use portcullis_cluster::Family;
 use portcullis_modes::iptables::{self, NFACCT_INVALID_DROPPED, NFACCT_LOCALHOST_NODE_PORTS};
+use portcullis_modes::ipvs::LINK;
 use portcullis_netlink::nfacct::Counters;
 use portcullis_netlink::route::Interfaces;
 
-/// All addresses of this machine's interfaces, in the kernel's order. Empty, with a line in the log, where
-/// they cannot be read.
+use crate::config::ProxyMode;
+
+/// All addresses of this machine's interfaces, in the kernel's order, but for those of `kube-ipvs0`, which are
+/// Services'. Empty, with a line in the log, where they cannot be read.
 pub fn addresses() -> Vec<IpAddr> {
     let read = Interfaces::open().and_then(|mut i| i.addresses(&portcullis_netlink::Family::ALL));
     match read {
-        Ok(addresses) => addresses.into_iter().map(|a| a.address.addr()).collect(),
+        Ok(addresses) => {
+            addresses.into_iter().filter(|a| a.interface != LINK).map(|a| a.address.addr()).collect()
+        }
         Err(error) => {
             tracing::error!(%error, "cannot read this machine's addresses");
             Vec::new()
@@ -46,10 +51,11 @@ pub fn has_nfacct() -> bool {
     Counters::open().and_then(|mut counters| counters.available()).unwrap_or(false)
 }
 
-/// Those of the addresses that the rules depend on: none unless node ports are served on some blocks only, so
-/// that a pod's new interface is no reason to look at the rules.
-pub fn addresses_in_rules(options: &iptables::Options, all: &[IpAddr]) -> Box<[IpAddr]> {
+/// Those of the addresses that the rules depend on: in ipvs mode all, for each serves node ports. Else none unless
+/// node ports are served on some blocks only, so that a pod's new interface is no reason to look at the rules.
+pub fn addresses_in_rules(mode: ProxyMode, options: &iptables::Options, all: &[IpAddr]) -> Box<[IpAddr]> {
     match &options.node_port_addresses {
+        _ if mode == ProxyMode::Ipvs => all.into(),
         iptables::NodePortAddresses::Cidrs(cidrs) => {
             all.iter().copied().filter(|ip| cidrs.iter().any(|c| c.contains(ip))).collect()
         }

@@ -6,8 +6,9 @@ use ipnet::IpNet;
 use portcullis_cluster::node::Node;
 use portcullis_cluster::{Family, Name};
 use portcullis_modes::iptables;
+use portcullis_modes::ipvs::IpvsOptions;
 
-use crate::config::{Config, DetectLocal, NodePortAddresses};
+use crate::config::{Config, DetectLocal, NodePortAddresses, ProxyMode};
 
 /// The name of this node in the cluster: as configured, or the host's name in lower case.
 ///
@@ -42,15 +43,24 @@ pub fn primary_ips(
     both.into_iter().filter_map(of).collect()
 }
 
-/// What the configuration and the Node object make of the options of iptables mode.
-pub fn iptables_options(config: &Config, node: Option<&Node>) -> iptables::Options {
+/// What the configuration and the Node object make of the options that all modes share.
+pub fn options(config: &Config, node: Option<&Node>) -> iptables::Options {
     iptables::Options {
         masquerade_all: config.masquerade.all,
         masquerade_bit: config.masquerade.bit.get(),
         detect_local: detect_local(config, node),
         node_port_addresses: node_port_addresses(&config.node_port_addresses),
-        localhost_node_ports: config.iptables.localhost_node_ports,
+        // IPVS cannot: what it sends on would bear a loopback address as its source.
+        localhost_node_ports: config.mode != ProxyMode::Ipvs && config.iptables.localhost_node_ports,
         conntrack_tcp_liberal: config.conntrack.tcp_be_liberal,
+    }
+}
+
+/// What the configuration makes of the options of ipvs mode.
+pub fn ipvs_options(config: &Config) -> IpvsOptions {
+    IpvsOptions {
+        scheduler: config.ipvs.scheduler,
+        exclude_cidrs: config.ipvs.exclude_cidrs.iter().copied().collect(),
     }
 }
 

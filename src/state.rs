@@ -64,16 +64,16 @@ fn resolve(config: &Config, name: Name, index: &Index, file: Option<&HostFile>) 
     if node.is_none() {
         tracing::warn!(node = %name, "there is no Node object of this name; zones and its addresses are unknown");
     }
-    let options = node::iptables_options(config, node);
+    let options = node::options(config, node);
     let host = match file {
         Some(file) => Host {
-            addresses: host::addresses_in_rules(&options, &file.addresses().collect::<Vec<_>>()),
+            addresses: host::addresses_in_rules(config.mode, &options, &file.addresses().collect::<Vec<_>>()),
             node_ips: node::primary_ips(config, node, |_| None),
             random_fully: file.random_fully,
             nfacct: file.nfacct,
         },
         None => Host {
-            addresses: host::addresses_in_rules(&options, &host::addresses()),
+            addresses: host::addresses_in_rules(config.mode, &options, &host::addresses()),
             node_ips: node::primary_ips(config, node, host::default_route_source),
             random_fully: Tools::find().is_ok_and(|tools| tools.random_fully()),
             nfacct: host::has_nfacct(),

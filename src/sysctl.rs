@@ -9,6 +9,43 @@ pub fn allow_localhost_node_ports() {
     ensure("net/ipv4/conf/all/route_localnet", "1");
 }
 
+/// The first kernel on which a port that is used again soon may stay with a real server that is still there without
+/// harm (commit d752c3645717).
+const REUSES_PORTS_WELL: (u32, u32) = (5, 9);
+
+/// The first kernel that has `conn_reuse_mode`.
+const HAS_REUSE_MODE: (u32, u32) = (4, 1);
+
+/// Sets what IPVS mode needs, as kube-proxy does. `strict_arp`: answer ARP only for addresses of the asked
+/// interface, so that not every node claims the load balancers' addresses.
+pub fn for_ipvs(strict_arp: bool) {
+    // Connections of IPVS are tracked, so that rules can replace their source addresses.
+    ensure("net/ipv4/vs/conntrack", "1");
+    match kernel_version() {
+        Some(version) if version < HAS_REUSE_MODE => tracing::warn!(
+            "this kernel is older than 4.1: connections from ports that are used again soon may be refused"
+        ),
+        // From there on the kernel's own setting is right.
+        Some(version) if version < REUSES_PORTS_WELL => ensure("net/ipv4/vs/conn_reuse_mode", "0"),
+        _ => {}
+    }
+    // Connections to what is gone end, and clients that would stay with it are led elsewhere.
+    ensure("net/ipv4/vs/expire_nodest_conn", "1");
+    ensure("net/ipv4/vs/expire_quiescent_template", "1");
+    ensure("net/ipv4/ip_forward", "1");
+    if strict_arp {
+        ensure("net/ipv4/conf/all/arp_ignore", "1");
+        ensure("net/ipv4/conf/all/arp_announce", "2");
+    }
+}
+
+/// The kernel's version, as far as it counts here.
+fn kernel_version() -> Option<(u32, u32)> {
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
 /// Sets a setting if it has another value. Failing is logged: the setting may be right though it is read-only.
 fn ensure(name: &str, value: &str) {
     let path = Path::new("/proc/sys").join(name);

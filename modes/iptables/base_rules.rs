@@ -13,19 +13,19 @@ use super::service_renderer::loopback_block;
 pub(super) const CANARY: &str = "KUBE-PROXY-CANARY";
 
 /// A jump from a built-in chain.
-pub(super) struct Jump {
-    pub(super) table: Table,
-    pub(super) from: &'static str,
+pub(crate) struct Jump {
+    pub(crate) table: Table,
+    pub(crate) from: &'static str,
     /// The rule without `-A CHAIN`.
-    pub(super) rule: String,
+    pub(crate) rule: String,
 }
 
 /// A chain whose rules do not depend on Services.
-pub(super) struct BaseChain {
-    pub(super) table: Table,
-    pub(super) name: &'static str,
+pub(crate) struct BaseChain {
+    pub(crate) table: Table,
+    pub(crate) name: &'static str,
     /// Its rules, a line each beginning with `-A CHAIN`.
-    pub(super) lines: String,
+    pub(crate) lines: String,
 }
 
 /// All jumps, in the order in which the chains hold them.
@@ -93,16 +93,21 @@ pub(super) fn names(table: Table) -> impl Iterator<Item = &'static str> {
 }
 
 impl BaseChain {
-    fn new(table: Table, name: &'static str) -> Self {
+    pub(crate) fn new(table: Table, name: &'static str) -> Self {
         BaseChain { table, name, lines: String::new() }
     }
 
-    fn rule(&mut self, write: impl FnOnce(Rule<'_>)) {
+    pub(crate) fn rule(&mut self, write: impl FnOnce(Rule<'_>)) {
         self.lines.push_str("-A ");
         self.lines.push_str(self.name);
         self.lines.push(' ');
         write(Rule::new(&mut self.lines));
         self.lines.push('\n');
+    }
+
+    /// Appends a rule given without `-A CHAIN`.
+    pub(crate) fn line(&mut self, rule: &str) {
+        self.rule(|text| text.text(rule));
     }
 }
 

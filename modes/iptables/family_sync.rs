@@ -17,7 +17,6 @@ use portcullis_cluster::{Family, NamespacedName};
 
 use super::base_rules::{self, BaseChain, Jump};
 use super::chain::{SharedChain, Table};
-use super::isolation::Isolations;
 use super::kernel::Kernel;
 use super::options::{Host, Options};
 use super::rule_set::is_large;
@@ -25,6 +24,7 @@ use super::script::RuleCount;
 use super::service_renderer::Renderer;
 use super::service_rules::ServiceRules;
 use super::shared_order::SharedOrder;
+use crate::isolation::Isolations;
 use crate::mode::{Report, SyncError, TableRules};
 
 /// As many changed Services as are written by position; above, shared chains are written anew.

@@ -12,7 +12,6 @@ mod compose;
 mod diff;
 mod family_sync;
 mod incremental;
-mod isolation;
 mod kernel;
 mod options;
 mod plan;
@@ -37,3 +36,11 @@ pub use options::{
 pub use proxier::Proxier;
 pub use rule_set::RuleSet;
 pub use tool::Tools;
+
+pub(crate) use base_rules::{BaseChain, Jump};
+pub(crate) use options::{LocalMatch, NodePortScope};
+pub(crate) use plan::base_differs;
+pub(crate) use rule::{Rule, host};
+pub(crate) use service_renderer::loopback_block;
+pub(crate) use snapshot::Snapshot;
+pub(crate) use tool::in_netlink;

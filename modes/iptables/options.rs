@@ -57,14 +57,14 @@ pub enum DetectLocal {
 
 /// The same for one family, as a match.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum LocalMatch {
+pub(crate) enum LocalMatch {
     Source(IpNet),
     Interface(String),
 }
 
 impl DetectLocal {
     /// The match for one family, where there is one.
-    pub(super) fn of(&self, family: Family) -> Option<LocalMatch> {
+    pub(crate) fn of(&self, family: Family) -> Option<LocalMatch> {
         match self {
             DetectLocal::Cidrs(cidrs) => {
                 cidrs.iter().find(|c| Family::of_net(c) == family).copied().map(LocalMatch::Source)
@@ -112,7 +112,7 @@ impl Host {
 
 /// Where node ports are served in one family.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum NodePortScope {
+pub(crate) enum NodePortScope {
     /// On every local address.
     All,
     /// On these.
@@ -121,12 +121,12 @@ pub(super) enum NodePortScope {
 
 impl Options {
     /// The mark that asks for masquerading.
-    pub(super) fn mark(&self) -> u32 {
+    pub(crate) fn mark(&self) -> u32 {
         1 << u32::from(self.masquerade_bit)
     }
 
     /// Where node ports are served in a family.
-    pub(super) fn node_port_scope(&self, family: Family, host: &Host) -> NodePortScope {
+    pub(crate) fn node_port_scope(&self, family: Family, host: &Host) -> NodePortScope {
         match &self.node_port_addresses {
             NodePortAddresses::All => NodePortScope::All,
             NodePortAddresses::Primary { localhost } => {

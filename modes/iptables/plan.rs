@@ -201,7 +201,7 @@ impl Snapshot {
 }
 
 /// Whether a base chain is not as it should be.
-pub(super) fn base_differs(chain: &BaseChain, snapshot: &Snapshot) -> bool {
+pub(crate) fn base_differs(chain: &BaseChain, snapshot: &Snapshot) -> bool {
     snapshot.chain(chain.table, chain.name) != Some(hash_of(chain.name, &chain.lines))
 }
 

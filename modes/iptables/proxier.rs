@@ -55,33 +55,6 @@ impl Proxier {
         }
     }
 
-    /// Takes new facts of the host: its addresses come and go.
-    pub fn set_host(&mut self, mut host: Host) {
-        host.nfacct &= !self.nfacct_refused;
-        if host != self.host {
-            self.host = host;
-            self.families.iter_mut().for_each(|f| f.reconfigure(&self.options, &self.host));
-        }
-    }
-
-    /// Takes new options: this node's pod blocks may become known late.
-    pub fn set_options(&mut self, options: Options) {
-        if options != self.options {
-            self.options = options;
-            self.families.iter_mut().for_each(|f| f.reconfigure(&self.options, &self.host));
-        }
-    }
-
-    /// The facts of the host that the rules stand on.
-    pub fn host(&self) -> &Host {
-        &self.host
-    }
-
-    /// The options that the rules stand on.
-    pub fn options(&self) -> &Options {
-        &self.options
-    }
-
     fn read_fingerprint(&self) -> Option<Fingerprint> {
         let mut all = Vec::new();
         for family in &self.families {
@@ -125,7 +98,7 @@ impl Proxier {
         if retry {
             tracing::warn!("the rules were refused; trying once more without the nfacct counters");
             self.nfacct_refused = true;
-            self.set_host(self.host.clone());
+            self.set_facts(self.options.clone(), self.host.clone());
         }
         retry
     }
@@ -134,6 +107,22 @@ impl Proxier {
 impl Mode for Proxier {
     fn name(&self) -> &'static str {
         "iptables"
+    }
+
+    fn set_facts(&mut self, options: Options, mut host: Host) {
+        host.nfacct &= !self.nfacct_refused;
+        if host != self.host || options != self.options {
+            (self.options, self.host) = (options, host);
+            self.families.iter_mut().for_each(|f| f.reconfigure(&self.options, &self.host));
+        }
+    }
+
+    fn options(&self) -> &Options {
+        &self.options
+    }
+
+    fn host(&self) -> &Host {
+        &self.host
     }
 
     fn sync(&mut self, desired: &Desired, changes: &[ServiceChange]) -> Vec<Report> {

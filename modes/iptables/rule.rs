@@ -10,7 +10,7 @@ use ipnet::IpNet;
 use portcullis_cluster::{Family, Protocol};
 
 /// One rule being written. Conditions may be given in any order, matches are kept in theirs.
-pub(super) struct Rule<'a> {
+pub(crate) struct Rule<'a> {
     out: &'a mut String,
     matches: String,
     source: Option<(bool, IpNet)>,
@@ -21,92 +21,118 @@ pub(super) struct Rule<'a> {
 
 impl<'a> Rule<'a> {
     /// A rule whose text goes to the end of `out`, without `-A CHAIN`.
-    pub(super) fn new(out: &'a mut String) -> Self {
+    pub(crate) fn new(out: &'a mut String) -> Self {
         Rule { out, matches: String::new(), source: None, destination: None, interface: None, protocol: None }
     }
 
-    pub(super) fn source(mut self, net: impl Into<IpNet>) -> Self {
+    pub(crate) fn source(mut self, net: impl Into<IpNet>) -> Self {
         self.source = Some((true, net.into()));
         self
     }
 
-    pub(super) fn not_source(mut self, net: impl Into<IpNet>) -> Self {
+    pub(crate) fn not_source(mut self, net: impl Into<IpNet>) -> Self {
         self.source = Some((false, net.into()));
         self
     }
 
-    pub(super) fn destination(mut self, net: impl Into<IpNet>) -> Self {
+    pub(crate) fn destination(mut self, net: impl Into<IpNet>) -> Self {
         self.destination = Some((true, net.into()));
         self
     }
 
-    pub(super) fn not_destination(mut self, net: impl Into<IpNet>) -> Self {
+    pub(crate) fn not_destination(mut self, net: impl Into<IpNet>) -> Self {
         self.destination = Some((false, net.into()));
         self
     }
 
-    pub(super) fn interface(mut self, name: &str) -> Self {
+    pub(crate) fn interface(mut self, name: &str) -> Self {
         self.interface = Some((true, name.to_owned()));
         self
     }
 
-    pub(super) fn not_interface(mut self, name: &str) -> Self {
+    pub(crate) fn not_interface(mut self, name: &str) -> Self {
         self.interface = Some((false, name.to_owned()));
         self
     }
 
-    pub(super) fn comment(self, text: impl Display) -> Self {
+    pub(crate) fn comment(self, text: impl Display) -> Self {
         self.matching(format_args!(" -m comment --comment {}", Quoted(&text)))
     }
 
     /// The protocol, and a match on it without conditions.
-    pub(super) fn protocol(mut self, protocol: Protocol) -> Self {
+    pub(crate) fn protocol(mut self, protocol: Protocol) -> Self {
         self.protocol = Some(protocol);
         self.matching(format_args!(" -m {protocol}"))
     }
 
     /// The protocol and a destination port.
-    pub(super) fn port(mut self, protocol: Protocol, port: impl Display) -> Self {
+    pub(crate) fn port(mut self, protocol: Protocol, port: impl Display) -> Self {
         self.protocol = Some(protocol);
         self.matching(format_args!(" -m {protocol} --dport {port}"))
     }
 
-    pub(super) fn ct_state(self, states: &str) -> Self {
+    /// The protocol alone.
+    pub(crate) fn of_protocol(mut self, protocol: Protocol) -> Self {
+        self.protocol = Some(protocol);
+        self
+    }
+
+    /// A set has the packet's addresses and ports, those of them that `which` names.
+    pub(crate) fn in_set(self, set: impl Display, which: &str) -> Self {
+        self.matching(format_args!(" -m set --match-set {set} {which}"))
+    }
+
+    /// The packet was sent to a virtual server of IPVS.
+    pub(crate) fn virtual_server(self, protocol: Protocol, address: IpAddr, port: u16) -> Self {
+        let protocol = protocol.number();
+        self.matching(format_args!(" -m ipvs --vproto {protocol} --vaddr {address} --vport {port}"))
+    }
+
+    /// The packet did not come in through a port of a bridge.
+    pub(crate) fn not_from_bridge(self) -> Self {
+        self.matching(format_args!(" -m physdev ! --physdev-is-in"))
+    }
+
+    pub(crate) fn ct_state(self, states: &str) -> Self {
         self.matching(format_args!(" -m conntrack --ctstate {states}"))
     }
 
-    pub(super) fn not_ct_state(self, states: &str) -> Self {
+    pub(crate) fn not_ct_state(self, states: &str) -> Self {
         self.matching(format_args!(" -m conntrack ! --ctstate {states}"))
     }
 
-    pub(super) fn mark(self, mark: u32) -> Self {
+    pub(crate) fn mark(self, mark: u32) -> Self {
         self.matching(format_args!(" -m mark --mark {mark:#x}/{mark:#x}"))
     }
 
-    pub(super) fn not_mark(self, mark: u32) -> Self {
+    pub(crate) fn not_mark(self, mark: u32) -> Self {
         self.matching(format_args!(" -m mark ! --mark {mark:#x}/{mark:#x}"))
     }
 
-    pub(super) fn source_is_local(self) -> Self {
+    pub(crate) fn source_is_local(self) -> Self {
         self.matching(format_args!(" -m addrtype --src-type LOCAL"))
     }
 
-    pub(super) fn destination_is_local(self) -> Self {
+    pub(crate) fn source_is_not_local(self) -> Self {
+        self.matching(format_args!(" -m addrtype ! --src-type LOCAL"))
+    }
+
+    pub(crate) fn destination_is_local(self) -> Self {
         self.matching(format_args!(" -m addrtype --dst-type LOCAL"))
     }
 
-    pub(super) fn nfacct(self, name: &str) -> Self {
+    pub(crate) fn nfacct(self, name: &str) -> Self {
         // The tool itself prints two blanks here.
         self.matching(format_args!(" -m nfacct --nfacct-name  {name}"))
     }
 
     /// Takes one packet in `n`.
-    pub(super) fn one_in(self, n: usize) -> Self {
+    pub(crate) fn one_in(self, n: usize) -> Self {
         self.matching(format_args!(" -m statistic --mode random --probability {:.11}", probability(n)))
     }
 
     /// The source was seen in a list within the last `seconds`; what is older is forgotten.
-    pub(super) fn seen(self, list: impl Display, seconds: u32, family: Family) -> Self {
+    pub(crate) fn seen(self, list: impl Display, seconds: u32, family: Family) -> Self {
         let mask = host_mask(family);
         self.matching(format_args!(
             " -m recent --rcheck --seconds {seconds} --reap --name {list} --mask {mask} --rsource"
@@ -114,19 +140,19 @@ impl<'a> Rule<'a> {
     }
 
     /// Notes the source in a list.
-    pub(super) fn note(self, list: impl Display, family: Family) -> Self {
+    pub(crate) fn note(self, list: impl Display, family: Family) -> Self {
         self.matching(format_args!(" -m recent --set --name {list} --mask {} --rsource", host_mask(family)))
     }
 
-    pub(super) fn jump(self, target: impl Display) {
+    pub(crate) fn jump(self, target: impl Display) {
         self.write(Some(format_args!("{target}")));
     }
 
-    pub(super) fn dnat(self, to: SocketAddr) {
+    pub(crate) fn dnat(self, to: SocketAddr) {
         self.write(Some(format_args!("DNAT --to-destination {to}")));
     }
 
-    pub(super) fn reject(self, family: Family) {
+    pub(crate) fn reject(self, family: Family) {
         let with = match family {
             Family::V4 => "icmp-port-unreachable",
             Family::V6 => "icmp6-port-unreachable",
@@ -134,22 +160,27 @@ impl<'a> Rule<'a> {
         self.write(Some(format_args!("REJECT --reject-with {with}")));
     }
 
-    pub(super) fn set_mark(self, mark: u32) {
+    pub(crate) fn set_mark(self, mark: u32) {
         self.write(Some(format_args!("MARK --set-xmark {mark:#x}/{mark:#x}")));
     }
 
-    pub(super) fn flip_mark(self, mark: u32) {
+    pub(crate) fn flip_mark(self, mark: u32) {
         self.write(Some(format_args!("MARK --set-xmark {mark:#x}/0x0")));
     }
 
-    pub(super) fn masquerade(self, random_fully: bool) {
+    pub(crate) fn masquerade(self, random_fully: bool) {
         let option = if random_fully { " --random-fully" } else { "" };
         self.write(Some(format_args!("MASQUERADE{option}")));
     }
 
     /// A rule that does nothing but count, and say something to who reads it.
-    pub(super) fn no_target(self) {
+    pub(crate) fn no_target(self) {
         self.write(None);
+    }
+
+    /// A rule that is written already.
+    pub(crate) fn text(self, rule: &str) {
+        self.out.push_str(rule);
     }
 
     fn matching(mut self, text: std::fmt::Arguments<'_>) -> Self {
@@ -203,7 +234,7 @@ fn host_mask(family: Family) -> &'static str {
 }
 
 /// The block of one address.
-pub(super) fn host(address: IpAddr) -> IpNet {
+pub(crate) fn host(address: IpAddr) -> IpNet {
     IpNet::from(address)
 }
 

@@ -53,17 +53,26 @@ impl RuleSet {
     /// # Errors
     /// The tool could not be run, or failed.
     pub fn read(kernel: &dyn Kernel) -> Result<RuleSet, SyncError> {
+        RuleSet::read_chains(kernel, &Table::ALL, is_ours)
+    }
+
+    /// The same for chains of any mode.
+    pub(crate) fn read_chains(
+        kernel: &dyn Kernel,
+        tables: &[Table],
+        is_ours: impl Fn(Table, &str) -> bool,
+    ) -> Result<RuleSet, SyncError> {
         let mut set = RuleSet::default();
-        for table in Table::ALL {
+        for &table in tables {
             for chain in table.built_in() {
                 set.chain(table, chain);
             }
-            kernel.dump(table, &mut |line| set.take_in(table, line.trim_end()))?;
+            kernel.dump(table, &mut |line| set.take_in(table, line.trim_end(), &is_ours))?;
         }
         Ok(set)
     }
 
-    fn take_in(&mut self, table: Table, line: &str) {
+    fn take_in(&mut self, table: Table, line: &str, is_ours: &impl Fn(Table, &str) -> bool) {
         if let Some(declared) = line.strip_prefix(':') {
             let name = declared.split(' ').next().unwrap_or_default();
             if is_ours(table, name) {
@@ -89,11 +98,11 @@ impl RuleSet {
         }
     }
 
-    fn chain(&mut self, table: Table, name: &str) -> &mut Vec<String> {
+    pub(crate) fn chain(&mut self, table: Table, name: &str) -> &mut Vec<String> {
         self.tables.entry(table).or_default().entry(name.to_owned()).or_default()
     }
 
-    fn add(&mut self, table: Table, chain: &str, rule: &str) {
+    pub(crate) fn add(&mut self, table: Table, chain: &str, rule: &str) {
         self.chain(table, chain).push(format!("-A {chain} {rule}"));
     }
 }

@@ -364,6 +364,6 @@ impl<'a> PortRenderer<'a> {
 }
 
 /// The IPv4 loopback block, 127.0.0.0/8.
-pub(super) fn loopback_block() -> ipnet::IpNet {
+pub(crate) fn loopback_block() -> ipnet::IpNet {
     ipnet::IpNet::V4(ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(127, 0, 0, 0), 8))
 }

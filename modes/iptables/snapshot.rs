@@ -9,7 +9,7 @@ use crate::mode::SyncError;
 
 /// The chains of our tables, by what their rules hash to.
 #[derive(Default)]
-pub(super) struct Snapshot {
+pub(crate) struct Snapshot {
     chains: HashMap<(Table, ChainName), u64>,
     /// The rules of built-in chains, where our jumps are.
     built_in: HashMap<(Table, String), Vec<String>>,
@@ -22,11 +22,23 @@ impl Snapshot {
     pub(super) fn read(kernel: &dyn Kernel) -> Result<Snapshot, SyncError> {
         let mut snapshot = Snapshot::default();
         for table in Table::ALL {
-            let mut reader = Reader::new(&mut snapshot, table);
-            kernel.dump(table, &mut |line| reader.line(line))?;
-            reader.end_chain();
+            snapshot.read_in(kernel, table)?;
         }
         Ok(snapshot)
+    }
+
+    /// Reads one table.
+    pub(crate) fn read_table(kernel: &dyn Kernel, table: Table) -> Result<Snapshot, SyncError> {
+        let mut snapshot = Snapshot::default();
+        snapshot.read_in(kernel, table)?;
+        Ok(snapshot)
+    }
+
+    fn read_in(&mut self, kernel: &dyn Kernel, table: Table) -> Result<(), SyncError> {
+        let mut reader = Reader::new(self, table);
+        kernel.dump(table, &mut |line| reader.line(line))?;
+        reader.end_chain();
+        Ok(())
     }
 
     /// The number of a chain; `None` if it is not there.
@@ -45,7 +57,7 @@ impl Snapshot {
     }
 
     /// Whether a built-in chain holds a rule, given without `-A CHAIN`.
-    pub(super) fn has_rule(&self, table: Table, chain: &str, rule: &str) -> bool {
+    pub(crate) fn has_rule(&self, table: Table, chain: &str, rule: &str) -> bool {
         self.built_in.get(&(table, chain.to_owned())).is_some_and(|rules| rules.iter().any(|r| r == rule))
     }
 }

@@ -150,7 +150,7 @@ fn legacy_tables(family: Family) -> Vec<String> {
     xtables::tables(in_netlink(family)).unwrap_or_default()
 }
 
-fn in_netlink(family: Family) -> portcullis_netlink::Family {
+pub(crate) fn in_netlink(family: Family) -> portcullis_netlink::Family {
     match family {
         Family::V4 => portcullis_netlink::Family::V4,
         Family::V6 => portcullis_netlink::Family::V6,

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use portcullis_cluster::Scheduler;
 
 use super::detect_local::DetectLocal;
 use super::feature_gates::FeatureGates;
@@ -161,8 +162,8 @@ pub struct Iptables {
 /// What concerns ipvs mode only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ipvs {
-    /// The scheduler, by the kernel's name for it. `None`: `rr`.
-    pub scheduler: Option<String>,
+    /// The scheduler of Services that ask for none.
+    pub scheduler: Scheduler,
     /// Virtual servers with addresses in here belong to others.
     pub exclude_cidrs: Vec<IpNet>,
     /// Set `arp_ignore` to 1 and `arp_announce` to 2.

@@ -12,6 +12,8 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
+use portcullis_cluster::Scheduler;
+
 use super::address::{parse_cidr, parse_ip, parse_socket_address};
 use super::detect_local::{DetectLocal, InterfaceName};
 use super::error::{ConfigError, Warning};
@@ -294,7 +296,7 @@ impl Check<'_> {
             }
         }
         let ipvs = Ipvs {
-            scheduler: non_empty(&said.scheduler),
+            scheduler: self.scheduler(),
             exclude_cidrs,
             strict_arp: said.strict_arp,
             tcp_timeout: self.timeout("ipvs.tcpTimeout", said.tcp_timeout),
@@ -305,6 +307,17 @@ impl Check<'_> {
             self.errors.truncate(errors);
         }
         ipvs
+    }
+
+    fn scheduler(&mut self) -> Scheduler {
+        let name = &self.settings.ipvs.scheduler;
+        if name.is_empty() {
+            return Scheduler::default();
+        }
+        Scheduler::from_name(name).unwrap_or_else(|| {
+            self.reject("ipvs.scheduler", format!("{name:?}"), Scheduler::NAMES);
+            Scheduler::default()
+        })
     }
 
     fn conntrack(&mut self) -> Conntrack {

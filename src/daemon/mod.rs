@@ -11,6 +11,7 @@
 
 mod address_watch;
 mod schedule;
+mod serving;
 mod telemetry;
 mod worker;
 
@@ -20,7 +21,8 @@ use std::time::Instant;
 use portcullis_cluster::desired::Desired;
 use portcullis_cluster::{Event, Family, Index, Kind, Name};
 use portcullis_modes::SyncError;
-use portcullis_modes::iptables::{Host, Kernel, Options, Proxier, Tools};
+use portcullis_modes::iptables::{Host, Options, Tools};
+use portcullis_modes::ipvs::RequirementError;
 use portcullis_modes::stale_flows::{KernelFlows, StaleFlows};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -29,8 +31,8 @@ use tokio::task::{JoinError, JoinHandle};
 use crate::config::{Config, Daemon, ProxyMode};
 use crate::http::BindError;
 use crate::source::{self, AccessError, Source};
-use crate::{host, node, state, sysctl};
-use schedule::{Due, Schedule};
+use crate::{host, node, state};
+use schedule::Schedule;
 use telemetry::Telemetry;
 use worker::{Order, Outcome, Worker};
 
@@ -44,11 +46,14 @@ pub enum DaemonError {
     #[error("cannot tell this node's name: {0}")]
     NodeName(std::io::Error),
     /// The mode is not there yet.
-    #[error("mode {0} is not there yet; --mode iptables is")]
+    #[error("mode {0} is not there yet; --mode iptables and --mode ipvs are")]
     Mode(&'static str),
     /// There are no tools, or they cannot reach the kernel.
     #[error(transparent)]
     Tools(#[from] SyncError),
+    /// The kernel lacks what the mode needs.
+    #[error(transparent)]
+    Requirement(#[from] RequirementError),
     /// The kubeconfig cannot be used.
     #[error(transparent)]
     Access(#[from] AccessError),
@@ -72,61 +77,33 @@ pub enum DaemonError {
 /// # Errors
 /// It cannot start; with `--once`, also if anything could not be written.
 pub async fn run(config: Config, configuration: String, options: &Daemon) -> Result<(), DaemonError> {
-    if config.mode != ProxyMode::Iptables {
+    if config.mode == ProxyMode::Nftables {
         return Err(DaemonError::Mode(config.mode.name()));
     }
     let name = node::name(&config).map_err(DaemonError::NodeName)?;
     let tools = Tools::find()?;
-    let kernels = kernels(&tools)?;
+    let kernels = serving::kernels(&tools)?;
     let nfacct = host::ensure_nfacct();
     if options.init_only {
-        return init_only(&config);
+        serving::ready_node(&config);
+        tracing::info!("the node is set up; ending, as --init-only asks for");
+        return Ok(());
     }
     let (sink, events) = mpsc::channel(EVENT_BATCHES);
     let source = source::spawn(state::origin(&config, name), sink).await?;
     let families: Vec<Family> = kernels.iter().map(|(family, _)| *family).collect();
     let telemetry = Telemetry::start(&config, configuration, &source, name, &families).await?;
     let facts = Facts { tools, nfacct, addresses: host::addresses() };
-    let options_now = node::iptables_options(&config, None);
-    let proxier =
-        Proxier::new(options_now.clone(), facts.host(&config, &Index::new(), name, &options_now), kernels);
-    let worker = Worker::new(proxier, Desired::new(name), StaleFlows::new(KernelFlows::default()));
-    tracing::info!(node = %name, ?families, "serving Services by iptables");
+    let options_now = node::options(&config, None);
+    let host_now = facts.host(&config, &Index::new(), name, &options_now);
+    let mode = serving::mode(&config, options_now, host_now, kernels)?;
+    tracing::info!(node = %name, ?families, "serving Services by {}", mode.name());
+    let worker = Worker::new(mode, Desired::new(name), StaleFlows::new(KernelFlows::default()));
     let now = Instant::now();
     let schedule = Schedule::new(config.sync.min_period, config.sync.period, now);
     let daemon =
         Loop { config, name, facts, index: Index::new(), schedule, telemetry, worker: Some(worker), source };
     daemon.run(events, options.once).await
-}
-
-/// What needs more privileges than serving: what is set once stays for the daemon that follows.
-fn init_only(config: &Config) -> Result<(), DaemonError> {
-    if node::iptables_options(config, None).serves_localhost_node_ports() {
-        sysctl::allow_localhost_node_ports();
-    }
-    tracing::info!("the node is set up; ending, as --init-only asks for");
-    Ok(())
-}
-
-type Kernels = Vec<(Family, Box<dyn Kernel>)>;
-
-/// The kernels of both families; a family that the kernel does not have is left out, as upstream does.
-fn kernels(tools: &Tools) -> Result<Kernels, SyncError> {
-    let mut kernels = Vec::new();
-    let mut last = None;
-    for family in Family::BOTH {
-        match tools.supports(family) {
-            Ok(()) => kernels.push((family, tools.kernel(family))),
-            Err(error) => {
-                tracing::warn!(%family, %error, "no iptables for this family; it is not served");
-                last = Some(error);
-            }
-        }
-    }
-    match last {
-        Some(error) if kernels.is_empty() => Err(error),
-        _ => Ok(kernels),
-    }
 }
 
 /// What is known of this machine.
@@ -139,7 +116,7 @@ struct Facts {
 impl Facts {
     fn host(&self, config: &Config, index: &Index, name: Name, options: &Options) -> Host {
         Host {
-            addresses: host::addresses_in_rules(options, &self.addresses),
+            addresses: host::addresses_in_rules(config.mode, options, &self.addresses),
             node_ips: node::primary_ips(config, index.node(name), host::default_route_source),
             random_fully: self.tools.random_fully(),
             nfacct: self.nfacct,
@@ -230,11 +207,11 @@ impl Loop {
         let touched = self.index.take_touched();
         self.telemetry.started(&touched);
         let changes = worker.desired.update(&self.index, touched);
-        let options = node::iptables_options(&self.config, self.index.node(self.name));
+        let options = node::options(&self.config, self.index.node(self.name));
         let order = Order {
             host: self.facts.host(&self.config, &self.index, self.name, &options),
             addresses: self.facts.addresses.clone(),
-            check_drift: due == Due::Check,
+            due,
             changes,
             options,
         };
@@ -247,6 +224,11 @@ impl Loop {
     fn finish(&mut self, (worker, outcome): (Worker, Outcome)) -> Outcome {
         let error = outcome.error();
         self.schedule.ended(error.is_some() || outcome.flows.is_err(), Instant::now());
+        self.schedule.upkeep(outcome.next_due);
+        if outcome.is_idle() {
+            self.worker = Some(worker);
+            return outcome;
+        }
         if let Some(error) = error {
             tracing::error!(%error, "sync failed; the last good rules stay, and it is tried again");
         }

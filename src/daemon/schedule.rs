@@ -17,6 +17,7 @@ pub(super) struct Schedule {
     last_start: Option<Instant>,
     retry: Option<(Instant, Duration)>,
     next_check: Instant,
+    upkeep: Option<Instant>,
 }
 
 /// Why a sync is due.
@@ -26,6 +27,8 @@ pub(super) enum Due {
     Change,
     /// It is time to look whether the rules still stand.
     Check,
+    /// The mode waits for something of its own, such as for connections to end.
+    Upkeep,
 }
 
 impl Schedule {
@@ -38,6 +41,7 @@ impl Schedule {
             last_start: None,
             retry: None,
             next_check: now + period,
+            upkeep: None,
         }
     }
 
@@ -46,13 +50,20 @@ impl Schedule {
         self.wanted = true;
     }
 
+    /// When the mode wants to be called, whatever else happens.
+    pub(super) fn upkeep(&mut self, at: Option<Instant>) {
+        self.upkeep = at;
+    }
+
     /// When the next sync is due.
     pub(super) fn next(&self) -> Instant {
         let retry = self.retry.map(|(at, _)| at);
         // A change is tried at once even while an older one waits to be tried again: it may be what mends it.
         let change = self.wanted.then(|| self.last_start.map(|start| start + self.min_period));
         let change = change.map(|earliest| earliest.unwrap_or_else(|| self.next_check - self.period));
-        [retry, change].into_iter().flatten().fold(self.next_check, Instant::min)
+        let upkeep =
+            self.upkeep.map(|at| self.last_start.map_or(at, |start| at.max(start + self.min_period)));
+        [retry, change, upkeep].into_iter().flatten().fold(self.next_check, Instant::min)
     }
 
     /// Why a sync is due now, if one is.
@@ -63,6 +74,8 @@ impl Schedule {
             Some(Due::Check)
         } else if (self.wanted && rested) || retry {
             Some(Due::Change)
+        } else if self.upkeep.is_some_and(|at| now >= at) && rested {
+            Some(Due::Upkeep)
         } else {
             None
         }
@@ -71,6 +84,7 @@ impl Schedule {
     /// A sync starts.
     pub(super) fn started(&mut self, due: Due, now: Instant) {
         self.wanted = false;
+        self.upkeep = None;
         self.last_start = Some(now);
         if due == Due::Check {
             self.next_check = now + self.period;
@@ -130,6 +144,25 @@ mod tests {
         schedule.started(Due::Change, now + MIN);
         schedule.ended(false, now + MIN);
         assert_eq!(schedule.due(now + LAST_RETRY * 2), None);
+    }
+
+    #[test]
+    fn the_mode_is_called_when_it_wants_to_be_but_not_too_often() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(MIN, PERIOD, start);
+        schedule.started(Due::Change, start);
+        schedule.ended(false, start);
+        for (wanted, due) in [(0, 1000), (500, 1000), (5000, 5000)] {
+            let at = |millis| start + Duration::from_millis(millis);
+            schedule.upkeep(Some(at(wanted)));
+            assert_eq!(schedule.next(), at(due));
+            assert_eq!(schedule.due(at(due - 1)), None);
+            assert_eq!(schedule.due(at(due)), Some(Due::Upkeep));
+        }
+        schedule.want();
+        assert_eq!(schedule.due(start + MIN), Some(Due::Change), "a change does not wait for it");
+        schedule.started(Due::Change, start + MIN);
+        assert_eq!(schedule.next(), start + PERIOD, "each sync says anew when the next is wanted");
     }
 
     #[test]

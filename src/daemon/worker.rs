@@ -4,15 +4,16 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use portcullis_cluster::desired::{Desired, ServiceChange};
-use portcullis_modes::iptables::{Host, Options, Proxier};
+use portcullis_modes::iptables::{Host, Options};
 use portcullis_modes::stale_flows::{StaleFlows, StaleFlowsError, Sweep};
 use portcullis_modes::{Mode, Report, SyncError};
 
+use super::schedule::Due;
 use crate::sysctl;
 
 /// The node as it is to be served. It goes to a thread for each sync and comes back.
 pub(super) struct Worker {
-    proxier: Proxier,
+    mode: Box<dyn Mode>,
     /// What is to be served; the loop brings it up to date between syncs.
     pub(super) desired: Desired,
     stale_flows: StaleFlows,
@@ -25,8 +26,8 @@ pub(super) struct Order {
     pub(super) host: Host,
     /// All addresses of this machine.
     pub(super) addresses: Vec<IpAddr>,
-    /// Look whether somebody else changed the rules.
-    pub(super) check_drift: bool,
+    /// Why it is due.
+    pub(super) due: Due,
 }
 
 /// What a sync did.
@@ -36,12 +37,22 @@ pub(super) struct Outcome {
     pub(super) drifted: bool,
     pub(super) flows: Result<Sweep, StaleFlowsError>,
     pub(super) took: Duration,
+    /// When the mode wants to be called, whatever else happens.
+    pub(super) next_due: Option<Instant>,
+    /// Why it was due.
+    due: Due,
 }
 
 impl Outcome {
     /// Why it failed as a whole, if it did.
     pub(super) fn error(&self) -> Option<&SyncError> {
         self.reports.iter().find_map(|report| report.error.as_ref())
+    }
+
+    /// Whether it was a call of the mode's own at which nothing came up.
+    pub(super) fn is_idle(&self) -> bool {
+        let idle = |r: &Report| r.error.is_none() && r.lines == 0 && r.repaired == 0;
+        self.due == Due::Upkeep && self.reports.iter().all(idle)
     }
 
     /// Whether every Service is served as desired.
@@ -51,33 +62,33 @@ impl Outcome {
 }
 
 impl Worker {
-    pub(super) fn new(proxier: Proxier, desired: Desired, stale_flows: StaleFlows) -> Self {
-        Worker { proxier, desired, stale_flows }
+    pub(super) fn new(mode: Box<dyn Mode>, desired: Desired, stale_flows: StaleFlows) -> Self {
+        Worker { mode, desired, stale_flows }
     }
 
     pub(super) fn sync(&mut self, order: Order) -> Outcome {
         let start = Instant::now();
-        self.proxier.set_options(order.options);
-        self.proxier.set_host(order.host);
-        if self.proxier.options().serves_localhost_node_ports() {
+        self.mode.set_facts(order.options, order.host);
+        if self.mode.options().serves_localhost_node_ports() {
             sysctl::allow_localhost_node_ports();
         }
-        let drifted = order.check_drift && self.proxier.check_drift();
+        let drifted = order.due == Due::Check && self.mode.check_drift();
         self.stale_flows.note(&order.changes);
-        let reports = self.proxier.sync(&self.desired, &order.changes);
+        let reports = self.mode.sync(&self.desired, &order.changes);
         // Only now: before the new rules stood, a flow could have been led astray again.
         let addresses = self.node_port_addresses(&order.addresses);
         let flows = self.stale_flows.delete(&self.desired, &reports, &addresses);
-        Outcome { reports, drifted, flows, took: start.elapsed() }
+        let next_due = self.mode.next_due();
+        Outcome { reports, drifted, flows, took: start.elapsed(), next_due, due: order.due }
     }
 
     /// Those of this machine's addresses on which node ports are served.
     pub(super) fn node_port_addresses(&self, all: &[IpAddr]) -> Vec<IpAddr> {
-        self.proxier.options().node_port_addresses_of(all, self.proxier.host())
+        self.mode.options().node_port_addresses_of(all, self.mode.host())
     }
 
     /// The options of the last sync.
     pub(super) fn options(&self) -> &Options {
-        self.proxier.options()
+        self.mode.options()
     }
 }

@@ -76,10 +76,10 @@ impl Case {
     /// The options and facts of the host in a state.
     pub fn facts(&self, index: &Index) -> (Options, Host) {
         let known = index.node(self.node());
-        let options = node::iptables_options(&self.config, known);
+        let options = node::options(&self.config, known);
         let addresses: Vec<_> = self.host.addresses().collect();
         let host = Host {
-            addresses: host::addresses_in_rules(&options, &addresses),
+            addresses: host::addresses_in_rules(self.config.mode, &options, &addresses),
             node_ips: node::primary_ips(&self.config, known, |_| None),
             random_fully: true,
             nfacct: true,

@@ -321,7 +321,7 @@ fn a_tool_without_nfacct_is_fed_without() {
     all_well(&proxier.sync(&cluster.desired, &[]));
     assert_eq!(held(&kernel), wanted(&cluster));
     let before = kernel.state().restores;
-    proxier.set_host(host);
+    proxier.set_facts(options(), host);
     all_well(&proxier.sync(&cluster.desired, &[]));
     assert_eq!(kernel.state().restores, before, "what was learned is kept");
 }

@@ -1,0 +1,302 @@
+//! One family: what is programmed, and which way a sync takes.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use ipnet::IpNet;
+use portcullis_cluster::desired::{Desired, ServiceChange, ServicePort};
+use portcullis_cluster::{Family, NamespacedName, Scheduler};
+use portcullis_netlink::ip_vs::VirtualServer;
+
+use super::audit::Written;
+use super::kernel::Kernel;
+use super::ledger::{Delta, Ledger};
+use super::objects::Server;
+use super::renderer::Renderer;
+use super::rule_sync::{RuleSync, TABLES};
+use super::rules::Rules;
+use super::termination::Terminations;
+use crate::iptables::{self, Host, Options, Table};
+use crate::isolation::Isolations;
+use crate::mode::{Report, SyncError};
+
+/// What is known of the kernel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Knowledge {
+    /// Nothing: this process has not written yet.
+    None,
+    /// It held what we wrote, and some of that may be otherwise now.
+    Suspect,
+    /// It holds what we wrote.
+    Known,
+}
+
+/// One family of a node that is served by IPVS.
+pub(super) struct FamilySync {
+    pub(super) family: Family,
+    pub(super) renderer: Renderer,
+    /// What takes the renderer's place at the next sync.
+    next_renderer: Option<Renderer>,
+    pub(super) rules: RuleSync,
+    /// The rules depend on options and facts of the host, and those have changed.
+    rules_outdated: bool,
+    pub(super) knowledge: Knowledge,
+    /// Which Services are in the ledger, each as it was rendered last.
+    pub(super) programmed: BTreeMap<NamespacedName, Arc<[ServicePort]>>,
+    pub(super) ledger: Ledger,
+    pub(super) pending: BTreeSet<NamespacedName>,
+    pub(super) isolations: Isolations,
+    pub(super) terminations: Terminations,
+    /// Virtual servers of which only the kernel knows what they are: a change was refused, or somebody else's.
+    pub(super) unsure: BTreeSet<VirtualServer>,
+    /// What was written since an audit began that is under way.
+    pub(super) written: Option<Written>,
+    /// Virtual servers with addresses in here belong to others.
+    pub(super) exclude: Arc<[IpNet]>,
+    options: Options,
+    on: Host,
+    scheduler: Scheduler,
+}
+
+/// What a sync has done so far.
+#[derive(Default)]
+pub(super) struct Progress {
+    /// Changes of servers, sets and addresses, and lines of rules.
+    pub(super) lines: usize,
+    pub(super) rules: [usize; TABLES.len()],
+    pub(super) repaired: usize,
+}
+
+/// What a virtual server is to become.
+pub(super) struct Target {
+    /// The Service that is to blame if it is refused.
+    pub(super) owner: NamespacedName,
+    pub(super) before: Option<Server>,
+    pub(super) after: Option<Server>,
+}
+
+/// Virtual servers by what they are to become.
+pub(super) type Targets = BTreeMap<VirtualServer, Target>;
+
+impl FamilySync {
+    pub(super) fn new(
+        family: Family,
+        kernel: Box<dyn iptables::Kernel>,
+        scheduler: Scheduler,
+        exclude: Arc<[IpNet]>,
+        options: &Options,
+        on: &Host,
+    ) -> Self {
+        FamilySync {
+            family,
+            renderer: Renderer::new(family, scheduler, options, on),
+            next_renderer: None,
+            rules: RuleSync::new(kernel),
+            rules_outdated: true,
+            knowledge: Knowledge::None,
+            programmed: BTreeMap::new(),
+            ledger: Ledger::default(),
+            pending: BTreeSet::new(),
+            isolations: Isolations::default(),
+            terminations: Terminations::default(),
+            unsure: BTreeSet::new(),
+            written: None,
+            exclude,
+            options: options.clone(),
+            on: on.clone(),
+            scheduler,
+        }
+    }
+
+    /// Takes new options or facts of the host; what they change is written at the next sync.
+    pub(super) fn reconfigure(&mut self, options: &Options, on: &Host) {
+        let renderer = Renderer::new(self.family, self.scheduler, options, on);
+        self.next_renderer = Some(renderer).filter(|next| *next != self.renderer);
+        (self.options, self.on) = (options.clone(), on.clone());
+        self.rules_outdated = true;
+    }
+
+    /// Makes the next sync compare everything with the kernel.
+    pub(super) fn suspect(&mut self) {
+        if self.knowledge == Knowledge::Known {
+            self.knowledge = Knowledge::Suspect;
+        }
+    }
+
+    /// When it wants to be called though nothing changed.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.terminations.next().into_iter().chain(self.isolations.next()).min()
+    }
+
+    pub(super) fn sync(
+        &mut self,
+        kernel: &mut dyn Kernel,
+        desired: &Desired,
+        changes: &[ServiceChange],
+        now: Instant,
+    ) -> Report {
+        let start = Instant::now();
+        for change in changes {
+            if !self.same(&change.before, &change.after) {
+                self.isolations.forget(&change.name);
+                self.pending.insert(change.name.clone());
+            }
+        }
+        self.pending.extend(self.isolations.due(now));
+        let mut progress = Progress::default();
+        let full = self.knowledge != Knowledge::Known;
+        let result = match full {
+            true => self.reconcile(kernel, desired, now, &mut progress),
+            false => self.incremental(kernel, desired, now, &mut progress),
+        };
+        let result = result.and_then(|()| self.drain(kernel, now, &mut progress));
+        if result.is_err() {
+            // Part of it may be written; only the kernel knows.
+            self.suspect();
+            self.rules.suspect();
+        } else {
+            self.rules.remember();
+        }
+        Report {
+            family: self.family,
+            full,
+            took: start.elapsed().max(Duration::from_nanos(1)),
+            lines: progress.lines,
+            tables: self.rules.count(progress.rules),
+            repaired: progress.repaired,
+            isolated: self.isolations.all().collect(),
+            error: result.err(),
+        }
+    }
+
+    /// Takes the pending Services into the ledger. Says what their virtual servers are to become, and what else
+    /// changed.
+    pub(super) fn take_in(&mut self, desired: &Desired, names: Vec<NamespacedName>) -> (Targets, Delta) {
+        let mut targets = Targets::new();
+        let mut rendered = HashMap::new();
+        let next = self.next_renderer.as_ref().unwrap_or(&self.renderer);
+        // First all that was, for Services may take virtual servers over from each other.
+        for name in names {
+            let before = self.programmed.get(&name).map(|ports| self.renderer.service(ports));
+            let ports = self.wanted(desired, &name);
+            let after = ports.as_ref().map(|ports| next.service(ports)).unwrap_or_default();
+            let before = before.unwrap_or_default();
+            for key in before.servers.iter().chain(&after.servers).map(|s| s.key) {
+                if !targets.contains_key(&key) {
+                    let owner = self.ledger.owner(&key).cloned();
+                    let server = match &owner {
+                        Some(owner) if *owner == name => before.server(&key).cloned(),
+                        Some(owner) => self.server_of(owner, &key, &self.renderer),
+                        None => None,
+                    };
+                    let owner = owner.unwrap_or_else(|| name.clone());
+                    targets.insert(key, Target { owner, before: server, after: None });
+                }
+            }
+            rendered.insert(name, (before, after, ports));
+        }
+        let mut delta = Delta::default();
+        let mut wanted = HashMap::new();
+        for (name, (before, after, ports)) in rendered {
+            self.ledger.remove(&name, &before, &mut delta);
+            self.ledger.add(&name, &after, &mut delta);
+            match ports {
+                Some(ports) => self.programmed.insert(name.clone(), ports),
+                None => self.programmed.remove(&name),
+            };
+            self.pending.remove(&name);
+            wanted.insert(name, after);
+        }
+        let next = self.next_renderer.as_ref().unwrap_or(&self.renderer);
+        for (key, target) in &mut targets {
+            let Some(owner) = self.ledger.owner(key) else { continue };
+            target.after = match wanted.get_mut(owner) {
+                // Each key is asked for once.
+                Some(objects) => {
+                    objects.servers.iter().position(|s| s.key == *key).map(|i| objects.servers.swap_remove(i))
+                }
+                None => self.server_of(owner, key, next),
+            };
+            if target.owner != *owner {
+                target.owner = owner.clone();
+            }
+        }
+        (targets, delta)
+    }
+
+    /// Takes in everything at once where the renderer is to be replaced, so that all is rendered alike.
+    pub(super) fn due(&mut self, desired: &Desired, now: Instant) -> Vec<NamespacedName> {
+        if self.next_renderer.is_some() {
+            self.pending.extend(self.programmed.keys().cloned());
+            self.pending.extend(desired.services().keys().cloned());
+        }
+        self.pending.iter().filter(|name| !self.isolations.holds(name, now)).cloned().collect()
+    }
+
+    /// Notes that all that is programmed is as the next renderer has it.
+    pub(super) fn renderer_replaced(&mut self) {
+        if let Some(next) = self.next_renderer.take() {
+            self.renderer = next;
+        }
+    }
+
+    /// Tells the rules what they depend on.
+    pub(super) fn update_rules(&mut self, delta: Option<&Delta>, filled_before: [bool; 17]) {
+        let filled = self.ledger.filled();
+        if !self.rules_outdated && filled == filled_before && delta.is_some_and(|d| !d.out_filter) {
+            return;
+        }
+        self.rules_outdated = false;
+        let out_filter: Vec<&str> = self.ledger.out_filter().collect();
+        self.rules.set(Rules {
+            family: self.family,
+            options: &self.options,
+            on: &self.on,
+            filled,
+            out_filter: &out_filter,
+        });
+    }
+
+    pub(super) fn write_rules(
+        &mut self,
+        table: Table,
+        first: bool,
+        progress: &mut Progress,
+    ) -> Result<(), SyncError> {
+        let wrote = self.rules.write(table, first)?;
+        progress.lines += wrote.lines;
+        progress.repaired += wrote.repaired;
+        let at = TABLES.iter().position(|t| *t == table).expect("only these have rules");
+        progress.rules[at] += wrote.lines;
+        Ok(())
+    }
+
+    /// A virtual server as a Service that is not being changed has it.
+    pub(super) fn server_of(
+        &self,
+        owner: &NamespacedName,
+        key: &VirtualServer,
+        renderer: &Renderer,
+    ) -> Option<Server> {
+        let ports = self.programmed.get(owner)?;
+        renderer.service(ports).server(key).cloned()
+    }
+
+    /// What is to be written of a Service: what is desired, or nothing.
+    fn wanted(&self, desired: &Desired, name: &NamespacedName) -> Option<Arc<[ServicePort]>> {
+        let ports = desired.services().get(name)?;
+        ports.iter().any(|p| p.family == self.family).then(|| Arc::clone(ports))
+    }
+
+    /// Whether a virtual server that nobody wants is ours to delete.
+    pub(super) fn may_delete(&self, server: &VirtualServer) -> bool {
+        Family::of(server.address) == self.family
+            && !self.exclude.iter().any(|net| net.contains(&server.address))
+    }
+
+    fn same(&self, a: &[ServicePort], b: &[ServicePort]) -> bool {
+        let of_family = |p: &&ServicePort| p.family == self.family;
+        a.iter().filter(of_family).eq(b.iter().filter(of_family))
+    }
+}

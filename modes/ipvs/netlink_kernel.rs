@@ -1,0 +1,188 @@
+//! The kernel of this network namespace, over netlink: no tool is needed but iptables.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use portcullis_cluster::Family;
+use portcullis_netlink::ip_vs::{Balancing, IpVs, RealServerState, ServerBatch, Timeouts, VirtualServer};
+use portcullis_netlink::ipset::{Created, DEFAULT_MAXELEM, Destroyed, IpSets, SetEntry};
+use portcullis_netlink::route::{AddressBatch, Interfaces};
+use portcullis_netlink::{Error, Result};
+
+use super::ip_set::IpSet;
+use super::kernel::{Change, Kernel, LINK, Observer};
+use crate::iptables::in_netlink;
+
+/// The kernel of the network namespace of the thread that opened it.
+#[derive(Debug)]
+pub struct NetlinkKernel {
+    servers: IpVs,
+    sets: IpSets,
+    interfaces: Interfaces,
+    /// The index of [`LINK`], where it is known.
+    link: Option<u32>,
+}
+
+impl NetlinkKernel {
+    /// Opens it; `None` if IPVS is not loaded.
+    ///
+    /// # Errors
+    /// The kernel has no ipset, or cannot be asked.
+    pub fn open() -> Result<Option<Self>> {
+        let Some(servers) = IpVs::open()? else { return Ok(None) };
+        let (sets, interfaces) = (IpSets::open_or_load()?, Interfaces::open()?);
+        Ok(Some(NetlinkKernel { servers, sets, interfaces, link: None }))
+    }
+
+    /// Sets how long the kernel keeps connections.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn set_timeouts(&mut self, timeouts: Timeouts) -> Result<()> {
+        self.servers.set_timeouts(timeouts)
+    }
+
+    /// Adds and deletes addresses on the link of this index.
+    fn change_addresses_on(&mut self, link: u32, added: &[IpAddr], deleted: &[IpAddr]) -> Result<()> {
+        let mut batch = AddressBatch::new();
+        deleted.iter().for_each(|address| batch.delete(link, IpNet::from(*address)));
+        added.iter().for_each(|address| batch.add(link, IpNet::from(*address)));
+        self.interfaces.change_addresses(&mut batch, |_, error| Err(error))
+    }
+}
+
+impl Observer for NetlinkKernel {
+    fn virtual_servers(&mut self) -> Result<Vec<(VirtualServer, Balancing)>> {
+        self.servers.virtual_servers()
+    }
+
+    fn virtual_server(&mut self, server: &VirtualServer) -> Result<Option<Balancing>> {
+        self.servers.get(server)
+    }
+
+    fn real_servers(&mut self, server: &VirtualServer) -> Result<Vec<RealServerState>> {
+        self.servers.real_servers(server)
+    }
+
+    fn entries(&mut self, set: IpSet, family: Family) -> Result<Vec<SetEntry>> {
+        let mut entries = Vec::new();
+        self.sets.entries(&set.name(family), |entry| {
+            entries.push(entry);
+            Ok(())
+        })?;
+        Ok(entries)
+    }
+
+    fn addresses(&mut self) -> Result<Vec<IpAddr>> {
+        let Some(link) = self.interfaces.link_index(LINK)? else { return Ok(Vec::new()) };
+        let addresses = self.interfaces.addresses_of(link)?.into_iter().map(|net| net.addr());
+        // The kernel's own, where somebody set the link up.
+        let link_local = |address: &IpAddr| matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
+        Ok(addresses.filter(|address| !link_local(address)).collect())
+    }
+}
+
+impl Kernel for NetlinkKernel {
+    fn observer(&self) -> Box<dyn Observer> {
+        // Its sockets are opened by the thread that looks: here that would cost the sync.
+        Box::new(Late(None))
+    }
+
+    fn change_servers(&mut self, changes: &[Change], refused: &mut dyn FnMut(usize, Error)) -> Result<()> {
+        let mut batch = ServerBatch::new();
+        for change in changes {
+            match change {
+                Change::AddServer(server, balancing) => batch.add_virtual_server(server, balancing)?,
+                Change::SetServer(server, balancing) => batch.set_virtual_server(server, balancing)?,
+                Change::DeleteServer(server) => batch.delete_virtual_server(server)?,
+                Change::AddReal(server, real) => batch.add_real_server(server, real)?,
+                Change::SetReal(server, real) => batch.set_real_server(server, real)?,
+                Change::DeleteReal(server, address, port) => {
+                    batch.delete_real_server(server, *address, *port)?;
+                }
+            }
+        }
+        self.servers.send(&mut batch, |position, error| {
+            refused(position, error);
+            Ok(())
+        })
+    }
+
+    fn ensure_set(&mut self, set: IpSet, family: Family) -> Result<()> {
+        let name = set.name(family);
+        let mut create = || self.sets.create(&name, set.set_type(), in_netlink(family), DEFAULT_MAXELEM);
+        if create()? != Created::Different {
+            return Ok(());
+        }
+        // Of another version, or somebody else's by mistake: it may go unless rules still use it.
+        const ACTION: &str = "replace the ipset of this name, which has another type, while rules use it";
+        match self.sets.destroy(&name)? {
+            Destroyed::InUse => {
+                Err(Error::Refused { action: ACTION, errno: libc::EBUSY, text: None, offset: None })
+            }
+            Destroyed::Yes | Destroyed::Missing => {
+                self.sets.create(&name, set.set_type(), in_netlink(family), DEFAULT_MAXELEM).map(drop)
+            }
+        }
+    }
+
+    fn change_set(
+        &mut self,
+        set: IpSet,
+        family: Family,
+        added: &[SetEntry],
+        deleted: &[SetEntry],
+    ) -> Result<()> {
+        self.sets.change(&set.name(family), added.iter().copied(), deleted.iter().copied())
+    }
+
+    fn change_addresses(&mut self, added: &[IpAddr], deleted: &[IpAddr]) -> Result<()> {
+        let link = match self.link {
+            Some(link) => link,
+            None => *self.link.insert(self.interfaces.add_link_dummy(LINK)?),
+        };
+        match self.change_addresses_on(link, added, deleted) {
+            // Somebody deleted the link, and its addresses with it.
+            Err(error) if error.errno() == Some(libc::ENODEV) => {
+                let link = *self.link.insert(self.interfaces.add_link_dummy(LINK)?);
+                self.change_addresses_on(link, added, deleted)
+            }
+            result => result,
+        }
+    }
+}
+
+/// A view that is opened by the thread which first looks.
+struct Late(Option<NetlinkKernel>);
+
+impl Late {
+    fn kernel(&mut self) -> Result<&mut NetlinkKernel> {
+        const ACTION: &str = "look at the virtual servers: IPVS is no longer loaded";
+        if self.0.is_none() {
+            self.0 = NetlinkKernel::open()?;
+        }
+        self.0.as_mut().ok_or(Error::NoAnswer { action: ACTION })
+    }
+}
+
+impl Observer for Late {
+    fn virtual_servers(&mut self) -> Result<Vec<(VirtualServer, Balancing)>> {
+        self.kernel()?.virtual_servers()
+    }
+
+    fn virtual_server(&mut self, server: &VirtualServer) -> Result<Option<Balancing>> {
+        self.kernel()?.virtual_server(server)
+    }
+
+    fn real_servers(&mut self, server: &VirtualServer) -> Result<Vec<RealServerState>> {
+        self.kernel()?.real_servers(server)
+    }
+
+    fn entries(&mut self, set: IpSet, family: Family) -> Result<Vec<SetEntry>> {
+        self.kernel()?.entries(set, family)
+    }
+
+    fn addresses(&mut self) -> Result<Vec<IpAddr>> {
+        self.kernel()?.addresses()
+    }
+}

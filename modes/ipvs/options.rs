@@ -1,0 +1,14 @@
+//! What the operator decides for this mode alone.
+
+use ipnet::IpNet;
+use portcullis_cluster::Scheduler;
+
+/// What the operator decides, from flags and configuration. All that the modes have in common is in
+/// [`iptables::Options`](crate::iptables::Options).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct IpvsOptions {
+    /// The scheduler of Services that ask for none.
+    pub scheduler: Scheduler,
+    /// Virtual servers with addresses in here belong to others, and stay.
+    pub exclude_cidrs: Box<[IpNet]>,
+}

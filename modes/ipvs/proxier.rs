@@ -1,0 +1,162 @@
+//! The mode itself: both families, and what they share.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use portcullis_cluster::Family;
+use portcullis_cluster::desired::{Desired, ServiceChange};
+
+use super::audit::{Audit, Written};
+use super::family_sync::{FamilySync, Knowledge};
+use super::kernel::Kernel;
+use super::options::IpvsOptions;
+use crate::iptables::{self, Host, Options};
+use crate::mode::{Mode, Report};
+
+/// How soon to ask whether an audit is done.
+const AUDIT_POLL: Duration = Duration::from_millis(200);
+
+/// An audit takes at most this part of the time of one thread: after one that took long, the next waits.
+const AUDIT_SHARE: u32 = 10;
+
+/// At the latest after this time the rules of iptables are compared, whatever their fingerprint says.
+const FULL_CHECK: Duration = Duration::from_secs(3600);
+
+/// Serves Services by IPVS.
+pub struct Proxier {
+    options: Options,
+    host: Host,
+    kernel: Box<dyn Kernel>,
+    families: Vec<FamilySync>,
+    audit: Option<(Audit, Instant)>,
+    /// No audit before this.
+    next_audit: Instant,
+    /// When the rules were last compared with the kernel.
+    rules_checked: Instant,
+}
+
+impl Proxier {
+    /// A proxier for this kernel, and for the iptables of these families.
+    pub fn new(
+        ipvs: IpvsOptions,
+        options: Options,
+        host: Host,
+        kernel: impl Kernel + 'static,
+        iptables: impl IntoIterator<Item = (Family, Box<dyn iptables::Kernel>)>,
+    ) -> Self {
+        let exclude: Arc<[_]> = ipvs.exclude_cidrs.into();
+        let families = iptables.into_iter().map(|(family, iptables)| {
+            FamilySync::new(family, iptables, ipvs.scheduler, Arc::clone(&exclude), &options, &host)
+        });
+        let now = Instant::now();
+        Proxier {
+            families: families.collect(),
+            options,
+            host,
+            kernel: Box::new(kernel),
+            audit: None,
+            next_audit: now,
+            rules_checked: now,
+        }
+    }
+
+    /// Takes up what an audit found, if it is done. Says whether something was otherwise than it was written.
+    fn take_up_audit(&mut self, now: Instant) -> bool {
+        let Some((audit, begun)) = &self.audit else { return false };
+        let Some(seen) = audit.finished() else { return false };
+        self.next_audit = now + (now - *begun) * AUDIT_SHARE;
+        let mut drifted = false;
+        match &seen {
+            Err(error) => tracing::warn!(%error, "cannot look whether the virtual servers still stand"),
+            Ok(sight) => {
+                for family in self.families.iter_mut().filter(|f| f.knowledge == Knowledge::Known) {
+                    let findings = family.judge(sight);
+                    drifted |= !findings.servers.is_empty() || findings.sets_or_addresses;
+                    family.unsure.extend(findings.servers);
+                    if findings.sets_or_addresses {
+                        family.suspect();
+                    }
+                }
+            }
+        }
+        self.audit = None;
+        drifted
+    }
+
+    fn begin_audit(&mut self, now: Instant) {
+        let known = self.families.iter().all(|f| f.knowledge == Knowledge::Known);
+        if self.audit.is_some() || !known || now < self.next_audit {
+            return;
+        }
+        let families = self.families.iter().map(|f| f.family).collect();
+        match Audit::begin(self.kernel.observer(), families) {
+            Ok(audit) => {
+                self.families.iter_mut().for_each(|f| f.written = Some(Written::default()));
+                self.audit = Some((audit, now));
+            }
+            Err(error) => tracing::warn!(%error, "cannot look whether the virtual servers still stand"),
+        }
+    }
+
+    fn suspect_rules(&mut self, now: Instant) -> bool {
+        let overdue = now - self.rules_checked >= FULL_CHECK;
+        let mut wrote = false;
+        for family in &mut self.families {
+            let somebody = family.rules.somebody_wrote();
+            if somebody || overdue {
+                family.rules.suspect();
+            }
+            wrote |= somebody;
+        }
+        if wrote || overdue {
+            self.rules_checked = now;
+        }
+        wrote
+    }
+}
+
+impl Mode for Proxier {
+    fn name(&self) -> &'static str {
+        "ipvs"
+    }
+
+    fn set_facts(&mut self, options: Options, host: Host) {
+        if options != self.options || host != self.host {
+            (self.options, self.host) = (options, host);
+            self.families.iter_mut().for_each(|f| f.reconfigure(&self.options, &self.host));
+        }
+    }
+
+    fn options(&self) -> &Options {
+        &self.options
+    }
+
+    fn host(&self) -> &Host {
+        &self.host
+    }
+
+    fn sync(&mut self, desired: &Desired, changes: &[ServiceChange]) -> Vec<Report> {
+        let now = Instant::now();
+        let drifted = self.take_up_audit(now);
+        if drifted {
+            tracing::debug!("the kernel does not hold what was written");
+        }
+        let mut reports = Vec::new();
+        for family in &mut self.families {
+            reports.push(family.sync(&mut *self.kernel, desired, changes, now));
+        }
+        reports
+    }
+
+    fn check_drift(&mut self) -> bool {
+        let now = Instant::now();
+        let rules = self.suspect_rules(now);
+        self.begin_audit(now);
+        rules
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        let audit = self.audit.as_ref().map(|_| Instant::now() + AUDIT_POLL);
+        self.families.iter().filter_map(FamilySync::next_due).chain(audit).min()
+    }
+}

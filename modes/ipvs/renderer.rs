@@ -1,0 +1,231 @@
+//! Renders a Service to virtual servers, addresses, entries of sets and rules.
+
+use std::net::IpAddr;
+use std::num::NonZeroU16;
+
+use portcullis_cluster::desired::{Endpoint, ServicePort};
+use portcullis_cluster::{Family, Scheduler};
+use portcullis_netlink::ip_vs::{self, Balancing, RealServer, VirtualServer};
+use portcullis_netlink::ipset::SetEntry;
+
+use super::ip_set::IpSet;
+use super::objects::{Objects, Server};
+use super::rules;
+use crate::iptables::{Host, NodePortScope, Options, in_netlink};
+
+/// The weight of every real server that takes new connections, as in kube-proxy.
+const WEIGHT: u32 = 1;
+
+/// What the objects of all Services of a family have in common.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Renderer {
+    pub(super) family: Family,
+    scheduler: Scheduler,
+    node_ip: Option<IpAddr>,
+    /// The node's own addresses, which need no place on the link. Sorted.
+    own: Box<[IpAddr]>,
+    /// Those of them that serve node ports.
+    node_port_addresses: Box<[IpAddr]>,
+}
+
+impl Renderer {
+    pub(super) fn new(family: Family, scheduler: Scheduler, options: &Options, on: &Host) -> Self {
+        let mut own: Vec<IpAddr> =
+            on.addresses.iter().copied().filter(|ip| Family::of(*ip) == family && serves(*ip)).collect();
+        own.sort_unstable();
+        own.dedup();
+        let node_port_addresses = match options.node_port_scope(family, on) {
+            NodePortScope::All => own.clone(),
+            NodePortScope::Addresses(served) => served.into_iter().filter(|ip| serves(*ip)).collect(),
+        };
+        Renderer {
+            family,
+            scheduler,
+            node_ip: on.node_ip(family),
+            own: own.into(),
+            node_port_addresses: node_port_addresses.into(),
+        }
+    }
+
+    /// All that a Service needs: what its ports need in this family.
+    pub(super) fn service(&self, ports: &[ServicePort]) -> Objects {
+        let mut objects = Objects::default();
+        for port in ports.iter().filter(|p| p.family == self.family) {
+            PortRenderer { all: self, port, objects: &mut objects }.render();
+        }
+        objects
+    }
+}
+
+/// Whether IPVS can serve at an address of the node: no packet leaves a loopback address, and a link-local one
+/// is not the node's alone.
+fn serves(address: IpAddr) -> bool {
+    let link_local = match address {
+        IpAddr::V4(_) => false,
+        IpAddr::V6(v6) => v6.is_unicast_link_local(),
+    };
+    !address.is_loopback() && !link_local
+}
+
+struct PortRenderer<'a> {
+    all: &'a Renderer,
+    port: &'a ServicePort,
+    objects: &'a mut Objects,
+}
+
+impl PortRenderer<'_> {
+    fn render(&mut self) {
+        let port = self.port;
+        for endpoint in port.endpoints.here() {
+            let entry = SetEntry::IpPortIp {
+                ip: endpoint.ip(),
+                protocol: port.name.protocol.number(),
+                port: endpoint.port(),
+                ip2: endpoint.ip(),
+            };
+            self.entry(IpSet::LoopBack, entry);
+        }
+        self.cluster_ip();
+        for address in &port.external_ips {
+            let set = if port.external_local { IpSet::ExternalIpLocal } else { IpSet::ExternalIp };
+            self.external(*address, set);
+        }
+        for address in &port.load_balancer_vips {
+            self.load_balancer(*address);
+        }
+        if let Some(node_port) = port.node_port {
+            self.node_port(node_port);
+        }
+        if let Some(health_check) = port.health_check_node_port {
+            self.entry(IpSet::HealthCheckNodePort, SetEntry::Port(health_check.get()));
+        }
+    }
+
+    fn cluster_ip(&mut self) {
+        let address = self.port.cluster_ip;
+        self.entry(IpSet::ClusterIp, self.at(address));
+        self.bind(address);
+        let endpoints = &self.port.endpoints;
+        let real = match self.port.internal_local {
+            true => real_servers(endpoints.for_local()),
+            false => real_servers(endpoints.for_cluster()),
+        };
+        self.serve(address, self.port.port, real);
+    }
+
+    fn external(&mut self, address: IpAddr, set: IpSet) {
+        self.entry(set, self.at(address));
+        self.bind(address);
+        self.serve(address, self.port.port, self.external_real_servers());
+    }
+
+    fn load_balancer(&mut self, address: IpAddr) {
+        let port = self.port;
+        self.external(address, IpSet::LoadBalancer);
+        let at = self.at(address);
+        if port.external_local {
+            self.entry(IpSet::LoadBalancerLocal, at);
+        }
+        // A range of all addresses keeps nobody out, and no set can hold it.
+        if port.source_ranges.is_empty() || port.source_ranges.iter().any(|range| range.prefix_len() == 0) {
+            return;
+        }
+        self.entry(IpSet::LoadBalancerFirewall, at);
+        let (protocol, number) = (port.name.protocol, port.port.get());
+        for range in &port.source_ranges {
+            let entry =
+                SetEntry::IpPortNet { ip: address, protocol: protocol.number(), port: number, net: *range };
+            self.entry(IpSet::LoadBalancerSourceCidr, entry);
+        }
+        // What the node itself sends to the address bears that address as its source.
+        if port.source_ranges.iter().any(|range| self.all.node_ip.is_some_and(|ip| range.contains(&ip))) {
+            let entry =
+                SetEntry::IpPortIp { ip: address, protocol: protocol.number(), port: number, ip2: address };
+            self.entry(IpSet::LoadBalancerSourceIp, entry);
+        } else {
+            self.objects.out_filter.push(rules::drop_own(address, protocol, number));
+        }
+    }
+
+    fn node_port(&mut self, node_port: NonZeroU16) {
+        let protocol = self.port.name.protocol;
+        let mut sets = vec![IpSet::node_ports(protocol)];
+        if self.port.external_local {
+            sets.push(IpSet::local_node_ports(protocol));
+        }
+        let all = self.all;
+        if all.node_port_addresses.is_empty() {
+            return;
+        }
+        for set in sets {
+            match set {
+                IpSet::NodePortSctp | IpSet::NodePortLocalSctp => {
+                    for &ip in &all.node_port_addresses {
+                        let entry =
+                            SetEntry::IpPort { ip, protocol: protocol.number(), port: node_port.get() };
+                        self.entry(set, entry);
+                    }
+                }
+                _ => self.entry(set, SetEntry::Port(node_port.get())),
+            }
+        }
+        for &address in &all.node_port_addresses {
+            self.serve(address, node_port, self.external_real_servers());
+        }
+    }
+
+    /// Without an endpoint on this node, policy Local leads to those elsewhere: that is for this node's own pods,
+    /// as answers to anyone outside would bear another address than was asked.
+    fn external_real_servers(&self) -> Vec<RealServer> {
+        let (port, endpoints) = (self.port, &self.port.endpoints);
+        let local = endpoints.for_local().next().is_some();
+        match port.external_local && (local || port.internal_local) {
+            true => real_servers(endpoints.for_local()),
+            false => real_servers(endpoints.for_cluster()),
+        }
+    }
+
+    fn serve(&mut self, address: IpAddr, port: NonZeroU16, real: Vec<RealServer>) {
+        let protocol = self.port.name.protocol.number();
+        let key = VirtualServer { protocol, address, port: port.get() };
+        let balancing = self.balancing();
+        self.objects.serve(Server { key, balancing, real });
+    }
+
+    fn balancing(&self) -> Balancing {
+        let scheduler = self.port.scheduler.unwrap_or(self.all.scheduler);
+        let mut balancing = Balancing::new(scheduler.name(), in_netlink(self.all.family));
+        if scheduler == Scheduler::MaglevHash {
+            // The port counts too, or all clients behind one address would meet one endpoint.
+            balancing.flags |= ip_vs::SCHED_2;
+        }
+        if let Some(seconds) = self.port.affinity {
+            balancing.flags |= ip_vs::PERSISTENT;
+            balancing.timeout = seconds;
+        }
+        balancing
+    }
+
+    fn at(&self, ip: IpAddr) -> SetEntry {
+        SetEntry::IpPort { ip, protocol: self.port.name.protocol.number(), port: self.port.port.get() }
+    }
+
+    fn entry(&mut self, set: IpSet, entry: SetEntry) {
+        self.objects.entries.push((set, entry));
+    }
+
+    /// Has the node take an address for its own, if it is not already.
+    fn bind(&mut self, address: IpAddr) {
+        if self.all.own.binary_search(&address).is_err() {
+            self.objects.addresses.push(address);
+            self.entry(IpSet::IpvsIps, SetEntry::Ip(address));
+        }
+    }
+}
+
+fn real_servers<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> Vec<RealServer> {
+    let real = |e: &Endpoint| RealServer { address: e.ip, port: e.port.get(), weight: WEIGHT };
+    let mut real: Vec<RealServer> = endpoints.map(real).collect();
+    real.sort_unstable();
+    real
+}

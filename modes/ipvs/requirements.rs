@@ -1,0 +1,59 @@
+//! What IPVS mode needs of the kernel, and how it is had.
+
+use std::process::{Command, Stdio};
+
+use portcullis_cluster::Scheduler;
+use portcullis_netlink::Error;
+
+use super::netlink_kernel::NetlinkKernel;
+
+/// The kernel lacks what IPVS mode needs.
+#[derive(Debug, thiserror::Error)]
+pub enum RequirementError {
+    /// IPVS is not loaded, and could not be.
+    #[error(
+        "this kernel has no IPVS: load its modules on the node with `modprobe -a {modules}` (they are part of the \
+         distribution's kernel package; in a container, mount the node's /lib/modules), or use --mode=nftables or \
+         --mode=iptables. modprobe: {reason}"
+    )]
+    NoIpvs {
+        /// The modules that are needed.
+        modules: String,
+        /// What was tried, and what came of it.
+        reason: String,
+    },
+    /// The kernel cannot be asked, or has no ipset.
+    #[error("cannot use IPVS: {0}")]
+    Kernel(#[from] Error),
+}
+
+/// Opens the kernel for IPVS mode. Modules that are missing are loaded.
+///
+/// # Errors
+/// The kernel has no IPVS or no ipset, and they cannot be loaded.
+pub fn open(scheduler: Scheduler) -> Result<NetlinkKernel, RequirementError> {
+    if let Some(kernel) = NetlinkKernel::open()? {
+        return Ok(kernel);
+    }
+    let modules = ["ip_vs".to_owned(), format!("ip_vs_{scheduler}"), "nf_conntrack".to_owned()];
+    let reason = load(&modules).err();
+    match NetlinkKernel::open()? {
+        Some(kernel) => {
+            tracing::info!(?modules, "kernel modules loaded");
+            Ok(kernel)
+        }
+        None => Err(RequirementError::NoIpvs {
+            modules: modules.join(" "),
+            reason: reason.unwrap_or_else(|| "it loaded them, but IPVS does not answer".to_owned()),
+        }),
+    }
+}
+
+fn load(modules: &[String]) -> Result<(), String> {
+    let output = Command::new("modprobe").arg("-a").args(modules).stdin(Stdio::null()).output();
+    let output = output.map_err(|error| format!("cannot be run: {error}"))?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&output.stderr).trim().replace('\n', "; ")),
+    }
+}

@@ -1,0 +1,296 @@
+//! The iptables rules beside the virtual servers: kube-proxy's, word for word.
+//!
+//! IPVS itself picks the endpoint. The rules decide whose source address is replaced, keep strangers from what
+//! listens on the node under a Service's address (kubernetes #72236), and let load balancers' sources in. They
+//! match against sets, so they change only when a set gets its first entry or loses its last.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use portcullis_cluster::{Family, Protocol};
+
+use super::ip_set::IpSet;
+use crate::iptables::{BaseChain, Host, Jump, LocalMatch, Options, Rule, Table, host, loopback_block};
+
+/// The chain that keeps this node itself from a load balancer's address whose source ranges leave it out.
+pub(super) const OUT_FILTER: &str = "KUBE-IPVS-OUT-FILTER";
+
+const FILTER: &str = "KUBE-IPVS-FILTER";
+const FIREWALL: &str = "KUBE-PROXY-FIREWALL";
+const FORWARD: &str = "KUBE-FORWARD";
+const LOAD_BALANCER: &str = "KUBE-LOAD-BALANCER";
+const MARK_MASQUERADE: &str = "KUBE-MARK-MASQ";
+const NODE_PORT: &str = "KUBE-NODE-PORT";
+const POSTROUTING: &str = "KUBE-POSTROUTING";
+const SERVICES: &str = "KUBE-SERVICES";
+const SOURCE_RANGES: &str = "KUBE-SOURCE-RANGES-FIREWALL";
+
+/// The chains of this mode in a table.
+pub(super) fn names(table: Table) -> &'static [&'static str] {
+    match table {
+        Table::Filter => &[FORWARD, FILTER, OUT_FILTER, NODE_PORT, FIREWALL, SOURCE_RANGES],
+        Table::Mangle => &[],
+        Table::Nat => &[LOAD_BALANCER, MARK_MASQUERADE, NODE_PORT, POSTROUTING, SERVICES],
+    }
+}
+
+/// All jumps from built-in chains, in the order in which the chains hold them.
+pub(super) fn jumps() -> Vec<Jump> {
+    use Table::{Filter, Nat};
+    const ACCESS: &str = "kubernetes ipvs access filter";
+    const RULES: &str = "kube-proxy firewall rules";
+    const PORTALS: &str = "kubernetes service portals";
+    let rows: [(Table, &'static str, &str, &str); 9] = [
+        (Filter, "INPUT", ACCESS, FILTER),
+        (Filter, "INPUT", RULES, FIREWALL),
+        (Filter, "INPUT", "kubernetes health check rules", NODE_PORT),
+        (Filter, "FORWARD", RULES, FIREWALL),
+        (Filter, "FORWARD", "kubernetes forwarding rules", FORWARD),
+        (Filter, "OUTPUT", ACCESS, OUT_FILTER),
+        (Nat, "PREROUTING", PORTALS, SERVICES),
+        (Nat, "OUTPUT", PORTALS, SERVICES),
+        (Nat, "POSTROUTING", "kubernetes postrouting rules", POSTROUTING),
+    ];
+    let jump = |(table, from, comment, to): (Table, &'static str, &str, &str)| {
+        let mut rule = String::new();
+        Rule::new(&mut rule).comment(comment).jump(to);
+        Jump { table, from, rule }
+    };
+    rows.into_iter().map(jump).collect()
+}
+
+/// The rule that drops what the node sends to a load balancer's address from that very address, as it does when it
+/// is its own client. Without `-A CHAIN`.
+pub(super) fn drop_own(address: IpAddr, protocol: Protocol, port: u16) -> String {
+    let mut text = String::new();
+    Rule::new(&mut text).source(host(address)).virtual_server(protocol, address, port).jump("DROP");
+    text
+}
+
+/// What the rules of a family depend on.
+pub(super) struct Rules<'a> {
+    pub(super) family: Family,
+    pub(super) options: &'a Options,
+    pub(super) on: &'a Host,
+    /// Which sets have entries, as in [`IpSet::ALL`].
+    pub(super) filled: [bool; IpSet::ALL.len()],
+    /// The rules of [`OUT_FILTER`], without `-A CHAIN`.
+    pub(super) out_filter: &'a [&'a str],
+}
+
+impl Rules<'_> {
+    /// All chains with their rules.
+    pub(super) fn chains(self) -> Vec<BaseChain> {
+        let mut out_filter = BaseChain::new(Table::Filter, OUT_FILTER);
+        for rule in self.out_filter {
+            out_filter.line(rule);
+        }
+        let mut masquerade = BaseChain::new(Table::Nat, MARK_MASQUERADE);
+        masquerade.rule(|rule| rule.set_mark(self.options.mark()));
+        vec![
+            self.forward(),
+            self.access_filter(),
+            out_filter,
+            self.health_checks(),
+            self.firewall(),
+            self.source_ranges(),
+            self.services(),
+            self.load_balancers(),
+            self.node_ports(),
+            self.postrouting(),
+            masquerade,
+        ]
+    }
+
+    fn has(&self, set: IpSet) -> bool {
+        self.filled[set.at()]
+    }
+
+    fn name(&self, set: IpSet) -> String {
+        set.name(self.family)
+    }
+
+    fn forward(&self) -> BaseChain {
+        let mut chain = BaseChain::new(Table::Filter, FORWARD);
+        chain.rule(|rule| {
+            rule.comment("kubernetes forwarding rules").mark(self.options.mark()).jump("ACCEPT");
+        });
+        chain.rule(|rule| {
+            let rule = rule.comment("kubernetes forwarding conntrack rule");
+            rule.ct_state("RELATED,ESTABLISHED").jump("ACCEPT");
+        });
+        chain
+    }
+
+    /// What is sent to a Service's address but not to its port is for nobody, though the node has the address.
+    fn access_filter(&self) -> BaseChain {
+        let mut chain = BaseChain::new(Table::Filter, FILTER);
+        for set in [IpSet::LoadBalancer, IpSet::ClusterIp, IpSet::ExternalIp, IpSet::ExternalIpLocal] {
+            chain.rule(|rule| rule.in_set(self.name(set), "dst,dst").jump("RETURN"));
+        }
+        chain.rule(|rule| rule.in_set(self.name(IpSet::HealthCheckNodePort), "dst").jump("RETURN"));
+        chain.rule(|rule| rule.ct_state("NEW").in_set(self.name(IpSet::IpvsIps), "dst").reject(self.family));
+        chain
+    }
+
+    fn health_checks(&self) -> BaseChain {
+        let mut chain = BaseChain::new(Table::Filter, NODE_PORT);
+        chain.rule(|rule| {
+            let rule = rule.comment("Kubernetes health check node port");
+            rule.in_set(self.name(IpSet::HealthCheckNodePort), "dst").jump("ACCEPT");
+        });
+        chain
+    }
+
+    fn firewall(&self) -> BaseChain {
+        let mut chain = BaseChain::new(Table::Filter, FIREWALL);
+        if self.has(IpSet::LoadBalancerFirewall) {
+            chain.rule(|rule| {
+                rule.comment("Kubernetes service load balancer ip + port for load balancer with sourceRange")
+                    .in_set(self.name(IpSet::LoadBalancerFirewall), "dst,dst")
+                    .jump(SOURCE_RANGES);
+            });
+        }
+        chain
+    }
+
+    fn source_ranges(&self) -> BaseChain {
+        const CIDR: &str =
+            "Kubernetes service load balancer ip + port + source cidr for packet filter purpose";
+        const IP: &str = "Kubernetes service load balancer ip + port + source IP for packet filter purpose";
+        let mut chain = BaseChain::new(Table::Filter, SOURCE_RANGES);
+        for (set, comment) in [(IpSet::LoadBalancerSourceCidr, CIDR), (IpSet::LoadBalancerSourceIp, IP)] {
+            if self.has(set) {
+                chain.rule(|rule| rule.comment(comment).in_set(self.name(set), "dst,dst,src").jump("RETURN"));
+            }
+        }
+        chain.rule(|rule| rule.jump("DROP"));
+        chain
+    }
+
+    fn services(&self) -> BaseChain {
+        const EXTERNAL: &str = "Kubernetes service external ip + port for masquerade and filter purpose";
+        const EXTERNAL_LOCAL: &str = "Kubernetes service external ip + port with externalTrafficPolicy=local";
+        let mut chain = BaseChain::new(Table::Nat, SERVICES);
+        chain.rule(|rule| rule.source(loopback(self.family)).jump("RETURN"));
+        if self.has(IpSet::LoadBalancer) {
+            chain.rule(|rule| {
+                let rule = rule.comment("Kubernetes service lb portal");
+                rule.in_set(self.name(IpSet::LoadBalancer), "dst,dst").jump(LOAD_BALANCER);
+            });
+        }
+        if self.has(IpSet::ClusterIp) {
+            chain.rule(|rule| self.masquerade_cluster_ips(rule));
+        }
+        if self.has(IpSet::ExternalIp) {
+            let set = self.name(IpSet::ExternalIp);
+            chain.rule(|rule| rule.comment(EXTERNAL).in_set(&set, "dst,dst").jump(MARK_MASQUERADE));
+            accept_external(&mut chain, &set, EXTERNAL);
+        }
+        if self.has(IpSet::ExternalIpLocal) {
+            accept_external(&mut chain, &self.name(IpSet::ExternalIpLocal), EXTERNAL_LOCAL);
+        }
+        chain.rule(|rule| rule.destination_is_local().jump(NODE_PORT));
+        // Or a rule of somebody else's for what is sent to the node, such as host ports, would lead it away.
+        for set in [IpSet::ClusterIp, IpSet::LoadBalancer].into_iter().filter(|set| self.has(*set)) {
+            chain.rule(|rule| rule.in_set(self.name(set), "dst,dst").jump("ACCEPT"));
+        }
+        chain
+    }
+
+    fn masquerade_cluster_ips(&self, rule: Rule<'_>) {
+        let set = self.name(IpSet::ClusterIp);
+        let rule = rule.comment("Kubernetes service cluster ip + port for masquerade purpose");
+        let to_cluster_ip = |rule: Rule<'_>| rule.in_set(&set, "dst,dst").jump(MARK_MASQUERADE);
+        match self.options.detect_local.of(self.family) {
+            _ if self.options.masquerade_all => to_cluster_ip(rule),
+            Some(LocalMatch::Source(pods)) => to_cluster_ip(rule.not_source(pods)),
+            Some(LocalMatch::Interface(name)) => to_cluster_ip(rule.not_interface(&name)),
+            // Pods cannot be told from others, but the node can: what it sends to a ClusterIP bears a ClusterIP.
+            None => rule.in_set(&set, "src,dst").jump(MARK_MASQUERADE),
+        }
+    }
+
+    fn load_balancers(&self) -> BaseChain {
+        let mut chain = BaseChain::new(Table::Nat, LOAD_BALANCER);
+        if self.has(IpSet::LoadBalancerLocal) {
+            chain.rule(|rule| {
+                rule.comment("Kubernetes service load balancer ip + port with externalTrafficPolicy=local")
+                    .in_set(self.name(IpSet::LoadBalancerLocal), "dst,dst")
+                    .jump("RETURN");
+            });
+        }
+        chain.rule(|rule| rule.jump(MARK_MASQUERADE));
+        chain
+    }
+
+    fn node_ports(&self) -> BaseChain {
+        let mut chain = BaseChain::new(Table::Nat, NODE_PORT);
+        for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
+            let letters = protocol.as_str().to_uppercase();
+            let (what, matched) = match protocol {
+                Protocol::Sctp => (" with type 'hash ip:port'", "dst,dst"),
+                _ => ("", "dst"),
+            };
+            let (local, all) = (IpSet::local_node_ports(protocol), IpSet::node_ports(protocol));
+            if self.has(local) {
+                chain.rule(|rule| {
+                    rule.of_protocol(protocol)
+                        .comment(format_args!(
+                            "Kubernetes nodeport {letters} port with externalTrafficPolicy=local{what}"
+                        ))
+                        .in_set(self.name(local), matched)
+                        .jump("RETURN");
+                });
+            }
+            if self.has(all) {
+                chain.rule(|rule| {
+                    rule.of_protocol(protocol)
+                        .comment(format_args!(
+                            "Kubernetes nodeport {letters} port for masquerade purpose{what}"
+                        ))
+                        .in_set(self.name(all), matched)
+                        .jump(MARK_MASQUERADE);
+                });
+            }
+        }
+        chain
+    }
+
+    fn postrouting(&self) -> BaseChain {
+        let mut chain = BaseChain::new(Table::Nat, POSTROUTING);
+        if self.has(IpSet::LoopBack) {
+            chain.rule(|rule| {
+                rule.comment("Kubernetes endpoints dst ip:port, source ip for solving hairpin purpose")
+                    .in_set(self.name(IpSet::LoopBack), "dst,dst,src")
+                    .masquerade(false);
+            });
+        }
+        chain.rule(|rule| rule.not_mark(self.options.mark()).jump("RETURN"));
+        // The mark is cleared so that a packet that passes here again is not masqueraded again.
+        chain.rule(|rule| rule.flip_mark(self.options.mark()));
+        chain.rule(|rule| {
+            rule.comment("kubernetes service traffic requiring SNAT").masquerade(self.on.random_fully);
+        });
+        chain
+    }
+}
+
+/// Lets pass what comes from outside or is for the node itself. What a bridge hands on is led elsewhere: such a
+/// packet is a pod's, and its client would get answers from an address that it did not ask.
+fn accept_external(chain: &mut BaseChain, set: &str, comment: &str) {
+    chain.rule(|rule| {
+        let rule = rule.comment(comment).in_set(set, "dst,dst");
+        rule.not_from_bridge().source_is_not_local().jump("ACCEPT");
+    });
+    chain.rule(|rule| {
+        rule.comment(comment).in_set(set, "dst,dst").destination_is_local().jump("ACCEPT");
+    });
+}
+
+fn loopback(family: Family) -> IpNet {
+    match family {
+        Family::V4 => loopback_block(),
+        Family::V6 => host(std::net::Ipv6Addr::LOCALHOST.into()),
+    }
+}

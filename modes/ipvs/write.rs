@@ -1,0 +1,454 @@
+//! Bringing the kernel from what it holds to what is wanted.
+//!
+//! Everything has its order, so that no packet meets half a Service: sets name an address before it leads here;
+//! virtual servers stand, with real servers behind them, before the node takes their address for its own; and
+//! what goes first loses the leave to pass the packet filter, then its virtual server, then its address.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::net::IpAddr;
+use std::time::Instant;
+
+use portcullis_cluster::NamespacedName;
+use portcullis_cluster::desired::Desired;
+use portcullis_netlink as netlink;
+use portcullis_netlink::ip_vs::{Balancing, VirtualServer};
+use portcullis_netlink::ipset::SetEntry;
+
+use super::difference::{Differ, Found};
+use super::family_sync::{FamilySync, Knowledge, Progress};
+use super::ip_set::IpSet;
+use super::kernel::{Change, Kernel};
+use super::objects::Server;
+use crate::iptables::Table;
+use crate::mode::SyncError;
+
+/// Services that are rendered, or changes that are held, at a time: memory does not grow with the cluster.
+const SERVICES_AT_ONCE: usize = 500;
+const CHANGES_AT_ONCE: usize = 8192;
+
+/// What the kernel held when a comparison began.
+struct Snapshot {
+    servers: HashMap<VirtualServer, Balancing>,
+    addresses: HashSet<IpAddr>,
+    entries: [HashSet<SetEntry>; IpSet::ALL.len()],
+}
+
+impl FamilySync {
+    /// Writes what changed of a kernel that is known.
+    pub(super) fn incremental(
+        &mut self,
+        kernel: &mut dyn Kernel,
+        desired: &Desired,
+        now: Instant,
+        progress: &mut Progress,
+    ) -> Result<(), SyncError> {
+        let names = self.due(desired, now);
+        let filled = self.ledger.filled();
+        if self.rules.changed_under_us() {
+            self.rules.suspect();
+        }
+        let (targets, delta) = self.take_in(desired, names.clone());
+        self.renderer_replaced();
+        for set in IpSet::ALL {
+            let (added, _) = self.ledger.changed_entries(set, &delta);
+            self.change_set(kernel, set, &added, &[], progress)?;
+        }
+        let mut refused = Refused::default();
+        let mut changes = Vec::new();
+        let (gone, served): (Vec<_>, Vec<_>) = targets.into_iter().partition(|(_, t)| t.after.is_none());
+        for (key, target) in &served {
+            let Some(after) = &target.after else { continue };
+            match self.unsure.remove(key) {
+                true => self.compare(kernel, key, Some(after), now, &mut changes)?,
+                false => self.differ(&mut changes, now).between(key, target.before.as_ref(), Some(after)),
+            }
+        }
+        progress.lines += self.apply(kernel, &mut changes, &mut refused)?;
+        progress.repaired += self.settle_unsure(kernel, now, &mut refused)?;
+        self.update_rules(Some(&delta), filled);
+        self.write_rules(Table::Filter, false, progress)?;
+        self.write_rules(Table::Nat, false, progress)?;
+        let (bound, unbound) = self.ledger.changed_addresses(&delta);
+        self.change_addresses(kernel, &bound, &[], progress)?;
+        self.close(kernel, |family, set| family.ledger.changed_entries(set, &delta).1, progress)?;
+        for (key, target) in &gone {
+            self.unsure.remove(key);
+            self.differ(&mut changes, now).between(key, target.before.as_ref(), None);
+        }
+        progress.lines += self.apply(kernel, &mut changes, &mut refused)?;
+        self.change_addresses(kernel, &[], &unbound, progress)?;
+        let (_, left) = self.ledger.changed_entries(IpSet::IpvsIps, &delta);
+        self.change_set(kernel, IpSet::IpvsIps, &[], &left, progress)?;
+        self.judge_refused(kernel, names, refused, now)
+    }
+
+    /// Compares everything with the kernel, and writes what differs.
+    pub(super) fn reconcile(
+        &mut self,
+        kernel: &mut dyn Kernel,
+        desired: &Desired,
+        now: Instant,
+        progress: &mut Progress,
+    ) -> Result<(), SyncError> {
+        let first = self.knowledge == Knowledge::None;
+        let mut found = self.read(kernel)?;
+        let names = self.due(desired, now);
+        let at_once = if first { SERVICES_AT_ONCE } else { names.len().max(1) };
+        for some in names.chunks(at_once) {
+            self.take_in(desired, some.to_vec());
+        }
+        self.renderer_replaced();
+        let pending: HashSet<&NamespacedName> = names.iter().collect();
+        let mut repaired = 0;
+        for set in IpSet::ALL {
+            let missing = |entry: &&SetEntry| !found.entries[set.at()].contains(*entry);
+            let mut added: Vec<SetEntry> = self.ledger.entries(set).filter(missing).copied().collect();
+            added.sort_unstable();
+            self.change_set(kernel, set, &added, &[], progress)?;
+            if pending.is_empty() {
+                repaired += added.len();
+            }
+        }
+        let mut refused = Refused::default();
+        repaired += self.compare_servers(kernel, &mut found, &pending, now, &mut refused, progress)?;
+        self.update_rules(None, [false; IpSet::ALL.len()]);
+        self.write_rules(Table::Filter, first, progress)?;
+        let missing = |address: &&IpAddr| !found.addresses.contains(*address);
+        let mut bound: Vec<IpAddr> = self.ledger.addresses().filter(missing).copied().collect();
+        bound.sort_unstable();
+        self.change_addresses(kernel, &bound, &[], progress)?;
+        // What another mode left in the tables of addresses serves until now.
+        self.write_rules(Table::Nat, first, progress)?;
+        self.close(
+            kernel,
+            |family, set| {
+                let unwanted = |entry: &&SetEntry| !family.ledger.needs_entry(set, entry);
+                found.entries[set.at()].iter().filter(unwanted).copied().collect()
+            },
+            progress,
+        )?;
+        found.servers.retain(|key, _| self.may_delete(key));
+        let mut changes: Vec<Change> = found.servers.keys().map(|key| Change::DeleteServer(*key)).collect();
+        found.servers.keys().for_each(|key| self.terminations.forget(key));
+        repaired += changes.len();
+        progress.lines += self.apply(kernel, &mut changes, &mut refused)?;
+        let unwanted = |address: &&IpAddr| !self.ledger.needs_address(address);
+        let unbound: Vec<IpAddr> = found.addresses.iter().filter(unwanted).copied().collect();
+        self.change_addresses(kernel, &[], &unbound, progress)?;
+        let unwanted = |entry: &&SetEntry| !self.ledger.needs_entry(IpSet::IpvsIps, entry);
+        let left: Vec<SetEntry> =
+            found.entries[IpSet::IpvsIps.at()].iter().filter(unwanted).copied().collect();
+        self.change_set(kernel, IpSet::IpvsIps, &[], &left, progress)?;
+        if pending.is_empty() {
+            repaired += bound.len() + unbound.len() + left.len();
+        }
+        if !first {
+            progress.repaired += repaired;
+        }
+        self.unsure.clear();
+        self.judge_refused(kernel, names, refused, now)?;
+        self.knowledge = Knowledge::Known;
+        Ok(())
+    }
+
+    /// Deletes the real servers whose connections have ended.
+    pub(super) fn drain(
+        &mut self,
+        kernel: &mut dyn Kernel,
+        now: Instant,
+        progress: &mut Progress,
+    ) -> Result<(), SyncError> {
+        let mut changes = Vec::new();
+        for server in self.terminations.due(now) {
+            let found =
+                kernel.real_servers(&server).map_err(asked("count the connections of real servers"))?;
+            let ended = self.terminations.counted(&server, &found, now);
+            changes
+                .extend(ended.into_iter().map(|(address, port)| Change::DeleteReal(server, address, port)));
+        }
+        for change in &changes {
+            if let Change::DeleteReal(server, address, port) = change {
+                self.terminations.end(server, (*address, *port));
+            }
+        }
+        let mut refused = Refused::default();
+        progress.lines += self.apply(kernel, &mut changes, &mut refused)?;
+        self.judge_refused(kernel, Vec::new(), refused, now)
+    }
+
+    fn read(&self, kernel: &mut dyn Kernel) -> Result<Snapshot, SyncError> {
+        let mut entries: [HashSet<SetEntry>; IpSet::ALL.len()] = Default::default();
+        for set in IpSet::ALL {
+            let what = || format!("make the ipset {}", set.name(self.family));
+            kernel.ensure_set(set, self.family).map_err(|e| said(what(), e))?;
+            let found = kernel.entries(set, self.family).map_err(asked("list an ipset"))?;
+            entries[set.at()] = found.into_iter().collect();
+        }
+        let servers = kernel.virtual_servers().map_err(asked("list the virtual servers"))?;
+        let addresses = kernel.addresses().map_err(asked("list the addresses of kube-ipvs0"))?;
+        let of_family = |address: &IpAddr| portcullis_cluster::Family::of(*address) == self.family;
+        Ok(Snapshot {
+            servers: servers.into_iter().filter(|(key, _)| of_family(&key.address)).collect(),
+            addresses: addresses.into_iter().filter(of_family).collect(),
+            entries,
+        })
+    }
+
+    /// Brings all wanted virtual servers from what was found to what they must be. What was found and is not wanted
+    /// remains in `found`. Says how many changes nobody asked for.
+    fn compare_servers(
+        &mut self,
+        kernel: &mut dyn Kernel,
+        found: &mut Snapshot,
+        pending: &HashSet<&NamespacedName>,
+        now: Instant,
+        refused: &mut Refused,
+        progress: &mut Progress,
+    ) -> Result<usize, SyncError> {
+        let services: Vec<NamespacedName> = self.programmed.keys().cloned().collect();
+        let (mut changes, mut repaired) = (Vec::new(), 0);
+        for name in &services {
+            let objects = self.renderer.service(&self.programmed[name]);
+            for server in &objects.servers {
+                if self.ledger.owner(&server.key) != Some(name) {
+                    continue;
+                }
+                let before = changes.len();
+                let there = match found.servers.remove(&server.key) {
+                    Some(balancing) => Some(Found { balancing, real: real_servers(kernel, &server.key)? }),
+                    None => None,
+                };
+                self.differ(&mut changes, now).from_found(&server.key, there.as_ref(), Some(server));
+                if !pending.contains(name) {
+                    repaired += changes.len() - before;
+                }
+            }
+            if changes.len() >= CHANGES_AT_ONCE {
+                progress.lines += self.apply(kernel, &mut changes, refused)?;
+            }
+        }
+        progress.lines += self.apply(kernel, &mut changes, refused)?;
+        Ok(repaired)
+    }
+
+    /// Puts virtual servers right of which only the kernel knows what they are. Says how many changes that took.
+    fn settle_unsure(
+        &mut self,
+        kernel: &mut dyn Kernel,
+        now: Instant,
+        refused: &mut Refused,
+    ) -> Result<usize, SyncError> {
+        let mut changes = Vec::new();
+        for key in std::mem::take(&mut self.unsure) {
+            let owner = self.ledger.owner(&key).cloned();
+            match owner {
+                Some(owner) if self.isolations.holds(&owner, now) => {
+                    self.unsure.insert(key);
+                }
+                Some(owner) => {
+                    let wanted = self.server_of(&owner, &key, &self.renderer);
+                    self.compare(kernel, &key, wanted.as_ref(), now, &mut changes)?;
+                }
+                None if self.may_delete(&key) => self.compare(kernel, &key, None, now, &mut changes)?,
+                None => {}
+            }
+        }
+        self.apply(kernel, &mut changes, refused)
+    }
+
+    /// Asks the kernel for one virtual server, and finds what must change of it.
+    fn compare(
+        &mut self,
+        kernel: &mut dyn Kernel,
+        key: &VirtualServer,
+        wanted: Option<&Server>,
+        now: Instant,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), SyncError> {
+        let balancing = kernel.virtual_server(key).map_err(asked("look at a virtual server"))?;
+        let found = match balancing {
+            Some(balancing) => Some(Found { balancing, real: real_servers(kernel, key)? }),
+            None => None,
+        };
+        self.differ(changes, now).from_found(key, found.as_ref(), wanted);
+        Ok(())
+    }
+
+    fn differ<'a>(&'a mut self, changes: &'a mut Vec<Change>, now: Instant) -> Differ<'a> {
+        Differ { changes, terminations: &mut self.terminations, now }
+    }
+
+    /// Makes changes, notes which virtual servers are not as they should be, and empties the list. Says how many
+    /// there were.
+    fn apply(
+        &mut self,
+        kernel: &mut dyn Kernel,
+        changes: &mut Vec<Change>,
+        refused: &mut Refused,
+    ) -> Result<usize, SyncError> {
+        let count = changes.len();
+        if count > 0 {
+            if let Some(written) = &mut self.written {
+                written.servers.extend(changes.iter().map(|change| *change.server()));
+            }
+            let result = kernel.change_servers(changes, &mut |position, error| {
+                // The first says why; that nothing can be put behind what is not there is no news.
+                refused.0.entry(*changes[position].server()).or_insert((changes[position].clone(), error));
+            });
+            result.map_err(asked("change the virtual servers"))?;
+            changes.clear();
+        }
+        Ok(count)
+    }
+
+    /// Takes refusals up once more, from what the kernel really has: it may have been there, or gone, already. What
+    /// is refused again is to blame, and its Service is isolated.
+    fn judge_refused(
+        &mut self,
+        kernel: &mut dyn Kernel,
+        names: Vec<NamespacedName>,
+        refused: Refused,
+        now: Instant,
+    ) -> Result<(), SyncError> {
+        let mut guilty = BTreeSet::new();
+        let mut lost = None;
+        if !refused.0.is_empty() {
+            let mut again = Refused::default();
+            let mut changes = Vec::new();
+            for key in refused.0.keys() {
+                let owner = self.ledger.owner(key).cloned();
+                let wanted = owner.and_then(|owner| self.server_of(&owner, key, &self.renderer));
+                self.compare(kernel, key, wanted.as_ref(), now, &mut changes)?;
+            }
+            self.apply(kernel, &mut changes, &mut again)?;
+            for (key, (change, error)) in again.0 {
+                let error = said(described(&change), error);
+                match self.ledger.owner(&key).cloned() {
+                    Some(owner) => {
+                        self.unsure.insert(key);
+                        self.isolations.add(&owner, &error, now);
+                        guilty.insert(owner);
+                    }
+                    None => lost = Some(error),
+                }
+            }
+        }
+        for name in names.iter().filter(|name| !guilty.contains(*name)) {
+            self.isolations.forget(name);
+        }
+        lost.map_or(Ok(()), Err)
+    }
+
+    /// Takes entries out of all sets but that of the addresses, so that what is no longer served is refused while it
+    /// is taken down.
+    fn close(
+        &mut self,
+        kernel: &mut dyn Kernel,
+        unwanted: impl Fn(&Self, IpSet) -> Vec<SetEntry>,
+        progress: &mut Progress,
+    ) -> Result<(), SyncError> {
+        for set in IpSet::ALL.into_iter().filter(|set| *set != IpSet::IpvsIps) {
+            let deleted = unwanted(self, set);
+            self.change_set(kernel, set, &[], &deleted, progress)?;
+        }
+        Ok(())
+    }
+
+    fn change_set(
+        &mut self,
+        kernel: &mut dyn Kernel,
+        set: IpSet,
+        added: &[SetEntry],
+        deleted: &[SetEntry],
+        progress: &mut Progress,
+    ) -> Result<(), SyncError> {
+        if added.is_empty() && deleted.is_empty() {
+            return Ok(());
+        }
+        self.note_written();
+        let what = || format!("change the ipset {}", set.name(self.family));
+        kernel.change_set(set, self.family, added, deleted).map_err(|e| said(what(), e))?;
+        progress.lines += added.len() + deleted.len();
+        Ok(())
+    }
+
+    fn change_addresses(
+        &mut self,
+        kernel: &mut dyn Kernel,
+        added: &[IpAddr],
+        deleted: &[IpAddr],
+        progress: &mut Progress,
+    ) -> Result<(), SyncError> {
+        if added.is_empty() && deleted.is_empty() && self.knowledge == Knowledge::Known {
+            return Ok(());
+        }
+        self.note_written();
+        kernel.change_addresses(added, deleted).map_err(asked("change the addresses of kube-ipvs0"))?;
+        progress.lines += added.len() + deleted.len();
+        Ok(())
+    }
+}
+
+impl FamilySync {
+    /// Notes for an audit under way that sets or addresses are being written.
+    fn note_written(&mut self) {
+        if let Some(written) = &mut self.written {
+            written.sets_or_addresses = true;
+        }
+    }
+}
+
+/// What was refused first of each virtual server, and why.
+#[derive(Default)]
+struct Refused(BTreeMap<VirtualServer, (Change, netlink::Error)>);
+
+fn real_servers(
+    kernel: &mut dyn Kernel,
+    key: &VirtualServer,
+) -> Result<Vec<netlink::ip_vs::RealServerState>, SyncError> {
+    kernel.real_servers(key).map_err(asked("list the real servers"))
+}
+
+/// What a change was to do, in the words of ipvsadm.
+fn described(change: &Change) -> String {
+    let name = |server: &VirtualServer| {
+        let protocol = match i32::from(server.protocol) {
+            libc::IPPROTO_TCP => "TCP",
+            libc::IPPROTO_UDP => "UDP",
+            _ => "SCTP",
+        };
+        format!("{protocol} {}", std::net::SocketAddr::new(server.address, server.port))
+    };
+    let real = |address: &IpAddr, port: &u16| std::net::SocketAddr::new(*address, *port);
+    match change {
+        Change::AddServer(server, balancing) => {
+            format!("add the virtual server {} with scheduler {}", name(server), balancing.scheduler)
+        }
+        Change::SetServer(server, balancing) => {
+            format!("edit the virtual server {} to scheduler {}", name(server), balancing.scheduler)
+        }
+        Change::DeleteServer(server) => format!("delete the virtual server {}", name(server)),
+        Change::AddReal(server, r) => {
+            format!("add the real server {} of {}", real(&r.address, &r.port), name(server))
+        }
+        Change::SetReal(server, r) => {
+            format!(
+                "give the real server {} of {} weight {}",
+                real(&r.address, &r.port),
+                name(server),
+                r.weight
+            )
+        }
+        Change::DeleteReal(server, address, port) => {
+            format!("delete the real server {} of {}", real(address, port), name(server))
+        }
+    }
+}
+
+fn asked(what: &'static str) -> impl Fn(netlink::Error) -> SyncError {
+    move |error| said(what.to_owned(), error)
+}
+
+fn said(what: String, error: netlink::Error) -> SyncError {
+    SyncError::Kernel { what: format!("cannot {what}"), reason: error.to_string() }
+}
