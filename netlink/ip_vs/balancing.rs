@@ -22,7 +22,8 @@ const IPVS_SVC_ATTR_NETMASK: u16 = 9;
 /// How a virtual server chooses among its real servers. What is read equals what was written.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Balancing {
-    /// The scheduler's name: "rr", "wrr", "lc", "mh", …; 15 bytes at most.
+    /// The scheduler's name: "rr", "wrr", "lc", "mh", …; 15 bytes at most. "none" is a name that the kernel
+    /// takes and lists: such a server turns new connections away.
     pub scheduler: Box<str>,
     /// [`PERSISTENT`], [`SCHED_1`] to [`SCHED_3`], and 0x4 (one packet).
     pub flags: u32,
@@ -76,8 +77,7 @@ impl Balancing {
         }
         let netmask = netmask.ok_or(Malformed::Missing("IPVS_SVC_ATTR_NETMASK"))?;
         Ok(Balancing {
-            // A server whose scheduler was taken from it has none.
-            scheduler: scheduler.unwrap_or_default().into(),
+            scheduler: scheduler.ok_or(Malformed::Missing("IPVS_SVC_ATTR_SCHED_NAME"))?.into(),
             flags: flags.ok_or(Malformed::Missing("IPVS_SVC_ATTR_FLAGS"))? & !HASHED,
             timeout: timeout.ok_or(Malformed::Missing("IPVS_SVC_ATTR_TIMEOUT"))?,
             netmask: match family {

@@ -99,7 +99,8 @@ impl IpVs {
         self.read("read a virtual server", server, Balancing::parse)
     }
 
-    /// What one virtual server counted; `None` if there is no such server.
+    /// What one virtual server counted; `None` if there is no such server. The kernel adds its counters up
+    /// every two seconds, so this may be that much behind.
     ///
     /// # Errors
     /// [`Error::Refused`], as a rule for want of privilege.

@@ -7,6 +7,7 @@ use std::thread;
 ///
 /// # Panics
 /// If there is no privilege for a namespace, or if `test` panics.
+#[allow(dead_code, reason = "tests in user-mode Linux have a machine of their own")]
 pub(crate) fn inside<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| {
         let thread = scope.spawn(|| {
