@@ -1,12 +1,13 @@
 //! Requests for more than one send.
 
 use crate::attribute::Writer;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::message::Batch;
+use crate::socket::Socket;
 
-/// A send grows no further than this, in bytes. It fits the send buffer even where that is the system's usual
-/// one, and if every message of it is refused, the answers fit the receive buffer: up to 4,000, of about
-/// 1 KiB of kernel memory each. More in one send is no faster.
+/// A send takes messages until it has this many bytes. With one more message, of at most 64 KiB as a rule, it
+/// fits the send buffer even where that is the system's usual one; and if every message of it is refused, the
+/// answers fit the receive buffer: up to 4,000, of about 1 KiB of kernel memory each.
 pub const SEND: usize = 256 * 1024;
 
 /// Requests without limit in number, in order. They are cut into sends at message borders, so it is for
@@ -25,7 +26,7 @@ impl Batches {
     /// Appends a message, as [`Batch::push`] does.
     ///
     /// # Errors
-    /// [`crate::Error::AttributeTooLong`]; the batches are then as they were before.
+    /// [`Error::AttributeTooLong`]; the batches are then as they were before.
     pub fn push(
         &mut self,
         action: &'static str,
@@ -63,9 +64,29 @@ impl Batches {
         self.sends.iter_mut().for_each(Batch::clear);
     }
 
-    /// The sends, in order.
+    /// The sends, in order, none of them empty unless all are.
     pub(crate) fn sends(&mut self) -> impl Iterator<Item = &mut Batch> {
         self.sends.iter_mut()
+    }
+}
+
+impl Socket {
+    /// Sends batches one after the other, as [`Socket::transact`] does; positions count through all of them.
+    ///
+    /// # Errors
+    /// As [`Socket::transact`]. After the first, the sends that remain are not made.
+    pub fn transact_all(
+        &mut self,
+        action: &'static str,
+        batches: &mut Batches,
+        mut refused: impl FnMut(usize, Error) -> Result<()>,
+    ) -> Result<()> {
+        let mut before = 0;
+        for batch in batches.sends() {
+            self.transact(action, batch, |position, error| refused(before + position, error))?;
+            before += batch.len() as usize;
+        }
+        Ok(())
     }
 }
 

@@ -4,7 +4,6 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-use crate::batches::Batches;
 use crate::error::{During, Error, Result};
 use crate::message::{ACK, Batch, DUMP, Meaning, Message, Messages};
 
@@ -154,24 +153,6 @@ impl Socket {
         let last = batch.len() - 1;
         let first = self.send(action, batch, ACK)?;
         self.answers(action, first, batch.len(), |position| position == last, &mut refused)
-    }
-
-    /// Sends batches one after the other, as [`Socket::transact`] does; positions count through all of them.
-    ///
-    /// # Errors
-    /// As [`Socket::transact`]. After the first, the sends that remain are not made.
-    pub fn transact_all(
-        &mut self,
-        action: &'static str,
-        batches: &mut Batches,
-        mut refused: impl FnMut(usize, Error) -> Result<()>,
-    ) -> Result<()> {
-        let mut before = 0;
-        for batch in batches.sends() {
-            self.transact(action, batch, |position, error| refused(before + position, error))?;
-            before += batch.len() as usize;
-        }
-        Ok(())
     }
 
     /// Sends a batch whose first and last message are a frame, and waits until the message at `awaited`, which
