@@ -15,7 +15,7 @@ export DEBIAN_FRONTEND := noninteractive
 # Programs, each with the Debian package that has it.
 BUILD := cc:build-essential
 DEMO := $(BUILD) iptables-legacy-restore:iptables iptables-nft-restore:iptables ip:iproute2
-TEST := $(DEMO) nft:nftables ipset:ipset
+TEST := $(DEMO) nft:nftables ipset:ipset ipvsadm:ipvsadm conntrack:conntrack modprobe:kmod linux.uml:user-mode-linux
 
 .PHONY: help demo test bench lint
 

@@ -38,6 +38,7 @@ mod running;
 mod settle;
 mod state;
 mod synced;
+pub mod uml;
 mod wiring;
 
 pub use cluster::{Cluster, Object, ObjectRef};
