@@ -17,6 +17,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use api_server::ApiServer;
+use portcullis::config::ProxyMode;
 use portcullis_cluster::{Family, manifest};
 use serde_json::Value;
 use services::{Case, assert_same, cases, normalised};
@@ -48,7 +49,7 @@ fn cases_dealt_fourth() {
 }
 
 fn play(hand: usize) {
-    for case in cases().iter().skip(hand).step_by(HANDS) {
+    for case in cases(ProxyMode::Iptables).iter().skip(hand).step_by(HANDS) {
         namespace::inside(|| follow(case));
     }
 }
@@ -120,7 +121,7 @@ fn wait_for_rules(case: &Case, step: usize, daemon: &mut Daemon) {
 
 /// The addresses that answer a health check port, the status and the body are those recorded.
 fn answers_health_checks(case: &Case, step: usize) {
-    let path = case.folder.join(format!("iptables/{step}/health.json"));
+    let path = case.recording(step).join("health.json");
     let Ok(text) = fs::read_to_string(path) else { return };
     let recorded: Value = serde_json::from_str(&text).expect("the recording is JSON");
     for service in recorded.as_array().expect("a list of Services") {

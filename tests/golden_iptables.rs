@@ -2,6 +2,7 @@
 
 mod services;
 
+use portcullis::config::ProxyMode;
 use portcullis_cluster::desired::Desired;
 use portcullis_cluster::{Family, Index};
 use portcullis_modes::iptables::RuleSet;
@@ -13,7 +14,7 @@ const WITH_RULES_OF_OTHERS: &str = "leftover-iptables";
 #[test]
 fn rendered_rules_are_those_of_kube_proxy() {
     let mut compared = 0;
-    for case in cases().iter().filter(|case| case.name != WITH_RULES_OF_OTHERS) {
+    for case in cases(ProxyMode::Iptables).iter().filter(|case| case.name != WITH_RULES_OF_OTHERS) {
         let mut index = Index::new();
         for (i, state) in case.states().iter().enumerate() {
             bring(&mut index, state);

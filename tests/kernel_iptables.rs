@@ -7,6 +7,7 @@ mod services;
 
 use std::process::Command;
 
+use portcullis::config::ProxyMode;
 use portcullis_cluster::desired::Desired;
 use portcullis_cluster::{Family, Index};
 use portcullis_modes::Mode;
@@ -18,12 +19,12 @@ use services::{Case, assert_same, bring, cases, normalised};
 
 #[test]
 fn the_kernel_holds_what_kube_proxy_would_have_programmed_by_the_nft_tool() {
-    cases().iter().for_each(|case| namespace::inside(|| follow(case, Flavour::Nft)));
+    cases(ProxyMode::Iptables).iter().for_each(|case| namespace::inside(|| follow(case, Flavour::Nft)));
 }
 
 #[test]
 fn the_kernel_holds_what_kube_proxy_would_have_programmed_by_the_legacy_tool() {
-    cases().iter().for_each(|case| namespace::inside(|| follow(case, Flavour::Legacy)));
+    cases(ProxyMode::Iptables).iter().for_each(|case| namespace::inside(|| follow(case, Flavour::Legacy)));
 }
 
 /// Drives one proxier through the states of a case, as a daemon would be.

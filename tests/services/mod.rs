@@ -2,52 +2,70 @@
 //!
 //! A case is a folder: `config.yaml` (a KubeProxyConfiguration), `host.yaml` (the node's interfaces),
 //! `state-N.yaml` (the cluster, step by step) and, for each mode and step, what kube-proxy v1.36.2 programs.
+//! `case.yaml` says which modes it is for.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use portcullis::config::{Config, Invocation};
+use portcullis::config::{Config, Invocation, ProxyMode};
 use portcullis::host_file::HostFile;
 use portcullis::source::read_manifests;
 use portcullis::{host, node};
 use portcullis_cluster::{Event, Family, Index, Kind, Name, Object};
 use portcullis_modes::iptables::{Host, Options};
+use serde_json::Value;
 
 /// Where the cases are.
 pub const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/services");
 
-/// One case.
+/// One case, in one of its modes.
 pub struct Case {
     pub name: String,
     pub folder: PathBuf,
+    pub mode: ProxyMode,
     pub config: Config,
     pub host: HostFile,
 }
 
-/// All cases, by name.
-pub fn cases() -> Vec<Case> {
+/// All cases of a mode, by name.
+pub fn cases(mode: ProxyMode) -> Vec<Case> {
     let mut folders: Vec<PathBuf> =
         fs::read_dir(FOLDER).expect("the fixtures are there").map(|e| e.expect("readable").path()).collect();
     folders.sort();
-    assert!(folders.len() > 70, "only {} cases", folders.len());
-    folders.iter().map(|folder| Case::read(folder)).collect()
+    let of_mode = folders.iter().filter(|folder| is_for(folder, mode));
+    let cases: Vec<Case> = of_mode.map(|folder| Case::read(folder, mode)).collect();
+    assert!(cases.len() > 70, "only {} cases for {}", cases.len(), mode.name());
+    cases
+}
+
+/// Whether a case is for a mode.
+fn is_for(folder: &Path, mode: ProxyMode) -> bool {
+    let text = fs::read_to_string(folder.join("case.yaml")).expect("a case says what it is");
+    let case: Value = serde_saphyr::from_str(&text).expect("it is YAML");
+    case["modes"].as_array().expect("it names its modes").iter().any(|name| name == mode.name())
 }
 
 impl Case {
-    pub fn named(name: &str) -> Case {
-        Case::read(&Path::new(FOLDER).join(name))
+    pub fn named(name: &str, mode: ProxyMode) -> Case {
+        Case::read(&Path::new(FOLDER).join(name), mode)
     }
 
-    fn read(folder: &Path) -> Case {
+    fn read(folder: &Path, mode: ProxyMode) -> Case {
         let file = folder.join("config.yaml");
-        let arguments = ["portcullis", "--mode=iptables", "--manifests=/unused", "--config"];
+        let arguments = [
+            "portcullis".into(),
+            format!("--mode={}", mode.name()),
+            "--manifests=/unused".into(),
+            "--config".into(),
+        ];
         let arguments = arguments.into_iter().map(Into::into).chain([file.into_os_string()]);
         let invocation = Invocation::from_arguments(arguments, |path| fs::read_to_string(path));
         let config = invocation.expect("a command line").config;
         Case {
             name: folder.file_name().expect("it has a name").to_string_lossy().into_owned(),
             folder: folder.to_owned(),
+            mode,
             config: config.unwrap_or_else(|errors| panic!("{}: {errors}", folder.display())),
             host: HostFile::read(&folder.join("host.yaml")).expect("a host file"),
         }
@@ -62,9 +80,14 @@ impl Case {
         node::name(&self.config).expect("the cases name their node")
     }
 
+    /// The folder of a step's recordings; steps count from 1.
+    pub fn recording(&self, step: usize) -> PathBuf {
+        self.folder.join(format!("{}/{step}", self.mode.name()))
+    }
+
     /// What a recording of a step says; steps count from 1.
     pub fn recorded(&self, step: usize, file: &str) -> String {
-        let path = self.folder.join(format!("iptables/{step}/{file}"));
+        let path = self.recording(step).join(file);
         fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
     }
 

@@ -10,12 +10,12 @@ use portcullis_modes::iptables::{Flavour, RuleSet, Subject, Table, differences};
 use crate::namespace::{inside, run};
 use crate::node::{FLAVOURS, Node, feed, tool};
 
-/// The states of which there are recordings, each of one step at least.
+/// The states that iptables mode was recorded in, each of one step at least.
 fn states() -> Vec<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/services");
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
     let states: Vec<String> = entries
-        .filter(|entry| entry.path().join("state-1.yaml").exists())
+        .filter(|entry| entry.path().join("iptables/1").exists())
         .map(|entry| entry.file_name().into_string().unwrap())
         .collect();
     assert!(states.len() > 50, "{states:?}");
