@@ -105,18 +105,13 @@ impl PortRenderer<'_> {
         let address = self.port.cluster_ip;
         self.entry(IpSet::ClusterIp, self.at(address));
         self.bind(address);
-        let endpoints = &self.port.endpoints;
-        let real = match self.port.internal_local {
-            true => real_servers(endpoints.for_local()),
-            false => real_servers(endpoints.for_cluster()),
-        };
-        self.serve(address, self.port.port, real);
+        self.serve(address, self.port.port, self.real_servers(self.port.internal_local));
     }
 
     fn external(&mut self, address: IpAddr, set: IpSet) {
         self.entry(set, self.at(address));
         self.bind(address);
-        self.serve(address, self.port.port, self.external_real_servers());
+        self.serve(address, self.port.port, self.real_servers(self.port.external_local));
     }
 
     fn load_balancer(&mut self, address: IpAddr) {
@@ -170,18 +165,19 @@ impl PortRenderer<'_> {
             }
         }
         for &address in &all.node_port_addresses {
-            self.serve(address, node_port, self.external_real_servers());
+            self.serve(address, node_port, self.real_servers(self.port.external_local));
         }
     }
 
-    /// Without an endpoint on this node, policy Local leads to those elsewhere: that is for this node's own pods,
-    /// as answers to anyone outside would bear another address than was asked.
-    fn external_real_servers(&self) -> Vec<RealServer> {
-        let (port, endpoints) = (self.port, &self.port.endpoints);
-        let local = endpoints.for_local().next().is_some();
-        match port.external_local && (local || port.internal_local) {
-            true => real_servers(endpoints.for_local()),
-            false => real_servers(endpoints.for_cluster()),
+    /// What serves by policy Local, or by policy Cluster. Without an endpoint on this node, policy Local leads to
+    /// those elsewhere, where the Service has traffic by policy Cluster at all. That is for this node's own pods, which
+    /// IPVS cannot tell from others; answers to anyone outside would bear another address than was asked. (A Service
+    /// with both policies is not kept to its internal one then; so it is in kube-proxy.)
+    fn real_servers(&self, local: bool) -> Vec<RealServer> {
+        let endpoints = &self.port.endpoints;
+        match local && endpoints.for_local().next().is_some() {
+            true => sorted(endpoints.for_local()),
+            false => sorted(endpoints.for_cluster()),
         }
     }
 
@@ -223,7 +219,7 @@ impl PortRenderer<'_> {
     }
 }
 
-fn real_servers<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> Vec<RealServer> {
+fn sorted<'a>(endpoints: impl Iterator<Item = &'a Endpoint>) -> Vec<RealServer> {
     let real = |e: &Endpoint| RealServer { address: e.ip, port: e.port.get(), weight: WEIGHT };
     let mut real: Vec<RealServer> = endpoints.map(real).collect();
     real.sort_unstable();

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod namespace;
-mod uml_stand_in;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, UdpSocket};
@@ -12,13 +11,13 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use namespace::run;
+use portcullis_lab::uml::inside;
 use portcullis_netlink::ip_vs::{
     Balancing, IpVs, PERSISTENT, RealServer, RealServerState, SCHED_1, SCHED_2, ServerBatch, Statistics,
     Timeouts, VirtualServer,
 };
 use portcullis_netlink::route::{AddressBatch, Interfaces};
 use portcullis_netlink::{Error, Family, Result};
-use uml_stand_in::inside;
 
 const TCP: u8 = libc::IPPROTO_TCP as u8;
 const UDP: u8 = libc::IPPROTO_UDP as u8;

@@ -1,0 +1,57 @@
+//! What we render in IPVS mode is what kube-proxy v1.36.2 programs, for every recorded state: virtual servers, sets,
+//! addresses and rules.
+
+mod services;
+
+use std::collections::BTreeSet;
+
+use portcullis::config::ProxyMode;
+use portcullis::node;
+use portcullis_cluster::desired::Desired;
+use portcullis_cluster::{Family, Index};
+use portcullis_modes::ipvs::State;
+use services::{assert_same, bring, cases, normalised, sorted_servers};
+
+/// Virtual servers of others stand in this recording; the operator has them left alone.
+const WITH_SERVERS_OF_OTHERS: &str = "ipvs-exclude-cidrs";
+
+#[test]
+fn rendered_objects_are_those_of_kube_proxy() {
+    let mut compared = 0;
+    for case in cases(ProxyMode::Ipvs) {
+        let mut index = Index::new();
+        for (i, state) in case.states().iter().enumerate() {
+            let step = i + 1;
+            bring(&mut index, state);
+            let (options, host) = case.facts(&index);
+            let desired = Desired::of(&index, case.node());
+            let ipvs = node::ipvs_options(&case.config);
+            let rendered = State::render(&desired, &Family::BOTH, &ipvs, &options, &host);
+            let what = |part: &str| format!("{} step {step}: {part}", case.name);
+            if case.name != WITH_SERVERS_OF_OTHERS {
+                let servers = sorted_servers(&rendered.ipvsadm());
+                assert_same(
+                    &what("ipvsadm"),
+                    &sorted_servers(&case.recorded(step, "ipvsadm.save")),
+                    &servers,
+                );
+            }
+            let wanted = lines(&case.recorded(step, "ipset.save"));
+            assert_same(&what("ipset"), &wanted, &lines(&rendered.ipset()));
+            let wanted = lines(&case.recorded(step, "addrs"));
+            assert_same(&what("addresses"), &wanted, &lines(&rendered.address_lines()));
+            for family in Family::BOTH {
+                let rules = normalised(&rendered.rules[&family].to_string());
+                assert_same(&what(family.as_str()), &case.recorded_rules(step, family), &rules);
+            }
+            compared += 1;
+        }
+    }
+    assert!(compared >= 120, "only {compared} states compared");
+}
+
+/// The lines of a text, sorted.
+fn lines(text: &str) -> String {
+    let lines: BTreeSet<&str> = text.lines().collect();
+    lines.into_iter().fold(String::new(), |all, line| all + line + "\n")
+}
