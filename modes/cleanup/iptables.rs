@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use portcullis_cluster::Family;
 use portcullis_netlink::{nf_tables, xtables};
 
+use super::standing::Standing;
 use super::{Cleanup, IptablesPlace, Removed};
 use crate::iptables::saved_rule::SavedRule;
 use crate::iptables::{Flavour, Kernel, Table, Tools, belongs_to_a_service};
@@ -52,8 +53,10 @@ const CHAINS_AT_ONCE: usize = 2000;
 /// Others may write at the same time, and a chain that turns out to be in use is found by trying.
 const ATTEMPTS: usize = 5;
 
-pub(super) fn remove(done: &mut Cleanup) {
+/// Removes all rules of any mode, or all but those that are to stay.
+pub(super) fn remove(done: &mut Cleanup, standing: Option<&Standing>) {
     for flavour in [Flavour::Nft, Flavour::Legacy] {
+        let stays = standing.filter(|standing| standing.flavour == flavour);
         if flavour == Flavour::Nft && matches!(nf_tables::open(), Ok(None)) {
             continue; // the tools would only complain
         }
@@ -69,16 +72,36 @@ pub(super) fn remove(done: &mut Cleanup) {
         };
         for family in Family::BOTH {
             let kernel = tools.kernel(family);
+            // A node's rules may be many, and it is a look at one small table that tells whether to read them all.
+            if standing.is_some() && !has_leftovers(&*kernel, stays) {
+                continue;
+            }
             let mut kubelet = false;
             for table in [Table::Mangle, Table::Filter, Table::Nat] {
                 let place = IptablesPlace { flavour, family, table };
-                match (Remover { kernel: &*kernel, place, kubelet, kept: BTreeMap::new() }).run(done) {
+                let remover = Remover { kernel: &*kernel, place, kubelet, stays, kept: BTreeMap::new() };
+                match remover.run(done) {
                     Ok(found_kubelet) => kubelet |= found_kubelet,
                     Err(error) => done.left(place, error),
                 }
             }
         }
     }
+}
+
+/// Whether somebody served by rules other than those that are to stay.
+fn has_leftovers(kernel: &dyn Kernel, stays: Option<&Standing>) -> bool {
+    let is_mark = |name: &str| match stays {
+        Some(standing) => name == standing.mark_of_others(),
+        None => FILTER.contains(&name),
+    };
+    let mut found = false;
+    let dumped = kernel.dump(Table::Filter, &mut |line| {
+        let name = line.strip_prefix(':').and_then(|declared| declared.split(' ').next());
+        found |= name.is_some_and(is_mark);
+    });
+    // What cannot be looked at is looked at in full, and the failure is told.
+    found || dumped.is_err()
 }
 
 fn legacy_tables_exist() -> bool {
@@ -105,6 +128,8 @@ struct Remover<'a> {
     place: IptablesPlace,
     /// A kubelet works with this flavour and family.
     kubelet: bool,
+    /// The rules that are not to be touched.
+    stays: Option<&'a Standing>,
     /// Chains that others use, and who.
     kept: BTreeMap<String, String>,
 }
@@ -141,10 +166,12 @@ impl Remover<'_> {
             } else if let Some(rule) = SavedRule::parse(line) {
                 if let Some(rules) = survey.chains.get_mut(rule.chain) {
                     *rules += 1;
-                } else if let Some(target) = rule.target().filter(|target| self.is_ours(target)) {
+                } else if let Some(target) = rule.target().filter(|target| self.is_a_proxys(target)) {
                     if table.built_in().contains(&rule.chain) {
-                        survey.jumps.push(line.to_owned());
-                    } else {
+                        if !self.stays.is_some_and(|standing| standing.has_jump(table, line)) {
+                            survey.jumps.push(line.to_owned());
+                        }
+                    } else if self.is_ours(target) {
                         survey.foreign.entry(target.to_owned()).or_default().push(line.to_owned());
                     }
                 }
@@ -153,7 +180,13 @@ impl Remover<'_> {
         Ok(survey)
     }
 
+    /// Whether a chain is to go.
     fn is_ours(&self, name: &str) -> bool {
+        let table = self.place.table;
+        self.is_a_proxys(name) && !self.stays.is_some_and(|standing| standing.has_chain(table, name))
+    }
+
+    fn is_a_proxys(&self, name: &str) -> bool {
         match self.place.table {
             Table::Filter => FILTER.contains(&name) || (name == FIREWALL && !self.kubelet),
             Table::Mangle => MANGLE.contains(&name),

@@ -5,47 +5,18 @@ use std::net::IpAddr;
 use std::thread;
 use std::time::Duration;
 
+use portcullis_cluster::{Family, Protocol};
 use portcullis_netlink::ip_vs::{IpVs, VirtualServer};
-use portcullis_netlink::ipset::{Destroyed, IpSets};
+use portcullis_netlink::ipset::{Destroyed, IpSets, SetEntry};
 use portcullis_netlink::route::Interfaces;
-use portcullis_netlink::{Family, Result};
+use portcullis_netlink::{self as netlink, Result};
 
 use super::{Cleanup, Removed};
+use crate::ipvs::{IpSet, LINK};
 
-/// The link that bears the virtual addresses.
-const LINK: &str = "kube-ipvs0";
-
-/// kube-proxy's sets for IPv4, by what follows `KUBE-`; those for IPv6 have `KUBE-6-` before it, and the whole
-/// is cut to what a set's name may have.
-const SETS: [&str; 17] = [
-    "LOOP-BACK",
-    "CLUSTER-IP",
-    "EXTERNAL-IP",
-    "EXTERNAL-IP-LOCAL",
-    "LOAD-BALANCER",
-    "LOAD-BALANCER-FW",
-    "LOAD-BALANCER-LOCAL",
-    "LOAD-BALANCER-SOURCE-IP",
-    "LOAD-BALANCER-SOURCE-CIDR",
-    "NODE-PORT-TCP",
-    "NODE-PORT-LOCAL-TCP",
-    "NODE-PORT-UDP",
-    "NODE-PORT-LOCAL-UDP",
-    "NODE-PORT-SCTP-HASH",
-    "NODE-PORT-LOCAL-SCTP-HASH",
-    "HEALTH-CHECK-NODE-PORT",
-    "IPVS-IPS",
-];
-
-/// The sets that hold the node ports of a protocol.
-const NODE_PORTS: [(&str, i32); 3] = [
-    ("NODE-PORT-TCP", libc::IPPROTO_TCP),
-    ("NODE-PORT-UDP", libc::IPPROTO_UDP),
-    ("NODE-PORT-SCTP-HASH", libc::IPPROTO_SCTP),
-];
-
-/// `IPSET_MAXNAMELEN` less the NUL.
-const SET_NAME_MOST: usize = 31;
+/// The sets that name virtual servers by address and port.
+const SERVED: [IpSet; 4] =
+    [IpSet::ClusterIp, IpSet::ExternalIp, IpSet::ExternalIpLocal, IpSet::LoadBalancer];
 
 /// nf_tables lets go of a deleted rule's set a moment after the rule is gone.
 const SET_RETRIES: usize = 40;
@@ -62,7 +33,7 @@ pub(super) fn remove(done: &mut Cleanup) {
         Err(error) => done.left("virtual servers of IPVS mode", error),
     }
     if let Some(sets) = &mut sets {
-        for name in Family::ALL.into_iter().flat_map(|family| SETS.map(|rest| set_name(family, rest))) {
+        for name in Family::BOTH.into_iter().flat_map(|family| IpSet::ALL.map(|set| set.name(family))) {
             remove_set(sets, &name, done);
         }
     }
@@ -73,18 +44,15 @@ pub(super) fn remove(done: &mut Cleanup) {
     }
 }
 
-fn set_name(family: Family, rest: &str) -> String {
-    let prefix = match family {
-        Family::V4 => "KUBE-",
-        Family::V6 => "KUBE-6-",
-    };
-    let mut name = format!("{prefix}{rest}");
-    name.truncate(SET_NAME_MOST);
-    name
+/// Whether IPVS mode left anything: its link stands for all the rest.
+pub(super) fn left_something() -> bool {
+    let link = Interfaces::open().and_then(|mut interfaces| interfaces.link_index(LINK));
+    // What cannot be asked for is looked for in full, and the failure is told.
+    !matches!(link, Ok(None))
 }
 
-/// Deletes the virtual servers that a proxy made, and says how many: those on an address of its link, and
-/// those for its node ports on an address of this node. All others are somebody else's.
+/// Deletes the virtual servers that a proxy made, and says how many: those on an address of its link, those that
+/// its sets name, and those for its node ports on an address of this node. All others are somebody else's.
 fn remove_virtual_servers(sets: Option<&mut IpSets>) -> Result<usize> {
     let Some(mut ip_vs) = IpVs::open()? else { return Ok(0) };
     let ours = Ours::read(sets)?;
@@ -99,34 +67,54 @@ fn remove_virtual_servers(sets: Option<&mut IpSets>) -> Result<usize> {
 struct Ours {
     virtual_addresses: HashSet<IpAddr>,
     node_addresses: HashSet<IpAddr>,
+    served: HashSet<VirtualServer>,
     /// Family, protocol, port.
-    node_ports: HashSet<(Family, i32, u16)>,
+    node_ports: HashSet<(Family, u8, u16)>,
 }
 
 impl Ours {
     fn read(sets: Option<&mut IpSets>) -> Result<Ours> {
-        let addresses = Interfaces::open()?.addresses(&Family::ALL)?;
+        let addresses = Interfaces::open()?.addresses(&netlink::Family::ALL)?;
         let (on_link, elsewhere): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|a| a.interface == LINK);
-        let only = |addresses: Vec<portcullis_netlink::route::Address>| {
+        let only = |addresses: Vec<netlink::route::Address>| {
             addresses.into_iter().map(|a| a.address.addr()).collect()
         };
-        let mut node_ports = HashSet::new();
+        let mut ours = Ours {
+            virtual_addresses: only(on_link),
+            node_addresses: only(elsewhere),
+            served: HashSet::new(),
+            node_ports: HashSet::new(),
+        };
         if let Some(sets) = sets {
-            for family in Family::ALL {
-                for (rest, protocol) in NODE_PORTS {
-                    let ports = sets.ports(&set_name(family, rest))?;
-                    node_ports.extend(ports.into_iter().map(|port| (family, protocol, port)));
-                }
+            for family in Family::BOTH {
+                ours.read_sets(sets, family)?;
             }
         }
-        Ok(Ours { virtual_addresses: only(on_link), node_addresses: only(elsewhere), node_ports })
+        Ok(ours)
+    }
+
+    fn read_sets(&mut self, sets: &mut IpSets, family: Family) -> Result<()> {
+        for set in SERVED {
+            sets.entries(&set.name(family), |entry| {
+                if let SetEntry::IpPort { ip: address, protocol, port } = entry {
+                    self.served.insert(VirtualServer { protocol, address, port });
+                }
+                Ok(())
+            })?;
+        }
+        for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
+            let ports = sets.ports(&IpSet::node_ports(protocol).name(family))?;
+            self.node_ports.extend(ports.into_iter().map(|port| (family, protocol.number(), port)));
+        }
+        Ok(())
     }
 
     fn made(&self, server: &VirtualServer) -> bool {
         let family = Family::of(server.address);
         self.virtual_addresses.contains(&server.address)
+            || self.served.contains(server)
             || self.node_addresses.contains(&server.address)
-                && self.node_ports.contains(&(family, server.protocol.into(), server.port))
+                && self.node_ports.contains(&(family, server.protocol, server.port))
     }
 }
 
@@ -157,25 +145,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_sets_fit() {
-        for (family, rest, name) in [
-            (Family::V4, "LOAD-BALANCER-SOURCE-CIDR", "KUBE-LOAD-BALANCER-SOURCE-CIDR"),
-            (Family::V6, "LOAD-BALANCER-SOURCE-CIDR", "KUBE-6-LOAD-BALANCER-SOURCE-CID"),
-            (Family::V6, "NODE-PORT-LOCAL-SCTP-HASH", "KUBE-6-NODE-PORT-LOCAL-SCTP-HAS"),
-            (Family::V6, "CLUSTER-IP", "KUBE-6-CLUSTER-IP"),
-        ] {
-            assert_eq!(set_name(family, rest), name);
-        }
-    }
-
-    #[test]
     fn virtual_servers_of_others_stay() {
         let ip = |text: &str| -> IpAddr { text.parse().expect(text) };
         let ours = Ours {
             virtual_addresses: [ip("10.96.0.1"), ip("fd00::1")].into(),
             node_addresses: [ip("192.168.10.11"), ip("fd00:192::11")].into(),
-            node_ports: [(Family::V4, libc::IPPROTO_TCP, 30080), (Family::V6, libc::IPPROTO_UDP, 30053)]
-                .into(),
+            served: [VirtualServer { protocol: 6, address: ip("192.168.10.11"), port: 443 }].into(),
+            node_ports: [(Family::V4, 6, 30080), (Family::V6, 17, 30053)].into(),
         };
         for (address, protocol, port, made) in [
             ("10.96.0.1", libc::IPPROTO_TCP, 443, true),
@@ -184,6 +160,7 @@ mod tests {
             ("192.168.10.11", libc::IPPROTO_TCP, 30080, true),
             ("192.168.10.11", libc::IPPROTO_UDP, 30080, false),
             ("192.168.10.11", libc::IPPROTO_TCP, 80, false),
+            ("192.168.10.11", libc::IPPROTO_TCP, 443, true),
             ("192.168.10.12", libc::IPPROTO_TCP, 30080, false),
             ("fd00:192::11", libc::IPPROTO_UDP, 30053, true),
             ("fd00:192::11", libc::IPPROTO_TCP, 30080, false),

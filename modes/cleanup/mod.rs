@@ -10,6 +10,9 @@
 mod iptables;
 mod ipvs;
 mod nftables;
+mod standing;
+
+pub use standing::Serving;
 
 use std::fmt;
 
@@ -84,9 +87,22 @@ impl Cleanup {
 pub fn everything() -> Cleanup {
     let mut done = Cleanup::default();
     // Sets that rules match against cannot be destroyed.
-    iptables::remove(&mut done);
+    iptables::remove(&mut done, None);
     ipvs::remove(&mut done);
-    nftables::remove(&mut done);
+    nftables::remove(&mut done, &nftables::ALL);
+    done
+}
+
+/// Removes what other modes than the one that serves now left in the network namespace of the calling thread:
+/// kube-proxy's and ours, in both flavours. To be called once the new mode serves all. Where nothing was left, it
+/// costs a look at one small table a family and flavour.
+pub fn of_other_modes(serving: Serving, flavour: Flavour) -> Cleanup {
+    let mut done = Cleanup::default();
+    iptables::remove(&mut done, Some(&standing::Standing::new(serving, flavour)));
+    if serving != Serving::Ipvs && ipvs::left_something() {
+        ipvs::remove(&mut done);
+    }
+    nftables::remove(&mut done, &nftables::KUBE_PROXY);
     done
 }
 

@@ -4,17 +4,23 @@ use portcullis_netlink::nf_tables::{self, TableFamily, delete_table};
 
 use super::{Cleanup, Removed};
 
-/// kube-proxy's tables, and ours.
-const TABLES: [(TableFamily, &str); 3] =
-    [(TableFamily::Ip, "kube-proxy"), (TableFamily::Ip6, "kube-proxy"), (TableFamily::Inet, "portcullis")];
+/// A table by its family and name.
+type Table = (TableFamily, &'static str);
 
-pub(super) fn remove(done: &mut Cleanup) {
+/// kube-proxy's tables.
+pub(super) const KUBE_PROXY: [Table; 2] =
+    [(TableFamily::Ip, "kube-proxy"), (TableFamily::Ip6, "kube-proxy")];
+
+/// kube-proxy's tables, and ours.
+pub(super) const ALL: [Table; 3] = [KUBE_PROXY[0], KUBE_PROXY[1], (TableFamily::Inet, "portcullis")];
+
+pub(super) fn remove(done: &mut Cleanup, tables: &[Table]) {
     let mut socket = match nf_tables::open() {
         Ok(Some(socket)) => socket,
         Ok(None) => return,
         Err(error) => return done.left("nf_tables", error),
     };
-    for (family, name) in TABLES {
+    for &(family, name) in tables {
         let table = format!("{} {name}", family.as_str());
         match delete_table(&mut socket, family, name) {
             Ok(true) => done.removed.push(Removed::NftTable(table)),

@@ -29,7 +29,7 @@ pub(crate) struct BaseChain {
 }
 
 /// All jumps, in the order in which the chains hold them.
-pub(super) fn jumps() -> Vec<Jump> {
+pub(crate) fn jumps() -> Vec<Jump> {
     const LB: &str = "kubernetes load balancer firewall";
     const PORTALS: &str = "kubernetes service portals";
     const EXTERNAL: &str = "kubernetes externally-visible service portals";

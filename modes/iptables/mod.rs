@@ -37,10 +37,11 @@ pub use proxier::Proxier;
 pub use rule_set::RuleSet;
 pub use tool::Tools;
 
-pub(crate) use base_rules::{BaseChain, Jump};
+pub(crate) use base_rules::{BaseChain, Jump, jumps};
 pub(crate) use options::{LocalMatch, NodePortScope};
 pub(crate) use plan::base_differs;
 pub(crate) use rule::{Rule, host};
+pub(crate) use rule_set::is_ours;
 pub(crate) use service_renderer::loopback_block;
 pub(crate) use snapshot::Snapshot;
 pub(crate) use tool::in_netlink;

@@ -108,7 +108,7 @@ impl RuleSet {
 }
 
 /// Whether this mode writes a chain of this name.
-fn is_ours(table: Table, name: &str) -> bool {
+pub(crate) fn is_ours(table: Table, name: &str) -> bool {
     base_rules::shared_names(table).chain(base_rules::names(table)).any(|ours| ours == name)
         || (table == Table::Nat && belongs_to_a_service(name))
 }

@@ -30,4 +30,5 @@ pub use netlink_kernel::NetlinkKernel;
 pub use options::IpvsOptions;
 pub use proxier::Proxier;
 pub use requirements::{RequirementError, open};
+pub(crate) use rules::{jumps, names as chain_names};
 pub use state::{Owners, Served, State, address_line, server_lines};

@@ -26,7 +26,7 @@ const SERVICES: &str = "KUBE-SERVICES";
 const SOURCE_RANGES: &str = "KUBE-SOURCE-RANGES-FIREWALL";
 
 /// The chains of this mode in a table.
-pub(super) fn names(table: Table) -> &'static [&'static str] {
+pub(crate) fn names(table: Table) -> &'static [&'static str] {
     match table {
         Table::Filter => &[FORWARD, FILTER, OUT_FILTER, NODE_PORT, FIREWALL, SOURCE_RANGES],
         Table::Mangle => &[],
@@ -35,7 +35,7 @@ pub(super) fn names(table: Table) -> &'static [&'static str] {
 }
 
 /// All jumps from built-in chains, in the order in which the chains hold them.
-pub(super) fn jumps() -> Vec<Jump> {
+pub(crate) fn jumps() -> Vec<Jump> {
     use Table::{Filter, Nat};
     const ACCESS: &str = "kubernetes ipvs access filter";
     const RULES: &str = "kube-proxy firewall rules";

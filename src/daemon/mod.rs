@@ -98,7 +98,9 @@ pub async fn run(config: Config, configuration: String, options: &Daemon) -> Res
     let host_now = facts.host(&config, &Index::new(), name, &options_now);
     let mode = serving::mode(&config, options_now, host_now, kernels)?;
     tracing::info!(node = %name, ?families, "serving Services by {}", mode.name());
-    let worker = Worker::new(mode, Desired::new(name), StaleFlows::new(KernelFlows::default()));
+    let flows = StaleFlows::new(KernelFlows::default());
+    let serving = (serving::serving(config.mode), facts.tools.flavour);
+    let worker = Worker::new(mode, Desired::new(name), flows, serving);
     let now = Instant::now();
     let schedule = Schedule::new(config.sync.min_period, config.sync.period, now);
     let daemon =

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use portcullis_cluster::Family;
+use portcullis_modes::cleanup::Serving;
 use portcullis_modes::iptables::{self, Host, Kernel, Options, Tools};
 use portcullis_modes::{Mode, SyncError, ipvs};
 use portcullis_netlink::ip_vs::Timeouts;
@@ -67,6 +68,15 @@ pub(super) fn mode(
         }
         ProxyMode::Nftables => return Err(DaemonError::Mode(config.mode.name())),
     })
+}
+
+/// The mode as the cleanup of what others left knows it.
+pub(super) fn serving(mode: ProxyMode) -> Serving {
+    match mode {
+        ProxyMode::Ipvs => Serving::Ipvs,
+        // nftables mode is refused before anything is served.
+        ProxyMode::Iptables | ProxyMode::Nftables => Serving::Iptables,
+    }
 }
 
 /// The timeouts that are to be set, if any is; 0 leaves the kernel's.

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use portcullis_cluster::desired::{Desired, ServiceChange};
-use portcullis_modes::iptables::{Host, Options};
+use portcullis_modes::cleanup::{self, Serving};
+use portcullis_modes::iptables::{Flavour, Host, Options};
 use portcullis_modes::stale_flows::{StaleFlows, StaleFlowsError, Sweep};
 use portcullis_modes::{Mode, Report, SyncError};
 
@@ -17,6 +18,8 @@ pub(super) struct Worker {
     /// What is to be served; the loop brings it up to date between syncs.
     pub(super) desired: Desired,
     stale_flows: StaleFlows,
+    /// What other modes left is still to be removed, by the tools of this flavour.
+    untidy: Option<(Serving, Flavour)>,
 }
 
 /// What a sync is to do.
@@ -62,8 +65,14 @@ impl Outcome {
 }
 
 impl Worker {
-    pub(super) fn new(mode: Box<dyn Mode>, desired: Desired, stale_flows: StaleFlows) -> Self {
-        Worker { mode, desired, stale_flows }
+    /// A worker that removes what other modes than the serving one left, once that serves everything.
+    pub(super) fn new(
+        mode: Box<dyn Mode>,
+        desired: Desired,
+        stale_flows: StaleFlows,
+        (serving, flavour): (Serving, Flavour),
+    ) -> Self {
+        Worker { mode, desired, stale_flows, untidy: Some((serving, flavour)) }
     }
 
     pub(super) fn sync(&mut self, order: Order) -> Outcome {
@@ -75,11 +84,22 @@ impl Worker {
         let drifted = order.due == Due::Check && self.mode.check_drift();
         self.stale_flows.note(&order.changes);
         let reports = self.mode.sync(&self.desired, &order.changes);
+        if reports.iter().all(|report| report.error.is_none()) {
+            self.tidy();
+        }
         // Only now: before the new rules stood, a flow could have been led astray again.
         let addresses = self.node_port_addresses(&order.addresses);
         let flows = self.stale_flows.delete(&self.desired, &reports, &addresses);
         let next_due = self.mode.next_due();
         Outcome { reports, drifted, flows, took: start.elapsed(), next_due, due: order.due }
+    }
+
+    /// Removes what other modes left, once.
+    fn tidy(&mut self) {
+        let Some((serving, flavour)) = self.untidy.take() else { return };
+        let done = cleanup::of_other_modes(serving, flavour);
+        done.removed.iter().for_each(|removed| tracing::info!(%removed, "removed what another mode left"));
+        done.left.iter().for_each(|left| tracing::warn!(%left, "another mode left this, and it stays"));
     }
 
     /// Those of this machine's addresses on which node ports are served.

@@ -1,0 +1,56 @@
+//! What of a proxy is to stay: the rules of the mode that serves now.
+
+use crate::iptables::{Flavour, Jump, Table};
+use crate::{iptables, ipvs};
+
+/// The mode that serves now, whose rules stay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Serving {
+    /// iptables mode.
+    Iptables,
+    /// IPVS mode.
+    Ipvs,
+}
+
+/// The rules that stay.
+pub(super) struct Standing {
+    pub(super) flavour: Flavour,
+    pub(super) serving: Serving,
+    jumps: Vec<Jump>,
+}
+
+impl Standing {
+    /// The rules of a mode, kept by the tools of a flavour.
+    pub(super) fn new(serving: Serving, flavour: Flavour) -> Self {
+        let jumps = match serving {
+            Serving::Iptables => iptables::jumps(),
+            Serving::Ipvs => ipvs::jumps(),
+        };
+        Standing { flavour, serving, jumps }
+    }
+
+    /// Whether the mode has a chain of this name.
+    pub(super) fn has_chain(&self, table: Table, name: &str) -> bool {
+        match self.serving {
+            Serving::Iptables => iptables::is_ours(table, name),
+            Serving::Ipvs => ipvs::chain_names(table).contains(&name),
+        }
+    }
+
+    /// Whether the mode has this jump. `line` begins with `-A CHAIN`.
+    pub(super) fn has_jump(&self, table: Table, line: &str) -> bool {
+        let of = |jump: &Jump| {
+            let rule = line.strip_prefix("-A ").and_then(|rest| rest.strip_prefix(jump.from));
+            jump.table == table && rule.is_some_and(|rule| rule.trim() == jump.rule)
+        };
+        self.jumps.iter().any(of)
+    }
+
+    /// A chain of table filter that only other modes have: where it is, they served.
+    pub(super) fn mark_of_others(&self) -> &'static str {
+        match self.serving {
+            Serving::Iptables => "KUBE-IPVS-FILTER",
+            Serving::Ipvs => "KUBE-EXTERNAL-SERVICES",
+        }
+    }
+}
