@@ -15,8 +15,7 @@ use super::{Cleanup, Removed};
 use crate::ipvs::{IpSet, LINK};
 
 /// The sets that name virtual servers by address and port.
-const SERVED: [IpSet; 4] =
-    [IpSet::ClusterIp, IpSet::ExternalIp, IpSet::ExternalIpLocal, IpSet::LoadBalancer];
+const SERVED: [IpSet; 4] = [IpSet::ClusterIp, IpSet::ExternalIp, IpSet::ExternalIpLocal, IpSet::LoadBalancer];
 
 /// nf_tables lets go of a deleted rule's set a moment after the rule is gone.
 const SET_RETRIES: usize = 40;

@@ -8,8 +8,7 @@ use super::{Cleanup, Removed};
 type Table = (TableFamily, &'static str);
 
 /// kube-proxy's tables.
-pub(super) const KUBE_PROXY: [Table; 2] =
-    [(TableFamily::Ip, "kube-proxy"), (TableFamily::Ip6, "kube-proxy")];
+pub(super) const KUBE_PROXY: [Table; 2] = [(TableFamily::Ip, "kube-proxy"), (TableFamily::Ip6, "kube-proxy")];
 
 /// kube-proxy's tables, and ours.
 pub(super) const ALL: [Table; 3] = [KUBE_PROXY[0], KUBE_PROXY[1], (TableFamily::Inet, "portcullis")];

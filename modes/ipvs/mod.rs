@@ -7,6 +7,7 @@
 //! ```
 
 mod audit;
+mod diff;
 mod difference;
 mod family_sync;
 mod ip_set;
@@ -24,6 +25,7 @@ mod state;
 mod termination;
 mod write;
 
+pub use diff::{StateDifference, state_differences};
 pub use ip_set::IpSet;
 pub use kernel::{Change, Kernel, LINK, Observer};
 pub use netlink_kernel::NetlinkKernel;

@@ -3,16 +3,15 @@
 use std::io::{self, Write};
 
 use portcullis_cluster::Family;
-use portcullis_modes::SyncError;
-use portcullis_modes::iptables::{ChainDifference, Difference, Line, RuleSet, Tools, differences};
-use similar::{Algorithm, ChangeTag, DiffOp, capture_diff_slices, group_diff_ops};
+use portcullis_modes::iptables::{ChainDifference, Difference, Kernel, RuleSet, Tools, differences};
+use portcullis_modes::ipvs::{NetlinkKernel, StateDifference, state_differences};
+use portcullis_modes::{SyncError, ipvs};
 
 use super::render::families;
+use super::unified::Printer;
 use crate::config::{Config, Diff, ProxyMode};
-use crate::state::{self, StateError};
-
-/// Unchanged lines shown around changes, as `diff -u` does.
-const CONTEXT: usize = 3;
+use crate::node;
+use crate::state::{self, State, StateError};
 
 /// Why no difference can be told.
 #[derive(Debug, thiserror::Error)]
@@ -21,11 +20,14 @@ pub enum DiffError {
     #[error(transparent)]
     State(#[from] StateError),
     /// The mode is not there yet.
-    #[error("mode {0} cannot be compared yet; --mode iptables can")]
+    #[error("mode {0} cannot be compared yet; --mode iptables and --mode ipvs can")]
     Mode(&'static str),
     /// The kernel's rules cannot be read.
     #[error("cannot read the rules: {0}")]
     Kernel(#[from] SyncError),
+    /// The kernel has no IPVS, so that nothing can be compared.
+    #[error("IPVS is not loaded on this machine, so nothing of it is there; modprobe ip_vs loads it")]
+    NoIpvs,
     /// The output cannot be written.
     #[error("cannot write: {0}")]
     Io(#[from] io::Error),
@@ -37,28 +39,75 @@ pub enum DiffError {
 /// # Errors
 /// The state or the kernel's rules cannot be had, or the mode cannot be compared.
 pub fn run(config: &Config, diff: &Diff, colour: bool, out: &mut dyn Write) -> Result<bool, DiffError> {
-    if config.mode != ProxyMode::Iptables {
+    if config.mode == ProxyMode::Nftables {
         return Err(DiffError::Mode(config.mode.name()));
     }
     let state = state::load(config, diff.host.as_deref())?;
     let tools = Tools::find()?;
-    let mut printer = Printer { out, colour };
+    let printer = Printer { out, colour };
+    match config.mode {
+        ProxyMode::Ipvs => by_ipvs(config, diff, &state, &tools, printer),
+        _ => by_iptables(diff, &state, &tools, printer),
+    }
+}
+
+fn by_iptables(
+    diff: &Diff,
+    state: &State,
+    tools: &Tools,
+    mut printer: Printer<'_>,
+) -> Result<bool, DiffError> {
     let mut differs = false;
     for family in families(diff.family) {
         let found = RuleSet::read(&*tools.kernel(family))?;
-        if is_empty(&found)
-            && let Err(reason) = tools.supports(family)
-        {
-            tracing::warn!(%family, %reason, "this family cannot be served here, so it is not compared");
+        if is_empty(&found) && !is_served(family, tools) {
             continue;
         }
         let wanted = RuleSet::render(&state.desired, family, &state.options, &state.host);
-        for difference in differences(&wanted, &found) {
-            differs = true;
-            printer.difference(family, &difference)?;
-        }
+        differs |= printer.rules(family, &wanted, &found)?;
     }
     Ok(differs)
+}
+
+fn by_ipvs(
+    config: &Config,
+    diff: &Diff,
+    state: &State,
+    tools: &Tools,
+    mut printer: Printer<'_>,
+) -> Result<bool, DiffError> {
+    let asked = |error: portcullis_netlink::Error| {
+        DiffError::Kernel(SyncError::Kernel { what: "cannot ask for IPVS".into(), reason: error.to_string() })
+    };
+    let mut kernel = NetlinkKernel::open().map_err(asked)?.ok_or(DiffError::NoIpvs)?;
+    let served: Vec<Family> = families(diff.family).into_iter().filter(|f| is_served(*f, tools)).collect();
+    let kernels: Vec<(Family, Box<dyn Kernel>)> = served.iter().map(|f| (*f, tools.kernel(*f))).collect();
+    let options = node::ipvs_options(config);
+    let found = ipvs::State::read(&mut kernel, &kernels, &options)?;
+    let wanted = ipvs::State::render(&state.desired, &served, &options, &state.options, &state.host);
+    let mut differs = false;
+    for family in served {
+        differs |= printer.rules(family, &wanted.rules[&family], &found.rules[&family])?;
+    }
+    let mut last = None;
+    for difference in state_differences(&wanted, &found) {
+        differs = true;
+        if last.as_ref() != Some(&difference.service) {
+            printer.owner(&difference)?;
+        }
+        printer.section(&difference.found, &difference.wanted, &difference.place)?;
+        last = Some(difference.service);
+    }
+    Ok(differs)
+}
+
+/// Whether a family can be served here. If not, says so.
+fn is_served(family: Family, tools: &Tools) -> bool {
+    let supports = tools.supports(family);
+    if let Err(reason) = &supports {
+        tracing::warn!(%family, %reason, "this family cannot be served here, so it is not compared");
+    }
+    supports.is_ok()
 }
 
 /// Whether none of our rules stand.
@@ -66,39 +115,16 @@ fn is_empty(set: &RuleSet) -> bool {
     set.tables.values().all(|chains| chains.values().all(Vec::is_empty))
 }
 
-struct Printer<'a> {
-    out: &'a mut dyn Write,
-    colour: bool,
-}
-
-/// What a line is, which decides its colour.
-#[derive(Clone, Copy)]
-enum Part {
-    File,
-    Hunk,
-    Kept,
-    Deleted,
-    Added,
-}
-
-impl Part {
-    /// The terminal's code (SGR).
-    fn code(self) -> Option<&'static str> {
-        match self {
-            Part::File => Some("1"),
-            Part::Hunk => Some("36"),
-            Part::Kept => None,
-            Part::Deleted => Some("31"),
-            Part::Added => Some("32"),
-        }
-    }
-}
-
 impl Printer<'_> {
+    /// How the rules of a family differ. Says whether they do.
+    fn rules(&mut self, family: Family, wanted: &RuleSet, found: &RuleSet) -> io::Result<bool> {
+        let differences = differences(wanted, found);
+        differences.iter().try_for_each(|difference| self.difference(family, difference))?;
+        Ok(!differences.is_empty())
+    }
+
     fn difference(&mut self, family: Family, difference: &Difference) -> io::Result<()> {
-        let subject = &difference.subject;
-        self.line(Part::File, format_args!("--- kernel/{family}/{subject}"))?;
-        self.line(Part::File, format_args!("+++ wanted/{family}/{subject}"))?;
+        self.head(format_args!("{family}/{}", difference.subject))?;
         difference.chains.iter().try_for_each(|chain| self.chain(chain))
     }
 
@@ -109,49 +135,15 @@ impl Printer<'_> {
             _ => "",
         };
         let section = format!("{} {}{remark}", chain.table, chain.chain);
-        let old = chain.found.as_deref().unwrap_or_default();
-        let new = chain.wanted.as_deref().unwrap_or_default();
-        if old.is_empty() && new.is_empty() {
-            return self.line(Part::Hunk, format_args!("@@ -0,0 +0,0 @@ {section}"));
-        }
-        let operations = capture_diff_slices(Algorithm::Myers, old, new);
-        for hunk in group_diff_ops(operations, CONTEXT) {
-            self.hunk(&hunk, old, new, &section)?;
-        }
-        Ok(())
+        let lines = |lines: &Option<Vec<_>>| lines.clone().unwrap_or_default();
+        self.section(&lines(&chain.found), &lines(&chain.wanted), &section)
     }
 
-    fn hunk(&mut self, hunk: &[DiffOp], old: &[Line], new: &[Line], section: &str) -> io::Result<()> {
-        let (Some(first), Some(last)) = (hunk.first(), hunk.last()) else { return Ok(()) };
-        let from = range(first.old_range().start, last.old_range().end);
-        let to = range(first.new_range().start, last.new_range().end);
-        self.line(Part::Hunk, format_args!("@@ -{from} +{to} @@ {section}"))?;
-        for change in hunk.iter().flat_map(|operation| operation.iter_changes(old, new)) {
-            let (part, sign) = match change.tag() {
-                ChangeTag::Equal => (Part::Kept, ' '),
-                ChangeTag::Delete => (Part::Deleted, '-'),
-                ChangeTag::Insert => (Part::Added, '+'),
-            };
-            self.line(part, format_args!("{sign}{}", change.value_ref().text))?;
+    fn owner(&mut self, difference: &StateDifference) -> io::Result<()> {
+        match &difference.service {
+            Some(service) => self.head(service),
+            None => self.head("what no Service wants"),
         }
-        Ok(())
-    }
-
-    fn line(&mut self, part: Part, text: std::fmt::Arguments<'_>) -> io::Result<()> {
-        match part.code().filter(|_| self.colour) {
-            Some(code) => writeln!(self.out, "\x1b[{code}m{text}\x1b[0m"),
-            None => writeln!(self.out, "{text}"),
-        }
-    }
-}
-
-/// As `diff -u` numbers lines: the first and how many, where an empty range is named by the line before it.
-fn range(start: usize, end: usize) -> String {
-    let length = end - start;
-    match length {
-        0 => format!("{start},0"),
-        1 => format!("{}", start + 1),
-        _ => format!("{},{length}", start + 1),
     }
 }
 
@@ -178,9 +170,7 @@ mod tests {
     fn printed(wanted: &str, found: &str, colour: bool) -> String {
         let mut out = Vec::new();
         let mut printer = Printer { out: &mut out, colour };
-        for difference in differences(&set(wanted), &set(found)) {
-            printer.difference(Family::V4, &difference).expect("writing to memory");
-        }
+        printer.rules(Family::V4, &set(wanted), &set(found)).expect("writing to memory");
         String::from_utf8(out).expect("it is text")
     }
 

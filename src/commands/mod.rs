@@ -4,3 +4,4 @@ pub mod cleanup;
 pub mod diff;
 pub mod lab;
 pub mod render;
+mod unified;

@@ -4,8 +4,10 @@ use std::io::{self, Write};
 
 use portcullis_cluster::Family;
 use portcullis_modes::iptables::RuleSet;
+use portcullis_modes::ipvs;
 
 use crate::config::{AddressFamily, Config, ProxyMode, Render};
+use crate::node;
 use crate::state::{self, StateError};
 
 /// Why rules cannot be printed.
@@ -15,7 +17,7 @@ pub enum RenderError {
     #[error(transparent)]
     State(#[from] StateError),
     /// The mode is not there yet.
-    #[error("mode {0} cannot be rendered yet; --mode iptables can")]
+    #[error("mode {0} cannot be rendered yet; --mode iptables and --mode ipvs can")]
     Mode(&'static str),
     /// The output cannot be written.
     #[error("cannot write: {0}")]
@@ -23,15 +25,27 @@ pub enum RenderError {
 }
 
 /// Prints the rules, as `iptables-save` would. Those of one family stand alone, so that they can be restored;
-/// those of both have a line of comment before each.
+/// those of both have a line of comment before each. In ipvs mode virtual servers, sets and addresses come first, as
+/// `ipvsadm`, `ipset` and `ip` print them, each under a line of comment.
 ///
 /// # Errors
 /// The state cannot be had, or the mode cannot be rendered.
 pub fn run(config: &Config, render: &Render, out: &mut dyn Write) -> Result<(), RenderError> {
-    if config.mode != ProxyMode::Iptables {
+    if config.mode == ProxyMode::Nftables {
         return Err(RenderError::Mode(config.mode.name()));
     }
     let state = state::load(config, render.host.as_deref())?;
+    if config.mode == ProxyMode::Ipvs {
+        let (families, ipvs) = (families(render.family), node::ipvs_options(config));
+        let rendered = ipvs::State::render(&state.desired, &families, &ipvs, &state.options, &state.host);
+        write!(out, "# ipvsadm\n{}", rendered.ipvsadm())?;
+        write!(out, "# ipset\n{}", rendered.ipset())?;
+        write!(out, "# {}\n{}", ipvs::LINK, rendered.address_lines())?;
+        for (family, rules) in &rendered.rules {
+            write!(out, "# {family}\n{rules}")?;
+        }
+        return Ok(());
+    }
     for family in families(render.family) {
         if render.family.is_none() {
             writeln!(out, "# {family}")?;
