@@ -38,6 +38,9 @@ const INIT: &str = include_str!("uml_init.sh");
 /// What that prints before the test.
 const BEGINS: &str = "portcullis-uml: the test begins\n";
 
+/// What the kernel prints after it.
+const ENDS: &str = "sysrq: Power Off";
+
 /// The memory of a machine. Only what it uses is taken.
 const MEMORY_MIB: u64 = 1536;
 
@@ -196,6 +199,7 @@ impl Machine {
         let bytes = fs::read(self.folder.join("console")).unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes).replace("\r\n", "\n");
         let text = text.split_once(BEGINS).map_or(text.as_str(), |(_, after)| after);
+        let text = text.rsplit_once(ENDS).map_or(text, |(before, _)| before);
         let from = text.len().saturating_sub(TOLD);
         let from = (from..=text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or_default();
         text[from..].trim_end().to_owned()

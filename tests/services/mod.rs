@@ -5,6 +5,8 @@
 //! `case.yaml` says which modes it is for.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
+pub mod ipvs;
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -125,6 +127,9 @@ pub fn bring(index: &mut Index, state: &Path) {
     Kind::ALL.into_iter().for_each(|kind| index.handle(Event::Listed(kind)));
 }
 
+/// A chain of IPVS mode whose rules bear no comments, and stand in the order of a hash map in kube-proxy.
+const UNORDERED_WITHOUT_COMMENTS: &str = "KUBE-IPVS-OUT-FILTER";
+
 /// Chains in which the order of the Services is that of a hash map in kube-proxy.
 const UNORDERED: [&str; 4] =
     ["KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-EXTERNAL-SERVICES", "KUBE-PROXY-FIREWALL"];
@@ -151,25 +156,36 @@ pub fn normalised(dump: &str) -> String {
 
 fn in_order(lines: Vec<String>) -> Vec<String> {
     let (mut ordered, mut run): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
-    let chain = |line: &str| line.split(' ').nth(1).unwrap_or_default().to_owned();
-    let is_of_a_service = |line: &str| {
-        line.starts_with("-A ") && UNORDERED.contains(&&*chain(line)) && line.contains("--dport")
-    };
     for line in lines {
         let continues = run.last().is_none_or(|last| chain(last) == chain(&line));
         if !continues || !is_of_a_service(&line) {
-            run.sort_by_key(|line| service_port(line));
+            run.sort_by_cached_key(|line| service_port(line));
             ordered.append(&mut run);
         }
         if is_of_a_service(&line) { run.push(line) } else { ordered.push(line) }
     }
-    run.sort_by_key(|line| service_port(line));
+    run.sort_by_cached_key(|line| service_port(line));
     ordered.append(&mut run);
     ordered
 }
 
-/// The Service port that a rule's comment begins with.
+/// The chain of a rule.
+fn chain(line: &str) -> &str {
+    line.split(' ').nth(1).unwrap_or_default()
+}
+
+/// Whether the rule may stand before or after those of other Services.
+fn is_of_a_service(line: &str) -> bool {
+    let chain = chain(line);
+    line.starts_with("-A ")
+        && (chain == UNORDERED_WITHOUT_COMMENTS || UNORDERED.contains(&chain) && line.contains("--dport"))
+}
+
+/// What rules are ordered by: the Service port that the comment begins with, or all of a rule that has none.
 fn service_port(line: &str) -> String {
+    if chain(line) == UNORDERED_WITHOUT_COMMENTS {
+        return line.to_owned();
+    }
     let comment = line.split_once("--comment \"").map_or("", |(_, rest)| rest);
     comment.split([' ', '"']).next().unwrap_or_default().to_owned()
 }

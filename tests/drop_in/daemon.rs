@@ -1,0 +1,73 @@
+//! The daemon, started as kube-proxy is.
+
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, SystemTime};
+
+use crate::api_server::ApiServer;
+use crate::http;
+use crate::services::Case;
+
+/// Where the cases' daemons tell their metrics.
+const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10249);
+
+/// The metric of each family's last sync, in seconds since 1970.
+const LAST_SYNC: &str = "kubeproxy_sync_proxy_rules_last_timestamp_seconds{";
+
+/// A daemon that runs.
+pub(crate) struct Daemon {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Daemon {
+    /// Starts it as kube-proxy is started: with a configuration file that names a kubeconfig.
+    pub(crate) fn start(case: &Case, server: &ApiServer, folder: &Path) -> Daemon {
+        let kubeconfig = server.kubeconfig(folder, "token");
+        let text = fs::read_to_string(case.folder.join("config.yaml")).expect("the case has a configuration");
+        let text = text.replace("mode: ''", &format!("mode: {}", case.mode.name()));
+        let config = folder.join("config.yaml");
+        let text = format!("{text}clientConnection:\n  kubeconfig: {}\n", kubeconfig.display());
+        fs::write(&config, text).expect("the folder can be written to");
+        let log = folder.join("log");
+        let output = fs::File::create(&log).expect("the folder can be written to");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+        command.arg("--config").arg(&config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(output);
+        Daemon { child: command.spawn().expect("the binary is built"), log }
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().expect("it is our child").is_some()
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// When its last sync of both families ended, as it tells itself; 1970 before.
+    pub(crate) fn last_sync(&self) -> SystemTime {
+        let text = http::get(METRICS, "/metrics").unwrap_or_default();
+        let of_family =
+            text.lines().filter_map(|line| line.strip_prefix(LAST_SYNC)?.rsplit(' ').next()?.parse().ok());
+        let seconds = of_family.reduce(f64::min).unwrap_or_default();
+        SystemTime::UNIX_EPOCH + Duration::from_secs_f64(seconds)
+    }
+
+    /// Ends it as an init system does; says with which status it ended.
+    pub(crate) fn end(&mut self) -> Option<i32> {
+        let pid = self.child.id() as libc::pid_t;
+        // SAFETY: kill takes no pointers; the process is our child and not yet waited for, so the pid is its.
+        unsafe { libc::kill(pid, libc::SIGTERM) };
+        self.child.wait().expect("it is our child").code()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // After a failed assertion it still runs.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}

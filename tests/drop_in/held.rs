@@ -1,0 +1,71 @@
+//! What the kernel holds of that which was recorded: how it is read, and made to compare.
+
+use std::fs;
+use std::process::Command;
+
+use crate::services::{Case, ipvs, normalised};
+
+/// One thing that was recorded of the kernel, and that it is asked for.
+#[derive(Clone, Copy)]
+pub(crate) struct Held {
+    /// The file of the recording.
+    pub(crate) file: &'static str,
+    /// Reads it from the kernel, in this network namespace; given the recording, for what that names.
+    read: fn(&str) -> String,
+    /// Leaves out what is fixed by no one.
+    normalised: fn(&str) -> String,
+}
+
+/// All tables of IPv4.
+pub(crate) const IPV4_RULES: Held =
+    Held { file: "v4.save", read: |_| output(&["iptables-save"]), normalised };
+
+/// All tables of IPv6.
+pub(crate) const IPV6_RULES: Held =
+    Held { file: "v6.save", read: |_| output(&["ip6tables-save"]), normalised };
+
+/// The virtual servers and their real servers.
+pub(crate) const VIRTUAL_SERVERS: Held =
+    Held { file: "ipvsadm.save", read: |_| output(&["ipvsadm", "-Sn"]), normalised: ipvs::virtual_servers };
+
+/// The sets that rules look into.
+pub(crate) const SETS: Held =
+    Held { file: "ipset.save", read: |_| output(&["ipset", "save"]), normalised: ipvs::sets };
+
+/// The addresses that make the node take packets to Services for its own.
+pub(crate) const ADDRESSES: Held = Held {
+    file: "addrs",
+    read: |_| ipvs::addresses(&output(&["ip", "-o", "address", "show", "dev", "kube-ipvs0"])),
+    normalised: str::to_owned,
+};
+
+/// The switches of the kernel that the mode may turn.
+pub(crate) const SYSCTLS: Held = Held { file: "sysctls", read: sysctls, normalised: str::to_owned };
+
+impl Held {
+    /// What was recorded of kube-proxy in a step.
+    pub(crate) fn recorded(&self, case: &Case, step: usize) -> String {
+        (self.normalised)(&case.recorded(step, self.file))
+    }
+
+    /// What the kernel holds now, as the recording of a case has it.
+    pub(crate) fn found(&self, recorded: &str) -> String {
+        (self.normalised)(&(self.read)(recorded))
+    }
+}
+
+/// What a command prints: nothing while there is nothing to be listed, which some say by failing.
+fn output(command: &[&str]) -> String {
+    let output = Command::new(command[0]).args(&command[1..]).output().expect("the tool is installed");
+    String::from_utf8(output.stdout).expect("it prints text")
+}
+
+/// The switches that a recording names, a line each.
+fn sysctls(recorded: &str) -> String {
+    let value = |name: &str| {
+        let path = format!("/proc/sys/{}", name.replace('.', "/"));
+        fs::read_to_string(path).map_or("not there".to_owned(), |value| value.trim().to_owned())
+    };
+    let names = recorded.lines().filter_map(|line| line.split_once('='));
+    names.map(|(name, _)| format!("{name}={}\n", value(name))).collect()
+}
