@@ -3,14 +3,13 @@
 
 mod services;
 
-use std::collections::BTreeSet;
-
 use portcullis::config::ProxyMode;
 use portcullis::node;
 use portcullis_cluster::desired::Desired;
 use portcullis_cluster::{Family, Index};
 use portcullis_modes::ipvs::State;
-use services::{assert_same, bring, cases, normalised, sorted_servers};
+use services::ipvs::{addresses, sets, virtual_servers};
+use services::{assert_same, bring, cases, normalised};
 
 /// Virtual servers of others stand in this recording; the operator has them left alone.
 const WITH_SERVERS_OF_OTHERS: &str = "ipvs-exclude-cidrs";
@@ -28,18 +27,15 @@ fn rendered_objects_are_those_of_kube_proxy() {
             let ipvs = node::ipvs_options(&case.config);
             let rendered = State::render(&desired, &Family::BOTH, &ipvs, &options, &host);
             let what = |part: &str| format!("{} step {step}: {part}", case.name);
+            let same = |part: &str, file: &str, ours: String, normalised: fn(&str) -> String| {
+                let recorded = normalised(&case.recorded(step, file));
+                assert_same(&what(part), &recorded, &normalised(&ours));
+            };
             if case.name != WITH_SERVERS_OF_OTHERS {
-                let servers = sorted_servers(&rendered.ipvsadm());
-                assert_same(
-                    &what("ipvsadm"),
-                    &sorted_servers(&case.recorded(step, "ipvsadm.save")),
-                    &servers,
-                );
+                same("virtual servers", "ipvsadm.save", rendered.ipvsadm(), virtual_servers);
             }
-            let wanted = lines(&case.recorded(step, "ipset.save"));
-            assert_same(&what("ipset"), &wanted, &lines(&rendered.ipset()));
-            let wanted = lines(&case.recorded(step, "addrs"));
-            assert_same(&what("addresses"), &wanted, &lines(&rendered.address_lines()));
+            same("sets", "ipset.save", rendered.ipset(), sets);
+            same("addresses", "addrs", rendered.address_lines(), addresses);
             for family in Family::BOTH {
                 let rules = normalised(&rendered.rules[&family].to_string());
                 assert_same(&what(family.as_str()), &case.recorded_rules(step, family), &rules);
@@ -48,10 +44,4 @@ fn rendered_objects_are_those_of_kube_proxy() {
         }
     }
     assert!(compared >= 120, "only {compared} states compared");
-}
-
-/// The lines of a text, sorted.
-fn lines(text: &str) -> String {
-    let lines: BTreeSet<&str> = text.lines().collect();
-    lines.into_iter().fold(String::new(), |all, line| all + line + "\n")
 }

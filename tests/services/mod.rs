@@ -197,18 +197,3 @@ pub fn assert_same(what: &str, wanted: &str, found: &str) {
         panic!("{what}\n{}", diff.unified_diff().header("recorded", "ours"));
     }
 }
-
-/// What `ipvsadm -Sn` prints, with virtual servers sorted, and real servers within each.
-pub fn sorted_servers(text: &str) -> String {
-    let mut servers: Vec<(&str, Vec<&str>)> = Vec::new();
-    for line in text.lines().map(str::trim) {
-        match servers.last_mut() {
-            Some((_, real)) if line.starts_with("-a ") => real.push(line),
-            _ => servers.push((line, Vec::new())),
-        }
-    }
-    servers.iter_mut().for_each(|(_, real)| real.sort_unstable());
-    servers.sort_unstable();
-    let lines = servers.into_iter().flat_map(|(server, real)| std::iter::once(server).chain(real));
-    lines.fold(String::new(), |all, line| all + line + "\n")
-}
