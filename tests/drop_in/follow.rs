@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
 use portcullis::config::ProxyMode;
@@ -42,12 +43,21 @@ pub(crate) fn play(mode: ProxyMode, hand: usize, held: &[Held]) {
     assert!(failed.is_empty(), "as said above, not what was recorded: {failed:?}");
 }
 
-/// Plays a case in this network namespace; after each state, the kernel must come to hold what was recorded.
+/// Plays a case on a node that it sets up in this network namespace.
 fn follow(case: &Case, held: &[Held]) {
     node::set_up(case);
+    follow_states(case, held, &case.states());
+}
+
+/// Plays the first state of a case on the node as it is.
+pub(crate) fn follow_first_state(case: &Case, held: &[Held]) {
+    follow_states(case, held, &case.states()[..1]);
+}
+
+/// Brings one daemon through states; after each, the kernel must come to hold what was recorded.
+fn follow_states(case: &Case, held: &[Held], states: &[PathBuf]) {
     let folder = tempfile::tempdir().expect("a folder for temporary files");
     let server = ApiServer::start();
-    let states = case.states();
     let mut stored = BTreeMap::new();
     states::bring(&server, &mut stored, &states[0]);
     let mut daemon = Daemon::start(case, &server, folder.path());

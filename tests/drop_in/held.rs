@@ -24,6 +24,13 @@ pub(crate) const IPV4_RULES: Held =
 pub(crate) const IPV6_RULES: Held =
     Held { file: "v6.save", read: |_| output(&["ip6tables-save"]), normalised };
 
+/// The same on a node where somebody else served before. Tables stay when all that was in them goes; and jumps that
+/// both have stay where they were, below new ones.
+pub(crate) const INHERITED_IPV4_RULES: Held = Held { normalised: inherited, ..IPV4_RULES };
+
+/// The same for IPv6.
+pub(crate) const INHERITED_IPV6_RULES: Held = Held { normalised: inherited, ..IPV6_RULES };
+
 /// The virtual servers and their real servers.
 pub(crate) const VIRTUAL_SERVERS: Held =
     Held { file: "ipvsadm.save", read: |_| output(&["ipvsadm", "-Sn"]), normalised: ipvs::virtual_servers };
@@ -55,9 +62,31 @@ impl Held {
 }
 
 /// What a command prints: nothing while there is nothing to be listed, which some say by failing.
-fn output(command: &[&str]) -> String {
+pub(crate) fn output(command: &[&str]) -> String {
     let output = Command::new(command[0]).args(&command[1..]).output().expect("the tool is installed");
     String::from_utf8(output.stdout).expect("it prints text")
+}
+
+/// A dump of rules without the tables that have none, nor chains but those of the kernel, and with the rules of the
+/// kernel's chains in order.
+fn inherited(dump: &str) -> String {
+    let dump = normalised(dump);
+    let tables = dump.split_inclusive('\n').fold(Vec::<String>::new(), |mut tables, line| {
+        match tables.last_mut() {
+            Some(table) if !line.starts_with('*') => table.push_str(line),
+            _ => tables.push(line.to_owned()),
+        }
+        tables
+    });
+    let is_used = |table: &String| table.lines().any(|l| l.starts_with("-A ") || l.contains(" - ["));
+    tables.into_iter().filter(is_used).map(|table| with_sorted_jumps(&table)).collect()
+}
+
+fn with_sorted_jumps(table: &str) -> String {
+    let (mut jumps, others): (Vec<&str>, Vec<&str>) =
+        table.lines().partition(|line| line.starts_with("-A ") && !line.starts_with("-A KUBE-"));
+    jumps.sort_unstable();
+    others.into_iter().chain(jumps).fold(String::new(), |all, line| all + line + "\n")
 }
 
 /// The switches that a recording names, a line each.

@@ -24,3 +24,4 @@ mod states;
 
 mod iptables;
 mod ipvs;
+mod mode_changes;

@@ -1,0 +1,58 @@
+//! A node changes its mode: the new one serves, and of the old one nothing is left, be it ours or kube-proxy's.
+
+use std::io::Write;
+use std::process::{Command, Stdio};
+
+use portcullis::config::ProxyMode;
+use portcullis_lab::uml;
+
+use crate::follow::follow_first_state;
+use crate::held::{
+    ADDRESSES, Held, INHERITED_IPV4_RULES, INHERITED_IPV6_RULES, SETS, VIRTUAL_SERVERS, output,
+};
+use crate::services::Case;
+use crate::{namespace, node};
+
+/// Cases with every kind of address, in both families.
+const CASES: [&str; 3] = ["mixed", "external-ips", "dual-stack"];
+
+const IPVS: [Held; 5] = [VIRTUAL_SERVERS, SETS, ADDRESSES, INHERITED_IPV4_RULES, INHERITED_IPV6_RULES];
+const IPTABLES: [Held; 2] = [INHERITED_IPV4_RULES, INHERITED_IPV6_RULES];
+
+#[test]
+fn from_kube_proxys_iptables_to_ipvs_and_back_and_again() {
+    uml::inside(|| CASES.iter().for_each(|name| namespace::inside(|| change(name))));
+}
+
+fn change(name: &str) {
+    let [iptables, ipvs] = [ProxyMode::Iptables, ProxyMode::Ipvs].map(|mode| Case::named(name, mode));
+    node::set_up(&iptables);
+    restore("iptables-restore", &without_counters(&iptables.recorded(1, "v4.save")));
+    restore("ip6tables-restore", &without_counters(&iptables.recorded(1, "v6.save")));
+    follow_first_state(&ipvs, &IPVS);
+    follow_first_state(&iptables, &IPTABLES);
+    assert_eq!(output(&["ipvsadm", "-Sn"]), "", "{name}: virtual servers are left");
+    assert_eq!(output(&["ipset", "list", "-n"]), "", "{name}: sets are left");
+    assert!(!output(&["ip", "-o", "link"]).contains("kube-ipvs0"), "{name}: the link is left");
+    follow_first_state(&ipvs, &IPVS);
+}
+
+/// Rules without the matches of counters, which are objects of their own that are not there yet.
+fn without_counters(rules: &str) -> String {
+    let words = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let at = words.windows(2).position(|pair| pair == ["-m", "nfacct"]);
+        let (before, after) = at.map_or((&words[..], &[][..]), |at| (&words[..at], &words[at + 4..]));
+        [before, after].concat().join(" ")
+    };
+    rules
+        .lines()
+        .map(|line| if line.contains("nfacct") { words(line) } else { line.to_owned() } + "\n")
+        .collect()
+}
+
+fn restore(tool: &str, rules: &str) {
+    let mut child = Command::new(tool).stdin(Stdio::piped()).spawn().expect("iptables is installed");
+    child.stdin.take().expect("it is piped").write_all(rules.as_bytes()).expect("it reads its rules");
+    assert!(child.wait().expect("it is our child").success(), "{tool} refused\n{rules}");
+}
