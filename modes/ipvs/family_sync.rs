@@ -225,13 +225,14 @@ impl FamilySync {
         (targets, delta)
     }
 
-    /// Takes in everything at once where the renderer is to be replaced, so that all is rendered alike.
-    pub(super) fn due(&mut self, desired: &Desired, now: Instant) -> Vec<NamespacedName> {
-        if self.next_renderer.is_some() {
+    /// The Services to be taken in. That is all of them at first, and where the renderer is to be replaced, so that
+    /// all is rendered alike.
+    pub(super) fn due(&mut self, desired: &Desired) -> Vec<NamespacedName> {
+        if self.knowledge == Knowledge::None || self.next_renderer.is_some() {
             self.pending.extend(self.programmed.keys().cloned());
             self.pending.extend(desired.services().keys().cloned());
         }
-        self.pending.iter().filter(|name| !self.isolations.holds(name, now)).cloned().collect()
+        self.pending.iter().cloned().collect()
     }
 
     /// Notes that all that is programmed is as the next renderer has it.

@@ -29,6 +29,8 @@ pub struct Proxier {
     kernel: Box<dyn Kernel>,
     families: Vec<FamilySync>,
     audit: Option<(Audit, Instant)>,
+    /// When to ask whether the audit under way is done.
+    poll: Instant,
     /// No audit before this.
     next_audit: Instant,
     /// When the rules were last compared with the kernel.
@@ -55,14 +57,36 @@ impl Proxier {
             host,
             kernel: Box::new(kernel),
             audit: None,
+            poll: now,
             next_audit: now,
             rules_checked: now,
         }
     }
 
+    /// [`Mode::sync`] at a time of the caller's.
+    pub fn sync_at(&mut self, now: Instant, desired: &Desired, changes: &[ServiceChange]) -> Vec<Report> {
+        let drifted = self.take_up_audit(now);
+        if drifted {
+            tracing::debug!("the kernel does not hold what was written");
+        }
+        let mut reports = Vec::new();
+        for family in &mut self.families {
+            reports.push(family.sync(&mut *self.kernel, desired, changes, now));
+        }
+        reports
+    }
+
+    /// [`Mode::check_drift`] at a time of the caller's.
+    pub fn check_drift_at(&mut self, now: Instant) -> bool {
+        let rules = self.suspect_rules(now);
+        self.begin_audit(now);
+        rules
+    }
+
     /// Takes up what an audit found, if it is done. Says whether something was otherwise than it was written.
     fn take_up_audit(&mut self, now: Instant) -> bool {
         let Some((audit, begun)) = &self.audit else { return false };
+        self.poll = now + AUDIT_POLL;
         let Some(seen) = audit.finished() else { return false };
         self.next_audit = now + (now - *begun) * AUDIT_SHARE;
         let mut drifted = false;
@@ -93,6 +117,7 @@ impl Proxier {
             Ok(audit) => {
                 self.families.iter_mut().for_each(|f| f.written = Some(Written::default()));
                 self.audit = Some((audit, now));
+                self.poll = now + AUDIT_POLL;
             }
             Err(error) => tracing::warn!(%error, "cannot look whether the virtual servers still stand"),
         }
@@ -136,27 +161,15 @@ impl Mode for Proxier {
     }
 
     fn sync(&mut self, desired: &Desired, changes: &[ServiceChange]) -> Vec<Report> {
-        let now = Instant::now();
-        let drifted = self.take_up_audit(now);
-        if drifted {
-            tracing::debug!("the kernel does not hold what was written");
-        }
-        let mut reports = Vec::new();
-        for family in &mut self.families {
-            reports.push(family.sync(&mut *self.kernel, desired, changes, now));
-        }
-        reports
+        self.sync_at(Instant::now(), desired, changes)
     }
 
     fn check_drift(&mut self) -> bool {
-        let now = Instant::now();
-        let rules = self.suspect_rules(now);
-        self.begin_audit(now);
-        rules
+        self.check_drift_at(Instant::now())
     }
 
     fn next_due(&self) -> Option<Instant> {
-        let audit = self.audit.as_ref().map(|_| Instant::now() + AUDIT_POLL);
+        let audit = self.audit.as_ref().map(|_| self.poll);
         self.families.iter().filter_map(FamilySync::next_due).chain(audit).min()
     }
 }

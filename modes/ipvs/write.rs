@@ -42,7 +42,7 @@ impl FamilySync {
         now: Instant,
         progress: &mut Progress,
     ) -> Result<(), SyncError> {
-        let names = self.due(desired, now);
+        let names = self.due(desired);
         let filled = self.ledger.filled();
         if self.rules.changed_under_us() {
             self.rules.suspect();
@@ -92,7 +92,7 @@ impl FamilySync {
     ) -> Result<(), SyncError> {
         let first = self.knowledge == Knowledge::None;
         let mut found = self.read(kernel)?;
-        let names = self.due(desired, now);
+        let names = self.due(desired);
         let at_once = if first { SERVICES_AT_ONCE } else { names.len().max(1) };
         for some in names.chunks(at_once) {
             self.take_in(desired, some.to_vec());

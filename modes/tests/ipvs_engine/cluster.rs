@@ -1,0 +1,219 @@
+//! Small clusters that share much: ClusterIPs, external addresses, node ports and endpoints.
+
+use portcullis_cluster::desired::{Desired, ServiceChange};
+use portcullis_cluster::{Event, Index, Kind, Name, NamespacedName, Object, ObjectKey};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+/// How many Services a test has at most.
+pub const SERVICES: usize = 6;
+
+const ENDPOINTS: usize = 5;
+
+/// A Service as a test draws it.
+#[derive(Clone, Debug)]
+pub struct Drawn {
+    /// IPv4, IPv6 or both.
+    pub families: &'static [u8],
+    /// Its ClusterIP by number: while Services come and go, two may have the same.
+    pub cluster_ip: usize,
+    /// The number of its first port.
+    pub port: usize,
+    /// One letter a port: TCP, UDP or SCTP.
+    pub ports: &'static str,
+    /// One letter an endpoint: ready, serving while it terminates, terminating and silent, or absent (`-`).
+    pub endpoints: [char; ENDPOINTS],
+    pub node_port: Option<u16>,
+    /// The load balancer's address by number.
+    pub balancer: Option<u8>,
+    /// External addresses by bits; the last is an address of the node, sometimes.
+    pub external: u8,
+    pub ranges: &'static [&'static str],
+    pub internal_local: bool,
+    pub external_local: bool,
+    pub affinity: bool,
+    pub scheduler: Option<&'static str>,
+}
+
+impl Drawn {
+    /// The same for more Services than there are last bytes of an address: 100 share a ClusterIP.
+    pub fn many(n: usize, endpoints: &str) -> Drawn {
+        Drawn { cluster_ip: n / 100, port: 1000 + n, ..Drawn::plain(n, endpoints) }
+    }
+
+    /// A Service of TCP on IPv4 with a ClusterIP of its own, and these endpoints.
+    pub fn plain(n: usize, endpoints: &str) -> Drawn {
+        let mut letters = ['-'; ENDPOINTS];
+        endpoints.chars().enumerate().for_each(|(i, letter)| letters[i] = letter);
+        Drawn {
+            families: &[4],
+            cluster_ip: n,
+            port: 80,
+            ports: "t",
+            endpoints: letters,
+            node_port: None,
+            balancer: None,
+            external: 0,
+            ranges: &[],
+            internal_local: false,
+            external_local: false,
+            affinity: false,
+            scheduler: None,
+        }
+    }
+}
+
+pub fn drawn() -> impl Strategy<Value = Drawn> {
+    let families = prop_oneof![Just(&[4][..]), Just(&[6][..]), Just(&[4, 6][..])];
+    let ports = prop_oneof![4 => Just("t"), 2 => Just("tu"), 1 => Just("s"), 1 => Just("tts")];
+    let letter = prop_oneof![3 => Just('r'), 1 => Just('t'), 1 => Just('s'), 2 => Just('-')];
+    let ranges = prop_oneof![
+        3 => Just(&[][..]),
+        1 => Just(&["198.51.100.7/24", "2001:db8:5::/48"][..]),
+        1 => Just(&["192.0.2.0/24"][..]),
+        1 => Just(&["0.0.0.0/0", "198.51.100.9/32"][..]),
+        1 => Just(&["2001:db8:ff::/48", "10.1.2.3/8", "10.0.0.0/8"][..]),
+    ];
+    let scheduler = prop_oneof![6 => Just(None), 1 => Just(Some("lc")), 1 => Just(Some("mh"))];
+    (
+        (families, 0..SERVICES, ports, proptest::array::uniform(letter)),
+        (proptest::option::of(0..3u16), proptest::option::weighted(0.3, 0..2u8), 0..8u8, ranges),
+        (any::<[bool; 3]>(), scheduler),
+    )
+        .prop_map(|(who, out, ([internal_local, external_local, affinity], scheduler))| {
+            let (families, cluster_ip, ports, endpoints) = who;
+            let (node_port, balancer, external, ranges) = out;
+            Drawn {
+                families,
+                cluster_ip,
+                port: 80,
+                ports,
+                endpoints,
+                node_port: node_port.map(|port| 30_000 + port),
+                balancer,
+                external,
+                ranges,
+                internal_local,
+                external_local,
+                affinity,
+                scheduler,
+            }
+        })
+}
+
+/// A cluster that follows what a test draws.
+pub struct Cluster {
+    index: Index,
+    pub desired: Desired,
+}
+
+impl Cluster {
+    pub fn new() -> Self {
+        Cluster { index: Index::new(), desired: Desired::new(Name::new("node-a")) }
+    }
+
+    /// Sets or deletes Service number `n`, and says what that changes.
+    pub fn set(&mut self, n: usize, service: Option<&Drawn>) -> Vec<ServiceChange> {
+        match service {
+            Some(drawn) => {
+                self.apply(Kind::Service, service_object(n, drawn));
+                for family in [4, 6] {
+                    self.apply(Kind::EndpointSlice, slice_object(n, drawn, family));
+                }
+            }
+            None => self.index.handle(Event::Deleted(ObjectKey { kind: Kind::Service, name: name_of(n) })),
+        }
+        let touched = self.index.take_touched();
+        self.desired.update(&self.index, touched)
+    }
+
+    fn apply(&mut self, kind: Kind, value: Value) {
+        // Source ranges of another family than the Service's are a problem that leaves the rest as it is.
+        let parsed = Object::parse(kind, value).expect("a well-formed object");
+        self.index.handle(Event::Applied(parsed.object));
+    }
+}
+
+pub fn name_of(n: usize) -> NamespacedName {
+    NamespacedName::new("ns", &format!("svc-{n}"))
+}
+
+/// What an address is for, as it is written in a family.
+fn address(family: u8, v4: &str, v6: &str, number: usize) -> String {
+    match family {
+        4 => format!("{v4}{number}"),
+        _ => format!("{v6}{number:x}"),
+    }
+}
+
+fn protocol(letter: char) -> &'static str {
+    match letter {
+        't' => "TCP",
+        'u' => "UDP",
+        _ => "SCTP",
+    }
+}
+
+fn service_object(n: usize, drawn: &Drawn) -> Value {
+    let ports = drawn.ports.chars().enumerate().map(|(i, letter)| {
+        let node_port = drawn.node_port.map_or(0, |port| port + 10 * i as u16);
+        json!({"name": format!("p{i}"), "port": drawn.port + i, "protocol": protocol(letter), "nodePort": node_port})
+    });
+    let kind = match (drawn.balancer, drawn.node_port) {
+        (Some(_), _) => "LoadBalancer",
+        (_, Some(_)) => "NodePort",
+        _ => "ClusterIP",
+    };
+    let of_each = |v4: &str, v6: &str, number: usize| -> Vec<String> {
+        drawn.families.iter().map(|family| address(*family, v4, v6, number)).collect()
+    };
+    let external = (0..3).filter(|bit| drawn.external & (1 << bit) != 0);
+    let external: Vec<String> =
+        external.flat_map(|bit| of_each("192.0.2.1", "2001:db8::1", bit as usize)).collect();
+    let ingress = drawn.balancer.iter().flat_map(|b| of_each("203.0.113.", "2001:db8:b::", usize::from(*b) + 1));
+    let policy = |local: bool| if local { "Local" } else { "Cluster" };
+    let annotation = drawn.scheduler.map(|name| ("portcullis.io/ipvs-scheduler", name));
+    json!({
+        "metadata": {
+            "name": name_of(n).name, "namespace": "ns",
+            "annotations": annotation.into_iter().collect::<std::collections::BTreeMap<_, _>>(),
+        },
+        "spec": {
+            "type": kind, "clusterIPs": of_each("10.96.0.", "fd00:96::", drawn.cluster_ip + 1),
+            "ports": ports.collect::<Vec<_>>(), "externalIPs": external,
+            "externalTrafficPolicy": policy(drawn.external_local),
+            "internalTrafficPolicy": policy(drawn.internal_local),
+            "healthCheckNodePort": 31_000 + n,
+            "sessionAffinity": if drawn.affinity { "ClientIP" } else { "None" },
+            "loadBalancerSourceRanges": drawn.ranges,
+        },
+        "status": {"loadBalancer": {"ingress": ingress.map(|ip| json!({"ip": ip})).collect::<Vec<_>>()}},
+    })
+}
+
+/// Endpoints of even number are on this node.
+fn slice_object(n: usize, drawn: &Drawn, family: u8) -> Value {
+    let endpoints = drawn.endpoints.iter().enumerate().filter(|(_, letter)| **letter != '-');
+    let endpoints = endpoints.map(|(i, letter)| {
+        let conditions = match letter {
+            'r' => json!({"ready": true}),
+            't' => json!({"ready": false, "serving": true, "terminating": true}),
+            _ => json!({"ready": false, "serving": false, "terminating": true}),
+        };
+        let node = if i % 2 == 0 { "node-a" } else { "node-b" };
+        let address = address(family, "10.244.0.", "fd00:244::", i + 1);
+        json!({"addresses": [address], "nodeName": node, "conditions": conditions})
+    });
+    let ports = drawn.ports.chars().enumerate();
+    let ports = ports
+        .map(|(i, letter)| json!({"name": format!("p{i}"), "port": 8080 + i, "protocol": protocol(letter)}));
+    json!({
+        "metadata": {
+            "name": format!("{}-{family}", name_of(n).name), "namespace": "ns",
+            "labels": {"kubernetes.io/service-name": name_of(n).name},
+        },
+        "addressType": format!("IPv{family}"),
+        "endpoints": endpoints.collect::<Vec<_>>(),
+        "ports": ports.collect::<Vec<_>>(),
+    })
+}

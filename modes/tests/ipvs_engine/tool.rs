@@ -1,0 +1,73 @@
+//! The iptables of one family beside the fake IPVS: it knows which sets there are, and fails when that does.
+
+use std::io::{self, Write};
+
+use portcullis_cluster::Family;
+use portcullis_modes::SyncError;
+use portcullis_modes::iptables::{Fingerprint, Flavour, Kernel, Table};
+
+use crate::fake_iptables::FakeKernel;
+use crate::kernel::{Call, FakeIpvs};
+
+pub struct Tool {
+    pub family: Family,
+    pub rules: FakeKernel,
+    pub kernel: FakeIpvs,
+}
+
+impl Tool {
+    fn attempt(&self, action: &'static str) -> Result<(), SyncError> {
+        let failed = |_| SyncError::Locked { tool: "fake".into() };
+        self.kernel.state().attempt(action).map_err(failed)
+    }
+
+    /// Like the real one, which looks its sets up when a rule is made.
+    fn check_sets(&self, text: &str) -> Result<(), SyncError> {
+        let state = self.kernel.state();
+        for line in text.lines() {
+            let mut words = line.split(' ').skip_while(|word| *word != "--match-set").skip(1);
+            if let Some(name) = words.next().filter(|name| !state.sets.contains_key(*name)) {
+                return Err(SyncError::Refused {
+                    tool: "fake".into(),
+                    status: "exit status: 2".into(),
+                    message: format!("Set {name} doesn't exist."),
+                    line: None,
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Kernel for Tool {
+    fn flavour(&self) -> Flavour {
+        self.rules.flavour()
+    }
+
+    fn restore(&self, write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>) -> Result<(), SyncError> {
+        self.attempt("restore rules")?;
+        let mut text = Vec::new();
+        write(&mut text).expect("writing to memory");
+        let text = String::from_utf8(text).expect("rules are text");
+        let tables = text.lines().filter_map(|line| line.strip_prefix('*'));
+        let tables = tables.map(|name| Table::named(name).expect("one of our tables"));
+        self.kernel.state().log.extend(tables.map(|table| Call::Restored(self.family, table)));
+        self.check_sets(&text)?;
+        self.rules.restore(&mut |out| out.write_all(text.as_bytes()))
+    }
+
+    fn dump(&self, table: Table, line: &mut dyn FnMut(&str)) -> Result<(), SyncError> {
+        self.kernel.state().reads += 1;
+        self.attempt("read rules")?;
+        self.rules.dump(table, line)
+    }
+
+    fn fingerprint(&self) -> Option<Fingerprint> {
+        self.kernel.state().reads += 1;
+        self.rules.fingerprint()
+    }
+
+    fn shape(&self) -> Option<u64> {
+        self.rules.shape()
+    }
+}
