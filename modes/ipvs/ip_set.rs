@@ -46,7 +46,7 @@ pub enum IpSet {
 }
 
 impl IpSet {
-    /// All of them, in the order of their numbers.
+    /// All of them, in the order of their numbers: exceptions stand behind what they are exceptions to.
     pub const ALL: [IpSet; 17] = [
         IpSet::LoopBack,
         IpSet::ClusterIp,

@@ -2,7 +2,9 @@
 //!
 //! Everything has its order, so that no packet meets half a Service: sets name an address before it leads here;
 //! virtual servers stand, with real servers behind them, before the node takes their address for its own; and
-//! what goes first loses the leave to pass the packet filter, then its virtual server, then its address.
+//! what goes first loses the leave to pass the packet filter, then its virtual server, then its address. Sets that
+//! make an exception, such as the sources that a load balancer's address is kept for, stand behind those that they
+//! are exceptions to in [`IpSet::ALL`]: they are filled first, and emptied last.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
@@ -49,7 +51,7 @@ impl FamilySync {
         }
         let (targets, delta) = self.take_in(desired, names.clone());
         self.renderer_replaced();
-        for set in IpSet::ALL {
+        for set in IpSet::ALL.into_iter().rev() {
             let (added, _) = self.ledger.changed_entries(set, &delta);
             self.change_set(kernel, set, &added, &[], progress)?;
         }
@@ -100,7 +102,7 @@ impl FamilySync {
         self.renderer_replaced();
         let pending: HashSet<&NamespacedName> = names.iter().collect();
         let mut repaired = 0;
-        for set in IpSet::ALL {
+        for set in IpSet::ALL.into_iter().rev() {
             let missing = |entry: &&SetEntry| !found.entries[set.at()].contains(*entry);
             let mut added: Vec<SetEntry> = self.ledger.entries(set).filter(missing).copied().collect();
             added.sort_unstable();
