@@ -24,4 +24,5 @@ mod states;
 
 mod iptables;
 mod ipvs;
+mod killed;
 mod mode_changes;

@@ -170,7 +170,8 @@ fn service_object(n: usize, drawn: &Drawn) -> Value {
     let external = (0..3).filter(|bit| drawn.external & (1 << bit) != 0);
     let external: Vec<String> =
         external.flat_map(|bit| of_each("192.0.2.1", "2001:db8::1", bit as usize)).collect();
-    let ingress = drawn.balancer.iter().flat_map(|b| of_each("203.0.113.", "2001:db8:b::", usize::from(*b) + 1));
+    let ingress =
+        drawn.balancer.iter().flat_map(|b| of_each("203.0.113.", "2001:db8:b::", usize::from(*b) + 1));
     let policy = |local: bool| if local { "Local" } else { "Cluster" };
     let annotation = drawn.scheduler.map(|name| ("portcullis.io/ipvs-scheduler", name));
     json!({

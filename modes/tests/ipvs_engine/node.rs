@@ -198,7 +198,8 @@ fn comparable(mut state: State) -> State {
     state.owners = Owners::default();
     for rules in state.rules.values_mut() {
         for (table, chains) in &mut rules.tables {
-            for (_, lines) in chains.iter_mut().filter(|(name, _)| table.built_in().contains(&name.as_str())) {
+            for (_, lines) in chains.iter_mut().filter(|(name, _)| table.built_in().contains(&name.as_str()))
+            {
                 lines.sort();
             }
         }

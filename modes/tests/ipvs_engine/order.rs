@@ -13,8 +13,7 @@ use crate::kernel::Call;
 use crate::node::{Node, all_well};
 
 /// The sets that let packets to a Service's address and port pass.
-const ACCESS: [IpSet; 4] =
-    [IpSet::ClusterIp, IpSet::ExternalIp, IpSet::ExternalIpLocal, IpSet::LoadBalancer];
+const ACCESS: [IpSet; 4] = [IpSet::ClusterIp, IpSet::ExternalIp, IpSet::ExternalIpLocal, IpSet::LoadBalancer];
 
 /// What a log of calls changes, as far as its order matters.
 pub struct Held {
@@ -74,8 +73,7 @@ pub fn check(mut held: Held, node: &Node) {
             Call::Server(change) => {
                 let key = *change.server();
                 // What becomes the node's own is no longer filtered, as soon as all is written.
-                let ours =
-                    held.has(IpSet::IpvsIps, SetEntry::Ip(key.address)) && !own.contains(&key.address);
+                let ours = held.has(IpSet::IpvsIps, SetEntry::Ip(key.address)) && !own.contains(&key.address);
                 match change {
                     Change::AddServer(..) => {
                         assert!(
@@ -102,7 +100,10 @@ pub fn check(mut held: Held, node: &Node) {
                 held.entries.insert((*set, *family, *entry));
             }
             Call::Left(IpSet::IpvsIps, family, SetEntry::Ip(ip)) => {
-                assert!(!held.bound.contains(ip), "{ip} is unknown to the filter while it is bound\n{log:#?}");
+                assert!(
+                    !held.bound.contains(ip),
+                    "{ip} is unknown to the filter while it is bound\n{log:#?}"
+                );
                 held.entries.remove(&(IpSet::IpvsIps, *family, SetEntry::Ip(*ip)));
             }
             Call::Left(set, family, entry) => {
@@ -110,7 +111,10 @@ pub fn check(mut held: Held, node: &Node) {
             }
             Call::Bound(address) => {
                 assert!(held.has(IpSet::IpvsIps, SetEntry::Ip(*address)), "{address} is no secret\n{log:#?}");
-                assert!(held.lets_any_pass(*address), "{address} is bound before a packet may pass\n{log:#?}");
+                assert!(
+                    held.lets_any_pass(*address),
+                    "{address} is bound before a packet may pass\n{log:#?}"
+                );
                 assert!(held.serves(*address), "{address} is bound before anything serves\n{log:#?}");
                 held.bound.insert(*address);
                 bound_now.insert(*address);
