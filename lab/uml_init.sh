@@ -34,6 +34,8 @@ modprobe -a \
 
 ip link set lo up
 ulimit -n 65536
+# The console is for the test; what breaks the kernel is told there, too.
+echo 2 >/proc/sys/kernel/printk
 echo 'portcullis-uml: the test begins'
 sh "$folder/run" </dev/null
 echo "portcullis-uml: the test ended with status $?"

@@ -79,9 +79,10 @@ fn follow_states(case: &Case, held: &[Held], states: &[PathBuf]) {
 fn wait_until_held(case: &Case, step: usize, held: &[Held], daemon: &mut Daemon, since: SystemTime) {
     let start = Instant::now();
     let recorded: Vec<String> = held.iter().map(|held| held.recorded(case, step)).collect();
-    let patience = if step == 1 { PATIENCE } else { IDLE };
+    // It takes its time to start, and asking costs some of it.
+    let (patience, pause) = if step == 1 { (PATIENCE, 100) } else { (IDLE, 20) };
     while daemon.last_sync() < since && start.elapsed() < patience && !daemon.has_ended() {
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::sleep(Duration::from_millis(pause));
     }
     loop {
         // Read one by one: what follows a difference is not looked at.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use portcullis_lab::{Cluster, DaemonSpec, Families, Lab, LabOptions, PlanOptions, Vantage};
 
+use crate::mode::Mode;
 use crate::tools::{self, Flavour};
 
 /// How long daemons may take to follow; much longer than they do, for machines that are busy.
@@ -17,7 +18,7 @@ const CLUSTER_CIDR: &str = "--cluster-cidr=10.244.0.0/16,fd00:10:244::/48";
 /// How a cluster is built.
 pub(crate) struct Setup {
     fixture: &'static str,
-    flavour: Flavour,
+    mode: Mode,
     families: Families,
     args: Vec<String>,
 }
@@ -30,9 +31,8 @@ impl Setup {
 
     /// The same, but the daemons cannot tell local traffic unless told how.
     pub(crate) fn without_cluster_cidr(fixture: &'static str) -> Self {
-        let args = ["--mode=iptables", "--iptables-min-sync-period=0s", "--conntrack-max-per-core=0", "-v=4"];
-        let args = args.map(str::to_owned).to_vec();
-        Self { fixture, flavour: Flavour::Nft, families: Families::Dual, args }
+        let args = ["--conntrack-max-per-core=0", "-v=4"].map(str::to_owned).to_vec();
+        Self { fixture, mode: Mode::Iptables(Flavour::Nft), families: Families::Dual, args }
     }
 
     /// More arguments for the daemons.
@@ -41,9 +41,14 @@ impl Setup {
         self
     }
 
-    /// Which iptables the nodes have.
-    pub(crate) fn flavour(mut self, flavour: Flavour) -> Self {
-        self.flavour = flavour;
+    /// iptables mode, by this flavour of the tool.
+    pub(crate) fn flavour(self, flavour: Flavour) -> Self {
+        self.mode(Mode::Iptables(flavour))
+    }
+
+    /// How the daemons serve.
+    pub(crate) fn mode(mut self, mode: Mode) -> Self {
+        self.mode = mode;
         self
     }
 
@@ -59,13 +64,13 @@ impl Setup {
         let tools = tempfile::tempdir().unwrap();
         let daemon = DaemonSpec {
             binary: PathBuf::from(env!("CARGO_BIN_EXE_portcullis")),
-            args: self.args,
-            env: vec![("PATH".into(), self.flavour.path(tools.path()))],
+            args: self.mode.args().map(str::to_owned).into_iter().chain(self.args).collect(),
+            env: vec![("PATH".into(), self.mode.flavour().path(tools.path()))],
         };
         let plan = PlanOptions { families: self.families, ..Default::default() };
         let options = LabOptions { plan, daemon: Some(daemon) };
         let lab = Lab::up(Cluster::read(fixture).unwrap(), options).unwrap();
-        let mut bed = Bed { lab, flavour: self.flavour, families: self.families, _tools: tools };
+        let mut bed = Bed { lab, mode: self.mode, families: self.families, _tools: tools };
         bed.synced();
         bed
     }
@@ -74,7 +79,7 @@ impl Setup {
 /// A cluster that is served.
 pub(crate) struct Bed {
     pub(crate) lab: Lab,
-    pub(crate) flavour: Flavour,
+    pub(crate) mode: Mode,
     pub(crate) families: Families,
     _tools: tempfile::TempDir,
 }
@@ -96,13 +101,13 @@ impl Bed {
     /// The rules of a table on a node, as the tool's `-save` prints them. `tool` is `iptables` or `ip6tables`.
     pub(crate) fn rules(&self, node: &str, tool: &str, table: &str) -> String {
         let netns = self.lab.netns(&Vantage::node(node)).unwrap();
-        tools::output(netns.command(self.flavour.tool(tool, "-save")).args(["-t", table]))
+        tools::output(netns.command(self.mode.flavour().tool(tool, "-save")).args(["-t", table]))
     }
 
     /// Runs iptables on a node, as somebody else would who shares it with the daemon.
     pub(crate) fn iptables(&self, node: &str, arguments: &[&str]) {
         let netns = self.lab.netns(&Vantage::node(node)).unwrap();
-        tools::output(netns.command(self.flavour.tool("iptables", "")).arg("-w").args(arguments));
+        tools::output(netns.command(self.mode.flavour().tool("iptables", "")).arg("-w").args(arguments));
     }
 
     /// The sum of a metric of a node's daemon, over the series whose labels contain `labels`; 0 without any.

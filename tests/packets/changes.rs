@@ -1,8 +1,9 @@
 //! What changes do to conversations: those to endpoints that are gone move, all others stay.
 
-use portcullis_lab::{Conversation, Object, ObjectRef, Outcome, Protocol};
+use portcullis_lab::{Conversation, Object, ObjectRef, Outcome, Protocol, uml};
 
 use crate::bed::{Bed, Setup};
+use crate::mode::Mode;
 use crate::row::{Origin, Target, client, cluster_ip, external_ip, load_balancer, node, node_port, outside};
 use crate::tools::Flavour;
 
@@ -68,16 +69,21 @@ fn object(kind: &str, name: &str) -> ObjectRef {
 
 #[test]
 fn udp_follows_by_the_nft_tool() {
-    udp_follows(Flavour::Nft);
+    udp_follows(Mode::Iptables(Flavour::Nft));
 }
 
 #[test]
 fn udp_follows_by_the_legacy_tool() {
-    udp_follows(Flavour::Legacy);
+    udp_follows(Mode::Iptables(Flavour::Legacy));
 }
 
-fn udp_follows(flavour: Flavour) {
-    let mut bed = Setup::of("web.yaml").flavour(flavour).up();
+#[test]
+fn udp_follows_by_ipvs() {
+    uml::inside(|| udp_follows(Mode::Ipvs));
+}
+
+fn udp_follows(mode: Mode) {
+    let mut bed = Setup::of("web.yaml").mode(mode).up();
     let mut udp = Conversations::open(&bed, Protocol::Udp);
     let first = udp.answerers("at first");
     assert_eq!(udp.answerers("again"), first, "a flow stays where it is");
@@ -133,8 +139,17 @@ fn service_deleted_and_made_again(bed: &mut Bed, udp: &mut Conversations) {
 }
 
 #[test]
-fn a_tcp_connection_survives_every_unrelated_change() {
-    let mut bed = Setup::of("web.yaml").up();
+fn tcp_stays_by_iptables() {
+    a_tcp_connection_survives_every_unrelated_change(Mode::Iptables(Flavour::Nft));
+}
+
+#[test]
+fn tcp_stays_by_ipvs() {
+    uml::inside(|| a_tcp_connection_survives_every_unrelated_change(Mode::Ipvs));
+}
+
+fn a_tcp_connection_survives_every_unrelated_change(mode: Mode) {
+    let mut bed = Setup::of("web.yaml").mode(mode).up();
     let mut tcp = Conversations::open(&bed, Protocol::Tcp);
     let first = tcp.answerers("at first");
     let living: Vec<&str> = vec!["default/a", "default/b"];

@@ -1,9 +1,10 @@
 //! Cluster IPs: who answers, and what source address it sees.
 
-use portcullis_lab::{Outcome, Protocol};
+use portcullis_lab::{Outcome, Protocol, uml};
 
 use crate::bed::{Bed, Setup};
-use crate::expectation::{lost, only, refused, spread};
+use crate::expectation::{lost, only, refused, spread, turned_away};
+use crate::mode::Mode;
 use crate::row::{Row, at, client, cluster_ip, node, outside, pod, row};
 use crate::tools::Flavour;
 
@@ -31,15 +32,15 @@ fn rows() -> Vec<Row> {
         row("no endpoint: TCP is refused", client(1), cluster_ip("none", 80), refused()),
         row("no endpoint: UDP is refused", client(1), cluster_ip("none", 53).udp(), refused()),
         row("no endpoint: a node's own TCP is refused", node(1), cluster_ip("none", 80), refused()),
-        row("no endpoint: a node's own UDP is refused", node(1), cluster_ip("none", 53).udp(), refused()),
+        row("no endpoint: a node's own UDP is refused", node(1), cluster_ip("none", 53).udp(), refused()).in_ipvs(turned_away()),
         row("no ready endpoint: refused", client(2), cluster_ip("unready", 80), refused()),
         row("all terminating: the one that still serves", client(2), cluster_ip("draining", 80), only("e").kept()),
         row("terminating ones do not count while one is ready", client(2), cluster_ip("half-drained", 80), only("g").kept()),
         // Internal traffic policy
         row("internal policy Local, on the endpoint's node", client(1), cluster_ip("here", 80), only("a").kept()),
         row("internal policy Local, from the endpoint's node itself", node(1), cluster_ip("here", 80), only("a")),
-        row("internal policy Local, on a node without an endpoint", client(2), cluster_ip("here", 80), lost()),
-        row("internal policy Local, from a node without an endpoint", node(2), cluster_ip("here", 80), lost()),
+        row("internal policy Local, on a node without an endpoint", client(2), cluster_ip("here", 80), lost()).in_ipvs(refused()),
+        row("internal policy Local, from a node without an endpoint", node(2), cluster_ip("here", 80), lost()).in_ipvs(refused()),
         row("internal policy Local, no endpoint anywhere", client(1), cluster_ip("here-none", 80), refused()),
         // Hairpin
         row("a pod that meets itself sees its node: TCP", pod("a"), cluster_ip("alone", 80), only("a").masqueraded_by(1)),
@@ -55,8 +56,8 @@ fn rows() -> Vec<Row> {
     ]
 }
 
-fn up(flavour: Flavour) -> Bed {
-    let mut bed = Setup::of("cluster-ips.yaml").flavour(flavour).up();
+fn up(mode: Mode) -> Bed {
+    let mut bed = Setup::of("cluster-ips.yaml").mode(mode).up();
     for service in ["web", "names", "none"] {
         for ip in bed.lab.plan().service(service).unwrap().spec.clone().unwrap().cluster_ips.unwrap() {
             bed.lab.route_from_outside(ip.parse().unwrap(), "node-1").unwrap();
@@ -67,18 +68,26 @@ fn up(flavour: Flavour) -> Bed {
 
 #[test]
 fn cluster_ips_by_the_nft_tool() {
-    let bed = up(Flavour::Nft);
-    bed.check(&rows());
-    only_the_pod_itself_is_masqueraded(&bed);
+    let bed = cluster_ips(Mode::Iptables(Flavour::Nft));
     nothing_is_written_for_services_without_an_address(&bed);
 }
 
 #[test]
 fn cluster_ips_by_the_legacy_tool() {
-    let bed = up(Flavour::Legacy);
+    let bed = cluster_ips(Mode::Iptables(Flavour::Legacy));
+    nothing_is_written_for_services_without_an_address(&bed);
+}
+
+#[test]
+fn cluster_ips_by_ipvs() {
+    uml::inside(|| drop(cluster_ips(Mode::Ipvs)));
+}
+
+fn cluster_ips(mode: Mode) -> Bed {
+    let bed = up(mode);
     bed.check(&rows());
     only_the_pod_itself_is_masqueraded(&bed);
-    nothing_is_written_for_services_without_an_address(&bed);
+    bed
 }
 
 /// A pod behind a Service of several keeps its address towards the others, and only towards those.

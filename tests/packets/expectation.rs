@@ -6,8 +6,13 @@ use std::ops::RangeInclusive;
 
 use portcullis_lab::{Outcome, Tally};
 
+use crate::mode::Mode;
+
 /// Probes for each endpoint over which traffic is to be spread.
 const PROBES_PER_ENDPOINT: usize = 150;
+
+/// The same where endpoints take turns rather than chances.
+const PROBES_IN_TURN: usize = 40;
 
 /// The chance, on each side, that a fair spread is called unfair.
 const RISK: f64 = 1e-10;
@@ -28,6 +33,8 @@ pub(crate) enum Answer {
     OneOf(Vec<String>),
     /// No one: a reset, or "port unreachable".
     Refused,
+    /// No one: a node's own datagram is turned away, as it is sent or by "port unreachable", whichever is seen first.
+    TurnedAway,
     /// No one, and nothing says so.
     Lost,
 }
@@ -66,6 +73,10 @@ pub(crate) fn refused() -> Expectation {
     expectation(Answer::Refused)
 }
 
+pub(crate) fn turned_away() -> Expectation {
+    expectation(Answer::TurnedAway)
+}
+
 pub(crate) fn lost() -> Expectation {
     expectation(Answer::Lost)
 }
@@ -80,11 +91,12 @@ impl Expectation {
     }
 
     /// How many probes it takes to tell.
-    pub(crate) fn probes(&self) -> usize {
+    pub(crate) fn probes(&self, mode: Mode) -> usize {
         match &self.answer {
+            Answer::Spread(pods) if mode == Mode::Ipvs => PROBES_IN_TURN * pods.len(),
             Answer::Spread(pods) => PROBES_PER_ENDPOINT * pods.len(),
             Answer::OneOf(_) => 10,
-            Answer::Refused => 5,
+            Answer::Refused | Answer::TurnedAway => 5,
             Answer::Lost => 2,
         }
     }
@@ -111,6 +123,9 @@ impl Expectation {
         };
         match &self.answer {
             Answer::Refused => others(|outcome| *outcome == Outcome::Refused),
+            Answer::TurnedAway => {
+                others(|outcome| matches!(outcome, Outcome::Refused | Outcome::Unreachable))
+            }
             Answer::Lost => others(|outcome| matches!(outcome, Outcome::TimedOut | Outcome::Unreachable)),
             Answer::Spread(pods) | Answer::OneOf(pods) => {
                 let wanted: BTreeSet<&str> = pods.iter().map(String::as_str).collect();

@@ -1,12 +1,14 @@
 //! Node ports, load balancers' addresses and external IPs.
 
+use portcullis_lab::{Vantage, uml};
+
 use crate::bed::{Bed, Setup};
 use crate::expectation::{lost, only, refused, spread};
+use crate::mode::Mode;
 use crate::row::{
     Row, at, client, external_ip, load_balancer, node, node_port, node_port_at, outside, outside_as, row,
 };
 use crate::tools::{self, Flavour};
-use portcullis_lab::Vantage;
 
 const WEB: [&str; 3] = ["a", "b", "c"];
 const ALLOWED: [&str; 2] = ["198.51.100.200", "2001:db8:100::8001"];
@@ -23,8 +25,8 @@ fn rows() -> Vec<Row> {
         row("another node's port from a pod", client(1), node_port(2, "np", 80), spread(&WEB).masqueraded_by(2)),
         row("node port from its node", node(1), node_port(1, "np", 80), spread(&WEB)),
         row("node port at the node's other addresses", client(1), node_port_at(&["10.244.1.1", "fd00:10:244:1::1"], "np", 80), spread(&WEB).masqueraded_by(1)),
-        row("node port on localhost", node(1), node_port_at(&["127.0.0.1"], "np", 80), spread(&WEB)),
-        row("node port on another address of localhost", node(1), node_port_at(&["127.1.2.3"], "np", 80), spread(&WEB)),
+        row("node port on localhost", node(1), node_port_at(&["127.0.0.1"], "np", 80), spread(&WEB)).in_ipvs(refused()),
+        row("node port on another address of localhost", node(1), node_port_at(&["127.1.2.3"], "np", 80), spread(&WEB)).in_ipvs(refused()),
         row("node port without endpoints", outside(), node_port(1, "np-none", 80), refused()),
         row("node port without endpoints, from its node", node(1), node_port(1, "np-none", 80), refused()),
         // External traffic policy
@@ -34,8 +36,8 @@ fn rows() -> Vec<Row> {
         row("external policy Local without an endpoint on the node, UDP", outside(), node_port(2, "np-local", 53).udp(), lost()),
         row("external policy Local on the first node", outside(), node_port(1, "np-local-all", 80), only("a").kept()),
         row("external policy Local on the second node", outside(), node_port(2, "np-local-all", 80), spread(&["b", "c"]).kept()),
-        row("a pod's own node leads it to all despite policy Local", client(1), node_port(1, "np-local-all", 80), spread(&WEB)),
-        row("a node's own traffic goes to all despite policy Local", node(1), node_port(1, "np-local-all", 80), spread(&WEB)),
+        row("a pod's own node leads it to all despite policy Local", client(1), node_port(1, "np-local-all", 80), spread(&WEB)).in_ipvs(only("a")),
+        row("a node's own traffic goes to all despite policy Local", node(1), node_port(1, "np-local-all", 80), spread(&WEB)).in_ipvs(only("a")),
         row("a pod's own node leads it on, where it has no endpoint", client(2), node_port(2, "np-local", 80), only("a")),
         // Load balancers
         row("every address of the load balancer", outside(), load_balancer("lb", 80), spread(&WEB).masqueraded_by(1)),
@@ -66,15 +68,15 @@ fn rows() -> Vec<Row> {
     ]
 }
 
-fn up(flavour: Flavour) -> Bed {
-    let mut bed = Setup::of("external-addresses.yaml").flavour(flavour).up();
+fn up(mode: Mode) -> Bed {
+    let mut bed = Setup::of("external-addresses.yaml").mode(mode).up();
     bed.lab.route_from_outside("203.0.113.30".parse().unwrap(), "node-1").unwrap();
     bed
 }
 
 #[test]
 fn external_addresses_by_the_nft_tool() {
-    let bed = up(Flavour::Nft);
+    let bed = up(Mode::Iptables(Flavour::Nft));
     bed.check(&rows());
     no_node_port_is_served_that_was_not_allocated(&bed);
     load_balancers_are_told_where_endpoints_are(&bed);
@@ -82,9 +84,18 @@ fn external_addresses_by_the_nft_tool() {
 
 #[test]
 fn external_addresses_by_the_legacy_tool() {
-    let bed = up(Flavour::Legacy);
+    let bed = up(Mode::Iptables(Flavour::Legacy));
     bed.check(&rows());
     no_node_port_is_served_that_was_not_allocated(&bed);
+}
+
+#[test]
+fn external_addresses_by_ipvs() {
+    uml::inside(|| {
+        let bed = up(Mode::Ipvs);
+        bed.check(&rows());
+        load_balancers_are_told_where_endpoints_are(&bed);
+    });
 }
 
 fn no_node_port_is_served_that_was_not_allocated(bed: &Bed) {

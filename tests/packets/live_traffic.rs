@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use portcullis_lab::{ObjectRef, Outcome, Protocol, Tally};
+use portcullis_lab::{ObjectRef, Outcome, Protocol, Tally, uml};
 
 use crate::bed::{Bed, Setup};
+use crate::mode::Mode;
 use crate::row::{Origin, Target, client, cluster_ip, node_port, outside};
 use crate::tools::Flavour;
 
@@ -20,16 +21,21 @@ const ROUNDS: usize = 5;
 
 #[test]
 fn pods_are_replaced_under_live_traffic_by_the_nft_tool() {
-    pods_are_replaced_under_live_traffic(Flavour::Nft);
+    pods_are_replaced_under_live_traffic(Mode::Iptables(Flavour::Nft));
 }
 
 #[test]
 fn pods_are_replaced_under_live_traffic_by_the_legacy_tool() {
-    pods_are_replaced_under_live_traffic(Flavour::Legacy);
+    pods_are_replaced_under_live_traffic(Mode::Iptables(Flavour::Legacy));
 }
 
-fn pods_are_replaced_under_live_traffic(flavour: Flavour) {
-    let mut bed = Setup::of("web.yaml").flavour(flavour).up();
+#[test]
+fn pods_are_replaced_under_live_traffic_by_ipvs() {
+    uml::inside(|| pods_are_replaced_under_live_traffic(Mode::Ipvs));
+}
+
+fn pods_are_replaced_under_live_traffic(mode: Mode) {
+    let mut bed = Setup::of("web.yaml").mode(mode).up();
     let ways: [(Origin, Protocol, Target); 4] = [
         (client(1), Protocol::Tcp, cluster_ip("web", 80)),
         (client(2), Protocol::Tcp, cluster_ip("web", 80)),

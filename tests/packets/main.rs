@@ -4,12 +4,15 @@
 //! ```text
 //! fixtures/lab/*.yaml ─ Bed (lab + daemons) ─ rows: from · to · expectation ─ what the pods saw
 //! ```
+//! IPVS mode is probed in user-mode Linux, whose kernel has IPVS, by the same rows.
+//!
 //! SCTP has no rows: the kernel may have no SCTP sockets. `sctp.rs` holds its rules instead, and says so.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod bed;
 mod expectation;
+mod mode;
 mod row;
 mod tools;
 

@@ -115,7 +115,7 @@ fn serves_all(bed: &Bed, when: &'static str) {
 /// counters begin anew.
 fn assert_untouched(bed: &Bed, node: &str, before: &str) {
     let after = marks(bed, node);
-    match bed.flavour {
+    match bed.mode.flavour() {
         Flavour::Nft => assert_eq!(after, before, "{node}: a start without change writes nothing"),
         Flavour::Legacy => {
             let (before, after) = (counters(before), counters(&after));
@@ -132,10 +132,10 @@ fn assert_untouched(bed: &Bed, node: &str, before: &str) {
 
 fn marks(bed: &Bed, node: &str) -> String {
     let netns = bed.lab.netns(&Vantage::node(node)).unwrap();
-    match bed.flavour {
+    match bed.mode.flavour() {
         Flavour::Nft => tools::output(netns.command("nft").args(["-a", "-s", "list", "ruleset"])),
         Flavour::Legacy => ["iptables", "ip6tables"]
-            .map(|tool| tools::output(netns.command(bed.flavour.tool(tool, "-save")).arg("-c")))
+            .map(|tool| tools::output(netns.command(bed.mode.flavour().tool(tool, "-save")).arg("-c")))
             .join("\n"),
     }
 }

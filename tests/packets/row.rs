@@ -9,6 +9,7 @@ use portcullis_lab::{Families, Family, FrontKind, Plan, Prober, Protocol, Tally,
 
 use crate::bed::Bed;
 use crate::expectation::{Answer, Expectation, Source};
+use crate::mode::Mode;
 
 /// How long to wait for an answer that must come, on a machine that may be busy.
 const ANSWER: Duration = Duration::from_secs(5);
@@ -30,11 +31,24 @@ pub(crate) struct Row {
     pub(crate) name: &'static str,
     pub(crate) from: Origin,
     pub(crate) to: Target,
-    pub(crate) expect: Expectation,
+    expect: Expectation,
+    expect_of_ipvs: Option<Expectation>,
 }
 
 pub(crate) fn row(name: &'static str, from: Origin, to: Target, expect: Expectation) -> Row {
-    Row { name, from, to, expect }
+    Row { name, from, to, expect, expect_of_ipvs: None }
+}
+
+impl Row {
+    /// What must be seen in IPVS mode, where kube-proxy's differs from its other modes.
+    pub(crate) fn in_ipvs(self, expect: Expectation) -> Self {
+        Self { expect_of_ipvs: Some(expect), ..self }
+    }
+
+    fn expect(&self, mode: Mode) -> &Expectation {
+        let of_mode = self.expect_of_ipvs.as_ref().filter(|_| mode == Mode::Ipvs);
+        of_mode.unwrap_or(&self.expect)
+    }
 }
 
 /// Where probes start.
@@ -208,8 +222,9 @@ impl Bed {
     fn probes<'a>(&self, row: &'a Row) -> Vec<Probe<'a>> {
         let addresses = row.to.addresses(self.lab.plan(), self.families);
         let prober = self.lab.from(row.from.vantage.clone()).unwrap();
-        let silent = matches!(row.expect.answer, Answer::Lost);
-        let masquerading = match row.expect.source {
+        let expect = row.expect(self.mode);
+        let silent = matches!(expect.answer, Answer::Lost);
+        let masquerading = match expect.source {
             Source::Masqueraded(node) => self.node_addresses(&node_name(node)),
             Source::Any | Source::Kept => Vec::new(),
         };
@@ -219,7 +234,16 @@ impl Bed {
             let patience = if silent { silence(Family::of(to.ip())) } else { ANSWER };
             let prober = prober.clone().timeout(patience);
             let prober = same_family.map_or(prober.clone(), |source| prober.source(*source));
-            Probe { row, to, prober, client: client.clone(), masquerading: masquerading.clone() }
+            let probes = expect.probes(self.mode);
+            Probe {
+                row,
+                expect,
+                probes,
+                to,
+                prober,
+                client: client.clone(),
+                masquerading: masquerading.clone(),
+            }
         };
         addresses.into_iter().map(of).collect()
     }
@@ -242,6 +266,8 @@ impl Bed {
 /// One address of a row.
 struct Probe<'a> {
     row: &'a Row,
+    expect: &'a Expectation,
+    probes: usize,
     to: SocketAddr,
     prober: Prober,
     client: Vec<IpAddr>,
@@ -251,8 +277,8 @@ struct Probe<'a> {
 impl Probe<'_> {
     /// Probes, and says what is wrong, if anything.
     fn run(&self) -> Option<String> {
-        let seen: Tally = self.prober.probe_many(self.row.to.protocol, self.to, self.row.expect.probes());
-        let complaint = self.row.expect.complaint(&seen, &self.client, &self.masquerading);
+        let seen: Tally = self.prober.probe_many(self.row.to.protocol, self.to, self.probes);
+        let complaint = self.expect.complaint(&seen, &self.client, &self.masquerading);
         let verdict = complaint.as_deref().unwrap_or("ok");
         let line = format!(
             "{:<70} {} -> {}/{}: {verdict}; saw {:?} {:?} from {:?}",

@@ -5,10 +5,11 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use portcullis_lab::{Outcome, Protocol};
+use portcullis_lab::{Outcome, Protocol, uml};
 
 use crate::bed::{Bed, Setup};
 use crate::expectation::one_of;
+use crate::mode::Mode;
 use crate::row::{Target, client, cluster_ip, node, node_port, outside, outside_as, row};
 use crate::tools::Flavour;
 
@@ -28,9 +29,17 @@ fn affinity_is_kept_then_expires_by_the_legacy_tool() {
     affinity(Flavour::Legacy);
 }
 
+/// IPVS forgets a client only once the last of its connections is forgotten, minutes after it was closed.
+#[test]
+fn affinity_is_kept_by_ipvs() {
+    uml::inside(|| {
+        one_pod_for_a_client(&Setup::of("session-affinity.yaml").mode(Mode::Ipvs).up());
+        a_client_whose_pod_goes(Mode::Ipvs);
+    });
+}
+
 #[rustfmt::skip]
-fn affinity(flavour: Flavour) {
-    let bed = Setup::of("session-affinity.yaml").flavour(flavour).up();
+fn one_pod_for_a_client(bed: &Bed) {
     bed.check(&[
         row("one pod for a client of a cluster IP", client(1), cluster_ip("sticky", 80), one_of(&WEB)),
         row("one pod for a client over UDP", client(2), cluster_ip("sticky", 53).udp(), one_of(&WEB)),
@@ -39,6 +48,12 @@ fn affinity(flavour: Flavour) {
         row("one pod for another client outside", outside_as(&["198.51.100.99", "2001:db8:100::99"]), node_port(2, "sticky", 80), one_of(&WEB)),
         row("without a timeout in the Service", client(1), cluster_ip("long", 80), one_of(&WEB)),
     ]);
+}
+
+#[rustfmt::skip]
+fn affinity(flavour: Flavour) {
+    let bed = Setup::of("session-affinity.yaml").flavour(flavour).up();
+    one_pod_for_a_client(&bed);
     let tables = [("TCP", Protocol::Tcp, node_port(1, "sticky", 80)), ("UDP", Protocol::Udp, node_port(1, "sticky", 53).udp())];
     thread::scope(|scope| {
         for (name, protocol, to) in tables {
@@ -87,7 +102,11 @@ fn kept_then_expired(name: &str, bed: &Bed, protocol: Protocol, to: Target) {
 
 #[test]
 fn a_client_whose_pod_goes_meets_another_and_stays_there() {
-    let mut bed = Setup::of("session-affinity.yaml").up();
+    a_client_whose_pod_goes(Mode::Iptables(Flavour::Nft));
+}
+
+fn a_client_whose_pod_goes(mode: Mode) {
+    let mut bed = Setup::of("session-affinity.yaml").mode(mode).up();
     let to = bed.address(cluster_ip("long", 80));
     let prober = bed.from(client(1));
     let met = prober.tcp(to).by().unwrap().to_owned();

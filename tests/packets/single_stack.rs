@@ -1,17 +1,32 @@
 //! Clusters of one family.
 
-use portcullis_lab::Families;
+use portcullis_lab::{Families, uml};
 
 use crate::bed::Setup;
 use crate::expectation::{only, refused, spread};
+use crate::mode::Mode;
 use crate::row::{client, cluster_ip, load_balancer, node, node_port, outside, pod, row};
+use crate::tools::Flavour;
 
 const WEB: [&str; 3] = ["a", "b", "c"];
 
 #[test]
+fn clusters_of_one_family_by_iptables() {
+    a_cluster_of_ipv6_alone(Mode::Iptables(Flavour::Nft));
+    a_cluster_of_ipv4_alone(Mode::Iptables(Flavour::Nft));
+}
+
+#[test]
+fn clusters_of_one_family_by_ipvs() {
+    uml::inside(|| {
+        a_cluster_of_ipv6_alone(Mode::Ipvs);
+        a_cluster_of_ipv4_alone(Mode::Ipvs);
+    });
+}
+
 #[rustfmt::skip]
-fn a_cluster_of_ipv6_alone() {
-    Setup::of("ipv6-only.yaml").families(Families::V6).up().check(&[
+fn a_cluster_of_ipv6_alone(mode: Mode) {
+    Setup::of("ipv6-only.yaml").mode(mode).families(Families::V6).up().check(&[
         row("cluster IP", client(1), cluster_ip("np", 80), spread(&WEB).kept()),
         row("cluster IP, UDP", client(2), cluster_ip("np", 53).udp(), spread(&WEB).kept()),
         row("cluster IP from a node", node(1), cluster_ip("np", 80), spread(&WEB)),
@@ -22,10 +37,9 @@ fn a_cluster_of_ipv6_alone() {
     ]);
 }
 
-#[test]
 #[rustfmt::skip]
-fn a_cluster_of_ipv4_alone() {
-    let fixture = Setup::of("ipv4-only.yaml").families(Families::V4);
+fn a_cluster_of_ipv4_alone(mode: Mode) {
+    let fixture = Setup::of("ipv4-only.yaml").mode(mode).families(Families::V4);
     fixture.up().check(&[
         row("cluster IP", client(1), cluster_ip("np", 80), spread(&WEB).kept()),
         row("cluster IP, UDP", client(2), cluster_ip("np", 53).udp(), spread(&WEB).kept()),

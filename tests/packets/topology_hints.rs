@@ -1,16 +1,29 @@
 //! Topology hints, and when they must not count.
 
+use portcullis_lab::uml;
+
 use crate::bed::Setup;
 use crate::expectation::{only, spread};
+use crate::mode::Mode;
 use crate::row::{client, cluster_ip, node, row};
+use crate::tools::Flavour;
 
 const WEB: [&str; 3] = ["a", "b", "c"];
 
 #[test]
+fn topology_hints_by_iptables() {
+    topology_hints(Mode::Iptables(Flavour::Nft));
+}
+
+#[test]
+fn topology_hints_by_ipvs() {
+    uml::inside(|| topology_hints(Mode::Ipvs));
+}
+
 #[rustfmt::skip]
-fn topology_hints() {
+fn topology_hints(mode: Mode) {
     let to = |service| cluster_ip(service, 80).v4();
-    Setup::of("topology-hints.yaml").up().check(&[
+    Setup::of("topology-hints.yaml").mode(mode).up().check(&[
         row("zone hints, in zone-a", client(1), to("by-zone"), only("a").kept()),
         row("zone hints, in zone-b", client(2), to("by-zone"), spread(&["b", "c"]).kept()),
         row("zone hints, from a node", node(2), to("by-zone"), spread(&["b", "c"])),
@@ -26,7 +39,7 @@ fn topology_hints() {
         row("a policy of Local goes before hints", client(1), to("hinted-local"), only("a")),
         row("a policy of Local goes before hints on the other node", client(2), to("hinted-local"), only("b")),
     ]);
-    Setup::of("node-without-zone.yaml").up().check(&[
+    Setup::of("node-without-zone.yaml").mode(mode).up().check(&[
         row("a node without a zone: all count", client(1), to("by-zone"), spread(&WEB)),
         row("the node with a zone", client(2), to("by-zone"), spread(&["b", "c"])),
     ]);

@@ -1,0 +1,29 @@
+//! How the daemons of a cluster serve it.
+
+use crate::tools::Flavour;
+
+/// A mode of the daemon, and the iptables of its node.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mode {
+    Iptables(Flavour),
+    /// Needs a kernel that has IPVS.
+    Ipvs,
+}
+
+impl Mode {
+    /// Lets the daemon serve so, and sync at once.
+    pub(crate) fn args(self) -> [&'static str; 2] {
+        match self {
+            Self::Iptables(_) => ["--mode=iptables", "--iptables-min-sync-period=0s"],
+            Self::Ipvs => ["--mode=ipvs", "--ipvs-min-sync-period=0s"],
+        }
+    }
+
+    /// Which iptables the node has.
+    pub(crate) fn flavour(self) -> Flavour {
+        match self {
+            Self::Iptables(flavour) => flavour,
+            Self::Ipvs => Flavour::Legacy,
+        }
+    }
+}
