@@ -85,7 +85,10 @@ fn pods_are_replaced_under_live_traffic(mode: Mode) {
     });
     for Seen { name, outcomes } in seen {
         let wrong: Vec<_> = outcomes.iter().filter(|(_, outcome)| outcome.by().is_none()).collect();
-        assert!(wrong.is_empty(), "{name}: {wrong:?} of {}, while\n{history:#?}", outcomes.len());
+        // IPVS takes a real server of UDP out at once, as kube-proxy has it, and the answer to what is under way then
+        // finds no way back. A client has one datagram under way at a time.
+        let excused = if mode == Mode::Ipvs && name.ends_with("UDP") { ROUNDS } else { 0 };
+        assert!(wrong.len() <= excused, "{name}: {wrong:?} of {}, while\n{history:#?}", outcomes.len());
         let tally: Tally = outcomes.into_iter().map(|(_, outcome)| outcome).collect();
         assert!(tally.by.len() > ROUNDS, "{name} met the pods as they came: {tally:?}");
     }
