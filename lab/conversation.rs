@@ -74,6 +74,22 @@ impl Conversation {
         }
     }
 
+    /// Ends a TCP connection by a reset, so that nobody remembers it for long; a UDP flow has no end but to fall silent.
+    ///
+    /// # Errors
+    /// When the socket is broken.
+    pub fn abort(self) -> io::Result<()> {
+        let Socket::Tcp(stream, _) = &self.socket else { return Ok(()) };
+        let linger = libc::linger { l_onoff: 1, l_linger: 0 };
+        // SAFETY: pointer and length are of one live value of the type that the option takes.
+        let set = unsafe {
+            let value = (&raw const linger).cast();
+            let length = size_of::<libc::linger>() as libc::socklen_t;
+            libc::setsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, value, length)
+        };
+        if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
     /// How long [`ask`](Self::ask) waits.
     pub fn set_timeout(&mut self, timeout: Duration) -> io::Result<()> {
         self.timeout = timeout;

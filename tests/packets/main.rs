@@ -20,6 +20,7 @@ mod changes;
 mod cluster_ips;
 mod drift;
 mod external_addresses;
+mod graceful_termination;
 mod isolation;
 mod live_traffic;
 mod manifests;
