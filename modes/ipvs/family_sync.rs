@@ -155,8 +155,6 @@ impl FamilySync {
             // Part of it may be written; only the kernel knows.
             self.suspect();
             self.rules.suspect();
-        } else {
-            self.rules.remember();
         }
         Report {
             family: self.family,

@@ -12,6 +12,7 @@ pub(super) struct RuleSync {
     kernel: Box<dyn Kernel>,
     /// What each of [`TABLES`] must hold, and whether it does.
     tables: [Written; TABLES.len()],
+    /// As it was when all that others had written till then was compared, or is known not to be.
     fingerprint: Option<Fingerprint>,
 }
 
@@ -68,19 +69,9 @@ impl RuleSync {
         self.tables.iter_mut().for_each(|written| written.state = State::Unknown);
     }
 
-    /// Whether somebody wrote since we last did.
+    /// Whether somebody wrote since we last wrote or compared.
     pub(super) fn somebody_wrote(&self) -> bool {
         self.fingerprint.is_some() && self.kernel.fingerprint() != self.fingerprint
-    }
-
-    /// Whether what is to be written stands on rules that somebody else has written to meanwhile.
-    pub(super) fn changed_under_us(&self) -> bool {
-        self.tables.iter().any(|written| written.state == State::Changed) && self.somebody_wrote()
-    }
-
-    /// Remembers the kernel as it is, as ours.
-    pub(super) fn remember(&mut self) {
-        self.fingerprint = self.kernel.fingerprint();
     }
 
     /// Writes a table, if it is not as it must be. `first`: what differs is not somebody's damage.
@@ -89,10 +80,16 @@ impl RuleSync {
     /// The tool could not be run, or refused.
     pub(super) fn write(&mut self, table: Table, first: bool) -> Result<Wrote, SyncError> {
         let at = TABLES.iter().position(|t| *t == table).expect("only these have rules");
-        let state = self.tables[at].state;
-        let (repaired, missing_jumps) = match state {
-            State::Right => return Ok(Wrote::default()),
-            State::Changed => (0, Vec::new()),
+        if self.tables[at].state == State::Right {
+            return Ok(Wrote::default());
+        }
+        // Taken first, so that what others write from now on is not taken for what was compared.
+        let before = self.kernel.fingerprint();
+        if self.fingerprint.is_some() && before != self.fingerprint {
+            self.suspect();
+        }
+        let (repaired, missing_jumps) = match self.tables[at].state {
+            State::Right | State::Changed => (0, Vec::new()),
             State::Unknown => {
                 let snapshot = Snapshot::read_table(&*self.kernel, table)?;
                 let jumps = rules::jumps().into_iter().filter(|j| j.table == table);
@@ -100,6 +97,7 @@ impl RuleSync {
                 let differ = self.tables[at].chains.iter().filter(|c| base_differs(c, &snapshot)).count();
                 if missing.is_empty() && differ == 0 {
                     self.tables[at].state = State::Right;
+                    self.fingerprint = before;
                     return Ok(Wrote::default());
                 }
                 (missing.len() + differ, missing)
@@ -123,6 +121,7 @@ impl RuleSync {
             writeln!(out, "COMMIT")
         })?;
         self.tables[at].state = State::Right;
+        self.fingerprint = self.kernel.fingerprint();
         Ok(Wrote { lines, repaired: if first { 0 } else { repaired } })
     }
 

@@ -46,9 +46,6 @@ impl FamilySync {
     ) -> Result<(), SyncError> {
         let names = self.due(desired);
         let filled = self.ledger.filled();
-        if self.rules.changed_under_us() {
-            self.rules.suspect();
-        }
         let (targets, delta) = self.take_in(desired, names.clone());
         self.renderer_replaced();
         for set in IpSet::ALL.into_iter().rev() {

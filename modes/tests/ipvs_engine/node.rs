@@ -10,7 +10,7 @@ use portcullis_modes::{Mode, Report};
 
 use crate::cluster::{Cluster, Drawn};
 use crate::fake_iptables::FakeKernel;
-use crate::kernel::FakeIpvs;
+use crate::kernel::{Call, FakeIpvs};
 use crate::tool::Tool;
 
 /// How often a test tries what may take several syncs.
@@ -137,6 +137,12 @@ impl Node {
         state.reads = 0;
     }
 
+    /// What the kernel was asked to change, and how often it was read.
+    pub fn asked(&self) -> (Vec<Call>, usize) {
+        let state = self.kernel.state();
+        (state.log.clone(), state.reads)
+    }
+
     /// What the kernel holds.
     pub fn held(&self) -> State {
         let tools: Vec<_> = tools(&self.kernel, &self.rules).collect();
@@ -159,6 +165,9 @@ impl Node {
         assert_eq!(held.ipset(), wanted.ipset());
         assert_eq!(held.address_lines(), wanted.address_lines());
         assert_eq!(held, wanted);
+        let state = self.kernel.state();
+        let ours = state.servers.iter().filter(|(key, _)| wanted.servers.contains_key(key));
+        assert!(ours.flat_map(|(_, server)| server.real.values()).all(|real| real.forwarding == 0));
     }
 }
 
