@@ -21,6 +21,7 @@ mod cluster_ips;
 mod drift;
 mod external_addresses;
 mod graceful_termination;
+mod host_daemons;
 mod isolation;
 mod live_traffic;
 mod manifests;
