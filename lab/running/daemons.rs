@@ -27,6 +27,13 @@ impl Lab {
         Ok(())
     }
 
+    /// Gives other arguments to daemons that are started from now on.
+    pub fn set_daemon_args(&mut self, args: Vec<String>) {
+        if let Some(spec) = &mut self.options.daemon {
+            spec.args = args;
+        }
+    }
+
     /// Ends a node's daemon by SIGTERM, and waits up to 10 s for it.
     ///
     /// # Errors

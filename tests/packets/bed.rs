@@ -64,13 +64,14 @@ impl Setup {
         let tools = tempfile::tempdir().unwrap();
         let daemon = DaemonSpec {
             binary: PathBuf::from(env!("CARGO_BIN_EXE_portcullis")),
-            args: self.mode.args().map(str::to_owned).into_iter().chain(self.args).collect(),
+            args: self.mode.with_args(&self.args),
             env: vec![("PATH".into(), self.mode.flavour().path(tools.path()))],
         };
         let plan = PlanOptions { families: self.families, ..Default::default() };
         let options = LabOptions { plan, daemon: Some(daemon) };
         let lab = Lab::up(Cluster::read(fixture).unwrap(), options).unwrap();
-        let mut bed = Bed { lab, mode: self.mode, families: self.families, _tools: tools };
+        let (mode, families, args) = (self.mode, self.families, self.args);
+        let mut bed = Bed { lab, mode, families, args, _tools: tools };
         bed.synced();
         bed
     }
@@ -81,6 +82,8 @@ pub(crate) struct Bed {
     pub(crate) lab: Lab,
     pub(crate) mode: Mode,
     pub(crate) families: Families,
+    /// The daemons' arguments beside those of the mode.
+    args: Vec<String>,
     _tools: tempfile::TempDir,
 }
 
@@ -95,6 +98,15 @@ impl Bed {
     /// Changes objects, and waits until the daemons have followed.
     pub(crate) fn apply(&mut self, manifests: &str) {
         self.lab.apply_text(manifests).unwrap();
+        self.synced();
+    }
+
+    /// Has a node's daemon end, and one of another mode take its place. The node's iptables are what they were.
+    pub(crate) fn change_mode_of(&mut self, node: &str, mode: Mode) {
+        assert_eq!(mode.flavour(), self.mode.flavour(), "a node keeps its iptables");
+        self.lab.set_daemon_args(mode.with_args(&self.args));
+        self.lab.stop_daemon(node).unwrap();
+        self.lab.start_daemon(node).unwrap();
         self.synced();
     }
 

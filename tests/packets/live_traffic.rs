@@ -36,6 +36,23 @@ fn pods_are_replaced_under_live_traffic_by_ipvs() {
 
 fn pods_are_replaced_under_live_traffic(mode: Mode) {
     let mut bed = Setup::of("web.yaml").mode(mode).up();
+    let (history, seen) = while_clients_connect(&mut bed, replace_pods);
+    for seen in seen {
+        // IPVS takes a real server of UDP out at once, as kube-proxy has it, and the answer to what is under way then
+        // finds no way back. A client has one datagram under way at a time.
+        let excused = if mode == Mode::Ipvs && seen.protocol == Protocol::Udp { ROUNDS } else { 0 };
+        seen.assert_answered(excused, &history);
+        let name = seen.name.clone();
+        let tally: Tally = seen.outcomes.into_iter().map(|(_, outcome)| outcome).collect();
+        assert!(tally.by.len() > ROUNDS, "{name} met the pods as they came: {tally:?}");
+    }
+}
+
+/// Makes a change while clients connect over and over: from pods, and from outside to a node port of node-2.
+pub(crate) fn while_clients_connect(
+    bed: &mut Bed,
+    change: impl FnOnce(&mut Bed, Instant) -> History,
+) -> (History, Vec<Seen>) {
     let ways: [(Origin, Protocol, Target); 4] = [
         (client(1), Protocol::Tcp, cluster_ip("web", 80)),
         (client(2), Protocol::Tcp, cluster_ip("web", 80)),
@@ -45,22 +62,20 @@ fn pods_are_replaced_under_live_traffic(mode: Mode) {
     let mut probers = Vec::new();
     for (from, protocol, to) in ways {
         for address in to.addresses(bed.lab.plan(), bed.families) {
-            probers.push((
-                format!("{} -> {address}/{protocol}", from.vantage),
-                bed.from(from.clone()),
-                protocol,
-                address,
-            ));
+            let name = format!("{} -> {address}/{protocol}", from.vantage);
+            probers.push((name, bed.from(from.clone()), protocol, address));
         }
     }
+    // Room for the daemons on a small machine, and more of it on one of a single processor.
+    let room = Duration::from_millis(if uml::is_inside() { 30 } else { 3 });
     let (start, stop) = (Instant::now(), AtomicBool::new(false));
-    let (history, seen): (History, Vec<Seen>) = thread::scope(|scope| {
+    thread::scope(|scope| {
         let clients: Vec<_> = probers
-            .iter()
+            .into_iter()
             .map(|(name, prober, protocol, address)| {
                 let stop = &stop;
                 scope.spawn(move || {
-                    let mut seen = Seen { name, outcomes: Vec::new() };
+                    let mut seen = Seen { name, protocol, outcomes: Vec::new() };
                     // A port that UDP uses twice is the same flow, which stays with a pod until that is gone.
                     let first = if address.is_ipv4() { FIRST_PORT } else { FIRST_PORT + PORTS };
                     let mut ports = (first..first + PORTS).cycle();
@@ -70,37 +85,37 @@ fn pods_are_replaced_under_live_traffic(mode: Mode) {
                             Protocol::Udp => prober.clone().source_port(ports.next().unwrap()),
                         };
                         let at = start.elapsed();
-                        seen.outcomes.push((at, prober.probe(*protocol, *address)));
-                        // Room for the daemons on a small machine.
-                        thread::sleep(Duration::from_millis(3));
+                        seen.outcomes.push((at, prober.probe(protocol, address)));
+                        thread::sleep(room);
                     }
                     seen
                 })
             })
             .collect();
-        let replaced = catch_unwind(AssertUnwindSafe(|| replace_pods(&mut bed, start)));
+        let changed = catch_unwind(AssertUnwindSafe(|| change(bed, start)));
         stop.store(true, Ordering::Relaxed);
         let seen = clients.into_iter().map(|client| client.join().unwrap()).collect();
-        (replaced.unwrap_or_else(|panic| resume_unwind(panic)), seen)
-    });
-    for Seen { name, outcomes } in seen {
-        let wrong: Vec<_> = outcomes.iter().filter(|(_, outcome)| outcome.by().is_none()).collect();
-        // IPVS takes a real server of UDP out at once, as kube-proxy has it, and the answer to what is under way then
-        // finds no way back. A client has one datagram under way at a time.
-        let excused = if mode == Mode::Ipvs && name.ends_with("UDP") { ROUNDS } else { 0 };
-        assert!(wrong.len() <= excused, "{name}: {wrong:?} of {}, while\n{history:#?}", outcomes.len());
-        let tally: Tally = outcomes.into_iter().map(|(_, outcome)| outcome).collect();
-        assert!(tally.by.len() > ROUNDS, "{name} met the pods as they came: {tally:?}");
-    }
+        (changed.unwrap_or_else(|panic| resume_unwind(panic)), seen)
+    })
 }
 
 /// What happened when, since the start.
-type History = Vec<(Duration, String)>;
+pub(crate) type History = Vec<(Duration, String)>;
 
 /// What a client saw when.
-struct Seen<'a> {
-    name: &'a str,
+pub(crate) struct Seen {
+    name: String,
+    pub(crate) protocol: Protocol,
     outcomes: Vec<(Duration, Outcome)>,
+}
+
+impl Seen {
+    /// All connections but so many were answered.
+    pub(crate) fn assert_answered(&self, but: usize, history: &History) {
+        let wrong: Vec<_> = self.outcomes.iter().filter(|(_, outcome)| outcome.by().is_none()).collect();
+        let (name, all) = (&self.name, self.outcomes.len());
+        assert!(wrong.len() <= but, "{name}: {wrong:?} of {all}, while\n{history:#?}");
+    }
 }
 
 /// Replaces every pod, one by one, as a rolling update does.

@@ -25,6 +25,7 @@ mod host_daemons;
 mod isolation;
 mod live_traffic;
 mod manifests;
+mod mode_changes;
 mod options;
 mod restart;
 mod sctp;

@@ -11,12 +11,13 @@ pub(crate) enum Mode {
 }
 
 impl Mode {
-    /// Lets the daemon serve so, and sync at once.
-    pub(crate) fn args(self) -> [&'static str; 2] {
-        match self {
+    /// Lets the daemon serve so, and sync at once; with other arguments.
+    pub(crate) fn with_args(self, others: &[String]) -> Vec<String> {
+        let own = match self {
             Self::Iptables(_) => ["--mode=iptables", "--iptables-min-sync-period=0s"],
             Self::Ipvs => ["--mode=ipvs", "--ipvs-min-sync-period=0s"],
-        }
+        };
+        own.map(str::to_owned).into_iter().chain(others.iter().cloned()).collect()
     }
 
     /// Which iptables the node has.
