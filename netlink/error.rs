@@ -107,6 +107,18 @@ impl Error {
         }
     }
 
+    /// Whether an ipset refused an entry because it is full (`IPSET_ERR_HASH_FULL`).
+    pub fn is_full_set(&self) -> bool {
+        const HASH_FULL: i32 = 4352;
+        let of_a_hash = |entry: &SetEntry| !matches!(entry, SetEntry::Port(_));
+        match self {
+            Error::Set { entry, source, .. } => {
+                source.errno() == Some(HASH_FULL) && entry.as_ref().is_none_or(of_a_hash)
+            }
+            _ => false,
+        }
+    }
+
     /// Whether the same question may well be answered if it is asked again at once.
     pub fn is_transient(&self) -> bool {
         match self {

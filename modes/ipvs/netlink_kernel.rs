@@ -133,7 +133,21 @@ impl Kernel for NetlinkKernel {
         added: &[SetEntry],
         deleted: &[SetEntry],
     ) -> Result<()> {
-        self.sets.change(&set.name(family), added.iter().copied(), deleted.iter().copied())
+        let name = set.name(family);
+        let result = self.sets.change(&name, added.iter().copied(), deleted.iter().copied());
+        match result {
+            Err(error) if error.is_full_set() => {
+                // kube-proxy ends here: no Service beyond the limit is served right.
+                let header = self.sets.header(&name)?;
+                let held = header.map_or(DEFAULT_MAXELEM, |h| h.maxelem.unwrap_or(DEFAULT_MAXELEM));
+                let needed = u32::try_from(added.len()).unwrap_or(u32::MAX).saturating_add(held);
+                let maxelem = needed.checked_next_power_of_two().unwrap_or(u32::MAX);
+                self.sets.enlarge(&name, set.set_type(), in_netlink(family), maxelem)?;
+                tracing::warn!(set = name, maxelem, "an ipset was full, and is larger now");
+                self.sets.change(&name, added.iter().copied(), deleted.iter().copied())
+            }
+            result => result,
+        }
     }
 
     fn change_addresses(&mut self, added: &[IpAddr], deleted: &[IpAddr]) -> Result<()> {

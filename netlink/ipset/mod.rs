@@ -10,6 +10,7 @@
 
 mod change;
 mod create;
+mod enlarge;
 mod entry;
 mod list;
 mod refusal;

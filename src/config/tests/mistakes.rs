@@ -55,6 +55,13 @@ fn every_rule_of_validation() {
             &["--ipvs-sync-period: -1s is not possible: expected a duration of more than 0"],
         ),
         (&["--ipvs-sync-period=-1s"], &[]),
+        (
+            &["--ipvs-scheduler=fastest", "--mode=ipvs"],
+            &[
+                "--ipvs-scheduler: \"fastest\" is not possible: expected rr, wrr, lc, wlc, lblc, lblcr, dh, sh, mh, sed, nq, fo, ovf or twos",
+            ],
+        ),
+        (&["--ipvs-scheduler=fastest"], &[]),
         (&["--bind-address=node"], &["--bind-address: \"node\" is not possible: expected an IP address"]),
         (
             &["--healthz-bind-address=:80"],
