@@ -24,8 +24,11 @@ struct Isolation {
 }
 
 impl Isolations {
-    /// Notes that a Service was refused.
+    /// Notes that a Service was refused. One that was tried before its time is tried again when it was to be.
     pub(crate) fn add(&mut self, service: &NamespacedName, error: &SyncError, now: Instant) {
+        if self.holds(service, now) {
+            return;
+        }
         let wait = self.0.get(service).map_or(FIRST_RETRY, |old| (old.wait * 2).min(LAST_RETRY));
         tracing::error!(%service, %error, retry_in = ?wait, "Service cannot be programmed; all others are served");
         let isolation = Isolation { reason: error.to_string(), retry_at: now + wait, wait };
@@ -35,6 +38,11 @@ impl Isolations {
     /// Notes that a Service is no longer as it was refused.
     pub(crate) fn forget(&mut self, service: &NamespacedName) {
         self.0.remove(service);
+    }
+
+    /// Whether a Service was refused when it was last tried.
+    pub(crate) fn contains(&self, service: &NamespacedName) -> bool {
+        self.0.contains_key(service)
     }
 
     /// Whether a Service is not to be tried now.

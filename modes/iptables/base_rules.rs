@@ -21,6 +21,7 @@ pub(crate) struct Jump {
 }
 
 /// A chain whose rules do not depend on Services.
+#[derive(Clone, PartialEq, Eq)]
 pub(crate) struct BaseChain {
     pub(crate) table: Table,
     pub(crate) name: &'static str,

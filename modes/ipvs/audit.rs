@@ -110,9 +110,8 @@ fn number(balancing: &Balancing, real: impl Iterator<Item = (RealServer, u32)>, 
 }
 
 impl FamilySync {
-    /// Compares what was seen with what was written last.
-    pub(super) fn judge(&mut self, sight: &Sight) -> Findings {
-        let since = self.written.take().unwrap_or_default();
+    /// Compares what was seen with what was written last, `since` the audit began left out.
+    pub(super) fn judge(&self, sight: &Sight, since: &Written) -> Findings {
         let mut findings = Findings::default();
         let mut wanted = HashSet::new();
         for (name, ports) in &self.programmed {

@@ -61,10 +61,11 @@ impl Differ<'_> {
         }
         for wanted in &after.real {
             let at = place(wanted);
+            // It may wait for its end though the kernel was never told, or was told that it need not.
+            self.terminations.end(key, at);
             match found.real.iter().find(|state| place(&state.server) == at) {
                 None => self.changes.push(Change::AddReal(*key, *wanted)),
                 Some(state) if state.server != *wanted || state.forwarding != MASQUERADING => {
-                    self.terminations.end(key, at);
                     self.changes.push(Change::SetReal(*key, *wanted));
                 }
                 Some(_) => {}

@@ -50,6 +50,8 @@ pub(super) struct FamilySync {
     pub(super) terminations: Terminations,
     /// Virtual servers of which only the kernel knows what they are: a change was refused, or somebody else's.
     pub(super) unsure: BTreeSet<VirtualServer>,
+    /// What was undertaken since a sync last succeeded: where the kernel differs from that, nobody else is to blame.
+    pub(super) undertaken: Undertaken,
     /// What was written since an audit began that is under way.
     pub(super) written: Option<Written>,
     /// Virtual servers with addresses in here belong to others.
@@ -66,6 +68,13 @@ pub(super) struct Progress {
     pub(super) lines: usize,
     pub(super) rules: [usize; TABLES.len()],
     pub(super) repaired: usize,
+}
+
+/// What is to be changed in the kernel.
+#[derive(Default)]
+pub(super) struct Undertaken {
+    pub(super) servers: BTreeSet<VirtualServer>,
+    pub(super) delta: Delta,
 }
 
 /// What a virtual server is to become.
@@ -101,6 +110,7 @@ impl FamilySync {
             isolations: Isolations::default(),
             terminations: Terminations::default(),
             unsure: BTreeSet::new(),
+            undertaken: Undertaken::default(),
             written: None,
             exclude,
             options: options.clone(),
@@ -151,10 +161,10 @@ impl FamilySync {
             false => self.incremental(kernel, desired, now, &mut progress),
         };
         let result = result.and_then(|()| self.drain(kernel, now, &mut progress));
-        if result.is_err() {
+        match result {
             // Part of it may be written; only the kernel knows.
-            self.suspect();
-            self.rules.suspect();
+            Err(_) => self.suspect(),
+            Ok(()) => self.undertaken = Undertaken::default(),
         }
         Report {
             family: self.family,
@@ -220,6 +230,10 @@ impl FamilySync {
                 target.owner = owner.clone();
             }
         }
+        if self.knowledge != Knowledge::None {
+            self.undertaken.servers.extend(targets.keys());
+            self.undertaken.delta.extend(&delta);
+        }
         (targets, delta)
     }
 
@@ -260,10 +274,9 @@ impl FamilySync {
     pub(super) fn write_rules(
         &mut self,
         table: Table,
-        first: bool,
         progress: &mut Progress,
     ) -> Result<(), SyncError> {
-        let wrote = self.rules.write(table, first)?;
+        let wrote = self.rules.write(table)?;
         progress.lines += wrote.lines;
         progress.repaired += wrote.repaired;
         let at = TABLES.iter().position(|t| *t == table).expect("only these have rules");

@@ -36,6 +36,31 @@ pub(super) struct Delta {
     pub(super) out_filter: bool,
 }
 
+impl Delta {
+    /// Takes in what changed after this.
+    pub(super) fn extend(&mut self, later: &Delta) {
+        extend(&mut self.addresses, &later.addresses);
+        for (touched, later) in self.entries.iter_mut().zip(&later.entries) {
+            extend(touched, later);
+        }
+        self.out_filter |= later.out_filter;
+    }
+
+    pub(super) fn touches_address(&self, address: &IpAddr) -> bool {
+        self.addresses.contains_key(address)
+    }
+
+    pub(super) fn touches_entry(&self, set: IpSet, entry: &SetEntry) -> bool {
+        self.entries[set.at()].contains_key(entry)
+    }
+}
+
+fn extend<T: Copy + Ord>(touched: &mut Touched<T>, later: &Touched<T>) {
+    for (thing, was) in later {
+        touched.entry(*thing).or_insert(*was);
+    }
+}
+
 /// Things that were touched, and whether they were needed before that.
 type Touched<T> = BTreeMap<T, bool>;
 

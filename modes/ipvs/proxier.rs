@@ -93,8 +93,12 @@ impl Proxier {
         match &seen {
             Err(error) => tracing::warn!(%error, "cannot look whether the virtual servers still stand"),
             Ok(sight) => {
-                for family in self.families.iter_mut().filter(|f| f.knowledge == Knowledge::Known) {
-                    let findings = family.judge(sight);
+                for family in &mut self.families {
+                    let Some(written) = family.written.take() else { continue };
+                    if family.knowledge != Knowledge::Known {
+                        continue;
+                    }
+                    let findings = family.judge(sight, &written);
                     drifted |= !findings.servers.is_empty() || findings.sets_or_addresses;
                     family.unsure.extend(findings.servers);
                     if findings.sets_or_addresses {
@@ -108,14 +112,21 @@ impl Proxier {
     }
 
     fn begin_audit(&mut self, now: Instant) {
-        let known = self.families.iter().all(|f| f.knowledge == Knowledge::Known);
-        if self.audit.is_some() || !known || now < self.next_audit {
+        if self.audit.is_some() || now < self.next_audit {
             return;
         }
-        let families = self.families.iter().map(|f| f.family).collect();
-        match Audit::begin(self.kernel.observer(), families) {
+        // One that is not known is compared at the next sync, whatever an audit finds.
+        let mut known = Vec::new();
+        for family in &mut self.families {
+            let is_known = family.knowledge == Knowledge::Known;
+            known.extend(is_known.then_some(family.family));
+            family.written = is_known.then(Written::default);
+        }
+        if known.is_empty() {
+            return;
+        }
+        match Audit::begin(self.kernel.observer(), known) {
             Ok(audit) => {
-                self.families.iter_mut().for_each(|f| f.written = Some(Written::default()));
                 self.audit = Some((audit, now));
                 self.poll = now + AUDIT_POLL;
             }

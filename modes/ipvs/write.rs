@@ -65,8 +65,8 @@ impl FamilySync {
         progress.lines += self.apply(kernel, &mut changes, &mut refused)?;
         progress.repaired += self.settle_unsure(kernel, now, &mut refused)?;
         self.update_rules(Some(&delta), filled);
-        self.write_rules(Table::Filter, false, progress)?;
-        self.write_rules(Table::Nat, false, progress)?;
+        self.write_rules(Table::Filter, progress)?;
+        self.write_rules(Table::Nat, progress)?;
         let (bound, unbound) = self.ledger.changed_addresses(&delta);
         self.change_addresses(kernel, &bound, &[], progress)?;
         self.close(kernel, |family, set| family.ledger.changed_entries(set, &delta).1, progress)?;
@@ -97,57 +97,59 @@ impl FamilySync {
             self.take_in(desired, some.to_vec());
         }
         self.renderer_replaced();
-        let pending: HashSet<&NamespacedName> = names.iter().collect();
         let mut repaired = 0;
         for set in IpSet::ALL.into_iter().rev() {
             let missing = |entry: &&SetEntry| !found.entries[set.at()].contains(*entry);
             let mut added: Vec<SetEntry> = self.ledger.entries(set).filter(missing).copied().collect();
             added.sort_unstable();
             self.change_set(kernel, set, &added, &[], progress)?;
-            if pending.is_empty() {
-                repaired += added.len();
-            }
+            repaired += self.damaged_entries(set, &added);
         }
         let mut refused = Refused::default();
-        repaired += self.compare_servers(kernel, &mut found, &pending, now, &mut refused, progress)?;
+        repaired += self.compare_servers(kernel, &mut found, now, &mut refused, progress)?;
         self.update_rules(None, [false; IpSet::ALL.len()]);
-        self.write_rules(Table::Filter, first, progress)?;
+        self.write_rules(Table::Filter, progress)?;
         let missing = |address: &&IpAddr| !found.addresses.contains(*address);
         let mut bound: Vec<IpAddr> = self.ledger.addresses().filter(missing).copied().collect();
         bound.sort_unstable();
         self.change_addresses(kernel, &bound, &[], progress)?;
+        repaired += self.damaged_addresses(&bound);
         // What another mode left in the tables of addresses serves until now.
-        self.write_rules(Table::Nat, first, progress)?;
-        self.close(
-            kernel,
-            |family, set| {
-                let unwanted = |entry: &&SetEntry| !family.ledger.needs_entry(set, entry);
-                found.entries[set.at()].iter().filter(unwanted).copied().collect()
-            },
-            progress,
-        )?;
+        self.write_rules(Table::Nat, progress)?;
+        let unwanted = IpSet::ALL.map(|set| -> Vec<SetEntry> {
+            let unwanted = |entry: &&SetEntry| !self.ledger.needs_entry(set, entry);
+            found.entries[set.at()].iter().filter(unwanted).copied().collect()
+        });
+        repaired += IpSet::ALL.map(|set| self.damaged_entries(set, &unwanted[set.at()])).iter().sum::<usize>();
+        self.close(kernel, |_, set| unwanted[set.at()].clone(), progress)?;
         found.servers.retain(|key, _| self.may_delete(key));
         let mut changes: Vec<Change> = found.servers.keys().map(|key| Change::DeleteServer(*key)).collect();
         found.servers.keys().for_each(|key| self.terminations.forget(key));
-        repaired += changes.len();
+        repaired += found.servers.keys().filter(|key| !self.undertaken.servers.contains(key)).count();
         progress.lines += self.apply(kernel, &mut changes, &mut refused)?;
-        let unwanted = |address: &&IpAddr| !self.ledger.needs_address(address);
-        let unbound: Vec<IpAddr> = found.addresses.iter().filter(unwanted).copied().collect();
+        let unwanted_address = |address: &&IpAddr| !self.ledger.needs_address(address);
+        let unbound: Vec<IpAddr> = found.addresses.iter().filter(unwanted_address).copied().collect();
         self.change_addresses(kernel, &[], &unbound, progress)?;
-        let unwanted = |entry: &&SetEntry| !self.ledger.needs_entry(IpSet::IpvsIps, entry);
-        let left: Vec<SetEntry> =
-            found.entries[IpSet::IpvsIps.at()].iter().filter(unwanted).copied().collect();
-        self.change_set(kernel, IpSet::IpvsIps, &[], &left, progress)?;
-        if pending.is_empty() {
-            repaired += bound.len() + unbound.len() + left.len();
-        }
+        repaired += self.damaged_addresses(&unbound);
+        self.change_set(kernel, IpSet::IpvsIps, &[], &unwanted[IpSet::IpvsIps.at()], progress)?;
         if !first {
             progress.repaired += repaired;
         }
         self.unsure.clear();
-        self.judge_refused(kernel, names, refused, now)?;
+        let tried = names.into_iter().chain(self.isolations.all().map(|isolated| isolated.service)).collect();
+        self.judge_refused(kernel, tried, refused, now)?;
         self.knowledge = Knowledge::Known;
         Ok(())
+    }
+
+    /// How many of these entries somebody else deleted or added.
+    fn damaged_entries(&self, set: IpSet, entries: &[SetEntry]) -> usize {
+        entries.iter().filter(|entry| !self.undertaken.delta.touches_entry(set, entry)).count()
+    }
+
+    /// How many of these addresses somebody else deleted or added.
+    fn damaged_addresses(&self, addresses: &[IpAddr]) -> usize {
+        addresses.iter().filter(|address| !self.undertaken.delta.touches_address(address)).count()
     }
 
     /// Deletes the real servers whose connections have ended.
@@ -199,7 +201,6 @@ impl FamilySync {
         &mut self,
         kernel: &mut dyn Kernel,
         found: &mut Snapshot,
-        pending: &HashSet<&NamespacedName>,
         now: Instant,
         refused: &mut Refused,
         progress: &mut Progress,
@@ -218,7 +219,7 @@ impl FamilySync {
                     None => None,
                 };
                 self.differ(&mut changes, now).from_found(&server.key, there.as_ref(), Some(server));
-                if !pending.contains(name) {
+                if !self.undertaken.servers.contains(&server.key) && !self.isolations.contains(name) {
                     repaired += changes.len() - before;
                 }
             }
