@@ -271,11 +271,7 @@ impl FamilySync {
         });
     }
 
-    pub(super) fn write_rules(
-        &mut self,
-        table: Table,
-        progress: &mut Progress,
-    ) -> Result<(), SyncError> {
+    pub(super) fn write_rules(&mut self, table: Table, progress: &mut Progress) -> Result<(), SyncError> {
         let wrote = self.rules.write(table)?;
         progress.lines += wrote.lines;
         progress.repaired += wrote.repaired;

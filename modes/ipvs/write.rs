@@ -120,7 +120,8 @@ impl FamilySync {
             let unwanted = |entry: &&SetEntry| !self.ledger.needs_entry(set, entry);
             found.entries[set.at()].iter().filter(unwanted).copied().collect()
         });
-        repaired += IpSet::ALL.map(|set| self.damaged_entries(set, &unwanted[set.at()])).iter().sum::<usize>();
+        repaired +=
+            IpSet::ALL.map(|set| self.damaged_entries(set, &unwanted[set.at()])).iter().sum::<usize>();
         self.close(kernel, |_, set| unwanted[set.at()].clone(), progress)?;
         found.servers.retain(|key, _| self.may_delete(key));
         let mut changes: Vec<Change> = found.servers.keys().map(|key| Change::DeleteServer(*key)).collect();

@@ -285,7 +285,9 @@ fn terminations_are_no_drift() {
 fn a_family_that_fails_does_not_keep_the_other_from_being_looked_after() {
     let mut node = node();
     node.rules[1].1.state().refused.insert("KUBE-6-NODE-PORT-UDP".into());
-    node.rules[1].1.meddle(|tables| tables.values_mut().for_each(|chains| chains.retain(|n, _| !n.starts_with("KUBE-"))));
+    node.rules[1].1.meddle(|tables| {
+        tables.values_mut().for_each(|chains| chains.retain(|n, _| !n.starts_with("KUBE-")))
+    });
     node.proxier.check_drift_at(node.now);
     node.sync(&[]);
     node.kernel.wait_for_audit();

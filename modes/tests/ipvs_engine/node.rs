@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use portcullis_cluster::Family;
 use portcullis_cluster::desired::ServiceChange;
+use portcullis_cluster::{Family, NamespacedName};
 use portcullis_modes::iptables::{Flavour, Host, Kernel, Options};
 use portcullis_modes::ipvs::{IpvsOptions, Owners, Proxier, State};
 use portcullis_modes::{Mode, Report};
+use portcullis_netlink::ip_vs::VirtualServer;
 
 use crate::cluster::{Cluster, Drawn};
 use crate::fake_iptables::FakeKernel;
@@ -155,6 +156,13 @@ impl Node {
         let Node { cluster, ipvs, options, host, .. } = self;
         let families: Vec<Family> = self.rules.iter().map(|(family, _)| *family).collect();
         comparable(State::render(&cluster.desired, &families, ipvs, options, host))
+    }
+
+    /// The Service that must be served at a virtual server.
+    pub fn owner(&self, key: &VirtualServer) -> Option<NamespacedName> {
+        let Node { cluster, ipvs, options, host, .. } = self;
+        let state = State::render(&cluster.desired, &[Family::of(key.address)], ipvs, options, host);
+        state.owners.servers.get(key).cloned()
     }
 
     /// Fails unless the kernel holds what it must.
