@@ -47,7 +47,7 @@ impl Differ<'_> {
     }
 
     /// From what the kernel has to what is wanted.
-    pub(super) fn from_found(&mut self, key: &VirtualServer, found: Option<&Found>, after: Option<&Server>) {
+    pub(super) fn correct(&mut self, key: &VirtualServer, found: Option<&Found>, after: Option<&Server>) {
         let (found, after) = match (found, after) {
             (None, after) => {
                 self.terminations.forget(key);
@@ -160,6 +160,15 @@ mod tests {
         Server { key: key(protocol), balancing, real: last.iter().map(|l| real(*l, 1)).collect() }
     }
 
+    /// A virtual server in short: whether it is persistent, and the last bytes of its real servers.
+    type Drawn<'a> = Option<(bool, &'a [u8])>;
+
+    /// A real server in short: the last byte of its address, its weight, how it is forwarded to.
+    type Seen = (u8, u32, u32);
+
+    type Step<'a> = (&'a str, u8, Drawn<'a>, &'a [u8], Drawn<'a>, &'a str, &'a [u8]);
+    type Sight<'a> = (&'a str, Option<&'a [Seen]>, Option<&'a [u8]>, &'a str, &'a [u8]);
+
     /// Changes in few letters: `+vs`, `~vs`, `-vs` for the virtual server, `+1`, `1=0`, `-1` for real ones.
     fn letters(changes: &[Change]) -> String {
         let last = |ip: &IpAddr| ip.to_string().rsplit('.').next().unwrap_or_default().to_owned();
@@ -178,7 +187,7 @@ mod tests {
     fn a_change_costs_what_it_changes() {
         let at = |last: u8| place(&real(last, 1));
         #[rustfmt::skip]
-        let rows: [(&str, u8, Option<(bool, &[u8])>, &[u8], Option<(bool, &[u8])>, &str, &[u8]); 10] = [
+        let rows: [Step<'_>; 10] = [
             // what; protocol; before; waiting; after; changes; waiting after
             ("new", TCP, None, &[], Some((false, &[1, 2])), "+vs +1 +2", &[]),
             ("gone", TCP, Some((false, &[1, 2])), &[3], None, "-vs", &[]),
@@ -195,7 +204,7 @@ mod tests {
             let now = Instant::now();
             let (mut changes, mut terminations) = (Vec::new(), Terminations::default());
             waiting.iter().for_each(|last| terminations.begin(key(protocol), at(*last), now));
-            let of = |state: Option<(bool, &[u8])>| state.map(|(p, last)| server(protocol, p, last));
+            let of = |state: Drawn<'_>| state.map(|(p, last)| server(protocol, p, last));
             let mut differ = Differ { changes: &mut changes, terminations: &mut terminations, now };
             differ.between(&key(protocol), of(before).as_ref(), of(after).as_ref());
             assert_eq!(letters(&changes), expected, "{what}");
@@ -213,8 +222,8 @@ mod tests {
     fn what_is_found_is_put_right() {
         let at = |last: u8| place(&real(last, 1));
         #[rustfmt::skip]
-        let rows: [(&str, Option<&[(u8, u32, u32)]>, Option<&[u8]>, &str, &[u8]); 7] = [
-            // what; found: last, weight, forwarding; wanted; changes; waiting after
+        let rows: [Sight<'_>; 7] = [
+            // what; found; wanted; changes; waiting after
             ("nothing there", None, Some(&[1]), "+vs +1", &[]),
             ("as it must be", Some(&[(1, 1, 0), (2, 1, 0)]), Some(&[1, 2]), "", &[]),
             ("a weight of 0 is restored", Some(&[(1, 0, 0)]), Some(&[1]), "1=1", &[]),
@@ -226,7 +235,7 @@ mod tests {
         for (what, found, wanted, expected, waiting) in rows {
             let now = Instant::now();
             let (mut changes, mut terminations) = (Vec::new(), Terminations::default());
-            let state = |&(last, weight, forwarding): &(u8, u32, u32)| RealServerState {
+            let state = |&(last, weight, forwarding): &Seen| RealServerState {
                 server: real(last, weight),
                 forwarding,
                 active: 0,
@@ -239,7 +248,7 @@ mod tests {
             });
             let wanted = wanted.map(|last| server(TCP, false, last));
             let mut differ = Differ { changes: &mut changes, terminations: &mut terminations, now };
-            differ.from_found(&key(TCP), found.as_ref(), wanted.as_ref());
+            differ.correct(&key(TCP), found.as_ref(), wanted.as_ref());
             assert_eq!(letters(&changes), expected, "{what}");
             for last in 1..10 {
                 assert_eq!(

@@ -1,5 +1,6 @@
 //! One family: what is programmed, and which way a sync takes.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -47,6 +48,8 @@ pub(super) struct FamilySync {
     pub(super) ledger: Ledger,
     pub(super) pending: BTreeSet<NamespacedName>,
     pub(super) isolations: Isolations,
+    /// Those of the isolated Services that are not served as desired, and how they are instead, if at all.
+    pub(super) withheld: BTreeMap<NamespacedName, Option<Arc<[ServicePort]>>>,
     pub(super) terminations: Terminations,
     /// Virtual servers of which only the kernel knows what they are: a change was refused, or somebody else's.
     pub(super) unsure: BTreeSet<VirtualServer>,
@@ -73,6 +76,8 @@ pub(super) struct Progress {
 /// What is to be changed in the kernel.
 #[derive(Default)]
 pub(super) struct Undertaken {
+    /// The Services that change, as they were.
+    pub(super) before: HashMap<NamespacedName, Option<Arc<[ServicePort]>>>,
     pub(super) servers: BTreeSet<VirtualServer>,
     pub(super) delta: Delta,
 }
@@ -108,6 +113,7 @@ impl FamilySync {
             ledger: Ledger::default(),
             pending: BTreeSet::new(),
             isolations: Isolations::default(),
+            withheld: BTreeMap::new(),
             terminations: Terminations::default(),
             unsure: BTreeSet::new(),
             undertaken: Undertaken::default(),
@@ -150,10 +156,14 @@ impl FamilySync {
         for change in changes {
             if !self.same(&change.before, &change.after) {
                 self.isolations.forget(&change.name);
+                self.withheld.remove(&change.name);
                 self.pending.insert(change.name.clone());
             }
         }
-        self.pending.extend(self.isolations.due(now));
+        for name in self.isolations.due(now) {
+            self.withheld.remove(&name);
+            self.pending.insert(name);
+        }
         let mut progress = Progress::default();
         let full = self.knowledge != Knowledge::Known;
         let result = match full {
@@ -191,16 +201,15 @@ impl FamilySync {
             let after = ports.as_ref().map(|ports| next.service(ports)).unwrap_or_default();
             let before = before.unwrap_or_default();
             for key in before.servers.iter().chain(&after.servers).map(|s| s.key) {
-                if !targets.contains_key(&key) {
-                    let owner = self.ledger.owner(&key).cloned();
-                    let server = match &owner {
-                        Some(owner) if *owner == name => before.server(&key).cloned(),
-                        Some(owner) => self.server_of(owner, &key, &self.renderer),
-                        None => None,
-                    };
-                    let owner = owner.unwrap_or_else(|| name.clone());
-                    targets.insert(key, Target { owner, before: server, after: None });
-                }
+                let Entry::Vacant(target) = targets.entry(key) else { continue };
+                let owner = self.ledger.owner(&key).cloned();
+                let server = match &owner {
+                    Some(owner) if *owner == name => before.server(&key).cloned(),
+                    Some(owner) => self.server_of(owner, &key, &self.renderer),
+                    None => None,
+                };
+                let owner = owner.unwrap_or_else(|| name.clone());
+                target.insert(Target { owner, before: server, after: None });
             }
             rendered.insert(name, (before, after, ports));
         }
@@ -209,10 +218,13 @@ impl FamilySync {
         for (name, (before, after, ports)) in rendered {
             self.ledger.remove(&name, &before, &mut delta);
             self.ledger.add(&name, &after, &mut delta);
-            match ports {
+            let was = match ports {
                 Some(ports) => self.programmed.insert(name.clone(), ports),
                 None => self.programmed.remove(&name),
             };
+            if self.knowledge != Knowledge::None {
+                self.undertaken.before.entry(name.clone()).or_insert(was);
+            }
             self.pending.remove(&name);
             wanted.insert(name, after);
         }
@@ -241,6 +253,7 @@ impl FamilySync {
     /// all is rendered alike.
     pub(super) fn due(&mut self, desired: &Desired) -> Vec<NamespacedName> {
         if self.knowledge == Knowledge::None || self.next_renderer.is_some() {
+            self.withheld.clear();
             self.pending.extend(self.programmed.keys().cloned());
             self.pending.extend(desired.services().keys().cloned());
         }
@@ -291,8 +304,11 @@ impl FamilySync {
         renderer.service(ports).server(key).cloned()
     }
 
-    /// What is to be written of a Service: what is desired, or nothing.
+    /// What is to be written of a Service: what is desired, what it is to be instead, or nothing.
     fn wanted(&self, desired: &Desired, name: &NamespacedName) -> Option<Arc<[ServicePort]>> {
+        if let Some(instead) = self.withheld.get(name) {
+            return instead.clone();
+        }
         let ports = desired.services().get(name)?;
         ports.iter().any(|p| p.family == self.family).then(|| Arc::clone(ports))
     }

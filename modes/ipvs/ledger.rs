@@ -251,8 +251,9 @@ mod tests {
         let (a, b) = (NamespacedName::new("default", "a"), NamespacedName::new("default", "b"));
         let mut ledger = Ledger::default();
         let key = |last| VirtualServer { protocol: 6, address: address(last), port: 80 };
+        type Row<'a> = (bool, &'a NamespacedName, &'a [u8], &'a [u8], &'a [u8], Option<&'a NamespacedName>);
         #[rustfmt::skip]
-        let rows: [(bool, &NamespacedName, &[u8], &[u8], &[u8], Option<&NamespacedName>); 6] = [
+        let rows: [Row<'_>; 6] = [
             // added?, who, what; new; no longer needed; who owns 2
             (true, &b, &[1, 2], &[1, 2], &[], Some(&b)),
             (true, &a, &[2, 3], &[3], &[], Some(&a)),

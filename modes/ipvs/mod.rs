@@ -9,6 +9,7 @@
 mod audit;
 mod diff;
 mod difference;
+mod entries;
 mod family_sync;
 mod ip_set;
 mod kernel;
@@ -17,6 +18,7 @@ mod netlink_kernel;
 mod objects;
 mod options;
 mod proxier;
+mod refusal;
 mod renderer;
 mod requirements;
 mod rule_sync;

@@ -6,7 +6,7 @@
 //! make an exception, such as the sources that a load balancer's address is kept for, stand behind those that they
 //! are exceptions to in [`IpSet::ALL`]: they are filled first, and emptied last.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::time::Instant;
 
@@ -17,10 +17,12 @@ use portcullis_netlink::ip_vs::{Balancing, VirtualServer};
 use portcullis_netlink::ipset::SetEntry;
 
 use super::difference::{Differ, Found};
+use super::entries::Entries;
 use super::family_sync::{FamilySync, Knowledge, Progress};
 use super::ip_set::IpSet;
 use super::kernel::{Change, Kernel};
 use super::objects::Server;
+use super::refusal::Refused;
 use crate::iptables::Table;
 use crate::mode::SyncError;
 
@@ -32,7 +34,7 @@ const CHANGES_AT_ONCE: usize = 8192;
 struct Snapshot {
     servers: HashMap<VirtualServer, Balancing>,
     addresses: HashSet<IpAddr>,
-    entries: [HashSet<SetEntry>; IpSet::ALL.len()],
+    entries: Entries,
 }
 
 impl FamilySync {
@@ -46,12 +48,9 @@ impl FamilySync {
     ) -> Result<(), SyncError> {
         let names = self.due(desired);
         let filled = self.ledger.filled();
-        let (targets, delta) = self.take_in(desired, names.clone());
+        let (mut targets, mut delta) = self.take_in(desired, names.clone());
         self.renderer_replaced();
-        for set in IpSet::ALL.into_iter().rev() {
-            let (added, _) = self.ledger.changed_entries(set, &delta);
-            self.change_set(kernel, set, &added, &[], progress)?;
-        }
+        self.enter_changes(kernel, desired, &mut targets, &mut delta, now, progress)?;
         let mut refused = Refused::default();
         let mut changes = Vec::new();
         let (gone, served): (Vec<_>, Vec<_>) = targets.into_iter().partition(|(_, t)| t.after.is_none());
@@ -77,7 +76,7 @@ impl FamilySync {
         progress.lines += self.apply(kernel, &mut changes, &mut refused)?;
         self.change_addresses(kernel, &[], &unbound, progress)?;
         let (_, left) = self.ledger.changed_entries(IpSet::IpvsIps, &delta);
-        self.change_set(kernel, IpSet::IpvsIps, &[], &left, progress)?;
+        self.leave(kernel, IpSet::IpvsIps, &left, progress)?;
         self.judge_refused(kernel, names, refused, now)
     }
 
@@ -97,14 +96,19 @@ impl FamilySync {
             self.take_in(desired, some.to_vec());
         }
         self.renderer_replaced();
-        let mut repaired = 0;
-        for set in IpSet::ALL.into_iter().rev() {
+        let mut entered = Entries::default();
+        let new = |family: &Self, set: IpSet| {
             let missing = |entry: &&SetEntry| !found.entries[set.at()].contains(*entry);
-            let mut added: Vec<SetEntry> = self.ledger.entries(set).filter(missing).copied().collect();
-            added.sort_unstable();
-            self.change_set(kernel, set, &added, &[], progress)?;
-            repaired += self.damaged_entries(set, &added);
+            let mut new: Vec<SetEntry> = family.ledger.entries(set).filter(missing).copied().collect();
+            new.sort_unstable();
+            new
+        };
+        while let Some(missing) = self.enter(kernel, new, &mut entered, progress)? {
+            self.withhold(desired, missing, now)?;
+            self.leave_unneeded(kernel, &mut entered, progress)?;
         }
+        let mut repaired =
+            IpSet::ALL.map(|set| self.damaged_entries(set, &entered[set.at()])).iter().sum::<usize>();
         let mut refused = Refused::default();
         repaired += self.compare_servers(kernel, &mut found, now, &mut refused, progress)?;
         self.update_rules(None, [false; IpSet::ALL.len()]);
@@ -132,20 +136,15 @@ impl FamilySync {
         let unbound: Vec<IpAddr> = found.addresses.iter().filter(unwanted_address).copied().collect();
         self.change_addresses(kernel, &[], &unbound, progress)?;
         repaired += self.damaged_addresses(&unbound);
-        self.change_set(kernel, IpSet::IpvsIps, &[], &unwanted[IpSet::IpvsIps.at()], progress)?;
+        self.leave(kernel, IpSet::IpvsIps, &unwanted[IpSet::IpvsIps.at()], progress)?;
         if !first {
             progress.repaired += repaired;
         }
         self.unsure.clear();
-        let tried = names.into_iter().chain(self.isolations.all().map(|isolated| isolated.service)).collect();
+        let tried = self.isolations.all().map(|isolated| isolated.service).collect();
         self.judge_refused(kernel, tried, refused, now)?;
         self.knowledge = Knowledge::Known;
         Ok(())
-    }
-
-    /// How many of these entries somebody else deleted or added.
-    fn damaged_entries(&self, set: IpSet, entries: &[SetEntry]) -> usize {
-        entries.iter().filter(|entry| !self.undertaken.delta.touches_entry(set, entry)).count()
     }
 
     /// How many of these addresses somebody else deleted or added.
@@ -179,7 +178,7 @@ impl FamilySync {
     }
 
     fn read(&self, kernel: &mut dyn Kernel) -> Result<Snapshot, SyncError> {
-        let mut entries: [HashSet<SetEntry>; IpSet::ALL.len()] = Default::default();
+        let mut entries = Entries::default();
         for set in IpSet::ALL {
             let what = || format!("make the ipset {}", set.name(self.family));
             kernel.ensure_set(set, self.family).map_err(|e| said(what(), e))?;
@@ -219,7 +218,7 @@ impl FamilySync {
                     Some(balancing) => Some(Found { balancing, real: real_servers(kernel, &server.key)? }),
                     None => None,
                 };
-                self.differ(&mut changes, now).from_found(&server.key, there.as_ref(), Some(server));
+                self.differ(&mut changes, now).correct(&server.key, there.as_ref(), Some(server));
                 if !self.undertaken.servers.contains(&server.key) && !self.isolations.contains(name) {
                     repaired += changes.len() - before;
                 }
@@ -243,7 +242,7 @@ impl FamilySync {
         for key in std::mem::take(&mut self.unsure) {
             let owner = self.ledger.owner(&key).cloned();
             match owner {
-                Some(owner) if self.isolations.holds(&owner, now) => {
+                Some(owner) if self.isolations.holds(&owner, now) && !self.withheld.contains_key(&owner) => {
                     self.unsure.insert(key);
                 }
                 Some(owner) => {
@@ -258,7 +257,7 @@ impl FamilySync {
     }
 
     /// Asks the kernel for one virtual server, and finds what must change of it.
-    fn compare(
+    pub(super) fn compare(
         &mut self,
         kernel: &mut dyn Kernel,
         key: &VirtualServer,
@@ -271,7 +270,7 @@ impl FamilySync {
             Some(balancing) => Some(Found { balancing, real: real_servers(kernel, key)? }),
             None => None,
         };
-        self.differ(changes, now).from_found(key, found.as_ref(), wanted);
+        self.differ(changes, now).correct(key, found.as_ref(), wanted);
         Ok(())
     }
 
@@ -281,7 +280,7 @@ impl FamilySync {
 
     /// Makes changes, notes which virtual servers are not as they should be, and empties the list. Says how many
     /// there were.
-    fn apply(
+    pub(super) fn apply(
         &mut self,
         kernel: &mut dyn Kernel,
         changes: &mut Vec<Change>,
@@ -300,77 +299,6 @@ impl FamilySync {
             changes.clear();
         }
         Ok(count)
-    }
-
-    /// Takes refusals up once more, from what the kernel really has: it may have been there, or gone, already. What
-    /// is refused again is to blame, and its Service is isolated.
-    fn judge_refused(
-        &mut self,
-        kernel: &mut dyn Kernel,
-        names: Vec<NamespacedName>,
-        refused: Refused,
-        now: Instant,
-    ) -> Result<(), SyncError> {
-        let mut guilty = BTreeSet::new();
-        let mut lost = None;
-        if !refused.0.is_empty() {
-            let mut again = Refused::default();
-            let mut changes = Vec::new();
-            for key in refused.0.keys() {
-                let owner = self.ledger.owner(key).cloned();
-                let wanted = owner.and_then(|owner| self.server_of(&owner, key, &self.renderer));
-                self.compare(kernel, key, wanted.as_ref(), now, &mut changes)?;
-            }
-            self.apply(kernel, &mut changes, &mut again)?;
-            for (key, (change, error)) in again.0 {
-                let error = said(described(&change), error);
-                match self.ledger.owner(&key).cloned() {
-                    Some(owner) => {
-                        self.unsure.insert(key);
-                        self.isolations.add(&owner, &error, now);
-                        guilty.insert(owner);
-                    }
-                    None => lost = Some(error),
-                }
-            }
-        }
-        for name in names.iter().filter(|name| !guilty.contains(*name)) {
-            self.isolations.forget(name);
-        }
-        lost.map_or(Ok(()), Err)
-    }
-
-    /// Takes entries out of all sets but that of the addresses, so that what is no longer served is refused while it
-    /// is taken down.
-    fn close(
-        &mut self,
-        kernel: &mut dyn Kernel,
-        unwanted: impl Fn(&Self, IpSet) -> Vec<SetEntry>,
-        progress: &mut Progress,
-    ) -> Result<(), SyncError> {
-        for set in IpSet::ALL.into_iter().filter(|set| *set != IpSet::IpvsIps) {
-            let deleted = unwanted(self, set);
-            self.change_set(kernel, set, &[], &deleted, progress)?;
-        }
-        Ok(())
-    }
-
-    fn change_set(
-        &mut self,
-        kernel: &mut dyn Kernel,
-        set: IpSet,
-        added: &[SetEntry],
-        deleted: &[SetEntry],
-        progress: &mut Progress,
-    ) -> Result<(), SyncError> {
-        if added.is_empty() && deleted.is_empty() {
-            return Ok(());
-        }
-        self.note_written();
-        let what = || format!("change the ipset {}", set.name(self.family));
-        kernel.change_set(set, self.family, added, deleted).map_err(|e| said(what(), e))?;
-        progress.lines += added.len() + deleted.len();
-        Ok(())
     }
 
     fn change_addresses(
@@ -392,16 +320,12 @@ impl FamilySync {
 
 impl FamilySync {
     /// Notes for an audit under way that sets or addresses are being written.
-    fn note_written(&mut self) {
+    pub(super) fn note_written(&mut self) {
         if let Some(written) = &mut self.written {
             written.sets_or_addresses = true;
         }
     }
 }
-
-/// What was refused first of each virtual server, and why.
-#[derive(Default)]
-struct Refused(BTreeMap<VirtualServer, (Change, netlink::Error)>);
 
 fn real_servers(
     kernel: &mut dyn Kernel,
@@ -410,46 +334,10 @@ fn real_servers(
     kernel.real_servers(key).map_err(asked("list the real servers"))
 }
 
-/// What a change was to do, in the words of ipvsadm.
-fn described(change: &Change) -> String {
-    let name = |server: &VirtualServer| {
-        let protocol = match i32::from(server.protocol) {
-            libc::IPPROTO_TCP => "TCP",
-            libc::IPPROTO_UDP => "UDP",
-            _ => "SCTP",
-        };
-        format!("{protocol} {}", std::net::SocketAddr::new(server.address, server.port))
-    };
-    let real = |address: &IpAddr, port: &u16| std::net::SocketAddr::new(*address, *port);
-    match change {
-        Change::AddServer(server, balancing) => {
-            format!("add the virtual server {} with scheduler {}", name(server), balancing.scheduler)
-        }
-        Change::SetServer(server, balancing) => {
-            format!("edit the virtual server {} to scheduler {}", name(server), balancing.scheduler)
-        }
-        Change::DeleteServer(server) => format!("delete the virtual server {}", name(server)),
-        Change::AddReal(server, r) => {
-            format!("add the real server {} of {}", real(&r.address, &r.port), name(server))
-        }
-        Change::SetReal(server, r) => {
-            format!(
-                "give the real server {} of {} weight {}",
-                real(&r.address, &r.port),
-                name(server),
-                r.weight
-            )
-        }
-        Change::DeleteReal(server, address, port) => {
-            format!("delete the real server {} of {}", real(address, port), name(server))
-        }
-    }
-}
-
-fn asked(what: &'static str) -> impl Fn(netlink::Error) -> SyncError {
+pub(super) fn asked(what: &'static str) -> impl Fn(netlink::Error) -> SyncError {
     move |error| said(what.to_owned(), error)
 }
 
-fn said(what: String, error: netlink::Error) -> SyncError {
+pub(super) fn said(what: String, error: netlink::Error) -> SyncError {
     SyncError::Kernel { what: format!("cannot {what}"), reason: error.to_string() }
 }

@@ -191,8 +191,10 @@ fn only_what_others_did_is_counted() {
         let balancing = Balancing::new("rr", portcullis_netlink::Family::V4);
         state.put(server(TCP, 99), balancing, &[]);
     }
+    node.kernel.state().audit_stops_after = Some(0);
     node.proxier.check_drift_at(node.now);
     node.settle(&[]);
+    node.kernel.let_audit_go_on();
     node.kernel.wait_for_audit();
     let changes = node.set([(0, None), (1, Some(&Drawn::plain(1, "r"))), (3, Some(&Drawn::plain(3, "r")))]);
     assert_eq!(repairs(&node.settle(&changes)), 3);

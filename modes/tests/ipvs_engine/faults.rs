@@ -3,14 +3,16 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use portcullis_cluster::NamespacedName;
-use portcullis_modes::ipvs::{Change, State};
+use portcullis_cluster::{Family, NamespacedName};
+use portcullis_modes::ipvs::{Change, IpSet, State};
 use portcullis_modes::{Mode, Report};
 use portcullis_netlink::ip_vs::VirtualServer;
+use portcullis_netlink::ipset::SetType;
 use proptest::prelude::*;
 
-use crate::cluster::{Drawn, SERVICES, drawn, name_of};
+use crate::cluster::{Cluster, Drawn, SERVICES, drawn, name_of};
 use crate::hot_path::{place, real, server};
+use crate::kernel::Call;
 use crate::node::{Node, host, repairs};
 
 const TCP: u8 = 6;
@@ -155,6 +157,65 @@ proptest! {
     }
 }
 
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
+
+    /// A Service for which a set has no room stays as it was, or away; others find room, and are served.
+    #[test]
+    fn what_finds_no_room_stands_alone(
+        first in services(),
+        then in services(),
+        set_number in 0..IpSet::ALL.len(),
+        room in 0..3usize,
+        known in any::<bool>(),
+        restarts in any::<bool>(),
+    ) {
+        let full = IpSet::ALL[set_number];
+        // A bitmap has room for every port.
+        prop_assume!(full.set_type() != SetType::BitmapPort);
+        let mut node = Node::new();
+        let changes = set(&mut node, &first);
+        node.settle(&changes);
+        let held = Family::BOTH.map(|family| node.kernel.state().entries(full, family).count());
+        node.kernel.state().set_most = Some((full, held[0].max(held[1]) + room));
+
+        let changes = set(&mut node, &then);
+        if !known {
+            // All is compared, as after any failure.
+            node.kernel.state().fails_after = Some(0);
+            prop_assert_eq!(repairs(&node.sync(&changes)), 0);
+            node.kernel.state().fails_after = None;
+        }
+        let reports = if known { node.sync(&changes) } else { node.sync(&[]) };
+        prop_assert!(reports.iter().all(|report| report.error.is_none()), "{reports:#?}");
+        prop_assert_eq!(repairs(&reports), 0);
+        for (report, family) in reports.iter().zip(Family::BOTH) {
+            let isolated = isolated(std::slice::from_ref(report));
+            let mut served = Cluster::new();
+            for (n, drawn) in first.iter().chain(then.iter().filter(|(n, _)| !isolated.contains(&name_of(*n)))) {
+                served.set(*n, drawn.as_ref());
+            }
+            prop_assert_eq!(node.held_in(&[family]), node.wanted_in(&[family], &served));
+        }
+
+        // Nothing of it is asked before its time, nor taken for drift.
+        node.forget_log();
+        node.now += Duration::from_secs(20);
+        node.sync(&[]);
+        prop_assert!(node.kernel.state().log.iter().all(|call| !matches!(call, Call::Entered(..))));
+
+        if restarts {
+            node.restart();
+            prop_assert!(node.sync(&[]).iter().all(|report| report.error.is_none()));
+        }
+        node.kernel.state().set_most = None;
+        node.wait(Duration::from_secs(700));
+        node.settle(&[]);
+        node.is_right();
+        prop_assert_eq!(node.look_after(), 0);
+    }
+}
+
 /// Two Services, of which the kernel does not take the first.
 fn refusing() -> Node {
     let mut node = Node::serving(&[]);
@@ -292,5 +353,32 @@ fn what_is_there_already_or_gone_already_is_no_refusal() {
     let changes = node.set([(1, None)]);
     node.kernel.state().servers.remove(&server(TCP, 1));
     node.settle(&changes);
+    node.is_right();
+}
+
+/// A source range that finds no room leaves the load balancer's address as it was, not open to all.
+#[test]
+fn a_full_set_opens_nothing() {
+    let balancer = |ranges| Drawn { balancer: Some(0), ranges, ..Drawn::plain(0, "rr") };
+    let mut node = Node::serving(&[(0, balancer(&["192.0.2.0/24"]))]);
+    let right = node.held();
+    node.kernel.state().set_most = Some((IpSet::LoadBalancerSourceCidr, 1));
+    let wish = balancer(&["198.51.100.0/24", "203.0.113.0/24"]);
+    let changes = node.set([(0, Some(&wish)), (1, Some(&Drawn::plain(1, "r")))]);
+    let reports = node.sync(&changes);
+    assert_eq!(isolated(&reports), [name_of(0)].into());
+    let reason = &reports[0].isolated[0].reason;
+    assert!(
+        reason.contains("KUBE-LOAD-BALANCER-SOURCE-CIDR") && reason.contains("198.51.100.0/24"),
+        "{reason}"
+    );
+    let held = node.held();
+    assert!(right.servers.keys().all(|key| held.servers.get(key) == right.servers.get(key)));
+    let ranges = (Family::V4, IpSet::LoadBalancerSourceCidr);
+    assert_eq!(held.sets[&ranges], right.sets[&ranges]);
+    assert!(held.servers.contains_key(&server(TCP, 1)), "others are served");
+
+    // Room comes from the Service itself, once it wants less.
+    node.change(0, Some(&balancer(&["192.0.2.0/24"])));
     node.is_right();
 }

@@ -38,8 +38,8 @@ pub struct State {
     pub refused: BTreeSet<VirtualServer>,
     /// Virtual servers that it does not let go.
     pub kept: BTreeSet<VirtualServer>,
-    /// How many entries a set may have; 0 is without limit.
-    pub set_most: usize,
+    /// How many entries one of the sets may have, in either family.
+    pub set_most: Option<(IpSet, usize)>,
     /// So many more reads and changes are answered, and the next is not.
     pub fails_after: Option<usize>,
 
@@ -105,7 +105,9 @@ impl FakeIpvs {
 
     /// Lets an audit that waits read on.
     pub fn let_audit_go_on(&self) {
-        self.state().audit_stops_after = None;
+        let mut state = self.state();
+        (state.audit_stops_after, state.audit_waits) = (None, false);
+        drop(state);
         self.shared.turn.notify_all();
     }
 
@@ -225,11 +227,11 @@ impl State {
         const ACTION: &str = "add to an ipset";
         self.attempt(ACTION)?;
         self.log.push(Call::Entered(set, family, entry));
-        let most = self.set_most;
+        let most = self.set_most.filter(|(limited, _)| *limited == set).map(|(_, most)| most);
         let name = set.name(family);
         let Some(held) = self.sets.get_mut(&name) else { return Err(set_refusal(name, None, libc::ENOENT)) };
         assert!(fits(held.set_type, family, &entry), "{name} cannot hold {entry}");
-        if most > 0 && held.entries.len() >= most && !held.entries.contains(&entry) {
+        if most.is_some_and(|most| held.entries.len() >= most) && !held.entries.contains(&entry) {
             // IPSET_ERR_HASH_FULL
             return Err(set_refusal(name, Some(entry), 4352));
         }

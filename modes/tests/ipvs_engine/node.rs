@@ -77,14 +77,20 @@ impl Node {
     }
 
     /// Syncs until it succeeds, as the program does.
-    pub fn settle(&mut self, changes: &[ServiceChange]) -> Vec<Report> {
+    pub fn retry(&mut self, changes: &[ServiceChange]) -> Vec<Report> {
         let mut reports = self.sync(changes);
         for _ in 0..TRIES {
             if reports.iter().all(|report| report.error.is_none()) {
-                break;
+                return reports;
             }
             reports = self.sync(&[]);
         }
+        panic!("it fails again and again: {reports:#?}");
+    }
+
+    /// The same where every Service must be served.
+    pub fn settle(&mut self, changes: &[ServiceChange]) -> Vec<Report> {
+        let reports = self.retry(changes);
         all_well(&reports);
         reports
     }
@@ -112,7 +118,7 @@ impl Node {
         let end = self.now + time;
         while let Some(due) = self.proxier.next_due().filter(|due| *due <= end) {
             self.now = self.now.max(due);
-            self.settle(&[]);
+            self.retry(&[]);
         }
         self.now = end;
     }
@@ -146,16 +152,30 @@ impl Node {
 
     /// What the kernel holds.
     pub fn held(&self) -> State {
-        let tools: Vec<_> = tools(&self.kernel, &self.rules).collect();
-        let held = State::read(&mut self.kernel.view(), &tools, &self.ipvs).expect("it can be read");
-        comparable(held)
+        self.held_in(&self.families())
     }
 
     /// What it must hold.
     pub fn wanted(&self) -> State {
-        let Node { cluster, ipvs, options, host, .. } = self;
-        let families: Vec<Family> = self.rules.iter().map(|(family, _)| *family).collect();
-        comparable(State::render(&cluster.desired, &families, ipvs, options, host))
+        self.wanted_in(&self.families(), &self.cluster)
+    }
+
+    /// What the kernel holds in some families.
+    pub fn held_in(&self, families: &[Family]) -> State {
+        let tools = tools(&self.kernel, &self.rules).filter(|(family, _)| families.contains(family));
+        let tools: Vec<_> = tools.collect();
+        let held = State::read(&mut self.kernel.view(), &tools, &self.ipvs).expect("it can be read");
+        comparable(held)
+    }
+
+    /// What it must hold there for a cluster.
+    pub fn wanted_in(&self, families: &[Family], cluster: &Cluster) -> State {
+        let Node { ipvs, options, host, .. } = self;
+        comparable(State::render(&cluster.desired, families, ipvs, options, host))
+    }
+
+    fn families(&self) -> Vec<Family> {
+        self.rules.iter().map(|(family, _)| *family).collect()
     }
 
     /// The Service that must be served at a virtual server.

@@ -1,0 +1,95 @@
+//! What the kernel refuses of virtual and real servers, and which Service is to blame.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Instant;
+
+use portcullis_cluster::NamespacedName;
+use portcullis_netlink as netlink;
+use portcullis_netlink::ip_vs::VirtualServer;
+
+use super::family_sync::FamilySync;
+use super::kernel::{Change, Kernel};
+use super::write::said;
+use crate::mode::SyncError;
+
+/// What was refused first of each virtual server, and why.
+#[derive(Default)]
+pub(super) struct Refused(pub(super) BTreeMap<VirtualServer, (Change, netlink::Error)>);
+
+impl FamilySync {
+    /// Takes refusals up once more, from what the kernel really has: it may have been there, or gone, already. What
+    /// is refused again is to blame, and its Service is isolated.
+    pub(super) fn judge_refused(
+        &mut self,
+        kernel: &mut dyn Kernel,
+        names: Vec<NamespacedName>,
+        refused: Refused,
+        now: Instant,
+    ) -> Result<(), SyncError> {
+        let mut guilty = BTreeSet::new();
+        let mut lost = None;
+        if !refused.0.is_empty() {
+            let mut again = Refused::default();
+            let mut changes = Vec::new();
+            for key in refused.0.keys() {
+                let owner = self.ledger.owner(key).cloned();
+                let wanted = owner.and_then(|owner| self.server_of(&owner, key, &self.renderer));
+                self.compare(kernel, key, wanted.as_ref(), now, &mut changes)?;
+            }
+            self.apply(kernel, &mut changes, &mut again)?;
+            for (key, (change, error)) in again.0 {
+                let error = said(described(&change), error);
+                match self.ledger.owner(&key).cloned() {
+                    Some(owner) => {
+                        self.unsure.insert(key);
+                        self.isolations.add(&owner, &error, now);
+                        guilty.insert(owner);
+                    }
+                    None => lost = Some(error),
+                }
+            }
+        }
+        for name in names.iter().filter(|name| !guilty.contains(*name) && !self.withheld.contains_key(*name))
+        {
+            self.isolations.forget(name);
+        }
+        lost.map_or(Ok(()), Err)
+    }
+}
+
+/// What a change was to do, in the words of ipvsadm.
+fn described(change: &Change) -> String {
+    let name = |server: &VirtualServer| {
+        let protocol = match i32::from(server.protocol) {
+            libc::IPPROTO_TCP => "TCP",
+            libc::IPPROTO_UDP => "UDP",
+            _ => "SCTP",
+        };
+        format!("{protocol} {}", SocketAddr::new(server.address, server.port))
+    };
+    let real = |address: &IpAddr, port: &u16| SocketAddr::new(*address, *port);
+    match change {
+        Change::AddServer(server, balancing) => {
+            format!("add the virtual server {} with scheduler {}", name(server), balancing.scheduler)
+        }
+        Change::SetServer(server, balancing) => {
+            format!("edit the virtual server {} to scheduler {}", name(server), balancing.scheduler)
+        }
+        Change::DeleteServer(server) => format!("delete the virtual server {}", name(server)),
+        Change::AddReal(server, r) => {
+            format!("add the real server {} of {}", real(&r.address, &r.port), name(server))
+        }
+        Change::SetReal(server, r) => {
+            format!(
+                "give the real server {} of {} weight {}",
+                real(&r.address, &r.port),
+                name(server),
+                r.weight
+            )
+        }
+        Change::DeleteReal(server, address, port) => {
+            format!("delete the real server {} of {}", real(address, port), name(server))
+        }
+    }
+}
