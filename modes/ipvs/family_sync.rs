@@ -71,6 +71,8 @@ pub(super) struct Progress {
     pub(super) lines: usize,
     pub(super) rules: [usize; TABLES.len()],
     pub(super) repaired: usize,
+    /// Why something that belongs to no single virtual server was refused, while all else was written.
+    pub(super) refused: Option<SyncError>,
 }
 
 /// What is to be changed in the kernel.
@@ -171,6 +173,7 @@ impl FamilySync {
             false => self.incremental(kernel, desired, now, &mut progress),
         };
         let result = result.and_then(|()| self.drain(kernel, now, &mut progress));
+        let result = result.and_then(|()| progress.refused.take().map_or(Ok(()), Err));
         match result {
             // Part of it may be written; only the kernel knows.
             Err(_) => self.suspect(),

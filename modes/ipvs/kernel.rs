@@ -80,11 +80,17 @@ pub trait Kernel: Observer {
     ) -> Result<()>;
 
     /// Adds addresses to [`LINK`], which is made if it is not there, and deletes others. To add one that is there,
-    /// or to delete one that is not, is fine.
+    /// or to delete one that is not, is fine. Each that the kernel refuses is given to `refused`, and the others are
+    /// changed.
     ///
     /// # Errors
-    /// The kernel refuses.
-    fn change_addresses(&mut self, added: &[IpAddr], deleted: &[IpAddr]) -> Result<()>;
+    /// The kernel could not be told, or makes no such link.
+    fn change_addresses(
+        &mut self,
+        added: &[IpAddr],
+        deleted: &[IpAddr],
+        refused: &mut dyn FnMut(IpAddr, portcullis_netlink::Error),
+    ) -> Result<()>;
 }
 
 /// One change of virtual or real servers.

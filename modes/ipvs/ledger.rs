@@ -46,6 +46,11 @@ impl Delta {
         self.out_filter |= later.out_filter;
     }
 
+    /// Notes an address that was not needed before.
+    pub(super) fn touch_address(&mut self, address: IpAddr) {
+        self.addresses.entry(address).or_insert(false);
+    }
+
     pub(super) fn touches_address(&self, address: &IpAddr) -> bool {
         self.addresses.contains_key(address)
     }

@@ -43,11 +43,23 @@ impl NetlinkKernel {
     }
 
     /// Adds and deletes addresses on the link of this index.
-    fn change_addresses_on(&mut self, link: u32, added: &[IpAddr], deleted: &[IpAddr]) -> Result<()> {
+    fn change_addresses_on(
+        &mut self,
+        link: u32,
+        added: &[IpAddr],
+        deleted: &[IpAddr],
+        refused: &mut dyn FnMut(IpAddr, Error),
+    ) -> Result<()> {
         let mut batch = AddressBatch::new();
         deleted.iter().for_each(|address| batch.delete(link, IpNet::from(*address)));
         added.iter().for_each(|address| batch.add(link, IpNet::from(*address)));
-        self.interfaces.change_addresses(&mut batch, |_, error| Err(error))
+        self.interfaces.change_addresses(&mut batch, |position, error| {
+            if error.errno() == Some(libc::ENODEV) {
+                return Err(error);
+            }
+            refused(*deleted.iter().chain(added).nth(position).expect("in the order of the batch"), error);
+            Ok(())
+        })
     }
 }
 
@@ -150,16 +162,21 @@ impl Kernel for NetlinkKernel {
         }
     }
 
-    fn change_addresses(&mut self, added: &[IpAddr], deleted: &[IpAddr]) -> Result<()> {
+    fn change_addresses(
+        &mut self,
+        added: &[IpAddr],
+        deleted: &[IpAddr],
+        refused: &mut dyn FnMut(IpAddr, Error),
+    ) -> Result<()> {
         let link = match self.link {
             Some(link) => link,
             None => *self.link.insert(self.interfaces.add_link_dummy(LINK)?),
         };
-        match self.change_addresses_on(link, added, deleted) {
+        match self.change_addresses_on(link, added, deleted, refused) {
             // Somebody deleted the link, and its addresses with it.
             Err(error) if error.errno() == Some(libc::ENODEV) => {
                 let link = *self.link.insert(self.interfaces.add_link_dummy(LINK)?);
-                self.change_addresses_on(link, added, deleted)
+                self.change_addresses_on(link, added, deleted, refused)
             }
             result => result,
         }

@@ -210,8 +210,12 @@ impl PortRenderer<'_> {
         self.objects.entries.push((set, entry));
     }
 
-    /// Has the node take an address for its own, if it is not already.
+    /// Has the node take an address for its own, if it is not already and any link may bear it.
     fn bind(&mut self, address: IpAddr) {
+        let loopback = address.is_ipv6() && address.is_loopback();
+        if loopback || address.is_multicast() || address.is_unspecified() {
+            return;
+        }
         if self.all.own.binary_search(&address).is_err() {
             self.objects.addresses.push(address);
             self.entry(IpSet::IpvsIps, SetEntry::Ip(address));

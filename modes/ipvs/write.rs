@@ -20,7 +20,7 @@ use super::difference::{Differ, Found};
 use super::entries::Entries;
 use super::family_sync::{FamilySync, Knowledge, Progress};
 use super::ip_set::IpSet;
-use super::kernel::{Change, Kernel};
+use super::kernel::{Change, Kernel, LINK};
 use super::objects::Server;
 use super::refusal::Refused;
 use crate::iptables::Table;
@@ -312,7 +312,13 @@ impl FamilySync {
             return Ok(());
         }
         self.note_written();
-        kernel.change_addresses(added, deleted).map_err(asked("change the addresses of kube-ipvs0"))?;
+        let result = kernel.change_addresses(added, deleted, &mut |address, error| {
+            // All others are served. The sync as a whole has failed, so that it shows, and is tried again.
+            let what = || format!("change the address {address} of {LINK}");
+            progress.refused.get_or_insert_with(|| said(what(), error));
+            self.undertaken.delta.touch_address(address);
+        });
+        result.map_err(asked("change the addresses of kube-ipvs0"))?;
         progress.lines += added.len() + deleted.len();
         Ok(())
     }

@@ -316,6 +316,25 @@ fn a_missing_scheduler_costs_the_scheduler() {
     node.is_right();
 }
 
+/// All else is written, and the failure shows until the address is taken.
+#[test]
+fn a_refused_address_keeps_nothing_else() {
+    let mut node = Node::new();
+    let bad = server(TCP, 0).address;
+    node.kernel.state().no_addresses.insert(bad);
+    let changes = node.set([(0, Some(&Drawn::plain(0, "rr"))), (1, Some(&Drawn::plain(1, "r")))]);
+    for (changes, what) in [(&changes[..], "at first"), (&[], "and again")] {
+        let error = node.sync(changes)[0].error.as_ref().expect(what).to_string();
+        assert!(error.contains(&format!("address {bad} of kube-ipvs0")), "{error}");
+    }
+    let mut wanted = node.wanted();
+    wanted.addresses.remove(&bad);
+    assert_eq!(node.held(), wanted);
+    node.kernel.state().no_addresses.clear();
+    assert_eq!(repairs(&node.settle(&[])), 0);
+    node.is_right();
+}
+
 /// There is no Service to blame, so it is an error as long as the virtual server is there.
 #[test]
 fn a_refused_deletion_is_tried_until_it_is_done() {

@@ -38,6 +38,8 @@ pub struct State {
     pub refused: BTreeSet<VirtualServer>,
     /// Virtual servers that it does not let go.
     pub kept: BTreeSet<VirtualServer>,
+    /// Addresses that it does not let the link bear.
+    pub no_addresses: BTreeSet<IpAddr>,
     /// How many entries one of the sets may have, in either family.
     pub set_most: Option<(IpSet, usize)>,
     /// So many more reads and changes are answered, and the next is not.
@@ -321,7 +323,12 @@ impl Kernel for FakeIpvs {
         added.iter().try_for_each(|entry| state.enter(set, family, *entry))
     }
 
-    fn change_addresses(&mut self, added: &[IpAddr], deleted: &[IpAddr]) -> Result<()> {
+    fn change_addresses(
+        &mut self,
+        added: &[IpAddr],
+        deleted: &[IpAddr],
+        refused: &mut dyn FnMut(IpAddr, Error),
+    ) -> Result<()> {
         const ACTION: &str = "change the addresses";
         let mut state = self.state();
         state.link.get_or_insert_default();
@@ -332,6 +339,11 @@ impl Kernel for FakeIpvs {
         }
         for address in added {
             state.attempt(ACTION)?;
+            if state.no_addresses.contains(address) {
+                let errno = libc::EADDRNOTAVAIL;
+                refused(*address, Error::Refused { action: ACTION, errno, text: None, offset: None });
+                continue;
+            }
             state.log.push(Call::Bound(*address));
             state.link.get_or_insert_default().insert(*address);
         }
