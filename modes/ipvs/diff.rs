@@ -21,10 +21,13 @@ pub struct StateDifference {
     pub found: Vec<String>,
 }
 
+/// Lines that should be there, and lines that are.
+type Sides = (Vec<String>, Vec<String>);
+
 /// How `found` differs from `wanted`, by Service and place: what no Service wants comes first. In sets and on the
 /// link, what is as it should be is left out; of a virtual server that differs, all is shown.
 pub fn state_differences(wanted: &State, found: &State) -> Vec<StateDifference> {
-    let mut all: BTreeMap<(Option<NamespacedName>, String), (Vec<String>, Vec<String>)> = BTreeMap::new();
+    let mut all: BTreeMap<(Option<NamespacedName>, String), Sides> = BTreeMap::new();
     let mut note = |service: Option<&NamespacedName>, place: String, line: String, is_wanted: bool| {
         let (wanted, found) = all.entry((service.cloned(), place)).or_default();
         if is_wanted { wanted.push(line) } else { found.push(line) }
