@@ -19,6 +19,7 @@ mod tools;
 mod changes;
 mod cluster_ips;
 mod drift;
+mod drift_of_ipvs;
 mod external_addresses;
 mod graceful_termination;
 mod host_daemons;

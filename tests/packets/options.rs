@@ -2,16 +2,18 @@
 
 use std::time::Duration;
 
-use portcullis_lab::Vantage;
+use portcullis_lab::{Vantage, uml};
 
 use crate::bed::{Bed, Setup};
 use crate::expectation::{lost, only, refused, spread};
+use crate::mode::Mode;
 use crate::row::{
     Row, at, client, cluster_ip, load_balancer, node, node_port, node_port_at, outside, pod, row,
 };
-use crate::tools;
+use crate::tools::{self, Flavour};
 
 const WEB: [&str; 3] = ["a", "b", "c"];
+const IPTABLES: Mode = Mode::Iptables(Flavour::Nft);
 
 /// Whether the daemons are told the cluster's CIDR.
 #[derive(PartialEq)]
@@ -22,12 +24,12 @@ enum Cidr {
 use Cidr::{Told, Untold};
 
 /// Builds a cluster for each line: options, and what then must be seen.
-fn check_each(lines: Vec<(Cidr, &[&str], Vec<Row>)>) {
+fn check_each(mode: Mode, lines: Vec<(Cidr, &[&str], Vec<Row>)>) {
     for (cidr, args, rows) in lines {
         println!("--- {args:?}");
         let setup =
             if cidr == Told { Setup::of("web.yaml") } else { Setup::without_cluster_cidr("web.yaml") };
-        up(setup.args(args)).check(&rows);
+        up(setup.mode(mode).args(args)).check(&rows);
     }
 }
 
@@ -43,10 +45,19 @@ fn up(setup: Setup) -> Bed {
 }
 
 #[test]
+fn masquerading_by_iptables() {
+    masquerading(IPTABLES);
+}
+
+#[test]
+fn masquerading_by_ipvs() {
+    uml::inside(|| masquerading(Mode::Ipvs));
+}
+
 #[rustfmt::skip]
-fn masquerading() {
+fn masquerading(mode: Mode) {
     let web = || cluster_ip("web", 80);
-    check_each(vec![
+    check_each(mode, vec![
         (Told, &["--masquerade-all"], vec![
             row("masquerade-all hides pods, too", client(1), web(), spread(&WEB).masqueraded_by(1)),
             row("masquerade-all over UDP", client(2), cluster_ip("web", 53).udp(), spread(&WEB).masqueraded_by(2)),
@@ -56,7 +67,7 @@ fn masquerading() {
             row("a pod that meets itself by a node port", pod("a"), node_port(1, "alone", 80), only("a").masqueraded_by(1)),
         ]),
     ]);
-    let bed = Setup::of("web.yaml").args(&["--iptables-masquerade-bit=20"]).up();
+    let bed = Setup::of("web.yaml").mode(mode).args(&["--iptables-masquerade-bit=20"]).up();
     bed.check(&[
         row("another masquerade bit: outside", outside(), node_port(1, "web", 80), spread(&WEB).masqueraded_by(1)),
         row("another masquerade bit: pods", client(1), web(), spread(&WEB).kept()),
@@ -83,7 +94,7 @@ fn the_four_ways_to_tell_local_traffic() {
     ];
     let mut of_node = pods_are_local();
     of_node.push(row("another node's pod is not local", client(2), node_port(1, "local", 80), only("a").kept()));
-    check_each(vec![
+    check_each(IPTABLES, vec![
         (Untold, &[], vec![
             row("no way to tell: pods keep their address", client(1), web(), spread(&WEB).kept()),
             row("no way to tell: outside keeps it, too", outside(), alone(), only("a").kept()),
@@ -103,23 +114,28 @@ fn the_four_ways_to_tell_local_traffic() {
 }
 
 #[test]
+fn where_node_ports_are_served_by_iptables() {
+    where_node_ports_are_served(IPTABLES);
+    node_ports_on_localhost();
+}
+
+#[test]
+fn where_node_ports_are_served_by_ipvs() {
+    uml::inside(|| where_node_ports_are_served(Mode::Ipvs));
+}
+
 #[rustfmt::skip]
-fn where_node_ports_are_served() {
+fn where_node_ports_are_served(mode: Mode) {
     let host = || node_port(1, "web", 80);
     let bridge = || node_port_at(&["10.244.1.1", "fd00:10:244:1::1"], "web", 80);
     let localhost = || node_port_at(&["127.0.0.1"], "web", 80);
     let localhost6 = || node_port_at(&["::1"], "web", 80);
-    check_each(vec![
+    check_each(mode, vec![
         (Told, &[], vec![
             row("everywhere: the node's address", outside(), host(), spread(&WEB)),
             row("everywhere: the bridge's address", client(1), bridge(), spread(&WEB)),
-            row("everywhere: localhost", node(1), localhost(), spread(&WEB)),
+            row("everywhere: localhost", node(1), localhost(), spread(&WEB)).in_ipvs(refused()),
             row("never on the localhost of IPv6", node(1), localhost6(), refused()),
-        ]),
-        (Told, &["--iptables-localhost-nodeports=false"], vec![
-            row("not on localhost: the node's address", outside(), host(), spread(&WEB)),
-            row("not on localhost: localhost", node(1), localhost(), refused()),
-            row("not on localhost: the node's address from itself", node(1), host(), spread(&WEB)),
         ]),
         (Told, &["--nodeport-addresses=192.168.77.0/24,fd00:77::/64"], vec![
             row("by CIDR: an address within", outside(), host(), spread(&WEB)),
@@ -137,9 +153,23 @@ fn where_node_ports_are_served() {
             row("primary: another address", client(1), bridge(), refused()),
             row("primary: localhost", node(1), localhost(), refused()),
         ]),
+    ]);
+}
+
+/// Which only rules can serve.
+#[rustfmt::skip]
+fn node_ports_on_localhost() {
+    let host = || node_port(1, "web", 80);
+    let localhost = || node_port_at(&["127.0.0.1"], "web", 80);
+    check_each(IPTABLES, vec![
+        (Told, &["--iptables-localhost-nodeports=false"], vec![
+            row("not on localhost: the node's address", outside(), host(), spread(&WEB)),
+            row("not on localhost: localhost", node(1), localhost(), refused()),
+            row("not on localhost: the node's address from itself", node(1), host(), spread(&WEB)),
+        ]),
         (Told, &["--nodeport-addresses=primary,localhost"], vec![
             row("primary and localhost: the node's address", outside(), host(), spread(&WEB)),
-            row("primary and localhost: another address", client(1), bridge(), refused()),
+            row("primary and localhost: another address", client(1), node_port_at(&["10.244.1.1", "fd00:10:244:1::1"], "web", 80), refused()),
             row("primary and localhost: localhost", node(1), localhost(), spread(&WEB)),
         ]),
     ]);

@@ -1,10 +1,11 @@
 //! Daemons that end and start again: rules and connections stay, changes that happened meanwhile are made good.
 
-use portcullis_lab::{Conversation, ObjectRef, Protocol, Vantage};
+use portcullis_lab::{Conversation, NetNs, ObjectRef, Protocol, Vantage, uml};
 
 use crate::bed::{Bed, Setup};
 use crate::expectation::spread;
-use crate::row::{client, cluster_ip, node_port, outside, row};
+use crate::mode::Mode;
+use crate::row::{client, cluster_ip, load_balancer, node_port, outside, row};
 use crate::tools::{self, Flavour};
 
 const NODES: [&str; 2] = ["node-1", "node-2"];
@@ -13,16 +14,21 @@ const UDP: usize = 24;
 
 #[test]
 fn restarts_by_the_nft_tool() {
-    restarts(Flavour::Nft);
+    restarts(Mode::Iptables(Flavour::Nft));
 }
 
 #[test]
 fn restarts_by_the_legacy_tool() {
-    restarts(Flavour::Legacy);
+    restarts(Mode::Iptables(Flavour::Legacy));
 }
 
-fn restarts(flavour: Flavour) {
-    let mut bed = Setup::of("web.yaml").flavour(flavour).up();
+#[test]
+fn restarts_by_ipvs() {
+    uml::inside(|| restarts(Mode::Ipvs));
+}
+
+fn restarts(mode: Mode) {
+    let mut bed = Setup::of("web.yaml").mode(mode).up();
     let mut conversations = Vec::new();
     for protocol in [Protocol::Udp, Protocol::Tcp] {
         let port = if protocol == Protocol::Tcp { 80 } else { 53 };
@@ -60,6 +66,12 @@ fn restarts(flavour: Flavour) {
     // Ended by SIGTERM: the rules stay. What changes meanwhile is made good by the next start.
     NODES.iter().for_each(|node| bed.lab.stop_daemon(node).unwrap());
     serves_all(&bed, "after SIGTERM");
+    let alone = match mode {
+        Mode::Iptables(_) => "default/alone".to_owned(),
+        // Its cluster IP may be given to another.
+        Mode::Ipvs => format!("-t {} ", bed.address(load_balancer("alone", 80))),
+    };
+    NODES.iter().for_each(|node| assert!(holds(&bed, node).contains(&alone), "{node}: {alone}"));
     bed.lab.delete(&ObjectRef::new("Service", "default", "alone")).unwrap();
     bed.lab.delete(&ObjectRef::new("Pod", "default", "a")).unwrap();
     bed.lab.apply_text(FRESH).unwrap();
@@ -73,8 +85,8 @@ fn restarts(flavour: Flavour) {
         row("a Service that came meanwhile", client(2), cluster_ip("fresh", 80).v4(), spread(&now).kept()),
     ]);
     for node in NODES {
-        let rules = bed.rules(node, "iptables", "nat");
-        assert!(!rules.contains("default/alone"), "{node}: a Service that went meanwhile\n{rules}");
+        let held = holds(&bed, node);
+        assert!(!held.contains(&alone), "{node}: a Service that went meanwhile\n{held}");
     }
     // Flows to the pod that went meanwhile lead to another one; those to pods that stayed were left alone.
     let moved = met[..UDP].iter().filter(|met| *met == "default/a").count();
@@ -111,6 +123,16 @@ fn serves_all(bed: &Bed, when: &'static str) {
     ]);
 }
 
+/// What names the Services on a node: rules, or virtual servers.
+fn holds(bed: &Bed, node: &str) -> String {
+    match bed.mode {
+        Mode::Iptables(_) => bed.rules(node, "iptables", "nat"),
+        Mode::Ipvs => {
+            tools::output(bed.lab.netns(&Vantage::node(node)).unwrap().command("ipvsadm").arg("-Sn"))
+        }
+    }
+}
+
 /// Something was written since: the nft tool's rules have handles that never come again, and the legacy tool's packet
 /// counters begin anew.
 fn assert_untouched(bed: &Bed, node: &str, before: &str) {
@@ -119,6 +141,7 @@ fn assert_untouched(bed: &Bed, node: &str, before: &str) {
         Flavour::Nft => assert_eq!(after, before, "{node}: a start without change writes nothing"),
         Flavour::Legacy => {
             let (before, after) = (counters(before), counters(&after));
+            assert_eq!(before.len(), after.len(), "{node}: a start without change writes nothing");
             assert!(before.iter().any(|(_, packets)| *packets > 0), "packets were counted");
             for ((rule, before), (now, after)) in before.iter().zip(&after) {
                 assert_eq!(rule, now, "{node}: a start without change writes nothing");
@@ -134,10 +157,26 @@ fn marks(bed: &Bed, node: &str) -> String {
     let netns = bed.lab.netns(&Vantage::node(node)).unwrap();
     match bed.mode.flavour() {
         Flavour::Nft => tools::output(netns.command("nft").args(["-a", "-s", "list", "ruleset"])),
-        Flavour::Legacy => ["iptables", "ip6tables"]
-            .map(|tool| tools::output(netns.command(bed.mode.flavour().tool(tool, "-save")).arg("-c")))
-            .join("\n"),
+        Flavour::Legacy => {
+            let rules = ["iptables", "ip6tables"]
+                .map(|tool| tools::output(netns.command(bed.mode.flavour().tool(tool, "-save")).arg("-c")));
+            rules.join("\n") + &connections(bed, &netns)
+        }
     }
+}
+
+/// The virtual and real servers of IPVS mode with the connections that each has had, as the rules have their packets.
+fn connections(bed: &Bed, netns: &NetNs) -> String {
+    if bed.mode != Mode::Ipvs {
+        return String::new();
+    }
+    let listed = tools::output(netns.command("ipvsadm").args(["-Ln", "--stats", "--exact"]));
+    let servers = listed.lines().filter_map(|line| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let connections = words.get(2)?.parse::<u64>().ok()?;
+        Some(format!("[{connections}:0] {} {}\n", words[0], words[1]))
+    });
+    servers.collect()
 }
 
 /// The rules with the packets that each has seen.
