@@ -235,12 +235,17 @@ fn free_bytes(folder: &Path) -> Option<u64> {
     (status == 0).then(|| answer.f_bavail * answer.f_frsize)
 }
 
+/// Whether a variable is not for the machine: it has a place for temporary files of its own, and where cargo has
+/// libraries looked for, every program that starts would look, too, which takes it longer than all the rest.
+fn stays(variable: &OsStr) -> bool {
+    variable == "TMPDIR" || variable == "LD_LIBRARY_PATH"
+}
+
 /// What the machine is to run: this binary and this test, where and with what this process has.
 fn script(test: &str, folder: &Path) -> io::Result<Vec<u8>> {
     let mut script = Vec::new();
     let is_plain = |name: &OsStr| name.as_bytes().iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_');
-    // The machine has a search path and a place for temporary files of its own.
-    for (name, value) in std::env::vars_os().filter(|(name, _)| name != "TMPDIR" && is_plain(name)) {
+    for (name, value) in std::env::vars_os().filter(|(name, _)| is_plain(name) && !stays(name)) {
         let tail: &[u8] = if name == "PATH" { b"\"$PATH:\"" } else { b"" };
         script.extend([b"export ", name.as_bytes(), b"=", tail, &quoted(&value), b"\n"].concat());
     }
