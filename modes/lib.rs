@@ -7,6 +7,7 @@ pub mod cleanup;
 pub mod iptables;
 pub mod ipvs;
 mod isolation;
+mod knowledge;
 pub mod mode;
 pub mod stale_flows;
 

@@ -12,7 +12,7 @@ use portcullis_cluster::NamespacedName;
 use portcullis_cluster::desired::Desired;
 
 use super::chain::{ChainName, SharedChain};
-use super::family_sync::{FamilySync, Knowledge, Progress, blames_rules};
+use super::family_sync::{FamilySync, Progress, blames_rules};
 use super::incremental::named_line;
 use super::kernel::Flavour;
 use super::plan::{Known, Plan, Target, base_differs};
@@ -20,6 +20,7 @@ use super::script::{RuleCount, Script};
 use super::service_rules::ServiceRules;
 use super::shared_order::SharedOrder;
 use super::snapshot::Snapshot;
+use crate::knowledge::Knowledge;
 use crate::mode::SyncError;
 
 /// About how many lines one restore with the nft tool has. Measured at 430,000 lines: from 4,000 to 12,000 the

@@ -25,6 +25,7 @@ use super::service_renderer::Renderer;
 use super::service_rules::ServiceRules;
 use super::shared_order::SharedOrder;
 use crate::isolation::Isolations;
+use crate::knowledge::Knowledge;
 use crate::mode::{Report, SyncError, TableRules};
 
 /// As many changed Services as are written by position; above, shared chains are written anew.
@@ -37,17 +38,6 @@ pub(super) struct Programmed {
     /// It was written without comments on endpoints.
     pub(super) large: bool,
     rules: RuleCount,
-}
-
-/// What is known of the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Knowledge {
-    /// Nothing: this process has not written yet.
-    None,
-    /// It held what we wrote, and somebody may have changed that.
-    Suspect,
-    /// It holds what we wrote.
-    Known,
 }
 
 /// The rules of one family.

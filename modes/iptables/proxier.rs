@@ -5,9 +5,10 @@ use std::time::{Duration, Instant};
 use portcullis_cluster::Family;
 use portcullis_cluster::desired::{Desired, ServiceChange};
 
-use super::family_sync::{FamilySync, Knowledge};
+use super::family_sync::FamilySync;
 use super::kernel::{Fingerprint, Kernel};
 use super::options::{Host, Options};
+use crate::knowledge::Knowledge;
 use crate::mode::{Mode, Report, SyncError};
 
 /// At the latest after this time everything is compared with the kernel, whatever the fingerprint says: it

@@ -20,18 +20,8 @@ use super::rules::Rules;
 use super::termination::Terminations;
 use crate::iptables::{self, Host, Options, Table};
 use crate::isolation::Isolations;
+use crate::knowledge::Knowledge;
 use crate::mode::{Report, SyncError};
-
-/// What is known of the kernel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Knowledge {
-    /// Nothing: this process has not written yet.
-    None,
-    /// It held what we wrote, and some of that may be otherwise now.
-    Suspect,
-    /// It holds what we wrote.
-    Known,
-}
 
 /// One family of a node that is served by IPVS.
 pub(super) struct FamilySync {

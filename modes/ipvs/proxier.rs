@@ -7,10 +7,11 @@ use portcullis_cluster::Family;
 use portcullis_cluster::desired::{Desired, ServiceChange};
 
 use super::audit::{Audit, Written};
-use super::family_sync::{FamilySync, Knowledge};
+use super::family_sync::FamilySync;
 use super::kernel::Kernel;
 use super::options::IpvsOptions;
 use crate::iptables::{self, Host, Options};
+use crate::knowledge::Knowledge;
 use crate::mode::{Mode, Report};
 
 /// How soon to ask whether an audit is done.

@@ -18,12 +18,13 @@ use portcullis_netlink::ipset::SetEntry;
 
 use super::difference::{Differ, Found};
 use super::entries::Entries;
-use super::family_sync::{FamilySync, Knowledge, Progress};
+use super::family_sync::{FamilySync, Progress};
 use super::ip_set::IpSet;
 use super::kernel::{Change, Kernel, LINK};
 use super::objects::Server;
 use super::refusal::Refused;
 use crate::iptables::Table;
+use crate::knowledge::Knowledge;
 use crate::mode::SyncError;
 
 /// Services that are rendered, or changes that are held, at a time: memory does not grow with the cluster.

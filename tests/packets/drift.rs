@@ -46,11 +46,15 @@ fn drift_is_repaired(flavour: Flavour) {
     let bed = Setup::of("web.yaml").args(&["--iptables-sync-period=2s"]).flavour(flavour).up();
     // Long enough for a look at rules that nobody has touched.
     std::thread::sleep(Duration::from_millis(2500));
-    let rows = tampering();
+    tamper(&bed, &tampering(), is_repaired);
+}
+
+/// Has somebody tamper with both nodes, each with half of the rows, and then sees them serve.
+pub(crate) fn tamper<T: Sync>(bed: &Bed, rows: &[T], is_repaired: impl Fn(&Bed, &str, &T) + Sync) {
     let (first, second) = rows.split_at(rows.len() / 2);
     std::thread::scope(|scope| {
         for (node, rows) in [("node-1", first), ("node-2", second)] {
-            let bed = &bed;
+            let is_repaired = &is_repaired;
             scope.spawn(move || {
                 assert_eq!(bed.metric(node, REPAIRS, ""), 0.0, "{node}: nothing to repair yet");
                 rows.iter().for_each(|row| is_repaired(bed, node, row));
@@ -66,7 +70,7 @@ fn drift_is_repaired(flavour: Flavour) {
     ]);
 }
 
-const REPAIRS: &str = "portcullis_drift_repairs_total";
+pub(crate) const REPAIRS: &str = "portcullis_drift_repairs_total";
 
 /// Tampers, and waits until everything is as it was and has been counted.
 fn is_repaired(bed: &Bed, node: &str, (what, commands): &Tampering) {

@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 use portcullis_lab::{Vantage, uml};
 
 use crate::bed::{Bed, PATIENCE, Setup};
-use crate::expectation::spread;
+use crate::drift::{REPAIRS, tamper};
 use crate::mode::Mode;
-use crate::row::{client, cluster_ip, node_port, outside, row};
 
 /// What somebody does, and the command lines for it.
 type Tampering = (&'static str, &'static [&'static str]);
@@ -38,30 +37,12 @@ fn drift_is_repaired_by_ipvs() {
         let bed = Setup::of("web.yaml").mode(Mode::Ipvs).args(&["--ipvs-sync-period=1s"]).up();
         // Long enough for a look at what nobody has touched.
         std::thread::sleep(Duration::from_millis(1500));
-        let (first, second) = TAMPERING.split_at(TAMPERING.len() / 2);
-        std::thread::scope(|scope| {
-            for (node, rows) in [("node-1", first), ("node-2", second)] {
-                let bed = &bed;
-                scope.spawn(move || {
-                    assert_eq!(bed.metric(node, REPAIRS, ""), 0.0, "{node}: nothing to repair yet");
-                    rows.iter().for_each(|row| is_repaired(bed, node, *row));
-                });
-            }
-        });
-        #[rustfmt::skip]
-        bed.check(&[
-            row("cluster IP after repairs", client(1), cluster_ip("web", 80), spread(&["a", "b", "c"]).kept()),
-            row("cluster IP after repairs on node-2", client(2), cluster_ip("web", 80), spread(&["a", "b", "c"]).kept()),
-            row("node port after repairs", outside(), node_port(1, "web", 80), spread(&["a", "b", "c"]).masqueraded_by(1)),
-            row("node port after repairs on node-2", outside(), node_port(2, "web", 80), spread(&["a", "b", "c"]).masqueraded_by(2)),
-        ]);
+        tamper(&bed, &TAMPERING, is_repaired);
     });
 }
 
-const REPAIRS: &str = "portcullis_drift_repairs_total";
-
 /// Tampers, and waits until everything is as it was and has been counted.
-fn is_repaired(bed: &Bed, node: &str, (what, commands): Tampering) {
+fn is_repaired(bed: &Bed, node: &str, (what, commands): &Tampering) {
     let before = held(bed, node);
     let repairs = bed.metric(node, REPAIRS, "IPv4");
     let since = Instant::now();
