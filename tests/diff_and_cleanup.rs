@@ -6,6 +6,8 @@ mod namespace;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use portcullis_lab::uml;
+
 /// Runs a program to its end; its exit code, what it printed, and what it logged.
 fn run(program: &str, arguments: &[&str]) -> (Option<i32>, String, String) {
     let Output { status, stdout, stderr } = Command::new(program)
@@ -76,4 +78,66 @@ fn what_cannot_be_compared_is_an_error() {
     let missing = run(env!("CARGO_BIN_EXE_portcullis"), &["diff", "--manifests", "/nonexistent"]);
     assert_eq!((missing.0, missing.1.as_str()), (Some(2), ""), "{}", missing.2);
     assert!(missing.2.contains("/nonexistent"), "{}", missing.2);
+}
+
+#[test]
+fn a_node_that_serves_by_ipvs_is_compared_and_cleaned() {
+    uml::inside(|| namespace::inside(compare_and_clean_ipvs));
+}
+
+fn compare_and_clean_ipvs() {
+    for line in
+        ["link set lo up", "link add eth0 type veth peer name peer0", "addr add 192.168.10.11/24 dev eth0"]
+    {
+        assert_eq!(run("ip", &line.split(' ').collect::<Vec<_>>()).0, Some(0));
+    }
+    let ipvs = |arguments: &[&str]| portcullis(&[arguments, &["--mode=ipvs"]].concat());
+    let (code, printed, log) = ipvs(&["diff"]);
+    assert_eq!(code, Some(1), "nothing is there yet: {log}");
+    assert!(printed.contains("\n+-A -t 10.96.0.1:443 -s rr\n"), "{printed}");
+    assert!(printed.contains("\n+add KUBE-CLUSTER-IP 10.96.0.1,tcp:443\n"), "{printed}");
+
+    let (code, _, log) = ipvs(&["--once"]);
+    assert_eq!(code, Some(0), "{log}");
+    let (code, printed, log) = ipvs(&["diff"]);
+    assert_eq!((code, printed.as_str()), (Some(0), ""), "{log}");
+
+    // Somebody takes an endpoint, an address and an entry, and adds a virtual server.
+    for line in [
+        "ipvsadm -d -t 10.96.0.1:443 -r 192.168.10.11:6443",
+        "ip address delete 10.96.0.10/32 dev kube-ipvs0",
+        "ipset del KUBE-CLUSTER-IP 10.96.20.4,tcp:80",
+        "ipvsadm -A -t 10.55.0.5:80 -s rr",
+    ] {
+        let words: Vec<&str> = line.split(' ').collect();
+        assert_eq!(run(words[0], &words[1..]).0, Some(0), "{line}");
+    }
+    let (code, printed, log) = ipvs(&["diff"]);
+    assert_eq!(code, Some(1), "{log}");
+    let told: Vec<&str> = printed.lines().filter(|l| !l.starts_with("---") && !l.starts_with(' ')).collect();
+    assert_eq!(
+        told,
+        [
+            "+++ wanted/what no Service wants",
+            "@@ -1 +0,0 @@ virtual servers",
+            "--A -t 10.55.0.5:80 -s rr",
+            "+++ wanted/default/kubernetes",
+            "@@ -1 +1,2 @@ virtual servers",
+            "+-a -t 10.96.0.1:443 -r 192.168.10.11:6443 -m -w 1",
+            "+++ wanted/kube-system/kube-dns",
+            "@@ -0,0 +1 @@ addresses of kube-ipvs0",
+            "+inet 10.96.0.10/32",
+            "+++ wanted/shop/broken",
+            "@@ -0,0 +1 @@ ipset KUBE-CLUSTER-IP",
+            "+add KUBE-CLUSTER-IP 10.96.20.4,tcp:80",
+        ],
+        "{printed}"
+    );
+
+    let (code, printed, log) = ipvs(&["cleanup"]);
+    assert_eq!(code, Some(0), "{log}");
+    assert!(printed.contains("removed link kube-ipvs0\n"), "{printed}");
+    assert_eq!(run("ipvsadm", &["-Sn"]).1, "-A -t 10.55.0.5:80 -s rr\n", "what is somebody else's stays");
+    assert_eq!(run("ipset", &["list", "-n"]).1, "");
+    assert!(!run("iptables-save", &[]).1.contains("KUBE-"));
 }
