@@ -9,11 +9,14 @@ use serde_json::Value;
 
 use crate::api_server::ApiServer;
 
+/// What the API server was brought to hold, by resource and name.
+pub(crate) type Stored = BTreeMap<(String, String), Value>;
+
 /// Brings the API server to a state: deletions first, then what is new or changed.
-pub(crate) fn bring(server: &ApiServer, stored: &mut BTreeMap<(String, String), Value>, state: &Path) {
+pub(crate) fn bring(server: &ApiServer, stored: &mut Stored, state: &Path) {
     let text = fs::read_to_string(state).expect("the state is readable");
     let documents = manifest::parse("state", &text).map(|document| document.expect("a whole document").value);
-    let wanted: BTreeMap<(String, String), Value> = documents.map(|object| (key(&object), object)).collect();
+    let wanted: Stored = documents.map(|object| (key(&object), object)).collect();
     for (kind, name) in stored.keys().filter(|key| !wanted.contains_key(*key)) {
         server.delete(kind, name);
     }
