@@ -134,18 +134,14 @@ fn check(place: &dyn Place) {
         let expected: BTreeSet<String> = flows.iter().filter(|f| !goes(f)).map(words).collect();
         assert_eq!(place.take_all(), expected, "{case}, step {number}");
 
-        let recorded = |file: &str| client_ports(&read(at.join(format!("iptables/{number}/{file}"))));
-        let kept = recorded("conntrack.after");
-        let by_kube_proxy: Vec<u16> = recorded("conntrack.before").difference(&kept).copied().collect();
-        assert_eq!(
-            step.deleted != by_kube_proxy,
-            step.differs.is_some(),
-            "{case}, step {number}: {by_kube_proxy:?}"
-        );
-        assert!(
-            by_kube_proxy.iter().all(|port| step.deleted.contains(port)),
-            "{case}, step {number}: we keep more"
-        );
+        for mode in ["iptables", "ipvs"] {
+            let what = format!("{case}, step {number}, kube-proxy's {mode} mode");
+            let recorded = |file: &str| client_ports(&read(at.join(format!("{mode}/{number}/{file}"))));
+            let kept = recorded("conntrack.after");
+            let by_kube_proxy: Vec<u16> = recorded("conntrack.before").difference(&kept).copied().collect();
+            assert_eq!(step.deleted != by_kube_proxy, step.differs.is_some(), "{what}: {by_kube_proxy:?}");
+            assert!(by_kube_proxy.iter().all(|port| step.deleted.contains(port)), "{what}: we keep more");
+        }
     }
 }
 
