@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use portcullis_lab::{Conversation, Protocol, uml};
+use portcullis_lab::{Conversation, Families, Protocol, uml};
 
 use crate::bed::{Bed, Setup};
 use crate::live_traffic::{History, while_clients_connect};
@@ -11,6 +11,8 @@ use crate::row::{client, cluster_ip, node_port, outside};
 use crate::tools::Flavour;
 
 const NODES: [&str; 2] = ["node-1", "node-2"];
+/// Each takes time from the only processor, and what comes after what is the same in both families.
+const CLIENTS: Families = Families::V4;
 const IPTABLES: Mode = Mode::Iptables(Flavour::Legacy);
 
 #[test]
@@ -19,12 +21,14 @@ fn modes_change_under_live_traffic() {
         let mut bed = Setup::of("web.yaml").mode(IPTABLES).up();
         let mut conversations = talk(&bed);
         let met = answerers(&mut conversations);
-        let (history, seen) = while_clients_connect(&mut bed, |bed, start| change(bed, start, Mode::Ipvs));
+        let (history, seen) =
+            while_clients_connect(&mut bed, CLIENTS, |bed, start| change(bed, start, Mode::Ipvs));
         seen.iter().for_each(|seen| seen.assert_answered(0, &history));
         assert_eq!(answerers(&mut conversations), met, "what rules had translated lives on beside IPVS");
 
         // What is under way through a virtual server ends with it: at most one for each client and node.
-        let (history, seen) = while_clients_connect(&mut bed, |bed, start| change(bed, start, IPTABLES));
+        let (history, seen) =
+            while_clients_connect(&mut bed, CLIENTS, |bed, start| change(bed, start, IPTABLES));
         seen.iter().for_each(|seen| seen.assert_answered(NODES.len(), &history));
         assert_eq!(answerers(&mut conversations), met, "and after it");
     });
