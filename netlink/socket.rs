@@ -123,6 +123,38 @@ impl Socket {
         }
     }
 
+    /// Has the kernel drop events before they are queued, where the 32 bits at `offset` of a message, its header
+    /// included, are `value` in host order. Takes the place of an earlier one.
+    pub(crate) fn drop_events(&self, action: &'static str, offset: u32, value: u32) -> Result<()> {
+        let instruction = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
+        // A load reads in network order.
+        let value = u32::from_be_bytes(value.to_ne_bytes());
+        let mut program = [
+            instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, offset),
+            instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 0, 1, value),
+            instruction(libc::BPF_RET | libc::BPF_K, 0, 0, 0),
+            instruction(libc::BPF_RET | libc::BPF_K, 0, 0, u32::MAX),
+        ];
+        let program = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
+        set_option(self.fd.as_fd(), libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
+            .map_err(|source| Error::Io { action, source })
+    }
+
+    /// Waits, without limit, until there is something to read, also on a non-blocking socket.
+    pub(crate) fn wait(&self, action: &'static str) -> Result<()> {
+        loop {
+            let mut wanted = libc::pollfd { fd: self.fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+            // SAFETY: the pointer is to one live pollfd, as the count says.
+            if unsafe { libc::poll(&mut wanted, 1, -1) } > 0 {
+                return Ok(());
+            }
+            let source = io::Error::last_os_error();
+            if source.kind() != io::ErrorKind::Interrupted {
+                return Err(Error::Io { action, source });
+            }
+        }
+    }
+
     /// Sends a batch and waits until the kernel has worked through it. Messages that the kernel refuses are
     /// given to `refused` by their position in the batch; the rest are done. Ask for no ACK per message: the
     /// last one gets one, and answers of success to thousands overflow the receive buffer.

@@ -42,6 +42,15 @@ impl NetlinkKernel {
         self.servers.set_timeouts(timeouts)
     }
 
+    /// Makes the link that bears the virtual addresses, if it is not there.
+    ///
+    /// # Errors
+    /// The kernel has no dummy links.
+    pub fn ensure_link(&mut self) -> Result<()> {
+        self.link = Some(self.interfaces.add_link_dummy(LINK)?);
+        Ok(())
+    }
+
     /// Adds and deletes addresses on the link of this index.
     fn change_addresses_on(
         &mut self,

@@ -5,11 +5,14 @@ use ipnet::IpNet;
 
 use super::address::ParsedAddress;
 use crate::error::{During, Error, Result};
+use crate::message::HEADER;
 use crate::socket::{Protocol, Socket};
 
 const ACTION: &str = "follow the node's addresses";
 const RTNLGRP_IPV4_IFADDR: u32 = 5;
 const RTNLGRP_IPV6_IFADDR: u32 = 9;
+/// Where an event has the index of its interface (`ifaddrmsg.ifa_index`, after the header of the message).
+const INDEX_AT: u32 = HEADER as u32 + 4;
 
 /// News of one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,9 +39,10 @@ pub enum AddressChange {
 /// Follows the addresses of one network namespace, both families. Open it first and then read the addresses,
 /// and nothing falls between.
 ///
-/// As an iterator it waits for the next change and never ends; use it so on a thread of its own. Or wrap it in
-/// a poller (it has a file descriptor): call [`AddressChanges::set_nonblocking`], wait until it is readable,
-/// and call [`AddressChanges::try_next`] until that gives `None`.
+/// As an iterator it waits for the next change and never ends; use it so on a thread of its own. To do one thing
+/// for a burst of changes, call [`AddressChanges::set_nonblocking`], wait until it is readable (with
+/// [`AddressChanges::wait`], or a poller: it has a file descriptor), and call [`AddressChanges::try_next`] until
+/// that gives `None`.
 #[derive(Debug)]
 pub struct AddressChanges {
     socket: Socket,
@@ -63,8 +67,24 @@ impl AddressChanges {
         self.socket.set_nonblocking()
     }
 
-    /// The next change; `None` if there is none right now and the socket is non-blocking. A caller who wants
-    /// to do one thing for a burst of changes reads on until `None`.
+    /// Has the kernel keep news of one interface's addresses to itself from now on, however many there are. Takes
+    /// the place of an earlier one.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the descriptor refuses.
+    pub fn leave_out(&self, index: u32) -> Result<()> {
+        self.socket.drop_events("leave out the news of an interface's addresses", INDEX_AT, index)
+    }
+
+    /// Waits, without limit, until there is a change to read.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the descriptor refuses.
+    pub fn wait(&self) -> Result<()> {
+        self.socket.wait(ACTION)
+    }
+
+    /// The next change; `None` if there is none right now and the socket is non-blocking.
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::Malformed`]; the subscription goes on.

@@ -148,6 +148,33 @@ fn follows_addresses() {
 }
 
 #[test]
+fn leaves_out_one_interface_at_a_time() {
+    inside(|| {
+        run("ip link add services type bridge");
+        run("ip link add node type bridge");
+        let mut interfaces = Interfaces::open().unwrap();
+        let mut index = |name| interfaces.link_index(name).unwrap().unwrap();
+        let (services, node) = (index("services"), index("node"));
+        let mut changes = AddressChanges::open().unwrap();
+        changes.set_nonblocking().unwrap();
+        for (left_out, told) in [(services, node), (node, services)] {
+            changes.leave_out(left_out).unwrap();
+            run("ip addr add 10.96.0.1/32 dev services");
+            run("ip addr add 192.0.2.7/32 dev node");
+            changes.wait().unwrap();
+            match changes.try_next().unwrap() {
+                Some(AddressChange::Present { index, .. }) => assert_eq!(index, told),
+                other => panic!("{other:?}"),
+            }
+            assert_eq!(changes.try_next().unwrap(), None);
+            run("ip addr flush dev services");
+            run("ip addr flush dev node");
+            while changes.try_next().unwrap().is_some() {}
+        }
+    });
+}
+
+#[test]
 fn says_when_changes_were_missed_and_goes_on() {
     inside(|| {
         run("ip link set lo up");

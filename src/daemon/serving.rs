@@ -60,6 +60,8 @@ pub(super) fn mode(
             let mut kernel = ipvs::open(config.ipvs.scheduler)?;
             // Its settings are there only once it is loaded.
             ready_node(config);
+            // Before addresses are watched, so that its own, one a Service, wake nobody.
+            kernel.ensure_link().map_err(ipvs::RequirementError::from)?;
             if let Some(timeouts) = timeouts(&config.ipvs) {
                 kernel.set_timeouts(timeouts).map_err(ipvs::RequirementError::from)?;
             }
