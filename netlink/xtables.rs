@@ -32,6 +32,14 @@ pub struct TableInfo {
     pub size: u32,
 }
 
+impl TableInfo {
+    /// Whether there is nothing in it but built-in chains: each is its policy, and the table ends with an entry of
+    /// its own.
+    pub fn is_bare(&self) -> bool {
+        self.entries == self.valid_hooks.count_ones() + 1
+    }
+}
+
 /// `struct ipt_getinfo` and `struct ip6t_getinfo`.
 #[repr(C)]
 struct GetInfo {

@@ -195,8 +195,13 @@ impl Kernel for ToolKernel {
 
     fn dump(&self, table: Table, line: &mut dyn FnMut(&str)) -> Result<(), SyncError> {
         let tool = self.tools.name(self.family, "save");
-        let exists = || legacy_tables(self.family).iter().any(|name| name == table.as_str());
-        if self.tools.flavour == Flavour::Legacy && !exists() {
+        // To ask the legacy tools for a table that is not there would create it. One without rules is as good as
+        // that, and the tool takes its time to say so.
+        let bare = || {
+            xtables::table_info(in_netlink(self.family), table.as_str())
+                .map(|i| i.is_none_or(|i| i.is_bare()))
+        };
+        if self.tools.flavour == Flavour::Legacy && bare().unwrap_or(false) {
             return Ok(());
         }
         dump(&tool, Some(table), line)

@@ -26,6 +26,9 @@ const ABOUT_AN_ENTRY: i32 = 4352;
 /// The entries of each set, as in [`IpSet::ALL`].
 pub(super) type Entries = [HashSet<SetEntry>; IpSet::ALL.len()];
 
+/// What was entered in each set, as in [`IpSet::ALL`]; sorted.
+pub(super) type Entered = [Vec<SetEntry>; IpSet::ALL.len()];
+
 /// Entries that a set does not take.
 pub(super) struct Missing {
     set: IpSet,
@@ -51,7 +54,7 @@ impl FamilySync {
         now: Instant,
         progress: &mut Progress,
     ) -> Result<(), SyncError> {
-        let mut entered = Entries::default();
+        let mut entered = Entered::default();
         loop {
             let new = |family: &Self, set| family.ledger.changed_entries(set, delta).0;
             let Some(missing) = self.enter(kernel, new, &mut entered, progress)? else { return Ok(()) };
@@ -74,19 +77,21 @@ impl FamilySync {
         &mut self,
         kernel: &mut dyn Kernel,
         new: impl Fn(&Self, IpSet) -> Vec<SetEntry>,
-        entered: &mut Entries,
+        entered: &mut Entered,
         progress: &mut Progress,
     ) -> Result<Option<Missing>, SyncError> {
         for set in IpSet::ALL.into_iter().rev() {
             let mut added = new(self, set);
-            added.retain(|entry| !entered[set.at()].contains(entry));
+            let entered = &mut entered[set.at()];
+            added.retain(|entry| entered.binary_search(entry).is_err());
             if added.is_empty() {
                 continue;
             }
             self.note_written();
             progress.lines += added.len();
             let Err(error) = kernel.change_set(set, self.family, &added, &[]) else {
-                entered[set.at()].extend(added);
+                entered.extend(added);
+                entered.sort_unstable();
                 continue;
             };
             let about_an_entry = error.errno().is_some_and(|errno| errno >= ABOUT_AN_ENTRY);
@@ -97,7 +102,8 @@ impl FamilySync {
             let there = kernel.entries(set, self.family).map_err(asked("list an ipset"))?;
             let there: HashSet<SetEntry> = there.into_iter().collect();
             let (taken, missing): (Vec<_>, Vec<_>) = added.into_iter().partition(|e| there.contains(e));
-            entered[set.at()].extend(taken);
+            entered.extend(taken);
+            entered.sort_unstable();
             return Ok(Some(Missing { set, entries: missing.into_iter().collect(), error }));
         }
         Ok(None)
@@ -136,12 +142,12 @@ impl FamilySync {
     pub(super) fn leave_unneeded(
         &mut self,
         kernel: &mut dyn Kernel,
-        entered: &mut Entries,
+        entered: &mut Entered,
         progress: &mut Progress,
     ) -> Result<(), SyncError> {
         for set in IpSet::ALL {
             let unneeded = |entry: &SetEntry| !self.ledger.needs_entry(set, entry);
-            let unneeded: Vec<SetEntry> = entered[set.at()].extract_if(unneeded).collect();
+            let unneeded: Vec<SetEntry> = entered[set.at()].extract_if(.., |entry| unneeded(entry)).collect();
             self.leave(kernel, set, &unneeded, progress)?;
         }
         Ok(())

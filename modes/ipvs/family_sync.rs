@@ -18,6 +18,7 @@ use super::renderer::Renderer;
 use super::rule_sync::{RuleSync, TABLES};
 use super::rules::Rules;
 use super::termination::Terminations;
+use super::write::Held;
 use crate::iptables::{self, Host, Options, Table};
 use crate::isolation::Isolations;
 use crate::knowledge::Knowledge;
@@ -140,6 +141,7 @@ impl FamilySync {
     pub(super) fn sync(
         &mut self,
         kernel: &mut dyn Kernel,
+        held: &mut Held,
         desired: &Desired,
         changes: &[ServiceChange],
         now: Instant,
@@ -159,7 +161,7 @@ impl FamilySync {
         let mut progress = Progress::default();
         let full = self.knowledge != Knowledge::Known;
         let result = match full {
-            true => self.reconcile(kernel, desired, now, &mut progress),
+            true => self.reconcile(kernel, held, desired, now, &mut progress),
             false => self.incremental(kernel, desired, now, &mut progress),
         };
         let result = result.and_then(|()| self.drain(kernel, now, &mut progress));
@@ -242,10 +244,24 @@ impl FamilySync {
         (targets, delta)
     }
 
-    /// The Services to be taken in. That is all of them at first, and where the renderer is to be replaced, so that
-    /// all is rendered alike.
+    /// Takes all that is desired into a new ledger, for a kernel of which nothing is known: it is compared with the
+    /// whole ledger anyway.
+    pub(super) fn take_in_all(&mut self, desired: &Desired) {
+        self.pending.clear();
+        self.withheld.clear();
+        let served = desired.services().iter().filter(|(_, ports)| self.concerns(ports));
+        self.programmed = served.map(|(name, ports)| (name.clone(), Arc::clone(ports))).collect();
+        self.ledger = Ledger::with_room_for(self.programmed.len());
+        let renderer = self.next_renderer.as_ref().unwrap_or(&self.renderer);
+        for (name, ports) in &self.programmed {
+            self.ledger.add(name, &renderer.service(ports), &mut Delta::default());
+        }
+    }
+
+    /// The Services to be taken in. That is all of them where the renderer is to be replaced, so that all is rendered
+    /// alike.
     pub(super) fn due(&mut self, desired: &Desired) -> Vec<NamespacedName> {
-        if self.knowledge == Knowledge::None || self.next_renderer.is_some() {
+        if self.next_renderer.is_some() {
             self.withheld.clear();
             self.pending.extend(self.programmed.keys().cloned());
             self.pending.extend(desired.services().keys().cloned());
@@ -277,12 +293,13 @@ impl FamilySync {
         });
     }
 
-    pub(super) fn write_rules(&mut self, table: Table, progress: &mut Progress) -> Result<(), SyncError> {
-        let wrote = self.rules.write(table)?;
-        progress.lines += wrote.lines;
-        progress.repaired += wrote.repaired;
-        let at = TABLES.iter().position(|t| *t == table).expect("only these have rules");
-        progress.rules[at] += wrote.lines;
+    pub(super) fn write_rules(&mut self, tables: &[Table], progress: &mut Progress) -> Result<(), SyncError> {
+        for (table, wrote) in self.rules.write(tables)? {
+            progress.lines += wrote.lines;
+            progress.repaired += wrote.repaired;
+            let at = TABLES.iter().position(|t| *t == table).expect("only these have rules");
+            progress.rules[at] += wrote.lines;
+        }
         Ok(())
     }
 
@@ -303,7 +320,12 @@ impl FamilySync {
             return instead.clone();
         }
         let ports = desired.services().get(name)?;
-        ports.iter().any(|p| p.family == self.family).then(|| Arc::clone(ports))
+        self.concerns(ports).then(|| Arc::clone(ports))
+    }
+
+    /// Whether a Service is served in this family.
+    fn concerns(&self, ports: &[ServicePort]) -> bool {
+        ports.iter().any(|p| p.family == self.family)
     }
 
     /// Whether a virtual server that nobody wants is ours to delete.

@@ -70,6 +70,16 @@ fn extend<T: Copy + Ord>(touched: &mut Touched<T>, later: &Touched<T>) {
 type Touched<T> = BTreeMap<T, bool>;
 
 impl Ledger {
+    /// An empty one, with room for so many Services with a virtual server each.
+    pub(super) fn with_room_for(services: usize) -> Ledger {
+        let mut ledger = Ledger { owners: HashMap::with_capacity(services), ..Ledger::default() };
+        ledger.addresses.0.reserve(services);
+        for set in [IpSet::ClusterIp, IpSet::IpvsIps] {
+            ledger.entries[set.at()].0.reserve(services);
+        }
+        ledger
+    }
+
     /// Takes in a Service.
     pub(super) fn add(&mut self, service: &NamespacedName, objects: &Objects, delta: &mut Delta) {
         for address in &objects.addresses {

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use portcullis_cluster::Family;
+use portcullis_netlink::batches::SEND;
 use portcullis_netlink::ip_vs::{Balancing, IpVs, RealServerState, ServerBatch, Timeouts, VirtualServer};
 use portcullis_netlink::ipset::{Created, DEFAULT_MAXELEM, Destroyed, IpSets, SetEntry};
 use portcullis_netlink::route::{AddressBatch, Interfaces};
@@ -19,6 +20,8 @@ pub struct NetlinkKernel {
     servers: IpVs,
     sets: IpSets,
     interfaces: Interfaces,
+    /// Changes on their way, a send at a time.
+    batch: ServerBatch,
     /// The index of [`LINK`], where it is known.
     link: Option<u32>,
 }
@@ -31,7 +34,8 @@ impl NetlinkKernel {
     pub fn open() -> Result<Option<Self>> {
         let Some(servers) = IpVs::open()? else { return Ok(None) };
         let (sets, interfaces) = (IpSets::open_or_load()?, Interfaces::open()?);
-        Ok(Some(NetlinkKernel { servers, sets, interfaces, link: None }))
+        let batch = ServerBatch::new();
+        Ok(Some(NetlinkKernel { servers, sets, interfaces, batch, link: None }))
     }
 
     /// Sets how long the kernel keeps connections.
@@ -110,8 +114,10 @@ impl Kernel for NetlinkKernel {
     }
 
     fn change_servers(&mut self, changes: &[Change], refused: &mut dyn FnMut(usize, Error)) -> Result<()> {
-        let mut batch = ServerBatch::new();
-        for change in changes {
+        let batch = &mut self.batch;
+        batch.clear();
+        let mut sent = 0;
+        for (i, change) in changes.iter().enumerate() {
             match change {
                 Change::AddServer(server, balancing) => batch.add_virtual_server(server, balancing)?,
                 Change::SetServer(server, balancing) => batch.set_virtual_server(server, balancing)?,
@@ -122,11 +128,16 @@ impl Kernel for NetlinkKernel {
                     batch.delete_real_server(server, *address, *port)?;
                 }
             }
+            if batch.size() >= SEND || i + 1 == changes.len() {
+                self.servers.send(batch, |position, error| {
+                    refused(sent + position, error);
+                    Ok(())
+                })?;
+                batch.clear();
+                sent = i + 1;
+            }
         }
-        self.servers.send(&mut batch, |position, error| {
-            refused(position, error);
-            Ok(())
-        })
+        Ok(())
     }
 
     fn ensure_set(&mut self, set: IpSet, family: Family) -> Result<()> {

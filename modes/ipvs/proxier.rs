@@ -10,6 +10,7 @@ use super::audit::{Audit, Written};
 use super::family_sync::FamilySync;
 use super::kernel::Kernel;
 use super::options::IpvsOptions;
+use super::write::Held;
 use crate::iptables::{self, Host, Options};
 use crate::knowledge::Knowledge;
 use crate::mode::{Mode, Report};
@@ -70,9 +71,9 @@ impl Proxier {
         if drifted {
             tracing::debug!("the kernel does not hold what was written");
         }
-        let mut reports = Vec::new();
+        let (mut reports, mut held) = (Vec::new(), Held::default());
         for family in &mut self.families {
-            reports.push(family.sync(&mut *self.kernel, desired, changes, now));
+            reports.push(family.sync(&mut *self.kernel, &mut held, desired, changes, now));
         }
         reports
     }

@@ -1,7 +1,9 @@
 //! Keeps the iptables rules of one family as they must be.
 
+use std::io::{self, Write};
+
 use super::rules;
-use crate::iptables::{BaseChain, Fingerprint, Kernel, Snapshot, Table, base_differs};
+use crate::iptables::{BaseChain, Fingerprint, Jump, Kernel, Snapshot, Table, base_differs};
 use crate::mode::{SyncError, TableRules};
 
 /// The tables with rules of this mode. The packet filter stands before addresses lead anyone here.
@@ -57,54 +59,58 @@ impl RuleSync {
         self.fingerprint.is_some() && self.kernel.fingerprint() != self.fingerprint
     }
 
-    /// Writes a table, if it is not as it must be.
+    /// Whether a table has none of the chains that are written here, so that no other mode serves by them.
     ///
     /// # Errors
-    /// The tool could not be run, or refused. The table is as it was.
-    pub(super) fn write(&mut self, table: Table) -> Result<Wrote, SyncError> {
-        let at = TABLES.iter().position(|t| *t == table).expect("only these have rules");
-        if self.tables[at].sure && self.tables[at].written == self.tables[at].wanted {
-            return Ok(Wrote::default());
+    /// The tool could not be run.
+    pub(super) fn is_new(&self, table: Table) -> Result<bool, SyncError> {
+        let mut new = true;
+        self.kernel.dump(table, &mut |line| {
+            let chain = line.strip_prefix(':').and_then(|line| line.split(' ').next());
+            new &= !chain.is_some_and(|chain| rules::names(table).contains(&chain));
+        })?;
+        Ok(new)
+    }
+
+    /// Writes those of these tables that are not as they must be, in one restore. Says what that did to each.
+    ///
+    /// # Errors
+    /// The tool could not be run, or refused. The table that it refused, and those after it, are as they were.
+    pub(super) fn write(&mut self, tables: &[Table]) -> Result<Vec<(Table, Wrote)>, SyncError> {
+        let outdated = |rules: &Rules| !rules.sure || rules.written != rules.wanted;
+        let at = |table: &Table| TABLES.iter().position(|t| t == table).expect("only these have rules");
+        if !tables.iter().any(|table| outdated(&self.tables[at(table)])) {
+            return Ok(Vec::new());
         }
         // Taken first, so that what others write from now on is not taken for what was compared.
         let before = self.kernel.fingerprint();
         if self.fingerprint.is_some() && before != self.fingerprint {
             self.suspect();
         }
-        let rules = &mut self.tables[at];
-        let (mut missing_jumps, mut repaired) = (Vec::new(), 0);
-        if !rules.sure {
-            let snapshot = Snapshot::read_table(&*self.kernel, table)?;
-            let jumps = rules::jumps().into_iter().filter(|j| j.table == table);
-            missing_jumps.extend(jumps.filter(|j| !snapshot.has_rule(table, j.from, &j.rule)));
-            let differ = |chains: &[BaseChain]| chains.iter().filter(|c| base_differs(c, &snapshot)).count();
-            if missing_jumps.is_empty() && differ(&rules.wanted) == 0 {
-                rules.is_right();
-                self.fingerprint = before;
-                return Ok(Wrote::default());
-            }
-            // What was there before we first wrote is nobody's damage.
-            if !rules.written.is_empty() {
-                repaired = missing_jumps.len() + differ(&rules.written);
+        let mut differences = Vec::new();
+        for (table, at) in tables.iter().map(|table| (*table, at(table))) {
+            if outdated(&self.tables[at]) {
+                match self.tables[at].difference(&*self.kernel, table)? {
+                    Some(difference) => differences.push((table, at, difference)),
+                    None => self.tables[at].is_right(),
+                }
             }
         }
+        if differences.is_empty() {
+            self.fingerprint = before;
+            return Ok(Vec::new());
+        }
         self.kernel.restore(&mut |out| {
-            writeln!(out, "*{table}")?;
-            for chain in &rules.wanted {
-                writeln!(out, ":{} - [0:0]", chain.name)?;
-            }
-            for chain in &rules.wanted {
-                out.write_all(chain.lines.as_bytes())?;
-            }
-            // Each goes to the top, so the last written is the first.
-            for jump in missing_jumps.iter().rev() {
-                writeln!(out, "-I {} 1 {}", jump.from, jump.rule)?;
-            }
-            writeln!(out, "COMMIT")
+            differences.iter().try_for_each(|(table, at, d)| self.tables[*at].write(out, *table, d))
         })?;
-        rules.is_right();
+        let mut wrote = Vec::new();
+        for (table, at, difference) in differences {
+            self.tables[at].is_right();
+            let lines = self.tables[at].count() + difference.missing_jumps.len();
+            wrote.push((table, Wrote { lines, repaired: difference.repaired }));
+        }
         self.fingerprint = self.kernel.fingerprint();
-        Ok(Wrote { lines: self.tables[at].count() + missing_jumps.len(), repaired })
+        Ok(wrote)
     }
 
     /// How many rules there are, by table.
@@ -118,7 +124,49 @@ impl RuleSync {
     }
 }
 
+/// How a table differs from what it must hold.
+#[derive(Default)]
+struct Difference {
+    missing_jumps: Vec<Jump>,
+    /// Chains and jumps that somebody else had changed.
+    repaired: usize,
+}
+
 impl Rules {
+    /// How the kernel differs from what is wanted; `None` if it does not.
+    fn difference(&self, kernel: &dyn Kernel, table: Table) -> Result<Option<Difference>, SyncError> {
+        if self.sure {
+            return Ok(Some(Difference::default()));
+        }
+        let snapshot = Snapshot::read_table(kernel, table)?;
+        let missing = |jump: &Jump| jump.table == table && !snapshot.has_rule(table, jump.from, &jump.rule);
+        let missing_jumps: Vec<Jump> = rules::jumps().into_iter().filter(missing).collect();
+        let differ = |chains: &[BaseChain]| chains.iter().filter(|c| base_differs(c, &snapshot)).count();
+        if missing_jumps.is_empty() && differ(&self.wanted) == 0 {
+            return Ok(None);
+        }
+        // What was there before we first wrote is nobody's damage.
+        let damaged = !self.written.is_empty();
+        let repaired = if damaged { missing_jumps.len() + differ(&self.written) } else { 0 };
+        Ok(Some(Difference { missing_jumps, repaired }))
+    }
+
+    /// Writes the table for a restore.
+    fn write(&self, out: &mut dyn Write, table: Table, difference: &Difference) -> io::Result<()> {
+        writeln!(out, "*{table}")?;
+        for chain in &self.wanted {
+            writeln!(out, ":{} - [0:0]", chain.name)?;
+        }
+        for chain in &self.wanted {
+            out.write_all(chain.lines.as_bytes())?;
+        }
+        // Each goes to the top, so the last written is the first.
+        for jump in difference.missing_jumps.iter().rev() {
+            writeln!(out, "-I {} 1 {}", jump.from, jump.rule)?;
+        }
+        writeln!(out, "COMMIT")
+    }
+
     /// Notes that the kernel holds what it must.
     fn is_right(&mut self) {
         (self.written, self.sure) = (self.wanted.clone(), true);

@@ -8,28 +8,51 @@
 
 use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
-use portcullis_cluster::NamespacedName;
+use portcullis_cluster::Family;
 use portcullis_cluster::desired::Desired;
 use portcullis_netlink as netlink;
 use portcullis_netlink::ip_vs::{Balancing, VirtualServer};
 use portcullis_netlink::ipset::SetEntry;
 
 use super::difference::{Differ, Found};
-use super::entries::Entries;
+use super::entries::{Entered, Entries};
 use super::family_sync::{FamilySync, Progress};
 use super::ip_set::IpSet;
 use super::kernel::{Change, Kernel, LINK};
 use super::objects::Server;
 use super::refusal::Refused;
+use super::rule_sync::TABLES;
 use crate::iptables::Table;
 use crate::knowledge::Knowledge;
 use crate::mode::SyncError;
 
-/// Services that are rendered, or changes that are held, at a time: memory does not grow with the cluster.
-const SERVICES_AT_ONCE: usize = 500;
-const CHANGES_AT_ONCE: usize = 8192;
+/// Changes that are held at a time, as many as one send takes: memory does not grow with the cluster.
+const CHANGES_AT_ONCE: usize = 1800;
+
+/// What the kernel held before a sync, of the families that were not compared with it yet. Lists are of all families,
+/// and what is written of one is nothing to the others, so that each list is asked for once.
+#[derive(Default)]
+pub(super) struct Held(Option<HeldOfAll>);
+
+struct HeldOfAll {
+    servers: Vec<(VirtualServer, Balancing)>,
+    addresses: Vec<IpAddr>,
+}
+
+impl Held {
+    fn of_all(&mut self, kernel: &mut dyn Kernel) -> Result<&mut HeldOfAll, SyncError> {
+        Ok(match &mut self.0 {
+            Some(held) => held,
+            unknown => unknown.insert(HeldOfAll {
+                servers: kernel.virtual_servers().map_err(asked("list the virtual servers"))?,
+                addresses: kernel.addresses().map_err(asked("list the addresses of kube-ipvs0"))?,
+            }),
+        })
+    }
+}
 
 /// What the kernel held when a comparison began.
 struct Snapshot {
@@ -65,8 +88,7 @@ impl FamilySync {
         progress.lines += self.apply(kernel, &mut changes, &mut refused)?;
         progress.repaired += self.settle_unsure(kernel, now, &mut refused)?;
         self.update_rules(Some(&delta), filled);
-        self.write_rules(Table::Filter, progress)?;
-        self.write_rules(Table::Nat, progress)?;
+        self.write_rules(&TABLES, progress)?;
         let (bound, unbound) = self.ledger.changed_addresses(&delta);
         self.change_addresses(kernel, &bound, &[], progress)?;
         self.close(kernel, |family, set| family.ledger.changed_entries(set, &delta).1, progress)?;
@@ -85,19 +107,21 @@ impl FamilySync {
     pub(super) fn reconcile(
         &mut self,
         kernel: &mut dyn Kernel,
+        held: &mut Held,
         desired: &Desired,
         now: Instant,
         progress: &mut Progress,
     ) -> Result<(), SyncError> {
         let first = self.knowledge == Knowledge::None;
-        let mut found = self.read(kernel)?;
-        let names = self.due(desired);
-        let at_once = if first { SERVICES_AT_ONCE } else { names.len().max(1) };
-        for some in names.chunks(at_once) {
-            self.take_in(desired, some.to_vec());
+        let mut found = self.read(kernel, held)?;
+        if first {
+            self.take_in_all(desired);
+        } else {
+            let names = self.due(desired);
+            self.take_in(desired, names);
         }
         self.renderer_replaced();
-        let mut entered = Entries::default();
+        let mut entered = Entered::default();
         let new = |family: &Self, set: IpSet| {
             let missing = |entry: &&SetEntry| !found.entries[set.at()].contains(*entry);
             let mut new: Vec<SetEntry> = family.ledger.entries(set).filter(missing).copied().collect();
@@ -113,14 +137,16 @@ impl FamilySync {
         let mut refused = Refused::default();
         repaired += self.compare_servers(kernel, &mut found, now, &mut refused, progress)?;
         self.update_rules(None, [false; IpSet::ALL.len()]);
-        self.write_rules(Table::Filter, progress)?;
+        // What another mode left in the table of addresses serves until those lead here. Without that, both tables go
+        // at once: to start the tool takes longer than all it does.
+        let at_once = first && self.rules.is_new(Table::Nat)?;
+        self.write_rules(if at_once { &TABLES } else { &[Table::Filter] }, progress)?;
         let missing = |address: &&IpAddr| !found.addresses.contains(*address);
         let mut bound: Vec<IpAddr> = self.ledger.addresses().filter(missing).copied().collect();
         bound.sort_unstable();
         self.change_addresses(kernel, &bound, &[], progress)?;
         repaired += self.damaged_addresses(&bound);
-        // What another mode left in the tables of addresses serves until now.
-        self.write_rules(Table::Nat, progress)?;
+        self.write_rules(&TABLES, progress)?;
         let unwanted = IpSet::ALL.map(|set| -> Vec<SetEntry> {
             let unwanted = |entry: &&SetEntry| !self.ledger.needs_entry(set, entry);
             found.entries[set.at()].iter().filter(unwanted).copied().collect()
@@ -178,7 +204,7 @@ impl FamilySync {
         self.judge_refused(kernel, Vec::new(), refused, now)
     }
 
-    fn read(&self, kernel: &mut dyn Kernel) -> Result<Snapshot, SyncError> {
+    fn read(&self, kernel: &mut dyn Kernel, held: &mut Held) -> Result<Snapshot, SyncError> {
         let mut entries = Entries::default();
         for set in IpSet::ALL {
             let what = || format!("make the ipset {}", set.name(self.family));
@@ -186,12 +212,11 @@ impl FamilySync {
             let found = kernel.entries(set, self.family).map_err(asked("list an ipset"))?;
             entries[set.at()] = found.into_iter().collect();
         }
-        let servers = kernel.virtual_servers().map_err(asked("list the virtual servers"))?;
-        let addresses = kernel.addresses().map_err(asked("list the addresses of kube-ipvs0"))?;
-        let of_family = |address: &IpAddr| portcullis_cluster::Family::of(*address) == self.family;
+        let held = held.of_all(kernel)?;
+        let of_family = |address: &IpAddr| Family::of(*address) == self.family;
         Ok(Snapshot {
-            servers: servers.into_iter().filter(|(key, _)| of_family(&key.address)).collect(),
-            addresses: addresses.into_iter().filter(of_family).collect(),
+            servers: held.servers.extract_if(.., |(key, _)| of_family(&key.address)).collect(),
+            addresses: held.addresses.extract_if(.., |address| of_family(address)).collect(),
             entries,
         })
     }
@@ -206,10 +231,11 @@ impl FamilySync {
         refused: &mut Refused,
         progress: &mut Progress,
     ) -> Result<usize, SyncError> {
-        let services: Vec<NamespacedName> = self.programmed.keys().cloned().collect();
+        let services: Vec<_> =
+            self.programmed.iter().map(|(n, ports)| (n.clone(), Arc::clone(ports))).collect();
         let (mut changes, mut repaired) = (Vec::new(), 0);
-        for name in &services {
-            let objects = self.renderer.service(&self.programmed[name]);
+        for (name, ports) in &services {
+            let objects = self.renderer.service(ports);
             for server in &objects.servers {
                 if self.ledger.owner(&server.key) != Some(name) {
                     continue;

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use portcullis_cluster::Family;
+use portcullis_modes::iptables::Table;
 use portcullis_modes::ipvs::{Change, IpSet};
 use portcullis_netlink::ip_vs::VirtualServer;
 use portcullis_netlink::ipset::SetEntry;
@@ -168,15 +169,30 @@ fn rules_stand_before_the_address_that_they_are_for() {
     assert_eq!(letters(&node), "+IpvsIps +ClusterIp +server +real nat +address");
 }
 
-/// Another mode may have left rules that serve until ours do.
+/// Another mode may have left rules that serve until ours do. A chain of the node's own does not.
 #[test]
-fn at_first_the_rules_of_nat_come_last() {
-    let mut node = Node::new();
-    node.only(Family::V4);
-    let changes = node.set([(0, Some(&Drawn::plain(0, "-r")))]);
-    all_well(&node.sync(&changes));
-    let sets = "set ".repeat(IpSet::ALL.len());
-    assert_eq!(letters(&node), format!("{sets}+IpvsIps +ClusterIp +server +real filter +address nat"));
+fn at_first_the_rules_of_nat_come_last_where_any_serve() {
+    for (left, expected) in [
+        (None, "filter nat +address"),
+        (Some("FLANNEL-POSTRTG"), "filter nat +address"),
+        (Some("KUBE-SERVICES"), "filter +address nat"),
+    ] {
+        let mut node = Node::new();
+        node.only(Family::V4);
+        if let Some(chain) = left {
+            node.rules[0].1.meddle(|tables| {
+                tables.entry(Table::Nat).or_default().insert(chain.to_owned(), Vec::new());
+            });
+        }
+        let changes = node.set([(0, Some(&Drawn::plain(0, "-r")))]);
+        all_well(&node.sync(&changes));
+        let sets = "set ".repeat(IpSet::ALL.len());
+        assert_eq!(
+            letters(&node),
+            format!("{sets}+IpvsIps +ClusterIp +server +real {expected}"),
+            "{left:?} was there"
+        );
+    }
 }
 
 #[test]
