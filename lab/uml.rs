@@ -5,6 +5,8 @@
 //! test ─ inside ─ boots linux.uml, whose root is the host's ─ runs the same binary, the same test ─ inside ─ closure
 //!           └── reads ── passed? what was printed? ◄── files of the machine's folder ────────────────────┘
 //! ```
+//! [`run`] is the half of it for what is no test: any program, whose exit status tells how it went.
+//!
 //! The machine sees the host's files. What it writes below `/run` and `/dev/shm`, and to temporary files, it has for
 //! itself. It has one processor, no network but its own, and the legacy iptables: nf_tables knows no IP there.
 
@@ -35,8 +37,8 @@ const KEEP: &str = "PORTCULLIS_UML_KEEP";
 /// What the first process of the machine does.
 const INIT: &str = include_str!("uml_init.sh");
 
-/// What that prints before the test.
-const BEGINS: &str = "portcullis-uml: the test begins\n";
+/// What that prints before the program.
+const BEGINS: &str = "portcullis-uml: the program begins\n";
 
 /// What the kernel prints after it.
 const ENDS: &str = "sysrq: Power Off";
@@ -78,21 +80,36 @@ pub fn inside_for(limit: Duration, test: impl FnOnce()) {
     if let Some(folder) = std::env::var_os(FOLDER) {
         return run_and_report(Path::new(&folder), test);
     }
-    let missing = missing_packages();
-    assert!(
-        missing.is_empty(),
-        "this test runs in user-mode Linux, which takes: apt-get install {}",
-        missing.join(" ")
-    );
     let name = thread::current().name().unwrap_or_default().to_owned();
     assert!(
         !name.is_empty() && name != "main",
         "`uml::inside` must be called on the test's own thread, which bears its name"
     );
-    let machine = Machine::boot(&name).unwrap_or_else(|error| panic!("cannot boot a machine: {error}"));
-    match machine.wait(limit) {
-        Ok(printed) => println!("{printed}"),
-        Err(complaint) => panic!("{complaint}"),
+    let binary = std::env::current_exe().unwrap_or_else(|error| panic!("where is this program? {error}"));
+    let arguments = ["--nocapture", "--exact", &name];
+    let ended = run_to_end(&binary, arguments, limit).unwrap_or_else(|complaint| panic!("{complaint}"));
+    match ended.outcome.as_str() {
+        "passed" => println!("{}", ended.printed),
+        "" => panic!("{}", ended.complaint("ended without a word")),
+        said => panic!("{}", ended.complaint(&format!("failed: {said}"))),
+    }
+}
+
+/// Runs a program inside a machine of its own, with this process's environment and folder. Gives what it printed
+/// once it has ended with status 0; at most the last 64 KiB. `limit` includes the boot, which takes 2 s.
+///
+/// # Errors
+/// How it ended otherwise, with what it printed; or which packages are missing.
+pub fn run<'a>(
+    program: &Path,
+    arguments: impl IntoIterator<Item = &'a str>,
+    limit: Duration,
+) -> Result<String, String> {
+    let ended = run_to_end(program, arguments, limit)?;
+    match ended.status {
+        Some(0) => Ok(ended.printed),
+        Some(status) => Err(ended.complaint(&format!("ended with status {status}"))),
+        None => Err(ended.complaint("ended without a word")),
     }
 }
 
@@ -108,6 +125,20 @@ fn run_and_report(folder: &Path, test: impl FnOnce()) {
     let word = outcome.as_ref().map_or_else(|panic| message(panic.as_ref()), |()| "passed".to_owned());
     fs::write(folder.join("outcome"), word).expect("the machine's folder can be written to");
     outcome.unwrap_or_else(|panic| resume_unwind(panic));
+}
+
+/// Boots a machine for a program, and waits for its end.
+fn run_to_end<'a>(
+    program: &Path,
+    arguments: impl IntoIterator<Item = &'a str>,
+    limit: Duration,
+) -> Result<Ended, String> {
+    let missing = missing_packages();
+    if !missing.is_empty() {
+        return Err(format!("a machine of user-mode Linux takes: apt-get install {}", missing.join(" ")));
+    }
+    let machine = script(program, arguments).and_then(|script| Machine::boot(&script));
+    machine.map_err(|error| format!("cannot boot a machine: {error}"))?.wait(limit)
 }
 
 /// What a panic says.
@@ -138,19 +169,35 @@ struct Machine {
     keep: bool,
 }
 
+/// How the program in a machine ended.
+struct Ended {
+    /// Its exit status; `None` if the machine went first.
+    status: Option<i32>,
+    /// What a test that failed or passed said of itself.
+    outcome: String,
+    printed: String,
+}
+
+impl Ended {
+    fn complaint(&self, what: &str) -> String {
+        format!("the program inside the machine {what}\n--- what it printed ---\n{}", self.printed)
+    }
+}
+
 /// Takes what is left of a machine away: its processes ($1 is their group) unless told by a line that they are gone,
 /// and its folder ($2).
 const WATCH: &str = r#"trap '' HUP INT TERM; read -r _ || kill -KILL "-$1"; [ -z "$2" ] || rm -rf "$2""#;
 
 impl Machine {
-    fn boot(test: &str) -> io::Result<Self> {
+    fn boot(script: &[u8]) -> io::Result<Self> {
         let folder = std::env::temp_dir().join(format!("portcullis-uml-{}", state::new_id()));
         let keep = std::env::var_os(KEEP).is_some();
         fs::create_dir(&folder)?;
         let init = folder.join("init");
         fs::write(&init, INIT)?;
         fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
-        fs::write(folder.join("run"), script(test, &folder)?)?;
+        let exported = [b"export ", FOLDER.as_bytes(), b"=", &quoted(folder.as_os_str()), b"\n"].concat();
+        fs::write(folder.join("run"), [&exported, script].concat())?;
         let console = File::create(folder.join("console"))?;
         let mut kernel = Command::new("linux.uml");
         kernel.args(["rootfstype=hostfs", "rw", "con=null", "con0=fd:0,fd:1", "quiet"]);
@@ -170,10 +217,10 @@ impl Machine {
         Ok(Self { kernel, watch: watch.spawn()?, folder, keep })
     }
 
-    /// Waits for its end. Gives what the test printed, or what went wrong.
-    fn wait(mut self, limit: Duration) -> Result<String, String> {
+    /// Waits for its end.
+    fn wait(mut self, limit: Duration) -> Result<Ended, String> {
         let until = Instant::now() + limit;
-        let ended = loop {
+        let in_time = loop {
             match self.kernel.try_wait() {
                 Ok(Some(_)) => break true,
                 Ok(None) if Instant::now() < until => thread::sleep(Duration::from_millis(20)),
@@ -181,20 +228,16 @@ impl Machine {
                 Err(error) => return Err(format!("the machine cannot be waited for: {error}")),
             }
         };
-        let outcome = fs::read_to_string(self.folder.join("outcome")).unwrap_or_default();
-        let printed = self.printed();
-        if outcome == "passed" {
-            return Ok(printed);
+        let said = |name| fs::read_to_string(self.folder.join(name)).unwrap_or_default();
+        let (outcome, status) = (said("outcome"), said("status").trim().parse().ok());
+        let ended = Ended { status, outcome, printed: self.printed() };
+        match in_time || !ended.outcome.is_empty() {
+            true => Ok(ended),
+            false => Err(ended.complaint(&format!("did not end within {limit:?}; it was turned off"))),
         }
-        let what = match outcome.as_str() {
-            "" if !ended => format!("did not end within {limit:?}; it was turned off"),
-            "" => "ended without a word".to_owned(),
-            said => format!("failed: {said}"),
-        };
-        Err(format!("the test inside the machine {what}\n--- what it printed ---\n{printed}"))
     }
 
-    /// What the console showed since the test began; all of it if that never came to be.
+    /// What the console showed since the program began; all of it if that never came to be.
     fn printed(&self) -> String {
         let bytes = fs::read(self.folder.join("console")).unwrap_or_default();
         let text = String::from_utf8_lossy(&bytes).replace("\r\n", "\n");
@@ -241,19 +284,21 @@ fn stays(variable: &OsStr) -> bool {
     variable == "TMPDIR" || variable == "LD_LIBRARY_PATH"
 }
 
-/// What the machine is to run: this binary and this test, where and with what this process has.
-fn script(test: &str, folder: &Path) -> io::Result<Vec<u8>> {
+/// What the machine is to run: a program, where and with what this process has.
+fn script<'a>(program: &Path, arguments: impl IntoIterator<Item = &'a str>) -> io::Result<Vec<u8>> {
     let mut script = Vec::new();
     let is_plain = |name: &OsStr| name.as_bytes().iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_');
     for (name, value) in std::env::vars_os().filter(|(name, _)| is_plain(name) && !stays(name)) {
         let tail: &[u8] = if name == "PATH" { b"\"$PATH:\"" } else { b"" };
         script.extend([b"export ", name.as_bytes(), b"=", tail, &quoted(&value), b"\n"].concat());
     }
-    script.extend([b"export ", FOLDER.as_bytes(), b"=", &quoted(folder.as_os_str()), b"\n"].concat());
-    script.extend([b"cd ", &quoted(std::env::current_dir()?.as_os_str())[..], b" || exit\n"].concat());
-    let binary = quoted(std::env::current_exe()?.as_os_str());
-    script
-        .extend([b"exec ", &binary[..], b" --nocapture --exact ", &quoted(OsStr::new(test)), b"\n"].concat());
+    script.extend([b"cd ", &quoted(std::env::current_dir()?.as_os_str())[..], b" || exit\nexec "].concat());
+    script.extend(quoted(program.as_os_str()));
+    for argument in arguments {
+        script.push(b' ');
+        script.extend(quoted(OsStr::new(argument)));
+    }
+    script.push(b'\n');
     Ok(script)
 }
 

@@ -1,6 +1,6 @@
 #!/bin/sh
 # The first process of a machine in user-mode Linux, whose root is the root of the host: makes fresh whatever is
-# written to, loads the modules, runs the test, and turns the machine off. It lies in the machine's folder on the
+# written to, loads the modules, runs the program, and turns the machine off. It lies in the machine's folder on the
 # host, beside what is to run.
 folder=${0%/*}
 mount -t proc proc /proc
@@ -34,11 +34,13 @@ modprobe -a \
 
 ip link set lo up
 ulimit -n 65536
-# The console is for the test; what breaks the kernel is told there, too.
+# The console is for the program; what breaks the kernel is told there, too.
 echo 2 >/proc/sys/kernel/printk
-echo 'portcullis-uml: the test begins'
+echo 'portcullis-uml: the program begins'
 sh "$folder/run" </dev/null
-echo "portcullis-uml: the test ended with status $?"
+status=$?
+echo "$status" >"$folder/status"
+echo "portcullis-uml: the program ended with status $status"
 sync
 echo o >/proc/sysrq-trigger
 # Turning off takes a moment, and a machine whose first process ends panics.
