@@ -15,7 +15,8 @@ export DEBIAN_FRONTEND := noninteractive
 # Programs, each with the Debian package that has it.
 BUILD := cc:build-essential
 DEMO := $(BUILD) iptables-legacy-restore:iptables iptables-nft-restore:iptables ip:iproute2
-TEST := $(DEMO) nft:nftables ipset:ipset ipvsadm:ipvsadm conntrack:conntrack modprobe:kmod linux.uml:user-mode-linux
+BENCH := $(DEMO) ipset:ipset ipvsadm:ipvsadm conntrack:conntrack modprobe:kmod linux.uml:user-mode-linux
+TEST := $(BENCH) nft:nftables
 
 .PHONY: help demo test bench lint
 
@@ -35,9 +36,9 @@ test: ## Run all tests, real packets included (root)
 	$(CARGO) nextest run --locked --workspace
 	$(CARGO) test --locked --workspace --doc
 
-bench: ## Measure syncs of 1,000 to 10,000 Services beside the bare iptables-restore (root)
+bench: ## Measure syncs of 1,000 to 10,000 Services beside a bare iptables-restore or netlink loop (root)
 	$(call as_root,makes network namespaces and writes rules in them)
-	$(call install,$(DEMO))
+	$(call install,$(BENCH))
 	$(CARGO) bench --locked --bench services
 
 lint: ## Check format and lints

@@ -2,6 +2,9 @@
 
 use serde_json::{Value, json};
 
+use super::api_server::ApiServer;
+use super::namespace::Namespace;
+
 /// Endpoints of each Service.
 pub(crate) const ENDPOINTS: usize = 10;
 
@@ -14,8 +17,18 @@ pub(crate) const CLUSTER_CIDR: &str = "10.0.0.0/8";
 /// Endpoints are spread over so many nodes.
 const NODES: usize = 1_000;
 
+/// An API server in a namespace that has all objects.
+pub(crate) fn server(services: usize, namespace: &Namespace) -> ApiServer {
+    namespace.run(|| {
+        let server = ApiServer::start();
+        server.load(objects(services));
+        server.set_revision(1);
+        server
+    })
+}
+
 /// The node, and so many Services of type ClusterIP with a slice each.
-pub(crate) fn objects(services: usize) -> impl Iterator<Item = Value> {
+fn objects(services: usize) -> impl Iterator<Item = Value> {
     let pairs = (0..services).flat_map(|i| [service(&service_name(i), i), slice(&service_name(i), i, None)]);
     std::iter::once(node()).chain(pairs)
 }

@@ -20,11 +20,15 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// The time between two looks. Looks cost the daemon time of its own, and when a sync ended it says exactly.
 const PAUSE: Duration = Duration::from_millis(100);
 
+/// The same for a first sync, which has more to lose.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+
 /// Where the daemon answers inside its namespace.
 const METRICS: &str = "127.0.0.1:10249";
 
+/// Of the modes that have it.
 const FULL: &str = "kubeproxy_sync_full_proxy_rules_duration_seconds";
-const PARTIAL: &str = "kubeproxy_sync_partial_proxy_rules_duration_seconds";
+const SYNC: &str = "kubeproxy_sync_proxy_rules_duration_seconds";
 const LAST_DONE: &str = "kubeproxy_sync_proxy_rules_last_timestamp_seconds";
 const LAST_QUEUED: &str = "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds";
 
@@ -41,6 +45,14 @@ pub(crate) struct Took {
     pub(crate) processor: ProcessorTime,
 }
 
+/// How a daemon is to run.
+#[derive(Clone, Copy)]
+pub(crate) struct Launch<'a> {
+    pub(crate) mode: &'static str,
+    /// Where alone it finds tools; `None` for this process's search path.
+    pub(crate) path: Option<&'a Path>,
+}
+
 /// A daemon that runs; it ends when this is dropped.
 pub(crate) struct Daemon<'a> {
     namespace: &'a Namespace,
@@ -54,33 +66,36 @@ impl<'a> Daemon<'a> {
     pub(crate) fn start(
         namespace: &'a Namespace,
         server: &'a ApiServer,
-        tools: &Path,
+        launch: Launch<'_>,
         folder: &Path,
     ) -> (Daemon<'a>, Took) {
         let log = folder.join("daemon.log");
         let stderr = std::fs::File::create(&log).expect("the temporary folder can be written");
         let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
         command
-            .args(["--mode", "iptables", "--hostname-override", NODE, "--cluster-cidr", CLUSTER_CIDR])
+            .args(["--mode", launch.mode, "--hostname-override", NODE, "--cluster-cidr", CLUSTER_CIDR])
             .args(["--metrics-bind-address", METRICS, "--healthz-bind-address", "127.0.0.1:10256"])
             // Changes are written at once, and no look at the kernel disturbs what is measured.
-            .args(["--iptables-min-sync-period", "0s", "--iptables-sync-period", "1h"])
+            .arg(format!("--{}-min-sync-period=0s", launch.mode))
+            .arg(format!("--{}-sync-period=1h", launch.mode))
             .arg("--kubeconfig")
             .arg(server.kubeconfig(folder, "bench"))
-            .env("PATH", tools)
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(stderr);
+        if let Some(path) = launch.path {
+            command.env("PATH", path);
+        }
         let begun = SystemTime::now();
         let child = namespace.run(|| command.spawn()).expect("the program was built");
         let mut daemon = Daemon { namespace, child, log, server };
-        let metrics = daemon.wait_until(|m| m.sum(FULL, "_count") >= m.families());
+        let metrics = daemon.wait_until(FIRST_PAUSE, |m| m.sum(SYNC, "_count") >= m.families());
         let done = metrics.max(LAST_DONE);
         let took = Took {
             all: after(begun, done),
             listed: Some(Duration::from_secs_f64((done - metrics.max(LAST_QUEUED)).max(0.0))),
-            sync: Duration::from_secs_f64(metrics.sum(FULL, "_sum")),
+            sync: Duration::from_secs_f64(metrics.sum(SYNC, "_sum")),
             processor: ProcessorTime::of(daemon.child.id()),
         };
         (daemon, took)
@@ -92,14 +107,14 @@ impl<'a> Daemon<'a> {
         let used = ProcessorTime::of(self.child.id());
         let begun = SystemTime::now();
         change(self.server);
-        let syncs = before.sum(PARTIAL, "_count");
+        let syncs = before.sum(SYNC, "_count");
         let families = before.families();
-        let after_it = self.wait_until(|m| m.sum(PARTIAL, "_count") >= syncs + families);
+        let after_it = self.wait_until(PAUSE, |m| m.sum(SYNC, "_count") >= syncs + families);
         assert_eq!(before.sum(FULL, "_count"), after_it.sum(FULL, "_count"), "a change is no full sync");
         Took {
             all: after(begun, after_it.max(LAST_DONE)),
             listed: None,
-            sync: Duration::from_secs_f64(after_it.sum(PARTIAL, "_sum") - before.sum(PARTIAL, "_sum")),
+            sync: Duration::from_secs_f64(after_it.sum(SYNC, "_sum") - before.sum(SYNC, "_sum")),
             processor: ProcessorTime::of(self.child.id()).since(used),
         }
     }
@@ -115,7 +130,7 @@ impl<'a> Daemon<'a> {
         process::memory(self.child.id())
     }
 
-    fn wait_until(&mut self, mut reached: impl FnMut(&Metrics) -> bool) -> Metrics {
+    fn wait_until(&mut self, pause: Duration, mut reached: impl FnMut(&Metrics) -> bool) -> Metrics {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("it is our child") {
@@ -126,7 +141,7 @@ impl<'a> Daemon<'a> {
                 return metrics;
             }
             assert!(start.elapsed() < PATIENCE, "the daemon did not sync within {PATIENCE:?}");
-            sleep(PAUSE);
+            sleep(pause);
         }
     }
 

@@ -2,20 +2,18 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::daemon::Took;
-use super::flavour::Flavour;
-use super::process::Spent;
 
-/// Everything of one number of Services and one flavour.
-#[derive(Debug, Serialize)]
+/// Everything of one number of Services, served in one way.
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Measured {
     pub(crate) services: usize,
-    pub(crate) flavour: Flavour,
-    /// Restores, and the lines of their text, of a first sync.
-    pub(crate) restores: usize,
-    pub(crate) lines: usize,
+    /// The way: the flavour of the tool, or IPVS.
+    pub(crate) way: String,
+    /// What a first sync writes.
+    pub(crate) written: String,
     pub(crate) rows: Vec<Row>,
     /// From the start of the process to rules in place, in seconds: with the API server's work.
     pub(crate) start_to_served: f64,
@@ -24,18 +22,76 @@ pub(crate) struct Measured {
     pub(crate) memory_after: f64,
 }
 
-/// One thing measured beside the bare tool. Times are in seconds.
-#[derive(Debug, Serialize)]
+/// What the bare way took.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Spent {
+    pub(crate) wall: Duration,
+    /// Processor time of the thread or the tools that did it.
+    pub(crate) processor: Duration,
+}
+
+impl std::ops::Add for Spent {
+    type Output = Spent;
+
+    fn add(self, other: Spent) -> Spent {
+        Spent { wall: self.wall + other.wall, processor: self.processor + other.processor }
+    }
+}
+
+/// All samples of one thing.
+#[derive(Default)]
+pub(crate) struct Samples {
+    pub(crate) bare: Vec<Spent>,
+    pub(crate) ours: Vec<Took>,
+}
+
+/// All samples of everything.
+#[derive(Default)]
+pub(crate) struct Run {
+    pub(crate) first: Samples,
+    pub(crate) endpoint: Samples,
+    pub(crate) added: Samples,
+    pub(crate) deleted: Samples,
+    /// Memory of each daemon at the end and at its highest, in MB.
+    pub(crate) memory: Vec<(f64, f64)>,
+}
+
+impl Run {
+    /// `more` rows follow that of the first sync.
+    pub(crate) fn measured(&self, services: usize, way: &str, written: String, more: Vec<Row>) -> Measured {
+        let mut rows = vec![Row::new("first sync", &self.first.bare, &self.first.ours)];
+        rows.extend(more);
+        for (what, samples) in [
+            ("one endpoint changed", &self.endpoint),
+            ("Service added", &self.added),
+            ("Service deleted", &self.deleted),
+        ] {
+            rows.push(Row::new(what, &samples.bare, &samples.ours));
+        }
+        Measured {
+            services,
+            way: way.to_owned(),
+            written,
+            rows,
+            start_to_served: median(self.first.ours.iter().map(|took| took.all)),
+            peak_memory: self.memory.iter().map(|(_, peak)| *peak).fold(0.0, f64::max),
+            memory_after: self.memory.iter().map(|(now, _)| *now).fold(0.0, f64::max),
+        }
+    }
+}
+
+/// One thing measured beside the bare way. Times are in seconds.
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Row {
     pub(crate) what: String,
     pub(crate) bare_wall: f64,
     pub(crate) bare_processor: f64,
-    /// `None` where only the bare tool is measured.
+    /// `None` where only the bare way is measured.
     pub(crate) ours: Option<Ours>,
 }
 
 /// What the daemon took for it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Ours {
     /// The sync as it measures it.
     pub(crate) sync: f64,
@@ -80,4 +136,12 @@ pub(crate) fn median(times: impl Iterator<Item = Duration>) -> f64 {
 fn mean(times: impl ExactSizeIterator<Item = Duration>) -> f64 {
     let count = times.len() as f64;
     times.map(|time| time.as_secs_f64()).sum::<f64>() / count
+}
+
+/// A number with commas between thousands.
+pub(crate) fn grouped(number: usize) -> String {
+    match number / 1000 {
+        0 => number.to_string(),
+        thousands => format!("{},{:03}", grouped(thousands), number % 1000),
+    }
 }

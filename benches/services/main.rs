@@ -1,44 +1,43 @@
-//! Figures: what a first sync, a change and memory cost, beside the bare tool.
+//! Figures: what a first sync, a change and memory cost, beside the bare way to write the same.
 //!
 //! `make bench` runs it, as root; `cargo bench --bench services -- --help` tells what can be chosen.
 //!
-//! The limit of iptables mode is the tool itself: `iptables-restore` takes most of the time, whoever writes
-//! the text. So each figure stands beside the bare tool that restores the very same text in a namespace of its
-//! own, in the same run, taking turns with the daemon: what else the machine does hits both. A first run of the
-//! daemon, which is not measured, records the text.
-//!
-//! ```text
-//! namespace A: API server (HTTP, this process) ─► the real daemon ─► iptables-restore ─► kernel
-//! namespace B:                     recorded text ─────────────────► iptables-restore ─► kernel
-//! ```
+//! Each figure stands beside one of a bare way to write the same, in the same run and in a namespace of its own,
+//! taking turns with the daemon: what else the machine does hits both.
 
 #[path = "../../tests/api_server/mod.rs"]
 mod api_server;
 
-mod bare;
+mod changes;
 mod cluster_state;
 mod daemon;
 mod figures;
-mod flavour;
+mod iptables;
+mod ipvs;
 mod namespace;
 mod process;
-mod scenario;
 mod table;
 
 use std::path::PathBuf;
 
 use clap::Parser;
-use flavour::Flavour;
+use figures::Measured;
+use iptables::Flavour;
+use portcullis_lab::uml;
 
-/// Measures syncs of the daemon beside the bare iptables-restore of the same text. Needs root: everything
-/// happens in network namespaces of its own.
+/// Measures syncs of the daemon beside the bare way to write the same. Needs root: everything happens in network
+/// namespaces of its own, and that of IPVS in machines of user-mode Linux.
 #[derive(Parser)]
 struct Arguments {
+    /// Modes of the daemon
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = [ProxyMode::Iptables, ProxyMode::Ipvs])]
+    modes: Vec<ProxyMode>,
+
     /// Numbers of Services, each with 10 endpoints
     #[arg(long, value_delimiter = ',', default_values_t = [1_000, 5_000, 10_000])]
     sizes: Vec<usize>,
 
-    /// Flavours of the tool
+    /// Flavours of the tool, in iptables mode
     #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Flavour::Legacy, Flavour::Nft])]
     flavours: Vec<Flavour>,
 
@@ -59,16 +58,40 @@ struct Arguments {
     bench: bool,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum ProxyMode {
+    Iptables,
+    Ipvs,
+}
+
+impl Arguments {
+    fn measure(&self) -> Vec<Measured> {
+        let (repeats, changes) = (self.repeats.max(1), self.changes.max(1));
+        let mut measured = Vec::new();
+        for &services in &self.sizes {
+            for &mode in &self.modes {
+                match mode {
+                    ProxyMode::Iptables => measured.extend(self.flavours.iter().map(|&flavour| {
+                        eprintln!("{services} Services, {} tool…", flavour.name());
+                        iptables::Scenario { services, flavour }.run(repeats, changes)
+                    })),
+                    ProxyMode::Ipvs if uml::is_inside() => {
+                        measured.push(ipvs::Scenario { services }.run(repeats, changes));
+                    }
+                    ProxyMode::Ipvs => {
+                        eprintln!("{services} Services, IPVS in a machine of its own…");
+                        measured.push(ipvs::measure(services, repeats, changes));
+                    }
+                }
+            }
+        }
+        measured
+    }
+}
+
 fn main() {
     let arguments = Arguments::parse();
-    let mut measured = Vec::new();
-    for &services in &arguments.sizes {
-        for &flavour in &arguments.flavours {
-            eprintln!("{services} Services, {} tool…", flavour.name());
-            let scenario = scenario::Scenario { services, flavour };
-            measured.push(scenario.run(arguments.repeats.max(1), arguments.changes.max(1)));
-        }
-    }
+    let measured = arguments.measure();
     print!("{}", table::Table(&measured));
     if let Some(path) = &arguments.json {
         let text = serde_json::to_string_pretty(&measured).expect("figures are plain data");

@@ -3,9 +3,13 @@
 use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use portcullis_modes::iptables::{NFACCT_INVALID_DROPPED, NFACCT_LOCALHOST_NODE_PORTS};
 use portcullis_netlink::nfacct::Counters;
+
+/// The kernel takes namespaces apart after their end, at the cost of who runs next.
+pub(crate) const SETTLE: Duration = Duration::from_secs(2);
 
 /// A namespace of our own, with its loopback up and the counters that rules refer to.
 pub(crate) struct Namespace(File);

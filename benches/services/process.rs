@@ -45,13 +45,6 @@ pub(crate) fn memory(pid: u32) -> (f64, f64) {
     (field("VmRSS:"), field("VmHWM:"))
 }
 
-/// The processor time of a child that has just ended, with the wall time it took.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Spent {
-    pub(crate) wall: Duration,
-    pub(crate) processor: Duration,
-}
-
 /// Waits for a child and says what processor time it used.
 pub(crate) fn wait(child: &mut std::process::Child) -> (std::process::ExitStatus, Duration) {
     use std::os::unix::process::ExitStatusExt;
@@ -62,6 +55,21 @@ pub(crate) fn wait(child: &mut std::process::Child) -> (std::process::ExitStatus
     // SAFETY: both pointers are to live values; the child is ours and not waited for yet.
     let answer = unsafe { libc::wait4(pid, &mut status, 0, &mut usage) };
     assert_eq!(answer, pid, "cannot wait: {}", std::io::Error::last_os_error());
+    (std::process::ExitStatus::from_raw(status), sum(&usage))
+}
+
+/// The processor time that this thread used so far.
+pub(crate) fn of_this_thread() -> Duration {
+    // SAFETY: rusage is plain data, for which zeros are a value.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: the pointer is to a live value.
+    let status = unsafe { libc::getrusage(libc::RUSAGE_THREAD, &mut usage) };
+    assert_eq!(status, 0, "cannot tell: {}", std::io::Error::last_os_error());
+    sum(&usage)
+}
+
+/// In user and kernel mode together.
+fn sum(usage: &libc::rusage) -> Duration {
     let time = |t: libc::timeval| Duration::new(t.tv_sec as u64, t.tv_usec as u32 * 1000);
-    (std::process::ExitStatus::from_raw(status), time(usage.ru_utime) + time(usage.ru_stime))
+    time(usage.ru_utime) + time(usage.ru_stime)
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::cluster_state::ENDPOINTS;
-use super::figures::{Measured, Ours, Row};
+use super::figures::{Measured, Ours, Row, grouped};
 
 /// All figures, aligned.
 pub(crate) struct Table<'a>(pub(crate) &'a [Measured]);
@@ -11,7 +11,11 @@ pub(crate) struct Table<'a>(pub(crate) &'a [Measured]);
 impl fmt::Display for Table<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "Times in seconds, medians; processor time is user and system together.")?;
-        writeln!(f, "bare: iptables-restore alone, with the same text. sync: as the daemon measures it.")?;
+        writeln!(
+            f,
+            "bare: iptables-restore alone, with the same text; for IPVS a loop that sends the same objects, and rules."
+        )?;
+        writeln!(f, "sync: as the daemon measures it.")?;
         writeln!(
             f,
             "event: from the change at the API server (for a first sync: from the last object known)"
@@ -30,13 +34,7 @@ impl fmt::Display for Table<'_> {
 }
 
 fn one(f: &mut fmt::Formatter<'_>, m: &Measured) -> fmt::Result {
-    let (services, lines) = (grouped(m.services), grouped(m.lines));
-    let flavour = m.flavour.name();
-    writeln!(
-        f,
-        "{services} Services × {ENDPOINTS} endpoints, {flavour} tool: {lines} lines, restores: {}",
-        m.restores
-    )?;
+    writeln!(f, "{} Services × {ENDPOINTS} endpoints, {}: {}", grouped(m.services), m.way, m.written)?;
     writeln!(
         f,
         "  {:<28}{:>8}{:>8}{:>7}{:>8} │ {:>9}{:>8}{:>8}{:>7}",
@@ -51,23 +49,29 @@ fn one(f: &mut fmt::Formatter<'_>, m: &Measured) -> fmt::Result {
 }
 
 fn row(f: &mut fmt::Formatter<'_>, row: &Row) -> fmt::Result {
-    write!(f, "  {:<28}{:>8.3}", row.what, row.bare_wall)?;
+    write!(f, "  {:<28}{}", row.what, Seconds(row.bare_wall))?;
     match &row.ours {
-        None => writeln!(f, "{:>23} │ {:>9.3}", "", row.bare_processor),
+        None => writeln!(f, "{:>23} │  {}", "", Seconds(row.bare_processor)),
         Some(Ours { sync, all, daemon_processor, tools_processor }) => writeln!(
             f,
-            "{sync:>8.3}{:>7.2}{all:>8.3} │ {:>9.3}{tools_processor:>8.3}{daemon_processor:>8.3}{:>7.2}",
+            "{}{:>7.2}{} │  {}{}{}{:>7.2}",
+            Seconds(*sync),
             sync / row.bare_wall,
-            row.bare_processor,
+            Seconds(*all),
+            Seconds(row.bare_processor),
+            Seconds(*tools_processor),
+            Seconds(*daemon_processor),
             (tools_processor + daemon_processor) / row.bare_processor
         ),
     }
 }
 
-/// A number with commas between thousands.
-fn grouped(number: usize) -> String {
-    match number / 1000 {
-        0 => number.to_string(),
-        thousands => format!("{},{:03}", grouped(thousands), number % 1000),
+/// A time in a column of 8, with as many digits as it is worth.
+struct Seconds(f64);
+
+impl fmt::Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = if self.0 > 0.0 && self.0 < 0.01 { 5 } else { 3 };
+        write!(f, "{:>8.digits$}", self.0)
     }
 }

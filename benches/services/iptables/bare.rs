@@ -7,7 +7,8 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use super::flavour::Flavour;
-use super::process::{self, Spent};
+use crate::figures::Spent;
+use crate::process;
 
 /// One run of `iptables-restore`: its arguments, and the file with its text.
 #[derive(Clone, Debug)]
