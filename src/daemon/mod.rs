@@ -249,7 +249,7 @@ impl Loop {
         }
         self.telemetry.synced(&outcome);
         let served = worker.node_port_addresses(&self.facts.addresses);
-        self.telemetry.serve_health_checks(&worker.desired, worker.options(), served);
+        self.telemetry.serve_health_checks(&worker.desired, worker.options(), served, outcome.local);
         self.worker = Some(worker);
         outcome
     }

@@ -30,6 +30,8 @@ pub(super) struct Telemetry {
     health: Arc<Health>,
     servers: Servers,
     health_checks: HealthCheckNodePorts,
+    /// The addresses on which load balancers are answered, once they are.
+    answered_on: Option<Vec<IpAddr>>,
     stop: watch::Sender<bool>,
     families: Vec<Family>,
     isolated: BTreeMap<Family, Vec<NamespacedName>>,
@@ -80,6 +82,7 @@ impl Telemetry {
             node,
             metrics,
             health_checks: HealthCheckNodePorts::start(health.clone(), stopping),
+            answered_on: None,
             health,
             servers,
             stop,
@@ -157,13 +160,24 @@ impl Telemetry {
         *before = isolated;
     }
 
-    /// Answers load balancers about the endpoints that are on this node now.
-    pub(super) fn serve_health_checks(&mut self, desired: &Desired, options: &Options, served: Vec<IpAddr>) {
+    /// Answers load balancers about the endpoints that are on this node now. `changed`: there may be others than the
+    /// last time. To look at all Services at every change would cost more than the change.
+    pub(super) fn serve_health_checks(
+        &mut self,
+        desired: &Desired,
+        options: &Options,
+        served: Vec<IpAddr>,
+        changed: bool,
+    ) {
         // On all addresses is one socket a family, whatever addresses come and go.
         let addresses = match options.node_port_addresses {
             NodePortAddresses::All => vec![Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()],
             _ => served,
         };
+        if !changed && self.answered_on.as_ref() == Some(&addresses) {
+            return;
+        }
+        self.answered_on = Some(addresses.clone());
         self.health_checks.set(Wanted::of(desired, addresses));
         for family in &self.families {
             let lacking = |local: fn(&ServicePort) -> bool| {

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use portcullis_cluster::desired::{Desired, ServiceChange};
+use portcullis_cluster::desired::{Desired, ServiceChange, ServicePort};
 use portcullis_modes::cleanup::{self, Serving};
 use portcullis_modes::iptables::{Flavour, Host, Options};
 use portcullis_modes::stale_flows::{StaleFlows, StaleFlowsError, Sweep};
@@ -40,6 +40,8 @@ pub(super) struct Outcome {
     pub(super) drifted: bool,
     pub(super) flows: Result<Sweep, StaleFlowsError>,
     pub(super) took: Duration,
+    /// Services changed for which it counts what is on this node.
+    pub(super) local: bool,
     /// When the mode wants to be called, whatever else happens.
     pub(super) next_due: Option<Instant>,
     /// Why it was due.
@@ -90,8 +92,11 @@ impl Worker {
         // Only now: before the new rules stood, a flow could have been led astray again.
         let addresses = self.node_port_addresses(&order.addresses);
         let flows = self.stale_flows.delete(&self.desired, &reports, &addresses);
+        let counts =
+            |p: &ServicePort| p.internal_local || p.external_local || p.health_check_node_port.is_some();
+        let local = order.changes.iter().any(|c| c.before.iter().chain(c.after.iter()).any(counts));
         let next_due = self.mode.next_due();
-        Outcome { reports, drifted, flows, took: start.elapsed(), next_due, due: order.due }
+        Outcome { reports, drifted, flows, took: start.elapsed(), local, next_due, due: order.due }
     }
 
     /// Removes what other modes left, once.
