@@ -11,7 +11,7 @@ impl IpSets {
     /// match against it never see it otherwise than whole: a larger one is filled beside it, and takes its place.
     ///
     /// # Errors
-    /// [`Error::Set`](crate::Error::Set), as a rule for want of memory. The set is then as it was.
+    /// [`Error::Set`], as a rule for want of memory. The set is then as it was.
     pub fn enlarge(&mut self, name: &str, set_type: SetType, family: Family, maxelem: u32) -> Result<()> {
         // One that a process left which was killed at this has who knows what in it.
         self.destroy(SUCCESSOR)?;
