@@ -11,7 +11,7 @@ use super::objects::Server;
 use super::termination::{Terminations, is_graceful};
 
 /// Forwarding as this mode has it: the real server's address replaces the virtual one (`IP_VS_CONN_F_MASQ`).
-const MASQUERADING: u32 = 0;
+pub(super) const MASQUERADING: u32 = 0;
 
 /// A virtual server as the kernel has it.
 pub(super) struct Found {

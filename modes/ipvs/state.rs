@@ -9,6 +9,7 @@ use portcullis_cluster::{Family, NamespacedName};
 use portcullis_netlink::ip_vs::{Balancing, PERSISTENT, RealServer, SCHED_1, SCHED_2, VirtualServer};
 use portcullis_netlink::ipset::{SetEntry, SetType};
 
+use super::difference::MASQUERADING;
 use super::ip_set::IpSet;
 use super::kernel::Observer;
 use super::ledger::{Delta, Ledger};
@@ -117,7 +118,8 @@ impl State {
     }
 
     /// What is in the kernel. Virtual servers that belong to others by the operator's word are left out, and so
-    /// are real servers that take no new connections: they only wait for the old ones to end.
+    /// are real servers that take no new connections, as they only wait for the old ones to end, and those to which
+    /// packets are forwarded otherwise than this mode does it.
     ///
     /// # Errors
     /// The kernel or the tool of iptables cannot be asked.
@@ -135,8 +137,9 @@ impl State {
         };
         for (key, balancing) in kernel.virtual_servers().map_err(asked)? {
             if of_family(&key.address) && !excluded(&key.address) {
-                let real = kernel.real_servers(&key).map_err(asked)?.into_iter().map(|s| s.server);
-                let real = real.filter(|r| r.weight > 0).collect();
+                let found = kernel.real_servers(&key).map_err(asked)?.into_iter();
+                let works = found.filter(|s| s.server.weight > 0 && s.forwarding == MASQUERADING);
+                let real = works.map(|s| s.server).collect();
                 state.servers.insert(key, Served { balancing, real });
             }
         }
