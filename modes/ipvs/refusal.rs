@@ -39,7 +39,7 @@ impl FamilySync {
             }
             self.apply(kernel, &mut changes, &mut again)?;
             for (key, (change, error)) in again.0 {
-                let error = said(described(&change), error);
+                let error = explained(&change, error);
                 match self.ledger.owner(&key).cloned() {
                     Some(owner) => {
                         self.unsure.insert(key);
@@ -56,6 +56,25 @@ impl FamilySync {
         }
         lost.map_or(Ok(()), Err)
     }
+}
+
+/// What went wrong with a change. A scheduler that the kernel does not find is a module that it does not have: there
+/// is no other thing in the request that it would answer so for (`ip_vs_add_service` and `ip_vs_edit_service` in
+/// net/netfilter/ipvs/ip_vs_ctl.c).
+fn explained(change: &Change, error: netlink::Error) -> SyncError {
+    let missing = match change {
+        Change::AddServer(_, balancing) | Change::SetServer(_, balancing)
+            if error.errno() == Some(libc::ENOENT) =>
+        {
+            Some(balancing.scheduler.clone())
+        }
+        _ => None,
+    };
+    let mut error = said(described(change), error);
+    if let (Some(scheduler), SyncError::Kernel { reason, .. }) = (missing, &mut error) {
+        reason.push_str(&format!("; is there a kernel module ip_vs_{scheduler} on this node?"));
+    }
+    error
 }
 
 /// What a change was to do, in the words of ipvsadm.

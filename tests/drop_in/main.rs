@@ -26,3 +26,4 @@ mod iptables;
 mod ipvs;
 mod killed;
 mod mode_changes;
+mod schedulers;

@@ -1,0 +1,73 @@
+//! Services ask for their schedulers, and the kernel takes each that is known; one that is none costs only the wish.
+
+use std::fmt::Write as _;
+use std::process::{Command, Stdio};
+
+use portcullis_cluster::Scheduler;
+use portcullis_lab::uml;
+
+use crate::held::output;
+use crate::namespace;
+
+#[test]
+fn every_scheduler_is_had_by_annotation() {
+    uml::inside(|| namespace::inside(ask_for_all));
+}
+
+fn ask_for_all() {
+    let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().expect("iproute2 is installed");
+    assert!(up.success());
+    let names: Vec<&str> = Scheduler::ALL.into_iter().map(Scheduler::name).chain(["fastest"]).collect();
+    let mut text = String::from("{apiVersion: v1, kind: Node, metadata: {name: node-a}}\n");
+    for (i, name) in names.iter().enumerate() {
+        write!(
+            text,
+            "---\n{{apiVersion: v1, kind: Service, metadata: {{name: s{i}, namespace: default, \
+             annotations: {{portcullis.io/ipvs-scheduler: {name}}}}}, \
+             spec: {{clusterIP: 10.96.0.{i}, ports: [{{port: 80}}]}}}}\n"
+        )
+        .expect("writing to memory");
+    }
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    std::fs::write(folder.path().join("services.yaml"), text).expect("the folder can be written to");
+    let once = Command::new(env!("CARGO_BIN_EXE_portcullis"))
+        .args(["--mode=ipvs", "--ipvs-scheduler=wlc", "--once", "--hostname-override=node-a", "--manifests"])
+        .arg(folder.path())
+        .stdin(Stdio::null())
+        .output()
+        .expect("the binary is built");
+    let log = String::from_utf8_lossy(&once.stderr);
+    assert!(log.contains("\"fastest\" is not rr, wrr"), "{log}");
+    let dump = output(&["ipvsadm", "-Sn"]);
+    let mut lacking = 0;
+    for (i, name) in names.iter().enumerate() {
+        let wanted = match *name {
+            "fastest" => "wlc".to_owned(),
+            "mh" => "mh -b mh-port".to_owned(),
+            name => name.to_owned(),
+        };
+        let line = format!("-A -t 10.96.0.{i}:80 -s {wanted}");
+        if dump.lines().any(|l| l.trim_end() == line) {
+            continue;
+        }
+        // What the test's kernel was built without is told by name, and costs no other Service anything.
+        assert!(
+            log.contains(&format!("default/s{i}: cannot add the virtual server")),
+            "{line}\n{dump}\n{log}"
+        );
+        assert!(log.contains(&format!("is there a kernel module ip_vs_{name} on this node?")), "{log}");
+        assert!(!loads(name), "the kernel has ip_vs_{name}, but {line} is not in\n{dump}\n{log}");
+        lacking += 1;
+    }
+    assert_eq!(once.status.code(), Some(i32::from(lacking > 0)), "{log}");
+    assert!(lacking <= 1, "{lacking} schedulers are missing:\n{log}");
+}
+
+/// Whether the kernel takes the scheduler from ipvsadm.
+fn loads(scheduler: &str) -> bool {
+    let added = Command::new("ipvsadm")
+        .args(["-A", "-t", "192.0.2.1:1", "-s", scheduler])
+        .output()
+        .expect("ipvsadm is installed");
+    added.status.success()
+}
