@@ -9,6 +9,8 @@ use std::net::IpAddr;
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use k8s_openapi::api::discovery::v1::Endpoint;
 
+use crate::mode::Mode;
+use crate::plan::service_defaults::has_type;
 use crate::plan::{Family, Front, FrontKind, Plan};
 use crate::probe::{Outcome, Tally, Vantage};
 
@@ -60,6 +62,19 @@ impl Expected {
     }
 }
 
+/// What is to be judged of what was seen. IPVS knows an answer by real server and client alone, also where it only
+/// passes through, and remembers connections for two minutes. Likely for that, one in some thousand is lost: masqueraded, it gets a port
+/// that a connection of the node had, and its answer is taken for that one's. So a few losses beside answers
+/// say nothing of a proxy by IPVS; the table shows them.
+pub fn excused(mode: Mode, tally: &Tally) -> Tally {
+    let mut judged = tally.clone();
+    let lost = tally.others.get(&Outcome::TimedOut).copied().unwrap_or_default();
+    if mode == Mode::Ipvs && tally.answered() > 0 && lost * 12 <= tally.total() {
+        judged.others.remove(&Outcome::TimedOut);
+    }
+    judged
+}
+
 fn only(tally: &Tally, what: &str, fits: impl Fn(&Outcome) -> bool) -> Option<String> {
     let fitting: usize =
         tally.others.iter().filter(|(outcome, _)| fits(outcome)).map(|(_, count)| count).sum();
@@ -69,6 +84,7 @@ fn only(tally: &Tally, what: &str, fits: impl Fn(&Outcome) -> bool) -> Option<St
 /// What probes of a front of a Service must show from a vantage, where `node` is the node of the vantage.
 pub fn expected(
     plan: &Plan,
+    mode: Mode,
     service: &Service,
     front: &Front,
     vantage: &Vantage,
@@ -87,7 +103,10 @@ pub fn expected(
         // What refuses outside addresses looks at what comes in or through, not at what a node itself sends.
         let unseen = matches!(vantage, Vantage::Node(_))
             && matches!(front.kind, FrontKind::LoadBalancer | FrontKind::ExternalIp);
-        return if unseen || has_ranges(spec, front) { Expected::Anything } else { Expected::Refused };
+        // IPVS refuses a node's own UDP by an error that the socket may not be told of.
+        let untold = mode == Mode::Ipvs && matches!(vantage, Vantage::Node(_)) && front.protocol == "UDP";
+        let depends = unseen || untold || has_ranges(spec, front);
+        return if depends { Expected::Anything } else { Expected::Refused };
     }
     let Some(every) = all.iter().map(|endpoint| endpoint.pod.clone()).collect::<Option<BTreeSet<String>>>()
     else {
@@ -105,7 +124,15 @@ pub fn expected(
     }
     if front.kind == FrontKind::ClusterIp {
         return match (spec.internal_traffic_policy.as_deref(), node) {
-            (Some("Local"), Some(node)) => answer(local_to(node), false),
+            (Some("Local"), Some(node)) => {
+                let pods = local_to(node);
+                match mode {
+                    Mode::Ipvs if is_empty(&pods) && has_outside(spec) => Expected::Anything,
+                    // A virtual server without real servers refuses.
+                    Mode::Ipvs if is_empty(&pods) => Expected::Refused,
+                    _ => answer(pods, false),
+                }
+            }
             (Some("Local"), None) => Expected::Anything,
             _ => anywhere(),
         };
@@ -119,8 +146,19 @@ pub fn expected(
     };
     match (vantage, node) {
         (Vantage::Outside, _) => answer(local_to(entry), true),
-        // Cluster-local traffic that its own node takes to the address goes to every endpoint.
-        (_, Some(node)) if !matches!(&front.kind, FrontKind::NodePort(at) if at != node) => anywhere(),
+        // Cluster-local traffic that its own node takes to the address goes to every endpoint; IPVS has one virtual
+        // server for all clients, and keeps it to the node's own as long as there are any. Without, what the node
+        // itself sends to an address that is not its own bears that very address, and no other node answers to that.
+        (_, Some(node)) if !matches!(&front.kind, FrontKind::NodePort(at) if at != node) => {
+            let pods = local_to(node);
+            let is_itself =
+                matches!(vantage, Vantage::Node(_)) && !matches!(front.kind, FrontKind::NodePort(_));
+            match mode {
+                Mode::Ipvs if !is_empty(&pods) => answer(pods, false),
+                Mode::Ipvs if is_itself => Expected::Anything,
+                _ => anywhere(),
+            }
+        }
         _ => Expected::Anything,
     }
 }
@@ -169,6 +207,18 @@ fn reached(plan: &Plan, endpoint: &Endpoint) -> Reached {
 fn has_ranges(spec: &ServiceSpec, front: &Front) -> bool {
     front.kind == FrontKind::LoadBalancer
         && spec.load_balancer_source_ranges.as_ref().is_some_and(|ranges| !ranges.is_empty())
+}
+
+/// Whether it is known that there are none.
+fn is_empty(pods: &Option<BTreeSet<String>>) -> bool {
+    pods.as_ref().is_some_and(BTreeSet::is_empty)
+}
+
+/// Whether the Service has addresses or ports for clients outside of the cluster.
+fn has_outside(spec: &ServiceSpec) -> bool {
+    has_type(spec, "NodePort")
+        || has_type(spec, "LoadBalancer")
+        || spec.external_ips.as_ref().is_some_and(|ips| !ips.is_empty())
 }
 
 /// Whether the Service has a label that tells proxies to leave it alone.
@@ -260,12 +310,26 @@ mod tests {
             ),
             ("trafficDistribution: PreferSameNode", all, cluster_ip(), on("node-1"), "Anything"),
         ];
-        for (spec, pods, kind, (vantage, node), wanted) in rows {
+        // What IPVS does otherwise.
+        let in_ipvs = [
+            ("internalTrafficPolicy: Local", one, cluster_ip(), on("node-1"), "a-1"),
+            ("internalTrafficPolicy: Local", one, cluster_ip(), on("node-2"), "Refused"),
+            ("type: NodePort, internalTrafficPolicy: Local", one, cluster_ip(), on("node-2"), "Anything"),
+            (local, one, node_port("node-2"), outside(), "Dropped"),
+            (local, one, node_port("node-2"), on("node-2"), "a-1"),
+            (local, all, node_port("node-2"), on("node-2"), "a-2"),
+            (local, all, balancer(), on("node-1"), "a-1"),
+            (local, "a-2@node-2", balancer(), on("node-1"), "a-2"),
+            (local, "a-2@node-2", balancer(), (Vantage::node("node-1"), Some("node-1")), "Anything"),
+            ("type: NodePort", all, node_port("node-2"), on("node-2"), "a-1 a-2"),
+        ];
+        let rows = rows.map(|row| (Mode::Rules, row)).into_iter().chain(in_ipvs.map(|row| (Mode::Ipvs, row)));
+        for (mode, (spec, pods, kind, (vantage, node), wanted)) in rows {
             let plan = plan(spec, pods);
             let service = plan.service("a").unwrap();
             let front = plan.fronts(service).into_iter().find(|front| front.kind == kind).unwrap();
-            let found = describe(&expected(&plan, service, &front, &vantage, node));
-            assert_eq!(found, wanted, "{{{spec}}} with {pods:?} at {kind:?} from {vantage}");
+            let found = describe(&expected(&plan, mode, service, &front, &vantage, node));
+            assert_eq!(found, wanted, "{mode:?}: {{{spec}}} with {pods:?} at {kind:?} from {vantage}");
         }
     }
 
@@ -278,10 +342,27 @@ mod tests {
             let front = plan.fronts(service).remove(0);
             let vantage = Vantage::client_on("node-1");
             assert_eq!(
-                expected(&plan, service, &front, &vantage, Some("node-1")),
+                expected(&plan, Mode::Rules, service, &front, &vantage, Some("node-1")),
                 Expected::Anything,
                 "{label}"
             );
+        }
+    }
+
+    #[test]
+    fn a_few_losses_are_excused_by_ipvs_alone() {
+        let answered = Outcome::Answered { by: "a".into(), saw_source: "10.0.0.1:1".parse().unwrap() };
+        let from_a = Expected::AnswerFrom { pods: ["a".to_owned()].into(), same: false, source_kept: false };
+        for (mode, lost, is_good) in [
+            (Mode::Ipvs, 0, true),
+            (Mode::Ipvs, 2, true),
+            (Mode::Ipvs, 3, false),
+            (Mode::Ipvs, 24, false),
+            (Mode::Rules, 1, false),
+        ] {
+            let outcomes = (0..24).map(|n| if n < lost { Outcome::TimedOut } else { answered.clone() });
+            let tally = excused(mode, &outcomes.collect());
+            assert_eq!(from_a.complaint(&tally, &[]).is_none(), is_good, "{mode:?}, {lost} lost");
         }
     }
 

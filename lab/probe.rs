@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -184,11 +186,15 @@ pub struct Prober {
     timeout: Duration,
     source: Option<IpAddr>,
     source_port: u16,
+    ports_apart: bool,
 }
+
+/// Ports for probes that must not share any: below those that a kernel gives by itself, and those of NodePorts.
+const PORTS_APART: Range<u16> = 12_000..30_000;
 
 impl Prober {
     pub(crate) fn new(netns: NetNs) -> Self {
-        Self { netns, timeout: TIMEOUT, source: None, source_port: 0 }
+        Self { netns, timeout: TIMEOUT, source: None, source_port: 0, ports_apart: false }
     }
 
     /// How long a probe waits for its connection, and again for its answer; 1.5 s by default.
@@ -206,6 +212,13 @@ impl Prober {
     /// Probes from this port; of use for one probe at a time.
     pub fn source_port(mut self, port: u16) -> Self {
         self.source_port = port;
+        self
+    }
+
+    /// Probes from ports that no other probe of this process had, for the next 18,000 of them. IPVS takes answers to two
+    /// connections for one's, if a client has both at a time from one port, through two Services, to one pod.
+    pub fn ports_apart(mut self) -> Self {
+        self.ports_apart = true;
         self
     }
 
@@ -281,7 +294,23 @@ impl Prober {
     }
 
     fn open_here(&self, protocol: Protocol, to: SocketAddr) -> io::Result<Conversation> {
-        let from = match (self.source, self.source_port) {
+        if !self.ports_apart {
+            return self.open_from(self.source_port, protocol, to);
+        }
+        let mut opened = self.open_from(next_port(), protocol, to);
+        for _ in 1..PORTS_APART.len() {
+            // Someone else listens there.
+            let Err(error) = &opened else { break };
+            if error.kind() != ErrorKind::AddrInUse {
+                break;
+            }
+            opened = self.open_from(next_port(), protocol, to);
+        }
+        opened
+    }
+
+    fn open_from(&self, port: u16, protocol: Protocol, to: SocketAddr) -> io::Result<Conversation> {
+        let from = match (self.source, port) {
             (None, 0) => None,
             (Some(source), port) => Some(SocketAddr::new(source, port)),
             (None, port) if to.is_ipv4() => Some(SocketAddr::new(IpAddr::from([0; 4]), port)),
@@ -289,4 +318,11 @@ impl Prober {
         };
         Conversation::open(protocol, from, to, self.timeout)
     }
+}
+
+/// The next of [`PORTS_APART`], from the first again after the last.
+fn next_port() -> u16 {
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    let index = NEXT.fetch_add(1, Ordering::Relaxed) % PORTS_APART.len();
+    PORTS_APART.start + u16::try_from(index).expect("there are fewer ports than fit")
 }

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use crate::cluster::Cluster;
 use crate::error::Result;
-use crate::expectation::expected;
+use crate::expectation::{excused, expected};
 use crate::interrupt;
+use crate::mode::Mode;
 use crate::plan::service_defaults::{has_type, is_headless};
 use crate::plan::{Front, FrontKind, Plan, Protocol};
 use crate::probe::{TIMEOUT, Tally, Vantage};
@@ -21,6 +22,8 @@ use crate::running::{Lab, LabOptions};
 pub struct RunOptions {
     /// How the lab is built.
     pub lab: LabOptions,
+    /// How the daemons serve; they must be told by [`LabOptions::daemon`].
+    pub mode: Mode,
     /// How many probes each row of the table gets.
     pub probes: usize,
     /// How long a probe waits.
@@ -32,7 +35,8 @@ pub struct RunOptions {
 impl Default for RunOptions {
     fn default() -> Self {
         let sync_timeout = Duration::from_secs(30);
-        Self { lab: LabOptions::default(), probes: 24, timeout: TIMEOUT, sync_timeout }
+        let (lab, mode) = (LabOptions::default(), Mode::default());
+        Self { lab, mode, probes: 24, timeout: TIMEOUT, sync_timeout }
     }
 }
 
@@ -95,8 +99,9 @@ pub fn probe(lab: &Lab, options: &RunOptions) -> Result<Report> {
     let tallies = probe_all(lab, options, planned.iter().map(|(_, _, front, vantage)| (front, vantage)))?;
     for ((service, name, front, vantage), tally) in planned.into_iter().zip(tallies) {
         let (node, client) = whereabouts(plan, &vantage);
-        let expected = expected(plan, service, &front, &vantage, node.as_deref());
-        let complaint = tally.as_ref().and_then(|tally| expected.complaint(tally, &client));
+        let expected = expected(plan, options.mode, service, &front, &vantage, node.as_deref());
+        let complaint =
+            tally.as_ref().and_then(|tally| expected.complaint(&excused(options.mode, tally), &client));
         let seen_as = tally.iter().flat_map(|tally| &tally.sources).filter(|source| !client.contains(source));
         let seen_as = seen_as.map(|source| owner_of(plan, *source)).collect();
         report.rows.push(Row { service: name, front, vantage, client, tally, complaint, seen_as });
@@ -113,7 +118,7 @@ fn probe_all<'a>(
     let rows: Vec<_> = rows.collect();
     let mut probers = Vec::new();
     for (front, vantage) in &rows {
-        let prober = lab.from((*vantage).clone())?.timeout(options.timeout);
+        let prober = lab.from((*vantage).clone())?.timeout(options.timeout).ports_apart();
         probers.push(Protocol::named(&front.protocol).map(|protocol| (prober, protocol, front.address)));
     }
     let probers = Arc::new(probers);

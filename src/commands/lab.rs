@@ -4,9 +4,9 @@ use std::io::{self, IsTerminal, Write};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use portcullis_lab::{DaemonSpec, Error, LabOptions, RunOptions, keeper};
+use portcullis_lab::{DaemonSpec, Error, LabOptions, Mode, RunOptions, keeper};
 
-use crate::config::Lab;
+use crate::config::{Lab, ProxyMode};
 
 /// How long the nodes may take to serve a new lab.
 const SYNC_TIMEOUT: Duration = Duration::from_secs(30);
@@ -17,16 +17,21 @@ const SYNC_TIMEOUT: Duration = Duration::from_secs(30);
 /// The lab cannot be built or found, or the output cannot be written.
 pub fn run(lab: &Lab) -> Result<ExitCode, Error> {
     match lab {
-        Lab::Run { folder } => {
-            let options = RunOptions { lab: options()?, sync_timeout: SYNC_TIMEOUT, ..RunOptions::default() };
-            let report = portcullis_lab::run(folder, &options)?;
+        Lab::Run(cluster) => {
+            let mode = match cluster.mode {
+                ProxyMode::Iptables | ProxyMode::Nftables => Mode::Rules,
+                ProxyMode::Ipvs => Mode::Ipvs,
+            };
+            let lab = options(cluster.mode)?;
+            let options = RunOptions { lab, mode, sync_timeout: SYNC_TIMEOUT, ..RunOptions::default() };
+            let report = portcullis_lab::run(&cluster.folder, &options)?;
             say(&report.render(io::stdout().is_terminal()));
             Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
         }
-        Lab::Up { folder } => {
+        Lab::Up(cluster) => {
             let mut keep = Command::new(this_program()?);
             keep.args(["lab", "keep"]);
-            let state = keeper::up(folder, &options()?, SYNC_TIMEOUT, keep)?;
+            let state = keeper::up(&cluster.folder, &options(cluster.mode)?, SYNC_TIMEOUT, keep)?;
             say(&format!(
                 "lab {} is up; `portcullis lab exec POD -- CMD` runs a command in it, \
                           `portcullis lab down` ends it\n",
@@ -48,9 +53,11 @@ pub fn run(lab: &Lab) -> Result<ExitCode, Error> {
     }
 }
 
-fn options() -> Result<LabOptions, Error> {
-    let args = ["--iptables-min-sync-period=0s", "--detect-local-mode=NodeCIDR"].map(str::to_owned);
-    let daemon = DaemonSpec { binary: this_program()?, args: args.to_vec(), ..DaemonSpec::default() };
+fn options(mode: ProxyMode) -> Result<LabOptions, Error> {
+    let mut args = vec![format!("--mode={}", mode.name()), "--detect-local-mode=NodeCIDR".to_owned()];
+    // Nobody who plays wants to wait for more changes.
+    args.extend(["--iptables-min-sync-period=0s", "--ipvs-min-sync-period=0s"].map(str::to_owned));
+    let daemon = DaemonSpec { binary: this_program()?, args, ..DaemonSpec::default() };
     Ok(LabOptions { daemon: Some(daemon), ..LabOptions::default() })
 }
 

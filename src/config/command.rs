@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Subcommand};
 
 pub use diff::Diff;
-pub use lab::Lab;
+pub use lab::{Lab, LabCluster};
 pub use render::{AddressFamily, Render};
 
 use super::flags;

@@ -38,7 +38,7 @@ mod yaml_document;
 #[cfg(test)]
 mod tests;
 
-pub use command::{AddressFamily, Command, Daemon, Diff, Lab, Render};
+pub use command::{AddressFamily, Command, Daemon, Diff, Lab, LabCluster, Render};
 pub use detect_local::{DetectLocal, InterfaceName};
 pub use error::{ConfigError, ConfigErrors, Said, Warning};
 pub use feature_gates::{FeatureGates, Stage};

@@ -104,6 +104,7 @@ fn what_is_no_command_line() {
         &["--cleanup", "now"],
         &["lab"],
         &["lab", "exec", "a"],
+        &["lab", "run", "--mode=userspace", "f"],
     ] {
         let all = ["portcullis"].iter().chain(arguments).map(Into::into);
         let outcome = Invocation::from_arguments(all, |_: &Path| Ok(String::new()));
@@ -116,6 +117,7 @@ fn commands() {
     let daemon = |once, init_only| Command::Daemon(Daemon { once, init_only });
     let render =
         |host: Option<&str>, family| Command::Render(Render { host: host.map(PathBuf::from), family });
+    let cluster = |mode| LabCluster { folder: "f".into(), mode };
     let rows: Vec<(&[&str], Command)> = vec![
         (&[], daemon(false, false)),
         (&["--once"], daemon(true, false)),
@@ -130,8 +132,9 @@ fn commands() {
         (&["render", "--manifests", "m", "--mode=ipvs", "--masquerade_all"], render(None, None)),
         (&["render", "--host", "h", "--family", "ipv6"], render(Some("h"), Some(AddressFamily::Ipv6))),
         (&["diff", "--kubeconfig", "k"], Command::Diff(Diff { host: None, family: None })),
-        (&["lab", "run", "f"], Command::Lab(Lab::Run { folder: "f".into() })),
-        (&["lab", "up", "f"], Command::Lab(Lab::Up { folder: "f".into() })),
+        (&["lab", "run", "f"], Command::Lab(Lab::Run(cluster(ProxyMode::Iptables)))),
+        (&["lab", "run", "--mode=ipvs", "f"], Command::Lab(Lab::Run(cluster(ProxyMode::Ipvs)))),
+        (&["lab", "up", "f", "--mode", "ipvs"], Command::Lab(Lab::Up(cluster(ProxyMode::Ipvs)))),
         (&["lab", "down"], Command::Lab(Lab::Down)),
         (
             &["lab", "exec", "web", "--", "ls", "--a_b"],

@@ -2,21 +2,17 @@
 
 use std::path::PathBuf;
 
-use clap::Subcommand;
+use clap::{Args, Subcommand};
+
+use crate::config::ProxyMode;
 
 /// Build a throwaway cluster in network namespaces.
 #[derive(Subcommand, Clone, Debug, PartialEq, Eq)]
 pub enum Lab {
     /// Build the cluster of a folder of manifests, try every Service from everywhere, print who answered, and take it down
-    Run {
-        /// The manifests
-        folder: PathBuf,
-    },
+    Run(LabCluster),
     /// Build the cluster of a folder of manifests, and keep it
-    Up {
-        /// The manifests
-        folder: PathBuf,
-    },
+    Up(LabCluster),
     /// What `lab up` leaves behind to keep the cluster; ends with it
     #[command(hide = true)]
     Keep,
@@ -35,4 +31,19 @@ pub enum Lab {
         #[arg(last = true, required = true, value_name = "CMD")]
         command: Vec<String>,
     },
+}
+
+/// What `lab` builds.
+#[derive(Args, Clone, Debug, PartialEq, Eq)]
+pub struct LabCluster {
+    /// The manifests
+    pub folder: PathBuf,
+    /// How its nodes serve Services: iptables, ipvs or nftables
+    #[arg(long, value_name = "MODE", default_value = "iptables", value_parser = mode)]
+    pub mode: ProxyMode,
+}
+
+fn mode(name: &str) -> Result<ProxyMode, String> {
+    let known = || ProxyMode::ALL.map(ProxyMode::name).join(", ");
+    ProxyMode::from_name(name).ok_or_else(|| format!("expected one of {}", known()))
 }
