@@ -63,9 +63,9 @@ impl Expected {
 }
 
 /// What is to be judged of what was seen. IPVS knows an answer by real server and client alone, also where it only
-/// passes through, and remembers connections for two minutes. Likely for that, one in some thousand is lost: masqueraded, it gets a port
-/// that a connection of the node had, and its answer is taken for that one's. So a few losses beside answers
-/// say nothing of a proxy by IPVS; the table shows them.
+/// passes through, and remembers connections for two minutes. That is the likely cause of one loss in some thousand
+/// connections: a masqueraded one gets a port that a connection of the node had, and its answer is taken for that
+/// one's. So a few losses beside answers say nothing of a proxy by IPVS; the table shows them.
 pub fn excused(mode: Mode, tally: &Tally) -> Tally {
     let mut judged = tally.clone();
     let lost = tally.others.get(&Outcome::TimedOut).copied().unwrap_or_default();

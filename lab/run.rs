@@ -118,7 +118,10 @@ fn probe_all<'a>(
     let rows: Vec<_> = rows.collect();
     let mut probers = Vec::new();
     for (front, vantage) in &rows {
-        let prober = lab.from((*vantage).clone())?.timeout(options.timeout).ports_apart();
+        let mut prober = lab.from((*vantage).clone())?.timeout(options.timeout);
+        if options.mode == Mode::Ipvs {
+            prober = prober.ports_apart();
+        }
         probers.push(Protocol::named(&front.protocol).map(|protocol| (prober, protocol, front.address)));
     }
     let probers = Arc::new(probers);

@@ -104,7 +104,7 @@ fn the_table_shows_what_is_right_and_what_is_not() {
     .iter()
     .flat_map(|vantage| [format!("ClusterIP 80 {vantage}: ")])
     .collect();
-    assert_eq!(rows(&report, "default/b")[..4], refused);
+    assert_eq!(rows(&report, "default/b")[..4], refused, "{report}");
     assert!(rows(&report, "default/b")[4..].iter().all(|row| row.contains("81") && row.ends_with(": -")));
     assert_eq!(report.unprobed.len(), 1);
     assert!(report.is_good(), "{report}");
