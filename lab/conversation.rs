@@ -81,13 +81,7 @@ impl Conversation {
     pub fn abort(self) -> io::Result<()> {
         let Socket::Tcp(stream, _) = &self.socket else { return Ok(()) };
         let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-        // SAFETY: pointer and length are of one live value of the type that the option takes.
-        let set = unsafe {
-            let value = (&raw const linger).cast();
-            let length = size_of::<libc::linger>() as libc::socklen_t;
-            libc::setsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, libc::SO_LINGER, value, length)
-        };
-        if set == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+        set_option(stream, libc::SO_LINGER, &linger)
     }
 
     /// How long [`ask`](Self::ask) waits.
@@ -159,12 +153,7 @@ fn connect_from(from: SocketAddr, to: SocketAddr, timeout: Duration) -> io::Resu
     // SAFETY: the descriptor was just opened, and nothing else owns it.
     let stream = TcpStream::from(unsafe { OwnedFd::from_raw_fd(fd) });
     let on: libc::c_int = 1;
-    // SAFETY: the pointer and the length describe `on`, which outlives the call.
-    let answer = unsafe {
-        let length = size_of::<libc::c_int>() as libc::socklen_t;
-        libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_REUSEADDR, (&raw const on).cast(), length)
-    };
-    check(answer)?;
+    set_option(&stream, libc::SO_REUSEADDR, &on)?;
     let (address, length) = c_address(from);
     // SAFETY: the pointer and the length describe `address`, which outlives the call.
     check(unsafe { libc::bind(stream.as_raw_fd(), (&raw const address).cast(), length) })?;
@@ -178,6 +167,14 @@ fn connect_from(from: SocketAddr, to: SocketAddr, timeout: Duration) -> io::Resu
         Err(error) => Err(error),
         Ok(()) => Ok(stream),
     }
+}
+
+/// Sets an option of `SOL_SOCKET` that takes a `T`.
+fn set_option<T>(stream: &TcpStream, option: libc::c_int, value: &T) -> io::Result<()> {
+    let length = size_of::<T>() as libc::socklen_t;
+    let value = (&raw const *value).cast();
+    // SAFETY: the pointer and the length describe the value, a live T of plain data.
+    check(unsafe { libc::setsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, option, value, length) })
 }
 
 fn check(answer: libc::c_int) -> io::Result<()> {

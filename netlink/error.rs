@@ -1,7 +1,7 @@
 use std::io;
 
 use crate::attribute::Malformed;
-use crate::ipset::SetEntry;
+use crate::ipset::{SetEntry, TYPE_SPECIFIC};
 
 /// The result of talking to the kernel.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -109,14 +109,18 @@ impl Error {
 
     /// Whether an ipset refused an entry because it is full (`IPSET_ERR_HASH_FULL`).
     pub fn is_full_set(&self) -> bool {
-        const HASH_FULL: i32 = 4352;
         let of_a_hash = |entry: &SetEntry| !matches!(entry, SetEntry::Port(_));
         match self {
             Error::Set { entry, source, .. } => {
-                source.errno() == Some(HASH_FULL) && entry.as_ref().is_none_or(of_a_hash)
+                source.errno() == Some(TYPE_SPECIFIC) && entry.as_ref().is_none_or(of_a_hash)
             }
             _ => false,
         }
+    }
+
+    /// Whether an ipset refused one of its entries, and not the request as a whole.
+    pub fn is_about_an_entry(&self) -> bool {
+        self.errno().is_some_and(|errno| errno >= TYPE_SPECIFIC)
     }
 
     /// Whether the same question may well be answered if it is asked again at once.
@@ -126,6 +130,14 @@ impl Error {
             Error::Set { source, .. } => source.is_transient(),
             _ => self.errno() == Some(libc::EBUSY),
         }
+    }
+
+    /// Refuses a name that the kernel has no room for: it has 1 to `most` bytes and no NUL.
+    pub(crate) fn check_name(action: &'static str, name: &str, most: usize) -> Result<()> {
+        if name.is_empty() || name.len() > most || name.contains('\0') {
+            return Err(Error::BadName { action, name: name.to_owned(), most });
+        }
+        Ok(())
     }
 
     pub(crate) fn last_os(action: &'static str) -> Self {

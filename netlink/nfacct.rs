@@ -105,9 +105,7 @@ impl Counters {
 }
 
 fn named(action: &'static str, message: u8, flags: u16, name: &str) -> Result<Batch> {
-    if name.is_empty() || name.len() > NAME_MOST || name.contains('\0') {
-        return Err(Error::BadName { action, name: name.to_owned(), most: NAME_MOST });
-    }
+    Error::check_name(action, name, NAME_MOST)?;
     Batch::of(action, netfilter::kind(Subsystem::Acct, message), flags, |message| {
         message.netfilter_header(None).text(NFACCT_NAME, name);
     })

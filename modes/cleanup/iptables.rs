@@ -8,7 +8,7 @@ use portcullis_netlink::{nf_tables, xtables};
 
 use super::standing::Standing;
 use super::{Cleanup, IptablesPlace, Removed};
-use crate::iptables::saved_rule::SavedRule;
+use crate::iptables::saved_rule::{SavedRule, declared_chain};
 use crate::iptables::{Flavour, Kernel, Table, Tools, belongs_to_a_service};
 use crate::mode::SyncError;
 
@@ -97,8 +97,7 @@ fn has_leftovers(kernel: &dyn Kernel, stays: Option<&Standing>) -> bool {
     };
     let mut found = false;
     let dumped = kernel.dump(Table::Filter, &mut |line| {
-        let name = line.strip_prefix(':').and_then(|declared| declared.split(' ').next());
-        found |= name.is_some_and(is_mark);
+        found |= declared_chain(line).is_some_and(is_mark);
     });
     // What cannot be looked at is looked at in full, and the failure is told.
     found || dumped.is_err()
@@ -157,8 +156,7 @@ impl Remover<'_> {
         let mut survey = Survey::default();
         let table = self.place.table;
         self.kernel.dump(table, &mut |line| {
-            if let Some(declared) = line.strip_prefix(':') {
-                let name = declared.split(' ').next().unwrap_or_default();
+            if let Some(name) = declared_chain(line) {
                 survey.kubelet |= table == Table::Mangle && KUBELET.contains(&name);
                 if self.is_ours(name) {
                     survey.chains.insert(name.to_owned(), 0);

@@ -8,12 +8,8 @@ use portcullis_cluster::desired::{Desired, ServiceChange};
 use super::family_sync::FamilySync;
 use super::kernel::{Fingerprint, Kernel};
 use super::options::{Host, Options};
-use crate::knowledge::Knowledge;
+use crate::knowledge::{FULL_CHECK, Knowledge};
 use crate::mode::{Mode, Report, SyncError};
-
-/// At the latest after this time everything is compared with the kernel, whatever the fingerprint says: it
-/// does not show a rule that was replaced by one of the same size. kube-proxy's full sync has the same period.
-const FULL_CHECK: Duration = Duration::from_secs(3600);
 
 /// Comparing takes at most a tenth of the time: after a check that took long, the next waits.
 const CHECK_SHARE: u32 = 10;

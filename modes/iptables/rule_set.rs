@@ -9,7 +9,7 @@ use portcullis_cluster::desired::Desired;
 use super::chain::{SharedChain, Table, belongs_to_a_service};
 use super::kernel::Kernel;
 use super::options::{Host, LARGE_CLUSTER_ENDPOINTS, Options};
-use super::saved_rule::SavedRule;
+use super::saved_rule::{SavedRule, declared_chain};
 use super::service_renderer::Renderer;
 use super::{base_rules, service_rules};
 use crate::mode::SyncError;
@@ -73,8 +73,7 @@ impl RuleSet {
     }
 
     fn take_in(&mut self, table: Table, line: &str, is_ours: &impl Fn(Table, &str) -> bool) {
-        if let Some(declared) = line.strip_prefix(':') {
-            let name = declared.split(' ').next().unwrap_or_default();
+        if let Some(name) = declared_chain(line) {
             if is_ours(table, name) {
                 self.chain(table, name);
             }

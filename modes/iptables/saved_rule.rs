@@ -2,6 +2,11 @@
 
 use std::borrow::Cow;
 
+/// The chain that a line `:CHAIN …` declares; `None` if it is another line.
+pub(crate) fn declared_chain(line: &str) -> Option<&str> {
+    line.strip_prefix(':').and_then(|declared| declared.split(' ').next())
+}
+
 /// A line `-A CHAIN …`, cut into words. What stands in quotes is one word, which keeps its quotes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SavedRule<'a> {

@@ -5,6 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::chain::{ChainName, SharedChain, Table};
 use super::kernel::Kernel;
+use super::saved_rule::declared_chain;
 use crate::mode::SyncError;
 
 /// The chains of our tables, by what their rules hash to.
@@ -115,8 +116,7 @@ impl<'a> Reader<'a> {
     }
 
     fn line(&mut self, line: &str) {
-        if let Some(rest) = line.strip_prefix(':') {
-            let name = rest.split(' ').next().unwrap_or_default();
+        if let Some(name) = declared_chain(line) {
             if let Some(name) = ChainName::new(name) {
                 self.into.chains.insert((self.table, name), ChainHash::new().finish());
             }

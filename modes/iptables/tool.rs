@@ -12,6 +12,7 @@ use portcullis_netlink::{nf_tables, xtables};
 
 use super::chain::Table;
 use super::kernel::{Fingerprint, Flavour, Kernel};
+use super::saved_rule::declared_chain;
 use crate::mode::SyncError;
 
 /// How long a tool waits for the xtables lock, in seconds, as kube-proxy has it.
@@ -117,8 +118,7 @@ impl Tools {
                 continue;
             }
             let count = |line: &str| {
-                let name = line.strip_prefix(':').and_then(|l| l.split(' ').next());
-                hints += usize::from(name.is_some_and(|name| KUBELET_HINTS.contains(&name)));
+                hints += usize::from(declared_chain(line).is_some_and(|name| KUBELET_HINTS.contains(&name)));
                 rules += usize::from(line.starts_with("-A "));
             };
             if let Err(error) = dump(&self.name(family, "save"), Some(table), count) {

@@ -10,7 +10,7 @@ use std::sync::mpsc::{self, Receiver, TryRecvError};
 
 use portcullis_cluster::Family;
 use portcullis_netlink::Result;
-use portcullis_netlink::ip_vs::{Balancing, RealServer, VirtualServer};
+use portcullis_netlink::ip_vs::{Balancing, MASQUERADING, RealServer, VirtualServer};
 use portcullis_netlink::ipset::SetEntry;
 
 use super::difference::place;
@@ -119,7 +119,7 @@ impl FamilySync {
             for server in objects.servers.iter().filter(|s| self.ledger.owner(&s.key) == Some(name)) {
                 wanted.insert(server.key);
                 let mut hasher = DefaultHasher::new();
-                number(&server.balancing, server.real.iter().map(|real| (*real, 0)), &mut hasher);
+                number(&server.balancing, server.real.iter().map(|real| (*real, MASQUERADING)), &mut hasher);
                 let number = hasher.finish();
                 let idle = |at: &(IpAddr, u16)| self.terminations.holds(&server.key, *at);
                 let right = |seen: &SeenServer| seen.number == number && seen.idle.iter().all(idle);

@@ -4,14 +4,11 @@ use std::cmp::Ordering;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use portcullis_netlink::ip_vs::{Balancing, RealServer, RealServerState, VirtualServer};
+use portcullis_netlink::ip_vs::{Balancing, MASQUERADING, RealServer, RealServerState, VirtualServer};
 
 use super::kernel::Change;
 use super::objects::Server;
 use super::termination::{Terminations, is_graceful};
-
-/// Forwarding as this mode has it: the real server's address replaces the virtual one (`IP_VS_CONN_F_MASQ`).
-pub(super) const MASQUERADING: u32 = 0;
 
 /// A virtual server as the kernel has it.
 pub(super) struct Found {
@@ -84,7 +81,8 @@ impl Differ<'_> {
         }
     }
 
-    fn delete(&mut self, key: &VirtualServer) {
+    /// From whatever is there to nothing.
+    pub(super) fn delete(&mut self, key: &VirtualServer) {
         self.terminations.forget(key);
         self.changes.push(Change::DeleteServer(*key));
     }

@@ -20,13 +20,10 @@ use super::objects::Objects;
 use super::write::{asked, said};
 use crate::mode::SyncError;
 
-/// `IPSET_ERR_TYPE_SPECIFIC`: refusals from here on are about an entry, those below about a set.
-const ABOUT_AN_ENTRY: i32 = 4352;
-
 /// The entries of each set, as in [`IpSet::ALL`].
 pub(super) type Entries = [HashSet<SetEntry>; IpSet::ALL.len()];
 
-/// What was entered in each set, as in [`IpSet::ALL`]; sorted.
+/// Entries by set, as in [`IpSet::ALL`]. [`FamilySync::enter`] keeps what it notes sorted.
 pub(super) type Entered = [Vec<SetEntry>; IpSet::ALL.len()];
 
 /// Entries that a set does not take.
@@ -94,7 +91,7 @@ impl FamilySync {
                 entered.sort_unstable();
                 continue;
             };
-            let about_an_entry = error.errno().is_some_and(|errno| errno >= ABOUT_AN_ENTRY);
+            let about_an_entry = error.is_about_an_entry();
             let error = self.set_error(set, error);
             if !about_an_entry {
                 return Err(error);
@@ -186,12 +183,12 @@ impl FamilySync {
     }
 
     /// How many of these entries somebody else deleted or added.
-    pub(super) fn damaged_entries<'a>(
-        &self,
-        set: IpSet,
-        entries: impl IntoIterator<Item = &'a SetEntry>,
-    ) -> usize {
-        entries.into_iter().filter(|entry| !self.undertaken.delta.touches_entry(set, entry)).count()
+    pub(super) fn damaged_entries(&self, entries: &Entered) -> usize {
+        let damaged = |set: IpSet| {
+            let touched = |entry: &&SetEntry| self.undertaken.delta.touches_entry(set, entry);
+            entries[set.at()].iter().filter(|entry| !touched(entry)).count()
+        };
+        IpSet::ALL.into_iter().map(damaged).sum()
     }
 
     fn set_error(&self, set: IpSet, error: netlink::Error) -> SyncError {

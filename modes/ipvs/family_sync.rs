@@ -11,11 +11,12 @@ use portcullis_cluster::{Family, NamespacedName, Scheduler};
 use portcullis_netlink::ip_vs::VirtualServer;
 
 use super::audit::Written;
+use super::ip_set::IpSet;
 use super::kernel::Kernel;
 use super::ledger::{Delta, Ledger};
 use super::objects::Server;
 use super::renderer::Renderer;
-use super::rule_sync::{RuleSync, TABLES};
+use super::rule_sync::{RuleSync, TABLES, place};
 use super::rules::Rules;
 use super::termination::Terminations;
 use super::write::Held;
@@ -277,7 +278,7 @@ impl FamilySync {
     }
 
     /// Tells the rules what they depend on.
-    pub(super) fn update_rules(&mut self, delta: Option<&Delta>, filled_before: [bool; 17]) {
+    pub(super) fn update_rules(&mut self, delta: Option<&Delta>, filled_before: [bool; IpSet::ALL.len()]) {
         let filled = self.ledger.filled();
         if !self.rules_outdated && filled == filled_before && delta.is_some_and(|d| !d.out_filter) {
             return;
@@ -297,8 +298,7 @@ impl FamilySync {
         for (table, wrote) in self.rules.write(tables)? {
             progress.lines += wrote.lines;
             progress.repaired += wrote.repaired;
-            let at = TABLES.iter().position(|t| *t == table).expect("only these have rules");
-            progress.rules[at] += wrote.lines;
+            progress.rules[place(table)] += wrote.lines;
         }
         Ok(())
     }

@@ -1,10 +1,7 @@
 //! The sets that the rules of IPVS mode match against. Names and types are kube-proxy's, and public.
 
 use portcullis_cluster::{Family, Protocol};
-use portcullis_netlink::ipset::SetType;
-
-/// The longest name that a set may have (`IPSET_MAXNAMELEN` less the NUL).
-const NAME_MOST: usize = 31;
+use portcullis_netlink::ipset::{NAME_MOST, SetType};
 
 /// A set. Each is there once a family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -12,6 +12,7 @@ use portcullis_netlink::{Error, Result};
 
 use super::ip_set::IpSet;
 use super::kernel::{Change, Kernel, LINK, Observer};
+use super::renderer::is_link_local;
 use crate::iptables::in_netlink;
 
 /// The kernel of the network namespace of the thread that opened it.
@@ -102,8 +103,7 @@ impl Observer for NetlinkKernel {
         let Some(link) = self.interfaces.link_index(LINK)? else { return Ok(Vec::new()) };
         let addresses = self.interfaces.addresses_of(link)?.into_iter().map(|net| net.addr());
         // The kernel's own, where somebody set the link up.
-        let link_local = |address: &IpAddr| matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local());
-        Ok(addresses.filter(|address| !link_local(address)).collect())
+        Ok(addresses.filter(|address| !is_link_local(*address)).collect())
     }
 }
 
@@ -171,7 +171,7 @@ impl Kernel for NetlinkKernel {
             Err(error) if error.is_full_set() => {
                 // kube-proxy ends here: no Service beyond the limit is served right.
                 let header = self.sets.header(&name)?;
-                let held = header.map_or(DEFAULT_MAXELEM, |h| h.maxelem.unwrap_or(DEFAULT_MAXELEM));
+                let held = header.and_then(|header| header.maxelem).unwrap_or(DEFAULT_MAXELEM);
                 let needed = u32::try_from(added.len()).unwrap_or(u32::MAX).saturating_add(held);
                 let maxelem = needed.checked_next_power_of_two().unwrap_or(u32::MAX);
                 self.sets.enlarge(&name, set.set_type(), in_netlink(family), maxelem)?;

@@ -12,7 +12,7 @@ use super::kernel::Kernel;
 use super::options::IpvsOptions;
 use super::write::Held;
 use crate::iptables::{self, Host, Options};
-use crate::knowledge::Knowledge;
+use crate::knowledge::{FULL_CHECK, Knowledge};
 use crate::mode::{Mode, Report};
 
 /// How soon to ask whether an audit is done.
@@ -20,9 +20,6 @@ const AUDIT_POLL: Duration = Duration::from_millis(200);
 
 /// An audit takes at most this part of the time of one thread: after one that took long, the next waits.
 const AUDIT_SHARE: u32 = 10;
-
-/// At the latest after this time the rules of iptables are compared, whatever their fingerprint says.
-const FULL_CHECK: Duration = Duration::from_secs(3600);
 
 /// Serves Services by IPVS.
 pub struct Proxier {

@@ -60,11 +60,12 @@ impl Renderer {
 /// Whether IPVS can serve at an address of the node: no packet leaves a loopback address, and a link-local one
 /// is not the node's alone.
 fn serves(address: IpAddr) -> bool {
-    let link_local = match address {
-        IpAddr::V4(_) => false,
-        IpAddr::V6(v6) => v6.is_unicast_link_local(),
-    };
-    !address.is_loopback() && !link_local
+    !address.is_loopback() && !is_link_local(address)
+}
+
+/// Whether it is an address that IPv6 gives each link by itself.
+pub(super) fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
 struct PortRenderer<'a> {

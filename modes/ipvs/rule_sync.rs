@@ -3,11 +3,17 @@
 use std::io::{self, Write};
 
 use super::rules;
+use crate::iptables::saved_rule::declared_chain;
 use crate::iptables::{BaseChain, Fingerprint, Jump, Kernel, Snapshot, Table, base_differs};
 use crate::mode::{SyncError, TableRules};
 
 /// The tables with rules of this mode. The packet filter stands before addresses lead anyone here.
 pub(super) const TABLES: [Table; 2] = [Table::Filter, Table::Nat];
+
+/// The place of a table in [`TABLES`].
+pub(super) fn place(table: Table) -> usize {
+    TABLES.iter().position(|t| *t == table).expect("only these have rules")
+}
 
 /// The rules of one family.
 pub(super) struct RuleSync {
@@ -66,8 +72,7 @@ impl RuleSync {
     pub(super) fn is_new(&self, table: Table) -> Result<bool, SyncError> {
         let mut new = true;
         self.kernel.dump(table, &mut |line| {
-            let chain = line.strip_prefix(':').and_then(|line| line.split(' ').next());
-            new &= !chain.is_some_and(|chain| rules::names(table).contains(&chain));
+            new &= !declared_chain(line).is_some_and(|chain| rules::names(table).contains(&chain));
         })?;
         Ok(new)
     }
@@ -78,8 +83,7 @@ impl RuleSync {
     /// The tool could not be run, or refused. The table that it refused, and those after it, are as they were.
     pub(super) fn write(&mut self, tables: &[Table]) -> Result<Vec<(Table, Wrote)>, SyncError> {
         let outdated = |rules: &Rules| !rules.sure || rules.written != rules.wanted;
-        let at = |table: &Table| TABLES.iter().position(|t| t == table).expect("only these have rules");
-        if !tables.iter().any(|table| outdated(&self.tables[at(table)])) {
+        if !tables.iter().any(|table| outdated(&self.tables[place(*table)])) {
             return Ok(Vec::new());
         }
         // Taken first, so that what others write from now on is not taken for what was compared.
@@ -88,7 +92,7 @@ impl RuleSync {
             self.suspect();
         }
         let mut differences = Vec::new();
-        for (table, at) in tables.iter().map(|table| (*table, at(table))) {
+        for (table, at) in tables.iter().map(|table| (*table, place(*table))) {
             if outdated(&self.tables[at]) {
                 match self.tables[at].difference(&*self.kernel, table)? {
                     Some(difference) => differences.push((table, at, difference)),

@@ -6,16 +6,18 @@ use std::net::{IpAddr, SocketAddr};
 
 use portcullis_cluster::desired::Desired;
 use portcullis_cluster::{Family, NamespacedName};
-use portcullis_netlink::ip_vs::{Balancing, PERSISTENT, RealServer, SCHED_1, SCHED_2, VirtualServer};
+use portcullis_netlink::ip_vs::{
+    Balancing, MASQUERADING, PERSISTENT, RealServer, SCHED_1, SCHED_2, VirtualServer,
+};
 use portcullis_netlink::ipset::{SetEntry, SetType};
 
-use super::difference::MASQUERADING;
 use super::ip_set::IpSet;
 use super::kernel::Observer;
 use super::ledger::{Delta, Ledger};
 use super::options::IpvsOptions;
 use super::renderer::Renderer;
 use super::rules::{self, Rules};
+use super::write::asked;
 use crate::iptables::{self, Host, Options, RuleSet, Table};
 use crate::mode::SyncError;
 
@@ -131,22 +133,19 @@ impl State {
         let mut state = State::default();
         let of_family = |ip: &IpAddr| iptables.iter().any(|(family, _)| *family == Family::of(*ip));
         let excluded = |ip: &IpAddr| ipvs.exclude_cidrs.iter().any(|net| net.contains(ip));
-        let asked = |error: portcullis_netlink::Error| SyncError::Kernel {
-            what: "cannot read the virtual servers, ipsets and addresses".into(),
-            reason: error.to_string(),
-        };
-        for (key, balancing) in kernel.virtual_servers().map_err(asked)? {
+        let asked = asked("read the virtual servers, ipsets and addresses");
+        for (key, balancing) in kernel.virtual_servers().map_err(&asked)? {
             if of_family(&key.address) && !excluded(&key.address) {
-                let found = kernel.real_servers(&key).map_err(asked)?.into_iter();
+                let found = kernel.real_servers(&key).map_err(&asked)?.into_iter();
                 let works = found.filter(|s| s.server.weight > 0 && s.forwarding == MASQUERADING);
                 let real = works.map(|s| s.server).collect();
                 state.servers.insert(key, Served { balancing, real });
             }
         }
-        state.addresses = kernel.addresses().map_err(asked)?.into_iter().filter(of_family).collect();
+        state.addresses = kernel.addresses().map_err(&asked)?.into_iter().filter(of_family).collect();
         for (family, tool) in iptables {
             for set in IpSet::ALL {
-                let entries = kernel.entries(set, *family).map_err(asked)?;
+                let entries = kernel.entries(set, *family).map_err(&asked)?;
                 state.sets.insert((*family, set), entries.into_iter().collect());
             }
             let ours = |table: Table, chain: &str| rules::names(table).contains(&chain);

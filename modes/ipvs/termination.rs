@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 
 use portcullis_netlink::ip_vs::{RealServerState, VirtualServer};
 
+use super::difference::place;
+
 /// The first time until connections are counted. Most that ends has none, and many end together.
 const FIRST_CHECK: Duration = Duration::from_secs(1);
 
@@ -87,7 +89,7 @@ impl Terminations {
         now: Instant,
     ) -> Vec<(IpAddr, u16)> {
         let Some(draining) = self.0.get_mut(server) else { return Vec::new() };
-        let state = |real: &(IpAddr, u16)| found.iter().find(|s| (s.server.address, s.server.port) == *real);
+        let state = |real: &(IpAddr, u16)| found.iter().find(|s| place(&s.server) == *real);
         draining.real.retain(|real| state(real).is_some());
         let ended = |s: &RealServerState| s.active == 0 && s.inactive == 0;
         let done: Vec<_> =

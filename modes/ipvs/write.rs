@@ -132,8 +132,7 @@ impl FamilySync {
             self.withhold(desired, missing, now)?;
             self.leave_unneeded(kernel, &mut entered, progress)?;
         }
-        let mut repaired =
-            IpSet::ALL.map(|set| self.damaged_entries(set, &entered[set.at()])).iter().sum::<usize>();
+        let mut repaired = self.damaged_entries(&entered);
         let mut refused = Refused::default();
         repaired += self.compare_servers(kernel, &mut found, now, &mut refused, progress)?;
         self.update_rules(None, [false; IpSet::ALL.len()]);
@@ -147,16 +146,15 @@ impl FamilySync {
         self.change_addresses(kernel, &bound, &[], progress)?;
         repaired += self.damaged_addresses(&bound);
         self.write_rules(&TABLES, progress)?;
-        let unwanted = IpSet::ALL.map(|set| -> Vec<SetEntry> {
+        let unwanted: Entered = IpSet::ALL.map(|set| {
             let unwanted = |entry: &&SetEntry| !self.ledger.needs_entry(set, entry);
             found.entries[set.at()].iter().filter(unwanted).copied().collect()
         });
-        repaired +=
-            IpSet::ALL.map(|set| self.damaged_entries(set, &unwanted[set.at()])).iter().sum::<usize>();
+        repaired += self.damaged_entries(&unwanted);
         self.close(kernel, |_, set| unwanted[set.at()].clone(), progress)?;
         found.servers.retain(|key, _| self.may_delete(key));
-        let mut changes: Vec<Change> = found.servers.keys().map(|key| Change::DeleteServer(*key)).collect();
-        found.servers.keys().for_each(|key| self.terminations.forget(key));
+        let mut changes = Vec::new();
+        found.servers.keys().for_each(|key| self.differ(&mut changes, now).delete(key));
         repaired += found.servers.keys().filter(|key| !self.undertaken.servers.contains(key)).count();
         progress.lines += self.apply(kernel, &mut changes, &mut refused)?;
         let unwanted_address = |address: &&IpAddr| !self.ledger.needs_address(address);
@@ -186,18 +184,17 @@ impl FamilySync {
         now: Instant,
         progress: &mut Progress,
     ) -> Result<(), SyncError> {
-        let mut changes = Vec::new();
+        let mut ended = Vec::new();
         for server in self.terminations.due(now) {
             let found =
                 kernel.real_servers(&server).map_err(asked("count the connections of real servers"))?;
-            let ended = self.terminations.counted(&server, &found, now);
-            changes
-                .extend(ended.into_iter().map(|(address, port)| Change::DeleteReal(server, address, port)));
+            let real = self.terminations.counted(&server, &found, now);
+            ended.extend(real.into_iter().map(|real| (server, real)));
         }
-        for change in &changes {
-            if let Change::DeleteReal(server, address, port) = change {
-                self.terminations.end(server, (*address, *port));
-            }
+        let mut changes = Vec::new();
+        for (server, (address, port)) in ended {
+            self.terminations.end(&server, (address, port));
+            changes.push(Change::DeleteReal(server, address, port));
         }
         let mut refused = Refused::default();
         progress.lines += self.apply(kernel, &mut changes, &mut refused)?;

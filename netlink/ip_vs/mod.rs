@@ -18,7 +18,7 @@ mod virtual_server;
 
 pub use balancing::{Balancing, PERSISTENT, SCHED_1, SCHED_2, SCHED_3};
 pub use batch::ServerBatch;
-pub use real_server::{RealServer, RealServerState};
+pub use real_server::{MASQUERADING, RealServer, RealServerState};
 pub use statistics::Statistics;
 pub use timeouts::Timeouts;
 pub use virtual_server::VirtualServer;

@@ -16,7 +16,7 @@ const IPVS_DEST_ATTR_PERSIST_CONNS: u16 = 9;
 const IPVS_DEST_ATTR_ADDR_FAMILY: u16 = 11;
 
 /// `IP_VS_CONN_F_MASQ`: both addresses of a packet are translated, as kube-proxy does it.
-const MASQUERADING: u32 = 0;
+pub const MASQUERADING: u32 = 0;
 
 /// A real server as it is written: always masquerading, without limits on its connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -1,3 +1,4 @@
+use super::entry::IPSET_ATTR_PORT;
 use super::refusal::{About, NO_SUCH_TYPE};
 use super::{IpSets, SetType, attributes, commands, named, request};
 use crate::attribute::{Malformed, NETWORK_ORDER};
@@ -11,10 +12,9 @@ pub const DEFAULT_MAXELEM: u32 = 65_536;
 /// The buckets that a set begins with (`IPSET_DEFAULT_HASHSIZE`); it grows.
 const HASHSIZE: u32 = 1024;
 
-const IPSET_ATTR_PORT: u16 = 4;
 const IPSET_ATTR_PORT_TO: u16 = 5;
 const IPSET_ATTR_HASHSIZE: u16 = 18;
-const IPSET_ATTR_MAXELEM: u16 = 19;
+pub(super) const IPSET_ATTR_MAXELEM: u16 = 19;
 /// `IPSET_ATTR_REVISION_MIN`: in an answer about a type, its first revision beside its last.
 const REVISION_MIN: u16 = 10;
 

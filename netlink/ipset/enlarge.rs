@@ -1,5 +1,5 @@
 use super::create::Created;
-use super::{Destroyed, IpSets, SetType};
+use super::{IpSets, SetType};
 use crate::error::{Error, Result};
 use crate::family::Family;
 
@@ -29,8 +29,6 @@ impl IpSets {
         // After the swap this is the old one, else the new one that came to nothing.
         let destroyed = self.destroy(SUCCESSOR);
         swapped?;
-        match destroyed? {
-            Destroyed::Yes | Destroyed::Missing | Destroyed::InUse => Ok(()),
-        }
+        destroyed.map(drop)
     }
 }

@@ -1,3 +1,4 @@
+use super::create::IPSET_ATTR_MAXELEM;
 use super::entry::{IPSET_ATTR_PORT, SetEntry};
 use super::refusal::About;
 use super::{IpSets, SetType, attributes, commands, named, request};
@@ -12,7 +13,6 @@ const NAMES: u32 = 1 << 1;
 /// `IPSET_FLAG_LIST_HEADER`: no entries.
 const HEADERS: u32 = 1 << 2;
 
-const IPSET_ATTR_MAXELEM: u16 = 19;
 const IPSET_ATTR_ELEMENTS: u16 = 24;
 const IPSET_ATTR_REFERENCES: u16 = 25;
 

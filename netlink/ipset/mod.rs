@@ -29,6 +29,7 @@ use crate::message::{Batch, EXCLUSIVE};
 use crate::netfilter::{self, Subsystem};
 use crate::socket::{Protocol, Socket};
 use refusal::About;
+pub(crate) use refusal::TYPE_SPECIFIC;
 
 /// `IPSET_CMD_*`.
 mod commands {
@@ -60,8 +61,8 @@ mod attributes {
 
 /// The version of the protocol that every kernel since 2.6.39 takes (`IPSET_PROTOCOL_MIN`).
 const PROTOCOL: u8 = 6;
-/// `IPSET_MAXNAMELEN` is 32 with the NUL.
-const NAME_MOST: usize = 31;
+/// The longest name of a set, in bytes (`IPSET_MAXNAMELEN` less the NUL).
+pub const NAME_MOST: usize = 31;
 
 /// What became of a set that was to be destroyed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,19 +164,12 @@ impl IpSets {
     }
 
     fn with_two_names(&mut self, action: &'static str, command: u8, name: &str, second: &str) -> Result<()> {
-        check(action, second)?;
+        Error::check_name(action, second, NAME_MOST)?;
         let mut request = named(action, command, 0, name, |message| {
             message.text(attributes::SETNAME2, second);
         })?;
         self.socket.acknowledge(action, &mut request).about(name)
     }
-}
-
-fn check(action: &'static str, name: &str) -> Result<()> {
-    if name.is_empty() || name.len() > NAME_MOST || name.contains('\0') {
-        return Err(Error::BadName { action, name: name.to_owned(), most: NAME_MOST });
-    }
-    Ok(())
 }
 
 /// A request about one set.
@@ -199,7 +193,7 @@ fn push_named(
     name: &str,
     fill: impl FnOnce(&mut Writer<'_>),
 ) -> Result<()> {
-    check(action, name)?;
+    Error::check_name(action, name, NAME_MOST)?;
     batch.push(action, netfilter::kind(Subsystem::Ipset, command), flags, |message| {
         message.netfilter_header(None).u8(attributes::PROTOCOL, PROTOCOL).text(attributes::SETNAME, name);
         fill(message);

@@ -10,7 +10,9 @@ pub(super) const NO_SUCH_TYPE: i32 = 4098;
 /// `IPSET_ERR_BUSY`: rules or other sets refer to the set.
 pub(super) const BUSY: i32 = 4100;
 
-const TYPE_SPECIFIC: i32 = 4352;
+/// `IPSET_ERR_TYPE_SPECIFIC`: refusals from here on are about an entry, those below about a set. For hashes it is
+/// `IPSET_ERR_HASH_FULL`.
+pub(crate) const TYPE_SPECIFIC: i32 = 4352;
 
 /// The words for a number of ipset's own. Those of a type mean different things for hashes and bitmaps.
 fn words(errno: i32, bitmap: bool) -> Option<&'static str> {

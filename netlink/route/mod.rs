@@ -108,9 +108,7 @@ impl Interfaces {
         name: &str,
         kind: Option<&str>,
     ) -> Result<Batch> {
-        if name.is_empty() || name.len() > link::NAME_MOST || name.contains('\0') {
-            return Err(Error::BadName { action, name: name.to_owned(), most: link::NAME_MOST });
-        }
+        Error::check_name(action, name, link::NAME_MOST)?;
         Batch::of(action, message, flags, |message| {
             link::write_named(message, name);
             if let Some(kind) = kind {

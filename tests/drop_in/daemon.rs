@@ -57,11 +57,24 @@ impl Daemon {
 
     /// Ends it as an init system does; says with which status it ended.
     pub(crate) fn end(&mut self) -> Option<i32> {
-        let pid = self.child.id() as libc::pid_t;
-        // SAFETY: kill takes no pointers; the process is our child and not yet waited for, so the pid is its.
-        unsafe { libc::kill(pid, libc::SIGTERM) };
-        self.child.wait().expect("it is our child").code()
+        end(&mut self.child)
     }
+}
+
+/// Ends a child as an init system does; says with which status it ended.
+pub(crate) fn end(child: &mut Child) -> Option<i32> {
+    let pid = child.id() as libc::pid_t;
+    // SAFETY: kill takes no pointers; the process is our child and not yet waited for, so the pid is its.
+    unsafe { libc::kill(pid, libc::SIGTERM) };
+    child.wait().expect("it is our child").code()
+}
+
+/// The binary, to be started beside a folder of manifests. Nobody hears what it says.
+pub(crate) fn portcullis(arguments: &[&str], manifests: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    command.args(arguments).arg("--hostname-override=node-a").arg("--manifests").arg(manifests);
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command
 }
 
 impl Drop for Daemon {

@@ -3,13 +3,14 @@
 use std::fmt::Write;
 use std::fs;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use portcullis_lab::uml;
 
+use crate::daemon::{end, portcullis};
 use crate::held::output;
-use crate::namespace;
+use crate::{namespace, node};
 
 /// Services, each with so many endpoints: enough that a sync takes longer than the first deaths wait.
 const SERVICES: usize = 400;
@@ -30,7 +31,7 @@ fn kill_and_start() {
     for line in
         ["link set lo up", "link add eth0 type veth peer name peer0", "addr add 192.168.10.11/24 dev eth0"]
     {
-        ip(line);
+        node::run(&format!("ip {line}"));
     }
     let folder = tempfile::tempdir().expect("a folder for temporary files");
     let mut halves = 0;
@@ -54,7 +55,7 @@ fn kill_and_start() {
         std::thread::sleep(Duration::from_millis(200));
     }
     assert_eq!(servers_with_nothing_behind(), 0);
-    end(&mut last);
+    assert_eq!(end(&mut last), Some(0), "SIGTERM is no failure");
 }
 
 /// What the kernel has of IPVS in the namespace of this thread.
@@ -108,23 +109,4 @@ fn cluster(round: usize) -> String {
         .expect("writing to memory");
     }
     text
-}
-
-fn portcullis(arguments: &[&str], manifests: &Path) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
-    command.args(arguments).arg("--hostname-override=node-a").arg("--manifests").arg(manifests);
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    command
-}
-
-fn end(daemon: &mut Child) {
-    let pid = libc::pid_t::try_from(daemon.id()).expect("a process id fits");
-    // SAFETY: kill takes no pointers; the process is our child and not yet waited for, so the pid is its.
-    unsafe { libc::kill(pid, libc::SIGTERM) };
-    assert!(daemon.wait().expect("it is our child").success(), "SIGTERM is no failure");
-}
-
-fn ip(line: &str) {
-    let status = Command::new("ip").args(line.split(' ')).status().expect("iproute2 is installed");
-    assert!(status.success(), "ip {line}: {status}");
 }

@@ -44,7 +44,8 @@ fn set_up_interfaces(case: &Case) {
     assert!(ip.wait().expect("it is our child").success(), "{batch}");
 }
 
-fn run(command: &str) {
+/// Runs a command, of words without blanks, that must succeed.
+pub(crate) fn run(command: &str) {
     let mut words = command.split(' ');
     let program = words.next().expect("a command");
     let status = Command::new(program).args(words).status().expect("it runs");

@@ -6,8 +6,9 @@ use std::process::{Command, Stdio};
 use portcullis_cluster::Scheduler;
 use portcullis_lab::uml;
 
+use crate::daemon::portcullis;
 use crate::held::output;
-use crate::namespace;
+use crate::{namespace, node};
 
 #[test]
 fn every_scheduler_is_had_by_annotation() {
@@ -15,8 +16,7 @@ fn every_scheduler_is_had_by_annotation() {
 }
 
 fn ask_for_all() {
-    let up = Command::new("ip").args(["link", "set", "lo", "up"]).status().expect("iproute2 is installed");
-    assert!(up.success());
+    node::run("ip link set lo up");
     let names: Vec<&str> = Scheduler::ALL.into_iter().map(Scheduler::name).chain(["fastest"]).collect();
     let mut text = String::from("{apiVersion: v1, kind: Node, metadata: {name: node-a}}\n");
     for (i, name) in names.iter().enumerate() {
@@ -30,10 +30,8 @@ fn ask_for_all() {
     }
     let folder = tempfile::tempdir().expect("a folder for temporary files");
     std::fs::write(folder.path().join("services.yaml"), text).expect("the folder can be written to");
-    let once = Command::new(env!("CARGO_BIN_EXE_portcullis"))
-        .args(["--mode=ipvs", "--ipvs-scheduler=wlc", "--once", "--hostname-override=node-a", "--manifests"])
-        .arg(folder.path())
-        .stdin(Stdio::null())
+    let once = portcullis(&["--mode=ipvs", "--ipvs-scheduler=wlc", "--once"], folder.path())
+        .stderr(Stdio::piped())
         .output()
         .expect("the binary is built");
     let log = String::from_utf8_lossy(&once.stderr);
