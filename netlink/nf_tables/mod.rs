@@ -28,6 +28,7 @@ mod rule;
 mod set;
 mod set_flags;
 mod table;
+mod trace;
 mod transaction;
 mod wire;
 
@@ -45,4 +46,5 @@ pub use managed::{Committed, ManagedTable};
 pub use rule::Rule;
 pub use set::SetSpec;
 pub use table::{BaseChain, Chain, ChainKind, Hook, Set, Table, TableFamily, delete_table};
+pub use trace::{Fate, Packet, Trace};
 pub use transaction::Transaction;
