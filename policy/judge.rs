@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use portcullis_cluster::Protocol;
 
-use crate::compile::{Action, Compiled, PolicyId, RulesId, Tier};
+use crate::compile::{
+    Action, Compiled, Direction, LocalPod, NamedPortId, PolicyId, Ports, Rule, RulesId, Tier,
+};
 
 /// A new connection, after the address of a Service was replaced by that of its endpoint, and before the
 /// source is masqueraded.
@@ -93,8 +95,107 @@ pub struct RuleRef {
 }
 
 impl Compiled {
-    /// What becomes of a connection, by what is compiled.
-    pub fn judge(&self, _connection: Connection) -> Judgement {
-        Judgement { egress: None, ingress: None }
+    /// What becomes of a connection, by what is compiled. A pod's connection to its own address stays in the
+    /// pod and is never judged; one with the same address at both ends came through a Service.
+    pub fn judge(&self, connection: Connection) -> Judgement {
+        let decide = |address, direction| {
+            self.pod_at(address).map(|pod| Judge { compiled: self, pod, direction, connection }.decide())
+        };
+        Judgement {
+            egress: decide(connection.from, Direction::Egress),
+            ingress: decide(connection.to, Direction::Ingress),
+        }
+    }
+
+    /// Whether a rule matches a connection with this peer.
+    fn matches(&self, rule: &Rule, peer: IpAddr, connection: Connection) -> bool {
+        let Connection { to, port, protocol, .. } = connection;
+        let peers = &rule.peers;
+        let from_set =
+            || peers.pods.as_ref().and_then(|id| self.set(id)).is_some_and(|set| set.contains(&peer));
+        if !(peers.any || peers.blocks.contains(peer) || from_set()) {
+            return false;
+        }
+        match &rule.ports {
+            Ports::Any => true,
+            Ports::Listed { numeric, named } => {
+                let has_name = |id: &NamedPortId| {
+                    id.protocol == protocol
+                        && self.named_port(id).is_some_and(|set| set.contains(&(to, port)))
+                };
+                numeric.of(protocol).contains(port) || named.iter().any(has_name)
+            }
+        }
+    }
+}
+
+/// One end of a connection.
+struct Judge<'a> {
+    compiled: &'a Compiled,
+    pod: &'a LocalPod,
+    direction: Direction,
+    connection: Connection,
+}
+
+impl Judge<'_> {
+    fn decide(&self) -> Decision {
+        let allow = |reason, passed: Vec<RuleRef>| Decision {
+            verdict: Verdict::Allow,
+            reason,
+            passed: passed.into(),
+        };
+        let mut passed = Vec::new();
+        let Some(profile) = self.pod.profile(self.direction) else {
+            return allow(Reason::NotSelected, passed);
+        };
+        let own_node = self.pod.node.is_some_and(|n| self.compiled.node_addresses(n).contains(&self.peer()));
+        // The node must reach its pods whatever the policy: it asks after their health.
+        if own_node && self.direction == Direction::Ingress {
+            return allow(Reason::OwnNode, passed);
+        }
+        for tier in [Tier::Admin, Tier::Network, Tier::Baseline] {
+            let policies = profile.tier(tier);
+            if tier == Tier::Network && !policies.is_empty() {
+                if self.connection.from == self.connection.to {
+                    return allow(Reason::Itself, passed);
+                }
+                if own_node {
+                    return allow(Reason::OwnNode, passed);
+                }
+            }
+            match self.first_match(tier, policies) {
+                Some(rule) if rule.action == Action::Pass => passed.push(rule),
+                Some(rule) => {
+                    let verdict = if rule.action == Action::Deny { Verdict::Deny } else { Verdict::Allow };
+                    return Decision { verdict, reason: Reason::Rule(rule), passed: passed.into() };
+                }
+                None if tier == Tier::Network && !policies.is_empty() => {
+                    let reason = Reason::NoRuleMatches { policies: policies.into() };
+                    return Decision { verdict: Verdict::Deny, reason, passed: passed.into() };
+                }
+                None => {}
+            }
+        }
+        allow(Reason::Undecided, passed)
+    }
+
+    /// The other end.
+    fn peer(&self) -> IpAddr {
+        match self.direction {
+            Direction::Ingress => self.connection.from,
+            Direction::Egress => self.connection.to,
+        }
+    }
+
+    /// The first rule of a tier that matches.
+    fn first_match(&self, tier: Tier, policies: &[PolicyId]) -> Option<RuleRef> {
+        let peer = self.peer();
+        policies.iter().find_map(|policy| {
+            let rules = RulesId { policy: policy.clone(), direction: self.direction };
+            let mut all = self.compiled.rules_of(&rules).iter();
+            let rule = all.find(|rule| self.compiled.matches(rule, peer, self.connection))?;
+            let Rule { index, action, .. } = *rule;
+            Some(RuleRef { rules, tier, index, name: rule.name.clone(), action })
+        })
     }
 }

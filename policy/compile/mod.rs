@@ -19,6 +19,7 @@ mod changes;
 mod compiled;
 mod compiler;
 mod identifier;
+mod members;
 mod named_port;
 mod peer_set;
 mod policy_id;
@@ -28,6 +29,7 @@ mod rule;
 mod selection;
 mod tally;
 mod translate;
+mod work;
 
 pub use blocks::Blocks;
 pub use changes::{AddressChange, Changes, Judged, MembersChange, NodeChange, RulesChange, SetChange};
