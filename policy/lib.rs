@@ -7,11 +7,12 @@
 //!                    Compiled ──judge──► explain, truth tables
 //! ```
 //!
-//! [`compile`] and [`judge`] are pure: no I/O, no clock.
+//! [`compile`] and [`judge`] are pure: no I/O, no clock. [`table`] writes what is compiled to the kernel.
 #![forbid(unsafe_code)]
 
 pub mod compile;
 pub mod judge;
+pub mod table;
 
 pub use compile::{Changes, Compiled, Compiler, Direction, Scope};
 pub use judge::{Connection, Judgement};

@@ -295,9 +295,8 @@ impl Run<'_> {
                     Ok(v4) => v4.into(),
                     Err(_) => <[u8; 16]>::try_from(bytes).expect("the length of an address").into(),
                 };
-                let port = port.map(|port| {
-                    u16::from_be_bytes(get(registers, port, 2).try_into().expect("two bytes"))
-                });
+                let port = port
+                    .map(|port| u16::from_be_bytes(get(registers, port, 2).try_into().expect("two bytes")));
                 self.trace.translated = Some((address, port));
                 return RuleEnd::Decided;
             }
@@ -317,9 +316,10 @@ impl Run<'_> {
         result: LookupResult,
         registers: &mut Registers,
     ) -> RuleEnd {
-        let found = self.table.sets.get(name).and_then(|set| {
-            set.find(&key_at(registers, key, &set.spec)).map(|element| element.data.clone())
-        });
+        let found =
+            self.table.sets.get(name).and_then(|set| {
+                set.find(&key_at(registers, key, &set.spec)).map(|element| element.data.clone())
+            });
         match (result, found) {
             (LookupResult::NotFound, None) | (LookupResult::Found, Some(_)) => RuleEnd::Next,
             (LookupResult::Verdict, Some(Some(ElementData::Verdict(verdict)))) => RuleEnd::Verdict(verdict),
@@ -376,9 +376,10 @@ impl Set {
         if !self.spec.interval {
             return self.elements.get(key);
         }
-        self.elements.iter().find(|(first, element)| self.spec.covers(first, element.last.as_ref(), key)).map(
-            |(_, element)| element,
-        )
+        self.elements
+            .iter()
+            .find(|(first, element)| self.spec.covers(first, element.last.as_ref(), key))
+            .map(|(_, element)| element)
     }
 }
 

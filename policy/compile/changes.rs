@@ -1,10 +1,12 @@
 //! What an update changed: net, and all that is needed to follow it.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use portcullis_cluster::Name;
 
+use super::compiled::{Compiled, LocalPod};
 use super::named_port::NamedPortId;
 use super::peer_set::SetId;
 use super::policy_id::RulesId;
@@ -32,6 +34,37 @@ pub struct Changes {
 }
 
 impl Changes {
+    /// The changes from nothing to all that is compiled.
+    pub fn all(compiled: &Compiled) -> Self {
+        let judged = |(address, pod): (IpAddr, &LocalPod)| AddressChange {
+            address,
+            before: None,
+            after: Some(pod.judged()),
+        };
+        let rules = |(id, rules): (&RulesId, &Arc<[Rule]>)| RulesChange {
+            id: id.clone(),
+            before: None,
+            after: Some(Arc::clone(rules)),
+        };
+        fn came<Id: Clone, T: Clone>((id, members): (&Id, &BTreeSet<T>)) -> SetChange<Id, T> {
+            SetChange { id: id.clone(), members: MembersChange::Came(members.iter().cloned().collect()) }
+        }
+        let node = |(node, addresses): (Name, &[IpAddr])| NodeChange {
+            node,
+            before: Box::default(),
+            after: addresses.into(),
+        };
+        Changes {
+            addresses: compiled.addresses().map(judged).collect(),
+            profiles_came: compiled.profiles().cloned().collect(),
+            profiles_went: Vec::new(),
+            rules: compiled.rules().map(rules).collect(),
+            sets: compiled.sets().map(came).collect(),
+            named_ports: compiled.named_ports().map(came).collect(),
+            nodes: compiled.nodes().map(node).collect(),
+        }
+    }
+
     /// Whether nothing changed.
     pub fn is_empty(&self) -> bool {
         *self == Changes::default()

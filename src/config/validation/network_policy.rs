@@ -34,6 +34,11 @@ impl Check<'_> {
         });
         let log = (valid_group > 0).then_some(DropLog { group: valid_group, rate: valid_rate });
         let audit = self.settings.network_policy.audit;
-        self.settings.network_policy.enabled.then_some(NetworkPolicy { established, audit, unknown_pods, log })
+        self.settings.network_policy.enabled.then_some(NetworkPolicy {
+            established,
+            audit,
+            unknown_pods,
+            log,
+        })
     }
 }
