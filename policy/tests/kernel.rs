@@ -29,7 +29,7 @@ fn play(folder: &str, options: &Options) {
         for case in &corpus.cases {
             let mut index = Index::new();
             corpus.cluster.iter().for_each(|object| apply(&mut index, object));
-            compiler = Compiler::new(compiler.scope().clone());
+            compiler = Compiler::new(compiler.scope());
             for (n, step) in case.steps.iter().enumerate() {
                 let place = format!("{} step {}", case.name, n + 1);
                 step.apply.iter().for_each(|object| apply(&mut index, object));
