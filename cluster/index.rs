@@ -36,9 +36,26 @@ pub struct Index {
     listing: HashMap<Kind, HashSet<NamespacedName>>,
     listed: HashSet<Kind>,
     touched: Touched,
+    policy_touched: PolicyTouched,
 }
 
-/// What has changed since it was last taken.
+/// What concerns policies and has changed since it was last taken.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PolicyTouched {
+    /// Pods, namespaces and policies that changed.
+    pub objects: BTreeSet<ObjectKey>,
+    /// Nodes that changed.
+    pub nodes: BTreeSet<Name>,
+}
+
+impl PolicyTouched {
+    /// Whether nothing has changed.
+    pub fn is_empty(&self) -> bool {
+        *self == PolicyTouched::default()
+    }
+}
+
+/// What concerns Services and has changed since it was last taken.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Touched {
     /// Services of which the object or a slice changed.
@@ -51,8 +68,6 @@ pub struct Touched {
     pub slice_changes: usize,
     /// ServiceCIDRs changed.
     pub service_cidrs: bool,
-    /// Pods, namespaces and policies that changed.
-    pub policy: BTreeSet<ObjectKey>,
     /// When the changes happened that slices reported.
     pub trigger_times: Vec<Timestamp>,
 }
@@ -61,6 +76,12 @@ impl Touched {
     /// Whether nothing has changed.
     pub fn is_empty(&self) -> bool {
         *self == Touched::default()
+    }
+
+    /// Whether nothing has changed that concerns the Services served on a node: of the nodes only itself counts.
+    pub fn is_empty_for(&self, node: Name) -> bool {
+        let nothing = Touched::default();
+        !self.nodes.contains(&node) && Touched { nodes: BTreeSet::new(), ..self.clone() } == nothing
     }
 }
 
@@ -108,12 +129,22 @@ impl Index {
         self.listed.contains(&kind)
     }
 
-    /// Takes what has changed since the last call.
+    /// Takes what concerns policies and has changed since the last call.
+    pub fn take_policy_touched(&mut self) -> PolicyTouched {
+        std::mem::take(&mut self.policy_touched)
+    }
+
+    /// What concerns policies and has changed since it was last taken.
+    pub fn policy_touched(&self) -> &PolicyTouched {
+        &self.policy_touched
+    }
+
+    /// Takes what concerns Services and has changed since the last call.
     pub fn take_touched(&mut self) -> Touched {
         std::mem::take(&mut self.touched)
     }
 
-    /// What has changed since it was last taken.
+    /// What concerns Services and has changed since it was last taken.
     pub fn touched(&self) -> &Touched {
         &self.touched
     }
@@ -208,6 +239,7 @@ impl Index {
                 let name = node.name;
                 if replace(&mut self.nodes, name, node) {
                     self.touched.nodes.insert(name);
+                    self.policy_touched.nodes.insert(name);
                 }
             }
             Object::Service(service) => {
@@ -222,22 +254,22 @@ impl Index {
             }
             Object::Namespace(namespace) => {
                 if replace(&mut self.namespaces, namespace.name, namespace) {
-                    self.touched.policy.insert(key);
+                    self.policy_touched.objects.insert(key);
                 }
             }
             Object::Pod(pod) => {
                 if replace(&mut self.pods, key.name.clone(), pod) {
-                    self.touched.policy.insert(key);
+                    self.policy_touched.objects.insert(key);
                 }
             }
             Object::NetworkPolicy(policy) => {
                 if replace(&mut self.policies, key.name.clone(), policy) {
-                    self.touched.policy.insert(key);
+                    self.policy_touched.objects.insert(key);
                 }
             }
             Object::ClusterNetworkPolicy(policy) => {
                 if replace(&mut self.cluster_policies, key.name.clone(), policy) {
-                    self.touched.policy.insert(key);
+                    self.policy_touched.objects.insert(key);
                 }
             }
         }
@@ -288,6 +320,7 @@ impl Index {
             Kind::Node => {
                 if self.nodes.remove(&word).is_some() {
                     self.touched.nodes.insert(word);
+                    self.policy_touched.nodes.insert(word);
                 }
                 false
             }
@@ -312,7 +345,7 @@ impl Index {
             Kind::ClusterNetworkPolicy => self.cluster_policies.remove(&key.name).is_some(),
         };
         if policy {
-            self.touched.policy.insert(key);
+            self.policy_touched.objects.insert(key);
         }
     }
 

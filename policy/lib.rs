@@ -11,6 +11,7 @@
 #![forbid(unsafe_code)]
 
 pub mod compile;
+pub mod established;
 pub mod judge;
 pub mod table;
 

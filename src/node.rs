@@ -7,8 +7,9 @@ use portcullis_cluster::node::Node;
 use portcullis_cluster::{Family, Name};
 use portcullis_modes::iptables;
 use portcullis_modes::ipvs::IpvsOptions;
+use portcullis_policy::table;
 
-use crate::config::{Config, DetectLocal, NodePortAddresses, ProxyMode};
+use crate::config::{Config, DetectLocal, NetworkPolicy, NodePortAddresses, ProxyMode, UnknownPods};
 
 /// The name of this node in the cluster: as configured, or the host's name in lower case.
 ///
@@ -62,6 +63,24 @@ pub fn ipvs_options(config: &Config) -> IpvsOptions {
         scheduler: config.ipvs.scheduler,
         exclude_cidrs: config.ipvs.exclude_cidrs.iter().copied().collect(),
     }
+}
+
+/// What the configuration and the Node object make of how policies are enforced.
+pub fn policy_options(config: &NetworkPolicy, node: Option<&Node>) -> table::Options {
+    let ranges = node.map(|node| node.pod_cidrs.to_vec()).unwrap_or_default();
+    table::Options {
+        audit: config.audit,
+        log: config.log.map(|log| table::DropLog { group: log.group, rate: log.rate }),
+        unknown_pods: match config.unknown_pods {
+            UnknownPods::Deny if !ranges.is_empty() => table::UnknownPods::Deny { ranges },
+            _ => table::UnknownPods::Allow,
+        },
+    }
+}
+
+/// Whether unknown pods should be denied, and the Node object does not say which addresses they have.
+pub fn lacks_pod_ranges(config: &NetworkPolicy, node: Option<&Node>) -> bool {
+    config.unknown_pods == UnknownPods::Deny && node.is_none_or(|node| node.pod_cidrs.is_empty())
 }
 
 fn detect_local(config: &Config, node: Option<&Node>) -> iptables::DetectLocal {

@@ -128,8 +128,20 @@ pub fn origin(config: &Config, node: Name) -> Origin {
         Source::Manifests(path) => Origin::Manifests { path: PathBuf::clone(path) },
         Source::ApiServer(api) => Origin::ApiServer {
             access: crate::source::Access { kubeconfig: api.kubeconfig.clone(), master: api.master.clone() },
-            selections: Selection::service_proxying(node.as_str()),
+            selections: selections(config, node),
             pace: crate::source::Pace::default(),
         },
     }
+}
+
+/// What the API server is asked for.
+fn selections(config: &Config, node: Name) -> Vec<Selection> {
+    let mut selections = Selection::service_proxying(node.as_str());
+    if config.network_policy.is_some() {
+        let more = Selection::network_policy();
+        // Policies take all nodes, among which is this one.
+        selections.retain(|selection| more.iter().all(|other| other.kind != selection.kind));
+        selections.extend(more);
+    }
+    selections
 }

@@ -39,6 +39,25 @@ pub fn for_ipvs(strict_arp: bool) {
     }
 }
 
+/// Has packets between two pods of one bridge pass through netfilter, where policies judge them. Without br_netfilter
+/// there is nothing to set: if pods are joined by a bridge, policies between those of one node are then void.
+pub fn filter_bridged_packets() {
+    let settings = ["net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables"];
+    let there = || settings.iter().all(|setting| Path::new("/proc/sys").join(setting).exists());
+    if !there() {
+        let loaded = std::process::Command::new("modprobe").arg("br_netfilter").output();
+        tracing::debug!(?loaded, "asked for br_netfilter");
+    }
+    if !there() {
+        tracing::warn!(
+            "this kernel has no br_netfilter: if pods are joined by a bridge, NetworkPolicies do not hold between \
+             pods of this node; load it with modprobe br_netfilter"
+        );
+        return;
+    }
+    settings.iter().for_each(|setting| ensure(setting, "1"));
+}
+
 /// The kernel's version, as far as it counts here.
 fn kernel_version() -> Option<(u32, u32)> {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").ok()?;

@@ -34,6 +34,17 @@ pub struct Changes {
 }
 
 impl Changes {
+    /// Whether something may be denied now that was allowed before: all but peers that were only added.
+    pub fn may_forbid(&self) -> bool {
+        fn takes_away<Id, Element>(change: &SetChange<Id, Element>) -> bool {
+            !matches!(&change.members, MembersChange::Changed { removed, .. } if removed.is_empty())
+        }
+        !self.addresses.is_empty()
+            || !self.rules.is_empty()
+            || self.sets.iter().any(takes_away)
+            || self.named_ports.iter().any(takes_away)
+    }
+
     /// The changes from nothing to all that is compiled.
     pub fn all(compiled: &Compiled) -> Self {
         let judged = |(address, pod): (IpAddr, &LocalPod)| AddressChange {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use portcullis_cluster::index::Touched;
+use portcullis_cluster::index::PolicyTouched;
 use portcullis_cluster::{Index, Kind, Name, NamespacedName, ObjectKey};
 
 /// Objects that may have changed.
@@ -17,9 +17,9 @@ pub(super) struct Work {
 
 impl Work {
     /// What was touched.
-    pub(super) fn of(touched: &Touched) -> Self {
+    pub(super) fn of(touched: &PolicyTouched) -> Self {
         let mut work = Work { nodes: touched.nodes.clone(), ..Work::default() };
-        for ObjectKey { kind, name } in &touched.policy {
+        for ObjectKey { kind, name } in &touched.objects {
             match kind {
                 Kind::Pod => work.pods.push(name.clone()),
                 Kind::Namespace => work.namespaces.push(Name::new(&name.name)),

@@ -1,5 +1,6 @@
 //! The table in the kernel.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use portcullis_netlink::nf_tables::{self, Committed, Extent, TableFamily, delete_table, read_counters};
@@ -106,20 +107,6 @@ impl Enforcer {
         self.table.table().check(&mut self.socket)
     }
 
-    /// What was dropped so far.
-    ///
-    /// # Errors
-    /// It cannot be read.
-    pub fn counted(&mut self) -> Result<Vec<Counted>, portcullis_netlink::Error> {
-        let labels = self.table.labels();
-        let counters = read_counters(&mut self.socket, TableFamily::Inet, TABLE)?;
-        let counted = counters.into_iter().filter_map(|(name, (packets, bytes))| {
-            let label = labels.get(&Arc::<str>::from(name))?.clone();
-            Some(Counted { label, packets, bytes })
-        });
-        Ok(counted.collect())
-    }
-
     /// Takes the table away: nothing is enforced any more. Says whether there was one.
     ///
     /// # Errors
@@ -128,4 +115,20 @@ impl Enforcer {
         let mut socket = nf_tables::open()?.ok_or(EnforceError::NoTables)?;
         Ok(delete_table(&mut socket, TableFamily::Inet, TABLE)?)
     }
+}
+
+/// What was dropped so far, by the counters of the kernel's table. Belongs to the network namespace of the calling
+/// thread.
+///
+/// # Errors
+/// It cannot be read.
+pub fn counted(labels: &BTreeMap<Arc<str>, Label>) -> Result<Vec<Counted>, EnforceError> {
+    let mut socket = nf_tables::open()?.ok_or(EnforceError::NoTables)?;
+    let counters = read_counters(&mut socket, TableFamily::Inet, TABLE)?;
+    let counted = counters.into_iter().filter_map(|(name, (packets, bytes))| {
+        Some(Counted { label: labels.get(name.as_str())?.clone(), packets, bytes })
+    });
+    let mut counted: Vec<Counted> = counted.collect();
+    counted.sort_by(|a, b| a.label.cmp(&b.label));
+    Ok(counted)
 }

@@ -43,7 +43,7 @@ pub struct PolicyTable {
     options: Options,
     shared: Shared,
     tiers: Tiers,
-    labels: BTreeMap<Arc<str>, Label>,
+    labels: Arc<BTreeMap<Arc<str>, Label>>,
 }
 
 impl PolicyTable {
@@ -56,7 +56,7 @@ impl PolicyTable {
             options,
             shared: Shared::default(),
             tiers: Tiers::default(),
-            labels: BTreeMap::new(),
+            labels: Arc::default(),
         };
         this.put_maps();
         this.put_chains();
@@ -74,7 +74,7 @@ impl PolicyTable {
     }
 
     /// What each counter counts, by its name.
-    pub fn labels(&self) -> &BTreeMap<Arc<str>, Label> {
+    pub fn labels(&self) -> &Arc<BTreeMap<Arc<str>, Label>> {
         &self.labels
     }
 
@@ -168,12 +168,14 @@ impl PolicyTable {
 
     fn put_counter(&mut self, name: &Arc<str>, comment: &str, label: Label) {
         self.table.put_counter(name, Some(comment));
-        self.labels.insert(Arc::clone(name), label);
+        Arc::make_mut(&mut self.labels).insert(Arc::clone(name), label);
     }
 
     fn remove_counter(&mut self, name: &str) {
         self.table.remove_counter(name);
-        self.labels.remove(name);
+        if self.labels.contains_key(name) {
+            Arc::make_mut(&mut self.labels).remove(name);
+        }
     }
 
     /// Follows what changed. `compiled` is how it is after the changes.

@@ -26,7 +26,7 @@ mod profile_chain;
 mod rules;
 mod tiers;
 
-pub use enforcer::{Counted, Enforcer};
-pub use layout::PolicyTable;
+pub use enforcer::{Counted, EnforceError, Enforcer, counted};
+pub use layout::{Label, PolicyTable};
 pub use names::{INPUT_PRIORITY, POSTROUTING_PRIORITY, TABLE};
 pub use options::{DropLog, Options, UnknownPods};

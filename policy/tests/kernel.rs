@@ -39,7 +39,7 @@ fn play(folder: &str, options: &Options) {
                     let name = NamespacedName::new(namespace, &gone.name);
                     index.handle(Event::Deleted(ObjectKey { kind, name }));
                 }
-                let touched = index.take_touched();
+                let touched = index.take_policy_touched();
                 let changes = compiler.update(&index, &touched);
                 if n == 0 {
                     // A new daemon finds what the one before it left.

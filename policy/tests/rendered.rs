@@ -47,7 +47,7 @@ impl Node {
         Node { name, compiler, table: PolicyTable::new(options), audit }
     }
 
-    fn follow(&mut self, index: &Index, touched: &portcullis_cluster::index::Touched) {
+    fn follow(&mut self, index: &Index, touched: &portcullis_cluster::index::PolicyTouched) {
         let changes = self.compiler.update(index, touched);
         let compiled = self.compiler.compiled();
         for table in [&mut self.table, &mut self.audit] {
@@ -103,7 +103,7 @@ impl Cluster {
     }
 
     fn follow(&mut self) {
-        let touched = self.index.take_touched();
+        let touched = self.index.take_policy_touched();
         self.nodes.iter_mut().for_each(|node| node.follow(&self.index, &touched));
     }
 

@@ -10,6 +10,7 @@
 //! While a sync runs, events are taken in; what they change is for the next one.
 
 mod address_watch;
+mod policies;
 mod schedule;
 mod serving;
 mod telemetry;
@@ -24,6 +25,7 @@ use portcullis_modes::SyncError;
 use portcullis_modes::iptables::{Host, Options, Tools};
 use portcullis_modes::ipvs::RequirementError;
 use portcullis_modes::stale_flows::{KernelFlows, StaleFlows};
+use portcullis_policy::table::{EnforceError, Enforcer};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle};
@@ -32,6 +34,7 @@ use crate::config::{Config, Daemon, ProxyMode};
 use crate::http::BindError;
 use crate::source::{self, AccessError, Source};
 use crate::{host, node, state};
+use policies::{Drift, Policies, PolicyOutcome, PolicyWorker, RunningPolicies};
 use schedule::Schedule;
 use telemetry::Telemetry;
 use worker::{Order, Outcome, Worker};
@@ -57,6 +60,9 @@ pub enum DaemonError {
     /// The kubeconfig cannot be used.
     #[error(transparent)]
     Access(#[from] AccessError),
+    /// Policies cannot be enforced here.
+    #[error("NetworkPolicies cannot be enforced (--network-policy): {0}")]
+    Policies(#[from] EnforceError),
     /// An address cannot be listened on.
     #[error(transparent)]
     Serve(#[from] BindError),
@@ -101,11 +107,42 @@ pub async fn run(config: Config, configuration: String, options: &Daemon) -> Res
     let flows = StaleFlows::new(KernelFlows::default());
     let serving = (serving::serving(config.mode), facts.tools.flavour);
     let worker = Worker::new(mode, Desired::new(name), flows, serving);
+    let (policies, drift) = match config.network_policy {
+        Some(policy) => {
+            let (policies, drift) = Policies::start(policy, name)?;
+            telemetry.expect_policies(policy.audit);
+            (Some(policies), Some(drift))
+        }
+        None => {
+            forget_policies();
+            (None, None)
+        }
+    };
     let now = Instant::now();
     let schedule = Schedule::new(config.sync.min_period, config.sync.period, now);
-    let daemon =
-        Loop { config, name, facts, index: Index::new(), schedule, telemetry, worker: Some(worker), source };
-    daemon.run(events, options.once).await
+    let daemon = Loop {
+        config,
+        name,
+        facts,
+        index: Index::new(),
+        schedule,
+        telemetry,
+        worker: Some(worker),
+        policies,
+        source,
+    };
+    daemon.run(events, drift, options.once).await
+}
+
+/// Takes away what a daemon left that enforced policies: nobody follows them any more.
+fn forget_policies() {
+    match Enforcer::remove() {
+        Ok(true) => tracing::info!("NetworkPolicies are not enforced any more (--network-policy is off)"),
+        Ok(false) | Err(EnforceError::NoTables) => {}
+        Err(error) => {
+            tracing::warn!(%error, "what an earlier daemon enforced of NetworkPolicies may be left")
+        }
+    }
 }
 
 /// What is known of this machine.
@@ -135,35 +172,62 @@ struct Loop {
     telemetry: Telemetry,
     /// `None` while it syncs.
     worker: Option<Worker>,
+    /// Where policies are enforced.
+    policies: Option<Policies>,
     source: Source,
 }
 
 type Running = JoinHandle<(Worker, Outcome)>;
 
 impl Loop {
-    async fn run(mut self, mut events: mpsc::Receiver<Vec<Event>>, once: bool) -> Result<(), DaemonError> {
+    async fn run(
+        mut self,
+        mut events: mpsc::Receiver<Vec<Event>>,
+        mut drift: Option<mpsc::Receiver<Drift>>,
+        once: bool,
+    ) -> Result<(), DaemonError> {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut addresses = address_watch::watch();
         let mut running: Option<Running> = None;
+        let mut judging: Option<RunningPolicies> = None;
+        let (mut served, mut judged) = (None, None);
         loop {
+            if judging.is_none() {
+                judging = self.start_policies();
+            }
             if running.is_none() {
                 running = self.start_if_due();
             }
-            let timer = tokio::time::sleep_until(self.schedule.next().into());
+            let next = self.schedule.next();
+            let next_policies = self.policies.as_ref().filter(|_| judging.is_none()).and_then(Policies::next);
+            let policy_timer = sleep_until(next_policies);
+            let timer = tokio::time::sleep_until(next.into());
             tokio::select! {
                 Some(batch) = events.recv() => self.take_in(batch),
                 ended = ended(&mut running), if running.is_some() => {
                     running = None;
-                    let outcome = self.finish(ended?);
-                    if once && self.all_listed() {
-                        return self.end_once(&outcome);
-                    }
+                    served = Some(self.finish(ended?));
                 }
+                ended = ended(&mut judging), if judging.is_some() => {
+                    judging = None;
+                    judged = Some(self.finish_policies(ended?));
+                }
+                Some(drift) = next_drift(&mut drift) => {
+                    self.policies.iter_mut().for_each(|policies| policies.drifted(&drift));
+                }
+                () = policy_timer => {}
                 Some(()) = addresses.recv() => self.addresses_changed(),
                 () = timer, if running.is_none() && self.all_listed() => {}
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
+            }
+            if once
+                && self.all_listed()
+                && let Some(outcome) = &served
+                && (self.policies.is_none() || judged.is_some())
+            {
+                return end_once(outcome, judged.as_ref());
             }
         }
         tracing::info!("ending; the rules stay");
@@ -171,6 +235,10 @@ impl Loop {
             // A restore is all or nothing, but its end should not go unnoticed.
             let (_, outcome) = running.await?;
             self.telemetry.synced(&outcome);
+        }
+        if let Some(judging) = judging {
+            let (_, outcome) = judging.await?;
+            self.telemetry.policies_synced(&outcome, None);
         }
         self.telemetry.stop().await;
         self.source.stop().await;
@@ -187,7 +255,7 @@ impl Loop {
         for event in batch {
             self.index.handle(event);
         }
-        if !self.index.touched().is_empty() || (!was_listed && self.all_listed()) {
+        if !self.index.touched().is_empty_for(self.name) || (!was_listed && self.all_listed()) {
             self.telemetry.queued(&self.index);
             self.schedule.want();
         }
@@ -254,19 +322,55 @@ impl Loop {
         outcome
     }
 
-    fn end_once(&self, outcome: &Outcome) -> Result<(), DaemonError> {
-        if outcome.complete() && outcome.flows.is_ok() {
-            tracing::info!(took = ?outcome.took, "everything is written");
-            return Ok(());
+    fn start_policies(&mut self) -> Option<RunningPolicies> {
+        match &mut self.policies {
+            Some(policies) => policies.start_if_due(&mut self.index, &self.facts.addresses, Instant::now()),
+            None => {
+                // Manifests tell of pods, too; nobody asks.
+                self.index.take_policy_touched();
+                None
+            }
         }
-        let errors = outcome.error().map(ToString::to_string).into_iter();
-        let isolated = outcome.reports.iter().flat_map(|r| &r.isolated).map(ToString::to_string);
-        let flows = outcome.flows.as_ref().err().map(ToString::to_string);
-        Err(DaemonError::Incomplete(errors.chain(isolated).chain(flows).collect::<Vec<_>>().join("; ")))
+    }
+
+    fn finish_policies(&mut self, (worker, outcome): (PolicyWorker, PolicyOutcome)) -> PolicyOutcome {
+        if let Some(policies) = &mut self.policies {
+            policies.finish(worker, &outcome, Instant::now());
+            self.telemetry.policies_synced(&outcome, policies.labels());
+        }
+        outcome
     }
 }
 
-async fn ended(running: &mut Option<Running>) -> Result<(Worker, Outcome), JoinError> {
+/// What becomes of `--once` when Services, and policies where they are enforced, were synced.
+fn end_once(outcome: &Outcome, policies: Option<&PolicyOutcome>) -> Result<(), DaemonError> {
+    let errors = outcome.error().map(ToString::to_string).into_iter();
+    let isolated = outcome.reports.iter().flat_map(|r| &r.isolated).map(ToString::to_string);
+    let flows = outcome.flows.as_ref().err().map(ToString::to_string);
+    let policies = policies.and_then(|policies| policies.error.clone());
+    let all: Vec<String> = errors.chain(isolated).chain(flows).chain(policies).collect();
+    if all.is_empty() {
+        tracing::info!(took = ?outcome.took, "everything is written");
+        return Ok(());
+    }
+    Err(DaemonError::Incomplete(all.join("; ")))
+}
+
+async fn next_drift(drift: &mut Option<mpsc::Receiver<Drift>>) -> Option<Drift> {
+    match drift {
+        Some(drift) => drift.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn ended<T>(running: &mut Option<JoinHandle<T>>) -> Result<T, JoinError> {
     match running {
         Some(running) => running.await,
         None => std::future::pending().await,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use jiff::Timestamp;
@@ -14,8 +14,10 @@ use portcullis_modes::iptables::{
 };
 use portcullis_modes::{Report, SyncError};
 use portcullis_netlink::nfacct::Counters;
+use portcullis_policy::table as policy_table;
 use tokio::sync::watch;
 
+use super::policies::{Labels, PolicyOutcome};
 use super::worker::Outcome;
 use crate::config::{self, Config};
 use crate::health_check_node_port::{HealthCheckNodePorts, Wanted};
@@ -37,6 +39,8 @@ pub(super) struct Telemetry {
     isolated: BTreeMap<Family, Vec<NamespacedName>>,
     /// When the changes happened that the running sync writes.
     trigger_times: Vec<Timestamp>,
+    /// What each counter of the policies' table counts.
+    policy_labels: Arc<Mutex<Labels>>,
     /// The time before which changes are not ours: they were there when this started.
     started: Timestamp,
 }
@@ -89,6 +93,7 @@ impl Telemetry {
             families: families.to_vec(),
             isolated: BTreeMap::new(),
             trigger_times: Vec::new(),
+            policy_labels: Arc::default(),
             started: started.wall(),
         })
     }
@@ -158,6 +163,39 @@ impl Telemetry {
         let before = self.isolated.entry(family).or_default();
         self.metrics.set_isolated(family, before, &isolated);
         *before = isolated;
+    }
+
+    /// Policies are enforced, too.
+    pub(super) fn expect_policies(&self, audit: bool) {
+        self.health.expect_policies();
+        let labels = Arc::clone(&self.policy_labels);
+        self.metrics.read_policy_drops(audit, move || {
+            let labels = Arc::clone(&labels.lock().unwrap_or_else(PoisonError::into_inner));
+            policy_table::counted(&labels).unwrap_or_default()
+        });
+    }
+
+    /// A sync of policies ended. `labels`: what each of the table's counters counts.
+    pub(super) fn policies_synced(&self, outcome: &PolicyOutcome, labels: Option<Labels>) {
+        if let Some(labels) = labels {
+            *self.policy_labels.lock().unwrap_or_else(PoisonError::into_inner) = labels;
+        }
+        let (pods, judged) = outcome.pods;
+        self.metrics.set_policy_pods(pods, judged);
+        self.metrics.connections_cut(outcome.cut);
+        if outcome.repaired_after.is_some() {
+            self.metrics.policies_repaired(outcome.committed.extent.total());
+        }
+        match &outcome.error {
+            None => {
+                self.metrics.policies_synced(outcome.committed.full, outcome.took, SystemTime::now());
+                self.health.policies_synced(Moment::now());
+            }
+            Some(error) => {
+                self.metrics.policies_failed();
+                self.health.policies_failed(Moment::now(), error.clone());
+            }
+        }
     }
 
     /// Answers load balancers about the endpoints that are on this node now. `changed`: there may be others than the

@@ -59,11 +59,6 @@ impl Outcome {
         let idle = |r: &Report| r.error.is_none() && r.lines == 0 && r.repaired == 0;
         self.due == Due::Upkeep && self.reports.iter().all(idle)
     }
-
-    /// Whether every Service is served as desired.
-    pub(super) fn complete(&self) -> bool {
-        self.error().is_none() && self.reports.iter().all(|report| report.isolated.is_empty())
-    }
 }
 
 impl Worker {

@@ -54,6 +54,8 @@ pub struct Health {
 
 struct State {
     families: BTreeMap<Family, Syncs>,
+    /// Where policies are enforced.
+    policies: Option<Syncs>,
     node_eligible: bool,
     last_heard: Option<LastHeard>,
 }
@@ -69,7 +71,7 @@ impl Health {
     /// Of a proxy that starts at this time, to serve these families.
     pub fn new(limits: Limits, families: impl IntoIterator<Item = Family>, started: Moment) -> Self {
         let families = families.into_iter().map(|family| (family, Syncs::default())).collect();
-        let state = State { families, node_eligible: true, last_heard: None };
+        let state = State { families, policies: None, node_eligible: true, last_heard: None };
         Health { limits, started, state: Mutex::new(state) }
     }
 
@@ -86,6 +88,21 @@ impl Health {
     /// The rules of this family could not be written.
     pub fn sync_failed(&self, family: Family, at: Moment, reason: impl Into<String>) {
         self.state().families.entry(family).or_default().failure = Some((at, reason.into()));
+    }
+
+    /// Policies are to be enforced, too.
+    pub fn expect_policies(&self) {
+        self.state().policies.get_or_insert_default();
+    }
+
+    /// The policies that are enforced follow everything that changed.
+    pub fn policies_synced(&self, at: Moment) {
+        self.state().policies = Some(Syncs { last: Some(at), ..Syncs::default() });
+    }
+
+    /// Policies could not be enforced as they are.
+    pub fn policies_failed(&self, at: Moment, reason: impl Into<String>) {
+        self.state().policies.get_or_insert_default().failure = Some((at, reason.into()));
     }
 
     /// Whether load balancers may send traffic to the node: it is not deleted, being deleted, or tainted
@@ -107,6 +124,7 @@ impl Health {
         Verdict {
             now,
             families: families.collect(),
+            policies: state.policies.as_ref().and_then(|syncs| self.judge(syncs, now).problem),
             silence: self.silence(&state, now),
             node_eligible: state.node_eligible,
         }
@@ -157,6 +175,9 @@ pub struct Verdict {
     pub now: Moment,
     /// The families that are served.
     pub families: BTreeMap<Family, FamilyVerdict>,
+    /// What is wrong with the policies that are enforced, if anything. Services are served all the same, so load
+    /// balancers are not told.
+    pub policies: Option<String>,
     /// What is wrong with the source, if it has been silent for too long.
     pub silence: Option<String>,
     /// Whether load balancers may send traffic to the node.
@@ -181,7 +202,7 @@ impl Verdict {
 
     /// The rules are what they should be, and what is known is fresh.
     pub fn healthy(&self) -> bool {
-        self.in_sync() && self.silence.is_none()
+        self.in_sync() && self.policies.is_none() && self.silence.is_none()
     }
 
     /// When any family was last synced.
@@ -194,7 +215,8 @@ impl Verdict {
         let of_families = self.families.iter();
         let of_families = of_families
             .filter_map(|(family, v)| v.problem.as_ref().map(|problem| format!("{family}: {problem}")));
-        of_families.chain(self.silence.clone())
+        let policies = self.policies.iter().map(|problem| format!("NetworkPolicy: {problem}"));
+        of_families.chain(policies).chain(self.silence.clone())
     }
 }
 

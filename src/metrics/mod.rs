@@ -6,6 +6,7 @@
 
 mod build_info;
 mod kube_proxy;
+mod policies;
 mod portcullis;
 mod process;
 mod register;

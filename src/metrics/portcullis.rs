@@ -7,6 +7,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{CounterVec, GaugeVec};
 
+use super::policies::Policies;
 use super::register::Registrar;
 use super::scraped::{describe, family};
 use crate::source::KindStatus;
@@ -16,6 +17,7 @@ pub(super) struct Portcullis {
     pub(super) service_sync_errors: GaugeVec,
     pub(super) drift_repairs: CounterVec,
     pub(super) sync_failures: CounterVec,
+    pub(super) policies: Policies,
     pub(super) source: SourceStatus,
 }
 
@@ -37,6 +39,7 @@ impl Portcullis {
                 "Syncs that failed as a whole, leaving the last good rules in place",
                 &["ip_family"],
             ),
+            policies: Policies::register(to),
             source: SourceStatus::new(),
         };
         to.add(metrics.source.clone());

@@ -49,6 +49,19 @@ impl Selection {
         Selection { optional: true, ..Selection::all(Kind::ServiceCidr) }
     }
 
+    /// What enforcing policies takes: all nodes, which may be peers; namespaces; pods that have not ended, whose
+    /// addresses count; and both kinds of policy, of which a cluster may not have ClusterNetworkPolicy.
+    pub fn network_policy() -> Vec<Self> {
+        let running = "status.phase!=Succeeded,status.phase!=Failed".to_owned();
+        vec![
+            Selection::all(Kind::Node),
+            Selection::all(Kind::Namespace),
+            Selection { fields: Some(running), ..Selection::all(Kind::Pod) },
+            Selection::all(Kind::NetworkPolicy),
+            Selection { optional: true, ..Selection::all(Kind::ClusterNetworkPolicy) },
+        ]
+    }
+
     /// What serving Services on a node takes.
     pub fn service_proxying(node: &str) -> Vec<Self> {
         vec![Selection::node(node), Selection::services(), Selection::endpoint_slices()]

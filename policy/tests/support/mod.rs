@@ -4,7 +4,7 @@
 pub mod addresses;
 pub mod shadow;
 
-use portcullis_cluster::index::Touched;
+use portcullis_cluster::index::PolicyTouched;
 use portcullis_cluster::{Event, Index, Kind, Name, NamespacedName, Object, ObjectKey};
 use portcullis_policy::compile::Compiled;
 use portcullis_policy::{Compiler, Scope};
@@ -44,14 +44,14 @@ impl Followed {
     /// Lets the compilers follow, and checks that each ends where one that never saw anything else begins,
     /// and that its changes tell all of it.
     pub fn follow(&mut self) {
-        let touched = self.index.take_touched();
+        let touched = self.index.take_policy_touched();
         for (compiler, shadow) in &mut self.followers {
             let changes = compiler.update(&self.index, &touched);
             shadow.apply(&changes);
             shadow.check(compiler.compiled());
             let scratch = Compiler::of(compiler.scope(), &self.index);
             assert_same(compiler.compiled(), scratch.compiled());
-            let none = compiler.update(&self.index, &Touched::default());
+            let none = compiler.update(&self.index, &PolicyTouched::default());
             assert!(none.is_empty(), "nothing was touched: {none:?}");
             let none = compiler.update(&self.index, &everything(&self.index));
             assert!(none.is_empty(), "nothing changed: {none:?}");
@@ -83,17 +83,17 @@ fn assert_same(followed: &Compiled, scratch: &Compiled) {
 }
 
 /// As if all objects had been touched.
-fn everything(index: &Index) -> Touched {
+fn everything(index: &Index) -> PolicyTouched {
     let key = |kind, name: &NamespacedName| ObjectKey { kind, name: name.clone() };
-    let mut touched = Touched::default();
+    let mut touched = PolicyTouched::default();
     touched.nodes.extend(index.nodes().map(|node| node.name));
-    touched.policy.extend(index.pods().map(|o| key(Kind::Pod, &o.key)));
-    touched.policy.extend(index.network_policies().map(|o| key(Kind::NetworkPolicy, &o.key)));
+    touched.objects.extend(index.pods().map(|o| key(Kind::Pod, &o.key)));
+    touched.objects.extend(index.network_policies().map(|o| key(Kind::NetworkPolicy, &o.key)));
     let cluster = index.cluster_network_policies();
-    touched.policy.extend(cluster.map(|o| key(Kind::ClusterNetworkPolicy, &o.key)));
+    touched.objects.extend(cluster.map(|o| key(Kind::ClusterNetworkPolicy, &o.key)));
     let namespaces = index.namespaces();
     touched
-        .policy
+        .objects
         .extend(namespaces.map(|o| key(Kind::Namespace, &NamespacedName::new("", o.name.as_str()))));
     touched
 }

@@ -1,0 +1,173 @@
+//! Policies, enforced beside the mode: their own thread, their own table, their own retries, so that neither waits for
+//! the other.
+//!
+//! ```text
+//! Index ─► Compiler ─changes─► Enforcer (a thread) ─► nf_tables
+//!                                 ▲                       │
+//!                    next sync ───┴── what others changed ┘   (nf_tables tells)
+//! ```
+
+mod watch;
+mod worker;
+
+use std::collections::HashSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use portcullis_cluster::{Index, Kind, Name};
+use portcullis_policy::compile::Scope;
+use portcullis_policy::table::{EnforceError, Enforcer};
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use crate::config::{Established, NetworkPolicy};
+use crate::{node, sysctl};
+
+pub(super) use watch::Drift;
+use worker::PolicyOrder;
+pub(super) use worker::{Labels, PolicyOutcome, PolicyWorker};
+
+/// The first time until a failed sync is tried again; it doubles with each failure.
+const FIRST_RETRY: Duration = Duration::from_millis(250);
+
+/// The longest time until a failed sync is tried again.
+const LAST_RETRY: Duration = Duration::from_secs(30);
+
+/// The least time between two searches for connections that are to be cut: each looks at all that are tracked.
+const CUTS_APART: Duration = Duration::from_secs(1);
+
+/// What has to be known before policies can be enforced: with less, what they allow would be dropped.
+const NEEDED: [Kind; 5] =
+    [Kind::Node, Kind::Namespace, Kind::Pod, Kind::NetworkPolicy, Kind::ClusterNetworkPolicy];
+
+/// A sync under way.
+pub(super) type RunningPolicies = JoinHandle<(PolicyWorker, PolicyOutcome)>;
+
+/// When and with what policies are synced.
+pub(super) struct Policies {
+    config: NetworkPolicy,
+    node: Name,
+    /// `None` while it syncs.
+    worker: Option<PolicyWorker>,
+    retry: Option<(Instant, Duration)>,
+    /// Others changed the table, or may have.
+    doubt: Option<String>,
+    /// Connections are to be searched for what is forbidden now.
+    cut_wanted: bool,
+    last_cut: Option<Instant>,
+    /// Everything was written once.
+    begun: bool,
+}
+
+impl Policies {
+    /// Prepares to enforce policies on a node, and listens to who else changes the table.
+    ///
+    /// # Errors
+    /// The kernel cannot.
+    pub(super) fn start(
+        config: NetworkPolicy,
+        node: Name,
+    ) -> Result<(Self, mpsc::Receiver<Drift>), EnforceError> {
+        sysctl::filter_bridged_packets();
+        let enforcer = Enforcer::open(node::policy_options(&config, None))?;
+        let drift = watch::watch(enforcer.socket());
+        let worker = PolicyWorker::new(Scope::Node(node), enforcer);
+        let policies = Policies {
+            config,
+            node,
+            worker: Some(worker),
+            retry: None,
+            doubt: None,
+            cut_wanted: false,
+            last_cut: None,
+            begun: false,
+        };
+        Ok((policies, drift))
+    }
+
+    /// Somebody else changed the table, or may have.
+    pub(super) fn drifted(&mut self, drift: &Drift) {
+        self.doubt = Some(drift.0.clone());
+    }
+
+    /// When a sync is due though nothing more happens; `None` while only news can make one due.
+    pub(super) fn next(&self) -> Option<Instant> {
+        let cut = self.cut_wanted.then(|| self.last_cut.map(|at| at + CUTS_APART)).flatten();
+        [self.retry.map(|(at, _)| at), cut].into_iter().flatten().min()
+    }
+
+    /// Starts a sync if one is due. `addresses` are this machine's.
+    pub(super) fn start_if_due(
+        &mut self,
+        index: &mut Index,
+        addresses: &[IpAddr],
+        now: Instant,
+    ) -> Option<RunningPolicies> {
+        if !NEEDED.iter().all(|kind| index.is_listed(*kind)) {
+            return None;
+        }
+        let may_cut = self.last_cut.is_none_or(|at| now >= at + CUTS_APART);
+        let due = !self.begun && self.retry.is_none()
+            || !index.policy_touched().is_empty()
+            || self.doubt.is_some()
+            || self.retry.is_some_and(|(at, _)| now >= at)
+            || (self.cut_wanted && may_cut);
+        if !due {
+            return None;
+        }
+        let mut worker = self.worker.take()?;
+        let touched = index.take_policy_touched();
+        let changes = worker.compiler.update(index, &touched);
+        if self.config.established == Established::Cut && !self.config.audit && self.begun {
+            self.cut_wanted |= changes.may_forbid();
+        }
+        let cut = self.cut_wanted && may_cut;
+        if cut {
+            self.last_cut = Some(now);
+            self.cut_wanted = false;
+        }
+        let own_node = index.node(self.node);
+        let order = PolicyOrder {
+            changes,
+            options: node::policy_options(&self.config, own_node),
+            lacks_ranges: node::lacks_pod_ranges(&self.config, own_node),
+            doubt: self.doubt.take(),
+            cut: cut.then(|| addresses.iter().copied().collect::<HashSet<IpAddr>>()),
+        };
+        Some(tokio::task::spawn_blocking(move || {
+            let outcome = worker.sync(order);
+            (worker, outcome)
+        }))
+    }
+
+    /// A sync ended.
+    pub(super) fn finish(&mut self, worker: PolicyWorker, outcome: &PolicyOutcome, now: Instant) {
+        self.worker = Some(worker);
+        if let Some(error) = &outcome.error {
+            tracing::error!(%error, "policies could not be written; the last good rules stay, and it is tried again");
+            let wait = self.retry.map_or(FIRST_RETRY, |(_, wait)| (wait * 2).min(LAST_RETRY));
+            self.retry = Some((now + wait, wait));
+            self.cut_wanted |= outcome.cut_failed();
+            return;
+        }
+        self.retry = None;
+        if !self.begun {
+            self.begun = true;
+            let extent = outcome.committed.extent;
+            tracing::info!(took = ?outcome.took, changed = extent.total(), "NetworkPolicies are enforced");
+        }
+        if let Some(who) = &outcome.repaired_after {
+            tracing::warn!(changed = outcome.committed.extent.total(), by = %who,
+                "somebody else had changed the policies' table; it is repaired");
+        }
+        if outcome.cut > 0 {
+            tracing::info!(connections = outcome.cut, "connections that policies forbid now were cut");
+        }
+    }
+
+    /// What each counter of the table counts, as of the last sync.
+    pub(super) fn labels(&self) -> Option<Labels> {
+        self.worker.as_ref().map(|worker| Arc::clone(worker.labels()))
+    }
+}

@@ -1,0 +1,128 @@
+//! What runs beside the loop: the compiler, and the table in the kernel.
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use portcullis_netlink::conntrack::Conntrack;
+use portcullis_netlink::nf_tables::Committed;
+use portcullis_policy::compile::{Changes, Compiler, Scope};
+use portcullis_policy::established;
+use portcullis_policy::table::{Enforcer, Label, Options};
+
+/// What each counter of the table counts, by its name.
+pub(in crate::daemon) type Labels = Arc<BTreeMap<Arc<str>, Label>>;
+
+/// Policies as they are to be enforced. It goes to a thread for each sync and comes back.
+pub(in crate::daemon) struct PolicyWorker {
+    /// The loop brings it up to date between syncs.
+    pub(super) compiler: Compiler,
+    enforcer: Enforcer,
+    conntrack: Option<Conntrack>,
+}
+
+/// What a sync is to do.
+pub(super) struct PolicyOrder {
+    pub(super) changes: Changes,
+    pub(super) options: Options,
+    /// Unknown pods should be denied, and this node's pod ranges are not known.
+    pub(super) lacks_ranges: bool,
+    /// Who changed the table.
+    pub(super) doubt: Option<String>,
+    /// Connections that are forbidden now are to be cut, but for those of these addresses.
+    pub(super) cut: Option<HashSet<IpAddr>>,
+}
+
+/// What a sync did.
+pub(in crate::daemon) struct PolicyOutcome {
+    pub(in crate::daemon) committed: Committed,
+    pub(in crate::daemon) error: Option<String>,
+    /// Who had changed the table, where that had to be put right.
+    pub(in crate::daemon) repaired_after: Option<String>,
+    /// Connections that were cut.
+    pub(in crate::daemon) cut: usize,
+    pub(in crate::daemon) took: Duration,
+    /// Pods of this node that are known, and those that some policy isolates.
+    pub(in crate::daemon) pods: (usize, usize),
+    cut_failed: bool,
+}
+
+impl PolicyOutcome {
+    /// The search for connections to cut is still to be done.
+    pub(super) fn cut_failed(&self) -> bool {
+        self.cut_failed
+    }
+}
+
+impl PolicyWorker {
+    pub(super) fn new(scope: Scope, enforcer: Enforcer) -> Self {
+        PolicyWorker { compiler: Compiler::new(scope), enforcer, conntrack: None }
+    }
+
+    pub(super) fn labels(&self) -> &Labels {
+        self.enforcer.table().labels()
+    }
+
+    pub(super) fn sync(&mut self, order: PolicyOrder) -> PolicyOutcome {
+        let start = Instant::now();
+        let compiled = self.compiler.compiled();
+        self.enforcer.follow(&order.changes, compiled);
+        self.enforcer.set_options(order.options, compiled);
+        if order.doubt.is_some() {
+            self.enforcer.doubt();
+        }
+        let judged = |pod: &&_| {
+            let pod: &portcullis_policy::compile::LocalPod = pod;
+            pod.ingress.is_some() || pod.egress.is_some()
+        };
+        let pods = (compiled.pods().count(), compiled.pods().filter(judged).count());
+        let mut outcome = PolicyOutcome {
+            committed: Committed::default(),
+            error: None,
+            repaired_after: None,
+            cut: 0,
+            took: Duration::ZERO,
+            pods,
+            cut_failed: false,
+        };
+        match self.enforcer.sync() {
+            Ok(committed) => {
+                outcome.committed = committed;
+                outcome.repaired_after = order.doubt.filter(|_| !committed.extent.is_empty());
+            }
+            Err(error) => outcome.error = Some(error.to_string()),
+        }
+        if let Some(own) = order.cut {
+            match self.cut(&own).filter(|_| outcome.error.is_none()) {
+                Some(Ok(cut)) => outcome.cut = cut,
+                Some(Err(error)) => {
+                    outcome.cut_failed = true;
+                    outcome.error =
+                        Some(format!("connections that are forbidden now could not be cut: {error}"));
+                }
+                None => outcome.cut_failed = true,
+            }
+        }
+        if order.lacks_ranges {
+            outcome.error.get_or_insert_with(|| {
+                "unknown pods cannot be denied: this node's Node object is not there, or names no pod CIDRs \
+                 (spec.podCIDRs); policies of known pods are enforced"
+                    .to_owned()
+            });
+        }
+        outcome.took = start.elapsed();
+        outcome
+    }
+
+    fn cut(&mut self, own: &HashSet<IpAddr>) -> Option<portcullis_netlink::Result<usize>> {
+        if self.conntrack.is_none() {
+            match Conntrack::open() {
+                Ok(conntrack) => self.conntrack = Some(conntrack),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+        let conntrack = self.conntrack.as_mut()?;
+        Some(established::cut(conntrack, self.compiler.compiled(), own).map(|done| done.deleted))
+    }
+}
