@@ -27,6 +27,7 @@ mod error;
 pub mod expectation;
 mod interrupt;
 pub mod keeper;
+mod machine;
 pub mod manifests;
 mod mode;
 mod netns;
