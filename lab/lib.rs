@@ -33,6 +33,7 @@ mod mode;
 mod netns;
 pub mod plan;
 mod probe;
+pub mod qemu;
 mod reaper;
 mod report;
 mod run;

@@ -2,7 +2,8 @@
 //! of all. It boots in 2 s.
 //!
 //! The machine sees the host's files. What it writes below `/run` and `/dev/shm`, and to temporary files, it has for
-//! itself. It has one processor, no network but its own, and the legacy iptables: nf_tables knows no IP there.
+//! itself. It has one processor, no network but its own, and the legacy iptables: nf_tables knows no IP there. What
+//! needs that runs in [`qemu`](crate::qemu).
 
 use std::ffi::CString;
 use std::fs::File;
@@ -92,8 +93,7 @@ fn start(folder: &Path, console: File) -> io::Result<Processes> {
     let mut kernel = Command::new("linux.uml");
     kernel.args(["rootfstype=hostfs", "rw", "con=null", "con0=fd:0,fd:1", "quiet"]);
     kernel.arg(format!("mem={MEMORY_MIB}M"));
-    kernel
-        .args([format!("init={}", folder.join("init").display()), format!("uml_dir={}", folder.display())]);
+    kernel.args([format!("init={}", folder.join("init").display()), format!("uml_dir={}", folder.display())]);
     // The machine's memory is a file, in /dev/shm by default, which in a container is often too small for it.
     if free_bytes(Path::new("/dev/shm")).is_none_or(|free| free < MEMORY_MIB << 20) {
         kernel.env("TMPDIR", std::env::temp_dir());
