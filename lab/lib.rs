@@ -40,6 +40,7 @@ mod run;
 mod running;
 mod settle;
 mod state;
+mod stream;
 mod synced;
 pub mod uml;
 mod wiring;
