@@ -16,9 +16,10 @@ export DEBIAN_FRONTEND := noninteractive
 BUILD := cc:build-essential
 DEMO := $(BUILD) iptables-legacy-restore:iptables iptables-nft-restore:iptables ip:iproute2
 BENCH := $(DEMO) ipset:ipset ipvsadm:ipvsadm conntrack:conntrack modprobe:kmod linux.uml:user-mode-linux
-TEST := $(BENCH) nft:nftables
+QEMU := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static depmod:kmod
+TEST := $(BENCH) nft:nftables $(QEMU)
 
-.PHONY: help demo test bench lint
+.PHONY: help demo test bench lint qemu
 
 help: ## Tell what can be done
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -32,6 +33,7 @@ demo: ## Watch connections go through Services in a throwaway cluster (root; FOL
 test: ## Run all tests, real packets included (root)
 	$(call as_root,makes network namespaces and writes rules in them)
 	$(call install,$(TEST))
+	$(fetch_kernel)
 	@cargo nextest --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-nextest
 	$(CARGO) nextest run --locked --workspace
 	$(CARGO) test --locked --workspace --doc
@@ -40,6 +42,10 @@ bench: ## Measure syncs of 1,000 to 10,000 Services beside a bare iptables-resto
 	$(call as_root,makes network namespaces and writes rules in them)
 	$(call install,$(BENCH))
 	$(CARGO) bench --locked --bench services
+
+qemu: ## Fetch the kernel that some tests boot, to run them without make
+	$(call install,$(QEMU))
+	$(fetch_kernel)
 
 lint: ## Check format and lints
 	$(call install,$(BUILD))
@@ -53,6 +59,11 @@ define as_root
 	echo '    sudo env "PATH=$$PATH" make $@' >&2; \
 	exit 1; \
 fi
+endef
+
+# Fetches the kernel that machines of QEMU boot, into the folder where the tests look for it.
+define fetch_kernel
+lab/qemu/kernel.sh "$${CARGO_TARGET_DIR:-target}/qemu-kernel"
 endef
 
 # Installs the packages of those programs that are missing. $(1): program:package …

@@ -1,15 +1,14 @@
 //! A connection or a flow that stays open.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::mem::size_of;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use crate::plan::Protocol;
 use crate::probe::Outcome;
+use crate::stream;
 
-/// A TCP connection, or a UDP socket with one peer, to an echo server. It stays in the namespace it was opened in, and
+/// A connection over TCP or SCTP, or a UDP socket with one peer, to an echo server. It stays in the namespace it was opened in, and
 /// can be used from any thread.
 #[derive(Debug)]
 pub struct Conversation {
@@ -20,7 +19,7 @@ pub struct Conversation {
 
 #[derive(Debug)]
 enum Socket {
-    Tcp(TcpStream, Vec<u8>),
+    Stream(TcpStream, Vec<u8>),
     Udp(UdpSocket),
 }
 
@@ -33,14 +32,11 @@ impl Conversation {
         timeout: Duration,
     ) -> io::Result<Self> {
         let socket = match protocol {
-            Protocol::Tcp => {
-                let stream = match from {
-                    None => TcpStream::connect_timeout(&to, timeout)?,
-                    Some(from) => connect_from(from, to, timeout)?,
-                };
-                stream.set_nodelay(true)?;
+            Protocol::Tcp | Protocol::Sctp => {
+                let stream = stream::connect(protocol, from, to, timeout)?;
+                stream::at_once(protocol, &stream)?;
                 stream.set_read_timeout(Some(timeout))?;
-                Socket::Tcp(stream, Vec::new())
+                Socket::Stream(stream, Vec::new())
             }
             Protocol::Udp => {
                 let any = if to.is_ipv4() { ([0; 4], 0).into() } else { ([0; 16], 0).into() };
@@ -69,33 +65,33 @@ impl Conversation {
     /// When the socket is broken.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         match &self.socket {
-            Socket::Tcp(stream, _) => stream.local_addr(),
+            Socket::Stream(stream, _) => stream.local_addr(),
             Socket::Udp(socket) => socket.local_addr(),
         }
     }
 
-    /// Ends a TCP connection by a reset, so that nobody remembers it for long; a UDP flow has no end but to fall silent.
+    /// Ends a connection by a reset, so that nobody remembers it for long; a UDP flow has no end but to fall silent.
     ///
     /// # Errors
     /// When the socket is broken.
     pub fn abort(self) -> io::Result<()> {
-        let Socket::Tcp(stream, _) = &self.socket else { return Ok(()) };
+        let Socket::Stream(stream, _) = &self.socket else { return Ok(()) };
         let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-        set_option(stream, libc::SO_LINGER, &linger)
+        stream::set_option(stream, libc::SOL_SOCKET, libc::SO_LINGER, &linger)
     }
 
     /// How long [`ask`](Self::ask) waits.
     pub fn set_timeout(&mut self, timeout: Duration) -> io::Result<()> {
         self.timeout = timeout;
         match &self.socket {
-            Socket::Tcp(stream, _) => stream.set_read_timeout(Some(timeout)),
+            Socket::Stream(stream, _) => stream.set_read_timeout(Some(timeout)),
             Socket::Udp(socket) => socket.set_read_timeout(Some(timeout)),
         }
     }
 
     fn exchange(&mut self, word: &str) -> io::Result<String> {
         match &mut self.socket {
-            Socket::Tcp(stream, received) => {
+            Socket::Stream(stream, received) => {
                 stream.write_all(format!("{word}\n").as_bytes())?;
                 loop {
                     let line = read_line(stream, received)?;
@@ -138,67 +134,6 @@ fn read_line(stream: &mut TcpStream, received: &mut Vec<u8>) -> io::Result<Strin
         match stream.read(&mut bytes)? {
             0 => return Err(ErrorKind::ConnectionReset.into()),
             read => received.extend_from_slice(&bytes[..read]),
-        }
-    }
-}
-
-/// `TcpStream::connect_timeout` from an address of choice, which the standard library does not offer.
-fn connect_from(from: SocketAddr, to: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
-    let family = if to.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-    // SAFETY: no pointers are passed; the answer is checked before it is used.
-    let fd = unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor was just opened, and nothing else owns it.
-    let stream = TcpStream::from(unsafe { OwnedFd::from_raw_fd(fd) });
-    let on: libc::c_int = 1;
-    set_option(&stream, libc::SO_REUSEADDR, &on)?;
-    let (address, length) = c_address(from);
-    // SAFETY: the pointer and the length describe `address`, which outlives the call.
-    check(unsafe { libc::bind(stream.as_raw_fd(), (&raw const address).cast(), length) })?;
-    // The kernel bounds a blocking connect by the time-out for sending.
-    stream.set_write_timeout(Some(timeout))?;
-    let (address, length) = c_address(to);
-    // SAFETY: as above.
-    let answer = unsafe { libc::connect(stream.as_raw_fd(), (&raw const address).cast(), length) };
-    match check(answer) {
-        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Err(ErrorKind::TimedOut.into()),
-        Err(error) => Err(error),
-        Ok(()) => Ok(stream),
-    }
-}
-
-/// Sets an option of `SOL_SOCKET` that takes a `T`.
-fn set_option<T>(stream: &TcpStream, option: libc::c_int, value: &T) -> io::Result<()> {
-    let length = size_of::<T>() as libc::socklen_t;
-    let value = (&raw const *value).cast();
-    // SAFETY: the pointer and the length describe the value, a live T of plain data.
-    check(unsafe { libc::setsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, option, value, length) })
-}
-
-fn check(answer: libc::c_int) -> io::Result<()> {
-    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// The address as the kernel takes it: an IPv4 one in the first bytes, an IPv6 one in all.
-fn c_address(address: SocketAddr) -> (libc::sockaddr_in6, libc::socklen_t) {
-    // SAFETY: every bit pattern, zeroes too, is a valid sockaddr_in6.
-    let mut six: libc::sockaddr_in6 = unsafe { std::mem::zeroed() };
-    match address {
-        SocketAddr::V6(address) => {
-            six.sin6_family = libc::AF_INET6 as libc::sa_family_t;
-            six.sin6_port = address.port().to_be();
-            six.sin6_addr.s6_addr = address.ip().octets();
-            six.sin6_scope_id = address.scope_id();
-            (six, size_of::<libc::sockaddr_in6>() as libc::socklen_t)
-        }
-        SocketAddr::V4(address) => {
-            six.sin6_family = libc::AF_INET as libc::sa_family_t;
-            six.sin6_port = address.port().to_be();
-            // `sin_addr` lies where `sin6_flowinfo` does, right after the port.
-            six.sin6_flowinfo = u32::from_ne_bytes(address.ip().octets());
-            (six, size_of::<libc::sockaddr_in>() as libc::socklen_t)
         }
     }
 }

@@ -2,12 +2,12 @@
 //!
 //! A socket belongs to the namespace it was opened in, so each is opened inside its pod and then handed to the thread.
 //!
-//! Protocol, a line each way over TCP and a datagram each way over UDP:
+//! Protocol, a line each way over TCP and SCTP, and a datagram each way over UDP:
 //! ```text
 //! → anything
 //! ← NAMESPACE/POD CLIENT-ADDRESS:PORT anything
 //! ```
-//! A TCP connection stays open for more lines. A line that is an HTTP GET is answered as HTTP, for `curl`.
+//! A connection stays open for more lines. A line that is an HTTP GET is answered as HTTP, for `curl`.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read, Write};
@@ -20,6 +20,7 @@ use std::thread::{self, JoinHandle};
 use crate::error::{Error, Result};
 use crate::netns::NetNs;
 use crate::plan::{EchoPort, Protocol};
+use crate::stream;
 
 /// The longest line that is answered, in bytes; a client that sends more is cut off.
 const MAX_LINE: usize = 64 * 1024;
@@ -66,7 +67,8 @@ impl EchoServers {
         Ok(Self { orders: Some(orders), wake, thread: Some(thread.map_err(failed)?) })
     }
 
-    /// Serves ports of a pod, at each of its addresses, in its namespace.
+    /// Serves ports of a pod, at each of its addresses, in its namespace; those of protocols that the kernel does not
+    /// speak stay closed.
     ///
     /// # Errors
     /// When a port is taken; the message names the pod and the port.
@@ -79,7 +81,7 @@ impl EchoServers {
     ) -> Result<()> {
         let sockets = netns.run(|| {
             let mut sockets = Vec::new();
-            for port in ports {
+            for port in ports.into_iter().filter(|port| port.protocol.is_spoken()) {
                 for address in addresses {
                     sockets.push(open(SocketAddr::new(*address, port.port), port).map_err(|source| {
                         let at = SocketAddr::new(*address, port.port);
@@ -130,8 +132,8 @@ impl Drop for EchoServers {
 
 fn open(at: SocketAddr, port: EchoPort) -> io::Result<Socket> {
     match port.protocol {
-        Protocol::Tcp => {
-            let listener = TcpListener::bind(at)?;
+        Protocol::Tcp | Protocol::Sctp => {
+            let listener = stream::listen(port.protocol, at)?;
             listener.set_nonblocking(true)?;
             Ok(Socket::Listener(listener, port))
         }
@@ -246,7 +248,7 @@ impl Socket {
 impl Connection {
     fn new(stream: TcpStream, peer: SocketAddr, port: EchoPort) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
-        stream.set_nodelay(true)?;
+        stream::at_once(port.protocol, &stream)?;
         Ok(Self { stream, port, peer, received: Vec::new() })
     }
 

@@ -99,6 +99,8 @@ pub fn expected(
         let here = |endpoint: &&Reached| endpoint.node.as_deref() == Some(node);
         all.iter().filter(here).map(|endpoint| endpoint.pod.clone()).collect::<Option<BTreeSet<String>>>()
     };
+    // An SCTP client takes no notice of "port unreachable": it asks on until its time is over.
+    let refused = if front.protocol == "SCTP" { Expected::Anything } else { Expected::Refused };
     if all.is_empty() {
         // What refuses outside addresses looks at what comes in or through, not at what a node itself sends.
         let unseen = matches!(vantage, Vantage::Node(_))
@@ -106,7 +108,7 @@ pub fn expected(
         // IPVS refuses a node's own UDP by an error that the socket may not be told of.
         let untold = mode == Mode::Ipvs && matches!(vantage, Vantage::Node(_)) && front.protocol == "UDP";
         let depends = unseen || untold || has_ranges(spec, front);
-        return if depends { Expected::Anything } else { Expected::Refused };
+        return if depends { Expected::Anything } else { refused };
     }
     let Some(every) = all.iter().map(|endpoint| endpoint.pod.clone()).collect::<Option<BTreeSet<String>>>()
     else {
@@ -129,7 +131,7 @@ pub fn expected(
                 match mode {
                     Mode::Ipvs if is_empty(&pods) && has_outside(spec) => Expected::Anything,
                     // A virtual server without real servers refuses.
-                    Mode::Ipvs if is_empty(&pods) => Expected::Refused,
+                    Mode::Ipvs if is_empty(&pods) => refused,
                     _ => answer(pods, false),
                 }
             }

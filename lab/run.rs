@@ -122,7 +122,8 @@ fn probe_all<'a>(
         if options.mode == Mode::Ipvs {
             prober = prober.ports_apart();
         }
-        probers.push(Protocol::named(&front.protocol).map(|protocol| (prober, protocol, front.address)));
+        let spoken = Protocol::named(&front.protocol).filter(|protocol| protocol.is_spoken());
+        probers.push(spoken.map(|protocol| (prober, protocol, front.address)));
     }
     let probers = Arc::new(probers);
     let width = 8.min(rows.len()).max(1);

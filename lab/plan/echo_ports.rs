@@ -7,6 +7,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::PodPlan;
 use super::endpoint_slices::container_ports;
+use crate::stream;
 
 /// A transport protocol that the echo server speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -15,16 +16,24 @@ pub enum Protocol {
     Tcp,
     /// UDP.
     Udp,
+    /// SCTP, where the kernel has its sockets: see [`Protocol::is_spoken`].
+    Sctp,
 }
 
 impl Protocol {
-    /// Reads the API's spelling, `TCP` or `UDP`. SCTP gives `None`: many kernels have no SCTP sockets.
+    /// Reads the API's spelling, `TCP`, `UDP` or `SCTP`.
     pub fn named(name: &str) -> Option<Self> {
         match name {
             "TCP" => Some(Self::Tcp),
             "UDP" => Some(Self::Udp),
+            "SCTP" => Some(Self::Sctp),
             _ => None,
         }
+    }
+
+    /// Whether this kernel has sockets for it. Many have none for SCTP: no pod listens there then, and none is probed.
+    pub fn is_spoken(self) -> bool {
+        self != Self::Sctp || stream::has_sctp()
     }
 }
 
@@ -33,6 +42,7 @@ impl fmt::Display for Protocol {
         f.pad(match self {
             Self::Tcp => "TCP",
             Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
         })
     }
 }

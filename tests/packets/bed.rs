@@ -9,8 +9,8 @@ use portcullis_lab::{Cluster, DaemonSpec, Families, Lab, LabOptions, PlanOptions
 use crate::mode::Mode;
 use crate::tools::{self, Flavour};
 
-/// How long daemons may take to follow; much longer than they do, for machines that are busy.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// How long daemons may take to follow; much longer than they do, for machines that are busy, or emulated.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The lab's pod CIDRs.
 const CLUSTER_CIDR: &str = "--cluster-cidr=10.244.0.0/16,fd00:10:244::/48";

@@ -83,7 +83,7 @@ pub(crate) fn while_clients_connect(
                     let mut ports = (first..first + PORTS).cycle();
                     while !stop.load(Ordering::Relaxed) {
                         let prober = match protocol {
-                            Protocol::Tcp => prober.clone(),
+                            Protocol::Tcp | Protocol::Sctp => prober.clone(),
                             Protocol::Udp => prober.clone().source_port(ports.next().unwrap()),
                         };
                         let at = start.elapsed();

@@ -4,9 +4,10 @@
 //! ```text
 //! fixtures/lab/*.yaml ─ Bed (lab + daemons) ─ rows: from · to · expectation ─ what the pods saw
 //! ```
-//! IPVS mode is probed in user-mode Linux, whose kernel has IPVS, by the same rows.
+//! IPVS mode is probed in user-mode Linux, whose kernel has IPVS, by the same rows, and a few of them in QEMU, where
+//! nf_tables is, too.
 //!
-//! SCTP has no rows: the kernel may have no SCTP sockets. `sctp.rs` holds its rules instead, and says so.
+//! SCTP has its rows in QEMU alone: the kernel here may have no SCTP sockets. `sctp.rs` holds its rules for it, too.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -23,6 +24,7 @@ mod drift_of_ipvs;
 mod external_addresses;
 mod graceful_termination;
 mod host_daemons;
+mod ipvs_in_qemu;
 mod isolation;
 mod lab_table;
 mod live_traffic;

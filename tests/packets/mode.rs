@@ -1,5 +1,7 @@
 //! How the daemons of a cluster serve it.
 
+use portcullis_lab::uml;
+
 use crate::tools::Flavour;
 
 /// A mode of the daemon, and the iptables of its node.
@@ -24,7 +26,9 @@ impl Mode {
     pub(crate) fn flavour(self) -> Flavour {
         match self {
             Self::Iptables(flavour) => flavour,
-            Self::Ipvs => Flavour::Legacy,
+            // User-mode Linux has no other.
+            Self::Ipvs if uml::is_inside() => Flavour::Legacy,
+            Self::Ipvs => Flavour::Nft,
         }
     }
 }

@@ -1,30 +1,46 @@
-//! SCTP: by its rules where the kernel has no SCTP sockets, as this one may not.
+//! SCTP: real associations in QEMU, whose kernel has its sockets, and rules where the kernel has none, as this one may
+//! not.
 
-use std::io;
+use portcullis_lab::{Protocol, qemu};
 
 use crate::bed::Setup;
+use crate::expectation::{lost, spread};
+use crate::mode::Mode;
+use crate::row::{client, cluster_ip, node, node_port, outside, row};
 use crate::tools::Flavour;
 
-const IPPROTO_SCTP: i32 = 132;
+/// Both pods behind the Service.
+const TUNNEL: [&str; 2] = ["a", "b"];
 
-/// Why no SCTP socket can be had, if none can.
-fn missing_sockets() -> Option<io::Error> {
-    // SAFETY: no pointers are passed; a descriptor that comes is closed.
-    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_STREAM, IPPROTO_SCTP) };
-    if fd < 0 {
-        return Some(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor was just opened, and nothing else owns it.
-    unsafe { libc::close(fd) };
-    None
+fn associations(mode: Mode) {
+    assert!(Protocol::Sctp.is_spoken(), "this kernel has SCTP sockets");
+    let bed = Setup::of("sctp.yaml").mode(mode).up();
+    bed.check(&[
+        row("from a pod", client(1), cluster_ip("tunnel", 9900).sctp(), spread(&TUNNEL).kept()),
+        row("a node's own", node(2), cluster_ip("tunnel", 9900).sctp().v4(), spread(&TUNNEL)),
+        row(
+            "from outside",
+            outside(),
+            node_port(1, "tunnel", 9900).sctp().v6(),
+            spread(&TUNNEL).masqueraded_by(1),
+        ),
+        // The client takes no notice of "port unreachable".
+        row("no endpoint", client(2), cluster_ip("no-tunnel", 9901).sctp(), lost()),
+    ]);
 }
 
 #[test]
-fn sctp_by_its_rules_alone_since_the_lab_has_no_sctp_servers() {
-    match missing_sockets() {
-        Some(error) => eprintln!("NO SCTP PACKET IS SENT: this kernel has no SCTP sockets ({error})"),
-        None => eprintln!("NO SCTP PACKET IS SENT: this kernel could, but the lab's pods do not speak SCTP"),
-    }
+fn sctp_associations_by_the_nft_tool_in_qemu() {
+    qemu::inside(|| associations(Mode::Iptables(Flavour::Nft)));
+}
+
+#[test]
+fn sctp_associations_by_ipvs_in_qemu() {
+    qemu::inside(|| associations(Mode::Ipvs));
+}
+
+#[test]
+fn sctp_by_its_rules() {
     for flavour in [Flavour::Nft, Flavour::Legacy] {
         let bed = Setup::of("sctp.yaml").flavour(flavour).up();
         let plan = bed.lab.plan();
