@@ -1,8 +1,9 @@
-//! `portcullis cleanup`: removes what any mode, ours or kube-proxy's, left in the kernel.
+//! `portcullis cleanup`: removes what any mode, ours or kube-proxy's, left in the kernel, and what enforced policies.
 
 use std::io::{self, Write};
 
 use portcullis_modes::cleanup;
+use portcullis_policy::table::{EnforceError, Enforcer, TABLE};
 
 /// Removes it, and prints what was removed and what could not be. Says whether nothing is left.
 ///
@@ -10,14 +11,21 @@ use portcullis_modes::cleanup;
 /// The output cannot be written.
 pub fn run(out: &mut dyn Write) -> io::Result<bool> {
     let done = cleanup::everything();
-    for removed in &done.removed {
+    let mut removed: Vec<String> = done.removed.iter().map(ToString::to_string).collect();
+    let mut left: Vec<String> = done.left.iter().map(ToString::to_string).collect();
+    match Enforcer::remove() {
+        Ok(true) => removed.push(format!("table inet {TABLE}")),
+        Ok(false) | Err(EnforceError::NoTables) => {}
+        Err(error) => left.push(format!("table inet {TABLE}: {error}")),
+    }
+    for removed in &removed {
         writeln!(out, "removed {removed}")?;
     }
-    for left in &done.left {
+    for left in &left {
         writeln!(out, "left {left}")?;
     }
-    if done.removed.is_empty() && done.left.is_empty() {
+    if removed.is_empty() && left.is_empty() {
         writeln!(out, "nothing to remove")?;
     }
-    Ok(done.is_complete())
+    Ok(left.is_empty())
 }
