@@ -268,7 +268,7 @@ fn workloads_make_pods() {
         let pods = plan.pods.iter().filter(|pod| pod.name.starts_with("default/"));
         let found: Vec<String> = pods.clone().map(|pod| format!("{}@{}", pod.name, pod.node)).collect();
         assert_eq!(&found, expected, "{kind} {replicas}");
-        let udp = EchoPort { protocol: Protocol::Udp, port: 53 };
+        let udp = EchoPort::udp(53);
         assert!(pods.clone().all(|pod| pod.ports.contains(&udp)));
     }
 }
