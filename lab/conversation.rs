@@ -1,13 +1,12 @@
 //! A connection or a flow that stays open.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::mem::size_of;
 use std::net::{SocketAddr, TcpStream, UdpSocket};
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use crate::plan::Protocol;
 use crate::probe::Outcome;
+use crate::socket;
 
 /// A TCP connection, or a UDP socket with one peer, to an echo server. It stays in the namespace it was opened in, and
 /// can be used from any thread.
@@ -80,8 +79,7 @@ impl Conversation {
     /// When the socket is broken.
     pub fn abort(self) -> io::Result<()> {
         let Socket::Tcp(stream, _) = &self.socket else { return Ok(()) };
-        let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-        set_option(stream, libc::SO_LINGER, &linger)
+        socket::reset_on_close(stream)
     }
 
     /// How long [`ask`](Self::ask) waits.
@@ -121,7 +119,7 @@ impl Conversation {
 
 /// A datagram that its own machine's rules reject is "not permitted" to `send`, while the rejection itself waits at the
 /// socket; one that they drop is not permitted, and nothing waits.
-fn why_forbidden(socket: &UdpSocket, error: io::Error) -> io::Error {
+pub(crate) fn why_forbidden(socket: &UdpSocket, error: io::Error) -> io::Error {
     if error.kind() != ErrorKind::PermissionDenied {
         return error;
     }
@@ -144,61 +142,14 @@ fn read_line(stream: &mut TcpStream, received: &mut Vec<u8>) -> io::Result<Strin
 
 /// `TcpStream::connect_timeout` from an address of choice, which the standard library does not offer.
 fn connect_from(from: SocketAddr, to: SocketAddr, timeout: Duration) -> io::Result<TcpStream> {
-    let family = if to.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
-    // SAFETY: no pointers are passed; the answer is checked before it is used.
-    let fd = unsafe { libc::socket(family, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor was just opened, and nothing else owns it.
-    let stream = TcpStream::from(unsafe { OwnedFd::from_raw_fd(fd) });
-    let on: libc::c_int = 1;
-    set_option(&stream, libc::SO_REUSEADDR, &on)?;
-    let (address, length) = c_address(from);
-    // SAFETY: the pointer and the length describe `address`, which outlives the call.
-    check(unsafe { libc::bind(stream.as_raw_fd(), (&raw const address).cast(), length) })?;
+    let stream = TcpStream::from(socket::open(Protocol::Tcp, to, 0)?);
+    socket::share_port(&stream)?;
+    socket::bind(&stream, from)?;
     // The kernel bounds a blocking connect by the time-out for sending.
     stream.set_write_timeout(Some(timeout))?;
-    let (address, length) = c_address(to);
-    // SAFETY: as above.
-    let answer = unsafe { libc::connect(stream.as_raw_fd(), (&raw const address).cast(), length) };
-    match check(answer) {
+    match socket::connect(&stream, to) {
         Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Err(ErrorKind::TimedOut.into()),
         Err(error) => Err(error),
         Ok(()) => Ok(stream),
-    }
-}
-
-/// Sets an option of `SOL_SOCKET` that takes a `T`.
-fn set_option<T>(stream: &TcpStream, option: libc::c_int, value: &T) -> io::Result<()> {
-    let length = size_of::<T>() as libc::socklen_t;
-    let value = (&raw const *value).cast();
-    // SAFETY: the pointer and the length describe the value, a live T of plain data.
-    check(unsafe { libc::setsockopt(stream.as_raw_fd(), libc::SOL_SOCKET, option, value, length) })
-}
-
-fn check(answer: libc::c_int) -> io::Result<()> {
-    if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
-}
-
-/// The address as the kernel takes it: an IPv4 one in the first bytes, an IPv6 one in all.
-fn c_address(address: SocketAddr) -> (libc::sockaddr_in6, libc::socklen_t) {
-    // SAFETY: every bit pattern, zeroes too, is a valid sockaddr_in6.
-    let mut six: libc::sockaddr_in6 = unsafe { std::mem::zeroed() };
-    match address {
-        SocketAddr::V6(address) => {
-            six.sin6_family = libc::AF_INET6 as libc::sa_family_t;
-            six.sin6_port = address.port().to_be();
-            six.sin6_addr.s6_addr = address.ip().octets();
-            six.sin6_scope_id = address.scope_id();
-            (six, size_of::<libc::sockaddr_in6>() as libc::socklen_t)
-        }
-        SocketAddr::V4(address) => {
-            six.sin6_family = libc::AF_INET as libc::sa_family_t;
-            six.sin6_port = address.port().to_be();
-            // `sin_addr` lies where `sin6_flowinfo` does, right after the port.
-            six.sin6_flowinfo = u32::from_ne_bytes(address.ip().octets());
-            (six, size_of::<libc::sockaddr_in>() as libc::socklen_t)
-        }
     }
 }
