@@ -79,8 +79,9 @@ fn schedule(made: Vec<MadePod>, before: &Plan, nodes: &[NodePlan]) -> Result<Vec
         }
         let host_network = spec.and_then(|spec| spec.host_network).unwrap_or(false);
         let mut addresses = given_addresses(&object, &name)?;
-        let runs = !is_phase(&object, &["Succeeded", "Failed"])
-            && !(addresses.is_empty() && is_phase(&object, &["Pending"]));
+        let has_ended = is_phase(&object, &["Succeeded", "Failed"]);
+        let waits = addresses.is_empty() && is_phase(&object, &["Pending"]);
+        let runs = !has_ended && !waits;
         if !runs {
             addresses.clear();
         } else if host_network {
