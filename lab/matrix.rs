@@ -33,8 +33,8 @@ pub struct MatrixOptions {
     pub families: Families,
     /// How long probes wait at first; 500 ms by default.
     pub patience: Duration,
-    /// How long those wait that must be answered and were not, each time that they are asked again; 1 s, then 2 s by
-    /// default.
+    /// How long those wait that must be answered and were not, each time that they are asked again; 1.2 s, then 3.5 s
+    /// by default, in which a lost SYN is sent again once and twice.
     pub again: Vec<Duration>,
     /// Whether every probe has a source port of its own, which IPVS needs to tell answers apart. Otherwise all probes
     /// of a round share one, which no earlier round had: a flow that was allowed once stays so for a while.
@@ -50,7 +50,7 @@ impl MatrixOptions {
             ports: ports.into_iter().collect(),
             families: Families::Dual,
             patience: Duration::from_millis(500),
-            again: vec![Duration::from_secs(1), Duration::from_secs(2)],
+            again: vec![Duration::from_millis(1200), Duration::from_millis(3500)],
             ports_apart: false,
         }
     }

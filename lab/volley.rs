@@ -44,6 +44,7 @@ struct Flight {
     id: usize,
     fired: Instant,
     until: Instant,
+    patience: Duration,
     word: String,
     socket: Socket,
 }
@@ -73,8 +74,11 @@ impl Volley {
     pub(crate) fn fire(&mut self, id: usize, shot: &Shot) {
         let fired = Instant::now();
         let word = format!("shot#{id}");
+        let patience = shot.patience;
         match open(shot, &word, fired) {
-            Ok(socket) => self.flying.push(Flight { id, fired, until: fired + shot.patience, word, socket }),
+            Ok(socket) => {
+                self.flying.push(Flight { id, fired, until: fired + patience, patience, word, socket })
+            }
             Err(error) => self.land(id, fired, Outcome::of_error(&error)),
         }
     }
@@ -97,11 +101,15 @@ impl Volley {
     }
 
     fn go_on(&mut self, mut flight: Flight, ready: bool, now: Instant) {
-        let outcome = if ready {
-            flight.socket.read(&flight.word)
-        } else {
-            flight.socket.send_again(&flight.word, now)
+        let was_connected = flight.socket.is_connected();
+        let outcome = match ready {
+            true => flight.socket.read(&flight.word),
+            false => flight.socket.send_again(&flight.word, now),
         };
+        if !was_connected && flight.socket.is_connected() {
+            // The answer gets the same time again: on a busy machine the connection alone may have used it up.
+            flight.until = now + flight.patience;
+        }
         match outcome {
             Some(outcome) => self.land(flight.id, flight.fired, outcome),
             None if now >= flight.until => self.land(flight.id, flight.fired, Outcome::TimedOut),
@@ -164,6 +172,10 @@ fn send(socket: &UdpSocket, word: &str) -> io::Result<()> {
 }
 
 impl Socket {
+    fn is_connected(&self) -> bool {
+        !matches!(self, Self::Stream { received: None, .. })
+    }
+
     /// Takes what has come; `None` when that is not all.
     fn read(&mut self, word: &str) -> Option<Outcome> {
         match self {

@@ -71,6 +71,9 @@ pub struct PlanOptions {
     pub families: Families,
     /// Whether each node gets a pod to probe from ([`client_on`]).
     pub clients: bool,
+    /// Whether endpoints of slices that no pod has get pods of their own, which daemons are told of. Where a pod that was
+    /// deleted must not come back by a slice that stays, they must not.
+    pub stand_ins: bool,
     /// Ports that each pod with a network of its own listens on, besides those that it or a slice names.
     pub echo_ports: BTreeSet<EchoPort>,
     /// Ports that each node listens on, by the node's name. A pod on the host network that names one of them leaves it
@@ -86,6 +89,7 @@ impl Default for PlanOptions {
             nodes: 2,
             families: Families::Dual,
             clients: true,
+            stand_ins: true,
             echo_ports: BTreeSet::new(),
             node_echo_ports: BTreeSet::new(),
             outside: Vec::new(),
@@ -164,7 +168,9 @@ impl Cluster {
         let mut pods = pods::plan(self, before, options, &nodes)?;
         let services = plan_services(self, before, families)?;
         let slices = plan_slices(self, &services, &pods, &nodes);
-        pods.extend(pods::stand_ins(&slices, &pods, &nodes));
+        if options.stand_ins {
+            pods.extend(pods::stand_ins(&slices, &pods, &nodes));
+        }
         echo_ports::assign(&mut pods, &slices, options);
         let others = self.objects().filter_map(|object| match object {
             Object::Other(value) => Some(value.clone()),

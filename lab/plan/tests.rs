@@ -331,6 +331,17 @@ fn endpoints_without_pods_get_stand_ins() {
 }
 
 #[test]
+fn a_deleted_pod_comes_back_as_a_stand_in_only_where_there_are_such() {
+    let slice = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: s, labels: {kubernetes.io/service-name: a}}\n\
+                 addressType: IPv4\nendpoints: [{addresses: [10.244.2.9], targetRef: {kind: Pod, name: p}}]\n";
+    for stand_ins in [true, false] {
+        let options = PlanOptions { stand_ins, ..Default::default() };
+        let plan = Cluster::parse(slice).unwrap().plan_after(&Plan::default(), &options).unwrap();
+        assert_eq!(plan.pod("p").is_some(), stand_ins);
+    }
+}
+
+#[test]
 fn contradictions_are_named() {
     let rows = [
         (service("ipFamilies: [IPv5], ports: [{port: 80}]"), "Service default/a: `ipFamilies` has \"IPv5\""),
