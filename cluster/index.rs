@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::cluster_network_policy::ClusterNetworkPolicy;
 use crate::endpoint_slice::EndpointSlice;
 use crate::event::Event;
 use crate::name::{Name, NamespacedName};
@@ -30,6 +31,7 @@ pub struct Index {
     namespaces: HashMap<Name, Namespace>,
     pods: HashMap<NamespacedName, Pod>,
     policies: HashMap<NamespacedName, NetworkPolicy>,
+    cluster_policies: HashMap<NamespacedName, ClusterNetworkPolicy>,
     /// For each kind being listed: what was applied since the list began.
     listing: HashMap<Kind, HashSet<NamespacedName>>,
     listed: HashSet<Kind>,
@@ -151,14 +153,39 @@ impl Index {
         self.namespaces.get(&name)
     }
 
+    /// All namespaces, in no order.
+    pub fn namespaces(&self) -> impl Iterator<Item = &Namespace> {
+        self.namespaces.values()
+    }
+
+    /// A pod.
+    pub fn pod(&self, name: &NamespacedName) -> Option<&Pod> {
+        self.pods.get(name)
+    }
+
     /// All pods, in no order.
     pub fn pods(&self) -> impl Iterator<Item = &Pod> {
         self.pods.values()
     }
 
-    /// All policies, in no order.
+    /// A NetworkPolicy.
+    pub fn network_policy(&self, name: &NamespacedName) -> Option<&NetworkPolicy> {
+        self.policies.get(name)
+    }
+
+    /// All NetworkPolicies, in no order.
     pub fn network_policies(&self) -> impl Iterator<Item = &NetworkPolicy> {
         self.policies.values()
+    }
+
+    /// A ClusterNetworkPolicy; its name is without a namespace.
+    pub fn cluster_network_policy(&self, name: &NamespacedName) -> Option<&ClusterNetworkPolicy> {
+        self.cluster_policies.get(name)
+    }
+
+    /// All ClusterNetworkPolicies, in no order.
+    pub fn cluster_network_policies(&self) -> impl Iterator<Item = &ClusterNetworkPolicy> {
+        self.cluster_policies.values()
     }
 
     /// How many objects of a kind there are.
@@ -171,6 +198,7 @@ impl Index {
             Kind::Namespace => self.namespaces.len(),
             Kind::Pod => self.pods.len(),
             Kind::NetworkPolicy => self.policies.len(),
+            Kind::ClusterNetworkPolicy => self.cluster_policies.len(),
         }
     }
 
@@ -204,6 +232,11 @@ impl Index {
             }
             Object::NetworkPolicy(policy) => {
                 if replace(&mut self.policies, key.name.clone(), policy) {
+                    self.touched.policy.insert(key);
+                }
+            }
+            Object::ClusterNetworkPolicy(policy) => {
+                if replace(&mut self.cluster_policies, key.name.clone(), policy) {
                     self.touched.policy.insert(key);
                 }
             }
@@ -276,6 +309,7 @@ impl Index {
             Kind::Namespace => self.namespaces.remove(&word).is_some(),
             Kind::Pod => self.pods.remove(&key.name).is_some(),
             Kind::NetworkPolicy => self.policies.remove(&key.name).is_some(),
+            Kind::ClusterNetworkPolicy => self.cluster_policies.remove(&key.name).is_some(),
         };
         if policy {
             self.touched.policy.insert(key);
@@ -293,6 +327,7 @@ impl Index {
             Kind::Namespace => self.namespaces.keys().copied().map(word).collect(),
             Kind::Pod => self.pods.keys().cloned().collect(),
             Kind::NetworkPolicy => self.policies.keys().cloned().collect(),
+            Kind::ClusterNetworkPolicy => self.cluster_policies.keys().cloned().collect(),
         };
         for name in all.into_iter().filter(|name| !seen.contains(name)) {
             self.delete(ObjectKey { kind, name });

@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 pub mod address;
+pub mod cluster_network_policy;
 pub mod desired;
 pub mod endpoint_slice;
 pub mod event;
@@ -21,11 +22,14 @@ pub mod network_policy;
 pub mod node;
 pub mod object;
 pub mod pod;
+mod port_name;
 pub mod problem;
 pub mod protocol;
 pub mod scheduler;
+pub mod selector;
 pub mod service;
 pub mod service_cidr;
+mod strict;
 
 pub use address::Family;
 pub use event::Event;

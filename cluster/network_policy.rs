@@ -4,11 +4,13 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use crate::address::parse_cidr;
-use crate::labels::{Selector, null_is_empty};
+use crate::labels::null_is_empty;
 use crate::name::{Name, NamespacedName};
 use crate::object::Metadata;
+use crate::port_name::{self, PORT_NAME};
 use crate::problem::Problem;
 use crate::protocol::Protocol;
+use crate::selector::{self, Selector};
 
 /// A NetworkPolicy.
 #[derive(Clone, Debug, PartialEq)]
@@ -85,7 +87,8 @@ pub(crate) struct Wire {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Spec {
-    pod_selector: Option<Selector>,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    pod_selector: selector::Wire,
     #[serde(default, deserialize_with = "null_is_empty")]
     policy_types: Vec<String>,
     #[serde(default, deserialize_with = "null_is_empty")]
@@ -96,8 +99,10 @@ struct Spec {
 
 #[derive(Deserialize)]
 struct WireRule {
-    #[serde(default, alias = "to", alias = "from", deserialize_with = "null_is_empty")]
-    peers: Vec<WirePeer>,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    from: Vec<WirePeer>,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    to: Vec<WirePeer>,
     #[serde(default, deserialize_with = "null_is_empty")]
     ports: Vec<WirePort>,
 }
@@ -105,8 +110,8 @@ struct WireRule {
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct WirePeer {
-    pod_selector: Option<Selector>,
-    namespace_selector: Option<Selector>,
+    pod_selector: Option<selector::Wire>,
+    namespace_selector: Option<selector::Wire>,
     ip_block: Option<WireBlock>,
 }
 
@@ -126,76 +131,106 @@ struct WirePort {
 }
 
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a number or a name")]
 enum IntOrString {
     Int(i64),
     String(String),
 }
 
+/// What an ingress and an egress rule call their peers.
+const INGRESS_PEERS: &str = "from";
+const EGRESS_PEERS: &str = "to";
+
 impl Wire {
     pub(crate) fn slim(self, problems: &mut Vec<Problem>) -> NetworkPolicy {
         let types = &self.spec.policy_types;
+        for (i, name) in types.iter().enumerate().filter(|(_, t)| !matches!(t.as_str(), "Ingress" | "Egress"))
+        {
+            problems.push(Problem::new(format!("spec.policyTypes[{i}]"), name, "Ingress or Egress"));
+        }
         // policyTypes left out: ingress always, egress where there is an egress rule (API reference).
         let concerns =
             |name: &str, default| if types.is_empty() { default } else { types.iter().any(|t| t == name) };
         let (ingress, egress) = (concerns("Ingress", true), concerns("Egress", !self.spec.egress.is_empty()));
-        let mut rules = |direction: &str, rules: Vec<WireRule>| -> Box<[Rule]> {
-            let slim = |(i, rule): (usize, WireRule)| rule.slim(&format!("spec.{direction}[{i}]"), problems);
+        let pod_selector = self.spec.pod_selector.slim("spec.podSelector", problems);
+        let mut rules = |direction: &str, peers, rules: Vec<WireRule>| -> Box<[Rule]> {
+            let slim =
+                |(i, rule): (usize, WireRule)| rule.slim(&format!("spec.{direction}[{i}]"), peers, problems);
             rules.into_iter().enumerate().map(slim).collect()
         };
-        let ingress = ingress.then(|| rules("ingress", self.spec.ingress));
-        let egress = egress.then(|| rules("egress", self.spec.egress));
-        NetworkPolicy {
-            key: self.metadata.key(),
-            pod_selector: self.spec.pod_selector.unwrap_or_default(),
-            ingress,
-            egress,
-        }
+        let ingress = ingress.then(|| rules("ingress", INGRESS_PEERS, self.spec.ingress));
+        let egress = egress.then(|| rules("egress", EGRESS_PEERS, self.spec.egress));
+        NetworkPolicy { key: self.metadata.key(), pod_selector, ingress, egress }
     }
 }
 
 impl WireRule {
-    fn slim(self, path: &str, problems: &mut Vec<Problem>) -> Rule {
-        let peers: Box<[Peer]> = self
-            .peers
+    fn slim(self, path: &str, field: &str, problems: &mut Vec<Problem>) -> Rule {
+        let (peers, strange, strangers) = match field {
+            INGRESS_PEERS => (self.from, EGRESS_PEERS, self.to),
+            _ => (self.to, INGRESS_PEERS, self.from),
+        };
+        let mut peers: Vec<Peer> = peers
             .into_iter()
             .enumerate()
-            .map(|(i, p)| p.slim(&format!("{path}.peers[{i}]"), problems))
+            .map(|(i, p)| p.slim(&format!("{path}.{field}[{i}]"), problems))
             .collect();
+        if !strangers.is_empty() {
+            // Without its peers the rule would open everything.
+            let expected = "from in an ingress rule, to in an egress rule";
+            problems.push(Problem::new(format!("{path}.{strange}"), strange, expected));
+            peers.push(Peer::Nothing);
+        }
         let ports: Box<[Port]> = self
             .ports
             .into_iter()
             .enumerate()
             .map(|(i, p)| p.slim(&format!("{path}.ports[{i}]"), problems))
             .collect();
-        Rule { peers: (!peers.is_empty()).then_some(peers), ports: (!ports.is_empty()).then_some(ports) }
+        Rule { peers: (!peers.is_empty()).then(|| peers.into()), ports: (!ports.is_empty()).then_some(ports) }
     }
 }
 
 impl WirePeer {
     fn slim(self, path: &str, problems: &mut Vec<Problem>) -> Peer {
-        let Some(block) = self.ip_block else {
-            return Peer::Pods { pods: self.pod_selector, namespaces: self.namespace_selector };
-        };
-        if self.pod_selector.is_some() || self.namespace_selector.is_some() {
-            problems.push(Problem::new(path, "ipBlock with a selector", "either ipBlock or selectors"));
-            return Peer::Nothing;
+        let has_selector = self.pod_selector.is_some() || self.namespace_selector.is_some();
+        match self.ip_block {
+            Some(_) if has_selector => {
+                problems.push(Problem::new(path, "ipBlock with a selector", "either ipBlock or selectors"));
+                Peer::Nothing
+            }
+            Some(block) => block.slim(&format!("{path}.ipBlock"), problems),
+            None if has_selector => {
+                let mut slim = |selector: Option<selector::Wire>, field: &str| {
+                    selector.map(|selector| selector.slim(&format!("{path}.{field}"), problems))
+                };
+                Peer::Pods {
+                    pods: slim(self.pod_selector, "podSelector"),
+                    namespaces: slim(self.namespace_selector, "namespaceSelector"),
+                }
+            }
+            None => {
+                problems.push(Problem::new(path, "{}", "podSelector, namespaceSelector or ipBlock"));
+                Peer::Nothing
+            }
         }
-        let Some(cidr) = parse_cidr(&block.cidr) else {
-            problems.push(Problem::new(format!("{path}.ipBlock.cidr"), block.cidr, "an address block"));
+    }
+}
+
+impl WireBlock {
+    fn slim(self, path: &str, problems: &mut Vec<Problem>) -> Peer {
+        let expected = "an address block such as 10.0.0.0/8";
+        let Some(cidr) = parse_cidr(&self.cidr) else {
+            problems.push(Problem::new(format!("{path}.cidr"), self.cidr, expected));
             return Peer::Nothing;
         };
-        let mut excepted = Vec::with_capacity(block.except.len());
-        for (i, text) in block.except.iter().enumerate() {
+        let mut excepted = Vec::with_capacity(self.except.len());
+        for (i, text) in self.except.iter().enumerate() {
             match parse_cidr(text) {
                 Some(net) => excepted.push(net),
                 // Leaving out an exception would open more than was meant.
                 None => {
-                    problems.push(Problem::new(
-                        format!("{path}.ipBlock.except[{i}]"),
-                        text,
-                        "an address block",
-                    ));
+                    problems.push(Problem::new(format!("{path}.except[{i}]"), text, expected));
                     return Peer::Nothing;
                 }
             }
@@ -210,24 +245,35 @@ impl WirePort {
         let Some(protocol) = protocol else {
             return Port { protocol: Protocol::Tcp, number: PortNumber::Nothing };
         };
-        let valid = |n: i64| u16::try_from(n).ok().filter(|n| *n > 0);
-        let number = match (self.port, self.end_port) {
-            (None, None) => Some(PortNumber::Any),
-            (Some(IntOrString::String(name)), None) if !name.is_empty() => {
-                Some(PortNumber::Named(Name::new(&name)))
-            }
-            (Some(IntOrString::Int(first)), last) => {
-                let range =
-                    valid(first).zip(valid(last.unwrap_or(first))).filter(|(first, last)| first <= last);
-                range.map(|(first, last)| PortNumber::Range(first, last))
-            }
-            _ => None,
-        };
-        let number = number.unwrap_or_else(|| {
-            let expected = "a port from 1 to 65535 or a name; endPort only with a number, and not below it";
-            problems.push(Problem::new(format!("{path}.port"), "this port", expected));
+        let number = self.number().unwrap_or_else(|(field, value, expected)| {
+            problems.push(Problem::new(format!("{path}.{field}"), value, expected));
             PortNumber::Nothing
         });
         Port { protocol, number }
+    }
+
+    /// Which ports; else the field that is wrong, its value, and what was expected there.
+    fn number(self) -> Result<PortNumber, (&'static str, String, &'static str)> {
+        let valid = |n: i64| u16::try_from(n).ok().filter(|n| *n > 0);
+        match (self.port, self.end_port) {
+            (None, None) => Ok(PortNumber::Any),
+            (None | Some(IntOrString::String(_)), Some(last)) => {
+                Err(("endPort", last.to_string(), "endPort only beside a port's number"))
+            }
+            (Some(IntOrString::String(name)), None) => match port_name::read(&name) {
+                Some(name) => Ok(PortNumber::Named(name)),
+                None => Err(("port", name, PORT_NAME)),
+            },
+            (Some(IntOrString::Int(number)), last) => {
+                let Some(first) = valid(number) else {
+                    return Err(("port", number.to_string(), "a number from 1 to 65535, or a name"));
+                };
+                let last = last.unwrap_or(number);
+                match valid(last).filter(|last| first <= *last) {
+                    Some(last) => Ok(PortNumber::Range(first, last)),
+                    None => Err(("endPort", last.to_string(), "a number from port to 65535")),
+                }
+            }
+        }
     }
 }

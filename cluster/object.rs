@@ -6,6 +6,7 @@ use std::fmt;
 use serde::Deserialize;
 use serde_json::Value;
 
+use crate::cluster_network_policy::ClusterNetworkPolicy;
 use crate::endpoint_slice::EndpointSlice;
 use crate::labels::null_is_empty;
 use crate::name::{Name, NamespacedName};
@@ -16,7 +17,10 @@ use crate::pod::Pod;
 use crate::problem::Problem;
 use crate::service::Service;
 use crate::service_cidr::ServiceCidr;
-use crate::{endpoint_slice, namespace, network_policy, node, pod, service, service_cidr};
+use crate::strict::Strict;
+use crate::{
+    cluster_network_policy, endpoint_slice, namespace, network_policy, node, pod, service, service_cidr,
+};
 
 /// The kinds of object that we use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -35,11 +39,13 @@ pub enum Kind {
     Pod,
     /// `networking.k8s.io/v1` NetworkPolicy.
     NetworkPolicy,
+    /// `policy.networking.k8s.io/v1alpha2` ClusterNetworkPolicy.
+    ClusterNetworkPolicy,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 7] = [
+    pub const ALL: [Kind; 8] = [
         Kind::Node,
         Kind::Service,
         Kind::EndpointSlice,
@@ -47,6 +53,7 @@ impl Kind {
         Kind::Namespace,
         Kind::Pod,
         Kind::NetworkPolicy,
+        Kind::ClusterNetworkPolicy,
     ];
 
     /// The kind of an object that says so; `None` for kinds and versions that we do not use.
@@ -64,6 +71,7 @@ impl Kind {
             Kind::Namespace => "Namespace",
             Kind::Pod => "Pod",
             Kind::NetworkPolicy => "NetworkPolicy",
+            Kind::ClusterNetworkPolicy => "ClusterNetworkPolicy",
         }
     }
 
@@ -73,6 +81,7 @@ impl Kind {
             Kind::Node | Kind::Service | Kind::Namespace | Kind::Pod => "v1",
             Kind::EndpointSlice => "discovery.k8s.io/v1",
             Kind::ServiceCidr | Kind::NetworkPolicy => "networking.k8s.io/v1",
+            Kind::ClusterNetworkPolicy => "policy.networking.k8s.io/v1alpha2",
         }
     }
 
@@ -86,6 +95,7 @@ impl Kind {
             Kind::Namespace => "namespaces",
             Kind::Pod => "pods",
             Kind::NetworkPolicy => "networkpolicies",
+            Kind::ClusterNetworkPolicy => "clusternetworkpolicies",
         }
     }
 
@@ -127,6 +137,7 @@ pub enum Object {
     Namespace(Namespace),
     Pod(Pod),
     NetworkPolicy(NetworkPolicy),
+    ClusterNetworkPolicy(ClusterNetworkPolicy),
 }
 
 impl Object {
@@ -141,6 +152,7 @@ impl Object {
             Object::Namespace(o) => (Kind::Namespace, cluster_scoped(o.name)),
             Object::Pod(o) => (Kind::Pod, o.key.clone()),
             Object::NetworkPolicy(o) => (Kind::NetworkPolicy, o.key.clone()),
+            Object::ClusterNetworkPolicy(o) => (Kind::ClusterNetworkPolicy, o.key.clone()),
         };
         ObjectKey { kind, name }
     }
@@ -169,6 +181,8 @@ impl Object {
             Kind::NetworkPolicy => {
                 from_value(value).map(|w: network_policy::Wire| Object::NetworkPolicy(w.slim(p)))
             }
+            Kind::ClusterNetworkPolicy => from_value(value)
+                .map(|w: cluster_network_policy::Wire| Object::ClusterNetworkPolicy(w.slim(p))),
         };
         match read {
             Ok(object) => Ok(Parsed { object, problems }),
@@ -238,7 +252,7 @@ pub fn key_of(kind: Kind, value: &Value) -> Result<ObjectKey, ObjectError> {
 }
 
 fn from_value<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, (String, String)> {
-    serde_path_to_error::deserialize(value).map_err(|e| (e.path().to_string(), e.inner().to_string()))
+    serde_path_to_error::deserialize(Strict(value)).map_err(|e| (e.path().to_string(), e.inner().to_string()))
 }
 
 /// The part of `metadata` that we use.
@@ -251,6 +265,7 @@ pub(crate) struct Metadata {
     pub(crate) labels: BTreeMap<String, String>,
     #[serde(default, deserialize_with = "null_is_empty")]
     pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) creation_timestamp: Option<String>,
     pub(crate) deletion_timestamp: Option<String>,
 }
 

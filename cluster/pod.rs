@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
+use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::address::parse_ip;
@@ -27,6 +28,10 @@ pub struct Pod {
     pub host_network: bool,
     /// Its phase is `Succeeded` or `Failed`: its addresses no longer count.
     pub finished: bool,
+    /// It has a deletion timestamp: it is being terminated, and runs on until it is gone.
+    pub terminating: bool,
+    /// When it was created, in seconds since 1970; 0 where that is not known.
+    pub created: i64,
     /// Ports that have a name.
     pub named_ports: Box<[NamedPort]>,
 }
@@ -106,6 +111,16 @@ impl Wire {
             ip
         });
         let ips = ips.collect();
+        let created = self.metadata.creation_timestamp.as_deref().map_or(0, |text| {
+            text.parse::<Timestamp>().map_or_else(
+                |_| {
+                    let field = "metadata.creationTimestamp";
+                    problems.push(Problem::new(field, text, "a time such as 2026-01-01T00:00:00Z"));
+                    0
+                },
+                Timestamp::as_second,
+            )
+        });
         // Init containers that restart (KEP-753) run beside the others, so their ports count.
         let sidecars =
             self.spec.init_containers.iter().filter(|c| c.restart_policy.as_deref() == Some("Always"));
@@ -123,6 +138,8 @@ impl Wire {
             node: self.spec.node_name.filter(|n| !n.is_empty()).map(|n| Name::new(&n)),
             host_network: self.spec.host_network.unwrap_or(false),
             finished: matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed")),
+            terminating: self.metadata.deletion_timestamp.is_some(),
+            created,
             key: self.metadata.key(),
             labels: self.metadata.labels.into(),
         }

@@ -185,6 +185,11 @@ impl<'b> Writer<'b> {
         }
     }
 
+    /// How many bytes there are of the message, or of the batch that it is part of.
+    pub(crate) fn written(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// Appends bytes that are no attribute: the fixed header that a family puts before its attributes.
     pub fn raw(&mut self, header: &[u8]) -> &mut Self {
         self.bytes.extend_from_slice(header);

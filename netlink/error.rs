@@ -85,6 +85,14 @@ pub enum Error {
         /// What was being done, and the kernel's answer.
         source: Box<Error>,
     },
+    /// The kernel refused an object of nf_tables.
+    #[error("{object}: {source}")]
+    Object {
+        /// The object: its kind and its name.
+        object: String,
+        /// What was being done, and the kernel's answer.
+        source: Box<Error>,
+    },
     /// A name that the kernel has no room for, or that it would cut.
     #[error("cannot {action}: {name:?} must have 1 to {most} bytes and no NUL")]
     BadName {
@@ -102,7 +110,7 @@ impl Error {
     pub fn errno(&self) -> Option<i32> {
         match self {
             Error::Refused { errno, .. } => Some(*errno),
-            Error::Set { source, .. } => source.errno(),
+            Error::Set { source, .. } | Error::Object { source, .. } => source.errno(),
             _ => None,
         }
     }
@@ -127,7 +135,7 @@ impl Error {
     pub fn is_transient(&self) -> bool {
         match self {
             Error::Interrupted { .. } | Error::Truncated { .. } | Error::Overrun { .. } => true,
-            Error::Set { source, .. } => source.is_transient(),
+            Error::Set { source, .. } | Error::Object { source, .. } => source.is_transient(),
             _ => self.errno() == Some(libc::EBUSY),
         }
     }

@@ -138,6 +138,11 @@ impl Batch {
         at + align(u32::from_ne_bytes(length) as usize)
     }
 
+    /// One of the messages, by its position.
+    pub fn message(&self, position: usize) -> Option<Message<'_>> {
+        Messages::new(&self.bytes).nth(position)?.ok()
+    }
+
     /// The bytes to send.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes

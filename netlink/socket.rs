@@ -97,16 +97,36 @@ impl Socket {
         Ok(socket)
     }
 
+    /// The port by which the kernel knows it, unique in the network namespace.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the descriptor refuses.
+    pub fn port(&self) -> Result<u32> {
+        // SAFETY: all zeros is a valid sockaddr_nl.
+        let mut address: libc::sockaddr_nl = unsafe { mem::zeroed() };
+        let mut length = size_of_val(&address) as libc::socklen_t;
+        // SAFETY: the address is live, and `length` is its size.
+        match unsafe { libc::getsockname(self.fd.as_raw_fd(), (&raw mut address).cast(), &mut length) } {
+            0 => Ok(address.nl_pid),
+            _ => Err(Error::last_os("read a netlink socket's port")),
+        }
+    }
+
     /// Sets both of the kernel's buffers for this socket to `bytes`, beyond the system's limit if privilege
     /// allows and up to it otherwise. One send may not be larger than the send buffer.
     pub fn set_buffers(&self, bytes: i32) {
-        for (forced, plain) in
-            [(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF), (libc::SO_SNDBUFFORCE, libc::SO_SNDBUF)]
-        {
-            if set_option(self.fd.as_fd(), libc::SOL_SOCKET, forced, &bytes).is_err() {
-                // The plain option clamps instead of failing.
-                let _ = set_option(self.fd.as_fd(), libc::SOL_SOCKET, plain, &bytes);
-            }
+        self.set_buffer(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, bytes);
+        self.set_send_buffer(bytes);
+    }
+
+    fn set_send_buffer(&self, bytes: i32) {
+        self.set_buffer(libc::SO_SNDBUFFORCE, libc::SO_SNDBUF, bytes);
+    }
+
+    fn set_buffer(&self, forced: i32, plain: i32, bytes: i32) {
+        if set_option(self.fd.as_fd(), libc::SOL_SOCKET, forced, &bytes).is_err() {
+            // The plain option clamps instead of failing.
+            let _ = set_option(self.fd.as_fd(), libc::SOL_SOCKET, plain, &bytes);
         }
     }
 
@@ -191,16 +211,22 @@ impl Socket {
     /// asks for an ACK, has its answer, or the frame is refused.
     ///
     /// # Errors
-    /// As [`Socket::acknowledge`].
+    /// As [`Socket::acknowledge`], each with the position of the message that was refused.
     pub(crate) fn transact_framed(
         &mut self,
         action: &'static str,
         batch: &mut Batch,
         awaited: u32,
-    ) -> Result<()> {
-        let first = self.send(action, batch, 0)?;
+    ) -> Result<(), (usize, Error)> {
+        let first = self.send(action, batch, 0).map_err(|error| (0, error))?;
         let finishes = |position| position == awaited || position == 0;
-        self.answers(action, first, batch.len(), finishes, &mut |_, error, _| Err(error))
+        let mut refused_at = 0;
+        let mut first_refusal = |position, error, _: &[u8]| {
+            refused_at = position;
+            Err(error)
+        };
+        self.answers(action, first, batch.len(), finishes, &mut first_refusal)
+            .map_err(|error| (refused_at, error))
     }
 
     /// Reads the answers to a batch up to that to a message which `finishes` it.
@@ -213,8 +239,20 @@ impl Socket {
         refused: &mut impl FnMut(usize, Error, &[u8]) -> Result<()>,
     ) -> Result<()> {
         let mut outcome = Ok(());
+        let mut overrun = false;
         loop {
-            let received = self.receive(action)?;
+            // After an overrun, nothing more comes than what is queued: the kernel answers inside the send.
+            let received = match self.receive_by(action, if overrun { libc::MSG_DONTWAIT } else { 0 }) {
+                // So many refusals that not all found room: the first ones did, and they tell what is wrong.
+                Err(Error::Overrun { .. }) if !overrun => {
+                    overrun = true;
+                    continue;
+                }
+                Err(Error::NoAnswer { .. }) if overrun => {
+                    return outcome.and(Err(Error::Overrun { action }));
+                }
+                received => received?,
+            };
             let mut finished = false;
             for message in Messages::new(&self.buffer[..received]) {
                 let message = message.during(action)?;
@@ -349,6 +387,7 @@ impl Socket {
         self.next_sequence = first + batch.len();
         batch.number(first);
         batch.add_flags(batch.len() - 1, last_flags);
+        let mut enlarged = false;
         loop {
             let bytes = batch.bytes();
             // SAFETY: pointer and length are of one live slice. Without an address, the kernel is meant.
@@ -357,14 +396,24 @@ impl Socket {
                 return Ok(first);
             }
             let source = io::Error::last_os_error();
-            if source.kind() != io::ErrorKind::Interrupted {
-                return Err(Error::Io { action, source });
+            match source.raw_os_error() {
+                Some(libc::EINTR) => {}
+                // One send may not be larger than the send buffer.
+                Some(libc::EMSGSIZE) if !enlarged => {
+                    enlarged = true;
+                    self.set_send_buffer(i32::try_from(bytes.len()).unwrap_or(i32::MAX));
+                }
+                _ => return Err(Error::Io { action, source }),
             }
         }
     }
 
     /// Reads one datagram from the kernel into the buffer; returns its length.
     fn receive(&mut self, action: &'static str) -> Result<usize> {
+        self.receive_by(action, 0)
+    }
+
+    fn receive_by(&mut self, action: &'static str, flags: i32) -> Result<usize> {
         loop {
             // SAFETY: all zeros is a valid sockaddr_nl.
             let mut from: libc::sockaddr_nl = unsafe { mem::zeroed() };
@@ -376,7 +425,7 @@ impl Socket {
                     self.fd.as_raw_fd(),
                     self.buffer.as_mut_ptr().cast(),
                     self.buffer.len(),
-                    libc::MSG_TRUNC,
+                    libc::MSG_TRUNC | flags,
                     (&raw mut from).cast(),
                     &mut from_length,
                 )

@@ -71,6 +71,24 @@ const WORDS: &[&str] = &[
     "except",
     "endPort",
     "namespaceSelector",
+    "tier",
+    "Admin",
+    "priority",
+    "subject",
+    "namespaces",
+    "pods",
+    "action",
+    "Deny",
+    "nodes",
+    "networks",
+    "domainNames",
+    "protocols",
+    "tcp",
+    "destinationPort",
+    "number",
+    "range",
+    "destinationNamedPort",
+    "creationTimestamp",
     "podIPs",
     "podIP",
     "phase",
@@ -132,7 +150,8 @@ fn anything() -> impl Strategy<Value = Value> {
 /// Objects with every field that we read.
 fn whole(kind: Kind) -> Value {
     let metadata = json!({
-        "name": "web", "namespace": "default", "deletionTimestamp": "2026-01-01T00:00:00Z",
+        "name": "web", "namespace": "default",
+        "creationTimestamp": "2026-01-01T00:00:00Z", "deletionTimestamp": "2026-01-01T00:00:00Z",
         "labels": {"kubernetes.io/service-name": "web", "topology.kubernetes.io/zone": "z"},
         "annotations": {"endpoints.kubernetes.io/last-change-trigger-time": "2026-01-01T00:00:00Z"},
     });
@@ -176,6 +195,23 @@ fn whole(kind: Kind) -> Value {
                     "ports": [{"port": 80, "endPort": 90, "protocol": "TCP"}, {"port": "http"}],
                 }],
                 "egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.1.0.0/16"]}}]}],
+            },
+        }),
+        Kind::ClusterNetworkPolicy => json!({
+            "spec": {
+                "tier": "Admin", "priority": 10,
+                "subject": {"pods": {"namespaceSelector": selector, "podSelector": selector}},
+                "ingress": [{
+                    "name": "web", "action": "Accept", "from": [{"namespaces": selector}],
+                    "protocols": [
+                        {"tcp": {"destinationPort": {"number": 80}}},
+                        {"udp": {"destinationPort": {"range": {"start": 53, "end": 54}}}},
+                        {"destinationNamedPort": "web"},
+                    ],
+                }],
+                "egress": [{
+                    "action": "Deny", "to": [{"nodes": selector}, {"networks": ["10.0.0.0/8", "fd00::/8"]}],
+                }],
             },
         }),
     };

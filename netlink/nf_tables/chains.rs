@@ -12,7 +12,7 @@ const NFTA_CHAIN_USE: u16 = 6;
 
 /// A chain as the kernel lists it, without its rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-pub struct Chain {
+pub struct ChainUse {
     /// The table it is in.
     pub table: String,
     /// Its name.
@@ -36,7 +36,7 @@ pub struct Chain {
 ///
 /// [`Error::Refused`]: crate::Error::Refused
 /// [`Error::Interrupted`]: crate::Error::Interrupted
-pub fn chains(socket: &mut Socket, family: TableFamily, mut each: impl FnMut(Chain)) -> Result<()> {
+pub fn chains(socket: &mut Socket, family: TableFamily, mut each: impl FnMut(ChainUse)) -> Result<()> {
     const ACTION: &str = "list the nf_tables chains";
     let kind = netfilter::kind(Subsystem::Tables, NFT_MSG_GETCHAIN);
     let mut request = Batch::of(ACTION, kind, 0, |message| {
@@ -44,7 +44,7 @@ pub fn chains(socket: &mut Socket, family: TableFamily, mut each: impl FnMut(Cha
     })?;
     socket.dump(ACTION, &mut request, |message| {
         let (_, attributes) = message.split::<{ netfilter::HEADER }>().during(ACTION)?;
-        let mut chain = Chain::default();
+        let mut chain = ChainUse::default();
         for attribute in attributes {
             let attribute = attribute.during(ACTION)?;
             match attribute.kind {

@@ -1,11 +1,50 @@
-//! nf_tables.
+//! nf_tables: rules, sets and maps, changed in transactions of which all or nothing happens.
+//!
+//! ```text
+//! ManagedTable ── edits ──► Difference ──► Transaction ──► kernel
+//!      │                        ▲                             │
+//!      └── Table (as wanted) ───┴── Table (as it is) ◄─ dump ─┘     Events: who else changed something
+//! ```
+//! [`Table`], [`Chain`], [`Rule`], [`SetSpec`] and [`Element`] are values; printed, they read as `nft` lists them.
 
 mod chains;
+mod comment;
+mod data;
+mod data_type;
+mod decode;
+mod difference;
+mod dump;
+mod element;
+mod encode;
+mod events;
+mod expression;
+mod field;
 mod generation;
+mod managed;
+mod print;
+mod print_rule;
+mod refusal;
+mod rule;
+mod set;
+mod set_flags;
 mod table;
+mod trace;
 mod transaction;
+mod wire;
 
-pub use chains::{Chain, chains};
+pub use chains::{ChainUse, chains};
+pub use data::{Register, Value, Verdict};
+pub use data_type::DataType;
+pub use difference::Extent;
+pub use dump::{Foreign, read, read_counters, read_elements};
+pub use element::{Element, ElementData, Key};
+pub use events::{Batch as EventBatch, Events};
+pub use expression::{Comparison, DynamicUpdate, Expression, LookupResult, RateUnit, Reject};
+pub use field::{CT_STATUS_DNAT, Ct, CtState, FIB_LOCAL, Fib, Field, Header, Meta};
 pub use generation::{generation, open};
-pub use table::{TableFamily, delete_table};
+pub use managed::{Committed, ManagedTable};
+pub use rule::Rule;
+pub use set::SetSpec;
+pub use table::{BaseChain, Chain, ChainKind, Hook, Set, Table, TableFamily, delete_table};
+pub use trace::{Fate, Packet, Trace};
 pub use transaction::Transaction;

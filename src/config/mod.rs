@@ -45,6 +45,6 @@ pub use feature_gates::{FeatureGates, Stage};
 pub use invocation::Invocation;
 pub use node_port_addresses::NodePortAddresses;
 pub use typed::{
-    ApiServer, Config, Conntrack, Iptables, Ipvs, LogFormat, Logging, Masquerade, MasqueradeBit, ProxyMode,
-    Source, SyncPeriods,
+    ApiServer, Config, Conntrack, DropLog, Established, Iptables, Ipvs, LogFormat, Logging, Masquerade,
+    MasqueradeBit, NetworkPolicy, ProxyMode, Source, SyncPeriods, UnknownPods,
 };

@@ -5,8 +5,11 @@
 //! mode, in turn, has two flags, of which the later row wins. What has no effect here has no name in our TOML.
 
 mod kernel;
+mod network_policy;
 
 use kernel::{CONNTRACK, IPTABLES, IPVS, NFTABLES};
+
+use network_policy::NETWORK_POLICY;
 
 use super::setting::Setting;
 use super::slot::Slot;
@@ -26,6 +29,7 @@ pub(super) const SUBJECTS: &[(&str, &[Setting])] = &[
     ("Mode ipvs", IPVS),
     ("Mode nftables", NFTABLES),
     ("Connection tracking", CONNTRACK),
+    ("NetworkPolicy", NETWORK_POLICY),
     ("Logging", LOGGING),
     ("Without effect", ACCEPTED),
 ];

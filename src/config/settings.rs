@@ -40,6 +40,7 @@ pub(super) struct Settings {
     pub(super) ipvs: Ipvs,
     pub(super) nftables: Nftables,
     pub(super) conntrack: Conntrack,
+    pub(super) network_policy: NetworkPolicy,
     pub(super) logging: Logging,
 }
 
@@ -124,6 +125,16 @@ pub(super) struct Conntrack {
 }
 
 #[derive(Clone, Debug, PartialEq)]
+pub(super) struct NetworkPolicy {
+    pub(super) enabled: bool,
+    pub(super) established: String,
+    pub(super) audit: bool,
+    pub(super) unknown_pods: String,
+    pub(super) log_group: i32,
+    pub(super) log_rate: i32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Logging {
     pub(super) format: String,
     pub(super) verbosity: i32,
@@ -185,6 +196,7 @@ impl Default for Settings {
             ipvs: Ipvs::default(),
             nftables: Nftables::default(),
             conntrack: Conntrack::default(),
+            network_policy: NetworkPolicy::default(),
             logging: Logging::default(),
         }
     }
@@ -262,6 +274,19 @@ impl Default for Conntrack {
             tcp_be_liberal: false,
             udp_timeout: GoDuration::ZERO,
             udp_stream_timeout: GoDuration::ZERO,
+        }
+    }
+}
+
+impl Default for NetworkPolicy {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            established: String::new(),
+            audit: false,
+            unknown_pods: String::new(),
+            log_group: 0,
+            log_rate: 10,
         }
     }
 }

@@ -75,6 +75,8 @@ pub struct Config {
     pub ipvs: Ipvs,
     /// The kernel's connection tracking.
     pub conntrack: Conntrack,
+    /// How policies are enforced. `None`: they are not.
+    pub network_policy: Option<NetworkPolicy>,
     /// How often everything known from the API server is looked at anew. More than zero.
     pub config_sync_period: Duration,
     /// The process' `oom_score_adj`, from -1000 to 1000.
@@ -193,6 +195,46 @@ pub struct Conntrack {
     pub udp_timeout: Option<Duration>,
     /// For answered UDP flows.
     pub udp_stream_timeout: Option<Duration>,
+}
+
+/// How NetworkPolicies are enforced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NetworkPolicy {
+    /// What becomes of connections that a changed policy forbids.
+    pub established: Established,
+    /// Count and log what would be dropped, and drop nothing.
+    pub audit: bool,
+    /// What becomes of connections of pods that are not known yet.
+    pub unknown_pods: UnknownPods,
+    /// Where dropped packets are logged, if anywhere.
+    pub log: Option<DropLog>,
+}
+
+/// What becomes of connections that a changed policy forbids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Established {
+    /// They live on.
+    Keep,
+    /// They are ended: what conntrack knows of them is deleted.
+    Cut,
+}
+
+/// What becomes of connections of pods that are not known yet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UnknownPods {
+    /// They pass.
+    Allow,
+    /// They are dropped, except those with the node itself.
+    Deny,
+}
+
+/// Where dropped packets are logged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DropLog {
+    /// The NFLOG group, not 0.
+    pub group: u16,
+    /// At most so many packets a second for pods that the same policies isolate; not 0.
+    pub rate: u32,
 }
 
 /// The log's form.

@@ -4,6 +4,7 @@
 //! logging in `component-base`. Where ours is stricter or more lenient, the rule says so.
 
 mod logging;
+mod network_policy;
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -67,6 +68,7 @@ pub(super) fn validate(settings: &Settings, sources: &Sources) -> Validated {
         iptables: Iptables { localhost_node_ports: settings.iptables.localhost_node_ports },
         ipvs: check.ipvs(mode),
         conntrack: check.conntrack(),
+        network_policy: check.network_policy(),
         config_sync_period: check.positive("configSyncPeriod", settings.config_sync_period),
         oom_score_adj: check.oom_score_adj(),
         logging: check.logging(&feature_gates),

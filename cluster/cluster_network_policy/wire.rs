@@ -1,0 +1,321 @@
+//! ClusterNetworkPolicy as the API spells it.
+
+use ipnet::IpNet;
+use serde::Deserialize;
+
+use super::{Action, ClusterNetworkPolicy, NamespacedPods, Peer, Port, Rule, Tier};
+use crate::address::parse_cidr;
+use crate::labels::null_is_empty;
+use crate::name::NamespacedName;
+use crate::object::Metadata;
+use crate::port_name::{self, PORT_NAME};
+use crate::problem::Problem;
+use crate::protocol::Protocol;
+use crate::selector::{self, Selector};
+
+#[derive(Deserialize)]
+pub(crate) struct Wire {
+    metadata: Metadata,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    spec: Spec,
+}
+
+#[derive(Default, Deserialize)]
+struct Spec {
+    tier: Option<String>,
+    priority: Option<i64>,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    subject: WireSubject,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    ingress: Vec<WireRule>,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    egress: Vec<WireRule>,
+}
+
+#[derive(Default, Deserialize)]
+struct WireSubject {
+    namespaces: Option<selector::Wire>,
+    pods: Option<WirePods>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WirePods {
+    namespace_selector: Option<selector::Wire>,
+    pod_selector: Option<selector::Wire>,
+}
+
+#[derive(Deserialize)]
+struct WireRule {
+    name: Option<String>,
+    action: Option<String>,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    from: Vec<WirePeer>,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    to: Vec<WirePeer>,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    protocols: Vec<WireProtocol>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WirePeer {
+    namespaces: Option<selector::Wire>,
+    pods: Option<WirePods>,
+    nodes: Option<selector::Wire>,
+    networks: Option<Vec<String>>,
+    domain_names: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WireProtocol {
+    tcp: Option<WirePorts>,
+    udp: Option<WirePorts>,
+    sctp: Option<WirePorts>,
+    destination_named_port: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct WirePorts {
+    destination_port: Option<WirePort>,
+}
+
+#[derive(Deserialize)]
+struct WirePort {
+    number: Option<i64>,
+    range: Option<WireRange>,
+}
+
+#[derive(Deserialize)]
+struct WireRange {
+    start: i64,
+    end: i64,
+}
+
+/// The direction of a rule, by the field in which it has its peers.
+#[derive(Clone, Copy, PartialEq)]
+enum Peers {
+    From,
+    To,
+}
+
+impl Wire {
+    pub(crate) fn slim(self, problems: &mut Vec<Problem>) -> ClusterNetworkPolicy {
+        let Spec { tier, priority, subject, ingress, egress } = self.spec;
+        let tier_read = match tier.as_deref() {
+            Some("Admin") => Some(Tier::Admin),
+            Some("Baseline") => Some(Tier::Baseline),
+            other => {
+                problems.push(Problem::new("spec.tier", other.unwrap_or_default(), "Admin or Baseline"));
+                None
+            }
+        };
+        let priority_read = priority.and_then(|n| u16::try_from(n).ok()).filter(|n| *n <= 1000);
+        if priority_read.is_none() {
+            let value = priority.map(|n| n.to_string()).unwrap_or_default();
+            problems.push(Problem::new("spec.priority", value, "a number from 0 to 1000"));
+        }
+        let subject = subject.slim(problems);
+        let mut rules = |direction: &str, peers: Peers, rules: Vec<WireRule>| -> Box<[Rule]> {
+            let slim =
+                |(i, rule): (usize, WireRule)| rule.slim(&format!("spec.{direction}[{i}]"), peers, problems);
+            rules.into_iter().enumerate().map(slim).collect()
+        };
+        let placed = tier_read.is_some() && priority_read.is_some();
+        ClusterNetworkPolicy {
+            key: NamespacedName::new("", &self.metadata.name),
+            // Without a place among the others it would be anyone's guess what it decides.
+            subject: if placed { subject } else { NamespacedPods::nobody() },
+            tier: tier_read.unwrap_or(Tier::Baseline),
+            priority: priority_read.unwrap_or(1000),
+            ingress: rules("ingress", Peers::From, ingress),
+            egress: rules("egress", Peers::To, egress),
+        }
+    }
+}
+
+impl WireSubject {
+    fn slim(self, problems: &mut Vec<Problem>) -> NamespacedPods {
+        match (self.namespaces, self.pods) {
+            (Some(namespaces), None) => NamespacedPods {
+                namespaces: namespaces.slim("spec.subject.namespaces", problems),
+                pods: Selector::all(),
+            },
+            (None, Some(pods)) => pods.slim("spec.subject.pods", problems),
+            (namespaces, _) => {
+                let value = if namespaces.is_some() { "both" } else { "neither" };
+                problems.push(Problem::new("spec.subject", value, "either namespaces or pods"));
+                NamespacedPods::nobody()
+            }
+        }
+    }
+}
+
+impl WirePods {
+    fn slim(self, path: &str, problems: &mut Vec<Problem>) -> NamespacedPods {
+        let namespaces = self.namespace_selector.unwrap_or_default();
+        let namespaces = namespaces.slim(&format!("{path}.namespaceSelector"), problems);
+        let pods = match self.pod_selector {
+            Some(pods) => pods.slim(&format!("{path}.podSelector"), problems),
+            None => {
+                problems.push(Problem::new(format!("{path}.podSelector"), "", "a selector, {} for all pods"));
+                Selector::nothing()
+            }
+        };
+        NamespacedPods { namespaces, pods }
+    }
+}
+
+impl WireRule {
+    fn slim(self, path: &str, direction: Peers, problems: &mut Vec<Problem>) -> Rule {
+        let action = match self.action.as_deref() {
+            Some("Accept") => Some(Action::Accept),
+            Some("Deny") => Some(Action::Deny),
+            Some("Pass") => Some(Action::Pass),
+            other => {
+                let value = other.unwrap_or_default();
+                problems.push(Problem::new(format!("{path}.action"), value, "Accept, Deny or Pass"));
+                None
+            }
+        };
+        let (field, peers) = match direction {
+            Peers::From => ("from", self.from),
+            Peers::To => ("to", self.to),
+        };
+        let path_of_peers = format!("{path}.{field}");
+        if peers.is_empty() {
+            problems.push(Problem::new(&path_of_peers, "[]", "at least one peer"));
+        }
+        let peers: Box<[Peer]> = peers
+            .into_iter()
+            .enumerate()
+            .filter_map(|(i, peer)| peer.slim(&format!("{path_of_peers}[{i}]"), direction, problems))
+            .collect();
+        let any_port = self.protocols.is_empty();
+        let ports: Box<[Port]> = self
+            .protocols
+            .into_iter()
+            .enumerate()
+            .filter_map(|(i, protocol)| protocol.slim(&format!("{path}.protocols[{i}]"), problems))
+            .collect();
+        Rule {
+            name: self.name.filter(|name| !name.is_empty()).map(Into::into),
+            action: action.unwrap_or(Action::Pass),
+            peers: if action.is_some() { peers } else { Box::default() },
+            ports: (!any_port).then_some(ports),
+        }
+    }
+}
+
+impl WirePeer {
+    fn slim(self, path: &str, direction: Peers, problems: &mut Vec<Problem>) -> Option<Peer> {
+        let expected = match direction {
+            Peers::From => "one of namespaces and pods",
+            Peers::To => "one of namespaces, pods, nodes and networks",
+        };
+        let fields = [
+            ("namespaces", self.namespaces.is_some()),
+            ("pods", self.pods.is_some()),
+            ("nodes", self.nodes.is_some()),
+            ("networks", self.networks.is_some()),
+            ("domainNames", self.domain_names.is_some()),
+        ];
+        let set: Vec<&str> = fields.into_iter().filter(|(_, set)| *set).map(|(field, _)| field).collect();
+        let mut refuse = |field: String, value: &str| {
+            problems.push(Problem::new(field, value, expected));
+            None
+        };
+        match set[..] {
+            [] => return refuse(path.to_owned(), "{}"),
+            ["domainNames"] => {
+                return refuse(
+                    format!("{path}.domainNames"),
+                    &self.domain_names.unwrap_or_default().join(", "),
+                );
+            }
+            [field @ ("nodes" | "networks")] if direction == Peers::From => {
+                return refuse(format!("{path}.{field}"), field);
+            }
+            [_] => {}
+            _ => return refuse(path.to_owned(), &set.join(" and ")),
+        }
+        if let Some(namespaces) = self.namespaces {
+            let namespaces = namespaces.slim(&format!("{path}.namespaces"), problems);
+            return Some(Peer::Pods(NamespacedPods { namespaces, pods: Selector::all() }));
+        }
+        if let Some(pods) = self.pods {
+            return Some(Peer::Pods(pods.slim(&format!("{path}.pods"), problems)));
+        }
+        if let Some(nodes) = self.nodes {
+            return Some(Peer::Nodes(nodes.slim(&format!("{path}.nodes"), problems)));
+        }
+        let networks = self.networks.unwrap_or_default();
+        if networks.is_empty() {
+            problems.push(Problem::new(format!("{path}.networks"), "[]", "at least one address block"));
+        }
+        let nets = networks.iter().enumerate().filter_map(|(i, text)| {
+            let net: Option<IpNet> = parse_cidr(text);
+            if net.is_none() {
+                let expected = "an address block such as 10.0.0.0/8";
+                problems.push(Problem::new(format!("{path}.networks[{i}]"), text, expected));
+            }
+            net
+        });
+        Some(Peer::Networks(nets.collect()))
+    }
+}
+
+impl WireProtocol {
+    fn slim(self, path: &str, problems: &mut Vec<Problem>) -> Option<Port> {
+        let name = self.destination_named_port.filter(|name| !name.is_empty());
+        let expected = "one of tcp, udp, sctp and destinationNamedPort";
+        let ports = [(Protocol::Tcp, self.tcp), (Protocol::Udp, self.udp), (Protocol::Sctp, self.sctp)];
+        let mut ports: Vec<(Protocol, WirePorts)> =
+            ports.into_iter().filter_map(|(protocol, ports)| Some((protocol, ports?))).collect();
+        match (ports.pop(), name) {
+            (Some((protocol, port)), None) if ports.is_empty() => {
+                port.slim(protocol, &format!("{path}.{protocol}.destinationPort"), problems)
+            }
+            (None, Some(name)) => {
+                let read = port_name::read(&name);
+                if read.is_none() {
+                    problems.push(Problem::new(format!("{path}.destinationNamedPort"), name, PORT_NAME));
+                }
+                read.map(Port::Named)
+            }
+            (None, None) => {
+                problems.push(Problem::new(path, "{}", expected));
+                None
+            }
+            _ => {
+                problems.push(Problem::new(path, "several of them", expected));
+                None
+            }
+        }
+    }
+}
+
+impl WirePorts {
+    fn slim(self, protocol: Protocol, path: &str, problems: &mut Vec<Problem>) -> Option<Port> {
+        let valid = |n: i64| u16::try_from(n).ok().filter(|n| *n > 0);
+        let (bounds, field, value) = match self.destination_port {
+            Some(WirePort { number: Some(number), range: None }) => {
+                (valid(number).map(|n| (n, n)), ".number", number.to_string())
+            }
+            Some(WirePort { number: None, range: Some(WireRange { start, end }) }) => {
+                let bounds = valid(start).zip(valid(end)).filter(|(first, last)| first <= last);
+                (bounds, ".range", format!("{start}-{end}"))
+            }
+            Some(WirePort { number: Some(_), range: Some(_) }) => (None, "", "number and range".to_owned()),
+            Some(WirePort { number: None, range: None }) => (None, "", "{}".to_owned()),
+            None => (None, "", String::new()),
+        };
+        if bounds.is_none() {
+            let expected = "either number, from 1 to 65535, or range with a start not above its end";
+            problems.push(Problem::new(format!("{path}{field}"), value, expected));
+        }
+        bounds.map(|(first, last)| Port::Range { protocol, first, last })
+    }
+}

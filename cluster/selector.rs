@@ -1,0 +1,320 @@
+//! Label selectors, in one canonical form: selectors that say the same in another order are equal.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::Deserialize;
+
+use crate::labels::{Labels, null_is_empty};
+use crate::name::Name;
+use crate::problem::Problem;
+
+/// A label selector (API reference: `LabelSelector`). All requirements must hold; one without any selects
+/// all. One that could not be understood selects nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Selector(Option<Box<[Requirement]>>);
+
+/// One requirement of a selector.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Requirement {
+    /// The label's key.
+    pub key: Name,
+    /// How the label relates to the values.
+    pub operator: Operator,
+    /// The values for `In` and `NotIn`, sorted, at least one; none for the other operators.
+    pub values: Box<[Name]>,
+}
+
+/// How a label relates to a requirement's values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Operator {
+    /// The label is there, with one of the values.
+    In,
+    /// The label is not there, or has none of the values.
+    NotIn,
+    /// The label is there.
+    Exists,
+    /// The label is not there.
+    DoesNotExist,
+}
+
+impl Selector {
+    /// The one that selects everything.
+    pub fn all() -> Self {
+        Selector(Some(Box::default()))
+    }
+
+    /// The one that selects nothing.
+    pub fn nothing() -> Self {
+        Selector(None)
+    }
+
+    /// Whether it selects an object with these labels.
+    pub fn matches(&self, labels: &Labels) -> bool {
+        self.0.as_ref().is_some_and(|requirements| requirements.iter().all(|r| r.matches(labels)))
+    }
+
+    /// Whether it selects everything.
+    pub fn selects_all(&self) -> bool {
+        self.0.as_ref().is_some_and(|requirements| requirements.is_empty())
+    }
+
+    /// Whether it was understood. If not, it selects nothing.
+    pub fn is_understood(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// What it requires, sorted by key.
+    pub fn requirements(&self) -> &[Requirement] {
+        self.0.as_deref().unwrap_or_default()
+    }
+}
+
+impl Default for Selector {
+    fn default() -> Self {
+        Selector::all()
+    }
+}
+
+impl Requirement {
+    fn matches(&self, labels: &Labels) -> bool {
+        let value = labels.value(self.key);
+        let among = || value.is_some_and(|value| self.values.contains(&value));
+        match self.operator {
+            Operator::In => among(),
+            Operator::NotIn => !among(),
+            Operator::Exists => value.is_some(),
+            Operator::DoesNotExist => value.is_none(),
+        }
+    }
+}
+
+impl Operator {
+    fn read(text: &str) -> Option<Operator> {
+        let all = [Operator::In, Operator::NotIn, Operator::Exists, Operator::DoesNotExist];
+        all.into_iter().find(|operator| operator.as_str() == text)
+    }
+
+    /// As the API spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Operator::In => "In",
+            Operator::NotIn => "NotIn",
+            Operator::Exists => "Exists",
+            Operator::DoesNotExist => "DoesNotExist",
+        }
+    }
+}
+
+/// As kubectl takes it on the command line: `app=web,tier in (a,b),!old`.
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.is_understood() {
+            return f.write_str("<not understood>");
+        }
+        for (i, requirement) in self.requirements().iter().enumerate() {
+            let between = if i == 0 { "" } else { "," };
+            write!(f, "{between}{requirement}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Requirement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let key = self.key;
+        let values = || self.values.iter().map(|value| value.as_str()).collect::<Vec<_>>().join(",");
+        match (self.operator, &*self.values) {
+            (Operator::In, [value]) => write!(f, "{key}={value}"),
+            (Operator::NotIn, [value]) => write!(f, "{key}!={value}"),
+            (Operator::In, _) => write!(f, "{key} in ({})", values()),
+            (Operator::NotIn, _) => write!(f, "{key} notin ({})", values()),
+            (Operator::Exists, _) => write!(f, "{key}"),
+            (Operator::DoesNotExist, _) => write!(f, "!{key}"),
+        }
+    }
+}
+
+/// A selector as written.
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Wire {
+    #[serde(default, deserialize_with = "null_is_empty")]
+    match_labels: BTreeMap<String, String>,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    match_expressions: Vec<WireRequirement>,
+}
+
+#[derive(Deserialize)]
+struct WireRequirement {
+    key: String,
+    operator: String,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    values: Vec<String>,
+}
+
+impl Wire {
+    /// What it says. What the API server would refuse is a problem, and makes it select nothing: a
+    /// requirement that is skipped would select more than was meant.
+    pub(crate) fn slim(self, path: &str, problems: &mut Vec<Problem>) -> Selector {
+        let labels = self.match_labels.iter().map(|(key, value)| {
+            if !is_label_key(key) {
+                problems.push(Problem::new(format!("{path}.matchLabels"), key, LABEL_KEY));
+                return None;
+            }
+            let values = Box::new([Name::new(value)]);
+            Some(Requirement { key: Name::new(key), operator: Operator::In, values })
+        });
+        let mut requirements: Vec<Option<Requirement>> = labels.collect();
+        requirements.extend(
+            self.match_expressions
+                .iter()
+                .enumerate()
+                .map(|(i, requirement)| requirement.slim(&format!("{path}.matchExpressions[{i}]"), problems)),
+        );
+        let requirements: Option<Vec<Requirement>> = requirements.into_iter().collect();
+        Selector(requirements.map(|mut requirements| {
+            requirements.sort();
+            requirements.dedup();
+            requirements.into()
+        }))
+    }
+}
+
+impl WireRequirement {
+    fn slim(&self, path: &str, problems: &mut Vec<Problem>) -> Option<Requirement> {
+        let mut problem = |field: &str, value: &str, expected| {
+            problems.push(Problem::new(format!("{path}.{field}"), value, expected));
+        };
+        if !is_label_key(&self.key) {
+            problem("key", &self.key, LABEL_KEY);
+            return None;
+        }
+        let Some(operator) = Operator::read(&self.operator) else {
+            problem("operator", &self.operator, "In, NotIn, Exists or DoesNotExist");
+            return None;
+        };
+        let takes_values = matches!(operator, Operator::In | Operator::NotIn);
+        if takes_values && self.values.is_empty() {
+            problem("values", "[]", "at least one value for In and NotIn");
+            return None;
+        }
+        if !takes_values && !self.values.is_empty() {
+            problem("values", &self.values.join(","), "no values for Exists and DoesNotExist");
+            return None;
+        }
+        let mut values: Vec<Name> = self.values.iter().map(|value| Name::new(value)).collect();
+        values.sort();
+        values.dedup();
+        Some(Requirement { key: Name::new(&self.key), operator, values: values.into() })
+    }
+}
+
+const LABEL_KEY: &str = "a label's key such as app or example.com/app";
+
+/// Whether a text is a label's key (API machinery, `IsQualifiedName`): a name of up to 63 characters, behind
+/// a DNS name and a slash if there is a prefix.
+fn is_label_key(text: &str) -> bool {
+    let (prefix, name) = match text.split_once('/') {
+        Some((prefix, name)) => (Some(prefix), name),
+        None => (None, text),
+    };
+    let inner = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    let outer = |b: Option<&u8>| b.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = name.as_bytes();
+    bytes.len() <= 63
+        && bytes.iter().copied().all(inner)
+        && outer(bytes.first())
+        && outer(bytes.last())
+        && prefix.is_none_or(|prefix| !prefix.is_empty() && prefix.len() <= 253)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> (Selector, Vec<String>) {
+        let wire: Wire = serde_json::from_str(text).expect(text);
+        let mut problems = Vec::new();
+        let selector = wire.slim("s", &mut problems);
+        (selector, problems.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn selectors_match_as_the_api_says() {
+        let labels = Labels::from(BTreeMap::from([("app".to_string(), "web".to_string())]));
+        for (selector, expected, shown) in [
+            (r#"{}"#, true, ""),
+            (r#"{"matchLabels":null}"#, true, ""),
+            (r#"{"matchLabels":{"app":"web"}}"#, true, "app=web"),
+            (r#"{"matchLabels":{"app":"db"}}"#, false, "app=db"),
+            (r#"{"matchLabels":{"tier":""}}"#, false, "tier="),
+            (
+                r#"{"matchExpressions":[{"key":"app","operator":"In","values":["web","db","web"]}]}"#,
+                true,
+                "app in (db,web)",
+            ),
+            (r#"{"matchExpressions":[{"key":"tier","operator":"NotIn","values":["x"]}]}"#, true, "tier!=x"),
+            (
+                r#"{"matchExpressions":[{"key":"app","operator":"NotIn","values":["web","x"]}]}"#,
+                false,
+                "app notin (web,x)",
+            ),
+            (r#"{"matchExpressions":[{"key":"app","operator":"Exists"}]}"#, true, "app"),
+            (
+                r#"{"matchExpressions":[{"key":"app","operator":"DoesNotExist","values":null}]}"#,
+                false,
+                "!app",
+            ),
+            (
+                r#"{"matchLabels":{"app":"web"},"matchExpressions":[{"key":"a/b","operator":"Exists"}]}"#,
+                false,
+                "a/b,app=web",
+            ),
+        ] {
+            let (parsed, problems) = read(selector);
+            assert_eq!(problems, [""; 0], "{selector}");
+            assert_eq!(parsed.matches(&labels), expected, "{selector}");
+            assert_eq!(parsed.to_string(), shown, "{selector}");
+        }
+    }
+
+    #[test]
+    fn what_says_the_same_is_the_same() {
+        let one = r#"{"matchLabels":{"app":"web","b":"c"}}"#;
+        let other = r#"{"matchExpressions":[{"key":"b","operator":"In","values":["c"]},
+            {"key":"app","operator":"In","values":["web","web"]}],"matchLabels":{"b":"c"}}"#;
+        assert_eq!(read(one), read(other));
+    }
+
+    #[test]
+    fn what_the_api_server_refuses_selects_nothing_and_is_a_problem() {
+        for (expression, problem) in [
+            (
+                r#"{"key":"app","operator":"Near","values":["web"]}"#,
+                r#"s.matchExpressions[0].operator: "Near""#,
+            ),
+            (r#"{"key":"tier","operator":"in","values":["web"]}"#, r#"s.matchExpressions[0].operator: "in""#),
+            (r#"{"key":"app","operator":"In"}"#, r#"s.matchExpressions[0].values: "[]""#),
+            (r#"{"key":"app","operator":"NotIn","values":[]}"#, r#"s.matchExpressions[0].values: "[]""#),
+            (
+                r#"{"key":"app","operator":"Exists","values":["web"]}"#,
+                r#"s.matchExpressions[0].values: "web""#,
+            ),
+            (
+                r#"{"key":"x","operator":"DoesNotExist","values":["a","b"]}"#,
+                r#"s.matchExpressions[0].values: "a,b""#,
+            ),
+            (r#"{"key":"","operator":"DoesNotExist"}"#, r#"s.matchExpressions[0].key: """#),
+            (r#"{"key":"/x","operator":"DoesNotExist"}"#, r#"s.matchExpressions[0].key: "/x""#),
+            (r#"{"key":"-x","operator":"DoesNotExist"}"#, r#"s.matchExpressions[0].key: "-x""#),
+        ] {
+            let (selector, problems) = read(&format!(r#"{{"matchExpressions":[{expression}]}}"#));
+            assert!(!selector.is_understood() && !selector.selects_all(), "{expression}");
+            let labels = BTreeMap::from([("app".to_string(), "web".to_string())]);
+            assert!(!selector.matches(&Labels::from(labels)), "{expression}");
+            assert!(!selector.matches(&Labels::default()), "{expression}");
+            assert!(problems.len() == 1 && problems[0].starts_with(problem), "{expression}: {problems:?}");
+        }
+    }
+}

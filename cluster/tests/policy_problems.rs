@@ -1,0 +1,152 @@
+//! Policies with fields that cannot be understood, and the problems that they are reported with.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use portcullis_cluster::{Kind, Object};
+use serde_json::{Value, json};
+
+/// The problems of a policy with this spec, as `field: value`; or the error where it cannot be read at all.
+fn problems(kind: Kind, spec: &Value) -> Vec<String> {
+    let value = json!({"metadata": {"name": "p", "namespace": "x"}, "spec": spec});
+    match Object::parse(kind, value) {
+        Ok(parsed) => parsed.problems.iter().map(|p| format!("{}: {}", p.field, p.value)).collect(),
+        Err(error) => vec![format!("error {error}")],
+    }
+}
+
+#[test]
+fn network_policies_name_the_field_and_its_value() {
+    let from = |peer: Value| json!({"ingress": [{}, {"from": [{"podSelector": {}}, peer]}]});
+    let port = |port: Value| json!({"egress": [{"ports": [port]}]});
+    let rows: &[(Value, &[&str])] = &[
+        (json!({}), &[]),
+        (json!(null), &[]),
+        (
+            json!({"podSelector": {"matchExpressions": [{"key": "a", "operator": "Near"}]}}),
+            &["spec.podSelector.matchExpressions[0].operator: Near"],
+        ),
+        (json!({"policyTypes": ["Ingress", "Sideways"]}), &["spec.policyTypes[1]: Sideways"]),
+        (from(json!({})), &["spec.ingress[1].from[1]: {}"]),
+        (
+            from(json!({"ipBlock": {"cidr": "10.0.0.0/8"}, "podSelector": {}})),
+            &["spec.ingress[1].from[1]: ipBlock with a selector"],
+        ),
+        (
+            from(json!({"namespaceSelector": {"matchExpressions": [{"key": "a", "operator": "In"}]}})),
+            &["spec.ingress[1].from[1].namespaceSelector.matchExpressions[0].values: []"],
+        ),
+        (
+            json!({"egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0"}}]}]}),
+            &["spec.egress[0].to[0].ipBlock.cidr: 10.0.0.0"],
+        ),
+        (
+            json!({"egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8", "except": ["10.0.0.0/8", "x"]}}]}]}),
+            &["spec.egress[0].to[0].ipBlock.except[1]: x"],
+        ),
+        (json!({"egress": [{"from": [{"podSelector": {}}]}]}), &["spec.egress[0].from: from"]),
+        (port(json!({"protocol": "tcp"})), &["spec.egress[0].ports[0].protocol: tcp"]),
+        (port(json!({"port": 0})), &["spec.egress[0].ports[0].port: 0"]),
+        (port(json!({"port": 65536})), &["spec.egress[0].ports[0].port: 65536"]),
+        (port(json!({"port": "80"})), &["spec.egress[0].ports[0].port: 80"]),
+        (port(json!({"port": 80, "endPort": 79})), &["spec.egress[0].ports[0].endPort: 79"]),
+        (port(json!({"port": "web", "endPort": 90})), &["spec.egress[0].ports[0].endPort: 90"]),
+        (port(json!({"endPort": 90})), &["spec.egress[0].ports[0].endPort: 90"]),
+        (port(json!({"port": 80, "endPort": 80})), &[]),
+        // Of another type than the API gives it: the version before stays, and the error is reported.
+        (
+            json!({"podSelector": []}),
+            &["error NetworkPolicy x/p: field spec.podSelector: a list stands there, expected an object"],
+        ),
+        (
+            json!({"ingress": [[]]}),
+            &["error NetworkPolicy x/p: field spec.ingress[0]: a list stands there, expected an object"],
+        ),
+        (
+            json!({"ingress": [{"from": ["x"]}]}),
+            &[
+                "error NetworkPolicy x/p: field spec.ingress[0].from[0]: \"x\" stands there, expected an object",
+            ],
+        ),
+        (
+            json!({"ingress": [{"ports": [{"port": true}]}]}),
+            &["error NetworkPolicy x/p: field spec.ingress[0].ports[0].port: expected a number or a name"],
+        ),
+    ];
+    for (spec, expected) in rows {
+        assert_eq!(&problems(Kind::NetworkPolicy, spec), expected, "{spec}");
+    }
+}
+
+#[test]
+fn cluster_network_policies_name_the_field_and_its_value() {
+    let with = |field: &str, value: Value| {
+        let mut spec = json!({"tier": "Admin", "priority": 1, "subject": {"namespaces": {}}});
+        spec[field] = value;
+        spec
+    };
+    let from = |peer: Value| with("ingress", json!([{"action": "Deny", "from": [peer]}]));
+    let to = |peer: Value| with("egress", json!([{"action": "Deny", "to": [peer]}]));
+    let protocol = |protocol: Value| {
+        with("egress", json!([{"action": "Deny", "to": [{"namespaces": {}}], "protocols": [protocol]}]))
+    };
+    let rows: &[(Value, &[&str])] = &[
+        (with("tier", json!("Middle")), &["spec.tier: Middle"]),
+        (with("priority", json!(1001)), &["spec.priority: 1001"]),
+        (with("priority", json!(-1)), &["spec.priority: -1"]),
+        (with("priority", json!(null)), &["spec.priority: "]),
+        (with("subject", json!({})), &["spec.subject: neither"]),
+        (with("subject", json!({"namespaces": {}, "pods": {"podSelector": {}}})), &["spec.subject: both"]),
+        (with("subject", json!({"pods": {}})), &["spec.subject.pods.podSelector: "]),
+        (
+            with("subject", json!({"namespaces": {"matchExpressions": [{"key": "a", "operator": "?"}]}})),
+            &["spec.subject.namespaces.matchExpressions[0].operator: ?"],
+        ),
+        (
+            with("ingress", json!([{"action": "Allow", "from": [{"namespaces": {}}]}])),
+            &["spec.ingress[0].action: Allow"],
+        ),
+        (with("ingress", json!([{"action": "Accept"}])), &["spec.ingress[0].from: []"]),
+        (
+            with("egress", json!([{"action": "Accept", "from": [{"namespaces": {}}]}])),
+            &["spec.egress[0].to: []"],
+        ),
+        (from(json!({})), &["spec.ingress[0].from[0]: {}"]),
+        (from(json!({"nodes": {}})), &["spec.ingress[0].from[0].nodes: nodes"]),
+        (from(json!({"networks": ["10.0.0.0/8"]})), &["spec.ingress[0].from[0].networks: networks"]),
+        (to(json!({"nodes": {}})), &[]),
+        (to(json!({"nodes": {}, "namespaces": {}})), &["spec.egress[0].to[0]: namespaces and nodes"]),
+        (to(json!({"domainNames": ["*.example.com"]})), &["spec.egress[0].to[0].domainNames: *.example.com"]),
+        (to(json!({"networks": []})), &["spec.egress[0].to[0].networks: []"]),
+        (to(json!({"networks": ["10.0.0.0/8", "x"]})), &["spec.egress[0].to[0].networks[1]: x"]),
+        (protocol(json!({})), &["spec.egress[0].protocols[0]: {}"]),
+        (protocol(json!({"icmp": {}})), &["spec.egress[0].protocols[0]: {}"]),
+        (protocol(json!({"tcp": {}})), &["spec.egress[0].protocols[0].tcp.destinationPort: "]),
+        (
+            protocol(json!({"tcp": {"destinationPort": {"number": 0}}})),
+            &["spec.egress[0].protocols[0].tcp.destinationPort.number: 0"],
+        ),
+        (
+            protocol(json!({"udp": {"destinationPort": {"range": {"start": 9, "end": 8}}}})),
+            &["spec.egress[0].protocols[0].udp.destinationPort.range: 9-8"],
+        ),
+        (
+            protocol(json!({"sctp": {"destinationPort": {}}})),
+            &["spec.egress[0].protocols[0].sctp.destinationPort: {}"],
+        ),
+        (
+            protocol(json!({"destinationNamedPort": "Web"})),
+            &["spec.egress[0].protocols[0].destinationNamedPort: Web"],
+        ),
+        (
+            protocol(json!({"destinationNamedPort": "web", "tcp": {"destinationPort": {"number": 1}}})),
+            &["spec.egress[0].protocols[0]: several of them"],
+        ),
+        (
+            with("priority", json!("1")),
+            &["error ClusterNetworkPolicy p: field spec.priority: invalid type: string \"1\", expected i64"],
+        ),
+    ];
+    for (spec, expected) in rows {
+        assert_eq!(&problems(Kind::ClusterNetworkPolicy, spec), expected, "{spec}");
+    }
+}

@@ -1,0 +1,233 @@
+//! What registers, keys and maps hold: values and verdicts.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::attribute::{Attribute, Malformed, Writer};
+
+const NFTA_DATA_VALUE: u16 = 1;
+const NFTA_DATA_VERDICT: u16 = 2;
+const NFTA_VERDICT_CODE: u16 = 1;
+const NFTA_VERDICT_CHAIN: u16 = 2;
+
+/// One of the sixteen 4-byte data registers (`NFT_REG32_00` and on), by its number from 0. A value longer than 4
+/// bytes takes those that follow too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Register(pub u8);
+
+/// `NFT_REG32_00`.
+const FIRST_REGISTER: u32 = 8;
+/// `NFT_REG_VERDICT`: not a data register, but where verdicts go.
+pub(super) const VERDICT_REGISTER: u32 = 0;
+
+impl Register {
+    /// The first.
+    pub const FIRST: Register = Register(0);
+
+    /// The register behind a value of `length` bytes that begins in this one.
+    pub fn after(self, length: usize) -> Register {
+        Register(self.0 + length.div_ceil(4) as u8)
+    }
+
+    pub(super) fn number(self) -> u32 {
+        FIRST_REGISTER + u32::from(self.0)
+    }
+
+    /// Reads the kernel's number: 1 to 4 are the old names of four registers at a time.
+    pub(super) fn read(attribute: &Attribute<'_>) -> Result<Self, Malformed> {
+        Ok(match attribute.u32_be()? {
+            old @ 1..=4 => Register((old as u8 - 1) * 4),
+            number => Register(number.saturating_sub(FIRST_REGISTER) as u8),
+        })
+    }
+}
+
+/// A value of up to 16 bytes, in the order in which the packet or the kernel has it.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Value {
+    bytes: [u8; 16],
+    length: u8,
+}
+
+impl Value {
+    /// These bytes; what is beyond the 16th is cut off.
+    pub fn new(from: &[u8]) -> Self {
+        let length = from.len().min(16);
+        let mut bytes = [0; 16];
+        bytes[..length].copy_from_slice(&from[..length]);
+        Value { bytes, length: length as u8 }
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes[..usize::from(self.length)]
+    }
+
+    pub(super) fn write(&self, writer: &mut Writer<'_>, kind: u16) {
+        writer.nested(kind, |data| {
+            data.bytes(NFTA_DATA_VALUE, self.bytes());
+        });
+    }
+}
+
+impl fmt::Debug for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("0x")?;
+        self.bytes().iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl From<u8> for Value {
+    fn from(number: u8) -> Self {
+        Value::new(&[number])
+    }
+}
+
+/// In network order, as ports are.
+impl From<u16> for Value {
+    fn from(number: u16) -> Self {
+        Value::new(&number.to_be_bytes())
+    }
+}
+
+impl From<IpAddr> for Value {
+    fn from(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(v4) => Value::new(&v4.octets()),
+            IpAddr::V6(v6) => Value::new(&v6.octets()),
+        }
+    }
+}
+
+/// What is to become of a packet (`NF_*`, `NFT_*`).
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Verdict {
+    /// It passes this hook; base chains of a later priority still see it.
+    Accept,
+    /// It is dropped.
+    Drop,
+    /// On with the next rule.
+    Continue,
+    /// Back to the rule after the jump.
+    Return,
+    /// To a chain, and back when it ends.
+    Jump(Arc<str>),
+    /// To a chain, and not back.
+    Goto(Arc<str>),
+}
+
+impl Verdict {
+    /// To a chain of that name, and back.
+    pub fn jump(chain: impl Into<Arc<str>>) -> Self {
+        Verdict::Jump(chain.into())
+    }
+
+    /// To a chain of that name, and not back.
+    pub fn goto(chain: impl Into<Arc<str>>) -> Self {
+        Verdict::Goto(chain.into())
+    }
+
+    /// The chain that it leads to.
+    pub fn chain(&self) -> Option<&Arc<str>> {
+        match self {
+            Verdict::Jump(chain) | Verdict::Goto(chain) => Some(chain),
+            _ => None,
+        }
+    }
+
+    fn code(&self) -> i32 {
+        match self {
+            Verdict::Drop => 0,
+            Verdict::Accept => 1,
+            Verdict::Continue => -1,
+            Verdict::Jump(_) => -3,
+            Verdict::Goto(_) => -4,
+            Verdict::Return => -5,
+        }
+    }
+
+    pub(super) fn write(&self, writer: &mut Writer<'_>, kind: u16) {
+        writer.nested(kind, |data| {
+            data.nested(NFTA_DATA_VERDICT, |verdict| {
+                verdict.u32_be(NFTA_VERDICT_CODE, self.code() as u32);
+                if let Some(chain) = self.chain() {
+                    verdict.text(NFTA_VERDICT_CHAIN, chain);
+                }
+            });
+        });
+    }
+
+    fn read(attribute: &Attribute<'_>) -> Result<Self, Malformed> {
+        let (mut code, mut chain) = (0, String::new());
+        for attribute in attribute.nested() {
+            let attribute = attribute?;
+            match attribute.kind {
+                NFTA_VERDICT_CODE => code = attribute.u32_be()? as i32,
+                NFTA_VERDICT_CHAIN => chain = attribute.text(),
+                _ => {}
+            }
+        }
+        Ok(match code {
+            0 => Verdict::Drop,
+            1 => Verdict::Accept,
+            -1 => Verdict::Continue,
+            -3 => Verdict::Jump(chain.into()),
+            -4 => Verdict::Goto(chain.into()),
+            -5 => Verdict::Return,
+            _ => return Err(Malformed::Missing("a verdict that is known")),
+        })
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Verdict::Accept => f.write_str("accept"),
+            Verdict::Drop => f.write_str("drop"),
+            Verdict::Continue => f.write_str("continue"),
+            Verdict::Return => f.write_str("return"),
+            Verdict::Jump(chain) => write!(f, "jump {chain}"),
+            Verdict::Goto(chain) => write!(f, "goto {chain}"),
+        }
+    }
+}
+
+/// What the kernel calls data: bytes or a verdict.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Data<'a> {
+    Bytes(&'a [u8]),
+    Verdict(Verdict),
+}
+
+impl<'a> Data<'a> {
+    pub(super) fn read(attribute: &Attribute<'a>) -> Result<Self, Malformed> {
+        for attribute in attribute.nested() {
+            let attribute = attribute?;
+            match attribute.kind {
+                NFTA_DATA_VALUE => return Ok(Data::Bytes(attribute.payload)),
+                NFTA_DATA_VERDICT => return Verdict::read(&attribute).map(Data::Verdict),
+                _ => {}
+            }
+        }
+        Err(Malformed::Missing("NFTA_DATA_VALUE"))
+    }
+
+    pub(super) fn bytes(self) -> Result<&'a [u8], Malformed> {
+        match self {
+            Data::Bytes(bytes) => Ok(bytes),
+            Data::Verdict(_) => Err(Malformed::Missing("NFTA_DATA_VALUE")),
+        }
+    }
+
+    pub(super) fn value(self) -> Result<Value, Malformed> {
+        self.bytes().map(Value::new)
+    }
+
+    /// Writes bytes of any length as data.
+    pub(super) fn write_bytes(bytes: &[u8], writer: &mut Writer<'_>, kind: u16) {
+        writer.nested(kind, |data| {
+            data.bytes(NFTA_DATA_VALUE, bytes);
+        });
+    }
+}

@@ -1,0 +1,381 @@
+//! Reading a table back from the kernel.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::comment::{self, COMMENT, SET_COMMENT};
+use super::data::Data;
+use super::element::{Element, ElementData, Key};
+use super::expression::Expression;
+use super::rule::Rule;
+use super::set::{SetSpec, types_of};
+use super::set_flags as flags;
+use super::table::{BaseChain, Chain, ChainKind, Hook, Set, Table, TableFamily};
+use super::transaction::INTERVAL_END;
+use super::wire::{OBJECT_COUNTER, attributes as a, messages as m};
+use crate::attribute::{Attribute, Attributes, Malformed, Writer};
+use crate::error::{During, Error, Result};
+use crate::message::{Batch, Message};
+use crate::netfilter::{self, Subsystem};
+use crate::socket::Socket;
+
+const ACTION: &str = "list an nf_tables table";
+
+/// So often a table is read anew when others change the rule set meanwhile.
+const TRIES: usize = 10;
+
+/// What a table holds that a [`Table`] has no words for: anonymous sets, sets of unknown types, chains with other
+/// policies, hooks or flags. All of it is somebody else's.
+pub type Foreign = Vec<String>;
+
+/// Reads a table; `None` if there is no such table. What it holds of which a [`Table`] knows nothing is told by name.
+///
+/// # Errors
+/// [`Error::Refused`] with `EPERM` without CAP_NET_ADMIN; [`Error::Interrupted`] if others change the rule set all the
+/// time.
+pub fn read(socket: &mut Socket, family: TableFamily, name: &str) -> Result<Option<(Table, Foreign)>> {
+    for _ in 1..TRIES {
+        match read_once(socket, family, name) {
+            Err(error) if error.is_transient() => {}
+            done => return done,
+        }
+    }
+    read_once(socket, family, name)
+}
+
+fn read_once(socket: &mut Socket, family: TableFamily, name: &str) -> Result<Option<(Table, Foreign)>> {
+    let mut table = Table::new(family, name);
+    let mut foreign = Foreign::new();
+    match one(
+        socket,
+        family,
+        m::GETTABLE,
+        |out| _ = out.text(a::TABLE_NAME, name),
+        |found| {
+            table.comment = comment(found, a::TABLE_USERDATA, COMMENT)?;
+            Ok(())
+        },
+    ) {
+        Err(error) if matches!(error.errno(), Some(libc::ENOENT)) => return Ok(None),
+        done => done?,
+    }
+    let of_table = |attribute: u16| move |out: &mut Writer<'_>| _ = out.text(attribute, name);
+    // Listings of chains and rules take a table's name only since Linux 5.x, so each is looked at.
+    list(socket, family, m::GETCHAIN, of_table(a::CHAIN_TABLE), |found| {
+        if text(found, a::CHAIN_TABLE)?.as_deref() == Some(name) {
+            read_chain(found, &mut table, &mut foreign)?;
+        }
+        Ok(())
+    })?;
+    list(socket, family, m::GETRULE, of_table(a::RULE_TABLE), |found| {
+        if text(found, a::RULE_TABLE)?.as_deref() == Some(name) {
+            read_rule(found, &mut table)?;
+        }
+        Ok(())
+    })?;
+    list(socket, family, m::GETSET, of_table(a::SET_TABLE), |found| {
+        if text(found, a::SET_TABLE)?.as_deref() == Some(name) {
+            read_set(found, &mut table, &mut foreign)?;
+        }
+        Ok(())
+    })?;
+    list(socket, family, m::GETOBJ, of_table(a::OBJ_TABLE), |found| {
+        if text(found, a::OBJ_TABLE)?.as_deref() == Some(name) {
+            let object: Arc<str> = text(found, a::OBJ_NAME)?.unwrap_or_default().into();
+            match number(found, a::OBJ_TYPE)? {
+                Some(OBJECT_COUNTER) => {
+                    table.counters.insert(object, comment(found, a::OBJ_USERDATA, COMMENT)?);
+                }
+                _ => foreign.push(format!("object {object}")),
+            }
+        }
+        Ok(())
+    })?;
+    for (set, content) in &mut table.sets {
+        // What rules add comes and goes by itself.
+        if !content.spec.dynamic {
+            content.elements = read_elements(socket, family, name, set, &content.spec)?;
+        }
+    }
+    Ok(Some((table, foreign)))
+}
+
+/// Reads the elements of a set.
+///
+/// # Errors
+/// As [`read`]; [`Error::Refused`] with `ENOENT` if there is no such set.
+pub fn read_elements(
+    socket: &mut Socket,
+    family: TableFamily,
+    table: &str,
+    set: &str,
+    spec: &SetSpec,
+) -> Result<HashMap<Key, Element>> {
+    let mut elements = Vec::new();
+    let wanted = |out: &mut Writer<'_>| _ = out.text(a::ELEMENTS_TABLE, table).text(a::ELEMENTS_SET, set);
+    list(socket, family, m::GETSETELEM, wanted, |found| {
+        let Some(all) = find(found, a::ELEMENTS)? else { return Ok(()) };
+        for element in all.nested() {
+            elements.push(read_element(&element?, spec)?);
+        }
+        Ok(())
+    })?;
+    if spec.interval && !spec.has_range_elements() {
+        return Ok(ranges(elements, spec));
+    }
+    Ok(elements.into_iter().map(|(key, element, _)| (key, element)).collect())
+}
+
+/// Reads what all named counters of a table have counted: packets and bytes, by name.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_counters(
+    socket: &mut Socket,
+    family: TableFamily,
+    table: &str,
+) -> Result<HashMap<String, (u64, u64)>> {
+    let mut counters = HashMap::new();
+    let wanted = |out: &mut Writer<'_>| _ = out.text(a::OBJ_TABLE, table).u32_be(a::OBJ_TYPE, OBJECT_COUNTER);
+    list(socket, family, m::GETOBJ, wanted, |found| {
+        if text(found, a::OBJ_TABLE)?.as_deref() != Some(table)
+            || number(found, a::OBJ_TYPE)? != Some(OBJECT_COUNTER)
+        {
+            return Ok(());
+        }
+        let (mut packets, mut bytes) = (0, 0);
+        if let Some(data) = find(found, a::OBJ_DATA)? {
+            for attribute in data.nested() {
+                let attribute = attribute?;
+                match attribute.kind {
+                    a::COUNTER_PACKETS => packets = attribute.u64_be()?,
+                    a::COUNTER_BYTES => bytes = attribute.u64_be()?,
+                    _ => {}
+                }
+            }
+        }
+        counters.insert(text(found, a::OBJ_NAME)?.unwrap_or_default(), (packets, bytes));
+        Ok(())
+    })?;
+    Ok(counters)
+}
+
+fn read_chain(found: &Attributes<'_>, table: &mut Table, foreign: &mut Foreign) -> Result<(), Malformed> {
+    let name: Arc<str> = text(found, a::CHAIN_NAME)?.unwrap_or_default().into();
+    let mut base = None;
+    if let Some(hook) = find(found, a::CHAIN_HOOK)? {
+        let hook = hook.nested();
+        let kind = match text(found, a::CHAIN_TYPE)?.as_deref() {
+            Some("filter") => Some(ChainKind::Filter),
+            Some("nat") => Some(ChainKind::Nat),
+            _ => None,
+        };
+        let accepts = number(found, a::CHAIN_POLICY)? == Some(libc::NF_ACCEPT as u32);
+        let place = number(&hook, a::HOOK_NUMBER)?.and_then(Hook::of_number);
+        let (Some(kind), Some(place), true) = (kind, place, accepts) else {
+            foreign.push(format!("chain {name}"));
+            return Ok(());
+        };
+        let priority = number(&hook, a::HOOK_PRIORITY)?.unwrap_or_default() as i32;
+        base = Some(BaseChain { kind, hook: place, priority });
+    }
+    let comment = comment(found, a::CHAIN_USERDATA, COMMENT)?;
+    table.chains.insert(name, Chain { base, rules: Vec::new(), comment });
+    Ok(())
+}
+
+fn read_rule(found: &Attributes<'_>, table: &mut Table) -> Result<(), Malformed> {
+    let name = text(found, a::RULE_CHAIN)?.unwrap_or_default();
+    let mut expressions = Vec::new();
+    if let Some(list) = find(found, a::RULE_EXPRESSIONS)? {
+        for element in list.nested() {
+            expressions.push(Expression::read(&element?)?);
+        }
+    }
+    let comment = comment(found, a::RULE_USERDATA, COMMENT)?;
+    if let Some(chain) = table.chains.get_mut(name.as_str()) {
+        chain.rules.push(Rule::of(expressions, comment));
+    }
+    Ok(())
+}
+
+fn read_set(found: &Attributes<'_>, table: &mut Table, foreign: &mut Foreign) -> Result<(), Malformed> {
+    let name: Arc<str> = text(found, a::SET_NAME)?.unwrap_or_default().into();
+    let flag_bits = number(found, a::SET_FLAGS)?.unwrap_or_default();
+    let known = flags::INTERVAL | flags::MAP | flags::TIMEOUT | flags::EVAL | flags::CONCAT;
+    let key = number(found, a::SET_KEY_TYPE)?.and_then(types_of).filter(|key| !key.is_empty());
+    let data_type = number(found, a::SET_DATA_TYPE)?.unwrap_or_default();
+    let data = if flag_bits & flags::MAP == 0 { Some(Vec::new()) } else { types_of(data_type) };
+    let (Some(key), Some(data), true) = (key, data, flag_bits & !known == 0) else {
+        // An anonymous set goes with its rule, which is somebody else's too.
+        if flag_bits & flags::ANONYMOUS == 0 {
+            foreign.push(format!("set {name}"));
+        }
+        return Ok(());
+    };
+    let timeout = find(found, a::SET_TIMEOUT)?.map(|attribute| attribute.u64_be()).transpose()?;
+    let size = match find(found, a::SET_DESC)? {
+        Some(description) => number(&description.nested(), a::SET_DESC_SIZE)?,
+        None => None,
+    };
+    let spec = SetSpec {
+        key: key.into(),
+        data: data.into(),
+        interval: flag_bits & flags::INTERVAL != 0,
+        dynamic: flag_bits & flags::EVAL != 0,
+        timeout: (flag_bits & flags::TIMEOUT != 0).then_some(timeout.unwrap_or(0)),
+        size,
+        comment: comment(found, a::SET_USERDATA, SET_COMMENT)?,
+    };
+    table.sets.insert(name, Set::new(spec));
+    Ok(())
+}
+
+/// An element, and whether it is the end of a range.
+fn read_element(found: &Attribute<'_>, spec: &SetSpec) -> Result<(Key, Element, bool), Malformed> {
+    let (mut key, mut element, mut ends) = (None, Element::bare(), false);
+    let read_key = |attribute: &Attribute<'_>| {
+        let (bytes, expected) = (Data::read(attribute)?.bytes()?, spec.key_length());
+        match bytes.len() {
+            length if length == expected => Ok(Key::from_kernel(bytes)),
+            present => Err(Malformed::Payload { kind: attribute.kind, expected, present }),
+        }
+    };
+    for attribute in found.nested() {
+        let attribute = attribute?;
+        match attribute.kind {
+            a::ELEMENT_KEY => key = Some(read_key(&attribute)?),
+            a::ELEMENT_KEY_END => element.last = Some(read_key(&attribute)?),
+            a::ELEMENT_DATA => {
+                element.data = Some(match Data::read(&attribute)? {
+                    Data::Bytes(bytes) => ElementData::Value(Key::from_kernel(bytes)),
+                    Data::Verdict(verdict) => ElementData::Verdict(verdict),
+                });
+            }
+            a::ELEMENT_FLAGS => ends = attribute.u32_be()? & INTERVAL_END != 0,
+            a::ELEMENT_TIMEOUT => {
+                element.timeout = Some(attribute.u64_be()?).filter(|timeout| spec.timeout != Some(*timeout));
+            }
+            _ => {}
+        }
+    }
+    Ok((key.ok_or(Malformed::Missing("NFTA_SET_ELEM_KEY"))?, element, ends))
+}
+
+/// Puts beginnings and ends together.
+fn ranges(mut elements: Vec<(Key, Element, bool)>, spec: &SetSpec) -> HashMap<Key, Element> {
+    // Where one range ends and the next begins, the end comes first.
+    elements.sort_by(|a, b| (&a.0, !a.2).cmp(&(&b.0, !b.2)));
+    let mut ranges = HashMap::new();
+    let mut open: Option<(Key, Element)> = None;
+    for (key, element, ends) in elements {
+        if let Some((first, mut range)) = open.take() {
+            range.last = key.predecessor(spec.key_length());
+            ranges.insert(first, range);
+        }
+        if !ends {
+            open = Some((key, element));
+        }
+    }
+    if let Some((first, mut range)) = open {
+        range.last = Some(Key::new().part(&vec![255; spec.key_length()]));
+        ranges.insert(first, range);
+    }
+    ranges
+}
+
+fn request(family: TableFamily, message: u8, fill: impl FnOnce(&mut Writer<'_>)) -> Result<Batch> {
+    Batch::of(ACTION, netfilter::kind(Subsystem::Tables, message), 0, |out| {
+        out.netfilter_resource(family as u8, 0);
+        fill(out);
+    })
+}
+
+fn one(
+    socket: &mut Socket,
+    family: TableFamily,
+    message: u8,
+    fill: impl FnOnce(&mut Writer<'_>),
+    mut read: impl FnMut(&Attributes<'_>) -> Result<(), Malformed>,
+) -> Result<()> {
+    socket.query(ACTION, &mut request(family, message, fill)?, |message| each(message, &mut read))
+}
+
+fn list(
+    socket: &mut Socket,
+    family: TableFamily,
+    message: u8,
+    fill: impl FnOnce(&mut Writer<'_>),
+    mut read: impl FnMut(&Attributes<'_>) -> Result<(), Malformed>,
+) -> Result<()> {
+    let dumped =
+        socket.dump(ACTION, &mut request(family, message, fill)?, |message| each(message, &mut read));
+    match dumped {
+        // The table went between two listings.
+        Err(error) if error.errno() == Some(libc::ENOENT) => Err(Error::Interrupted { action: ACTION }),
+        done => done,
+    }
+}
+
+fn each(message: Message<'_>, read: &mut impl FnMut(&Attributes<'_>) -> Result<(), Malformed>) -> Result<()> {
+    let (_, attributes) = message.split::<{ netfilter::HEADER }>().during(ACTION)?;
+    read(&attributes).during(ACTION)
+}
+
+fn find<'a>(attributes: &Attributes<'a>, kind: u16) -> Result<Option<Attribute<'a>>, Malformed> {
+    for attribute in attributes.clone() {
+        let attribute = attribute?;
+        if attribute.kind == kind {
+            return Ok(Some(attribute));
+        }
+    }
+    Ok(None)
+}
+
+fn text(attributes: &Attributes<'_>, kind: u16) -> Result<Option<String>, Malformed> {
+    Ok(find(attributes, kind)?.map(|attribute| attribute.text()))
+}
+
+fn number(attributes: &Attributes<'_>, kind: u16) -> Result<Option<u32>, Malformed> {
+    find(attributes, kind)?.map(|attribute| attribute.u32_be()).transpose()
+}
+
+fn comment(attributes: &Attributes<'_>, kind: u16, of: u8) -> Result<Option<Arc<str>>, Malformed> {
+    let user_data = find(attributes, kind)?;
+    Ok(user_data.and_then(|user_data| comment::read(user_data.payload, of)).map(Arc::from))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::nf_tables::data_type::DataType;
+
+    proptest! {
+        /// Listings that are noise, cut off or of another shape than ours are read or refused.
+        #[test]
+        fn any_listing_is_read_or_malformed(
+            attributes in vec((0u16..20, vec(0u8.., 0..40)), 0..10),
+            interval: bool,
+        ) {
+            let batch = Batch::of("test", 1, 0, |out| {
+                for (kind, payload) in &attributes {
+                    out.bytes(*kind, payload);
+                }
+            });
+            let batch = batch.expect("a short message");
+            let found = Attributes::new(&batch.bytes()[crate::message::HEADER..]);
+            let (mut table, mut foreign) = (Table::new(TableFamily::Inet, "test"), Foreign::new());
+            let _ = read_chain(&found, &mut table, &mut foreign);
+            let _ = read_rule(&found, &mut table);
+            let _ = read_set(&found, &mut table, &mut foreign);
+            let _ = table.to_string();
+            let spec = SetSpec { interval, ..SetSpec::of(&[DataType::Ipv4Addr]) };
+            let elements = found.flatten().filter_map(|element| read_element(&element, &spec).ok());
+            let set = Set { elements: ranges(elements.collect(), &spec), spec };
+            let _ = set.to_string();
+        }
+    }
+}

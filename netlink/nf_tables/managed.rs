@@ -1,0 +1,320 @@
+//! A table that we keep as we want it.
+//!
+//! ```text
+//! edits ─► desired state, and what each edited thing was ─► commit ─► one transaction of what differs
+//!                                                             └ not sure what the kernel holds: read it, compare all
+//! ```
+//! The cost of a commit follows the size of the edits. After a failure the edits wait for the next one.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use super::difference::{Change, Difference, ElementChanges, Extent, same_kinds};
+use super::dump;
+use super::element::{Element, Key};
+use super::set::SetSpec;
+use super::table::{Chain, Set, Table, TableFamily};
+use super::transaction::Transaction;
+use crate::error::Result;
+use crate::socket::Socket;
+
+/// A table with the edits that the kernel has not seen yet.
+#[derive(Debug)]
+pub struct ManagedTable {
+    desired: Table,
+    /// What each thing was in the kernel that was edited since: `None` if it was not there.
+    chains: BTreeMap<Arc<str>, Option<Chain>>,
+    sets: BTreeMap<Arc<str>, Option<Set>>,
+    counters: BTreeMap<Arc<str>, bool>,
+    /// Of sets that were there and stay.
+    elements: BTreeMap<Arc<str>, HashMap<Key, Option<Element>>>,
+    /// The kernel holds what was last committed.
+    known: bool,
+}
+
+/// What a commit did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Committed {
+    /// What was changed in the kernel.
+    pub extent: Extent,
+    /// All was compared with the kernel, not only what was edited.
+    pub full: bool,
+    /// The whole table was made anew, as what was there could not be changed into what is wanted.
+    pub rebuilt: bool,
+    /// Bytes sent.
+    pub bytes: usize,
+}
+
+const ACTION: &str = "write an nf_tables table";
+
+impl ManagedTable {
+    /// Nothing, of which is not known whether the kernel holds something else.
+    pub fn new(family: TableFamily, name: &str) -> Self {
+        ManagedTable {
+            desired: Table::new(family, name),
+            chains: BTreeMap::new(),
+            sets: BTreeMap::new(),
+            counters: BTreeMap::new(),
+            elements: BTreeMap::new(),
+            known: false,
+        }
+    }
+
+    /// What the kernel should hold.
+    pub fn desired(&self) -> &Table {
+        &self.desired
+    }
+
+    /// What is said of the table; counts only when it is made.
+    pub fn remark(&mut self, comment: &str) {
+        self.desired.comment = Some(super::comment::shortened(comment).into());
+    }
+
+    /// Whether there is something that the kernel does not have yet, or may not have.
+    pub fn is_dirty(&self) -> bool {
+        let edits = self.chains.len() + self.sets.len() + self.counters.len() + self.elements.len();
+        !self.known || edits > 0
+    }
+
+    /// Forgets what the kernel is believed to hold: the next commit reads it.
+    pub fn doubt(&mut self) {
+        self.known = false;
+    }
+
+    /// Makes a chain, or gives it other rules.
+    pub fn put_chain(&mut self, name: &Arc<str>, chain: Chain) {
+        if self.desired.chains.get(name).is_some_and(|there| *there == chain) {
+            return;
+        }
+        let before = self.desired.chains.insert(Arc::clone(name), chain);
+        self.chains.entry(Arc::clone(name)).or_insert(before);
+    }
+
+    /// Removes a chain.
+    pub fn remove_chain(&mut self, name: &str) {
+        if let Some((name, before)) = self.desired.chains.remove_entry(name) {
+            self.chains.entry(name).or_insert(Some(before));
+        }
+    }
+
+    /// Makes a set, with its elements. One that is there and of the same kind gets these elements.
+    pub fn put_set(&mut self, name: &Arc<str>, set: Set) {
+        if let Some(there) = self.desired.sets.get(name)
+            && there.spec == set.spec
+        {
+            let gone: Vec<Key> =
+                there.elements.keys().filter(|key| !set.elements.contains_key(*key)).cloned().collect();
+            gone.iter().for_each(|key| self.remove_element(name, key));
+            set.elements.into_iter().for_each(|(key, element)| self.put_element(name, key, element));
+            return;
+        }
+        let before = self.desired.sets.insert(Arc::clone(name), set);
+        self.remember_set(Arc::clone(name), before);
+    }
+
+    /// Removes a set.
+    pub fn remove_set(&mut self, name: &str) {
+        if let Some((name, before)) = self.desired.sets.remove_entry(name) {
+            self.remember_set(name, Some(before));
+        }
+    }
+
+    /// Notes what a set was that comes or goes as a whole, with the elements that the kernel has of it.
+    fn remember_set(&mut self, name: Arc<str>, mut before: Option<Set>) {
+        if let (Some(edited), Some(before)) = (self.elements.remove(&name), &mut before) {
+            for (key, element) in edited {
+                match element {
+                    Some(element) => _ = before.elements.insert(key, element),
+                    None => _ = before.elements.remove(&key),
+                }
+            }
+        }
+        self.sets.entry(name).or_insert(before);
+    }
+
+    /// Puts an element into a set that is there.
+    pub fn put_element(&mut self, set: &Arc<str>, key: Key, element: Element) {
+        let Some(there) = self.desired.sets.get_mut(set) else { return };
+        if there.elements.get(&key).is_some_and(|same| *same == element) {
+            return;
+        }
+        let before = there.elements.insert(key.clone(), element);
+        self.remember_element(set, key, before);
+    }
+
+    /// Takes an element out of a set.
+    pub fn remove_element(&mut self, set: &Arc<str>, key: &Key) {
+        let Some(there) = self.desired.sets.get_mut(set) else { return };
+        if let Some((key, before)) = there.elements.remove_entry(key) {
+            self.remember_element(set, key, Some(before));
+        }
+    }
+
+    fn remember_element(&mut self, set: &Arc<str>, key: Key, before: Option<Element>) {
+        // Of a set that is new to the kernel all elements are new.
+        if !self.sets.contains_key(set) {
+            self.elements.entry(Arc::clone(set)).or_default().entry(key).or_insert(before);
+        }
+    }
+
+    /// Makes a counter.
+    pub fn put_counter(&mut self, name: &Arc<str>, comment: Option<&str>) {
+        let comment = comment.map(|comment| super::comment::shortened(comment).into());
+        if self.desired.counters.insert(Arc::clone(name), comment).is_none() {
+            self.counters.entry(Arc::clone(name)).or_insert(false);
+        }
+    }
+
+    /// Removes a counter.
+    pub fn remove_counter(&mut self, name: &str) {
+        if let Some((name, _)) = self.desired.counters.remove_entry(name) {
+            self.counters.entry(name).or_insert(true);
+        }
+    }
+
+    /// Makes the kernel hold what is wanted.
+    ///
+    /// # Errors
+    /// [`crate::Error::Object`] for what the kernel refuses; it then holds what it held, or that and parts to which
+    /// nothing leads, and the next commit compares all.
+    pub fn commit(&mut self, socket: &mut Socket) -> Result<Committed> {
+        let committed = if self.known { self.commit_edits(socket) } else { self.commit_all(socket) };
+        self.known = committed.is_ok();
+        if self.known {
+            self.chains.clear();
+            self.sets.clear();
+            self.counters.clear();
+            self.elements.clear();
+        }
+        committed
+    }
+
+    fn commit_edits(&self, socket: &mut Socket) -> Result<Committed> {
+        let difference = self.edits();
+        if !self.edits_keep_kinds() {
+            return self.commit_all(socket);
+        }
+        self.send(socket, &difference, false, Committed::default())
+    }
+
+    /// Whether nothing that is there would have to be of another kind.
+    fn edits_keep_kinds(&self) -> bool {
+        let chain = |(name, before): (&Arc<str>, &Option<Chain>)| {
+            let after = self.desired.chains.get(name);
+            before.as_ref().zip(after).is_none_or(|(before, after)| before.base == after.base)
+        };
+        let set = |(name, before): (&Arc<str>, &Option<Set>)| {
+            let after = self.desired.sets.get(name);
+            before.as_ref().zip(after).is_none_or(|(before, after)| before.spec == after.spec)
+        };
+        self.chains.iter().all(chain) && self.sets.iter().all(set)
+    }
+
+    fn commit_all(&self, socket: &mut Socket) -> Result<Committed> {
+        let done = Committed { full: true, ..Committed::default() };
+        let found = dump::read(socket, self.desired.family, &self.desired.name)?;
+        match &found {
+            None => self.send(socket, &Difference::between(None, &self.desired), true, done),
+            Some((table, foreign)) if foreign.is_empty() && same_kinds(table, &self.desired) => {
+                self.send(socket, &Difference::between(Some(table), &self.desired), false, done)
+            }
+            Some(_) => {
+                let mut transaction = self.transaction()?;
+                transaction.delete_table()?;
+                let difference = Difference::between(None, &self.desired);
+                transaction.add_table(self.desired.comment.as_deref())?;
+                difference.write_new(&mut transaction)?;
+                let bytes = transaction.size();
+                transaction.commit(socket)?;
+                Ok(Committed { extent: difference.extent(), rebuilt: true, bytes, ..done })
+            }
+        }
+    }
+
+    fn send(
+        &self,
+        socket: &mut Socket,
+        difference: &Difference<'_>,
+        new_table: bool,
+        done: Committed,
+    ) -> Result<Committed> {
+        let mut bytes = 0;
+        let mut transaction = self.transaction()?;
+        if new_table {
+            transaction.add_table(self.desired.comment.as_deref())?;
+        }
+        difference.write_new(&mut transaction)?;
+        if difference.leads_to_new_chains() {
+            bytes += transaction.size();
+            transaction.commit(socket)?;
+            transaction = self.transaction()?;
+        }
+        difference.write_rest(&mut transaction)?;
+        bytes += if transaction.is_empty() { 0 } else { transaction.size() };
+        transaction.commit(socket)?;
+        Ok(Committed { extent: difference.extent(), bytes, ..done })
+    }
+
+    fn transaction(&self) -> Result<Transaction> {
+        Transaction::new(ACTION, self.desired.family, &self.desired.name)
+    }
+
+    /// What was edited since the last commit.
+    fn edits(&self) -> Difference<'_> {
+        let mut difference = Difference::default();
+        for (name, before) in &self.chains {
+            let change = Change { before: before.as_ref(), after: self.desired.chains.get(name) };
+            if change.before.map(|chain| &chain.rules) != change.after.map(|chain| &chain.rules) {
+                difference.chains.insert(name, change);
+            }
+        }
+        for (name, before) in &self.sets {
+            let after = self.desired.sets.get(name);
+            let change = Change { before: before.as_ref().map(|s| &s.spec), after: after.map(|s| &s.spec) };
+            let elements = match (before, after) {
+                (None, None) => continue,
+                (None, Some(after)) => {
+                    ElementChanges { gone: Vec::new(), come: after.elements.iter().collect() }
+                }
+                (Some(before), Some(after)) => ElementChanges::between(before, after),
+                (Some(_), None) => ElementChanges::default(),
+            };
+            difference.sets.insert(name, (change, elements));
+        }
+        for (name, edited) in &self.elements {
+            let Some(set) = self.desired.sets.get(name) else { continue };
+            let change: Change<&SetSpec> = Change { before: Some(&set.spec), after: Some(&set.spec) };
+            let mut changes = ElementChanges::default();
+            for (key, before) in edited {
+                let after = set.elements.get(key);
+                if before.as_ref() != after {
+                    changes.gone.extend(before.as_ref().map(|element| (key, element)));
+                    changes.come.extend(after.map(|element| (key, element)));
+                }
+            }
+            if !changes.gone.is_empty() || !changes.come.is_empty() {
+                difference.sets.insert(name, (change, changes));
+            }
+        }
+        for (name, was_there) in &self.counters {
+            let after = self.desired.counters.get(name).map(Option::as_deref);
+            if *was_there != after.is_some() {
+                difference.counters.insert(name, Change { before: was_there.then_some(None), after });
+            }
+        }
+        difference
+    }
+
+    /// Compares the kernel's table with what is wanted, and changes nothing. Says what differs.
+    ///
+    /// # Errors
+    /// As [`dump::read`].
+    pub fn check(&self, socket: &mut Socket) -> Result<Extent> {
+        let found = dump::read(socket, self.desired.family, &self.desired.name)?;
+        let mut extent = Difference::between(found.as_ref().map(|(table, _)| table), &self.desired).extent();
+        if let Some((_, foreign)) = &found {
+            extent.chains += foreign.len();
+        }
+        Ok(extent)
+    }
+}

@@ -1,0 +1,430 @@
+//! What a table does to a packet, without a kernel: its chains worked through as the kernel does.
+//!
+//! Sets that rules write to are read only: what a packet would add is told, not added.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use super::data::{Register, Verdict};
+use super::element::{ElementData, Key};
+use super::expression::{Comparison, Expression, LookupResult, Reject};
+use super::field::{Ct, CtState, FIB_LOCAL, Fib, Header, Meta};
+use super::rule::Rule;
+use super::set::SetSpec;
+use super::table::{Chain, Hook, Set, Table};
+use crate::Family;
+
+/// As much of a packet, and of what the kernel knows of it, as rules look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Packet {
+    /// The source address.
+    pub source: IpAddr,
+    /// The destination address, of the same family.
+    pub destination: IpAddr,
+    /// The transport protocol (`IPPROTO_*`).
+    pub protocol: u8,
+    /// The source port.
+    pub source_port: u16,
+    /// The destination port.
+    pub destination_port: u16,
+    /// The type, if it is ICMP or ICMPv6.
+    pub icmp_type: u8,
+    /// Index and name of the interface it came in by; `None` for what this machine sends.
+    pub input: Option<(u32, String)>,
+    /// Index and name of the interface it goes out by, if that is known.
+    pub output: Option<(u32, String)>,
+    /// Its place in its connection ([`CtState`]).
+    pub state: u32,
+    /// What happened to its connection (`IPS_*`).
+    pub status: u32,
+    /// The source is an address of this machine.
+    pub source_is_local: bool,
+    /// The destination is an address of this machine.
+    pub destination_is_local: bool,
+    /// The packet mark.
+    pub mark: u32,
+}
+
+impl Packet {
+    /// The first packet of a connection, that comes in by an interface.
+    pub fn new(source: IpAddr, destination: IpAddr, protocol: u8, destination_port: u16) -> Self {
+        Packet {
+            source,
+            destination,
+            protocol,
+            source_port: 40_000,
+            destination_port,
+            icmp_type: 0,
+            input: Some((1, "in0".into())),
+            output: Some((2, "out0".into())),
+            state: CtState::NEW,
+            status: 0,
+            source_is_local: false,
+            destination_is_local: false,
+            mark: 0,
+        }
+    }
+}
+
+/// What becomes of a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It goes on.
+    Accepted,
+    /// It is dropped.
+    Dropped,
+    /// It is dropped, and its sender is told.
+    Rejected(Reject),
+}
+
+/// A packet's way through the chains of a hook.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trace {
+    /// What becomes of it.
+    pub fate: Fate,
+    /// The rules that had an effect: chain and position in it.
+    pub rules: Vec<(Arc<str>, usize)>,
+    /// Where it is sent instead, if its destination is translated: the address, and the port if that is too.
+    pub translated: Option<(IpAddr, Option<u16>)>,
+    /// Its source is translated.
+    pub masqueraded: bool,
+    /// What it would have added to sets.
+    pub added: Vec<(Arc<str>, Key)>,
+    /// The packet mark at the end.
+    pub mark: u32,
+    /// Named counters that counted it.
+    pub counted: Vec<Arc<str>>,
+    /// NFLOG prefixes that it was handed on with.
+    pub logged: Vec<Arc<str>>,
+}
+
+/// More rules than any packet passes: a loop, which a kernel refuses.
+const STEPS: usize = 100_000;
+
+impl Table {
+    /// Sends a packet through all base chains of a hook. `random` draws a number below its argument.
+    ///
+    /// # Panics
+    /// If rules lead in a circle, which the kernel refuses.
+    pub fn trace(&self, hook: Hook, packet: &Packet, random: &mut dyn FnMut(u32) -> u32) -> Trace {
+        let mut run = Run {
+            table: self,
+            packet,
+            random,
+            steps: 0,
+            trace: Trace {
+                fate: Fate::Accepted,
+                rules: Vec::new(),
+                translated: None,
+                masqueraded: false,
+                added: Vec::new(),
+                mark: packet.mark,
+                counted: Vec::new(),
+                logged: Vec::new(),
+            },
+        };
+        let of_hook = |chain: &&Chain| chain.base.is_some_and(|base| base.hook == hook);
+        let mut base: Vec<(&Arc<str>, &Chain)> =
+            self.chains.iter().filter(|(_, chain)| of_hook(chain)).collect();
+        base.sort_by_key(|(_, chain)| chain.base.map(|base| base.priority));
+        for (name, chain) in base {
+            run.chain(name, chain);
+            if run.trace.fate != Fate::Accepted {
+                break;
+            }
+        }
+        run.trace
+    }
+}
+
+struct Run<'a> {
+    table: &'a Table,
+    packet: &'a Packet,
+    random: &'a mut dyn FnMut(u32) -> u32,
+    steps: usize,
+    trace: Trace,
+}
+
+/// How a chain ended.
+enum End {
+    /// With a verdict for the packet.
+    Decided,
+    /// Without one: on behind the jump.
+    Back,
+}
+
+/// How a rule ended.
+enum RuleEnd {
+    Next,
+    Break,
+    Verdict(Verdict),
+    Decided,
+}
+
+type Registers = [u8; 80];
+
+impl Run<'_> {
+    fn chain(&mut self, name: &Arc<str>, chain: &Chain) -> End {
+        for (position, rule) in chain.rules.iter().enumerate() {
+            self.steps += 1;
+            assert!(self.steps < STEPS, "rules lead in a circle through chain {name}");
+            let verdict = match self.rule(rule) {
+                RuleEnd::Break => continue,
+                RuleEnd::Next => {
+                    self.trace.rules.push((Arc::clone(name), position));
+                    continue;
+                }
+                RuleEnd::Decided => {
+                    self.trace.rules.push((Arc::clone(name), position));
+                    return End::Decided;
+                }
+                RuleEnd::Verdict(verdict) => verdict,
+            };
+            self.trace.rules.push((Arc::clone(name), position));
+            match verdict {
+                Verdict::Accept => return End::Decided,
+                Verdict::Drop => {
+                    self.trace.fate = Fate::Dropped;
+                    return End::Decided;
+                }
+                Verdict::Continue => {}
+                Verdict::Return => return End::Back,
+                Verdict::Jump(target) => match self.named(&target) {
+                    End::Decided => return End::Decided,
+                    End::Back => {}
+                },
+                Verdict::Goto(target) => return self.named(&target),
+            }
+        }
+        End::Back
+    }
+
+    fn named(&mut self, name: &Arc<str>) -> End {
+        match self.table.chains.get(name) {
+            Some(chain) => self.chain(name, chain),
+            None => End::Back,
+        }
+    }
+
+    fn rule(&mut self, rule: &Rule) -> RuleEnd {
+        let mut registers: Registers = [0; 80];
+        for expression in rule.expressions() {
+            match self.step(expression, &mut registers) {
+                RuleEnd::Next => {}
+                end => return end,
+            }
+        }
+        RuleEnd::Next
+    }
+
+    fn step(&mut self, expression: &Expression, registers: &mut Registers) -> RuleEnd {
+        let go_on = |holds: bool| if holds { RuleEnd::Next } else { RuleEnd::Break };
+        match expression {
+            Expression::Payload { header, offset, length, to } => {
+                let Some(bytes) = self.payload(*header, *offset, *length) else { return RuleEnd::Break };
+                put(registers, *to, &bytes);
+            }
+            Expression::Meta { key, to } => match self.meta(*key) {
+                Some(bytes) => put(registers, *to, &bytes),
+                None => return RuleEnd::Break,
+            },
+            Expression::SetMeta { key: Meta::Mark, from } => {
+                self.trace.mark = u32::from_ne_bytes(get(registers, *from, 4).try_into().expect("4 bytes"));
+            }
+            Expression::SetMeta { .. } | Expression::Counter | Expression::Notrack => {}
+            Expression::Ct { key, to } => {
+                let Packet { state, status, .. } = self.packet;
+                match key {
+                    Ct::State => put(registers, *to, &state.to_ne_bytes()),
+                    Ct::Status => put(registers, *to, &status.to_ne_bytes()),
+                    Ct::Direction => put(registers, *to, &[0]),
+                    Ct::Mark => put(registers, *to, &[0; 4]),
+                }
+            }
+            Expression::Fib { of, to } => {
+                let local = match of {
+                    Fib::SourceType => self.packet.source_is_local,
+                    Fib::DestinationType => self.packet.destination_is_local,
+                };
+                // `RTN_UNICAST` for all others.
+                put(registers, *to, &(if local { FIB_LOCAL } else { 1 }).to_ne_bytes());
+            }
+            Expression::Random { modulus, to } => {
+                put(registers, *to, &(self.random)(*modulus).to_ne_bytes());
+            }
+            // Which number comes of a hash is no more foreseen than a random one.
+            Expression::Hash { modulus, to, .. } => {
+                put(registers, *to, &(self.random)(*modulus).to_ne_bytes());
+            }
+            Expression::Load { value, to } => put(registers, *to, value.bytes()),
+            Expression::Verdict(verdict) => return RuleEnd::Verdict(verdict.clone()),
+            Expression::Compare { from, op, with } => {
+                let with = with.bytes();
+                return go_on(op.holds(get(registers, *from, with.len()), with));
+            }
+            Expression::Range { from, negated, first, last } => {
+                let value = get(registers, *from, first.bytes().len());
+                return go_on((first.bytes()..=last.bytes()).contains(&value) != *negated);
+            }
+            Expression::Bitwise { register, length, mask, xor } => {
+                let masked: Vec<u8> = get(registers, *register, *length as usize)
+                    .iter()
+                    .zip(mask.bytes().iter().zip(xor.bytes()))
+                    .map(|(byte, (mask, xor))| byte & mask ^ xor)
+                    .collect();
+                put(registers, *register, &masked);
+            }
+            Expression::Lookup { set, key, result } => return self.look_up(set, *key, *result, registers),
+            Expression::Dynamic { set, key, .. } => {
+                if let Some(set_there) = self.table.sets.get(set) {
+                    let key = key_at(registers, *key, &set_there.spec);
+                    self.trace.added.push((Arc::clone(set), key));
+                }
+            }
+            Expression::NamedCounter(name) => self.trace.counted.push(Arc::clone(name)),
+            Expression::Limit { .. } => {}
+            Expression::Log { prefix, .. } => self.trace.logged.push(Arc::clone(prefix)),
+            Expression::Reject(with) => {
+                self.trace.fate = Fate::Rejected(*with);
+                return RuleEnd::Decided;
+            }
+            Expression::Dnat { family, address, port } => {
+                let length = if *family == Family::V4 { 4 } else { 16 };
+                let bytes = get(registers, *address, length);
+                let address: IpAddr = match <[u8; 4]>::try_from(bytes) {
+                    Ok(v4) => v4.into(),
+                    Err(_) => <[u8; 16]>::try_from(bytes).expect("the length of an address").into(),
+                };
+                let port = port
+                    .map(|port| u16::from_be_bytes(get(registers, port, 2).try_into().expect("two bytes")));
+                self.trace.translated = Some((address, port));
+                return RuleEnd::Decided;
+            }
+            Expression::Masquerade { .. } => {
+                self.trace.masqueraded = true;
+                return RuleEnd::Decided;
+            }
+            Expression::Other(_) => return RuleEnd::Break,
+        }
+        RuleEnd::Next
+    }
+
+    fn look_up(
+        &mut self,
+        name: &Arc<str>,
+        key: Register,
+        result: LookupResult,
+        registers: &mut Registers,
+    ) -> RuleEnd {
+        let found =
+            self.table.sets.get(name).and_then(|set| {
+                set.find(&key_at(registers, key, &set.spec)).map(|element| element.data.clone())
+            });
+        match (result, found) {
+            (LookupResult::NotFound, None) | (LookupResult::Found, Some(_)) => RuleEnd::Next,
+            (LookupResult::Verdict, Some(Some(ElementData::Verdict(verdict)))) => RuleEnd::Verdict(verdict),
+            (LookupResult::Data(to), Some(Some(ElementData::Value(value)))) => {
+                put(registers, to, value.bytes());
+                RuleEnd::Next
+            }
+            _ => RuleEnd::Break,
+        }
+    }
+
+    fn payload(&self, header: Header, offset: u32, length: u32) -> Option<Vec<u8>> {
+        let Packet { source, destination, .. } = self.packet;
+        let icmp = [libc::IPPROTO_ICMP, libc::IPPROTO_ICMPV6].contains(&self.packet.protocol.into());
+        let address = |address: &IpAddr| match address {
+            IpAddr::V4(v4) => v4.octets().to_vec(),
+            IpAddr::V6(v6) => v6.octets().to_vec(),
+        };
+        Some(match (header, offset, length, source.is_ipv4()) {
+            (Header::Network, 12, 4, true) | (Header::Network, 8, 16, false) => address(source),
+            (Header::Network, 16, 4, true) | (Header::Network, 24, 16, false) => address(destination),
+            (Header::Transport, 0, 1, _) if icmp => vec![self.packet.icmp_type],
+            (Header::Transport, 0, 2, _) if !icmp => self.packet.source_port.to_be_bytes().to_vec(),
+            (Header::Transport, 2, 2, _) if !icmp => self.packet.destination_port.to_be_bytes().to_vec(),
+            _ => return None,
+        })
+    }
+
+    fn meta(&self, key: Meta) -> Option<Vec<u8>> {
+        let Packet { input, output, source, protocol, .. } = self.packet;
+        let index = |interface: &Option<(u32, String)>| {
+            interface.as_ref().map_or(0, |(index, _)| *index).to_ne_bytes().to_vec()
+        };
+        let name = |interface: &Option<(u32, String)>| {
+            let mut bytes = interface.as_ref().map(|(_, name)| name.as_bytes().to_vec()).unwrap_or_default();
+            bytes.resize(16, 0);
+            bytes
+        };
+        Some(match key {
+            Meta::Mark => self.trace.mark.to_ne_bytes().to_vec(),
+            Meta::Iif => index(input),
+            Meta::Oif => index(output),
+            Meta::IifName => name(input),
+            Meta::OifName => name(output),
+            Meta::NfProto => vec![Family::of(*source).number()],
+            Meta::L4Proto => vec![*protocol],
+        })
+    }
+}
+
+impl Set {
+    /// The element that a key falls on.
+    pub fn find(&self, key: &Key) -> Option<&super::element::Element> {
+        if !self.spec.interval {
+            return self.elements.get(key);
+        }
+        self.elements
+            .iter()
+            .find(|(first, element)| self.spec.covers(first, element.last.as_ref(), key))
+            .map(|(_, element)| element)
+    }
+}
+
+impl SetSpec {
+    /// Whether every part of the key is between those of the ends.
+    fn covers(&self, first: &Key, last: Option<&Key>, key: &Key) -> bool {
+        let last = last.unwrap_or(first);
+        let mut at = 0;
+        self.key.iter().all(|part| {
+            let this = at..at + part.length();
+            at += part.length().next_multiple_of(4);
+            let part = |key: &'_ Key| key.bytes().get(this.clone()).map(<[u8]>::to_vec);
+            part(first) <= part(key) && part(key) <= part(last)
+        })
+    }
+}
+
+impl Comparison {
+    fn holds(self, value: &[u8], with: &[u8]) -> bool {
+        match self {
+            Comparison::Equal => value == with,
+            Comparison::NotEqual => value != with,
+            Comparison::Less => value < with,
+            Comparison::AtMost => value <= with,
+            Comparison::Greater => value > with,
+            Comparison::AtLeast => value >= with,
+        }
+    }
+}
+
+/// Writes a value, and fills its last register up, as the kernel does.
+fn put(registers: &mut Registers, to: Register, bytes: &[u8]) {
+    let at = usize::from(to.0) * 4;
+    let end = at + bytes.len().next_multiple_of(4);
+    if let Some(place) = registers.get_mut(at..end) {
+        place.fill(0);
+        place[..bytes.len()].copy_from_slice(bytes);
+    }
+}
+
+fn get(registers: &Registers, from: Register, length: usize) -> &[u8] {
+    let at = usize::from(from.0) * 4;
+    registers.get(at..at + length).unwrap_or_default()
+}
+
+fn key_at(registers: &Registers, from: Register, spec: &SetSpec) -> Key {
+    Key::new().part(get(registers, from, spec.key_length().next_multiple_of(4)))
+}

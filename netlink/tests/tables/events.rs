@@ -1,0 +1,40 @@
+//! Who else changed a table.
+
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
+
+use portcullis_netlink::nf_tables::{Element, Events};
+use portcullis_netlink::socket::{Protocol, Socket};
+
+use crate::namespace::{inside, run};
+use crate::round_trip::write;
+use crate::sample::{NAME, key, name, sample};
+
+#[test]
+fn the_changes_of_others_are_told_and_our_own_are_not() {
+    inside(|| {
+        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        let mut managed = write(&sample(), &mut socket);
+        let mut events = Events::listen(NAME, &socket).unwrap();
+        let (sender, receiver) = mpsc::channel();
+        thread::spawn(move || while events.wait(|batch| _ = sender.send(batch)).is_ok() {});
+        let rows = [
+            ("nft add table inet another".to_owned(), false),
+            (format!("nft add chain inet {NAME} theirs"), true),
+            (format!("nft delete element inet {NAME} peers {{ 10.0.0.1 }}"), true),
+            ("nft add chain inet another theirs".to_owned(), false),
+            ("nft flush ruleset".to_owned(), true),
+        ];
+        for (change, touches) in rows {
+            managed.put_element(&name("peers6"), key("fd00::7"), Element::bare());
+            managed.commit(&mut socket).unwrap();
+            run(&change);
+            let batch = receiver.recv_timeout(Duration::from_secs(5)).expect(&change);
+            assert_eq!((batch.touched, batch.name.as_str()), (touches, "nft"), "{change}");
+            assert!(batch.process > 0, "{change}");
+            managed.doubt();
+        }
+        assert!(receiver.recv_timeout(Duration::from_millis(100)).is_err(), "one event a change");
+    });
+}

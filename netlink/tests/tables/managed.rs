@@ -1,0 +1,227 @@
+//! A table that is kept as wanted.
+
+use portcullis_netlink::Error;
+use portcullis_netlink::nf_tables::{
+    self, Chain, DataType, Element, Extent, Key, ManagedTable, Rule, Set, SetSpec, TableFamily, Verdict,
+};
+use portcullis_netlink::socket::{Protocol, Socket};
+
+use crate::namespace::{inside, run};
+use crate::round_trip::write;
+use crate::sample::{NAME, key, name, sample};
+
+/// What is done to a table.
+type Edit = Box<dyn Fn(&mut ManagedTable)>;
+
+fn matches_kernel(managed: &ManagedTable, socket: &mut Socket) {
+    let (read, foreign) = nf_tables::read(socket, TableFamily::Inet, NAME).unwrap().unwrap();
+    assert!(foreign.is_empty(), "{foreign:?}");
+    assert_eq!(read.to_string(), managed.desired().to_string());
+}
+
+#[test]
+fn edits_change_only_what_they_touch() {
+    inside(|| {
+        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        let mut managed = write(&sample(), &mut socket);
+        let peers = name("peers");
+        let steps: Vec<(&str, Edit, Extent)> = vec![
+            ("nothing", Box::new(|_| ()), Extent::default()),
+            (
+                "an element comes",
+                Box::new(|m| m.put_element(&name("peers"), key("10.0.0.9"), Element::bare())),
+                Extent { elements: 1, ..Extent::default() },
+            ),
+            (
+                "one that comes and goes",
+                Box::new(|m| {
+                    m.put_element(&name("peers"), key("10.0.0.8"), Element::bare());
+                    m.remove_element(&name("peers"), &key("10.0.0.8"));
+                }),
+                Extent::default(),
+            ),
+            (
+                "an element goes",
+                Box::new(|m| m.remove_element(&name("peers"), &key("10.0.0.9"))),
+                Extent { elements: 1, ..Extent::default() },
+            ),
+            (
+                "a pod gets another chain, which is new",
+                Box::new(|m| {
+                    m.put_chain(&name("other"), Chain::of(vec![Rule::new().then(Verdict::Drop)]));
+                    m.put_element(&name("pods"), key("10.0.0.5"), Element::verdict(Verdict::goto("other")));
+                }),
+                Extent { chains: 1, elements: 1, ..Extent::default() },
+            ),
+            (
+                "and loses it",
+                Box::new(|m| {
+                    m.remove_element(&name("pods"), &key("10.0.0.5"));
+                    m.remove_chain("other");
+                }),
+                Extent { chains: 1, elements: 1, ..Extent::default() },
+            ),
+            (
+                "a set with its rule",
+                Box::new(|m| {
+                    let set = Set::with(
+                        SetSpec::of(&[DataType::Ipv4Addr]).ranges(),
+                        [(key("10.9.0.0"), Element::up_to(key("10.9.0.7")))],
+                    );
+                    m.put_set(&name("new"), set);
+                    let rule = Rule::new().family(portcullis_netlink::Family::V4);
+                    let field = nf_tables::Field::Source(portcullis_netlink::Family::V4);
+                    let rule = rule.is_in(&[field], "new").then(Verdict::Drop);
+                    m.put_chain(&name("uses"), Chain::of(vec![rule]));
+                    m.put_counter(&name("more"), None);
+                }),
+                Extent { chains: 1, sets: 1, counters: 1, ..Extent::default() },
+            ),
+            (
+                "all of it goes, in the wrong order",
+                Box::new(|m| {
+                    m.remove_set("new");
+                    m.remove_counter("more");
+                    m.remove_chain("uses");
+                }),
+                Extent { chains: 1, sets: 1, counters: 1, ..Extent::default() },
+            ),
+            (
+                "a set goes and comes back with something else in it",
+                Box::new(|m| {
+                    let mut set = m.desired().sets["peers6"].clone();
+                    m.remove_set("peers6");
+                    set.elements.insert(key("fd00::2"), Element::bare());
+                    m.put_set(&name("peers6"), set);
+                }),
+                Extent { elements: 1, ..Extent::default() },
+            ),
+        ];
+        for (step, edit, expected) in steps {
+            edit(&mut managed);
+            let committed = managed.commit(&mut socket).unwrap_or_else(|error| panic!("{step}: {error}"));
+            assert_eq!(committed.extent, expected, "{step}");
+            assert!(!committed.full && !committed.rebuilt, "{step}");
+            matches_kernel(&managed, &mut socket);
+        }
+        assert!(managed.desired().sets.contains_key(&peers));
+    });
+}
+
+#[test]
+fn what_others_change_is_found_and_put_right() {
+    inside(|| {
+        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        let mut managed = write(&sample(), &mut socket);
+        let changes: &[&str] = &[
+            "nft flush ruleset",
+            &format!("nft delete element inet {NAME} peers {{ 10.0.0.1 }}"),
+            &format!("nft add element inet {NAME} peers {{ 10.0.0.77 }}"),
+            &format!("nft add rule inet {NAME} profile accept"),
+            &format!("nft insert rule inet {NAME} lb drop"),
+            &format!("nft flush chain inet {NAME} forward"),
+            &format!("nft add chain inet {NAME} theirs"),
+            &format!("nft add set inet {NAME} theirs {{ type ether_addr; }}"),
+            &format!("nft add element inet {NAME} blocks {{ 192.0.2.0/24 }}"),
+        ];
+        for change in changes {
+            run(change);
+            assert!(!managed.check(&mut socket).unwrap().is_empty(), "{change}");
+            managed.doubt();
+            let committed = managed.commit(&mut socket).unwrap_or_else(|error| panic!("{change}: {error}"));
+            assert!(committed.full && !committed.extent.is_empty(), "{change}: {committed:?}");
+            matches_kernel(&managed, &mut socket);
+            assert!(managed.check(&mut socket).unwrap().is_empty(), "{change}");
+        }
+    });
+}
+
+#[test]
+fn a_set_of_another_kind_makes_the_table_anew_at_once() {
+    inside(|| {
+        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        let mut managed = write(&sample(), &mut socket);
+        let spec = SetSpec::of(&[DataType::Ipv4Addr]).ranges();
+        managed
+            .put_set(&name("peers"), Set::with(spec, [(key("10.0.0.0"), Element::up_to(key("10.0.0.3")))]));
+        assert!(managed.commit(&mut socket).unwrap().rebuilt);
+        matches_kernel(&managed, &mut socket);
+    });
+}
+
+#[test]
+fn a_refusal_names_the_object_and_changes_nothing() {
+    inside(|| {
+        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        let mut managed = write(&sample(), &mut socket);
+        let before = nf_tables::read(&mut socket, TableFamily::Inet, NAME).unwrap();
+        let rows: Vec<(&str, Edit, Edit)> = vec![
+            (
+                "a rule of chain uses (says why)",
+                Box::new(|m| {
+                    let rule = Rule::new().then(Verdict::jump("nowhere")).remark("says why");
+                    m.put_chain(&name("uses"), Chain::of(vec![rule]));
+                    m.put_element(&name("peers"), key("10.0.0.9"), Element::bare());
+                }),
+                Box::new(|m| {
+                    m.remove_chain("uses");
+                    m.remove_element(&name("peers"), &key("10.0.0.9"));
+                }),
+            ),
+            (
+                "element 10.0.0.200 of set pods",
+                Box::new(|m| {
+                    for last in 100..=255u8 {
+                        let verdict =
+                            if last == 200 { Verdict::goto("nowhere") } else { Verdict::goto("profile") };
+                        m.put_element(
+                            &name("pods"),
+                            key(&format!("10.0.0.{last}")),
+                            Element::verdict(verdict),
+                        );
+                    }
+                }),
+                Box::new(|m| {
+                    for last in 100..=255u8 {
+                        m.remove_element(&name("pods"), &key(&format!("10.0.0.{last}")));
+                    }
+                }),
+            ),
+        ];
+        for (object, edit, undo) in rows {
+            edit(&mut managed);
+            let error = managed.commit(&mut socket).unwrap_err();
+            assert!(matches!(&error, Error::Object { object: named, .. } if named == object), "{error}");
+            assert_eq!(error.errno(), Some(libc::ENOENT), "{error}");
+            assert_eq!(nf_tables::read(&mut socket, TableFamily::Inet, NAME).unwrap(), before, "{object}");
+            undo(&mut managed);
+            managed.commit(&mut socket).unwrap();
+            matches_kernel(&managed, &mut socket);
+        }
+    });
+}
+
+/// More than a socket's buffer holds by default, and far more refusals than answers find room for.
+#[test]
+fn a_batch_of_any_size_goes_through_and_so_many_refusals_are_one() {
+    inside(|| {
+        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        let mut managed = ManagedTable::new(TableFamily::Inet, NAME);
+        let drop = || Element::verdict(Verdict::Drop);
+        let many = (0..200_000u128).map(|n| (Key::new().part(&n.to_be_bytes()), drop()));
+        // With its size known, the kernel makes room at once; else it may move elements while we read them.
+        let spec = SetSpec { size: Some(200_000), ..SetSpec::verdicts(&[DataType::Ipv6Addr]) };
+        managed.put_set(&name("many"), Set::with(spec, many));
+        let committed = managed.commit(&mut socket).unwrap();
+        assert!(committed.bytes > 8 << 20, "{committed:?}");
+        assert_eq!(managed.check(&mut socket).unwrap(), Extent::default());
+        let rules = vec![Rule::new().then(Verdict::jump("nowhere")); 20_000];
+        managed.put_chain(&name("uses"), Chain::of(rules));
+        let error = managed.commit(&mut socket).unwrap_err();
+        assert_eq!(error.errno(), Some(libc::ENOENT), "{error}");
+        assert!(error.to_string().starts_with("a rule of chain uses:"), "{error}");
+        managed.remove_chain("uses");
+        managed.commit(&mut socket).unwrap();
+        assert!(managed.check(&mut socket).unwrap().is_empty());
+    });
+}

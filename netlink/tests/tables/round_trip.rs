@@ -1,0 +1,82 @@
+//! What is written is what is read back, and what `nft` prints of it is what we print.
+
+use portcullis_netlink::nf_tables::{self, ManagedTable, Table, TableFamily};
+use portcullis_netlink::socket::{Protocol, Socket};
+
+use crate::namespace::{inside, run};
+use crate::sample::{NAME, sample};
+
+/// Writes a table to a kernel that has none of its name.
+pub(crate) fn write(table: &Table, socket: &mut Socket) -> ManagedTable {
+    let mut managed = ManagedTable::new(table.family, &table.name);
+    if let Some(comment) = &table.comment {
+        managed.remark(comment);
+    }
+    table.counters.iter().for_each(|(name, comment)| managed.put_counter(name, comment.as_deref()));
+    table.sets.iter().for_each(|(name, set)| managed.put_set(name, set.clone()));
+    table.chains.iter().for_each(|(name, chain)| managed.put_chain(name, chain.clone()));
+    assert_eq!(managed.desired(), table);
+    managed.commit(socket).unwrap();
+    managed
+}
+
+#[test]
+fn every_kind_of_thing_is_read_back_as_it_was_written() {
+    inside(|| {
+        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        let managed = write(&sample(), &mut socket);
+        let (read, foreign) = nf_tables::read(&mut socket, TableFamily::Inet, NAME).unwrap().unwrap();
+        assert_eq!(foreign, Vec::<String>::new());
+        assert_eq!(read.to_string(), sample().to_string());
+        assert_eq!(read, sample());
+        assert!(managed.check(&mut socket).unwrap().is_empty());
+        assert_eq!(nf_tables::read(&mut socket, TableFamily::Ip, NAME).unwrap(), None);
+    });
+}
+
+/// A listing in which only what differs between `nft` and us on purpose is made the same.
+fn plain(listing: &str) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for line in listing.lines().map(str::trim).filter(|line| !line.is_empty()) {
+        // nft breaks elements at any place.
+        match lines.last_mut() {
+            Some(last) if last.starts_with("elements") && !last.ends_with('}') => {
+                last.push(' ');
+                last.push_str(line);
+            }
+            _ => lines.push(line.to_owned()),
+        }
+    }
+    for line in &mut lines {
+        if let Some(elements) = line.strip_prefix("elements = { ").and_then(|rest| rest.strip_suffix(" }")) {
+            let mut each: Vec<&str> = elements.split(',').map(str::trim).collect();
+            each.sort_unstable();
+            *line = format!("elements = {}", each.join(", "));
+        }
+    }
+    lines
+}
+
+#[test]
+fn nft_prints_it_as_we_do() {
+    inside(|| {
+        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        write(&sample(), &mut socket);
+        let theirs = run(&format!("nft -y list table inet {NAME}"));
+        let ours = sample().to_string();
+        let (mut theirs, mut ours) = (plain(&theirs), plain(&ours));
+        // The order of sets and chains is that of their making there, and that of their names here.
+        theirs.sort();
+        ours.sort();
+        // It numbers what it counted, and its names for counters' contents.
+        theirs.retain(|line| !line.starts_with("packets "));
+        for line in &mut theirs {
+            *line = line.replace("counter packets 0 bytes 0", "counter");
+        }
+        let only = |these: &[String], those: &[String]| -> Vec<String> {
+            these.iter().filter(|line| !those.contains(line)).cloned().collect()
+        };
+        let (theirs_only, ours_only) = (only(&theirs, &ours), only(&ours, &theirs));
+        assert_eq!(theirs_only, ours_only, "nft's lines and ours");
+    });
+}

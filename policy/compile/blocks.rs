@@ -1,0 +1,169 @@
+//! Address blocks, as ranges.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+/// Addresses in blocks: ranges from the first to the last address, both included, sorted, disjoint and not
+/// adjacent, for each family.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Blocks {
+    /// IPv4 ranges.
+    pub v4: Box<[(Ipv4Addr, Ipv4Addr)]>,
+    /// IPv6 ranges.
+    pub v6: Box<[(Ipv6Addr, Ipv6Addr)]>,
+}
+
+impl Blocks {
+    /// The union of blocks, each without its own exceptions. An exception of the other family excepts
+    /// nothing.
+    pub(super) fn union<'a>(blocks: impl IntoIterator<Item = (&'a IpNet, &'a [IpNet])>) -> Self {
+        let (mut v4, mut v6) = (Vec::new(), Vec::new());
+        for (block, except) in blocks {
+            match block {
+                IpNet::V4(block) => {
+                    let except = except.iter().filter_map(|net| match net {
+                        IpNet::V4(net) => Some(bounds_v4(net)),
+                        IpNet::V6(_) => None,
+                    });
+                    subtract(bounds_v4(block), except, &mut v4);
+                }
+                IpNet::V6(block) => {
+                    let except = except.iter().filter_map(|net| match net {
+                        IpNet::V6(net) => Some(bounds_v6(net)),
+                        IpNet::V4(_) => None,
+                    });
+                    subtract(bounds_v6(block), except, &mut v6);
+                }
+            }
+        }
+        let v4_address = |n: u128| Ipv4Addr::from_bits(u32::try_from(n).expect("it came from 32 bits"));
+        Blocks {
+            v4: merge(v4).into_iter().map(|(a, b)| (v4_address(a), v4_address(b))).collect(),
+            v6: merge(v6).into_iter().map(|(a, b)| (Ipv6Addr::from(a), Ipv6Addr::from(b))).collect(),
+        }
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.v4.is_empty() && self.v6.is_empty()
+    }
+
+    /// Whether an address is in one of them.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(address) => within(&self.v4, address),
+            IpAddr::V6(address) => within(&self.v6, address),
+        }
+    }
+}
+
+fn within<A: Ord + Copy>(ranges: &[(A, A)], address: A) -> bool {
+    let after = ranges.partition_point(|(first, _)| *first <= address);
+    after > 0 && address <= ranges[after - 1].1
+}
+
+fn bounds_v4(net: &Ipv4Net) -> (u128, u128) {
+    (net.network().to_bits().into(), net.broadcast().to_bits().into())
+}
+
+fn bounds_v6(net: &Ipv6Net) -> (u128, u128) {
+    (net.network().to_bits(), net.broadcast().to_bits())
+}
+
+/// Adds what of a block is left without the exceptions.
+fn subtract(block: (u128, u128), except: impl Iterator<Item = (u128, u128)>, ranges: &mut Vec<(u128, u128)>) {
+    let mut at = block.0;
+    for (first, last) in merge(except.collect()) {
+        if last < at {
+            continue;
+        }
+        if first > block.1 {
+            break;
+        }
+        if at < first {
+            ranges.push((at, first - 1));
+        }
+        if last >= block.1 {
+            return;
+        }
+        at = last + 1;
+    }
+    ranges.push((at, block.1));
+}
+
+/// Sorts ranges, and joins those that overlap or touch.
+fn merge(mut ranges: Vec<(u128, u128)>) -> Vec<(u128, u128)> {
+    ranges.sort_unstable();
+    let mut merged: Vec<(u128, u128)> = Vec::with_capacity(ranges.len());
+    for (first, last) in ranges {
+        match merged.last_mut() {
+            Some(before) if first <= before.1.saturating_add(1) => before.1 = before.1.max(last),
+            _ => merged.push((first, last)),
+        }
+    }
+    merged
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `block -except -except + block …` as ranges.
+    fn ranges(text: &str) -> Vec<String> {
+        let net = |text: &str| text.trim().parse::<IpNet>().expect("a row of this table");
+        let blocks: Vec<(IpNet, Vec<IpNet>)> = text
+            .split('+')
+            .map(|block| {
+                let mut nets = block.split(" -").map(net);
+                (nets.next().expect("a block"), nets.collect())
+            })
+            .collect();
+        let blocks = Blocks::union(blocks.iter().map(|(block, except)| (block, except.as_slice())));
+        let v4 = blocks.v4.iter().map(|(a, b)| format!("{a}-{b}"));
+        v4.chain(blocks.v6.iter().map(|(a, b)| format!("{a}-{b}"))).collect()
+    }
+
+    #[test]
+    fn blocks_become_disjoint_ranges() {
+        let rows: &[(&str, &[&str])] = &[
+            ("10.0.0.0/24", &["10.0.0.0-10.0.0.255"]),
+            ("10.0.0.0/24 -10.0.0.0/25", &["10.0.0.128-10.0.0.255"]),
+            ("10.0.0.0/24 -10.0.0.128/25", &["10.0.0.0-10.0.0.127"]),
+            ("10.0.0.0/24 -10.0.0.16/28 -10.0.0.32/28", &["10.0.0.0-10.0.0.15", "10.0.0.48-10.0.0.255"]),
+            ("10.0.0.0/24 -10.0.0.0/24", &[]),
+            ("10.0.0.0/24 -10.0.0.0/16", &[]),
+            ("10.0.0.0/24 -10.0.1.0/24 -9.0.0.0/8", &["10.0.0.0-10.0.0.255"]),
+            ("10.0.0.0/24 -fd00::/8", &["10.0.0.0-10.0.0.255"]),
+            // An exception narrows only its own block.
+            ("10.0.0.0/24 -10.0.0.0/25 + 10.0.0.0/26", &["10.0.0.0-10.0.0.63", "10.0.0.128-10.0.0.255"]),
+            ("10.0.1.0/24 + 10.0.0.0/24", &["10.0.0.0-10.0.1.255"]),
+            ("0.0.0.0/0 -255.255.255.255/32", &["0.0.0.0-255.255.255.254"]),
+            ("0.0.0.0/0 -0.0.0.0/32", &["0.0.0.1-255.255.255.255"]),
+            ("::/0 + 0.0.0.0/0", &["0.0.0.0-255.255.255.255", "::-ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"]),
+            ("fd00::/64 -fd00::/128", &["fd00::1-fd00::ffff:ffff:ffff:ffff"]),
+        ];
+        for (text, expected) in rows {
+            assert_eq!(&ranges(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_found_in_ranges() {
+        let nets: [IpNet; 2] = ["10.0.0.0/24", "fd00::/64"].map(|n| n.parse().expect("a block"));
+        let except: [IpNet; 1] = ["10.0.0.16/28"].map(|n| n.parse().expect("a block"));
+        let blocks = Blocks::union([(&nets[0], except.as_slice()), (&nets[1], &[])]);
+        for (address, expected) in [
+            ("10.0.0.0", true),
+            ("10.0.0.15", true),
+            ("10.0.0.16", false),
+            ("10.0.0.32", true),
+            ("10.0.1.0", false),
+            ("9.255.255.255", false),
+            ("fd00::1", true),
+            ("fd00:0:0:1::", false),
+        ] {
+            assert_eq!(blocks.contains(address.parse().expect("an address")), expected, "{address}");
+        }
+    }
+}

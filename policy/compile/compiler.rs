@@ -1,0 +1,355 @@
+//! Brings the compiled values up to date.
+//!
+//! Everything is computed once, against the index as it is at the end, and compared with what was there: so
+//! changes are net, whatever happened in between.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use portcullis_cluster::index::Touched;
+use portcullis_cluster::pod::Pod;
+use portcullis_cluster::{Index, Name, NamespacedName};
+
+use super::addresses::{Addresses, Dirty, is_live};
+use super::changes::{AddressChange, Changes, Judged, MembersChange, NodeChange, RulesChange, SetChange};
+use super::compiled::{Compiled, LocalPod};
+use super::members::{self, Concerned, Moves};
+use super::named_port::NamedPortId;
+use super::peer_set::SetId;
+use super::policy_id::{Direction, PolicyId, RulesId};
+use super::ports::Ports;
+use super::profile::Profile;
+use super::rule::Rule;
+use super::selection::Selection;
+use super::tally::Tally;
+use super::translate;
+use super::work::Work;
+
+/// Whose pods are judged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// Those of one node: what that node's kernel has to know.
+    Node(Name),
+    /// Those of all nodes, for answers about the cluster.
+    Cluster,
+}
+
+impl Scope {
+    /// Whether pods of this node are judged.
+    fn has_node(self, node: Option<Name>) -> bool {
+        match self {
+            Scope::Node(own) => node == Some(own),
+            Scope::Cluster => true,
+        }
+    }
+
+    /// Whether a pod is judged.
+    fn has(self, pod: &Pod) -> bool {
+        is_live(pod) && self.has_node(pod.node)
+    }
+}
+
+/// Compiles the policies of an index, and follows its changes.
+pub struct Compiler {
+    scope: Scope,
+    compiled: Compiled,
+    addresses: Addresses,
+    selection: Selection,
+    concerned: Concerned,
+    /// Judged pods that have a profile.
+    profiles: Tally<Arc<Profile>>,
+    /// Profiles that name a policy's rules.
+    rules: Tally<RulesId>,
+    /// Rules that name a set.
+    sets: Tally<SetId>,
+    named_ports: Tally<NamedPortId>,
+    started: bool,
+}
+
+impl Compiler {
+    /// A compiler that has seen nothing yet.
+    pub fn new(scope: Scope) -> Self {
+        Compiler {
+            scope,
+            compiled: Compiled::default(),
+            addresses: Addresses::default(),
+            selection: Selection::default(),
+            concerned: Concerned::default(),
+            profiles: Tally::new(),
+            rules: Tally::new(),
+            sets: Tally::new(),
+            named_ports: Tally::new(),
+            started: false,
+        }
+    }
+
+    /// Everything that an index holds.
+    pub fn of(scope: Scope, index: &Index) -> Self {
+        let mut compiler = Compiler::new(scope);
+        compiler.update(index, &Touched::default());
+        compiler
+    }
+
+    /// Whose pods are judged.
+    pub fn scope(&self) -> Scope {
+        self.scope
+    }
+
+    /// The compiled values.
+    pub fn compiled(&self) -> &Compiled {
+        &self.compiled
+    }
+
+    /// Brings the compiled values up to date with an index, given all that was touched in it since the
+    /// update before. The first update looks at everything. The work follows what was touched, not the size
+    /// of the cluster.
+    pub fn update(&mut self, index: &Index, touched: &Touched) -> Changes {
+        let work = if self.started { Work::of(touched) } else { Work::all(index) };
+        self.started = true;
+        if work.is_empty() {
+            return Changes::default();
+        }
+
+        let dirty = self.follow(index, &work);
+        let pods = self.pods_to_select(&work);
+        let before = self.judged_before(&dirty, &pods);
+        pods.iter().for_each(|key| self.select(index, key));
+        self.follow_owners(index, &dirty);
+        let (profiles_came, profiles_went) = self.profiles.settle();
+        for profile in &profiles_came {
+            profile.rules().for_each(|id| self.rules.add(&id));
+            self.compiled.profiles.insert(Arc::clone(profile));
+        }
+        for profile in &profiles_went {
+            profile.rules().for_each(|id| self.rules.remove(&id));
+            self.compiled.profiles.remove(profile);
+        }
+        let addresses = self.address_changes(before);
+        let rules = self.compile_rules(index, &work);
+        let sets = self.update_sets(index, &dirty);
+        let named_ports = self.update_named_ports(index, &dirty);
+        let nodes = self.update_nodes(&work);
+        Changes { addresses, profiles_came, profiles_went, rules, sets, named_ports, nodes }
+    }
+
+    /// Takes over who has which address, and which policies there are.
+    fn follow(&mut self, index: &Index, work: &Work) -> Dirty {
+        let mut dirty = Dirty::default();
+        work.pods.iter().for_each(|key| self.addresses.follow_pod(index, key, &mut dirty));
+        work.namespaces.iter().for_each(|name| self.addresses.follow_namespace(*name, &mut dirty));
+        work.nodes.iter().for_each(|name| self.addresses.follow_node(index, *name, &mut dirty));
+        work.network_policies.iter().for_each(|key| self.selection.follow_network_policy(index, key));
+        if !work.cluster_policies.is_empty() {
+            self.selection.follow_cluster_policies(index);
+        }
+        dirty
+    }
+
+    /// The pods that may be judged by others than before.
+    fn pods_to_select(&self, work: &Work) -> BTreeSet<NamespacedName> {
+        if !work.cluster_policies.is_empty() {
+            return work.pods.iter().chain(self.compiled.pods.keys()).cloned().collect();
+        }
+        let mut namespaces: BTreeSet<Name> = work.network_policies.iter().map(|key| key.namespace).collect();
+        if self.selection.has_cluster_policies() {
+            namespaces.extend(&work.namespaces);
+        }
+        let judged = namespaces.into_iter().flat_map(|namespace| {
+            let first = NamespacedName { namespace, name: "".into() };
+            let pods = self.compiled.pods.range(first..).map(|(key, _)| key);
+            pods.take_while(move |key| key.namespace == namespace)
+        });
+        work.pods.iter().chain(judged).cloned().collect()
+    }
+
+    /// How addresses were judged that may be judged differently now.
+    fn judged_before(
+        &self,
+        dirty: &Dirty,
+        pods: &BTreeSet<NamespacedName>,
+    ) -> BTreeMap<IpAddr, Option<Judged>> {
+        let known = pods.iter().filter_map(|key| self.compiled.pods.get(key)).flat_map(|pod| &pod.addresses);
+        let addresses = dirty.iter().map(|(address, _)| address).chain(known.copied());
+        addresses.map(|address| (address, self.compiled.pod_at(address).map(LocalPod::judged))).collect()
+    }
+
+    fn address_changes(&self, before: BTreeMap<IpAddr, Option<Judged>>) -> Vec<AddressChange> {
+        let changes = before.into_iter().filter_map(|(address, before)| {
+            let after = self.compiled.pod_at(address).map(LocalPod::judged);
+            (before != after).then_some(AddressChange { address, before, after })
+        });
+        changes.collect()
+    }
+
+    /// Finds what a pod is judged by.
+    fn select(&mut self, index: &Index, key: &NamespacedName) {
+        let after = index.pod(key).filter(|pod| self.scope.has(pod)).map(|pod| {
+            let selected = self.selection.select(index, pod);
+            LocalPod {
+                key: key.clone(),
+                node: pod.node,
+                addresses: pod.ips.clone(),
+                ingress: selected.ingress.map(|profile| self.shared(profile)),
+                egress: selected.egress.map(|profile| self.shared(profile)),
+            }
+        });
+        let profiles = |pod: &Option<LocalPod>| -> Vec<Arc<Profile>> {
+            pod.iter().flat_map(|pod| [&pod.ingress, &pod.egress]).flatten().cloned().collect()
+        };
+        let used = profiles(&after);
+        let before = match after {
+            Some(pod) => self.compiled.pods.insert(key.clone(), pod),
+            None => self.compiled.pods.remove(key),
+        };
+        used.iter().for_each(|profile| self.profiles.add(profile));
+        profiles(&before).iter().for_each(|profile| self.profiles.remove(profile));
+    }
+
+    /// The one value of a profile that all pods with it share.
+    fn shared(&self, profile: Profile) -> Arc<Profile> {
+        self.profiles.key(&profile).cloned().unwrap_or_else(|| Arc::new(profile))
+    }
+
+    /// Takes over which of the judged pods has an address. Only judged pods count: a pod elsewhere that
+    /// claims the address of one here takes nothing of what comes from here.
+    fn follow_owners(&mut self, index: &Index, dirty: &Dirty) {
+        for (address, _) in dirty.iter() {
+            match self.addresses.owner(index, address, |pod| self.scope.has(pod)) {
+                Some(pod) => self.compiled.addresses.insert(address, pod.key.clone()),
+                None => self.compiled.addresses.remove(&address),
+            };
+        }
+    }
+
+    /// Compiles rules that are newly needed or that may have changed, and drops those not needed any more.
+    fn compile_rules(&mut self, index: &Index, work: &Work) -> Vec<RulesChange> {
+        let (came, went) = self.rules.settle();
+        let network = work.network_policies.iter().cloned().map(PolicyId::Network);
+        let cluster = work.cluster_policies.iter().map(|key| PolicyId::Cluster(key.name.clone()));
+        let touched = network.chain(cluster).flat_map(|policy| {
+            Direction::BOTH.map(|direction| RulesId { policy: policy.clone(), direction })
+        });
+        let ids: BTreeSet<RulesId> = touched.chain(came).chain(went).collect();
+        let mut changes = Vec::new();
+        for id in ids {
+            let after: Option<Arc<[Rule]>> =
+                self.rules.contains(&id).then(|| translate::rules(index, &id).into());
+            let before = self.compiled.rules.get(&id).cloned();
+            if before == after {
+                continue;
+            }
+            for rule in after.iter().flat_map(|rules| rules.iter()) {
+                rule.peers.pods.iter().for_each(|set| self.sets.add(set));
+                named(rule).iter().for_each(|port| self.named_ports.add(port));
+            }
+            for rule in before.iter().flat_map(|rules| rules.iter()) {
+                rule.peers.pods.iter().for_each(|set| self.sets.remove(set));
+                named(rule).iter().for_each(|port| self.named_ports.remove(port));
+            }
+            match &after {
+                Some(rules) => self.compiled.rules.insert(id.clone(), Arc::clone(rules)),
+                None => self.compiled.rules.remove(&id),
+            };
+            changes.push(RulesChange { id, before, after });
+        }
+        changes
+    }
+
+    fn update_sets(&mut self, index: &Index, dirty: &Dirty) -> Vec<SetChange<SetId, IpAddr>> {
+        let (came, went) = self.sets.settle();
+        for id in &went {
+            self.compiled.sets.remove(id);
+            self.concerned.remove(id);
+        }
+        let sets = &mut self.compiled.sets;
+        let moves = members::move_peers(index, &self.addresses, &self.concerned, dirty, sets);
+        let found = members::find_peers(index, &self.addresses, &came);
+        came.iter().for_each(|id| self.concerned.insert(id));
+        set_changes(sets, found, went, moves)
+    }
+
+    fn update_named_ports(
+        &mut self,
+        index: &Index,
+        dirty: &Dirty,
+    ) -> Vec<SetChange<NamedPortId, (IpAddr, u16)>> {
+        let (came, went) = self.named_ports.settle();
+        let Compiled { named_ports: sets, addresses: judged, .. } = &mut self.compiled;
+        went.iter().for_each(|id| {
+            sets.remove(id);
+        });
+        let addresses = &self.addresses;
+        let moves = members::move_ports(dirty, sets, |id, address| match id.direction {
+            Direction::Ingress => judged.get(&address).and_then(|key| index.pod(key)),
+            Direction::Egress => addresses.owner(index, address, |_| true),
+        });
+        let all_pods = || addresses.namespaces().flat_map(|name| addresses.pods_of(name));
+        let found = came.into_iter().map(|id| {
+            let members = match id.direction {
+                Direction::Ingress => {
+                    let pods = judged.iter().filter_map(|(address, key)| Some((*address, index.pod(key)?)));
+                    pods.flat_map(|(address, pod)| members::ports_of(pod, &id, address)).collect()
+                }
+                Direction::Egress => {
+                    let pods = all_pods().filter_map(|key| index.pod(key));
+                    let owned = pods
+                        .filter(|pod| !pod.named_ports.is_empty())
+                        .flat_map(|pod| addresses.owned_by(index, pod).map(move |address| (address, pod)));
+                    owned.flat_map(|(address, pod)| members::ports_of(pod, &id, address)).collect()
+                }
+            };
+            (id, members)
+        });
+        let found = found.collect();
+        set_changes(sets, found, went, moves)
+    }
+
+    fn update_nodes(&mut self, work: &Work) -> Vec<NodeChange> {
+        let mut changes = Vec::new();
+        for &node in work.nodes.iter().filter(|node| self.scope.has_node(Some(**node))) {
+            let after: Box<[IpAddr]> = self.addresses.of_node(node).into();
+            let before = match after.is_empty() {
+                true => self.compiled.nodes.remove(&node),
+                false => self.compiled.nodes.insert(node, after.clone()),
+            };
+            let before = before.unwrap_or_default();
+            if before != after {
+                changes.push(NodeChange { node, before, after });
+            }
+        }
+        changes
+    }
+}
+
+/// The named ports of a rule.
+fn named(rule: &Rule) -> &[NamedPortId] {
+    match &rule.ports {
+        Ports::Any => &[],
+        Ports::Listed { named, .. } => named,
+    }
+}
+
+/// Adds sets that came to the others, and tells all that happened.
+fn set_changes<Id: Ord + Clone, Element: Ord + Copy>(
+    sets: &mut BTreeMap<Id, BTreeSet<Element>>,
+    found: BTreeMap<Id, BTreeSet<Element>>,
+    went: Vec<Id>,
+    moves: Moves<Id, Element>,
+) -> Vec<SetChange<Id, Element>> {
+    let mut changes: Vec<SetChange<Id, Element>> = Vec::new();
+    changes.extend(went.into_iter().map(|id| SetChange { id, members: MembersChange::Went }));
+    changes.extend(
+        moves.into_iter().map(|(id, (added, removed))| SetChange {
+            id,
+            members: MembersChange::Changed { added, removed },
+        }),
+    );
+    for (id, members) in found {
+        let all = members.iter().copied().collect();
+        changes.push(SetChange { id: id.clone(), members: MembersChange::Came(all) });
+        sets.insert(id, members);
+    }
+    changes.sort_by(|a, b| a.id.cmp(&b.id));
+    changes
+}

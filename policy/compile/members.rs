@@ -1,0 +1,218 @@
+//! Who is in a set: of peers, and of named ports.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use portcullis_cluster::labels::Labels;
+use portcullis_cluster::pod::Pod;
+use portcullis_cluster::selector::Selector;
+use portcullis_cluster::{Index, Name};
+
+use super::addresses::{Addresses, Dirty, namespace_labels};
+use super::named_port::NamedPortId;
+use super::peer_set::{NamespaceScope, PeerSelector, SetId};
+
+/// Sets of peers, by what can change who is in them.
+#[derive(Default)]
+pub(super) struct Concerned {
+    /// Pods of this namespace, whatever its labels.
+    of_namespace: HashMap<Name, BTreeSet<SetId>>,
+    /// Pods of namespaces found by labels.
+    of_any_namespace: BTreeSet<SetId>,
+    /// Nodes.
+    of_nodes: BTreeSet<SetId>,
+}
+
+impl Concerned {
+    pub(super) fn insert(&mut self, id: &SetId) {
+        for selector in id.selectors() {
+            match selector {
+                PeerSelector::Pods { namespaces: NamespaceScope::One(name), .. } => {
+                    self.of_namespace.entry(*name).or_default().insert(id.clone())
+                }
+                PeerSelector::Pods { .. } => self.of_any_namespace.insert(id.clone()),
+                PeerSelector::Nodes(_) => self.of_nodes.insert(id.clone()),
+            };
+        }
+    }
+
+    pub(super) fn remove(&mut self, id: &SetId) {
+        for selector in id.selectors() {
+            match selector {
+                PeerSelector::Pods { namespaces: NamespaceScope::One(name), .. } => {
+                    if let Some(sets) = self.of_namespace.get_mut(name) {
+                        sets.remove(id);
+                        if sets.is_empty() {
+                            self.of_namespace.remove(name);
+                        }
+                    }
+                }
+                PeerSelector::Pods { .. } => {
+                    self.of_any_namespace.remove(id);
+                }
+                PeerSelector::Nodes(_) => {
+                    self.of_nodes.remove(id);
+                }
+            }
+        }
+    }
+
+    /// Those that can have pods of a namespace in them.
+    fn by(&self, namespace: Name) -> impl Iterator<Item = &SetId> {
+        self.of_namespace.get(&namespace).into_iter().flatten().chain(&self.of_any_namespace)
+    }
+
+    /// Those whose members an address can be, given the namespaces of pods that had or have it.
+    fn by_address(&self, namespaces: &[Name]) -> BTreeSet<&SetId> {
+        let own = namespaces.iter().filter_map(|name| self.of_namespace.get(name)).flatten();
+        own.chain(&self.of_any_namespace).chain(&self.of_nodes).collect()
+    }
+}
+
+/// Elements that came into sets and went out of them.
+pub(super) type Moves<Id, Element> = BTreeMap<Id, (Vec<Element>, Vec<Element>)>;
+
+/// Brings sets that were there before up to date, for addresses that may have changed hands.
+pub(super) fn move_peers(
+    index: &Index,
+    addresses: &Addresses,
+    concerned: &Concerned,
+    dirty: &Dirty,
+    sets: &mut BTreeMap<SetId, BTreeSet<IpAddr>>,
+) -> Moves<SetId, IpAddr> {
+    let mut moves = Moves::new();
+    for (address, namespaces) in dirty.iter() {
+        let owner = addresses.owner(index, address, |_| true);
+        let labels = owner.map(|pod| namespace_labels(index, pod.key.namespace));
+        let pod = owner.zip(labels.as_deref());
+        let nodes = addresses.nodes_at(address);
+        for id in concerned.by_address(namespaces) {
+            let Some(members) = sets.get_mut(id) else { continue };
+            let found = id.selectors().iter().any(|selector| match selector {
+                PeerSelector::Nodes(selector) => nodes.iter().any(|node| is_node(index, *node, selector)),
+                PeerSelector::Pods { namespaces, pods } => {
+                    pod.is_some_and(|(pod, labels)| is_pod(pod, labels, namespaces, pods))
+                }
+            });
+            let (added, removed) = match found {
+                true if members.insert(address) => (Some(address), None),
+                false if members.remove(&address) => (None, Some(address)),
+                _ => continue,
+            };
+            let (all_added, all_removed) = moves.entry(id.clone()).or_default();
+            all_added.extend(added);
+            all_removed.extend(removed);
+        }
+    }
+    moves
+}
+
+fn is_node(index: &Index, node: Name, selector: &Selector) -> bool {
+    index.node(node).is_some_and(|node| selector.matches(&node.labels))
+}
+
+fn is_pod(pod: &Pod, labels: &Labels, namespaces: &NamespaceScope, pods: &Selector) -> bool {
+    is_namespace(pod.key.namespace, labels, namespaces) && pods.matches(&pod.labels)
+}
+
+fn is_namespace(name: Name, labels: &Labels, namespaces: &NamespaceScope) -> bool {
+    match namespaces {
+        NamespaceScope::One(one) => *one == name,
+        NamespaceScope::Selected(selector) => selector.matches(labels),
+    }
+}
+
+/// The members of sets that were not there before. Each pod is looked at once, however many sets there are.
+pub(super) fn find_peers(
+    index: &Index,
+    addresses: &Addresses,
+    came: &[SetId],
+) -> BTreeMap<SetId, BTreeSet<IpAddr>> {
+    let mut concerned = Concerned::default();
+    came.iter().for_each(|id| concerned.insert(id));
+    let mut found: BTreeMap<&SetId, Vec<IpAddr>> = came.iter().map(|id| (id, Vec::new())).collect();
+    let namespaces: Vec<Name> = match concerned.of_any_namespace.is_empty() {
+        true => concerned.of_namespace.keys().copied().collect(),
+        false => addresses.namespaces().collect(),
+    };
+    for namespace in namespaces {
+        let labels = namespace_labels(index, namespace);
+        // What is left to ask of a pod of this namespace.
+        let asks = concerned.by(namespace).map(|id| {
+            let selectors = id.selectors().iter().filter_map(|selector| match selector {
+                PeerSelector::Pods { namespaces, pods } => {
+                    is_namespace(namespace, &labels, namespaces).then_some(pods)
+                }
+                PeerSelector::Nodes(_) => None,
+            });
+            (id, selectors.collect::<Vec<&Selector>>())
+        });
+        // A set with selectors of both sorts is named twice; it is one set all the same.
+        let asks: BTreeMap<&SetId, Vec<&Selector>> =
+            asks.filter(|(_, selectors)| !selectors.is_empty()).collect();
+        if asks.is_empty() {
+            continue;
+        }
+        for pod in addresses.pods_of(namespace).filter_map(|key| index.pod(key)) {
+            let owned: Vec<IpAddr> = addresses.owned_by(index, pod).collect();
+            for (id, selectors) in &asks {
+                if selectors.iter().any(|selector| selector.matches(&pod.labels)) {
+                    found.entry(id).or_default().extend(&owned);
+                }
+            }
+        }
+    }
+    if !concerned.of_nodes.is_empty() {
+        for node in addresses.nodes() {
+            for id in &concerned.of_nodes {
+                let mut selectors = id.selectors().iter();
+                let is = |selector: &PeerSelector| match selector {
+                    PeerSelector::Nodes(selector) => is_node(index, node, selector),
+                    PeerSelector::Pods { .. } => false,
+                };
+                if selectors.any(is) {
+                    found.entry(id).or_default().extend(addresses.of_node(node));
+                }
+            }
+        }
+    }
+    found.into_iter().map(|(id, members)| (id.clone(), members.into_iter().collect())).collect()
+}
+
+/// Brings sets of named ports that were there before up to date, for addresses that may have changed hands.
+/// `owner` says in which pod a name is looked up.
+pub(super) fn move_ports<'a>(
+    dirty: &Dirty,
+    sets: &mut BTreeMap<NamedPortId, BTreeSet<(IpAddr, u16)>>,
+    owner: impl Fn(&NamedPortId, IpAddr) -> Option<&'a Pod>,
+) -> Moves<NamedPortId, (IpAddr, u16)> {
+    let mut moves = Moves::new();
+    for (id, members) in sets {
+        for (address, _) in dirty.iter() {
+            let after: BTreeSet<(IpAddr, u16)> =
+                owner(id, address).into_iter().flat_map(|pod| ports_of(pod, id, address)).collect();
+            let before: BTreeSet<(IpAddr, u16)> =
+                members.range((address, 0)..=(address, u16::MAX)).copied().collect();
+            if before == after {
+                continue;
+            }
+            let (added, removed) = moves.entry(*id).or_default();
+            for element in before.difference(&after) {
+                members.remove(element);
+                removed.push(*element);
+            }
+            for element in after.difference(&before) {
+                members.insert(*element);
+                added.push(*element);
+            }
+        }
+    }
+    moves
+}
+
+/// The ports of a name that a pod has, as members of the set.
+pub(super) fn ports_of(pod: &Pod, id: &NamedPortId, address: IpAddr) -> impl Iterator<Item = (IpAddr, u16)> {
+    let NamedPortId { name, protocol, .. } = *id;
+    let ports = pod.named_ports.iter().filter(move |port| port.name == name && port.protocol == protocol);
+    ports.map(move |port| (address, port.port.get()))
+}

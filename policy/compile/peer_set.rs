@@ -1,0 +1,159 @@
+//! Peers that are found by selectors: pods and nodes, as sets of addresses.
+
+use std::cmp::Ordering;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+use portcullis_cluster::Name;
+use portcullis_cluster::selector::Selector;
+
+use super::identifier::{Digest, comment, identifier};
+
+/// Peers found by one selector.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PeerSelector {
+    /// Pods.
+    Pods {
+        /// Of which namespaces.
+        namespaces: NamespaceScope,
+        /// Which of them.
+        pods: Selector,
+    },
+    /// Nodes.
+    Nodes(Selector),
+}
+
+/// Where pods are looked for.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NamespaceScope {
+    /// In this namespace, whatever its labels.
+    One(Name),
+    /// In the namespaces that a selector finds.
+    Selected(Selector),
+}
+
+/// A set of addresses, named by what is in it: the union of what its selectors find. Rules with the same
+/// selectors, of whichever policies, share one set.
+#[derive(Clone)]
+pub struct SetId {
+    digest: [u8; 16],
+    selectors: Arc<[PeerSelector]>,
+}
+
+impl SetId {
+    /// The set of what any of the selectors finds.
+    pub(super) fn new(mut selectors: Vec<PeerSelector>) -> Self {
+        selectors.sort();
+        selectors.dedup();
+        let mut digest = Digest::new("set");
+        selectors.iter().for_each(|selector| selector.feed(&mut digest));
+        SetId { digest: digest.finish(), selectors: selectors.into() }
+    }
+
+    /// What finds its members, sorted.
+    pub fn selectors(&self) -> &[PeerSelector] {
+        &self.selectors
+    }
+
+    /// An identifier for nf_tables.
+    pub fn name(&self) -> String {
+        identifier("set", &self.to_string(), &self.digest)
+    }
+
+    /// What it is, in words for a comment: at most 128 bytes.
+    pub fn describe(&self) -> String {
+        comment(self.to_string())
+    }
+}
+
+impl PeerSelector {
+    fn feed(&self, digest: &mut Digest) {
+        match self {
+            PeerSelector::Pods { namespaces: NamespaceScope::One(name), pods } => {
+                digest.part("pods of").part(name.as_str());
+                feed(pods, digest);
+            }
+            PeerSelector::Pods { namespaces: NamespaceScope::Selected(namespaces), pods } => {
+                digest.part("pods");
+                feed(namespaces, digest);
+                feed(pods, digest);
+            }
+            PeerSelector::Nodes(nodes) => {
+                digest.part("nodes");
+                feed(nodes, digest);
+            }
+        }
+    }
+}
+
+fn feed(selector: &Selector, digest: &mut Digest) {
+    digest.part(&selector.requirements().len().to_string());
+    for requirement in selector.requirements() {
+        digest.part(requirement.key.as_str()).part(requirement.operator.as_str());
+        digest.part(&requirement.values.len().to_string());
+        requirement.values.iter().for_each(|value| {
+            digest.part(value.as_str());
+        });
+    }
+}
+
+impl PartialEq for SetId {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest
+    }
+}
+
+impl Eq for SetId {}
+
+impl Hash for SetId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.digest.hash(state);
+    }
+}
+
+impl Ord for SetId {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.digest.cmp(&other.digest)
+    }
+}
+
+impl PartialOrd for SetId {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl fmt::Display for PeerSelector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all_or = |what: &str, selector: &Selector| match selector.selects_all() {
+            true => format!("all {what}"),
+            false => format!("{what} {selector}"),
+        };
+        match self {
+            PeerSelector::Pods { namespaces: NamespaceScope::One(name), pods } => {
+                write!(f, "{} in namespace {name}", all_or("pods", pods))
+            }
+            PeerSelector::Pods { namespaces: NamespaceScope::Selected(namespaces), pods } => {
+                write!(f, "{} in {}", all_or("pods", pods), all_or("namespaces", namespaces))
+            }
+            PeerSelector::Nodes(nodes) => f.write_str(&all_or("nodes", nodes)),
+        }
+    }
+}
+
+impl fmt::Display for SetId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, selector) in self.selectors.iter().enumerate() {
+            let between = if i == 0 { "" } else { "; " };
+            write!(f, "{between}{selector}")?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for SetId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{{{self}}}")
+    }
+}

@@ -1,0 +1,75 @@
+//! What a pod is judged by in one direction.
+
+use super::identifier::{Digest, comment, identifier};
+use super::policy_id::{Direction, PolicyId, RulesId, Tier};
+
+/// The policies that a pod is judged by in one direction, shared by all pods that the same ones select.
+/// Its content is its identity. A pod that no policy selects in a direction has none there.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Profile {
+    /// The direction.
+    pub direction: Direction,
+    /// ClusterNetworkPolicies of tier Admin with a rule in this direction, by priority, then by name.
+    pub admin: Box<[PolicyId]>,
+    /// NetworkPolicies that isolate the pod, by name; none: it is not isolated.
+    pub network: Box<[PolicyId]>,
+    /// ClusterNetworkPolicies of tier Baseline with a rule in this direction, by priority, then by name.
+    /// None where there is a NetworkPolicy: it has the last word.
+    pub baseline: Box<[PolicyId]>,
+}
+
+impl Profile {
+    /// The policies of a tier, in their order.
+    pub fn tier(&self, tier: Tier) -> &[PolicyId] {
+        match tier {
+            Tier::Admin => &self.admin,
+            Tier::Network => &self.network,
+            Tier::Baseline => &self.baseline,
+        }
+    }
+
+    /// All its policies, tier by tier.
+    pub fn policies(&self) -> impl Iterator<Item = &PolicyId> {
+        self.admin.iter().chain(&self.network).chain(&self.baseline)
+    }
+
+    /// The rules of all its policies, tier by tier.
+    pub fn rules(&self) -> impl Iterator<Item = RulesId> + '_ {
+        self.policies().map(|policy| RulesId { policy: policy.clone(), direction: self.direction })
+    }
+
+    /// Whether no policy is in it.
+    pub(super) fn is_empty(&self) -> bool {
+        self.policies().next().is_none()
+    }
+
+    /// An identifier for nf_tables.
+    pub fn name(&self) -> String {
+        let mut digest = Digest::new("profile");
+        digest.part(self.direction.as_str());
+        for tier in [Tier::Admin, Tier::Network, Tier::Baseline] {
+            digest.part(&tier.to_string());
+            self.tier(tier).iter().for_each(|policy| policy.feed(&mut digest));
+        }
+        let mut readable = self.policies().next().map(PolicyId::short).unwrap_or_default();
+        let more = self.policies().count().saturating_sub(1);
+        if more > 0 {
+            // Behind a long name the number would be cut off.
+            readable.truncate(readable.floor_char_boundary(60));
+            readable.push_str(&format!("-and-{more}-more"));
+        }
+        identifier(&format!("profile-{}", self.direction.short()), &readable, &digest.finish())
+    }
+
+    /// What it is, in words for a comment: at most 128 bytes.
+    pub fn describe(&self) -> String {
+        let mut words = format!("{} by", self.direction);
+        for tier in [Tier::Admin, Tier::Network, Tier::Baseline] {
+            let names: Vec<String> = self.tier(tier).iter().map(PolicyId::short).collect();
+            if !names.is_empty() {
+                words.push_str(&format!(" {tier} {}", names.join(", ")));
+            }
+        }
+        comment(words)
+    }
+}

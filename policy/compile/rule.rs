@@ -1,0 +1,63 @@
+//! A rule, compiled.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::blocks::Blocks;
+use super::peer_set::SetId;
+use super::ports::Ports;
+
+/// A rule that can match something. Rules that cannot are left out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Its place among the policy's rules of the direction, counted from 0, as in `spec.ingress[0]`. Those
+    /// left out count too.
+    pub index: usize,
+    /// Its name, which only rules of ClusterNetworkPolicies may have.
+    pub name: Option<Arc<str>>,
+    /// What becomes of a connection that it matches.
+    pub action: Action,
+    /// Who is at the other end.
+    pub peers: Peers,
+    /// Which ports at the destination.
+    pub ports: Ports,
+}
+
+/// What becomes of a connection that a rule matches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Action {
+    /// It may pass, as far as this direction is concerned. The only action in NetworkPolicies.
+    Accept,
+    /// It may not.
+    Deny,
+    /// The rest of the tier is skipped, also its other policies.
+    Pass,
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Action::Accept => "Accept",
+            Action::Deny => "Deny",
+            Action::Pass => "Pass",
+        })
+    }
+}
+
+/// Who is at the other end: the union of a rule's peers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Peers {
+    /// Every address. Then there is nothing else.
+    pub any: bool,
+    /// Those found by selectors.
+    pub pods: Option<SetId>,
+    /// Those in address blocks.
+    pub blocks: Blocks,
+}
+
+impl Peers {
+    /// Whether there is nobody.
+    pub fn is_empty(&self) -> bool {
+        !self.any && self.pods.is_none() && self.blocks.is_empty()
+    }
+}

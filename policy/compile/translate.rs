@@ -1,0 +1,183 @@
+//! Rules as written, to rules as compiled. What matches nothing is left out.
+
+use ipnet::IpNet;
+use portcullis_cluster::cluster_network_policy::{self as cluster, ClusterNetworkPolicy};
+use portcullis_cluster::network_policy::{self as network, NetworkPolicy, PortNumber};
+use portcullis_cluster::selector::Selector;
+use portcullis_cluster::{Index, Name, NamespacedName, Protocol};
+
+use super::blocks::Blocks;
+use super::named_port::NamedPortId;
+use super::peer_set::{NamespaceScope, PeerSelector, SetId};
+use super::policy_id::{Direction, PolicyId, RulesId};
+use super::ports::{NumericPorts, Ports, ProtocolPorts};
+use super::rule::{Action, Peers, Rule};
+
+const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
+
+/// The rules of a policy in a direction, as it stands in the index.
+pub(super) fn rules(index: &Index, id: &RulesId) -> Vec<Rule> {
+    match &id.policy {
+        PolicyId::Network(key) => {
+            let policy = index.network_policy(key);
+            policy.map(|policy| network_policy_rules(policy, id.direction)).unwrap_or_default()
+        }
+        PolicyId::Cluster(name) => {
+            let key = NamespacedName { namespace: Name::new(""), name: name.clone() };
+            let policy = index.cluster_network_policy(&key);
+            policy.map(|policy| cluster_policy_rules(policy, id.direction)).unwrap_or_default()
+        }
+    }
+}
+
+/// The rules of a NetworkPolicy; none where it has none, or does not concern the direction.
+fn network_policy_rules(policy: &NetworkPolicy, direction: Direction) -> Vec<Rule> {
+    let rules = match direction {
+        Direction::Ingress => &policy.ingress,
+        Direction::Egress => &policy.egress,
+    };
+    let compiled = rules.iter().flatten().enumerate().map(|(index, rule)| Rule {
+        index,
+        name: None,
+        action: Action::Accept,
+        peers: match &rule.peers {
+            None => Peers { any: true, ..Peers::default() },
+            Some(peers) => network_peers(peers, policy.key.namespace),
+        },
+        ports: match &rule.ports {
+            None => Ports::Any,
+            Some(ports) => network_ports(ports, direction),
+        },
+    });
+    compiled.filter(can_match).collect()
+}
+
+/// The rules of a ClusterNetworkPolicy.
+pub(super) fn cluster_policy_rules(policy: &ClusterNetworkPolicy, direction: Direction) -> Vec<Rule> {
+    let rules = match direction {
+        Direction::Ingress => &policy.ingress,
+        Direction::Egress => &policy.egress,
+    };
+    let compiled = rules.iter().enumerate().map(|(index, rule)| Rule {
+        index,
+        name: rule.name.clone(),
+        action: match rule.action {
+            cluster::Action::Accept => Action::Accept,
+            cluster::Action::Deny => Action::Deny,
+            cluster::Action::Pass => Action::Pass,
+        },
+        peers: cluster_peers(&rule.peers),
+        ports: match &rule.ports {
+            None => Ports::Any,
+            Some(ports) => cluster_ports(ports, direction),
+        },
+    });
+    compiled.filter(can_match).collect()
+}
+
+fn can_match(rule: &Rule) -> bool {
+    !rule.peers.is_empty() && !rule.ports.is_empty()
+}
+
+fn network_peers(peers: &[network::Peer], own: Name) -> Peers {
+    let (mut selectors, mut blocks) = (Vec::new(), Vec::<(&IpNet, &[IpNet])>::new());
+    for peer in peers {
+        match peer {
+            network::Peer::Pods { pods, namespaces } => {
+                let namespaces = match namespaces {
+                    None => NamespaceScope::One(own),
+                    Some(selector) => NamespaceScope::Selected(selector.clone()),
+                };
+                selectors.push(PeerSelector::Pods { namespaces, pods: pods.clone().unwrap_or_default() });
+            }
+            network::Peer::Block { cidr, except } => blocks.push((cidr, except)),
+            network::Peer::Nothing => {}
+        }
+    }
+    Peers { any: false, pods: set_of(selectors), blocks: Blocks::union(blocks) }
+}
+
+fn cluster_peers(peers: &[cluster::Peer]) -> Peers {
+    let (mut selectors, mut blocks) = (Vec::new(), Vec::<(&IpNet, &[IpNet])>::new());
+    for peer in peers {
+        match peer {
+            cluster::Peer::Pods(found) => {
+                let namespaces = NamespaceScope::Selected(found.namespaces.clone());
+                selectors.push(PeerSelector::Pods { namespaces, pods: found.pods.clone() });
+            }
+            cluster::Peer::Nodes(selector) => selectors.push(PeerSelector::Nodes(selector.clone())),
+            cluster::Peer::Networks(nets) => blocks.extend(nets.iter().map(|net| (net, &[] as &[IpNet]))),
+        }
+    }
+    Peers { any: false, pods: set_of(selectors), blocks: Blocks::union(blocks) }
+}
+
+/// The set of what selectors find, if one of them was understood.
+fn set_of(mut selectors: Vec<PeerSelector>) -> Option<SetId> {
+    selectors.retain(|selector| match selector {
+        PeerSelector::Pods { namespaces: NamespaceScope::One(_), pods } => pods.is_understood(),
+        PeerSelector::Pods { namespaces: NamespaceScope::Selected(namespaces), pods } => {
+            namespaces.is_understood() && pods.is_understood()
+        }
+        PeerSelector::Nodes(nodes) => Selector::is_understood(nodes),
+    });
+    (!selectors.is_empty()).then(|| SetId::new(selectors))
+}
+
+fn network_ports(ports: &[network::Port], direction: Direction) -> Ports {
+    let mut collected = Collected::new(direction);
+    for port in ports {
+        match port.number {
+            PortNumber::Any => collected.all.push(port.protocol),
+            PortNumber::Range(first, last) => collected.ranges.push((port.protocol, first, last)),
+            PortNumber::Named(name) => collected.name(name, port.protocol),
+            PortNumber::Nothing => {}
+        }
+    }
+    collected.finish()
+}
+
+fn cluster_ports(ports: &[cluster::Port], direction: Direction) -> Ports {
+    let mut collected = Collected::new(direction);
+    for port in ports {
+        match *port {
+            cluster::Port::Range { protocol, first, last } => collected.ranges.push((protocol, first, last)),
+            // It has the protocol that the pod's port of this name has.
+            cluster::Port::Named(name) => PROTOCOLS.iter().for_each(|p| collected.name(name, *p)),
+        }
+    }
+    collected.finish()
+}
+
+/// A rule's ports, as they are found.
+struct Collected {
+    direction: Direction,
+    all: Vec<Protocol>,
+    ranges: Vec<(Protocol, u16, u16)>,
+    named: Vec<NamedPortId>,
+}
+
+impl Collected {
+    fn new(direction: Direction) -> Self {
+        Collected { direction, all: Vec::new(), ranges: Vec::new(), named: Vec::new() }
+    }
+
+    fn name(&mut self, name: Name, protocol: Protocol) {
+        self.named.push(NamedPortId { direction: self.direction, name, protocol });
+    }
+
+    fn finish(mut self) -> Ports {
+        let mut numeric = NumericPorts::default();
+        for protocol in PROTOCOLS {
+            let own = self.ranges.iter().filter(|(of, ..)| *of == protocol);
+            let ranges = own.map(|(_, first, last)| (*first, *last)).collect();
+            *numeric.of_mut(protocol) = match self.all.contains(&protocol) {
+                true => ProtocolPorts::All,
+                false => ProtocolPorts::ranges(ranges),
+            };
+        }
+        self.named.sort();
+        self.named.dedup();
+        Ports::Listed { numeric, named: self.named.into() }
+    }
+}

@@ -1,0 +1,54 @@
+//! What an update has to look at.
+
+use std::collections::BTreeSet;
+
+use portcullis_cluster::index::Touched;
+use portcullis_cluster::{Index, Kind, Name, NamespacedName, ObjectKey};
+
+/// Objects that may have changed.
+#[derive(Default)]
+pub(super) struct Work {
+    pub(super) pods: Vec<NamespacedName>,
+    pub(super) namespaces: Vec<Name>,
+    pub(super) network_policies: Vec<NamespacedName>,
+    pub(super) cluster_policies: Vec<NamespacedName>,
+    pub(super) nodes: BTreeSet<Name>,
+}
+
+impl Work {
+    /// What was touched.
+    pub(super) fn of(touched: &Touched) -> Self {
+        let mut work = Work { nodes: touched.nodes.clone(), ..Work::default() };
+        for ObjectKey { kind, name } in &touched.policy {
+            match kind {
+                Kind::Pod => work.pods.push(name.clone()),
+                Kind::Namespace => work.namespaces.push(Name::new(&name.name)),
+                Kind::NetworkPolicy => work.network_policies.push(name.clone()),
+                Kind::ClusterNetworkPolicy => work.cluster_policies.push(name.clone()),
+                Kind::Node | Kind::Service | Kind::EndpointSlice | Kind::ServiceCidr => {}
+            }
+        }
+        work
+    }
+
+    /// Everything there is.
+    pub(super) fn all(index: &Index) -> Self {
+        Work {
+            pods: index.pods().map(|pod| pod.key.clone()).collect(),
+            // They matter for their pods, and those are looked at anyway.
+            namespaces: Vec::new(),
+            network_policies: index.network_policies().map(|policy| policy.key.clone()).collect(),
+            cluster_policies: index.cluster_network_policies().map(|policy| policy.key.clone()).collect(),
+            nodes: index.nodes().map(|node| node.name).collect(),
+        }
+    }
+
+    /// Whether there is nothing to do.
+    pub(super) fn is_empty(&self) -> bool {
+        self.pods.is_empty()
+            && self.namespaces.is_empty()
+            && self.network_policies.is_empty()
+            && self.cluster_policies.is_empty()
+            && self.nodes.is_empty()
+    }
+}

@@ -1,0 +1,201 @@
+//! What becomes of a connection, and why: judged by addresses over the compiled values, as the kernel does.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use portcullis_cluster::Protocol;
+
+use crate::compile::{
+    Action, Compiled, Direction, LocalPod, NamedPortId, PolicyId, Ports, Rule, RulesId, Tier,
+};
+
+/// A new connection, after the address of a Service was replaced by that of its endpoint, and before the
+/// source is masqueraded.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connection {
+    /// The source.
+    pub from: IpAddr,
+    /// The destination.
+    pub to: IpAddr,
+    /// The destination's port.
+    pub port: u16,
+    /// The protocol.
+    pub protocol: Protocol,
+}
+
+/// What both ends say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    /// At the source; `None` if it is not a judged pod's address.
+    pub egress: Option<Decision>,
+    /// At the destination; `None` if it is not a judged pod's address.
+    pub ingress: Option<Decision>,
+}
+
+impl Judgement {
+    /// Whether neither end stops it.
+    pub fn is_allowed(&self) -> bool {
+        [&self.egress, &self.ingress].into_iter().flatten().all(|d| d.verdict == Verdict::Allow)
+    }
+}
+
+/// What one end says, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// Whether the connection may pass.
+    pub verdict: Verdict,
+    /// What decided.
+    pub reason: Reason,
+    /// Rules that passed it on to the next tier before that, at most one of each tier.
+    pub passed: Box<[RuleRef]>,
+}
+
+/// Whether a connection may pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Verdict {
+    /// It may.
+    Allow,
+    /// It may not.
+    Deny,
+}
+
+/// Why a connection may pass or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// No policy selects the pod in this direction.
+    NotSelected,
+    /// The other end is the node the pod is on.
+    OwnNode,
+    /// The other end is the pod itself, and NetworkPolicies let that pass.
+    Itself,
+    /// This rule matches.
+    Rule(RuleRef),
+    /// NetworkPolicies isolate the pod, and none of their rules matches: denied.
+    NoRuleMatches {
+        /// The policies that isolate it.
+        policies: Box<[PolicyId]>,
+    },
+    /// No rule of a ClusterNetworkPolicy decides, and no NetworkPolicy isolates the pod: allowed.
+    Undecided,
+}
+
+/// A rule, and where it is found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleRef {
+    /// The policy and direction.
+    pub rules: RulesId,
+    /// Its tier.
+    pub tier: Tier,
+    /// Its place in the object, counted from 0, as in `spec.ingress[0]`.
+    pub index: usize,
+    /// Its name, if it has one.
+    pub name: Option<Arc<str>>,
+    /// Its action.
+    pub action: Action,
+}
+
+impl Compiled {
+    /// What becomes of a connection, by what is compiled. A pod's connection to its own address stays in the
+    /// pod and is never judged; one with the same address at both ends came through a Service.
+    pub fn judge(&self, connection: Connection) -> Judgement {
+        let decide = |address, direction| {
+            self.pod_at(address).map(|pod| Judge { compiled: self, pod, direction, connection }.decide())
+        };
+        Judgement {
+            egress: decide(connection.from, Direction::Egress),
+            ingress: decide(connection.to, Direction::Ingress),
+        }
+    }
+
+    /// Whether a rule matches a connection with this peer.
+    fn matches(&self, rule: &Rule, peer: IpAddr, connection: Connection) -> bool {
+        let Connection { to, port, protocol, .. } = connection;
+        let peers = &rule.peers;
+        let from_set =
+            || peers.pods.as_ref().and_then(|id| self.set(id)).is_some_and(|set| set.contains(&peer));
+        if !(peers.any || peers.blocks.contains(peer) || from_set()) {
+            return false;
+        }
+        match &rule.ports {
+            Ports::Any => true,
+            Ports::Listed { numeric, named } => {
+                let has_name = |id: &NamedPortId| {
+                    id.protocol == protocol
+                        && self.named_port(id).is_some_and(|set| set.contains(&(to, port)))
+                };
+                numeric.of(protocol).contains(port) || named.iter().any(has_name)
+            }
+        }
+    }
+}
+
+/// One end of a connection.
+struct Judge<'a> {
+    compiled: &'a Compiled,
+    pod: &'a LocalPod,
+    direction: Direction,
+    connection: Connection,
+}
+
+impl Judge<'_> {
+    fn decide(&self) -> Decision {
+        let allow = |reason, passed: Vec<RuleRef>| Decision {
+            verdict: Verdict::Allow,
+            reason,
+            passed: passed.into(),
+        };
+        let mut passed = Vec::new();
+        let Some(profile) = self.pod.profile(self.direction) else {
+            return allow(Reason::NotSelected, passed);
+        };
+        let own_node = self.pod.node.is_some_and(|n| self.compiled.node_addresses(n).contains(&self.peer()));
+        // The node must reach its pods whatever the policy: it asks after their health.
+        if own_node && self.direction == Direction::Ingress {
+            return allow(Reason::OwnNode, passed);
+        }
+        for tier in [Tier::Admin, Tier::Network, Tier::Baseline] {
+            let policies = profile.tier(tier);
+            if tier == Tier::Network && !policies.is_empty() {
+                if self.connection.from == self.connection.to {
+                    return allow(Reason::Itself, passed);
+                }
+                if own_node {
+                    return allow(Reason::OwnNode, passed);
+                }
+            }
+            match self.first_match(tier, policies) {
+                Some(rule) if rule.action == Action::Pass => passed.push(rule),
+                Some(rule) => {
+                    let verdict = if rule.action == Action::Deny { Verdict::Deny } else { Verdict::Allow };
+                    return Decision { verdict, reason: Reason::Rule(rule), passed: passed.into() };
+                }
+                None if tier == Tier::Network && !policies.is_empty() => {
+                    let reason = Reason::NoRuleMatches { policies: policies.into() };
+                    return Decision { verdict: Verdict::Deny, reason, passed: passed.into() };
+                }
+                None => {}
+            }
+        }
+        allow(Reason::Undecided, passed)
+    }
+
+    /// The other end.
+    fn peer(&self) -> IpAddr {
+        match self.direction {
+            Direction::Ingress => self.connection.from,
+            Direction::Egress => self.connection.to,
+        }
+    }
+
+    /// The first rule of a tier that matches.
+    fn first_match(&self, tier: Tier, policies: &[PolicyId]) -> Option<RuleRef> {
+        let peer = self.peer();
+        policies.iter().find_map(|policy| {
+            let rules = RulesId { policy: policy.clone(), direction: self.direction };
+            let mut all = self.compiled.rules_of(&rules).iter();
+            let rule = all.find(|rule| self.compiled.matches(rule, peer, self.connection))?;
+            let Rule { index, action, .. } = *rule;
+            Some(RuleRef { rules, tier, index, name: rule.name.clone(), action })
+        })
+    }
+}

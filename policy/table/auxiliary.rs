@@ -1,0 +1,78 @@
+//! Sets that rules share by content: ports, and address blocks. They never change; other content is another set.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use data_encoding::BASE32_NOPAD;
+use portcullis_netlink::Family;
+use portcullis_netlink::nf_tables::{DataType, Element, Key, ManagedTable, Set, SetSpec};
+use sha2::{Digest, Sha256};
+
+use crate::compile::Blocks;
+
+/// The sets that a chain's rules use, with what is in them.
+pub(super) type Used = BTreeMap<Arc<str>, Set>;
+
+/// A set of port ranges; its name.
+pub(super) fn ports(ranges: &[(u16, u16)], used: &mut Used) -> Arc<str> {
+    let elements = ranges.iter().map(|(first, last)| (Key::new().port(*first), Key::new().port(*last)));
+    ranged("ports", DataType::InetService, elements.collect(), used)
+}
+
+/// A set of a family's address ranges; its name. `None` if there is none.
+pub(super) fn blocks(blocks: &Blocks, family: Family, used: &mut Used) -> Option<Arc<str>> {
+    let range = |first: IpAddr, last: IpAddr| (Key::from(first), Key::from(last));
+    let elements: Vec<(Key, Key)> = match family {
+        Family::V4 => blocks.v4.iter().map(|(first, last)| range((*first).into(), (*last).into())).collect(),
+        Family::V6 => blocks.v6.iter().map(|(first, last)| range((*first).into(), (*last).into())).collect(),
+    };
+    let prefix = super::names::of_family("blocks", family);
+    (!elements.is_empty()).then(|| ranged(&prefix, DataType::address(family), elements, used))
+}
+
+fn ranged(prefix: &str, of: DataType, ranges: Vec<(Key, Key)>, used: &mut Used) -> Arc<str> {
+    let mut hash = Sha256::new();
+    for (first, last) in &ranges {
+        hash.update(first.bytes());
+        hash.update(last.bytes());
+    }
+    let hash = BASE32_NOPAD.encode(&hash.finalize()[..10]).to_lowercase();
+    let name: Arc<str> = format!("{prefix}-{hash}").into();
+    let elements = ranges.into_iter().map(|(first, last)| (first, Element::up_to(last)));
+    used.entry(Arc::clone(&name)).or_insert_with(|| Set::with(SetSpec::of(&[of]).ranges(), elements));
+    name
+}
+
+/// How many chains use each of the shared sets.
+#[derive(Debug, Default)]
+pub(super) struct Shared {
+    users: BTreeMap<Arc<str>, usize>,
+    of_chain: BTreeMap<Arc<str>, Vec<Arc<str>>>,
+}
+
+impl Shared {
+    /// A chain uses these sets from now on, and no others; those that nothing uses any more go.
+    pub(super) fn assign(&mut self, chain: &Arc<str>, used: Used, table: &mut ManagedTable) {
+        let before = self.of_chain.remove(chain).unwrap_or_default();
+        let names: Vec<Arc<str>> = used.keys().cloned().collect();
+        for (name, set) in used {
+            let users = self.users.entry(Arc::clone(&name)).or_default();
+            *users += 1;
+            if *users == 1 {
+                table.put_set(&name, set);
+            }
+        }
+        for name in before {
+            let Some(users) = self.users.get_mut(&name) else { continue };
+            *users -= 1;
+            if *users == 0 {
+                self.users.remove(&name);
+                table.remove_set(&name);
+            }
+        }
+        if !names.is_empty() {
+            self.of_chain.insert(Arc::clone(chain), names);
+        }
+    }
+}

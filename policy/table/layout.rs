@@ -1,0 +1,333 @@
+//! The table as a value that follows what is compiled.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use portcullis_netlink::Family;
+use portcullis_netlink::nf_tables::{
+    BaseChain, Chain, ChainKind, CtState, DataType, Element, Field, Hook, Key, ManagedTable, Rule as Line,
+    Set, SetSpec, TableFamily, Verdict,
+};
+
+use super::auxiliary::Shared;
+use super::names::{
+    EGRESS, INGRESS, INPUT, INPUT_PRIORITY, POSTROUTING, POSTROUTING_PRIORITY, TABLE, UNKNOWN_PODS, of_family,
+};
+use super::options::{Options, UnknownPods};
+use super::profile_chain::{ITSELF, judging, judging_towards_node, towards_node};
+use super::rules::{Renderer, denied};
+use super::tiers::{TierKey, Tiers};
+use crate::compile::{
+    AddressChange, Changes, Compiled, Direction, Judged, MembersChange, PolicyId, Profile, RulesChange,
+    RulesId,
+};
+
+const KNOWN: &str = "known-pods";
+const RANGES: &str = "pod-ranges";
+const TOWARDS_NODE: &str = "to-this-node";
+
+/// What a counter counts: connections' packets that are dropped, or would be.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Label {
+    /// `ingress`, `egress`, or nothing for unknown pods.
+    pub direction: &'static str,
+    /// The policies because of which: the one whose rule denies, or all that isolate the pod.
+    pub policy: String,
+}
+
+/// The table that enforces policies.
+#[derive(Debug)]
+pub struct PolicyTable {
+    table: ManagedTable,
+    options: Options,
+    shared: Shared,
+    tiers: Tiers,
+    labels: BTreeMap<Arc<str>, Label>,
+}
+
+impl PolicyTable {
+    /// The table as it is before there is any policy.
+    pub fn new(options: Options) -> Self {
+        let mut table = ManagedTable::new(TableFamily::Inet, TABLE);
+        table.remark("NetworkPolicy, by portcullis");
+        let mut this = PolicyTable {
+            table,
+            options,
+            shared: Shared::default(),
+            tiers: Tiers::default(),
+            labels: BTreeMap::new(),
+        };
+        this.put_maps();
+        this.put_chains();
+        this
+    }
+
+    /// What the kernel should hold.
+    pub fn table(&self) -> &ManagedTable {
+        &self.table
+    }
+
+    /// The same, to commit it.
+    pub fn table_mut(&mut self) -> &mut ManagedTable {
+        &mut self.table
+    }
+
+    /// What each counter counts, by its name.
+    pub fn labels(&self) -> &BTreeMap<Arc<str>, Label> {
+        &self.labels
+    }
+
+    /// How policies are enforced.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+
+    fn put_maps(&mut self) {
+        for family in Family::ALL {
+            let address = DataType::address(family);
+            let mut put = |name: &str, spec: SetSpec| {
+                self.table.put_set(&of_family(name, family).into(), Set::new(spec));
+            };
+            put(EGRESS, SetSpec::verdicts(&[address]).remark("pods whose connections to others are judged"));
+            put(INGRESS, SetSpec::verdicts(&[address]).remark("pods to which connections are judged"));
+            put(TOWARDS_NODE, SetSpec::verdicts(&[address]).remark("pods judged towards this node itself"));
+            put(ITSELF, SetSpec::of(&[address, address]).remark("a pod that talks to itself"));
+            if let UnknownPods::Deny { ranges } = &self.options.unknown_pods {
+                put(KNOWN, SetSpec::of(&[address]).remark("all pods of this node that are known"));
+                let ranges = ranges.iter().filter(|range| Family::of(range.addr()) == family);
+                let elements = ranges
+                    .map(|range| (Key::from(range.network()), Element::up_to(Key::from(range.broadcast()))));
+                let set = Set::with(SetSpec::of(&[address]).ranges(), elements);
+                self.table.put_set(&of_family(RANGES, family).into(), set);
+            }
+        }
+    }
+
+    fn put_chains(&mut self) {
+        let established =
+            || Line::new().ct_state(CtState::ESTABLISHED | CtState::RELATED).then(Verdict::Accept);
+        // What IPv6 cannot do without (RFC 4890): multicast listeners, routers and neighbours.
+        let icmp6 = || Line::new().protocol(libc::IPPROTO_ICMPV6 as u8);
+        let discovery = || {
+            let ranges = [(130u8, 137u8), (143, 143)];
+            ranges.map(|(first, last)| icmp6().between(Field::IcmpType, first, last).then(Verdict::Accept))
+        };
+        let base = |hook, priority, rules: Vec<Line>| Chain {
+            base: Some(BaseChain { kind: ChainKind::Filter, hook, priority }),
+            ..Chain::of(rules)
+        };
+        let source = |family| [Field::Source(family)];
+        let lookup = |map: &str, field: fn(Family) -> [Field; 1]| {
+            Family::ALL
+                .map(|family| Line::new().family(family).verdict_map(&field(family), of_family(map, family)))
+        };
+        let own =
+            Line::new().own().then(Verdict::Accept).remark("this node's own, such as probes of its pods");
+        let mut rules = vec![established()];
+        rules.extend(discovery());
+        rules.extend([own, Line::new().then(Verdict::goto(EGRESS))]);
+        self.table.put_chain(&POSTROUTING.into(), base(Hook::Postrouting, POSTROUTING_PRIORITY, rules));
+        let mut rules = vec![established()];
+        rules.extend(discovery());
+        rules.extend(lookup(TOWARDS_NODE, source));
+        self.table.put_chain(&INPUT.into(), base(Hook::Input, INPUT_PRIORITY, rules));
+
+        let mut egress = self.unknown(Direction::Egress);
+        egress.extend(lookup(EGRESS, source));
+        egress.push(Line::new().then(Verdict::goto(INGRESS)));
+        self.table.put_chain(&EGRESS.into(), Chain::of(egress));
+        let mut ingress = self.unknown(Direction::Ingress);
+        ingress.extend(lookup(INGRESS, |family| [Field::Destination(family)]));
+        ingress.push(Line::new().then(Verdict::Accept));
+        self.table.put_chain(&INGRESS.into(), Chain::of(ingress));
+        if self.options.unknown_pods != UnknownPods::Allow {
+            let label = Label { direction: "", policy: UNKNOWN_PODS.to_owned() };
+            self.put_counter(&UNKNOWN_PODS.into(), "connections of pods that are not known", label);
+        }
+    }
+
+    /// The lines that drop what comes from, or goes to, an address in this node's ranges that no known pod has.
+    fn unknown(&self, direction: Direction) -> Vec<Line> {
+        if self.options.unknown_pods == UnknownPods::Allow {
+            return Vec::new();
+        }
+        let of_family = |family: Family| {
+            let field = match direction {
+                Direction::Egress => Field::Source(family),
+                Direction::Ingress => Field::Destination(family),
+            };
+            let start = Line::new()
+                .family(family)
+                .is_in(&[field], of_family(RANGES, family))
+                .is_not_in(&[field], of_family(KNOWN, family));
+            denied(&start, direction, UNKNOWN_PODS, "of a pod that is not known", &self.options)
+        };
+        Family::ALL.into_iter().flat_map(of_family).collect()
+    }
+
+    fn put_counter(&mut self, name: &Arc<str>, comment: &str, label: Label) {
+        self.table.put_counter(name, Some(comment));
+        self.labels.insert(Arc::clone(name), label);
+    }
+
+    fn remove_counter(&mut self, name: &str) {
+        self.table.remove_counter(name);
+        self.labels.remove(name);
+    }
+
+    /// Follows what changed. `compiled` is how it is after the changes.
+    pub fn follow(&mut self, changes: &Changes, compiled: &Compiled) {
+        for change in &changes.sets {
+            let (name, about) = (change.id.name(), change.id.describe());
+            let address = |address: &IpAddr| (*address, Key::from(*address));
+            self.members(&name, &about, &[], &change.members, address);
+        }
+        for change in &changes.named_ports {
+            let (name, about) = (change.id.name(), change.id.describe());
+            let member = |(address, port): &(IpAddr, u16)| (*address, Key::from(*address).port(*port));
+            self.members(&name, &about, &[DataType::InetService], &change.members, member);
+        }
+        for change in &changes.rules {
+            self.policy_rules(change, compiled);
+        }
+        for profile in &changes.profiles_came {
+            self.profile_came(profile, compiled);
+        }
+        for change in &changes.addresses {
+            self.address(change);
+        }
+        for profile in &changes.profiles_went {
+            self.profile_went(profile);
+        }
+    }
+
+    /// A set of each family that follows members; `more` are the parts of its key behind the address.
+    fn members<T>(
+        &mut self,
+        name: &str,
+        about: &str,
+        more: &[DataType],
+        change: &MembersChange<T>,
+        member: impl Fn(&T) -> (IpAddr, Key),
+    ) {
+        for family in Family::ALL {
+            let name: Arc<str> = of_family(name, family).into();
+            let keys = |members: &[T]| -> Vec<Key> {
+                let all = members.iter().map(&member);
+                all.filter(|(address, _)| Family::of(*address) == family).map(|(_, key)| key).collect()
+            };
+            match change {
+                MembersChange::Came(members) => {
+                    let mut key = vec![DataType::address(family)];
+                    key.extend_from_slice(more);
+                    let elements = keys(members).into_iter().map(|key| (key, Element::bare()));
+                    self.table.put_set(&name, Set::with(SetSpec::of(&key).remark(about), elements));
+                }
+                MembersChange::Went => self.table.remove_set(&name),
+                MembersChange::Changed { added, removed } => {
+                    keys(removed).iter().for_each(|key| self.table.remove_element(&name, key));
+                    keys(added)
+                        .into_iter()
+                        .for_each(|key| self.table.put_element(&name, key, Element::bare()));
+                }
+            }
+        }
+    }
+
+    fn policy_rules(&mut self, change: &RulesChange, compiled: &Compiled) {
+        let id = &change.id;
+        if let PolicyId::Cluster(_) = &id.policy {
+            let label = Label { direction: id.direction.as_str(), policy: id.policy.to_string() };
+            match &change.after {
+                Some(_) => self.put_counter(&id.name().into(), &id.describe(), label),
+                None => self.remove_counter(&id.name()),
+            }
+            let tiers: Vec<TierKey> = self.tiers.with(id).cloned().collect();
+            tiers.iter().for_each(|tier| self.put_tier(tier, compiled));
+            return;
+        }
+        let name: Arc<str> = id.name().into();
+        let mut renderer = Renderer::new(&self.options);
+        match &change.after {
+            Some(rules) => {
+                renderer.add(id, rules);
+                let chain = Chain::of(std::mem::take(&mut renderer.lines)).remark(&id.describe());
+                self.shared.assign(&name, renderer.used, &mut self.table);
+                self.table.put_chain(&name, chain);
+            }
+            None => {
+                self.shared.assign(&name, renderer.used, &mut self.table);
+                self.table.remove_chain(&name);
+            }
+        }
+    }
+
+    fn put_tier(&mut self, tier: &TierKey, compiled: &Compiled) {
+        let mut renderer = Renderer::new(&self.options);
+        let rules: Vec<RulesId> = tier.rules().collect();
+        rules.iter().for_each(|id| renderer.add(id, compiled.rules_of(id)));
+        let name: Arc<str> = tier.name().into();
+        let chain = Chain::of(renderer.lines).remark(&tier.describe());
+        self.shared.assign(&name, renderer.used, &mut self.table);
+        self.table.put_chain(&name, chain);
+    }
+
+    fn profile_came(&mut self, profile: &Arc<Profile>, compiled: &Compiled) {
+        for tier in self.tiers.enter(profile) {
+            self.put_tier(&tier, compiled);
+        }
+        let name: Arc<str> = profile.name().into();
+        if !profile.network.is_empty() {
+            let policies: Vec<String> = profile.network.iter().map(|policy| policy.to_string()).collect();
+            let direction = profile.direction.as_str();
+            let label = Label { direction, policy: policies.join(", ") };
+            self.put_counter(&name, &profile.describe(), label);
+        }
+        self.table.put_chain(&name, judging(profile, &self.options));
+        if let Some(name) = towards_node(profile) {
+            self.table.put_chain(&name.into(), judging_towards_node(profile));
+        }
+    }
+
+    fn profile_went(&mut self, profile: &Arc<Profile>) {
+        let name = profile.name();
+        self.table.remove_chain(&name);
+        self.remove_counter(&name);
+        if let Some(name) = towards_node(profile) {
+            self.table.remove_chain(&name);
+        }
+        for tier in self.tiers.leave(profile) {
+            let name: Arc<str> = tier.name().into();
+            self.shared.assign(&name, Default::default(), &mut self.table);
+            self.table.remove_chain(&name);
+        }
+    }
+
+    fn address(&mut self, change: &AddressChange) {
+        let family = Family::of(change.address);
+        let key = Key::from(change.address);
+        let judged = change.after.clone().unwrap_or_default();
+        let Judged { ingress, egress } = &judged;
+        let goto = |profile: &Option<Arc<Profile>>| profile.as_ref().map(|profile| profile.name());
+        let towards_node = egress.as_ref().and_then(|profile| towards_node(profile));
+        for (map, chain) in [(INGRESS, goto(ingress)), (EGRESS, goto(egress)), (TOWARDS_NODE, towards_node)] {
+            let verdict = chain.map(|chain| Element::verdict(Verdict::goto(chain)));
+            self.element(map, family, &key, verdict);
+        }
+        let isolated = [ingress, egress].into_iter().flatten().any(|profile| !profile.network.is_empty());
+        let itself = Key::from(change.address).address(change.address);
+        self.element(ITSELF, family, &itself, isolated.then(Element::bare));
+        if self.options.unknown_pods != UnknownPods::Allow {
+            self.element(KNOWN, family, &key, change.after.is_some().then(Element::bare));
+        }
+    }
+
+    fn element(&mut self, set: &str, family: Family, key: &Key, element: Option<Element>) {
+        let set: Arc<str> = of_family(set, family).into();
+        match element {
+            Some(element) => self.table.put_element(&set, key.clone(), element),
+            None => self.table.remove_element(&set, key),
+        }
+    }
+}

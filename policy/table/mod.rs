@@ -1,0 +1,32 @@
+//! Policies as an nf_tables table, and how it is kept in the kernel.
+//!
+//! One table `inet portcullis-policy` judges the first packet of each connection, where addresses of Services are
+//! already replaced and the source is not yet masqueraded:
+//!
+//! ```text
+//! postrouting (just before srcnat) ── established, related, neighbour discovery, this node's own: accept
+//!   └► egress ── source is a judged pod ─► profile-out-… ─┬─ Admin rules ── Accept ┐   Deny: count, drop
+//!        │                                                ├─ itself ───────────────┤
+//!        │                                                ├─ a policy's rule ──────┤   no rule: count, drop
+//!        ▼                                                └─ Baseline rules ───────┤
+//!      ingress ◄────────────────────────────────────────────── goto ───────────────┘
+//!        ├── destination is a judged pod ─► profile-in-… ── the same, and accept where it says goto
+//!        └── accept
+//! input (behind IPVS) ── pods that ClusterNetworkPolicies judge ─► node-… ── their rules towards this node
+//! ```
+//! Pods that the same policies select share a profile. What a pod's start costs is elements: one in the map that leads
+//! to its profile, one in each set of peers that it belongs to.
+
+mod auxiliary;
+mod enforcer;
+mod layout;
+mod names;
+mod options;
+mod profile_chain;
+mod rules;
+mod tiers;
+
+pub use enforcer::{Counted, Enforcer};
+pub use layout::PolicyTable;
+pub use names::{INPUT_PRIORITY, POSTROUTING_PRIORITY, TABLE};
+pub use options::{DropLog, Options, UnknownPods};

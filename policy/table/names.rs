@@ -1,0 +1,29 @@
+//! The names of what is always in the table.
+
+use portcullis_netlink::Family;
+
+/// The table's name, in the family `inet`.
+pub const TABLE: &str = "portcullis-policy";
+
+/// Just before source addresses are translated (`srcnat`, 100), and so behind everything that translates destinations.
+pub const POSTROUTING_PRIORITY: i32 = 99;
+
+/// Behind the hooks by which IPVS takes packets for virtual servers (98 and 99), so that only what is for this node
+/// itself is seen.
+pub const INPUT_PRIORITY: i32 = 110;
+
+pub(super) const POSTROUTING: &str = "postrouting";
+pub(super) const INPUT: &str = "input";
+pub(super) const EGRESS: &str = "egress";
+pub(super) const INGRESS: &str = "ingress";
+
+/// The counter for connections of unknown pods.
+pub(super) const UNKNOWN_PODS: &str = "unknown-pods";
+
+/// A name for one family.
+pub(super) fn of_family(name: &str, family: Family) -> String {
+    match family {
+        Family::V4 => format!("{name}-ipv4"),
+        Family::V6 => format!("{name}-ipv6"),
+    }
+}

@@ -1,0 +1,75 @@
+//! The tables of both corpora in a real kernel: each step is one commit, after which the kernel holds what it should.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod corpus;
+#[path = "../../netlink/tests/namespace/mod.rs"]
+mod namespace;
+
+use namespace::{inside, run};
+use portcullis_cluster::{Event, Index, Kind, Name, NamespacedName, Object, ObjectKey};
+use portcullis_netlink::nf_tables::Extent;
+use portcullis_policy::table::{DropLog, Enforcer, Options, UnknownPods};
+use portcullis_policy::{Compiler, Scope};
+use serde_json::Value;
+
+fn apply(index: &mut Index, value: &Value) {
+    let text = |field: &str| value[field].as_str().unwrap_or_default();
+    let kind = Kind::of(text("apiVersion"), text("kind")).expect("a kind that we use");
+    index.handle(Event::Applied(Object::parse(kind, value.clone()).expect("an object").object));
+}
+
+/// From case to case nothing is removed by hand: what one case leaves is what the next begins with.
+fn play(folder: &str, options: &Options) {
+    let corpus = corpus::read(folder);
+    inside(|| {
+        let mut enforcer = Enforcer::open(options.clone()).unwrap();
+        let mut compiler = Compiler::new(Scope::Node(Name::new("node-1")));
+        let mut bytes = 0;
+        for case in &corpus.cases {
+            let mut index = Index::new();
+            corpus.cluster.iter().for_each(|object| apply(&mut index, object));
+            compiler = Compiler::new(compiler.scope());
+            for (n, step) in case.steps.iter().enumerate() {
+                let place = format!("{} step {}", case.name, n + 1);
+                step.apply.iter().for_each(|object| apply(&mut index, object));
+                for gone in &step.delete {
+                    let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == gone.kind).unwrap();
+                    let namespace = if kind.namespaced() { gone.namespace.as_str() } else { "" };
+                    let name = NamespacedName::new(namespace, &gone.name);
+                    index.handle(Event::Deleted(ObjectKey { kind, name }));
+                }
+                let touched = index.take_touched();
+                let changes = compiler.update(&index, &touched);
+                if n == 0 {
+                    // A new daemon finds what the one before it left.
+                    enforcer = Enforcer::open(options.clone()).unwrap();
+                }
+                enforcer.follow(&changes, compiler.compiled());
+                let committed = enforcer.sync().unwrap_or_else(|error| panic!("{place}: {error}"));
+                assert!(!committed.rebuilt, "{place}: {committed:?}");
+                assert_eq!(committed.full, n == 0, "{place}");
+                assert_eq!(enforcer.check().unwrap(), Extent::default(), "{place}");
+                bytes = bytes.max(committed.bytes);
+            }
+        }
+        assert!(bytes > 1000, "something was written");
+        let listed = run("nft list table inet portcullis-policy");
+        assert!(listed.contains("hook postrouting"), "{listed}");
+        assert!(Enforcer::remove().unwrap());
+    });
+}
+
+#[test]
+fn every_state_of_the_network_policies() {
+    play(corpus::NETWORK_POLICY, &Options::default());
+}
+
+#[test]
+fn every_state_of_the_cluster_network_policies_with_all_options() {
+    let ranges = vec!["10.244.1.0/24".parse().unwrap(), "fd00:10:244:1::/64".parse().unwrap()];
+    let log = Some(DropLog { group: 5, rate: 10 });
+    let options = Options { log, unknown_pods: UnknownPods::Deny { ranges }, audit: false };
+    play(corpus::CLUSTER_NETWORK_POLICY, &options);
+    play(corpus::CLUSTER_NETWORK_POLICY, &Options { audit: true, ..options });
+}

@@ -1,0 +1,218 @@
+//! The corpora once more, by the table that goes to the kernel: every cell and every flow is a packet that is traced
+//! through the rules of the nodes that it passes.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod corpus;
+mod support;
+
+use std::net::IpAddr;
+
+use corpus::{Case, Corpus, End, Flow, Verdict};
+use portcullis_cluster::{Event, Family, Index, Kind, Name, NamespacedName, Object, ObjectKey, Protocol};
+use portcullis_netlink::nf_tables::{Fate, Hook, Packet};
+use portcullis_policy::compile::Changes;
+use portcullis_policy::table::{DropLog, Options, PolicyTable};
+use portcullis_policy::{Compiler, Scope};
+use serde_json::Value;
+use support::addresses::{address, endpoints};
+
+const NODES: [&str; 2] = ["node-1", "node-2"];
+
+#[test]
+fn tables_of_network_policies_drop_what_they_should() {
+    check(&corpus::read(corpus::NETWORK_POLICY));
+}
+
+#[test]
+fn tables_of_cluster_network_policies_drop_what_they_should() {
+    check(&corpus::read(corpus::CLUSTER_NETWORK_POLICY));
+}
+
+/// A node that follows, and its table.
+struct Node {
+    name: &'static str,
+    compiler: Compiler,
+    table: PolicyTable,
+    /// Counts and logs, and drops nothing.
+    audit: PolicyTable,
+}
+
+impl Node {
+    fn new(name: &'static str) -> Self {
+        let log = Some(DropLog { group: 7, rate: 10 });
+        let options = Options { log, ..Options::default() };
+        let audit = PolicyTable::new(Options { audit: true, ..options.clone() });
+        let compiler = Compiler::new(Scope::Node(Name::new(name)));
+        Node { name, compiler, table: PolicyTable::new(options), audit }
+    }
+
+    fn follow(&mut self, index: &Index, touched: &portcullis_cluster::index::Touched) {
+        let changes = self.compiler.update(index, touched);
+        let compiled = self.compiler.compiled();
+        for table in [&mut self.table, &mut self.audit] {
+            table.follow(&changes, compiled);
+            let mut scratch = PolicyTable::new(table.options().clone());
+            scratch.follow(&Changes::all(compiled), compiled);
+            let (followed, scratch) = (table.table().desired(), scratch.table().desired());
+            assert!(followed == scratch, "{}: {followed}\nfrom scratch {scratch}", self.name);
+        }
+    }
+}
+
+/// What one node does to a packet: nothing, or it drops it for this direction.
+fn dropped(node: &Node, hook: Hook, packet: &Packet) -> Option<&'static str> {
+    let mut none = |_| 0;
+    let trace = node.table.table().desired().trace(hook, packet, &mut none);
+    let audited = node.audit.table().desired().trace(hook, packet, &mut none);
+    assert_eq!(audited.fate, Fate::Accepted, "an audit drops nothing");
+    let counted = trace.counted.last().map(|counter| node.table.labels()[counter].clone());
+    let said = |logged: &[std::sync::Arc<str>]| logged.first().map(|prefix| prefix.to_string());
+    match trace.fate {
+        Fate::Accepted => {
+            assert_eq!(counted, None, "what is counted is dropped");
+            assert_eq!(audited.counted, [], "an audit counts what would be dropped");
+            None
+        }
+        Fate::Dropped => {
+            let label = counted.expect("what is dropped is counted");
+            let prefix = said(&trace.logged).expect("what is dropped is logged");
+            assert!(prefix.starts_with(&format!("drop {}", label.direction)), "{prefix}");
+            assert_eq!(said(&audited.logged), Some(format!("would {prefix}").chars().take(127).collect()));
+            assert!(audited.counted.contains(trace.counted.last().unwrap()));
+            Some(label.direction)
+        }
+        Fate::Rejected(_) => panic!("nothing is rejected where packets leave"),
+    }
+}
+
+struct Cluster {
+    index: Index,
+    nodes: [Node; 2],
+}
+
+impl Cluster {
+    fn new() -> Self {
+        Cluster { index: Index::new(), nodes: NODES.map(Node::new) }
+    }
+
+    fn apply(&mut self, value: &Value) {
+        let text = |field: &str| value[field].as_str().unwrap_or_default();
+        let kind = Kind::of(text("apiVersion"), text("kind")).expect("a kind that we use");
+        self.index.handle(Event::Applied(Object::parse(kind, value.clone()).expect("an object").object));
+    }
+
+    fn follow(&mut self) {
+        let touched = self.index.take_touched();
+        self.nodes.iter_mut().for_each(|node| node.follow(&self.index, &touched));
+    }
+
+    /// The node that a pod's address, or a node's own, is on.
+    fn node_of(&self, of: IpAddr) -> Option<&Node> {
+        self.nodes.iter().find(|node| {
+            let own = self.index.node(Name::new(node.name));
+            node.compiler.compiled().pod_at(of).is_some() || own.is_some_and(|n| n.ips().any(|ip| ip == of))
+        })
+    }
+
+    fn is_node(&self, address: IpAddr) -> bool {
+        self.index.nodes().any(|node| node.ips().any(|ip| ip == address))
+    }
+
+    /// In which directions a connection is stopped, as a table writes it.
+    fn character(&self, from: IpAddr, to: IpAddr, port: u16, protocol: Protocol) -> char {
+        let mut packet = Packet::new(from, to, protocol.number(), port);
+        let [first, last] = [from, to].map(|end| self.node_of(end).map(|node| node.name));
+        let mut directions = Vec::new();
+        for node in &self.nodes {
+            // A node sees what comes from it, goes to it, or both.
+            let (is_first, is_last) = (first == Some(node.name), last == Some(node.name));
+            packet.source_is_local = is_first && self.is_node(from);
+            packet.destination_is_local = is_last && self.is_node(to);
+            packet.input = (!packet.source_is_local).then(|| (1, "in0".to_owned()));
+            let hook = if packet.destination_is_local { Hook::Input } else { Hook::Postrouting };
+            if is_first || is_last {
+                directions.extend(dropped(node, hook, &packet));
+            }
+        }
+        match directions[..] {
+            [] => '.',
+            ["egress"] if first == last => 'E',
+            ["ingress"] => 'I',
+            ["egress"] => 'E',
+            ["egress", "ingress"] | ["ingress", "egress"] => 'B',
+            _ => panic!("{directions:?}"),
+        }
+    }
+}
+
+fn check(corpus: &Corpus) {
+    for case in &corpus.cases {
+        check_case(corpus, case);
+    }
+}
+
+fn check_case(corpus: &Corpus, case: &Case) {
+    let mut cluster = Cluster::new();
+    corpus.cluster.iter().for_each(|object| cluster.apply(object));
+    cluster.follow();
+    for (n, step) in case.steps.iter().enumerate() {
+        let place = format!("{} step {}", case.name, n + 1);
+        step.apply.iter().for_each(|object| cluster.apply(object));
+        for gone in &step.delete {
+            let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == gone.kind).expect("a kind");
+            let namespace = if kind.namespaced() { gone.namespace.as_str() } else { "" };
+            let name = NamespacedName::new(namespace, &gone.name);
+            cluster.index.handle(Event::Deleted(ObjectKey { kind, name }));
+        }
+        cluster.follow();
+        for cell in step.expect.cells() {
+            let ends =
+                [cell.from, cell.to].map(|name| address(&cluster.index, &End::read(name), cell.family));
+            let [Some(from), Some(to)] = ends else { continue };
+            if from == to {
+                continue;
+            }
+            let seen = cluster.character(from, to, cell.port, cell.protocol);
+            // On one node the egress drops it before the ingress could.
+            let one_node = cluster.node_of(from).map(|n| n.name) == cluster.node_of(to).map(|n| n.name);
+            let expected = if one_node && cell.expected == 'B' { 'E' } else { cell.expected };
+            let (from, to, port, protocol) = (cell.from, cell.to, cell.port, cell.protocol);
+            assert_eq!(seen, expected, "{place}: {from} → {to} {port}/{protocol} {}", cell.family);
+        }
+        for flow in step.flows.iter().filter(|flow| flow.is_new()) {
+            check_flow(&cluster, flow, &place);
+        }
+    }
+}
+
+fn check_flow(cluster: &Cluster, flow: &Flow, place: &str) {
+    let family: Family = flow.family();
+    let (port, protocol) = flow.port();
+    let masqueraded = flow.masqueraded_as.as_ref().map(|text| match text.parse::<IpAddr>() {
+        Ok(address) => address,
+        Err(_) => address(&cluster.index, &End::read(text), family).expect("a source"),
+    });
+    let from = masqueraded.or_else(|| address(&cluster.index, &flow.from(), family)).expect("a source");
+    let targets = match flow.to() {
+        End::Service { namespace, name } => {
+            endpoints(&cluster.index, &NamespacedName::new(&namespace, &name), port, protocol, family)
+        }
+        _ if flow.from() == flow.to() => Vec::new(),
+        end => vec![(address(&cluster.index, &end, family).expect("a destination"), port)],
+    };
+    let allowed =
+        targets.iter().filter(|(to, port)| cluster.character(from, *to, *port, protocol) == '.').count();
+    let verdict = match allowed {
+        all if all == targets.len() => Verdict::Allow,
+        0 => Verdict::Deny,
+        _ => Verdict::Mixed,
+    };
+    let expected = flow.verdict;
+    assert!(
+        expected == Verdict::Either || expected == verdict,
+        "{place}: {} {verdict:?}, expected {expected:?}. {}",
+        flow.describe(),
+        flow.note
+    );
+}

@@ -1,0 +1,121 @@
+//! A copy of the compiled values that knows of nothing but changes, as the kernel's table does.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Debug;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use portcullis_cluster::Name;
+use portcullis_policy::compile::{
+    Changes, Compiled, Judged, MembersChange, NamedPortId, Ports, Profile, Rule, RulesId, SetChange, SetId,
+};
+
+#[derive(Default)]
+pub struct Shadow {
+    addresses: BTreeMap<IpAddr, Judged>,
+    profiles: BTreeSet<Arc<Profile>>,
+    rules: BTreeMap<RulesId, Arc<[Rule]>>,
+    sets: BTreeMap<SetId, BTreeSet<IpAddr>>,
+    named_ports: BTreeMap<NamedPortId, BTreeSet<(IpAddr, u16)>>,
+    nodes: BTreeMap<Name, Box<[IpAddr]>>,
+}
+
+impl Shadow {
+    /// Follows changes; each must begin where the last one ended, and change something.
+    pub fn apply(&mut self, changes: &Changes) {
+        assert!(changes.addresses.is_sorted_by(|a, b| a.address < b.address));
+        for change in &changes.addresses {
+            assert_ne!(change.before, change.after, "{}", change.address);
+            assert_eq!(put(&mut self.addresses, change.address, change.after.clone()), change.before);
+        }
+        assert!(changes.profiles_came.is_sorted() && changes.profiles_went.is_sorted());
+        for profile in &changes.profiles_came {
+            assert!(self.profiles.insert(Arc::clone(profile)), "{profile:?} came twice");
+        }
+        for profile in &changes.profiles_went {
+            assert!(self.profiles.remove(profile), "{profile:?} went twice");
+        }
+        assert!(changes.rules.is_sorted_by(|a, b| a.id < b.id));
+        for change in &changes.rules {
+            assert_ne!(change.before, change.after, "{}", change.id);
+            assert_eq!(put(&mut self.rules, change.id.clone(), change.after.clone()), change.before);
+        }
+        follow(&mut self.sets, &changes.sets);
+        follow(&mut self.named_ports, &changes.named_ports);
+        assert!(changes.nodes.is_sorted_by(|a, b| a.node < b.node));
+        for change in &changes.nodes {
+            assert_ne!(change.before, change.after, "{}", change.node);
+            let after = (!change.after.is_empty()).then(|| change.after.clone());
+            assert_eq!(put(&mut self.nodes, change.node, after).unwrap_or_default(), change.before);
+        }
+    }
+
+    /// Whether it is what was compiled, all that is named is there, and names are fit for the kernel.
+    pub fn check(&self, compiled: &Compiled) {
+        let addresses = compiled.addresses().map(|(address, pod)| (address, pod.judged()));
+        assert!(addresses.eq(self.addresses.clone()));
+        assert!(compiled.profiles().eq(&self.profiles));
+        assert!(compiled.rules().eq(&self.rules));
+        assert!(compiled.sets().eq(&self.sets));
+        assert!(compiled.named_ports().eq(&self.named_ports));
+        assert!(compiled.nodes().eq(self.nodes.iter().map(|(name, addresses)| (*name, &**addresses))));
+
+        let profiles = compiled.pods().flat_map(|pod| [&pod.ingress, &pod.egress]).flatten();
+        assert_eq!(profiles.collect::<BTreeSet<_>>(), self.profiles.iter().collect());
+        let rules: BTreeSet<RulesId> = self.profiles.iter().flat_map(|profile| profile.rules()).collect();
+        assert!(rules.iter().eq(self.rules.keys()));
+        let all = || self.rules.values().flat_map(|rules| rules.iter());
+        let sets: BTreeSet<&SetId> = all().filter_map(|rule| rule.peers.pods.as_ref()).collect();
+        assert!(sets.into_iter().eq(self.sets.keys()));
+        let named = |rule: &Rule| match &rule.ports {
+            Ports::Any => Vec::new(),
+            Ports::Listed { named, .. } => named.to_vec(),
+        };
+        assert!(all().flat_map(named).collect::<BTreeSet<_>>().iter().eq(self.named_ports.keys()));
+
+        let mut names = BTreeSet::new();
+        let mut fit = |name: String, words: String| {
+            let allowed = |c: char| c.is_ascii_alphanumeric() || "_./-".contains(c);
+            let letter_first = name.starts_with(|c: char| c.is_ascii_alphabetic());
+            assert!(letter_first && name.chars().all(allowed) && name.len() <= 200, "{name}");
+            assert!(!words.is_empty() && words.len() <= 128, "{words}");
+            assert!(names.insert(name.clone()), "{name} names two things");
+        };
+        self.profiles.iter().for_each(|profile| fit(profile.name(), profile.describe()));
+        self.rules.keys().for_each(|id| fit(id.name(), id.describe()));
+        self.sets.keys().for_each(|id| fit(id.name(), id.describe()));
+        self.named_ports.keys().for_each(|id| fit(id.name(), id.describe()));
+    }
+}
+
+fn put<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) -> Option<V> {
+    match value {
+        Some(value) => map.insert(key, value),
+        None => map.remove(&key),
+    }
+}
+
+fn follow<Id, Element>(sets: &mut BTreeMap<Id, BTreeSet<Element>>, changes: &[SetChange<Id, Element>])
+where
+    Id: Ord + Clone + Debug,
+    Element: Ord + Copy + Debug,
+{
+    assert!(changes.is_sorted_by(|a, b| a.id < b.id));
+    for SetChange { id, members } in changes {
+        match members {
+            MembersChange::Came(all) => {
+                assert!(all.is_sorted_by(|a, b| a < b));
+                assert!(sets.insert(id.clone(), all.iter().copied().collect()).is_none(), "{id:?}");
+            }
+            MembersChange::Went => assert!(sets.remove(id).is_some(), "{id:?}"),
+            MembersChange::Changed { added, removed } => {
+                assert!(!(added.is_empty() && removed.is_empty()), "{id:?}");
+                assert!(added.is_sorted_by(|a, b| a < b) && removed.is_sorted_by(|a, b| a < b));
+                let set = sets.get_mut(id).expect("it was there");
+                removed.iter().for_each(|element| assert!(set.remove(element), "{element:?} of {id:?}"));
+                added.iter().for_each(|element| assert!(set.insert(*element), "{element:?} of {id:?}"));
+                assert!(added.iter().all(|element| !removed.contains(element)));
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+//! The corpora: every step of every case, every cell of both families and every flow, judged for the cluster
+//! and by each node for itself.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod corpus;
+mod naive;
+mod support;
+
+use std::net::IpAddr;
+
+use corpus::{Case, Corpus, End, Flow, Verdict};
+use naive::World;
+use portcullis_cluster::{Kind, Name, NamespacedName};
+use portcullis_policy::{Connection, Judgement, Scope};
+use support::Followed;
+use support::addresses::{address, endpoints};
+
+const NODES: [&str; 2] = ["node-1", "node-2"];
+
+/// What was checked.
+#[derive(Debug, Default, PartialEq)]
+struct Checked {
+    cases: usize,
+    steps: usize,
+    cells: usize,
+    flows: usize,
+    /// Packets of connections that are there already: not a matter of policy alone.
+    skipped: usize,
+}
+
+#[test]
+fn network_policies_allow_and_deny_as_the_tables_say() {
+    let checked = check(&corpus::read(corpus::NETWORK_POLICY));
+    let expected = Checked { cases: 282, steps: 419, cells: 409_036, flows: 43, skipped: 3 };
+    assert_eq!(checked, expected);
+}
+
+#[test]
+fn cluster_network_policies_allow_and_deny_as_the_tables_say() {
+    let checked = check(&corpus::read(corpus::CLUSTER_NETWORK_POLICY));
+    let expected = Checked { cases: 20, steps: 47, cells: 36_096, flows: 220, skipped: 0 };
+    assert_eq!(checked, expected);
+}
+
+fn check(corpus: &Corpus) -> Checked {
+    let mut checked = Checked::default();
+    for case in &corpus.cases {
+        checked.cases += 1;
+        check_case(corpus, case, &mut checked);
+    }
+    checked
+}
+
+fn check_case(corpus: &Corpus, case: &Case, checked: &mut Checked) {
+    let mut cluster = Followed::new(&NODES);
+    let mut world = World::default();
+    for object in &corpus.cluster {
+        cluster.apply(object);
+        world.apply(object);
+    }
+    cluster.follow();
+    for (n, step) in case.steps.iter().enumerate() {
+        checked.steps += 1;
+        let place = format!("{} step {}", case.name, n + 1);
+        for object in &step.apply {
+            cluster.apply(object);
+            world.apply(object);
+        }
+        for gone in &step.delete {
+            let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == gone.kind).expect("a kind");
+            cluster.delete(kind, &gone.namespace, &gone.name);
+            world.delete(&gone.kind, &gone.namespace, &gone.name);
+        }
+        cluster.follow();
+
+        let mut columns = step.expect.columns.clone();
+        columns.sort();
+        let pods = cluster.compiled(Scope::Cluster).pods().map(|pod| pod.key.to_string());
+        assert!(pods.eq(columns), "{place}: the tables name all pods that are judged");
+        for cell in step.expect.cells() {
+            checked.cells += 1;
+            let ends =
+                [cell.from, cell.to].map(|name| address(&cluster.index, &End::read(name), cell.family));
+            let verdict = match ends {
+                // What stays inside a pod is nobody's to judge.
+                [Some(from), Some(to)] if from == to => '.',
+                [Some(from), Some(to)] => {
+                    let connection = Connection { from, to, port: cell.port, protocol: cell.protocol };
+                    let judgement = judge(&cluster, connection, &place);
+                    // The naive evaluation takes its time; here it is only seen to agree with the tables.
+                    if checked.cells % 13 == 0 {
+                        agree(&world, &judgement, connection, &place);
+                    }
+                    character(&judgement)
+                }
+                _ => '-',
+            };
+            assert_eq!(
+                verdict, cell.expected,
+                "{place}: {} → {} {}/{} {}",
+                cell.from, cell.to, cell.port, cell.protocol, cell.family
+            );
+        }
+        for flow in &step.flows {
+            if flow.is_new() {
+                checked.flows += 1;
+                check_flow(&cluster, &world, flow, &place);
+            } else {
+                checked.skipped += 1;
+            }
+        }
+    }
+}
+
+fn check_flow(cluster: &Followed, world: &World, flow: &Flow, place: &str) {
+    let family = flow.family();
+    let (port, protocol) = flow.port();
+    let seen = match flow.masqueraded_as.as_deref().map(|text| text.parse::<IpAddr>()) {
+        Some(Ok(address)) => Some(address),
+        Some(Err(_)) => address(&cluster.index, &End::read(flow.masqueraded_as.as_ref().unwrap()), family),
+        None => address(&cluster.index, &flow.from(), family),
+    };
+    let from = seen.unwrap_or_else(|| panic!("{place}: {} has no source", flow.describe()));
+    let targets = match flow.to() {
+        End::Service { namespace, name } => {
+            endpoints(&cluster.index, &NamespacedName::new(&namespace, &name), port, protocol, family)
+        }
+        _ if flow.from() == flow.to() => Vec::new(),
+        end => vec![(address(&cluster.index, &end, family).expect("a destination"), port)],
+    };
+    let allowed = |(to, port): &(IpAddr, u16)| {
+        let connection = Connection { from, to: *to, port: *port, protocol };
+        let judgement = judge(cluster, connection, place);
+        agree(world, &judgement, connection, place);
+        judgement.is_allowed()
+    };
+    let allowed = targets.iter().filter(|target| allowed(target)).count();
+    let verdict = match allowed {
+        all if all == targets.len() => Verdict::Allow,
+        0 => Verdict::Deny,
+        _ => Verdict::Mixed,
+    };
+    assert!(
+        flow.verdict == Verdict::Either || flow.verdict == verdict,
+        "{place}: {} {verdict:?}, expected {:?}. {}",
+        flow.describe(),
+        flow.verdict,
+        flow.note
+    );
+}
+
+/// What the cluster says, which each node must say of its own end.
+fn judge(cluster: &Followed, connection: Connection, place: &str) -> Judgement {
+    let whole = cluster.compiled(Scope::Cluster).judge(connection);
+    for node in NODES {
+        let part = cluster.compiled(Scope::Node(Name::new(node))).judge(connection);
+        let is_here = |address: IpAddr| {
+            let pod = cluster.compiled(Scope::Cluster).pod_at(address);
+            pod.is_some_and(|pod| pod.node == Some(Name::new(node)))
+        };
+        let expected = Judgement {
+            egress: whole.egress.clone().filter(|_| is_here(connection.from)),
+            ingress: whole.ingress.clone().filter(|_| is_here(connection.to)),
+        };
+        assert_eq!(part, expected, "{place}: {node} judges {connection:?} as the cluster does");
+    }
+    whole
+}
+
+fn agree(world: &World, judgement: &Judgement, connection: Connection, place: &str) {
+    assert_eq!(naive::verdicts(judgement), world.judge(None, connection), "{place}: {connection:?}");
+}
+
+fn character(judgement: &Judgement) -> char {
+    match naive::verdicts(judgement) {
+        (Some(false), Some(false)) => 'B',
+        (Some(false), _) => 'E',
+        (_, Some(false)) => 'I',
+        _ => '.',
+    }
+}
