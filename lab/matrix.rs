@@ -7,6 +7,9 @@
 //! Most of the time goes in waiting for what never comes, and all wait at once: a thousand probes take little more than one
 //! time-out. An answer is always believed. Silence where an answer was expected is asked about again, for machines are
 //! busy and first packets wait for neighbours to be found; silence that was expected is believed too.
+//!
+//! Each probe of a source has a source port of its own, which it had in no earlier round: a flow that was allowed once
+//! stays so for a while, and connections of one port through a Service and past it clash at the pod.
 
 mod end;
 mod rounds;
@@ -36,9 +39,6 @@ pub struct MatrixOptions {
     /// How long those wait that must be answered and were not, each time that they are asked again; 1.2 s, then 3.5 s
     /// by default, in which a lost SYN is sent again once and twice.
     pub again: Vec<Duration>,
-    /// Whether every probe has a source port of its own, which IPVS needs to tell answers apart. Otherwise all probes
-    /// of a round share one, which no earlier round had: a flow that was allowed once stays so for a while.
-    pub ports_apart: bool,
 }
 
 impl MatrixOptions {
@@ -51,7 +51,6 @@ impl MatrixOptions {
             families: Families::Dual,
             patience: Duration::from_millis(500),
             again: vec![Duration::from_millis(1200), Duration::from_millis(3500)],
-            ports_apart: false,
         }
     }
 

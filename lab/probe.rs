@@ -330,9 +330,13 @@ impl Prober {
     }
 }
 
-/// The next of [`PORTS_APART`], from the first again after the last.
-pub(crate) fn next_port() -> u16 {
+/// The next of [`PORTS_APART`].
+fn next_port() -> u16 {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
-    let index = NEXT.fetch_add(1, Ordering::Relaxed) % PORTS_APART.len();
-    PORTS_APART.start + u16::try_from(index).expect("there are fewer ports than fit")
+    port_apart(NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// The port at a place of [`PORTS_APART`], from the first again after the last.
+pub(crate) fn port_apart(place: usize) -> u16 {
+    PORTS_APART.start + u16::try_from(place % PORTS_APART.len()).expect("there are fewer ports than fit")
 }

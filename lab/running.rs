@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::SystemTime;
 
 use ipnet::IpNet;
@@ -53,6 +54,8 @@ pub struct Lab {
     routed: BTreeMap<IpNet, String>,
     /// When Services or endpoints changed last, in seconds since 1970.
     changed: f64,
+    /// How many source ports matrices have taken.
+    places_of_ports: AtomicUsize,
     reaper: Arc<Reaper>,
 }
 
@@ -81,6 +84,7 @@ impl Lab {
             routed_by_hand: BTreeMap::new(),
             routed: BTreeMap::new(),
             changed: now(),
+            places_of_ports: AtomicUsize::new(0),
             reaper,
         };
         lab.build()?;
@@ -211,6 +215,10 @@ impl Lab {
         self.daemons.values_mut().for_each(Daemon::reap);
         self.daemons.clear();
         ended
+    }
+
+    pub(crate) fn places_of_ports(&self) -> &AtomicUsize {
+        &self.places_of_ports
     }
 
     pub(crate) fn reaper(&self) -> Arc<Reaper> {

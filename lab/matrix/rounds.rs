@@ -1,13 +1,16 @@
 //! Probing a matrix: everything once, then again what must be answered and was not.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use super::{Cell, Matrix, MatrixOptions, Question, Table};
 use crate::error::Result;
 use crate::netns::NetNs;
-use crate::probe::{Outcome, next_port};
+use crate::plan::EchoPort;
+use crate::probe::{Outcome, port_apart};
 use crate::running::Lab;
 use crate::volley::{Shot, Volley};
 
@@ -60,7 +63,7 @@ impl Lab {
             }
         }
         for patience in std::iter::once(&options.patience).chain(&options.again) {
-            for (job, outcome) in probe(&jobs, &tables, &netns, *patience, options.ports_apart) {
+            for (job, outcome) in probe(&jobs, &tables, &netns, *patience, self.places_of_ports()) {
                 let cell = &mut tables[job.table].rows[job.row][job.column];
                 cell.seen = Some(outcome);
                 cell.asked += 1;
@@ -78,18 +81,23 @@ impl Lab {
     }
 }
 
-/// Probes all at once, a thread a source.
+/// Probes all at once, a thread a source. `places` counts the source ports that were taken.
 fn probe(
     jobs: &[Job],
     tables: &[Table],
     netns: &[Option<NetNs>],
     patience: Duration,
-    ports_apart: bool,
+    places: &AtomicUsize,
 ) -> Vec<(Job, Outcome)> {
-    let shared = next_port();
+    // Protocols and families have no ports in common, whatever the numbers.
+    let numbers: BTreeSet<u16> = tables.iter().map(|table| table.port.port).collect();
+    let numbers: Vec<u16> = numbers.into_iter().collect();
+    let columns = tables.iter().flat_map(|table| table.rows.first()).map(Vec::len).max().unwrap_or(0);
+    let first = places.fetch_add(numbers.len() * columns, Ordering::Relaxed);
     let shot = |job: &Job| {
-        let port = if ports_apart { next_port() } else { shared };
-        let protocol = tables[job.table].port.protocol;
+        let EchoPort { port, protocol } = tables[job.table].port;
+        let number = numbers.binary_search(&port).unwrap_or_default();
+        let port = port_apart(first + number * columns + job.column);
         Shot {
             protocol,
             from: Some(SocketAddr::new(job.from.ip(), port)),
