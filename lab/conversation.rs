@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::plan::Protocol;
 use crate::probe::Outcome;
-use crate::stream;
+use crate::{socket, stream};
 
 /// A connection over TCP or SCTP, or a UDP socket with one peer, to an echo server. It stays in the namespace it was opened in, and
 /// can be used from any thread.
@@ -76,8 +76,7 @@ impl Conversation {
     /// When the socket is broken.
     pub fn abort(self) -> io::Result<()> {
         let Socket::Stream(stream, _) = &self.socket else { return Ok(()) };
-        let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-        stream::set_option(stream, libc::SOL_SOCKET, libc::SO_LINGER, &linger)
+        socket::reset_on_close(stream)
     }
 
     /// How long [`ask`](Self::ask) waits.
@@ -117,7 +116,7 @@ impl Conversation {
 
 /// A datagram that its own machine's rules reject is "not permitted" to `send`, while the rejection itself waits at the
 /// socket; one that they drop is not permitted, and nothing waits.
-fn why_forbidden(socket: &UdpSocket, error: io::Error) -> io::Error {
+pub(crate) fn why_forbidden(socket: &UdpSocket, error: io::Error) -> io::Error {
     if error.kind() != ErrorKind::PermissionDenied {
         return error;
     }

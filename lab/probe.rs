@@ -286,6 +286,16 @@ impl Prober {
         opened.map_err(|source| Error::system(format!("cannot open {protocol} to {to}"), source))
     }
 
+    pub(crate) fn netns(&self) -> &NetNs {
+        &self.netns
+    }
+
+    /// The address that was chosen to come from, or the family's for any.
+    pub(crate) fn source_address(&self, to: SocketAddr) -> IpAddr {
+        let any = if to.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
+        self.source.unwrap_or(any)
+    }
+
     fn probe_here(&self, protocol: Protocol, to: SocketAddr) -> Outcome {
         match self.open_here(protocol, to) {
             Ok(mut conversation) => conversation.ask("probe"),
@@ -320,9 +330,13 @@ impl Prober {
     }
 }
 
-/// The next of [`PORTS_APART`], from the first again after the last.
+/// The next of [`PORTS_APART`].
 fn next_port() -> u16 {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
-    let index = NEXT.fetch_add(1, Ordering::Relaxed) % PORTS_APART.len();
-    PORTS_APART.start + u16::try_from(index).expect("there are fewer ports than fit")
+    port_apart(NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// The port at a place of [`PORTS_APART`], from the first again after the last.
+pub(crate) fn port_apart(place: usize) -> u16 {
+    PORTS_APART.start + u16::try_from(place % PORTS_APART.len()).expect("there are fewer ports than fit")
 }

@@ -3,6 +3,7 @@
 use std::fmt::{self, Write};
 use std::net::IpAddr;
 
+use crate::paint::Paint;
 use crate::plan::{Front, FrontKind};
 use crate::probe::{Outcome, Tally, Vantage};
 
@@ -176,32 +177,6 @@ fn place(vantage: &Vantage) -> String {
 
 fn aligned(cells: &[String; 5], widths: &[usize; 5]) -> String {
     cells.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}  ")).collect()
-}
-
-struct Paint {
-    colour: bool,
-}
-
-impl Paint {
-    fn with(&self, code: &str, text: &str) -> String {
-        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
-    }
-
-    fn bold(&self, text: &str) -> String {
-        self.with("1", text)
-    }
-
-    fn dim(&self, text: &str) -> String {
-        self.with("2", text)
-    }
-
-    fn red(&self, text: &str) -> String {
-        self.with("31", text)
-    }
-
-    fn green(&self, text: &str) -> String {
-        self.with("32", text)
-    }
 }
 
 #[cfg(test)]

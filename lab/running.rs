@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::SystemTime;
 
 use ipnet::IpNet;
@@ -24,6 +25,9 @@ use crate::probe::{Prober, Vantage};
 use crate::reaper::Reaper;
 use crate::state::{self, LabState};
 use crate::wiring::{self, Names, Wires};
+
+/// The name of the host outside, in the answers of its echo server and for `lab exec`.
+pub(crate) const OUTSIDE: &str = "outside";
 
 /// How a lab is built.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -50,6 +54,8 @@ pub struct Lab {
     routed: BTreeMap<IpNet, String>,
     /// When Services or endpoints changed last, in seconds since 1970.
     changed: f64,
+    /// How many source ports matrices have taken.
+    places_of_ports: AtomicUsize,
     reaper: Arc<Reaper>,
 }
 
@@ -78,6 +84,7 @@ impl Lab {
             routed_by_hand: BTreeMap::new(),
             routed: BTreeMap::new(),
             changed: now(),
+            places_of_ports: AtomicUsize::new(0),
             reaper,
         };
         lab.build()?;
@@ -87,13 +94,24 @@ impl Lab {
     fn build(&mut self) -> Result<()> {
         first_namespace()?;
         wiring::build(&self.plan, &self.names, &mut self.wires)?;
-        for pod in &self.plan.pods {
+        self.serve_hosts()?;
+        for pod in self.plan.pods.iter().filter(|pod| pod.runs) {
             self.echo().serve(&pod.name, &self.names.pod(pod), &pod.addresses, pod.ports.clone())?;
         }
         self.route_fronts()?;
         self.write_manifests()?;
         self.write_state()?;
         self.start_daemons()
+    }
+
+    /// The echo servers of the nodes and of the host outside, which stay as they are.
+    fn serve_hosts(&self) -> Result<()> {
+        for node in &self.plan.nodes {
+            let addresses = [node.addresses.clone(), node.bridge()].concat();
+            self.echo().serve(&node.name, &self.names.node(&node.name), &addresses, node.ports.clone())?;
+        }
+        let (addresses, ports) = &self.plan.outside;
+        self.echo().serve(OUTSIDE, &self.names.outside(), addresses, ports.clone())
     }
 
     fn echo(&self) -> &EchoServers {
@@ -138,7 +156,12 @@ impl Lab {
         match vantage {
             Vantage::Outside => Ok(self.names.outside()),
             Vantage::Node(name) => Ok(self.names.node(&self.node(name)?.name)),
-            Vantage::Pod(name) => Ok(self.names.pod(self.pod(name)?)),
+            Vantage::Pod(name) => {
+                let pod = self.pod(name)?;
+                let still =
+                    || Error::plan(format!("Pod {}", pod.name), "does not run: there is nothing to enter");
+                pod.runs.then(|| self.names.pod(pod)).ok_or_else(still)
+            }
         }
     }
 
@@ -168,12 +191,12 @@ impl Lab {
 
     fn write_state(&mut self) -> Result<()> {
         let netns = |netns: NetNs| netns.name().to_owned();
-        let mut places: Vec<_> =
-            self.plan.pods.iter().map(|pod| (pod.name.clone(), netns(self.names.pod(pod)))).collect();
+        let running = self.plan.pods.iter().filter(|pod| pod.runs);
+        let mut places: Vec<_> = running.map(|pod| (pod.name.clone(), netns(self.names.pod(pod)))).collect();
         places.extend(
             self.plan.nodes.iter().map(|node| (node.name.clone(), netns(self.names.node(&node.name)))),
         );
-        places.push(("outside".into(), netns(self.names.outside())));
+        places.push((OUTSIDE.into(), netns(self.names.outside())));
         self.state.places = places;
         self.state.write()
     }
@@ -192,6 +215,10 @@ impl Lab {
         self.daemons.values_mut().for_each(Daemon::reap);
         self.daemons.clear();
         ended
+    }
+
+    pub(crate) fn places_of_ports(&self) -> &AtomicUsize {
+        &self.places_of_ports
     }
 
     pub(crate) fn reaper(&self) -> Arc<Reaper> {

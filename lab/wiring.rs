@@ -107,7 +107,7 @@ pub(crate) fn build(plan: &Plan, names: &Names, wires: &mut Wires) -> Result<()>
         neighbours.retain(|neighbour| address_of(node, Family::of(*neighbour)).is_some());
         settle(&names.node(&node.name), &neighbours);
     }
-    let pods: Vec<&PodPlan> = plan.pods.iter().filter(|pod| !pod.host_network).collect();
+    let pods: Vec<&PodPlan> = plan.pods.iter().filter(|pod| pod.is_wired()).collect();
     add_pods(&pods, plan, names, wires)
 }
 
@@ -237,6 +237,10 @@ fn outside_lines(plan: &Plan) -> Vec<String> {
         // The whole range is local, so that a probe may come from any address of it.
         lines.push(format!("route add local {range} dev lo"));
     }
+    let more = plan.outside.0.iter();
+    lines.extend(
+        more.map(|&ip| format!("address add {ip}/{} dev lo{}", Family::of(ip).host_prefix(), nodad(ip))),
+    );
     for (index, node) in plan.nodes.iter().enumerate() {
         lines.push(format!("link set up{index} master underlay up"));
         for &address in &node.addresses {

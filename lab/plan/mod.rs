@@ -71,11 +71,29 @@ pub struct PlanOptions {
     pub families: Families,
     /// Whether each node gets a pod to probe from ([`client_on`]).
     pub clients: bool,
+    /// Whether endpoints of slices that no pod has get pods of their own, which daemons are told of. Where a pod that was
+    /// deleted must not come back by a slice that stays, they must not.
+    pub stand_ins: bool,
+    /// Ports that each pod with a network of its own listens on, besides those that it or a slice names.
+    pub echo_ports: BTreeSet<EchoPort>,
+    /// Ports that each node listens on, by the node's name. A pod on the host network that names one of them leaves it
+    /// to its node.
+    pub node_echo_ports: BTreeSet<EchoPort>,
+    /// More addresses of the host outside, where it listens on `echo_ports` by the name `outside`.
+    pub outside: Vec<IpAddr>,
 }
 
 impl Default for PlanOptions {
     fn default() -> Self {
-        Self { nodes: 2, families: Families::Dual, clients: true }
+        Self {
+            nodes: 2,
+            families: Families::Dual,
+            clients: true,
+            stand_ins: true,
+            echo_ports: BTreeSet::new(),
+            node_echo_ports: BTreeSet::new(),
+            outside: Vec::new(),
+        }
     }
 }
 
@@ -88,6 +106,8 @@ pub struct NodePlan {
     pub addresses: Vec<IpAddr>,
     /// Its pod CIDRs, one of each family. The first address of each is the node's own, on its bridge.
     pub pod_cidrs: Vec<IpNet>,
+    /// The ports it listens on itself.
+    pub ports: BTreeSet<EchoPort>,
     /// The object, filled in.
     pub object: Node,
 }
@@ -99,13 +119,16 @@ pub struct PodPlan {
     pub name: String,
     /// The node it runs on.
     pub node: String,
-    /// Its addresses, one of each family.
+    /// Its addresses, one of each family; none unless it runs.
     pub addresses: Vec<IpAddr>,
+    /// Whether it runs. One that has ended, or still waits for an address, is an object and no more: its address may
+    /// be another's.
+    pub runs: bool,
     /// Whether it shares the node's network namespace.
     pub host_network: bool,
     /// The ports its echo server listens on.
     pub ports: BTreeSet<EchoPort>,
-    /// The object, filled in.
+    /// The object; what its status does not say is filled in, if it runs.
     pub object: Pod,
 }
 
@@ -122,6 +145,8 @@ pub struct Plan {
     pub slices: Vec<EndpointSlice>,
     /// The objects that the lab hands on without a look.
     pub others: Vec<Value>,
+    /// The addresses of the host outside that were asked for, and the ports it listens on there.
+    pub outside: (Vec<IpAddr>, BTreeSet<EchoPort>),
 }
 
 impl Cluster {
@@ -143,13 +168,16 @@ impl Cluster {
         let mut pods = pods::plan(self, before, options, &nodes)?;
         let services = plan_services(self, before, families)?;
         let slices = plan_slices(self, &services, &pods, &nodes);
-        pods.extend(pods::stand_ins(&slices, &pods, &nodes));
-        echo_ports::assign(&mut pods, &slices);
+        if options.stand_ins {
+            pods.extend(pods::stand_ins(&slices, &pods, &nodes));
+        }
+        echo_ports::assign(&mut pods, &slices, options);
         let others = self.objects().filter_map(|object| match object {
             Object::Other(value) => Some(value.clone()),
             _ => None,
         });
-        Ok(Plan { nodes, pods, services, slices, others: others.collect() })
+        let outside = (options.outside.clone(), options.echo_ports.clone());
+        Ok(Plan { nodes, pods, services, slices, others: others.collect(), outside })
     }
 }
 
@@ -215,6 +243,13 @@ fn plan_slices(
 pub(crate) fn owner_of(slice: &EndpointSlice) -> Option<(String, String)> {
     let service = slice.metadata.labels.as_ref()?.get(endpoint_slices::SERVICE_NAME)?;
     Some((namespace_of(&slice.metadata).to_owned(), service.clone()))
+}
+
+impl PodPlan {
+    /// Whether it has a network namespace of its own.
+    pub fn is_wired(&self) -> bool {
+        self.runs && !self.host_network
+    }
 }
 
 impl Plan {

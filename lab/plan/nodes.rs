@@ -1,5 +1,6 @@
 //! The nodes: the user's, those that pods and slices name, and as many more as are asked for.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
@@ -35,7 +36,10 @@ pub(super) fn plan(cluster: &Cluster, before: &Plan, options: &PlanOptions) -> R
     for &family in families {
         allocate(&mut nodes, family)?;
     }
-    nodes.iter_mut().for_each(fill_in);
+    for node in &mut nodes {
+        node.ports.clone_from(&options.node_echo_ports);
+        fill_in(node);
+    }
     Ok(nodes)
 }
 
@@ -86,7 +90,7 @@ fn given(object: Node, before: &Plan) -> Result<NodePlan> {
             pod_cidrs.clone_from(&twin.pod_cidrs);
         }
     }
-    Ok(NodePlan { name, addresses, pod_cidrs, object })
+    Ok(NodePlan { name, addresses, pod_cidrs, ports: BTreeSet::new(), object })
 }
 
 /// Gives each node that lacks them an address and a pod CIDR of a family.

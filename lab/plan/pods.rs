@@ -79,16 +79,26 @@ fn schedule(made: Vec<MadePod>, before: &Plan, nodes: &[NodePlan]) -> Result<Vec
         }
         let host_network = spec.and_then(|spec| spec.host_network).unwrap_or(false);
         let mut addresses = given_addresses(&object, &name)?;
-        if host_network {
+        let has_ended = is_phase(&object, &["Succeeded", "Failed"]);
+        let waits = addresses.is_empty() && is_phase(&object, &["Pending"]);
+        let runs = !has_ended && !waits;
+        if !runs {
+            addresses.clear();
+        } else if host_network {
             addresses.clone_from(&node.addresses);
         } else if let (true, Some(twin)) = (addresses.is_empty(), twin.filter(|twin| twin.node == node.name))
         {
             addresses.clone_from(&twin.addresses);
         }
         let ports = Default::default();
-        pods.push(PodPlan { name, node: node.name.clone(), addresses, host_network, ports, object });
+        pods.push(PodPlan { name, node: node.name.clone(), addresses, runs, host_network, ports, object });
     }
     Ok(pods)
+}
+
+fn is_phase(pod: &Pod, phases: &[&str]) -> bool {
+    let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+    phase.is_some_and(|phase| phases.contains(&phase))
 }
 
 fn given_addresses(pod: &Pod, name: &str) -> Result<Vec<IpAddr>> {
@@ -117,7 +127,8 @@ fn address(pods: &mut [PodPlan], cluster: &Cluster, nodes: &[NodePlan]) -> Resul
         let mut pools: Vec<AddressPool> =
             node.pod_cidrs.iter().map(|net| AddressPool::new(net.trunc(), 2)).collect();
         pools.iter_mut().for_each(|pool| taken.iter().for_each(|address| pool.reserve(*address)));
-        for pod in pods.iter_mut().filter(|pod| pod.node == node.name && pod.addresses.is_empty()) {
+        let lacking = |pod: &&mut PodPlan| pod.runs && pod.node == node.name && pod.addresses.is_empty();
+        for pod in pods.iter_mut().filter(lacking) {
             for pool in &mut pools {
                 let address = pool.take();
                 let full = || Error::plan(format!("Node {}", node.name), format!("{} is full", pool.net()));
@@ -131,11 +142,17 @@ fn address(pods: &mut [PodPlan], cluster: &Cluster, nodes: &[NodePlan]) -> Resul
 fn fill_in(pod: &mut PodPlan, nodes: &[NodePlan]) {
     let object = &mut pod.object;
     object.metadata.namespace = Some(namespace_of(&object.metadata).to_owned());
+    if !pod.runs {
+        return;
+    }
     object.spec.get_or_insert_default().node_name = Some(pod.node.clone());
     let status = object.status.get_or_insert_with(PodStatus::default);
-    status.pod_ip = pod.addresses.first().map(IpAddr::to_string);
-    status.pod_ips = Some(pod.addresses.iter().map(|ip| PodIP { ip: ip.to_string() }).collect());
-    if let Some(node) = nodes.iter().find(|node| node.name == pod.node) {
+    // What is written stays as it is written: a daemon must take every spelling of an address.
+    if status.pod_ips.as_ref().is_none_or(Vec::is_empty) {
+        status.pod_ip = pod.addresses.first().map(IpAddr::to_string);
+        status.pod_ips = Some(pod.addresses.iter().map(|ip| PodIP { ip: ip.to_string() }).collect());
+    }
+    if let Some(node) = nodes.iter().find(|node| node.name == pod.node && status.host_ips.is_none()) {
         status.host_ip = node.addresses.first().map(IpAddr::to_string);
         status.host_ips = Some(node.addresses.iter().map(|ip| HostIP { ip: ip.to_string() }).collect());
     }
@@ -168,6 +185,9 @@ pub(super) fn stand_ins(slices: &[EndpointSlice], pods: &[PodPlan], nodes: &[Nod
                 target.unwrap_or_else(|| format!("at-{}", address.to_string().replace([':', '.'], "-")));
             let namespace = namespace_of(&slice.metadata).to_owned();
             let name = format!("{namespace}/{own_name}");
+            if pods.iter().any(|pod| pod.name == name && !pod.runs) {
+                continue;
+            }
             let twin = made.iter_mut().find(|pod| pod.name == name && pod.node == node.name);
             if let Some(twin) = twin.filter(|pod| !has_family(pod, Family::of(address))) {
                 twin.addresses.push(address);
@@ -179,6 +199,7 @@ pub(super) fn stand_ins(slices: &[EndpointSlice], pods: &[PodPlan], nodes: &[Nod
                 name,
                 node: node.name.clone(),
                 addresses: vec![address],
+                runs: true,
                 host_network: false,
                 ports: Default::default(),
                 object: Pod { metadata, ..Default::default() },
@@ -191,4 +212,51 @@ pub(super) fn stand_ins(slices: &[EndpointSlice], pods: &[PodPlan], nodes: &[Nod
 
 fn has_family(pod: &PodPlan, family: Family) -> bool {
     pod.addresses.iter().any(|address| Family::of(*address) == family)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+
+    #[test]
+    fn what_a_status_says_goes_on_as_it_is_written() {
+        let live = "{phase: Running, hostIP: 1.2.3.4, hostIPs: [{ip: 1.2.3.4}], podIP: 'FD00:10:244:1::A', podIPs: [{ip: 'FD00:10:244:1::A'}]}";
+        let done = "{phase: Succeeded, podIP: 10.244.1.9, podIPs: [{ip: 10.244.1.9}]}";
+        // status · whether the pod runs · its addresses · whether the object stays what it was
+        let rows: &[(&str, bool, &[&str], bool)] = &[
+            (live, true, &["fd00:10:244:1::a"], true),
+            (done, false, &[], true),
+            ("{phase: Failed, podIPs: [{ip: 'fd00::9'}]}", false, &[], true),
+            ("{phase: Pending}", false, &[], true),
+            ("{phase: Pending, podIPs: []}", false, &[], true),
+            ("{phase: Pending, podIPs: [{ip: 10.244.1.77}]}", true, &["10.244.1.77"], false),
+            ("{phase: Running}", true, &["10.244.1.2", "fd00:10:244:1::2"], false),
+            ("{phase: Running, podIPs: [{ip: 10.244.1.9}]}", true, &["10.244.1.9"], false),
+        ];
+        for (status, runs, addresses, same) in rows {
+            let plan = Cluster::parse(&format!(
+                    "{{apiVersion: v1, kind: Pod, metadata: {{name: p}}, spec: {{nodeName: node-1}}, status: {status}}}"
+                ))
+                .unwrap()
+                .plan()
+                .unwrap();
+            let pod = plan.pod("p").unwrap();
+            let found: Vec<String> = pod.addresses.iter().map(ToString::to_string).collect();
+            assert_eq!(
+                (pod.runs, found.iter().map(String::as_str).collect::<Vec<_>>()),
+                (*runs, addresses.to_vec()),
+                "{status}"
+            );
+            let given: Value = serde_saphyr::from_str(status).unwrap();
+            let mut kept = serde_json::to_value(&pod.object.status).unwrap();
+            if pod.runs {
+                // That it is ready is said besides.
+                kept.as_object_mut().unwrap().remove("conditions");
+            }
+            let given = serde_json::to_value(serde_json::from_value::<PodStatus>(given).unwrap()).unwrap();
+            assert_eq!(kept == given, *same, "{status}: {kept}");
+        }
+    }
 }

@@ -268,7 +268,7 @@ fn workloads_make_pods() {
         let pods = plan.pods.iter().filter(|pod| pod.name.starts_with("default/"));
         let found: Vec<String> = pods.clone().map(|pod| format!("{}@{}", pod.name, pod.node)).collect();
         assert_eq!(&found, expected, "{kind} {replicas}");
-        let udp = EchoPort { protocol: Protocol::Udp, port: 53 };
+        let udp = EchoPort::udp(53);
         assert!(pods.clone().all(|pod| pod.ports.contains(&udp)));
     }
 }
@@ -328,6 +328,17 @@ fn endpoints_without_pods_get_stand_ins() {
         stand_ins,
         ["default/at-10-244-2-2@node-1 [10.244.2.2] Some(90)", "default/web@node-9 [10.1.1.1] Some(90)"]
     );
+}
+
+#[test]
+fn a_deleted_pod_comes_back_as_a_stand_in_only_where_there_are_such() {
+    let slice = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: s, labels: {kubernetes.io/service-name: a}}\n\
+                 addressType: IPv4\nendpoints: [{addresses: [10.244.2.9], targetRef: {kind: Pod, name: p}}]\n";
+    for stand_ins in [true, false] {
+        let options = PlanOptions { stand_ins, ..Default::default() };
+        let plan = Cluster::parse(slice).unwrap().plan_after(&Plan::default(), &options).unwrap();
+        assert_eq!(plan.pod("p").is_some(), stand_ins);
+    }
 }
 
 #[test]

@@ -68,8 +68,8 @@ impl Lab {
     fn follow(&mut self, before: &Plan) -> Result<()> {
         let stays = |pod: &PodPlan, plan: &Plan| {
             plan.pod(&pod.name).is_some_and(|twin| {
-                (&twin.node, &twin.addresses, twin.host_network)
-                    == (&pod.node, &pod.addresses, pod.host_network)
+                (&twin.node, &twin.addresses, twin.runs, twin.host_network)
+                    == (&pod.node, &pod.addresses, pod.runs, pod.host_network)
             })
         };
         let gone: Vec<&PodPlan> = before.pods.iter().filter(|pod| !stays(pod, &self.plan)).collect();
@@ -78,7 +78,7 @@ impl Lab {
         gone.iter().for_each(|pod| echo.close(&pod.name));
         wiring::remove_pods(&wired(gone), &self.names, &mut self.wires)?;
         wiring::add_pods(&wired(new), &self.plan, &self.names, &mut self.wires)?;
-        for pod in &self.plan.pods {
+        for pod in self.plan.pods.iter().filter(|pod| pod.runs) {
             let known = before.pod(&pod.name).filter(|twin| stays(twin, &self.plan));
             let served = known.map(|twin| twin.ports.clone()).unwrap_or_default();
             let wanted = pod.ports.clone();
@@ -164,5 +164,5 @@ impl Lab {
 
 /// The pods that have a namespace and a wire of their own.
 fn wired(pods: Vec<&PodPlan>) -> Vec<&PodPlan> {
-    pods.into_iter().filter(|pod| !pod.host_network).collect()
+    pods.into_iter().filter(|pod| pod.is_wired()).collect()
 }

@@ -1,20 +1,14 @@
 //! Endpoints change while clients go on connecting: not one connection may be refused or lost.
 
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use portcullis_lab::{Families, ObjectRef, Outcome, Protocol, Tally, uml};
+use portcullis_lab::{Families, Log, ObjectRef, Protocol, TrafficOptions, uml};
 
 use crate::bed::{Bed, Setup};
 use crate::mode::Mode;
-use crate::row::{Origin, Target, client, cluster_ip, node_port, outside};
+use crate::row::{ANSWER, Origin, Target, client, cluster_ip, node_port, outside};
 use crate::tools::Flavour;
-
-/// Source ports for UDP, below those that the kernel hands out, and so many for each of the two clients that use it.
-const FIRST_PORT: u16 = 1024;
-const PORTS: u16 = 15_000;
 
 /// How many pods replace one another.
 const ROUNDS: usize = 4;
@@ -42,9 +36,8 @@ fn pods_are_replaced_under_live_traffic(mode: Mode) {
         // finds no way back. A client has one datagram under way at a time.
         let excused = if mode == Mode::Ipvs && seen.protocol == Protocol::Udp { ROUNDS } else { 0 };
         seen.assert_answered(excused, &history);
-        let name = seen.name.clone();
-        let tally: Tally = seen.outcomes.into_iter().map(|(_, outcome)| outcome).collect();
-        assert!(tally.by.len() > ROUNDS, "{name} met the pods as they came: {tally:?}");
+        let tally = seen.log.tally();
+        assert!(tally.by.len() > ROUNDS, "{} met the pods as they came: {tally:?}", seen.log.what);
     }
 }
 
@@ -61,44 +54,19 @@ pub(crate) fn while_clients_connect(
         (client(1), Protocol::Udp, cluster_ip("web", 53).udp()),
         (outside(), Protocol::Tcp, node_port(2, "web", 80)),
     ];
-    let mut probers = Vec::new();
+    // Room for the daemons on a small machine, and more of it on one of a single processor.
+    let pace = Duration::from_millis(if uml::is_inside() { 30 } else { 3 });
+    let options = TrafficOptions { pace, patience: ANSWER, under_way: 1 };
+    let start = Instant::now();
+    let mut all = Vec::new();
     for (from, protocol, to) in ways {
         for address in to.addresses(bed.lab.plan(), families) {
-            let name = format!("{} -> {address}/{protocol}", from.vantage);
-            probers.push((name, bed.from(from.clone()), protocol, address));
+            all.push((protocol, bed.from(from.clone()).connections(protocol, address, options).unwrap()));
         }
     }
-    // Room for the daemons on a small machine, and more of it on one of a single processor.
-    let room = Duration::from_millis(if uml::is_inside() { 30 } else { 3 });
-    let (start, stop) = (Instant::now(), AtomicBool::new(false));
-    thread::scope(|scope| {
-        let clients: Vec<_> = probers
-            .into_iter()
-            .map(|(name, prober, protocol, address)| {
-                let stop = &stop;
-                scope.spawn(move || {
-                    let mut seen = Seen { name, protocol, outcomes: Vec::new() };
-                    // A port that UDP uses twice is the same flow, which stays with a pod until that is gone.
-                    let first = if address.is_ipv4() { FIRST_PORT } else { FIRST_PORT + PORTS };
-                    let mut ports = (first..first + PORTS).cycle();
-                    while !stop.load(Ordering::Relaxed) {
-                        let prober = match protocol {
-                            Protocol::Tcp | Protocol::Sctp => prober.clone(),
-                            Protocol::Udp => prober.clone().source_port(ports.next().unwrap()),
-                        };
-                        let at = start.elapsed();
-                        seen.outcomes.push((at, prober.probe(protocol, address)));
-                        thread::sleep(room);
-                    }
-                    seen
-                })
-            })
-            .collect();
-        let changed = catch_unwind(AssertUnwindSafe(|| change(bed, start)));
-        stop.store(true, Ordering::Relaxed);
-        let seen = clients.into_iter().map(|client| client.join().unwrap()).collect();
-        (changed.unwrap_or_else(|panic| resume_unwind(panic)), seen)
-    })
+    let history = change(bed, start);
+    let seen = all.into_iter().map(|(protocol, traffic)| Seen { protocol, start, log: traffic.stop() });
+    (history, seen.collect())
 }
 
 /// What happened when, since the start.
@@ -106,17 +74,18 @@ pub(crate) type History = Vec<(Duration, String)>;
 
 /// What a client saw when.
 pub(crate) struct Seen {
-    name: String,
     pub(crate) protocol: Protocol,
-    outcomes: Vec<(Duration, Outcome)>,
+    start: Instant,
+    log: Log,
 }
 
 impl Seen {
     /// All connections but so many were answered.
     pub(crate) fn assert_answered(&self, but: usize, history: &History) {
-        let wrong: Vec<_> = self.outcomes.iter().filter(|(_, outcome)| outcome.by().is_none()).collect();
-        let (name, all) = (&self.name, self.outcomes.len());
-        assert!(wrong.len() <= but, "{name}: {wrong:?} of {all}, while\n{history:#?}");
+        let lost = self.log.lost();
+        let when: Vec<_> = lost.iter().map(|sent| (sent.at - self.start, &sent.outcome)).collect();
+        let (what, all) = (&self.log.what, self.log.sent.len());
+        assert!(lost.len() <= but, "{what}: {when:?} of {all}, while\n{history:#?}");
     }
 }
 

@@ -12,7 +12,7 @@ use crate::expectation::{Answer, Expectation, Source};
 use crate::mode::Mode;
 
 /// How long to wait for an answer that must come, on a machine that may be busy.
-const ANSWER: Duration = Duration::from_secs(10);
+pub(crate) const ANSWER: Duration = Duration::from_secs(10);
 
 /// How long to wait for an answer that must not come. A refusal over IPv6 takes a second: the first comes while the
 /// kernel is still in `connect`, where it does not count, and the next with the packet that is sent again.

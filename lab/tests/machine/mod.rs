@@ -27,3 +27,11 @@ pub(crate) fn is_alive(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().next()).is_some_and(|state| state != "Z")
 }
+
+/// Writes rules into a node by `nft`.
+pub(crate) fn nft(lab: &Lab, node: &str, rules: &str) {
+    let netns = lab.netns(&Vantage::node(node)).unwrap();
+    let mut child = netns.command("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(rules.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success(), "nft refused:\n{rules}");
+}

@@ -1,0 +1,28 @@
+//! Colours for a terminal.
+
+/// Colours, or none.
+pub(crate) struct Paint {
+    pub(crate) colour: bool,
+}
+
+impl Paint {
+    fn with(&self, code: &str, text: &str) -> String {
+        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    }
+
+    pub(crate) fn bold(&self, text: &str) -> String {
+        self.with("1", text)
+    }
+
+    pub(crate) fn dim(&self, text: &str) -> String {
+        self.with("2", text)
+    }
+
+    pub(crate) fn red(&self, text: &str) -> String {
+        self.with("31", text)
+    }
+
+    pub(crate) fn green(&self, text: &str) -> String {
+        self.with("32", text)
+    }
+}

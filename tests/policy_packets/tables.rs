@@ -1,0 +1,44 @@
+//! The tables of a step: every pod to every pod, and to every Service that stands for one.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use portcullis_lab::{EchoPort, End, Family, Lab, Matrix, MatrixOptions, Question};
+
+use crate::case::Expect;
+use crate::service_of_pod::services_of_pods;
+
+/// How long a probe waits at first. Answers come within a few milliseconds, and what must be answered is asked again.
+pub(crate) const WAIT: Duration = Duration::from_millis(250);
+
+/// Probes the tables.
+pub(crate) fn probe(lab: &Lab, expect: &Expect) -> Matrix {
+    let plan = lab.plan();
+    let pods: Vec<End> = expect.columns.iter().map(|name| End::pod(plan, name).unwrap()).collect();
+    let services = services_of_pods(plan);
+    let mut to = pods.clone();
+    to.extend(services.iter().map(|service| service.end.clone()));
+    let ports: BTreeSet<EchoPort> = expect.ports().into_iter().collect();
+    let options = MatrixOptions { patience: WAIT, ..MatrixOptions::new(pods, to, ports) };
+    let expected = |question: &Question<'_>| {
+        let pod = match services.iter().find(|service| service.end == *question.to) {
+            None => question.to.name(),
+            Some(service) if service.ports.contains(&question.port) => &service.pod,
+            Some(_) => return None,
+        };
+        expect.allows(question.from.name(), pod, question.port, question.family)
+    };
+    lab.matrix(&options, expected).unwrap()
+}
+
+/// The pods of a table that have an address must be all that run.
+pub(crate) fn missing(lab: &Lab, expect: &Expect) -> Vec<String> {
+    let pods = End::pods(lab.plan());
+    let named = |name: &str| expect.columns.iter().any(|column| column == name);
+    let unlisted = pods.iter().map(End::name).filter(|name| !named(name)).map(str::to_owned);
+    let without = expect.columns.iter().filter(|name| {
+        let end = End::pod(lab.plan(), name);
+        end.is_ok_and(|end| Family::BOTH.iter().all(|family| end.address_of(*family).is_none()))
+    });
+    unlisted.chain(without.cloned()).collect()
+}
