@@ -66,7 +66,7 @@ pub(crate) fn run(
 /// Runs cases, each lab its share one after another, so many labs side by side: most of the time goes in waiting.
 /// Panics with what was wrong, after all have run.
 pub(crate) fn run_all(
-    cluster: &str,
+    corpus: &str,
     cases: &[Case],
     args: &[&str],
     labs: usize,
@@ -75,7 +75,7 @@ pub(crate) fn run_all(
     let started = Instant::now();
     let next = AtomicUsize::new(0);
     let worker = || {
-        let (mut town, mut enforcer) = (Town::up(cluster, cases, args), enforcer());
+        let (mut town, mut enforcer) = (Town::up(corpus, cases, args), enforcer());
         let (mut times, mut wrong) = (Times::default(), Vec::new());
         while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
             let verdicts = run(&mut town, case, &mut *enforcer, &mut times);
@@ -84,7 +84,7 @@ pub(crate) fn run_all(
         (times, wrong)
     };
     let done: Vec<(Times, Vec<Verdict>)> = thread::scope(|scope| {
-        let workers: Vec<_> = (0..labs).map(|_| scope.spawn(worker)).collect();
+        let workers: Vec<_> = (0..labs.min(cases.len())).map(|_| scope.spawn(worker)).collect();
         workers.into_iter().map(|worker| worker.join().unwrap()).collect()
     });
     let times: Vec<&Times> = done.iter().map(|(times, _)| times).collect();

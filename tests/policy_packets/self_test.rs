@@ -17,7 +17,7 @@ fn complaints(verdicts: &[Verdict]) -> BTreeSet<String> {
 #[test]
 fn the_runner_sees_what_goes_by_the_tables_and_what_does_not() {
     let case = Case::parse(include_str!("self_test.yaml"));
-    let mut town = Town::up("network-policy/cluster.yaml", std::slice::from_ref(&case), &[]);
+    let mut town = Town::up("network-policy", std::slice::from_ref(&case), &[]);
     let mut run = |enforcer: &mut dyn Enforcer| {
         let mut times = Times::default();
         let verdicts = run(&mut town, &case, enforcer, &mut times);
@@ -50,7 +50,7 @@ fn the_runner_sees_what_goes_by_the_tables_and_what_does_not() {
 #[test]
 fn the_runner_sees_that_nothing_is_enforced() {
     let case = Case::parse(include_str!("self_test.yaml"));
-    let mut town = Town::up("network-policy/cluster.yaml", std::slice::from_ref(&case), &[]);
+    let mut town = Town::up("network-policy", std::slice::from_ref(&case), &[]);
     let verdicts = run(&mut town, &case, &mut Daemons, &mut Times::default());
     let found = complaints(&verdicts[..1]);
     // Three cells, each also through its Service, and five flows.
@@ -58,25 +58,33 @@ fn the_runner_sees_that_nothing_is_enforced() {
     assert!(found.iter().all(|line| line.contains("denied") || line.contains("\"deny\"")), "{found:#?}");
 }
 
-/// The cases that need more than tables of the pods that are there: others that come, end or wait, hosts outside, the
-/// host network, Services, and connections that last.
-const UNCOMMON: [&str; 10] = [
-    "action-005-action-create-pod-delete-pod",
-    "edge-010-ipblock-names-pods",
-    "edge-023-host-network-source",
-    "edge-025-node-to-its-own-pods",
-    "edge-027-service-port-is-not-the-pod-port",
-    "edge-030-replies-pass",
-    "edge-031-policy-meets-open-connection",
-    "edge-032-finished-pod-shares-an-address",
-    "edge-034-address-comes-later",
-    "edge-042-single-stack-pod",
+/// By corpus, the cases that need more than tables of the pods that are there: others that come, end or wait, hosts
+/// outside, the host network, Services, and connections that last.
+const UNCOMMON: [(&str, &[&str]); 2] = [
+    (
+        "network-policy",
+        &[
+            "action-005-action-create-pod-delete-pod",
+            "edge-010-ipblock-names-pods",
+            "edge-023-host-network-source",
+            "edge-025-node-to-its-own-pods",
+            "edge-027-service-port-is-not-the-pod-port",
+            "edge-030-replies-pass",
+            "edge-031-policy-meets-open-connection",
+            "edge-032-finished-pod-shares-an-address",
+            "edge-034-address-comes-later",
+            "edge-042-single-stack-pod",
+        ],
+    ),
+    ("cluster-network-policy", &["cnp-002-admin-tier-egress-node-peers"]),
 ];
 
 #[test]
 fn every_kind_of_case_can_be_run() {
-    let mut cases = Case::all_of("network-policy");
-    cases.retain(|case| UNCOMMON.contains(&case.name.as_str()));
-    assert_eq!(cases.len(), UNCOMMON.len());
-    run_all("network-policy/cluster.yaml", &cases, &[], 2, || Box::new(ByTheTables { mistakes: Vec::new() }));
+    for (corpus, names) in UNCOMMON {
+        let mut cases = Case::all_of(corpus);
+        cases.retain(|case| names.contains(&case.name.as_str()));
+        assert_eq!(cases.len(), names.len());
+        run_all(corpus, &cases, &[], 2, || Box::new(ByTheTables { mistakes: Vec::new() }));
+    }
 }

@@ -19,10 +19,10 @@ pub(crate) struct Town {
 }
 
 impl Town {
-    /// Brings up a cluster of `fixtures/`, ready for the ports and hosts outside that these cases speak of. `args` are
+    /// Brings up the cluster of a corpus of `fixtures/`, ready for the ports and hosts outside that these cases speak of. `args` are
     /// the daemons' besides those for Services.
-    pub(crate) fn up(cluster: &str, cases: &[Case], args: &[&str]) -> Self {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(cluster);
+    pub(crate) fn up(corpus: &str, cases: &[Case], args: &[&str]) -> Self {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(corpus).join("cluster.yaml");
         let start = Cluster::read(file).unwrap();
         let ports: BTreeSet<EchoPort> = cases.iter().flat_map(Case::ports).collect();
         let plan = PlanOptions {
