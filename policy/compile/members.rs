@@ -82,6 +82,9 @@ pub(super) fn move_peers(
     sets: &mut BTreeMap<SetId, BTreeSet<IpAddr>>,
 ) -> Moves<SetId, IpAddr> {
     let mut moves = Moves::new();
+    if sets.is_empty() {
+        return moves;
+    }
     for (address, namespaces) in dirty.iter() {
         let owner = addresses.owner(index, address, |_| true);
         let labels = owner.map(|pod| namespace_labels(index, pod.key.namespace));

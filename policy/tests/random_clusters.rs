@@ -247,11 +247,15 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 fn connection() -> impl Strategy<Value = Connection> {
-    let address = || select(ADDRESSES.to_vec()).prop_map(|text| text.parse::<IpAddr>().unwrap());
+    let ends = |addresses: &[&'static str]| (select(addresses.to_vec()), select(addresses.to_vec()));
+    let (v4, v6) = ADDRESSES.split_at(8);
     let protocol = select(vec![Protocol::Tcp, Protocol::Udp, Protocol::Sctp]);
-    (address(), address(), select(PORTS.to_vec()), protocol)
-        .prop_filter("one family", |(from, to, ..)| from.is_ipv4() == to.is_ipv4())
-        .prop_map(|(from, to, port, protocol)| Connection { from, to, port, protocol })
+    (prop_oneof![4 => ends(v4), 1 => ends(v6)], select(PORTS.to_vec()), protocol).prop_map(
+        |((from, to), port, protocol)| {
+            let [from, to] = [from, to].map(|text| text.parse::<IpAddr>().unwrap());
+            Connection { from, to, port, protocol }
+        },
+    )
 }
 
 proptest! {
