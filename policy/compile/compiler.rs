@@ -112,7 +112,7 @@ impl Compiler {
         }
 
         let dirty = self.follow(index, &work);
-        let pods = self.pods_to_select(&work);
+        let pods = self.pods_to_select(index, &work);
         let before = self.judged_before(&dirty, &pods);
         pods.iter().for_each(|key| self.select(index, key));
         self.follow_owners(index, &dirty);
@@ -147,20 +147,26 @@ impl Compiler {
     }
 
     /// The pods that may be judged by others than before.
-    fn pods_to_select(&self, work: &Work) -> BTreeSet<NamespacedName> {
+    fn pods_to_select(&self, index: &Index, work: &Work) -> BTreeSet<NamespacedName> {
+        let judged = &self.compiled.pods;
+        let is_judged = |key: &&NamespacedName| {
+            index.pod(key).is_some_and(|pod| self.scope.has(pod)) || judged.contains_key(key)
+        };
+        let mut pods: BTreeSet<NamespacedName> = work.pods.iter().filter(is_judged).cloned().collect();
         if !work.cluster_policies.is_empty() {
-            return work.pods.iter().chain(self.compiled.pods.keys()).cloned().collect();
+            pods.extend(judged.keys().cloned());
+            return pods;
         }
         let mut namespaces: BTreeSet<Name> = work.network_policies.iter().map(|key| key.namespace).collect();
         if self.selection.has_cluster_policies() {
             namespaces.extend(&work.namespaces);
         }
-        let judged = namespaces.into_iter().flat_map(|namespace| {
+        for namespace in namespaces {
             let first = NamespacedName { namespace, name: "".into() };
-            let pods = self.compiled.pods.range(first..).map(|(key, _)| key);
-            pods.take_while(move |key| key.namespace == namespace)
-        });
-        work.pods.iter().chain(judged).cloned().collect()
+            let from_there = judged.range(first..).map(|(key, _)| key);
+            pods.extend(from_there.take_while(|key| key.namespace == namespace).cloned());
+        }
+        pods
     }
 
     /// How addresses were judged that may be judged differently now.

@@ -62,10 +62,11 @@ impl Concerned {
         self.of_namespace.get(&namespace).into_iter().flatten().chain(&self.of_any_namespace)
     }
 
-    /// Those whose members an address can be, given the namespaces of pods that had or have it.
-    fn by_address(&self, namespaces: &[Name]) -> BTreeSet<&SetId> {
+    /// Those whose members an address can be, given the namespaces of pods that had or have it. A set may be
+    /// named more than once.
+    fn by_address<'a>(&'a self, namespaces: &'a [Name]) -> impl Iterator<Item = &'a SetId> {
         let own = namespaces.iter().filter_map(|name| self.of_namespace.get(name)).flatten();
-        own.chain(&self.of_any_namespace).chain(&self.of_nodes).collect()
+        own.chain(&self.of_any_namespace).chain(&self.of_nodes)
     }
 }
 
@@ -81,6 +82,9 @@ pub(super) fn move_peers(
     sets: &mut BTreeMap<SetId, BTreeSet<IpAddr>>,
 ) -> Moves<SetId, IpAddr> {
     let mut moves = Moves::new();
+    if sets.is_empty() {
+        return moves;
+    }
     for (address, namespaces) in dirty.iter() {
         let owner = addresses.owner(index, address, |_| true);
         let labels = owner.map(|pod| namespace_labels(index, pod.key.namespace));

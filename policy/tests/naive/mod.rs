@@ -267,7 +267,7 @@ impl End<'_> {
 
     fn is_port(&self, port: &Value) -> bool {
         let protocol = port["protocol"].as_str().unwrap_or("TCP");
-        if protocol.to_lowercase() != self.connection.protocol.as_str() {
+        if protocol != self.connection.protocol.as_str().to_uppercase() {
             return false;
         }
         let number = u64::from(self.connection.port);
@@ -333,7 +333,8 @@ fn net(text: &str) -> Option<(IpAddr, u32)> {
             IpAddr::from(<[u8; 4]>::try_from(octets).ok()?)
         }
     };
-    Some((address, length.parse().ok()?))
+    let bits = if address.is_ipv4() { 32 } else { 128 };
+    Some((address, length.parse().ok().filter(|length| *length <= bits)?))
 }
 
 fn is_net(text: &str) -> bool {

@@ -1,0 +1,161 @@
+//! What decides, as `explain` is to say it.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+mod support;
+
+use portcullis_cluster::Protocol;
+use portcullis_policy::judge::{Decision, Reason, RuleRef};
+use portcullis_policy::{Connection, Scope};
+use serde_json::{Value, json};
+use support::Followed;
+
+fn pod(name: &str, node: &str, ip: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": {"namespace": "x", "name": name, "labels": {"pod": name}},
+        "spec": {"nodeName": node}, "status": {"podIPs": [{"ip": ip}]},
+    })
+}
+
+fn cluster_policy(name: &str, tier: &str, rules: &Value) -> Value {
+    json!({
+        "apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy",
+        "metadata": {"name": name},
+        "spec": {"tier": tier, "priority": 1, "subject": {"namespaces": {}}, "ingress": rules, "egress": rules},
+    })
+}
+
+fn network_policy(name: &str, selector: &Value, ingress: &Value) -> Value {
+    json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+        "metadata": {"namespace": "x", "name": name},
+        "spec": {"podSelector": selector, "policyTypes": ["Ingress", "Egress"], "ingress": ingress,
+                 "egress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/24"}}]}]},
+    })
+}
+
+fn words(decision: Option<&Decision>) -> String {
+    let rule = |rule: &RuleRef| {
+        let name = rule.name.as_deref().map(|name| format!(" {name}")).unwrap_or_default();
+        format!("{} {} {}[{}]{name}", rule.action, rule.tier, rule.rules, rule.index)
+    };
+    let Some(decision) = decision else { return "-".into() };
+    let reason = match &decision.reason {
+        Reason::Rule(matched) => rule(matched),
+        Reason::NoRuleMatches { policies } => format!("no rule of {policies:?}"),
+        other => format!("{other:?}"),
+    };
+    let passed: String = decision.passed.iter().map(|passed| format!("{}, ", rule(passed))).collect();
+    format!("{:?}: {passed}{reason}", decision.verdict)
+}
+
+#[test]
+fn decisions_name_what_decides() {
+    let mut cluster = Followed::new(&["n1"]);
+    for (name, ip) in [("n1", "172.18.0.1"), ("n2", "172.18.0.2")] {
+        cluster.apply(&json!({
+            "apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
+            "status": {"addresses": [{"type": "InternalIP", "address": ip}]},
+        }));
+    }
+    for object in [pod("a", "n1", "10.0.0.1"), pod("b", "n2", "10.0.0.2"), pod("c", "n1", "10.0.1.3")] {
+        cluster.apply(&object);
+    }
+    cluster.follow();
+    let check = |cluster: &Followed, rows: &[(&str, &str, u16, &str, &str)]| {
+        for (from, to, port, egress, ingress) in rows {
+            let [from, to] = [from, to].map(|text| text.parse().unwrap());
+            let connection = Connection { from, to, port: *port, protocol: Protocol::Tcp };
+            let judgement = cluster.compiled(Scope::Cluster).judge(connection);
+            let found = (words(judgement.egress.as_ref()), words(judgement.ingress.as_ref()));
+            assert_eq!(found, ((*egress).to_owned(), (*ingress).to_owned()), "{from} → {to} {port}");
+        }
+    };
+    check(
+        &cluster,
+        &[
+            ("10.0.0.1", "10.0.0.2", 80, "Allow: NotSelected", "Allow: NotSelected"),
+            ("10.0.0.1", "192.0.2.1", 80, "Allow: NotSelected", "-"),
+            ("172.18.0.1", "172.18.0.2", 80, "-", "-"),
+        ],
+    );
+
+    let from_c = json!([{}, {"from": [{}]}, {"from": [{"podSelector": {"matchLabels": {"pod": "c"}}}]}]);
+    let from_c = json!([from_c[1], from_c[2]]);
+    cluster.apply(&network_policy("one", &json!({"matchLabels": {"pod": "a"}}), &from_c));
+    cluster.apply(&network_policy("two", &json!({"matchLabels": {"pod": "a"}}), &json!([])));
+    cluster.follow();
+    let (one, isolated) = ("NetworkPolicy x/one", "no rule of [NetworkPolicy x/one, NetworkPolicy x/two]");
+    let allowed_out = format!("Allow: Accept NetworkPolicy {one} egress[0]");
+    let allowed_in = format!("Allow: Accept NetworkPolicy {one} ingress[1]");
+    let denied = format!("Deny: {isolated}");
+    check(
+        &cluster,
+        &[
+            ("10.0.0.1", "10.0.0.2", 80, &allowed_out, "Allow: NotSelected"),
+            ("10.0.0.1", "10.0.1.3", 80, &denied, "Allow: NotSelected"),
+            ("10.0.1.3", "10.0.0.1", 80, "Allow: NotSelected", &allowed_in),
+            ("10.0.0.2", "10.0.0.1", 80, "Allow: NotSelected", &denied),
+            ("10.0.0.1", "172.18.0.1", 80, "Allow: OwnNode", "-"),
+            ("10.0.0.1", "172.18.0.2", 80, &denied, "-"),
+            ("172.18.0.1", "10.0.0.1", 80, "-", "Allow: OwnNode"),
+            ("172.18.0.2", "10.0.0.1", 80, "-", &denied),
+            ("10.0.0.1", "10.0.0.1", 80, "Allow: Itself", "Allow: Itself"),
+        ],
+    );
+
+    let peers = json!([{"namespaces": {}}]);
+    let port = |number: u16| json!([{"tcp": {"destinationPort": {"number": number}}}]);
+    let rules = json!([
+        {"action": "Accept", "name": "first", "from": peers, "to": peers, "protocols": port(1)},
+        {"action": "Pass", "from": peers, "to": peers, "protocols": port(2)},
+        {"action": "Deny", "name": "rest", "from": peers, "to": [{"namespaces": {}}, {"networks": ["172.18.0.0/16"]}]},
+    ]);
+    cluster.apply(&cluster_policy("admin", "Admin", &rules));
+    let base = json!([{"action": "Deny", "from": peers, "to": peers, "protocols": port(2)}]);
+    cluster.apply(&cluster_policy("base", "Baseline", &base));
+    cluster.follow();
+    let admin = |way: &str| format!("ClusterNetworkPolicy admin {way}");
+    let rest = |way: &str| format!("Deny: Deny Admin {}[2] rest", admin(way));
+    let passed = |way: &str| format!("Pass Admin {}[1]", admin(way));
+    let based = |way: &str| format!("Deny Baseline ClusterNetworkPolicy base {way}[0]");
+    check(
+        &cluster,
+        &[
+            (
+                "10.0.0.2",
+                "10.0.1.3",
+                1,
+                &format!("Allow: Accept Admin {}[0] first", admin("egress")),
+                &format!("Allow: Accept Admin {}[0] first", admin("ingress")),
+            ),
+            (
+                "10.0.0.2",
+                "10.0.1.3",
+                2,
+                &format!("Deny: {}, {}", passed("egress"), based("egress")),
+                &format!("Deny: {}, {}", passed("ingress"), based("ingress")),
+            ),
+            (
+                "10.0.1.3",
+                "10.0.0.1",
+                2,
+                &format!("Deny: {}, {}", passed("egress"), based("egress")),
+                &format!("Allow: {}, Accept NetworkPolicy {one} ingress[1]", passed("ingress")),
+            ),
+            (
+                "10.0.0.1",
+                "10.0.0.1",
+                2,
+                &format!("Allow: {}, Itself", passed("egress")),
+                &format!("Allow: {}, Itself", passed("ingress")),
+            ),
+            // To the own node it may be denied; from the own node never.
+            ("10.0.0.1", "172.18.0.1", 3, &rest("egress"), "-"),
+            ("172.18.0.1", "10.0.0.1", 3, "-", "Allow: OwnNode"),
+            ("172.18.0.1", "10.0.0.2", 3, "-", "Allow: Undecided"),
+            ("10.0.0.2", "192.0.2.1", 3, "Allow: Undecided", "-"),
+        ],
+    );
+}
