@@ -133,5 +133,6 @@ impl Flow {
 /// Reads `80/tcp`; `None` for a protocol without sockets.
 pub(crate) fn port(text: &str) -> Option<EchoPort> {
     let (number, protocol) = text.split_once('/').unwrap();
-    Some(EchoPort { port: number.parse().unwrap(), protocol: Protocol::named(&protocol.to_uppercase())? })
+    let protocol = Protocol::named(&protocol.to_uppercase()).filter(|protocol| protocol.is_spoken())?;
+    Some(EchoPort { port: number.parse().unwrap(), protocol })
 }
