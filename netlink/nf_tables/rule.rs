@@ -207,6 +207,24 @@ impl Rule {
         self.push(Expression::Reject(with))
     }
 
+    /// Sets bits of the packet mark.
+    pub fn set_mark(self, bits: u32) -> Self {
+        self.change_mark(!bits, bits)
+    }
+
+    /// Turns bits of the packet mark over.
+    pub fn flip_mark(self, bits: u32) -> Self {
+        self.change_mark(u32::MAX, bits)
+    }
+
+    fn change_mark(self, keep: u32, flip: u32) -> Self {
+        let register = Register::FIRST;
+        let [mask, xor] = [keep, flip].map(|bits| Value::new(&bits.to_ne_bytes()));
+        self.load(&[Field::Meta(Meta::Mark)], register)
+            .push(Expression::Bitwise { register, length: 4, mask, xor })
+            .push(Expression::SetMeta { key: Meta::Mark, from: register })
+    }
+
     /// What becomes of the packet.
     pub fn then(self, verdict: Verdict) -> Self {
         self.push(Expression::Verdict(verdict))
@@ -222,7 +240,7 @@ impl Field {
             Field::Meta(key) => Expression::Meta { key, to },
             Field::Ct(key) => Expression::Ct { key, to },
             Field::Fib(of) => Expression::Fib { of, to },
-            Field::Random { modulus } => Expression::Random { modulus, to },
+            Field::Random { modulus, offset } => Expression::Random { modulus, offset, to },
             _ => unreachable!("all other fields have a place in the packet"),
         }
     }
