@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use portcullis_cluster::node::Node;
-use portcullis_cluster::{Family, Name};
+use portcullis_cluster::{Family, Index, Name};
 use portcullis_modes::iptables;
 use portcullis_modes::ipvs::IpvsOptions;
 use portcullis_policy::table;
@@ -63,6 +63,17 @@ pub fn ipvs_options(config: &Config) -> IpvsOptions {
         scheduler: config.ipvs.scheduler,
         exclude_cidrs: config.ipvs.exclude_cidrs.iter().copied().collect(),
     }
+}
+
+/// The blocks of cluster IPs that the cluster tells, sorted, where the mode looks at them.
+pub fn service_cidrs(mode: ProxyMode, index: &Index) -> Box<[IpNet]> {
+    if mode != ProxyMode::Nftables {
+        return Box::default();
+    }
+    let mut cidrs: Vec<IpNet> = index.service_cidrs().flat_map(|of| of.cidrs.iter().copied()).collect();
+    cidrs.sort();
+    cidrs.dedup();
+    cidrs.into()
 }
 
 /// What the configuration and the Node object make of how policies are enforced.

@@ -71,12 +71,14 @@ fn resolve(config: &Config, name: Name, index: &Index, file: Option<&HostFile>) 
             node_ips: node::primary_ips(config, node, |_| None),
             random_fully: file.random_fully,
             nfacct: file.nfacct,
+            service_cidrs: node::service_cidrs(config.mode, index),
         },
         None => Host {
             addresses: host::addresses_in_rules(config.mode, &options, &host::addresses()),
             node_ips: node::primary_ips(config, node, host::default_route_source),
             random_fully: Tools::find().is_ok_and(|tools| tools.random_fully()),
             nfacct: host::has_nfacct(),
+            service_cidrs: node::service_cidrs(config.mode, index),
         },
     };
     State { desired: Desired::of(index, name), options, host }

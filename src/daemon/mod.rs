@@ -159,6 +159,7 @@ impl Facts {
             node_ips: node::primary_ips(config, index.node(name), host::default_route_source),
             random_fully: self.tools.random_fully(),
             nfacct: self.nfacct,
+            service_cidrs: node::service_cidrs(config.mode, index),
         }
     }
 }
