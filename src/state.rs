@@ -6,7 +6,7 @@ use portcullis_cluster::desired::Desired;
 use portcullis_cluster::{Event, Index, Name};
 use portcullis_modes::iptables::{Host, Options, Tools};
 
-use crate::config::{Config, Source};
+use crate::config::{Config, ProxyMode, Source};
 use crate::host_file::{HostFile, HostFileError};
 use crate::source::{AccessError, Manifests, Origin, PathError, Selection, read_manifests};
 use crate::{host, node};
@@ -139,6 +139,9 @@ pub fn origin(config: &Config, node: Name) -> Origin {
 /// What the API server is asked for.
 fn selections(config: &Config, node: Name) -> Vec<Selection> {
     let mut selections = Selection::service_proxying(node.as_str());
+    if config.mode == ProxyMode::Nftables {
+        selections.push(Selection::service_cidrs());
+    }
     if config.network_policy.is_some() {
         let more = Selection::network_policy();
         // Policies take all nodes, among which is this one.

@@ -97,11 +97,14 @@ pub(super) fn put_chains(table: &mut ManagedTable, settings: &Settings) {
     let jump = |chain: &str| vec![Rule::new().then(Verdict::jump(chain))];
     let (filter, nat) = (ChainKind::Filter, ChainKind::Nat);
     let forwarded = [SERVICE_ENDPOINTS_CHECK, CLUSTER_IPS_CHECK];
-    let input = [NODE_PORT_ENDPOINTS_CHECK, SERVICE_ENDPOINTS_CHECK];
+    let mut input = new(&[NODE_PORT_ENDPOINTS_CHECK, SERVICE_ENDPOINTS_CHECK]);
+    if settings.localhost {
+        input.insert(0, strangers_to_localhost(settings));
+    }
     let chains = [
         ("filter-prerouting-pre-dnat", base(filter, Hook::Prerouting, -110, new(&[FIREWALL_CHECK]))),
         ("filter-output-pre-dnat", base(filter, Hook::Output, -110, new(&[FIREWALL_CHECK]))),
-        ("filter-input", base(filter, Hook::Input, 0, new(&input))),
+        ("filter-input", base(filter, Hook::Input, 0, input)),
         ("filter-forward", base(filter, Hook::Forward, 0, new(&forwarded))),
         ("filter-output", base(filter, Hook::Output, 0, new(&forwarded))),
         ("nat-prerouting", base(nat, Hook::Prerouting, -100, jump(SERVICES))),
@@ -118,6 +121,18 @@ pub(super) fn put_chains(table: &mut ManagedTable, settings: &Settings) {
     for (name, chain) in chains {
         table.put_chain(&name.into(), chain);
     }
+}
+
+/// Packets to loopback addresses are routed where node ports are served there, so that strangers must be kept out: all
+/// that neither belongs to a connection of this node nor was sent there by a rule.
+fn strangers_to_localhost(settings: &Settings) -> Rule {
+    let loopback = settings.loopback();
+    let rule = within(Rule::new(), settings.destination(), loopback, false);
+    within(rule, settings.source(), loopback, true)
+        .no_bit(Field::Ct(Ct::State), CtState::ESTABLISHED | CtState::RELATED)
+        .no_bit(Field::Ct(Ct::Status), CT_STATUS_DNAT)
+        .then(Verdict::Drop)
+        .remark("others have no business at localhost")
 }
 
 fn service(settings: &Settings) -> [Field; 3] {

@@ -1,5 +1,6 @@
 //! What the mode needs of the kernel, tried out at the start in a table of its own that is gone at once.
 
+use portcullis_cluster::Family;
 use portcullis_netlink::nf_tables::{
     self, Chain, DataType, DynamicUpdate, Element, Expression, Fib, Field, Key, ManagedTable, Register, Rule,
     Set, SetSpec, TableFamily, Verdict, delete_table,
@@ -78,11 +79,12 @@ const FEATURES: &[(&str, &str, Fill)] = &[
     }),
 ];
 
-/// Tries everything out that the mode needs, in the calling thread's network namespace.
+/// Tries everything out that the mode needs, in the calling thread's network namespace. Gives the families that the
+/// kernel can serve.
 ///
 /// # Errors
 /// The kernel lacks something, or there is no privilege.
-pub fn check() -> Result<(), RequirementError> {
+pub fn check() -> Result<Vec<Family>, RequirementError> {
     let mut socket = nf_tables::open()?.ok_or(RequirementError::NoTables)?;
     for (feature, since, fill) in FEATURES {
         let mut table = ManagedTable::new(TableFamily::Ip, PROBE);
@@ -95,5 +97,13 @@ pub fn check() -> Result<(), RequirementError> {
             Err(source) => return Err(RequirementError::Feature { feature, since, source }),
         }
     }
-    Ok(())
+    let mut families = vec![Family::V4];
+    let mut table = ManagedTable::new(TableFamily::Ip6, PROBE);
+    let tried = table.commit(&mut socket);
+    delete_table(&mut socket, TableFamily::Ip6, PROBE)?;
+    match tried {
+        Ok(_) => families.push(Family::V6),
+        Err(error) => tracing::warn!(%error, "no nf_tables for IPv6; it is not served"),
+    }
+    Ok(families)
 }

@@ -119,6 +119,15 @@ impl Rule {
 
     /// Some of these bits of the field, a number in host order, are set.
     pub fn any_bit(self, field: Field, bits: u32) -> Self {
+        self.bits(field, bits, Comparison::NotEqual)
+    }
+
+    /// None of these bits of the field, a number in host order, is set.
+    pub fn no_bit(self, field: Field, bits: u32) -> Self {
+        self.bits(field, bits, Comparison::Equal)
+    }
+
+    fn bits(self, field: Field, bits: u32, op: Comparison) -> Self {
         let (from, zero) = (Register::FIRST, Value::new(&[0; 4]));
         self.load(&[field], from)
             .push(Expression::Bitwise {
@@ -127,7 +136,7 @@ impl Rule {
                 mask: Value::new(&bits.to_ne_bytes()),
                 xor: zero,
             })
-            .push(Expression::Compare { from, op: Comparison::NotEqual, with: zero })
+            .push(Expression::Compare { from, op, with: zero })
     }
 
     /// The packet's place in its connection is one of these ([`super::CtState`]).

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use portcullis_cluster::Family;
 use portcullis_modes::iptables::RuleSet;
-use portcullis_modes::ipvs;
+use portcullis_modes::{ipvs, nftables};
 
 use crate::config::{AddressFamily, Config, ProxyMode, Render};
 use crate::node;
@@ -16,9 +16,6 @@ pub enum RenderError {
     /// The state cannot be had.
     #[error(transparent)]
     State(#[from] StateError),
-    /// The mode is not there yet.
-    #[error("mode {0} cannot be rendered yet; --mode iptables and --mode ipvs can")]
-    Mode(&'static str),
     /// The output cannot be written.
     #[error("cannot write: {0}")]
     Io(#[from] io::Error),
@@ -31,10 +28,13 @@ pub enum RenderError {
 /// # Errors
 /// The state cannot be had, or the mode cannot be rendered.
 pub fn run(config: &Config, render: &Render, out: &mut dyn Write) -> Result<(), RenderError> {
-    if config.mode == ProxyMode::Nftables {
-        return Err(RenderError::Mode(config.mode.name()));
-    }
     let state = state::load(config, render.host.as_deref())?;
+    if config.mode == ProxyMode::Nftables {
+        for family in families(render.family) {
+            write!(out, "{}", nftables::render(&state.desired, family, &state.options, &state.host))?;
+        }
+        return Ok(());
+    }
     if config.mode == ProxyMode::Ipvs {
         let (families, ipvs) = (families(render.family), node::ipvs_options(config));
         let rendered = ipvs::State::render(&state.desired, &families, &ipvs, &state.options, &state.host);
