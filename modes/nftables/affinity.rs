@@ -1,52 +1,41 @@
 //! Session affinity: a client's connections stay with the endpoint that served it last.
 //!
 //! ```text
-//! @affinity            client . cluster IP . protocol . port  →  endpoint        (written by the rules, with a timeout)
-//! @affinity-endpoints           cluster IP . protocol . port  .  endpoint        (which of them may still serve)
+//! @affinity   client . address . protocol . port  →  endpoint      written by the rules, gone after the timeout
 //! ```
-//! Both rules lay the registers out so that the keys of both sets, and what is learned, stand side by side.
+//! A client is remembered for each address (or node port) by which it comes. What is remembered of an endpoint that
+//! serves no more is deleted by [`super::Proxier`], which reads the map for it only then.
 
-use portcullis_netlink::nf_tables::{DynamicUpdate, Expression, LookupResult, Register, Rule};
+use portcullis_netlink::nf_tables::{DynamicUpdate, Expression, Field, LookupResult, Register, Rule};
 
-use super::chain_id::{ChainId, View, translate};
-use super::names::{AFFINITY, AFFINITY_ENDPOINTS, AFFINITY_LOCAL_ENDPOINTS};
+use super::chain_id::{ChainId, Front, translate};
+use super::names::{AFFINITY, NODE_PORT_AFFINITY};
 use super::settings::Settings;
 
 /// The rules that send a client back, or else somewhere new and remember it.
 pub(super) fn rules(chain: &ChainId, settings: &Settings, seconds: u32) -> [Rule; 2] {
-    let client = Register::FIRST;
-    let service = client.after(settings.address().length());
-    let valid = match chain.view {
-        View::Cluster => AFFINITY_ENDPOINTS,
-        View::Local => AFFINITY_LOCAL_ENDPOINTS,
+    let set = match chain.front {
+        Front::Address => AFFINITY,
+        Front::NodePort => NODE_PORT_AFFINITY,
     };
-    let begin = || {
-        let (rule, endpoint) = chain.load_service(Rule::new(), settings, service);
-        (rule.load(&[settings.source()], client), endpoint)
+    let mut client = vec![settings.source()];
+    client.extend(chain.key(settings));
+    let key = Register::FIRST;
+    let endpoint = client.iter().fold(key, |at, field: &Field| at.after(field.length()));
+    let remember = |rule: Rule| {
+        let (op, timeout) = (DynamicUpdate::Update, Some(u64::from(seconds) * 1000));
+        let data = Some(endpoint);
+        translate(
+            rule.load(&client, key).push(Expression::Dynamic { set: set.into(), op, key, data, timeout }),
+            settings,
+            endpoint,
+        )
     };
-    let write = |rule: Rule, op: DynamicUpdate, endpoint: Register| {
-        let timeout = (op != DynamicUpdate::Delete).then_some(u64::from(seconds) * 1000);
-        rule.push(Expression::Dynamic {
-            set: AFFINITY.into(),
-            op,
-            key: client,
-            data: Some(endpoint),
-            timeout,
-        })
-    };
-    let look_up = |rule: Rule, set: &str, key: Register, result: LookupResult| {
-        rule.push(Expression::Lookup { set: set.into(), key, result })
-    };
-
-    let (rule, endpoint) = begin();
-    let rule = look_up(rule, AFFINITY, client, LookupResult::Data(endpoint));
-    let rule = look_up(rule, valid, service, LookupResult::Found);
-    let known = translate(write(rule, DynamicUpdate::Update, endpoint), settings, endpoint);
-
-    let (rule, endpoint) = begin();
-    let rule = chain.load_endpoint(rule, service, endpoint);
-    // What is remembered and not valid any more would stay: an update changes the timeout only.
-    let rule = write(rule, DynamicUpdate::Delete, endpoint);
-    let new = translate(write(rule, DynamicUpdate::Update, endpoint), settings, endpoint);
-    [known.remark("the same endpoint as before"), new.remark("any endpoint, remembered")]
+    let known = Rule::new().load(&client, key).push(Expression::Lookup {
+        set: set.into(),
+        key,
+        result: LookupResult::Data(endpoint),
+    });
+    let new = chain.load_endpoint(Rule::new(), settings, endpoint);
+    [remember(known).remark("the same endpoint as before"), remember(new).remark("any endpoint, remembered")]
 }

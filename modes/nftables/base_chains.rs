@@ -6,10 +6,9 @@ use portcullis_netlink::nf_tables::{
 };
 
 use super::names::{
-    AFFINITY, AFFINITY_ENDPOINTS, AFFINITY_LOCAL_ENDPOINTS, CLUSTER_IPS, CLUSTER_IPS_VIEW,
-    CLUSTER_NODE_PORTS_VIEW, ENDPOINTS, EXTERNAL_SERVICES, FIREWALL_IPS, FIREWALL_SOURCES, HAIRPIN,
-    NO_ENDPOINT_NODE_PORTS, NO_ENDPOINTS, NODE_PORT_IPS, NODE_PORT_SERVICES, REJECT, SERVICE_CIDRS,
-    SERVICE_IPS, SERVICE_NODE_PORTS, SERVICES,
+    AFFINITY, CLUSTER_IPS, ENDPOINTS, FIREWALL_IPS, FIREWALL_SOURCES, HAIRPIN, INSIDE_IPS, INSIDE_NODE_PORTS,
+    NO_ENDPOINT_NODE_PORTS, NO_ENDPOINTS, NODE_PORT_AFFINITY, NODE_PORT_ENDPOINTS, NODE_PORT_IPS, REJECT,
+    SERVICE_CIDRS, SERVICE_IPS, SERVICE_NODE_PORTS, SERVICES,
 };
 use super::settings::{Settings, within};
 use crate::iptables::NodePortScope;
@@ -31,45 +30,44 @@ pub(super) fn put_sets(table: &mut ManagedTable, settings: &Settings) {
     let node_port = [protocol, port];
     let endpoint = [address, port];
     let numbered = [address, protocol, port, number];
-    let valid = [address, protocol, port, address, port];
+    let numbered_node_port = [protocol, port, number];
     let client = [address, address, protocol, port];
+    let node_port_client = [address, protocol, port];
     let source = [address, protocol, port, address];
     let hairpin = [address, address, protocol, port];
+    let remembered = |key: &[DataType]| SetSpec {
+        dynamic: true,
+        timeout: Some(0),
+        size: Some(MOST_CLIENTS),
+        ..SetSpec::of(key).to(&endpoint)
+    };
     let sets: Vec<(&str, SetSpec, &str)> = vec![
         (SERVICE_IPS, SetSpec::verdicts(&service), "cluster, external and load balancer IPs"),
         (SERVICE_NODE_PORTS, SetSpec::verdicts(&node_port), "node ports"),
+        (INSIDE_IPS, SetSpec::verdicts(&service), "external IPs of policy Local, for pods and this node"),
         (
-            CLUSTER_IPS_VIEW,
-            SetSpec::verdicts(&service),
-            "external IPs of policy Local, for pods and this node",
+            INSIDE_NODE_PORTS,
+            SetSpec::verdicts(&node_port),
+            "node ports of policy Local, for pods and this node",
         ),
-        (CLUSTER_NODE_PORTS_VIEW, SetSpec::verdicts(&node_port), "the same of node ports"),
+        (ENDPOINTS, SetSpec::of(&numbered).to(&endpoint), "endpoints by address, port and number"),
         (
-            EXTERNAL_SERVICES,
-            SetSpec::of(&service).to(&service),
-            "the Services of external and load balancer IPs",
+            NODE_PORT_ENDPOINTS,
+            SetSpec::of(&numbered_node_port).to(&endpoint),
+            "endpoints by node port and number",
         ),
-        (NODE_PORT_SERVICES, SetSpec::of(&node_port).to(&service), "the Services of node ports"),
-        (ENDPOINTS, SetSpec::of(&numbered).to(&endpoint), "endpoints by Service and number"),
         (NO_ENDPOINTS, SetSpec::verdicts(&service), "addresses that no endpoint serves"),
         (NO_ENDPOINT_NODE_PORTS, SetSpec::verdicts(&node_port), "node ports that no endpoint serves"),
         (CLUSTER_IPS, SetSpec::of(&[address]), "all cluster IPs"),
         (HAIRPIN, SetSpec::of(&hairpin), "endpoints that are led back to themselves"),
         (FIREWALL_IPS, SetSpec::of(&service), "load balancer IPs for some sources only"),
         (FIREWALL_SOURCES, SetSpec::of(&source).ranges(), "the sources"),
-        (AFFINITY_ENDPOINTS, SetSpec::of(&valid), "endpoints that clients may stay with"),
-        (AFFINITY_LOCAL_ENDPOINTS, SetSpec::of(&valid), "the same by policy Local"),
+        (AFFINITY, remembered(&client), "clients, and the endpoints that served them"),
+        (NODE_PORT_AFFINITY, remembered(&node_port_client), "the same by node port"),
     ];
     for (name, spec, about) in sets {
         table.put_set(&name.into(), Set::new(spec.remark(about)));
     }
-    let remembered = SetSpec {
-        dynamic: true,
-        timeout: Some(0),
-        size: Some(MOST_CLIENTS),
-        ..SetSpec::of(&client).to(&endpoint).remark("clients, and the endpoints that served them")
-    };
-    table.put_set(&AFFINITY.into(), Set::new(remembered));
     if let NodePortScope::Addresses(addresses) = &settings.node_ports {
         let elements = addresses.iter().map(|ip| (Key::from(*ip), Element::bare()));
         let spec = SetSpec::of(&[address]).remark("this node's addresses that serve node ports");

@@ -6,18 +6,14 @@ use std::sync::Arc;
 use portcullis_netlink::nf_tables::{Chain, Expression, Field, LookupResult, Register, Rule, Verdict};
 
 use super::affinity;
-use super::names::{
-    CLUSTER_IPS_VIEW, CLUSTER_NODE_PORTS_VIEW, ENDPOINTS, EXTERNAL_SERVICES, NODE_PORT_SERVICES,
-};
+use super::names::{ENDPOINTS, INSIDE_IPS, INSIDE_NODE_PORTS, NODE_PORT_ENDPOINTS};
 use super::settings::Settings;
 
-/// By what a Service is reached.
+/// By what a Service is reached, and so by what its endpoints are found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum Front {
-    /// Its cluster IP, which is also what all its elements are found by.
-    Service,
-    /// An external or load balancer's address.
-    External,
+    /// An address: its cluster IP, an external or a load balancer's.
+    Address,
     /// A node port.
     NodePort,
 }
@@ -89,7 +85,10 @@ impl ChainId {
         }
         if self.endpoints > 0 {
             match self.affinity {
-                None => rules.push(self.balance(settings)),
+                None => {
+                    let rule = self.load_endpoint(Rule::new(), settings, Register::FIRST);
+                    rules.push(translate(rule, settings, Register::FIRST));
+                }
                 Some(seconds) => rules.extend(affinity::rules(self, settings, seconds)),
             }
         }
@@ -97,47 +96,32 @@ impl ChainId {
     }
 
     /// What a packet shows of the Service.
-    fn key(&self, settings: &Settings) -> Vec<Field> {
+    pub(super) fn key(&self, settings: &Settings) -> Vec<Field> {
         match self.front {
             Front::NodePort => vec![Field::PROTOCOL, Field::DestinationPort],
-            _ => vec![settings.destination(), Field::PROTOCOL, Field::DestinationPort],
+            Front::Address => vec![settings.destination(), Field::PROTOCOL, Field::DestinationPort],
         }
     }
 
     /// The map in which those inside of the cluster find the Service.
     fn inside(&self) -> &'static str {
         match self.front {
-            Front::NodePort => CLUSTER_NODE_PORTS_VIEW,
-            _ => CLUSTER_IPS_VIEW,
+            Front::NodePort => INSIDE_NODE_PORTS,
+            Front::Address => INSIDE_IPS,
         }
     }
 
-    /// Puts cluster IP, protocol and port into registers; gives the one behind them.
-    pub(super) fn load_service(&self, rule: Rule, settings: &Settings, to: Register) -> (Rule, Register) {
-        let rule = rule.load(&self.key(settings), to);
-        let behind = to.after(settings.address().length()).after(4).after(4);
-        let map = match self.front {
-            Front::Service => return (rule, behind),
-            Front::External => EXTERNAL_SERVICES,
-            Front::NodePort => NODE_PORT_SERVICES,
-        };
-        let result = LookupResult::Data(to);
-        (rule.push(Expression::Lookup { set: map.into(), key: to, result }), behind)
-    }
-
-    /// Puts the address and port of an endpoint drawn at random where its number would be, behind the Service.
-    pub(super) fn load_endpoint(&self, rule: Rule, service: Register, number: Register) -> Rule {
+    /// Puts the address and port of an endpoint drawn at random into registers.
+    pub(super) fn load_endpoint(&self, rule: Rule, settings: &Settings, to: Register) -> Rule {
+        let mut key = self.key(settings);
         let offset = first_number(self.view, self.endpoints);
-        rule.push(Expression::Random { modulus: self.endpoints.into(), offset, to: number }).push(
-            Expression::Lookup { set: ENDPOINTS.into(), key: service, result: LookupResult::Data(number) },
-        )
-    }
-
-    fn balance(&self, settings: &Settings) -> Rule {
-        let service = Register::FIRST;
-        let (rule, number) = self.load_service(Rule::new(), settings, service);
-        let rule = self.load_endpoint(rule, service, number);
-        translate(rule, settings, number)
+        key.push(Field::Random { modulus: self.endpoints.into(), offset });
+        let set = match self.front {
+            Front::Address => ENDPOINTS,
+            Front::NodePort => NODE_PORT_ENDPOINTS,
+        };
+        let look_up = Expression::Lookup { set: set.into(), key: to, result: LookupResult::Data(to) };
+        rule.load(&key, to).push(look_up)
     }
 }
 
@@ -152,17 +136,14 @@ pub(super) fn translate(rule: Rule, settings: &Settings, address: Register) -> R
 
 impl fmt::Display for ChainId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.front {
-            Front::Service => "service",
-            Front::External => "external",
-            Front::NodePort => "nodeport",
-        })?;
-        let word = match (self.front, self.view, self.before) {
-            (_, View::Local, _) => "-local",
-            (Front::External | Front::NodePort, View::Cluster, Before::Nothing) => "-inside",
-            _ => "",
+        let front = match (self.front, self.before) {
+            (Front::NodePort, Before::Nothing) => "nodeport-inside",
+            (Front::NodePort, _) => "nodeport",
+            (Front::Address, Before::Nothing) => "service",
+            (Front::Address, _) => "external",
         };
-        write!(f, "{word}-{}", self.endpoints)?;
+        let view = if self.view == View::Local { "-local" } else { "" };
+        write!(f, "{front}{view}-{}", self.endpoints)?;
         match self.affinity.filter(|_| self.endpoints > 0) {
             Some(seconds) => write!(f, "-affinity-{seconds}"),
             None => Ok(()),

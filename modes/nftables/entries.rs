@@ -1,6 +1,6 @@
 //! What a Service's port is in the maps: elements, and the chains that they lead to.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use portcullis_cluster::desired::{Endpoint, ServicePort};
@@ -8,9 +8,9 @@ use portcullis_netlink::nf_tables::{Element, Key, Verdict};
 
 use super::chain_id::{Before, ChainId, Front, MOST_ENDPOINTS, View, first_number};
 use super::names::{
-    AFFINITY_ENDPOINTS, AFFINITY_LOCAL_ENDPOINTS, CLUSTER_IPS, CLUSTER_IPS_VIEW, CLUSTER_NODE_PORTS_VIEW,
-    ENDPOINTS, EXTERNAL_SERVICES, FIREWALL_IPS, FIREWALL_SOURCES, HAIRPIN, NO_ENDPOINT_NODE_PORTS,
-    NO_ENDPOINTS, NODE_PORT_SERVICES, REJECT, SERVICE_IPS, SERVICE_NODE_PORTS,
+    AFFINITY, CLUSTER_IPS, ENDPOINTS, FIREWALL_IPS, FIREWALL_SOURCES, HAIRPIN, INSIDE_IPS, INSIDE_NODE_PORTS,
+    NO_ENDPOINT_NODE_PORTS, NO_ENDPOINTS, NODE_PORT_AFFINITY, NODE_PORT_ENDPOINTS, REJECT, SERVICE_IPS,
+    SERVICE_NODE_PORTS,
 };
 use super::settings::Settings;
 
@@ -23,6 +23,9 @@ pub(super) struct Entries {
     pub(super) elements: BTreeMap<Place, Element>,
     /// The chains that elements lead to, and how often.
     pub(super) chains: BTreeMap<ChainId, usize>,
+    /// Endpoints that clients may stay with: the map in which that is remembered, the address or node port as it
+    /// stands there behind the client, and the endpoint.
+    pub(super) affinities: BTreeSet<(&'static str, Key, Key)>,
 }
 
 impl Entries {
@@ -55,13 +58,6 @@ impl PortEntries<'_> {
     fn add(mut self) {
         self.put(CLUSTER_IPS, Key::from(self.port.cluster_ip), Element::bare());
         if self.has_endpoints() {
-            let port = self.port;
-            if port.uses_cluster_endpoints() {
-                self.endpoints(View::Cluster);
-            }
-            if port.uses_local_endpoints() {
-                self.endpoints(View::Local);
-            }
             self.hairpins();
         }
         self.internal();
@@ -121,25 +117,20 @@ impl PortEntries<'_> {
         Key::from(ip).protocol(self.protocol()).port(self.port.port.get())
     }
 
-    /// By what all elements of the port are found.
-    fn service(&self) -> Key {
-        self.at(self.port.cluster_ip)
-    }
-
-    fn endpoints(&mut self, view: View) {
+    /// The endpoints of a view, as a front finds them.
+    fn endpoints(&mut self, front: Front, key: &Key, view: View) {
         let chosen = self.of_view(view);
         let first = first_number(view, chosen.len() as u16);
-        let valid = match view {
-            View::Cluster => AFFINITY_ENDPOINTS,
-            View::Local => AFFINITY_LOCAL_ENDPOINTS,
+        let (set, remembered) = match front {
+            Front::Address => (ENDPOINTS, AFFINITY),
+            Front::NodePort => (NODE_PORT_ENDPOINTS, NODE_PORT_AFFINITY),
         };
         for (number, endpoint) in (first..).zip(&chosen) {
             let target = Key::from(endpoint.ip).port(endpoint.port.get());
-            self.put(ENDPOINTS, self.service().number(number), Element::value(target));
             if self.port.affinity.is_some() {
-                let key = self.service().address(endpoint.ip).port(endpoint.port.get());
-                self.put(valid, key, Element::bare());
+                self.entries.affinities.insert((remembered, key.clone(), target.clone()));
             }
+            self.put(set, key.clone().number(number), Element::value(target));
         }
     }
 
@@ -170,28 +161,26 @@ impl PortEntries<'_> {
 
     fn internal(&mut self) {
         let view = if self.port.internal_local { View::Local } else { View::Cluster };
+        let key = self.at(self.port.cluster_ip);
         match self.refusal(self.port.internal_local) {
-            Some(refusal) => self.refuse(NO_ENDPOINTS, self.service(), refusal),
-            None if self.count(view) == 0 => self.refuse(NO_ENDPOINTS, self.service(), Refusal::Drop),
+            Some(refusal) => self.refuse(NO_ENDPOINTS, key, refusal),
+            None if self.count(view) == 0 => self.refuse(NO_ENDPOINTS, key, Refusal::Drop),
             None => {
-                let chain = self.chain(Front::Service, view, Before::Nothing);
-                self.lead(SERVICE_IPS, self.service(), chain);
+                self.endpoints(Front::Address, &key, view);
+                let chain = self.chain(Front::Address, view, Before::Nothing);
+                self.lead(SERVICE_IPS, key, chain);
             }
         }
     }
 
     fn external(&mut self, ip: IpAddr) {
-        let key = self.at(ip);
-        self.put(EXTERNAL_SERVICES, key.clone(), Element::value(self.service()));
-        self.reach(Front::External, key, [SERVICE_IPS, CLUSTER_IPS_VIEW, NO_ENDPOINTS]);
+        self.reach(Front::Address, self.at(ip), [SERVICE_IPS, INSIDE_IPS, NO_ENDPOINTS]);
     }
 
     fn node_port(&mut self) {
         let Some(node_port) = self.port.node_port else { return };
         let key = Key::new().protocol(self.protocol()).port(node_port.get());
-        self.put(NODE_PORT_SERVICES, key.clone(), Element::value(self.service()));
-        let maps = [SERVICE_NODE_PORTS, CLUSTER_NODE_PORTS_VIEW, NO_ENDPOINT_NODE_PORTS];
-        self.reach(Front::NodePort, key, maps);
+        self.reach(Front::NodePort, key, [SERVICE_NODE_PORTS, INSIDE_NODE_PORTS, NO_ENDPOINT_NODE_PORTS]);
     }
 
     /// What is reached from outside, by the external policy. `maps`: who serves it; who serves it inside of the
@@ -200,7 +189,11 @@ impl PortEntries<'_> {
         let [serves, inside, refuses] = maps;
         let cluster = self.count(View::Cluster);
         if self.has_endpoints() {
+            if cluster > 0 {
+                self.endpoints(front, &key, View::Cluster);
+            }
             if self.port.external_local {
+                self.endpoints(front, &key, View::Local);
                 let chain = self.chain(front, View::Local, Before::PartOutside);
                 self.lead(serves, key.clone(), chain);
                 if cluster > 0 {

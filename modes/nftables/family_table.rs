@@ -10,11 +10,11 @@ use portcullis_netlink::nf_tables::{Element, Key, ManagedTable, TableFamily};
 use super::base_chains;
 use super::chain_id::ChainId;
 use super::entries::{Entries, Place};
-use super::names::{ENDPOINTS, HAIRPIN, TABLE};
+use super::names::{ENDPOINTS, HAIRPIN, NODE_PORT_ENDPOINTS, TABLE};
 use super::settings::Settings;
 
 /// How long what a packet under way may still look for stays, when nothing new leads to it any more.
-const GRACE: Duration = Duration::from_secs(1);
+pub(super) const GRACE: Duration = Duration::from_secs(1);
 
 /// A family's table, with all Services that were put into it.
 #[derive(Debug)]
@@ -30,6 +30,9 @@ pub struct FamilyTable {
     /// What is to go, and when.
     doomed: BTreeMap<Place, Instant>,
     doomed_chains: BTreeMap<ChainId, Instant>,
+    /// Endpoints that clients may not stay with any more: when what is remembered of them is to be deleted, and whether
+    /// that was done once.
+    pub(super) forgotten: BTreeMap<(&'static str, Key, Key), (Instant, bool)>,
 }
 
 impl FamilyTable {
@@ -50,6 +53,7 @@ impl FamilyTable {
             contested: HashSet::new(),
             doomed: BTreeMap::new(),
             doomed_chains: BTreeMap::new(),
+            forgotten: BTreeMap::new(),
         }
     }
 
@@ -75,6 +79,9 @@ impl FamilyTable {
         }
         for (chain, uses) in &before.chains {
             self.leave(*chain, *uses, now);
+        }
+        for gone in before.affinities.difference(&after.affinities) {
+            self.forgotten.insert(gone.clone(), (now, false));
         }
     }
 
@@ -110,7 +117,7 @@ impl FamilyTable {
         if self.contested.contains(place) {
             return;
         }
-        if *set == ENDPOINTS {
+        if [ENDPOINTS, NODE_PORT_ENDPOINTS].contains(set) {
             self.doomed.insert(place.clone(), now + GRACE);
         } else {
             self.table.remove_element(&Arc::from(*set), key);
@@ -183,6 +190,7 @@ impl FamilyTable {
 
     /// When there is something to sweep.
     pub(super) fn next_sweep(&self) -> Option<Instant> {
-        self.doomed.values().chain(self.doomed_chains.values()).min().copied()
+        let again = self.forgotten.values().map(|(due, _)| *due).min();
+        self.doomed.values().chain(self.doomed_chains.values()).copied().chain(again).min()
     }
 }

@@ -5,17 +5,18 @@
 //!          └─ proto . dport ─────────► @service-nodeports ──► nodeport-3         (each shared by all such Services)
 //!
 //! service-3    dnat to  daddr . proto . dport . (random of 3)  map @endpoints
-//! external-3   mark; dnat to  (daddr . proto . dport  map @external-services) . (random of 3)  map @endpoints
+//! external-3   mark; the same
+//! nodeport-3   mark; dnat to  proto . dport . (random of 3)  map @nodeport-endpoints
 //! ```
 //! A Service is elements of a few maps and no chain of its own, so what a change costs does not grow with the
-//! cluster. Everything that belongs to a Service's port is found by its cluster IP, protocol and port, which no other
-//! has. See `docs/nftables.md`.
+//! cluster. See `docs/nftables.md`.
 
 mod affinity;
 mod base_chains;
 mod chain_id;
 mod entries;
 mod family_table;
+mod forget;
 mod names;
 mod proxier;
 mod render;

@@ -6,22 +6,20 @@ pub const TABLE: &str = "portcullis";
 /// The chain that finds Services.
 pub(super) const SERVICES: &str = "services";
 /// The chain that answers for Services without endpoints.
-pub(super) const REJECT: &str = "reject";
+pub(super) const REJECT: &str = "reject-chain";
 
 /// By cluster IP, external IP or load balancer IP, protocol and port: the chain that serves it.
 pub(super) const SERVICE_IPS: &str = "service-ips";
 /// By protocol and node port: the chain that serves it.
 pub(super) const SERVICE_NODE_PORTS: &str = "service-nodeports";
-/// The same for external addresses of policy Local, as pods and this node see them.
-pub(super) const CLUSTER_IPS_VIEW: &str = "service-ips-inside";
-/// The same for node ports of policy Local.
-pub(super) const CLUSTER_NODE_PORTS_VIEW: &str = "service-nodeports-inside";
-/// By external address, protocol and port: the cluster IP, protocol and port of the Service.
-pub(super) const EXTERNAL_SERVICES: &str = "external-services";
-/// By protocol and node port: the same.
-pub(super) const NODE_PORT_SERVICES: &str = "nodeport-services";
-/// By cluster IP, protocol, port and number: an endpoint's address and port.
+/// By external address of policy Local: the chain that serves pods and this node.
+pub(super) const INSIDE_IPS: &str = "service-ips-inside";
+/// The same by node port.
+pub(super) const INSIDE_NODE_PORTS: &str = "service-nodeports-inside";
+/// By address, protocol, port and number: an endpoint's address and port.
 pub(super) const ENDPOINTS: &str = "endpoints";
+/// By protocol, node port and number: the same.
+pub(super) const NODE_PORT_ENDPOINTS: &str = "nodeport-endpoints";
 /// Endpoints that talk to themselves.
 pub(super) const HAIRPIN: &str = "hairpin-connections";
 /// All cluster IPs.
@@ -38,9 +36,7 @@ pub(super) const FIREWALL_IPS: &str = "firewall-ips";
 pub(super) const FIREWALL_SOURCES: &str = "firewall-sources";
 /// The blocks that cluster IPs are of.
 pub(super) const SERVICE_CIDRS: &str = "service-cidrs";
-/// By client, cluster IP, protocol and port: the endpoint that served the client last.
+/// By client, address, protocol and port: the endpoint that served the client last.
 pub(super) const AFFINITY: &str = "affinity";
-/// Endpoints that may serve a client again, by policy Cluster.
-pub(super) const AFFINITY_ENDPOINTS: &str = "affinity-endpoints";
-/// Endpoints that may serve a client again, by policy Local.
-pub(super) const AFFINITY_LOCAL_ENDPOINTS: &str = "affinity-endpoints-local";
+/// By client, protocol and node port: the same.
+pub(super) const NODE_PORT_AFFINITY: &str = "nodeport-affinity";

@@ -10,6 +10,7 @@ use portcullis_netlink::Error;
 use portcullis_netlink::nf_tables::Committed;
 use portcullis_netlink::socket::Socket;
 
+use super::entries::Entries;
 use super::family_table::FamilyTable;
 use super::settings::Settings;
 use crate::iptables::{Host, Options};
@@ -146,8 +147,13 @@ impl FamilySync {
             error: None,
         };
         let outcome = self.repair(socket, &mut report).and_then(|()| {
+            let fills = self.unfilled;
             let steps = self.steps(desired, changes, now);
-            self.apply(socket, desired, steps, now, &mut report)
+            self.apply(socket, desired, steps, now, &mut report)?;
+            match fills {
+                true => self.forget_what_was(socket, desired),
+                false => self.table.forget(socket, now),
+            }
         });
         if let Err(error) = outcome {
             report.error = Some(sync_error(&error));
@@ -253,6 +259,15 @@ impl FamilySync {
         let (first, second) = steps.split_at(steps.len() / 2);
         self.search(socket, desired, first, now, report)?;
         self.search(socket, desired, second, now, report)
+    }
+
+    /// Clients stay with endpoints that serve, whoever served before this process.
+    fn forget_what_was(&mut self, socket: &mut Socket, desired: &Desired) -> Result<(), Error> {
+        let with_affinity =
+            desired.services().values().filter(|ports| ports.iter().any(|p| p.affinity.is_some()));
+        let entries = with_affinity.map(|ports| Entries::of(ports, self.table.settings()));
+        let valid = entries.flat_map(|entries| entries.affinities).collect();
+        self.table.forget_all_but(socket, &valid)
     }
 
     fn settle(&mut self, desired: &Desired) {

@@ -61,7 +61,7 @@ const FEATURES: &[(&str, &str, Fill)] = &[
         let rule = Rule::new().push(Expression::Masquerade { random_fully: true });
         table.put_chain(&"chain".into(), Chain::of(vec![rule]));
     }),
-    ("maps that rules write to and delete from", "Linux 5.11", |table| {
+    ("maps that rules write to", "Linux 4.3", |table| {
         let spec = SetSpec {
             dynamic: true,
             timeout: Some(0),
