@@ -7,8 +7,8 @@ use portcullis_netlink::nf_tables::{
 
 use super::names::{
     AFFINITY, CLUSTER_IPS, ENDPOINTS, FIREWALL_IPS, FIREWALL_SOURCES, HAIRPIN, INSIDE_IPS, INSIDE_NODE_PORTS,
-    NO_ENDPOINT_NODE_PORTS, NO_ENDPOINTS, NODE_PORT_AFFINITY, NODE_PORT_ENDPOINTS, NODE_PORT_IPS, REJECT,
-    SERVICE_CIDRS, SERVICE_IPS, SERVICE_NODE_PORTS, SERVICES,
+    NO_ENDPOINT_NODE_PORTS, NO_ENDPOINTS, NODE_PORT_ENDPOINTS, NODE_PORT_IPS, REJECT, SERVICE_CIDRS,
+    SERVICE_IPS, SERVICE_NODE_PORTS, SERVICES,
 };
 use super::settings::{Settings, within};
 use crate::iptables::NodePortScope;
@@ -31,16 +31,11 @@ pub(super) fn put_sets(table: &mut ManagedTable, settings: &Settings) {
     let endpoint = [address, port];
     let numbered = [address, protocol, port, number];
     let numbered_node_port = [protocol, port, number];
-    let client = [address, address, protocol, port];
-    let node_port_client = [address, protocol, port];
     let source = [address, protocol, port, address];
     let hairpin = [address, address, protocol, port];
-    let remembered = |key: &[DataType]| SetSpec {
-        dynamic: true,
-        timeout: Some(0),
-        size: Some(MOST_CLIENTS),
-        ..SetSpec::of(key).to(&endpoint)
-    };
+    let client = [address, address, protocol, port, address, port];
+    let remembered =
+        SetSpec { dynamic: true, timeout: Some(0), size: Some(MOST_CLIENTS), ..SetSpec::of(&client) };
     let sets: Vec<(&str, SetSpec, &str)> = vec![
         (SERVICE_IPS, SetSpec::verdicts(&service), "cluster, external and load balancer IPs"),
         (SERVICE_NODE_PORTS, SetSpec::verdicts(&node_port), "node ports"),
@@ -62,8 +57,7 @@ pub(super) fn put_sets(table: &mut ManagedTable, settings: &Settings) {
         (HAIRPIN, SetSpec::of(&hairpin), "endpoints that are led back to themselves"),
         (FIREWALL_IPS, SetSpec::of(&service), "load balancer IPs for some sources only"),
         (FIREWALL_SOURCES, SetSpec::of(&source).ranges(), "the sources"),
-        (AFFINITY, remembered(&client), "clients, and the endpoints that served them"),
-        (NODE_PORT_AFFINITY, remembered(&node_port_client), "the same by node port"),
+        (AFFINITY, remembered, "clients, and the endpoints that served them"),
     ];
     for (name, spec, about) in sets {
         table.put_set(&name.into(), Set::new(spec.remark(about)));

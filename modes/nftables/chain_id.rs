@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use portcullis_netlink::nf_tables::{Chain, Expression, Field, LookupResult, Register, Rule, Verdict};
 
-use super::affinity;
 use super::names::{ENDPOINTS, INSIDE_IPS, INSIDE_NODE_PORTS, NODE_PORT_ENDPOINTS};
 use super::settings::Settings;
 
@@ -47,8 +46,6 @@ pub(super) struct ChainId {
     pub(super) before: Before,
     /// How many endpoints; 0 only if something is done before.
     pub(super) endpoints: u16,
-    /// How long a client stays with its endpoint, in seconds.
-    pub(super) affinity: Option<u32>,
 }
 
 /// Of the number by which an endpoint is found: the view, how many endpoints there are, and which of them it is. With
@@ -84,19 +81,14 @@ impl ChainId {
             }
         }
         if self.endpoints > 0 {
-            match self.affinity {
-                None => {
-                    let rule = self.load_endpoint(Rule::new(), settings, Register::FIRST);
-                    rules.push(translate(rule, settings, Register::FIRST));
-                }
-                Some(seconds) => rules.extend(affinity::rules(self, settings, seconds)),
-            }
+            let rule = self.load_endpoint(Rule::new(), settings, Register::FIRST);
+            rules.push(translate(rule, settings, Register::FIRST));
         }
         Chain::of(rules)
     }
 
     /// What a packet shows of the Service.
-    pub(super) fn key(&self, settings: &Settings) -> Vec<Field> {
+    fn key(&self, settings: &Settings) -> Vec<Field> {
         match self.front {
             Front::NodePort => vec![Field::PROTOCOL, Field::DestinationPort],
             Front::Address => vec![settings.destination(), Field::PROTOCOL, Field::DestinationPort],
@@ -112,7 +104,7 @@ impl ChainId {
     }
 
     /// Puts the address and port of an endpoint drawn at random into registers.
-    pub(super) fn load_endpoint(&self, rule: Rule, settings: &Settings, to: Register) -> Rule {
+    fn load_endpoint(&self, rule: Rule, settings: &Settings, to: Register) -> Rule {
         let mut key = self.key(settings);
         let offset = first_number(self.view, self.endpoints);
         key.push(Field::Random { modulus: self.endpoints.into(), offset });
@@ -143,11 +135,7 @@ impl fmt::Display for ChainId {
             (Front::Address, _) => "external",
         };
         let view = if self.view == View::Local { "-local" } else { "" };
-        write!(f, "{front}{view}-{}", self.endpoints)?;
-        match self.affinity.filter(|_| self.endpoints > 0) {
-            Some(seconds) => write!(f, "-affinity-{seconds}"),
-            None => Ok(()),
-        }
+        write!(f, "{front}{view}-{}", self.endpoints)
     }
 }
 

@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use portcullis_cluster::desired::{Endpoint, ServicePort};
-use portcullis_netlink::nf_tables::{Element, Key, Verdict};
+use portcullis_netlink::nf_tables::{Chain, Element, Key, Verdict};
 
+use super::affinity::Affinity;
 use super::chain_id::{Before, ChainId, Front, MOST_ENDPOINTS, View, first_number};
 use super::names::{
-    AFFINITY, CLUSTER_IPS, ENDPOINTS, FIREWALL_IPS, FIREWALL_SOURCES, HAIRPIN, INSIDE_IPS, INSIDE_NODE_PORTS,
-    NO_ENDPOINT_NODE_PORTS, NO_ENDPOINTS, NODE_PORT_AFFINITY, NODE_PORT_ENDPOINTS, REJECT, SERVICE_IPS,
-    SERVICE_NODE_PORTS,
+    CLUSTER_IPS, ENDPOINTS, FIREWALL_IPS, FIREWALL_SOURCES, HAIRPIN, INSIDE_IPS, INSIDE_NODE_PORTS,
+    NO_ENDPOINT_NODE_PORTS, NO_ENDPOINTS, NODE_PORT_ENDPOINTS, REJECT, SERVICE_IPS, SERVICE_NODE_PORTS,
 };
 use super::settings::Settings;
 
@@ -23,9 +24,10 @@ pub(super) struct Entries {
     pub(super) elements: BTreeMap<Place, Element>,
     /// The chains that elements lead to, and how often.
     pub(super) chains: BTreeMap<ChainId, usize>,
-    /// Endpoints that clients may stay with: the map in which that is remembered, the address or node port as it
-    /// stands there behind the client, and the endpoint.
-    pub(super) affinities: BTreeSet<(&'static str, Key, Key)>,
+    /// Chains of its own, by name.
+    pub(super) own_chains: BTreeMap<Arc<str>, Chain>,
+    /// Endpoints that clients may stay with, as they stand behind the client where that is remembered.
+    pub(super) affinities: BTreeSet<Key>,
 }
 
 impl Entries {
@@ -59,6 +61,9 @@ impl PortEntries<'_> {
         self.put(CLUSTER_IPS, Key::from(self.port.cluster_ip), Element::bare());
         if self.has_endpoints() {
             self.hairpins();
+            if let Some(affinity) = Affinity::of(self.port, self.settings) {
+                self.affinity_chains(&affinity);
+            }
         }
         self.internal();
         for ip in self.port.external_ips.iter().chain(&self.port.load_balancer_vips) {
@@ -75,6 +80,12 @@ impl PortEntries<'_> {
     fn lead(&mut self, set: &'static str, key: Key, chain: ChainId) {
         *self.entries.chains.entry(chain).or_default() += 1;
         self.put(set, key, Element::verdict(chain.into()));
+    }
+
+    fn lead_to_own(&mut self, set: &'static str, key: Key, chain: Option<Arc<str>>) {
+        if let Some(chain) = chain {
+            self.put(set, key, Element::verdict(Verdict::Goto(chain)));
+        }
     }
 
     fn refuse(&mut self, set: &'static str, key: Key, refusal: Refusal) {
@@ -121,16 +132,30 @@ impl PortEntries<'_> {
     fn endpoints(&mut self, front: Front, key: &Key, view: View) {
         let chosen = self.of_view(view);
         let first = first_number(view, chosen.len() as u16);
-        let (set, remembered) = match front {
-            Front::Address => (ENDPOINTS, AFFINITY),
-            Front::NodePort => (NODE_PORT_ENDPOINTS, NODE_PORT_AFFINITY),
+        let set = match front {
+            Front::Address => ENDPOINTS,
+            Front::NodePort => NODE_PORT_ENDPOINTS,
         };
         for (number, endpoint) in (first..).zip(&chosen) {
             let target = Key::from(endpoint.ip).port(endpoint.port.get());
-            if self.port.affinity.is_some() {
-                self.entries.affinities.insert((remembered, key.clone(), target.clone()));
-            }
             self.put(set, key.clone().number(number), Element::value(target));
+        }
+    }
+
+    /// The chains of a port whose clients stay with their endpoints. They know the endpoints themselves, so that they
+    /// serve all fronts.
+    fn affinity_chains(&mut self, affinity: &Affinity<'_>) {
+        for view in [View::Cluster, View::Local] {
+            let chosen = self.of_view(view);
+            if !chosen.is_empty() {
+                self.entries.affinities.extend(chosen.iter().map(|endpoint| affinity.remembered(endpoint)));
+                let chain = affinity.picking_chain(&chosen);
+                self.entries.own_chains.insert(affinity.picking(view), chain);
+            }
+        }
+        if self.port.externally_accessible() {
+            let chain = affinity.external_chain(self.count(View::Local) > 0);
+            self.entries.own_chains.insert(affinity.external(), chain);
         }
     }
 
@@ -156,7 +181,7 @@ impl PortEntries<'_> {
     }
 
     fn chain(&self, front: Front, view: View, before: Before) -> ChainId {
-        ChainId { front, view, before, endpoints: self.count(view), affinity: self.port.affinity }
+        ChainId { front, view, before, endpoints: self.count(view) }
     }
 
     fn internal(&mut self) {
@@ -165,6 +190,10 @@ impl PortEntries<'_> {
         match self.refusal(self.port.internal_local) {
             Some(refusal) => self.refuse(NO_ENDPOINTS, key, refusal),
             None if self.count(view) == 0 => self.refuse(NO_ENDPOINTS, key, Refusal::Drop),
+            None if self.port.affinity.is_some() => {
+                let chain = Affinity::of(self.port, self.settings).map(|affinity| affinity.picking(view));
+                self.lead_to_own(SERVICE_IPS, key, chain);
+            }
             None => {
                 self.endpoints(Front::Address, &key, view);
                 let chain = self.chain(Front::Address, view, Before::Nothing);
@@ -188,7 +217,12 @@ impl PortEntries<'_> {
     fn reach(&mut self, front: Front, key: Key, maps: [&'static str; 3]) {
         let [serves, inside, refuses] = maps;
         let cluster = self.count(View::Cluster);
-        if self.has_endpoints() {
+        let affinity = Affinity::of(self.port, self.settings).map(|affinity| affinity.external());
+        if self.has_endpoints() && affinity.is_some() {
+            if self.port.external_local || cluster > 0 {
+                self.lead_to_own(serves, key.clone(), affinity);
+            }
+        } else if self.has_endpoints() {
             if cluster > 0 {
                 self.endpoints(front, &key, View::Cluster);
             }

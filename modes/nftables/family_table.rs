@@ -30,9 +30,10 @@ pub struct FamilyTable {
     /// What is to go, and when.
     doomed: BTreeMap<Place, Instant>,
     doomed_chains: BTreeMap<ChainId, Instant>,
+    doomed_own_chains: BTreeMap<Arc<str>, Instant>,
     /// Endpoints that clients may not stay with any more: when what is remembered of them is to be deleted, and whether
     /// that was done once.
-    pub(super) forgotten: BTreeMap<(&'static str, Key, Key), (Instant, bool)>,
+    pub(super) forgotten: BTreeMap<Key, (Instant, bool)>,
 }
 
 impl FamilyTable {
@@ -53,6 +54,7 @@ impl FamilyTable {
             contested: HashSet::new(),
             doomed: BTreeMap::new(),
             doomed_chains: BTreeMap::new(),
+            doomed_own_chains: BTreeMap::new(),
             forgotten: BTreeMap::new(),
         }
     }
@@ -79,6 +81,13 @@ impl FamilyTable {
         }
         for (chain, uses) in &before.chains {
             self.leave(*chain, *uses, now);
+        }
+        for (name, chain) in &after.own_chains {
+            self.doomed_own_chains.remove(name);
+            self.table.put_chain(name, chain.clone());
+        }
+        for name in before.own_chains.keys().filter(|name| !after.own_chains.contains_key(*name)) {
+            self.doomed_own_chains.insert(Arc::clone(name), now + GRACE);
         }
         for gone in before.affinities.difference(&after.affinities) {
             self.forgotten.insert(gone.clone(), (now, false));
@@ -180,6 +189,12 @@ impl FamilyTable {
             self.doomed.remove(&place);
             self.table.remove_element(&Arc::from(place.0), &place.1);
         }
+        let due: Vec<Arc<str>> =
+            self.doomed_own_chains.iter().filter(|(_, at)| **at <= now).map(|(c, _)| Arc::clone(c)).collect();
+        for chain in due {
+            self.doomed_own_chains.remove(&chain);
+            self.table.remove_chain(&chain);
+        }
         let due: Vec<ChainId> =
             self.doomed_chains.iter().filter(|(_, at)| **at <= now).map(|(chain, _)| *chain).collect();
         for chain in due {
@@ -191,6 +206,7 @@ impl FamilyTable {
     /// When there is something to sweep.
     pub(super) fn next_sweep(&self) -> Option<Instant> {
         let again = self.forgotten.values().map(|(due, _)| *due).min();
-        self.doomed.values().chain(self.doomed_chains.values()).copied().chain(again).min()
+        let chains = self.doomed_chains.values().chain(self.doomed_own_chains.values());
+        self.doomed.values().chain(chains).copied().chain(again).min()
     }
 }

@@ -1,14 +1,14 @@
 //! Deletes what is remembered of clients' endpoints that serve no more.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::time::Instant;
 
 use portcullis_netlink::Result;
-use portcullis_netlink::nf_tables::{Element, ElementData, Key, TableFamily, Transaction, read_elements};
+use portcullis_netlink::nf_tables::{Key, Transaction, read_elements};
 use portcullis_netlink::socket::Socket;
 
 use super::family_table::{FamilyTable, GRACE};
-use super::names::{AFFINITY, NODE_PORT_AFFINITY, TABLE};
+use super::names::{AFFINITY, TABLE};
 
 const ACTION: &str = "forget clients' endpoints";
 
@@ -21,21 +21,8 @@ impl FamilyTable {
         if !self.forgotten.values().any(|(due, _)| *due <= now) {
             return Ok(());
         }
-        for set in [AFFINITY, NODE_PORT_AFFINITY] {
-            let gone: HashMap<&Key, HashSet<&Key>> = self
-                .forgotten
-                .keys()
-                .filter(|(of, ..)| *of == set)
-                .fold(HashMap::new(), |mut all, (_, front, e)| {
-                    all.entry(front).or_default().insert(e);
-                    all
-                });
-            if !gone.is_empty() {
-                self.delete_where(socket, set, |front, endpoint| {
-                    gone.get(front).is_some_and(|endpoints| endpoints.contains(endpoint))
-                })?;
-            }
-        }
+        let forgotten = &self.forgotten;
+        self.delete_where(socket, |endpoint| forgotten.contains_key(endpoint))?;
         // Each is looked for twice: at once, and when no packet can be under way any more.
         self.forgotten.retain(|_, (due, once)| {
             let (is_due, is_last) = (*due <= now, *once);
@@ -52,41 +39,24 @@ impl FamilyTable {
     ///
     /// # Errors
     /// The kernel's.
-    pub(super) fn forget_all_but(
-        &mut self,
-        socket: &mut Socket,
-        valid: &HashSet<(&'static str, Key, Key)>,
-    ) -> Result<()> {
-        for set in [AFFINITY, NODE_PORT_AFFINITY] {
-            self.delete_where(socket, set, |front, endpoint| {
-                !valid.contains(&(set, front.clone(), endpoint.clone()))
-            })?;
-        }
-        Ok(())
+    pub(super) fn forget_all_but(&mut self, socket: &mut Socket, valid: &HashSet<Key>) -> Result<()> {
+        self.delete_where(socket, |endpoint| !valid.contains(endpoint))
     }
 
-    /// `is_gone` is asked with the address or node port, and the endpoint.
-    fn delete_where(
-        &self,
-        socket: &mut Socket,
-        set: &'static str,
-        is_gone: impl Fn(&Key, &Key) -> bool,
-    ) -> Result<()> {
-        let Some(spec) = self.table.desired().sets.get(set).map(|set| &set.spec) else { return Ok(()) };
-        let family: TableFamily = self.table.desired().family;
+    /// `is_gone` is asked with what stands behind the client.
+    fn delete_where(&self, socket: &mut Socket, is_gone: impl Fn(&Key) -> bool) -> Result<()> {
+        let desired = self.table.desired();
+        let Some(spec) = desired.sets.get(AFFINITY).map(|set| &set.spec) else { return Ok(()) };
         let client = self.settings().address().length();
-        let elements = read_elements(socket, family, TABLE, set, spec)?;
-        let stale: Vec<(&Key, &Element)> = elements
-            .iter()
-            .filter(|(key, element)| {
-                let front = Key::new().part(&key.bytes()[client.min(key.bytes().len())..]);
-                matches!(&element.data, Some(ElementData::Value(endpoint)) if is_gone(&front, endpoint))
-            })
-            .collect();
-        // One by one gone meanwhile by itself would fail all, so each chunk is small and what is gone is no failure.
-        for one in stale {
-            let mut transaction = Transaction::new(ACTION, family, TABLE)?;
-            transaction.delete_elements(set, spec, [one])?;
+        let elements = read_elements(socket, desired.family, TABLE, AFFINITY, spec)?;
+        for one in &elements {
+            let endpoint = Key::new().part(one.0.bytes().get(client..).unwrap_or_default());
+            if !is_gone(&endpoint) {
+                continue;
+            }
+            // Each by itself, as one that ran out meanwhile would keep the others.
+            let mut transaction = Transaction::new(ACTION, desired.family, TABLE)?;
+            transaction.delete_elements(AFFINITY, spec, [one])?;
             match transaction.commit(socket) {
                 Err(error) if error.errno() == Some(libc::ENOENT) => {}
                 done => done?,

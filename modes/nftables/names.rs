@@ -36,7 +36,5 @@ pub(super) const FIREWALL_IPS: &str = "firewall-ips";
 pub(super) const FIREWALL_SOURCES: &str = "firewall-sources";
 /// The blocks that cluster IPs are of.
 pub(super) const SERVICE_CIDRS: &str = "service-cidrs";
-/// By client, address, protocol and port: the endpoint that served the client last.
+/// Clients, and the endpoints that served them last: client, cluster IP, protocol, port, endpoint, its port.
 pub(super) const AFFINITY: &str = "affinity";
-/// By client, protocol and node port: the same.
-pub(super) const NODE_PORT_AFFINITY: &str = "nodeport-affinity";
