@@ -108,7 +108,7 @@ pub(super) fn put_chains(table: &mut ManagedTable, settings: &Settings) {
         (CLUSTER_IPS_CHECK, Chain::of(cluster_ips(settings))),
         (SERVICES, Chain::of(services(settings))),
         (MASQUERADING, Chain::of(masquerading(settings))),
-        (REJECT, Chain::of(vec![Rule::new().reject(Reject::PortUnreachable)])),
+        (REJECT, Chain::of(vec![Rule::new().reject(Reject::PortUnreachableBy(settings.kernel_family()))])),
     ];
     for (name, chain) in chains {
         table.put_chain(&name.into(), chain);
@@ -144,7 +144,7 @@ fn cluster_ips(settings: &Settings) -> Vec<Rule> {
     let mut rules = vec![
         Rule::new()
             .is_in(&destination, CLUSTER_IPS)
-            .reject(Reject::PortUnreachable)
+            .reject(Reject::PortUnreachableBy(settings.kernel_family()))
             .remark("ports that a cluster IP does not have"),
     ];
     if !settings.service_cidrs.is_empty() {

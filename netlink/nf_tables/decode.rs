@@ -204,6 +204,14 @@ fn read(name: &str, found: &Found<'_>) -> Result<Option<Expression>, Malformed> 
             REJECT_ICMPX if found.get(a::REJECT_CODE)?.u8()? == ICMPX_PORT_UNREACHABLE => {
                 Expression::Reject(Reject::PortUnreachable)
             }
+            REJECT_ICMP => {
+                let code = found.get(a::REJECT_CODE)?.u8()?;
+                let Some(family) = Family::ALL.into_iter().find(|family| port_unreachable(*family) == code)
+                else {
+                    return Ok(None);
+                };
+                Expression::Reject(Reject::PortUnreachableBy(family))
+            }
             _ => return Ok(None),
         },
         "nat" => return dnat(found),

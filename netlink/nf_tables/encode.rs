@@ -144,6 +144,9 @@ impl Expression {
             Expression::Reject(Reject::PortUnreachable) => {
                 out.u32_be(a::REJECT_TYPE, REJECT_ICMPX).u8(a::REJECT_CODE, ICMPX_PORT_UNREACHABLE);
             }
+            Expression::Reject(Reject::PortUnreachableBy(family)) => {
+                out.u32_be(a::REJECT_TYPE, REJECT_ICMP).u8(a::REJECT_CODE, port_unreachable(*family));
+            }
             Expression::Dnat { family, address, port } => {
                 out.u32_be(a::NAT_TYPE, NAT_DNAT).u32_be(a::NAT_FAMILY, u32::from(family.number()));
                 out.u32_be(a::NAT_ADDR_MIN, address.number());

@@ -234,7 +234,9 @@ impl Reading {
                 self.say_last(format!("log {prefix}group {group}{length}"));
             }
             Expression::Reject(Reject::TcpReset) => self.say_last("reject with tcp reset"),
-            Expression::Reject(Reject::PortUnreachable) => self.say_last("reject"),
+            Expression::Reject(Reject::PortUnreachable | Reject::PortUnreachableBy(_)) => {
+                self.say_last("reject")
+            }
             Expression::Dnat { family, address, port } => {
                 let family = if *family == Family::V4 { "ip" } else { "ip6" };
                 let to = self.key(*address);
