@@ -2,6 +2,8 @@
 
 pub mod cleanup;
 pub mod diff;
+pub mod explain;
 pub mod lab;
+pub mod policy;
 pub mod render;
 mod unified;

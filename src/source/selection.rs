@@ -49,6 +49,19 @@ impl Selection {
         Selection { optional: true, ..Selection::all(Kind::ServiceCidr) }
     }
 
+    /// What judging by policies takes: all pods that have not ended, and what selectors can find them and their
+    /// peers by. A server without ClusterNetworkPolicies has none.
+    pub fn network_policy() -> Vec<Self> {
+        let running = "status.phase!=Succeeded,status.phase!=Failed";
+        vec![
+            Selection { fields: Some(running.into()), ..Selection::all(Kind::Pod) },
+            Selection::all(Kind::Namespace),
+            Selection::all(Kind::NetworkPolicy),
+            Selection { optional: true, ..Selection::all(Kind::ClusterNetworkPolicy) },
+            Selection::all(Kind::Node),
+        ]
+    }
+
     /// What serving Services on a node takes.
     pub fn service_proxying(node: &str) -> Vec<Self> {
         vec![Selection::node(node), Selection::services(), Selection::endpoint_slices()]

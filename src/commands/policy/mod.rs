@@ -1,0 +1,5 @@
+//! `portcullis policy`: what policies come to.
+
+mod matrix;
+
+pub use matrix::{MatrixError, matrix};
