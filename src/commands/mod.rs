@@ -7,3 +7,4 @@ pub mod lab;
 pub mod policy;
 pub mod render;
 mod unified;
+mod world;

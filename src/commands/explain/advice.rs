@@ -10,8 +10,9 @@ use portcullis_policy::compile::Tier;
 use portcullis_policy::judge::{Decision, Reason, RuleRef};
 
 use super::answer::Advice;
+use super::client::{Client, ClientKind};
 use super::snippet::{Peer, Snippet};
-use super::world::{World, listed};
+use crate::commands::world::{World, listed};
 
 /// A connection that one end does not let pass.
 pub(super) struct Denied<'a> {
@@ -27,7 +28,7 @@ pub(super) struct Denied<'a> {
     /// The port that the client asked for.
     pub(super) asked_port: u16,
     /// The client, where its address was replaced by that of a node.
-    pub(super) masqueraded: Option<String>,
+    pub(super) masqueraded: Option<&'a Client>,
 }
 
 /// What would let it pass.
@@ -82,13 +83,14 @@ impl Denied<'_> {
     fn name(&self, peer: Option<&Pod>) -> String {
         let peer = peer.map_or_else(|| self.peer.to_string(), calling_name);
         let subject = calling_name(self.subject);
-        let name = match self.direction {
-            Direction::Ingress => format!("allow-{peer}-to-{subject}"),
-            Direction::Egress => format!("allow-{subject}-to-{peer}"),
+        let ends = match self.direction {
+            Direction::Ingress => format!("{peer}-to-{subject}"),
+            Direction::Egress => format!("{subject}-to-{peer}"),
         };
-        let allowed = |c: char| if c.is_ascii_alphanumeric() || c == '.' { c.to_ascii_lowercase() } else { '-' };
-        let name: String = name.chars().map(allowed).take(200).collect();
-        name.trim_end_matches(['-', '.']).replace("..", ".")
+        let allowed = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_lowercase() } else { '-' };
+        let ends: String = ends.chars().map(allowed).take(200).collect();
+        // Neither the other direction's nor another port's policy may have the same name.
+        format!("allow-{ends}-{}-{}-{}", self.port, self.protocol, self.direction)
     }
 
     /// Which rule of a ClusterNetworkPolicy would come first.
@@ -141,10 +143,15 @@ impl Denied<'_> {
                 pod.key, pod.key.namespace
             ));
         }
-        if let Some(client) = &self.masqueraded {
+        if let Some(client) = self.masqueraded {
+            let kept = match client.kind {
+                ClientKind::Outside => "externalTrafficPolicy: Local would keep the client's address",
+                _ => "the cluster IP would keep the client's address",
+            };
             words.push(format!(
-                "by then the source is {}, so no selector matches {client}; its way by the cluster IP would keep it",
-                self.peer
+                "policies there see the node's address {}, not {}'s; {kept}",
+                self.peer,
+                client.name()
             ));
         }
         if self.port != self.asked_port {

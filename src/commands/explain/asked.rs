@@ -48,7 +48,7 @@ impl std::fmt::Display for Port {
 /// What a text should have been.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{text:?} is not {expected}")]
-pub(crate) struct Malformed {
+pub struct Malformed {
     text: String,
     expected: &'static str,
 }
@@ -157,9 +157,18 @@ mod tests {
         ] {
             assert_eq!(Destination::read(text), Ok(Destination { end, port, protocol }), "{text}");
         }
-        for text in
-            ["", "/", "a/b/c", "a/b:0", "a/b:65536", "a/b:80/icmp", "a/b:HTTP", "a b/c", "[fd00::1", "node/:80"]
-        {
+        for text in [
+            "",
+            "/",
+            "a/b/c",
+            "a/b:0",
+            "a/b:65536",
+            "a/b:80/icmp",
+            "a/b:HTTP",
+            "a b/c",
+            "[fd00::1",
+            "node/:80",
+        ] {
             assert!(Destination::read(text).is_err(), "{text}");
         }
     }

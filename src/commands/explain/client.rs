@@ -7,7 +7,7 @@ use portcullis_cluster::{Family, Name, NamespacedName};
 
 use super::asked::End;
 use super::error::ExplainError;
-use super::world::World;
+use crate::commands::world::World;
 
 /// The flag that names it.
 const FLAG: &str = "--from";

@@ -10,7 +10,7 @@ use super::client::Client;
 use super::destination::{Entry, Goal, Way};
 use super::leading::{Led, Source, lead};
 use super::path::Path;
-use super::world::World;
+use crate::commands::world::World;
 use crate::config::ProxyMode;
 
 /// Follows a connection from the client's address to all places where it can arrive.
@@ -55,7 +55,10 @@ pub(super) fn explain(
             match &led.outcome {
                 Ok(endpoints) => {
                     for endpoint in endpoints {
-                        add(&mut answer, path(endpoint.socket(), Some((*node, &led))).answer(endpoints.len()));
+                        add(
+                            &mut answer,
+                            path(endpoint.socket(), Some((*node, &led))).answer(endpoints.len()),
+                        );
                     }
                 }
                 Err(refusal) => {

@@ -10,7 +10,7 @@ use portcullis_cluster::{Family, Name, NamespacedName, Protocol};
 use super::asked::{Destination, End, Port};
 use super::client::{Client, ClientKind, usable};
 use super::error::ExplainError;
-use super::world::{PortNumber, World, listed};
+use crate::commands::world::{PortNumber, World, listed};
 
 /// The flag that names it.
 const FLAG: &str = "--to";
@@ -21,6 +21,13 @@ pub(super) struct Goal {
     pub(super) port: u16,
     pub(super) protocol: Protocol,
     pub(super) via: Way,
+}
+
+impl Goal {
+    /// Whether a Service is there.
+    fn is_led(&self) -> bool {
+        matches!(self.via, Way::Service { .. })
+    }
 }
 
 /// What is at an address and port.
@@ -168,7 +175,12 @@ impl Finder<'_> {
                 let named: Vec<PortNumber> = named.filter(wanted).collect();
                 if named.is_empty() {
                     let names = pod.named_ports.iter().map(|port| port.name.as_str());
-                    let message = format!("pod {} names no port{}; it names {}", pod.key, self.asked_port(), listed(names));
+                    let message = format!(
+                        "pod {} names no port{}; it names {}",
+                        pod.key,
+                        self.asked_port(),
+                        listed(names)
+                    );
                     return Err(ExplainError::asked(FLAG, message));
                 }
                 named
@@ -200,8 +212,12 @@ impl Finder<'_> {
             }
             (None, _) => self.numbers(what, addresses)?,
         };
-        let goals =
-            self.all(addresses, &ports, |address, port, protocol| self.way(&anywhere, address, port, protocol))?;
+        let mut goals = self
+            .all(addresses, &ports, |address, port, protocol| self.way(&anywhere, address, port, protocol))?;
+        // Who names a node port of a Service of one family does not mean the node's own port in the other.
+        let led: Vec<PortNumber> =
+            goals.iter().filter(|goal| goal.is_led()).map(|goal| (goal.port, goal.protocol)).collect();
+        goals.retain(|goal| goal.is_led() || !led.contains(&(goal.port, goal.protocol)));
         self.within_families(goals, what, addresses.iter().copied().map(Family::of))
     }
 
@@ -266,7 +282,8 @@ impl Finder<'_> {
     /// The node whose rules lead the client's connections to addresses of Services.
     fn leading_node(&self) -> Result<Name, ExplainError> {
         if self.client.kind != ClientKind::Outside {
-            let missing = || ExplainError::asked("--from", format!("{} is on no node yet", self.client.name()));
+            let missing =
+                || ExplainError::asked("--from", format!("{} is on no node yet", self.client.name()));
             return self.client.node.ok_or_else(missing);
         }
         let names = self.world.node_names();
@@ -283,7 +300,7 @@ impl Finder<'_> {
 
     /// The ports asked for by number; without one, those that are known of these addresses.
     fn numbers(&self, what: &str, addresses: &[IpAddr]) -> Result<Vec<PortNumber>, ExplainError> {
-        let known = self.world.ports_at(addresses);
+        let known = self.world.ports_at(&addresses.iter().copied().collect());
         let wanted = |port: &&PortNumber| self.to.protocol.is_none_or(|protocol| protocol == port.1);
         if let Some(Port::Number(number)) = self.to.port {
             let same = known.iter().filter(wanted).filter(|port| port.0 == number.get());
@@ -310,7 +327,9 @@ impl Finder<'_> {
         let mut goals = Vec::new();
         for family in self.families {
             // A connection to a node goes to its first address.
-            let Some(address) = addresses.iter().copied().find(|ip| Family::of(*ip) == *family) else { continue };
+            let Some(address) = addresses.iter().copied().find(|ip| Family::of(*ip) == *family) else {
+                continue;
+            };
             for &(port, protocol) in ports {
                 goals.push(Goal { address, port, protocol, via: way(address, port, protocol)? });
             }
@@ -330,7 +349,13 @@ impl Finder<'_> {
             all.join(" and ")
         };
         let asked = words(&mut self.families.iter().copied());
-        Ok((Vec::new(), Some(format!("{what} has {} only, and {asked} is asked for or what the client has", words(&mut { its })))))
+        Ok((
+            Vec::new(),
+            Some(format!(
+                "{what} has {} only, and {asked} is asked for or what the client has",
+                words(&mut { its })
+            )),
+        ))
     }
 
     /// ` 80/udp`, as far as it was said.
@@ -374,6 +399,8 @@ fn why_ignored(ignored: Ignored) -> &'static str {
             "it is headless or has no cluster IP yet; its name leads to its pods, so explain one of these"
         }
         Ignored::ExternalName => "it is of type ExternalName, which is a matter of DNS alone",
-        Ignored::OtherProxy => "it bears the label service.kubernetes.io/service-proxy-name, so another proxy does",
+        Ignored::OtherProxy => {
+            "it bears the label service.kubernetes.io/service-proxy-name, so another proxy does"
+        }
     }
 }

@@ -12,12 +12,12 @@ pub enum ExplainError {
     #[error(transparent)]
     State(#[from] StateError),
     /// A text on the command line has another form.
-    #[error("{flag}: {source}")]
+    #[error("{flag}: {text}")]
     Malformed {
         /// The flag.
         flag: &'static str,
         /// What is wrong.
-        source: MalformedText,
+        text: Malformed,
     },
     /// Something that was asked for is not there, or does not say enough.
     #[error("{flag}: {message}")]
@@ -28,14 +28,9 @@ pub enum ExplainError {
         message: String,
     },
     /// The output cannot be written.
-    #[error("cannot write: {0}")]
+    #[error("cannot write")]
     Io(#[from] io::Error),
 }
-
-/// A text that is not what it should be.
-#[derive(Debug, thiserror::Error)]
-#[error(transparent)]
-pub struct MalformedText(Malformed);
 
 impl ExplainError {
     /// What was said by a flag is not enough, or not there.
@@ -45,6 +40,6 @@ impl ExplainError {
 
     /// For texts of a flag.
     pub(super) fn malformed(flag: &'static str) -> impl Fn(Malformed) -> Self {
-        move |source| ExplainError::Malformed { flag, source: MalformedText(source) }
+        move |text| ExplainError::Malformed { flag, text }
     }
 }

@@ -13,7 +13,7 @@ use portcullis_modes::iptables::{DetectLocal, NodePortAddresses};
 
 use super::client::{Client, ClientKind};
 use super::destination::Entry;
-use super::world::{World, listed};
+use crate::commands::world::{World, listed};
 use crate::config::ProxyMode;
 use crate::node;
 
@@ -151,8 +151,9 @@ impl Leader<'_> {
                 told: false,
                 why: format!("{} is in none of the loadBalancerSourceRanges", self.from),
                 way_out: {
-                    let ranges: Vec<String> = self.port.source_ranges.iter().map(ToString::to_string).collect();
-                    format!("they are {}", listed(ranges.iter().map(String::as_str)))
+                    let ranges: Vec<String> =
+                        self.port.source_ranges.iter().map(ToString::to_string).collect();
+                    format!("the ranges are {}", listed(ranges.iter().map(String::as_str)))
                 },
             }),
             _ => None,
@@ -187,9 +188,15 @@ impl Leader<'_> {
         let endpoints = &self.port.endpoints;
         let cluster = || endpoints.for_cluster().copied().collect::<Vec<_>>();
         let local = || endpoints.for_local().copied().collect::<Vec<_>>();
-        // IPVS cannot tell for whom endpoints elsewhere are right, and leads all to them.
+        // IPVS cannot tell for whom endpoints elsewhere are right, and leads all to them; but only what comes from
+        // this node's pods gets an answer.
+        let has_way_back = || {
+            let own_pod =
+                matches!(self.client.kind, ClientKind::Pod(_)) && self.client.node == Some(self.node);
+            self.entry == Entry::ClusterIp || own_pod
+        };
         let chosen = match local_only {
-            true if self.is_ipvs() && local().is_empty() => cluster(),
+            true if self.is_ipvs() && local().is_empty() && has_way_back() => cluster(),
             true => local(),
             false => cluster(),
         };
@@ -212,7 +219,9 @@ impl Leader<'_> {
         let (why, way_out) = match total {
             0 => (format!("{service} has no endpoints"), "does its selector match pods? are they running?"),
             1 => (format!("{service} has one endpoint, which is not ready"), "look at that pod's readiness"),
-            _ => (format!("{service} has {total} endpoints, and none is ready"), "look at the pods' readiness"),
+            _ => {
+                (format!("{service} has {total} endpoints, and none is ready"), "look at the pods' readiness")
+            }
         };
         Err(Refusal { told: true, why, way_out: way_out.to_owned() })
     }

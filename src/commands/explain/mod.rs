@@ -23,7 +23,6 @@ mod path;
 mod reason;
 mod snippet;
 mod text;
-pub(crate) mod world;
 
 use std::io::Write;
 
@@ -33,11 +32,11 @@ use self::answer::{Answer, ClientAnswer, Verdict};
 use self::asked::{Destination, End, Port};
 use self::client::{Client, ClientKind};
 use self::connection::explain;
-use self::world::World;
 use super::render::families;
-use crate::config::{AskedProtocol, Config, Explain, OutputFormat};
+use super::world::World;
+use crate::config::{AddressFamily, AskedProtocol, Config, Explain, OutputFormat};
 
-pub use error::{ExplainError, MalformedText};
+pub use error::ExplainError;
 
 /// Prints what becomes of a connection and why. Says whether it arrives: each of those that were meant, at one
 /// of its endpoints at least.
@@ -79,7 +78,11 @@ fn destination(asked: &Explain) -> Result<Destination, ExplainError> {
     Ok(to)
 }
 
-fn set_protocol(to: &mut Destination, protocol: Option<Protocol>, flag: &'static str) -> Result<(), ExplainError> {
+fn set_protocol(
+    to: &mut Destination,
+    protocol: Option<Protocol>,
+    flag: &'static str,
+) -> Result<(), ExplainError> {
     match (to.protocol, protocol) {
         (Some(before), Some(after)) if before != after => {
             Err(ExplainError::asked(flag, format!("{before} was said before")))
@@ -98,13 +101,17 @@ fn answer(world: &World<'_>, asked: &Explain, from: &End, to: &Destination) -> R
     if let Some(node) = node.filter(|node| world.index.node(*node).is_none()) {
         return Err(ExplainError::asked("--node", world.unknown_node(node)));
     }
+    if let Some(own) = client.node.filter(|own| node.is_some_and(|node| node != *own)) {
+        let message = format!("{} is on {own}, whose rules lead it", client.name());
+        return Err(ExplainError::asked("--node", message));
+    }
     let mut both = families(asked.family);
     both.retain(|family| client.address(*family).is_some());
     if let End::Address(address) = from {
         both.retain(|family| *family == Family::of(*address));
     }
     let (goals, reason) = match both.is_empty() {
-        true => (Vec::new(), Some(format!("{} has no address of that family", client.name()))),
+        true => (Vec::new(), Some(without_family(&client, asked.family))),
         false => destination::find(world, &client, to, &both, node)?,
     };
     let mut connections = Vec::new();
@@ -132,12 +139,21 @@ fn answer(world: &World<'_>, asked: &Explain, from: &End, to: &Destination) -> R
     })
 }
 
+fn without_family(client: &Client, asked: Option<AddressFamily>) -> String {
+    let family = families(asked).into_iter().map(Family::as_str).collect::<Vec<_>>().join(" or ");
+    format!("{} has no {family} address", client.name())
+}
+
 /// What else is worth knowing.
 fn notes(world: &World<'_>) -> Vec<String> {
     let note = match &world.config.network_policy {
         _ if !world.has_policies() => return Vec::new(),
-        None => "this configuration does not enforce policies (no --network-policy); they are judged all the same",
-        Some(policy) if policy.audit => "--network-policy-audit is set: what policies deny is counted, not dropped",
+        None => {
+            "this configuration does not enforce policies (no --network-policy); they are judged all the same"
+        }
+        Some(policy) if policy.audit => {
+            "--network-policy-audit is set: what policies deny is counted, not dropped"
+        }
         Some(_) => return Vec::new(),
     };
     vec![note.to_owned()]

@@ -6,14 +6,14 @@
 use std::net::{IpAddr, SocketAddr};
 
 use portcullis_cluster::{Family, Name, NamespacedName, Protocol};
-use portcullis_policy::judge::{Connection, Decision, Verdict};
 use portcullis_policy::Direction;
+use portcullis_policy::judge::{Connection, Decision, Verdict};
 
 use super::advice::{Denied, advise};
 use super::answer::{Advice, EndAnswer, PathAnswer};
 use super::client::{Client, ClientKind};
 use super::reason::{decided, not_judged};
-use super::world::World;
+use crate::commands::world::World;
 
 /// A connection on its way.
 pub(super) struct Path<'a> {
@@ -97,12 +97,15 @@ impl Path<'_> {
     }
 
     fn egress(&self) -> EndAnswer {
-        match (self.judged(self.from, self.seen_at_client(), Direction::Egress), self.subject(Direction::Egress)) {
+        match (
+            self.judged(self.from, self.seen_at_client(), Direction::Egress),
+            self.subject(Direction::Egress),
+        ) {
             (Some(decision), Some(pod)) => decided(self.world, &pod, Direction::Egress, &decision),
             _ => not_judged(match &self.client.kind {
-                ClientKind::OnHostNetwork(_) => "policies do not apply to pods on the host network",
-                ClientKind::Node(_) => "policies do not apply to nodes",
-                _ => "no policy applies to what is outside of the cluster",
+                ClientKind::OnHostNetwork(_) => "it is on the host network",
+                ClientKind::Node(_) => "it is a node",
+                _ => "it is outside of the cluster",
             }),
         }
     }
@@ -110,7 +113,7 @@ impl Path<'_> {
     fn ingress(&self, seen_as: IpAddr) -> EndAnswer {
         match (self.judged(seen_as, self.to, Direction::Ingress), self.subject(Direction::Ingress)) {
             (Some(decision), Some(pod)) => decided(self.world, &pod, Direction::Ingress, &decision),
-            _ if self.world.node_at(self.to.ip()).is_some() => not_judged("policies do not apply to nodes"),
+            _ if self.world.node_at(self.to.ip()).is_some() => not_judged("it is a node"),
             _ => not_judged("no pod that is known has this address"),
         }
     }
@@ -133,7 +136,8 @@ impl Path<'_> {
             Direction::Ingress => self.to,
         };
         let from = if direction == Direction::Egress { self.from } else { seen_as };
-        let decision = self.judged(from, to, direction).filter(|decision| decision.verdict == Verdict::Deny)?;
+        let decision =
+            self.judged(from, to, direction).filter(|decision| decision.verdict == Verdict::Deny)?;
         let (subject, peer) = match direction {
             Direction::Egress => (self.from, to.ip()),
             Direction::Ingress => (to.ip(), from),
@@ -146,7 +150,7 @@ impl Path<'_> {
             port: to.port(),
             protocol: self.protocol,
             asked_port: self.asked.port(),
-            masqueraded: (direction == Direction::Ingress && seen_as != self.from).then(|| self.client.name()),
+            masqueraded: (direction == Direction::Ingress && seen_as != self.from).then_some(self.client),
         };
         Some(advise(&denied, &decision))
     }

@@ -1,18 +1,23 @@
 //! The policies' word on a connection, in words.
 
 use portcullis_cluster::{Name, NamespacedName};
+use portcullis_policy::Direction;
 use portcullis_policy::compile::PolicyId;
 use portcullis_policy::judge::{Decision, Reason, RuleRef, Verdict};
-use portcullis_policy::Direction;
 
 use super::answer::{EndAnswer, RuleAnswer};
-use super::world::World;
+use crate::commands::world::{World, listed};
 
 /// What one end says. `pod` is the pod that is judged there.
-pub(super) fn decided(world: &World<'_>, pod: &NamespacedName, direction: Direction, decision: &Decision) -> EndAnswer {
+pub(super) fn decided(
+    world: &World<'_>,
+    pod: &NamespacedName,
+    direction: Direction,
+    decision: &Decision,
+) -> EndAnswer {
     let allowed = decision.verdict == Verdict::Allow;
     let passed: Vec<RuleAnswer> = decision.passed.iter().map(|rule| rule_answer(world, rule)).collect();
-    let (reason, mut words, rule, isolated_by) = match &decision.reason {
+    let (reason, words, rule, isolated_by) = match &decision.reason {
         Reason::NotSelected => ("notSelected", format!("no policy selects {pod}"), None, Vec::new()),
         Reason::OwnNode => ("ownNode", own_node(direction).to_owned(), None, Vec::new()),
         Reason::Itself => ("itself", "a pod reaches itself".to_owned(), None, Vec::new()),
@@ -29,9 +34,6 @@ pub(super) fn decided(world: &World<'_>, pod: &NamespacedName, direction: Direct
             ("noRuleMatches", isolated_words(pod, &names), None, names)
         }
     };
-    for rule in &passed {
-        words.push_str(&format!("; passed on by {}", rule_words(rule)));
-    }
     EndAnswer { allowed, reason, words, rule, isolated_by, passed }
 }
 
@@ -55,10 +57,7 @@ fn own_node(direction: Direction) -> &'static str {
 }
 
 fn isolated_words(pod: &NamespacedName, names: &[String]) -> String {
-    match names {
-        [one] => format!("{pod} is isolated by {one}, of which no rule matches"),
-        several => format!("{pod} is isolated by {}, of which no rule matches", several.join(" and ")),
-    }
+    format!("{pod} is isolated by {}; no rule matches", listed(names.iter().map(String::as_str)))
 }
 
 fn rule_answer(world: &World<'_>, rule: &RuleRef) -> RuleAnswer {
@@ -80,8 +79,9 @@ fn rule_answer(world: &World<'_>, rule: &RuleRef) -> RuleAnswer {
 }
 
 /// `NetworkPolicy shop/web spec.ingress[0]`; of a ClusterNetworkPolicy also name, action, tier and priority.
-fn rule_words(rule: &RuleAnswer) -> String {
+pub(super) fn rule_words(rule: &RuleAnswer) -> String {
     let name = rule.name.as_ref().map(|name| format!(" {name:?}")).unwrap_or_default();
-    let rest = rule.priority.map(|priority| format!(" ({}, tier {}, priority {priority})", rule.action, rule.tier));
+    let rest =
+        rule.priority.map(|priority| format!(" ({}, tier {}, priority {priority})", rule.action, rule.tier));
     format!("{} {}{name}{}", rule.policy, rule.place, rest.unwrap_or_default())
 }

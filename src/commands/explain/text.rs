@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use super::answer::{Advice, Answer, ConnectionAnswer, EndAnswer, PathAnswer, ServiceAnswer, Verdict};
+use super::reason::rule_words;
 
 /// Prints an answer.
 pub(super) fn print(answer: &Answer, out: &mut dyn Write) -> io::Result<()> {
@@ -10,14 +11,16 @@ pub(super) fn print(answer: &Answer, out: &mut dyn Write) -> io::Result<()> {
         writeln!(out, "UNREACHABLE  {reason}")?;
     }
     let mut printed: Vec<&ConnectionAnswer> = Vec::new();
+    if let Some(line) = overview(&answer.connections) {
+        writeln!(out, "{line}\n")?;
+    }
     for connection in &answer.connections {
         if !printed.is_empty() {
             writeln!(out)?;
         }
         writeln!(out, "{}", headline(answer, connection))?;
-        let same = |other: &&&ConnectionAnswer| {
-            other.family != connection.family && gist(other) == gist(connection)
-        };
+        let same =
+            |other: &&&ConnectionAnswer| other.family != connection.family && gist(other) == gist(connection);
         match printed.iter().find(same) {
             Some(other) => writeln!(out, "  as by {}", other.family)?,
             None => details(answer, connection, out)?,
@@ -30,14 +33,45 @@ pub(super) fn print(answer: &Answer, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// The verdict in words.
-fn headline(answer: &Answer, connection: &ConnectionAnswer) -> String {
-    let word = match connection.verdict {
+/// Which connections are allowed and which are not, if they differ.
+fn overview(connections: &[ConnectionAnswer]) -> Option<String> {
+    let first = connections.first()?;
+    if connections.iter().all(|connection| connection.verdict == first.verdict) {
+        return None;
+    }
+    let mut parts = Vec::new();
+    for verdict in [Verdict::Allowed, Verdict::PartlyAllowed, Verdict::Denied, Verdict::Unreachable] {
+        let mut ports: Vec<String> = Vec::new();
+        for connection in connections.iter().filter(|connection| connection.verdict == verdict) {
+            let same = |other: &&ConnectionAnswer| {
+                (other.to.port(), other.protocol) == (connection.to.port(), connection.protocol)
+            };
+            let alike = connections.iter().filter(same).all(|other| other.verdict == verdict);
+            let family = if alike { String::new() } else { format!(" by {}", connection.family) };
+            let port = format!("{}/{}{family}", connection.to.port(), connection.protocol);
+            if !ports.contains(&port) {
+                ports.push(port);
+            }
+        }
+        if !ports.is_empty() {
+            parts.push(format!("{} {}", word(verdict), ports.join(", ")));
+        }
+    }
+    Some(parts.join("; "))
+}
+
+fn word(verdict: Verdict) -> &'static str {
+    match verdict {
         Verdict::Allowed => "ALLOWED",
         Verdict::PartlyAllowed => "PARTLY ALLOWED",
         Verdict::Denied => "DENIED",
         Verdict::Unreachable => "UNREACHABLE",
-    };
+    }
+}
+
+/// The verdict in words.
+fn headline(answer: &Answer, connection: &ConnectionAnswer) -> String {
+    let word = word(connection.verdict);
     let target = match (&connection.service, connection.paths.first()) {
         (Some(service), _) => service.port.clone(),
         (None, Some(PathAnswer { name: Some(name), .. })) => name.clone(),
@@ -109,10 +143,16 @@ fn client(answer: &Answer, connection: &ConnectionAnswer, out: &mut dyn Write) -
 
 fn service(found: &ServiceAnswer, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "  service  {} by its {}, led by node {}", found.port, found.entry, found.node)?;
-    let local = if found.traffic_policy == "Local" { "of this node (traffic policy Local) " } else { "" };
-    if found.chosen > 0 {
-        let each = if found.chosen > 1 { format!(", each for 1/{} of connections", found.chosen) } else { String::new() };
-        writeln!(out, "           {} of {} endpoints {local}chosen ({} ready){each}", found.chosen, found.total, found.ready)?;
+    let local = if found.traffic_policy == "Local" { ", by traffic policy Local" } else { "" };
+    match (found.chosen, found.total) {
+        (0, _) => {}
+        (1, 1) => writeln!(out, "           led to its one endpoint{local}")?,
+        (chosen, total) if chosen == total => {
+            writeln!(out, "           led to all {total} endpoints{local}")?
+        }
+        (chosen, total) => {
+            writeln!(out, "           led to {chosen} of {total} endpoints ({} ready){local}", found.ready)?;
+        }
     }
     if let Some(seconds) = found.affinity_seconds {
         writeln!(out, "           a client keeps its endpoint for {seconds} s (session affinity)")?;
@@ -136,13 +176,23 @@ fn print_path(path: &PathAnswer, out: &mut dyn Write) -> io::Result<()> {
     end("egress", &path.egress, out)?;
     end("ingress", &path.ingress, out)?;
     if let Some(seen_as) = path.seen_as {
-        writeln!(out, "           (the destination's node sees it come from {seen_as})")?;
+        writeln!(
+            out,
+            "           its source by then is an address of the node that led it, taken to be {seen_as}"
+        )?;
     }
     Ok(())
 }
 
 fn end(which: &str, answer: &EndAnswer, out: &mut dyn Write) -> io::Result<()> {
-    let word = if answer.allowed { "allowed" } else { "DENIED" };
+    for rule in &answer.passed {
+        writeln!(out, "  {which:<8} passed on: {}", rule_words(rule))?;
+    }
+    let word = match answer.reason {
+        "notJudged" => "not judged",
+        _ if answer.allowed => "allowed",
+        _ => "DENIED",
+    };
     writeln!(out, "  {which:<8} {word}: {}", answer.words)
 }
 
@@ -163,7 +213,14 @@ fn print_advice(advice: &Advice, out: &mut dyn Write) -> io::Result<()> {
 /// What an explanation says apart from addresses: if it is the same, it need not be said twice.
 fn gist(connection: &ConnectionAnswer) -> impl PartialEq + use<'_> {
     let service = connection.service.as_ref().map(|service| {
-        (&service.port, service.entry, &service.node, service.traffic_policy, service.source, &service.remarks)
+        (
+            &service.port,
+            service.entry,
+            &service.node,
+            service.traffic_policy,
+            service.source,
+            &service.remarks,
+        )
     });
     let paths: Vec<_> = connection
         .paths
@@ -172,5 +229,13 @@ fn gist(connection: &ConnectionAnswer) -> impl PartialEq + use<'_> {
         .collect();
     let refusal = connection.refusal.as_ref().map(|refusal| (refusal.how, &refusal.why));
     // Advice with addresses in it differs.
-    (connection.verdict, connection.protocol, connection.to.port(), service, paths, refusal, &connection.advice)
+    (
+        connection.verdict,
+        connection.protocol,
+        connection.to.port(),
+        service,
+        paths,
+        refusal,
+        &connection.advice,
+    )
 }

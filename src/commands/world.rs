@@ -1,4 +1,4 @@
-//! The cluster as explanations look at it: objects, compiled policies, and who has which address.
+//! The cluster as `explain` and `policy` look at it: objects, compiled policies, and who has which address.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -40,16 +40,17 @@ impl<'a> World<'a> {
 
     /// Whether there is any policy.
     pub(crate) fn has_policies(&self) -> bool {
-        self.index.network_policies().next().is_some() || self.index.cluster_network_policies().next().is_some()
+        self.index.network_policies().next().is_some()
+            || self.index.cluster_network_policies().next().is_some()
     }
 
     /// What a node serves.
-    pub(super) fn desired(&self, node: Name) -> Desired {
+    pub(crate) fn desired(&self, node: Name) -> Desired {
         Desired::of(&self.index, node)
     }
 
     /// The pod that has an address of its own.
-    pub(super) fn pod_at(&self, address: IpAddr) -> Option<&Pod> {
+    pub(crate) fn pod_at(&self, address: IpAddr) -> Option<&Pod> {
         self.compiled().pod_at(address).and_then(|pod| self.index.pod(&pod.key))
     }
 
@@ -60,17 +61,17 @@ impl<'a> World<'a> {
     }
 
     /// Where an address is: the node of its pod, or the node itself.
-    pub(super) fn place_of(&self, address: IpAddr) -> Option<Name> {
+    pub(crate) fn place_of(&self, address: IpAddr) -> Option<Name> {
         self.pod_at(address).map_or_else(|| self.node_at(address), |pod| pod.node)
     }
 
     /// A node's first address of a family.
-    pub(super) fn node_address(&self, node: Name, family: Family) -> Option<IpAddr> {
+    pub(crate) fn node_address(&self, node: Name, family: Family) -> Option<IpAddr> {
         self.index.node(node)?.ips().find(|ip| Family::of(*ip) == family)
     }
 
-    /// Ports that are known of a pod's address: those that the pod names, and those that Services lead to.
-    pub(crate) fn ports_at(&self, addresses: &[IpAddr]) -> BTreeSet<PortNumber> {
+    /// Ports that are known of pods' addresses: those that the pods name, and those that Services lead to.
+    pub(crate) fn ports_at(&self, addresses: &BTreeSet<IpAddr>) -> BTreeSet<PortNumber> {
         let named = addresses.iter().filter_map(|address| self.pod_at(*address));
         let named = named.flat_map(|pod| pod.named_ports.iter()).map(|port| (port.port.get(), port.protocol));
         let mut ports: BTreeSet<PortNumber> = named.collect();
@@ -92,7 +93,7 @@ impl<'a> World<'a> {
     }
 
     /// Says that there is no such thing, and what there is.
-    pub(super) fn unknown(&self, what: &str, name: &NamespacedName, others: Vec<&NamespacedName>) -> String {
+    pub(crate) fn unknown(&self, what: &str, name: &NamespacedName, others: Vec<&NamespacedName>) -> String {
         let mut message = format!("there is no {what} {name}");
         let all: Vec<String> = others.iter().map(ToString::to_string).collect();
         let mut here: Vec<&str> =
@@ -103,7 +104,8 @@ impl<'a> World<'a> {
         // A name of the same namespace is likelier than one that only looks like the whole.
         let near = nearest(&name.name, here.iter().copied()).map(|near| format!("{}/{near}", name.namespace));
         let near = near.or_else(|| elsewhere.map(ToString::to_string));
-        let near = near.or_else(|| nearest(&name.to_string(), all.iter().map(String::as_str)).map(str::to_owned));
+        let near =
+            near.or_else(|| nearest(&name.to_string(), all.iter().map(String::as_str)).map(str::to_owned));
         match near {
             Some(near) => message.push_str(&format!("; did you mean {near}?")),
             None if here.is_empty() => {
@@ -120,7 +122,7 @@ impl<'a> World<'a> {
     }
 
     /// Says that there is no such node, and which there are.
-    pub(super) fn unknown_node(&self, name: Name) -> String {
+    pub(crate) fn unknown_node(&self, name: Name) -> String {
         let names = self.node_names();
         match nearest(name.as_str(), names.iter().map(|name| name.as_str())) {
             Some(near) => format!("there is no node {name}; did you mean {near}?"),
@@ -133,7 +135,7 @@ impl<'a> World<'a> {
 const TOLD: usize = 8;
 
 /// Some names, and how many more there are.
-pub(super) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+pub(crate) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     let names: Vec<&str> = names.into_iter().collect();
     match names.len() {
         0 => "none".to_owned(),
