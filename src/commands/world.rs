@@ -9,7 +9,6 @@ use portcullis_cluster::{Family, Index, Name, NamespacedName, Protocol};
 use portcullis_policy::{Compiled, Compiler, Scope};
 
 use crate::config::{Config, nearest};
-use crate::state::{self, StateError};
 
 /// A port's number and its protocol.
 pub(crate) type PortNumber = (u16, Protocol);
@@ -17,19 +16,14 @@ pub(crate) type PortNumber = (u16, Protocol);
 /// The cluster, and the configuration by which a node serves it.
 pub(crate) struct World<'a> {
     pub(crate) config: &'a Config,
-    pub(crate) index: Index,
+    pub(crate) index: &'a Index,
     compiler: Compiler,
 }
 
 impl<'a> World<'a> {
-    /// Reads it.
-    pub(crate) fn load(config: &'a Config) -> Result<Self, StateError> {
-        Ok(World::of(config, state::load_cluster(config)?))
-    }
-
     /// The world of an index.
-    pub(crate) fn of(config: &'a Config, index: Index) -> Self {
-        let compiler = Compiler::of(Scope::Cluster, &index);
+    pub(crate) fn of(config: &'a Config, index: &'a Index) -> Self {
+        let compiler = Compiler::of(Scope::Cluster, index);
         World { config, index, compiler }
     }
 
@@ -46,7 +40,7 @@ impl<'a> World<'a> {
 
     /// What a node serves.
     pub(crate) fn desired(&self, node: Name) -> Desired {
-        Desired::of(&self.index, node)
+        Desired::of(self.index, node)
     }
 
     /// The pod that has an address of its own.

@@ -8,7 +8,7 @@ use portcullis_cluster::desired::{Endpoint, ServicePort};
 use super::answer::{Advice, ConnectionAnswer, PathAnswer, RefusalAnswer, ServiceAnswer, Verdict};
 use super::client::Client;
 use super::destination::{Entry, Goal, Way};
-use super::leading::{Led, Source, lead};
+use super::leading::{How, Led, Source, lead};
 use super::path::Path;
 use crate::commands::world::World;
 use crate::config::ProxyMode;
@@ -63,7 +63,11 @@ pub(super) fn explain(
                 }
                 Err(refusal) => {
                     answer.refusal = Some(RefusalAnswer {
-                        how: if refusal.told { "rejected" } else { "dropped" },
+                        how: match refusal.how {
+                            How::Rejected => "rejected",
+                            How::Dropped => "dropped",
+                            How::NotServed => "notServed",
+                        },
                         why: refusal.why.clone(),
                         way_out: refusal.way_out.clone(),
                     });
@@ -109,7 +113,7 @@ fn service(world: &World<'_>, port: &ServicePort, entry: Entry, node: &str, led:
     if led.local_only && chosen.iter().any(|endpoint| !endpoint.is_local()) {
         remarks.push(format!("node {node} has none, and IPVS then leads to those elsewhere"));
     }
-    if world.config.mode == ProxyMode::Ipvs {
+    if world.config.mode == ProxyMode::Ipvs && chosen.len() > 1 {
         let scheduler = port.scheduler.unwrap_or(world.config.ipvs.scheduler);
         remarks.push(format!("scheduler {} chooses among them", scheduler.name()));
     }

@@ -195,23 +195,20 @@ impl Finder<'_> {
     fn addresses(&self, what: &str, addresses: &[IpAddr]) -> Found {
         // Addresses and ports of Services are the same on all nodes.
         let anywhere = self.world.desired(self.client.node.or(self.node).unwrap_or_else(|| Name::new("")));
-        let ports = match (&self.to.port, self.served_ports(&anywhere, addresses)) {
-            (None, served) if !served.is_empty() => served,
-            (Some(Port::Number(number)), served) => {
-                let wanted = |port: &PortNumber| self.to.protocol.is_none_or(|protocol| protocol == port.1);
-                let mut found: Vec<PortNumber> =
-                    served.into_iter().filter(|port| port.0 == number.get()).filter(wanted).collect();
-                if found.is_empty() {
-                    found = self.numbers(what, addresses)?;
-                }
-                found
-            }
-            (Some(Port::Name(name)), _) => {
+        let wanted = |port: &PortNumber| self.to.protocol.is_none_or(|protocol| protocol == port.1);
+        let mut ports = self.served_ports(&anywhere, addresses);
+        ports.retain(wanted);
+        match &self.to.port {
+            None => {}
+            Some(Port::Number(number)) => ports.retain(|port| port.0 == number.get()),
+            Some(Port::Name(name)) => {
                 let message = format!("{what}: an address has no port named {name}; say its number");
                 return Err(ExplainError::asked(FLAG, message));
             }
-            (None, _) => self.numbers(what, addresses)?,
-        };
+        }
+        if ports.is_empty() {
+            ports = self.numbers(what, addresses)?;
+        }
         let mut goals = self
             .all(addresses, &ports, |address, port, protocol| self.way(&anywhere, address, port, protocol))?;
         // Who names a node port of a Service of one family does not mean the node's own port in the other.

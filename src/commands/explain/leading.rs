@@ -29,12 +29,23 @@ pub(super) struct Led {
 
 /// Why a connection goes nowhere.
 pub(super) struct Refusal {
-    /// The client is told so (a reset, or an ICMP error); else it waits until it gives up.
-    pub(super) told: bool,
+    /// What the client learns of it.
+    pub(super) how: How,
     /// In words.
     pub(super) why: String,
     /// What may be done.
     pub(super) way_out: String,
+}
+
+/// What a client learns of it that its connection goes nowhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum How {
+    /// It is told so: a reset, or an ICMP error.
+    Rejected,
+    /// Nothing, until it gives up.
+    Dropped,
+    /// No rule concerns the connection.
+    NotServed,
 }
 
 /// What becomes of a connection's source.
@@ -143,19 +154,24 @@ impl Leader<'_> {
     fn refused(&self) -> Option<Refusal> {
         match self.entry {
             Entry::NodePort if !self.serves_node_port() => Some(Refusal {
-                told: true,
+                how: How::NotServed,
                 why: format!("node ports are not served on {} of {}", self.to, self.node),
                 way_out: "see --nodeport-addresses, or use another address of the node".to_owned(),
             }),
-            Entry::LoadBalancer if !self.is_in_source_ranges() => Some(Refusal {
-                told: false,
-                why: format!("{} is in none of the loadBalancerSourceRanges", self.from),
-                way_out: {
-                    let ranges: Vec<String> =
-                        self.port.source_ranges.iter().map(ToString::to_string).collect();
-                    format!("the ranges are {}", listed(ranges.iter().map(String::as_str)))
-                },
-            }),
+            // Without endpoints anywhere, rules refuse it before they look at its source; IPVS looks first.
+            Entry::LoadBalancer
+                if (self.is_ipvs() || self.port.endpoints.exist()) && !self.is_in_source_ranges() =>
+            {
+                Some(Refusal {
+                    how: How::Dropped,
+                    why: format!("{} is in none of the loadBalancerSourceRanges", self.from),
+                    way_out: {
+                        let ranges: Vec<String> =
+                            self.port.source_ranges.iter().map(ToString::to_string).collect();
+                        format!("the ranges are {}", listed(ranges.iter().map(String::as_str)))
+                    },
+                })
+            }
             _ => None,
         }
     }
@@ -210,7 +226,7 @@ impl Leader<'_> {
                 _ => "externalTrafficPolicy",
             };
             return Err(Refusal {
-                told: false,
+                how: How::Dropped,
                 why: format!("{field} of {service} is Local, and node {} has no endpoint", self.node),
                 way_out: format!("endpoints are on {}", self.nodes_with_endpoints()),
             });
@@ -223,7 +239,7 @@ impl Leader<'_> {
                 (format!("{service} has {total} endpoints, and none is ready"), "look at the pods' readiness")
             }
         };
-        Err(Refusal { told: true, why, way_out: way_out.to_owned() })
+        Err(Refusal { how: How::Rejected, why, way_out: way_out.to_owned() })
     }
 
     fn nodes_with_endpoints(&self) -> String {

@@ -26,7 +26,7 @@ mod text;
 
 use std::io::Write;
 
-use portcullis_cluster::{Family, Name, Protocol};
+use portcullis_cluster::{Family, Index, Name, Protocol};
 
 use self::answer::{Answer, ClientAnswer, Verdict};
 use self::asked::{Destination, End, Port};
@@ -35,6 +35,7 @@ use self::connection::explain;
 use super::render::families;
 use super::world::World;
 use crate::config::{AddressFamily, AskedProtocol, Config, Explain, OutputFormat};
+use crate::state;
 
 pub use error::ExplainError;
 
@@ -44,9 +45,25 @@ pub use error::ExplainError;
 /// # Errors
 /// The state cannot be had, or what was named is not there or does not say enough.
 pub fn run(config: &Config, asked: &Explain, out: &mut dyn Write) -> Result<bool, ExplainError> {
+    // What cannot be read needs no cluster to be refused.
+    End::read(&asked.from).map_err(ExplainError::malformed("--from"))?;
+    destination(asked)?;
+    of_index(config, &state::load_cluster(config)?, asked, out)
+}
+
+/// The same for a cluster that was read before.
+///
+/// # Errors
+/// What was named is not there or does not say enough.
+pub fn of_index(
+    config: &Config,
+    index: &Index,
+    asked: &Explain,
+    out: &mut dyn Write,
+) -> Result<bool, ExplainError> {
     let from = End::read(&asked.from).map_err(ExplainError::malformed("--from"))?;
     let to = destination(asked)?;
-    let world = World::load(config)?;
+    let world = World::of(config, index);
     let answer = answer(&world, asked, &from, &to)?;
     match asked.output {
         OutputFormat::Text => text::print(&answer, out)?,

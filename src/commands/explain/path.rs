@@ -105,7 +105,7 @@ impl Path<'_> {
             _ => not_judged(match &self.client.kind {
                 ClientKind::OnHostNetwork(_) => "it is on the host network",
                 ClientKind::Node(_) => "it is a node",
-                _ => "it is outside of the cluster",
+                _ => "it is neither a pod nor a node",
             }),
         }
     }

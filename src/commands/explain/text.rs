@@ -133,7 +133,7 @@ fn client(answer: &Answer, connection: &ConnectionAnswer, out: &mut dyn Write) -
     let client = &answer.client;
     let kind = match client.kind {
         "podOnHostNetwork" => " (on the host network)",
-        "outside" => " (outside of the cluster)",
+        "outside" => " (neither a pod nor a node)",
         _ => "",
     };
     let node = client.node.as_ref().map(|node| format!(", on {node}")).unwrap_or_default();

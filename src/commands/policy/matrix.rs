@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::io::{self, Write};
 use std::net::IpAddr;
 
-use portcullis_cluster::Family;
+use portcullis_cluster::{Family, Index};
 use serde::Serialize;
 
 use super::grid::{End, Sort, Table, folded, tables};
@@ -13,7 +13,7 @@ use crate::commands::explain::asked::{Malformed, read_number};
 use crate::commands::render::families;
 use crate::commands::world::{PortNumber, World};
 use crate::config::{Config, Matrix, OutputFormat};
-use crate::state::StateError;
+use crate::state::{self, StateError};
 
 /// Why no matrix can be printed.
 #[derive(Debug, thiserror::Error)]
@@ -51,13 +51,26 @@ pub enum MatrixError {
 /// # Errors
 /// The state cannot be had, or what was asked for is not there.
 pub fn matrix(config: &Config, asked: &Matrix, out: &mut dyn Write) -> Result<(), MatrixError> {
+    of_index(config, &state::load_cluster(config)?, asked, out)
+}
+
+/// The same for a cluster that was read before.
+///
+/// # Errors
+/// What was asked for is not there.
+pub fn of_index(
+    config: &Config,
+    index: &Index,
+    asked: &Matrix,
+    out: &mut dyn Write,
+) -> Result<(), MatrixError> {
     let mut ports: Vec<PortNumber> = asked
         .ports
         .iter()
         .map(|text| read_number(text))
         .collect::<Result<_, _>>()
         .map_err(MatrixError::Port)?;
-    let world = World::load(config)?;
+    let world = World::of(config, index);
     let pods = choice::pods(&world, &asked.namespaces, asked.selector.as_deref())?;
     let addresses: BTreeSet<IpAddr> = pods.iter().flat_map(|pod| pod.addresses.iter().copied()).collect();
     if ports.is_empty() {

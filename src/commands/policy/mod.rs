@@ -6,4 +6,4 @@ mod groups;
 mod matrix;
 mod text;
 
-pub use matrix::{MatrixError, matrix};
+pub use matrix::{MatrixError, matrix, of_index};
