@@ -89,7 +89,12 @@ impl<'a> World<'a> {
     /// Says that there is no such thing, and what there is.
     pub(crate) fn unknown(&self, what: &str, name: &NamespacedName, others: Vec<&NamespacedName>) -> String {
         let mut message = format!("there is no {what} {name}");
-        let all: Vec<String> = others.iter().map(ToString::to_string).collect();
+        // Of names that are equally near, the first counts: mistakes are seldom in the first letter.
+        let mut likely: Vec<&&NamespacedName> = others.iter().collect();
+        likely.sort_by_key(|o| {
+            (o.namespace != name.namespace, o.name.chars().next() != name.name.chars().next(), *o)
+        });
+        let all: Vec<String> = likely.iter().map(ToString::to_string).collect();
         let mut here: Vec<&str> =
             others.iter().filter(|other| other.namespace == name.namespace).map(|o| &*o.name).collect();
         here.sort_unstable();

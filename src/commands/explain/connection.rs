@@ -7,7 +7,8 @@ use portcullis_cluster::desired::{Endpoint, ServicePort};
 
 use super::answer::{Advice, ConnectionAnswer, PathAnswer, RefusalAnswer, ServiceAnswer, Verdict};
 use super::client::Client;
-use super::destination::{Entry, Goal, Way};
+use super::destination::{Goal, Way};
+use super::entry::Entry;
 use super::leading::{How, Led, Source, lead};
 use super::path::Path;
 use crate::commands::world::World;

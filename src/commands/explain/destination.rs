@@ -9,6 +9,7 @@ use portcullis_cluster::{Family, Name, NamespacedName, Protocol};
 
 use super::asked::{Destination, End, Port};
 use super::client::{Client, ClientKind, usable};
+use super::entry::{Entry, entry_at, ports_of};
 use super::error::ExplainError;
 use crate::commands::world::{PortNumber, World, listed};
 
@@ -45,27 +46,6 @@ pub(super) enum Way {
     Direct,
     /// A Service's address, but nothing serves this port.
     NotServed(String),
-}
-
-/// By which sort of address a Service is reached.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Entry {
-    ClusterIp,
-    ExternalIp,
-    LoadBalancer,
-    NodePort,
-}
-
-impl Entry {
-    /// In words.
-    pub(super) fn as_str(self) -> &'static str {
-        match self {
-            Entry::ClusterIp => "cluster IP",
-            Entry::ExternalIp => "external IP",
-            Entry::LoadBalancer => "load balancer",
-            Entry::NodePort => "node port",
-        }
-    }
 }
 
 /// All that was named, for the families in question. Says in the second value why there is nothing to explain
@@ -361,33 +341,6 @@ impl Finder<'_> {
         let protocol = self.to.protocol.map(|protocol| format!("/{protocol}")).unwrap_or_default();
         format!("{port}{protocol}")
     }
-}
-
-/// By which sort of address a Service's port is at an address; node ports aside.
-fn entry_at(port: &ServicePort, address: IpAddr) -> Option<Entry> {
-    if port.cluster_ip == address {
-        return Some(Entry::ClusterIp);
-    }
-    if port.external_ips.contains(&address) {
-        return Some(Entry::ExternalIp);
-    }
-    port.load_balancer_vips.contains(&address).then_some(Entry::LoadBalancer)
-}
-
-/// `http 80/tcp, 53/udp`.
-fn ports_of<'a>(ports: impl Iterator<Item = &'a ServicePort>) -> String {
-    let mut words = Vec::new();
-    for port in ports {
-        let number = format!("{}/{}", port.port, port.name.protocol);
-        let word = match port.name.port.as_str() {
-            "" => number,
-            name => format!("{name} {number}"),
-        };
-        if !words.contains(&word) {
-            words.push(word);
-        }
-    }
-    listed(words.iter().map(String::as_str))
 }
 
 fn why_ignored(ignored: Ignored) -> &'static str {

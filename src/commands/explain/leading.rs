@@ -12,7 +12,7 @@ use portcullis_cluster::{Family, Name};
 use portcullis_modes::iptables::{DetectLocal, NodePortAddresses};
 
 use super::client::{Client, ClientKind};
-use super::destination::Entry;
+use super::entry::Entry;
 use crate::commands::world::{World, listed};
 use crate::config::ProxyMode;
 use crate::node;

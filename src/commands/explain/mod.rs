@@ -17,6 +17,7 @@ pub(crate) mod asked;
 mod client;
 mod connection;
 mod destination;
+mod entry;
 mod error;
 mod leading;
 mod path;
