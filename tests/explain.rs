@@ -1,10 +1,15 @@
 //! `portcullis explain` and `portcullis policy matrix` as an operator runs them: whole outputs, in
 //! `fixtures/explain`.
 
+mod api_server;
+
 use std::fmt::Write;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
+
+use api_server::ApiServer;
+use portcullis_cluster::manifest;
 
 fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
@@ -52,4 +57,21 @@ fn runs_print_what_they_should() {
         }
     }
     assert!(wrong.is_empty(), "{wrong}");
+}
+
+/// `ops/probe-1` is let in by a ClusterNetworkPolicy alone.
+#[test]
+fn an_api_server_is_asked_as_manifests_are_read() {
+    const ASK: &str = "explain --network-policy --from ops/probe-1 --to shop/web-1:8080";
+    let manifests = "explain/shop.yaml";
+    let text = fs::read_to_string(fixtures().join(manifests)).expect("the shop");
+    let server = ApiServer::start();
+    server.load(manifest::parse(manifests, &text).map(|document| document.expect("well formed").value));
+    let read = transcript(&format!("{ASK} --manifests {manifests}"));
+    assert!(read.starts_with("ALLOWED") && read.ends_with("exit status 0\n"), "{read}");
+    assert_eq!(transcript(&format!("{ASK} --master {}", server.url())), read);
+
+    server.set_absent(&["clusternetworkpolicies"]);
+    let without = transcript(&format!("{ASK} --master {}", server.url()));
+    assert!(without.starts_with("DENIED") && without.ends_with("exit status 1\n"), "{without}");
 }
