@@ -2,6 +2,9 @@
 
 pub mod cleanup;
 pub mod diff;
+pub mod explain;
 pub mod lab;
+pub mod policy;
 pub mod render;
 mod unified;
+mod world;

@@ -102,6 +102,10 @@ fn what_is_no_command_line() {
         &["frobnicate"],
         &["--config"],
         &["--cleanup", "now"],
+        &["explain", "--from", "a"],
+        &["explain", "--from", "a", "--to", "b", "--family", "ipx"],
+        &["policy"],
+        &["policy", "matrix", "--external", "x"],
         &["lab"],
         &["lab", "exec", "a"],
         &["lab", "run", "--mode=userspace", "f"],
@@ -118,6 +122,24 @@ fn commands() {
     let render =
         |host: Option<&str>, family| Command::Render(Render { host: host.map(PathBuf::from), family });
     let cluster = |mode| LabCluster { folder: "f".into(), mode };
+    let explain = Explain {
+        from: "a".into(),
+        to: "b:80".into(),
+        port: None,
+        protocol: None,
+        family: None,
+        node: None,
+        output: OutputFormat::Text,
+    };
+    let matrix = Policy::Matrix(Matrix {
+        namespaces: vec!["a".into()],
+        selector: None,
+        ports: vec!["80".into()],
+        external: Vec::new(),
+        family: None,
+        no_group: false,
+        output: OutputFormat::Text,
+    });
     let rows: Vec<(&[&str], Command)> = vec![
         (&[], daemon(false, false)),
         (&["--once"], daemon(true, false)),
@@ -131,6 +153,9 @@ fn commands() {
         (&["--version=raw"], Command::Version),
         (&["render", "--manifests", "m", "--mode=ipvs", "--masquerade_all"], render(None, None)),
         (&["render", "--host", "h", "--family", "ipv6"], render(Some("h"), Some(AddressFamily::Ipv6))),
+        (&["explain", "--from", "a", "--to", "b:80"], Command::Explain(explain.clone())),
+        (&["explain", "--to=b:80", "--from=a", "--manifests=f", "-o", "text"], Command::Explain(explain)),
+        (&["policy", "matrix", "-n", "a", "--port", "80"], Command::Policy(matrix)),
         (&["diff", "--kubeconfig", "k"], Command::Diff(Diff { host: None, family: None })),
         (&["lab", "run", "f"], Command::Lab(Lab::Run(cluster(ProxyMode::Iptables)))),
         (&["lab", "run", "--mode=ipvs", "f"], Command::Lab(Lab::Run(cluster(ProxyMode::Ipvs)))),
