@@ -58,6 +58,7 @@ fn main() {
         measure("a namespace is labelled", &mut index, &mut compiler, |n| {
             Event::Applied(read(namespace(3, if n.is_multiple_of(2) { "red" } else { "blue" })))
         });
+        println!("VmRSS of the whole process: {:.1} MB", resident());
     }
 }
 
