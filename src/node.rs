@@ -66,6 +66,17 @@ pub fn ipvs_options(config: &Config) -> IpvsOptions {
     }
 }
 
+/// The blocks of cluster IPs that the cluster tells, sorted, where the mode looks at them.
+pub fn service_cidrs(mode: ProxyMode, index: &Index) -> Box<[IpNet]> {
+    if mode != ProxyMode::Nftables {
+        return Box::default();
+    }
+    let mut cidrs: Vec<IpNet> = index.service_cidrs().flat_map(|of| of.cidrs.iter().copied()).collect();
+    cidrs.sort();
+    cidrs.dedup();
+    cidrs.into()
+}
+
 /// What the configuration and the Node object make of how policies are enforced.
 pub fn policy_options(config: &NetworkPolicy, node: Option<&Node>) -> table::Options {
     let ranges = node.map(|node| node.pod_cidrs.to_vec()).unwrap_or_default();

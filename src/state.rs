@@ -7,7 +7,7 @@ use portcullis_cluster::{Event, Index, Name};
 use portcullis_modes::iptables::{Host, Options, Tools};
 use portcullis_policy::table::PolicyTable;
 
-use crate::config::{Config, Source};
+use crate::config::{Config, ProxyMode, Source};
 use crate::host_file::{HostFile, HostFileError};
 use crate::source::{AccessError, Manifests, Origin, PathError, Selection, read_manifests};
 use crate::{host, node};
@@ -74,12 +74,14 @@ fn resolve(config: &Config, name: Name, index: &Index, file: Option<&HostFile>) 
             node_ips: node::primary_ips(config, node, |_| None),
             random_fully: file.random_fully,
             nfacct: file.nfacct,
+            service_cidrs: node::service_cidrs(config.mode, index),
         },
         None => Host {
             addresses: host::addresses_in_rules(config.mode, &options, &host::addresses()),
             node_ips: node::primary_ips(config, node, host::default_route_source),
             random_fully: Tools::find().is_ok_and(|tools| tools.random_fully()),
             nfacct: host::has_nfacct(),
+            service_cidrs: node::service_cidrs(config.mode, index),
         },
     };
     let policies = config.network_policy.map(|policy| node::policies(&policy, name, index));
@@ -141,6 +143,9 @@ pub fn origin(config: &Config, node: Name) -> Origin {
 /// What the API server is asked for.
 fn selections(config: &Config, node: Name) -> Vec<Selection> {
     let mut selections = Selection::service_proxying(node.as_str());
+    if config.mode == ProxyMode::Nftables {
+        selections.push(Selection::service_cidrs());
+    }
     if config.network_policy.is_some() {
         let more = Selection::network_policy();
         // Policies take all nodes, among which is this one.

@@ -13,7 +13,7 @@ use crate::iptables::{Flavour, Kernel, Table, Tools, belongs_to_a_service};
 use crate::mode::SyncError;
 
 /// Chains of kube-proxy's in table filter, of all its modes and versions.
-const FILTER: [&str; 10] = [
+pub(super) const FILTER: [&str; 10] = [
     "KUBE-SERVICES",
     "KUBE-EXTERNAL-SERVICES",
     "KUBE-NODEPORTS",
@@ -92,7 +92,7 @@ pub(super) fn remove(done: &mut Cleanup, standing: Option<&Standing>) {
 /// Whether somebody served by rules other than those that are to stay.
 fn has_leftovers(kernel: &dyn Kernel, stays: Option<&Standing>) -> bool {
     let is_mark = |name: &str| match stays {
-        Some(standing) => name == standing.mark_of_others(),
+        Some(standing) => standing.is_mark_of_others(name),
         None => FILTER.contains(&name),
     };
     let mut found = false;

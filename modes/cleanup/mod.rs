@@ -102,7 +102,11 @@ pub fn of_other_modes(serving: Serving, flavour: Flavour) -> Cleanup {
     if serving != Serving::Ipvs && ipvs::left_something() {
         ipvs::remove(&mut done);
     }
-    nftables::remove(&mut done, &nftables::KUBE_PROXY);
+    let tables: &[_] = match serving {
+        Serving::Nftables => &nftables::KUBE_PROXY,
+        _ => &nftables::ALL,
+    };
+    nftables::remove(&mut done, tables);
     done
 }
 

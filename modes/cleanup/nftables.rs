@@ -3,6 +3,7 @@
 use portcullis_netlink::nf_tables::{self, TableFamily, delete_table};
 
 use super::{Cleanup, Removed};
+use crate::nftables::TABLE;
 
 /// A table by its family and name.
 type Table = (TableFamily, &'static str);
@@ -11,7 +12,8 @@ type Table = (TableFamily, &'static str);
 pub(super) const KUBE_PROXY: [Table; 2] = [(TableFamily::Ip, "kube-proxy"), (TableFamily::Ip6, "kube-proxy")];
 
 /// kube-proxy's tables, and ours.
-pub(super) const ALL: [Table; 3] = [KUBE_PROXY[0], KUBE_PROXY[1], (TableFamily::Inet, "portcullis")];
+pub(super) const ALL: [Table; 4] =
+    [KUBE_PROXY[0], KUBE_PROXY[1], (TableFamily::Ip, TABLE), (TableFamily::Ip6, TABLE)];
 
 pub(super) fn remove(done: &mut Cleanup, tables: &[Table]) {
     let mut socket = match nf_tables::open() {

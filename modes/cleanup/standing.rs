@@ -1,5 +1,6 @@
 //! What of a proxy is to stay: the rules of the mode that serves now.
 
+use super::iptables::FILTER;
 use crate::iptables::{Flavour, Jump, Table};
 use crate::{iptables, ipvs};
 
@@ -10,6 +11,8 @@ pub enum Serving {
     Iptables,
     /// IPVS mode.
     Ipvs,
+    /// nftables mode, which has no rules of iptables.
+    Nftables,
 }
 
 /// The rules that stay.
@@ -25,6 +28,7 @@ impl Standing {
         let jumps = match serving {
             Serving::Iptables => iptables::jumps(),
             Serving::Ipvs => ipvs::jumps(),
+            Serving::Nftables => Vec::new(),
         };
         Standing { flavour, serving, jumps }
     }
@@ -34,6 +38,7 @@ impl Standing {
         match self.serving {
             Serving::Iptables => iptables::is_ours(table, name),
             Serving::Ipvs => ipvs::chain_names(table).contains(&name),
+            Serving::Nftables => false,
         }
     }
 
@@ -46,11 +51,12 @@ impl Standing {
         self.jumps.iter().any(of)
     }
 
-    /// A chain of table filter that only other modes have: where it is, they served.
-    pub(super) fn mark_of_others(&self) -> &'static str {
+    /// Whether a chain of table filter is one that only other modes have: where it is, they served.
+    pub(super) fn is_mark_of_others(&self, name: &str) -> bool {
         match self.serving {
-            Serving::Iptables => "KUBE-IPVS-FILTER",
-            Serving::Ipvs => "KUBE-EXTERNAL-SERVICES",
+            Serving::Iptables => name == "KUBE-IPVS-FILTER",
+            Serving::Ipvs => name == "KUBE-EXTERNAL-SERVICES",
+            Serving::Nftables => FILTER.contains(&name),
         }
     }
 }

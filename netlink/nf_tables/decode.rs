@@ -108,8 +108,9 @@ fn read(name: &str, found: &Found<'_>) -> Result<Option<Expression>, Malformed> 
             };
             Expression::Fib { of, to: found.register(a::FIB_DREG)? }
         }
-        "numgen" if found.number(a::NG_TYPE)? == NG_RANDOM && found.number_or_0(a::NG_OFFSET)? == 0 => {
-            Expression::Random { modulus: found.number(a::NG_MODULUS)?, to: found.register(a::NG_DREG)? }
+        "numgen" if found.number(a::NG_TYPE)? == NG_RANDOM => {
+            let (modulus, offset) = (found.number(a::NG_MODULUS)?, found.number_or_0(a::NG_OFFSET)?);
+            Expression::Random { modulus, offset, to: found.register(a::NG_DREG)? }
         }
         "hash" if found.number_or_0(a::HASH_TYPE)? == HASH_JENKINS => Expression::Hash {
             from: found.register(a::HASH_SREG)?,

@@ -65,9 +65,9 @@ impl Expression {
                 out.u32_be(a::FIB_FLAGS, flag).u32_be(a::FIB_RESULT, FIB_RESULT_ADDRTYPE);
                 out.u32_be(a::FIB_DREG, to.number());
             }
-            Expression::Random { modulus, to } => {
+            Expression::Random { modulus, offset, to } => {
                 out.u32_be(a::NG_DREG, to.number()).u32_be(a::NG_MODULUS, *modulus);
-                out.u32_be(a::NG_TYPE, NG_RANDOM).u32_be(a::NG_OFFSET, 0);
+                out.u32_be(a::NG_TYPE, NG_RANDOM).u32_be(a::NG_OFFSET, *offset);
             }
             Expression::Hash { from, length, modulus, seed, to } => {
                 out.u32_be(a::HASH_SREG, from.number()).u32_be(a::HASH_DREG, to.number());

@@ -107,8 +107,10 @@ pub enum Expression {
     },
     /// Draws a number (`numgen random`).
     Random {
-        /// From 0 up to this, not included.
+        /// How many different numbers there are.
         modulus: u32,
+        /// The first of them.
+        offset: u32,
         /// Where it goes.
         to: Register,
     },

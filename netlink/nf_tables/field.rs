@@ -120,10 +120,12 @@ pub enum Field {
     Ct(Ct),
     /// What the routing tables say.
     Fib(Fib),
-    /// A number from 0 up to the modulus, drawn anew for each packet (`numgen random`), in host order.
+    /// A number drawn anew for each packet (`numgen random`), in host order.
     Random {
         /// How many different numbers there are.
         modulus: u32,
+        /// The first of them.
+        offset: u32,
     },
 }
 

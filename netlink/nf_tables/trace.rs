@@ -249,8 +249,8 @@ impl Run<'_> {
                 // `RTN_UNICAST` for all others.
                 put(registers, *to, &(if local { FIB_LOCAL } else { 1 }).to_ne_bytes());
             }
-            Expression::Random { modulus, to } => {
-                put(registers, *to, &(self.random)(*modulus).to_ne_bytes());
+            Expression::Random { modulus, offset, to } => {
+                put(registers, *to, &(offset + (self.random)(*modulus)).to_ne_bytes());
             }
             // Which number comes of a hash is no more foreseen than a random one.
             Expression::Hash { modulus, to, .. } => {

@@ -6,6 +6,7 @@ mod change_addresses;
 mod changes;
 mod default_route;
 mod link;
+mod local_route;
 
 pub use address::Address;
 pub use change_addresses::AddressBatch;

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use portcullis_cluster::Family;
 use portcullis_modes::iptables::RuleSet;
-use portcullis_modes::ipvs;
+use portcullis_modes::{ipvs, nftables};
 
 use crate::config::{AddressFamily, Config, ProxyMode, Render};
 use crate::node;
@@ -16,9 +16,6 @@ pub enum RenderError {
     /// The state cannot be had.
     #[error(transparent)]
     State(#[from] StateError),
-    /// The mode is not there yet.
-    #[error("mode {0} cannot be rendered yet; --mode iptables and --mode ipvs can")]
-    Mode(&'static str),
     /// There is no table of policies.
     #[error("no policies are enforced, so they have no table; --network-policy enforces them")]
     NoPolicies,
@@ -35,9 +32,6 @@ pub enum RenderError {
 /// # Errors
 /// The state cannot be had, or the mode cannot be rendered.
 pub fn run(config: &Config, render: &Render, out: &mut dyn Write) -> Result<(), RenderError> {
-    if config.mode == ProxyMode::Nftables && !render.only_policies {
-        return Err(RenderError::Mode(config.mode.name()));
-    }
     if config.network_policy.is_none() && render.only_policies {
         return Err(RenderError::NoPolicies);
     }
@@ -57,6 +51,12 @@ pub fn run(config: &Config, render: &Render, out: &mut dyn Write) -> Result<(), 
 }
 
 fn services(config: &Config, render: &Render, state: &State, out: &mut dyn Write) -> Result<(), RenderError> {
+    if config.mode == ProxyMode::Nftables {
+        for family in families(render.family) {
+            write!(out, "{}", nftables::render(&state.desired, family, &state.options, &state.host))?;
+        }
+        return Ok(());
+    }
     if config.mode == ProxyMode::Ipvs {
         let (families, ipvs) = (families(render.family), node::ipvs_options(config));
         let rendered = ipvs::State::render(&state.desired, &families, &ipvs, &state.options, &state.host);

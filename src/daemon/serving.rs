@@ -1,22 +1,52 @@
 //! Makes the mode that the configuration asks for, and readies the node for it.
 
+use std::net::Ipv6Addr;
 use std::time::Duration;
 
 use portcullis_cluster::Family;
 use portcullis_modes::cleanup::Serving;
 use portcullis_modes::iptables::{self, Host, Kernel, Options, Tools};
-use portcullis_modes::{Mode, SyncError, ipvs};
+use portcullis_modes::{Mode, SyncError, ipvs, nftables};
 use portcullis_netlink::ip_vs::Timeouts;
+use portcullis_netlink::nf_tables;
+use portcullis_netlink::route::Interfaces;
+use tokio::sync::mpsc;
 
 use super::DaemonError;
-use crate::config::{Config, Ipvs, ProxyMode};
+use super::drift_watch::{self, Drift};
+use crate::config::{Config, Ipvs, NodePortAddresses, ProxyMode};
 use crate::{node, sysctl};
 
 /// The kernels of the families that are served.
 pub(super) type Kernels = Vec<(Family, Box<dyn Kernel>)>;
 
+/// What the node has of what the mode takes.
+pub(super) struct Means {
+    /// The tools of iptables; nftables mode does without.
+    pub(super) tools: Option<Tools>,
+    /// The kernels by which rules of iptables are written.
+    pub(super) kernels: Kernels,
+    /// The families that can be served.
+    pub(super) families: Vec<Family>,
+}
+
+/// Looks for what the mode takes.
+///
+/// # Errors
+/// Something is missing.
+pub(super) fn means(mode: ProxyMode) -> Result<Means, DaemonError> {
+    if mode == ProxyMode::Nftables {
+        let families = nftables::check_requirements()?;
+        return Ok(Means { tools: Tools::find().ok(), kernels: Kernels::new(), families });
+    }
+    let tools = Tools::find()?;
+    let kernels = kernels(&tools)?;
+    let families = kernels.iter().map(|(family, _)| *family).collect();
+    Ok(Means { tools: Some(tools), kernels, families })
+}
+
 /// The kernels of both families; a family that the kernel does not have is left out, as upstream does.
-pub(super) fn kernels(tools: &Tools) -> Result<Kernels, SyncError> {
+fn kernels(tools: &Tools) -> Result<Kernels, SyncError> {
     let mut kernels = Vec::new();
     let mut last = None;
     for family in Family::BOTH {
@@ -44,17 +74,42 @@ pub(super) fn ready_node(config: &Config) {
     }
 }
 
-/// The mode of the configuration.
+/// Has answers of pods to connections that came from ::1 delivered, whichever link they come in by: the kernel takes
+/// the address for one that is on the loopback link only.
+pub(super) fn route_localhost(config: &Config) {
+    let served = matches!(config.node_port_addresses, NodePortAddresses::Primary { localhost: true });
+    if config.mode != ProxyMode::Nftables || !served {
+        return;
+    }
+    let routed = Interfaces::open().and_then(|mut interfaces| {
+        let links = interfaces.links()?;
+        for link in links.iter().filter(|link| !link.is_loopback()) {
+            match interfaces.add_local_route(link.index, Ipv6Addr::LOCALHOST.into()) {
+                Ok(true) => tracing::debug!(link = %link.name, "answers to ::1 are taken from this link"),
+                Ok(false) => {}
+                // Links come and go, and some have no IPv6.
+                Err(error) => tracing::debug!(link = %link.name, %error, "no answers to ::1 from this link"),
+            }
+        }
+        Ok(())
+    });
+    if let Err(error) = routed {
+        tracing::warn!(%error, "node ports on ::1 may get no answers");
+    }
+}
+
+/// The mode of the configuration, and news of who else changes what it writes, where the kernel tells.
 ///
 /// # Errors
-/// The kernel lacks what it needs, or it is not there yet.
+/// The kernel lacks what it needs.
 pub(super) fn mode(
     config: &Config,
     options: Options,
     host: Host,
-    kernels: Kernels,
-) -> Result<Box<dyn Mode>, DaemonError> {
-    Ok(match config.mode {
+    means: Means,
+) -> Result<(Box<dyn Mode>, Option<mpsc::Receiver<Drift>>), DaemonError> {
+    let kernels = means.kernels;
+    let mode: Box<dyn Mode> = match config.mode {
         ProxyMode::Iptables => Box::new(iptables::Proxier::new(options, host, kernels)),
         ProxyMode::Ipvs => {
             let mut kernel = ipvs::open(config.ipvs.scheduler)?;
@@ -68,16 +123,23 @@ pub(super) fn mode(
             let ipvs = node::ipvs_options(config);
             Box::new(ipvs::Proxier::new(ipvs, options, host, kernel, kernels))
         }
-        ProxyMode::Nftables => return Err(DaemonError::Mode(config.mode.name())),
-    })
+        ProxyMode::Nftables => {
+            let socket = nf_tables::open().map_err(nftables::RequirementError::from)?;
+            let socket = socket.ok_or(nftables::RequirementError::NoTables)?;
+            let proxier = nftables::Proxier::new(options, host, &means.families, socket);
+            let drift = drift_watch::watch(nftables::TABLE, proxier.socket());
+            return Ok((Box::new(proxier), Some(drift)));
+        }
+    };
+    Ok((mode, None))
 }
 
 /// The mode as the cleanup of what others left knows it.
 pub(super) fn serving(mode: ProxyMode) -> Serving {
     match mode {
         ProxyMode::Ipvs => Serving::Ipvs,
-        // nftables mode is refused before anything is served.
-        ProxyMode::Iptables | ProxyMode::Nftables => Serving::Iptables,
+        ProxyMode::Iptables => Serving::Iptables,
+        ProxyMode::Nftables => Serving::Nftables,
     }
 }
 

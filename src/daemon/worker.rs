@@ -31,6 +31,8 @@ pub(super) struct Order {
     pub(super) addresses: Vec<IpAddr>,
     /// Why it is due.
     pub(super) due: Due,
+    /// Somebody else changed what the mode wrote.
+    pub(super) suspect: bool,
 }
 
 /// What a sync did.
@@ -77,6 +79,9 @@ impl Worker {
         self.mode.set_facts(order.options, order.host);
         if self.mode.options().serves_localhost_node_ports() {
             sysctl::allow_localhost_node_ports();
+        }
+        if order.suspect {
+            self.mode.suspect();
         }
         let drifted = order.due == Due::Check && self.mode.check_drift();
         self.stale_flows.note(&order.changes);

@@ -1,0 +1,188 @@
+//! The table of one family, as it follows Services.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use portcullis_cluster::desired::{Desired, ServicePort};
+use portcullis_netlink::nf_tables::{Element, Key, ManagedTable, TableFamily};
+
+use super::base_chains;
+use super::chain_id::ChainId;
+use super::entries::{Entries, Place};
+use super::names::{ENDPOINTS, HAIRPIN, TABLE};
+use super::settings::Settings;
+
+/// How long what a packet under way may still look for stays, when nothing new leads to it any more.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// A family's table, with all Services that were put into it.
+#[derive(Debug)]
+pub struct FamilyTable {
+    settings: Settings,
+    pub(super) table: ManagedTable,
+    /// How many elements lead to each chain.
+    chains: HashMap<ChainId, usize>,
+    /// How many Services have each endpoint that talks to itself.
+    hairpins: HashMap<Key, usize>,
+    /// Elements that more than one Service claims or claimed.
+    contested: HashSet<Place>,
+    /// What is to go, and when.
+    doomed: BTreeMap<Place, Instant>,
+    doomed_chains: BTreeMap<ChainId, Instant>,
+}
+
+impl FamilyTable {
+    pub(super) fn new(settings: Settings) -> Self {
+        let family = match settings.family {
+            portcullis_cluster::Family::V4 => TableFamily::Ip,
+            portcullis_cluster::Family::V6 => TableFamily::Ip6,
+        };
+        let mut table = ManagedTable::new(family, TABLE);
+        table.remark("Services, by portcullis");
+        base_chains::put_sets(&mut table, &settings);
+        base_chains::put_chains(&mut table, &settings);
+        FamilyTable {
+            settings,
+            table,
+            chains: HashMap::new(),
+            hairpins: HashMap::new(),
+            contested: HashSet::new(),
+            doomed: BTreeMap::new(),
+            doomed_chains: BTreeMap::new(),
+        }
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// A Service is to be served differently. Places that others claim too are to be settled after all changes.
+    pub(super) fn change(&mut self, before: &[ServicePort], after: &[ServicePort], now: Instant) {
+        let (before, after) = (Entries::of(before, &self.settings), Entries::of(after, &self.settings));
+        // What comes is there before what goes is missed.
+        for (chain, uses) in &after.chains {
+            self.enter(*chain, *uses);
+        }
+        for (place, element) in &after.elements {
+            match before.elements.get(place) {
+                Some(same) if same == element => {}
+                there => self.put(place, element, there.is_some()),
+            }
+        }
+        for place in before.elements.keys().filter(|place| !after.elements.contains_key(*place)) {
+            self.remove(place, now);
+        }
+        for (chain, uses) in &before.chains {
+            self.leave(*chain, *uses, now);
+        }
+    }
+
+    fn put(&mut self, place: &Place, element: &Element, was_its_own: bool) {
+        let (set, key) = place;
+        if *set == HAIRPIN {
+            *self.hairpins.entry(key.clone()).or_default() += 1;
+        } else if !was_its_own && self.is_there(place) {
+            self.contested.insert(place.clone());
+        }
+        self.doomed.remove(place);
+        if !self.contested.contains(place) {
+            self.table.put_element(&Arc::from(*set), key.clone(), element.clone());
+        }
+    }
+
+    fn is_there(&self, place: &Place) -> bool {
+        let (set, key) = place;
+        let there = self.table.desired().sets.get(*set).is_some_and(|set| set.elements.contains_key(key));
+        there && !self.doomed.contains_key(place)
+    }
+
+    fn remove(&mut self, place: &Place, now: Instant) {
+        let (set, key) = place;
+        if *set == HAIRPIN {
+            let Some(users) = self.hairpins.get_mut(key) else { return };
+            *users -= 1;
+            if *users > 0 {
+                return;
+            }
+            self.hairpins.remove(key);
+        }
+        if self.contested.contains(place) {
+            return;
+        }
+        if *set == ENDPOINTS {
+            self.doomed.insert(place.clone(), now + GRACE);
+        } else {
+            self.table.remove_element(&Arc::from(*set), key);
+        }
+    }
+
+    fn enter(&mut self, chain: ChainId, uses: usize) {
+        let users = self.chains.entry(chain).or_default();
+        *users += uses;
+        self.doomed_chains.remove(&chain);
+        let name = chain.name();
+        if !self.table.desired().chains.contains_key(&name) {
+            self.table.put_chain(&name, chain.render(&self.settings));
+        }
+    }
+
+    fn leave(&mut self, chain: ChainId, uses: usize, now: Instant) {
+        let Some(users) = self.chains.get_mut(&chain) else { return };
+        *users -= uses;
+        if *users == 0 {
+            self.chains.remove(&chain);
+            self.doomed_chains.insert(chain, now + GRACE);
+        }
+    }
+
+    /// Gives what several Services claim to the first of them by name. `is_served`: Services that are in the table.
+    pub(super) fn settle(&mut self, desired: &Desired, is_served: impl Fn(&ServicePort) -> bool) {
+        if self.contested.is_empty() {
+            return;
+        }
+        let mut claims: HashMap<&Place, Element> = HashMap::new();
+        let mut claimed = HashMap::<&Place, usize>::new();
+        for ports in desired.services().values() {
+            let served: Vec<ServicePort> = ports.iter().filter(|port| is_served(port)).cloned().collect();
+            let entries = Entries::of(&served, &self.settings);
+            for place in &self.contested {
+                if let Some(element) = entries.elements.get(place) {
+                    *claimed.entry(place).or_default() += 1;
+                    claims.entry(place).or_insert_with(|| element.clone());
+                }
+            }
+        }
+        for place in &self.contested {
+            let (set, key) = place;
+            match claims.remove(place) {
+                Some(element) => self.table.put_element(&Arc::from(*set), key.clone(), element),
+                None => self.table.remove_element(&Arc::from(*set), key),
+            }
+        }
+        let still: HashSet<Place> =
+            claimed.into_iter().filter(|(_, claims)| *claims > 1).map(|(place, _)| place.clone()).collect();
+        self.contested = still;
+    }
+
+    /// Removes what no packet can look for any more.
+    pub(super) fn sweep(&mut self, now: Instant) {
+        let due: Vec<Place> =
+            self.doomed.iter().filter(|(_, at)| **at <= now).map(|(p, _)| p.clone()).collect();
+        for place in due {
+            self.doomed.remove(&place);
+            self.table.remove_element(&Arc::from(place.0), &place.1);
+        }
+        let due: Vec<ChainId> =
+            self.doomed_chains.iter().filter(|(_, at)| **at <= now).map(|(chain, _)| *chain).collect();
+        for chain in due {
+            self.doomed_chains.remove(&chain);
+            self.table.remove_chain(&chain.name());
+        }
+    }
+
+    /// When there is something to sweep.
+    pub(super) fn next_sweep(&self) -> Option<Instant> {
+        self.doomed.values().chain(self.doomed_chains.values()).min().copied()
+    }
+}
