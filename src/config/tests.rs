@@ -102,6 +102,7 @@ fn what_is_no_command_line() {
         &["frobnicate"],
         &["--config"],
         &["--cleanup", "now"],
+        &["render", "--only-policies", "--family=ipv4"],
         &["lab"],
         &["lab", "exec", "a"],
         &["lab", "run", "--mode=userspace", "f"],
@@ -115,8 +116,10 @@ fn what_is_no_command_line() {
 #[test]
 fn commands() {
     let daemon = |once, init_only| Command::Daemon(Daemon { once, init_only });
-    let render =
-        |host: Option<&str>, family| Command::Render(Render { host: host.map(PathBuf::from), family });
+    let render = |host: Option<&str>, family| {
+        Command::Render(Render { host: host.map(PathBuf::from), family, only_policies: false })
+    };
+    let policies = Command::Render(Render { host: None, family: None, only_policies: true });
     let cluster = |mode| LabCluster { folder: "f".into(), mode };
     let rows: Vec<(&[&str], Command)> = vec![
         (&[], daemon(false, false)),
@@ -131,6 +134,7 @@ fn commands() {
         (&["--version=raw"], Command::Version),
         (&["render", "--manifests", "m", "--mode=ipvs", "--masquerade_all"], render(None, None)),
         (&["render", "--host", "h", "--family", "ipv6"], render(Some("h"), Some(AddressFamily::Ipv6))),
+        (&["render", "--only-policies", "--network-policy"], policies),
         (&["diff", "--kubeconfig", "k"], Command::Diff(Diff { host: None, family: None })),
         (&["lab", "run", "f"], Command::Lab(Lab::Run(cluster(ProxyMode::Iptables)))),
         (&["lab", "run", "--mode=ipvs", "f"], Command::Lab(Lab::Run(cluster(ProxyMode::Ipvs)))),
