@@ -63,6 +63,13 @@ impl PolicyTable {
         this
     }
 
+    /// The table for what is compiled.
+    pub fn of(options: Options, compiled: &Compiled) -> Self {
+        let mut this = PolicyTable::new(options);
+        this.follow(&Changes::all(compiled), compiled);
+        this
+    }
+
     /// What the kernel should hold.
     pub fn table(&self) -> &ManagedTable {
         &self.table
@@ -107,8 +114,8 @@ impl PolicyTable {
     fn put_chains(&mut self) {
         let established =
             || Line::new().ct_state(CtState::ESTABLISHED | CtState::RELATED).then(Verdict::Accept);
-        // What IPv6 cannot do without (RFC 4890): multicast listeners, routers and neighbours.
-        let icmp6 = || Line::new().protocol(libc::IPPROTO_ICMPV6 as u8);
+        // What IPv6 cannot do without (RFC 4890): multicast listeners, routers and neighbours. In IPv4 nobody speaks it.
+        let icmp6 = || Line::new().family(Family::V6).protocol(libc::IPPROTO_ICMPV6 as u8);
         let discovery = || {
             let ranges = [(130u8, 137u8), (143, 143)];
             ranges.map(|(first, last)| icmp6().between(Field::IcmpType, first, last).then(Verdict::Accept))
