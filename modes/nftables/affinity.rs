@@ -92,7 +92,7 @@ impl<'a> Affinity<'a> {
         let mark = |rule: Rule| rule.set_mark(self.settings.mark);
         let mut rules = Vec::new();
         if self.port.external_local {
-            let pods = self.settings.from_pods(Rule::new(), false);
+            let pods = self.settings.of_pods(Rule::new(), false);
             rules.extend(pods.map(|rule| rule.then(cluster()).remark("short-circuit pod traffic")));
             let local = Rule::new().from_local();
             rules.push(mark(local.clone()).remark("masquerade local traffic"));
