@@ -125,7 +125,8 @@ mod tests {
             table.sets.values_mut().for_each(|set| set.spec.size = Some(7));
         });
         assert_eq!(words(&comments, &[]), none);
-        let rows: [(fn(&mut Table), &[&str], &str); 5] = [
+        type Row<'a> = (fn(&mut Table), &'a [&'a str], &'a str);
+        let rows: [Row<'_>; 5] = [
             (
                 |table| table.chains.values_mut().for_each(|chain| chain.rules.clear()),
                 &[],
