@@ -72,22 +72,10 @@ pub(crate) fn run_all(
     labs: usize,
     enforcer: impl Fn() -> Box<dyn Enforcer> + Sync,
 ) {
-    run_all_in("iptables", corpus, cases, args, labs, enforcer);
-}
-
-/// The same with daemons of a mode.
-pub(crate) fn run_all_in(
-    mode: &str,
-    corpus: &str,
-    cases: &[Case],
-    args: &[&str],
-    labs: usize,
-    enforcer: impl Fn() -> Box<dyn Enforcer> + Sync,
-) {
     let started = Instant::now();
     let next = AtomicUsize::new(0);
     let worker = || {
-        let (mut town, mut enforcer) = (Town::up_in(mode, corpus, cases, args), enforcer());
+        let (mut town, mut enforcer) = (Town::up(corpus, cases, args), enforcer());
         let (mut times, mut wrong) = (Times::default(), Vec::new());
         while let Some(case) = cases.get(next.fetch_add(1, Ordering::Relaxed)) {
             let verdicts = run(&mut town, case, &mut *enforcer, &mut times);

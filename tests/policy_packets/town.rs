@@ -9,8 +9,8 @@ use portcullis_lab::{Cluster, DaemonSpec, EchoPort, Lab, LabOptions, PlanOptions
 
 use crate::case::{Case, Step};
 
-/// How long daemons may take to follow; much longer than they do, for machines that are busy.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// How long daemons may take to follow; much longer than they do, for machines that are busy, or emulated.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What daemons are started with besides the mode and what policies take.
 const FIXED: [&str; 3] = [
@@ -87,13 +87,8 @@ impl Site<'_> {
 impl Town {
     /// Brings up the cluster of a corpus, ready for the ports and hosts outside that these cases speak of.
     pub(crate) fn up(corpus: &str, cases: &[Case], args: &[&str]) -> Self {
-        Self::up_in("iptables", corpus, cases, args)
-    }
-
-    /// The same with daemons of a mode.
-    pub(crate) fn up_in(mode: &str, corpus: &str, cases: &[Case], args: &[&str]) -> Self {
         let ports = cases.iter().flat_map(Case::ports).collect();
-        Site { corpus, mode, ports, outside: hosts_outside(cases), args, ..Site::default() }.up()
+        Site { corpus, ports, outside: hosts_outside(cases), args, ..Site::default() }.up()
     }
 
     /// The first corpus's cluster, with daemons that enforce its policies.
