@@ -23,7 +23,7 @@ fn main() {
     let before = resident();
     let mut index = Index::new();
     fill(&mut index);
-    let touched = index.take_touched();
+    let touched = index.take_policy_touched();
     let filled = resident();
     println!("{PODS} pods, {LOCAL} of them here, {POLICIES} policies, {RELEVANT} of them for pods here");
     println!("index: {:.1} MB", filled - before);
@@ -67,7 +67,7 @@ fn measure(what: &str, index: &mut Index, compiler: &mut Compiler, event: impl F
     let mut moved = 0;
     for n in 0..ROUNDS {
         index.handle(event(n));
-        let touched = index.take_touched();
+        let touched = index.take_policy_touched();
         let started = Instant::now();
         let changes = black_box(compiler.update(index, &touched));
         times.push(started.elapsed());

@@ -92,10 +92,10 @@ fn policies_of_an_api_server_are_enforced_as_they_change() {
         server.apply(policy("own", json!([{"podSelector": {}}])));
     });
     wait_until("the first table", || served.town.table("node-1").contains("x/own"));
-    served.town.check(
-        "at first",
-        "x/b → x/a 80/tcp allow\n y/b → x/a 80/tcp deny\n x/a → service/x/s-x-b 80/tcp allow",
-    );
+    served.town.check("at first", "x/b → x/a 80/tcp allow\n y/b → x/a 80/tcp deny");
+    let start = Instant::now();
+    served.town.wait_for("Services", "x/a → service/x/s-x-b 80/tcp allow");
+    println!("Services were served {:?} later", start.elapsed());
     for kind in ["Pod", "Namespace", "NetworkPolicy", "ClusterNetworkPolicy", "Node"] {
         assert_eq!(served.metric(SYNCED, &[&format!("kind=\"{kind}\"")]), 1.0, "{kind}");
     }
