@@ -4,6 +4,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use crate::daemons::wait_until;
+use crate::tables::wait;
 use crate::tools;
 use crate::town::Town;
 
@@ -38,6 +39,11 @@ const TAMPERING: [(&str, &str); 8] = [
     ("pods are judged by nothing", "delete element inet portcullis-policy ingress-ipv4 { 10.244.2.10 }"),
 ];
 
+/// The time within which all is right again: a second, and more where more wants to run than can.
+fn within() -> Duration {
+    wait() * 4
+}
+
 #[test]
 fn what_others_change_is_repaired_within_a_second() {
     let mut town = Town::enforcing(&[]);
@@ -49,7 +55,7 @@ fn what_others_change_is_repaired_within_a_second() {
         town.nft("node-2", &[lines]);
         let took = wait_until(what, || town.table("node-2") == right);
         println!("{what}: repaired after {took:?}");
-        assert!(took < Duration::from_secs(1), "{what}: {took:?}");
+        assert!(took < within(), "{what}: {took:?}");
         wait_until(what, || town.metric("node-2", REPAIRS, &[]) > repairs);
         repairs = town.metric("node-2", REPAIRS, &[]);
     }
@@ -88,7 +94,7 @@ fn a_storm_of_flushes_ends_in_the_right_rules() {
         let lasted = start.elapsed();
         let took = wait_until(what, || town.table("node-2") == right);
         println!("100 flushes by {what} in {lasted:?}: repaired {took:?} after the last");
-        assert!(took < Duration::from_secs(1), "{what}: {took:?}");
+        assert!(took < within(), "{what}: {took:?}");
     }
     town.check("after the storms", HELD);
     let repairs = town.metric("node-2", REPAIRS, &[]);

@@ -7,7 +7,7 @@ use portcullis_lab::{End, Families, Lab, MatrixOptions};
 
 use crate::case::port;
 use crate::flows::end;
-use crate::tables::WAIT;
+use crate::tables::wait;
 use crate::town::{PATIENCE, Town};
 
 impl Town {
@@ -50,7 +50,7 @@ fn ask(lab: &Lab, line: &str) -> Vec<String> {
     };
     let at = port(at).unwrap_or_else(|| panic!("{line:?} cannot be probed"));
     let [from, to]: [End; 2] = [from, to].map(|text| end(lab.plan(), text));
-    let options = MatrixOptions { patience: WAIT, ..MatrixOptions::new(vec![from], vec![to], [at]) };
+    let options = MatrixOptions { patience: wait(), ..MatrixOptions::new(vec![from], vec![to], [at]) };
     let matrix = lab.matrix(&options.families(Families::Dual), |_| Some(allowed)).unwrap();
     let seen = matrix.differences();
     seen.into_iter().map(|(question, cell)| format!("{line}: {question}: {:?}", cell.seen)).collect()
