@@ -66,7 +66,8 @@ mod tests {
         let (client, node) = (address("10.244.2.9"), address("192.168.77.12"));
         let [a, b] = ["10.244.1.21", "10.244.1.22"].map(address);
         // What is denied: from, to.
-        let rows: [(&str, Vec<(IpAddr, IpAddr)>, Vec<IpAddr>, Expected); 6] = [
+        type Row<'a> = (&'a str, Vec<(IpAddr, IpAddr)>, Vec<IpAddr>, Expected);
+        let rows: [Row<'_>; 6] = [
             ("all is allowed", vec![], vec![client, node], all.clone()),
             ("nothing is", vec![(client, a), (client, b)], vec![client], Expected::Dropped),
             ("one pod denies", vec![(client, a)], vec![client], Expected::Anything),
