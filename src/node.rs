@@ -10,7 +10,9 @@ use portcullis_modes::ipvs::IpvsOptions;
 use portcullis_policy::table::{self, PolicyTable};
 use portcullis_policy::{Compiler, Scope};
 
-use crate::config::{Config, DetectLocal, NetworkPolicy, NodePortAddresses, ProxyMode, UnknownPods};
+use crate::config::{
+    Config, DetectLocal, Established, NetworkPolicy, NodePortAddresses, ProxyMode, UnknownPods,
+};
 
 /// The name of this node in the cluster: as configured, or the host's name in lower case.
 ///
@@ -82,6 +84,7 @@ pub fn policy_options(config: &NetworkPolicy, node: Option<&Node>) -> table::Opt
     let ranges = node.map(|node| node.pod_cidrs.to_vec()).unwrap_or_default();
     table::Options {
         audit: config.audit,
+        cuts: config.established == Established::Cut && !config.audit,
         log: config.log.map(|log| table::DropLog { group: log.group, rate: log.rate }),
         unknown_pods: match config.unknown_pods {
             UnknownPods::Deny if !ranges.is_empty() => table::UnknownPods::Deny { ranges },

@@ -40,7 +40,7 @@ pub use dump::{Foreign, read, read_counters, read_elements};
 pub use element::{Element, ElementData, Key};
 pub use events::{Batch as EventBatch, Events};
 pub use expression::{Comparison, DynamicUpdate, Expression, LookupResult, RateUnit, Reject};
-pub use field::{CT_STATUS_DNAT, Ct, CtState, FIB_LOCAL, Fib, Field, Header, Meta};
+pub use field::{CT_STATUS_DNAT, Ct, CtState, FIB_LOCAL, Fib, Field, Header, Meta, TCP_SYN, TCP_SYN_ECN};
 pub use generation::{generation, open};
 pub use managed::{Committed, ManagedTable};
 pub use rule::Rule;

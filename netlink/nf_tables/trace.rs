@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::data::{Register, Verdict};
 use super::element::{ElementData, Key};
 use super::expression::{Comparison, Expression, LookupResult, Reject};
-use super::field::{Ct, CtState, FIB_LOCAL, Fib, Header, Meta};
+use super::field::{Ct, CtState, FIB_LOCAL, Fib, Header, Meta, TCP_SYN};
 use super::rule::Rule;
 use super::set::SetSpec;
 use super::table::{Chain, Hook, Set, Table};
@@ -29,6 +29,8 @@ pub struct Packet {
     pub destination_port: u16,
     /// The type, if it is ICMP or ICMPv6.
     pub icmp_type: u8,
+    /// The flags, if it is TCP.
+    pub tcp_flags: u8,
     /// Index and name of the interface it came in by; `None` for what this machine sends.
     pub input: Option<(u32, String)>,
     /// Index and name of the interface it goes out by, if that is known.
@@ -55,6 +57,7 @@ impl Packet {
             source_port: 40_000,
             destination_port,
             icmp_type: 0,
+            tcp_flags: TCP_SYN,
             input: Some((1, "in0".into())),
             output: Some((2, "out0".into())),
             state: CtState::NEW,
@@ -341,6 +344,9 @@ impl Run<'_> {
         Some(match (header, offset, length, source.is_ipv4()) {
             (Header::Network, 12, 4, true) | (Header::Network, 8, 16, false) => address(source),
             (Header::Network, 16, 4, true) | (Header::Network, 24, 16, false) => address(destination),
+            (Header::Transport, 13, 1, _) if i32::from(self.packet.protocol) == libc::IPPROTO_TCP => {
+                vec![self.packet.tcp_flags]
+            }
             (Header::Transport, 0, 1, _) if icmp => vec![self.packet.icmp_type],
             (Header::Transport, 0, 2, _) if !icmp => self.packet.source_port.to_be_bytes().to_vec(),
             (Header::Transport, 2, 2, _) if !icmp => self.packet.destination_port.to_be_bytes().to_vec(),
