@@ -1,20 +1,25 @@
 //! The table of one family, as it follows Services.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use portcullis_cluster::desired::{Desired, ServicePort};
-use portcullis_netlink::nf_tables::{Element, Key, ManagedTable, TableFamily};
+use portcullis_cluster::Family;
+use portcullis_cluster::desired::{Desired, ServiceChange, ServicePort};
+use portcullis_netlink::nf_tables::{Element, Key, ManagedTable, Table, TableFamily};
 
 use super::base_chains;
 use super::chain_id::ChainId;
 use super::entries::{Entries, Place};
-use super::names::{ENDPOINTS, HAIRPIN, NODE_PORT_ENDPOINTS, TABLE};
+use super::names::{ENDPOINTS, HAIRPIN, INSIDE_IPS, INSIDE_NODE_PORTS, NODE_PORT_ENDPOINTS, TABLE};
 use super::settings::Settings;
+use crate::iptables::{Host, Options};
 
 /// How long what a packet under way may still look for stays, when nothing new leads to it any more.
 pub(super) const GRACE: Duration = Duration::from_secs(1);
+
+/// Maps that a packet looks into after another one led it there.
+const LOOKED_UP_LATER: [&str; 4] = [ENDPOINTS, NODE_PORT_ENDPOINTS, INSIDE_IPS, INSIDE_NODE_PORTS];
 
 /// A family's table, with all Services that were put into it.
 #[derive(Debug)]
@@ -25,8 +30,8 @@ pub struct FamilyTable {
     chains: HashMap<ChainId, usize>,
     /// How many Services have each endpoint that talks to itself.
     hairpins: HashMap<Key, usize>,
-    /// Elements that more than one Service claims or claimed.
-    contested: HashSet<Place>,
+    /// Elements that more than one Service claims or claimed, and when they may go if none does any more.
+    contested: HashMap<Place, Instant>,
     /// What is to go, and when.
     doomed: BTreeMap<Place, Instant>,
     doomed_chains: BTreeMap<ChainId, Instant>,
@@ -37,10 +42,27 @@ pub struct FamilyTable {
 }
 
 impl FamilyTable {
+    /// An empty one, that follows Services without a kernel.
+    pub fn of(family: Family, options: &Options, host: &Host) -> Self {
+        Self::new(Settings::new(family, options, host))
+    }
+
+    /// Follows changes that have led to `desired`, and removes what is due by `now`.
+    pub fn follow(&mut self, desired: &Desired, changes: &[ServiceChange], now: Instant) {
+        self.sweep(now);
+        changes.iter().for_each(|change| self.change(&change.before, &change.after, now));
+        self.settle(desired, |_| true);
+    }
+
+    /// What the kernel should hold.
+    pub fn wanted(&self) -> &Table {
+        self.table.desired()
+    }
+
     pub(super) fn new(settings: Settings) -> Self {
         let family = match settings.family {
-            portcullis_cluster::Family::V4 => TableFamily::Ip,
-            portcullis_cluster::Family::V6 => TableFamily::Ip6,
+            Family::V4 => TableFamily::Ip,
+            Family::V6 => TableFamily::Ip6,
         };
         let mut table = ManagedTable::new(family, TABLE);
         table.remark("Services, by portcullis");
@@ -51,7 +73,7 @@ impl FamilyTable {
             table,
             chains: HashMap::new(),
             hairpins: HashMap::new(),
-            contested: HashSet::new(),
+            contested: HashMap::new(),
             doomed: BTreeMap::new(),
             doomed_chains: BTreeMap::new(),
             doomed_own_chains: BTreeMap::new(),
@@ -73,7 +95,7 @@ impl FamilyTable {
         for (place, element) in &after.elements {
             match before.elements.get(place) {
                 Some(same) if same == element => {}
-                there => self.put(place, element, there.is_some()),
+                there => self.put(place, element, there.is_some(), now),
             }
         }
         for place in before.elements.keys().filter(|place| !after.elements.contains_key(*place)) {
@@ -94,15 +116,15 @@ impl FamilyTable {
         }
     }
 
-    fn put(&mut self, place: &Place, element: &Element, was_its_own: bool) {
+    fn put(&mut self, place: &Place, element: &Element, was_its_own: bool, now: Instant) {
         let (set, key) = place;
         if *set == HAIRPIN {
             *self.hairpins.entry(key.clone()).or_default() += 1;
         } else if !was_its_own && self.is_there(place) {
-            self.contested.insert(place.clone());
+            self.contested.insert(place.clone(), now + GRACE);
         }
         self.doomed.remove(place);
-        if !self.contested.contains(place) {
+        if !self.contested.contains_key(place) {
             self.table.put_element(&Arc::from(*set), key.clone(), element.clone());
         }
     }
@@ -123,13 +145,18 @@ impl FamilyTable {
             }
             self.hairpins.remove(key);
         }
-        if self.contested.contains(place) {
-            return;
+        match self.contested.get_mut(place) {
+            Some(goes) => *goes = now + GRACE,
+            None => self.retire(place.clone(), now + GRACE),
         }
-        if [ENDPOINTS, NODE_PORT_ENDPOINTS].contains(set) {
-            self.doomed.insert(place.clone(), now + GRACE);
+    }
+
+    /// Removes an element at once, or, where packets under way may still look for it, later.
+    fn retire(&mut self, place: Place, at: Instant) {
+        if LOOKED_UP_LATER.contains(&place.0) {
+            self.doomed.insert(place, at);
         } else {
-            self.table.remove_element(&Arc::from(*set), key);
+            self.table.remove_element(&Arc::from(place.0), &place.1);
         }
     }
 
@@ -162,23 +189,26 @@ impl FamilyTable {
         for ports in desired.services().values() {
             let served: Vec<ServicePort> = ports.iter().filter(|port| is_served(port)).cloned().collect();
             let entries = Entries::of(&served, &self.settings);
-            for place in &self.contested {
+            for place in self.contested.keys() {
                 if let Some(element) = entries.elements.get(place) {
                     *claimed.entry(place).or_default() += 1;
                     claims.entry(place).or_insert_with(|| element.clone());
                 }
             }
         }
-        for place in &self.contested {
-            let (set, key) = place;
-            match claims.remove(place) {
-                Some(element) => self.table.put_element(&Arc::from(*set), key.clone(), element),
-                None => self.table.remove_element(&Arc::from(*set), key),
+        let is_still = |place: &Place| claimed.get(place).is_some_and(|claims| *claims > 1);
+        let still: HashMap<Place, Instant> =
+            self.contested.iter().filter(|(p, _)| is_still(p)).map(|(p, at)| (p.clone(), *at)).collect();
+        let claims: HashMap<Place, Element> =
+            claims.into_iter().map(|(place, element)| (place.clone(), element)).collect();
+        for (place, at) in std::mem::replace(&mut self.contested, still) {
+            match claims.get(&place) {
+                Some(element) => {
+                    self.table.put_element(&Arc::from(place.0), place.1, element.clone());
+                }
+                None => self.retire(place, at),
             }
         }
-        let still: HashSet<Place> =
-            claimed.into_iter().filter(|(_, claims)| *claims > 1).map(|(place, _)| place.clone()).collect();
-        self.contested = still;
     }
 
     /// Removes what no packet can look for any more.
