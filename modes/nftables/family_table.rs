@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use portcullis_cluster::NamespacedName;
 use portcullis_cluster::desired::{Desired, ServicePort};
 use portcullis_netlink::nf_tables::{Element, Key, ManagedTable, TableFamily};
 
@@ -152,16 +153,18 @@ impl FamilyTable {
         }
     }
 
-    /// Gives what several Services claim to the first of them by name. `is_served`: Services that are in the table.
-    pub(super) fn settle(&mut self, desired: &Desired, is_served: impl Fn(&ServicePort) -> bool) {
+    /// Gives what several Services claim to the first of them by name. `kept`: what is in the table of Services of which
+    /// it has not what is wanted.
+    pub(super) fn settle(&mut self, desired: &Desired, kept: &HashMap<NamespacedName, Arc<[ServicePort]>>) {
         if self.contested.is_empty() {
             return;
         }
         let mut claims: HashMap<&Place, Element> = HashMap::new();
         let mut claimed = HashMap::<&Place, usize>::new();
-        for ports in desired.services().values() {
-            let served: Vec<ServicePort> = ports.iter().filter(|port| is_served(port)).cloned().collect();
-            let entries = Entries::of(&served, &self.settings);
+        let all: BTreeMap<&NamespacedName, &Arc<[ServicePort]>> =
+            desired.services().iter().chain(kept).collect();
+        for ports in all.into_values() {
+            let entries = Entries::of(ports, &self.settings);
             for place in &self.contested {
                 if let Some(element) = entries.elements.get(place) {
                     *claimed.entry(place).or_default() += 1;

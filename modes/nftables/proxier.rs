@@ -34,10 +34,14 @@ struct FamilySync {
     table: FamilyTable,
     /// Everything is to be put into the table anew: it was just made.
     unfilled: bool,
+    /// What clients are remembered with was not compared with what serves yet.
+    unforgotten: bool,
     isolations: Isolations,
-    /// What the table has of the Services that the kernel refuses as they are now.
+    /// What the table has of the Services of which the kernel refuses what is wanted; nothing of most.
     kept: HashMap<NamespacedName, Arc<[ServicePort]>>,
     doubt: bool,
+    /// The last sync failed, and the next comes by itself.
+    failed: bool,
 }
 
 /// A Service's ports before and after.
@@ -56,9 +60,11 @@ impl Proxier {
                 family: *family,
                 table,
                 unfilled: true,
+                unforgotten: true,
                 isolations: Isolations::default(),
                 kept: HashMap::new(),
                 doubt: false,
+                failed: false,
             }
         });
         let families = families.collect();
@@ -87,7 +93,7 @@ impl Mode for Proxier {
                 // What the kernel has is compared with it, and only what differs is changed.
                 family.table = FamilyTable::new(settings);
                 family.kept.clear();
-                family.unfilled = true;
+                (family.unfilled, family.unforgotten) = (true, true);
             }
         }
     }
@@ -123,7 +129,7 @@ impl Mode for Proxier {
         let of = |family: &FamilySync| {
             [family.table.next_sweep(), family.isolations.next()].into_iter().flatten().min()
         };
-        self.families.iter().filter_map(of).min()
+        self.families.iter().filter(|family| !family.failed).filter_map(of).min()
     }
 }
 
@@ -146,15 +152,18 @@ impl FamilySync {
             isolated: Vec::new(),
             error: None,
         };
-        let outcome = self.repair(socket, &mut report).and_then(|()| {
-            let fills = self.unfilled;
-            let steps = self.steps(desired, changes, now);
-            self.apply(socket, desired, steps, now, &mut report)?;
-            match fills {
-                true => self.forget_what_was(socket, desired),
-                false => self.table.forget(socket, now),
-            }
-        });
+        let repaired = if self.unfilled { Ok(()) } else { self.repair(socket, &mut report) };
+        // Whatever has failed, changes are told once only: they go into the table, and the next commit has them.
+        let steps = self.steps(desired, changes, now);
+        self.table.sweep(now);
+        self.put(&steps, desired, now);
+        let outcome = repaired
+            .and_then(|()| self.commit_or_isolate(socket, desired, &steps, now, &mut report))
+            .and_then(|()| self.forget(socket, desired, now));
+        for step in steps.iter().filter(|step| !self.kept.contains_key(&step.name)) {
+            self.isolations.forget(&step.name);
+        }
+        self.failed = outcome.is_err();
         if let Err(error) = outcome {
             report.error = Some(sync_error(&error));
         }
@@ -165,7 +174,7 @@ impl FamilySync {
 
     /// Puts right what others changed, before anything new comes.
     fn repair(&mut self, socket: &mut Socket, report: &mut Report) -> Result<(), Error> {
-        if !std::mem::take(&mut self.doubt) || self.unfilled {
+        if !std::mem::take(&mut self.doubt) {
             return Ok(());
         }
         self.table.table.doubt();
@@ -185,57 +194,43 @@ impl FamilySync {
     /// What is to be done: everything, or what changed and what is to be tried again.
     fn steps(&mut self, desired: &Desired, changes: &[ServiceChange], now: Instant) -> Vec<Step> {
         if std::mem::take(&mut self.unfilled) {
-            let all = desired.services().iter();
-            return all
-                .map(|(name, after)| Step {
-                    name: name.clone(),
-                    before: Arc::default(),
-                    after: Arc::clone(after),
-                })
-                .collect();
+            return all_of(desired);
         }
         let mut steps: Vec<Step> = Vec::with_capacity(changes.len());
         for change in changes {
             self.isolations.forget(&change.name);
-            let before = self.kept.remove(&change.name).unwrap_or_else(|| Arc::clone(&change.before));
-            steps.push(Step { name: change.name.clone(), before, after: Arc::clone(&change.after) });
+            let before = self.kept.get(&change.name).unwrap_or(&change.before);
+            let (name, after) = (change.name.clone(), Arc::clone(&change.after));
+            steps.push(Step { before: Arc::clone(before), name, after });
         }
         for name in self.isolations.due(now) {
-            let before = self.kept.remove(&name).unwrap_or_default();
+            let before = self.kept.get(&name).cloned().unwrap_or_default();
             let after = desired.services().get(&name).cloned().unwrap_or_default();
             steps.push(Step { name, before, after });
         }
         steps
     }
 
-    fn apply(
-        &mut self,
-        socket: &mut Socket,
-        desired: &Desired,
-        steps: Vec<Step>,
-        now: Instant,
-        report: &mut Report,
-    ) -> Result<(), Error> {
-        self.table.sweep(now);
-        steps.iter().for_each(|step| self.table.change(&step.before, &step.after, now));
-        self.settle(desired);
-        if !self.table.table.is_dirty() {
-            return Ok(());
+    /// Puts what comes into the table.
+    fn put(&mut self, steps: &[Step], desired: &Desired, now: Instant) {
+        for step in steps {
+            self.table.change(&step.before, &step.after, now);
+            self.kept.remove(&step.name);
         }
-        match self.commit(socket, report) {
-            Err(error) if is_refusal(&error) && !steps.is_empty() => {
-                // Without the new, at least what was there must hold; then the refused is found by halves.
-                steps.iter().for_each(|step| self.table.change(&step.after, &step.before, now));
-                self.settle(desired);
-                self.commit(socket, report)?;
-                self.search(socket, desired, &steps, now, report)
-            }
-            outcome => outcome,
-        }
+        self.table.settle(desired, &self.kept);
     }
 
-    /// Puts steps in, all if the kernel takes them, or else by halves.
-    fn search(
+    /// Makes the table what it was before.
+    fn take_back(&mut self, steps: &[Step], desired: &Desired, now: Instant) {
+        for step in steps {
+            self.table.change(&step.after, &step.before, now);
+            self.kept.insert(step.name.clone(), Arc::clone(&step.before));
+        }
+        self.table.settle(desired, &self.kept);
+    }
+
+    /// Commits the table, without what the kernel refuses of these.
+    fn commit_or_isolate(
         &mut self,
         socket: &mut Socket,
         desired: &Desired,
@@ -243,36 +238,84 @@ impl FamilySync {
         now: Instant,
         report: &mut Report,
     ) -> Result<(), Error> {
-        steps.iter().for_each(|step| self.table.change(&step.before, &step.after, now));
-        self.settle(desired);
-        let refused = match self.commit(socket, report) {
+        if !self.table.table.is_dirty() {
+            return Ok(());
+        }
+        match self.commit(socket, report) {
+            Err(error) if is_refusal(&error) => {
+                self.isolate(socket, desired, steps, now)?;
+                self.commit(socket, report)
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Takes out what the kernel refuses. Until all of it is found the kernel only tries, and goes on serving what it
+    /// has.
+    fn isolate(
+        &mut self,
+        socket: &mut Socket,
+        desired: &Desired,
+        steps: &[Step],
+        now: Instant,
+    ) -> Result<(), Error> {
+        self.take_back(steps, desired, now);
+        match self.table.table.try_out(socket) {
+            Err(error) if is_refusal(&error) => {
+                // It is none of these, but something that was there or came when nothing could be written.
+                self.table = FamilyTable::new(self.table.settings().clone());
+                self.kept.clear();
+                self.search(socket, desired, &all_of(desired), now)
+            }
+            _ => self.search(socket, desired, steps, now),
+        }
+    }
+
+    /// Puts steps in, all if the kernel would take them, or else by halves. After a failure of another kind they are in.
+    fn search(
+        &mut self,
+        socket: &mut Socket,
+        desired: &Desired,
+        steps: &[Step],
+        now: Instant,
+    ) -> Result<(), Error> {
+        self.put(steps, desired, now);
+        let refused = match self.table.table.try_out(socket) {
             Err(error) if is_refusal(&error) => error,
             outcome => return outcome,
         };
-        steps.iter().for_each(|step| self.table.change(&step.after, &step.before, now));
-        self.settle(desired);
-        if let [step] = steps {
-            self.isolations.add(&step.name, &sync_error(&refused), now);
-            self.kept.insert(step.name.clone(), Arc::clone(&step.before));
-            return self.commit(socket, report);
+        match steps {
+            [] => Err(refused),
+            [step] => {
+                self.take_back(steps, desired, now);
+                self.isolations.add(&step.name, &sync_error(&refused), now);
+                Ok(())
+            }
+            _ => {
+                self.take_back(steps, desired, now);
+                let (first, second) = steps.split_at(steps.len() / 2);
+                let found = self.search(socket, desired, first, now);
+                if found.is_err() {
+                    self.put(second, desired, now);
+                    return found;
+                }
+                self.search(socket, desired, second, now)
+            }
         }
-        let (first, second) = steps.split_at(steps.len() / 2);
-        self.search(socket, desired, first, now, report)?;
-        self.search(socket, desired, second, now, report)
     }
 
     /// Clients stay with endpoints that serve, whoever served before this process.
-    fn forget_what_was(&mut self, socket: &mut Socket, desired: &Desired) -> Result<(), Error> {
+    fn forget(&mut self, socket: &mut Socket, desired: &Desired, now: Instant) -> Result<(), Error> {
+        if !self.unforgotten {
+            return self.table.forget(socket, now);
+        }
         let with_affinity =
             desired.services().values().filter(|ports| ports.iter().any(|p| p.affinity.is_some()));
         let entries = with_affinity.map(|ports| Entries::of(ports, self.table.settings()));
         let valid = entries.flat_map(|entries| entries.affinities).collect();
-        self.table.forget_all_but(socket, &valid)
-    }
-
-    fn settle(&mut self, desired: &Desired) {
-        let isolations = &self.isolations;
-        self.table.settle(desired, |port| !isolations.contains(&port.name.service));
+        self.table.forget_all_but(socket, &valid)?;
+        self.unforgotten = false;
+        Ok(())
     }
 
     fn commit(&mut self, socket: &mut Socket, report: &mut Report) -> Result<(), Error> {
@@ -281,6 +324,16 @@ impl FamilySync {
         report.lines += extent.total();
         Ok(())
     }
+}
+
+/// Everything, into a table that has nothing of it.
+fn all_of(desired: &Desired) -> Vec<Step> {
+    let step = |(name, after): (&NamespacedName, &Arc<[ServicePort]>)| Step {
+        name: name.clone(),
+        before: Arc::default(),
+        after: Arc::clone(after),
+    };
+    desired.services().iter().map(step).collect()
 }
 
 /// Whether the kernel said no to something of ours, and not to everything or for a reason that passes.

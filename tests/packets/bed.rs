@@ -65,7 +65,7 @@ impl Setup {
         let daemon = DaemonSpec {
             binary: PathBuf::from(env!("CARGO_BIN_EXE_portcullis")),
             args: self.mode.with_args(&self.args),
-            env: vec![("PATH".into(), self.mode.flavour().path(tools.path()))],
+            env: vec![("PATH".into(), self.mode.path(tools.path()))],
         };
         let plan = PlanOptions { families: self.families, ..Default::default() };
         let options = LabOptions { plan, daemon: Some(daemon) };
