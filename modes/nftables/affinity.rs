@@ -1,7 +1,7 @@
 //! Session affinity: a client's connections stay with the endpoint that served it last.
 //!
 //! ```text
-//! @affinity    client . cluster IP . protocol . port . endpoint . its port        written by the rules, with a timeout
+//! @affinity    client . cluster IP . protocol and port . endpoint . its port      written by the rules, with a timeout
 //!
 //! affinity-…   for each endpoint: is the client remembered with it? then there, and remember it again
 //!              else one of them at random, and remember that
@@ -110,16 +110,19 @@ impl<'a> Affinity<'a> {
     /// What stands behind the client in the set.
     pub(super) fn remembered(&self, endpoint: &Endpoint) -> Key {
         let service = Key::from(self.port.cluster_ip);
-        let service = service.protocol(self.port.name.protocol.number()).port(self.port.port.get());
-        service.address(endpoint.ip).port(endpoint.port.get())
+        service.number(self.protocol_and_port()).address(endpoint.ip).port(endpoint.port.get())
+    }
+
+    /// In one number, as a key has five parts at most.
+    fn protocol_and_port(&self) -> u32 {
+        u32::from(self.port.name.protocol.number()) << 16 | u32::from(self.port.port.get())
     }
 
     /// Puts client, Service and endpoint into registers.
     fn load(&self, rule: Rule, endpoint: &Endpoint) -> Rule {
         let constants = [
             Value::from(self.port.cluster_ip),
-            Value::from(self.port.name.protocol.number()),
-            Value::from(self.port.port.get()),
+            Value::new(&self.protocol_and_port().to_ne_bytes()),
             Value::from(endpoint.ip),
             Value::from(endpoint.port.get()),
         ];

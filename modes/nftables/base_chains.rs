@@ -33,7 +33,7 @@ pub(super) fn put_sets(table: &mut ManagedTable, settings: &Settings) {
     let numbered_node_port = [protocol, port, number];
     let source = [address, protocol, port, address];
     let hairpin = [address, address, protocol, port];
-    let client = [address, address, protocol, port, address, port];
+    let client = [address, address, number, address, port];
     let remembered =
         SetSpec { dynamic: true, timeout: Some(0), size: Some(MOST_CLIENTS), ..SetSpec::of(&client) };
     let sets: Vec<(&str, SetSpec, &str)> = vec![

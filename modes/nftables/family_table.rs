@@ -11,7 +11,7 @@ use portcullis_netlink::nf_tables::{Element, Key, ManagedTable, TableFamily};
 use super::base_chains;
 use super::chain_id::ChainId;
 use super::entries::{Entries, Place};
-use super::names::{ENDPOINTS, HAIRPIN, NODE_PORT_ENDPOINTS, TABLE};
+use super::names::{ENDPOINTS, FIREWALL_IPS, FIREWALL_SOURCES, HAIRPIN, NODE_PORT_ENDPOINTS, TABLE};
 use super::settings::Settings;
 
 /// How long what a packet under way may still look for stays, when nothing new leads to it any more.
@@ -97,6 +97,9 @@ impl FamilyTable {
 
     fn put(&mut self, place: &Place, element: &Element, was_its_own: bool) {
         let (set, key) = place;
+        if self.is_of_contested(place) {
+            return;
+        }
         if *set == HAIRPIN {
             *self.hairpins.entry(key.clone()).or_default() += 1;
         } else if !was_its_own && self.is_there(place) {
@@ -124,7 +127,7 @@ impl FamilyTable {
             }
             self.hairpins.remove(key);
         }
-        if self.contested.contains(place) {
+        if self.contested.contains(place) || self.is_of_contested(place) {
             return;
         }
         if [ENDPOINTS, NODE_PORT_ENDPOINTS].contains(set) {
@@ -132,6 +135,31 @@ impl FamilyTable {
         } else {
             self.table.remove_element(&Arc::from(*set), key);
         }
+    }
+
+    /// Whether it says who may use an address and port that several Services claim. The kernel takes no ranges that
+    /// overlap, so all are of the one that gets it. (In the order of places, the address comes first.)
+    fn is_of_contested(&self, (set, key): &Place) -> bool {
+        let is_of =
+            |(claimed, address): &Place| *claimed == FIREWALL_IPS && key.bytes().starts_with(address.bytes());
+        *set == FIREWALL_SOURCES && self.contested.iter().any(is_of)
+    }
+
+    /// Gives an address and port the sources that may use it.
+    fn settle_sources(&mut self, address: &Key, of_winner: Option<&Entries>) {
+        let is_of = |key: &Key| key.bytes().starts_with(address.bytes());
+        let mut wanted = HashMap::new();
+        if let Some(entries) = of_winner {
+            let sources =
+                entries.elements.iter().filter(|((set, key), _)| *set == FIREWALL_SOURCES && is_of(key));
+            wanted.extend(sources.map(|((_, key), element)| (key.clone(), element.clone())));
+        }
+        let name = Arc::from(FIREWALL_SOURCES);
+        let there =
+            self.table.desired().sets.get(FIREWALL_SOURCES).into_iter().flat_map(|set| set.elements.keys());
+        let gone: Vec<Key> = there.filter(|key| is_of(key) && !wanted.contains_key(*key)).cloned().collect();
+        gone.iter().for_each(|key| self.table.remove_element(&name, key));
+        wanted.into_iter().for_each(|(key, element)| self.table.put_element(&name, key, element));
     }
 
     fn enter(&mut self, chain: ChainId, uses: usize) {
@@ -159,29 +187,31 @@ impl FamilyTable {
         if self.contested.is_empty() {
             return;
         }
-        let mut claims: HashMap<&Place, Element> = HashMap::new();
-        let mut claimed = HashMap::<&Place, usize>::new();
         let all: BTreeMap<&NamespacedName, &Arc<[ServicePort]>> =
             desired.services().iter().chain(kept).collect();
+        let mut winners: HashMap<Place, Arc<Entries>> = HashMap::new();
+        let mut claims: HashMap<Place, usize> = HashMap::new();
         for ports in all.into_values() {
-            let entries = Entries::of(ports, &self.settings);
-            for place in &self.contested {
-                if let Some(element) = entries.elements.get(place) {
-                    *claimed.entry(place).or_default() += 1;
-                    claims.entry(place).or_insert_with(|| element.clone());
-                }
+            let entries = Arc::new(Entries::of(ports, &self.settings));
+            for place in self.contested.iter().filter(|place| entries.elements.contains_key(*place)) {
+                *claims.entry(place.clone()).or_default() += 1;
+                winners.entry(place.clone()).or_insert_with(|| Arc::clone(&entries));
             }
         }
-        for place in &self.contested {
-            let (set, key) = place;
-            match claims.remove(place) {
-                Some(element) => self.table.put_element(&Arc::from(*set), key.clone(), element),
+        for place in std::mem::take(&mut self.contested) {
+            let winner = winners.get(&place).map(|entries| &**entries);
+            let (set, key) = &place;
+            match winner.and_then(|entries| entries.elements.get(&place)) {
+                Some(element) => self.table.put_element(&Arc::from(*set), key.clone(), element.clone()),
                 None => self.table.remove_element(&Arc::from(*set), key),
             }
+            if *set == FIREWALL_IPS {
+                self.settle_sources(key, winner);
+            }
+            if claims.get(&place).is_some_and(|claims| *claims > 1) {
+                self.contested.insert(place);
+            }
         }
-        let still: HashSet<Place> =
-            claimed.into_iter().filter(|(_, claims)| *claims > 1).map(|(place, _)| place.clone()).collect();
-        self.contested = still;
     }
 
     /// Removes what no packet can look for any more.

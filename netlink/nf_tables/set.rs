@@ -88,8 +88,9 @@ fn length(types: &[DataType]) -> usize {
     }
 }
 
-/// The type of keys of several parts, as `nft` knows it: six bits a part.
+/// The type of keys of several parts, as `nft` knows it: six bits a part, so that there are five at most.
 pub(super) fn type_number(types: &[DataType]) -> u32 {
+    debug_assert!(types.len() <= 5, "{types:?} would be read back as another type");
     match types {
         [one] => one.number(),
         several => several.iter().fold(0, |number, part| number << 6 | part.number()),

@@ -1,5 +1,7 @@
 //! Cluster IPs: who answers, and what source address it sees.
 
+use std::net::SocketAddr;
+
 use portcullis_lab::{Outcome, Protocol, uml};
 
 use crate::bed::{Bed, PATIENCE, Setup};
@@ -91,7 +93,9 @@ fn cluster_ips_by_nftables() {
 
 /// What is not a Service's, of addresses that are: refused or dropped, where iptables lets it out into the void.
 fn what_no_service_has(bed: &Bed) {
-    let ports = || at(&["10.96.0.100:81", "[fd00:10:96::100]:81"]);
+    let web = cluster_ip("web", 80).addresses(bed.lab.plan(), bed.families);
+    let other: Vec<String> = web.iter().map(|web| SocketAddr::new(web.ip(), 81).to_string()).collect();
+    let ports = || at(&other.iter().map(String::as_str).collect::<Vec<_>>());
     let stray = || at(&["10.96.200.200:80", "[fd00:10:96::dead]:80"]);
     bed.write_manifest("cidr.yaml", CIDR);
     bed.wait_until("the ServiceCIDR is told", PATIENCE, |bed| {
