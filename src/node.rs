@@ -54,8 +54,12 @@ pub fn options(config: &Config, node: Option<&Node>) -> iptables::Options {
         masquerade_bit: config.masquerade.bit.get(),
         detect_local: detect_local(config, node),
         node_port_addresses: node_port_addresses(&config.node_port_addresses),
-        // IPVS cannot: what it sends on would bear a loopback address as its source.
-        localhost_node_ports: config.mode != ProxyMode::Ipvs && config.iptables.localhost_node_ports,
+        localhost_node_ports: match config.mode {
+            ProxyMode::Iptables => config.iptables.localhost_node_ports,
+            // It cannot: what it sends on would bear a loopback address as its source.
+            ProxyMode::Ipvs => false,
+            ProxyMode::Nftables => config.node_port_addresses.has_localhost(),
+        },
         conntrack_tcp_liberal: config.conntrack.tcp_be_liberal,
     }
 }

@@ -4,14 +4,17 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use portcullis_cluster::Family;
 use portcullis_cluster::desired::{Desired, ServiceChange, ServicePort};
+use portcullis_cluster::{Family, NamespacedName};
 use portcullis_netlink::nf_tables::{Element, Key, ManagedTable, Table, TableFamily};
 
 use super::base_chains;
 use super::chain_id::ChainId;
 use super::entries::{Entries, Place};
-use super::names::{ENDPOINTS, HAIRPIN, INSIDE_IPS, INSIDE_NODE_PORTS, NODE_PORT_ENDPOINTS, TABLE};
+use super::names::{
+    ENDPOINTS, FIREWALL_IPS, FIREWALL_SOURCES, HAIRPIN, INSIDE_IPS, INSIDE_NODE_PORTS, NODE_PORT_ENDPOINTS,
+    TABLE,
+};
 use super::settings::Settings;
 use crate::iptables::{Host, Options};
 
@@ -51,7 +54,7 @@ impl FamilyTable {
     pub fn follow(&mut self, desired: &Desired, changes: &[ServiceChange], now: Instant) {
         self.sweep(now);
         changes.iter().for_each(|change| self.change(&change.before, &change.after, now));
-        self.settle(desired, |_| true);
+        self.settle(desired, &HashMap::new());
     }
 
     /// What the kernel should hold.
@@ -118,6 +121,9 @@ impl FamilyTable {
 
     fn put(&mut self, place: &Place, element: &Element, was_its_own: bool, now: Instant) {
         let (set, key) = place;
+        if self.is_of_contested(place) {
+            return;
+        }
         if *set == HAIRPIN {
             *self.hairpins.entry(key.clone()).or_default() += 1;
         } else if !was_its_own && self.is_there(place) {
@@ -145,6 +151,9 @@ impl FamilyTable {
             }
             self.hairpins.remove(key);
         }
+        if self.is_of_contested(place) {
+            return;
+        }
         match self.contested.get_mut(place) {
             Some(goes) => *goes = now + GRACE,
             None => self.retire(place.clone(), now + GRACE),
@@ -158,6 +167,31 @@ impl FamilyTable {
         } else {
             self.table.remove_element(&Arc::from(place.0), &place.1);
         }
+    }
+
+    /// Whether it says who may use an address and port that several Services claim. The kernel takes no ranges that
+    /// overlap, so all are of the one that gets it. (In the order of places, the address comes first.)
+    fn is_of_contested(&self, (set, key): &Place) -> bool {
+        let is_of =
+            |(claimed, address): &Place| *claimed == FIREWALL_IPS && key.bytes().starts_with(address.bytes());
+        *set == FIREWALL_SOURCES && self.contested.keys().any(is_of)
+    }
+
+    /// Gives an address and port the sources that may use it.
+    fn settle_sources(&mut self, address: &Key, of_winner: Option<&Entries>) {
+        let is_of = |key: &Key| key.bytes().starts_with(address.bytes());
+        let mut wanted = HashMap::new();
+        if let Some(entries) = of_winner {
+            let sources =
+                entries.elements.iter().filter(|((set, key), _)| *set == FIREWALL_SOURCES && is_of(key));
+            wanted.extend(sources.map(|((_, key), element)| (key.clone(), element.clone())));
+        }
+        let name = Arc::from(FIREWALL_SOURCES);
+        let there =
+            self.table.desired().sets.get(FIREWALL_SOURCES).into_iter().flat_map(|set| set.elements.keys());
+        let gone: Vec<Key> = there.filter(|key| is_of(key) && !wanted.contains_key(*key)).cloned().collect();
+        gone.iter().for_each(|key| self.table.remove_element(&name, key));
+        wanted.into_iter().for_each(|(key, element)| self.table.put_element(&name, key, element));
     }
 
     fn enter(&mut self, chain: ChainId, uses: usize) {
@@ -179,34 +213,35 @@ impl FamilyTable {
         }
     }
 
-    /// Gives what several Services claim to the first of them by name. `is_served`: Services that are in the table.
-    pub(super) fn settle(&mut self, desired: &Desired, is_served: impl Fn(&ServicePort) -> bool) {
+    /// Gives what several Services claim to the first of them by name. `kept`: what is in the table of Services of which
+    /// it has not what is wanted.
+    pub(super) fn settle(&mut self, desired: &Desired, kept: &HashMap<NamespacedName, Arc<[ServicePort]>>) {
         if self.contested.is_empty() {
             return;
         }
-        let mut claims: HashMap<&Place, Element> = HashMap::new();
-        let mut claimed = HashMap::<&Place, usize>::new();
-        for ports in desired.services().values() {
-            let served: Vec<ServicePort> = ports.iter().filter(|port| is_served(port)).cloned().collect();
-            let entries = Entries::of(&served, &self.settings);
-            for place in self.contested.keys() {
-                if let Some(element) = entries.elements.get(place) {
-                    *claimed.entry(place).or_default() += 1;
-                    claims.entry(place).or_insert_with(|| element.clone());
-                }
+        let all: BTreeMap<&NamespacedName, &Arc<[ServicePort]>> =
+            desired.services().iter().chain(kept).collect();
+        let mut winners: HashMap<Place, Arc<Entries>> = HashMap::new();
+        let mut claims: HashMap<Place, usize> = HashMap::new();
+        for ports in all.into_values() {
+            let entries = Arc::new(Entries::of(ports, &self.settings));
+            for place in self.contested.keys().filter(|place| entries.elements.contains_key(*place)) {
+                *claims.entry(place.clone()).or_default() += 1;
+                winners.entry(place.clone()).or_insert_with(|| Arc::clone(&entries));
             }
         }
-        let is_still = |place: &Place| claimed.get(place).is_some_and(|claims| *claims > 1);
-        let still: HashMap<Place, Instant> =
-            self.contested.iter().filter(|(p, _)| is_still(p)).map(|(p, at)| (p.clone(), *at)).collect();
-        let claims: HashMap<Place, Element> =
-            claims.into_iter().map(|(place, element)| (place.clone(), element)).collect();
-        for (place, at) in std::mem::replace(&mut self.contested, still) {
-            match claims.get(&place) {
-                Some(element) => {
-                    self.table.put_element(&Arc::from(place.0), place.1, element.clone());
-                }
-                None => self.retire(place, at),
+        for (place, goes) in std::mem::take(&mut self.contested) {
+            let winner = winners.get(&place).map(|entries| &**entries);
+            let (set, key) = &place;
+            match winner.and_then(|entries| entries.elements.get(&place)) {
+                Some(element) => self.table.put_element(&Arc::from(*set), key.clone(), element.clone()),
+                None => self.retire(place.clone(), goes),
+            }
+            if *set == FIREWALL_IPS {
+                self.settle_sources(key, winner);
+            }
+            if claims.get(&place).is_some_and(|claims| *claims > 1) {
+                self.contested.insert(place, goes);
             }
         }
     }

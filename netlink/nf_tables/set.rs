@@ -101,7 +101,7 @@ fn length(types: &[DataType]) -> usize {
     }
 }
 
-/// The type of keys of several parts, as `nft` knows it: six bits a part.
+/// The type of keys of several parts, as `nft` knows it: six bits a part, so that there are five at most.
 pub(super) fn type_number(types: &[DataType]) -> u32 {
     debug_assert!(types.len() <= 5, "the types of {types:?} do not fit into a number");
     match types {

@@ -32,7 +32,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle};
 
-use crate::config::{Config, Daemon};
+use crate::config::{Config, Daemon, ProxyMode};
 use crate::http::BindError;
 use crate::source::{self, AccessError, Reporter, Source};
 use crate::{host, node, state};
@@ -88,7 +88,8 @@ pub enum DaemonError {
 pub async fn run(config: Config, configuration: String, options: &Daemon) -> Result<(), DaemonError> {
     let name = node::name(&config).map_err(DaemonError::NodeName)?;
     let means = serving::means(config.mode)?;
-    let nfacct = host::ensure_nfacct();
+    // Only rules of iptables name its counters.
+    let nfacct = config.mode != ProxyMode::Nftables && host::ensure_nfacct();
     if options.init_only {
         serving::ready_node(&config);
         tracing::info!("the node is set up; ending, as --init-only asks for");

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::DaemonError;
 use super::drift_watch::{self, Drift};
-use crate::config::{Config, Ipvs, NodePortAddresses, ProxyMode};
+use crate::config::{Config, Ipvs, ProxyMode};
 use crate::{node, sysctl};
 
 /// News of who else changes what a mode writes, where the kernel tells.
@@ -80,8 +80,7 @@ pub(super) fn ready_node(config: &Config) {
 /// Has answers of pods to connections that came from ::1 delivered, whichever link they come in by: the kernel takes
 /// the address for one that is on the loopback link only.
 pub(super) fn route_localhost(config: &Config) {
-    let served = matches!(config.node_port_addresses, NodePortAddresses::Primary { localhost: true });
-    if config.mode != ProxyMode::Nftables || !served {
+    if config.mode != ProxyMode::Nftables || !config.node_port_addresses.has_localhost() {
         return;
     }
     let routed = Interfaces::open().and_then(|mut interfaces| {
