@@ -39,7 +39,7 @@ mod yaml_document;
 mod tests;
 
 pub use command::{
-    AddressFamily, AskedProtocol, Command, Daemon, Diff, Explain, Lab, LabCluster, Matrix, OutputFormat,
+    AddressFamily, AskedProtocol, Command, Daemon, Diff, Explain, Lab, LabCluster, Matrix, Migrate, OutputFormat,
     Policy, Render,
 };
 pub use detect_local::{DetectLocal, InterfaceName};
