@@ -46,6 +46,8 @@ pub(super) struct Drain {
     pause: Duration,
     /// Their real servers take nothing new.
     quiet: bool,
+    /// Connections that had not ended in time.
+    cut_off: u64,
 }
 
 impl Drain {
@@ -56,7 +58,12 @@ impl Drain {
     pub(super) fn begin(limit: Duration, now: Instant) -> Result<Drain> {
         let ours = Ours::read(IpSets::open()?.as_mut())?;
         let (deadline, next) = (now + limit, now + FIRST.min(limit));
-        Ok(Drain { ours, deadline, next, pause: FIRST, quiet: false })
+        Ok(Drain { ours, deadline, next, pause: FIRST, quiet: false, cut_off: 0 })
+    }
+
+    /// Connections that had not ended in time.
+    pub(super) fn cut_off(&self) -> u64 {
+        self.cut_off
     }
 
     /// When the connections are to be counted again.
@@ -77,12 +84,15 @@ impl Drain {
         let mut released = HashSet::new();
         let over = now >= self.deadline;
         for (server, _) in ip_vs.virtual_servers()?.into_iter().filter(|(server, _)| self.ours.made(server)) {
-            let real = if over { Vec::new() } else { ip_vs.real_servers(&server)? };
+            let real = if is_waited_for(&server) { ip_vs.real_servers(&server)? } else { Vec::new() };
             let active = real.iter().map(|real| u64::from(real.active)).sum::<u64>();
-            if active > 0 && is_waited_for(&server) {
-                waiting.insert(server, (active, real));
-            } else {
+            if active == 0 {
                 released.insert(server);
+            } else if over {
+                self.cut_off += active;
+                released.insert(server);
+            } else {
+                waiting.insert(server, (active, real));
             }
         }
         if !self.quiet {
@@ -108,10 +118,7 @@ fn is_waited_for(server: &VirtualServer) -> bool {
 }
 
 /// Gives real servers no new connection. One may come by when its Service loses what the new rules would lead it to.
-fn silence<'a>(
-    ip_vs: &mut IpVs,
-    real: impl Iterator<Item = (&'a VirtualServer, RealServer)>,
-) -> Result<()> {
+fn silence<'a>(ip_vs: &mut IpVs, real: impl Iterator<Item = (&'a VirtualServer, RealServer)>) -> Result<()> {
     let mut batch = ServerBatch::new();
     for (server, real) in real {
         batch.set_real_server(server, &RealServer { weight: 0, ..real })?;
@@ -133,8 +140,7 @@ pub(super) fn keep_addresses_by_routes(sources: &[IpAddr]) -> Result<()> {
     let Some(link) = interfaces.link_index(LINK)? else { return Ok(()) };
     let source = |of: IpAddr| sources.iter().copied().find(|ip| Family::of(*ip) == Family::of(of));
     let addresses = interfaces.addresses_of(link)?;
-    let replaced =
-        addresses.into_iter().filter_map(|net| Some((net, source(net.addr())?)));
+    let replaced = addresses.into_iter().filter_map(|net| Some((net, source(net.addr())?)));
     // The kernel's own, where somebody set the link up, are nobody's to send to.
     let replaced: Vec<(IpNet, IpAddr)> = replaced.filter(|(net, _)| !is_link_local(net.addr())).collect();
     let mut routes = interfaces.kept_address_batch()?;

@@ -107,9 +107,7 @@ impl Ours {
         let mut interfaces = Interfaces::open()?;
         let addresses = interfaces.addresses(&netlink::Family::ALL)?;
         let (on_link, elsewhere): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|a| a.interface == LINK);
-        let only = |addresses: Vec<netlink::route::Address>| {
-            addresses.into_iter().map(|a| a.address.addr())
-        };
+        let only = |addresses: Vec<netlink::route::Address>| addresses.into_iter().map(|a| a.address.addr());
         let mut ours = Ours {
             // Those that were the link's until a migration began are its addresses, too.
             virtual_addresses: only(on_link).chain(interfaces.kept_addresses()?).collect(),

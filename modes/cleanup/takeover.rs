@@ -20,6 +20,7 @@ pub struct Takeover {
     flavour: Flavour,
     limit: Duration,
     stage: Stage,
+    cut_off: u64,
 }
 
 enum Stage {
@@ -34,7 +35,7 @@ impl Takeover {
     /// Of a mode, whose rules of iptables are of this flavour. Connections through IPVS may last for `limit` after it
     /// serves.
     pub fn new(serving: Serving, flavour: Flavour, limit: Duration) -> Self {
-        Takeover { serving, flavour, limit, stage: Stage::Waiting }
+        Takeover { serving, flavour, limit, stage: Stage::Waiting, cut_off: 0 }
     }
 
     /// To be called before the mode serves, with this machine's primary addresses: from then on its own connections to
@@ -43,7 +44,8 @@ impl Takeover {
     /// # Errors
     /// The kernel refuses. Such connections may then break when the addresses go.
     pub fn prepare(&self, node_ips: &[IpAddr]) -> Result<()> {
-        let from_ipvs = self.serving != Serving::Ipvs && ipvs::left_something();
+        let begins = matches!(self.stage, Stage::Waiting) && self.serving != Serving::Ipvs;
+        let from_ipvs = begins && ipvs::left_something();
         if from_ipvs { drain::keep_addresses_by_routes(node_ips) } else { Ok(()) }
     }
 
@@ -62,7 +64,10 @@ impl Takeover {
             },
             Stage::Draining(drain, _) if drain.next() > now => Cleanup::default(),
             Stage::Draining(drain, waiting) => match drain.step(now) {
-                Ok(None) => self.finish(),
+                Ok(None) => {
+                    self.cut_off = drain.cut_off();
+                    self.finish()
+                }
                 Ok(some) => {
                     *waiting = some;
                     Cleanup::default()
@@ -73,8 +78,11 @@ impl Takeover {
     }
 
     fn drain_at_once(&mut self, now: Instant) -> Cleanup {
-        match Drain::begin(self.limit, now).and_then(|mut drain| drain.step(now)) {
-            Ok(_) => self.finish(),
+        match Drain::begin(self.limit, now).and_then(|mut drain| drain.step(now).map(|_| drain.cut_off())) {
+            Ok(cut_off) => {
+                self.cut_off = cut_off;
+                self.finish()
+            }
             Err(error) => self.finish_despite(&error),
         }
     }
@@ -110,6 +118,11 @@ impl Takeover {
     /// Whether nothing of other modes is left, but for what could not be removed.
     pub fn is_done(&self) -> bool {
         matches!(self.stage, Stage::Done)
+    }
+
+    /// Connections through IPVS that had not ended in time.
+    pub fn cut_off(&self) -> u64 {
+        self.cut_off
     }
 
     /// The connections that were waited for when they were last counted.

@@ -46,14 +46,7 @@ impl KeptAddressBatch {
         self.push("delete the route of an address", libc::RTM_DELROUTE, 0, address, None);
     }
 
-    fn push(
-        &mut self,
-        action: &'static str,
-        kind: u16,
-        flags: u16,
-        address: IpAddr,
-        source: Option<IpAddr>,
-    ) {
+    fn push(&mut self, action: &'static str, kind: u16, flags: u16, address: IpAddr, source: Option<IpAddr>) {
         let (family, length) = match address {
             IpAddr::V4(_) => (Family::V4.number(), 32),
             IpAddr::V6(_) => (Family::V6.number(), 128),
@@ -105,9 +98,11 @@ impl Interfaces {
             let mut header = [0; HEADER];
             header[0] = family.number();
             header[4] = RT_TABLE_LOCAL;
-            kept.extend(self.collect("list the routes", libc::RTM_GETROUTE, &header, |message| {
-                parse(message, family)
-            })?);
+            kept.extend(
+                self.collect("list the routes", libc::RTM_GETROUTE, &header, |message| {
+                    parse(message, family)
+                })?,
+            );
         }
         Ok(kept)
     }

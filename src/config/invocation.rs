@@ -61,7 +61,9 @@ impl Invocation {
             None if flags::last(&matches, "version").is_some_and(|value| value != "false") => {
                 Self::without_settings(Command::Version)
             }
-            None => Self::configured(&matches, BesideFileRule::KubeProxy, read_file, |settings| root_command(settings)),
+            None => Self::configured(&matches, BesideFileRule::KubeProxy, read_file, |settings| {
+                root_command(settings)
+            }),
         })
     }
 

@@ -29,6 +29,7 @@ mod isolation;
 mod lab_table;
 mod live_traffic;
 mod manifests;
+mod migrations;
 mod mode_changes;
 mod options;
 mod restart;

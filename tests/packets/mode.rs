@@ -10,6 +10,8 @@ pub(crate) enum Mode {
     Iptables(Flavour),
     /// Needs a kernel that has IPVS.
     Ipvs,
+    /// Needs no tool at all.
+    Nftables,
 }
 
 impl Mode {
@@ -18,6 +20,7 @@ impl Mode {
         let own = match self {
             Self::Iptables(_) => ["--mode=iptables", "--iptables-min-sync-period=0s"],
             Self::Ipvs => ["--mode=ipvs", "--ipvs-min-sync-period=0s"],
+            Self::Nftables => ["--mode=nftables", "--iptables-min-sync-period=0s"],
         };
         own.map(str::to_owned).into_iter().chain(others.iter().cloned()).collect()
     }
@@ -28,7 +31,7 @@ impl Mode {
             Self::Iptables(flavour) => flavour,
             // User-mode Linux has no other.
             Self::Ipvs if uml::is_inside() => Flavour::Legacy,
-            Self::Ipvs => Flavour::Nft,
+            Self::Ipvs | Self::Nftables => Flavour::Nft,
         }
     }
 }
