@@ -63,6 +63,9 @@ fn perform(invocation: &Invocation) -> anyhow::Result<ExitCode> {
         Command::Explain(explain) => {
             return Ok(yes_or_one(commands::explain::run(config, explain, &mut out)?));
         }
+        Command::Migrate(migrate) => {
+            return Ok(yes_or_one(commands::migrate::run(config, migrate, &mut out)?));
+        }
         Command::Policy(config::Policy::Matrix(matrix)) => {
             commands::policy::matrix(config, matrix, &mut out)?;
         }

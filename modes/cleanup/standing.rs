@@ -20,7 +20,12 @@ pub(super) struct Standing {
     pub(super) flavour: Flavour,
     pub(super) serving: Serving,
     jumps: Vec<Jump>,
+    /// Connections through IPVS are waited for, and what guards its addresses stays until then.
+    draining: bool,
 }
+
+/// The chain that keeps strangers from what listens on the node, as long as it has the addresses of Services.
+const GUARD: &str = "KUBE-IPVS-FILTER";
 
 impl Standing {
     /// The rules of a mode, kept by the tools of a flavour.
@@ -30,11 +35,20 @@ impl Standing {
             Serving::Ipvs => ipvs::jumps(),
             Serving::Nftables => Vec::new(),
         };
-        Standing { flavour, serving, jumps }
+        Standing { flavour, serving, jumps, draining: false }
+    }
+
+    /// The same, and what guards IPVS mode's addresses.
+    pub(super) fn draining(self) -> Self {
+        let jumps = self.jumps.into_iter().chain(ipvs::jumps().into_iter().filter(is_to_guard)).collect();
+        Standing { jumps, draining: true, ..self }
     }
 
     /// Whether the mode has a chain of this name.
     pub(super) fn has_chain(&self, table: Table, name: &str) -> bool {
+        if self.draining && table == Table::Filter && name == GUARD {
+            return true;
+        }
         match self.serving {
             Serving::Iptables => iptables::is_ours(table, name),
             Serving::Ipvs => ipvs::chain_names(table).contains(&name),
@@ -54,9 +68,13 @@ impl Standing {
     /// Whether a chain of table filter is one that only other modes have: where it is, they served.
     pub(super) fn is_mark_of_others(&self, name: &str) -> bool {
         match self.serving {
-            Serving::Iptables => name == "KUBE-IPVS-FILTER",
+            Serving::Iptables => name == GUARD,
             Serving::Ipvs => name == "KUBE-EXTERNAL-SERVICES",
             Serving::Nftables => FILTER.contains(&name),
         }
     }
+}
+
+fn is_to_guard(jump: &Jump) -> bool {
+    jump.table == Table::Filter && jump.rule.ends_with(GUARD)
 }

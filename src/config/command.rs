@@ -3,6 +3,7 @@
 mod diff;
 mod explain;
 mod lab;
+mod migrate;
 mod policy;
 mod render;
 
@@ -13,6 +14,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Subcommand};
 pub use diff::Diff;
 pub use explain::{AskedProtocol, Explain, OutputFormat};
 pub use lab::{Lab, LabCluster};
+pub use migrate::Migrate;
 pub use policy::{Matrix, Policy};
 pub use render::{AddressFamily, Render};
 
@@ -35,6 +37,8 @@ pub enum Command {
     Explain(Explain),
     /// Print what policies come to.
     Policy(Policy),
+    /// Move this node to another mode, or say what that comes to.
+    Migrate(Migrate),
     /// Build a throwaway cluster in network namespaces.
     Lab(Lab),
     /// Print the version (`version`, `--version`).
@@ -70,6 +74,9 @@ pub(super) fn parser() -> clap::Command {
     let explain = Explain::augment_args(with_settings(clap::Command::new("explain")))
         .about("Say whether a connection arrives, where, and by which rules; exit with 1 if it does not")
         .after_help(EXPLAIN_EXAMPLES);
+    let migrate = Migrate::augment_args(with_settings(clap::Command::new("migrate")).mut_arg("mode", |mode| mode.hide(true)))
+        .about("Say what moving this node to another mode comes to, and with --apply do it; nothing is written without")
+        .after_help(MIGRATE_EXAMPLES);
     let matrix = Matrix::augment_args(with_settings(clap::Command::new("matrix")))
         .about("Print who can talk to whom")
         .after_help(ALL_SETTINGS);
@@ -88,6 +95,7 @@ pub(super) fn parser() -> clap::Command {
         .subcommand(diff)
         .subcommand(explain)
         .subcommand(policy)
+        .subcommand(migrate)
         .subcommand(
             with_settings(clap::Command::new("cleanup")).about("Remove what any mode has left in the kernel"),
         )
@@ -102,6 +110,14 @@ pub(super) fn parser() -> clap::Command {
 
 const ALL_SETTINGS: &str =
     "All settings of the daemon are flags here, too (see portcullis --help), and beat those of the file.";
+
+const MIGRATE_EXAMPLES: &str = "\
+Examples:
+  portcullis migrate --to nftables --config FILE             what would be written, removed, and is at stake
+  portcullis migrate --to nftables --config FILE --apply     do it, once kube-proxy is stopped on this node
+
+The exit status is 0 if all is well, 1 if something is in the way or not everything could be done.
+All settings of the daemon are flags here, too (see portcullis --help), and beat those of the file.";
 
 const EXPLAIN_EXAMPLES: &str = "\
 Examples:
@@ -146,6 +162,7 @@ pub(super) fn subcommand(
             let Some(("matrix", inner)) = inner.subcommand() else { return Ok(None) };
             (Command::Policy(Policy::Matrix(Matrix::from_arg_matches(inner)?)), Some(inner))
         }
+        "migrate" => (Command::Migrate(Migrate::from_arg_matches(inner)?), Some(inner)),
         "cleanup" => (Command::Cleanup, Some(inner)),
         "lab" => (Command::Lab(Lab::from_arg_matches(inner)?), None),
         _ => (Command::Version, None),

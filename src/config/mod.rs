@@ -39,8 +39,8 @@ mod yaml_document;
 mod tests;
 
 pub use command::{
-    AddressFamily, AskedProtocol, Command, Daemon, Diff, Explain, Lab, LabCluster, Matrix, OutputFormat,
-    Policy, Render,
+    AddressFamily, AskedProtocol, Command, Daemon, Diff, Explain, Lab, LabCluster, Matrix, Migrate,
+    OutputFormat, Policy, Render,
 };
 pub use detect_local::{DetectLocal, InterfaceName};
 pub use error::{ConfigError, ConfigErrors, Said, Warning};

@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 
 /// The table was changed, or may have been; by whom.
 #[derive(Clone, Debug)]
-pub(super) struct Drift(pub(super) String);
+pub(crate) struct Drift(pub(super) String);
 
 /// A channel that gets a word for each transaction of others that touches a table of this name. `own` is the socket that writes
 /// for us. Where the kernel cannot be listened to, it stays silent, and that is logged.

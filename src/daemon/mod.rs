@@ -13,16 +13,17 @@ mod address_watch;
 mod drift_watch;
 mod policies;
 mod schedule;
-mod serving;
+pub(crate) mod serving;
 mod telemetry;
 mod worker;
 
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use portcullis_cluster::desired::Desired;
 use portcullis_cluster::{Event, Family, Index, Kind, Name};
 use portcullis_modes::SyncError;
+use portcullis_modes::cleanup::Takeover;
 use portcullis_modes::iptables::{Flavour, Host, Options, Tools};
 use portcullis_modes::ipvs::RequirementError;
 use portcullis_modes::nftables;
@@ -44,6 +45,9 @@ use worker::{Order, Outcome, Worker};
 
 /// How many batches of events may wait for the loop.
 const EVENT_BATCHES: usize = 16;
+
+/// How long connections through IPVS may last after another mode serves. With `--once` they end at once.
+const DRAIN: Duration = Duration::from_secs(10 * 60);
 
 /// Why the daemon cannot start, or had to end.
 #[derive(Debug, thiserror::Error)]
@@ -109,8 +113,9 @@ pub async fn run(config: Config, configuration: String, options: &Daemon) -> Res
     let flows = StaleFlows::new(KernelFlows::default());
     // Without tools there are no rules of iptables that could stay.
     let flavour = facts.tools.as_ref().map_or(Flavour::Nft, |tools| tools.flavour);
-    let serving = (serving::serving(config.mode), flavour);
-    let worker = Worker::new(mode, Desired::new(name), flows, serving);
+    let drain = if options.once { Duration::ZERO } else { DRAIN };
+    let takeover = Takeover::new(serving::serving(config.mode), flavour, drain);
+    let worker = Worker::new(mode, Desired::new(name), flows, takeover);
     let (policies, drift) = match config.network_policy {
         Some(policy) => {
             let (policies, drift) = Policies::start(policy, name)?;

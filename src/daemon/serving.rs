@@ -18,26 +18,26 @@ use crate::config::{Config, Ipvs, ProxyMode};
 use crate::{node, sysctl};
 
 /// News of who else changes what a mode writes, where the kernel tells.
-pub(super) type News = Option<mpsc::Receiver<Drift>>;
+pub(crate) type News = Option<mpsc::Receiver<Drift>>;
 
 /// The kernels of the families that are served.
-pub(super) type Kernels = Vec<(Family, Box<dyn Kernel>)>;
+pub(crate) type Kernels = Vec<(Family, Box<dyn Kernel>)>;
 
 /// What the node has of what the mode takes.
-pub(super) struct Means {
+pub(crate) struct Means {
     /// The tools of iptables; nftables mode does without.
-    pub(super) tools: Option<Tools>,
+    pub(crate) tools: Option<Tools>,
     /// The kernels by which rules of iptables are written.
-    pub(super) kernels: Kernels,
+    pub(crate) kernels: Kernels,
     /// The families that can be served.
-    pub(super) families: Vec<Family>,
+    pub(crate) families: Vec<Family>,
 }
 
 /// Looks for what the mode takes.
 ///
 /// # Errors
 /// Something is missing.
-pub(super) fn means(mode: ProxyMode) -> Result<Means, DaemonError> {
+pub(crate) fn means(mode: ProxyMode) -> Result<Means, DaemonError> {
     if mode == ProxyMode::Nftables {
         let families = nftables::check_requirements()?;
         return Ok(Means { tools: Tools::find().ok(), kernels: Kernels::new(), families });
@@ -68,7 +68,7 @@ fn kernels(tools: &Tools) -> Result<Kernels, SyncError> {
 }
 
 /// Sets what needs more privileges than serving: what is set once stays for the daemon that follows.
-pub(super) fn ready_node(config: &Config) {
+pub(crate) fn ready_node(config: &Config) {
     if node::options(config, None).serves_localhost_node_ports() {
         sysctl::allow_localhost_node_ports();
     }
@@ -79,7 +79,7 @@ pub(super) fn ready_node(config: &Config) {
 
 /// Has answers of pods to connections that came from ::1 delivered, whichever link they come in by: the kernel takes
 /// the address for one that is on the loopback link only.
-pub(super) fn route_localhost(config: &Config) {
+pub(crate) fn route_localhost(config: &Config) {
     if config.mode != ProxyMode::Nftables || !config.node_port_addresses.has_localhost() {
         return;
     }
@@ -104,7 +104,7 @@ pub(super) fn route_localhost(config: &Config) {
 ///
 /// # Errors
 /// The kernel lacks what it needs.
-pub(super) fn mode(
+pub(crate) fn mode(
     config: &Config,
     options: Options,
     host: Host,
@@ -137,7 +137,7 @@ pub(super) fn mode(
 }
 
 /// The mode as the cleanup of what others left knows it.
-pub(super) fn serving(mode: ProxyMode) -> Serving {
+pub(crate) fn serving(mode: ProxyMode) -> Serving {
     match mode {
         ProxyMode::Ipvs => Serving::Ipvs,
         ProxyMode::Iptables => Serving::Iptables,

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use portcullis_lab::{Cluster, DaemonSpec, Families, Lab, LabOptions, PlanOptions, Vantage};
@@ -83,7 +84,7 @@ pub(crate) struct Bed {
     pub(crate) mode: Mode,
     pub(crate) families: Families,
     /// The daemons' arguments beside those of the mode.
-    args: Vec<String>,
+    pub(crate) args: Vec<String>,
     _tools: tempfile::TempDir,
 }
 
@@ -108,6 +109,18 @@ impl Bed {
         self.lab.stop_daemon(node).unwrap();
         self.lab.start_daemon(node).unwrap();
         self.synced();
+    }
+
+    /// The program on a node, with the daemons' arguments but the mode, and beside the node's daemon.
+    pub(crate) fn program(&self, node: &str, subcommand: &[&str]) -> Command {
+        let netns = self.lab.netns(&Vantage::node(node)).unwrap();
+        let mut command = netns.command(env!("CARGO_BIN_EXE_portcullis"));
+        command.args(subcommand).arg("--manifests").arg(self.lab.manifests());
+        command.args(["--hostname-override", node]).args(&self.args);
+        let path = format!("{}:{}", self._tools.path().display(), std::env::var("PATH").unwrap());
+        command.env("PATH", path);
+        command.env("XTABLES_LOCKFILE", self.lab.folder().join(format!("{node}.xtables.lock")));
+        command
     }
 
     /// The rules of a table on a node, as the tool's `-save` prints them. `tool` is `iptables` or `ip6tables`.

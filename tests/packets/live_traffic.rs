@@ -124,7 +124,7 @@ pub(crate) type History = Vec<(Duration, String)>;
 pub(crate) struct Seen {
     pub(crate) protocol: Protocol,
     start: Instant,
-    log: Log,
+    pub(crate) log: Log,
 }
 
 impl Seen {
