@@ -82,6 +82,13 @@ impl Display for Set {
     }
 }
 
+impl Set {
+    /// An element of it, as it is printed.
+    pub fn line<'a>(&'a self, key: &'a Key, element: &'a Element) -> impl Display + 'a {
+        fmt::from_fn(move |f| print_element(f, &self.spec, key, element))
+    }
+}
+
 fn print_element(f: &mut Formatter<'_>, spec: &SetSpec, key: &Key, element: &Element) -> fmt::Result {
     match &element.last {
         Some(last) if last != key => print_range(f, &spec.key, key.bytes(), last.bytes())?,

@@ -5,7 +5,8 @@ use std::io::{self, Write};
 use portcullis_cluster::Family;
 use portcullis_modes::iptables::{ChainDifference, Difference, Kernel, RuleSet, Tools, differences};
 use portcullis_modes::ipvs::{NetlinkKernel, StateDifference, state_differences};
-use portcullis_modes::{SyncError, ipvs};
+use portcullis_modes::{SyncError, ipvs, nftables};
+use portcullis_netlink::nf_tables::{self, TableFamily};
 
 use super::render::families;
 use super::unified::Printer;
@@ -19,12 +20,12 @@ pub enum DiffError {
     /// The state cannot be had.
     #[error(transparent)]
     State(#[from] StateError),
-    /// The mode is not there yet.
-    #[error("mode {0} cannot be compared yet; --mode iptables and --mode ipvs can")]
-    Mode(&'static str),
     /// The kernel's rules cannot be read.
     #[error("cannot read the rules: {0}")]
     Kernel(#[from] SyncError),
+    /// The kernel has no nf_tables.
+    #[error("this kernel has no nf_tables, so nothing of it is there")]
+    NoTables,
     /// The kernel has no IPVS, so that nothing can be compared.
     #[error("IPVS is not loaded on this machine, so nothing of it is there; modprobe ip_vs loads it")]
     NoIpvs,
@@ -39,12 +40,12 @@ pub enum DiffError {
 /// # Errors
 /// The state or the kernel's rules cannot be had, or the mode cannot be compared.
 pub fn run(config: &Config, diff: &Diff, colour: bool, out: &mut dyn Write) -> Result<bool, DiffError> {
-    if config.mode == ProxyMode::Nftables {
-        return Err(DiffError::Mode(config.mode.name()));
-    }
     let state = state::load(config, diff.host.as_deref())?;
-    let tools = Tools::find()?;
     let printer = Printer { out, colour };
+    if config.mode == ProxyMode::Nftables {
+        return by_nftables(diff, &state, printer);
+    }
+    let tools = Tools::find()?;
     match config.mode {
         ProxyMode::Ipvs => by_ipvs(config, diff, &state, &tools, printer),
         _ => by_iptables(diff, &state, &tools, printer),
@@ -97,6 +98,29 @@ fn by_ipvs(
         }
         printer.section(&difference.found, &difference.wanted, &difference.place)?;
         last = Some(difference.service);
+    }
+    Ok(differs)
+}
+
+fn by_nftables(diff: &Diff, state: &State, mut printer: Printer<'_>) -> Result<bool, DiffError> {
+    let asked = |error: portcullis_netlink::Error| {
+        DiffError::Kernel(SyncError::Kernel { what: "nf_tables".into(), reason: error.to_string() })
+    };
+    let mut socket = nf_tables::open().map_err(asked)?.ok_or(DiffError::NoTables)?;
+    let mut differs = false;
+    for family in families(diff.family) {
+        let of = if family == Family::V4 { TableFamily::Ip } else { TableFamily::Ip6 };
+        let found = nf_tables::read(&mut socket, of, nftables::TABLE).map_err(asked)?;
+        let (options, host) = (&state.options, &state.host);
+        let mut last = None;
+        for difference in nftables::table_differences(&state.desired, family, options, host, found.as_ref()) {
+            differs = true;
+            if last.as_ref() != Some(&difference.subject) {
+                printer.head(format_args!("{family}/{}", difference.subject))?;
+            }
+            printer.section(&difference.found, &difference.wanted, &difference.place)?;
+            last = Some(difference.subject);
+        }
     }
     Ok(differs)
 }

@@ -20,8 +20,10 @@ pub(crate) struct Town {
 
 impl Town {
     /// Brings up the cluster of a corpus of `fixtures/`, ready for the ports and hosts outside that these cases speak of. `args` are
-    /// the daemons' besides those for Services.
+    /// the daemons' besides those for Services, which they serve by iptables unless told otherwise.
     pub(crate) fn up(corpus: &str, cases: &[Case], args: &[&str]) -> Self {
+        let mode =
+            if args.iter().any(|arg| arg.starts_with("--mode=")) { None } else { Some("--mode=iptables") };
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(corpus).join("cluster.yaml");
         let start = Cluster::read(file).unwrap();
         let ports: BTreeSet<EchoPort> = cases.iter().flat_map(Case::ports).collect();
@@ -34,14 +36,13 @@ impl Town {
             ..Default::default()
         };
         let fixed = [
-            "--mode=iptables",
             "--conntrack-max-per-core=0",
             "--cluster-cidr=10.244.0.0/16,fd00:10:244::/48",
             "--iptables-min-sync-period=0s",
         ];
         let daemon = DaemonSpec {
             binary: PathBuf::from(env!("CARGO_BIN_EXE_portcullis")),
-            args: fixed.iter().chain(args).map(|arg| (*arg).to_owned()).collect(),
+            args: mode.iter().chain(&fixed).chain(args).map(|arg| (*arg).to_owned()).collect(),
             ..DaemonSpec::default()
         };
         let mut lab = Lab::up(start.clone(), LabOptions { plan, daemon: Some(daemon) }).unwrap();

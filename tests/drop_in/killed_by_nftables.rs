@@ -1,0 +1,73 @@
+//! The daemon of nftables mode is killed at any moment of its work: the kernel has all of the old state or all of the new
+//! one, and the next daemon goes on from there.
+
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use portcullis_netlink::nf_tables::{self, Table, TableFamily};
+
+use crate::daemon::{end, portcullis};
+use crate::killed::cluster;
+use crate::{namespace, node};
+
+/// How long daemons live, in milliseconds: some die before they write, some while, some after.
+const LIVES: [u64; 12] = [60, 120, 140, 160, 180, 200, 220, 240, 260, 300, 400, 600];
+
+const PATIENCE: Duration = Duration::from_secs(40);
+
+#[test]
+fn killed_at_any_moment_and_started_again() {
+    namespace::inside(|| {
+        node::run("ip link set lo up");
+        let folder = tempfile::tempdir().expect("a folder for temporary files");
+        let (mut old, mut new) = (0, 0);
+        for (i, life) in LIVES.into_iter().enumerate() {
+            fs::write(folder.path().join("cluster.yaml"), cluster(i)).expect("the folder can be written to");
+            let before = table();
+            let mut daemon =
+                portcullis(&["--mode=nftables"], folder.path()).spawn().expect("the binary is built");
+            std::thread::sleep(Duration::from_millis(life));
+            daemon.kill().expect("it runs");
+            daemon.wait().expect("it is our child");
+            match compare(folder.path()) {
+                Ok(()) => new += 1,
+                Err(differs) => {
+                    assert!(
+                        table() == before,
+                        "after {life} ms it is neither the old nor the new one:\n{differs}"
+                    );
+                    old += 1;
+                }
+            }
+        }
+        println!("{old} of {} daemons died before all was written, {new} after", LIVES.len());
+        let mut last = portcullis(&["--mode=nftables"], folder.path()).spawn().expect("the binary is built");
+        let start = Instant::now();
+        while let Err(differs) = compare(folder.path()) {
+            assert!(start.elapsed() < PATIENCE, "not put right within {PATIENCE:?}:\n{differs}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert_eq!(end(&mut last), Some(0), "SIGTERM is no failure");
+        let tables = crate::held::output(&["nft", "list", "tables"]);
+        assert_eq!(tables, "table ip portcullis\ntable ip6 portcullis\n");
+    });
+}
+
+fn table() -> Option<Table> {
+    let mut socket = nf_tables::open().expect("root").expect("nf_tables");
+    nf_tables::read(&mut socket, TableFamily::Ip, "portcullis")
+        .expect("it can be read")
+        .map(|(table, _)| table)
+}
+
+/// What `portcullis diff` has to say, if anything.
+fn compare(folder: &Path) -> Result<(), String> {
+    let output = portcullis(&["diff", "--mode=nftables"], folder).stdout(Stdio::piped()).output();
+    let output = output.expect("the binary is built");
+    match output.status.code() {
+        Some(0) => Ok(()),
+        _ => Err(String::from_utf8_lossy(&output.stdout).chars().take(4000).collect()),
+    }
+}
