@@ -120,7 +120,7 @@ fn compare_and_clean_nftables() {
         [
             "+++ wanted/IPv4/base rules",
             "@@ -0,0 +1 @@ chain reject-chain",
-            "+reject with icmp type port-unreachable",
+            "+reject",
             "+++ wanted/IPv4/what no Service wants",
             "@@ -0,0 +0,0 @@ chain mine (not wanted)",
             "@@ -1 +0,0 @@ set cluster-ips",

@@ -12,8 +12,9 @@ use crate::daemon::{end, portcullis};
 use crate::killed::cluster;
 use crate::{namespace, node};
 
-/// How long daemons live, in milliseconds: some die before they write, some while, some after.
-const LIVES: [u64; 12] = [60, 120, 140, 160, 180, 200, 220, 240, 260, 300, 400, 600];
+/// How long daemons live once they try out what the kernel can do, in milliseconds: some die before they write, some
+/// while, some after.
+const LIVES: [u64; 12] = [0, 10, 20, 30, 40, 50, 60, 80, 100, 150, 400, 1500];
 
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -25,9 +26,10 @@ fn killed_at_any_moment_and_started_again() {
         let (mut old, mut new) = (0, 0);
         for (i, life) in LIVES.into_iter().enumerate() {
             fs::write(folder.path().join("cluster.yaml"), cluster(i)).expect("the folder can be written to");
-            let before = table();
+            let (before, generation) = (table(), generation());
             let mut daemon =
                 portcullis(&["--mode=nftables"], folder.path()).spawn().expect("the binary is built");
+            wait_for_a_change(generation);
             std::thread::sleep(Duration::from_millis(life));
             daemon.kill().expect("it runs");
             daemon.wait().expect("it is our child");
@@ -43,6 +45,7 @@ fn killed_at_any_moment_and_started_again() {
             }
         }
         println!("{old} of {} daemons died before all was written, {new} after", LIVES.len());
+        assert!(new > 0, "none came to write");
         let mut last = portcullis(&["--mode=nftables"], folder.path()).spawn().expect("the binary is built");
         let start = Instant::now();
         while let Err(differs) = compare(folder.path()) {
@@ -53,6 +56,20 @@ fn killed_at_any_moment_and_started_again() {
         let tables = crate::held::output(&["nft", "list", "tables"]);
         assert_eq!(tables, "table ip portcullis\ntable ip6 portcullis\n");
     });
+}
+
+/// Which every transaction of anybody raises.
+fn generation() -> u32 {
+    let mut socket = nf_tables::open().expect("root").expect("nf_tables");
+    nf_tables::generation(&mut socket).expect("the kernel tells it")
+}
+
+fn wait_for_a_change(before: u32) {
+    let start = Instant::now();
+    while generation() == before {
+        assert!(start.elapsed() < PATIENCE, "the daemon writes nothing");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 fn table() -> Option<Table> {
