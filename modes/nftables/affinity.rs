@@ -92,7 +92,7 @@ impl<'a> Affinity<'a> {
         let mark = |rule: Rule| rule.set_mark(self.settings.mark);
         let mut rules = Vec::new();
         if self.port.external_local {
-            let pods = self.settings.from_pods(Rule::new(), false);
+            let pods = self.settings.of_pods(Rule::new(), false);
             rules.extend(pods.map(|rule| rule.then(cluster()).remark("short-circuit pod traffic")));
             let local = Rule::new().from_local();
             rules.push(mark(local.clone()).remark("masquerade local traffic"));
@@ -107,15 +107,15 @@ impl<'a> Affinity<'a> {
         Chain::of(rules)
     }
 
-    /// What stands behind the client in the set.
-    pub(super) fn remembered(&self, endpoint: &Endpoint) -> Key {
-        let service = Key::from(self.port.cluster_ip);
-        service.number(self.protocol_and_port()).address(endpoint.ip).port(endpoint.port.get())
-    }
-
-    /// In one number, as a key has five parts at most.
+    /// Protocol and port of the Service in one number: a key of six parts has no type that could be read back.
     fn protocol_and_port(&self) -> u32 {
         u32::from(self.port.name.protocol.number()) << 16 | u32::from(self.port.port.get())
+    }
+
+    /// What stands behind the client in the set.
+    pub(super) fn remembered(&self, endpoint: &Endpoint) -> Key {
+        let service = Key::from(self.port.cluster_ip).number(self.protocol_and_port());
+        service.address(endpoint.ip).port(endpoint.port.get())
     }
 
     /// Puts client, Service and endpoint into registers.

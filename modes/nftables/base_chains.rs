@@ -167,7 +167,7 @@ fn services(settings: &Settings) -> Vec<Rule> {
     let to_cluster_ip = Rule::new().is_in(&[settings.destination()], CLUSTER_IPS);
     let masqueraded = match settings.masquerade_all {
         true => Some(to_cluster_ip),
-        false => settings.from_pods(to_cluster_ip, true),
+        false => settings.of_pods(to_cluster_ip, true),
     };
     rules.extend(
         masqueraded.map(|rule| rule.set_mark(settings.mark).remark("masquerade what is not from pods")),

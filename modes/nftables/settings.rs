@@ -72,7 +72,7 @@ impl Settings {
 
     /// A rule for what comes from pods of the cluster (or, negated, from elsewhere); `None` where they cannot be told
     /// apart.
-    pub(super) fn from_pods(&self, rule: Rule, negated: bool) -> Option<Rule> {
+    pub(super) fn of_pods(&self, rule: Rule, negated: bool) -> Option<Rule> {
         Some(match self.local.as_ref()? {
             LocalMatch::Source(net) => within(rule, self.source(), *net, negated),
             LocalMatch::Interface(name) => came_by(rule, name, negated),

@@ -7,6 +7,9 @@ use portcullis_modes::iptables::{ChainDifference, Difference, Kernel, RuleSet, T
 use portcullis_modes::ipvs::{NetlinkKernel, StateDifference, state_differences};
 use portcullis_modes::{SyncError, ipvs, nftables};
 use portcullis_netlink::nf_tables::{self, TableFamily};
+use portcullis_policy::table::{
+    self as policy_table, EnforceError, PolicyTable, TABLE, differences as differences_of_policies,
+};
 
 use super::render::families;
 use super::unified::Printer;
@@ -29,6 +32,9 @@ pub enum DiffError {
     /// The kernel has no IPVS, so that nothing can be compared.
     #[error("IPVS is not loaded on this machine, so nothing of it is there; modprobe ip_vs loads it")]
     NoIpvs,
+    /// The policies' table cannot be read.
+    #[error("cannot read the policies' table: {0}")]
+    Policies(#[from] EnforceError),
     /// The output cannot be written.
     #[error("cannot write: {0}")]
     Io(#[from] io::Error),
@@ -41,22 +47,30 @@ pub enum DiffError {
 /// The state or the kernel's rules cannot be had, or the mode cannot be compared.
 pub fn run(config: &Config, diff: &Diff, colour: bool, out: &mut dyn Write) -> Result<bool, DiffError> {
     let state = state::load(config, diff.host.as_deref())?;
-    let printer = Printer { out, colour };
-    if config.mode == ProxyMode::Nftables {
-        return by_nftables(diff, &state, printer);
+    let mut printer = Printer { out, colour };
+    let differs = match config.mode {
+        ProxyMode::Nftables => by_nftables(diff, &state, &mut printer)?,
+        ProxyMode::Ipvs => by_ipvs(config, diff, &state, &Tools::find()?, &mut printer)?,
+        ProxyMode::Iptables => by_iptables(diff, &state, &Tools::find()?, &mut printer)?,
+    };
+    match state.policies.filter(|_| diff.family.is_none()) {
+        Some(policies) => Ok(by_policies(&policies, &mut printer)? || differs),
+        None => Ok(differs),
     }
-    let tools = Tools::find()?;
-    match config.mode {
-        ProxyMode::Ipvs => by_ipvs(config, diff, &state, &tools, printer),
-        _ => by_iptables(diff, &state, &tools, printer),
-    }
+}
+
+fn by_policies(policies: &PolicyTable, printer: &mut Printer<'_>) -> Result<bool, DiffError> {
+    let found = policy_table::read()?;
+    let (found, foreign) = found.as_ref().map(|(table, foreign)| (table, foreign.as_slice())).unzip();
+    let differences = differences_of_policies(policies.table().desired(), found, foreign.unwrap_or_default());
+    Ok(printer.policies(&differences)?)
 }
 
 fn by_iptables(
     diff: &Diff,
     state: &State,
     tools: &Tools,
-    mut printer: Printer<'_>,
+    printer: &mut Printer<'_>,
 ) -> Result<bool, DiffError> {
     let mut differs = false;
     for family in families(diff.family) {
@@ -75,7 +89,7 @@ fn by_ipvs(
     diff: &Diff,
     state: &State,
     tools: &Tools,
-    mut printer: Printer<'_>,
+    printer: &mut Printer<'_>,
 ) -> Result<bool, DiffError> {
     let asked = |error: portcullis_netlink::Error| {
         DiffError::Kernel(SyncError::Kernel { what: "cannot ask for IPVS".into(), reason: error.to_string() })
@@ -102,7 +116,7 @@ fn by_ipvs(
     Ok(differs)
 }
 
-fn by_nftables(diff: &Diff, state: &State, mut printer: Printer<'_>) -> Result<bool, DiffError> {
+fn by_nftables(diff: &Diff, state: &State, printer: &mut Printer<'_>) -> Result<bool, DiffError> {
     let asked = |error: portcullis_netlink::Error| {
         DiffError::Kernel(SyncError::Kernel { what: "nf_tables".into(), reason: error.to_string() })
     };
@@ -161,6 +175,24 @@ impl Printer<'_> {
         let section = format!("{} {}{remark}", chain.table, chain.chain);
         let lines = |lines: &Option<Vec<_>>| lines.clone().unwrap_or_default();
         self.section(&lines(&chain.found), &lines(&chain.wanted), &section)
+    }
+
+    /// How the policies' table differs. Says whether it does.
+    fn policies(&mut self, differences: &[policy_table::Difference]) -> io::Result<bool> {
+        if !differences.is_empty() {
+            self.head(format_args!("inet {TABLE}"))?;
+        }
+        for policy_table::Difference { place, about, found, wanted } in differences {
+            let remark = match (found, wanted) {
+                (None, _) => " (is missing)",
+                (_, None) => " (is not wanted)",
+                _ => "",
+            };
+            let about = about.as_ref().map(|about| format!(": {about}")).unwrap_or_default();
+            let lines = |lines: &Option<Vec<String>>| lines.clone().unwrap_or_default();
+            self.section(&lines(found), &lines(wanted), &format!("{place}{about}{remark}"))?;
+        }
+        Ok(!differences.is_empty())
     }
 
     fn owner(&mut self, difference: &StateDifference) -> io::Result<()> {

@@ -34,7 +34,7 @@ use tokio::task::{JoinError, JoinHandle};
 
 use crate::config::{Config, Daemon, ProxyMode};
 use crate::http::BindError;
-use crate::source::{self, AccessError, Source};
+use crate::source::{self, AccessError, Reporter, Source};
 use crate::{host, node, state};
 use drift_watch::Drift;
 use policies::{Policies, PolicyOutcome, PolicyWorker, RunningPolicies};
@@ -96,7 +96,8 @@ pub async fn run(config: Config, configuration: String, options: &Daemon) -> Res
         return Ok(());
     }
     let (sink, events) = mpsc::channel(EVENT_BATCHES);
-    let source = source::spawn(state::origin(&config, name), sink).await?;
+    let reporter = config.network_policy.map(|_| Reporter::new(name));
+    let source = source::spawn_reporting(state::origin(&config, name), sink, reporter).await?;
     let families: Vec<Family> = means.families.clone();
     let telemetry = Telemetry::start(&config, configuration, &source, name, &families).await?;
     let facts = Facts { tools: means.tools.clone(), nfacct, addresses: host::addresses() };

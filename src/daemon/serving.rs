@@ -18,6 +18,9 @@ use super::drift_watch::{self, Drift};
 use crate::config::{Config, Ipvs, ProxyMode};
 use crate::{node, sysctl};
 
+/// News of who else changes what a mode writes, where the kernel tells.
+pub(super) type News = Option<mpsc::Receiver<Drift>>;
+
 /// The kernels of the families that are served.
 pub(super) type Kernels = Vec<(Family, Box<dyn Kernel>)>;
 
@@ -121,7 +124,7 @@ pub(super) fn mode(
     options: Options,
     host: Host,
     means: Means,
-) -> Result<(Box<dyn Mode>, Option<mpsc::Receiver<Drift>>), DaemonError> {
+) -> Result<(Box<dyn Mode>, News), DaemonError> {
     let kernels = means.kernels;
     let mode: Box<dyn Mode> = match config.mode {
         ProxyMode::Iptables => Box::new(iptables::Proxier::new(options, host, kernels)),

@@ -23,7 +23,7 @@ fn killed_at_any_moment_and_started_again() {
     namespace::inside(|| {
         node::run("ip link set lo up");
         let folder = tempfile::tempdir().expect("a folder for temporary files");
-        let mut write = |round| {
+        let write = |round| {
             fs::write(folder.path().join("cluster.yaml"), cluster(round)).expect("it can be written to")
         };
         let start = || portcullis(&["--mode=nftables"], folder.path()).spawn().expect("the binary is built");

@@ -172,3 +172,12 @@ impl Drop for Bed {
         }
     }
 }
+
+impl Bed {
+    /// What `nft` prints on a node; nothing if it fails, as when what is to be listed is not there.
+    pub(crate) fn nft(&self, node: &str, arguments: &[&str]) -> String {
+        let netns = self.lab.netns(&Vantage::node(node)).unwrap();
+        let listed = netns.command("nft").args(arguments).output().unwrap();
+        String::from_utf8(listed.stdout).unwrap()
+    }
+}

@@ -8,7 +8,7 @@ use crate::bed::{Bed, PATIENCE, Setup};
 use crate::expectation::{lost, only, refused, spread, turned_away};
 use crate::mode::Mode;
 use crate::row::{Row, at, client, cluster_ip, node, outside, pod, row};
-use crate::tools::{self, Flavour};
+use crate::tools::Flavour;
 
 const WEB: [&str; 3] = ["a", "b", "c"];
 
@@ -99,8 +99,7 @@ fn what_no_service_has(bed: &Bed) {
     let stray = || at(&["10.96.200.200:80", "[fd00:10:96::dead]:80"]);
     bed.write_manifest("cidr.yaml", CIDR);
     bed.wait_until("the ServiceCIDR is told", PATIENCE, |bed| {
-        tools::nft(bed, "node-1", &["list", "set", "ip6", "portcullis", "service-cidrs"])
-            .contains("fd00:10:96::")
+        bed.nft("node-1", &["list", "set", "ip6", "portcullis", "service-cidrs"]).contains("fd00:10:96::")
     });
     #[rustfmt::skip]
     bed.check(&[

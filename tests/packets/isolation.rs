@@ -56,7 +56,7 @@ fn an_address_that_two_claim_is_the_first_one_s_by_nftables() {
     ];
     bed.check(&both);
     bed.lab.stop_daemon("node-1").unwrap();
-    crate::tools::nft(&bed, "node-1", &["flush", "ruleset"]);
+    bed.nft("node-1", &["flush", "ruleset"]);
     bed.lab.start_daemon("node-1").unwrap();
     bed.synced();
     bed.check(&both);

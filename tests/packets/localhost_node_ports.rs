@@ -91,7 +91,7 @@ fn nobody_else_reaches_localhost(bed: &Bed) {
         row("a node port on 127.0.0.1, UDP, from outside", outside(), localhost("web", 53).udp().v4(), lost()),
     ]);
     // It is that rule, and not the test's own clumsiness: without it the connection is made, until it is repaired.
-    let flush = || tools::nft(bed, "node-1", &["flush", "chain", "ip", "portcullis", "filter-input"]);
+    let flush = || bed.nft("node-1", &["flush", "chain", "ip", "portcullis", "filter-input"]);
     let prober = bed.from(outside()).timeout(Duration::from_millis(500));
     bed.wait_until("a connection is made without the rule", PATIENCE, |_| {
         let connect = std::thread::scope(|scope| {

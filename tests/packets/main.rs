@@ -29,6 +29,7 @@ mod graceful_termination;
 mod host_daemons;
 mod ipvs_in_qemu;
 mod isolation;
+mod lab_policies;
 mod lab_table;
 mod live_traffic;
 mod localhost_node_ports;

@@ -8,7 +8,7 @@ use crate::bed::{Bed, Setup};
 use crate::live_traffic::{History, while_clients_connect};
 use crate::mode::Mode;
 use crate::row::{client, cluster_ip, node_port, outside};
-use crate::tools::{self, Flavour};
+use crate::tools::Flavour;
 
 const NODES: [&str; 2] = ["node-1", "node-2"];
 /// Each takes time from the only processor, and what comes after what is the same in both families.
@@ -47,7 +47,7 @@ fn to_nftables_and_back_under_live_traffic() {
         seen.iter().for_each(|seen| seen.assert_answered(0, &history));
         assert_eq!(answerers(&mut conversations), met, "in {mode:?}");
         let rules = bed.rules("node-1", "iptables", "nat") + &bed.rules("node-2", "ip6tables", "filter");
-        let table = tools::nft(&bed, "node-1", &["list", "table", "ip6", "portcullis"]);
+        let table = bed.nft("node-1", &["list", "table", "ip6", "portcullis"]);
         assert_eq!(rules.contains("KUBE-"), mode == iptables, "{mode:?}: {rules}");
         assert_eq!(table.is_empty(), mode == iptables, "{mode:?}: {table}");
     }
