@@ -95,6 +95,8 @@ impl FamilySync {
             error: None,
         };
         let repaired = if self.unfilled { Ok(()) } else { self.repair(kernel, &mut report) };
+        // What is refused is searched for with the changes.
+        let repaired = repaired.or_else(|error| if is_refusal(&error) { Ok(()) } else { Err(error) });
         // Whatever has failed, changes are told once only: they go into the table, and the next commit has them.
         let steps = self.steps(desired, changes, now);
         self.table.sweep(now);
@@ -287,4 +289,157 @@ fn is_refusal(error: &Error) -> bool {
 
 fn sync_error(error: &Error) -> SyncError {
     SyncError::Kernel { what: "nf_tables".into(), reason: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use portcullis_cluster::{Event, Index, Kind, Name, Object};
+    use portcullis_netlink::nf_tables::{Extent, Key};
+    use serde_json::json;
+
+    use super::*;
+    use crate::iptables::{Host, Options};
+    use crate::nftables::names::CLUSTER_IPS;
+
+    /// Holds what was committed, and takes no table that has one of these cluster IPs.
+    #[derive(Default)]
+    struct Picky {
+        refused: HashSet<String>,
+        /// Everything fails, and not for what is asked.
+        is_busy: bool,
+        held: Vec<String>,
+        tried: usize,
+    }
+
+    impl Picky {
+        fn judge(&self, table: &FamilyTable) -> Result<Vec<String>, Error> {
+            let refusal = |errno| Error::Refused { action: "write", errno, text: None, offset: None };
+            if self.is_busy {
+                return Err(refusal(libc::ENOMEM));
+            }
+            let mut ips: Vec<String> = table.table.desired().sets[CLUSTER_IPS]
+                .elements
+                .keys()
+                .map(|key| key.bytes().iter().map(u8::to_string).collect::<Vec<_>>().join("."))
+                .collect();
+            ips.sort();
+            match ips.iter().find(|ip| self.refused.contains(*ip)) {
+                Some(ip) => {
+                    Err(Error::Object { object: ip.clone(), source: Box::new(refusal(libc::EEXIST)) })
+                }
+                None => Ok(ips),
+            }
+        }
+    }
+
+    impl Kernel for Picky {
+        fn commit(&mut self, table: &mut FamilyTable) -> Result<Committed, Error> {
+            self.held = self.judge(table)?;
+            Ok(Committed { extent: Extent::default(), ..Committed::default() })
+        }
+
+        fn try_out(&mut self, table: &FamilyTable) -> Result<(), Error> {
+            self.tried += 1;
+            self.judge(table).map(drop)
+        }
+
+        fn forget(&mut self, _: &mut FamilyTable, _: Instant) -> Result<(), Error> {
+            Ok(())
+        }
+
+        fn forget_all_but(&mut self, _: &mut FamilyTable, _: &HashSet<Key>) -> Result<(), Error> {
+            Ok(())
+        }
+    }
+
+    struct Node {
+        index: Index,
+        desired: Desired,
+        sync: FamilySync,
+        kernel: Picky,
+    }
+
+    impl Node {
+        fn new() -> Self {
+            let settings = Settings::new(Family::V4, &Options::default(), &Host::default());
+            let (index, desired) = (Index::new(), Desired::new(Name::new("node-a")));
+            Node { index, desired, sync: FamilySync::new(settings), kernel: Picky::default() }
+        }
+
+        /// Gives Services these cluster IPs, all at once.
+        fn apply(&mut self, services: &[(usize, &str)], now: Instant) -> Report {
+            for (n, ip) in services {
+                let object = json!({"metadata": {"name": format!("s{n:02}"), "namespace": "ns"},
+                    "spec": {"clusterIP": ip, "ports": [{"port": 80}]}});
+                let object = Object::parse(Kind::Service, object).expect("a Service").object;
+                self.index.handle(Event::Applied(object));
+            }
+            let touched = self.index.take_touched();
+            let changes = self.desired.update(&self.index, touched);
+            self.sync.sync(&mut self.kernel, &self.desired, &changes, now)
+        }
+
+        fn refuse(&mut self, ips: &[&str]) {
+            self.kernel.refused = ips.iter().map(|ip| (*ip).to_owned()).collect();
+        }
+    }
+
+    fn isolated(report: &Report) -> Vec<String> {
+        report.isolated.iter().map(|isolated| isolated.service.to_string()).collect()
+    }
+
+    #[test]
+    fn what_is_refused_is_found_told_tried_again_and_costs_the_others_nothing() {
+        let (mut node, start) = (Node::new(), Instant::now());
+        let ips: Vec<String> = (0..64).map(|n| format!("10.96.0.{n}")).collect();
+        let services: Vec<(usize, &str)> = ips.iter().map(String::as_str).enumerate().collect();
+        node.refuse(&["10.96.0.7", "10.96.0.50", "10.96.1.1"]);
+        let report = node.apply(&services, start);
+        assert_eq!(isolated(&report), ["ns/s07", "ns/s50"]);
+        assert!(report.error.is_none());
+        assert_eq!(node.kernel.held.len(), 62, "at a cold start all others are served");
+        assert!(node.kernel.tried < 32, "found by halves, and not one by one: {}", node.kernel.tried);
+
+        // Changes of others go on; one that is served changes to what is refused, and keeps what it had.
+        let report = node.apply(&[(3, "10.96.2.3"), (4, "10.96.1.1")], start);
+        assert_eq!(isolated(&report), ["ns/s04", "ns/s07", "ns/s50"]);
+        let holds = |node: &Node, ip: &str| node.kernel.held.iter().any(|held| held == ip);
+        assert!(holds(&node, "10.96.2.3") && holds(&node, "10.96.0.4") && !holds(&node, "10.96.0.3"));
+
+        // One is mended by a change, one by itself, which shows when it is tried again.
+        node.refuse(&["10.96.1.1"]);
+        let report = node.apply(&[(7, "10.96.2.7")], start);
+        assert_eq!(isolated(&report), ["ns/s04", "ns/s50"], "not tried before its time");
+        assert!(holds(&node, "10.96.2.7"));
+        let due = node.sync.next_due().expect("something is to be tried again");
+        assert!(due > start);
+        let report = node.apply(&[], due);
+        assert_eq!(isolated(&report), ["ns/s04"]);
+        assert!(holds(&node, "10.96.0.50") && holds(&node, "10.96.0.4"));
+        assert!(node.sync.next_due().expect("one is left") > due, "later each time");
+
+        node.refuse(&[]);
+        let report = node.apply(&[(4, "10.96.1.2")], due);
+        assert!(isolated(&report).is_empty() && holds(&node, "10.96.1.2") && !holds(&node, "10.96.0.4"));
+        assert_eq!(node.kernel.held.len(), 64);
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_written_later() {
+        let (mut node, start) = (Node::new(), Instant::now());
+        node.apply(&[(1, "10.96.0.1"), (2, "10.96.0.2")], start);
+        node.kernel.is_busy = true;
+        assert!(node.apply(&[(2, "10.96.0.3")], start).error.is_some());
+        node.sync.doubt();
+        assert!(node.apply(&[(3, "10.96.0.4")], start).error.is_some(), "repairs fail, too");
+        assert_eq!(node.sync.next_due(), None, "the next try comes by itself");
+        node.kernel.is_busy = false;
+        // Of what came meanwhile, something is refused: it is found though nothing changes now.
+        node.refuse(&["10.96.0.4"]);
+        let report = node.apply(&[], start);
+        assert_eq!((isolated(&report), report.error), (vec!["ns/s03".to_owned()], None));
+        assert_eq!(node.kernel.held, ["10.96.0.1", "10.96.0.3"]);
+    }
 }

@@ -14,6 +14,7 @@
 mod affinity;
 mod base_chains;
 mod chain_id;
+mod difference;
 mod entries;
 mod family_sync;
 mod family_table;
@@ -25,6 +26,7 @@ mod render;
 mod requirement;
 mod settings;
 
+pub use difference::{Subject, TableDifference, table_differences};
 pub use family_table::FamilyTable;
 pub use names::TABLE;
 pub use proxier::Proxier;

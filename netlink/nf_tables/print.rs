@@ -93,6 +93,11 @@ impl Set {
             std::fmt::from_fn(|f| print_element(f, &self.spec, key, element)).to_string()
         })
     }
+
+    /// An element of it, as it is printed.
+    pub fn line<'a>(&'a self, key: &'a Key, element: &'a Element) -> impl Display + 'a {
+        fmt::from_fn(move |f| print_element(f, &self.spec, key, element))
+    }
 }
 
 fn print_element(f: &mut Formatter<'_>, spec: &SetSpec, key: &Key, element: &Element) -> fmt::Result {

@@ -99,8 +99,7 @@ fn what_no_service_has(bed: &Bed) {
     let stray = || at(&["10.96.200.200:80", "[fd00:10:96::dead]:80"]);
     bed.write_manifest("cidr.yaml", CIDR);
     bed.wait_until("the ServiceCIDR is told", PATIENCE, |bed| {
-        bed.nft("node-1", &["list", "set", "ip6", "portcullis", "service-cidrs"])
-            .contains("fd00:10:96::")
+        bed.nft("node-1", &["list", "set", "ip6", "portcullis", "service-cidrs"]).contains("fd00:10:96::")
     });
     #[rustfmt::skip]
     bed.check(&[

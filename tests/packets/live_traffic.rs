@@ -41,15 +41,18 @@ const SCALES: usize = 50;
 fn endpoints_come_and_go_at_full_speed_by_nftables() {
     let mut bed = Setup::of("web.yaml").mode(Mode::Nftables).up();
     let (history, seen) = while_clients_connect_at(Duration::ZERO, &mut bed, Families::Dual, scale);
-    let mut connections = 0;
+    let (mut connections, mut lost) = (0, 0);
     for seen in &seen {
-        seen.assert_answered(0, &history);
+        // The answer to a datagram that is under way to an endpoint that goes finds no way back: its flow is deleted.
+        let excused = if seen.protocol == Protocol::Udp { 2 } else { 0 };
+        seen.assert_answered(excused, &history);
+        lost += seen.log.lost().len();
         assert_eq!(seen.log.tally().by.len(), 3, "{} met all pods", seen.log.what);
         connections += seen.log.sent.len();
     }
     let took = history.last().unwrap().0;
     println!(
-        "{connections} connections, none lost, in {took:?} of {SCALES} changes of the number of endpoints"
+        "{connections} connections, {lost} lost, in {took:?} of {SCALES} changes of the number of endpoints"
     );
 }
 

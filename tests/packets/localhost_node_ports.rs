@@ -19,6 +19,13 @@ fn localhost(service: &'static str, port: u16) -> Target {
 
 fn up(addresses: &str) -> Bed {
     let mut bed = Setup::of("web.yaml").mode(Mode::Nftables).args(&[addresses]).up();
+    // Where bridges have packets translated back before the kernel takes them in, it throws away those to ::1.
+    for node in ["node-1", "node-2"] {
+        let netns = bed.lab.netns(&Vantage::node(node)).unwrap();
+        let script =
+            "setting=/proc/sys/net/bridge/bridge-nf-call-ip6tables; test ! -e $setting || echo 0 >$setting";
+        tools::output(netns.command("sh").args(["-ec", script]));
+    }
     bed.apply(ELSEWHERE);
     bed
 }

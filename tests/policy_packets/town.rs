@@ -88,7 +88,10 @@ impl Town {
     /// Brings up the cluster of a corpus, ready for the ports and hosts outside that these cases speak of.
     pub(crate) fn up(corpus: &str, cases: &[Case], args: &[&str]) -> Self {
         let ports = cases.iter().flat_map(Case::ports).collect();
-        Site { corpus, ports, outside: hosts_outside(cases), args, ..Site::default() }.up()
+        let named = |arg: &&&str| arg.starts_with("--mode=");
+        let mode = args.iter().find(named).map_or("iptables", |arg| &arg["--mode=".len()..]);
+        let args: Vec<&str> = args.iter().filter(|arg| !named(arg)).copied().collect();
+        Site { corpus, mode, ports, outside: hosts_outside(cases), args: &args, ..Site::default() }.up()
     }
 
     /// The first corpus's cluster, with daemons that enforce its policies.
