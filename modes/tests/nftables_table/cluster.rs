@@ -48,9 +48,9 @@ impl Services {
         (0..SERVICES).filter(is_claimant).collect()
     }
 
-    /// Whether one of these has session affinity.
-    pub fn have_affinity(&self, of: &BTreeSet<usize>) -> bool {
-        of.iter().any(|n| self.0[*n].as_ref().is_some_and(|drawn| drawn.affinity))
+    /// Whether one is there and has session affinity.
+    pub fn has_affinity(&self, n: usize) -> bool {
+        self.0[n].as_ref().is_some_and(|drawn| drawn.affinity)
     }
 
     /// All endpoints of some of them.

@@ -70,8 +70,7 @@ fn look(steps: &[Step]) -> Result<(), TestCaseError> {
     let mut recent = Vec::new();
     for step in steps {
         recent.push((cluster.now, cluster.services.clone()));
-        // Chains of a Service that is gone stay until they are swept, a second later or at the next step after
-        // that, and it may come back meanwhile.
+        // Longer than a chain stays that nothing leads to: for a second, and then until the next step.
         recent.retain(|(at, _)| *at + Duration::from_secs(3) >= cluster.now);
         let after = cluster.take(step);
         let lead = |table| packets.iter().map(|packet| served(table, packet)).collect::<Vec<_>>();
@@ -79,14 +78,20 @@ fn look(steps: &[Step]) -> Result<(), TestCaseError> {
         for (packet, (was, is)) in packets.iter().zip(were.iter().zip(&are)) {
             let (Some(was), Some(is)) = (was, is) else { continue };
             // Of several Services that claim an address, any will do.
-            let states = || recent.iter().map(|(_, services)| services).chain([&cluster.services]);
-            let claimants =
-                states().flat_map(|services| services.claimants(packet)).collect::<BTreeSet<usize>>();
-            let valid = states().flat_map(|services| services.endpoints(&claimants)).collect();
-            // The chains of a Service with affinity are changed in place: one that takes an address over from another
-            // in the very transaction that changes how it serves may be found serving as before.
+            let both = [&recent[recent.len() - 1].1, &cluster.services];
+            let claimants: BTreeSet<usize> =
+                both.iter().flat_map(|services| services.claimants(packet)).collect();
+            let valid = both.iter().flat_map(|services| services.endpoints(&claimants)).collect();
+            // The chains of a Service with affinity are changed in place. One that takes an address over, or that is
+            // back before its chains of before were swept, may be found serving as it did.
             let changes_hands = services_of(was) != services_of(is);
-            if changes_hands && states().any(|services| services.have_affinity(&claimants)) {
+            let has_affinity = |n: usize| both.iter().any(|services| services.has_affinity(n));
+            let is_back = |n: usize| {
+                let states = recent.iter().map(|(_, services)| services).chain([&cluster.services]);
+                let mut states = states.map(|services| services.has_affinity(n)).skip_while(|has| !has);
+                states.any(|has| !has) && states.any(|has| has)
+            };
+            if claimants.iter().any(|n| changes_hands && has_affinity(*n) || is_back(*n)) {
                 continue;
             }
             for looked_up in 0..=RANKS.len() {
