@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use portcullis_netlink::nf_tables::{self, Chain, Element, Key, SetSpec, Table, Transaction};
 use portcullis_netlink::socket::Socket;
 
+use super::figures::{Spent, Watch};
 use super::namespace::Namespace;
 
 /// The elements of one set.
@@ -51,8 +51,9 @@ impl Bare {
                 if there.is_none() && !new_too {
                     return None;
                 }
-                let is_there =
-                    |key: &Key, element: &Element| there.is_some_and(|set| set.elements.get(key) == Some(element));
+                let is_there = |key: &Key, element: &Element| {
+                    there.is_some_and(|set| set.elements.get(key) == Some(element))
+                };
                 let lacking = set.elements.iter().filter(|(key, element)| !is_there(key, element));
                 let lacking: Vec<_> = lacking.map(|(key, element)| (key.clone(), element.clone())).collect();
                 (!lacking.is_empty()).then(|| (Arc::clone(name), set.spec.clone(), lacking))
@@ -86,11 +87,11 @@ impl Bare {
     }
 
     /// Writes it, from building the messages to the kernel's answer.
-    pub(crate) fn send(&self, socket: &mut Socket) -> Duration {
-        let started = Instant::now();
+    pub(crate) fn send(&self, socket: &mut Socket) -> Spent {
+        let watch = Watch::start();
         let transaction = self.transaction().expect("nothing in it is too large for a message");
         transaction.commit(socket).unwrap_or_else(|error| panic!("the kernel refuses: {error}"));
-        started.elapsed()
+        watch.spent()
     }
 
     fn transaction(&self) -> portcullis_netlink::Result<Transaction> {

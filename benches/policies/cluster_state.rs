@@ -144,7 +144,8 @@ pub(crate) fn policy(n: usize, k: usize, port: u16) -> Value {
     let (name, selector, spec) = match k {
         0 => ("default".to_owned(), json!({}), default_rules()),
         1 => {
-            let apps = json!({"matchExpressions": [{"key": "app", "operator": "In", "values": ["web", "api"]}]});
+            let apps =
+                json!({"matchExpressions": [{"key": "app", "operator": "In", "values": ["web", "api"]}]});
             ("front".to_owned(), apps, app_rules(n, "web", port))
         }
         _ => {

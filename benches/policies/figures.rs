@@ -1,7 +1,44 @@
 //! What was measured, and how it is summed up.
 
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use super::process::of_this_thread;
+
+/// What one thing took.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Spent {
+    pub(crate) wall: Duration,
+    /// Processor time of the thread, in the kernel too: what else the machine does hardly shows in it.
+    pub(crate) processor: Duration,
+}
+
+/// Measures from its making on.
+pub(crate) struct Watch(Instant, Duration);
+
+impl Watch {
+    pub(crate) fn start() -> Self {
+        Watch(Instant::now(), of_this_thread())
+    }
+
+    pub(crate) fn spent(&self) -> Spent {
+        Spent { wall: self.0.elapsed(), processor: of_this_thread() - self.1 }
+    }
+}
+
+/// What one thing took, each time.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Samples {
+    pub(crate) wall: Times,
+    pub(crate) processor: Times,
+}
+
+impl Samples {
+    pub(crate) fn push(&mut self, spent: Spent) {
+        self.wall.push(spent.wall);
+        self.processor.push(spent.processor);
+    }
+}
 
 /// Times of one thing.
 #[derive(Clone, Debug, Default)]
@@ -20,12 +57,6 @@ impl Times {
 
     pub(crate) fn worst(&self) -> Duration {
         self.0.iter().max().copied().unwrap_or_default()
-    }
-}
-
-impl FromIterator<Duration> for Times {
-    fn from_iter<I: IntoIterator<Item = Duration>>(times: I) -> Self {
-        Times(times.into_iter().collect())
     }
 }
 

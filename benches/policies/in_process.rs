@@ -1,7 +1,5 @@
 //! From an event to the kernel's answer, in this process, beside the bare transaction.
 
-use std::time::{Duration, Instant};
-
 use portcullis_cluster::{Event, Index, Name};
 use portcullis_netlink::nf_tables::Table;
 use portcullis_netlink::socket::Socket;
@@ -11,17 +9,17 @@ use serde_json::{Value, json};
 
 use super::bare::{self, Bare};
 use super::cluster_state::{self, APP_OF_NO_POD_HERE, LOCAL_PODS, NAMESPACES, NODE, applied, deleted};
-use super::figures::Times;
+use super::figures::{Samples, Spent, Watch};
 use super::namespace::{Namespace, SETTLE};
 
 /// What a first sync took.
 #[derive(Default)]
 pub(crate) struct First {
     /// All, from an index that is full.
-    pub(crate) ours: Times,
-    /// The compiler's part of it.
-    pub(crate) compiled: Times,
-    pub(crate) bare: Times,
+    pub(crate) ours: Samples,
+    /// The part until it is known what to write.
+    pub(crate) thought: Samples,
+    pub(crate) bare: Samples,
     /// What was written.
     pub(crate) written: String,
 }
@@ -29,10 +27,10 @@ pub(crate) struct First {
 /// What a kind of event took.
 pub(crate) struct Change {
     pub(crate) what: &'static str,
-    pub(crate) ours: Times,
+    pub(crate) ours: Samples,
     /// The part until it is known what to write.
-    pub(crate) thought: Times,
-    pub(crate) bare: Times,
+    pub(crate) thought: Samples,
+    pub(crate) bare: Samples,
     /// Elements that it adds to sets and takes out of them.
     pub(crate) elements: usize,
 }
@@ -56,30 +54,24 @@ impl Follower {
     }
 
     /// Follows an event up to the kernel's answer; how long that took, and how long it was thought about.
-    fn follow(&mut self, event: Event) -> (Duration, Duration) {
-        let started = Instant::now();
+    fn follow(&mut self, event: Event) -> (Spent, Spent) {
+        let watch = Watch::start();
         self.index.handle(event);
-        let thought = self.think(started);
-        self.enforcer.sync().unwrap_or_else(|error| panic!("the kernel refuses: {error}"));
-        (started.elapsed(), thought)
-    }
-
-    fn think(&mut self, started: Instant) -> Duration {
-        let touched = self.index.take_policy_touched();
-        let changes = self.compiler.update(&self.index, &touched);
-        self.enforcer.follow(&changes, self.compiler.compiled());
-        started.elapsed()
+        self.sync(&watch)
     }
 
     /// The first compile and sync.
-    fn begin(&mut self) -> (Duration, Duration) {
-        let started = Instant::now();
+    fn begin(&mut self) -> (Spent, Spent) {
+        self.sync(&Watch::start())
+    }
+
+    fn sync(&mut self, watch: &Watch) -> (Spent, Spent) {
         let touched = self.index.take_policy_touched();
         let changes = self.compiler.update(&self.index, &touched);
-        let compiled = started.elapsed();
         self.enforcer.follow(&changes, self.compiler.compiled());
+        let thought = watch.spent();
         self.enforcer.sync().unwrap_or_else(|error| panic!("the kernel refuses: {error}"));
-        (started.elapsed(), compiled)
+        (watch.spent(), thought)
     }
 
     fn table(&self) -> &Table {
@@ -95,9 +87,9 @@ pub(crate) fn measure(pods: usize, repeats: usize, rounds: usize) -> (First, Vec
         drop(last.take());
         let (ours, theirs) = (Namespace::new(), Namespace::new());
         let mut follower = Follower::new(pods, &ours);
-        let (took, compiled) = follower.begin();
+        let (took, thought) = follower.begin();
         first.ours.push(took);
-        first.compiled.push(compiled);
+        first.thought.push(thought);
         let all = Bare::between(None, follower.table());
         let mut socket = bare::socket(&theirs);
         first.bare.push(all.send(&mut socket));
@@ -151,7 +143,10 @@ impl Kind {
 
     /// An object that is this way, then that way.
     fn versions(names: [&'static str; 2], after: Value, before: Value) -> Self {
-        Kind { names, events: [after, before].map(|object| Box::new(move || applied(object.clone())) as Box<_>) }
+        Kind {
+            names,
+            events: [after, before].map(|object| Box::new(move || applied(object.clone())) as Box<_>),
+        }
     }
 
     /// Both events in turns, each in turns with its bare transaction.
@@ -164,9 +159,9 @@ impl Kind {
         let bare = [Bare::between(Some(&before), &between), Bare::between(Some(&between), &before)];
         let mut changes = [0, 1].map(|which| Change {
             what: self.names[which],
-            ours: Times::default(),
-            thought: Times::default(),
-            bare: Times::default(),
+            ours: Samples::default(),
+            thought: Samples::default(),
+            bare: Samples::default(),
             elements: bare[which].elements(),
         });
         for _ in 0..rounds {
@@ -213,7 +208,11 @@ fn kinds(pods: usize) -> Vec<Kind> {
             with_new_peers(cluster_state::policy(0, 1, 8080)),
             cluster_state::policy(0, 1, 8080),
         ),
-        Kind::versions(["namespace relabelled", "namespace relabelled back"], relabelled("live"), relabelled("trial")),
+        Kind::versions(
+            ["namespace relabelled", "namespace relabelled back"],
+            relabelled("live"),
+            relabelled("trial"),
+        ),
     ]
 }
 

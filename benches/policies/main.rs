@@ -74,7 +74,9 @@ enum Part {
 fn main() {
     let Arguments { parts, pods, growth, repeats, changes, policies, .. } = Arguments::parse();
     let (repeats, changes) = (repeats.max(1), changes.max(1));
-    println!("Times in milliseconds. thought: until it is known what to write.");
+    println!(
+        "Times in milliseconds, medians; CPU is processor time. thought: until it is known what to write."
+    );
     println!("bare: the same objects in one transaction, with no logic before it; ratios are to it.");
     for part in parts {
         println!();

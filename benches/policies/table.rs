@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::figures::{Millis, ratio};
+use super::figures::{Millis, Samples, Times, ratio};
 use super::in_process::{self, Change, First, grouped};
 use super::packets::{Level, Row};
 use super::through_daemon::Measured;
@@ -16,27 +16,41 @@ pub(crate) struct InProcess<'a> {
 
 impl fmt::Display for InProcess<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let First { ours, thought, bare, written } = self.first;
         writeln!(f, "{}", in_process::about(self.pods))?;
-        writeln!(f, "{}", self.first.written)?;
+        writeln!(f, "{written}")?;
         head(f)?;
-        let First { ours, compiled, bare, .. } = self.first;
-        write!(f, "  {:<28}{}{}", "first sync", Millis(ours.median()), Millis(ours.worst()))?;
-        let ratio = ratio(ours.median(), bare.median());
-        writeln!(f, "{}{}{ratio:>7.2}", Millis(compiled.median()), Millis(bare.median()))?;
-        self.changes.iter().try_for_each(|change| row(f, change.what, change))
+        row(f, "first sync", [ours, thought, bare], None)?;
+        self.changes.iter().try_for_each(|change| change_row(f, change.what, change))
     }
 }
 
 fn head(f: &mut fmt::Formatter<'_>) -> fmt::Result {
-    let columns = ["median", "worst", "thought", "bare"].map(|column| format!("{column:>9}")).concat();
-    writeln!(f, "  {:<28}{columns}{:>7}{:>10}", "", "ratio", "elements")
+    let names = |names: &[&str]| names.iter().map(|name| format!("{name:>9}")).collect::<String>();
+    let (wall, processor) =
+        (names(&["median", "worst", "thought", "bare"]), names(&["CPU", "thought", "bare"]));
+    writeln!(f, "  {:<28}{:>9}{wall}{:>7} │{processor}{:>7}", "", "elements", "ratio", "ratio")
 }
 
-fn row(f: &mut fmt::Formatter<'_>, what: &str, change: &Change) -> fmt::Result {
+fn change_row(f: &mut fmt::Formatter<'_>, what: &str, change: &Change) -> fmt::Result {
     let Change { ours, thought, bare, elements, .. } = change;
-    write!(f, "  {what:<28}{}{}", Millis(ours.median()), Millis(ours.worst()))?;
-    let ratio = ratio(ours.median(), bare.median());
-    writeln!(f, "{}{}{ratio:>7.2}{elements:>10}", Millis(thought.median()), Millis(bare.median()))
+    row(f, what, [ours, thought, bare], Some(*elements))
+}
+
+fn row(
+    f: &mut fmt::Formatter<'_>,
+    what: &str,
+    [ours, thought, bare]: [&Samples; 3],
+    elements: Option<usize>,
+) -> fmt::Result {
+    let elements = elements.map(grouped).unwrap_or_default();
+    write!(f, "  {what:<28}{elements:>9}{}{}", Millis(ours.wall.median()), Millis(ours.wall.worst()))?;
+    let medians =
+        |times: fn(&Samples) -> &Times| [ours, thought, bare].map(|samples| times(samples).median());
+    let [took, thought_for, limit] = medians(|samples| &samples.wall);
+    write!(f, "{}{}{:>7.2} │", Millis(thought_for), Millis(limit), ratio(took, limit))?;
+    let [took, thought_for, limit] = medians(|samples| &samples.processor);
+    writeln!(f, "{}{}{}{:>7.2}", Millis(took), Millis(thought_for), Millis(limit), ratio(took, limit))
 }
 
 /// The start of a remote pod in clusters of several sizes.
@@ -46,7 +60,9 @@ impl fmt::Display for Growth<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "A pod starts elsewhere, by the cluster's size")?;
         head(f)?;
-        self.0.iter().try_for_each(|(pods, change)| row(f, &format!("{} pods", grouped(*pods)), change))
+        self.0
+            .iter()
+            .try_for_each(|(pods, change)| change_row(f, &format!("{} pods", grouped(*pods)), change))
     }
 }
 
@@ -61,11 +77,14 @@ impl fmt::Display for Daemon<'_> {
         for (what, times) in changes {
             writeln!(f, "  {what:<28}{}{}", Millis(times.median()), Millis(times.worst()))?;
         }
-        let ratio = ratio(repair.median(), repair_bare.median());
+        let ratio = ratio(repair.median(), repair_bare.wall.median());
         write!(f, "  {:<28}{}", "table deleted, to whole", Millis(repair.median()))?;
-        writeln!(f, "{}{}{ratio:>7.2}", Millis(repair.worst()), Millis(repair_bare.median()))?;
+        writeln!(f, "{}{}{ratio:>7.2}", Millis(repair.worst()), Millis(repair_bare.wall.median()))?;
         let first = first.as_secs_f64() * 1e3;
-        writeln!(f, "  first sync of policies {first:.1} ms; memory at most {with:.1} MB, without policies {without:.1} MB")
+        writeln!(
+            f,
+            "  first sync of policies {first:.1} ms; memory at most {with:.1} MB, without policies {without:.1} MB"
+        )
     }
 }
 
@@ -77,7 +96,10 @@ pub(crate) struct Packets<'a> {
 
 impl fmt::Display for Packets<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "Packets, a second, by the policies of the pod that is talked to; ratios are to no table at all")?;
+        writeln!(
+            f,
+            "Packets, a second, by the policies of the pod that is talked to; ratios are to no table at all"
+        )?;
         write!(f, "  {:<34}", "")?;
         for level in self.levels {
             let name = match level {

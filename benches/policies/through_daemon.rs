@@ -13,7 +13,7 @@ use super::api_server::ApiServer;
 use super::bare::{self, Bare};
 use super::cluster_state::{self, NAMESPACES};
 use super::daemon::{Daemon, Launch};
-use super::figures::Times;
+use super::figures::{Samples, Times};
 use super::namespace::{Namespace, SETTLE};
 
 /// The daemon's own measure of a sync of policies.
@@ -34,7 +34,7 @@ pub(crate) struct Measured {
     /// From the end of the table to the same table.
     pub(crate) repair: Times,
     /// The bare transaction of that table.
-    pub(crate) repair_bare: Times,
+    pub(crate) repair_bare: Samples,
     /// Memory at its highest with and without policies, in MB.
     pub(crate) memory: (f64, f64),
 }
@@ -121,12 +121,12 @@ impl Kernel {
     }
 
     /// Takes the table away and waits until it is there as it was; and the same by the bare transaction.
-    fn repairs(&mut self, repeats: usize) -> (Times, Times) {
+    fn repairs(&mut self, repeats: usize) -> (Times, Samples) {
         let before = self.table().expect("the daemon has made it");
         let all = Bare::between(None, &before);
         let theirs = Namespace::new();
         let mut socket = bare::socket(&theirs);
-        let (mut ours, mut bare) = (Times::default(), Times::default());
+        let (mut ours, mut bare) = (Times::default(), Samples::default());
         for _ in 0..repeats {
             thread::sleep(SETTLE);
             while self.told.try_recv().is_ok() {}

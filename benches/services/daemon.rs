@@ -134,7 +134,11 @@ impl<'a> Daemon<'a> {
     }
 
     /// Waits until its metrics say so.
-    pub(crate) fn wait_until(&mut self, pause: Duration, mut reached: impl FnMut(&Metrics) -> bool) -> Metrics {
+    pub(crate) fn wait_until(
+        &mut self,
+        pause: Duration,
+        mut reached: impl FnMut(&Metrics) -> bool,
+    ) -> Metrics {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("it is our child") {
