@@ -1,5 +1,7 @@
 //! From an event to the kernel's answer, in this process, beside the bare transaction.
 
+use std::thread::sleep;
+
 use portcullis_cluster::{Event, Index, Name};
 use portcullis_netlink::nf_tables::Table;
 use portcullis_netlink::socket::Socket;
@@ -60,16 +62,17 @@ impl Follower {
         self.sync(&watch)
     }
 
-    /// The first compile and sync.
-    fn begin(&mut self) -> (Spent, Spent) {
-        self.sync(&Watch::start())
-    }
-
-    fn sync(&mut self, watch: &Watch) -> (Spent, Spent) {
+    /// Compiles what changed; at first, everything.
+    fn think(&mut self, watch: &Watch) -> Spent {
         let touched = self.index.take_policy_touched();
         let changes = self.compiler.update(&self.index, &touched);
         self.enforcer.follow(&changes, self.compiler.compiled());
-        let thought = watch.spent();
+        watch.spent()
+    }
+
+    /// The same, and writes it.
+    fn sync(&mut self, watch: &Watch) -> (Spent, Spent) {
+        let thought = self.think(watch);
         self.enforcer.sync().unwrap_or_else(|error| panic!("the kernel refuses: {error}"));
         (watch.spent(), thought)
     }
@@ -83,19 +86,26 @@ impl Follower {
 pub(crate) fn measure(pods: usize, repeats: usize, rounds: usize) -> (First, Vec<Change>) {
     let mut first = First::default();
     let mut last = None;
-    for _ in 0..repeats {
+    for repeat in 0..repeats {
+        // What was before goes first, and is gone before anything is measured.
         drop(last.take());
+        sleep(SETTLE);
         let (ours, theirs) = (Namespace::new(), Namespace::new());
-        let mut follower = Follower::new(pods, &ours);
-        let (took, thought) = follower.begin();
+        let (mut follower, mut socket) = (Follower::new(pods, &ours), bare::socket(&theirs));
+        // Whoever comes first finds the kernel without memory at hand.
+        let mut twin = (!repeat.is_multiple_of(2)).then(|| Follower::new(pods, &theirs));
+        if let Some(twin) = &mut twin {
+            twin.think(&Watch::start());
+            first.bare.push(Bare::between(None, twin.table()).send(&mut socket));
+        }
+        let (took, thought) = follower.sync(&Watch::start());
         first.ours.push(took);
         first.thought.push(thought);
-        let all = Bare::between(None, follower.table());
-        let mut socket = bare::socket(&theirs);
-        first.bare.push(all.send(&mut socket));
+        if twin.is_none() {
+            first.bare.push(Bare::between(None, follower.table()).send(&mut socket));
+        }
         first.written = describe(follower.table());
         last = Some((follower, socket, ours, theirs));
-        std::thread::sleep(SETTLE);
     }
     let (mut follower, mut socket, ..) = last.expect("at least one repeat");
     let changes = kinds(pods).into_iter().flat_map(|kind| kind.measure(&mut follower, &mut socket, rounds));
@@ -109,7 +119,7 @@ pub(crate) fn measure(pods: usize, repeats: usize, rounds: usize) -> (First, Vec
 pub(crate) fn pod_start(pods: usize, rounds: usize) -> Change {
     let (ours, theirs) = (Namespace::new(), Namespace::new());
     let mut follower = Follower::new(pods, &ours);
-    follower.begin();
+    follower.sync(&Watch::start());
     let mut socket = bare::socket(&theirs);
     Bare::between(None, follower.table()).send(&mut socket);
     let mut changes = remote_pod(pods).measure(&mut follower, &mut socket, rounds);

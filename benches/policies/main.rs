@@ -24,8 +24,14 @@ mod packets;
 mod table;
 mod through_daemon;
 
+use std::time::Duration;
+
 use clap::Parser;
 use packets::Level;
+use portcullis_lab::qemu;
+
+/// Nothing takes longer in a machine of QEMU.
+const LIMIT: Duration = Duration::from_secs(3600);
 
 /// Measures NetworkPolicy. Needs root: everything happens in network namespaces of its own.
 #[derive(Parser)]
@@ -54,6 +60,10 @@ struct Arguments {
     #[arg(long, value_delimiter = ',', default_values_t = [0, 10, 100])]
     policies: Vec<usize>,
 
+    /// Measure syncs in a machine of QEMU, on the oldest kernel that is claimed, some 15 times slower
+    #[arg(long)]
+    qemu: bool,
+
     /// What `cargo bench` says to every benchmark
     #[arg(long, hide = true)]
     bench: bool,
@@ -71,9 +81,21 @@ enum Part {
     Packets,
 }
 
+/// Syncs, in a machine of its own.
+fn in_qemu(pods: usize, repeats: usize, changes: usize) {
+    let program = std::env::current_exe().expect("it runs");
+    let numbers = [("--pods", pods), ("--repeats", repeats), ("--changes", changes)];
+    let numbers = numbers.map(|(name, number)| format!("{name}={number}"));
+    let arguments = ["--parts=sync"].into_iter().chain(numbers.iter().map(String::as_str));
+    print!("{}", qemu::run(&program, arguments, LIMIT).unwrap_or_else(|complaint| panic!("{complaint}")));
+}
+
 fn main() {
-    let Arguments { parts, pods, growth, repeats, changes, policies, .. } = Arguments::parse();
+    let Arguments { parts, pods, growth, repeats, changes, policies, qemu, .. } = Arguments::parse();
     let (repeats, changes) = (repeats.max(1), changes.max(1));
+    if qemu {
+        return in_qemu(pods, repeats, changes);
+    }
     println!(
         "Times in milliseconds, medians; CPU is processor time. thought: until it is known what to write."
     );
