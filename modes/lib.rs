@@ -9,6 +9,7 @@ pub mod ipvs;
 mod isolation;
 mod knowledge;
 pub mod mode;
+pub mod nftables;
 pub mod stale_flows;
 
 pub use mode::{Isolated, Mode, Report, SyncError, TableRules};

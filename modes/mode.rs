@@ -21,6 +21,9 @@ pub trait Mode: Send {
     /// it. Costs next to nothing while nobody did. Says whether something was found.
     fn check_drift(&mut self) -> bool;
 
+    /// Somebody else changed what we wrote, or may have: the kernel said so.
+    fn suspect(&mut self) {}
+
     /// Takes new options and facts of the host: this node's pod blocks may become known late, and addresses
     /// come and go.
     fn set_facts(&mut self, options: Options, host: Host);

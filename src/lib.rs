@@ -60,6 +60,15 @@ fn perform(invocation: &Invocation) -> anyhow::Result<ExitCode> {
             let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
             return Ok(yes_or_one(!commands::diff::run(config, diff, colour, &mut out)?));
         }
+        Command::Explain(explain) => {
+            return Ok(yes_or_one(commands::explain::run(config, explain, &mut out)?));
+        }
+        Command::Migrate(migrate) => {
+            return Ok(yes_or_one(commands::migrate::run(config, migrate, &mut out)?));
+        }
+        Command::Policy(config::Policy::Matrix(matrix)) => {
+            commands::policy::matrix(config, matrix, &mut out)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

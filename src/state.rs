@@ -1,12 +1,14 @@
-//! A state of the cluster and what it makes of a node, read once: for `render`, `diff`, and `--once`.
+//! A state of the cluster and what it makes of a node, read once: for `render`, `diff`, and `--once`; and the
+//! cluster as a whole, for `explain` and `policy`.
 
 use std::path::{Path, PathBuf};
 
 use portcullis_cluster::desired::Desired;
-use portcullis_cluster::{Event, Index, Name};
+use portcullis_cluster::{Event, Index, Kind, Name};
 use portcullis_modes::iptables::{Host, Options, Tools};
+use portcullis_policy::table::PolicyTable;
 
-use crate::config::{Config, Source};
+use crate::config::{ApiServer, Config, ProxyMode, Source};
 use crate::host_file::{HostFile, HostFileError};
 use crate::source::{AccessError, Manifests, Origin, PathError, Selection, read_manifests};
 use crate::{host, node};
@@ -19,6 +21,8 @@ pub struct State {
     pub options: Options,
     /// The facts of the node.
     pub host: Host,
+    /// The table that enforces policies, where they are enforced.
+    pub policies: Option<PolicyTable>,
 }
 
 /// Why a state cannot be had.
@@ -53,10 +57,26 @@ pub fn load(config: &Config, host_file: Option<&Path>) -> Result<State, StateErr
     let name = node::name(config).map_err(StateError::NodeName)?;
     let index = match &config.source {
         Source::Manifests(path) => index_of_manifests(path)?,
-        Source::ApiServer(_) => list_once(config, name)?,
+        Source::ApiServer(api) => list_once(api, selections(config, name))?,
     };
     let file = host_file.map(HostFile::read).transpose()?;
     Ok(resolve(config, name, &index, file.as_ref()))
+}
+
+/// Reads all of the cluster that decides who reaches whom. What cannot be understood is logged, and left out.
+///
+/// # Errors
+/// Nothing can be read at all.
+pub fn load_cluster(config: &Config) -> Result<Index, StateError> {
+    match &config.source {
+        Source::Manifests(path) => index_of_manifests(path),
+        Source::ApiServer(api) => {
+            let mut selections = Selection::network_policy();
+            // Also Services that no proxy serves: somebody may ask why.
+            selections.extend([Selection::all(Kind::Service), Selection::endpoint_slices()]);
+            list_once(api, selections)
+        }
+    }
 }
 
 fn resolve(config: &Config, name: Name, index: &Index, file: Option<&HostFile>) -> State {
@@ -71,15 +91,18 @@ fn resolve(config: &Config, name: Name, index: &Index, file: Option<&HostFile>) 
             node_ips: node::primary_ips(config, node, |_| None),
             random_fully: file.random_fully,
             nfacct: file.nfacct,
+            service_cidrs: node::service_cidrs(config.mode, index),
         },
         None => Host {
             addresses: host::addresses_in_rules(config.mode, &options, &host::addresses()),
             node_ips: node::primary_ips(config, node, host::default_route_source),
             random_fully: Tools::find().is_ok_and(|tools| tools.random_fully()),
             nfacct: host::has_nfacct(),
+            service_cidrs: node::service_cidrs(config.mode, index),
         },
     };
-    State { desired: Desired::of(index, name), options, host }
+    let policies = config.network_policy.map(|policy| node::policies(&policy, name, index));
+    State { desired: Desired::of(index, name), options, host, policies }
 }
 
 fn index_of_manifests(path: &Path) -> Result<Index, StateError> {
@@ -95,12 +118,12 @@ fn index_of_manifests(path: &Path) -> Result<Index, StateError> {
     Ok(index)
 }
 
-fn list_once(config: &Config, name: Name) -> Result<Index, StateError> {
+fn list_once(api: &ApiServer, selections: Vec<Selection>) -> Result<Index, StateError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime of one thread needs no more than a few file descriptors");
     runtime.block_on(async {
         let (sink, mut events) = tokio::sync::mpsc::channel(16);
-        let source = crate::source::spawn(origin(config, name), sink).await?;
+        let source = crate::source::spawn(listing(api, selections), sink).await?;
         let mut index = Index::new();
         let listed = async {
             while !source.health().synced() {
@@ -126,17 +149,16 @@ fn list_once(config: &Config, name: Name) -> Result<Index, StateError> {
 pub fn origin(config: &Config, node: Name) -> Origin {
     match &config.source {
         Source::Manifests(path) => Origin::Manifests { path: PathBuf::clone(path) },
-        Source::ApiServer(api) => Origin::ApiServer {
-            access: crate::source::Access { kubeconfig: api.kubeconfig.clone(), master: api.master.clone() },
-            selections: selections(config, node),
-            pace: crate::source::Pace::default(),
-        },
+        Source::ApiServer(api) => listing(api, selections(config, node)),
     }
 }
 
 /// What the API server is asked for.
 fn selections(config: &Config, node: Name) -> Vec<Selection> {
     let mut selections = Selection::service_proxying(node.as_str());
+    if config.mode == ProxyMode::Nftables {
+        selections.push(Selection::service_cidrs());
+    }
     if config.network_policy.is_some() {
         let more = Selection::network_policy();
         // Policies take all nodes, among which is this one.
@@ -144,4 +166,9 @@ fn selections(config: &Config, node: Name) -> Vec<Selection> {
         selections.extend(more);
     }
     selections
+}
+
+fn listing(api: &ApiServer, selections: Vec<Selection>) -> Origin {
+    let access = crate::source::Access { kubeconfig: api.kubeconfig.clone(), master: api.master.clone() };
+    Origin::ApiServer { access, selections, pace: crate::source::Pace::default() }
 }

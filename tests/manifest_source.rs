@@ -44,7 +44,8 @@ impl Heard {
     /// The objects of the first list, after checking that it is one of every kind.
     async fn list(&mut self) -> Vec<String> {
         let mut events = Vec::new();
-        while events.last().is_none_or(|event| event != "NetworkPolicy)") {
+        let last = Kind::ALL.last().map(|kind| format!("{kind})"));
+        while events.last() != last.as_ref() {
             events.push(self.next().await);
         }
         for kind in Kind::ALL {

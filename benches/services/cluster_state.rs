@@ -29,8 +29,13 @@ pub(crate) fn server(services: usize, namespace: &Namespace) -> ApiServer {
 
 /// The node, and so many Services of type ClusterIP with a slice each.
 fn objects(services: usize) -> impl Iterator<Item = Value> {
-    let pairs = (0..services).flat_map(|i| [service(&service_name(i), i), slice(&service_name(i), i, None)]);
-    std::iter::once(node()).chain(pairs)
+    objects_with(services, ENDPOINTS)
+}
+
+/// The same with so many endpoints each.
+pub(crate) fn objects_with(services: usize, endpoints: usize) -> impl Iterator<Item = Value> {
+    let pair = move |i| [service(&service_name(i), i), slice_with(&service_name(i), i, endpoints, None)];
+    std::iter::once(node()).chain((0..services).flat_map(pair))
 }
 
 /// The name of a Service by its number.
@@ -65,6 +70,11 @@ pub(crate) fn service(name: &str, i: usize) -> Value {
 
 /// The slice of a Service; `moved` replaces the address of its first endpoint.
 pub(crate) fn slice(service: &str, i: usize, moved: Option<&str>) -> Value {
+    slice_with(service, i, ENDPOINTS, moved)
+}
+
+/// The same with so many endpoints.
+pub(crate) fn slice_with(service: &str, i: usize, endpoints: usize, moved: Option<&str>) -> Value {
     let endpoint = |e: usize| {
         let k = i * ENDPOINTS + e;
         let own = || format!("10.{}.{}.{}", 1 + k / 62_500, k / 250 % 250, k % 250 + 1);
@@ -83,7 +93,7 @@ pub(crate) fn slice(service: &str, i: usize, moved: Option<&str>) -> Value {
             "labels": {"kubernetes.io/service-name": service},
         },
         "addressType": "IPv4",
-        "endpoints": (0..ENDPOINTS).map(endpoint).collect::<Vec<_>>(),
+        "endpoints": (0..endpoints).map(endpoint).collect::<Vec<_>>(),
         "ports": [{"name": "http", "protocol": "TCP", "port": 8080}],
     })
 }

@@ -78,7 +78,7 @@ impl<'a> Daemon<'a> {
             .args(["--mode", launch.mode, "--hostname-override", NODE, "--cluster-cidr", CLUSTER_CIDR])
             .args(["--metrics-bind-address", METRICS, "--healthz-bind-address", "127.0.0.1:10256"])
             // Changes are written at once, and no look at the kernel disturbs what is measured.
-            .arg(format!("--{}-min-sync-period=0s", launch.mode))
+            .args(["--iptables-min-sync-period=0s", "--ipvs-min-sync-period=0s"])
             .arg(format!("--{}-sync-period=1h", launch.mode))
             .arg("--kubeconfig")
             .arg(server.kubeconfig(folder, "bench"))

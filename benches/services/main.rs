@@ -15,6 +15,7 @@ mod figures;
 mod iptables;
 mod ipvs;
 mod namespace;
+mod nftables;
 mod process;
 mod table;
 
@@ -30,7 +31,9 @@ use portcullis_lab::uml;
 #[derive(Parser)]
 struct Arguments {
     /// Modes of the daemon
-    #[arg(long, value_delimiter = ',', value_enum, default_values_t = [ProxyMode::Iptables, ProxyMode::Ipvs])]
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = [
+        ProxyMode::Iptables, ProxyMode::Ipvs, ProxyMode::Nftables
+    ])]
     modes: Vec<ProxyMode>,
 
     /// Numbers of Services, each with 10 endpoints
@@ -49,6 +52,13 @@ struct Arguments {
     #[arg(long, default_value_t = 7)]
     changes: usize,
 
+    /// Numbers of Services at which one endpoint's cost is measured in nftables mode, as SERVICES:ENDPOINTS
+    #[arg(
+        long, value_delimiter = ',',
+        default_values_t = ["100:10", "1000:10", "10000:10", "30000:10", "44000:2"].map(str::to_owned)
+    )]
+    line: Vec<String>,
+
     /// Also write all figures to this file
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
@@ -62,9 +72,20 @@ struct Arguments {
 enum ProxyMode {
     Iptables,
     Ipvs,
+    Nftables,
 }
 
 impl Arguments {
+    fn print_line(&self) {
+        println!("\nnftables mode, from the event in the index to the kernel's ACK, Services × endpoints:");
+        for size in &self.line {
+            let (services, endpoints) = size.split_once(':').unwrap_or((size, "10"));
+            let number =
+                |text: &str| text.parse().unwrap_or_else(|_| panic!("--line: {text:?} is no number"));
+            println!("{}", nftables::measure_line(number(services), number(endpoints)));
+        }
+    }
+
     fn measure(&self) -> Vec<Measured> {
         let (repeats, changes) = (self.repeats.max(1), self.changes.max(1));
         let mut measured = Vec::new();
@@ -75,6 +96,10 @@ impl Arguments {
                         eprintln!("{services} Services, {} tool…", flavour.name());
                         iptables::Scenario { services, flavour }.run(repeats, changes)
                     })),
+                    ProxyMode::Nftables => {
+                        eprintln!("{services} Services, nftables…");
+                        measured.push(nftables::Scenario { services }.run(repeats, changes));
+                    }
                     ProxyMode::Ipvs if uml::is_inside() => {
                         measured.push(ipvs::Scenario { services }.run(repeats, changes));
                     }
@@ -93,6 +118,9 @@ fn main() {
     let arguments = Arguments::parse();
     let measured = arguments.measure();
     print!("{}", table::Table(&measured));
+    if arguments.modes.contains(&ProxyMode::Nftables) {
+        arguments.print_line();
+    }
     if let Some(path) = &arguments.json {
         let text = serde_json::to_string_pretty(&measured).expect("figures are plain data");
         std::fs::write(path, text).unwrap_or_else(|error| panic!("cannot write {}: {error}", path.display()));

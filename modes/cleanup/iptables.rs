@@ -7,13 +7,13 @@ use portcullis_cluster::Family;
 use portcullis_netlink::{nf_tables, xtables};
 
 use super::standing::Standing;
-use super::{Cleanup, IptablesPlace, Removed};
+use super::{Cleanup, Doing, IptablesPlace, Removed};
 use crate::iptables::saved_rule::{SavedRule, declared_chain};
 use crate::iptables::{Flavour, Kernel, Table, Tools, belongs_to_a_service};
 use crate::mode::SyncError;
 
 /// Chains of kube-proxy's in table filter, of all its modes and versions.
-const FILTER: [&str; 10] = [
+pub(super) const FILTER: [&str; 10] = [
     "KUBE-SERVICES",
     "KUBE-EXTERNAL-SERVICES",
     "KUBE-NODEPORTS",
@@ -53,23 +53,11 @@ const CHAINS_AT_ONCE: usize = 2000;
 /// Others may write at the same time, and a chain that turns out to be in use is found by trying.
 const ATTEMPTS: usize = 5;
 
-/// Removes all rules of any mode, or all but those that are to stay.
-pub(super) fn remove(done: &mut Cleanup, standing: Option<&Standing>) {
+/// Removes all rules of any mode, or all but those that are to stay; or only looks what that would be.
+pub(super) fn go_over(done: &mut Cleanup, standing: Option<&Standing>, doing: Doing) {
     for flavour in [Flavour::Nft, Flavour::Legacy] {
         let stays = standing.filter(|standing| standing.flavour == flavour);
-        if flavour == Flavour::Nft && matches!(nf_tables::open(), Ok(None)) {
-            continue; // the tools would only complain
-        }
-        let tools = match Tools::of_flavour(flavour) {
-            Ok(tools) => tools,
-            Err(error) => {
-                tracing::debug!(?flavour, %error, "no tools of this flavour");
-                if flavour == Flavour::Legacy && legacy_tables_exist() {
-                    done.left("legacy tables of iptables", error);
-                }
-                continue;
-            }
-        };
+        let Some(tools) = tools_of(flavour, done) else { continue };
         for family in Family::BOTH {
             let kernel = tools.kernel(family);
             // A node's rules may be many, and it is a look at one small table that tells whether to read them all.
@@ -80,7 +68,11 @@ pub(super) fn remove(done: &mut Cleanup, standing: Option<&Standing>) {
             for table in [Table::Mangle, Table::Filter, Table::Nat] {
                 let place = IptablesPlace { flavour, family, table };
                 let remover = Remover { kernel: &*kernel, place, kubelet, stays, kept: BTreeMap::new() };
-                match remover.run(done) {
+                let ran = match doing {
+                    Doing::Remove => remover.run(done),
+                    Doing::Look => remover.look(done),
+                };
+                match ran {
                     Ok(found_kubelet) => kubelet |= found_kubelet,
                     Err(error) => done.left(place, error),
                 }
@@ -89,10 +81,27 @@ pub(super) fn remove(done: &mut Cleanup, standing: Option<&Standing>) {
     }
 }
 
+/// The tools of a flavour, where the kernel has it. Tells of tables that cannot be looked at without.
+pub(super) fn tools_of(flavour: Flavour, done: &mut Cleanup) -> Option<Tools> {
+    if flavour == Flavour::Nft && matches!(nf_tables::open(), Ok(None)) {
+        return None; // the tools would only complain
+    }
+    match Tools::of_flavour(flavour) {
+        Ok(tools) => Some(tools),
+        Err(error) => {
+            tracing::debug!(?flavour, %error, "no tools of this flavour");
+            if flavour == Flavour::Legacy && legacy_tables_exist() {
+                done.left("legacy tables of iptables", error);
+            }
+            None
+        }
+    }
+}
+
 /// Whether somebody served by rules other than those that are to stay.
 fn has_leftovers(kernel: &dyn Kernel, stays: Option<&Standing>) -> bool {
     let is_mark = |name: &str| match stays {
-        Some(standing) => name == standing.mark_of_others(),
+        Some(standing) => standing.is_mark_of_others(name),
         None => FILTER.contains(&name),
     };
     let mut found = false;
@@ -150,6 +159,13 @@ impl Remover<'_> {
         let after = after.as_ref().unwrap_or(&before);
         self.report(&before, after, outcome, done);
         Ok(before.kubelet)
+    }
+
+    /// Tells what [`Remover::run`] would remove, and whether a kubelet was seen in the table.
+    fn look(self, done: &mut Cleanup) -> Result<bool, SyncError> {
+        let survey = self.survey()?;
+        self.report(&survey, &Survey::default(), Ok(()), done);
+        Ok(survey.kubelet)
     }
 
     fn survey(&self) -> Result<Survey, SyncError> {

@@ -36,11 +36,42 @@ pub(super) fn remove(done: &mut Cleanup) {
             remove_set(sets, &name, done);
         }
     }
+    if let Err(error) = let_go_of_kept_addresses() {
+        done.left("routes of addresses that IPVS mode served", error);
+    }
     match remove_link() {
         Ok(true) => done.removed.push(Removed::Link(LINK.to_owned())),
         Ok(false) => {}
         Err(error) => done.left(format_args!("link {LINK}"), error),
     }
+}
+
+/// Tells what [`remove`] would remove.
+pub(super) fn look(done: &mut Cleanup) {
+    match find(done) {
+        Ok(()) => {}
+        Err(error) => done.left("what IPVS mode left", error),
+    }
+}
+
+fn find(done: &mut Cleanup) -> Result<()> {
+    let mut sets = IpSets::open()?;
+    if let Some(mut ip_vs) = IpVs::open()? {
+        let ours = Ours::read(sets.as_mut())?;
+        let count = ip_vs.virtual_servers()?.iter().filter(|(server, _)| ours.made(server)).count();
+        if count > 0 {
+            done.removed.push(Removed::VirtualServers(count));
+        }
+    }
+    if let Some(sets) = &mut sets {
+        let names = sets.names()?;
+        let ours = Family::BOTH.into_iter().flat_map(|family| IpSet::ALL.map(|set| set.name(family)));
+        done.removed.extend(ours.filter(|name| names.contains(name)).map(Removed::IpSet));
+    }
+    if Interfaces::open()?.link_index(LINK)?.is_some() {
+        done.removed.push(Removed::Link(LINK.to_owned()));
+    }
+    Ok(())
 }
 
 /// Whether IPVS mode left anything: its link stands for all the rest.
@@ -63,7 +94,7 @@ fn remove_virtual_servers(sets: Option<&mut IpSets>) -> Result<usize> {
 }
 
 /// By what a proxy's virtual servers are known.
-struct Ours {
+pub(super) struct Ours {
     virtual_addresses: HashSet<IpAddr>,
     node_addresses: HashSet<IpAddr>,
     served: HashSet<VirtualServer>,
@@ -72,15 +103,15 @@ struct Ours {
 }
 
 impl Ours {
-    fn read(sets: Option<&mut IpSets>) -> Result<Ours> {
-        let addresses = Interfaces::open()?.addresses(&netlink::Family::ALL)?;
+    pub(super) fn read(sets: Option<&mut IpSets>) -> Result<Ours> {
+        let mut interfaces = Interfaces::open()?;
+        let addresses = interfaces.addresses(&netlink::Family::ALL)?;
         let (on_link, elsewhere): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|a| a.interface == LINK);
-        let only = |addresses: Vec<netlink::route::Address>| {
-            addresses.into_iter().map(|a| a.address.addr()).collect()
-        };
+        let only = |addresses: Vec<netlink::route::Address>| addresses.into_iter().map(|a| a.address.addr());
         let mut ours = Ours {
-            virtual_addresses: only(on_link),
-            node_addresses: only(elsewhere),
+            // Those that were the link's until a migration began are its addresses, too.
+            virtual_addresses: only(on_link).chain(interfaces.kept_addresses()?).collect(),
+            node_addresses: only(elsewhere).collect(),
             served: HashSet::new(),
             node_ports: HashSet::new(),
         };
@@ -108,7 +139,7 @@ impl Ours {
         Ok(())
     }
 
-    fn made(&self, server: &VirtualServer) -> bool {
+    pub(super) fn made(&self, server: &VirtualServer) -> bool {
         let family = Family::of(server.address);
         self.virtual_addresses.contains(&server.address)
             || self.served.contains(server)
@@ -129,6 +160,18 @@ fn remove_set(sets: &mut IpSets, name: &str, done: &mut Cleanup) {
     const REASON: &str =
         "a rule or another set still refers to it; find it with iptables-save, delete it and clean up again";
     done.left(format_args!("ipset {name}"), REASON);
+}
+
+/// Deletes the routes that a migration which was broken off may have left.
+fn let_go_of_kept_addresses() -> Result<()> {
+    let mut interfaces = Interfaces::open()?;
+    let kept = interfaces.kept_addresses()?;
+    if kept.is_empty() {
+        return Ok(());
+    }
+    let mut batch = interfaces.kept_address_batch()?;
+    kept.into_iter().for_each(|address| batch.let_go(address));
+    interfaces.change_kept_addresses(&mut batch)
 }
 
 fn remove_link() -> Result<bool> {

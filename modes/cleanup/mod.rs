@@ -7,12 +7,18 @@
 //! Only what is known by name goes. The kubelet's chains and everybody else's rules stay, and so does what
 //! they still use.
 
+mod drain;
 mod iptables;
 mod ipvs;
 mod nftables;
+mod sight;
 mod standing;
+mod takeover;
 
+pub use drain::Draining;
+pub use sight::{Seen, Whose, ipvs_connections, seen};
 pub use standing::Serving;
+pub use takeover::Takeover;
 
 use std::fmt;
 
@@ -82,14 +88,21 @@ impl Cleanup {
     }
 }
 
+/// Whether to remove what is found, or only to tell.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Doing {
+    Look,
+    Remove,
+}
+
 /// Removes what any mode left in the network namespace of the calling thread. A part that fails does not keep
 /// the others.
 pub fn everything() -> Cleanup {
     let mut done = Cleanup::default();
     // Sets that rules match against cannot be destroyed.
-    iptables::remove(&mut done, None);
+    iptables::go_over(&mut done, None, Doing::Remove);
     ipvs::remove(&mut done);
-    nftables::remove(&mut done, &nftables::ALL);
+    nftables::go_over(&mut done, &nftables::ALL, Doing::Remove);
     done
 }
 
@@ -97,12 +110,24 @@ pub fn everything() -> Cleanup {
 /// kube-proxy's and ours, in both flavours. To be called once the new mode serves all. Where nothing was left, it
 /// costs a look at one small table a family and flavour.
 pub fn of_other_modes(serving: Serving, flavour: Flavour) -> Cleanup {
+    go_over_other_modes(serving, flavour, Doing::Remove)
+}
+
+/// What [`of_other_modes`] would remove. Changes nothing.
+pub fn look_for_other_modes(serving: Serving, flavour: Flavour) -> Cleanup {
+    go_over_other_modes(serving, flavour, Doing::Look)
+}
+
+fn go_over_other_modes(serving: Serving, flavour: Flavour, doing: Doing) -> Cleanup {
     let mut done = Cleanup::default();
-    iptables::remove(&mut done, Some(&standing::Standing::new(serving, flavour)));
+    iptables::go_over(&mut done, Some(&standing::Standing::new(serving, flavour)), doing);
     if serving != Serving::Ipvs && ipvs::left_something() {
-        ipvs::remove(&mut done);
+        match doing {
+            Doing::Remove => ipvs::remove(&mut done),
+            Doing::Look => ipvs::look(&mut done),
+        }
     }
-    nftables::remove(&mut done, &nftables::KUBE_PROXY);
+    nftables::go_over(&mut done, nftables::of_others(serving), doing);
     done
 }
 

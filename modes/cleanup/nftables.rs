@@ -1,8 +1,10 @@
 //! What nftables modes leave: tables of their own.
 
-use portcullis_netlink::nf_tables::{self, TableFamily, delete_table};
+use portcullis_netlink::nf_tables::{self, TableFamily, chains, delete_table};
+use portcullis_netlink::socket::Socket;
 
-use super::{Cleanup, Removed};
+use super::{Cleanup, Doing, Removed, Serving};
+use crate::nftables::TABLE;
 
 /// A table by its family and name.
 type Table = (TableFamily, &'static str);
@@ -11,9 +13,18 @@ type Table = (TableFamily, &'static str);
 pub(super) const KUBE_PROXY: [Table; 2] = [(TableFamily::Ip, "kube-proxy"), (TableFamily::Ip6, "kube-proxy")];
 
 /// kube-proxy's tables, and ours.
-pub(super) const ALL: [Table; 3] = [KUBE_PROXY[0], KUBE_PROXY[1], (TableFamily::Inet, "portcullis")];
+pub(super) const ALL: [Table; 4] =
+    [KUBE_PROXY[0], KUBE_PROXY[1], (TableFamily::Ip, TABLE), (TableFamily::Ip6, TABLE)];
 
-pub(super) fn remove(done: &mut Cleanup, tables: &[Table]) {
+/// The tables that are not the serving mode's.
+pub(super) fn of_others(serving: Serving) -> &'static [Table] {
+    match serving {
+        Serving::Nftables => &KUBE_PROXY,
+        _ => &ALL,
+    }
+}
+
+pub(super) fn go_over(done: &mut Cleanup, tables: &[Table], doing: Doing) {
     let mut socket = match nf_tables::open() {
         Ok(Some(socket)) => socket,
         Ok(None) => return,
@@ -21,10 +32,24 @@ pub(super) fn remove(done: &mut Cleanup, tables: &[Table]) {
     };
     for &(family, name) in tables {
         let table = format!("{} {name}", family.as_str());
-        match delete_table(&mut socket, family, name) {
+        let found = match doing {
+            Doing::Remove => delete_table(&mut socket, family, name),
+            Doing::Look => is_there(&mut socket, family, name),
+        };
+        match found {
             Ok(true) => done.removed.push(Removed::NftTable(table)),
             Ok(false) => {}
             Err(error) => done.left(format_args!("nf_tables table {table}"), error),
         }
+    }
+}
+
+/// Whether a table is there, and has a chain.
+fn is_there(socket: &mut Socket, family: TableFamily, name: &str) -> portcullis_netlink::Result<bool> {
+    let mut found = false;
+    match chains(socket, family, |chain| found |= chain.table == name) {
+        // The kernel has no such family.
+        Err(error) if error.errno() == Some(libc::EOPNOTSUPP) => Ok(false),
+        listed => listed.map(|()| found),
     }
 }

@@ -1,5 +1,6 @@
 //! What of a proxy is to stay: the rules of the mode that serves now.
 
+use super::iptables::FILTER;
 use crate::iptables::{Flavour, Jump, Table};
 use crate::{iptables, ipvs};
 
@@ -10,6 +11,8 @@ pub enum Serving {
     Iptables,
     /// IPVS mode.
     Ipvs,
+    /// nftables mode, which has no rules of iptables.
+    Nftables,
 }
 
 /// The rules that stay.
@@ -17,7 +20,12 @@ pub(super) struct Standing {
     pub(super) flavour: Flavour,
     pub(super) serving: Serving,
     jumps: Vec<Jump>,
+    /// Connections through IPVS are waited for, and what guards its addresses stays until then.
+    draining: bool,
 }
+
+/// The chain that keeps strangers from what listens on the node, as long as it has the addresses of Services.
+const GUARD: &str = "KUBE-IPVS-FILTER";
 
 impl Standing {
     /// The rules of a mode, kept by the tools of a flavour.
@@ -25,15 +33,26 @@ impl Standing {
         let jumps = match serving {
             Serving::Iptables => iptables::jumps(),
             Serving::Ipvs => ipvs::jumps(),
+            Serving::Nftables => Vec::new(),
         };
-        Standing { flavour, serving, jumps }
+        Standing { flavour, serving, jumps, draining: false }
+    }
+
+    /// The same, and what guards IPVS mode's addresses.
+    pub(super) fn draining(self) -> Self {
+        let jumps = self.jumps.into_iter().chain(ipvs::jumps().into_iter().filter(is_to_guard)).collect();
+        Standing { jumps, draining: true, ..self }
     }
 
     /// Whether the mode has a chain of this name.
     pub(super) fn has_chain(&self, table: Table, name: &str) -> bool {
+        if self.draining && table == Table::Filter && name == GUARD {
+            return true;
+        }
         match self.serving {
             Serving::Iptables => iptables::is_ours(table, name),
             Serving::Ipvs => ipvs::chain_names(table).contains(&name),
+            Serving::Nftables => false,
         }
     }
 
@@ -46,11 +65,16 @@ impl Standing {
         self.jumps.iter().any(of)
     }
 
-    /// A chain of table filter that only other modes have: where it is, they served.
-    pub(super) fn mark_of_others(&self) -> &'static str {
+    /// Whether a chain of table filter is one that only other modes have: where it is, they served.
+    pub(super) fn is_mark_of_others(&self, name: &str) -> bool {
         match self.serving {
-            Serving::Iptables => "KUBE-IPVS-FILTER",
-            Serving::Ipvs => "KUBE-EXTERNAL-SERVICES",
+            Serving::Iptables => name == GUARD,
+            Serving::Ipvs => name == "KUBE-EXTERNAL-SERVICES",
+            Serving::Nftables => FILTER.contains(&name),
         }
     }
+}
+
+fn is_to_guard(jump: &Jump) -> bool {
+    jump.table == Table::Filter && jump.rule.ends_with(GUARD)
 }

@@ -101,6 +101,8 @@ pub struct Host {
     pub random_fully: bool,
     /// The kernel has nfacct.
     pub nfacct: bool,
+    /// The blocks of cluster IPs (`ServiceCIDR`), where the cluster tells them; only nftables mode looks.
+    pub service_cidrs: Box<[IpNet]>,
 }
 
 impl Host {
@@ -152,6 +154,16 @@ impl Options {
             NodePortScope::Addresses(served) => served.contains(ip),
         };
         addresses.iter().filter(served).copied().collect()
+    }
+
+    /// Whether node ports are to be reached on loopback addresses in nftables mode: only if asked for by name.
+    pub(crate) fn localhost_in_nftables(&self) -> bool {
+        let named = match &self.node_port_addresses {
+            NodePortAddresses::All => false,
+            NodePortAddresses::Primary { localhost } => *localhost,
+            NodePortAddresses::Cidrs(cidrs) => cidrs.iter().any(|c| c.addr().is_loopback()),
+        };
+        self.localhost_node_ports && named
     }
 
     /// Whether node ports are to be reached on IPv4 loopback addresses: wished, and not excluded by

@@ -33,6 +33,7 @@ pub use kernel::{Change, Kernel, LINK, Observer};
 pub use netlink_kernel::NetlinkKernel;
 pub use options::IpvsOptions;
 pub use proxier::Proxier;
-pub use requirements::{RequirementError, open};
+pub(crate) use renderer::is_link_local;
+pub use requirements::{RequirementError, check as check_requirements, open};
 pub(crate) use rules::{jumps, names as chain_names};
 pub use state::{Owners, Served, State, address_line, server_lines};

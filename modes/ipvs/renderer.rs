@@ -64,7 +64,7 @@ fn serves(address: IpAddr) -> bool {
 }
 
 /// Whether it is an address that IPv6 gives each link by itself.
-pub(super) fn is_link_local(address: IpAddr) -> bool {
+pub(crate) fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 

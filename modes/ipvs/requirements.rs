@@ -4,6 +4,7 @@ use std::process::{Command, Stdio};
 
 use portcullis_cluster::Scheduler;
 use portcullis_netlink::Error;
+use portcullis_netlink::ip_vs::IpVs;
 
 use super::netlink_kernel::NetlinkKernel;
 
@@ -35,8 +36,8 @@ pub fn open(scheduler: Scheduler) -> Result<NetlinkKernel, RequirementError> {
     if let Some(kernel) = NetlinkKernel::open()? {
         return Ok(kernel);
     }
-    let modules = ["ip_vs".to_owned(), format!("ip_vs_{scheduler}"), "nf_conntrack".to_owned()];
-    let reason = load(&modules).err();
+    let modules = modules(scheduler);
+    let reason = modprobe(&["-a"], &modules).err();
     match NetlinkKernel::open()? {
         Some(kernel) => {
             tracing::info!(?modules, "kernel modules loaded");
@@ -49,8 +50,25 @@ pub fn open(scheduler: Scheduler) -> Result<NetlinkKernel, RequirementError> {
     }
 }
 
-fn load(modules: &[String]) -> Result<(), String> {
-    let output = Command::new("modprobe").arg("-a").args(modules).stdin(Stdio::null()).output();
+/// Whether [`open`] would succeed, as far as can be told without loading anything.
+///
+/// # Errors
+/// As [`open`].
+pub fn check(scheduler: Scheduler) -> Result<(), RequirementError> {
+    if IpVs::open()?.is_some() {
+        return Ok(());
+    }
+    let modules = modules(scheduler);
+    modprobe(&["-n", "-a"], &modules)
+        .map_err(|reason| RequirementError::NoIpvs { modules: modules.join(" "), reason })
+}
+
+fn modules(scheduler: Scheduler) -> [String; 3] {
+    ["ip_vs".to_owned(), format!("ip_vs_{scheduler}"), "nf_conntrack".to_owned()]
+}
+
+fn modprobe(how: &[&str], modules: &[String]) -> Result<(), String> {
+    let output = Command::new("modprobe").args(how).args(modules).stdin(Stdio::null()).output();
     let output = output.map_err(|error| format!("cannot be run: {error}"))?;
     match output.status.success() {
         true => Ok(()),

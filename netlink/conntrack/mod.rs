@@ -23,6 +23,7 @@
 mod create;
 mod delete;
 mod dump;
+mod established;
 mod filter;
 mod flow;
 

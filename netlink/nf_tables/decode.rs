@@ -108,8 +108,9 @@ fn read(name: &str, found: &Found<'_>) -> Result<Option<Expression>, Malformed> 
             };
             Expression::Fib { of, to: found.register(a::FIB_DREG)? }
         }
-        "numgen" if found.number(a::NG_TYPE)? == NG_RANDOM && found.number_or_0(a::NG_OFFSET)? == 0 => {
-            Expression::Random { modulus: found.number(a::NG_MODULUS)?, to: found.register(a::NG_DREG)? }
+        "numgen" if found.number(a::NG_TYPE)? == NG_RANDOM => {
+            let (modulus, offset) = (found.number(a::NG_MODULUS)?, found.number_or_0(a::NG_OFFSET)?);
+            Expression::Random { modulus, offset, to: found.register(a::NG_DREG)? }
         }
         "hash" if found.number_or_0(a::HASH_TYPE)? == HASH_JENKINS => Expression::Hash {
             from: found.register(a::HASH_SREG)?,
@@ -202,6 +203,14 @@ fn read(name: &str, found: &Found<'_>) -> Result<Option<Expression>, Malformed> 
             REJECT_TCP_RST => Expression::Reject(Reject::TcpReset),
             REJECT_ICMPX if found.get(a::REJECT_CODE)?.u8()? == ICMPX_PORT_UNREACHABLE => {
                 Expression::Reject(Reject::PortUnreachable)
+            }
+            REJECT_ICMP => {
+                let code = found.get(a::REJECT_CODE)?.u8()?;
+                let Some(family) = Family::ALL.into_iter().find(|family| port_unreachable(*family) == code)
+                else {
+                    return Ok(None);
+                };
+                Expression::Reject(Reject::PortUnreachableBy(family))
             }
             _ => return Ok(None),
         },

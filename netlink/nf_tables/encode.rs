@@ -65,9 +65,9 @@ impl Expression {
                 out.u32_be(a::FIB_FLAGS, flag).u32_be(a::FIB_RESULT, FIB_RESULT_ADDRTYPE);
                 out.u32_be(a::FIB_DREG, to.number());
             }
-            Expression::Random { modulus, to } => {
+            Expression::Random { modulus, offset, to } => {
                 out.u32_be(a::NG_DREG, to.number()).u32_be(a::NG_MODULUS, *modulus);
-                out.u32_be(a::NG_TYPE, NG_RANDOM).u32_be(a::NG_OFFSET, 0);
+                out.u32_be(a::NG_TYPE, NG_RANDOM).u32_be(a::NG_OFFSET, *offset);
             }
             Expression::Hash { from, length, modulus, seed, to } => {
                 out.u32_be(a::HASH_SREG, from.number()).u32_be(a::HASH_DREG, to.number());
@@ -143,6 +143,9 @@ impl Expression {
             }
             Expression::Reject(Reject::PortUnreachable) => {
                 out.u32_be(a::REJECT_TYPE, REJECT_ICMPX).u8(a::REJECT_CODE, ICMPX_PORT_UNREACHABLE);
+            }
+            Expression::Reject(Reject::PortUnreachableBy(family)) => {
+                out.u32_be(a::REJECT_TYPE, REJECT_ICMP).u8(a::REJECT_CODE, port_unreachable(*family));
             }
             Expression::Dnat { family, address, port } => {
                 out.u32_be(a::NAT_TYPE, NAT_DNAT).u32_be(a::NAT_FAMILY, u32::from(family.number()));

@@ -37,8 +37,11 @@ impl Comparison {
 pub enum Reject {
     /// A TCP reset.
     TcpReset,
-    /// ICMP or ICMPv6 "port unreachable".
+    /// ICMP or ICMPv6 "port unreachable", in a table of the family `inet`. Elsewhere the kernel takes it, and answers
+    /// nothing.
     PortUnreachable,
+    /// The same in a table of one family.
+    PortUnreachableBy(crate::Family),
 }
 
 /// How a set is written to from the packet path (`NFT_DYNSET_OP_*`).
@@ -107,8 +110,10 @@ pub enum Expression {
     },
     /// Draws a number (`numgen random`).
     Random {
-        /// From 0 up to this, not included.
+        /// How many different numbers there are.
         modulus: u32,
+        /// The first of them.
+        offset: u32,
         /// Where it goes.
         to: Register,
     },

@@ -144,7 +144,8 @@ impl Reading {
                 self.put(*to, text, meaning);
             }
             Expression::SetMeta { key: _, from } => {
-                let value = self.take_key(*from);
+                let value = self.take_key(*from).replace('\0', " & ");
+                self.say_what_is_unsaid();
                 self.say(format!("meta mark set {value}"));
             }
             Expression::Ct { key, to } => {
@@ -160,8 +161,9 @@ impl Reading {
                 let of = if *of == Fib::SourceType { "saddr" } else { "daddr" };
                 self.put(*to, format!("fib {of} type"), Meaning::FibType);
             }
-            Expression::Random { modulus, to } => {
-                self.put(*to, format!("numgen random mod {modulus}"), Meaning::Number);
+            Expression::Random { modulus, offset, to } => {
+                let offset = if *offset > 0 { format!(" offset {offset}") } else { String::new() };
+                self.put(*to, format!("numgen random mod {modulus}{offset}"), Meaning::Number);
             }
             Expression::Hash { from, modulus, seed, to, .. } => {
                 let key = self.take_key(*from);
@@ -186,12 +188,14 @@ impl Reading {
             Expression::Range { from, negated, first, last } => self.range(*from, first, last, *negated),
             Expression::Bitwise { register, mask, xor, .. } => {
                 let Some(words) = self.at(*register).cloned() else { return };
-                // "value & mask != 0" is how several bits are asked for.
-                let text = format!("{} & {} ^ {}", words.text, words.value(mask), words.value(xor));
-                let text = if xor.bytes().iter().all(|byte| *byte == 0) {
-                    format!("{}\0{}", words.text, words.value(mask))
-                } else {
-                    text
+                let all = |value: &Value, byte: u8| value.bytes().iter().all(|b| *b == byte);
+                let sets = mask.bytes().iter().zip(xor.bytes()).all(|(mask, xor)| *mask == !xor);
+                let text = match () {
+                    // "value & mask != 0" is how several bits are asked for.
+                    () if all(xor, 0) => format!("{}\0{}", words.text, words.value(mask)),
+                    () if sets => format!("{} | {}", words.text, words.value(xor)),
+                    () if all(mask, 255) => format!("{} ^ {}", words.text, words.value(xor)),
+                    () => format!("{} & {} ^ {}", words.text, words.value(mask), words.value(xor)),
                 };
                 self.put(*register, text, words.meaning);
             }
@@ -230,7 +234,9 @@ impl Reading {
                 self.say_last(format!("log {prefix}group {group}{length}"));
             }
             Expression::Reject(Reject::TcpReset) => self.say_last("reject with tcp reset"),
-            Expression::Reject(Reject::PortUnreachable) => self.say_last("reject"),
+            Expression::Reject(Reject::PortUnreachable | Reject::PortUnreachableBy(_)) => {
+                self.say_last("reject")
+            }
             Expression::Dnat { family, address, port } => {
                 let family = if *family == Family::V4 { "ip" } else { "ip6" };
                 let to = self.key(*address);
@@ -254,6 +260,9 @@ impl Reading {
     fn say_what_is_unsaid_for_keys(&mut self) {
         let says = |start: &str| self.registers.iter().flatten().any(|words| words.text.starts_with(start));
         if says("ip ") || says("ip6 ") {
+            self.family = None;
+        }
+        if self.family == Some(Family::V6) && says("icmpv6 ") {
             self.family = None;
         }
         let said = match self.unsaid.and_then(protocol_name) {

@@ -119,6 +119,15 @@ impl Rule {
 
     /// Some of these bits of the field, a number in host order, are set.
     pub fn any_bit(self, field: Field, bits: u32) -> Self {
+        self.bits(field, bits, Comparison::NotEqual)
+    }
+
+    /// None of these bits of the field, a number in host order, is set.
+    pub fn no_bit(self, field: Field, bits: u32) -> Self {
+        self.bits(field, bits, Comparison::Equal)
+    }
+
+    fn bits(self, field: Field, bits: u32, op: Comparison) -> Self {
         let (from, zero) = (Register::FIRST, Value::new(&[0; 4]));
         self.load(&[field], from)
             .push(Expression::Bitwise {
@@ -127,7 +136,7 @@ impl Rule {
                 mask: Value::new(&bits.to_ne_bytes()),
                 xor: zero,
             })
-            .push(Expression::Compare { from, op: Comparison::NotEqual, with: zero })
+            .push(Expression::Compare { from, op, with: zero })
     }
 
     /// The packet's place in its connection is one of these ([`super::CtState`]).
@@ -207,6 +216,24 @@ impl Rule {
         self.push(Expression::Reject(with))
     }
 
+    /// Sets bits of the packet mark.
+    pub fn set_mark(self, bits: u32) -> Self {
+        self.change_mark(!bits, bits)
+    }
+
+    /// Turns bits of the packet mark over.
+    pub fn flip_mark(self, bits: u32) -> Self {
+        self.change_mark(u32::MAX, bits)
+    }
+
+    fn change_mark(self, keep: u32, flip: u32) -> Self {
+        let register = Register::FIRST;
+        let [mask, xor] = [keep, flip].map(|bits| Value::new(&bits.to_ne_bytes()));
+        self.load(&[Field::Meta(Meta::Mark)], register)
+            .push(Expression::Bitwise { register, length: 4, mask, xor })
+            .push(Expression::SetMeta { key: Meta::Mark, from: register })
+    }
+
     /// What becomes of the packet.
     pub fn then(self, verdict: Verdict) -> Self {
         self.push(Expression::Verdict(verdict))
@@ -222,7 +249,7 @@ impl Field {
             Field::Meta(key) => Expression::Meta { key, to },
             Field::Ct(key) => Expression::Ct { key, to },
             Field::Fib(of) => Expression::Fib { of, to },
-            Field::Random { modulus } => Expression::Random { modulus, to },
+            Field::Random { modulus, offset } => Expression::Random { modulus, offset, to },
             _ => unreachable!("all other fields have a place in the packet"),
         }
     }

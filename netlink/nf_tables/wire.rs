@@ -30,7 +30,7 @@ pub(super) mod attributes {
     }
     numbers! {
         LIST_ELEM = 1, EXPR_NAME = 1, EXPR_DATA = 2,
-        TABLE_NAME = 1, TABLE_USERDATA = 6,
+        TABLE_NAME = 1, TABLE_FLAGS = 2, TABLE_USERDATA = 6,
         CHAIN_TABLE = 1, CHAIN_NAME = 3, CHAIN_HOOK = 4, CHAIN_POLICY = 5, CHAIN_TYPE = 7,
         CHAIN_USERDATA = 12, HOOK_NUMBER = 1, HOOK_PRIORITY = 2,
         RULE_TABLE = 1, RULE_CHAIN = 2, RULE_EXPRESSIONS = 4, RULE_USERDATA = 7,
@@ -72,10 +72,18 @@ pub(super) const HASH_JENKINS: u32 = 0;
 pub(super) const LOOKUP_INVERTED: u32 = 1;
 pub(super) const OBJECT_COUNTER: u32 = 1;
 pub(super) const LIMIT_PACKETS: u32 = 0;
+pub(super) const REJECT_ICMP: u32 = 0;
 pub(super) const REJECT_TCP_RST: u32 = 1;
 pub(super) const REJECT_ICMPX: u32 = 2;
 /// `NFT_REJECT_ICMPX_PORT_UNREACH`.
 pub(super) const ICMPX_PORT_UNREACHABLE: u8 = 1;
+/// `ICMP_PORT_UNREACH`, `ICMPV6_PORT_UNREACH`.
+pub(super) fn port_unreachable(family: crate::Family) -> u8 {
+    match family {
+        crate::Family::V4 => 3,
+        crate::Family::V6 => 4,
+    }
+}
 pub(super) const NAT_DNAT: u32 = 1;
 /// `NF_NAT_RANGE_PROTO_RANDOM_FULLY`.
 pub(super) const RANDOM_FULLY: u32 = 16;

@@ -5,11 +5,14 @@ mod address;
 mod change_addresses;
 mod changes;
 mod default_route;
+mod kept_address;
 mod link;
+mod local_route;
 
 pub use address::Address;
 pub use change_addresses::AddressBatch;
 pub use changes::{AddressChange, AddressChanges};
+pub use kept_address::KeptAddressBatch;
 pub use link::Link;
 
 use std::collections::HashMap;
@@ -247,6 +250,7 @@ mod tests {
                 let _ = Link::parse(&message);
                 let _ = address::ParsedAddress::parse(&message);
                 let _ = default_route::parse(&message, family);
+                let _ = kept_address::parse(&message, family);
             }
         }
     }

@@ -63,7 +63,7 @@ fn selector() -> impl Strategy<Value = Value> {
         json!({"key": key, "operator": operator, "values": values})
     });
     prop_oneof![
-        3 => Just(json!({})),
+        4 => Just(json!({})),
         4 => (key(), select(vec!["a", "b", ""])).prop_map(|(k, v)| json!({"matchLabels": {k: v}})),
         2 => prop::collection::vec(expression, 1..3).prop_map(|all| json!({"matchExpressions": all})),
     ]
@@ -185,7 +185,7 @@ fn cluster_network_policy() -> impl Strategy<Value = Value> {
     let peer = || {
         prop_oneof![
             4 => pods(),
-            1 => selector().prop_map(|found| json!({"nodes": found})),
+            3 => selector().prop_map(|found| json!({"nodes": found})),
             1 => prop::collection::vec(net(), 0..3).prop_map(|nets| json!({"networks": nets})),
             1 => select(vec![json!({}), json!({"domainNames": ["example.com"]})]),
             1 => Just(json!({"namespaces": {}, "networks": ["0.0.0.0/0"]})),
@@ -202,10 +202,11 @@ fn cluster_network_policy() -> impl Strategy<Value = Value> {
         3 => select(vec!["web", "dns"]).prop_map(|name| json!({"destinationNamedPort": name})),
         1 => Just(json!({"icmp": {}})),
     ];
-    let action = select(vec!["Accept", "Deny", "Pass", "Allow"]);
+    let action = prop_oneof![9 => select(vec!["Accept", "Deny", "Pass"]), 1 => Just("Allow")];
     let rule = (action, prop::collection::vec(peer(), 0..3), prop::collection::vec(protocol, 0..3));
     let rules = || prop::collection::vec(rule.clone(), 0..3);
-    let place = (0..3u8, select(vec!["Admin", "Baseline", "Middle"]), select(vec![0, 10, 10, 1001]));
+    let tier = prop_oneof![9 => select(vec!["Admin", "Baseline"]), 1 => Just("Middle")];
+    let place = (0..3u8, tier, prop_oneof![9 => select(vec![0, 10]), 1 => Just(1001)]);
     (place, prop_oneof![9 => pods(), 1 => Just(json!({}))], rules(), rules()).prop_map(
         |((n, tier, priority), subject, ingress, egress)| {
             let rules = |rules: Vec<(&str, Vec<Value>, Vec<Value>)>, field: &str| -> Vec<Value> {
@@ -228,9 +229,9 @@ fn object() -> impl Strategy<Value = Value> {
     prop_oneof![
         5 => pod(),
         1 => namespace(),
-        1 => node(),
+        2 => node(),
         3 => network_policy(),
-        2 => cluster_network_policy(),
+        3 => cluster_network_policy(),
     ]
 }
 

@@ -154,6 +154,7 @@ fn decisions_name_what_decides() {
             // To the own node it may be denied; from the own node never.
             ("10.0.0.1", "172.18.0.1", 3, &rest("egress"), "-"),
             ("172.18.0.1", "10.0.0.1", 3, "-", "Allow: OwnNode"),
+            ("172.18.0.2", "10.0.0.2", 3, "-", "Allow: OwnNode"),
             ("172.18.0.1", "10.0.0.2", 3, "-", "Allow: Undecided"),
             ("10.0.0.2", "192.0.2.1", 3, "Allow: Undecided", "-"),
         ],

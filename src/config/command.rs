@@ -1,7 +1,10 @@
 //! What the program is asked to do: the subcommands, and the daemon without one.
 
 mod diff;
+mod explain;
 mod lab;
+mod migrate;
+mod policy;
 mod render;
 
 use std::path::PathBuf;
@@ -9,7 +12,10 @@ use std::path::PathBuf;
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Subcommand};
 
 pub use diff::Diff;
+pub use explain::{AskedProtocol, Explain, OutputFormat};
 pub use lab::{Lab, LabCluster};
+pub use migrate::Migrate;
+pub use policy::{Matrix, Policy};
 pub use render::{AddressFamily, Render};
 
 use super::flags;
@@ -27,6 +33,12 @@ pub enum Command {
     Render(Render),
     /// Print how the kernel differs from what a state of the cluster asks for.
     Diff(Diff),
+    /// Say whether a connection arrives, where, and by which rules.
+    Explain(Explain),
+    /// Print what policies come to.
+    Policy(Policy),
+    /// Move this node to another mode, or say what that comes to.
+    Migrate(Migrate),
     /// Build a throwaway cluster in network namespaces.
     Lab(Lab),
     /// Print the version (`version`, `--version`).
@@ -59,6 +71,20 @@ pub(super) fn parser() -> clap::Command {
             "Print how the kernel differs from what a state of the cluster asks for; exit with 1 if it does",
         )
         .after_help(ALL_SETTINGS);
+    let explain = Explain::augment_args(with_settings(clap::Command::new("explain")))
+        .about("Say whether a connection arrives, where, and by which rules; exit with 1 if it does not")
+        .after_help(EXPLAIN_EXAMPLES);
+    let migrate = Migrate::augment_args(with_settings(clap::Command::new("migrate")).mut_arg("mode", |mode| mode.hide(true)))
+        .about("Say what moving this node to another mode comes to, and with --apply do it; nothing is written without")
+        .after_help(MIGRATE_EXAMPLES);
+    let matrix = Matrix::augment_args(with_settings(clap::Command::new("matrix")))
+        .about("Print who can talk to whom")
+        .after_help(ALL_SETTINGS);
+    let policy = clap::Command::new("policy")
+        .about("Print what policies come to")
+        .subcommand_required(true)
+        .arg_required_else_help(true)
+        .subcommand(matrix);
     clap::Command::new("portcullis")
         .about("Serves Kubernetes Services on this node from the kernel, as kube-proxy does")
         .disable_version_flag(true)
@@ -67,6 +93,9 @@ pub(super) fn parser() -> clap::Command {
         .arg(version)
         .subcommand(render)
         .subcommand(diff)
+        .subcommand(explain)
+        .subcommand(policy)
+        .subcommand(migrate)
         .subcommand(
             with_settings(clap::Command::new("cleanup")).about("Remove what any mode has left in the kernel"),
         )
@@ -81,6 +110,23 @@ pub(super) fn parser() -> clap::Command {
 
 const ALL_SETTINGS: &str =
     "All settings of the daemon are flags here, too (see portcullis --help), and beat those of the file.";
+
+const MIGRATE_EXAMPLES: &str = "\
+Examples:
+  portcullis migrate --to nftables --config FILE             what would be written, removed, and is at stake
+  portcullis migrate --to nftables --config FILE --apply     do it, once kube-proxy is stopped on this node
+
+The exit status is 0 if all is well, 1 if something is in the way or not everything could be done.
+All settings of the daemon are flags here, too (see portcullis --help), and beat those of the file.";
+
+const EXPLAIN_EXAMPLES: &str = "\
+Examples:
+  portcullis explain --from shop/client-7 --to shop/web
+  portcullis explain --from shop/client-7 --to shop/web-1:8080
+  portcullis explain --from 198.51.100.7 --to node/node-1:30080
+  portcullis explain --from node/node-1 --to 10.96.0.10:53/udp --manifests FOLDER
+
+All settings of the daemon are flags here, too (see portcullis --help), and beat those of the file.";
 
 /// The settings that the help of a subcommand shows; all others are accepted as well.
 const SHOWN: [&str; 4] = ["config", "mode", "manifests", "kubeconfig"];
@@ -111,6 +157,12 @@ pub(super) fn subcommand(
     Ok(Some(match name {
         "render" => (Command::Render(Render::from_arg_matches(inner)?), Some(inner)),
         "diff" => (Command::Diff(Diff::from_arg_matches(inner)?), Some(inner)),
+        "explain" => (Command::Explain(Explain::from_arg_matches(inner)?), Some(inner)),
+        "policy" => {
+            let Some(("matrix", inner)) = inner.subcommand() else { return Ok(None) };
+            (Command::Policy(Policy::Matrix(Matrix::from_arg_matches(inner)?)), Some(inner))
+        }
+        "migrate" => (Command::Migrate(Migrate::from_arg_matches(inner)?), Some(inner)),
         "cleanup" => (Command::Cleanup, Some(inner)),
         "lab" => (Command::Lab(Lab::from_arg_matches(inner)?), None),
         _ => (Command::Version, None),

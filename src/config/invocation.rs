@@ -50,13 +50,20 @@ impl Invocation {
         let matches = command::parser().try_get_matches_from(flags::with_dashes(arguments))?;
         Ok(match command::subcommand(&matches)? {
             Some((command, Some(flags))) => {
-                Self::configured(flags, BesideFileRule::FlagsWin, read_file, |_| command)
+                Self::configured(flags, BesideFileRule::FlagsWin, read_file, |settings| {
+                    if let Command::Migrate(migrate) = &command {
+                        settings.mode = migrate.to.name().to_owned();
+                    }
+                    command
+                })
             }
             Some((command, None)) => Self::without_settings(command),
             None if flags::last(&matches, "version").is_some_and(|value| value != "false") => {
                 Self::without_settings(Command::Version)
             }
-            None => Self::configured(&matches, BesideFileRule::KubeProxy, read_file, root_command),
+            None => Self::configured(&matches, BesideFileRule::KubeProxy, read_file, |settings| {
+                root_command(settings)
+            }),
         })
     }
 
@@ -80,7 +87,7 @@ impl Invocation {
         matches: &ArgMatches,
         rule: BesideFileRule,
         read_file: impl Fn(&Path) -> io::Result<String>,
-        command: impl FnOnce(&Settings) -> Command,
+        command: impl FnOnce(&mut Settings) -> Command,
     ) -> Self {
         let config_file = flags::last(matches, "config").filter(|path| !path.is_empty()).map(PathBuf::from);
         let mut sources = Sources::default();
@@ -98,11 +105,11 @@ impl Invocation {
         if config_file.is_none() {
             complete_from_deprecated_ports(&mut settings);
         }
+        let command = command(&mut settings);
         warnings.extend(flags::without_effect(&settings, &sources));
         let Validated { config, errors: more, warnings: told } = validate(&settings, &sources);
         errors.extend(more);
         warnings.extend(told);
-        let command = command(&settings);
         Self { command, config: ConfigErrors::unless_empty(errors, config), warnings, config_file, settings }
     }
 }

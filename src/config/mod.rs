@@ -38,11 +38,15 @@ mod yaml_document;
 #[cfg(test)]
 mod tests;
 
-pub use command::{AddressFamily, Command, Daemon, Diff, Lab, LabCluster, Render};
+pub use command::{
+    AddressFamily, AskedProtocol, Command, Daemon, Diff, Explain, Lab, LabCluster, Matrix, Migrate,
+    OutputFormat, Policy, Render,
+};
 pub use detect_local::{DetectLocal, InterfaceName};
 pub use error::{ConfigError, ConfigErrors, Said, Warning};
 pub use feature_gates::{FeatureGates, Stage};
 pub use invocation::Invocation;
+pub(crate) use nearest::nearest;
 pub use node_port_addresses::NodePortAddresses;
 pub use typed::{
     ApiServer, Config, Conntrack, DropLog, Established, Iptables, Ipvs, LogFormat, Logging, Masquerade,

@@ -2,7 +2,7 @@
 
 /// The candidate that takes the fewest edits to reach, if those are few for the name's length. Case
 /// does not count: `clustercidr` is `clusterCIDR`.
-pub(super) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let wanted = name.to_lowercase();
     let allowed = (wanted.chars().count() / 3).max(1);
     let scored =

@@ -102,6 +102,11 @@ fn what_is_no_command_line() {
         &["frobnicate"],
         &["--config"],
         &["--cleanup", "now"],
+        &["explain", "--from", "a"],
+        &["explain", "--from", "a", "--to", "b", "--family", "ipx"],
+        &["policy"],
+        &["policy", "matrix", "--external", "x"],
+        &["render", "--only-policies", "--family=ipv4"],
         &["lab"],
         &["lab", "exec", "a"],
         &["lab", "run", "--mode=userspace", "f"],
@@ -115,9 +120,29 @@ fn what_is_no_command_line() {
 #[test]
 fn commands() {
     let daemon = |once, init_only| Command::Daemon(Daemon { once, init_only });
-    let render =
-        |host: Option<&str>, family| Command::Render(Render { host: host.map(PathBuf::from), family });
+    let render = |host: Option<&str>, family| {
+        Command::Render(Render { host: host.map(PathBuf::from), family, only_policies: false })
+    };
+    let policies = Command::Render(Render { host: None, family: None, only_policies: true });
     let cluster = |mode| LabCluster { folder: "f".into(), mode };
+    let explain = Explain {
+        from: "a".into(),
+        to: "b:80".into(),
+        port: None,
+        protocol: None,
+        family: None,
+        node: None,
+        output: OutputFormat::Text,
+    };
+    let matrix = Policy::Matrix(Matrix {
+        namespaces: vec!["a".into()],
+        selector: None,
+        ports: vec!["80".into()],
+        external: Vec::new(),
+        family: None,
+        no_group: false,
+        output: OutputFormat::Text,
+    });
     let rows: Vec<(&[&str], Command)> = vec![
         (&[], daemon(false, false)),
         (&["--once"], daemon(true, false)),
@@ -131,6 +156,10 @@ fn commands() {
         (&["--version=raw"], Command::Version),
         (&["render", "--manifests", "m", "--mode=ipvs", "--masquerade_all"], render(None, None)),
         (&["render", "--host", "h", "--family", "ipv6"], render(Some("h"), Some(AddressFamily::Ipv6))),
+        (&["explain", "--from", "a", "--to", "b:80"], Command::Explain(explain.clone())),
+        (&["explain", "--to=b:80", "--from=a", "--manifests=f", "-o", "text"], Command::Explain(explain)),
+        (&["policy", "matrix", "-n", "a", "--port", "80"], Command::Policy(matrix)),
+        (&["render", "--only-policies", "--network-policy"], policies),
         (&["diff", "--kubeconfig", "k"], Command::Diff(Diff { host: None, family: None })),
         (&["lab", "run", "f"], Command::Lab(Lab::Run(cluster(ProxyMode::Iptables)))),
         (&["lab", "run", "--mode=ipvs", "f"], Command::Lab(Lab::Run(cluster(ProxyMode::Ipvs)))),

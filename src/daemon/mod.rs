@@ -10,20 +10,23 @@
 //! While a sync runs, events are taken in; what they change is for the next one.
 
 mod address_watch;
+mod drift_watch;
 mod policies;
 mod schedule;
-mod serving;
+pub(crate) mod serving;
 mod telemetry;
 mod worker;
 
 use std::net::IpAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use portcullis_cluster::desired::Desired;
 use portcullis_cluster::{Event, Family, Index, Kind, Name};
 use portcullis_modes::SyncError;
-use portcullis_modes::iptables::{Host, Options, Tools};
+use portcullis_modes::cleanup::Takeover;
+use portcullis_modes::iptables::{Flavour, Host, Options, Tools};
 use portcullis_modes::ipvs::RequirementError;
+use portcullis_modes::nftables;
 use portcullis_modes::stale_flows::{KernelFlows, StaleFlows};
 use portcullis_policy::table::{EnforceError, Enforcer};
 use tokio::signal::unix::{SignalKind, signal};
@@ -32,9 +35,10 @@ use tokio::task::{JoinError, JoinHandle};
 
 use crate::config::{Config, Daemon, ProxyMode};
 use crate::http::BindError;
-use crate::source::{self, AccessError, Source};
+use crate::source::{self, AccessError, Reporter, Source};
 use crate::{host, node, state};
-use policies::{Drift, Policies, PolicyOutcome, PolicyWorker, RunningPolicies};
+use drift_watch::Drift;
+use policies::{Policies, PolicyOutcome, PolicyWorker, RunningPolicies};
 use schedule::Schedule;
 use telemetry::Telemetry;
 use worker::{Order, Outcome, Worker};
@@ -42,21 +46,24 @@ use worker::{Order, Outcome, Worker};
 /// How many batches of events may wait for the loop.
 const EVENT_BATCHES: usize = 16;
 
+/// How long connections through IPVS may last after another mode serves. With `--once` they end at once.
+const DRAIN: Duration = Duration::from_secs(10 * 60);
+
 /// Why the daemon cannot start, or had to end.
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
     /// This node's name is not known.
     #[error("cannot tell this node's name: {0}")]
     NodeName(std::io::Error),
-    /// The mode is not there yet.
-    #[error("mode {0} is not there yet; --mode iptables and --mode ipvs are")]
-    Mode(&'static str),
     /// There are no tools, or they cannot reach the kernel.
     #[error(transparent)]
     Tools(#[from] SyncError),
-    /// The kernel lacks what the mode needs.
+    /// The kernel lacks what ipvs mode needs.
     #[error(transparent)]
     Requirement(#[from] RequirementError),
+    /// The kernel lacks what nftables mode needs.
+    #[error(transparent)]
+    NftablesRequirement(#[from] nftables::RequirementError),
     /// The kubeconfig cannot be used.
     #[error(transparent)]
     Access(#[from] AccessError),
@@ -83,30 +90,32 @@ pub enum DaemonError {
 /// # Errors
 /// It cannot start; with `--once`, also if anything could not be written.
 pub async fn run(config: Config, configuration: String, options: &Daemon) -> Result<(), DaemonError> {
-    if config.mode == ProxyMode::Nftables {
-        return Err(DaemonError::Mode(config.mode.name()));
-    }
     let name = node::name(&config).map_err(DaemonError::NodeName)?;
-    let tools = Tools::find()?;
-    let kernels = serving::kernels(&tools)?;
-    let nfacct = host::ensure_nfacct();
+    let means = serving::means(config.mode)?;
+    // Only rules of iptables name its counters.
+    let nfacct = config.mode != ProxyMode::Nftables && host::ensure_nfacct();
     if options.init_only {
         serving::ready_node(&config);
         tracing::info!("the node is set up; ending, as --init-only asks for");
         return Ok(());
     }
     let (sink, events) = mpsc::channel(EVENT_BATCHES);
-    let source = source::spawn(state::origin(&config, name), sink).await?;
-    let families: Vec<Family> = kernels.iter().map(|(family, _)| *family).collect();
+    let reporter = config.network_policy.map(|_| Reporter::new(name));
+    let source = source::spawn_reporting(state::origin(&config, name), sink, reporter).await?;
+    let families: Vec<Family> = means.families.clone();
     let telemetry = Telemetry::start(&config, configuration, &source, name, &families).await?;
-    let facts = Facts { tools, nfacct, addresses: host::addresses() };
+    let facts = Facts { tools: means.tools.clone(), nfacct, addresses: host::addresses() };
     let options_now = node::options(&config, None);
     let host_now = facts.host(&config, &Index::new(), name, &options_now);
-    let mode = serving::mode(&config, options_now, host_now, kernels)?;
+    let (mode, mode_drift) = serving::mode(&config, options_now, host_now, means)?;
+    serving::route_localhost(&config);
     tracing::info!(node = %name, ?families, "serving Services by {}", mode.name());
     let flows = StaleFlows::new(KernelFlows::default());
-    let serving = (serving::serving(config.mode), facts.tools.flavour);
-    let worker = Worker::new(mode, Desired::new(name), flows, serving);
+    // Without tools there are no rules of iptables that could stay.
+    let flavour = facts.tools.as_ref().map_or(Flavour::Nft, |tools| tools.flavour);
+    let drain = if options.once { Duration::ZERO } else { DRAIN };
+    let takeover = Takeover::new(serving::serving(config.mode), flavour, drain);
+    let worker = Worker::new(mode, Desired::new(name), flows, takeover);
     let (policies, drift) = match config.network_policy {
         Some(policy) => {
             let (policies, drift) = Policies::start(policy, name)?;
@@ -128,10 +137,11 @@ pub async fn run(config: Config, configuration: String, options: &Daemon) -> Res
         schedule,
         telemetry,
         worker: Some(worker),
+        suspect: false,
         policies,
         source,
     };
-    daemon.run(events, drift, options.once).await
+    daemon.run(events, [mode_drift, drift], options.once).await
 }
 
 /// Takes away what a daemon left that enforced policies: nobody follows them any more.
@@ -147,7 +157,7 @@ fn forget_policies() {
 
 /// What is known of this machine.
 struct Facts {
-    tools: Tools,
+    tools: Option<Tools>,
     nfacct: bool,
     addresses: Vec<IpAddr>,
 }
@@ -157,8 +167,9 @@ impl Facts {
         Host {
             addresses: host::addresses_in_rules(config.mode, options, &self.addresses),
             node_ips: node::primary_ips(config, index.node(name), host::default_route_source),
-            random_fully: self.tools.random_fully(),
+            random_fully: self.tools.as_ref().is_none_or(Tools::random_fully),
             nfacct: self.nfacct,
+            service_cidrs: node::service_cidrs(config.mode, index),
         }
     }
 }
@@ -172,6 +183,8 @@ struct Loop {
     telemetry: Telemetry,
     /// `None` while it syncs.
     worker: Option<Worker>,
+    /// Somebody else changed what the mode wrote.
+    suspect: bool,
     /// Where policies are enforced.
     policies: Option<Policies>,
     source: Source,
@@ -183,7 +196,7 @@ impl Loop {
     async fn run(
         mut self,
         mut events: mpsc::Receiver<Vec<Event>>,
-        mut drift: Option<mpsc::Receiver<Drift>>,
+        [mut mode_drift, mut policy_drift]: [Option<mpsc::Receiver<Drift>>; 2],
         once: bool,
     ) -> Result<(), DaemonError> {
         let mut terminate = signal(SignalKind::terminate())?;
@@ -213,7 +226,12 @@ impl Loop {
                     judging = None;
                     judged = Some(self.finish_policies(ended?));
                 }
-                Some(drift) = next_drift(&mut drift) => {
+                Some(drift) = next_drift(&mut mode_drift) => {
+                    tracing::debug!(by = %drift.0, "our table was changed");
+                    self.suspect = true;
+                    self.schedule.check_now(Instant::now());
+                }
+                Some(drift) = next_drift(&mut policy_drift) => {
                     self.policies.iter_mut().for_each(|policies| policies.drifted(&drift));
                 }
                 () = policy_timer => {}
@@ -267,6 +285,7 @@ impl Loop {
             self.facts.addresses = addresses;
             self.schedule.want();
         }
+        serving::route_localhost(&self.config);
     }
 
     fn start_if_due(&mut self) -> Option<Running> {
@@ -282,6 +301,7 @@ impl Loop {
             host: self.facts.host(&self.config, &self.index, self.name, &options),
             addresses: self.facts.addresses.clone(),
             due,
+            suspect: std::mem::take(&mut self.suspect),
             changes,
             options,
         };

@@ -50,6 +50,11 @@ impl Schedule {
         self.wanted = true;
     }
 
+    /// The rules are to be looked after at once.
+    pub(super) fn check_now(&mut self, now: Instant) {
+        self.next_check = self.next_check.min(now);
+    }
+
     /// When the mode wants to be called, whatever else happens.
     pub(super) fn upkeep(&mut self, at: Option<Instant>) {
         self.upkeep = at;

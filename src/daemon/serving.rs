@@ -1,22 +1,56 @@
 //! Makes the mode that the configuration asks for, and readies the node for it.
 
+use std::net::Ipv6Addr;
+use std::sync::Once;
 use std::time::Duration;
 
 use portcullis_cluster::Family;
 use portcullis_modes::cleanup::Serving;
 use portcullis_modes::iptables::{self, Host, Kernel, Options, Tools};
-use portcullis_modes::{Mode, SyncError, ipvs};
+use portcullis_modes::{Mode, SyncError, ipvs, nftables};
 use portcullis_netlink::ip_vs::Timeouts;
+use portcullis_netlink::nf_tables;
+use portcullis_netlink::route::Interfaces;
+use tokio::sync::mpsc;
 
 use super::DaemonError;
+use super::drift_watch::{self, Drift};
 use crate::config::{Config, Ipvs, ProxyMode};
 use crate::{node, sysctl};
 
+/// News of who else changes what a mode writes, where the kernel tells.
+pub(crate) type News = Option<mpsc::Receiver<Drift>>;
+
 /// The kernels of the families that are served.
-pub(super) type Kernels = Vec<(Family, Box<dyn Kernel>)>;
+pub(crate) type Kernels = Vec<(Family, Box<dyn Kernel>)>;
+
+/// What the node has of what the mode takes.
+pub(crate) struct Means {
+    /// The tools of iptables; nftables mode does without.
+    pub(crate) tools: Option<Tools>,
+    /// The kernels by which rules of iptables are written.
+    pub(crate) kernels: Kernels,
+    /// The families that can be served.
+    pub(crate) families: Vec<Family>,
+}
+
+/// Looks for what the mode takes.
+///
+/// # Errors
+/// Something is missing.
+pub(crate) fn means(mode: ProxyMode) -> Result<Means, DaemonError> {
+    if mode == ProxyMode::Nftables {
+        let families = nftables::check_requirements()?;
+        return Ok(Means { tools: Tools::find().ok(), kernels: Kernels::new(), families });
+    }
+    let tools = Tools::find()?;
+    let kernels = kernels(&tools)?;
+    let families = kernels.iter().map(|(family, _)| *family).collect();
+    Ok(Means { tools: Some(tools), kernels, families })
+}
 
 /// The kernels of both families; a family that the kernel does not have is left out, as upstream does.
-pub(super) fn kernels(tools: &Tools) -> Result<Kernels, SyncError> {
+fn kernels(tools: &Tools) -> Result<Kernels, SyncError> {
     let mut kernels = Vec::new();
     let mut last = None;
     for family in Family::BOTH {
@@ -35,7 +69,7 @@ pub(super) fn kernels(tools: &Tools) -> Result<Kernels, SyncError> {
 }
 
 /// Sets what needs more privileges than serving: what is set once stays for the daemon that follows.
-pub(super) fn ready_node(config: &Config) {
+pub(crate) fn ready_node(config: &Config) {
     if node::options(config, None).serves_localhost_node_ports() {
         sysctl::allow_localhost_node_ports();
     }
@@ -44,17 +78,55 @@ pub(super) fn ready_node(config: &Config) {
     }
 }
 
-/// The mode of the configuration.
+/// Has answers of pods to connections that came from ::1 delivered, whichever link they come in by: the kernel takes
+/// the address for one that is on the loopback link only.
+pub(crate) fn route_localhost(config: &Config) {
+    if config.mode != ProxyMode::Nftables || !config.node_port_addresses.has_localhost() {
+        return;
+    }
+    static TOLD: Once = Once::new();
+    TOLD.call_once(warn_of_bridges);
+    let routed = Interfaces::open().and_then(|mut interfaces| {
+        let links = interfaces.links()?;
+        for link in links.iter().filter(|link| !link.is_loopback()) {
+            match interfaces.add_local_route(link.index, Ipv6Addr::LOCALHOST.into()) {
+                Ok(true) => tracing::debug!(link = %link.name, "answers to ::1 are taken from this link"),
+                Ok(false) => {}
+                // Links come and go, and some have no IPv6.
+                Err(error) => tracing::debug!(link = %link.name, %error, "no answers to ::1 from this link"),
+            }
+        }
+        Ok(())
+    });
+    if let Err(error) = routed {
+        tracing::warn!(%error, "node ports on ::1 may get no answers");
+    }
+}
+
+/// The kernel takes no packets to ::1 that come from elsewhere, except where it translated them itself after it took them
+/// in. Bridges whose packets pass netfilter translate before that.
+fn warn_of_bridges() {
+    let setting = std::fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-ip6tables");
+    if setting.is_ok_and(|value| value.trim() == "1") {
+        tracing::warn!(
+            "node ports on ::1 get no answers from pods that a bridge joins to this node, as \
+             net.bridge.bridge-nf-call-ip6tables is 1; on 127.0.0.1 they do"
+        );
+    }
+}
+
+/// The mode of the configuration, and news of who else changes what it writes, where the kernel tells.
 ///
 /// # Errors
-/// The kernel lacks what it needs, or it is not there yet.
-pub(super) fn mode(
+/// The kernel lacks what it needs.
+pub(crate) fn mode(
     config: &Config,
     options: Options,
     host: Host,
-    kernels: Kernels,
-) -> Result<Box<dyn Mode>, DaemonError> {
-    Ok(match config.mode {
+    means: Means,
+) -> Result<(Box<dyn Mode>, News), DaemonError> {
+    let kernels = means.kernels;
+    let mode: Box<dyn Mode> = match config.mode {
         ProxyMode::Iptables => Box::new(iptables::Proxier::new(options, host, kernels)),
         ProxyMode::Ipvs => {
             let mut kernel = ipvs::open(config.ipvs.scheduler)?;
@@ -68,16 +140,23 @@ pub(super) fn mode(
             let ipvs = node::ipvs_options(config);
             Box::new(ipvs::Proxier::new(ipvs, options, host, kernel, kernels))
         }
-        ProxyMode::Nftables => return Err(DaemonError::Mode(config.mode.name())),
-    })
+        ProxyMode::Nftables => {
+            let socket = nf_tables::open().map_err(nftables::RequirementError::from)?;
+            let socket = socket.ok_or(nftables::RequirementError::NoTables)?;
+            let proxier = nftables::Proxier::new(options, host, &means.families, socket);
+            let drift = drift_watch::watch(nftables::TABLE, proxier.socket());
+            return Ok((Box::new(proxier), Some(drift)));
+        }
+    };
+    Ok((mode, None))
 }
 
 /// The mode as the cleanup of what others left knows it.
-pub(super) fn serving(mode: ProxyMode) -> Serving {
+pub(crate) fn serving(mode: ProxyMode) -> Serving {
     match mode {
         ProxyMode::Ipvs => Serving::Ipvs,
-        // nftables mode is refused before anything is served.
-        ProxyMode::Iptables | ProxyMode::Nftables => Serving::Iptables,
+        ProxyMode::Iptables => Serving::Iptables,
+        ProxyMode::Nftables => Serving::Nftables,
     }
 }
 

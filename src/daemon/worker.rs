@@ -4,8 +4,8 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use portcullis_cluster::desired::{Desired, ServiceChange, ServicePort};
-use portcullis_modes::cleanup::{self, Serving};
-use portcullis_modes::iptables::{Flavour, Host, Options};
+use portcullis_modes::cleanup::Takeover;
+use portcullis_modes::iptables::{Host, Options};
 use portcullis_modes::stale_flows::{StaleFlows, StaleFlowsError, Sweep};
 use portcullis_modes::{Mode, Report, SyncError};
 
@@ -18,8 +18,8 @@ pub(super) struct Worker {
     /// What is to be served; the loop brings it up to date between syncs.
     pub(super) desired: Desired,
     stale_flows: StaleFlows,
-    /// What other modes left is still to be removed, by the tools of this flavour.
-    untidy: Option<(Serving, Flavour)>,
+    /// What other modes left is still to be removed.
+    takeover: Option<Takeover>,
 }
 
 /// What a sync is to do.
@@ -31,6 +31,8 @@ pub(super) struct Order {
     pub(super) addresses: Vec<IpAddr>,
     /// Why it is due.
     pub(super) due: Due,
+    /// Somebody else changed what the mode wrote.
+    pub(super) suspect: bool,
 }
 
 /// What a sync did.
@@ -67,9 +69,9 @@ impl Worker {
         mode: Box<dyn Mode>,
         desired: Desired,
         stale_flows: StaleFlows,
-        (serving, flavour): (Serving, Flavour),
+        takeover: Takeover,
     ) -> Self {
-        Worker { mode, desired, stale_flows, untidy: Some((serving, flavour)) }
+        Worker { mode, desired, stale_flows, takeover: Some(takeover) }
     }
 
     pub(super) fn sync(&mut self, order: Order) -> Outcome {
@@ -78,7 +80,15 @@ impl Worker {
         if self.mode.options().serves_localhost_node_ports() {
             sysctl::allow_localhost_node_ports();
         }
+        if order.suspect {
+            self.mode.suspect();
+        }
         let drifted = order.due == Due::Check && self.mode.check_drift();
+        if let Some(takeover) = &self.takeover
+            && let Err(error) = takeover.prepare(&self.mode.host().node_ips)
+        {
+            tracing::warn!(%error, "this machine's own connections may break when addresses of IPVS mode go");
+        }
         self.stale_flows.note(&order.changes);
         let reports = self.mode.sync(&self.desired, &order.changes);
         if reports.iter().all(|report| report.error.is_none()) {
@@ -90,16 +100,31 @@ impl Worker {
         let counts =
             |p: &ServicePort| p.internal_local || p.external_local || p.health_check_node_port.is_some();
         let local = order.changes.iter().any(|c| c.before.iter().chain(c.after.iter()).any(counts));
-        let next_due = self.mode.next_due();
+        let takeover = self.takeover.as_ref().and_then(Takeover::next_due);
+        let next_due = self.mode.next_due().into_iter().chain(takeover).min();
         Outcome { reports, drifted, flows, took: start.elapsed(), local, next_due, due: order.due }
     }
 
-    /// Removes what other modes left, once.
+    /// Removes what other modes left, and IPVS once its connections have ended.
     fn tidy(&mut self) {
-        let Some((serving, flavour)) = self.untidy.take() else { return };
-        let done = cleanup::of_other_modes(serving, flavour);
+        let Some(takeover) = &mut self.takeover else { return };
+        let before = takeover.waiting();
+        let done = takeover.proceed(Instant::now());
         done.removed.iter().for_each(|removed| tracing::info!(%removed, "removed what another mode left"));
         done.left.iter().for_each(|left| tracing::warn!(%left, "another mode left this, and it stays"));
+        match takeover.waiting() {
+            Some(waiting) if before.is_none() => {
+                tracing::info!(connections = waiting.connections, servers = waiting.servers, at_most = ?waiting.left,
+                    "connections through IPVS live on; their virtual servers go when they have ended");
+            }
+            Some(waiting) => {
+                tracing::debug!(connections = waiting.connections, "connections through IPVS live on");
+            }
+            None => {}
+        }
+        if takeover.is_done() {
+            self.takeover = None;
+        }
     }
 
     /// Those of this machine's addresses on which node ports are served.

@@ -25,5 +25,7 @@ mod states;
 mod iptables;
 mod ipvs;
 mod killed;
+mod killed_by_nftables;
 mod mode_changes;
+mod nftables;
 mod schedulers;

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use portcullis_lab::{Cluster, DaemonSpec, Families, Lab, LabOptions, PlanOptions, Vantage};
@@ -65,7 +66,7 @@ impl Setup {
         let daemon = DaemonSpec {
             binary: PathBuf::from(env!("CARGO_BIN_EXE_portcullis")),
             args: self.mode.with_args(&self.args),
-            env: vec![("PATH".into(), self.mode.flavour().path(tools.path()))],
+            env: vec![("PATH".into(), self.mode.path(tools.path()))],
         };
         let plan = PlanOptions { families: self.families, ..Default::default() };
         let options = LabOptions { plan, daemon: Some(daemon) };
@@ -83,7 +84,7 @@ pub(crate) struct Bed {
     pub(crate) mode: Mode,
     pub(crate) families: Families,
     /// The daemons' arguments beside those of the mode.
-    args: Vec<String>,
+    pub(crate) args: Vec<String>,
     _tools: tempfile::TempDir,
 }
 
@@ -108,6 +109,18 @@ impl Bed {
         self.lab.stop_daemon(node).unwrap();
         self.lab.start_daemon(node).unwrap();
         self.synced();
+    }
+
+    /// The program on a node, with the daemons' arguments but the mode, and beside the node's daemon.
+    pub(crate) fn program(&self, node: &str, subcommand: &[&str]) -> Command {
+        let netns = self.lab.netns(&Vantage::node(node)).unwrap();
+        let mut command = netns.command(env!("CARGO_BIN_EXE_portcullis"));
+        command.args(subcommand).arg("--manifests").arg(self.lab.manifests());
+        command.args(["--hostname-override", node]).args(&self.args);
+        let path = format!("{}:{}", self._tools.path().display(), std::env::var("PATH").unwrap());
+        command.env("PATH", path);
+        command.env("XTABLES_LOCKFILE", self.lab.folder().join(format!("{node}.xtables.lock")));
+        command
     }
 
     /// The rules of a table on a node, as the tool's `-save` prints them. `tool` is `iptables` or `ip6tables`.
@@ -170,5 +183,14 @@ impl Drop for Bed {
                 eprintln!("--- the daemon of {} ---\n{tail}", node.name);
             }
         }
+    }
+}
+
+impl Bed {
+    /// What `nft` prints on a node; nothing if it fails, as when what is to be listed is not there.
+    pub(crate) fn nft(&self, node: &str, arguments: &[&str]) -> String {
+        let netns = self.lab.netns(&Vantage::node(node)).unwrap();
+        let listed = netns.command("nft").args(arguments).output().unwrap();
+        String::from_utf8(listed.stdout).unwrap()
     }
 }

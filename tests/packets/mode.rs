@@ -1,5 +1,8 @@
 //! How the daemons of a cluster serve it.
 
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
 use portcullis_lab::uml;
 
 use crate::tools::Flavour;
@@ -10,6 +13,8 @@ pub(crate) enum Mode {
     Iptables(Flavour),
     /// Needs a kernel that has IPVS.
     Ipvs,
+    /// Needs no tool at all.
+    Nftables,
 }
 
 impl Mode {
@@ -18,6 +23,7 @@ impl Mode {
         let own = match self {
             Self::Iptables(_) => ["--mode=iptables", "--iptables-min-sync-period=0s"],
             Self::Ipvs => ["--mode=ipvs", "--ipvs-min-sync-period=0s"],
+            Self::Nftables => ["--mode=nftables", "--iptables-min-sync-period=0s"],
         };
         own.map(str::to_owned).into_iter().chain(others.iter().cloned()).collect()
     }
@@ -28,7 +34,21 @@ impl Mode {
             Self::Iptables(flavour) => flavour,
             // User-mode Linux has no other.
             Self::Ipvs if uml::is_inside() => Flavour::Legacy,
-            Self::Ipvs => Flavour::Nft,
+            Self::Ipvs | Self::Nftables => Flavour::Nft,
+        }
+    }
+
+    /// The search path of its daemons; `folder` is for links. In nftables mode nothing is on it but what leads into the
+    /// node's namespace.
+    pub(crate) fn path(self, folder: &Path) -> String {
+        match self {
+            Self::Nftables => {
+                let ip =
+                    ["/usr/sbin/ip", "/sbin/ip", "/usr/bin/ip"].into_iter().find(|ip| Path::new(ip).exists());
+                symlink(ip.unwrap(), folder.join("ip")).unwrap();
+                folder.display().to_string()
+            }
+            Self::Iptables(_) | Self::Ipvs => self.flavour().path(folder),
         }
     }
 }

@@ -27,6 +27,11 @@ fn restarts_by_ipvs() {
     uml::inside(|| restarts(Mode::Ipvs));
 }
 
+#[test]
+fn restarts_by_nftables() {
+    restarts(Mode::Nftables);
+}
+
 fn restarts(mode: Mode) {
     let mut bed = Setup::of("web.yaml").mode(mode).up();
     let mut conversations = Vec::new();
@@ -70,6 +75,7 @@ fn restarts(mode: Mode) {
         Mode::Iptables(_) => "default/alone".to_owned(),
         // Its cluster IP may be given to another.
         Mode::Ipvs => format!("-t {} ", bed.address(load_balancer("alone", 80))),
+        Mode::Nftables => bed.address(load_balancer("alone", 80)).ip().to_string(),
     };
     NODES.iter().for_each(|node| assert!(holds(&bed, node).contains(&alone), "{node}: {alone}"));
     bed.lab.delete(&ObjectRef::new("Service", "default", "alone")).unwrap();
@@ -127,6 +133,7 @@ fn serves_all(bed: &Bed, when: &'static str) {
 fn holds(bed: &Bed, node: &str) -> String {
     match bed.mode {
         Mode::Iptables(_) => bed.rules(node, "iptables", "nat"),
+        Mode::Nftables => bed.nft(node, &["list", "table", "ip", "portcullis"]),
         Mode::Ipvs => {
             tools::output(bed.lab.netns(&Vantage::node(node)).unwrap().command("ipvsadm").arg("-Sn"))
         }

@@ -108,6 +108,7 @@ impl Case {
             node_ips: node::primary_ips(&self.config, known, |_| None),
             random_fully: true,
             nfacct: true,
+            service_cidrs: node::service_cidrs(self.config.mode, index),
         };
         (options, host)
     }

@@ -33,7 +33,7 @@ pub fn host() -> Host {
     let addresses = ["127.0.0.1", "192.0.2.1", "192.0.2.2", "::1", "2001:db8::1", "2001:db8::2", "fe80::1"];
     let addresses: Vec<_> = addresses.iter().map(|ip| ip.parse().expect("an address")).collect();
     let node_ips = [addresses[1], addresses[4]];
-    Host { addresses: addresses.into(), node_ips: node_ips.into(), random_fully: true, nfacct: false }
+    Host { addresses: addresses.into(), node_ips: node_ips.into(), random_fully: true, ..Host::default() }
 }
 
 impl Node {

@@ -120,13 +120,14 @@ fn chains() -> Vec<(&'static str, Chain)> {
         Rule::new()
             .compare(Field::Meta(Meta::IifName), Comparison::NotEqual, ifname("eth0"))
             .then(Verdict::Drop),
+        Rule::new().family(Family::V4).is_in(&[saddr], "peers").set_mark(0x4000),
         Rule::new().at_most_a_second(10, 20).log(5, "drop a/b", 128),
         Rule::new().push(Expression::Counter).counter("dropped").then(Verdict::Drop).remark("the rest"),
     ];
     // Not where packets leave: the kernel answers none there.
     let rejecting =
         vec![Rule::new().protocol(6).reject(Reject::TcpReset), Rule::new().reject(Reject::PortUnreachable)];
-    let (number, to) = (Field::Random { modulus: 2 }, Register(0));
+    let (number, to) = (Field::Random { modulus: 2, offset: 7 }, Register(0));
     let key = [daddr, protocol, dport];
     let lb = vec![
         Rule::new().family(Family::V4).update_set(&[saddr, daddr, dport], "affinity"),
@@ -137,6 +138,7 @@ fn chains() -> Vec<(&'static str, Chain)> {
     ];
     let mark = Rule::new()
         .any_bit(Field::Meta(Meta::Mark), 0x4000)
+        .flip_mark(0x4000)
         .push(Expression::Masquerade { random_fully: true });
     vec![
         ("forward", base(ChainKind::Filter, Hook::Postrouting, 99, filter)),

@@ -62,6 +62,9 @@ impl Shadow {
 
         let profiles = compiled.pods().flat_map(|pod| [&pod.ingress, &pod.egress]).flatten();
         assert_eq!(profiles.collect::<BTreeSet<_>>(), self.profiles.iter().collect());
+        for profile in &self.profiles {
+            assert!(profile.network.is_empty() || profile.baseline.is_empty(), "{profile:?}");
+        }
         let rules: BTreeSet<RulesId> = self.profiles.iter().flat_map(|profile| profile.rules()).collect();
         assert!(rules.iter().eq(self.rules.keys()));
         let all = || self.rules.values().flat_map(|rules| rules.iter());

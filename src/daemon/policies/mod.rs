@@ -7,7 +7,6 @@
 //!                    next sync ───┴── what others changed ┘   (nf_tables tells)
 //! ```
 
-mod watch;
 mod worker;
 
 use std::collections::HashSet;
@@ -17,14 +16,14 @@ use std::time::{Duration, Instant};
 
 use portcullis_cluster::{Index, Kind, Name};
 use portcullis_policy::compile::Scope;
-use portcullis_policy::table::{EnforceError, Enforcer};
+use portcullis_policy::table::{EnforceError, Enforcer, TABLE};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use super::drift_watch::{self, Drift};
 use crate::config::{Established, NetworkPolicy};
 use crate::{node, sysctl};
 
-pub(super) use watch::Drift;
 use worker::PolicyOrder;
 pub(super) use worker::{Labels, PolicyOutcome, PolicyWorker};
 
@@ -71,7 +70,7 @@ impl Policies {
     ) -> Result<(Self, mpsc::Receiver<Drift>), EnforceError> {
         sysctl::filter_bridged_packets();
         let enforcer = Enforcer::open(node::policy_options(&config, None))?;
-        let drift = watch::watch(enforcer.socket());
+        let drift = drift_watch::watch(TABLE, enforcer.socket());
         let worker = PolicyWorker::new(Scope::Node(node), enforcer);
         let policies = Policies {
             config,
@@ -119,8 +118,9 @@ impl Policies {
         let mut worker = self.worker.take()?;
         let touched = index.take_policy_touched();
         let changes = worker.compiler.update(index, &touched);
-        if self.config.established == Established::Cut && !self.config.audit && self.begun {
-            self.cut_wanted |= changes.may_forbid();
+        if self.config.established == Established::Cut && !self.config.audit {
+            // What changed before this daemon was there is not known, and may forbid what is open.
+            self.cut_wanted |= !self.begun || changes.may_forbid();
         }
         let cut = self.cut_wanted && may_cut;
         if cut {

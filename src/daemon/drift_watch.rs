@@ -1,31 +1,30 @@
-//! Tells the loop when somebody else changes the policies' table.
+//! Tells the loop when somebody else changes a table of ours.
 
 use portcullis_netlink::nf_tables::Events;
 use portcullis_netlink::socket::Socket;
-use portcullis_policy::table::TABLE;
 use tokio::sync::mpsc;
 
 /// The table was changed, or may have been; by whom.
-#[derive(Debug)]
-pub(in crate::daemon) struct Drift(pub(in crate::daemon) String);
+#[derive(Clone, Debug)]
+pub(crate) struct Drift(pub(super) String);
 
-/// A channel that gets a word for each transaction of others that touches the table. `own` is the socket that writes
+/// A channel that gets a word for each transaction of others that touches a table of this name. `own` is the socket that writes
 /// for us. Where the kernel cannot be listened to, it stays silent, and that is logged.
-pub(super) fn watch(own: &Socket) -> mpsc::Receiver<Drift> {
+pub(super) fn watch(table: &'static str, own: &Socket) -> mpsc::Receiver<Drift> {
     // More words than one say nothing new.
     let (sink, source) = mpsc::channel(1);
-    let listening = Events::listen(TABLE, own).map_err(|error| error.to_string()).and_then(|events| {
+    let listening = Events::listen(table, own).map_err(|error| error.to_string()).and_then(|events| {
         // The thread sleeps in the kernel for as long as the process lives.
-        let follow = move || follow(events, &sink);
+        let follow = move || follow(table, events, &sink);
         std::thread::Builder::new().name("nf_tables".into()).spawn(follow).map_err(|error| error.to_string())
     });
     if let Err(error) = listening {
-        tracing::warn!(%error, "what others change in the policies' table goes unnoticed");
+        tracing::warn!(%error, table, "what others change in our table goes unnoticed");
     }
     source
 }
 
-fn follow(mut events: Events, sink: &mpsc::Sender<Drift>) {
+fn follow(table: &str, mut events: Events, sink: &mpsc::Sender<Drift>) {
     loop {
         let mut touched_by = None;
         let read = events.wait(|batch| {
@@ -38,7 +37,7 @@ fn follow(mut events: Events, sink: &mpsc::Sender<Drift>) {
         });
         if let Err(error) = read {
             if !error.is_transient() {
-                tracing::warn!(%error, "what others change in the policies' table goes unnoticed from now on");
+                tracing::warn!(%error, table, "what others change in our table goes unnoticed from now on");
                 return;
             }
             touched_by = Some("somebody; the kernel had more news than it could keep".to_owned());

@@ -1,0 +1,117 @@
+//! What one endpoint costs, from the event in the index to the kernel's ACK, however many Services there are: the mode
+//! itself, in this process.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use portcullis_cluster::desired::Desired;
+use portcullis_cluster::{Event, Family, Index, Kind, Name, Object};
+use portcullis_modes::Mode;
+use portcullis_modes::iptables::{Host, Options};
+use portcullis_modes::nftables::Proxier;
+use portcullis_netlink::socket::{Protocol, Socket};
+use serde_json::Value;
+
+use crate::cluster_state::{NODE, objects_with, service_name, slice_with};
+use crate::namespace::Namespace;
+use crate::process;
+
+/// Changes of which the median and the worst count.
+const CHANGES: usize = 201;
+
+/// Changes of which the processor time is taken.
+const MANY: usize = 1_000;
+
+/// What was measured at one number of Services.
+pub(crate) struct Line {
+    services: usize,
+    endpoints: usize,
+    /// All objects are known; from there to the kernel's ACK.
+    first: Duration,
+    /// One endpoint is another: median and worst.
+    moved: (Duration, Duration),
+    /// One endpoint comes, or goes.
+    scaled: (Duration, Duration),
+    /// Processor time of one of many changes.
+    processor: Duration,
+}
+
+/// Measures at one number of Services.
+pub(crate) fn measure(services: usize, endpoints: usize) -> Line {
+    Namespace::new().run(|| measure_here(services, endpoints))
+}
+
+fn measure_here(services: usize, endpoints: usize) -> Line {
+    let mut index = Index::new();
+    for kind in [Kind::Node, Kind::Service, Kind::EndpointSlice] {
+        index.handle(Event::ListStarted(kind));
+    }
+    objects_with(services, endpoints).for_each(|object| apply(&mut index, object));
+    for kind in [Kind::Node, Kind::Service, Kind::EndpointSlice] {
+        index.handle(Event::Listed(kind));
+    }
+    let socket = Socket::open(Protocol::Netfilter).expect("a netfilter socket");
+    let mut mode = Proxier::new(Options::default(), Host::default(), &[Family::V4, Family::V6], socket);
+    let mut desired = Desired::new(Name::new(NODE));
+    let start = Instant::now();
+    sync(&mut mode, &mut desired, &mut index);
+    let first = start.elapsed();
+
+    let mut change = |n: usize, endpoints: usize| {
+        let i = (n * 7919) % services;
+        let slice =
+            slice_with(&service_name(i), i, endpoints, Some(&format!("10.250.{}.{}", n / 250, n % 250 + 1)));
+        let parsed = parse(slice);
+        let start = Instant::now();
+        index.handle(Event::Applied(parsed));
+        sync(&mut mode, &mut desired, &mut index);
+        start.elapsed()
+    };
+    let moved = summary((0..CHANGES).map(|n| change(n, endpoints)).collect());
+    let scaled = summary((0..CHANGES).map(|n| change(n + CHANGES, endpoints + 1 + n % 2)).collect());
+    let used = process::of_this_thread();
+    (0..MANY).for_each(|n| _ = change(n + 2 * CHANGES, endpoints));
+    let processor = (process::of_this_thread() - used) / MANY as u32;
+    Line { services, endpoints, first, moved, scaled, processor }
+}
+
+fn sync(mode: &mut Proxier, desired: &mut Desired, index: &mut Index) {
+    let touched = index.take_touched();
+    let changes = desired.update(index, touched);
+    for report in mode.sync(desired, &changes) {
+        assert!(report.error.is_none() && report.isolated.is_empty(), "{report:?}");
+    }
+}
+
+fn apply(index: &mut Index, object: Value) {
+    index.handle(Event::Applied(parse(object)));
+}
+
+fn parse(object: Value) -> Object {
+    let text = |field: &str| object[field].as_str().unwrap_or_default().to_owned();
+    let kind = Kind::of(&text("apiVersion"), &text("kind")).expect("a kind that is used");
+    Object::parse(kind, object).expect("an object").object
+}
+
+fn summary(mut times: Vec<Duration>) -> (Duration, Duration) {
+    times.sort();
+    (times[times.len() / 2], times[times.len() - 1])
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let millis = |time: Duration| time.as_secs_f64() * 1000.0;
+        write!(
+            f,
+            "{:>7} × {:<3} first {:>8.1} ms   moved {:>6.3} ms (worst {:>6.2})   scaled {:>6.3} ms (worst {:>6.2})   CPU a change {:>6.3} ms",
+            self.services,
+            self.endpoints,
+            millis(self.first),
+            millis(self.moved.0),
+            millis(self.moved.1),
+            millis(self.scaled.0),
+            millis(self.scaled.1),
+            millis(self.processor),
+        )
+    }
+}

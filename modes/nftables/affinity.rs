@@ -1,0 +1,155 @@
+//! Session affinity: a client's connections stay with the endpoint that served it last.
+//!
+//! ```text
+//! @affinity    client . cluster IP . protocol and port . endpoint . its port      written by the rules, with a timeout
+//!
+//! affinity-…   for each endpoint: is the client remembered with it? then there, and remember it again
+//!              else one of them at random, and remember that
+//! ```
+//! Such a Service has chains of its own, a rule or two an endpoint. (A map from clients to endpoints would do with shared
+//! chains, but `nft` 1.0.6 breaks off when it lists a rule that writes to a map what it found in another.) What other
+//! endpoints do leaves what is remembered alone; what is remembered of one that serves no more is deleted, see
+//! [`super::forget`].
+
+use std::sync::Arc;
+
+use data_encoding::BASE32_NOPAD;
+use portcullis_cluster::desired::{Endpoint, ServicePort};
+use portcullis_netlink::nf_tables::{
+    Chain, Comparison, DynamicUpdate, Expression, Field, Key, LookupResult, Register, Rule, Value, Verdict,
+};
+use sha2::{Digest, Sha256};
+
+use super::chain_id::{View, translate};
+use super::names::AFFINITY;
+use super::settings::Settings;
+
+/// The chains of one Service's port.
+pub(super) struct Affinity<'a> {
+    port: &'a ServicePort,
+    settings: &'a Settings,
+    /// How long a client is remembered, in seconds.
+    seconds: u32,
+}
+
+impl<'a> Affinity<'a> {
+    /// `None` for a port without affinity.
+    pub(super) fn of(port: &'a ServicePort, settings: &'a Settings) -> Option<Self> {
+        port.affinity.map(|seconds| Affinity { port, settings, seconds })
+    }
+
+    /// The name of the chain that picks an endpoint of a view.
+    pub(super) fn picking(&self, view: View) -> Arc<str> {
+        self.name(match view {
+            View::Cluster => "affinity",
+            View::Local => "affinity-local",
+        })
+    }
+
+    /// The name of the chain for what comes by an external address or a node port.
+    pub(super) fn external(&self) -> Arc<str> {
+        self.name("affinity-external")
+    }
+
+    fn name(&self, what: &str) -> Arc<str> {
+        let name = &self.port.name;
+        let (service, port) = (&name.service, name.port.as_str());
+        let readable = format!("{}/{}/{}/{port}", service.namespace, service.name, name.protocol);
+        let readable = readable.to_lowercase();
+        let hash = BASE32_NOPAD.encode(&Sha256::digest(readable.as_bytes())[..5]);
+        // A name has 255 bytes at most (`NFT_NAME_MAXLEN`), and the hash tells long ones apart.
+        let readable = &readable[..readable.floor_char_boundary(200)];
+        format!("{what}-{hash}-{readable}").into()
+    }
+
+    /// The rules that send a client back, or else somewhere new and remember it.
+    pub(super) fn picking_chain(&self, endpoints: &[Endpoint]) -> Chain {
+        let again = endpoints.iter().map(|endpoint| {
+            let found = Expression::Lookup {
+                set: AFFINITY.into(),
+                key: Register::FIRST,
+                result: LookupResult::Found,
+            };
+            self.serve(self.load(Rule::new(), endpoint).push(found), endpoint)
+        });
+        let left = (1..=endpoints.len() as u32).rev();
+        let anew = endpoints.iter().zip(left).map(|(endpoint, left)| {
+            let rule = match left {
+                1 => Rule::new(),
+                left => {
+                    let random = Field::Random { modulus: left, offset: 0 };
+                    Rule::new().compare(random, Comparison::Equal, Value::new(&0u32.to_ne_bytes()))
+                }
+            };
+            self.serve(self.load(rule, endpoint), endpoint)
+        });
+        Chain::of(again.chain(anew).collect())
+    }
+
+    /// What comes from outside: as the external policy has it.
+    pub(super) fn external_chain(&self, has_local: bool) -> Chain {
+        let cluster = || Verdict::Goto(self.picking(View::Cluster));
+        let mark = |rule: Rule| rule.set_mark(self.settings.mark);
+        let mut rules = Vec::new();
+        if self.port.external_local {
+            let pods = self.settings.of_pods(Rule::new(), false);
+            rules.extend(pods.map(|rule| rule.then(cluster()).remark("short-circuit pod traffic")));
+            let local = Rule::new().from_local();
+            rules.push(mark(local.clone()).remark("masquerade local traffic"));
+            rules.push(local.then(cluster()).remark("short-circuit local traffic"));
+            if has_local {
+                rules.push(Rule::new().then(Verdict::Goto(self.picking(View::Local))));
+            }
+        } else {
+            rules.push(mark(Rule::new()).remark("masquerade"));
+            rules.push(Rule::new().then(cluster()));
+        }
+        Chain::of(rules)
+    }
+
+    /// Protocol and port of the Service in one number: a key of six parts has no type that could be read back.
+    fn protocol_and_port(&self) -> u32 {
+        u32::from(self.port.name.protocol.number()) << 16 | u32::from(self.port.port.get())
+    }
+
+    /// What stands behind the client in the set.
+    pub(super) fn remembered(&self, endpoint: &Endpoint) -> Key {
+        let service = Key::from(self.port.cluster_ip).number(self.protocol_and_port());
+        service.address(endpoint.ip).port(endpoint.port.get())
+    }
+
+    /// Puts client, Service and endpoint into registers.
+    fn load(&self, rule: Rule, endpoint: &Endpoint) -> Rule {
+        let constants = [
+            Value::from(self.port.cluster_ip),
+            Value::new(&self.protocol_and_port().to_ne_bytes()),
+            Value::from(endpoint.ip),
+            Value::from(endpoint.port.get()),
+        ];
+        let client = self.settings.source();
+        let mut at = Register::FIRST.after(client.length());
+        let mut rule = rule.load(&[client], Register::FIRST);
+        for value in constants {
+            rule = rule.push(Expression::Load { value, to: at });
+            at = at.after(value.bytes().len());
+        }
+        rule
+    }
+
+    /// Remembers what is in registers, and sends the packet to the endpoint there.
+    fn serve(&self, rule: Rule, endpoint: &Endpoint) -> Rule {
+        let rule = rule.push(Expression::Dynamic {
+            set: AFFINITY.into(),
+            op: DynamicUpdate::Update,
+            key: Register::FIRST,
+            data: None,
+            timeout: Some(u64::from(self.seconds) * 1000),
+        });
+        let to = Register::FIRST;
+        let port = to.after(self.settings.address().length());
+        let rule = rule
+            .push(Expression::Load { value: endpoint.ip.into(), to })
+            .push(Expression::Load { value: endpoint.port.get().into(), to: port });
+        translate(rule, self.settings, to)
+    }
+}

@@ -1,0 +1,212 @@
+//! The sets, maps and chains that are there with or without Services.
+
+use portcullis_netlink::nf_tables::{
+    BaseChain, CT_STATUS_DNAT, Chain, ChainKind, Ct, CtState, DataType, Element, Expression, Field, Hook,
+    Key, ManagedTable, Meta, Reject, Rule, Set, SetSpec, Verdict,
+};
+
+use super::names::{
+    AFFINITY, CLUSTER_IPS, ENDPOINTS, FIREWALL_IPS, FIREWALL_SOURCES, HAIRPIN, INSIDE_IPS, INSIDE_NODE_PORTS,
+    NO_ENDPOINT_NODE_PORTS, NO_ENDPOINTS, NODE_PORT_ENDPOINTS, NODE_PORT_IPS, REJECT, SERVICE_CIDRS,
+    SERVICE_IPS, SERVICE_NODE_PORTS, SERVICES,
+};
+use super::settings::{Settings, came_by, within};
+use crate::iptables::NodePortScope;
+
+/// Clients that are remembered at most. Each takes about 200 bytes of the kernel's memory, while it is remembered.
+const MOST_CLIENTS: u32 = 1 << 20;
+
+const FIREWALL_CHECK: &str = "firewall-check";
+const SERVICE_ENDPOINTS_CHECK: &str = "service-endpoints-check";
+const NODE_PORT_ENDPOINTS_CHECK: &str = "nodeport-endpoints-check";
+const CLUSTER_IPS_CHECK: &str = "cluster-ips-check";
+const MASQUERADING: &str = "masquerading";
+
+/// Puts the empty sets and maps.
+pub(super) fn put_sets(table: &mut ManagedTable, settings: &Settings) {
+    let address = settings.address();
+    let (protocol, port, number) = (DataType::InetProto, DataType::InetService, DataType::Mark);
+    let service = [address, protocol, port];
+    let node_port = [protocol, port];
+    let endpoint = [address, port];
+    let numbered = [address, protocol, port, number];
+    let numbered_node_port = [protocol, port, number];
+    let source = [address, protocol, port, address];
+    let hairpin = [address, address, protocol, port];
+    let client = [address, address, number, address, port];
+    let remembered =
+        SetSpec { dynamic: true, timeout: Some(0), size: Some(MOST_CLIENTS), ..SetSpec::of(&client) };
+    let sets: Vec<(&str, SetSpec, &str)> = vec![
+        (SERVICE_IPS, SetSpec::verdicts(&service), "cluster, external and load balancer IPs"),
+        (SERVICE_NODE_PORTS, SetSpec::verdicts(&node_port), "node ports"),
+        (INSIDE_IPS, SetSpec::verdicts(&service), "external IPs of policy Local, for pods and this node"),
+        (
+            INSIDE_NODE_PORTS,
+            SetSpec::verdicts(&node_port),
+            "node ports of policy Local, for pods and this node",
+        ),
+        (ENDPOINTS, SetSpec::of(&numbered).to(&endpoint), "endpoints by address, port and number"),
+        (
+            NODE_PORT_ENDPOINTS,
+            SetSpec::of(&numbered_node_port).to(&endpoint),
+            "endpoints by node port and number",
+        ),
+        (NO_ENDPOINTS, SetSpec::verdicts(&service), "addresses that no endpoint serves"),
+        (NO_ENDPOINT_NODE_PORTS, SetSpec::verdicts(&node_port), "node ports that no endpoint serves"),
+        (CLUSTER_IPS, SetSpec::of(&[address]), "all cluster IPs"),
+        (HAIRPIN, SetSpec::of(&hairpin), "endpoints that are led back to themselves"),
+        (FIREWALL_IPS, SetSpec::of(&service), "load balancer IPs for some sources only"),
+        (FIREWALL_SOURCES, SetSpec::of(&source).ranges(), "the sources"),
+        (AFFINITY, remembered, "clients, and the endpoints that served them"),
+    ];
+    for (name, spec, about) in sets {
+        table.put_set(&name.into(), Set::new(spec.remark(about)));
+    }
+    if let NodePortScope::Addresses(addresses) = &settings.node_ports {
+        let elements = addresses.iter().map(|ip| (Key::from(*ip), Element::bare()));
+        let spec = SetSpec::of(&[address]).remark("this node's addresses that serve node ports");
+        table.put_set(&NODE_PORT_IPS.into(), Set::with(spec, elements));
+    }
+    if !settings.service_cidrs.is_empty() {
+        let cidrs = ipnet::IpNet::aggregate(&settings.service_cidrs);
+        let elements =
+            cidrs.iter().map(|cidr| (Key::from(cidr.network()), Element::up_to(cidr.broadcast().into())));
+        let spec = SetSpec::of(&[address]).ranges().remark("the blocks of cluster IPs");
+        table.put_set(&SERVICE_CIDRS.into(), Set::with(spec, elements));
+    }
+}
+
+/// Puts the chains.
+pub(super) fn put_chains(table: &mut ManagedTable, settings: &Settings) {
+    let base = |kind, hook, priority, rules: Vec<Rule>| Chain {
+        base: Some(BaseChain { kind, hook, priority }),
+        ..Chain::of(rules)
+    };
+    let new = |chains: &[&str]| -> Vec<Rule> {
+        let jump = |chain: &&str| Rule::new().ct_state(CtState::NEW).then(Verdict::jump(*chain));
+        chains.iter().map(jump).collect()
+    };
+    let jump = |chain: &str| vec![Rule::new().then(Verdict::jump(chain))];
+    let (filter, nat) = (ChainKind::Filter, ChainKind::Nat);
+    let forwarded = [SERVICE_ENDPOINTS_CHECK, CLUSTER_IPS_CHECK];
+    let mut input = new(&[NODE_PORT_ENDPOINTS_CHECK, SERVICE_ENDPOINTS_CHECK]);
+    if settings.localhost {
+        input.insert(0, strangers_to_localhost(settings));
+    }
+    // Only for this node itself: strangers could send to loopback addresses, too.
+    let mut output = jump(SERVICES);
+    output.extend(settings.localhost.then(|| on_localhost(settings, SERVICE_NODE_PORTS)));
+    let chains = [
+        ("filter-prerouting-pre-dnat", base(filter, Hook::Prerouting, -110, new(&[FIREWALL_CHECK]))),
+        ("filter-output-pre-dnat", base(filter, Hook::Output, -110, new(&[FIREWALL_CHECK]))),
+        ("filter-input", base(filter, Hook::Input, 0, input)),
+        ("filter-forward", base(filter, Hook::Forward, 0, new(&forwarded))),
+        ("filter-output", base(filter, Hook::Output, 0, new(&forwarded))),
+        ("nat-prerouting", base(nat, Hook::Prerouting, -100, jump(SERVICES))),
+        ("nat-output", base(nat, Hook::Output, -100, output)),
+        ("nat-postrouting", base(nat, Hook::Postrouting, 100, jump(MASQUERADING))),
+        (FIREWALL_CHECK, Chain::of(vec![firewall(settings)])),
+        (SERVICE_ENDPOINTS_CHECK, Chain::of(vec![Rule::new().verdict_map(&service(settings), NO_ENDPOINTS)])),
+        (NODE_PORT_ENDPOINTS_CHECK, Chain::of(node_ports(settings, NO_ENDPOINT_NODE_PORTS, false))),
+        (CLUSTER_IPS_CHECK, Chain::of(cluster_ips(settings))),
+        (SERVICES, Chain::of(services(settings))),
+        (MASQUERADING, Chain::of(masquerading(settings))),
+        (REJECT, Chain::of(vec![Rule::new().reject(Reject::PortUnreachableBy(settings.kernel_family()))])),
+    ];
+    for (name, chain) in chains {
+        table.put_chain(&name.into(), chain);
+    }
+}
+
+/// Looks node ports up for loopback addresses.
+fn on_localhost(settings: &Settings, map: &'static str) -> Rule {
+    let to_loopback = within(Rule::new(), settings.destination(), settings.loopback(), false);
+    to_loopback.verdict_map(&[Field::PROTOCOL, Field::DestinationPort], map).remark("on localhost")
+}
+
+/// Packets to loopback addresses are routed where node ports are served there, so that strangers must be kept out: all
+/// that neither belongs to a connection of this node nor was sent there by a rule.
+fn strangers_to_localhost(settings: &Settings) -> Rule {
+    let to_loopback = within(Rule::new(), settings.destination(), settings.loopback(), false);
+    came_by(to_loopback, "lo", true)
+        .no_bit(Field::Ct(Ct::State), CtState::ESTABLISHED | CtState::RELATED)
+        .no_bit(Field::Ct(Ct::Status), CT_STATUS_DNAT)
+        .then(Verdict::Drop)
+        .remark("others have no business at localhost")
+}
+
+fn service(settings: &Settings) -> [Field; 3] {
+    [settings.destination(), Field::PROTOCOL, Field::DestinationPort]
+}
+
+fn firewall(settings: &Settings) -> Rule {
+    let [address, protocol, port] = service(settings);
+    Rule::new()
+        .is_in(&[address, protocol, port], FIREWALL_IPS)
+        .is_not_in(&[address, protocol, port, settings.source()], FIREWALL_SOURCES)
+        .then(Verdict::Drop)
+}
+
+fn cluster_ips(settings: &Settings) -> Vec<Rule> {
+    let destination = [settings.destination()];
+    let mut rules = vec![
+        Rule::new()
+            .is_in(&destination, CLUSTER_IPS)
+            .reject(Reject::PortUnreachableBy(settings.kernel_family()))
+            .remark("ports that a cluster IP does not have"),
+    ];
+    if !settings.service_cidrs.is_empty() {
+        let unallocated = Rule::new().is_in(&destination, SERVICE_CIDRS).then(Verdict::Drop);
+        rules.push(unallocated.remark("cluster IPs that no Service has"));
+    }
+    rules
+}
+
+fn services(settings: &Settings) -> Vec<Rule> {
+    let mut rules = Vec::new();
+    let to_cluster_ip = Rule::new().is_in(&[settings.destination()], CLUSTER_IPS);
+    let masqueraded = match settings.masquerade_all {
+        true => Some(to_cluster_ip),
+        false => settings.of_pods(to_cluster_ip, true),
+    };
+    rules.extend(
+        masqueraded.map(|rule| rule.set_mark(settings.mark).remark("masquerade what is not from pods")),
+    );
+    rules.push(Rule::new().verdict_map(&service(settings), SERVICE_IPS));
+    rules.extend(node_ports(settings, SERVICE_NODE_PORTS, true));
+    rules
+}
+
+/// Looks node ports up for the addresses that serve them. `translating`: where the destination is still the node's.
+fn node_ports(settings: &Settings, map: &'static str, translating: bool) -> Vec<Rule> {
+    let look_up = |rule: Rule| rule.verdict_map(&[Field::PROTOCOL, Field::DestinationPort], map);
+    let destination = settings.destination();
+    let mut rules = Vec::new();
+    match &settings.node_ports {
+        NodePortScope::Addresses(_) => {
+            rules.push(look_up(Rule::new().is_in(&[destination], NODE_PORT_IPS)));
+        }
+        NodePortScope::All => {
+            // What comes in is for an address of this node anyway.
+            let local = if translating { Rule::new().to_local() } else { Rule::new() };
+            rules.push(look_up(within(local, destination, settings.loopback(), true)));
+        }
+    }
+    if settings.localhost && !translating {
+        rules.push(on_localhost(settings, map));
+    }
+    rules
+}
+
+fn masquerading(settings: &Settings) -> Vec<Rule> {
+    let masquerade = || Expression::Masquerade { random_fully: true };
+    let marked = Rule::new().any_bit(Field::Meta(Meta::Mark), settings.mark);
+    let hairpin = [settings.source(), settings.destination(), Field::PROTOCOL, Field::DestinationPort];
+    vec![
+        marked.flip_mark(settings.mark).push(masquerade()),
+        Rule::new()
+            .any_bit(Field::Ct(Ct::Status), CT_STATUS_DNAT)
+            .is_in(&hairpin, HAIRPIN)
+            .push(masquerade()),
+    ]
+}

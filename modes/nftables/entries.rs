@@ -1,0 +1,286 @@
+//! What a Service's port is in the maps: elements, and the chains that they lead to.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use portcullis_cluster::desired::{Endpoint, ServicePort};
+use portcullis_netlink::nf_tables::{Chain, Element, Key, Verdict};
+
+use super::affinity::Affinity;
+use super::chain_id::{Before, ChainId, Front, MOST_ENDPOINTS, View, first_number};
+use super::names::{
+    CLUSTER_IPS, ENDPOINTS, FIREWALL_IPS, FIREWALL_SOURCES, HAIRPIN, INSIDE_IPS, INSIDE_NODE_PORTS,
+    NO_ENDPOINT_NODE_PORTS, NO_ENDPOINTS, NODE_PORT_ENDPOINTS, REJECT, SERVICE_IPS, SERVICE_NODE_PORTS,
+};
+use super::settings::Settings;
+
+/// An element's place: the set, and the key.
+pub(super) type Place = (&'static str, Key);
+
+/// All that a Service is in one family.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Entries {
+    pub(super) elements: BTreeMap<Place, Element>,
+    /// The chains that elements lead to, and how often.
+    pub(super) chains: BTreeMap<ChainId, usize>,
+    /// Chains of its own, by name.
+    pub(super) own_chains: BTreeMap<Arc<str>, Chain>,
+    /// Endpoints that clients may stay with, as they stand behind the client where that is remembered.
+    pub(super) affinities: BTreeSet<Key>,
+}
+
+impl Entries {
+    /// Those of a Service's ports in the family.
+    pub(super) fn of(ports: &[ServicePort], settings: &Settings) -> Self {
+        let mut entries = Entries::default();
+        for port in ports.iter().filter(|port| port.family == settings.family) {
+            PortEntries { port, settings, entries: &mut entries }.add();
+        }
+        entries
+    }
+}
+
+/// What becomes of traffic that no endpoint takes.
+#[derive(Clone, Copy, PartialEq)]
+enum Refusal {
+    /// There is none anywhere: say so.
+    Reject,
+    /// There are some elsewhere: be silent.
+    Drop,
+}
+
+struct PortEntries<'a> {
+    port: &'a ServicePort,
+    settings: &'a Settings,
+    entries: &'a mut Entries,
+}
+
+impl PortEntries<'_> {
+    fn add(mut self) {
+        self.put(CLUSTER_IPS, Key::from(self.port.cluster_ip), Element::bare());
+        if self.has_endpoints() {
+            self.hairpins();
+            if let Some(affinity) = Affinity::of(self.port, self.settings) {
+                self.affinity_chains(&affinity);
+            }
+        }
+        self.internal();
+        for ip in self.port.external_ips.iter().chain(&self.port.load_balancer_vips) {
+            self.external(*ip);
+        }
+        self.node_port();
+        self.firewall();
+    }
+
+    fn put(&mut self, set: &'static str, key: Key, element: Element) {
+        self.entries.elements.insert((set, key), element);
+    }
+
+    fn lead(&mut self, set: &'static str, key: Key, chain: ChainId) {
+        *self.entries.chains.entry(chain).or_default() += 1;
+        self.put(set, key, Element::verdict(chain.into()));
+    }
+
+    fn lead_to_own(&mut self, set: &'static str, key: Key, chain: Option<Arc<str>>) {
+        if let Some(chain) = chain {
+            self.put(set, key, Element::verdict(Verdict::Goto(chain)));
+        }
+    }
+
+    fn refuse(&mut self, set: &'static str, key: Key, refusal: Refusal) {
+        let verdict = match refusal {
+            Refusal::Reject => Verdict::goto(REJECT),
+            Refusal::Drop => Verdict::Drop,
+        };
+        self.put(set, key, Element::verdict(verdict));
+    }
+
+    fn has_endpoints(&self) -> bool {
+        self.port.endpoints.exist()
+    }
+
+    /// Those of a view, in the order in which they are numbered.
+    fn of_view(&self, view: View) -> Vec<Endpoint> {
+        let endpoints = &self.port.endpoints;
+        let chosen: Vec<Endpoint> = match view {
+            View::Cluster => endpoints.for_cluster().copied().collect(),
+            View::Local => endpoints.for_local().copied().collect(),
+        };
+        chosen.into_iter().take(MOST_ENDPOINTS).collect()
+    }
+
+    fn count(&self, view: View) -> u16 {
+        let endpoints = &self.port.endpoints;
+        let count = match view {
+            View::Cluster => endpoints.for_cluster().count(),
+            View::Local => endpoints.for_local().count(),
+        };
+        count.min(MOST_ENDPOINTS) as u16
+    }
+
+    fn protocol(&self) -> u8 {
+        self.port.name.protocol.number()
+    }
+
+    /// An address with the Service's protocol and port.
+    fn at(&self, ip: IpAddr) -> Key {
+        Key::from(ip).protocol(self.protocol()).port(self.port.port.get())
+    }
+
+    /// The endpoints of a view, as a front finds them.
+    fn endpoints(&mut self, front: Front, key: &Key, view: View) {
+        let chosen = self.of_view(view);
+        let first = first_number(view, chosen.len() as u16);
+        let set = match front {
+            Front::Address => ENDPOINTS,
+            Front::NodePort => NODE_PORT_ENDPOINTS,
+        };
+        for (number, endpoint) in (first..).zip(&chosen) {
+            let target = Key::from(endpoint.ip).port(endpoint.port.get());
+            self.put(set, key.clone().number(number), Element::value(target));
+        }
+    }
+
+    /// The chains of a port whose clients stay with their endpoints. They know the endpoints themselves, so that they
+    /// serve all fronts.
+    fn affinity_chains(&mut self, affinity: &Affinity<'_>) {
+        for view in [View::Cluster, View::Local] {
+            let chosen = self.of_view(view);
+            if !chosen.is_empty() {
+                self.entries.affinities.extend(chosen.iter().map(|endpoint| affinity.remembered(endpoint)));
+                let chain = affinity.picking_chain(&chosen);
+                self.entries.own_chains.insert(affinity.picking(view), chain);
+            }
+        }
+        if self.port.externally_accessible() {
+            let chain = affinity.external_chain(self.count(View::Local) > 0);
+            self.entries.own_chains.insert(affinity.external(), chain);
+        }
+    }
+
+    /// Only endpoints on this node can be led back to themselves.
+    fn hairpins(&mut self) {
+        let local: Vec<Endpoint> =
+            self.port.endpoints.reachable().filter(|e| e.is_local()).copied().collect();
+        for endpoint in local {
+            let ip = endpoint.ip;
+            let key = Key::from(ip).address(ip).protocol(self.protocol()).port(endpoint.port.get());
+            self.put(HAIRPIN, key, Element::bare());
+        }
+    }
+
+    fn refusal(&self, local_only: bool) -> Option<Refusal> {
+        if !self.has_endpoints() {
+            Some(Refusal::Reject)
+        } else if local_only && self.count(View::Local) == 0 {
+            Some(Refusal::Drop)
+        } else {
+            None
+        }
+    }
+
+    fn chain(&self, front: Front, view: View, before: Before) -> ChainId {
+        ChainId { front, view, before, endpoints: self.count(view) }
+    }
+
+    fn internal(&mut self) {
+        let view = if self.port.internal_local { View::Local } else { View::Cluster };
+        let key = self.at(self.port.cluster_ip);
+        match self.refusal(self.port.internal_local) {
+            Some(refusal) => self.refuse(NO_ENDPOINTS, key, refusal),
+            None if self.count(view) == 0 => self.refuse(NO_ENDPOINTS, key, Refusal::Drop),
+            None if self.port.affinity.is_some() => {
+                let chain = Affinity::of(self.port, self.settings).map(|affinity| affinity.picking(view));
+                self.lead_to_own(SERVICE_IPS, key, chain);
+            }
+            None => {
+                self.endpoints(Front::Address, &key, view);
+                let chain = self.chain(Front::Address, view, Before::Nothing);
+                self.lead(SERVICE_IPS, key, chain);
+            }
+        }
+    }
+
+    fn external(&mut self, ip: IpAddr) {
+        self.reach(Front::Address, self.at(ip), [SERVICE_IPS, INSIDE_IPS, NO_ENDPOINTS]);
+    }
+
+    fn node_port(&mut self) {
+        let Some(node_port) = self.port.node_port else { return };
+        let key = Key::new().protocol(self.protocol()).port(node_port.get());
+        self.reach(Front::NodePort, key, [SERVICE_NODE_PORTS, INSIDE_NODE_PORTS, NO_ENDPOINT_NODE_PORTS]);
+    }
+
+    /// What is reached from outside, by the external policy. `maps`: who serves it; who serves it inside of the
+    /// cluster; who refuses it.
+    fn reach(&mut self, front: Front, key: Key, maps: [&'static str; 3]) {
+        let [serves, inside, refuses] = maps;
+        let cluster = self.count(View::Cluster);
+        let affinity = Affinity::of(self.port, self.settings).map(|affinity| affinity.external());
+        if self.has_endpoints() && affinity.is_some() {
+            if self.port.external_local || cluster > 0 {
+                self.lead_to_own(serves, key.clone(), affinity);
+            }
+        } else if self.has_endpoints() {
+            if cluster > 0 {
+                self.endpoints(front, &key, View::Cluster);
+            }
+            if self.port.external_local {
+                self.endpoints(front, &key, View::Local);
+                let chain = self.chain(front, View::Local, Before::PartOutside);
+                self.lead(serves, key.clone(), chain);
+                if cluster > 0 {
+                    let chain = self.chain(front, View::Cluster, Before::Nothing);
+                    self.lead(inside, key.clone(), chain);
+                }
+            } else if cluster > 0 {
+                let chain = self.chain(front, View::Cluster, Before::Masquerade);
+                self.lead(serves, key.clone(), chain);
+            }
+        }
+        let refusal = self.refusal(self.port.external_local);
+        let none_here = (!self.port.external_local && cluster == 0).then_some(Refusal::Drop);
+        if let Some(refusal) = refusal.or(none_here) {
+            self.refuse(refuses, key, refusal);
+        }
+    }
+
+    /// Without endpoints too: who may not use it gets no answer either way.
+    fn firewall(&mut self) {
+        let port = self.port;
+        let open = port.source_ranges.iter().any(|net| net.prefix_len() == 0);
+        if port.source_ranges.is_empty() || open {
+            return;
+        }
+        let mut ranges: Vec<(IpAddr, IpAddr)> =
+            port.source_ranges.iter().map(|net| (net.network(), net.broadcast())).collect();
+        // A load balancer may put its address on the node, which then uses it as source towards itself.
+        let is_allowed = |ip: IpAddr| port.source_ranges.iter().any(|range| range.contains(&ip));
+        if self.settings.node_ip.is_some_and(is_allowed) {
+            ranges.extend(port.load_balancer_vips.iter().map(|ip| (*ip, *ip)));
+        }
+        let ranges = joined(ranges);
+        for ip in &port.load_balancer_vips {
+            let key = self.at(*ip);
+            self.put(FIREWALL_IPS, key.clone(), Element::bare());
+            for (first, last) in &ranges {
+                let [first, last] = [first, last].map(|end| key.clone().address(*end));
+                self.put(FIREWALL_SOURCES, first, Element::up_to(last));
+            }
+        }
+    }
+}
+
+/// Sorts ranges and joins those that overlap: the kernel takes no others.
+fn joined(mut ranges: Vec<(IpAddr, IpAddr)>) -> Vec<(IpAddr, IpAddr)> {
+    ranges.sort_unstable();
+    let mut joined: Vec<(IpAddr, IpAddr)> = Vec::with_capacity(ranges.len());
+    for (first, last) in ranges {
+        match joined.last_mut() {
+            Some(before) if first <= before.1 => before.1 = before.1.max(last),
+            _ => joined.push((first, last)),
+        }
+    }
+    joined
+}

@@ -1,0 +1,86 @@
+//! The mode itself: both families' tables over one socket.
+
+use std::time::Instant;
+
+use portcullis_cluster::Family;
+use portcullis_cluster::desired::{Desired, ServiceChange};
+use portcullis_netlink::socket::Socket;
+
+use super::family_sync::FamilySync;
+use super::settings::Settings;
+use crate::iptables::{Host, Options};
+use crate::knowledge::FULL_CHECK;
+use crate::mode::{Mode, Report};
+
+/// Serves Services by nf_tables.
+pub struct Proxier {
+    options: Options,
+    host: Host,
+    families: Vec<FamilySync>,
+    socket: Socket,
+    /// Somebody else changed the tables, or may have.
+    suspected: bool,
+    checked: Instant,
+}
+
+impl Proxier {
+    /// A proxier for these families. `socket` is a netfilter one of the network namespace to serve.
+    pub fn new(options: Options, host: Host, families: &[Family], socket: Socket) -> Self {
+        let families = families.iter().map(|family| FamilySync::new(Settings::new(*family, &options, &host)));
+        let families = families.collect();
+        Proxier { options, host, families, socket, suspected: false, checked: Instant::now() }
+    }
+
+    /// The socket that writes, by which events tell our own changes from those of others.
+    pub fn socket(&self) -> &Socket {
+        &self.socket
+    }
+}
+
+impl Mode for Proxier {
+    fn name(&self) -> &'static str {
+        "nftables"
+    }
+
+    fn set_facts(&mut self, options: Options, host: Host) {
+        if host == self.host && options == self.options {
+            return;
+        }
+        (self.options, self.host) = (options, host);
+        for family in &mut self.families {
+            let settings = Settings::new(family.family(), &self.options, &self.host);
+            family.set(settings);
+        }
+    }
+
+    fn options(&self) -> &Options {
+        &self.options
+    }
+
+    fn host(&self) -> &Host {
+        &self.host
+    }
+
+    fn sync(&mut self, desired: &Desired, changes: &[ServiceChange]) -> Vec<Report> {
+        let now = Instant::now();
+        let socket = &mut self.socket;
+        self.families.iter_mut().map(|family| family.sync(socket, desired, changes, now)).collect()
+    }
+
+    fn suspect(&mut self) {
+        self.suspected = true;
+    }
+
+    fn check_drift(&mut self) -> bool {
+        let suspected = std::mem::take(&mut self.suspected);
+        if suspected || self.checked.elapsed() >= FULL_CHECK {
+            self.checked = Instant::now();
+            self.families.iter_mut().for_each(FamilySync::doubt);
+        }
+        suspected
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        self.families.iter().filter_map(FamilySync::next_due).min()
+    }
+}

@@ -1,0 +1,65 @@
+//! Tables for people.
+
+use std::io::{self, Write};
+
+use portcullis_cluster::Family;
+
+use super::grid::{End, Sort, Table};
+use super::groups::{Group, cell};
+use crate::commands::world::PortNumber;
+
+/// Prints the tables: columns have the numbers of the rows of the same pods.
+pub(super) fn print(
+    rows: &[End],
+    columns: &[End],
+    tables: &[Table],
+    (row_groups, column_groups): &(Vec<Group>, Vec<Group>),
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let number = |group: &Group| {
+        let column = column_groups.iter().position(|column| column.label == group.label);
+        column.map_or_else(String::new, |place| (place + 1).to_string())
+    };
+    let digits = column_groups.len().to_string().len();
+    let width = row_groups.iter().map(|group| group.label.chars().count()).max().unwrap_or_default();
+    for table in tables {
+        writeln!(out, "{}", heading(&table.sorts))?;
+        // Numbers of columns stand upright, a line a digit.
+        for digit in 0..digits {
+            let upright = |place: usize| format!("{:>digits$}", place + 1).chars().nth(digit).unwrap_or(' ');
+            let numbers: String = (0..column_groups.len()).map(upright).collect();
+            writeln!(out, "{}", format!("{:1$}{numbers}", "", digits + width + 4).trim_end())?;
+        }
+        for from in row_groups {
+            let cells: String = column_groups.iter().map(|to| cell(table, rows, columns, from, to)).collect();
+            let pad = width - from.label.chars().count();
+            writeln!(out, "{:>digits$}  {}{:pad$}  {cells}", number(from), from.label, "")?;
+        }
+        writeln!(out)?;
+    }
+    writeln!(
+        out,
+        ". allowed   I denied by the destination's policies (ingress)   E by the source's (egress)   B by both"
+    )?;
+    writeln!(
+        out,
+        "- nothing to judge: neither end is a pod, or one has no address of the family (of any, with several)"
+    )
+}
+
+/// `80/tcp, 81/tcp by IPv4 and IPv6`.
+fn heading(sorts: &[Sort]) -> String {
+    let families: Vec<Family> =
+        Family::BOTH.into_iter().filter(|f| sorts.iter().any(|s| s.family == *f)).collect();
+    let mut ports: Vec<PortNumber> = sorts.iter().map(|sort| sort.port).collect();
+    ports.dedup();
+    let name = |(port, protocol): &PortNumber| format!("{port}/{protocol}");
+    if sorts.len() == ports.len() * families.len() {
+        let ports: Vec<String> = ports.iter().map(name).collect();
+        let families: Vec<&str> = families.iter().map(|family| family.as_str()).collect();
+        return format!("{} by {}", ports.join(", "), families.join(" and "));
+    }
+    let each: Vec<String> =
+        sorts.iter().map(|sort| format!("{} by {}", name(&sort.port), sort.family)).collect();
+    each.join(", ")
+}

@@ -1,0 +1,147 @@
+//! What explanations say of Services is what the rules do: each Service's addresses, in every recorded state, are
+//! asked for by a pod, by the node and from outside, and the same connection is followed through the rules of
+//! iptables mode.
+
+mod services;
+mod trace;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use portcullis::commands::explain;
+use portcullis::config::{Explain, OutputFormat, ProxyMode};
+use portcullis_cluster::desired::{Desired, ServicePort};
+use portcullis_cluster::{Event, Family, Index, Kind, Name, Object};
+use portcullis_modes::iptables::{DetectLocal, RuleSet};
+use serde_json::{Value, json};
+use services::{Case, bring, cases};
+use trace::{Outcome, Packet, follow};
+
+/// A pod on the node, one address a family; no case has it.
+const POD: [&str; 2] = ["10.244.1.200", "fd00:10:244:1::200"];
+/// Somebody outside.
+const OUTSIDE: [&str; 2] = ["198.51.100.7", "2001:db8:99::7"];
+
+fn pod(node: Name) -> Object {
+    let ips: Vec<Value> = POD.iter().map(|ip| json!({"ip": ip})).collect();
+    let pod = json!({
+        "metadata": {"name": "client", "namespace": "explain"},
+        "spec": {"nodeName": node.as_str()},
+        "status": {"podIPs": ips},
+    });
+    Object::parse(Kind::Pod, pod).expect("a pod").object
+}
+
+/// Somebody who asks, as `--from` names him and as rules see him.
+struct Client {
+    from: String,
+    address: IpAddr,
+    is_node: bool,
+    interface: Option<String>,
+}
+
+fn clients(case: &Case, index: &Index, family: Family) -> Vec<Client> {
+    let of = |texts: [&str; 2]| -> IpAddr {
+        texts[usize::from(family == Family::V6)].parse().expect("an address")
+    };
+    let bridge = match case.facts(index).0.detect_local {
+        DetectLocal::Bridge(name) => name,
+        DetectLocal::InterfacePrefix(prefix) => format!("{prefix}1"),
+        DetectLocal::Cidrs(_) => "cni0".to_owned(),
+    };
+    let known = index.node(case.node());
+    let own = known.and_then(|node| node.ips().find(|ip| Family::of(*ip) == family));
+    let mut clients = vec![
+        Client { from: "explain/client".into(), address: of(POD), is_node: false, interface: Some(bridge) },
+        Client {
+            from: of(OUTSIDE).to_string(),
+            address: of(OUTSIDE),
+            is_node: false,
+            interface: Some("eth0".into()),
+        },
+    ];
+    clients.extend(own.map(|address| Client {
+        from: format!("node/{}", case.node()),
+        address,
+        is_node: true,
+        interface: None,
+    }));
+    clients
+}
+
+/// All addresses and ports of a Service's port on the node.
+fn targets(case: &Case, index: &Index, port: &ServicePort) -> Vec<(IpAddr, u16)> {
+    let number = port.port.get();
+    let mut targets = vec![(port.cluster_ip, number)];
+    targets.extend(port.external_ips.iter().chain(&port.load_balancer_vips).map(|ip| (*ip, number)));
+    let own = index.node(case.node()).into_iter().flat_map(|node| node.ips());
+    let own = own.filter(|ip| Family::of(*ip) == port.family);
+    targets.extend(own.filter_map(|ip| port.node_port.map(|node_port| (ip, node_port.get()))));
+    targets
+}
+
+fn explained(case: &Case, index: &Index, client: &Client, to: (IpAddr, u16), port: &ServicePort) -> Outcome {
+    let protocol = port.name.protocol;
+    let asked = Explain {
+        from: client.from.clone(),
+        to: format!("{}/{protocol}", std::net::SocketAddr::from(to)),
+        port: None,
+        protocol: None,
+        family: None,
+        node: Some(case.node().to_string()),
+        output: OutputFormat::Json,
+    };
+    let mut out = Vec::new();
+    explain::of_index(&case.config, index, &asked, &mut out)
+        .unwrap_or_else(|error| panic!("{}: {asked:?}: {error}", case.name));
+    let answer: Value = serde_json::from_slice(&out).expect("JSON");
+    let connection = &answer["connections"][0];
+    match connection["refusal"]["how"].as_str() {
+        Some("rejected") => return Outcome::Rejected,
+        Some("dropped") => return Outcome::Dropped,
+        Some("notServed") => return Outcome::NotServed,
+        _ => {}
+    }
+    let paths = connection["paths"].as_array().expect("paths");
+    let endpoints: BTreeSet<String> =
+        paths.iter().map(|path| path["to"].as_str().expect("an address").to_owned()).collect();
+    Outcome::Led { endpoints, masqueraded: connection["service"]["source"] == "masqueraded" }
+}
+
+#[test]
+fn explanations_say_what_the_rules_do() {
+    let mut compared = 0;
+    for case in cases(ProxyMode::Iptables) {
+        let mut index = Index::new();
+        for (step, state) in case.states().iter().enumerate() {
+            bring(&mut index, state);
+            index.handle(Event::Applied(pod(case.node())));
+            let (options, host) = case.facts(&index);
+            let local: Vec<IpAddr> = case.host.addresses().collect();
+            let desired = Desired::of(&index, case.node());
+            for family in Family::BOTH {
+                let rules = RuleSet::render(&desired, family, &options, &host);
+                for port in desired.ports().filter(|port| port.family == family) {
+                    for (to, number) in targets(&case, &index, port) {
+                        for client in clients(&case, &index, family) {
+                            let packet = Packet {
+                                from: client.address,
+                                from_local: client.is_node,
+                                to,
+                                to_local: local.contains(&to),
+                                protocol: port.name.protocol.as_str(),
+                                port: number,
+                                interface: client.interface.clone(),
+                            };
+                            let done = follow(&rules, &packet);
+                            let said = explained(&case, &index, &client, (to, number), port);
+                            assert_eq!(said, done, "{} step {}: {packet:?}", case.name, step + 1);
+                            compared += 1;
+                        }
+                    }
+                }
+            }
+        }
+    }
+    assert!(compared > 1_000, "only {compared} connections compared");
+}

@@ -1,0 +1,212 @@
+//! The matrix is that of the corpora's tables, and explanations say the same, cell by cell; what they advise lets
+//! the connection through.
+
+#[path = "../policy/tests/corpus/mod.rs"]
+mod corpus;
+
+use std::collections::BTreeMap;
+
+use corpus::{Case, Cell, Corpus, Step};
+use portcullis::commands::{explain, policy};
+use portcullis::config::{AddressFamily, Config, Explain, Matrix, OutputFormat};
+use portcullis_cluster::{Event, Family, Index, Kind, NamespacedName, Object, ObjectKey, Protocol};
+use serde_json::{Value, json};
+
+/// The objects of a cluster.
+struct Cluster {
+    index: Index,
+    /// As written; for what advice is added to.
+    objects: BTreeMap<ObjectKey, Value>,
+    config: Config,
+}
+
+impl Cluster {
+    fn of(objects: &[Value]) -> Self {
+        let mut cluster =
+            Cluster { index: Index::new(), objects: BTreeMap::new(), config: Config::default() };
+        objects.iter().for_each(|object| cluster.apply(object));
+        cluster
+    }
+
+    fn apply(&mut self, object: &Value) {
+        let word = |field: &str| object[field].as_str().expect("a whole object");
+        let kind = Kind::of(word("apiVersion"), word("kind")).expect("a kind that counts");
+        let parsed = Object::parse(kind, object.clone()).expect("a well-formed object");
+        self.objects.insert(parsed.object.key(), object.clone());
+        self.index.handle(Event::Applied(parsed.object));
+    }
+
+    fn step(&mut self, step: &Step) {
+        step.apply.iter().for_each(|object| self.apply(object));
+        for gone in &step.delete {
+            let kind =
+                Kind::ALL.into_iter().find(|kind| kind.as_str() == gone.kind).expect("a kind that counts");
+            let name = NamespacedName::new(&gone.namespace, &gone.name);
+            self.index.handle(Event::Deleted(ObjectKey { kind, name }));
+        }
+    }
+
+    fn matrix(&self, ports: &[String]) -> Value {
+        let asked = Matrix {
+            namespaces: Vec::new(),
+            selector: None,
+            ports: ports.to_vec(),
+            external: Vec::new(),
+            family: None,
+            no_group: false,
+            output: OutputFormat::Json,
+        };
+        let mut out = Vec::new();
+        policy::of_index(&self.config, &self.index, &asked, &mut out).expect("a matrix");
+        serde_json::from_slice(&out).expect("JSON")
+    }
+
+    fn explain(&self, cell: &Cell<'_>) -> (bool, Value) {
+        let asked = Explain {
+            from: format!("pod/{}", cell.from),
+            to: format!("pod/{}:{}/{}", cell.to, cell.port, cell.protocol),
+            port: None,
+            protocol: None,
+            family: Some(if cell.family == Family::V4 { AddressFamily::Ipv4 } else { AddressFamily::Ipv6 }),
+            node: None,
+            output: OutputFormat::Json,
+        };
+        let mut out = Vec::new();
+        let arrives = explain::of_index(&self.config, &self.index, &asked, &mut out).expect("an explanation");
+        (arrives, serde_json::from_slice(&out).expect("JSON"))
+    }
+
+    /// Does what an explanation advises.
+    fn follow(&mut self, connection: &Value) {
+        for advice in connection["advice"].as_array().expect("a list") {
+            let yaml = |field: &str| -> Option<Value> {
+                advice[field].as_str().map(|text| serde_saphyr::from_str(text).expect("well-formed advice"))
+            };
+            if let Some(manifest) = yaml("manifest") {
+                self.apply(&manifest);
+            } else if let Some(rule) = yaml("rule") {
+                let direction = advice["direction"].as_str().expect("a direction");
+                let decided = &connection["paths"][0][direction]["rule"];
+                self.insert(decided, direction, &rule[0]);
+            }
+        }
+    }
+
+    /// Puts a rule of a ClusterNetworkPolicy before another.
+    fn insert(&mut self, before: &Value, direction: &str, rule: &Value) {
+        let name = before["policy"].as_str().and_then(|name| name.strip_prefix("ClusterNetworkPolicy "));
+        let name = name.expect("only these have rules that deny").to_owned();
+        let place = before["place"].as_str().and_then(|place| place.split(['[', ']']).nth(1));
+        let place: usize = place.and_then(|place| place.parse().ok()).expect("spec.ingress[N]");
+        let key = ObjectKey { kind: Kind::ClusterNetworkPolicy, name: NamespacedName::new("", &name) };
+        let mut policy = self.objects[&key].clone();
+        policy["spec"][direction].as_array_mut().expect("rules").insert(place, rule.clone());
+        self.apply(&policy);
+    }
+}
+
+/// Cells by what they are about, of the tables that the program prints.
+fn cells_of(matrix: &Value) -> BTreeMap<(Family, String, String, String), char> {
+    let columns = matrix["columns"].as_array().expect("columns");
+    let mut cells = BTreeMap::new();
+    for table in matrix["tables"].as_array().expect("tables") {
+        for sort in table["connections"].as_array().expect("connections") {
+            let family = if sort["family"] == "IPv4" { Family::V4 } else { Family::V6 };
+            let port = format!("{}/{}", sort["port"], sort["protocol"].as_str().expect("a protocol"));
+            for row in table["rows"].as_array().expect("rows") {
+                let from = row["from"].as_str().expect("a name");
+                for (cell, to) in row["to"].as_str().expect("characters").chars().zip(columns) {
+                    let to = to.as_str().expect("a name").to_owned();
+                    cells.insert((family, port.clone(), from.to_owned(), to), cell);
+                }
+            }
+        }
+    }
+    cells
+}
+
+fn name(port: u16, protocol: Protocol) -> String {
+    format!("{port}/{protocol}")
+}
+
+fn check_matrix(cluster: &Cluster, step: &Step, place: &str) -> usize {
+    let expected = step.expect.cells();
+    let mut ports: Vec<String> = expected.iter().map(|cell| name(cell.port, cell.protocol)).collect();
+    ports.sort();
+    ports.dedup();
+    let found = cells_of(&cluster.matrix(&ports));
+    for cell in &expected {
+        let port = name(cell.port, cell.protocol);
+        let key = (cell.family, port, cell.from.to_owned(), cell.to.to_owned());
+        assert_eq!(found.get(&key), Some(&cell.expected), "{place}: {key:?}");
+    }
+    expected.len()
+}
+
+/// Explains a cell, follows the advice if it is denied, and explains it again.
+fn check_explanation(cluster: &mut Cluster, cell: &Cell<'_>, place: &str) {
+    let (arrives, answer) = cluster.explain(cell);
+    let connection = &answer["connections"][0];
+    let ends = ["egress", "ingress"].map(|end| connection["paths"][0][end]["allowed"] != json!(false));
+    let found = match (connection.is_null(), ends) {
+        (true, _) => '-',
+        (_, [true, true]) => '.',
+        (_, [false, true]) => 'E',
+        (_, [true, false]) => 'I',
+        (_, [false, false]) => 'B',
+    };
+    let about = format!("{place}: {} → {} {}/{}", cell.from, cell.to, cell.port, cell.protocol);
+    assert_eq!((found, arrives), (cell.expected, cell.expected == '.'), "{about}: {answer:#}");
+    if matches!(found, 'E' | 'I' | 'B') {
+        cluster.follow(connection);
+        let (arrives, after) = cluster.explain(cell);
+        assert!(arrives, "{about}: the advice does not help: {answer:#} {after:#}");
+    }
+}
+
+fn check_case(corpus: &Corpus, case: &Case, turn: usize) -> usize {
+    let mut cluster = Cluster::of(&corpus.cluster);
+    let mut cells = 0;
+    for (n, step) in case.steps.iter().enumerate() {
+        let place = format!("{} step {}", case.name, n + 1);
+        cluster.step(step);
+        cells += check_matrix(&cluster, step, &place);
+        if n + 1 == case.steps.len() {
+            let all = step.expect.cells();
+            let (denied, other): (Vec<_>, Vec<_>) =
+                all.iter().partition(|cell| "IEB".contains(cell.expected));
+            let sample = |cells: &[&Cell<'_>]| (!cells.is_empty()).then(|| (turn * 7919) % cells.len());
+            // What is denied comes last, for it changes the cluster.
+            for (cells, at) in [(&other, sample(&other)), (&denied, sample(&denied))] {
+                if let Some(at) = at {
+                    check_explanation(&mut cluster, cells[at], &place);
+                }
+            }
+        }
+    }
+    cells
+}
+
+/// Checks all matrices, and an explanation or two in each case.
+fn check(folder: &str, at_least: usize) {
+    let corpus = corpus::read(folder);
+    let half = |which: usize| {
+        let cases = corpus.cases.iter().enumerate().filter(|(turn, _)| turn % 2 == which);
+        cases.map(|(turn, case)| check_case(&corpus, case, turn)).sum::<usize>()
+    };
+    let cells = std::thread::scope(|scope| {
+        let odd = scope.spawn(|| half(1));
+        half(0) + odd.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    });
+    assert!(cells >= at_least, "only {cells} cells");
+}
+
+#[test]
+fn network_policies() {
+    check(corpus::NETWORK_POLICY, 400_000);
+}
+
+#[test]
+fn cluster_network_policies() {
+    check(corpus::CLUSTER_NETWORK_POLICY, 36_000);
+}
