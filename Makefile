@@ -38,10 +38,11 @@ test: ## Run all tests, real packets included (root)
 	$(CARGO) nextest run --locked --workspace
 	$(CARGO) test --locked --workspace --doc
 
-bench: ## Measure syncs of 1,000 to 10,000 Services beside a bare iptables-restore or netlink loop (root)
+bench: ## Measure syncs of Services and of policies beside a bare tool or netlink loop, and packets (root)
 	$(call as_root,makes network namespaces and writes rules in them)
 	$(call install,$(BENCH))
 	$(CARGO) bench --locked --bench services
+	$(CARGO) bench --locked --bench policies
 
 qemu: ## Fetch the kernel that some tests boot, to run them without make
 	$(call install,$(QEMU))

@@ -51,6 +51,8 @@ pub(crate) struct Launch<'a> {
     pub(crate) mode: &'static str,
     /// Where alone it finds tools; `None` for this process's search path.
     pub(crate) path: Option<&'a Path>,
+    /// More arguments.
+    pub(crate) more: &'a [&'a str],
 }
 
 /// A daemon that runs; it ends when this is dropped.
@@ -80,6 +82,7 @@ impl<'a> Daemon<'a> {
             .arg(format!("--{}-sync-period=1h", launch.mode))
             .arg("--kubeconfig")
             .arg(server.kubeconfig(folder, "bench"))
+            .args(launch.more)
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -130,7 +133,12 @@ impl<'a> Daemon<'a> {
         process::memory(self.child.id())
     }
 
-    fn wait_until(&mut self, pause: Duration, mut reached: impl FnMut(&Metrics) -> bool) -> Metrics {
+    /// Waits until its metrics say so.
+    pub(crate) fn wait_until(
+        &mut self,
+        pause: Duration,
+        mut reached: impl FnMut(&Metrics) -> bool,
+    ) -> Metrics {
         let start = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("it is our child") {
@@ -171,7 +179,7 @@ fn after(begun: SystemTime, done: f64) -> Duration {
 }
 
 /// An answer of `/metrics`.
-struct Metrics(String);
+pub(crate) struct Metrics(String);
 
 impl Metrics {
     /// The values of a metric, a family each.
@@ -182,7 +190,8 @@ impl Metrics {
         lines.map(|(_, value)| value.parse().expect("metrics are numbers"))
     }
 
-    fn sum(&self, name: &str, suffix: &str) -> f64 {
+    /// The values of a metric together.
+    pub(crate) fn sum(&self, name: &str, suffix: &str) -> f64 {
         self.values(name, suffix).sum()
     }
 

@@ -58,14 +58,13 @@ pub(crate) fn wait(child: &mut std::process::Child) -> (std::process::ExitStatus
     (std::process::ExitStatus::from_raw(status), sum(&usage))
 }
 
-/// The processor time that this thread used so far.
+/// The processor time that this thread used so far, in user and kernel mode together.
 pub(crate) fn of_this_thread() -> Duration {
-    // SAFETY: rusage is plain data, for which zeros are a value.
-    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the pointer is to a live value.
-    let status = unsafe { libc::getrusage(libc::RUSAGE_THREAD, &mut usage) };
+    let status = unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
     assert_eq!(status, 0, "cannot tell: {}", std::io::Error::last_os_error());
-    sum(&usage)
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// In user and kernel mode together.

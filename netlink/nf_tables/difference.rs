@@ -152,7 +152,7 @@ impl<'a> Difference<'a> {
         })
     }
 
-    /// Adds what is new and nothing leads to yet.
+    /// Adds what is new, empty; nothing leads to it yet.
     pub(super) fn write_new(&self, transaction: &mut Transaction) -> Result<()> {
         for (name, change) in &self.counters {
             if let (None, Some(comment)) = (change.before, change.after) {
@@ -164,18 +164,27 @@ impl<'a> Difference<'a> {
                 transaction.add_set(name, spec)?;
             }
         }
-        let new = |change: &&Change<&'a Chain>| change.before.is_none();
-        for (name, change) in self.chains.iter().filter(|(_, change)| new(change)) {
-            if let Some(chain) = change.after {
+        for (name, change) in &self.chains {
+            if let (None, Some(chain)) = (change.before, change.after) {
                 transaction.add_chain(name, chain)?;
             }
         }
-        for (name, (change, elements)) in &self.sets {
-            if let (None, Some(spec)) = (change.before, change.after) {
-                transaction.add_elements(name, spec, elements.come.iter().copied())?;
-            }
-        }
-        for (name, change) in self.chains.iter().filter(|(_, change)| new(change)) {
+        Ok(())
+    }
+
+    /// The sets that are new, with their elements.
+    pub(super) fn new_elements(
+        &self,
+    ) -> impl Iterator<Item = (&'a str, &'a SetSpec, &[(&'a Key, &'a Element)])> {
+        self.sets.iter().filter_map(|(name, (change, elements))| match (change.before, change.after) {
+            (None, Some(spec)) => Some((&***name, spec, elements.come.as_slice())),
+            _ => None,
+        })
+    }
+
+    /// Adds the rules of what is new.
+    pub(super) fn write_new_rules(&self, transaction: &mut Transaction) -> Result<()> {
+        for (name, change) in self.chains.iter().filter(|(_, change)| change.before.is_none()) {
             for rule in change.after.iter().flat_map(|chain| &chain.rules) {
                 transaction.add_rule(name, rule)?;
             }

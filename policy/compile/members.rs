@@ -158,10 +158,12 @@ pub(super) fn find_peers(
             continue;
         }
         for pod in addresses.pods_of(namespace).filter_map(|key| index.pod(key)) {
-            let owned: Vec<IpAddr> = addresses.owned_by(index, pod).collect();
+            // Most pods are in few sets or none, and to find what they own takes longer than to ask.
+            let mut owned: Option<Vec<IpAddr>> = None;
             for (id, selectors) in &asks {
                 if selectors.iter().any(|selector| selector.matches(&pod.labels)) {
-                    found.entry(id).or_default().extend(&owned);
+                    let owned = owned.get_or_insert_with(|| addresses.owned_by(index, pod).collect());
+                    found.entry(id).or_default().extend(&*owned);
                 }
             }
         }

@@ -118,7 +118,7 @@ impl Scenario {
 
 /// How the daemon finds these tools and no others.
 fn launch(tools: &Path) -> Launch<'_> {
-    Launch { mode: "iptables", path: Some(tools) }
+    Launch { mode: "iptables", path: Some(tools), more: &[] }
 }
 
 /// Both must have written the same rules, or no figure compares.

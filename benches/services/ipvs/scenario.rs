@@ -14,7 +14,7 @@ use crate::daemon::{Daemon, Launch};
 use crate::figures::{Measured, Row, Run, Spent, grouped};
 use crate::namespace::{Namespace, SETTLE};
 
-const LAUNCH: Launch<'static> = Launch { mode: "ipvs", path: None };
+const LAUNCH: Launch<'static> = Launch { mode: "ipvs", path: None, more: &[] };
 
 /// A real server that is no longer wanted is deleted a second after it got its last connection. That is a sync of
 /// its own, which must not be taken for the next change.

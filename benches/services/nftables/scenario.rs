@@ -12,7 +12,7 @@ use crate::daemon::{Daemon, Launch};
 use crate::figures::{Measured, Run, grouped};
 use crate::namespace::{Namespace, SETTLE};
 
-const LAUNCH: Launch<'static> = Launch { mode: "nftables", path: None };
+const LAUNCH: Launch<'static> = Launch { mode: "nftables", path: None, more: &[] };
 
 /// What packets under way may still look for is removed a second later. That is a sync of its own, which must not be
 /// taken for the next change.

@@ -225,3 +225,22 @@ fn a_batch_of_any_size_goes_through_and_so_many_refusals_are_one() {
         assert!(managed.check(&mut socket).unwrap().is_empty());
     });
 }
+
+#[test]
+fn what_is_new_and_large_goes_ahead_in_pieces_and_its_rules_come_last() {
+    inside(|| {
+        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        let mut managed = write(&sample(), &mut socket);
+        let address = |n: u32| Key::from(std::net::IpAddr::from(std::net::Ipv4Addr::from(0x0a00_0000 + n)));
+        let elements = (0..10_000).map(|n| (address(n), Element::bare()));
+        managed.put_set(&name("large"), Set::with(SetSpec::of(&[DataType::Ipv4Addr]), elements));
+        let field = nf_tables::Field::Source(portcullis_netlink::Family::V4);
+        let rule = Rule::new().family(portcullis_netlink::Family::V4).is_in(&[field], "large");
+        managed.put_chain(&name("uses"), Chain::of(vec![rule.then(Verdict::Drop)]));
+        let before = nf_tables::generation(&mut socket).unwrap();
+        let committed = managed.commit(&mut socket).unwrap();
+        let transactions = nf_tables::generation(&mut socket).unwrap() - before;
+        assert!((2..10).contains(&transactions), "{transactions} transactions for {} bytes", committed.bytes);
+        matches_kernel(&managed, &mut socket);
+    });
+}

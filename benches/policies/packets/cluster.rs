@@ -1,0 +1,72 @@
+//! Three pods that are there, and many that only policies know.
+
+use portcullis_lab::{Cluster, Object};
+use serde_json::{Value, json};
+
+/// The pod that is talked to, on the first node.
+pub(super) const SERVER: &str = "default/server";
+
+/// A pod that talks to it, on the same node.
+pub(super) const NEAR: &str = "default/near";
+
+/// A pod that talks to it, on the other node.
+pub(super) const FAR: &str = "default/far";
+
+/// Pods elsewhere, which peers of policies select.
+const OTHERS: usize = 1_000;
+const APPS: usize = 20;
+
+/// What the lab is made of.
+pub(super) fn pods() -> Cluster {
+    let pod = |name: &str, node: &str| {
+        let app = if name == "server" { "server" } else { "client" };
+        let value = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": name, "labels": {"app": app}},
+            "spec": {"nodeName": node, "containers": []},
+        });
+        Object::from_value(value).expect("a pod")
+    };
+    [pod("server", "node-1"), pod("near", "node-1"), pod("far", "node-2")].into_iter().collect()
+}
+
+/// The pods elsewhere.
+pub(super) fn others() -> impl Iterator<Item = Value> {
+    (0..OTHERS).map(|n| {
+        json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": {"name": format!("other-{n}"), "namespace": "default", "labels": {"app": format!("other-{}", n % APPS)}},
+            "spec": {"nodeName": "node-9", "containers": []},
+            "status": {"phase": "Running", "podIPs": [{"ip": format!("10.99.{}.{}", n / 250, n % 250 + 1)}]},
+        })
+    })
+}
+
+/// So many policies of the server, in the order in which they are asked. Of their rules only the last one of the last
+/// policy lets the clients in.
+pub(super) fn policies(count: usize) -> impl Iterator<Item = Value> {
+    (0..count).map(move |n| {
+        let mut rules = vec![
+            json!({"from": [{"podSelector": {"matchLabels": {"app": format!("other-{}", n % APPS)}}}]}),
+            json!({
+                "from": [{"ipBlock": {"cidr": "192.0.2.0/24", "except": [format!("192.0.2.{n}/32")]}}],
+                "ports": [{"port": 80}],
+            }),
+            json!({
+                "from": [{"namespaceSelector": {}, "podSelector": {"matchLabels": {"app": "client"}}}],
+                "ports": [{"port": 9000, "endPort": 9100}, {"port": 443}],
+            }),
+            json!({"from": [{"namespaceSelector": {"matchLabels": {"team": "none"}}}]}),
+        ];
+        if n + 1 == count {
+            rules.push(json!({"from": [{"podSelector": {"matchLabels": {"app": "client"}}}]}));
+        }
+        json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+            "metadata": {"name": format!("policy-{n:03}"), "namespace": "default"},
+            "spec": {
+                "podSelector": {"matchLabels": {"app": "server"}}, "policyTypes": ["Ingress"], "ingress": rules,
+            },
+        })
+    })
+}

@@ -1,0 +1,186 @@
+//! Senders and receivers: threads inside the pods.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use portcullis_lab::NetNs;
+
+/// How long a sample of connections or of a flow takes.
+const TIME: Duration = Duration::from_secs(1);
+
+/// New flows of a sample: each has a source port of its own.
+const FLOWS: u16 = 30_000;
+const FIRST_SOURCE_PORT: u16 = 20_000;
+
+/// What a datagram carries, in bytes.
+const PAYLOAD: usize = 64;
+
+/// Room for packets that the receiver has not taken yet, in bytes.
+const RECEIVE_BUFFER: i32 = 64 << 20;
+
+/// Two pods.
+pub(super) struct Wire {
+    pub(super) client: NetNs,
+    pub(super) server: NetNs,
+    pub(super) from: Ipv4Addr,
+    pub(super) to: Ipv4Addr,
+    pub(super) port: u16,
+}
+
+impl Wire {
+    fn at(&self) -> SocketAddr {
+        (self.to, self.port).into()
+    }
+
+    /// TCP connections a second, made and ended one after another.
+    pub(super) fn connections(&self) -> f64 {
+        let listener = inside(&self.server, || TcpListener::bind(self.at()));
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    drop(listener.accept());
+                }
+            });
+            let connect = || -> io::Result<f64> {
+                let (started, mut made) = (Instant::now(), 0);
+                while started.elapsed() < TIME {
+                    end_at_once(&TcpStream::connect(self.at())?)?;
+                    made += 1;
+                }
+                let rate = f64::from(made) / started.elapsed().as_secs_f64();
+                done.store(true, Ordering::Relaxed);
+                // The last one wakes the listener.
+                TcpStream::connect(self.at()).map(|_| rate)
+            };
+            inside(&self.client, connect)
+        })
+    }
+
+    /// Packets a second that arrive of a flow that was answered once.
+    pub(super) fn established(&self) -> f64 {
+        let server = self.receiver();
+        let client = inside(&self.client, || {
+            let socket = UdpSocket::bind((self.from, 0))?;
+            socket.connect(self.at())?;
+            socket.send(b"hello")?;
+            let (_, peer) = server.recv_from(&mut [0; PAYLOAD])?;
+            server.send_to(b"hello", peer)?;
+            socket.recv(&mut [0; PAYLOAD])?;
+            Ok(socket)
+        });
+        count(&server, || {
+            let started = Instant::now();
+            while started.elapsed() < TIME {
+                for _ in 0..64 {
+                    client.send(&[0; PAYLOAD]).expect("the way is open");
+                }
+            }
+        })
+    }
+
+    /// First packets of new flows a second that arrive; none is answered.
+    pub(super) fn flows(&self) -> f64 {
+        let server = self.receiver();
+        let raw = inside(&self.client, raw_socket);
+        let to = libc::sockaddr_in {
+            sin_family: libc::AF_INET as libc::sa_family_t,
+            sin_port: 0,
+            sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(self.to.octets()) },
+            sin_zero: [0; 8],
+        };
+        count(&server, || {
+            let mut packet = self.packet();
+            for source_port in FIRST_SOURCE_PORT..FIRST_SOURCE_PORT + FLOWS {
+                packet[20..22].copy_from_slice(&source_port.to_be_bytes());
+                let length = size_of_val(&to) as libc::socklen_t;
+                // SAFETY: both pointers are to live values, and the lengths are theirs.
+                let sent = unsafe {
+                    let address = (&raw const to).cast();
+                    libc::sendto(raw.as_raw_fd(), packet.as_ptr().cast(), packet.len(), 0, address, length)
+                };
+                assert!(sent >= 0, "cannot send: {}", io::Error::last_os_error());
+            }
+        })
+    }
+
+    fn receiver(&self) -> UdpSocket {
+        let socket = inside(&self.server, || UdpSocket::bind(self.at()));
+        set(&socket, libc::SO_RCVBUFFORCE, &RECEIVE_BUFFER).expect("root may");
+        socket.set_read_timeout(Some(Duration::from_millis(100))).expect("it is not zero");
+        socket
+    }
+
+    /// A datagram with its IPv4 header; the kernel fills in lengths and checksums of IPv4.
+    fn packet(&self) -> [u8; 28 + PAYLOAD] {
+        let mut packet = [0; 28 + PAYLOAD];
+        packet[0] = 0x45;
+        packet[8] = 64;
+        packet[9] = libc::IPPROTO_UDP as u8;
+        packet[12..16].copy_from_slice(&self.from.octets());
+        packet[16..20].copy_from_slice(&self.to.octets());
+        packet[22..24].copy_from_slice(&self.port.to_be_bytes());
+        packet[24..26].copy_from_slice(&(8 + PAYLOAD as u16).to_be_bytes());
+        packet
+    }
+}
+
+/// How many packets a second arrive while something is sent.
+fn count(server: &UdpSocket, send: impl FnOnce()) -> f64 {
+    let (received, done) = (AtomicUsize::new(0), AtomicBool::new(false));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut buffer = [0; PAYLOAD];
+            loop {
+                match server.recv(&mut buffer) {
+                    Ok(_) => _ = received.fetch_add(1, Ordering::Relaxed),
+                    Err(_) if done.load(Ordering::Relaxed) => return,
+                    Err(_) => {}
+                }
+            }
+        });
+        let started = Instant::now();
+        send();
+        let took = started.elapsed();
+        done.store(true, Ordering::Relaxed);
+        took
+    })
+    .as_secs_f64()
+    .recip()
+        * received.load(Ordering::Relaxed) as f64
+}
+
+fn inside<T: Send>(netns: &NetNs, work: impl FnOnce() -> io::Result<T> + Send) -> T {
+    let done = netns.run(work).expect("it can be entered");
+    done.unwrap_or_else(|error| panic!("in {}: {error}", netns.name()))
+}
+
+/// Has the kernel send a reset at the end, so that no port waits for stragglers.
+fn end_at_once(stream: &TcpStream) -> io::Result<()> {
+    set(stream, libc::SO_LINGER, &libc::linger { l_onoff: 1, l_linger: 0 })
+}
+
+fn raw_socket() -> io::Result<OwnedFd> {
+    // SAFETY: socket takes no pointers.
+    let fd = unsafe { libc::socket(libc::AF_INET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::IPPROTO_RAW) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor is new, and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn set<T>(socket: &impl AsRawFd, option: i32, value: &T) -> io::Result<()> {
+    let length = size_of::<T>() as libc::socklen_t;
+    // SAFETY: the kernel reads `length` bytes behind `value`, which is a live T of plain data.
+    match unsafe {
+        libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, (&raw const *value).cast(), length)
+    } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
