@@ -25,5 +25,6 @@ mod states;
 mod iptables;
 mod ipvs;
 mod killed;
+mod migrations;
 mod mode_changes;
 mod schedulers;

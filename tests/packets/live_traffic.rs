@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use portcullis_lab::{Families, Log, ObjectRef, Protocol, TrafficOptions, uml};
+use portcullis_lab::{Families, Log, ObjectRef, Protocol, TrafficOptions, qemu, uml};
 
 use crate::bed::{Bed, Setup};
 use crate::mode::Mode;
@@ -55,7 +55,12 @@ pub(crate) fn while_clients_connect(
         (outside(), Protocol::Tcp, node_port(2, "web", 80)),
     ];
     // Room for the daemons on a small machine, and more of it on one of a single processor.
-    let pace = Duration::from_millis(if uml::is_inside() { 30 } else { 3 });
+    let pace = Duration::from_millis(match (uml::is_inside(), qemu::is_inside()) {
+        (true, _) => 30,
+        // Emulated, and every packet costs.
+        (_, true) => 100,
+        _ => 3,
+    });
     let options = TrafficOptions { pace, patience: ANSWER, under_way: 1 };
     let start = Instant::now();
     let mut all = Vec::new();
