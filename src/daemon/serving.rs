@@ -30,6 +30,9 @@ pub(crate) struct Means {
     pub(crate) families: Vec<Family>,
 }
 
+/// Who else changes what a mode writes, where the kernel tells.
+pub(crate) type News = Option<mpsc::Receiver<Drift>>;
+
 /// Looks for what the mode takes.
 ///
 /// # Errors
@@ -107,7 +110,7 @@ pub(crate) fn mode(
     options: Options,
     host: Host,
     means: Means,
-) -> Result<(Box<dyn Mode>, Option<mpsc::Receiver<Drift>>), DaemonError> {
+) -> Result<(Box<dyn Mode>, News), DaemonError> {
     let kernels = means.kernels;
     let mode: Box<dyn Mode> = match config.mode {
         ProxyMode::Iptables => Box::new(iptables::Proxier::new(options, host, kernels)),
