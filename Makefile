@@ -19,7 +19,7 @@ BENCH := $(DEMO) ipset:ipset ipvsadm:ipvsadm conntrack:conntrack modprobe:kmod l
 QEMU := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static depmod:kmod
 TEST := $(BENCH) nft:nftables $(QEMU)
 
-.PHONY: help demo test bench lint qemu
+.PHONY: help demo test bench lint bless qemu
 
 help: ## Tell what can be done
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,6 +46,10 @@ bench: ## Measure syncs of 1,000 to 10,000 Services beside a bare iptables-resto
 qemu: ## Fetch the kernel that some tests boot, to run them without make
 	$(call install,$(QEMU))
 	$(fetch_kernel)
+
+bless: ## Write the tables of policies that golden tests compare with anew; then read the difference
+	$(call install,$(BUILD))
+	BLESS=1 $(CARGO) test --locked --test golden_policies tables_are_the_recorded_ones
 
 lint: ## Check format and lints
 	$(call install,$(BUILD))

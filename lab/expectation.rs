@@ -3,8 +3,10 @@
 //! This is the API's word on Services, not a second proxy: where the answer hangs on a proxy's settings (what counts as
 //! cluster-local traffic, source ranges seen from inside), nothing is expected and the table only shows what was seen.
 
+mod judged;
+
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use k8s_openapi::api::discovery::v1::Endpoint;
@@ -13,6 +15,8 @@ use crate::mode::Mode;
 use crate::plan::service_defaults::has_type;
 use crate::plan::{Family, Front, FrontKind, Plan};
 use crate::probe::{Outcome, Tally, Vantage};
+
+pub use judged::{Judge, where_judged};
 
 /// What must be seen.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -170,6 +174,8 @@ struct Reached {
     /// Its pod's name; `None` when nothing of the lab has the address, or the pod has no echo server on the port.
     pod: Option<String>,
     node: Option<String>,
+    /// Where it is.
+    at: Option<SocketAddr>,
 }
 
 /// The endpoints of the front's family and port that are ready, or, when none is, serving and terminating (KEP-1669).
@@ -183,27 +189,27 @@ fn usable(plan: &Plan, service: &Service, front: &Front) -> Vec<Reached> {
         };
         let mut ports = slice.ports.iter().flatten();
         let port = ports.find(|port| fits(port.name.as_deref(), port.protocol.as_deref()));
-        if port.is_none() {
-            continue;
-        }
+        let Some(port) = port else { continue };
         for endpoint in slice.endpoints.iter().flatten() {
             let conditions = endpoint.conditions.clone().unwrap_or_default();
             let is_ready = conditions.ready != Some(false);
             let is_draining = conditions.serving.unwrap_or(is_ready) && conditions.terminating == Some(true);
             if is_ready {
-                ready.push(reached(plan, endpoint));
+                ready.push(reached(plan, endpoint, port.port));
             } else if is_draining {
-                draining.push(reached(plan, endpoint));
+                draining.push(reached(plan, endpoint, port.port));
             }
         }
     }
     if ready.is_empty() { draining } else { ready }
 }
 
-fn reached(plan: &Plan, endpoint: &Endpoint) -> Reached {
+fn reached(plan: &Plan, endpoint: &Endpoint, port: Option<i32>) -> Reached {
     let address: Option<IpAddr> = endpoint.addresses.first().and_then(|address| address.parse().ok());
     let pod = plan.pods.iter().find(|pod| address.is_some_and(|address| pod.addresses.contains(&address)));
-    Reached { pod: pod.map(|pod| pod.name.clone()), node: endpoint.node_name.clone() }
+    let port = port.and_then(|port| u16::try_from(port).ok());
+    let at = address.zip(port).map(|(address, port)| SocketAddr::new(address, port));
+    Reached { pod: pod.map(|pod| pod.name.clone()), node: endpoint.node_name.clone(), at }
 }
 
 fn has_ranges(spec: &ServiceSpec, front: &Front) -> bool {

@@ -60,7 +60,7 @@ pub use netns::NetNs;
 pub use plan::{EchoPort, Families, Family, Front, FrontKind, Plan, PlanOptions, Protocol};
 pub use probe::{Outcome, Prober, Tally, Vantage};
 pub use report::{Report, Row};
-pub use run::{RunOptions, probe, run};
+pub use run::{RunOptions, probe, probe_judged, run, run_with};
 pub use running::{Lab, LabOptions};
 pub use state::LabState;
 pub use traffic::{Log, Sent, Traffic, TrafficOptions};

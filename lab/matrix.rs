@@ -85,7 +85,7 @@ impl fmt::Display for Question<'_> {
 pub struct Cell {
     /// Whether an answer was expected, if anything was.
     pub expected: Option<bool>,
-    /// What came; `None` where one of the ends has no address of the family.
+    /// What came; `None` where one of the ends has no address of the family, or none is asked at the port.
     pub seen: Option<Outcome>,
     /// How often it was asked.
     pub asked: usize,

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use crate::cluster::Cluster;
 use crate::error::Result;
-use crate::expectation::{excused, expected};
+use crate::expectation::{Judge, excused, expected, where_judged};
 use crate::interrupt;
 use crate::mode::Mode;
 use crate::plan::service_defaults::{has_type, is_headless};
@@ -47,7 +47,18 @@ impl Default for RunOptions {
 /// # Errors
 /// When the manifests make no cluster, the system refuses a namespace, or a daemon does not sync.
 pub fn run(folder: impl AsRef<Path>, options: &RunOptions) -> Result<Report> {
-    let cluster = Cluster::read(folder)?;
+    run_with(Cluster::read(folder)?, options, |lab| probe(lab, options))
+}
+
+/// Builds a lab, has this done in it once the daemons serve it, and takes it down; signals as for [`run`].
+///
+/// # Errors
+/// As [`run`], and what `work` returns.
+pub fn run_with<T>(
+    cluster: Cluster,
+    options: &RunOptions,
+    work: impl FnOnce(&mut Lab) -> Result<T>,
+) -> Result<T> {
     let signals = interrupt::block()?;
     let mut lab = Lab::up(cluster, options.lab.clone())?;
     let reaper = lab.reaper();
@@ -56,10 +67,10 @@ pub fn run(folder: impl AsRef<Path>, options: &RunOptions) -> Result<Report> {
         let _ = reaper.finish();
     })?;
     lab.wait_synced(options.sync_timeout)?;
-    let report = probe(&lab, options)?;
+    let done = work(&mut lab)?;
     lab.check_daemons()?;
     lab.down()?;
-    Ok(report)
+    Ok(done)
 }
 
 /// Probes every Service of a lab from a pod on each node, from each node and from outside.
@@ -67,6 +78,14 @@ pub fn run(folder: impl AsRef<Path>, options: &RunOptions) -> Result<Report> {
 /// # Errors
 /// When the lab was built without client pods.
 pub fn probe(lab: &Lab, options: &RunOptions) -> Result<Report> {
+    probe_judged(lab, options, None)
+}
+
+/// The same where policies are enforced, which `judge` knows.
+///
+/// # Errors
+/// As [`probe`].
+pub fn probe_judged(lab: &Lab, options: &RunOptions, judge: Option<&Judge<'_>>) -> Result<Report> {
     let plan = lab.plan();
     let mut vantages = Vec::new();
     for node in &plan.nodes {
@@ -99,7 +118,11 @@ pub fn probe(lab: &Lab, options: &RunOptions) -> Result<Report> {
     let tallies = probe_all(lab, options, planned.iter().map(|(_, _, front, vantage)| (front, vantage)))?;
     for ((service, name, front, vantage), tally) in planned.into_iter().zip(tallies) {
         let (node, client) = whereabouts(plan, &vantage);
-        let expected = expected(plan, options.mode, service, &front, &vantage, node.as_deref());
+        let mut expected = expected(plan, options.mode, service, &front, &vantage, node.as_deref());
+        if let Some(judge) = judge {
+            let sources = seen_by_pods(plan, &front, &vantage, &client);
+            expected = where_judged(expected, plan, service, &front, &sources, judge);
+        }
         let complaint =
             tally.as_ref().and_then(|tally| expected.complaint(&excused(options.mode, tally), &client));
         let seen_as = tally.iter().flat_map(|tally| &tally.sources).filter(|source| !client.contains(source));
@@ -163,6 +186,15 @@ fn whereabouts(plan: &Plan, vantage: &Vantage) -> (Option<String>, Vec<IpAddr>) 
         }
         Vantage::Outside => (None, crate::wiring::outside_clients()),
     }
+}
+
+/// The addresses that pods may see the client as: its own, and where it may be masqueraded, those of all nodes.
+fn seen_by_pods(plan: &Plan, front: &Front, vantage: &Vantage, client: &[IpAddr]) -> Vec<IpAddr> {
+    let mut sources = client.to_vec();
+    if front.kind != FrontKind::ClusterIp || !matches!(vantage, Vantage::Pod(_)) {
+        sources.extend(plan.nodes.iter().flat_map(|node| [node.addresses.clone(), node.bridge()].concat()));
+    }
+    sources
 }
 
 /// Whose address it is.

@@ -53,6 +53,14 @@ impl SyncTimes {
     }
 }
 
+/// Whether any series of a metric is above 0.
+pub(crate) fn is_above_zero(metrics: &str, name: &str) -> bool {
+    let of_name = metrics.lines().filter_map(|line| line.strip_prefix(name));
+    let mut series = of_name.filter(|rest| rest.starts_with([' ', '{']));
+    series
+        .any(|rest| rest.rsplit(' ').next().is_some_and(|value| value.parse::<f64>().is_ok_and(|v| v > 0.0)))
+}
+
 /// Asks a daemon for its metrics.
 pub(crate) fn metrics(netns: &NetNs) -> Option<String> {
     let get = || {
@@ -71,6 +79,14 @@ pub(crate) fn metrics(netns: &NetNs) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn which_metrics_are_above_zero() {
+        let text = "# HELP a b\na 0\nb{x=\"1\"} 0\nb{x=\"2\"} 1.5e+09\nab 1\n";
+        for (name, expected) in [("a", false), ("b", true), ("ab", true), ("c", false)] {
+            assert_eq!(is_above_zero(text, name), expected, "{name}");
+        }
+    }
 
     #[test]
     fn when_a_daemon_is_synced() {

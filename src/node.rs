@@ -7,9 +7,12 @@ use portcullis_cluster::node::Node;
 use portcullis_cluster::{Family, Index, Name};
 use portcullis_modes::iptables;
 use portcullis_modes::ipvs::IpvsOptions;
-use portcullis_policy::table;
+use portcullis_policy::table::{self, PolicyTable};
+use portcullis_policy::{Compiler, Scope};
 
-use crate::config::{Config, DetectLocal, NetworkPolicy, NodePortAddresses, ProxyMode, UnknownPods};
+use crate::config::{
+    Config, DetectLocal, Established, NetworkPolicy, NodePortAddresses, ProxyMode, UnknownPods,
+};
 
 /// The name of this node in the cluster: as configured, or the host's name in lower case.
 ///
@@ -51,8 +54,12 @@ pub fn options(config: &Config, node: Option<&Node>) -> iptables::Options {
         masquerade_bit: config.masquerade.bit.get(),
         detect_local: detect_local(config, node),
         node_port_addresses: node_port_addresses(&config.node_port_addresses),
-        // IPVS cannot: what it sends on would bear a loopback address as its source.
-        localhost_node_ports: config.mode != ProxyMode::Ipvs && config.iptables.localhost_node_ports,
+        localhost_node_ports: match config.mode {
+            ProxyMode::Iptables => config.iptables.localhost_node_ports,
+            // It cannot: what it sends on would bear a loopback address as its source.
+            ProxyMode::Ipvs => false,
+            ProxyMode::Nftables => config.node_port_addresses.has_localhost(),
+        },
         conntrack_tcp_liberal: config.conntrack.tcp_be_liberal,
     }
 }
@@ -81,12 +88,23 @@ pub fn policy_options(config: &NetworkPolicy, node: Option<&Node>) -> table::Opt
     let ranges = node.map(|node| node.pod_cidrs.to_vec()).unwrap_or_default();
     table::Options {
         audit: config.audit,
+        cuts: config.established == Established::Cut && !config.audit,
         log: config.log.map(|log| table::DropLog { group: log.group, rate: log.rate }),
         unknown_pods: match config.unknown_pods {
             UnknownPods::Deny if !ranges.is_empty() => table::UnknownPods::Deny { ranges },
             _ => table::UnknownPods::Allow,
         },
     }
+}
+
+/// The table that enforces a cluster's policies on a node.
+pub fn policies(config: &NetworkPolicy, name: Name, index: &Index) -> PolicyTable {
+    let node = index.node(name);
+    if lacks_pod_ranges(config, node) {
+        tracing::warn!(node = %name, "its Node object names no pod CIDRs, so unknown pods are not denied");
+    }
+    let compiler = Compiler::of(Scope::Node(name), index);
+    PolicyTable::of(policy_options(config, node), compiler.compiled())
 }
 
 /// Whether unknown pods should be denied, and the Node object does not say which addresses they have.

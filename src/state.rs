@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use portcullis_cluster::desired::Desired;
 use portcullis_cluster::{Event, Index, Kind, Name};
 use portcullis_modes::iptables::{Host, Options, Tools};
+use portcullis_policy::table::PolicyTable;
 
 use crate::config::{ApiServer, Config, ProxyMode, Source};
 use crate::host_file::{HostFile, HostFileError};
@@ -20,6 +21,8 @@ pub struct State {
     pub options: Options,
     /// The facts of the node.
     pub host: Host,
+    /// The table that enforces policies, where they are enforced.
+    pub policies: Option<PolicyTable>,
 }
 
 /// Why a state cannot be had.
@@ -98,7 +101,8 @@ fn resolve(config: &Config, name: Name, index: &Index, file: Option<&HostFile>) 
             service_cidrs: node::service_cidrs(config.mode, index),
         },
     };
-    State { desired: Desired::of(index, name), options, host }
+    let policies = config.network_policy.map(|policy| node::policies(&policy, name, index));
+    State { desired: Desired::of(index, name), options, host, policies }
 }
 
 fn index_of_manifests(path: &Path) -> Result<Index, StateError> {

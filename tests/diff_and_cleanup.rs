@@ -74,6 +74,84 @@ fn a_node_is_compared_and_cleaned() {
 }
 
 #[test]
+fn a_node_that_serves_by_nftables_is_compared_and_cleaned() {
+    namespace::inside(compare_and_clean_nftables);
+}
+
+fn compare_and_clean_nftables() {
+    for line in
+        ["link set lo up", "link add eth0 type veth peer name peer0", "addr add 192.168.10.11/24 dev eth0"]
+    {
+        assert_eq!(run("ip", &line.split(' ').collect::<Vec<_>>()).0, Some(0));
+    }
+    let nftables = |arguments: &[&str]| portcullis(&[arguments, &["--mode=nftables"]].concat());
+    let (code, printed, log) = nftables(&["diff"]);
+    assert_eq!(code, Some(1), "nothing is there yet: {log}");
+    for line in [
+        "\n+ip daddr . meta l4proto . th dport vmap @service-ips\n",
+        "\n+10.96.0.1 . tcp . 443 : goto service-1\n",
+    ] {
+        assert!(printed.contains(line), "{line} is not in\n{printed}");
+    }
+    assert_eq!(run("nft", &["list", "ruleset"]).1, "", "to compare changes nothing");
+
+    let (code, _, log) = nftables(&["--once", "--network-policy"]);
+    assert_eq!(code, Some(0), "{log}");
+    let (code, printed, log) = nftables(&["diff"]);
+    assert_eq!((code, printed.as_str()), (Some(0), ""), "{log}");
+
+    // Somebody takes a Service, an endpoint and a rule, and adds an element, a chain and a counter.
+    for line in [
+        "delete element ip portcullis service-ips { 10.96.0.1 . tcp . 443 }",
+        "delete element ip portcullis endpoints { 10.96.0.1 . tcp . 443 . 0x8000 }",
+        "add element ip portcullis endpoints { 10.96.0.1 . tcp . 443 . 0x9000 : 10.1.2.3 . 4 }",
+        "add element ip portcullis cluster-ips { 10.55.0.5 }",
+        "flush chain ip portcullis reject-chain",
+        "add chain ip portcullis mine",
+        "add quota ip portcullis much over 10 mbytes",
+    ] {
+        assert_eq!(run("nft", &[line]).0, Some(0), "{line}");
+    }
+    let (code, printed, log) = nftables(&["diff"]);
+    assert_eq!(code, Some(1), "{log}");
+    let told: Vec<&str> = printed.lines().filter(|l| !l.starts_with("---") && !l.starts_with(' ')).collect();
+    assert_eq!(
+        told,
+        [
+            "+++ wanted/IPv4/base rules",
+            "@@ -0,0 +1 @@ chain reject-chain",
+            "+reject",
+            "+++ wanted/IPv4/what no Service wants",
+            "@@ -0,0 +0,0 @@ chain mine (not wanted)",
+            "@@ -1 +0,0 @@ set cluster-ips",
+            "-10.55.0.5",
+            "@@ -1 +0,0 @@ what this mode has none of",
+            "-object much",
+            "+++ wanted/IPv4/default/kubernetes",
+            "@@ -1 +1 @@ map endpoints",
+            "-10.96.0.1 . tcp . 443 . 0x00009000 : 10.1.2.3 . 4",
+            "+10.96.0.1 . tcp . 443 . 0x00008000 : 192.168.10.11 . 6443",
+            "@@ -0,0 +1 @@ map service-ips",
+            "+10.96.0.1 . tcp . 443 : goto service-1",
+        ],
+        "{printed}"
+    );
+    let (code, printed, _) = nftables(&["diff", "--family", "ipv6"]);
+    assert_eq!((code, printed.as_str()), (Some(0), ""));
+
+    let (code, printed, log) = nftables(&["cleanup"]);
+    assert_eq!(code, Some(0), "{log}");
+    for table in
+        ["nf_tables table ip portcullis", "nf_tables table ip6 portcullis", "table inet portcullis-policy"]
+    {
+        assert!(printed.contains(&format!("removed {table}\n")), "{table}: {printed}");
+    }
+    assert_eq!(run("nft", &["list", "ruleset"]).1, "");
+    let (code, printed, _) = nftables(&["--cleanup"]);
+    assert_eq!((code, printed.as_str()), (Some(0), "nothing to remove\n"));
+}
+
+#[test]
 fn what_cannot_be_compared_is_an_error() {
     let missing = run(env!("CARGO_BIN_EXE_portcullis"), &["diff", "--manifests", "/nonexistent"]);
     assert_eq!((missing.0, missing.1.as_str()), (Some(2), ""), "{}", missing.2);

@@ -1,10 +1,11 @@
 //! The ends of probes: pods, nodes, hosts outside, Services.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 
 use crate::error::{Error, Result};
-use crate::plan::{CLIENT_NAMESPACE, Family, FrontKind, Plan};
+use crate::plan::{CLIENT_NAMESPACE, EchoPort, Family, FrontKind, Plan};
 use crate::probe::Vantage;
 
 /// Something that probes come from or go to.
@@ -13,6 +14,8 @@ pub struct End {
     name: String,
     vantage: Option<Vantage>,
     addresses: Vec<IpAddr>,
+    /// The ports that it is asked at; `None` for all.
+    ports: Option<BTreeSet<EchoPort>>,
 }
 
 impl End {
@@ -25,7 +28,7 @@ impl End {
         let unknown = || Error::unknown("pod", name, plan.pods.iter().map(|pod| &pod.name));
         let pod = plan.pod(name).ok_or_else(unknown)?;
         let vantage = pod.runs.then(|| Vantage::pod(&pod.name));
-        Ok(Self { name: pod.name.clone(), vantage, addresses: pod.addresses.clone() })
+        Ok(Self { name: pod.name.clone(), vantage, addresses: pod.addresses.clone(), ports: None })
     }
 
     /// A process on a node that uses its `InternalIP`s, by the node's name.
@@ -39,6 +42,7 @@ impl End {
             name: node.name.clone(),
             vantage: Some(Vantage::node(&node.name)),
             addresses: node.addresses.clone(),
+            ports: None,
         })
     }
 
@@ -47,7 +51,7 @@ impl End {
     pub fn outside(addresses: impl IntoIterator<Item = IpAddr>) -> Self {
         let addresses: Vec<IpAddr> = addresses.into_iter().collect();
         let name = addresses.first().map_or_else(|| "outside".to_owned(), IpAddr::to_string);
-        Self { name, vantage: Some(Vantage::Outside), addresses }
+        Self { name, vantage: Some(Vantage::Outside), addresses, ports: None }
     }
 
     /// The cluster IPs of a Service, by its name as in [`Plan::service`]; probes go to them, and come from nowhere.
@@ -62,12 +66,12 @@ impl End {
                 addresses.push(front.address.ip());
             }
         }
-        Ok(Self { name: name.to_owned(), vantage: None, addresses })
+        Ok(Self { name: name.to_owned(), vantage: None, addresses, ports: None })
     }
 
     /// Any address that probes may go to.
     pub fn address(name: impl Into<String>, addresses: impl IntoIterator<Item = IpAddr>) -> Self {
-        Self { name: name.into(), vantage: None, addresses: addresses.into_iter().collect() }
+        Self { name: name.into(), vantage: None, addresses: addresses.into_iter().collect(), ports: None }
     }
 
     /// All pods that run on a network of their own, without the lab's clients.
@@ -86,6 +90,17 @@ impl End {
     pub fn named(mut self, name: impl Into<String>) -> Self {
         self.name = name.into();
         self
+    }
+
+    /// No probes go to it but at these ports.
+    pub fn only_at(mut self, ports: impl IntoIterator<Item = EchoPort>) -> Self {
+        self.ports = Some(ports.into_iter().collect());
+        self
+    }
+
+    /// Whether probes go to it at a port.
+    pub fn is_asked_at(&self, port: EchoPort) -> bool {
+        self.ports.as_ref().is_none_or(|ports| ports.contains(&port))
     }
 
     /// How the tables call it.

@@ -51,7 +51,7 @@ impl Lab {
                         let question = Question { from, to, port, family };
                         let ends =
                             netns[row].as_ref().and(from.address_of(family)).zip(to.address_of(family));
-                        if let Some((from, to)) = ends {
+                        if let Some((from, to)) = ends.filter(|_| to.is_asked_at(port)) {
                             let (from, to) = (SocketAddr::new(from, 0), SocketAddr::new(to, port.port));
                             jobs.push(Job { table: tables.len(), row, column, from, to });
                         }

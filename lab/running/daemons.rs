@@ -86,6 +86,25 @@ impl Lab {
         Ok(())
     }
 
+    /// Waits until every daemon tells a figure above 0 for a metric.
+    ///
+    /// # Errors
+    /// When a daemon ends or takes longer; the error holds the end of its log.
+    pub fn wait_for_metric(&mut self, name: &str, timeout: Duration) -> Result<()> {
+        let until = Instant::now() + timeout;
+        for (node, daemon) in &mut self.daemons {
+            let netns = self.names.node(node);
+            while !synced::metrics(&netns).is_some_and(|text| synced::is_above_zero(&text, name)) {
+                daemon.check()?;
+                if Instant::now() > until {
+                    return Err(daemon.error(format!("did not come to tell any {name} within {timeout:?}")));
+                }
+                std::thread::sleep(Duration::from_millis(20));
+            }
+        }
+        Ok(())
+    }
+
     /// An error for each daemon that has ended.
     ///
     /// # Errors

@@ -158,7 +158,12 @@ impl Options {
 
     /// Whether node ports are to be reached on loopback addresses in nftables mode: only if asked for by name.
     pub(crate) fn localhost_in_nftables(&self) -> bool {
-        matches!(self.node_port_addresses, NodePortAddresses::Primary { localhost: true })
+        let named = match &self.node_port_addresses {
+            NodePortAddresses::All => false,
+            NodePortAddresses::Primary { localhost } => *localhost,
+            NodePortAddresses::Cidrs(cidrs) => cidrs.iter().any(|c| c.addr().is_loopback()),
+        };
+        self.localhost_node_ports && named
     }
 
     /// Whether node ports are to be reached on IPv4 loopback addresses: wished, and not excluded by

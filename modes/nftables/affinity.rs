@@ -1,7 +1,7 @@
 //! Session affinity: a client's connections stay with the endpoint that served it last.
 //!
 //! ```text
-//! @affinity    client . cluster IP . protocol . port . endpoint . its port        written by the rules, with a timeout
+//! @affinity    client . cluster IP . protocol and port . endpoint . its port      written by the rules, with a timeout
 //!
 //! affinity-…   for each endpoint: is the client remembered with it? then there, and remember it again
 //!              else one of them at random, and remember that
@@ -92,7 +92,7 @@ impl<'a> Affinity<'a> {
         let mark = |rule: Rule| rule.set_mark(self.settings.mark);
         let mut rules = Vec::new();
         if self.port.external_local {
-            let pods = self.settings.from_pods(Rule::new(), false);
+            let pods = self.settings.of_pods(Rule::new(), false);
             rules.extend(pods.map(|rule| rule.then(cluster()).remark("short-circuit pod traffic")));
             let local = Rule::new().from_local();
             rules.push(mark(local.clone()).remark("masquerade local traffic"));
@@ -107,10 +107,14 @@ impl<'a> Affinity<'a> {
         Chain::of(rules)
     }
 
+    /// Protocol and port of the Service in one number: a key of six parts has no type that could be read back.
+    fn protocol_and_port(&self) -> u32 {
+        u32::from(self.port.name.protocol.number()) << 16 | u32::from(self.port.port.get())
+    }
+
     /// What stands behind the client in the set.
     pub(super) fn remembered(&self, endpoint: &Endpoint) -> Key {
-        let service = Key::from(self.port.cluster_ip);
-        let service = service.protocol(self.port.name.protocol.number()).port(self.port.port.get());
+        let service = Key::from(self.port.cluster_ip).number(self.protocol_and_port());
         service.address(endpoint.ip).port(endpoint.port.get())
     }
 
@@ -118,8 +122,7 @@ impl<'a> Affinity<'a> {
     fn load(&self, rule: Rule, endpoint: &Endpoint) -> Rule {
         let constants = [
             Value::from(self.port.cluster_ip),
-            Value::from(self.port.name.protocol.number()),
-            Value::from(self.port.port.get()),
+            Value::new(&self.protocol_and_port().to_ne_bytes()),
             Value::from(endpoint.ip),
             Value::from(endpoint.port.get()),
         ];

@@ -10,7 +10,7 @@ use super::names::{
     NO_ENDPOINT_NODE_PORTS, NO_ENDPOINTS, NODE_PORT_ENDPOINTS, NODE_PORT_IPS, REJECT, SERVICE_CIDRS,
     SERVICE_IPS, SERVICE_NODE_PORTS, SERVICES,
 };
-use super::settings::{Settings, within};
+use super::settings::{Settings, came_by, within};
 use crate::iptables::NodePortScope;
 
 /// Clients that are remembered at most. Each takes about 200 bytes of the kernel's memory, while it is remembered.
@@ -33,7 +33,7 @@ pub(super) fn put_sets(table: &mut ManagedTable, settings: &Settings) {
     let numbered_node_port = [protocol, port, number];
     let source = [address, protocol, port, address];
     let hairpin = [address, address, protocol, port];
-    let client = [address, address, protocol, port, address, port];
+    let client = [address, address, number, address, port];
     let remembered =
         SetSpec { dynamic: true, timeout: Some(0), size: Some(MOST_CLIENTS), ..SetSpec::of(&client) };
     let sets: Vec<(&str, SetSpec, &str)> = vec![
@@ -93,6 +93,9 @@ pub(super) fn put_chains(table: &mut ManagedTable, settings: &Settings) {
     if settings.localhost {
         input.insert(0, strangers_to_localhost(settings));
     }
+    // Only for this node itself: strangers could send to loopback addresses, too.
+    let mut output = jump(SERVICES);
+    output.extend(settings.localhost.then(|| on_localhost(settings, SERVICE_NODE_PORTS)));
     let chains = [
         ("filter-prerouting-pre-dnat", base(filter, Hook::Prerouting, -110, new(&[FIREWALL_CHECK]))),
         ("filter-output-pre-dnat", base(filter, Hook::Output, -110, new(&[FIREWALL_CHECK]))),
@@ -100,7 +103,7 @@ pub(super) fn put_chains(table: &mut ManagedTable, settings: &Settings) {
         ("filter-forward", base(filter, Hook::Forward, 0, new(&forwarded))),
         ("filter-output", base(filter, Hook::Output, 0, new(&forwarded))),
         ("nat-prerouting", base(nat, Hook::Prerouting, -100, jump(SERVICES))),
-        ("nat-output", base(nat, Hook::Output, -100, jump(SERVICES))),
+        ("nat-output", base(nat, Hook::Output, -100, output)),
         ("nat-postrouting", base(nat, Hook::Postrouting, 100, jump(MASQUERADING))),
         (FIREWALL_CHECK, Chain::of(vec![firewall(settings)])),
         (SERVICE_ENDPOINTS_CHECK, Chain::of(vec![Rule::new().verdict_map(&service(settings), NO_ENDPOINTS)])),
@@ -115,12 +118,17 @@ pub(super) fn put_chains(table: &mut ManagedTable, settings: &Settings) {
     }
 }
 
+/// Looks node ports up for loopback addresses.
+fn on_localhost(settings: &Settings, map: &'static str) -> Rule {
+    let to_loopback = within(Rule::new(), settings.destination(), settings.loopback(), false);
+    to_loopback.verdict_map(&[Field::PROTOCOL, Field::DestinationPort], map).remark("on localhost")
+}
+
 /// Packets to loopback addresses are routed where node ports are served there, so that strangers must be kept out: all
 /// that neither belongs to a connection of this node nor was sent there by a rule.
 fn strangers_to_localhost(settings: &Settings) -> Rule {
-    let loopback = settings.loopback();
-    let rule = within(Rule::new(), settings.destination(), loopback, false);
-    within(rule, settings.source(), loopback, true)
+    let to_loopback = within(Rule::new(), settings.destination(), settings.loopback(), false);
+    came_by(to_loopback, "lo", true)
         .no_bit(Field::Ct(Ct::State), CtState::ESTABLISHED | CtState::RELATED)
         .no_bit(Field::Ct(Ct::Status), CT_STATUS_DNAT)
         .then(Verdict::Drop)
@@ -159,7 +167,7 @@ fn services(settings: &Settings) -> Vec<Rule> {
     let to_cluster_ip = Rule::new().is_in(&[settings.destination()], CLUSTER_IPS);
     let masqueraded = match settings.masquerade_all {
         true => Some(to_cluster_ip),
-        false => settings.from_pods(to_cluster_ip, true),
+        false => settings.of_pods(to_cluster_ip, true),
     };
     rules.extend(
         masqueraded.map(|rule| rule.set_mark(settings.mark).remark("masquerade what is not from pods")),
@@ -184,10 +192,8 @@ fn node_ports(settings: &Settings, map: &'static str, translating: bool) -> Vec<
             rules.push(look_up(within(local, destination, settings.loopback(), true)));
         }
     }
-    if settings.localhost {
-        rules.push(
-            look_up(within(Rule::new(), destination, settings.loopback(), false)).remark("on localhost"),
-        );
+    if settings.localhost && !translating {
+        rules.push(on_localhost(settings, map));
     }
     rules
 }

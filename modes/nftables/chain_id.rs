@@ -73,7 +73,7 @@ impl ChainId {
             }
             Before::PartOutside => {
                 let inside = |rule: Rule| rule.verdict_map(&self.key(settings), self.inside());
-                let pods = settings.from_pods(Rule::new(), false);
+                let pods = settings.of_pods(Rule::new(), false);
                 rules.extend(pods.map(|rule| inside(rule).remark("short-circuit pod traffic")));
                 let local = Rule::new().from_local();
                 rules.push(local.clone().set_mark(settings.mark).remark("masquerade local traffic"));

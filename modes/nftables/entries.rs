@@ -246,10 +246,11 @@ impl PortEntries<'_> {
         }
     }
 
+    /// Without endpoints too: who may not use it gets no answer either way.
     fn firewall(&mut self) {
         let port = self.port;
         let open = port.source_ranges.iter().any(|net| net.prefix_len() == 0);
-        if port.source_ranges.is_empty() || open || !self.has_endpoints() {
+        if port.source_ranges.is_empty() || open {
             return;
         }
         let mut ranges: Vec<(IpAddr, IpAddr)> =

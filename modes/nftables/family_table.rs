@@ -1,20 +1,28 @@
 //! The table of one family, as it follows Services.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use portcullis_cluster::desired::{Desired, ServicePort};
-use portcullis_netlink::nf_tables::{Element, Key, ManagedTable, TableFamily};
+use portcullis_cluster::desired::{Desired, ServiceChange, ServicePort};
+use portcullis_cluster::{Family, NamespacedName};
+use portcullis_netlink::nf_tables::{Element, Key, ManagedTable, Table, TableFamily};
 
 use super::base_chains;
 use super::chain_id::ChainId;
 use super::entries::{Entries, Place};
-use super::names::{ENDPOINTS, HAIRPIN, NODE_PORT_ENDPOINTS, TABLE};
+use super::names::{
+    ENDPOINTS, FIREWALL_IPS, FIREWALL_SOURCES, HAIRPIN, INSIDE_IPS, INSIDE_NODE_PORTS, NODE_PORT_ENDPOINTS,
+    TABLE,
+};
 use super::settings::Settings;
+use crate::iptables::{Host, Options};
 
 /// How long what a packet under way may still look for stays, when nothing new leads to it any more.
 pub(super) const GRACE: Duration = Duration::from_secs(1);
+
+/// Maps that a packet looks into after another one led it there.
+const LOOKED_UP_LATER: [&str; 4] = [ENDPOINTS, NODE_PORT_ENDPOINTS, INSIDE_IPS, INSIDE_NODE_PORTS];
 
 /// A family's table, with all Services that were put into it.
 #[derive(Debug)]
@@ -25,8 +33,8 @@ pub struct FamilyTable {
     chains: HashMap<ChainId, usize>,
     /// How many Services have each endpoint that talks to itself.
     hairpins: HashMap<Key, usize>,
-    /// Elements that more than one Service claims or claimed.
-    contested: HashSet<Place>,
+    /// Elements that more than one Service claims or claimed, and when they may go if none does any more.
+    contested: HashMap<Place, Instant>,
     /// What is to go, and when.
     doomed: BTreeMap<Place, Instant>,
     doomed_chains: BTreeMap<ChainId, Instant>,
@@ -37,10 +45,27 @@ pub struct FamilyTable {
 }
 
 impl FamilyTable {
+    /// An empty one, that follows Services without a kernel.
+    pub fn of(family: Family, options: &Options, host: &Host) -> Self {
+        Self::new(Settings::new(family, options, host))
+    }
+
+    /// Follows changes that have led to `desired`, and removes what is due by `now`.
+    pub fn follow(&mut self, desired: &Desired, changes: &[ServiceChange], now: Instant) {
+        self.sweep(now);
+        changes.iter().for_each(|change| self.change(&change.before, &change.after, now));
+        self.settle(desired, &HashMap::new());
+    }
+
+    /// What the kernel should hold.
+    pub fn wanted(&self) -> &Table {
+        self.table.desired()
+    }
+
     pub(super) fn new(settings: Settings) -> Self {
         let family = match settings.family {
-            portcullis_cluster::Family::V4 => TableFamily::Ip,
-            portcullis_cluster::Family::V6 => TableFamily::Ip6,
+            Family::V4 => TableFamily::Ip,
+            Family::V6 => TableFamily::Ip6,
         };
         let mut table = ManagedTable::new(family, TABLE);
         table.remark("Services, by portcullis");
@@ -51,7 +76,7 @@ impl FamilyTable {
             table,
             chains: HashMap::new(),
             hairpins: HashMap::new(),
-            contested: HashSet::new(),
+            contested: HashMap::new(),
             doomed: BTreeMap::new(),
             doomed_chains: BTreeMap::new(),
             doomed_own_chains: BTreeMap::new(),
@@ -73,7 +98,7 @@ impl FamilyTable {
         for (place, element) in &after.elements {
             match before.elements.get(place) {
                 Some(same) if same == element => {}
-                there => self.put(place, element, there.is_some()),
+                there => self.put(place, element, there.is_some(), now),
             }
         }
         for place in before.elements.keys().filter(|place| !after.elements.contains_key(*place)) {
@@ -94,15 +119,18 @@ impl FamilyTable {
         }
     }
 
-    fn put(&mut self, place: &Place, element: &Element, was_its_own: bool) {
+    fn put(&mut self, place: &Place, element: &Element, was_its_own: bool, now: Instant) {
         let (set, key) = place;
+        if self.is_of_contested(place) {
+            return;
+        }
         if *set == HAIRPIN {
             *self.hairpins.entry(key.clone()).or_default() += 1;
         } else if !was_its_own && self.is_there(place) {
-            self.contested.insert(place.clone());
+            self.contested.insert(place.clone(), now + GRACE);
         }
         self.doomed.remove(place);
-        if !self.contested.contains(place) {
+        if !self.contested.contains_key(place) {
             self.table.put_element(&Arc::from(*set), key.clone(), element.clone());
         }
     }
@@ -123,14 +151,47 @@ impl FamilyTable {
             }
             self.hairpins.remove(key);
         }
-        if self.contested.contains(place) {
+        if self.is_of_contested(place) {
             return;
         }
-        if [ENDPOINTS, NODE_PORT_ENDPOINTS].contains(set) {
-            self.doomed.insert(place.clone(), now + GRACE);
-        } else {
-            self.table.remove_element(&Arc::from(*set), key);
+        match self.contested.get_mut(place) {
+            Some(goes) => *goes = now + GRACE,
+            None => self.retire(place.clone(), now + GRACE),
         }
+    }
+
+    /// Removes an element at once, or, where packets under way may still look for it, later.
+    fn retire(&mut self, place: Place, at: Instant) {
+        if LOOKED_UP_LATER.contains(&place.0) {
+            self.doomed.insert(place, at);
+        } else {
+            self.table.remove_element(&Arc::from(place.0), &place.1);
+        }
+    }
+
+    /// Whether it says who may use an address and port that several Services claim. The kernel takes no ranges that
+    /// overlap, so all are of the one that gets it. (In the order of places, the address comes first.)
+    fn is_of_contested(&self, (set, key): &Place) -> bool {
+        let is_of =
+            |(claimed, address): &Place| *claimed == FIREWALL_IPS && key.bytes().starts_with(address.bytes());
+        *set == FIREWALL_SOURCES && self.contested.keys().any(is_of)
+    }
+
+    /// Gives an address and port the sources that may use it.
+    fn settle_sources(&mut self, address: &Key, of_winner: Option<&Entries>) {
+        let is_of = |key: &Key| key.bytes().starts_with(address.bytes());
+        let mut wanted = HashMap::new();
+        if let Some(entries) = of_winner {
+            let sources =
+                entries.elements.iter().filter(|((set, key), _)| *set == FIREWALL_SOURCES && is_of(key));
+            wanted.extend(sources.map(|((_, key), element)| (key.clone(), element.clone())));
+        }
+        let name = Arc::from(FIREWALL_SOURCES);
+        let there =
+            self.table.desired().sets.get(FIREWALL_SOURCES).into_iter().flat_map(|set| set.elements.keys());
+        let gone: Vec<Key> = there.filter(|key| is_of(key) && !wanted.contains_key(*key)).cloned().collect();
+        gone.iter().for_each(|key| self.table.remove_element(&name, key));
+        wanted.into_iter().for_each(|(key, element)| self.table.put_element(&name, key, element));
     }
 
     fn enter(&mut self, chain: ChainId, uses: usize) {
@@ -152,33 +213,37 @@ impl FamilyTable {
         }
     }
 
-    /// Gives what several Services claim to the first of them by name. `is_served`: Services that are in the table.
-    pub(super) fn settle(&mut self, desired: &Desired, is_served: impl Fn(&ServicePort) -> bool) {
+    /// Gives what several Services claim to the first of them by name. `kept`: what is in the table of Services of which
+    /// it has not what is wanted.
+    pub(super) fn settle(&mut self, desired: &Desired, kept: &HashMap<NamespacedName, Arc<[ServicePort]>>) {
         if self.contested.is_empty() {
             return;
         }
-        let mut claims: HashMap<&Place, Element> = HashMap::new();
-        let mut claimed = HashMap::<&Place, usize>::new();
-        for ports in desired.services().values() {
-            let served: Vec<ServicePort> = ports.iter().filter(|port| is_served(port)).cloned().collect();
-            let entries = Entries::of(&served, &self.settings);
-            for place in &self.contested {
-                if let Some(element) = entries.elements.get(place) {
-                    *claimed.entry(place).or_default() += 1;
-                    claims.entry(place).or_insert_with(|| element.clone());
-                }
+        let all: BTreeMap<&NamespacedName, &Arc<[ServicePort]>> =
+            desired.services().iter().chain(kept).collect();
+        let mut winners: HashMap<Place, Arc<Entries>> = HashMap::new();
+        let mut claims: HashMap<Place, usize> = HashMap::new();
+        for ports in all.into_values() {
+            let entries = Arc::new(Entries::of(ports, &self.settings));
+            for place in self.contested.keys().filter(|place| entries.elements.contains_key(*place)) {
+                *claims.entry(place.clone()).or_default() += 1;
+                winners.entry(place.clone()).or_insert_with(|| Arc::clone(&entries));
             }
         }
-        for place in &self.contested {
-            let (set, key) = place;
-            match claims.remove(place) {
-                Some(element) => self.table.put_element(&Arc::from(*set), key.clone(), element),
-                None => self.table.remove_element(&Arc::from(*set), key),
+        for (place, goes) in std::mem::take(&mut self.contested) {
+            let winner = winners.get(&place).map(|entries| &**entries);
+            let (set, key) = &place;
+            match winner.and_then(|entries| entries.elements.get(&place)) {
+                Some(element) => self.table.put_element(&Arc::from(*set), key.clone(), element.clone()),
+                None => self.retire(place.clone(), goes),
+            }
+            if *set == FIREWALL_IPS {
+                self.settle_sources(key, winner);
+            }
+            if claims.get(&place).is_some_and(|claims| *claims > 1) {
+                self.contested.insert(place, goes);
             }
         }
-        let still: HashSet<Place> =
-            claimed.into_iter().filter(|(_, claims)| *claims > 1).map(|(place, _)| place.clone()).collect();
-        self.contested = still;
     }
 
     /// Removes what no packet can look for any more.

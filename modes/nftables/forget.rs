@@ -4,13 +4,16 @@ use std::collections::HashSet;
 use std::time::Instant;
 
 use portcullis_netlink::Result;
-use portcullis_netlink::nf_tables::{Key, Transaction, read_elements};
+use portcullis_netlink::nf_tables::{Element, Key, SetSpec, Transaction, read_elements};
 use portcullis_netlink::socket::Socket;
 
 use super::family_table::{FamilyTable, GRACE};
 use super::names::{AFFINITY, TABLE};
 
 const ACTION: &str = "forget clients' endpoints";
+
+/// So many clients are forgotten in one transaction.
+const AT_ONCE: usize = 256;
 
 impl FamilyTable {
     /// Deletes it. Packets that were under way may have written it again; so it is looked for once more after a while.
@@ -49,19 +52,28 @@ impl FamilyTable {
         let Some(spec) = desired.sets.get(AFFINITY).map(|set| &set.spec) else { return Ok(()) };
         let client = self.settings().address().length();
         let elements = read_elements(socket, desired.family, TABLE, AFFINITY, spec)?;
-        for one in &elements {
-            let endpoint = Key::new().part(one.0.bytes().get(client..).unwrap_or_default());
-            if !is_gone(&endpoint) {
-                continue;
+        let is_gone = |(key, _): &(&Key, &Element)| {
+            is_gone(&Key::new().part(key.bytes().get(client..).unwrap_or_default()))
+        };
+        let gone: Vec<(&Key, &Element)> = elements.iter().filter(is_gone).collect();
+        gone.chunks(AT_ONCE).try_for_each(|some| self.delete(socket, spec, some))
+    }
+
+    /// Deletes what is remembered of some clients. One that ran out meanwhile keeps the others, which are then found by
+    /// halves.
+    fn delete(&self, socket: &mut Socket, spec: &SetSpec, some: &[(&Key, &Element)]) -> Result<()> {
+        let mut transaction = Transaction::new(ACTION, self.table.desired().family, TABLE)?;
+        transaction.delete_elements(AFFINITY, spec, some.iter().copied())?;
+        match transaction.commit(socket) {
+            Err(error) if error.errno() == Some(libc::ENOENT) => {
+                if some.len() < 2 {
+                    return Ok(());
+                }
+                let (first, second) = some.split_at(some.len() / 2);
+                self.delete(socket, spec, first)?;
+                self.delete(socket, spec, second)
             }
-            // Each by itself, as one that ran out meanwhile would keep the others.
-            let mut transaction = Transaction::new(ACTION, desired.family, TABLE)?;
-            transaction.delete_elements(AFFINITY, spec, [one])?;
-            match transaction.commit(socket) {
-                Err(error) if error.errno() == Some(libc::ENOENT) => {}
-                done => done?,
-            }
+            done => done,
         }
-        Ok(())
     }
 }

@@ -14,15 +14,19 @@
 mod affinity;
 mod base_chains;
 mod chain_id;
+mod difference;
 mod entries;
+mod family_sync;
 mod family_table;
 mod forget;
+mod kernel;
 mod names;
 mod proxier;
 mod render;
 mod requirement;
 mod settings;
 
+pub use difference::{Subject, TableDifference, table_differences};
 pub use family_table::FamilyTable;
 pub use names::TABLE;
 pub use proxier::Proxier;

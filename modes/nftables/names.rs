@@ -36,5 +36,5 @@ pub(super) const FIREWALL_IPS: &str = "firewall-ips";
 pub(super) const FIREWALL_SOURCES: &str = "firewall-sources";
 /// The blocks that cluster IPs are of.
 pub(super) const SERVICE_CIDRS: &str = "service-cidrs";
-/// Clients, and the endpoints that served them last: client, cluster IP, protocol, port, endpoint, its port.
+/// Clients, and the endpoints that served them last: client, cluster IP, protocol and port, endpoint, its port.
 pub(super) const AFFINITY: &str = "affinity";

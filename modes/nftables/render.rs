@@ -1,5 +1,6 @@
 //! The table for a state, without a kernel.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use portcullis_cluster::Family;
@@ -16,6 +17,6 @@ pub fn render(desired: &Desired, family: Family, options: &Options, host: &Host)
     for ports in desired.services().values() {
         table.change(&[], ports, Instant::now());
     }
-    table.settle(desired, |_| true);
+    table.settle(desired, &HashMap::new());
     table.table.desired().clone()
 }

@@ -18,7 +18,7 @@ pub enum RequirementError {
     NoTables,
     /// The kernel lacks a feature.
     #[error(
-        "nftables mode needs {feature} ({since}), which this kernel refuses: {source}; --mode=iptables does without"
+        "nftables mode needs {feature} ({since}), which this kernel refuses: {refusal}; --mode=iptables does without"
     )]
     Feature {
         /// What it lacks.
@@ -26,7 +26,7 @@ pub enum RequirementError {
         /// Where it comes from.
         since: &'static str,
         /// What the kernel said.
-        source: portcullis_netlink::Error,
+        refusal: portcullis_netlink::Error,
     },
     /// There is no privilege.
     #[error(transparent)]
@@ -94,7 +94,7 @@ pub fn check() -> Result<Vec<Family>, RequirementError> {
         match tried {
             Ok(_) => {}
             Err(error) if error.errno() == Some(libc::EPERM) => return Err(error.into()),
-            Err(source) => return Err(RequirementError::Feature { feature, since, source }),
+            Err(refusal) => return Err(RequirementError::Feature { feature, since, refusal }),
         }
     }
     let mut families = vec![Family::V4];

@@ -72,27 +72,10 @@ impl Settings {
 
     /// A rule for what comes from pods of the cluster (or, negated, from elsewhere); `None` where they cannot be told
     /// apart.
-    pub(super) fn from_pods(&self, rule: Rule, negated: bool) -> Option<Rule> {
+    pub(super) fn of_pods(&self, rule: Rule, negated: bool) -> Option<Rule> {
         Some(match self.local.as_ref()? {
             LocalMatch::Source(net) => within(rule, self.source(), *net, negated),
-            LocalMatch::Interface(name) => {
-                let (register, op) = (Register::FIRST, comparison(negated));
-                // `veth+` is iptables' way to say `veth*`: only so many bytes are compared.
-                let value = match name.strip_suffix('+') {
-                    Some(prefix) => Value::new(prefix.as_bytes()),
-                    None => {
-                        let mut bytes = [0; 16];
-                        let length = name.len().min(15);
-                        bytes[..length].copy_from_slice(&name.as_bytes()[..length]);
-                        Value::new(&bytes)
-                    }
-                };
-                rule.load(&[Field::Meta(Meta::IifName)], register).push(Expression::Compare {
-                    from: register,
-                    op,
-                    with: value,
-                })
-            }
+            LocalMatch::Interface(name) => came_by(rule, name, negated),
         })
     }
 }
@@ -107,6 +90,22 @@ pub(super) fn kernel_family(family: Family) -> netlink::Family {
 
 fn comparison(negated: bool) -> Comparison {
     if negated { Comparison::NotEqual } else { Comparison::Equal }
+}
+
+/// It came in, or did not, by the interface of this name. `veth+` is iptables' way to say `veth*`.
+pub(super) fn came_by(rule: Rule, name: &str, negated: bool) -> Rule {
+    let value = match name.strip_suffix('+') {
+        // Only so many bytes are compared.
+        Some(prefix) => Value::new(prefix.as_bytes()),
+        None => {
+            let mut bytes = [0; 16];
+            let length = name.len().min(15);
+            bytes[..length].copy_from_slice(&name.as_bytes()[..length]);
+            Value::new(&bytes)
+        }
+    };
+    let (from, op) = (Register::FIRST, comparison(negated));
+    rule.load(&[Field::Meta(Meta::IifName)], from).push(Expression::Compare { from, op, with: value })
 }
 
 /// The address is, or is not, in the block.

@@ -99,8 +99,11 @@ impl DataType {
             (DataType::InetService, &[high, low]) => write!(out, "{}", u16::from_be_bytes([high, low])),
             (DataType::Mark, &[a, b, c, d]) => write!(out, "{:#010x}", u32::from_ne_bytes([a, b, c, d])),
             (DataType::IfName, bytes) => {
-                let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
-                write!(out, "\"{}\"", String::from_utf8_lossy(&bytes[..end]))
+                let end = bytes.iter().position(|byte| *byte == 0);
+                // Without its end, only the first letters are compared.
+                let rest = if end.is_none() && bytes.len() < self.length() { "*" } else { "" };
+                let name = String::from_utf8_lossy(&bytes[..end.unwrap_or(bytes.len())]);
+                write!(out, "\"{name}{rest}\"")
             }
             (_, bytes) => hexadecimal(bytes, out),
         }

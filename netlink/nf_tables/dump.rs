@@ -21,11 +21,14 @@ use crate::socket::Socket;
 
 const ACTION: &str = "list an nf_tables table";
 
+/// `NFT_TABLE_F_DORMANT`: no packet passes its chains.
+const TABLE_DORMANT: u32 = 1;
+
 /// So often a table is read anew when others change the rule set meanwhile.
 const TRIES: usize = 10;
 
-/// What a table holds that a [`Table`] has no words for: anonymous sets, sets of unknown types, chains with other
-/// policies, hooks or flags. All of it is somebody else's.
+/// What a table holds that a [`Table`] has no words for: sets of unknown types, chains with other policies or hooks,
+/// its being dormant. All of it is somebody else's.
 pub type Foreign = Vec<String>;
 
 /// Reads a table; `None` if there is no such table. What it holds of which a [`Table`] knows nothing is told by name.
@@ -53,6 +56,9 @@ fn read_once(socket: &mut Socket, family: TableFamily, name: &str) -> Result<Opt
         |out| _ = out.text(a::TABLE_NAME, name),
         |found| {
             table.comment = comment(found, a::TABLE_USERDATA, COMMENT)?;
+            if number(found, a::TABLE_FLAGS)?.unwrap_or_default() & TABLE_DORMANT != 0 {
+                foreign.push("flag dormant".to_owned());
+            }
             Ok(())
         },
     ) {

@@ -98,6 +98,11 @@ pub enum Fib {
     DestinationType,
 }
 
+/// The flags of the first segment of a TCP connection: SYN alone.
+pub const TCP_SYN: u8 = 0x02;
+/// The same from a client that offers congestion notification (RFC 3168): SYN, ECE, CWR.
+pub const TCP_SYN_ECN: u8 = 0xc2;
+
 /// `RTN_LOCAL`: an address of this machine.
 pub const FIB_LOCAL: u32 = 2;
 
@@ -114,6 +119,8 @@ pub enum Field {
     DestinationPort,
     /// The type of an ICMP or ICMPv6 message.
     IcmpType,
+    /// The flags of a TCP segment, one byte ([`TCP_SYN`] and others).
+    TcpFlags,
     /// What the kernel keeps of the packet.
     Meta(Meta),
     /// What conntrack knows.
@@ -138,7 +145,7 @@ impl Field {
         match self {
             Field::Source(family) | Field::Destination(family) => DataType::address(family).length(),
             Field::SourcePort | Field::DestinationPort => 2,
-            Field::IcmpType => 1,
+            Field::IcmpType | Field::TcpFlags => 1,
             Field::Meta(key) => key.length(),
             Field::Ct(Ct::Direction) => 1,
             Field::Ct(_) | Field::Fib(_) | Field::Random { .. } => 4,
@@ -154,6 +161,7 @@ impl Field {
             Field::Destination(Family::V6) => (Header::Network, 24),
             Field::SourcePort | Field::IcmpType => (Header::Transport, 0),
             Field::DestinationPort => (Header::Transport, 2),
+            Field::TcpFlags => (Header::Transport, 13),
             _ => return None,
         })
     }

@@ -47,6 +47,16 @@ pub struct Committed {
 
 const ACTION: &str = "write an nf_tables table";
 
+/// What there is of a table before a commit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum There {
+    Nothing,
+    /// It can be made into what is wanted.
+    Fit,
+    /// It cannot.
+    Unfit,
+}
+
 impl ManagedTable {
     /// Nothing, of which is not known whether the kernel holds something else.
     pub fn new(family: TableFamily, name: &str) -> Self {
@@ -178,7 +188,8 @@ impl ManagedTable {
     /// [`crate::Error::Object`] for what the kernel refuses; it then holds what it held, or that and parts to which
     /// nothing leads, and the next commit compares all.
     pub fn commit(&mut self, socket: &mut Socket) -> Result<Committed> {
-        let committed = if self.known { self.commit_edits(socket) } else { self.commit_all(socket) };
+        let committed = self
+            .compare(socket, |socket, difference, there, full| self.send(socket, difference, there, full));
         self.known = committed.is_ok();
         if self.known {
             self.chains.clear();
@@ -189,12 +200,38 @@ impl ManagedTable {
         committed
     }
 
-    fn commit_edits(&self, socket: &mut Socket) -> Result<Committed> {
-        let difference = self.edits();
-        if !self.edits_keep_kinds() {
-            return self.commit_all(socket);
+    /// Has the kernel check what [`ManagedTable::commit`] would do, without doing it.
+    ///
+    /// # Errors
+    /// As [`ManagedTable::commit`].
+    pub fn try_out(&self, socket: &mut Socket) -> Result<()> {
+        self.compare(socket, |socket, difference, there, _| {
+            let mut transaction = self.begin(there)?;
+            difference.write_new(&mut transaction)?;
+            difference.write_rest(&mut transaction)?;
+            transaction.check(socket)
+        })
+    }
+
+    /// Gives `act` all that is to be done, what there is to begin with, and whether all was compared.
+    fn compare<T>(
+        &self,
+        socket: &mut Socket,
+        act: impl FnOnce(&mut Socket, &Difference<'_>, There, bool) -> Result<T>,
+    ) -> Result<T> {
+        if self.known && self.edits_keep_kinds() {
+            return act(socket, &self.edits(), There::Fit, false);
         }
-        self.send(socket, &difference, false, Committed::default())
+        let found = dump::read(socket, self.desired.family, &self.desired.name)?;
+        let fits = |(table, foreign): &(Table, dump::Foreign)| {
+            foreign.is_empty() && same_kinds(table, &self.desired)
+        };
+        let (before, there) = match &found {
+            None => (None, There::Nothing),
+            Some(found) if fits(found) => (Some(&found.0), There::Fit),
+            Some(_) => (None, There::Unfit),
+        };
+        act(socket, &Difference::between(before, &self.desired), there, true)
     }
 
     /// Whether nothing that is there would have to be of another kind.
@@ -210,41 +247,17 @@ impl ManagedTable {
         self.chains.iter().all(chain) && self.sets.iter().all(set)
     }
 
-    fn commit_all(&self, socket: &mut Socket) -> Result<Committed> {
-        let done = Committed { full: true, ..Committed::default() };
-        let found = dump::read(socket, self.desired.family, &self.desired.name)?;
-        match &found {
-            None => self.send(socket, &Difference::between(None, &self.desired), true, done),
-            Some((table, foreign)) if foreign.is_empty() && same_kinds(table, &self.desired) => {
-                self.send(socket, &Difference::between(Some(table), &self.desired), false, done)
-            }
-            Some(_) => {
-                let mut transaction = self.transaction()?;
-                transaction.delete_table()?;
-                let difference = Difference::between(None, &self.desired);
-                transaction.add_table(self.desired.comment.as_deref())?;
-                difference.write_new(&mut transaction)?;
-                let bytes = transaction.size();
-                transaction.commit(socket)?;
-                Ok(Committed { extent: difference.extent(), rebuilt: true, bytes, ..done })
-            }
-        }
-    }
-
     fn send(
         &self,
         socket: &mut Socket,
         difference: &Difference<'_>,
-        new_table: bool,
-        done: Committed,
+        there: There,
+        full: bool,
     ) -> Result<Committed> {
         let mut bytes = 0;
-        let mut transaction = self.transaction()?;
-        if new_table {
-            transaction.add_table(self.desired.comment.as_deref())?;
-        }
+        let mut transaction = self.begin(there)?;
         difference.write_new(&mut transaction)?;
-        if difference.leads_to_new_chains() {
+        if there != There::Unfit && difference.leads_to_new_chains() {
             bytes += transaction.size();
             transaction.commit(socket)?;
             transaction = self.transaction()?;
@@ -252,7 +265,18 @@ impl ManagedTable {
         difference.write_rest(&mut transaction)?;
         bytes += if transaction.is_empty() { 0 } else { transaction.size() };
         transaction.commit(socket)?;
-        Ok(Committed { extent: difference.extent(), bytes, ..done })
+        Ok(Committed { extent: difference.extent(), full, rebuilt: there == There::Unfit, bytes })
+    }
+
+    fn begin(&self, there: There) -> Result<Transaction> {
+        let mut transaction = self.transaction()?;
+        if there == There::Unfit {
+            transaction.delete_table()?;
+        }
+        if there != There::Fit {
+            transaction.add_table(self.desired.comment.as_deref())?;
+        }
+        Ok(transaction)
     }
 
     fn transaction(&self) -> Result<Transaction> {

@@ -72,13 +72,31 @@ impl Display for Set {
         if self.elements.is_empty() {
             return Ok(());
         }
-        let mut elements: Vec<(&Key, &Element)> = self.elements.iter().collect();
-        elements.sort_by_key(|(key, _)| *key);
         f.write_str("\t\telements = { ")?;
-        join(f, elements.into_iter(), ",\n\t\t\t     ", |f, (key, element)| {
+        join(f, self.sorted().into_iter(), ",\n\t\t\t     ", |f, (key, element)| {
             print_element(f, &self.spec, key, element)
         })?;
         f.write_str(" }\n")
+    }
+}
+
+impl Set {
+    fn sorted(&self) -> Vec<(&Key, &Element)> {
+        let mut elements: Vec<(&Key, &Element)> = self.elements.iter().collect();
+        elements.sort_by_key(|(key, _)| *key);
+        elements
+    }
+
+    /// Its elements as they are printed, in the order of their keys.
+    pub fn element_lines(&self) -> impl Iterator<Item = String> + '_ {
+        self.sorted().into_iter().map(|(key, element)| {
+            std::fmt::from_fn(|f| print_element(f, &self.spec, key, element)).to_string()
+        })
+    }
+
+    /// An element of it, as it is printed.
+    pub fn line<'a>(&'a self, key: &'a Key, element: &'a Element) -> impl Display + 'a {
+        fmt::from_fn(move |f| print_element(f, &self.spec, key, element))
     }
 }
 

@@ -262,6 +262,9 @@ impl Reading {
         if says("ip ") || says("ip6 ") {
             self.family = None;
         }
+        if self.family == Some(Family::V6) && says("icmpv6 ") {
+            self.family = None;
+        }
         let said = match self.unsaid.and_then(protocol_name) {
             Some("ipv6-icmp") => says("icmpv6 "),
             Some(name) => says(&format!("{name} ")),

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use super::comment;
 use super::data_type::DataType;
+use super::element::Key;
 
 /// What a set is: everything but its elements. Two of the same name that differ in it cannot be made into one another.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SetSpec {
-    /// The parts of the key.
+    /// The parts of the key: five at most, as their types are kept in one number.
     pub key: Arc<[DataType]>,
     /// What belongs to each key, in a map; [`DataType::Verdict`] for a verdict map.
     pub data: Arc<[DataType]>,
@@ -79,6 +80,18 @@ impl SetSpec {
     pub(super) fn has_range_elements(&self) -> bool {
         self.interval && self.key.len() > 1
     }
+
+    /// Whether every part of the key is between those of the ends.
+    pub(super) fn covers(&self, first: &Key, last: Option<&Key>, key: &Key) -> bool {
+        let last = last.unwrap_or(first);
+        let mut at = 0;
+        self.key.iter().all(|part| {
+            let this = at..at + part.length();
+            at += part.length().next_multiple_of(4);
+            let part = |key: &'_ Key| key.bytes().get(this.clone()).map(<[u8]>::to_vec);
+            part(first) <= part(key) && part(key) <= part(last)
+        })
+    }
 }
 
 fn length(types: &[DataType]) -> usize {
@@ -88,8 +101,9 @@ fn length(types: &[DataType]) -> usize {
     }
 }
 
-/// The type of keys of several parts, as `nft` knows it: six bits a part.
+/// The type of keys of several parts, as `nft` knows it: six bits a part, so that there are five at most.
 pub(super) fn type_number(types: &[DataType]) -> u32 {
+    debug_assert!(types.len() <= 5, "the types of {types:?} do not fit into a number");
     match types {
         [one] => one.number(),
         several => several.iter().fold(0, |number, part| number << 6 | part.number()),

@@ -171,6 +171,19 @@ impl Set {
     }
 }
 
+impl Set {
+    /// The element that a key falls on.
+    pub fn find(&self, key: &Key) -> Option<&Element> {
+        if !self.spec.interval {
+            return self.elements.get(key);
+        }
+        self.elements
+            .iter()
+            .find(|(first, element)| self.spec.covers(first, element.last.as_ref(), key))
+            .map(|(_, element)| element)
+    }
+}
+
 /// Deletes a table with all that is in it, in the namespace of `socket` (a [`Protocol::Netfilter`] one). Says
 /// whether there was one: a kernel without nf_tables has none.
 ///

@@ -1,6 +1,6 @@
 //! What a table does to a packet, without a kernel: its chains worked through as the kernel does.
 //!
-//! Sets that rules write to are read only: what a packet would add is told, not added.
+//! Sets that rules write to are read only: what a packet would write is told, not written ([`Table::write`] does it).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -8,63 +8,13 @@ use std::sync::Arc;
 use super::data::{Register, Verdict};
 use super::element::{ElementData, Key};
 use super::expression::{Comparison, Expression, LookupResult, Reject};
-use super::field::{Ct, CtState, FIB_LOCAL, Fib, Header, Meta};
+use super::field::{Ct, FIB_LOCAL, Fib, Header, Meta};
+use super::packet::Packet;
 use super::rule::Rule;
 use super::set::SetSpec;
-use super::table::{Chain, Hook, Set, Table};
+use super::table::{BaseChain, Chain, Hook, Set, Table};
+use super::written::Written;
 use crate::Family;
-
-/// As much of a packet, and of what the kernel knows of it, as rules look at.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Packet {
-    /// The source address.
-    pub source: IpAddr,
-    /// The destination address, of the same family.
-    pub destination: IpAddr,
-    /// The transport protocol (`IPPROTO_*`).
-    pub protocol: u8,
-    /// The source port.
-    pub source_port: u16,
-    /// The destination port.
-    pub destination_port: u16,
-    /// The type, if it is ICMP or ICMPv6.
-    pub icmp_type: u8,
-    /// Index and name of the interface it came in by; `None` for what this machine sends.
-    pub input: Option<(u32, String)>,
-    /// Index and name of the interface it goes out by, if that is known.
-    pub output: Option<(u32, String)>,
-    /// Its place in its connection ([`CtState`]).
-    pub state: u32,
-    /// What happened to its connection (`IPS_*`).
-    pub status: u32,
-    /// The source is an address of this machine.
-    pub source_is_local: bool,
-    /// The destination is an address of this machine.
-    pub destination_is_local: bool,
-    /// The packet mark.
-    pub mark: u32,
-}
-
-impl Packet {
-    /// The first packet of a connection, that comes in by an interface.
-    pub fn new(source: IpAddr, destination: IpAddr, protocol: u8, destination_port: u16) -> Self {
-        Packet {
-            source,
-            destination,
-            protocol,
-            source_port: 40_000,
-            destination_port,
-            icmp_type: 0,
-            input: Some((1, "in0".into())),
-            output: Some((2, "out0".into())),
-            state: CtState::NEW,
-            status: 0,
-            source_is_local: false,
-            destination_is_local: false,
-            mark: 0,
-        }
-    }
-}
 
 /// What becomes of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,8 +38,8 @@ pub struct Trace {
     pub translated: Option<(IpAddr, Option<u16>)>,
     /// Its source is translated.
     pub masqueraded: bool,
-    /// What it would have added to sets.
-    pub added: Vec<(Arc<str>, Key)>,
+    /// What it would have written to sets, in order.
+    pub written: Vec<Written>,
     /// The packet mark at the end.
     pub mark: u32,
     /// Named counters that counted it.
@@ -107,39 +57,46 @@ impl Table {
     /// # Panics
     /// If rules lead in a circle, which the kernel refuses.
     pub fn trace(&self, hook: Hook, packet: &Packet, random: &mut dyn FnMut(u32) -> u32) -> Trace {
-        let mut run = Run {
-            table: self,
-            packet,
-            random,
-            steps: 0,
-            trace: Trace {
-                fate: Fate::Accepted,
-                rules: Vec::new(),
-                translated: None,
-                masqueraded: false,
-                added: Vec::new(),
-                mark: packet.mark,
-                counted: Vec::new(),
-                logged: Vec::new(),
-            },
-        };
-        let of_hook = |chain: &&Chain| chain.base.is_some_and(|base| base.hook == hook);
-        let mut base: Vec<(&Arc<str>, &Chain)> =
-            self.chains.iter().filter(|(_, chain)| of_hook(chain)).collect();
-        base.sort_by_key(|(_, chain)| chain.base.map(|base| base.priority));
-        for (name, chain) in base {
+        let mut run = Run::new(self, packet.clone(), random);
+        for (name, chain, _) in self.base_chains(hook) {
             run.chain(name, chain);
             if run.trace.fate != Fate::Accepted {
                 break;
             }
+            if let Some((address, port)) = run.trace.translated {
+                run.packet.translate(address, port);
+            }
         }
         run.trace
+    }
+
+    /// Sends a packet through one base chain.
+    pub(super) fn pass(
+        &self,
+        (name, chain): (&Arc<str>, &Chain),
+        packet: &Packet,
+        random: &mut dyn FnMut(u32) -> u32,
+    ) -> Trace {
+        let mut run = Run::new(self, packet.clone(), random);
+        run.chain(name, chain);
+        run.trace
+    }
+
+    /// The base chains of a hook, in the order in which packets pass them.
+    pub(super) fn base_chains(&self, hook: Hook) -> Vec<(&Arc<str>, &Chain, BaseChain)> {
+        let of_hook = |(name, chain)| {
+            let chain: &Chain = chain;
+            Some((name, chain, chain.base.filter(|base| base.hook == hook)?))
+        };
+        let mut chains: Vec<_> = self.chains.iter().filter_map(of_hook).collect();
+        chains.sort_by_key(|(_, _, base)| base.priority);
+        chains
     }
 }
 
 struct Run<'a> {
     table: &'a Table,
-    packet: &'a Packet,
+    packet: Packet,
     random: &'a mut dyn FnMut(u32) -> u32,
     steps: usize,
     trace: Trace,
@@ -163,7 +120,21 @@ enum RuleEnd {
 
 type Registers = [u8; 80];
 
-impl Run<'_> {
+impl<'a> Run<'a> {
+    fn new(table: &'a Table, packet: Packet, random: &'a mut dyn FnMut(u32) -> u32) -> Self {
+        let trace = Trace {
+            fate: Fate::Accepted,
+            rules: Vec::new(),
+            translated: None,
+            masqueraded: false,
+            written: Vec::new(),
+            mark: packet.mark,
+            counted: Vec::new(),
+            logged: Vec::new(),
+        };
+        Run { table, packet, random, steps: 0, trace }
+    }
+
     fn chain(&mut self, name: &Arc<str>, chain: &Chain) -> End {
         for (position, rule) in chain.rules.iter().enumerate() {
             self.steps += 1;
@@ -233,7 +204,7 @@ impl Run<'_> {
             }
             Expression::SetMeta { .. } | Expression::Counter | Expression::Notrack => {}
             Expression::Ct { key, to } => {
-                let Packet { state, status, .. } = self.packet;
+                let Packet { state, status, .. } = &self.packet;
                 match key {
                     Ct::State => put(registers, *to, &state.to_ne_bytes()),
                     Ct::Status => put(registers, *to, &status.to_ne_bytes()),
@@ -275,10 +246,17 @@ impl Run<'_> {
                 put(registers, *register, &masked);
             }
             Expression::Lookup { set, key, result } => return self.look_up(set, *key, *result, registers),
-            Expression::Dynamic { set, key, .. } => {
-                if let Some(set_there) = self.table.sets.get(set) {
-                    let key = key_at(registers, *key, &set_there.spec);
-                    self.trace.added.push((Arc::clone(set), key));
+            Expression::Dynamic { set, op, key, data, timeout } => {
+                if let Some(Set { spec, .. }) = self.table.sets.get(set) {
+                    let bytes =
+                        |at, length: usize| Key::new().part(get(registers, at, length.next_multiple_of(4)));
+                    self.trace.written.push(Written {
+                        set: Arc::clone(set),
+                        op: *op,
+                        key: bytes(*key, spec.key_length()),
+                        data: data.map(|data| bytes(data, spec.data_length())),
+                        timeout: *timeout,
+                    });
                 }
             }
             Expression::NamedCounter(name) => self.trace.counted.push(Arc::clone(name)),
@@ -332,7 +310,7 @@ impl Run<'_> {
     }
 
     fn payload(&self, header: Header, offset: u32, length: u32) -> Option<Vec<u8>> {
-        let Packet { source, destination, .. } = self.packet;
+        let Packet { source, destination, .. } = &self.packet;
         let icmp = [libc::IPPROTO_ICMP, libc::IPPROTO_ICMPV6].contains(&self.packet.protocol.into());
         let address = |address: &IpAddr| match address {
             IpAddr::V4(v4) => v4.octets().to_vec(),
@@ -341,6 +319,9 @@ impl Run<'_> {
         Some(match (header, offset, length, source.is_ipv4()) {
             (Header::Network, 12, 4, true) | (Header::Network, 8, 16, false) => address(source),
             (Header::Network, 16, 4, true) | (Header::Network, 24, 16, false) => address(destination),
+            (Header::Transport, 13, 1, _) if i32::from(self.packet.protocol) == libc::IPPROTO_TCP => {
+                vec![self.packet.tcp_flags]
+            }
             (Header::Transport, 0, 1, _) if icmp => vec![self.packet.icmp_type],
             (Header::Transport, 0, 2, _) if !icmp => self.packet.source_port.to_be_bytes().to_vec(),
             (Header::Transport, 2, 2, _) if !icmp => self.packet.destination_port.to_be_bytes().to_vec(),
@@ -349,7 +330,7 @@ impl Run<'_> {
     }
 
     fn meta(&self, key: Meta) -> Option<Vec<u8>> {
-        let Packet { input, output, source, protocol, .. } = self.packet;
+        let Packet { input, output, source, protocol, .. } = &self.packet;
         let index = |interface: &Option<(u32, String)>| {
             interface.as_ref().map_or(0, |(index, _)| *index).to_ne_bytes().to_vec()
         };
@@ -366,33 +347,6 @@ impl Run<'_> {
             Meta::OifName => name(output),
             Meta::NfProto => vec![Family::of(*source).number()],
             Meta::L4Proto => vec![*protocol],
-        })
-    }
-}
-
-impl Set {
-    /// The element that a key falls on.
-    pub fn find(&self, key: &Key) -> Option<&super::element::Element> {
-        if !self.spec.interval {
-            return self.elements.get(key);
-        }
-        self.elements
-            .iter()
-            .find(|(first, element)| self.spec.covers(first, element.last.as_ref(), key))
-            .map(|(_, element)| element)
-    }
-}
-
-impl SetSpec {
-    /// Whether every part of the key is between those of the ends.
-    fn covers(&self, first: &Key, last: Option<&Key>, key: &Key) -> bool {
-        let last = last.unwrap_or(first);
-        let mut at = 0;
-        self.key.iter().all(|part| {
-            let this = at..at + part.length();
-            at += part.length().next_multiple_of(4);
-            let part = |key: &'_ Key| key.bytes().get(this.clone()).map(<[u8]>::to_vec);
-            part(first) <= part(key) && part(key) <= part(last)
         })
     }
 }

@@ -271,6 +271,23 @@ impl Transaction {
         }
         let last = self.batch.len() - 1;
         self.frame(NFNL_MSG_BATCH_END)?;
+        self.send(socket, last)
+    }
+
+    /// Has the kernel say what it would say to [`Transaction::commit`], and changes nothing.
+    ///
+    /// # Errors
+    /// As [`Transaction::commit`].
+    pub fn check(mut self, socket: &mut Socket) -> Result<()> {
+        if self.is_empty() {
+            return Ok(());
+        }
+        // A batch without its end is looked through and given up.
+        let last = self.batch.len() - 1;
+        self.send(socket, last)
+    }
+
+    fn send(&mut self, socket: &mut Socket, last: u32) -> Result<()> {
         // Kernels before 6.10 never answer to the end of a batch, so the last change is asked for.
         self.batch.add_flags(last, ACK);
         socket.transact_framed(self.action, &mut self.batch, last).map_err(|(position, error)| {

@@ -30,7 +30,7 @@ pub(super) mod attributes {
     }
     numbers! {
         LIST_ELEM = 1, EXPR_NAME = 1, EXPR_DATA = 2,
-        TABLE_NAME = 1, TABLE_USERDATA = 6,
+        TABLE_NAME = 1, TABLE_FLAGS = 2, TABLE_USERDATA = 6,
         CHAIN_TABLE = 1, CHAIN_NAME = 3, CHAIN_HOOK = 4, CHAIN_POLICY = 5, CHAIN_TYPE = 7,
         CHAIN_USERDATA = 12, HOOK_NUMBER = 1, HOOK_PRIORITY = 2,
         RULE_TABLE = 1, RULE_CHAIN = 2, RULE_EXPRESSIONS = 4, RULE_USERDATA = 7,

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use super::Interfaces;
 use crate::error::{Error, Result};
 use crate::family::Family;
-use crate::message::{Batch, CREATE, EXCLUSIVE};
+use crate::message::{Batch, CREATE};
 
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
@@ -13,6 +13,8 @@ const RT_TABLE_LOCAL: u8 = 255;
 const RTPROT_STATIC: u8 = 4;
 const RT_SCOPE_HOST: u8 = 254;
 const RTN_LOCAL: u8 = 2;
+/// `NLM_F_APPEND`: routes by other links stay. An exclusive one would be refused for theirs.
+const APPEND: u16 = libc::NLM_F_APPEND as u16;
 
 impl Interfaces {
     /// Has what comes in by the link of this index and is for `address` delivered here: `ip route add local ADDRESS dev
@@ -29,7 +31,7 @@ impl Interfaces {
         // `struct rtmsg`: family, lengths of destination and source, TOS, table, protocol, scope, type, u32 flags.
         let header =
             [family, length, 0, 0, RT_TABLE_LOCAL, RTPROT_STATIC, RT_SCOPE_HOST, RTN_LOCAL, 0, 0, 0, 0];
-        let mut request = Batch::of(ACTION, libc::RTM_NEWROUTE, CREATE | EXCLUSIVE, |message| {
+        let mut request = Batch::of(ACTION, libc::RTM_NEWROUTE, CREATE | APPEND, |message| {
             message.raw(&header).address(RTA_DST, address).u32(RTA_OIF, index);
         })?;
         match self.socket.acknowledge(ACTION, &mut request) {

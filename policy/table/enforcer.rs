@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use portcullis_netlink::nf_tables::{self, Committed, Extent, TableFamily, delete_table, read_counters};
+use portcullis_netlink::nf_tables::{
+    self, Committed, Extent, Foreign, Table, TableFamily, delete_table, read_counters,
+};
 use portcullis_netlink::socket::Socket;
 
 use super::layout::{Label, PolicyTable};
@@ -76,8 +78,7 @@ impl Enforcer {
         if options == *self.table.options() {
             return;
         }
-        self.table = PolicyTable::new(options);
-        self.table.follow(&Changes::all(compiled), compiled);
+        self.table = PolicyTable::of(options, compiled);
     }
 
     /// Whether the kernel may hold something else than it should.
@@ -115,6 +116,16 @@ impl Enforcer {
         let mut socket = nf_tables::open()?.ok_or(EnforceError::NoTables)?;
         Ok(delete_table(&mut socket, TableFamily::Inet, TABLE)?)
     }
+}
+
+/// The kernel's table, and what is in it that we have no words for; `None` if there is none. Belongs to the network
+/// namespace of the calling thread.
+///
+/// # Errors
+/// It cannot be read.
+pub fn read() -> Result<Option<(Table, Foreign)>, EnforceError> {
+    let mut socket = nf_tables::open()?.ok_or(EnforceError::NoTables)?;
+    Ok(nf_tables::read(&mut socket, TableFamily::Inet, TABLE)?)
 }
 
 /// What was dropped so far, by the counters of the kernel's table. Belongs to the network namespace of the calling

@@ -6,13 +6,14 @@ use std::sync::Arc;
 
 use portcullis_netlink::Family;
 use portcullis_netlink::nf_tables::{
-    BaseChain, Chain, ChainKind, CtState, DataType, Element, Field, Hook, Key, ManagedTable, Rule as Line,
-    Set, SetSpec, TableFamily, Verdict,
+    BaseChain, Chain, ChainKind, Comparison, CtState, DataType, Element, Field, Hook, Key, ManagedTable,
+    Rule as Line, Set, SetSpec, TCP_SYN, TCP_SYN_ECN, TableFamily, Verdict,
 };
 
 use super::auxiliary::Shared;
 use super::names::{
-    EGRESS, INGRESS, INPUT, INPUT_PRIORITY, POSTROUTING, POSTROUTING_PRIORITY, TABLE, UNKNOWN_PODS, of_family,
+    CUT, EGRESS, INGRESS, INPUT, INPUT_PRIORITY, POSTROUTING, POSTROUTING_PRIORITY, TABLE, UNKNOWN_PODS,
+    of_family,
 };
 use super::options::{Options, UnknownPods};
 use super::profile_chain::{ITSELF, judging, judging_towards_node, towards_node};
@@ -26,6 +27,8 @@ use crate::compile::{
 const KNOWN: &str = "known-pods";
 const RANGES: &str = "pod-ranges";
 const TOWARDS_NODE: &str = "to-this-node";
+const SERVERS: &str = "isolated-servers";
+const CLIENTS: &str = "isolated-clients";
 
 /// What a counter counts: connections' packets that are dropped, or would be.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -63,6 +66,13 @@ impl PolicyTable {
         this
     }
 
+    /// The table for what is compiled.
+    pub fn of(options: Options, compiled: &Compiled) -> Self {
+        let mut this = PolicyTable::new(options);
+        this.follow(&Changes::all(compiled), compiled);
+        this
+    }
+
     /// What the kernel should hold.
     pub fn table(&self) -> &ManagedTable {
         &self.table
@@ -93,6 +103,10 @@ impl PolicyTable {
             put(INGRESS, SetSpec::verdicts(&[address]).remark("pods to which connections are judged"));
             put(TOWARDS_NODE, SetSpec::verdicts(&[address]).remark("pods judged towards this node itself"));
             put(ITSELF, SetSpec::of(&[address, address]).remark("a pod that talks to itself"));
+            if self.options.cuts {
+                put(SERVERS, SetSpec::of(&[address]).remark("pods to which connections are judged"));
+                put(CLIENTS, SetSpec::of(&[address]).remark("pods whose connections are judged"));
+            }
             if let UnknownPods::Deny { ranges } = &self.options.unknown_pods {
                 put(KNOWN, SetSpec::of(&[address]).remark("all pods of this node that are known"));
                 let ranges = ranges.iter().filter(|range| Family::of(range.addr()) == family);
@@ -107,8 +121,8 @@ impl PolicyTable {
     fn put_chains(&mut self) {
         let established =
             || Line::new().ct_state(CtState::ESTABLISHED | CtState::RELATED).then(Verdict::Accept);
-        // What IPv6 cannot do without (RFC 4890): multicast listeners, routers and neighbours.
-        let icmp6 = || Line::new().protocol(libc::IPPROTO_ICMPV6 as u8);
+        // What IPv6 cannot do without (RFC 4890): multicast listeners, routers and neighbours. In IPv4 nobody speaks it.
+        let icmp6 = || Line::new().family(Family::V6).protocol(libc::IPPROTO_ICMPV6 as u8);
         let discovery = || {
             let ranges = [(130u8, 137u8), (143, 143)];
             ranges.map(|(first, last)| icmp6().between(Field::IcmpType, first, last).then(Verdict::Accept))
@@ -126,7 +140,9 @@ impl PolicyTable {
             Line::new().own().then(Verdict::Accept).remark("this node's own, such as probes of its pods");
         let mut rules = vec![established()];
         rules.extend(discovery());
-        rules.extend([own, Line::new().then(Verdict::goto(EGRESS))]);
+        rules.push(own);
+        rules.extend(self.taken_up());
+        rules.push(Line::new().then(Verdict::goto(EGRESS)));
         self.table.put_chain(&POSTROUTING.into(), base(Hook::Postrouting, POSTROUTING_PRIORITY, rules));
         let mut rules = vec![established()];
         rules.extend(discovery());
@@ -141,10 +157,37 @@ impl PolicyTable {
         ingress.extend(lookup(INGRESS, |family| [Field::Destination(family)]));
         ingress.push(Line::new().then(Verdict::Accept));
         self.table.put_chain(&INGRESS.into(), Chain::of(ingress));
+        if self.options.cuts {
+            let label = Label { direction: "", policy: CUT.to_owned() };
+            self.put_counter(&CUT.into(), "answers in connections that were cut", label);
+        }
         if self.options.unknown_pods != UnknownPods::Allow {
             let label = Label { direction: "", policy: UNKNOWN_PODS.to_owned() };
             self.put_counter(&UNKNOWN_PODS.into(), "connections of pods that are not known", label);
         }
+    }
+
+    /// The lines that keep connections cut. A TCP segment in the midst of a connection that nobody tracks looks like a
+    /// connection of its sender's, whoever asked for it: what a server sends would bring back the connection that its
+    /// client may not have any more. Only the end that is judged can take it up.
+    fn taken_up(&self) -> Vec<Line> {
+        if !self.options.cuts {
+            return Vec::new();
+        }
+        let ends = |family| [(Field::Source(family), SERVERS), (Field::Destination(family), CLIENTS)];
+        let of_family = |family: Family| {
+            ends(family).map(|(field, set)| {
+                Line::new()
+                    .family(family)
+                    .protocol(libc::IPPROTO_TCP as u8)
+                    .compare(Field::TcpFlags, Comparison::NotEqual, TCP_SYN)
+                    .compare(Field::TcpFlags, Comparison::NotEqual, TCP_SYN_ECN)
+                    .is_in(&[field], of_family(set, family))
+                    .counter(CUT)
+                    .then(Verdict::Drop)
+            })
+        };
+        Family::ALL.into_iter().flat_map(of_family).collect()
     }
 
     /// The lines that drop what comes from, or goes to, an address in this node's ranges that no known pod has.
@@ -320,6 +363,10 @@ impl PolicyTable {
         let isolated = [ingress, egress].into_iter().flatten().any(|profile| !profile.network.is_empty());
         let itself = Key::from(change.address).address(change.address);
         self.element(ITSELF, family, &itself, isolated.then(Element::bare));
+        if self.options.cuts {
+            self.element(SERVERS, family, &key, ingress.as_ref().map(|_| Element::bare()));
+            self.element(CLIENTS, family, &key, egress.as_ref().map(|_| Element::bare()));
+        }
         if self.options.unknown_pods != UnknownPods::Allow {
             self.element(KNOWN, family, &key, change.after.is_some().then(Element::bare));
         }

@@ -18,6 +18,7 @@
 //! to its profile, one in each set of peers that it belongs to.
 
 mod auxiliary;
+mod diff;
 mod enforcer;
 mod layout;
 mod names;
@@ -26,7 +27,8 @@ mod profile_chain;
 mod rules;
 mod tiers;
 
-pub use enforcer::{Counted, EnforceError, Enforcer, counted};
+pub use diff::{Difference, differences};
+pub use enforcer::{Counted, EnforceError, Enforcer, counted, read};
 pub use layout::{Label, PolicyTable};
 pub use names::{INPUT_PRIORITY, POSTROUTING_PRIORITY, TABLE};
 pub use options::{DropLog, Options, UnknownPods};

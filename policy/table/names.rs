@@ -20,6 +20,9 @@ pub(super) const INGRESS: &str = "ingress";
 /// The counter for connections of unknown pods.
 pub(super) const UNKNOWN_PODS: &str = "unknown-pods";
 
+/// The counter for what would take up connections that were cut.
+pub(super) const CUT: &str = "cut-connections";
+
 /// A name for one family.
 pub(super) fn of_family(name: &str, family: Family) -> String {
     match family {

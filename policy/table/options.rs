@@ -11,6 +11,9 @@ pub struct Options {
     pub log: Option<DropLog>,
     /// What becomes of pods that are not known yet.
     pub unknown_pods: UnknownPods,
+    /// Connections that policies forbid are cut, and are not taken up again in their midst by the end that may speak:
+    /// by an answer of a pod that is isolated inwards, or to one that is isolated outwards.
+    pub cuts: bool,
 }
 
 /// Where dropped packets are logged.

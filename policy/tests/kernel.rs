@@ -69,7 +69,7 @@ fn every_state_of_the_network_policies() {
 fn every_state_of_the_cluster_network_policies_with_all_options() {
     let ranges = vec!["10.244.1.0/24".parse().unwrap(), "fd00:10:244:1::/64".parse().unwrap()];
     let log = Some(DropLog { group: 5, rate: 10 });
-    let options = Options { log, unknown_pods: UnknownPods::Deny { ranges }, audit: false };
+    let options = Options { log, unknown_pods: UnknownPods::Deny { ranges }, audit: false, cuts: true };
     play(corpus::CLUSTER_NETWORK_POLICY, &options);
     play(corpus::CLUSTER_NETWORK_POLICY, &Options { audit: true, ..options });
 }

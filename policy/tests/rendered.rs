@@ -3,11 +3,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "support/addresses.rs"]
+mod addresses;
 mod corpus;
-mod support;
 
 use std::net::IpAddr;
 
+use addresses::{address, endpoints};
 use corpus::{Case, Corpus, End, Flow, Verdict};
 use portcullis_cluster::{Event, Family, Index, Kind, Name, NamespacedName, Object, ObjectKey, Protocol};
 use portcullis_netlink::nf_tables::{Fate, Hook, Packet};
@@ -15,7 +17,6 @@ use portcullis_policy::compile::Changes;
 use portcullis_policy::table::{DropLog, Options, PolicyTable};
 use portcullis_policy::{Compiler, Scope};
 use serde_json::Value;
-use support::addresses::{address, endpoints};
 
 const NODES: [&str; 2] = ["node-1", "node-2"];
 

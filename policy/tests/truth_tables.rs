@@ -3,18 +3,20 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "support/addresses.rs"]
+mod addresses;
 mod corpus;
 mod naive;
 mod support;
 
 use std::net::IpAddr;
 
+use addresses::{address, endpoints};
 use corpus::{Case, Corpus, End, Flow, Verdict};
 use naive::World;
 use portcullis_cluster::{Kind, Name, NamespacedName};
 use portcullis_policy::{Connection, Judgement, Scope};
 use support::Followed;
-use support::addresses::{address, endpoints};
 
 const NODES: [&str; 2] = ["node-1", "node-2"];
 

@@ -5,7 +5,11 @@ use std::io::{self, Write};
 use portcullis_cluster::Family;
 use portcullis_modes::iptables::{ChainDifference, Difference, Kernel, RuleSet, Tools, differences};
 use portcullis_modes::ipvs::{NetlinkKernel, StateDifference, state_differences};
-use portcullis_modes::{SyncError, ipvs};
+use portcullis_modes::{SyncError, ipvs, nftables};
+use portcullis_netlink::nf_tables::{self, TableFamily};
+use portcullis_policy::table::{
+    self as policy_table, EnforceError, PolicyTable, TABLE, differences as differences_of_policies,
+};
 
 use super::render::families;
 use super::unified::Printer;
@@ -19,15 +23,18 @@ pub enum DiffError {
     /// The state cannot be had.
     #[error(transparent)]
     State(#[from] StateError),
-    /// The mode is not there yet.
-    #[error("mode {0} cannot be compared yet; --mode iptables and --mode ipvs can")]
-    Mode(&'static str),
     /// The kernel's rules cannot be read.
     #[error("cannot read the rules: {0}")]
     Kernel(#[from] SyncError),
+    /// The kernel has no nf_tables.
+    #[error("this kernel has no nf_tables, so nothing of it is there")]
+    NoTables,
     /// The kernel has no IPVS, so that nothing can be compared.
     #[error("IPVS is not loaded on this machine, so nothing of it is there; modprobe ip_vs loads it")]
     NoIpvs,
+    /// The policies' table cannot be read.
+    #[error("cannot read the policies' table: {0}")]
+    Policies(#[from] EnforceError),
     /// The output cannot be written.
     #[error("cannot write: {0}")]
     Io(#[from] io::Error),
@@ -39,23 +46,31 @@ pub enum DiffError {
 /// # Errors
 /// The state or the kernel's rules cannot be had, or the mode cannot be compared.
 pub fn run(config: &Config, diff: &Diff, colour: bool, out: &mut dyn Write) -> Result<bool, DiffError> {
-    if config.mode == ProxyMode::Nftables {
-        return Err(DiffError::Mode(config.mode.name()));
-    }
     let state = state::load(config, diff.host.as_deref())?;
-    let tools = Tools::find()?;
-    let printer = Printer { out, colour };
-    match config.mode {
-        ProxyMode::Ipvs => by_ipvs(config, diff, &state, &tools, printer),
-        _ => by_iptables(diff, &state, &tools, printer),
+    let mut printer = Printer { out, colour };
+    let differs = match config.mode {
+        ProxyMode::Nftables => by_nftables(diff, &state, &mut printer)?,
+        ProxyMode::Ipvs => by_ipvs(config, diff, &state, &Tools::find()?, &mut printer)?,
+        ProxyMode::Iptables => by_iptables(diff, &state, &Tools::find()?, &mut printer)?,
+    };
+    match state.policies.filter(|_| diff.family.is_none()) {
+        Some(policies) => Ok(by_policies(&policies, &mut printer)? || differs),
+        None => Ok(differs),
     }
+}
+
+fn by_policies(policies: &PolicyTable, printer: &mut Printer<'_>) -> Result<bool, DiffError> {
+    let found = policy_table::read()?;
+    let (found, foreign) = found.as_ref().map(|(table, foreign)| (table, foreign.as_slice())).unzip();
+    let differences = differences_of_policies(policies.table().desired(), found, foreign.unwrap_or_default());
+    Ok(printer.policies(&differences)?)
 }
 
 fn by_iptables(
     diff: &Diff,
     state: &State,
     tools: &Tools,
-    mut printer: Printer<'_>,
+    printer: &mut Printer<'_>,
 ) -> Result<bool, DiffError> {
     let mut differs = false;
     for family in families(diff.family) {
@@ -74,7 +89,7 @@ fn by_ipvs(
     diff: &Diff,
     state: &State,
     tools: &Tools,
-    mut printer: Printer<'_>,
+    printer: &mut Printer<'_>,
 ) -> Result<bool, DiffError> {
     let asked = |error: portcullis_netlink::Error| {
         DiffError::Kernel(SyncError::Kernel { what: "cannot ask for IPVS".into(), reason: error.to_string() })
@@ -97,6 +112,29 @@ fn by_ipvs(
         }
         printer.section(&difference.found, &difference.wanted, &difference.place)?;
         last = Some(difference.service);
+    }
+    Ok(differs)
+}
+
+fn by_nftables(diff: &Diff, state: &State, printer: &mut Printer<'_>) -> Result<bool, DiffError> {
+    let asked = |error: portcullis_netlink::Error| {
+        DiffError::Kernel(SyncError::Kernel { what: "nf_tables".into(), reason: error.to_string() })
+    };
+    let mut socket = nf_tables::open().map_err(asked)?.ok_or(DiffError::NoTables)?;
+    let mut differs = false;
+    for family in families(diff.family) {
+        let of = if family == Family::V4 { TableFamily::Ip } else { TableFamily::Ip6 };
+        let found = nf_tables::read(&mut socket, of, nftables::TABLE).map_err(asked)?;
+        let (options, host) = (&state.options, &state.host);
+        let mut last = None;
+        for difference in nftables::table_differences(&state.desired, family, options, host, found.as_ref()) {
+            differs = true;
+            if last.as_ref() != Some(&difference.subject) {
+                printer.head(format_args!("{family}/{}", difference.subject))?;
+            }
+            printer.section(&difference.found, &difference.wanted, &difference.place)?;
+            last = Some(difference.subject);
+        }
     }
     Ok(differs)
 }
@@ -137,6 +175,24 @@ impl Printer<'_> {
         let section = format!("{} {}{remark}", chain.table, chain.chain);
         let lines = |lines: &Option<Vec<_>>| lines.clone().unwrap_or_default();
         self.section(&lines(&chain.found), &lines(&chain.wanted), &section)
+    }
+
+    /// How the policies' table differs. Says whether it does.
+    fn policies(&mut self, differences: &[policy_table::Difference]) -> io::Result<bool> {
+        if !differences.is_empty() {
+            self.head(format_args!("inet {TABLE}"))?;
+        }
+        for policy_table::Difference { place, about, found, wanted } in differences {
+            let remark = match (found, wanted) {
+                (None, _) => " (is missing)",
+                (_, None) => " (is not wanted)",
+                _ => "",
+            };
+            let about = about.as_ref().map(|about| format!(": {about}")).unwrap_or_default();
+            let lines = |lines: &Option<Vec<String>>| lines.clone().unwrap_or_default();
+            self.section(&lines(found), &lines(wanted), &format!("{place}{about}{remark}"))?;
+        }
+        Ok(!differences.is_empty())
     }
 
     fn owner(&mut self, difference: &StateDifference) -> io::Result<()> {

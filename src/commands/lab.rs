@@ -1,12 +1,15 @@
 //! `portcullis lab`: a throwaway cluster, with this program on every node.
 
+mod policies;
+
 use std::io::{self, IsTerminal, Write};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use portcullis_lab::{DaemonSpec, Error, LabOptions, Mode, RunOptions, keeper};
+use policies::{ENFORCED, Judge, Policies};
+use portcullis_lab::{Cluster, DaemonSpec, Error, LabOptions, Mode, RunOptions, keeper};
 
-use crate::config::{Lab, ProxyMode};
+use crate::config::{Lab, LabCluster, ProxyMode};
 
 /// How long the nodes may take to serve a new lab.
 const SYNC_TIMEOUT: Duration = Duration::from_secs(30);
@@ -17,21 +20,15 @@ const SYNC_TIMEOUT: Duration = Duration::from_secs(30);
 /// The lab cannot be built or found, or the output cannot be written.
 pub fn run(lab: &Lab) -> Result<ExitCode, Error> {
     match lab {
-        Lab::Run(cluster) => {
-            let mode = match cluster.mode {
-                ProxyMode::Iptables | ProxyMode::Nftables => Mode::Rules,
-                ProxyMode::Ipvs => Mode::Ipvs,
-            };
-            let lab = options(cluster.mode)?;
-            let options = RunOptions { lab, mode, sync_timeout: SYNC_TIMEOUT, ..RunOptions::default() };
-            let report = portcullis_lab::run(&cluster.folder, &options)?;
-            say(&report.render(io::stdout().is_terminal()));
-            Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-        }
+        Lab::Run(cluster) => run_once(cluster),
         Lab::Up(cluster) => {
             let mut keep = Command::new(this_program()?);
             keep.args(["lab", "keep"]);
-            let state = keeper::up(&cluster.folder, &options(cluster.mode)?, SYNC_TIMEOUT, keep)?;
+            let mut options = options(cluster.mode)?;
+            if Policies::of(&Cluster::read(&cluster.folder)?, &options.plan)?.is_some() {
+                enforce(&mut options);
+            }
+            let state = keeper::up(&cluster.folder, &options, SYNC_TIMEOUT, keep)?;
             say(&format!(
                 "lab {} is up; `portcullis lab exec POD -- CMD` runs a command in it, \
                           `portcullis lab down` ends it\n",
@@ -51,6 +48,44 @@ pub fn run(lab: &Lab) -> Result<ExitCode, Error> {
             Ok(u8::try_from(status).map_or(ExitCode::FAILURE, ExitCode::from))
         }
     }
+}
+
+/// Builds, probes, prints, takes down.
+fn run_once(cluster: &LabCluster) -> Result<ExitCode, Error> {
+    let objects = Cluster::read(&cluster.folder)?;
+    let mut lab = options(cluster.mode)?;
+    let policies = Policies::of(&objects, &lab.plan)?;
+    if let Some(policies) = &policies {
+        enforce(&mut lab);
+        policies.listen_everywhere(&mut lab.plan);
+    }
+    let mode = match cluster.mode {
+        ProxyMode::Iptables | ProxyMode::Nftables => Mode::Rules,
+        ProxyMode::Ipvs => Mode::Ipvs,
+    };
+    let options = RunOptions { lab, mode, sync_timeout: SYNC_TIMEOUT, ..RunOptions::default() };
+    let colour = io::stdout().is_terminal();
+    let good = portcullis_lab::run_with(objects, &options, |lab| {
+        let Some(policies) = &policies else {
+            let report = portcullis_lab::probe(lab, &options)?;
+            say(&report.render(colour));
+            return Ok(report.is_good());
+        };
+        lab.wait_for_metric(ENFORCED, SYNC_TIMEOUT)?;
+        let judge = Judge::of(&lab.manifests())?;
+        let allows = |from, to, at| judge.allows(from, to, at);
+        let report = portcullis_lab::probe_judged(lab, &options, Some(&allows))?;
+        say(&report.render(colour));
+        let matrix = policies.probe(lab, &judge)?;
+        say(&format!("\n{}", matrix.render(colour)));
+        Ok(report.is_good() && matrix.is_good())
+    })?;
+    Ok(if good { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Has the daemons enforce policies.
+fn enforce(options: &mut LabOptions) {
+    options.daemon.iter_mut().for_each(|daemon| daemon.args.push("--network-policy".to_owned()));
 }
 
 fn options(mode: ProxyMode) -> Result<LabOptions, Error> {

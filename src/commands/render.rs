@@ -8,7 +8,7 @@ use portcullis_modes::{ipvs, nftables};
 
 use crate::config::{AddressFamily, Config, ProxyMode, Render};
 use crate::node;
-use crate::state::{self, StateError};
+use crate::state::{self, State, StateError};
 
 /// Why rules cannot be printed.
 #[derive(Debug, thiserror::Error)]
@@ -16,6 +16,9 @@ pub enum RenderError {
     /// The state cannot be had.
     #[error(transparent)]
     State(#[from] StateError),
+    /// There is no table of policies.
+    #[error("no policies are enforced, so they have no table; --network-policy enforces them")]
+    NoPolicies,
     /// The output cannot be written.
     #[error("cannot write: {0}")]
     Io(#[from] io::Error),
@@ -23,12 +26,31 @@ pub enum RenderError {
 
 /// Prints the rules, as `iptables-save` would. Those of one family stand alone, so that they can be restored;
 /// those of both have a line of comment before each. In ipvs mode virtual servers, sets and addresses come first, as
-/// `ipvsadm`, `ipset` and `ip` print them, each under a line of comment.
+/// `ipvsadm`, `ipset` and `ip` print them, each under a line of comment. Where policies are enforced, their table comes
+/// last, as `nft` prints it.
 ///
 /// # Errors
 /// The state cannot be had, or the mode cannot be rendered.
 pub fn run(config: &Config, render: &Render, out: &mut dyn Write) -> Result<(), RenderError> {
+    if config.network_policy.is_none() && render.only_policies {
+        return Err(RenderError::NoPolicies);
+    }
     let state = state::load(config, render.host.as_deref())?;
+    if !render.only_policies {
+        services(config, render, &state, out)?;
+    }
+    // With one family's rules alone, nothing else must come.
+    match &state.policies {
+        Some(policies) if render.only_policies => write!(out, "{}", policies.table().desired())?,
+        Some(policies) if render.family.is_none() => {
+            write!(out, "# nft\n{}", policies.table().desired())?;
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn services(config: &Config, render: &Render, state: &State, out: &mut dyn Write) -> Result<(), RenderError> {
     if config.mode == ProxyMode::Nftables {
         for family in families(render.family) {
             write!(out, "{}", nftables::render(&state.desired, family, &state.options, &state.host))?;

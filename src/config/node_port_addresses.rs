@@ -33,6 +33,11 @@ impl NodePortAddresses {
         }
     }
 
+    /// Whether loopback addresses are asked for by name.
+    pub fn has_localhost(&self) -> bool {
+        matches!(self, Self::Primary { localhost: true } | Self::Within { localhost: true, .. })
+    }
+
     /// Upstream's rule: either `primary` alone, or CIDRs. Ours: `localhost` beside either, or alone.
     /// The error is the guilty item, and what was expected.
     pub(super) fn parse(items: &[String], mode: ProxyMode) -> Result<Self, (String, &'static str)> {

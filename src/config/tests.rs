@@ -106,6 +106,7 @@ fn what_is_no_command_line() {
         &["explain", "--from", "a", "--to", "b", "--family", "ipx"],
         &["policy"],
         &["policy", "matrix", "--external", "x"],
+        &["render", "--only-policies", "--family=ipv4"],
         &["lab"],
         &["lab", "exec", "a"],
         &["lab", "run", "--mode=userspace", "f"],
@@ -119,8 +120,10 @@ fn what_is_no_command_line() {
 #[test]
 fn commands() {
     let daemon = |once, init_only| Command::Daemon(Daemon { once, init_only });
-    let render =
-        |host: Option<&str>, family| Command::Render(Render { host: host.map(PathBuf::from), family });
+    let render = |host: Option<&str>, family| {
+        Command::Render(Render { host: host.map(PathBuf::from), family, only_policies: false })
+    };
+    let policies = Command::Render(Render { host: None, family: None, only_policies: true });
     let cluster = |mode| LabCluster { folder: "f".into(), mode };
     let explain = Explain {
         from: "a".into(),
@@ -156,6 +159,7 @@ fn commands() {
         (&["explain", "--from", "a", "--to", "b:80"], Command::Explain(explain.clone())),
         (&["explain", "--to=b:80", "--from=a", "--manifests=f", "-o", "text"], Command::Explain(explain)),
         (&["policy", "matrix", "-n", "a", "--port", "80"], Command::Policy(matrix)),
+        (&["render", "--only-policies", "--network-policy"], policies),
         (&["diff", "--kubeconfig", "k"], Command::Diff(Diff { host: None, family: None })),
         (&["lab", "run", "f"], Command::Lab(Lab::Run(cluster(ProxyMode::Iptables)))),
         (&["lab", "run", "--mode=ipvs", "f"], Command::Lab(Lab::Run(cluster(ProxyMode::Ipvs)))),

@@ -33,9 +33,9 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle};
 
-use crate::config::{Config, Daemon};
+use crate::config::{Config, Daemon, ProxyMode};
 use crate::http::BindError;
-use crate::source::{self, AccessError, Source};
+use crate::source::{self, AccessError, Reporter, Source};
 use crate::{host, node, state};
 use drift_watch::Drift;
 use policies::{Policies, PolicyOutcome, PolicyWorker, RunningPolicies};
@@ -92,14 +92,16 @@ pub enum DaemonError {
 pub async fn run(config: Config, configuration: String, options: &Daemon) -> Result<(), DaemonError> {
     let name = node::name(&config).map_err(DaemonError::NodeName)?;
     let means = serving::means(config.mode)?;
-    let nfacct = host::ensure_nfacct();
+    // Only rules of iptables name its counters.
+    let nfacct = config.mode != ProxyMode::Nftables && host::ensure_nfacct();
     if options.init_only {
         serving::ready_node(&config);
         tracing::info!("the node is set up; ending, as --init-only asks for");
         return Ok(());
     }
     let (sink, events) = mpsc::channel(EVENT_BATCHES);
-    let source = source::spawn(state::origin(&config, name), sink).await?;
+    let reporter = config.network_policy.map(|_| Reporter::new(name));
+    let source = source::spawn_reporting(state::origin(&config, name), sink, reporter).await?;
     let families: Vec<Family> = means.families.clone();
     let telemetry = Telemetry::start(&config, configuration, &source, name, &families).await?;
     let facts = Facts { tools: means.tools.clone(), nfacct, addresses: host::addresses() };

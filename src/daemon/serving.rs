@@ -1,6 +1,7 @@
 //! Makes the mode that the configuration asks for, and readies the node for it.
 
 use std::net::Ipv6Addr;
+use std::sync::Once;
 use std::time::Duration;
 
 use portcullis_cluster::Family;
@@ -14,8 +15,11 @@ use tokio::sync::mpsc;
 
 use super::DaemonError;
 use super::drift_watch::{self, Drift};
-use crate::config::{Config, Ipvs, NodePortAddresses, ProxyMode};
+use crate::config::{Config, Ipvs, ProxyMode};
 use crate::{node, sysctl};
+
+/// News of who else changes what a mode writes, where the kernel tells.
+pub(crate) type News = Option<mpsc::Receiver<Drift>>;
 
 /// The kernels of the families that are served.
 pub(crate) type Kernels = Vec<(Family, Box<dyn Kernel>)>;
@@ -29,9 +33,6 @@ pub(crate) struct Means {
     /// The families that can be served.
     pub(crate) families: Vec<Family>,
 }
-
-/// Who else changes what a mode writes, where the kernel tells.
-pub(crate) type News = Option<mpsc::Receiver<Drift>>;
 
 /// Looks for what the mode takes.
 ///
@@ -80,10 +81,11 @@ pub(crate) fn ready_node(config: &Config) {
 /// Has answers of pods to connections that came from ::1 delivered, whichever link they come in by: the kernel takes
 /// the address for one that is on the loopback link only.
 pub(crate) fn route_localhost(config: &Config) {
-    let served = matches!(config.node_port_addresses, NodePortAddresses::Primary { localhost: true });
-    if config.mode != ProxyMode::Nftables || !served {
+    if config.mode != ProxyMode::Nftables || !config.node_port_addresses.has_localhost() {
         return;
     }
+    static TOLD: Once = Once::new();
+    TOLD.call_once(warn_of_bridges);
     let routed = Interfaces::open().and_then(|mut interfaces| {
         let links = interfaces.links()?;
         for link in links.iter().filter(|link| !link.is_loopback()) {
@@ -98,6 +100,18 @@ pub(crate) fn route_localhost(config: &Config) {
     });
     if let Err(error) = routed {
         tracing::warn!(%error, "node ports on ::1 may get no answers");
+    }
+}
+
+/// The kernel takes no packets to ::1 that come from elsewhere, except where it translated them itself after it took them
+/// in. Bridges whose packets pass netfilter translate before that.
+fn warn_of_bridges() {
+    let setting = std::fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-ip6tables");
+    if setting.is_ok_and(|value| value.trim() == "1") {
+        tracing::warn!(
+            "node ports on ::1 get no answers from pods that a bridge joins to this node, as \
+             net.bridge.bridge-nf-call-ip6tables is 1; on 127.0.0.1 they do"
+        );
     }
 }
 

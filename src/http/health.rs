@@ -303,6 +303,39 @@ mod tests {
     }
 
     #[test]
+    fn policies_that_are_not_enforced_are_told_though_services_are_served() {
+        type Report = fn(&Health, Moment);
+        let failed: Report = |health, at| health.policies_failed(at, "the table is another's");
+        let synced: Report = |health, at| health.policies_synced(at);
+        // What is reported of them when, and what is wrong with them at a time.
+        type Row<'a> = (&'a str, &'a [(u64, Report)], u64, Option<&'a str>);
+        let rows: [Row<'_>; 5] = [
+            ("starting", &[], 299, None),
+            ("never enforced", &[], 300, Some("not synced since the start at ")),
+            ("failed", &[(2, failed)], 2, Some("the last sync failed at ")),
+            ("failed, then not", &[(2, failed), (3, synced)], 1000, None),
+            ("not, then failed", &[(2, synced), (3, failed)], 4, Some("the last sync failed at ")),
+        ];
+        for (name, reports, at, problem) in rows {
+            let start = Moment::now();
+            let health = Health::new(Limits::new(Duration::from_secs(30), false), [V4], start);
+            health.expect_policies();
+            health.synced(V4, start);
+            let second = |seconds| start + Duration::from_secs(seconds);
+            reports.iter().for_each(|(time, report)| report(&health, second(*time)));
+            let verdict = health.verdict(second(at));
+            assert!(verdict.in_sync(), "{name}: load balancers are not told");
+            assert_eq!(verdict.healthy(), problem.is_none(), "{name}: {verdict:?}");
+            let told = verdict.policies.as_deref();
+            assert_eq!(told.is_some(), problem.is_some(), "{name}: {told:?}");
+            assert!(
+                problem.is_none_or(|words| told.is_some_and(|t| t.starts_with(words))),
+                "{name}: {told:?}"
+            );
+        }
+    }
+
+    #[test]
     fn a_source_that_may_be_silent_is_never_too_silent() {
         let start = Moment::now();
         let health = Health::new(Limits::new(Duration::from_secs(30), false), [V4], start);

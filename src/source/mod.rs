@@ -27,7 +27,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 pub use access::{Access, AccessError};
-pub use api::Pace;
+pub use api::{Pace, Reporter};
 pub use health::{Health, KindStatus};
 pub use manifests::{Manifests, PathError, read_manifests};
 pub use selection::Selection;
@@ -77,11 +77,28 @@ impl Source {
 /// The kubeconfig cannot be read or makes no sense. A server that does not answer is no error here: the
 /// source tries again, and says so.
 pub async fn spawn(origin: Origin, sink: mpsc::Sender<Vec<Event>>) -> Result<Source, AccessError> {
+    spawn_reporting(origin, sink, None).await
+}
+
+/// The same, and where an API server is the source, `reporter` tells it as Events what is wrong with policies.
+///
+/// # Errors
+/// As [`spawn`].
+pub async fn spawn_reporting(
+    origin: Origin,
+    sink: mpsc::Sender<Vec<Event>>,
+    reporter: Option<Reporter>,
+) -> Result<Source, AccessError> {
     let mut tasks = JoinSet::new();
     let health = match origin {
         Origin::ApiServer { access, selections, pace } => {
             let health = Arc::new(Health::new(selections.iter().map(|selection| selection.kind)));
             let connection = Arc::new(access::Connection::open(access).await?);
+            let complaints = reporter.map(|reporter| {
+                let (complaints, waiting) = api::Complaints::channel();
+                tasks.spawn(api::publish(waiting, connection.clone(), reporter));
+                complaints
+            });
             for selection in selections {
                 tasks.spawn(api::follow(
                     selection,
@@ -89,6 +106,7 @@ pub async fn spawn(origin: Origin, sink: mpsc::Sender<Vec<Event>>) -> Result<Sou
                     pace.clone(),
                     health.clone(),
                     sink.clone(),
+                    complaints.clone(),
                 ));
             }
             health

@@ -9,7 +9,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Query, Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
 use data_encoding::BASE64_NOPAD;
 use futures::{StreamExt, stream};
@@ -57,6 +57,9 @@ async fn answer(
     let Some((resource, namespace, name)) = Resource::at(path) else { return no_such_page() };
     if settings.absent.iter().any(|plural| plural == resource.plural) {
         return no_such_page();
+    }
+    if request.method() == Method::POST {
+        return create(&shared, resource, request.into_body()).await;
     }
     let parameter = |name: &str| parameters.get(name).cloned().unwrap_or_default();
     let selector = Selector {
@@ -140,6 +143,25 @@ fn one(shared: &Shared, resource: &Resource, namespace: Option<String>, name: &s
             status(404, "NotFound", &message, Some(json!({"name": name, "kind": resource.plural})))
         }
     }
+}
+
+async fn create(shared: &Shared, resource: &Resource, body: Body) -> Response {
+    let bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap_or_default();
+    let object: Value = match serde_json::from_slice(&bytes) {
+        Ok(object) => object,
+        Err(error) => return status(400, "BadRequest", &error.to_string(), None),
+    };
+    let key = resource.key(&object);
+    let mut store = lock(&shared.store);
+    if store.get(resource, &key).is_some() {
+        let message = format!("{} {:?} already exists", resource.plural, object["metadata"]["name"]);
+        return status(409, "AlreadyExists", &message, None);
+    }
+    store.apply(object, None);
+    let created = store.get(resource, &key).expect("it was stored just now");
+    drop(store);
+    shared.changed.send_modify(|tick| *tick += 1);
+    json_answer(201, &created)
 }
 
 fn list(shared: &Shared, resource: &Resource, selector: &Selector, parameters: &Parameters) -> Response {

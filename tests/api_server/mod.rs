@@ -1,7 +1,7 @@
 //! An API server for tests: in this process, over plain HTTP, with a script.
 //!
 //! It answers lists (pages, selectors), single objects and watches (bookmarks, streaming lists, expired
-//! revisions) in the shape that a real one has, which `fixtures/apiserver/` records and
+//! revisions) and creations in the shape that a real one has, which `fixtures/apiserver/` records and
 //! `tests/api_source.rs` holds it against. A test changes what it stores and how it misbehaves:
 //!
 //! ```ignore
@@ -215,6 +215,14 @@ impl ApiServer {
     /// The newest revision.
     pub(crate) fn revision(&self) -> u64 {
         lock(&self.shared.store).revision()
+    }
+
+    /// All objects of a resource, as in `objects("events")`, by their keys.
+    pub(crate) fn objects(&self, plural: &str) -> Vec<Value> {
+        let (resource, selector) = (resource::Resource::by_plural(plural), selector::Selector::default());
+        let store = lock(&self.shared.store);
+        let objects = store.list(resource, &selector, store.revision());
+        objects.into_iter().map(|(_, object)| Value::clone(&object)).collect()
     }
 
     fn change(&self, change: impl FnOnce(&mut Store) -> u64) -> u64 {

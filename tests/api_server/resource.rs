@@ -24,7 +24,7 @@ const fn resource(
     Resource { version, plural, kind, namespaced }
 }
 
-static RESOURCES: [Resource; 8] = [
+static RESOURCES: [Resource; 9] = [
     resource("v1", "nodes", "Node", false),
     resource("v1", "services", "Service", true),
     resource("v1", "namespaces", "Namespace", false),
@@ -33,6 +33,7 @@ static RESOURCES: [Resource; 8] = [
     resource("networking.k8s.io/v1", "servicecidrs", "ServiceCIDR", false),
     resource("networking.k8s.io/v1", "networkpolicies", "NetworkPolicy", true),
     resource("policy.networking.k8s.io/v1alpha2", "clusternetworkpolicies", "ClusterNetworkPolicy", false),
+    resource("events.k8s.io/v1", "events", "Event", true),
 ];
 
 impl Resource {

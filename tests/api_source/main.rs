@@ -3,6 +3,7 @@
 #[path = "../api_server/mod.rs"]
 mod api_server;
 
+mod events;
 mod failures;
 mod follow;
 mod recordings;

@@ -24,7 +24,8 @@ pub(crate) struct Daemon {
 
 impl Daemon {
     /// Starts it as kube-proxy is started: with a configuration file that names a kubeconfig.
-    pub(crate) fn start(case: &Case, server: &ApiServer, folder: &Path) -> Daemon {
+    /// `tools`: whether it finds any.
+    pub(crate) fn start(case: &Case, server: &ApiServer, folder: &Path, tools: bool) -> Daemon {
         let kubeconfig = server.kubeconfig(folder, "token");
         let text = fs::read_to_string(case.folder.join("config.yaml")).expect("the case has a configuration");
         let text = text.replace("mode: ''", &format!("mode: {}", case.mode.name()));
@@ -35,6 +36,9 @@ impl Daemon {
         let output = fs::File::create(&log).expect("the folder can be written to");
         let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
         command.arg("--config").arg(&config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(output);
+        if !tools {
+            command.env("PATH", folder);
+        }
         Daemon { child: command.spawn().expect("the binary is built"), log }
     }
 

@@ -73,7 +73,7 @@ fn by_node(cases: impl Iterator<Item = Case>, daemons: Daemons) -> Vec<Vec<Case>
 /// Brings one daemon through all states of cases, one after another; says which went wrong.
 fn follow(cases: &[Case], held: &[Held]) -> Vec<String> {
     let mut failed = Vec::new();
-    let mut run = Run::start(&cases[0]);
+    let mut run = Run::start(&cases[0], cases[0].mode != ProxyMode::Nftables);
     for case in cases {
         let start = Instant::now();
         let states = case.states();
@@ -91,7 +91,7 @@ fn follow(cases: &[Case], held: &[Held]) -> Vec<String> {
 
 /// Plays the first state of a case on the node as it is.
 pub(crate) fn follow_first_state(case: &Case, held: &[Held]) {
-    let mut run = Run::start(case);
+    let mut run = Run::start(case, true);
     run.follow(case, &case.states()[..1], held);
     run.end(case, 1, held);
 }
@@ -108,12 +108,12 @@ struct Run {
 
 impl Run {
     /// Starts with the first state of a case.
-    fn start(case: &Case) -> Self {
+    fn start(case: &Case, tools: bool) -> Self {
         let folder = tempfile::tempdir().expect("a folder for temporary files");
         let server = ApiServer::start();
         let mut stored = Stored::new();
         states::bring(&server, &mut stored, &case.states()[0]);
-        let daemon = Daemon::start(case, &server, folder.path());
+        let daemon = Daemon::start(case, &server, folder.path(), tools);
         Run { daemon, server, stored, warm: false, _folder: folder }
     }
 

@@ -89,7 +89,7 @@ fn servers_with_nothing_behind() -> usize {
 }
 
 /// Services and their endpoints; which endpoints depends on `round`.
-fn cluster(round: usize) -> String {
+pub(crate) fn cluster(round: usize) -> String {
     let mut text = String::from("{apiVersion: v1, kind: Node, metadata: {name: node-a}}\n");
     for i in 0..SERVICES {
         let (high, low) = (i / 250, i % 250);

@@ -25,6 +25,8 @@ mod states;
 mod iptables;
 mod ipvs;
 mod killed;
+mod killed_by_nftables;
 mod migrations;
 mod mode_changes;
+mod nftables;
 mod schedulers;

@@ -8,7 +8,8 @@ use portcullis_lab::uml;
 
 use crate::follow::follow_first_state;
 use crate::held::{
-    ADDRESSES, Held, INHERITED_IPV4_RULES, INHERITED_IPV6_RULES, SETS, VIRTUAL_SERVERS, output,
+    ADDRESSES, Held, INHERITED_IPV4_RULES, INHERITED_IPV6_RULES, NOTHING_ELSE, SETS, TABLES, VIRTUAL_SERVERS,
+    output,
 };
 use crate::services::Case;
 use crate::{namespace, node};
@@ -22,6 +23,21 @@ const IPTABLES: [Held; 2] = [INHERITED_IPV4_RULES, INHERITED_IPV6_RULES];
 #[test]
 fn from_kube_proxys_iptables_to_ipvs_and_back_and_again() {
     uml::inside(|| CASES.iter().for_each(|name| namespace::inside(|| change(name))));
+}
+
+#[test]
+fn from_kube_proxys_iptables_to_nftables_and_back() {
+    CASES.iter().for_each(|name| namespace::inside(|| change_to_nftables(name)));
+}
+
+fn change_to_nftables(name: &str) {
+    let [iptables, nftables] = [ProxyMode::Iptables, ProxyMode::Nftables].map(|mode| Case::named(name, mode));
+    node::set_up(&iptables);
+    restore("iptables-restore", &without_counters(&iptables.recorded(1, "v4.save")));
+    restore("ip6tables-restore", &without_counters(&iptables.recorded(1, "v6.save")));
+    follow_first_state(&nftables, &[TABLES, NOTHING_ELSE]);
+    follow_first_state(&iptables, &IPTABLES);
+    assert!(!output(&["nft", "list", "tables"]).contains("portcullis"), "{name}: tables are left");
 }
 
 fn change(name: &str) {

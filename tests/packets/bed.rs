@@ -66,7 +66,7 @@ impl Setup {
         let daemon = DaemonSpec {
             binary: PathBuf::from(env!("CARGO_BIN_EXE_portcullis")),
             args: self.mode.with_args(&self.args),
-            env: vec![("PATH".into(), self.mode.flavour().path(tools.path()))],
+            env: vec![("PATH".into(), self.mode.path(tools.path()))],
         };
         let plan = PlanOptions { families: self.families, ..Default::default() };
         let options = LabOptions { plan, daemon: Some(daemon) };
@@ -183,5 +183,14 @@ impl Drop for Bed {
                 eprintln!("--- the daemon of {} ---\n{tail}", node.name);
             }
         }
+    }
+}
+
+impl Bed {
+    /// What `nft` prints on a node; nothing if it fails, as when what is to be listed is not there.
+    pub(crate) fn nft(&self, node: &str, arguments: &[&str]) -> String {
+        let netns = self.lab.netns(&Vantage::node(node)).unwrap();
+        let listed = netns.command("nft").args(arguments).output().unwrap();
+        String::from_utf8(listed.stdout).unwrap()
     }
 }

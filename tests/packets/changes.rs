@@ -82,6 +82,11 @@ fn udp_follows_by_ipvs() {
     uml::inside(|| udp_follows(Mode::Ipvs));
 }
 
+#[test]
+fn udp_follows_by_nftables() {
+    udp_follows(Mode::Nftables);
+}
+
 fn udp_follows(mode: Mode) {
     let mut bed = Setup::of("web.yaml").mode(mode).up();
     let mut udp = Conversations::open(&bed, Protocol::Udp);
@@ -146,6 +151,11 @@ fn tcp_stays_by_iptables() {
 #[test]
 fn tcp_stays_by_ipvs() {
     uml::inside(|| a_tcp_connection_survives_every_unrelated_change(Mode::Ipvs));
+}
+
+#[test]
+fn tcp_stays_by_nftables() {
+    a_tcp_connection_survives_every_unrelated_change(Mode::Nftables);
 }
 
 fn a_tcp_connection_survives_every_unrelated_change(mode: Mode) {

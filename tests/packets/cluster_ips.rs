@@ -1,8 +1,10 @@
 //! Cluster IPs: who answers, and what source address it sees.
 
+use std::net::SocketAddr;
+
 use portcullis_lab::{Outcome, Protocol, uml};
 
-use crate::bed::{Bed, Setup};
+use crate::bed::{Bed, PATIENCE, Setup};
 use crate::expectation::{lost, only, refused, spread, turned_away};
 use crate::mode::Mode;
 use crate::row::{Row, at, client, cluster_ip, node, outside, pod, row};
@@ -82,6 +84,36 @@ fn cluster_ips_by_the_legacy_tool() {
 fn cluster_ips_by_ipvs() {
     uml::inside(|| drop(cluster_ips(Mode::Ipvs)));
 }
+
+#[test]
+fn cluster_ips_by_nftables() {
+    let bed = cluster_ips(Mode::Nftables);
+    what_no_service_has(&bed);
+}
+
+/// What is not a Service's, of addresses that are: refused or dropped, where iptables lets it out into the void.
+fn what_no_service_has(bed: &Bed) {
+    let web = cluster_ip("web", 80).addresses(bed.lab.plan(), bed.families);
+    let other: Vec<String> = web.iter().map(|web| SocketAddr::new(web.ip(), 81).to_string()).collect();
+    let ports = || at(&other.iter().map(String::as_str).collect::<Vec<_>>());
+    let stray = || at(&["10.96.200.200:80", "[fd00:10:96::dead]:80"]);
+    bed.write_manifest("cidr.yaml", CIDR);
+    bed.wait_until("the ServiceCIDR is told", PATIENCE, |bed| {
+        bed.nft("node-1", &["list", "set", "ip6", "portcullis", "service-cidrs"]).contains("fd00:10:96::")
+    });
+    #[rustfmt::skip]
+    bed.check(&[
+        row("a port that a cluster IP does not have", client(1), ports(), refused()),
+        row("a port that a cluster IP does not have, UDP", client(2), ports().udp(), refused()),
+        row("a port that a cluster IP does not have, from a node", node(2), ports(), refused()),
+        row("a cluster IP that no Service has", client(2), stray(), lost()),
+        row("a cluster IP that no Service has, from a node", node(1), stray().v4(), lost()),
+        row("a cluster IP of the block", client(1), cluster_ip("web", 80), spread(&WEB).kept()),
+    ]);
+}
+
+const CIDR: &str = "{apiVersion: networking.k8s.io/v1, kind: ServiceCIDR, metadata: {name: kubernetes}, \
+                    spec: {cidrs: [10.96.0.0/16, 'fd00:10:96::/112']}}\n";
 
 fn cluster_ips(mode: Mode) -> Bed {
     let bed = up(mode);

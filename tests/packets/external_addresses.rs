@@ -24,9 +24,9 @@ fn rows() -> Vec<Row> {
         row("node port from a pod is masqueraded too", client(1), node_port(1, "np", 80), spread(&WEB).masqueraded_by(1)),
         row("another node's port from a pod", client(1), node_port(2, "np", 80), spread(&WEB).masqueraded_by(2)),
         row("node port from its node", node(1), node_port(1, "np", 80), spread(&WEB)),
-        row("node port at the node's other addresses", client(1), node_port_at(&["10.244.1.1", "fd00:10:244:1::1"], "np", 80), spread(&WEB).masqueraded_by(1)),
-        row("node port on localhost", node(1), node_port_at(&["127.0.0.1"], "np", 80), spread(&WEB)).in_ipvs(refused()),
-        row("node port on another address of localhost", node(1), node_port_at(&["127.1.2.3"], "np", 80), spread(&WEB)).in_ipvs(refused()),
+        row("node port at the node's other addresses", client(1), node_port_at(&["10.244.1.1", "fd00:10:244:1::1"], "np", 80), spread(&WEB).masqueraded_by(1)).in_nftables(refused()),
+        row("node port on localhost", node(1), node_port_at(&["127.0.0.1"], "np", 80), spread(&WEB)).in_ipvs(refused()).in_nftables(refused()),
+        row("node port on another address of localhost", node(1), node_port_at(&["127.1.2.3"], "np", 80), spread(&WEB)).in_ipvs(refused()).in_nftables(refused()),
         row("node port without endpoints", outside(), node_port(1, "np-none", 80), refused()),
         row("node port without endpoints, from its node", node(1), node_port(1, "np-none", 80), refused()),
         // External traffic policy
@@ -96,6 +96,13 @@ fn external_addresses_by_ipvs() {
         bed.check(&rows());
         load_balancers_are_told_where_endpoints_are(&bed);
     });
+}
+
+#[test]
+fn external_addresses_by_nftables() {
+    let bed = up(Mode::Nftables);
+    bed.check(&rows());
+    load_balancers_are_told_where_endpoints_are(&bed);
 }
 
 fn no_node_port_is_served_that_was_not_allocated(bed: &Bed) {

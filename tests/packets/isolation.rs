@@ -2,7 +2,8 @@
 
 use crate::bed::{Bed, Setup};
 use crate::expectation::{lost, one_of, only, spread};
-use crate::row::{client, cluster_ip, node, node_port, outside, row};
+use crate::mode::Mode;
+use crate::row::{client, cluster_ip, load_balancer, node, node_port, outside, outside_as, row};
 use crate::tools::Flavour;
 
 const WEB: [&str; 3] = ["a", "b", "c"];
@@ -24,6 +25,48 @@ fn a_refused_service_is_isolated_by_the_nft_tool() {
 #[test]
 fn a_refused_service_is_isolated_by_the_legacy_tool() {
     a_refused_service_is_isolated(Flavour::Legacy);
+}
+
+/// Claims an address of a load balancer for some sources.
+fn claims(name: &str, ranges: &str) -> String {
+    format!(
+        "{{apiVersion: v1, kind: Service, metadata: {{name: {name}}}, \
+         status: {{loadBalancer: {{ingress: [{{ip: 203.0.113.77}}]}}}}, spec: {{type: LoadBalancer, \
+         selector: {{app: web}}, ports: [{{port: 8088, targetPort: 8080}}], loadBalancerSourceRanges: [{ranges}]}}}}"
+    )
+}
+
+/// Two Services claim the same address and port, for sources that overlap: the kernel takes no such ranges in one set. The
+/// first by name has it, and the other is served at all else that it has.
+#[test]
+#[rustfmt::skip]
+fn an_address_that_two_claim_is_the_first_one_s_by_nftables() {
+    let mut bed = Setup::of("web.yaml").mode(Mode::Nftables).up();
+    bed.apply(&claims("bad", "198.51.100.64/26"));
+    bed.check(&[
+        row("it has the address while nobody else claims it", outside_as(&["198.51.100.100"]), load_balancer("bad", 8088).v4(), spread(&WEB)),
+        row("for its sources", outside(), load_balancer("bad", 8088).v4(), lost()),
+    ]);
+    bed.apply(&claims("aaa", "198.51.100.0/25"));
+    let both = [
+        row("the first has it now", outside(), load_balancer("aaa", 8088).v4(), spread(&WEB).masqueraded_by(1)),
+        row("for its sources", outside_as(&["198.51.100.200"]), load_balancer("aaa", 8088).v4(), lost()),
+        row("the other has its cluster IP", client(1), cluster_ip("bad", 8088).v4(), spread(&WEB).kept()),
+        row("others are served", client(1), cluster_ip("web", 80), spread(&WEB).kept()),
+    ];
+    bed.check(&both);
+    bed.lab.stop_daemon("node-1").unwrap();
+    bed.nft("node-1", &["flush", "ruleset"]);
+    bed.lab.start_daemon("node-1").unwrap();
+    bed.synced();
+    bed.check(&both);
+    bed.lab.delete(&portcullis_lab::ObjectRef::new("Service", "default", "aaa")).unwrap();
+    bed.synced();
+    bed.check(&[
+        row("it has it again", outside_as(&["198.51.100.100"]), load_balancer("bad", 8088).v4(), spread(&WEB)),
+        row("for its own sources again", outside(), load_balancer("bad", 8088).v4(), lost()),
+    ]);
+    assert_eq!(bed.metric("node-1", "portcullis_service_sync_errors", ""), 0.0);
 }
 
 #[rustfmt::skip]

@@ -31,6 +31,11 @@ fn the_table_of_iptables() {
 }
 
 #[test]
+fn the_table_of_nftables() {
+    all_is_as_it_must_be("nftables");
+}
+
+#[test]
 fn the_table_of_ipvs() {
     uml::inside(|| all_is_as_it_must_be("ipvs"));
 }

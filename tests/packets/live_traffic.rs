@@ -28,6 +28,47 @@ fn pods_are_replaced_under_live_traffic_by_ipvs() {
     uml::inside(|| pods_are_replaced_under_live_traffic(Mode::Ipvs));
 }
 
+#[test]
+fn pods_are_replaced_under_live_traffic_by_nftables() {
+    pods_are_replaced_under_live_traffic(Mode::Nftables);
+}
+
+/// So often the number of endpoints changes.
+const SCALES: usize = 50;
+
+/// No packet finds a map half-changed: whatever number of endpoints it counted with, those are there.
+#[test]
+fn endpoints_come_and_go_at_full_speed_by_nftables() {
+    let mut bed = Setup::of("web.yaml").mode(Mode::Nftables).up();
+    let (history, seen) = while_clients_connect_at(Duration::ZERO, &mut bed, Families::Dual, scale);
+    let (mut connections, mut lost) = (0, 0);
+    for seen in &seen {
+        // The answer to a datagram that is under way to an endpoint that goes finds no way back: its flow is deleted.
+        let excused = if seen.protocol == Protocol::Udp { 2 } else { 0 };
+        seen.assert_answered(excused, &history);
+        lost += seen.log.lost().len();
+        assert_eq!(seen.log.tally().by.len(), 3, "{} met all pods", seen.log.what);
+        connections += seen.log.sent.len();
+    }
+    let took = history.last().unwrap().0;
+    println!(
+        "{connections} connections, {lost} lost, in {took:?} of {SCALES} changes of the number of endpoints"
+    );
+}
+
+/// Endpoints by their number: from 3 to 1 and back, and each other time another one is left.
+fn scale(bed: &mut Bed, start: Instant) -> History {
+    let mut history = Vec::new();
+    for round in 0..SCALES {
+        let (pod, ready) =
+            [("b", false), ("c", false), ("b", true), ("a", false), ("c", true), ("a", true)][round % 6];
+        bed.lab.set_ready(pod, ready).unwrap();
+        bed.synced();
+        history.push((start.elapsed(), format!("{pod} {}", if ready { "comes" } else { "goes" })));
+    }
+    history
+}
+
 fn pods_are_replaced_under_live_traffic(mode: Mode) {
     let mut bed = Setup::of("web.yaml").mode(mode).up();
     let (history, seen) = while_clients_connect(&mut bed, Families::Dual, replace_pods);
@@ -48,19 +89,28 @@ pub(crate) fn while_clients_connect(
     families: Families,
     change: impl FnOnce(&mut Bed, Instant) -> History,
 ) -> (History, Vec<Seen>) {
+    // Room for the daemons on a small machine, more of it on one of a single processor, and most on an emulated one.
+    let pace = Duration::from_millis(match (uml::is_inside(), qemu::is_inside()) {
+        (true, _) => 30,
+        (_, true) => 100,
+        _ => 3,
+    });
+    while_clients_connect_at(pace, bed, families, change)
+}
+
+/// The same, each client at this pace.
+fn while_clients_connect_at(
+    pace: Duration,
+    bed: &mut Bed,
+    families: Families,
+    change: impl FnOnce(&mut Bed, Instant) -> History,
+) -> (History, Vec<Seen>) {
     let ways: [(Origin, Protocol, Target); 4] = [
         (client(1), Protocol::Tcp, cluster_ip("web", 80)),
         (client(2), Protocol::Tcp, cluster_ip("web", 80)),
         (client(1), Protocol::Udp, cluster_ip("web", 53).udp()),
         (outside(), Protocol::Tcp, node_port(2, "web", 80)),
     ];
-    // Room for the daemons on a small machine, and more of it on one of a single processor.
-    let pace = Duration::from_millis(match (uml::is_inside(), qemu::is_inside()) {
-        (true, _) => 30,
-        // Emulated, and every packet costs.
-        (_, true) => 100,
-        _ => 3,
-    });
     let options = TrafficOptions { pace, patience: ANSWER, under_way: 1 };
     let start = Instant::now();
     let mut all = Vec::new();

@@ -7,6 +7,8 @@
 //! IPVS mode is probed in user-mode Linux, whose kernel has IPVS, by the same rows, and a few of them in QEMU, where
 //! nf_tables is, too.
 //!
+//! nftables mode is probed by the same rows where the tests run, with daemons that find no tool at all.
+//!
 //! SCTP has its rows in QEMU alone: the kernel here may have no SCTP sockets. `sctp.rs` holds its rules for it, too.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
@@ -21,13 +23,16 @@ mod changes;
 mod cluster_ips;
 mod drift;
 mod drift_of_ipvs;
+mod drift_of_nftables;
 mod external_addresses;
 mod graceful_termination;
 mod host_daemons;
 mod ipvs_in_qemu;
 mod isolation;
+mod lab_policies;
 mod lab_table;
 mod live_traffic;
+mod localhost_node_ports;
 mod manifests;
 mod migrations;
 mod mode_changes;

@@ -22,6 +22,9 @@ use crate::tools::Flavour;
 
 const NODES: [&str; 2] = ["node-1", "node-2"];
 
+/// How long an emulated machine may take; a quarter of that where nobody else computes.
+const LIMIT: Duration = Duration::from_secs(540);
+
 /// How long it may take a program to end after the last connection has.
 const PATIENCE: Duration = Duration::from_secs(90);
 
@@ -71,7 +74,7 @@ fn from_ipvs_to_iptables_by_the_legacy_tool() {
 
 #[test]
 fn from_ipvs_to_nftables_in_qemu() {
-    qemu::inside(|| {
+    qemu::inside_for(LIMIT, || {
         let mut bed = Setup::of("web.yaml").mode(Mode::Ipvs).up();
         move_under_live_traffic(&mut bed, Families::V4, Mode::Nftables);
     });
@@ -79,7 +82,7 @@ fn from_ipvs_to_nftables_in_qemu() {
 
 #[test]
 fn from_nftables_to_ipvs_in_qemu() {
-    qemu::inside(|| {
+    qemu::inside_for(LIMIT, || {
         let mut bed = Setup::of("web.yaml").mode(Mode::Nftables).up();
         move_under_live_traffic(&mut bed, Families::V4, Mode::Ipvs);
     });
@@ -87,7 +90,7 @@ fn from_nftables_to_ipvs_in_qemu() {
 
 #[test]
 fn from_ipvs_to_iptables_by_the_nft_tool_in_qemu() {
-    qemu::inside(|| {
+    qemu::inside_for(LIMIT, || {
         let mut bed = Setup::of("web.yaml").mode(Mode::Ipvs).up();
         move_under_live_traffic(&mut bed, Families::V4, Mode::Iptables(Flavour::Nft));
     });
@@ -95,7 +98,7 @@ fn from_ipvs_to_iptables_by_the_nft_tool_in_qemu() {
 
 #[test]
 fn from_iptables_by_the_nft_tool_to_ipvs_in_qemu() {
-    qemu::inside(|| {
+    qemu::inside_for(LIMIT, || {
         let mut bed = Setup::of("web.yaml").mode(Mode::Iptables(Flavour::Nft)).up();
         move_under_live_traffic(&mut bed, Families::V4, Mode::Ipvs);
     });
@@ -111,7 +114,7 @@ fn ipvs_goes_when_the_last_connection_has_ended() {
 
 #[test]
 fn ipvs_goes_when_the_last_connection_has_ended_in_qemu() {
-    qemu::inside(|| {
+    qemu::inside_for(LIMIT, || {
         let mut bed = Setup::of("web.yaml").mode(Mode::Ipvs).up();
         ends_by_itself(&mut bed, Mode::Nftables);
     });

@@ -1,5 +1,8 @@
 //! How the daemons of a cluster serve it.
 
+use std::os::unix::fs::symlink;
+use std::path::Path;
+
 use portcullis_lab::uml;
 
 use crate::tools::Flavour;
@@ -32,6 +35,20 @@ impl Mode {
             // User-mode Linux has no other.
             Self::Ipvs if uml::is_inside() => Flavour::Legacy,
             Self::Ipvs | Self::Nftables => Flavour::Nft,
+        }
+    }
+
+    /// The search path of its daemons; `folder` is for links. In nftables mode nothing is on it but what leads into the
+    /// node's namespace.
+    pub(crate) fn path(self, folder: &Path) -> String {
+        match self {
+            Self::Nftables => {
+                let ip =
+                    ["/usr/sbin/ip", "/sbin/ip", "/usr/bin/ip"].into_iter().find(|ip| Path::new(ip).exists());
+                symlink(ip.unwrap(), folder.join("ip")).unwrap();
+                folder.display().to_string()
+            }
+            Self::Iptables(_) | Self::Ipvs => self.flavour().path(folder),
         }
     }
 }

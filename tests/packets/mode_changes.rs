@@ -34,6 +34,25 @@ fn modes_change_under_live_traffic() {
     });
 }
 
+/// Both translate addresses alike, and what is translated stays so: nothing is lost either way.
+#[test]
+fn to_nftables_and_back_under_live_traffic() {
+    let iptables = Mode::Iptables(Flavour::Nft);
+    let mut bed = Setup::of("web.yaml").mode(iptables).up();
+    let mut conversations = talk(&bed);
+    let met = answerers(&mut conversations);
+    for mode in [Mode::Nftables, iptables] {
+        let (history, seen) =
+            while_clients_connect(&mut bed, Families::Dual, |bed, start| change(bed, start, mode));
+        seen.iter().for_each(|seen| seen.assert_answered(0, &history));
+        assert_eq!(answerers(&mut conversations), met, "in {mode:?}");
+        let rules = bed.rules("node-1", "iptables", "nat") + &bed.rules("node-2", "ip6tables", "filter");
+        let table = bed.nft("node-1", &["list", "table", "ip6", "portcullis"]);
+        assert_eq!(rules.contains("KUBE-"), mode == iptables, "{mode:?}: {rules}");
+        assert_eq!(table.is_empty(), mode == iptables, "{mode:?}: {table}");
+    }
+}
+
 fn change(bed: &mut Bed, start: Instant, mode: Mode) -> History {
     let mut history = Vec::new();
     for node in NODES {

@@ -27,6 +27,11 @@ fn restarts_by_ipvs() {
     uml::inside(|| restarts(Mode::Ipvs));
 }
 
+#[test]
+fn restarts_by_nftables() {
+    restarts(Mode::Nftables);
+}
+
 fn restarts(mode: Mode) {
     let mut bed = Setup::of("web.yaml").mode(mode).up();
     let mut conversations = Vec::new();
@@ -128,7 +133,7 @@ fn serves_all(bed: &Bed, when: &'static str) {
 fn holds(bed: &Bed, node: &str) -> String {
     match bed.mode {
         Mode::Iptables(_) => bed.rules(node, "iptables", "nat"),
-        Mode::Nftables => tools::nft(bed, node, &["list", "table", "ip", "portcullis"]),
+        Mode::Nftables => bed.nft(node, &["list", "table", "ip", "portcullis"]),
         Mode::Ipvs => {
             tools::output(bed.lab.netns(&Vantage::node(node)).unwrap().command("ipvsadm").arg("-Sn"))
         }

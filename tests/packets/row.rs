@@ -33,10 +33,11 @@ pub(crate) struct Row {
     pub(crate) to: Target,
     expect: Expectation,
     expect_of_ipvs: Option<Expectation>,
+    expect_of_nftables: Option<Expectation>,
 }
 
 pub(crate) fn row(name: &'static str, from: Origin, to: Target, expect: Expectation) -> Row {
-    Row { name, from, to, expect, expect_of_ipvs: None }
+    Row { name, from, to, expect, expect_of_ipvs: None, expect_of_nftables: None }
 }
 
 impl Row {
@@ -45,8 +46,17 @@ impl Row {
         Self { expect_of_ipvs: Some(expect), ..self }
     }
 
+    /// What must be seen in nftables mode, where kube-proxy's differs: node ports are served at primary addresses.
+    pub(crate) fn in_nftables(self, expect: Expectation) -> Self {
+        Self { expect_of_nftables: Some(expect), ..self }
+    }
+
     fn expect(&self, mode: Mode) -> &Expectation {
-        let of_mode = self.expect_of_ipvs.as_ref().filter(|_| mode == Mode::Ipvs);
+        let of_mode = match mode {
+            Mode::Iptables(_) => None,
+            Mode::Ipvs => self.expect_of_ipvs.as_ref(),
+            Mode::Nftables => self.expect_of_nftables.as_ref(),
+        };
         of_mode.unwrap_or(&self.expect)
     }
 }

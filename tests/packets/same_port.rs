@@ -23,6 +23,11 @@ fn one_port_for_several_services() {
 }
 
 #[test]
+fn one_port_for_several_services_by_nftables() {
+    each_is_answered(Mode::Nftables);
+}
+
+#[test]
 fn one_port_for_several_services_by_ipvs() {
     uml::inside(|| each_is_answered(Mode::Ipvs));
 }

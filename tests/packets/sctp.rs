@@ -35,6 +35,11 @@ fn sctp_associations_by_the_nft_tool_in_qemu() {
 }
 
 #[test]
+fn sctp_associations_by_nftables_in_qemu() {
+    qemu::inside(|| associations(Mode::Nftables));
+}
+
+#[test]
 fn sctp_associations_by_ipvs_in_qemu() {
     qemu::inside(|| associations(Mode::Ipvs));
 }

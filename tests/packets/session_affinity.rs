@@ -21,12 +21,17 @@ const CLIENTS: u8 = 32;
 
 #[test]
 fn affinity_is_kept_then_expires_by_the_nft_tool() {
-    affinity(Flavour::Nft);
+    affinity(Mode::Iptables(Flavour::Nft));
 }
 
 #[test]
 fn affinity_is_kept_then_expires_by_the_legacy_tool() {
-    affinity(Flavour::Legacy);
+    affinity(Mode::Iptables(Flavour::Legacy));
+}
+
+#[test]
+fn affinity_is_kept_then_expires_by_nftables() {
+    affinity(Mode::Nftables);
 }
 
 /// IPVS forgets a client only once the last of its connections is forgotten, minutes after it was closed.
@@ -51,8 +56,8 @@ fn one_pod_for_a_client(bed: &Bed) {
 }
 
 #[rustfmt::skip]
-fn affinity(flavour: Flavour) {
-    let bed = Setup::of("session-affinity.yaml").flavour(flavour).up();
+fn affinity(mode: Mode) {
+    let bed = Setup::of("session-affinity.yaml").mode(mode).up();
     one_pod_for_a_client(&bed);
     let tables = [("TCP", Protocol::Tcp, node_port(1, "sticky", 80)), ("UDP", Protocol::Udp, node_port(1, "sticky", 53).udp())];
     thread::scope(|scope| {
@@ -105,6 +110,12 @@ fn a_client_whose_pod_goes_meets_another_and_stays_there() {
     a_client_whose_pod_goes(Mode::Iptables(Flavour::Nft));
 }
 
+#[test]
+fn a_client_whose_pod_goes_by_nftables() {
+    a_client_whose_pod_goes(Mode::Nftables);
+    others_stay_when_a_pod_goes();
+}
+
 fn a_client_whose_pod_goes(mode: Mode) {
     let mut bed = Setup::of("session-affinity.yaml").mode(mode).up();
     let to = bed.address(cluster_ip("long", 80));
@@ -118,5 +129,27 @@ fn a_client_whose_pod_goes(mode: Mode) {
     bed.synced();
     for _ in 0..20 {
         assert_eq!(prober.tcp(to).by(), Some(next.as_str()), "the first pod is back, and the client stays");
+    }
+}
+
+/// Each client is remembered with an endpoint: what other endpoints do changes nothing for it.
+fn others_stay_when_a_pod_goes() {
+    let mut bed = Setup::of("session-affinity.yaml").mode(Mode::Nftables).up();
+    bed.apply(
+        "{apiVersion: v1, kind: Service, metadata: {name: kept}, spec: {type: NodePort, sessionAffinity: ClientIP, \
+         selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080, nodePort: 30089}]}}",
+    );
+    let to = bed.address(node_port(1, "kept", 80));
+    let first = answerers(&bed, Protocol::Tcp, to);
+    assert!(first.values().any(|by| by == "default/a"), "{first:?}");
+    for (ready, when) in [(false, "a is gone"), (true, "a is back")] {
+        bed.lab.set_ready("a", ready).unwrap();
+        bed.synced();
+        let now = answerers(&bed, Protocol::Tcp, to);
+        for (client, met) in &first {
+            assert!(met == "default/a" || now[client] == *met, "{when}: client {client} left {met}");
+            // Nobody went to a: who was there before has been forgotten, and led elsewhere since.
+            assert_ne!(now[client], "default/a", "{when}: client {client}");
+        }
     }
 }

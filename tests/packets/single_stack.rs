@@ -17,6 +17,12 @@ fn clusters_of_one_family_by_iptables() {
 }
 
 #[test]
+fn clusters_of_one_family_by_nftables() {
+    a_cluster_of_ipv6_alone(Mode::Nftables);
+    a_cluster_of_ipv4_alone(Mode::Nftables);
+}
+
+#[test]
 fn clusters_of_one_family_by_ipvs() {
     uml::inside(|| {
         a_cluster_of_ipv6_alone(Mode::Ipvs);

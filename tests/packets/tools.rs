@@ -7,9 +7,7 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
-use portcullis_lab::{NetNs, Vantage};
-
-use crate::bed::Bed;
+use portcullis_lab::NetNs;
 
 /// Which iptables a node has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,13 +46,6 @@ pub(crate) fn output(command: &mut Command) -> String {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
-}
-
-/// What `nft` prints on a node; nothing if it fails, as when what is to be listed is not there.
-pub(crate) fn nft(bed: &Bed, node: &str, arguments: &[&str]) -> String {
-    let netns = bed.lab.netns(&Vantage::node(node)).unwrap();
-    let listed = netns.command("nft").args(arguments).output().unwrap();
-    String::from_utf8(listed.stdout).unwrap()
 }
 
 /// The answer to an HTTP request, headers and all, asked from inside a namespace.

@@ -20,6 +20,11 @@ fn topology_hints_by_ipvs() {
     uml::inside(|| topology_hints(Mode::Ipvs));
 }
 
+#[test]
+fn topology_hints_by_nftables() {
+    topology_hints(Mode::Nftables);
+}
+
 #[rustfmt::skip]
 fn topology_hints(mode: Mode) {
     let to = |service| cluster_ip(service, 80).v4();

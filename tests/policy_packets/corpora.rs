@@ -27,6 +27,15 @@ fn network_policies() {
     run_all("network-policy", &cases, &["--network-policy"], LABS, || Box::new(Daemons));
 }
 
+/// Beside the table of nftables mode, which translates as rules of iptables do: a few of each kind, and all that have to do
+/// with Services.
+#[test]
+fn network_policies_beside_nftables() {
+    let cases = share("network-policy", &["service", "external", "node"], 40);
+    assert!(cases.len() > 8, "{}", cases.len());
+    run_all("network-policy", &cases, &["--network-policy", "--mode=nftables"], LABS, || Box::new(Daemons));
+}
+
 #[test]
 fn cluster_network_policies() {
     let cases = share("cluster-network-policy", &[], 1);

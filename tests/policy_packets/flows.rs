@@ -9,7 +9,7 @@ use portcullis_lab::{
 };
 
 use crate::case::{Case, Flow, Step, port};
-use crate::tables::WAIT;
+use crate::tables::wait;
 
 /// How many connections a flow with several outcomes gets.
 const MANY: usize = 24;
@@ -80,13 +80,13 @@ fn ask(lab: &Lab, flow: &Flow) -> Option<String> {
     match flow.verdict.as_str() {
         "either" => None,
         "mixed" => {
-            let tally = way.prober(lab).timeout(WAIT).probe_many(way.port.protocol, way.address(), MANY);
+            let tally = way.prober(lab).timeout(wait()).probe_many(way.port.protocol, way.address(), MANY);
             let is_mixed = (1..MANY).contains(&tally.answered());
             (!is_mixed).then(|| format!("{flow:?}: {} of {MANY} were answered", tally.answered()))
         }
         verdict => {
             let options = MatrixOptions {
-                patience: WAIT,
+                patience: wait(),
                 ..MatrixOptions::new(vec![way.from], vec![way.to], [way.port])
             };
             let families = if flow.family() == Family::V4 { Families::V4 } else { Families::V6 };

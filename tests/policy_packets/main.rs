@@ -10,8 +10,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+#[path = "../api_server/mod.rs"]
+mod api_server;
+#[path = "../packets/tools.rs"]
+#[allow(dead_code, reason = "another test's, used in part")]
+mod tools;
+
 mod case;
-mod corpora;
+mod daemons;
 mod enforcer;
 mod flows;
 mod rest;
@@ -19,5 +25,18 @@ mod run;
 mod service_of_pod;
 mod tables;
 mod town;
+mod ways;
 
+mod api_source;
+mod audit_and_log;
+mod bridge;
+mod corpora;
+mod drift;
+mod established;
+mod ipvs_in_qemu;
+mod malformed;
+mod nflog;
+mod restart;
 mod self_test;
+mod unknown_pods;
+mod updates;

@@ -1,6 +1,8 @@
 //! The tables of a step: every pod to every pod, and to every Service that stands for one.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::thread;
 use std::time::Duration;
 
 use portcullis_lab::{EchoPort, End, Family, Lab, Matrix, MatrixOptions, Question};
@@ -8,8 +10,14 @@ use portcullis_lab::{EchoPort, End, Family, Lab, Matrix, MatrixOptions, Question
 use crate::case::Expect;
 use crate::service_of_pod::services_of_pods;
 
-/// How long a probe waits at first. Answers come within a few milliseconds, and what must be answered is asked again.
-pub(crate) const WAIT: Duration = Duration::from_millis(250);
+/// How long a probe waits at first. Answers come within a few milliseconds, and what must be answered is asked again; what
+/// must not be is believed to be lost, so on a machine on which more wants to run than can, it waits longer by as much.
+pub(crate) fn wait() -> Duration {
+    let load = fs::read_to_string("/proc/loadavg").unwrap();
+    let load: f64 = load.split(' ').next().unwrap().parse().unwrap();
+    let processors = thread::available_parallelism().map_or(1.0, |count| count.get() as f64);
+    Duration::from_millis(250).mul_f64((load / processors).clamp(1.0, 10.0))
+}
 
 /// Probes the tables.
 pub(crate) fn probe(lab: &Lab, expect: &Expect) -> Matrix {
@@ -19,7 +27,7 @@ pub(crate) fn probe(lab: &Lab, expect: &Expect) -> Matrix {
     let mut to = pods.clone();
     to.extend(services.iter().map(|service| service.end.clone()));
     let ports: BTreeSet<EchoPort> = expect.ports().into_iter().collect();
-    let options = MatrixOptions { patience: WAIT, ..MatrixOptions::new(pods, to, ports) };
+    let options = MatrixOptions { patience: wait(), ..MatrixOptions::new(pods, to, ports) };
     // NetworkPolicies let a pod reach itself through a Service; ClusterNetworkPolicies judge that as any other way, of
     // which the tables do not speak.
     let judged_to_itself = plan.others.iter().any(|other| other["kind"] == "ClusterNetworkPolicy");

@@ -6,7 +6,7 @@ use portcullis_cluster::{Family, Index, Name, NamespacedName, Protocol};
 
 use crate::corpus::End;
 
-pub fn address(index: &Index, end: &End, family: Family) -> Option<IpAddr> {
+pub(crate) fn address(index: &Index, end: &End, family: Family) -> Option<IpAddr> {
     let mut addresses: Box<dyn Iterator<Item = IpAddr>> = match end {
         End::Pod { namespace, name } => {
             let pod = index.pod(&NamespacedName::new(namespace, name)).expect("a pod");
@@ -20,7 +20,7 @@ pub fn address(index: &Index, end: &End, family: Family) -> Option<IpAddr> {
 }
 
 /// Where connections to a Service's port go.
-pub fn endpoints(
+pub(crate) fn endpoints(
     index: &Index,
     service: &NamespacedName,
     port: u16,

@@ -1,7 +1,6 @@
 //! A cluster that events change, and compilers that follow it and are checked at each step.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
-pub mod addresses;
 pub mod shadow;
 
 use portcullis_cluster::index::PolicyTouched;

@@ -24,7 +24,7 @@ pub(super) struct Written {
 
 /// Counts it, for the families that can be served.
 pub(super) fn written(config: &Config, state: &State, families: &[Family]) -> Written {
-    let State { desired, options, host } = state;
+    let State { desired, options, host, .. } = state;
     let ports: BTreeSet<_> =
         desired.ports().map(|port| (&port.name.service, &port.name.port, port.name.protocol)).collect();
     let details = match config.mode {

@@ -13,7 +13,7 @@ pub struct Diff {
     /// The node's interfaces and addresses, in YAML; without it, those of this machine
     #[arg(long, value_name = "FILE")]
     pub host: Option<PathBuf>,
-    /// Compare the rules of this address family only
+    /// Compare the rules of this address family only, and not the table of policies, which is for both
     #[arg(long, value_name = "FAMILY")]
     pub family: Option<AddressFamily>,
 }

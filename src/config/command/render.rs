@@ -11,9 +11,12 @@ pub struct Render {
     /// The node's interfaces and addresses, in YAML; without it, those of this machine
     #[arg(long, value_name = "FILE")]
     pub host: Option<PathBuf>,
-    /// Print the rules of this address family only
+    /// Print the rules of this address family only, and not the table of policies, which is for both
     #[arg(long, value_name = "FAMILY")]
     pub family: Option<AddressFamily>,
+    /// Print the table of policies only, as nft takes it (needs --network-policy)
+    #[arg(long, conflicts_with = "family")]
+    pub only_policies: bool,
 }
 
 /// An address family, as asked for on the command line.

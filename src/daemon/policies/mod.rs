@@ -118,8 +118,9 @@ impl Policies {
         let mut worker = self.worker.take()?;
         let touched = index.take_policy_touched();
         let changes = worker.compiler.update(index, &touched);
-        if self.config.established == Established::Cut && !self.config.audit && self.begun {
-            self.cut_wanted |= changes.may_forbid();
+        if self.config.established == Established::Cut && !self.config.audit {
+            // What changed before this daemon was there is not known, and may forbid what is open.
+            self.cut_wanted |= !self.begun || changes.may_forbid();
         }
         let cut = self.cut_wanted && may_cut;
         if cut {

@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use portcullis_cluster::Event;
 use tokio::sync::mpsc;
 
-use super::Pace;
 use super::answer::{Answer, ask};
 use super::failure::{Failure, Refusal};
 use super::lines::Lines;
@@ -14,6 +13,7 @@ use super::list::{self, Then};
 use super::request::{Ask, path, request};
 use super::state::State;
 use super::watch::Watch;
+use super::{Complaints, Pace};
 use crate::source::access::Connection;
 use crate::source::backoff::{Backoff, random};
 use crate::source::health::Health;
@@ -23,15 +23,16 @@ use crate::source::selection::Selection;
 /// The longest that a server's Retry-After is obeyed.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_mins(5);
 
-/// Follows one kind until nobody listens any more.
+/// Follows one kind until nobody listens any more. What is wrong with policies goes to `complaints`.
 pub(in crate::source) async fn follow(
     selection: Selection,
     connection: Arc<Connection>,
     pace: Pace,
     health: Arc<Health>,
     sink: mpsc::Sender<Vec<Event>>,
+    complaints: Option<Complaints>,
 ) {
-    let reader = Reader::new(selection.kind);
+    let reader = Reader::new(selection.kind).complaining(complaints);
     let backoff = Backoff::new(pace.first_wait, pace.longest_wait);
     let mut follower = Follower {
         selection,

@@ -11,6 +11,8 @@
 //! (`State::after`). Everything else here moves bytes.
 
 mod answer;
+mod complaint;
+mod events;
 mod failure;
 mod follow;
 mod lines;
@@ -22,6 +24,9 @@ mod watch;
 use std::ops::Range;
 use std::time::Duration;
 
+pub(super) use complaint::{Complaint, Version};
+pub use events::Reporter;
+pub(super) use events::{Complaints, publish};
 pub(super) use follow::follow;
 
 /// Page sizes and times. The default is what a cluster wants; tests are in more of a hurry.

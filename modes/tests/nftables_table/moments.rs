@@ -1,0 +1,138 @@
+//! A packet that is under way while the kernel takes a step over: it runs by the old rules, has looked up some things in
+//! what was, and looks up the rest in what is. As long as there are endpoints before and after, it must find one.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use portcullis_netlink::nf_tables::{Fate, Machine, Packet, Table};
+use proptest::prelude::*;
+
+use crate::cluster::{
+    Cluster, Drawn, EXTERNAL, NODE, NODE_PORTS, SERVICES, Step, cluster_ip, services_of, steps,
+};
+
+/// Maps in the order in which a packet looks them up, those of one rank by the same packet never.
+const RANKS: [&[&str]; 3] = [
+    &["service-ips", "service-nodeports"],
+    &["service-ips-inside", "service-nodeports-inside"],
+    &["endpoints", "nodeport-endpoints"],
+];
+
+/// The old rules (new chains are put before anything leads to them), the first maps as they were, and the others as they
+/// are.
+fn moment(before: &Table, after: &Table, looked_up: usize) -> Table {
+    let mut moment = after.clone();
+    moment.chains.extend(before.chains.iter().map(|(name, chain)| (name.clone(), chain.clone())));
+    for name in RANKS[..looked_up].iter().flat_map(|names| names.iter()) {
+        moment.sets.insert((*name).into(), before.sets[*name].clone());
+    }
+    moment
+}
+
+fn packets() -> Vec<Packet> {
+    let ip = |text: &str| text.parse::<IpAddr>().expect("an address");
+    let services = (0..SERVICES).map(cluster_ip).map(|address| (ip(&address), 80));
+    let external = EXTERNAL.iter().map(|address| (ip(address), 80));
+    let node_ports = NODE_PORTS.iter().map(|port| (ip(NODE), *port));
+    let to: Vec<(IpAddr, u16)> = services.chain(external).chain(node_ports).collect();
+    let from = [ip("198.51.100.7"), ip("10.244.0.77"), ip(NODE)];
+    let tcp = libc::IPPROTO_TCP as u8;
+    from.iter().flat_map(|from| to.iter().map(|(to, port)| Packet::new(*from, *to, tcp, *port))).collect()
+}
+
+/// Where a packet is led, by all numbers that may be drawn; `None` if it is not by one of them.
+fn served(table: &Table, packet: &Packet) -> Option<BTreeSet<SocketAddr>> {
+    let is_local = |ip: IpAddr| ip.to_string() == NODE;
+    let machine = Machine { tables: &[table], is_local: &is_local };
+    // Chains draw one number below the count of endpoints, or several with less and less.
+    let numbers = 0..24u32;
+    numbers
+        .map(|number| {
+            let mut rest = number;
+            let mut random = |below: u32| {
+                let drawn = rest % below;
+                rest /= below;
+                drawn
+            };
+            let journey = machine.send(packet.clone(), &mut random);
+            let is_led = journey.fate == Fate::Accepted && journey.packet.destination != packet.destination;
+            is_led.then(|| SocketAddr::new(journey.packet.destination, journey.packet.destination_port))
+        })
+        .collect()
+}
+
+/// Takes steps, and looks at every moment between two of them.
+fn look(steps: &[Step]) -> Result<(), TestCaseError> {
+    let mut cluster = Cluster::new();
+    let mut before = cluster.table.wanted().clone();
+    let packets = packets();
+    let mut recent = Vec::new();
+    for step in steps {
+        recent.push((cluster.now, cluster.services.clone()));
+        // Chains of a Service that is gone stay until they are swept, a second later or at the next step after
+        // that, and it may come back meanwhile.
+        recent.retain(|(at, _)| *at + Duration::from_secs(3) >= cluster.now);
+        let after = cluster.take(step);
+        let lead = |table| packets.iter().map(|packet| served(table, packet)).collect::<Vec<_>>();
+        let (were, are) = (lead(&before), lead(&after));
+        for (packet, (was, is)) in packets.iter().zip(were.iter().zip(&are)) {
+            let (Some(was), Some(is)) = (was, is) else { continue };
+            // Of several Services that claim an address, any will do.
+            let states = || recent.iter().map(|(_, services)| services).chain([&cluster.services]);
+            let claimants =
+                states().flat_map(|services| services.claimants(packet)).collect::<BTreeSet<usize>>();
+            let valid = states().flat_map(|services| services.endpoints(&claimants)).collect();
+            // The chains of a Service with affinity are changed in place: one that takes an address over from another
+            // in the very transaction that changes how it serves may be found serving as before.
+            let changes_hands = services_of(was) != services_of(is);
+            if changes_hands && states().any(|services| services.have_affinity(&claimants)) {
+                continue;
+            }
+            for looked_up in 0..=RANKS.len() {
+                let Some(led) = served(&moment(&before, &after, looked_up), packet) else {
+                    prop_assert!(false, "{packet:?} is lost: {looked_up} looked up in {was:?}, then {is:?}");
+                    continue;
+                };
+                prop_assert!(led.is_subset(&valid), "{packet:?}: {led:?}, {was:?}, {is:?}");
+            }
+        }
+        before = after;
+    }
+    Ok(())
+}
+
+proptest! {
+    #[test]
+    fn a_packet_under_way_finds_an_endpoint(steps in steps()) {
+        look(&steps)?;
+    }
+}
+
+#[test]
+fn packets_are_not_lost_where_they_once_were() {
+    let remote = 0b10;
+    let external = || Drawn { endpoints: remote, external: Some(0), ..Drawn::default() };
+    let local = || Some(Drawn { external_local: true, ..external() });
+    let three = || Drawn { endpoints: 0b111, ..external() };
+    let rows: [(&str, Vec<Step>); 3] = [
+        (
+            "pods were led inside by policy Local, which is switched off",
+            vec![(vec![(0, local())], 0), (vec![(0, Some(external()))], 0)],
+        ),
+        (
+            "the same where another Service takes the address over",
+            vec![(vec![(0, local())], 0), (vec![(0, None), (1, Some(external()))], 0)],
+        ),
+        (
+            "two Services that claim one address grow at once",
+            vec![
+                (vec![(0, Some(external())), (1, Some(external()))], 0),
+                (vec![(0, Some(three())), (1, Some(three()))], 0),
+            ],
+        ),
+    ];
+    for (what, steps) in rows {
+        look(&steps).unwrap_or_else(|error| panic!("{what}: {error}"));
+    }
+}

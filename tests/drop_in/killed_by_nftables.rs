@@ -1,0 +1,89 @@
+//! The daemon of nftables mode is killed at any moment of its work: the kernel has all of the old state or all of the new
+//! one, and the next daemon goes on from there.
+
+use std::fs;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use portcullis_netlink::nf_tables::{self, Table, TableFamily};
+
+use crate::daemon::{end, portcullis};
+use crate::killed::cluster;
+use crate::{namespace, node};
+
+/// How long daemons live, in tenths of the time after which the first one had written: some die before they write, some
+/// while, some after.
+const LIVES: [u32; 12] = [5, 7, 8, 9, 9, 10, 10, 10, 11, 11, 12, 20];
+
+const PATIENCE: Duration = Duration::from_secs(40);
+
+#[test]
+fn killed_at_any_moment_and_started_again() {
+    namespace::inside(|| {
+        node::run("ip link set lo up");
+        let folder = tempfile::tempdir().expect("a folder for temporary files");
+        let write = |round| {
+            fs::write(folder.path().join("cluster.yaml"), cluster(round)).expect("it can be written to")
+        };
+        let start = || portcullis(&["--mode=nftables"], folder.path()).spawn().expect("the binary is built");
+        write(0);
+        let began = Instant::now();
+        let mut daemon = start();
+        while table().is_none() {
+            assert!(began.elapsed() < PATIENCE, "the daemon writes nothing");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        let took = began.elapsed();
+        assert_eq!(end(&mut daemon), Some(0), "SIGTERM is no failure");
+        let (mut old, mut new) = (0, 0);
+        for (i, tenths) in LIVES.into_iter().enumerate() {
+            write(i + 1);
+            let (before, life) = (table(), took * tenths / 10);
+            let mut daemon = start();
+            std::thread::sleep(life);
+            daemon.kill().expect("it runs");
+            daemon.wait().expect("it is our child");
+            match compare(folder.path()) {
+                Ok(()) => new += 1,
+                Err(differs) => {
+                    assert!(
+                        table() == before,
+                        "after {life:?} it is neither the old nor the new one:\n{differs}"
+                    );
+                    old += 1;
+                }
+            }
+        }
+        println!(
+            "{old} of {} daemons died before all was written, {new} after; the first took {took:?}",
+            LIVES.len()
+        );
+        let mut last = start();
+        let start = Instant::now();
+        while let Err(differs) = compare(folder.path()) {
+            assert!(start.elapsed() < PATIENCE, "not put right within {PATIENCE:?}:\n{differs}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert_eq!(end(&mut last), Some(0), "SIGTERM is no failure");
+        let tables = crate::held::output(&["nft", "list", "tables"]);
+        assert_eq!(tables, "table ip portcullis\ntable ip6 portcullis\n");
+    });
+}
+
+fn table() -> Option<Table> {
+    let mut socket = nf_tables::open().expect("root").expect("nf_tables");
+    nf_tables::read(&mut socket, TableFamily::Ip, "portcullis")
+        .expect("it can be read")
+        .map(|(table, _)| table)
+}
+
+/// What `portcullis diff` has to say, if anything.
+fn compare(folder: &Path) -> Result<(), String> {
+    let output = portcullis(&["diff", "--mode=nftables"], folder).stdout(Stdio::piped()).output();
+    let output = output.expect("the binary is built");
+    match output.status.code() {
+        Some(0) => Ok(()),
+        _ => Err(String::from_utf8_lossy(&output.stdout).chars().take(4000).collect()),
+    }
+}

@@ -1,0 +1,116 @@
+//! The table that policies become on a node, for the states in `fixtures/policies`: each is what
+//! `portcullis render --only-policies` prints, `nft` takes it, and the kernel then holds what `portcullis diff` wants.
+//! `make bless` writes the tables anew; read what that changes.
+
+#[path = "../netlink/tests/namespace/mod.rs"]
+mod namespace;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// The node whose table it is.
+const NODE: &str = "node-1";
+
+/// A state of a cluster: `manifests.yaml`, the table in `table.nft`, and settings in `config.toml` if it has any.
+struct Case(PathBuf);
+
+impl Case {
+    fn all() -> Vec<Case> {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/policies");
+        let entries = fs::read_dir(folder).expect("the fixtures are there");
+        let mut folders: Vec<PathBuf> = entries.map(|entry| entry.expect("readable").path()).collect();
+        folders.sort();
+        assert!(folders.len() >= 6, "only {} states", folders.len());
+        folders.into_iter().map(Case).collect()
+    }
+
+    fn name(&self) -> String {
+        self.0.file_name().expect("a folder has a name").to_string_lossy().into_owned()
+    }
+
+    fn table(&self) -> PathBuf {
+        self.0.join("table.nft")
+    }
+
+    /// Runs portcullis on the state.
+    fn portcullis(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+        command.args(arguments).args(["--network-policy", "--hostname-override", NODE]);
+        command.arg("--manifests").arg(self.0.join("manifests.yaml"));
+        let config = self.0.join("config.toml");
+        if config.exists() {
+            command.arg("--config").arg(config);
+        }
+        command.output().expect("the binary runs")
+    }
+}
+
+fn text(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).expect("programs print UTF-8")
+}
+
+#[test]
+fn tables_are_the_recorded_ones() {
+    for case in Case::all() {
+        let Output { status, stdout, stderr } = case.portcullis(&["render", "--only-policies"]);
+        assert!(status.success(), "{}: {}", case.name(), text(stderr));
+        let (path, ours) = (case.table(), text(stdout));
+        if std::env::var_os("BLESS").is_some() {
+            fs::write(&path, &ours).expect("the fixtures can be written");
+        }
+        let recorded = fs::read_to_string(&path).unwrap_or_default();
+        if recorded != ours {
+            let diff = similar::TextDiff::from_lines(&recorded, &ours);
+            panic!("{}\n{}", case.name(), diff.unified_diff().header("recorded", "ours"));
+        }
+    }
+}
+
+#[test]
+fn the_table_comes_after_the_rules_of_services() {
+    let case = Case::all().swap_remove(0);
+    let rendered = |arguments: &[&str]| {
+        let output = case.portcullis(&[&["render"], arguments].concat());
+        assert!(output.status.success(), "{}", text(output.stderr));
+        text(output.stdout)
+    };
+    let (all, table) = (rendered(&[]), rendered(&["--only-policies"]));
+    let services = all.strip_suffix(&format!("# nft\n{table}")).expect("it comes last");
+    assert!(services.starts_with("# IPv4\n*") && services.contains("\n# IPv6\n*"), "{services}");
+    assert!(!rendered(&["--family=ipv4"]).contains("portcullis-policy"));
+}
+
+#[test]
+fn nft_makes_of_it_what_is_wanted() {
+    namespace::inside(|| {
+        namespace::run("ip link set lo up");
+        for case in Case::all() {
+            let compared = || {
+                let Output { status, stdout, stderr } = case.portcullis(&["diff"]);
+                assert!(matches!(status.code(), Some(0 | 1)), "{}: {}", case.name(), text(stderr));
+                let printed = text(stdout);
+                let start = printed.find("--- kernel/inet portcullis-policy\n");
+                start.map(|start| printed[start..].to_owned())
+            };
+            let missing = compared().expect("there is no table yet");
+            assert!(missing.contains(" @@ chain egress (is missing)\n"), "{missing}");
+            namespace::run(&format!("nft -c -f {}", case.table().display()));
+            namespace::run(&format!("nft -f {}", case.table().display()));
+            assert_eq!(compared(), None, "{}", case.name());
+            if case.name() == "default-deny" {
+                namespace::run("nft flush chain inet portcullis-policy ingress");
+                namespace::run("nft delete element inet portcullis-policy ingress-ipv4 { 10.244.1.6 }");
+                namespace::run("nft add chain inet portcullis-policy mine");
+                let told = compared().expect("somebody changed the table");
+                let sections: Vec<&str> = told.lines().filter(|line| line.starts_with("@@")).collect();
+                let [ingress, mine, map] = sections[..] else { panic!("{told}") };
+                assert!(ingress.ends_with("@@ chain ingress"), "{told}");
+                assert!(mine.ends_with("@@ chain mine (is not wanted)"), "{told}");
+                assert!(map.ends_with("@@ map ingress-ipv4: pods to which connections are judged"), "{told}");
+                assert!(told.contains("\n+10.244.1.6 : goto profile-in-"), "{told}");
+            }
+            namespace::run("nft delete table inet portcullis-policy");
+        }
+    });
+}

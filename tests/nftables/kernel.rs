@@ -1,0 +1,72 @@
+//! Every recorded state and sequence in a real kernel: what it holds afterwards is what was rendered. Each case has a
+//! network namespace of its own.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use portcullis::config::ProxyMode;
+use portcullis_cluster::desired::Desired;
+use portcullis_cluster::{Family, Index};
+use portcullis_modes::Mode;
+use portcullis_modes::nftables::{self, Proxier};
+use portcullis_netlink::nf_tables::{Extent, ManagedTable, Table, open, read};
+
+use crate::namespace;
+use crate::services::{Case, assert_same, bring, cases};
+
+#[test]
+fn the_kernel_holds_what_was_rendered() {
+    cases(ProxyMode::Nftables).iter().for_each(|case| namespace::inside(|| follow(case)));
+}
+
+fn follow(case: &Case) {
+    let socket = || open().expect("root").expect("a kernel with nf_tables");
+    let mut index = Index::new();
+    let mut desired = Desired::new(case.node());
+    let mut proxier: Option<Proxier> = None;
+    for (i, state) in case.states().iter().enumerate() {
+        bring(&mut index, state);
+        let (options, host) = case.facts(&index);
+        let touched = index.take_touched();
+        let changes = desired.update(&index, touched);
+        let proxier = proxier
+            .get_or_insert_with(|| Proxier::new(options.clone(), host.clone(), &Family::BOTH, socket()));
+        proxier.set_facts(options.clone(), host.clone());
+        all_well(case, proxier, &desired, &changes);
+        // What a packet under way might look for is swept later.
+        while let Some(due) = proxier.next_due() {
+            std::thread::sleep(due.saturating_duration_since(Instant::now()));
+            all_well(case, proxier, &desired, &[]);
+        }
+        for family in Family::BOTH {
+            let rendered = managed(&nftables::render(&desired, family, &options, &host));
+            let differs = rendered.check(&mut socket()).expect("the kernel is read");
+            let wanted = rendered.desired();
+            let held = read(&mut socket(), wanted.family, &wanted.name).expect("the kernel is read");
+            let held = held.map(|(table, _)| table.to_string()).unwrap_or_default();
+            let what = format!("{} step {} {family}", case.name, i + 1);
+            assert_same(&what, &wanted.to_string(), &held);
+            assert_eq!(differs, Extent::default(), "{what}");
+        }
+    }
+}
+
+fn all_well(
+    case: &Case,
+    proxier: &mut Proxier,
+    desired: &Desired,
+    changes: &[portcullis_cluster::desired::ServiceChange],
+) {
+    for report in proxier.sync(desired, changes) {
+        assert!(report.error.is_none() && report.isolated.is_empty(), "{}: {report:?}", case.name);
+    }
+}
+
+/// A table as one to be compared with the kernel's.
+fn managed(table: &Table) -> ManagedTable {
+    let mut managed = ManagedTable::new(table.family, &table.name);
+    managed.remark(table.comment.as_deref().unwrap_or_default());
+    table.sets.iter().for_each(|(name, set)| managed.put_set(name, set.clone()));
+    table.chains.iter().for_each(|(name, chain)| managed.put_chain(&Arc::clone(name), chain.clone()));
+    managed
+}

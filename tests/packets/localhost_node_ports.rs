@@ -1,0 +1,121 @@
+//! Node ports on localhost in nftables mode, which kube-proxy's does not have: this node's own processes reach them at
+//! 127.0.0.1 and ::1, and nobody else reaches anything there.
+
+use std::time::Duration;
+
+use portcullis_lab::Vantage;
+
+use crate::bed::{Bed, PATIENCE, Setup};
+use crate::expectation::{lost, only, refused, spread};
+use crate::mode::Mode;
+use crate::row::{Target, at, client, node, node_port, node_port_at, outside, row};
+use crate::tools;
+
+const WEB: [&str; 3] = ["a", "b", "c"];
+
+fn localhost(service: &'static str, port: u16) -> Target {
+    node_port_at(&["127.0.0.1", "::1"], service, port)
+}
+
+fn up(addresses: &str) -> Bed {
+    let mut bed = Setup::of("web.yaml").mode(Mode::Nftables).args(&[addresses]).up();
+    // Where bridges have packets translated back before the kernel takes them in, it throws away those to ::1.
+    for node in ["node-1", "node-2"] {
+        let netns = bed.lab.netns(&Vantage::node(node)).unwrap();
+        let script =
+            "setting=/proc/sys/net/bridge/bridge-nf-call-ip6tables; test ! -e $setting || echo 0 >$setting";
+        tools::output(netns.command("sh").args(["-ec", script]));
+    }
+    bed.apply(ELSEWHERE);
+    bed
+}
+
+/// Its only endpoint is on node-2, and it has no such on node-1 for policy Local.
+const ELSEWHERE: &str = "\
+{apiVersion: v1, kind: Pod, metadata: {name: far, labels: {one: far}}, spec: {nodeName: node-2}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: far}, spec: {type: NodePort, ipFamilyPolicy: RequireDualStack,
+  externalTrafficPolicy: Local, selector: {one: far}, ports: [{port: 80, targetPort: 8080, nodePort: 30088}]}}
+";
+
+#[test]
+#[rustfmt::skip]
+fn node_ports_on_localhost_by_nftables() {
+    let bed = up("--nodeport-addresses=primary,localhost");
+    let bridge = || node_port_at(&["10.244.1.1", "fd00:10:244:1::1"], "web", 80);
+    bed.check(&[
+        row("localhost, TCP", node(1), localhost("web", 80), spread(&WEB)),
+        row("localhost, UDP", node(1), localhost("web", 53).udp(), spread(&WEB)),
+        row("localhost of the other node, UDP", node(2), localhost("web", 53).udp(), spread(&WEB)),
+        row("another address of localhost", node(2), node_port_at(&["127.1.2.3"], "web", 80), spread(&WEB)),
+        row("an endpoint on this node", node(1), localhost("alone", 80), only("a")),
+        row("an endpoint on the other node", node(2), localhost("alone", 80), only("a")),
+        row("an endpoint on this node, UDP", node(1), localhost("alone", 53).udp(), only("a")),
+        row("an endpoint on the other node, UDP", node(2), localhost("alone", 53).udp(), only("a")),
+        row("policy Local: this node's own traffic goes to all", node(1), localhost("local", 80), spread(&WEB)),
+        row("policy Local without an endpoint here", node(1), localhost("far", 80), only("far")),
+        row("policy Local on the endpoint's node", node(2), localhost("far", 80), only("far")),
+        row("the node's address", outside(), node_port(1, "web", 80), spread(&WEB).masqueraded_by(1)),
+        row("the node's address from itself", node(1), node_port(1, "web", 80), spread(&WEB)),
+        row("another address of the node", client(1), bridge(), refused()),
+    ]);
+    nobody_else_reaches_localhost(&bed);
+    new_links_take_answers_to_localhost(&bed);
+}
+
+#[test]
+#[rustfmt::skip]
+fn node_ports_on_localhost_alone_by_nftables() {
+    let bed = up("--nodeport-addresses=localhost");
+    bed.check(&[
+        row("localhost", node(1), localhost("web", 80), spread(&WEB)),
+        row("localhost, UDP", node(2), localhost("web", 53).udp(), spread(&WEB)),
+        row("the node's address", outside(), node_port(1, "web", 80), refused()),
+        row("the node's address from itself", node(1), node_port(1, "web", 80), refused()),
+        row("another address of the node", client(1), node_port_at(&["10.244.1.1", "fd00:10:244:1::1"], "web", 80), refused()),
+    ]);
+    nobody_else_reaches_localhost(&bed);
+}
+
+/// From outside to 127.0.0.1, by a route to node-1: neither to what listens there, nor to node ports.
+fn nobody_else_reaches_localhost(bed: &Bed) {
+    let outside_ns = bed.lab.netns(&Vantage::Outside).unwrap();
+    let script = "ip route del local 127.0.0.1 table local; ip route del local 127.0.0.0/8 table local; \
+                  for i in all default underlay; do echo 1 >/proc/sys/net/ipv4/conf/$i/route_localnet; done; \
+                  ip route add 127.0.0.0/8 via 192.168.77.11 dev underlay src 198.51.100.10";
+    tools::output(outside_ns.command("sh").args(["-ec", script]));
+    #[rustfmt::skip]
+    bed.check(&[
+        row("what listens on 127.0.0.1, from outside", outside(), at(&["127.0.0.1:10249"]), lost()),
+        row("a node port on 127.0.0.1, from outside", outside(), localhost("web", 80).v4(), lost()),
+        row("a node port on 127.0.0.1, UDP, from outside", outside(), localhost("web", 53).udp().v4(), lost()),
+    ]);
+    // It is that rule, and not the test's own clumsiness: without it the connection is made, until it is repaired.
+    let flush = || bed.nft("node-1", &["flush", "chain", "ip", "portcullis", "filter-input"]);
+    let prober = bed.from(outside()).timeout(Duration::from_millis(500));
+    bed.wait_until("a connection is made without the rule", PATIENCE, |_| {
+        let connect = std::thread::scope(|scope| {
+            let flushing = scope.spawn(|| (0..8).for_each(|_| drop(flush())));
+            let opened = prober.open(portcullis_lab::Protocol::Tcp, "127.0.0.1:10249".parse().unwrap());
+            flushing.join().unwrap();
+            opened
+        });
+        connect.is_ok()
+    });
+}
+
+/// Answers to ::1 come in by the link of the pod, which may be younger than the daemon.
+fn new_links_take_answers_to_localhost(bed: &Bed) {
+    let netns = bed.lab.netns(&Vantage::node("node-1")).unwrap();
+    for line in ["link add young0 type veth peer name young1", "link set young1 up", "link set young0 up"] {
+        tools::output(netns.command("ip").args(line.split(' ')));
+    }
+    tools::output(netns.command("ip").args("address add 2001:db8:77::1/64 dev young0 nodad".split(' ')));
+    bed.wait_until("the new link has the route", PATIENCE, |_| {
+        let routes =
+            tools::output(netns.command("ip").args("-6 route show table local dev young0".split(' ')));
+        routes.lines().any(|line| line.starts_with("local ::1 "))
+    });
+    let local = tools::output(netns.command("ip").args("-6 route get ::1".split(' ')));
+    assert!(local.contains("dev lo"), "what is sent to ::1 stays here: {local}");
+}

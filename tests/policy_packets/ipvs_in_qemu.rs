@@ -1,0 +1,60 @@
+//! Policies beside IPVS, on a kernel that has both, and SCTP: where a Service's address is replaced by that of its endpoint
+//! only behind the hooks of other modes.
+
+use portcullis_lab::{EchoPort, Protocol, qemu};
+
+use crate::town::{Site, Town};
+
+/// x/b lets in x/a by number and y by name, x/c a block in which x/a and y/b are. y/c may go out to x/b and its own node.
+const POLICIES: &str = "
+{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: b, namespace: x}, spec: {
+  podSelector: {matchLabels: {pod: b}}, ingress: [
+  {from: [{podSelector: {matchLabels: {pod: a}}}], ports: [{port: 80}, {port: 80, protocol: SCTP}]},
+  {from: [{namespaceSelector: {matchLabels: {ns: y}}}], ports: [{port: serve-81-udp, protocol: UDP}]}]}}
+---
+{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: c, namespace: x}, spec: {
+  podSelector: {matchLabels: {pod: c}}, ingress: [{from: [
+  {ipBlock: {cidr: 10.244.1.0/24, except: [10.244.1.20/32]}}, {ipBlock: {cidr: 'fd00:10:244:1::/64', except: ['fd00:10:244:1::14/128']}}]}]}}
+---
+{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: c, namespace: y}, spec: {
+  podSelector: {matchLabels: {pod: c}}, policyTypes: [Egress], egress: [{to: [
+  {namespaceSelector: {matchLabels: {ns: x}}, podSelector: {matchLabels: {pod: b}}}]}]}}";
+
+/// To pods, and through Services to the same ones.
+const WAYS: &str = "
+    x/a → x/b 80/tcp allow
+    x/a → service/x/s-x-b 80/tcp allow
+    x/a → service/x/s-x-b 80/sctp allow
+    x/a → service/x/s-x-b 80/udp deny
+    z/b → service/x/s-x-b 80/tcp deny
+    z/b → x/b 80/sctp deny
+    y/a → service/x/s-x-b 81/udp allow
+    y/a → service/x/s-x-b 81/tcp deny
+    x/b → service/x/s-x-b 81/tcp allow
+    node/node-2 → service/x/s-x-b 81/tcp allow
+    node/node-1 → x/b 81/tcp deny
+    z/a → service/x/s-x-c 80/tcp allow
+    z/a → x/c 80/sctp allow
+    y/b → service/x/s-x-c 80/tcp deny
+    z/b → x/c 80/udp deny
+    y/c → service/x/s-x-b 81/udp allow
+    y/c → service/x/s-x-b 80/udp deny
+    y/c → service/z/s-z-a 80/tcp deny
+    y/c → z/a 80/sctp deny
+    y/c → node/node-2 80/tcp allow
+    y/c → node/node-1 80/tcp deny
+    z/c → service/y/s-y-c 80/tcp allow";
+
+#[test]
+fn policies_beside_ipvs_in_qemu() {
+    qemu::inside(|| {
+        assert!(Protocol::Sctp.is_spoken(), "this kernel has SCTP sockets");
+        let mut site = Site { mode: "ipvs", ..Site::default() };
+        site.ports.insert(EchoPort { port: 80, protocol: Protocol::Sctp });
+        let mut town: Town = site.up();
+        town.apply(POLICIES);
+        town.check("by IPVS", WAYS);
+        town.lab.delete(&portcullis_lab::ObjectRef::new("NetworkPolicy", "x", "b")).unwrap();
+        town.wait_for("once a policy is gone", "z/b → service/x/s-x-b 80/tcp allow\n y/b → x/c 80/tcp deny");
+    });
+}

@@ -1,0 +1,90 @@
+//! What listens to an NFLOG group, as a log daemon does.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use portcullis_lab::NetNs;
+use portcullis_netlink::message::Batch;
+use portcullis_netlink::netfilter::HEADER;
+use portcullis_netlink::socket::{Protocol, Socket};
+
+/// `NFNL_SUBSYS_ULOG` and its messages.
+const PACKET: u16 = 4 << 8;
+const CONFIG: u16 = PACKET | 1;
+
+/// Attributes of the configuration: `NFULA_CFG_CMD` with `NFULNL_CFG_CMD_BIND`, `NFULA_CFG_MODE` with
+/// `NFULNL_COPY_PACKET`, `NFULA_CFG_QTHRESH`.
+const COMMAND: (u16, [u8; 1]) = (1, [1]);
+const MODE: (u16, [u8; 6]) = (2, [0, 0, 0xff, 0xff, 2, 0]);
+const AT_ONCE: (u16, [u8; 4]) = (5, [0, 0, 0, 1]);
+
+/// Attributes of a packet: `NFULA_PAYLOAD`, `NFULA_PREFIX`.
+const PAYLOAD: u16 = 9;
+const PREFIX: u16 = 10;
+
+const ACTION: &str = "listen to a log group";
+
+/// A packet that was logged.
+#[derive(Debug, Clone)]
+pub(crate) struct Logged {
+    /// The rule's words.
+    pub(crate) prefix: String,
+    /// The packet from its IP header on, as much of it as was copied.
+    pub(crate) packet: Vec<u8>,
+}
+
+/// A group of a namespace that is listened to.
+pub(crate) struct Listener {
+    socket: Socket,
+}
+
+impl Listener {
+    /// Listens from now on.
+    pub(crate) fn bind(netns: &NetNs, group: u16) -> Self {
+        let bound = netns.run(|| {
+            let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+            let mut batch = Batch::new();
+            let parameters: [(u16, &[u8]); 3] =
+                [(COMMAND.0, &COMMAND.1), (MODE.0, &MODE.1), (AT_ONCE.0, &AT_ONCE.1)];
+            for (kind, value) in parameters {
+                let fill = |writer: &mut portcullis_netlink::attribute::Writer<'_>| {
+                    writer.netfilter_resource(0, group).bytes(kind, value);
+                };
+                batch.push(ACTION, CONFIG, 0, fill).unwrap();
+            }
+            socket.acknowledge(ACTION, &mut batch).unwrap();
+            socket.set_nonblocking().unwrap();
+            socket
+        });
+        Self { socket: bound.unwrap() }
+    }
+
+    /// What is logged from now on until there has been nothing for so long.
+    pub(crate) fn drain(&mut self, quiet: Duration) -> Vec<Logged> {
+        let (mut all, mut last) = (Vec::new(), Instant::now());
+        while last.elapsed() < quiet {
+            let before = all.len();
+            let read = self.socket.events(ACTION, |message| {
+                if message.kind == PACKET {
+                    let (_, attributes) = message.split::<HEADER>().unwrap();
+                    let mut logged = Logged { prefix: String::new(), packet: Vec::new() };
+                    for attribute in attributes.map(|attribute| attribute.unwrap()) {
+                        match attribute.kind {
+                            PREFIX => logged.prefix = attribute.text(),
+                            PAYLOAD => logged.packet = attribute.payload.to_vec(),
+                            _ => {}
+                        }
+                    }
+                    all.push(logged);
+                }
+                Ok(())
+            });
+            read.unwrap();
+            if all.len() > before {
+                last = Instant::now();
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        all
+    }
+}

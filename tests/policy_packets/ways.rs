@@ -1,0 +1,57 @@
+//! Single ways from here to there, as lines of a table: `x/a → y/b 80/tcp allow`.
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use portcullis_lab::{End, Families, Lab, MatrixOptions};
+
+use crate::case::port;
+use crate::flows::end;
+use crate::tables::wait;
+use crate::town::{PATIENCE, Town};
+
+impl Town {
+    /// Each way, by both families, must be as its line says. `when` is for the failure.
+    pub(crate) fn check(&self, when: &str, lines: &str) {
+        let wrong = wrong(&self.lab, lines);
+        assert!(wrong.is_empty(), "{when}:\n{}", wrong.join("\n"));
+    }
+
+    /// Waits until each way is as its line says.
+    pub(crate) fn wait_for(&self, when: &str, lines: &str) {
+        let start = Instant::now();
+        loop {
+            let wrong = wrong(&self.lab, lines);
+            if wrong.is_empty() {
+                return;
+            }
+            assert!(start.elapsed() < PATIENCE, "{when}:\n{}", wrong.join("\n"));
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+/// The lines that are not as they must be, with what was seen.
+fn wrong(lab: &Lab, lines: &str) -> Vec<String> {
+    let lines = lines.lines().map(str::trim).filter(|line| !line.is_empty());
+    thread::scope(|scope| {
+        let asked: Vec<_> = lines.map(|line| scope.spawn(move || ask(lab, line))).collect();
+        asked.into_iter().flat_map(|line| line.join().unwrap()).collect()
+    })
+}
+
+fn ask(lab: &Lab, line: &str) -> Vec<String> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let [from, "→", to, at, verdict] = words[..] else { panic!("{line:?} is no way") };
+    let allowed = match verdict {
+        "allow" => true,
+        "deny" => false,
+        other => panic!("{other:?} is neither allow nor deny"),
+    };
+    let at = port(at).unwrap_or_else(|| panic!("{line:?} cannot be probed"));
+    let [from, to]: [End; 2] = [from, to].map(|text| end(lab.plan(), text));
+    let options = MatrixOptions { patience: wait(), ..MatrixOptions::new(vec![from], vec![to], [at]) };
+    let matrix = lab.matrix(&options.families(Families::Dual), |_| Some(allowed)).unwrap();
+    let seen = matrix.differences();
+    seen.into_iter().map(|(question, cell)| format!("{line}: {question}: {:?}", cell.seen)).collect()
+}
