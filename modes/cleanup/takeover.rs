@@ -27,7 +27,7 @@ enum Stage {
     /// The new mode does not serve yet.
     Waiting,
     /// Connections through IPVS live on.
-    Draining(Drain, Option<Draining>),
+    Draining(Box<Drain>, Option<Draining>),
     Done,
 }
 
@@ -57,7 +57,7 @@ impl Takeover {
             Stage::Waiting => match Drain::begin(self.limit, now) {
                 Ok(_) if self.limit.is_zero() => self.drain_at_once(now),
                 Ok(drain) => {
-                    self.stage = Stage::Draining(drain, None);
+                    self.stage = Stage::Draining(Box::new(drain), None);
                     self.remove_rules()
                 }
                 Err(error) => self.finish_despite(&error),

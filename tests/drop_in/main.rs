@@ -26,6 +26,7 @@ mod iptables;
 mod ipvs;
 mod killed;
 mod killed_by_nftables;
+mod migrations;
 mod mode_changes;
 mod nftables;
 mod schedulers;

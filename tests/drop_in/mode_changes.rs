@@ -54,7 +54,7 @@ fn change(name: &str) {
 }
 
 /// Rules without the matches of counters, which are objects of their own that are not there yet.
-fn without_counters(rules: &str) -> String {
+pub(crate) fn without_counters(rules: &str) -> String {
     let words = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();
         let at = words.windows(2).position(|pair| pair == ["-m", "nfacct"]);
@@ -67,7 +67,7 @@ fn without_counters(rules: &str) -> String {
         .collect()
 }
 
-fn restore(tool: &str, rules: &str) {
+pub(crate) fn restore(tool: &str, rules: &str) {
     let mut child = Command::new(tool).stdin(Stdio::piped()).spawn().expect("iptables is installed");
     child.stdin.take().expect("it is piped").write_all(rules.as_bytes()).expect("it reads its rules");
     assert!(child.wait().expect("it is our child").success(), "{tool} refused\n{rules}");

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use portcullis_lab::{Families, Log, ObjectRef, Protocol, TrafficOptions, uml};
+use portcullis_lab::{Families, Log, ObjectRef, Protocol, TrafficOptions, qemu, uml};
 
 use crate::bed::{Bed, Setup};
 use crate::mode::Mode;
@@ -89,8 +89,12 @@ pub(crate) fn while_clients_connect(
     families: Families,
     change: impl FnOnce(&mut Bed, Instant) -> History,
 ) -> (History, Vec<Seen>) {
-    // Room for the daemons on a small machine, and more of it on one of a single processor.
-    let pace = Duration::from_millis(if uml::is_inside() { 30 } else { 3 });
+    // Room for the daemons on a small machine, more of it on one of a single processor, and most on an emulated one.
+    let pace = Duration::from_millis(match (uml::is_inside(), qemu::is_inside()) {
+        (true, _) => 30,
+        (_, true) => 100,
+        _ => 3,
+    });
     while_clients_connect_at(pace, bed, families, change)
 }
 

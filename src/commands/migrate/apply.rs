@@ -14,7 +14,7 @@ use portcullis_modes::{Mode, Report};
 use super::MigrateError;
 use super::report::Applied;
 use crate::config::Config;
-use crate::daemon::serving;
+use crate::daemon::serving::{self, Means};
 use crate::state::State;
 use crate::{host, sysctl};
 
@@ -25,10 +25,10 @@ use crate::{host, sysctl};
 pub(super) fn apply(
     config: &Config,
     state: &State,
+    means: Means,
     drain: Duration,
     say: &mut dyn FnMut(&str) -> io::Result<()>,
 ) -> Result<Applied, MigrateError> {
-    let means = serving::means(config.mode)?;
     let flavour = means.tools.as_ref().map_or(Flavour::Nft, |tools| tools.flavour);
     let mut takeover = Takeover::new(serving::serving(config.mode), flavour, drain);
     let mut host = state.host.clone();

@@ -18,7 +18,7 @@ use std::io::{self, Write};
 use portcullis_modes::SyncError;
 
 use crate::config::{Config, Migrate, OutputFormat};
-use crate::daemon::DaemonError;
+use crate::daemon::{DaemonError, serving};
 use crate::state::{self, StateError};
 use report::Report;
 
@@ -52,14 +52,15 @@ pub enum MigrateError {
 /// The state or the kernel cannot be read; the new mode cannot serve.
 pub fn run(config: &Config, migrate: &Migrate, out: &mut dyn Write) -> Result<bool, MigrateError> {
     let state = state::load(config, None)?;
-    let mut report = Report::of(config, migrate, &state)?;
+    let means = serving::means(config.mode);
+    let mut report = Report::of(config, migrate, &state, &means)?;
     let is_text = migrate.output == OutputFormat::Text;
     if is_text {
         text::print(&report, out)?;
     }
     if migrate.apply && report.is_possible() && (migrate.force || report.obstacles().is_empty()) {
         let mut say = |line: &str| if is_text { writeln!(out, "{line}") } else { Ok(()) };
-        report.applied = Some(apply::apply(config, &state, migrate.drain, &mut say)?);
+        report.applied = Some(apply::apply(config, &state, means?, migrate.drain, &mut say)?);
     } else if migrate.apply && is_text {
         writeln!(out, "\nNothing was done.")?;
     }

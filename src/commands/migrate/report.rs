@@ -1,7 +1,7 @@
 //! All that there is to know before a node is moved.
 
 use portcullis_modes::cleanup::{self, Seen, Serving, Whose};
-use portcullis_modes::iptables::{Flavour, Tools};
+use portcullis_modes::iptables::Flavour;
 use portcullis_modes::ipvs;
 use serde::Serialize;
 
@@ -10,7 +10,8 @@ use super::running::{self, Proxy};
 use super::stake::Stake;
 use super::{MigrateError, plan};
 use crate::config::{Config, Migrate, ProxyMode};
-use crate::daemon::serving;
+use crate::daemon::DaemonError;
+use crate::daemon::serving::{self, Means};
 use crate::state::State;
 
 /// What a migration comes to.
@@ -69,18 +70,26 @@ impl Report {
     ///
     /// # Errors
     /// Connections cannot be counted.
-    pub(super) fn of(config: &Config, migrate: &Migrate, state: &State) -> Result<Report, MigrateError> {
-        let means = serving::means(config.mode);
-        let missing = match (&means, config.mode) {
+    pub(super) fn of(
+        config: &Config,
+        migrate: &Migrate,
+        state: &State,
+        means: &Result<Means, DaemonError>,
+    ) -> Result<Report, MigrateError> {
+        let missing = match (means, config.mode) {
             (Err(error), _) => Some(error.to_string()),
             (Ok(_), ProxyMode::Ipvs) => {
                 ipvs::check_requirements(config.ipvs.scheduler).err().map(|error| error.to_string())
             }
             (Ok(_), _) => None,
         };
-        let families = means.map(|means| means.families).unwrap_or_default();
+        // Without tools no rules of iptables can stay.
+        let means = means.as_ref().ok();
+        let tools = means.and_then(|means| means.tools.as_ref());
+        let flavour = tools.map_or(Flavour::Nft, |tools| tools.flavour);
+        let families = means.map(|means| means.families.clone()).unwrap_or_default();
         let (seen, mut unknown) = cleanup::seen();
-        let others = cleanup::look_for_other_modes(serving::serving(config.mode), flavour());
+        let others = cleanup::look_for_other_modes(serving::serving(config.mode), flavour);
         unknown.extend(others.left);
         Ok(Report {
             to: config.mode.name(),
@@ -105,11 +114,6 @@ impl Report {
     pub(super) fn obstacles(&self) -> Vec<&Proxy> {
         self.running.iter().filter(|proxy| proxy.mode.as_deref() != Some(self.to)).collect()
     }
-}
-
-/// The flavour of iptables in which the node's rules live.
-pub(super) fn flavour() -> Flavour {
-    Tools::find().map_or(Flavour::Nft, |tools| tools.flavour)
 }
 
 fn now(seen: Seen) -> Now {
