@@ -21,49 +21,76 @@ use portcullis_netlink::nf_tables::{
 use sha2::{Digest, Sha256};
 
 use super::chain_id::{View, translate};
+use super::entries::of_view;
 use super::names::AFFINITY;
 use super::settings::Settings;
 
-/// The chains of one Service's port.
+/// The chains of one Service's port. What is in a chain is told by its name, so that none is ever changed while packets
+/// may be led to it: another one takes its place.
 pub(super) struct Affinity<'a> {
     port: &'a ServicePort,
     settings: &'a Settings,
     /// How long a client is remembered, in seconds.
     seconds: u32,
+    cluster: Picking,
+    local: Picking,
+    external: Arc<str>,
+}
+
+/// The chain that picks an endpoint of a view.
+struct Picking {
+    name: Arc<str>,
+    endpoints: Vec<Endpoint>,
 }
 
 impl<'a> Affinity<'a> {
     /// `None` for a port without affinity.
     pub(super) fn of(port: &'a ServicePort, settings: &'a Settings) -> Option<Self> {
-        port.affinity.map(|seconds| Affinity { port, settings, seconds })
+        let seconds = port.affinity?;
+        let picking = |view, what| {
+            let endpoints = of_view(port, view);
+            let mut content = Sha256::new();
+            content.update(port.cluster_ip.to_string());
+            content.update(port.port.get().to_be_bytes());
+            content.update(seconds.to_be_bytes());
+            endpoints.iter().for_each(|to| content.update(format!("{} {},", to.ip, to.port)));
+            Picking { name: name(what, port, content), endpoints }
+        };
+        let cluster = picking(View::Cluster, "affinity");
+        let local = picking(View::Local, "affinity-local");
+        let mut content = Sha256::new();
+        content.update([u8::from(port.external_local), u8::from(local.endpoints.is_empty())]);
+        content.update(&*cluster.name);
+        content.update(&*local.name);
+        let external = name("affinity-external", port, content);
+        Some(Affinity { port, settings, seconds, cluster, local, external })
+    }
+
+    fn of_picking(&self, view: View) -> &Picking {
+        match view {
+            View::Cluster => &self.cluster,
+            View::Local => &self.local,
+        }
+    }
+
+    /// The endpoints of a view.
+    pub(super) fn endpoints(&self, view: View) -> &[Endpoint] {
+        &self.of_picking(view).endpoints
     }
 
     /// The name of the chain that picks an endpoint of a view.
     pub(super) fn picking(&self, view: View) -> Arc<str> {
-        self.name(match view {
-            View::Cluster => "affinity",
-            View::Local => "affinity-local",
-        })
+        Arc::clone(&self.of_picking(view).name)
     }
 
     /// The name of the chain for what comes by an external address or a node port.
     pub(super) fn external(&self) -> Arc<str> {
-        self.name("affinity-external")
-    }
-
-    fn name(&self, what: &str) -> Arc<str> {
-        let name = &self.port.name;
-        let (service, port) = (&name.service, name.port.as_str());
-        let readable = format!("{}/{}/{}/{port}", service.namespace, service.name, name.protocol);
-        let readable = readable.to_lowercase();
-        let hash = BASE32_NOPAD.encode(&Sha256::digest(readable.as_bytes())[..5]);
-        // A name has 255 bytes at most (`NFT_NAME_MAXLEN`), and the hash tells long ones apart.
-        let readable = &readable[..readable.floor_char_boundary(200)];
-        format!("{what}-{hash}-{readable}").into()
+        Arc::clone(&self.external)
     }
 
     /// The rules that send a client back, or else somewhere new and remember it.
-    pub(super) fn picking_chain(&self, endpoints: &[Endpoint]) -> Chain {
+    pub(super) fn picking_chain(&self, view: View) -> Chain {
+        let endpoints = self.endpoints(view);
         let again = endpoints.iter().map(|endpoint| {
             let found = Expression::Lookup {
                 set: AFFINITY.into(),
@@ -87,7 +114,7 @@ impl<'a> Affinity<'a> {
     }
 
     /// What comes from outside: as the external policy has it.
-    pub(super) fn external_chain(&self, has_local: bool) -> Chain {
+    pub(super) fn external_chain(&self) -> Chain {
         let cluster = || Verdict::Goto(self.picking(View::Cluster));
         let mark = |rule: Rule| rule.set_mark(self.settings.mark);
         let mut rules = Vec::new();
@@ -97,7 +124,7 @@ impl<'a> Affinity<'a> {
             let local = Rule::new().from_local();
             rules.push(mark(local.clone()).remark("masquerade local traffic"));
             rules.push(local.then(cluster()).remark("short-circuit local traffic"));
-            if has_local {
+            if !self.local.endpoints.is_empty() {
                 rules.push(Rule::new().then(Verdict::Goto(self.picking(View::Local))));
             }
         } else {
@@ -152,4 +179,16 @@ impl<'a> Affinity<'a> {
             .push(Expression::Load { value: endpoint.port.get().into(), to: port });
         translate(rule, self.settings, to)
     }
+}
+
+/// A name that people recognise, and that no other chain and no other content has.
+fn name(what: &str, port: &ServicePort, content: Sha256) -> Arc<str> {
+    let name = &port.name;
+    let (service, port) = (&name.service, name.port.as_str());
+    let readable = format!("{}/{}/{}/{port}", service.namespace, service.name, name.protocol);
+    let readable = readable.to_lowercase();
+    let hash = BASE32_NOPAD.encode(&content.chain_update(&readable).finalize()[..10]);
+    // A name has 255 bytes at most (`NFT_NAME_MAXLEN`), and the hash tells long ones apart.
+    let readable = &readable[..readable.floor_char_boundary(200)];
+    format!("{what}-{hash}-{readable}").into()
 }

@@ -35,7 +35,8 @@ impl Entries {
     pub(super) fn of(ports: &[ServicePort], settings: &Settings) -> Self {
         let mut entries = Entries::default();
         for port in ports.iter().filter(|port| port.family == settings.family) {
-            PortEntries { port, settings, entries: &mut entries }.add();
+            let affinity = Affinity::of(port, settings);
+            PortEntries { port, settings, affinity, entries: &mut entries }.add();
         }
         entries
     }
@@ -53,6 +54,7 @@ enum Refusal {
 struct PortEntries<'a> {
     port: &'a ServicePort,
     settings: &'a Settings,
+    affinity: Option<Affinity<'a>>,
     entries: &'a mut Entries,
 }
 
@@ -61,9 +63,7 @@ impl PortEntries<'_> {
         self.put(CLUSTER_IPS, Key::from(self.port.cluster_ip), Element::bare());
         if self.has_endpoints() {
             self.hairpins();
-            if let Some(affinity) = Affinity::of(self.port, self.settings) {
-                self.affinity_chains(&affinity);
-            }
+            self.affinity_chains();
         }
         self.internal();
         for ip in self.port.external_ips.iter().chain(&self.port.load_balancer_vips) {
@@ -82,10 +82,8 @@ impl PortEntries<'_> {
         self.put(set, key, Element::verdict(chain.into()));
     }
 
-    fn lead_to_own(&mut self, set: &'static str, key: Key, chain: Option<Arc<str>>) {
-        if let Some(chain) = chain {
-            self.put(set, key, Element::verdict(Verdict::Goto(chain)));
-        }
+    fn lead_to_own(&mut self, set: &'static str, key: Key, chain: Arc<str>) {
+        self.put(set, key, Element::verdict(Verdict::Goto(chain)));
     }
 
     fn refuse(&mut self, set: &'static str, key: Key, refusal: Refusal) {
@@ -98,16 +96,6 @@ impl PortEntries<'_> {
 
     fn has_endpoints(&self) -> bool {
         self.port.endpoints.exist()
-    }
-
-    /// Those of a view, in the order in which they are numbered.
-    fn of_view(&self, view: View) -> Vec<Endpoint> {
-        let endpoints = &self.port.endpoints;
-        let chosen: Vec<Endpoint> = match view {
-            View::Cluster => endpoints.for_cluster().copied().collect(),
-            View::Local => endpoints.for_local().copied().collect(),
-        };
-        chosen.into_iter().take(MOST_ENDPOINTS).collect()
     }
 
     fn count(&self, view: View) -> u16 {
@@ -130,7 +118,7 @@ impl PortEntries<'_> {
 
     /// The endpoints of a view, as a front finds them.
     fn endpoints(&mut self, front: Front, key: &Key, view: View) {
-        let chosen = self.of_view(view);
+        let chosen = of_view(self.port, view);
         let first = first_number(view, chosen.len() as u16);
         let set = match front {
             Front::Address => ENDPOINTS,
@@ -144,18 +132,17 @@ impl PortEntries<'_> {
 
     /// The chains of a port whose clients stay with their endpoints. They know the endpoints themselves, so that they
     /// serve all fronts.
-    fn affinity_chains(&mut self, affinity: &Affinity<'_>) {
+    fn affinity_chains(&mut self) {
+        let Some(affinity) = &self.affinity else { return };
         for view in [View::Cluster, View::Local] {
-            let chosen = self.of_view(view);
+            let chosen = affinity.endpoints(view);
             if !chosen.is_empty() {
                 self.entries.affinities.extend(chosen.iter().map(|endpoint| affinity.remembered(endpoint)));
-                let chain = affinity.picking_chain(&chosen);
-                self.entries.own_chains.insert(affinity.picking(view), chain);
+                self.entries.own_chains.insert(affinity.picking(view), affinity.picking_chain(view));
             }
         }
         if self.port.externally_accessible() {
-            let chain = affinity.external_chain(self.count(View::Local) > 0);
-            self.entries.own_chains.insert(affinity.external(), chain);
+            self.entries.own_chains.insert(affinity.external(), affinity.external_chain());
         }
     }
 
@@ -190,11 +177,11 @@ impl PortEntries<'_> {
         match self.refusal(self.port.internal_local) {
             Some(refusal) => self.refuse(NO_ENDPOINTS, key, refusal),
             None if self.count(view) == 0 => self.refuse(NO_ENDPOINTS, key, Refusal::Drop),
-            None if self.port.affinity.is_some() => {
-                let chain = Affinity::of(self.port, self.settings).map(|affinity| affinity.picking(view));
-                self.lead_to_own(SERVICE_IPS, key, chain);
-            }
             None => {
+                if let Some(affinity) = &self.affinity {
+                    let chain = affinity.picking(view);
+                    return self.lead_to_own(SERVICE_IPS, key, chain);
+                }
                 self.endpoints(Front::Address, &key, view);
                 let chain = self.chain(Front::Address, view, Before::Nothing);
                 self.lead(SERVICE_IPS, key, chain);
@@ -217,10 +204,10 @@ impl PortEntries<'_> {
     fn reach(&mut self, front: Front, key: Key, maps: [&'static str; 3]) {
         let [serves, inside, refuses] = maps;
         let cluster = self.count(View::Cluster);
-        let affinity = Affinity::of(self.port, self.settings).map(|affinity| affinity.external());
-        if self.has_endpoints() && affinity.is_some() {
+        let affinity = self.affinity.as_ref().map(Affinity::external);
+        if let Some(chain) = affinity.filter(|_| self.has_endpoints()) {
             if self.port.external_local || cluster > 0 {
-                self.lead_to_own(serves, key.clone(), affinity);
+                self.lead_to_own(serves, key.clone(), chain);
             }
         } else if self.has_endpoints() {
             if cluster > 0 {
@@ -270,6 +257,15 @@ impl PortEntries<'_> {
             }
         }
     }
+}
+
+/// The endpoints of a view, in the order in which they are numbered.
+pub(super) fn of_view(port: &ServicePort, view: View) -> Vec<Endpoint> {
+    let chosen: Vec<Endpoint> = match view {
+        View::Cluster => port.endpoints.for_cluster().copied().collect(),
+        View::Local => port.endpoints.for_local().copied().collect(),
+    };
+    chosen.into_iter().take(MOST_ENDPOINTS).collect()
 }
 
 /// Sorts ranges and joins those that overlap: the kernel takes no others.

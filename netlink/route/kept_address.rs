@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use super::Interfaces;
+use super::{Interfaces, no_table_is_empty};
 use crate::attribute::Malformed;
 use crate::batches::Batches;
 use crate::error::Result;
@@ -98,11 +98,9 @@ impl Interfaces {
             let mut header = [0; HEADER];
             header[0] = family.number();
             header[4] = RT_TABLE_LOCAL;
-            kept.extend(
-                self.collect("list the routes", libc::RTM_GETROUTE, &header, |message| {
-                    parse(message, family)
-                })?,
-            );
+            let routes = self
+                .collect("list the routes", libc::RTM_GETROUTE, &header, |message| parse(message, family));
+            kept.extend(no_table_is_empty(routes)?);
         }
         Ok(kept)
     }

@@ -166,11 +166,7 @@ impl Interfaces {
         let routes = self.collect("list the routes", libc::RTM_GETROUTE, &request, |message| {
             default_route::parse(message, family)
         });
-        let routes = match routes {
-            // In a namespace without a single route there is no table yet.
-            Err(error) if error.errno() == Some(libc::ENOENT) => Vec::new(),
-            routes => routes?,
-        };
+        let routes = no_table_is_empty(routes)?;
         if routes.is_empty() {
             return Ok(None);
         }
@@ -219,6 +215,15 @@ impl Interfaces {
                 Err(error) => return Err(error),
             }
         }
+    }
+}
+
+/// The routes that were listed. A strict listing of a table that no route has made yet is refused: `FIB table does not
+/// exist`.
+fn no_table_is_empty<T>(routes: Result<Vec<T>>) -> Result<Vec<T>> {
+    match routes {
+        Err(error) if error.errno() == Some(libc::ENOENT) => Ok(Vec::new()),
+        routes => routes,
     }
 }
 

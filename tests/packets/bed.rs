@@ -158,10 +158,15 @@ impl Bed {
 
     /// Kills a node's daemon as an out-of-memory killer would, and collects it.
     pub(crate) fn kill_daemon(&mut self, node: &str) {
+        self.signal(node, libc::SIGKILL);
+        self.lab.stop_daemon(node).unwrap();
+    }
+
+    /// Sends a signal to a node's daemon.
+    pub(crate) fn signal(&self, node: &str, signal: i32) {
         let pid = libc::pid_t::try_from(self.lab.daemon_pid(node).unwrap()).unwrap();
         // SAFETY: the process is the lab's child and was not waited for yet, so the id is still its own.
-        assert_eq!(unsafe { libc::kill(pid, libc::SIGKILL) }, 0);
-        self.lab.stop_daemon(node).unwrap();
+        assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
     }
 
     /// Writes a file beside the lab's own manifests by an atomic rename, as editors and config maps do.

@@ -48,11 +48,6 @@ impl Services {
         (0..SERVICES).filter(is_claimant).collect()
     }
 
-    /// Whether one is there and has session affinity.
-    pub fn has_affinity(&self, n: usize) -> bool {
-        self.0[n].as_ref().is_some_and(|drawn| drawn.affinity)
-    }
-
     /// All endpoints of some of them.
     pub fn endpoints(&self, of: &BTreeSet<usize>) -> BTreeSet<SocketAddr> {
         let all = of.iter().filter_map(|n| Some((*n, self.0[*n].as_ref()?)));
@@ -165,12 +160,6 @@ impl Cluster {
 
 fn name_of(n: usize) -> String {
     format!("svc-{n}")
-}
-
-/// Which Services endpoints are of.
-pub fn services_of(endpoints: &BTreeSet<SocketAddr>) -> BTreeSet<usize> {
-    let of = |one: &SocketAddr| (0..SERVICES).find(|n| (0..8).any(|bit| endpoint(*n, bit) == *one));
-    endpoints.iter().filter_map(of).collect()
 }
 
 fn endpoint(n: usize, bit: u8) -> SocketAddr {

@@ -3,14 +3,11 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
 
 use portcullis_netlink::nf_tables::{Fate, Machine, Packet, Table};
 use proptest::prelude::*;
 
-use crate::cluster::{
-    Cluster, Drawn, EXTERNAL, NODE, NODE_PORTS, SERVICES, Step, cluster_ip, services_of, steps,
-};
+use crate::cluster::{Cluster, Drawn, EXTERNAL, NODE, NODE_PORTS, SERVICES, Step, cluster_ip, steps};
 
 /// Maps in the order in which a packet looks them up, those of one rank by the same packet never.
 const RANKS: [&[&str]; 3] = [
@@ -65,35 +62,22 @@ fn served(table: &Table, packet: &Packet) -> Option<BTreeSet<SocketAddr>> {
 /// Takes steps, and looks at every moment between two of them.
 fn look(steps: &[Step]) -> Result<(), TestCaseError> {
     let mut cluster = Cluster::new();
-    let mut before = cluster.table.wanted().clone();
     let packets = packets();
-    let mut recent = Vec::new();
+    let lead = |table: &Table| packets.iter().map(|packet| served(table, packet)).collect::<Vec<_>>();
+    let mut before = cluster.table.wanted().clone();
+    let mut were = lead(&before);
     for step in steps {
-        recent.push((cluster.now, cluster.services.clone()));
-        // Longer than a chain stays that nothing leads to: for a second, and then until the next step.
-        recent.retain(|(at, _)| *at + Duration::from_secs(3) >= cluster.now);
+        let services = cluster.services.clone();
         let after = cluster.take(step);
-        let lead = |table| packets.iter().map(|packet| served(table, packet)).collect::<Vec<_>>();
-        let (were, are) = (lead(&before), lead(&after));
+        let are = lead(&after);
         for (packet, (was, is)) in packets.iter().zip(were.iter().zip(&are)) {
             let (Some(was), Some(is)) = (was, is) else { continue };
             // Of several Services that claim an address, any will do.
-            let both = [&recent[recent.len() - 1].1, &cluster.services];
+            let both = [&services, &cluster.services];
             let claimants: BTreeSet<usize> =
                 both.iter().flat_map(|services| services.claimants(packet)).collect();
-            let valid = both.iter().flat_map(|services| services.endpoints(&claimants)).collect();
-            // The chains of a Service with affinity are changed in place. One that takes an address over, or that is
-            // back before its chains of before were swept, may be found serving as it did.
-            let changes_hands = services_of(was) != services_of(is);
-            let has_affinity = |n: usize| both.iter().any(|services| services.has_affinity(n));
-            let is_back = |n: usize| {
-                let states = recent.iter().map(|(_, services)| services).chain([&cluster.services]);
-                let mut states = states.map(|services| services.has_affinity(n)).skip_while(|has| !has);
-                states.any(|has| !has) && states.any(|has| has)
-            };
-            if claimants.iter().any(|n| changes_hands && has_affinity(*n) || is_back(*n)) {
-                continue;
-            }
+            let valid: BTreeSet<SocketAddr> =
+                both.iter().flat_map(|services| services.endpoints(&claimants)).collect();
             for looked_up in 0..=RANKS.len() {
                 let Some(led) = served(&moment(&before, &after, looked_up), packet) else {
                     prop_assert!(false, "{packet:?} is lost: {looked_up} looked up in {was:?}, then {is:?}");
@@ -102,12 +86,15 @@ fn look(steps: &[Step]) -> Result<(), TestCaseError> {
                 prop_assert!(led.is_subset(&valid), "{packet:?}: {led:?}, {was:?}, {is:?}");
             }
         }
-        before = after;
+        (before, were) = (after, are);
     }
     Ok(())
 }
 
 proptest! {
+    // Each looks at some hundred thousand journeys.
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     #[test]
     fn a_packet_under_way_finds_an_endpoint(steps in steps()) {
         look(&steps)?;
@@ -120,7 +107,10 @@ fn packets_are_not_lost_where_they_once_were() {
     let external = || Drawn { endpoints: remote, external: Some(0), ..Drawn::default() };
     let local = || Some(Drawn { external_local: true, ..external() });
     let three = || Drawn { endpoints: 0b111, ..external() };
-    let rows: [(&str, Vec<Step>); 3] = [
+    let affine = |endpoints, internal_local| {
+        Some(Drawn { endpoints, internal_local, affinity: true, ..Drawn::default() })
+    };
+    let rows: [(&str, Vec<Step>); 4] = [
         (
             "pods were led inside by policy Local, which is switched off",
             vec![(vec![(0, local())], 0), (vec![(0, Some(external()))], 0)],
@@ -135,6 +125,12 @@ fn packets_are_not_lost_where_they_once_were() {
                 (vec![(0, Some(external())), (1, Some(external()))], 0),
                 (vec![(0, Some(three())), (1, Some(three()))], 0),
             ],
+        ),
+        (
+            "affinity inside by policy Local, which is switched off and, with other endpoints, on again",
+            [affine(0b1, true), affine(0b110, false), affine(0b110, true)]
+                .map(|service| (vec![(1, service)], 0))
+                .into(),
         ),
     ];
     for (what, steps) in rows {

@@ -163,16 +163,16 @@ fn thousands_of_chains() {
 #[test]
 fn tables_of_nftables_mode_go_and_others_stay() {
     inside(|| {
-        for table in ["ip kube-proxy", "ip6 kube-proxy", "inet portcullis", "inet firewall", "ip portcullis"]
+        for table in ["ip kube-proxy", "ip6 kube-proxy", "ip portcullis", "inet firewall", "inet portcullis"]
         {
             run(&format!("nft add table {table}"));
             run(&format!("nft add chain {table} one"));
         }
         let done = cleanup::everything();
         assert_eq!(done.left, []);
-        let gone = ["ip kube-proxy", "ip6 kube-proxy", "inet portcullis"];
+        let gone = ["ip kube-proxy", "ip6 kube-proxy", "ip portcullis"];
         assert_eq!(done.removed, gone.map(|table| Removed::NftTable(table.to_owned())));
-        assert_eq!(run("nft list tables"), "table inet firewall\ntable ip portcullis\n");
+        assert_eq!(run("nft list tables"), "table inet firewall\ntable inet portcullis\n");
     });
 }
 
