@@ -40,33 +40,36 @@ endpoints: [{addresses: [10.244.0.2]}]
 ports: [{name: '', port: 8080}]
 ";
 
-fn once(manifests: &str) -> (Output, String) {
+/// What it says, and the rules that `listed_by` then lists.
+fn once(mode: &str, listed_by: &[&str], manifests: &str) -> (Output, String) {
     let folder = tempfile::tempdir().expect("a folder for temporary files");
     fs::write(folder.path().join("all.yaml"), manifests).expect("it can be written to");
     namespace::inside(|| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
-        command.args([
-            "--once",
-            "--hostname-override=node-a",
-            "--metrics-bind-address=",
-            "--healthz-bind-address=",
-        ]);
+        command.args(["--once", "--mode", mode, "--hostname-override=node-a"]);
+        command.args(["--metrics-bind-address=", "--healthz-bind-address="]);
         let output = command.arg("--manifests").arg(folder.path()).output().expect("the binary runs");
-        let rules = Command::new("iptables-save").output().expect("the tool runs").stdout;
+        let rules = Command::new(listed_by[0]).args(&listed_by[1..]).output().expect("the tool runs").stdout;
         (output, String::from_utf8(rules).expect("rules are text"))
     })
 }
 
 #[test]
 fn everything_written_is_success_and_the_rules_stay() {
-    let (output, rules) = once(GOOD);
-    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(rules.contains("--to-destination 10.244.0.1:8080"), "{rules}");
+    let rows: [(&str, &[&str], &str); 2] = [
+        ("iptables", &["iptables-save"], "--to-destination 10.244.0.1:8080"),
+        ("nftables", &["nft", "list", "ruleset"], ": 10.244.0.1 . 8080"),
+    ];
+    for (mode, listed_by, expected) in rows {
+        let (output, rules) = once(mode, listed_by, GOOD);
+        assert_eq!(output.status.code(), Some(0), "{mode}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(rules.contains(expected), "{mode}: {rules}");
+    }
 }
 
 #[test]
 fn a_refused_service_is_named_and_all_others_are_served() {
-    let (output, rules) = once(&format!("{GOOD}{REFUSED}"));
+    let (output, rules) = once("iptables", &["iptables-save"], &format!("{GOOD}{REFUSED}"));
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{said}");
     assert!(said.contains("default/refused") && said.contains("--seconds"), "{said}");

@@ -27,6 +27,12 @@ pub(crate) fn server(services: usize, namespace: &Namespace) -> ApiServer {
     })
 }
 
+/// A Service that is led to one address, after all others by name and by number.
+pub(crate) fn last_service(i: usize, endpoint: &str) -> [Value; 2] {
+    const NAME: &str = "service-last";
+    [service(NAME, i), slice_with(NAME, i, 1, Some(endpoint))]
+}
+
 /// The node, and so many Services of type ClusterIP with a slice each.
 fn objects(services: usize) -> impl Iterator<Item = Value> {
     objects_with(services, ENDPOINTS)

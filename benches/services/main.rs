@@ -16,14 +16,17 @@ mod iptables;
 mod ipvs;
 mod namespace;
 mod nftables;
+mod packets;
 mod process;
 mod table;
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
 use clap::Parser;
 use figures::Measured;
 use iptables::Flavour;
+use packets::Way;
 use portcullis_lab::uml;
 
 /// Measures syncs of the daemon beside the bare way to write the same. Needs root: everything happens in network
@@ -55,9 +58,17 @@ struct Arguments {
     /// Numbers of Services at which one endpoint's cost is measured in nftables mode, as SERVICES:ENDPOINTS
     #[arg(
         long, value_delimiter = ',',
-        default_values_t = ["100:10", "1000:10", "10000:10", "30000:10", "44000:2"].map(str::to_owned)
+        default_values = ["100:10", "1000:10", "10000:10", "30000:10", "44000:2"]
     )]
-    line: Vec<String>,
+    line: Vec<Size>,
+
+    /// Numbers of Services at which connections are measured
+    #[arg(long, value_delimiter = ',', default_values_t = [10, 1_000, 10_000])]
+    packets: Vec<usize>,
+
+    /// What to measure
+    #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Part::Syncs, Part::Line, Part::Packets])]
+    parts: Vec<Part>,
 
     /// Also write all figures to this file
     #[arg(long, value_name = "FILE")]
@@ -75,14 +86,58 @@ enum ProxyMode {
     Nftables,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// First syncs and changes, by the daemon in front of an API server
+    Syncs,
+    /// One endpoint's cost in nftables mode, in this process, as the number of Services grows
+    Line,
+    /// Connections through a Service
+    Packets,
+}
+
+/// So many Services with so many endpoints each.
+#[derive(Clone, Copy)]
+struct Size {
+    services: usize,
+    endpoints: usize,
+}
+
+impl FromStr for Size {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let numbers = text.split_once(':').and_then(|(services, endpoints)| {
+            Some(Size { services: services.parse().ok()?, endpoints: endpoints.parse().ok()? })
+        });
+        numbers.ok_or_else(|| "expected SERVICES:ENDPOINTS, such as 1000:10".to_owned())
+    }
+}
+
 impl Arguments {
     fn print_line(&self) {
         println!("\nnftables mode, from the event in the index to the kernel's ACK, Services × endpoints:");
         for size in &self.line {
-            let (services, endpoints) = size.split_once(':').unwrap_or((size, "10"));
-            let number =
-                |text: &str| text.parse().unwrap_or_else(|_| panic!("--line: {text:?} is no number"));
-            println!("{}", nftables::measure_line(number(services), number(endpoints)));
+            println!("{}", nftables::measure_line(size.services, size.endpoints));
+        }
+    }
+
+    fn print_packets(&self) {
+        println!("\nTCP connections between two pods of a node, one after another; from SYN to its answer:");
+        println!("{}", packets::measure(Way::Direct, 0, self.repeats));
+        for &services in &self.packets {
+            for &mode in &self.modes {
+                match mode {
+                    ProxyMode::Iptables => self.flavours.iter().for_each(|&flavour| {
+                        println!("{}", packets::measure(Way::Iptables(flavour), services, self.repeats));
+                    }),
+                    ProxyMode::Nftables => {
+                        println!("{}", packets::measure(Way::Nftables, services, self.repeats));
+                    }
+                    // Its kernel is a machine of its own, whose packets are no measure for these.
+                    ProxyMode::Ipvs => {}
+                }
+            }
         }
     }
 
@@ -116,10 +171,16 @@ impl Arguments {
 
 fn main() {
     let arguments = Arguments::parse();
-    let measured = arguments.measure();
-    print!("{}", table::Table(&measured));
-    if arguments.modes.contains(&ProxyMode::Nftables) {
+    let asked = |part| arguments.parts.contains(&part);
+    let measured = if asked(Part::Syncs) { arguments.measure() } else { Vec::new() };
+    if asked(Part::Syncs) {
+        print!("{}", table::Table(&measured));
+    }
+    if asked(Part::Line) && arguments.modes.contains(&ProxyMode::Nftables) {
         arguments.print_line();
+    }
+    if asked(Part::Packets) && !uml::is_inside() {
+        arguments.print_packets();
     }
     if let Some(path) = &arguments.json {
         let text = serde_json::to_string_pretty(&measured).expect("figures are plain data");

@@ -5,6 +5,7 @@ use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use portcullis_lab::NetNs;
 use portcullis_modes::iptables::{NFACCT_INVALID_DROPPED, NFACCT_LOCALHOST_NODE_PORTS};
 use portcullis_netlink::nfacct::Counters;
 
@@ -25,15 +26,20 @@ impl Namespace {
                 lo.is_ok_and(|status| status.success()),
                 "`ip link set lo up` failed; is iproute2 installed?"
             );
-            // A kernel without nfacct has rules without it, so nothing is missing then.
-            if let Ok(mut counters) = Counters::open() {
-                for name in [NFACCT_INVALID_DROPPED, NFACCT_LOCALHOST_NODE_PORTS] {
-                    drop(counters.ensure(name));
-                }
-            }
+            ensure_counters();
             File::open("/proc/thread-self/ns/net").expect("/proc is mounted")
         };
         Namespace(std::thread::scope(|scope| scope.spawn(make).join()).expect("said above what failed"))
+    }
+
+    /// One that somebody else made, with the counters that rules refer to.
+    #[allow(dead_code, reason = "policies are not measured in others' namespaces")]
+    pub(crate) fn of(netns: &NetNs) -> Namespace {
+        let open = || {
+            ensure_counters();
+            File::open("/proc/thread-self/ns/net").expect("/proc is mounted")
+        };
+        Namespace(netns.run(open).expect("it can be entered"))
     }
 
     /// Does something in it. Threads and programs that are started there stay there.
@@ -46,5 +52,14 @@ impl Namespace {
         };
         let result = std::thread::scope(|scope| scope.spawn(inside).join());
         result.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+}
+
+/// A kernel without nfacct has rules without it, so nothing is missing then.
+fn ensure_counters() {
+    if let Ok(mut counters) = Counters::open() {
+        for name in [NFACCT_INVALID_DROPPED, NFACCT_LOCALHOST_NODE_PORTS] {
+            drop(counters.ensure(name));
+        }
     }
 }

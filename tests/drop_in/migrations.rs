@@ -66,7 +66,6 @@ fn from_kube_proxys_nftables_to_iptables() {
 }
 
 #[test]
-#[ignore = "written, and not yet seen to pass: run it on a quiet machine"]
 fn from_kube_proxys_iptables_to_ipvs() {
     uml::inside(|| {
         CASES_BY_IPVS
@@ -76,7 +75,6 @@ fn from_kube_proxys_iptables_to_ipvs() {
 }
 
 #[test]
-#[ignore = "written, and not yet seen to pass: run it on a quiet machine"]
 fn from_kube_proxys_ipvs_to_iptables() {
     uml::inside(|| CASES_BY_IPVS.iter().for_each(|name| namespace::inside(|| from_ipvs(name))));
 }

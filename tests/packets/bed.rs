@@ -72,7 +72,7 @@ impl Setup {
         let options = LabOptions { plan, daemon: Some(daemon) };
         let lab = Lab::up(Cluster::read(fixture).unwrap(), options).unwrap();
         let (mode, families, args) = (self.mode, self.families, self.args);
-        let mut bed = Bed { lab, mode, families, args, _tools: tools };
+        let mut bed = Bed { lab, mode, families, args, tools };
         bed.synced();
         bed
     }
@@ -85,7 +85,7 @@ pub(crate) struct Bed {
     pub(crate) families: Families,
     /// The daemons' arguments beside those of the mode.
     pub(crate) args: Vec<String>,
-    _tools: tempfile::TempDir,
+    tools: tempfile::TempDir,
 }
 
 impl Bed {
@@ -111,13 +111,18 @@ impl Bed {
         self.synced();
     }
 
+    /// Gives nodes that had none the iptables that a mode needs.
+    pub(crate) fn install_iptables(&self) {
+        self.mode.flavour().path(self.tools.path());
+    }
+
     /// The program on a node, with the daemons' arguments but the mode, and beside the node's daemon.
     pub(crate) fn program(&self, node: &str, subcommand: &[&str]) -> Command {
         let netns = self.lab.netns(&Vantage::node(node)).unwrap();
         let mut command = netns.command(env!("CARGO_BIN_EXE_portcullis"));
         command.args(subcommand).arg("--manifests").arg(self.lab.manifests());
         command.args(["--hostname-override", node]).args(&self.args);
-        let path = format!("{}:{}", self._tools.path().display(), std::env::var("PATH").unwrap());
+        let path = format!("{}:{}", self.tools.path().display(), std::env::var("PATH").unwrap());
         command.env("PATH", path);
         command.env("XTABLES_LOCKFILE", self.lab.folder().join(format!("{node}.xtables.lock")));
         command

@@ -4,7 +4,7 @@
 mod cluster;
 mod traffic;
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
 use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
@@ -81,7 +81,7 @@ pub(crate) fn measure(levels: &[Level], repeats: usize) -> Vec<Row> {
                 port += 1;
                 let wire = wire(&lab, client, port);
                 samples[at].push(match kind {
-                    Kind::Connections => wire.connections(),
+                    Kind::Connections => wire.connections().rate,
                     Kind::Established => wire.established(),
                     Kind::Flows => wire.flows(),
                 });
@@ -106,13 +106,8 @@ fn wire(lab: &Lab, client: &str, port: u16) -> Wire {
         });
         found.expect("the lab is dual-stack")
     };
-    Wire {
-        client: netns(client),
-        server: netns(cluster::SERVER),
-        from: address(client),
-        to: address(cluster::SERVER),
-        port,
-    }
+    let at = SocketAddrV4::new(address(cluster::SERVER), port);
+    Wire { client: netns(client), server: netns(cluster::SERVER), from: address(client), to: at, at }
 }
 
 /// Services need connection tracking on every node, so it is there with and without policies.

@@ -1,7 +1,7 @@
 //! Senders and receivers: threads inside the pods.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -23,22 +23,29 @@ const PAYLOAD: usize = 64;
 const RECEIVE_BUFFER: i32 = 64 << 20;
 
 /// Two pods.
-pub(super) struct Wire {
-    pub(super) client: NetNs,
-    pub(super) server: NetNs,
-    pub(super) from: Ipv4Addr,
-    pub(super) to: Ipv4Addr,
-    pub(super) port: u16,
+pub(crate) struct Wire {
+    pub(crate) client: NetNs,
+    pub(crate) server: NetNs,
+    pub(crate) from: Ipv4Addr,
+    /// What the client calls: the server, or what leads there.
+    pub(crate) to: SocketAddrV4,
+    /// Where the server listens.
+    pub(crate) at: SocketAddrV4,
+}
+
+/// TCP connections, made and ended one after another.
+pub(crate) struct Connections {
+    /// How many a second.
+    pub(crate) rate: f64,
+    /// From a connection's first packet to the answer to it, medians.
+    #[allow(dead_code, reason = "the policies benchmark counts")]
+    pub(crate) answer: Duration,
 }
 
 impl Wire {
-    fn at(&self) -> SocketAddr {
-        (self.to, self.port).into()
-    }
-
-    /// TCP connections a second, made and ended one after another.
-    pub(super) fn connections(&self) -> f64 {
-        let listener = inside(&self.server, || TcpListener::bind(self.at()));
+    /// Makes and ends connections for a while.
+    pub(crate) fn connections(&self) -> Connections {
+        let listener = inside(&self.server, || TcpListener::bind(self.at));
         let done = AtomicBool::new(false);
         thread::scope(|scope| {
             scope.spawn(|| {
@@ -46,27 +53,31 @@ impl Wire {
                     drop(listener.accept());
                 }
             });
-            let connect = || -> io::Result<f64> {
-                let (started, mut made) = (Instant::now(), 0);
+            let connect = || -> io::Result<Connections> {
+                let (started, mut answers) = (Instant::now(), Vec::new());
                 while started.elapsed() < TIME {
-                    end_at_once(&TcpStream::connect(self.at())?)?;
-                    made += 1;
+                    let asked = Instant::now();
+                    let stream = TcpStream::connect(self.to)?;
+                    answers.push(asked.elapsed());
+                    end_at_once(&stream)?;
                 }
-                let rate = f64::from(made) / started.elapsed().as_secs_f64();
+                let rate = answers.len() as f64 / started.elapsed().as_secs_f64();
+                answers.sort();
+                let answer = answers[answers.len() / 2];
                 done.store(true, Ordering::Relaxed);
                 // The last one wakes the listener.
-                TcpStream::connect(self.at()).map(|_| rate)
+                TcpStream::connect(self.to).map(|_| Connections { rate, answer })
             };
             inside(&self.client, connect)
         })
     }
 
     /// Packets a second that arrive of a flow that was answered once.
-    pub(super) fn established(&self) -> f64 {
+    pub(crate) fn established(&self) -> f64 {
         let server = self.receiver();
         let client = inside(&self.client, || {
             let socket = UdpSocket::bind((self.from, 0))?;
-            socket.connect(self.at())?;
+            socket.connect(self.to)?;
             socket.send(b"hello")?;
             let (_, peer) = server.recv_from(&mut [0; PAYLOAD])?;
             server.send_to(b"hello", peer)?;
@@ -84,13 +95,13 @@ impl Wire {
     }
 
     /// First packets of new flows a second that arrive; none is answered.
-    pub(super) fn flows(&self) -> f64 {
+    pub(crate) fn flows(&self) -> f64 {
         let server = self.receiver();
         let raw = inside(&self.client, raw_socket);
         let to = libc::sockaddr_in {
             sin_family: libc::AF_INET as libc::sa_family_t,
             sin_port: 0,
-            sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(self.to.octets()) },
+            sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(self.to.ip().octets()) },
             sin_zero: [0; 8],
         };
         count(&server, || {
@@ -109,7 +120,7 @@ impl Wire {
     }
 
     fn receiver(&self) -> UdpSocket {
-        let socket = inside(&self.server, || UdpSocket::bind(self.at()));
+        let socket = inside(&self.server, || UdpSocket::bind(self.at));
         set(&socket, libc::SO_RCVBUFFORCE, &RECEIVE_BUFFER).expect("root may");
         socket.set_read_timeout(Some(Duration::from_millis(100))).expect("it is not zero");
         socket
@@ -122,8 +133,8 @@ impl Wire {
         packet[8] = 64;
         packet[9] = libc::IPPROTO_UDP as u8;
         packet[12..16].copy_from_slice(&self.from.octets());
-        packet[16..20].copy_from_slice(&self.to.octets());
-        packet[22..24].copy_from_slice(&self.port.to_be_bytes());
+        packet[16..20].copy_from_slice(&self.to.ip().octets());
+        packet[22..24].copy_from_slice(&self.to.port().to_be_bytes());
         packet[24..26].copy_from_slice(&(8 + PAYLOAD as u16).to_be_bytes());
         packet
     }

@@ -20,7 +20,8 @@ pub(crate) fn measure(services: usize, repeats: usize, changes: usize) -> Measur
     let numbers = [("--sizes", services), ("--repeats", repeats), ("--changes", changes)];
     let numbers = numbers.map(|(name, number)| format!("{name}={number}"));
     let to = format!("--json={}", json.display());
-    let arguments = ["--modes=ipvs", &to].into_iter().chain(numbers.iter().map(String::as_str));
+    let arguments =
+        ["--modes=ipvs", "--parts=syncs", &to].into_iter().chain(numbers.iter().map(String::as_str));
     let run = || {
         stay_on_this_processor();
         uml::run(&program, arguments, LIMIT).unwrap_or_else(|complaint| panic!("{complaint}"))

@@ -1,0 +1,160 @@
+//! What a Service costs a packet: a pod that connects to another one of its node, through the last of ever more
+//! Services. The limit is the same pod called by its own address, with connection tracking and without Services.
+//!
+//! ```text
+//! namespace of a node: API server (HTTP, this process) ─► the real daemon ─► rules
+//!   └ pod, pod: connections, one after another
+//! ```
+
+#[allow(dead_code, reason = "the policies benchmark uses the rest of it")]
+#[path = "../../policies/packets/traffic.rs"]
+mod traffic;
+
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::thread::sleep;
+use std::time::Duration;
+
+use portcullis_lab::{Cluster, Lab, LabOptions, Object, PlanOptions, Vantage};
+use portcullis_netlink::nf_tables::{
+    BaseChain, Chain, ChainKind, CtState, Hook, ManagedTable, Rule, TableFamily, Verdict, open,
+};
+use serde_json::json;
+use tempfile::TempDir;
+
+use crate::cluster_state::{self, last_service};
+use crate::daemon::{Daemon, Launch};
+use crate::figures::{grouped, median};
+use crate::iptables::Flavour;
+use crate::namespace::{Namespace, SETTLE};
+use traffic::{Connections, Wire};
+
+const CLIENT: &str = "default/client";
+const SERVER: &str = "default/server";
+const HOST: &str = "node-1";
+
+/// Where a Service of [`cluster_state`] is reached, and where its endpoints listen.
+const PORT: u16 = 80;
+const TARGET_PORT: u16 = 8080;
+
+/// Rules are cold in the processor's caches after they were written.
+const WARM_UP: usize = 1;
+
+/// How connections are led.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Straight to the pod.
+    Direct,
+    /// By iptables mode.
+    Iptables(Flavour),
+    /// By nftables mode.
+    Nftables,
+}
+
+/// Connections of one way with one number of Services.
+pub(crate) struct Line {
+    way: Way,
+    services: usize,
+    /// How many connections a second.
+    rate: f64,
+    /// From the first packet to the answer to it, in microseconds.
+    answer: f64,
+}
+
+/// Measures one after another, in namespaces that are new each time; the medians count.
+pub(crate) fn measure(way: Way, services: usize, repeats: usize) -> Line {
+    let pods: Cluster = [pod(CLIENT), pod(SERVER)].into_iter().collect();
+    let plan = PlanOptions { clients: false, ..PlanOptions::default() };
+    let lab = Lab::up(pods, LabOptions { plan, daemon: None }).expect("the lab is built");
+    let node = lab.netns(&Vantage::node(HOST)).expect("it is there");
+    let server = SocketAddrV4::new(address(&lab, SERVER), TARGET_PORT);
+    let wire = |to| Wire {
+        client: lab.netns(&Vantage::pod(CLIENT)).expect("the pod runs"),
+        server: lab.netns(&Vantage::pod(SERVER)).expect("the pod runs"),
+        from: address(&lab, CLIENT),
+        to,
+        at: server,
+    };
+    let samples = match way {
+        Way::Direct => {
+            node.run(track_connections).expect("it can be entered");
+            sample(&wire(server), repeats)
+        }
+        Way::Iptables(_) | Way::Nftables => {
+            let folder = TempDir::new().expect("a temporary folder");
+            let tools = folder.path().join("tools");
+            let namespace = Namespace::of(&node);
+            let api = cluster_state::server(services - 1, &namespace);
+            let last = last_service(services - 1, &server.ip().to_string());
+            let ip: Ipv4Addr =
+                last[0]["spec"]["clusterIP"].as_str().and_then(|ip| ip.parse().ok()).expect("one");
+            last.into_iter().for_each(|object| _ = api.apply(object));
+            let launch = match way {
+                Way::Iptables(flavour) => {
+                    flavour.link_tools(&tools);
+                    Launch { mode: "iptables", path: Some(&tools), more: &[] }
+                }
+                _ => Launch { mode: "nftables", path: None, more: &[] },
+            };
+            let (daemon, _) = Daemon::start(&namespace, &api, launch, folder.path());
+            // Looking at the daemon while it serves is nothing that a packet pays for.
+            sleep(SETTLE);
+            let samples = sample(&wire(SocketAddrV4::new(ip, PORT)), repeats);
+            drop(daemon);
+            samples
+        }
+    };
+    drop(lab);
+    sleep(SETTLE);
+    let one = |sample: &Connections| Duration::from_secs_f64(sample.rate.recip());
+    Line {
+        way,
+        services,
+        rate: median(samples.iter().map(one)).recip(),
+        answer: median(samples.iter().map(|sample| sample.answer)) * 1e6,
+    }
+}
+
+fn sample(wire: &Wire, repeats: usize) -> Vec<Connections> {
+    (0..WARM_UP + repeats).map(|_| wire.connections()).skip(WARM_UP).collect()
+}
+
+fn pod(name: &str) -> Object {
+    let name = name.rsplit_once('/').map_or(name, |(_, name)| name);
+    Object::from_value(json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
+        "spec": {"nodeName": HOST, "containers": []},
+    }))
+    .expect("a pod")
+}
+
+fn address(lab: &Lab, pod: &str) -> Ipv4Addr {
+    let pod = lab.plan().pod(pod).expect("the pod is planned");
+    let v4 = pod.addresses.iter().find_map(|address| match address {
+        IpAddr::V4(v4) => Some(*v4),
+        IpAddr::V6(_) => None,
+    });
+    v4.expect("the lab is dual-stack")
+}
+
+/// As every way with Services has it, too.
+fn track_connections() {
+    let mut table = ManagedTable::new(TableFamily::Inet, "as-services-do");
+    let base = BaseChain { kind: ChainKind::Filter, hook: Hook::Forward, priority: 0 };
+    let rules = vec![Rule::new().ct_state(CtState::INVALID).then(Verdict::Drop)];
+    table.put_chain(&"forward".into(), Chain { base: Some(base), ..Chain::of(rules) });
+    let mut socket = open().expect("root may").expect("this kernel has nf_tables");
+    table.commit(&mut socket).expect("the kernel takes it");
+}
+
+impl fmt::Display for Line {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let way = match self.way {
+            Way::Direct => "straight to the pod".to_owned(),
+            Way::Iptables(flavour) => format!("iptables, {} tool", flavour.name()),
+            Way::Nftables => "nftables".to_owned(),
+        };
+        let services = if self.way == Way::Direct { String::new() } else { grouped(self.services) };
+        write!(f, "  {way:<24}{services:>8}{:>12} /s{:>10.1} µs", grouped(self.rate as usize), self.answer)
+    }
+}
