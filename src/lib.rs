@@ -2,7 +2,9 @@
 
 pub mod commands;
 pub mod config;
+pub mod conntrack_settings;
 pub mod daemon;
+mod file_watch;
 pub mod health_check_node_port;
 pub mod host;
 pub mod host_file;
@@ -10,6 +12,8 @@ pub mod http;
 pub mod logging;
 pub mod metrics;
 pub mod node;
+mod oom_score;
+mod other_proxies;
 pub mod source;
 pub mod state;
 pub mod sysctl;
@@ -18,8 +22,8 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use config::{Command, Config, Invocation};
-use daemon::DaemonError;
+use config::{Command, Config, ConfigErrors, Invocation};
+use daemon::{ConfigFile, DaemonError};
 
 /// The exit status where the configuration is wrong or nothing could be done.
 const FAILED: u8 = 2;
@@ -82,8 +86,14 @@ fn serve(invocation: &Invocation, config: &Config, daemon: &config::Daemon) -> a
     let configuration: serde_json::Value = serde_saphyr::from_str(&invocation.kube_proxy_configuration())?;
     // Two threads: one for the loop and the servers, and one more for when a sync or a client keeps it busy.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    match runtime.block_on(daemon::run(config.clone(), configuration.to_string(), daemon)) {
+    let file = invocation.config_file.clone().map(|path| ConfigFile { path, read: Box::new(read_anew) });
+    match runtime.block_on(daemon::run(config.clone(), configuration.to_string(), daemon, file)) {
         Ok(()) => Ok(ExitCode::SUCCESS),
+        // Supervisors start it anew for either status; one that keeps off after bad configurations must do so, too.
+        Err(error @ DaemonError::Reconfigured(_)) => {
+            eprintln!("portcullis: {error}");
+            Ok(ExitCode::FAILURE)
+        }
         // With --once this is an answer, not a failure to answer.
         Err(error @ DaemonError::Incomplete(_)) => {
             eprintln!("portcullis: {error}");
@@ -91,6 +101,12 @@ fn serve(invocation: &Invocation, config: &Config, daemon: &config::Daemon) -> a
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// The configuration by this process' command line, and by what the file that it names says now.
+fn read_anew() -> Result<Config, ConfigErrors> {
+    let invocation = Invocation::from_arguments(std::env::args_os(), |path| std::fs::read_to_string(path));
+    invocation.expect("the same command line was taken at the start").config
 }
 
 /// What `portcullis version` prints.

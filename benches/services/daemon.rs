@@ -79,7 +79,8 @@ impl<'a> Daemon<'a> {
             .args(["--metrics-bind-address", METRICS, "--healthz-bind-address", "127.0.0.1:10256"])
             // Changes are written at once, and no look at the kernel disturbs what is measured.
             .args(["--iptables-min-sync-period=0s", "--ipvs-min-sync-period=0s"])
-            .arg(format!("--{}-sync-period=1h", launch.mode))
+            // nftables mode goes by the flags of iptables mode, as kube-proxy's does.
+            .args(["--iptables-sync-period=1h", "--ipvs-sync-period=1h"])
             .arg("--kubeconfig")
             .arg(server.kubeconfig(folder, "bench"))
             .args(launch.more)

@@ -10,6 +10,7 @@
 //! While a sync runs, events are taken in; what they change is for the next one.
 
 mod address_watch;
+mod config_watch;
 mod drift_watch;
 mod policies;
 mod schedule;
@@ -18,6 +19,7 @@ mod telemetry;
 mod worker;
 
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use portcullis_cluster::desired::Desired;
@@ -36,7 +38,9 @@ use tokio::task::{JoinError, JoinHandle};
 use crate::config::{Config, Daemon, ProxyMode};
 use crate::http::BindError;
 use crate::source::{self, AccessError, Reporter, Source};
-use crate::{host, node, state};
+use crate::{host, node, oom_score, other_proxies, state};
+pub use config_watch::ConfigFile;
+use config_watch::News;
 use drift_watch::Drift;
 use policies::{Policies, PolicyOutcome, PolicyWorker, RunningPolicies};
 use schedule::Schedule;
@@ -79,23 +83,33 @@ pub enum DaemonError {
     /// A sync ended by a fault in this program.
     #[error("a sync broke off: {0}")]
     BrokeOff(#[from] JoinError),
+    /// The file of `--config` says something else, and it takes a new start to follow it.
+    #[error("{} was changed; ending, to be started anew with what it says now", .0.display())]
+    Reconfigured(PathBuf),
     /// With `--once`: not everything could be written.
     #[error("not everything could be written: {0}")]
     Incomplete(String),
 }
 
 /// Runs until a signal ends it; with `--once`, until everything is written once. The rules stay.
-/// `configuration` is the configuration as a `KubeProxyConfiguration` in JSON, for who asks over HTTP.
+/// `configuration` is the configuration as a `KubeProxyConfiguration` in JSON, for who asks over HTTP; `file` is followed,
+/// if it was read from one.
 ///
 /// # Errors
-/// It cannot start; with `--once`, also if anything could not be written.
-pub async fn run(config: Config, configuration: String, options: &Daemon) -> Result<(), DaemonError> {
+/// It cannot start; with `--once`, also if anything could not be written; [`DaemonError::Reconfigured`].
+pub async fn run(
+    config: Config,
+    configuration: String,
+    options: &Daemon,
+    file: Option<ConfigFile>,
+) -> Result<(), DaemonError> {
+    oom_score::set(config.oom_score_adj);
     let name = node::name(&config).map_err(DaemonError::NodeName)?;
     let means = serving::means(config.mode)?;
     // Only rules of iptables name its counters.
     let nfacct = config.mode != ProxyMode::Nftables && host::ensure_nfacct();
+    let _refused = serving::ready_node(&config);
     if options.init_only {
-        serving::ready_node(&config);
         tracing::info!("the node is set up; ending, as --init-only asks for");
         return Ok(());
     }
@@ -103,6 +117,7 @@ pub async fn run(config: Config, configuration: String, options: &Daemon) -> Res
     let reporter = config.network_policy.map(|_| Reporter::new(name));
     let source = source::spawn_reporting(state::origin(&config, name), sink, reporter).await?;
     let families: Vec<Family> = means.families.clone();
+    tell_of_others(&config).await?;
     let telemetry = Telemetry::start(&config, configuration, &source, name, &families).await?;
     let facts = Facts { tools: means.tools.clone(), nfacct, addresses: host::addresses() };
     let options_now = node::options(&config, None);
@@ -127,6 +142,10 @@ pub async fn run(config: Config, configuration: String, options: &Daemon) -> Res
             (None, None)
         }
     };
+    let followed = file.filter(|_| !options.once).map(|file| {
+        let path = file.path.clone();
+        Followed { path, news: config_watch::follow(file, config.clone()) }
+    });
     let now = Instant::now();
     let schedule = Schedule::new(config.sync.min_period, config.sync.period, now);
     let daemon = Loop {
@@ -141,7 +160,17 @@ pub async fn run(config: Config, configuration: String, options: &Daemon) -> Res
         policies,
         source,
     };
-    daemon.run(events, [mode_drift, drift], options.once).await
+    daemon.run(events, [mode_drift, drift], followed, options.once).await
+}
+
+/// Says so where another proxy runs on this node. It is asked before this one answers at the same addresses.
+async fn tell_of_others(config: &Config) -> Result<(), JoinError> {
+    let config = config.clone();
+    let others = tokio::task::spawn_blocking(move || other_proxies::running(&config)).await?;
+    for proxy in others {
+        tracing::error!("{proxy}: two proxies on one node undo each other's work; stop one of them");
+    }
+    Ok(())
 }
 
 /// Takes away what a daemon left that enforced policies: nobody follows them any more.
@@ -197,6 +226,7 @@ impl Loop {
         mut self,
         mut events: mpsc::Receiver<Vec<Event>>,
         [mut mode_drift, mut policy_drift]: [Option<mpsc::Receiver<Drift>>; 2],
+        mut followed: Option<Followed>,
         once: bool,
     ) -> Result<(), DaemonError> {
         let mut terminate = signal(SignalKind::terminate())?;
@@ -205,6 +235,7 @@ impl Loop {
         let mut running: Option<Running> = None;
         let mut judging: Option<RunningPolicies> = None;
         let (mut served, mut judged) = (None, None);
+        let mut reconfigured = None;
         loop {
             if judging.is_none() {
                 judging = self.start_policies();
@@ -226,16 +257,22 @@ impl Loop {
                     judging = None;
                     judged = Some(self.finish_policies(ended?));
                 }
-                Some(drift) = next_drift(&mut mode_drift) => {
+                Some(drift) = received(mode_drift.as_mut()) => {
                     tracing::debug!(by = %drift.0, "our table was changed");
                     self.suspect = true;
                     self.schedule.check_now(Instant::now());
                 }
-                Some(drift) = next_drift(&mut policy_drift) => {
+                Some(drift) = received(policy_drift.as_mut()) => {
                     self.policies.iter_mut().for_each(|policies| policies.drifted(&drift));
                 }
                 () = policy_timer => {}
                 Some(()) = addresses.recv() => self.addresses_changed(),
+                Some(news) = received(followed.as_mut().map(|followed| &mut followed.news)) => {
+                    if self.told_of_configuration(&news) {
+                        reconfigured = followed.map(|followed| followed.path);
+                        break;
+                    }
+                }
                 () = timer, if running.is_none() && self.all_listed() => {}
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
@@ -260,7 +297,25 @@ impl Loop {
         }
         self.telemetry.stop().await;
         self.source.stop().await;
-        Ok(())
+        reconfigured.map_or(Ok(()), |path| Err(DaemonError::Reconfigured(path)))
+    }
+
+    /// Whether it is time to end for what the file of `--config` says now.
+    fn told_of_configuration(&self, news: &News) -> bool {
+        match news {
+            News::Changed => return true,
+            News::Restored => {
+                tracing::info!("the configuration file can be used again, and says what holds");
+                self.telemetry.configuration_is(None);
+            }
+            News::Unusable(errors) => {
+                tracing::error!(
+                    "the configuration file cannot be used; what was read at the start holds on:\n{errors}"
+                );
+                self.telemetry.configuration_is(Some(errors));
+            }
+        }
+        false
     }
 
     /// Whether all is known that rules need. Before that, rules would take away what is still wanted.
@@ -376,9 +431,16 @@ fn end_once(outcome: &Outcome, policies: Option<&PolicyOutcome>) -> Result<(), D
     Err(DaemonError::Incomplete(all.join("; ")))
 }
 
-async fn next_drift(drift: &mut Option<mpsc::Receiver<Drift>>) -> Option<Drift> {
-    match drift {
-        Some(drift) => drift.recv().await,
+/// The file of the configuration.
+struct Followed {
+    path: PathBuf,
+    news: mpsc::Receiver<News>,
+}
+
+/// The next of a channel; without one, never.
+async fn received<T>(channel: Option<&mut mpsc::Receiver<T>>) -> Option<T> {
+    match channel {
+        Some(channel) => channel.recv().await,
         None => std::future::pending().await,
     }
 }

@@ -98,6 +98,12 @@ impl Telemetry {
         })
     }
 
+    /// The configuration that holds is the one in its file, or cannot be, for these reasons.
+    pub(super) fn configuration_is(&self, unusable: Option<&str>) {
+        self.metrics.configuration_unusable(unusable.is_some());
+        self.health.warn(unusable.map(|errors| format!("the configuration file cannot be used: {errors}")));
+    }
+
     /// Something was heard that makes a sync necessary.
     pub(super) fn queued(&mut self, index: &Index) {
         let (now, moment) = (SystemTime::now(), Moment::now());

@@ -58,6 +58,7 @@ struct State {
     policies: Option<Syncs>,
     node_eligible: bool,
     last_heard: Option<LastHeard>,
+    warning: Option<String>,
 }
 
 #[derive(Default)]
@@ -71,7 +72,7 @@ impl Health {
     /// Of a proxy that starts at this time, to serve these families.
     pub fn new(limits: Limits, families: impl IntoIterator<Item = Family>, started: Moment) -> Self {
         let families = families.into_iter().map(|family| (family, Syncs::default())).collect();
-        let state = State { families, policies: None, node_eligible: true, last_heard: None };
+        let state = State { families, policies: None, node_eligible: true, last_heard: None, warning: None };
         Health { limits, started, state: Mutex::new(state) }
     }
 
@@ -111,6 +112,11 @@ impl Health {
         self.state().node_eligible = eligible;
     }
 
+    /// Something is wrong that a restart would make worse, or that is not any more; health is as it was.
+    pub fn warn(&self, warning: Option<String>) {
+        self.state().warning = warning;
+    }
+
     /// From now on, asks this when the source was last heard of: of its kinds, the one that has been
     /// silent for longest.
     pub fn watch_source(&self, last_heard: impl Fn() -> Option<Instant> + Send + Sync + 'static) {
@@ -127,6 +133,7 @@ impl Health {
             policies: state.policies.as_ref().and_then(|syncs| self.judge(syncs, now).problem),
             silence: self.silence(&state, now),
             node_eligible: state.node_eligible,
+            warning: state.warning.clone(),
         }
     }
 
@@ -182,6 +189,8 @@ pub struct Verdict {
     pub silence: Option<String>,
     /// Whether load balancers may send traffic to the node.
     pub node_eligible: bool,
+    /// What is wrong though all is well so far.
+    pub warning: Option<String>,
 }
 
 /// The health of a family.

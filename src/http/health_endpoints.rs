@@ -31,6 +31,9 @@ struct Body {
     /// Ours: what is wrong. Absent while nothing is.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     problems: Vec<String>,
+    /// Ours: what is no failure, and should not stay so. Absent while there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    warning: Option<String>,
 }
 
 #[derive(Serialize)]
@@ -80,6 +83,7 @@ fn respond(verdict: &Verdict, good: bool, node_eligible: Option<bool>) -> Respon
         healthy: verdict.healthy(),
         status: status.collect(),
         problems: verdict.problems().collect(),
+        warning: verdict.warning.clone(),
     };
     let body = serde_json::to_string(&body).expect("strings and truth values can be written as JSON");
     let status = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

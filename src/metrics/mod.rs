@@ -102,6 +102,11 @@ impl Metrics {
         self.0.portcullis.sync_failures.with_label_values(&[family.as_str()]).inc();
     }
 
+    /// Whether the configuration file cannot be used as it is now.
+    pub fn configuration_unusable(&self, unusable: bool) {
+        self.0.portcullis.configuration_unusable.set(f64::from(u8::from(unusable)));
+    }
+
     /// This long after a pod or Service changed, the rules follow. Once for each EndpointSlice.
     pub fn network_programmed(&self, family: Family, took: Duration) {
         self.0

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{MetricFamily, MetricType};
-use prometheus::{CounterVec, GaugeVec};
+use prometheus::{CounterVec, Gauge, GaugeVec};
 
 use super::policies::Policies;
 use super::register::Registrar;
@@ -17,6 +17,7 @@ pub(super) struct Portcullis {
     pub(super) service_sync_errors: GaugeVec,
     pub(super) drift_repairs: CounterVec,
     pub(super) sync_failures: CounterVec,
+    pub(super) configuration_unusable: Gauge,
     pub(super) policies: Policies,
     pub(super) source: SourceStatus,
 }
@@ -38,6 +39,10 @@ impl Portcullis {
                 "portcullis_sync_failures_total",
                 "Syncs that failed as a whole, leaving the last good rules in place",
                 &["ip_family"],
+            ),
+            configuration_unusable: to.gauge(
+                "portcullis_configuration_unusable",
+                "1 while the configuration file cannot be used, and what was read at the start holds on",
             ),
             policies: Policies::register(to),
             source: SourceStatus::new(),

@@ -9,7 +9,6 @@
 mod apply;
 mod plan;
 mod report;
-mod running;
 mod stake;
 mod text;
 

@@ -6,12 +6,12 @@ use portcullis_modes::ipvs;
 use serde::Serialize;
 
 use super::plan::Written;
-use super::running::{self, Proxy};
 use super::stake::Stake;
 use super::{MigrateError, plan};
 use crate::config::{Config, Migrate, ProxyMode};
 use crate::daemon::DaemonError;
 use crate::daemon::serving::{self, Means};
+use crate::other_proxies::{self, Proxy};
 use crate::state::State;
 
 /// What a migration comes to.
@@ -94,7 +94,7 @@ impl Report {
         Ok(Report {
             to: config.mode.name(),
             serving: seen.into_iter().map(now).collect(),
-            running: running::proxies(config),
+            running: other_proxies::running(config),
             missing,
             written: plan::written(config, state, &families),
             removed: others.removed.iter().map(ToString::to_string).collect(),

@@ -20,11 +20,7 @@ pub(super) fn print(report: &Report, out: &mut dyn Write) -> io::Result<()> {
     section(out, "Connections under way", &connections(report))?;
     let mut in_the_way: Vec<String> = report.missing.iter().cloned().collect();
     for proxy in report.obstacles() {
-        let mode = proxy.mode.as_ref().map_or(String::new(), |mode| format!(" in {mode} mode"));
-        in_the_way.push(format!(
-            "{} answers on {}{mode}: it would write its rules again; stop it on this node first",
-            proxy.name, proxy.address
-        ));
+        in_the_way.push(format!("{proxy}: it would write its rules again; stop it on this node first"));
     }
     section(out, "In the way", &or_nothing(&in_the_way))?;
     if !report.unknown.is_empty() {

@@ -13,7 +13,6 @@
 
 mod files;
 mod ledger;
-mod watcher;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -27,10 +26,10 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::health::Health;
 use super::report::warn_of_problems;
+use crate::file_watch::FileWatch;
 pub use files::PathError;
-use files::Stamp;
+use files::{Stamp, is_manifest};
 use ledger::{Ledger, Outcome};
-use watcher::Watcher;
 
 /// How long a folder must rest before it is read: an editor writes a file in several steps.
 const SETTLED: Duration = Duration::from_millis(100);
@@ -86,7 +85,7 @@ pub fn read_manifests(path: &Path) -> Result<Manifests, PathError> {
 /// Follows a file or folder until nobody listens any more.
 pub(super) async fn follow(path: PathBuf, health: Arc<Health>, sink: mpsc::Sender<Vec<Event>>) {
     let changed = Arc::new(Notify::new());
-    let mut watcher = Watcher::new(path.clone(), changed.clone());
+    let mut watcher = FileWatch::new(path.clone(), is_manifest, changed.clone());
     let mut ledger = Ledger::default();
     let mut told = Told::default();
     loop {

@@ -1,5 +1,6 @@
-//! Proxies that run on this node, by what they answer.
+//! Other proxies that run on this node, by what they answer.
 
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
@@ -16,18 +17,25 @@ const READ: u64 = 1 << 20;
 
 /// A proxy that answers.
 #[derive(Debug, Serialize)]
-pub(super) struct Proxy {
+pub(crate) struct Proxy {
     /// Where it answers.
-    pub(super) address: SocketAddr,
+    pub(crate) address: SocketAddr,
     /// Its name, where its metrics tell.
-    pub(super) name: &'static str,
+    pub(crate) name: &'static str,
     /// Its mode, where it says so.
-    pub(super) mode: Option<String>,
+    pub(crate) mode: Option<String>,
+}
+
+impl fmt::Display for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} answers on {}", self.name, self.address)?;
+        self.mode.iter().try_for_each(|mode| write!(f, " in {mode} mode"))
+    }
 }
 
 /// Asks where a proxy of this configuration has its metrics and health, which is where kube-proxy has them. One that
 /// answers at both is told once.
-pub(super) fn proxies(config: &Config) -> Vec<Proxy> {
+pub(crate) fn running(config: &Config) -> Vec<Proxy> {
     let metrics = config.metrics_bind_address.map(from_here).and_then(|address| {
         let mode = get(address, "/proxyMode").ok()?;
         let told = get(address, "/metrics").unwrap_or_default();

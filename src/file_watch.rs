@@ -1,4 +1,4 @@
-//! Hears from the kernel (inotify) that files have changed.
+//! Hears from the kernel (inotify) that a file, or the files of a folder, have changed.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,26 +7,25 @@ use notify::event::{AccessKind, AccessMode};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
 
-use super::files::is_manifest;
-
 /// Watches the folders on which a path's files depend.
-pub(super) struct Watcher {
+pub(crate) struct FileWatch {
     path: PathBuf,
     inotify: Option<RecommendedWatcher>,
     complained: bool,
 }
 
-impl Watcher {
-    /// A watcher that gives word by `changed`. It watches nothing before [`Watcher::aim`].
-    pub(super) fn new(path: PathBuf, changed: Arc<Notify>) -> Self {
+impl FileWatch {
+    /// Gives word by `changed` when the path itself is another, or a file in its folder that `counts`. It watches nothing
+    /// before [`FileWatch::aim`].
+    pub(crate) fn new(path: PathBuf, counts: fn(&Path) -> bool, changed: Arc<Notify>) -> Self {
         let root = path.clone();
         let inotify = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             // An error may be a lost event.
-            if event.map_or(true, |event| matters(&root, &event)) {
+            if event.map_or(true, |event| matters(&root, counts, &event)) {
                 changed.notify_one();
             }
         });
-        let mut watcher = Watcher { path, inotify: None, complained: false };
+        let mut watcher = FileWatch { path, inotify: None, complained: false };
         match inotify {
             Ok(inotify) => watcher.inotify = Some(inotify),
             Err(error) => watcher.complain(&error),
@@ -36,7 +35,7 @@ impl Watcher {
 
     /// Watches what the path leads to now; whether that is all that it depends on. To be called again
     /// after each change, because a folder that was replaced is another folder.
-    pub(super) fn aim(&mut self) -> bool {
+    pub(crate) fn aim(&mut self) -> bool {
         let Some(inotify) = &mut self.inotify else { return false };
         for folder in folders(&self.path) {
             if let Err(error) = inotify.watch(&folder, RecursiveMode::NonRecursive) {
@@ -73,14 +72,14 @@ fn folders(path: &Path) -> Vec<PathBuf> {
     folders
 }
 
-/// Whether an event can have changed what the manifests say.
-fn matters(root: &Path, event: &notify::Event) -> bool {
+/// Whether an event can have changed what the files say.
+fn matters(root: &Path, counts: fn(&Path) -> bool, event: &notify::Event) -> bool {
     let only_looked_at =
         matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write));
     let ours = |path: &PathBuf| {
         let name = path.file_name();
         // `..data` is the link by which a mounted ConfigMap is replaced as a whole.
-        is_manifest(path)
+        counts(path)
             || name == root.file_name()
             || name.is_some_and(|name| name.as_encoded_bytes().starts_with(b".."))
     };

@@ -1,0 +1,113 @@
+//! The program as a daemon on a node without Services, in the namespace of the calling thread.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::namespace;
+
+/// How long the daemon may take for anything, on a machine that is busy.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+pub(crate) const HEALTH: &str = "127.0.0.1:10256";
+pub(crate) const METRICS: &str = "127.0.0.1:10249";
+
+/// A folder with manifests and more; the namespace's loopback is up.
+pub(crate) struct Node {
+    pub(crate) folder: tempfile::TempDir,
+}
+
+impl Node {
+    pub(crate) fn new() -> Self {
+        namespace::run("ip link set lo up");
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("manifests")).unwrap();
+        Node { folder }
+    }
+
+    /// The program with arguments that every node needs, and others.
+    pub(crate) fn program(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+        command.args(["--mode=nftables", "--hostname-override=node-a", "--manifests"]);
+        command.arg(self.folder.path().join("manifests")).args(arguments);
+        command.env_remove("RUST_LOG").stdin(Stdio::null());
+        command
+    }
+
+    pub(crate) fn start(&self, arguments: &[&str]) -> Daemon {
+        static NUMBER: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
+        let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let log = self.folder.path().join(format!("log-{number}"));
+        let child = self.program(arguments).stderr(fs::File::create(&log).unwrap()).spawn().unwrap();
+        Daemon { child, log }
+    }
+}
+
+/// A daemon that runs; it is killed when this is dropped.
+pub(crate) struct Daemon {
+    child: Child,
+    pub(crate) log: PathBuf,
+}
+
+impl Daemon {
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Waits until something is so; the daemon must not end meanwhile.
+    pub(crate) fn wait_until(&mut self, what: &str, so: impl Fn() -> bool) {
+        let until = Instant::now() + PATIENCE;
+        while !so() {
+            assert!(self.child.try_wait().unwrap().is_none(), "ended before {what}:\n{}", self.log());
+            assert!(Instant::now() < until, "not within {PATIENCE:?}: {what}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits until it answers that it is well.
+    pub(crate) fn wait_healthy(&mut self) {
+        self.wait_until("it is healthy", || {
+            get(HEALTH, "/healthz").is_some_and(|answer| answer.contains(" 200 "))
+        });
+    }
+
+    pub(crate) fn runs(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
+    /// Waits until it has ended by itself.
+    pub(crate) fn ended(&mut self) -> ExitStatus {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                return status;
+            }
+            assert!(Instant::now() < until, "it still runs:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// The answer, headers and all; `None` where nobody answers.
+pub(crate) fn get(address: &str, path: &str) -> Option<String> {
+    let address: SocketAddr = address.parse().unwrap();
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5)).ok()?;
+    stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    Some(answer)
+}

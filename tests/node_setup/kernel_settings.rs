@@ -1,0 +1,69 @@
+//! Connection tracking and the score for when memory runs out.
+
+use std::fs;
+
+use crate::daemon::Node;
+use crate::namespace;
+
+/// Loads connection tracking into the namespace, as rules do. (A thread's own files of `/proc/sys` are its namespace's.)
+fn setting(name: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/thread-self/root/proc/sys/net/netfilter/{name}")).unwrap();
+    text.trim().to_owned()
+}
+
+const ARGUMENTS: [&str; 5] = [
+    "--conntrack-tcp-timeout-established=2h",
+    "--conntrack-tcp-timeout-close-wait=0s",
+    "--conntrack-udp-timeout=45s",
+    "--conntrack-udp-timeout-stream=90s",
+    "--conntrack-tcp-be-liberal",
+];
+
+fn settings() -> [String; 5] {
+    [
+        "nf_conntrack_tcp_timeout_established",
+        "nf_conntrack_tcp_timeout_close_wait",
+        "nf_conntrack_udp_timeout",
+        "nf_conntrack_udp_timeout_stream",
+        "nf_conntrack_tcp_be_liberal",
+    ]
+    .map(setting)
+}
+
+#[test]
+fn connection_tracking_is_set_by_init_only_and_nothing_else_is_done() {
+    namespace::inside(|| {
+        let node = Node::new();
+        let before = settings();
+        let output =
+            node.program(&ARGUMENTS).args(["--init-only", "--conntrack-max-per-core=1"]).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{said}");
+        let expected = ["7200", before[1].as_str(), "45", "90", "1"];
+        assert_eq!(settings(), expected, "what is 0 stays as it was: {said}");
+        assert_eq!(namespace::run("nft list ruleset"), "");
+    });
+}
+
+/// More than any machine has, which only the first namespace may set: the daemon serves all the same.
+#[test]
+fn a_limit_that_cannot_be_raised_is_told() {
+    namespace::inside(|| {
+        let node = Node::new();
+        let mut daemon = node.start(&["--conntrack-min=2000000000", "--conntrack-max-per-core=1"]);
+        daemon.wait_healthy();
+        let log = daemon.log();
+        assert!(log.contains("nf_conntrack_max cannot be set to 2000000000"), "{log}");
+    });
+}
+
+#[test]
+fn the_score_for_when_memory_runs_out_is_set() {
+    namespace::inside(|| {
+        let node = Node::new();
+        let mut daemon = node.start(&["--oom-score-adj=321"]);
+        daemon.wait_healthy();
+        let score = fs::read_to_string(format!("/proc/{}/oom_score_adj", daemon.pid())).unwrap();
+        assert_eq!(score.trim(), "321");
+    });
+}

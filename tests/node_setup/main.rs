@@ -1,0 +1,9 @@
+//! What the daemon does on a node beside its rules: kernel settings, its configuration file, its ports. The real program,
+//! in a network namespace.
+
+mod config_file;
+mod daemon;
+mod kernel_settings;
+#[path = "../../netlink/tests/namespace/mod.rs"]
+mod namespace;
+mod ports;
