@@ -6,6 +6,9 @@ use clap_mangen::Man as Page;
 
 use crate::config::{Man, command_line};
 
+/// The date on the pages: that of the version, so that the same program prints the same page.
+const WRITTEN: &str = "2026-11-26";
+
 /// Why there is no page.
 #[derive(Debug, thiserror::Error)]
 pub enum ManError {
@@ -41,8 +44,7 @@ pub fn run(man: &Man, out: &mut impl Write) -> Result<(), ManError> {
         .title(title)
         .manual("Portcullis")
         .source(concat!("Portcullis ", env!("CARGO_PKG_VERSION")))
-        // No date: the same program prints the same page.
-        .date("")
+        .date(WRITTEN)
         .render(out)?;
     Ok(())
 }
