@@ -17,7 +17,7 @@ BUILD := cc:build-essential
 DEMO := $(BUILD) iptables-legacy-restore:iptables iptables-nft-restore:iptables ip:iproute2
 BENCH := $(DEMO) ipset:ipset ipvsadm:ipvsadm conntrack:conntrack modprobe:kmod linux.uml:user-mode-linux
 QEMU := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static depmod:kmod
-TEST := $(BENCH) nft:nftables $(QEMU)
+TEST := $(BENCH) nft:nftables mandoc:mandoc $(QEMU)
 
 .PHONY: help demo test bench lint bless qemu
 

@@ -58,6 +58,8 @@ fn perform(invocation: &Invocation) -> anyhow::Result<ExitCode> {
             drop(out);
             return Ok(commands::lab::run(lab)?);
         }
+        Command::Man(man) => commands::man::run(man, &mut out)?,
+        Command::Completions(completions) => commands::completions::run(completions, &mut out)?,
         Command::Version => writeln!(out, "{}", version())?,
         Command::Cleanup => return Ok(yes_or_one(commands::cleanup::run(&mut out)?)),
         Command::Diff(diff) => {

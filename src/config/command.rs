@@ -1,8 +1,10 @@
 //! What the program is asked to do: the subcommands, and the daemon without one.
 
+mod completions;
 mod diff;
 mod explain;
 mod lab;
+mod man;
 mod migrate;
 mod policy;
 mod render;
@@ -11,9 +13,11 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Subcommand};
 
+pub use completions::{Completions, CompletedShell};
 pub use diff::Diff;
 pub use explain::{AskedProtocol, Explain, OutputFormat};
 pub use lab::{Lab, LabCluster};
+pub use man::Man;
 pub use migrate::Migrate;
 pub use policy::{Matrix, Policy};
 pub use render::{AddressFamily, Render};
@@ -41,6 +45,10 @@ pub enum Command {
     Migrate(Migrate),
     /// Build a throwaway cluster in network namespaces.
     Lab(Lab),
+    /// Print a page of the manual.
+    Man(Man),
+    /// Print a script that completes command lines in a shell.
+    Completions(Completions),
     /// Print the version (`version`, `--version`).
     Version,
 }
@@ -52,6 +60,14 @@ pub struct Daemon {
     pub once: bool,
     /// Do what needs full root privileges, and exit (`--init-only`).
     pub init_only: bool,
+}
+
+/// The command line as clap knows it, whole: for the manual, and for shells to complete.
+pub(crate) fn command_line() -> clap::Command {
+    let mut command = parser();
+    // Fills in what clap adds by itself, such as --help and help.
+    command.build();
+    command
 }
 
 /// The command line as clap knows it.
@@ -104,6 +120,14 @@ pub(super) fn parser() -> clap::Command {
                 .about("Build a throwaway cluster in network namespaces, and try its Services")
                 .subcommand_required(true)
                 .arg_required_else_help(true),
+        )
+        .subcommand(
+            Man::augment_args(clap::Command::new("man"))
+                .about("Print a page of the manual, for man -l - or a file"),
+        )
+        .subcommand(
+            Completions::augment_args(clap::Command::new("completions"))
+                .about("Print a script that completes command lines in a shell"),
         )
         .subcommand(clap::Command::new("version").about("Print the version"))
 }
@@ -164,6 +188,8 @@ pub(super) fn subcommand(
         }
         "migrate" => (Command::Migrate(Migrate::from_arg_matches(inner)?), Some(inner)),
         "cleanup" => (Command::Cleanup, Some(inner)),
+        "man" => (Command::Man(Man::from_arg_matches(inner)?), None),
+        "completions" => (Command::Completions(Completions::from_arg_matches(inner)?), None),
         "lab" => (Command::Lab(Lab::from_arg_matches(inner)?), None),
         _ => (Command::Version, None),
     }))

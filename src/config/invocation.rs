@@ -21,7 +21,8 @@ use super::validation::{Validated, validate};
 pub struct Invocation {
     /// What to do.
     pub command: Command,
-    /// With which settings. [`Command::Lab`] and [`Command::Version`] take none, and have the defaults.
+    /// With which settings. [`Command::Lab`] and those that only print about the program take none, and
+    /// have the defaults.
     pub config: Result<Config, ConfigErrors>,
     /// For the log, one line each.
     pub warnings: Vec<Warning>,

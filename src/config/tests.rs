@@ -3,6 +3,7 @@
 mod example;
 mod files;
 mod mistakes;
+mod reference;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

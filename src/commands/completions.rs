@@ -1,0 +1,23 @@
+//! `portcullis completions`.
+
+use std::io::{self, Write};
+
+use clap_complete::aot::{Shell, generate};
+
+use crate::config::{CompletedShell, Completions, command_line};
+
+/// Prints a script for a shell.
+///
+/// # Errors
+/// It cannot be written.
+pub fn run(completions: &Completions, out: &mut impl Write) -> io::Result<()> {
+    let shell = match completions.shell {
+        CompletedShell::Bash => Shell::Bash,
+        CompletedShell::Zsh => Shell::Zsh,
+        CompletedShell::Fish => Shell::Fish,
+    };
+    // The generator panics where it cannot write, so it writes to memory.
+    let mut script = Vec::new();
+    generate(shell, &mut command_line(), "portcullis", &mut script);
+    out.write_all(&script)
+}

@@ -1,0 +1,127 @@
+//! `docs/settings.md`, which is written from the table of settings: `make bless` writes it anew.
+
+use std::collections::BTreeSet;
+use std::fmt::Write;
+use std::{env, fs};
+
+use super::super::setting::{BesideFile, Setting};
+use super::super::setting_table::{SUBJECTS, settings};
+use super::super::settings::Settings;
+
+const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/settings.md");
+
+const HEAD: &str = "\
+# Settings
+
+Every setting, by its names in the three places where it can be said: a flag, a `KubeProxyConfiguration` (YAML or JSON)
+and Portcullis' own TOML, of which [config.example.toml](../config.example.toml) is a whole file. `--config` takes either
+kind of file. This page is written from the table that the program reads its settings by.
+
+- **Default** is what holds if nothing is said; an empty one is empty, 0 or off. Durations are written as in Go:
+  `1h30m`, `500ms`.
+- Flags without a mark are *ignored beside `--config`*, as in kube-proxy, with a warning; those marked with **+** count
+  beside it, too. For subcommands (`render`, `diff`, …) every flag beats the file.
+- In a flag's name `_` is the same as `-`. A boolean flag takes its value after `=`: `--masquerade-all=false`.
+- In a `KubeProxyConfiguration`, zero stands for the default where that is marked with **°**.
+- An unknown or misspelt field is an error, and the message names the one that was probably meant.
+";
+
+const TAIL: &str = "
+## Others
+
+`--version` prints the version, `--help` (`-h`) the help. `RUST_LOG` in the environment says more exactly than `-v` what
+is logged. Without a kubeconfig, `KUBERNETES_SERVICE_HOST` and `KUBERNETES_SERVICE_PORT` say where the API server is.
+";
+
+fn reference() -> String {
+    let mut page = HEAD.to_owned();
+    for (subject, rows) in SUBJECTS {
+        write!(page, "\n## {subject}\n\n").expect("a String takes everything");
+        page += "| flag | KubeProxyConfiguration | TOML | default | meaning |\n| --- | --- | --- | --- | --- |\n";
+        rows.iter().for_each(|setting| page += &row(setting));
+    }
+    page + TAIL
+}
+
+fn row(setting: &Setting) -> String {
+    let mut defaults = Settings::default();
+    let slot = (setting.slot)(&mut defaults);
+    let code = |text: &str| if text.is_empty() { String::new() } else { format!("`{text}`") };
+    let flag = setting.flag.map(|flag| {
+        let short = flag.short.map(|short| format!("`-{short}`, ")).unwrap_or_default();
+        let mark = if flag.beside_file == BesideFile::Applied { " +" } else { "" };
+        let value = if slot.is_bool() {
+            String::new()
+        } else {
+            format!(" {}", flag.type_name.unwrap_or_else(|| slot.go_type()))
+        };
+        format!("{short}`--{}{value}`{mark}", flag.name)
+    });
+    let yaml = setting.yaml.map(|field| format!("{}{}", code(field), if setting.zero_is_default { " °" } else { "" }));
+    let cells = [
+        flag.unwrap_or_default(),
+        yaml.unwrap_or_default(),
+        code(setting.toml.unwrap_or_default()),
+        if slot.is_zero() { String::new() } else { code(&slot.to_string()) },
+        meaning(setting),
+    ];
+    format!("| {} |\n", cells.map(|cell| cell.replace('|', "\\|")).join(" | "))
+}
+
+/// The help of its flag, or of the flag that fills this place, too; and why it has no effect, if it has none.
+fn meaning(setting: &Setting) -> String {
+    let name = setting.flag.map(|flag| flag.name);
+    let mut helps = settings().filter_map(|other| other.flag).filter(|flag| Some(flag.name) == name);
+    let said = helps.find(|flag| !flag.help.is_empty()).map(|flag| flag.help).unwrap_or_default();
+    // The table tells it by its own means.
+    let said = said.strip_suffix("; ignored with --config").unwrap_or(said);
+    let said = said.strip_prefix("Accepted for kube-proxy's sake, without effect").map_or(said, |_| "");
+    match (setting.unused, said) {
+        (Some(why), _) => format!("Accepted, without effect: {why}"),
+        // A field without a flag means what the example says of it, which a test holds to have every setting.
+        (None, "") => example_comment(setting.toml.expect("a setting without a flag is one of our TOML, too")),
+        (None, said) => said.to_owned(),
+    }
+}
+
+/// The comment before a setting in `config.example.toml`.
+fn example_comment(path: &str) -> String {
+    let (mut table, mut comment) = (String::new(), String::new());
+    for line in include_str!("../../../config.example.toml").lines() {
+        if let Some(name) = line.strip_prefix('[') {
+            table = format!("{}.", name.trim_end_matches(']'));
+        } else if let Some(text) = line.strip_prefix('#') {
+            comment = text.trim().trim_end_matches('.').to_owned();
+        } else if line.split_once(" = ").is_some_and(|(key, _)| format!("{table}{key}") == path) {
+            return comment;
+        }
+    }
+    panic!("{path} is not in config.example.toml")
+}
+
+#[test]
+fn the_reference_is_written_from_the_table() {
+    let page = reference();
+    if env::var_os("BLESS").is_some() {
+        fs::write(PATH, &page).expect("docs can be written");
+    }
+    let written = fs::read_to_string(PATH).unwrap_or_default();
+    let diff = similar::TextDiff::from_lines(&written, &page);
+    let diff = diff.unified_diff().header("docs/settings.md", "as it should be (make bless)").to_string();
+    assert!(diff.is_empty(), "{diff}");
+}
+
+#[test]
+fn every_setting_has_a_meaning_and_every_name_is_on_the_page() {
+    let page = reference();
+    for setting in settings() {
+        assert!(!meaning(setting).is_empty(), "{}", setting.id());
+        let names = [setting.yaml, setting.toml].into_iter().flatten().map(|name| format!("`{name}`"));
+        let flag = setting.flag.map(|flag| format!("`--{}", flag.name));
+        for name in names.chain(flag) {
+            assert!(page.contains(&name), "{name}");
+        }
+    }
+    let rows: BTreeSet<&str> = page.lines().filter(|line| line.starts_with('|')).collect();
+    assert!(rows.iter().all(|row| row.replace("\\|", "").matches('|').count() == 6), "a row is broken");
+}

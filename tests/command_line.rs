@@ -1,0 +1,137 @@
+//! What the program says of its own command line: the manual and completions.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::process::{Command, Output, Stdio};
+
+fn portcullis(arguments: &[&str]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    let Output { status, stdout, stderr } = command.args(arguments).output().expect("the binary runs");
+    assert!(status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&stderr));
+    String::from_utf8(stdout).expect("it prints UTF-8")
+}
+
+/// Feeds a text to a program, and returns everything that this says.
+fn say_to(program: &str, arguments: &[&str], text: &str) -> (bool, String) {
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap_or_else(|error| panic!("{program}: {error}"));
+    child.stdin.take().expect("it is piped").write_all(text.as_bytes()).expect("it reads");
+    let Output { status, stdout, stderr } = child.wait_with_output().expect("it ends");
+    let said = [stdout, stderr].concat();
+    (status.success(), String::from_utf8(said).expect("programs print UTF-8"))
+}
+
+/// The flags that `--help` shows.
+fn flags(command: &[&str]) -> BTreeSet<String> {
+    let help = portcullis(&[command, &["--help"]].concat());
+    let words = help.lines().filter(|line| line.trim_start().starts_with('-'));
+    let flags = words.filter_map(|line| line.split_whitespace().find(|word| word.starts_with("--")));
+    flags
+        .map(|flag| flag.chars().take_while(|c| c.is_ascii_lowercase() || *c == '-' || c.is_ascii_digit()).collect())
+        .collect()
+}
+
+const PAGES: [&[&str]; 11] = [
+    &[],
+    &["render"],
+    &["diff"],
+    &["explain"],
+    &["policy"],
+    &["policy", "matrix"],
+    &["migrate"],
+    &["cleanup"],
+    &["lab"],
+    &["lab", "up"],
+    &["completions"],
+];
+
+#[test]
+fn every_page_of_the_manual_is_well_formed_and_has_all_flags() {
+    for page in PAGES {
+        let roff = portcullis(&[&["man"], page].concat());
+        let (_, complaints) = say_to("mandoc", &["-T", "lint", "-W", "warning"], &roff);
+        // Blank lines around the values that a flag may have, which are shown well.
+        let serious: Vec<_> = complaints.lines().filter(|line| !line.contains("skipping paragraph macro")).collect();
+        assert_eq!(serious, [""; 0], "{page:?}");
+        let name = [&["portcullis"], page].concat().join("-");
+        assert!(roff.contains(&format!(".TH {name} 1 ")), "{name}:\n{roff}");
+        for flag in flags(page) {
+            let written = flag.replace('-', "\\-");
+            assert!(roff.contains(&format!("\\fB{written}\\fR")), "{flag} of {page:?}");
+        }
+    }
+}
+
+#[test]
+fn a_page_that_is_not_there_is_said_with_those_that_are() {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    let output = command.args(["man", "policy", "matrx"]).output().expect("the binary runs");
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{said}");
+    assert!(said.contains("\"matrx\" of \"policy\"") && said.contains("expected one of matrix"), "{said}");
+}
+
+/// What bash offers for the last of these words.
+fn completed(script: &str, words: &[&str]) -> BTreeSet<String> {
+    let last = words.len() - 1;
+    let line = words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" ");
+    let asked = format!(
+        "{script}\nCOMP_WORDS=({line})\nCOMP_CWORD={last}\n_portcullis portcullis '{}' '{}'\nprintf '%s\\n' \"${{COMPREPLY[@]}}\"\n",
+        words[last],
+        words[last - 1]
+    );
+    let (fine, said) = say_to("bash", &["--norc"], &asked);
+    assert!(fine, "{said}");
+    said.lines().map(str::to_owned).collect()
+}
+
+#[test]
+fn bash_completes_flags_subcommands_and_values() {
+    let script = portcullis(&["completions", "bash"]);
+    let (fine, complaints) = say_to("bash", &["-n"], &script);
+    assert!(fine && complaints.is_empty(), "{complaints}");
+    let rows: [(&[&str], &[&str]); 5] = [
+        (&["portcullis", "--conntrack-m"], &["--conntrack-max-per-core", "--conntrack-min"]),
+        (&["portcullis", "ren"], &["render"]),
+        (&["portcullis", "render", "--only"], &["--only-policies"]),
+        (&["portcullis", "policy", "m"], &["matrix"]),
+        (&["portcullis", "render", "--family", "ipv"], &["ipv4", "ipv6"]),
+    ];
+    for (words, expected) in rows {
+        let expected: BTreeSet<String> = expected.iter().map(|word| (*word).to_owned()).collect();
+        assert_eq!(completed(&script, words), expected, "{words:?}");
+    }
+    let all = completed(&script, &["portcullis", "--"]);
+    let missing: Vec<String> = flags(&[]).difference(&all).cloned().collect();
+    assert_eq!(missing, [""; 0]);
+}
+
+#[test]
+fn other_shells_have_every_flag_too() {
+    for (shell, before) in [("zsh", "--"), ("fish", "-l ")] {
+        let script = portcullis(&["completions", shell]);
+        for flag in flags(&[]) {
+            let name = flag.trim_start_matches('-');
+            assert!(script.contains(&format!("{before}{name}")), "{flag} in {shell}");
+        }
+    }
+}
+
+#[test]
+fn called_kube_proxy_it_takes_kube_proxys_flags() {
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    let link = folder.path().join("kube-proxy");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_portcullis"), &link).expect("links can be made");
+    let config = folder.path().join("written.yaml");
+    let mut command = Command::new(&link);
+    command.args(["--proxy-mode=ipvs", "--hostname-override", "node-1"]).arg("--write-config-to").arg(&config);
+    let output = command.output().expect("the link leads to the binary");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let written = std::fs::read_to_string(config).expect("it is written");
+    assert!(written.contains("mode: ipvs") && written.contains("hostnameOverride: node-1"), "{written}");
+}
