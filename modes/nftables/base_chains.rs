@@ -5,11 +5,10 @@ use portcullis_netlink::nf_tables::{
     Key, ManagedTable, Meta, Reject, Rule, Set, SetSpec, Verdict,
 };
 
-use super::chain_id::serve_by;
 use super::names::{
-    AFFINITY, CHAINS, CLUSTER_IPS, ENDPOINTS, FIREWALL_IPS, FIREWALL_SOURCES, HAIRPIN, INSIDE_CHAINS,
-    INSIDE_IPS, INSIDE_NODE_PORTS, NO_ENDPOINT_NODE_PORTS, NO_ENDPOINTS, NODE_PORT_ENDPOINTS, NODE_PORT_IPS,
-    REJECT, SERVICE_CIDRS, SERVICE_IPS, SERVICE_NODE_PORTS, SERVICES,
+    AFFINITY, CLUSTER_IPS, ENDPOINTS, FIREWALL_IPS, FIREWALL_SOURCES, HAIRPIN, INSIDE_IPS, INSIDE_NODE_PORTS,
+    NO_ENDPOINT_NODE_PORTS, NO_ENDPOINTS, NODE_PORT_ENDPOINTS, NODE_PORT_IPS, REJECT, SERVICE_CIDRS,
+    SERVICE_IPS, SERVICE_NODE_PORTS, SERVICES,
 };
 use super::settings::{Settings, came_by, within};
 use crate::iptables::NodePortScope;
@@ -27,7 +26,6 @@ const MASQUERADING: &str = "masquerading";
 pub(super) fn put_sets(table: &mut ManagedTable, settings: &Settings) {
     let address = settings.address();
     let (protocol, port, number) = (DataType::InetProto, DataType::InetService, DataType::Mark);
-    let chain = [number, number];
     let service = [address, protocol, port];
     let node_port = [protocol, port];
     let endpoint = [address, port];
@@ -39,18 +37,12 @@ pub(super) fn put_sets(table: &mut ManagedTable, settings: &Settings) {
     let remembered =
         SetSpec { dynamic: true, timeout: Some(0), size: Some(MOST_CLIENTS), ..SetSpec::of(&client) };
     let sets: Vec<(&str, SetSpec, &str)> = vec![
-        (CHAINS, SetSpec::verdicts(&chain), "chains that serve, by number"),
-        (INSIDE_CHAINS, SetSpec::verdicts(&chain), "those to which others lead"),
-        (SERVICE_IPS, SetSpec::of(&service).to(&chain), "cluster, external and load balancer IPs"),
-        (SERVICE_NODE_PORTS, SetSpec::of(&node_port).to(&chain), "node ports"),
-        (
-            INSIDE_IPS,
-            SetSpec::of(&service).to(&chain),
-            "external IPs of policy Local, for pods and this node",
-        ),
+        (SERVICE_IPS, SetSpec::verdicts(&service), "cluster, external and load balancer IPs"),
+        (SERVICE_NODE_PORTS, SetSpec::verdicts(&node_port), "node ports"),
+        (INSIDE_IPS, SetSpec::verdicts(&service), "external IPs of policy Local, for pods and this node"),
         (
             INSIDE_NODE_PORTS,
-            SetSpec::of(&node_port).to(&chain),
+            SetSpec::verdicts(&node_port),
             "node ports of policy Local, for pods and this node",
         ),
         (ENDPOINTS, SetSpec::of(&numbered).to(&endpoint), "endpoints by address, port and number"),
@@ -129,7 +121,7 @@ pub(super) fn put_chains(table: &mut ManagedTable, settings: &Settings) {
 /// Looks node ports up for loopback addresses.
 fn on_localhost(settings: &Settings, map: &'static str) -> Rule {
     let to_loopback = within(Rule::new(), settings.destination(), settings.loopback(), false);
-    look_up_node_port(to_loopback, map).remark("on localhost")
+    to_loopback.verdict_map(&[Field::PROTOCOL, Field::DestinationPort], map).remark("on localhost")
 }
 
 /// Packets to loopback addresses are routed where node ports are served there, so that strangers must be kept out: all
@@ -141,12 +133,6 @@ fn strangers_to_localhost(settings: &Settings) -> Rule {
         .no_bit(Field::Ct(Ct::Status), CT_STATUS_DNAT)
         .then(Verdict::Drop)
         .remark("others have no business at localhost")
-}
-
-/// Leads to what serves a node port, or to what refuses it.
-fn look_up_node_port(rule: Rule, map: &'static str) -> Rule {
-    let key = [Field::PROTOCOL, Field::DestinationPort];
-    if map == SERVICE_NODE_PORTS { serve_by(rule, &key, map, CHAINS) } else { rule.verdict_map(&key, map) }
 }
 
 fn service(settings: &Settings) -> [Field; 3] {
@@ -186,14 +172,14 @@ fn services(settings: &Settings) -> Vec<Rule> {
     rules.extend(
         masqueraded.map(|rule| rule.set_mark(settings.mark).remark("masquerade what is not from pods")),
     );
-    rules.push(serve_by(Rule::new(), &service(settings), SERVICE_IPS, CHAINS));
+    rules.push(Rule::new().verdict_map(&service(settings), SERVICE_IPS));
     rules.extend(node_ports(settings, SERVICE_NODE_PORTS, true));
     rules
 }
 
 /// Looks node ports up for the addresses that serve them. `translating`: where the destination is still the node's.
 fn node_ports(settings: &Settings, map: &'static str, translating: bool) -> Vec<Rule> {
-    let look_up = |rule: Rule| look_up_node_port(rule, map);
+    let look_up = |rule: Rule| rule.verdict_map(&[Field::PROTOCOL, Field::DestinationPort], map);
     let destination = settings.destination();
     let mut rules = Vec::new();
     match &settings.node_ports {

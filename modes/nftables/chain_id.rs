@@ -3,10 +3,9 @@
 use std::fmt;
 use std::sync::Arc;
 
-use portcullis_netlink::nf_tables::{Chain, Expression, Field, Key, LookupResult, Register, Rule};
-use sha2::{Digest, Sha256};
+use portcullis_netlink::nf_tables::{Chain, Expression, Field, LookupResult, Register, Rule, Verdict};
 
-use super::names::{ENDPOINTS, INSIDE_CHAINS, INSIDE_IPS, INSIDE_NODE_PORTS, NODE_PORT_ENDPOINTS};
+use super::names::{ENDPOINTS, INSIDE_IPS, INSIDE_NODE_PORTS, NODE_PORT_ENDPOINTS};
 use super::settings::Settings;
 
 /// By what a Service is reached, and so by what its endpoints are found.
@@ -64,17 +63,6 @@ impl ChainId {
         self.to_string().into()
     }
 
-    /// The number by which maps lead to it: what it does, and for how many endpoints.
-    pub(super) fn number(&self) -> Key {
-        let before = match self.before {
-            Before::Nothing => 0,
-            Before::Masquerade => 1,
-            Before::PartOutside => 2,
-        };
-        let (view, front) = (u32::from(self.view == View::Local), u32::from(self.front == Front::NodePort));
-        Key::new().number(before | view << 2 | front << 3).number(self.endpoints.into())
-    }
-
     /// The chain's rules.
     pub(super) fn render(&self, settings: &Settings) -> Chain {
         let mut rules = Vec::new();
@@ -84,7 +72,7 @@ impl ChainId {
                 rules.push(Rule::new().set_mark(settings.mark).remark("masquerade"));
             }
             Before::PartOutside => {
-                let inside = |rule: Rule| serve_by(rule, &self.key(settings), self.inside(), INSIDE_CHAINS);
+                let inside = |rule: Rule| rule.verdict_map(&self.key(settings), self.inside());
                 let pods = settings.of_pods(Rule::new(), false);
                 rules.extend(pods.map(|rule| inside(rule).remark("short-circuit pod traffic")));
                 let local = Rule::new().from_local();
@@ -151,18 +139,9 @@ impl fmt::Display for ChainId {
     }
 }
 
-/// The number by which maps lead to a chain of one Service. The first bit tells it from those that are shared.
-pub(super) fn number_of_own(chain: &str) -> Key {
-    let digest = Sha256::digest(chain);
-    let part = |at: usize| u32::from_be_bytes(digest[at..at + 4].try_into().expect("four bytes of 32"));
-    Key::new().number(part(0) | 1 << 31).number(part(4))
-}
-
-/// Leads to the one of some chains whose number a map has for what a packet shows. The number stands between, as the kernel looks at
-/// every element of every map of verdicts whenever one of them is added: that must not be as many as there are Services.
-pub(super) fn serve_by(rule: Rule, key: &[Field], map: &'static str, chains: &'static str) -> Rule {
-    let at = Register::FIRST;
-    rule.load(key, at)
-        .push(Expression::Lookup { set: map.into(), key: at, result: LookupResult::Data(at) })
-        .push(Expression::Lookup { set: chains.into(), key: at, result: LookupResult::Verdict })
+/// To this chain.
+impl From<ChainId> for Verdict {
+    fn from(chain: ChainId) -> Self {
+        Verdict::Goto(chain.name())
+    }
 }

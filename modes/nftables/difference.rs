@@ -8,10 +8,9 @@ use portcullis_cluster::desired::Desired;
 use portcullis_cluster::{Family, NamespacedName};
 use portcullis_netlink::nf_tables::{Chain, Foreign, Key, Set, Table};
 
-use super::chain_id::number_of_own;
 use super::entries::Entries;
 use super::names::{
-    AFFINITY, CHAINS, CLUSTER_IPS, ENDPOINTS, FIREWALL_IPS, FIREWALL_SOURCES, INSIDE_IPS, INSIDE_NODE_PORTS,
+    AFFINITY, CLUSTER_IPS, ENDPOINTS, FIREWALL_IPS, FIREWALL_SOURCES, INSIDE_IPS, INSIDE_NODE_PORTS,
     NO_ENDPOINT_NODE_PORTS, NO_ENDPOINTS, NODE_PORT_ENDPOINTS, SERVICE_IPS, SERVICE_NODE_PORTS,
 };
 use super::render::render;
@@ -174,8 +173,6 @@ impl Owners {
         for (name, ports) in desired.services() {
             let entries = Entries::of(ports, settings);
             for chain in entries.own_chains.into_keys() {
-                let led_there = (Arc::from(CHAINS), number_of_own(&chain));
-                owners.elements.entry(led_there).or_insert_with(|| name.clone());
                 owners.chains.entry(chain).or_insert_with(|| name.clone());
             }
             for (set, key) in entries.elements.into_keys() {

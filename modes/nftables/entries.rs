@@ -8,7 +8,7 @@ use portcullis_cluster::desired::{Endpoint, ServicePort};
 use portcullis_netlink::nf_tables::{Chain, Element, Key, Verdict};
 
 use super::affinity::Affinity;
-use super::chain_id::{Before, ChainId, Front, MOST_ENDPOINTS, View, first_number, number_of_own};
+use super::chain_id::{Before, ChainId, Front, MOST_ENDPOINTS, View, first_number};
 use super::names::{
     CLUSTER_IPS, ENDPOINTS, FIREWALL_IPS, FIREWALL_SOURCES, HAIRPIN, INSIDE_IPS, INSIDE_NODE_PORTS,
     NO_ENDPOINT_NODE_PORTS, NO_ENDPOINTS, NODE_PORT_ENDPOINTS, REJECT, SERVICE_IPS, SERVICE_NODE_PORTS,
@@ -79,11 +79,11 @@ impl PortEntries<'_> {
 
     fn lead(&mut self, set: &'static str, key: Key, chain: ChainId) {
         *self.entries.chains.entry(chain).or_default() += 1;
-        self.put(set, key, Element::value(chain.number()));
+        self.put(set, key, Element::verdict(chain.into()));
     }
 
     fn lead_to_own(&mut self, set: &'static str, key: Key, chain: Arc<str>) {
-        self.put(set, key, Element::value(number_of_own(&chain)));
+        self.put(set, key, Element::verdict(Verdict::Goto(chain)));
     }
 
     fn refuse(&mut self, set: &'static str, key: Key, refusal: Refusal) {

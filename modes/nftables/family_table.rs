@@ -6,14 +6,14 @@ use std::time::{Duration, Instant};
 
 use portcullis_cluster::desired::{Desired, ServiceChange, ServicePort};
 use portcullis_cluster::{Family, NamespacedName};
-use portcullis_netlink::nf_tables::{Chain, Element, Key, ManagedTable, Table, TableFamily, Verdict};
+use portcullis_netlink::nf_tables::{Element, Key, ManagedTable, Table, TableFamily};
 
 use super::base_chains;
-use super::chain_id::{Before, ChainId, number_of_own};
+use super::chain_id::ChainId;
 use super::entries::{Entries, Place};
 use super::names::{
-    CHAINS, ENDPOINTS, FIREWALL_IPS, FIREWALL_SOURCES, HAIRPIN, INSIDE_CHAINS, INSIDE_IPS, INSIDE_NODE_PORTS,
-    NODE_PORT_ENDPOINTS, TABLE,
+    ENDPOINTS, FIREWALL_IPS, FIREWALL_SOURCES, HAIRPIN, INSIDE_IPS, INSIDE_NODE_PORTS, NODE_PORT_ENDPOINTS,
+    TABLE,
 };
 use super::settings::Settings;
 use crate::iptables::{Host, Options};
@@ -109,9 +109,7 @@ impl FamilyTable {
         }
         for (name, chain) in &after.own_chains {
             self.doomed_own_chains.remove(name);
-            if !self.has_chain(name) {
-                self.put_chain(name, number_of_own(name), chain.clone());
-            }
+            self.table.put_chain(name, chain.clone());
         }
         for name in before.own_chains.keys().filter(|name| !after.own_chains.contains_key(*name)) {
             self.doomed_own_chains.insert(Arc::clone(name), now + GRACE);
@@ -201,30 +199,9 @@ impl FamilyTable {
         *users += uses;
         self.doomed_chains.remove(&chain);
         let name = chain.name();
-        if !self.has_chain(&name) {
-            self.put_chain(&name, chain.number(), chain.render(&self.settings));
-            if chain.before == Before::Nothing {
-                let leads_there = Element::verdict(Verdict::Goto(name));
-                self.table.put_element(&INSIDE_CHAINS.into(), chain.number(), leads_there);
-            }
+        if !self.table.desired().chains.contains_key(&name) {
+            self.table.put_chain(&name, chain.render(&self.settings));
         }
-    }
-
-    /// A chain's name says what is in it, so one that is there is what is wanted.
-    fn has_chain(&self, name: &str) -> bool {
-        self.table.desired().chains.contains_key(name)
-    }
-
-    /// Makes a chain, and has its number lead to it.
-    fn put_chain(&mut self, name: &Arc<str>, number: Key, chain: Chain) {
-        self.table.put_chain(name, chain);
-        let leads_there = Element::verdict(Verdict::Goto(Arc::clone(name)));
-        self.table.put_element(&CHAINS.into(), number, leads_there);
-    }
-
-    fn remove_chain(&mut self, name: &str, number: &Key) {
-        self.table.remove_element(&CHAINS.into(), number);
-        self.table.remove_chain(name);
     }
 
     fn leave(&mut self, chain: ChainId, uses: usize, now: Instant) {
@@ -281,14 +258,13 @@ impl FamilyTable {
             self.doomed_own_chains.iter().filter(|(_, at)| **at <= now).map(|(c, _)| Arc::clone(c)).collect();
         for chain in due {
             self.doomed_own_chains.remove(&chain);
-            self.remove_chain(&chain, &number_of_own(&chain));
+            self.table.remove_chain(&chain);
         }
         let due: Vec<ChainId> =
             self.doomed_chains.iter().filter(|(_, at)| **at <= now).map(|(chain, _)| *chain).collect();
         for chain in due {
             self.doomed_chains.remove(&chain);
-            self.table.remove_element(&INSIDE_CHAINS.into(), &chain.number());
-            self.remove_chain(&chain.name(), &chain.number());
+            self.table.remove_chain(&chain.name());
         }
     }
 

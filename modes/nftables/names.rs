@@ -8,15 +8,11 @@ pub(super) const SERVICES: &str = "services";
 /// The chain that answers for Services without endpoints.
 pub(super) const REJECT: &str = "reject-chain";
 
-/// By their numbers: all chains that serve.
-pub(super) const CHAINS: &str = "service-chains";
-/// Those of them that do nothing before, to which others lead: a map with all of them would lead in circles.
-pub(super) const INSIDE_CHAINS: &str = "service-chains-inside";
-/// By cluster IP, external IP or load balancer IP, protocol and port: the number of the chain that serves it.
+/// By cluster IP, external IP or load balancer IP, protocol and port: the chain that serves it.
 pub(super) const SERVICE_IPS: &str = "service-ips";
-/// By protocol and node port: the number of the chain that serves it.
+/// By protocol and node port: the chain that serves it.
 pub(super) const SERVICE_NODE_PORTS: &str = "service-nodeports";
-/// By external address of policy Local: the number of the chain that serves pods and this node.
+/// By external address of policy Local: the chain that serves pods and this node.
 pub(super) const INSIDE_IPS: &str = "service-ips-inside";
 /// The same by node port.
 pub(super) const INSIDE_NODE_PORTS: &str = "service-nodeports-inside";

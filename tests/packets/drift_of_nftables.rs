@@ -33,7 +33,7 @@ const TAMPERING: [Tampering; 22] = [
     ("a quota of somebody's comes", &["add quota ip portcullis mine over 10 mbytes"]),
     ("a map is flushed", &["flush map ip portcullis service-ips"]),
     ("a Service is taken out", &["delete element ip portcullis service-ips { 10.96.0.100 . tcp . 80 }"]),
-    ("a Service leads elsewhere", &["delete element ip portcullis service-ips { 10.96.0.100 . tcp . 80 }", "add element ip portcullis service-ips { 10.96.0.100 . tcp . 80 : 0x0 . 0x7 }"]),
+    ("a Service leads elsewhere", &["delete element ip portcullis service-ips { 10.96.0.100 . tcp . 80 }", "add element ip portcullis service-ips { 10.96.0.100 . tcp . 80 : drop }"]),
     ("an endpoint is taken out", &["delete element ip portcullis endpoints { 10.96.0.100 . tcp . 80 . 0x18000 }"]),
     ("a cluster IP is added", &["add element ip portcullis cluster-ips { 10.96.3.3 }"]),
     ("a source is added", &["add element ip portcullis firewall-sources { 10.96.3.3 . tcp . 80 . 10.0.0.0/8 }"]),

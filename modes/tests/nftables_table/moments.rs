@@ -24,12 +24,6 @@ fn moment(before: &Table, after: &Table, looked_up: usize) -> Table {
     for name in RANKS[..looked_up].iter().flat_map(|names| names.iter()) {
         moment.sets.insert((*name).into(), before.sets[*name].clone());
     }
-    // A number never leads to another chain; and maps of chains are looked into before and after the others.
-    for name in ["service-chains", "service-chains-inside"] {
-        let Some(chains) = moment.sets.get_mut(name).filter(|_| looked_up > 0) else { continue };
-        let were = before.sets[name].elements.iter();
-        chains.elements.extend(were.map(|(key, element)| (key.clone(), element.clone())));
-    }
     moment
 }
 
