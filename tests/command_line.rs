@@ -29,10 +29,15 @@ fn say_to(program: &str, arguments: &[&str], text: &str) -> (bool, String) {
 /// The flags that `--help` shows.
 fn flags(command: &[&str]) -> BTreeSet<String> {
     let help = portcullis(&[command, &["--help"]].concat());
-    let words = help.lines().filter(|line| line.trim_start().starts_with('-'));
+    // What a flag means may be broken before the name of another, further to the right.
+    let is_flag =
+        |line: &&str| line.find(|c| c != ' ').is_some_and(|at| at < 8 && line[at..].starts_with('-'));
+    let words = help.lines().filter(is_flag);
     let flags = words.filter_map(|line| line.split_whitespace().find(|word| word.starts_with("--")));
     flags
-        .map(|flag| flag.chars().take_while(|c| c.is_ascii_lowercase() || *c == '-' || c.is_ascii_digit()).collect())
+        .map(|flag| {
+            flag.chars().take_while(|c| c.is_ascii_lowercase() || *c == '-' || c.is_ascii_digit()).collect()
+        })
         .collect()
 }
 
@@ -56,7 +61,8 @@ fn every_page_of_the_manual_is_well_formed_and_has_all_flags() {
         let roff = portcullis(&[&["man"], page].concat());
         let (_, complaints) = say_to("mandoc", &["-T", "lint", "-W", "warning"], &roff);
         // Blank lines around the values that a flag may have, which are shown well.
-        let serious: Vec<_> = complaints.lines().filter(|line| !line.contains("skipping paragraph macro")).collect();
+        let serious: Vec<_> =
+            complaints.lines().filter(|line| !line.contains("skipping paragraph macro")).collect();
         assert_eq!(serious, [""; 0], "{page:?}");
         let name = [&["portcullis"], page].concat().join("-");
         assert!(roff.contains(&format!(".TH {name} 1 ")), "{name}:\n{roff}");
@@ -129,7 +135,10 @@ fn called_kube_proxy_it_takes_kube_proxys_flags() {
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_portcullis"), &link).expect("links can be made");
     let config = folder.path().join("written.yaml");
     let mut command = Command::new(&link);
-    command.args(["--proxy-mode=ipvs", "--hostname-override", "node-1"]).arg("--write-config-to").arg(&config);
+    command
+        .args(["--proxy-mode=ipvs", "--hostname-override", "node-1"])
+        .arg("--write-config-to")
+        .arg(&config);
     let output = command.output().expect("the link leads to the binary");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let written = std::fs::read_to_string(config).expect("it is written");

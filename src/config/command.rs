@@ -13,7 +13,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Subcommand};
 
-pub use completions::{Completions, CompletedShell};
+pub use completions::{CompletedShell, Completions};
 pub use diff::Diff;
 pub use explain::{AskedProtocol, Explain, OutputFormat};
 pub use lab::{Lab, LabCluster};

@@ -40,8 +40,8 @@ mod tests;
 
 pub(crate) use command::command_line;
 pub use command::{
-    AddressFamily, AskedProtocol, Command, CompletedShell, Completions, Daemon, Diff, Explain, Lab, LabCluster,
-    Man, Matrix, Migrate, OutputFormat, Policy, Render,
+    AddressFamily, AskedProtocol, Command, CompletedShell, Completions, Daemon, Diff, Explain, Lab,
+    LabCluster, Man, Matrix, Migrate, OutputFormat, Policy, Render,
 };
 pub use detect_local::{DetectLocal, InterfaceName};
 pub use error::{ConfigError, ConfigErrors, Said, Warning};

@@ -37,7 +37,8 @@ fn reference() -> String {
     let mut page = HEAD.to_owned();
     for (subject, rows) in SUBJECTS {
         write!(page, "\n## {subject}\n\n").expect("a String takes everything");
-        page += "| flag | KubeProxyConfiguration | TOML | default | meaning |\n| --- | --- | --- | --- | --- |\n";
+        page +=
+            "| flag | KubeProxyConfiguration | TOML | default | meaning |\n| --- | --- | --- | --- | --- |\n";
         rows.iter().for_each(|setting| page += &row(setting));
     }
     page + TAIL
@@ -57,7 +58,9 @@ fn row(setting: &Setting) -> String {
         };
         format!("{short}`--{}{value}`{mark}", flag.name)
     });
-    let yaml = setting.yaml.map(|field| format!("{}{}", code(field), if setting.zero_is_default { " °" } else { "" }));
+    let yaml = setting
+        .yaml
+        .map(|field| format!("{}{}", code(field), if setting.zero_is_default { " °" } else { "" }));
     let cells = [
         flag.unwrap_or_default(),
         yaml.unwrap_or_default(),
@@ -79,7 +82,9 @@ fn meaning(setting: &Setting) -> String {
     match (setting.unused, said) {
         (Some(why), _) => format!("Accepted, without effect: {why}"),
         // A field without a flag means what the example says of it, which a test holds to have every setting.
-        (None, "") => example_comment(setting.toml.expect("a setting without a flag is one of our TOML, too")),
+        (None, "") => {
+            example_comment(setting.toml.expect("a setting without a flag is one of our TOML, too"))
+        }
         (None, said) => said.to_owned(),
     }
 }
