@@ -6,6 +6,8 @@ use portcullis_cluster::Kind;
 
 use super::*;
 
+mod reference;
+
 /// A metric as the recording of kube-proxy has it.
 #[derive(Debug, PartialEq, Eq)]
 struct Shape {
