@@ -68,7 +68,9 @@ fn page() -> String {
     for (title, prefix) in sections {
         write!(page, "\n## {title}\n\n").expect("a String takes everything");
         page += "| name | type | labels | modes | meaning |\n| --- | --- | --- | --- | --- |\n";
-        for (name, Metric { kind, labels, help, modes }) in all().iter().filter(|(name, _)| name.starts_with(prefix)) {
+        for (name, Metric { kind, labels, help, modes }) in
+            all().iter().filter(|(name, _)| name.starts_with(prefix))
+        {
             let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
             let modes = if modes.len() == ProxyMode::ALL.len() { "all".to_owned() } else { modes.join(", ") };
             let help = help.replace('|', "\\|");
@@ -95,7 +97,8 @@ fn the_page_is_written_from_what_is_registered() {
 fn names(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'));
     let prefixes = ["kubeproxy_", "portcullis_", "process_", "kubernetes_"];
-    let names = words.filter(|word| prefixes.iter().any(|prefix| word.starts_with(prefix) && !word.ends_with('_')));
+    let names =
+        words.filter(|word| prefixes.iter().any(|prefix| word.starts_with(prefix) && !word.ends_with('_')));
     names.map(str::to_owned).collect()
 }
 
@@ -124,7 +127,8 @@ fn families(text: &str) -> BTreeSet<String> {
     let all = all();
     let base = |name: String| {
         let mut ends = ["_bucket", "_count", "_sum"].iter();
-        let base = ends.find_map(|end| name.strip_suffix(end).filter(|base| all.contains_key(*base)).map(str::to_owned));
+        let base = ends
+            .find_map(|end| name.strip_suffix(end).filter(|base| all.contains_key(*base)).map(str::to_owned));
         base.unwrap_or(name)
     };
     names(text).into_iter().map(base).collect()
@@ -148,7 +152,8 @@ fn what_is_watched_for_is_measured() {
 #[test]
 fn labels_in_the_dashboard_and_the_alerts_are_labels_of_the_metrics() {
     let all = all();
-    let known: BTreeSet<&str> = all.values().flat_map(|metric| metric.labels.iter().map(String::as_str)).collect();
+    let known: BTreeSet<&str> =
+        all.values().flat_map(|metric| metric.labels.iter().map(String::as_str)).collect();
     let by_prometheus = ["instance", "job", "le"];
     let texts = [
         include_str!("../../../deploy/monitoring/alerts.yaml"),
