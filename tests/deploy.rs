@@ -1,5 +1,7 @@
 //! What is in `deploy/`: manifests that can be read, whose arguments the program takes and whose rights are what it needs.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

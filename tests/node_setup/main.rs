@@ -1,6 +1,8 @@
 //! What the daemon does on a node beside its rules: kernel settings, its configuration file, its ports. The real program,
 //! in a network namespace.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod config_file;
 mod daemon;
 mod kernel_settings;
