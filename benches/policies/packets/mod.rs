@@ -11,15 +11,12 @@ use std::time::Duration;
 
 use portcullis_cluster::{Index, Name};
 use portcullis_lab::{Lab, LabOptions, NetNs, PlanOptions, Vantage};
-use portcullis_netlink::nf_tables::{
-    BaseChain, Chain, ChainKind, CtState, Hook, ManagedTable, Rule, TableFamily, Verdict, open,
-};
 use portcullis_policy::table::{Enforcer, Options};
 use portcullis_policy::{Compiler, Scope};
 
 use super::cluster_state::applied;
 use super::figures::median;
-use traffic::Wire;
+use traffic::{Wire, track_connections};
 
 const NODES: [&str; 2] = ["node-1", "node-2"];
 
@@ -108,16 +105,6 @@ fn wire(lab: &Lab, client: &str, port: u16) -> Wire {
     };
     let at = SocketAddrV4::new(address(cluster::SERVER), port);
     Wire { client: netns(client), server: netns(cluster::SERVER), from: address(client), to: at, at }
-}
-
-/// Services need connection tracking on every node, so it is there with and without policies.
-fn track_connections() {
-    let mut table = ManagedTable::new(TableFamily::Inet, "as-services-do");
-    let base = BaseChain { kind: ChainKind::Filter, hook: Hook::Forward, priority: 0 };
-    let rules = vec![Rule::new().ct_state(CtState::INVALID).then(Verdict::Drop)];
-    table.put_chain(&"forward".into(), Chain { base: Some(base), ..Chain::of(rules) });
-    let mut socket = open().expect("root may").expect("this kernel has nf_tables");
-    table.commit(&mut socket).expect("the kernel takes it");
 }
 
 /// Makes both nodes enforce that many policies.

@@ -8,6 +8,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use portcullis_lab::NetNs;
+use portcullis_netlink::nf_tables::{
+    BaseChain, Chain, ChainKind, CtState, Hook, ManagedTable, Rule, TableFamily, Verdict, open,
+};
 
 /// How long a sample of connections or of a flow takes.
 const TIME: Duration = Duration::from_secs(1);
@@ -194,4 +197,14 @@ fn set<T>(socket: &impl AsRawFd, option: i32, value: &T) -> io::Result<()> {
         0 => Ok(()),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Services need connection tracking on every node, so it is there with and without policies, and with and without Services.
+pub(crate) fn track_connections() {
+    let mut table = ManagedTable::new(TableFamily::Inet, "as-services-do");
+    let base = BaseChain { kind: ChainKind::Filter, hook: Hook::Forward, priority: 0 };
+    let rules = vec![Rule::new().ct_state(CtState::INVALID).then(Verdict::Drop)];
+    table.put_chain(&"forward".into(), Chain { base: Some(base), ..Chain::of(rules) });
+    let mut socket = open().expect("root may").expect("this kernel has nf_tables");
+    table.commit(&mut socket).expect("the kernel takes it");
 }

@@ -92,7 +92,7 @@ impl Changes {
 
 fn write(table: &Table, socket: &mut Socket) -> Result<()> {
     let mut transaction = Transaction::new("send a known table", table.family, TABLE)?;
-    transaction.add_table(None)?;
+    transaction.add_table(table.comment.as_deref())?;
     for (name, set) in &table.sets {
         transaction.add_set(name, &set.spec)?;
     }

@@ -88,7 +88,13 @@ impl Scenario {
         }
         if repeat == 0 {
             for namespace in [&theirs, &ours] {
-                assert!(namespace.run(Tables::read) == recorded.first, "not the tables that were recorded");
+                let found = namespace.run(Tables::read);
+                assert!(
+                    found == recorded.first,
+                    "not the tables that were recorded: elements and chains are {:?}, and were {:?}",
+                    found.counts(),
+                    recorded.first.counts()
+                );
             }
         }
         for change in 0..changes {

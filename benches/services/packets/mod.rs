@@ -16,9 +16,6 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use portcullis_lab::{Cluster, Lab, LabOptions, Object, PlanOptions, Vantage};
-use portcullis_netlink::nf_tables::{
-    BaseChain, Chain, ChainKind, CtState, Hook, ManagedTable, Rule, TableFamily, Verdict, open,
-};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -27,7 +24,7 @@ use crate::daemon::{Daemon, Launch};
 use crate::figures::{grouped, median};
 use crate::iptables::Flavour;
 use crate::namespace::{Namespace, SETTLE};
-use traffic::{Connections, Wire};
+use traffic::{Connections, Wire, track_connections};
 
 const CLIENT: &str = "default/client";
 const SERVER: &str = "default/server";
@@ -135,16 +132,6 @@ fn address(lab: &Lab, pod: &str) -> Ipv4Addr {
         IpAddr::V6(_) => None,
     });
     v4.expect("the lab is dual-stack")
-}
-
-/// As every way with Services has it, too.
-fn track_connections() {
-    let mut table = ManagedTable::new(TableFamily::Inet, "as-services-do");
-    let base = BaseChain { kind: ChainKind::Filter, hook: Hook::Forward, priority: 0 };
-    let rules = vec![Rule::new().ct_state(CtState::INVALID).then(Verdict::Drop)];
-    table.put_chain(&"forward".into(), Chain { base: Some(base), ..Chain::of(rules) });
-    let mut socket = open().expect("root may").expect("this kernel has nf_tables");
-    table.commit(&mut socket).expect("the kernel takes it");
 }
 
 impl fmt::Display for Line {
