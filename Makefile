@@ -48,9 +48,10 @@ qemu: ## Fetch the kernel that some tests boot, to run them without make
 	$(call install,$(QEMU))
 	$(fetch_kernel)
 
-bless: ## Write the tables of policies that golden tests compare with anew; then read the difference
+bless: ## Write the tables of policies and the pages that tests compare with anew; then read the difference
 	$(call install,$(BUILD))
 	BLESS=1 $(CARGO) test --locked --test golden_policies tables_are_the_recorded_ones
+	BLESS=1 $(CARGO) test --locked --lib is_written_from
 
 lint: ## Check format and lints
 	$(call install,$(BUILD))

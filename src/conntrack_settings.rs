@@ -10,6 +10,7 @@ use std::time::Duration;
 use std::{fs, io};
 
 use crate::config::Conntrack;
+use crate::sysctl;
 
 /// Connections for each bucket of the hash table, as the kernel has it where it sizes both itself
 /// (`nf_conntrack_init_start`).
@@ -28,7 +29,7 @@ const ONLINE: &str = "sys/devices/system/cpu/online";
 
 /// A setting that the kernel did not take.
 #[derive(Debug)]
-pub struct Refused {
+struct Refused {
     path: PathBuf,
     value: u64,
     error: io::Error,
@@ -74,12 +75,16 @@ impl Wanted {
     }
 }
 
-/// Sets what is configured, in the file system of `root`; what the kernel did not take.
-pub fn set(config: &Conntrack, root: &Path) -> Vec<Refused> {
+/// Sets what is configured, and logs what the kernel did not take.
+pub(crate) fn set(config: &Conntrack) {
+    set_in(Path::new("/"), config).iter().for_each(|refused| tracing::warn!("{refused}"));
+}
+
+/// The same in the file system of `root`; what was not taken.
+fn set_in(root: &Path, config: &Conntrack) -> Vec<Refused> {
     let settings = wanted(config, cores(root));
     if !settings.is_empty() && !root.join(MAX).exists() {
-        let loaded = std::process::Command::new("modprobe").arg("nf_conntrack").output();
-        tracing::debug!(?loaded, "asked for nf_conntrack");
+        sysctl::ask_for_module("nf_conntrack");
     }
     settings.into_iter().filter_map(|(name, wanted)| ensure(root.join(name), wanted).err()).collect()
 }
@@ -111,16 +116,8 @@ fn wanted(config: &Conntrack, cores: u64) -> Vec<(&'static str, Wanted)> {
 }
 
 fn ensure(path: PathBuf, wanted: Wanted) -> Result<(), Refused> {
-    let set = || -> io::Result<()> {
-        let text = fs::read_to_string(&path)?;
-        let now = text.trim().parse().map_err(io::Error::other)?;
-        if let Some(value) = wanted.to_write(now) {
-            fs::write(&path, value.to_string())?;
-            tracing::info!(setting = %path.display(), was = now, value, "kernel setting changed");
-        }
-        Ok(())
-    };
-    set().map_err(|error| Refused { value: wanted.value(), error, path: path.clone() })
+    let to_write = |now: &str| Ok(wanted.to_write(now.parse().map_err(io::Error::other)?));
+    sysctl::change(&path, to_write).map_err(|error| Refused { value: wanted.value(), error, path })
 }
 
 /// How many processors are there.
@@ -215,7 +212,7 @@ mod tests {
             udp_timeout: Some(Duration::from_secs(30)),
             ..config(32_768, 131_072)
         };
-        let refused = set(&config, root.path());
+        let refused = set_in(root.path(), &config);
         let read = |name: &str| fs::read_to_string(root.path().join(name)).expect("it is there");
         assert_eq!([MAX, BUCKETS, TCP_BE_LIBERAL].map(read), ["262144", "262144\n", "1"]);
         let [refused] = &refused[..] else { panic!("{refused:?}") };

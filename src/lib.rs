@@ -1,8 +1,10 @@
 //! The program: flags, configuration, sources, the loop, HTTP endpoints, subcommands.
 
+#[cfg(test)]
+mod blessed;
 pub mod commands;
 pub mod config;
-pub mod conntrack_settings;
+mod conntrack_settings;
 pub mod daemon;
 mod file_watch;
 pub mod health_check_node_port;

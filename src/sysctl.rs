@@ -1,7 +1,7 @@
 //! Kernel settings that Services need.
 
 use std::path::Path;
-use std::{fs, io};
+use std::{fmt, fs, io};
 
 /// Lets packets to loopback addresses be routed, which node ports on 127.0.0.1 need. kube-proxy sets the same;
 /// the rules of `KUBE-FIREWALL` keep strangers out.
@@ -45,8 +45,7 @@ pub fn filter_bridged_packets() {
     let settings = ["net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables"];
     let there = || settings.iter().all(|setting| Path::new("/proc/sys").join(setting).exists());
     if !there() {
-        let loaded = std::process::Command::new("modprobe").arg("br_netfilter").output();
-        tracing::debug!(?loaded, "asked for br_netfilter");
+        ask_for_module("br_netfilter");
     }
     if !there() {
         tracing::warn!(
@@ -68,15 +67,33 @@ fn kernel_version() -> Option<(u32, u32)> {
 /// Sets a setting if it has another value. Failing is logged: the setting may be right though it is read-only.
 fn ensure(name: &str, value: &str) {
     let path = Path::new("/proc/sys").join(name);
-    let set = || -> io::Result<()> {
-        if fs::read_to_string(&path)?.trim() == value {
-            return Ok(());
-        }
-        fs::write(&path, value)?;
-        tracing::info!(setting = %name.replace('/', "."), value, "kernel setting changed");
-        Ok(())
-    };
-    if let Err(error) = set() {
+    if let Err(error) = change(&path, |now| Ok((now != value).then_some(value))) {
         tracing::warn!(setting = %name.replace('/', "."), value, %error, "kernel setting cannot be changed");
     }
+}
+
+/// Writes what a setting is to be, given what it is now; nothing where it may stay.
+///
+/// # Errors
+/// There is no such setting, or it is read-only; or the one of `to_write`.
+pub(crate) fn change<V: fmt::Display>(
+    path: &Path,
+    to_write: impl FnOnce(&str) -> io::Result<Option<V>>,
+) -> io::Result<()> {
+    let text = fs::read_to_string(path)?;
+    let now = text.trim();
+    if let Some(value) = to_write(now)? {
+        fs::write(path, value.to_string())?;
+        let setting = path
+            .strip_prefix("/proc/sys")
+            .map_or_else(|_| path.display().to_string(), |name| name.display().to_string().replace('/', "."));
+        tracing::info!(setting, was = now, %value, "kernel setting changed");
+    }
+    Ok(())
+}
+
+/// Has a module loaded where that can be done. Whether it was shows by what it brings.
+pub(crate) fn ask_for_module(module: &str) {
+    let loaded = std::process::Command::new("modprobe").arg(module).output();
+    tracing::debug!(?loaded, "asked for {module}");
 }

@@ -38,7 +38,7 @@ use tokio::task::{JoinError, JoinHandle};
 use crate::config::{Config, Daemon, ProxyMode};
 use crate::http::BindError;
 use crate::source::{self, AccessError, Reporter, Source};
-use crate::{host, node, oom_score, other_proxies, state};
+use crate::{conntrack_settings, host, node, oom_score, other_proxies, state};
 pub use config_watch::ConfigFile;
 use config_watch::News;
 use drift_watch::Drift;
@@ -108,8 +108,9 @@ pub async fn run(
     let means = serving::means(config.mode)?;
     // Only rules of iptables name its counters.
     let nfacct = config.mode != ProxyMode::Nftables && host::ensure_nfacct();
-    let _refused = serving::ready_node(&config);
+    conntrack_settings::set(&config.conntrack);
     if options.init_only {
+        serving::ready_node(&config);
         tracing::info!("the node is set up; ending, as --init-only asks for");
         return Ok(());
     }

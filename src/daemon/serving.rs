@@ -1,7 +1,6 @@
 //! Makes the mode that the configuration asks for, and readies the node for it.
 
 use std::net::Ipv6Addr;
-use std::path::Path;
 use std::sync::Once;
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use tokio::sync::mpsc;
 use super::DaemonError;
 use super::drift_watch::{self, Drift};
 use crate::config::{Config, Ipvs, ProxyMode};
-use crate::{conntrack_settings, node, sysctl};
+use crate::{node, sysctl};
 
 /// News of who else changes what a mode writes, where the kernel tells.
 pub(crate) type News = Option<mpsc::Receiver<Drift>>;
@@ -69,16 +68,8 @@ fn kernels(tools: &Tools) -> Result<Kernels, SyncError> {
     }
 }
 
-/// Sets what needs more privileges than serving: what is set once stays for the daemon that follows. Tells what the
-/// kernel refused of the settings of connection tracking.
-pub(crate) fn ready_node(config: &Config) -> Vec<conntrack_settings::Refused> {
-    ready_mode(config);
-    let refused = conntrack_settings::set(&config.conntrack, Path::new("/"));
-    refused.iter().for_each(|refused| tracing::warn!("{refused}"));
-    refused
-}
-
-fn ready_mode(config: &Config) {
+/// Sets what needs more privileges than serving: what is set once stays for the daemon that follows.
+pub(crate) fn ready_node(config: &Config) {
     if node::options(config, None).serves_localhost_node_ports() {
         sysctl::allow_localhost_node_ports();
     }
@@ -140,7 +131,7 @@ pub(crate) fn mode(
         ProxyMode::Ipvs => {
             let mut kernel = ipvs::open(config.ipvs.scheduler)?;
             // Its settings are there only once it is loaded.
-            ready_mode(config);
+            ready_node(config);
             // Before addresses are watched, so that its own, one a Service, wake nobody.
             kernel.ensure_link().map_err(ipvs::RequirementError::from)?;
             if let Some(timeouts) = timeouts(&config.ipvs) {

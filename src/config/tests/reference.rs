@@ -2,13 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
-use std::{env, fs};
+
+use crate::blessed::assert_written;
 
 use super::super::setting::{BesideFile, Setting};
 use super::super::setting_table::{SUBJECTS, settings};
 use super::super::settings::Settings;
-
-const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/settings.md");
 
 const HEAD: &str = "\
 # Settings
@@ -106,14 +105,7 @@ fn example_comment(path: &str) -> String {
 
 #[test]
 fn the_reference_is_written_from_the_table() {
-    let page = reference();
-    if env::var_os("BLESS").is_some() {
-        fs::write(PATH, &page).expect("docs can be written");
-    }
-    let written = fs::read_to_string(PATH).unwrap_or_default();
-    let diff = similar::TextDiff::from_lines(&written, &page);
-    let diff = diff.unified_diff().header("docs/settings.md", "as it should be (make bless)").to_string();
-    assert!(diff.is_empty(), "{diff}");
+    assert_written("docs/settings.md", &reference());
 }
 
 #[test]

@@ -2,14 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
-use std::{env, fs};
 
 use portcullis_policy::table::{Counted, Label};
 use prometheus::proto::MetricType;
 
 use super::*;
-
-const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/metrics.md");
+use crate::blessed::assert_written;
 
 const HEAD: &str = "\
 # Metrics
@@ -83,14 +81,7 @@ fn page() -> String {
 
 #[test]
 fn the_page_is_written_from_what_is_registered() {
-    let page = page();
-    if env::var_os("BLESS").is_some() {
-        fs::write(PAGE, &page).expect("docs can be written");
-    }
-    let written = fs::read_to_string(PAGE).unwrap_or_default();
-    let diff = similar::TextDiff::from_lines(&written, &page);
-    let diff = diff.unified_diff().header("docs/metrics.md", "as it should be (make bless)").to_string();
-    assert!(diff.is_empty(), "{diff}");
+    assert_written("docs/metrics.md", &page());
 }
 
 /// The names of metrics in a text.
@@ -123,8 +114,7 @@ fn no_metric_that_the_source_names_is_missing() {
 }
 
 /// The names in a text without what histograms append.
-fn families(text: &str) -> BTreeSet<String> {
-    let all = all();
+fn families(text: &str, all: &BTreeMap<String, Metric>) -> BTreeSet<String> {
     let base = |name: String| {
         let mut ends = ["_bucket", "_count", "_sum"].iter();
         let base = ends
@@ -142,7 +132,7 @@ fn what_is_watched_for_is_measured() {
         ("dashboard.json", include_str!("../../../deploy/monitoring/dashboard.json"), 15),
         ("operating.md", include_str!("../../../docs/operating.md"), 20),
     ] {
-        let named = families(text);
+        let named = families(text, &all);
         assert!(named.len() >= at_least, "{file} names only {named:?}");
         let unknown: Vec<&String> = named.iter().filter(|name| !all.contains_key(*name)).collect();
         assert_eq!(unknown, [""; 0], "{file} names metrics that there are not");
