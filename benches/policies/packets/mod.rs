@@ -4,7 +4,7 @@
 mod cluster;
 mod traffic;
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddrV4;
 use std::process::Stdio;
 use std::thread;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use portcullis_policy::{Compiler, Scope};
 
 use super::cluster_state::applied;
 use super::figures::median;
-use traffic::{Wire, track_connections};
+use traffic::{Wire, address, track_connections};
 
 const NODES: [&str; 2] = ["node-1", "node-2"];
 
@@ -95,16 +95,8 @@ pub(crate) fn measure(levels: &[Level], repeats: usize) -> Vec<Row> {
 
 fn wire(lab: &Lab, client: &str, port: u16) -> Wire {
     let netns = |name: &str| lab.netns(&Vantage::pod(name)).expect("the pod runs");
-    let address = |name: &str| -> Ipv4Addr {
-        let pod = lab.plan().pod(name).expect("the pod is planned");
-        let found = pod.addresses.iter().find_map(|address| match address {
-            IpAddr::V4(v4) => Some(*v4),
-            IpAddr::V6(_) => None,
-        });
-        found.expect("the lab is dual-stack")
-    };
-    let at = SocketAddrV4::new(address(cluster::SERVER), port);
-    Wire { client: netns(client), server: netns(cluster::SERVER), from: address(client), to: at, at }
+    let at = SocketAddrV4::new(address(lab, cluster::SERVER), port);
+    Wire { client: netns(client), server: netns(cluster::SERVER), from: address(lab, client), to: at, at }
 }
 
 /// Makes both nodes enforce that many policies.

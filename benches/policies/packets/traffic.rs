@@ -1,13 +1,13 @@
 //! Senders and receivers: threads inside the pods.
 
 use std::io;
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use portcullis_lab::NetNs;
+use portcullis_lab::{Lab, NetNs};
 use portcullis_netlink::nf_tables::{
     BaseChain, Chain, ChainKind, CtState, Hook, ManagedTable, Rule, TableFamily, Verdict, open,
 };
@@ -207,4 +207,14 @@ pub(crate) fn track_connections() {
     table.put_chain(&"forward".into(), Chain { base: Some(base), ..Chain::of(rules) });
     let mut socket = open().expect("root may").expect("this kernel has nf_tables");
     table.commit(&mut socket).expect("the kernel takes it");
+}
+
+/// The IPv4 address of a pod.
+pub(crate) fn address(lab: &Lab, pod: &str) -> Ipv4Addr {
+    let pod = lab.plan().pod(pod).expect("the pod is planned");
+    let v4 = pod.addresses.iter().find_map(|address| match address {
+        IpAddr::V4(v4) => Some(*v4),
+        IpAddr::V6(_) => None,
+    });
+    v4.expect("the lab is dual-stack")
 }

@@ -11,7 +11,7 @@
 mod traffic;
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, SocketAddrV4};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::thread::sleep;
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ use crate::daemon::{Daemon, Launch};
 use crate::figures::{grouped, median};
 use crate::iptables::Flavour;
 use crate::namespace::{Namespace, SETTLE};
-use traffic::{Connections, Wire, track_connections};
+use traffic::{Connections, Wire, address, track_connections};
 
 const CLIENT: &str = "default/client";
 const SERVER: &str = "default/server";
@@ -123,15 +123,6 @@ fn pod(name: &str) -> Object {
         "spec": {"nodeName": HOST, "containers": []},
     }))
     .expect("a pod")
-}
-
-fn address(lab: &Lab, pod: &str) -> Ipv4Addr {
-    let pod = lab.plan().pod(pod).expect("the pod is planned");
-    let v4 = pod.addresses.iter().find_map(|address| match address {
-        IpAddr::V4(v4) => Some(*v4),
-        IpAddr::V6(_) => None,
-    });
-    v4.expect("the lab is dual-stack")
 }
 
 impl fmt::Display for Line {
