@@ -21,7 +21,6 @@ use portcullis_netlink::nf_tables::{
 use sha2::{Digest, Sha256};
 
 use super::chain_id::{View, translate};
-use super::entries::of_view;
 use super::names::AFFINITY;
 use super::settings::Settings;
 
@@ -47,8 +46,8 @@ impl<'a> Affinity<'a> {
     /// `None` for a port without affinity.
     pub(super) fn of(port: &'a ServicePort, settings: &'a Settings) -> Option<Self> {
         let seconds = port.affinity?;
-        let picking = |view, what| {
-            let endpoints = of_view(port, view);
+        let picking = |view: View, what| {
+            let endpoints = view.endpoints(port);
             let mut content = Sha256::new();
             content.update(port.cluster_ip.to_string());
             content.update(port.port.get().to_be_bytes());

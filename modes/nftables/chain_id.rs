@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use portcullis_cluster::desired::{Endpoint, ServicePort};
 use portcullis_netlink::nf_tables::{Chain, Expression, Field, LookupResult, Register, Rule, Verdict};
 
 use super::names::{ENDPOINTS, INSIDE_IPS, INSIDE_NODE_PORTS, NODE_PORT_ENDPOINTS};
@@ -24,6 +25,17 @@ pub(super) enum View {
     Cluster,
     /// Those of policy Local.
     Local,
+}
+
+impl View {
+    /// A port's endpoints, in the order in which they are numbered.
+    pub(super) fn endpoints(self, port: &ServicePort) -> Vec<Endpoint> {
+        let chosen: Vec<Endpoint> = match self {
+            View::Cluster => port.endpoints.for_cluster().copied().collect(),
+            View::Local => port.endpoints.for_local().copied().collect(),
+        };
+        chosen.into_iter().take(MOST_ENDPOINTS).collect()
+    }
 }
 
 /// What a chain does before it picks an endpoint.

@@ -118,7 +118,7 @@ impl PortEntries<'_> {
 
     /// The endpoints of a view, as a front finds them.
     fn endpoints(&mut self, front: Front, key: &Key, view: View) {
-        let chosen = of_view(self.port, view);
+        let chosen = view.endpoints(self.port);
         let first = first_number(view, chosen.len() as u16);
         let set = match front {
             Front::Address => ENDPOINTS,
@@ -257,15 +257,6 @@ impl PortEntries<'_> {
             }
         }
     }
-}
-
-/// The endpoints of a view, in the order in which they are numbered.
-pub(super) fn of_view(port: &ServicePort, view: View) -> Vec<Endpoint> {
-    let chosen: Vec<Endpoint> = match view {
-        View::Cluster => port.endpoints.for_cluster().copied().collect(),
-        View::Local => port.endpoints.for_local().copied().collect(),
-    };
-    chosen.into_iter().take(MOST_ENDPOINTS).collect()
 }
 
 /// Sorts ranges and joins those that overlap: the kernel takes no others.
