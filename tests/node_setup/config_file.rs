@@ -5,7 +5,8 @@ use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::time::Duration;
 
-use crate::daemon::{Daemon, HEALTH, METRICS, Node, get};
+use crate::daemon::{Daemon, HEALTH, METRICS, Node};
+use crate::http::get;
 use crate::namespace;
 
 fn configuration(more: &str) -> String {

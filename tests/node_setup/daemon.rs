@@ -1,19 +1,19 @@
 //! The program as a daemon on a node without Services, in the namespace of the calling thread.
 
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
+use crate::http::get;
 use crate::namespace;
 
 /// How long the daemon may take for anything, on a machine that is busy.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(crate) const HEALTH: &str = "127.0.0.1:10256";
-pub(crate) const METRICS: &str = "127.0.0.1:10249";
+pub(crate) const HEALTH: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10256);
+pub(crate) const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10249);
 
 /// A folder with manifests and more; the namespace's loopback is up.
 pub(crate) struct Node {
@@ -100,14 +100,4 @@ impl Drop for Daemon {
         drop(self.child.kill());
         drop(self.child.wait());
     }
-}
-
-/// The answer, headers and all; `None` where nobody answers.
-pub(crate) fn get(address: &str, path: &str) -> Option<String> {
-    let address: SocketAddr = address.parse().unwrap();
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5)).ok()?;
-    stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes()).ok()?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).ok()?;
-    Some(answer)
 }

@@ -5,7 +5,7 @@ use std::fs;
 use crate::daemon::Node;
 use crate::namespace;
 
-/// Loads connection tracking into the namespace, as rules do. (A thread's own files of `/proc/sys` are its namespace's.)
+/// What a setting of connection tracking is in the namespace of this thread.
 fn setting(name: &str) -> String {
     let text = fs::read_to_string(format!("/proc/thread-self/root/proc/sys/net/netfilter/{name}")).unwrap();
     text.trim().to_owned()

@@ -5,6 +5,8 @@
 
 mod config_file;
 mod daemon;
+#[path = "../drop_in/http.rs"]
+mod http;
 mod kernel_settings;
 #[path = "../../netlink/tests/namespace/mod.rs"]
 mod namespace;

@@ -2,20 +2,21 @@
 
 use std::net::TcpListener;
 
-use crate::daemon::{Node, get};
+use crate::daemon::{METRICS, Node};
+use crate::http::get;
 use crate::namespace;
 
 #[test]
 fn the_rules_are_served_while_another_has_the_port_and_it_is_taken_when_it_is_free() {
     namespace::inside(|| {
         let node = Node::new();
-        let taken = TcpListener::bind("127.0.0.1:10249").unwrap();
+        let taken = TcpListener::bind(METRICS).unwrap();
         let mut daemon = node.start(&[]);
         daemon.wait_healthy();
         let log = daemon.log();
         assert!(log.contains("127.0.0.1:10249"), "{log}");
         drop(taken);
-        daemon.wait_until("it answers", || get("127.0.0.1:10249", "/proxyMode").is_some());
+        daemon.wait_until("it answers", || get(METRICS, "/proxyMode").is_some());
     });
 }
 
@@ -23,7 +24,7 @@ fn the_rules_are_served_while_another_has_the_port_and_it_is_taken_when_it_is_fr
 fn a_port_that_is_taken_ends_it_where_that_is_asked_for() {
     namespace::inside(|| {
         let node = Node::new();
-        let _taken = TcpListener::bind("127.0.0.1:10249").unwrap();
+        let _taken = TcpListener::bind(METRICS).unwrap();
         let mut daemon = node.start(&["--bind-address-hard-fail"]);
         assert_eq!(daemon.ended().code(), Some(2));
         let log = daemon.log();
