@@ -9,6 +9,8 @@ use portcullis_cluster::labels::Labels;
 use portcullis_cluster::pod::Pod;
 use portcullis_cluster::{Index, Name, NamespacedName};
 
+use super::replicas::Replicas;
+
 /// The label that the API server gives every namespace.
 const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
@@ -53,7 +55,7 @@ impl Dirty {
 #[derive(Default)]
 pub(super) struct Addresses {
     pods: Claims<NamespacedName>,
-    of_namespace: HashMap<Name, HashSet<NamespacedName>>,
+    of_namespace: HashMap<Name, Replicas>,
     nodes: Claims<Name>,
 }
 
@@ -62,7 +64,7 @@ impl Addresses {
     pub(super) fn follow_pod(&mut self, index: &Index, key: &NamespacedName, dirty: &mut Dirty) {
         let addresses = match index.pod(key).filter(|pod| is_live(pod)) {
             Some(pod) => {
-                self.of_namespace.entry(key.namespace).or_default().insert(key.clone());
+                self.of_namespace.entry(key.namespace).or_default().insert(key, &pod.labels);
                 &*pod.ips
             }
             None => {
@@ -103,7 +105,15 @@ impl Addresses {
 
     /// The live pods of a namespace.
     pub(super) fn pods_of(&self, namespace: Name) -> impl Iterator<Item = &NamespacedName> {
-        self.of_namespace.get(&namespace).into_iter().flatten()
+        self.of_namespace.get(&namespace).into_iter().flat_map(Replicas::pods)
+    }
+
+    /// The live pods of a namespace, those with equal labels together.
+    pub(super) fn by_labels(
+        &self,
+        namespace: Name,
+    ) -> impl Iterator<Item = (&Labels, &HashSet<NamespacedName>)> {
+        self.of_namespace.get(&namespace).into_iter().flat_map(Replicas::by_labels)
     }
 
     /// The pod that has an address, among those that a condition lets through: one that is not being

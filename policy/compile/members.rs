@@ -126,7 +126,8 @@ fn is_namespace(name: Name, labels: &Labels, namespaces: &NamespaceScope) -> boo
     }
 }
 
-/// The members of sets that were not there before. Each pod is looked at once, however many sets there are.
+/// The members of sets that were not there before. All pods of a namespace with the same labels are looked at once,
+/// however many sets there are.
 pub(super) fn find_peers(
     index: &Index,
     addresses: &Addresses,
@@ -157,12 +158,15 @@ pub(super) fn find_peers(
         if asks.is_empty() {
             continue;
         }
-        for pod in addresses.pods_of(namespace).filter_map(|key| index.pod(key)) {
+        for (labels, pods) in addresses.by_labels(namespace) {
             // Most pods are in few sets or none, and to find what they own takes longer than to ask.
             let mut owned: Option<Vec<IpAddr>> = None;
             for (id, selectors) in &asks {
-                if selectors.iter().any(|selector| selector.matches(&pod.labels)) {
-                    let owned = owned.get_or_insert_with(|| addresses.owned_by(index, pod).collect());
+                if selectors.iter().any(|selector| selector.matches(labels)) {
+                    let owned = owned.get_or_insert_with(|| {
+                        let pods = pods.iter().filter_map(|key| index.pod(key));
+                        pods.flat_map(|pod| addresses.owned_by(index, pod)).collect()
+                    });
                     found.entry(id).or_default().extend(&*owned);
                 }
             }

@@ -25,6 +25,7 @@ mod peer_set;
 mod policy_id;
 mod ports;
 mod profile;
+mod replicas;
 mod rule;
 mod selection;
 mod tally;
