@@ -29,10 +29,17 @@ const ONLINE: &str = "sys/devices/system/cpu/online";
 
 /// A setting that the kernel did not take.
 #[derive(Debug)]
-struct Refused {
+pub(crate) struct Refused {
     path: PathBuf,
     value: u64,
     error: io::Error,
+}
+
+impl Refused {
+    /// Whether the file system is mounted so that nothing can be set.
+    pub(crate) fn is_read_only(&self) -> bool {
+        self.error.kind() == io::ErrorKind::ReadOnlyFilesystem
+    }
 }
 
 impl fmt::Display for Refused {
@@ -75,9 +82,11 @@ impl Wanted {
     }
 }
 
-/// Sets what is configured, and logs what the kernel did not take.
-pub(crate) fn set(config: &Conntrack) {
-    set_in(Path::new("/"), config).iter().for_each(|refused| tracing::warn!("{refused}"));
+/// Sets what is configured, and logs what the kernel did not take, which is what it returns.
+pub(crate) fn set(config: &Conntrack) -> Vec<Refused> {
+    let refused = set_in(Path::new("/"), config);
+    refused.iter().for_each(|refused| tracing::warn!("{refused}"));
+    refused
 }
 
 /// The same in the file system of `root`; what was not taken.

@@ -37,7 +37,7 @@ use tokio::task::{JoinError, JoinHandle};
 
 use crate::config::{Config, Daemon, ProxyMode};
 use crate::http::BindError;
-use crate::source::{self, AccessError, Reporter, Source};
+use crate::source::{self, AccessError, Recorder, Reporter, Severity, Source};
 use crate::{conntrack_settings, host, node, oom_score, other_proxies, state};
 pub use config_watch::ConfigFile;
 use config_watch::News;
@@ -46,6 +46,12 @@ use policies::{Policies, PolicyOutcome, PolicyWorker, RunningPolicies};
 use schedule::Schedule;
 use telemetry::Telemetry;
 use worker::{Order, Outcome, Worker};
+
+/// The action of Events about the start, as upstream has it.
+const START: &str = "StartKubeProxy";
+
+/// How long a start that fails may take to say why as an Event.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// How many batches of events may wait for the loop.
 const EVENT_BATCHES: usize = 16;
@@ -108,24 +114,34 @@ pub async fn run(
     let means = serving::means(config.mode)?;
     // Only rules of iptables name its counters.
     let nfacct = config.mode != ProxyMode::Nftables && host::ensure_nfacct();
-    conntrack_settings::set(&config.conntrack);
+    let refused = conntrack_settings::set(&config.conntrack);
     if options.init_only {
         serving::ready_node(&config);
         tracing::info!("the node is set up; ending, as --init-only asks for");
         return Ok(());
     }
     let (sink, events) = mpsc::channel(EVENT_BATCHES);
-    let reporter = config.network_policy.map(|_| Reporter::new(name));
-    let source = source::spawn_reporting(state::origin(&config, name), sink, reporter).await?;
+    let source =
+        source::spawn_reporting(state::origin(&config, name), sink, Some(Reporter::new(name))).await?;
+    let recorder = source.recorder().clone();
+    tell_of_refused(&recorder, &refused);
     let families: Vec<Family> = means.families.clone();
-    tell_of_others(&config).await?;
-    let telemetry = Telemetry::start(&config, configuration, &source, name, &families).await?;
+    tell_of_others(&config, &recorder).await?;
+    let telemetry = match Telemetry::start(&config, configuration, &source, name, &families).await {
+        Ok(telemetry) => telemetry,
+        Err(error) => {
+            recorder.flush(LAST_WORDS).await;
+            return Err(error.into());
+        }
+    };
     let facts = Facts { tools: means.tools.clone(), nfacct, addresses: host::addresses() };
     let options_now = node::options(&config, None);
     let host_now = facts.host(&config, &Index::new(), name, &options_now);
     let (mode, mode_drift) = serving::mode(&config, options_now, host_now, means)?;
     serving::route_localhost(&config);
     tracing::info!(node = %name, ?families, "serving Services by {}", mode.name());
+    let starting = format!("Starting portcullis {} in {} mode", env!("CARGO_PKG_VERSION"), mode.name());
+    recorder.of_node(Severity::Normal, ["Starting", START], &starting);
     let flows = StaleFlows::new(KernelFlows::default());
     // Without tools there are no rules of iptables that could stay.
     let flavour = facts.tools.as_ref().map_or(Flavour::Nft, |tools| tools.flavour);
@@ -164,12 +180,26 @@ pub async fn run(
     daemon.run(events, [mode_drift, drift], followed, options.once).await
 }
 
+/// Tells of what the kernel did not take of the settings of connection tracking, as upstream does where `/sys` is
+/// read-only.
+fn tell_of_refused(recorder: &Recorder, refused: &[conntrack_settings::Refused]) {
+    if refused.is_empty() {
+        return;
+    }
+    let read_only = refused.iter().any(conntrack_settings::Refused::is_read_only);
+    let reason = if read_only { "readOnlySysFS" } else { "KernelSettingRefused" };
+    let told: Vec<String> = refused.iter().map(ToString::to_string).collect();
+    recorder.of_node(Severity::Warning, [reason, START], &told.join("; "));
+}
+
 /// Says so where another proxy runs on this node. It is asked before this one answers at the same addresses.
-async fn tell_of_others(config: &Config) -> Result<(), JoinError> {
+async fn tell_of_others(config: &Config, recorder: &Recorder) -> Result<(), JoinError> {
     let config = config.clone();
     let others = tokio::task::spawn_blocking(move || other_proxies::running(&config)).await?;
     for proxy in others {
-        tracing::error!("{proxy}: two proxies on one node undo each other's work; stop one of them");
+        let told = format!("{proxy}: two proxies on one node undo each other's work; stop one of them");
+        tracing::error!("{told}");
+        recorder.of_node(Severity::Warning, ["AnotherProxy", START], &told);
     }
     Ok(())
 }

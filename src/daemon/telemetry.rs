@@ -23,7 +23,10 @@ use crate::config::{self, Config};
 use crate::health_check_node_port::{HealthCheckNodePorts, Wanted};
 use crate::http::{Addresses, BindError, Diagnostics, Health, Limits, Moment, Servers};
 use crate::metrics::{Extent, Metrics, TrafficPolicy};
-use crate::source::Source;
+use crate::source::{Recorder, Source};
+
+/// Reason and action of the Event about a Service whose rules the kernel refuses.
+const NOT_WRITTEN: [&str; 2] = ["FailedToSyncService", "SyncProxyRules"];
 
 /// Everything that shows how the daemon fares.
 pub(super) struct Telemetry {
@@ -37,6 +40,7 @@ pub(super) struct Telemetry {
     stop: watch::Sender<bool>,
     families: Vec<Family>,
     isolated: BTreeMap<Family, Vec<NamespacedName>>,
+    recorder: Recorder,
     /// When the changes happened that the running sync writes.
     trigger_times: Vec<Timestamp>,
     /// What each counter of the policies' table counts.
@@ -46,7 +50,8 @@ pub(super) struct Telemetry {
 }
 
 impl Telemetry {
-    /// Starts the servers. `configuration` is the configuration as JSON, for who asks.
+    /// Starts the servers. `configuration` is the configuration as JSON, for who asks. What cannot be served is told to the
+    /// source's recorder, too.
     pub(super) async fn start(
         config: &Config,
         configuration: String,
@@ -80,12 +85,21 @@ impl Telemetry {
             started,
             version: env!("CARGO_PKG_VERSION"),
         };
-        let servers =
-            Servers::start(addresses, health.clone(), metrics.clone(), diagnostics, stopping.clone()).await?;
+        let recorder = source.recorder().clone();
+        let servers = Servers::start(
+            addresses,
+            health.clone(),
+            metrics.clone(),
+            diagnostics,
+            stopping.clone(),
+            &recorder,
+        )
+        .await?;
         Ok(Telemetry {
             node,
             metrics,
-            health_checks: HealthCheckNodePorts::start(health.clone(), stopping),
+            health_checks: HealthCheckNodePorts::start(health.clone(), stopping, recorder.clone()),
+            recorder,
             answered_on: None,
             health,
             servers,
@@ -167,6 +181,9 @@ impl Telemetry {
         self.metrics.drift_repaired(family, report.repaired);
         let isolated: Vec<NamespacedName> = report.isolated.iter().map(|i| i.service.clone()).collect();
         let before = self.isolated.entry(family).or_default();
+        for new in report.isolated.iter().filter(|isolated| !before.contains(&isolated.service)) {
+            self.recorder.of_service(&new.service, NOT_WRITTEN, &new.to_string());
+        }
         self.metrics.set_isolated(family, before, &isolated);
         *before = isolated;
     }

@@ -27,6 +27,7 @@ pub use wanted::{HealthCheck, Wanted};
 
 use crate::http::serve::stopped;
 use crate::http::{Health, Stop};
+use crate::source::Recorder;
 use listener::Listener;
 
 /// Between two attempts to open a port.
@@ -45,10 +46,10 @@ pub struct HealthCheckNodePorts {
 
 impl HealthCheckNodePorts {
     /// Without any port so far. Runs until it is time to stop.
-    pub fn start(health: Arc<Health>, stop: Stop) -> Self {
+    pub fn start(health: Arc<Health>, stop: Stop, recorder: Recorder) -> Self {
         let (wanted, changes) = watch::channel(Wanted::default());
         let failures = Arc::default();
-        let manager = Manager { health, open: BTreeMap::new(), failures: Arc::clone(&failures) };
+        let manager = Manager { health, open: BTreeMap::new(), failures: Arc::clone(&failures), recorder };
         HealthCheckNodePorts { wanted, failures, task: tokio::spawn(manager.run(changes, stop)) }
     }
 
@@ -78,6 +79,7 @@ struct Manager {
     health: Arc<Health>,
     open: BTreeMap<NamespacedName, Listener>,
     failures: Arc<Mutex<Failures>>,
+    recorder: Recorder,
 }
 
 impl Manager {
@@ -133,17 +135,19 @@ impl Manager {
         Ok(())
     }
 
-    /// Keeps the failures, and logs those that are new.
+    /// Keeps the failures, and tells of those that are new.
     fn report(&self, failures: Failures, wanted: &Wanted) {
         let mut known = lock(&self.failures);
         for (service, reason) in &failures {
             let port = wanted.services[service].port;
             if known.get(service) != Some(reason) {
-                tracing::error!(
-                    %service, port,
+                let told = format!(
                     "the healthCheckNodePort {port} of Service {service} is not answered, so load balancers send \
-                     nothing for it to this node: {reason}; trying again every {} s", RETRY.as_secs()
+                     nothing for it to this node: {reason}; trying again every {} s",
+                    RETRY.as_secs()
                 );
+                tracing::error!(%service, port, "{told}");
+                self.recorder.of_service(service, ["FailedToStartServiceHealthcheck", "Listen"], &told);
             }
         }
         *known = failures;

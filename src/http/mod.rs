@@ -30,6 +30,7 @@ pub use moment::Moment;
 pub use serve::Stop;
 
 use crate::metrics::Metrics;
+use crate::source::{Recorder, Severity};
 use serve::{serve, stopped};
 
 /// Between two attempts to listen, as upstream.
@@ -67,10 +68,14 @@ pub struct BindError {
 struct Purpose {
     name: &'static str,
     flag: &'static str,
+    /// The Event of one that cannot be served, as upstream names it.
+    event: &'static str,
 }
 
-const HEALTHZ: Purpose = Purpose { name: "health checks", flag: "healthz-bind-address" };
-const METRICS: Purpose = Purpose { name: "metrics", flag: "metrics-bind-address" };
+const HEALTHZ: Purpose =
+    Purpose { name: "health checks", flag: "healthz-bind-address", event: "FailedToStartProxierHealthcheck" };
+const METRICS: Purpose =
+    Purpose { name: "metrics", flag: "metrics-bind-address", event: "FailedToStartMetricServer" };
 
 /// The running servers. Dropping it ends them at once.
 #[derive(Debug)]
@@ -81,7 +86,7 @@ pub struct Servers {
 }
 
 impl Servers {
-    /// Starts listening and answering, until it is time to stop. An address that is taken is tried again
+    /// Starts listening and answering, until it is time to stop. An address that is taken is told of, and tried again
     /// every few seconds.
     ///
     /// # Errors
@@ -92,6 +97,7 @@ impl Servers {
         metrics: Metrics,
         diagnostics: Diagnostics,
         stop: Stop,
+        recorder: &Recorder,
     ) -> Result<Self, BindError> {
         let mut servers = Servers { tasks: JoinSet::new(), healthz: Arc::default(), metrics: Arc::default() };
         let routes = [
@@ -102,6 +108,9 @@ impl Servers {
         for ((address, purpose, router), bound) in routes.into_iter().zip(all_bound) {
             let Some(address) = address else { continue };
             let listener = listen(address, purpose).await;
+            if let Err(error) = &listener {
+                recorder.of_node(Severity::Warning, [purpose.event, "StartKubeProxy"], &error.to_string());
+            }
             let listener = match listener {
                 Ok(listener) => Some(listener),
                 Err(error) if addresses.hard_fail => return Err(error),
@@ -164,7 +173,7 @@ async fn keep_trying(address: SocketAddr, purpose: Purpose) -> TcpListener {
 }
 
 async fn listen(address: SocketAddr, purpose: Purpose) -> Result<TcpListener, BindError> {
-    let Purpose { name, flag } = purpose;
+    let Purpose { name, flag, .. } = purpose;
     TcpListener::bind(address).await.map_err(|source| BindError { address, purpose: name, flag, source })
 }
 

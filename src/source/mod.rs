@@ -27,7 +27,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 pub use access::{Access, AccessError};
-pub use api::{Pace, Reporter};
+pub use api::{Pace, Recorder, Reporter, Severity};
 pub use health::{Health, KindStatus};
 pub use manifests::{Manifests, PathError, read_manifests};
 pub use selection::Selection;
@@ -55,6 +55,7 @@ pub enum Origin {
 #[derive(Debug)]
 pub struct Source {
     health: Arc<Health>,
+    recorder: Recorder,
     tasks: JoinSet<()>,
 }
 
@@ -62,6 +63,11 @@ impl Source {
     /// How it fares, kind by kind.
     pub fn health(&self) -> &Arc<Health> {
         &self.health
+    }
+
+    /// Takes what the API server should be told of; deaf unless the source is one, and was spawned to report.
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
     }
 
     /// Ends its tasks, and returns when they have ended.
@@ -80,7 +86,8 @@ pub async fn spawn(origin: Origin, sink: mpsc::Sender<Vec<Event>>) -> Result<Sou
     spawn_reporting(origin, sink, None).await
 }
 
-/// The same, and where an API server is the source, `reporter` tells it as Events what is wrong with policies.
+/// The same, and where an API server is the source, `reporter` tells it as Events what is wrong with policies,
+/// and what its recorder is told.
 ///
 /// # Errors
 /// As [`spawn`].
@@ -90,14 +97,14 @@ pub async fn spawn_reporting(
     reporter: Option<Reporter>,
 ) -> Result<Source, AccessError> {
     let mut tasks = JoinSet::new();
-    let health = match origin {
+    let (health, recorder) = match origin {
         Origin::ApiServer { access, selections, pace } => {
             let health = Arc::new(Health::new(selections.iter().map(|selection| selection.kind)));
             let connection = Arc::new(access::Connection::open(access).await?);
-            let complaints = reporter.map(|reporter| {
-                let (complaints, waiting) = api::Complaints::channel();
-                tasks.spawn(api::publish(waiting, connection.clone(), reporter));
-                complaints
+            let recorder = reporter.map_or_else(Recorder::deaf, |reporter| {
+                let (recorder, outlet) = Recorder::channel(reporter.node);
+                tasks.spawn(api::publish(outlet, connection.clone(), reporter));
+                recorder
             });
             for selection in selections {
                 tasks.spawn(api::follow(
@@ -106,16 +113,16 @@ pub async fn spawn_reporting(
                     pace.clone(),
                     health.clone(),
                     sink.clone(),
-                    complaints.clone(),
+                    recorder.clone(),
                 ));
             }
-            health
+            (health, recorder)
         }
         Origin::Manifests { path } => {
             let health = Arc::new(Health::new(Kind::ALL));
             tasks.spawn(manifests::follow(path, health.clone(), sink));
-            health
+            (health, Recorder::deaf())
         }
     };
-    Ok(Source { health, tasks })
+    Ok(Source { health, recorder, tasks })
 }

@@ -6,7 +6,7 @@ use portcullis_cluster::object::{Kind, Object, ObjectKey, key_of};
 use portcullis_cluster::{Event, Problem};
 use serde_json::Value;
 
-use super::api::{Complaint, Complaints, Version};
+use super::api::{Notice, Recorder, Version, complaint};
 
 /// Turns objects of one kind into events. An object that cannot be read, or only in part, is reported once
 /// for each of its versions, however often it is listed.
@@ -15,7 +15,7 @@ pub(super) struct Reader {
     kind: Kind,
     doubtful: HashMap<ObjectKey, Doubt>,
     list: u64,
-    complaints: Option<Complaints>,
+    recorder: Option<Recorder>,
 }
 
 #[derive(Debug)]
@@ -28,12 +28,12 @@ struct Doubt {
 
 impl Reader {
     pub(super) fn new(kind: Kind) -> Self {
-        Reader { kind, doubtful: HashMap::new(), list: 0, complaints: None }
+        Reader { kind, doubtful: HashMap::new(), list: 0, recorder: None }
     }
 
     /// Complains also there of policies that cannot be read, or only in part.
-    pub(super) fn complaining(self, complaints: Option<Complaints>) -> Self {
-        Reader { complaints: complaints.filter(|_| Complaint::concerns(self.kind)), ..self }
+    pub(super) fn complaining(self, recorder: Recorder) -> Self {
+        Reader { recorder: complaint::concerns(self.kind).then_some(recorder), ..self }
     }
 
     /// A full list begins.
@@ -50,7 +50,7 @@ impl Reader {
     /// stays. `None` if it has not even a name.
     pub(super) fn applied(&mut self, value: Value) -> Option<Event> {
         let version = resource_version(&value).unwrap_or_default().to_owned();
-        let subject = self.complaints.as_ref().map(|_| Version::of(&value)).unwrap_or_default();
+        let subject = self.recorder.as_ref().map(|_| Version::of(&value)).unwrap_or_default();
         match Object::parse(self.kind, value) {
             Ok(parsed) => {
                 let key = parsed.object.key();
@@ -58,7 +58,7 @@ impl Reader {
                     self.doubtful.remove(&key);
                 } else if self.is_new(&key, &version, false) {
                     warn_of_problems(&key, &parsed.problems);
-                    self.complain(|| Some(Complaint::of_problems(&key, subject, &parsed.problems)));
+                    self.complain(|| Some(complaint::of_problems(&key, subject, &parsed.problems)));
                 }
                 Some(Event::Applied(parsed.object))
             }
@@ -66,16 +66,16 @@ impl Reader {
                 let new = error.key().is_none_or(|key| self.is_new(key, &version, true));
                 if new {
                     tracing::warn!(kind = %self.kind, "{error}; the object is skipped, all others count");
-                    self.complain(|| Complaint::of_error(&error, subject));
+                    self.complain(|| complaint::of_error(&error, subject));
                 }
                 error.key().cloned().map(Event::Kept)
             }
         }
     }
 
-    fn complain(&self, complaint: impl FnOnce() -> Option<Complaint>) {
-        if let Some(complaints) = &self.complaints {
-            complaint().into_iter().for_each(|complaint| complaints.tell(complaint));
+    fn complain(&self, notice: impl FnOnce() -> Option<Notice>) {
+        if let Some(recorder) = &self.recorder {
+            notice().into_iter().for_each(|notice| recorder.tell(notice));
         }
     }
 

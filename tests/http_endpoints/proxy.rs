@@ -7,6 +7,7 @@ use std::time::Duration;
 use portcullis::config::ProxyMode;
 use portcullis::http::{Addresses, BindError, Diagnostics, Health, Limits, Moment, Servers};
 use portcullis::metrics::Metrics;
+use portcullis::source::Recorder;
 use portcullis_cluster::Family;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -37,7 +38,9 @@ impl Proxy {
         };
         let (stop, stopped) = watch::channel(false);
         let metrics = Metrics::new(mode);
-        let servers = Servers::start(addresses, health.clone(), metrics, diagnostics, stopped).await?;
+        let servers =
+            Servers::start(addresses, health.clone(), metrics, diagnostics, stopped, &Recorder::deaf())
+                .await?;
         Ok(Proxy { health, servers, stop })
     }
 

@@ -30,20 +30,37 @@ impl Node {
 
     /// The program with arguments that every node needs, and others.
     pub(crate) fn program(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
-        command.args(["--mode=nftables", "--hostname-override=node-a", "--manifests"]);
-        command.arg(self.folder.path().join("manifests")).args(arguments);
-        command.env_remove("RUST_LOG").stdin(Stdio::null());
+        let mut command = program();
+        command.arg("--manifests").arg(self.folder.path().join("manifests")).args(arguments);
         command
     }
 
     pub(crate) fn start(&self, arguments: &[&str]) -> Daemon {
+        self.spawn(self.program(arguments))
+    }
+
+    /// A daemon that follows an API server instead of the manifests.
+    pub(crate) fn start_following(&self, server: &str, arguments: &[&str]) -> Daemon {
+        let mut command = program();
+        command.args(["--master", server]).args(arguments);
+        self.spawn(command)
+    }
+
+    fn spawn(&self, mut command: Command) -> Daemon {
         static NUMBER: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let log = self.folder.path().join(format!("log-{number}"));
-        let child = self.program(arguments).stderr(fs::File::create(&log).unwrap()).spawn().unwrap();
+        let child = command.stderr(fs::File::create(&log).unwrap()).spawn().unwrap();
         Daemon { child, log }
     }
+}
+
+/// The program with arguments that every node needs.
+fn program() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    command.args(["--mode=nftables", "--hostname-override=node-a"]);
+    command.env_remove("RUST_LOG").stdin(Stdio::null());
+    command
 }
 
 /// A daemon that runs; it is killed when this is dropped.

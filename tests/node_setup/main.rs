@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod api_events;
+#[path = "../api_server/mod.rs"]
+mod api_server;
 mod config_file;
 mod daemon;
 #[path = "../drop_in/http.rs"]

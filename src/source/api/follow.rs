@@ -13,7 +13,7 @@ use super::list::{self, Then};
 use super::request::{Ask, path, request};
 use super::state::State;
 use super::watch::Watch;
-use super::{Complaints, Pace};
+use super::{Pace, Recorder};
 use crate::source::access::Connection;
 use crate::source::backoff::{Backoff, random};
 use crate::source::health::Health;
@@ -23,16 +23,16 @@ use crate::source::selection::Selection;
 /// The longest that a server's Retry-After is obeyed.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_mins(5);
 
-/// Follows one kind until nobody listens any more. What is wrong with policies goes to `complaints`.
+/// Follows one kind until nobody listens any more. What is wrong with policies goes to `recorder`.
 pub(in crate::source) async fn follow(
     selection: Selection,
     connection: Arc<Connection>,
     pace: Pace,
     health: Arc<Health>,
     sink: mpsc::Sender<Vec<Event>>,
-    complaints: Option<Complaints>,
+    recorder: Recorder,
 ) {
-    let reader = Reader::new(selection.kind).complaining(complaints);
+    let reader = Reader::new(selection.kind).complaining(recorder);
     let backoff = Backoff::new(pace.first_wait, pace.longest_wait);
     let mut follower = Follower {
         selection,

@@ -11,12 +11,13 @@
 //! (`State::after`). Everything else here moves bytes.
 
 mod answer;
-mod complaint;
+pub(super) mod complaint;
 mod events;
 mod failure;
 mod follow;
 mod lines;
 mod list;
+mod notice;
 mod request;
 mod state;
 mod watch;
@@ -24,10 +25,11 @@ mod watch;
 use std::ops::Range;
 use std::time::Duration;
 
-pub(super) use complaint::{Complaint, Version};
-pub use events::Reporter;
-pub(super) use events::{Complaints, publish};
+pub(super) use events::publish;
+pub use events::{Recorder, Reporter};
 pub(super) use follow::follow;
+pub use notice::Severity;
+pub(super) use notice::{Notice, Version};
 
 /// Page sizes and times. The default is what a cluster wants; tests are in more of a hurry.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,0 +1,223 @@
+//! What somebody should be told about an object, as an Event of the API.
+
+use jiff::Timestamp;
+use portcullis_cluster::object::ObjectKey;
+use portcullis_cluster::{Kind, Name, NamespacedName};
+use serde_json::{Value, json};
+
+/// The API's limit for a note, in bytes.
+const NOTE: usize = 1024;
+
+/// So much of an object's name is in that of an Event, which may have 253 characters.
+const NAME: usize = 180;
+
+/// Something about an object that its owner should be told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::source) struct Notice {
+    pub(super) regarding: ObjectKey,
+    pub(super) version: Version,
+    pub(super) severity: Severity,
+    pub(super) reason: String,
+    pub(super) action: &'static str,
+    pub(super) note: String,
+    pub(super) reporter: By,
+}
+
+/// How much a notice matters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Severity {
+    /// It is good to know.
+    Normal,
+    /// Somebody should do something about it.
+    Warning,
+}
+
+/// Who reports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    /// This node, under the names that kube-proxy has: who looks for its Events finds ours.
+    KubeProxy,
+    /// Whichever node is first: all nodes see the same, and say it in an Event of the same name.
+    AnyNode,
+}
+
+/// Which version of which object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::source) struct Version {
+    pub(super) uid: String,
+    revision: String,
+    /// Counts changes of the spec alone, where the server counts them.
+    generation: Option<i64>,
+}
+
+impl Version {
+    /// That of an object.
+    pub(in crate::source) fn of(object: &Value) -> Self {
+        let field = |name: &str| object.get("metadata").and_then(|metadata| metadata.get(name));
+        let text = |name: &str| field(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        Version {
+            uid: text("uid"),
+            revision: text("resourceVersion"),
+            generation: field("generation").and_then(Value::as_i64),
+        }
+    }
+}
+
+impl Notice {
+    /// Of this node, about an object of which only the name is known.
+    pub(super) fn of_this_node(
+        kind: Kind,
+        name: NamespacedName,
+        severity: Severity,
+        [reason, action]: [&'static str; 2],
+        note: &str,
+    ) -> Self {
+        Notice {
+            regarding: ObjectKey { kind, name },
+            version: Version::default(),
+            severity,
+            reason: reason.to_owned(),
+            action,
+            note: shortened(note, NOTE),
+            reporter: By::KubeProxy,
+        }
+    }
+
+    /// Two with the same say the same.
+    pub(super) fn identity(&self) -> String {
+        match self.reporter {
+            By::AnyNode => self.name(Timestamp::UNIX_EPOCH),
+            By::KubeProxy => format!("{}: {}: {}", self.regarding, self.reason, self.note),
+        }
+    }
+
+    /// The Event's name. That of any node follows from the version of the object, so that of all nodes the first one
+    /// makes the Event, and the others are told that it is there.
+    fn name(&self, now: Timestamp) -> String {
+        let Version { uid, revision, generation } = &self.version;
+        let object: String = self.regarding.name.name.chars().take(NAME).collect();
+        let object = object.trim_end_matches(['-', '.']);
+        match self.reporter {
+            By::KubeProxy => format!("{object}.{:x}", now.as_nanosecond()),
+            By::AnyNode => {
+                let version =
+                    generation.map_or_else(|| revision.clone(), |generation| generation.to_string());
+                let parts = [object, uid, &version];
+                parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(".")
+            }
+        }
+    }
+
+    /// Where it is made: beside the object, or in `default` for one that is in no namespace.
+    pub(super) fn namespace(&self) -> &str {
+        if self.regarding.kind.namespaced() { self.regarding.name.namespace.as_str() } else { "default" }
+    }
+
+    /// The Event (`events.k8s.io/v1`), as a node reports it. `uid`: the object's, if it is not in the notice itself.
+    pub(super) fn event(&self, node: Name, now: Timestamp, uid: &str) -> Value {
+        let ObjectKey { kind, name } = &self.regarding;
+        let mut regarding =
+            json!({"apiVersion": kind.api_version(), "kind": kind.as_str(), "name": &*name.name});
+        let uid = if self.version.uid.is_empty() { uid } else { &self.version.uid };
+        let more = [
+            ("namespace", name.namespace.as_str()),
+            ("uid", uid),
+            ("resourceVersion", &self.version.revision),
+        ];
+        for (field, text) in more.into_iter().filter(|(_, text)| !text.is_empty()) {
+            regarding[field] = text.into();
+        }
+        let (controller, instance) = match self.reporter {
+            By::KubeProxy => ("kube-proxy", format!("kube-proxy-{node}")),
+            By::AnyNode => ("portcullis", node.to_string()),
+        };
+        let severity = match self.severity {
+            Severity::Normal => "Normal",
+            Severity::Warning => "Warning",
+        };
+        json!({
+            "apiVersion": "events.k8s.io/v1",
+            "kind": "Event",
+            "metadata": {"name": self.name(now), "namespace": self.namespace()},
+            // The API wants exactly six digits of the second.
+            "eventTime": format!("{now:.6}"),
+            "type": severity,
+            "reason": self.reason,
+            "action": self.action,
+            "note": self.note,
+            "regarding": regarding,
+            "reportingController": controller,
+            "reportingInstance": instance,
+        })
+    }
+}
+
+/// As many of the sentences as fit, and how many more there are.
+pub(super) fn note(sentences: Vec<String>) -> String {
+    let mut note = String::new();
+    for (told, sentence) in sentences.iter().enumerate() {
+        let rest = format!("; and {} more", sentences.len() - told);
+        let between = if told == 0 { "" } else { "; " };
+        let last = told + 1 == sentences.len();
+        let room = NOTE - note.len() - if last { 0 } else { rest.len() };
+        if between.len() + sentence.len() <= room {
+            note.push_str(between);
+            note.push_str(sentence);
+        } else if told == 0 {
+            note.push_str(&shortened(sentence, room));
+        } else {
+            note.push_str(&rest);
+            break;
+        }
+    }
+    note
+}
+
+/// A text, or as much of its beginning as has so many bytes at most.
+fn shortened(text: &str, bytes: usize) -> String {
+    if text.len() <= bytes {
+        return text.to_owned();
+    }
+    let end = text.floor_char_boundary(bytes.saturating_sub('…'.len_utf8()));
+    format!("{}…", &text[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn notes_have_a_limit() {
+        let sentences = |number: usize, length: usize| note(vec!["x".repeat(length); number]);
+        assert_eq!(sentences(2, 3), "xxx; xxx");
+        assert_eq!(sentences(1, NOTE), "x".repeat(NOTE));
+        assert!(sentences(1, NOTE + 1).ends_with("x…"));
+        assert!(sentences(30, 100).ends_with("x; and 21 more"), "{}", sentences(30, 100));
+        for (number, length) in [(1, 2000), (2, 600), (3, 2000), (2, NOTE / 2), (400, 1)] {
+            assert!(sentences(number, length).len() <= NOTE, "{number} of {length}");
+        }
+    }
+
+    #[test]
+    fn what_kube_proxy_reports_stands_under_its_names() {
+        let service = NamespacedName::new("shop", "web");
+        let notice = Notice::of_this_node(
+            Kind::Service,
+            service,
+            Severity::Warning,
+            ["FailedToStartServiceHealthcheck", "Listen"],
+            "the port is taken",
+        );
+        let now = Timestamp::from_second(1_800_000_000).expect("a time");
+        let expected = json!({
+            "apiVersion": "events.k8s.io/v1", "kind": "Event",
+            "metadata": {"name": "web.18fae27693b40000", "namespace": "shop"},
+            "eventTime": "2027-01-15T08:00:00.000000Z",
+            "type": "Warning", "reason": "FailedToStartServiceHealthcheck", "action": "Listen",
+            "note": "the port is taken",
+            "regarding": {"apiVersion": "v1", "kind": "Service", "namespace": "shop", "name": "web", "uid": "5f0c"},
+            "reportingController": "kube-proxy", "reportingInstance": "kube-proxy-node-1",
+        });
+        assert_eq!(notice.event(Name::new("node-1"), now, "5f0c"), expected);
+    }
+}
