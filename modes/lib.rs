@@ -11,5 +11,7 @@ mod knowledge;
 pub mod mode;
 pub mod nftables;
 pub mod stale_flows;
+mod traffic;
 
 pub use mode::{Isolated, Mode, Report, SyncError, TableRules};
+pub use traffic::{Counts, Traffic, Volume};

@@ -7,6 +7,7 @@ use portcullis_cluster::desired::{Desired, ServiceChange};
 use portcullis_cluster::{Family, NamespacedName};
 
 use crate::iptables::{Host, Options};
+use crate::traffic::Traffic;
 
 /// A way to serve Services from the kernel.
 pub trait Mode: Send {
@@ -33,6 +34,16 @@ pub trait Mode: Send {
 
     /// The facts of the host that the rules stand on.
     fn host(&self) -> &Host;
+
+    /// What the ports of all Services have served, by counters that the kernel keeps anyway; `None` where it keeps none.
+    /// Takes as long as reading them all does.
+    ///
+    /// # Errors
+    /// The kernel could not be asked.
+    fn traffic(&mut self, desired: &Desired) -> Result<Option<Vec<Traffic>>, SyncError> {
+        let _ = desired;
+        Ok(None)
+    }
 
     /// When it wants [`Mode::sync`] to be called though nothing changed, as it waits for something of its own.
     fn next_due(&self) -> Option<Instant> {

@@ -132,6 +132,11 @@ impl Names {
         Names { hash: base32_of(hasher.clone()), hasher }
     }
 
+    /// What all of its chains but those of endpoints end with.
+    pub(super) fn ending(&self) -> &str {
+        std::str::from_utf8(&self.hash).expect("base 32 is ASCII")
+    }
+
     pub(super) fn chain(&self, kind: Kind) -> ChainName {
         joined(kind.prefix(), &self.hash)
     }

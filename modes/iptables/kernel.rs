@@ -34,6 +34,12 @@ pub trait Kernel: Send {
     /// The tool could not be run or failed.
     fn dump(&self, table: Table, line: &mut dyn FnMut(&str)) -> Result<(), SyncError>;
 
+    /// Hands over every rule of a chain of table nat with its counters, as `-A CHAIN … -c PACKETS BYTES …`.
+    ///
+    /// # Errors
+    /// The tool could not be run or failed, as where there is no such chain.
+    fn counted(&self, chain: &str, line: &mut dyn FnMut(&str)) -> Result<(), SyncError>;
+
     /// Costs next to nothing. `None` where it cannot be told.
     fn fingerprint(&self) -> Option<Fingerprint>;
 

@@ -1,15 +1,19 @@
 //! The mode itself: both families, and what they share.
 
+use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
 use portcullis_cluster::Family;
-use portcullis_cluster::desired::{Desired, ServiceChange};
+use portcullis_cluster::desired::{Desired, ServiceChange, ServicePortName};
 
+use super::chain::{Names, SharedChain, belongs_to_a_service};
 use super::family_sync::FamilySync;
 use super::kernel::{Fingerprint, Kernel};
 use super::options::{Host, Options};
+use super::saved_rule::SavedRule;
 use crate::knowledge::{FULL_CHECK, Knowledge};
 use crate::mode::{Mode, Report, SyncError};
+use crate::traffic::{Counts, Meter, Traffic};
 
 /// Comparing takes at most a tenth of the time: after a check that took long, the next waits.
 const CHECK_SHARE: u32 = 10;
@@ -29,6 +33,8 @@ pub struct Proxier {
     check_took: Duration,
     /// The tool or the kernel does not know the nfacct match, though there are counters.
     nfacct_refused: bool,
+    /// By family and rule.
+    meter: Meter<(Family, String)>,
 }
 
 impl Proxier {
@@ -49,6 +55,7 @@ impl Proxier {
             checked: Instant::now(),
             check_took: Duration::ZERO,
             nfacct_refused: false,
+            meter: Meter::default(),
         }
     }
 
@@ -147,6 +154,27 @@ impl Mode for Proxier {
             self.fingerprint = self.read_fingerprint();
         }
         reports
+    }
+
+    /// A connection passes one of the rules that lead to a Service's chains, with its first packet.
+    fn traffic(&mut self, desired: &Desired) -> Result<Option<Vec<Traffic>>, SyncError> {
+        let named = desired.ports().map(|port| (Names::of(&port.name).ending().to_owned(), &port.name));
+        let named: HashMap<String, &ServicePortName> = named.collect();
+        let mut counters = Vec::new();
+        for family in self.families.iter().filter(|family| family.knowledge != Knowledge::None) {
+            for chain in [SharedChain::NatServices, SharedChain::NatNodePorts] {
+                family.kernel.counted(chain.name(), &mut |line| {
+                    let Some(rule) = SavedRule::parse(line) else { return };
+                    let Some(((packets, bytes), target)) = rule.counters().zip(rule.target()) else { return };
+                    let port = target.rsplit('-').next().and_then(|ending| named.get(ending));
+                    let Some(port) = port.filter(|_| belongs_to_a_service(target)) else { return };
+                    let rule = line.replacen(&format!(" -c {packets} {bytes}"), "", 1);
+                    let counts = Counts { connections: packets, volume: None };
+                    counters.push(((family.family, rule), (*port).clone(), family.family, counts));
+                })?;
+            }
+        }
+        Ok(Some(self.meter.read(counters)))
     }
 
     fn check_drift(&mut self) -> bool {

@@ -28,6 +28,13 @@ impl<'a> SavedRule<'a> {
         self.value_of(&["-j", "-g"])
     }
 
+    /// How many packets and bytes it has seen, where it is printed with that.
+    pub(crate) fn counters(&self) -> Option<(u64, u64)> {
+        let at = self.position_of(&["-c"])?;
+        let number = |n: usize| self.words.get(at + n)?.parse().ok();
+        Some((number(1)?, number(2)?))
+    }
+
     /// Its comment, without quotes.
     pub(crate) fn comment(&self) -> Option<Cow<'a, str>> {
         self.value_of(&["--comment"]).map(unquoted)

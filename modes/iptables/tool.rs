@@ -59,7 +59,7 @@ impl Tools {
     /// # Errors
     /// Why not, in the words of the tool.
     pub fn supports(&self, family: Family) -> Result<(), SyncError> {
-        let tool = self.name(family, "").trim_end_matches('-').to_owned();
+        let tool = self.name(family, None);
         output(Command::new(&tool).args(["-w", LOCK_SECONDS, "-t", "nat", "-S", "POSTROUTING"]), &tool)
             .map(drop)
     }
@@ -95,12 +95,13 @@ impl Tools {
         Box::new(ToolKernel { tools: self.clone(), family })
     }
 
-    fn name(&self, family: Family, action: &str) -> String {
+    fn name(&self, family: Family, action: Option<&str>) -> String {
         let base = match family {
             Family::V4 => "iptables",
             Family::V6 => "ip6tables",
         };
-        format!("{base}{}-{action}", self.infix)
+        let action = action.map(|action| format!("-{action}")).unwrap_or_default();
+        format!("{base}{}{action}", self.infix)
     }
 
     /// How much speaks for this flavour: the kubelet's hints, then the number of rules.
@@ -121,7 +122,7 @@ impl Tools {
                 hints += usize::from(declared_chain(line).is_some_and(|name| KUBELET_HINTS.contains(&name)));
                 rules += usize::from(line.starts_with("-A "));
             };
-            if let Err(error) = dump(&self.name(family, "save"), Some(table), count) {
+            if let Err(error) = dump(&self.name(family, Some("save")), Some(table), count) {
                 tracing::debug!(%error, "no rules of this flavour");
             }
         }
@@ -174,7 +175,7 @@ impl Kernel for ToolKernel {
     }
 
     fn restore(&self, write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>) -> Result<(), SyncError> {
-        let tool = self.tools.name(self.family, "restore");
+        let tool = self.tools.name(self.family, Some("restore"));
         let mut command = Command::new(&tool);
         command.args(["-w", LOCK_SECONDS, "--noflush"]);
         let mut child =
@@ -194,7 +195,7 @@ impl Kernel for ToolKernel {
     }
 
     fn dump(&self, table: Table, line: &mut dyn FnMut(&str)) -> Result<(), SyncError> {
-        let tool = self.tools.name(self.family, "save");
+        let tool = self.tools.name(self.family, Some("save"));
         // To ask the legacy tools for a table that is not there would create it. One without rules is as good as
         // that, and the tool takes its time to say so.
         let bare = || {
@@ -205,6 +206,13 @@ impl Kernel for ToolKernel {
             return Ok(());
         }
         dump(&tool, Some(table), line)
+    }
+
+    fn counted(&self, chain: &str, line: &mut dyn FnMut(&str)) -> Result<(), SyncError> {
+        let tool = self.tools.name(self.family, None);
+        let mut command = Command::new(&tool);
+        command.args(["-w", LOCK_SECONDS, "-t", Table::Nat.as_str(), "-v", "-S", chain]);
+        lines(command, &tool, line)
     }
 
     fn fingerprint(&self) -> Option<Fingerprint> {
@@ -252,6 +260,11 @@ fn dump(tool: &str, table: Option<Table>, mut line: impl FnMut(&str)) -> Result<
     if let Some(table) = table {
         command.args(["-t", table.as_str()]);
     }
+    lines(command, tool, &mut line)
+}
+
+/// Runs a tool that reads nothing, and hands over each line that it prints.
+fn lines(mut command: Command, tool: &str, line: &mut dyn FnMut(&str)) -> Result<(), SyncError> {
     let mut child = spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()), tool)?;
     let complaints = collect_complaints(&mut child);
     let mut reader = BufReader::with_capacity(64 * 1024, child.stdout.take().expect("stdout is piped"));

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use portcullis_cluster::Family;
 use portcullis_netlink::Result;
-use portcullis_netlink::ip_vs::{Balancing, RealServer, RealServerState, VirtualServer};
+use portcullis_netlink::ip_vs::{Balancing, RealServer, RealServerState, Statistics, VirtualServer};
 use portcullis_netlink::ipset::SetEntry;
 
 use super::ip_set::IpSet;
@@ -25,6 +25,12 @@ pub trait Observer: Send {
     /// # Errors
     /// The kernel could not be asked.
     fn virtual_server(&mut self, server: &VirtualServer) -> Result<Option<Balancing>>;
+
+    /// What each virtual server at addresses counted, of both families.
+    ///
+    /// # Errors
+    /// The kernel could not be asked.
+    fn statistics(&mut self) -> Result<Vec<(VirtualServer, Statistics)>>;
 
     /// What is behind a virtual server; nothing if it is not there.
     ///

@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use portcullis_cluster::Family;
 use portcullis_netlink::batches::SEND;
-use portcullis_netlink::ip_vs::{Balancing, IpVs, RealServerState, ServerBatch, Timeouts, VirtualServer};
+use portcullis_netlink::ip_vs::{
+    Balancing, IpVs, RealServerState, ServerBatch, Statistics, Timeouts, VirtualServer,
+};
 use portcullis_netlink::ipset::{Created, DEFAULT_MAXELEM, Destroyed, IpSets, SetEntry};
 use portcullis_netlink::route::{AddressBatch, Interfaces};
 use portcullis_netlink::{Error, Result};
@@ -84,6 +86,10 @@ impl Observer for NetlinkKernel {
 
     fn virtual_server(&mut self, server: &VirtualServer) -> Result<Option<Balancing>> {
         self.servers.get(server)
+    }
+
+    fn statistics(&mut self) -> Result<Vec<(VirtualServer, Statistics)>> {
+        self.servers.all_statistics()
     }
 
     fn real_servers(&mut self, server: &VirtualServer) -> Result<Vec<RealServerState>> {
@@ -223,6 +229,10 @@ impl Observer for Late {
 
     fn virtual_server(&mut self, server: &VirtualServer) -> Result<Option<Balancing>> {
         self.kernel()?.virtual_server(server)
+    }
+
+    fn statistics(&mut self) -> Result<Vec<(VirtualServer, Statistics)>> {
+        self.kernel()?.statistics()
     }
 
     fn real_servers(&mut self, server: &VirtualServer) -> Result<Vec<RealServerState>> {

@@ -1,19 +1,24 @@
 //! The mode itself: both families, and what they share.
 
+use std::collections::HashMap;
+use std::slice;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portcullis_cluster::Family;
 use portcullis_cluster::desired::{Desired, ServiceChange};
+use portcullis_netlink::ip_vs::{Statistics, VirtualServer};
 
 use super::audit::{Audit, Written};
 use super::family_sync::FamilySync;
 use super::kernel::Kernel;
+use super::objects::Server;
 use super::options::IpvsOptions;
-use super::write::Held;
+use super::write::{Held, asked};
 use crate::iptables::{self, Host, Options};
 use crate::knowledge::{FULL_CHECK, Knowledge};
-use crate::mode::{Mode, Report};
+use crate::mode::{Mode, Report, SyncError};
+use crate::traffic::{Counts, Meter, Traffic, Volume};
 
 /// How soon to ask whether an audit is done.
 const AUDIT_POLL: Duration = Duration::from_millis(200);
@@ -34,6 +39,7 @@ pub struct Proxier {
     next_audit: Instant,
     /// When the rules were last compared with the kernel.
     rules_checked: Instant,
+    meter: Meter<VirtualServer>,
 }
 
 impl Proxier {
@@ -59,6 +65,7 @@ impl Proxier {
             poll: now,
             next_audit: now,
             rules_checked: now,
+            meter: Meter::default(),
         }
     }
 
@@ -150,6 +157,11 @@ impl Proxier {
     }
 }
 
+fn counts(of: Statistics) -> Counts {
+    let Statistics { connections, packets_in, packets_out, bytes_in, bytes_out } = of;
+    Counts { connections, volume: Some(Volume { packets_in, packets_out, bytes_in, bytes_out }) }
+}
+
 impl Mode for Proxier {
     fn name(&self) -> &'static str {
         "ipvs"
@@ -176,6 +188,22 @@ impl Mode for Proxier {
 
     fn check_drift(&mut self) -> bool {
         self.check_drift_at(Instant::now())
+    }
+
+    fn traffic(&mut self, desired: &Desired) -> Result<Option<Vec<Traffic>>, SyncError> {
+        let counted = self.kernel.statistics().map_err(asked("read what virtual servers counted"))?;
+        let mut counted: HashMap<VirtualServer, Statistics> = counted.into_iter().collect();
+        let mut counters = Vec::new();
+        for family in &self.families {
+            for port in desired.ports().filter(|port| port.family == family.family) {
+                for Server { key, .. } in family.renderer.service(slice::from_ref(port)).servers {
+                    // One address and port of two Services is the first one's.
+                    let counts = counted.remove(&key).map(counts);
+                    counters.extend(counts.map(|counts| (key, port.name.clone(), port.family, counts)));
+                }
+            }
+        }
+        Ok(Some(self.meter.read(counters)))
     }
 
     fn next_due(&self) -> Option<Instant> {

@@ -108,6 +108,19 @@ impl IpVs {
         self.read("read what a virtual server counted", server, Statistics::of_service)
     }
 
+    /// What all virtual servers but those by packet mark counted, as [`IpVs::statistics`] does.
+    ///
+    /// # Errors
+    /// As [`IpVs::virtual_servers`].
+    pub fn all_statistics(&mut self) -> Result<Vec<(VirtualServer, Statistics)>> {
+        const ACTION: &str = "read what all virtual servers counted";
+        self.collect(ACTION, commands::GET_SERVICE, &|_| {}, &|message| {
+            let Some(service) = inside(message, IPVS_CMD_ATTR_SERVICE)? else { return Ok(None) };
+            let Some(server) = VirtualServer::parse(&service)? else { return Ok(None) };
+            Ok(Some((server, Statistics::of_service(&service)?)))
+        })
+    }
+
     /// The real servers of one virtual server, in the order in which the kernel holds them; none if there is
     /// no such virtual server.
     ///

@@ -36,7 +36,7 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle};
 
 use crate::config::{Config, Daemon, ProxyMode};
-use crate::http::BindError;
+use crate::http::{BindError, Inquiry, ServiceTraffic};
 use crate::source::{self, AccessError, Recorder, Reporter, Severity, Source};
 use crate::{conntrack_settings, host, node, oom_score, other_proxies, state};
 pub use config_watch::ConfigFile;
@@ -127,7 +127,9 @@ pub async fn run(
     tell_of_refused(&recorder, &refused);
     let families: Vec<Family> = means.families.clone();
     tell_of_others(&config, &recorder).await?;
-    let telemetry = match Telemetry::start(&config, configuration, &source, name, &families).await {
+    let (service_traffic, inquiries) = ServiceTraffic::channel();
+    let telemetry = Telemetry::start(&config, configuration, &source, name, &families, service_traffic);
+    let telemetry = match telemetry.await {
         Ok(telemetry) => telemetry,
         Err(error) => {
             recorder.flush(LAST_WORDS).await;
@@ -177,7 +179,8 @@ pub async fn run(
         policies,
         source,
     };
-    daemon.run(events, [mode_drift, drift], followed, options.once).await
+    let heard = Heard { events, inquiries, mode_drift, policy_drift: drift, followed };
+    daemon.run(heard, options.once).await
 }
 
 /// Tells of what the kernel did not take of the settings of connection tracking, as upstream does where `/sys` is
@@ -234,6 +237,15 @@ impl Facts {
     }
 }
 
+/// What the loop listens to beside signals.
+struct Heard {
+    events: mpsc::Receiver<Vec<Event>>,
+    inquiries: mpsc::Receiver<Inquiry>,
+    mode_drift: Option<mpsc::Receiver<Drift>>,
+    policy_drift: Option<mpsc::Receiver<Drift>>,
+    followed: Option<Followed>,
+}
+
 struct Loop {
     config: Config,
     name: Name,
@@ -241,7 +253,7 @@ struct Loop {
     index: Index,
     schedule: Schedule,
     telemetry: Telemetry,
-    /// `None` while it syncs.
+    /// `None` while it syncs or reads.
     worker: Option<Worker>,
     /// Somebody else changed what the mode wrote.
     suspect: bool,
@@ -253,18 +265,14 @@ struct Loop {
 type Running = JoinHandle<(Worker, Outcome)>;
 
 impl Loop {
-    async fn run(
-        mut self,
-        mut events: mpsc::Receiver<Vec<Event>>,
-        [mut mode_drift, mut policy_drift]: [Option<mpsc::Receiver<Drift>>; 2],
-        mut followed: Option<Followed>,
-        once: bool,
-    ) -> Result<(), DaemonError> {
+    async fn run(mut self, heard: Heard, once: bool) -> Result<(), DaemonError> {
+        let Heard { mut events, mut inquiries, mut mode_drift, mut policy_drift, mut followed } = heard;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut addresses = address_watch::watch();
         let mut running: Option<Running> = None;
         let mut judging: Option<RunningPolicies> = None;
+        let mut reading: Option<JoinHandle<Worker>> = None;
         let (mut served, mut judged) = (None, None);
         let mut reconfigured = None;
         loop {
@@ -296,6 +304,13 @@ impl Loop {
                 Some(drift) = received(policy_drift.as_mut()) => {
                     self.policies.iter_mut().for_each(|policies| policies.drifted(&drift));
                 }
+                Some(inquiry) = inquiries.recv(), if self.worker.is_some() => {
+                    reading = self.read_traffic(inquiry);
+                }
+                worker = ended(&mut reading), if reading.is_some() => {
+                    reading = None;
+                    self.worker = Some(worker?);
+                }
                 () = policy_timer => {}
                 Some(()) = addresses.recv() => self.addresses_changed(),
                 Some(news) = received(followed.as_mut().map(|followed| &mut followed.news)) => {
@@ -304,7 +319,7 @@ impl Loop {
                         break;
                     }
                 }
-                () = timer, if running.is_none() && self.all_listed() => {}
+                () = timer, if self.worker.is_some() && self.all_listed() => {}
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
             }
@@ -394,6 +409,17 @@ impl Loop {
         Some(tokio::task::spawn_blocking(move || {
             let outcome = worker.sync(order);
             (worker, outcome)
+        }))
+    }
+
+    /// Answers what Services have served, by who writes their rules.
+    fn read_traffic(&mut self, inquiry: Inquiry) -> Option<JoinHandle<Worker>> {
+        let mut worker = self.worker.take()?;
+        Some(tokio::task::spawn_blocking(move || {
+            let served = worker.traffic();
+            // Who asked may have lost patience.
+            let _ = inquiry.send(served);
+            worker
         }))
     }
 

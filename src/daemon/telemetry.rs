@@ -21,7 +21,7 @@ use super::policies::{Labels, PolicyOutcome};
 use super::worker::Outcome;
 use crate::config::{self, Config};
 use crate::health_check_node_port::{HealthCheckNodePorts, Wanted};
-use crate::http::{Addresses, BindError, Diagnostics, Health, Limits, Moment, Servers};
+use crate::http::{Addresses, BindError, Diagnostics, Health, Limits, Moment, Servers, ServiceTraffic};
 use crate::metrics::{Extent, Metrics, TrafficPolicy};
 use crate::source::{Recorder, Source};
 
@@ -58,6 +58,7 @@ impl Telemetry {
         source: &Source,
         node: Name,
         families: &[Family],
+        service_traffic: ServiceTraffic,
     ) -> Result<Self, BindError> {
         let started = Moment::now();
         let metrics = Metrics::new(config.mode);
@@ -84,6 +85,7 @@ impl Telemetry {
             flags: flags_given(),
             started,
             version: env!("CARGO_PKG_VERSION"),
+            service_traffic,
         };
         let recorder = source.recorder().clone();
         let servers = Servers::start(

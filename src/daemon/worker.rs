@@ -10,6 +10,7 @@ use portcullis_modes::stale_flows::{StaleFlows, StaleFlowsError, Sweep};
 use portcullis_modes::{Mode, Report, SyncError};
 
 use super::schedule::Due;
+use crate::http::Served;
 use crate::sysctl;
 
 /// The node as it is to be served. It goes to a thread for each sync and comes back.
@@ -130,6 +131,11 @@ impl Worker {
     /// Those of this machine's addresses on which node ports are served.
     pub(super) fn node_port_addresses(&self, all: &[IpAddr]) -> Vec<IpAddr> {
         self.mode.options().node_port_addresses_of(all, self.mode.host())
+    }
+
+    /// What Services have served.
+    pub(super) fn traffic(&mut self) -> Served {
+        self.mode.traffic(&self.desired)
     }
 
     /// The options of the last sync.

@@ -11,6 +11,7 @@ use http::StatusCode;
 
 use super::answer::{self, JSON, PLAIN};
 use super::moment::Moment;
+use super::service_metrics::ServiceTraffic;
 use crate::metrics::{CONTENT_TYPE, KUBERNETES_MINOR, Metrics};
 
 /// What the program tells of itself.
@@ -26,6 +27,8 @@ pub struct Diagnostics {
     pub started: Moment,
     /// Its version.
     pub version: &'static str,
+    /// Tells what Services have served.
+    pub service_traffic: ServiceTraffic,
 }
 
 /// Said at the top of `/statusz` and `/flagz`, as upstream says it.
@@ -37,10 +40,11 @@ pub(super) fn router(diagnostics: Diagnostics, metrics: Metrics) -> Router {
     let told = Arc::new(diagnostics);
     let configz = format!(r#"{{"kubeproxy.config.k8s.io":{}}}"#, told.configuration);
     let flagz = flagz(&told);
-    let (status, mode) = (told.clone(), told.proxy_mode);
+    let (status, mode, traffic) = (told.clone(), told.proxy_mode, told.service_traffic.clone());
     let ok = StatusCode::OK;
     Router::new()
         .route("/metrics", any(async move || render(&metrics)))
+        .route("/metrics/services", any(async move || traffic.answer().await))
         .route("/healthz", any(async move || answer::exact(ok, PLAIN, "ok")))
         .route("/proxyMode", any(async move || answer::exact(ok, PLAIN, mode)))
         .route("/configz", any(async move || answer::exact(ok, JSON, configz.clone())))
@@ -102,6 +106,7 @@ mod tests {
             flags: vec![("v".to_owned(), "0".to_owned()), ("vmodule".to_owned(), String::new())],
             started,
             version: "0.1.0",
+            service_traffic: ServiceTraffic::channel().0,
         };
         let text = statusz(&told, started + Duration::from_secs(2 * 3600 + 3 * 60 + 4));
         let expected = "\nStarted: Sun Nov  1 05:00:13 UTC 2026\nUp: 2 hr 03 min 04 sec\n";

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! the loop ── reports to ──► Health, Metrics ◄── ask ── 10256 /healthz /livez
-//!                                            ◄── asks ─ 10249 /metrics /proxyMode /configz …
+//!     ▲                                      ◄── asks ─ 10249 /metrics /proxyMode /configz …
+//!     └─ what Services have served? ── ServiceTraffic ◄───── 10249 /metrics/services
 //! ```
 //! Paths, bodies, types and statuses are those of kube-proxy v1.36; what `/healthz` takes for healthy is
 //! stricter, see [`health`].
@@ -13,6 +14,7 @@ pub mod health;
 mod health_endpoints;
 mod moment;
 pub(crate) mod serve;
+mod service_metrics;
 
 use std::io;
 use std::net::SocketAddr;
@@ -28,6 +30,7 @@ pub use diagnostic_endpoints::Diagnostics;
 pub use health::{Health, Limits, Verdict};
 pub use moment::Moment;
 pub use serve::Stop;
+pub use service_metrics::{Inquiry, Served, ServiceTraffic};
 
 use crate::metrics::Metrics;
 use crate::source::{Recorder, Severity};

@@ -11,6 +11,7 @@ mod portcullis;
 mod process;
 mod register;
 mod scraped;
+pub mod services;
 
 use std::fmt;
 use std::sync::Arc;

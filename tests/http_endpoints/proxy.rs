@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis::config::ProxyMode;
-use portcullis::http::{Addresses, BindError, Diagnostics, Health, Limits, Moment, Servers};
+use portcullis::http::{Addresses, BindError, Diagnostics, Health, Limits, Moment, Servers, ServiceTraffic};
 use portcullis::metrics::Metrics;
 use portcullis::source::Recorder;
 use portcullis_cluster::Family;
@@ -35,6 +35,7 @@ impl Proxy {
             flags: vec![("bind-address".into(), "0.0.0.0".into()), ("config".into(), String::new())],
             started: Moment::now(),
             version: "9.9.9",
+            service_traffic: ServiceTraffic::channel().0,
         };
         let (stop, stopped) = watch::channel(false);
         let metrics = Metrics::new(mode);

@@ -145,11 +145,7 @@ impl Bed {
         let text =
             tools::http_get(&self.lab.netns(&Vantage::node(node)).unwrap(), "127.0.0.1:10249", "/metrics");
         let text = text.unwrap_or_else(|error| panic!("{node} tells no metrics: {error}"));
-        let of_name = text.lines().filter(|line| {
-            let rest = line.strip_prefix(name);
-            rest.is_some_and(|rest| rest.starts_with([' ', '{'])) && line.contains(labels)
-        });
-        of_name.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+        tools::sum_of(&text, name, &[labels])
     }
 
     /// Waits until something is so; `what` says what, for the failure.

@@ -40,6 +40,7 @@ mod options;
 mod restart;
 mod same_port;
 mod sctp;
+mod service_traffic;
 mod session_affinity;
 mod single_stack;
 mod topology_hints;

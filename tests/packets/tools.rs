@@ -62,3 +62,13 @@ pub(crate) fn http_get(netns: &NetNs, address: &str, path: &str) -> io::Result<S
     };
     netns.run(get).unwrap()
 }
+
+/// The sum of a metric over the series whose labels contain all of these; 0 without any.
+pub(crate) fn sum_of(metrics: &str, name: &str, labels: &[&str]) -> f64 {
+    let of_name = metrics.lines().filter(|line| {
+        let rest = line.strip_prefix(name);
+        rest.is_some_and(|rest| rest.starts_with([' ', '{']))
+            && labels.iter().all(|label| line.contains(label))
+    });
+    of_name.map(|line| line.rsplit(' ').next().unwrap().parse::<f64>().unwrap()).sum()
+}

@@ -7,7 +7,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use portcullis_cluster::Family;
 use portcullis_modes::iptables::Table;
 use portcullis_modes::ipvs::{Change, IpSet, Kernel, Observer};
-use portcullis_netlink::ip_vs::{Balancing, RealServer, RealServerState, VirtualServer};
+use portcullis_netlink::ip_vs::{Balancing, RealServer, RealServerState, Statistics, VirtualServer};
 use portcullis_netlink::ipset::{SetEntry, SetType};
 use portcullis_netlink::{Error, Result};
 
@@ -260,6 +260,13 @@ impl Observer for FakeIpvs {
     fn virtual_server(&mut self, server: &VirtualServer) -> Result<Option<Balancing>> {
         let state = self.read("read a virtual server")?;
         Ok(state.servers.get(server).map(|server| server.balancing.clone()))
+    }
+
+    /// A connection for each real server.
+    fn statistics(&mut self) -> Result<Vec<(VirtualServer, Statistics)>> {
+        let state = self.read("read what virtual servers counted")?;
+        let counted = |connections| Statistics { connections, packets_in: 10, ..Statistics::default() };
+        Ok(state.servers.iter().map(|(key, server)| (*key, counted(server.real.len() as u64))).collect())
     }
 
     fn real_servers(&mut self, server: &VirtualServer) -> Result<Vec<RealServerState>> {

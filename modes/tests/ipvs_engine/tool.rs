@@ -62,6 +62,10 @@ impl Kernel for Tool {
         self.rules.dump(table, line)
     }
 
+    fn counted(&self, chain: &str, line: &mut dyn FnMut(&str)) -> Result<(), SyncError> {
+        self.rules.counted(chain, line)
+    }
+
     fn fingerprint(&self) -> Option<Fingerprint> {
         self.kernel.state().reads += 1;
         self.rules.fingerprint()

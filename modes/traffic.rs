@@ -1,0 +1,179 @@
+//! What Services have served, by counters that the kernel keeps anyway.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::Hash;
+use std::ops::{AddAssign, Sub};
+
+use portcullis_cluster::Family;
+use portcullis_cluster::desired::ServicePortName;
+
+/// What one port of a Service has served in one family, since this program first looked or the kernel began to count.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Traffic {
+    /// The port.
+    pub port: ServicePortName,
+    /// The family.
+    pub family: Family,
+    /// What was counted at all of its addresses.
+    pub counts: Counts,
+}
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Connections, and flows of other protocols than TCP, that were led to an endpoint.
+    pub connections: u64,
+    /// Where the mode sees more than first packets.
+    pub volume: Option<Volume>,
+}
+
+/// Packets, and bytes with their IP headers. In is from the client, out is to it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Volume {
+    /// Packets from clients.
+    pub packets_in: u64,
+    /// Packets to clients.
+    pub packets_out: u64,
+    /// Bytes from clients.
+    pub bytes_in: u64,
+    /// Bytes to clients.
+    pub bytes_out: u64,
+}
+
+impl Counts {
+    fn numbers(self) -> [u64; 5] {
+        let Volume { packets_in, packets_out, bytes_in, bytes_out } = self.volume.unwrap_or_default();
+        [self.connections, packets_in, packets_out, bytes_in, bytes_out]
+    }
+
+    /// Makes the same of each number of two.
+    fn with(self, other: Counts, make: impl Fn(u64, u64) -> u64) -> Counts {
+        let (ours, theirs) = (self.numbers(), other.numbers());
+        let [connections, packets_in, packets_out, bytes_in, bytes_out] =
+            std::array::from_fn(|i| make(ours[i], theirs[i]));
+        let volume = self.volume.or(other.volume);
+        let volume = volume.map(|_| Volume { packets_in, packets_out, bytes_in, bytes_out });
+        Counts { connections, volume }
+    }
+
+    /// Whether it counted on from `before`, rather than began anew.
+    fn follows(self, before: Counts) -> bool {
+        self.numbers().iter().zip(before.numbers()).all(|(now, before)| *now >= before)
+    }
+}
+
+impl AddAssign for Counts {
+    fn add_assign(&mut self, other: Counts) {
+        *self = self.with(other, u64::wrapping_add);
+    }
+}
+
+impl Sub for Counts {
+    type Output = Counts;
+
+    fn sub(self, other: Counts) -> Counts {
+        self.with(other, u64::wrapping_sub)
+    }
+}
+
+/// Adds up the kernel's counters by the port that they belong to. One counter of a port may go or begin anew, as when
+/// an address goes or a rule is replaced, while the sum only ever grows, as who reads it expects.
+pub(crate) struct Meter<Key> {
+    last: HashMap<Key, Counts>,
+    totals: BTreeMap<(ServicePortName, Family), Counts>,
+}
+
+impl<Key> Default for Meter<Key> {
+    fn default() -> Self {
+        Meter { last: HashMap::new(), totals: BTreeMap::new() }
+    }
+}
+
+impl<Key: Eq + Hash> Meter<Key> {
+    /// Takes in what all counters say now. Ports of which none is there any more are forgotten.
+    pub(crate) fn read(
+        &mut self,
+        counters: impl IntoIterator<Item = (Key, ServicePortName, Family, Counts)>,
+    ) -> Vec<Traffic> {
+        let last = std::mem::take(&mut self.last);
+        let mut before = std::mem::take(&mut self.totals);
+        for (key, port, family, now) in counters {
+            let since = last.get(&key).copied().filter(|last| now.follows(*last)).unwrap_or_default();
+            let of = (port, family);
+            let total = before.remove(&of);
+            let sum = self.totals.entry(of).or_default();
+            total.into_iter().for_each(|total| *sum += total);
+            *sum += now - since;
+            self.last.insert(key, now);
+        }
+        let traffic = self.totals.iter().map(|((port, family), counts)| Traffic {
+            port: port.clone(),
+            family: *family,
+            counts: *counts,
+        });
+        traffic.collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use portcullis_cluster::{Name, NamespacedName, Protocol};
+
+    use super::*;
+
+    fn port(name: &str) -> ServicePortName {
+        ServicePortName {
+            service: NamespacedName::new("shop", name),
+            port: Name::new("http"),
+            protocol: Protocol::Tcp,
+        }
+    }
+
+    fn counter(
+        key: &'static str,
+        of: &str,
+        connections: u64,
+    ) -> (&'static str, ServicePortName, Family, Counts) {
+        (key, port(of), Family::V4, Counts { connections, volume: None })
+    }
+
+    #[test]
+    fn sums_grow_whatever_becomes_of_single_counters() {
+        let mut meter = Meter::default();
+        let mut read = |counters: &[(&'static str, ServicePortName, Family, Counts)]| {
+            let traffic = meter.read(counters.iter().cloned());
+            let told = traffic.iter().map(|t| format!("{} {}", t.port.service.name, t.counts.connections));
+            told.collect::<Vec<_>>()
+        };
+        let rows: [(&str, &[_], &[&str]); 7] = [
+            ("from what was counted before", &[counter("a", "web", 5), counter("b", "web", 2)], &["web 7"]),
+            ("on", &[counter("a", "web", 6), counter("b", "web", 2)], &["web 8"]),
+            ("one is gone", &[counter("b", "web", 4)], &["web 10"]),
+            (
+                "it is back, and one began anew",
+                &[counter("a", "web", 1), counter("b", "web", 3)],
+                &["web 14"],
+            ),
+            ("another port has it", &[counter("a", "db", 2), counter("b", "web", 3)], &["db 1", "web 14"]),
+            ("none is left", &[], &[]),
+            ("from the beginning", &[counter("b", "web", 3)], &["web 3"]),
+        ];
+        for (case, counters, expected) in rows {
+            assert_eq!(read(counters), expected, "{case}");
+        }
+    }
+
+    #[test]
+    fn all_numbers_are_added_up() {
+        let volume =
+            |n| Some(Volume { packets_in: n, packets_out: n + 1, bytes_in: n + 2, bytes_out: n + 3 });
+        let mut counts = Counts { connections: 1, volume: volume(10) };
+        counts += Counts { connections: 2, volume: volume(100) };
+        let sum = Volume { packets_in: 110, packets_out: 112, bytes_in: 114, bytes_out: 116 };
+        assert_eq!(counts, Counts { connections: 3, volume: Some(sum) });
+        assert!(
+            !Counts { connections: 9, volume: volume(9) }
+                .follows(Counts { connections: 1, volume: volume(10) })
+        );
+    }
+}

@@ -1,0 +1,78 @@
+//! What each Service has served: too many series for `/metrics`, so they are asked for by themselves.
+
+use portcullis_modes::{Traffic, Volume};
+use prometheus::{Registry, TextEncoder};
+
+use super::register::Registrar;
+
+const LABELS: [&str; 5] = ["service_namespace", "service_name", "port_name", "protocol", "ip_family"];
+const LABELS_AND_DIRECTION: [&str; 6] =
+    ["service_namespace", "service_name", "port_name", "protocol", "ip_family", "direction"];
+
+/// The metrics of Services as text.
+///
+/// # Errors
+/// When a metric has no name or value, which none of ours is.
+pub fn render(traffic: &[Traffic]) -> Result<String, prometheus::Error> {
+    TextEncoder::new().encode_to_string(&registry(traffic).gather())
+}
+
+pub(super) fn registry(traffic: &[Traffic]) -> Registry {
+    let registry = Registry::new();
+    let to = Registrar(&registry);
+    let connections = to.counters(
+        "portcullis_service_connections_total",
+        "Connections, and flows of other protocols than TCP, that a Service's port led to an endpoint",
+        &LABELS,
+    );
+    let packets = to.counters(
+        "portcullis_service_packets_total",
+        "Packets of a Service's port, from clients (in) and to them (out)",
+        &LABELS_AND_DIRECTION,
+    );
+    let bytes = to.counters(
+        "portcullis_service_bytes_total",
+        "Bytes of a Service's port with IP headers, from clients (in) and to them (out)",
+        &LABELS_AND_DIRECTION,
+    );
+    for Traffic { port, family, counts } in traffic {
+        // As the API spells it.
+        let (service, protocol) = (&port.service, port.protocol.as_str().to_ascii_uppercase());
+        let labels =
+            [service.namespace.as_str(), &*service.name, port.port.as_str(), &*protocol, family.as_str()];
+        connections.with_label_values(&labels).inc_by(counts.connections as f64);
+        let Some(Volume { packets_in, packets_out, bytes_in, bytes_out }) = counts.volume else { continue };
+        for (counters, direction, count) in [
+            (&packets, "in", packets_in),
+            (&packets, "out", packets_out),
+            (&bytes, "in", bytes_in),
+            (&bytes, "out", bytes_out),
+        ] {
+            let [namespace, service, port, protocol, family] = labels;
+            let labels = [namespace, service, port, protocol, family, direction];
+            counters.with_label_values(&labels).inc_by(count as f64);
+        }
+    }
+    registry
+}
+
+/// Something to say about each metric, for tests.
+#[cfg(test)]
+pub(super) fn example() -> Traffic {
+    use portcullis_cluster::desired::ServicePortName;
+    use portcullis_cluster::{Family, Name, NamespacedName, Protocol};
+    use portcullis_modes::Counts;
+
+    Traffic {
+        port: ServicePortName {
+            service: NamespacedName::new("shop", "web"),
+            port: Name::new("http"),
+            protocol: Protocol::Tcp,
+        },
+        family: Family::V4,
+        counts: Counts {
+            connections: 3,
+            volume: Some(Volume { packets_in: 5, packets_out: 4, bytes_in: 300, bytes_out: 4000 }),
+        },
+    }
+}
