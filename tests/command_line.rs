@@ -41,7 +41,7 @@ fn flags(command: &[&str]) -> BTreeSet<String> {
         .collect()
 }
 
-const PAGES: [&[&str]; 11] = [
+const PAGES: [&[&str]; 17] = [
     &[],
     &["render"],
     &["diff"],
@@ -51,8 +51,14 @@ const PAGES: [&[&str]; 11] = [
     &["migrate"],
     &["cleanup"],
     &["lab"],
+    &["lab", "apply"],
+    &["lab", "down"],
+    &["lab", "exec"],
+    &["lab", "run"],
     &["lab", "up"],
+    &["man"],
     &["completions"],
+    &["version"],
 ];
 
 #[test]
@@ -70,6 +76,23 @@ fn every_page_of_the_manual_is_well_formed_and_has_all_flags() {
             let written = flag.replace('-', "\\-");
             assert!(roff.contains(&format!("\\fB{written}\\fR")), "{flag} of {page:?}");
         }
+    }
+}
+
+#[test]
+fn all_pages_are_written_at_once() {
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    portcullis(&["man", "--all-to", &folder.path().display().to_string()]);
+    let written: BTreeSet<String> = std::fs::read_dir(folder.path())
+        .expect("the folder is there")
+        .map(|entry| entry.expect("it can be listed").file_name().into_string().expect("a plain name"))
+        .collect();
+    let file = |page: &[&str]| format!("{}.1", [&["portcullis"], page].concat().join("-"));
+    let expected: BTreeSet<String> = PAGES.iter().map(|page| file(page)).collect();
+    assert_eq!(written, expected);
+    for page in PAGES {
+        let text = std::fs::read_to_string(folder.path().join(file(page))).expect("it is written");
+        assert_eq!(text, portcullis(&[&["man"][..], page].concat()), "{page:?}");
     }
 }
 

@@ -1,6 +1,8 @@
 //! `portcullis man`: the manual, from the same table that parses the flags.
 
+use std::fs::File;
 use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
 use clap_mangen::Man as Page;
 
@@ -25,28 +27,56 @@ pub enum ManError {
     /// The page cannot be written.
     #[error("cannot print: {0}")]
     Print(#[from] io::Error),
+    /// A page cannot be written into the folder.
+    #[error("cannot write {}: {source}", path.display())]
+    Write {
+        /// The page's file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
 }
 
-/// Prints a page in roff.
+/// Prints a page in roff, or writes all of them into a folder.
 ///
 /// # Errors
-/// There is no such subcommand, or the page cannot be written.
+/// There is no such subcommand, or a page cannot be written.
 pub fn run(man: &Man, out: &mut impl Write) -> Result<(), ManError> {
     let mut command = command_line();
+    if let Some(folder) = &man.all_to {
+        return write_all(command, folder);
+    }
     for name in &man.command {
         command = match command.find_subcommand(name) {
             Some(found) => found.clone(),
             None => return Err(unknown(&command, name)),
         };
     }
-    let title = command.get_display_name().unwrap_or("portcullis").to_owned();
-    Page::new(command)
-        .title(title)
+    render(command, out)?;
+    Ok(())
+}
+
+fn render(command: clap::Command, out: &mut impl Write) -> io::Result<()> {
+    Page::new(command.clone())
+        .title(title(&command))
         .manual("Portcullis")
         .source(concat!("Portcullis ", env!("CARGO_PKG_VERSION")))
         .date(WRITTEN)
-        .render(out)?;
-    Ok(())
+        .render(out)
+}
+
+fn title(command: &clap::Command) -> String {
+    command.get_display_name().unwrap_or("portcullis").to_owned()
+}
+
+/// The pages of a command and of all below it.
+fn write_all(command: clap::Command, folder: &Path) -> Result<(), ManError> {
+    for below in command.get_subcommands().filter(|of| !of.is_hide_set() && of.get_name() != "help") {
+        write_all(below.clone(), folder)?;
+    }
+    let path = folder.join(format!("{}.1", title(&command)));
+    let written = File::create(&path).and_then(|mut file| render(command, &mut file));
+    written.map_err(|source| ManError::Write { path, source })
 }
 
 fn unknown(command: &clap::Command, asked: &str) -> ManError {
