@@ -19,7 +19,7 @@ BENCH := $(DEMO) ipset:ipset ipvsadm:ipvsadm conntrack:conntrack modprobe:kmod l
 QEMU := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static depmod:kmod
 TEST := $(BENCH) nft:nftables mandoc:mandoc $(QEMU)
 
-.PHONY: help demo test bench lint bless qemu
+.PHONY: help demo test bench lint bless deb qemu
 
 help: ## Tell what can be done
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +43,17 @@ bench: ## Measure syncs of Services and of policies beside a bare tool or netlin
 	$(call install,$(BENCH))
 	$(CARGO) bench --locked --bench services
 	$(CARGO) bench --locked --bench policies
+
+deb: ## Make a Debian package, in target/debian
+	$(call install,$(BUILD))
+	@cargo deb --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deb
+	$(CARGO) build --locked --release --bin portcullis
+	rm -rf target/package && mkdir -p target/package/man
+	target/release/portcullis man --all-to target/package/man
+	target/release/portcullis completions bash >target/package/portcullis.bash
+	target/release/portcullis completions zsh >target/package/_portcullis
+	target/release/portcullis completions fish >target/package/portcullis.fish
+	$(CARGO) deb --locked --no-build
 
 qemu: ## Fetch the kernel that some tests boot, to run them without make
 	$(call install,$(QEMU))

@@ -1,0 +1,54 @@
+{{- define "portcullis.name" -}}
+{{- .Release.Name | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "portcullis.serviceAccount" -}}
+{{- .Values.serviceAccount.name | default (include "portcullis.name" .) -}}
+{{- end -}}
+
+{{- define "portcullis.selector" -}}
+app.kubernetes.io/name: portcullis
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "portcullis.labels" -}}
+{{ include "portcullis.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
+{{- end -}}
+
+{{- define "portcullis.arguments" -}}
+- --config=/etc/portcullis/config.yaml
+- --hostname-override=$(NODE_NAME)
+{{- if .Values.networkPolicy.enabled }}
+- --network-policy
+{{- end }}
+{{- range .Values.extraArgs }}
+- {{ . | quote }}
+{{- end }}
+{{- end -}}
+
+{{- define "portcullis.container" -}}
+image: {{ printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) | quote }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+command: [/usr/local/bin/portcullis]
+env:
+  - name: NODE_NAME
+    valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
+  - name: KUBERNETES_SERVICE_HOST
+    value: {{ required "apiServer.host: expected the API server's address without Services, such as 192.0.2.1" .Values.apiServer.host | quote }}
+  - name: KUBERNETES_SERVICE_PORT
+    value: {{ .Values.apiServer.port | quote }}
+resources:
+  {{- toYaml .Values.resources | nindent 2 }}
+volumeMounts:
+  - {name: config, mountPath: /etc/portcullis, readOnly: true}
+  - {name: xtables-lock, mountPath: /run/xtables.lock}
+  - {name: modules, mountPath: /lib/modules, readOnly: true}
+{{- end -}}
+
+{{- /* The port of an address with a port. */ -}}
+{{- define "portcullis.port" -}}
+{{- splitList ":" . | last -}}
+{{- end -}}

@@ -1,0 +1,130 @@
+//! Manifests, and what is asked of them however they were made.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use k8s_openapi::api::apps::v1::DaemonSet;
+use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+pub(crate) fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
+}
+
+/// The documents of a YAML file.
+pub(crate) fn parse(text: &str, file: &Path) -> Vec<Value> {
+    let documents = text.split("\n---\n").map(|document| {
+        let value = serde_saphyr::from_str(document);
+        value.unwrap_or_else(|error| panic!("{}: {error}\n{document}", file.display()))
+    });
+    documents.collect()
+}
+
+/// The documents of all YAML files below a folder, each with its path.
+pub(crate) fn documents(folder: &Path) -> Vec<(PathBuf, Value)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(documents(&path));
+        } else if path.extension().is_some_and(|extension| extension == "yaml") {
+            let text = fs::read_to_string(&path).unwrap();
+            found.extend(parse(&text, &path).into_iter().map(|document| (path.clone(), document)));
+        }
+    }
+    found
+}
+
+pub(crate) fn texts(value: &Value) -> Vec<String> {
+    value.as_array().into_iter().flatten().map(|text| text.as_str().unwrap().to_owned()).collect()
+}
+
+/// The containers of DaemonSets, init containers too.
+pub(crate) fn containers<'a>(documents: impl IntoIterator<Item = &'a Value>) -> Vec<Value> {
+    let sets = documents.into_iter().filter(|value| value["kind"] == "DaemonSet");
+    let pods = sets.map(|value| value["spec"]["template"]["spec"].clone());
+    let lists = pods.flat_map(|pod| ["initContainers", "containers"].map(|field| pod[field].clone()));
+    lists.filter_map(|list| list.as_array().cloned()).flatten().collect()
+}
+
+/// The program takes a container's arguments, with a configuration file in the place of the one that is mounted.
+pub(crate) fn assert_taken(container: &Value, file: &Path, of: &str) {
+    let folder = tempfile::tempdir().unwrap();
+    let arguments =
+        [texts(&container["command"]).get(1..).unwrap_or_default(), &texts(&container["args"])].concat();
+    assert!(!arguments.is_empty(), "{of}");
+    let arguments = arguments.into_iter().map(|argument| match argument.split_once('=') {
+        Some(("--config", _)) => format!("--config={}", file.display()),
+        _ => argument.replace("$(NODE_NAME)", "node-a"),
+    });
+    let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+    command.args(arguments).arg("--write-config-to").arg(folder.path().join("written.yaml"));
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{of}, {}: {said}", container["name"]);
+    assert!(!said.contains("ERROR"), "{of}: {said}");
+}
+
+/// The paths of fields that the API does not know of an object of its kind; `None` for kinds that are not the API's own.
+pub(crate) fn unknown_fields(value: &Value) -> Option<Vec<String>> {
+    match value["kind"].as_str() {
+        Some("DaemonSet") => Some(unknown::<DaemonSet>(value)),
+        Some("ClusterRole") => Some(unknown::<ClusterRole>(value)),
+        Some("ClusterRoleBinding") => Some(unknown::<ClusterRoleBinding>(value)),
+        Some("ServiceAccount") => Some(unknown::<ServiceAccount>(value)),
+        Some("ConfigMap") => Some(unknown::<ConfigMap>(value)),
+        _ => None,
+    }
+}
+
+/// What an API type does not know is not in it when it is written again.
+fn unknown<T: DeserializeOwned + Serialize>(value: &Value) -> Vec<String> {
+    let mut found = Vec::new();
+    match serde_json::from_value::<T>(value.clone()) {
+        Ok(typed) => missing(value, &serde_json::to_value(typed).unwrap(), "", &mut found),
+        Err(error) => found.push(error.to_string()),
+    }
+    found
+}
+
+/// What is in `part` and not in `whole`, as paths.
+fn missing(part: &Value, whole: &Value, path: &str, found: &mut Vec<String>) {
+    match (part, whole) {
+        (Value::Object(fields), Value::Object(others)) => fields.iter().for_each(|(name, value)| {
+            missing(value, others.get(name).unwrap_or(&Value::Null), &format!("{path}.{name}"), found);
+        }),
+        (Value::Array(items), Value::Array(others)) if items.len() == others.len() => {
+            for (n, (item, other)) in items.iter().zip(others).enumerate() {
+                missing(item, other, &format!("{path}[{n}]"), found);
+            }
+        }
+        _ if part == whole => {}
+        _ => found.push(path.to_owned()),
+    }
+}
+
+/// API group and resource of what roles let read.
+pub(crate) fn readable<'a>(documents: impl IntoIterator<Item = &'a Value>) -> BTreeSet<(String, String)> {
+    let roles = documents.into_iter().filter(|value| value["kind"] == "ClusterRole");
+    let rules = roles.flat_map(|role| role["rules"].as_array().cloned().unwrap_or_default());
+    let reading = rules.filter(|rule| texts(&rule["verbs"]) == ["list", "watch"]);
+    reading
+        .flat_map(|rule| {
+            let groups = texts(&rule["apiGroups"]);
+            assert_eq!(groups.len(), 1, "{rule}");
+            texts(&rule["resources"]).into_iter().map(move |resource| (groups[0].clone(), resource))
+        })
+        .collect()
+}
+
+#[test]
+fn fields_that_the_api_does_not_know_are_found() {
+    let misspelt =
+        serde_json::json!({"kind": "DaemonSet", "spec": {"template": {"spec": {"hostNetwrok": true}}}});
+    assert_eq!(unknown_fields(&misspelt).unwrap(), [".spec.template.spec.hostNetwrok"]);
+}

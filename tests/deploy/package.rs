@@ -1,0 +1,50 @@
+//! What the Debian package is made of, and the systemd unit in it.
+
+use std::fs;
+
+use toml::Table;
+
+use crate::manifests::root;
+
+/// What `make deb` makes before it packs.
+const MADE: [&str; 5] = [
+    "target/release/portcullis",
+    "target/package/man/*.1",
+    "target/package/portcullis.bash",
+    "target/package/_portcullis",
+    "target/package/portcullis.fish",
+];
+
+#[test]
+fn everything_in_the_package_is_there_or_made() {
+    let manifest: Table = fs::read_to_string(root().join("Cargo.toml")).unwrap().parse().unwrap();
+    let deb = &manifest["package"]["metadata"]["deb"];
+    let assets = deb["assets"].as_array().unwrap();
+    let makefile = fs::read_to_string(root().join("Makefile")).unwrap();
+    let mut installed = Vec::new();
+    for asset in assets {
+        let [from, to] = [0, 1].map(|n| asset[n].as_str().unwrap());
+        installed.push(to.to_owned());
+        match from.strip_prefix("target/") {
+            Some(made) => {
+                assert!(MADE.contains(&from), "{from}");
+                let name = made.rsplit('/').find(|part| !part.contains('*')).unwrap();
+                assert!(makefile.contains(name), "{from} is made by nothing");
+            }
+            None => {
+                let folder = root().join(from.split('*').next().unwrap());
+                assert!(folder.exists(), "{from}");
+            }
+        }
+    }
+    let units = &deb["systemd-units"];
+    let unit = format!(
+        "{}/{}.service",
+        units["unit-scripts"].as_str().unwrap(),
+        units["unit-name"].as_str().unwrap()
+    );
+    let unit = fs::read_to_string(root().join(unit)).unwrap();
+    let program = unit.lines().find_map(|line| line.strip_prefix("ExecStart=/")).unwrap();
+    let folder = program.split(' ').next().unwrap().strip_suffix("portcullis").unwrap();
+    assert!(installed.iter().any(|to| to == folder), "{program} is not in {installed:?}");
+}
