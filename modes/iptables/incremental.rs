@@ -5,6 +5,7 @@ use std::time::Instant;
 use portcullis_cluster::NamespacedName;
 use portcullis_cluster::desired::Desired;
 
+use super::base_rules::CANARY;
 use super::chain::{ChainName, SharedChain};
 use super::family_sync::{FamilySync, Progress, blames_rules};
 use super::script::Restore;
@@ -66,7 +67,7 @@ impl FamilySync {
                 return Ok(Written::Exactly);
             }
             // A restore is all or nothing for each table, not for all.
-            Err(error) if restore.tables() > 1 => {
+            Err(error) if restore.written().count() > 1 => {
                 self.suspect();
                 return if blames_rules(&error) { Ok(Written::Unsure) } else { Err(error) };
             }
@@ -74,6 +75,7 @@ impl FamilySync {
             Err(error) => error,
         };
         if let [guilty] = names {
+            self.takes_anything(&restore)?;
             self.isolations.add(guilty, &error, now);
             self.pending.remove(guilty);
             return Ok(Written::Exactly);
@@ -93,6 +95,17 @@ impl FamilySync {
             Written::Exactly => self.write_changes(&rest, desired, large, now, progress),
             Written::Unsure => Ok(Written::Unsure),
         }
+    }
+
+    /// Whether the kernel and its tool take rules at all, in the tables of a restore that they refused: if not, no Service
+    /// is to blame.
+    ///
+    /// # Errors
+    /// They do not.
+    fn takes_anything(&self, refused: &Restore) -> Result<(), SyncError> {
+        self.kernel.restore(&mut |out| {
+            refused.written().try_for_each(|table| write!(out, "*{table}\n:{CANARY} - [0:0]\nCOMMIT\n"))
+        })
     }
 
     fn note_changes(&mut self, names: &[NamespacedName], edited: Edited, desired: &Desired, large: bool) {

@@ -207,9 +207,9 @@ impl Restore {
         self.filter.is_empty() && self.mangle.is_empty() && self.nat.is_empty()
     }
 
-    /// How many tables it writes to.
-    pub(super) fn tables(&self) -> usize {
-        self.in_order().filter(|(_, script)| !script.is_empty()).count()
+    /// The tables that it writes to.
+    pub(super) fn written(&self) -> impl Iterator<Item = Table> {
+        self.in_order().filter(|(_, script)| !script.is_empty()).map(|(table, _)| table)
     }
 
     /// How many lines it has, without those that only begin and end tables.

@@ -39,8 +39,14 @@ impl FamilySync {
             }
             self.apply(kernel, &mut changes, &mut again)?;
             for (key, (change, error)) in again.0 {
+                let of_all = matches!(error.errno(), Some(libc::EPERM | libc::ENOMEM | libc::ENOBUFS));
                 let error = explained(&change, error);
                 match self.ledger.owner(&key).cloned() {
+                    // Nothing of the Service's own.
+                    Some(_) if of_all => {
+                        self.unsure.insert(key);
+                        lost = Some(error);
+                    }
                     Some(owner) => {
                         self.unsure.insert(key);
                         self.isolations.add(&owner, &error, now);

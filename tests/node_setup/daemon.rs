@@ -31,7 +31,10 @@ impl Node {
     /// The program with arguments that every node needs, and others.
     pub(crate) fn program(&self, arguments: &[&str]) -> Command {
         let mut command = program();
-        command.arg("--manifests").arg(self.folder.path().join("manifests")).args(arguments);
+        command
+            .args(["--mode=nftables", "--manifests"])
+            .arg(self.folder.path().join("manifests"))
+            .args(arguments);
         command
     }
 
@@ -42,11 +45,11 @@ impl Node {
     /// A daemon that follows an API server instead of the manifests.
     pub(crate) fn start_following(&self, server: &str, arguments: &[&str]) -> Daemon {
         let mut command = program();
-        command.args(["--master", server]).args(arguments);
+        command.args(["--mode=nftables", "--master", server]).args(arguments);
         self.spawn(command)
     }
 
-    fn spawn(&self, mut command: Command) -> Daemon {
+    pub(crate) fn spawn(&self, mut command: Command) -> Daemon {
         static NUMBER: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let log = self.folder.path().join(format!("log-{number}"));
@@ -56,9 +59,9 @@ impl Node {
 }
 
 /// The program with arguments that every node needs.
-fn program() -> Command {
+pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
-    command.args(["--mode=nftables", "--hostname-override=node-a"]);
+    command.arg("--hostname-override=node-a");
     command.env_remove("RUST_LOG").stdin(Stdio::null());
     command
 }

@@ -8,8 +8,10 @@ mod api_events;
 mod api_server;
 mod config_file;
 mod daemon;
+mod failures;
 #[path = "../drop_in/http.rs"]
 mod http;
+mod in_place;
 mod kernel_settings;
 #[path = "../../netlink/tests/namespace/mod.rs"]
 mod namespace;

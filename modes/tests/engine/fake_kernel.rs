@@ -27,6 +27,8 @@ pub struct State {
     pub names_lines: bool,
     /// So many restores fail for another reason than their rules.
     pub locked: usize,
+    /// All restores are refused, whatever is in them.
+    pub out_of_memory: bool,
     pub restores: usize,
     generation: u64,
 }
@@ -39,6 +41,7 @@ impl FakeKernel {
             refused: BTreeSet::new(),
             names_lines: true,
             locked: 0,
+            out_of_memory: false,
             restores: 0,
             generation: 0,
         };
@@ -72,7 +75,10 @@ impl Kernel for FakeKernel {
             state.locked -= 1;
             return Err(SyncError::Locked { tool: "fake".into() });
         }
-        let result = restore(&mut state, &text);
+        let result = match state.out_of_memory {
+            true => Err((None, "out of memory".to_owned())),
+            false => restore(&mut state, &text),
+        };
         state.generation += 1;
         result.map_err(|(line, message)| SyncError::Refused {
             tool: "fake".into(),

@@ -255,21 +255,52 @@ fn a_flood_of_changes_comes_to_the_same() {
     }
 }
 
+fn service(endpoints: u8) -> Drawn {
+    Drawn {
+        ports: 1,
+        endpoints,
+        node_port: false,
+        load_balancer: false,
+        ranges: false,
+        local: false,
+        affinity: false,
+    }
+}
+
+/// Where nothing at all is taken no Service is to blame: the sync failed, and shows.
+#[test]
+fn a_tool_that_takes_nothing_isolates_nobody() {
+    for flavour in [Flavour::Nft, Flavour::Legacy] {
+        let kernel = FakeKernel::new(flavour);
+        let mut cluster = Cluster::new();
+        let changes: Vec<_> = (0..3).flat_map(|n| cluster.set(n, Some(&service(3)))).collect();
+        let mut proxier = proxier(&kernel);
+        all_well(&proxier.sync(&cluster.desired, &changes));
+        let before = held(&kernel);
+        for changed in [1, 2] {
+            kernel.state().out_of_memory = true;
+            let changes: Vec<_> =
+                (0..changed).flat_map(|n| cluster.set(n, Some(&service(7 + changed as u8)))).collect();
+            let reports = proxier.sync(&cluster.desired, &changes);
+            let error = reports[0].error.as_ref().map(ToString::to_string).unwrap_or_default();
+            assert!(error.contains("out of memory"), "{flavour:?}, {changed} changed: {reports:?}");
+            assert_eq!(reports[0].isolated, []);
+            assert_eq!(held(&kernel), before);
+            kernel.state().out_of_memory = false;
+            all_well(&proxier.sync(&cluster.desired, &[]));
+            same(&held(&kernel), &wanted(&cluster)).unwrap_or_else(|error| panic!("{error}"));
+            let changes: Vec<_> = (0..changed).flat_map(|n| cluster.set(n, Some(&service(3)))).collect();
+            all_well(&proxier.sync(&cluster.desired, &changes));
+        }
+    }
+}
+
 /// One endpoint more costs the chains of that endpoint and of its Service, and no dump.
 #[test]
 fn a_small_change_is_a_small_restore() {
     for flavour in [Flavour::Nft, Flavour::Legacy] {
         let kernel = FakeKernel::new(flavour);
         let mut cluster = Cluster::new();
-        let service = |endpoints| Drawn {
-            ports: 1,
-            endpoints,
-            node_port: false,
-            load_balancer: false,
-            ranges: false,
-            local: false,
-            affinity: false,
-        };
         let changes: Vec<_> = (0..100).flat_map(|n| cluster.set(n, Some(&service(3)))).collect();
         let mut proxier = proxier(&kernel);
         all_well(&proxier.sync(&cluster.desired, &changes));

@@ -1,0 +1,140 @@
+//! What `/healthz`, `/livez` and the metrics say while something fails, and that it passes.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::api_server::ApiServer;
+use crate::daemon::{Daemon, HEALTH, METRICS, Node, program};
+use crate::http::get;
+use crate::namespace;
+
+fn slice(endpoint: &str) -> serde_json::Value {
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": "web-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"}},
+        "endpoints": [{"addresses": [endpoint], "conditions": {"ready": true}}], "ports": [{"port": 8080}],
+    })
+}
+
+fn server() -> ApiServer {
+    let server = ApiServer::start();
+    server.apply(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-a"}}));
+    server.apply(json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {"clusterIP": "10.96.0.10", "clusterIPs": ["10.96.0.10"], "ipFamilies": ["IPv4"], "ports": [{"port": 80}]},
+    }));
+    server.apply(slice("10.244.0.9"));
+    server
+}
+
+/// Tools in a folder that refuse to restore while there is a file `broken`, and otherwise are the system's.
+fn breakable_tools(folder: &Path) {
+    let path = std::env::var("PATH").unwrap();
+    for tool in ["iptables", "ip6tables"] {
+        for infix in ["", "-nft", "-legacy"] {
+            let name = format!("{tool}{infix}-restore");
+            let script = format!(
+                "#!/bin/sh\nif [ -e {}/broken ]; then echo 'out of luck' >&2; exit 4; fi\nPATH={path} exec {name} \"$@\"\n",
+                folder.display()
+            );
+            let file = folder.join(name);
+            fs::write(&file, script).unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+    }
+}
+
+fn rules() -> String {
+    let output = std::process::Command::new("iptables-save").args(["-t", "nat"]).output().unwrap();
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The value of a metric's first series.
+fn metric(name: &str) -> f64 {
+    let text = get(METRICS, "/metrics").unwrap();
+    let line =
+        text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
+    line.unwrap_or_else(|| panic!("no {name}:\n{text}")).rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+fn is(path: &str, status: &str) -> bool {
+    get(HEALTH, path).is_some_and(|answer| answer.starts_with(&format!("HTTP/1.1 {status} ")))
+}
+
+fn start(node: &Node, server: &ApiServer, mode: &str) -> Daemon {
+    let mut command = program();
+    let path = format!("{}:{}", node.folder.path().display(), std::env::var("PATH").unwrap());
+    command.args([mode, "--master", &server.url(), "--iptables-min-sync-period=0s"]);
+    command.env("PATH", path);
+    node.spawn(command)
+}
+
+#[test]
+fn a_restore_that_fails_shows_keeps_the_rules_and_is_tried_again() {
+    namespace::inside(|| {
+        let node = Node::new();
+        breakable_tools(node.folder.path());
+        let server = server();
+        let mut daemon = start(&node, &server, "--mode=iptables");
+        daemon.wait_until("it serves both families", || {
+            let text = get(METRICS, "/metrics").unwrap_or_default();
+            text.matches("\nkubeproxy_sync_proxy_rules_last_timestamp_seconds{").count() == 2
+        });
+        assert!(rules().contains("10.244.0.9:8080"));
+
+        let broken = node.folder.path().join("broken");
+        fs::write(&broken, "").unwrap();
+        server.apply(slice("10.244.0.10"));
+        daemon.wait_until("it is not healthy", || is("/healthz", "503"));
+        let answer = get(HEALTH, "/healthz").unwrap();
+        assert!(answer.contains("the last sync failed") && answer.contains("out of luck"), "{answer}");
+        assert!(is("/livez", "503"), "a new process may help");
+        assert!(rules().contains("10.244.0.9:8080") && !rules().contains("10.244.0.10:8080"));
+        assert!(metric("portcullis_sync_failures_total") > 0.0);
+        assert!(metric("kubeproxy_sync_proxy_rules_iptables_partial_restore_failures_total") > 0.0);
+
+        fs::remove_file(broken).unwrap();
+        daemon.wait_until("it is healthy again", || is("/healthz", "200") && is("/livez", "200"));
+        assert!(rules().contains("10.244.0.10:8080") && !rules().contains("10.244.0.9:8080"));
+        assert!(daemon.runs());
+    });
+}
+
+/// That an API server is silent is a problem after minutes only, which other tests tell by the clock; until then nobody
+/// is alarmed, and after it the node follows.
+#[test]
+fn an_api_server_that_is_gone_for_a_while_breaks_nothing() {
+    for mode in ["--mode=iptables", "--mode=nftables"] {
+        namespace::inside(move || {
+            let node = Node::new();
+            let mut server = server();
+            let mut daemon = start(&node, &server, mode);
+            daemon.wait_healthy();
+            server.stop();
+            daemon.wait_until("it is noticed", || daemon_says_unreachable());
+            assert!(is("/healthz", "200") && is("/livez", "200"));
+            server.apply(slice("10.244.0.10"));
+            server.start_again();
+            let held = || match mode {
+                "--mode=iptables" => rules(),
+                _ => {
+                    let table = std::process::Command::new("nft")
+                        .args(["list", "table", "ip", "portcullis"])
+                        .output();
+                    String::from_utf8(table.unwrap().stdout).unwrap()
+                }
+            };
+            daemon.wait_until("it follows", || {
+                held().contains("10.244.0.10") && !held().contains("10.244.0.9")
+            });
+            assert!(daemon.runs() && is("/healthz", "200"));
+        });
+    }
+}
+
+fn daemon_says_unreachable() -> bool {
+    metric("portcullis_source_failures_total") > 0.0
+}

@@ -1,0 +1,92 @@
+//! Started unchanged with what kubeadm and k3s give kube-proxy.
+
+use std::fs;
+use std::process::Command;
+
+use serde_json::json;
+
+use crate::api_server::ApiServer;
+use crate::daemon::{METRICS, Node, program};
+use crate::http::get;
+use crate::namespace;
+
+fn server() -> ApiServer {
+    let server = ApiServer::start();
+    server.apply(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-a"}}));
+    server.apply(json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {"clusterIP": "10.96.0.10", "clusterIPs": ["10.96.0.10"], "ipFamilies": ["IPv4"], "ports": [{"port": 80}]},
+    }));
+    server.apply(json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
+        "metadata": {"name": "web-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"}},
+        "endpoints": [{"addresses": ["10.244.0.9"], "conditions": {"ready": true}}], "ports": [{"port": 8080}],
+    }));
+    server
+}
+
+/// It serves the Service, by iptables as both configure it, and answers as kube-proxy does.
+fn serves(node: &Node, command: Command) -> String {
+    let mut daemon = node.spawn(command);
+    let rules = || {
+        let rules = Command::new("iptables-save").args(["-t", "nat"]).output().unwrap();
+        String::from_utf8(rules.stdout).unwrap()
+    };
+    daemon.wait_until("it serves", || rules().contains("KUBE-SERVICES -d "));
+    daemon.wait_healthy();
+    let rules = rules();
+    assert!(rules.contains("-A KUBE-SERVICES -d 10.96.0.10/32"), "{rules}\n{}", daemon.log());
+    assert!(rules.contains("--to-destination 10.244.0.9:8080"), "{rules}");
+    let mode = get(METRICS, "/proxyMode").unwrap();
+    assert!(mode.ends_with("\r\n\r\niptables"), "{mode}");
+    assert!(!daemon.log().contains("ERROR"), "{}", daemon.log());
+    rules
+}
+
+#[test]
+fn by_kubeadm() {
+    namespace::inside(|| {
+        let node = Node::new();
+        let server = server();
+        let folder = node.folder.path();
+        // The ConfigMap is mounted whole, and has both files.
+        server.kubeconfig(folder, "token");
+        let kubeconfig = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let kubeconfig = kubeconfig.into_iter().find(|path| path.is_file()).unwrap();
+        let config = include_str!("../../fixtures/command-lines/kubeadm.conf");
+        let mounted = "/var/lib/kube-proxy/kubeconfig.conf";
+        assert!(config.contains(mounted));
+        let path = folder.join("config.conf");
+        fs::write(&path, config.replace(mounted, &kubeconfig.display().to_string())).unwrap();
+        let mut command = kube_proxy(&node);
+        command.arg(format!("--config={}", path.display())).arg("--hostname-override=node-a");
+        let rules = serves(&node, command);
+        assert!(rules.contains("! -s 10.244.0.0/16"), "its clusterCIDR: {rules}");
+    });
+}
+
+#[test]
+fn by_k3s() {
+    namespace::inside(|| {
+        let node = Node::new();
+        let server = server();
+        let kubeconfig = server.kubeconfig(node.folder.path(), "token");
+        let arguments = include_str!("../../fixtures/command-lines/k3s");
+        let theirs = "/var/lib/rancher/k3s/agent/kubeproxy.kubeconfig";
+        assert!(arguments.contains(theirs));
+        let arguments = arguments.replace(theirs, &kubeconfig.display().to_string());
+        let mut command = kube_proxy(&node);
+        command.args(arguments.lines());
+        let rules = serves(&node, command);
+        assert!(rules.contains("! -s 10.42.0.0/16"), "its --cluster-cidr: {rules}");
+    });
+}
+
+/// The program by its second name, as the image has it.
+fn kube_proxy(node: &Node) -> Command {
+    let link = node.folder.path().join("manifests/kube-proxy");
+    std::os::unix::fs::symlink(program().get_program(), &link).unwrap();
+    let mut command = Command::new(link);
+    command.env_remove("RUST_LOG");
+    command
+}
