@@ -12,6 +12,7 @@ pub mod host;
 pub mod host_file;
 pub mod http;
 pub mod logging;
+mod memory;
 pub mod metrics;
 pub mod node;
 mod oom_score;

@@ -1,13 +1,17 @@
 //! The changes that are measured: of an endpoint, and of a whole Service.
 
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::cluster_state::{service, service_name, slice, slice_name};
 use super::daemon::{Daemon, Took};
 
 /// The name of the Service that comes and goes: the last one, as new Services are written last.
 const ADDED: &str = "zz-added";
+
+/// How often and for how long endpoints change under load.
+pub(crate) const CHANGES_A_SECOND: u32 = 100;
+const LOAD: Duration = Duration::from_secs(10);
 
 impl Daemon<'_> {
     /// Gives one endpoint of a Service another address; another Service each time.
@@ -17,6 +21,21 @@ impl Daemon<'_> {
         self.follow(|server| {
             server.apply(moved);
         })
+    }
+
+    /// Changes an endpoint so many times a second, another Service's each time, for a while. The processor time that the
+    /// daemon takes for it, in seconds a second.
+    pub(crate) fn under_load(&mut self, services: usize) -> f64 {
+        let used = self.processor_time();
+        let begun = Instant::now();
+        let count = (LOAD.as_secs_f64() * f64::from(CHANGES_A_SECOND)) as u32;
+        for n in 0..count {
+            let i = n as usize % services;
+            let [_, _, high, low] = n.to_be_bytes();
+            self.server.apply(slice(&service_name(i), i, Some(&format!("10.251.{high}.{low}"))));
+            sleep((Duration::from_secs(1) / CHANGES_A_SECOND * (n + 1)).saturating_sub(begun.elapsed()));
+        }
+        self.processor_time().since(used).own.as_secs_f64() / begun.elapsed().as_secs_f64()
     }
 
     /// Adds a Service beside so many, of which the endpoints are there already.

@@ -129,6 +129,11 @@ impl<'a> Daemon<'a> {
         sleep(Duration::from_millis(500));
     }
 
+    /// Processor time that it has used so far.
+    pub(crate) fn processor_time(&self) -> ProcessorTime {
+        ProcessorTime::of(self.child.id())
+    }
+
     /// Memory now and at its highest, in MB.
     pub(crate) fn memory(&self) -> (f64, f64) {
         process::memory(self.child.id())

@@ -20,6 +20,8 @@ pub(crate) struct Measured {
     /// Memory of the daemon at its highest and at the end, in MB.
     pub(crate) peak_memory: f64,
     pub(crate) memory_after: f64,
+    /// Processor time of the daemon, in seconds a second, while endpoints change all the time; `None` if not measured.
+    pub(crate) under_load: Option<f64>,
 }
 
 /// What the bare way took.
@@ -54,6 +56,8 @@ pub(crate) struct Run {
     pub(crate) deleted: Samples,
     /// Memory of each daemon at the end and at its highest, in MB.
     pub(crate) memory: Vec<(f64, f64)>,
+    /// Processor time under load, in seconds a second.
+    pub(crate) load: Vec<f64>,
 }
 
 impl Run {
@@ -76,6 +80,7 @@ impl Run {
             start_to_served: median(self.first.ours.iter().map(|took| took.all)),
             peak_memory: self.memory.iter().map(|(_, peak)| *peak).fold(0.0, f64::max),
             memory_after: self.memory.iter().map(|(now, _)| *now).fold(0.0, f64::max),
+            under_load: self.load.iter().copied().reduce(f64::max),
         }
     }
 }

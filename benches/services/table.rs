@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::changes::CHANGES_A_SECOND;
 use super::cluster_state::ENDPOINTS;
 use super::figures::{Measured, Ours, Row, grouped};
 
@@ -45,7 +46,15 @@ fn one(f: &mut fmt::Formatter<'_>, m: &Measured) -> fmt::Result {
         f,
         "  served {:.2} s after its start; memory at most {:.1} MB, in the end {:.1} MB",
         m.start_to_served, m.peak_memory, m.memory_after
-    )
+    )?;
+    match m.under_load {
+        None => Ok(()),
+        Some(share) => writeln!(
+            f,
+            "  {CHANGES_A_SECOND} changed endpoints a second take {:.1} % of a processor",
+            share * 100.0
+        ),
+    }
 }
 
 fn row(f: &mut fmt::Formatter<'_>, row: &Row) -> fmt::Result {

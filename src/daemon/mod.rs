@@ -38,7 +38,7 @@ use tokio::task::{JoinError, JoinHandle};
 use crate::config::{Config, Daemon, ProxyMode};
 use crate::http::{BindError, Inquiry, ServiceTraffic};
 use crate::source::{self, AccessError, Recorder, Reporter, Severity, Source};
-use crate::{conntrack_settings, host, node, oom_score, other_proxies, state};
+use crate::{conntrack_settings, host, memory, node, oom_score, other_proxies, state};
 pub use config_watch::ConfigFile;
 use config_watch::News;
 use drift_watch::Drift;
@@ -179,6 +179,7 @@ pub async fn run(
         policies,
         source,
     };
+    memory::forget_start();
     let heard = Heard { events, inquiries, mode_drift, policy_drift: drift, followed };
     daemon.run(heard, options.once).await
 }
@@ -408,6 +409,9 @@ impl Loop {
         };
         Some(tokio::task::spawn_blocking(move || {
             let outcome = worker.sync(order);
+            if outcome.reports.iter().any(|report| report.full) {
+                memory::trim();
+            }
             (worker, outcome)
         }))
     }

@@ -110,5 +110,6 @@ impl Scenario {
             sleep(SWEPT);
         }
         run.memory.push(daemon.memory());
+        run.load.push(daemon.under_load(self.services));
     }
 }
