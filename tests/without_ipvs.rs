@@ -17,19 +17,26 @@ fn a_kernel_without_ipvs_is_told_by_its_modules() {
 
 fn ask() {
     let folder = tempfile::tempdir().expect("a folder for temporary files");
-    let output = Command::new(env!("CARGO_BIN_EXE_portcullis"))
-        .args(["--mode=ipvs", "--ipvs-scheduler=wlc", "--once", "--manifests"])
-        .arg(folder.path())
-        // No modprobe to be found, as in a container without it.
-        .env("PATH", tools(folder.path()))
-        .output()
-        .expect("the binary is built");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    for word in
-        ["modprobe -a ip_vs ip_vs_wlc nf_conntrack", "--mode=nftables", "--mode=iptables", "cannot be run"]
-    {
-        assert!(said.contains(word), "{word} is not in: {said}");
+    let tools = tools(folder.path());
+    for kind in ["--once", "--init-only"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_portcullis"))
+            .args(["--mode=ipvs", "--ipvs-scheduler=wlc", kind, "--manifests"])
+            .arg(folder.path())
+            // No modprobe to be found, as in a container without it.
+            .env("PATH", &tools)
+            .output()
+            .expect("the binary is built");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{kind}: {said}");
+        let expected = [
+            "modprobe -a ip_vs ip_vs_wlc nf_conntrack",
+            "--mode=nftables",
+            "--mode=iptables",
+            "cannot be run",
+        ];
+        for word in expected {
+            assert!(said.contains(word), "{kind}: {word} is not in: {said}");
+        }
     }
 }
 

@@ -116,7 +116,7 @@ pub async fn run(
     let nfacct = config.mode != ProxyMode::Nftables && host::ensure_nfacct();
     let refused = conntrack_settings::set(&config.conntrack);
     if options.init_only {
-        serving::ready_node(&config);
+        serving::prepare(&config)?;
         tracing::info!("the node is set up; ending, as --init-only asks for");
         return Ok(());
     }

@@ -68,8 +68,20 @@ fn kernels(tools: &Tools) -> Result<Kernels, SyncError> {
     }
 }
 
-/// Sets what needs more privileges than serving: what is set once stays for the daemon that follows.
-pub(crate) fn ready_node(config: &Config) {
+/// Loads and sets what needs more privileges than serving: it stays for the daemon that follows.
+///
+/// # Errors
+/// The kernel lacks what IPVS mode needs.
+pub(crate) fn prepare(config: &Config) -> Result<(), DaemonError> {
+    if config.mode == ProxyMode::Ipvs {
+        // Opening it loads its modules, without which there are none of its settings.
+        drop(ipvs::open(config.ipvs.scheduler)?);
+    }
+    ready_node(config);
+    Ok(())
+}
+
+fn ready_node(config: &Config) {
     if node::options(config, None).serves_localhost_node_ports() {
         sysctl::allow_localhost_node_ports();
     }

@@ -114,7 +114,7 @@ fn an_api_server_that_is_gone_for_a_while_breaks_nothing() {
             let mut daemon = start(&node, &server, mode);
             daemon.wait_healthy();
             server.stop();
-            daemon.wait_until("it is noticed", || daemon_says_unreachable());
+            daemon.wait_until("it is noticed", daemon_says_unreachable);
             assert!(is("/healthz", "200") && is("/livez", "200"));
             server.apply(slice("10.244.0.10"));
             server.start_again();
