@@ -83,12 +83,7 @@ impl IpVs {
     /// # Errors
     /// [`Error::Interrupted`] if they change faster than they can be read; `EPERM` without CAP_NET_ADMIN.
     pub fn virtual_servers(&mut self) -> Result<Vec<(VirtualServer, Balancing)>> {
-        const ACTION: &str = "list the virtual servers";
-        self.collect(ACTION, commands::GET_SERVICE, &|_| {}, &|message| {
-            let Some(service) = inside(message, IPVS_CMD_ATTR_SERVICE)? else { return Ok(None) };
-            let Some(server) = VirtualServer::parse(&service)? else { return Ok(None) };
-            Ok(Some((server, Balancing::parse(&service)?)))
-        })
+        self.services("list the virtual servers", Balancing::parse)
     }
 
     /// How one virtual server balances; `None` if there is no such server.
@@ -113,12 +108,7 @@ impl IpVs {
     /// # Errors
     /// As [`IpVs::virtual_servers`].
     pub fn all_statistics(&mut self) -> Result<Vec<(VirtualServer, Statistics)>> {
-        const ACTION: &str = "read what all virtual servers counted";
-        self.collect(ACTION, commands::GET_SERVICE, &|_| {}, &|message| {
-            let Some(service) = inside(message, IPVS_CMD_ATTR_SERVICE)? else { return Ok(None) };
-            let Some(server) = VirtualServer::parse(&service)? else { return Ok(None) };
-            Ok(Some((server, Statistics::of_service(&service)?)))
-        })
+        self.services("read what all virtual servers counted", Statistics::of_service)
     }
 
     /// The real servers of one virtual server, in the order in which the kernel holds them; none if there is
@@ -218,6 +208,19 @@ impl IpVs {
             Err(error) if is_missing(&error) => Ok(None),
             Err(error) => Err(error),
         }
+    }
+
+    /// All virtual servers but those by packet mark, each with what `parse` makes of it.
+    fn services<T>(
+        &mut self,
+        action: &'static str,
+        parse: impl Fn(&Attribute<'_>) -> Result<T, Malformed>,
+    ) -> Result<Vec<(VirtualServer, T)>> {
+        self.collect(action, commands::GET_SERVICE, &|_| {}, &|message| {
+            let Some(service) = inside(message, IPVS_CMD_ATTR_SERVICE)? else { return Ok(None) };
+            let Some(server) = VirtualServer::parse(&service)? else { return Ok(None) };
+            Ok(Some((server, parse(&service)?)))
+        })
     }
 
     /// Dumps and keeps what `parse` makes of the messages, again if the list changed meanwhile.

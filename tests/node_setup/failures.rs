@@ -4,31 +4,11 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use serde_json::json;
-
 use crate::api_server::ApiServer;
+use crate::cluster::{rules, server, slice};
 use crate::daemon::{Daemon, HEALTH, METRICS, Node, program};
 use crate::http::get;
 use crate::namespace;
-
-fn slice(endpoint: &str) -> serde_json::Value {
-    json!({
-        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-        "metadata": {"name": "web-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"}},
-        "endpoints": [{"addresses": [endpoint], "conditions": {"ready": true}}], "ports": [{"port": 8080}],
-    })
-}
-
-fn server() -> ApiServer {
-    let server = ApiServer::start();
-    server.apply(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-a"}}));
-    server.apply(json!({
-        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "shop"},
-        "spec": {"clusterIP": "10.96.0.10", "clusterIPs": ["10.96.0.10"], "ipFamilies": ["IPv4"], "ports": [{"port": 80}]},
-    }));
-    server.apply(slice("10.244.0.9"));
-    server
-}
 
 /// Tools in a folder that refuse to restore while there is a file `broken`, and otherwise are the system's.
 fn breakable_tools(folder: &Path) {
@@ -45,11 +25,6 @@ fn breakable_tools(folder: &Path) {
             fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
         }
     }
-}
-
-fn rules() -> String {
-    let output = std::process::Command::new("iptables-save").args(["-t", "nat"]).output().unwrap();
-    String::from_utf8(output.stdout).unwrap()
 }
 
 /// The value of a metric's first series.
@@ -77,7 +52,7 @@ fn a_restore_that_fails_shows_keeps_the_rules_and_is_tried_again() {
     namespace::inside(|| {
         let node = Node::new();
         breakable_tools(node.folder.path());
-        let server = server();
+        let server = server("10.244.0.9");
         let mut daemon = start(&node, &server, "--mode=iptables");
         daemon.wait_until("it serves both families", || {
             let text = get(METRICS, "/metrics").unwrap_or_default();
@@ -110,7 +85,7 @@ fn an_api_server_that_is_gone_for_a_while_breaks_nothing() {
     for mode in ["--mode=iptables", "--mode=nftables"] {
         namespace::inside(move || {
             let node = Node::new();
-            let mut server = server();
+            let mut server = server("10.244.0.9");
             let mut daemon = start(&node, &server, mode);
             daemon.wait_healthy();
             server.stop();

@@ -3,35 +3,14 @@
 use std::fs;
 use std::process::Command;
 
-use serde_json::json;
-
-use crate::api_server::ApiServer;
+use crate::cluster::{rules, server};
 use crate::daemon::{METRICS, Node, program};
 use crate::http::get;
 use crate::namespace;
 
-fn server() -> ApiServer {
-    let server = ApiServer::start();
-    server.apply(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-a"}}));
-    server.apply(json!({
-        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "web", "namespace": "shop"},
-        "spec": {"clusterIP": "10.96.0.10", "clusterIPs": ["10.96.0.10"], "ipFamilies": ["IPv4"], "ports": [{"port": 80}]},
-    }));
-    server.apply(json!({
-        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
-        "metadata": {"name": "web-1", "namespace": "shop", "labels": {"kubernetes.io/service-name": "web"}},
-        "endpoints": [{"addresses": ["10.244.0.9"], "conditions": {"ready": true}}], "ports": [{"port": 8080}],
-    }));
-    server
-}
-
 /// It serves the Service, by iptables as both configure it, and answers as kube-proxy does.
 fn serves(node: &Node, command: Command) -> String {
     let mut daemon = node.spawn(command);
-    let rules = || {
-        let rules = Command::new("iptables-save").args(["-t", "nat"]).output().unwrap();
-        String::from_utf8(rules.stdout).unwrap()
-    };
     daemon.wait_until("it serves", || rules().contains("KUBE-SERVICES -d "));
     daemon.wait_healthy();
     let rules = rules();
@@ -47,7 +26,7 @@ fn serves(node: &Node, command: Command) -> String {
 fn by_kubeadm() {
     namespace::inside(|| {
         let node = Node::new();
-        let server = server();
+        let server = server("10.244.0.9");
         let folder = node.folder.path();
         // The ConfigMap is mounted whole, and has both files.
         server.kubeconfig(folder, "token");
@@ -69,7 +48,7 @@ fn by_kubeadm() {
 fn by_k3s() {
     namespace::inside(|| {
         let node = Node::new();
-        let server = server();
+        let server = server("10.244.0.9");
         let kubeconfig = server.kubeconfig(node.folder.path(), "token");
         let arguments = include_str!("../../fixtures/command-lines/k3s");
         let theirs = "/var/lib/rancher/k3s/agent/kubeproxy.kubeconfig";

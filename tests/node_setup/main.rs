@@ -6,6 +6,7 @@
 mod api_events;
 #[path = "../api_server/mod.rs"]
 mod api_server;
+mod cluster;
 mod config_file;
 mod daemon;
 mod failures;

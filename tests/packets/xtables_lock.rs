@@ -4,10 +4,12 @@ use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
+use portcullis_lab::Vantage;
+
 use crate::bed::{PATIENCE, Setup};
 use crate::expectation::{only, spread};
 use crate::row::{client, cluster_ip, row};
-use crate::tools::Flavour;
+use crate::tools::{self, Flavour};
 
 /// Longer than the five seconds that a restore waits.
 const HELD: Duration = Duration::from_millis(6500);
@@ -28,6 +30,12 @@ fn a_lock_that_is_held_delays_and_breaks_nothing() {
     bed.lab.set_ready("c", false).unwrap();
     let failures = |bed: &crate::bed::Bed| bed.metric("node-1", "portcullis_sync_failures_total", "");
     bed.wait_until("the sync that got no lock is counted", PATIENCE, |bed| failures(bed) > 0.0);
+    let health = |bed: &crate::bed::Bed| {
+        let netns = bed.lab.netns(&Vantage::node("node-1")).unwrap();
+        tools::http_get(&netns, "127.0.0.1:10256", "/healthz").unwrap()
+    };
+    let answer = health(&bed);
+    assert!(answer.contains(" 503 ") && answer.contains("xtables lock"), "{answer}");
     std::thread::sleep(HELD.saturating_sub(since.elapsed()));
     bed.check(&[
         row("the last good rules stay", client(1), cluster_ip("web", 80), spread(&["a", "b", "c"]).kept()),
@@ -35,6 +43,7 @@ fn a_lock_that_is_held_delays_and_breaks_nothing() {
     ]);
     drop(lock);
     bed.synced();
+    assert!(health(&bed).contains(" 200 "));
     assert_eq!(bed.lab.daemon_pid("node-1"), Some(pid));
     bed.lab.check_daemons().unwrap();
     bed.check(&[row("it is made good", client(1), cluster_ip("web", 80), only("a").kept())]);
