@@ -2,9 +2,15 @@
 
 use std::fs;
 
+/// After something that happens seldom and takes much, as a full sync.
+pub(crate) fn give_back() {
+    trim();
+    unmap_code();
+}
+
 /// Unmaps this program's code. What goes on running is mapped again as it is called, from the page cache; what only the
 /// start took (flags, files, help) is not, which is most of it.
-pub(crate) fn forget_start() {
+pub(crate) fn unmap_code() {
     let (Ok(program), Ok(maps)) = (fs::read_link("/proc/self/exe"), fs::read_to_string("/proc/self/maps"))
     else {
         return;
@@ -14,7 +20,7 @@ pub(crate) fn forget_start() {
         // SAFETY: the range is a mapping of this program's own file that cannot be written, so that each page is the
         // same when it is read from there again.
         if unsafe { libc::madvise(start as *mut libc::c_void, length, libc::MADV_DONTNEED) } != 0 {
-            tracing::debug!(error = %std::io::Error::last_os_error(), "the code of the start stays mapped");
+            tracing::debug!(error = %std::io::Error::last_os_error(), "code that is not needed stays mapped");
         }
     }
 }
@@ -33,8 +39,8 @@ fn executable_range(line: &str, program: &str) -> Option<(usize, usize)> {
     Some((start, end.checked_sub(start)?))
 }
 
-/// Gives the system what was allocated and is free, as after a first sync, which takes the most.
-pub(crate) fn trim() {
+/// Gives the system what was allocated and is free.
+fn trim() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it may be called at any time, by any thread.
     unsafe {
@@ -66,8 +72,7 @@ mod tests {
 
     #[test]
     fn the_program_goes_on() {
-        forget_start();
-        trim();
+        give_back();
         let text = fs::read_to_string("/proc/self/maps").expect("it is always there");
         assert!(text.lines().count() > 3);
     }

@@ -179,7 +179,7 @@ pub async fn run(
         policies,
         source,
     };
-    memory::forget_start();
+    memory::unmap_code();
     let heard = Heard { events, inquiries, mode_drift, policy_drift: drift, followed };
     daemon.run(heard, options.once).await
 }
@@ -410,7 +410,7 @@ impl Loop {
         Some(tokio::task::spawn_blocking(move || {
             let outcome = worker.sync(order);
             if outcome.reports.iter().any(|report| report.full) {
-                memory::trim();
+                memory::give_back();
             }
             (worker, outcome)
         }))
