@@ -35,6 +35,7 @@ fn tampering() -> Vec<Tampering> {
         ("the whole table nat is deleted", vec![vec!["-t", "nat", "-F"], vec!["-t", "nat", "-X"]]),
         ("KUBE-FORWARD is flushed", vec![vec!["-t", "filter", "-F", "KUBE-FORWARD"]]),
         ("the table filter is flushed", vec![vec!["-t", "filter", "-F"]]),
+        ("all tables are flushed and their chains deleted, as firewalld does", TABLES.iter().flat_map(|table| [vec!["-t", table, "-F"], vec!["-t", table, "-X"]]).collect()),
     ]
 }
 
