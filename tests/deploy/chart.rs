@@ -39,7 +39,10 @@ fn all() -> Value {
         "networkPolicy": {"enabled": false},
         "extraArgs": ["--v=2", "--bind-address-hard-fail"],
         "serviceAccount": {"name": "proxy", "annotations": {"example.com/role": "proxy"}},
-        "podMonitor": {"enabled": true, "labels": {"release": "prometheus"}, "interval": "1m"},
+        "podMonitor": {
+            "enabled": true, "labels": {"release": "prometheus"}, "interval": "1m",
+            "services": {"enabled": true, "interval": "10m"},
+        },
         "priorityClassName": "system-cluster-critical",
         "tolerations": [{"key": "a", "operator": "Exists"}, {"key": "b", "operator": "Equal", "value": "c"}],
         "nodeSelector": {"proxy": "portcullis"},
@@ -145,7 +148,10 @@ fn everything_that_is_set_arrives() {
     assert_eq!(readable(objects.values()), readable(&kustomize::of("base")), "policies are not read");
     assert_eq!(objects["ClusterRoleBinding"]["subjects"][0]["name"], "proxy");
     assert_eq!(objects["PodMonitor"]["metadata"]["labels"]["release"], "prometheus");
-    assert_eq!(objects["PodMonitor"]["spec"]["podMetricsEndpoints"][0]["interval"], "1m");
+    let scraped = &objects["PodMonitor"]["spec"]["podMetricsEndpoints"];
+    assert_eq!(scraped[0]["interval"], "1m");
+    assert_eq!([&scraped[1]["path"], &scraped[1]["interval"]], ["/metrics/services", "10m"]);
+    assert_eq!(scraped[0]["relabelings"], scraped[1]["relabelings"]);
     assert_eq!(objects["ServiceAccount"]["metadata"]["annotations"], values["serviceAccount"]["annotations"]);
 }
 
