@@ -131,6 +131,11 @@ impl Error {
         self.errno().is_some_and(|errno| errno >= TYPE_SPECIFIC)
     }
 
+    /// Whether privilege or memory is lacking: nothing of the object that was refused is to blame.
+    pub fn lacks_means(&self) -> bool {
+        matches!(self.errno(), Some(libc::EPERM | libc::ENOMEM | libc::ENOBUFS))
+    }
+
     /// Whether the same question may well be answered if it is asked again at once.
     pub fn is_transient(&self) -> bool {
         match self {

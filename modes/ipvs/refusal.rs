@@ -39,11 +39,10 @@ impl FamilySync {
             }
             self.apply(kernel, &mut changes, &mut again)?;
             for (key, (change, error)) in again.0 {
-                let of_all = matches!(error.errno(), Some(libc::EPERM | libc::ENOMEM | libc::ENOBUFS));
+                let blameless = error.lacks_means();
                 let error = explained(&change, error);
                 match self.ledger.owner(&key).cloned() {
-                    // Nothing of the Service's own.
-                    Some(_) if of_all => {
+                    Some(_) if blameless => {
                         self.unsure.insert(key);
                         lost = Some(error);
                     }

@@ -284,7 +284,7 @@ fn all_of(desired: &Desired) -> Vec<Step> {
 fn is_refusal(error: &Error) -> bool {
     matches!(error, Error::Object { .. } | Error::AttributeTooLong { .. })
         && !error.is_transient()
-        && !matches!(error.errno(), Some(libc::EPERM | libc::ENOMEM | libc::ENOBUFS))
+        && !error.lacks_means()
 }
 
 fn sync_error(error: &Error) -> SyncError {

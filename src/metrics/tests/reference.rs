@@ -86,17 +86,23 @@ fn report_policies(metrics: &Metrics) {
 
 fn page() -> String {
     let mut page = HEAD.to_owned();
-    let sections = [
-        ("kube-proxy's", "k", ""),
-        ("Portcullis'", "portcullis_", ""),
-        ("What Services serve", "portcullis_service_", SERVICES),
-        ("The process", "process_", ""),
-    ];
-    for (title, prefix, about) in sections {
+    let all = all();
+    let served = services::registry(&[services::example()]).gather();
+    let section = |name: &str| match () {
+        () if served.iter().any(|family| family.name() == name) => Section::Services,
+        () if name.starts_with("portcullis_") => Section::Portcullis,
+        () if name.starts_with("process_") => Section::Process,
+        () => Section::KubeProxy,
+    };
+    for (title, of, about) in [
+        ("kube-proxy's", Section::KubeProxy, ""),
+        ("Portcullis'", Section::Portcullis, ""),
+        ("What Services serve", Section::Services, SERVICES),
+        ("The process", Section::Process, ""),
+    ] {
         write!(page, "\n## {title}\n\n{about}").expect("a String takes everything");
         page += "| name | type | labels | modes | meaning |\n| --- | --- | --- | --- | --- |\n";
-        for (name, Metric { kind, labels, help, modes }) in
-            all().iter().filter(|(name, _)| section(name) == prefix)
+        for (name, Metric { kind, labels, help, modes }) in all.iter().filter(|(name, _)| section(name) == of)
         {
             let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
             let modes = if modes.len() == ProxyMode::ALL.len() { "all".to_owned() } else { modes.join(", ") };
@@ -109,11 +115,12 @@ fn page() -> String {
 }
 
 /// Where a metric stands on the page.
-fn section(name: &str) -> &'static str {
-    let sections = ["portcullis_service_", "portcullis_", "process_"];
-    let served = services::registry(&[services::example()]);
-    let is_served = served.gather().iter().any(|family| family.name() == name);
-    sections.into_iter().skip(usize::from(!is_served)).find(|prefix| name.starts_with(prefix)).unwrap_or("k")
+#[derive(PartialEq)]
+enum Section {
+    KubeProxy,
+    Portcullis,
+    Services,
+    Process,
 }
 
 #[test]

@@ -62,11 +62,8 @@ mod tests {
     #[test]
     fn events_are_as_the_api_wants_them() {
         let metadata = json!({"uid": "5f0c", "resourceVersion": "77", "generation": 3});
-        let event = invalid(Kind::NetworkPolicy, "shop", "web", metadata).event(
-            Name::new("node-1"),
-            Timestamp::from_second(1_800_000_000).expect("a time"),
-            "",
-        );
+        let event = invalid(Kind::NetworkPolicy, "shop", "web", metadata)
+            .event(Name::new("node-1"), Timestamp::from_second(1_800_000_000).expect("a time"));
         let expected = json!({
             "apiVersion": "events.k8s.io/v1", "kind": "Event",
             "metadata": {"name": "web.5f0c.3", "namespace": "shop"},

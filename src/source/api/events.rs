@@ -139,7 +139,7 @@ pub(in crate::source) async fn publish(outlet: Outlet, connection: Arc<Connectio
     let mut made: HashMap<String, Instant> = HashMap::new();
     let mut said = false;
     while let Some(item) = items.recv().await {
-        let notice = match item {
+        let mut notice = match item {
             Item::Notice(notice) => notice,
             Item::Told(all) => {
                 // Who waited may have lost patience.
@@ -156,7 +156,7 @@ pub(in crate::source) async fn publish(outlet: Outlet, connection: Arc<Connectio
                 () = tokio::time::sleep(reporter.spread.mul_f64(random())) => {}
                 _ = hurry.wait_for(|hurry| *hurry) => {}
             }
-            let failure = match create(&connection, &notice, reporter.node).await {
+            let failure = match create(&connection, &mut notice, reporter.node).await {
                 Ok(()) => None,
                 // It is there: another node was first, or this one was before it started anew.
                 Err(Failure::Refused(Refusal { code: 409, .. })) => None,
@@ -180,13 +180,12 @@ pub(in crate::source) async fn publish(outlet: Outlet, connection: Arc<Connectio
     }
 }
 
-async fn create(connection: &Connection, notice: &Notice, node: Name) -> Result<(), Failure> {
-    let uid = match notice.version.uid.is_empty() {
+async fn create(connection: &Connection, notice: &mut Notice, node: Name) -> Result<(), Failure> {
+    if notice.version.uid.is_empty() {
         // Without it, `kubectl describe` does not show the Event; but it is better than none.
-        true => uid(connection, notice).await.unwrap_or_default(),
-        false => String::new(),
-    };
-    let event = notice.event(node, Timestamp::now(), &uid).to_string();
+        notice.version.uid = uid(connection, &notice.regarding).await.unwrap_or_default();
+    }
+    let event = notice.event(node, Timestamp::now()).to_string();
     let path = format!("/apis/events.k8s.io/v1/namespaces/{}/events", notice.namespace());
     let request = http::Request::post(path)
         .header(CONTENT_TYPE, "application/json")
@@ -196,8 +195,8 @@ async fn create(connection: &Connection, notice: &Notice, node: Name) -> Result<
 }
 
 /// The UID of an object of which only the name is known. It is listed, which we may, not got.
-async fn uid(connection: &Connection, notice: &Notice) -> Option<String> {
-    let ObjectKey { kind, name } = &notice.regarding;
+async fn uid(connection: &Connection, object: &ObjectKey) -> Option<String> {
+    let ObjectKey { kind, name } = object;
     let mut fields = format!("metadata.name={}", name.name);
     if kind.namespaced() {
         fields.push_str(&format!(",metadata.namespace={}", name.namespace));

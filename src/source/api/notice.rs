@@ -113,17 +113,13 @@ impl Notice {
         if self.regarding.kind.namespaced() { self.regarding.name.namespace.as_str() } else { "default" }
     }
 
-    /// The Event (`events.k8s.io/v1`), as a node reports it. `uid`: the object's, if it is not in the notice itself.
-    pub(super) fn event(&self, node: Name, now: Timestamp, uid: &str) -> Value {
+    /// The Event (`events.k8s.io/v1`), as a node reports it.
+    pub(super) fn event(&self, node: Name, now: Timestamp) -> Value {
+        let Version { uid, revision, .. } = &self.version;
         let ObjectKey { kind, name } = &self.regarding;
         let mut regarding =
             json!({"apiVersion": kind.api_version(), "kind": kind.as_str(), "name": &*name.name});
-        let uid = if self.version.uid.is_empty() { uid } else { &self.version.uid };
-        let more = [
-            ("namespace", name.namespace.as_str()),
-            ("uid", uid),
-            ("resourceVersion", &self.version.revision),
-        ];
+        let more = [("namespace", name.namespace.as_str()), ("uid", uid), ("resourceVersion", revision)];
         for (field, text) in more.into_iter().filter(|(_, text)| !text.is_empty()) {
             regarding[field] = text.into();
         }
@@ -201,13 +197,14 @@ mod tests {
     #[test]
     fn what_kube_proxy_reports_stands_under_its_names() {
         let service = NamespacedName::new("shop", "web");
-        let notice = Notice::of_this_node(
+        let mut notice = Notice::of_this_node(
             Kind::Service,
             service,
             Severity::Warning,
             ["FailedToStartServiceHealthcheck", "Listen"],
             "the port is taken",
         );
+        notice.version.uid = "5f0c".to_owned();
         let now = Timestamp::from_second(1_800_000_000).expect("a time");
         let expected = json!({
             "apiVersion": "events.k8s.io/v1", "kind": "Event",
@@ -218,6 +215,6 @@ mod tests {
             "regarding": {"apiVersion": "v1", "kind": "Service", "namespace": "shop", "name": "web", "uid": "5f0c"},
             "reportingController": "kube-proxy", "reportingInstance": "kube-proxy-node-1",
         });
-        assert_eq!(notice.event(Name::new("node-1"), now, "5f0c"), expected);
+        assert_eq!(notice.event(Name::new("node-1"), now), expected);
     }
 }
