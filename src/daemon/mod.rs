@@ -37,7 +37,7 @@ use tokio::task::{JoinError, JoinHandle};
 
 use crate::config::{Config, Daemon, ProxyMode};
 use crate::http::{BindError, Inquiry, ServiceTraffic};
-use crate::source::{self, AccessError, Recorder, Reporter, Severity, Source};
+use crate::source::{self, AccessError, Recorder, Reporter, START, Severity, Source};
 use crate::{conntrack_settings, host, memory, node, oom_score, other_proxies, state};
 pub use config_watch::ConfigFile;
 use config_watch::News;
@@ -46,9 +46,6 @@ use policies::{Policies, PolicyOutcome, PolicyWorker, RunningPolicies};
 use schedule::Schedule;
 use telemetry::Telemetry;
 use worker::{Order, Outcome, Worker};
-
-/// The action of Events about the start, as upstream has it.
-const START: &str = "StartKubeProxy";
 
 /// How long a start that fails may take to say why as an Event.
 const LAST_WORDS: Duration = Duration::from_secs(2);

@@ -33,7 +33,7 @@ pub use serve::Stop;
 pub use service_metrics::{Inquiry, Served, ServiceTraffic};
 
 use crate::metrics::Metrics;
-use crate::source::{Recorder, Severity};
+use crate::source::{Recorder, START, Severity};
 use serve::{serve, stopped};
 
 /// Between two attempts to listen, as upstream.
@@ -112,7 +112,7 @@ impl Servers {
             let Some(address) = address else { continue };
             let listener = listen(address, purpose).await;
             if let Err(error) = &listener {
-                recorder.of_node(Severity::Warning, [purpose.event, "StartKubeProxy"], &error.to_string());
+                recorder.of_node(Severity::Warning, [purpose.event, START], &error.to_string());
             }
             let listener = match listener {
                 Ok(listener) => Some(listener),

@@ -27,6 +27,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 pub use access::{Access, AccessError};
+pub(crate) use api::START;
 pub use api::{Pace, Recorder, Reporter, Severity};
 pub use health::{Health, KindStatus};
 pub use manifests::{Manifests, PathError, read_manifests};

@@ -26,6 +26,9 @@ use crate::source::Selection;
 use crate::source::access::Connection;
 use crate::source::backoff::random;
 
+/// The action of Events about the start, as upstream has it.
+pub(crate) const START: &str = "StartKubeProxy";
+
 /// Notices that may wait.
 const WAITING: usize = 64;
 

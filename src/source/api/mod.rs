@@ -25,6 +25,7 @@ mod watch;
 use std::ops::Range;
 use std::time::Duration;
 
+pub(crate) use events::START;
 pub(super) use events::publish;
 pub use events::{Recorder, Reporter};
 pub(super) use follow::follow;
