@@ -88,8 +88,8 @@ fn compare_and_clean_nftables() {
     let (code, printed, log) = nftables(&["diff"]);
     assert_eq!(code, Some(1), "nothing is there yet: {log}");
     for line in [
-        "\n+ip daddr . meta l4proto . th dport vmap @service-ips\n",
-        "\n+10.96.0.1 . tcp . 443 : goto service-1\n",
+        "\n+ip daddr . meta l4proto . th dport map @service-ips != 0x0 [invalid type] goto service-ips-dispatch\n",
+        "\n+10.96.0.1 . tcp . 443 : 1 . 1\n",
     ] {
         assert!(printed.contains(line), "{line} is not in\n{printed}");
     }
@@ -132,7 +132,7 @@ fn compare_and_clean_nftables() {
             "-10.96.0.1 . tcp . 443 . 0x00009000 : 10.1.2.3 . 4",
             "+10.96.0.1 . tcp . 443 . 0x00008000 : 192.168.10.11 . 6443",
             "@@ -0,0 +1 @@ map service-ips",
-            "+10.96.0.1 . tcp . 443 : goto service-1",
+            "+10.96.0.1 . tcp . 443 : 1 . 1",
         ],
         "{printed}"
     );

@@ -20,7 +20,8 @@ use portcullis_netlink::nf_tables::{
 };
 use sha2::{Digest, Sha256};
 
-use super::chain_id::{View, translate};
+use super::dispatch::translate;
+use super::label::View;
 use super::names::AFFINITY;
 use super::settings::Settings;
 

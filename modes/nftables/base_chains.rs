@@ -5,10 +5,11 @@ use portcullis_netlink::nf_tables::{
     Key, ManagedTable, Meta, Reject, Rule, Set, SetSpec, Verdict,
 };
 
+use super::dispatch::Dispatch;
 use super::names::{
-    AFFINITY, CLUSTER_IPS, ENDPOINTS, FIREWALL_IPS, FIREWALL_SOURCES, HAIRPIN, INSIDE_IPS, INSIDE_NODE_PORTS,
-    NO_ENDPOINT_NODE_PORTS, NO_ENDPOINTS, NODE_PORT_ENDPOINTS, NODE_PORT_IPS, REJECT, SERVICE_CIDRS,
-    SERVICE_IPS, SERVICE_NODE_PORTS, SERVICES,
+    AFFINE_IPS, AFFINE_NODE_PORTS, AFFINITY, CLUSTER_IPS, ENDPOINTS, FIREWALL_IPS, FIREWALL_SOURCES, HAIRPIN,
+    INSIDE_IPS, INSIDE_NODE_PORTS, NO_ENDPOINT_NODE_PORTS, NO_ENDPOINTS, NODE_PORT_ENDPOINTS, NODE_PORT_IPS,
+    REJECT, SERVICE_CIDRS, SERVICE_IPS, SERVICE_NODE_PORTS, SERVICES,
 };
 use super::settings::{Settings, came_by, within};
 use crate::iptables::NodePortScope;
@@ -26,6 +27,8 @@ const MASQUERADING: &str = "masquerading";
 pub(super) fn put_sets(table: &mut ManagedTable, settings: &Settings) {
     let address = settings.address();
     let (protocol, port, number) = (DataType::InetProto, DataType::InetService, DataType::Mark);
+    // What is done, and for how many endpoints: two numbers of 16 bits, as ports are.
+    let label = [port, port];
     let service = [address, protocol, port];
     let node_port = [protocol, port];
     let endpoint = [address, port];
@@ -37,12 +40,16 @@ pub(super) fn put_sets(table: &mut ManagedTable, settings: &Settings) {
     let remembered =
         SetSpec { dynamic: true, timeout: Some(0), size: Some(MOST_CLIENTS), ..SetSpec::of(&client) };
     let sets: Vec<(&str, SetSpec, &str)> = vec![
-        (SERVICE_IPS, SetSpec::verdicts(&service), "cluster, external and load balancer IPs"),
-        (SERVICE_NODE_PORTS, SetSpec::verdicts(&node_port), "node ports"),
-        (INSIDE_IPS, SetSpec::verdicts(&service), "external IPs of policy Local, for pods and this node"),
+        (SERVICE_IPS, SetSpec::of(&service).to(&label), "cluster, external and load balancer IPs"),
+        (SERVICE_NODE_PORTS, SetSpec::of(&node_port).to(&label), "node ports"),
+        (
+            INSIDE_IPS,
+            SetSpec::of(&service).to(&label),
+            "external IPs of policy Local, for pods and this node",
+        ),
         (
             INSIDE_NODE_PORTS,
-            SetSpec::verdicts(&node_port),
+            SetSpec::of(&node_port).to(&label),
             "node ports of policy Local, for pods and this node",
         ),
         (ENDPOINTS, SetSpec::of(&numbered).to(&endpoint), "endpoints by address, port and number"),
@@ -57,6 +64,8 @@ pub(super) fn put_sets(table: &mut ManagedTable, settings: &Settings) {
         (HAIRPIN, SetSpec::of(&hairpin), "endpoints that are led back to themselves"),
         (FIREWALL_IPS, SetSpec::of(&service), "load balancer IPs for some sources only"),
         (FIREWALL_SOURCES, SetSpec::of(&source).ranges(), "the sources"),
+        (AFFINE_IPS, SetSpec::verdicts(&service), "Services with affinity"),
+        (AFFINE_NODE_PORTS, SetSpec::verdicts(&node_port), "node ports with affinity"),
         (AFFINITY, remembered, "clients, and the endpoints that served them"),
     ];
     for (name, spec, about) in sets {
@@ -121,7 +130,7 @@ pub(super) fn put_chains(table: &mut ManagedTable, settings: &Settings) {
 /// Looks node ports up for loopback addresses.
 fn on_localhost(settings: &Settings, map: &'static str) -> Rule {
     let to_loopback = within(Rule::new(), settings.destination(), settings.loopback(), false);
-    to_loopback.verdict_map(&[Field::PROTOCOL, Field::DestinationPort], map).remark("on localhost")
+    look_up_node_port(to_loopback, settings, map).remark("on localhost")
 }
 
 /// Packets to loopback addresses are routed where node ports are served there, so that strangers must be kept out: all
@@ -133,6 +142,14 @@ fn strangers_to_localhost(settings: &Settings) -> Rule {
         .no_bit(Field::Ct(Ct::Status), CT_STATUS_DNAT)
         .then(Verdict::Drop)
         .remark("others have no business at localhost")
+}
+
+/// Leads to what serves a node port, or to what refuses it.
+fn look_up_node_port(rule: Rule, settings: &Settings, map: &'static str) -> Rule {
+    match map {
+        SERVICE_NODE_PORTS => Dispatch::of(map, settings).enter(rule),
+        _ => rule.verdict_map(&[Field::PROTOCOL, Field::DestinationPort], map),
+    }
 }
 
 fn service(settings: &Settings) -> [Field; 3] {
@@ -172,14 +189,14 @@ fn services(settings: &Settings) -> Vec<Rule> {
     rules.extend(
         masqueraded.map(|rule| rule.set_mark(settings.mark).remark("masquerade what is not from pods")),
     );
-    rules.push(Rule::new().verdict_map(&service(settings), SERVICE_IPS));
+    rules.push(Dispatch::of(SERVICE_IPS, settings).enter(Rule::new()));
     rules.extend(node_ports(settings, SERVICE_NODE_PORTS, true));
     rules
 }
 
 /// Looks node ports up for the addresses that serve them. `translating`: where the destination is still the node's.
 fn node_ports(settings: &Settings, map: &'static str, translating: bool) -> Vec<Rule> {
-    let look_up = |rule: Rule| rule.verdict_map(&[Field::PROTOCOL, Field::DestinationPort], map);
+    let look_up = |rule: Rule| look_up_node_port(rule, settings, map);
     let destination = settings.destination();
     let mut rules = Vec::new();
     match &settings.node_ports {

@@ -10,8 +10,9 @@ use portcullis_netlink::nf_tables::{Chain, Foreign, Key, Set, Table};
 
 use super::entries::Entries;
 use super::names::{
-    AFFINITY, CLUSTER_IPS, ENDPOINTS, FIREWALL_IPS, FIREWALL_SOURCES, INSIDE_IPS, INSIDE_NODE_PORTS,
-    NO_ENDPOINT_NODE_PORTS, NO_ENDPOINTS, NODE_PORT_ENDPOINTS, SERVICE_IPS, SERVICE_NODE_PORTS,
+    AFFINE_IPS, AFFINE_NODE_PORTS, AFFINITY, CLUSTER_IPS, ENDPOINTS, FIREWALL_IPS, FIREWALL_SOURCES,
+    INSIDE_IPS, INSIDE_NODE_PORTS, NO_ENDPOINT_NODE_PORTS, NO_ENDPOINTS, NODE_PORT_ENDPOINTS, SERVICE_IPS,
+    SERVICE_NODE_PORTS,
 };
 use super::render::render;
 use super::settings::Settings;
@@ -189,10 +190,13 @@ impl Owners {
     fn front(&self, set: &str, key: &Key) -> Option<Key> {
         let [address, node_port, cluster_ip] = self.lengths;
         let length = match set {
-            SERVICE_IPS | INSIDE_IPS | NO_ENDPOINTS | ENDPOINTS | FIREWALL_IPS | FIREWALL_SOURCES => address,
-            SERVICE_NODE_PORTS | INSIDE_NODE_PORTS | NO_ENDPOINT_NODE_PORTS | NODE_PORT_ENDPOINTS => {
-                node_port
-            }
+            SERVICE_IPS | INSIDE_IPS | AFFINE_IPS | NO_ENDPOINTS | ENDPOINTS | FIREWALL_IPS
+            | FIREWALL_SOURCES => address,
+            SERVICE_NODE_PORTS
+            | INSIDE_NODE_PORTS
+            | AFFINE_NODE_PORTS
+            | NO_ENDPOINT_NODE_PORTS
+            | NODE_PORT_ENDPOINTS => node_port,
             CLUSTER_IPS => cluster_ip,
             _ => return None,
         };

@@ -8,22 +8,25 @@ use portcullis_cluster::desired::{Endpoint, ServicePort};
 use portcullis_netlink::nf_tables::{Chain, Element, Key, Verdict};
 
 use super::affinity::Affinity;
-use super::chain_id::{Before, ChainId, Front, MOST_ENDPOINTS, View, first_number};
+use super::label::{Front, Label, MOST_ENDPOINTS, Task, View, first_number};
 use super::names::{
-    CLUSTER_IPS, ENDPOINTS, FIREWALL_IPS, FIREWALL_SOURCES, HAIRPIN, INSIDE_IPS, INSIDE_NODE_PORTS,
-    NO_ENDPOINT_NODE_PORTS, NO_ENDPOINTS, NODE_PORT_ENDPOINTS, REJECT, SERVICE_IPS, SERVICE_NODE_PORTS,
+    CLUSTER_IPS, FIREWALL_IPS, FIREWALL_SOURCES, HAIRPIN, INSIDE_IPS, INSIDE_NODE_PORTS,
+    NO_ENDPOINT_NODE_PORTS, NO_ENDPOINTS, REJECT, SERVICE_IPS, SERVICE_NODE_PORTS,
 };
 use super::settings::Settings;
 
 /// An element's place: the set, and the key.
 pub(super) type Place = (&'static str, Key);
 
+/// A map that holds labels, and one of them.
+pub(super) type Labeled = (&'static str, Label);
+
 /// All that a Service is in one family.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Entries {
     pub(super) elements: BTreeMap<Place, Element>,
-    /// The chains that elements lead to, and how often.
-    pub(super) chains: BTreeMap<ChainId, usize>,
+    /// The labels of elements, and how often.
+    pub(super) labels: BTreeMap<Labeled, usize>,
     /// Chains of its own, by name.
     pub(super) own_chains: BTreeMap<Arc<str>, Chain>,
     /// Endpoints that clients may stay with, as they stand behind the client where that is remembered.
@@ -77,13 +80,17 @@ impl PortEntries<'_> {
         self.entries.elements.insert((set, key), element);
     }
 
-    fn lead(&mut self, set: &'static str, key: Key, chain: ChainId) {
-        *self.entries.chains.entry(chain).or_default() += 1;
-        self.put(set, key, Element::verdict(chain.into()));
+    fn label(&mut self, map: &'static str, key: Key, task: Task) {
+        let view = Label { task, endpoints: 0 }.view();
+        let endpoints = if task == Task::Affinity { 0 } else { self.count(view) };
+        let label = Label { task, endpoints };
+        *self.entries.labels.entry((map, label)).or_default() += 1;
+        self.put(map, key, Element::value(label.key()));
     }
 
-    fn lead_to_own(&mut self, set: &'static str, key: Key, chain: Arc<str>) {
-        self.put(set, key, Element::verdict(Verdict::Goto(chain)));
+    fn lead_to_own(&mut self, map: &'static str, front: Front, key: Key, chain: Arc<str>) {
+        self.put(front.affine(), key.clone(), Element::verdict(Verdict::Goto(chain)));
+        self.label(map, key, Task::Affinity);
     }
 
     fn refuse(&mut self, set: &'static str, key: Key, refusal: Refusal) {
@@ -120,13 +127,9 @@ impl PortEntries<'_> {
     fn endpoints(&mut self, front: Front, key: &Key, view: View) {
         let chosen = view.endpoints(self.port);
         let first = first_number(view, chosen.len() as u16);
-        let set = match front {
-            Front::Address => ENDPOINTS,
-            Front::NodePort => NODE_PORT_ENDPOINTS,
-        };
         for (number, endpoint) in (first..).zip(&chosen) {
             let target = Key::from(endpoint.ip).port(endpoint.port.get());
-            self.put(set, key.clone().number(number), Element::value(target));
+            self.put(front.endpoints(), key.clone().number(number), Element::value(target));
         }
     }
 
@@ -167,10 +170,6 @@ impl PortEntries<'_> {
         }
     }
 
-    fn chain(&self, front: Front, view: View, before: Before) -> ChainId {
-        ChainId { front, view, before, endpoints: self.count(view) }
-    }
-
     fn internal(&mut self) {
         let view = if self.port.internal_local { View::Local } else { View::Cluster };
         let key = self.at(self.port.cluster_ip);
@@ -180,11 +179,11 @@ impl PortEntries<'_> {
             None => {
                 if let Some(affinity) = &self.affinity {
                     let chain = affinity.picking(view);
-                    return self.lead_to_own(SERVICE_IPS, key, chain);
+                    return self.lead_to_own(SERVICE_IPS, Front::Address, key, chain);
                 }
                 self.endpoints(Front::Address, &key, view);
-                let chain = self.chain(Front::Address, view, Before::Nothing);
-                self.lead(SERVICE_IPS, key, chain);
+                let task = if view == View::Local { Task::PickLocal } else { Task::Pick };
+                self.label(SERVICE_IPS, key, task);
             }
         }
     }
@@ -207,7 +206,7 @@ impl PortEntries<'_> {
         let affinity = self.affinity.as_ref().map(Affinity::external);
         if let Some(chain) = affinity.filter(|_| self.has_endpoints()) {
             if self.port.external_local || cluster > 0 {
-                self.lead_to_own(serves, key.clone(), chain);
+                self.lead_to_own(serves, front, key.clone(), chain);
             }
         } else if self.has_endpoints() {
             if cluster > 0 {
@@ -215,15 +214,12 @@ impl PortEntries<'_> {
             }
             if self.port.external_local {
                 self.endpoints(front, &key, View::Local);
-                let chain = self.chain(front, View::Local, Before::PartOutside);
-                self.lead(serves, key.clone(), chain);
+                self.label(serves, key.clone(), Task::PartOutside);
                 if cluster > 0 {
-                    let chain = self.chain(front, View::Cluster, Before::Nothing);
-                    self.lead(inside, key.clone(), chain);
+                    self.label(inside, key.clone(), Task::Pick);
                 }
             } else if cluster > 0 {
-                let chain = self.chain(front, View::Cluster, Before::Masquerade);
-                self.lead(serves, key.clone(), chain);
+                self.label(serves, key.clone(), Task::Masquerade);
             }
         }
         let refusal = self.refusal(self.port.external_local);

@@ -1,8 +1,8 @@
 //! nftables mode: Services by one flat table a family, `portcullis`, written over netlink.
 //!
 //! ```text
-//! services ── daddr . proto . dport ─► @service-ips ── goto ─► service-3        as many endpoints as its number says
-//!          └─ proto . dport ─────────► @service-nodeports ──► nodeport-3         (each shared by all such Services)
+//! services ── daddr . proto . dport ─► @service-ips ─────── label 1 . 3 ─► service-3    as many endpoints as it says
+//!          └─ proto . dport ─────────► @service-nodeports ── label 3 . 3 ─► nodeport-3   (shared by all such Services)
 //!
 //! service-3    dnat to  daddr . proto . dport . (random of 3)  map @endpoints
 //! external-3   mark; the same
@@ -13,13 +13,14 @@
 
 mod affinity;
 mod base_chains;
-mod chain_id;
 mod difference;
+mod dispatch;
 mod entries;
 mod family_sync;
 mod family_table;
 mod forget;
 mod kernel;
+mod label;
 mod names;
 mod proxier;
 mod render;

@@ -8,11 +8,11 @@ pub(super) const SERVICES: &str = "services";
 /// The chain that answers for Services without endpoints.
 pub(super) const REJECT: &str = "reject-chain";
 
-/// By cluster IP, external IP or load balancer IP, protocol and port: the chain that serves it.
+/// By cluster IP, external IP or load balancer IP, protocol and port: the label of the chain that serves it.
 pub(super) const SERVICE_IPS: &str = "service-ips";
-/// By protocol and node port: the chain that serves it.
+/// By protocol and node port: the label of the chain that serves it.
 pub(super) const SERVICE_NODE_PORTS: &str = "service-nodeports";
-/// By external address of policy Local: the chain that serves pods and this node.
+/// By external address of policy Local: the label of the chain that serves pods and this node.
 pub(super) const INSIDE_IPS: &str = "service-ips-inside";
 /// The same by node port.
 pub(super) const INSIDE_NODE_PORTS: &str = "service-nodeports-inside";
@@ -36,5 +36,9 @@ pub(super) const FIREWALL_IPS: &str = "firewall-ips";
 pub(super) const FIREWALL_SOURCES: &str = "firewall-sources";
 /// The blocks that cluster IPs are of.
 pub(super) const SERVICE_CIDRS: &str = "service-cidrs";
+/// By address, protocol and port of a Service with affinity: its own chain.
+pub(super) const AFFINE_IPS: &str = "affinity-ips";
+/// By protocol and node port: the same.
+pub(super) const AFFINE_NODE_PORTS: &str = "affinity-nodeports";
 /// Clients, and the endpoints that served them last: client, cluster IP, protocol and port, endpoint, its port.
 pub(super) const AFFINITY: &str = "affinity";

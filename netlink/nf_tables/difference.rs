@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::element::{Element, ElementData, Key};
+use super::rule::Rule;
 use super::set::SetSpec;
 use super::table::{Chain, Set, Table};
 use super::transaction::Transaction;
@@ -152,6 +153,19 @@ impl<'a> Difference<'a> {
         })
     }
 
+    /// Whether rules that compare what a map holds change together with what it holds: a packet under way would find the
+    /// element of the new state, and know only the rules of the old one.
+    pub(super) fn compares_anew(&self) -> bool {
+        let is_replaced = |set: &Arc<str>| {
+            let changes = self.sets.get(set);
+            changes.is_some_and(|(change, elements)| {
+                change.before.is_some() && !elements.gone.is_empty() && !elements.come.is_empty()
+            })
+        };
+        let rules = self.chains.values().filter_map(|change| change.after).flat_map(|chain| &chain.rules);
+        rules.flat_map(Rule::compared_maps).any(is_replaced)
+    }
+
     /// Adds what is new, empty; nothing leads to it yet.
     pub(super) fn write_new(&self, transaction: &mut Transaction) -> Result<()> {
         for (name, change) in &self.counters {
@@ -192,23 +206,36 @@ impl<'a> Difference<'a> {
         Ok(())
     }
 
-    /// Changes what stays, then removes what goes.
-    pub(super) fn write_rest(&self, transaction: &mut Transaction) -> Result<()> {
+    /// Changes the elements of sets that stay.
+    pub(super) fn write_elements(&self, transaction: &mut Transaction) -> Result<()> {
         for (name, (change, elements)) in &self.sets {
             if let (Some(_), Some(spec)) = (change.before, change.after) {
                 transaction.delete_elements(name, spec, elements.gone.iter().copied())?;
                 transaction.add_elements(name, spec, elements.come.iter().copied())?;
             }
         }
-        // Chains that go may lead to one another, and use sets that go.
+        Ok(())
+    }
+
+    /// Gives chains that stay their other rules.
+    pub(super) fn write_other_rules(&self, transaction: &mut Transaction) -> Result<()> {
         for (name, change) in &self.chains {
-            let (Some(before), after) = (change.before, change.after) else { continue };
+            let (Some(before), Some(after)) = (change.before, change.after) else { continue };
             if !before.rules.is_empty() {
                 transaction.flush_chain(name)?;
             }
-            for rule in after.iter().flat_map(|chain| &chain.rules) {
-                transaction.add_rule(name, rule)?;
-            }
+            after.rules.iter().try_for_each(|rule| transaction.add_rule(name, rule))?;
+        }
+        Ok(())
+    }
+
+    /// Removes what goes.
+    pub(super) fn write_removals(&self, transaction: &mut Transaction) -> Result<()> {
+        // Chains that go may lead to one another, and use sets that go.
+        let go = || self.chains.iter().filter(|(_, change)| change.after.is_none());
+        for (name, _) in go().filter(|(_, change)| change.before.is_some_and(|chain| !chain.rules.is_empty()))
+        {
+            transaction.flush_chain(name)?;
         }
         // A verdict map that goes holds its chains until it is gone.
         for (name, (change, _)) in &self.sets {
@@ -216,7 +243,7 @@ impl<'a> Difference<'a> {
                 transaction.delete_set(name)?;
             }
         }
-        for (name, _) in self.chains.iter().filter(|(_, change)| change.after.is_none()) {
+        for (name, _) in go() {
             transaction.delete_chain(name)?;
         }
         for (name, _) in self.counters.iter().filter(|(_, change)| change.after.is_none()) {

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use super::packet::Packet;
 use super::table::{ChainKind, Hook, Table};
-use super::trace::{Fate, Trace};
+use super::trace::{Fate, Meanwhile, Trace};
 
 /// The interface by which a machine talks to itself.
 const LOOPBACK: (u32, &str) = (1, "lo");
@@ -61,15 +61,55 @@ impl Machine<'_> {
     /// # Panics
     /// If rules lead in a circle, which the kernel refuses.
     pub fn send(&self, packet: Packet, random: &mut dyn FnMut(u32) -> u32) -> Journey {
+        self.walk(packet, None, random)
+    }
+
+    /// Sends a packet through that is under way while the kernel changes the elements of sets to those of other `tables`,
+    /// in the same order: what is looked up after so many `lookups` is looked up in these.
+    ///
+    /// # Panics
+    /// If rules lead in a circle, or there are not as many tables.
+    pub fn send_while(
+        &self,
+        packet: Packet,
+        lookups: usize,
+        tables: &[&Table],
+        random: &mut dyn FnMut(u32) -> u32,
+    ) -> Journey {
+        assert_eq!(tables.len(), self.tables.len(), "each table becomes another one");
+        self.walk(packet, Some(Commit { lookups, tables }), random)
+    }
+
+    fn walk(
+        &self,
+        packet: Packet,
+        commit: Option<Commit<'_>>,
+        random: &mut dyn FnMut(u32) -> u32,
+    ) -> Journey {
         let journey = Journey { fate: Fate::Accepted, packet, masqueraded: false, passages: Vec::new() };
-        let mut walk = Walk { machine: self, random, journey };
+        let mut walk = Walk { machine: self, commit, random, journey };
         walk.go();
         walk.journey
     }
 }
 
+impl Journey {
+    /// How often something was looked up in a set.
+    pub fn lookups(&self) -> usize {
+        self.passages.iter().map(|passage| passage.trace.lookups).sum()
+    }
+}
+
+/// What happens while a packet is under way.
+#[derive(Clone, Copy)]
+struct Commit<'a> {
+    lookups: usize,
+    tables: &'a [&'a Table],
+}
+
 struct Walk<'a> {
     machine: &'a Machine<'a>,
+    commit: Option<Commit<'a>>,
     random: &'a mut dyn FnMut(u32) -> u32,
     journey: Journey,
 }
@@ -118,12 +158,17 @@ impl Walk<'_> {
             .collect();
         chains.sort_by_key(|(_, _, (_, _, base))| base.priority);
         for (at, table, (name, chain, _)) in chains {
+            let done = self.journey.lookups();
+            let meanwhile = self.commit.map(|Commit { lookups, tables }| Meanwhile {
+                lookups: lookups.saturating_sub(done),
+                table: tables[at],
+            });
             let Journey { fate, packet, .. } = &mut self.journey;
             if *fate != Fate::Accepted {
                 return;
             }
             packet.destination_is_local = (self.machine.is_local)(packet.destination);
-            let trace = table.pass((name, chain), packet, self.random);
+            let trace = table.pass((name, chain), meanwhile, packet, self.random);
             *fate = trace.fate.clone();
             packet.mark = trace.mark;
             if let Some((address, port)) = trace.translated {

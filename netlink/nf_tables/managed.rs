@@ -220,7 +220,9 @@ impl ManagedTable {
                 transaction.add_elements(name, spec, elements.iter().copied())?;
             }
             difference.write_new_rules(&mut transaction)?;
-            difference.write_rest(&mut transaction)?;
+            difference.write_elements(&mut transaction)?;
+            difference.write_other_rules(&mut transaction)?;
+            difference.write_removals(&mut transaction)?;
             transaction.check(socket)
         })
     }
@@ -280,12 +282,21 @@ impl ManagedTable {
             }
         }
         difference.write_new_rules(&mut transaction)?;
-        if there != There::Unfit && difference.leads_to_new_chains() {
+        let rules_first = there != There::Unfit && difference.compares_anew();
+        if rules_first {
+            difference.write_other_rules(&mut transaction)?;
+        }
+        // What a packet under way may find in a set, it must find rules for.
+        if rules_first || there != There::Unfit && difference.leads_to_new_chains() {
             bytes += transaction.size();
             transaction.commit(socket)?;
             transaction = self.transaction()?;
         }
-        difference.write_rest(&mut transaction)?;
+        difference.write_elements(&mut transaction)?;
+        if !rules_first {
+            difference.write_other_rules(&mut transaction)?;
+        }
+        difference.write_removals(&mut transaction)?;
         bytes += if transaction.is_empty() { 0 } else { transaction.size() };
         transaction.commit(socket)?;
         Ok(Committed { extent: difference.extent(), full, rebuilt: there == There::Unfit, bytes })

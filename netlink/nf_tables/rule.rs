@@ -42,6 +42,17 @@ impl Rule {
         &self.expressions
     }
 
+    /// The maps whose data it compares with something.
+    pub(super) fn compared_maps(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.expressions.windows(2).filter_map(|pair| match pair {
+            [
+                Expression::Lookup { set, result: LookupResult::Data(data), .. },
+                Expression::Compare { from, .. },
+            ] if data == from => Some(set),
+            _ => None,
+        })
+    }
+
     /// What is said of it.
     pub fn comment(&self) -> Option<&str> {
         self.comment.as_deref()

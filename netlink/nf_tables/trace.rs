@@ -46,6 +46,18 @@ pub struct Trace {
     pub counted: Vec<Arc<str>>,
     /// NFLOG prefixes that it was handed on with.
     pub logged: Vec<Arc<str>>,
+    /// How often something was looked up in a set.
+    pub lookups: usize,
+}
+
+/// A transaction that takes effect while a packet is under way. The kernel takes notice between two rules or even within
+/// one: what is looked up from then on is looked up in what there is then. The rules stay those by which it began.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Meanwhile<'a> {
+    /// So many times something is looked up before.
+    pub(super) lookups: usize,
+    /// The table as it is then.
+    pub(super) table: &'a Table,
 }
 
 /// More rules than any packet passes: a loop, which a kernel refuses.
@@ -57,7 +69,7 @@ impl Table {
     /// # Panics
     /// If rules lead in a circle, which the kernel refuses.
     pub fn trace(&self, hook: Hook, packet: &Packet, random: &mut dyn FnMut(u32) -> u32) -> Trace {
-        let mut run = Run::new(self, packet.clone(), random);
+        let mut run = Run::new(self, None, packet.clone(), random);
         for (name, chain, _) in self.base_chains(hook) {
             run.chain(name, chain);
             if run.trace.fate != Fate::Accepted {
@@ -74,10 +86,11 @@ impl Table {
     pub(super) fn pass(
         &self,
         (name, chain): (&Arc<str>, &Chain),
+        meanwhile: Option<Meanwhile<'_>>,
         packet: &Packet,
         random: &mut dyn FnMut(u32) -> u32,
     ) -> Trace {
-        let mut run = Run::new(self, packet.clone(), random);
+        let mut run = Run::new(self, meanwhile, packet.clone(), random);
         run.chain(name, chain);
         run.trace
     }
@@ -96,6 +109,7 @@ impl Table {
 
 struct Run<'a> {
     table: &'a Table,
+    meanwhile: Option<Meanwhile<'a>>,
     packet: Packet,
     random: &'a mut dyn FnMut(u32) -> u32,
     steps: usize,
@@ -121,7 +135,12 @@ enum RuleEnd {
 type Registers = [u8; 80];
 
 impl<'a> Run<'a> {
-    fn new(table: &'a Table, packet: Packet, random: &'a mut dyn FnMut(u32) -> u32) -> Self {
+    fn new(
+        table: &'a Table,
+        meanwhile: Option<Meanwhile<'a>>,
+        packet: Packet,
+        random: &'a mut dyn FnMut(u32) -> u32,
+    ) -> Self {
         let trace = Trace {
             fate: Fate::Accepted,
             rules: Vec::new(),
@@ -131,8 +150,9 @@ impl<'a> Run<'a> {
             mark: packet.mark,
             counted: Vec::new(),
             logged: Vec::new(),
+            lookups: 0,
         };
-        Run { table, packet, random, steps: 0, trace }
+        Run { table, meanwhile, packet, random, steps: 0, trace }
     }
 
     fn chain(&mut self, name: &Arc<str>, chain: &Chain) -> End {
@@ -294,10 +314,15 @@ impl<'a> Run<'a> {
         result: LookupResult,
         registers: &mut Registers,
     ) -> RuleEnd {
-        let found =
-            self.table.sets.get(name).and_then(|set| {
-                set.find(&key_at(registers, key, &set.spec)).map(|element| element.data.clone())
-            });
+        let table = match self.meanwhile {
+            Some(Meanwhile { lookups, table }) if self.trace.lookups >= lookups => table,
+            _ => self.table,
+        };
+        self.trace.lookups += 1;
+        let found = table
+            .sets
+            .get(name)
+            .and_then(|set| set.find(&key_at(registers, key, &set.spec)).map(|element| element.data.clone()));
         match (result, found) {
             (LookupResult::NotFound, None) | (LookupResult::Found, Some(_)) => RuleEnd::Next,
             (LookupResult::Verdict, Some(Some(ElementData::Verdict(verdict)))) => RuleEnd::Verdict(verdict),
