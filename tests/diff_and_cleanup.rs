@@ -88,8 +88,8 @@ fn compare_and_clean_nftables() {
     let (code, printed, log) = nftables(&["diff"]);
     assert_eq!(code, Some(1), "nothing is there yet: {log}");
     for line in [
-        "\n+ip daddr . meta l4proto . th dport map @service-ips != 0x0 [invalid type] goto service-ips-dispatch\n",
-        "\n+10.96.0.1 . tcp . 443 : 1 . 1\n",
+        "\n+ip daddr . meta l4proto . th dport @service-ips goto service-ips\n",
+        "\n+10.96.0.1 . tcp . 443 . 0x00000000 : 192.168.10.11 . 6443\n",
     ] {
         assert!(printed.contains(line), "{line} is not in\n{printed}");
     }
@@ -103,8 +103,8 @@ fn compare_and_clean_nftables() {
     // Somebody takes a Service, an endpoint and a rule, and adds an element, a chain and a counter.
     for line in [
         "delete element ip portcullis service-ips { 10.96.0.1 . tcp . 443 }",
-        "delete element ip portcullis endpoints { 10.96.0.1 . tcp . 443 . 0x8000 }",
-        "add element ip portcullis endpoints { 10.96.0.1 . tcp . 443 . 0x9000 : 10.1.2.3 . 4 }",
+        "delete element ip portcullis service-1 { 10.96.0.1 . tcp . 443 . 0x0 }",
+        "add element ip portcullis service-1 { 10.96.0.1 . tcp . 443 . 0x9 : 10.1.2.3 . 4 }",
         "add element ip portcullis cluster-ips { 10.55.0.5 }",
         "flush chain ip portcullis reject-chain",
         "add chain ip portcullis mine",
@@ -128,11 +128,11 @@ fn compare_and_clean_nftables() {
             "@@ -1 +0,0 @@ what this mode has none of",
             "-object much",
             "+++ wanted/IPv4/default/kubernetes",
-            "@@ -1 +1 @@ map endpoints",
-            "-10.96.0.1 . tcp . 443 . 0x00009000 : 10.1.2.3 . 4",
-            "+10.96.0.1 . tcp . 443 . 0x00008000 : 192.168.10.11 . 6443",
-            "@@ -0,0 +1 @@ map service-ips",
-            "+10.96.0.1 . tcp . 443 : 1 . 1",
+            "@@ -1 +1 @@ map service-1",
+            "-10.96.0.1 . tcp . 443 . 0x00000009 : 10.1.2.3 . 4",
+            "+10.96.0.1 . tcp . 443 . 0x00000000 : 192.168.10.11 . 6443",
+            "@@ -0,0 +1 @@ set service-ips",
+            "+10.96.0.1 . tcp . 443",
         ],
         "{printed}"
     );

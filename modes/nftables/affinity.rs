@@ -20,9 +20,8 @@ use portcullis_netlink::nf_tables::{
 };
 use sha2::{Digest, Sha256};
 
-use super::dispatch::translate;
-use super::label::View;
 use super::names::AFFINITY;
+use super::picking::{View, translate};
 use super::settings::Settings;
 
 /// The chains of one Service's port. What is in a chain is told by its name, so that none is ever changed while packets

@@ -5,12 +5,12 @@ use portcullis_netlink::nf_tables::{
     Key, ManagedTable, Meta, Reject, Rule, Set, SetSpec, Verdict,
 };
 
-use super::dispatch::Dispatch;
 use super::names::{
-    AFFINE_IPS, AFFINE_NODE_PORTS, AFFINITY, CLUSTER_IPS, ENDPOINTS, FIREWALL_IPS, FIREWALL_SOURCES, HAIRPIN,
-    INSIDE_IPS, INSIDE_NODE_PORTS, NO_ENDPOINT_NODE_PORTS, NO_ENDPOINTS, NODE_PORT_ENDPOINTS, NODE_PORT_IPS,
-    REJECT, SERVICE_CIDRS, SERVICE_IPS, SERVICE_NODE_PORTS, SERVICES,
+    AFFINE_IPS, AFFINE_NODE_PORTS, AFFINITY, CLUSTER_IPS, FIREWALL_IPS, FIREWALL_SOURCES, HAIRPIN, LOCAL_IPS,
+    LOCAL_NODE_PORTS, NO_ENDPOINT_NODE_PORTS, NO_ENDPOINTS, NODE_PORT_IPS, REJECT, SERVICE_CIDRS,
+    SERVICE_IPS, SERVICE_NODE_PORTS, SERVICES,
 };
+use super::picking::Front;
 use super::settings::{Settings, came_by, within};
 use crate::iptables::NodePortScope;
 
@@ -27,45 +27,25 @@ const MASQUERADING: &str = "masquerading";
 pub(super) fn put_sets(table: &mut ManagedTable, settings: &Settings) {
     let address = settings.address();
     let (protocol, port, number) = (DataType::InetProto, DataType::InetService, DataType::Mark);
-    // What is done, and for how many endpoints: two numbers of 16 bits, as ports are.
-    let label = [port, port];
-    let service = [address, protocol, port];
-    let node_port = [protocol, port];
-    let endpoint = [address, port];
-    let numbered = [address, protocol, port, number];
-    let numbered_node_port = [protocol, port, number];
+    let [service, node_port] = [Front::Address, Front::NodePort].map(|front| front.types(settings));
     let source = [address, protocol, port, address];
     let hairpin = [address, address, protocol, port];
     let client = [address, address, number, address, port];
     let remembered =
         SetSpec { dynamic: true, timeout: Some(0), size: Some(MOST_CLIENTS), ..SetSpec::of(&client) };
     let sets: Vec<(&str, SetSpec, &str)> = vec![
-        (SERVICE_IPS, SetSpec::of(&service).to(&label), "cluster, external and load balancer IPs"),
-        (SERVICE_NODE_PORTS, SetSpec::of(&node_port).to(&label), "node ports"),
-        (
-            INSIDE_IPS,
-            SetSpec::of(&service).to(&label),
-            "external IPs of policy Local, for pods and this node",
-        ),
-        (
-            INSIDE_NODE_PORTS,
-            SetSpec::of(&node_port).to(&label),
-            "node ports of policy Local, for pods and this node",
-        ),
-        (ENDPOINTS, SetSpec::of(&numbered).to(&endpoint), "endpoints by address, port and number"),
-        (
-            NODE_PORT_ENDPOINTS,
-            SetSpec::of(&numbered_node_port).to(&endpoint),
-            "endpoints by node port and number",
-        ),
+        (SERVICE_IPS, SetSpec::of(&service), "cluster, external and load balancer IPs"),
+        (SERVICE_NODE_PORTS, SetSpec::of(&node_port), "node ports"),
+        (LOCAL_IPS, SetSpec::of(&service), "external IPs of policy Local"),
+        (LOCAL_NODE_PORTS, SetSpec::of(&node_port), "node ports of policy Local"),
+        (AFFINE_IPS, SetSpec::verdicts(&service), "IPs with affinity"),
+        (AFFINE_NODE_PORTS, SetSpec::verdicts(&node_port), "node ports with affinity"),
         (NO_ENDPOINTS, SetSpec::verdicts(&service), "addresses that no endpoint serves"),
         (NO_ENDPOINT_NODE_PORTS, SetSpec::verdicts(&node_port), "node ports that no endpoint serves"),
         (CLUSTER_IPS, SetSpec::of(&[address]), "all cluster IPs"),
         (HAIRPIN, SetSpec::of(&hairpin), "endpoints that are led back to themselves"),
         (FIREWALL_IPS, SetSpec::of(&service), "load balancer IPs for some sources only"),
         (FIREWALL_SOURCES, SetSpec::of(&source).ranges(), "the sources"),
-        (AFFINE_IPS, SetSpec::verdicts(&service), "Services with affinity"),
-        (AFFINE_NODE_PORTS, SetSpec::verdicts(&node_port), "node ports with affinity"),
         (AFFINITY, remembered, "clients, and the endpoints that served them"),
     ];
     for (name, spec, about) in sets {
@@ -120,6 +100,8 @@ pub(super) fn put_chains(table: &mut ManagedTable, settings: &Settings) {
         (CLUSTER_IPS_CHECK, Chain::of(cluster_ips(settings))),
         (SERVICES, Chain::of(services(settings))),
         (MASQUERADING, Chain::of(masquerading(settings))),
+        (AFFINE_IPS, affine(Front::Address, settings)),
+        (AFFINE_NODE_PORTS, affine(Front::NodePort, settings)),
         (REJECT, Chain::of(vec![Rule::new().reject(Reject::PortUnreachableBy(settings.kernel_family()))])),
     ];
     for (name, chain) in chains {
@@ -146,10 +128,16 @@ fn strangers_to_localhost(settings: &Settings) -> Rule {
 
 /// Leads to what serves a node port, or to what refuses it.
 fn look_up_node_port(rule: Rule, settings: &Settings, map: &'static str) -> Rule {
+    let key = Front::NodePort.key(settings);
     match map {
-        SERVICE_NODE_PORTS => Dispatch::of(map, settings).enter(rule),
-        _ => rule.verdict_map(&[Field::PROTOCOL, Field::DestinationPort], map),
+        SERVICE_NODE_PORTS => rule.is_in(&key, map).then(Verdict::goto(map)),
+        _ => rule.verdict_map(&key, map),
     }
+}
+
+/// Leads to the chain that a Service has for itself.
+fn affine(front: Front, settings: &Settings) -> Chain {
+    Chain::of(vec![Rule::new().verdict_map(&front.key(settings), front.affine())])
 }
 
 fn service(settings: &Settings) -> [Field; 3] {
@@ -189,7 +177,7 @@ fn services(settings: &Settings) -> Vec<Rule> {
     rules.extend(
         masqueraded.map(|rule| rule.set_mark(settings.mark).remark("masquerade what is not from pods")),
     );
-    rules.push(Dispatch::of(SERVICE_IPS, settings).enter(Rule::new()));
+    rules.push(Rule::new().is_in(&service(settings), SERVICE_IPS).then(Verdict::goto(SERVICE_IPS)));
     rules.extend(node_ports(settings, SERVICE_NODE_PORTS, true));
     rules
 }

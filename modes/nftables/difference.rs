@@ -10,10 +10,10 @@ use portcullis_netlink::nf_tables::{Chain, Foreign, Key, Set, Table};
 
 use super::entries::Entries;
 use super::names::{
-    AFFINE_IPS, AFFINE_NODE_PORTS, AFFINITY, CLUSTER_IPS, ENDPOINTS, FIREWALL_IPS, FIREWALL_SOURCES,
-    INSIDE_IPS, INSIDE_NODE_PORTS, NO_ENDPOINT_NODE_PORTS, NO_ENDPOINTS, NODE_PORT_ENDPOINTS, SERVICE_IPS,
-    SERVICE_NODE_PORTS,
+    AFFINE_IPS, AFFINE_NODE_PORTS, AFFINITY, CLUSTER_IPS, FIREWALL_IPS, FIREWALL_SOURCES, LOCAL_IPS,
+    LOCAL_NODE_PORTS, NO_ENDPOINT_NODE_PORTS, NO_ENDPOINTS, SERVICE_IPS, SERVICE_NODE_PORTS,
 };
+use super::picking::{Front, Picking};
 use super::render::render;
 use super::settings::Settings;
 use crate::iptables::{Host, Options};
@@ -169,18 +169,25 @@ struct Owners {
 
 impl Owners {
     fn of(desired: &Desired, settings: &Settings) -> Self {
-        let address = settings.address().length();
-        let mut owners = Owners { lengths: [address + 8, 8, address], ..Owners::default() };
+        let mut owners = Owners {
+            lengths: [
+                Front::Address.length(settings),
+                Front::NodePort.length(settings),
+                settings.address().length(),
+            ],
+            ..Owners::default()
+        };
         for (name, ports) in desired.services() {
             let entries = Entries::of(ports, settings);
             for chain in entries.own_chains.into_keys() {
                 owners.chains.entry(chain).or_insert_with(|| name.clone());
             }
             for (set, key) in entries.elements.into_keys() {
-                if let Some(front) = owners.front(set, &key) {
+                let set = set.name();
+                if let Some(front) = owners.front(&set, &key) {
                     owners.fronts.entry(front).or_insert_with(|| name.clone());
                 }
-                owners.elements.entry((set.into(), key)).or_insert_with(|| name.clone());
+                owners.elements.entry((set, key)).or_insert_with(|| name.clone());
             }
         }
         owners
@@ -190,15 +197,13 @@ impl Owners {
     fn front(&self, set: &str, key: &Key) -> Option<Key> {
         let [address, node_port, cluster_ip] = self.lengths;
         let length = match set {
-            SERVICE_IPS | INSIDE_IPS | AFFINE_IPS | NO_ENDPOINTS | ENDPOINTS | FIREWALL_IPS
-            | FIREWALL_SOURCES => address,
-            SERVICE_NODE_PORTS
-            | INSIDE_NODE_PORTS
-            | AFFINE_NODE_PORTS
-            | NO_ENDPOINT_NODE_PORTS
-            | NODE_PORT_ENDPOINTS => node_port,
+            SERVICE_IPS | LOCAL_IPS | AFFINE_IPS | NO_ENDPOINTS | FIREWALL_IPS | FIREWALL_SOURCES => address,
+            SERVICE_NODE_PORTS | LOCAL_NODE_PORTS | AFFINE_NODE_PORTS | NO_ENDPOINT_NODE_PORTS => node_port,
             CLUSTER_IPS => cluster_ip,
-            _ => return None,
+            _ => match Picking::of_name(set)?.front {
+                Front::Address => address,
+                Front::NodePort => node_port,
+            },
         };
         Some(Key::new().part(key.bytes().get(..length)?))
     }

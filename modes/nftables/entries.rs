@@ -1,4 +1,4 @@
-//! What a Service's port is in the maps: elements, and the chains that they lead to.
+//! What a Service's port is in the sets and maps: elements, and by what trials a packet finds them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -8,25 +8,40 @@ use portcullis_cluster::desired::{Endpoint, ServicePort};
 use portcullis_netlink::nf_tables::{Chain, Element, Key, Verdict};
 
 use super::affinity::Affinity;
-use super::label::{Front, Label, MOST_ENDPOINTS, Task, View, first_number};
+use super::dispatch::Trial;
 use super::names::{
-    CLUSTER_IPS, FIREWALL_IPS, FIREWALL_SOURCES, HAIRPIN, INSIDE_IPS, INSIDE_NODE_PORTS,
-    NO_ENDPOINT_NODE_PORTS, NO_ENDPOINTS, REJECT, SERVICE_IPS, SERVICE_NODE_PORTS,
+    CLUSTER_IPS, FIREWALL_IPS, FIREWALL_SOURCES, HAIRPIN, NO_ENDPOINT_NODE_PORTS, NO_ENDPOINTS, REJECT,
 };
+use super::picking::{Front, Picking, Purpose, View};
 use super::settings::Settings;
 
-/// An element's place: the set, and the key.
-pub(super) type Place = (&'static str, Key);
+/// A set or a map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(super) enum SetId {
+    /// One that is always there.
+    Fixed(&'static str),
+    /// The endpoints of some Services.
+    Of(Picking),
+}
 
-/// A map that holds labels, and one of them.
-pub(super) type Labeled = (&'static str, Label);
+impl SetId {
+    pub(super) fn name(self) -> Arc<str> {
+        match self {
+            SetId::Fixed(name) => name.into(),
+            SetId::Of(picking) => picking.name(),
+        }
+    }
+}
+
+/// An element's place: the set, and the key.
+pub(super) type Place = (SetId, Key);
 
 /// All that a Service is in one family.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Entries {
     pub(super) elements: BTreeMap<Place, Element>,
-    /// The labels of elements, and how often.
-    pub(super) labels: BTreeMap<Labeled, usize>,
+    /// By what trials it is found, and how often.
+    pub(super) trials: BTreeMap<Trial, usize>,
     /// Chains of its own, by name.
     pub(super) own_chains: BTreeMap<Arc<str>, Chain>,
     /// Endpoints that clients may stay with, as they stand behind the client where that is remembered.
@@ -77,20 +92,33 @@ impl PortEntries<'_> {
     }
 
     fn put(&mut self, set: &'static str, key: Key, element: Element) {
-        self.entries.elements.insert((set, key), element);
+        self.entries.elements.insert((SetId::Fixed(set), key), element);
     }
 
-    fn label(&mut self, map: &'static str, key: Key, task: Task) {
-        let view = Label { task, endpoints: 0 }.view();
-        let endpoints = if task == Task::Affinity { 0 } else { self.count(view) };
-        let label = Label { task, endpoints };
-        *self.entries.labels.entry((map, label)).or_default() += 1;
-        self.put(map, key, Element::value(label.key()));
+    fn find_by(&mut self, trial: Trial) {
+        *self.entries.trials.entry(trial).or_default() += 1;
     }
 
-    fn lead_to_own(&mut self, map: &'static str, front: Front, key: Key, chain: Arc<str>) {
-        self.put(front.affine(), key.clone(), Element::verdict(Verdict::Goto(chain)));
-        self.label(map, key, Task::Affinity);
+    /// Serves it by a chain of its own.
+    fn lead_to_own(&mut self, front: Front, key: Key, chain: Arc<str>) {
+        self.put(front.served(), key.clone(), Element::bare());
+        self.put(front.affine(), key, Element::verdict(Verdict::Goto(chain)));
+        self.find_by(Trial::Affinity(front));
+    }
+
+    /// Serves it by the endpoints of a view.
+    fn pick(&mut self, front: Front, key: &Key, view: View, purpose: Purpose) {
+        self.put(front.served(), key.clone(), Element::bare());
+        let chosen = view.endpoints(self.port);
+        let picking = Picking { front, purpose, count: chosen.len() as u16 };
+        if !chosen.is_empty() {
+            self.find_by(Trial::Pick(picking));
+        }
+        for (number, endpoint) in (0..).zip(&chosen) {
+            let target = Key::from(endpoint.ip).port(endpoint.port.get());
+            let place = (SetId::Of(picking), key.clone().number(number));
+            self.entries.elements.insert(place, Element::value(target));
+        }
     }
 
     fn refuse(&mut self, set: &'static str, key: Key, refusal: Refusal) {
@@ -105,13 +133,12 @@ impl PortEntries<'_> {
         self.port.endpoints.exist()
     }
 
-    fn count(&self, view: View) -> u16 {
+    fn has_some(&self, view: View) -> bool {
         let endpoints = &self.port.endpoints;
-        let count = match view {
-            View::Cluster => endpoints.for_cluster().count(),
-            View::Local => endpoints.for_local().count(),
-        };
-        count.min(MOST_ENDPOINTS) as u16
+        match view {
+            View::Cluster => endpoints.for_cluster().next().is_some(),
+            View::Local => endpoints.for_local().next().is_some(),
+        }
     }
 
     fn protocol(&self) -> u8 {
@@ -121,16 +148,6 @@ impl PortEntries<'_> {
     /// An address with the Service's protocol and port.
     fn at(&self, ip: IpAddr) -> Key {
         Key::from(ip).protocol(self.protocol()).port(self.port.port.get())
-    }
-
-    /// The endpoints of a view, as a front finds them.
-    fn endpoints(&mut self, front: Front, key: &Key, view: View) {
-        let chosen = view.endpoints(self.port);
-        let first = first_number(view, chosen.len() as u16);
-        for (number, endpoint) in (first..).zip(&chosen) {
-            let target = Key::from(endpoint.ip).port(endpoint.port.get());
-            self.put(front.endpoints(), key.clone().number(number), Element::value(target));
-        }
     }
 
     /// The chains of a port whose clients stay with their endpoints. They know the endpoints themselves, so that they
@@ -163,7 +180,7 @@ impl PortEntries<'_> {
     fn refusal(&self, local_only: bool) -> Option<Refusal> {
         if !self.has_endpoints() {
             Some(Refusal::Reject)
-        } else if local_only && self.count(View::Local) == 0 {
+        } else if local_only && !self.has_some(View::Local) {
             Some(Refusal::Drop)
         } else {
             None
@@ -175,55 +192,47 @@ impl PortEntries<'_> {
         let key = self.at(self.port.cluster_ip);
         match self.refusal(self.port.internal_local) {
             Some(refusal) => self.refuse(NO_ENDPOINTS, key, refusal),
-            None if self.count(view) == 0 => self.refuse(NO_ENDPOINTS, key, Refusal::Drop),
-            None => {
-                if let Some(affinity) = &self.affinity {
+            None if !self.has_some(view) => self.refuse(NO_ENDPOINTS, key, Refusal::Drop),
+            None => match &self.affinity {
+                Some(affinity) => {
                     let chain = affinity.picking(view);
-                    return self.lead_to_own(SERVICE_IPS, Front::Address, key, chain);
+                    self.lead_to_own(Front::Address, key, chain);
                 }
-                self.endpoints(Front::Address, &key, view);
-                let task = if view == View::Local { Task::PickLocal } else { Task::Pick };
-                self.label(SERVICE_IPS, key, task);
-            }
+                None => self.pick(Front::Address, &key, view, Purpose::Direct),
+            },
         }
     }
 
     fn external(&mut self, ip: IpAddr) {
-        self.reach(Front::Address, self.at(ip), [SERVICE_IPS, INSIDE_IPS, NO_ENDPOINTS]);
+        self.reach(Front::Address, self.at(ip), NO_ENDPOINTS);
     }
 
     fn node_port(&mut self) {
         let Some(node_port) = self.port.node_port else { return };
         let key = Key::new().protocol(self.protocol()).port(node_port.get());
-        self.reach(Front::NodePort, key, [SERVICE_NODE_PORTS, INSIDE_NODE_PORTS, NO_ENDPOINT_NODE_PORTS]);
+        self.reach(Front::NodePort, key, NO_ENDPOINT_NODE_PORTS);
     }
 
-    /// What is reached from outside, by the external policy. `maps`: who serves it; who serves it inside of the
-    /// cluster; who refuses it.
-    fn reach(&mut self, front: Front, key: Key, maps: [&'static str; 3]) {
-        let [serves, inside, refuses] = maps;
-        let cluster = self.count(View::Cluster);
+    /// What is reached from outside, by the external policy. `refuses`: the map of what nobody serves.
+    fn reach(&mut self, front: Front, key: Key, refuses: &'static str) {
+        let cluster = self.has_some(View::Cluster);
         let affinity = self.affinity.as_ref().map(Affinity::external);
         if let Some(chain) = affinity.filter(|_| self.has_endpoints()) {
-            if self.port.external_local || cluster > 0 {
-                self.lead_to_own(serves, front, key.clone(), chain);
+            if self.port.external_local || cluster {
+                self.lead_to_own(front, key.clone(), chain);
             }
         } else if self.has_endpoints() {
-            if cluster > 0 {
-                self.endpoints(front, &key, View::Cluster);
-            }
             if self.port.external_local {
-                self.endpoints(front, &key, View::Local);
-                self.label(serves, key.clone(), Task::PartOutside);
-                if cluster > 0 {
-                    self.label(inside, key.clone(), Task::Pick);
-                }
-            } else if cluster > 0 {
-                self.label(serves, key.clone(), Task::Masquerade);
+                self.pick(front, &key, View::Local, Purpose::Direct);
+                self.pick(front, &key, View::Cluster, Purpose::Inside);
+                self.put(front.part_outside(), key.clone(), Element::bare());
+                self.find_by(Trial::PartOutside(front));
+            } else if cluster {
+                self.pick(front, &key, View::Cluster, Purpose::Masqueraded);
             }
         }
         let refusal = self.refusal(self.port.external_local);
-        let none_here = (!self.port.external_local && cluster == 0).then_some(Refusal::Drop);
+        let none_here = (!self.port.external_local && !cluster).then_some(Refusal::Drop);
         if let Some(refusal) = refusal.or(none_here) {
             self.refuse(refuses, key, refusal);
         }

@@ -9,61 +9,35 @@ use portcullis_cluster::{Family, NamespacedName};
 use portcullis_netlink::nf_tables::{Element, Key, ManagedTable, Table, TableFamily};
 
 use super::base_chains;
-use super::dispatch::{Dispatch, LABELED};
-use super::entries::{Entries, Labeled, Place};
-use super::label::Label;
+use super::dispatch::{self, Trial};
+use super::entries::{Entries, Place, SetId};
 use super::names::{
-    AFFINE_IPS, AFFINE_NODE_PORTS, ENDPOINTS, FIREWALL_IPS, FIREWALL_SOURCES, HAIRPIN, INSIDE_IPS,
-    INSIDE_NODE_PORTS, NODE_PORT_ENDPOINTS, SERVICE_IPS, SERVICE_NODE_PORTS, TABLE,
+    AFFINE_IPS, AFFINE_NODE_PORTS, FIREWALL_IPS, FIREWALL_SOURCES, HAIRPIN, LOCAL_IPS, LOCAL_NODE_PORTS,
+    SERVICE_IPS, SERVICE_NODE_PORTS, TABLE,
 };
+use super::picking::Front;
 use super::settings::Settings;
 use crate::iptables::{Host, Options};
 
 /// How long what a packet under way may still look for stays, when nothing new leads to it any more.
 pub(super) const GRACE: Duration = Duration::from_secs(1);
 
-/// Maps that a packet looks into after another one led it there.
-const LOOKED_UP_LATER: [&str; 6] =
-    [ENDPOINTS, NODE_PORT_ENDPOINTS, INSIDE_IPS, INSIDE_NODE_PORTS, AFFINE_IPS, AFFINE_NODE_PORTS];
-
-/// The place of the label that leads on to a Service's own chain, of which this is the place.
-fn label_of((set, key): &Place) -> Option<Place> {
-    let set = match *set {
-        AFFINE_IPS => SERVICE_IPS,
-        AFFINE_NODE_PORTS => SERVICE_NODE_PORTS,
-        _ => return None,
-    };
-    Some((set, key.clone()))
-}
-
-/// The place of a Service's own chain, if this is the place of a label that leads on to it.
-fn own_of((set, key): &Place) -> Option<Place> {
-    let set = match *set {
-        SERVICE_IPS => AFFINE_IPS,
-        SERVICE_NODE_PORTS => AFFINE_NODE_PORTS,
-        _ => return None,
-    };
-    Some((set, key.clone()))
-}
-
 /// A family's table, with all Services that were put into it.
 #[derive(Debug)]
 pub struct FamilyTable {
     settings: Settings,
     pub(super) table: ManagedTable,
-    /// How many elements of each map have each label.
-    labels: BTreeMap<Labeled, usize>,
-    /// The chains by which each map's labels are compared.
-    dispatches: BTreeMap<&'static str, BTreeSet<Arc<str>>>,
-    /// Maps that have more or fewer labels than these know.
-    stale: BTreeSet<&'static str>,
+    /// How many addresses and ports are found by each trial.
+    trials: BTreeMap<Trial, usize>,
+    /// Fronts that are found by more or fewer trials than their chains know.
+    stale: BTreeSet<Front>,
     /// How many Services have each endpoint that talks to itself.
     hairpins: HashMap<Key, usize>,
     /// Elements that more than one Service claims or claimed, and when they may go if none does any more.
     contested: HashMap<Place, Instant>,
     /// What is to go, and when.
     doomed: BTreeMap<Place, Instant>,
-    doomed_labels: BTreeMap<Labeled, Instant>,
+    doomed_trials: BTreeMap<Trial, Instant>,
     doomed_own_chains: BTreeMap<Arc<str>, Instant>,
     /// Endpoints that clients may not stay with any more: when what is remembered of them is to be deleted, and whether
     /// that was done once.
@@ -95,18 +69,18 @@ impl FamilyTable {
         };
         let mut table = ManagedTable::new(family, TABLE);
         table.remark("Services, by portcullis");
+        table.rules_first();
         base_chains::put_sets(&mut table, &settings);
         base_chains::put_chains(&mut table, &settings);
         let mut new = FamilyTable {
             settings,
             table,
-            labels: BTreeMap::new(),
-            dispatches: BTreeMap::new(),
-            stale: LABELED.into(),
+            trials: BTreeMap::new(),
+            stale: [Front::Address, Front::NodePort].into(),
             hairpins: HashMap::new(),
             contested: HashMap::new(),
             doomed: BTreeMap::new(),
-            doomed_labels: BTreeMap::new(),
+            doomed_trials: BTreeMap::new(),
             doomed_own_chains: BTreeMap::new(),
             forgotten: BTreeMap::new(),
         };
@@ -122,8 +96,8 @@ impl FamilyTable {
     pub(super) fn change(&mut self, before: &[ServicePort], after: &[ServicePort], now: Instant) {
         let (before, after) = (Entries::of(before, &self.settings), Entries::of(after, &self.settings));
         // What comes is there before what goes is missed.
-        for (label, uses) in &after.labels {
-            self.enter(*label, *uses);
+        for (trial, uses) in &after.trials {
+            self.enter(*trial, *uses);
         }
         for place in after.elements.keys().filter(|place| !before.elements.contains_key(*place)) {
             self.claim(place, now);
@@ -136,8 +110,8 @@ impl FamilyTable {
         for place in before.elements.keys().filter(|place| !after.elements.contains_key(*place)) {
             self.remove(place, now);
         }
-        for (label, uses) in &before.labels {
-            self.leave(*label, *uses, now);
+        for (trial, uses) in &before.trials {
+            self.leave(*trial, *uses, now);
         }
         for (name, chain) in &after.own_chains {
             self.doomed_own_chains.remove(name);
@@ -153,8 +127,7 @@ impl FamilyTable {
 
     /// Another Service may have the place already.
     fn claim(&mut self, place: &Place, now: Instant) {
-        let goes_with_another =
-            place.0 == HAIRPIN || label_of(place).is_some() || self.is_of_contested(place);
+        let goes_with_another = place.0 == SetId::Fixed(HAIRPIN) || self.claim_of(place).is_some();
         if !goes_with_another && self.is_there(place) {
             self.contested.insert(place.clone(), now + GRACE);
         }
@@ -165,27 +138,27 @@ impl FamilyTable {
         if self.is_of_contested(place) {
             return;
         }
-        if *set == HAIRPIN {
+        if *set == SetId::Fixed(HAIRPIN) {
             *self.hairpins.entry(key.clone()).or_default() += 1;
         }
         self.doomed.remove(place);
-        if *set == FIREWALL_SOURCES {
+        if *set == SetId::Fixed(FIREWALL_SOURCES) {
             self.make_room(key);
         }
         if !self.contested.contains_key(place) {
-            self.table.put_element(&Arc::from(*set), key.clone(), element.clone());
+            self.table.put_element(&set.name(), key.clone(), element.clone());
         }
     }
 
     fn is_there(&self, place: &Place) -> bool {
         let (set, key) = place;
-        let there = self.table.desired().sets.get(*set).is_some_and(|set| set.elements.contains_key(key));
-        there && !self.doomed.contains_key(place)
+        let set = self.table.desired().sets.get(&set.name());
+        set.is_some_and(|set| set.elements.contains_key(key)) && !self.doomed.contains_key(place)
     }
 
     fn remove(&mut self, place: &Place, now: Instant) {
         let (set, key) = place;
-        if *set == HAIRPIN {
+        if *set == SetId::Fixed(HAIRPIN) {
             let Some(users) = self.hairpins.get_mut(key) else { return };
             *users -= 1;
             if *users > 0 {
@@ -194,6 +167,10 @@ impl FamilyTable {
             self.hairpins.remove(key);
         }
         if self.is_of_contested(place) {
+            // If it was not its own, it is put again at the end.
+            if *set != SetId::Fixed(FIREWALL_SOURCES) {
+                self.take(place);
+            }
             return;
         }
         match self.contested.get_mut(place) {
@@ -202,19 +179,20 @@ impl FamilyTable {
         }
     }
 
+    fn take(&mut self, place: &Place) {
+        self.table.remove_element(&place.0.name(), &place.1);
+    }
+
     /// Removes an element at once, or, where packets under way may still look for it, later.
     fn retire(&mut self, place: Place, at: Instant) {
         let (set, key) = &place;
-        let is_looked_up_later = match *set {
-            // Others may have the address now, and other ranges.
-            FIREWALL_SOURCES => !self.is_there(&(FIREWALL_IPS, self.firewalled(key))),
-            set => LOOKED_UP_LATER.contains(&set),
-        };
-        if is_looked_up_later {
+        // Others may have the address now, and other ranges.
+        let is_of_none = || !self.is_there(&(SetId::Fixed(FIREWALL_IPS), self.firewalled(key)));
+        if *set == SetId::Fixed(FIREWALL_SOURCES) && is_of_none() {
             self.doomed.insert(place, at);
         } else {
             self.doomed.remove(&place);
-            self.table.remove_element(&Arc::from(place.0), &place.1);
+            self.take(&place);
         }
     }
 
@@ -227,94 +205,118 @@ impl FamilyTable {
     /// Removes what was left of an address's sources, as the kernel takes no ranges that overlap.
     fn make_room(&mut self, source: &Key) {
         let address = self.firewalled(source);
-        let from = (FIREWALL_SOURCES, address.clone());
-        let is_of = |(set, key): &Place| *set == FIREWALL_SOURCES && key.bytes().starts_with(address.bytes());
+        let from = (SetId::Fixed(FIREWALL_SOURCES), address.clone());
+        let is_of = |(set, key): &Place| {
+            *set == SetId::Fixed(FIREWALL_SOURCES) && key.bytes().starts_with(address.bytes())
+        };
         let left: Vec<Place> =
             self.doomed.range(from..).map(|(place, _)| place.clone()).take_while(is_of).collect();
         for place in left {
             self.doomed.remove(&place);
-            self.table.remove_element(&Arc::from(place.0), &place.1);
+            self.take(&place);
         }
     }
 
-    /// Whether it is of the one that gets what several Services claim: the chain of its own that it may have; and who may
-    /// use the address and port, as the kernel takes no ranges that overlap. (In the order of places, the address comes
-    /// first.)
-    fn is_of_contested(&self, place: &Place) -> bool {
-        if let Some(label) = label_of(place) {
-            return self.contested.contains_key(&label);
-        }
-        let (set, key) = place;
-        let is_of =
-            |(claimed, address): &Place| *claimed == FIREWALL_IPS && key.bytes().starts_with(address.bytes());
-        *set == FIREWALL_SOURCES && self.contested.keys().any(is_of)
-    }
-
-    fn settle_place(&mut self, place: Place, winner: Option<&Entries>, goes: Instant) {
-        match winner.and_then(|entries| entries.elements.get(&place)) {
-            Some(element) => {
-                self.doomed.remove(&place);
-                self.table.put_element(&Arc::from(place.0), place.1, element.clone());
+    /// The place of the address and port that a Service must have got, to have this one.
+    fn claim_of(&self, (set, key): &Place) -> Option<Place> {
+        let (set, key) = match *set {
+            SetId::Fixed(LOCAL_IPS | AFFINE_IPS) => (SERVICE_IPS, key.clone()),
+            SetId::Fixed(LOCAL_NODE_PORTS | AFFINE_NODE_PORTS) => (SERVICE_NODE_PORTS, key.clone()),
+            SetId::Fixed(FIREWALL_SOURCES) => (FIREWALL_IPS, self.firewalled(key)),
+            SetId::Fixed(_) => return None,
+            SetId::Of(picking) => {
+                let length = picking.front.length(&self.settings);
+                (picking.front.served(), Key::new().part(&key.bytes()[..length]))
             }
-            None if self.is_there(&place) => self.retire(place, goes),
-            None => {}
+        };
+        Some((SetId::Fixed(set), key))
+    }
+
+    /// Whether only one of several Services that claim an address and port has it.
+    fn is_of_contested(&self, place: &Place) -> bool {
+        !self.contested.is_empty()
+            && self.claim_of(place).is_some_and(|claim| self.contested.contains_key(&claim))
+    }
+
+    /// Gives an address and port, with all that belongs to it, to the first of these.
+    fn settle_place(&mut self, place: Place, claimants: &[Arc<Entries>], goes: Instant) {
+        let Some((winner, others)) = claimants.split_first() else {
+            if self.is_there(&place) {
+                self.retire(place, goes);
+            }
+            return;
+        };
+        // Sources are settled by themselves: some stay for a while.
+        let belongs = |of: &Place| {
+            let claim = self.claim_of(of).filter(|_| of.0 != SetId::Fixed(FIREWALL_SOURCES));
+            *of == place || claim.is_some_and(|claim| claim == place)
+        };
+        let all = others.iter().flat_map(|entries| entries.elements.keys());
+        let lost = all.filter(|of| belongs(of) && !winner.elements.contains_key(*of));
+        let lost: Vec<Place> = lost.cloned().collect();
+        let won: Vec<(&Place, &Element)> = winner.elements.iter().filter(|(of, _)| belongs(of)).collect();
+        lost.iter().for_each(|of| self.take(of));
+        for ((set, key), element) in won {
+            self.table.put_element(&set.name(), key.clone(), element.clone());
         }
     }
 
     /// Gives an address and port the sources that may use it.
     fn settle_sources(&mut self, address: &Key, of_winner: Option<&Entries>, at: Instant) {
+        let sources = SetId::Fixed(FIREWALL_SOURCES);
         let is_of = |key: &Key| key.bytes().starts_with(address.bytes());
         let mut wanted = HashMap::new();
         if let Some(entries) = of_winner {
-            let sources =
-                entries.elements.iter().filter(|((set, key), _)| *set == FIREWALL_SOURCES && is_of(key));
-            wanted.extend(sources.map(|((_, key), element)| (key.clone(), element.clone())));
+            let of_it = entries.elements.iter().filter(|((set, key), _)| *set == sources && is_of(key));
+            wanted.extend(of_it.map(|((_, key), element)| (key.clone(), element.clone())));
         }
-        let name = Arc::from(FIREWALL_SOURCES);
         let there =
             self.table.desired().sets.get(FIREWALL_SOURCES).into_iter().flat_map(|set| set.elements.keys());
         let gone: Vec<Key> = there.filter(|key| is_of(key) && !wanted.contains_key(*key)).cloned().collect();
-        gone.into_iter().for_each(|key| self.retire((FIREWALL_SOURCES, key), at));
+        gone.into_iter().for_each(|key| self.retire((sources, key), at));
         for (key, element) in wanted {
-            self.doomed.remove(&(FIREWALL_SOURCES, key.clone()));
-            self.table.put_element(&name, key, element);
+            self.doomed.remove(&(sources, key.clone()));
+            self.table.put_element(&sources.name(), key, element);
         }
     }
 
-    fn enter(&mut self, label: Labeled, uses: usize) {
-        let users = self.labels.entry(label).or_default();
-        if *users == 0 && self.doomed_labels.remove(&label).is_none() {
-            self.stale.insert(label.0);
-        }
+    fn enter(&mut self, trial: Trial, uses: usize) {
+        let users = self.trials.entry(trial).or_default();
+        let is_new = *users == 0 && self.doomed_trials.remove(&trial).is_none();
         *users += uses;
+        if is_new {
+            self.stale.insert(trial.front());
+            if let Trial::Pick(picking) = trial {
+                self.table.put_set(&picking.name(), picking.map(&self.settings));
+                self.table.put_chain(&picking.name(), picking.chain(&self.settings));
+            }
+        }
     }
 
-    fn leave(&mut self, label: Labeled, uses: usize, now: Instant) {
-        let Some(users) = self.labels.get_mut(&label) else { return };
+    fn leave(&mut self, trial: Trial, uses: usize, now: Instant) {
+        let Some(users) = self.trials.get_mut(&trial) else { return };
         *users -= uses;
         if *users == 0 {
-            self.labels.remove(&label);
-            self.doomed_labels.insert(label, now + GRACE);
+            self.trials.remove(&trial);
+            self.doomed_trials.insert(trial, now + GRACE);
         }
     }
 
-    /// Compares the labels that there are now, or were a moment ago.
+    /// Tries what there is now, or was a moment ago.
     fn dispatch(&mut self) {
-        for map in std::mem::take(&mut self.stale) {
-            let labels = self.labels.keys().chain(self.doomed_labels.keys());
-            let labels: BTreeSet<Label> =
-                labels.filter(|(of, _)| *of == map).map(|(_, label)| *label).collect();
-            let chains = Dispatch::of(map, &self.settings).chains(&labels);
-            let are: BTreeSet<Arc<str>> = chains.keys().cloned().collect();
-            let were = self.dispatches.remove(map).unwrap_or_default();
-            were.difference(&are).for_each(|name| self.table.remove_chain(name));
-            chains.into_iter().for_each(|(name, chain)| self.table.put_chain(&name, chain));
-            self.dispatches.insert(map, are);
+        if self.stale.is_empty() {
+            return;
+        }
+        let trials: BTreeSet<Trial> = self.trials.keys().chain(self.doomed_trials.keys()).copied().collect();
+        for front in std::mem::take(&mut self.stale) {
+            for (name, chain) in dispatch::chains(front, trials.iter().copied(), &self.settings) {
+                self.table.put_chain(&name.into(), chain);
+            }
         }
     }
 
-    /// Ends a step: gives what several Services claim to the first of them by name, and compares the labels that there
-    /// are now. `kept`: what is in the table of Services of which it has not what is wanted.
+    /// Ends a step: gives what several Services claim to the first of them by name, and tries what there is now. `kept`:
+    /// what is in the table of Services of which it has not what is wanted.
     pub(super) fn settle(&mut self, desired: &Desired, kept: &HashMap<NamespacedName, Arc<[ServicePort]>>) {
         self.dispatch();
         if self.contested.is_empty() {
@@ -322,25 +324,20 @@ impl FamilyTable {
         }
         let all: BTreeMap<&NamespacedName, &Arc<[ServicePort]>> =
             desired.services().iter().chain(kept).collect();
-        let mut winners: HashMap<Place, Arc<Entries>> = HashMap::new();
-        let mut claims: HashMap<Place, usize> = HashMap::new();
+        let mut claimants: HashMap<Place, Vec<Arc<Entries>>> = HashMap::new();
         for ports in all.into_values() {
             let entries = Arc::new(Entries::of(ports, &self.settings));
             for place in self.contested.keys().filter(|place| entries.elements.contains_key(*place)) {
-                *claims.entry(place.clone()).or_default() += 1;
-                winners.entry(place.clone()).or_insert_with(|| Arc::clone(&entries));
+                claimants.entry(place.clone()).or_default().push(Arc::clone(&entries));
             }
         }
         for (place, goes) in std::mem::take(&mut self.contested) {
-            let winner = winners.get(&place).map(|entries| &**entries);
-            let (set, key) = &place;
-            for place in [Some(place.clone()), own_of(&place)].into_iter().flatten() {
-                self.settle_place(place, winner, goes);
+            let claimants = claimants.remove(&place).unwrap_or_default();
+            self.settle_place(place.clone(), &claimants, goes);
+            if place.0 == SetId::Fixed(FIREWALL_IPS) {
+                self.settle_sources(&place.1, claimants.first().map(|entries| &**entries), goes);
             }
-            if *set == FIREWALL_IPS {
-                self.settle_sources(key, winner, goes);
-            }
-            if claims.get(&place).is_some_and(|claims| *claims > 1) {
+            if claimants.len() > 1 {
                 self.contested.insert(place, goes);
             }
         }
@@ -348,30 +345,32 @@ impl FamilyTable {
 
     /// Removes what no packet can look for any more.
     pub(super) fn sweep(&mut self, now: Instant) {
-        let due: Vec<Place> =
-            self.doomed.iter().filter(|(_, at)| **at <= now).map(|(p, _)| p.clone()).collect();
-        for place in due {
-            self.doomed.remove(&place);
-            self.table.remove_element(&Arc::from(place.0), &place.1);
+        for place in take_due(&mut self.doomed, now) {
+            self.take(&place);
         }
-        let due: Vec<Arc<str>> =
-            self.doomed_own_chains.iter().filter(|(_, at)| **at <= now).map(|(c, _)| Arc::clone(c)).collect();
-        for chain in due {
-            self.doomed_own_chains.remove(&chain);
+        for chain in take_due(&mut self.doomed_own_chains, now) {
             self.table.remove_chain(&chain);
         }
-        let due: Vec<Labeled> =
-            self.doomed_labels.iter().filter(|(_, at)| **at <= now).map(|(label, _)| *label).collect();
-        for label in due {
-            self.doomed_labels.remove(&label);
-            self.stale.insert(label.0);
+        for trial in take_due(&mut self.doomed_trials, now) {
+            self.stale.insert(trial.front());
+            if let Trial::Pick(picking) = trial {
+                self.table.remove_chain(&picking.name());
+                self.table.remove_set(&picking.name());
+            }
         }
     }
 
     /// When there is something to sweep.
     pub(super) fn next_sweep(&self) -> Option<Instant> {
         let again = self.forgotten.values().map(|(due, _)| *due).min();
-        let chains = self.doomed_labels.values().chain(self.doomed_own_chains.values());
+        let chains = self.doomed_trials.values().chain(self.doomed_own_chains.values());
         self.doomed.values().chain(chains).copied().chain(again).min()
     }
+}
+
+/// Takes out what is due.
+fn take_due<K: Clone + Ord>(doomed: &mut BTreeMap<K, Instant>, now: Instant) -> Vec<K> {
+    let due: Vec<K> = doomed.iter().filter(|(_, at)| **at <= now).map(|(what, _)| what.clone()).collect();
+    due.iter().for_each(|what| _ = doomed.remove(what));
+    due
 }

@@ -1,12 +1,12 @@
 //! nftables mode: Services by one flat table a family, `portcullis`, written over netlink.
 //!
 //! ```text
-//! services ── daddr . proto . dport ─► @service-ips ─────── label 1 . 3 ─► service-3    as many endpoints as it says
-//!          └─ proto . dport ─────────► @service-nodeports ── label 3 . 3 ─► nodeport-3   (shared by all such Services)
+//! services ── daddr . proto . dport ─► @service-ips ──────► service-ips         tries one after another:
+//!          └─ proto . dport ─────────► @service-nodeports ► service-nodeports
 //!
-//! service-3    dnat to  daddr . proto . dport . (random of 3)  map @endpoints
-//! external-3   mark; the same
-//! nodeport-3   mark; dnat to  proto . dport . (random of 3)  map @nodeport-endpoints
+//! service-3    dnat to  daddr . proto . dport . (random of 3)  map @service-3      all Services with three endpoints
+//! external-3   the same, and mark
+//! nodeport-3   dnat to  proto . dport . (random of 3)  map @nodeport-3, and mark
 //! ```
 //! A Service is elements of a few maps and no chain of its own, so what a change costs does not grow with the
 //! cluster. See `docs/nftables.md`.
@@ -20,8 +20,8 @@ mod family_sync;
 mod family_table;
 mod forget;
 mod kernel;
-mod label;
 mod names;
+mod picking;
 mod proxier;
 mod render;
 mod requirement;

@@ -8,18 +8,22 @@ pub(super) const SERVICES: &str = "services";
 /// The chain that answers for Services without endpoints.
 pub(super) const REJECT: &str = "reject-chain";
 
-/// By cluster IP, external IP or load balancer IP, protocol and port: the label of the chain that serves it.
+/// Cluster IPs, external IPs and load balancer IPs with protocol and port: what is served. The chain that serves it.
 pub(super) const SERVICE_IPS: &str = "service-ips";
-/// By protocol and node port: the label of the chain that serves it.
+/// The same by protocol and node port.
 pub(super) const SERVICE_NODE_PORTS: &str = "service-nodeports";
-/// By external address of policy Local: the label of the chain that serves pods and this node.
+/// External addresses where policy Local is for what comes from outside only.
+pub(super) const LOCAL_IPS: &str = "local-ips";
+/// The same by node port.
+pub(super) const LOCAL_NODE_PORTS: &str = "local-nodeports";
+/// The chain that serves pods and this node there.
 pub(super) const INSIDE_IPS: &str = "service-ips-inside";
 /// The same by node port.
 pub(super) const INSIDE_NODE_PORTS: &str = "service-nodeports-inside";
-/// By address, protocol, port and number: an endpoint's address and port.
-pub(super) const ENDPOINTS: &str = "endpoints";
-/// By protocol, node port and number: the same.
-pub(super) const NODE_PORT_ENDPOINTS: &str = "nodeport-endpoints";
+/// By address, protocol and port of a Service with affinity: its own chain. The chain that looks for it.
+pub(super) const AFFINE_IPS: &str = "affinity-ips";
+/// The same by node port.
+pub(super) const AFFINE_NODE_PORTS: &str = "affinity-nodeports";
 /// Endpoints that talk to themselves.
 pub(super) const HAIRPIN: &str = "hairpin-connections";
 /// All cluster IPs.
@@ -36,9 +40,5 @@ pub(super) const FIREWALL_IPS: &str = "firewall-ips";
 pub(super) const FIREWALL_SOURCES: &str = "firewall-sources";
 /// The blocks that cluster IPs are of.
 pub(super) const SERVICE_CIDRS: &str = "service-cidrs";
-/// By address, protocol and port of a Service with affinity: its own chain.
-pub(super) const AFFINE_IPS: &str = "affinity-ips";
-/// By protocol and node port: the same.
-pub(super) const AFFINE_NODE_PORTS: &str = "affinity-nodeports";
 /// Clients, and the endpoints that served them last: client, cluster IP, protocol and port, endpoint, its port.
 pub(super) const AFFINITY: &str = "affinity";

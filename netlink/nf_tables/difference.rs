@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use super::element::{Element, ElementData, Key};
-use super::rule::Rule;
 use super::set::SetSpec;
 use super::table::{Chain, Set, Table};
 use super::transaction::Transaction;
@@ -139,31 +138,28 @@ impl<'a> Difference<'a> {
         extent
     }
 
-    /// Whether an element that is there gets a verdict that leads to a chain which is not: a packet under way would
-    /// find the element of the new state and the chain of the old one, without rules.
+    /// Whether something gets a verdict that leads to a chain which is not there, and sets that stay lose something, it may
+    /// be what served before: a packet under way would find the elements of the new state and the chain of the old one,
+    /// without rules.
     pub(super) fn leads_to_new_chains(&self) -> bool {
-        self.sets.values().any(|(change, elements)| {
-            change.before.is_some()
-                && !elements.gone.is_empty()
-                && elements.come.iter().any(|(_, element)| {
-                    let Some(ElementData::Verdict(verdict)) = &element.data else { return false };
-                    let target = verdict.chain().and_then(|chain| self.chains.get(chain));
-                    target.is_some_and(|change| change.before.is_none())
-                })
-        })
+        let staying = || self.sets.values().filter(|(change, _)| change.before.is_some());
+        let is_new = |chain: &Arc<str>| self.chains.get(chain).is_some_and(|change| change.before.is_none());
+        let leads_there = |(_, element): &(&Key, &Element)| match &element.data {
+            Some(ElementData::Verdict(verdict)) => verdict.chain().is_some_and(is_new),
+            _ => false,
+        };
+        staying().any(|(_, elements)| !elements.gone.is_empty())
+            && staying().any(|(_, elements)| elements.come.iter().any(leads_there))
     }
 
-    /// Whether rules that compare what a map holds change together with what it holds: a packet under way would find the
-    /// element of the new state, and know only the rules of the old one.
-    pub(super) fn compares_anew(&self) -> bool {
-        let is_replaced = |set: &Arc<str>| {
-            let changes = self.sets.get(set);
-            changes.is_some_and(|(change, elements)| {
-                change.before.is_some() && !elements.gone.is_empty() && !elements.come.is_empty()
-            })
+    /// Whether rules of chains that stay change, and sets that stay lose something: a packet under way would know only the
+    /// rules of the old state, and find only the elements of the new one.
+    pub(super) fn takes_from_old_rules(&self) -> bool {
+        let stays = |change: &Change<&Chain>| change.before.is_some() && change.after.is_some();
+        let loses = |(change, elements): &(Change<&SetSpec>, ElementChanges<'_>)| {
+            change.before.is_some() && !elements.gone.is_empty()
         };
-        let rules = self.chains.values().filter_map(|change| change.after).flat_map(|chain| &chain.rules);
-        rules.flat_map(Rule::compared_maps).any(is_replaced)
+        self.chains.values().any(stays) && self.sets.values().any(loses)
     }
 
     /// Adds what is new, empty; nothing leads to it yet.

@@ -31,6 +31,8 @@ pub struct ManagedTable {
     elements: BTreeMap<Arc<str>, HashMap<Key, Option<Element>>>,
     /// The kernel holds what was last committed.
     known: bool,
+    /// Rules change before elements go that the old ones may look for.
+    rules_first: bool,
 }
 
 /// What a commit did.
@@ -75,7 +77,15 @@ impl ManagedTable {
             counters: BTreeMap::new(),
             elements: BTreeMap::new(),
             known: false,
+            rules_first: false,
         }
+    }
+
+    /// Has the rules of chains that stay change in a transaction before the one in which elements go. A transaction takes
+    /// effect at one moment, but not for a packet that is under way: it goes on by the rules by which it began, and finds
+    /// the elements that there are. For tables where new rules may meet old elements, but not the other way round.
+    pub fn rules_first(&mut self) {
+        self.rules_first = true;
     }
 
     /// What the kernel should hold.
@@ -282,12 +292,12 @@ impl ManagedTable {
             }
         }
         difference.write_new_rules(&mut transaction)?;
-        let rules_first = there != There::Unfit && difference.compares_anew();
+        let rules_first = self.rules_first && difference.takes_from_old_rules();
         if rules_first {
             difference.write_other_rules(&mut transaction)?;
         }
-        // What a packet under way may find in a set, it must find rules for.
-        if rules_first || there != There::Unfit && difference.leads_to_new_chains() {
+        // Where a table goes, it goes with all that takes its place.
+        if there != There::Unfit && (rules_first || difference.leads_to_new_chains()) {
             bytes += transaction.size();
             transaction.commit(socket)?;
             transaction = self.transaction()?;

@@ -26,8 +26,6 @@ enum Meaning {
     State,
     FibType,
     Number,
-    /// What a map holds: `nft` has no type for it, and says so.
-    Held,
 }
 
 /// A rule on its way through its expressions.
@@ -111,7 +109,7 @@ impl Reading {
 
     fn take_key(&mut self, from: Register) -> String {
         let key = self.key(from);
-        self.registers.iter_mut().for_each(|register| *register = None);
+        self.registers.iter_mut().skip(from.0.into()).for_each(|register| *register = None);
         key
     }
 
@@ -208,7 +206,7 @@ impl Reading {
                     LookupResult::Found => self.say(format!("{key} @{set}")),
                     LookupResult::NotFound => self.say(format!("{key} != @{set}")),
                     LookupResult::Verdict => self.say(format!("{key} vmap @{set}")),
-                    LookupResult::Data(to) => self.put(*to, format!("{key} map @{set}"), Meaning::Held),
+                    LookupResult::Data(to) => self.put(*to, format!("{key} map @{set}"), Meaning::Number),
                 }
             }
             Expression::Dynamic { set, op, key, data, timeout } => {
@@ -351,10 +349,6 @@ impl Words {
                 write!(text, "{}", set.collect::<Vec<_>>().join(","))
             }
             (Meaning::FibType, Ok(2)) => text.write_str("local"),
-            (Meaning::Held, _) => {
-                let number = value.bytes().iter().fold(0u128, |number, byte| number << 8 | u128::from(*byte));
-                write!(text, "{number:#x} [invalid type]")
-            }
             (_, Ok(number)) => write!(text, "{number}"),
             (_, Err(_)) => hexadecimal(value.bytes(), &mut text),
         };

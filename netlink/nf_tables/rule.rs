@@ -42,17 +42,6 @@ impl Rule {
         &self.expressions
     }
 
-    /// The maps whose data it compares with something.
-    pub(super) fn compared_maps(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.expressions.windows(2).filter_map(|pair| match pair {
-            [
-                Expression::Lookup { set, result: LookupResult::Data(data), .. },
-                Expression::Compare { from, .. },
-            ] if data == from => Some(set),
-            _ => None,
-        })
-    }
-
     /// What is said of it.
     pub fn comment(&self) -> Option<&str> {
         self.comment.as_deref()
@@ -229,16 +218,20 @@ impl Rule {
 
     /// Sets bits of the packet mark.
     pub fn set_mark(self, bits: u32) -> Self {
-        self.change_mark(!bits, bits)
+        self.set_mark_in(Register::FIRST, bits)
+    }
+
+    /// Sets bits of the packet mark by way of this register, where others hold something.
+    pub fn set_mark_in(self, register: Register, bits: u32) -> Self {
+        self.change_mark(register, !bits, bits)
     }
 
     /// Turns bits of the packet mark over.
     pub fn flip_mark(self, bits: u32) -> Self {
-        self.change_mark(u32::MAX, bits)
+        self.change_mark(Register::FIRST, u32::MAX, bits)
     }
 
-    fn change_mark(self, keep: u32, flip: u32) -> Self {
-        let register = Register::FIRST;
+    fn change_mark(self, register: Register, keep: u32, flip: u32) -> Self {
         let [mask, xor] = [keep, flip].map(|bits| Value::new(&bits.to_ne_bytes()));
         self.load(&[Field::Meta(Meta::Mark)], register)
             .push(Expression::Bitwise { register, length: 4, mask, xor })

@@ -13,9 +13,9 @@ use crate::tools;
 /// What somebody does, and the command lines of `nft` for it.
 type Tampering = (&'static str, &'static [&'static str]);
 
-/// `10.96.0.100` is the cluster IP of the Service `web`; 0x18000 the first of its three endpoints.
+/// `10.96.0.100` is the cluster IP of the Service `web`; 0 the number of the first of its three endpoints.
 #[rustfmt::skip]
-const TAMPERING: [Tampering; 23] = [
+const TAMPERING: [Tampering; 24] = [
     ("the rule set is flushed", &["flush ruleset"]),
     ("the table is deleted", &["delete table ip portcullis"]),
     ("the table of IPv6 is deleted", &["delete table ip6 portcullis"]),
@@ -27,15 +27,16 @@ const TAMPERING: [Tampering; 23] = [
     ("a chain is renamed", &["rename chain ip portcullis reject-chain somebodys-chain"]),
     ("a rule is added", &["insert rule ip portcullis services tcp dport 80 return"]),
     ("a rule with a set of its own is added", &["insert rule ip portcullis filter-input tcp dport { 1, 2 } counter limit rate 3/second log prefix \"x\" drop"]),
-    ("a rule is added to what Services share", &["insert rule ip portcullis service-ips-dispatch accept"]),
-    ("labels are compared no more", &["flush chain ip portcullis service-ips-dispatch"]),
+    ("a rule is added to what Services share", &["insert rule ip portcullis service-3 accept"]),
+    ("nothing is tried any more", &["flush chain ip portcullis service-ips"]),
     ("a chain of somebody's leads to ours", &["add chain ip portcullis mine", "add rule ip portcullis mine jump services"]),
     ("a set of somebody's comes", &["add set ip portcullis mine { type ipv4_addr . ether_addr; flags timeout; }"]),
     ("a quota of somebody's comes", &["add quota ip portcullis mine over 10 mbytes"]),
-    ("a map is flushed", &["flush map ip portcullis service-ips"]),
+    ("a set is flushed", &["flush set ip portcullis service-ips"]),
+    ("a map is flushed", &["flush map ip portcullis service-3"]),
     ("a Service is taken out", &["delete element ip portcullis service-ips { 10.96.0.100 . tcp . 80 }"]),
-    ("a Service leads elsewhere", &["delete element ip portcullis service-ips { 10.96.0.100 . tcp . 80 }", "add element ip portcullis service-ips { 10.96.0.100 . tcp . 80 : 1 . 7 }"]),
-    ("an endpoint is taken out", &["delete element ip portcullis endpoints { 10.96.0.100 . tcp . 80 . 0x18000 }"]),
+    ("an endpoint is another one", &["delete element ip portcullis service-3 { 10.96.0.100 . tcp . 80 . 0x1 }", "add element ip portcullis service-3 { 10.96.0.100 . tcp . 80 . 0x1 : 10.9.9.9 . 9 }"]),
+    ("an endpoint is taken out", &["delete element ip portcullis service-3 { 10.96.0.100 . tcp . 80 . 0x0 }"]),
     ("a cluster IP is added", &["add element ip portcullis cluster-ips { 10.96.3.3 }"]),
     ("a source is added", &["add element ip portcullis firewall-sources { 10.96.3.3 . tcp . 80 . 10.0.0.0/8 }"]),
     ("the clients' memory is deleted", &["flush table ip portcullis", "delete set ip portcullis affinity"]),

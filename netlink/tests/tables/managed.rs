@@ -2,8 +2,7 @@
 
 use portcullis_netlink::Error;
 use portcullis_netlink::nf_tables::{
-    self, Chain, Comparison, DataType, Element, Expression, Extent, Key, ManagedTable, Register, Rule, Set,
-    SetSpec, TableFamily, Value, Verdict,
+    self, Chain, DataType, Element, Extent, Key, ManagedTable, Rule, Set, SetSpec, TableFamily, Verdict,
 };
 use portcullis_netlink::socket::{Protocol, Socket};
 
@@ -247,24 +246,21 @@ fn what_is_new_and_large_goes_ahead_in_pieces_and_its_rules_come_last() {
 }
 
 #[test]
-fn rules_know_what_a_map_may_hold_before_it_does() {
+fn rules_change_before_elements_go_where_that_is_wanted() {
     inside(|| {
         let mut socket = Socket::open(Protocol::Netfilter).unwrap();
         let mut managed = ManagedTable::new(TableFamily::Ip, NAME);
-        let port = |port: u16| Element::value(Key::new().port(port));
-        let labels = SetSpec::of(&[DataType::Ipv4Addr]).to(&[DataType::InetService]);
-        managed.put_set(&name("labels"), Set::with(labels, [(key("10.0.0.1"), port(1))]));
-        let leads = |to: &[(u16, &str)]| {
+        managed.rules_first();
+        let tries = |sets: &[&str]| {
             let destination = [nf_tables::Field::Destination(portcullis_netlink::Family::V4)];
-            let rule = |(label, chain): &(u16, &str)| {
-                let (from, op, with) = (Register::FIRST, Comparison::Equal, Value::from(*label));
-                let rule = Rule::new().map(&destination, "labels", from);
-                rule.push(Expression::Compare { from, op, with }).then(Verdict::goto(*chain))
-            };
-            Chain::of(to.iter().map(rule).collect())
+            let rule = |set: &&str| Rule::new().is_in(&destination, *set).then(Verdict::Drop);
+            Chain::of(sets.iter().map(rule).collect())
         };
-        managed.put_chain(&name("one"), Chain::default());
-        managed.put_chain(&name("leads"), leads(&[(1, "one")]));
+        let set = || Set::new(SetSpec::of(&[DataType::Ipv4Addr]));
+        let (one, two, three) = (name("one"), name("two"), name("three"));
+        managed.put_set(&one, set());
+        managed.put_element(&one, key("10.0.0.1"), Element::bare());
+        managed.put_chain(&name("tries"), tries(&["one"]));
         managed.commit(&mut socket).unwrap();
 
         let mut transactions = |managed: &mut ManagedTable| {
@@ -272,27 +268,27 @@ fn rules_know_what_a_map_may_hold_before_it_does() {
             let done = managed.commit(&mut socket).map(drop);
             (done, nf_tables::generation(&mut socket).unwrap() - before)
         };
-        let next = |managed: &mut ManagedTable, label: u16, chain: &str| {
-            managed.put_chain(&name(chain), Chain::default());
-            managed.put_chain(&name("leads"), leads(&[(1, "one"), (label, chain)]));
-        };
-        next(&mut managed, 2, "two");
-        managed.put_element(&name("labels"), key("10.0.0.1"), port(2));
+        managed.put_set(&two, set());
+        managed.put_chain(&name("tries"), tries(&["one", "two"]));
+        managed.remove_element(&one, &key("10.0.0.1"));
+        managed.put_element(&two, key("10.0.0.1"), Element::bare());
         let (done, count) = transactions(&mut managed);
         assert!(done.is_ok() && count == 2, "{done:?} by {count} transactions");
-        managed.put_element(&name("labels"), key("10.0.0.1"), port(1));
-        managed.put_element(&name("labels"), key("10.0.0.2"), port(1));
+        managed.remove_element(&two, &key("10.0.0.1"));
+        managed.put_element(&one, key("10.0.0.1"), Element::bare());
         assert_eq!(transactions(&mut managed).1, 1, "all rules are there");
 
         // The second transaction is refused: what it is to take away is gone.
-        run(&format!("nft delete element ip {NAME} labels {{ 10.0.0.1 }}"));
-        next(&mut managed, 3, "three");
-        managed.put_element(&name("labels"), key("10.0.0.1"), port(3));
+        run(&format!("nft delete element ip {NAME} one {{ 10.0.0.1 }}"));
+        managed.put_set(&three, set());
+        managed.put_chain(&name("tries"), tries(&["one", "two", "three"]));
+        managed.remove_element(&one, &key("10.0.0.1"));
+        managed.put_element(&three, key("10.0.0.1"), Element::bare());
         let (done, count) = transactions(&mut managed);
         assert!(done.is_err() && count == 1, "{done:?} by {count} transactions");
         let (read, _) = nf_tables::read(&mut socket, TableFamily::Ip, NAME).unwrap().unwrap();
-        assert_eq!(read.chains["leads"], managed.desired().chains["leads"], "rules came first");
-        assert!(!read.sets["labels"].elements.contains_key(&key("10.0.0.1")));
+        assert_eq!(read.chains["tries"], managed.desired().chains["tries"], "rules came first");
+        assert!(read.sets["three"].elements.contains_key(&key("10.0.0.1")), "and what is new");
         managed.commit(&mut socket).unwrap();
         let (read, _) = nf_tables::read(&mut socket, TableFamily::Ip, NAME).unwrap().unwrap();
         assert_eq!(read.to_string(), managed.desired().to_string());
