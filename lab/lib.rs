@@ -54,6 +54,7 @@ pub use cluster::{Cluster, Object, ObjectRef};
 pub use conversation::Conversation;
 pub use daemon::DaemonSpec;
 pub use error::{Error, Result};
+pub use expectation::excused;
 pub use matrix::{Cell, End, Matrix, MatrixOptions, Question, Table};
 pub use mode::Mode;
 pub use netns::NetNs;
