@@ -52,8 +52,9 @@ impl Changes {
     pub(crate) fn between(before: &Tables, after: &Tables) -> Changes {
         let mut changes = Vec::new();
         for (old, new) in before.0.iter().zip(&after.0) {
-            for (name, set) in &new.sets {
-                let was = &old.sets[name].elements;
+            let both = new.sets.iter().filter_map(|(name, set)| Some((name, set, old.sets.get(name)?)));
+            for (name, set, was) in both {
+                let was = &was.elements;
                 let lacks =
                     |there: &std::collections::HashMap<Key, Element>, key: &Key, element: &Element| {
                         there.get(key) != Some(element)
@@ -99,11 +100,12 @@ fn write(table: &Table, socket: &mut Socket) -> Result<()> {
     for (name, chain) in &table.chains {
         transaction.add_chain(name, chain)?;
     }
-    for (name, set) in &table.sets {
-        transaction.add_elements(name, &set.spec, &set.elements)?;
-    }
+    // Where rules come last, the kernel looks at all elements of a map for each rule that uses it.
     for (name, chain) in &table.chains {
         chain.rules.iter().try_for_each(|rule| transaction.add_rule(name, rule))?;
+    }
+    for (name, set) in &table.sets {
+        transaction.add_elements(name, &set.spec, &set.elements)?;
     }
     transaction.commit(socket)
 }
