@@ -28,7 +28,7 @@ pub(super) fn put_sets(table: &mut ManagedTable, settings: &Settings) {
     let address = settings.address();
     let (protocol, port, number) = (DataType::InetProto, DataType::InetService, DataType::Mark);
     let [service, node_port] = [Front::Address, Front::NodePort].map(|front| front.types(settings));
-    let source = [address, protocol, port, address];
+    let source = [&service[..], &[address]].concat();
     let hairpin = [address, address, protocol, port];
     let client = [address, address, number, address, port];
     let remembered =
@@ -95,7 +95,10 @@ pub(super) fn put_chains(table: &mut ManagedTable, settings: &Settings) {
         ("nat-output", base(nat, Hook::Output, -100, output)),
         ("nat-postrouting", base(nat, Hook::Postrouting, 100, jump(MASQUERADING))),
         (FIREWALL_CHECK, Chain::of(vec![firewall(settings)])),
-        (SERVICE_ENDPOINTS_CHECK, Chain::of(vec![Rule::new().verdict_map(&service(settings), NO_ENDPOINTS)])),
+        (
+            SERVICE_ENDPOINTS_CHECK,
+            Chain::of(vec![Rule::new().verdict_map(&Front::Address.key(settings), NO_ENDPOINTS)]),
+        ),
         (NODE_PORT_ENDPOINTS_CHECK, Chain::of(node_ports(settings, NO_ENDPOINT_NODE_PORTS, false))),
         (CLUSTER_IPS_CHECK, Chain::of(cluster_ips(settings))),
         (SERVICES, Chain::of(services(settings))),
@@ -140,15 +143,11 @@ fn affine(front: Front, settings: &Settings) -> Chain {
     Chain::of(vec![Rule::new().verdict_map(&front.key(settings), front.affine())])
 }
 
-fn service(settings: &Settings) -> [Field; 3] {
-    [settings.destination(), Field::PROTOCOL, Field::DestinationPort]
-}
-
 fn firewall(settings: &Settings) -> Rule {
-    let [address, protocol, port] = service(settings);
+    let service = Front::Address.key(settings);
     Rule::new()
-        .is_in(&[address, protocol, port], FIREWALL_IPS)
-        .is_not_in(&[address, protocol, port, settings.source()], FIREWALL_SOURCES)
+        .is_in(&service, FIREWALL_IPS)
+        .is_not_in(&[&service[..], &[settings.source()]].concat(), FIREWALL_SOURCES)
         .then(Verdict::Drop)
 }
 
@@ -177,7 +176,8 @@ fn services(settings: &Settings) -> Vec<Rule> {
     rules.extend(
         masqueraded.map(|rule| rule.set_mark(settings.mark).remark("masquerade what is not from pods")),
     );
-    rules.push(Rule::new().is_in(&service(settings), SERVICE_IPS).then(Verdict::goto(SERVICE_IPS)));
+    rules
+        .push(Rule::new().is_in(&Front::Address.key(settings), SERVICE_IPS).then(Verdict::goto(SERVICE_IPS)));
     rules.extend(node_ports(settings, SERVICE_NODE_PORTS, true));
     rules
 }

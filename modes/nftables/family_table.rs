@@ -22,6 +22,20 @@ use crate::iptables::{Host, Options};
 /// How long what a packet under way may still look for stays, when nothing new leads to it any more.
 pub(super) const GRACE: Duration = Duration::from_secs(1);
 
+/// Who may use load balancers' addresses.
+const SOURCES: SetId = SetId::Fixed(FIREWALL_SOURCES);
+
+/// The set in which a Service must have got an address and port, to have elements of this one that begin with them.
+fn claims(set: SetId) -> Option<&'static str> {
+    Some(match set {
+        SetId::Fixed(LOCAL_IPS | AFFINE_IPS) => SERVICE_IPS,
+        SetId::Fixed(LOCAL_NODE_PORTS | AFFINE_NODE_PORTS) => SERVICE_NODE_PORTS,
+        SOURCES => FIREWALL_IPS,
+        SetId::Fixed(_) => return None,
+        SetId::Of(picking) => picking.front.served(),
+    })
+}
+
 /// A family's table, with all Services that were put into it.
 #[derive(Debug)]
 pub struct FamilyTable {
@@ -127,7 +141,7 @@ impl FamilyTable {
 
     /// Another Service may have the place already.
     fn claim(&mut self, place: &Place, now: Instant) {
-        let goes_with_another = place.0 == SetId::Fixed(HAIRPIN) || self.claim_of(place).is_some();
+        let goes_with_another = place.0 == SetId::Fixed(HAIRPIN) || claims(place.0).is_some();
         if !goes_with_another && self.is_there(place) {
             self.contested.insert(place.clone(), now + GRACE);
         }
@@ -142,8 +156,8 @@ impl FamilyTable {
             *self.hairpins.entry(key.clone()).or_default() += 1;
         }
         self.doomed.remove(place);
-        if *set == SetId::Fixed(FIREWALL_SOURCES) {
-            self.make_room(key);
+        if *set == SOURCES {
+            self.make_room(place);
         }
         if !self.contested.contains_key(place) {
             self.table.put_element(&set.name(), key.clone(), element.clone());
@@ -168,7 +182,7 @@ impl FamilyTable {
         }
         if self.is_of_contested(place) {
             // If it was not its own, it is put again at the end.
-            if *set != SetId::Fixed(FIREWALL_SOURCES) {
+            if *set != SOURCES {
                 self.take(place);
             }
             return;
@@ -185,10 +199,8 @@ impl FamilyTable {
 
     /// Removes an element at once, or, where packets under way may still look for it, later.
     fn retire(&mut self, place: Place, at: Instant) {
-        let (set, key) = &place;
         // Others may have the address now, and other ranges.
-        let is_of_none = || !self.is_there(&(SetId::Fixed(FIREWALL_IPS), self.firewalled(key)));
-        if *set == SetId::Fixed(FIREWALL_SOURCES) && is_of_none() {
+        if place.0 == SOURCES && self.claim_of(&place).is_some_and(|claim| !self.is_there(&claim)) {
             self.doomed.insert(place, at);
         } else {
             self.doomed.remove(&place);
@@ -196,19 +208,11 @@ impl FamilyTable {
         }
     }
 
-    /// The address and port that a source may use.
-    fn firewalled(&self, source: &Key) -> Key {
-        let length = source.bytes().len() - self.settings.address().length();
-        Key::new().part(&source.bytes()[..length])
-    }
-
-    /// Removes what was left of an address's sources, as the kernel takes no ranges that overlap.
-    fn make_room(&mut self, source: &Key) {
-        let address = self.firewalled(source);
-        let from = (SetId::Fixed(FIREWALL_SOURCES), address.clone());
-        let is_of = |(set, key): &Place| {
-            *set == SetId::Fixed(FIREWALL_SOURCES) && key.bytes().starts_with(address.bytes())
-        };
+    /// Removes what was left of the sources of a source's address, as the kernel takes no ranges that overlap.
+    fn make_room(&mut self, source: &Place) {
+        let Some((_, address)) = self.claim_of(source) else { return };
+        let from = (SOURCES, address.clone());
+        let is_of = |(set, key): &Place| *set == SOURCES && key.bytes().starts_with(address.bytes());
         let left: Vec<Place> =
             self.doomed.range(from..).map(|(place, _)| place.clone()).take_while(is_of).collect();
         for place in left {
@@ -219,17 +223,10 @@ impl FamilyTable {
 
     /// The place of the address and port that a Service must have got, to have this one.
     fn claim_of(&self, (set, key): &Place) -> Option<Place> {
-        let (set, key) = match *set {
-            SetId::Fixed(LOCAL_IPS | AFFINE_IPS) => (SERVICE_IPS, key.clone()),
-            SetId::Fixed(LOCAL_NODE_PORTS | AFFINE_NODE_PORTS) => (SERVICE_NODE_PORTS, key.clone()),
-            SetId::Fixed(FIREWALL_SOURCES) => (FIREWALL_IPS, self.firewalled(key)),
-            SetId::Fixed(_) => return None,
-            SetId::Of(picking) => {
-                let length = picking.front.length(&self.settings);
-                (picking.front.served(), Key::new().part(&key.bytes()[..length]))
-            }
-        };
-        Some((SetId::Fixed(set), key))
+        let claim = claims(*set)?;
+        let front = if claim == SERVICE_NODE_PORTS { Front::NodePort } else { Front::Address };
+        let address = &key.bytes()[..front.length(&self.settings)];
+        Some((SetId::Fixed(claim), Key::new().part(address)))
     }
 
     /// Whether only one of several Services that claim an address and port has it.
@@ -248,7 +245,7 @@ impl FamilyTable {
         };
         // Sources are settled by themselves: some stay for a while.
         let belongs = |of: &Place| {
-            let claim = self.claim_of(of).filter(|_| of.0 != SetId::Fixed(FIREWALL_SOURCES));
+            let claim = self.claim_of(of).filter(|_| of.0 != SOURCES);
             *of == place || claim.is_some_and(|claim| claim == place)
         };
         let all = others.iter().flat_map(|entries| entries.elements.keys());
@@ -263,20 +260,19 @@ impl FamilyTable {
 
     /// Gives an address and port the sources that may use it.
     fn settle_sources(&mut self, address: &Key, of_winner: Option<&Entries>, at: Instant) {
-        let sources = SetId::Fixed(FIREWALL_SOURCES);
         let is_of = |key: &Key| key.bytes().starts_with(address.bytes());
         let mut wanted = HashMap::new();
         if let Some(entries) = of_winner {
-            let of_it = entries.elements.iter().filter(|((set, key), _)| *set == sources && is_of(key));
+            let of_it = entries.elements.iter().filter(|((set, key), _)| *set == SOURCES && is_of(key));
             wanted.extend(of_it.map(|((_, key), element)| (key.clone(), element.clone())));
         }
         let there =
             self.table.desired().sets.get(FIREWALL_SOURCES).into_iter().flat_map(|set| set.elements.keys());
         let gone: Vec<Key> = there.filter(|key| is_of(key) && !wanted.contains_key(*key)).cloned().collect();
-        gone.into_iter().for_each(|key| self.retire((sources, key), at));
+        gone.into_iter().for_each(|key| self.retire((SOURCES, key), at));
         for (key, element) in wanted {
-            self.doomed.remove(&(sources, key.clone()));
-            self.table.put_element(&sources.name(), key, element);
+            self.doomed.remove(&(SOURCES, key.clone()));
+            self.table.put_element(&SOURCES.name(), key, element);
         }
     }
 

@@ -148,18 +148,19 @@ impl<'a> Difference<'a> {
             Some(ElementData::Verdict(verdict)) => verdict.chain().is_some_and(is_new),
             _ => false,
         };
-        staying().any(|(_, elements)| !elements.gone.is_empty())
-            && staying().any(|(_, elements)| elements.come.iter().any(leads_there))
+        self.takes_elements() && staying().any(|(_, elements)| elements.come.iter().any(leads_there))
     }
 
     /// Whether rules of chains that stay change, and sets that stay lose something: a packet under way would know only the
     /// rules of the old state, and find only the elements of the new one.
     pub(super) fn takes_from_old_rules(&self) -> bool {
         let stays = |change: &Change<&Chain>| change.before.is_some() && change.after.is_some();
-        let loses = |(change, elements): &(Change<&SetSpec>, ElementChanges<'_>)| {
-            change.before.is_some() && !elements.gone.is_empty()
-        };
-        self.chains.values().any(stays) && self.sets.values().any(loses)
+        self.takes_elements() && self.chains.values().any(stays)
+    }
+
+    /// Whether sets that are there lose something.
+    fn takes_elements(&self) -> bool {
+        self.sets.values().any(|(change, elements)| change.before.is_some() && !elements.gone.is_empty())
     }
 
     /// Adds what is new, empty; nothing leads to it yet.

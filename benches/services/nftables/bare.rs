@@ -52,9 +52,8 @@ impl Changes {
     pub(crate) fn between(before: &Tables, after: &Tables) -> Changes {
         let mut changes = Vec::new();
         for (old, new) in before.0.iter().zip(&after.0) {
-            let both = new.sets.iter().filter_map(|(name, set)| Some((name, set, old.sets.get(name)?)));
-            for (name, set, was) in both {
-                let was = &was.elements;
+            for (name, set) in &new.sets {
+                let was = &old.sets[name].elements;
                 let lacks =
                     |there: &std::collections::HashMap<Key, Element>, key: &Key, element: &Element| {
                         there.get(key) != Some(element)

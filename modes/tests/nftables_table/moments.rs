@@ -34,14 +34,6 @@ fn packets() -> Vec<Packet> {
     from.iter().flat_map(|from| to.iter().map(|(to, port)| Packet::new(*from, *to, tcp, *port))).collect()
 }
 
-/// What else happens while a packet is under way.
-#[derive(Clone, Copy)]
-enum Meanwhile<'a> {
-    Nothing,
-    /// After so many lookups, elements are those of another table.
-    Commit(usize, &'a Table),
-}
-
 /// Where a packet is led.
 struct Led {
     /// By all numbers that may be drawn; `None` if it is not by one of them.
@@ -50,7 +42,8 @@ struct Led {
     lookups: usize,
 }
 
-fn lead(table: &Table, packet: &Packet, meanwhile: Meanwhile<'_>) -> Led {
+/// Sends a packet through. `meanwhile`: after so many lookups, elements are those of another table.
+fn lead(table: &Table, packet: &Packet, meanwhile: Option<(usize, &Table)>) -> Led {
     let is_local = |ip: IpAddr| ip.to_string() == NODE;
     let machine = Machine { tables: &[table], is_local: &is_local };
     let mut lookups = 0;
@@ -65,10 +58,8 @@ fn lead(table: &Table, packet: &Packet, meanwhile: Meanwhile<'_>) -> Led {
                 drawn
             };
             let journey = match meanwhile {
-                Meanwhile::Nothing => machine.send(packet.clone(), &mut random),
-                Meanwhile::Commit(after, table) => {
-                    machine.send_while(packet.clone(), after, &[table], &mut random)
-                }
+                None => machine.send(packet.clone(), &mut random),
+                Some((lookups, table)) => machine.send_while(packet.clone(), lookups, &[table], &mut random),
             };
             lookups = lookups.max(journey.lookups());
             let is_led = journey.fate == Fate::Accepted && journey.packet.destination != packet.destination;
@@ -82,9 +73,7 @@ fn lead(table: &Table, packet: &Packet, meanwhile: Meanwhile<'_>) -> Led {
 fn look(steps: &[Step]) -> Result<(), TestCaseError> {
     let mut cluster = Cluster::new();
     let packets = packets();
-    let all = |table: &Table| {
-        packets.iter().map(|packet| lead(table, packet, Meanwhile::Nothing).to).collect::<Vec<_>>()
-    };
+    let all = |table: &Table| packets.iter().map(|packet| lead(table, packet, None).to).collect::<Vec<_>>();
     let mut before = cluster.table.wanted().clone();
     let mut were = all(&before);
     for step in steps {
@@ -101,7 +90,7 @@ fn look(steps: &[Step]) -> Result<(), TestCaseError> {
             let valid: BTreeSet<SocketAddr> =
                 both.iter().flat_map(|services| services.endpoints(&claimants)).collect();
             for lookups in 0.. {
-                let led = lead(&rules, packet, Meanwhile::Commit(lookups, &after));
+                let led = lead(&rules, packet, Some((lookups, &after)));
                 let Some(to) = led.to else {
                     prop_assert!(false, "{packet:?} is lost: {lookups} looked up in {was:?}, then {is:?}");
                     break;
@@ -119,7 +108,7 @@ fn look(steps: &[Step]) -> Result<(), TestCaseError> {
 
 proptest! {
     // Each looks at some hundred thousand journeys.
-    #![proptest_config(ProptestConfig::with_cases(32))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn a_packet_under_way_finds_an_endpoint(steps in steps()) {
