@@ -4,7 +4,9 @@
 //! period. Ours beside it, since a proxy whose rules are stale must not look healthy:
 //! - a family is unhealthy while its last sync failed;
 //! - a family that has never been synced is unhealthy when the time for starting up is over;
-//! - the proxy is unhealthy while its source has been silent for too long.
+//! - the proxy is unhealthy while its source has been silent for too long. A restart cannot help against that, so
+//!   `/livez` does not fail;
+//! - components report [`Problem`]s of their own, each of which says which health checks it fails.
 //!
 //! The last one does not count where load balancers ask for a Service (`healthCheckNodePort`): they would
 //! take every node out of service when the API server is down, though all of them still serve.
@@ -17,6 +19,7 @@ use std::time::{Duration, Instant};
 use portcullis_cluster::Family;
 
 use super::moment::Moment;
+use super::problem::{Fails, Problem};
 
 /// How long things may take before they count as failures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -59,6 +62,8 @@ struct State {
     node_eligible: bool,
     last_heard: Option<LastHeard>,
     warning: Option<String>,
+    /// What components reported last, by component.
+    reported: BTreeMap<&'static str, Vec<Problem>>,
 }
 
 #[derive(Default)]
@@ -72,7 +77,14 @@ impl Health {
     /// Of a proxy that starts at this time, to serve these families.
     pub fn new(limits: Limits, families: impl IntoIterator<Item = Family>, started: Moment) -> Self {
         let families = families.into_iter().map(|family| (family, Syncs::default())).collect();
-        let state = State { families, policies: None, node_eligible: true, last_heard: None, warning: None };
+        let state = State {
+            families,
+            policies: None,
+            node_eligible: true,
+            last_heard: None,
+            warning: None,
+            reported: BTreeMap::new(),
+        };
         Health { limits, started, state: Mutex::new(state) }
     }
 
@@ -117,6 +129,12 @@ impl Health {
         self.state().warning = warning;
     }
 
+    /// Replaces the problems that a component reported before. `component` prefixes their texts in the answer, such as
+    /// `manifests`; an empty list ends all of them.
+    pub fn set_problems(&self, component: &'static str, problems: Vec<Problem>) {
+        self.state().reported.insert(component, problems);
+    }
+
     /// From now on, asks this when the source was last heard of: of its kinds, the one that has been
     /// silent for longest.
     pub fn watch_source(&self, last_heard: impl Fn() -> Option<Instant> + Send + Sync + 'static) {
@@ -134,6 +152,7 @@ impl Health {
             silence: self.silence(&state, now),
             node_eligible: state.node_eligible,
             warning: state.warning.clone(),
+            reported: reported(&state),
         }
     }
 
@@ -169,6 +188,13 @@ impl Health {
     }
 }
 
+fn reported(state: &State) -> Vec<Problem> {
+    let all = state.reported.iter().flat_map(|(component, problems)| {
+        problems.iter().map(move |Problem { text, fails }| (component, text, *fails))
+    });
+    all.map(|(component, text, fails)| Problem { text: format!("{component}: {text}"), fails }).collect()
+}
+
 impl fmt::Debug for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Health").field("limits", &self.limits).finish_non_exhaustive()
@@ -191,6 +217,8 @@ pub struct Verdict {
     pub node_eligible: bool,
     /// What is wrong though all is well so far.
     pub warning: Option<String>,
+    /// What components report, each with its component's name.
+    pub reported: Vec<Problem>,
 }
 
 /// The health of a family.
@@ -211,7 +239,16 @@ impl Verdict {
 
     /// The rules are what they should be, and what is known is fresh.
     pub fn healthy(&self) -> bool {
-        self.in_sync() && self.policies.is_none() && self.silence.is_none()
+        self.live() && self.silence.is_none() && !self.reports(Fails::Healthz)
+    }
+
+    /// Nothing is wrong that a restart might help against.
+    pub fn live(&self) -> bool {
+        self.in_sync() && self.policies.is_none() && !self.reports(Fails::HealthzAndLivez)
+    }
+
+    fn reports(&self, fails: Fails) -> bool {
+        self.reported.iter().any(|problem| problem.fails >= fails)
     }
 
     /// When any family was last synced.
@@ -225,7 +262,8 @@ impl Verdict {
         let of_families = of_families
             .filter_map(|(family, v)| v.problem.as_ref().map(|problem| format!("{family}: {problem}")));
         let policies = self.policies.iter().map(|problem| format!("NetworkPolicy: {problem}"));
-        of_families.chain(policies).chain(self.silence.clone())
+        let reported = self.reported.iter().map(|problem| problem.text.clone());
+        of_families.chain(policies).chain(self.silence.clone()).chain(reported)
     }
 }
 
@@ -243,11 +281,11 @@ mod tests {
         Eligible(bool),
     }
 
-    /// What the verdict is: in sync, healthy, eligible.
-    type Expected = (bool, bool, bool);
+    /// What the verdict is: in sync, healthy, live, eligible.
+    type Expected = (bool, bool, bool, bool);
 
-    const GOOD: Expected = (true, true, true);
-    const BAD: Expected = (false, false, true);
+    const GOOD: Expected = (true, true, true, true);
+    const BAD: Expected = (false, false, false, true);
 
     /// With a sync limit of 60 s, and 300 s for the first sync and for silence. Times are seconds since the
     /// start.
@@ -298,14 +336,15 @@ mod tests {
             ("a sync fails, the next does not", then(vec![(10, Failed(V4)), (12, Synced(V4))]), 12, GOOD),
             ("the other family is synced", then(vec![(10, Failed(V4)), (12, Synced(V6))]), 12, BAD),
             ("the source is quiet", up(), 300, GOOD),
-            ("the source is silent", up(), 301, (true, false, true)),
+            ("the source is silent", up(), 301, (true, false, true, true)),
+            ("the source is silent, and a sync fails", then(vec![(301, Failed(V4))]), 302, BAD),
             ("the source speaks again", then(vec![(302, Heard)]), 303, GOOD),
-            ("the node goes away", then(vec![(3, Eligible(false))]), 4, (true, true, false)),
+            ("the node goes away", then(vec![(3, Eligible(false))]), 4, (true, true, true, false)),
             ("the node stays", then(vec![(3, Eligible(false)), (4, Eligible(true))]), 5, GOOD),
         ];
         for (name, events, at, expected) in rows {
             let verdict = verdict(&events, at);
-            let found = (verdict.in_sync(), verdict.healthy(), verdict.node_eligible);
+            let found = (verdict.in_sync(), verdict.healthy(), verdict.live(), verdict.node_eligible);
             assert_eq!(found, expected, "{name}: {verdict:?}");
             assert_eq!(verdict.problems().next().is_none(), expected.1, "{name}: {verdict:?}");
         }
@@ -341,6 +380,32 @@ mod tests {
                 problem.is_none_or(|words| told.is_some_and(|t| t.starts_with(words))),
                 "{name}: {told:?}"
             );
+        }
+    }
+
+    #[test]
+    fn reported_problems_fail_what_they_say() {
+        let (warning, unready, dead) =
+            (|| Problem::warning("w"), || Problem::unready("u"), || Problem::dead("d"));
+        // What two components report, and whether the proxy is healthy and live, and its problems.
+        type Row<'a> = (Vec<Problem>, Vec<Problem>, [bool; 2], &'a [&'a str]);
+        let rows: [Row<'_>; 5] = [
+            (vec![], vec![], [true, true], &[]),
+            (vec![warning()], vec![], [true, true], &["a: w"]),
+            (vec![warning()], vec![unready()], [false, true], &["a: w", "b: u"]),
+            (vec![dead()], vec![warning(), unready()], [false, false], &["a: d", "b: w", "b: u"]),
+            (vec![], vec![unready()], [false, true], &["b: u"]),
+        ];
+        let start = Moment::now();
+        let health = Health::new(Limits::new(Duration::from_secs(30), false), [V4], start);
+        health.synced(V4, start);
+        for (a, b, [healthy, live], problems) in rows {
+            health.set_problems("a", a);
+            health.set_problems("b", b);
+            let verdict = health.verdict(start);
+            assert_eq!((verdict.healthy(), verdict.live()), (healthy, live), "{problems:?}");
+            assert_eq!(verdict.problems().collect::<Vec<_>>(), problems);
+            assert!(verdict.in_sync(), "healthCheckNodePorts are not affected");
         }
     }
 

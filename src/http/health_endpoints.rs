@@ -28,7 +28,7 @@ struct Body {
     healthy: bool,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     status: BTreeMap<&'static str, FamilyBody>,
-    /// Ours: what is wrong. Absent while nothing is.
+    /// Not upstream's: all problems, also those that fail neither endpoint. Absent while there are none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     problems: Vec<String>,
     /// Ours: what is no failure, and should not stay so. Absent while there is none.
@@ -61,15 +61,17 @@ pub(super) fn router(health: Arc<Health>, metrics: Metrics) -> Router {
 
 /// May traffic be sent to this node? For load balancers.
 fn healthz(verdict: &Verdict) -> Response {
-    respond(verdict, verdict.healthy() && verdict.node_eligible, Some(verdict.node_eligible))
+    let healthy = verdict.healthy();
+    respond(verdict, healthy, healthy && verdict.node_eligible, Some(verdict.node_eligible))
 }
 
-/// Does the proxy do its work? For the kubelet, for which the node's fate is no reason to restart it.
+/// Might a restart help? For the kubelet. The silence of the API server, for example, is no reason to restart the proxy,
+/// nor is the node's deletion.
 fn livez(verdict: &Verdict) -> Response {
-    respond(verdict, verdict.healthy(), None)
+    respond(verdict, verdict.live(), verdict.live(), None)
 }
 
-fn respond(verdict: &Verdict, good: bool, node_eligible: Option<bool>) -> Response {
+fn respond(verdict: &Verdict, healthy: bool, good: bool, node_eligible: Option<bool>) -> Response {
     // Upstream shows the time of the request as that of the last update while all is well.
     let last_updated = if good { Some(verdict.now) } else { verdict.last_synced() };
     let shown = verdict.families.iter().filter(|(_, of)| of.last_synced.is_some() || of.problem.is_some());
@@ -80,7 +82,7 @@ fn respond(verdict: &Verdict, good: bool, node_eligible: Option<bool>) -> Respon
         last_updated: time(last_updated),
         current_time: time(Some(verdict.now)),
         node_eligible,
-        healthy: verdict.healthy(),
+        healthy,
         status: status.collect(),
         problems: verdict.problems().collect(),
         warning: verdict.warning.clone(),
@@ -148,5 +150,18 @@ mod tests {
         );
         assert_eq!(ready, (503, expected.to_owned()), "the node goes away");
         assert_eq!(live, (200, expected.replace(r#""nodeEligible":false,"#, "")));
+
+        health.set_node_eligible(true);
+        let silent = start + Duration::from_secs(400);
+        let (ready, live) = both(silent).await;
+        let problem = r#""problems":["nothing was heard from the API server for 399 s"]"#;
+        assert!(
+            ready.0 == 503 && ready.1.contains(r#""healthy":false"#) && ready.1.contains(problem),
+            "{ready:?}"
+        );
+        assert!(
+            live.0 == 200 && live.1.contains(r#""healthy":true"#) && live.1.contains(problem),
+            "{live:?}"
+        );
     }
 }

@@ -13,6 +13,7 @@ mod diagnostic_endpoints;
 pub mod health;
 mod health_endpoints;
 mod moment;
+mod problem;
 pub(crate) mod serve;
 mod service_metrics;
 
@@ -29,6 +30,7 @@ use tokio::time::sleep;
 pub use diagnostic_endpoints::Diagnostics;
 pub use health::{Health, Limits, Verdict};
 pub use moment::Moment;
+pub use problem::{Fails, Problem};
 pub use serve::Stop;
 pub use service_metrics::{Inquiry, Served, ServiceTraffic};
 
