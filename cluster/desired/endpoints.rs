@@ -150,10 +150,13 @@ impl Candidate {
         }
     }
 
-    /// Which of two reports of one endpoint counts: while a pod moves from one slice to another both
-    /// may hold it, and the one that says more of it is right, whichever was read first.
+    /// The precedence of a slice entry among entries with the same address and port: ready, then serving, then not
+    /// terminating, then local. A pod that moves between slices is listed twice for a moment, and an address is
+    /// reused while the pod that had it before still terminates, possibly on another node (kubernetes #135593). The
+    /// node comes last, so that an entry which does not serve never hides one that does. Between equals the first
+    /// slice by name takes precedence.
     fn rank(&self) -> (bool, bool, bool, bool) {
-        (self.local, self.conditions.ready(), self.conditions.serving(), !self.conditions.terminating())
+        (self.conditions.ready(), self.conditions.serving(), !self.conditions.terminating(), self.local)
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{HostIP, Pod, PodCondition, PodIP, PodSpec, PodStatus};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::addresses::{AddressPool, Family};
@@ -167,8 +167,9 @@ fn fill_in(pod: &mut PodPlan, nodes: &[NodePlan]) {
 /// lab. Addresses outside of every pod CIDR whose node is not named lie outside of the cluster, and get none.
 pub(super) fn stand_ins(slices: &[EndpointSlice], pods: &[PodPlan], nodes: &[NodePlan]) -> Vec<PodPlan> {
     let mut made: Vec<PodPlan> = Vec::new();
-    for slice in slices {
-        for endpoint in slice.endpoints.iter().flatten() {
+    // An address that is listed twice belongs to the pod that is ready, on that pod's node.
+    for wants_ready in [true, false] {
+        for (slice, endpoint) in endpoints_of(slices).filter(|(_, e)| is_ready_endpoint(e) == wants_ready) {
             let Some(address) = endpoint.addresses.first().and_then(|ip| ip.parse::<IpAddr>().ok()) else {
                 continue;
             };
@@ -208,6 +209,15 @@ pub(super) fn stand_ins(slices: &[EndpointSlice], pods: &[PodPlan], nodes: &[Nod
     }
     made.iter_mut().for_each(|pod| fill_in(pod, nodes));
     made
+}
+
+fn endpoints_of(slices: &[EndpointSlice]) -> impl Iterator<Item = (&EndpointSlice, &Endpoint)> {
+    slices.iter().flat_map(|slice| slice.endpoints.iter().flatten().map(move |endpoint| (slice, endpoint)))
+}
+
+/// Whether an endpoint is ready; by the API reference one that does not say so is.
+fn is_ready_endpoint(endpoint: &Endpoint) -> bool {
+    endpoint.conditions.as_ref().and_then(|conditions| conditions.ready) != Some(false)
 }
 
 fn has_family(pod: &PodPlan, family: Family) -> bool {

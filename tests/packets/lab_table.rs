@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use portcullis_lab::uml;
 
 /// Clusters that take little time: few of their probes are lost.
-const CLUSTERS: [&str; 2] = ["demo", "lab/web.yaml"];
+const CLUSTERS: [&str; 3] = ["demo", "lab/web.yaml", "lab/reused-address.yaml"];
 
 fn all_is_as_it_must_be(mode: &str) {
     for cluster in CLUSTERS {
