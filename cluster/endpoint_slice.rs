@@ -170,7 +170,12 @@ impl Wire {
         let family = match self.address_type.as_deref() {
             Some("IPv4") => Some(Family::V4),
             Some("IPv6") => Some(Family::V6),
-            _ => None,
+            Some("FQDN") => None,
+            other => {
+                let expected = "IPv4, IPv6 or FQDN";
+                problems.push(Problem::new("addressType", other.unwrap_or_default(), expected));
+                None
+            }
         };
         let labels = &self.metadata.labels;
         let concerns_us = family.is_some()

@@ -38,6 +38,17 @@ impl From<BTreeMap<String, String>> for Labels {
     }
 }
 
+/// A map of strings, as of labels. The API server decodes `null`, as in the YAML `disktype:`, as the empty string, and a
+/// map that is `null` as an empty one.
+pub(crate) fn null_is_empty_string<'de, D>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+{
+    let map: Option<BTreeMap<String, Option<String>>> = Option::deserialize(deserializer)?;
+    let values = map.unwrap_or_default().into_iter();
+    Ok(values.map(|(key, value)| (key, value.unwrap_or_default())).collect())
+}
+
 /// The API takes `null` for an empty list or map.
 pub(crate) fn null_is_empty<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where

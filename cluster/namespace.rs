@@ -6,6 +6,10 @@ use crate::labels::Labels;
 use crate::name::Name;
 use crate::object::Metadata;
 
+/// The label that the API server sets on every Namespace to its name, whatever the object says
+/// (`SetDefaults_Namespace`).
+pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
+
 /// A namespace.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Namespace {
@@ -22,6 +26,8 @@ pub(crate) struct Wire {
 
 impl Wire {
     pub(crate) fn slim(self) -> Namespace {
-        Namespace { name: Name::new(&self.metadata.name), labels: self.metadata.labels.into() }
+        let Metadata { name, mut labels, .. } = self.metadata;
+        labels.insert(NAMESPACE_NAME_LABEL.to_owned(), name.clone());
+        Namespace { name: Name::new(&name), labels: labels.into() }
     }
 }

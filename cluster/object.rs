@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::cluster_network_policy::ClusterNetworkPolicy;
 use crate::endpoint_slice::EndpointSlice;
-use crate::labels::null_is_empty;
+use crate::labels::null_is_empty_string;
 use crate::name::{Name, NamespacedName};
 use crate::namespace::Namespace;
 use crate::network_policy::NetworkPolicy;
@@ -261,9 +261,9 @@ fn from_value<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, (String
 pub(crate) struct Metadata {
     pub(crate) name: String,
     namespace: Option<String>,
-    #[serde(default, deserialize_with = "null_is_empty")]
+    #[serde(default, deserialize_with = "null_is_empty_string")]
     pub(crate) labels: BTreeMap<String, String>,
-    #[serde(default, deserialize_with = "null_is_empty")]
+    #[serde(default, deserialize_with = "null_is_empty_string")]
     pub(crate) annotations: BTreeMap<String, String>,
     pub(crate) creation_timestamp: Option<String>,
     pub(crate) deletion_timestamp: Option<String>,

@@ -80,7 +80,7 @@ struct Container {
 struct ContainerPort {
     name: Option<String>,
     container_port: u16,
-    protocol: Option<Protocol>,
+    protocol: Option<String>,
 }
 
 #[derive(Default, Deserialize)]
@@ -126,14 +126,17 @@ impl Wire {
             self.spec.init_containers.iter().filter(|c| c.restart_policy.as_deref() == Some("Always"));
         let ports = self.spec.containers.iter().chain(sidecars).flat_map(|c| &c.ports);
         let named_ports = ports.filter_map(|p| {
+            let name = p.name.as_deref().filter(|name| !name.is_empty())?;
+            let field = || format!("spec.containers[*].ports[name={name}].protocol");
             Some(NamedPort {
-                name: Name::new(p.name.as_deref()?),
+                name: Name::new(name),
                 port: NonZeroU16::new(p.container_port)?,
-                protocol: p.protocol.unwrap_or_default(),
+                protocol: Protocol::read(p.protocol.as_deref(), field(), problems)?,
             })
         });
+        let named_ports = named_ports.collect();
         Pod {
-            named_ports: named_ports.collect(),
+            named_ports,
             ips,
             node: self.spec.node_name.filter(|n| !n.is_empty()).map(|n| Name::new(&n)),
             host_network: self.spec.host_network.unwrap_or(false),

@@ -2,22 +2,17 @@
 
 use std::fmt;
 
-use serde::Deserialize;
-
 use crate::problem::Problem;
 
 /// A transport protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub enum Protocol {
     /// TCP, the API's default.
     #[default]
-    #[serde(rename = "TCP")]
     Tcp,
     /// UDP.
-    #[serde(rename = "UDP")]
     Udp,
     /// SCTP.
-    #[serde(rename = "SCTP")]
     Sctp,
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::Deserialize;
 
-use crate::labels::{Labels, null_is_empty};
+use crate::labels::{Labels, null_is_empty, null_is_empty_string};
 use crate::name::Name;
 use crate::problem::Problem;
 
@@ -139,7 +139,7 @@ impl fmt::Display for Requirement {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Wire {
-    #[serde(default, deserialize_with = "null_is_empty")]
+    #[serde(default, deserialize_with = "null_is_empty_string")]
     match_labels: BTreeMap<String, String>,
     #[serde(default, deserialize_with = "null_is_empty")]
     match_expressions: Vec<WireRequirement>,

@@ -6,13 +6,11 @@ use std::hash::Hash;
 use std::net::IpAddr;
 
 use portcullis_cluster::labels::Labels;
+use portcullis_cluster::namespace::NAMESPACE_NAME_LABEL;
 use portcullis_cluster::pod::Pod;
 use portcullis_cluster::{Index, Name, NamespacedName};
 
 use super::replicas::Replicas;
-
-/// The label that the API server gives every namespace.
-const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// The labels of a namespace. One that is not known has the one that every namespace has, so that pods in a
 /// folder of manifests need no Namespace.

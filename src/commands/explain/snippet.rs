@@ -25,9 +25,6 @@ pub(super) enum Peer {
     Block(IpAddr),
 }
 
-/// The label that the API server gives every namespace.
-const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
-
 impl Snippet {
     /// A NetworkPolicy with this rule alone.
     pub(super) fn network_policy(&self) -> String {
