@@ -27,7 +27,7 @@ use portcullis_cluster::{Event, Family, Index, Kind, Name};
 use portcullis_modes::SyncError;
 use portcullis_modes::cleanup::Takeover;
 use portcullis_modes::iptables::{Flavour, Host, Options, Tools};
-use portcullis_modes::ipvs::RequirementError;
+use portcullis_modes::ipvs::{self, RequirementError};
 use portcullis_modes::nftables;
 use portcullis_modes::stale_flows::{KernelFlows, StaleFlows};
 use portcullis_policy::table::{EnforceError, Enforcer};
@@ -106,22 +106,23 @@ pub async fn run(
     options: &Daemon,
     file: Option<ConfigFile>,
 ) -> Result<(), DaemonError> {
-    oom_score::set(config.oom_score_adj);
+    // Everything that can fail is checked before anything is written to the node: a daemon that cannot start changes nothing.
     let name = node::name(&config).map_err(DaemonError::NodeName)?;
     let means = serving::means(config.mode)?;
-    // Only rules of iptables name its counters.
-    let nfacct = config.mode != ProxyMode::Nftables && host::ensure_nfacct();
-    let refused = conntrack_settings::set(&config.conntrack);
+    if config.mode == ProxyMode::Ipvs {
+        ipvs::check_requirements(config.ipvs.scheduler)?;
+    }
     if options.init_only {
+        ready_kernel(&config);
         serving::prepare(&config)?;
         tracing::info!("the node is set up; ending, as --init-only asks for");
         return Ok(());
     }
+    let enforcer = config.network_policy.as_ref().map(Policies::enforcer).transpose()?;
     let (sink, events) = mpsc::channel(EVENT_BATCHES);
     let source =
         source::spawn_reporting(state::origin(&config, name), sink, Some(Reporter::new(name))).await?;
     let recorder = source.recorder().clone();
-    tell_of_refused(&recorder, &refused);
     let families: Vec<Family> = means.families.clone();
     tell_of_others(&config, &recorder).await?;
     let (service_traffic, inquiries) = ServiceTraffic::channel();
@@ -133,7 +134,9 @@ pub async fn run(
             return Err(error.into());
         }
     };
-    let facts = Facts { tools: means.tools.clone(), nfacct, addresses: host::addresses() };
+    let kernel = ready_kernel(&config);
+    tell_of_refused(&recorder, &kernel.refused);
+    let facts = Facts { tools: means.tools.clone(), nfacct: kernel.nfacct, addresses: host::addresses() };
     let options_now = node::options(&config, None);
     let host_now = facts.host(&config, &Index::new(), name, &options_now);
     let (mode, mode_drift) = serving::mode(&config, options_now, host_now, means)?;
@@ -147,9 +150,9 @@ pub async fn run(
     let drain = if options.once { Duration::ZERO } else { DRAIN };
     let takeover = Takeover::new(serving::serving(config.mode), flavour, drain);
     let worker = Worker::new(mode, Desired::new(name), flows, takeover);
-    let (policies, drift) = match config.network_policy {
-        Some(policy) => {
-            let (policies, drift) = Policies::start(policy, name)?;
+    let (policies, drift) = match config.network_policy.zip(enforcer) {
+        Some((policy, enforcer)) => {
+            let (policies, drift) = Policies::start(policy, name, enforcer);
             telemetry.expect_policies(policy.audit);
             (Some(policies), Some(drift))
         }
@@ -179,6 +182,21 @@ pub async fn run(
     memory::unmap_code();
     let heard = Heard { events, inquiries, mode_drift, policy_drift: drift, followed };
     daemon.run(heard, options.once).await
+}
+
+/// What [`ready_kernel`] found.
+struct ReadyKernel {
+    /// The counters that rules of iptables name are there.
+    nfacct: bool,
+    refused: Vec<conntrack_settings::Refused>,
+}
+
+/// Writes the settings of this process and of the kernel that do not depend on the mode.
+fn ready_kernel(config: &Config) -> ReadyKernel {
+    oom_score::set(config.oom_score_adj);
+    // Only rules of iptables name its counters.
+    let nfacct = config.mode != ProxyMode::Nftables && host::ensure_nfacct();
+    ReadyKernel { nfacct, refused: conntrack_settings::set(&config.conntrack) }
 }
 
 /// Tells of what the kernel did not take of the settings of connection tracking, as upstream does where `/sys` is

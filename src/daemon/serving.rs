@@ -34,7 +34,7 @@ pub(crate) struct Means {
     pub(crate) families: Vec<Family>,
 }
 
-/// Looks for what the mode takes.
+/// Looks for what the mode takes, without loading or changing anything.
 ///
 /// # Errors
 /// Something is missing.

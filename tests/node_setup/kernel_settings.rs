@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::daemon::Node;
+use crate::daemon::{Node, program};
 use crate::namespace;
 
 /// What a setting of connection tracking is in the namespace of this thread.
@@ -65,5 +65,49 @@ fn the_score_for_when_memory_runs_out_is_set() {
         daemon.wait_healthy();
         let score = fs::read_to_string(format!("/proc/{}/oom_score_adj", daemon.pid())).unwrap();
         assert_eq!(score.trim(), "321");
+    });
+}
+
+/// What a start writes to the kernel before its first sync, as far as the namespace shows it.
+fn written() -> (Vec<String>, String) {
+    let bridged = fs::read_to_string("/proc/thread-self/root/proc/sys/net/bridge/bridge-nf-call-iptables");
+    let counters = namespace::run("nft list ruleset") + &namespace::run("ip link");
+    (settings().into_iter().chain(bridged.ok()).collect(), counters)
+}
+
+#[test]
+fn a_daemon_that_cannot_start_changes_nothing() {
+    namespace::inside(|| {
+        let node = Node::new();
+        let kubeconfig = node.folder.path().join("no-such-file");
+        let kubeconfig = format!("--kubeconfig={}", kubeconfig.display());
+        let broken = node.folder.path().join("kubeconfig");
+        fs::write(&broken, "apiVersion: v1\nkind: Config\n").unwrap();
+        let broken = format!("--kubeconfig={}", broken.display());
+        let manifests = format!("--manifests={}", node.folder.path().join("manifests").display());
+        let _taken = std::net::TcpListener::bind("127.0.0.1:10256").unwrap();
+        // The arguments, and what the message names.
+        let rows: [(&[&str], &str); 5] = [
+            (&[], "neither --kubeconfig nor --master"),
+            (&[&kubeconfig], "no-such-file"),
+            (&[&broken], "kubeconfig"),
+            (&["--master=ftp://10.0.0.1"], "--master"),
+            (
+                &[&manifests, "--bind-address-hard-fail", "--healthz-bind-address=127.0.0.1:10256"],
+                "127.0.0.1:10256",
+            ),
+        ];
+        for mode in ["iptables", "nftables"] {
+            for (arguments, named) in rows {
+                let before = written();
+                let mut command = program();
+                command.args(ARGUMENTS).args(["--network-policy", "--mode", mode]).args(arguments);
+                let output = command.output().unwrap();
+                let said = String::from_utf8_lossy(&output.stderr).into_owned();
+                assert_eq!(output.status.code(), Some(2), "{mode} {arguments:?}: {said}");
+                assert!(said.contains(named), "{mode} {arguments:?}: {said}");
+                assert_eq!(written(), before, "{mode} {arguments:?}: {said}");
+            }
+        }
     });
 }

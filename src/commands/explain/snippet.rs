@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use portcullis_cluster::namespace::NAMESPACE_NAME_LABEL;
 use portcullis_cluster::{Family, Name, Protocol};
 use portcullis_policy::Direction;
 

@@ -60,16 +60,21 @@ pub(super) struct Policies {
 }
 
 impl Policies {
-    /// Prepares to enforce policies on a node, and listens to who else changes the table.
+    /// Opens the kernel's nf_tables for the policies' table. Changes nothing.
     ///
     /// # Errors
-    /// The kernel cannot.
+    /// The kernel cannot enforce policies.
+    pub(super) fn enforcer(config: &NetworkPolicy) -> Result<Enforcer, EnforceError> {
+        Enforcer::open(node::policy_options(config, None))
+    }
+
+    /// Prepares to enforce policies on a node, and listens to who else changes the table.
     pub(super) fn start(
         config: NetworkPolicy,
         node: Name,
-    ) -> Result<(Self, mpsc::Receiver<Drift>), EnforceError> {
+        enforcer: Enforcer,
+    ) -> (Self, mpsc::Receiver<Drift>) {
         sysctl::filter_bridged_packets();
-        let enforcer = Enforcer::open(node::policy_options(&config, None))?;
         let drift = drift_watch::watch(TABLE, enforcer.socket());
         let worker = PolicyWorker::new(Scope::Node(node), enforcer);
         let policies = Policies {
@@ -82,7 +87,7 @@ impl Policies {
             last_cut: None,
             begun: false,
         };
-        Ok((policies, drift))
+        (policies, drift)
     }
 
     /// Somebody else changed the table, or may have.
