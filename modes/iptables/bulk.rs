@@ -58,12 +58,14 @@ impl FamilySync {
         now: Instant,
         progress: &mut Progress,
     ) -> Result<(), SyncError> {
-        let first = self.knowledge == Knowledge::None;
         let snapshot = Snapshot::read(&*self.kernel)?;
+        if self.knowledge != Knowledge::None && !self.write_failed {
+            self.drift = self.count_drift(&snapshot);
+        }
         let plan = self.plan_from(snapshot, desired, large, now);
-        let repairs = if first { 0 } else { self.count_repairs(&plan) };
-        self.execute(&plan, now, progress)?;
-        progress.repaired += repairs;
+        self.execute(&plan, now, progress).inspect_err(|_| self.write_failed = true)?;
+        progress.repaired += std::mem::take(&mut self.drift);
+        (self.written_with, self.write_failed) = (None, false);
         self.knowledge = Knowledge::Known;
         self.positions_unsure = false;
         Ok(())
@@ -80,8 +82,7 @@ impl FamilySync {
         let plan = self.plan_for_pending(desired, large, now);
         let result = self.execute(&plan, now, progress);
         if result.is_err() {
-            // Part of it may be written; only the kernel knows.
-            self.suspect();
+            self.note_failed_write();
         }
         result
     }

@@ -46,6 +46,13 @@ pub(super) struct FamilySync {
     pub(super) kernel: Box<dyn Kernel>,
     pub(super) renderer: Renderer,
     pub(super) base: Base,
+    /// What the rules in the kernel were rendered with, where options or node facts have changed since.
+    pub(super) written_with: Option<(Renderer, Base)>,
+    /// A write failed since the kernel was last compared. It may hold part of that write, so that differences do not
+    /// prove an external change.
+    pub(super) write_failed: bool,
+    /// Chains and jumps that another process changed and that are not restored yet.
+    pub(super) drift: usize,
     pub(super) knowledge: Knowledge,
     pub(super) programmed: BTreeMap<NamespacedName, Programmed>,
     /// The rules of all Services that are programmed.
@@ -74,6 +81,13 @@ impl Base {
     }
 }
 
+impl Base {
+    /// The rules that end a shared chain.
+    pub(super) fn tail_of(&self, chain: SharedChain) -> &[String] {
+        if chain == SharedChain::NatServices { &self.tail } else { &[] }
+    }
+}
+
 /// What a sync has done so far.
 #[derive(Default)]
 pub(super) struct Progress {
@@ -89,6 +103,9 @@ impl FamilySync {
             kernel,
             renderer: Renderer::new(family, options, on),
             base: Base::new(family, options, on),
+            written_with: None,
+            write_failed: false,
+            drift: 0,
             knowledge: Knowledge::None,
             programmed: BTreeMap::new(),
             rules: RuleCount::default(),
@@ -101,8 +118,11 @@ impl FamilySync {
 
     /// Takes new options or facts of the host. Everything is compared with the kernel at the next sync.
     pub(super) fn reconfigure(&mut self, options: &Options, on: &Host) {
-        self.renderer = Renderer::new(self.family, options, on);
-        self.base = Base::new(self.family, options, on);
+        let renderer = std::mem::replace(&mut self.renderer, Renderer::new(self.family, options, on));
+        let base = std::mem::replace(&mut self.base, Base::new(self.family, options, on));
+        if self.knowledge != Knowledge::None {
+            self.written_with.get_or_insert((renderer, base));
+        }
         self.suspect();
     }
 
@@ -111,6 +131,12 @@ impl FamilySync {
         if self.knowledge == Knowledge::Known {
             self.knowledge = Knowledge::Suspect;
         }
+    }
+
+    /// Notes that a write failed and that only the kernel knows which part of it was written.
+    pub(super) fn note_failed_write(&mut self) {
+        self.write_failed = true;
+        self.suspect();
     }
 
     pub(super) fn sync(&mut self, desired: &Desired, changes: &[ServiceChange], now: Instant) -> Report {

@@ -41,7 +41,7 @@ impl FamilySync {
             Written::Exactly => Ok(()),
             // Only the kernel knows what it took.
             Written::Unsure => {
-                self.suspect();
+                self.note_failed_write();
                 self.reconcile(desired, large, now, progress)
             }
         }
@@ -68,7 +68,7 @@ impl FamilySync {
             }
             // A restore is all or nothing for each table, not for all.
             Err(error) if restore.written().count() > 1 => {
-                self.suspect();
+                self.note_failed_write();
                 return if blames_rules(&error) { Ok(Written::Unsure) } else { Err(error) };
             }
             Err(error) if !blames_rules(&error) => return Err(error),

@@ -10,6 +10,7 @@ mod bulk;
 mod chain;
 mod compose;
 mod diff;
+mod drift;
 mod family_sync;
 mod incremental;
 mod kernel;

@@ -84,10 +84,12 @@ impl FamilySync {
         let mut removals: Vec<ChainName> = snapshot.chains_of(Table::Nat).filter(stale).collect();
         // What refers to others goes before them.
         removals.sort_by_key(|chain| (chain.as_str().starts_with("KUBE-SEP-"), *chain));
+        let names: Vec<&NamespacedName> = services.iter().map(|s: &Target| &s.name).collect();
         let shared = SharedChain::ALL.map(|chain| {
             let rules = &shared_rules[chain.at()];
             let exists = snapshot.chain(chain.table(), chain.name()).is_some();
-            let order = self.order_in_kernel(chain, snapshot.shared_rules(chain), &services, rules);
+            let tail = self.base.tail_of(chain);
+            let order = order_in_kernel(snapshot.shared_rules(chain), &names, rules, tail);
             let right = order.is_some() && exists;
             self.orders[chain.at()] = order.unwrap_or_else(|| self.order_to_write(chain, &services, rules));
             !right
@@ -142,31 +144,6 @@ impl FamilySync {
         }
     }
 
-    /// The order in which the kernel holds the wanted rules, if it holds exactly those: any order of the
-    /// Services will do.
-    fn order_in_kernel(
-        &self,
-        chain: SharedChain,
-        found: &[u64],
-        services: &[Target],
-        rules: &[Vec<u64>],
-    ) -> Option<SharedOrder> {
-        let tail: Vec<u64> = match chain {
-            SharedChain::NatServices => self.base.tail.iter().map(|rule| hash_of_rule(rule)).collect(),
-            _ => Vec::new(),
-        };
-        let mut found = found.strip_suffix(&*tail)?;
-        let mut left: HashMap<u64, usize> =
-            rules.iter().enumerate().filter_map(|(i, rules)| Some((*rules.first()?, i))).collect();
-        let mut order = SharedOrder::default();
-        while let Some(first) = found.first() {
-            let i = left.remove(first)?;
-            found = found.strip_prefix(&*rules[i])?;
-            order.push(&services[i].name, rules[i].len());
-        }
-        left.is_empty().then_some(order)
-    }
-
     /// The order in which a shared chain is to be written: as we last wrote it, new Services at the end.
     fn order_to_write(&self, chain: SharedChain, services: &[Target], rules: &[Vec<u64>]) -> SharedOrder {
         let find = |name: &NamespacedName| services.binary_search_by(|s| s.name.cmp(name)).ok();
@@ -177,20 +154,27 @@ impl FamilySync {
         order.into_iter().for_each(|i| counted.push(&services[i].name, rules[i].len()));
         counted
     }
+}
 
-    /// How many chains and jumps of a plan differ from what we wrote, so that somebody else did it.
-    pub(super) fn count_repairs(&self, plan: &Plan) -> usize {
-        let Known::Read(snapshot) = &plan.known else { return 0 };
-        let jumps = self.base.jumps.iter().filter(|j| !snapshot.has_rule(j.table, j.from, &j.rule)).count();
-        let base = self.base.chains.iter().filter(|c| base_differs(c, snapshot)).count();
-        let pending = |s: &&Target| self.pending.contains(&s.name);
-        let services = plan.services.iter().filter(|s| s.weight > 0 && !pending(s)).count();
-        let shared = match self.pending.is_empty() {
-            true => plan.shared.iter().filter(|differs| **differs).count(),
-            false => 0,
-        };
-        jumps + base + shared + services
+/// The order in which the kernel holds the rules of these Services in a shared chain that ends with `tail`, if it holds
+/// exactly those: any order of the Services will do.
+pub(super) fn order_in_kernel(
+    found: &[u64],
+    services: &[&NamespacedName],
+    rules: &[Vec<u64>],
+    tail: &[String],
+) -> Option<SharedOrder> {
+    let tail: Vec<u64> = tail.iter().map(|rule| hash_of_rule(rule)).collect();
+    let mut found = found.strip_suffix(&*tail)?;
+    let mut left: HashMap<u64, usize> =
+        rules.iter().enumerate().filter_map(|(i, rules)| Some((*rules.first()?, i))).collect();
+    let mut order = SharedOrder::default();
+    while let Some(first) = found.first() {
+        let i = left.remove(first)?;
+        found = found.strip_prefix(&*rules[i])?;
+        order.push(services[i], rules[i].len());
     }
+    left.is_empty().then_some(order)
 }
 
 impl Snapshot {

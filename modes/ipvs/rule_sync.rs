@@ -32,6 +32,9 @@ struct Rules {
     written: Vec<BaseChain>,
     /// Nobody else wrote since.
     sure: bool,
+    /// Set while the last write has failed: how many external changes were found before it. The kernel may hold part of that
+    /// write, so that differences found after it do not prove more.
+    found_before_failure: Option<usize>,
 }
 
 /// What a write did.
@@ -104,9 +107,16 @@ impl RuleSync {
             self.fingerprint = before;
             return Ok(Vec::new());
         }
-        self.kernel.restore(&mut |out| {
+        let restored = self.kernel.restore(&mut |out| {
             differences.iter().try_for_each(|(table, at, d)| self.tables[*at].write(out, *table, d))
-        })?;
+        });
+        if let Err(error) = restored {
+            for (_, at, difference) in differences {
+                self.tables[at].sure = false;
+                self.tables[at].found_before_failure = Some(difference.repaired);
+            }
+            return Err(error);
+        }
         let mut wrote = Vec::new();
         for (table, at, difference) in differences {
             self.tables[at].is_right();
@@ -149,9 +159,12 @@ impl Rules {
         if missing_jumps.is_empty() && differ(&self.wanted) == 0 {
             return Ok(None);
         }
-        // What was there before we first wrote is nobody's damage.
-        let damaged = !self.written.is_empty();
-        let repaired = if damaged { missing_jumps.len() + differ(&self.written) } else { 0 };
+        let repaired = match self.found_before_failure {
+            Some(found) => found,
+            // Rules that were there before the first write are no external change.
+            None if self.written.is_empty() => 0,
+            None => missing_jumps.len() + differ(&self.written),
+        };
         Ok(Some(Difference { missing_jumps, repaired }))
     }
 
@@ -173,7 +186,7 @@ impl Rules {
 
     /// Notes that the kernel holds what it must.
     fn is_right(&mut self) {
-        (self.written, self.sure) = (self.wanted.clone(), true);
+        (self.written, self.sure, self.found_before_failure) = (self.wanted.clone(), true, None);
     }
 
     /// How many rules there are.

@@ -27,6 +27,10 @@ pub struct State {
     pub names_lines: bool,
     /// So many restores fail for another reason than their rules.
     pub locked: usize,
+    /// After so many restores, one fails for another reason than its rules.
+    pub locked_after: Option<usize>,
+    /// The next restore fails when it comes to this table, with the tables before it written.
+    pub locked_at: Option<Table>,
     /// All restores are refused, whatever is in them.
     pub out_of_memory: bool,
     pub restores: usize,
@@ -41,6 +45,8 @@ impl FakeKernel {
             refused: BTreeSet::new(),
             names_lines: true,
             locked: 0,
+            locked_after: None,
+            locked_at: None,
             out_of_memory: false,
             restores: 0,
             generation: 0,
@@ -73,6 +79,18 @@ impl Kernel for FakeKernel {
         state.restores += 1;
         if state.locked > 0 {
             state.locked -= 1;
+            return Err(SyncError::Locked { tool: "fake".into() });
+        }
+        state.locked_after = match state.locked_after {
+            Some(0) => {
+                state.locked_after = None;
+                return Err(SyncError::Locked { tool: "fake".into() });
+            }
+            after => after.map(|restores| restores - 1),
+        };
+        if let Some(before) = state.locked_at.take().and_then(|table| text.find(&format!("*{table}\n"))) {
+            restore(&mut state, &text[..before]).expect("tables that are not refused");
+            state.generation += 1;
             return Err(SyncError::Locked { tool: "fake".into() });
         }
         let result = match state.out_of_memory {

@@ -1,6 +1,7 @@
 //! Whatever happens, in whatever order: in the end the kernel holds what is desired.
 
 mod cluster;
+mod external_changes;
 mod fake_kernel;
 
 use std::collections::BTreeMap;

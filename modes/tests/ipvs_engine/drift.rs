@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use portcullis_modes::iptables::Table;
+use portcullis_modes::iptables::{Host, Options, Table};
 use portcullis_modes::ipvs::Change;
 use portcullis_netlink::ip_vs::Balancing;
 use portcullis_netlink::ipset::SetEntry;
@@ -156,6 +156,28 @@ fn a_change_does_not_hide_what_others_did() {
             node.is_right();
             assert_eq!(node.look_after(), 0, "{what}");
         }
+    }
+}
+
+/// New options and node facts change rules, sets and virtual servers. That is no repair, also where the first write fails
+/// half-way.
+#[test]
+fn new_node_facts_are_no_repair() {
+    for fails in [false, true] {
+        let mut node = node();
+        let moved: Vec<IpAddr> =
+            ["127.0.0.1", "192.0.2.9", "::1", "2001:db8::9"].map(|ip| ip.parse().expect("an address")).into();
+        let node_ips = [moved[1], moved[3]];
+        let host = Host { addresses: moved.into(), node_ips: node_ips.into(), ..node.host.clone() };
+        let options = Options { masquerade_bit: 15, ..node.options.clone() };
+        node.set_facts(options, host);
+        if fails {
+            node.rules[0].1.state().locked_at = Some(Table::Nat);
+            let reports = node.sync(&[]);
+            assert!(reports[0].error.is_some() && repairs(&reports) == 0, "{reports:?}");
+        }
+        assert_eq!(node.look_after(), 0, "after a write that failed: {fails}");
+        node.is_right();
     }
 }
 

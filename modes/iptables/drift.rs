@@ -1,0 +1,40 @@
+//! External changes: where the kernel differs from what was last written.
+//!
+//! The kernel is compared with the rules as they were written, not as they are desired now. What new options, node facts or
+//! changed Services make different is no external change.
+
+use portcullis_cluster::NamespacedName;
+
+use super::chain::SharedChain;
+use super::family_sync::FamilySync;
+use super::plan::{base_differs, order_in_kernel};
+use super::snapshot::{Snapshot, hash_of_rule};
+
+impl FamilySync {
+    /// Counts the jumps, base chains, shared chains and Services that the kernel does not hold as they were written.
+    pub(super) fn count_drift(&self, snapshot: &Snapshot) -> usize {
+        let (renderer, base) = match &self.written_with {
+            Some((renderer, base)) => (renderer, base),
+            None => (&self.renderer, &self.base),
+        };
+        let jumps = base.jumps.iter().filter(|j| !snapshot.has_rule(j.table, j.from, &j.rule)).count();
+        let base_chains = base.chains.iter().filter(|chain| base_differs(chain, snapshot)).count();
+        let mut services = 0;
+        let mut names: Vec<&NamespacedName> = Vec::with_capacity(self.programmed.len());
+        let mut shared_rules: [Vec<Vec<u64>>; SharedChain::ALL.len()] = Default::default();
+        for (name, programmed) in &self.programmed {
+            let rules = renderer.service(&programmed.ports, programmed.large);
+            services += usize::from(rules.chains().any(|(chain, lines)| !snapshot.holds(chain, lines)));
+            names.push(name);
+            for chain in SharedChain::ALL {
+                shared_rules[chain.at()].push(rules.shared(chain).map(hash_of_rule).collect());
+            }
+        }
+        let differs = |chain: &SharedChain| {
+            let exists = snapshot.chain(chain.table(), chain.name()).is_some();
+            let (found, rules) = (snapshot.shared_rules(*chain), &shared_rules[chain.at()]);
+            !exists || order_in_kernel(found, &names, rules, base.tail_of(*chain)).is_none()
+        };
+        jumps + base_chains + services + SharedChain::ALL.iter().filter(|chain| differs(chain)).count()
+    }
+}

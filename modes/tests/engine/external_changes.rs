@@ -1,0 +1,100 @@
+//! What counts as a repair: chains that another process changed, and nothing that we changed or failed to write.
+
+use std::net::IpAddr;
+
+use portcullis_cluster::Family;
+use portcullis_modes::Mode;
+use portcullis_modes::iptables::{
+    DetectLocal, Flavour, Host, Kernel, NodePortAddresses, Options, Proxier, Table,
+};
+
+use crate::cluster::{Cluster, Drawn};
+use crate::fake_kernel::FakeKernel;
+use crate::{all_well, held, host, options, service};
+
+/// A node with the addresses of its Node object, as the daemon hands them over.
+fn on(addresses: &[&str]) -> Host {
+    let addresses: Vec<IpAddr> = addresses.iter().map(|ip| ip.parse().expect("an address")).collect();
+    Host { node_ips: addresses.clone().into(), addresses: addresses.into(), ..host() }
+}
+
+fn primary_only() -> Options {
+    Options { node_port_addresses: NodePortAddresses::Primary { localhost: false }, ..options() }
+}
+
+/// What becomes of a node that serves 40 Services.
+type Change = fn(&FakeKernel, &mut Proxier, &mut Cluster);
+
+fn flush_services(kernel: &FakeKernel) {
+    kernel.meddle(|tables| {
+        let nat = tables.get_mut(&Table::Nat).expect("it is always there");
+        nat.get_mut("KUBE-SERVICES").expect("it was written").clear();
+    });
+}
+
+#[rustfmt::skip]
+const CHANGES: [(&str, usize, Change); 8] = [
+    // What; how many repairs that takes; how it happens.
+    ("the node gets another address", 0, |_, proxier, _| {
+        proxier.set_facts(primary_only(), on(&["192.0.2.2"]));
+    }),
+    ("the node's pod CIDR becomes known", 0, |_, proxier, _| {
+        let detect_local = DetectLocal::Cidrs(["10.244.1.0/24".parse().expect("a CIDR")].into());
+        proxier.set_facts(Options { detect_local, ..primary_only() }, on(&["192.0.2.1"]));
+    }),
+    ("the masquerade bit changes twice", 0, |_, proxier, _| {
+        proxier.set_facts(Options { masquerade_bit: 15, ..primary_only() }, on(&["192.0.2.1"]));
+        proxier.set_facts(Options { masquerade_bit: 13, ..primary_only() }, on(&["192.0.2.1"]));
+    }),
+    ("another process flushes a chain", 1, |kernel, proxier, _| {
+        flush_services(kernel);
+        assert!(proxier.check_drift());
+    }),
+    ("another process flushes a chain as the node gets another address", 1, |kernel, proxier, _| {
+        flush_services(kernel);
+        proxier.set_facts(primary_only(), on(&["192.0.2.2"]));
+    }),
+    ("another process flushes a chain, and the tool fails to restore it at first", 1, |kernel, proxier, cluster| {
+        flush_services(kernel);
+        assert!(proxier.check_drift());
+        kernel.state().locked = 1;
+        assert!(proxier.sync(&cluster.desired, &[])[0].error.is_some());
+    }),
+    ("many Services change, and the tool fails to write the last part", 0, |kernel, proxier, cluster| {
+        let changes: Vec<_> = (0..600).flat_map(|n| cluster.set(n, Some(&service(7)))).collect();
+        // The legacy tool writes all in one restore.
+        kernel.state().locked_after = Some(usize::from(kernel.flavour() == Flavour::Nft));
+        assert!(proxier.sync(&cluster.desired, &changes)[0].error.is_some());
+    }),
+    ("one Service changes, and the tool writes one of two tables", 0, |kernel, proxier, cluster| {
+        let changes = cluster.set(0, Some(&Drawn { node_port: true, ..service(0) }));
+        kernel.state().locked_at = Some(Table::Nat);
+        assert!(proxier.sync(&cluster.desired, &changes)[0].error.is_some());
+    }),
+];
+
+#[test]
+fn only_external_changes_count_as_repairs() {
+    for flavour in [Flavour::Nft, Flavour::Legacy] {
+        let counted = CHANGES.map(|(what, _, change)| {
+            let (kernel, mut cluster) = (FakeKernel::new(flavour), Cluster::new());
+            let changes: Vec<_> = (0..40)
+                .flat_map(|n| cluster.set(n, Some(&Drawn { node_port: n % 2 == 0, ..service(3) })))
+                .collect();
+            let own: Box<dyn Kernel> = Box::new(kernel.clone());
+            let mut proxier = Proxier::new(primary_only(), on(&["192.0.2.1"]), [(Family::V4, own)]);
+            all_well(&proxier.sync(&cluster.desired, &changes));
+            change(&kernel, &mut proxier, &mut cluster);
+            let reports = proxier.sync(&cluster.desired, &[]);
+            all_well(&reports);
+            let fresh = FakeKernel::new(flavour);
+            let own: Box<dyn Kernel> = Box::new(fresh.clone());
+            let (options, host) = (proxier.options().clone(), proxier.host().clone());
+            let mut other = Proxier::new(options, host, [(Family::V4, own)]);
+            all_well(&other.sync(&cluster.desired, &[]));
+            assert_eq!(held(&kernel), held(&fresh), "{flavour:?}: {what}");
+            (what, reports[0].repaired)
+        });
+        assert_eq!(counted, CHANGES.map(|(what, repairs, _)| (what, repairs)), "{flavour:?}");
+    }
+}
