@@ -14,6 +14,7 @@ use crate::namespace::Namespace;
 use crate::network_policy::NetworkPolicy;
 use crate::node::Node;
 use crate::object::{Kind, Object, ObjectKey};
+use crate::own_node::{Missing, OwnNode};
 use crate::pod::Pod;
 use crate::service::Service;
 use crate::service_cidr::ServiceCidr;
@@ -21,6 +22,8 @@ use crate::service_cidr::ServiceCidr;
 /// The cluster as last heard of.
 #[derive(Default)]
 pub struct Index {
+    /// For the index of a daemon: the node that it serves.
+    own_node: Option<OwnNode>,
     nodes: HashMap<Name, Node>,
     services: HashMap<NamespacedName, Service>,
     /// By Service, each slice by its name: a Service has few.
@@ -89,6 +92,18 @@ impl Index {
     /// An index of nothing.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An index of nothing, for the daemon of a node. What was last known of that node's Node object is kept when the object
+    /// is deleted.
+    pub fn for_node(name: Name) -> Self {
+        Index { own_node: Some(OwnNode::new(name)), ..Self::default() }
+    }
+
+    /// What this node's Node object lacks, and is kept as it was last known. `None` while the object is complete, and for
+    /// one that was never known.
+    pub fn own_node_missing(&self) -> Option<Missing> {
+        self.own_node.map(|own| own.missing).filter(|missing| *missing != Missing::default())
     }
 
     /// Takes in one event. An object that is applied as it already stands touches nothing.
@@ -237,6 +252,11 @@ impl Index {
         match object {
             Object::Node(node) => {
                 let name = node.name;
+                let own = self.own_node.as_mut().filter(|own| own.name == name);
+                let node = match own.zip(self.nodes.get(&name)) {
+                    Some((own, before)) => own.complete(node, before),
+                    None => node,
+                };
                 if replace(&mut self.nodes, name, node) {
                     self.touched.nodes.insert(name);
                     self.policy_touched.nodes.insert(name);
@@ -317,6 +337,13 @@ impl Index {
     fn delete(&mut self, key: ObjectKey) {
         let word = Name::new(&key.name.name);
         let policy = match key.kind {
+            Kind::Node if self.own_node.is_some_and(|own| own.name == word) => {
+                // It stays as it was last known, so nothing changes.
+                if let Some(own) = self.own_node.as_mut().filter(|_| self.nodes.contains_key(&word)) {
+                    own.deleted();
+                }
+                false
+            }
             Kind::Node => {
                 if self.nodes.remove(&word).is_some() {
                     self.touched.nodes.insert(word);

@@ -26,6 +26,12 @@ impl Labels {
         self.get(key).is_some()
     }
 
+    /// These labels, with this value for one of them.
+    pub fn with(&self, key: &'static str, value: &'static str) -> Labels {
+        let pairs = self.iter().chain([(key, value)]);
+        pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).collect::<BTreeMap<_, _>>().into()
+    }
+
     /// All labels by key.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &'static str)> + '_ {
         self.0.iter().map(|(k, v)| (k.as_str(), v.as_str()))

@@ -1,0 +1,181 @@
+//! This node's own Node object: what was last known of it is kept while it is missing or incomplete.
+//!
+//! Deleting the Node object does not remove the node: its pods and addresses are still there, and the kubelet registers the
+//! object again when it restarts. Pod CIDRs, addresses and the zone are assigned to the new object one after the other.
+//! Until then, rules that depend on them must not fall back to those for an unknown node.
+
+use std::fmt;
+
+use crate::name::Name;
+use crate::node::{Node, ZONE_LABEL};
+
+/// What this node's Node object lacks, and is kept as it was last known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Missing {
+    /// The object itself: it was deleted.
+    pub object: bool,
+    /// `spec.podCIDRs`.
+    pub pod_cidrs: bool,
+    /// Addresses of type `InternalIP` or `ExternalIP` in `status.addresses`.
+    pub addresses: bool,
+    /// The label [`ZONE_LABEL`], since the object was created again.
+    pub zone: bool,
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.object {
+            return f.write_str("was deleted; keeping its last addresses, pod CIDRs and labels");
+        }
+        let facts = [(self.pod_cidrs, "pod CIDRs"), (self.addresses, "addresses"), (self.zone, "zone label")];
+        let missing: Vec<&str> =
+            facts.into_iter().filter_map(|(missing, fact)| missing.then_some(fact)).collect();
+        write!(f, "has no {} any more; keeping the last known", missing.join(" and no "))
+    }
+}
+
+/// The name of this node, and what its Node object lacks.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OwnNode {
+    pub(crate) name: Name,
+    pub(crate) missing: Missing,
+}
+
+impl OwnNode {
+    pub(crate) fn new(name: Name) -> Self {
+        OwnNode { name, missing: Missing::default() }
+    }
+
+    /// Notes that the object was deleted.
+    pub(crate) fn deleted(&mut self) {
+        self.missing = Missing { object: true, ..Missing::default() };
+    }
+
+    /// Completes a new version of the object with the facts that it lacks and that were known `before`. Pod CIDRs cannot be
+    /// removed from a Node, and a Node without any address cannot be reached, so these are assigned later. A zone label may
+    /// be removed on purpose, so it is kept only if the object was deleted before.
+    pub(crate) fn complete(&mut self, mut node: Node, before: &Node) -> Node {
+        let had = self.missing;
+        self.missing = Missing {
+            object: false,
+            pod_cidrs: node.pod_cidrs.is_empty() && !before.pod_cidrs.is_empty(),
+            addresses: node.ips().next().is_none() && before.ips().next().is_some(),
+            zone: false,
+        };
+        if self.missing.pod_cidrs {
+            node.pod_cidrs.clone_from(&before.pod_cidrs);
+        }
+        if self.missing.addresses {
+            node.internal_ips.clone_from(&before.internal_ips);
+            node.external_ips.clone_from(&before.external_ips);
+        }
+        if let (true, None, Some(zone)) = (had.object || had.zone, node.zone(), before.zone()) {
+            self.missing.zone = true;
+            node.labels = node.labels.with(ZONE_LABEL, zone);
+        }
+        node
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use crate::event::Event;
+    use crate::index::Index;
+    use crate::name::{Name, NamespacedName};
+    use crate::object::{Kind, Object, ObjectKey};
+
+    fn node(name: &str, zone: bool, pod_cidrs: bool, addresses: bool) -> Event {
+        let some = |present: bool, value: Value| if present { value } else { Value::Null };
+        let value = json!({
+            "metadata": {"name": name, "labels": some(zone, json!({"topology.kubernetes.io/zone": "a"}))},
+            "spec": {"podCIDRs": some(pod_cidrs, json!(["10.244.1.0/24"]))},
+            "status": {"addresses": some(addresses, json!([{"type": "InternalIP", "address": "10.0.0.1"}]))},
+        });
+        Event::Applied(Object::parse(Kind::Node, value).expect("a Node").object)
+    }
+
+    fn deleted(name: &str) -> Event {
+        Event::Deleted(ObjectKey { kind: Kind::Node, name: NamespacedName::new("", name) })
+    }
+
+    /// Whether the own node is known with its zone, pod CIDRs and addresses.
+    fn known(index: &Index) -> Option<[bool; 3]> {
+        let node = index.node(Name::new("own"))?;
+        Some([node.zone().is_some(), !node.pod_cidrs.is_empty(), node.ips().next().is_some()])
+    }
+
+    #[test]
+    fn facts_of_the_own_node_stay_until_there_are_others() {
+        let full = || node("own", true, true, true);
+        let list = |nodes: Vec<Event>| {
+            let begun = std::iter::once(Event::ListStarted(Kind::Node));
+            begun.chain(nodes).chain([Event::Listed(Kind::Node)]).collect::<Vec<_>>()
+        };
+        let all = Some([true; 3]);
+        type Row<'a> = (&'a str, Vec<Event>, Option<[bool; 3]>, &'a str);
+        let rows: Vec<Row<'_>> = vec![
+            ("never known", vec![deleted("own")], None, ""),
+            ("known", vec![full()], all, ""),
+            ("deleted", vec![full(), deleted("own")], all, "was deleted"),
+            ("not in the next list", [vec![full()], list(vec![])].concat(), all, "was deleted"),
+            ("created again", vec![full(), deleted("own"), full()], all, ""),
+            (
+                "created again with nothing",
+                vec![full(), deleted("own"), node("own", false, false, false)],
+                all,
+                "no pod CIDRs and no addresses and no zone label",
+            ),
+            (
+                "assigned one by one",
+                vec![
+                    full(),
+                    deleted("own"),
+                    node("own", false, false, false),
+                    node("own", false, true, false),
+                    node("own", false, true, true),
+                ],
+                all,
+                "no zone label",
+            ),
+            ("all assigned", vec![full(), deleted("own"), node("own", false, false, false), full()], all, ""),
+            (
+                "replaced between two lists",
+                [vec![full()], list(vec![node("own", true, false, true)])].concat(),
+                all,
+                "no pod CIDRs",
+            ),
+            (
+                "a zone label that is removed",
+                vec![full(), node("own", false, true, true)],
+                Some([false, true, true]),
+                "",
+            ),
+            (
+                "never had a zone",
+                vec![node("own", false, true, true), deleted("own")],
+                Some([false, true, true]),
+                "was deleted",
+            ),
+        ];
+        for (case, events, expected, missing) in rows {
+            let mut index = Index::for_node(Name::new("own"));
+            events.into_iter().for_each(|event| index.handle(event));
+            assert_eq!(known(&index), expected, "{case}");
+            let said = index.own_node_missing().map(|missing| missing.to_string()).unwrap_or_default();
+            assert_eq!(said.is_empty(), missing.is_empty(), "{case}: {said}");
+            assert!(said.contains(missing), "{case}: {said}");
+        }
+    }
+
+    #[test]
+    fn other_nodes_go_when_they_are_deleted() {
+        let mut index = Index::for_node(Name::new("own"));
+        for event in [node("other", true, true, true), deleted("other")] {
+            index.handle(event);
+        }
+        assert!(index.node(Name::new("other")).is_none());
+        assert_eq!(index.own_node_missing(), None);
+    }
+}
