@@ -8,7 +8,9 @@ use serde_json::{Value, json};
 
 use crate::helm::render;
 use crate::kustomize;
-use crate::manifests::{assert_taken, containers, parse, readable, root, unknown_fields};
+use crate::manifests::{
+    assert_restarts_alone, assert_taken, containers, parse, readable, root, unknown_fields,
+};
 
 fn chart() -> PathBuf {
     root().join("deploy/helm/portcullis")
@@ -72,6 +74,17 @@ fn what_it_makes_is_what_the_api_and_the_program_take() {
         let containers = containers(objects.values());
         assert_eq!(containers.len(), 2);
         containers.iter().for_each(|container| assert_taken(container, &config, name));
+    }
+}
+
+#[test]
+fn pods_restart_while_the_api_server_is_away() {
+    let objects = objects(&needed()).unwrap();
+    for container in containers(objects.values()) {
+        assert_restarts_alone(&container, "chart");
+        let host =
+            container["env"].as_array().unwrap().iter().find(|v| v["name"] == "KUBERNETES_SERVICE_HOST");
+        assert_eq!(host.unwrap()["value"], "192.0.2.1");
     }
 }
 

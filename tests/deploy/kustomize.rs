@@ -7,7 +7,9 @@ use std::path::PathBuf;
 use portcullis::source::Selection;
 use serde_json::Value;
 
-use crate::manifests::{assert_taken, containers, documents, readable, root, texts, unknown_fields};
+use crate::manifests::{
+    assert_restarts_alone, assert_taken, containers, documents, readable, root, texts, unknown_fields,
+};
 
 fn kustomize() -> PathBuf {
     root().join("deploy/kustomize")
@@ -36,6 +38,25 @@ fn arguments_and_configurations_are_taken() {
         let containers = containers(&of(name));
         assert!(!containers.is_empty(), "{name}");
         containers.iter().for_each(|container| assert_taken(container, &file, name));
+    }
+}
+
+/// Of all pods, and of the overlays in place of kube-proxy also that they know the API server's address.
+#[test]
+fn pods_restart_while_the_api_server_is_away() {
+    let folders = fs::read_dir(kustomize()).unwrap().map(|entry| entry.unwrap().file_name());
+    let folders: Vec<String> = folders.map(|name| name.to_str().unwrap().to_owned()).collect();
+    assert!(folders.len() > 3, "{folders:?}");
+    for folder in &folders {
+        let objects = of(folder);
+        containers(&objects).iter().for_each(|container| assert_restarts_alone(container, folder));
+        let overlay = objects.iter().any(|object| object["resources"].to_string().contains("../base"));
+        let addresses: Vec<Value> = containers(&objects)
+            .iter()
+            .flat_map(|container| container["env"].as_array().cloned().unwrap_or_default())
+            .filter(|variable| variable["name"].as_str().unwrap().starts_with("KUBERNETES_SERVICE_"))
+            .collect();
+        assert_eq!(addresses.len(), if overlay { 4 } else { 0 }, "{folder}: {addresses:?}");
     }
 }
 

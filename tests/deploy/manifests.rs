@@ -70,6 +70,23 @@ pub(crate) fn assert_taken(container: &Value, file: &Path, of: &str) {
     assert!(!said.contains("ERROR"), "{of}: {said}");
 }
 
+/// The kubelet can make a container from its pod alone: what refers to a ConfigMap or a Secret is read from the API server
+/// at each restart, and fails it (`CreateContainerConfigError`) while that is away.
+pub(crate) fn assert_restarts_alone(container: &Value, of: &str) {
+    let name = container["name"].as_str().unwrap();
+    assert!(container["envFrom"].is_null(), "{of}, {name}: {}", container["envFrom"]);
+    for variable in container["env"].as_array().into_iter().flatten() {
+        let sources = variable["valueFrom"].as_object().into_iter().flat_map(|sources| sources.keys());
+        let sources: Vec<&String> = sources.collect();
+        assert!(
+            sources.iter().all(|source| matches!(source.as_str(), "fieldRef" | "resourceFieldRef")),
+            "{of}, {name}: {variable}"
+        );
+    }
+    let pull = container["imagePullPolicy"].as_str();
+    assert!(pull.is_none_or(|policy| policy == "IfNotPresent"), "{of}, {name}: {pull:?}");
+}
+
 /// The paths of fields that the API does not know of an object of its kind; `None` for kinds that are not the API's own.
 pub(crate) fn unknown_fields(value: &Value) -> Option<Vec<String>> {
     match value["kind"].as_str() {
