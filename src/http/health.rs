@@ -20,6 +20,7 @@ use portcullis_cluster::Family;
 
 use super::moment::Moment;
 use super::problem::{Fails, Problem};
+use crate::source::SILENCE_LIMIT;
 
 /// How long things may take before they count as failures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,14 +35,14 @@ pub struct Limits {
 }
 
 impl Limits {
-    /// For the first sync, and for the silence of an API server.
-    pub const FIVE_MINUTES: Duration = Duration::from_secs(300);
+    /// For the first sync.
+    pub const FIRST_SYNC: Duration = Duration::from_mins(5);
 
-    /// Upstream's limit, twice the sync period, and for a source that may not fall silent, ours.
+    /// Upstream's limit, twice the sync period, and for a source that may not fall silent, that of the source.
     pub fn new(sync_period: Duration, source_speaks: bool) -> Self {
         let sync = sync_period.saturating_mul(2);
-        let first_sync = sync.max(Self::FIVE_MINUTES);
-        Limits { sync, first_sync, silence: source_speaks.then_some(Self::FIVE_MINUTES) }
+        let first_sync = sync.max(Self::FIRST_SYNC);
+        Limits { sync, first_sync, silence: source_speaks.then_some(SILENCE_LIMIT) }
     }
 }
 

@@ -48,6 +48,7 @@ fn status(kind: Kind) -> KindStatus {
         kind,
         last_heard: Some(Instant::now()),
         synced: true,
+        absent: false,
         error: None,
         failures: 2,
         lists: 1,

@@ -21,6 +21,8 @@ pub struct KindStatus {
     pub last_heard: Option<Instant>,
     /// The kind has been fully listed once.
     pub synced: bool,
+    /// The API server does not serve the kind, which it need not.
+    pub absent: bool,
     /// What it is trying to get over; `None` while all is well.
     pub error: Option<String>,
     /// Requests or reads that failed, since the start.
@@ -39,6 +41,7 @@ impl Health {
             kind,
             last_heard: None,
             synced: false,
+            absent: false,
             error: None,
             failures: 0,
             lists: 0,
@@ -58,9 +61,11 @@ impl Health {
         self.kinds.iter().all(|status| lock(status).synced)
     }
 
-    /// When the kind that has been silent for longest was last heard of; `None` where one never was.
+    /// When the kind that has been silent for longest was last heard of; `None` where one never was. A kind that the
+    /// server does not serve is not silent, so it does not count.
     pub fn last_heard(&self) -> Option<Instant> {
-        self.kinds.iter().map(|status| lock(status).last_heard).min().flatten()
+        let served = self.kinds.iter().map(lock).filter(|status| !status.absent);
+        served.map(|status| status.last_heard).min().flatten()
     }
 
     fn update(&self, kind: Kind, change: impl FnOnce(&mut KindStatus)) {
@@ -84,6 +89,10 @@ impl Health {
         });
     }
 
+    pub(super) fn set_absent(&self, kind: Kind, absent: bool) {
+        self.update(kind, |status| status.absent = absent);
+    }
+
     pub(super) fn failed(&self, kind: Kind, error: String) {
         self.update(kind, |status| {
             status.error = Some(error);
@@ -102,4 +111,21 @@ impl Health {
 fn lock(status: &Mutex<KindStatus>) -> MutexGuard<'_, KindStatus> {
     // A panic while it is held leaves whole values behind.
     status.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kind_that_is_not_served_is_not_silent() {
+        let health = Health::new([Kind::Service, Kind::ClusterNetworkPolicy]);
+        let heard = || health.last_heard().is_some();
+        health.heard(Kind::Service);
+        assert!(!heard(), "the other kind has not been heard of");
+        health.set_absent(Kind::ClusterNetworkPolicy, true);
+        assert!(heard());
+        health.set_absent(Kind::ClusterNetworkPolicy, false);
+        assert!(!heard(), "it is served now, and nothing has come");
+    }
 }

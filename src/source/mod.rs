@@ -28,7 +28,7 @@ use tokio::task::JoinSet;
 
 pub use access::{Access, AccessError};
 pub(crate) use api::START;
-pub use api::{Pace, Recorder, Reporter, Severity};
+pub use api::{Pace, Recorder, Reporter, SILENCE_LIMIT, Severity};
 pub use health::{Health, KindStatus};
 pub use manifests::{Manifests, PathError, read_manifests};
 pub use selection::Selection;

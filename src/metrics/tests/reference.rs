@@ -185,6 +185,14 @@ fn what_is_watched_for_is_measured() {
 }
 
 #[test]
+fn the_alert_for_silence_and_health_have_one_limit() {
+    let alerts = include_str!("../../../deploy/monitoring/alerts.yaml");
+    let limit = crate::source::SILENCE_LIMIT.as_secs();
+    let expected = format!("(portcullis_source_last_heard_age_seconds) > {limit}\n");
+    assert!(alerts.contains(&expected), "no alert at {limit} s");
+}
+
+#[test]
 fn labels_in_the_dashboard_and_the_alerts_are_labels_of_the_metrics() {
     let all = all();
     let known: BTreeSet<&str> =

@@ -20,9 +20,6 @@ use crate::source::health::Health;
 use crate::source::report::Reader;
 use crate::source::selection::Selection;
 
-/// The longest that a server's Retry-After is obeyed.
-const LONGEST_RETRY_AFTER: Duration = Duration::from_mins(5);
-
 /// Follows one kind until nobody listens any more. What is wrong with policies goes to `recorder`.
 pub(in crate::source) async fn follow(
     selection: Selection,
@@ -81,6 +78,7 @@ impl Follower {
         };
         let client = self.connection.client().await?;
         let answer = ask(&client, request(&self.selection, what), self.pace.answer).await?;
+        self.health.heard(self.selection.kind);
         match state {
             State::Page { .. } => self.page(answer, state).await,
             State::Stream { .. } | State::Watch { .. } => self.watch(answer, state).await,
@@ -170,6 +168,7 @@ impl Follower {
         self.health.doubtful(kind, doubtful.0, doubtful.1);
         if listed {
             self.health.listed(kind);
+            self.health.set_absent(kind, false);
             self.said_absent = false;
         }
         Ok(())
@@ -188,6 +187,10 @@ impl Follower {
         if matches!(failure, Failure::Unreachable(_) | Failure::Refused(Refusal { code: 401, .. })) {
             self.connection.forget().await;
         }
+        if matches!(failure, Failure::Refused(_)) {
+            // The kind is served now, or may be: the server no longer says that it is not.
+            self.health.set_absent(self.selection.kind, false);
+        }
         let before = state.clone();
         let (next, now) = before.clone().after(&failure, self.pace.page);
         *state = next;
@@ -200,7 +203,9 @@ impl Follower {
             return Ok(Duration::ZERO);
         }
         let asked = match &failure {
-            Failure::Refused(refusal) => refusal.retry_after.unwrap_or_default().min(LONGEST_RETRY_AFTER),
+            Failure::Refused(refusal) => {
+                refusal.retry_after.unwrap_or_default().min(self.pace.longest_retry_after())
+            }
             _ => Duration::ZERO,
         };
         let wait = self.backoff.wait();
@@ -219,7 +224,8 @@ impl Follower {
             self.send(vec![Event::ListStarted(kind), Event::Listed(kind)], (0, 0)).await?;
             self.said_absent = true;
         }
-        Ok(self.pace.longest_wait * 10)
+        self.health.set_absent(kind, true);
+        Ok(self.pace.absent_wait().mul_f64(0.5 + random() / 2.0))
     }
 
     fn report(&mut self, before: &State, next: &State, failure: &Failure) {

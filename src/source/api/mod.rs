@@ -63,3 +63,43 @@ impl Default for Pace {
         }
     }
 }
+
+/// How long no request about a kind may be answered, and no event or bookmark of it come, until health takes the API
+/// server for silent. Longer than [`Pace::longest_gap`], or a server that works would be taken for silent now and then.
+pub const SILENCE_LIMIT: Duration = Duration::from_mins(5);
+
+impl Pace {
+    /// The longest wait before a kind that the server does not serve is asked for again: a definition that is installed
+    /// later is found within seconds.
+    pub fn absent_wait(&self) -> Duration {
+        self.longest_wait / 6
+    }
+
+    /// The longest that the server's Retry-After is obeyed.
+    pub fn longest_retry_after(&self) -> Duration {
+        self.longest_wait * 6
+    }
+
+    /// The longest time between two signs of life of a server that works, for any kind.
+    pub fn longest_gap(&self) -> Duration {
+        let silent_watch = self.silence;
+        let absent = self.absent_wait();
+        let overloaded = self.longest_retry_after() + self.first_wait;
+        let failed = self.longest_wait;
+        silent_watch.max(absent).max(overloaded).max(failed) + self.answer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_that_works_is_never_taken_for_silent() {
+        let gap = Pace::default().longest_gap();
+        assert!(
+            gap < SILENCE_LIMIT,
+            "{gap:?} may pass between two signs of life, and {SILENCE_LIMIT:?} is silence"
+        );
+    }
+}
