@@ -15,6 +15,7 @@ mod drift_watch;
 mod policies;
 mod schedule;
 pub(crate) mod serving;
+mod silence;
 mod telemetry;
 mod worker;
 
@@ -34,6 +35,7 @@ use portcullis_policy::table::{EnforceError, Enforcer};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle};
+use tokio::time::MissedTickBehavior;
 
 use crate::config::{Config, Daemon, ProxyMode};
 use crate::http::{BindError, Inquiry, ServiceTraffic};
@@ -52,6 +54,9 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// How many batches of events may wait for the loop.
 const EVENT_BATCHES: usize = 16;
+
+/// How often the loop wakes up to report what follows from the time that passes.
+const TICK: Duration = Duration::from_secs(5);
 
 /// How long connections through IPVS may last after another mode serves. With `--once` they end at once.
 const DRAIN: Duration = Duration::from_secs(10 * 60);
@@ -171,7 +176,7 @@ pub async fn run(
         config,
         name,
         facts,
-        index: Index::new(),
+        index: Index::for_node(name),
         schedule,
         telemetry,
         worker: Some(worker),
@@ -286,6 +291,8 @@ impl Loop {
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut addresses = address_watch::watch();
+        let mut tick = tokio::time::interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut running: Option<Running> = None;
         let mut judging: Option<RunningPolicies> = None;
         let mut reading: Option<JoinHandle<Worker>> = None;
@@ -328,6 +335,7 @@ impl Loop {
                     self.worker = Some(worker?);
                 }
                 () = policy_timer => {}
+                _ = tick.tick() => self.telemetry.tick(),
                 Some(()) = addresses.recv() => self.addresses_changed(),
                 Some(news) = received(followed.as_mut().map(|followed| &mut followed.news)) => {
                     if self.told_of_configuration(&news) {
@@ -390,6 +398,7 @@ impl Loop {
         for event in batch {
             self.index.handle(event);
         }
+        self.telemetry.own_node(self.index.own_node_missing());
         if !self.index.touched().is_empty_for(self.name) || (!was_listed && self.all_listed()) {
             self.telemetry.queued(&self.index);
             self.schedule.want();

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use jiff::Timestamp;
 use portcullis_cluster::desired::{Desired, ServicePort};
 use portcullis_cluster::index::Touched;
-use portcullis_cluster::{Family, Index, Kind, Name, NamespacedName};
+use portcullis_cluster::{Family, Index, Kind, Missing, Name, NamespacedName};
 use portcullis_modes::iptables::{
     NFACCT_INVALID_DROPPED, NFACCT_LOCALHOST_NODE_PORTS, NodePortAddresses, Options,
 };
@@ -18,10 +18,13 @@ use portcullis_policy::table as policy_table;
 use tokio::sync::watch;
 
 use super::policies::{Labels, PolicyOutcome};
+use super::silence::SilenceReporter;
 use super::worker::Outcome;
 use crate::config::{self, Config};
 use crate::health_check_node_port::{HealthCheckNodePorts, Wanted};
-use crate::http::{Addresses, BindError, Diagnostics, Health, Limits, Moment, Servers, ServiceTraffic};
+use crate::http::{
+    Addresses, BindError, Diagnostics, Health, Limits, Moment, Problem, Servers, ServiceTraffic,
+};
 use crate::metrics::{Extent, Metrics, TrafficPolicy};
 use crate::source::{Recorder, Source};
 
@@ -45,6 +48,9 @@ pub(super) struct Telemetry {
     trigger_times: Vec<Timestamp>,
     /// What each counter of the policies' table counts.
     policy_labels: Arc<Mutex<Labels>>,
+    silence: SilenceReporter,
+    /// What was last reported to be missing of this node's Node object.
+    own_node_missing: Option<Missing>,
     /// The time before which changes are not ours: they were there when this started.
     started: Timestamp,
 }
@@ -110,6 +116,8 @@ impl Telemetry {
             isolated: BTreeMap::new(),
             trigger_times: Vec::new(),
             policy_labels: Arc::default(),
+            silence: SilenceReporter::default(),
+            own_node_missing: None,
             started: started.wall(),
         })
     }
@@ -118,6 +126,28 @@ impl Telemetry {
     pub(super) fn configuration_is(&self, unusable: Option<&str>) {
         self.metrics.configuration_unusable(unusable.is_some());
         self.health.warn(unusable.map(|errors| format!("the configuration file cannot be used: {errors}")));
+    }
+
+    /// Reports what follows from the time that passes.
+    pub(super) fn tick(&mut self) {
+        let now = Moment::now();
+        let silence = self.health.verdict(now).silence;
+        self.silence.observe(silence.as_deref(), now.monotonic(), &self.recorder);
+    }
+
+    /// Reports what this node's Node object lacks and is kept as it was last known, when that changes.
+    pub(super) fn own_node(&mut self, missing: Option<Missing>) {
+        if missing == self.own_node_missing {
+            return;
+        }
+        self.own_node_missing = missing;
+        let node = self.node;
+        match missing {
+            Some(missing) => tracing::warn!(%node, "Node {node} {missing}"),
+            None => tracing::info!(%node, "Node {node} is complete again"),
+        }
+        let problem = missing.map(|missing| Problem::warning(format!("{node} {missing}")));
+        self.health.set_problems("Node", problem.into_iter().collect());
     }
 
     /// Something was heard that makes a sync necessary.

@@ -16,4 +16,5 @@ mod in_place;
 mod kernel_settings;
 #[path = "../../netlink/tests/namespace/mod.rs"]
 mod namespace;
+mod own_node;
 mod ports;
