@@ -159,6 +159,12 @@ impl Rule {
         self.is(Field::Fib(Fib::DestinationType), Value::new(&FIB_LOCAL.to_ne_bytes()))
     }
 
+    /// The destination is no address of this machine.
+    pub fn not_to_local(self) -> Self {
+        let local = Value::new(&FIB_LOCAL.to_ne_bytes());
+        self.compare(Field::Fib(Fib::DestinationType), Comparison::NotEqual, local)
+    }
+
     /// The fields together are in the set.
     pub fn is_in(self, key: &[Field], set: impl Into<Arc<str>>) -> Self {
         self.look_up(key, set, LookupResult::Found)

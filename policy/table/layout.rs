@@ -190,7 +190,9 @@ impl PolicyTable {
         Family::ALL.into_iter().flat_map(of_family).collect()
     }
 
-    /// The lines that drop what comes from, or goes to, an address in this node's ranges that no known pod has.
+    /// The lines that drop what comes from, or goes to, an address in this node's ranges that no known pod has. The
+    /// node's own addresses in these ranges, such as its bridge's, are none of a pod: packets of the input hook come to
+    /// the ingress chain too, once a ClusterNetworkPolicy has accepted them.
     fn unknown(&self, direction: Direction) -> Vec<Line> {
         if self.options.unknown_pods == UnknownPods::Allow {
             return Vec::new();
@@ -204,6 +206,10 @@ impl PolicyTable {
                 .family(family)
                 .is_in(&[field], of_family(RANGES, family))
                 .is_not_in(&[field], of_family(KNOWN, family));
+            let start = match direction {
+                Direction::Egress => start,
+                Direction::Ingress => start.not_to_local(),
+            };
             denied(&start, direction, UNKNOWN_PODS, "of a pod that is not known", &self.options)
         };
         Family::ALL.into_iter().flat_map(of_family).collect()

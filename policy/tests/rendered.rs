@@ -14,7 +14,7 @@ use corpus::{Case, Corpus, End, Flow, Verdict};
 use portcullis_cluster::{Event, Family, Index, Kind, Name, NamespacedName, Object, ObjectKey, Protocol};
 use portcullis_netlink::nf_tables::{Fate, Hook, Packet};
 use portcullis_policy::compile::Changes;
-use portcullis_policy::table::{DropLog, Options, PolicyTable};
+use portcullis_policy::table::{DropLog, Options, PolicyTable, UnknownPods};
 use portcullis_policy::{Compiler, Scope};
 use serde_json::Value;
 
@@ -28,6 +28,59 @@ fn tables_of_network_policies_drop_what_they_should() {
 #[test]
 fn tables_of_cluster_network_policies_drop_what_they_should() {
     check(&corpus::read(corpus::CLUSTER_NETWORK_POLICY));
+}
+
+/// What reaches the node itself by an address in the pods' range, such as its bridge's.
+#[test]
+fn a_nodes_address_among_the_pods_is_no_unknown_pod() {
+    let ranges = vec!["10.244.1.0/24".parse().unwrap(), "fd00:10:244:1::/64".parse().unwrap()];
+    let options = Options { unknown_pods: UnknownPods::Deny { ranges }, ..Options::default() };
+    let objects = [
+        r#"{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-1"}}"#,
+        r#"{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "g", "labels": {"tenant": "g"}}}"#,
+        r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p", "namespace": "g"}, "spec": {"nodeName": "node-1"},
+            "status": {"podIPs": [{"ip": "10.244.1.5"}, {"ip": "fd00:10:244:1::5"}]}}"#,
+        r#"{"apiVersion": "policy.networking.k8s.io/v1alpha2", "kind": "ClusterNetworkPolicy", "metadata": {"name": "open"},
+            "spec": {"tier": "Admin", "priority": 10, "subject": {"namespaces": {"matchLabels": {"tenant": "g"}}},
+              "egress": [{"action": "Accept", "to": [{"networks": ["0.0.0.0/0", "::/0"]}]}]}}"#,
+    ];
+    let mut index = Index::new();
+    for object in objects {
+        let value: Value = serde_json::from_str(object).unwrap();
+        let kind = Kind::of(value["apiVersion"].as_str().unwrap(), value["kind"].as_str().unwrap()).unwrap();
+        index.handle(Event::Applied(Object::parse(kind, value).unwrap().object));
+    }
+    let compiler = Compiler::of(Scope::Node(Name::new("node-1")), &index);
+    let rows = [
+        ("its own node's gateway address", "10.244.1.5", "10.244.1.1", true, Hook::Input, Fate::Accepted),
+        ("the same by IPv6", "fd00:10:244:1::5", "fd00:10:244:1::1", true, Hook::Input, Fate::Accepted),
+        ("an unknown pod", "10.244.1.5", "10.244.1.9", false, Hook::Postrouting, Fate::Dropped),
+        (
+            "an unknown pod by IPv6",
+            "fd00:10:244:1::5",
+            "fd00:10:244:1::9",
+            false,
+            Hook::Postrouting,
+            Fate::Dropped,
+        ),
+        ("a pod elsewhere", "10.244.1.5", "10.244.2.9", false, Hook::Postrouting, Fate::Accepted),
+    ];
+    for audit in [false, true] {
+        let table = PolicyTable::of(Options { audit, ..options.clone() }, compiler.compiled());
+        for (what, from, to, local, hook, fate) in &rows {
+            let packet = Packet::new(from.parse().unwrap(), to.parse().unwrap(), 6, 80);
+            let packet = Packet { destination_is_local: *local, ..packet };
+            let trace = table.table().desired().trace(*hook, &packet, &mut |_| 0);
+            let expected = if audit { &Fate::Accepted } else { fate };
+            assert_eq!(trace.fate, *expected, "{what}, audit: {audit}");
+            let counted = trace.counted.iter().any(|counter| &**counter == "unknown-pods");
+            assert_eq!(
+                counted,
+                *fate == Fate::Dropped,
+                "{what} is counted where it is dropped, audit: {audit}"
+            );
+        }
+    }
 }
 
 /// A node that follows, and its table.
