@@ -8,7 +8,8 @@ use portcullis_netlink::nf_tables::{
 };
 use portcullis_netlink::socket::Socket;
 
-use super::layout::{Label, PolicyTable};
+use super::label::Label;
+use super::layout::PolicyTable;
 use super::names::TABLE;
 use super::options::Options;
 use crate::compile::{Changes, Compiled};
@@ -136,10 +137,31 @@ pub fn read() -> Result<Option<(Table, Foreign)>, EnforceError> {
 pub fn counted(labels: &BTreeMap<Arc<str>, Label>) -> Result<Vec<Counted>, EnforceError> {
     let mut socket = nf_tables::open()?.ok_or(EnforceError::NoTables)?;
     let counters = read_counters(&mut socket, TableFamily::Inet, TABLE)?;
-    let counted = counters.into_iter().filter_map(|(name, (packets, bytes))| {
-        Some(Counted { label: labels.get(name.as_str())?.clone(), packets, bytes })
-    });
-    let mut counted: Vec<Counted> = counted.collect();
-    counted.sort_by(|a, b| a.label.cmp(&b.label));
-    Ok(counted)
+    let counters =
+        counters.into_iter().filter_map(|(name, sums)| Some((labels.get(name.as_str())?.clone(), sums)));
+    Ok(by_label(counters))
+}
+
+/// Adds up counters of one label: profiles may have the same NetworkPolicies and differ in others, or in policies that
+/// their label has no room for. A metric has each label once.
+fn by_label(counters: impl Iterator<Item = (Label, (u64, u64))>) -> Vec<Counted> {
+    let mut sums: BTreeMap<Label, (u64, u64)> = BTreeMap::new();
+    for (label, (packets, bytes)) in counters {
+        let sum = sums.entry(label).or_default();
+        *sum = (sum.0 + packets, sum.1 + bytes);
+    }
+    sums.into_iter().map(|(label, (packets, bytes))| Counted { label, packets, bytes }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_label_is_counted_once() {
+        let label = |policy: &str| Label { direction: "ingress", policy: policy.to_owned() };
+        let counters = [(label("b"), (1, 10)), (label("a"), (2, 20)), (label("b"), (3, 30))];
+        let counted = |policy, packets, bytes| Counted { label: label(policy), packets, bytes };
+        assert_eq!(by_label(counters.into_iter()), [counted("a", 2, 20), counted("b", 4, 40)]);
+    }
 }

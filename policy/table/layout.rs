@@ -11,6 +11,7 @@ use portcullis_netlink::nf_tables::{
 };
 
 use super::auxiliary::Shared;
+use super::label::{self, Label};
 use super::names::{
     CUT, EGRESS, INGRESS, INPUT, INPUT_PRIORITY, POSTROUTING, POSTROUTING_PRIORITY, TABLE, UNKNOWN_PODS,
     of_family,
@@ -29,15 +30,6 @@ const RANGES: &str = "pod-ranges";
 const TOWARDS_NODE: &str = "to-this-node";
 const SERVERS: &str = "isolated-servers";
 const CLIENTS: &str = "isolated-clients";
-
-/// What a counter counts: connections' packets that are dropped, or would be.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Label {
-    /// `ingress`, `egress`, or nothing for unknown pods.
-    pub direction: &'static str,
-    /// The policies because of which: the one whose rule denies, or all that isolate the pod.
-    pub policy: String,
-}
 
 /// The table that enforces policies.
 #[derive(Debug)]
@@ -330,9 +322,8 @@ impl PolicyTable {
         }
         let name: Arc<str> = profile.name().into();
         if !profile.network.is_empty() {
-            let policies: Vec<String> = profile.network.iter().map(|policy| policy.to_string()).collect();
             let direction = profile.direction.as_str();
-            let label = Label { direction, policy: policies.join(", ") };
+            let label = Label { direction, policy: label::names(&profile.network) };
             self.put_counter(&name, &profile.describe(), label);
         }
         self.table.put_chain(&name, judging(profile, &self.options));

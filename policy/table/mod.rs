@@ -20,6 +20,7 @@
 mod auxiliary;
 mod diff;
 mod enforcer;
+mod label;
 mod layout;
 mod names;
 mod options;
@@ -29,6 +30,7 @@ mod tiers;
 
 pub use diff::{Difference, differences};
 pub use enforcer::{Counted, EnforceError, Enforcer, counted, read};
-pub use layout::{Label, PolicyTable};
+pub use label::Label;
+pub use layout::PolicyTable;
 pub use names::{INPUT_PRIORITY, POSTROUTING_PRIORITY, TABLE};
 pub use options::{DropLog, Options, UnknownPods};
