@@ -10,7 +10,7 @@ use portcullis_policy::table::PolicyTable;
 
 use crate::config::{ApiServer, Config, ProxyMode, Source};
 use crate::host_file::{HostFile, HostFileError};
-use crate::source::{AccessError, Manifests, Origin, PathError, Selection, read_manifests};
+use crate::source::{AccessError, Manifests, Origin, PathError, Selection, read_manifests, unenforced};
 use crate::{host, node};
 
 /// What a node must serve, and how.
@@ -110,6 +110,12 @@ fn index_of_manifests(path: &Path) -> Result<Index, StateError> {
     errors.iter().for_each(|error| tracing::error!("{error}"));
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
     problems.iter().for_each(|(key, problem)| tracing::warn!("{key}: {problem}"));
+    ignored
+        .iter()
+        .filter_map(|kind| unenforced::warning_of(kind))
+        .for_each(|warning| tracing::warn!("{warning}"));
+    let ignored: Vec<&String> =
+        ignored.iter().filter(|kind| unenforced::warning_of(kind).is_none()).collect();
     if !ignored.is_empty() {
         tracing::info!(kinds = ?ignored, "objects of kinds that serving Services does not need are left out");
     }

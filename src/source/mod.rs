@@ -18,6 +18,7 @@ pub mod health;
 pub mod manifests;
 mod report;
 pub mod selection;
+pub(crate) mod unenforced;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -107,6 +108,9 @@ pub async fn spawn_reporting(
                 tasks.spawn(api::publish(outlet, connection.clone(), reporter));
                 recorder
             });
+            if selections.iter().any(|selection| selection.kind == Kind::ClusterNetworkPolicy) {
+                tasks.spawn(api::warn_of_unenforced(connection.clone(), recorder.clone()));
+            }
             for selection in selections {
                 tasks.spawn(api::follow(
                     selection,

@@ -54,6 +54,9 @@ async fn answer(
             &json!({"major": "1", "minor": "36", "gitVersion": "v1.36.2", "platform": "linux/amd64"}),
         );
     }
+    if let Some(version) = path.strip_prefix("/apis/").filter(|rest| rest.matches('/').count() == 1) {
+        return discovery(&shared, version, &settings.absent);
+    }
     let Some((resource, namespace, name)) = Resource::at(path) else { return no_such_page() };
     if settings.absent.iter().any(|plural| plural == resource.plural) {
         return no_such_page();
@@ -73,6 +76,27 @@ async fn answer(
             watch(shared, resource, selector, &parameters, settings.streaming)
         }
         None => list(&shared, resource, &selector, &parameters),
+    }
+}
+
+/// The resources of a group and version of which there has been an object.
+fn discovery(shared: &Shared, version: &str, absent: &[String]) -> Response {
+    let store = lock(&shared.store);
+    let everything = Selector { namespace: None, labels: String::new(), fields: String::new() };
+    let is_served = |resource: &&Resource| {
+        !absent.iter().any(|plural| plural == resource.plural)
+            && !store.list(resource, &everything, store.revision()).is_empty()
+    };
+    let resources: Vec<Value> = Resource::of_version(version)
+        .filter(is_served)
+        .map(|resource| json!({"name": resource.plural, "kind": resource.kind, "namespaced": resource.namespaced}))
+        .collect();
+    match resources.is_empty() {
+        true => no_such_page(),
+        false => json_answer(
+            200,
+            &json!({"kind": "APIResourceList", "groupVersion": version, "resources": resources}),
+        ),
     }
 }
 

@@ -24,7 +24,7 @@ const fn resource(
     Resource { version, plural, kind, namespaced }
 }
 
-static RESOURCES: [Resource; 9] = [
+static RESOURCES: [Resource; 11] = [
     resource("v1", "nodes", "Node", false),
     resource("v1", "services", "Service", true),
     resource("v1", "namespaces", "Namespace", false),
@@ -33,6 +33,13 @@ static RESOURCES: [Resource; 9] = [
     resource("networking.k8s.io/v1", "servicecidrs", "ServiceCIDR", false),
     resource("networking.k8s.io/v1", "networkpolicies", "NetworkPolicy", true),
     resource("policy.networking.k8s.io/v1alpha2", "clusternetworkpolicies", "ClusterNetworkPolicy", false),
+    resource("policy.networking.k8s.io/v1alpha1", "adminnetworkpolicies", "AdminNetworkPolicy", false),
+    resource(
+        "policy.networking.k8s.io/v1alpha1",
+        "baselineadminnetworkpolicies",
+        "BaselineAdminNetworkPolicy",
+        false,
+    ),
     resource("events.k8s.io/v1", "events", "Event", true),
 ];
 
@@ -47,6 +54,11 @@ impl Resource {
     pub(super) fn by_plural(plural: &str) -> &'static Resource {
         let found = RESOURCES.iter().find(|r| r.plural == plural);
         found.unwrap_or_else(|| panic!("this server has no {plural}; add it to RESOURCES"))
+    }
+
+    /// All resources of a group and version.
+    pub(super) fn of_version(version: &str) -> impl Iterator<Item = &'static Resource> {
+        RESOURCES.iter().filter(move |resource| resource.version == version)
     }
 
     /// The resource, namespace and name that a path names.

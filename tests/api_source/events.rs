@@ -129,3 +129,53 @@ async fn without_a_reporter_nothing_is_reported() {
     heard.until("+shop/web").await;
     assert!(server.requests(&["/events"]).is_empty());
 }
+
+#[tokio::test]
+async fn superseded_policies_are_reported_where_there_are_any() {
+    let object = |kind: &str, name: &str| {
+        let version = "policy.networking.k8s.io/v1alpha1";
+        json!({"apiVersion": version, "kind": kind, "metadata": {"name": name}, "spec": {}})
+    };
+    let list = Fault::status(403).on("v1alpha1/adminnetworkpolicies");
+    let rows = [
+        ("none", vec![], None, vec![]),
+        (
+            "two",
+            vec![object("AdminNetworkPolicy", "guard"), object("AdminNetworkPolicy", "wall")],
+            None,
+            vec![
+                "AdminNetworkPolicy objects (policy.networking.k8s.io/v1alpha1) are not enforced: the kind was superseded \
+                  by ClusterNetworkPolicy",
+                "(guard and 1 more)",
+            ],
+        ),
+        (
+            "the baseline",
+            vec![object("BaselineAdminNetworkPolicy", "default")],
+            None,
+            vec!["BaselineAdminNetworkPolicy objects", "(default)"],
+        ),
+        (
+            "they cannot be listed",
+            vec![object("AdminNetworkPolicy", "guard")],
+            Some(list),
+            vec!["AdminNetworkPolicy objects", "adminnetworkpolicies cannot be listed"],
+        ),
+    ];
+    for (case, objects, fault, expected) in rows {
+        let server = ApiServer::start();
+        objects.into_iter().for_each(|object| _ = server.apply(object));
+        fault.into_iter().for_each(|fault| server.fail(fault));
+        let _node = node(&server, "node-1").await;
+        eventually(case, || !server.requests(&["/apis/policy.networking.k8s.io/v1alpha1"]).is_empty()).await;
+        if expected.is_empty() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert!(events(&server).is_empty(), "{case}");
+            continue;
+        }
+        eventually(case, || !events(&server).is_empty()).await;
+        let told = events(&server).remove(0);
+        assert!(told.contains("PolicyKindNotEnforced of node-1 by "), "{case}: {told}");
+        expected.iter().for_each(|words| assert!(told.contains(words), "{case}: {told}"));
+    }
+}

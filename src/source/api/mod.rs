@@ -20,6 +20,7 @@ mod list;
 mod notice;
 mod request;
 mod state;
+mod unenforced;
 mod watch;
 
 use std::ops::Range;
@@ -31,6 +32,7 @@ pub use events::{Recorder, Reporter};
 pub(super) use follow::follow;
 pub use notice::Severity;
 pub(super) use notice::{Notice, Version};
+pub(super) use unenforced::follow as warn_of_unenforced;
 
 /// Page sizes and times. The default is what a cluster wants; tests are in more of a hurry.
 #[derive(Clone, Debug, PartialEq)]

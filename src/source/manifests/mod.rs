@@ -26,6 +26,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::health::Health;
 use super::report::warn_of_problems;
+use super::unenforced;
 use crate::file_watch::FileWatch;
 pub use files::PathError;
 use files::{Stamp, is_manifest};
@@ -193,8 +194,12 @@ impl Told {
             tracing::warn!(file = duplicate.file, line = duplicate.line, "{duplicate}");
         }
         for kind in outcome.ignored {
-            if self.ignored.insert(kind.clone()) {
-                tracing::info!("objects of {kind} are of no use here and are ignored");
+            if !self.ignored.insert(kind.clone()) {
+                continue;
+            }
+            match unenforced::warning_of(&kind) {
+                Some(warning) => tracing::warn!("{warning}"),
+                None => tracing::info!("objects of {kind} are of no use here and are ignored"),
             }
         }
         for (key, problem) in &outcome.problems {
