@@ -55,6 +55,40 @@ where
     Ok(values.map(|(key, value)| (key, value.unwrap_or_default())).collect())
 }
 
+/// Labels that controllers and admission plugins put on each pod, and whose values differ between the replicas,
+/// revisions or zones of one workload. They do not belong in a selector that is to keep matching. A trailing `*`
+/// stands for the rest of the key.
+///
+/// | keys | written by |
+/// | --- | --- |
+/// | `pod-template-hash`, `controller-revision-hash`, `pod-template-generation` | Deployment, StatefulSet, DaemonSet |
+/// | `statefulset.kubernetes.io/pod-name`, `apps.kubernetes.io/pod-index` | StatefulSet |
+/// | `batch.kubernetes.io/*`, `controller-uid`, `job-name` | Job |
+/// | `topology.kubernetes.io/*`, `topology.k8s.io/*` | the admission plugin PodTopologyLabels (KEP-4742, since 1.35) |
+/// | `failure-domain.beta.kubernetes.io/*`, `kubernetes.io/hostname` | webhooks that copy labels of the node |
+const PER_INSTANCE: [&str; 12] = [
+    "apps.kubernetes.io/pod-index",
+    "batch.kubernetes.io/*",
+    "controller-revision-hash",
+    "controller-uid",
+    "failure-domain.beta.kubernetes.io/*",
+    "job-name",
+    "kubernetes.io/hostname",
+    "pod-template-generation",
+    "pod-template-hash",
+    "statefulset.kubernetes.io/pod-name",
+    "topology.k8s.io/*",
+    "topology.kubernetes.io/*",
+];
+
+/// Whether a label describes an instance of a workload and not the workload: see the list above.
+pub fn is_per_instance(key: &str) -> bool {
+    PER_INSTANCE.iter().any(|known| match known.strip_suffix('*') {
+        Some(prefix) => key.starts_with(prefix),
+        None => key == *known,
+    })
+}
+
 /// The API takes `null` for an empty list or map.
 pub(crate) fn null_is_empty<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
@@ -62,4 +96,26 @@ where
     T: Default + Deserialize<'de>,
 {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_of_instances_are_told_from_those_of_workloads() {
+        for (key, expected) in [
+            ("app", false),
+            ("app.kubernetes.io/name", false),
+            ("batch.kubernetes.io/job-name", true),
+            ("controller-uid", true),
+            ("example.com/topology.kubernetes.io", false),
+            ("job-name", true),
+            ("pod-template-hash", true),
+            ("topology.kubernetes.io/zone", true),
+            ("topology.kubernetes.io/region", true),
+        ] {
+            assert_eq!(is_per_instance(key), expected, "{key}");
+        }
+    }
 }

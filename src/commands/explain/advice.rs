@@ -2,12 +2,14 @@
 
 use std::net::IpAddr;
 
-use portcullis_cluster::labels::Labels;
+use data_encoding::BASE32_NOPAD;
+use portcullis_cluster::labels::{Labels, is_per_instance};
 use portcullis_cluster::pod::Pod;
-use portcullis_cluster::{Family, NamespacedName, Protocol};
+use portcullis_cluster::{Family, Name, NamespacedName, Protocol};
 use portcullis_policy::Direction;
 use portcullis_policy::compile::Tier;
 use portcullis_policy::judge::{Decision, Reason, RuleRef};
+use sha2::{Digest, Sha256};
 
 use super::answer::Advice;
 use super::client::{Client, ClientKind};
@@ -39,7 +41,7 @@ pub(super) fn advise(denied: &Denied<'_>, decision: &Decision) -> Advice {
         Some(pod) => Peer::Pods { namespace: pod.key.namespace, labels: lasting(&pod.labels) },
         None => Peer::Block(denied.peer),
     };
-    let snippet = Snippet {
+    let mut snippet = Snippet {
         direction: denied.direction,
         namespace: denied.subject.key.namespace,
         name: denied.name(peer_pod),
@@ -55,6 +57,7 @@ pub(super) fn advise(denied: &Denied<'_>, decision: &Decision) -> Advice {
             let subject = &denied.subject.key;
             let way = if denied.direction == Direction::Ingress { "let it in to" } else { "let it out of" };
             words.push(format!("to {way} {subject}, apply this beside the policies there are:"));
+            snippet.name = format!("{}-{}", snippet.name, content_hash(&snippet.network_policy()));
             manifest = Some(snippet.network_policy());
             denied.warn_of_others(&snippet.subject, &mut words);
         }
@@ -63,19 +66,15 @@ pub(super) fn advise(denied: &Denied<'_>, decision: &Decision) -> Advice {
     Advice { direction: denied.direction.as_str(), words, manifest, rule }
 }
 
-/// Labels that differ from one replica or revision to the next, and so are no good in a selector.
-const FLEETING: [&str; 6] = [
-    "pod-template-hash",
-    "controller-revision-hash",
-    "pod-template-generation",
-    "statefulset.kubernetes.io/pod-name",
-    "apps.kubernetes.io/pod-index",
-    "batch.kubernetes.io/controller-uid",
-];
-
-/// A pod's labels by which its like can be selected.
+/// A pod's labels that select its replicas, too.
 fn lasting(labels: &Labels) -> Vec<(&'static str, &'static str)> {
-    labels.iter().filter(|(key, _)| !FLEETING.contains(key)).collect()
+    labels.iter().filter(|(key, _)| !is_per_instance(key)).collect()
+}
+
+/// A short hash of a policy's content for its name: two policies that differ never share a name, so that applying one
+/// does not replace the other.
+fn content_hash(manifest: &str) -> String {
+    BASE32_NOPAD.encode(&Sha256::digest(manifest.as_bytes())[..3]).to_lowercase()
 }
 
 impl Denied<'_> {
@@ -133,13 +132,27 @@ impl Denied<'_> {
         }
     }
 
+    /// Whether the peer may be an address of the pod's node that no object tells: a secondary, VIP or link-local one.
+    fn may_be_node(&self, node: Name) -> bool {
+        let is_private = match self.peer {
+            IpAddr::V4(ip) => ip.is_private() || ip.is_link_local(),
+            IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
+        };
+        let in_pods = |node: &portcullis_cluster::node::Node| {
+            node.pod_cidrs.iter().any(|cidr| cidr.contains(&self.peer))
+        };
+        let known = self.world.node_at(self.peer).is_some_and(|at| at != node);
+        is_private && !known && !self.world.index.nodes().any(in_pods)
+    }
+
     /// What the peer in the snippet does not say.
     fn warn_of_peers(&self, peer_pod: Option<&Pod>, peer: &Peer, words: &mut Vec<String>) {
         if let (Some(pod), Peer::Pods { labels, .. }) = (peer_pod, peer)
             && labels.is_empty()
         {
             words.push(format!(
-                "{} has no labels to tell it by, so this names all pods of namespace {}",
+                "{} has no label that its replicas share, so this names all pods of namespace {}; give it a label, \
+                 and this names that",
                 pod.key, pod.key.namespace
             ));
         }
@@ -152,6 +165,15 @@ impl Denied<'_> {
                 "policies there see the node's address {}, not {}'s; {kept}",
                 self.peer,
                 client.name()
+            ));
+        }
+        if let (Direction::Egress, None, Some(node)) = (self.direction, peer_pod, self.subject.node)
+            && self.may_be_node(node)
+        {
+            words.push(format!(
+                "if {} is an address of node {node} itself, which its Node object does not list, the connection passes \
+                 without this: a pod may always reach its node",
+                self.peer
             ));
         }
         if self.port != self.asked_port {
