@@ -1,10 +1,12 @@
 //! Services, with only what a proxy needs.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use ipnet::IpNet;
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::address::{Family, parse_cidr, parse_ip};
 use crate::labels::null_is_empty;
@@ -30,6 +32,9 @@ pub struct Service {
     pub key: NamespacedName,
     /// Why it is not proxied, if it is not.
     pub ignored: Option<Ignored>,
+    /// The labels of its pods (`spec.selector`), by which a controller makes its EndpointSlices; empty where slices
+    /// come from elsewhere. Not interned, as a tenant can change it at will.
+    pub selector: Box<[(Box<str>, Box<str>)]>,
     /// Its ClusterIPs, at most one a family.
     pub cluster_ips: Box<[IpAddr]>,
     /// Its ports.
@@ -90,6 +95,8 @@ pub(crate) struct Wire {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Spec {
+    #[serde(default, deserialize_with = "null_is_empty")]
+    selector: BTreeMap<String, Value>,
     #[serde(rename = "type")]
     kind: Option<String>,
     #[serde(rename = "clusterIP")]
@@ -183,6 +190,7 @@ impl Wire {
         Service {
             key: self.metadata.key(),
             ignored,
+            selector: selector(&spec.selector),
             cluster_ips,
             ports: spec.ports.into_iter().enumerate().filter_map(|(i, p)| p.slim(i, problems)).collect(),
             external_ips: addresses(
@@ -235,6 +243,16 @@ impl WirePort {
                 .and_then(|p| port_number(format!("spec.ports[{i}].nodePort"), p, problems)),
         })
     }
+}
+
+/// The selector's labels. A value that is not text is kept as it is written: the selector only serves messages.
+fn selector(labels: &BTreeMap<String, Value>) -> Box<[(Box<str>, Box<str>)]> {
+    let text = |value: &Value| match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    };
+    labels.iter().map(|(key, value)| (key.as_str().into(), text(value).into())).collect()
 }
 
 /// A port number, or a problem.

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use portcullis_cluster::Protocol;
+use portcullis_cluster::{Name, Protocol};
 
 use crate::compile::{
     Action, Compiled, Direction, LocalPod, NamedPortId, PolicyId, Ports, Rule, RulesId, Tier,
@@ -98,8 +98,20 @@ impl Compiled {
     /// What becomes of a connection, by what is compiled. A pod's connection to its own address stays in the
     /// pod and is never judged; one with the same address at both ends came through a Service.
     pub fn judge(&self, connection: Connection) -> Judgement {
+        self.judge_where(connection, &|_, _| false)
+    }
+
+    /// The same for a caller that knows more addresses of nodes than the Node objects list, such as those of their
+    /// bridges: `is_of_node` says whether a node has an address. The kernel treats all of a node's own addresses
+    /// alike.
+    pub fn judge_where(
+        &self,
+        connection: Connection,
+        is_of_node: &dyn Fn(Name, IpAddr) -> bool,
+    ) -> Judgement {
         let decide = |address, direction| {
-            self.pod_at(address).map(|pod| Judge { compiled: self, pod, direction, connection }.decide())
+            let pod = self.pod_at(address)?;
+            Some(Judge { compiled: self, pod, direction, connection, is_of_node }.decide())
         };
         Judgement {
             egress: decide(connection.from, Direction::Egress),
@@ -135,6 +147,7 @@ struct Judge<'a> {
     pod: &'a LocalPod,
     direction: Direction,
     connection: Connection,
+    is_of_node: &'a dyn Fn(Name, IpAddr) -> bool,
 }
 
 impl Judge<'_> {
@@ -148,7 +161,10 @@ impl Judge<'_> {
         let Some(profile) = self.pod.profile(self.direction) else {
             return allow(Reason::NotSelected, passed);
         };
-        let own_node = self.pod.node.is_some_and(|n| self.compiled.node_addresses(n).contains(&self.peer()));
+        let peer = self.peer();
+        let own_node = self.pod.node.is_some_and(|node| {
+            self.compiled.node_addresses(node).contains(&peer) || (self.is_of_node)(node, peer)
+        });
         // The node must reach its pods whatever the policy: it asks after their health.
         if own_node && self.direction == Direction::Ingress {
             return allow(Reason::OwnNode, passed);

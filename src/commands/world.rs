@@ -1,14 +1,16 @@
 //! The cluster as `explain` and `policy` look at it: objects, compiled policies, and who has which address.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
+use ipnet::IpNet;
 use portcullis_cluster::desired::Desired;
 use portcullis_cluster::pod::Pod;
 use portcullis_cluster::{Family, Index, Name, NamespacedName, Protocol};
-use portcullis_policy::{Compiled, Compiler, Scope};
+use portcullis_policy::{Compiled, Compiler, Connection, Judgement, Scope};
 
 use crate::config::{Config, nearest};
+use crate::{host, node};
 
 /// A port's number and its protocol.
 pub(crate) type PortNumber = (u16, Protocol);
@@ -18,13 +20,18 @@ pub(crate) struct World<'a> {
     pub(crate) config: &'a Config,
     pub(crate) index: &'a Index,
     compiler: Compiler,
+    /// This machine's name as a node and its addresses, where the cluster has such a node.
+    here: Option<(Name, Vec<IpAddr>)>,
 }
+
+/// Where NodeLocal DNSCache listens on every node, by its documentation.
+const NODE_LOCAL_DNS: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 20, 10));
 
 impl<'a> World<'a> {
     /// The world of an index.
     pub(crate) fn of(config: &'a Config, index: &'a Index) -> Self {
         let compiler = Compiler::of(Scope::Cluster, index);
-        World { config, index, compiler }
+        World { config, index, compiler, here: this_machine(config, index) }
     }
 
     /// What is enforced.
@@ -48,10 +55,40 @@ impl<'a> World<'a> {
         self.compiled().pod_at(address).and_then(|pod| self.index.pod(&pod.key))
     }
 
-    /// The node that has an address; the first by name of several.
+    /// The node that has an address by its Node object, or on the bridge of its pods; the first by name of several.
     pub(crate) fn node_at(&self, address: IpAddr) -> Option<Name> {
         let having = self.index.nodes().filter(|node| node.ips().any(|ip| ip == address));
-        having.map(|node| node.name).min()
+        let by_object = having.map(|node| node.name).min();
+        by_object.or_else(|| {
+            self.index.nodes().map(|node| node.name).filter(|name| self.is_of_node(*name, address)).min()
+        })
+    }
+
+    /// Whether an address that no pod has is a node's, though its Node object does not list it: the address after the
+    /// network's in its pod CIDR, which is the gateway of its pods with most network plugins, and all addresses of this machine
+    /// where it is that node.
+    pub(crate) fn is_of_node(&self, node: Name, address: IpAddr) -> bool {
+        let gateway = || {
+            let node = self.index.node(node);
+            let cidrs = node.into_iter().flat_map(|node| node.pod_cidrs.iter());
+            cidrs.map(second_address).any(|second| second == Some(address))
+        };
+        let of_this_machine = || {
+            self.here.as_ref().is_some_and(|(here, addresses)| *here == node && addresses.contains(&address))
+        };
+        self.pod_at(address).is_none() && (gateway() || of_this_machine())
+    }
+
+    /// Whether an address is a node's as seen from that node: also where every node has it, as that of NodeLocal
+    /// DNSCache.
+    pub(crate) fn is_own_address(&self, node: Name, address: IpAddr) -> bool {
+        let listed = || self.index.node(node).is_some_and(|node| node.ips().any(|ip| ip == address));
+        address == NODE_LOCAL_DNS || listed() || self.is_of_node(node, address)
+    }
+
+    /// Judges a connection between addresses as a node does that knows its own.
+    pub(crate) fn judge(&self, connection: Connection) -> Judgement {
+        self.compiled().judge_where(connection, &|node, address| self.is_own_address(node, address))
     }
 
     /// Where an address is: the node of its pod, or the node itself.
@@ -128,6 +165,24 @@ impl<'a> World<'a> {
             None => format!("there is no node {name}; there is {}", listed(names.iter().map(|n| n.as_str()))),
         }
     }
+}
+
+/// The address after the network's own, which bridges take as a rule.
+fn second_address(cidr: &IpNet) -> Option<IpAddr> {
+    let second = match cidr.network() {
+        IpAddr::V4(network) => IpAddr::from((u32::from(network).checked_add(1)?).to_be_bytes()),
+        IpAddr::V6(network) => IpAddr::from((u128::from(network).checked_add(1)?).to_be_bytes()),
+    };
+    cidr.contains(&second).then_some(second)
+}
+
+/// This machine's name as a node and its addresses; `None` unless it has an address that the Node object lists, as the
+/// cluster asked about may be another than this machine's.
+fn this_machine(config: &Config, index: &Index) -> Option<(Name, Vec<IpAddr>)> {
+    let name = node::name(config).ok()?;
+    let node = index.node(name)?;
+    let addresses = host::addresses();
+    node.ips().any(|ip| addresses.contains(&ip)).then_some((name, addresses))
 }
 
 /// How many names of a list are told.

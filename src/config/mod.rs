@@ -47,7 +47,7 @@ pub use detect_local::{DetectLocal, InterfaceName};
 pub use error::{ConfigError, ConfigErrors, Said, Warning};
 pub use feature_gates::{FeatureGates, Stage};
 pub use invocation::Invocation;
-pub(crate) use nearest::nearest;
+pub(crate) use nearest::{closest, nearest};
 pub use node_port_addresses::NodePortAddresses;
 pub use typed::{
     ApiServer, Config, Conntrack, DropLog, Established, Iptables, Ipvs, LogFormat, Logging, Masquerade,

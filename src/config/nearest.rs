@@ -13,6 +13,12 @@ pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a s
         .map(|(_, candidate)| candidate)
 }
 
+/// The candidate that takes the fewest edits, however many; the first of several.
+pub(crate) fn closest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let wanted = name.to_lowercase();
+    candidates.into_iter().min_by_key(|candidate| distance(&wanted, &candidate.to_lowercase()))
+}
+
 /// Levenshtein's: insertions, deletions and replacements of a character count 1 each.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();

@@ -9,7 +9,7 @@ use super::answer::{Advice, ConnectionAnswer, PathAnswer, RefusalAnswer, Service
 use super::client::Client;
 use super::destination::{Goal, Way};
 use super::entry::Entry;
-use super::leading::{How, Led, Source, lead};
+use super::leading::{How, Led, Refusal, Source, lead};
 use super::path::Path;
 use crate::commands::world::World;
 use crate::config::ProxyMode;
@@ -47,10 +47,7 @@ pub(super) fn explain(
     };
     match &goal.via {
         Way::Direct => add(&mut answer, path(to, None).answer(1)),
-        Way::NotServed(why) => {
-            let way_out = "use a port that it has".to_owned();
-            answer.refusal = Some(RefusalAnswer { how: "notServed", why: why.clone(), way_out });
-        }
+        Way::NotServed(refusal) => answer.refusal = Some(refused(refusal)),
         Way::Service { port, entry, node } => {
             let led = lead(world, client, from, goal.address, (port, *entry, *node));
             match &led.outcome {
@@ -62,17 +59,7 @@ pub(super) fn explain(
                         );
                     }
                 }
-                Err(refusal) => {
-                    answer.refusal = Some(RefusalAnswer {
-                        how: match refusal.how {
-                            How::Rejected => "rejected",
-                            How::Dropped => "dropped",
-                            How::NotServed => "notServed",
-                        },
-                        why: refusal.why.clone(),
-                        way_out: refusal.way_out.clone(),
-                    });
-                }
+                Err(refusal) => answer.refusal = Some(refused(refusal)),
             }
             answer.service = Some(service(world, port, *entry, node.as_str(), &led));
         }
@@ -85,6 +72,18 @@ pub(super) fn explain(
         _ => Verdict::PartlyAllowed,
     };
     answer
+}
+
+fn refused(refusal: &Refusal) -> RefusalAnswer {
+    RefusalAnswer {
+        how: match refusal.how {
+            How::Rejected => "rejected",
+            How::Dropped => "dropped",
+            How::NotServed => "notServed",
+        },
+        why: refusal.why.clone(),
+        way_out: refusal.way_out.clone(),
+    }
 }
 
 /// Adds a path; advice that was given before is not given again.

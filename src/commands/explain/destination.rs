@@ -11,6 +11,8 @@ use super::asked::{Destination, End, Port};
 use super::client::{Client, ClientKind, usable};
 use super::entry::{Entry, entry_at, ports_of};
 use super::error::ExplainError;
+use super::leading::Refusal;
+use super::unserved::Unserved;
 use crate::commands::world::{PortNumber, World, listed};
 
 /// The flag that names it.
@@ -44,8 +46,8 @@ pub(super) enum Way {
     },
     /// Nothing leads it elsewhere.
     Direct,
-    /// A Service's address, but nothing serves this port.
-    NotServed(String),
+    /// Nothing serves this address and port.
+    NotServed(Refusal),
 }
 
 /// All that was named, for the families in question. Says in the second value why there is nothing to explain
@@ -206,7 +208,7 @@ impl Finder<'_> {
                 if entry_at(port, *address).is_some() {
                     found.push((port.port.get(), port.name.protocol));
                 }
-                if let (Some(node_port), Some(_)) = (port.node_port, self.world.node_at(*address)) {
+                if let (Some(node_port), Some(_)) = (port.node_port, self.node_of(*address)) {
                     found.push((node_port.get(), port.name.protocol));
                 }
             }
@@ -229,24 +231,24 @@ impl Finder<'_> {
             let entry = entry_at(found, address).unwrap_or(Entry::ClusterIp);
             return self.led_by(self.leading_node()?, found, entry);
         }
-        if let Some(node) = self.world.node_at(address) {
+        let unserved = Unserved { world: self.world, anywhere, address, number, protocol };
+        if let Some(node) = self.node_of(address) {
             let has = |port: &&ServicePort| {
                 let own = port.node_port.is_some_and(|node_port| node_port.get() == number);
                 own && port.name.protocol == protocol && port.family == Family::of(address)
             };
             return match anywhere.ports().find(has) {
                 Some(found) => self.led_by(node, found, Entry::NodePort),
-                None => Ok(Way::Direct),
+                None => Ok(unserved.node_port(node).map_or(Way::Direct, Way::NotServed)),
             };
         }
-        let mut others = anywhere.ports().filter(|port| entry_at(port, address).is_some()).peekable();
-        let Some(other) = others.peek() else { return Ok(Way::Direct) };
-        let what = entry_at(other, address).unwrap_or(Entry::ClusterIp).as_str();
-        let service = other.name.service.clone();
-        Ok(Way::NotServed(format!(
-            "{address} is the {what} of Service {service}, which has no port {number}/{protocol} but {}",
-            ports_of(others)
-        )))
+        Ok(unserved.service_address().map_or(Way::Direct, Way::NotServed))
+    }
+
+    /// The node that has an address, as far as the client's own node sees it.
+    fn node_of(&self, address: IpAddr) -> Option<Name> {
+        let own = self.client.node.filter(|node| self.world.is_own_address(*node, address));
+        own.or_else(|| self.world.node_at(address))
     }
 
     fn led_by(&self, node: Name, found: &ServicePort, entry: Entry) -> Result<Way, ExplainError> {

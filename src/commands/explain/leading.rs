@@ -13,6 +13,7 @@ use portcullis_modes::iptables::{DetectLocal, NodePortAddresses};
 
 use super::client::{Client, ClientKind};
 use super::entry::Entry;
+use super::no_endpoints::{Cause, cause};
 use crate::commands::world::{World, listed};
 use crate::config::ProxyMode;
 use crate::node;
@@ -233,7 +234,10 @@ impl Leader<'_> {
         }
         let total = endpoints.total();
         let (why, way_out) = match total {
-            0 => (format!("{service} has no endpoints"), "does its selector match pods? are they running?"),
+            0 => {
+                let Cause { why, way_out } = cause(self.world, self.port);
+                return Err(Refusal { how: How::Rejected, why, way_out });
+            }
             1 => (format!("{service} has one endpoint, which is not ready"), "look at that pod's readiness"),
             _ => {
                 (format!("{service} has {total} endpoints, and none is ready"), "look at the pods' readiness")

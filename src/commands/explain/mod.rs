@@ -20,10 +20,12 @@ mod destination;
 mod entry;
 mod error;
 mod leading;
+mod no_endpoints;
 mod path;
 mod reason;
 mod snippet;
 mod text;
+mod unserved;
 
 use std::io::Write;
 

@@ -53,6 +53,7 @@ impl Path<'_> {
             node: self.world.place_of(self.to.ip()).map(|node| node.to_string()),
             one_in,
             seen_as: (seen_as != self.from).then_some(seen_as),
+            masqueraded_by: self.masqueraded_by().map(|node| node.to_string()),
             egress,
             ingress,
         };
@@ -62,6 +63,17 @@ impl Path<'_> {
     /// A pod's connection to its own address; one that comes back through a Service leaves it.
     fn stays_inside(&self) -> bool {
         self.led_by.is_none() && self.from == self.to.ip()
+    }
+
+    /// A pod's connection through a Service to itself: its source is replaced whatever the Service says, as the pod would
+    /// answer itself directly.
+    fn is_hairpin(&self) -> bool {
+        self.led_by.is_some() && self.from == self.to.ip()
+    }
+
+    /// The node whose address the server sees instead of the client's.
+    fn masqueraded_by(&self) -> Option<Name> {
+        self.led_by.filter(|_| self.masqueraded || self.is_hairpin())
     }
 
     fn destination_name(&self) -> Option<String> {
@@ -89,7 +101,7 @@ impl Path<'_> {
 
     fn judged(&self, from: IpAddr, to: SocketAddr, direction: Direction) -> Option<Decision> {
         let connection = Connection { from, to: to.ip(), port: to.port(), protocol: self.protocol };
-        let judgement = self.world.compiled().judge(connection);
+        let judgement = self.world.judge(connection);
         match direction {
             Direction::Egress => judgement.egress,
             Direction::Ingress => judgement.ingress,
@@ -114,8 +126,14 @@ impl Path<'_> {
         match (self.judged(seen_as, self.to, Direction::Ingress), self.subject(Direction::Ingress)) {
             (Some(decision), Some(pod)) => decided(self.world, &pod, Direction::Ingress, &decision),
             _ if self.world.node_at(self.to.ip()).is_some() => not_judged("it is a node"),
+            _ if self.is_own_address() => not_judged("it is the pod's own node"),
             _ => not_judged("no pod that is known has this address"),
         }
+    }
+
+    /// Whether the destination is an address of the client's own node.
+    fn is_own_address(&self) -> bool {
+        self.client.node.is_some_and(|node| self.world.is_own_address(node, self.to.ip()))
     }
 
     /// The pod that is judged at an end.

@@ -120,7 +120,8 @@ fn details(answer: &Answer, connection: &ConnectionAnswer, out: &mut dyn Write) 
         writeln!(out, "  {how}; {}", refusal.way_out)?;
     }
     for path in &connection.paths {
-        print_path(path, out)?;
+        let is_masqueraded = connection.service.as_ref().is_some_and(|found| found.source == "masqueraded");
+        print_path(path, is_masqueraded, out)?;
     }
     for advice in &connection.advice {
         writeln!(out)?;
@@ -167,7 +168,7 @@ fn service(found: &ServiceAnswer, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-fn print_path(path: &PathAnswer, out: &mut dyn Write) -> io::Result<()> {
+fn print_path(path: &PathAnswer, is_masqueraded: bool, out: &mut dyn Write) -> io::Result<()> {
     let mark = if path.allowed { '✓' } else { '✗' };
     let share = if path.one_in > 1 { format!(" 1/{}", path.one_in) } else { String::new() };
     let name = path.name.as_ref().map(|name| format!("  {name}")).unwrap_or_default();
@@ -175,6 +176,12 @@ fn print_path(path: &PathAnswer, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "{mark}{share} {}{name}{}", path.to, node.unwrap_or_default())?;
     end("egress", &path.egress, out)?;
     end("ingress", &path.ingress, out)?;
+    if let Some(node) = path.masqueraded_by.as_ref().filter(|_| !is_masqueraded) {
+        writeln!(
+            out,
+            "           the pod's connection to itself: its source is replaced by an address of node {node}"
+        )?;
+    }
     if let Some(seen_as) = path.seen_as {
         writeln!(
             out,
