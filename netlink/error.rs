@@ -136,6 +136,11 @@ impl Error {
         matches!(self.errno(), Some(libc::EPERM | libc::ENOMEM | libc::ENOBUFS))
     }
 
+    /// Whether what another process put there may be the reason for which the kernel rejected a change.
+    pub(crate) fn may_be_external(&self) -> bool {
+        self.errno().is_some() && !self.lacks_means()
+    }
+
     /// Whether the same question may well be answered if it is asked again at once.
     pub fn is_transient(&self) -> bool {
         match self {

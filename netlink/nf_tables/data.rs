@@ -221,7 +221,13 @@ impl<'a> Data<'a> {
     }
 
     pub(super) fn value(self) -> Result<Value, Malformed> {
-        self.bytes().map(Value::new)
+        match self.bytes()? {
+            // Cut off, it could equal a value of ours.
+            long if long.len() > 16 => {
+                Err(Malformed::Payload { kind: NFTA_DATA_VALUE, expected: 16, present: long.len() })
+            }
+            bytes => Ok(Value::new(bytes)),
+        }
     }
 
     /// Writes bytes of any length as data.

@@ -1,7 +1,8 @@
 //! Expressions from what the kernel lists.
 //!
 //! The kernel lists every attribute of an expression, also those that were left out when it was made. An expression
-//! with one that we never set, or a value that we never give, is [`Expression::Other`].
+//! with one that we never set, or a value that we never give, is [`Expression::Other`]. So is one that does not parse:
+//! whatever another process writes, a table can be read.
 
 use super::data::{Data, Register, VERDICT_REGISTER, Value};
 use super::expression::{Comparison, DynamicUpdate, Expression, LookupResult, RateUnit, Reject};
@@ -63,18 +64,17 @@ impl<'a> Found<'a> {
 
 impl Expression {
     /// Reads an element of a rule's list.
-    pub(super) fn read(element: &Attribute<'_>) -> Result<Self, Malformed> {
+    pub(super) fn read(element: &Attribute<'_>) -> Self {
         let (mut name, mut data) = (String::new(), None);
-        for attribute in element.nested() {
-            let attribute = attribute?;
+        for attribute in element.nested().flatten() {
             match attribute.kind {
                 a::EXPR_NAME => name = attribute.text(),
                 a::EXPR_DATA => data = Some(attribute),
                 _ => {}
             }
         }
-        let known = read(&name, &Found::read(data)?)?;
-        Ok(known.unwrap_or(Expression::Other(name)))
+        let known = Found::read(data).and_then(|found| read(&name, &found));
+        known.ok().flatten().unwrap_or(Expression::Other(name))
     }
 }
 
@@ -161,7 +161,11 @@ fn read(name: &str, found: &Found<'_>) -> Result<Option<Expression>, Malformed> 
             let set = found.text(a::LOOKUP_SET)?.into();
             Expression::Lookup { set, key: found.register(a::LOOKUP_SREG)?, result }
         }
-        "dynset" => {
+        "dynset"
+            if found.number_or_0(a::DYNSET_FLAGS)? == 0
+                && !found.has(a::DYNSET_EXPR)
+                && !found.has(a::DYNSET_EXPRESSIONS) =>
+        {
             let op = match found.number(a::DYNSET_OP)? {
                 0 => DynamicUpdate::Add,
                 1 => DynamicUpdate::Update,
@@ -194,7 +198,7 @@ fn read(name: &str, found: &Found<'_>) -> Result<Option<Expression>, Malformed> 
             let rate = found.get(a::LIMIT_RATE)?.u64_be()?;
             Expression::Limit { rate, unit, burst: found.number(a::LIMIT_BURST)? }
         }
-        "log" if found.has(a::LOG_GROUP) => Expression::Log {
+        "log" if found.has(a::LOG_GROUP) && !found.has(a::LOG_QUEUE_THRESHOLD) => Expression::Log {
             group: found.get(a::LOG_GROUP)?.u16_be()?,
             prefix: if found.has(a::LOG_PREFIX) { found.text(a::LOG_PREFIX)?.into() } else { "".into() },
             length: found.number_or_0(a::LOG_SNAPLEN)?,
@@ -303,9 +307,8 @@ mod tests {
             let bytes = expression(NAMES[name], &attributes);
             for bytes in [&bytes[..], &bytes[..cut.min(bytes.len())]] {
                 for element in Attributes::new(bytes).flatten() {
-                    if let Ok(expression) = Expression::read(&element) {
-                        let _ = super::super::Rule::new().push(expression).to_string();
-                    }
+                    let expression = Expression::read(&element);
+                    let _ = super::super::Rule::new().push(expression).to_string();
                 }
             }
         }
@@ -319,9 +322,8 @@ mod tests {
             let attributes: Vec<_> = numbers.iter().zip(1u16..).map(|(n, kind)| (kind, n.to_be_bytes().to_vec())).collect();
             let bytes = expression(NAMES[name], &attributes);
             for element in Attributes::new(&bytes).flatten() {
-                if let Ok(expression) = Expression::read(&element) {
-                    let _ = super::super::Rule::new().push(expression).to_string();
-                }
+                let expression = Expression::read(&element);
+                let _ = super::super::Rule::new().push(expression).to_string();
             }
         }
     }

@@ -21,6 +21,17 @@ pub(super) struct Change<T> {
 pub(super) struct ElementChanges<'a> {
     pub(super) gone: Vec<(&'a Key, &'a Element)>,
     pub(super) come: Vec<(&'a Key, &'a Element)>,
+    /// The set holds elements that cannot be deleted one by one, as they cannot be expressed: all are deleted, and the
+    /// wanted ones added.
+    pub(super) refill: Option<Refill<'a>>,
+}
+
+/// A set whose elements are all replaced.
+#[derive(Debug)]
+pub(super) struct Refill<'a> {
+    /// How many of its elements are unknown.
+    unknown: usize,
+    wanted: &'a Set,
 }
 
 impl<'a> ElementChanges<'a> {
@@ -30,7 +41,19 @@ impl<'a> ElementChanges<'a> {
         ElementChanges {
             gone: before.elements.iter().filter(lacks(after)).collect(),
             come: after.elements.iter().filter(lacks(before)).collect(),
+            refill: (!before.unknown.is_empty())
+                .then_some(Refill { unknown: before.unknown.len(), wanted: after }),
         }
+    }
+
+    /// Whether nothing differs.
+    pub(super) fn is_empty(&self) -> bool {
+        self.gone.is_empty() && self.come.is_empty() && self.refill.is_none()
+    }
+
+    /// Whether the set loses elements.
+    fn takes(&self) -> bool {
+        !self.gone.is_empty() || self.refill.is_some()
     }
 }
 
@@ -103,7 +126,7 @@ impl<'a> Difference<'a> {
                 (None, Some(after)) => changes.come.extend(&after.elements),
                 (Some(before), Some(after)) => {
                     changes = ElementChanges::between(before, after);
-                    if changes.gone.is_empty() && changes.come.is_empty() {
+                    if changes.is_empty() {
                         continue;
                     }
                 }
@@ -132,7 +155,8 @@ impl<'a> Difference<'a> {
                 // One that got other data is one.
                 let gone: HashSet<&Key> = elements.gone.iter().map(|(key, _)| *key).collect();
                 let new = elements.come.iter().filter(|(key, _)| !gone.contains(key)).count();
-                extent.elements += gone.len() + new;
+                let unknown = elements.refill.as_ref().map_or(0, |refill| refill.unknown);
+                extent.elements += gone.len() + new + unknown;
             }
         }
         extent
@@ -160,7 +184,7 @@ impl<'a> Difference<'a> {
 
     /// Whether sets that are there lose something.
     fn takes_elements(&self) -> bool {
-        self.sets.values().any(|(change, elements)| change.before.is_some() && !elements.gone.is_empty())
+        self.sets.values().any(|(change, elements)| change.before.is_some() && elements.takes())
     }
 
     /// Adds what is new, empty; nothing leads to it yet.
@@ -206,7 +230,11 @@ impl<'a> Difference<'a> {
     /// Changes the elements of sets that stay.
     pub(super) fn write_elements(&self, transaction: &mut Transaction) -> Result<()> {
         for (name, (change, elements)) in &self.sets {
-            if let (Some(_), Some(spec)) = (change.before, change.after) {
+            let (Some(_), Some(spec)) = (change.before, change.after) else { continue };
+            if let Some(Refill { wanted, .. }) = elements.refill {
+                transaction.flush_set(name)?;
+                transaction.add_elements(name, spec, &wanted.elements)?;
+            } else {
                 transaction.delete_elements(name, spec, elements.gone.iter().copied())?;
                 transaction.add_elements(name, spec, elements.come.iter().copied())?;
             }

@@ -21,17 +21,26 @@ use crate::socket::Socket;
 
 const ACTION: &str = "list an nf_tables table";
 
-/// `NFT_TABLE_F_DORMANT`: no packet passes its chains.
-const TABLE_DORMANT: u32 = 1;
+/// Flags of tables (`NFT_TABLE_F_*`). None is ours: no packet passes the chains of a dormant table, and an owned one
+/// belongs to another process.
+const TABLE_FLAGS: [(u32, &str); 3] = [(1, "dormant"), (2, "owner"), (4, "persist")];
+
+/// Flags of chains (`NFT_CHAIN_*`).
+const CHAIN_HW_OFFLOAD: u32 = 2;
+const CHAIN_BINDING: u32 = 4;
+
+/// `NFT_SET_ELEM_CATCHALL`: the element without a key, which holds for every key that has no element.
+const CATCH_ALL: u32 = 2;
 
 /// So often a table is read anew when others change the rule set meanwhile.
 const TRIES: usize = 10;
 
-/// What a table holds that a [`Table`] has no words for: sets of unknown types, chains with other policies or hooks,
-/// its being dormant. All of it is somebody else's.
+/// Parts of a table that a [`Table`] cannot express, and which another process must have made: sets of unknown types,
+/// chains with other policies or hooks, flow tables, flags of the table, and everything that does not parse.
 pub type Foreign = Vec<String>;
 
-/// Reads a table; `None` if there is no such table. What it holds of which a [`Table`] knows nothing is told by name.
+/// Reads a table; `None` if there is no such table. Whatever another process put into it, it can be read: parts that
+/// are not understood are named in [`Foreign`] or in [`Set::unknown`], or are an [`Expression::Other`].
 ///
 /// # Errors
 /// [`Error::Refused`] with `EPERM` without CAP_NET_ADMIN; [`Error::Interrupted`] if others change the rule set all the
@@ -56,8 +65,11 @@ fn read_once(socket: &mut Socket, family: TableFamily, name: &str) -> Result<Opt
         |out| _ = out.text(a::TABLE_NAME, name),
         |found| {
             table.comment = comment(found, a::TABLE_USERDATA, COMMENT)?;
-            if number(found, a::TABLE_FLAGS)?.unwrap_or_default() & TABLE_DORMANT != 0 {
-                foreign.push("flag dormant".to_owned());
+            let flags = number(found, a::TABLE_FLAGS)?.unwrap_or_default();
+            let known = TABLE_FLAGS.iter().filter(|(flag, _)| flags & flag != 0);
+            foreign.extend(known.map(|(_, name)| format!("flag {name}")));
+            if flags >= 8 {
+                foreign.push(format!("flags {flags:#x}"));
             }
             Ok(())
         },
@@ -68,20 +80,24 @@ fn read_once(socket: &mut Socket, family: TableFamily, name: &str) -> Result<Opt
     let of_table = |attribute: u16| move |out: &mut Writer<'_>| _ = out.text(attribute, name);
     // Listings of chains and rules take a table's name only since Linux 5.x, so each is looked at.
     list(socket, family, m::GETCHAIN, of_table(a::CHAIN_TABLE), |found| {
-        if text(found, a::CHAIN_TABLE)?.as_deref() == Some(name) {
-            read_chain(found, &mut table, &mut foreign)?;
+        if text(found, a::CHAIN_TABLE)?.as_deref() == Some(name)
+            && read_chain(found, &mut table, &mut foreign).is_err()
+        {
+            foreign.push(unreadable(found, "chain", a::CHAIN_NAME));
         }
         Ok(())
     })?;
     list(socket, family, m::GETRULE, of_table(a::RULE_TABLE), |found| {
-        if text(found, a::RULE_TABLE)?.as_deref() == Some(name) {
-            read_rule(found, &mut table)?;
+        if text(found, a::RULE_TABLE)?.as_deref() == Some(name) && read_rule(found, &mut table).is_err() {
+            foreign.push(unreadable(found, "rule of chain", a::RULE_CHAIN));
         }
         Ok(())
     })?;
     list(socket, family, m::GETSET, of_table(a::SET_TABLE), |found| {
-        if text(found, a::SET_TABLE)?.as_deref() == Some(name) {
-            read_set(found, &mut table, &mut foreign)?;
+        if text(found, a::SET_TABLE)?.as_deref() == Some(name)
+            && read_set(found, &mut table, &mut foreign).is_err()
+        {
+            foreign.push(unreadable(found, "set", a::SET_NAME));
         }
         Ok(())
     })?;
@@ -97,16 +113,42 @@ fn read_once(socket: &mut Socket, family: TableFamily, name: &str) -> Result<Opt
         }
         Ok(())
     })?;
+    foreign.extend(flow_tables(socket, family, name)?);
     for (set, content) in &mut table.sets {
-        // What rules add comes and goes by itself.
+        let (elements, unknown) = read_all_elements(socket, family, name, set, &content.spec)?;
+        content.unknown = unknown;
+        // Elements that rules add come and go by themselves.
         if !content.spec.dynamic {
-            content.elements = read_elements(socket, family, name, set, &content.spec)?;
+            content.elements = elements;
         }
     }
     Ok(Some((table, foreign)))
 }
 
-/// Reads the elements of a set.
+/// The flow tables of a table.
+fn flow_tables(socket: &mut Socket, family: TableFamily, name: &str) -> Result<Foreign> {
+    let mut flow_tables = Foreign::new();
+    let of_table = |out: &mut Writer<'_>| _ = out.text(a::FLOWTABLE_TABLE, name);
+    let listed = list(socket, family, m::GETFLOWTABLE, of_table, |found| {
+        if text(found, a::FLOWTABLE_TABLE)?.as_deref() == Some(name) {
+            let flow_table = text(found, a::FLOWTABLE_NAME)?.unwrap_or_default();
+            flow_tables.push(format!("flowtable {flow_table}"));
+        }
+        Ok(())
+    });
+    match listed {
+        // A kernel without flow tables has none.
+        Err(error) if matches!(error.errno(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => Ok(flow_tables),
+        listed => listed.map(|()| flow_tables),
+    }
+}
+
+/// An object that does not parse, by its kind and, if that much can be read, its name.
+fn unreadable(found: &Attributes<'_>, kind: &str, name: u16) -> String {
+    format!("{kind} {} (unreadable)", text(found, name).ok().flatten().unwrap_or_default())
+}
+
+/// Reads the elements of a set; those that [`Element`] cannot express are left out.
 ///
 /// # Errors
 /// As [`read`]; [`Error::Refused`] with `ENOENT` if there is no such set.
@@ -117,19 +159,35 @@ pub fn read_elements(
     set: &str,
     spec: &SetSpec,
 ) -> Result<HashMap<Key, Element>> {
-    let mut elements = Vec::new();
+    read_all_elements(socket, family, table, set, spec).map(|(elements, _)| elements)
+}
+
+/// The elements of a set, and those that [`Element`] cannot express, as `nft` would print their keys.
+fn read_all_elements(
+    socket: &mut Socket,
+    family: TableFamily,
+    table: &str,
+    set: &str,
+    spec: &SetSpec,
+) -> Result<(HashMap<Key, Element>, Vec<String>)> {
+    let (mut elements, mut unknown) = (Vec::new(), Vec::new());
     let wanted = |out: &mut Writer<'_>| _ = out.text(a::ELEMENTS_TABLE, table).text(a::ELEMENTS_SET, set);
     list(socket, family, m::GETSETELEM, wanted, |found| {
         let Some(all) = find(found, a::ELEMENTS)? else { return Ok(()) };
         for element in all.nested() {
-            elements.push(read_element(&element?, spec)?);
+            let element = element?;
+            match read_element(&element, spec) {
+                Ok(read) => elements.push(read),
+                Err(_) => unknown.push(unknown_element(&element)),
+            }
         }
         Ok(())
     })?;
+    unknown.sort();
     if spec.interval && !spec.has_range_elements() {
-        return Ok(ranges(elements, spec));
+        return Ok((ranges(elements, spec), unknown));
     }
-    Ok(elements.into_iter().map(|(key, element, _)| (key, element)).collect())
+    Ok((elements.into_iter().map(|(key, element, _)| (key, element)).collect(), unknown))
 }
 
 /// Reads what all named counters of a table have counted: packets and bytes, by name.
@@ -168,6 +226,15 @@ pub fn read_counters(
 
 fn read_chain(found: &Attributes<'_>, table: &mut Table, foreign: &mut Foreign) -> Result<(), Malformed> {
     let name: Arc<str> = text(found, a::CHAIN_NAME)?.unwrap_or_default().into();
+    let flags = number(found, a::CHAIN_FLAGS)?.unwrap_or_default();
+    if flags & CHAIN_BINDING != 0 {
+        // An anonymous chain goes with the rule that holds it, which another process made too. It cannot be deleted alone.
+        return Ok(());
+    }
+    if flags & CHAIN_HW_OFFLOAD != 0 {
+        foreign.push(format!("chain {name}"));
+        return Ok(());
+    }
     let mut base = None;
     if let Some(hook) = find(found, a::CHAIN_HOOK)? {
         let hook = hook.nested();
@@ -195,7 +262,7 @@ fn read_rule(found: &Attributes<'_>, table: &mut Table) -> Result<(), Malformed>
     let mut expressions = Vec::new();
     if let Some(list) = find(found, a::RULE_EXPRESSIONS)? {
         for element in list.nested() {
-            expressions.push(Expression::read(&element?)?);
+            expressions.push(Expression::read(&element?));
         }
     }
     let comment = comment(found, a::RULE_USERDATA, COMMENT)?;
@@ -212,8 +279,9 @@ fn read_set(found: &Attributes<'_>, table: &mut Table, foreign: &mut Foreign) ->
     let key = number(found, a::SET_KEY_TYPE)?.and_then(types_of).filter(|key| !key.is_empty());
     let data_type = number(found, a::SET_DATA_TYPE)?.unwrap_or_default();
     let data = if flag_bits & flags::MAP == 0 { Some(Vec::new()) } else { types_of(data_type) };
-    let (Some(key), Some(data), true) = (key, data, flag_bits & !known == 0) else {
-        // An anonymous set goes with its rule, which is somebody else's too.
+    let has_expressions = find(found, a::SET_EXPR)?.is_some() || find(found, a::SET_EXPRESSIONS)?.is_some();
+    let (Some(key), Some(data), true) = (key, data, flag_bits & !known == 0 && !has_expressions) else {
+        // An anonymous set goes with the rule that uses it, which another process made too.
         if flag_bits & flags::ANONYMOUS == 0 {
             foreign.push(format!("set {name}"));
         }
@@ -258,7 +326,16 @@ fn read_element(found: &Attribute<'_>, spec: &SetSpec) -> Result<(Key, Element, 
                     Data::Verdict(verdict) => ElementData::Verdict(verdict),
                 });
             }
-            a::ELEMENT_FLAGS => ends = attribute.u32_be()? & INTERVAL_END != 0,
+            a::ELEMENT_FLAGS => {
+                let flags = attribute.u32_be()?;
+                if flags & !INTERVAL_END != 0 {
+                    return Err(Malformed::Missing("an element without unknown flags"));
+                }
+                ends = flags & INTERVAL_END != 0;
+            }
+            a::ELEMENT_EXPR | a::ELEMENT_EXPRESSIONS | a::ELEMENT_OBJREF => {
+                return Err(Malformed::Missing("an element without expressions"));
+            }
             a::ELEMENT_TIMEOUT => {
                 element.timeout = Some(attribute.u64_be()?).filter(|timeout| spec.timeout != Some(*timeout));
             }
@@ -266,6 +343,19 @@ fn read_element(found: &Attribute<'_>, spec: &SetSpec) -> Result<(Key, Element, 
         }
     }
     Ok((key.ok_or(Malformed::Missing("NFTA_SET_ELEM_KEY"))?, element, ends))
+}
+
+/// The key of an element that [`Element`] cannot express: `*` of a catch-all element, or its bytes.
+fn unknown_element(found: &Attribute<'_>) -> String {
+    let attributes = || found.nested().flatten();
+    let flags = attributes().find(|attribute| attribute.kind == a::ELEMENT_FLAGS);
+    if flags.is_some_and(|flags| flags.u32_be().is_ok_and(|flags| flags & CATCH_ALL != 0)) {
+        return "*".to_owned();
+    }
+    let key = attributes().find(|attribute| attribute.kind == a::ELEMENT_KEY);
+    let bytes = key.as_ref().and_then(|key| Data::read(key).ok()?.bytes().ok()).unwrap_or_default();
+    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("0x{hex} (an element of an unknown kind)")
 }
 
 /// Puts beginnings and ends together.
@@ -380,7 +470,7 @@ mod tests {
             let _ = table.to_string();
             let spec = SetSpec { interval, ..SetSpec::of(&[DataType::Ipv4Addr]) };
             let elements = found.flatten().filter_map(|element| read_element(&element, &spec).ok());
-            let set = Set { elements: ranges(elements.collect(), &spec), spec };
+            let set = Set::with(spec.clone(), ranges(elements.collect(), &spec));
             let _ = set.to_string();
         }
     }

@@ -16,7 +16,7 @@ use super::element::{Element, Key};
 use super::set::SetSpec;
 use super::table::{Chain, Set, Table, TableFamily};
 use super::transaction::Transaction;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::socket::Socket;
 
 /// A table with the edits that the kernel has not seen yet.
@@ -42,7 +42,7 @@ pub struct Committed {
     pub extent: Extent,
     /// All was compared with the kernel, not only what was edited.
     pub full: bool,
-    /// The whole table was made anew, as what was there could not be changed into what is wanted.
+    /// The whole table was replaced in one transaction, as the one in the kernel could not be changed into what is wanted.
     pub rebuilt: bool,
     /// Bytes sent.
     pub bytes: usize,
@@ -63,9 +63,12 @@ enum There {
     Nothing,
     /// It can be made into what is wanted.
     Fit,
-    /// It cannot.
+    /// It cannot, or is not known: it is replaced, if there is one.
     Unfit,
 }
+
+/// A difference that is to be written, into what.
+type Plan<'a> = (Difference<'a>, There);
 
 impl ManagedTable {
     /// Nothing, of which is not known whether the kernel holds something else.
@@ -200,14 +203,15 @@ impl ManagedTable {
         }
     }
 
-    /// Makes the kernel hold what is wanted.
+    /// Makes the kernel hold what is wanted. If the kernel rejects the change, the table is compared with the kernel, and
+    /// if it rejects the difference, or the table cannot be read, the table is replaced in one transaction: what another
+    /// process put there can reject neither.
     ///
     /// # Errors
-    /// [`crate::Error::Object`] for what the kernel refuses; it then holds what it held, or that and parts to which
-    /// nothing leads, and the next commit compares all.
+    /// [`crate::Error::Object`] for an object of the wanted table that the kernel rejects; it then holds what it held, or
+    /// that and parts to which nothing leads, and the next commit compares all.
     pub fn commit(&mut self, socket: &mut Socket) -> Result<Committed> {
-        let committed = self
-            .compare(socket, |socket, difference, there, full| self.send(socket, difference, there, full));
+        let committed = self.write(socket);
         self.known = committed.is_ok();
         if self.known {
             self.chains.clear();
@@ -218,44 +222,75 @@ impl ManagedTable {
         committed
     }
 
-    /// Has the kernel check what [`ManagedTable::commit`] would do, without doing it.
+    fn write(&self, socket: &mut Socket) -> Result<Committed> {
+        if let Some(plan) = self.plan_of_edits() {
+            match self.send(socket, &plan, false) {
+                Err(error) if error.may_be_external() => {}
+                done => return done,
+            }
+        }
+        let found = match dump::read(socket, self.desired.family, &self.desired.name) {
+            Ok(found) => found,
+            Err(Error::Malformed { .. }) => return self.send(socket, &self.plan_of_replacement(), true),
+            Err(error) => return Err(error),
+        };
+        let plan = match &found {
+            None => (Difference::between(None, &self.desired), There::Nothing),
+            Some((table, foreign)) if foreign.is_empty() && same_kinds(table, &self.desired) => {
+                (Difference::between(Some(table), &self.desired), There::Fit)
+            }
+            Some(_) => self.plan_of_replacement(),
+        };
+        match self.send(socket, &plan, true) {
+            Err(error) if plan.1 == There::Fit && error.may_be_external() => {
+                self.send(socket, &self.plan_of_replacement(), true)
+            }
+            done => done,
+        }
+    }
+
+    /// Has the kernel check the edits, without making them; if it is not known what the kernel holds, the whole table in
+    /// place of the one there.
     ///
     /// # Errors
     /// As [`ManagedTable::commit`].
     pub fn try_out(&self, socket: &mut Socket) -> Result<()> {
-        self.compare(socket, |socket, difference, there, _| {
-            let mut transaction = self.begin(there)?;
-            difference.write_new(&mut transaction)?;
-            for (name, spec, elements) in difference.new_elements() {
-                transaction.add_elements(name, spec, elements.iter().copied())?;
-            }
-            difference.write_new_rules(&mut transaction)?;
-            difference.write_elements(&mut transaction)?;
-            difference.write_other_rules(&mut transaction)?;
-            difference.write_removals(&mut transaction)?;
-            transaction.check(socket)
-        })
+        match self.plan_of_edits() {
+            Some(plan) => self.check_plan(socket, &plan),
+            None => self.try_replacement(socket),
+        }
     }
 
-    /// Gives `act` all that is to be done, what there is to begin with, and whether all was compared.
-    fn compare<T>(
-        &self,
-        socket: &mut Socket,
-        act: impl FnOnce(&mut Socket, &Difference<'_>, There, bool) -> Result<T>,
-    ) -> Result<T> {
-        if self.known && self.edits_keep_kinds() {
-            return act(socket, &self.edits(), There::Fit, false);
+    /// Has the kernel check the whole table in place of the one there, without replacing it. What another process put
+    /// into that one has no part in the result.
+    ///
+    /// # Errors
+    /// As [`ManagedTable::commit`].
+    pub fn try_replacement(&self, socket: &mut Socket) -> Result<()> {
+        self.check_plan(socket, &self.plan_of_replacement())
+    }
+
+    fn check_plan(&self, socket: &mut Socket, (difference, there): &Plan<'_>) -> Result<()> {
+        let mut transaction = self.begin(*there)?;
+        difference.write_new(&mut transaction)?;
+        for (name, spec, elements) in difference.new_elements() {
+            transaction.add_elements(name, spec, elements.iter().copied())?;
         }
-        let found = dump::read(socket, self.desired.family, &self.desired.name)?;
-        let fits = |(table, foreign): &(Table, dump::Foreign)| {
-            foreign.is_empty() && same_kinds(table, &self.desired)
-        };
-        let (before, there) = match &found {
-            None => (None, There::Nothing),
-            Some(found) if fits(found) => (Some(&found.0), There::Fit),
-            Some(_) => (None, There::Unfit),
-        };
-        act(socket, &Difference::between(before, &self.desired), there, true)
+        difference.write_new_rules(&mut transaction)?;
+        difference.write_elements(&mut transaction)?;
+        difference.write_other_rules(&mut transaction)?;
+        difference.write_removals(&mut transaction)?;
+        transaction.check(socket)
+    }
+
+    /// What to do if the kernel holds what was last committed; `None` if that is not known, or cannot be made into what
+    /// is wanted.
+    fn plan_of_edits(&self) -> Option<Plan<'_>> {
+        (self.known && self.edits_keep_kinds()).then(|| (self.edits(), There::Fit))
+    }
+
+    fn plan_of_replacement(&self) -> Plan<'_> {
+        (Difference::between(None, &self.desired), There::Unfit)
     }
 
     /// Whether nothing that is there would have to be of another kind.
@@ -271,13 +306,8 @@ impl ManagedTable {
         self.chains.iter().all(chain) && self.sets.iter().all(set)
     }
 
-    fn send(
-        &self,
-        socket: &mut Socket,
-        difference: &Difference<'_>,
-        there: There,
-        full: bool,
-    ) -> Result<Committed> {
+    fn send(&self, socket: &mut Socket, (difference, there): &Plan<'_>, full: bool) -> Result<Committed> {
+        let there = *there;
         let mut bytes = 0;
         let mut transaction = self.begin(there)?;
         difference.write_new(&mut transaction)?;
@@ -315,6 +345,8 @@ impl ManagedTable {
     fn begin(&self, there: There) -> Result<Transaction> {
         let mut transaction = self.transaction()?;
         if there == There::Unfit {
+            // There may be none, and then there is nothing that could be deleted.
+            transaction.add_table(None)?;
             transaction.delete_table()?;
         }
         if there != There::Fit {
@@ -342,7 +374,7 @@ impl ManagedTable {
             let elements = match (before, after) {
                 (None, None) => continue,
                 (None, Some(after)) => {
-                    ElementChanges { gone: Vec::new(), come: after.elements.iter().collect() }
+                    ElementChanges { come: after.elements.iter().collect(), ..ElementChanges::default() }
                 }
                 (Some(before), Some(after)) => ElementChanges::between(before, after),
                 (Some(_), None) => ElementChanges::default(),
@@ -360,7 +392,7 @@ impl ManagedTable {
                     changes.come.extend(after.map(|element| (key, element)));
                 }
             }
-            if !changes.gone.is_empty() || !changes.come.is_empty() {
+            if !changes.is_empty() {
                 difference.sets.insert(name, (change, changes));
             }
         }
@@ -380,8 +412,8 @@ impl ManagedTable {
     pub fn check(&self, socket: &mut Socket) -> Result<Extent> {
         let found = dump::read(socket, self.desired.family, &self.desired.name)?;
         let mut extent = Difference::between(found.as_ref().map(|(table, _)| table), &self.desired).extent();
-        if let Some((_, foreign)) = &found {
-            extent.chains += foreign.len();
+        if let Some((table, foreign)) = &found {
+            extent.chains += foreign.len() + usize::from(!same_kinds(table, &self.desired));
         }
         Ok(extent)
     }

@@ -89,9 +89,10 @@ impl Set {
 
     /// Its elements as they are printed, in the order of their keys.
     pub fn element_lines(&self) -> impl Iterator<Item = String> + '_ {
-        self.sorted().into_iter().map(|(key, element)| {
+        let known = self.sorted().into_iter().map(|(key, element)| {
             std::fmt::from_fn(|f| print_element(f, &self.spec, key, element)).to_string()
-        })
+        });
+        known.chain(self.unknown.iter().cloned())
     }
 
     /// An element of it, as it is printed.

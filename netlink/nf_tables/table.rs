@@ -157,17 +157,20 @@ pub struct Set {
     pub spec: SetSpec,
     /// What is in it. Of a set that rules write to, only what is put there by us.
     pub elements: HashMap<Key, Element>,
+    /// Elements of a set in the kernel that [`Element`] cannot express, as `nft` would print their keys: catch-all
+    /// elements, and elements with expressions. None of them is ours.
+    pub unknown: Vec<String>,
 }
 
 impl Set {
     /// An empty one.
     pub fn new(spec: SetSpec) -> Self {
-        Set { spec, elements: HashMap::new() }
+        Set { spec, elements: HashMap::new(), unknown: Vec::new() }
     }
 
     /// One with these elements.
     pub fn with(spec: SetSpec, elements: impl IntoIterator<Item = (Key, Element)>) -> Self {
-        Set { spec, elements: elements.into_iter().collect() }
+        Set { spec, elements: elements.into_iter().collect(), unknown: Vec::new() }
     }
 }
 

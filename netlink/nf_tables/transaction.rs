@@ -223,6 +223,16 @@ impl Transaction {
         Ok(())
     }
 
+    /// Deletes all elements of a set, whatever they are.
+    ///
+    /// # Errors
+    /// As [`Transaction::add_table`].
+    pub fn flush_set(&mut self, set: &str) -> Result<()> {
+        self.push(m::DELSETELEM, 0, a::ELEMENTS_TABLE, |message| {
+            message.text(a::ELEMENTS_SET, set);
+        })
+    }
+
     /// Makes a named counter that begins at 0, if it is not there.
     ///
     /// # Errors

@@ -123,6 +123,30 @@ fn what_others_change_is_found_and_put_right() {
             &format!("nft add chain inet {NAME} theirs"),
             &format!("nft add set inet {NAME} theirs {{ type ether_addr; }}"),
             &format!("nft add element inet {NAME} blocks {{ 192.0.2.0/24 }}"),
+            &format!("nft insert rule inet {NAME} lb jump {{ counter ; }}"),
+            &format!("nft insert rule inet {NAME} forward ip saddr vmap {{ 10.1.1.1 : drop }} quota 9 bytes"),
+            &format!("nft add element inet {NAME} pods {{ * : drop }}"),
+            &format!("nft add element inet {NAME} peers {{ * }}"),
+            &format!("nft add element inet {NAME} sources {{ * }}"),
+            &format!("nft add element inet {NAME} affinity {{ * }}"),
+            &format!("nft add table inet {NAME} {{ flags dormant ; }}"),
+            &format!("nft add chain inet {NAME} forward {{ policy drop ; }}"),
+            &format!(
+                "nft delete chain inet {NAME} dispatch ; \
+                 add chain inet {NAME} dispatch {{ type nat hook prerouting priority -77 ; }}"
+            ),
+            &format!(
+                "nft add chain inet {NAME} theirs ; add rule inet {NAME} theirs jump profile ; \
+                 add element inet {NAME} pods {{ 10.0.0.77 : goto theirs }}"
+            ),
+            &format!("nft add chain inet {NAME} theirs {{ type route hook output priority 0 ; }}"),
+            &format!("nft add quota inet {NAME} theirs over 10 mbytes"),
+            &format!("nft add counter inet {NAME} theirs"),
+            &format!(
+                "nft add map inet {NAME} theirs {{ type ipv4_addr : verdict ; \
+                 elements = {{ 10.1.1.1 : jump profile }} ; }}"
+            ),
+            &format!("nft add set inet {NAME} theirs {{ type ipv4_addr ; flags dynamic ; counter ; }}"),
         ];
         for change in changes {
             run(change);
@@ -146,6 +170,58 @@ fn a_set_of_another_kind_makes_the_table_anew_at_once() {
             .put_set(&name("peers"), Set::with(spec, [(key("10.0.0.0"), Element::up_to(key("10.0.0.3")))]));
         assert!(managed.commit(&mut socket).unwrap().rebuilt);
         matches_kernel(&managed, &mut socket);
+    });
+}
+
+/// A chain that another process made hangs on one that is to go: the edits alone are rejected, and so is the difference
+/// that leaves the unknown map where it is.
+#[test]
+fn content_of_another_process_rejects_no_commit() {
+    inside(|| {
+        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        let mut managed = write(&sample(), &mut socket);
+        managed.put_chain(&name("mine"), Chain::of(vec![Rule::new().then(Verdict::Accept)]));
+        managed.commit(&mut socket).unwrap();
+        let holds = [
+            format!("nft add chain inet {NAME} theirs ; add rule inet {NAME} theirs jump mine"),
+            format!("nft add element inet {NAME} pods {{ * : goto mine }}"),
+            format!("nft insert rule inet {NAME} lb ip saddr vmap {{ 10.1.1.1 : jump mine }}"),
+        ];
+        for hold in holds {
+            managed.put_chain(&name("mine"), Chain::of(vec![Rule::new().then(Verdict::Accept)]));
+            managed.commit(&mut socket).unwrap();
+            run(&hold);
+            managed.remove_chain("mine");
+            let committed = managed.commit(&mut socket).unwrap_or_else(|error| panic!("{hold}: {error}"));
+            assert!(committed.full, "{hold}: {committed:?}");
+            matches_kernel(&managed, &mut socket);
+            assert!(managed.check(&mut socket).unwrap().is_empty(), "{hold}");
+        }
+        // Neither does it decide what the kernel is said to reject.
+        run(&format!("nft insert rule inet {NAME} lb jump {{ counter ; }}"));
+        managed.doubt();
+        managed.try_out(&mut socket).unwrap();
+        managed.put_element(&name("pods"), key("10.0.0.9"), Element::verdict(Verdict::goto("nowhere")));
+        let error = managed.try_out(&mut socket).unwrap_err();
+        assert!(error.to_string().starts_with("element 10.0.0.9 of set pods:"), "{error}");
+    });
+}
+
+#[test]
+fn elements_that_are_not_understood_are_replaced_and_the_table_stays() {
+    inside(|| {
+        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        let mut managed = write(&sample(), &mut socket);
+        run(&format!("nft add element inet {NAME} affinity {{ 10.0.0.1 . 10.0.0.2 . 80 }}"));
+        run(&format!("nft add element inet {NAME} pods {{ * : drop }}"));
+        let (read, foreign) = nf_tables::read(&mut socket, TableFamily::Inet, NAME).unwrap().unwrap();
+        assert_eq!((foreign.len(), &read.sets["pods"].unknown[..]), (0, &["*".to_owned()][..]));
+        managed.doubt();
+        let committed = managed.commit(&mut socket).unwrap();
+        assert!(committed.extent.elements == 1 && !committed.rebuilt, "{committed:?}");
+        matches_kernel(&managed, &mut socket);
+        let clients = run(&format!("nft list set inet {NAME} affinity"));
+        assert!(clients.contains("10.0.0.1 . 10.0.0.2 . 80"), "session affinity stays: {clients}");
     });
 }
 
@@ -278,18 +354,15 @@ fn rules_change_before_elements_go_where_that_is_wanted() {
         managed.put_element(&one, key("10.0.0.1"), Element::bare());
         assert_eq!(transactions(&mut managed).1, 1, "all rules are there");
 
-        // The second transaction is refused: what it is to take away is gone.
+        // The second transaction is rejected, as the element that it deletes is gone: the table is compared with the kernel,
+        // and nothing is left to do.
         run(&format!("nft delete element ip {NAME} one {{ 10.0.0.1 }}"));
         managed.put_set(&three, set());
         managed.put_chain(&name("tries"), tries(&["one", "two", "three"]));
         managed.remove_element(&one, &key("10.0.0.1"));
         managed.put_element(&three, key("10.0.0.1"), Element::bare());
         let (done, count) = transactions(&mut managed);
-        assert!(done.is_err() && count == 1, "{done:?} by {count} transactions");
-        let (read, _) = nf_tables::read(&mut socket, TableFamily::Ip, NAME).unwrap().unwrap();
-        assert_eq!(read.chains["tries"], managed.desired().chains["tries"], "rules came first");
-        assert!(read.sets["three"].elements.contains_key(&key("10.0.0.1")), "and what is new");
-        managed.commit(&mut socket).unwrap();
+        assert!(done.is_ok() && count == 1, "{done:?} by {count} transactions");
         let (read, _) = nf_tables::read(&mut socket, TableFamily::Ip, NAME).unwrap().unwrap();
         assert_eq!(read.to_string(), managed.desired().to_string());
     });

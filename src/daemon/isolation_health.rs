@@ -1,0 +1,73 @@
+//! The health problem that isolated Services are.
+
+use std::collections::BTreeSet;
+
+use portcullis_cluster::NamespacedName;
+
+use crate::http::Problem;
+
+/// The most isolated Services that fail no health check, whatever their share is.
+const FEW: usize = 3;
+
+/// The largest share of all Services that may be isolated without failing a health check, in percent.
+const FEW_PERCENT: usize = 5;
+
+/// How many isolated Services are named.
+const NAMED: usize = 3;
+
+/// The problem with the Services that are isolated in any family. `services` is how many there are altogether.
+pub(super) fn problem(isolated: &BTreeSet<&NamespacedName>, services: usize) -> Option<Problem> {
+    if isolated.is_empty() {
+        return None;
+    }
+    let names: Vec<String> = isolated.iter().take(NAMED).map(ToString::to_string).collect();
+    let more = match isolated.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let text = format!(
+        "{} of {services} Services are isolated, as the kernel or its tool rejects their rules; each keeps the last rules \
+         that were accepted: {}{more}",
+        isolated.len(),
+        names.join(", ")
+    );
+    let is_few = isolated.len() <= FEW.max(services * FEW_PERCENT / 100);
+    // A restart would forget the rules that were accepted last, and isolate the same Services again.
+    Some(if is_few { Problem::warning(text) } else { Problem::unready(text) })
+}
+
+#[cfg(test)]
+mod tests {
+    use portcullis_cluster::Name;
+
+    use super::*;
+    use crate::http::Fails;
+
+    #[test]
+    fn more_than_a_few_isolated_services_fail_healthz() {
+        // How many Services are isolated, of how many.
+        let rows = [
+            (0, 10, None),
+            (1, 1, Some(Fails::Nothing)),
+            (3, 3, Some(Fails::Nothing)),
+            (4, 10, Some(Fails::Healthz)),
+            (5, 100, Some(Fails::Nothing)),
+            (6, 100, Some(Fails::Healthz)),
+            (500, 500, Some(Fails::Healthz)),
+        ];
+        for (isolated, services, fails) in rows {
+            let names = (0..isolated).map(|n| NamespacedName {
+                namespace: Name::new("ns"),
+                name: format!("s{n:03}").into(),
+            });
+            let names: Vec<NamespacedName> = names.collect();
+            let problem = problem(&names.iter().collect(), services);
+            assert_eq!(problem.as_ref().map(|problem| problem.fails), fails, "{isolated} of {services}");
+            if isolated == 4 {
+                let text = problem.expect("a problem").text;
+                assert!(text.starts_with("4 of 10 Services are isolated"), "{text}");
+                assert!(text.ends_with("ns/s000, ns/s001, ns/s002 and 1 more"), "{text}");
+            }
+        }
+    }
+}
