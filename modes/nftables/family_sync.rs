@@ -1,7 +1,7 @@
 //! The table of one family as it is brought into the kernel: what changed, what others changed, and Services that the
 //! kernel refuses.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -11,32 +11,43 @@ use portcullis_netlink::Error;
 use portcullis_netlink::nf_tables::Committed;
 
 use super::entries::Entries;
-use super::family_table::FamilyTable;
+use super::family_table::{FamilyTable, GRACE};
 use super::kernel::Kernel;
+use super::search::WriteError;
 use super::settings::Settings;
 use crate::isolation::Isolations;
 use crate::mode::{Report, SyncError};
 
 /// A family's table, and what is known of the kernel's.
+///
+/// Between two syncs the table is what the kernel accepted last: a change that the kernel rejects, or that could not be
+/// written, is taken back and waits.
 pub(super) struct FamilySync {
-    table: FamilyTable,
+    pub(super) table: FamilyTable,
     /// Everything is to be put into the table anew: it was just made.
     unfilled: bool,
+    /// The table was committed since it was made. Before that the kernel may serve more than the table has, so an
+    /// incomplete table is never committed.
+    pub(super) committed: bool,
     /// What clients are remembered with was not compared with what serves yet.
     unforgotten: bool,
-    isolations: Isolations,
-    /// What the table has of the Services of which the kernel refuses what is wanted; nothing of most.
-    kept: HashMap<NamespacedName, Arc<[ServicePort]>>,
+    pub(super) isolations: Isolations,
+    /// The version in the table of each Service whose wanted version is not there; empty for most of them.
+    pub(super) kept: HashMap<NamespacedName, Arc<[ServicePort]>>,
+    /// The versions in the table that this one replaced, of Services whose wanted version the kernel rejected.
+    pub(super) last_good: HashMap<NamespacedName, Arc<[ServicePort]>>,
+    /// Services whose wanted version is to be tried, in groups: what of a group the kernel rejects is found by halves.
+    pub(super) waiting: VecDeque<Vec<NamespacedName>>,
     doubt: bool,
     /// The last sync failed, and the next comes by itself.
     failed: bool,
 }
 
 /// A Service's ports before and after.
-struct Step {
-    name: NamespacedName,
-    before: Arc<[ServicePort]>,
-    after: Arc<[ServicePort]>,
+pub(super) struct Step {
+    pub(super) name: NamespacedName,
+    pub(super) before: Arc<[ServicePort]>,
+    pub(super) after: Arc<[ServicePort]>,
 }
 
 impl FamilySync {
@@ -44,9 +55,12 @@ impl FamilySync {
         FamilySync {
             table: FamilyTable::new(settings),
             unfilled: true,
+            committed: false,
             unforgotten: true,
             isolations: Isolations::default(),
             kept: HashMap::new(),
+            last_good: HashMap::new(),
+            waiting: VecDeque::new(),
             doubt: false,
             failed: false,
         }
@@ -60,8 +74,9 @@ impl FamilySync {
     pub(super) fn set(&mut self, settings: Settings) {
         if settings != *self.table.settings() {
             self.table = FamilyTable::new(settings);
-            self.kept.clear();
-            (self.unfilled, self.unforgotten) = (true, true);
+            self.last_good.extend(self.kept.drain());
+            self.waiting.clear();
+            (self.unfilled, self.unforgotten, self.committed) = (true, true, false);
         }
     }
 
@@ -71,9 +86,12 @@ impl FamilySync {
     }
 
     /// When it wants to be called though nothing changed.
-    pub(super) fn next_due(&self) -> Option<Instant> {
-        let next = || [self.table.next_sweep(), self.isolations.next()].into_iter().flatten().min();
-        if self.failed { None } else { next() }
+    pub(super) fn next_due(&self, now: Instant) -> Option<Instant> {
+        if self.failed {
+            return None;
+        }
+        let waiting = (!self.waiting.is_empty()).then_some(now);
+        [self.table.next_sweep(), self.isolations.next(), waiting].into_iter().flatten().min()
     }
 
     pub(super) fn sync(
@@ -94,34 +112,44 @@ impl FamilySync {
             isolated: Vec::new(),
             error: None,
         };
-        let repaired = if self.unfilled { Ok(()) } else { self.repair(kernel, &mut report) };
-        // What is refused is searched for with the changes.
-        let repaired = repaired.or_else(|error| if is_refusal(&error) { Ok(()) } else { Err(error) });
-        // Whatever has failed, changes are told once only: they go into the table, and the next commit has them.
-        let steps = self.steps(desired, changes, now);
+        let repaired = self.repair(kernel, &mut report);
+        // Changes are reported once only, so they are taken in even if nothing can be written now.
+        let changed = self.changed(desired, changes);
+        let due = self.due(desired, now);
         self.table.sweep(now);
-        self.put(&steps, desired, now);
-        let outcome = repaired
-            .and_then(|()| self.commit_or_isolate(kernel, desired, &steps, now, &mut report))
-            .and_then(|()| self.forget(kernel, desired, now));
-        for step in steps.iter().filter(|step| !self.kept.contains_key(&step.name)) {
-            self.isolations.forget(&step.name);
-        }
+        let outcome = match repaired {
+            Ok(()) => self.write(kernel, desired, [changed, due], now, &mut report),
+            Err(error) => {
+                self.put_off([changed, due]);
+                Err(error)
+            }
+        };
+        let outcome = outcome.and_then(|()| Ok(self.forget(kernel, desired, now)?));
         self.failed = outcome.is_err();
         if let Err(error) = outcome {
-            report.error = Some(sync_error(&error));
+            report.error = Some(SyncError::Kernel { what: "nf_tables".into(), reason: error.to_string() });
+        } else if !self.waiting.is_empty() {
+            let services = self.waiting.iter().map(Vec::len).sum::<usize>();
+            let reason = format!(
+                "the kernel rejects some of {services} Services; the search for them continues, and what served \
+                 before still does"
+            );
+            report.error = Some(SyncError::Kernel { what: "nf_tables".into(), reason });
         }
         report.isolated = self.isolations.all().collect();
         report.took = start.elapsed();
         report
     }
 
-    /// Puts right what others changed, before anything new comes.
-    fn repair(&mut self, kernel: &mut dyn Kernel, report: &mut Report) -> Result<(), Error> {
+    /// Restores what another process changed, before anything new comes.
+    fn repair(&mut self, kernel: &mut dyn Kernel, report: &mut Report) -> Result<(), WriteError> {
         if !std::mem::take(&mut self.doubt) {
             return Ok(());
         }
         self.table.table.doubt();
+        if !self.committed {
+            return Ok(());
+        }
         match kernel.commit(&mut self.table) {
             Ok(done) => {
                 report.full = true;
@@ -130,13 +158,13 @@ impl FamilySync {
             }
             Err(error) => {
                 self.doubt = true;
-                Err(error)
+                Err(WriteError::baseline(error))
             }
         }
     }
 
-    /// What is to be done: everything, or what changed and what is to be tried again.
-    fn steps(&mut self, desired: &Desired, changes: &[ServiceChange], now: Instant) -> Vec<Step> {
+    /// The Services that changed; all of them for a new table.
+    fn changed(&mut self, desired: &Desired, changes: &[ServiceChange]) -> Vec<Step> {
         if std::mem::take(&mut self.unfilled) {
             return all_of(desired);
         }
@@ -147,16 +175,30 @@ impl FamilySync {
             let (name, after) = (change.name.clone(), Arc::clone(&change.after));
             steps.push(Step { before: Arc::clone(before), name, after });
         }
-        for name in self.isolations.due(now) {
-            let before = self.kept.get(&name).cloned().unwrap_or_default();
-            let after = desired.services().get(&name).cloned().unwrap_or_default();
-            steps.push(Step { name, before, after });
+        if !self.waiting.is_empty() {
+            let changed: HashSet<&NamespacedName> = changes.iter().map(|change| &change.name).collect();
+            self.waiting.iter_mut().for_each(|group| group.retain(|name| !changed.contains(name)));
+            self.waiting.retain(|group| !group.is_empty());
         }
         steps
     }
 
+    /// The isolated Services that are to be tried again.
+    fn due(&mut self, desired: &Desired, now: Instant) -> Vec<Step> {
+        let waits = |name: &NamespacedName| self.waiting.iter().any(|group| group.contains(name));
+        let due = self.isolations.due(now).into_iter().filter(|name| !waits(name));
+        due.map(|name| self.step(desired, name)).collect()
+    }
+
+    /// What brings the wanted version of a Service into the table.
+    pub(super) fn step(&self, desired: &Desired, name: NamespacedName) -> Step {
+        let before = self.kept.get(&name).cloned().unwrap_or_default();
+        let after = desired.services().get(&name).cloned().unwrap_or_default();
+        Step { name, before, after }
+    }
+
     /// Puts what comes into the table.
-    fn put(&mut self, steps: &[Step], desired: &Desired, now: Instant) {
+    pub(super) fn put(&mut self, steps: &[Step], desired: &Desired, now: Instant) {
         for step in steps {
             self.table.change(&step.before, &step.after, now);
             self.kept.remove(&step.name);
@@ -164,92 +206,64 @@ impl FamilySync {
         self.table.settle(desired, &self.kept);
     }
 
-    /// Makes the table what it was before.
-    fn take_back(&mut self, steps: &[Step], desired: &Desired, now: Instant) {
+    /// Makes the table what it was before, without the grace in which what served would stay.
+    pub(super) fn take_back(&mut self, steps: &[Step], desired: &Desired, now: Instant) {
+        let before_grace = now.checked_sub(GRACE).unwrap_or(now);
         for step in steps {
-            self.table.change(&step.after, &step.before, now);
+            self.table.change(&step.after, &step.before, before_grace);
             self.kept.insert(step.name.clone(), Arc::clone(&step.before));
         }
+        self.table.sweep(now);
         self.table.settle(desired, &self.kept);
     }
 
-    /// Commits the table, without what the kernel refuses of these.
-    fn commit_or_isolate(
+    /// Has steps that are not in the table wait, each group by itself.
+    fn put_off(&mut self, groups: [Vec<Step>; 2]) {
+        for group in groups.into_iter().rev().filter(|group| !group.is_empty()) {
+            let mut names = Vec::with_capacity(group.len());
+            for Step { name, before, .. } in group {
+                self.kept.insert(name.clone(), before);
+                names.push(name);
+            }
+            self.waiting.push_front(names);
+        }
+    }
+
+    /// Writes the groups together if the kernel takes them; if not, and where Services wait, finds those that it rejects.
+    fn write(
         &mut self,
         kernel: &mut dyn Kernel,
         desired: &Desired,
-        steps: &[Step],
+        groups: [Vec<Step>; 2],
         now: Instant,
         report: &mut Report,
-    ) -> Result<(), Error> {
-        if !self.table.table.is_dirty() {
-            return Ok(());
+    ) -> Result<(), WriteError> {
+        // A table that lacks Services which wait, and was never committed, would take what the kernel serves away.
+        if !self.committed && !self.waiting.is_empty() {
+            self.put_off(groups);
+            return self.search(kernel, desired, now, report);
         }
-        match self.commit(kernel, report) {
-            Err(error) if is_refusal(&error) => {
-                self.isolate(kernel, desired, steps, now)?;
-                self.commit(kernel, report)
+        groups.iter().for_each(|group| self.put(group, desired, now));
+        match self.commit_if_dirty(kernel, report) {
+            Ok(()) => {
+                groups.iter().flatten().for_each(|step| self.isolations.forget(&step.name));
             }
-            outcome => outcome,
-        }
-    }
-
-    /// Takes out what the kernel refuses. Until all of it is found the kernel only tries, and goes on serving what it
-    /// has.
-    fn isolate(
-        &mut self,
-        kernel: &mut dyn Kernel,
-        desired: &Desired,
-        steps: &[Step],
-        now: Instant,
-    ) -> Result<(), Error> {
-        self.take_back(steps, desired, now);
-        match kernel.try_out(&self.table) {
-            Err(error) if is_refusal(&error) => {
-                // It is none of these, but something that was there or came when nothing could be written.
-                self.table = FamilyTable::new(self.table.settings().clone());
-                self.kept.clear();
-                self.search(kernel, desired, &all_of(desired), now)
-            }
-            _ => self.search(kernel, desired, steps, now),
-        }
-    }
-
-    /// Puts steps in, all if the kernel would take them, or else by halves. After a failure of another kind they are in.
-    fn search(
-        &mut self,
-        kernel: &mut dyn Kernel,
-        desired: &Desired,
-        steps: &[Step],
-        now: Instant,
-    ) -> Result<(), Error> {
-        self.put(steps, desired, now);
-        let refused = match kernel.try_out(&self.table) {
-            Err(error) if is_refusal(&error) => error,
-            outcome => return outcome,
-        };
-        match steps {
-            [] => Err(refused),
-            [step] => {
-                self.take_back(steps, desired, now);
-                self.isolations.add(&step.name, &sync_error(&refused), now);
-                Ok(())
-            }
-            _ => {
-                self.take_back(steps, desired, now);
-                let (first, second) = steps.split_at(steps.len() / 2);
-                let found = self.search(kernel, desired, first, now);
-                if found.is_err() {
-                    self.put(second, desired, now);
-                    return found;
+            Err(error) => {
+                groups.iter().rev().for_each(|group| self.take_back(group, desired, now));
+                self.put_off(groups);
+                if !is_refusal(&error) {
+                    return Err(error.into());
                 }
-                self.search(kernel, desired, second, now)
             }
         }
+        self.search(kernel, desired, now, report)
     }
 
     /// Clients stay with endpoints that serve, whoever served before this process.
     fn forget(&mut self, kernel: &mut dyn Kernel, desired: &Desired, now: Instant) -> Result<(), Error> {
+        if !self.committed {
+            return Ok(());
+        }
         if !self.unforgotten {
             return kernel.forget(&mut self.table, now);
         }
@@ -262,8 +276,17 @@ impl FamilySync {
         Ok(())
     }
 
-    fn commit(&mut self, kernel: &mut dyn Kernel, report: &mut Report) -> Result<(), Error> {
+    /// Commits the table if the kernel may hold something else.
+    pub(super) fn commit_if_dirty(
+        &mut self,
+        kernel: &mut dyn Kernel,
+        report: &mut Report,
+    ) -> Result<(), Error> {
+        if !self.table.table.is_dirty() {
+            return Ok(());
+        }
         let Committed { extent, full, .. } = kernel.commit(&mut self.table)?;
+        self.committed = true;
         report.full |= full;
         report.lines += extent.total();
         Ok(())
@@ -281,13 +304,13 @@ fn all_of(desired: &Desired) -> Vec<Step> {
 }
 
 /// Whether the kernel said no to something of ours, and not to everything or for a reason that passes.
-fn is_refusal(error: &Error) -> bool {
+pub(super) fn is_refusal(error: &Error) -> bool {
     matches!(error, Error::Object { .. } | Error::AttributeTooLong { .. })
         && !error.is_transient()
         && !error.lacks_means()
 }
 
-fn sync_error(error: &Error) -> SyncError {
+pub(super) fn sync_error(error: &Error) -> SyncError {
     SyncError::Kernel { what: "nf_tables".into(), reason: error.to_string() }
 }
 
@@ -302,11 +325,16 @@ mod tests {
     use super::*;
     use crate::iptables::{Host, Options};
     use crate::nftables::names::CLUSTER_IPS;
+    use crate::nftables::search::MOST_TRIALS;
 
     /// Holds what was committed, and takes no table that has one of these cluster IPs.
     #[derive(Default)]
     struct Picky {
         refused: HashSet<String>,
+        /// It takes no table with a chain whose name contains this.
+        refused_chains: Option<&'static str>,
+        /// It takes no table at all, whatever is in it.
+        refuses_all: bool,
         /// Everything fails, and not for what is asked.
         is_busy: bool,
         held: Vec<String>,
@@ -319,6 +347,18 @@ mod tests {
             if self.is_busy {
                 return Err(refusal(libc::ENOMEM));
             }
+            let object = |object: &str| Error::Object {
+                object: object.to_owned(),
+                source: Box::new(refusal(libc::EEXIST)),
+            };
+            if self.refuses_all {
+                return Err(object("removal of chain __chain0"));
+            }
+            let chains = &table.table.desired().chains;
+            let refused = |name: &&Arc<str>| self.refused_chains.is_some_and(|part| name.contains(part));
+            if let Some(chain) = chains.keys().find(refused) {
+                return Err(object(chain));
+            }
             let mut ips: Vec<String> = table.table.desired().sets[CLUSTER_IPS]
                 .elements
                 .keys()
@@ -326,9 +366,7 @@ mod tests {
                 .collect();
             ips.sort();
             match ips.iter().find(|ip| self.refused.contains(*ip)) {
-                Some(ip) => {
-                    Err(Error::Object { object: ip.clone(), source: Box::new(refusal(libc::EEXIST)) })
-                }
+                Some(ip) => Err(object(ip)),
                 None => Ok(ips),
             }
         }
@@ -342,6 +380,10 @@ mod tests {
 
         fn try_out(&mut self, table: &FamilyTable) -> Result<(), Error> {
             self.tried += 1;
+            self.judge(table).map(drop)
+        }
+
+        fn try_replacement(&mut self, table: &FamilyTable) -> Result<(), Error> {
             self.judge(table).map(drop)
         }
 
@@ -413,17 +455,122 @@ mod tests {
         let report = node.apply(&[(7, "10.96.2.7")], start);
         assert_eq!(isolated(&report), ["ns/s04", "ns/s50"], "not tried before its time");
         assert!(holds(&node, "10.96.2.7"));
-        let due = node.sync.next_due().expect("something is to be tried again");
+        let due = node.sync.next_due(start).expect("something is to be tried again");
         assert!(due > start);
         let report = node.apply(&[], due);
         assert_eq!(isolated(&report), ["ns/s04"]);
         assert!(holds(&node, "10.96.0.50") && holds(&node, "10.96.0.4"));
-        assert!(node.sync.next_due().expect("one is left") > due, "later each time");
+        assert!(node.sync.next_due(due).expect("one is left") > due, "later each time");
 
         node.refuse(&[]);
         let report = node.apply(&[(4, "10.96.1.2")], due);
         assert!(isolated(&report).is_empty() && holds(&node, "10.96.1.2") && !holds(&node, "10.96.0.4"));
         assert_eq!(node.kernel.held.len(), 64);
+    }
+
+    #[test]
+    fn no_service_is_blamed_for_what_the_kernel_rejects_without_it() {
+        let (mut node, start) = (Node::new(), Instant::now());
+        node.apply(&[(1, "10.96.0.1"), (2, "10.96.0.2")], start);
+        node.kernel.refuses_all = true;
+        let rejected = |report: Report| {
+            let error = report.error.expect("the sync fails").to_string();
+            assert!(error.contains("so none of them is isolated: removal of chain __chain0"), "{error}");
+            assert!(report.isolated.is_empty(), "{:?}", report.isolated);
+        };
+        node.sync.doubt();
+        rejected(node.apply(&[], start));
+        rejected(node.apply(&[(3, "10.96.0.3")], start));
+        rejected(node.apply(&[(1, "10.96.0.11")], start));
+        assert_eq!(node.kernel.held, ["10.96.0.1", "10.96.0.2"], "what served still does");
+        node.kernel.refuses_all = false;
+        let report = node.apply(&[], start);
+        assert_eq!((isolated(&report), report.error), (vec![], None));
+        assert_eq!(node.kernel.held, ["10.96.0.11", "10.96.0.2", "10.96.0.3"]);
+
+        // Nor at the start, when the kernel has the table of an earlier process.
+        let mut node = Node::new();
+        node.kernel.held = vec!["10.96.0.1".to_owned()];
+        node.kernel.refuses_all = true;
+        rejected(node.apply(&[(1, "10.96.0.1"), (2, "10.96.0.2")], start));
+        assert_eq!(node.kernel.held, ["10.96.0.1"]);
+        node.kernel.refuses_all = false;
+        assert_eq!(node.apply(&[], start).error, None);
+        assert_eq!(node.kernel.held, ["10.96.0.1", "10.96.0.2"]);
+    }
+
+    #[test]
+    fn a_search_is_limited_continues_and_takes_nothing_away() {
+        let (mut node, start) = (Node::new(), Instant::now());
+        let ips: Vec<String> = (0..600).map(|n| format!("10.97.{}.{}", n / 250, n % 250)).collect();
+        let services: Vec<(usize, &str)> = ips.iter().map(String::as_str).enumerate().collect();
+        let bad: Vec<&str> = ips[..300].iter().map(String::as_str).collect();
+
+        // Of a table that serves: nothing of it goes while the search lasts, and other changes are written.
+        node.apply(&services[300..], start);
+        node.refuse(&bad);
+        let report = node.apply(&services[..300], start);
+        assert!(node.kernel.tried <= MOST_TRIALS, "{} trials", node.kernel.tried);
+        let error = report.error.expect("the search is not over").to_string();
+        assert!(error.contains("the search for them continues"), "{error}");
+        assert_eq!(node.kernel.held.len(), 300);
+        assert!(node.sync.next_due(start).is_some_and(|due| due <= start), "it goes on at once");
+        node.apply(&[(700, "10.96.0.7")], start);
+        assert!(node.kernel.held.contains(&"10.96.0.7".to_owned()));
+        let mut syncs = 0;
+        while node.apply(&[], start).error.is_some() {
+            syncs += 1;
+            assert!(syncs < 10, "the search ends");
+        }
+        assert_eq!(node.apply(&[], start).isolated.len(), 300);
+        assert_eq!(node.kernel.held.len(), 301);
+
+        // Of a table that another process left: it stays as it is until the search is over.
+        let mut node = Node::new();
+        node.refuse(&bad);
+        node.kernel.held = ips.clone();
+        assert!(node.apply(&services, start).error.is_some());
+        assert_eq!(node.kernel.held.len(), 600);
+        assert!(node.apply(&[(700, "10.96.0.7")], start).error.is_some());
+        assert_eq!(node.kernel.held.len(), 600);
+        while node.apply(&[], start).error.is_some() {
+            syncs += 1;
+            assert!(syncs < 20, "the search ends");
+        }
+        assert_eq!(node.kernel.held.len(), 301);
+    }
+
+    #[test]
+    fn a_chain_that_is_rejected_goes_with_its_service() {
+        let (mut node, start) = (Node::new(), Instant::now());
+        node.kernel.refused_chains = Some("ns/s02");
+        let slice = json!({"metadata": {"name": "s02-x", "namespace": "ns",
+                "labels": {"kubernetes.io/service-name": "s02"}}, "addressType": "IPv4",
+            "ports": [{"name": "", "port": 80, "protocol": "TCP"}], "endpoints": [{"addresses": ["10.1.1.1"]}]});
+        let slice = Object::parse(Kind::EndpointSlice, slice).expect("a slice").object;
+        node.index.handle(Event::Applied(slice));
+        let affine = json!({"metadata": {"name": "s02", "namespace": "ns"},
+            "spec": {"clusterIP": "10.96.0.2", "ports": [{"port": 80}], "sessionAffinity": "ClientIP"}});
+        let affine = Object::parse(Kind::Service, affine).expect("a Service").object;
+        node.index.handle(Event::Applied(affine));
+        let report = node.apply(&[(1, "10.96.0.1"), (3, "10.96.0.3")], start);
+        assert_eq!((isolated(&report), report.error), (vec!["ns/s02".to_owned()], None));
+        assert_eq!(node.kernel.held, ["10.96.0.1", "10.96.0.3"]);
+    }
+
+    /// Settings that make a new table do not lose the version that serves of a Service whose wanted version is rejected.
+    #[test]
+    fn a_new_table_keeps_the_last_good_version() {
+        let (mut node, start) = (Node::new(), Instant::now());
+        node.apply(&[(1, "10.96.0.1"), (2, "10.96.0.2")], start);
+        node.refuse(&["10.96.0.66"]);
+        node.apply(&[(1, "10.96.0.66")], start);
+        assert_eq!(node.kernel.held, ["10.96.0.1", "10.96.0.2"]);
+        let options = Options { masquerade_all: true, ..Options::default() };
+        node.sync.set(Settings::new(Family::V4, &options, &Host::default()));
+        let report = node.apply(&[], start);
+        assert_eq!((isolated(&report), report.error), (vec!["ns/s01".to_owned()], None));
+        assert_eq!(node.kernel.held, ["10.96.0.1", "10.96.0.2"]);
     }
 
     #[test]
@@ -434,7 +581,7 @@ mod tests {
         assert!(node.apply(&[(2, "10.96.0.3")], start).error.is_some());
         node.sync.doubt();
         assert!(node.apply(&[(3, "10.96.0.4")], start).error.is_some(), "repairs fail, too");
-        assert_eq!(node.sync.next_due(), None, "the next try comes by itself");
+        assert_eq!(node.sync.next_due(start), None, "the next try comes by itself");
         node.kernel.is_busy = false;
         // Of what came meanwhile, something is refused: it is found though nothing changes now.
         node.refuse(&["10.96.0.4"]);

@@ -23,6 +23,12 @@ pub(super) trait Kernel {
     /// As [`Kernel::commit`].
     fn try_out(&mut self, table: &FamilyTable) -> Result<()>;
 
+    /// Says what it would say to the whole table in place of the one there, and changes nothing.
+    ///
+    /// # Errors
+    /// As [`Kernel::commit`].
+    fn try_replacement(&mut self, table: &FamilyTable) -> Result<()>;
+
     /// Deletes what is remembered of endpoints that clients may not stay with any more, now that it is time.
     ///
     /// # Errors
@@ -43,6 +49,10 @@ impl Kernel for Socket {
 
     fn try_out(&mut self, table: &FamilyTable) -> Result<()> {
         table.table.try_out(self)
+    }
+
+    fn try_replacement(&mut self, table: &FamilyTable) -> Result<()> {
+        table.table.try_replacement(self)
     }
 
     fn forget(&mut self, table: &mut FamilyTable, now: Instant) -> Result<()> {

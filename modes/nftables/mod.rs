@@ -25,6 +25,7 @@ mod picking;
 mod proxier;
 mod render;
 mod requirement;
+mod search;
 mod settings;
 
 pub use difference::{Subject, TableDifference, table_differences};

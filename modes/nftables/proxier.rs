@@ -81,6 +81,7 @@ impl Mode for Proxier {
     }
 
     fn next_due(&self) -> Option<Instant> {
-        self.families.iter().filter_map(FamilySync::next_due).min()
+        let now = Instant::now();
+        self.families.iter().filter_map(|family| family.next_due(now)).min()
     }
 }

@@ -31,7 +31,9 @@ pub(super) enum WriteError {
     #[error(transparent)]
     Kernel(#[from] Error),
     /// It rejects what it accepted before, or a table without any Service.
-    #[error("the kernel rejects the table even without the Services that changed, so none of them is isolated: {0}")]
+    #[error(
+        "the kernel rejects the table even without the Services that changed, so none of them is isolated: {0}"
+    )]
     Baseline(Error),
 }
 
