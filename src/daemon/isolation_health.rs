@@ -38,8 +38,6 @@ pub(super) fn problem(isolated: &BTreeSet<&NamespacedName>, services: usize) -> 
 
 #[cfg(test)]
 mod tests {
-    use portcullis_cluster::Name;
-
     use super::*;
     use crate::http::Fails;
 
@@ -56,10 +54,7 @@ mod tests {
             (500, 500, Some(Fails::Healthz)),
         ];
         for (isolated, services, fails) in rows {
-            let names = (0..isolated).map(|n| NamespacedName {
-                namespace: Name::new("ns"),
-                name: format!("s{n:03}").into(),
-            });
+            let names = (0..isolated).map(|n| NamespacedName::new("ns", &format!("s{n:03}")));
             let names: Vec<NamespacedName> = names.collect();
             let problem = problem(&names.iter().collect(), services);
             assert_eq!(problem.as_ref().map(|problem| problem.fails), fails, "{isolated} of {services}");

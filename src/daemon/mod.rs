@@ -12,6 +12,7 @@
 mod address_watch;
 mod config_watch;
 mod drift_watch;
+mod isolation_health;
 mod policies;
 mod schedule;
 pub(crate) mod serving;
@@ -358,8 +359,8 @@ impl Loop {
         tracing::info!("ending; the rules stay");
         if let Some(running) = running {
             // A restore is all or nothing, but its end should not go unnoticed.
-            let (_, outcome) = running.await?;
-            self.telemetry.synced(&outcome);
+            let (worker, outcome) = running.await?;
+            self.telemetry.synced(&outcome, worker.desired.services().len());
         }
         if let Some(judging) = judging {
             let (_, outcome) = judging.await?;
@@ -453,9 +454,10 @@ impl Loop {
 
     fn finish(&mut self, (worker, outcome): (Worker, Outcome)) -> Outcome {
         let error = outcome.error();
+        let was_failing = self.schedule.is_retrying();
         self.schedule.ended(error.is_some() || outcome.flows.is_err(), Instant::now());
         self.schedule.upkeep(outcome.next_due);
-        if outcome.is_idle() {
+        if outcome.is_idle() && !was_failing {
             self.worker = Some(worker);
             return outcome;
         }
@@ -475,7 +477,7 @@ impl Loop {
                     "somebody else had changed our rules; they are repaired");
             }
         }
-        self.telemetry.synced(&outcome);
+        self.telemetry.synced(&outcome, worker.desired.services().len());
         let served = worker.node_port_addresses(&self.facts.addresses);
         self.telemetry.serve_health_checks(&worker.desired, worker.options(), served, outcome.local);
         self.worker = Some(worker);

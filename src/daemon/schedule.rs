@@ -55,6 +55,11 @@ impl Schedule {
         self.next_check = self.next_check.min(now);
     }
 
+    /// Whether the last sync failed.
+    pub(super) fn is_retrying(&self) -> bool {
+        self.retry.is_some()
+    }
+
     /// When the mode wants to be called, whatever else happens.
     pub(super) fn upkeep(&mut self, at: Option<Instant>) {
         self.upkeep = at;

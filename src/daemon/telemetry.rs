@@ -17,6 +17,7 @@ use portcullis_netlink::nfacct::Counters;
 use portcullis_policy::table as policy_table;
 use tokio::sync::watch;
 
+use super::isolation_health;
 use super::policies::{Labels, PolicyOutcome};
 use super::silence::SilenceReporter;
 use super::worker::Outcome;
@@ -172,12 +173,15 @@ impl Telemetry {
         self.trigger_times.extend(since_start);
     }
 
-    /// A sync ended.
-    pub(super) fn synced(&mut self, outcome: &Outcome) {
+    /// A sync of so many Services ended.
+    pub(super) fn synced(&mut self, outcome: &Outcome, services: usize) {
         let now = SystemTime::now();
         for report in &outcome.reports {
             self.report(report, now);
         }
+        let isolated = self.isolated.values().flatten().collect();
+        self.health
+            .set_problems("Services", isolation_health::problem(&isolated, services).into_iter().collect());
         for (family, deleted) in outcome.flows.iter().flat_map(|sweep| sweep.by_family()) {
             let took = outcome.flows.as_ref().map_or_else(|_| Default::default(), |sweep| sweep.took);
             self.metrics.conntrack_reconciled(family, took, deleted as u64);

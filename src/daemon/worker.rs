@@ -59,7 +59,7 @@ impl Outcome {
 
     /// Whether it was a call of the mode's own at which nothing came up.
     pub(super) fn is_idle(&self) -> bool {
-        let idle = |r: &Report| r.error.is_none() && r.lines == 0 && r.repaired == 0;
+        let idle = |r: &Report| r.error.is_none() && r.lines == 0 && r.repaired == 0 && r.isolated.is_empty();
         self.due == Due::Upkeep && self.reports.iter().all(idle)
     }
 }

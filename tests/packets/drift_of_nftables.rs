@@ -15,7 +15,7 @@ type Tampering = (&'static str, &'static [&'static str]);
 
 /// `10.96.0.100` is the cluster IP of the Service `web`; 0 the number of the first of its three endpoints.
 #[rustfmt::skip]
-const TAMPERING: [Tampering; 24] = [
+const TAMPERING: [Tampering; 38] = [
     ("the rule set is flushed", &["flush ruleset"]),
     ("the table is deleted", &["delete table ip portcullis"]),
     ("the table of IPv6 is deleted", &["delete table ip6 portcullis"]),
@@ -39,6 +39,20 @@ const TAMPERING: [Tampering; 24] = [
     ("an endpoint is taken out", &["delete element ip portcullis service-3 { 10.96.0.100 . tcp . 80 . 0x0 }"]),
     ("a cluster IP is added", &["add element ip portcullis cluster-ips { 10.96.3.3 }"]),
     ("a source is added", &["add element ip portcullis firewall-sources { 10.96.3.3 . tcp . 80 . 10.0.0.0/8 }"]),
+    ("a rule with an anonymous chain is added", &["insert rule ip portcullis services jump { counter; }"]),
+    ("anonymous chains in several chains", &["insert rule ip portcullis service-ips jump { accept; }", "insert rule ip portcullis nat-prerouting goto { return; }"]),
+    ("an anonymous map leads to a chain of ours", &["insert rule ip portcullis filter-input ip saddr vmap { 10.1.1.1 : jump reject-chain, 10.1.1.2 : drop }"]),
+    ("a catch-all element in a set", &["add element ip portcullis cluster-ips { * }"]),
+    ("a catch-all element in a verdict map", &["add element ip portcullis no-endpoint-services { * : drop }"]),
+    ("a catch-all element in a map of endpoints", &["add element ip portcullis service-3 { * : 10.9.9.9 . 9 }"]),
+    ("a catch-all element in a set of ranges", &["add element ip portcullis firewall-sources { * }"]),
+    ("a catch-all element in the clients' memory", &["add element ip portcullis affinity { * }"]),
+    ("an element of ours leads to another chain", &["add chain ip portcullis mine", "add element ip portcullis no-endpoint-services { 10.96.3.3 . tcp . 80 : goto mine }"]),
+    ("a map of another process leads to our chains", &["add map ip portcullis mine { type ipv4_addr : verdict; elements = { 10.1.1.1 : jump services }; }"]),
+    ("a set with counters", &["add set ip portcullis mine { type ipv4_addr; counter; }", "add counter ip portcullis mine"]),
+    ("a base chain of another process", &["add chain ip portcullis mine { type filter hook input priority 0; policy drop; }"]),
+    ("a base chain gets another priority", &["delete chain ip portcullis nat-prerouting", "add chain ip portcullis nat-prerouting { type nat hook prerouting priority -90; }", "add rule ip portcullis nat-prerouting jump services"]),
+    ("a base chain gets another type", &["delete chain ip portcullis nat-output", "add chain ip portcullis nat-output { type route hook output priority 0; }"]),
     ("the clients' memory is deleted", &["flush table ip portcullis", "delete set ip portcullis affinity"]),
 ];
 

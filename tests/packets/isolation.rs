@@ -1,10 +1,12 @@
 //! A Service that the tool refuses: it alone is not served, and everybody is told.
 
+use portcullis_lab::Vantage;
+
 use crate::bed::{Bed, Setup};
 use crate::expectation::{lost, one_of, only, spread};
 use crate::mode::Mode;
 use crate::row::{client, cluster_ip, load_balancer, node, node_port, outside, outside_as, row};
-use crate::tools::Flavour;
+use crate::tools::{self, Flavour};
 
 const WEB: [&str; 3] = ["a", "b", "c"];
 
@@ -80,6 +82,7 @@ fn a_refused_service_is_isolated(flavour: Flavour) {
     bed.apply(&bad(0));
     assert_eq!(reported(&bed), 1.0);
     bed.check(&others);
+    a_few_fail_no_health_check_and_more_do(&mut bed);
 
     // The world goes on: changes of others, a new daemon that meets it at its cold start.
     bed.lab.set_ready("b", false).unwrap();
@@ -115,6 +118,29 @@ fn a_refused_service_is_isolated(flavour: Flavour) {
     bed.synced();
     assert_eq!(reported(&bed), 0.0);
     bed.check(&[row("the others are served", client(1), cluster_ip("web", 80), spread(&WEB).kept())]);
+}
+
+/// Only `bad` is isolated before and after.
+fn a_few_fail_no_health_check_and_more_do(bed: &mut Bed) {
+    let netns = bed.lab.netns(&Vantage::node("node-1")).unwrap();
+    let get = |path| tools::http_get(&netns, "127.0.0.1:10256", path).unwrap();
+    let answer = get("/healthz");
+    assert!(answer.contains(" 200 ") && answer.contains("Services: 1 of "), "{answer}");
+    let more = ["bad-1", "bad-2", "bad-3"];
+    for (last, name) in (67..).zip(more) {
+        bed.apply(
+            &bad(0).replace("name: bad", &format!("name: {name}")).replace("0.66", &format!("0.{last}")),
+        );
+    }
+    let answer = get("/healthz");
+    assert!(answer.contains(" 503 ") && answer.contains("Services: 4 of "), "{answer}");
+    assert!(answer.contains("default/bad, default/bad-1, default/bad-2 and 1 more"), "{answer}");
+    assert!(get("/livez").contains(" 200 "), "a restart cannot help");
+    for name in more {
+        bed.lab.delete(&portcullis_lab::ObjectRef::new("Service", "default", name)).unwrap();
+    }
+    bed.synced();
+    assert!(get("/healthz").contains(" 200 "));
 }
 
 /// Whether the Service is reported as refused on node-1.

@@ -25,7 +25,7 @@ const HELD: &str = "
 const REPAIRS: &str = "portcullis_network_policy_drift_repairs_total";
 
 /// What somebody does, as lines of nft. `PROFILE` is the chain of x's pods.
-const TAMPERING: [(&str, &str); 8] = [
+const TAMPERING: [(&str, &str); 15] = [
     ("everything is flushed", "flush ruleset"),
     ("the table is deleted", "delete table inet portcullis-policy"),
     ("the table is flushed", "flush table inet portcullis-policy"),
@@ -35,6 +35,19 @@ const TAMPERING: [(&str, &str); 8] = [
     (
         "a stranger's chain",
         "add chain inet portcullis-policy mine; add rule inet portcullis-policy mine accept",
+    ),
+    ("a catch-all element", "add element inet portcullis-policy ingress-ipv4 { * : drop }"),
+    ("an anonymous chain", "insert rule inet portcullis-policy ingress jump { counter; accept; }"),
+    ("the table is dormant", "add table inet portcullis-policy { flags dormant; }"),
+    ("a hook drops everything", "add chain inet portcullis-policy postrouting { policy drop; }"),
+    (
+        "a base chain of another process",
+        "add chain inet portcullis-policy mine { type filter hook forward priority 0; policy drop; }",
+    ),
+    ("a quota", "add quota inet portcullis-policy mine over 10 mbytes"),
+    (
+        "a map of another process",
+        "add map inet portcullis-policy mine { type ipv4_addr : verdict; elements = { 10.1.1.1 : jump ingress }; }",
     ),
     ("pods are judged by nothing", "delete element inet portcullis-policy ingress-ipv4 { 10.244.2.10 }"),
 ];
