@@ -47,15 +47,7 @@ impl Cluster {
     }
 
     fn matrix(&self, ports: &[String]) -> Value {
-        let asked = Matrix {
-            namespaces: Vec::new(),
-            selector: None,
-            ports: ports.to_vec(),
-            external: Vec::new(),
-            family: None,
-            no_group: false,
-            output: OutputFormat::Json,
-        };
+        let asked = Matrix { ports: ports.to_vec(), output: OutputFormat::Json, ..everything() };
         let mut out = Vec::new();
         policy::of_index(&self.config, &self.index, &asked, &mut out).expect("a matrix");
         serde_json::from_slice(&out).expect("JSON")
@@ -102,6 +94,19 @@ impl Cluster {
         let mut policy = self.objects[&key].clone();
         policy["spec"][direction].as_array_mut().expect("rules").insert(place, rule.clone());
         self.apply(&policy);
+    }
+}
+
+/// A matrix of all pods and ports.
+fn everything() -> Matrix {
+    Matrix {
+        namespaces: Vec::new(),
+        selector: None,
+        ports: Vec::new(),
+        external: Vec::new(),
+        family: None,
+        no_group: false,
+        output: OutputFormat::Text,
     }
 }
 
@@ -199,6 +204,74 @@ fn check(folder: &str, at_least: usize) {
         half(0) + odd.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     });
     assert!(cells >= at_least, "only {cells} cells");
+}
+
+/// A cluster of 3,000 pods: Deployments and StatefulSets in 60 namespaces, each with policies of its own.
+fn large_cluster() -> Cluster {
+    let mut objects = Vec::new();
+    for node in 0..10 {
+        objects.push(json!({
+            "apiVersion": "v1", "kind": "Node", "metadata": {"name": format!("node-{node}")},
+            "status": {"addresses": [{"type": "InternalIP", "address": format!("192.168.0.{}", node + 1)}]},
+        }));
+    }
+    for namespace in 0..60 {
+        let name = format!("team-{namespace}");
+        for pod in 0..50 {
+            let app = pod / 10;
+            let own = match app {
+                0 => json!({"app": "db", "statefulset.kubernetes.io/pod-name": format!("db-{pod}")}),
+                _ => json!({"app": format!("app-{app}"), "pod-template-hash": format!("{namespace}x{app}")}),
+            };
+            objects.push(json!({
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": {"name": format!("app-{app}-{pod}"), "namespace": name, "labels": own},
+                "spec": {"nodeName": format!("node-{}", pod % 10), "containers": [{"name": "c", "ports": [
+                    {"name": "http", "containerPort": 8000 + app}, {"name": "metrics", "containerPort": 9090},
+                ]}]},
+                "status": {"phase": "Running", "podIPs": [{"ip": format!("10.{namespace}.{app}.{}", pod + 1)}]},
+            }));
+        }
+        for app in 1..5 {
+            objects.push(json!({
+                "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
+                "metadata": {"name": format!("app-{app}"), "namespace": name},
+                "spec": {"podSelector": {"matchLabels": {"app": format!("app-{app}")}}, "ingress": [
+                    {"from": [{"podSelector": {"matchLabels": {"app": format!("app-{}", app - 1)}}}], "ports": [{"port": "http"}]},
+                ]},
+            }));
+        }
+    }
+    Cluster::of(&objects)
+}
+
+#[test]
+fn large_clusters_give_a_bounded_matrix_in_bounded_time() {
+    let cluster = large_cluster();
+    // Selection · rows' groups expected · what must be said
+    for (namespaces, groups, note) in [
+        (vec![], 100, Some("groups of pods, with 2000 pods, are left out")),
+        (vec!["team-7".to_owned()], 5, None),
+    ] {
+        let asked = Matrix { namespaces, ports: Vec::new(), output: OutputFormat::Text, ..everything() };
+        let (mut out, started) = (Vec::new(), std::time::Instant::now());
+        policy::of_index(&cluster.config, &cluster.index, &asked, &mut out).expect("a matrix");
+        let (text, took) = (String::from_utf8(out).expect("it prints UTF-8"), started.elapsed());
+        assert!(took.as_secs() < 60, "it took {took:?}");
+        assert!(text.lines().count() < 1_000, "{} lines", text.lines().count());
+        let rows = text.lines().take_while(|line| !line.is_empty()).filter(|line| line.contains("team-"));
+        assert_eq!(rows.count(), groups, "{text}");
+        assert_eq!(note.is_some(), text.contains("are left out"), "{text}");
+        assert!(note.is_none_or(|note| text.contains(note)), "{text}");
+    }
+    for asked in [
+        Matrix { no_group: true, output: OutputFormat::Text, ..everything() },
+        Matrix { output: OutputFormat::Json, ..everything() },
+    ] {
+        let refused = policy::of_index(&cluster.config, &cluster.index, &asked, &mut Vec::new());
+        let message = refused.expect_err("3,000 rows are too many").to_string();
+        assert!(message.contains("3000 pods") && message.contains("--namespace"), "{message}");
+    }
 }
 
 #[test]

@@ -14,18 +14,49 @@ pub(super) fn alone(ends: &[End]) -> Vec<Group> {
     ends.iter().enumerate().map(group).collect()
 }
 
+/// The pods for which those in a table stand.
+pub(super) struct Represented {
+    /// All pods, by namespace and name.
+    pub(super) pods: Vec<PodEnd>,
+    /// The classes of pods that policies cannot tell apart, by places among all pods.
+    pub(super) classes: Vec<Vec<usize>>,
+    /// The class of each pod that is in the table.
+    pub(super) class_of: Vec<usize>,
+}
+
+impl Represented {
+    /// A label for the pods of a table at these places, and for those that they stand for.
+    fn label(&self, places: &[usize]) -> String {
+        let mut classes: Vec<usize> = places.iter().map(|place| self.class_of[*place]).collect();
+        classes.dedup();
+        let mut members: Vec<usize> = classes.iter().flat_map(|class| self.classes[*class].clone()).collect();
+        members.sort_unstable();
+        members.dedup();
+        label(&self.pods.iter().collect::<Vec<_>>(), &members)
+    }
+}
+
 /// Groups of rows and of columns. Pods come first in both, in one order, and are grouped alike.
-pub(super) fn grouped(rows: &[End], columns: &[End], tables: &[Table]) -> (Vec<Group>, Vec<Group>) {
+pub(super) fn grouped(
+    rows: &[End],
+    columns: &[End],
+    tables: &[Table],
+    represented: &Represented,
+) -> (Vec<Group>, Vec<Group>) {
     let pods: Vec<&PodEnd> = columns.iter().map_while(End::pod).collect();
     let mut groups: Vec<Vec<usize>> = Vec::new();
     for place in 0..pods.len() {
-        let same = |group: &&mut Vec<usize>| is_alike(rows, columns, tables, group[0], place);
+        let same = |group: &&mut Vec<usize>| {
+            represented.class_of[group[0]] == represented.class_of[place]
+                || is_alike(rows, columns, tables, group[0], place)
+        };
         match groups.iter_mut().find(same) {
             Some(group) => group.push(place),
             None => groups.push(vec![place]),
         }
     }
-    let labelled = |members: &Vec<usize>| Group { label: label(&pods, members), members: members.clone() };
+    let labelled =
+        |members: &Vec<usize>| Group { label: represented.label(members), members: members.clone() };
     let of = |ends: &[End]| {
         let others = alone(ends).split_off(pods.len());
         groups.iter().map(labelled).chain(others).collect()

@@ -5,10 +5,13 @@ use std::io::{self, Write};
 use std::net::IpAddr;
 
 use portcullis_cluster::{Family, Index};
+use portcullis_policy::compile::LocalPod;
 use serde::Serialize;
 
 use super::grid::{End, Sort, Table, folded, tables};
-use super::{choice, groups, text};
+use super::groups::Represented;
+use super::limits::{Limits, UNGROUPED};
+use super::{alike, choice, groups, text};
 use crate::commands::explain::asked::{Malformed, read_number};
 use crate::commands::render::families;
 use crate::commands::world::{PortNumber, World};
@@ -41,6 +44,14 @@ pub enum MatrixError {
     /// No port was asked for, and none is known.
     #[error("--port: no pod names a port and no Service leads to one of them; say which, as in 80/tcp")]
     NoPorts,
+    /// A row and a column for each pod would be too much.
+    #[error(
+        "{pods} pods are too many for a row and a column each (at most {UNGROUPED}); choose some by --namespace or --selector, or let them be grouped (without --no-group, as text)"
+    )]
+    TooMany {
+        /// How many pods there are.
+        pods: usize,
+    },
     /// The output cannot be written.
     #[error("cannot write")]
     Io(#[from] io::Error),
@@ -72,55 +83,83 @@ pub fn of_index(
         .map_err(MatrixError::Port)?;
     let world = World::of(config, index);
     let pods = choice::pods(&world, &asked.namespaces, asked.selector.as_deref())?;
-    let addresses: BTreeSet<IpAddr> = pods.iter().flat_map(|pod| pod.addresses.iter().copied()).collect();
+    let is_grouped = asked.output == OutputFormat::Text && !asked.no_group;
+    let limits = Limits::of(asked);
+    let (classes, left_out) = match is_grouped {
+        true => limits.first(alike::classes(world.compiled(), &pods)),
+        false if pods.len() > UNGROUPED => return Err(MatrixError::TooMany { pods: pods.len() }),
+        false => ((0..pods.len()).map(|place| vec![place]).collect(), None),
+    };
+    let samples: Vec<(usize, usize)> = classes
+        .iter()
+        .enumerate()
+        .flat_map(|(class, members)| {
+            alike::samples(&pods, members).into_iter().map(move |place| (place, class))
+        })
+        .collect();
+    let shown: Vec<&LocalPod> = samples.iter().map(|(place, _)| pods[*place]).collect();
+    let addresses: BTreeSet<IpAddr> = shown.iter().flat_map(|pod| pod.addresses.iter().copied()).collect();
+    let mut notes: Vec<String> = left_out.into_iter().collect();
     if ports.is_empty() {
         ports.extend(world.ports_at(&addresses));
+        notes.extend(limits.truncate_ports(&mut ports));
     }
     if ports.is_empty() {
         return Err(MatrixError::NoPorts);
     }
+    let (rows, columns) = (rows(&world, &shown, asked), columns(&shown, asked));
+    let tables = tables(world.compiled(), &rows, &columns, &sorts(&ports, &addresses, asked));
+    if asked.output == OutputFormat::Json {
+        let answer = serde_json::to_string_pretty(&Answer::of(&rows, &columns, &tables));
+        writeln!(out, "{}", answer.map_err(io::Error::from)?)?;
+        return Ok(());
+    }
+    let mut tables = folded(tables);
+    let grouped = match is_grouped {
+        false => (groups::alone(&rows), groups::alone(&columns)),
+        true => {
+            let represented = Represented {
+                pods: pods.iter().filter_map(|pod| End::of_pod(pod).pod().cloned()).collect(),
+                classes,
+                class_of: samples.iter().map(|(_, class)| *class).collect(),
+            };
+            groups::grouped(&rows, &columns, &tables, &represented)
+        }
+    };
+    notes.extend(limits.truncate_tables(&mut tables, grouped.0.len()));
+    text::print(&rows, &columns, &tables, &grouped, out)?;
+    for note in notes {
+        writeln!(out, "note: {note}")?;
+    }
+    if config.network_policy.is_none() && world.has_policies() {
+        writeln!(out, "note: this configuration does not enforce policies (no --network-policy)")?;
+    }
+    Ok(())
+}
+
+fn columns(pods: &[&LocalPod], asked: &Matrix) -> Vec<End> {
+    let external = asked.external.iter().map(|ip| End::external(*ip));
+    pods.iter().map(|pod| End::of_pod(pod)).chain(external).collect()
+}
+
+fn rows(world: &World<'_>, pods: &[&LocalPod], asked: &Matrix) -> Vec<End> {
+    let nodes = world.node_names().into_iter().filter_map(|name| {
+        let node = world.index.node(name)?;
+        Some(End::of_node(name, &node.ips().collect::<Vec<_>>()))
+    });
+    let external = asked.external.iter().map(|ip| End::external(*ip));
+    pods.iter().map(|pod| End::of_pod(pod)).chain(nodes).chain(external).collect()
+}
+
+/// The connections that tables are about: these ports in the families that pods have and that are asked for.
+fn sorts(ports: &[PortNumber], addresses: &BTreeSet<IpAddr>, asked: &Matrix) -> Vec<Sort> {
     let used: BTreeSet<Family> = addresses.iter().copied().map(Family::of).collect();
     let families: Vec<Family> = families(asked.family).into_iter().filter(|f| used.contains(f)).collect();
     let sorts: BTreeSet<Sort> = ports
         .iter()
         .flat_map(|port| families.iter().map(|family| Sort { port: *port, family: *family }))
         .collect();
-    let sorts: Vec<Sort> = sorts.into_iter().collect();
-
-    let columns: Vec<End> = pods
-        .iter()
-        .map(|pod| End::of_pod(pod))
-        .chain(asked.external.iter().map(|ip| End::external(*ip)))
-        .collect();
-    let nodes = world.node_names().into_iter().filter_map(|name| {
-        let node = world.index.node(name)?;
-        Some(End::of_node(name, &node.ips().collect::<Vec<_>>()))
-    });
-    let rows: Vec<End> = pods
-        .iter()
-        .map(|pod| End::of_pod(pod))
-        .chain(nodes)
-        .chain(asked.external.iter().map(|ip| End::external(*ip)))
-        .collect();
-    let tables = tables(world.compiled(), &rows, &columns, &sorts);
-    match asked.output {
-        OutputFormat::Json => {
-            let answer = serde_json::to_string_pretty(&Answer::of(&rows, &columns, &tables));
-            writeln!(out, "{}", answer.map_err(io::Error::from)?)?;
-        }
-        OutputFormat::Text => {
-            let tables = folded(tables);
-            let grouped = match asked.no_group {
-                true => (groups::alone(&rows), groups::alone(&columns)),
-                false => groups::grouped(&rows, &columns, &tables),
-            };
-            text::print(&rows, &columns, &tables, &grouped, out)?;
-            if config.network_policy.is_none() && world.has_policies() {
-                writeln!(out, "note: this configuration does not enforce policies (no --network-policy)")?;
-            }
-        }
-    }
-    Ok(())
+    sorts.into_iter().collect()
 }
 
 /// The tables, as `-o json` gives them.

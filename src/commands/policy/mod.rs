@@ -1,8 +1,10 @@
 //! `portcullis policy`: what policies come to.
 
+mod alike;
 mod choice;
 mod grid;
 mod groups;
+mod limits;
 mod matrix;
 mod text;
 

@@ -1,0 +1,158 @@
+//! Pods that policies cannot tell apart, found without judging a connection: what many pods of a large cluster have in
+//! common is judged once.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use portcullis_cluster::{Family, Name, NamespacedName};
+use portcullis_policy::Compiled;
+use portcullis_policy::compile::{Blocks, LocalPod, Profile};
+
+/// All that decides what becomes of a pod's connections, but for those with itself and with its own node.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Signature {
+    namespace: Name,
+    profiles: [Option<Arc<Profile>>; 2],
+    addresses: Vec<AddressSignature>,
+}
+
+/// What policies know of an address.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct AddressSignature {
+    is_ipv6: bool,
+    /// The pod that has it by the policies, where that is another.
+    owner: Option<NamespacedName>,
+    /// The sets of peers that it is in.
+    sets: Vec<usize>,
+    /// The rules' address blocks that it is in.
+    blocks: Vec<usize>,
+    /// Its ports of a name, with the set that has them.
+    named_ports: Vec<(usize, u16)>,
+}
+
+/// The places of pods that policies cannot tell apart, in the order of the first of each.
+pub(super) fn classes(compiled: &Compiled, pods: &[&LocalPod]) -> Vec<Vec<usize>> {
+    let facts = Facts::of(compiled);
+    let mut found: BTreeMap<Signature, Vec<usize>> = BTreeMap::new();
+    for (place, pod) in pods.iter().enumerate() {
+        found.entry(facts.signature(compiled, pod)).or_default().push(place);
+    }
+    let mut classes: Vec<Vec<usize>> = found.into_values().collect();
+    classes.sort();
+    classes
+}
+
+/// What rules name, by address.
+struct Facts<'a> {
+    sets: HashMap<IpAddr, Vec<usize>>,
+    named_ports: HashMap<IpAddr, Vec<(usize, u16)>>,
+    blocks: Vec<&'a Blocks>,
+}
+
+impl<'a> Facts<'a> {
+    fn of(compiled: &'a Compiled) -> Self {
+        let mut sets: HashMap<IpAddr, Vec<usize>> = HashMap::new();
+        for (place, (_, members)) in compiled.sets().enumerate() {
+            members.iter().for_each(|address| sets.entry(*address).or_default().push(place));
+        }
+        let mut named_ports: HashMap<IpAddr, Vec<(usize, u16)>> = HashMap::new();
+        for (place, (_, members)) in compiled.named_ports().enumerate() {
+            members
+                .iter()
+                .for_each(|(address, port)| named_ports.entry(*address).or_default().push((place, *port)));
+        }
+        let rules = compiled.rules().flat_map(|(_, rules)| rules.iter());
+        let blocks = rules.map(|rule| &rule.peers.blocks).filter(|blocks| !blocks.is_empty());
+        Facts { sets, named_ports, blocks: blocks.collect() }
+    }
+
+    fn signature(&self, compiled: &Compiled, pod: &LocalPod) -> Signature {
+        let address = |address: &IpAddr| AddressSignature {
+            is_ipv6: Family::of(*address) == Family::V6,
+            owner: compiled.pod_at(*address).map(|owner| &owner.key).filter(|key| **key != pod.key).cloned(),
+            sets: self.sets.get(address).cloned().unwrap_or_default(),
+            blocks: (0..self.blocks.len()).filter(|at| self.blocks[*at].contains(*address)).collect(),
+            named_ports: self.named_ports.get(address).cloned().unwrap_or_default(),
+        };
+        Signature {
+            namespace: pod.key.namespace,
+            profiles: [pod.ingress.clone(), pod.egress.clone()],
+            addresses: pod.addresses.iter().map(address).collect(),
+        }
+    }
+}
+
+/// At most two pods of a class that stand for all: on two nodes, if the class is on several, as a node may always reach
+/// its own pods.
+pub(super) fn samples(pods: &[&LocalPod], class: &[usize]) -> Vec<usize> {
+    let first = class[0];
+    let elsewhere = class.iter().find(|place| pods[**place].node != pods[first].node);
+    std::iter::once(first).chain(elsewhere.or(class.get(1)).copied()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use portcullis_cluster::{Event, Index, Kind, Object};
+    use portcullis_policy::{Compiler, Scope};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn index(objects: &[(Kind, Value)]) -> Index {
+        let mut index = Index::new();
+        for (kind, value) in objects {
+            let object = Object::parse(*kind, value.clone()).expect("a well-formed object").object;
+            index.handle(Event::Applied(object));
+        }
+        index
+    }
+
+    fn pod(name: &str, node: &str, labels: Value, address: &str, port: u16) -> (Kind, Value) {
+        let value = json!({
+            "metadata": {"name": name, "namespace": "shop", "labels": labels},
+            "spec": {"nodeName": node, "containers": [{"name": "c", "ports": [{"name": "http", "containerPort": port}]}]},
+            "status": {"phase": "Running", "podIPs": [{"ip": address}]},
+        });
+        (Kind::Pod, value)
+    }
+
+    fn policy(name: &str, spec: Value) -> (Kind, Value) {
+        (Kind::NetworkPolicy, json!({"metadata": {"name": name, "namespace": "shop"}, "spec": spec}))
+    }
+
+    #[test]
+    fn classes_are_what_rules_can_tell_apart() {
+        let web = |hash: &str| json!({"app": "web", "pod-template-hash": hash});
+        let pods = [
+            pod("web-1", "node-1", web("a"), "10.244.1.1", 8080),
+            pod("web-2", "node-2", web("b"), "10.244.2.2", 8080),
+            pod("web-3", "node-2", web("b"), "10.244.2.3", 8081),
+            pod("web-4", "node-2", web("b"), "10.244.2.129", 8080),
+            pod("db-1", "node-1", json!({"app": "db"}), "10.244.1.5", 8080),
+        ];
+        let from_web = json!({"podSelector": {"matchLabels": {"app": "db"}},
+            "ingress": [{"from": [{"podSelector": {"matchLabels": {"app": "web"}}}]}]});
+        let from_block = json!({"podSelector": {"matchLabels": {"app": "db"}},
+            "ingress": [{"from": [{"ipBlock": {"cidr": "10.244.2.128/25"}}]}]});
+        let by_name = json!({"podSelector": {"matchLabels": {"app": "web"}}, "ingress": [{"ports": [{"port": "http"}]}]});
+        for (policies, expected) in [
+            (vec![], vec![vec![0, 1, 2, 3, 4]]),
+            (vec![policy("in", from_web.clone())], vec![vec![0, 1, 2, 3], vec![4]]),
+            (vec![policy("block", from_block)], vec![vec![0, 1, 2], vec![3], vec![4]]),
+            (vec![policy("named", by_name.clone())], vec![vec![0, 1, 3], vec![2], vec![4]]),
+            (vec![policy("in", from_web), policy("named", by_name)], vec![vec![0, 1, 3], vec![2], vec![4]]),
+        ] {
+            let objects: Vec<(Kind, Value)> = pods.iter().cloned().chain(policies).collect();
+            let index = index(&objects);
+            let compiler = Compiler::of(Scope::Cluster, &index);
+            let compiled = compiler.compiled();
+            // By name, `db-1` is the first.
+            let mut all: Vec<&LocalPod> = compiled.pods().collect();
+            all.rotate_left(1);
+            assert_eq!(classes(compiled, &all), expected, "{:?}", &objects[pods.len()..]);
+            assert_eq!(samples(&all, &[0, 1, 3]), [0, 1]);
+            assert_eq!(samples(&all, &[1, 2, 3]), [1, 2]);
+        }
+    }
+}
