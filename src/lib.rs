@@ -17,6 +17,7 @@ pub mod metrics;
 pub mod node;
 mod oom_score;
 mod other_proxies;
+mod output;
 pub mod source;
 pub mod state;
 pub mod sysctl;
@@ -27,19 +28,21 @@ use std::process::ExitCode;
 use anyhow::Context;
 use config::{Command, Config, ConfigErrors, Invocation};
 use daemon::{ConfigFile, DaemonError};
+use logging::Delivery;
+use output::Output;
 
 /// The exit status where the configuration is wrong or nothing could be done.
 const FAILED: u8 = 2;
 
 /// Does what the command line asks for.
 pub fn run(invocation: Invocation) -> ExitCode {
-    match perform(&invocation) {
-        Ok(code) => code,
-        Err(error) => {
-            eprintln!("portcullis: {error:#}");
-            ExitCode::from(FAILED)
-        }
-    }
+    logging::end_on_panic();
+    let code = perform(&invocation).unwrap_or_else(|error| {
+        logging::last_words(&format!("portcullis: {error:#}"));
+        ExitCode::from(FAILED)
+    });
+    logging::finish();
+    code
 }
 
 fn perform(invocation: &Invocation) -> anyhow::Result<ExitCode> {
@@ -47,9 +50,13 @@ fn perform(invocation: &Invocation) -> anyhow::Result<ExitCode> {
         Ok(config) => config,
         Err(errors) => anyhow::bail!("the configuration cannot be used:\n{errors}"),
     };
-    logging::start(config.logging);
+    let delivery = match &invocation.command {
+        Command::Daemon(_) => Delivery::Queued,
+        _ => Delivery::Direct,
+    };
+    logging::start(config.logging, delivery);
     invocation.warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
-    let mut out = io::stdout().lock();
+    let mut out = Output::new(io::stdout().lock());
     match &invocation.command {
         Command::Daemon(daemon) => return serve(invocation, config, daemon),
         Command::WriteConfig(path) => {
@@ -66,7 +73,7 @@ fn perform(invocation: &Invocation) -> anyhow::Result<ExitCode> {
         Command::Version => writeln!(out, "{}", version())?,
         Command::Cleanup => return Ok(yes_or_one(commands::cleanup::run(&mut out)?)),
         Command::Diff(diff) => {
-            let colour = out.is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
             return Ok(yes_or_one(!commands::diff::run(config, diff, colour, &mut out)?));
         }
         Command::Explain(explain) => {
@@ -96,12 +103,12 @@ fn serve(invocation: &Invocation, config: &Config, daemon: &config::Daemon) -> a
         Ok(()) => Ok(ExitCode::SUCCESS),
         // Supervisors start it anew for either status; one that keeps off after bad configurations must do so, too.
         Err(error @ DaemonError::Reconfigured(_)) => {
-            eprintln!("portcullis: {error}");
+            logging::last_words(&format!("portcullis: {error}"));
             Ok(ExitCode::FAILURE)
         }
         // With --once this is an answer, not a failure to answer.
         Err(error @ DaemonError::Incomplete(_)) => {
-            eprintln!("portcullis: {error}");
+            logging::last_words(&format!("portcullis: {error}"));
             Ok(ExitCode::FAILURE)
         }
         Err(error) => Err(error.into()),

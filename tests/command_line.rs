@@ -167,3 +167,63 @@ fn called_kube_proxy_it_takes_kube_proxys_flags() {
     let written = std::fs::read_to_string(config).expect("it is written");
     assert!(written.contains("mode: ipvs") && written.contains("hostnameOverride: node-1"), "{written}");
 }
+
+/// Whoever reads the output may stop reading (`portcullis render | head -1`).
+#[test]
+fn a_reader_that_has_seen_enough_changes_no_exit_status() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let manifests = "\
+apiVersion: v1
+kind: Service
+metadata: {name: web, namespace: shop}
+spec: {clusterIP: 10.96.0.10, ports: [{port: 80}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: a, namespace: shop}
+spec: {nodeName: node-a}
+status: {podIPs: [{ip: 10.244.0.1}]}
+---
+apiVersion: v1
+kind: Namespace
+metadata: {name: shop}
+---
+apiVersion: v1
+kind: Node
+metadata: {name: node-a}
+";
+    std::fs::write(folder.path().join("all.yaml"), manifests).expect("it can be written to");
+    let of_manifests = |command: &[&str]| {
+        let manifests = folder.path().to_str().expect("a path of text");
+        let options = ["--manifests", manifests, "--hostname-override=node-a"];
+        command.iter().chain(&options).map(|word| (*word).to_owned()).collect::<Vec<String>>()
+    };
+    let plain = |command: &[&str]| command.iter().map(|word| (*word).to_owned()).collect::<Vec<String>>();
+    let rows = [
+        plain(&["version"]),
+        plain(&["--help"]),
+        plain(&["man"]),
+        plain(&["completions", "bash"]),
+        of_manifests(&["render", "--mode=iptables"]),
+        of_manifests(&["render", "--mode=ipvs"]),
+        of_manifests(&["render", "--mode=nftables"]),
+        of_manifests(&["render", "--mode=nftables", "--network-policy"]),
+        of_manifests(&["explain", "--from", "shop/a", "--to", "shop/web"]),
+        of_manifests(&["policy", "matrix", "--port", "80/tcp"]),
+    ];
+    for arguments in rows {
+        let run = |stdout: Stdio| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+            command.args(&arguments).env_remove("RUST_LOG").stdout(stdout).stderr(Stdio::piped());
+            let child = command.spawn().expect("the binary runs");
+            child.wait_with_output().expect("it ends")
+        };
+        let read = run(Stdio::piped());
+        assert!(!read.stdout.is_empty(), "{arguments:?} prints nothing");
+        let (_, closed) = std::io::pipe().expect("a pipe");
+        let unread = run(closed.into());
+        let said = String::from_utf8_lossy(&unread.stderr);
+        assert_eq!(unread.status.code(), read.status.code(), "{arguments:?}: {said}");
+        assert!(!said.contains("pipe") && !said.contains("panic"), "{arguments:?}: {said}");
+    }
+}

@@ -216,6 +216,11 @@ impl Metrics {
     pub fn read_source(&self, snapshot: impl Fn() -> Vec<KindStatus> + Send + Sync + 'static) {
         self.0.portcullis.source.read_by(snapshot);
     }
+
+    /// From now on, asks this how many lines of the log were dropped.
+    pub fn read_dropped_log_lines(&self, dropped: impl Fn() -> u64 + Send + Sync + 'static) {
+        self.0.portcullis.log_lines_dropped.read_by(move || Some(dropped() as f64));
+    }
 }
 
 impl fmt::Debug for Metrics {

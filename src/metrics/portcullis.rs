@@ -9,7 +9,7 @@ use prometheus::{CounterVec, Gauge, GaugeVec};
 
 use super::policies::Policies;
 use super::register::Registrar;
-use super::scraped::{describe, family};
+use super::scraped::{Scraped, describe, family};
 use crate::source::KindStatus;
 
 /// What Portcullis measures beside kube-proxy's metrics.
@@ -20,6 +20,7 @@ pub(super) struct Portcullis {
     pub(super) configuration_unusable: Gauge,
     pub(super) policies: Policies,
     pub(super) source: SourceStatus,
+    pub(super) log_lines_dropped: Scraped,
 }
 
 impl Portcullis {
@@ -46,8 +47,13 @@ impl Portcullis {
             ),
             policies: Policies::register(to),
             source: SourceStatus::new(),
+            log_lines_dropped: Scraped::counter(
+                "portcullis_log_lines_dropped_total",
+                "Lines of the log that standard error could not take, and that were dropped",
+            ),
         };
         to.add(metrics.source.clone());
+        to.add(metrics.log_lines_dropped.clone());
         metrics
     }
 }
