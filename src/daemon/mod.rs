@@ -15,8 +15,10 @@ mod drift_watch;
 mod isolation_health;
 mod policies;
 mod schedule;
+mod service_manager;
 pub(crate) mod serving;
 mod silence;
+mod stepping_kernel;
 mod telemetry;
 mod worker;
 
@@ -39,7 +41,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio::time::MissedTickBehavior;
 
 use crate::config::{Config, Daemon, ProxyMode};
-use crate::http::{BindError, Inquiry, ServiceTraffic};
+use crate::http::{BindError, Inquiry, Job, ServiceTraffic};
 use crate::source::{self, AccessError, Recorder, Reporter, START, Severity, Source};
 use crate::{conntrack_settings, host, memory, node, oom_score, other_proxies, state};
 pub use config_watch::ConfigFile;
@@ -47,6 +49,8 @@ use config_watch::News;
 use drift_watch::Drift;
 use policies::{Policies, PolicyOutcome, PolicyWorker, RunningPolicies};
 use schedule::Schedule;
+use service_manager::ServiceManager;
+use stepping_kernel::report_steps;
 use telemetry::Telemetry;
 use worker::{Order, Outcome, Worker};
 
@@ -114,7 +118,7 @@ pub async fn run(
 ) -> Result<(), DaemonError> {
     // Everything that can fail is checked before anything is written to the node: a daemon that cannot start changes nothing.
     let name = node::name(&config).map_err(DaemonError::NodeName)?;
-    let means = serving::means(config.mode)?;
+    let mut means = serving::means(config.mode)?;
     if config.mode == ProxyMode::Ipvs {
         ipvs::check_requirements(config.ipvs.scheduler)?;
     }
@@ -142,6 +146,7 @@ pub async fn run(
     };
     let kernel = ready_kernel(&config);
     tell_of_refused(&recorder, &kernel.refused);
+    means.kernels = report_steps(means.kernels, &telemetry.step_of(Job::Services));
     let facts = Facts { tools: means.tools.clone(), nfacct: kernel.nfacct, addresses: host::addresses() };
     let options_now = node::options(&config, None);
     let host_now = facts.host(&config, &Index::new(), name, &options_now);
@@ -186,8 +191,9 @@ pub async fn run(
         source,
     };
     memory::unmap_code();
+    let service_manager = ServiceManager::notify_of(daemon.telemetry.health());
     let heard = Heard { events, inquiries, mode_drift, policy_drift: drift, followed };
-    daemon.run(heard, options.once).await
+    daemon.run(heard, options.once, service_manager).await
 }
 
 /// What [`ready_kernel`] found.
@@ -287,7 +293,12 @@ struct Loop {
 type Running = JoinHandle<(Worker, Outcome)>;
 
 impl Loop {
-    async fn run(mut self, heard: Heard, once: bool) -> Result<(), DaemonError> {
+    async fn run(
+        mut self,
+        heard: Heard,
+        once: bool,
+        service_manager: ServiceManager,
+    ) -> Result<(), DaemonError> {
         let Heard { mut events, mut inquiries, mut mode_drift, mut policy_drift, mut followed } = heard;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
@@ -333,6 +344,7 @@ impl Loop {
                 }
                 worker = ended(&mut reading), if reading.is_some() => {
                     reading = None;
+                    self.telemetry.job_ended(Job::Services);
                     self.worker = Some(worker?);
                 }
                 () = policy_timer => {}
@@ -357,6 +369,7 @@ impl Loop {
             }
         }
         tracing::info!("ending; the rules stay");
+        service_manager.stopping().await;
         if let Some(running) = running {
             // A restore is all or nothing, but its end should not go unnoticed.
             let (worker, outcome) = running.await?;
@@ -432,6 +445,7 @@ impl Loop {
             changes,
             options,
         };
+        self.telemetry.job_started(Job::Services);
         Some(tokio::task::spawn_blocking(move || {
             let outcome = worker.sync(order);
             if outcome.reports.iter().any(|report| report.full) {
@@ -444,6 +458,7 @@ impl Loop {
     /// Answers what Services have served, by who writes their rules.
     fn read_traffic(&mut self, inquiry: Inquiry) -> Option<JoinHandle<Worker>> {
         let mut worker = self.worker.take()?;
+        self.telemetry.job_started(Job::Services);
         Some(tokio::task::spawn_blocking(move || {
             let served = worker.traffic();
             // Who asked may have lost patience.
@@ -453,6 +468,7 @@ impl Loop {
     }
 
     fn finish(&mut self, (worker, outcome): (Worker, Outcome)) -> Outcome {
+        self.telemetry.job_ended(Job::Services);
         let error = outcome.error();
         let was_failing = self.schedule.is_retrying();
         self.schedule.ended(error.is_some() || outcome.flows.is_err(), Instant::now());
@@ -486,7 +502,12 @@ impl Loop {
 
     fn start_policies(&mut self) -> Option<RunningPolicies> {
         match &mut self.policies {
-            Some(policies) => policies.start_if_due(&mut self.index, &self.facts.addresses, Instant::now()),
+            Some(policies) => {
+                let running =
+                    policies.start_if_due(&mut self.index, &self.facts.addresses, Instant::now())?;
+                self.telemetry.job_started(Job::Policies);
+                Some(running)
+            }
             None => {
                 // Manifests tell of pods, too; nobody asks.
                 self.index.take_policy_touched();
@@ -496,6 +517,7 @@ impl Loop {
     }
 
     fn finish_policies(&mut self, (worker, outcome): (PolicyWorker, PolicyOutcome)) -> PolicyOutcome {
+        self.telemetry.job_ended(Job::Policies);
         if let Some(policies) = &mut self.policies {
             policies.finish(worker, &outcome, Instant::now());
             self.telemetry.policies_synced(&outcome, policies.labels());

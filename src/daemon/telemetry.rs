@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use jiff::Timestamp;
 use portcullis_cluster::desired::{Desired, ServicePort};
@@ -20,17 +20,43 @@ use tokio::sync::watch;
 use super::isolation_health;
 use super::policies::{Labels, PolicyOutcome};
 use super::silence::SilenceReporter;
+use super::stepping_kernel::Step;
 use super::worker::Outcome;
 use crate::config::{self, Config};
 use crate::health_check_node_port::{HealthCheckNodePorts, Wanted};
 use crate::http::{
-    Addresses, BindError, Diagnostics, Health, Limits, Moment, Problem, Servers, ServiceTraffic,
+    Addresses, BindError, Diagnostics, Health, Job, Limits, Moment, Problem, Servers, ServiceTraffic,
 };
+use crate::logging;
 use crate::metrics::{Extent, Metrics, TrafficPolicy};
 use crate::source::{Recorder, Source};
 
 /// Reason and action of the Event about a Service whose rules the kernel refuses.
 const NOT_WRITTEN: [&str; 2] = ["FailedToSyncService", "SyncProxyRules"];
+
+/// How long a line that was dropped from the log is a problem.
+const DROPPED_LINES_LISTED: Duration = Duration::from_mins(5);
+
+/// When lines of the log were last dropped.
+#[derive(Debug, Default)]
+struct DroppedLines {
+    last: Option<(u64, Moment)>,
+}
+
+impl DroppedLines {
+    /// The problem, if `total` says that lines were dropped lately.
+    fn problem(&mut self, total: u64, now: Moment) -> Option<Problem> {
+        if total > self.last.map_or(0, |(before, _)| before) {
+            self.last = Some((total, now));
+        }
+        let (total, at) = self.last?;
+        let text = format!(
+            "{total} lines were dropped since the start, the last at {}: standard error could not take them",
+            at.wall()
+        );
+        (now.since(at) < DROPPED_LINES_LISTED).then(|| Problem::warning(text))
+    }
+}
 
 /// Everything that shows how the daemon fares.
 pub(super) struct Telemetry {
@@ -50,6 +76,7 @@ pub(super) struct Telemetry {
     /// What each counter of the policies' table counts.
     policy_labels: Arc<Mutex<Labels>>,
     silence: SilenceReporter,
+    dropped_lines: DroppedLines,
     /// What was last reported to be missing of this node's Node object.
     own_node_missing: Option<Missing>,
     /// The time before which changes are not ours: they were there when this started.
@@ -71,6 +98,7 @@ impl Telemetry {
         let metrics = Metrics::new(config.mode);
         let status = source.health().clone();
         metrics.read_source(move || status.snapshot());
+        metrics.read_dropped_log_lines(logging::dropped_lines);
         metrics.read_packet_counters(
             || packets(NFACCT_INVALID_DROPPED),
             || packets(NFACCT_LOCALHOST_NODE_PORTS),
@@ -118,6 +146,7 @@ impl Telemetry {
             trigger_times: Vec::new(),
             policy_labels: Arc::default(),
             silence: SilenceReporter::default(),
+            dropped_lines: DroppedLines::default(),
             own_node_missing: None,
             started: started.wall(),
         })
@@ -129,9 +158,33 @@ impl Telemetry {
         self.health.warn(unusable.map(|errors| format!("the configuration file cannot be used: {errors}")));
     }
 
-    /// Reports what follows from the time that passes.
+    /// The health that all this is reported to.
+    pub(super) fn health(&self) -> Arc<Health> {
+        Arc::clone(&self.health)
+    }
+
+    /// A job starts on a thread.
+    pub(super) fn job_started(&self, job: Job) {
+        self.health.job_started(job, Moment::now());
+    }
+
+    /// A job has ended.
+    pub(super) fn job_ended(&self, job: Job) {
+        self.health.job_ended(job);
+    }
+
+    /// Reports a step of a job, from its thread.
+    pub(super) fn step_of(&self, job: Job) -> Step {
+        let health = self.health();
+        Arc::new(move || health.job_stepped(job, Moment::now()))
+    }
+
+    /// Reports that the loop goes on, and what follows from the time that passes.
     pub(super) fn tick(&mut self) {
         let now = Moment::now();
+        self.health.loop_turned(now);
+        let dropped = self.dropped_lines.problem(logging::dropped_lines(), now);
+        self.health.set_problems("log", dropped.into_iter().collect());
         let silence = self.health.verdict(now).silence;
         self.silence.observe(silence.as_deref(), now.monotonic(), &self.recorder);
     }

@@ -6,6 +6,7 @@
 //! - a family that has never been synced is unhealthy when the time for starting up is over;
 //! - the proxy is unhealthy while its source has been silent for too long. A restart cannot help against that, so
 //!   `/livez` does not fail;
+//! - the proxy is unhealthy while the loop or a thread that programs rules makes no progress ([`progress`](super::progress));
 //! - components report [`Problem`]s of their own, each of which says which health checks it fails.
 //!
 //! The last one does not count where load balancers ask for a Service (`healthCheckNodePort`): they would
@@ -20,6 +21,7 @@ use portcullis_cluster::Family;
 
 use super::moment::Moment;
 use super::problem::{Fails, Problem};
+use super::progress::{Job, Progress};
 use crate::source::SILENCE_LIMIT;
 
 /// How long things may take before they count as failures.
@@ -65,6 +67,7 @@ struct State {
     warning: Option<String>,
     /// What components reported last, by component.
     reported: BTreeMap<&'static str, Vec<Problem>>,
+    progress: Progress,
 }
 
 #[derive(Default)]
@@ -85,8 +88,29 @@ impl Health {
             last_heard: None,
             warning: None,
             reported: BTreeMap::new(),
+            progress: Progress::default(),
         };
         Health { limits, started, state: Mutex::new(state) }
+    }
+
+    /// The loop takes a turn. Once it has, it must do so at least every [`Progress::TURN_LIMIT`].
+    pub fn loop_turned(&self, at: Moment) {
+        self.state().progress.turned(at);
+    }
+
+    /// A job starts on a thread.
+    pub fn job_started(&self, job: Job, at: Moment) {
+        self.state().progress.started(job, at);
+    }
+
+    /// A job that runs has finished a step of its work.
+    pub fn job_stepped(&self, job: Job, at: Moment) {
+        self.state().progress.stepped(job, at);
+    }
+
+    /// A job has ended, however it went.
+    pub fn job_ended(&self, job: Job) {
+        self.state().progress.ended(job);
     }
 
     /// Something changed, and the rules of this family do not follow it yet.
@@ -145,11 +169,18 @@ impl Health {
     /// What is known, judged at this time.
     pub fn verdict(&self, now: Moment) -> Verdict {
         let state = self.state();
-        let families = state.families.iter().map(|(family, syncs)| (*family, self.judge(syncs, now)));
+        let advances = |job| state.progress.advances(job, self.step_limit(&state, job), now);
+        let families = state.families.iter();
+        let families = families.map(|(family, syncs)| {
+            let problem = self.judge(syncs, advances(Job::Services), now);
+            (*family, FamilyVerdict { last_synced: syncs.last, problem })
+        });
+        let policies = state.policies.as_ref();
         Verdict {
             now,
             families: families.collect(),
-            policies: state.policies.as_ref().and_then(|syncs| self.judge(syncs, now).problem),
+            policies: policies.and_then(|syncs| self.judge(syncs, advances(Job::Policies), now)),
+            stalls: state.progress.stalls(|job| self.step_limit(&state, job), now),
             silence: self.silence(&state, now),
             node_eligible: state.node_eligible,
             warning: state.warning.clone(),
@@ -157,19 +188,34 @@ impl Health {
         }
     }
 
-    fn judge(&self, syncs: &Syncs, now: Moment) -> FamilyVerdict {
+    /// How long a job may take for a step: as long as upstream lets an update wait, and longer for the first sync.
+    fn step_limit(&self, state: &State, job: Job) -> Duration {
+        let synced = match job {
+            Job::Services => state.families.values().all(|syncs| syncs.last.is_some()),
+            Job::Policies => state.policies.as_ref().is_some_and(|syncs| syncs.last.is_some()),
+        };
+        if synced { self.limits.sync } else { self.limits.first_sync }
+    }
+
+    /// What is wrong. `advances`: a sync runs and makes progress, so a restart would only lose what it has done.
+    fn judge(&self, syncs: &Syncs, advances: bool, now: Moment) -> Option<Problem> {
         let late = |since: Moment, limit: Duration| now.since(since) >= limit;
-        let problem = match (&syncs.failure, syncs.last, syncs.oldest_queued) {
-            (Some((at, reason)), ..) => Some(format!("the last sync failed at {}: {reason}", at.wall())),
-            (None, None, _) if late(self.started, self.limits.first_sync) => {
-                Some(format!("not synced since the start at {}", self.started.wall()))
+        match (&syncs.failure, syncs.last, syncs.oldest_queued) {
+            (Some((at, reason)), ..) => {
+                Some(Problem::dead(format!("the last sync failed at {}: {reason}", at.wall())))
+            }
+            (None, None, queued) if late(self.started, self.limits.first_sync) => {
+                let text = format!("not synced since the start at {}", self.started.wall());
+                // Before anything is to be synced, it is the source that is waited for.
+                let stuck = queued.is_some_and(|queued| late(queued, self.limits.first_sync)) && !advances;
+                Some(if stuck { Problem::dead(text) } else { Problem::unready(text) })
             }
             (None, Some(_), Some(queued)) if late(queued, self.limits.sync) => {
-                Some(format!("changes wait for a sync since {}", queued.wall()))
+                let text = format!("changes wait for a sync since {}", queued.wall());
+                Some(if advances { Problem::unready(text) } else { Problem::dead(text) })
             }
             _ => None,
-        };
-        FamilyVerdict { last_synced: syncs.last, problem }
+        }
     }
 
     fn silence(&self, state: &State, now: Moment) -> Option<String> {
@@ -211,7 +257,9 @@ pub struct Verdict {
     pub families: BTreeMap<Family, FamilyVerdict>,
     /// What is wrong with the policies that are enforced, if anything. Services are served all the same, so load
     /// balancers are not told.
-    pub policies: Option<String>,
+    pub policies: Option<Problem>,
+    /// What of the proxy makes no progress.
+    pub stalls: Vec<String>,
     /// What is wrong with the source, if it has been silent for too long.
     pub silence: Option<String>,
     /// Whether load balancers may send traffic to the node.
@@ -228,7 +276,7 @@ pub struct FamilyVerdict {
     /// When its rules were last synced.
     pub last_synced: Option<Moment>,
     /// What is wrong with its rules.
-    pub problem: Option<String>,
+    pub problem: Option<Problem>,
 }
 
 impl Verdict {
@@ -240,16 +288,17 @@ impl Verdict {
 
     /// The rules are what they should be, and what is known is fresh.
     pub fn healthy(&self) -> bool {
-        self.live() && self.silence.is_none() && !self.reports(Fails::Healthz)
+        self.stalls.is_empty() && self.silence.is_none() && !self.any_fails(Fails::Healthz)
     }
 
     /// Nothing is wrong that a restart might help against.
     pub fn live(&self) -> bool {
-        self.in_sync() && self.policies.is_none() && !self.reports(Fails::HealthzAndLivez)
+        self.stalls.is_empty() && !self.any_fails(Fails::HealthzAndLivez)
     }
 
-    fn reports(&self, fails: Fails) -> bool {
-        self.reported.iter().any(|problem| problem.fails >= fails)
+    fn any_fails(&self, check: Fails) -> bool {
+        let families = self.families.values().filter_map(|family| family.problem.as_ref());
+        families.chain(&self.policies).chain(&self.reported).any(|problem| problem.fails >= check)
     }
 
     /// When any family was last synced.
@@ -260,11 +309,13 @@ impl Verdict {
     /// What is wrong, if anything.
     pub fn problems(&self) -> impl Iterator<Item = String> + '_ {
         let of_families = self.families.iter();
-        let of_families = of_families
-            .filter_map(|(family, v)| v.problem.as_ref().map(|problem| format!("{family}: {problem}")));
-        let policies = self.policies.iter().map(|problem| format!("NetworkPolicy: {problem}"));
+        let of_families = of_families.filter_map(|(family, v)| {
+            v.problem.as_ref().map(|problem| format!("{family}: {}", problem.text))
+        });
+        let policies = self.policies.iter().map(|problem| format!("NetworkPolicy: {}", problem.text));
         let reported = self.reported.iter().map(|problem| problem.text.clone());
-        of_families.chain(policies).chain(self.silence.clone()).chain(reported)
+        let all = of_families.chain(policies).chain(self.stalls.iter().cloned());
+        all.chain(self.silence.clone()).chain(reported)
     }
 }
 
@@ -272,7 +323,7 @@ impl Verdict {
 mod tests {
     use super::*;
     use Family::{V4, V6};
-    use What::{Eligible, Failed, Heard, Queued, Synced};
+    use What::{Eligible, Ended, Failed, Heard, Queued, Started, Stepped, Synced, Turned};
 
     enum What {
         Queued(Family),
@@ -280,6 +331,10 @@ mod tests {
         Failed(Family),
         Heard,
         Eligible(bool),
+        Turned,
+        Started,
+        Stepped,
+        Ended,
     }
 
     /// What the verdict is: in sync, healthy, live, eligible.
@@ -287,6 +342,8 @@ mod tests {
 
     const GOOD: Expected = (true, true, true, true);
     const BAD: Expected = (false, false, false, true);
+    const UNREADY: Expected = (false, false, true, true);
+    const STALLED: Expected = (true, false, false, true);
 
     /// With a sync limit of 60 s, and 300 s for the first sync and for silence. Times are seconds since the
     /// start.
@@ -304,6 +361,10 @@ mod tests {
                 Failed(family) => health.sync_failed(*family, second(*time), "iptables-restore: no"),
                 Heard => *heard.lock().expect("no panic") = Some(second(*time).monotonic()),
                 Eligible(eligible) => health.set_node_eligible(*eligible),
+                Turned => health.loop_turned(second(*time)),
+                Started => health.job_started(Job::Services, second(*time)),
+                Stepped => health.job_stepped(Job::Services, second(*time)),
+                Ended => health.job_ended(Job::Services),
             }
         }
         health.verdict(second(at))
@@ -317,12 +378,33 @@ mod tests {
         let rows: Vec<Row> = vec![
             ("starting", vec![], 299, GOOD),
             ("starting, and heard of the source", vec![(1, Heard)], 299, GOOD),
-            ("never heard of the source, never synced", vec![], 300, BAD),
-            ("one family is never synced", vec![(1, Heard), (2, Synced(V4)), (250, Heard)], 300, BAD),
+            ("never heard of the source, never synced", vec![], 300, UNREADY),
+            ("one family is never synced", vec![(1, Heard), (2, Synced(V4)), (250, Heard)], 300, UNREADY),
+            ("the first sync never starts", vec![(1, Queued(V4)), (250, Heard)], 301, BAD),
+            ("the first sync takes long", vec![(1, Queued(V4)), (2, Started), (250, Heard)], 301, UNREADY),
+            ("the first sync hangs", vec![(1, Queued(V4)), (2, Started), (250, Heard)], 302, BAD),
+            (
+                "the first sync takes long in steps",
+                vec![(1, Queued(V4)), (2, Started), (250, Stepped), (400, Stepped), (401, Heard)],
+                699,
+                UNREADY,
+            ),
             ("updates wait for the first sync", vec![(1, Heard), (2, Queued(V4))], 200, GOOD),
             ("synced, nothing changes", up(), 200, GOOD),
             ("an update waits", then(vec![(10, Queued(V4))]), 69, GOOD),
             ("an update waits too long", then(vec![(10, Queued(V4))]), 70, BAD),
+            ("a sync takes long", then(vec![(10, Queued(V4)), (11, Started)]), 70, UNREADY),
+            ("a sync hangs", then(vec![(10, Queued(V4)), (11, Started)]), 71, BAD),
+            (
+                "a sync takes long in steps",
+                then(vec![(10, Queued(V4)), (11, Started), (60, Stepped), (110, Stepped)]),
+                169,
+                UNREADY,
+            ),
+            ("a check hangs", then(vec![(10, Started)]), 70, STALLED),
+            ("a check has ended", then(vec![(10, Started), (11, Ended)]), 70, GOOD),
+            ("the loop turns", then(vec![(10, Turned), (50, Turned)]), 109, GOOD),
+            ("the loop hangs", then(vec![(10, Turned), (50, Turned)]), 110, STALLED),
             ("the oldest counts", then(vec![(10, Queued(V4)), (60, Queued(V4))]), 70, BAD),
             ("either family counts", then(vec![(10, Queued(V6)), (60, Synced(V4))]), 70, BAD),
             ("synced again", then(vec![(10, Queued(V4)), (80, Synced(V4))]), 90, GOOD),
@@ -375,7 +457,7 @@ mod tests {
             let verdict = health.verdict(second(at));
             assert!(verdict.in_sync(), "{name}: load balancers are not told");
             assert_eq!(verdict.healthy(), problem.is_none(), "{name}: {verdict:?}");
-            let told = verdict.policies.as_deref();
+            let told = verdict.policies.as_ref().map(|problem| problem.text.as_str());
             assert_eq!(told.is_some(), problem.is_some(), "{name}: {told:?}");
             assert!(
                 problem.is_none_or(|words| told.is_some_and(|t| t.starts_with(words))),

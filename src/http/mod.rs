@@ -14,6 +14,7 @@ pub mod health;
 mod health_endpoints;
 mod moment;
 mod problem;
+mod progress;
 pub(crate) mod serve;
 mod service_metrics;
 
@@ -31,6 +32,7 @@ pub use diagnostic_endpoints::Diagnostics;
 pub use health::{Health, Limits, Verdict};
 pub use moment::Moment;
 pub use problem::{Fails, Problem};
+pub use progress::Job;
 pub use serve::Stop;
 pub use service_metrics::{Inquiry, Served, ServiceTraffic};
 

@@ -48,3 +48,15 @@ fn everything_in_the_package_is_there_or_made() {
     let folder = program.split(' ').next().unwrap().strip_suffix("portcullis").unwrap();
     assert!(installed.iter().any(|to| to == folder), "{program} is not in {installed:?}");
 }
+
+#[test]
+fn the_service_manager_is_notified_and_watches() {
+    let unit = fs::read_to_string(root().join("deploy/systemd/portcullis.service")).unwrap();
+    let is_set = |setting: &str| unit.lines().any(|line| line == setting);
+    assert!(is_set("Type=notify") && is_set("NotifyAccess=main") && is_set("Restart=always"), "{unit}");
+    let watchdog = unit.lines().find_map(|line| line.strip_prefix("WatchdogSec=")).unwrap();
+    assert!(watchdog.parse::<u64>().unwrap() >= 30, "a busy node is given no time");
+    // The notification goes through a unix socket.
+    let families = unit.lines().find_map(|line| line.strip_prefix("RestrictAddressFamilies=")).unwrap();
+    assert!(families.split(' ').any(|family| family == "AF_UNIX"), "{families}");
+}

@@ -49,12 +49,12 @@ impl Node {
         self.spawn(command)
     }
 
-    pub(crate) fn spawn(&self, mut command: Command) -> Daemon {
+    pub(crate) fn spawn(&self, command: Command) -> Daemon {
         static NUMBER: std::sync::atomic::AtomicUsize = std::sync::atomic::AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let log = self.folder.path().join(format!("log-{number}"));
-        let child = command.stderr(fs::File::create(&log).unwrap()).spawn().unwrap();
-        Daemon { child, log }
+        let stderr = fs::File::create(&log).unwrap();
+        Daemon::spawn(command, stderr, log)
     }
 }
 
@@ -73,8 +73,14 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
+    /// Starts one that logs into something else than a file.
+    pub(crate) fn spawn(mut command: Command, stderr: impl Into<Stdio>, log: PathBuf) -> Self {
+        let child = command.stderr(stderr).spawn().unwrap();
+        Daemon { child, log }
+    }
+
     pub(crate) fn log(&self) -> String {
-        fs::read_to_string(&self.log).unwrap()
+        fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     pub(crate) fn pid(&self) -> u32 {

@@ -14,7 +14,9 @@ mod failures;
 mod http;
 mod in_place;
 mod kernel_settings;
+mod log;
 #[path = "../../netlink/tests/namespace/mod.rs"]
 mod namespace;
 mod own_node;
 mod ports;
+mod service_manager;

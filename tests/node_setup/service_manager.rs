@@ -1,0 +1,138 @@
+//! What the daemon tells a service manager, and what makes it stop feeding the watchdog.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::cluster::{rules, server, slice};
+use crate::daemon::{HEALTH, Node, PATIENCE, program};
+use crate::http::get;
+use crate::namespace;
+
+/// The socket of a service manager.
+struct Manager(UnixDatagram);
+
+impl Manager {
+    fn listen(path: &Path) -> Self {
+        let socket = UnixDatagram::bind(path).unwrap();
+        socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+        Manager(socket)
+    }
+
+    /// The next message, if one comes soon.
+    fn next(&self) -> Option<String> {
+        let mut buffer = [0; 4096];
+        let length = self.0.recv(&mut buffer).ok()?;
+        Some(String::from_utf8(buffer[..length].to_vec()).unwrap())
+    }
+
+    /// Waits for a message with a line that begins so.
+    fn wait_for(&self, line: &str) {
+        let until = Instant::now() + PATIENCE;
+        let mut heard = Vec::new();
+        while Instant::now() < until {
+            let Some(message) = self.next() else { continue };
+            if message.lines().any(|l| l.starts_with(line)) {
+                return;
+            }
+            heard.push(message);
+        }
+        panic!("no {line:?}: {heard:?}");
+    }
+
+    /// What comes in a time.
+    fn during(&self, time: Duration) -> String {
+        let until = Instant::now() + time;
+        let mut all = String::new();
+        while Instant::now() < until {
+            all.extend(self.next());
+        }
+        all
+    }
+}
+
+/// Tools that do not end while there is a file `stuck`.
+fn sticky_tools(folder: &Path) {
+    let path = std::env::var("PATH").unwrap();
+    for tool in ["iptables", "ip6tables"] {
+        for infix in ["", "-nft", "-legacy"] {
+            let name = format!("{tool}{infix}-restore");
+            let script = format!(
+                "#!/bin/sh\nwhile [ -e {}/stuck ]; do sleep 0.1; done\nPATH={path} exec {name} \"$@\"\n",
+                folder.display()
+            );
+            let file = folder.join(name);
+            fs::write(&file, script).unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+    }
+}
+
+fn notified(socket: &Path, server: &str) -> Command {
+    let mut command = program();
+    command.args([
+        "--mode=iptables",
+        "--master",
+        server,
+        "--iptables-min-sync-period=0s",
+        "--iptables-sync-period=1s",
+    ]);
+    command.env("NOTIFY_SOCKET", socket).env("WATCHDOG_USEC", "400000").env_remove("WATCHDOG_PID");
+    command
+}
+
+#[test]
+fn it_is_ready_before_the_api_server_answers_and_says_what_it_does() {
+    namespace::inside(|| {
+        let node = Node::new();
+        let socket = node.folder.path().join("notify");
+        let manager = Manager::listen(&socket);
+        let mut server = server("10.244.0.9");
+        server.stop();
+        let mut daemon = node.spawn(notified(&socket, &server.url()));
+        manager.wait_for("READY=1");
+        manager.wait_for("WATCHDOG=1");
+        server.start_again();
+        manager.wait_for("STATUS=Serving");
+        manager.wait_for("WATCHDOG=1");
+        Command::new("kill").arg(daemon.pid().to_string()).status().unwrap();
+        manager.wait_for("STOPPING=1");
+        assert_eq!(daemon.ended().code(), Some(0));
+    });
+}
+
+#[test]
+fn a_sync_that_hangs_fails_livez_and_starves_the_watchdog() {
+    namespace::inside(|| {
+        let node = Node::new();
+        sticky_tools(node.folder.path());
+        let socket = node.folder.path().join("notify");
+        let manager = Manager::listen(&socket);
+        let server = server("10.244.0.9");
+        let mut command = notified(&socket, &server.url());
+        command.env("PATH", format!("{}:{}", node.folder.path().display(), std::env::var("PATH").unwrap()));
+        let mut daemon = node.spawn(command);
+        manager.wait_for("STATUS=Serving");
+
+        let stuck = node.folder.path().join("stuck");
+        fs::write(&stuck, "").unwrap();
+        server.apply(slice("10.244.0.10"));
+        let live = |status: &'static str| {
+            move || get(HEALTH, "/livez").is_some_and(|answer| answer.contains(status))
+        };
+        daemon.wait_until("it is not live", live(" 503 "));
+        let answer = get(HEALTH, "/livez").unwrap();
+        assert!(answer.contains("the thread that programs Services has made no progress since"), "{answer}");
+        manager.during(Duration::from_millis(500));
+        let heard = manager.during(Duration::from_secs(2));
+        assert!(!heard.contains("WATCHDOG=1"), "{heard}");
+
+        fs::remove_file(stuck).unwrap();
+        daemon.wait_until("it is live again", live(" 200 "));
+        manager.wait_for("WATCHDOG=1");
+        daemon.wait_until("it has followed", || rules().contains("10.244.0.10:8080"));
+    });
+}
