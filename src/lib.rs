@@ -18,6 +18,7 @@ pub mod node;
 mod oom_score;
 mod other_proxies;
 mod output;
+mod policy_lock;
 pub mod source;
 pub mod state;
 pub mod sysctl;
@@ -71,7 +72,9 @@ fn perform(invocation: &Invocation) -> anyhow::Result<ExitCode> {
         Command::Man(man) => commands::man::run(man, &mut out)?,
         Command::Completions(completions) => commands::completions::run(completions, &mut out)?,
         Command::Version => writeln!(out, "{}", version())?,
-        Command::Cleanup => return Ok(yes_or_one(commands::cleanup::run(&mut out)?)),
+        Command::Cleanup(cleanup) => {
+            return Ok(yes_or_one(commands::cleanup::run(*cleanup, &mut out)?));
+        }
         Command::Diff(diff) => {
             let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
             return Ok(yes_or_one(!commands::diff::run(config, diff, colour, &mut out)?));

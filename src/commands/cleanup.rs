@@ -5,18 +5,28 @@ use std::io::{self, Write};
 use portcullis_modes::cleanup;
 use portcullis_policy::table::{EnforceError, Enforcer, TABLE};
 
-/// Removes it, and prints what was removed and what could not be. Says whether nothing is left.
+use crate::config::Cleanup;
+use crate::policy_lock::{PolicyLock, PolicyLockError};
+
+/// Removes it, and prints what was removed and what could not be. Says whether nothing is left. The table of a process that
+/// enforces policies is left, unless that is forced.
 ///
 /// # Errors
 /// The output cannot be written.
-pub fn run(out: &mut dyn Write) -> io::Result<bool> {
+pub fn run(options: Cleanup, out: &mut dyn Write) -> io::Result<bool> {
     let done = cleanup::everything();
     let mut removed: Vec<String> = done.removed.iter().map(ToString::to_string).collect();
     let mut left: Vec<String> = done.left.iter().map(ToString::to_string).collect();
-    match Enforcer::remove() {
-        Ok(true) => removed.push(format!("table inet {TABLE}")),
-        Ok(false) | Err(EnforceError::NoTables) => {}
-        Err(error) => left.push(format!("table inet {TABLE}: {error}")),
+    match PolicyLock::try_acquire() {
+        Err(error @ PolicyLockError::Held(_)) if !options.force => {
+            left.push(format!("table inet {TABLE}: {error}"));
+        }
+        // Held until the table is gone, if it could be had.
+        _lock => match Enforcer::remove() {
+            Ok(true) => removed.push(format!("table inet {TABLE}")),
+            Ok(false) | Err(EnforceError::NoTables) => {}
+            Err(error) => left.push(format!("table inet {TABLE}: {error}")),
+        },
     }
     for removed in &removed {
         writeln!(out, "removed {removed}")?;

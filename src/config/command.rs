@@ -32,7 +32,7 @@ pub enum Command {
     /// Write the settings as a `KubeProxyConfiguration` to this file, and exit (`--write-config-to`).
     WriteConfig(PathBuf),
     /// Remove what any mode has left in the kernel, and exit (`cleanup`, `--cleanup`).
-    Cleanup,
+    Cleanup(Cleanup),
     /// Print the rules for a state of the cluster, without touching the kernel.
     Render(Render),
     /// Print how the kernel differs from what a state of the cluster asks for.
@@ -60,6 +60,15 @@ pub struct Daemon {
     pub once: bool,
     /// Do what needs full root privileges, and exit (`--init-only`).
     pub init_only: bool,
+    /// Do not respect the NetworkPolicy lock of another process (`--force`).
+    pub force: bool,
+}
+
+/// How everything is removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Cleanup {
+    /// Remove the NetworkPolicy table also while another process enforces policies (`--force`).
+    pub force: bool,
 }
 
 /// The command line as clap knows it, whole: for the manual, and for shells to complete.
@@ -113,7 +122,9 @@ pub(super) fn parser() -> clap::Command {
         .subcommand(policy)
         .subcommand(migrate)
         .subcommand(
-            with_settings(clap::Command::new("cleanup")).about("Remove what any mode has left in the kernel"),
+            with_settings(clap::Command::new("cleanup"))
+                .args(flags::arguments().into_iter().filter(|argument| argument.get_id().as_str() == "force"))
+                .about("Remove what any mode has left in the kernel"),
         )
         .subcommand(
             Lab::augment_subcommands(clap::Command::new("lab"))
@@ -156,7 +167,7 @@ All settings of the daemon are flags here, too (see portcullis --help), and beat
 const SHOWN: [&str; 4] = ["config", "mode", "manifests", "kubeconfig"];
 
 /// What only the daemon can be told.
-const DAEMON_ONLY: [&str; 4] = ["cleanup", "init-only", "once", "write-config-to"];
+const DAEMON_ONLY: [&str; 5] = ["cleanup", "force", "init-only", "once", "write-config-to"];
 
 fn with_settings(command: clap::Command) -> clap::Command {
     let settings =
@@ -187,7 +198,7 @@ pub(super) fn subcommand(
             (Command::Policy(Policy::Matrix(Matrix::from_arg_matches(inner)?)), Some(inner))
         }
         "migrate" => (Command::Migrate(Migrate::from_arg_matches(inner)?), Some(inner)),
-        "cleanup" => (Command::Cleanup, Some(inner)),
+        "cleanup" => (Command::Cleanup(Cleanup::default()), Some(inner)),
         "man" => (Command::Man(Man::from_arg_matches(inner)?), None),
         "completions" => (Command::Completions(Completions::from_arg_matches(inner)?), None),
         "lab" => (Command::Lab(Lab::from_arg_matches(inner)?), None),

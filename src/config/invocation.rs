@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clap::ArgMatches;
 
-use super::command::{self, Command, Daemon};
+use super::command::{self, Cleanup, Command, Daemon};
 use super::configuration_file;
 use super::error::{ConfigError, ConfigErrors, Warning};
 use super::flags::{self, BesideFileRule};
@@ -55,7 +55,10 @@ impl Invocation {
                     if let Command::Migrate(migrate) = &command {
                         settings.mode = migrate.to.name().to_owned();
                     }
-                    command
+                    match command {
+                        Command::Cleanup(_) => Command::Cleanup(Cleanup { force: settings.actions.force }),
+                        command => command,
+                    }
                 })
             }
             Some((command, None)) => Self::without_settings(command),
@@ -121,9 +124,9 @@ fn root_command(settings: &Settings) -> Command {
     if !actions.write_config_to.is_empty() {
         Command::WriteConfig(actions.write_config_to.clone().into())
     } else if actions.cleanup {
-        Command::Cleanup
+        Command::Cleanup(Cleanup { force: actions.force })
     } else {
-        Command::Daemon(Daemon { once: actions.once, init_only: actions.init_only })
+        Command::Daemon(Daemon { once: actions.once, init_only: actions.init_only, force: actions.force })
     }
 }
 

@@ -40,7 +40,7 @@ mod tests;
 
 pub(crate) use command::command_line;
 pub use command::{
-    AddressFamily, AskedProtocol, Command, CompletedShell, Completions, Daemon, Diff, Explain, Lab,
+    AddressFamily, AskedProtocol, Cleanup, Command, CompletedShell, Completions, Daemon, Diff, Explain, Lab,
     LabCluster, Man, Matrix, Migrate, OutputFormat, Policy, Render,
 };
 pub use detect_local::{DetectLocal, InterfaceName};

@@ -61,6 +61,10 @@ const ACTIONS: &[Setting] = &[
         "once",
         "Sync once and exit, leaving the rules in place. The exit code is 0 if every Service is served",
     ),
+    Setting::new(|s| Slot::Bool(&mut s.actions.force)).lasting_flag(
+        "force",
+        "Write or remove the NetworkPolicy table although another process of this network namespace enforces policies",
+    ),
 ];
 
 const GENERAL: &[Setting] = &[

@@ -52,6 +52,7 @@ pub(super) struct Actions {
     pub(super) cleanup: bool,
     pub(super) init_only: bool,
     pub(super) once: bool,
+    pub(super) force: bool,
 }
 
 /// What kube-proxy takes and Portcullis takes for its sake, without any use for it.

@@ -120,7 +120,8 @@ fn what_is_no_command_line() {
 
 #[test]
 fn commands() {
-    let daemon = |once, init_only| Command::Daemon(Daemon { once, init_only });
+    let daemon = |once, init_only| Command::Daemon(Daemon { once, init_only, force: false });
+    let cleanup = |force| Command::Cleanup(Cleanup { force });
     let render = |host: Option<&str>, family| {
         Command::Render(Render { host: host.map(PathBuf::from), family, only_policies: false })
     };
@@ -148,9 +149,12 @@ fn commands() {
         (&[], daemon(false, false)),
         (&["--once"], daemon(true, false)),
         (&["--init-only=true"], daemon(false, true)),
-        (&["--cleanup"], Command::Cleanup),
+        (&["--cleanup"], cleanup(false)),
+        (&["--cleanup", "--force"], cleanup(true)),
+        (&["--force"], Command::Daemon(Daemon { force: true, ..Daemon::default() })),
         (&["--cleanup=false"], daemon(false, false)),
-        (&["cleanup", "--mode", "ipvs"], Command::Cleanup),
+        (&["cleanup", "--mode", "ipvs"], cleanup(false)),
+        (&["cleanup", "--force"], cleanup(true)),
         (&["--cleanup", "--write-config-to", "a"], Command::WriteConfig("a".into())),
         (&["version"], Command::Version),
         (&["--version"], Command::Version),
