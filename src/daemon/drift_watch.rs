@@ -24,15 +24,32 @@ pub(super) fn watch(table: &'static str, own: &Socket) -> mpsc::Receiver<Drift> 
     source
 }
 
+/// The process that a thread belongs to: the kernel reports the thread that sent the change, and that thread's name.
+fn process_of(thread: u32, thread_name: &str) -> String {
+    if thread == 0 {
+        return "an unknown process".to_owned();
+    }
+    let (name, process) = owner_of(thread, thread_name).unwrap_or_else(|| (thread_name.to_owned(), thread));
+    format!("{name} (process {process})")
+}
+
+/// The name and the number of the process, if the thread is still there.
+fn owner_of(thread: u32, thread_name: &str) -> Option<(String, u32)> {
+    let read = |id: u32, file: &str| std::fs::read_to_string(format!("/proc/{id}/{file}")).ok();
+    let name_of = |id: u32| read(id, "comm").map(|name| name.trim_end().to_owned());
+    // In a PID namespace of its own, this process knows others by other numbers.
+    name_of(thread).filter(|name| name == thread_name)?;
+    let status = read(thread, "status")?;
+    let process = status.lines().find_map(|line| line.strip_prefix("Tgid:"))?.trim().parse().ok()?;
+    Some((name_of(process)?, process))
+}
+
 fn follow(table: &str, mut events: Events, sink: &mpsc::Sender<Drift>) {
     loop {
         let mut touched_by = None;
         let read = events.wait(|batch| {
             if batch.touched {
-                touched_by = Some(match batch.process {
-                    0 => "an unknown process".to_owned(),
-                    process => format!("{} (process {process})", batch.name),
-                });
+                touched_by = Some(process_of(batch.process, &batch.name));
             }
         });
         if let Err(error) = read {

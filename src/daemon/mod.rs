@@ -14,6 +14,7 @@ mod config_watch;
 mod drift_watch;
 mod isolation_health;
 mod policies;
+mod repairs;
 mod schedule;
 mod service_manager;
 pub(crate) mod serving;
@@ -42,16 +43,18 @@ use tokio::time::MissedTickBehavior;
 
 use crate::config::{Config, Daemon, ProxyMode};
 use crate::http::{BindError, Inquiry, Job, ServiceTraffic};
+use crate::policy_lock::{PolicyLock, PolicyLockError};
 use crate::source::{self, AccessError, Recorder, Reporter, START, Severity, Source};
 use crate::{conntrack_settings, host, memory, node, oom_score, other_proxies, state};
 pub use config_watch::ConfigFile;
 use config_watch::News;
 use drift_watch::Drift;
 use policies::{Policies, PolicyOutcome, PolicyWorker, RunningPolicies};
-use schedule::Schedule;
+use repairs::{Repairs, Unlogged};
+use schedule::{Due, Schedule};
 use service_manager::ServiceManager;
 use stepping_kernel::report_steps;
-use telemetry::Telemetry;
+use telemetry::{CONTENDED_POLICIES, CONTENDED_SERVICES, Telemetry};
 use worker::{Order, Outcome, Worker};
 
 /// How long a start that fails may take to say why as an Event.
@@ -87,6 +90,9 @@ pub enum DaemonError {
     /// Policies cannot be enforced here.
     #[error("NetworkPolicies cannot be enforced (--network-policy): {0}")]
     Policies(#[from] EnforceError),
+    /// Another process enforces policies.
+    #[error("NetworkPolicies cannot be enforced (--network-policy): {0}")]
+    PolicyLock(#[from] PolicyLockError),
     /// An address cannot be listened on.
     #[error(transparent)]
     Serve(#[from] BindError),
@@ -129,6 +135,10 @@ pub async fn run(
         return Ok(());
     }
     let enforcer = config.network_policy.as_ref().map(Policies::enforcer).transpose()?;
+    if enforcer.is_some() {
+        let force = options.force;
+        tokio::task::spawn_blocking(move || PolicyLock::acquire(force)).await??.keep()?;
+    }
     let (sink, events) = mpsc::channel(EVENT_BATCHES);
     let source =
         source::spawn_reporting(state::origin(&config, name), sink, Some(Reporter::new(name))).await?;
@@ -168,7 +178,7 @@ pub async fn run(
             (Some(policies), Some(drift))
         }
         None => {
-            forget_policies();
+            forget_policies(options).await?;
             (None, None)
         }
     };
@@ -187,6 +197,7 @@ pub async fn run(
         telemetry,
         worker: Some(worker),
         suspect: false,
+        repairs: Repairs::new(now),
         policies,
         source,
     };
@@ -235,8 +246,27 @@ async fn tell_of_others(config: &Config, recorder: &Recorder) -> Result<(), Join
     Ok(())
 }
 
-/// Takes away what a daemon left that enforced policies: nobody follows them any more.
-fn forget_policies() {
+/// Removes the table of an earlier daemon that enforced policies, as no process follows them any more; a process that does
+/// keeps its table, unless it ends within seconds.
+async fn forget_policies(options: &Daemon) -> Result<(), JoinError> {
+    let _lock = match PolicyLock::try_acquire() {
+        Err(PolicyLockError::Held(_)) if !options.force => {
+            let waiting = tokio::task::spawn_blocking(|| match PolicyLock::acquire(false) {
+                Err(error) => {
+                    tracing::error!(%error, "the NetworkPolicy table stays as the other process wants it")
+                }
+                _lock => remove_policies(),
+            });
+            // The daemon need not wait.
+            return if options.once { waiting.await } else { Ok(()) };
+        }
+        lock => lock,
+    };
+    remove_policies();
+    Ok(())
+}
+
+fn remove_policies() {
     match Enforcer::remove() {
         Ok(true) => tracing::info!("NetworkPolicies are not enforced any more (--network-policy is off)"),
         Ok(false) | Err(EnforceError::NoTables) => {}
@@ -285,6 +315,8 @@ struct Loop {
     worker: Option<Worker>,
     /// Somebody else changed what the mode wrote.
     suspect: bool,
+    /// External changes of what the mode wrote.
+    repairs: Repairs,
     /// Where policies are enforced.
     policies: Option<Policies>,
     source: Source,
@@ -320,6 +352,7 @@ impl Loop {
             let next = self.schedule.next();
             let next_policies = self.policies.as_ref().filter(|_| judging.is_none()).and_then(Policies::next);
             let policy_timer = sleep_until(next_policies);
+            let contention_timer = sleep_until(self.report_contention(Instant::now()));
             let timer = tokio::time::sleep_until(next.into());
             tokio::select! {
                 Some(batch) = events.recv() => self.take_in(batch),
@@ -334,11 +367,13 @@ impl Loop {
                 Some(drift) = received(mode_drift.as_mut()) => {
                     tracing::debug!(by = %drift.0, "our table was changed");
                     self.suspect = true;
-                    self.schedule.check_now(Instant::now());
+                    self.schedule.check_at(self.repairs.changed_by(&drift.0, Instant::now()));
                 }
                 Some(drift) = received(policy_drift.as_mut()) => {
-                    self.policies.iter_mut().for_each(|policies| policies.drifted(&drift));
+                    let now = Instant::now();
+                    self.policies.iter_mut().for_each(|policies| policies.drifted(&drift, now));
                 }
+                () = contention_timer => {}
                 Some(inquiry) = inquiries.recv(), if self.worker.is_some() => {
                     reading = self.read_traffic(inquiry);
                 }
@@ -433,6 +468,9 @@ impl Loop {
         let due = self.schedule.due(now).filter(|_| self.all_listed())?;
         let mut worker = self.worker.take()?;
         self.schedule.started(due, now);
+        if due == Due::Check && self.suspect {
+            self.repairs.started(now);
+        }
         let touched = self.index.take_touched();
         self.telemetry.started(&touched);
         let changes = worker.desired.update(&self.index, touched);
@@ -488,16 +526,36 @@ impl Loop {
             if outcome.drifted && report.full && report.repaired == 0 {
                 tracing::debug!(family = %report.family, "others changed rules, but none of ours");
             }
-            if report.repaired > 0 {
-                tracing::warn!(family = %report.family, chains = report.repaired,
-                    "somebody else had changed our rules; they are repaired");
-            }
+        }
+        let repaired = outcome.reports.iter().map(|report| report.repaired).sum();
+        if repaired > 0
+            && let Some(Unlogged { repairs, objects }) = self.repairs.repaired(repaired, Instant::now())
+        {
+            tracing::warn!(
+                repairs,
+                objects,
+                by = self.repairs.process(),
+                "somebody else had changed our rules; they are repaired"
+            );
         }
         self.telemetry.synced(&outcome, worker.desired.services().len());
         let served = worker.node_port_addresses(&self.facts.addresses);
         self.telemetry.serve_health_checks(&worker.desired, worker.options(), served, outcome.local);
         self.worker = Some(worker);
         outcome
+    }
+
+    /// Reports tables that another process keeps changing. Returns when the next of them is left alone, if it is.
+    fn report_contention(&mut self, now: Instant) -> Option<Instant> {
+        let policies = self.policies.as_ref().map(Policies::repairs);
+        let tables = [(CONTENDED_SERVICES, Some(&self.repairs)), (CONTENDED_POLICIES, policies)];
+        let ends = tables.map(|(table, repairs)| {
+            let contention = repairs.and_then(|repairs| repairs.contention(now));
+            let end = repairs.filter(|_| contention.is_some()).and_then(Repairs::contention_ends);
+            self.telemetry.contention(table, contention);
+            end
+        });
+        ends.into_iter().flatten().min()
     }
 
     fn start_policies(&mut self) -> Option<RunningPolicies> {

@@ -50,9 +50,9 @@ impl Schedule {
         self.wanted = true;
     }
 
-    /// The rules are to be looked after at once.
-    pub(super) fn check_now(&mut self, now: Instant) {
-        self.next_check = self.next_check.min(now);
+    /// The rules are to be compared with the kernel at this time, if not before.
+    pub(super) fn check_at(&mut self, at: Instant) {
+        self.next_check = self.next_check.min(at);
     }
 
     /// Whether the last sync failed.

@@ -58,6 +58,21 @@ impl DroppedLines {
     }
 }
 
+/// What the mode writes, as health and metrics name it where another process keeps changing it.
+pub(super) const CONTENDED_SERVICES: Contended =
+    Contended { component: "rules of Services", label: "services" };
+
+/// The table of policies, likewise.
+pub(super) const CONTENDED_POLICIES: Contended =
+    Contended { component: "NetworkPolicy table", label: "policies" };
+
+/// The names of rules that another process may keep changing.
+#[derive(Clone, Copy)]
+pub(super) struct Contended {
+    component: &'static str,
+    label: &'static str,
+}
+
 /// Everything that shows how the daemon fares.
 pub(super) struct Telemetry {
     node: Name,
@@ -275,6 +290,13 @@ impl Telemetry {
         }
         self.metrics.set_isolated(family, before, &isolated);
         *before = isolated;
+    }
+
+    /// Another process keeps changing these rules, or no longer does. It fails `/healthz`, as the rules are wrong for a part
+    /// of the time, and not `/livez`, as a restart stops no other process.
+    pub(super) fn contention(&self, rules: Contended, contention: Option<String>) {
+        self.metrics.set_contention(rules.label, contention.is_some());
+        self.health.set_problems(rules.component, contention.map(Problem::unready).into_iter().collect());
     }
 
     /// Policies are enforced, too.

@@ -212,6 +212,11 @@ impl Metrics {
         self.0.portcullis.drift_repairs.with_label_values(&[family.as_str()]).inc_by(chains as f64);
     }
 
+    /// Whether another process keeps changing these rules.
+    pub fn set_contention(&self, rules: &str, is_contended: bool) {
+        self.0.portcullis.contention.with_label_values(&[rules]).set(f64::from(u8::from(is_contended)));
+    }
+
     /// Reads the state of the source by this, whenever metrics are asked for.
     pub fn read_source(&self, snapshot: impl Fn() -> Vec<KindStatus> + Send + Sync + 'static) {
         self.0.portcullis.source.read_by(snapshot);

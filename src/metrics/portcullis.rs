@@ -17,6 +17,7 @@ pub(super) struct Portcullis {
     pub(super) service_sync_errors: GaugeVec,
     pub(super) drift_repairs: CounterVec,
     pub(super) sync_failures: CounterVec,
+    pub(super) contention: GaugeVec,
     pub(super) configuration_unusable: Gauge,
     pub(super) policies: Policies,
     pub(super) source: SourceStatus,
@@ -35,6 +36,11 @@ impl Portcullis {
                 "portcullis_drift_repairs_total",
                 "Chains that somebody else had changed and that were put right",
                 &["ip_family"],
+            ),
+            contention: to.gauges(
+                "portcullis_contention",
+                "1 while another process keeps changing the rules of Services or of policies, so that repairs slow down",
+                &["rules"],
             ),
             sync_failures: to.counters(
                 "portcullis_sync_failures_total",

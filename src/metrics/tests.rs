@@ -39,6 +39,7 @@ fn report_everything(metrics: &Metrics) {
     metrics.set_pending(1, 1);
     metrics.read_packet_counters(|| Some(4), || Some(5));
     metrics.read_dropped_log_lines(|| 6);
+    metrics.set_contention("services", true);
     metrics.healthz_answered(200);
     metrics.livez_answered(503);
     metrics.read_source(|| vec![status(Kind::Service)]);

@@ -20,3 +20,4 @@ mod namespace;
 mod own_node;
 mod ports;
 mod service_manager;
+mod two_daemons;

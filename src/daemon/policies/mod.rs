@@ -21,6 +21,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use super::drift_watch::{self, Drift};
+use super::repairs::{Repairs, Unlogged};
 use crate::config::{Established, NetworkPolicy};
 use crate::{node, sysctl};
 
@@ -50,8 +51,9 @@ pub(super) struct Policies {
     /// `None` while it syncs.
     worker: Option<PolicyWorker>,
     retry: Option<(Instant, Duration)>,
-    /// Others changed the table, or may have.
-    doubt: Option<String>,
+    /// Another process changed the table, or may have: when it may be repaired.
+    doubt: Option<Instant>,
+    repairs: Repairs,
     /// Connections are to be searched for what is forbidden now.
     cut_wanted: bool,
     last_cut: Option<Instant>,
@@ -83,6 +85,7 @@ impl Policies {
             worker: Some(worker),
             retry: None,
             doubt: None,
+            repairs: Repairs::new(Instant::now()),
             cut_wanted: false,
             last_cut: None,
             begun: false,
@@ -91,14 +94,19 @@ impl Policies {
     }
 
     /// Somebody else changed the table, or may have.
-    pub(super) fn drifted(&mut self, drift: &Drift) {
-        self.doubt = Some(drift.0.clone());
+    pub(super) fn drifted(&mut self, drift: &Drift, now: Instant) {
+        self.doubt = Some(self.repairs.changed_by(&drift.0, now));
+    }
+
+    /// External changes of the table.
+    pub(super) fn repairs(&self) -> &Repairs {
+        &self.repairs
     }
 
     /// When a sync is due though nothing more happens; `None` while only news can make one due.
     pub(super) fn next(&self) -> Option<Instant> {
         let cut = self.cut_wanted.then(|| self.last_cut.map(|at| at + CUTS_APART)).flatten();
-        [self.retry.map(|(at, _)| at), cut].into_iter().flatten().min()
+        [self.retry.map(|(at, _)| at), cut, self.doubt].into_iter().flatten().min()
     }
 
     /// Starts a sync if one is due. `addresses` are this machine's.
@@ -114,7 +122,7 @@ impl Policies {
         let may_cut = self.last_cut.is_none_or(|at| now >= at + CUTS_APART);
         let due = !self.begun && self.retry.is_none()
             || !index.policy_touched().is_empty()
-            || self.doubt.is_some()
+            || self.doubt.is_some_and(|at| now >= at)
             || self.retry.is_some_and(|(at, _)| now >= at)
             || (self.cut_wanted && may_cut);
         if !due {
@@ -132,12 +140,16 @@ impl Policies {
             self.last_cut = Some(now);
             self.cut_wanted = false;
         }
+        let doubt = self.doubt.take_if(|at| now >= *at).map(|_| {
+            self.repairs.started(now);
+            self.repairs.process().to_owned()
+        });
         let own_node = index.node(self.node);
         let order = PolicyOrder {
             changes,
             options: node::policy_options(&self.config, own_node),
             lacks_ranges: node::lacks_pod_ranges(&self.config, own_node),
-            doubt: self.doubt.take(),
+            doubt,
             cut: cut.then(|| addresses.iter().copied().collect::<HashSet<IpAddr>>()),
         };
         Some(tokio::task::spawn_blocking(move || {
@@ -163,8 +175,11 @@ impl Policies {
             tracing::info!(took = ?outcome.took, changed = extent.total(), "NetworkPolicies are enforced");
         }
         if let Some(who) = &outcome.repaired_after {
-            tracing::warn!(changed = outcome.committed.extent.total(), by = %who,
-                "somebody else had changed the policies' table; it is repaired");
+            let logged = self.repairs.repaired(outcome.committed.extent.total(), now);
+            if let Some(Unlogged { repairs, objects }) = logged {
+                tracing::warn!(repairs, objects, by = %who,
+                    "somebody else had changed the policies' table; it is repaired");
+            }
         }
         if outcome.cut > 0 {
             tracing::info!(connections = outcome.cut, "connections that policies forbid now were cut");
