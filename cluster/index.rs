@@ -18,6 +18,7 @@ use crate::own_node::{Missing, OwnNode};
 use crate::pod::Pod;
 use crate::service::Service;
 use crate::service_cidr::ServiceCidr;
+use crate::unread::Unread;
 
 /// The cluster as last heard of.
 #[derive(Default)]
@@ -40,6 +41,7 @@ pub struct Index {
     listed: HashSet<Kind>,
     touched: Touched,
     policy_touched: PolicyTouched,
+    unread: Unread,
 }
 
 /// What concerns policies and has changed since it was last taken.
@@ -114,17 +116,23 @@ impl Index {
                 if let Some(seen) = self.listing.get_mut(&key.kind) {
                     seen.insert(key.name.clone());
                 }
+                self.unread.remove(&key);
                 self.apply(key, object);
             }
             Event::Kept(key) => {
                 if let Some(seen) = self.listing.get_mut(&key.kind) {
-                    seen.insert(key.name);
+                    seen.insert(key.name.clone());
+                }
+                if !self.has(&key) {
+                    self.unread.add(key);
                 }
             }
+            Event::Unidentified(kind, count) => self.unread.set_unidentified(kind, count),
             Event::Deleted(key) => {
                 if let Some(seen) = self.listing.get_mut(&key.kind) {
                     seen.remove(&key.name);
                 }
+                self.unread.remove(&key);
                 self.delete(key);
             }
             Event::ListStarted(kind) => {
@@ -133,6 +141,7 @@ impl Index {
             Event::Listed(kind) => {
                 if let Some(seen) = self.listing.remove(&kind) {
                     self.sweep(kind, &seen);
+                    self.unread.sweep(kind, &seen);
                 }
                 self.listed.insert(kind);
             }
@@ -142,6 +151,27 @@ impl Index {
     /// Whether a kind has been fully listed at least once.
     pub fn is_listed(&self, kind: Kind) -> bool {
         self.listed.contains(&kind)
+    }
+
+    /// Objects that exist, but could not be read even once.
+    pub fn unread(&self) -> &Unread {
+        &self.unread
+    }
+
+    /// Whether some version of an object is known.
+    fn has(&self, key: &ObjectKey) -> bool {
+        let ObjectKey { kind, name } = key;
+        match kind {
+            Kind::Node => self.nodes.contains_key(&Name::new(&name.name)),
+            Kind::Service => self.services.contains_key(name),
+            // A slice that concerns no proxy is not kept, so the kind of its unreadable version is not known either.
+            Kind::EndpointSlice => self.slice_service.contains_key(name),
+            Kind::ServiceCidr => self.service_cidrs.contains_key(name),
+            Kind::Namespace => self.namespaces.contains_key(&Name::new(&name.name)),
+            Kind::Pod => self.pods.contains_key(name),
+            Kind::NetworkPolicy => self.policies.contains_key(name),
+            Kind::ClusterNetworkPolicy => self.cluster_policies.contains_key(name),
+        }
     }
 
     /// Takes what concerns policies and has changed since the last call.
@@ -435,5 +465,42 @@ mod tests {
         }
         assert!(index.service(&key.name).is_some());
         assert_eq!(index.count(Kind::Service), 1);
+        assert!(index.unread().is_empty(), "its last good version counts");
+    }
+
+    #[test]
+    fn an_object_is_unread_until_it_is_read_deleted_or_no_longer_listed() {
+        let key = |kind, name: &str| ObjectKey { kind, name: NamespacedName::new("ns", name) };
+        let service = || key(Kind::Service, "a");
+        let readable = json!({"metadata": {"name": "a", "namespace": "ns"}});
+        let applied = || Object::parse(Kind::Service, readable.clone()).expect("a Service").object;
+        // What happens, and whether Services, and policies, may depend on what could not be read.
+        let rows: [(&str, Vec<Event>, [bool; 2]); 9] = [
+            ("nothing", vec![], [false, false]),
+            ("unreadable", vec![Event::Kept(service())], [true, false]),
+            ("then readable", vec![Event::Kept(service()), Event::Applied(applied())], [false, false]),
+            ("then deleted", vec![Event::Kept(service()), Event::Deleted(service())], [false, false]),
+            (
+                "then not listed",
+                vec![Event::Kept(service()), Event::ListStarted(Kind::Service), Event::Listed(Kind::Service)],
+                [false, false],
+            ),
+            ("readable before", vec![Event::Applied(applied()), Event::Kept(service())], [false, false]),
+            ("a policy", vec![Event::Kept(key(Kind::NetworkPolicy, "p"))], [false, true]),
+            ("a document of any kind", vec![Event::Unidentified(None, 1)], [true, true]),
+            (
+                "which is repaired",
+                vec![Event::Unidentified(None, 2), Event::Unidentified(None, 0)],
+                [false, false],
+            ),
+        ];
+        for (about, events, expected) in rows {
+            let mut index = Index::new();
+            events.into_iter().for_each(|event| index.handle(event));
+            let unread = index.unread();
+            let found = [unread.may_concern_services(Name::new("n")), unread.may_concern_policies()];
+            assert_eq!(found, expected, "{about}");
+            assert_eq!(unread.is_empty(), expected == [false, false], "{about}");
+        }
     }
 }

@@ -31,6 +31,7 @@ pub mod selector;
 pub mod service;
 pub mod service_cidr;
 mod strict;
+pub mod unread;
 
 pub use address::Family;
 pub use event::Event;
@@ -41,3 +42,4 @@ pub use own_node::Missing;
 pub use problem::Problem;
 pub use protocol::Protocol;
 pub use scheduler::Scheduler;
+pub use unread::Unread;

@@ -8,6 +8,7 @@
 //! line numbers are those of the file, counted from 1.
 
 mod json;
+mod kind;
 mod yaml;
 
 use std::fmt;
@@ -15,6 +16,7 @@ use std::fmt;
 use serde_json::Value;
 
 use crate::object::Kind;
+pub use kind::misspelt;
 
 /// One object of a manifest.
 #[derive(Clone, Debug, PartialEq)]
@@ -79,11 +81,29 @@ impl<'a> Chunk<'a> {
         }
     }
 
+    /// The usual causes of text that cannot be parsed, and the line of the first: a template that was not rendered, or,
+    /// in YAML, a line that is indented by a tab.
+    fn usual_cause(self) -> Option<(usize, &'static str)> {
+        let lines = || self.text.lines().enumerate().map(|(i, text)| (self.line + i, text));
+        let is_template = |text: &str| text.contains("{{") && !text.trim_start().starts_with('#');
+        let template = lines().find(|(_, text)| is_template(text)).map(|(line, _)| (line, TEMPLATE));
+        let has_tab = |text: &str| {
+            let indentation = &text[..text.len() - text.trim_start().len()];
+            self.format == Format::Yaml && indentation.contains('\t') && !text.trim().is_empty()
+        };
+        let tab = lines().find(|(_, text)| has_tab(text)).map(|(line, _)| (line, TAB));
+        tab.or(template)
+    }
+
     fn error(self, file: &str, line: usize, message: impl fmt::Display) -> ManifestError {
         let message = message.to_string();
         ManifestError { file: file.to_owned(), line: line.max(self.line), message }
     }
 }
+
+const TEMPLATE: &str =
+    "a template ({{ … }}), expected a manifest that was rendered, for example by helm template";
+const TAB: &str = "a tab indents this line, expected spaces";
 
 /// What a list says of its items, which need not repeat it.
 struct ListOf {
@@ -124,8 +144,21 @@ fn document(file: &str, chunk: Chunk<'_>, line: usize, value: Value) -> Result<D
             format!("{field} is missing, expected for example apiVersion: v1 and kind: Service"),
         )),
     };
-    let kind = Kind::of(text("apiVersion")?, text("kind")?);
-    Ok(Document { line, kind, value })
+    let (api_version, kind) = (text("apiVersion")?, text("kind")?);
+    let known = Kind::of(api_version, kind);
+    if known.is_none()
+        && let Some(mistake) = misspelt(api_version, kind)
+    {
+        return Err(chunk.error(file, line, mistake));
+    }
+    let has_template = |field: &str| {
+        let name = value.get("metadata").and_then(|metadata| metadata.get(field)).and_then(Value::as_str);
+        known.is_some() && name.is_some_and(|name| name.contains("{{"))
+    };
+    if let Some(field) = ["name", "namespace"].into_iter().find(|field| has_template(field)) {
+        return Err(chunk.error(file, line, format!("metadata.{field}: {TEMPLATE}")));
+    }
+    Ok(Document { line, kind: known, value })
 }
 
 /// The number of line ends in a text.

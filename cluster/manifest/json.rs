@@ -52,6 +52,9 @@ pub(super) fn documents<'a>(file: &'a str, chunk: Chunk<'a>) -> Documents<'a> {
     }
     Box::new(std::iter::once_with(move || {
         let value = serde_json::from_str(chunk.text).map_err(|e| {
+            if let Some((line, cause)) = chunk.usual_cause() {
+                return chunk.error(file, line, format!("malformed JSON: {cause}"));
+            }
             // The error's own words end in its line, which counts from the chunk's start.
             let words = e.to_string();
             let words = words.rsplit_once(" at line ").map_or(words.as_str(), |(words, _)| words);

@@ -60,7 +60,41 @@ fn a_bad_document_costs_only_itself() {
     let (a, b) = (service("a"), service("b"));
     let rows: &[(&str, String, &str)] = &[
         ("syntax", "metadata: {name: x\n".into(), "f.yaml:6: malformed YAML"),
-        ("tab", "kind: Service\n\tname: x\n".into(), "f.yaml:6: malformed YAML"),
+        (
+            "tab",
+            "kind: Service\n\tname: x\n".into(),
+            "f.yaml:7: malformed YAML: a tab indents this line, expected spaces",
+        ),
+        (
+            "tab far from where the parser stops",
+            "kind: Service\nspec:\n  ports:\n\t- port: 80\n".into(),
+            "f.yaml:9: malformed YAML: a tab indents this line, expected spaces",
+        ),
+        (
+            "template",
+            "kind: Service\nmetadata:\n  name: {{ .Release.Name }}\n".into(),
+            "f.yaml:8: malformed YAML: a template ({{ … }})",
+        ),
+        (
+            "template around a document",
+            "{{- if .Values.enabled }}\napiVersion: v1\nkind: Service\n{{- end }}\n".into(),
+            "f.yaml:6: malformed YAML: a template ({{ … }})",
+        ),
+        (
+            "template in quotes",
+            "apiVersion: v1\nkind: Service\nmetadata: {name: \"{{ .Release.Name }}-web\"}\n".into(),
+            "f.yaml:6: metadata.name: a template ({{ … }})",
+        ),
+        (
+            "misspelt kind",
+            "apiVersion: v1\nkind: Sevice\nmetadata: {name: x}\n".into(),
+            "f.yaml:6: kind: \"Sevice\" is not a kind of v1; did you mean Service?",
+        ),
+        (
+            "kind of another version",
+            "apiVersion: discovery.k8s.io/v1beta1\nkind: EndpointSlice\nmetadata: {name: x}\n".into(),
+            "f.yaml:6: apiVersion: \"discovery.k8s.io/v1beta1\" is not read for kind EndpointSlice; expected discovery.k8s.io/v1",
+        ),
         ("key twice", "kind: Service\nkind: Node\n".into(), "f.yaml:7: malformed YAML"),
         (
             "not an object",

@@ -87,6 +87,9 @@ fn item_lines(chunk: Chunk<'_>) -> Vec<usize> {
 
 /// What is wrong with a document, and on which line of the file.
 fn malformed(file: &str, chunk: Chunk<'_>) -> ManifestError {
+    if let Some((line, cause)) = chunk.usual_cause() {
+        return chunk.error(file, line, format!("malformed YAML: {cause}"));
+    }
     // Parsed again behind as many empty lines as precede it, so that the message's own line numbers fit.
     let padded = "\n".repeat(chunk.line - 1) + chunk.text;
     match from_str::<Value>(&padded) {
