@@ -127,7 +127,6 @@ impl Index {
                     self.unread.add(key);
                 }
             }
-            Event::Unidentified(kind, count) => self.unread.set_unidentified(kind, count),
             Event::Deleted(key) => {
                 if let Some(seen) = self.listing.get_mut(&key.kind) {
                     seen.remove(&key.name);
@@ -487,10 +486,13 @@ mod tests {
             ),
             ("readable before", vec![Event::Applied(applied()), Event::Kept(service())], [false, false]),
             ("a policy", vec![Event::Kept(key(Kind::NetworkPolicy, "p"))], [false, true]),
-            ("a document of any kind", vec![Event::Unidentified(None, 1)], [true, true]),
+            ("a node of any name", vec![Event::Kept(ObjectKey::unnamed(Kind::Node))], [true, true]),
             (
                 "which is repaired",
-                vec![Event::Unidentified(None, 2), Event::Unidentified(None, 0)],
+                vec![
+                    Event::Kept(ObjectKey::unnamed(Kind::Node)),
+                    Event::Deleted(ObjectKey::unnamed(Kind::Node)),
+                ],
                 [false, false],
             ),
         ];

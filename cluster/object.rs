@@ -120,6 +120,18 @@ pub struct ObjectKey {
     pub name: NamespacedName,
 }
 
+impl ObjectKey {
+    /// The key of all objects of a kind whose names cannot be read. No object has an empty name.
+    pub fn unnamed(kind: Kind) -> Self {
+        ObjectKey { kind, name: NamespacedName::new("", "") }
+    }
+
+    /// Whether it is that of [`ObjectKey::unnamed`].
+    pub fn is_unnamed(&self) -> bool {
+        self.name.name.is_empty()
+    }
+}
+
 impl fmt::Display for ObjectKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.kind, self.name)

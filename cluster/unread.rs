@@ -1,6 +1,6 @@
 //! Objects that exist, but could not be read even once.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashSet};
 
 use crate::name::{Name, NamespacedName};
 use crate::object::{Kind, ObjectKey};
@@ -10,38 +10,31 @@ use crate::object::{Kind, ObjectKey};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Unread {
     objects: BTreeSet<ObjectKey>,
-    /// Documents without a known name, by kind where that is known.
-    unidentified: BTreeMap<Option<Kind>, usize>,
 }
 
 impl Unread {
     /// Whether every object could be read.
     pub fn is_empty(&self) -> bool {
-        self.objects.is_empty() && self.unidentified.is_empty()
+        self.objects.is_empty()
     }
 
     /// Whether an object that could not be read may be one that decides which Services `node` serves.
     pub fn may_concern_services(&self, node: Name) -> bool {
-        self.may_concern(|kind, name| match kind {
+        self.objects.iter().any(|key| match key.kind {
             Kind::Service | Kind::EndpointSlice | Kind::ServiceCidr => true,
-            Kind::Node => name.is_none_or(|name| *name.name == *node.as_str()),
+            Kind::Node => key.is_unnamed() || *key.name.name == *node.as_str(),
             Kind::Namespace | Kind::Pod | Kind::NetworkPolicy | Kind::ClusterNetworkPolicy => false,
         })
     }
 
     /// Whether an object that could not be read may be one that decides what policies allow.
     pub fn may_concern_policies(&self) -> bool {
-        self.may_concern(|kind, _| match kind {
+        self.objects.iter().any(|key| match key.kind {
             Kind::Node | Kind::Namespace | Kind::Pod | Kind::NetworkPolicy | Kind::ClusterNetworkPolicy => {
                 true
             }
             Kind::Service | Kind::EndpointSlice | Kind::ServiceCidr => false,
         })
-    }
-
-    fn may_concern(&self, concerns: impl Fn(Kind, Option<&NamespacedName>) -> bool) -> bool {
-        self.objects.iter().any(|key| concerns(key.kind, Some(&key.name)))
-            || self.unidentified.keys().any(|kind| kind.is_none_or(|kind| concerns(kind, None)))
     }
 
     pub(crate) fn add(&mut self, key: ObjectKey) {
@@ -50,14 +43,6 @@ impl Unread {
 
     pub(crate) fn remove(&mut self, key: &ObjectKey) {
         self.objects.remove(key);
-    }
-
-    pub(crate) fn set_unidentified(&mut self, kind: Option<Kind>, count: usize) {
-        if count == 0 {
-            self.unidentified.remove(&kind);
-        } else {
-            self.unidentified.insert(kind, count);
-        }
     }
 
     /// Removes what a full list of a kind did not name.

@@ -1,6 +1,7 @@
 //! A state of the cluster and what it makes of a node, read once: for `render`, `diff`, and `--once`; and the
 //! cluster as a whole, for `explain` and `policy`.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
 
 use portcullis_cluster::desired::Desired;
@@ -23,6 +24,44 @@ pub struct State {
     pub host: Host,
     /// The table that enforces policies, where they are enforced.
     pub policies: Option<PolicyTable>,
+    /// What could not be read, and is left out.
+    pub unreadable: Unreadable,
+}
+
+/// The objects of a cluster, read once.
+pub struct Cluster {
+    /// The objects.
+    pub index: Index,
+    /// What could not be read, and is left out.
+    pub unreadable: Unreadable,
+}
+
+/// Why documents or objects cannot be read, a line each, which names the file and line or the object.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Unreadable(pub Vec<String>);
+
+impl Unreadable {
+    /// Fails if anything could not be read. Commands call it after they printed what they could.
+    ///
+    /// # Errors
+    /// [`StateError::Unreadable`].
+    pub fn check(&self) -> Result<(), StateError> {
+        if self.0.is_empty() { Ok(()) } else { Err(StateError::Unreadable(self.clone())) }
+    }
+}
+
+/// How many reasons a message spells out.
+const SPELLED_OUT: usize = 10;
+
+impl fmt::Display for Unreadable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Unreadable(reasons) = self;
+        f.write_str(&reasons.iter().take(SPELLED_OUT).cloned().collect::<Vec<_>>().join("; "))?;
+        match reasons.len().saturating_sub(SPELLED_OUT) {
+            0 => Ok(()),
+            more => write!(f, "; and {more} more"),
+        }
+    }
 }
 
 /// Why a state cannot be had.
@@ -40,6 +79,9 @@ pub enum StateError {
     /// The node has no name.
     #[error("cannot tell this node's name: {0}")]
     NodeName(std::io::Error),
+    /// Something cannot be read; the rest was read and used.
+    #[error("incomplete, as not everything could be read: {0}")]
+    Unreadable(Unreadable),
     /// The API server did not answer in time.
     #[error("the API server has not listed everything within {0:?}: {1}")]
     TimedOut(std::time::Duration, String),
@@ -55,21 +97,21 @@ const LIST_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
 /// Nothing can be read at all.
 pub fn load(config: &Config, host_file: Option<&Path>) -> Result<State, StateError> {
     let name = node::name(config).map_err(StateError::NodeName)?;
-    let index = match &config.source {
-        Source::Manifests(path) => index_of_manifests(path)?,
+    let cluster = match &config.source {
+        Source::Manifests(path) => read_once(path)?,
         Source::ApiServer(api) => list_once(api, selections(config, name))?,
     };
     let file = host_file.map(HostFile::read).transpose()?;
-    Ok(resolve(config, name, &index, file.as_ref()))
+    Ok(resolve(config, name, cluster, file.as_ref()))
 }
 
 /// Reads all of the cluster that decides who reaches whom. What cannot be understood is logged, and left out.
 ///
 /// # Errors
 /// Nothing can be read at all.
-pub fn load_cluster(config: &Config) -> Result<Index, StateError> {
+pub fn load_cluster(config: &Config) -> Result<Cluster, StateError> {
     match &config.source {
-        Source::Manifests(path) => index_of_manifests(path),
+        Source::Manifests(path) => read_once(path),
         Source::ApiServer(api) => {
             let mut selections = Selection::network_policy();
             // Also Services that no proxy serves: somebody may ask why.
@@ -79,7 +121,9 @@ pub fn load_cluster(config: &Config) -> Result<Index, StateError> {
     }
 }
 
-fn resolve(config: &Config, name: Name, index: &Index, file: Option<&HostFile>) -> State {
+fn resolve(config: &Config, name: Name, cluster: Cluster, file: Option<&HostFile>) -> State {
+    let Cluster { index, unreadable } = cluster;
+    let index = &index;
     let node = index.node(name);
     if node.is_none() {
         tracing::warn!(node = %name, "there is no Node object of this name; zones and its addresses are unknown");
@@ -102,13 +146,14 @@ fn resolve(config: &Config, name: Name, index: &Index, file: Option<&HostFile>) 
         },
     };
     let policies = config.network_policy.map(|policy| node::policies(&policy, name, index));
-    State { desired: Desired::of(index, name), options, host, policies }
+    State { desired: Desired::of(index, name), options, host, policies, unreadable }
 }
 
-fn index_of_manifests(path: &Path) -> Result<Index, StateError> {
-    let Manifests { objects, errors, problems, warnings, ignored } = read_manifests(path)?;
+fn read_once(path: &Path) -> Result<Cluster, StateError> {
+    let Manifests { objects, errors, problems, warnings, ignored, skipped } = read_manifests(path)?;
     errors.iter().for_each(|error| tracing::error!("{error}"));
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
+    skipped.iter().for_each(|skipped| tracing::warn!("{skipped}"));
     problems.iter().for_each(|(key, problem)| tracing::warn!("{key}: {problem}"));
     ignored
         .iter()
@@ -121,10 +166,11 @@ fn index_of_manifests(path: &Path) -> Result<Index, StateError> {
     }
     let mut index = Index::new();
     objects.into_iter().for_each(|object| index.handle(Event::Applied(object)));
-    Ok(index)
+    let unreadable = Unreadable(errors.iter().map(ToString::to_string).collect());
+    Ok(Cluster { index, unreadable })
 }
 
-fn list_once(api: &ApiServer, selections: Vec<Selection>) -> Result<Index, StateError> {
+fn list_once(api: &ApiServer, selections: Vec<Selection>) -> Result<Cluster, StateError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime of one thread needs no more than a few file descriptors");
     runtime.block_on(async {
@@ -146,8 +192,9 @@ fn list_once(api: &ApiServer, selections: Vec<Selection>) -> Result<Index, State
         while let Ok(batch) = events.try_recv() {
             batch.into_iter().for_each(|event| index.handle(event));
         }
+        let unreadable = Unreadable(source.health().unreadable());
         source.stop().await;
-        Ok(index)
+        Ok(Cluster { index, unreadable })
     })
 }
 

@@ -392,3 +392,52 @@ fn reading_once_tells_all_that_is_wrong() {
     let error = read_manifests(&folder.path().join("none")).expect_err("there is no such path").to_string();
     assert!(error.contains("none") && error.contains("--manifests"), "{error}");
 }
+
+#[test]
+fn sub_folders_and_kustomizations_are_reported() {
+    let folder = folder(&[
+        ("a.yaml", service("a", 1)),
+        ("kustomization.yaml", "resources: [a.yaml]\n".into()),
+        ("notes.txt", "{{{".into()),
+    ]);
+    for (file, text) in
+        [("sub/b.yaml", service("b", 1)), ("empty/c.txt", String::new()), ("..data/d.yaml", service("d", 1))]
+    {
+        let file = folder.path().join(file);
+        fs::create_dir(file.parent().expect("it is in a folder")).expect("it can be made");
+        fs::write(file, text).expect("it can be written");
+    }
+    let read = read_manifests(folder.path()).expect("the folder is there");
+    assert_eq!(read.objects.iter().map(words_of).collect::<Vec<_>>(), ["+a=1"]);
+    assert!(read.errors.is_empty(), "{:?}", read.errors);
+    assert_eq!(read.skipped.len(), 2, "{:?}", read.skipped);
+    for (skipped, expected) in
+        read.skipped.iter().zip(["kustomization.yaml: this kustomization", "sub: this sub-folder"])
+    {
+        assert!(skipped.contains(expected), "{skipped:?} does not say {expected:?}");
+    }
+}
+
+#[tokio::test]
+async fn objects_that_were_never_read_are_told_until_they_are() {
+    let broken = "---\napiVersion: v1\nkind: Service\nmetadata: {name: b}\nspec: {ports: 1}\n";
+    let folder = folder(&[("a.yaml", service("a", 1)), ("b.yaml", broken.into())]);
+    let mut heard = Heard::of(folder.path()).await;
+    while heard.next().await != "=b" {}
+    while heard.next().await != format!("{})", Kind::ALL[7]) {}
+    heard.expect_silence().await;
+    assert!(heard.source.health().unreadable()[0].contains("b.yaml:2: Service default/b: field spec.ports"));
+    replace(folder.path(), "b.yaml", &service("b", 1));
+    heard.expect(&["+b=1"]).await;
+    // Its last good version counts from now on.
+    replace(folder.path(), "b.yaml", broken);
+    heard.eventually("the health says so", |status| status.error.is_some()).await;
+    heard.expect_silence().await;
+    assert_eq!(heard.source.health().unreadable().len(), 1);
+    // Of a document that cannot be read, objects of any kind may be unread; they are no longer when it is gone.
+    let other = self::folder(&[("a.yaml", service("a", 1)), ("c.yaml", "{{{".into())]);
+    let mut heard = Heard::of(other.path()).await;
+    assert_eq!(heard.list().await, ["+a=1"]);
+    fs::remove_file(other.path().join("c.yaml")).expect("it is there");
+    heard.expect(&["-"; Kind::ALL.len()]).await;
+}

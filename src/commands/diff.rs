@@ -53,10 +53,13 @@ pub fn run(config: &Config, diff: &Diff, colour: bool, out: &mut dyn Write) -> R
         ProxyMode::Ipvs => by_ipvs(config, diff, &state, &Tools::find()?, &mut printer)?,
         ProxyMode::Iptables => by_iptables(diff, &state, &Tools::find()?, &mut printer)?,
     };
-    match state.policies.filter(|_| diff.family.is_none()) {
-        Some(policies) => Ok(by_policies(&policies, &mut printer)? || differs),
-        None => Ok(differs),
-    }
+    let differs = match state.policies.filter(|_| diff.family.is_none()) {
+        Some(policies) => by_policies(&policies, &mut printer)? || differs,
+        None => differs,
+    };
+    // What was left out may be why the kernel differs.
+    state.unreadable.check()?;
+    Ok(differs)
 }
 
 fn by_policies(policies: &PolicyTable, printer: &mut Printer<'_>) -> Result<bool, DiffError> {

@@ -47,7 +47,7 @@ pub fn run(config: &Config, render: &Render, out: &mut dyn Write) -> Result<(), 
         }
         _ => {}
     }
-    Ok(())
+    Ok(state.unreadable.check()?)
 }
 
 fn services(config: &Config, render: &Render, state: &State, out: &mut dyn Write) -> Result<(), RenderError> {

@@ -12,6 +12,7 @@
 mod address_watch;
 mod config_watch;
 mod drift_watch;
+mod first_sync;
 mod isolation_health;
 mod policies;
 mod repairs;
@@ -41,14 +42,16 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::MissedTickBehavior;
 
-use crate::config::{Config, Daemon, ProxyMode};
-use crate::http::{BindError, Inquiry, Job, ServiceTraffic};
+use crate::config::{self, Config, Daemon, ProxyMode};
+use crate::http::{BindError, FirstSyncsHeld, Inquiry, Job, ServiceTraffic};
 use crate::policy_lock::{PolicyLock, PolicyLockError};
-use crate::source::{self, AccessError, Recorder, Reporter, START, Severity, Source};
+use crate::source::{self, AccessError, PathError, Recorder, Reporter, START, Severity, Source};
+use crate::state::Unreadable;
 use crate::{conntrack_settings, host, memory, node, oom_score, other_proxies, state};
 pub use config_watch::ConfigFile;
 use config_watch::News;
 use drift_watch::Drift;
+use first_sync::FirstSync;
 use policies::{Policies, PolicyOutcome, PolicyWorker, RunningPolicies};
 use repairs::{Repairs, Unlogged};
 use schedule::{Due, Schedule};
@@ -105,6 +108,17 @@ pub enum DaemonError {
     /// The file of `--config` says something else, and it takes a new start to follow it.
     #[error("{} was changed; ending, to be started anew with what it says now", .0.display())]
     Reconfigured(PathBuf),
+    /// With `--once`: not everything could be read.
+    #[error("{}: {unreadable}", if *.held { "nothing was written, as not everything could be read and the kernel has rules that may serve it" } else { "incomplete, as not everything could be read" })]
+    Unreadable {
+        /// Nothing was written.
+        held: bool,
+        /// What could not be read.
+        unreadable: Unreadable,
+    },
+    /// With `--once`: the manifests cannot be read at all.
+    #[error(transparent)]
+    Manifests(#[from] PathError),
     /// With `--once`: not everything could be written.
     #[error("not everything could be written: {0}")]
     Incomplete(String),
@@ -133,6 +147,10 @@ pub async fn run(
         serving::prepare(&config)?;
         tracing::info!("the node is set up; ending, as --init-only asks for");
         return Ok(());
+    }
+    if let (true, config::Source::Manifests(path)) = (options.once, &config.source) {
+        // The daemon waits for a path that is not there yet.
+        source::check_path(path)?;
     }
     let enforcer = config.network_policy.as_ref().map(Policies::enforcer).transpose()?;
     if enforcer.is_some() {
@@ -199,6 +217,8 @@ pub async fn run(
         suspect: false,
         repairs: Repairs::new(now),
         policies,
+        first_services: FirstSync::of_services(),
+        first_policies: FirstSync::of_policies(),
         source,
     };
     memory::unmap_code();
@@ -319,6 +339,8 @@ struct Loop {
     repairs: Repairs,
     /// Where policies are enforced.
     policies: Option<Policies>,
+    first_services: FirstSync,
+    first_policies: FirstSync,
     source: Source,
 }
 
@@ -391,16 +413,20 @@ impl Loop {
                         break;
                     }
                 }
-                () = timer, if self.worker.is_some() && self.all_listed() => {}
+                () = timer, if self.worker.is_some() && self.may_sync() => {}
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
             }
-            if once
-                && self.all_listed()
-                && let Some(outcome) = &served
-                && (self.policies.is_none() || judged.is_some())
-            {
-                return end_once(outcome, judged.as_ref());
+            if once && self.all_listed() {
+                if self.first_services.is_held() || self.first_policies.is_held() {
+                    let unreadable = Unreadable(self.source.health().unreadable());
+                    return Err(DaemonError::Unreadable { held: true, unreadable });
+                }
+                if let Some(outcome) = &served
+                    && (self.policies.is_none() || judged.is_some())
+                {
+                    return self.end_once(outcome, judged.as_ref());
+                }
             }
         }
         tracing::info!("ending; the rules stay");
@@ -442,16 +468,53 @@ impl Loop {
         [Kind::Node, Kind::Service, Kind::EndpointSlice].into_iter().all(|kind| self.index.is_listed(kind))
     }
 
+    /// Whether the kernel may be made what is known.
+    fn may_sync(&self) -> bool {
+        self.all_listed() && !self.first_services.is_held()
+    }
+
     fn take_in(&mut self, batch: Vec<Event>) {
         let was_listed = self.all_listed();
         for event in batch {
             self.index.handle(event);
         }
         self.telemetry.own_node(self.index.own_node_missing());
+        self.review_first_syncs();
         if !self.index.touched().is_empty_for(self.name) || (!was_listed && self.all_listed()) {
             self.telemetry.queued(&self.index);
             self.schedule.want();
         }
+    }
+
+    /// Holds first syncs back, or no longer, by what could not be read.
+    fn review_first_syncs(&mut self) {
+        let unread = self.index.unread();
+        let (services, policies) = (unread.may_concern_services(self.name), unread.may_concern_policies());
+        let mut changed = self.first_services.review(services);
+        changed |= self.policies.is_some() && self.first_policies.review(policies);
+        if !changed {
+            return;
+        }
+        let held = FirstSyncsHeld {
+            services: self.first_services.is_held(),
+            policies: self.first_policies.is_held(),
+        };
+        let of = match (held.services, held.policies) {
+            (true, true) => "Services and policies",
+            (true, false) => "Services",
+            (false, true) => "policies",
+            (false, false) => {
+                tracing::info!("every object was read once; the first sync is no longer held back");
+                return self.telemetry.first_syncs_are_held(held, None);
+            }
+        };
+        let unreadable = Unreadable(self.source.health().unreadable());
+        let reason = format!(
+            "the rules of {of} stay as an earlier proxy left them, as they may serve what cannot be read: {unreadable}; \
+             repair or remove it"
+        );
+        tracing::error!("the first sync is held back: {reason}");
+        self.telemetry.first_syncs_are_held(held, Some(reason));
     }
 
     fn addresses_changed(&mut self) {
@@ -465,8 +528,9 @@ impl Loop {
 
     fn start_if_due(&mut self) -> Option<Running> {
         let now = Instant::now();
-        let due = self.schedule.due(now).filter(|_| self.all_listed())?;
+        let due = self.schedule.due(now).filter(|_| self.may_sync())?;
         let mut worker = self.worker.take()?;
+        self.first_services.started();
         self.schedule.started(due, now);
         if due == Due::Check && self.suspect {
             self.repairs.started(now);
@@ -560,9 +624,11 @@ impl Loop {
 
     fn start_policies(&mut self) -> Option<RunningPolicies> {
         match &mut self.policies {
+            Some(_) if self.first_policies.is_held() => None,
             Some(policies) => {
                 let running =
                     policies.start_if_due(&mut self.index, &self.facts.addresses, Instant::now())?;
+                self.first_policies.started();
                 self.telemetry.job_started(Job::Policies);
                 Some(running)
             }
@@ -582,10 +648,23 @@ impl Loop {
         }
         outcome
     }
+
+    /// The result of `--once`, after Services were synced, and policies where they are enforced.
+    fn end_once(&self, outcome: &Outcome, policies: Option<&PolicyOutcome>) -> Result<(), DaemonError> {
+        let written = all_written(outcome, policies);
+        let unreadable = Unreadable(self.source.health().unreadable());
+        if unreadable.0.is_empty() {
+            return written;
+        }
+        if let Err(error) = written {
+            tracing::error!("{error}");
+        }
+        Err(DaemonError::Unreadable { held: false, unreadable })
+    }
 }
 
-/// What becomes of `--once` when Services, and policies where they are enforced, were synced.
-fn end_once(outcome: &Outcome, policies: Option<&PolicyOutcome>) -> Result<(), DaemonError> {
+/// Whether the syncs of `--once` wrote everything.
+fn all_written(outcome: &Outcome, policies: Option<&PolicyOutcome>) -> Result<(), DaemonError> {
     let errors = outcome.error().map(ToString::to_string).into_iter();
     let isolated = outcome.reports.iter().flat_map(|r| &r.isolated).map(ToString::to_string);
     let flows = outcome.flows.as_ref().err().map(ToString::to_string);

@@ -25,7 +25,8 @@ use super::worker::Outcome;
 use crate::config::{self, Config};
 use crate::health_check_node_port::{HealthCheckNodePorts, Wanted};
 use crate::http::{
-    Addresses, BindError, Diagnostics, Health, Job, Limits, Moment, Problem, Servers, ServiceTraffic,
+    Addresses, BindError, Diagnostics, FirstSyncsHeld, Health, Job, Limits, Moment, Problem, Servers,
+    ServiceTraffic,
 };
 use crate::logging;
 use crate::metrics::{Extent, Metrics, TrafficPolicy};
@@ -123,6 +124,8 @@ impl Telemetry {
         let health = Arc::new(Health::new(limits, families.iter().copied(), started));
         let status = source.health().clone();
         health.watch_source(move || status.last_heard());
+        let status = source.health().clone();
+        health.read_problems("source", move || unreadable(&status.unreadable()));
         let (stop, stopping) = watch::channel(false);
         let addresses = Addresses {
             healthz: config.healthz_bind_address,
@@ -217,6 +220,12 @@ impl Telemetry {
         }
         let problem = missing.map(|missing| Problem::warning(format!("{node} {missing}")));
         self.health.set_problems("Node", problem.into_iter().collect());
+    }
+
+    /// First syncs are held back, or no longer. `reason` says why, if any is.
+    pub(super) fn first_syncs_are_held(&self, held: FirstSyncsHeld, reason: Option<String>) {
+        self.health.hold_first_syncs(held);
+        self.health.set_problems("first sync", reason.map(Problem::unready).into_iter().collect());
     }
 
     /// Something was heard that makes a sync necessary.
@@ -370,6 +379,17 @@ impl Telemetry {
         drop(self.health_checks);
         self.servers.stopped().await;
     }
+}
+
+/// How many unreadable objects health lists.
+const LISTED: usize = 10;
+
+/// Unreadable objects as problems. They fail no health check: all other objects are served, and a node that stops to take
+/// traffic does not help the object.
+fn unreadable(reasons: &[String]) -> Vec<Problem> {
+    let more = reasons.len().saturating_sub(LISTED);
+    let more = (more > 0).then(|| format!("{more} more objects or documents cannot be read"));
+    reasons.iter().take(LISTED).cloned().chain(more).map(Problem::warning).collect()
 }
 
 /// The packets that a counter of the kernel's has seen; `None` where it is not there.

@@ -51,6 +51,9 @@ impl Limits {
 /// Tells when the source was last heard of; `None` if never.
 type LastHeard = Box<dyn Fn() -> Option<Instant> + Send + Sync>;
 
+/// Reads the problems of a component that does not push them.
+type ReadProblems = Box<dyn Fn() -> Vec<Problem> + Send + Sync>;
+
 /// What is known of the proxy's health. The loop reports to it, HTTP handlers ask it.
 pub struct Health {
     limits: Limits,
@@ -68,6 +71,18 @@ struct State {
     /// What components reported last, by component.
     reported: BTreeMap<&'static str, Vec<Problem>>,
     progress: Progress,
+    /// Components that are asked for their problems, by component.
+    read: BTreeMap<&'static str, ReadProblems>,
+    held: FirstSyncsHeld,
+}
+
+/// Which first syncs are held back on purpose. They are not late: a restart would be held back, too.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FirstSyncsHeld {
+    /// That of Services.
+    pub services: bool,
+    /// That of policies.
+    pub policies: bool,
 }
 
 #[derive(Default)]
@@ -89,6 +104,8 @@ impl Health {
             warning: None,
             reported: BTreeMap::new(),
             progress: Progress::default(),
+            read: BTreeMap::new(),
+            held: FirstSyncsHeld::default(),
         };
         Health { limits, started, state: Mutex::new(state) }
     }
@@ -160,6 +177,20 @@ impl Health {
         self.state().reported.insert(component, problems);
     }
 
+    /// From now on, asks this for the problems of a component, whose name prefixes their texts.
+    pub fn read_problems(
+        &self,
+        component: &'static str,
+        read: impl Fn() -> Vec<Problem> + Send + Sync + 'static,
+    ) {
+        self.state().read.insert(component, Box::new(read));
+    }
+
+    /// Says which first syncs are held back on purpose.
+    pub fn hold_first_syncs(&self, held: FirstSyncsHeld) {
+        self.state().held = held;
+    }
+
     /// From now on, asks this when the source was last heard of: of its kinds, the one that has been
     /// silent for longest.
     pub fn watch_source(&self, last_heard: impl Fn() -> Option<Instant> + Send + Sync + 'static) {
@@ -172,14 +203,15 @@ impl Health {
         let advances = |job| state.progress.advances(job, self.step_limit(&state, job), now);
         let families = state.families.iter();
         let families = families.map(|(family, syncs)| {
-            let problem = self.judge(syncs, advances(Job::Services), now);
+            let problem = self.judge(syncs, advances(Job::Services), state.held.services, now);
             (*family, FamilyVerdict { last_synced: syncs.last, problem })
         });
         let policies = state.policies.as_ref();
         Verdict {
             now,
             families: families.collect(),
-            policies: policies.and_then(|syncs| self.judge(syncs, advances(Job::Policies), now)),
+            policies: policies
+                .and_then(|syncs| self.judge(syncs, advances(Job::Policies), state.held.policies, now)),
             stalls: state.progress.stalls(|job| self.step_limit(&state, job), now),
             silence: self.silence(&state, now),
             node_eligible: state.node_eligible,
@@ -197,14 +229,15 @@ impl Health {
         if synced { self.limits.sync } else { self.limits.first_sync }
     }
 
-    /// What is wrong. `advances`: a sync runs and makes progress, so a restart would only lose what it has done.
-    fn judge(&self, syncs: &Syncs, advances: bool, now: Moment) -> Option<Problem> {
+    /// What is wrong. `advances`: a sync runs and makes progress, so a restart would only lose what it has done. `held`: the
+    /// first sync is held back on purpose.
+    fn judge(&self, syncs: &Syncs, advances: bool, held: bool, now: Moment) -> Option<Problem> {
         let late = |since: Moment, limit: Duration| now.since(since) >= limit;
         match (&syncs.failure, syncs.last, syncs.oldest_queued) {
             (Some((at, reason)), ..) => {
                 Some(Problem::dead(format!("the last sync failed at {}: {reason}", at.wall())))
             }
-            (None, None, queued) if late(self.started, self.limits.first_sync) => {
+            (None, None, queued) if !held && late(self.started, self.limits.first_sync) => {
                 let text = format!("not synced since the start at {}", self.started.wall());
                 // Before anything is to be synced, it is the source that is waited for.
                 let stuck = queued.is_some_and(|queued| late(queued, self.limits.first_sync)) && !advances;
@@ -236,10 +269,13 @@ impl Health {
 }
 
 fn reported(state: &State) -> Vec<Problem> {
-    let all = state.reported.iter().flat_map(|(component, problems)| {
-        problems.iter().map(move |Problem { text, fails }| (component, text, *fails))
+    let pushed = state.reported.iter().map(|(component, problems)| (component, problems.clone()));
+    let read = state.read.iter().map(|(component, read)| (component, read()));
+    let all = pushed.chain(read).flat_map(|(component, problems)| {
+        let named = move |Problem { text, fails }| Problem { text: format!("{component}: {text}"), fails };
+        problems.into_iter().map(named)
     });
-    all.map(|(component, text, fails)| Problem { text: format!("{component}: {text}"), fails }).collect()
+    all.collect()
 }
 
 impl fmt::Debug for Health {
@@ -498,6 +534,20 @@ mod tests {
         let health = Health::new(Limits::new(Duration::from_secs(30), false), [V4], start);
         health.synced(V4, start);
         assert!(health.verdict(start + Duration::from_secs(1_000_000)).healthy());
+    }
+
+    #[test]
+    fn a_first_sync_that_is_held_back_is_not_late() {
+        let start = Moment::now();
+        let health = Health::new(Limits::new(Duration::from_secs(30), false), [V4], start);
+        health.expect_policies();
+        health.hold_first_syncs(FirstSyncsHeld { services: true, policies: true });
+        health.read_problems("first sync", || vec![Problem::unready("held back")]);
+        let verdict = health.verdict(start + Duration::from_secs(1000));
+        assert_eq!((verdict.live(), verdict.in_sync(), verdict.healthy()), (true, true, false));
+        assert_eq!(verdict.problems().collect::<Vec<_>>(), ["first sync: held back"]);
+        health.hold_first_syncs(FirstSyncsHeld { services: false, policies: true });
+        assert!(!health.verdict(start + Duration::from_secs(1000)).in_sync());
     }
 
     #[test]

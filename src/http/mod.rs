@@ -29,7 +29,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 pub use diagnostic_endpoints::Diagnostics;
-pub use health::{Health, Limits, Verdict};
+pub use health::{FirstSyncsHeld, Health, Limits, Verdict};
 pub use moment::Moment;
 pub use problem::{Fails, Problem};
 pub use progress::Job;

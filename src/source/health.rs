@@ -1,5 +1,6 @@
 //! What is known of a source's state, for `/healthz`, metrics and the log.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
@@ -9,6 +10,8 @@ use portcullis_cluster::Kind;
 #[derive(Debug)]
 pub struct Health {
     kinds: Vec<Mutex<KindStatus>>,
+    /// Why objects or documents cannot be read, by kind where it is known.
+    unreadable: Mutex<BTreeMap<Option<Kind>, Vec<String>>>,
 }
 
 /// The state of one kind.
@@ -48,7 +51,24 @@ impl Health {
             unreadable: 0,
             with_problems: 0,
         };
-        Health { kinds: kinds.into_iter().map(|kind| Mutex::new(status(kind))).collect() }
+        let kinds = kinds.into_iter().map(|kind| Mutex::new(status(kind))).collect();
+        Health { kinds, unreadable: Mutex::default() }
+    }
+
+    /// Why objects or documents cannot be read now, a line each, which names the file and line or the object.
+    pub fn unreadable(&self) -> Vec<String> {
+        let unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
+        unreadable.values().flatten().cloned().collect()
+    }
+
+    /// Replaces what was reported before as unreadable of a kind; `None` where the kind is not known.
+    pub(super) fn set_unreadable(&self, kind: Option<Kind>, reasons: Vec<String>) {
+        let mut unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
+        if reasons.is_empty() {
+            unreadable.remove(&kind);
+        } else {
+            unreadable.insert(kind, reasons);
+        }
     }
 
     /// The state of each kind that the source follows.

@@ -31,7 +31,7 @@ pub use access::{Access, AccessError};
 pub(crate) use api::START;
 pub use api::{Pace, Recorder, Reporter, SILENCE_LIMIT, Severity};
 pub use health::{Health, KindStatus};
-pub use manifests::{Manifests, PathError, read_manifests};
+pub use manifests::{Manifests, PathError, check_path, read_manifests};
 pub use selection::Selection;
 
 /// Where objects come from.

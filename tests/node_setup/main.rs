@@ -21,3 +21,4 @@ mod own_node;
 mod ports;
 mod service_manager;
 mod two_daemons;
+mod unreadable;

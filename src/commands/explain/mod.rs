@@ -51,7 +51,10 @@ pub fn run(config: &Config, asked: &Explain, out: &mut dyn Write) -> Result<bool
     // What cannot be read needs no cluster to be refused.
     End::read(&asked.from).map_err(ExplainError::malformed("--from"))?;
     destination(asked)?;
-    of_index(config, &state::load_cluster(config)?, asked, out)
+    let cluster = state::load_cluster(config)?;
+    let arrives = of_index(config, &cluster.index, asked, out)?;
+    cluster.unreadable.check()?;
+    Ok(arrives)
 }
 
 /// The same for a cluster that was read before.

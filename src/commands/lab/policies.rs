@@ -103,6 +103,10 @@ impl Judge {
             doing: "read the lab's own manifests".into(),
             source: io::Error::other(error),
         })?;
+        if let Some(error) = read.errors.first() {
+            let source = io::Error::other(error.to_string());
+            return Err(Error::System { doing: "read the lab's own manifests".into(), source });
+        }
         let mut index = Index::new();
         read.objects.into_iter().for_each(|object| index.handle(Event::Applied(object)));
         Ok(Self { compiler: Compiler::of(Scope::Cluster, &index) })

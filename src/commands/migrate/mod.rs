@@ -51,6 +51,10 @@ pub enum MigrateError {
 /// The state or the kernel cannot be read; the new mode cannot serve.
 pub fn run(config: &Config, migrate: &Migrate, out: &mut dyn Write) -> Result<bool, MigrateError> {
     let state = state::load(config, None)?;
+    if migrate.apply {
+        // A mode that does not know all Services must not replace one that may serve them.
+        state.unreadable.check()?;
+    }
     let means = serving::means(config.mode);
     let mut report = Report::of(config, migrate, &state, &means)?;
     let is_text = migrate.output == OutputFormat::Text;
@@ -67,6 +71,7 @@ pub fn run(config: &Config, migrate: &Migrate, out: &mut dyn Write) -> Result<bo
         let text = serde_json::to_string_pretty(&report).map_err(io::Error::from)?;
         writeln!(out, "{text}")?;
     }
+    state.unreadable.check()?;
     Ok(match &report.applied {
         Some(applied) => applied.left.is_empty(),
         None => report.is_possible() && report.obstacles().is_empty(),

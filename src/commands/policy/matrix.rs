@@ -62,7 +62,9 @@ pub enum MatrixError {
 /// # Errors
 /// The state cannot be had, or what was asked for is not there.
 pub fn matrix(config: &Config, asked: &Matrix, out: &mut dyn Write) -> Result<(), MatrixError> {
-    of_index(config, &state::load_cluster(config)?, asked, out)
+    let cluster = state::load_cluster(config)?;
+    of_index(config, &cluster.index, asked, out)?;
+    Ok(cluster.unreadable.check()?)
 }
 
 /// The same for a cluster that was read before.

@@ -17,7 +17,7 @@ use super::{Pace, Recorder};
 use crate::source::access::Connection;
 use crate::source::backoff::{Backoff, random};
 use crate::source::health::Health;
-use crate::source::report::Reader;
+use crate::source::report::{Doubtful, Reader};
 use crate::source::selection::Selection;
 
 /// Follows one kind until nobody listens any more. What is wrong with policies goes to `recorder`.
@@ -158,14 +158,16 @@ impl Follower {
     }
 
     /// Hands events on, and waits while the receiver is busy.
-    async fn send(&mut self, events: Vec<Event>, doubtful: (usize, usize)) -> Result<(), Failure> {
+    async fn send(&mut self, events: Vec<Event>, doubtful: Doubtful) -> Result<(), Failure> {
         if events.is_empty() {
             return Ok(());
         }
         let kind = self.selection.kind;
         let listed = events.contains(&Event::Listed(kind));
+        // Before the events, so that why an object is unread can be told as soon as it is known to be.
+        self.health.doubtful(kind, doubtful.unreadable.len(), doubtful.with_problems);
+        self.health.set_unreadable(Some(kind), doubtful.unreadable);
         self.sink.send(events).await.map_err(|_| Failure::NobodyListens)?;
-        self.health.doubtful(kind, doubtful.0, doubtful.1);
         if listed {
             self.health.listed(kind);
             self.health.set_absent(kind, false);
@@ -221,7 +223,7 @@ impl Follower {
             tracing::info!(%kind, "the API server does not serve {}; taken as empty", path(kind));
             self.reader.list_started();
             self.reader.listed();
-            self.send(vec![Event::ListStarted(kind), Event::Listed(kind)], (0, 0)).await?;
+            self.send(vec![Event::ListStarted(kind), Event::Listed(kind)], Doubtful::default()).await?;
             self.said_absent = true;
         }
         self.health.set_absent(kind, true);

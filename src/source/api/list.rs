@@ -50,7 +50,7 @@ pub(super) fn read(kind: Kind, first: bool, body: &[u8], reader: &mut Reader) ->
     }
     // The page as a whole is well-formed JSON, so every item is.
     events.extend(
-        items.iter().filter_map(|item| reader.applied(serde_json::from_str(item.get()).unwrap_or_default())),
+        items.iter().map(|item| reader.applied(serde_json::from_str(item.get()).unwrap_or_default())),
     );
     let then = if wire.metadata.r#continue.is_empty() {
         reader.listed();
@@ -64,6 +64,8 @@ pub(super) fn read(kind: Kind, first: bool, body: &[u8], reader: &mut Reader) ->
 
 #[cfg(test)]
 mod tests {
+    use portcullis_cluster::ObjectKey;
+
     use super::*;
 
     #[test]
@@ -72,8 +74,9 @@ mod tests {
             {"metadata": {"name": "a"}}, {"metadata": {"name": "b"}, "spec": {"ports": 7}}, 8, {"metadata": {"name": "c"}}]}"#;
         let mut reader = Reader::new(Kind::Service);
         let page = read(Kind::Service, true, body, &mut reader).expect("the page itself is well formed");
-        assert_eq!(page.events.len(), 5, "{:?}", page.events);
-        assert_eq!(reader.doubtful(), (1, 0));
+        assert_eq!(page.events.len(), 6, "{:?}", page.events);
+        assert_eq!(page.events[3], Event::Kept(ObjectKey::unnamed(Kind::Service)));
+        assert_eq!(reader.doubtful().unreadable.len(), 2);
         assert!(matches!(page.then, Then::End(revision) if revision == "9"));
     }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::failure::{Failure, Refusal};
-use crate::source::report::{Reader, resource_version};
+use crate::source::report::{Doubtful, Reader, resource_version};
 
 /// The annotation of the bookmark that ends a streaming list (KEP-3157).
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
@@ -59,8 +59,8 @@ impl<'a> Watch<'a> {
         self.phase == Phase::Changes
     }
 
-    /// How many objects are doubtful, as [`Reader::doubtful`].
-    pub(super) fn doubtful(&self) -> (usize, usize) {
+    /// The objects that are doubtful, as [`Reader::doubtful`].
+    pub(super) fn doubtful(&self) -> Doubtful {
         self.reader.doubtful()
     }
 
@@ -82,7 +82,7 @@ impl<'a> Watch<'a> {
         match &*wire.kind {
             "ADDED" | "MODIFIED" => {
                 self.begin();
-                self.events.extend(self.reader.applied(object));
+                self.events.push(self.reader.applied(object));
             }
             "DELETED" => {
                 self.begin();

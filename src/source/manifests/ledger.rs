@@ -16,7 +16,7 @@ use portcullis_cluster::object::key_of;
 use portcullis_cluster::{Event, Kind, Object, ObjectKey, Problem};
 use serde_json::Value;
 
-use super::files::{PathError, files};
+use super::files::{Listing, PathError, list};
 
 /// What has been given so far.
 #[derive(Debug, Default)]
@@ -28,6 +28,11 @@ pub(super) struct Ledger {
     held: HashMap<ObjectKey, Held>,
     /// Every kind has been listed.
     listed: bool,
+    /// Objects of which no version could be read since the start. Of a document whose kind cannot be read, those
+    /// without a name of all kinds.
+    unread: BTreeSet<ObjectKey>,
+    /// Every object could be read at one time. From then on, what cannot be read was known before, or is new.
+    complete: bool,
 }
 
 /// An object that a document gives.
@@ -66,6 +71,8 @@ pub(super) struct Outcome {
     pub(super) unreadable: Vec<ObjectKey>,
     /// Objects of which a field is ignored.
     pub(super) doubtful: Vec<ObjectKey>,
+    /// Why sub-folders and kustomizations are not read.
+    pub(super) skipped: Vec<String>,
 }
 
 impl Ledger {
@@ -74,8 +81,9 @@ impl Ledger {
     /// # Errors
     /// The path cannot be read; nothing has changed then.
     pub(super) fn read(&mut self, path: &Path) -> Result<Outcome, PathError> {
-        let files = files(path)?;
+        let Listing { files, skipped } = list(path)?;
         let mut reading = Reading::of(self);
+        reading.outcome.skipped = skipped;
         for file in files {
             let name: Arc<str> = file.to_string_lossy().into();
             match text_of(&file) {
@@ -268,19 +276,32 @@ impl<'a> Reading<'a> {
 
     fn finish(mut self) -> (Ledger, Outcome) {
         self.keep();
-        let Reading { before, now, changed, unreadable, mut outcome, .. } = self;
+        let Reading { before, mut now, changed, unreadable, broken, mut outcome, .. } = self;
         outcome.unreadable = unreadable.into_iter().map(|(key, _)| key).collect();
+        if !before.complete {
+            now.unread.extend(outcome.unreadable.iter().filter(|key| !now.held.contains_key(key)).cloned());
+            if !broken.is_empty() {
+                now.unread.extend(Kind::ALL.map(ObjectKey::unnamed));
+            }
+        }
+        now.complete = now.unread.is_empty();
+        let kept = now.unread.difference(&before.unread).cloned().map(Event::Kept);
         let mut changed: Vec<(usize, Object)> = changed.into_values().collect();
         changed.sort_by_key(|(order, _)| *order);
         let applied = changed.into_iter().map(|(_, object)| Event::Applied(object));
         if before.listed {
-            let mut gone: Vec<ObjectKey> =
-                before.held.keys().filter(|key| !now.held.contains_key(key)).cloned().collect();
+            let known = before.held.keys().chain(&before.unread);
+            let mut gone: Vec<ObjectKey> = known
+                .filter(|key| !now.held.contains_key(key) && !now.unread.contains(key))
+                .cloned()
+                .collect();
             gone.sort();
             outcome.events.extend(gone.into_iter().map(Event::Deleted));
+            outcome.events.extend(kept);
             outcome.events.extend(applied);
         } else {
             outcome.events.extend(Kind::ALL.map(Event::ListStarted));
+            outcome.events.extend(kept);
             outcome.events.extend(applied);
             outcome.events.extend(Kind::ALL.map(Event::Listed));
         }

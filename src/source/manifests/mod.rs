@@ -7,8 +7,8 @@
 //!                         given)
 //! ```
 //!
-//! Of a folder, the files `*.yaml`, `*.yml` and `*.json` count, in the order of their names; hidden files
-//! and folders within do not. What cannot be read costs only itself, and does not take back what it gave
+//! Of a folder, the files `*.yaml`, `*.yml` and `*.json` count, in the order of their names; hidden files do not, and
+//! sub-folders and kustomizations are reported. What cannot be read costs only itself, and does not take back what it gave
 //! when it could still be read.
 
 mod files;
@@ -62,6 +62,8 @@ pub struct Manifests {
     pub ignored: BTreeSet<String>,
     /// What else the operator may want to know: objects that stand twice.
     pub warnings: Vec<ManifestError>,
+    /// Why sub-folders and kustomizations of the folder are not read, a line each.
+    pub skipped: Vec<String>,
 }
 
 /// Reads a file or folder once.
@@ -80,7 +82,16 @@ pub fn read_manifests(path: &Path) -> Result<Manifests, PathError> {
         problems: outcome.problems,
         ignored: outcome.ignored,
         warnings: outcome.duplicates,
+        skipped: outcome.skipped,
     })
+}
+
+/// Whether a file or folder of manifests can be read at all.
+///
+/// # Errors
+/// There is no such path, or it cannot be read.
+pub fn check_path(path: &Path) -> Result<(), PathError> {
+    files::list(path).map(drop)
 }
 
 /// Follows a file or folder until nobody listens any more.
@@ -164,6 +175,7 @@ struct Told {
     errors: Vec<ManifestError>,
     duplicates: Vec<ManifestError>,
     ignored: BTreeSet<String>,
+    skipped: Vec<String>,
     path: Option<String>,
 }
 
@@ -175,6 +187,7 @@ impl Told {
             Err(error) => {
                 let error = error.to_string();
                 Kind::ALL.iter().for_each(|&kind| health.failed(kind, error.clone()));
+                health.set_unreadable(None, vec![error.clone()]);
                 if self.path.as_deref() != Some(&error) {
                     tracing::error!("{error}; what was read from it before stays, and it is tried again");
                     self.path = Some(error);
@@ -192,6 +205,9 @@ impl Told {
         }
         for duplicate in outcome.duplicates.iter().filter(|duplicate| !self.duplicates.contains(duplicate)) {
             tracing::warn!(file = duplicate.file, line = duplicate.line, "{duplicate}");
+        }
+        for skipped in outcome.skipped.iter().filter(|skipped| !self.skipped.contains(skipped)) {
+            tracing::warn!("{skipped}");
         }
         for kind in outcome.ignored {
             if !self.ignored.insert(kind.clone()) {
@@ -217,8 +233,10 @@ impl Told {
                 );
             }
         }
+        health.set_unreadable(None, outcome.errors.iter().map(ToString::to_string).collect());
         self.errors = outcome.errors;
         self.duplicates = outcome.duplicates;
+        self.skipped = outcome.skipped;
         outcome.events
     }
 }
