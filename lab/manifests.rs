@@ -65,7 +65,11 @@ fn flatten(document: Value, objects: &mut Vec<Object>) -> Result<(), String> {
     }
 }
 
-fn manifest_files(path: &Path) -> Result<Vec<PathBuf>> {
+/// The files that [`Cluster::read`] reads, in the order in which it reads them.
+///
+/// # Errors
+/// The path cannot be read.
+pub fn manifest_files(path: &Path) -> Result<Vec<PathBuf>> {
     let about = fs::metadata(path).map_err(Error::file("cannot read", path))?;
     if !about.is_dir() {
         return Ok(vec![path.to_owned()]);

@@ -20,6 +20,9 @@ const CORE: [&str; 14] = [
     "ServiceAccount",
 ];
 
+/// Kinds of `apps/v1`, which make pods in the lab.
+const APPS: [&str; 5] = ["ControllerRevision", "DaemonSet", "Deployment", "ReplicaSet", "StatefulSet"];
+
 /// How many edits a misspelt word is away from the right one at most.
 const EDITS: usize = 2;
 
@@ -32,6 +35,14 @@ pub fn misspelt(api_version: &str, kind: &str) -> Option<String> {
     let near = Kind::ALL.iter().filter(same_version).find(|known| is_near(kind, known.as_str()));
     if let Some(known) = near.filter(|_| !is_core) {
         return Some(format!("kind: {kind:?} is not a kind of {api_version}; did you mean {known}?"));
+    }
+    if api_version == "apps/v1"
+        && !APPS.contains(&kind)
+        && Kind::ALL.iter().all(|known| known.as_str() != kind)
+    {
+        let near = APPS.iter().find(|known| is_near(kind, known));
+        return near
+            .map(|near| format!("kind: {kind:?} is not a kind of {api_version}; did you mean {near}?"));
     }
     let known = Kind::ALL.into_iter().find(|known| known.as_str() == kind)?;
     let expected = known.api_version();
@@ -88,6 +99,8 @@ mod tests {
             ("networking.k8s.io/v1", "IngressClass", None),
             ("networking.k8s.io/v1", "IPAddress", None),
             ("apps/v1", "Deployment", None),
+            ("apps/v1", "Deploymnet", Some("did you mean Deployment?")),
+            ("apps/v1", "Scale", None),
             ("serving.knative.dev/v1", "Service", None),
             ("projectcalico.org/v3", "NetworkPolicy", None),
             ("crd.projectcalico.org/v1", "NetworkPolicy", None),

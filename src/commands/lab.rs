@@ -1,5 +1,6 @@
 //! `portcullis lab`: a throwaway cluster, with this program on every node.
 
+mod manifests;
 mod policies;
 
 use std::io::{self, IsTerminal, Write};
@@ -19,6 +20,11 @@ const SYNC_TIMEOUT: Duration = Duration::from_secs(30);
 /// # Errors
 /// The lab cannot be built or found, or the output cannot be written.
 pub fn run(lab: &Lab) -> Result<ExitCode, Error> {
+    match lab {
+        Lab::Run(cluster) | Lab::Up(cluster) => manifests::check(&cluster.folder)?,
+        Lab::Apply { folder, .. } => manifests::check(folder)?,
+        _ => {}
+    }
     match lab {
         Lab::Run(cluster) => run_once(cluster),
         Lab::Up(cluster) => {

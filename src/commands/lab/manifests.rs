@@ -1,0 +1,55 @@
+//! What `portcullis lab` refuses to build from, with file and line, before it builds anything.
+
+use std::fs;
+use std::path::Path;
+
+use portcullis_cluster::manifest::{self, Document, ManifestError};
+use portcullis_cluster::object::{ObjectError, key_of};
+use portcullis_cluster::{Kind, Object};
+use portcullis_lab::Error;
+use portcullis_lab::manifests::manifest_files;
+
+/// Checks that the daemons of a lab will be able to read its manifests: the syntax, the kinds, and the objects that the
+/// lab hands on without reading them. All other objects are checked by the lab itself.
+///
+/// # Errors
+/// The first file that cannot be read, or the first document.
+pub(super) fn check(path: &Path) -> Result<(), Error> {
+    for file in manifest_files(path)? {
+        let name = file.display().to_string();
+        if matches!(
+            file.file_name().and_then(|name| name.to_str()),
+            Some("kustomization.yaml" | "kustomization.yml")
+        ) {
+            let message =
+                "a kustomization is not built; give the output of `kubectl kustomize` instead".to_owned();
+            return Err(Error::Manifest { origin: name, message });
+        }
+        let text = fs::read_to_string(&file).map_err(|source| Error::File {
+            doing: "cannot read",
+            path: file.clone(),
+            source,
+        })?;
+        for document in manifest::parse(&name, &text) {
+            document.and_then(|document| check_object(&name, document)).map_err(unreadable)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_object(file: &str, document: Document) -> Result<(), ManifestError> {
+    let Document { line, kind, value } = document;
+    let Some(kind) = kind else { return Ok(()) };
+    let wrong =
+        |error: ObjectError| ManifestError { file: file.to_owned(), line, message: error.to_string() };
+    key_of(kind, &value).map_err(wrong)?;
+    match kind {
+        Kind::Node | Kind::Pod | Kind::Service | Kind::EndpointSlice => Ok(()),
+        _ => Object::parse(kind, value).map(drop).map_err(wrong),
+    }
+}
+
+fn unreadable(error: ManifestError) -> Error {
+    let ManifestError { file, line, message } = error;
+    Error::Manifest { origin: format!("{file}:{line}"), message }
+}
