@@ -43,7 +43,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio::time::MissedTickBehavior;
 
 use crate::config::{self, Config, Daemon, ProxyMode};
-use crate::http::{BindError, FirstSyncsHeld, Inquiry, Job, ServiceTraffic};
+use crate::http::{BindError, FirstSyncsHeld, Inquiry, Job, ServiceTraffic, TURN_LIMIT};
 use crate::policy_lock::{PolicyLock, PolicyLockError};
 use crate::source::{self, AccessError, PathError, Recorder, Reporter, START, Severity, Source};
 use crate::state::Unreadable;
@@ -66,8 +66,8 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// How many batches of events may wait for the loop.
 const EVENT_BATCHES: usize = 16;
 
-/// How often the loop wakes up to report what follows from the time that passes.
-const TICK: Duration = Duration::from_secs(5);
+/// How often the loop wakes up to report what follows from the time that passes, above all that it goes on.
+const TICK: Duration = Duration::from_secs(TURN_LIMIT.as_secs() / 12);
 
 /// How long connections through IPVS may last after another mode serves. With `--once` they end at once.
 const DRAIN: Duration = Duration::from_secs(10 * 60);

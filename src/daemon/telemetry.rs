@@ -336,7 +336,10 @@ impl Telemetry {
             }
             Some(error) => {
                 self.metrics.policies_failed();
-                self.health.policies_failed(Moment::now(), error.clone());
+                match outcome.lacks_facts {
+                    true => self.health.policies_incomplete(Moment::now(), error.clone()),
+                    false => self.health.policies_failed(Moment::now(), error.clone()),
+                }
             }
         }
     }

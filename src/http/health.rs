@@ -89,7 +89,8 @@ pub struct FirstSyncsHeld {
 struct Syncs {
     last: Option<Moment>,
     oldest_queued: Option<Moment>,
-    failure: Option<(Moment, String)>,
+    /// When the last sync failed, and why.
+    failure: Option<(Moment, Problem)>,
 }
 
 impl Health {
@@ -110,7 +111,7 @@ impl Health {
         Health { limits, started, state: Mutex::new(state) }
     }
 
-    /// The loop takes a turn. Once it has, it must do so at least every [`Progress::TURN_LIMIT`].
+    /// The loop takes a turn. Once it has, it must do so at least every [`TURN_LIMIT`](super::TURN_LIMIT).
     pub fn loop_turned(&self, at: Moment) {
         self.state().progress.turned(at);
     }
@@ -142,7 +143,7 @@ impl Health {
 
     /// The rules of this family could not be written.
     pub fn sync_failed(&self, family: Family, at: Moment, reason: impl Into<String>) {
-        self.state().families.entry(family).or_default().failure = Some((at, reason.into()));
+        self.state().families.entry(family).or_default().failure = Some((at, Problem::dead(reason)));
     }
 
     /// Policies are to be enforced, too.
@@ -157,7 +158,12 @@ impl Health {
 
     /// Policies could not be enforced as they are.
     pub fn policies_failed(&self, at: Moment, reason: impl Into<String>) {
-        self.state().policies.get_or_insert_default().failure = Some((at, reason.into()));
+        self.state().policies.get_or_insert_default().failure = Some((at, Problem::dead(reason)));
+    }
+
+    /// Policies are enforced but for what takes a fact that the cluster does not give, which a restart does not change.
+    pub fn policies_incomplete(&self, at: Moment, reason: impl Into<String>) {
+        self.state().policies.get_or_insert_default().failure = Some((at, Problem::unready(reason)));
     }
 
     /// Whether load balancers may send traffic to the node: it is not deleted, being deleted, or tainted
@@ -235,7 +241,8 @@ impl Health {
         let late = |since: Moment, limit: Duration| now.since(since) >= limit;
         match (&syncs.failure, syncs.last, syncs.oldest_queued) {
             (Some((at, reason)), ..) => {
-                Some(Problem::dead(format!("the last sync failed at {}: {reason}", at.wall())))
+                let text = format!("the last sync failed at {}: {}", at.wall(), reason.text);
+                Some(Problem { text, fails: reason.fails })
             }
             (None, None, queued) if !held && late(self.started, self.limits.first_sync) => {
                 let text = format!("not synced since the start at {}", self.started.wall());
@@ -473,17 +480,19 @@ mod tests {
     fn policies_that_are_not_enforced_are_told_though_services_are_served() {
         type Report = fn(&Health, Moment);
         let failed: Report = |health, at| health.policies_failed(at, "the table is another's");
+        let incomplete: Report = |health, at| health.policies_incomplete(at, "no pod CIDRs");
         let synced: Report = |health, at| health.policies_synced(at);
-        // What is reported of them when, and what is wrong with them at a time.
-        type Row<'a> = (&'a str, &'a [(u64, Report)], u64, Option<&'a str>);
-        let rows: [Row<'_>; 5] = [
-            ("starting", &[], 299, None),
-            ("never enforced", &[], 300, Some("not synced since the start at ")),
-            ("failed", &[(2, failed)], 2, Some("the last sync failed at ")),
-            ("failed, then not", &[(2, failed), (3, synced)], 1000, None),
-            ("not, then failed", &[(2, synced), (3, failed)], 4, Some("the last sync failed at ")),
+        // What is reported of them when, what is wrong with them at a time, and whether a restart may not help.
+        type Row<'a> = (&'a str, &'a [(u64, Report)], u64, Option<&'a str>, bool);
+        let rows: [Row<'_>; 6] = [
+            ("starting", &[], 299, None, true),
+            ("never enforced", &[], 300, Some("not synced since the start at "), true),
+            ("failed", &[(2, failed)], 2, Some("the last sync failed at "), false),
+            ("incomplete", &[(2, incomplete)], 2, Some("the last sync failed at "), true),
+            ("failed, then not", &[(2, failed), (3, synced)], 1000, None, true),
+            ("not, then failed", &[(2, synced), (3, failed)], 4, Some("the last sync failed at "), false),
         ];
-        for (name, reports, at, problem) in rows {
+        for (name, reports, at, problem, live) in rows {
             let start = Moment::now();
             let health = Health::new(Limits::new(Duration::from_secs(30), false), [V4], start);
             health.expect_policies();
@@ -493,6 +502,7 @@ mod tests {
             let verdict = health.verdict(second(at));
             assert!(verdict.in_sync(), "{name}: load balancers are not told");
             assert_eq!(verdict.healthy(), problem.is_none(), "{name}: {verdict:?}");
+            assert_eq!(verdict.live(), live, "{name}: {verdict:?}");
             let told = verdict.policies.as_ref().map(|problem| problem.text.as_str());
             assert_eq!(told.is_some(), problem.is_some(), "{name}: {told:?}");
             assert!(

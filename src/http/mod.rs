@@ -32,7 +32,7 @@ pub use diagnostic_endpoints::Diagnostics;
 pub use health::{FirstSyncsHeld, Health, Limits, Verdict};
 pub use moment::Moment;
 pub use problem::{Fails, Problem};
-pub use progress::Job;
+pub use progress::{Job, TURN_LIMIT};
 pub use serve::Stop;
 pub use service_metrics::{Inquiry, Served, ServiceTraffic};
 

@@ -45,6 +45,8 @@ pub(in crate::daemon) struct PolicyOutcome {
     pub(in crate::daemon) took: Duration,
     /// Pods of this node that are known, and those that some policy isolates.
     pub(in crate::daemon) pods: (usize, usize),
+    /// The only error is a fact that the cluster does not give.
+    pub(in crate::daemon) lacks_facts: bool,
     cut_failed: bool,
 }
 
@@ -84,6 +86,7 @@ impl PolicyWorker {
             cut: 0,
             took: Duration::ZERO,
             pods,
+            lacks_facts: false,
             cut_failed: false,
         };
         match self.enforcer.sync() {
@@ -105,6 +108,7 @@ impl PolicyWorker {
             }
         }
         if order.lacks_ranges {
+            outcome.lacks_facts = outcome.error.is_none();
             outcome.error.get_or_insert_with(|| {
                 "unknown pods cannot be denied: this node's Node object is not there, or names no pod CIDRs \
                  (spec.podCIDRs); policies of known pods are enforced"
