@@ -6,7 +6,7 @@ use portcullis::source::{Pace, Selection};
 use portcullis_cluster::Kind;
 use serde_json::json;
 
-use crate::api_server::Streaming;
+use crate::api_server::{Fault, Streaming};
 use crate::{Heard, eventually, pace, server_with, service};
 
 #[tokio::test]
@@ -124,6 +124,24 @@ async fn a_kind_that_need_not_be_served_is_empty_where_it_is_not() {
     server.apply(json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "k"}, "spec": {"cidrs": ["10.96.0.0/12"]}}));
     heard.expect(&["(ServiceCIDR", "+k", "ServiceCIDR)"]).await;
     eventually("it is served", || !heard.status().absent).await;
+}
+
+/// As while an API server starts, before it has read its CustomResourceDefinitions.
+#[tokio::test]
+async fn a_kind_that_is_not_served_for_a_moment_keeps_its_objects() {
+    let server = server_with(&[]);
+    server.apply(json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "k"}, "spec": {"cidrs": ["10.96.0.0/12"]}}));
+    let mut heard = Heard::by(&server, vec![Selection::service_cidrs()], pace()).await;
+    heard.expect(&["(ServiceCIDR", "+k", "ServiceCIDR)"]).await;
+    // How many answers say so, before the server serves the kind again.
+    for (answers, expected) in
+        [(2, ["(ServiceCIDR", "+k", "ServiceCIDR)"].as_slice()), (100, &["(ServiceCIDR", "ServiceCIDR)"])]
+    {
+        server.fail(Fault::text(404, "404 page not found").on("servicecidrs").times(answers));
+        server.disconnect_all();
+        heard.expect(expected).await;
+        eventually(&format!("{answers}"), || heard.status().absent == (answers > 10)).await;
+    }
 }
 
 #[tokio::test]

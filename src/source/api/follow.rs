@@ -20,6 +20,10 @@ use crate::source::health::Health;
 use crate::source::report::{Doubtful, Reader};
 use crate::source::selection::Selection;
 
+/// How many answers in a row must say that a kind is not served before its objects are taken for deleted. An API server that
+/// starts, and has not read its CustomResourceDefinitions yet, says so for a moment; policies must not be lifted for that.
+const UNSERVED_ANSWERS: u32 = 6;
+
 /// Follows one kind until nobody listens any more. What is wrong with policies goes to `recorder`.
 pub(in crate::source) async fn follow(
     selection: Selection,
@@ -41,6 +45,8 @@ pub(in crate::source) async fn follow(
         backoff,
         said_no_streams: false,
         said_absent: false,
+        served: false,
+        unserved_answers: 0,
     };
     let mut state = State::LIST;
     loop {
@@ -65,6 +71,10 @@ struct Follower {
     backoff: Backoff,
     said_no_streams: bool,
     said_absent: bool,
+    /// Its objects were listed.
+    served: bool,
+    /// How many answers in a row have said that it is not served.
+    unserved_answers: u32,
 }
 
 impl Follower {
@@ -171,7 +181,7 @@ impl Follower {
         if listed {
             self.health.listed(kind);
             self.health.set_absent(kind, false);
-            self.said_absent = false;
+            (self.said_absent, self.served, self.unserved_answers) = (false, true, 0);
         }
         Ok(())
     }
@@ -192,6 +202,7 @@ impl Follower {
         if matches!(failure, Failure::Refused(_)) {
             // The kind is served now, or may be: the server no longer says that it is not.
             self.health.set_absent(self.selection.kind, false);
+            self.unserved_answers = 0;
         }
         let before = state.clone();
         let (next, now) = before.clone().after(&failure, self.pace.page);
@@ -214,20 +225,29 @@ impl Follower {
         Ok(if asked > wait { asked + self.pace.first_wait.mul_f64(random()) } else { wait })
     }
 
-    /// The server does not serve this kind, and need not: there are no such objects.
+    /// The server does not serve this kind, and need not: there are no such objects. Those that it served before are kept
+    /// until it has said so several times.
     async fn absent(&mut self, state: &mut State) -> Result<Duration, Failure> {
         *state = State::LIST;
         let kind = self.selection.kind;
+        let wait = self.pace.absent_wait().mul_f64(0.5 + random() / 2.0);
         self.health.heard(kind);
+        self.unserved_answers = self.unserved_answers.saturating_add(1);
+        if self.served && self.unserved_answers < UNSERVED_ANSWERS {
+            if self.unserved_answers == 1 {
+                tracing::warn!(%kind, "the API server does not serve {} any more; keeping its objects for now", path(kind));
+            }
+            return Ok(wait);
+        }
         if !self.said_absent {
             tracing::info!(%kind, "the API server does not serve {}; taken as empty", path(kind));
             self.reader.list_started();
             self.reader.listed();
             self.send(vec![Event::ListStarted(kind), Event::Listed(kind)], Doubtful::default()).await?;
-            self.said_absent = true;
+            (self.said_absent, self.served) = (true, false);
         }
         self.health.set_absent(kind, true);
-        Ok(self.pace.absent_wait().mul_f64(0.5 + random() / 2.0))
+        Ok(wait)
     }
 
     fn report(&mut self, before: &State, next: &State, failure: &Failure) {
