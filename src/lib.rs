@@ -61,7 +61,8 @@ fn perform(invocation: &Invocation) -> anyhow::Result<ExitCode> {
     match &invocation.command {
         Command::Daemon(daemon) => return serve(invocation, config, daemon),
         Command::WriteConfig(path) => {
-            let text = invocation.kube_proxy_configuration();
+            let (text, warning) = invocation.configuration_for(path);
+            warning.iter().for_each(|warning| tracing::warn!("{warning}"));
             std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
         }
         Command::Render(render) => commands::render::run(config, render, &mut out)?,

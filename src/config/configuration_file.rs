@@ -2,21 +2,24 @@
 //!
 //! kube-proxy first decodes strictly and, if that fails, decodes again leniently, logs the mistakes and
 //! runs on. Here a field that is unknown or given twice is an error, and stays one: a misspelt setting
-//! that is silently at its default is found out when it hurts.
+//! that is silently at its default is found out when it hurts. Fields that the version once had are warnings.
 
 use std::path::Path;
 
-use super::document::{Entry, Node, Value};
-use super::error::{ConfigError, Said};
+use super::document::{Entry, Malformed, Node, Value};
+use super::error::{ConfigError, Said, Warning};
 use super::nearest::nearest;
 use super::setting::Setting;
 use super::setting_table::settings;
 use super::settings::Settings;
 use super::sources::{Language, Sources};
-use super::{kube_proxy_configuration, toml_file, yaml_document};
+use super::{config_map, kube_proxy_configuration, toml_file, yaml_document};
 
 /// Tells the language by the file's extension or, failing that, by its first line of content.
 pub(super) fn language_of(path: &Path, text: &str) -> Language {
+    if text.starts_with(toml_file::MARKER) {
+        return Language::Toml;
+    }
     match path.extension().and_then(|extension| extension.to_str()) {
         Some("toml") => return Language::Toml,
         Some("yaml" | "yml" | "json") => return Language::KubeProxy,
@@ -33,7 +36,20 @@ pub(super) fn language_of(path: &Path, text: &str) -> Language {
 /// Reads `text` over the defaults that belong to its language. Returns the settings with what is wrong
 /// with the file; values that can't be read stay at their defaults.
 pub(super) fn read(path: &Path, text: &str, sources: &mut Sources) -> (Settings, Vec<ConfigError>) {
-    let language = language_of(path, text);
+    let mut language = language_of(path, text);
+    let mut root = parse(language, text);
+    let mut unwrapping = None;
+    if let (Language::KubeProxy, Ok(node)) = (language, &root)
+        && config_map::is_config_map(node)
+    {
+        match config_map::unwrap(node, text) {
+            Ok(entry) => {
+                sources.warn(Warning::Unwrapped { path: path.to_owned(), entry: entry.key });
+                (language, root) = (entry.language, entry.root);
+            }
+            Err(expected) => unwrapping = Some((node.line, expected)),
+        }
+    }
     sources.set_file(path, language);
     let mut reader = Reader {
         path,
@@ -45,10 +61,10 @@ pub(super) fn read(path: &Path, text: &str, sources: &mut Sources) -> (Settings,
         sources,
         errors: Vec::new(),
     };
-    let root = match language {
-        Language::KubeProxy => yaml_document::parse(text).map_err(|malformed| vec![malformed]),
-        Language::Toml => toml_file::parse(text),
-    };
+    if let Some((line, expected)) = unwrapping {
+        reader.invalid(line.max(1), "data", "the data of the ConfigMap".to_owned(), expected);
+        return (reader.settings, reader.errors);
+    }
     match root {
         Ok(root) => reader.document(&root),
         Err(all) => reader.errors.extend(all.into_iter().map(|malformed| ConfigError::Malformed {
@@ -59,6 +75,14 @@ pub(super) fn read(path: &Path, text: &str, sources: &mut Sources) -> (Settings,
         })),
     }
     (reader.settings, reader.errors)
+}
+
+/// Parses a file into a tree.
+pub(super) fn parse(language: Language, text: &str) -> Result<Node, Vec<Malformed>> {
+    match language {
+        Language::KubeProxy => yaml_document::parse(text).map_err(|malformed| vec![malformed]),
+        Language::Toml => toml_file::parse(text),
+    }
 }
 
 struct Reader<'a> {
@@ -96,6 +120,9 @@ impl Reader<'_> {
                 self.value(setting, &field, &entry.node);
             } else if self.is_section(&field) {
                 self.section(&field, &entry.node);
+            } else if let Some(why) = self.retired(&field) {
+                let said = self.said(entry.line, &field);
+                self.sources.warn(Warning::NoEffect { said, why });
             } else {
                 let meant = self.meant(prefix, &entry.key);
                 self.errors.push(ConfigError::UnknownField { said: self.said(entry.line, &field), meant });
@@ -135,6 +162,11 @@ impl Reader<'_> {
                 self.errors.push(ConfigError::Duplicate { said, first: first.line });
             }
         }
+    }
+
+    fn retired(&self, field: &str) -> Option<&'static str> {
+        let of_kube_proxy = self.language == Language::KubeProxy;
+        kube_proxy_configuration::retired(field).filter(|_| of_kube_proxy)
     }
 
     fn fields(&self) -> impl Iterator<Item = &'static str> + use<> {
@@ -197,6 +229,7 @@ mod tests {
             ("config", "\n# comment\nmode = \"ipvs\"\n", Language::Toml),
             ("config", "[iptables]\n", Language::Toml),
             ("config", "", Language::KubeProxy),
+            ("a.yaml", "# Portcullis configuration in TOML\nmode = 'x'\n", Language::Toml),
         ];
         for (path, text, expected) in rows {
             assert_eq!(language_of(Path::new(path), text), expected, "{path} {text:?}");
@@ -254,6 +287,65 @@ mod tests {
         for (rest, expected) in rows {
             assert_eq!(errors_in("f.yaml", &format!("{HEADER}{rest}")), *expected, "{rest}");
         }
+    }
+
+    fn warnings_in(text: &str) -> (Settings, Vec<String>, Vec<String>) {
+        let mut sources = Sources::default();
+        let (settings, errors) = read(Path::new("f.yaml"), text, &mut sources);
+        let errors = errors.iter().map(ToString::to_string).collect();
+        (settings, errors, sources.take_warnings().iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn fields_that_the_version_once_had_are_warnings() {
+        let rows = [
+            ("udpIdleTimeout: 250ms\n", "f.yaml:3: udpIdleTimeout has no effect"),
+            ("udpTimeoutMilliseconds: 250ms\n", "f.yaml:3: udpTimeoutMilliseconds has no effect"),
+            ("resourceContainer: /kube-proxy\n", "f.yaml:3: resourceContainer has no effect"),
+            ("conntrack:\n  max: null\n  maxPerCore: 1\n", "f.yaml:4: conntrack.max has no effect"),
+        ];
+        for (rest, warning) in rows {
+            let (_, errors, warnings) = warnings_in(&format!("{HEADER}{rest}"));
+            assert_eq!(errors, [""; 0], "{rest}");
+            assert!(warnings.len() == 1 && warnings[0].starts_with(warning), "{rest}: {warnings:?}");
+        }
+        let (settings, errors, _) = warnings_in(&format!("{HEADER}featureGates: \"AllBeta=true\"\n"));
+        assert_eq!((errors.len(), settings.feature_gates.get("AllBeta")), (0, Some(&true)));
+        assert_eq!(errors_in("f.toml", "udpIdleTimeout = \"1s\"\n").len(), 1, "our language never had it");
+    }
+
+    #[test]
+    fn a_whole_config_map_is_unwrapped() {
+        let indented = |rest: &str| format!("{HEADER}{rest}").replace('\n', "\n    ").trim_end().to_owned();
+        let map = |key: &str, rest: &str| {
+            format!(
+                "apiVersion: v1\ndata:\n  kubeconfig.conf: |-\n    apiVersion: v1\n    kind: Config\n  {key}: |-\n    {}\nkind: ConfigMap\nmetadata:\n  name: kube-proxy\n",
+                indented(rest)
+            )
+        };
+        for key in ["config.conf", "config.yaml"] {
+            let (settings, errors, warnings) = warnings_in(&map(key, "mode: ipvs\nudpIdleTimeout: 1s\n"));
+            assert_eq!((errors, settings.mode.as_str()), (Vec::<String>::new(), "ipvs"), "{key}");
+            assert!(warnings[0].contains(&format!("data[{key}]")), "{warnings:?}");
+            assert!(warnings[1].starts_with("f.yaml:10: udpIdleTimeout"), "{warnings:?}");
+        }
+        let (_, errors, _) = warnings_in(&map("config.conf", "moode: ipvs\n"));
+        assert_eq!(errors, ["f.yaml:9: moode: no such field; did you mean mode?"]);
+        let (_, errors, _) = warnings_in(&map("config.conf", "mode: [\n"));
+        assert!(errors[0].starts_with("f.yaml:"), "{errors:?}");
+        let toml = "apiVersion: v1\nkind: ConfigMap\ndata:\n  config.toml: |\n    mode = \"ipvs\"\n    [network-policy]\n    enabled = true\n";
+        let (settings, errors, _) = warnings_in(toml);
+        assert_eq!(
+            (errors.len(), settings.mode.as_str(), settings.network_policy.enabled),
+            (0, "ipvs", true)
+        );
+        let json = format!(
+            "{{\"apiVersion\": \"v1\", \"kind\": \"ConfigMap\", \"data\": {{\"config.conf\": {:?}}}}}",
+            format!("{HEADER}mode: nftables\n")
+        );
+        assert_eq!(warnings_in(&json).0.mode, "nftables");
+        let (_, errors, _) = warnings_in("apiVersion: v1\nkind: ConfigMap\ndata: {a: b}\n");
+        assert!(errors[0].contains("expected an entry that is a KubeProxyConfiguration"), "{errors:?}");
     }
 
     #[test]

@@ -141,6 +141,24 @@ pub enum Warning {
         /// Why it has none.
         why: &'static str,
     },
+    /// The file is a whole ConfigMap.
+    #[error("{} is a whole ConfigMap; its entry data[{entry}] is read", path.display())]
+    Unwrapped {
+        /// The file.
+        path: PathBuf,
+        /// The key of the entry.
+        entry: String,
+    },
+    /// `--write-config-to` writes another language than the file's name promises.
+    #[error(
+        "{} is written in Portcullis' TOML, as a KubeProxyConfiguration has no field for {fields}; kube-proxy cannot read it", path.display()
+    )]
+    WrittenAsToml {
+        /// The file.
+        path: PathBuf,
+        /// The settings that would be lost.
+        fields: String,
+    },
     /// A flag that a configuration file puts out of force, as in kube-proxy.
     #[error("--{flag} is ignored because of --config; {}", field.map_or_else(
         || "leave out one of the two".to_owned(), |field| format!("set {field} in {}", path.display())))]

@@ -11,7 +11,7 @@
 //! `--manifests`, `--once` and `--mode` count, while `--proxy-mode` is void as upstream. The subcommands
 //! are ours, and so is their rule: there every flag beats the file.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 
 use clap::parser::ValueSource;
@@ -77,6 +77,22 @@ pub(super) fn with_dashes(arguments: impl IntoIterator<Item = OsString>) -> Vec<
 pub(super) fn last<'a>(matches: &'a ArgMatches, flag: &str) -> Option<&'a str> {
     let given = matches.value_source(flag) == Some(ValueSource::CommandLine);
     given.then(|| matches.get_many::<String>(flag)?.next_back().map(String::as_str)).flatten()
+}
+
+/// Every flag with its value on a command line, or its default, in the order of their names: what `/flagz` shows.
+pub(super) fn values(matches: &ArgMatches) -> Vec<(String, String)> {
+    let (mut given, mut defaults) = (Settings::default(), Settings::default());
+    apply(matches, BesideFileRule::FlagsWin, &mut given, &mut Sources::default());
+    let mut values = BTreeMap::new();
+    for (setting, flag) in settings().filter_map(|setting| Some((setting, setting.flag?))) {
+        let is_given = last(matches, flag.name).is_some();
+        // Flags that fill the same place must not show each other's value.
+        let from = if is_given { &mut given } else { &mut defaults };
+        if is_given || !flag.hidden {
+            values.insert(flag.name.to_owned(), (setting.slot)(from).to_string());
+        }
+    }
+    values.into_iter().collect()
 }
 
 /// Whose rule tells what becomes of flags beside a configuration file.

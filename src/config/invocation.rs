@@ -15,6 +15,7 @@ use super::settings::{HEALTHZ_PORT, METRICS_PORT, Settings};
 use super::sources::Sources;
 use super::typed::Config;
 use super::validation::{Validated, validate};
+use super::{setting_table, toml_file};
 
 /// What a command line comes to.
 #[derive(Debug)]
@@ -71,10 +72,36 @@ impl Invocation {
         })
     }
 
+    /// Every flag of the daemon with its value on this command line, or its default, for `/flagz`.
+    pub fn flag_values(arguments: impl IntoIterator<Item = OsString>) -> Vec<(String, String)> {
+        let matches = command::parser().try_get_matches_from(flags::with_dashes(arguments));
+        matches.map(|matches| flags::values(&matches)).unwrap_or_default()
+    }
+
     /// The settings as a `KubeProxyConfiguration` in YAML, for [`Command::WriteConfig`]. With no flags, it
     /// is to the byte what kube-proxy v1.36 writes.
     pub fn kube_proxy_configuration(&self) -> String {
         kube_proxy_configuration::write(&self.settings)
+    }
+
+    /// The settings for the file of [`Command::WriteConfig`], and a warning where its language is not the one that its name
+    /// promises: a `KubeProxyConfiguration`, or TOML if its name ends so or a setting would be lost otherwise.
+    pub fn configuration_for(&self, path: &Path) -> (String, Option<Warning>) {
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            return (toml_file::write(&self.settings), None);
+        }
+        let (mut said, mut defaults) = (self.settings.clone(), Settings::default());
+        let lost =
+            setting_table::settings().filter(|setting| setting.yaml.is_none() && setting.toml.is_some());
+        let lost = lost.filter(|setting| {
+            (setting.slot)(&mut said).to_string() != (setting.slot)(&mut defaults).to_string()
+        });
+        let lost: Vec<&str> = lost.filter_map(|setting| setting.toml).collect();
+        if lost.is_empty() {
+            return (self.kube_proxy_configuration(), None);
+        }
+        let warning = Warning::WrittenAsToml { path: path.to_owned(), fields: lost.join(", ") };
+        (toml_file::write(&self.settings), Some(warning))
     }
 
     fn without_settings(command: Command) -> Self {
@@ -104,7 +131,9 @@ impl Invocation {
                 }
             },
         };
-        let (mistakes, mut warnings) = flags::apply(matches, rule, &mut settings, &mut sources);
+        let (mistakes, more) = flags::apply(matches, rule, &mut settings, &mut sources);
+        let mut warnings = sources.take_warnings();
+        warnings.extend(more);
         errors.extend(mistakes);
         if config_file.is_none() {
             complete_from_deprecated_ports(&mut settings);

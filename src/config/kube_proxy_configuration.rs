@@ -18,9 +18,30 @@ use super::sources::Sources;
 const API_VERSION: &str = "kubeproxy.config.k8s.io/v1alpha1";
 const KIND: &str = "KubeProxyConfiguration";
 
+const USERSPACE: &str = "it was for the mode userspace, which kube-proxy no longer has";
+
+/// Fields that `v1alpha1` once had, with the reason why they have no effect. kube-proxy logs them as unknown and goes on.
+const RETIRED: [(&str, &str); 4] = [
+    ("conntrack.max", "conntrack.maxPerCore and conntrack.min took its place"),
+    ("resourceContainer", "kube-proxy no longer moves itself to a cgroup"),
+    ("udpIdleTimeout", USERSPACE),
+    ("udpTimeoutMilliseconds", USERSPACE),
+];
+
+/// Why a field has no effect that `v1alpha1` once had.
+pub(super) fn retired(field: &str) -> Option<&'static str> {
+    RETIRED.iter().find(|(retired, _)| *retired == field).map(|(_, why)| *why)
+}
+
 /// Whether a top-level field says what the document is, rather than being a setting.
 pub(super) fn is_header(field: &str) -> bool {
     matches!(field, "apiVersion" | "kind")
+}
+
+/// Whether a text says that it is a `KubeProxyConfiguration`, well-formed or not.
+pub(super) fn is_configuration(text: &str) -> bool {
+    text.lines().any(|line| line.trim_start().starts_with("kind") && line.contains(KIND))
+        || (text.trim_start().starts_with('{') && text.contains(KIND))
 }
 
 /// Checks `apiVersion` and `kind`.

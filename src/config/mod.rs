@@ -12,6 +12,7 @@
 
 mod address;
 mod command;
+mod config_map;
 mod configuration_file;
 mod detect_local;
 mod document;

@@ -47,7 +47,8 @@ const ACTIONS: &[Setting] = &[
     ),
     Setting::new(|s| Slot::Text(&mut s.actions.write_config_to)).lasting_flag(
         "write-config-to",
-        "Write the settings as a KubeProxyConfiguration to this file, and exit",
+        "Write the settings to this file, and exit: as a KubeProxyConfiguration, or in Portcullis' TOML if \
+             the file's name ends in .toml or a setting has no field there",
     ),
     Setting::new(|s| Slot::Bool(&mut s.actions.cleanup)).lasting_flag(
         "cleanup",

@@ -92,6 +92,10 @@ impl Slot<'_> {
                 *place = parse_quantity(text).map(|_| text.clone()).ok_or(QUANTITY)?;
             }
             (Self::Gates(place), Value::Mapping(entries)) => *place = gates_of_file(entries)?,
+            // As the first releases of v1alpha1 had it.
+            (Self::Gates(place), Value::Text(text)) => {
+                *place = gates_of_flag(std::slice::from_ref(text)).map_err(|_| GATES_FILE)?;
+            }
             (Self::VModules(place), Value::List(items)) => *place = vmodules_of_file(items)?,
             (slot, _) => return Err(slot.expected_in_file()),
         }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use super::error::Said;
+use super::error::{Said, Warning};
 use super::setting::Setting;
 use super::setting_table::settings;
 
@@ -51,6 +51,7 @@ enum Place {
 pub(super) struct Sources {
     file: Option<File>,
     places: HashMap<&'static str, Place>,
+    warnings: Vec<Warning>,
 }
 
 impl Sources {
@@ -60,6 +61,15 @@ impl Sources {
 
     pub(super) fn file(&self) -> Option<&File> {
         self.file.as_ref()
+    }
+
+    /// The file has something to be told of that is no mistake.
+    pub(super) fn warn(&mut self, warning: Warning) {
+        self.warnings.push(warning);
+    }
+
+    pub(super) fn take_warnings(&mut self) -> Vec<Warning> {
+        std::mem::take(&mut self.warnings)
     }
 
     pub(super) fn by_flag(&mut self, id: &'static str, flag: &'static str) {

@@ -285,3 +285,66 @@ fn detect_local_modes() {
         assert_eq!(config(arguments).detect_local, *expected, "{arguments:?}");
     }
 }
+
+#[test]
+fn flag_values_are_those_of_the_command_line_or_the_defaults() {
+    let line = [
+        "portcullis",
+        "--mode",
+        "ipvs",
+        "-v",
+        "4",
+        "--once",
+        "--feature_gates=AllBeta=true",
+        "--nodeport-addresses=a",
+        "--nodeport-addresses",
+        "b,c",
+    ];
+    let values = Invocation::flag_values(line.map(Into::into));
+    let value = |flag: &str| values.iter().find(|(name, _)| name == flag).map(|(_, value)| value.as_str());
+    let rows = [
+        ("mode", Some("ipvs")),
+        ("proxy-mode", Some("")),
+        ("v", Some("4")),
+        ("once", Some("true")),
+        ("cleanup", Some("false")),
+        ("feature-gates", Some("AllBeta=true")),
+        ("nodeport-addresses", Some("a,b,c")),
+        ("conntrack-min", Some("131072")),
+        ("healthz-port", None),
+    ];
+    for (flag, expected) in rows {
+        assert_eq!(value(flag), expected, "{flag}");
+    }
+    assert!(values.is_sorted());
+}
+
+#[test]
+fn what_is_written_loses_no_setting() {
+    let read = |line: &[&str]| {
+        let line = std::iter::once("portcullis").chain(line.iter().copied());
+        Invocation::from_arguments(line.map(Into::into), |path| std::fs::read_to_string(path))
+            .expect("a command line")
+    };
+    let lines: [&[&str]; 4] = [
+        &["--network-policy", "--network-policy-unknown-pods=deny", "--mode=nftables"],
+        &["--master=https://10.0.0.1", "--mode", "ipvs", "--ipvs-exclude-cidrs=10.0.0.0/8"],
+        &["--manifests=/etc/m", "--nodeport-addresses=primary,localhost", "--feature-gates=AllBeta=true"],
+        &["--iptables-sync-period=45s", "--conntrack-min=7", "--cluster-cidr=10.0.0.0/8,fd00::/8", "-v4"],
+    ];
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    for (line, name) in lines.into_iter().flat_map(|line| [(line, "written.toml"), (line, "written.yaml")]) {
+        let file = folder.path().join(name);
+        let invocation = read(line);
+        let config = invocation.config.as_ref().expect("it can be used");
+        let (text, warning) = invocation.configuration_for(&file);
+        std::fs::write(&file, &text).expect("it can be written");
+        let again = read(&["--config", file.to_str().expect("a path of text")]);
+        assert_eq!(again.config.as_ref().expect("it can be read back"), config, "{line:?}:\n{text}");
+        // Where every setting has a field, kube-proxy can read it.
+        let lost = name.ends_with("yaml") && !line.contains(&"--iptables-sync-period=45s");
+        assert_eq!(warning.is_some(), lost, "{line:?}: {warning:?}");
+        let setting = line[0].trim_start_matches('-').split('=').next().expect("a name");
+        assert!(warning.is_none_or(|warning| warning.to_string().contains(setting)), "{line:?}");
+    }
+}

@@ -135,7 +135,7 @@ impl Telemetry {
         let diagnostics = Diagnostics {
             proxy_mode: config.mode.name(),
             configuration,
-            flags: flags_given(),
+            flags: config::Invocation::flag_values(std::env::args_os()),
             started,
             version: env!("CARGO_PKG_VERSION"),
             service_traffic,
@@ -398,14 +398,4 @@ fn unreadable(reasons: &[String]) -> Vec<Problem> {
 /// The packets that a counter of the kernel's has seen; `None` where it is not there.
 fn packets(name: &str) -> Option<u64> {
     Counters::open().and_then(|mut counters| counters.get(name)).ok().flatten().map(|counter| counter.packets)
-}
-
-/// The flags of the command line.
-fn flags_given() -> Vec<(String, String)> {
-    let flags = std::env::args().skip(1).filter_map(|argument| {
-        let flag = argument.strip_prefix("--")?;
-        let (name, value) = flag.split_once('=').unwrap_or((flag, ""));
-        Some((name.to_owned(), value.to_owned()))
-    });
-    flags.collect()
 }

@@ -1,0 +1,100 @@
+//! A whole ConfigMap that was given as the configuration file, as `kubectl get configmap -o yaml` prints it: the entry that
+//! is the configuration, with the lines of the file.
+
+use super::configuration_file::{language_of, parse};
+use super::document::{Entry, Malformed, Node, Value};
+use super::kube_proxy_configuration::is_configuration;
+use super::sources::Language;
+
+/// The entry of a ConfigMap that is a configuration.
+pub(super) struct Unwrapped {
+    /// Its key.
+    pub(super) key: String,
+    pub(super) language: Language,
+    /// Its content, with lines of the whole file.
+    pub(super) root: Result<Node, Vec<Malformed>>,
+}
+
+/// Whether a document is a ConfigMap.
+pub(super) fn is_config_map(root: &Node) -> bool {
+    let is =
+        |key: &str, value: &str| field(root, key).is_some_and(|e| e.node.value == Value::Text(value.into()));
+    is("apiVersion", "v1") && is("kind", "ConfigMap")
+}
+
+/// Finds the configuration in a ConfigMap, of which `text` is the file: the entry `config.conf`, as kubeadm names it, or
+/// else the only one that is a configuration.
+///
+/// # Errors
+/// What was expected of its data.
+pub(super) fn unwrap(root: &Node, text: &str) -> Result<Unwrapped, &'static str> {
+    let none = "an entry that is a KubeProxyConfiguration, such as config.conf";
+    let data = field(root, "data").ok_or(none)?;
+    let Value::Mapping(entries) = &data.node.value else { return Err(none) };
+    let candidates: Vec<&Entry> = entries.iter().filter(|entry| is_candidate(entry)).collect();
+    let named = candidates.iter().find(|entry| entry.key == "config.conf");
+    let entry = match (named, candidates.as_slice()) {
+        (Some(entry), _) | (None, [entry]) => entry,
+        (None, []) => return Err(none),
+        (None, _) => return Err("one entry that is a configuration, or one with the key config.conf"),
+    };
+    let Value::Text(content) = &entry.node.value else { return Err(none) };
+    let language = language_of(entry.key.as_ref(), content);
+    let lines = Lines::of(entry, content, text);
+    let root = parse(language, content).map(|root| moved(root, &lines));
+    let root = root.map_err(|all| {
+        let line = |line: Option<usize>| Some(line.map_or(entry.line, |line| lines.in_file(line)));
+        all.into_iter().map(|Malformed { line: at, message }| Malformed { line: line(at), message }).collect()
+    });
+    Ok(Unwrapped { key: entry.key.clone(), language, root })
+}
+
+fn field<'a>(root: &'a Node, key: &str) -> Option<&'a Entry> {
+    let Value::Mapping(entries) = &root.value else { return None };
+    entries.iter().find(|entry| entry.key == key)
+}
+
+/// Whether an entry is a configuration, well-formed or not.
+fn is_candidate(entry: &Entry) -> bool {
+    let Value::Text(content) = &entry.node.value else { return false };
+    entry.key == "config.conf" || entry.key.ends_with(".toml") || is_configuration(content)
+}
+
+/// Where the lines of an entry are in the file.
+struct Lines {
+    /// The line of the entry's key.
+    key: usize,
+    /// How many lines of the file precede the entry's first; `None` where they are not lines of the file.
+    before: Option<usize>,
+}
+
+impl Lines {
+    fn of(entry: &Entry, content: &str, file: &str) -> Self {
+        let blank = content.lines().take_while(|line| line.trim().is_empty()).count();
+        let first = content.lines().nth(blank).unwrap_or_default().trim();
+        let behind_key = file.lines().enumerate().skip(entry.line);
+        let found = behind_key.take(blank + 2).find(|(_, line)| line.trim() == first);
+        Lines { key: entry.line, before: found.and_then(|(before, _)| before.checked_sub(blank)) }
+    }
+
+    fn in_file(&self, line: usize) -> usize {
+        self.before.map_or(self.key, |before| before + line.max(1))
+    }
+}
+
+/// A tree with the lines of the file.
+fn moved(node: Node, lines: &Lines) -> Node {
+    let value = match node.value {
+        Value::List(items) => Value::List(items.into_iter().map(|item| moved(item, lines)).collect()),
+        Value::Mapping(entries) => {
+            let entry = |Entry { line, key, node }| Entry {
+                line: lines.in_file(line),
+                key,
+                node: moved(node, lines),
+            };
+            Value::Mapping(entries.into_iter().map(entry).collect())
+        }
+        plain => plain,
+    };
+    Node { line: lines.in_file(node.line), value }
+}
