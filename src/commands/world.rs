@@ -101,6 +101,11 @@ impl<'a> World<'a> {
         self.index.node(node)?.ips().find(|ip| Family::of(*ip) == family)
     }
 
+    /// The addresses that a node serves node ports on where only its primary ones count.
+    pub(crate) fn primary_ips(&self, node: Name) -> Box<[IpAddr]> {
+        node::primary_ips(self.config, self.index.node(node), |_| None)
+    }
+
     /// Ports that are known of pods' addresses: those that the pods name, and those that Services lead to.
     pub(crate) fn ports_at(&self, addresses: &BTreeSet<IpAddr>) -> BTreeSet<PortNumber> {
         let named = addresses.iter().filter_map(|address| self.pod_at(*address));

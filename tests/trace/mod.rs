@@ -42,7 +42,12 @@ pub(crate) fn follow(rules: &RuleSet, packet: &Packet) -> Outcome {
         assert_eq!(found.masqueraded.len(), 1, "each way replaces the source, or none does: {packet:?}");
         return Outcome::Led { endpoints: found.endpoints, masqueraded: found.masqueraded.contains(&true) };
     }
-    for chain in ["KUBE-PROXY-FIREWALL", "KUBE-EXTERNAL-SERVICES", "KUBE-SERVICES"] {
+    // Which hooks a packet passes decides which chains it meets: `KUBE-EXTERNAL-SERVICES` is not called by OUTPUT.
+    let mut chains = vec!["KUBE-PROXY-FIREWALL", "KUBE-SERVICES"];
+    if !packet.from_local || packet.to_local {
+        chains.insert(1, "KUBE-EXTERNAL-SERVICES");
+    }
+    for chain in chains {
         walk(rules, Table::Filter, chain, packet, false, &mut found);
         if let Some(outcome) = found.refused.take() {
             return outcome;

@@ -122,6 +122,9 @@ pub(super) struct PathAnswer {
     /// The source that the destination's policies see, if it is not the client's address.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) seen_as: Option<IpAddr>,
+    /// Why an answer does not reach the client, if it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) lost: Option<String>,
     /// The node that replaces the source by one of its addresses before the server sees it, if one does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) masqueraded_by: Option<String>,

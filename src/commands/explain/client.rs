@@ -89,6 +89,13 @@ impl Client {
         self.addresses.iter().copied().find(|ip| Family::of(*ip) == family)
     }
 
+    /// The address from which it connects to another: the kernel takes the destination itself for the source of what a
+    /// node sends to one of its own addresses.
+    pub(super) fn source_towards(&self, world: &World<'_>, to: IpAddr) -> Option<IpAddr> {
+        let is_own = self.is_node() && self.node.is_some_and(|node| world.is_own_address(node, to));
+        if is_own { Some(to) } else { self.address(Family::of(to)) }
+    }
+
     /// Whether it has the addresses of its node.
     pub(super) fn is_node(&self) -> bool {
         matches!(self.kind, ClientKind::Node(_) | ClientKind::OnHostNetwork(_))

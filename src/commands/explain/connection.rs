@@ -2,8 +2,8 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use portcullis_cluster::Family;
 use portcullis_cluster::desired::{Endpoint, ServicePort};
+use portcullis_cluster::{Family, Name};
 
 use super::answer::{Advice, ConnectionAnswer, PathAnswer, RefusalAnswer, ServiceAnswer, Verdict};
 use super::client::Client;
@@ -35,7 +35,7 @@ pub(super) fn explain(
         paths: Vec::new(),
         advice: Vec::new(),
     };
-    let path = |to: SocketAddr, led: Option<(portcullis_cluster::Name, &Led)>| Path {
+    let path = |to: SocketAddr, led: Option<(Name, &Led)>| Path {
         world,
         client,
         from,
@@ -59,19 +59,35 @@ pub(super) fn explain(
                         );
                     }
                 }
-                Err(refusal) => answer.refusal = Some(refused(refusal)),
+                Err(refusal) => match before_node(client, *node).then(|| path(to, None).answer(1)) {
+                    // The client's own node judges the connection first, and drops it.
+                    Some((direct, advice)) if !direct.egress.allowed => add(&mut answer, (direct, advice)),
+                    _ => answer.refusal = Some(refused(refusal)),
+                },
             }
-            answer.service = Some(service(world, port, *entry, node.as_str(), &led));
+            let mut about = service(world, port, *entry, node.as_str(), &led);
+            if let (Err(refusal), None) = (&led.outcome, &answer.refusal) {
+                about.remarks.push(format!("there it would be refused: {}", refusal.why));
+            }
+            answer.service = Some(about);
         }
     }
     let allowed = answer.paths.iter().filter(|path| path.allowed).count();
     answer.verdict = match (allowed, answer.paths.len()) {
         (_, 0) => Verdict::Unreachable,
+        (0, _) if answer.paths.iter().all(|path| path.egress.allowed && path.ingress.allowed) => {
+            Verdict::Unreachable
+        }
         (0, _) => Verdict::Denied,
         (some, all) if some == all => Verdict::Allowed,
         _ => Verdict::PartlyAllowed,
     };
     answer
+}
+
+/// Whether a connection leaves the client's node before another node translates it.
+fn before_node(client: &Client, node: Name) -> bool {
+    client.node.is_some_and(|own| own != node)
 }
 
 fn refused(refusal: &Refusal) -> RefusalAnswer {

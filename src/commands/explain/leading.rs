@@ -159,9 +159,11 @@ impl Leader<'_> {
                 why: format!("node ports are not served on {} of {}", self.to, self.node),
                 way_out: "see --nodeport-addresses, or use another address of the node".to_owned(),
             }),
-            // Without endpoints anywhere, rules refuse it before they look at its source; IPVS looks first.
+            // Without endpoints anywhere, the rules of iptables mode refuse it whatever its source; the others look at
+            // the source first.
             Entry::LoadBalancer
-                if (self.is_ipvs() || self.port.endpoints.exist()) && !self.is_in_source_ranges() =>
+                if (self.world.config.mode != ProxyMode::Iptables || self.port.endpoints.exist())
+                    && !self.is_in_source_ranges() =>
             {
                 Some(Refusal {
                     how: How::Dropped,
@@ -181,7 +183,7 @@ impl Leader<'_> {
         let family = Family::of(self.to);
         match node::options(self.world.config, self.world.index.node(self.node)).node_port_addresses {
             NodePortAddresses::All => true,
-            NodePortAddresses::Primary { .. } => self.world.node_address(self.node, family) == Some(self.to),
+            NodePortAddresses::Primary { .. } => self.world.primary_ips(self.node).contains(&self.to),
             NodePortAddresses::Cidrs(cidrs) => {
                 let mut own = cidrs.iter().filter(|net| Family::of_net(net) == family).peekable();
                 own.peek().is_none() || own.any(|net| net.contains(&self.to))
@@ -233,17 +235,26 @@ impl Leader<'_> {
             });
         }
         let total = endpoints.total();
+        let how = if self.leaves_unanswered() { How::NotServed } else { How::Rejected };
+        if total == 0 {
+            let Cause { why, way_out } = cause(self.world, self.port);
+            return Err(Refusal { how, why, way_out });
+        }
         let (why, way_out) = match total {
-            0 => {
-                let Cause { why, way_out } = cause(self.world, self.port);
-                return Err(Refusal { how: How::Rejected, why, way_out });
-            }
             1 => (format!("{service} has one endpoint, which is not ready"), "look at that pod's readiness"),
             _ => {
                 (format!("{service} has {total} endpoints, and none is ready"), "look at the pods' readiness")
             }
         };
-        Err(Refusal { how: How::Rejected, why, way_out: way_out.to_owned() })
+        Err(Refusal { how, why, way_out: way_out.to_owned() })
+    }
+
+    /// Whether a connection without an endpoint meets no rule: in iptables mode what the node itself sends to external
+    /// addresses passes the hook output only, and `KUBE-EXTERNAL-SERVICES` is called by input and forward.
+    fn leaves_unanswered(&self) -> bool {
+        let is_external = matches!(self.entry, Entry::ExternalIp | Entry::LoadBalancer);
+        let is_own = self.world.is_own_address(self.node, self.to);
+        self.world.config.mode == ProxyMode::Iptables && is_external && self.is_from_this_node() && !is_own
     }
 
     fn nodes_with_endpoints(&self) -> String {

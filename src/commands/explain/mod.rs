@@ -139,7 +139,7 @@ fn answer(world: &World<'_>, asked: &Explain, from: &End, to: &Destination) -> R
     };
     let mut connections = Vec::new();
     for goal in &goals {
-        let address = client.address(Family::of(goal.address)).expect("families without one are left out");
+        let address = client.source_towards(world, goal.address).expect("families without one are left out");
         connections.push(explain(world, &client, address, goal, &asked.to));
     }
     let worst = connections.iter().map(|connection| connection.verdict).max();

@@ -46,8 +46,10 @@ impl Path<'_> {
         for (answer, direction) in [(&egress, Direction::Egress), (&ingress, Direction::Ingress)] {
             advice.extend(self.advice(answer, direction, seen_as));
         }
+        let lost = self.lost_answer();
         let answer = PathAnswer {
-            allowed: egress.allowed && ingress.allowed,
+            allowed: egress.allowed && ingress.allowed && lost.is_none(),
+            lost,
             to: self.to,
             name: self.destination_name(),
             node: self.world.place_of(self.to.ip()).map(|node| node.to_string()),
@@ -76,6 +78,20 @@ impl Path<'_> {
         self.led_by.filter(|_| self.masqueraded || self.is_hairpin())
     }
 
+    /// Why the client never sees an answer though the connection arrives: another node than the client's translated the
+    /// destination and kept the source, and the endpoint is not on that node. The endpoint answers the client
+    /// directly, so nothing translates the answer's source back.
+    fn lost_answer(&self) -> Option<String> {
+        let node = self.led_by.filter(|node| self.client.node.is_some_and(|own| own != *node))?;
+        if self.masqueraded_by().is_some() || self.world.place_of(self.to.ip()) == Some(node) {
+            return None;
+        }
+        Some(format!(
+            "node {node} keeps the client's address, and the endpoint is not on {node}: it answers the client directly, \
+             not through {node}, and the client takes the answer for a stranger's"
+        ))
+    }
+
     fn destination_name(&self) -> Option<String> {
         let address = self.to.ip();
         let pod = self.world.pod_at(address).map(|pod| pod.key.to_string());
@@ -92,7 +108,7 @@ impl Path<'_> {
 
     /// The source as it is seen on the destination's node.
     fn seen_at_destination(&self) -> IpAddr {
-        let Some(node) = self.led_by.filter(|_| self.masqueraded) else { return self.from };
+        let Some(node) = self.masqueraded_by() else { return self.from };
         if self.world.place_of(self.to.ip()) == Some(node) {
             return self.from;
         }

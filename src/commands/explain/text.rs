@@ -93,6 +93,7 @@ fn why(connection: &ConnectionAnswer) -> String {
         connection.paths.iter().any(|path| !path.egress.allowed),
         connection.paths.iter().any(|path| !path.ingress.allowed),
     );
+    let is_lost = connection.paths.iter().any(|path| path.lost.is_some());
     let by = match (egress, ingress) {
         (true, true) => "by policies at both ends",
         (true, false) => "by policies at the client (egress)",
@@ -100,8 +101,12 @@ fn why(connection: &ConnectionAnswer) -> String {
     };
     match connection.verdict {
         Verdict::Allowed if all > 1 => format!(": all {all} endpoints"),
+        Verdict::PartlyAllowed if is_lost && !egress && !ingress => {
+            format!(": {allowed} of {all} endpoints; no answer comes back from the others")
+        }
         Verdict::PartlyAllowed => format!(": {allowed} of {all} endpoints; the others are denied {by}"),
         Verdict::Denied => format!(": {by}"),
+        Verdict::Unreachable if is_lost => ": no answer comes back".to_owned(),
         _ => String::new(),
     }
 }
@@ -176,6 +181,9 @@ fn print_path(path: &PathAnswer, is_masqueraded: bool, out: &mut dyn Write) -> i
     writeln!(out, "{mark}{share} {}{name}{}", path.to, node.unwrap_or_default())?;
     end("egress", &path.egress, out)?;
     end("ingress", &path.ingress, out)?;
+    if let Some(lost) = &path.lost {
+        writeln!(out, "  answer   LOST: {lost}")?;
+    }
     if let Some(node) = path.masqueraded_by.as_ref().filter(|_| !is_masqueraded) {
         writeln!(
             out,

@@ -6,11 +6,13 @@ use std::ops::RangeInclusive;
 use ipnet::IpNet;
 use portcullis_cluster::desired::{Desired, ServicePort};
 use portcullis_cluster::{Family, Name, Protocol};
+use portcullis_modes::iptables::NodePortAddresses;
 
 use super::entry::{Entry, entry_at, ports_of};
 use super::leading::{How, Refusal};
 use crate::commands::world::{World, listed};
 use crate::config::ProxyMode;
+use crate::node;
 
 /// The API server's default for `--service-node-port-range`.
 const NODE_PORTS: RangeInclusive<u16> = 30_000..=32_767;
@@ -18,6 +20,9 @@ const NODE_PORTS: RangeInclusive<u16> = 30_000..=32_767;
 /// The shortest prefixes by which an address counts as a neighbour of a known cluster IP, where no ServiceCIDR tells:
 /// an eighth of the usual `/12`, and what most clusters have of IPv6.
 const NEIGHBOURS: [u8; 2] = [16, 112];
+
+/// How much an address has in common with a node's if it may be that node's, too: the usual subnets.
+const VIPS: [u8; 2] = [24, 64];
 
 /// An address and port that no Service has.
 pub(super) struct Unserved<'a> {
@@ -74,9 +79,43 @@ impl Unserved<'_> {
         let here = |port: &&ServicePort| entry_at(port, self.address).is_some();
         match self.anywhere.ports().find(here) {
             Some(port) => Some(self.other_port(port)),
-            None if self.world.pod_at(self.address).is_none() => self.unassigned(),
+            None if self.world.pod_at(self.address).is_none() => {
+                self.vip_of_node().or_else(|| self.unassigned())
+            }
             None => None,
         }
+    }
+
+    /// A node port on an address beside those of nodes, such as the virtual IP of a keepalived: nodes that serve node
+    /// ports on their primary addresses only do not serve it there.
+    fn vip_of_node(&self) -> Option<Refusal> {
+        let length = VIPS[usize::from(self.address.is_ipv6())];
+        let subnet = IpNet::new(self.address, length).ok()?;
+        let primary: Vec<IpAddr> =
+            self.world.node_names().iter().flat_map(|node| self.world.primary_ips(*node)).collect();
+        let mut near = primary.iter().filter(|ip| subnet.contains(*ip)).map(ToString::to_string).peekable();
+        let family = Family::of(self.address);
+        let holder = self.anywhere.ports().find(|port| {
+            let same = port.node_port.is_some_and(|node_port| node_port.get() == self.number);
+            same && port.name.protocol == self.protocol && port.family == family
+        })?;
+        let addresses = node::options(self.world.config, None).node_port_addresses;
+        if near.peek().is_none() || !matches!(addresses, NodePortAddresses::Primary { .. }) {
+            return None;
+        }
+        let near: Vec<String> = near.collect();
+        Some(Refusal {
+            how: How::NotServed,
+            why: format!(
+                "{} is no primary address of a node, and only those serve node port {} of {}",
+                self.address, self.number, holder.name
+            ),
+            way_out: format!(
+                "use {}, or set --nodeport-addresses to blocks with {}",
+                listed(near.iter().map(String::as_str)),
+                self.address
+            ),
+        })
     }
 
     /// The address is a Service's, which does not have the port.
