@@ -24,6 +24,7 @@ mod cluster_ips;
 mod drift;
 mod drift_of_ipvs;
 mod drift_of_nftables;
+mod explained;
 mod external_addresses;
 mod graceful_termination;
 mod host_daemons;
