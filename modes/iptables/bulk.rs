@@ -58,6 +58,7 @@ impl FamilySync {
         now: Instant,
         progress: &mut Progress,
     ) -> Result<(), SyncError> {
+        self.refresh_chains_in_use()?;
         let snapshot = Snapshot::read(&*self.kernel)?;
         if self.knowledge != Knowledge::None && !self.write_failed {
             self.drift = self.count_drift(&snapshot);
@@ -151,6 +152,9 @@ impl FamilySync {
                 execution.lines += script.count();
                 execution.written += script.rules();
                 return Ok(());
+            }
+            Err(error) if blames_rules(&error) && self.notes_chains_in_use()? => {
+                return self.write_parts(execution, parts);
             }
             Err(error) if !blames_rules(&error) || parts.services.is_empty() => return Err(error),
             Err(error) => error,

@@ -37,7 +37,7 @@ impl FamilySync {
                 self.compose_shared(chain, execution, parts, script, out)?;
             }
             if table == Table::Nat {
-                compose_removals(execution, parts, self.kernel.flavour(), script);
+                self.compose_removals(execution, parts, script);
             }
             script.end_table();
             script.drain(out)?;
@@ -149,16 +149,18 @@ impl FamilySync {
     }
 }
 
-fn compose_removals(execution: &Execution<'_>, parts: &Parts<'_>, flavour: Flavour, script: &mut Script) {
-    // What a refused Service last had may still be led to, and is not known by name after a restart.
-    let unsure = matches!(execution.plan.known, Known::Read(_)) && !execution.refused.is_empty();
-    let mut chains: Vec<ChainName> = if unsure { Vec::new() } else { parts.removals.to_vec() };
-    if flavour == Flavour::Legacy {
-        let services = &execution.plan.services[parts.services.clone()];
-        let kept = services.iter().filter(|s| !execution.refused.contains(&s.name));
-        chains.extend(kept.flat_map(|s| s.removals.iter().copied()));
+impl FamilySync {
+    fn compose_removals(&self, execution: &Execution<'_>, parts: &Parts<'_>, script: &mut Script) {
+        // What a refused Service last had may still be led to, and is not known by name after a restart.
+        let unsure = matches!(execution.plan.known, Known::Read(_)) && !execution.refused.is_empty();
+        let mut chains: Vec<ChainName> = if unsure { Vec::new() } else { parts.removals.to_vec() };
+        if self.kernel.flavour() == Flavour::Legacy {
+            let services = &execution.plan.services[parts.services.clone()];
+            let kept = services.iter().filter(|s| !execution.refused.contains(&s.name));
+            chains.extend(kept.flat_map(|s| s.removals.iter().copied()));
+        }
+        // All are emptied before any is deleted, as they may refer to each other.
+        chains.iter().for_each(|chain| script.declare(chain));
+        chains.iter().for_each(|chain| self.in_use.delete(script, *chain));
     }
-    // All are emptied before any is deleted, as they may refer to each other.
-    chains.iter().for_each(|chain| script.declare(chain));
-    chains.iter().for_each(|chain| script.delete_chain(*chain));
 }

@@ -17,6 +17,7 @@ use portcullis_cluster::{Family, NamespacedName};
 
 use super::base_rules::{self, BaseChain, Jump};
 use super::chain::{SharedChain, Table};
+use super::chains_in_use::ChainsInUse;
 use super::kernel::Kernel;
 use super::options::{Host, Options};
 use super::rule_set::is_large;
@@ -60,6 +61,7 @@ pub(super) struct FamilySync {
     pub(super) orders: [SharedOrder; SharedChain::ALL.len()],
     pub(super) pending: BTreeSet<NamespacedName>,
     pub(super) isolations: Isolations,
+    pub(super) in_use: ChainsInUse,
     /// Somebody wrote since we last did, so positions in shared chains cannot be relied on.
     pub(super) positions_unsure: bool,
 }
@@ -112,6 +114,7 @@ impl FamilySync {
             orders: Default::default(),
             pending: BTreeSet::new(),
             isolations: Isolations::default(),
+            in_use: ChainsInUse::default(),
             positions_unsure: false,
         }
     }
@@ -148,6 +151,7 @@ impl FamilySync {
             }
         }
         self.pending.extend(self.isolations.due(now));
+        self.in_use.begin();
         let mut progress = Progress::default();
         let full = self.knowledge != Knowledge::Known;
         let large = is_large(desired, self.family);

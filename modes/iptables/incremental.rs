@@ -72,6 +72,9 @@ impl FamilySync {
                 return if blames_rules(&error) { Ok(Written::Unsure) } else { Err(error) };
             }
             Err(error) if !blames_rules(&error) => return Err(error),
+            Err(_) if self.notes_chains_in_use()? => {
+                return self.write_changes(names, desired, large, now, progress);
+            }
             Err(error) => error,
         };
         if let [guilty] = names {
@@ -141,7 +144,10 @@ impl FamilySync {
                 self.edit_shared(chain, name, &old, &new, &mut restore, &mut edited);
             }
             let gone = old.chains().filter(|(chain, _)| new.chain(*chain).is_none());
-            gone.for_each(|(chain, _)| restore.nat.remove(chain));
+            for (chain, _) in gone {
+                restore.nat.declare(chain);
+                self.in_use.delete(&mut restore.nat, chain);
+            }
         }
         (restore, edited)
     }

@@ -8,6 +8,7 @@
 mod base_rules;
 mod bulk;
 mod chain;
+mod chains_in_use;
 mod compose;
 mod diff;
 mod drift;

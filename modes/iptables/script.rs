@@ -63,12 +63,6 @@ impl Script {
         self.line(format_args!(":{chain} - [0:0]"));
     }
 
-    /// Deletes a chain that nothing refers to any more.
-    pub(super) fn remove(&mut self, chain: ChainName) {
-        self.declare(chain);
-        self.delete_chain(chain);
-    }
-
     /// Deletes an empty chain.
     pub(super) fn delete_chain(&mut self, chain: ChainName) {
         self.line(format_args!("-X {chain}"));

@@ -296,6 +296,54 @@ fn a_tool_that_takes_nothing_isolates_nobody() {
     }
 }
 
+/// The tool does not delete a chain that a rule of another process refers to. No Service is to blame for that, and each
+/// gets its new rules.
+#[test]
+fn a_chain_that_another_process_uses_isolates_no_service() {
+    for (flavour, names_lines) in [(Flavour::Nft, false), (Flavour::Legacy, false), (Flavour::Legacy, true)] {
+        // A few changes, many, and a comparison with the kernel.
+        for (count, compare) in [(3, false), (300, false), (3, true)] {
+            let kernel = FakeKernel::new(flavour);
+            kernel.state().names_lines = names_lines;
+            let mut cluster = Cluster::new();
+            let changes: Vec<_> = (0..count).flat_map(|n| cluster.set(n, Some(&service(3)))).collect();
+            let mut proxier = proxier(&kernel);
+            all_well(&proxier.sync(&cluster.desired, &changes));
+            kernel.meddle(|tables| {
+                let nat = tables.get_mut(&Table::Nat).unwrap();
+                let ours = nat.keys().filter(|name| name.starts_with("KUBE-SEP-"));
+                let rules = ours.map(|name| format!("-j {name}")).collect();
+                nat.insert("MINE".to_owned(), rules);
+            });
+            if compare {
+                proxier.check_drift();
+            }
+            let changes: Vec<_> = (0..count).flat_map(|n| cluster.set(n, Some(&service(1)))).collect();
+            let reports = proxier.sync(&cluster.desired, &changes);
+            all_well(&reports);
+            assert!(reports.iter().all(|report| report.isolated.is_empty() && report.repaired == 0));
+            let case = format!("{flavour:?} {names_lines} {count} {compare}");
+            let left = |kernel: &FakeKernel| {
+                let (held, wanted) = (held(kernel), wanted(&cluster));
+                assert!(wanted.iter().all(|(chain, rules)| held.get(chain) == Some(rules)), "{case}");
+                let left =
+                    held.into_iter().filter(|(chain, _)| !wanted.contains_key(chain) && chain.1 != "MINE");
+                left.map(|(_, rules)| rules.len()).collect::<Vec<_>>()
+            };
+            let lost = left(&kernel);
+            assert!(!lost.is_empty() && lost.iter().all(|rules| *rules == 0), "emptied: {case}: {lost:?}");
+            if count > 3 {
+                // A comparison that takes long is not soon repeated.
+                continue;
+            }
+            kernel.meddle(|tables| drop(tables.get_mut(&Table::Nat).unwrap().remove("MINE")));
+            proxier.check_drift();
+            all_well(&proxier.sync(&cluster.desired, &[]));
+            assert_eq!(left(&kernel).len(), 0, "deleted: {case}");
+        }
+    }
+}
+
 /// One endpoint more costs the chains of that endpoint and of its Service, and no dump.
 #[test]
 fn a_small_change_is_a_small_restore() {
