@@ -593,14 +593,9 @@ impl Loop {
         }
         let repaired = outcome.reports.iter().map(|report| report.repaired).sum();
         if repaired > 0
-            && let Some(Unlogged { repairs, objects }) = self.repairs.repaired(repaired, Instant::now())
+            && let Some(unlogged) = self.repairs.repaired(repaired, Instant::now())
         {
-            tracing::warn!(
-                repairs,
-                objects,
-                by = self.repairs.process(),
-                "somebody else had changed our rules; they are repaired"
-            );
+            log_repairs(unlogged, self.repairs.process());
         }
         self.telemetry.synced(&outcome, worker.desired.services().len());
         let served = worker.node_port_addresses(&self.facts.addresses);
@@ -609,15 +604,20 @@ impl Loop {
         outcome
     }
 
-    /// Reports tables that another process keeps changing. Returns when the next of them is left alone, if it is.
+    /// Reports tables that another process keeps changing, and repairs that were not logged yet. Returns when there is
+    /// more to report, though nothing else happens.
     fn report_contention(&mut self, now: Instant) -> Option<Instant> {
+        if let Some(unlogged) = self.repairs.due_log(now) {
+            log_repairs(unlogged, self.repairs.process());
+        }
+        self.policies.iter_mut().for_each(|policies| policies.log_repairs(now));
         let policies = self.policies.as_ref().map(Policies::repairs);
         let tables = [(CONTENDED_SERVICES, Some(&self.repairs)), (CONTENDED_POLICIES, policies)];
         let ends = tables.map(|(table, repairs)| {
             let contention = repairs.and_then(|repairs| repairs.contention(now));
             let end = repairs.filter(|_| contention.is_some()).and_then(Repairs::contention_ends);
             self.telemetry.contention(table, contention);
-            end
+            end.into_iter().chain(repairs.and_then(Repairs::next_log)).min()
         });
         ends.into_iter().flatten().min()
     }
@@ -661,6 +661,10 @@ impl Loop {
         }
         Err(DaemonError::Unreadable { held: false, unreadable })
     }
+}
+
+fn log_repairs(Unlogged { repairs, objects }: Unlogged, process: &str) {
+    tracing::warn!(repairs, objects, by = process, "somebody else had changed our rules; they are repaired");
 }
 
 /// Whether the syncs of `--once` wrote everything.

@@ -93,11 +93,24 @@ impl Repairs {
         self.first.get_or_insert(now);
         self.unlogged.repairs += 1;
         self.unlogged.objects += objects;
-        let due = self.repairs <= LOGGED || self.last_logged.is_none_or(|at| now >= at + LOG_PERIOD);
-        due.then(|| {
-            self.last_logged = Some(now);
-            std::mem::take(&mut self.unlogged)
-        })
+        if self.repairs <= LOGGED { self.log(now) } else { self.due_log(now) }
+    }
+
+    /// What a log line is to report of the repairs that none reported yet, if one is due.
+    pub(super) fn due_log(&mut self, now: Instant) -> Option<Unlogged> {
+        self.next_log().filter(|at| now >= *at)?;
+        self.log(now)
+    }
+
+    /// When repairs that no log line reported yet are to be logged.
+    pub(super) fn next_log(&self) -> Option<Instant> {
+        let last = self.last_logged.filter(|_| self.unlogged != Unlogged::default())?;
+        Some(last + LOG_PERIOD)
+    }
+
+    fn log(&mut self, now: Instant) -> Option<Unlogged> {
+        self.last_logged = Some(now);
+        Some(std::mem::take(&mut self.unlogged))
     }
 
     /// The process that made the last external change.
@@ -132,7 +145,8 @@ impl Repairs {
 
     fn refill(&mut self, now: Instant) {
         if self.changed.as_ref().is_none_or(|(at, _)| now >= *at + QUIET) {
-            *self = Repairs { changed: self.changed.take(), ..Repairs::new(now) };
+            let (changed, unlogged, last_logged) = (self.changed.take(), self.unlogged, self.last_logged);
+            *self = Repairs { changed, unlogged, last_logged, ..Repairs::new(now) };
             return;
         }
         let each = self.refill_time(now);
@@ -208,6 +222,21 @@ mod tests {
             repairs.repaired(1, now);
             assert_eq!(repairs.contention(now), None);
         }
+    }
+
+    #[test]
+    fn the_last_repairs_are_logged_though_none_follows() {
+        let start = Instant::now();
+        let mut repairs = Repairs::new(start);
+        for n in 0..5 {
+            assert_eq!(repairs.repaired(2, start).is_some(), n < 3);
+        }
+        let due = repairs.next_log().expect("two are not logged");
+        assert_eq!(due, start + LOG_PERIOD);
+        assert_eq!(repairs.due_log(due - Duration::from_millis(1)), None);
+        repairs.changed_by("nft (process 8)", start + QUIET);
+        assert_eq!(repairs.due_log(start + QUIET), Some(Unlogged { repairs: 2, objects: 4 }));
+        assert_eq!(repairs.next_log(), None);
     }
 
     #[test]

@@ -98,6 +98,13 @@ impl Policies {
         self.doubt = Some(self.repairs.changed_by(&drift.0, now));
     }
 
+    /// Logs repairs that were not logged yet, if that is due.
+    pub(super) fn log_repairs(&mut self, now: Instant) {
+        if let Some(unlogged) = self.repairs.due_log(now) {
+            log_repairs(unlogged, self.repairs.process());
+        }
+    }
+
     /// External changes of the table.
     pub(super) fn repairs(&self) -> &Repairs {
         &self.repairs
@@ -176,9 +183,8 @@ impl Policies {
         }
         if let Some(who) = &outcome.repaired_after {
             let logged = self.repairs.repaired(outcome.committed.extent.total(), now);
-            if let Some(Unlogged { repairs, objects }) = logged {
-                tracing::warn!(repairs, objects, by = %who,
-                    "somebody else had changed the policies' table; it is repaired");
+            if let Some(unlogged) = logged {
+                log_repairs(unlogged, who);
             }
         }
         if outcome.cut > 0 {
@@ -190,4 +196,13 @@ impl Policies {
     pub(super) fn labels(&self) -> Option<Labels> {
         self.worker.as_ref().map(|worker| Arc::clone(worker.labels()))
     }
+}
+
+fn log_repairs(Unlogged { repairs, objects }: Unlogged, process: &str) {
+    tracing::warn!(
+        repairs,
+        objects,
+        by = process,
+        "somebody else had changed the policies' table; it is repaired"
+    );
 }
