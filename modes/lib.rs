@@ -10,6 +10,7 @@ mod isolation;
 mod knowledge;
 pub mod mode;
 pub mod nftables;
+pub mod route_localnet;
 pub mod stale_flows;
 mod traffic;
 

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use portcullis_cluster::Family;
 use portcullis_modes::iptables::{self, NFACCT_INVALID_DROPPED, NFACCT_LOCALHOST_NODE_PORTS};
 use portcullis_modes::ipvs::LINK;
+use portcullis_modes::route_localnet;
 use portcullis_netlink::nfacct::Counters;
 use portcullis_netlink::route::Interfaces;
 
@@ -49,6 +50,12 @@ pub fn ensure_nfacct() -> bool {
 /// Whether this kernel has nfacct, without changing anything.
 pub fn has_nfacct() -> bool {
     Counters::open().and_then(|mut counters| counters.available()).unwrap_or(false)
+}
+
+/// Whether this machine accepts packets to loopback addresses from other hosts, where the rules depend on it: with node
+/// ports on localhost they always drop such packets.
+pub fn accepts_loopback(options: &iptables::Options) -> bool {
+    !options.serves_localhost_node_ports() && route_localnet::is_set()
 }
 
 /// Those of the addresses that the rules depend on: in ipvs mode all, for each serves node ports. Else none unless

@@ -136,6 +136,7 @@ fn resolve(config: &Config, name: Name, cluster: Cluster, file: Option<&HostFile
             random_fully: file.random_fully,
             nfacct: file.nfacct,
             service_cidrs: node::service_cidrs(config.mode, index),
+            route_localnet: false,
         },
         None => Host {
             addresses: host::addresses_in_rules(config.mode, &options, &host::addresses()),
@@ -143,6 +144,7 @@ fn resolve(config: &Config, name: Name, cluster: Cluster, file: Option<&HostFile
             random_fully: Tools::find().is_ok_and(|tools| tools.random_fully()),
             nfacct: host::has_nfacct(),
             service_cidrs: node::service_cidrs(config.mode, index),
+            route_localnet: host::accepts_loopback(&options),
         },
     };
     let policies = config.network_policy.map(|policy| node::policies(&policy, name, index));

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::{fmt, fs, io};
 
-/// Lets packets to loopback addresses be routed, which node ports on 127.0.0.1 need. kube-proxy sets the same;
-/// the rules of `KUBE-FIREWALL` keep strangers out.
+/// Sets `route_localnet`, which node ports on 127.0.0.1 need, as kube-proxy does. Packets to loopback addresses from other
+/// hosts must be dropped by a rule from then on.
 pub fn allow_localhost_node_ports() {
     ensure("net/ipv4/conf/all/route_localnet", "1");
 }

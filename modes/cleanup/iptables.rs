@@ -53,8 +53,9 @@ const CHAINS_AT_ONCE: usize = 2000;
 /// Others may write at the same time, and a chain that turns out to be in use is found by trying.
 const ATTEMPTS: usize = 5;
 
-/// Removes all rules of any mode, or all but those that are to stay; or only looks what that would be.
-pub(super) fn go_over(done: &mut Cleanup, standing: Option<&Standing>, doing: Doing) {
+/// Removes all rules of any mode, or all but those that are to stay; or only looks what that would be. `keeps_firewall`:
+/// the chain that guards loopback addresses stays, as it does where a kubelet works.
+pub(super) fn go_over(done: &mut Cleanup, standing: Option<&Standing>, doing: Doing, keeps_firewall: bool) {
     for flavour in [Flavour::Nft, Flavour::Legacy] {
         let stays = standing.filter(|standing| standing.flavour == flavour);
         let Some(tools) = tools_of(flavour, done) else { continue };
@@ -64,7 +65,7 @@ pub(super) fn go_over(done: &mut Cleanup, standing: Option<&Standing>, doing: Do
             if standing.is_some() && !has_leftovers(&*kernel, stays) {
                 continue;
             }
-            let mut kubelet = false;
+            let mut kubelet = keeps_firewall;
             for table in [Table::Mangle, Table::Filter, Table::Nat] {
                 let place = IptablesPlace { flavour, family, table };
                 let remover = Remover { kernel: &*kernel, place, kubelet, stays, kept: BTreeMap::new() };

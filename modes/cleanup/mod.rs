@@ -10,12 +10,14 @@
 mod drain;
 mod iptables;
 mod ipvs;
+mod loopback;
 mod nftables;
 mod sight;
 mod standing;
 mod takeover;
 
 pub use drain::Draining;
+pub use loopback::{GuardError, guard as guard_loopback};
 pub use sight::{Seen, Whose, ipvs_connections, seen};
 pub use standing::Serving;
 pub use takeover::Takeover;
@@ -33,6 +35,8 @@ pub struct Cleanup {
     pub removed: Vec<Removed>,
     /// What could not be.
     pub left: Vec<Left>,
+    /// What stays on purpose.
+    pub kept: Vec<Left>,
 }
 
 /// Something that was removed.
@@ -55,6 +59,8 @@ pub enum Removed {
     Link(String),
     /// A table of nf_tables, as in `ip kube-proxy`.
     NftTable(String),
+    /// The sysctl `route_localnet` of all interfaces, which is 0 again.
+    RouteLocalnet,
 }
 
 /// A table of iptables.
@@ -68,7 +74,7 @@ pub struct IptablesPlace {
     pub table: Table,
 }
 
-/// Something that could not be removed.
+/// Something that was not removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Left {
     /// What it is.
@@ -99,10 +105,12 @@ enum Doing {
 /// the others.
 pub fn everything() -> Cleanup {
     let mut done = Cleanup::default();
+    let guard = loopback::Guard::put(&mut done);
     // Sets that rules match against cannot be destroyed.
-    iptables::go_over(&mut done, None, Doing::Remove);
+    iptables::go_over(&mut done, None, Doing::Remove, guard.is_firewall());
     ipvs::remove(&mut done);
     nftables::go_over(&mut done, &nftables::ALL, Doing::Remove);
+    guard.settle(&mut done);
     done
 }
 
@@ -120,7 +128,7 @@ pub fn look_for_other_modes(serving: Serving, flavour: Flavour) -> Cleanup {
 
 fn go_over_other_modes(serving: Serving, flavour: Flavour, doing: Doing) -> Cleanup {
     let mut done = Cleanup::default();
-    iptables::go_over(&mut done, Some(&standing::Standing::new(serving, flavour)), doing);
+    iptables::go_over(&mut done, Some(&standing::Standing::new(serving, flavour)), doing, false);
     if serving != Serving::Ipvs && ipvs::left_something() {
         match doing {
             Doing::Remove => ipvs::remove(&mut done),
@@ -128,6 +136,10 @@ fn go_over_other_modes(serving: Serving, flavour: Flavour, doing: Doing) -> Clea
         }
     }
     nftables::go_over(&mut done, nftables::of_others(serving), doing);
+    if serving == Serving::Ipvs && !done.removed.is_empty() {
+        // No node port is served on localhost any more. Should it have to stay, the mode's rules guard.
+        loopback::reset_route_localnet(&mut done, doing);
+    }
     done
 }
 
@@ -155,6 +167,9 @@ impl fmt::Display for Removed {
             Removed::IpSet(name) => write!(f, "ipset {name}"),
             Removed::Link(name) => write!(f, "link {name}"),
             Removed::NftTable(name) => write!(f, "nf_tables table {name}"),
+            Removed::RouteLocalnet => {
+                f.write_str("sysctl net.ipv4.conf.all.route_localnet=1, which is 0 now")
+            }
         }
     }
 }

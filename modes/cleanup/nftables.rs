@@ -4,7 +4,7 @@ use portcullis_netlink::nf_tables::{self, TableFamily, chains, delete_table};
 use portcullis_netlink::socket::Socket;
 
 use super::{Cleanup, Doing, Removed, Serving};
-use crate::nftables::TABLE;
+use crate::nftables::{GUARD_TABLE, TABLE};
 
 /// A table by its family and name.
 type Table = (TableFamily, &'static str);
@@ -12,15 +12,20 @@ type Table = (TableFamily, &'static str);
 /// kube-proxy's tables.
 pub(super) const KUBE_PROXY: [Table; 2] = [(TableFamily::Ip, "kube-proxy"), (TableFamily::Ip6, "kube-proxy")];
 
-/// kube-proxy's tables, and ours.
-pub(super) const ALL: [Table; 4] =
-    [KUBE_PROXY[0], KUBE_PROXY[1], (TableFamily::Ip, TABLE), (TableFamily::Ip6, TABLE)];
+/// Our tables.
+pub(super) const OURS: [Table; 2] = [(TableFamily::Ip, TABLE), (TableFamily::Ip6, TABLE)];
 
-/// The tables that are not the serving mode's.
+/// The table that guards loopback addresses while no mode does.
+pub(super) const GUARD: Table = (TableFamily::Ip, GUARD_TABLE);
+
+/// kube-proxy's tables, and ours.
+pub(super) const ALL: [Table; 4] = [KUBE_PROXY[0], KUBE_PROXY[1], OURS[0], OURS[1]];
+
+/// The tables that are not the serving mode's. Each mode guards loopback addresses itself.
 pub(super) fn of_others(serving: Serving) -> &'static [Table] {
     match serving {
-        Serving::Nftables => &KUBE_PROXY,
-        _ => &ALL,
+        Serving::Nftables => &[KUBE_PROXY[0], KUBE_PROXY[1], GUARD],
+        _ => &[KUBE_PROXY[0], KUBE_PROXY[1], OURS[0], OURS[1], GUARD],
     }
 }
 

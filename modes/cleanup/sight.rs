@@ -60,7 +60,7 @@ pub fn seen() -> (Vec<Seen>, Vec<super::Left>) {
     add(Serving::Ipvs, Whose::Either, evidence);
     if !matches!(nf_tables::open(), Ok(None)) {
         for (whose, tables) in
-            [(Whose::KubeProxys, &nftables::KUBE_PROXY[..]), (Whose::Ours, &nftables::ALL[2..])]
+            [(Whose::KubeProxys, &nftables::KUBE_PROXY[..]), (Whose::Ours, &nftables::OURS[..])]
         {
             let mut found = Cleanup::default();
             nftables::go_over(&mut found, tables, Doing::Look);

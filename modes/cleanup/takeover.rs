@@ -91,7 +91,7 @@ impl Takeover {
     fn remove_rules(&self) -> Cleanup {
         let mut done = Cleanup::default();
         let standing = Standing::new(self.serving, self.flavour).draining();
-        iptables::go_over(&mut done, Some(&standing), Doing::Remove);
+        iptables::go_over(&mut done, Some(&standing), Doing::Remove, false);
         nftables::go_over(&mut done, nftables::of_others(self.serving), Doing::Remove);
         done
     }

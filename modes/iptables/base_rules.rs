@@ -4,13 +4,19 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use portcullis_cluster::Family;
 
+use super::Kernel;
 use super::chain::{SharedChain, Table};
 use super::options::{Host, NFACCT_INVALID_DROPPED, NodePortScope, Options};
 use super::rule::{Rule, host};
+use super::saved_rule::declared_chain;
 use super::service_renderer::loopback_block;
+use crate::mode::SyncError;
 
 /// The chain that tells that a table was flushed under us, or is fresh.
 pub(super) const CANARY: &str = "KUBE-PROXY-CANARY";
+
+/// The chain that guards loopback addresses.
+const FIREWALL: &str = "KUBE-FIREWALL";
 
 /// A jump from a built-in chain.
 pub(crate) struct Jump {
@@ -75,7 +81,7 @@ pub(super) fn chains(family: Family, options: &Options, on: &Host) -> Vec<BaseCh
     let mut chains: Vec<BaseChain> =
         Table::ALL.iter().map(|&table| BaseChain { table, name: CANARY, lines: String::new() }).collect();
     chains.push(forward(options, on));
-    chains.push(firewall(family, options));
+    chains.push(firewall(family, options, on));
     chains.push(postrouting(options, on));
     let mut mark = BaseChain::new(Table::Nat, "KUBE-MARK-MASQ");
     mark.rule(|rule| rule.set_mark(options.mark()));
@@ -128,20 +134,49 @@ fn forward(options: &Options, on: &Host) -> BaseChain {
     chain
 }
 
-/// With `route_localnet` set, hosts of the same network could reach loopback addresses (CVE-2020-8558).
-/// IPv6 has no such setting, so its chain stays empty.
-fn firewall(family: Family, options: &Options) -> BaseChain {
-    let mut chain = BaseChain::new(Table::Filter, "KUBE-FIREWALL");
-    if family == Family::V4 && options.serves_localhost_node_ports() {
-        chain.rule(|rule| {
-            rule.comment("block incoming localnet connections")
-                .destination(loopback_block())
-                .not_source(loopback_block())
-                .not_ct_state("RELATED,ESTABLISHED,DNAT")
-                .jump("DROP");
-        });
+/// While `route_localnet` is set, or is going to be set for node ports on localhost, packets to loopback addresses from
+/// other hosts are dropped (CVE-2020-8558). IPv6 has no such sysctl, so its chain stays empty.
+fn firewall(family: Family, options: &Options, on: &Host) -> BaseChain {
+    let mut chain = BaseChain::new(Table::Filter, FIREWALL);
+    if family == Family::V4 && (options.serves_localhost_node_ports() || on.route_localnet) {
+        guard_loopback(&mut chain);
     }
     chain
+}
+
+/// Appends the rule that drops packets to IPv4 loopback addresses from other hosts, as kube-proxy writes it.
+pub(crate) fn guard_loopback(chain: &mut BaseChain) {
+    chain.rule(|rule| {
+        rule.comment("block incoming localnet connections")
+            .destination(loopback_block())
+            .not_source(loopback_block())
+            .not_ct_state("RELATED,ESTABLISHED,DNAT")
+            .jump("DROP");
+    });
+}
+
+/// Drops packets to IPv4 loopback addresses from other hosts while no mode serves, where the kernel has no nf_tables: by
+/// the chain that iptables mode takes over and cleanup knows. Says whether the chain was not there before.
+///
+/// # Errors
+/// The tool could not be run, or the kernel rejects the rule.
+pub(crate) fn write_loopback_guard(kernel: &dyn Kernel) -> Result<bool, SyncError> {
+    let (mut has_jump, mut is_new) = (false, true);
+    let jump = format!("-A INPUT -j {FIREWALL}");
+    kernel.dump(Table::Filter, &mut |line| {
+        has_jump |= line.trim_end() == jump;
+        is_new &= declared_chain(line) != Some(FIREWALL);
+    })?;
+    let mut chain = BaseChain::new(Table::Filter, FIREWALL);
+    guard_loopback(&mut chain);
+    kernel.restore(&mut |out| {
+        write!(out, "*filter\n:{FIREWALL} - [0:0]\n{}", chain.lines)?;
+        if !has_jump {
+            writeln!(out, "-I INPUT 1 -j {FIREWALL}")?;
+        }
+        writeln!(out, "COMMIT")
+    })?;
+    Ok(is_new)
 }
 
 fn postrouting(options: &Options, on: &Host) -> BaseChain {

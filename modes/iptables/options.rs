@@ -103,6 +103,8 @@ pub struct Host {
     pub nfacct: bool,
     /// The blocks of cluster IPs (`ServiceCIDR`), where the cluster tells them; only nftables mode looks.
     pub service_cidrs: Box<[IpNet]>,
+    /// `route_localnet` is set on an interface: every mode then drops packets to 127.0.0.0/8 from other hosts.
+    pub route_localnet: bool,
 }
 
 impl Host {

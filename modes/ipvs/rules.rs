@@ -10,7 +10,9 @@ use ipnet::IpNet;
 use portcullis_cluster::{Family, Protocol};
 
 use super::ip_set::IpSet;
-use crate::iptables::{BaseChain, Host, Jump, LocalMatch, Options, Rule, Table, host, loopback_block};
+use crate::iptables::{
+    BaseChain, Host, Jump, LocalMatch, Options, Rule, Table, guard_loopback, host, loopback_block,
+};
 
 /// The chain that keeps this node itself from a load balancer's address whose source ranges leave it out.
 pub(super) const OUT_FILTER: &str = "KUBE-IPVS-OUT-FILTER";
@@ -125,6 +127,9 @@ impl Rules<'_> {
     /// What is sent to a Service's address but not to its port is for nobody, though the node has the address.
     fn access_filter(&self) -> BaseChain {
         let mut chain = BaseChain::new(Table::Filter, FILTER);
+        if self.family == Family::V4 && self.on.route_localnet {
+            guard_loopback(&mut chain);
+        }
         for set in [IpSet::LoadBalancer, IpSet::ClusterIp, IpSet::ExternalIp, IpSet::ExternalIpLocal] {
             chain.rule(|rule| rule.in_set(self.name(set), "dst,dst").jump("RETURN"));
         }

@@ -5,13 +5,14 @@ use portcullis_netlink::nf_tables::{
     Key, ManagedTable, Meta, Reject, Rule, Set, SetSpec, Verdict,
 };
 
+use super::loopback_guard;
 use super::names::{
     AFFINE_IPS, AFFINE_NODE_PORTS, AFFINITY, CLUSTER_IPS, FIREWALL_IPS, FIREWALL_SOURCES, HAIRPIN, LOCAL_IPS,
     LOCAL_NODE_PORTS, NO_ENDPOINT_NODE_PORTS, NO_ENDPOINTS, NODE_PORT_IPS, REJECT, SERVICE_CIDRS,
     SERVICE_IPS, SERVICE_NODE_PORTS, SERVICES,
 };
 use super::picking::Front;
-use super::settings::{Settings, came_by, within};
+use super::settings::{Settings, within};
 use crate::iptables::NodePortScope;
 
 /// Clients that are remembered at most. Each takes about 200 bytes of the kernel's memory, while it is remembered.
@@ -79,8 +80,8 @@ pub(super) fn put_chains(table: &mut ManagedTable, settings: &Settings) {
     let (filter, nat) = (ChainKind::Filter, ChainKind::Nat);
     let forwarded = [SERVICE_ENDPOINTS_CHECK, CLUSTER_IPS_CHECK];
     let mut input = new(&[NODE_PORT_ENDPOINTS_CHECK, SERVICE_ENDPOINTS_CHECK]);
-    if settings.localhost {
-        input.insert(0, strangers_to_localhost(settings));
+    if settings.guards_loopback {
+        input.insert(0, loopback_guard::rule(settings.family));
     }
     // Only for this node itself: strangers could send to loopback addresses, too.
     let mut output = jump(SERVICES);
@@ -116,17 +117,6 @@ pub(super) fn put_chains(table: &mut ManagedTable, settings: &Settings) {
 fn on_localhost(settings: &Settings, map: &'static str) -> Rule {
     let to_loopback = within(Rule::new(), settings.destination(), settings.loopback(), false);
     look_up_node_port(to_loopback, settings, map).remark("on localhost")
-}
-
-/// Packets to loopback addresses are routed where node ports are served there, so that strangers must be kept out: all
-/// that neither belongs to a connection of this node nor was sent there by a rule.
-fn strangers_to_localhost(settings: &Settings) -> Rule {
-    let to_loopback = within(Rule::new(), settings.destination(), settings.loopback(), false);
-    came_by(to_loopback, "lo", true)
-        .no_bit(Field::Ct(Ct::State), CtState::ESTABLISHED | CtState::RELATED)
-        .no_bit(Field::Ct(Ct::Status), CT_STATUS_DNAT)
-        .then(Verdict::Drop)
-        .remark("others have no business at localhost")
 }
 
 /// Leads to what serves a node port, or to what refuses it.

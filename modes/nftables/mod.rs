@@ -20,6 +20,7 @@ mod family_sync;
 mod family_table;
 mod forget;
 mod kernel;
+mod loopback_guard;
 mod names;
 mod picking;
 mod proxier;
@@ -30,6 +31,7 @@ mod settings;
 
 pub use difference::{Subject, TableDifference, table_differences};
 pub use family_table::FamilyTable;
+pub(crate) use loopback_guard::{GUARD_TABLE, add_table as add_guard_table};
 pub use names::TABLE;
 pub use proxier::Proxier;
 pub use render::render;

@@ -20,6 +20,9 @@ pub(super) struct Settings {
     pub(super) node_ports: NodePortScope,
     /// Node ports are served on loopback addresses too.
     pub(super) localhost: bool,
+    /// Packets to loopback addresses from other hosts are dropped by a rule. Without `route_localnet`, which IPv6 does not
+    /// have, the kernel drops them itself.
+    pub(super) guards_loopback: bool,
     pub(super) node_ip: Option<IpAddr>,
     pub(super) service_cidrs: Vec<IpNet>,
 }
@@ -39,6 +42,7 @@ impl Settings {
             local: options.detect_local.of(family),
             node_ports,
             localhost,
+            guards_loopback: localhost || (family == Family::V4 && host.route_localnet),
             node_ip: host.node_ip(family),
             service_cidrs: cidrs.copied().collect(),
         }
@@ -64,10 +68,7 @@ impl Settings {
 
     /// The loopback block of the family, 127.0.0.0/8 or ::1.
     pub(super) fn loopback(&self) -> IpNet {
-        match self.family {
-            Family::V4 => crate::iptables::loopback_block(),
-            Family::V6 => IpNet::V6(ipnet::Ipv6Net::new_assert(std::net::Ipv6Addr::LOCALHOST, 128)),
-        }
+        super::loopback_guard::loopback(self.family)
     }
 
     /// A rule for what comes from pods of the cluster (or, negated, from elsewhere); `None` where they cannot be told

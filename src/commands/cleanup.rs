@@ -31,10 +31,13 @@ pub fn run(options: Cleanup, out: &mut dyn Write) -> io::Result<bool> {
     for removed in &removed {
         writeln!(out, "removed {removed}")?;
     }
+    for kept in &done.kept {
+        writeln!(out, "kept {kept}")?;
+    }
     for left in &left {
         writeln!(out, "left {left}")?;
     }
-    if removed.is_empty() && left.is_empty() {
+    if removed.is_empty() && left.is_empty() && done.kept.is_empty() {
         writeln!(out, "nothing to remove")?;
     }
     Ok(left.is_empty())

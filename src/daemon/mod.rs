@@ -63,6 +63,9 @@ use worker::{Order, Outcome, Worker};
 /// How long a start that fails may take to say why as an Event.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// How often `route_localnet` is read, where rules depend on it.
+const LOOPBACK_CHECK: Duration = Duration::from_secs(2);
+
 /// How many batches of events may wait for the loop.
 const EVENT_BATCHES: usize = 16;
 
@@ -175,8 +178,13 @@ pub async fn run(
     let kernel = ready_kernel(&config);
     tell_of_refused(&recorder, &kernel.refused);
     means.kernels = report_steps(means.kernels, &telemetry.step_of(Job::Services));
-    let facts = Facts { tools: means.tools.clone(), nfacct: kernel.nfacct, addresses: host::addresses() };
     let options_now = node::options(&config, None);
+    let facts = Facts {
+        tools: means.tools.clone(),
+        nfacct: kernel.nfacct,
+        addresses: host::addresses(),
+        accepts_loopback: host::accepts_loopback(&options_now),
+    };
     let host_now = facts.host(&config, &Index::new(), name, &options_now);
     let (mode, mode_drift) = serving::mode(&config, options_now, host_now, means)?;
     serving::route_localhost(&config);
@@ -301,6 +309,8 @@ struct Facts {
     tools: Option<Tools>,
     nfacct: bool,
     addresses: Vec<IpAddr>,
+    /// See [`host::accepts_loopback`].
+    accepts_loopback: bool,
 }
 
 impl Facts {
@@ -311,6 +321,7 @@ impl Facts {
             random_fully: self.tools.as_ref().is_none_or(Tools::random_fully),
             nfacct: self.nfacct,
             service_cidrs: node::service_cidrs(config.mode, index),
+            route_localnet: self.accepts_loopback,
         }
     }
 }
@@ -359,6 +370,8 @@ impl Loop {
         let mut addresses = address_watch::watch();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut loopback_check = tokio::time::interval(LOOPBACK_CHECK);
+        loopback_check.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut running: Option<Running> = None;
         let mut judging: Option<RunningPolicies> = None;
         let mut reading: Option<JoinHandle<Worker>> = None;
@@ -407,6 +420,7 @@ impl Loop {
                 () = policy_timer => {}
                 _ = tick.tick() => self.telemetry.tick(),
                 Some(()) = addresses.recv() => self.addresses_changed(),
+                _ = loopback_check.tick() => self.check_loopback(),
                 Some(news) = received(followed.as_mut().map(|followed| &mut followed.news)) => {
                     if self.told_of_configuration(&news) {
                         reconfigured = followed.map(|followed| followed.path);
@@ -523,7 +537,22 @@ impl Loop {
             self.facts.addresses = addresses;
             self.schedule.want();
         }
+        // Who makes interfaces may set it on them.
+        self.check_loopback();
         serving::route_localhost(&self.config);
+    }
+
+    /// Has the rules follow `route_localnet`, of whose changes the kernel does not notify.
+    fn check_loopback(&mut self) {
+        let options = node::options(&self.config, self.index.node(self.name));
+        let accepts = host::accepts_loopback(&options);
+        if accepts != self.facts.accepts_loopback {
+            let change =
+                if accepts { "set; packets from other hosts to 127.0.0.0/8 are dropped" } else { "0" };
+            tracing::info!("the sysctl route_localnet is now {change}");
+            self.facts.accepts_loopback = accepts;
+            self.schedule.want();
+        }
     }
 
     fn start_if_due(&mut self) -> Option<Running> {

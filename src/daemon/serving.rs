@@ -5,7 +5,7 @@ use std::sync::Once;
 use std::time::Duration;
 
 use portcullis_cluster::Family;
-use portcullis_modes::cleanup::Serving;
+use portcullis_modes::cleanup::{self, Serving};
 use portcullis_modes::iptables::{self, Host, Kernel, Options, Tools};
 use portcullis_modes::{Mode, SyncError, ipvs, nftables};
 use portcullis_netlink::ip_vs::Timeouts;
@@ -78,13 +78,20 @@ pub(crate) fn prepare(config: &Config) -> Result<(), DaemonError> {
         drop(ipvs::open(config.ipvs.scheduler)?);
     }
     ready_node(config);
+    if node::options(config, None).serves_localhost_node_ports() {
+        match cleanup::guard_loopback() {
+            Ok(()) => sysctl::allow_localhost_node_ports(),
+            Err(error) => tracing::warn!(
+                %error,
+                "route_localnet is not set, as packets from other hosts to 127.0.0.0/8 cannot be dropped; node ports on \
+                 localhost are not served"
+            ),
+        }
+    }
     Ok(())
 }
 
 fn ready_node(config: &Config) {
-    if node::options(config, None).serves_localhost_node_ports() {
-        sysctl::allow_localhost_node_ports();
-    }
     if config.mode == ProxyMode::Ipvs {
         sysctl::for_ipvs(config.ipvs.strict_arp);
     }

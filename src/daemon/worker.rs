@@ -4,14 +4,14 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use portcullis_cluster::desired::{Desired, ServiceChange, ServicePort};
-use portcullis_modes::cleanup::Takeover;
+use portcullis_modes::cleanup::{Removed, Takeover};
 use portcullis_modes::iptables::{Host, Options};
 use portcullis_modes::stale_flows::{StaleFlows, StaleFlowsError, Sweep};
 use portcullis_modes::{Mode, Report, SyncError};
 
 use super::schedule::Due;
 use crate::http::Served;
-use crate::sysctl;
+use crate::{host, sysctl};
 
 /// The node as it is to be served. It goes to a thread for each sync and comes back.
 pub(super) struct Worker {
@@ -78,9 +78,6 @@ impl Worker {
     pub(super) fn sync(&mut self, order: Order) -> Outcome {
         let start = Instant::now();
         self.mode.set_facts(order.options, order.host);
-        if self.mode.options().serves_localhost_node_ports() {
-            sysctl::allow_localhost_node_ports();
-        }
         if order.suspect {
             self.mode.suspect();
         }
@@ -91,9 +88,19 @@ impl Worker {
             tracing::warn!(%error, "this machine's own connections may break when addresses of IPVS mode go");
         }
         self.stale_flows.note(&order.changes);
-        let reports = self.mode.sync(&self.desired, &order.changes);
+        let mut reports = self.mode.sync(&self.desired, &order.changes);
         if reports.iter().all(|report| report.error.is_none()) {
-            self.tidy();
+            // Only now: the rules that drop packets from other hosts to loopback addresses must be there before.
+            if self.mode.options().serves_localhost_node_ports() {
+                sysctl::allow_localhost_node_ports();
+            }
+            if self.tidy() {
+                // The kernel now drops packets from other hosts to loopback addresses itself.
+                let route_localnet = host::accepts_loopback(self.mode.options());
+                let host = Host { route_localnet, ..self.mode.host().clone() };
+                self.mode.set_facts(self.mode.options().clone(), host);
+                reports.extend(self.mode.sync(&self.desired, &[]));
+            }
         }
         // Only now: before the new rules stood, a flow could have been led astray again.
         let addresses = self.node_port_addresses(&order.addresses);
@@ -106,13 +113,14 @@ impl Worker {
         Outcome { reports, drifted, flows, took: start.elapsed(), local, next_due, due: order.due }
     }
 
-    /// Removes what other modes left, and IPVS once its connections have ended.
-    fn tidy(&mut self) {
-        let Some(takeover) = &mut self.takeover else { return };
+    /// Removes what other modes left, and IPVS once its connections have ended. Says whether `route_localnet` was reset.
+    fn tidy(&mut self) -> bool {
+        let Some(takeover) = &mut self.takeover else { return false };
         let before = takeover.waiting();
         let done = takeover.proceed(Instant::now());
         done.removed.iter().for_each(|removed| tracing::info!(%removed, "removed what another mode left"));
         done.left.iter().for_each(|left| tracing::warn!(%left, "another mode left this, and it stays"));
+        done.kept.iter().for_each(|kept| tracing::info!("kept {kept}"));
         match takeover.waiting() {
             Some(waiting) if before.is_none() => {
                 tracing::info!(connections = waiting.connections, servers = waiting.servers, at_most = ?waiting.left,
@@ -126,6 +134,7 @@ impl Worker {
         if takeover.is_done() {
             self.takeover = None;
         }
+        done.removed.contains(&Removed::RouteLocalnet)
     }
 
     /// Those of this machine's addresses on which node ports are served.

@@ -7,6 +7,7 @@ use portcullis_lab::Vantage;
 
 use crate::bed::{Bed, PATIENCE, Setup};
 use crate::expectation::{lost, only, refused, spread};
+use crate::loopback_guard::route_loopback_to_node_1;
 use crate::mode::Mode;
 use crate::row::{Target, at, client, node, node_port, node_port_at, outside, row};
 use crate::tools;
@@ -79,11 +80,7 @@ fn node_ports_on_localhost_alone_by_nftables() {
 
 /// From outside to 127.0.0.1, by a route to node-1: neither to what listens there, nor to node ports.
 fn nobody_else_reaches_localhost(bed: &Bed) {
-    let outside_ns = bed.lab.netns(&Vantage::Outside).unwrap();
-    let script = "ip route del local 127.0.0.1 table local; ip route del local 127.0.0.0/8 table local; \
-                  for i in all default underlay; do echo 1 >/proc/sys/net/ipv4/conf/$i/route_localnet; done; \
-                  ip route add 127.0.0.0/8 via 192.168.77.11 dev underlay src 198.51.100.10";
-    tools::output(outside_ns.command("sh").args(["-ec", script]));
+    route_loopback_to_node_1(bed);
     #[rustfmt::skip]
     bed.check(&[
         row("what listens on 127.0.0.1, from outside", outside(), at(&["127.0.0.1:10249"]), lost()),

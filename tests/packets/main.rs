@@ -34,6 +34,7 @@ mod lab_policies;
 mod lab_table;
 mod live_traffic;
 mod localhost_node_ports;
+mod loopback_guard;
 mod manifests;
 mod migrations;
 mod mode_changes;

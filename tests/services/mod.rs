@@ -109,6 +109,7 @@ impl Case {
             random_fully: true,
             nfacct: true,
             service_cidrs: node::service_cidrs(self.config.mode, index),
+            ..Host::default()
         };
         (options, host)
     }

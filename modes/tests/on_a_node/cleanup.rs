@@ -250,3 +250,81 @@ fn a_set_that_others_use_is_told() {
         assert_eq!(run("ipset list -n"), "KUBE-CLUSTER-IP\n");
     });
 }
+
+/// Runs in a namespace that accepts packets to loopback addresses from other hosts by these interfaces.
+fn with_route_localnet(interfaces: &[&str], test: impl FnOnce() + Send) {
+    inside(|| {
+        run("ip link add cni0 type veth peer name other0");
+        interfaces.iter().for_each(|interface| set_route_localnet(interface, "1"));
+        test();
+    });
+}
+
+fn set_route_localnet(interface: &str, value: &str) {
+    std::fs::write(format!("/proc/sys/net/ipv4/conf/{interface}/route_localnet"), value).unwrap();
+}
+
+fn route_localnet() -> String {
+    std::fs::read_to_string("/proc/sys/net/ipv4/conf/all/route_localnet").unwrap().trim().to_owned()
+}
+
+const GUARD: &str = "table ip portcullis-loopback\n";
+
+#[test]
+fn route_localnet_is_reset_with_the_rules_that_guarded_loopback() {
+    for flavour in FLAVOURS {
+        with_route_localnet(&["all"], || {
+            Node::new(flavour, "mixed").sync();
+            let done = cleanup::everything();
+            assert!(done.removed.contains(&Removed::RouteLocalnet), "{flavour:?}: {:?}", done.removed);
+            assert_eq!((done.left, done.kept), (vec![], vec![]), "{flavour:?}");
+            assert_eq!(route_localnet(), "0", "{flavour:?}");
+            assert_eq!(cleanup::everything(), Cleanup::default(), "{flavour:?}: nothing is left to do");
+            assert!(!run("nft list tables").contains(GUARD), "{flavour:?}");
+        });
+    }
+}
+
+#[test]
+fn loopback_stays_guarded_while_route_localnet_is_set_on_an_interface() {
+    with_route_localnet(&["all", "cni0"], || {
+        run("nft add table ip portcullis");
+        let done = cleanup::everything();
+        assert_eq!(done.removed, [Removed::NftTable("ip portcullis".into()), Removed::RouteLocalnet]);
+        assert_eq!((done.left.len(), done.kept.len()), (0, 1));
+        assert!(done.kept[0].reason.contains("net.ipv4.conf.cni0.route_localnet"), "{}", done.kept[0]);
+        assert_eq!(run("nft list tables"), GUARD);
+        let again = cleanup::everything();
+        assert_eq!((again.removed.len(), again.kept), (0, done.kept), "it is still set");
+        set_route_localnet("cni0", "0");
+        let table = Removed::NftTable("ip portcullis-loopback".into());
+        assert_eq!(cleanup::everything().removed, [table], "and now it is not");
+    });
+}
+
+#[test]
+fn route_localnet_stays_where_a_rule_of_other_software_needs_it() {
+    for flavour in FLAVOURS {
+        with_route_localnet(&["all"], || {
+            Node::new(flavour, "mixed").sync();
+            let rule = "-A PREROUTING -d 169.254.169.254/32 -p tcp -j DNAT --to-destination 127.0.0.1:8181";
+            feed(
+                &format!("{}-restore -w 60 --noflush", tool(flavour, Family::V4)),
+                &format!("*nat\n{rule}\nCOMMIT\n"),
+            );
+            let done = cleanup::everything();
+            assert_eq!(route_localnet(), "1", "{flavour:?}");
+            let kept: Vec<String> = done.kept.iter().map(ToString::to_string).collect();
+            assert!(kept.iter().any(|kept| kept.contains("--to-destination 127.0.0.1:8181")), "{kept:?}");
+            assert!(run("nft list tables").contains(GUARD), "{flavour:?}: {kept:?}");
+        });
+    }
+}
+
+#[test]
+fn route_localnet_of_a_node_without_a_proxy_is_left_alone() {
+    with_route_localnet(&["all", "cni0"], || {
+        assert_eq!(cleanup::everything(), Cleanup::default());
+        assert_eq!((route_localnet().as_str(), run("nft list tables").as_str()), ("1", ""));
+    });
+}

@@ -35,9 +35,6 @@ pub(super) fn apply(
     host.nfacct = host::ensure_nfacct();
     let (mut mode, _) = serving::mode(config, state.options.clone(), host, means)?;
     serving::route_localhost(config);
-    if mode.options().serves_localhost_node_ports() {
-        sysctl::allow_localhost_node_ports();
-    }
     if let Err(error) = takeover.prepare(&mode.host().node_ips) {
         tracing::warn!(%error, "this machine's own connections may break when addresses of IPVS mode go");
     }
@@ -45,6 +42,10 @@ pub(super) fn apply(
     let start = Instant::now();
     let reports = mode.sync(&state.desired, &everything(&state.desired));
     must_serve(reports.as_slice())?;
+    // Only now: the rules that drop packets from other hosts to loopback addresses must be there before.
+    if mode.options().serves_localhost_node_ports() {
+        sysctl::allow_localhost_node_ports();
+    }
     say(&format!("\n{} mode serves, after {:.1} s", config.mode.name(), start.elapsed().as_secs_f64()))?;
 
     let mut applied = Applied::default();
@@ -104,6 +105,9 @@ fn note(
     for removed in done.removed.iter().map(ToString::to_string) {
         say(&format!("removed {removed}"))?;
         applied.removed.push(removed);
+    }
+    for kept in &done.kept {
+        say(&format!("kept {kept}"))?;
     }
     for left in done.left.iter().map(ToString::to_string) {
         say(&format!("left {left}"))?;
