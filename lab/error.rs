@@ -58,6 +58,15 @@ pub enum Error {
         /// What there is instead, e.g. `are default/web-1, default/web-2`.
         are: String,
     },
+    /// `lab up` made no lab that is still there.
+    #[error("no lab is up; `portcullis lab up FOLDER` makes one")]
+    NoLab,
+    /// No lab was named, and there are several.
+    #[error("several labs are up: {0}; choose one with --name")]
+    SeveralLabs(String),
+    /// A lab of that name is there already.
+    #[error("a lab named {0} is there already; `portcullis lab down --name {0}` removes it")]
+    NameTaken(String),
     /// A daemon died, or did not sync in time.
     #[error("the daemon on {node} {message}\n--- the end of {log} ---\n{tail}", log = log.display())]
     Daemon {

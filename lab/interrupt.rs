@@ -1,6 +1,8 @@
 //! Signals that end a process which owns a lab.
 
 use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::thread;
 
 use crate::error::{Error, Result};
@@ -10,8 +12,8 @@ pub(crate) struct Blocked {
     set: libc::sigset_t,
 }
 
-/// Keeps SIGINT, SIGTERM and SIGHUP from the calling thread and from all that it starts. Processes that the standard
-/// library starts are not touched: it gives them an empty mask.
+/// Keeps SIGINT, SIGTERM and SIGHUP from the calling thread and from all threads and processes that it starts. A process
+/// that is to take signals must be started with [`unblock`].
 pub(crate) fn block() -> Result<Blocked> {
     // SAFETY: sigemptyset makes any memory a valid set, and the other calls take that set.
     let (set, answer) = unsafe {
@@ -26,6 +28,21 @@ pub(crate) fn block() -> Result<Blocked> {
         return Err(Error::system("cannot block signals", io::Error::from_raw_os_error(answer)));
     }
     Ok(Blocked { set })
+}
+
+/// Has a process start with an empty signal mask, whatever the mask of the thread that starts it.
+pub(crate) fn unblock(command: &mut Command) {
+    let unblock = || {
+        // SAFETY: sigemptyset makes any memory a valid set, and sigprocmask takes that set.
+        let answer = unsafe {
+            let mut none: libc::sigset_t = std::mem::zeroed();
+            libc::sigemptyset(&raw mut none);
+            libc::sigprocmask(libc::SIG_SETMASK, &raw const none, std::ptr::null_mut())
+        };
+        if answer == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    };
+    // SAFETY: between fork and exec only two calls are made, both of which POSIX allows there, and nothing is allocated.
+    unsafe { command.pre_exec(unblock) };
 }
 
 impl Blocked {

@@ -2,7 +2,7 @@
 //!
 //! `up` starts a second process, the keeper, which owns the lab and listens on a socket in the lab's folder.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -19,9 +19,14 @@ use crate::reaper::Reaper;
 use crate::running::{Lab, LabOptions};
 use crate::state::LabState;
 
+/// The exit codes of a shell for a command that it cannot run.
+const NO_SUCH_COMMAND: i32 = 127;
+const NOT_EXECUTABLE: i32 = 126;
+
 /// What the keeper is to build; it comes on its standard input.
 #[derive(Debug, Serialize, Deserialize)]
 struct Request {
+    name: Option<String>,
     folder: PathBuf,
     options: LabOptions,
     sync_timeout: Duration,
@@ -42,11 +47,25 @@ pub fn up(
     folder: impl AsRef<Path>,
     options: &LabOptions,
     sync_timeout: Duration,
+    keeper: Command,
+) -> Result<LabState> {
+    up_named(None, folder, options, sync_timeout, keeper)
+}
+
+/// Builds a lab that stays, with a name of the caller's choice; see [`crate::check_name`].
+///
+/// # Errors
+/// As [`up`], and when there is a lab of that name.
+pub fn up_named(
+    name: Option<&str>,
+    folder: impl AsRef<Path>,
+    options: &LabOptions,
+    sync_timeout: Duration,
     mut keeper: Command,
 ) -> Result<LabState> {
     let folder = folder.as_ref();
     let folder = folder.canonicalize().map_err(Error::file("cannot read", folder))?;
-    let request = Request { folder, options: options.clone(), sync_timeout };
+    let request = Request { name: name.map(str::to_owned), folder, options: options.clone(), sync_timeout };
     // A process group of its own: Ctrl-C in the terminal must not end the lab.
     keeper.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     let failed = |message: String| Error::Keeper(message);
@@ -116,7 +135,8 @@ pub fn keep() -> Result<()> {
 }
 
 fn build(request: &Request) -> Result<(Lab, UnixListener)> {
-    let mut lab = Lab::up(Cluster::read(&request.folder)?, request.options.clone())?;
+    let mut lab =
+        Lab::up_named(request.name.as_deref(), Cluster::read(&request.folder)?, request.options.clone())?;
     lab.wait_synced(request.sync_timeout)?;
     let control = lab.folder().join("control");
     let listener = UnixListener::bind(&control).map_err(Error::file("cannot listen at", control))?;
@@ -169,11 +189,12 @@ pub fn apply(id: Option<&str>, folder: impl AsRef<Path>) -> Result<()> {
     order(&lab, &format!("apply {}", folder.display())).unwrap_or_else(nobody)
 }
 
-/// Runs a command in a pod, on a node, or outside, with this process's input and output. Gives its exit code, or 128
-/// and the number of the signal that ended it. `id` as in [`LabState::find`].
+/// Runs a command in a pod, on a node, or outside, with this process's input and output. Gives the exit code that a shell
+/// gives: the command's own, 128 and the number of the signal that ended it, 127 if there is no such command, 126 if it
+/// cannot be executed. `id` as in [`LabState::find`].
 ///
 /// # Errors
-/// When there is no such lab or place, or no command.
+/// When there is no such lab or place, or no command is given.
 pub fn exec(id: Option<&str>, place: &str, command: &[String]) -> Result<i32> {
     use std::os::unix::process::ExitStatusExt;
 
@@ -182,9 +203,15 @@ pub fn exec(id: Option<&str>, place: &str, command: &[String]) -> Result<i32> {
     let failed = |message: String| Error::Command { command: command.join(" "), message };
     let (program, arguments) =
         command.split_first().ok_or_else(|| failed("give a command after `--`".into()))?;
-    let status =
-        netns.command(program).args(arguments).status().map_err(|error| failed(error.to_string()))?;
-    Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0)))
+    let mut command = Command::new(program);
+    netns.enter_with(command.args(arguments))?;
+    match command.status() {
+        Ok(status) => Ok(status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0))),
+        Err(error) => {
+            eprintln!("portcullis lab exec: {program}: {error}");
+            Ok(if error.kind() == ErrorKind::NotFound { NO_SUCH_COMMAND } else { NOT_EXECUTABLE })
+        }
+    }
 }
 
 /// Takes a lab down, also one whose keeper is gone. `id` as in [`LabState::find`].

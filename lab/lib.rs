@@ -19,6 +19,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on has failed"))]
 
+mod announce;
 mod cluster;
 mod conversation;
 mod daemon;
@@ -63,5 +64,5 @@ pub use probe::{Outcome, Prober, Tally, Vantage};
 pub use report::{Report, Row};
 pub use run::{RunOptions, probe, probe_judged, run, run_with};
 pub use running::{Lab, LabOptions};
-pub use state::LabState;
+pub use state::{LabState, check_name};
 pub use traffic::{Log, Sent, Traffic, TrafficOptions};

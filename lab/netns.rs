@@ -3,11 +3,14 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::thread;
 
 use crate::error::{Error, Result};
+use crate::interrupt;
+use crate::socket::check;
 
 /// A named network namespace, as `ip netns` knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +59,42 @@ impl NetNs {
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name]).arg(program);
+        interrupt::unblock(&mut command);
         command
+    }
+
+    /// Has a command run inside the namespace, with a `/sys` that shows its devices. Unlike [`NetNs::command`] it starts
+    /// the program itself, so that a program that cannot be started is an error of the start.
+    ///
+    /// # Errors
+    /// When there is no such namespace.
+    pub(crate) fn enter_with(&self, command: &mut Command) -> Result<()> {
+        let failed = |source| Error::system(format!("cannot enter network namespace {}", self.name), source);
+        let file = File::open(self.path()).map_err(failed)?;
+        interrupt::unblock(command);
+        let enter = move || {
+            let none = std::ptr::null::<libc::c_void>();
+            // SAFETY: the descriptor is open until exec, and all pointers are to constants.
+            unsafe {
+                check(libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET))?;
+                check(libc::unshare(libc::CLONE_NEWNS))?;
+                // The machine's own /sys stays as it is.
+                check(libc::mount(
+                    c"".as_ptr(),
+                    c"/".as_ptr(),
+                    std::ptr::null(),
+                    libc::MS_SLAVE | libc::MS_REC,
+                    none,
+                ))?;
+                // Without a /sys there is nothing to hide.
+                libc::umount2(c"/sys".as_ptr(), libc::MNT_DETACH);
+                libc::mount(c"sysfs".as_ptr(), c"/sys".as_ptr(), c"sysfs".as_ptr(), 0, none);
+            }
+            Ok(())
+        };
+        // SAFETY: between fork and exec only system calls are made, and nothing is allocated.
+        unsafe { command.pre_exec(enter) };
+        Ok(())
     }
 
     /// Runs lines of `ip` in the namespace.

@@ -5,6 +5,7 @@ mod follow;
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -65,11 +66,19 @@ impl Lab {
     /// # Errors
     /// When the objects make no cluster, or the system refuses a namespace. What was built by then is taken down.
     pub fn up(cluster: Cluster, options: LabOptions) -> Result<Self> {
+        Self::up_named(None, cluster, options)
+    }
+
+    /// Builds a lab with a name of the caller's choice; see [`state::check_name`].
+    ///
+    /// # Errors
+    /// As [`Lab::up`], and when there is a lab of that name.
+    pub fn up_named(name: Option<&str>, cluster: Cluster, options: LabOptions) -> Result<Self> {
         let plan = cluster.plan_after(&Plan::default(), &options.plan)?;
-        let id = state::new_id();
+        let id = name.map_or_else(state::new_id, str::to_owned);
         let folder = state::root().join(&id);
         make_folders(&folder)?;
-        let prefix = format!("pcl-{id}-");
+        let prefix = state::prefix(&id);
         let reaper = Arc::new(Reaper::start(&prefix, &folder)?);
         let owner = std::process::id();
         let mut lab = Self {
@@ -246,12 +255,24 @@ fn first_namespace() -> Result<()> {
     crate::netns::ip_batch(&[], &[format!("netns add {probe}"), format!("netns del {probe}")])
 }
 
-/// Makes the folders of a lab. The reaper of another one may remove the empty folder of all labs just then.
+/// Makes the folders of a lab, which no other lab may have. The reaper of another one may remove the empty folder of all
+/// labs just then.
 fn make_folders(folder: &Path) -> Result<()> {
-    let make = || {
-        fs::create_dir_all(folder.join("manifests")).and_then(|()| fs::create_dir_all(folder.join("logs")))
+    let own = || {
+        folder.parent().map_or(Ok(()), fs::create_dir_all)?;
+        fs::create_dir(folder)
     };
-    make().or_else(|_| make()).or_else(|_| make()).map_err(Error::file("cannot make", folder))
+    let again = |error: std::io::Error| if error.kind() == ErrorKind::NotFound { own() } else { Err(error) };
+    let made = own().or_else(again).or_else(again);
+    match made
+        .and_then(|()| ["manifests", "logs"].iter().try_for_each(|name| fs::create_dir(folder.join(name))))
+    {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            Err(Error::NameTaken(folder.file_name().unwrap_or_default().to_string_lossy().into_owned()))
+        }
+        Err(error) => Err(Error::file("cannot make", folder)(error)),
+    }
 }
 
 /// Seconds since 1970.

@@ -23,6 +23,9 @@ pub struct LabState {
     pub places: Vec<(String, String)>,
 }
 
+/// The longest name of a lab.
+const MAX_NAME: usize = 32;
+
 /// The folder of all labs: below /run for root, else below `$XDG_RUNTIME_DIR` or the folder for temporary files.
 pub(crate) fn root() -> PathBuf {
     let run = Path::new("/run");
@@ -48,6 +51,24 @@ pub(crate) fn new_id() -> String {
         number /= 36;
     }
     id
+}
+
+/// Checks a name that a user gives to a lab: it becomes part of the names of its namespaces.
+///
+/// # Errors
+/// When it is not a DNS label.
+pub fn check_name(name: &str) -> Result<(), String> {
+    let is_inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let edges = name.starts_with('-') || name.ends_with('-');
+    if (1..=MAX_NAME).contains(&name.len()) && name.chars().all(is_inner) && !edges {
+        return Ok(());
+    }
+    Err(format!("expected up to {MAX_NAME} lower-case letters, digits and inner \"-\""))
+}
+
+/// What the names of a lab's namespaces begin with. No lab's prefix is the beginning of another's: names have no `_`.
+pub(crate) fn prefix(id: &str) -> String {
+    format!("pcl-{}-", id.replace('-', "_"))
 }
 
 /// Writes a file whole: readers see the old text or the new, never a part.
@@ -87,18 +108,57 @@ impl LabState {
         Ok(labs.into_iter().map(|(_, state)| state).collect())
     }
 
-    /// The lab of that name, or the youngest one that was made to be kept.
+    /// The lab of that name. Without a name, the only lab that `lab up` made.
     ///
     /// # Errors
-    /// When there is none.
+    /// When there is none, or without a name several.
     pub fn find(id: Option<&str>) -> Result<Self> {
-        let labs = Self::all()?;
+        let mut labs = Self::all()?;
         let ids: Vec<String> = labs.iter().map(|lab| lab.id.clone()).collect();
-        let fitting = labs.into_iter().rev().find(|lab| match id {
-            Some(id) => lab.id == id,
-            None => lab.folder.join("control").exists(),
-        });
-        fitting.ok_or_else(|| Error::unknown("lab", id.unwrap_or("(any that was kept by `lab up`)"), &ids))
+        let Some(id) = id else {
+            labs.retain(LabState::is_kept);
+            let kept: Vec<String> = labs.iter().map(|lab| lab.id.clone()).collect();
+            return match labs.pop() {
+                Some(only) if labs.is_empty() => Ok(only),
+                Some(_) => Err(Error::SeveralLabs(kept.join(", "))),
+                None => Err(Error::NoLab),
+            };
+        };
+        let named = labs.into_iter().find(|lab| lab.id == id);
+        named.ok_or_else(|| Error::unknown("lab", id, &ids))
+    }
+
+    /// Whether `lab up` made it.
+    pub fn is_kept(&self) -> bool {
+        self.folder.join("control").exists()
+    }
+
+    /// Whether the process that owns it is alive.
+    pub fn is_owned(&self) -> bool {
+        Path::new("/proc").join(self.owner.to_string()).exists()
+    }
+
+    /// The names of its nodes.
+    pub fn nodes(&self) -> impl Iterator<Item = &str> {
+        let names = self.places.iter().map(|(name, _)| name.as_str());
+        names.filter(|name| !name.contains('/') && *name != crate::running::OUTSIDE)
+    }
+
+    /// How many pods run in it.
+    pub fn pods(&self) -> usize {
+        self.places.iter().filter(|(name, _)| name.contains('/')).count()
+    }
+
+    /// The file with the log of a node's daemon.
+    ///
+    /// # Errors
+    /// When there is no such node.
+    pub fn log_of(&self, node: &str) -> Result<PathBuf> {
+        let nodes: Vec<String> = self.nodes().map(str::to_owned).collect();
+        match nodes.iter().any(|name| name == node) {
+            true => Ok(self.folder.join("logs").join(format!("{node}.log"))),
+            false => Err(Error::unknown("node", node, &nodes)),
+        }
     }
 
     /// The network namespace of a pod (`namespace/name`, or `name` in `default`), a node, or `outside`.

@@ -16,6 +16,7 @@ use std::path::Path;
 
 use ipnet::IpNet;
 
+use crate::announce::announce;
 use crate::error::{Error, Result};
 use crate::netns::{NetNs, ip_batch};
 use crate::plan::addresses::{Family, nth};
@@ -146,6 +147,7 @@ pub(crate) fn add_pods(pods: &[&PodPlan], plan: &Plan, names: &Names, wires: &mu
         foreign(pod, home).try_for_each(|ip| route_from_outside(names, ip.into(), home))?;
         let has = |ip: &IpAddr| pod.addresses.iter().any(|own| own.is_ipv4() == ip.is_ipv4());
         settle(&names.pod(pod), &home.bridge().into_iter().filter(has).collect::<Vec<_>>());
+        announce(&names.pod(pod), &pod.addresses)?;
     }
     Ok(())
 }

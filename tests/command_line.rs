@@ -41,7 +41,7 @@ fn flags(command: &[&str]) -> BTreeSet<String> {
         .collect()
 }
 
-const PAGES: [&[&str]; 17] = [
+const PAGES: [&[&str]; 19] = [
     &[],
     &["render"],
     &["diff"],
@@ -54,6 +54,8 @@ const PAGES: [&[&str]; 17] = [
     &["lab", "apply"],
     &["lab", "down"],
     &["lab", "exec"],
+    &["lab", "list"],
+    &["lab", "logs"],
     &["lab", "run"],
     &["lab", "up"],
     &["man"],

@@ -43,6 +43,13 @@ pub(super) fn plan(cluster: &Cluster, before: &Plan, options: &PlanOptions) -> R
     Ok(nodes)
 }
 
+/// A key that sorts names as people count: `node-2` before `node-10`.
+fn natural_order(name: &str) -> (String, u64, String) {
+    let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
+    let number = name[stem.len()..].parse().unwrap_or(0);
+    (stem.to_owned(), number, name.to_owned())
+}
+
 fn push_missing(nodes: &mut Vec<Node>, name: &str) {
     if !nodes.iter().any(|node| node.metadata.name.as_deref() == Some(name)) {
         let metadata = ObjectMeta { name: Some(name.to_owned()), ..Default::default() };
@@ -104,6 +111,9 @@ fn allocate(nodes: &mut [NodePlan], family: Family) -> Result<()> {
     let taken: Vec<IpNet> = nodes.iter().flat_map(|node| node.pod_cidrs.clone()).collect();
     let overlaps = |net: &IpNet| taken.iter().any(|t| t.contains(net) || net.contains(t));
     let mut free = (1..=254_u8).map(|index| pod_cidr(family, index)).filter(|net| !overlaps(net));
+    // Names decide, not the order of the objects that mention the nodes.
+    let mut nodes: Vec<&mut NodePlan> = nodes.iter_mut().collect();
+    nodes.sort_by_cached_key(|node| natural_order(&node.name));
     for node in nodes {
         let full = |what: &str| Error::plan(format!("Node {}", node.name), format!("no {what} is left"));
         if !node.addresses.iter().any(|address| Family::of(*address) == family) {

@@ -322,11 +322,11 @@ fn endpoints_without_pods_get_stand_ins() {
             format!("{}@{} {:?} {:?}", pod.name, pod.node, pod.addresses, pod.ports.first().map(|p| p.port))
         })
         .collect();
-    // Without `nodes` for it, the first node of the plan is the one that the slice names.
+    // Without `nodes` for it, the first node of the plan is the one that the slice names. Its pod CIDR is the second.
     assert_eq!(plan.nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>(), ["node-9", "node-1"]);
     assert_eq!(
         stand_ins,
-        ["default/at-10-244-2-2@node-1 [10.244.2.2] Some(90)", "default/web@node-9 [10.1.1.1] Some(90)"]
+        ["default/at-10-244-2-2@node-9 [10.244.2.2] Some(90)", "default/web@node-9 [10.1.1.1] Some(90)"]
     );
 }
 
@@ -366,5 +366,25 @@ fn a_family_that_the_cluster_lacks_is_refused() {
         let cluster = Cluster::parse(&service(spec)).unwrap();
         let error = cluster.plan_after(&Plan::default(), &options).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
+    }
+}
+
+#[test]
+fn pod_cidrs_and_addresses_follow_the_names_of_nodes() {
+    let on = |name: &str, node: &str| pod(name, &format!("spec: {{nodeName: {node}}}"));
+    let pods = [("a", "node-10"), ("b", "node-2"), ("c", "node-1")];
+    let plan = plan(&pods.map(|(name, node)| on(name, node)).concat());
+    let rows = [
+        ("node-1", "192.168.77.11", "10.244.1.0/24"),
+        ("node-2", "192.168.77.12", "10.244.2.0/24"),
+        ("node-10", "192.168.77.13", "10.244.3.0/24"),
+    ];
+    for (name, address, pod_cidr) in rows {
+        let node = plan.node(name).unwrap();
+        assert_eq!(
+            (node.addresses[0].to_string(), node.pod_cidrs[0].to_string()),
+            (address.to_owned(), pod_cidr.to_owned()),
+            "{name}"
+        );
     }
 }

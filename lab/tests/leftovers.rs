@@ -134,6 +134,12 @@ fn processes(lab: &LabState) -> Vec<u32> {
     found
 }
 
+/// Whether a process runs; one that has ended and waits for its parent does not.
+fn is_running(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(['Z', 'X']))
+}
+
 fn assert_gone(prefix: &str, folder: &Path, processes: &[u32]) {
     let until = Instant::now() + PATIENCE;
     loop {
@@ -279,6 +285,10 @@ fn a_kept_lab_obeys() {
     assert_eq!(sh("one", "ip -o address show eth0 | grep -q 10.244.1.2/24 && exit 42").unwrap(), 42);
     assert_eq!(sh("node-1", "ip route | grep -q '^10.244.2.0/24 via 192.168.77.12'").unwrap(), 0);
     assert_eq!(sh("outside", "kill -TERM $$").unwrap(), 128 + libc::SIGTERM);
+    let run = |program: &str| keeper::exec(id, "one", &[program.into()]).unwrap();
+    fs::write(folder.path().join("data"), "").unwrap();
+    let not_executable = folder.path().join("data").display().to_string();
+    assert_eq!([run("nosuch"), run("/nosuch/file"), run(&not_executable), run("/")], [127, 127, 126, 126]);
     let error = sh("two", "true").unwrap_err().to_string();
     assert!(error.contains("no pod or node named two") && error.contains("default/one"), "{error}");
 
@@ -289,6 +299,34 @@ fn a_kept_lab_obeys() {
     let error = keeper::apply(id, folder.path()).unwrap_err().to_string();
     assert!(error.contains("more.yaml"), "{error}");
 
+    let name = format!("named-{}", std::process::id());
+    let up = || keeper::up_named(Some(&name), folder.path(), &options("role=daemon"), PATIENCE, keeper());
+    fs::remove_file(folder.path().join("more.yaml")).unwrap();
+    let named = up().unwrap();
+    assert_eq!(named.id, name);
+    let error = up().unwrap_err().to_string();
+    assert!(error.contains(&format!("a lab named {name} is there already")), "{error}");
+    let error = LabState::find(None).unwrap_err().to_string();
+    assert!(error.contains(&lab.id) && error.contains(&name) && error.contains("--name"), "{error}");
+    assert_eq!((named.nodes().collect::<Vec<_>>(), named.pods()), (vec!["node-1", "node-2"], 3));
+    assert!(fs::read_to_string(named.log_of("node-2").unwrap()).unwrap().contains("daemon of node-2 starts"));
+    assert!(named.log_of("node-3").unwrap_err().to_string().contains("node-1, node-2"));
+    assert_eq!(keeper::down(Some(&name)).unwrap().id, name);
+
+    // Daemons take signals, though their keeper's threads block them.
+    let daemons: Vec<u32> = running.iter().copied().filter(|pid| machine::is_alive(*pid)).collect();
+    assert_eq!(daemons.len(), 2);
+    for pid in &daemons {
+        // SAFETY: no pointers are passed, and the process was seen to run in the lab.
+        assert_eq!(unsafe { libc::kill(i32::try_from(*pid).unwrap(), libc::SIGTERM) }, 0);
+    }
+    let until = Instant::now() + PATIENCE;
+    while daemons.iter().any(|pid| is_running(*pid)) {
+        assert!(Instant::now() < until, "a daemon ignores SIGTERM");
+        thread::sleep(Duration::from_millis(5));
+    }
+
+    fs::write(folder.path().join("more.yaml"), "kind: [").unwrap();
     assert_eq!(keeper::down(id).unwrap().id, lab.id);
     assert_gone(&lab.prefix, &lab.folder, &running);
     assert!(keeper::down(id).is_err());

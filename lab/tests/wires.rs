@@ -328,3 +328,30 @@ fn a_lab_is_built_and_gone_in_a_moment() {
         "built in {built:?}, gone in {gone:?}"
     );
 }
+
+#[test]
+fn an_address_that_moves_to_another_pod_is_announced() {
+    let pod = |name: &str, last: &str| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: {name}}}, spec: {{nodeName: node-1, containers: \
+             [{{name: c, ports: [{{containerPort: 8080}}]}}]}}, status: {{podIPs: [{{ip: 10.244.1.{last}}}, \
+             {{ip: 'fd00:10:244:1::{last}'}}]}}}}\n---\n"
+        )
+    };
+    let mut lab = lab(&(pod("asks", "50") + &pod("before", "60")));
+    let addresses = ["10.244.1.60:8080", "[fd00:10:244:1::60]:8080"].map(|text| text.parse().unwrap());
+    let ask = |lab: &Lab, address| {
+        let prober = lab.from(Vantage::pod("asks")).unwrap().timeout(Duration::from_millis(500));
+        prober.probe(Protocol::Tcp, address).by().map(str::to_owned)
+    };
+    for address in addresses {
+        assert_eq!(ask(&lab, address).as_deref(), Some("default/before"), "{address}");
+    }
+    lab.update(|cluster| {
+        *cluster = Cluster::parse(&(pod("asks", "50") + &pod("after", "60"))).unwrap();
+    })
+    .unwrap();
+    for address in addresses {
+        assert_eq!(ask(&lab, address).as_deref(), Some("default/after"), "{address}");
+    }
+}

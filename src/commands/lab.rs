@@ -8,7 +8,7 @@ use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use policies::{ENFORCED, Judge, Policies};
-use portcullis_lab::{Cluster, DaemonSpec, Error, LabOptions, Mode, RunOptions, keeper};
+use portcullis_lab::{Cluster, DaemonSpec, Error, LabOptions, LabState, Mode, RunOptions, keeper};
 
 use crate::config::{Lab, LabCluster, ProxyMode};
 
@@ -21,45 +21,95 @@ const SYNC_TIMEOUT: Duration = Duration::from_secs(30);
 /// The lab cannot be built or found, or the output cannot be written.
 pub fn run(lab: &Lab) -> Result<ExitCode, Error> {
     match lab {
-        Lab::Run(cluster) | Lab::Up(cluster) => manifests::check(&cluster.folder)?,
+        Lab::Run(cluster) | Lab::Up { cluster, .. } => manifests::check(&cluster.folder)?,
         Lab::Apply { folder, .. } => manifests::check(folder)?,
         _ => {}
     }
     match lab {
-        Lab::Run(cluster) => run_once(cluster),
-        Lab::Up(cluster) => {
-            let mut keep = Command::new(this_program()?);
-            keep.args(["lab", "keep"]);
-            let mut options = options(cluster.mode)?;
-            if Policies::of(&Cluster::read(&cluster.folder)?, &options.plan)?.is_some() {
-                enforce(&mut options);
-            }
-            let state = keeper::up(&cluster.folder, &options, SYNC_TIMEOUT, keep)?;
-            say(&format!(
-                "lab {} is up; `portcullis lab exec POD -- CMD` runs a command in it, \
-                          `portcullis lab down` ends it\n",
-                state.id
-            ));
-            Ok(ExitCode::SUCCESS)
-        }
-        Lab::Keep => keeper::keep().map(|()| ExitCode::SUCCESS),
-        Lab::Apply { folder } => keeper::apply(None, folder).map(|()| ExitCode::SUCCESS),
-        Lab::Down => {
-            let state = keeper::down(None)?;
+        Lab::Run(cluster) => return run_once(cluster),
+        Lab::Up { name, cluster } => up(name.as_deref(), cluster)?,
+        Lab::Keep => keeper::keep()?,
+        Lab::List => say(&list(&LabState::all()?)),
+        Lab::Apply { lab, folder } => keeper::apply(lab.name.as_deref(), folder)?,
+        Lab::Down(lab) => {
+            let state = keeper::down(lab.name.as_deref())?;
             say(&format!("lab {} is gone\n", state.id));
-            Ok(ExitCode::SUCCESS)
         }
-        Lab::Exec { pod, command } => {
-            let status = keeper::exec(None, pod, command)?;
-            Ok(u8::try_from(status).map_or(ExitCode::FAILURE, ExitCode::from))
+        Lab::Logs { lab, node } => logs(&LabState::find(lab.name.as_deref())?, node.as_deref())?,
+        Lab::Exec { lab, pod, command } => {
+            let status = keeper::exec(lab.name.as_deref(), pod, command)?;
+            return Ok(u8::try_from(status).map_or(ExitCode::FAILURE, ExitCode::from));
         }
     }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn up(name: Option<&str>, cluster: &LabCluster) -> Result<(), Error> {
+    let mut keep = Command::new(this_program()?);
+    keep.args(["lab", "keep"]);
+    let mut options = options(cluster)?;
+    if Policies::of(&read(cluster)?, &options.plan)?.is_some() {
+        enforce(&mut options);
+    }
+    let state = keeper::up_named(name, &cluster.folder, &options, SYNC_TIMEOUT, keep)?;
+    say(&format!(
+        "lab {0} is up; `portcullis lab exec --name {0} POD -- CMD` runs a command in it, \
+         `portcullis lab down --name {0}` ends it\n",
+        state.id
+    ));
+    Ok(())
+}
+
+/// The objects of a lab, of which there is at least one.
+fn read(cluster: &LabCluster) -> Result<Cluster, Error> {
+    let objects = Cluster::read(&cluster.folder)?;
+    if objects.objects().next().is_none() {
+        return Err(Error::Manifest {
+            origin: cluster.folder.display().to_string(),
+            message: "no Kubernetes object in *.yaml, *.yml or *.json; expected at least one".into(),
+        });
+    }
+    Ok(objects)
+}
+
+/// A line a lab.
+fn list(labs: &[LabState]) -> String {
+    if labs.is_empty() {
+        return "no labs\n".to_owned();
+    }
+    let width = labs.iter().map(|lab| lab.id.len()).fold(4, usize::max);
+    let mut text = format!("{:width$}  {:13}  {:>5}  {:>4}  FOLDER\n", "NAME", "STATE", "NODES", "PODS");
+    for lab in labs {
+        let state = match (lab.is_owned(), lab.is_kept()) {
+            (false, _) => "owner is gone",
+            (true, true) => "up",
+            (true, false) => "run",
+        };
+        let (nodes, pods, folder) = (lab.nodes().count(), lab.pods(), lab.folder.display());
+        text += &format!("{:width$}  {state:13}  {nodes:>5}  {pods:>4}  {folder}\n", lab.id);
+    }
+    text
+}
+
+/// Prints the logs of the daemons, each below the name of its node if there are several.
+fn logs(lab: &LabState, node: Option<&str>) -> Result<(), Error> {
+    let nodes: Vec<&str> = node.map_or_else(|| lab.nodes().collect(), |node| vec![node]);
+    for name in &nodes {
+        let path = lab.log_of(name)?;
+        let text = std::fs::read(&path);
+        let text = text.map_err(|source| Error::File { doing: "cannot read", path, source })?;
+        if nodes.len() > 1 {
+            say(&format!("==> {name} <==\n"));
+        }
+        say(&String::from_utf8_lossy(&text));
+    }
+    Ok(())
 }
 
 /// Builds, probes, prints, takes down.
 fn run_once(cluster: &LabCluster) -> Result<ExitCode, Error> {
-    let objects = Cluster::read(&cluster.folder)?;
-    let mut lab = options(cluster.mode)?;
+    let objects = read(cluster)?;
+    let mut lab = options(cluster)?;
     let policies = Policies::of(&objects, &lab.plan)?;
     if let Some(policies) = &policies {
         enforce(&mut lab);
@@ -75,6 +125,10 @@ fn run_once(cluster: &LabCluster) -> Result<ExitCode, Error> {
         let Some(policies) = &policies else {
             let report = portcullis_lab::probe(lab, &options)?;
             say(&report.render(colour));
+            if report.rows.is_empty() && report.unprobed.is_empty() {
+                say("nothing to probe: no Service and no NetworkPolicy\n");
+                return Ok(false);
+            }
             return Ok(report.is_good());
         };
         lab.wait_for_metric(ENFORCED, SYNC_TIMEOUT)?;
@@ -94,10 +148,27 @@ fn enforce(options: &mut LabOptions) {
     options.daemon.iter_mut().for_each(|daemon| daemon.args.push("--network-policy".to_owned()));
 }
 
-fn options(mode: ProxyMode) -> Result<LabOptions, Error> {
-    let mut args = vec![format!("--mode={}", mode.name()), "--detect-local-mode=NodeCIDR".to_owned()];
-    // Nobody who plays wants to wait for more changes.
+/// Flags of the daemons that the lab sets itself, and where they come from.
+const OWN_FLAGS: [(&str, &str); 5] = [
+    ("--manifests", "the lab's own"),
+    ("--hostname-override", "the node's name"),
+    ("--mode", "given before `--`"),
+    ("--proxy-mode", "--mode, given before `--`"),
+    ("--config", "flags, as a file would replace those that the lab sets"),
+];
+
+fn options(cluster: &LabCluster) -> Result<LabOptions, Error> {
+    let name_of = |flag: &String| flag.split('=').next().unwrap_or_default().to_owned();
+    for flag in cluster.flags.iter().map(name_of) {
+        if let Some((_, instead)) = OWN_FLAGS.iter().find(|(own, _)| *own == flag) {
+            let message = format!("cannot be given to the daemons of a lab: expected {instead}");
+            return Err(Error::Plan { object: flag, message });
+        }
+    }
+    let mut args = vec![format!("--mode={}", cluster.mode.name()), "--detect-local-mode=NodeCIDR".to_owned()];
+    // Changes are served without delay.
     args.extend(["--iptables-min-sync-period=0s", "--ipvs-min-sync-period=0s"].map(str::to_owned));
+    args.extend(cluster.flags.iter().cloned());
     let daemon = DaemonSpec { binary: this_program()?, args, ..DaemonSpec::default() };
     Ok(LabOptions { daemon: Some(daemon), ..LabOptions::default() })
 }

@@ -16,7 +16,7 @@ use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Subcommand};
 pub use completions::{CompletedShell, Completions};
 pub use diff::Diff;
 pub use explain::{AskedProtocol, Explain, OutputFormat};
-pub use lab::{Lab, LabCluster};
+pub use lab::{Lab, LabCluster, WhichLab};
 pub use man::Man;
 pub use migrate::Migrate;
 pub use policy::{Matrix, Policy};

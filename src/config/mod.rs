@@ -42,7 +42,7 @@ mod tests;
 pub(crate) use command::command_line;
 pub use command::{
     AddressFamily, AskedProtocol, Cleanup, Command, CompletedShell, Completions, Daemon, Diff, Explain, Lab,
-    LabCluster, Man, Matrix, Migrate, OutputFormat, Policy, Render,
+    LabCluster, Man, Matrix, Migrate, OutputFormat, Policy, Render, WhichLab,
 };
 pub use detect_local::{DetectLocal, InterfaceName};
 pub use error::{ConfigError, ConfigErrors, Said, Warning};

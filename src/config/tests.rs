@@ -126,7 +126,8 @@ fn commands() {
         Command::Render(Render { host: host.map(PathBuf::from), family, only_policies: false })
     };
     let policies = Command::Render(Render { host: None, family: None, only_policies: true });
-    let cluster = |mode| LabCluster { folder: "f".into(), mode };
+    let cluster = |mode| LabCluster { folder: "f".into(), mode, flags: Vec::new() };
+    let kept = |name: &str| WhichLab { name: Some(name.into()) };
     let explain = Explain {
         from: "a".into(),
         to: "b:80".into(),
@@ -168,11 +169,36 @@ fn commands() {
         (&["diff", "--kubeconfig", "k"], Command::Diff(Diff { host: None, family: None })),
         (&["lab", "run", "f"], Command::Lab(Lab::Run(cluster(ProxyMode::Iptables)))),
         (&["lab", "run", "--mode=ipvs", "f"], Command::Lab(Lab::Run(cluster(ProxyMode::Ipvs)))),
-        (&["lab", "up", "f", "--mode", "ipvs"], Command::Lab(Lab::Up(cluster(ProxyMode::Ipvs)))),
-        (&["lab", "down"], Command::Lab(Lab::Down)),
+        (
+            &["lab", "up", "f", "--mode", "ipvs"],
+            Command::Lab(Lab::Up { name: None, cluster: cluster(ProxyMode::Ipvs) }),
+        ),
+        (
+            &["lab", "up", "--name", "my-lab", "f", "--", "--masquerade-all", "-v4"],
+            Command::Lab(Lab::Up {
+                name: Some("my-lab".into()),
+                cluster: LabCluster {
+                    flags: vec!["--masquerade-all".into(), "-v4".into()],
+                    ..cluster(ProxyMode::Iptables)
+                },
+            }),
+        ),
+        (&["lab", "list"], Command::Lab(Lab::List)),
+        (&["lab", "down"], Command::Lab(Lab::Down(WhichLab::default()))),
+        (&["lab", "down", "--name=a"], Command::Lab(Lab::Down(kept("a")))),
+        (&["lab", "apply", "f", "--name=a"], Command::Lab(Lab::Apply { lab: kept("a"), folder: "f".into() })),
+        (&["lab", "logs"], Command::Lab(Lab::Logs { lab: WhichLab::default(), node: None })),
+        (
+            &["lab", "logs", "--name=a", "node-1"],
+            Command::Lab(Lab::Logs { lab: kept("a"), node: Some("node-1".into()) }),
+        ),
         (
             &["lab", "exec", "web", "--", "ls", "--a_b"],
-            Command::Lab(Lab::Exec { pod: "web".into(), command: vec!["ls".into(), "--a_b".into()] }),
+            Command::Lab(Lab::Exec {
+                lab: WhichLab::default(),
+                pod: "web".into(),
+                command: vec!["ls".into(), "--a_b".into()],
+            }),
         ),
     ];
     for (arguments, expected) in rows {

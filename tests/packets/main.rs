@@ -30,6 +30,7 @@ mod graceful_termination;
 mod host_daemons;
 mod ipvs_in_qemu;
 mod isolation;
+mod lab_commands;
 mod lab_policies;
 mod lab_table;
 mod live_traffic;

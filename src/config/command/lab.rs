@@ -12,20 +12,43 @@ pub enum Lab {
     /// Build the cluster of a folder of manifests, try every Service from everywhere, print who answered, and take it down
     Run(LabCluster),
     /// Build the cluster of a folder of manifests, and keep it
-    Up(LabCluster),
+    Up {
+        /// The name of the lab; without one, some letters and digits
+        #[arg(long, value_name = "NAME", value_parser = name)]
+        name: Option<String>,
+        /// What is built
+        #[command(flatten)]
+        cluster: LabCluster,
+    },
+    /// List the labs of this machine
+    List,
     /// What `lab up` leaves behind to keep the cluster; ends with it
     #[command(hide = true)]
     Keep,
     /// Bring the cluster that is up to another state of its manifests
     Apply {
+        /// Which lab
+        #[command(flatten)]
+        lab: WhichLab,
         /// The manifests
         folder: PathBuf,
     },
     /// Take down the cluster that is up
-    Down,
-    /// Run a command in a pod of the cluster that is up
+    Down(WhichLab),
+    /// Print the log of the daemon of a node, or of all nodes
+    Logs {
+        /// Which lab
+        #[command(flatten)]
+        lab: WhichLab,
+        /// The node
+        node: Option<String>,
+    },
+    /// Run a command in a pod of the cluster that is up, with the exit status that a shell gives
     Exec {
-        /// The pod: its name, or NAMESPACE/NAME
+        /// Which lab
+        #[command(flatten)]
+        lab: WhichLab,
+        /// The pod: its name, or NAMESPACE/NAME; or a node, or "outside"
         pod: String,
         /// The command with its arguments, after --
         #[arg(last = true, required = true, value_name = "CMD")]
@@ -41,6 +64,21 @@ pub struct LabCluster {
     /// How its nodes serve Services: iptables, ipvs or nftables
     #[arg(long, value_name = "MODE", default_value = "iptables", value_parser = mode)]
     pub mode: ProxyMode,
+    /// More flags for the daemons, after --
+    #[arg(last = true, value_name = "FLAG")]
+    pub flags: Vec<String>,
+}
+
+/// The lab that a command is about.
+#[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
+pub struct WhichLab {
+    /// The name of the lab; needed if several are up
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+}
+
+fn name(name: &str) -> Result<String, String> {
+    portcullis_lab::check_name(name).map(|()| name.to_owned())
 }
 
 fn mode(name: &str) -> Result<ProxyMode, String> {
