@@ -169,10 +169,6 @@ impl Wire {
         };
         let external_local = spec.external_traffic_policy.as_deref() == Some("Local")
             && (matches!(kind, "NodePort" | "LoadBalancer") || !spec.external_ips.is_empty());
-        let vips = self.status.load_balancer.ingress.iter().enumerate();
-        let vips = vips.filter(|(_, i)| i.ip_mode.as_deref() != Some("Proxy"));
-        let vips =
-            vips.filter_map(|(i, ingress)| ingress.ip.as_ref().filter(|ip| !ip.is_empty()).map(|ip| (i, ip)));
         let affinity = (spec.session_affinity.as_deref() == Some("ClientIP")).then(|| {
             let client_ip = spec.session_affinity_config.and_then(|c| c.client_ip);
             client_ip.and_then(|c| c.timeout_seconds).unwrap_or(DEFAULT_AFFINITY_SECONDS)
@@ -187,6 +183,14 @@ impl Wire {
             true => Family::BOTH.into(),
             false => cluster_ips.iter().copied().map(Family::of).collect(),
         };
+        let vips = self.status.load_balancer.ingress.iter().enumerate();
+        let vips = vips.filter(|(_, i)| i.ip_mode.as_deref() != Some("Proxy"));
+        let vips =
+            vips.filter_map(|(i, ingress)| ingress.ip.as_ref().filter(|ip| !ip.is_empty()).map(|ip| (i, ip)));
+        // A load balancer may have addresses of both families for a Service of one: it translates, or refuses.
+        let is_of_other_family =
+            |ip: &str| parse_ip(ip).is_some_and(|address| !families.contains(&Family::of(address)));
+        let vips = vips.filter(|(_, ip)| !is_of_other_family(ip));
         Service {
             key: self.metadata.key(),
             ignored,

@@ -261,6 +261,20 @@ fn whole_objects_are_read_without_a_problem() {
     }
 }
 
+#[test]
+fn addresses_of_a_load_balancer_in_another_family_are_no_problem() {
+    let service = json!({
+        "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {"type": "LoadBalancer", "clusterIP": "10.96.0.1", "ports": [{"port": 80}]},
+        "status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.1"}, {"ip": "2001:db8::1"}, {"ip": "x"}]}},
+    });
+    let parsed = Object::parse(Kind::Service, service).unwrap();
+    let fields: Vec<&str> = parsed.problems.iter().map(|problem| problem.field.as_str()).collect();
+    assert_eq!(fields, ["status.loadBalancer.ingress[2]"]);
+    let Object::Service(service) = parsed.object else { panic!("it is a Service") };
+    assert_eq!(*service.load_balancer_vips, ["203.0.113.1".parse::<std::net::IpAddr>().unwrap()]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
