@@ -17,6 +17,7 @@ mod backoff;
 pub mod health;
 pub mod manifests;
 mod report;
+mod reported;
 pub mod selection;
 pub(crate) mod unenforced;
 

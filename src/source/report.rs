@@ -2,14 +2,15 @@
 
 use std::collections::HashMap;
 
+use portcullis_cluster::Event;
 use portcullis_cluster::object::{Kind, Object, ObjectKey, key_of};
-use portcullis_cluster::{Event, Problem};
 use serde_json::Value;
 
 use super::api::{Notice, Recorder, Version, complaint};
+use super::reported::Reported;
 
-/// Turns objects of one kind into events. An object that cannot be read, or only in part, is reported once
-/// for each of its versions, however often it is listed.
+/// Turns objects of one kind into events. Of an object that cannot be read, or only in part, each problem is reported
+/// once, however often the object is listed or changes, until the object has no problem.
 #[derive(Debug)]
 pub(super) struct Reader {
     kind: Kind,
@@ -18,6 +19,7 @@ pub(super) struct Reader {
     recorder: Option<Recorder>,
     /// Why items of the current list have no name.
     nameless: Vec<String>,
+    reported_nameless: Reported,
 }
 
 /// Objects that cannot be read as a whole, or only in part.
@@ -29,9 +31,9 @@ pub(super) struct Doubtful {
     pub(super) with_problems: usize,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Doubt {
-    version: String,
+    reported: Reported,
     /// Why the object cannot be read as a whole.
     unreadable: Option<String>,
     /// The list in which it was last seen.
@@ -40,7 +42,14 @@ struct Doubt {
 
 impl Reader {
     pub(super) fn new(kind: Kind) -> Self {
-        Reader { kind, doubtful: HashMap::new(), list: 0, recorder: None, nameless: Vec::new() }
+        Reader {
+            kind,
+            doubtful: HashMap::new(),
+            list: 0,
+            recorder: None,
+            nameless: Vec::new(),
+            reported_nameless: Reported::default(),
+        }
     }
 
     /// Complains also there of policies that cannot be read, or only in part.
@@ -62,30 +71,28 @@ impl Reader {
     /// The event of an object that was added or changed; of one that cannot be read, that what was known of it
     /// stays.
     pub(super) fn applied(&mut self, value: Value) -> Event {
-        let version = resource_version(&value).unwrap_or_default().to_owned();
         let subject = self.recorder.as_ref().map(|_| Version::of(&value)).unwrap_or_default();
         match Object::parse(self.kind, value) {
             Ok(parsed) => {
                 let key = parsed.object.key();
                 if parsed.problems.is_empty() {
                     self.doubtful.remove(&key);
-                } else if self.is_new(&key, &version, None) {
-                    warn_of_problems(&key, &parsed.problems);
+                } else if self.doubt(&key, None).reported.warn(&key, &parsed.problems) {
                     self.complain(|| Some(complaint::of_problems(&key, subject, &parsed.problems)));
                 }
                 Event::Applied(parsed.object)
             }
             Err(error) => {
-                let reason = error.to_string();
+                let text = error.to_string();
                 let new = match error.key() {
-                    Some(key) => self.is_new(key, &version, Some(reason)),
+                    Some(key) => self.doubt(key, Some(text.clone())).reported.is_new(&text),
                     None => {
-                        self.nameless.push(reason);
-                        true
+                        self.nameless.push(text.clone());
+                        self.reported_nameless.is_new(&text)
                     }
                 };
                 if new {
-                    tracing::warn!(kind = %self.kind, "{error}; the object is skipped, all others count");
+                    tracing::warn!(kind = %self.kind, "{text}; the object is skipped, all others count");
                     self.complain(|| complaint::of_error(&error, subject));
                 }
                 Event::Kept(error.key().cloned().unwrap_or_else(|| ObjectKey::unnamed(self.kind)))
@@ -121,18 +128,11 @@ impl Reader {
         Doubtful { unreadable, with_problems }
     }
 
-    /// Notes a doubtful object; whether this version of it has not been reported yet.
-    fn is_new(&mut self, key: &ObjectKey, version: &str, unreadable: Option<String>) -> bool {
-        let doubt = Doubt { version: version.to_owned(), unreadable, list: self.list };
-        let before = self.doubtful.insert(key.clone(), doubt);
-        before.is_none_or(|before| before.version != version)
-    }
-}
-
-/// Logs the fields of an object that are ignored.
-pub(super) fn warn_of_problems(key: &ObjectKey, problems: &[Problem]) {
-    for Problem { field, value, expected } in problems {
-        tracing::warn!(kind = %key.kind, object = %key.name, field, value, expected, "{key}: {field} is ignored: {value:?} is not {expected}");
+    /// Notes an object that cannot be read, or only in part.
+    fn doubt(&mut self, key: &ObjectKey, unreadable: Option<String>) -> &mut Doubt {
+        let doubt = self.doubtful.entry(key.clone()).or_default();
+        (doubt.unreadable, doubt.list) = (unreadable, self.list);
+        doubt
     }
 }
 
@@ -173,12 +173,29 @@ mod tests {
         assert_eq!(counts(&reader), (0, 0));
     }
 
+    /// The notices of a Reader of NetworkPolicies, for each of these versions of one policy.
+    fn notices(specs: &[Value]) -> Vec<usize> {
+        let (recorder, mut outlet) = Recorder::channel(portcullis_cluster::Name::new("node-1"));
+        let mut reader = Reader::new(Kind::NetworkPolicy).complaining(recorder);
+        let versions = specs.iter().enumerate();
+        versions
+            .map(|(version, spec)| {
+                let metadata = json!({"name": "a", "namespace": "x", "uid": "u", "generation": version});
+                reader.applied(json!({"metadata": metadata, "spec": spec}));
+                outlet.drain()
+            })
+            .collect()
+    }
+
     #[test]
-    fn a_version_is_new_once() {
-        let mut reader = Reader::new(Kind::Service);
-        let key = key_of(Kind::Service, &service("1", json!({}))).expect("it has a name");
-        assert!(reader.is_new(&key, "1", None));
-        assert!(!reader.is_new(&key, "1", None));
-        assert!(reader.is_new(&key, "2", None));
+    fn a_problem_is_reported_once_for_all_versions_of_an_object() {
+        let block =
+            |cidr: &str| json!({"podSelector": {}, "ingress": [{"from": [{"ipBlock": {"cidr": cidr}}]}]});
+        let (bad, worse) = (block("x"), block("y"));
+        let unreadable = json!({"ingress": 3});
+        assert_eq!(notices(&[bad.clone(), bad.clone(), bad.clone()]), [1, 0, 0], "an annotation changes");
+        assert_eq!(notices(&[bad.clone(), worse.clone(), bad.clone(), worse]), [1, 1, 0, 0]);
+        assert_eq!(notices(&[unreadable.clone(), unreadable.clone(), bad.clone(), unreadable]), [1, 0, 1, 0]);
+        assert_eq!(notices(&[bad.clone(), block("10.0.0.0/8"), bad]), [1, 0, 1], "it was good in between");
     }
 }

@@ -86,6 +86,14 @@ pub(in crate::source) struct Outlet {
     hurry: watch::Receiver<bool>,
 }
 
+#[cfg(test)]
+impl Outlet {
+    /// Takes all that waits, and says how much that was.
+    pub(in crate::source) fn drain(&mut self) -> usize {
+        std::iter::from_fn(|| self.items.try_recv().ok()).count()
+    }
+}
+
 impl Recorder {
     /// One for which nobody listens: what it is told is lost.
     pub fn deaf() -> Self {

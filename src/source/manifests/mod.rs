@@ -14,7 +14,7 @@
 mod files;
 mod ledger;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::health::Health;
-use super::report::warn_of_problems;
+use super::reported::Reported;
 use super::unenforced;
 use crate::file_watch::FileWatch;
 pub use files::PathError;
@@ -176,6 +176,7 @@ struct Told {
     duplicates: Vec<ManifestError>,
     ignored: BTreeSet<String>,
     skipped: Vec<String>,
+    reported: HashMap<ObjectKey, Reported>,
     path: Option<String>,
 }
 
@@ -218,8 +219,10 @@ impl Told {
                 None => tracing::info!("objects of {kind} are of no use here and are ignored"),
             }
         }
+        let doubtful: HashSet<&ObjectKey> = outcome.doubtful.iter().collect();
+        self.reported.retain(|key, _| doubtful.contains(key));
         for (key, problem) in &outcome.problems {
-            warn_of_problems(key, std::slice::from_ref(problem));
+            self.reported.entry(key.clone()).or_default().warn(key, std::slice::from_ref(problem));
         }
         for kind in Kind::ALL {
             health.heard(kind);

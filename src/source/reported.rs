@@ -1,0 +1,55 @@
+//! Which problems of an object were logged.
+
+use std::collections::HashSet;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use portcullis_cluster::{ObjectKey, Problem};
+
+/// Problems of one object that are remembered. The owner of an object chooses its content, so this needs a limit.
+const MAX_PROBLEMS: usize = 64;
+
+/// The problems of one object that were logged, so that each is logged once.
+#[derive(Debug, Default)]
+pub(super) struct Reported {
+    /// Hashes of their texts.
+    problems: HashSet<u64>,
+    /// More were found than are remembered.
+    is_full: bool,
+}
+
+impl Reported {
+    /// Logs the fields of an object that are ignored and were not logged before. Says whether there was one.
+    pub(super) fn warn(&mut self, key: &ObjectKey, problems: &[Problem]) -> bool {
+        let mut is_any_new = false;
+        for problem in problems.iter().filter(|problem| self.is_new(&problem.to_string())) {
+            let Problem { field, value, expected } = problem;
+            tracing::warn!(kind = %key.kind, object = %key.name, field, value, expected, "{key}: {field} is ignored: {value:?} is not {expected}");
+            is_any_new = true;
+        }
+        if self.problems.len() >= MAX_PROBLEMS && !std::mem::replace(&mut self.is_full, true) {
+            tracing::warn!(kind = %key.kind, object = %key.name, "{key}: {MAX_PROBLEMS} problems were logged; further ones are not");
+        }
+        is_any_new
+    }
+
+    /// Whether a problem has not been logged yet; it counts as logged from now on. None is new beyond the limit.
+    pub(super) fn is_new(&mut self, problem: &str) -> bool {
+        let mut hasher = DefaultHasher::new();
+        problem.hash(&mut hasher);
+        self.problems.len() < MAX_PROBLEMS && self.problems.insert(hasher.finish())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn problems_are_new_once_and_have_a_limit() {
+        let mut reported = Reported::default();
+        assert!(reported.is_new("a") && !reported.is_new("a") && reported.is_new("b"));
+        let new = (0..1000).filter(|i| reported.is_new(&i.to_string())).count();
+        assert_eq!(new, MAX_PROBLEMS - 2);
+        assert!(!reported.is_new("0"));
+    }
+}
