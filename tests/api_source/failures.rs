@@ -295,3 +295,24 @@ async fn an_unreadable_object_costs_only_itself() {
         assert_eq!(heard.status().lists, 1, "{case}");
     }
 }
+
+#[tokio::test]
+async fn the_hint_for_a_kind_that_is_forbidden_names_a_role_that_allows_it() {
+    let rows = [
+        (Selection::all(Kind::Service), "as the ClusterRole system:node-proxier does"),
+        (Selection::all(Kind::EndpointSlice), "as the ClusterRole system:node-proxier does"),
+        (Selection::all(Kind::Namespace), "as the ClusterRole portcullis-network-policy "),
+        (Selection::all(Kind::NetworkPolicy), "as the ClusterRole portcullis-network-policy "),
+        (Selection::all(Kind::ClusterNetworkPolicy), "as the ClusterRole portcullis-network-policy "),
+    ];
+    for (selection, hint) in rows {
+        let server = server_with(&[]);
+        let kind = selection.kind;
+        server.fail(Fault::status(403).times(100));
+        let heard = Heard::by(&server, vec![selection], pace()).await;
+        eventually(&format!("{kind}: {hint}"), || {
+            heard.status().error.is_some_and(|says| says.contains(hint))
+        })
+        .await;
+    }
+}

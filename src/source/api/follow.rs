@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use portcullis_cluster::Event;
+use portcullis_cluster::{Event, Kind};
 use tokio::sync::mpsc;
 
 use super::answer::{Answer, ask};
@@ -282,9 +282,10 @@ impl Follower {
                 self.connection.access().credentials()
             ),
             403 => format!(
-                "; allow our user to list and watch {} (API group {:?}), as the ClusterRole system:node-proxier does",
+                "; allow our user to list and watch {} (API group {:?}), as the ClusterRole {} does",
                 kind.plural(),
-                kind.api_version().split_once('/').map_or("", |(group, _)| group)
+                kind.api_version().split_once('/').map_or("", |(group, _)| group),
+                cluster_role(kind)
             ),
             404 => format!("; this server does not serve {}", path(kind)),
             _ => String::new(),
@@ -294,6 +295,16 @@ impl Follower {
     fn watch_seconds(&self) -> u64 {
         let length = self.pace.watch.end.saturating_sub(self.pace.watch.start);
         (self.pace.watch.start + length.mul_f64(random())).as_secs().max(1)
+    }
+}
+
+/// The ClusterRole that allows a proxy to list and watch a kind: Kubernetes' own, or ours of docs/network-policy.md.
+fn cluster_role(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Service | Kind::EndpointSlice | Kind::Node | Kind::ServiceCidr => "system:node-proxier",
+        Kind::Namespace | Kind::Pod | Kind::NetworkPolicy | Kind::ClusterNetworkPolicy => {
+            "portcullis-network-policy (docs/network-policy.md, deploy/kustomize/network-policy/rbac.yaml)"
+        }
     }
 }
 
