@@ -6,6 +6,7 @@ pub mod commands;
 pub mod config;
 mod conntrack_settings;
 pub mod daemon;
+mod error_chain;
 mod file_watch;
 pub mod health_check_node_port;
 pub mod host;
@@ -39,7 +40,7 @@ const FAILED: u8 = 2;
 pub fn run(invocation: Invocation) -> ExitCode {
     logging::end_on_panic();
     let code = perform(&invocation).unwrap_or_else(|error| {
-        logging::last_words(&format!("portcullis: {error:#}"));
+        logging::last_words(&format!("portcullis: {}", error_chain::describe(error.as_ref())));
         ExitCode::from(FAILED)
     });
     logging::finish();

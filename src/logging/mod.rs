@@ -45,9 +45,10 @@ pub fn start(logging: Logging, delivery: Delivery) {
         4..=8 => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
     };
-    // What libraries say below a warning is of use only to who debugs them.
+    // What libraries say below a warning is of use only to who debugs them. kube_client logs each failed request at ERROR,
+    // and so do we, with what follows from it.
     let ours = format!(
-        "warn,portcullis={level},portcullis_cluster={level},portcullis_modes={level},\
+        "warn,kube_client=off,portcullis={level},portcullis_cluster={level},portcullis_modes={level},\
                         portcullis_netlink={level},portcullis_lab={level}"
     );
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(ours));

@@ -11,6 +11,8 @@ use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigErro
 use kube::{Client, Config};
 use tokio::sync::Mutex;
 
+use crate::error_chain::describe;
+
 /// How to reach the API server. Where neither is set, the account of the pod we run in is used.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Access {
@@ -24,7 +26,7 @@ pub struct Access {
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
     /// The kubeconfig cannot be read, or leads nowhere.
-    #[error("kubeconfig {path}: {}; check --kubeconfig (clientConnection.kubeconfig) and the files it names", chain(.source))]
+    #[error("kubeconfig {path}: {}; check --kubeconfig (clientConnection.kubeconfig) and the files it names", describe(.source))]
     Kubeconfig {
         /// The file.
         path: PathBuf,
@@ -32,7 +34,7 @@ pub enum AccessError {
         source: KubeconfigError,
     },
     /// We do not run in a pod that has an account.
-    #[error("neither --kubeconfig nor --master is given, and this is no pod with a service account: {}; give one of them, or --manifests", chain(.0))]
+    #[error("neither --kubeconfig nor --master is given, and this is no pod with a service account: {}; give one of them, or --manifests", describe(.0))]
     InCluster(#[source] InClusterError),
     /// `--master` is no address.
     #[error("--master {address:?}: {message}, expected an address such as https://10.0.0.1:6443")]
@@ -43,7 +45,7 @@ pub enum AccessError {
         message: String,
     },
     /// The client cannot be built from the configuration.
-    #[error("no client for {server}: {}; check the certificates and credentials", chain(.source))]
+    #[error("no client for {server}: {}; check the certificates and credentials", describe(.source))]
     Client {
         /// The server's address.
         server: String,
@@ -166,20 +168,6 @@ impl Connection {
     pub fn access(&self) -> &Access {
         &self.access
     }
-}
-
-/// An error with all its causes, in one line.
-pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let text = error.to_string();
-        if !words.contains(&text) {
-            words = format!("{words}: {text}");
-        }
-        cause = error.source();
-    }
-    words
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use kube::client::Body;
 use tokio::time::timeout;
 
 use super::failure::{Failure, Refusal};
-use crate::source::access::chain;
+use crate::error_chain::describe;
 
 /// The most that is read of a refusal, in bytes.
 const REFUSAL: usize = 64 << 10;
@@ -27,7 +27,7 @@ pub(super) async fn ask(
 ) -> Result<Answer, Failure> {
     let answer = match timeout(patience, client.send(request)).await {
         Err(_) => return Err(Failure::Silent(patience)),
-        Ok(Err(error)) => return Err(Failure::Unreachable(chain(&error))),
+        Ok(Err(error)) => return Err(Failure::Unreachable(describe(&error))),
         Ok(Ok(answer)) => answer,
     };
     let (head, body) = answer.into_parts();
@@ -53,7 +53,7 @@ impl Answer {
             match timeout(patience, self.body.frame()).await {
                 Err(_) => return Err(Failure::Silent(patience)),
                 Ok(None) => return Ok(None),
-                Ok(Some(Err(error))) => return Err(Failure::Broken(chain(&error))),
+                Ok(Some(Err(error))) => return Err(Failure::Broken(describe(&error))),
                 Ok(Some(Ok(frame))) => {
                     if let Ok(data) = frame.into_data() {
                         return Ok(Some(data));
