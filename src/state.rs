@@ -3,11 +3,13 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use portcullis_cluster::desired::Desired;
 use portcullis_cluster::{Event, Index, Kind, Name};
 use portcullis_modes::iptables::{Host, Options, Tools};
 use portcullis_policy::table::PolicyTable;
+use tokio::time::timeout;
 
 use crate::config::{ApiServer, Config, ProxyMode, Source};
 use crate::host_file::{HostFile, HostFileError};
@@ -82,13 +84,19 @@ pub enum StateError {
     /// Something cannot be read; the rest was read and used.
     #[error("incomplete, as not everything could be read: {0}")]
     Unreadable(Unreadable),
-    /// The API server did not answer in time.
+    /// The API server does not answer.
+    #[error("no answer of the API server for {0:?} (--request-timeout): {1}")]
+    Silent(Duration, String),
+    /// The API server answers, but did not list everything in time.
     #[error("the API server has not listed everything within {0:?}: {1}")]
-    TimedOut(std::time::Duration, String),
+    TimedOut(Duration, String),
 }
 
 /// How long the API server may take to list everything.
-const LIST_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(60);
+const LIST_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How often it is checked whether the API server still answers.
+const LISTENING: Duration = Duration::from_millis(100);
 
 /// Reads the state that a configuration names, for the host of a file or for this one. What cannot be
 /// understood is logged, and left out.
@@ -179,17 +187,21 @@ fn list_once(api: &ApiServer, selections: Vec<Selection>) -> Result<Cluster, Sta
         let (sink, mut events) = tokio::sync::mpsc::channel(16);
         let source = crate::source::spawn(listing(api, selections), sink).await?;
         let mut index = Index::new();
-        let listed = async {
-            while !source.health().synced() {
-                match events.recv().await {
-                    Some(batch) => batch.into_iter().for_each(|event| index.handle(event)),
-                    None => break,
-                }
+        let start = Instant::now();
+        while !source.health().synced() {
+            match timeout(LISTENING, events.recv()).await {
+                Ok(Some(batch)) => batch.into_iter().for_each(|event| index.handle(event)),
+                Ok(None) => break,
+                Err(_) => {}
             }
-        };
-        if tokio::time::timeout(LIST_TIMEOUT, listed).await.is_err() {
-            let errors = source.health().snapshot().into_iter().filter_map(|kind| kind.error);
-            return Err(StateError::TimedOut(LIST_TIMEOUT, errors.collect::<Vec<_>>().join("; ")));
+            if let Some(reason) = source.health().silence(start, api.request_timeout) {
+                return Err(StateError::Silent(api.request_timeout, reason));
+            }
+            if let Some(reason) =
+                source.health().silence(start, Duration::ZERO).filter(|_| start.elapsed() > LIST_TIMEOUT)
+            {
+                return Err(StateError::TimedOut(LIST_TIMEOUT, reason));
+            }
         }
         while let Ok(batch) = events.try_recv() {
             batch.into_iter().for_each(|event| index.handle(event));

@@ -5,6 +5,7 @@ mod namespace;
 
 use std::fs;
 use std::process::{Command, Output};
+use std::time::{Duration, Instant};
 
 const GOOD: &str = "
 apiVersion: v1
@@ -64,6 +65,12 @@ fn everything_written_is_success_and_the_rules_stay() {
         let (output, rules) = once(mode, listed_by, GOOD);
         assert_eq!(output.status.code(), Some(0), "{mode}: {}", String::from_utf8_lossy(&output.stderr));
         assert!(rules.contains(expected), "{mode}: {rules}");
+        let log = String::from_utf8_lossy(&output.stderr);
+        let version = concat!("starting Portcullis v", env!("CARGO_PKG_VERSION"));
+        assert!(log.lines().next().is_some_and(|line| line.contains(version)), "{mode}: {log}");
+        let first = log.lines().find(|line| line.contains("first sync is done"));
+        let first = first.unwrap_or_else(|| panic!("{mode}: {log}"));
+        assert!(first.contains("services=1 ports=1 endpoints=1 isolated=0 took="), "{mode}: {first}");
     }
 }
 
@@ -84,4 +91,39 @@ fn no_manifests_and_no_rules_is_another_failure() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{said}");
     assert!(said.contains("bind-address") && said.contains("nonsense"), "{said}");
+}
+
+#[test]
+fn commands_that_end_do_not_wait_for_a_server_that_does_not_answer() {
+    let commands: [&[&str]; 6] = [
+        &["render"],
+        &["diff"],
+        &["migrate", "--to=nftables"],
+        &["policy", "matrix"],
+        &["explain", "--from=a/b", "--to=c/d"],
+        &["--once", "--metrics-bind-address=", "--healthz-bind-address="],
+    ];
+    for command in commands {
+        let (output, took) = namespace::inside(|| {
+            namespace::run("ip link set lo up");
+            let start = Instant::now();
+            let output = Command::new(env!("CARGO_BIN_EXE_portcullis"))
+                .args(command)
+                .args(["--mode=nftables", "--master=http://127.0.0.1:9", "--request-timeout=700ms"])
+                .arg("--hostname-override=node-a")
+                .output()
+                .expect("the binary runs");
+            (output, start.elapsed())
+        });
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{command:?}: {said}");
+        assert!(took < Duration::from_secs(20), "{command:?}: {took:?}");
+        let last = said.lines().last().unwrap_or_default();
+        assert!(
+            last.contains("no answer of the API server for 700ms (--request-timeout): cannot list "),
+            "{said}"
+        );
+        assert_eq!(last.matches("Connection refused").count(), 1, "{command:?}: {last}");
+        assert!(!said.contains("ERROR"), "the library's own lines repeat ours: {said}");
+    }
 }

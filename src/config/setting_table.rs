@@ -150,6 +150,11 @@ const API_SERVER: &[Setting] = &[
     Setting::new(|s| Slot::Text(&mut s.master))
         .toml("api-server.master")
         .lasting_flag("master", "The API server's URL; beats the one in the kubeconfig"),
+    Setting::new(|s| Slot::Duration(&mut s.request_timeout)).toml("api-server.request-timeout").lasting_flag(
+        "request-timeout",
+        "How long render, diff, explain, policy, migrate and --once wait for an answer of the API server before \
+         they fail; more than 0",
+    ),
     Setting::new(|s| Slot::Float(&mut s.client_connection.qps))
         .yaml("clientConnection.qps")
         .zero_is_default()

@@ -20,6 +20,7 @@ pub(super) struct Settings {
     pub(super) mode: String,
     pub(super) manifests: String,
     pub(super) master: String,
+    pub(super) request_timeout: GoDuration,
     pub(super) client_connection: ClientConnection,
     pub(super) hostname_override: String,
     pub(super) bind_address: String,
@@ -171,6 +172,7 @@ impl Default for Settings {
             mode: String::new(),
             manifests: String::new(),
             master: String::new(),
+            request_timeout: GoDuration::seconds(5),
             client_connection: ClientConnection {
                 kubeconfig: String::new(),
                 accept_content_types: String::new(),

@@ -107,6 +107,8 @@ pub struct ApiServer {
     pub kubeconfig: Option<PathBuf>,
     /// The server's URL, which beats the one in the kubeconfig.
     pub master: Option<String>,
+    /// How long a command that ends by itself waits for an answer.
+    pub request_timeout: Duration,
     /// Requests a second, on average. Negative: without limit, as in client-go.
     pub qps: f32,
     /// Requests that may come at once.

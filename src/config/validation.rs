@@ -126,6 +126,7 @@ impl Check<'_> {
         Source::ApiServer(ApiServer {
             kubeconfig: non_empty(&connection.kubeconfig).map(Into::into),
             master: non_empty(&self.settings.master),
+            request_timeout: self.positive("api-server.request-timeout", self.settings.request_timeout),
             qps: connection.qps,
             burst,
             content_type: connection.content_type.clone(),

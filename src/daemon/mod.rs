@@ -72,6 +72,9 @@ const EVENT_BATCHES: usize = 16;
 /// How often the loop wakes up to report what follows from the time that passes, above all that it goes on.
 const TICK: Duration = Duration::from_secs(TURN_LIMIT.as_secs() / 12);
 
+/// How often a process with `--once` checks whether the API server still answers.
+const LISTENING: Duration = Duration::from_millis(100);
+
 /// How long connections through IPVS may last after another mode serves. With `--once` they end at once.
 const DRAIN: Duration = Duration::from_secs(10 * 60);
 
@@ -122,6 +125,9 @@ pub enum DaemonError {
     /// With `--once`: the manifests cannot be read at all.
     #[error(transparent)]
     Manifests(#[from] PathError),
+    /// With `--once`: the API server does not answer.
+    #[error("no answer of the API server for {0:?} (--request-timeout): {1}")]
+    Silent(Duration, String),
     /// With `--once`: not everything could be written.
     #[error("not everything could be written: {0}")]
     Incomplete(String),
@@ -139,6 +145,8 @@ pub async fn run(
     options: &Daemon,
     file: Option<ConfigFile>,
 ) -> Result<(), DaemonError> {
+    let start = Instant::now();
+    tracing::info!(mode = config.mode.name(), "starting {}", crate::version());
     // Everything that can fail is checked before anything is written to the node: a daemon that cannot start changes nothing.
     let name = node::name(&config).map_err(DaemonError::NodeName)?;
     let mut means = serving::means(config.mode)?;
@@ -228,11 +236,28 @@ pub async fn run(
         first_services: FirstSync::of_services(),
         first_policies: FirstSync::of_policies(),
         source,
+        first_sync: Some(start),
     };
     memory::unmap_code();
     let service_manager = ServiceManager::notify_of(daemon.telemetry.health());
     let heard = Heard { events, inquiries, mode_drift, policy_drift: drift, followed };
     daemon.run(heard, options.once, service_manager).await
+}
+
+/// Logs what the first sync that succeeded serves.
+fn log_first_sync(desired: &Desired, outcome: &Outcome, start: Instant) {
+    let (services, ports) = (desired.services().len(), desired.ports().count());
+    let endpoints: usize = desired.ports().map(|port| port.endpoints.serving().len()).sum();
+    let isolated: usize = outcome.reports.iter().map(|report| report.isolated.len()).sum();
+    tracing::info!(
+        services,
+        ports,
+        endpoints,
+        isolated,
+        took = ?outcome.took,
+        since_start = ?start.elapsed(),
+        "first sync is done"
+    );
 }
 
 /// What [`ready_kernel`] found.
@@ -353,6 +378,8 @@ struct Loop {
     first_services: FirstSync,
     first_policies: FirstSync,
     source: Source,
+    /// When the daemon started, until the first sync has succeeded.
+    first_sync: Option<Instant>,
 }
 
 type Running = JoinHandle<(Worker, Outcome)>;
@@ -372,6 +399,8 @@ impl Loop {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut loopback_check = tokio::time::interval(LOOPBACK_CHECK);
         loopback_check.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut patience = tokio::time::interval(LISTENING);
+        patience.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut running: Option<Running> = None;
         let mut judging: Option<RunningPolicies> = None;
         let mut reading: Option<JoinHandle<Worker>> = None;
@@ -419,6 +448,7 @@ impl Loop {
                 }
                 () = policy_timer => {}
                 _ = tick.tick() => self.telemetry.tick(),
+                _ = patience.tick(), if once && !self.all_listed() => self.check_answers()?,
                 Some(()) = addresses.recv() => self.addresses_changed(),
                 _ = loopback_check.tick() => self.check_loopback(),
                 Some(news) = received(followed.as_mut().map(|followed| &mut followed.news)) => {
@@ -542,6 +572,18 @@ impl Loop {
         serving::route_localhost(&self.config);
     }
 
+    /// Fails when the API server has been silent for longer than a process that ends by itself waits.
+    fn check_answers(&self) -> Result<(), DaemonError> {
+        let (crate::config::Source::ApiServer(api), Some(start)) = (&self.config.source, self.first_sync)
+        else {
+            return Ok(());
+        };
+        match self.source.health().silence(start, api.request_timeout) {
+            Some(reason) => Err(DaemonError::Silent(api.request_timeout, reason)),
+            None => Ok(()),
+        }
+    }
+
     /// Has the rules follow `route_localnet`, of whose changes the kernel does not notify.
     fn check_loopback(&mut self) {
         let options = node::options(&self.config, self.index.node(self.name));
@@ -604,6 +646,10 @@ impl Loop {
         let was_failing = self.schedule.is_retrying();
         self.schedule.ended(error.is_some() || outcome.flows.is_err(), Instant::now());
         self.schedule.upkeep(outcome.next_due);
+        if self.facts.accepts_loopback {
+            // The sync may have reset it.
+            self.check_loopback();
+        }
         if outcome.is_idle() && !was_failing {
             self.worker = Some(worker);
             return outcome;
@@ -625,6 +671,11 @@ impl Loop {
             && let Some(unlogged) = self.repairs.repaired(repaired, Instant::now())
         {
             log_repairs(unlogged, self.repairs.process());
+        }
+        if outcome.error().is_none()
+            && let Some(start) = self.first_sync.take()
+        {
+            log_first_sync(&worker.desired, &outcome, start);
         }
         self.telemetry.synced(&outcome, worker.desired.services().len());
         let served = worker.node_port_addresses(&self.facts.addresses);

@@ -1,8 +1,8 @@
 //! What is known of a source's state, for `/healthz`, metrics and the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use portcullis_cluster::Kind;
 
@@ -86,6 +86,26 @@ impl Health {
     pub fn last_heard(&self) -> Option<Instant> {
         let served = self.kinds.iter().map(lock).filter(|status| !status.absent);
         served.map(|status| status.last_heard).min().flatten()
+    }
+
+    /// When the source last heard of any kind.
+    pub fn last_answer(&self) -> Option<Instant> {
+        self.kinds.iter().filter_map(|status| lock(status).last_heard).max()
+    }
+
+    /// Says what kinds are not listed yet, and why, once the source has heard nothing of any kind for `limit`.
+    pub fn silence(&self, since: Instant, limit: Duration) -> Option<String> {
+        let heard = self.last_answer().unwrap_or(since);
+        if self.synced() || heard.max(since).elapsed() < limit {
+            return None;
+        }
+        // Most kinds fail for the same reason.
+        let missing: Vec<KindStatus> = self.snapshot().into_iter().filter(|kind| !kind.synced).collect();
+        let reasons: BTreeSet<String> = missing.iter().filter_map(|kind| kind.error.clone()).collect();
+        let reasons: Vec<String> = reasons.into_iter().collect();
+        let plurals: Vec<&str> = missing.iter().map(|kind| kind.kind.plural()).collect();
+        let why = if reasons.is_empty() { "no answer".to_owned() } else { reasons.join("; ") };
+        Some(format!("cannot list {}: {why}", plurals.join(", ")))
     }
 
     fn update(&self, kind: Kind, change: impl FnOnce(&mut KindStatus)) {
