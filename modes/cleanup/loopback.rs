@@ -117,6 +117,28 @@ impl Guard {
     }
 }
 
+/// Whether the rule of iptables mode drops packets from other hosts to loopback addresses. It goes with the rest of that
+/// mode.
+pub fn is_guarded_by_iptables_mode() -> bool {
+    [Flavour::Nft, Flavour::Legacy].into_iter().any(|flavour| {
+        let Some(tools) = tools_of(flavour, &mut Cleanup::default()) else { return false };
+        let (mut rule, mut jump) = (false, false);
+        let dumped = tools.kernel(Family::V4).dump(Table::Filter, &mut |line| {
+            rule |= line.starts_with("-A KUBE-FIREWALL ") && line.contains("127.0.0.0/8");
+            jump |= line.trim_end() == "-A INPUT -j KUBE-FIREWALL";
+        });
+        dumped.is_ok() && rule && jump
+    })
+}
+
+/// Sets `route_localnet` of all interfaces to 0, unless a rule of other software needs it. To be called once IPVS mode
+/// serves: it has no node ports on localhost.
+pub fn without_localhost() -> Cleanup {
+    let mut done = Cleanup::default();
+    reset_route_localnet(&mut done, Doing::Remove);
+    done
+}
+
 /// Sets `route_localnet` of all interfaces to 0, unless a rule of other software needs it.
 pub(super) fn reset_route_localnet(done: &mut Cleanup, doing: Doing) {
     if !route_localnet::is_set_for_all() {

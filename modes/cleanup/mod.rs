@@ -17,7 +17,7 @@ mod standing;
 mod takeover;
 
 pub use drain::Draining;
-pub use loopback::{GuardError, guard as guard_loopback};
+pub use loopback::{GuardError, guard as guard_loopback, is_guarded_by_iptables_mode, without_localhost};
 pub use sight::{Seen, Whose, ipvs_connections, seen};
 pub use standing::Serving;
 pub use takeover::Takeover;

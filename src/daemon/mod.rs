@@ -31,7 +31,7 @@ use std::time::{Duration, Instant};
 use portcullis_cluster::desired::Desired;
 use portcullis_cluster::{Event, Family, Index, Kind, Name};
 use portcullis_modes::SyncError;
-use portcullis_modes::cleanup::Takeover;
+use portcullis_modes::cleanup::{self, Takeover};
 use portcullis_modes::iptables::{Flavour, Host, Options, Tools};
 use portcullis_modes::ipvs::{self, RequirementError};
 use portcullis_modes::nftables;
@@ -187,11 +187,15 @@ pub async fn run(
     tell_of_refused(&recorder, &kernel.refused);
     means.kernels = report_steps(means.kernels, &telemetry.step_of(Job::Services));
     let options_now = node::options(&config, None);
+    let accepts_loopback = host::accepts_loopback(&options_now);
+    let inherits_guard =
+        accepts_loopback && config.mode == ProxyMode::Ipvs && cleanup::is_guarded_by_iptables_mode();
     let facts = Facts {
         tools: means.tools.clone(),
         nfacct: kernel.nfacct,
         addresses: host::addresses(),
-        accepts_loopback: host::accepts_loopback(&options_now),
+        accepts_loopback: accepts_loopback && !inherits_guard,
+        inherits_guard,
     };
     let host_now = facts.host(&config, &Index::new(), name, &options_now);
     let (mode, mode_drift) = serving::mode(&config, options_now, host_now, means)?;
@@ -334,8 +338,10 @@ struct Facts {
     tools: Option<Tools>,
     nfacct: bool,
     addresses: Vec<IpAddr>,
-    /// See [`host::accepts_loopback`].
+    /// See [`host::accepts_loopback`]. False while rules are inherited that guard.
     accepts_loopback: bool,
+    /// Rules of iptables mode guard loopback addresses until this mode serves.
+    inherits_guard: bool,
 }
 
 impl Facts {
@@ -586,6 +592,9 @@ impl Loop {
 
     /// Has the rules follow `route_localnet`, of whose changes the kernel does not notify.
     fn check_loopback(&mut self) {
+        if self.facts.inherits_guard {
+            return;
+        }
         let options = node::options(&self.config, self.index.node(self.name));
         let accepts = host::accepts_loopback(&options);
         if accepts != self.facts.accepts_loopback {
@@ -615,6 +624,7 @@ impl Loop {
             addresses: self.facts.addresses.clone(),
             due,
             suspect: std::mem::take(&mut self.suspect),
+            inherits_guard: self.facts.inherits_guard,
             changes,
             options,
         };
@@ -646,8 +656,7 @@ impl Loop {
         let was_failing = self.schedule.is_retrying();
         self.schedule.ended(error.is_some() || outcome.flows.is_err(), Instant::now());
         self.schedule.upkeep(outcome.next_due);
-        if self.facts.accepts_loopback {
-            // The sync may have reset it.
+        if error.is_none() && std::mem::take(&mut self.facts.inherits_guard) {
             self.check_loopback();
         }
         if outcome.is_idle() && !was_failing {

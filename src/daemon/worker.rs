@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use portcullis_cluster::desired::{Desired, ServiceChange, ServicePort};
-use portcullis_modes::cleanup::{Removed, Takeover};
+use portcullis_modes::cleanup::{self, Cleanup, Takeover};
 use portcullis_modes::iptables::{Host, Options};
 use portcullis_modes::stale_flows::{StaleFlows, StaleFlowsError, Sweep};
 use portcullis_modes::{Mode, Report, SyncError};
@@ -34,6 +34,8 @@ pub(super) struct Order {
     pub(super) due: Due,
     /// Somebody else changed what the mode wrote.
     pub(super) suspect: bool,
+    /// Loopback addresses are guarded by rules of iptables mode, which another mode takes over from.
+    pub(super) inherits_guard: bool,
 }
 
 /// What a sync did.
@@ -94,13 +96,10 @@ impl Worker {
             if self.mode.options().serves_localhost_node_ports() {
                 sysctl::allow_localhost_node_ports();
             }
-            if self.tidy() {
-                // The kernel now drops packets from other hosts to loopback addresses itself.
-                let route_localnet = host::accepts_loopback(self.mode.options());
-                let host = Host { route_localnet, ..self.mode.host().clone() };
-                self.mode.set_facts(self.mode.options().clone(), host);
-                reports.extend(self.mode.sync(&self.desired, &[]));
+            if order.inherits_guard {
+                reports.extend(self.replace_inherited_guard());
             }
+            self.tidy();
         }
         // Only now: before the new rules stood, a flow could have been led astray again.
         let addresses = self.node_port_addresses(&order.addresses);
@@ -113,14 +112,24 @@ impl Worker {
         Outcome { reports, drifted, flows, took: start.elapsed(), local, next_due, due: order.due }
     }
 
-    /// Removes what other modes left, and IPVS once its connections have ended. Says whether `route_localnet` was reset.
-    fn tidy(&mut self) -> bool {
-        let Some(takeover) = &mut self.takeover else { return false };
+    /// Resets `route_localnet`, or else has this mode's own rules guard loopback addresses, before those of iptables mode
+    /// go.
+    fn replace_inherited_guard(&mut self) -> Vec<Report> {
+        log_cleanup(&cleanup::without_localhost());
+        if !host::accepts_loopback(self.mode.options()) {
+            return Vec::new();
+        }
+        let host = Host { route_localnet: true, ..self.mode.host().clone() };
+        self.mode.set_facts(self.mode.options().clone(), host);
+        self.mode.sync(&self.desired, &[])
+    }
+
+    /// Removes what other modes left, and IPVS once its connections have ended.
+    fn tidy(&mut self) {
+        let Some(takeover) = &mut self.takeover else { return };
         let before = takeover.waiting();
         let done = takeover.proceed(Instant::now());
-        done.removed.iter().for_each(|removed| tracing::info!(%removed, "removed what another mode left"));
-        done.left.iter().for_each(|left| tracing::warn!(%left, "another mode left this, and it stays"));
-        done.kept.iter().for_each(|kept| tracing::info!("kept {kept}"));
+        log_cleanup(&done);
         match takeover.waiting() {
             Some(waiting) if before.is_none() => {
                 tracing::info!(connections = waiting.connections, servers = waiting.servers, at_most = ?waiting.left,
@@ -134,7 +143,6 @@ impl Worker {
         if takeover.is_done() {
             self.takeover = None;
         }
-        done.removed.contains(&Removed::RouteLocalnet)
     }
 
     /// Those of this machine's addresses on which node ports are served.
@@ -151,4 +159,10 @@ impl Worker {
     pub(super) fn options(&self) -> &Options {
         self.mode.options()
     }
+}
+
+fn log_cleanup(done: &Cleanup) {
+    done.removed.iter().for_each(|removed| tracing::info!(%removed, "removed what another mode left"));
+    done.left.iter().for_each(|left| tracing::warn!(%left, "another mode left this, and it stays"));
+    done.kept.iter().for_each(|kept| tracing::info!("kept {kept}"));
 }
