@@ -12,14 +12,17 @@
 mod address_watch;
 mod config_watch;
 mod drift_watch;
+mod dropped_lines;
 mod first_sync;
 mod isolation_health;
+mod own_node_reporter;
 mod policies;
 mod repairs;
 mod schedule;
 mod service_manager;
 pub(crate) mod serving;
 mod silence;
+mod source_problems;
 mod stepping_kernel;
 mod telemetry;
 mod worker;
@@ -528,7 +531,7 @@ impl Loop {
         for event in batch {
             self.index.handle(event);
         }
-        self.telemetry.own_node(self.index.own_node_missing());
+        self.telemetry.own_node(&self.index);
         self.review_first_syncs();
         if !self.index.touched().is_empty_for(self.name) || (!was_listed && self.all_listed()) {
             self.telemetry.queued(&self.index);

@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use jiff::Timestamp;
 use portcullis_cluster::desired::{Desired, ServicePort};
 use portcullis_cluster::index::Touched;
-use portcullis_cluster::{Family, Index, Kind, Missing, Name, NamespacedName};
+use portcullis_cluster::{Family, Index, Kind, Name, NamespacedName};
 use portcullis_modes::iptables::{
     NFACCT_INVALID_DROPPED, NFACCT_LOCALHOST_NODE_PORTS, NodePortAddresses, Options,
 };
@@ -17,9 +17,12 @@ use portcullis_netlink::nfacct::Counters;
 use portcullis_policy::table as policy_table;
 use tokio::sync::watch;
 
+use super::dropped_lines::DroppedLines;
 use super::isolation_health;
+use super::own_node_reporter::OwnNodeReporter;
 use super::policies::{Labels, PolicyOutcome};
 use super::silence::SilenceReporter;
+use super::source_problems;
 use super::stepping_kernel::Step;
 use super::worker::Outcome;
 use crate::config::{self, Config};
@@ -30,34 +33,10 @@ use crate::http::{
 };
 use crate::logging;
 use crate::metrics::{Extent, Metrics, TrafficPolicy};
-use crate::source::{Recorder, Source};
+use crate::source::{self, Recorder, Source};
 
 /// Reason and action of the Event about a Service whose rules the kernel refuses.
 const NOT_WRITTEN: [&str; 2] = ["FailedToSyncService", "SyncProxyRules"];
-
-/// How long a line that was dropped from the log is a problem.
-const DROPPED_LINES_LISTED: Duration = Duration::from_mins(5);
-
-/// When lines of the log were last dropped.
-#[derive(Debug, Default)]
-struct DroppedLines {
-    last: Option<(u64, Moment)>,
-}
-
-impl DroppedLines {
-    /// The problem, if `total` says that lines were dropped lately.
-    fn problem(&mut self, total: u64, now: Moment) -> Option<Problem> {
-        if total > self.last.map_or(0, |(before, _)| before) {
-            self.last = Some((total, now));
-        }
-        let (total, at) = self.last?;
-        let text = format!(
-            "{total} lines were dropped since the start, the last at {}: standard error could not take them",
-            at.wall()
-        );
-        (now.since(at) < DROPPED_LINES_LISTED).then(|| Problem::warning(text))
-    }
-}
 
 /// What the mode writes, as health and metrics name it where another process keeps changing it.
 pub(super) const CONTENDED_SERVICES: Contended =
@@ -93,8 +72,9 @@ pub(super) struct Telemetry {
     policy_labels: Arc<Mutex<Labels>>,
     silence: SilenceReporter,
     dropped_lines: DroppedLines,
-    /// What was last reported to be missing of this node's Node object.
-    own_node_missing: Option<Missing>,
+    own_node: OwnNodeReporter,
+    /// The state of the source, if it is an API server.
+    api_server: Option<Arc<source::Health>>,
     /// The time before which changes are not ours: they were there when this started.
     started: Timestamp,
 }
@@ -165,7 +145,8 @@ impl Telemetry {
             policy_labels: Arc::default(),
             silence: SilenceReporter::default(),
             dropped_lines: DroppedLines::default(),
-            own_node_missing: None,
+            own_node: OwnNodeReporter::new(node, speaks),
+            api_server: speaks.then(|| source.health().clone()),
             started: started.wall(),
         })
     }
@@ -203,23 +184,15 @@ impl Telemetry {
         self.health.loop_turned(now);
         let dropped = self.dropped_lines.problem(logging::dropped_lines(), now);
         self.health.set_problems("log", dropped.into_iter().collect());
+        let kinds = self.api_server.as_ref().map(|status| status.snapshot()).unwrap_or_default();
+        self.health.set_problems("API server", source_problems::of_kinds(&kinds, now.monotonic()));
         let silence = self.health.verdict(now).silence;
         self.silence.observe(silence.as_deref(), now.monotonic(), &self.recorder);
     }
 
-    /// Reports what this node's Node object lacks and is kept as it was last known, when that changes.
-    pub(super) fn own_node(&mut self, missing: Option<Missing>) {
-        if missing == self.own_node_missing {
-            return;
-        }
-        self.own_node_missing = missing;
-        let node = self.node;
-        match missing {
-            Some(missing) => tracing::warn!(%node, "Node {node} {missing}"),
-            None => tracing::info!(%node, "Node {node} is complete again"),
-        }
-        let problem = missing.map(|missing| Problem::warning(format!("{node} {missing}")));
-        self.health.set_problems("Node", problem.into_iter().collect());
+    /// Reports what is not known of this node's Node object, when that changes.
+    pub(super) fn own_node(&mut self, index: &Index) {
+        self.own_node.observe(index, &self.health);
     }
 
     /// First syncs are held back, or no longer. `reason` says why, if any is.

@@ -38,9 +38,10 @@ pub struct KindStatus {
     pub with_problems: usize,
 }
 
-impl Health {
-    pub(super) fn new(kinds: impl IntoIterator<Item = Kind>) -> Self {
-        let status = |kind| KindStatus {
+impl KindStatus {
+    /// That of a kind of which nothing has been heard.
+    pub(crate) fn new(kind: Kind) -> Self {
+        KindStatus {
             kind,
             last_heard: None,
             synced: false,
@@ -50,8 +51,13 @@ impl Health {
             lists: 0,
             unreadable: 0,
             with_problems: 0,
-        };
-        let kinds = kinds.into_iter().map(|kind| Mutex::new(status(kind))).collect();
+        }
+    }
+}
+
+impl Health {
+    pub(super) fn new(kinds: impl IntoIterator<Item = Kind>) -> Self {
+        let kinds = kinds.into_iter().map(|kind| Mutex::new(KindStatus::new(kind))).collect();
         Health { kinds, unreadable: Mutex::default() }
     }
 

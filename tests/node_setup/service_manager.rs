@@ -95,6 +95,8 @@ fn it_is_ready_before_the_api_server_answers_and_says_what_it_does() {
         let mut daemon = node.spawn(notified(&socket, &server.url()));
         manager.wait_for("READY=1");
         manager.wait_for("WATCHDOG=1");
+        manager.wait_for("STATUS=Problem: API server: ");
+        assert!(get(HEALTH, "/livez").unwrap().contains(" 200 "));
         server.start_again();
         manager.wait_for("STATUS=Serving");
         manager.wait_for("WATCHDOG=1");
