@@ -166,14 +166,11 @@ impl PortEntries<'_> {
         }
     }
 
-    /// The endpoints whose connections can come back to themselves with their own address as source: those on this node,
-    /// and where external traffic keeps its source (policy Local), also pods of other nodes that connect to this node's
-    /// node ports and external addresses.
+    /// Only endpoints on this node can be led back to themselves.
     fn hairpins(&mut self) {
-        let keeps_source = self.port.external_local && self.port.externally_accessible();
-        let endpoints: Vec<Endpoint> =
-            self.port.endpoints.reachable().filter(|e| e.is_local() || keeps_source).copied().collect();
-        for endpoint in endpoints {
+        let local: Vec<Endpoint> =
+            self.port.endpoints.reachable().filter(|e| e.is_local()).copied().collect();
+        for endpoint in local {
             let ip = endpoint.ip;
             let key = Key::from(ip).address(ip).protocol(self.protocol()).port(endpoint.port.get());
             self.put(HAIRPIN, key, Element::bare());
