@@ -32,7 +32,8 @@ use said::Said;
 /// - 2: the answer of an endpoint on a third node does not pass the node whose node port led to it.
 /// - 6: without endpoints, iptables mode does not refuse what the node itself sends to external addresses.
 /// - 11: nftables mode looks at source ranges before it refuses for lack of endpoints.
-/// - 17: a pod that meets itself through another node's node port is seen as that node, and is masqueraded there.
+/// - 17: a pod that meets itself through another node's node port is seen as that node in iptables mode, and lost in
+///   nftables mode.
 /// - 24: a node bears the address that it connects to, if that is its own.
 const FOUND: [u64; 5] = [2, 6, 11, 17, 24];
 

@@ -14,6 +14,7 @@ use super::answer::{Advice, EndAnswer, PathAnswer};
 use super::client::{Client, ClientKind};
 use super::reason::{decided, not_judged};
 use crate::commands::world::World;
+use crate::config::ProxyMode;
 
 /// A connection on its way.
 pub(super) struct Path<'a> {
@@ -67,15 +68,22 @@ impl Path<'_> {
         self.led_by.is_none() && self.from == self.to.ip()
     }
 
-    /// A pod's connection through a Service to itself: its source is replaced whatever the Service says, as the pod would
-    /// answer itself directly.
+    /// A pod's connection through a Service to itself.
     fn is_hairpin(&self) -> bool {
         self.led_by.is_some() && self.from == self.to.ip()
     }
 
+    /// Whether the rules of a node replace the source of a hairpin connection whatever the Service says: in iptables mode
+    /// that of any endpoint, in the others that of the node's own endpoints, as kube-proxy's modes do.
+    fn masquerades_hairpin(&self, node: Name) -> bool {
+        self.is_hairpin()
+            && (self.world.config.mode == ProxyMode::Iptables
+                || self.world.place_of(self.to.ip()) == Some(node))
+    }
+
     /// The node whose address the server sees instead of the client's.
     fn masqueraded_by(&self) -> Option<Name> {
-        self.led_by.filter(|_| self.masqueraded || self.is_hairpin())
+        self.led_by.filter(|node| self.masqueraded || self.masquerades_hairpin(*node))
     }
 
     /// Why the client never sees an answer though the connection arrives: another node than the client's translated the
@@ -85,6 +93,12 @@ impl Path<'_> {
         let node = self.led_by.filter(|node| self.client.node.is_some_and(|own| own != *node))?;
         if self.masqueraded_by().is_some() || self.world.place_of(self.to.ip()) == Some(node) {
             return None;
+        }
+        if self.is_hairpin() {
+            return Some(format!(
+                "node {node} sends the connection back to the pod with the pod's own address as its source, which the \
+                 pod's kernel drops"
+            ));
         }
         Some(format!(
             "node {node} keeps the client's address, and the endpoint is not on {node}: it answers the client directly, \
