@@ -1,9 +1,9 @@
 //! Address families, and addresses read as leniently as Kubernetes reads them.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 /// An IP family. All code that differs by family takes this as an argument.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -54,10 +54,12 @@ impl fmt::Display for Family {
 /// Reads an address as the API server did when it let the object in: IPv4 octets may have leading
 /// zeros (they are decimal), and an IPv4-mapped IPv6 address is the IPv4 address.
 pub fn parse_ip(text: &str) -> Option<IpAddr> {
-    match text.parse::<IpAddr>() {
-        Ok(address) => Some(address.to_canonical()),
-        Err(_) => parse_ipv4_with_leading_zeros(text).map(IpAddr::V4),
-    }
+    parse_literal(text).map(|address| address.to_canonical())
+}
+
+/// Parses an address and keeps an IPv4-mapped IPv6 address as it is.
+fn parse_literal(text: &str) -> Option<IpAddr> {
+    text.parse().ok().or_else(|| parse_ipv4_with_leading_zeros(text).map(IpAddr::V4))
 }
 
 fn parse_ipv4_with_leading_zeros(text: &str) -> Option<Ipv4Addr> {
@@ -74,15 +76,44 @@ fn parse_ipv4_with_leading_zeros(text: &str) -> Option<Ipv4Addr> {
     parts.next().is_none().then(|| Ipv4Addr::from(octets))
 }
 
-/// Reads a block of addresses; surrounding blanks are dropped (the API lets them pass in
-/// `loadBalancerSourceRanges`) and host bits are cleared.
+/// Parses a CIDR as Go's `net.ParseCIDR` and `net/netip` do, and clears its host bits. The prefix length of an
+/// IPv4-mapped IPv6 block counts the bits of an IPv6 address: `::ffff:10.244.2.0/24` is `::/24`. Such a block
+/// matches no IPv4 address.
 pub fn parse_cidr(text: &str) -> Option<IpNet> {
-    let (address, length) = text.trim().split_once('/')?;
+    let (address, length) = text.split_once('/')?;
     if length.is_empty() || !length.bytes().all(|b| b.is_ascii_digit()) {
         return None;
     }
-    let net = IpNet::new(parse_ip(address)?, length.parse().ok()?).ok()?;
+    let net = IpNet::new(parse_literal(address)?, length.parse().ok()?).ok()?;
     Some(net.trunc())
+}
+
+/// Whether the address of a CIDR is written as an IPv4-mapped IPv6 address.
+pub fn is_ipv4_mapped_cidr(text: &str) -> bool {
+    let address = text.split_once('/').and_then(|(address, _)| address.parse::<Ipv6Addr>().ok());
+    address.is_some_and(|address| address.to_ipv4_mapped().is_some())
+}
+
+/// The IPv4 block that an IPv4-mapped IPv6 block stands for, if its prefix covers the mapping prefix (`::ffff:0:0/96`).
+pub fn unmapped_cidr(net: &IpNet) -> Option<IpNet> {
+    let IpNet::V6(net) = net else { return None };
+    let address = net.network().to_ipv4_mapped()?;
+    let length = net.prefix_len().checked_sub(96)?;
+    Ipv4Net::new(address, length).ok().map(IpNet::V4)
+}
+
+/// What an address must be for [`is_special`] not to hold.
+pub const NOT_SPECIAL: &str =
+    "a unicast address other than the unspecified address and loopback and link-local addresses";
+
+/// Whether an address is one that the API server rejects for endpoints and external IPs (`ValidateNonSpecialIP`).
+/// All multicast addresses count, not only the link-local ones.
+pub fn is_special(address: IpAddr) -> bool {
+    let is_link_local = match address {
+        IpAddr::V4(address) => address.is_link_local() || address.is_broadcast(),
+        IpAddr::V6(address) => address.is_unicast_link_local(),
+    };
+    is_link_local || address.is_unspecified() || address.is_loopback() || address.is_multicast()
 }
 
 #[cfg(test)]
@@ -108,15 +139,59 @@ mod tests {
     }
 
     #[test]
-    fn blocks_lose_blanks_and_host_bits() {
+    fn cidrs_are_parsed_as_the_api_server_parses_them() {
         for (text, expected) in [
-            (" 10.1.2.3/8 ", Some("10.0.0.0/8")),
+            ("10.1.2.3/8", Some("10.0.0.0/8")),
+            ("010.1.2.3/8", Some("10.0.0.0/8")),
+            (" 10.1.2.3/8", None),
+            // The prefix length of an IPv4-mapped block counts the bits of an IPv6 address.
+            ("::ffff:10.244.2.0/24", Some("::/24")),
+            ("::ffff:10.244.2.7/120", Some("::ffff:10.244.2.0/120")),
+            ("::ffff:0:0/96", Some("::ffff:0.0.0.0/96")),
+            ("::ffff:10.244.2.0/129", None),
+            ("fe80::1%eth0/64", None),
             ("fd00::1/64", Some("fd00::/64")),
             ("10.0.0.0/33", None),
             ("10.0.0.0", None),
             ("10.0.0.0/+8", None),
         ] {
             assert_eq!(parse_cidr(text), expected.map(|e| e.parse().expect("a row of this table")), "{text}");
+        }
+    }
+
+    #[test]
+    fn an_ipv4_mapped_block_stands_for_an_ipv4_block_from_96_bits_on() {
+        for (text, expected) in [
+            ("::ffff:10.244.2.0/120", Some("10.244.2.0/24")),
+            ("::ffff:0:0/96", Some("0.0.0.0/0")),
+            ("::ffff:0:0/95", None),
+            ("fd00::/120", None),
+            ("10.244.2.0/24", None),
+        ] {
+            let net = parse_cidr(text).expect("a row of this table");
+            assert_eq!(unmapped_cidr(&net).map(|net| net.to_string()).as_deref(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn special_addresses_are_told_from_others() {
+        for text in [
+            "0.0.0.0",
+            "::",
+            "127.0.0.2",
+            "::1",
+            "169.254.169.254",
+            "fe80::1",
+            "224.0.0.1",
+            "239.1.2.3",
+            "255.255.255.255",
+            "ff02::1",
+            "ff0e::1",
+        ] {
+            assert!(is_special(text.parse().expect("an address")), "{text}");
+        }
+        for text in ["192.0.2.1", "10.96.0.1", "fd00::1", "2001:db8::1"] {
+            assert!(!is_special(text.parse().expect("an address")), "{text}");
         }
     }
 }

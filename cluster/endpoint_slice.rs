@@ -6,11 +6,12 @@ use std::num::NonZeroU16;
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use crate::address::{Family, parse_ip};
+use crate::address::{Family, NOT_SPECIAL, is_special, parse_ip};
 use crate::labels::null_is_empty;
 use crate::name::{Name, NamespacedName};
-use crate::object::Metadata;
-use crate::problem::Problem;
+use crate::object::{Metadata, is_name};
+use crate::port_name;
+use crate::problem::{Problem, state_consequence};
 use crate::protocol::Protocol;
 use crate::service::{HEADLESS_LABEL, SERVICE_PROXY_NAME_LABEL, port_number};
 
@@ -182,6 +183,16 @@ impl Wire {
             && !labels.contains_key(HEADLESS_LABEL)
             && !labels.contains_key(SERVICE_PROXY_NAME_LABEL);
         let service = labels.get(SERVICE_NAME_LABEL).filter(|name| !name.is_empty() && concerns_us);
+        let service = service.filter(|name| {
+            let problem = (!is_name(name)).then(|| {
+                let field = format!("metadata.labels[{SERVICE_NAME_LABEL}]");
+                Problem::new(field, name, "a Service's name")
+                    .with_consequence("the slice belongs to no Service")
+            });
+            let is_valid = problem.is_none();
+            problems.extend(problem);
+            is_valid
+        });
         let service = service.map(|name| NamespacedName::new(self.metadata.namespace(), name));
         let trigger_time =
             self.metadata.annotations.get(TRIGGER_TIME_ANNOTATION).and_then(|t| t.parse().ok());
@@ -207,9 +218,13 @@ impl WireEndpoint {
     fn slim(self, i: usize, family: Option<Family>, problems: &mut Vec<Problem>) -> Option<Endpoint> {
         let text = self.addresses.first().map_or("", String::as_str);
         let address = parse_ip(text).filter(|address| Some(Family::of(*address)) == family);
-        let Some(address) = address else {
-            let expected = "an IP address of the slice's addressType";
-            problems.push(Problem::new(format!("endpoints[{i}].addresses[0]"), text, expected));
+        let Some(address) = address.filter(|address| !is_special(*address)) else {
+            let expected = match address {
+                None => "an IP address of the slice's addressType",
+                Some(_) => NOT_SPECIAL,
+            };
+            let problem = Problem::new(format!("endpoints[{i}].addresses[0]"), text, expected);
+            problems.push(problem.with_consequence("this endpoint gets no traffic"));
             return None;
         };
         let c = self.conditions;
@@ -230,9 +245,16 @@ impl WireEndpoint {
 
 impl WirePort {
     fn slim(self, i: usize, problems: &mut Vec<Problem>) -> Option<Port> {
+        let known_before = problems.len();
+        let port = self.slim_number(i, problems);
+        state_consequence(&mut problems[known_before..], "no traffic is sent to this port");
+        port
+    }
+
+    fn slim_number(self, i: usize, problems: &mut Vec<Problem>) -> Option<Port> {
         let protocol = Protocol::read(self.protocol.as_deref(), format!("ports[{i}].protocol"), problems)?;
         Some(Port {
-            name: Name::new(self.name.as_deref().unwrap_or_default()),
+            name: port_name::of_service(self.name.as_deref(), format!("ports[{i}].name"), problems)?,
             // A port without number is "all ports" in the API, which a Service cannot lead to.
             port: port_number(format!("ports[{i}].port"), self.port?, problems)?,
             protocol,

@@ -1,14 +1,16 @@
 //! NetworkPolicy (`networking.k8s.io/v1`), as written; who may talk to whom is computed elsewhere.
 
+use std::borrow::Cow;
+
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use crate::address::parse_cidr;
+use crate::address::{Family, parse_cidr, unmapped_cidr};
 use crate::labels::null_is_empty;
 use crate::name::{Name, NamespacedName};
 use crate::object::Metadata;
 use crate::port_name::{self, PORT_NAME};
-use crate::problem::Problem;
+use crate::problem::{Problem, state_consequence};
 use crate::protocol::Protocol;
 use crate::selector::{self, Selector};
 
@@ -144,15 +146,25 @@ const EGRESS_PEERS: &str = "to";
 impl Wire {
     pub(crate) fn slim(self, problems: &mut Vec<Problem>) -> NetworkPolicy {
         let types = &self.spec.policy_types;
-        for (i, name) in types.iter().enumerate().filter(|(_, t)| !matches!(t.as_str(), "Ingress" | "Egress"))
-        {
-            problems.push(Problem::new(format!("spec.policyTypes[{i}]"), name, "Ingress or Egress"));
+        let is_known = |name: &str| matches!(name, "Ingress" | "Egress");
+        for (i, name) in types.iter().enumerate().filter(|(_, name)| !is_known(name)) {
+            let problem = Problem::new(format!("spec.policyTypes[{i}]"), name, "Ingress or Egress");
+            problems.push(problem.with_consequence("the policy isolates its pods in both directions"));
         }
-        // policyTypes left out: ingress always, egress where there is an egress rule (API reference).
-        let concerns =
-            |name: &str, default| if types.is_empty() { default } else { types.iter().any(|t| t == name) };
+        // policyTypes left out: ingress always, egress where there is an egress rule (API reference). An unknown type
+        // may stand for either direction, and must not open one.
+        let has_unknown = types.iter().any(|name| !is_known(name));
+        let concerns = |name: &str, default| match types.is_empty() {
+            true => default,
+            false => has_unknown || types.iter().any(|t| t == name),
+        };
         let (ingress, egress) = (concerns("Ingress", true), concerns("Egress", !self.spec.egress.is_empty()));
+        let known_before = problems.len();
         let pod_selector = self.spec.pod_selector.slim("spec.podSelector", problems);
+        if !pod_selector.is_understood() {
+            let consequence = "the policy isolates every pod of its namespace and allows nothing";
+            state_consequence(&mut problems[known_before..], consequence);
+        }
         let mut rules = |direction: &str, peers, rules: Vec<WireRule>| -> Box<[Rule]> {
             let slim =
                 |(i, rule): (usize, WireRule)| rule.slim(&format!("spec.{direction}[{i}]"), peers, problems);
@@ -160,7 +172,21 @@ impl Wire {
         };
         let ingress = ingress.then(|| rules("ingress", INGRESS_PEERS, self.spec.ingress));
         let egress = egress.then(|| rules("egress", EGRESS_PEERS, self.spec.egress));
-        NetworkPolicy { key: self.metadata.key(), pod_selector, ingress, egress }
+        let policy = NetworkPolicy { key: self.metadata.key(), pod_selector, ingress, egress };
+        if policy.pod_selector.is_understood() { policy } else { policy.isolating_all() }
+    }
+}
+
+impl NetworkPolicy {
+    /// The same policy for all pods of its namespace, without any rule. It stands in for a policy whose pods are
+    /// not known: some of them must be isolated, and its rules may allow more than other policies of other pods do.
+    fn isolating_all(self) -> Self {
+        NetworkPolicy {
+            pod_selector: Selector::all(),
+            ingress: self.ingress.map(|_| Box::default()),
+            egress: self.egress.map(|_| Box::default()),
+            ..self
+        }
     }
 }
 
@@ -170,6 +196,7 @@ impl WireRule {
             INGRESS_PEERS => (self.from, EGRESS_PEERS, self.to),
             _ => (self.to, INGRESS_PEERS, self.from),
         };
+        let known_before = problems.len();
         let mut peers: Vec<Peer> = peers
             .into_iter()
             .enumerate()
@@ -187,7 +214,36 @@ impl WireRule {
             .enumerate()
             .map(|(i, p)| p.slim(&format!("{path}.ports[{i}]"), problems))
             .collect();
-        Rule { peers: (!peers.is_empty()).then(|| peers.into()), ports: (!ports.is_empty()).then_some(ports) }
+        let rule = Rule {
+            peers: (!peers.is_empty()).then(|| peers.into()),
+            ports: (!ports.is_empty()).then_some(ports),
+        };
+        let consequence = match rule.matches_nothing() {
+            true => "this rule allows nothing",
+            false => "this entry allows nothing; the rest of the rule applies",
+        };
+        state_consequence(&mut problems[known_before..], consequence);
+        rule
+    }
+}
+
+impl Rule {
+    /// Whether none of its peers, or none of its ports, was understood.
+    fn matches_nothing(&self) -> bool {
+        let no_peer = |peers: &[Peer]| peers.iter().all(Peer::matches_nothing);
+        let no_port = |ports: &[Port]| ports.iter().all(|port| port.number == PortNumber::Nothing);
+        self.peers.as_deref().is_some_and(no_peer) || self.ports.as_deref().is_some_and(no_port)
+    }
+}
+
+impl Peer {
+    fn matches_nothing(&self) -> bool {
+        let unknown = |selector: &Option<Selector>| selector.as_ref().is_some_and(|s| !s.is_understood());
+        match self {
+            Peer::Pods { pods, namespaces } => unknown(pods) || unknown(namespaces),
+            Peer::Block { .. } => false,
+            Peer::Nothing => true,
+        }
     }
 }
 
@@ -226,16 +282,36 @@ impl WireBlock {
         };
         let mut excepted = Vec::with_capacity(self.except.len());
         for (i, text) in self.except.iter().enumerate() {
-            match parse_cidr(text) {
-                Some(net) => excepted.push(net),
+            let field = format!("{path}.except[{i}]");
+            let Some(net) = parse_cidr(text) else {
                 // Leaving out an exception would open more than was meant.
-                None => {
-                    problems.push(Problem::new(format!("{path}.except[{i}]"), text, expected));
-                    return Peer::Nothing;
-                }
-            }
+                let problem = Problem::new(field, text, expected);
+                problems.push(problem.with_consequence(format!("the whole block {cidr} allows nothing")));
+                return Peer::Nothing;
+            };
+            let (except, problem) = placed_exception(&cidr, net);
+            excepted.extend(except);
+            problems.extend(problem.map(|(expected, consequence)| {
+                Problem::new(field, text, expected).with_consequence(consequence)
+            }));
         }
         Peer::Block { cidr, except: excepted.into() }
+    }
+}
+
+/// An exception as it applies to its block, if it does; and where it is not a part of the block, what was expected
+/// and the consequence.
+fn placed_exception(cidr: &IpNet, except: IpNet) -> (Option<IpNet>, Option<(String, Cow<'static, str>)>) {
+    // As an IPv6 block it excepts no IPv4 address. Go takes it for an IPv4 block here, which opens less.
+    let unmapped = unmapped_cidr(&except).filter(|_| Family::of_net(cidr) == Family::V4);
+    let except = unmapped.unwrap_or(except);
+    let expected = || format!("a part of the block {cidr}");
+    if cidr.contains(&except) {
+        (Some(except), None)
+    } else if except.contains(cidr) {
+        (Some(except), Some((expected(), format!("nothing of the block {cidr} is allowed").into())))
+    } else {
+        (None, Some((expected(), "this exception has no effect; the rest of the block is allowed".into())))
     }
 }
 

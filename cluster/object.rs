@@ -221,6 +221,18 @@ pub enum ObjectError {
         /// Its kind.
         kind: Kind,
     },
+    /// Its name or namespace has a character that no name in Kubernetes has, such as a newline.
+    #[error(
+        "{kind} {value:?}: metadata.{field}: expected letters, digits, '-' and '.', up to 253 characters"
+    )]
+    InvalidName {
+        /// Its kind.
+        kind: Kind,
+        /// `name` or `namespace`.
+        field: &'static str,
+        /// The value of the field.
+        value: String,
+    },
     /// A field has another type than the API gives it.
     #[error("{key}: field {field}: {message}")]
     Field {
@@ -237,7 +249,7 @@ impl ObjectError {
     /// The object's kind and name, where it has a name.
     pub fn key(&self) -> Option<&ObjectKey> {
         match self {
-            ObjectError::NoName { .. } => None,
+            ObjectError::NoName { .. } | ObjectError::InvalidName { .. } => None,
             ObjectError::Field { key, .. } => Some(key),
         }
     }
@@ -246,7 +258,7 @@ impl ObjectError {
 /// The kind and name of an object that need not be readable otherwise.
 ///
 /// # Errors
-/// It has no name.
+/// It has no name, or one that stands in no line of rules or logs without harm.
 pub fn key_of(kind: Kind, value: &Value) -> Result<ObjectKey, ObjectError> {
     let text = |field: &str| {
         value.get("metadata").and_then(|m| m.get(field)).and_then(Value::as_str).unwrap_or_default()
@@ -260,7 +272,19 @@ pub fn key_of(kind: Kind, value: &Value) -> Result<ObjectKey, ObjectError> {
         (true, "") => "default",
         (true, namespace) => namespace,
     };
+    for (field, value) in [("name", name), ("namespace", namespace)] {
+        if !is_name(value) {
+            return Err(ObjectError::InvalidName { kind, field, value: value.to_owned() });
+        }
+    }
     Ok(ObjectKey { kind, name: NamespacedName::new(namespace, name) })
+}
+
+/// Whether a text can be the name of an object. The API server accepts fewer texts, depending on the kind; of all that
+/// it rejects, only what could forge a line of rules or logs is rejected here.
+pub(crate) fn is_name(text: &str) -> bool {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b':');
+    text.len() <= 253 && text.bytes().all(allowed)
 }
 
 fn from_value<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, (String, String)> {

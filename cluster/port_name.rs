@@ -1,6 +1,7 @@
 //! Names of ports.
 
 use crate::name::Name;
+use crate::problem::Problem;
 
 /// What a port's name looks like.
 pub(crate) const PORT_NAME: &str =
@@ -16,6 +17,22 @@ pub(crate) fn read(text: &str) -> Option<Name> {
         && !text.ends_with('-')
         && !text.contains("--");
     valid.then(|| Name::new(text))
+}
+
+/// The name of a Service's port, which also stands in its EndpointSlices; empty where it has none. Any text of
+/// letters, digits, hyphens, underscores and dots is a name here: it must only be fit for a line of rules or logs.
+pub(crate) fn of_service(name: Option<&str>, field: String, problems: &mut Vec<Problem>) -> Option<Name> {
+    let name = name.unwrap_or_default();
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    if name.len() <= 63 && name.bytes().all(allowed) {
+        return Some(Name::new(name));
+    }
+    problems.push(Problem::new(
+        field,
+        name,
+        "a port's name: up to 63 lower-case letters, digits and hyphens",
+    ));
+    None
 }
 
 #[cfg(test)]

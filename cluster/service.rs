@@ -8,11 +8,12 @@ use ipnet::IpNet;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::address::{Family, parse_cidr, parse_ip};
+use crate::address::{Family, NOT_SPECIAL, is_ipv4_mapped_cidr, is_special, parse_cidr, parse_ip};
 use crate::labels::null_is_empty;
 use crate::name::{Name, NamespacedName};
 use crate::object::Metadata;
-use crate::problem::Problem;
+use crate::port_name;
+use crate::problem::{Problem, state_consequence};
 use crate::protocol::Protocol;
 use crate::scheduler::{SCHEDULER_ANNOTATION, Scheduler};
 
@@ -43,8 +44,8 @@ pub struct Service {
     pub external_ips: Box<[IpAddr]>,
     /// Ingress addresses of the load balancer whose packets arrive with them as destination (`ipMode: VIP`).
     pub load_balancer_vips: Box<[IpAddr]>,
-    /// Who may use the load balancer's addresses, of both families; empty is everybody.
-    pub source_ranges: Box<[IpNet]>,
+    /// The clients that may use the load balancer's addresses, of both families.
+    pub source_ranges: SourceRanges,
     /// Session affinity by client address, with its timeout in seconds.
     pub affinity: Option<u32>,
     /// `internalTrafficPolicy: Local`.
@@ -68,6 +69,26 @@ pub struct Port {
     pub protocol: Protocol,
     /// Its number on the nodes' addresses.
     pub node_port: Option<NonZeroU16>,
+}
+
+/// The clients that may use the load balancer's addresses (`loadBalancerSourceRanges`).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SourceRanges {
+    /// The blocks that were understood.
+    pub nets: Box<[IpNet]>,
+    /// Whether an entry was not understood. The list then restricts clients also where no block is left.
+    pub is_incomplete: bool,
+}
+
+impl SourceRanges {
+    /// The blocks of a family; `None` where every client of that family is allowed. As in kube-proxy, a list that
+    /// has blocks of the other family only does not restrict this family.
+    pub fn of_family(&self, family: Family) -> Option<Box<[IpNet]>> {
+        let nets: Box<[IpNet]> =
+            self.nets.iter().filter(|net| Family::of_net(net) == family).copied().collect();
+        let allows_all = nets.iter().any(|net| net.prefix_len() == 0);
+        ((self.is_incomplete || !nets.is_empty()) && !allows_all).then_some(nets)
+    }
 }
 
 /// Why a Service is not proxied.
@@ -210,7 +231,7 @@ impl Wire {
             external_local,
             health_check_node_port: health_check_node_port
                 .filter(|p| *p != 0)
-                .and_then(|p| port_number("spec.healthCheckNodePort".into(), p, problems)),
+                .and_then(|p| health_check_node_port_number(p, problems)),
             scheduler,
         }
     }
@@ -235,17 +256,25 @@ impl Wire {
 
 impl WirePort {
     fn slim(self, i: usize, problems: &mut Vec<Problem>) -> Option<Port> {
+        let known_before = problems.len();
+        let port = self.slim_number(i, problems);
+        if port.is_none() {
+            state_consequence(&mut problems[known_before..], "this port is not served");
+        }
+        let node_port = self
+            .node_port
+            .filter(|p| *p != 0)
+            .and_then(|p| port_number(format!("spec.ports[{i}].nodePort"), p, problems));
+        state_consequence(&mut problems[known_before..], "no node port is served for this port");
+        let (port, protocol, name) = port?;
+        Some(Port { name, port, protocol, node_port })
+    }
+
+    fn slim_number(&self, i: usize, problems: &mut Vec<Problem>) -> Option<(NonZeroU16, Protocol, Name)> {
         let protocol =
             Protocol::read(self.protocol.as_deref(), format!("spec.ports[{i}].protocol"), problems)?;
-        Some(Port {
-            name: Name::new(self.name.as_deref().unwrap_or_default()),
-            port: port_number(format!("spec.ports[{i}].port"), self.port, problems)?,
-            protocol,
-            node_port: self
-                .node_port
-                .filter(|p| *p != 0)
-                .and_then(|p| port_number(format!("spec.ports[{i}].nodePort"), p, problems)),
-        })
+        let name = port_name::of_service(self.name.as_deref(), format!("spec.ports[{i}].name"), problems)?;
+        Some((port_number(format!("spec.ports[{i}].port"), self.port, problems)?, protocol, name))
     }
 }
 
@@ -257,6 +286,13 @@ fn selector(labels: &BTreeMap<String, Value>) -> Box<[(Box<str>, Box<str>)]> {
         other => other.to_string(),
     };
     labels.iter().map(|(key, value)| (key.as_str().into(), text(value).into())).collect()
+}
+
+fn health_check_node_port_number(number: i64, problems: &mut Vec<Problem>) -> Option<NonZeroU16> {
+    let known_before = problems.len();
+    let port = port_number("spec.healthCheckNodePort".into(), number, problems);
+    state_consequence(&mut problems[known_before..], "health checks of the load balancer are not answered");
+    port
 }
 
 /// A port number, or a problem.
@@ -277,25 +313,46 @@ fn addresses<'a>(
 ) -> Box<[IpAddr]> {
     let parsed = texts.filter_map(|(i, text)| {
         let expected = match parse_ip(text) {
+            Some(address) if is_special(address) => NOT_SPECIAL,
             Some(address) if families.contains(&Family::of(address)) => return Some(address),
             Some(_) => "an address of a family in which the Service has a ClusterIP",
             None => "an IP address",
         };
-        problems.push(Problem::new(format!("{field}[{i}]"), text, expected));
+        let problem = Problem::new(format!("{field}[{i}]"), text, expected);
+        problems.push(problem.with_consequence("the Service is not served at this address"));
         None
     });
     parsed.collect()
 }
 
-fn source_ranges(texts: &[String], families: &[Family], problems: &mut Vec<Problem>) -> Box<[IpNet]> {
-    let parsed = texts.iter().enumerate().filter_map(|(i, text)| {
-        let expected = match parse_cidr(text) {
-            Some(net) if families.contains(&Family::of_net(&net)) => return Some(net),
+/// The blocks of `loadBalancerSourceRanges`. An entry that cannot be understood is a problem and still restricts
+/// clients; a block of another family does not (as in kube-proxy).
+fn source_ranges(texts: &[String], families: &[Family], problems: &mut Vec<Problem>) -> SourceRanges {
+    let (mut nets, mut found) = (Vec::new(), Vec::new());
+    let mut is_incomplete = false;
+    for (i, text) in texts.iter().enumerate() {
+        // The API server accepts surrounding blanks in this field.
+        let net = parse_cidr(text.trim()).filter(|_| !is_ipv4_mapped_cidr(text.trim()));
+        let expected = match net {
+            Some(net) if families.contains(&Family::of_net(&net)) => {
+                nets.push(net);
+                continue;
+            }
             Some(_) => "a block of a family in which the Service has a ClusterIP",
             None => "an address block such as 192.0.2.0/24",
         };
-        problems.push(Problem::new(format!("spec.loadBalancerSourceRanges[{i}]"), text, expected));
-        None
-    });
-    parsed.collect()
+        is_incomplete |= net.is_none();
+        found.push(Problem::new(format!("spec.loadBalancerSourceRanges[{i}]"), text, expected));
+    }
+    let ranges = SourceRanges { nets: nets.into(), is_incomplete };
+    let is_open = families.iter().all(|family| ranges.of_family(*family).is_none());
+    let consequence = match (ranges.nets.is_empty(), is_open) {
+        (true, false) => "no client may use the load balancer's addresses",
+        (true, true) => "every client may use the load balancer's addresses, as in kube-proxy",
+        (false, false) => "this entry allows no client; the other entries still restrict clients",
+        (false, true) => "every client may use the load balancer's addresses, as another entry allows",
+    };
+    state_consequence(&mut found, consequence);
+    problems.extend(found);
+    ranges
 }

@@ -1,15 +1,17 @@
 //! ClusterNetworkPolicy as the API spells it.
 
+use std::sync::Arc;
+
 use ipnet::IpNet;
 use serde::Deserialize;
 
 use super::{Action, ClusterNetworkPolicy, NamespacedPods, Peer, Port, Rule, Tier};
-use crate::address::parse_cidr;
+use crate::address::{is_ipv4_mapped_cidr, parse_cidr};
 use crate::labels::null_is_empty;
 use crate::name::NamespacedName;
 use crate::object::Metadata;
 use crate::port_name::{self, PORT_NAME};
-use crate::problem::Problem;
+use crate::problem::{Problem, state_consequence};
 use crate::protocol::Protocol;
 use crate::selector::{self, Selector};
 
@@ -101,6 +103,9 @@ enum Peers {
     To,
 }
 
+/// The consequence of a tier, priority or subject that cannot be understood.
+const NO_EFFECT: &str = "the policy has no effect: it selects no pod";
+
 impl Wire {
     pub(crate) fn slim(self, problems: &mut Vec<Problem>) -> ClusterNetworkPolicy {
         let Spec { tier, priority, subject, ingress, egress } = self.spec;
@@ -118,6 +123,7 @@ impl Wire {
             problems.push(Problem::new("spec.priority", value, "a number from 0 to 1000"));
         }
         let subject = subject.slim(problems);
+        state_consequence(problems, NO_EFFECT);
         let mut rules = |direction: &str, peers: Peers, rules: Vec<WireRule>| -> Box<[Rule]> {
             let slim =
                 |(i, rule): (usize, WireRule)| rule.slim(&format!("spec.{direction}[{i}]"), peers, problems);
@@ -170,6 +176,7 @@ impl WirePods {
 
 impl WireRule {
     fn slim(self, path: &str, direction: Peers, problems: &mut Vec<Problem>) -> Rule {
+        let known_before = problems.len();
         let action = match self.action.as_deref() {
             Some("Accept") => Some(Action::Accept),
             Some("Deny") => Some(Action::Deny),
@@ -200,11 +207,53 @@ impl WireRule {
             .enumerate()
             .filter_map(|(i, protocol)| protocol.slim(&format!("{path}.protocols[{i}]"), problems))
             .collect();
-        Rule {
-            name: self.name.filter(|name| !name.is_empty()).map(Into::into),
+        let rule = Rule {
+            name: name_of(self.name, &format!("{path}.name"), problems),
             action: action.unwrap_or(Action::Pass),
             peers: if action.is_some() { peers } else { Box::default() },
             ports: (!any_port).then_some(ports),
+        };
+        state_consequence(&mut problems[known_before..], rule.consequence_of_a_problem(action));
+        rule
+    }
+}
+
+/// The name of a rule. One with control characters could forge lines of logs and listings.
+fn name_of(name: Option<String>, field: &str, problems: &mut Vec<Problem>) -> Option<Arc<str>> {
+    let name = name.filter(|name| !name.is_empty())?;
+    if name.chars().any(char::is_control) {
+        let problem = Problem::new(field, name, "a name without control characters");
+        problems.push(problem.with_consequence("the rule applies without a name"));
+        return None;
+    }
+    Some(name.into())
+}
+
+impl Rule {
+    /// The consequence of an entry of this rule that was not understood.
+    fn consequence_of_a_problem(&self, action: Option<Action>) -> String {
+        let action = match action {
+            Some(Action::Accept) => "Accept",
+            Some(Action::Deny) => "Deny",
+            Some(Action::Pass) => "Pass",
+            None => return "this rule has no effect".to_owned(),
+        };
+        let no_port = self.ports.as_ref().is_some_and(|ports| ports.is_empty());
+        match no_port || self.peers.iter().all(Peer::matches_nothing) {
+            true => format!("this {action} rule has no effect"),
+            false => format!("this entry has no effect; the rest of the {action} rule applies"),
+        }
+    }
+}
+
+impl Peer {
+    fn matches_nothing(&self) -> bool {
+        match self {
+            Peer::Pods(NamespacedPods { namespaces, pods }) => {
+                !namespaces.is_understood() || !pods.is_understood()
+            }
+            Peer::Nodes(nodes) => !nodes.is_understood(),
+            Peer::Networks(nets) => nets.is_empty(),
         }
     }
 }
@@ -256,7 +305,8 @@ impl WirePeer {
             problems.push(Problem::new(format!("{path}.networks"), "[]", "at least one address block"));
         }
         let nets = networks.iter().enumerate().filter_map(|(i, text)| {
-            let net: Option<IpNet> = parse_cidr(text);
+            // The API server accepts no IPv4-mapped block here (CEL, `isCIDR`).
+            let net: Option<IpNet> = parse_cidr(text).filter(|_| !is_ipv4_mapped_cidr(text));
             if net.is_none() {
                 let expected = "an address block such as 10.0.0.0/8";
                 problems.push(Problem::new(format!("{path}.networks[{i}]"), text, expected));

@@ -58,8 +58,9 @@ pub struct ServicePort {
     pub external_ips: Box<[IpAddr]>,
     /// Addresses of the load balancer that arrive as destination.
     pub load_balancer_vips: Box<[IpAddr]>,
-    /// Who may use the load balancer's addresses; empty is everybody.
-    pub source_ranges: Box<[IpNet]>,
+    /// The only clients that may use the load balancer's addresses; `None` where every client may. Never a block of
+    /// all addresses. Without any block, no client may.
+    pub source_ranges: Option<Box<[IpNet]>>,
     /// Session affinity by client address: its timeout in seconds.
     pub affinity: Option<u32>,
     /// Traffic to the ClusterIP goes to local endpoints only.
@@ -127,12 +128,7 @@ fn resolve_port(
         node_port: port.node_port,
         external_ips: of_family(&service.external_ips, family).collect(),
         load_balancer_vips: of_family(&service.load_balancer_vips, family).collect(),
-        source_ranges: service
-            .source_ranges
-            .iter()
-            .filter(|n| Family::of_net(n) == family)
-            .copied()
-            .collect(),
+        source_ranges: service.source_ranges.of_family(family),
         affinity: service.affinity,
         internal_local: service.internal_local,
         external_local: service.external_local,

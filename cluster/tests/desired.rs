@@ -33,7 +33,8 @@ fn object(text: &str) -> (Kind, Value) {
     let words: Vec<&str> = head.split_whitespace().collect();
     let after = |word: &str| words.iter().position(|w| *w == word).map(|at| words[at + 1]);
     let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == words[0]).unwrap();
-    value["metadata"]["name"] = words[1].into();
+    // `\n` stands for a newline in a name.
+    value["metadata"]["name"] = words[1].replace("\\n", "\n").into();
     value["metadata"]["namespace"] = after("in").unwrap_or("default").into();
     if let Some(service) = after("of") {
         value["metadata"]["labels"]["kubernetes.io/service-name"] = json!(service);
@@ -74,7 +75,8 @@ fn port(port: &ServicePort) -> Vec<String> {
     add("node", port.node_port.map(|p| p.to_string()).unwrap_or_default());
     add("ext", joined(&port.external_ips));
     add("lb", joined(&port.load_balancer_vips));
-    add("ranges", joined(&port.source_ranges));
+    let ranges = port.source_ranges.as_deref();
+    add("ranges", ranges.map_or_else(String::new, |r| if r.is_empty() { "none".into() } else { joined(r) }));
     add("affinity", port.affinity.map(|seconds| seconds.to_string()).unwrap_or_default());
     add("scheduler", port.scheduler.map(|scheduler| scheduler.to_string()).unwrap_or_default());
     let policies = [(port.internal_local, " internal-local"), (port.external_local, " external-local")];

@@ -77,6 +77,103 @@ fn network_policies_name_the_field_and_its_value() {
     }
 }
 
+/// The consequences of all problems of a policy with this spec.
+fn consequences(kind: Kind, spec: &Value) -> Vec<String> {
+    let value = json!({"metadata": {"name": "p", "namespace": "x"}, "spec": spec});
+    let parsed = Object::parse(kind, value).unwrap();
+    parsed.problems.iter().map(|problem| problem.consequence().to_owned()).collect()
+}
+
+#[test]
+fn problems_of_network_policies_state_their_consequence() {
+    let block = |block: Value| json!({"egress": [{"to": [{"ipBlock": block}]}]});
+    const ENTRY: &str = "this entry allows nothing; the rest of the rule applies";
+    const RULE: &str = "this rule allows nothing";
+    const EXCEPTION: &str = "this exception has no effect; the rest of the block is allowed";
+    let rows: &[(Value, &[&str])] = &[
+        (
+            json!({"podSelector": {"matchExpressions": [{"key": "a", "operator": "Near"}]}}),
+            &["the policy isolates every pod of its namespace and allows nothing"],
+        ),
+        (json!({"policyTypes": ["egress"]}), &["the policy isolates its pods in both directions"]),
+        (json!({"ingress": [{"from": [{}, {"podSelector": {}}]}]}), &[ENTRY]),
+        (json!({"ingress": [{"from": [{}]}]}), &[RULE]),
+        (json!({"ingress": [{"ports": [{"port": 80}, {"port": 0}]}]}), &[ENTRY]),
+        (json!({"ingress": [{"ports": [{"port": 0}]}]}), &[RULE]),
+        (json!({"ingress": [{"from": [{"podSelector": {"matchLabels": {"": "a"}}}]}]}), &[RULE]),
+        (block(json!({"cidr": "10.0.0.0"})), &[RULE]),
+        (
+            block(json!({"cidr": "10.0.0.0/8", "except": ["10.1.0.0"]})),
+            &["the whole block 10.0.0.0/8 allows nothing"],
+        ),
+        (block(json!({"cidr": "10.0.0.0/8", "except": ["192.168.0.0/16"]})), &[EXCEPTION]),
+        (block(json!({"cidr": "10.0.0.0/8", "except": ["fd00::/8"]})), &[EXCEPTION]),
+        (
+            block(json!({"cidr": "10.0.0.0/8", "except": ["0.0.0.0/0"]})),
+            &["nothing of the block 10.0.0.0/8 is allowed"],
+        ),
+        (block(json!({"cidr": "10.0.0.0/8", "except": ["10.0.0.0/8", "10.1.0.0/16"]})), &[]),
+        (block(json!({"cidr": "::/0", "except": ["::ffff:0:0/96"]})), &[]),
+        // Go takes these for IPv4 blocks.
+        (block(json!({"cidr": "10.0.0.0/8", "except": ["::ffff:10.1.0.0/112"]})), &[]),
+        (block(json!({"cidr": "10.0.0.0/8", "except": ["::ffff:10.1.0.0/16"]})), &[EXCEPTION]),
+    ];
+    for (spec, expected) in rows {
+        assert_eq!(&consequences(Kind::NetworkPolicy, spec), expected, "{spec}");
+    }
+}
+
+#[test]
+fn problems_of_cluster_network_policies_state_their_consequence() {
+    let with = |tier: &str, rule: Value| json!({"tier": tier, "priority": 1, "subject": {"namespaces": {}}, "egress": [rule]});
+    let rule = |action: &str, networks: Value, protocols: Value| {
+        with("Admin", json!({"action": action, "to": [{"networks": networks}], "protocols": protocols}))
+    };
+    let port = |number: u32| json!({"tcp": {"destinationPort": {"number": number}}});
+    const POLICY: &str = "the policy has no effect: it selects no pod";
+    let rows: &[(Value, &[&str])] = &[
+        (with("Middle", json!({"action": "Deny", "to": [{"nodes": {}}]})), &[POLICY]),
+        (with("Admin", json!({"action": "deny", "to": [{"nodes": {}}]})), &["this rule has no effect"]),
+        (
+            rule("Deny", json!(["10.0.0.0/8"]), json!([port(80), port(0)])),
+            &["this entry has no effect; the rest of the Deny rule applies"],
+        ),
+        (rule("Deny", json!(["10.0.0.0/8"]), json!([port(0)])), &["this Deny rule has no effect"]),
+        (
+            rule("Deny", json!(["10.0.0.0/8", "x"]), json!([])),
+            &["this entry has no effect; the rest of the Deny rule applies"],
+        ),
+        (rule("Accept", json!(["x"]), json!([])), &["this Accept rule has no effect"]),
+        // The API server accepts no IPv4-mapped block here.
+        (rule("Deny", json!(["::ffff:10.0.0.0/104"]), json!([])), &["this Deny rule has no effect"]),
+        (
+            with("Admin", json!({"name": "a\nb", "action": "Deny", "to": [{"nodes": {}}]})),
+            &["the rule applies without a name"],
+        ),
+    ];
+    for (spec, expected) in rows {
+        assert_eq!(&consequences(Kind::ClusterNetworkPolicy, spec), expected, "{spec}");
+    }
+}
+
+#[test]
+fn a_network_policy_that_cannot_be_understood_never_isolates_less() {
+    let read = |spec: Value| {
+        let value = json!({"metadata": {"name": "p", "namespace": "x"}, "spec": spec});
+        match Object::parse(Kind::NetworkPolicy, value).unwrap().object {
+            Object::NetworkPolicy(policy) => policy,
+            other => panic!("{other:?}"),
+        }
+    };
+    let near = json!({"matchExpressions": [{"key": "a", "operator": "Near"}]});
+    let policy = read(json!({"podSelector": near, "ingress": [{}], "egress": [{}]}));
+    assert!(policy.pod_selector.selects_all());
+    assert_eq!((policy.ingress.as_deref(), policy.egress.as_deref()), (Some(&[][..]), Some(&[][..])));
+    let policy = read(json!({"policyTypes": ["egress"], "ingress": [{}]}));
+    assert_eq!(policy.ingress.map(|rules| rules.len()), Some(1));
+    assert_eq!(policy.egress.map(|rules| rules.len()), Some(0));
+}
+
 #[test]
 fn cluster_network_policies_name_the_field_and_its_value() {
     let with = |field: &str, value: Value| {

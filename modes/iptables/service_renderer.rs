@@ -113,11 +113,7 @@ impl<'a> PortRenderer<'a> {
     }
 
     fn has_firewall(&self) -> bool {
-        let open = self.port.source_ranges.iter().any(|net| net.prefix_len() == 0);
-        self.has_endpoints()
-            && !self.port.load_balancer_vips.is_empty()
-            && !self.port.source_ranges.is_empty()
-            && !open
+        self.has_endpoints() && !self.port.load_balancer_vips.is_empty() && self.port.source_ranges.is_some()
     }
 
     /// The rules that catch the traffic, in shared chains.
@@ -263,18 +259,16 @@ impl<'a> PortRenderer<'a> {
     }
 
     fn firewall_chain(&self, rules: &mut ServiceRules) {
-        if !self.has_firewall() {
-            return;
-        }
+        let Some(ranges) = self.port.source_ranges.as_ref().filter(|_| self.has_firewall()) else { return };
         let name = &self.name;
         let external = self.names.chain(Kind::External);
         let comment = format!("{name} loadbalancer IP");
         rules.begin_chain(self.names.chain(Kind::Firewall));
-        for &range in &self.port.source_ranges {
+        for &range in ranges {
             rules.rule(|rule| rule.source(range).comment(&comment).jump(external));
         }
         // A load balancer may put its address on the node, which then uses it as source towards itself.
-        let node_allowed = |node| self.port.source_ranges.iter().any(|range| range.contains(&node));
+        let node_allowed = |node| ranges.iter().any(|range| range.contains(&node));
         if self.all.node_ip.is_some_and(node_allowed) {
             for &ip in &self.port.load_balancer_vips {
                 rules.rule(|rule| rule.source(host(ip)).comment(&comment).jump(external));

@@ -122,19 +122,16 @@ impl PortRenderer<'_> {
         if port.external_local {
             self.entry(IpSet::LoadBalancerLocal, at);
         }
-        // A range of all addresses keeps nobody out, and no set can hold it.
-        if port.source_ranges.is_empty() || port.source_ranges.iter().any(|range| range.prefix_len() == 0) {
-            return;
-        }
+        let Some(ranges) = &port.source_ranges else { return };
         self.entry(IpSet::LoadBalancerFirewall, at);
         let (protocol, number) = (port.name.protocol, port.port.get());
-        for range in &port.source_ranges {
+        for range in ranges {
             let entry =
                 SetEntry::IpPortNet { ip: address, protocol: protocol.number(), port: number, net: *range };
             self.entry(IpSet::LoadBalancerSourceCidr, entry);
         }
         // What the node itself sends to the address bears that address as its source.
-        if port.source_ranges.iter().any(|range| self.all.node_ip.is_some_and(|ip| range.contains(&ip))) {
+        if ranges.iter().any(|range| self.all.node_ip.is_some_and(|ip| range.contains(&ip))) {
             let entry =
                 SetEntry::IpPortIp { ip: address, protocol: protocol.number(), port: number, ip2: address };
             self.entry(IpSet::LoadBalancerSourceIp, entry);

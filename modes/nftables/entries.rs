@@ -241,14 +241,11 @@ impl PortEntries<'_> {
     /// Without endpoints too: who may not use it gets no answer either way.
     fn firewall(&mut self) {
         let port = self.port;
-        let open = port.source_ranges.iter().any(|net| net.prefix_len() == 0);
-        if port.source_ranges.is_empty() || open {
-            return;
-        }
+        let Some(allowed) = &port.source_ranges else { return };
         let mut ranges: Vec<(IpAddr, IpAddr)> =
-            port.source_ranges.iter().map(|net| (net.network(), net.broadcast())).collect();
+            allowed.iter().map(|net| (net.network(), net.broadcast())).collect();
         // A load balancer may put its address on the node, which then uses it as source towards itself.
-        let is_allowed = |ip: IpAddr| port.source_ranges.iter().any(|range| range.contains(&ip));
+        let is_allowed = |ip: IpAddr| allowed.iter().any(|range| range.contains(&ip));
         if self.settings.node_ip.is_some_and(is_allowed) {
             ranges.extend(port.load_balancer_vips.iter().map(|ip| (*ip, *ip)));
         }

@@ -18,12 +18,13 @@ pub(super) struct Reported {
 }
 
 impl Reported {
-    /// Logs the fields of an object that are ignored and were not logged before. Says whether there was one.
+    /// Logs the problems of an object that were not logged before. Says whether there was one.
     pub(super) fn warn(&mut self, key: &ObjectKey, problems: &[Problem]) -> bool {
         let mut is_any_new = false;
         for problem in problems.iter().filter(|problem| self.is_new(&problem.to_string())) {
-            let Problem { field, value, expected } = problem;
-            tracing::warn!(kind = %key.kind, object = %key.name, field, value, expected, "{key}: {field} is ignored: {value:?} is not {expected}");
+            let Problem { field, value, expected, .. } = problem;
+            let (expected, consequence) = (&**expected, problem.consequence());
+            tracing::warn!(kind = %key.kind, object = %key.name, field, value, expected, consequence, "{key}: {problem}");
             is_any_new = true;
         }
         if self.problems.len() >= MAX_PROBLEMS && !std::mem::replace(&mut self.is_full, true) {

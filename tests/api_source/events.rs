@@ -46,8 +46,8 @@ async fn eventually_events(server: &ApiServer, expected: &[&str]) {
     assert_eq!(events(server), expected);
 }
 
-const NOT_A_PORT: &str = "web.0-1.1 InvalidNetworkPolicy of web by node-1: spec.ingress[0].ports[0].port is ignored: \
-                          \"0\" is not a number from 1 to 65535, or a name";
+const NOT_A_PORT: &str = "web.0-1.1 InvalidNetworkPolicy of web by node-1: spec.ingress[0].ports[0].port: \
+                          \"0\" is not a number from 1 to 65535, or a name; this rule allows nothing";
 
 #[tokio::test]
 async fn a_malformed_policy_is_reported_once_for_each_version() {
@@ -72,7 +72,9 @@ async fn a_malformed_policy_is_reported_once_for_each_version() {
     let second = events(&server).remove(0);
     let start = "default/guard.2-3.4 InvalidClusterNetworkPolicy of guard by node-";
     assert!(second.starts_with(start), "{second}");
-    assert!(second.ends_with(": spec.tier is ignored: \"Middle\" is not Admin or Baseline"), "{second}");
+    let consequence = "the policy has no effect: it selects no pod";
+    let note = format!(": spec.tier: \"Middle\" is not Admin or Baseline; {consequence}");
+    assert!(second.ends_with(&note), "{second}");
     assert_eq!(events(&server).remove(1), first);
 
     server.apply(policy("web", 2, "is bad!".into()));

@@ -100,12 +100,12 @@ fn sources(state: &State<'_>) -> BTreeSet<(IpAddr, Option<&'static str>)> {
     found.extend(endpoints(state).into_iter().map(|ip| (ip, Some("cni0"))));
     found.extend(own(state).into_iter().map(|ip| (ip, None)));
     for port in state.ports() {
-        for range in &port.source_ranges {
+        for range in port.source_ranges.iter().flatten() {
             let ends = [range.network(), range.broadcast()];
             let beyond = [before(ends[0]), after(ends[1])];
             found.extend(ends.into_iter().chain(beyond.into_iter().flatten()).map(|ip| (ip, Some("eth0"))));
         }
-        if !port.source_ranges.is_empty() {
+        if port.source_ranges.is_some() {
             for ip in &port.load_balancer_vips {
                 found.extend([(*ip, None), (*ip, Some("eth0"))]);
             }

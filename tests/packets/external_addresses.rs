@@ -60,6 +60,8 @@ fn rows() -> Vec<Row> {
         row("a source outside of the ranges", outside(), load_balancer("lb-ranges", 80), lost()),
         row("a pod in the ranges", client(2), load_balancer("lb-ranges", 80).v4(), spread(&WEB)),
         row("a pod outside of the ranges", client(1), load_balancer("lb-ranges", 80), lost()),
+        row("no source range can be understood: a pod", client(2), load_balancer("lb-closed", 80), lost()),
+        row("no source range can be understood: from outside", outside_as(&ALLOWED), load_balancer("lb-closed", 80), lost()),
         row("source ranges do not bind the node port", outside(), node_port(1, "lb-ranges", 80), spread(&WEB).masqueraded_by(1)),
         // External IPs
         row("every external IP", outside(), external_ip("ext", 80), spread(&WEB).masqueraded_by(1)),

@@ -169,9 +169,14 @@ impl Leader<'_> {
                     how: How::Dropped,
                     why: format!("{} is in none of the loadBalancerSourceRanges", self.from),
                     way_out: {
-                        let ranges: Vec<String> =
-                            self.port.source_ranges.iter().map(ToString::to_string).collect();
-                        format!("the ranges are {}", listed(ranges.iter().map(String::as_str)))
+                        let ranges = self.port.source_ranges.iter().flatten();
+                        let ranges: Vec<String> = ranges.map(ToString::to_string).collect();
+                        match ranges[..] {
+                            [] => {
+                                "none of the ranges could be understood, so no client is allowed".to_owned()
+                            }
+                            _ => format!("the ranges are {}", listed(ranges.iter().map(String::as_str))),
+                        }
                     },
                 })
             }
@@ -192,15 +197,14 @@ impl Leader<'_> {
     }
 
     fn is_in_source_ranges(&self) -> bool {
-        let ranges = &self.port.source_ranges;
+        let Some(ranges) = &self.port.source_ranges else { return true };
         let within = |ip: IpAddr| ranges.iter().any(|range| range.contains(&ip));
         // A load balancer may put its address on the node, which then uses it as source towards itself.
         let own_vip = || {
             let node = self.world.node_address(self.node, Family::of(self.from));
             self.port.load_balancer_vips.contains(&self.from) && node.is_some_and(within)
         };
-        let open = ranges.is_empty() || ranges.iter().any(|range| range.prefix_len() == 0);
-        open || within(self.from) || own_vip()
+        within(self.from) || own_vip()
     }
 
     fn endpoints(&self, local_only: bool) -> Result<Vec<Endpoint>, Refusal> {

@@ -13,10 +13,7 @@ pub(in crate::source) fn concerns(kind: Kind) -> bool {
 
 /// Some of its fields are not understood.
 pub(in crate::source) fn of_problems(key: &ObjectKey, version: Version, problems: &[Problem]) -> Notice {
-    let words = problems
-        .iter()
-        .map(|Problem { field, value, expected }| format!("{field} is ignored: {value:?} is not {expected}"));
-    complaint(key, version, note(words.collect()))
+    complaint(key, version, note(problems.iter().map(ToString::to_string).collect()))
 }
 
 /// It cannot be read at all. `None` if it has no name.
@@ -54,7 +51,8 @@ mod tests {
         let problem = Problem {
             field: "spec.egress[0].ports[0].port".into(),
             value: "0".into(),
-            expected: "a number from 1 to 65535, or a name",
+            expected: "a number from 1 to 65535, or a name".into(),
+            consequence: Some("this rule allows nothing".into()),
         };
         of_problems(&key, version, &[problem])
     }
@@ -69,7 +67,7 @@ mod tests {
             "metadata": {"name": "web.5f0c.3", "namespace": "shop"},
             "eventTime": "2027-01-15T08:00:00.000000Z",
             "type": "Warning", "reason": "InvalidNetworkPolicy", "action": "Enforcing",
-            "note": "spec.egress[0].ports[0].port is ignored: \"0\" is not a number from 1 to 65535, or a name",
+            "note": "spec.egress[0].ports[0].port: \"0\" is not a number from 1 to 65535, or a name; this rule allows nothing",
             "regarding": {
                 "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "namespace": "shop", "name": "web",
                 "uid": "5f0c", "resourceVersion": "77",
