@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -301,6 +302,7 @@ pub(crate) struct Metadata {
     pub(crate) labels: BTreeMap<String, String>,
     #[serde(default, deserialize_with = "null_is_empty_string")]
     pub(crate) annotations: BTreeMap<String, String>,
+    pub(crate) uid: Option<String>,
     pub(crate) creation_timestamp: Option<String>,
     pub(crate) deletion_timestamp: Option<String>,
 }
@@ -309,6 +311,18 @@ impl Metadata {
     /// The namespace; `default` where the object (a manifest) names none, as kubectl does.
     pub(crate) fn namespace(&self) -> &str {
         self.namespace.as_deref().filter(|n| !n.is_empty()).unwrap_or("default")
+    }
+
+    /// When the object was created, in seconds since 1970.
+    pub(crate) fn created(&self, problems: &mut Vec<Problem>) -> Option<i64> {
+        let text = self.creation_timestamp.as_deref()?;
+        let time = text.parse::<Timestamp>().ok();
+        if time.is_none() {
+            let expected = "a time such as 2026-01-01T00:00:00Z";
+            let problem = Problem::new("metadata.creationTimestamp", text, expected);
+            problems.push(problem.with_consequence("the object counts as younger than all others"));
+        }
+        time.map(Timestamp::as_second)
     }
 
     /// The key of an object that lives in a namespace.

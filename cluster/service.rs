@@ -31,6 +31,10 @@ const DEFAULT_AFFINITY_SECONDS: u32 = 10_800;
 pub struct Service {
     /// Its namespace and name.
     pub key: NamespacedName,
+    /// When it was created, in seconds since 1970; `None` where that is not known (manifests).
+    pub created: Option<i64>,
+    /// Its UID; empty where it has none (manifests).
+    pub uid: Box<str>,
     /// Why it is not proxied, if it is not.
     pub ignored: Option<Ignored>,
     /// The labels of its pods (`spec.selector`), by which a controller makes its EndpointSlices; empty where slices
@@ -182,6 +186,8 @@ impl Wire {
     pub(crate) fn slim(self, problems: &mut Vec<Problem>) -> Service {
         let ignored = self.ignored();
         let scheduler = Scheduler::read(self.metadata.annotations.get(SCHEDULER_ANNOTATION), problems);
+        let created = self.metadata.created(problems);
+        let uid = self.metadata.uid.as_deref().unwrap_or_default().into();
         let spec = self.spec;
         let kind = spec.kind.as_deref().unwrap_or("ClusterIP");
         let cluster_ips = match (spec.cluster_ips.is_empty(), spec.cluster_ip) {
@@ -214,6 +220,8 @@ impl Wire {
         let vips = vips.filter(|(_, ip)| !is_of_other_family(ip));
         Service {
             key: self.metadata.key(),
+            created,
+            uid,
             ignored,
             selector: selector(&spec.selector),
             cluster_ips,

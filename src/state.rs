@@ -12,6 +12,7 @@ use portcullis_policy::table::PolicyTable;
 use tokio::time::timeout;
 
 use crate::config::{ApiServer, Config, ProxyMode, Source};
+use crate::daemon::unserved;
 use crate::host_file::{HostFile, HostFileError};
 use crate::source::{AccessError, Manifests, Origin, PathError, Selection, read_manifests, unenforced};
 use crate::{host, node};
@@ -156,7 +157,9 @@ fn resolve(config: &Config, name: Name, cluster: Cluster, file: Option<&HostFile
         },
     };
     let policies = config.network_policy.map(|policy| node::policies(&policy, name, index));
-    State { desired: Desired::of(index, name), options, host, policies, unreadable }
+    let desired = Desired::new(name).with_external_cidrs(&config.external_address_cidrs).filled(index);
+    unserved::warn_of_all(&desired);
+    State { desired, options, host, policies, unreadable }
 }
 
 fn read_once(path: &Path) -> Result<Cluster, StateError> {

@@ -72,7 +72,7 @@ fn clients(case: &Case, index: &Index, family: Family) -> Vec<Client> {
 /// All addresses and ports of a Service's port on the node.
 fn targets(case: &Case, index: &Index, port: &ServicePort) -> Vec<(IpAddr, u16)> {
     let number = port.port.get();
-    let mut targets = vec![(port.cluster_ip, number)];
+    let mut targets: Vec<_> = port.cluster_ip.map(|ip| (ip, number)).into_iter().collect();
     targets.extend(port.external_ips.iter().chain(&port.load_balancer_vips).map(|ip| (*ip, number)));
     let own = index.node(case.node()).into_iter().flat_map(|node| node.ips());
     let own = own.filter(|ip| Family::of(*ip) == port.family);

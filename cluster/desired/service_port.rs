@@ -7,6 +7,7 @@ use std::num::NonZeroU16;
 use ipnet::IpNet;
 
 use super::endpoints::{Endpoints, gather};
+use super::frontend::{Frontend, FrontendKind};
 use super::topology::{Place, choose};
 use crate::address::Family;
 use crate::endpoint_slice::EndpointSlice;
@@ -48,8 +49,8 @@ pub struct ServicePort {
     pub name: ServicePortName,
     /// The family of all its addresses.
     pub family: Family,
-    /// The ClusterIP.
-    pub cluster_ip: IpAddr,
+    /// The ClusterIP; `None` where another Service is served there.
+    pub cluster_ip: Option<IpAddr>,
     /// The port on all virtual addresses.
     pub port: NonZeroU16,
     /// The port on the node's addresses.
@@ -76,6 +77,47 @@ pub struct ServicePort {
 }
 
 impl ServicePort {
+    /// All virtual addresses at which it is reached, some maybe twice.
+    pub fn virtual_ips(&self) -> impl Iterator<Item = IpAddr> + Clone + '_ {
+        let external = self.external_ips.iter().chain(&self.load_balancer_vips);
+        self.cluster_ip.into_iter().chain(external.copied())
+    }
+
+    /// It is reached anywhere.
+    fn has_frontend(&self) -> bool {
+        self.cluster_ip.is_some() || self.externally_accessible()
+    }
+
+    /// Removes the frontends that are not served, and lists them.
+    pub(super) fn retain_frontends(
+        &mut self,
+        is_served: impl Fn(&Frontend, FrontendKind) -> bool,
+        unserved: &mut Vec<Claim>,
+    ) {
+        let (protocol, family, port) = (self.name.protocol, self.family, self.port.get());
+        let mut keep = |frontend: Frontend, kind: FrontendKind| {
+            let keep = is_served(&frontend, kind);
+            if !keep {
+                unserved.push((frontend, kind));
+            }
+            keep
+        };
+        let mut keep_ip = |ip: &IpAddr, kind| keep(Frontend::address(protocol, *ip, port), kind);
+        self.cluster_ip = self.cluster_ip.filter(|ip| keep_ip(ip, FrontendKind::ClusterIp));
+        let vips = std::mem::take(&mut self.load_balancer_vips);
+        self.load_balancer_vips =
+            vips.into_iter().filter(|ip| keep_ip(ip, FrontendKind::LoadBalancer)).collect();
+        let external_ips = std::mem::take(&mut self.external_ips);
+        self.external_ips =
+            external_ips.into_iter().filter(|ip| keep_ip(ip, FrontendKind::ExternalIp)).collect();
+        self.node_port = self.node_port.filter(|node_port| {
+            let frontend = Frontend::NodePort { protocol, family, port: node_port.get() };
+            keep(frontend, FrontendKind::NodePort)
+        });
+        // A mode may tell the entries of session affinity apart by the ClusterIP.
+        self.affinity = self.affinity.filter(|_| self.cluster_ip.is_some());
+    }
+
     /// It can be reached by something other than its ClusterIP.
     pub fn externally_accessible(&self) -> bool {
         self.node_port.is_some() || !self.load_balancer_vips.is_empty() || !self.external_ips.is_empty()
@@ -93,37 +135,102 @@ impl ServicePort {
     }
 }
 
-/// Resolves a Service: each of its ports in each family in which it has a ClusterIP.
-pub(super) fn resolve(service: &Service, slices: &[EndpointSlice], place: Place) -> Vec<ServicePort> {
-    let mut resolved = Vec::new();
-    if service.ignored.is_some() {
-        return resolved;
-    }
-    for family in Family::BOTH {
-        let Some(cluster_ip) = of_family(&service.cluster_ips, family).next() else { continue };
-        for (i, port) in service.ports.iter().enumerate() {
-            // The last of several ports with the same name and protocol counts, as upstream.
-            let same = |p: &Port| p.name == port.name && p.protocol == port.protocol;
-            if !service.ports[i + 1..].iter().any(same) {
-                resolved.push(resolve_port(service, port, cluster_ip, slices, place));
+/// A frontend that a Service asks for, and by which field.
+pub(super) type Claim = (Frontend, FrontendKind);
+
+/// The blocks to which external IPs and load balancer addresses are restricted; none for no restriction.
+#[derive(Default)]
+pub(super) struct Allowed(pub(super) Box<[IpNet]>);
+
+impl Allowed {
+    /// Whether a frontend of this kind may be served.
+    pub(super) fn allows(&self, frontend: &Frontend, kind: FrontendKind) -> bool {
+        let is_restricted = matches!(kind, FrontendKind::LoadBalancer | FrontendKind::ExternalIp);
+        match frontend {
+            Frontend::Address { ip, .. } if is_restricted && !self.0.is_empty() => {
+                self.0.iter().any(|net| net.contains(ip))
             }
+            _ => true,
         }
     }
-    resolved
+
+    /// The frontends that a Service asks for and may be served at.
+    pub(super) fn claims<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = Claim> + 'a {
+        served_ports(service)
+            .flat_map(|(cluster_ip, port)| claims_of_port(service, cluster_ip, port))
+            .filter(|(frontend, kind)| self.allows(frontend, *kind))
+    }
 }
 
-fn resolve_port(
-    service: &Service,
-    port: &Port,
+fn claims_of_port<'a>(
+    service: &'a Service,
     cluster_ip: IpAddr,
+    port: &'a Port,
+) -> impl Iterator<Item = Claim> + 'a {
+    let (protocol, family) = (port.protocol, Family::of(cluster_ip));
+    let vips = of_family(&service.load_balancer_vips, family).map(|ip| (ip, FrontendKind::LoadBalancer));
+    let external_ips = of_family(&service.external_ips, family).map(|ip| (ip, FrontendKind::ExternalIp));
+    let addresses = std::iter::once((cluster_ip, FrontendKind::ClusterIp)).chain(vips).chain(external_ips);
+    let addresses = addresses.map(move |(ip, kind)| (Frontend::address(protocol, ip, port.port.get()), kind));
+    let node_port = port.node_port.map(|node_port| {
+        (Frontend::NodePort { protocol, family, port: node_port.get() }, FrontendKind::NodePort)
+    });
+    addresses.chain(node_port)
+}
+
+/// The ports of a Service in each family in which it has a ClusterIP, with that ClusterIP.
+fn served_ports(service: &Service) -> impl Iterator<Item = (IpAddr, &Port)> {
+    let families = Family::BOTH.into_iter().filter(|_| service.ignored.is_none());
+    let cluster_ips = families.filter_map(|family| of_family(&service.cluster_ips, family).next());
+    cluster_ips.flat_map(|cluster_ip| {
+        let ports = service.ports.iter().enumerate().filter(|(i, port)| {
+            // The last of several ports with the same name and protocol counts, as upstream.
+            let same = |p: &Port| p.name == port.name && p.protocol == port.protocol;
+            !service.ports[i + 1..].iter().any(same)
+        });
+        ports.map(move |(_, port)| (cluster_ip, port))
+    })
+}
+
+/// The field of the highest precedence by which a Service has a frontend that it claims.
+pub(super) fn kind_of_claim(service: &Service, frontend: &Frontend) -> FrontendKind {
+    let Frontend::Address { ip, .. } = frontend else { return FrontendKind::NodePort };
+    if of_family(&service.cluster_ips, Family::of(*ip)).next() == Some(*ip) {
+        FrontendKind::ClusterIp
+    } else if service.load_balancer_vips.contains(ip) {
+        FrontendKind::LoadBalancer
+    } else {
+        FrontendKind::ExternalIp
+    }
+}
+
+/// Resolves a Service: each of its ports in each family in which it has a ClusterIP. Of the frontends of a port, only
+/// those that `retain` leaves are served; a port without any is left out.
+pub(super) fn resolve(
+    service: &Service,
     slices: &[EndpointSlice],
     place: Place,
-) -> ServicePort {
+    mut retain: impl FnMut(&mut ServicePort),
+) -> Vec<ServicePort> {
+    let ports = served_ports(service).filter_map(|(cluster_ip, port)| {
+        let mut resolved = port_without_endpoints(service, port, cluster_ip);
+        retain(&mut resolved);
+        if !resolved.has_frontend() {
+            return None;
+        }
+        let candidates = gather(slices, resolved.family, port.name, port.protocol, place.node);
+        resolved.endpoints = choose(candidates, &resolved, place);
+        Some(resolved)
+    });
+    ports.collect()
+}
+
+fn port_without_endpoints(service: &Service, port: &Port, cluster_ip: IpAddr) -> ServicePort {
     let family = Family::of(cluster_ip);
-    let mut resolved = ServicePort {
+    ServicePort {
         name: ServicePortName { service: service.key.clone(), port: port.name, protocol: port.protocol },
         family,
-        cluster_ip,
+        cluster_ip: Some(cluster_ip),
         port: port.port,
         node_port: port.node_port,
         external_ips: of_family(&service.external_ips, family).collect(),
@@ -135,10 +242,7 @@ fn resolve_port(
         health_check_node_port: service.health_check_node_port,
         scheduler: service.scheduler,
         endpoints: Endpoints::default(),
-    };
-    let candidates = gather(slices, family, port.name, port.protocol, place.node);
-    resolved.endpoints = choose(candidates, &resolved, place);
-    resolved
+    }
 }
 
 fn of_family(addresses: &[IpAddr], family: Family) -> impl Iterator<Item = IpAddr> + '_ {

@@ -10,6 +10,7 @@
 //! default/web:http/tcp 10.96.0.1:80 …        each port in each family
 //!   10.244.1.10:80 local ready cluster       its serving endpoints, and what they take
 //!   total 3                                  of so many that the slices name
+//! default/web: external IP … is not served …  the frontends at which a Service is not served
 //! ```
 //!
 //! The node is `node-a`, in `zone-a` unless the case has a Node of that name.
@@ -61,12 +62,17 @@ fn outcome(objects: &str) -> Vec<String> {
             Err(error) => lines.push(format!("error: {error}")),
         }
     }
-    lines.extend(Desired::of(&index, Name::new("node-a")).ports().flat_map(port));
+    let desired = Desired::of(&index, Name::new("node-a"));
+    lines.extend(desired.ports().flat_map(port));
+    for service in desired.unserved_services() {
+        lines.extend(desired.unserved(service).iter().map(|unserved| format!("{service}: {unserved}")));
+    }
     lines
 }
 
 fn port(port: &ServicePort) -> Vec<String> {
-    let mut head = format!("{:?} {}", port.name, SocketAddr::new(port.cluster_ip, port.port.get()));
+    let cluster_ip = port.cluster_ip.map(|ip| SocketAddr::new(ip, port.port.get()).to_string());
+    let mut head = format!("{:?} {}", port.name, cluster_ip.unwrap_or_else(|| format!("-:{}", port.port)));
     let mut add = |word: &str, value: String| {
         if !value.is_empty() {
             head.push_str(&format!(" {word}={value}"));

@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use portcullis_cluster::desired::{Desired, ServicePort};
-use portcullis_cluster::{Event, Index, Kind, Name, NamespacedName, Object, ObjectKey};
+use portcullis_cluster::desired::{Desired, Frontend, ServicePort, UnservedFrontend, UnservedReason};
+use portcullis_cluster::{Event, Family, Index, Kind, Name, NamespacedName, Object, ObjectKey};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -19,9 +19,12 @@ fn parse(kind: Kind, value: Value) -> Object {
     Object::parse(kind, value).unwrap().object
 }
 
+/// An address that this node may have. The node ports that are drawn are among the ports of Services.
+const NODE_IP: &str = "192.0.2.9";
+
 /// Few names, so that objects meet.
 fn service() -> impl Strategy<Value = Object> {
-    let port = (0..2u16, prop_oneof![Just("TCP"), Just("UDP")], prop::option::of(30_000..30_002u16));
+    let port = (0..2u16, prop_oneof![Just("TCP"), Just("UDP")], prop::option::of(80..83u16));
     let port = port.prop_map(|(n, protocol, node_port)| {
         json!({"name": format!("p{n}"), "port": 80 + n, "protocol": protocol, "nodePort": node_port})
     });
@@ -32,14 +35,32 @@ fn service() -> impl Strategy<Value = Object> {
         Just(json!(["None"])),
     ];
     let policy = || prop_oneof![Just("Cluster"), Just("Local")];
-    let words = (0..3u8, clusters, prop::collection::vec(port, 0..3), policy(), policy(), any::<bool>());
-    words.prop_map(|(n, ips, ports, internal, external, affinity)| {
+    let created = prop::option::of((0..2u8).prop_map(|n| format!("2026-01-01T00:00:0{n}Z")));
+    let made = (created, prop_oneof![Just("a"), Just("b")]);
+    let outside =
+        || prop::collection::vec(prop_oneof![Just("192.0.2.1"), Just("10.96.0.1"), Just(NODE_IP)], 0..2);
+    let outside = (outside(), outside());
+    let words = (
+        0..3u8,
+        clusters,
+        prop::collection::vec(port, 0..3),
+        policy(),
+        policy(),
+        any::<bool>(),
+        made,
+        outside,
+    );
+    words.prop_map(|(n, ips, ports, internal, external, affinity, (created, uid), (vips, external_ips))| {
         let spec = json!({
-            "type": "NodePort", "clusterIP": ips[0], "clusterIPs": ips, "ports": ports,
+            "type": "LoadBalancer", "externalIPs": external_ips, "clusterIP": ips[0], "clusterIPs": ips, "ports": ports,
             "internalTrafficPolicy": internal, "externalTrafficPolicy": external,
             "sessionAffinity": if affinity { "ClientIP" } else { "None" },
         });
-        parse(Kind::Service, json!({"metadata": {"name": format!("s{n}"), "namespace": "ns"}, "spec": spec}))
+        let metadata =
+            json!({"name": format!("s{n}"), "namespace": "ns", "uid": uid, "creationTimestamp": created});
+        let ingress: Vec<Value> = vips.iter().map(|ip| json!({"ip": ip})).collect();
+        let status = json!({"loadBalancer": {"ingress": ingress}});
+        parse(Kind::Service, json!({"metadata": metadata, "spec": spec, "status": status}))
     })
 }
 
@@ -98,10 +119,14 @@ fn slice() -> impl Strategy<Value = Object> {
 
 fn node() -> impl Strategy<Value = Object> {
     let zone = prop::option::of(prop_oneof![Just("zone-a"), Just("zone-b")]);
-    (prop_oneof![3 => Just("node-a"), 1 => Just("node-b")], zone).prop_map(|(name, zone)| {
-        let labels = zone.map(|zone| json!({"topology.kubernetes.io/zone": zone}));
-        parse(Kind::Node, json!({"metadata": {"name": name, "labels": labels}}))
-    })
+    let address = prop_oneof![Just("192.0.2.8"), Just(NODE_IP)];
+    (prop_oneof![3 => Just("node-a"), 1 => Just("node-b")], zone, address).prop_map(
+        |(name, zone, address)| {
+            let labels = zone.map(|zone| json!({"topology.kubernetes.io/zone": zone}));
+            let status = json!({"addresses": [{"type": "InternalIP", "address": address}]});
+            parse(Kind::Node, json!({"metadata": {"name": name, "labels": labels}, "status": status}))
+        },
+    )
 }
 
 fn object() -> impl Strategy<Value = Object> {
@@ -132,10 +157,26 @@ fn index_of(events: impl IntoIterator<Item = Event>) -> Index {
     index
 }
 
-type Served = (Option<&'static str>, BTreeMap<NamespacedName, Arc<[ServicePort]>>);
+type Served = (
+    Option<&'static str>,
+    BTreeMap<NamespacedName, Arc<[ServicePort]>>,
+    BTreeMap<NamespacedName, Vec<UnservedFrontend>>,
+);
 
 fn served(desired: &Desired) -> Served {
-    (desired.zone(), desired.services().clone())
+    let unserved = desired.unserved_services().map(|name| (name.clone(), desired.unserved(name)));
+    (desired.zone(), desired.services().clone(), unserved.collect())
+}
+
+/// The Services that are served at each frontend.
+fn owners(desired: &Desired) -> BTreeMap<Frontend, BTreeSet<NamespacedName>> {
+    let mut owners: BTreeMap<Frontend, BTreeSet<NamespacedName>> = BTreeMap::new();
+    for port in desired.ports() {
+        for frontend in Frontend::of(port) {
+            owners.entry(frontend).or_default().insert(port.name.service.clone());
+        }
+    }
+    owners
 }
 
 /// The same events in another order, in which those of one object keep theirs.
@@ -220,6 +261,22 @@ proptest! {
             let touched = index.take_touched();
             let changes = followed.update(&index, touched);
             prop_assert_eq!(served(&followed), served(&Desired::of(&index, me())));
+            let owners = owners(&followed);
+            prop_assert!(owners.values().all(|services| services.len() == 1), "one Service a frontend");
+            for name in followed.unserved_services() {
+                for UnservedFrontend { frontend, reason, .. } in followed.unserved(name) {
+                    let UnservedReason::Shadowed { by } = reason else { panic!("nothing is restricted") };
+                    prop_assert_ne!(&by, name);
+                    let is_served = |frontend| owners.get(&frontend).is_some_and(|services| services.contains(&by));
+                    let node_port = match frontend {
+                        Frontend::Address { protocol, ip, port } => {
+                            Frontend::NodePort { protocol, family: Family::of(ip), port }
+                        }
+                        node_port @ Frontend::NodePort { .. } => node_port,
+                    };
+                    prop_assert!(is_served(frontend) || is_served(node_port), "{frontend} by {by}");
+                }
+            }
 
             let names: BTreeSet<&NamespacedName> = changes.iter().map(|change| &change.name).collect();
             prop_assert_eq!(names.len(), changes.len(), "a Service changes once");

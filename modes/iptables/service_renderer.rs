@@ -120,10 +120,11 @@ impl<'a> PortRenderer<'a> {
     fn capture(&self, rules: &mut ServiceRules) {
         let internal = self.names.chain(Self::policy_kind(self.port.internal_local));
         let external = self.names.chain(Kind::External);
-        match self.internal_refusal() {
-            None => self.capture_address(rules, self.port.cluster_ip, "cluster IP", internal),
-            Some(refusal) => {
-                self.refuse_address(rules, SharedChain::FilterServices, self.port.cluster_ip, refusal)
+        match (self.port.cluster_ip, self.internal_refusal()) {
+            (None, _) => {}
+            (Some(ip), None) => self.capture_address(rules, ip, "cluster IP", internal),
+            (Some(ip), Some(refusal)) => {
+                self.refuse_address(rules, SharedChain::FilterServices, ip, refusal);
             }
         }
         for &ip in &self.port.external_ips {
@@ -315,13 +316,14 @@ impl<'a> PortRenderer<'a> {
 
     /// Traffic to the ClusterIP that does not come from a pod needs an answer by way of this node.
     fn masquerade_from_outside(&self, rules: &mut ServiceRules) {
+        let Some(cluster_ip) = self.port.cluster_ip else { return };
         let comment = format!("{} cluster IP", self.name);
         let local = self.all.local.as_ref().filter(|_| !self.all.masquerade_all);
         if local.is_none() && !self.all.masquerade_all {
             return;
         }
         rules.rule(|rule| {
-            let rule = self.to(rule.comment(comment), self.port.cluster_ip);
+            let rule = self.to(rule.comment(comment), cluster_ip);
             let rule = match local {
                 Some(LocalMatch::Source(net)) => rule.not_source(*net),
                 Some(LocalMatch::Interface(name)) => rule.not_interface(name),

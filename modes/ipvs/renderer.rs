@@ -103,7 +103,7 @@ impl PortRenderer<'_> {
     }
 
     fn cluster_ip(&mut self) {
-        let address = self.port.cluster_ip;
+        let Some(address) = self.port.cluster_ip else { return };
         self.entry(IpSet::ClusterIp, self.at(address));
         self.bind(address);
         self.serve(address, self.port.port, self.real_servers(self.port.internal_local));

@@ -11,6 +11,7 @@
 //! endpoints do leaves what is remembered alone; what is remembered of one that serves no more is deleted, see
 //! [`super::forget`].
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use data_encoding::BASE32_NOPAD;
@@ -28,6 +29,8 @@ use super::settings::Settings;
 /// may be led to it: another one takes its place.
 pub(super) struct Affinity<'a> {
     port: &'a ServicePort,
+    /// The address by which its entries are told from those of other Services.
+    cluster_ip: IpAddr,
     settings: &'a Settings,
     /// How long a client is remembered, in seconds.
     seconds: u32,
@@ -45,11 +48,11 @@ struct Picking {
 impl<'a> Affinity<'a> {
     /// `None` for a port without affinity.
     pub(super) fn of(port: &'a ServicePort, settings: &'a Settings) -> Option<Self> {
-        let seconds = port.affinity?;
+        let (seconds, cluster_ip) = (port.affinity?, port.cluster_ip?);
         let picking = |view: View, what| {
             let endpoints = view.endpoints(port);
             let mut content = Sha256::new();
-            content.update(port.cluster_ip.to_string());
+            content.update(cluster_ip.to_string());
             content.update(port.port.get().to_be_bytes());
             content.update(seconds.to_be_bytes());
             endpoints.iter().for_each(|to| content.update(format!("{} {},", to.ip, to.port)));
@@ -62,7 +65,7 @@ impl<'a> Affinity<'a> {
         content.update(&*cluster.name);
         content.update(&*local.name);
         let external = name("affinity-external", port, content);
-        Some(Affinity { port, settings, seconds, cluster, local, external })
+        Some(Affinity { port, cluster_ip, settings, seconds, cluster, local, external })
     }
 
     fn of_picking(&self, view: View) -> &Picking {
@@ -140,14 +143,14 @@ impl<'a> Affinity<'a> {
 
     /// What stands behind the client in the set.
     pub(super) fn remembered(&self, endpoint: &Endpoint) -> Key {
-        let service = Key::from(self.port.cluster_ip).number(self.protocol_and_port());
+        let service = Key::from(self.cluster_ip).number(self.protocol_and_port());
         service.address(endpoint.ip).port(endpoint.port.get())
     }
 
     /// Puts client, Service and endpoint into registers.
     fn load(&self, rule: Rule, endpoint: &Endpoint) -> Rule {
         let constants = [
-            Value::from(self.port.cluster_ip),
+            Value::from(self.cluster_ip),
             Value::new(&self.protocol_and_port().to_ne_bytes()),
             Value::from(endpoint.ip),
             Value::from(endpoint.port.get()),

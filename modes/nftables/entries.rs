@@ -78,7 +78,9 @@ struct PortEntries<'a> {
 
 impl PortEntries<'_> {
     fn add(mut self) {
-        self.put(CLUSTER_IPS, Key::from(self.port.cluster_ip), Element::bare());
+        if let Some(cluster_ip) = self.port.cluster_ip {
+            self.put(CLUSTER_IPS, Key::from(cluster_ip), Element::bare());
+        }
         if self.has_endpoints() {
             self.hairpins();
             self.affinity_chains();
@@ -189,7 +191,8 @@ impl PortEntries<'_> {
 
     fn internal(&mut self) {
         let view = if self.port.internal_local { View::Local } else { View::Cluster };
-        let key = self.at(self.port.cluster_ip);
+        let Some(cluster_ip) = self.port.cluster_ip else { return };
+        let key = self.at(cluster_ip);
         match self.refusal(self.port.internal_local) {
             Some(refusal) => self.refuse(NO_ENDPOINTS, key, refusal),
             None if !self.has_some(view) => self.refuse(NO_ENDPOINTS, key, Refusal::Drop),

@@ -1,54 +1,9 @@
-//! Where a Service is reached, as connection tracking sees it, and what of that a change makes suspect.
+//! The frontends of a Service of which a change may have left stale flows.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
-use portcullis_cluster::desired::{Endpoint, ServiceChange, ServicePort};
-use portcullis_cluster::{Family, Protocol};
-
-/// A destination that rules translate to endpoints: what stands in a flow's original direction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Frontend {
-    /// A virtual address: ClusterIP, external IP or address of a load balancer.
-    Address { protocol: Protocol, socket: SocketAddr },
-    /// A port on the node's own addresses.
-    NodePort { protocol: Protocol, family: Family, port: u16 },
-}
-
-impl Frontend {
-    /// A virtual address.
-    pub(super) fn address(protocol: Protocol, address: IpAddr, port: u16) -> Self {
-        Frontend::Address { protocol, socket: SocketAddr::new(address, port) }
-    }
-
-    /// All frontends of a port, some maybe twice.
-    pub(super) fn of(port: &ServicePort) -> impl Iterator<Item = Frontend> + '_ {
-        let protocol = port.name.protocol;
-        let virtual_addresses =
-            std::iter::once(&port.cluster_ip).chain(&port.external_ips).chain(&port.load_balancer_vips);
-        let node_port = port.node_port.map(|node_port| Frontend::NodePort {
-            protocol,
-            family: port.family,
-            port: node_port.get(),
-        });
-        virtual_addresses
-            .map(move |address| Frontend::address(protocol, *address, port.port.get()))
-            .chain(node_port)
-    }
-
-    pub(super) fn family(self) -> Family {
-        match self {
-            Frontend::Address { socket, .. } => Family::of(socket.ip()),
-            Frontend::NodePort { family, .. } => family,
-        }
-    }
-
-    pub(super) fn protocol(self) -> Protocol {
-        match self {
-            Frontend::Address { protocol, .. } | Frontend::NodePort { protocol, .. } => protocol,
-        }
-    }
-}
+use portcullis_cluster::desired::{Endpoint, Frontend, ServiceChange, ServicePort};
 
 /// The ports whose flows can go stale.
 pub(super) fn tracked(ports: &[ServicePort]) -> impl Iterator<Item = &ServicePort> {

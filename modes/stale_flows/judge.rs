@@ -3,11 +3,11 @@
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use portcullis_cluster::desired::{Desired, Endpoint, ServicePort};
+use portcullis_cluster::desired::{Desired, Endpoint, Frontend, ServicePort};
 use portcullis_cluster::{Family, Protocol};
 use portcullis_netlink::conntrack::Flow;
 
-use super::frontend::{Frontend, tracked};
+use super::frontend::tracked;
 
 /// What must be known to judge the flows to some frontends.
 pub(super) struct Judge {
@@ -102,9 +102,9 @@ impl LocalAddresses {
     /// The node port that a packet to this address would reach too.
     fn node_port_beside(&self, frontend: Frontend) -> Option<Frontend> {
         match frontend {
-            Frontend::Address { protocol, socket } => self.contains(socket.ip()).then(|| {
-                Frontend::NodePort { protocol, family: Family::of(socket.ip()), port: socket.port() }
-            }),
+            Frontend::Address { protocol, ip, port } => {
+                self.contains(ip).then(|| Frontend::NodePort { protocol, family: Family::of(ip), port })
+            }
             Frontend::NodePort { .. } => None,
         }
     }

@@ -55,12 +55,12 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use portcullis_cluster::desired::{Desired, ServiceChange};
+use portcullis_cluster::desired::{Desired, Frontend, ServiceChange};
 use portcullis_cluster::{Family, NamespacedName};
 use portcullis_netlink as netlink;
 
 use crate::mode::Report;
-use frontend::{Frontend, suspects, tracked};
+use frontend::{suspects, tracked};
 use judge::{Judge, LocalAddresses};
 
 /// Deletes the flows that changes of Services leave stale.

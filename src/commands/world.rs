@@ -47,7 +47,7 @@ impl<'a> World<'a> {
 
     /// What a node serves.
     pub(crate) fn desired(&self, node: Name) -> Desired {
-        Desired::of(self.index, node)
+        Desired::new(node).with_external_cidrs(&self.config.external_address_cidrs).filled(self.index)
     }
 
     /// The pod that has an address of its own.

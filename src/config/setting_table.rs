@@ -115,6 +115,11 @@ const GENERAL: &[Setting] = &[
              the Node object. \"localhost\" may be added. Without it, all addresses (in nftables mode: \
              primary); ignored with --config",
         ),
+    Setting::new(|s| Slot::List(&mut s.external_address_cidrs)).toml("external-address-cidrs").lasting_flag(
+        "external-address-cidrs",
+        "Restrict the external IPs and load balancer addresses of Services to these CIDRs; a Service is \
+             not served at any other. Without it, all addresses are allowed",
+    ),
     Setting::new(|s| Slot::Integer(&mut s.oom_score_adj)).yaml("oomScoreAdj").toml("oom-score-adj").flag(
         "oom-score-adj",
         "How gladly the kernel kills this process when memory runs out, from -1000 (never) to 1000; \

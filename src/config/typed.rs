@@ -63,6 +63,9 @@ pub struct Config {
     pub bind_address_hard_fail: bool,
     /// On which of the node's addresses NodePorts are served.
     pub node_port_addresses: NodePortAddresses,
+    /// The blocks to which external IPs and load balancer addresses of Services are restricted, without host bits.
+    /// None: all addresses are allowed.
+    pub external_address_cidrs: Vec<IpNet>,
     /// How this node's pods are told from others.
     pub detect_local: DetectLocal,
     /// How often rules are synchronised, in the chosen mode.

@@ -62,6 +62,7 @@ pub(super) fn validate(settings: &Settings, sources: &Sources) -> Validated {
         ),
         bind_address_hard_fail: settings.bind_address_hard_fail,
         node_port_addresses: check.node_port_addresses(mode),
+        external_address_cidrs: check.external_address_cidrs(),
         detect_local: check.detect_local(),
         sync: check.sync_periods(mode),
         masquerade: check.masquerade(mode),
@@ -283,21 +284,27 @@ impl Check<'_> {
         })
     }
 
+    /// Ours.
+    fn external_address_cidrs(&mut self) -> Vec<IpNet> {
+        self.cidrs("external-address-cidrs", &self.settings.external_address_cidrs)
+    }
+
+    fn cidrs(&mut self, id: &'static str, texts: &[String]) -> Vec<IpNet> {
+        let mut cidrs = Vec::new();
+        for text in texts {
+            match parse_cidr(text) {
+                Some(net) => cidrs.push(net),
+                None => self.reject(id, format!("{text:?}"), "a CIDR such as 10.0.0.0/8 or fd00::/8"),
+            }
+        }
+        cidrs
+    }
+
     /// As upstream, judged in ipvs mode only; in other modes what can't be used is left out.
     fn ipvs(&mut self, mode: ProxyMode) -> Ipvs {
         let errors = self.errors.len();
         let said = &self.settings.ipvs;
-        let mut exclude_cidrs = Vec::new();
-        for text in &said.exclude_cidrs {
-            match parse_cidr(text) {
-                Some(net) => exclude_cidrs.push(net),
-                None => self.reject(
-                    "ipvs.excludeCIDRs",
-                    format!("{text:?}"),
-                    "a CIDR such as 10.0.0.0/8 or fd00::/8",
-                ),
-            }
-        }
+        let exclude_cidrs = self.cidrs("ipvs.excludeCIDRs", &said.exclude_cidrs);
         let ipvs = Ipvs {
             scheduler: self.scheduler(),
             exclude_cidrs,

@@ -25,6 +25,7 @@ mod silence;
 mod source_problems;
 mod stepping_kernel;
 mod telemetry;
+pub(crate) mod unserved;
 mod worker;
 
 use std::net::IpAddr;
@@ -211,7 +212,8 @@ pub async fn run(
     let flavour = facts.tools.as_ref().map_or(Flavour::Nft, |tools| tools.flavour);
     let drain = if options.once { Duration::ZERO } else { DRAIN };
     let takeover = Takeover::new(serving::serving(config.mode), flavour, drain);
-    let worker = Worker::new(mode, Desired::new(name), flows, takeover);
+    let desired = Desired::new(name).with_external_cidrs(&config.external_address_cidrs);
+    let worker = Worker::new(mode, desired, flows, takeover);
     let (policies, drift) = match config.network_policy.zip(enforcer) {
         Some((policy, enforcer)) => {
             let (policies, drift) = Policies::start(policy, name, enforcer);
@@ -621,6 +623,7 @@ impl Loop {
         let touched = self.index.take_touched();
         self.telemetry.started(&touched);
         let changes = worker.desired.update(&self.index, touched);
+        self.telemetry.resolved(&mut worker.desired);
         let options = node::options(&self.config, self.index.node(self.name));
         let order = Order {
             host: self.facts.host(&self.config, &self.index, self.name, &options),

@@ -24,6 +24,7 @@ use super::policies::{Labels, PolicyOutcome};
 use super::silence::SilenceReporter;
 use super::source_problems;
 use super::stepping_kernel::Step;
+use super::unserved;
 use super::worker::Outcome;
 use crate::config::{self, Config};
 use crate::health_check_node_port::{HealthCheckNodePorts, Wanted};
@@ -221,6 +222,11 @@ impl Telemetry {
         self.metrics.set_pending(0, 0);
         let since_start = touched.trigger_times.iter().filter(|time| **time > self.started);
         self.trigger_times.extend(since_start);
+    }
+
+    /// What the node must serve was resolved again.
+    pub(super) fn resolved(&self, desired: &mut Desired) {
+        unserved::report(desired, &self.metrics, &self.recorder);
     }
 
     /// A sync of so many Services ended.

@@ -207,6 +207,13 @@ impl Metrics {
         }
     }
 
+    /// So many frontends are not served, as another Service is there, and as their address is not allowed.
+    pub fn set_unserved_frontends(&self, shadowed: usize, not_allowed: usize) {
+        let gauges = &self.0.portcullis.unserved_frontends;
+        gauges.with_label_values(&["shadowed"]).set(shadowed as f64);
+        gauges.with_label_values(&["not_allowed"]).set(not_allowed as f64);
+    }
+
     /// So many chains that somebody else had changed were put right.
     pub fn drift_repaired(&self, family: Family, chains: usize) {
         self.0.portcullis.drift_repairs.with_label_values(&[family.as_str()]).inc_by(chains as f64);

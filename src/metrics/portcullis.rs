@@ -15,6 +15,7 @@ use crate::source::KindStatus;
 /// What Portcullis measures beside kube-proxy's metrics.
 pub(super) struct Portcullis {
     pub(super) service_sync_errors: GaugeVec,
+    pub(super) unserved_frontends: GaugeVec,
     pub(super) drift_repairs: CounterVec,
     pub(super) sync_failures: CounterVec,
     pub(super) contention: GaugeVec,
@@ -31,6 +32,12 @@ impl Portcullis {
                 "portcullis_service_sync_errors",
                 "1 for each Service that cannot be programmed, while all others are",
                 &["ip_family", "service_namespace", "service_name"],
+            ),
+            unserved_frontends: to.gauges(
+                "portcullis_unserved_frontends",
+                "Addresses with a port, and node ports, at which a Service is not served: another Service is \
+                 (reason=\"shadowed\"), or the address is outside of --external-address-cidrs (\"not_allowed\")",
+                &["reason"],
             ),
             drift_repairs: to.counters(
                 "portcullis_drift_repairs_total",
@@ -60,6 +67,9 @@ impl Portcullis {
         };
         to.add(metrics.source.clone());
         to.add(metrics.log_lines_dropped.clone());
+        for reason in ["shadowed", "not_allowed"] {
+            metrics.unserved_frontends.with_label_values(&[reason]).set(0.0);
+        }
         metrics
     }
 }

@@ -35,6 +35,7 @@ fn report_everything(metrics: &Metrics) {
         metrics.set_isolated(family, &[], &[NamespacedName::new("default", "web")]);
         metrics.drift_repaired(family, 1);
     }
+    metrics.set_unserved_frontends(1, 2);
     metrics.changed(2, 3);
     metrics.set_pending(1, 1);
     metrics.read_packet_counters(|| Some(4), || Some(5));

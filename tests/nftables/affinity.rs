@@ -15,7 +15,7 @@ use crate::{probes, states};
 
 /// What a Service's port is reached by: all its addresses, and its node port.
 fn fronts(state: &State<'_>, port: &ServicePort) -> Vec<(IpAddr, u16)> {
-    let addresses = [port.cluster_ip].into_iter();
+    let addresses = port.cluster_ip.into_iter();
     let addresses = addresses.chain(port.external_ips.iter().chain(&port.load_balancer_vips).copied());
     let node_port = port.node_port.zip(state.host.node_ip(state.family));
     let node_port = node_port.map(|(port, ip)| (ip, port.get()));

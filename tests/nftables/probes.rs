@@ -57,7 +57,7 @@ fn destinations(state: &State<'_>) -> BTreeSet<IpAddr> {
     found.insert(address(state, "127.0.0.2", "::1"));
     found.insert(address(state, "198.18.0.1", "2001:db8:99::1"));
     for port in state.ports() {
-        found.insert(port.cluster_ip);
+        found.extend(port.cluster_ip);
         found.extend(port.external_ips.iter().chain(&port.load_balancer_vips));
     }
     found.extend(endpoints(state));

@@ -230,17 +230,20 @@ impl End<'_> {
         };
         concerned
             && policy["metadata"]["namespace"] == self.pod["metadata"]["namespace"]
-            && selects(&spec["podSelector"], &self.pod["metadata"]["labels"])
+            && (selects(&spec["podSelector"], &self.pod["metadata"]["labels"])
+                || !is_understood(&spec["podSelector"]))
     }
 
     fn is_let_through_by(&self, policy: &Value) -> bool {
-        list(&policy["spec"][self.direction.field()]).iter().any(|rule| {
-            let peers = list(&rule[self.direction.peers()]);
-            let ports = list(&rule["ports"]);
-            let namespace = text(policy, "/metadata/namespace");
-            (peers.is_empty() || peers.iter().any(|peer| self.is_peer(peer, namespace)))
-                && (ports.is_empty() || ports.iter().any(|port| self.is_port(port)))
-        })
+        // A policy whose pods are not known isolates all of them, and allows nothing.
+        is_understood(&policy["spec"]["podSelector"])
+            && list(&policy["spec"][self.direction.field()]).iter().any(|rule| {
+                let peers = list(&rule[self.direction.peers()]);
+                let ports = list(&rule["ports"]);
+                let namespace = text(policy, "/metadata/namespace");
+                (peers.is_empty() || peers.iter().any(|peer| self.is_peer(peer, namespace)))
+                    && (ports.is_empty() || ports.iter().any(|port| self.is_port(port)))
+            })
     }
 
     fn is_peer(&self, peer: &Value, own_namespace: &str) -> bool {
@@ -317,6 +320,18 @@ fn selects(selector: &Value, labels: &Value) -> bool {
                 _ => false,
             }
         })
+}
+
+/// Whether the API server accepts a selector.
+fn is_understood(selector: &Value) -> bool {
+    list(&selector["matchExpressions"]).iter().all(|expression| {
+        let has_values = !list(&expression["values"]).is_empty();
+        match text(expression, "/operator") {
+            "In" | "NotIn" => has_values,
+            "Exists" | "DoesNotExist" => !has_values,
+            _ => false,
+        }
+    })
 }
 
 fn is_address(text: &str, address: IpAddr) -> bool {

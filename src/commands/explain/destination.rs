@@ -126,6 +126,15 @@ impl Finder<'_> {
             };
             named && self.to.protocol.is_none_or(|protocol| protocol == port.name.protocol)
         };
+        // A port that another Service takes has no address here.
+        let unserved = desired.unserved(key);
+        let not_served = || {
+            let words: Vec<String> = unserved.iter().map(ToString::to_string).collect();
+            Ok((Vec::new(), Some(format!("no node serves Service {key} there: {}", words.join("; ")))))
+        };
+        if all.is_empty() && !unserved.is_empty() {
+            return not_served();
+        }
         let fitting: Vec<&ServicePort> = all.iter().filter(fits).collect();
         if fitting.is_empty() {
             let asked = self.asked_port();
@@ -135,13 +144,18 @@ impl Finder<'_> {
         let mut goals: Vec<Goal> = fitting
             .into_iter()
             .filter(|port| self.families.contains(&port.family))
-            .map(|port| Goal {
-                address: port.cluster_ip,
-                port: port.port.get(),
-                protocol: port.name.protocol,
-                via: Way::Service { port: Box::new(port.clone()), entry: Entry::ClusterIp, node },
+            .filter_map(|port| {
+                Some(Goal {
+                    address: port.cluster_ip?,
+                    port: port.port.get(),
+                    protocol: port.name.protocol,
+                    via: Way::Service { port: Box::new(port.clone()), entry: Entry::ClusterIp, node },
+                })
             })
             .collect();
+        if goals.is_empty() && !unserved.is_empty() {
+            return not_served();
+        }
         goals.sort_by_key(|goal| Family::of(goal.address));
         let families = all.iter().map(|port| port.family);
         self.within_families(goals, &format!("Service {key}"), families)

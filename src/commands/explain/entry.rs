@@ -29,7 +29,7 @@ impl Entry {
 
 /// By which sort of address a Service's port is at an address; node ports aside.
 pub(super) fn entry_at(port: &ServicePort, address: IpAddr) -> Option<Entry> {
-    if port.cluster_ip == address {
+    if port.cluster_ip == Some(address) {
         return Some(Entry::ClusterIp);
     }
     if port.external_ips.contains(&address) {

@@ -188,8 +188,12 @@ impl Unserved<'_> {
             let overlaps = |cidr: &IpNet| cidr.contains(&block) || block.contains(cidr);
             node.ips().any(|ip| block.contains(&ip)) || node.pod_cidrs.iter().any(overlaps)
         });
-        let mut near: Vec<IpAddr> =
-            self.anywhere.ports().map(|port| port.cluster_ip).filter(|ip| block.contains(ip)).collect();
+        let mut near: Vec<IpAddr> = self
+            .anywhere
+            .ports()
+            .filter_map(|port| port.cluster_ip)
+            .filter(|ip| block.contains(ip))
+            .collect();
         near.sort_unstable();
         near.dedup();
         if is_of_nodes || near.is_empty() {

@@ -88,9 +88,8 @@ impl Fronts {
         };
         for port in desired.ports() {
             let protocol = port.name.protocol;
-            let all =
-                std::iter::once(&port.cluster_ip).chain(&port.external_ips).chain(&port.load_balancer_vips);
-            fronts.addresses.extend(all.map(|address| (protocol, *address, port.port.get())));
+            let all = port.virtual_ips();
+            fronts.addresses.extend(all.map(|address| (protocol, address, port.port.get())));
             fronts.node_ports.extend(port.node_port.map(|node_port| (protocol, node_port.get())));
         }
         fronts

@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout};
 
 use super::answer::ask;
 use super::failure::{Failure, Refusal};
-use super::notice::{Notice, Severity, Version};
+use super::notice::{Notice, Severity, Version, note};
 use super::request::{Ask, request};
 use crate::source::Selection;
 use crate::source::access::Connection;
@@ -119,6 +119,17 @@ impl Recorder {
     /// Something that went wrong with a Service on this node.
     pub fn of_service(&self, service: &NamespacedName, names: [&'static str; 2], note: &str) {
         self.tell(Notice::of_this_node(Kind::Service, service.clone(), Severity::Warning, names, note));
+    }
+
+    /// What is wrong with a Service on every node alike, in sentences. Of all nodes, one makes the Event.
+    pub fn of_service_on_all_nodes(
+        &self,
+        service: &NamespacedName,
+        names: [&'static str; 2],
+        sentences: Vec<String>,
+    ) {
+        let (service, note) = (service.clone(), note(sentences));
+        self.tell(Notice::of_any_node(Kind::Service, service, Severity::Warning, names, note));
     }
 
     /// Takes a notice, or loses it if too many wait.

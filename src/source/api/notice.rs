@@ -1,5 +1,7 @@
 //! What somebody should be told about an object, as an Event of the API.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
+
 use jiff::Timestamp;
 use portcullis_cluster::object::ObjectKey;
 use portcullis_cluster::{Kind, Name, NamespacedName};
@@ -80,6 +82,30 @@ impl Notice {
             action,
             note: shortened(note, NOTE),
             reporter: By::KubeProxy,
+        }
+    }
+
+    /// Of any node, about an object of which only the name is known. Nodes that report the same note make one Event.
+    pub(super) fn of_any_node(
+        kind: Kind,
+        name: NamespacedName,
+        severity: Severity,
+        [reason, action]: [&'static str; 2],
+        note: String,
+    ) -> Self {
+        let mut hasher = DefaultHasher::new();
+        note.hash(&mut hasher);
+        // Stands in for the generation of the object: another note is another Event.
+        let version = Version { generation: Some(i64::from(hasher.finish() as u32)), ..Version::default() };
+        let reporter = By::AnyNode;
+        Notice {
+            regarding: ObjectKey { kind, name },
+            version,
+            severity,
+            reason: reason.to_owned(),
+            action,
+            note,
+            reporter,
         }
     }
 
@@ -192,6 +218,26 @@ mod tests {
         for (number, length) in [(1, 2000), (2, 600), (3, 2000), (2, NOTE / 2), (400, 1)] {
             assert!(sentences(number, length).len() <= NOTE, "{number} of {length}");
         }
+    }
+
+    #[test]
+    fn nodes_that_report_the_same_note_make_one_event() {
+        let name = |note: &str| {
+            let service = NamespacedName::new("shop", "web");
+            let names = ["FrontendNotServed", "Resolving"];
+            let mut notice =
+                Notice::of_any_node(Kind::Service, service, Severity::Warning, names, note.to_owned());
+            notice.version.uid = "5f0c".to_owned();
+            let event = |node, seconds| {
+                let now = Timestamp::from_second(seconds).expect("a time");
+                notice.event(Name::new(node), now)["metadata"]["name"].as_str().map(str::to_owned)
+            };
+            let (one, two) = (event("node-1", 1_800_000_000), event("node-2", 1_800_000_007));
+            assert_eq!(one, two);
+            one.expect("a name")
+        };
+        assert!(name("taken by a").starts_with("web.5f0c."));
+        assert_ne!(name("taken by a"), name("taken by b"));
     }
 
     #[test]
