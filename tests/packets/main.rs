@@ -19,6 +19,7 @@ mod mode;
 mod row;
 mod tools;
 
+mod address_conflicts;
 mod changes;
 mod cluster_ips;
 mod drift;
