@@ -78,9 +78,10 @@ mod tests {
 
     #[test]
     fn only_a_first_sync_that_could_remove_rules_of_unread_objects_is_held() {
-        let (with, without): (fn() -> bool, fn() -> bool) = (|| true, || false);
         // Whether there are rules, whether objects are unread at each review, and whether it is held at the end.
-        let rows: [(fn() -> bool, &[bool], bool); 5] = [
+        type Row<'a> = (fn() -> bool, &'a [bool], bool);
+        let (with, without) = (|| true, || false);
+        let rows: [Row<'_>; 5] = [
             (with, &[false], false),
             (with, &[true], true),
             (with, &[true, false], false),

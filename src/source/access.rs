@@ -6,6 +6,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::credential_files::{self, CredentialFiles};
 use http::header::{HeaderValue, USER_AGENT};
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
@@ -44,11 +45,21 @@ pub enum AccessError {
         /// What is wrong.
         message: String,
     },
+    /// A file or an exec plugin gives no credentials.
+    #[error("{of}: {message}")]
+    Credentials {
+        /// The file or plugin.
+        of: String,
+        /// What is wrong, and what was expected.
+        message: String,
+    },
     /// The client cannot be built from the configuration.
-    #[error("no client for {server}: {}; check the certificates and credentials", describe(.source))]
+    #[error("no client for {server}: {}; check {files}", describe(.source))]
     Client {
         /// The server's address.
         server: String,
+        /// What its credentials come from.
+        files: String,
         /// What is wrong.
         source: Box<kube::Error>,
     },
@@ -71,7 +82,18 @@ impl Access {
     /// # Errors
     /// A file cannot be read or makes no sense, or there is none and this is no pod.
     pub async fn client(&self) -> Result<Client, AccessError> {
-        let mut config = self.config().await?;
+        self.open().await.map(|(client, _)| client)
+    }
+
+    /// The same, with the files that were read.
+    async fn open(&self) -> Result<(Client, CredentialFiles), AccessError> {
+        let mut files = CredentialFiles::default();
+        let mut config = self.config(&mut files).await?;
+        if config.root_cert.as_ref().is_some_and(Vec::is_empty) {
+            let message = "no certificate authority in it, expected certificates in PEM".to_owned();
+            return Err(AccessError::Credentials { of: files.to_string(), message });
+        }
+        credential_files::prepare(&mut config.auth_info)?;
         if let Some(address) = &self.master {
             config.cluster_url = master_url(address)?;
         }
@@ -80,11 +102,17 @@ impl Access {
         config.default_retry = false;
         config.headers.push((USER_AGENT, HeaderValue::from_static(OUR_NAME)));
         let server = config.cluster_url.to_string();
-        Client::try_from(config).map_err(|source| AccessError::Client { server, source: Box::new(source) })
+        let client = Client::try_from(config).map_err(|source| AccessError::Client {
+            server,
+            files: files.to_string(),
+            source: Box::new(source),
+        })?;
+        Ok((client, files))
     }
 
-    async fn config(&self) -> Result<Config, AccessError> {
+    async fn config(&self, files: &mut CredentialFiles) -> Result<Config, AccessError> {
         if let Some(path) = &self.kubeconfig {
+            files.add(path);
             let wrong = |source| AccessError::Kubeconfig { path: path.clone(), source };
             let mut kubeconfig = Kubeconfig::read_from(path).map_err(wrong)?;
             if let Some(address) = &self.master {
@@ -92,12 +120,18 @@ impl Access {
                 let clusters = kubeconfig.clusters.iter_mut().filter_map(|named| named.cluster.as_mut());
                 clusters.for_each(|cluster| cluster.server = Some(address.clone()));
             }
+            files.add_all_of(&kubeconfig);
             return Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
                 .await
                 .map_err(wrong);
         }
         match (Config::incluster_env(), &self.master) {
-            (Ok(config), _) => Ok(config),
+            (Ok(config), _) => {
+                let authority = config.root_cert_file.clone();
+                let token = config.auth_info.token_file.clone().map(PathBuf::from);
+                authority.into_iter().chain(token).for_each(|path| files.add(path));
+                Ok(config)
+            }
             (Err(_), Some(address)) => Ok(Config::new(master_url(address)?)),
             (Err(error), None) => Err(AccessError::InCluster(error)),
         }
@@ -127,7 +161,10 @@ pub struct Connection {
     client: Mutex<Option<SharedClient>>,
 }
 
-struct SharedClient(Client);
+struct SharedClient {
+    client: Client,
+    files: CredentialFiles,
+}
 
 impl std::fmt::Debug for SharedClient {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -141,21 +178,32 @@ impl Connection {
     /// # Errors
     /// As [`Access::client`].
     pub async fn open(access: Access) -> Result<Self, AccessError> {
-        let client = access.client().await?;
-        Ok(Connection { access, client: Mutex::new(Some(SharedClient(client))) })
+        let (client, files) = access.open().await?;
+        Ok(Connection { access, client: Mutex::new(Some(SharedClient { client, files })) })
     }
 
-    /// A client; made from the files again after [`Connection::forget`].
+    /// A client; made from the files again when one of them has changed, and after [`Connection::forget`]. While a changed
+    /// file cannot be used, the last client goes on.
     ///
     /// # Errors
     /// As [`Access::client`].
     pub async fn client(&self) -> Result<Client, AccessError> {
         let mut slot = self.client.lock().await;
-        let client = match slot.take() {
-            Some(SharedClient(client)) => client,
-            None => self.access.client().await?,
+        let shared = match slot.take() {
+            Some(shared) if !shared.files.have_changed() => shared,
+            before => match (self.access.open().await, before) {
+                (Ok((client, files)), _) => SharedClient { client, files },
+                (Err(error), Some(before)) => {
+                    tracing::warn!(
+                        "changed credentials cannot be used: {error}; going on with the last ones"
+                    );
+                    before
+                }
+                (Err(error), None) => return Err(error),
+            },
         };
-        *slot = Some(SharedClient(client.clone()));
+        let client = shared.client.clone();
+        *slot = Some(shared);
         Ok(client)
     }
 
@@ -187,6 +235,46 @@ mod tests {
         for (address, expected) in rows {
             let url = master_url(address).ok().map(|url| url.to_string());
             assert_eq!(url.as_deref(), expected, "{address}");
+        }
+    }
+
+    #[tokio::test]
+    async fn credentials_that_cannot_be_used_are_named() {
+        let folder = tempfile::tempdir().expect("a folder for temporary files");
+        let write = |name: &str, text: &str| {
+            std::fs::write(folder.path().join(name), text).expect("it can be written");
+        };
+        write("empty", "\n");
+        write("garbage.pem", "garbage\n");
+        // The cluster's fields and the user's, and what the message names.
+        let rows = [
+            ("", "tokenFile: missing", vec!["token file", "/missing"]),
+            ("", "tokenFile: empty", vec!["token file", "/empty", "expected a bearer token"]),
+            ("certificate-authority: missing", "token: a", vec!["/missing"]),
+            ("certificate-authority: garbage.pem", "token: a", vec!["/garbage.pem", "certificate"]),
+            ("", "client-certificate: missing, client-key: garbage.pem", vec!["/missing"]),
+            ("", "client-certificate: garbage.pem, client-key: garbage.pem", vec!["/garbage.pem"]),
+            (
+                "",
+                "exec: {apiVersion: client.authentication.k8s.io/v1, command: /no/plugin, interactiveMode: Never}",
+                vec!["/no/plugin"],
+            ),
+            (
+                "",
+                "exec: {apiVersion: client.authentication.k8s.io/v1, command: /no/plugin, interactiveMode: Always}",
+                vec!["/no/plugin", "interactiveMode"],
+            ),
+        ];
+        for (cluster, user, named) in rows {
+            let text = format!(
+                "apiVersion: v1\nkind: Config\ncurrent-context: a\ncontexts: [{{name: a, context: {{cluster: a, user: a}}}}]\n\
+                 clusters: [{{name: a, cluster: {{server: 'https://10.0.0.1', {cluster}}}}}]\nusers: [{{name: a, user: {{{user}}}}}]\n"
+            );
+            write("kubeconfig", &text);
+            let access = Access { kubeconfig: Some(folder.path().join("kubeconfig")), master: None };
+            let error = access.client().await.err().unwrap_or_else(|| panic!("{cluster} {user} is used"));
+            let error = error.to_string();
+            assert!(named.iter().all(|named| error.contains(named)), "{cluster} {user}: {error}");
         }
     }
 

@@ -14,6 +14,7 @@
 pub mod access;
 pub mod api;
 mod backoff;
+mod credential_files;
 pub mod health;
 pub mod manifests;
 mod report;

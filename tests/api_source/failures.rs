@@ -141,6 +141,32 @@ async fn renewed_credentials_are_read_again() {
 }
 
 #[tokio::test]
+async fn a_token_file_may_end_in_a_new_line_and_is_read_again_when_it_changes() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server = server_with(&["a", "b"]);
+    let token = |text: &str| std::fs::write(folder.path().join("token"), text).expect("it can be written");
+    token("first\n");
+    server.require_token("first");
+    let kubeconfig = server.kubeconfig(folder.path(), "");
+    let text = std::fs::read_to_string(&kubeconfig).expect("it is there");
+    std::fs::write(&kubeconfig, text.replace("\"token\":\"\"", "\"tokenFile\":\"token\""))
+        .expect("it can be written");
+    let access = Access { kubeconfig: Some(kubeconfig), master: None };
+    let mut heard = Heard::with(access, vec![Selection::all(Kind::Service)], pace()).await;
+    heard.expect(&ALL).await;
+    token("second\r\n");
+    server.require_token("second");
+    server.disconnect_all();
+    server.apply(service("c", json!({})));
+    heard.expect(&["+default/c"]).await;
+    // What cannot be used does not take the place of what can.
+    token("");
+    server.disconnect_all();
+    server.apply(service("d", json!({})));
+    heard.expect(&["+default/d"]).await;
+}
+
+#[tokio::test]
 async fn master_overrides_the_kubeconfig() {
     let folder = tempfile::tempdir().expect("a folder");
     let (mut elsewhere, server) = (server_with(&[]), server_with(&["a", "b"]));

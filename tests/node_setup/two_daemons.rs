@@ -31,7 +31,7 @@ fn the_policy_table_belongs_to_the_daemon_that_enforces_policies() {
         let node = Node::new();
         let mut first = node.start(&["--network-policy"]);
         first.wait_healthy();
-        first.wait_until("policies are enforced", || nft_succeeds());
+        first.wait_until("policies are enforced", nft_succeeds);
         let table = run(POLICIES);
         let holder = format!("portcullis (process {}) already enforces NetworkPolicies", first.pid());
 
@@ -56,7 +56,7 @@ fn the_policy_table_belongs_to_the_daemon_that_enforces_policies() {
         assert_eq!(run(POLICIES), table, "nobody touched it, as its handles tell");
         let (printed, _) = cleanup(&["--force"]);
         assert!(printed.contains("removed table inet portcullis-policy"), "{printed}");
-        first.wait_until("it is written again", || nft_succeeds());
+        first.wait_until("it is written again", nft_succeeds);
 
         let mut second = start_second(&node, &["--network-policy", "--force"]);
         let log = second.log.clone();

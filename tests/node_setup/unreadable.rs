@@ -180,7 +180,7 @@ fn an_object_of_the_first_list_that_cannot_be_decoded_removes_no_rules() {
                 get(HEALTH, "/healthz")
                     .is_some_and(|answer| answer.contains("Service shop/b: field spec.ports"))
             });
-            daemon.wait_until("the first sync is held back", || daemon_is_held());
+            daemon.wait_until("the first sync is held back", daemon_is_held);
             assert_eq!([status("/healthz"), status("/livez")], ["503", "200"], "{mode}");
             assert_eq!(rules(mode), before, "{mode}");
 

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use super::failure::{Failure, Refusal};
 use crate::error_chain::describe;
+use crate::source::access::AccessError;
 
 /// The most that is read of a refusal, in bytes.
 const REFUSAL: usize = 64 << 10;
@@ -27,7 +28,7 @@ pub(super) async fn ask(
 ) -> Result<Answer, Failure> {
     let answer = match timeout(patience, client.send(request)).await {
         Err(_) => return Err(Failure::Silent(patience)),
-        Ok(Err(error)) => return Err(Failure::Unreachable(describe(&error))),
+        Ok(Err(error)) => return Err(not_sent(&error)),
         Ok(Ok(answer)) => answer,
     };
     let (head, body) = answer.into_parts();
@@ -41,6 +42,20 @@ pub(super) async fn ask(
     let seconds = head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
     refusal.retry_after = seconds.map(Duration::from_secs).or(refusal.retry_after);
     Err(Failure::Refused(refusal))
+}
+
+/// Why a request was not sent, or not answered: the server is to blame only where the credentials could be had.
+fn not_sent(error: &kube::Error) -> Failure {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.is::<kube::client::AuthError>() {
+            let of =
+                "credentials for the API server (the exec plugin or the token of the kubeconfig)".to_owned();
+            return Failure::Access(AccessError::Credentials { of, message: describe(error) });
+        }
+        cause = error.source();
+    }
+    Failure::Unreachable(describe(error))
 }
 
 impl Answer {
