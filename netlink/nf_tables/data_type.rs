@@ -19,6 +19,8 @@ pub enum DataType {
     InetService,
     /// `mark`, four bytes in host order.
     Mark,
+    /// `classid`, a packet's priority, four bytes in host order.
+    ClassId,
     /// `ifname`, 16 bytes padded with NUL.
     IfName,
     /// `verdict`: only as the data of a map.
@@ -26,12 +28,13 @@ pub enum DataType {
 }
 
 impl DataType {
-    const ALL: [DataType; 7] = [
+    const ALL: [DataType; 8] = [
         DataType::Ipv4Addr,
         DataType::Ipv6Addr,
         DataType::InetProto,
         DataType::InetService,
         DataType::Mark,
+        DataType::ClassId,
         DataType::IfName,
         DataType::Verdict,
     ];
@@ -52,6 +55,7 @@ impl DataType {
             DataType::InetProto => 12,
             DataType::InetService => 13,
             DataType::Mark => 19,
+            DataType::ClassId => 23,
             DataType::IfName => 41,
             DataType::Verdict => 0xffff_ff00,
         }
@@ -64,7 +68,7 @@ impl DataType {
     /// Its length in bytes.
     pub fn length(self) -> usize {
         match self {
-            DataType::Ipv4Addr | DataType::Mark => 4,
+            DataType::Ipv4Addr | DataType::Mark | DataType::ClassId => 4,
             DataType::Ipv6Addr | DataType::IfName | DataType::Verdict => 16,
             DataType::InetProto => 1,
             DataType::InetService => 2,
@@ -79,6 +83,7 @@ impl DataType {
             DataType::InetProto => "inet_proto",
             DataType::InetService => "inet_service",
             DataType::Mark => "mark",
+            DataType::ClassId => "classid",
             DataType::IfName => "ifname",
             DataType::Verdict => "verdict",
         }
@@ -98,6 +103,11 @@ impl DataType {
             },
             (DataType::InetService, &[high, low]) => write!(out, "{}", u16::from_be_bytes([high, low])),
             (DataType::Mark, &[a, b, c, d]) => write!(out, "{:#010x}", u32::from_ne_bytes([a, b, c, d])),
+            (DataType::ClassId, &[a, b, c, d]) => match u32::from_ne_bytes([a, b, c, d]) {
+                0 => out.write_str("none"),
+                u32::MAX => out.write_str("root"),
+                id => write!(out, "{:x}:{:x}", id >> 16, id & 0xffff),
+            },
             (DataType::IfName, bytes) => {
                 let end = bytes.iter().position(|byte| *byte == 0);
                 // Without its end, only the first letters are compared.

@@ -82,6 +82,7 @@ fn read(name: &str, found: &Found<'_>) -> Result<Option<Expression>, Malformed> 
     Ok(Some(match name {
         "payload" if found.has(a::PAYLOAD_DREG) => {
             let header = match found.number(a::PAYLOAD_BASE)? {
+                0 => Header::Link,
                 1 => Header::Network,
                 2 => Header::Transport,
                 _ => return Ok(None),

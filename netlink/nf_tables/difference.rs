@@ -78,6 +78,15 @@ pub struct Extent {
     pub counters: usize,
 }
 
+impl std::ops::AddAssign for Extent {
+    fn add_assign(&mut self, more: Self) {
+        self.chains += more.chains;
+        self.sets += more.sets;
+        self.elements += more.elements;
+        self.counters += more.counters;
+    }
+}
+
 impl Extent {
     /// Whether nothing differs.
     pub fn is_empty(&self) -> bool {

@@ -6,6 +6,8 @@ use crate::family::Family;
 /// Where in a packet an offset counts from (`NFT_PAYLOAD_*_HEADER`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Header {
+    /// The frame's: Ethernet.
+    Link = 0,
     /// IPv4 or IPv6.
     Network = 1,
     /// TCP, UDP, SCTP, ICMP.
@@ -15,6 +17,8 @@ pub enum Header {
 /// What the kernel keeps of a packet (`NFT_META_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Meta {
+    /// The packet's priority, in host order. Until it is queued on an interface, nothing but rules looks at it.
+    Priority = 2,
     /// The packet mark.
     Mark = 3,
     /// The index of the interface it came in by; 0 for what this machine sends.
@@ -32,8 +36,16 @@ pub enum Meta {
 }
 
 impl Meta {
-    const ALL: [Meta; 7] =
-        [Meta::Mark, Meta::Iif, Meta::Oif, Meta::IifName, Meta::OifName, Meta::NfProto, Meta::L4Proto];
+    const ALL: [Meta; 8] = [
+        Meta::Priority,
+        Meta::Mark,
+        Meta::Iif,
+        Meta::Oif,
+        Meta::IifName,
+        Meta::OifName,
+        Meta::NfProto,
+        Meta::L4Proto,
+    ];
 
     pub(super) fn of_number(number: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|key| *key as u32 == number)
@@ -105,6 +117,10 @@ pub const TCP_SYN_ECN: u8 = 0xc2;
 
 /// `RTN_LOCAL`: an address of this machine.
 pub const FIB_LOCAL: u32 = 2;
+/// `RTN_BROADCAST`: all machines of a network.
+pub const FIB_BROADCAST: u32 = 3;
+/// `RTN_MULTICAST`: the members of a group.
+pub const FIB_MULTICAST: u32 = 5;
 
 /// A value that a rule can compare, look up, or hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -113,6 +129,8 @@ pub enum Field {
     Source(Family),
     /// The destination address.
     Destination(Family),
+    /// What an Ethernet frame carries (`ETH_P_*`), two bytes in network order: 802.1Q for a tagged one.
+    EtherType,
     /// The source port of TCP, UDP, SCTP.
     SourcePort,
     /// The destination port.
@@ -144,7 +162,7 @@ impl Field {
     pub fn length(self) -> usize {
         match self {
             Field::Source(family) | Field::Destination(family) => DataType::address(family).length(),
-            Field::SourcePort | Field::DestinationPort => 2,
+            Field::EtherType | Field::SourcePort | Field::DestinationPort => 2,
             Field::IcmpType | Field::TcpFlags => 1,
             Field::Meta(key) => key.length(),
             Field::Ct(Ct::Direction) => 1,
@@ -155,6 +173,7 @@ impl Field {
     /// Where it is in the packet, if it is in the packet: the header and the offset there.
     pub(super) fn place(self) -> Option<(Header, u32)> {
         Some(match self {
+            Field::EtherType => (Header::Link, 12),
             Field::Source(Family::V4) => (Header::Network, 12),
             Field::Destination(Family::V4) => (Header::Network, 16),
             Field::Source(Family::V6) => (Header::Network, 8),

@@ -43,7 +43,10 @@ pub use dump::{Foreign, read, read_counters, read_elements};
 pub use element::{Element, ElementData, Key};
 pub use events::{Batch as EventBatch, Events};
 pub use expression::{Comparison, DynamicUpdate, Expression, LookupResult, RateUnit, Reject};
-pub use field::{CT_STATUS_DNAT, Ct, CtState, FIB_LOCAL, Fib, Field, Header, Meta, TCP_SYN, TCP_SYN_ECN};
+pub use field::{
+    CT_STATUS_DNAT, Ct, CtState, FIB_BROADCAST, FIB_LOCAL, FIB_MULTICAST, Fib, Field, Header, Meta, TCP_SYN,
+    TCP_SYN_ECN,
+};
 pub use generation::{generation, open};
 pub use journey::{Journey, Machine, Passage};
 pub use managed::{Committed, ManagedTable};

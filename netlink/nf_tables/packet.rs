@@ -35,6 +35,8 @@ pub struct Packet {
     pub destination_is_local: bool,
     /// The packet mark.
     pub mark: u32,
+    /// The packet's priority.
+    pub priority: u32,
 }
 
 impl Packet {
@@ -55,6 +57,7 @@ impl Packet {
             source_is_local: false,
             destination_is_local: false,
             mark: 0,
+            priority: 0,
         }
     }
 

@@ -6,7 +6,7 @@ use std::fmt::{self, Display, Formatter, Write};
 use super::data::{Register, Value};
 use super::data_type::{DataType, hexadecimal, protocol_name};
 use super::expression::{Comparison, Expression, LookupResult, RateUnit, Reject};
-use super::field::{Ct, CtState, Fib, Header, Meta};
+use super::field::{Ct, CtState, FIB_BROADCAST, FIB_LOCAL, FIB_MULTICAST, Fib, Header, Meta};
 use super::print::Span;
 use super::rule::Rule;
 use crate::Family;
@@ -133,6 +133,7 @@ impl Reading {
             }
             Expression::Meta { key, to } => {
                 let (text, meaning) = match key {
+                    Meta::Priority => ("meta priority", Meaning::Typed(DataType::ClassId)),
                     Meta::Mark => ("meta mark", Meaning::Typed(DataType::Mark)),
                     Meta::Iif => ("iif", Meaning::Number),
                     Meta::Oif => ("oif", Meaning::Number),
@@ -143,10 +144,11 @@ impl Reading {
                 };
                 self.put(*to, text, meaning);
             }
-            Expression::SetMeta { key: _, from } => {
+            Expression::SetMeta { key, from } => {
                 let value = self.take_key(*from).replace('\0', " & ");
                 self.say_what_is_unsaid();
-                self.say(format!("meta mark set {value}"));
+                let name = if *key == Meta::Priority { "priority" } else { "mark" };
+                self.say(format!("meta {name} set {value}"));
             }
             Expression::Ct { key, to } => {
                 let (text, meaning) = match key {
@@ -279,6 +281,7 @@ impl Reading {
     fn payload(&mut self, header: Header, offset: u32, length: u32, to: Register) {
         let name = self.protocol.and_then(protocol_name).unwrap_or("th");
         let known = match (header, offset, length) {
+            (Header::Link, 12, 2) => Some(("ether type".to_owned(), DataType::InetService)),
             (Header::Network, 12, 4) => Some(("ip saddr".to_owned(), DataType::Ipv4Addr)),
             (Header::Network, 16, 4) => Some(("ip daddr".to_owned(), DataType::Ipv4Addr)),
             (Header::Network, 8, 16) => Some(("ip6 saddr".to_owned(), DataType::Ipv6Addr)),
@@ -294,7 +297,11 @@ impl Reading {
                 self.put(to, text, Meaning::Typed(DataType::InetProto));
             }
             None => {
-                let header = if header == Header::Network { "nh" } else { "th" };
+                let header = match header {
+                    Header::Link => "ll",
+                    Header::Network => "nh",
+                    Header::Transport => "th",
+                };
                 self.put(to, format!("@{header},{},{}", offset * 8, length * 8), Meaning::Number);
             }
         }
@@ -336,6 +343,12 @@ impl Words {
             (Meaning::Typed(DataType::InetProto), _) if self.text.starts_with("icmp") => {
                 write!(text, "{}", value.bytes().first().copied().unwrap_or_default())
             }
+            (Meaning::Typed(_), _) if self.text == "ether type" => match value.bytes() {
+                [0x08, 0x00] => text.write_str("ip"),
+                [0x86, 0xdd] => text.write_str("ip6"),
+                [0x08, 0x06] => text.write_str("arp"),
+                bytes => hexadecimal(bytes, &mut text),
+            },
             (Meaning::Typed(of), _) => of.print(value.bytes(), &mut text),
             (Meaning::State, Ok(bits)) => {
                 let names = [
@@ -348,7 +361,9 @@ impl Words {
                 let set = names.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, name)| *name);
                 write!(text, "{}", set.collect::<Vec<_>>().join(","))
             }
-            (Meaning::FibType, Ok(2)) => text.write_str("local"),
+            (Meaning::FibType, Ok(FIB_LOCAL)) => text.write_str("local"),
+            (Meaning::FibType, Ok(FIB_BROADCAST)) => text.write_str("broadcast"),
+            (Meaning::FibType, Ok(FIB_MULTICAST)) => text.write_str("multicast"),
             (_, Ok(number)) => write!(text, "{number}"),
             (_, Err(_)) => hexadecimal(value.bytes(), &mut text),
         };

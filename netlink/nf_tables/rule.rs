@@ -165,6 +165,28 @@ impl Rule {
         self.compare(Field::Fib(Fib::DestinationType), Comparison::NotEqual, local)
     }
 
+    /// The destination is of this kind by the routing tables ([`super::FIB_BROADCAST`] and others).
+    pub fn to_kind(self, kind: u32) -> Self {
+        self.is(Field::Fib(Fib::DestinationType), Value::new(&kind.to_ne_bytes()))
+    }
+
+    /// The frame carries packets of this family. In a table of the family `bridge`, it must come before anything of the
+    /// network header.
+    pub fn frame_of(self, family: Family) -> Self {
+        self.is(Field::EtherType, ether_type(family))
+    }
+
+    /// The frame carries something else than this (`ETH_P_*`).
+    pub fn frame_is_not_of(self, ether_type: u16) -> Self {
+        self.compare(Field::EtherType, Comparison::NotEqual, ether_type)
+    }
+
+    /// Gives the packet the priority that a map holds for the fields. The rule ends if it holds nothing.
+    pub fn set_priority_by(self, key: &[Field], map: impl Into<Arc<str>>) -> Self {
+        let register = Register::FIRST;
+        self.map(key, map, register).push(Expression::SetMeta { key: Meta::Priority, from: register })
+    }
+
     /// The fields together are in the set.
     pub fn is_in(self, key: &[Field], set: impl Into<Arc<str>>) -> Self {
         self.look_up(key, set, LookupResult::Found)
@@ -247,6 +269,14 @@ impl Rule {
     /// What becomes of the packet.
     pub fn then(self, verdict: Verdict) -> Self {
         self.push(Expression::Verdict(verdict))
+    }
+}
+
+/// What frames with packets of a family carry (`ETH_P_IP`, `ETH_P_IPV6`).
+fn ether_type(family: Family) -> u16 {
+    match family {
+        Family::V4 => libc::ETH_P_IP as u16,
+        Family::V6 => libc::ETH_P_IPV6 as u16,
     }
 }
 

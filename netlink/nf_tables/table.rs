@@ -19,6 +19,8 @@ pub enum TableFamily {
     Ip6 = 10,
     /// Both.
     Inet = 1,
+    /// Frames that pass a bridge. There is no connection tracking here unless the kernel has nf_conntrack_bridge.
+    Bridge = 7,
 }
 
 impl TableFamily {
@@ -28,6 +30,7 @@ impl TableFamily {
             TableFamily::Ip => "ip",
             TableFamily::Ip6 => "ip6",
             TableFamily::Inet => "inet",
+            TableFamily::Bridge => "bridge",
         }
     }
 }

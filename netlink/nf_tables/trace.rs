@@ -2,13 +2,13 @@
 //!
 //! Sets that rules write to are read only: what a packet would write is told, not written ([`Table::write`] does it).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use super::data::{Register, Verdict};
 use super::element::{ElementData, Key};
 use super::expression::{Comparison, Expression, LookupResult, Reject};
-use super::field::{Ct, FIB_LOCAL, Fib, Header, Meta};
+use super::field::{Ct, FIB_BROADCAST, FIB_LOCAL, FIB_MULTICAST, Fib, Header, Meta};
 use super::packet::Packet;
 use super::rule::Rule;
 use super::set::SetSpec;
@@ -42,6 +42,8 @@ pub struct Trace {
     pub written: Vec<Written>,
     /// The packet mark at the end.
     pub mark: u32,
+    /// The packet's priority at the end.
+    pub priority: u32,
     /// Named counters that counted it.
     pub counted: Vec<Arc<str>>,
     /// NFLOG prefixes that it was handed on with.
@@ -148,6 +150,7 @@ impl<'a> Run<'a> {
             masqueraded: false,
             written: Vec::new(),
             mark: packet.mark,
+            priority: packet.priority,
             counted: Vec::new(),
             logged: Vec::new(),
             lookups: 0,
@@ -222,6 +225,10 @@ impl<'a> Run<'a> {
             Expression::SetMeta { key: Meta::Mark, from } => {
                 self.trace.mark = u32::from_ne_bytes(get(registers, *from, 4).try_into().expect("4 bytes"));
             }
+            Expression::SetMeta { key: Meta::Priority, from } => {
+                self.trace.priority =
+                    u32::from_ne_bytes(get(registers, *from, 4).try_into().expect("4 bytes"));
+            }
             Expression::SetMeta { .. } | Expression::Counter | Expression::Notrack => {}
             Expression::Ct { key, to } => {
                 let Packet { state, status, .. } = &self.packet;
@@ -233,12 +240,18 @@ impl<'a> Run<'a> {
                 }
             }
             Expression::Fib { of, to } => {
-                let local = match of {
-                    Fib::SourceType => self.packet.source_is_local,
-                    Fib::DestinationType => self.packet.destination_is_local,
+                let (local, address) = match of {
+                    Fib::SourceType => (self.packet.source_is_local, self.packet.source),
+                    Fib::DestinationType => (self.packet.destination_is_local, self.packet.destination),
                 };
-                // `RTN_UNICAST` for all others.
-                put(registers, *to, &(if local { FIB_LOCAL } else { 1 }).to_ne_bytes());
+                // `RTN_UNICAST` for all others. Which addresses are the broadcast ones of networks is not known here.
+                let kind = match address {
+                    _ if local => FIB_LOCAL,
+                    address if address.is_multicast() => FIB_MULTICAST,
+                    IpAddr::V4(Ipv4Addr::BROADCAST) => FIB_BROADCAST,
+                    _ => 1,
+                };
+                put(registers, *to, &kind.to_ne_bytes());
             }
             Expression::Random { modulus, offset, to } => {
                 put(registers, *to, &(offset + (self.random)(*modulus)).to_ne_bytes());
@@ -342,6 +355,9 @@ impl<'a> Run<'a> {
             IpAddr::V6(v6) => v6.octets().to_vec(),
         };
         Some(match (header, offset, length, source.is_ipv4()) {
+            (Header::Link, 12, 2, v4) => {
+                (if v4 { libc::ETH_P_IP } else { libc::ETH_P_IPV6 } as u16).to_be_bytes().to_vec()
+            }
             (Header::Network, 12, 4, true) | (Header::Network, 8, 16, false) => address(source),
             (Header::Network, 16, 4, true) | (Header::Network, 24, 16, false) => address(destination),
             (Header::Transport, 13, 1, _) if i32::from(self.packet.protocol) == libc::IPPROTO_TCP => {
@@ -365,6 +381,7 @@ impl<'a> Run<'a> {
             bytes
         };
         Some(match key {
+            Meta::Priority => self.trace.priority.to_ne_bytes().to_vec(),
             Meta::Mark => self.trace.mark.to_ne_bytes().to_vec(),
             Meta::Iif => index(input),
             Meta::Oif => index(output),

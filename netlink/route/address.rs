@@ -2,6 +2,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use super::link::Peer;
 use super::u32_at;
 use crate::attribute::{Malformed, Writer};
 use crate::family::Family;
@@ -12,6 +13,7 @@ const HEADER: usize = 8;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
 const IFA_FLAGS: u16 = 8;
+const IFA_TARGET_NETNSID: u16 = 10;
 
 /// An address of an interface.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,6 +88,11 @@ pub(super) fn request_of(family: Family, index: u32) -> [u8; HEADER] {
     header[0] = family.number();
     header[4..].copy_from_slice(&index.to_ne_bytes());
     header
+}
+
+/// Writes a request for a family's addresses on a link of another network namespace. Since Linux 4.20.
+pub(super) fn write_of_peer(message: &mut Writer<'_>, family: Family, peer: Peer) {
+    message.raw(&request_of(family, peer.index)).bytes(IFA_TARGET_NETNSID, &peer.netns.to_ne_bytes());
 }
 
 /// Writes a request about one address of a link.

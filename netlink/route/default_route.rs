@@ -131,7 +131,7 @@ mod tests {
     const LOOPBACK: u32 = libc::IFF_LOOPBACK as u32;
 
     fn link(index: u32, flags: u32) -> Link {
-        Link { index, name: format!("link{index}"), flags, kind: None }
+        Link { index, name: format!("link{index}"), flags, kind: None, controller: None, peer: None }
     }
 
     fn address(index: u32, address: &str) -> Address {

@@ -5,7 +5,10 @@ use crate::message::Message;
 /// Bytes of `struct ifinfomsg`: u8 family, pad, u16 hardware type, i32 index, u32 flags, u32 change.
 const HEADER: usize = 16;
 const IFLA_IFNAME: u16 = 3;
+const IFLA_LINK: u16 = 5;
+const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
+const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_INFO_KIND: u16 = 1;
 
 /// A network interface.
@@ -19,6 +22,19 @@ pub struct Link {
     pub flags: u32,
     /// What made it: "veth", "bridge", "dummy", …; `None` for hardware and the loopback.
     pub kind: Option<String>,
+    /// The bridge or bond of which it is a port, by its number.
+    pub controller: Option<u32>,
+    /// The other end of a "veth", if it is in another network namespace.
+    pub peer: Option<Peer>,
+}
+
+/// The other end of a link, in another network namespace.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Peer {
+    /// The number by which the link's network namespace knows the other one.
+    pub netns: i32,
+    /// The other end's number there.
+    pub index: u32,
 }
 
 impl Link {
@@ -37,11 +53,14 @@ impl Link {
             return Ok(None);
         }
         let (header, attributes) = message.split::<HEADER>()?;
-        let (mut name, mut kind) = (None, None);
+        let (mut name, mut kind, mut controller, mut other_end, mut netns) = (None, None, None, None, None);
         for attribute in attributes {
             let attribute = attribute?;
             match attribute.kind {
                 IFLA_IFNAME => name = Some(attribute.text()),
+                IFLA_LINK => other_end = Some(attribute.u32()?),
+                IFLA_MASTER => controller = Some(attribute.u32()?),
+                IFLA_LINK_NETNSID => netns = Some(attribute.u32()? as i32).filter(|number| *number >= 0),
                 IFLA_LINKINFO => {
                     for info in attribute.nested() {
                         let info = info?;
@@ -58,6 +77,8 @@ impl Link {
             name: name.ok_or(Malformed::Missing("IFLA_IFNAME"))?,
             flags: u32_at(header, 8),
             kind,
+            controller,
+            peer: netns.zip(other_end).map(|(netns, index)| Peer { netns, index }),
         }))
     }
 }

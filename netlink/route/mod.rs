@@ -13,7 +13,7 @@ pub use address::Address;
 pub use change_addresses::AddressBatch;
 pub use changes::{AddressChange, AddressChanges};
 pub use kept_address::KeptAddressBatch;
-pub use link::Link;
+pub use link::{Link, Peer};
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -21,7 +21,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 
 use crate::Family;
-use crate::attribute::Malformed;
+use crate::attribute::{Malformed, Writer};
 use crate::error::{During, Error, Result};
 use crate::message::{Batch, CREATE, EXCLUSIVE, Message};
 use crate::socket::{Protocol, Socket};
@@ -142,6 +142,33 @@ impl Interfaces {
         Ok(addresses)
     }
 
+    /// The addresses of the other end of a link, in its network namespace. None if that has gone.
+    ///
+    /// # Errors
+    /// [`Error::Refused`]: `EPERM` without CAP_NET_ADMIN there; [`Error::Interrupted`] if addresses change faster than
+    /// they can be read.
+    pub fn addresses_of_peer(&mut self, peer: Peer) -> Result<Vec<IpAddr>> {
+        let mut addresses = Vec::new();
+        for family in Family::ALL {
+            let listed = self.collect_by(
+                "list the addresses of a veth peer",
+                libc::RTM_GETADDR,
+                |message| address::write_of_peer(message, family, peer),
+                |message| {
+                    let parsed = address::ParsedAddress::parse(message)?;
+                    Ok(parsed.filter(|parsed| parsed.index == peer.index).map(|parsed| parsed.address.addr()))
+                },
+            );
+            match listed {
+                Err(error) if matches!(error.errno(), Some(libc::ENODEV | libc::EINVAL)) => {
+                    return Ok(Vec::new());
+                }
+                listed => addresses.extend(listed?),
+            }
+        }
+        Ok(addresses)
+    }
+
     /// All addresses of these families, in the kernel's order: by family as given, by link, and each link's
     /// in the order in which they were added.
     ///
@@ -197,12 +224,21 @@ impl Interfaces {
         header: &[u8],
         parse: impl Fn(&Message<'_>) -> Result<Option<T>, Malformed>,
     ) -> Result<Vec<T>> {
+        self.collect_by(action, kind, |message| _ = message.raw(header), parse)
+    }
+
+    /// The same with a request that has attributes, which `fill` writes.
+    fn collect_by<T>(
+        &mut self,
+        action: &'static str,
+        kind: u16,
+        fill: impl Fn(&mut Writer<'_>),
+        parse: impl Fn(&Message<'_>) -> Result<Option<T>, Malformed>,
+    ) -> Result<Vec<T>> {
         let mut attempt = 1;
         loop {
             let mut collected = Vec::new();
-            let mut request = Batch::of(action, kind, 0, |message| {
-                message.raw(header);
-            })?;
+            let mut request = Batch::of(action, kind, 0, &fill)?;
             let outcome = self.socket.dump(action, &mut request, |message| {
                 collected.extend(parse(&message).during(action)?);
                 Ok(())
