@@ -12,8 +12,10 @@
 
 pub mod compile;
 pub mod established;
+pub mod interfaces;
 pub mod judge;
 pub mod table;
 
 pub use compile::{Changes, Compiled, Compiler, Direction, Scope};
+pub use interfaces::{PodInterface, PodInterfaces};
 pub use judge::{Connection, Judgement};

@@ -7,6 +7,7 @@ use portcullis_cluster::node::Node;
 use portcullis_cluster::{Family, Index, Name};
 use portcullis_modes::iptables;
 use portcullis_modes::ipvs::IpvsOptions;
+use portcullis_policy::interfaces::PodInterfaces;
 use portcullis_policy::table::{self, PolicyTable};
 use portcullis_policy::{Compiler, Scope};
 
@@ -97,14 +98,23 @@ pub fn policy_options(config: &NetworkPolicy, node: Option<&Node>) -> table::Opt
     }
 }
 
-/// The table that enforces a cluster's policies on a node.
-pub fn policies(config: &NetworkPolicy, name: Name, index: &Index) -> PolicyTable {
+/// The tables that enforce a cluster's policies on a node. `is_this_machine`: the node is this one, so its pods are matched
+/// by their interfaces too.
+pub fn policies(config: &NetworkPolicy, name: Name, index: &Index, is_this_machine: bool) -> PolicyTable {
     let node = index.node(name);
     if lacks_pod_ranges(config, node) {
         tracing::warn!(node = %name, "its Node object names no pod CIDRs, so unknown pods are not denied");
     }
     let compiler = Compiler::of(Scope::Node(name), index);
-    PolicyTable::of(policy_options(config, node), compiler.compiled())
+    let mut table = PolicyTable::of(policy_options(config, node), compiler.compiled());
+    let mut interfaces = PodInterfaces::default();
+    if is_this_machine {
+        if let Err(error) = interfaces.scan(compiler.compiled()) {
+            tracing::warn!(%error, "cannot look for the interfaces of pods: pods are matched by their addresses alone");
+        }
+        table.attach(interfaces.found(), compiler.compiled());
+    }
+    table
 }
 
 /// Whether unknown pods should be denied, and the Node object does not say which addresses they have.

@@ -156,7 +156,7 @@ fn resolve(config: &Config, name: Name, cluster: Cluster, file: Option<&HostFile
             route_localnet: host::accepts_loopback(&options),
         },
     };
-    let policies = config.network_policy.map(|policy| node::policies(&policy, name, index));
+    let policies = config.network_policy.map(|policy| node::policies(&policy, name, index, file.is_none()));
     let desired = Desired::new(name).with_external_cidrs(&config.external_address_cidrs).filled(index);
     unserved::warn_of_all(&desired);
     State { desired, options, host, policies, unreadable }

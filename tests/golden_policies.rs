@@ -81,23 +81,31 @@ fn the_table_comes_after_the_rules_of_services() {
     assert!(!rendered(&["--family=ipv4"]).contains("portcullis-policy"));
 }
 
+/// What `diff` prints from this line on.
+fn compared_with(case: &Case, head: &str) -> Option<String> {
+    let Output { status, stdout, stderr } = case.portcullis(&["diff"]);
+    assert!(matches!(status.code(), Some(0 | 1)), "{}: {}", case.name(), text(stderr));
+    let printed = text(stdout);
+    printed.find(head).map(|start| printed[start..].to_owned())
+}
+
 #[test]
 fn nft_makes_of_it_what_is_wanted() {
     namespace::inside(|| {
         namespace::run("ip link set lo up");
         for case in Case::all() {
-            let compared = || {
-                let Output { status, stdout, stderr } = case.portcullis(&["diff"]);
-                assert!(matches!(status.code(), Some(0 | 1)), "{}: {}", case.name(), text(stderr));
-                let printed = text(stdout);
-                let start = printed.find("--- kernel/inet portcullis-policy\n");
-                start.map(|start| printed[start..].to_owned())
-            };
+            let compared = || compared_with(&case, "--- kernel/inet portcullis-policy\n");
             let missing = compared().expect("there is no table yet");
             assert!(missing.contains(" @@ chain egress (is missing)\n"), "{missing}");
             namespace::run(&format!("nft -c -f {}", case.table().display()));
             namespace::run(&format!("nft -f {}", case.table().display()));
             assert_eq!(compared(), None, "{}", case.name());
+            assert_eq!(
+                compared_with(&case, "--- kernel/bridge portcullis-policy\n"),
+                None,
+                "{}",
+                case.name()
+            );
             if case.name() == "default-deny" {
                 namespace::run("nft flush chain inet portcullis-policy ingress");
                 namespace::run("nft delete element inet portcullis-policy ingress-ipv4 { 10.244.1.6 }");
@@ -110,7 +118,15 @@ fn nft_makes_of_it_what_is_wanted() {
                 assert!(map.ends_with("@@ map ingress-ipv4: pods to which connections are judged"), "{told}");
                 assert!(told.contains("\n+10.244.1.6 : goto profile-in-"), "{told}");
             }
+            if case.name() == "named-ports" {
+                namespace::run("nft flush chain bridge portcullis-policy forward");
+                let told = compared_with(&case, "--- kernel/bridge portcullis-policy\n");
+                assert!(
+                    told.expect("the bridge table differs").contains("@@ chain forward\n+ether type ip ")
+                );
+            }
             namespace::run("nft delete table inet portcullis-policy");
+            namespace::run("nft delete table bridge portcullis-policy");
         }
     });
 }

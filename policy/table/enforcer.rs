@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use portcullis_netlink::nf_tables::{
-    self, Committed, Extent, Foreign, Table, TableFamily, delete_table, read_counters,
+    self, Committed, Extent, Foreign, ManagedTable, Table, TableFamily, delete_table, read_counters,
 };
 use portcullis_netlink::socket::Socket;
 
@@ -13,11 +13,16 @@ use super::layout::PolicyTable;
 use super::names::TABLE;
 use super::options::Options;
 use crate::compile::{Changes, Compiled};
+use crate::interfaces::PodInterface;
 
-/// Keeps the kernel's table as the policies want it.
+/// The families of the tables that there are.
+const FAMILIES: [TableFamily; 2] = [TableFamily::Inet, TableFamily::Bridge];
+
+/// Keeps the kernel's tables as the policies want them.
 #[derive(Debug)]
 pub struct Enforcer {
     table: PolicyTable,
+    has_bridge_family: bool,
     socket: Socket,
 }
 
@@ -51,7 +56,7 @@ impl Enforcer {
     /// The kernel has no nf_tables, or there is no privilege.
     pub fn open(options: Options) -> Result<Self, EnforceError> {
         let socket = nf_tables::open()?.ok_or(EnforceError::NoTables)?;
-        Ok(Enforcer { table: PolicyTable::new(options), socket })
+        Ok(Enforcer { table: PolicyTable::new(options), has_bridge_family: true, socket })
     }
 
     /// How policies are enforced.
@@ -82,51 +87,112 @@ impl Enforcer {
         self.table = PolicyTable::of(options, compiled);
     }
 
+    /// Matches pods by these interfaces from the next [`Enforcer::sync`] on. `compiled` is what the table follows.
+    pub fn attach(&mut self, interfaces: &[PodInterface], compiled: &Compiled) {
+        self.table.attach(interfaces, compiled);
+    }
+
     /// Whether the kernel may hold something else than it should.
     pub fn is_dirty(&self) -> bool {
-        self.table.table().is_dirty()
+        let bridge = self.has_bridge_family && self.table.bridge().is_dirty();
+        self.table.table().is_dirty() || bridge
+    }
+
+    /// Whether the kernel has nf_tables for bridges, as far as is known. Without it, pods that are ports of a bridge are
+    /// matched by their addresses of the API alone.
+    pub fn has_bridge_family(&self) -> bool {
+        self.has_bridge_family
     }
 
     /// Has the next [`Enforcer::sync`] compare everything with the kernel.
     pub fn doubt(&mut self) {
-        self.table.table_mut().doubt();
+        self.table.tables_mut().into_iter().for_each(ManagedTable::doubt);
     }
 
-    /// Makes the kernel hold what it should, in one transaction.
+    /// Makes the kernel hold what it should, in one transaction for each of the two tables.
     ///
     /// # Errors
     /// The kernel refuses; it then holds what it held before.
     pub fn sync(&mut self) -> Result<Committed, portcullis_netlink::Error> {
-        let Enforcer { table, socket } = self;
-        table.table_mut().commit(socket)
+        let Enforcer { table, socket, has_bridge_family } = self;
+        let [inet, bridge] = table.tables_mut();
+        let mut committed = inet.commit(socket)?;
+        if !*has_bridge_family {
+            return Ok(committed);
+        }
+        match bridge.commit(socket) {
+            Ok(more) => {
+                committed.extent += more.extent;
+                committed.full |= more.full;
+                committed.rebuilt |= more.rebuilt;
+                committed.bytes += more.bytes;
+            }
+            Err(error) if is_without_family(&error) => {
+                *has_bridge_family = false;
+            }
+            Err(error) => return Err(error),
+        }
+        Ok(committed)
     }
 
-    /// What the kernel's table differs in.
+    /// What the kernel's tables differ in.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// They cannot be read.
     pub fn check(&mut self) -> Result<Extent, portcullis_netlink::Error> {
-        self.table.table().check(&mut self.socket)
+        let mut extent = self.table.table().check(&mut self.socket)?;
+        if self.has_bridge_family {
+            extent += self.table.bridge().check(&mut self.socket)?;
+        }
+        Ok(extent)
     }
 
-    /// Takes the table away: nothing is enforced any more. Says whether there was one.
+    /// Takes the tables away: nothing is enforced any more. The families of those that there were.
     ///
     /// # Errors
     /// The kernel refuses.
-    pub fn remove() -> Result<bool, EnforceError> {
+    pub fn remove() -> Result<Vec<TableFamily>, EnforceError> {
         let mut socket = nf_tables::open()?.ok_or(EnforceError::NoTables)?;
-        Ok(delete_table(&mut socket, TableFamily::Inet, TABLE)?)
+        let mut removed = Vec::new();
+        // That of the family bridge alone does nothing, so it goes last.
+        for family in FAMILIES {
+            if delete_table(&mut socket, family, TABLE)? {
+                removed.push(family);
+            }
+        }
+        Ok(removed)
     }
 }
 
-/// The kernel's table, and what is in it that we have no words for; `None` if there is none. Belongs to the network
-/// namespace of the calling thread.
+/// The kernel's table of a family, and what is in it that we have no words for; `None` if there is none. Belongs to the
+/// network namespace of the calling thread.
 ///
 /// # Errors
 /// It cannot be read.
-pub fn read() -> Result<Option<(Table, Foreign)>, EnforceError> {
+pub fn read(family: TableFamily) -> Result<Option<(Table, Foreign)>, EnforceError> {
     let mut socket = nf_tables::open()?.ok_or(EnforceError::NoTables)?;
-    Ok(nf_tables::read(&mut socket, TableFamily::Inet, TABLE)?)
+    match nf_tables::read(&mut socket, family, TABLE) {
+        Err(error) if is_without_family(&error) => Ok(None),
+        read => Ok(read?),
+    }
+}
+
+/// Whether the kernel has nf_tables for bridges. Changes nothing.
+pub fn has_bridge_family() -> bool {
+    let tried = || -> portcullis_netlink::Result<bool> {
+        let Some(mut socket) = nf_tables::open()? else { return Ok(false) };
+        match ManagedTable::new(TableFamily::Bridge, TABLE).try_out(&mut socket) {
+            Err(error) if is_without_family(&error) => Ok(false),
+            tried => tried.map(|()| true),
+        }
+    };
+    // What cannot be told is found out when the table is written.
+    tried().unwrap_or(true)
+}
+
+/// Whether the kernel has no nf_tables for a family.
+fn is_without_family(error: &portcullis_netlink::Error) -> bool {
+    matches!(error.errno(), Some(libc::EOPNOTSUPP | libc::EAFNOSUPPORT))
 }
 
 /// What was dropped so far, by the counters of the kernel's table. Belongs to the network namespace of the calling
@@ -136,7 +202,13 @@ pub fn read() -> Result<Option<(Table, Foreign)>, EnforceError> {
 /// It cannot be read.
 pub fn counted(labels: &BTreeMap<Arc<str>, Label>) -> Result<Vec<Counted>, EnforceError> {
     let mut socket = nf_tables::open()?.ok_or(EnforceError::NoTables)?;
-    let counters = read_counters(&mut socket, TableFamily::Inet, TABLE)?;
+    let mut counters: Vec<(String, (u64, u64))> = Vec::new();
+    for family in FAMILIES {
+        match read_counters(&mut socket, family, TABLE) {
+            Err(error) if is_without_family(&error) => {}
+            read => counters.extend(read?),
+        }
+    }
     let counters =
         counters.into_iter().filter_map(|(name, sums)| Some((labels.get(name.as_str())?.clone(), sums)));
     Ok(by_label(counters))

@@ -11,10 +11,11 @@ use portcullis_netlink::nf_tables::{
 };
 
 use super::auxiliary::Shared;
+use super::interfaces;
 use super::label::{self, Label};
 use super::names::{
-    CUT, EGRESS, INGRESS, INPUT, INPUT_PRIORITY, POSTROUTING, POSTROUTING_PRIORITY, TABLE, UNKNOWN_PODS,
-    of_family,
+    CUT, EGRESS, INGRESS, INPUT, INPUT_PRIORITY, OTHER_PROTOCOLS, POSTROUTING, POSTROUTING_PRIORITY,
+    PREROUTING, PREROUTING_PRIORITY, ROUTER_ADVERTISEMENTS, TABLE, UNKNOWN_PODS, of_family,
 };
 use super::options::{Options, UnknownPods};
 use super::profile_chain::{ITSELF, judging, judging_towards_node, towards_node};
@@ -24,6 +25,7 @@ use crate::compile::{
     AddressChange, Changes, Compiled, Direction, Judged, MembersChange, PolicyId, Profile, RulesChange,
     RulesId,
 };
+use crate::interfaces::PodInterface;
 
 const KNOWN: &str = "known-pods";
 const RANGES: &str = "pod-ranges";
@@ -35,6 +37,8 @@ const CLIENTS: &str = "isolated-clients";
 #[derive(Debug)]
 pub struct PolicyTable {
     table: ManagedTable,
+    /// The table of the family `bridge`, by which ports of bridges are told apart.
+    bridge: ManagedTable,
     options: Options,
     shared: Shared,
     tiers: Tiers,
@@ -46,14 +50,17 @@ impl PolicyTable {
     pub fn new(options: Options) -> Self {
         let mut table = ManagedTable::new(TableFamily::Inet, TABLE);
         table.remark("NetworkPolicy, by portcullis");
+        let bridge = interfaces::bridge_table(&options);
         let mut this = PolicyTable {
             table,
+            bridge,
             options,
             shared: Shared::default(),
             tiers: Tiers::default(),
             labels: Arc::default(),
         };
         this.put_maps();
+        interfaces::put_sets(&mut this.table);
         this.put_chains();
         this
     }
@@ -70,9 +77,19 @@ impl PolicyTable {
         &self.table
     }
 
-    /// The same, to commit it.
-    pub fn table_mut(&mut self) -> &mut ManagedTable {
-        &mut self.table
+    /// What the kernel should hold in the family `bridge`.
+    pub fn bridge(&self) -> &ManagedTable {
+        &self.bridge
+    }
+
+    /// Both tables, to commit them: that of the family `inet` first.
+    pub fn tables_mut(&mut self) -> [&mut ManagedTable; 2] {
+        [&mut self.table, &mut self.bridge]
+    }
+
+    /// Matches pods by these interfaces from now on. `compiled` is what the table follows.
+    pub fn attach(&mut self, interfaces: &[PodInterface], compiled: &Compiled) {
+        interfaces::attach(interfaces, compiled, &mut self.table, &mut self.bridge);
     }
 
     /// What each counter counts, by its name.
@@ -111,6 +128,11 @@ impl PolicyTable {
     }
 
     fn put_chains(&mut self) {
+        let label = |policy: &str| Label { direction: "", policy: policy.to_owned() };
+        let about = "router advertisements and redirects of pods";
+        self.put_counter(&ROUTER_ADVERTISEMENTS.into(), about, label(ROUTER_ADVERTISEMENTS));
+        // The bridge table counts those.
+        Arc::make_mut(&mut self.labels).insert(OTHER_PROTOCOLS.into(), label(OTHER_PROTOCOLS));
         let established =
             || Line::new().ct_state(CtState::ESTABLISHED | CtState::RELATED).then(Verdict::Accept);
         // What IPv6 cannot do without (RFC 4890): multicast listeners, routers and neighbours. In IPv4 nobody speaks it.
@@ -136,16 +158,24 @@ impl PolicyTable {
         rules.extend(self.taken_up());
         rules.push(Line::new().then(Verdict::goto(EGRESS)));
         self.table.put_chain(&POSTROUTING.into(), base(Hook::Postrouting, POSTROUTING_PRIORITY, rules));
+        let mut rules: Vec<Line> = interfaces::of_routers(&self.options).collect();
+        rules.push(established());
+        rules.extend(discovery());
+        rules.extend(interfaces::from_interfaces());
+        self.table.put_chain(&PREROUTING.into(), base(Hook::Prerouting, PREROUTING_PRIORITY, rules));
         let mut rules = vec![established()];
         rules.extend(discovery());
+        rules.extend(interfaces::to_groups());
         rules.extend(lookup(TOWARDS_NODE, source));
         self.table.put_chain(&INPUT.into(), base(Hook::Input, INPUT_PRIORITY, rules));
 
         let mut egress = self.unknown(Direction::Egress);
+        egress.extend(interfaces::from_ports());
         egress.extend(lookup(EGRESS, source));
         egress.push(Line::new().then(Verdict::goto(INGRESS)));
         self.table.put_chain(&EGRESS.into(), Chain::of(egress));
         let mut ingress = self.unknown(Direction::Ingress);
+        ingress.extend(interfaces::to_interfaces());
         ingress.extend(lookup(INGRESS, |family| [Field::Destination(family)]));
         ingress.push(Line::new().then(Verdict::Accept));
         self.table.put_chain(&INGRESS.into(), Chain::of(ingress));

@@ -12,6 +12,7 @@
 //!      ingress ◄────────────────────────────────────────────── goto ───────────────┘
 //!        ├── destination is a judged pod ─► profile-in-… ── the same, and accept where it says goto
 //!        └── accept
+//! prerouting ── an interface of a judged pod, and a source that is none of the pod's ─► profile-out-…
 //! input (behind IPVS) ── pods that ClusterNetworkPolicies judge ─► node-… ── their rules towards this node
 //! ```
 //! Pods that the same policies select share a profile. What a pod's start costs is elements: one in the map that leads
@@ -20,6 +21,7 @@
 mod auxiliary;
 mod diff;
 mod enforcer;
+mod interfaces;
 mod label;
 mod layout;
 mod names;
@@ -29,7 +31,7 @@ mod rules;
 mod tiers;
 
 pub use diff::{Difference, differences};
-pub use enforcer::{Counted, EnforceError, Enforcer, counted, read};
+pub use enforcer::{Counted, EnforceError, Enforcer, counted, has_bridge_family, read};
 pub use label::Label;
 pub use layout::PolicyTable;
 pub use names::{INPUT_PRIORITY, POSTROUTING_PRIORITY, TABLE};

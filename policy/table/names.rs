@@ -12,6 +12,11 @@ pub const POSTROUTING_PRIORITY: i32 = 99;
 /// itself is seen.
 pub const INPUT_PRIORITY: i32 = 110;
 
+/// Behind the translation of destinations (`dstnat`, -100).
+pub(super) const PREROUTING_PRIORITY: i32 = -90;
+
+pub(super) const PREROUTING: &str = "prerouting";
+pub(super) const FORWARD: &str = "forward";
 pub(super) const POSTROUTING: &str = "postrouting";
 pub(super) const INPUT: &str = "input";
 pub(super) const EGRESS: &str = "egress";
@@ -22,6 +27,12 @@ pub(super) const UNKNOWN_PODS: &str = "unknown-pods";
 
 /// The counter for what would take up connections that were cut.
 pub(super) const CUT: &str = "cut-connections";
+
+/// The counter for frames of isolated pods that are neither IP nor ARP, which no policy can allow.
+pub(super) const OTHER_PROTOCOLS: &str = "other-protocols";
+
+/// The counter for router advertisements and redirects of pods.
+pub(super) const ROUTER_ADVERTISEMENTS: &str = "router-advertisements";
 
 /// A name for one family.
 pub(super) fn of_family(name: &str, family: Family) -> String {

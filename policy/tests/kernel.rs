@@ -8,7 +8,7 @@ mod namespace;
 
 use namespace::{inside, run};
 use portcullis_cluster::{Event, Index, Kind, Name, NamespacedName, Object, ObjectKey};
-use portcullis_netlink::nf_tables::Extent;
+use portcullis_netlink::nf_tables::{Extent, TableFamily};
 use portcullis_policy::table::{DropLog, Enforcer, Options, UnknownPods};
 use portcullis_policy::{Compiler, Scope};
 use serde_json::Value;
@@ -56,7 +56,7 @@ fn play(folder: &str, options: &Options) {
         assert!(bytes > 1000, "something was written");
         let listed = run("nft list table inet portcullis-policy");
         assert!(listed.contains("hook postrouting"), "{listed}");
-        assert!(Enforcer::remove().unwrap());
+        assert_eq!(Enforcer::remove().unwrap(), [TableFamily::Inet, TableFamily::Bridge]);
     });
 }
 

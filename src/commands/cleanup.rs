@@ -23,9 +23,11 @@ pub fn run(options: Cleanup, out: &mut dyn Write) -> io::Result<bool> {
         }
         // Held until the table is gone, if it could be had.
         _lock => match Enforcer::remove() {
-            Ok(true) => removed.push(format!("table inet {TABLE}")),
-            Ok(false) | Err(EnforceError::NoTables) => {}
-            Err(error) => left.push(format!("table inet {TABLE}: {error}")),
+            Ok(families) => {
+                removed.extend(families.into_iter().map(|family| format!("table {} {TABLE}", family.as_str())));
+            }
+            Err(EnforceError::NoTables) => {}
+            Err(error) => left.push(format!("table inet {TABLE}, table bridge {TABLE}: {error}")),
         },
     }
     for removed in &removed {

@@ -63,10 +63,17 @@ pub fn run(config: &Config, diff: &Diff, colour: bool, out: &mut dyn Write) -> R
 }
 
 fn by_policies(policies: &PolicyTable, printer: &mut Printer<'_>) -> Result<bool, DiffError> {
-    let found = policy_table::read()?;
-    let (found, foreign) = found.as_ref().map(|(table, foreign)| (table, foreign.as_slice())).unzip();
-    let differences = differences_of_policies(policies.table().desired(), found, foreign.unwrap_or_default());
-    Ok(printer.policies(&differences)?)
+    let mut differs = false;
+    for wanted in [policies.table().desired(), policies.bridge().desired()] {
+        let found = policy_table::read(wanted.family)?;
+        if found.is_none() && wanted.family == TableFamily::Bridge && !policy_table::has_bridge_family() {
+            continue;
+        }
+        let (found, foreign) = found.as_ref().map(|(table, foreign)| (table, foreign.as_slice())).unzip();
+        let differences = differences_of_policies(wanted, found, foreign.unwrap_or_default());
+        differs |= printer.policies(wanted.family, &differences)?;
+    }
+    Ok(differs)
 }
 
 fn by_iptables(
@@ -180,10 +187,14 @@ impl Printer<'_> {
         self.section(&lines(&chain.found), &lines(&chain.wanted), &section)
     }
 
-    /// How the policies' table differs. Says whether it does.
-    fn policies(&mut self, differences: &[policy_table::Difference]) -> io::Result<bool> {
+    /// How the policies' table of a family differs. Says whether it does.
+    fn policies(
+        &mut self,
+        family: TableFamily,
+        differences: &[policy_table::Difference],
+    ) -> io::Result<bool> {
         if !differences.is_empty() {
-            self.head(format_args!("inet {TABLE}"))?;
+            self.head(format_args!("{} {TABLE}", family.as_str()))?;
         }
         for policy_table::Difference { place, about, found, wanted } in differences {
             let remark = match (found, wanted) {

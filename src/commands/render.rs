@@ -41,9 +41,9 @@ pub fn run(config: &Config, render: &Render, out: &mut dyn Write) -> Result<(), 
     }
     // With one family's rules alone, nothing else must come.
     match &state.policies {
-        Some(policies) if render.only_policies => write!(out, "{}", policies.table().desired())?,
-        Some(policies) if render.family.is_none() => {
-            write!(out, "# nft\n{}", policies.table().desired())?;
+        Some(policies) if render.only_policies || render.family.is_none() => {
+            let head = if render.only_policies { "" } else { "# nft\n" };
+            write!(out, "{head}{}{}", policies.table().desired(), policies.bridge().desired())?;
         }
         _ => {}
     }

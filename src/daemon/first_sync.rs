@@ -6,6 +6,7 @@
 
 use portcullis_modes::cleanup::{self, Serving};
 use portcullis_modes::ipvs::LINK;
+use portcullis_netlink::nf_tables::TableFamily;
 use portcullis_policy::table::{self as policy_table, EnforceError};
 
 /// The first sync, of Services or of policies.
@@ -69,7 +70,7 @@ fn services_are_served() -> bool {
 
 /// Whether the table of policies is in the kernel. One that cannot be read is taken for one that enforces.
 fn policies_are_enforced() -> bool {
-    !matches!(policy_table::read(), Ok(None) | Err(EnforceError::NoTables))
+    !matches!(policy_table::read(TableFamily::Inet), Ok(None) | Err(EnforceError::NoTables))
 }
 
 #[cfg(test)]

@@ -330,8 +330,9 @@ async fn forget_policies(options: &Daemon) -> Result<(), JoinError> {
 
 fn remove_policies() {
     match Enforcer::remove() {
-        Ok(true) => tracing::info!("NetworkPolicies are not enforced any more (--network-policy is off)"),
-        Ok(false) | Err(EnforceError::NoTables) => {}
+        Ok(families) if families.is_empty() => {}
+        Ok(_) => tracing::info!("NetworkPolicies are not enforced any more (--network-policy is off)"),
+        Err(EnforceError::NoTables) => {}
         Err(error) => {
             tracing::warn!(%error, "what an earlier daemon enforced of NetworkPolicies may be left")
         }

@@ -34,6 +34,7 @@ mod corpora;
 mod drift;
 mod established;
 mod ipvs_in_qemu;
+mod link_local;
 mod malformed;
 mod nflog;
 mod restart;

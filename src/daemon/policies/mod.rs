@@ -7,6 +7,7 @@
 //!                    next sync ───┴── what others changed ┘   (nf_tables tells)
 //! ```
 
+mod interface_search;
 mod worker;
 
 use std::collections::HashSet;
@@ -25,6 +26,7 @@ use super::repairs::{Repairs, Unlogged};
 use crate::config::{Established, NetworkPolicy};
 use crate::{node, sysctl};
 
+use interface_search::{InterfaceSearch, some_of};
 use worker::PolicyOrder;
 pub(super) use worker::{Labels, PolicyOutcome, PolicyWorker};
 
@@ -59,6 +61,9 @@ pub(super) struct Policies {
     last_cut: Option<Instant>,
     /// Everything was written once.
     begun: bool,
+    interfaces: InterfaceSearch,
+    /// It was said that the kernel has no nf_tables for bridges.
+    told_of_bridges: bool,
 }
 
 impl Policies {
@@ -89,6 +94,8 @@ impl Policies {
             cut_wanted: false,
             last_cut: None,
             begun: false,
+            interfaces: InterfaceSearch::default(),
+            told_of_bridges: false,
         };
         (policies, drift)
     }
@@ -113,7 +120,7 @@ impl Policies {
     /// When a sync is due though nothing more happens; `None` while only news can make one due.
     pub(super) fn next(&self) -> Option<Instant> {
         let cut = self.cut_wanted.then(|| self.last_cut.map(|at| at + CUTS_APART)).flatten();
-        [self.retry.map(|(at, _)| at), cut, self.doubt].into_iter().flatten().min()
+        [self.retry.map(|(at, _)| at), cut, self.doubt, self.interfaces.next()].into_iter().flatten().min()
     }
 
     /// Starts a sync if one is due. `addresses` are this machine's.
@@ -131,6 +138,7 @@ impl Policies {
             || !index.policy_touched().is_empty()
             || self.doubt.is_some_and(|at| now >= at)
             || self.retry.is_some_and(|(at, _)| now >= at)
+            || self.interfaces.is_due(now)
             || (self.cut_wanted && may_cut);
         if !due {
             return None;
@@ -156,6 +164,7 @@ impl Policies {
             changes,
             options: node::policy_options(&self.config, own_node),
             lacks_ranges: node::lacks_pod_ranges(&self.config, own_node),
+            look_for_interfaces: self.interfaces.is_due(now) || self.retry.is_some(),
             doubt,
             cut: cut.then(|| addresses.iter().copied().collect::<HashSet<IpAddr>>()),
         };
@@ -168,6 +177,7 @@ impl Policies {
     /// A sync ended.
     pub(super) fn finish(&mut self, worker: PolicyWorker, outcome: &PolicyOutcome, now: Instant) {
         self.worker = Some(worker);
+        self.tell_of_interfaces(outcome, now);
         if let Some(error) = &outcome.error {
             tracing::error!(%error, "policies could not be written; the last good rules stay, and it is tried again");
             let wait = self.retry.map_or(FIRST_RETRY, |(_, wait)| (wait * 2).min(LAST_RETRY));
@@ -189,6 +199,26 @@ impl Policies {
         }
         if outcome.cut > 0 {
             tracing::info!(connections = outcome.cut, "connections that policies forbid now were cut");
+        }
+    }
+
+    /// Warns of pods that policies match by their addresses of the API alone.
+    fn tell_of_interfaces(&mut self, outcome: &PolicyOutcome, now: Instant) {
+        let unattached = self.interfaces.take(outcome.unattached.clone(), now);
+        if !unattached.is_empty() {
+            tracing::warn!(
+                count = unattached.len(),
+                pods = some_of(&unattached),
+                "no interface of these pods was found (no veth pair leads to their addresses): NetworkPolicies match \
+                 them by their addresses alone, and not their link-local, multicast and broadcast packets"
+            );
+        }
+        if outcome.lacks_bridge_family && !self.told_of_bridges {
+            self.told_of_bridges = true;
+            tracing::warn!(
+                "this kernel has no nf_tables for bridges (CONFIG_NF_TABLES_BRIDGE): NetworkPolicies match pods that a \
+                 bridge joins by their addresses alone, and not their link-local, multicast and broadcast packets"
+            );
         }
     }
 

@@ -5,10 +5,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use portcullis_cluster::NamespacedName;
 use portcullis_netlink::conntrack::Conntrack;
 use portcullis_netlink::nf_tables::Committed;
 use portcullis_policy::compile::{Changes, Compiler, Scope};
 use portcullis_policy::established;
+use portcullis_policy::interfaces::PodInterfaces;
 use portcullis_policy::table::{Enforcer, Label, Options};
 
 /// What each counter of the table counts, by its name.
@@ -19,6 +21,7 @@ pub(in crate::daemon) struct PolicyWorker {
     /// The loop brings it up to date between syncs.
     pub(super) compiler: Compiler,
     enforcer: Enforcer,
+    interfaces: PodInterfaces,
     conntrack: Option<Conntrack>,
 }
 
@@ -28,6 +31,8 @@ pub(super) struct PolicyOrder {
     pub(super) options: Options,
     /// Unknown pods should be denied, and this node's pod ranges are not known.
     pub(super) lacks_ranges: bool,
+    /// Interfaces of pods are to be looked for, as they are after a change of addresses.
+    pub(super) look_for_interfaces: bool,
     /// Who changed the table.
     pub(super) doubt: Option<String>,
     /// Connections that are forbidden now are to be cut, but for those of these addresses.
@@ -47,6 +52,10 @@ pub(in crate::daemon) struct PolicyOutcome {
     pub(in crate::daemon) pods: (usize, usize),
     /// The only error is a fact that the cluster does not give.
     pub(in crate::daemon) lacks_facts: bool,
+    /// Isolated pods of which no interface was found.
+    pub(super) unattached: Vec<NamespacedName>,
+    /// Pods are ports of a bridge, and the kernel has no nf_tables for bridges.
+    pub(super) lacks_bridge_family: bool,
     cut_failed: bool,
 }
 
@@ -59,7 +68,12 @@ impl PolicyOutcome {
 
 impl PolicyWorker {
     pub(super) fn new(scope: Scope, enforcer: Enforcer) -> Self {
-        PolicyWorker { compiler: Compiler::new(scope), enforcer, conntrack: None }
+        PolicyWorker {
+            compiler: Compiler::new(scope),
+            enforcer,
+            interfaces: PodInterfaces::default(),
+            conntrack: None,
+        }
     }
 
     pub(super) fn labels(&self) -> &Labels {
@@ -70,10 +84,12 @@ impl PolicyWorker {
         let start = Instant::now();
         let compiled = self.compiler.compiled();
         self.enforcer.follow(&order.changes, compiled);
-        self.enforcer.set_options(order.options, compiled);
+        self.enforcer.set_options(order.options.clone(), compiled);
         if order.doubt.is_some() {
             self.enforcer.doubt();
         }
+        self.attach(&order);
+        let compiled = self.compiler.compiled();
         let judged = |pod: &&_| {
             let pod: &portcullis_policy::compile::LocalPod = pod;
             pod.ingress.is_some() || pod.egress.is_some()
@@ -87,6 +103,8 @@ impl PolicyWorker {
             took: Duration::ZERO,
             pods,
             lacks_facts: false,
+            unattached: self.interfaces.missing(compiled),
+            lacks_bridge_family: false,
             cut_failed: false,
         };
         match self.enforcer.sync() {
@@ -96,6 +114,8 @@ impl PolicyWorker {
             }
             Err(error) => outcome.error = Some(error.to_string()),
         }
+        outcome.lacks_bridge_family = !self.enforcer.has_bridge_family()
+            && self.interfaces.found().iter().any(|interface| interface.is_bridge_port);
         if let Some(own) = order.cut {
             match self.cut(&own).filter(|_| outcome.error.is_none()) {
                 Some(Ok(cut)) => outcome.cut = cut,
@@ -117,6 +137,17 @@ impl PolicyWorker {
         }
         outcome.took = start.elapsed();
         outcome
+    }
+
+    /// Matches pods by their interfaces, as they are known or found now.
+    fn attach(&mut self, order: &PolicyOrder) {
+        let compiled = self.compiler.compiled();
+        if order.look_for_interfaces || order.doubt.is_some() || !order.changes.addresses.is_empty() {
+            if let Err(error) = self.interfaces.scan(compiled) {
+                tracing::warn!(%error, "cannot look for the interfaces of pods: new pods are matched by their addresses alone");
+            }
+        }
+        self.enforcer.attach(self.interfaces.found(), compiled);
     }
 
     fn cut(&mut self, own: &HashSet<IpAddr>) -> Option<portcullis_netlink::Result<usize>> {

@@ -1,0 +1,272 @@
+//! Pods matched by their interfaces, for packets whose address at the pod's end is none that the API gives the pod:
+//! link-local addresses, multicast, broadcast, and addresses that the pod has given itself.
+//!
+//! ```text
+//! bridge prerouting ── from a port, source is none of the pod's ─► priority becomes the number of the port
+//!   └► inet prerouting ── interface, or that number, is in a map ─► profile-out-…
+//! bridge forward ───── to a port, destination is none of the pod's ─► priority becomes the number of the port
+//!   └► inet postrouting, chain ingress ── interface, or that number, is in a map ─► profile-in-…
+//! ```
+//! Rules of the family `inet` see the bridge as the interface of packets that it passes on, not the port, and rules of
+//! the family `bridge` have no connection tracking; so the latter tell the former the port. They do so by the packet's
+//! priority, as marks are shared with everything else on the node. Only packets with foreign addresses get one.
+
+use std::sync::Arc;
+
+use portcullis_netlink::Family;
+use portcullis_netlink::nf_tables::{
+    BaseChain, Chain, ChainKind, DataType, Element, FIB_BROADCAST, FIB_MULTICAST, Field, Hook, Key,
+    ManagedTable, Meta, Rule as Line, Set, SetSpec, TableFamily, Verdict,
+};
+
+use super::names::{EGRESS, FORWARD, OTHER_PROTOCOLS, PREROUTING, ROUTER_ADVERTISEMENTS, TABLE, of_family};
+use super::options::Options;
+use crate::compile::{Compiled, LocalPod, Profile};
+use crate::interfaces::PodInterface;
+
+const POD_PORTS: &str = "pod-ports";
+const PORT_ADDRESSES: &str = "port-addresses";
+const EGRESS_PORTS: &str = "egress-ports";
+const INGRESS_PORTS: &str = "ingress-ports";
+const POD_INTERFACES: &str = "pod-interfaces";
+const INTERFACE_ADDRESSES: &str = "interface-addresses";
+const EGRESS_INTERFACES: &str = "egress-interfaces";
+const INGRESS_INTERFACES: &str = "ingress-interfaces";
+
+/// Before br_netfilter has the rules of the family `inet` look at a frame (`NF_BR_PRI_BRNF`, 0).
+const BRIDGE_PRIORITY: i32 = -300;
+
+/// What tells the number of a port towards which a packet goes from that of one it comes from. Numbers of interfaces
+/// have 31 bits.
+const TOWARDS: u32 = 1 << 31;
+
+/// Length of an interface's name with its padding (`IFNAMSIZ`).
+const NAME_BYTES: usize = 16;
+
+const IN: Field = Field::Meta(Meta::IifName);
+const OUT: Field = Field::Meta(Meta::OifName);
+const PORT: Field = Field::Meta(Meta::Priority);
+
+/// ICMPv6 types that no pod has to send (RFC 4861): router advertisement, redirect.
+const ROUTERS_ONLY: [u8; 2] = [134, 137];
+
+/// DHCP and DHCPv6: the group that clients ask, and the port of servers.
+const ADDRESS_ASSIGNMENT: [(&str, u16); 2] = [("255.255.255.255", 67), ("ff02::1:2", 547)];
+
+/// The table of the family `bridge`, without any port.
+pub(super) fn bridge_table(options: &Options) -> ManagedTable {
+    let mut table = ManagedTable::new(TableFamily::Bridge, TABLE);
+    table.remark("NetworkPolicy for ports of bridges, by portcullis");
+    let mut put = |name: &str, spec: SetSpec| table.put_set(&name.into(), Set::new(spec));
+    put(POD_PORTS, SetSpec::of(&[DataType::IfName]).remark("interfaces that lead to pods"));
+    let numbers = || SetSpec::of(&[DataType::IfName]).to(&[DataType::ClassId]);
+    put(EGRESS_PORTS, numbers().remark("of pods whose connections to others are judged"));
+    put(INGRESS_PORTS, numbers().remark("of pods to which connections are judged"));
+    for family in Family::ALL {
+        let spec = SetSpec::of(&[DataType::IfName, DataType::address(family)]);
+        put(&of_family(PORT_ADDRESSES, family), spec.remark("the addresses that the API gives the pods"));
+    }
+    table.put_counter(&OTHER_PROTOCOLS.into(), Some("frames of isolated pods that are neither IP nor ARP"));
+    table.put_counter(&ROUTER_ADVERTISEMENTS.into(), Some("router advertisements and redirects of pods"));
+    let base = |hook, rules| Chain {
+        base: Some(BaseChain { kind: ChainKind::Filter, hook, priority: BRIDGE_PRIORITY }),
+        ..Chain::of(rules)
+    };
+    let frame = Line::new().frame_of(Family::V6);
+    let mut rules: Vec<Line> = router_advertisements(frame, POD_PORTS, options).collect();
+    rules.extend(number_of_port(IN, Field::Source, EGRESS_PORTS, options));
+    table.put_chain(&PREROUTING.into(), base(Hook::Prerouting, rules));
+    let rules = number_of_port(OUT, Field::Destination, INGRESS_PORTS, options);
+    table.put_chain(&FORWARD.into(), base(Hook::Forward, rules.collect()));
+    table
+}
+
+/// The lines that drop what only routers send, where it comes from a pod.
+fn router_advertisements(start: Line, interfaces: &str, options: &Options) -> impl Iterator<Item = Line> {
+    ROUTERS_ONLY.into_iter().map(move |kind| {
+        let line = start.clone().protocol(libc::IPPROTO_ICMPV6 as u8);
+        let line = line.is(Field::IcmpType, kind).is_in(&[IN], interfaces);
+        dropped(line, ROUTER_ADVERTISEMENTS, options)
+    })
+}
+
+/// The lines that give packets of a port the number of the port, unless their address is one of the pod's. Frames that are
+/// neither IP nor ARP never reach rules of the family `inet`, so they are dropped.
+fn number_of_port(
+    interface: Field,
+    address: fn(Family) -> Field,
+    numbers: &'static str,
+    options: &Options,
+) -> impl Iterator<Item = Line> {
+    let known = Family::ALL.map(|family| {
+        let key = [interface, address(family)];
+        Line::new().frame_of(family).is_in(&key, of_family(PORT_ADDRESSES, family)).then(Verdict::Accept)
+    });
+    let foreign = Family::ALL.map(|family| {
+        Line::new().frame_of(family).set_priority_by(&[interface], numbers).then(Verdict::Accept)
+    });
+    let passed = [libc::ETH_P_IP, libc::ETH_P_IPV6, libc::ETH_P_ARP];
+    let other = passed.iter().fold(Line::new(), |line, kind| line.frame_is_not_of(*kind as u16));
+    let other = dropped(other.set_priority_by(&[interface], numbers), OTHER_PROTOCOLS, options);
+    known.into_iter().chain(foreign).chain([other])
+}
+
+/// Counts what a line matches, and drops it unless it is only audited.
+fn dropped(line: Line, counter: &str, options: &Options) -> Line {
+    let line = line.counter(counter);
+    if options.audit { line } else { line.then(Verdict::Drop) }
+}
+
+/// Puts the sets and maps of interfaces into the table of the family `inet`, without any interface.
+pub(super) fn put_sets(table: &mut ManagedTable) {
+    let mut put = |name: &str, spec: SetSpec| table.put_set(&name.into(), Set::new(spec));
+    put(POD_INTERFACES, SetSpec::of(&[DataType::IfName]).remark("interfaces that lead to pods"));
+    let (name, number) = ([DataType::IfName], [DataType::ClassId]);
+    put(EGRESS_INTERFACES, SetSpec::verdicts(&name).remark("of pods whose connections to others are judged"));
+    put(INGRESS_INTERFACES, SetSpec::verdicts(&name).remark("of pods to which connections are judged"));
+    put(EGRESS_PORTS, SetSpec::verdicts(&number).remark("the same by numbers from the bridge table"));
+    put(INGRESS_PORTS, SetSpec::verdicts(&number).remark("the same by numbers from the bridge table"));
+    for family in Family::ALL {
+        let spec = SetSpec::of(&[DataType::IfName, DataType::address(family)]);
+        put(
+            &of_family(INTERFACE_ADDRESSES, family),
+            spec.remark("the addresses that the API gives the pods"),
+        );
+    }
+}
+
+/// The lines of the inet hook `prerouting`, behind those that accept established connections and neighbour discovery.
+pub(super) fn from_interfaces() -> Vec<Line> {
+    let mut lines: Vec<Line> = address_assignment().collect();
+    lines.extend(from_ports());
+    lines.extend(Family::ALL.map(|family| {
+        let key = [IN, Field::Source(family)];
+        Line::new().family(family).is_in(&key, of_family(INTERFACE_ADDRESSES, family)).then(Verdict::Accept)
+    }));
+    lines.push(Line::new().verdict_map(&[IN], EGRESS_INTERFACES));
+    lines
+}
+
+/// The lines that drop router advertisements and redirects that come in by an interface of a pod.
+pub(super) fn of_routers(options: &Options) -> impl Iterator<Item = Line> {
+    router_advertisements(Line::new(), POD_INTERFACES, options)
+}
+
+/// The line for packets that come from a port whose number the bridge table has told.
+pub(super) fn from_ports() -> [Line; 1] {
+    [Line::new().verdict_map(&[PORT], EGRESS_PORTS)]
+}
+
+/// The lines for packets that go to an interface or a port of a pod with an address that is none of the pod's.
+pub(super) fn to_interfaces() -> Vec<Line> {
+    let mut lines = vec![Line::new().verdict_map(&[PORT], INGRESS_PORTS)];
+    lines.extend(Family::ALL.map(|family| {
+        let key = [OUT, Field::Destination(family)];
+        let foreign = Line::new().family(family).is_not_in(&key, of_family(INTERFACE_ADDRESSES, family));
+        foreign.verdict_map(&[OUT], INGRESS_INTERFACES)
+    }));
+    lines
+}
+
+/// The lines of the hook `input` for what pods send to all nodes and hosts of a network. It may be for the node as for
+/// any other, and so their rules for other destinations count.
+pub(super) fn to_groups() -> Vec<Line> {
+    let mut lines: Vec<Line> = address_assignment().collect();
+    let kinds = [(Family::V4, FIB_BROADCAST), (Family::V4, FIB_MULTICAST), (Family::V6, FIB_MULTICAST)];
+    lines.extend(kinds.map(|(family, kind)| {
+        let line = Line::new().family(family).to_kind(kind);
+        line.verdict_map(&[Field::Source(family)], of_family(EGRESS, family))
+    }));
+    lines
+}
+
+/// The lines that accept what clients of DHCP and DHCPv6 send.
+fn address_assignment() -> impl Iterator<Item = Line> {
+    ADDRESS_ASSIGNMENT.into_iter().map(|(group, port)| {
+        let line =
+            Line::new().destination(group.parse().expect("an address")).protocol(libc::IPPROTO_UDP as u8);
+        line.is(Field::DestinationPort, port).then(Verdict::Accept)
+    })
+}
+
+/// Makes both tables' sets and maps those of these interfaces.
+pub(super) fn attach(
+    interfaces: &[PodInterface],
+    compiled: &Compiled,
+    inet: &mut ManagedTable,
+    bridge: &mut ManagedTable,
+) {
+    let mut contents = Contents::default();
+    interfaces.iter().for_each(|interface| contents.add(interface, compiled));
+    let bare = |keys: &[Key]| -> Vec<(Key, Element)> {
+        keys.iter().map(|key| (key.clone(), Element::bare())).collect()
+    };
+    fill(bridge, POD_PORTS, bare(&contents.names));
+    fill(inet, POD_INTERFACES, bare(&contents.names));
+    for (family, addresses) in Family::ALL.into_iter().zip(&contents.addresses) {
+        fill(bridge, &of_family(PORT_ADDRESSES, family), bare(addresses));
+        fill(inet, &of_family(INTERFACE_ADDRESSES, family), bare(addresses));
+    }
+    let directions = [
+        (&contents.egress, EGRESS_PORTS, EGRESS_INTERFACES),
+        (&contents.ingress, INGRESS_PORTS, INGRESS_INTERFACES),
+    ];
+    for (judged, ports, interfaces) in directions {
+        let number = |one: &Judged| (one.name.clone(), Element::value(Key::new().number(one.number)));
+        fill(bridge, ports, judged.iter().map(number).collect());
+        let goto = |one: &Judged| Element::verdict(Verdict::goto(one.profile.name()));
+        fill(inet, ports, judged.iter().map(|one| (Key::new().number(one.number), goto(one))).collect());
+        fill(inet, interfaces, judged.iter().map(|one| (one.name.clone(), goto(one))).collect());
+    }
+}
+
+fn fill(table: &mut ManagedTable, name: &str, elements: Vec<(Key, Element)>) {
+    let name: Arc<str> = name.into();
+    if let Some(set) = table.desired().sets.get(&name) {
+        let set = Set::with(set.spec.clone(), elements);
+        table.put_set(&name, set);
+    }
+}
+
+/// An interface of a pod that is judged in a direction.
+struct Judged {
+    name: Key,
+    number: u32,
+    profile: Arc<Profile>,
+}
+
+#[derive(Default)]
+struct Contents {
+    names: Vec<Key>,
+    /// Names with addresses of the API, by family in the order of [`Family::ALL`].
+    addresses: [Vec<Key>; 2],
+    egress: Vec<Judged>,
+    ingress: Vec<Judged>,
+}
+
+impl Contents {
+    fn add(&mut self, interface: &PodInterface, compiled: &Compiled) {
+        let mut bytes = [0; NAME_BYTES];
+        let length = interface.name.len().min(NAME_BYTES - 1);
+        bytes[..length].copy_from_slice(&interface.name.as_bytes()[..length]);
+        let name = Key::new().part(&bytes);
+        let pods: Vec<&LocalPod> = interface.pods.iter().filter_map(|pod| compiled.pod(pod)).collect();
+        // Where several pods claim an interface, one that is judged counts.
+        let egress = pods.iter().find_map(|pod| pod.egress.clone());
+        let ingress = pods.iter().find_map(|pod| pod.ingress.clone());
+        self.names.push(name.clone());
+        if egress.is_some() || ingress.is_some() {
+            for address in pods.iter().flat_map(|pod| &pod.addresses) {
+                let owned =
+                    compiled.pod_at(*address).is_some_and(|owner| interface.pods.contains(&owner.key));
+                let at = Family::ALL.iter().position(|family| *family == Family::of(*address));
+                if let Some(at) = at.filter(|_| owned) {
+                    self.addresses[at].push(name.clone().address(*address));
+                }
+            }
+        }
+        let index = interface.index;
+        self.egress.extend(egress.map(|profile| Judged { name: name.clone(), number: index, profile }));
+        self.ingress.extend(ingress.map(|profile| Judged { name, number: index | TOWARDS, profile }));
+    }
+}

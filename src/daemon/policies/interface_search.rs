@@ -1,0 +1,108 @@
+//! When the interfaces of pods are looked for again, and what is said of pods that have none.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use portcullis_cluster::NamespacedName;
+
+/// The time until the first look for interfaces that were not found; it doubles with each look.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+
+/// After a wait of so long pods are reported, and looked for again only when addresses change.
+const LAST_WAIT: Duration = Duration::from_secs(4);
+
+/// So many pods are named in a line of the log.
+const NAMED: usize = 5;
+
+/// The search for interfaces of isolated pods that were not found yet.
+#[derive(Debug, Default)]
+pub(super) struct InterfaceSearch {
+    /// When to look again, and how long that wait is.
+    next: Option<(Instant, Duration)>,
+    /// Pods that are waited for.
+    missing: BTreeSet<NamespacedName>,
+    /// Pods that were reported.
+    reported: BTreeSet<NamespacedName>,
+}
+
+impl InterfaceSearch {
+    /// When to look again; `None` while there is no need to.
+    pub(super) fn next(&self) -> Option<Instant> {
+        self.next.map(|(at, _)| at)
+    }
+
+    /// Whether it is time to look again.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.next.is_some_and(|(at, _)| now >= at)
+    }
+
+    /// Takes in of which pods no interface was found. Pods to report, each once, after they have been looked for
+    /// several times.
+    pub(super) fn take(&mut self, missing: Vec<NamespacedName>, now: Instant) -> Vec<NamespacedName> {
+        let missing: BTreeSet<NamespacedName> = missing.into_iter().collect();
+        self.reported.retain(|pod| missing.contains(pod));
+        let is_new = missing.iter().any(|pod| !self.missing.contains(pod));
+        self.missing = missing;
+        if self.missing.iter().all(|pod| self.reported.contains(pod)) {
+            self.next = None;
+            return Vec::new();
+        }
+        self.next = match self.next {
+            Some(next) if now < next.0 && !is_new => Some(next),
+            Some((_, wait)) if now >= self.next.map_or(now, |(at, _)| at) && wait >= LAST_WAIT && !is_new => {
+                None
+            }
+            Some((_, wait)) if !is_new => Some((now + wait * 2, wait * 2)),
+            _ => Some((now + FIRST_WAIT, FIRST_WAIT)),
+        };
+        if self.next.is_some() {
+            return Vec::new();
+        }
+        let report = self.missing.difference(&self.reported).cloned().collect();
+        self.reported = self.missing.clone();
+        report
+    }
+}
+
+/// Some pods by name, and how many more there are.
+pub(super) fn some_of(pods: &[NamespacedName]) -> String {
+    let named: Vec<String> = pods.iter().take(NAMED).map(ToString::to_string).collect();
+    let named = named.join(", ");
+    match pods.len().saturating_sub(NAMED) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pods_are_looked_for_and_then_reported_once() {
+        let pods = |names: &[&str]| -> Vec<NamespacedName> {
+            names.iter().map(|name| NamespacedName::new("shop", name)).collect()
+        };
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        // When it was looked, what was not found, what is reported, when to look again.
+        type Row<'a> = (u64, &'a [&'a str], &'a [&'a str], Option<u64>);
+        let rows: [Row<'_>; 10] = [
+            (0, &["a"], &[], Some(1)),
+            (1, &["a"], &[], Some(3)),
+            (2, &["a"], &[], Some(3)),
+            (3, &["a"], &[], Some(7)),
+            (7, &["a"], &["a"], None),
+            (20, &["a"], &[], None),
+            (30, &["a", "b"], &[], Some(31)),
+            (31, &["a"], &[], None),
+            (40, &[], &[], None),
+            (50, &["a"], &[], Some(51)),
+        ];
+        let mut search = InterfaceSearch::default();
+        for (second, missing, reported, next) in rows {
+            assert_eq!(search.take(pods(missing), at(second)), pods(reported), "at {second} s");
+            assert_eq!(search.next(), next.map(at), "at {second} s");
+        }
+    }
+}
