@@ -22,9 +22,34 @@ pub fn cut(
     own: &HashSet<IpAddr>,
 ) -> portcullis_netlink::Result<Deleted> {
     let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].map(Protocol::number);
-    conntrack.delete_where(&Family::ALL, &protocols, |flow| {
-        connection_of(flow, own).is_some_and(|connection| !compiled.judge(connection).is_allowed())
+    conntrack.delete_where(&Family::ALL, &protocols, |flow| is_forbidden(flow, compiled, own))
+}
+
+/// The same for TCP connections alone whose first segment was not seen.
+///
+/// # Errors
+/// As [`cut`].
+pub fn cut_picked_up(
+    conntrack: &mut Conntrack,
+    compiled: &Compiled,
+    own: &HashSet<IpAddr>,
+) -> portcullis_netlink::Result<Deleted> {
+    conntrack.delete_where(&Family::ALL, &[Protocol::Tcp.number()], |flow| {
+        flow.is_picked_up && is_forbidden(flow, compiled, own)
     })
+}
+
+/// Whether policies forbid a connection. One whose first segment was not seen may have been opened by either end, and is
+/// forbidden if neither may have.
+fn is_forbidden(flow: &Flow, compiled: &Compiled, own: &HashSet<IpAddr>) -> bool {
+    let Some(connection) = connection_of(flow, own) else { return false };
+    let is_allowed = |connection| compiled.judge(connection).is_allowed();
+    !is_allowed(connection) && !(flow.is_picked_up && is_allowed(reversed(connection, flow)))
+}
+
+/// The same connection, opened by its other end.
+fn reversed(connection: Connection, flow: &Flow) -> Connection {
+    Connection { from: connection.to, to: connection.from, port: flow.original.source_port, ..connection }
 }
 
 /// The connection as policies see it: from the client, to the endpoint that a Service's address was replaced by.
@@ -39,9 +64,11 @@ fn connection_of(flow: &Flow, own: &HashSet<IpAddr>) -> Option<Connection> {
 
 #[cfg(test)]
 mod tests {
+    use portcullis_cluster::{Event, Index, Kind, Name, Object};
     use portcullis_netlink::conntrack::Tuple;
 
     use super::*;
+    use crate::compile::{Compiler, Scope};
 
     #[test]
     fn a_connection_is_from_the_client_to_the_endpoint() {
@@ -66,6 +93,7 @@ mod tests {
             status: 0,
             zone: 0,
             mark: 0,
+            is_picked_up: false,
         };
         let own = HashSet::from([address("172.18.0.11"), address("10.244.1.1")]);
         let of = |client, endpoint, protocol| {
@@ -77,5 +105,53 @@ mod tests {
         assert_eq!(of("10.244.1.1", "10.244.1.6", 6), None, "a probe of the kubelet's");
         assert_eq!(of("10.244.1.5", "172.18.0.11", 17), None, "to the node itself");
         assert_eq!(of("10.244.1.5", "10.244.2.6", 1), None, "policies do not cut pings");
+    }
+
+    #[test]
+    fn a_connection_whose_begin_was_not_seen_is_forbidden_if_neither_end_may_open_it() {
+        let policy = serde_json::json!({
+            "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"namespace": "x", "name": "web"},
+            "spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "ingress": [{"ports": [{"port": 80}]}]},
+        });
+        let pod = serde_json::json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": "x", "name": "a"}, "spec": {"nodeName": "n"},
+            "status": {"podIPs": [{"ip": "10.244.1.5"}]},
+        });
+        let mut index = Index::new();
+        for (kind, object) in [(Kind::NetworkPolicy, policy), (Kind::Pod, pod)] {
+            index.handle(Event::Applied(Object::parse(kind, object).expect("an object").object));
+        }
+        let compiler = Compiler::of(Scope::Node(Name::new("n")), &index);
+        // From where to where by which ports, whether its begin was seen, whether it is forbidden.
+        let rows = [
+            ("the client's", "10.244.2.6", 4000, "10.244.1.5", 80, false, false),
+            ("the server's, seen from its begin", "10.244.1.5", 80, "10.244.2.6", 4000, false, true),
+            ("the server's, picked up", "10.244.1.5", 80, "10.244.2.6", 4000, true, false),
+            ("of another port, picked up", "10.244.1.5", 81, "10.244.2.6", 4000, true, true),
+            ("to another port, picked up", "10.244.2.6", 4000, "10.244.1.5", 81, true, true),
+        ];
+        for (what, from, source_port, to, destination_port, is_picked_up, expected) in rows {
+            let [source, destination] = [from, to].map(|text| text.parse().expect("an address"));
+            let original = Tuple { source, destination, source_port, destination_port };
+            let reply = Tuple {
+                source: destination,
+                destination: source,
+                source_port: destination_port,
+                destination_port: source_port,
+            };
+            let (family, protocol) = (Family::V4, Protocol::Tcp.number());
+            let flow = Flow {
+                family,
+                protocol,
+                original,
+                reply,
+                id: None,
+                status: 0,
+                zone: 0,
+                mark: 0,
+                is_picked_up,
+            };
+            assert_eq!(is_forbidden(&flow, compiler.compiled(), &HashSet::new()), expected, "{what}");
+        }
     }
 }

@@ -20,6 +20,12 @@ const CTA_PROTO_DST_PORT: u16 = 3;
 const CTA_PROTO_ICMP_ID: u16 = 4;
 const CTA_PROTO_ICMPV6_ID: u16 = 7;
 
+const CTA_PROTOINFO_TCP: u16 = 1;
+/// `struct nf_ct_tcp_flags` of the original direction: flags, and a mask.
+const CTA_PROTOINFO_TCP_FLAGS_ORIGINAL: u16 = 4;
+/// `IP_CT_TCP_FLAG_BE_LIBERAL`: sequence numbers are not checked, as the first segments were not seen.
+const BE_LIBERAL: u8 = 0x08;
+
 /// The bits of [`Flow::status`] that are of use here (`IPS_*`).
 pub mod status {
     /// Packets were seen in both directions.
@@ -66,6 +72,8 @@ pub struct Flow {
     pub zone: u16,
     /// The conntrack mark.
     pub mark: u32,
+    /// A TCP connection whose first segment was not seen, so that what is its original direction is not known for sure.
+    pub is_picked_up: bool,
 }
 
 impl Flow {
@@ -88,13 +96,14 @@ impl Flow {
         let (header, attributes) = message.split::<{ netfilter::HEADER }>()?;
         let Some(family) = Family::from_number(header[0]) else { return Ok(None) };
         let (mut original, mut reply) = (None, None);
-        let (mut id, mut status, mut mark, mut zone) = (None, 0, 0, 0);
+        let (mut id, mut status, mut mark, mut zone, mut is_picked_up) = (None, 0, 0, 0, false);
         for attribute in attributes {
             let attribute = attribute?;
             match attribute.kind {
                 attributes::TUPLE_ORIG => original = Some(ParsedTuple::parse(attribute.nested())?),
                 attributes::TUPLE_REPLY => reply = Some(ParsedTuple::parse(attribute.nested())?),
                 attributes::STATUS => status = attribute.u32_be()?,
+                attributes::PROTOCOL_INFO => is_picked_up = is_liberal(attribute.nested())?,
                 attributes::MARK => mark = attribute.u32_be()?,
                 attributes::ID => id = Some(attribute.u32_be()?),
                 attributes::ZONE => zone = attribute.u16_be()?,
@@ -113,8 +122,26 @@ impl Flow {
             // A zone of one direction only is named inside the tuple.
             zone: original.zone.unwrap_or(zone),
             mark,
+            is_picked_up,
         }))
     }
+}
+
+/// Whether what the kernel says of a protocol's state is that of a TCP connection that was picked up in its middle.
+fn is_liberal(protocol_info: Attributes<'_>) -> Result<bool, Malformed> {
+    for protocol in protocol_info {
+        let protocol = protocol?;
+        if protocol.kind != CTA_PROTOINFO_TCP {
+            continue;
+        }
+        for part in protocol.nested() {
+            let part = part?;
+            if part.kind == CTA_PROTOINFO_TCP_FLAGS_ORIGINAL {
+                return Ok(part.payload.first().is_some_and(|flags| flags & BE_LIBERAL != 0));
+            }
+        }
+    }
+    Ok(false)
 }
 
 /// A tuple with what only the kernel puts beside it.
@@ -264,8 +291,8 @@ mod tests {
 
     fn flow() -> impl Strategy<Value = Flow> {
         let protocol = prop_oneof![Just(1u8), Just(6), Just(17), Just(58), Just(132), any::<u8>()];
-        (any::<bool>(), protocol, any::<(u32, u32, u16, u32)>()).prop_flat_map(
-            |(v6, protocol, (id, status, zone, mark))| {
+        (any::<bool>(), protocol, any::<(u32, u32, u16, u32, bool)>()).prop_flat_map(
+            |(v6, protocol, (id, status, zone, mark, is_picked_up))| {
                 (tuple(v6), tuple(v6)).prop_map(move |(original, reply)| Flow {
                     family: if v6 { Family::V6 } else { Family::V4 },
                     protocol,
@@ -275,6 +302,7 @@ mod tests {
                     status,
                     zone,
                     mark,
+                    is_picked_up,
                 })
             },
         )
@@ -287,6 +315,12 @@ mod tests {
             TupleParts::from(flow.original).write(message, attributes::TUPLE_ORIG, flow.protocol);
             TupleParts::from(flow.reply).write(message, attributes::TUPLE_REPLY, flow.protocol);
             message.u32_be(attributes::STATUS, flow.status).u32_be(attributes::MARK, flow.mark);
+            message.nested(attributes::PROTOCOL_INFO, |info| {
+                info.nested(CTA_PROTOINFO_TCP, |tcp| {
+                    let flags = if flow.is_picked_up { 0x0a } else { 0x02 };
+                    tcp.bytes(CTA_PROTOINFO_TCP_FLAGS_ORIGINAL, &[flags, 0]);
+                });
+            });
             message.u32_be(attributes::ID, flow.id.unwrap_or_default()).u16_be(attributes::ZONE, flow.zone);
         })
         .expect("short attributes")

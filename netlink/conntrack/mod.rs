@@ -45,6 +45,7 @@ mod attributes {
     pub(super) const TUPLE_ORIG: u16 = 1;
     pub(super) const TUPLE_REPLY: u16 = 2;
     pub(super) const STATUS: u16 = 3;
+    pub(super) const PROTOCOL_INFO: u16 = 4;
     pub(super) const TIMEOUT: u16 = 7;
     pub(super) const MARK: u16 = 8;
     pub(super) const ID: u16 = 12;

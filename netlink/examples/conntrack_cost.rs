@@ -81,5 +81,15 @@ fn flow(number: u32) -> Flow {
         source_port: 5353,
         destination_port: 40_000,
     };
-    Flow { family: Family::V4, protocol: UDP, original, reply, id: None, status: 0, zone: 0, mark: 0 }
+    Flow {
+        family: Family::V4,
+        protocol: UDP,
+        original,
+        reply,
+        id: None,
+        status: 0,
+        zone: 0,
+        mark: 0,
+        is_picked_up: false,
+    }
 }

@@ -130,6 +130,11 @@ impl Element {
         Element { data: Some(ElementData::Verdict(verdict)), ..Self::default() }
     }
 
+    /// The same, for so many milliseconds.
+    pub fn for_at_most(self, milliseconds: u64) -> Self {
+        Element { timeout: Some(milliseconds), ..self }
+    }
+
     /// An element of a map to data.
     pub fn value(value: Key) -> Self {
         Element { data: Some(ElementData::Value(value)), ..Self::default() }

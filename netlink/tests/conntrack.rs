@@ -41,6 +41,7 @@ fn flow(family: Family, protocol: u8, client: u16, service: u16, endpoint: u16) 
         status: 0,
         zone: 0,
         mark: 0,
+        is_picked_up: false,
     }
 }
 

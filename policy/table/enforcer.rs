@@ -87,6 +87,12 @@ impl Enforcer {
         self.table = PolicyTable::of(options, compiled);
     }
 
+    /// Has the middle of a TCP connection that is not tracked pass from the next [`Enforcer::sync`] on, or be judged as
+    /// its begin.
+    pub fn pick_up(&mut self, on: bool) {
+        self.table.pick_up(on);
+    }
+
     /// Matches pods by these interfaces from the next [`Enforcer::sync`] on. `compiled` is what the table follows.
     pub fn attach(&mut self, interfaces: &[PodInterface], compiled: &Compiled) {
         self.table.attach(interfaces, compiled);

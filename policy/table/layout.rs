@@ -14,8 +14,9 @@ use super::auxiliary::Shared;
 use super::interfaces;
 use super::label::{self, Label};
 use super::names::{
-    CUT, EGRESS, INGRESS, INPUT, INPUT_PRIORITY, OTHER_PROTOCOLS, POSTROUTING, POSTROUTING_PRIORITY,
-    PREROUTING, PREROUTING_PRIORITY, ROUTER_ADVERTISEMENTS, TABLE, UNKNOWN_PODS, of_family,
+    CUT, EGRESS, INGRESS, INPUT, INPUT_PRIORITY, OTHER_PROTOCOLS, PICKED_UP, POSTROUTING,
+    POSTROUTING_PRIORITY, PREROUTING, PREROUTING_PRIORITY, ROUTER_ADVERTISEMENTS, TABLE, UNKNOWN_PODS,
+    of_family,
 };
 use super::options::{Options, UnknownPods};
 use super::profile_chain::{ITSELF, judging, judging_towards_node, towards_node};
@@ -32,6 +33,23 @@ const RANGES: &str = "pod-ranges";
 const TOWARDS_NODE: &str = "to-this-node";
 const SERVERS: &str = "isolated-servers";
 const CLIENTS: &str = "isolated-clients";
+
+/// How long connections are taken up at most, in milliseconds, where nothing ends it before: a daemon that does not run.
+const PICK_UP_AT_MOST: u64 = 120_000;
+
+/// The line that takes up TCP connections in their middle while the set of such protocols is not empty.
+fn picked_up() -> Line {
+    not_first_segment(Line::new()).is_in(&[Field::PROTOCOL], PICKED_UP).then(Verdict::Accept)
+}
+
+/// Matches TCP segments that do not open a connection.
+fn not_first_segment(line: Line) -> Line {
+    line.protocol(libc::IPPROTO_TCP as u8).compare(Field::TcpFlags, Comparison::NotEqual, TCP_SYN).compare(
+        Field::TcpFlags,
+        Comparison::NotEqual,
+        TCP_SYN_ECN,
+    )
+}
 
 /// The table that enforces policies.
 #[derive(Debug)]
@@ -60,6 +78,9 @@ impl PolicyTable {
             labels: Arc::default(),
         };
         this.put_maps();
+        let spec = SetSpec { timeout: Some(0), ..SetSpec::of(&[DataType::InetProto]) };
+        let about = "whose connections may be older than connection tracking";
+        this.table.put_set(&PICKED_UP.into(), Set::new(spec.remark(about)));
         interfaces::put_sets(&mut this.table);
         this.put_chains();
         this
@@ -85,6 +106,15 @@ impl PolicyTable {
     /// Both tables, to commit them: that of the family `inet` first.
     pub fn tables_mut(&mut self) -> [&mut ManagedTable; 2] {
         [&mut self.table, &mut self.bridge]
+    }
+
+    /// Has the middle of a TCP connection that is not tracked pass from now on, or be judged as its begin.
+    pub fn pick_up(&mut self, on: bool) {
+        let (set, tcp) = (PICKED_UP.into(), Key::new().protocol(libc::IPPROTO_TCP as u8));
+        match on {
+            true => self.table.put_element(&set, tcp, Element::bare().for_at_most(PICK_UP_AT_MOST)),
+            false => self.table.remove_element(&set, &tcp),
+        }
     }
 
     /// Matches pods by these interfaces from now on. `compiled` is what the table follows.
@@ -155,6 +185,7 @@ impl PolicyTable {
         let mut rules = vec![established()];
         rules.extend(discovery());
         rules.push(own);
+        rules.push(picked_up());
         rules.extend(self.taken_up());
         rules.push(Line::new().then(Verdict::goto(EGRESS)));
         self.table.put_chain(&POSTROUTING.into(), base(Hook::Postrouting, POSTROUTING_PRIORITY, rules));
@@ -165,6 +196,7 @@ impl PolicyTable {
         self.table.put_chain(&PREROUTING.into(), base(Hook::Prerouting, PREROUTING_PRIORITY, rules));
         let mut rules = vec![established()];
         rules.extend(discovery());
+        rules.push(picked_up());
         rules.extend(interfaces::to_groups());
         rules.extend(lookup(TOWARDS_NODE, source));
         self.table.put_chain(&INPUT.into(), base(Hook::Input, INPUT_PRIORITY, rules));
@@ -199,11 +231,7 @@ impl PolicyTable {
         let ends = |family| [(Field::Source(family), SERVERS), (Field::Destination(family), CLIENTS)];
         let of_family = |family: Family| {
             ends(family).map(|(field, set)| {
-                Line::new()
-                    .family(family)
-                    .protocol(libc::IPPROTO_TCP as u8)
-                    .compare(Field::TcpFlags, Comparison::NotEqual, TCP_SYN)
-                    .compare(Field::TcpFlags, Comparison::NotEqual, TCP_SYN_ECN)
+                not_first_segment(Line::new().family(family))
                     .is_in(&[field], of_family(set, family))
                     .counter(CUT)
                     .then(Verdict::Drop)

@@ -34,6 +34,9 @@ pub(super) const OTHER_PROTOCOLS: &str = "other-protocols";
 /// The counter for router advertisements and redirects of pods.
 pub(super) const ROUTER_ADVERTISEMENTS: &str = "router-advertisements";
 
+/// The set of protocols whose connections are taken up in their middle, for a while after the start.
+pub(super) const PICKED_UP: &str = "picked-up-protocols";
+
 /// A name for one family.
 pub(super) fn of_family(name: &str, family: Family) -> String {
     match family {

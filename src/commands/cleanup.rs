@@ -24,7 +24,8 @@ pub fn run(options: Cleanup, out: &mut dyn Write) -> io::Result<bool> {
         // Held until the table is gone, if it could be had.
         _lock => match Enforcer::remove() {
             Ok(families) => {
-                removed.extend(families.into_iter().map(|family| format!("table {} {TABLE}", family.as_str())));
+                removed
+                    .extend(families.into_iter().map(|family| format!("table {} {TABLE}", family.as_str())));
             }
             Err(EnforceError::NoTables) => {}
             Err(error) => left.push(format!("table inet {TABLE}, table bridge {TABLE}: {error}")),

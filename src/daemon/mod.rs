@@ -216,7 +216,7 @@ pub async fn run(
     let worker = Worker::new(mode, desired, flows, takeover);
     let (policies, drift) = match config.network_policy.zip(enforcer) {
         Some((policy, enforcer)) => {
-            let (policies, drift) = Policies::start(policy, name, enforcer);
+            let (policies, drift) = Policies::start(policy, name, enforcer, options.once);
             telemetry.expect_policies(policy.audit);
             (Some(policies), Some(drift))
         }

@@ -1,13 +1,15 @@
 //! What becomes of connections that a new policy forbids: they live on, or are cut.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use portcullis_lab::{Conversation, Family, Lab, Protocol};
+use portcullis_lab::{Conversation, Family, Lab, NetNs, Protocol};
+use portcullis_netlink::conntrack::{Conntrack, Flow};
 
 use crate::daemons::{NODES, wait_until};
 use crate::flows::end;
+use crate::rest::wait_for_rest;
 use crate::tools;
 use crate::town::{PATIENCE, Town};
 
@@ -151,5 +153,78 @@ fn a_cut_connection_is_not_taken_up_again_from_its_other_end() {
         client.set_read_timeout(Some(PATIENCE)).unwrap();
         client.read_exact(&mut heard).unwrap();
         assert_eq!(&heard, b"later", "what is allowed again goes on");
+    }
+}
+
+/// x/b answers, and asks nobody.
+const ANSWERS: &str = "
+{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: answers, namespace: x}, spec: {
+  podSelector: {matchLabels: {pod: b}}, policyTypes: [Egress]}}";
+
+/// Whether a connection is tracked that a server has opened by its second half.
+fn is_picked_up(netns: &NetNs, server: IpAddr) -> bool {
+    let look = || {
+        let mut found = false;
+        let mut conntrack = Conntrack::open().unwrap();
+        let tcp = [portcullis_cluster::Protocol::Tcp.number()];
+        let each = |flow: &Flow| {
+            found |= flow.is_picked_up && flow.original.source == server;
+            Ok(())
+        };
+        conntrack.dump(&portcullis_netlink::Family::ALL, &tcp, each).unwrap();
+        found
+    };
+    netns.run(look).unwrap()
+}
+
+/// A connection of which connection tracking has not seen the begin, and of which the first packet is the server's.
+#[test]
+fn a_connection_older_than_connection_tracking_goes_on_where_enforcing_begins() {
+    let mut town = Town::enforcing(&[]);
+    town.apply(ANSWERS);
+    let forget = |town: &Town| _ = tools::output(town.netns("node-2").command("conntrack").arg("-F"));
+    for family in Family::BOTH {
+        let [client, server] = ["y/a", "x/b"].map(|name| end(town.lab.plan(), name));
+        let at = SocketAddr::new(server.address_of(family).unwrap(), 8123);
+        let listener =
+            town.lab.netns(server.vantage().unwrap()).unwrap().run(|| TcpListener::bind(at)).unwrap();
+        let listener = listener.unwrap();
+        let netns = town.lab.netns(client.vantage().unwrap()).unwrap();
+        let mut client = netns.run(|| TcpStream::connect_timeout(&at, PATIENCE)).unwrap().unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        let mut heard = [0; 5];
+
+        // As on a node that never had a policy.
+        town.stop("node-2");
+        town.nft("node-2", &["delete", "table", "inet", "portcullis-policy"]);
+        town.lab.start_daemon("node-2").unwrap();
+        wait_for_rest(&mut town.lab);
+        forget(&town);
+        server.write_all(b"first").unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.read_exact(&mut heard).unwrap();
+        assert_eq!(&heard, b"first", "{}", family.name());
+        assert!(
+            is_picked_up(&town.netns("node-2"), at.ip()),
+            "the kernel says that it has not seen the begin"
+        );
+        town.check(
+            "new connections",
+            "x/b → y/a 80/tcp deny\n x/b → x/c 80/udp deny\n y/a → x/b 80/tcp allow",
+        );
+
+        // Where policies were enforced before, connections were tracked.
+        town.kill("node-2");
+        town.lab.start_daemon("node-2").unwrap();
+        wait_for_rest(&mut town.lab);
+        forget(&town);
+        server.write_all(b"later").unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+        let error = client.read(&mut heard).unwrap_err();
+        assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
+        client.write_all(b"still there").unwrap();
+        client.set_read_timeout(Some(PATIENCE)).unwrap();
+        client.read_exact(&mut heard).unwrap();
+        assert_eq!(&heard, b"later", "the client's packet is judged as the client's");
     }
 }

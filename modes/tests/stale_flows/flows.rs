@@ -62,6 +62,7 @@ pub(crate) fn translated(
         status: 0,
         zone: 0,
         mark: 0,
+        is_picked_up: false,
     }
 }
 

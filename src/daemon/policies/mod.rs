@@ -8,6 +8,7 @@
 //! ```
 
 mod interface_search;
+mod pick_up;
 mod worker;
 
 use std::collections::HashSet;
@@ -16,8 +17,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portcullis_cluster::{Index, Kind, Name};
+use portcullis_netlink::nf_tables::TableFamily;
 use portcullis_policy::compile::Scope;
-use portcullis_policy::table::{EnforceError, Enforcer, TABLE};
+use portcullis_policy::table::{self, EnforceError, Enforcer, TABLE};
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -27,6 +29,7 @@ use crate::config::{Established, NetworkPolicy};
 use crate::{node, sysctl};
 
 use interface_search::{InterfaceSearch, some_of};
+use pick_up::PickUp;
 use worker::PolicyOrder;
 pub(super) use worker::{Labels, PolicyOutcome, PolicyWorker};
 
@@ -61,6 +64,7 @@ pub(super) struct Policies {
     last_cut: Option<Instant>,
     /// Everything was written once.
     begun: bool,
+    pick_up: PickUp,
     interfaces: InterfaceSearch,
     /// It was said that the kernel has no nf_tables for bridges.
     told_of_bridges: bool,
@@ -75,11 +79,13 @@ impl Policies {
         Enforcer::open(node::policy_options(config, None))
     }
 
-    /// Prepares to enforce policies on a node, and listens to who else changes the table.
+    /// Prepares to enforce policies on a node, and listens to who else changes the table. `once`: this process ends after
+    /// the first sync, and so cannot end what it would begin.
     pub(super) fn start(
         config: NetworkPolicy,
         node: Name,
         enforcer: Enforcer,
+        once: bool,
     ) -> (Self, mpsc::Receiver<Drift>) {
         sysctl::filter_bridged_packets();
         let drift = drift_watch::watch(TABLE, enforcer.socket());
@@ -94,6 +100,7 @@ impl Policies {
             cut_wanted: false,
             last_cut: None,
             begun: false,
+            pick_up: PickUp::new(!once && matches!(table::read(TableFamily::Inet), Ok(None))),
             interfaces: InterfaceSearch::default(),
             told_of_bridges: false,
         };
@@ -119,8 +126,12 @@ impl Policies {
 
     /// When a sync is due though nothing more happens; `None` while only news can make one due.
     pub(super) fn next(&self) -> Option<Instant> {
-        let cut = self.cut_wanted.then(|| self.last_cut.map(|at| at + CUTS_APART)).flatten();
-        [self.retry.map(|(at, _)| at), cut, self.doubt, self.interfaces.next()].into_iter().flatten().min()
+        let may_cut = self.cut_wanted && !self.pick_up.is_on();
+        let cut = may_cut.then(|| self.last_cut.map(|at| at + CUTS_APART)).flatten();
+        [self.retry.map(|(at, _)| at), cut, self.doubt, self.interfaces.next(), self.pick_up.next()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
     /// Starts a sync if one is due. `addresses` are this machine's.
@@ -139,7 +150,8 @@ impl Policies {
             || self.doubt.is_some_and(|at| now >= at)
             || self.retry.is_some_and(|(at, _)| now >= at)
             || self.interfaces.is_due(now)
-            || (self.cut_wanted && may_cut);
+            || self.pick_up.next().is_some_and(|end| now >= end)
+            || (self.cut_wanted && may_cut && !self.pick_up.is_on());
         if !due {
             return None;
         }
@@ -150,7 +162,9 @@ impl Policies {
             // What changed before this daemon was there is not known, and may forbid what is open.
             self.cut_wanted |= !self.begun || changes.may_forbid();
         }
-        let cut = self.cut_wanted && may_cut;
+        let forbids = self.config.established == Established::Cut && changes.may_forbid();
+        self.pick_up.end_if_due(now, forbids);
+        let cut = self.cut_wanted && may_cut && !self.pick_up.is_on();
         if cut {
             self.last_cut = Some(now);
             self.cut_wanted = false;
@@ -166,7 +180,9 @@ impl Policies {
             lacks_ranges: node::lacks_pod_ranges(&self.config, own_node),
             look_for_interfaces: self.interfaces.is_due(now) || self.retry.is_some(),
             doubt,
-            cut: cut.then(|| addresses.iter().copied().collect::<HashSet<IpAddr>>()),
+            cut,
+            pick_up: self.pick_up,
+            own: addresses.iter().copied().collect::<HashSet<IpAddr>>(),
         };
         Some(tokio::task::spawn_blocking(move || {
             let outcome = worker.sync(order);
@@ -186,6 +202,7 @@ impl Policies {
             return;
         }
         self.retry = None;
+        self.pick_up.synced(outcome.pick_up, now);
         if !self.begun {
             self.begun = true;
             let extent = outcome.committed.extent;

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portcullis_cluster::NamespacedName;
-use portcullis_netlink::conntrack::Conntrack;
+use portcullis_netlink::conntrack::{Conntrack, Deleted};
 use portcullis_netlink::nf_tables::Committed;
-use portcullis_policy::compile::{Changes, Compiler, Scope};
+use portcullis_policy::compile::{Changes, Compiled, Compiler, Scope};
 use portcullis_policy::established;
 use portcullis_policy::interfaces::PodInterfaces;
 use portcullis_policy::table::{Enforcer, Label, Options};
+
+use super::pick_up::PickUp;
 
 /// What each counter of the table counts, by its name.
 pub(in crate::daemon) type Labels = Arc<BTreeMap<Arc<str>, Label>>;
@@ -31,12 +33,16 @@ pub(super) struct PolicyOrder {
     pub(super) options: Options,
     /// Unknown pods should be denied, and this node's pod ranges are not known.
     pub(super) lacks_ranges: bool,
+    /// Whether connections are taken up that are older than connection tracking.
+    pub(super) pick_up: PickUp,
+    /// Addresses of this machine.
+    pub(super) own: HashSet<IpAddr>,
     /// Interfaces of pods are to be looked for, as they are after a change of addresses.
     pub(super) look_for_interfaces: bool,
     /// Who changed the table.
     pub(super) doubt: Option<String>,
-    /// Connections that are forbidden now are to be cut, but for those of these addresses.
-    pub(super) cut: Option<HashSet<IpAddr>>,
+    /// Connections that are forbidden now are to be cut, but for those of this machine.
+    pub(super) cut: bool,
 }
 
 /// What a sync did.
@@ -52,6 +58,8 @@ pub(in crate::daemon) struct PolicyOutcome {
     pub(in crate::daemon) pods: (usize, usize),
     /// The only error is a fact that the cluster does not give.
     pub(in crate::daemon) lacks_facts: bool,
+    /// Whether connections were taken up in this sync.
+    pub(super) pick_up: PickUp,
     /// Isolated pods of which no interface was found.
     pub(super) unattached: Vec<NamespacedName>,
     /// Pods are ports of a bridge, and the kernel has no nf_tables for bridges.
@@ -88,6 +96,7 @@ impl PolicyWorker {
         if order.doubt.is_some() {
             self.enforcer.doubt();
         }
+        self.enforcer.pick_up(order.pick_up.is_on());
         self.attach(&order);
         let compiled = self.compiler.compiled();
         let judged = |pod: &&_| {
@@ -103,6 +112,7 @@ impl PolicyWorker {
             took: Duration::ZERO,
             pods,
             lacks_facts: false,
+            pick_up: order.pick_up,
             unattached: self.interfaces.missing(compiled),
             lacks_bridge_family: false,
             cut_failed: false,
@@ -116,9 +126,20 @@ impl PolicyWorker {
         }
         outcome.lacks_bridge_family = !self.enforcer.has_bridge_family()
             && self.interfaces.found().iter().any(|interface| interface.is_bridge_port);
-        if let Some(own) = order.cut {
-            match self.cut(&own).filter(|_| outcome.error.is_none()) {
+        if order.pick_up == PickUp::Ends && !order.options.audit && outcome.error.is_none() {
+            match self.cut(&order.own, established::cut_picked_up) {
                 Some(Ok(cut)) => outcome.cut = cut,
+                failed => {
+                    let error =
+                        failed.and_then(Result::err).map(|error| error.to_string()).unwrap_or_default();
+                    outcome.error =
+                        Some(format!("connections that were taken up could not be judged: {error}"));
+                }
+            }
+        }
+        if order.cut {
+            match self.cut(&order.own, established::cut).filter(|_| outcome.error.is_none()) {
+                Some(Ok(cut)) => outcome.cut += cut,
                 Some(Err(error)) => {
                     outcome.cut_failed = true;
                     outcome.error =
@@ -150,7 +171,7 @@ impl PolicyWorker {
         self.enforcer.attach(self.interfaces.found(), compiled);
     }
 
-    fn cut(&mut self, own: &HashSet<IpAddr>) -> Option<portcullis_netlink::Result<usize>> {
+    fn cut(&mut self, own: &HashSet<IpAddr>, cut: Cut) -> Option<portcullis_netlink::Result<usize>> {
         if self.conntrack.is_none() {
             match Conntrack::open() {
                 Ok(conntrack) => self.conntrack = Some(conntrack),
@@ -158,6 +179,9 @@ impl PolicyWorker {
             }
         }
         let conntrack = self.conntrack.as_mut()?;
-        Some(established::cut(conntrack, self.compiler.compiled(), own).map(|done| done.deleted))
+        Some(cut(conntrack, self.compiler.compiled(), own).map(|done| done.deleted))
     }
 }
+
+/// Which connections are cut.
+type Cut = fn(&mut Conntrack, &Compiled, &HashSet<IpAddr>) -> portcullis_netlink::Result<Deleted>;

@@ -18,7 +18,7 @@ pub fn key(words: &mut Words<'_>, types: &[DataType]) -> Key {
             DataType::Ipv4Addr | DataType::Ipv6Addr => key.address(words.number()),
             DataType::InetProto => key.protocol(protocol(words.next())),
             DataType::InetService => key.port(words.number()),
-            DataType::Mark => key.number(words.number()),
+            DataType::Mark | DataType::ClassId => key.number(words.number()),
             DataType::IfName | DataType::Verdict => words.unknown(),
         };
     }
