@@ -1,15 +1,18 @@
 //! Why a Service's port has no endpoint at all, and what to change.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::PathBuf;
 
 use portcullis_cluster::desired::ServicePort;
 use portcullis_cluster::endpoint_slice::EndpointSlice;
+use portcullis_cluster::manifest::{self, Document};
 use portcullis_cluster::pod::Pod;
 use portcullis_cluster::service::Service;
-use portcullis_cluster::{Family, Name};
+use portcullis_cluster::{Family, Name, NamespacedName};
 
 use crate::commands::world::{World, listed};
-use crate::config::{closest, nearest};
+use crate::config::{Source, closest, nearest};
 
 /// The cause, and what to change.
 pub(super) struct Cause {
@@ -35,7 +38,7 @@ pub(super) fn cause(world: &World<'_>, port: &ServicePort) -> Cause {
         };
     }
     match world.index.service(key).filter(|service| !service.selector.is_empty()) {
-        None => without_selector(port, !slices.is_empty()),
+        None => without_selector(world, port, !slices.is_empty()),
         Some(service) => selected(world, service, slices.is_empty()),
     }
 }
@@ -75,17 +78,42 @@ fn other_ports(port: &ServicePort, slices: &[&EndpointSlice]) -> Cause {
 }
 
 /// No controller makes slices for the Service.
-fn without_selector(port: &ServicePort, has_slices: bool) -> Cause {
+fn without_selector(world: &World<'_>, port: &ServicePort, has_slices: bool) -> Cause {
     let key = &port.name.service;
     let slices = if has_slices { "its EndpointSlices are empty" } else { "no EndpointSlice is for it" };
+    let endpoints = match has_endpoints_v1(world, key) {
+        true => format!("the Endpoints object {key} of the manifests is not read, as proxies read EndpointSlices only"),
+        false => "Endpoints (v1) count only once the cluster's mirroring controller has made slices of them, which does \
+                  not happen to manifests"
+            .to_owned(),
+    };
     Cause {
         why: format!("{key} has no selector, and {slices}"),
         way_out: format!(
-            "write an EndpointSlice with the label kubernetes.io/service-name: {}; Endpoints (v1) count only once the \
-             cluster's mirroring controller has made slices of them, which does not happen to manifests",
+            "write an EndpointSlice with the label kubernetes.io/service-name: {}; {endpoints}",
             key.name
         ),
     }
+}
+
+/// Whether the manifests have an Endpoints object (v1) of a Service. Files that cannot be read have none: whoever read
+/// the manifests has reported them.
+fn has_endpoints_v1(world: &World<'_>, service: &NamespacedName) -> bool {
+    let Source::Manifests(path) = &world.config.source else { return false };
+    let files: Vec<PathBuf> = match fs::read_dir(path) {
+        Ok(entries) => entries.filter_map(|entry| Some(entry.ok()?.path())).collect(),
+        Err(_) => vec![path.clone()],
+    };
+    let is_it = |document: &Document| {
+        let text = |at: &str| document.value.pointer(at).and_then(|value| value.as_str());
+        text("/kind") == Some("Endpoints")
+            && text("/metadata/name") == Some(&*service.name)
+            && text("/metadata/namespace").unwrap_or("default") == service.namespace.as_str()
+    };
+    files.iter().any(|file| {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        manifest::parse(&file.to_string_lossy(), &text).flatten().any(|document| is_it(&document))
+    })
 }
 
 /// A controller makes slices of the pods that the selector matches.
