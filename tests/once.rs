@@ -127,3 +127,25 @@ fn commands_that_end_do_not_wait_for_a_server_that_does_not_answer() {
         assert!(!said.contains("ERROR"), "the library's own lines repeat ours: {said}");
     }
 }
+
+#[test]
+fn loopback_is_guarded_from_the_moment_that_init_only_sets_route_localnet() {
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    fs::write(folder.path().join("all.yaml"), GOOD).expect("it can be written to");
+    namespace::inside(|| {
+        let portcullis = |argument: &str| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+            command.args([argument, "--mode=iptables", "--hostname-override=node-a"]);
+            command.args(["--metrics-bind-address=", "--healthz-bind-address=", "--manifests"]);
+            let output = command.arg(folder.path()).output().expect("the binary runs");
+            assert!(output.status.success(), "{argument}: {}", String::from_utf8_lossy(&output.stderr));
+        };
+        let guard = || namespace::run("nft list tables").contains("table ip portcullis-loopback\n");
+        portcullis("--init-only");
+        assert_eq!(namespace::run("cat /proc/sys/net/ipv4/conf/all/route_localnet").trim(), "1");
+        assert!(guard(), "no mode serves yet");
+        portcullis("--once");
+        assert!(!guard(), "the mode has a rule of its own");
+        assert!(namespace::run("iptables-save -t filter").contains("-A KUBE-FIREWALL ! -s 127.0.0.0/8"));
+    });
+}
