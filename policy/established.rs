@@ -44,7 +44,8 @@ pub fn cut_picked_up(
 fn is_forbidden(flow: &Flow, compiled: &Compiled, own: &HashSet<IpAddr>) -> bool {
     let Some(connection) = connection_of(flow, own) else { return false };
     let is_allowed = |connection| compiled.judge(connection).is_allowed();
-    !is_allowed(connection) && !(flow.is_picked_up && is_allowed(reversed(connection, flow)))
+    let by_other_end = || flow.is_picked_up && is_allowed(reversed(connection, flow));
+    !(is_allowed(connection) || by_other_end())
 }
 
 /// The same connection, opened by its other end.

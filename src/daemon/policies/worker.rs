@@ -163,10 +163,12 @@ impl PolicyWorker {
     /// Matches pods by their interfaces, as they are known or found now.
     fn attach(&mut self, order: &PolicyOrder) {
         let compiled = self.compiler.compiled();
-        if order.look_for_interfaces || order.doubt.is_some() || !order.changes.addresses.is_empty() {
-            if let Err(error) = self.interfaces.scan(compiled) {
-                tracing::warn!(%error, "cannot look for the interfaces of pods: new pods are matched by their addresses alone");
-            }
+        let look = order.look_for_interfaces || order.doubt.is_some() || !order.changes.addresses.is_empty();
+        if look && let Err(error) = self.interfaces.scan(compiled) {
+            tracing::warn!(
+                %error,
+                "cannot look for the interfaces of pods: new pods are matched by their addresses alone"
+            );
         }
         self.enforcer.attach(self.interfaces.found(), compiled);
     }
