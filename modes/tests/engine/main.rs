@@ -310,7 +310,7 @@ fn a_chain_that_another_process_uses_isolates_no_service() {
             let mut proxier = proxier(&kernel);
             all_well(&proxier.sync(&cluster.desired, &changes));
             kernel.meddle(|tables| {
-                let nat = tables.get_mut(&Table::Nat).unwrap();
+                let nat = tables.get_mut(&Table::Nat).expect("a built-in table");
                 let ours = nat.keys().filter(|name| name.starts_with("KUBE-SEP-"));
                 let rules = ours.map(|name| format!("-j {name}")).collect();
                 nat.insert("MINE".to_owned(), rules);
@@ -336,7 +336,8 @@ fn a_chain_that_another_process_uses_isolates_no_service() {
                 // A comparison that takes long is not soon repeated.
                 continue;
             }
-            kernel.meddle(|tables| drop(tables.get_mut(&Table::Nat).unwrap().remove("MINE")));
+            kernel
+                .meddle(|tables| drop(tables.get_mut(&Table::Nat).expect("a built-in table").remove("MINE")));
             proxier.check_drift();
             all_well(&proxier.sync(&cluster.desired, &[]));
             assert_eq!(left(&kernel).len(), 0, "deleted: {case}");
