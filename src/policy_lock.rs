@@ -122,6 +122,13 @@ fn attempt() -> io::Result<Attempt> {
     match UnixListener::bind_addr(&address) {
         Ok(listener) => return Ok(Attempt::Acquired(PolicyLock { listener: Some(listener) })),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
+        // A sandbox may forbid it; policies are enforced all the same.
+        Err(error)
+            if matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES | libc::EAFNOSUPPORT)) =>
+        {
+            tracing::warn!(%error, "cannot lock the NetworkPolicy table; continuing without the lock");
+            return Ok(Attempt::Acquired(PolicyLock { listener: None }));
+        }
         Err(error) => return Err(error),
     }
     let Ok(credentials) = UnixStream::connect_addr(&address).and_then(|stream| peer(&stream)) else {
