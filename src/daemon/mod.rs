@@ -47,7 +47,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio::time::MissedTickBehavior;
 
 use crate::config::{self, Config, Daemon, ProxyMode};
-use crate::http::{BindError, FirstSyncsHeld, Inquiry, Job, ServiceTraffic, TURN_LIMIT};
+use crate::http::{BindError, FirstSyncsHeld, Inquiry, Job, Servers, ServiceTraffic, TURN_LIMIT};
 use crate::policy_lock::{PolicyLock, PolicyLockError};
 use crate::source::{self, AccessError, PathError, Recorder, Reporter, START, Severity, Source};
 use crate::state::Unreadable;
@@ -178,6 +178,13 @@ pub async fn run(
     let recorder = source.recorder().clone();
     let families: Vec<Family> = means.families.clone();
     tell_of_others(&config, &recorder).await?;
+    if let Err(error) = Servers::check(telemetry::addresses(&config), &recorder).await {
+        recorder.flush(LAST_WORDS).await;
+        return Err(error.into());
+    }
+    // Health answers only once the node is set up.
+    let kernel = ready_kernel(&config);
+    tell_of_refused(&recorder, &kernel.refused);
     let (service_traffic, inquiries) = ServiceTraffic::channel();
     let telemetry = Telemetry::start(&config, configuration, &source, name, &families, service_traffic);
     let telemetry = match telemetry.await {
@@ -187,8 +194,6 @@ pub async fn run(
             return Err(error.into());
         }
     };
-    let kernel = ready_kernel(&config);
-    tell_of_refused(&recorder, &kernel.refused);
     means.kernels = report_steps(means.kernels, &telemetry.step_of(Job::Services));
     let options_now = node::options(&config, None);
     let accepts_loopback = host::accepts_loopback(&options_now);

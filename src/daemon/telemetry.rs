@@ -108,11 +108,7 @@ impl Telemetry {
         let status = source.health().clone();
         health.read_problems("source", move || unreadable(&status.unreadable()));
         let (stop, stopping) = watch::channel(false);
-        let addresses = Addresses {
-            healthz: config.healthz_bind_address,
-            metrics: config.metrics_bind_address,
-            hard_fail: config.bind_address_hard_fail,
-        };
+        let addresses = addresses(config);
         let diagnostics = Diagnostics {
             proxy_mode: config.mode.name(),
             configuration,
@@ -360,6 +356,15 @@ impl Telemetry {
         let _ = self.stop.send(true);
         drop(self.health_checks);
         self.servers.stopped().await;
+    }
+}
+
+/// Where the servers of a configuration listen.
+pub(super) fn addresses(config: &Config) -> Addresses {
+    Addresses {
+        healthz: config.healthz_bind_address,
+        metrics: config.metrics_bind_address,
+        hard_fail: config.bind_address_hard_fail,
     }
 }
 

@@ -93,6 +93,22 @@ pub struct Servers {
 }
 
 impl Servers {
+    /// Whether the addresses can be listened on, where it is to fail if not. Nothing answers yet.
+    ///
+    /// # Errors
+    /// As [`Servers::start`].
+    pub async fn check(addresses: Addresses, recorder: &Recorder) -> Result<(), BindError> {
+        let all = [(addresses.healthz, HEALTHZ), (addresses.metrics, METRICS)];
+        for (address, purpose) in all.into_iter().filter(|_| addresses.hard_fail) {
+            let Some(address) = address else { continue };
+            if let Err(error) = listen(address, purpose).await {
+                recorder.of_node(Severity::Warning, [purpose.event, START], &error.to_string());
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
     /// Starts listening and answering, until it is time to stop. An address that is taken is told of, and tried again
     /// every few seconds.
     ///
