@@ -1,5 +1,6 @@
 //! Who else changes the rule set: nf_tables tells its listeners of every transaction.
 
+use super::table::TableFamily;
 use super::wire::{attributes as a, messages as m};
 use crate::attribute::Attribute;
 use crate::error::{During, Result};
@@ -15,20 +16,37 @@ const ACTION: &str = "listen to changes of nf_tables";
 /// Where a message's header has the port of the socket that made the change.
 const PORT_AT: u32 = 12;
 
-/// The changes of one table that others make.
+/// The tables of the iptables tools.
+const IPTABLES: [&str; 3] = ["filter", "nat", "mangle"];
+
+/// The chains of [`IPTABLES`] that hooks call.
+const BUILT_IN: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
+
+/// The changes of a part of the rule set that other processes make.
 #[derive(Debug)]
 pub struct Events {
     socket: Socket,
-    table: String,
-    /// The transaction whose end has not come yet touches the table.
+    watched: Watched,
+    /// The transaction whose end has not come yet touches it.
     touched: bool,
+}
+
+/// A part of the rule set.
+#[derive(Debug)]
+enum Watched {
+    /// All tables of this name.
+    Table(String),
+    /// In the tables of the iptables tools: chains whose names begin so, and what is deleted from built-in chains.
+    Chains(&'static str),
 }
 
 /// A transaction of somebody else's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
-    /// It changed something of the table.
+    /// It changed something that is watched.
     pub touched: bool,
+    /// The [generation](super::generation()) of the rule set that it made.
+    pub generation: u32,
     /// The process that sent it; 0 if the kernel does not say.
     pub process: u32,
     /// That process's name.
@@ -44,7 +62,18 @@ impl Events {
     pub fn listen(table: &str, own: &Socket) -> Result<Self> {
         let socket = Socket::listen(Protocol::Netfilter, &[GROUP])?;
         socket.drop_events(ACTION, PORT_AT, own.port()?)?;
-        Ok(Events { socket, table: table.to_owned(), touched: false })
+        Ok(Events { socket, watched: Watched::Table(table.to_owned()), touched: false })
+    }
+
+    /// Listens, in the calling thread's network namespace, to changes of chains whose names begin with `prefix` in the
+    /// tables that the nft flavour of iptables has, and to rules that are deleted from built-in chains. Those of the
+    /// caller's own tools are not left out: each run of them has a socket of its own.
+    ///
+    /// # Errors
+    /// [`crate::Error::Io`] for want of privilege or of nf_tables.
+    pub fn listen_to_iptables(prefix: &'static str) -> Result<Self> {
+        let socket = Socket::listen(Protocol::Netfilter, &[GROUP])?;
+        Ok(Events { socket, watched: Watched::Chains(prefix), touched: false })
     }
 
     /// Waits for transactions of others, and gives each to `each`. Returns after every datagram.
@@ -53,9 +82,9 @@ impl Events {
     /// [`crate::Error::Overrun`] if some were missed: whatever was watched may have changed.
     pub fn wait(&mut self, mut each: impl FnMut(Batch)) -> Result<()> {
         self.socket.wait(ACTION)?;
-        let Events { socket, table, touched } = self;
+        let Events { socket, watched, touched } = self;
         let read = socket.events(ACTION, |message| {
-            if let Some(batch) = read(message, table, touched)? {
+            if let Some(batch) = read(message, watched, touched)? {
                 each(batch);
             }
             Ok(())
@@ -71,23 +100,32 @@ impl Events {
 }
 
 /// Takes in a message; the last of a transaction gives the whole.
-fn read(message: Message<'_>, table: &str, touched: &mut bool) -> Result<Option<Batch>> {
+fn read(message: Message<'_>, watched: &Watched, touched: &mut bool) -> Result<Option<Batch>> {
     if message.kind >> 8 != Subsystem::Tables as u16 {
         return Ok(None);
     }
-    let (_, attributes) = message.split::<{ netfilter::HEADER }>().during(ACTION)?;
-    if message.kind & 0xff != u16::from(m::NEWGEN) {
-        // The first attribute of every object names its table.
+    let ([family, ..], attributes) = message.split::<{ netfilter::HEADER }>().during(ACTION)?;
+    let kind = message.kind as u8;
+    if kind != m::NEWGEN {
+        let (mut table, mut chain) = (None, None);
+        let name_at = if kind == m::NEWCHAIN || kind == m::DELCHAIN { a::CHAIN_NAME } else { a::RULE_CHAIN };
         for attribute in attributes {
             let attribute = attribute.during(ACTION)?;
-            *touched |= attribute.kind == a::TABLE_NAME && is_text(&attribute, table);
+            // The first attribute of every object names its table.
+            match attribute.kind {
+                a::TABLE_NAME => table = Some(text(attribute)),
+                at if at == name_at => chain = Some(text(attribute)),
+                _ => {}
+            }
         }
+        *touched |= watched.is_touched(*family, kind, table.unwrap_or_default(), chain.unwrap_or_default());
         return Ok(None);
     }
     let mut batch = Batch { touched: std::mem::take(touched), ..Batch::default() };
     for attribute in attributes {
         let attribute: Attribute<'_> = attribute.during(ACTION)?;
         match attribute.kind {
+            a::GEN_ID => batch.generation = attribute.u32_be().during(ACTION)?,
             a::GEN_PROC_PID => batch.process = attribute.u32_be().during(ACTION)?,
             a::GEN_PROC_NAME => batch.name = attribute.text(),
             _ => {}
@@ -96,6 +134,27 @@ fn read(message: Message<'_>, table: &str, touched: &mut bool) -> Result<Option<
     Ok(Some(batch))
 }
 
-fn is_text(attribute: &Attribute<'_>, text: &str) -> bool {
-    attribute.payload.strip_suffix(&[0]).unwrap_or(attribute.payload) == text.as_bytes()
+impl Watched {
+    /// Whether a change of an object is one of it. `chain` is given for chains and rules.
+    fn is_touched(&self, family: u8, kind: u8, table: &[u8], chain: &[u8]) -> bool {
+        match self {
+            Watched::Table(name) => table == name.as_bytes(),
+            Watched::Chains(prefix) => {
+                let families = [TableFamily::Ip as u8, TableFamily::Ip6 as u8];
+                let of_tools = families.contains(&family) && IPTABLES.iter().any(|t| table == t.as_bytes());
+                let built_in = || BUILT_IN.iter().any(|name| chain == name.as_bytes());
+                let touches = match kind {
+                    m::DELTABLE => true,
+                    m::NEWCHAIN | m::DELCHAIN | m::NEWRULE => chain.starts_with(prefix.as_bytes()),
+                    m::DELRULE => chain.starts_with(prefix.as_bytes()) || built_in(),
+                    _ => false,
+                };
+                of_tools && touches
+            }
+        }
+    }
+}
+
+fn text<'a>(attribute: Attribute<'a>) -> &'a [u8] {
+    attribute.payload.strip_suffix(&[0]).unwrap_or(attribute.payload)
 }

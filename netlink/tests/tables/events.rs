@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use portcullis_netlink::nf_tables::{Element, Events};
+use portcullis_netlink::nf_tables::{self, Element, Events};
 use portcullis_netlink::socket::{Protocol, Socket};
 
 use crate::namespace::{inside, run};
@@ -36,5 +36,41 @@ fn the_changes_of_others_are_told_and_our_own_are_not() {
             managed.doubt();
         }
         assert!(receiver.recv_timeout(Duration::from_millis(100)).is_err(), "one event a change");
+    });
+}
+
+#[test]
+fn changes_of_chains_of_iptables_are_told() {
+    inside(|| {
+        run("iptables-nft -t nat -N KUBE-SERVICES");
+        run("iptables-nft -t nat -A PREROUTING -j KUBE-SERVICES");
+        run("iptables-nft -t nat -A PREROUTING -j ACCEPT");
+        run("iptables-nft -t nat -N CNI-1");
+        let mut events = Events::listen_to_iptables("KUBE-").unwrap();
+        let (sender, receiver) = mpsc::channel();
+        thread::spawn(move || while events.wait(|batch| _ = sender.send(batch)).is_ok() {});
+        for (change, touches) in [
+            ("iptables-nft -t nat -A KUBE-SERVICES -j RETURN", true),
+            ("iptables-nft -t nat -F KUBE-SERVICES", true),
+            ("iptables-nft -t nat -A CNI-1 -j RETURN", false),
+            ("iptables-nft -t nat -F CNI-1", false),
+            ("iptables-nft -t nat -I PREROUTING -j CNI-1", false),
+            ("iptables-nft -t nat -D PREROUTING -j KUBE-SERVICES", true),
+            ("iptables-nft -t nat -X KUBE-SERVICES", true),
+            ("nft add chain inet filter KUBE-SERVICES", false),
+            ("nft add table ip another", false),
+            ("nft add chain ip another KUBE-SERVICES", false),
+            ("nft delete table ip nat", true),
+        ] {
+            if change.contains("inet filter") {
+                run("nft add table inet filter");
+                receiver.recv_timeout(Duration::from_secs(5)).expect("a table is made");
+            }
+            run(change);
+            let batch = receiver.recv_timeout(Duration::from_secs(5)).expect(change);
+            assert_eq!(batch.touched, touches, "{change}");
+            let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+            assert_eq!(batch.generation, nf_tables::generation(&mut socket).unwrap(), "{change}");
+        }
     });
 }
