@@ -5,9 +5,7 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use portcullis_cluster::desired::{Desired, Endpoint, Frontend, ServicePort};
 use portcullis_cluster::{Family, Protocol};
-use portcullis_netlink::conntrack::Flow;
-
-use super::frontend::tracked;
+use portcullis_netlink::conntrack::{Flow, status};
 
 /// What must be known to judge the flows to some frontends.
 pub(super) struct Judge {
@@ -21,12 +19,14 @@ pub(super) struct Judge {
 
 impl Judge {
     /// Looks up who is reached at the suspect frontends now. Costs one look at each port that `desired` has
-    /// of a tracked protocol, and memory in proportion to the suspects.
+    /// of their protocols, and memory in proportion to the suspects.
     pub(super) fn new(suspects: HashSet<Frontend>, desired: &Desired, local: LocalAddresses) -> Self {
         let beside = suspects.iter().filter_map(|frontend| local.node_port_beside(*frontend)).collect();
         let mut judge = Judge { suspects, local, owners: HashMap::new(), serving: Vec::new() };
-        for ports in desired.services().values() {
-            tracked(ports).for_each(|port| judge.add(port, &beside));
+        let protocols: HashSet<Protocol> =
+            judge.suspects.iter().map(|frontend| frontend.protocol()).collect();
+        for port in desired.ports().filter(|port| protocols.contains(&port.name.protocol)) {
+            judge.add(port, &beside);
         }
         judge
     }
@@ -49,10 +49,13 @@ impl Judge {
 
     /// Whether the flow leads to where its Service no longer is.
     pub(super) fn is_stale(&self, flow: &Flow) -> bool {
-        let protocols = [Protocol::Udp, Protocol::Sctp];
+        let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
         let Some(protocol) = protocols.into_iter().find(|p| p.number() == flow.protocol) else {
             return false;
         };
+        if protocol == Protocol::Tcp && flow.status & status::SEEN_REPLY != 0 {
+            return false;
+        }
         let address = Frontend::address(protocol, flow.original.destination, flow.original.destination_port);
         let node_port = self.local.node_port_beside(address);
         if !self.suspects.contains(&address) && !node_port.is_some_and(|n| self.suspects.contains(&n)) {

@@ -2,7 +2,9 @@
 //!
 //! A UDP or SCTP client whose endpoint vanished keeps sending, every packet keeps the flow alive, and
 //! connection tracking keeps leading it to nowhere: rules are consulted for the first packet of a flow only.
-//! So after the rules, the flows must change. (A TCP client meets a reset and starts anew.)
+//! So after the rules, the flows must change. A TCP client meets a reset and connects again, except for one whose SYN
+//! was sent before the Service had endpoints: each SYN that it repeats finds the flow of the first one, which was not
+//! translated, and it hangs until it gives up.
 //!
 //! ```text
 //! ServiceChange ─note─► suspect frontends ─┐
@@ -24,6 +26,9 @@
 //! | no Service | another address | deleted |
 //! | | the destination itself | stays: none of ours |
 //!
+//! Of TCP, only flows are looked at of which no answer was seen, and only where a frontend is new or got its first
+//! endpoints.
+//!
 //! A serving endpoint is one that answers, be it terminating or not chosen by traffic policies and hints:
 //! as with TCP, those decide about new flows only.
 //!
@@ -34,7 +39,7 @@
 //! suspect, and flows that fit the rules stay. Without a suspect nothing is listed.
 //!
 //! # Differences from kube-proxy v1.36
-//! - SCTP as well as UDP.
+//! - SCTP as well as UDP, and TCP connections that nothing has answered.
 //! - Flows of a Service that is deleted, loses a port or address, or has no endpoints left are deleted;
 //!   kube-proxy leaves them to hang until the client gives up.
 //! - Flows go also when the slice was there before its Service.
@@ -60,7 +65,7 @@ use portcullis_cluster::{Family, NamespacedName};
 use portcullis_netlink as netlink;
 
 use crate::mode::Report;
-use frontend::{suspects, tracked};
+use frontend::{all_suspects, suspects};
 use judge::{Judge, LocalAddresses};
 
 /// Deletes the flows that changes of Services leave stale.
@@ -97,8 +102,8 @@ impl Sweep {
 /// Stale flows could not be deleted.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot delete the stale flows of {services} Services: {source}; their UDP and SCTP clients may be led to \
-     endpoints that are gone until the next sync tries again (needs CAP_NET_ADMIN and nf_conntrack_netlink)"
+    "cannot delete the stale flows of {services} Services: {source}; their clients may be led to \
+     endpoints that are gone, or to none, until the next sync tries again (needs CAP_NET_ADMIN and nf_conntrack_netlink)"
 )]
 pub struct StaleFlowsError {
     /// How many Services may have stale flows.
@@ -193,8 +198,7 @@ impl StaleFlows {
 
     fn suspect_all_of(&mut self, family: Family, desired: &Desired) {
         for (name, ports) in desired.services() {
-            let mut frontends =
-                tracked(ports).filter(|port| port.family == family).flat_map(Frontend::of).peekable();
+            let mut frontends = all_suspects(ports, family).peekable();
             if frontends.peek().is_some() {
                 self.suspects.entry(name.clone()).or_default().extend(frontends);
             }

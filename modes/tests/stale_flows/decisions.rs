@@ -227,6 +227,63 @@ pub(crate) const ROWS: &[Row] = &[
          + udp 10.96.5.5:7777      <- 10.244.1.10:7777
          + udp 192.168.10.11:30506 <- itself",
     ),
+    row(
+        "a TCP Service appears: clients whose SYN came too early get an endpoint for the next",
+        "",
+        "web tcp 10.96.5.4:80 node=30505 ext=192.0.2.7 lb=203.0.113.7 -> 10.244.1.10:8080",
+        "- syn 10.96.5.4:80        <- itself
+         - syn 192.0.2.7:80        <- itself
+         - syn 203.0.113.7:80      <- itself
+         - syn 192.168.10.11:30505 <- itself
+         - syn 172.20.5.11:30505   <- itself
+         - syn 10.96.5.4:80        <- 10.244.9.9:8080
+         + syn 10.96.5.4:80        <- 10.244.1.10:8080
+         + syn 10.96.5.4:81        <- itself
+         + syn 8.8.8.8:30505       <- itself
+         + syn 10.244.1.10:8080    <- itself
+         + tcp 192.0.2.7:80        <- itself
+         + tcp 192.168.10.11:30505 <- itself",
+    ),
+    row(
+        "a TCP Service gets its first endpoint",
+        "web tcp 10.96.5.4:80 node=30505 ->",
+        "web tcp 10.96.5.4:80 node=30505 -> 10.244.1.10:8080",
+        "- syn 10.96.5.4:80        <- itself
+         - syn 192.168.10.11:30505 <- itself
+         + tcp 10.96.5.4:80        <- itself
+         + syn 10.96.5.4:80        <- 10.244.1.10:8080",
+    ),
+    row(
+        "a TCP Service gets another address",
+        "web tcp 10.96.5.4:80 -> 10.244.1.10:8080",
+        "web tcp 10.96.5.4:80 lb=203.0.113.7 -> 10.244.1.10:8080",
+        "- syn 203.0.113.7:80 <- itself
+         + syn 10.96.5.4:80   <- itself
+         + tcp 203.0.113.7:80 <- itself",
+    ),
+    row(
+        "a TCP Service without endpoints: nobody would answer",
+        "",
+        "web tcp 10.96.5.4:80 ->",
+        "+ syn 10.96.5.4:80 <- itself
+         + tcp 10.96.5.4:80 <- 10.244.1.10:8080",
+    ),
+    row(
+        "a TCP Service loses an endpoint, or goes: resets end its connections",
+        "web tcp 10.96.5.4:80 -> 10.244.1.10:8080 10.244.1.11:8080
+         old tcp 10.96.5.5:80 -> 10.244.1.12:8080",
+        "web tcp 10.96.5.4:80 -> 10.244.1.11:8080",
+        "+ tcp 10.96.5.4:80 <- 10.244.1.10:8080
+         + tcp 10.96.5.5:80 <- 10.244.1.12:8080",
+    ),
+    restart(
+        "a TCP Service that appeared while no proxy ran",
+        "web tcp 10.96.5.4:80 node=30505 -> 10.244.1.10:8080",
+        "- syn 10.96.5.4:80        <- itself
+         - syn 192.168.10.11:30505 <- itself
+         + tcp 10.96.5.4:80        <- 10.244.2.10:8080
+         + syn 8.8.8.8:80          <- itself",
+    ),
     restart(
         "a restart without change deletes nothing",
         "-> 10.244.1.10:7777 10.244.2.10:7777/terminating",

@@ -3,6 +3,7 @@
 //! ```text
 //! - udp 10.96.5.4:7777 <- 10.244.2.10:7777     goes: it was answered by an endpoint
 //! + udp 10.96.5.4:7777 <- itself               stays: it was never translated
+//! - syn 10.96.5.4:7777 <- itself               goes: a TCP connection that nothing has answered
 //! ```
 
 use std::collections::BTreeSet;
@@ -13,7 +14,7 @@ use std::time::Duration;
 use portcullis_cluster as cluster_crate;
 use portcullis_modes::Report;
 use portcullis_modes::stale_flows::{FlowTable, KernelFlows, StaleFlows};
-use portcullis_netlink::conntrack::{Conntrack, Deleted, Flow, Tuple};
+use portcullis_netlink::conntrack::{Conntrack, Deleted, Flow, Tuple, status};
 use portcullis_netlink::{Error, Family};
 
 use crate::cluster::Reading;
@@ -30,7 +31,11 @@ fn flow(text: &str, n: u16, reading: Reading) -> (Flow, bool) {
     let client = SocketAddr::new(reading.ip(&format!("10.9.0.{n}")), 40_000 + n);
     let destination = reading.socket(destination);
     let answering = if answering == "itself" { destination } else { reading.socket(answering) };
-    let flow = translated(reading.protocol(protocol).1, client, destination, answering);
+    let number = reading.protocol(if protocol == "syn" { "tcp" } else { protocol }).1;
+    let mut flow = translated(number, client, destination, answering);
+    if protocol == "tcp" {
+        flow.status = status::SEEN_REPLY;
+    }
     (
         flow,
         fate == "+" || {

@@ -138,7 +138,8 @@ fn nothing_is_listed_without_need() {
             BEFORE.replace("10.244.1.10:7777", "10.244.1.10:7777/terminating"),
             0,
         ),
-        ("a TCP Service comes", format!("{BEFORE}\nweb tcp 10.96.5.6:80 node=30080 -> 10.244.1.10:80"), 0),
+        ("a TCP Service comes", format!("{BEFORE}\nweb tcp 10.96.5.6:80 node=30080 -> 10.244.1.10:80"), 1),
+        ("a TCP Service without endpoints comes", format!("{BEFORE}\nweb tcp 10.96.5.6:80 node=30080 ->"), 0),
         ("both Services change", AFTER.to_owned(), 1),
         ("a UDP Service comes", format!("{BEFORE}\nnew udp 10.96.5.6:80 -> 10.244.1.10:80"), 1),
     ];
