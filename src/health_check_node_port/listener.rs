@@ -90,7 +90,8 @@ impl Listener {
 
     /// Whether it is the listener for this check, whatever the counts.
     pub(super) fn answers(&self, check: &HealthCheck, addresses: &[IpAddr]) -> bool {
-        self.addresses == bind_addresses(check, addresses)
+        check.node_port_of.is_none()
+            && self.addresses == bind_addresses(check, addresses)
             && self.local_endpoints.keys().eq(check.local_endpoints.keys())
     }
 

@@ -124,6 +124,9 @@ impl Manager {
     }
 
     fn open(&mut self, service: &NamespacedName, check: &HealthCheck, wanted: &Wanted) -> Result<(), String> {
+        if let Some(owner) = &check.node_port_of {
+            return Err(format!("it is also a node port of Service {owner}, which gets the connections"));
+        }
         let holds_port = |(_, listener): &(&NamespacedName, &Listener)| listener.port() == check.port.get();
         if let Some((holder, _)) = self.open.iter().find(holds_port) {
             return Err(format!("Service {holder} has the same healthCheckNodePort"));

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use portcullis_cluster::desired::Desired;
-use portcullis_cluster::{Family, NamespacedName};
+use portcullis_cluster::{Family, NamespacedName, Protocol};
 
 /// All ports that are to be answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -24,11 +24,17 @@ pub struct HealthCheck {
     pub port: NonZeroU16,
     /// Ready endpoints on this node, in each family in which the Service is served.
     pub local_endpoints: BTreeMap<Family, usize>,
+    /// The Service that has the port as node port on TCP in one of these families: its rules translate connections to
+    /// the port before a listener gets them.
+    pub node_port_of: Option<NamespacedName>,
 }
 
 impl Wanted {
     /// What a node that serves `desired` is to answer on these addresses.
     pub fn of(desired: &Desired, addresses: Vec<IpAddr>) -> Self {
+        let tcp = desired.ports().filter(|port| port.name.protocol == Protocol::Tcp);
+        let node_ports: BTreeMap<(NonZeroU16, Family), &NamespacedName> =
+            tcp.filter_map(|port| Some(((port.node_port?, port.family), &port.name.service))).collect();
         let services = desired.services().iter().filter_map(|(service, ports)| {
             let port = ports.iter().find_map(|port| port.health_check_node_port)?;
             // A pod counts once, however many ports of the Service it has.
@@ -37,8 +43,10 @@ impl Wanted {
                 let local = port.endpoints.local_ready().map(|endpoint| endpoint.ip);
                 endpoints.entry(port.family).or_default().extend(local);
             }
+            let node_port_of = endpoints.keys().find_map(|family| node_ports.get(&(port, *family)));
+            let node_port_of = node_port_of.map(|service| (*service).clone());
             let local_endpoints = endpoints.into_iter().map(|(family, ips)| (family, ips.len())).collect();
-            Some((service.clone(), HealthCheck { port, local_endpoints }))
+            Some((service.clone(), HealthCheck { port, local_endpoints, node_port_of }))
         });
         Wanted { services: services.collect(), addresses }
     }

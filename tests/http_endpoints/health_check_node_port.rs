@@ -12,8 +12,8 @@ use portcullis::health_check_node_port::{HealthCheck, HealthCheckNodePorts, Want
 use portcullis::http::{Health, Limits, Moment};
 use portcullis::source::Recorder;
 use portcullis_cluster::desired::Desired;
-use portcullis_cluster::{Event, Family, Index, Name, NamespacedName, Object, manifest};
-use serde_json::Value;
+use portcullis_cluster::{Event, Family, Index, Kind, Name, NamespacedName, Object, manifest};
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -64,7 +64,7 @@ fn service(name: &str) -> NamespacedName {
 
 fn check(port: u16, local_endpoints: &[(Family, usize)]) -> HealthCheck {
     let port = NonZeroU16::new(port).expect("not zero");
-    HealthCheck { port, local_endpoints: local_endpoints.iter().copied().collect() }
+    HealthCheck { port, local_endpoints: local_endpoints.iter().copied().collect(), node_port_of: None }
 }
 
 /// A port that was free a moment ago, in both families.
@@ -181,6 +181,45 @@ async fn the_answer_follows_counts_health_and_the_stop() {
     assert_eq!(says(address).await, None, "the old port is closed");
     ports.stop.send(true).expect("it waits for it");
     until((LOOPBACK, moved).into(), "/", Result::is_err).await;
+}
+
+/// Rules translate connections to a node port before a listener gets them, so it must not be said that it answers.
+#[tokio::test]
+async fn a_port_that_is_also_a_node_port_is_not_answered() {
+    let port = free_port().await;
+    let service =
+        |name: &str, spec: Value| json!({"metadata": {"name": name, "namespace": "default"}, "spec": spec});
+    let checked = service(
+        "checked",
+        json!({"type": "LoadBalancer", "clusterIP": "10.96.0.1",
+        "externalTrafficPolicy": "Local", "healthCheckNodePort": port, "ports": [{"port": 80}]}),
+    );
+    let owner = |protocol: &str, ip: &str| {
+        service(
+            "owner",
+            json!({"type": "NodePort", "clusterIP": ip,
+        "ports": [{"port": 80, "protocol": protocol, "nodePort": port}]}),
+        )
+    };
+    let wanted = |owner: Value| {
+        let mut index = Index::new();
+        for object in [checked.clone(), owner] {
+            let object = Object::parse(Kind::Service, object).expect("a Service").object;
+            index.handle(Event::Applied(object));
+        }
+        Wanted::of(&Desired::of(&index, Name::new("node-a")), vec![LOOPBACK])
+    };
+    let ports = Ports::start();
+    ports.ports.set(wanted(owner("TCP", "10.96.0.2")));
+    ports.until_failures(&[("checked", "node port of Service default/owner")]).await;
+    assert_eq!(says((LOOPBACK, port)).await, None);
+    for other in [owner("UDP", "10.96.0.2"), owner("TCP", "fd00::2")] {
+        ports.ports.set(wanted(other));
+        until_says((LOOPBACK, port), (503, 0, true)).await;
+        ports.ports.set(wanted(owner("TCP", "10.96.0.2")));
+        ports.until_failures(&[("checked", "node port of Service default/owner")]).await;
+        assert_eq!(says((LOOPBACK, port)).await, None, "it is closed again");
+    }
 }
 
 #[tokio::test]
