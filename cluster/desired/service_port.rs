@@ -227,14 +227,21 @@ pub(super) fn resolve(
 
 fn port_without_endpoints(service: &Service, port: &Port, cluster_ip: IpAddr) -> ServicePort {
     let family = Family::of(cluster_ip);
+    // An address in several fields counts by the one of the highest precedence: ClusterIP, load balancer, external IP. All
+    // modes then agree on source ranges and traffic policy.
+    let load_balancer_vips: Box<[IpAddr]> =
+        of_family(&service.load_balancer_vips, family).filter(|ip| *ip != cluster_ip).collect();
+    let external_ips = of_family(&service.external_ips, family);
+    let external_ips = external_ips.filter(|ip| *ip != cluster_ip && !load_balancer_vips.contains(ip));
+    let external_ips = external_ips.collect();
     ServicePort {
         name: ServicePortName { service: service.key.clone(), port: port.name, protocol: port.protocol },
         family,
         cluster_ip: Some(cluster_ip),
         port: port.port,
         node_port: port.node_port,
-        external_ips: of_family(&service.external_ips, family).collect(),
-        load_balancer_vips: of_family(&service.load_balancer_vips, family).collect(),
+        external_ips,
+        load_balancer_vips,
         source_ranges: service.source_ranges.of_family(family),
         affinity: service.affinity,
         internal_local: service.internal_local,
