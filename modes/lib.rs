@@ -10,9 +10,11 @@ mod isolation;
 mod knowledge;
 pub mod mode;
 pub mod nftables;
+mod progress;
 pub mod route_localnet;
 pub mod stale_flows;
 mod traffic;
 
 pub use mode::{Isolated, Mode, Report, SyncError, TableRules};
+pub use progress::{Progressed, SyncProgress};
 pub use traffic::{Counts, Traffic, Volume};

@@ -1,12 +1,14 @@
 //! What every mode can do.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portcullis_cluster::desired::{Desired, ServiceChange};
 use portcullis_cluster::{Family, NamespacedName};
 
 use crate::iptables::{Host, Options};
+use crate::progress::SyncProgress;
 use crate::traffic::Traffic;
 
 /// A way to serve Services from the kernel.
@@ -21,6 +23,13 @@ pub trait Mode: Send {
     /// Looks whether somebody else changed what we wrote and, if so, makes the next [`Mode::sync`] repair
     /// it. Costs next to nothing while nobody did. Says whether something was found.
     fn check_drift(&mut self) -> bool;
+
+    /// Whether the rules were written or compared at this generation of nf_tables or later, so that a change which made that
+    /// generation is known or our own.
+    fn has_seen(&self, generation: u32) -> bool {
+        let _ = generation;
+        false
+    }
 
     /// Somebody else changed what we wrote, or may have: the kernel said so.
     fn suspect(&mut self) {}
@@ -43,6 +52,11 @@ pub trait Mode: Send {
     fn traffic(&mut self, desired: &Desired) -> Result<Option<Vec<Traffic>>, SyncError> {
         let _ = desired;
         Ok(None)
+    }
+
+    /// Counters of how far a sync has come that takes long, for other threads to read while it runs; `None` where none does.
+    fn progress(&self) -> Option<Arc<SyncProgress>> {
+        None
     }
 
     /// When it wants [`Mode::sync`] to be called though nothing changed, as it waits for something of its own.

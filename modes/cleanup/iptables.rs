@@ -222,7 +222,8 @@ impl Remover<'_> {
             && survey.chains.iter().all(|(name, rules)| *rules == 0 && self.kept.contains_key(name))
     }
 
-    /// Writes one restore, or several on the nft flavour. `careful` empties all chains before it deletes the
+    /// Writes one restore, or several on the nft flavour: there a deletion by its rule makes the tool read the rules of all
+    /// chains that the restore names, in quadratic time for those of one chain, so jumps go alone. `careful` empties all chains before it deletes the
     /// first: then it does not matter who leads to whom.
     fn write(&mut self, survey: &Survey, careful: bool) -> Result<(), SyncError> {
         let mut chains: Vec<&str> = survey.chains.keys().map(String::as_str).collect();
@@ -232,12 +233,15 @@ impl Remover<'_> {
             Flavour::Legacy => chains.len().max(1),
         };
         let mut jumps = survey.jumps.as_slice();
+        if self.place.flavour == Flavour::Nft && !jumps.is_empty() {
+            self.restore(std::mem::take(&mut jumps), &[], &BTreeSet::new())?;
+        }
         if careful && chains.len() > at_once {
             for piece in chains.chunks(at_once) {
                 self.restore(std::mem::take(&mut jumps), piece, &BTreeSet::new())?;
             }
         }
-        if chains.is_empty() {
+        if chains.is_empty() && !jumps.is_empty() {
             return self.restore(jumps, &[], &BTreeSet::new());
         }
         for piece in chains.chunks(at_once) {

@@ -6,16 +6,17 @@
 
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::sync::Arc;
 use std::time::Instant;
 
 use portcullis_cluster::NamespacedName;
-use portcullis_cluster::desired::Desired;
+use portcullis_cluster::desired::{Desired, ServicePort};
 
 use super::chain::{ChainName, SharedChain};
 use super::family_sync::{FamilySync, Progress, blames_rules};
 use super::incremental::named_line;
 use super::kernel::Flavour;
-use super::plan::{Known, Plan, Target, base_differs};
+use super::plan::{Known, Plan, Target, base_differs, weight};
 use super::script::{RuleCount, Script};
 use super::service_rules::ServiceRules;
 use super::shared_order::SharedOrder;
@@ -25,7 +26,7 @@ use crate::mode::SyncError;
 
 /// About how many lines one restore with the nft tool has. Measured at 430,000 lines: from 4,000 to 12,000 the
 /// whole costs the least; pieces of 1,000 or of 40,000 cost half as much again.
-const NFT_LINES: usize = 6_000;
+pub(super) const NFT_LINES: usize = 6_000;
 
 /// How many chains one restore with the nft tool deletes.
 const NFT_REMOVALS: usize = 2_000;
@@ -36,6 +37,8 @@ pub(super) struct Parts<'a> {
     pub(super) base: bool,
     /// By their numbers in the plan.
     pub(super) services: Range<usize>,
+    /// Of a single Service that is too large for one restore: these of its ports.
+    pub(super) ports: Option<Range<usize>>,
     pub(super) shared: bool,
     pub(super) removals: &'a [ChainName],
 }
@@ -47,6 +50,25 @@ pub(super) struct Execution<'a> {
     pub(super) now: Instant,
     pub(super) lines: usize,
     written: RuleCount,
+    /// A Service was rejected after some of its ports were written.
+    half_written: bool,
+}
+
+impl Parts<'_> {
+    /// Those of a Service's ports that are written.
+    pub(super) fn ports_of<'p>(&self, ports: &'p [ServicePort]) -> &'p [ServicePort] {
+        self.ports.as_ref().and_then(|part| ports.get(part.clone())).unwrap_or(ports)
+    }
+
+    /// Whether these are the first ports of their Service.
+    fn begins_service(&self) -> bool {
+        self.ports.as_ref().is_none_or(|ports| ports.start == 0)
+    }
+
+    /// Whether these are the last ports of their Service.
+    fn ends_service(&self, ports: &[ServicePort]) -> bool {
+        self.ports.as_ref().is_none_or(|part| part.end >= ports.len())
+    }
 }
 
 impl FamilySync {
@@ -58,8 +80,10 @@ impl FamilySync {
         now: Instant,
         progress: &mut Progress,
     ) -> Result<(), SyncError> {
+        self.progress.rest();
+        let progressed = Arc::clone(&self.progress);
         self.refresh_chains_in_use()?;
-        let snapshot = Snapshot::read(&*self.kernel)?;
+        let snapshot = Snapshot::read(&*self.kernel, &|| progressed.read())?;
         if self.knowledge != Knowledge::None && !self.write_failed {
             self.drift = self.count_drift(&snapshot);
         }
@@ -89,8 +113,15 @@ impl FamilySync {
     }
 
     fn execute(&mut self, plan: &Plan, now: Instant, progress: &mut Progress) -> Result<(), SyncError> {
-        let mut execution =
-            Execution { plan, refused: BTreeSet::new(), now, lines: 0, written: RuleCount::default() };
+        let mut execution = Execution {
+            plan,
+            refused: BTreeSet::new(),
+            now,
+            lines: 0,
+            written: RuleCount::default(),
+            half_written: false,
+        };
+        self.progress.begin(plan.services.len());
         let base = matches!(plan.known, Known::Read(_));
         // The base stands alone: jumps are inserted, and must not be once more when a Service is refused.
         let mut result = self.write_parts(&mut execution, Parts { base, ..Parts::default() });
@@ -98,7 +129,8 @@ impl FamilySync {
             let services = 0..plan.services.len();
             result = match self.kernel.flavour() {
                 Flavour::Legacy => {
-                    let parts = Parts { base: false, services, shared: true, removals: &plan.removals };
+                    let removals = &plan.removals[..];
+                    let parts = Parts { services, shared: true, removals, ..Parts::default() };
                     self.write_parts(&mut execution, parts)
                 }
                 Flavour::Nft => self.execute_in_pieces(&mut execution),
@@ -106,13 +138,16 @@ impl FamilySync {
         }
         progress.lines += execution.lines;
         progress.written += execution.written;
+        if execution.half_written {
+            self.note_failed_write();
+        }
         result
     }
 
     fn execute_in_pieces(&mut self, execution: &mut Execution<'_>) -> Result<(), SyncError> {
         let plan = execution.plan;
-        for services in pieces(&plan.services) {
-            self.write_parts(execution, Parts { services, ..Parts::default() })?;
+        for piece in self.pieces(execution) {
+            self.write_parts(execution, piece)?;
         }
         self.write_parts(execution, Parts { shared: true, ..Parts::default() })?;
         for removals in plan.removals.chunks(NFT_REMOVALS) {
@@ -149,6 +184,10 @@ impl FamilySync {
         let error = match written {
             Ok(()) => {
                 self.note_written(execution, &parts);
+                let whole = |s: &Target| s.ports.as_ref().is_none_or(|ports| parts.ends_service(ports));
+                let services = &execution.plan.services[parts.services.clone()];
+                let written = if services.last().is_none_or(whole) { parts.services.end } else { 0 };
+                self.progress.step(written, script.count());
                 execution.lines += script.count();
                 execution.written += script.rules();
                 return Ok(());
@@ -160,22 +199,30 @@ impl FamilySync {
             Err(error) => error,
         };
         if let Some(guilty) = named_line(&error).and_then(|line| script.owner_of(line.checked_sub(1)?)) {
-            self.refuse(execution, &execution.plan.services[guilty].name, &error);
+            self.refuse(execution, &parts, guilty, &error);
             return self.write_parts(execution, parts);
         }
-        let Range { start, end } = parts.services;
+        let Range { start, end } = parts.services.clone();
         if end - start == 1 {
             // Without it the rest must pass; else it is not to blame.
-            self.write_parts(execution, Parts { services: 0..0, ..parts })?;
-            self.refuse(execution, &execution.plan.services[start].name, &error);
+            self.write_parts(execution, Parts { services: 0..0, ..parts.clone() })?;
+            self.refuse(execution, &parts, start, &error);
             return Ok(());
         }
         let middle = start + (end - start) / 2;
-        self.write_parts(execution, Parts { services: start..middle, removals: &[], ..parts })?;
+        self.write_parts(execution, Parts { services: start..middle, removals: &[], ..parts.clone() })?;
         self.write_parts(execution, Parts { services: middle..end, ..parts })
     }
 
-    fn refuse(&mut self, execution: &mut Execution<'_>, service: &NamespacedName, error: &SyncError) {
+    fn refuse(
+        &mut self,
+        execution: &mut Execution<'_>,
+        parts: &Parts<'_>,
+        service: usize,
+        error: &SyncError,
+    ) {
+        let service = &execution.plan.services[service].name;
+        execution.half_written |= !parts.begins_service();
         execution.refused.insert(service.clone());
         self.isolations.add(service, error, execution.now);
         self.pending.remove(service);
@@ -188,7 +235,7 @@ impl FamilySync {
         let services = &execution.plan.services[parts.services.clone()];
         for service in services.iter().filter(|s| !execution.refused.contains(&s.name)) {
             let held = self.isolations.holds(&service.name, execution.now);
-            if !held {
+            if !held && service.ports.as_ref().is_none_or(|ports| parts.ends_service(ports)) {
                 self.note_programmed(&service.name, service.ports.clone(), service.large, service.rules);
             }
         }
@@ -261,17 +308,51 @@ impl FamilySync {
         }
         order
     }
-}
 
-/// Services in groups that one restore with the nft tool takes.
-fn pieces(services: &[Target]) -> Vec<Range<usize>> {
-    let (mut pieces, mut start, mut lines) = (Vec::new(), 0, 0);
-    for (i, service) in services.iter().enumerate() {
-        lines += service.weight;
-        if lines >= NFT_LINES || i + 1 == services.len() {
-            pieces.push(start..i + 1);
-            (start, lines) = (i + 1, 0);
+    /// The Services in groups that one restore with the nft tool takes. A Service that is too large for one is divided by
+    /// its ports, each of which has chains of its own.
+    fn pieces(&self, execution: &Execution<'_>) -> Vec<Parts<'static>> {
+        let services = &execution.plan.services;
+        let (mut pieces, mut start, mut lines) = (Vec::new(), 0, 0);
+        let part = |services: Range<usize>, ports| Parts { services, ports, ..Parts::default() };
+        for (i, service) in services.iter().enumerate() {
+            let size = self.lines_of(execution, service);
+            if size > NFT_LINES {
+                pieces.push(part(start..i, None));
+                let ports = service.ports.as_deref().unwrap_or_default();
+                pieces.extend(self.divide(ports, service.large).map(|ports| part(i..i + 1, Some(ports))));
+                (start, lines) = (i + 1, 0);
+                continue;
+            }
+            lines += size;
+            if lines >= NFT_LINES || i + 1 == services.len() {
+                pieces.push(part(start..i + 1, None));
+                (start, lines) = (i + 1, 0);
+            }
         }
+        pieces.push(part(start..services.len(), None));
+        pieces.retain(|piece| !piece.services.is_empty());
+        pieces
     }
-    pieces
+
+    /// About how many lines a restore has for a Service.
+    fn lines_of(&self, execution: &Execution<'_>, service: &Target) -> usize {
+        let tried = service.rules.filter + service.rules.nat;
+        if self.tries_shared(execution) { service.weight.max(tried) } else { service.weight }
+    }
+
+    /// A Service's ports in groups that one restore with the nft tool takes.
+    fn divide(&self, ports: &[ServicePort], large: bool) -> impl Iterator<Item = Range<usize>> {
+        let (mut groups, mut start, mut lines) = (Vec::new(), 0, 0);
+        for (i, port) in ports.iter().enumerate() {
+            let rules = self.renderer.service(std::slice::from_ref(port), large);
+            let shared = SharedChain::ALL.into_iter().map(|chain| rules.shared(chain).count());
+            lines += weight(&rules) + shared.sum::<usize>();
+            if lines >= NFT_LINES || i + 1 == ports.len() {
+                groups.push(start..i + 1);
+                (start, lines) = (i + 1, 0);
+            }
+        }
+        groups.into_iter()
+    }
 }

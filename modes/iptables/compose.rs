@@ -72,7 +72,7 @@ impl FamilySync {
         out: &mut dyn Write,
     ) -> io::Result<()> {
         let plan = execution.plan;
-        if table == Table::Nat {
+        if table == Table::Nat && parts.ports.is_none() {
             // Both tools keep chains sorted: to declare them so takes a fifth to a half less.
             for (chain, i) in plan.declared.iter().filter(|(_, i)| parts.services.contains(i)) {
                 if !execution.refused.contains(&plan.services[*i].name) {
@@ -89,19 +89,26 @@ impl FamilySync {
                 continue;
             }
             let Some(ports) = &service.ports else { continue };
+            let ports = parts.ports_of(ports);
             let rules = self.renderer.service(ports, service.large);
             script.owner(Some(i));
             if table == Table::Nat {
                 let old = match &plan.known {
                     Known::Read(_) => ServiceRules::default(),
-                    Known::Programmed => self.programmed_rules(&service.name),
+                    Known::Programmed => self.programmed_rules_of(&service.name, ports),
                 };
+                let old = old.by_name();
                 let right = |chain: ChainName, lines: &str| match &plan.known {
                     Known::Read(snapshot) => snapshot.holds(chain, lines),
-                    Known::Programmed => old.chain(chain) == Some(lines),
+                    Known::Programmed => old.get(&chain) == Some(&lines),
                 };
-                let wrong = rules.chains().filter(|(chain, lines)| !right(*chain, lines));
-                wrong.for_each(|(_, lines)| script.lines(lines));
+                let wrong: Vec<_> = rules.chains().filter(|(chain, lines)| !right(*chain, lines)).collect();
+                if parts.ports.is_some() {
+                    let mut declared: Vec<ChainName> = wrong.iter().map(|(chain, _)| *chain).collect();
+                    declared.sort_unstable();
+                    declared.iter().for_each(|chain| script.declare(chain));
+                }
+                wrong.iter().for_each(|(_, lines)| script.lines(lines));
             }
             let written_anew = |chain: &SharedChain| chain.table() == table && plan.shared[chain.at()];
             for chain in SharedChain::ALL.into_iter().filter(|chain| tries && written_anew(chain)) {

@@ -8,7 +8,7 @@
 //! What was written is remembered as the resolved Services themselves (shared with `Desired`), and rendered
 //! again when it must be compared: rules are cheap to render and dear to keep.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -16,9 +16,10 @@ use portcullis_cluster::desired::{Desired, ServiceChange, ServicePort};
 use portcullis_cluster::{Family, NamespacedName};
 
 use super::base_rules::{self, BaseChain, Jump};
+use super::bulk::NFT_LINES;
 use super::chain::{SharedChain, Table};
 use super::chains_in_use::ChainsInUse;
-use super::kernel::Kernel;
+use super::kernel::{Flavour, Kernel};
 use super::options::{Host, Options};
 use super::rule_set::is_large;
 use super::script::RuleCount;
@@ -28,6 +29,7 @@ use super::shared_order::SharedOrder;
 use crate::isolation::Isolations;
 use crate::knowledge::Knowledge;
 use crate::mode::{Report, SyncError, TableRules};
+use crate::progress::SyncProgress;
 
 /// As many changed Services as are written by position; above, shared chains are written anew.
 const INCREMENTAL_SERVICES: usize = 250;
@@ -62,6 +64,7 @@ pub(super) struct FamilySync {
     pub(super) pending: BTreeSet<NamespacedName>,
     pub(super) isolations: Isolations,
     pub(super) in_use: ChainsInUse,
+    pub(super) progress: Arc<SyncProgress>,
     /// Somebody wrote since we last did, so positions in shared chains cannot be relied on.
     pub(super) positions_unsure: bool,
 }
@@ -99,7 +102,13 @@ pub(super) struct Progress {
 }
 
 impl FamilySync {
-    pub(super) fn new(family: Family, kernel: Box<dyn Kernel>, options: &Options, on: &Host) -> Self {
+    pub(super) fn new(
+        family: Family,
+        kernel: Box<dyn Kernel>,
+        progress: Arc<SyncProgress>,
+        options: &Options,
+        on: &Host,
+    ) -> Self {
         FamilySync {
             family,
             kernel,
@@ -115,6 +124,7 @@ impl FamilySync {
             pending: BTreeSet::new(),
             isolations: Isolations::default(),
             in_use: ChainsInUse::default(),
+            progress,
             positions_unsure: false,
         }
     }
@@ -158,6 +168,7 @@ impl FamilySync {
         let result = if full {
             self.reconcile(desired, large, now, &mut progress)
         } else if self.pending.len() > INCREMENTAL_SERVICES
+            || self.pending_rules(desired) > self.incremental_rules()
             || (self.positions_unsure && !self.pending.is_empty())
         {
             self.bulk_changes(desired, large, now, &mut progress)
@@ -187,6 +198,34 @@ impl FamilySync {
         match self.programmed.get(name) {
             Some(programmed) => self.renderer.service(&programmed.ports, programmed.large),
             None => ServiceRules::default(),
+        }
+    }
+
+    /// The rules of those of a Service's ports that have the same names as these, as they stand in the kernel.
+    pub(super) fn programmed_rules_of(&self, name: &NamespacedName, ports: &[ServicePort]) -> ServiceRules {
+        let Some(programmed) = self.programmed.get(name) else { return ServiceRules::default() };
+        let names: HashSet<_> = ports.iter().map(|port| &port.name).collect();
+        let old = programmed.ports.iter().filter(|port| names.contains(&port.name)).cloned();
+        self.renderer.service(&old.collect::<Vec<_>>(), programmed.large)
+    }
+
+    /// About how many rules the pending Services have or had. Costs nothing for each rule.
+    fn pending_rules(&self, desired: &Desired) -> usize {
+        let rules_of = |ports: &[ServicePort]| ports.iter().map(about_rules).sum::<usize>();
+        let of = |name: &NamespacedName| {
+            let (old, new) = (self.programmed.get(name), desired.services().get(name));
+            let old = old.map_or(0, |programmed| rules_of(&programmed.ports));
+            old.max(new.map_or(0, |ports| rules_of(ports)))
+        };
+        self.pending.iter().map(of).sum()
+    }
+
+    /// As many rules of changed Services are written in one restore of exactly the chains that differ.
+    fn incremental_rules(&self) -> usize {
+        match self.kernel.flavour() {
+            Flavour::Nft => NFT_LINES,
+            // Each restore costs the whole table, whatever is in it.
+            Flavour::Legacy => usize::MAX,
         }
     }
 
@@ -229,6 +268,11 @@ impl FamilySync {
         let of_family = |p: &&ServicePort| p.family == self.family;
         a.iter().filter(of_family).eq(b.iter().filter(of_family))
     }
+}
+
+/// About how many rules a port has: two and a jump for each endpoint, and two for each address.
+fn about_rules(port: &ServicePort) -> usize {
+    3 * port.endpoints.serving().len() + 2 * (1 + port.external_ips.len() + port.load_balancer_vips.len())
 }
 
 /// Whether an error means that the rules themselves are refused, so that some of them may be to blame.

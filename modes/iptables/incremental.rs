@@ -135,15 +135,16 @@ impl FamilySync {
                 None => ServiceRules::default(),
             };
             restore.owner(Some(i));
+            let (old_chains, new_chains) = (old.by_name(), new.by_name());
             let changed: Vec<(ChainName, &str)> =
-                new.chains().filter(|(chain, lines)| old.chain(*chain) != Some(lines)).collect();
+                new.chains().filter(|(chain, lines)| old_chains.get(chain) != Some(lines)).collect();
             // All are declared before any is jumped to.
             changed.iter().for_each(|(chain, _)| restore.nat.declare(chain));
             changed.iter().for_each(|(_, lines)| restore.nat.lines(lines));
             for chain in SharedChain::ALL {
                 self.edit_shared(chain, name, &old, &new, &mut restore, &mut edited);
             }
-            let gone = old.chains().filter(|(chain, _)| new.chain(*chain).is_none());
+            let gone = old.chains().filter(|(chain, _)| !new_chains.contains_key(chain));
             for (chain, _) in gone {
                 restore.nat.declare(chain);
                 self.in_use.delete(&mut restore.nat, chain);

@@ -17,6 +17,13 @@ pub enum Flavour {
 /// A value that differs once anybody has changed the rules of this network namespace.
 pub type Fingerprint = Vec<u64>;
 
+/// Whether this is the fingerprint of rules in nf_tables at this generation or a later one.
+pub(crate) fn has_seen(flavour: Flavour, fingerprint: Option<&Fingerprint>, generation: u32) -> bool {
+    // Generations wrap around.
+    let later = |seen: &u64| (*seen as u32).wrapping_sub(generation) < u32::MAX / 2;
+    flavour == Flavour::Nft && fingerprint.is_some_and(|seen| !seen.is_empty() && seen.iter().all(later))
+}
+
 /// The iptables of one family.
 pub trait Kernel: Send {
     /// How it keeps its rules.
@@ -46,4 +53,28 @@ pub trait Kernel: Send {
     /// A value that differs once rules were added to our chains, taken from them, or lead to them no more,
     /// whatever happens to other chains. Costs little for each chain. `None` where it cannot be told.
     fn shape(&self) -> Option<u64>;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generations_up_to_the_fingerprint_are_seen() {
+        let seen = |flavour, fingerprint: Option<&[u64]>, generation| {
+            has_seen(flavour, fingerprint.map(<[u64]>::to_vec).as_ref(), generation)
+        };
+        let wrapped = [u64::from(u32::MAX - 1)];
+        for (fingerprint, generation, expected) in [
+            (None, 1, false),
+            (Some(&[7, 7][..]), 7, true),
+            (Some(&[7, 7][..]), 3, true),
+            (Some(&[7, 8][..]), 8, false),
+            (Some(&[2][..]), u32::MAX, true),
+            (Some(&wrapped[..]), 1, false),
+        ] {
+            assert_eq!(seen(Flavour::Nft, fingerprint, generation), expected, "{fingerprint:?} {generation}");
+            assert!(!seen(Flavour::Legacy, fingerprint, generation));
+        }
+    }
 }

@@ -40,6 +40,7 @@ pub use rule_set::RuleSet;
 pub use tool::Tools;
 
 pub(crate) use base_rules::{BaseChain, Jump, guard_loopback, jumps, write_loopback_guard};
+pub(crate) use kernel::has_seen;
 pub(crate) use options::{LocalMatch, NodePortScope};
 pub(crate) use plan::base_differs;
 pub(crate) use rule::{Rule, host};

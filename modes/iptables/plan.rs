@@ -114,9 +114,11 @@ impl FamilySync {
             for chain in SharedChain::ALL {
                 plan.shared[chain.at()] |= !old.shared(chain).eq(new.shared(chain));
             }
-            let wrong = new.chains().filter(|(chain, lines)| old.chain(*chain) != Some(lines));
+            let (old_chains, new_chains) = (old.by_name(), new.by_name());
+            let wrong = new.chains().filter(|(chain, lines)| old_chains.get(chain) != Some(lines));
             plan.declared.extend(wrong.map(|(chain, _)| (chain, plan.services.len())));
-            let removals = old.chains().map(|(chain, _)| chain).filter(|chain| new.chain(*chain).is_none());
+            let removals =
+                old.chains().map(|(chain, _)| chain).filter(|chain| !new_chains.contains_key(chain));
             let removals = removals.collect();
             let (name, weight, rules) = (name.clone(), weight(&new), new.count());
             plan.services.push(Target { name, weight, ports, large, rules, removals });
@@ -190,6 +192,6 @@ pub(crate) fn base_differs(chain: &BaseChain, snapshot: &Snapshot) -> bool {
 }
 
 /// How many lines the chains of a Service take.
-fn weight(rules: &ServiceRules) -> usize {
+pub(super) fn weight(rules: &ServiceRules) -> usize {
     rules.chains().map(|(_, lines)| 1 + lines.bytes().filter(|b| *b == b'\n').count()).sum::<usize>().max(1)
 }

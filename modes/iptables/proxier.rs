@@ -1,6 +1,7 @@
 //! The mode itself: both families, and what they share.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portcullis_cluster::Family;
@@ -8,11 +9,12 @@ use portcullis_cluster::desired::{Desired, ServiceChange, ServicePortName};
 
 use super::chain::{Names, SharedChain, belongs_to_a_service};
 use super::family_sync::FamilySync;
-use super::kernel::{Fingerprint, Kernel};
+use super::kernel::{Fingerprint, Kernel, has_seen};
 use super::options::{Host, Options};
 use super::saved_rule::SavedRule;
 use crate::knowledge::{FULL_CHECK, Knowledge};
 use crate::mode::{Mode, Report, SyncError};
+use crate::progress::SyncProgress;
 use crate::traffic::{Counts, Meter, Traffic};
 
 /// Comparing takes at most a tenth of the time: after a check that took long, the next waits.
@@ -26,6 +28,7 @@ pub struct Proxier {
     options: Options,
     host: Host,
     families: Vec<FamilySync>,
+    progress: Arc<SyncProgress>,
     fingerprint: Option<Fingerprint>,
     /// The shape of our chains as we left them; `None` if it was not taken since we last wrote.
     shapes: Option<Vec<u64>>,
@@ -44,10 +47,13 @@ impl Proxier {
         host: Host,
         kernels: impl IntoIterator<Item = (Family, Box<dyn Kernel>)>,
     ) -> Self {
-        let families =
-            kernels.into_iter().map(|(family, kernel)| FamilySync::new(family, kernel, &options, &host));
+        let progress = Arc::default();
+        let families = kernels
+            .into_iter()
+            .map(|(family, kernel)| FamilySync::new(family, kernel, Arc::clone(&progress), &options, &host));
         Proxier {
             families: families.collect(),
+            progress,
             options,
             host,
             fingerprint: None,
@@ -175,6 +181,14 @@ impl Mode for Proxier {
             }
         }
         Ok(Some(self.meter.read(counters)))
+    }
+
+    fn progress(&self) -> Option<Arc<SyncProgress>> {
+        Some(Arc::clone(&self.progress))
+    }
+
+    fn has_seen(&self, generation: u32) -> bool {
+        self.families.iter().any(|f| has_seen(f.kernel.flavour(), self.fingerprint.as_ref(), generation))
     }
 
     fn check_drift(&mut self) -> bool {

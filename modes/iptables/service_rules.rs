@@ -1,5 +1,6 @@
 //! The rules of one Service in one family, as text that knows its parts.
 
+use std::collections::HashMap;
 use std::ops::Range;
 
 use super::chain::{ChainName, SharedChain, Table};
@@ -20,9 +21,9 @@ impl ServiceRules {
         self.chains.iter().map(|(name, range)| (*name, &self.text[range.clone()]))
     }
 
-    /// The lines of one of its own chains.
-    pub(super) fn chain(&self, name: ChainName) -> Option<&str> {
-        self.chains().find(|(n, _)| *n == name).map(|(_, lines)| lines)
+    /// The lines of its own chains by name.
+    pub(super) fn by_name(&self) -> HashMap<ChainName, &str> {
+        self.chains().collect()
     }
 
     /// Its rules in a shared chain, without `-A CHAIN`.

@@ -8,6 +8,9 @@ use super::kernel::Kernel;
 use super::saved_rule::declared_chain;
 use crate::mode::SyncError;
 
+/// After so many lines that were read, progress is reported.
+const LINES_A_STEP: usize = 1000;
+
 /// The chains of our tables, by what their rules hash to.
 #[derive(Default)]
 pub(crate) struct Snapshot {
@@ -19,11 +22,11 @@ pub(crate) struct Snapshot {
 }
 
 impl Snapshot {
-    /// Reads all our tables.
-    pub(super) fn read(kernel: &dyn Kernel) -> Result<Snapshot, SyncError> {
+    /// Reads all our tables, and calls `progressed` now and then.
+    pub(super) fn read(kernel: &dyn Kernel, progressed: &dyn Fn()) -> Result<Snapshot, SyncError> {
         let mut snapshot = Snapshot::default();
         for table in Table::ALL {
-            snapshot.read_in(kernel, table)?;
+            snapshot.read_in(kernel, table, progressed)?;
         }
         Ok(snapshot)
     }
@@ -31,13 +34,20 @@ impl Snapshot {
     /// Reads one table.
     pub(crate) fn read_table(kernel: &dyn Kernel, table: Table) -> Result<Snapshot, SyncError> {
         let mut snapshot = Snapshot::default();
-        snapshot.read_in(kernel, table)?;
+        snapshot.read_in(kernel, table, &|| ())?;
         Ok(snapshot)
     }
 
-    fn read_in(&mut self, kernel: &dyn Kernel, table: Table) -> Result<(), SyncError> {
+    fn read_in(&mut self, kernel: &dyn Kernel, table: Table, progressed: &dyn Fn()) -> Result<(), SyncError> {
         let mut reader = Reader::new(self, table);
-        kernel.dump(table, &mut |line| reader.line(line))?;
+        let mut lines = 0_usize;
+        kernel.dump(table, &mut |line| {
+            lines += 1;
+            if lines.is_multiple_of(LINES_A_STEP) {
+                progressed();
+            }
+            reader.line(line);
+        })?;
         reader.end_chain();
         Ok(())
     }

@@ -104,6 +104,27 @@ impl Tools {
         format!("{base}{}{action}", self.infix)
     }
 
+    /// Hands over every line of a dump of one table, as `iptables-save` prints it.
+    fn dump(&self, family: Family, table: Table, mut line: impl FnMut(&str)) -> Result<(), SyncError> {
+        if self.flavour == Flavour::Nft {
+            // Whichever table it prints, iptables-nft-save 1.8.9 reads the rules of all, and the kernel takes quadratic
+            // time for the rules of one chain.
+            let tool = self.name(family, None);
+            let mut command = Command::new(&tool);
+            command.args(["-w", LOCK_SECONDS, "-t", table.as_str(), "-S"]);
+            let mut printed = false;
+            let listed = lines(command, &tool, &mut |text| {
+                printed = true;
+                in_save_format(text, &mut line);
+            });
+            if listed.is_ok() || printed {
+                return listed;
+            }
+            // It rejects a table that has rules which only nft can print; iptables-save leaves such a table out.
+        }
+        dump(&self.name(family, Some("save")), Some(table), line)
+    }
+
     /// How much speaks for this flavour: the kubelet's hints, then the number of rules.
     fn traces(&self) -> (usize, usize) {
         let (mut hints, mut rules) = (0, 0);
@@ -122,7 +143,7 @@ impl Tools {
                 hints += usize::from(declared_chain(line).is_some_and(|name| KUBELET_HINTS.contains(&name)));
                 rules += usize::from(line.starts_with("-A "));
             };
-            if let Err(error) = dump(&self.name(family, Some("save")), Some(table), count) {
+            if let Err(error) = self.dump(family, table, count) {
                 tracing::debug!(%error, "no rules of this flavour");
             }
         }
@@ -195,7 +216,6 @@ impl Kernel for ToolKernel {
     }
 
     fn dump(&self, table: Table, line: &mut dyn FnMut(&str)) -> Result<(), SyncError> {
-        let tool = self.tools.name(self.family, Some("save"));
         // To ask the legacy tools for a table that is not there would create it. One without rules is as good as
         // that, and the tool takes its time to say so.
         let bare = || {
@@ -205,7 +225,7 @@ impl Kernel for ToolKernel {
         if self.tools.flavour == Flavour::Legacy && bare().unwrap_or(false) {
             return Ok(());
         }
-        dump(&tool, Some(table), line)
+        self.tools.dump(self.family, table, line)
     }
 
     fn counted(&self, chain: &str, line: &mut dyn FnMut(&str)) -> Result<(), SyncError> {
@@ -261,6 +281,15 @@ fn dump(tool: &str, table: Option<Table>, mut line: impl FnMut(&str)) -> Result<
         command.args(["-t", table.as_str()]);
     }
     lines(command, tool, &mut line)
+}
+
+/// Hands over a line of `iptables -S` as `iptables-save` prints it.
+fn in_save_format(text: &str, line: &mut dyn FnMut(&str)) {
+    match text.split_once(' ') {
+        Some(("-N", chain)) => line(&format!(":{chain} - [0:0]")),
+        Some(("-P", policy)) => line(&format!(":{policy} [0:0]")),
+        _ => line(text),
+    }
 }
 
 /// Runs a tool that reads nothing, and hands over each line that it prints.
@@ -339,6 +368,19 @@ fn collect_complaints(child: &mut Child) -> std::thread::JoinHandle<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lists_are_read_as_dumps() {
+        for (listed, dumped) in [
+            ("-P INPUT ACCEPT", ":INPUT ACCEPT [0:0]"),
+            ("-N KUBE-SERVICES", ":KUBE-SERVICES - [0:0]"),
+            ("-A INPUT -j KUBE-NODEPORTS", "-A INPUT -j KUBE-NODEPORTS"),
+        ] {
+            let mut lines = Vec::new();
+            in_save_format(listed, &mut |line| lines.push(line.to_owned()));
+            assert_eq!(lines, [dumped]);
+        }
+    }
 
     #[test]
     fn a_complaint_names_its_line() {

@@ -186,6 +186,10 @@ impl Mode for Proxier {
         self.sync_at(Instant::now(), desired, changes)
     }
 
+    fn has_seen(&self, generation: u32) -> bool {
+        self.families.iter().any(|family| family.rules.has_seen(generation))
+    }
+
     fn check_drift(&mut self) -> bool {
         self.check_drift_at(Instant::now())
     }

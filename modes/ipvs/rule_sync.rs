@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use super::rules;
 use crate::iptables::saved_rule::declared_chain;
-use crate::iptables::{BaseChain, Fingerprint, Jump, Kernel, Snapshot, Table, base_differs};
+use crate::iptables::{BaseChain, Fingerprint, Jump, Kernel, Snapshot, Table, base_differs, has_seen};
 use crate::mode::{SyncError, TableRules};
 
 /// The tables with rules of this mode. The packet filter stands before addresses lead anyone here.
@@ -66,6 +66,11 @@ impl RuleSync {
     /// Whether somebody wrote since we last wrote or compared.
     pub(super) fn somebody_wrote(&self) -> bool {
         self.fingerprint.is_some() && self.kernel.fingerprint() != self.fingerprint
+    }
+
+    /// Whether the rules were written or compared at this generation of nf_tables or later.
+    pub(super) fn has_seen(&self, generation: u32) -> bool {
+        has_seen(self.kernel.flavour(), self.fingerprint.as_ref(), generation)
     }
 
     /// Whether a table has none of the chains that are written here, so that no other mode serves by them.

@@ -34,6 +34,8 @@ pub struct State {
     /// All restores are refused, whatever is in them.
     pub out_of_memory: bool,
     pub restores: usize,
+    /// The lines of the largest restore.
+    pub largest: usize,
     generation: u64,
 }
 
@@ -49,6 +51,7 @@ impl FakeKernel {
             locked_at: None,
             out_of_memory: false,
             restores: 0,
+            largest: 0,
             generation: 0,
         };
         FakeKernel { state: Arc::new(Mutex::new(state)), flavour }
@@ -77,6 +80,7 @@ impl Kernel for FakeKernel {
         let text = String::from_utf8(text).expect("rules are text");
         let mut state = self.state();
         state.restores += 1;
+        state.largest = state.largest.max(text.lines().count());
         if state.locked > 0 {
             state.locked -= 1;
             return Err(SyncError::Locked { tool: "fake".into() });

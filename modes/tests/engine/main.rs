@@ -3,6 +3,7 @@
 mod cluster;
 mod external_changes;
 mod fake_kernel;
+mod large_service;
 
 use std::collections::BTreeMap;
 

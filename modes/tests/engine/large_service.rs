@@ -1,0 +1,97 @@
+//! A Service with more rules than one restore of the nft tool takes in good time.
+
+use portcullis_modes::Mode;
+use portcullis_modes::iptables::Flavour;
+
+use crate::cluster::{Cluster, Drawn};
+use crate::fake_kernel::FakeKernel;
+use crate::{Rules, all_well, held, proxier, same, service, wanted};
+
+/// The largest restore that is right: what the engine aims at, and the last port that goes over it.
+const LARGEST: usize = 6_100;
+
+fn ports(ports: u16, endpoints: u8) -> Drawn {
+    Drawn { ports, ..service(endpoints) }
+}
+
+/// In a cluster that has become large, endpoints bear no comments, and those of older Services keep theirs.
+fn without_comments(mut rules: Rules) -> Rules {
+    for rule in
+        rules.iter_mut().filter(|((_, chain), _)| chain.starts_with("KUBE-S")).flat_map(|(_, rules)| rules)
+    {
+        let Some((before, comment)) = rule.split_once("-m comment --comment \"") else { continue };
+        let (_, after) = comment.split_once("\" ").expect("a comment ends");
+        *rule = format!("{before}{after}");
+    }
+    rules
+}
+
+fn holds(kernel: &FakeKernel, cluster: &Cluster, what: &str) {
+    let (held, wanted) = (without_comments(held(kernel)), without_comments(wanted(cluster)));
+    same(&held, &wanted).unwrap_or_else(|error| panic!("{what}: {error}"));
+}
+
+/// With the nft tool, no restore has the rules of more than some ports, whatever makes it necessary to write them all.
+#[test]
+fn a_large_service_is_written_in_parts() {
+    let (kernel, mut cluster) = (FakeKernel::new(Flavour::Nft), Cluster::new());
+    let mut proxier = proxier(&kernel);
+    let mut changes = cluster.set(0, Some(&service(3)));
+    changes.extend(cluster.set(1, Some(&ports(300, 255))));
+    changes.extend(cluster.set(2, Some(&service(3))));
+    all_well(&proxier.sync(&cluster.desired, &changes));
+    holds(&kernel, &cluster, "at the first sync");
+    let progress = proxier.progress().expect("it takes a while").now();
+    assert_eq!((progress.services, progress.written), (3, 3));
+    for (what, drawn) in [
+        ("each port has another endpoint", ports(300, 127)),
+        ("each port has other endpoints", ports(300, 240)),
+        ("half of its ports are gone", ports(150, 240)),
+        ("they come back", ports(300, 255)),
+        ("one port more", ports(301, 255)),
+        ("it has no endpoints", ports(301, 0)),
+    ] {
+        let changes = cluster.set(1, Some(&drawn));
+        all_well(&proxier.sync(&cluster.desired, &changes));
+        holds(&kernel, &cluster, what);
+    }
+    let changes = cluster.set(1, None);
+    all_well(&proxier.sync(&cluster.desired, &changes));
+    holds(&kernel, &cluster, "it is deleted");
+    let largest = kernel.state().largest;
+    assert!(largest <= LARGEST, "a restore of {largest} lines");
+}
+
+/// If the tool rejects one port of it, after it took others, the Service is served as before, or not at all.
+#[test]
+fn a_large_service_with_a_rejected_port_is_isolated_as_a_whole() {
+    for (names_lines, served_before) in [(true, false), (true, true), (false, false), (false, true)] {
+        let (kernel, mut cluster) = (FakeKernel::new(Flavour::Nft), Cluster::new());
+        kernel.state().names_lines = names_lines;
+        let mut proxier = proxier(&kernel);
+        let mut before = Cluster::new();
+        let mut changes = cluster.set(0, Some(&service(3)));
+        before.set(0, Some(&service(3)));
+        if served_before {
+            changes.extend(cluster.set(1, Some(&ports(300, 15))));
+            before.set(1, Some(&ports(300, 15)));
+        }
+        all_well(&proxier.sync(&cluster.desired, &changes));
+        // Only the endpoints of the port in the middle listen there.
+        kernel.state().refused.insert("8230".into());
+        kernel.state().refused.extend((200..208).map(|at| format!("10.{at}.0.2:8230")));
+        let changes = cluster.set(1, Some(&ports(300, 240)));
+        let reports = proxier.sync(&cluster.desired, &changes);
+        assert_eq!(
+            (reports[0].isolated.len(), &reports[0].error),
+            (1, &None),
+            "{names_lines} {served_before}"
+        );
+        kernel.state().refused.clear();
+        assert!(proxier.sync(&cluster.desired, &[])[0].error.is_none());
+        holds(&kernel, &before, "what it had");
+        let mended = cluster.set(1, Some(&ports(299, 240)));
+        all_well(&proxier.sync(&cluster.desired, &mended));
+        holds(&kernel, &cluster, "mended");
+    }
+}
