@@ -1,5 +1,8 @@
 //! Tells the loop when somebody else changes a table of ours.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+
 use portcullis_netlink::nf_tables::Events;
 use portcullis_netlink::socket::Socket;
 use tokio::sync::mpsc;
@@ -11,11 +14,26 @@ pub(crate) struct Drift(pub(super) String);
 /// A channel that gets a word for each transaction of others that touches a table of this name. `own` is the socket that writes
 /// for us. Where the kernel cannot be listened to, it stays silent, and that is logged.
 pub(super) fn watch(table: &'static str, own: &Socket) -> mpsc::Receiver<Drift> {
+    spawn(table, Events::listen(table, own), Arc::default())
+}
+
+/// The same for the rules of the nft flavour of iptables. Transactions of our own tools are reported, too: they made
+/// generations that [`Mode::has_seen`](portcullis_modes::Mode::has_seen). `latest` gets the generation that the latest of
+/// these transactions made, or 0 if the kernel did not report it.
+pub(super) fn watch_iptables(latest: Arc<AtomicU32>) -> mpsc::Receiver<Drift> {
+    spawn("KUBE-* of iptables", Events::listen_to_iptables("KUBE-"), latest)
+}
+
+fn spawn(
+    table: &'static str,
+    events: portcullis_netlink::Result<Events>,
+    latest: Arc<AtomicU32>,
+) -> mpsc::Receiver<Drift> {
     // More words than one say nothing new.
     let (sink, source) = mpsc::channel(1);
-    let listening = Events::listen(table, own).map_err(|error| error.to_string()).and_then(|events| {
+    let listening = events.map_err(|error| error.to_string()).and_then(|events| {
         // The thread sleeps in the kernel for as long as the process lives.
-        let follow = move || follow(table, events, &sink);
+        let follow = move || follow(table, events, &latest, &sink);
         std::thread::Builder::new().name("nf_tables".into()).spawn(follow).map_err(|error| error.to_string())
     });
     if let Err(error) = listening {
@@ -44,11 +62,12 @@ fn owner_of(thread: u32, thread_name: &str) -> Option<(String, u32)> {
     Some((name_of(process)?, process))
 }
 
-fn follow(table: &str, mut events: Events, sink: &mpsc::Sender<Drift>) {
+fn follow(table: &str, mut events: Events, latest: &AtomicU32, sink: &mpsc::Sender<Drift>) {
     loop {
         let mut touched_by = None;
         let read = events.wait(|batch| {
             if batch.touched {
+                latest.store(batch.generation, Relaxed);
                 touched_by = Some(process_of(batch.process, &batch.name));
             }
         });
@@ -57,6 +76,7 @@ fn follow(table: &str, mut events: Events, sink: &mpsc::Sender<Drift>) {
                 tracing::warn!(%error, table, "what others change in our table goes unnoticed from now on");
                 return;
             }
+            latest.store(0, Relaxed);
             touched_by = Some("somebody; the kernel had more news than it could keep".to_owned());
         }
         let Some(who) = touched_by else { continue };

@@ -30,6 +30,8 @@ mod worker;
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use portcullis_cluster::desired::Desired;
@@ -207,7 +209,7 @@ pub async fn run(
         inherits_guard,
     };
     let host_now = facts.host(&config, &Index::new(), name, &options_now);
-    let (mode, mode_drift) = serving::mode(&config, options_now, host_now, means)?;
+    let (mode, news) = serving::mode(&config, options_now, host_now, means)?;
     serving::route_localhost(&config);
     tracing::info!(node = %name, ?families, "serving Services by {}", mode.name());
     let starting = format!("Starting portcullis {} in {} mode", env!("CARGO_PKG_VERSION"), mode.name());
@@ -246,6 +248,7 @@ pub async fn run(
         worker: Some(worker),
         suspect: false,
         repairs: Repairs::new(now),
+        changed_at: news.generation,
         policies,
         first_services: FirstSync::of_services(),
         first_policies: FirstSync::of_policies(),
@@ -254,7 +257,7 @@ pub async fn run(
     };
     memory::unmap_code();
     let service_manager = ServiceManager::notify_of(daemon.telemetry.health());
-    let heard = Heard { events, inquiries, mode_drift, policy_drift: drift, followed };
+    let heard = Heard { events, inquiries, mode_drift: news.drift, policy_drift: drift, followed };
     daemon.run(heard, options.once, service_manager).await
 }
 
@@ -390,6 +393,8 @@ struct Loop {
     suspect: bool,
     /// External changes of what the mode wrote.
     repairs: Repairs,
+    /// The generation of nf_tables that the latest reported change made; 0 where it is not known.
+    changed_at: Arc<AtomicU32>,
     /// Where policies are enforced.
     policies: Option<Policies>,
     first_services: FirstSync,
@@ -445,7 +450,11 @@ impl Loop {
                     judging = None;
                     judged = Some(self.finish_policies(ended?));
                 }
-                Some(drift) = received(mode_drift.as_mut()) => {
+                Some(drift) = received(mode_drift.as_mut()), if self.worker.is_some() => {
+                    let changed_at = self.changed_at.load(Relaxed);
+                    if changed_at != 0 && self.worker.as_ref().is_some_and(|w| w.has_seen(changed_at)) {
+                        continue;
+                    }
                     tracing::debug!(by = %drift.0, "our table was changed");
                     self.suspect = true;
                     self.schedule.check_at(self.repairs.changed_by(&drift.0, Instant::now()));

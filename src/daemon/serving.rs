@@ -1,12 +1,13 @@
 //! Makes the mode that the configuration asks for, and readies the node for it.
 
 use std::net::Ipv6Addr;
-use std::sync::Once;
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use portcullis_cluster::Family;
 use portcullis_modes::cleanup::{self, Serving};
-use portcullis_modes::iptables::{self, Host, Kernel, Options, Tools};
+use portcullis_modes::iptables::{self, Flavour, Host, Kernel, Options, Tools};
 use portcullis_modes::{Mode, SyncError, ipvs, nftables};
 use portcullis_netlink::ip_vs::Timeouts;
 use portcullis_netlink::nf_tables;
@@ -18,8 +19,14 @@ use super::drift_watch::{self, Drift};
 use crate::config::{Config, Ipvs, ProxyMode};
 use crate::{node, sysctl};
 
-/// News of who else changes what a mode writes, where the kernel tells.
-pub(crate) type News = Option<mpsc::Receiver<Drift>>;
+/// Notifications of external changes of what a mode writes.
+#[derive(Default)]
+pub(crate) struct News {
+    /// Where the kernel sends them.
+    pub(super) drift: Option<mpsc::Receiver<Drift>>,
+    /// The generation of nf_tables that the latest change made, which may be one of our own tools; 0 where it is not known.
+    pub(super) generation: Arc<AtomicU32>,
+}
 
 /// The kernels of the families that are served.
 pub(crate) type Kernels = Vec<(Family, Box<dyn Kernel>)>;
@@ -145,6 +152,8 @@ pub(crate) fn mode(
     means: Means,
 ) -> Result<(Box<dyn Mode>, News), DaemonError> {
     let kernels = means.kernels;
+    // Legacy tables announce no changes.
+    let nft = means.tools.as_ref().is_some_and(|tools| tools.flavour == Flavour::Nft);
     let mode: Box<dyn Mode> = match config.mode {
         ProxyMode::Iptables => Box::new(iptables::Proxier::new(options, host, kernels)),
         ProxyMode::Ipvs => {
@@ -164,10 +173,12 @@ pub(crate) fn mode(
             let socket = socket.ok_or(nftables::RequirementError::NoTables)?;
             let proxier = nftables::Proxier::new(options, host, &means.families, socket);
             let drift = drift_watch::watch(nftables::TABLE, proxier.socket());
-            return Ok((Box::new(proxier), Some(drift)));
+            return Ok((Box::new(proxier), News { drift: Some(drift), ..News::default() }));
         }
     };
-    Ok((mode, None))
+    let mut news = News::default();
+    news.drift = nft.then(|| drift_watch::watch_iptables(Arc::clone(&news.generation)));
+    Ok((mode, news))
 }
 
 /// The mode as the cleanup of what others left knows it.

@@ -150,6 +150,11 @@ impl Worker {
         self.mode.options().node_port_addresses_of(all, self.mode.host())
     }
 
+    /// Whether the rules were written or compared at this generation of nf_tables or later.
+    pub(super) fn has_seen(&self, generation: u32) -> bool {
+        self.mode.has_seen(generation)
+    }
+
     /// What Services have served.
     pub(super) fn traffic(&mut self) -> Served {
         self.mode.traffic(&self.desired)

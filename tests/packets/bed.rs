@@ -140,6 +140,13 @@ impl Bed {
         tools::output(netns.command(self.mode.flavour().tool("iptables", "")).arg("-w").args(arguments));
     }
 
+    /// Runs iptables-restore on a node, as another process: the commands for one table take effect at once.
+    pub(crate) fn iptables_restore(&self, node: &str, text: &str) {
+        let netns = self.lab.netns(&Vantage::node(node)).unwrap();
+        let mut command = netns.command(self.mode.flavour().tool("iptables", "-restore"));
+        tools::output_of(command.args(["-w", "5", "--noflush"]), text);
+    }
+
     /// The sum of a metric of a node's daemon, over the series whose labels contain `labels`; 0 without any.
     pub(crate) fn metric(&self, node: &str, name: &str, labels: &str) -> f64 {
         let text =
