@@ -18,6 +18,7 @@ mod isolation_health;
 mod own_node_reporter;
 mod policies;
 mod repairs;
+mod running_sync;
 mod schedule;
 mod service_manager;
 pub(crate) mod serving;
@@ -189,7 +190,7 @@ pub async fn run(
     tell_of_refused(&recorder, &kernel.refused);
     let (service_traffic, inquiries) = ServiceTraffic::channel();
     let telemetry = Telemetry::start(&config, configuration, &source, name, &families, service_traffic);
-    let telemetry = match telemetry.await {
+    let mut telemetry = match telemetry.await {
         Ok(telemetry) => telemetry,
         Err(error) => {
             recorder.flush(LAST_WORDS).await;
@@ -210,6 +211,7 @@ pub async fn run(
     };
     let host_now = facts.host(&config, &Index::new(), name, &options_now);
     let (mode, news) = serving::mode(&config, options_now, host_now, means)?;
+    telemetry.read_progress(mode.progress());
     serving::route_localhost(&config);
     tracing::info!(node = %name, ?families, "serving Services by {}", mode.name());
     let starting = format!("Starting portcullis {} in {} mode", env!("CARGO_PKG_VERSION"), mode.name());
@@ -674,6 +676,7 @@ impl Loop {
     fn finish(&mut self, (worker, outcome): (Worker, Outcome)) -> Outcome {
         self.telemetry.job_ended(Job::Services);
         let error = outcome.error();
+        self.telemetry.sync_ended(error.is_none());
         let was_failing = self.schedule.is_retrying();
         self.schedule.ended(error.is_some() || outcome.flows.is_err(), Instant::now());
         self.schedule.upkeep(outcome.next_due);

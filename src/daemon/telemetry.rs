@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use jiff::Timestamp;
 use portcullis_cluster::desired::{Desired, ServicePort};
@@ -12,7 +12,7 @@ use portcullis_cluster::{Family, Index, Kind, Name, NamespacedName};
 use portcullis_modes::iptables::{
     NFACCT_INVALID_DROPPED, NFACCT_LOCALHOST_NODE_PORTS, NodePortAddresses, Options,
 };
-use portcullis_modes::{Report, SyncError};
+use portcullis_modes::{Report, SyncError, SyncProgress};
 use portcullis_netlink::nfacct::Counters;
 use portcullis_policy::table as policy_table;
 use tokio::sync::watch;
@@ -21,6 +21,7 @@ use super::dropped_lines::DroppedLines;
 use super::isolation_health;
 use super::own_node_reporter::OwnNodeReporter;
 use super::policies::{Labels, PolicyOutcome};
+use super::running_sync::RunningSync;
 use super::silence::SilenceReporter;
 use super::source_problems;
 use super::stepping_kernel::Step;
@@ -35,6 +36,9 @@ use crate::http::{
 use crate::logging;
 use crate::metrics::{Extent, Metrics, TrafficPolicy};
 use crate::source::{self, Recorder, Source};
+
+/// The component of health problems about a sync that runs.
+const SYNC: &str = "sync";
 
 /// Reason and action of the Event about a Service whose rules the kernel refuses.
 const NOT_WRITTEN: [&str; 2] = ["FailedToSyncService", "SyncProxyRules"];
@@ -67,6 +71,7 @@ pub(super) struct Telemetry {
     families: Vec<Family>,
     isolated: BTreeMap<Family, Vec<NamespacedName>>,
     recorder: Recorder,
+    running_sync: RunningSync,
     /// When the changes happened that the running sync writes.
     trigger_times: Vec<Timestamp>,
     /// What each counter of the policies' table counts.
@@ -138,6 +143,7 @@ impl Telemetry {
             stop,
             families: families.to_vec(),
             isolated: BTreeMap::new(),
+            running_sync: RunningSync::default(),
             trigger_times: Vec::new(),
             policy_labels: Arc::default(),
             silence: SilenceReporter::default(),
@@ -185,6 +191,7 @@ impl Telemetry {
         self.health.set_problems("API server", source_problems::of_kinds(&kinds, now.monotonic()));
         let silence = self.health.verdict(now).silence;
         self.silence.observe(silence.as_deref(), now.monotonic(), &self.recorder);
+        self.report_progress();
     }
 
     /// Reports what is not known of this node's Node object, when that changes.
@@ -212,8 +219,33 @@ impl Telemetry {
         self.metrics.set_pending(touched.service_changes, touched.slice_changes);
     }
 
+    /// Reads how far a sync has come from these counters.
+    pub(super) fn read_progress(&mut self, counters: Option<Arc<SyncProgress>>) {
+        self.running_sync.read(counters);
+    }
+
+    /// Reports how far a sync has come that takes long.
+    fn report_progress(&mut self) {
+        let Some(seen) = self.running_sync.look(Instant::now()) else { return };
+        if seen.stepped {
+            self.health.job_stepped(Job::Services, Moment::now());
+        }
+        if let Some(report) = seen.report {
+            tracing::info!("{report}");
+            self.health.set_problems(SYNC, vec![Problem::warning(report)]);
+        }
+    }
+
+    /// A sync ended, whatever it did.
+    pub(super) fn sync_ended(&mut self, succeeded: bool) {
+        if self.running_sync.ended(succeeded, Instant::now()) {
+            self.health.set_problems(SYNC, Vec::new());
+        }
+    }
+
     /// A sync starts.
     pub(super) fn started(&mut self, touched: &Touched) {
+        self.running_sync.started(Instant::now());
         self.metrics.changed(touched.service_changes, touched.slice_changes);
         self.metrics.set_pending(0, 0);
         let since_start = touched.trigger_times.iter().filter(|time| **time > self.started);

@@ -1,0 +1,101 @@
+//! The sync that runs: how long it has taken and how far it has come, for the log and for health.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use portcullis_modes::{Progressed, SyncProgress};
+
+/// A sync that takes longer than this is reported while it runs.
+const LONG: Duration = Duration::from_secs(3);
+
+/// Watches the sync that runs.
+#[derive(Debug, Default)]
+pub(super) struct RunningSync {
+    counters: Option<Arc<SyncProgress>>,
+    since: Option<Instant>,
+    /// Steps that were done when it was last looked at.
+    steps: usize,
+    synced_before: bool,
+}
+
+/// What is seen of a sync that runs.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Seen {
+    /// It has done something since it was last looked at.
+    pub(super) stepped: bool,
+    /// How far it has come, if it takes long.
+    pub(super) report: Option<String>,
+}
+
+impl RunningSync {
+    /// Reads these counters from now on; a mode without counters is reported by its time only.
+    pub(super) fn read(&mut self, counters: Option<Arc<SyncProgress>>) {
+        self.counters = counters;
+    }
+
+    pub(super) fn started(&mut self, now: Instant) {
+        self.since = Some(now);
+        self.steps = self.progressed().steps;
+    }
+
+    /// The sync ended. Says whether it had been reported.
+    pub(super) fn ended(&mut self, succeeded: bool, now: Instant) -> bool {
+        self.synced_before |= succeeded;
+        self.since.take().is_some_and(|since| now - since >= LONG)
+    }
+
+    /// Looks at the sync that runs, if one does.
+    pub(super) fn look(&mut self, now: Instant) -> Option<Seen> {
+        let took = now - self.since?;
+        let progressed = self.progressed();
+        let stepped = std::mem::replace(&mut self.steps, progressed.steps) != progressed.steps;
+        let which = if self.synced_before { "a sync" } else { "the first sync" };
+        let report = (took >= LONG).then(|| {
+            let so_far = self.counters.as_ref().map(|_| format!(": {progressed}")).unwrap_or_default();
+            format!("{which} has been running for {} s{so_far}", took.as_secs())
+        });
+        Some(Seen { stepped, report })
+    }
+
+    fn progressed(&self) -> Progressed {
+        self.counters.as_ref().map(|counters| counters.now()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sync_is_reported_while_it_takes_long() {
+        let start = Instant::now();
+        let at = |seconds| start + Duration::from_secs(seconds);
+        let counters = Arc::<SyncProgress>::default();
+        let mut running = RunningSync::default();
+        running.read(Some(Arc::clone(&counters)));
+        assert_eq!(running.look(start), None, "none runs");
+        running.started(start);
+        assert_eq!(running.look(at(1)), Some(Seen { stepped: false, report: None }));
+        let report = |running: &mut RunningSync, seconds| {
+            let seen = running.look(at(seconds)).expect("it runs");
+            (seen.stepped, seen.report.expect("it takes long"))
+        };
+        let reading = "the first sync has been running for 5 s: reading the rules in the kernel";
+        assert_eq!(report(&mut running, 5), (false, reading.to_owned()));
+        counters.begin(3000);
+        counters.step(20, 6000);
+        counters.step(40, 5000);
+        let written =
+            "the first sync has been running for 10 s: 40 of 3000 Services written (11000 lines of rules)";
+        assert_eq!(report(&mut running, 10), (true, written.to_owned()));
+        assert!(!report(&mut running, 15).0, "it does nothing");
+        assert!(running.ended(false, at(16)), "it was reported");
+        running.started(at(20));
+        assert!(report(&mut running, 25).1.starts_with("the first sync"), "the one before failed");
+        assert!(running.ended(true, at(26)));
+        running.started(at(30));
+        assert!(!running.ended(true, at(31)));
+        running.started(at(40));
+        assert!(report(&mut running, 50).1.starts_with("a sync"));
+    }
+}
