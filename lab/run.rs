@@ -123,8 +123,8 @@ pub fn probe_judged(lab: &Lab, options: &RunOptions, judge: Option<&Judge<'_>>) 
             let sources = seen_by_pods(plan, &front, &vantage, &client);
             expected = where_judged(expected, plan, service, &front, &sources, judge);
         }
-        let complaint =
-            tally.as_ref().and_then(|tally| expected.complaint(&excused(options.mode, tally), &client));
+        let judged = tally.as_ref().map(|tally| excused(options.mode, plan, tally));
+        let complaint = judged.and_then(|judged| expected.complaint(&judged, &client));
         let seen_as = tally.iter().flat_map(|tally| &tally.sources).filter(|source| !client.contains(source));
         let seen_as = seen_as.map(|source| owner_of(plan, *source)).collect();
         report.rows.push(Row { service: name, front, vantage, client, tally, complaint, seen_as });

@@ -242,7 +242,7 @@ impl Question {
             prober = prober.ports_apart();
         }
         let seen = prober.probe_many(self.protocol, self.to, said.probes());
-        let seen = portcullis_lab::excused(lab_mode, &seen);
+        let seen = portcullis_lab::excused(lab_mode, lab.plan(), &seen);
         said.complaint(lab.plan(), &seen).map(|complaint| format!("{self}: {complaint}; {said:?}; {seen:?}"))
     }
 

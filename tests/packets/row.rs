@@ -233,7 +233,7 @@ impl Bed {
         assert!(count == 0, "{count} of {} probes are wrong:\n{}", probes.len(), complaints.join("\n"));
     }
 
-    fn probes<'a>(&self, row: &'a Row) -> Vec<Probe<'a>> {
+    fn probes<'a>(&'a self, row: &'a Row) -> Vec<Probe<'a>> {
         let addresses = row.to.addresses(self.lab.plan(), self.families);
         let prober = self.lab.from(row.from.vantage.clone()).unwrap();
         let expect = row.expect(self.mode);
@@ -248,9 +248,11 @@ impl Bed {
             let patience = if silent { silence(Family::of(to.ip())) } else { ANSWER };
             let prober = prober.clone().timeout(patience);
             let prober = same_family.map_or(prober.clone(), |source| prober.source(*source));
+            let prober = if self.mode == Mode::Ipvs { prober.ports_apart() } else { prober };
             let probes = expect.probes(self.mode);
             Probe {
                 row,
+                plan: self.lab.plan(),
                 expect,
                 mode: self.mode,
                 probes,
@@ -281,6 +283,7 @@ impl Bed {
 /// One address of a row.
 struct Probe<'a> {
     row: &'a Row,
+    plan: &'a Plan,
     expect: &'a Expectation,
     mode: Mode,
     probes: usize,
@@ -296,7 +299,7 @@ impl Probe<'_> {
         let seen: Tally = self.prober.probe_many(self.row.to.protocol, self.to, self.probes);
         // The line shows what IPVS lost, too.
         let judged = match self.mode {
-            Mode::Ipvs => lab::excused(lab::Mode::Ipvs, &seen),
+            Mode::Ipvs => lab::excused(lab::Mode::Ipvs, self.plan, &seen),
             Mode::Iptables(_) | Mode::Nftables => seen.clone(),
         };
         let complaint = self.expect.complaint(&judged, &self.client, &self.masquerading);
