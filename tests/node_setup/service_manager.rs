@@ -1,5 +1,6 @@
 //! What the daemon tells a service manager, and what makes it stop feeding the watchdog.
 
+use std::cell::RefCell;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixDatagram;
@@ -12,21 +13,37 @@ use crate::daemon::{HEALTH, Node, PATIENCE, program};
 use crate::http::get;
 use crate::namespace;
 
-/// The socket of a service manager.
-struct Manager(UnixDatagram);
+/// The socket of a service manager, and the status that it heard last.
+struct Manager {
+    socket: UnixDatagram,
+    status: RefCell<String>,
+}
 
 impl Manager {
     fn listen(path: &Path) -> Self {
         let socket = UnixDatagram::bind(path).unwrap();
         socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
-        Manager(socket)
+        Manager { socket, status: RefCell::default() }
     }
 
     /// The next message, if one comes soon.
     fn next(&self) -> Option<String> {
         let mut buffer = [0; 4096];
-        let length = self.0.recv(&mut buffer).ok()?;
-        Some(String::from_utf8(buffer[..length].to_vec()).unwrap())
+        let length = self.socket.recv(&mut buffer).ok()?;
+        let message = String::from_utf8(buffer[..length].to_vec()).unwrap();
+        if let Some(status) = message.lines().find_map(|line| line.strip_prefix("STATUS=")) {
+            self.status.replace(status.to_owned());
+        }
+        Some(message)
+    }
+
+    /// Waits for a status that begins so; the one heard last counts.
+    fn wait_for_status(&self, status: &str) {
+        let until = Instant::now() + PATIENCE;
+        while !self.status.borrow().starts_with(status) {
+            assert!(Instant::now() < until, "no status {status:?}: {:?}", self.status.borrow());
+            self.next();
+        }
     }
 
     /// Waits for a message with a line that begins so.
@@ -95,10 +112,10 @@ fn it_is_ready_before_the_api_server_answers_and_says_what_it_does() {
         let mut daemon = node.spawn(notified(&socket, &server.url()));
         manager.wait_for("READY=1");
         manager.wait_for("WATCHDOG=1");
-        manager.wait_for("STATUS=Problem: API server: ");
+        manager.wait_for_status("Problem: API server: ");
         assert!(get(HEALTH, "/livez").unwrap().contains(" 200 "));
         server.start_again();
-        manager.wait_for("STATUS=Serving");
+        manager.wait_for_status("Serving");
         manager.wait_for("WATCHDOG=1");
         Command::new("kill").arg(daemon.pid().to_string()).status().unwrap();
         manager.wait_for("STOPPING=1");
@@ -117,7 +134,7 @@ fn a_sync_that_hangs_fails_livez_and_starves_the_watchdog() {
         let mut command = notified(&socket, &server.url());
         command.env("PATH", format!("{}:{}", node.folder.path().display(), std::env::var("PATH").unwrap()));
         let mut daemon = node.spawn(command);
-        manager.wait_for("STATUS=Serving");
+        manager.wait_for_status("Serving");
 
         let stuck = node.folder.path().join("stuck");
         fs::write(&stuck, "").unwrap();

@@ -27,6 +27,17 @@ fn set(node: &mut Node, services: &Services) -> Vec<portcullis_cluster::desired:
     node.set(services.iter().map(|(n, drawn)| (*n, drawn.as_ref())))
 }
 
+/// A Service with ports of its own. Which of several Services is served at one frontend is decided before the mode and by
+/// all of them, also by those that the kernel rejects.
+fn apart((n, drawn): (usize, Option<Drawn>)) -> (usize, Option<Drawn>) {
+    let apart = |drawn: Drawn| Drawn {
+        port: drawn.port + 10 * n,
+        node_port: drawn.node_port.map(|port| port + 100 * n as u16),
+        ..drawn
+    };
+    (n, drawn.map(apart))
+}
+
 fn isolated(reports: &[Report]) -> BTreeSet<NamespacedName> {
     reports.iter().flat_map(|report| &report.isolated).map(|isolated| isolated.service.clone()).collect()
 }
@@ -173,6 +184,7 @@ proptest! {
         let full = IpSet::ALL[set_number];
         // A bitmap has room for every port.
         prop_assume!(full.set_type() != SetType::BitmapPort);
+        let [first, then] = [first, then].map(|services| services.into_iter().map(apart).collect::<Vec<_>>());
         let mut node = Node::new();
         let changes = set(&mut node, &first);
         node.settle(&changes);
