@@ -41,6 +41,9 @@ pub(super) struct FamilySync {
     doubt: bool,
     /// The last sync failed, and the next comes by itself.
     failed: bool,
+    /// A write failed since the last one that succeeded. The table has changes that the kernel does not hold, so that
+    /// differences do not prove an external change.
+    write_failed: bool,
 }
 
 /// A Service's ports before and after.
@@ -63,6 +66,7 @@ impl FamilySync {
             waiting: VecDeque::new(),
             doubt: false,
             failed: false,
+            write_failed: false,
         }
     }
 
@@ -118,7 +122,11 @@ impl FamilySync {
         let due = self.due(desired, now);
         self.table.sweep(now);
         let outcome = match repaired {
-            Ok(()) => self.write(kernel, desired, [changed, due], now, &mut report),
+            Ok(()) => {
+                let written = self.write(kernel, desired, [changed, due], now, &mut report);
+                self.write_failed = written.is_err();
+                written
+            }
             Err(error) => {
                 self.put_off([changed, due]);
                 Err(error)
@@ -153,7 +161,7 @@ impl FamilySync {
         match kernel.commit(&mut self.table) {
             Ok(done) => {
                 report.full = true;
-                report.repaired = done.extent.total();
+                report.repaired = if self.write_failed { 0 } else { done.extent.total() };
                 Ok(())
             }
             Err(error) => {
@@ -375,7 +383,7 @@ mod tests {
     impl Kernel for Picky {
         fn commit(&mut self, table: &mut FamilyTable) -> Result<Committed, Error> {
             self.held = self.judge(table)?;
-            Ok(Committed { extent: Extent::default(), ..Committed::default() })
+            Ok(Committed { extent: Extent { elements: 1, ..Extent::default() }, ..Committed::default() })
         }
 
         fn try_out(&mut self, table: &FamilyTable) -> Result<(), Error> {
@@ -430,6 +438,26 @@ mod tests {
 
     fn isolated(report: &Report) -> Vec<String> {
         report.isolated.iter().map(|isolated| isolated.service.to_string()).collect()
+    }
+
+    #[test]
+    fn changes_that_could_not_be_written_are_no_external_changes() {
+        let (mut node, now) = (Node::new(), Instant::now());
+        node.apply(&[(1, "10.96.0.1")], now);
+        // Whether the sync before fails, and its changes; what the next one counts.
+        type Row<'a> = (&'a str, bool, &'a [(usize, &'a str)], usize);
+        let rows: [Row<'_>; 3] = [
+            ("an external change", false, &[], 1),
+            ("and one while a change waits", true, &[(2, "10.96.0.2")], 0),
+            ("and one after that was written", false, &[], 1),
+        ];
+        for (what, fails, services, repaired) in rows {
+            node.kernel.is_busy = fails;
+            node.apply(services, now);
+            node.kernel.is_busy = false;
+            node.sync.doubt();
+            assert_eq!(node.apply(&[], now).repaired, repaired, "{what}");
+        }
     }
 
     #[test]

@@ -9,6 +9,8 @@ use crate::message::HEADER;
 use crate::socket::{Protocol, Socket};
 
 const ACTION: &str = "follow the node's addresses";
+const ACTION_LINKS: &str = "follow the node's links";
+const RTNLGRP_LINK: u32 = 1;
 const RTNLGRP_IPV4_IFADDR: u32 = 5;
 const RTNLGRP_IPV6_IFADDR: u32 = 9;
 /// Where an event has the index of its interface (`ifaddrmsg.ifa_index`, after the header of the message).
@@ -131,5 +133,45 @@ impl AsFd for AddressChanges {
 impl AsRawFd for AddressChanges {
     fn as_raw_fd(&self) -> RawFd {
         self.socket.as_raw_fd()
+    }
+}
+
+/// Follows the links of one network namespace: that some were added, removed or changed, not which.
+#[derive(Debug)]
+pub struct LinkChanges {
+    socket: Socket,
+}
+
+impl LinkChanges {
+    /// Subscribes in the calling thread's network namespace. Needs no privilege.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if there is no route netlink.
+    pub fn open() -> Result<Self> {
+        let socket = Socket::listen(Protocol::Route, &[RTNLGRP_LINK])?;
+        socket.set_nonblocking()?;
+        Ok(LinkChanges { socket })
+    }
+
+    /// Waits, without limit, until links have changed since the last [`LinkChanges::drain`].
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the descriptor refuses.
+    pub fn wait(&self) -> Result<()> {
+        self.socket.wait(ACTION_LINKS)
+    }
+
+    /// Discards the events that have come so far.
+    ///
+    /// # Errors
+    /// [`Error::Io`]; the subscription goes on.
+    pub fn drain(&mut self) -> Result<()> {
+        loop {
+            match self.socket.events(ACTION_LINKS, |_| Ok(())) {
+                Ok(true) | Err(Error::Overrun { .. } | Error::Truncated { .. }) => {}
+                Ok(false) => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
     }
 }

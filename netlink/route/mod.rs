@@ -11,7 +11,7 @@ mod local_route;
 
 pub use address::Address;
 pub use change_addresses::AddressBatch;
-pub use changes::{AddressChange, AddressChanges};
+pub use changes::{AddressChange, AddressChanges, LinkChanges};
 pub use kept_address::KeptAddressBatch;
 pub use link::{Link, Peer};
 

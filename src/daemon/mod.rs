@@ -234,6 +234,7 @@ pub async fn run(
             (None, None)
         }
     };
+    let links = policies.as_ref().filter(|_| !options.once).map(|_| policies::watch_links());
     let followed = file.filter(|_| !options.once).map(|file| {
         let path = file.path.clone();
         Followed { path, news: config_watch::follow(file, config.clone()) }
@@ -259,7 +260,7 @@ pub async fn run(
     };
     memory::unmap_code();
     let service_manager = ServiceManager::notify_of(daemon.telemetry.health());
-    let heard = Heard { events, inquiries, mode_drift: news.drift, policy_drift: drift, followed };
+    let heard = Heard { events, inquiries, mode_drift: news.drift, policy_drift: drift, links, followed };
     daemon.run(heard, options.once, service_manager).await
 }
 
@@ -379,6 +380,7 @@ struct Heard {
     inquiries: mpsc::Receiver<Inquiry>,
     mode_drift: Option<mpsc::Receiver<Drift>>,
     policy_drift: Option<mpsc::Receiver<Drift>>,
+    links: Option<mpsc::Receiver<()>>,
     followed: Option<Followed>,
 }
 
@@ -415,7 +417,8 @@ impl Loop {
         once: bool,
         service_manager: ServiceManager,
     ) -> Result<(), DaemonError> {
-        let Heard { mut events, mut inquiries, mut mode_drift, mut policy_drift, mut followed } = heard;
+        let Heard { mut events, mut inquiries, mut mode_drift, mut policy_drift, mut links, mut followed } =
+            heard;
         let mut terminate = signal(SignalKind::terminate())?;
         let mut interrupt = signal(SignalKind::interrupt())?;
         let mut addresses = address_watch::watch();
@@ -464,6 +467,9 @@ impl Loop {
                 Some(drift) = received(policy_drift.as_mut()) => {
                     let now = Instant::now();
                     self.policies.iter_mut().for_each(|policies| policies.drifted(&drift, now));
+                }
+                Some(()) = received(links.as_mut()) => {
+                    self.policies.iter_mut().for_each(|policies| policies.links_changed(Instant::now()));
                 }
                 () = contention_timer => {}
                 Some(inquiry) = inquiries.recv(), if self.worker.is_some() => {

@@ -333,8 +333,8 @@ impl Telemetry {
         let (pods, judged) = outcome.pods;
         self.metrics.set_policy_pods(pods, judged);
         self.metrics.connections_cut(outcome.cut);
-        if outcome.repaired_after.is_some() {
-            self.metrics.policies_repaired(outcome.committed.extent.total());
+        if let Some((_, objects)) = &outcome.repaired {
+            self.metrics.policies_repaired(*objects);
         }
         match &outcome.error {
             None => {

@@ -90,6 +90,21 @@ fn what_others_change_is_repaired_within_a_second() {
     assert_eq!(town.metric("node-2", REPAIRS, &[]), repairs);
 }
 
+/// What policies change is no external change, though it is written in the same sync.
+#[test]
+fn a_change_of_policies_does_not_count_as_a_repair() {
+    let mut town = Town::enforcing(&[]);
+    town.apply(POLICIES);
+    town.signal("node-2", libc::SIGSTOP);
+    town.nft("node-2", &["delete element inet portcullis-policy ingress-ipv4 { 10.244.2.10 }"]);
+    let more = POLICIES.replace("port: 90, endPort: 99", "port: 190, endPort: 199");
+    town.lab.apply_text(&more.replace("198.51.100.0/24", "203.0.113.0/24")).unwrap();
+    town.signal("node-2", libc::SIGCONT);
+    wait_until("it is repaired", || town.metric("node-2", REPAIRS, &[]) > 0.0);
+    wait_until("the policy is written", || town.table("node-2").contains("203.0.113.0"));
+    assert_eq!(town.metric("node-2", REPAIRS, &[]), 1.0);
+}
+
 #[test]
 fn a_storm_of_flushes_ends_in_the_right_rules() {
     let mut town = Town::enforcing(&[]);

@@ -214,6 +214,27 @@ fn isolated_pods_are_isolated_at_all_their_addresses() {
     assert_eq!(place.open(), Place::expected(true, true), "without the policy again");
 }
 
+/// The sandbox of a pod starts again: it has another interface, and the same addresses.
+#[test]
+fn a_pod_with_a_new_interface_is_isolated_at_all_its_addresses() {
+    let mut place = Place::new(&[]);
+    place.town.apply(&policy("policyTypes: [Ingress, Egress]"));
+    assert_eq!(place.open(), Place::expected(false, false));
+    let addresses = ip(&place.a, &["-o", "addr", "show", "dev", "eth0", "scope", "global"]);
+    let addresses: Vec<&str> = addresses.lines().filter_map(|line| line.split_whitespace().nth(3)).collect();
+    ip(&place.a, &["link", "delete", "eth0"]);
+    let pod = place.a.netns.name().to_owned();
+    ip(&place.node, &["link", "add", "new0", "type", "veth", "peer", "name", "eth0", "netns", &pod]);
+    ip(&place.node, &["link", "set", "new0", "master", "cni0", "up"]);
+    ip(&place.a, &["link", "set", "eth0", "up"]);
+    for address in addresses {
+        ip(&place.a, &["addr", "add", address, "dev", "eth0", "nodad"]);
+    }
+    place.a = End::new(place.a.netns.clone(), "eth0");
+    wait_until("the new interface is found", || place.town.table("node-1").contains("\"new0\""));
+    assert_eq!(place.open(), Place::expected(false, false));
+}
+
 #[test]
 fn a_cluster_policy_that_denies_nodes_denies_their_link_local_addresses() {
     let mut place = Place::new(&[]);

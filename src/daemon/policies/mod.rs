@@ -8,6 +8,7 @@
 //! ```
 
 mod interface_search;
+mod link_watch;
 mod pick_up;
 mod worker;
 
@@ -29,6 +30,7 @@ use crate::config::{Established, NetworkPolicy};
 use crate::{node, sysctl};
 
 use interface_search::{InterfaceSearch, some_of};
+pub(super) use link_watch::watch as watch_links;
 use pick_up::PickUp;
 use worker::PolicyOrder;
 pub(super) use worker::{Labels, PolicyOutcome, PolicyWorker};
@@ -112,6 +114,11 @@ impl Policies {
         self.doubt = Some(self.repairs.changed_by(&drift.0, now));
     }
 
+    /// Links of this machine have changed.
+    pub(super) fn links_changed(&mut self, now: Instant) {
+        self.interfaces.links_changed(now);
+    }
+
     /// Logs repairs that were not logged yet, if that is due.
     pub(super) fn log_repairs(&mut self, now: Instant) {
         if let Some(unlogged) = self.repairs.due_log(now) {
@@ -178,7 +185,7 @@ impl Policies {
             changes,
             options: node::policy_options(&self.config, own_node),
             lacks_ranges: node::lacks_pod_ranges(&self.config, own_node),
-            look_for_interfaces: self.interfaces.is_due(now) || self.retry.is_some(),
+            look_for_interfaces: self.interfaces.start_if_due(now) || self.retry.is_some(),
             doubt,
             cut,
             pick_up: self.pick_up,
@@ -208,8 +215,8 @@ impl Policies {
             let extent = outcome.committed.extent;
             tracing::info!(took = ?outcome.took, changed = extent.total(), "NetworkPolicies are enforced");
         }
-        if let Some(who) = &outcome.repaired_after {
-            let logged = self.repairs.repaired(outcome.committed.extent.total(), now);
+        if let Some((who, objects)) = &outcome.repaired {
+            let logged = self.repairs.repaired(*objects, now);
             if let Some(unlogged) = logged {
                 log_repairs(unlogged, who);
             }

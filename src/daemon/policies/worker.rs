@@ -49,8 +49,8 @@ pub(super) struct PolicyOrder {
 pub(in crate::daemon) struct PolicyOutcome {
     pub(in crate::daemon) committed: Committed,
     pub(in crate::daemon) error: Option<String>,
-    /// Who had changed the table, where that had to be put right.
-    pub(in crate::daemon) repaired_after: Option<String>,
+    /// The process that changed the tables, and how many objects had to be restored, if any.
+    pub(in crate::daemon) repaired: Option<(String, usize)>,
     /// Connections that were cut.
     pub(in crate::daemon) cut: usize,
     pub(in crate::daemon) took: Duration,
@@ -90,12 +90,10 @@ impl PolicyWorker {
 
     pub(super) fn sync(&mut self, order: PolicyOrder) -> PolicyOutcome {
         let start = Instant::now();
+        let repaired = self.repair(order.doubt.as_deref());
         let compiled = self.compiler.compiled();
         self.enforcer.follow(&order.changes, compiled);
         self.enforcer.set_options(order.options.clone(), compiled);
-        if order.doubt.is_some() {
-            self.enforcer.doubt();
-        }
         self.enforcer.pick_up(order.pick_up.is_on());
         self.attach(&order);
         let compiled = self.compiler.compiled();
@@ -107,7 +105,7 @@ impl PolicyWorker {
         let mut outcome = PolicyOutcome {
             committed: Committed::default(),
             error: None,
-            repaired_after: None,
+            repaired: None,
             cut: 0,
             took: Duration::ZERO,
             pods,
@@ -120,7 +118,7 @@ impl PolicyWorker {
         match self.enforcer.sync() {
             Ok(committed) => {
                 outcome.committed = committed;
-                outcome.repaired_after = order.doubt.filter(|_| !committed.extent.is_empty());
+                outcome.repaired = order.doubt.zip(repaired);
             }
             Err(error) => outcome.error = Some(error.to_string()),
         }
@@ -158,6 +156,18 @@ impl PolicyWorker {
         }
         outcome.took = start.elapsed();
         outcome
+    }
+
+    /// Restores what another process changed, before changes of policies are written. Returns how many objects differed
+    /// from what was last written. After a write that failed, the kernel may hold part of it, so that differences do not
+    /// prove an external change.
+    fn repair(&mut self, changed_by: Option<&str>) -> Option<usize> {
+        changed_by?;
+        let is_known = !self.enforcer.is_dirty();
+        self.enforcer.doubt();
+        // If this fails, the sync that follows compares all again, and reports the error.
+        let committed = is_known.then(|| self.enforcer.sync().ok()).flatten()?;
+        Some(committed.extent.total()).filter(|objects| *objects > 0)
     }
 
     /// Matches pods by their interfaces, as they are known or found now.
