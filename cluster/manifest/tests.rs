@@ -159,3 +159,19 @@ fn text_that_looks_like_another_type_stays_what_kubernetes_takes_it_for() {
     assert_eq!(spec["ports"], serde_json::json!([{"port": 80}, {"port": 80}]));
     assert_eq!(spec["externalIPs"][0], "10.0.0.1");
 }
+
+#[test]
+fn words_are_booleans_in_boolean_fields_only() {
+    let text = "apiVersion: v1\nkind: Service\n\
+        metadata: {name: y, namespace: n, labels: {on: yes, ready: no}}\n\
+        spec: {publishNotReadyAddresses: yes, selector: {ready: on}}\n\
+        items: [{conditions: {ready: off, serving: true}}]\n";
+    let value = parse("a.yaml", text).next().expect("a document").expect("it can be read").value;
+    let expected = serde_json::json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": "y", "namespace": "n", "labels": {"on": "yes", "ready": "no"}},
+        "spec": {"publishNotReadyAddresses": true, "selector": {"ready": "on"}},
+        "items": [{"conditions": {"ready": false, "serving": true}}],
+    });
+    assert_eq!(value, expected);
+}

@@ -56,6 +56,7 @@ pub(super) fn documents<'a>(file: &'a str, chunk: Chunk<'a>) -> Documents<'a> {
         Ok(value) => value,
         Err(_) => return one(Err(malformed(file, chunk))),
     };
+    read_booleans(&mut value);
     let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default();
     let list = ListOf::of(text("apiVersion"), text("kind"));
     let (Some(list), Some(Value::Array(items))) = (list, value.get_mut("items")) else {
@@ -67,6 +68,39 @@ pub(super) fn documents<'a>(file: &'a str, chunk: Chunk<'a>) -> Documents<'a> {
         list.complete(&mut value);
         document(file, chunk, lines.get(i).copied().unwrap_or(chunk.line), value)
     }))
+}
+
+/// The boolean fields of the kinds that are read.
+const BOOLEANS: [&str; 6] = [
+    "ready",
+    "serving",
+    "terminating",
+    "hostNetwork",
+    "publishNotReadyAddresses",
+    "allocateLoadBalancerNodePorts",
+];
+
+/// Maps whose keys are free and whose values are text.
+const TEXT_MAPS: [&str; 4] = ["labels", "annotations", "matchLabels", "selector"];
+
+/// Makes booleans of the words that YAML 1.1 has for them, in boolean fields only: a namespace may be named `y`, and a
+/// label may be `on`.
+fn read_booleans(value: &mut Value) {
+    match value {
+        Value::Array(items) => items.iter_mut().for_each(read_booleans),
+        Value::Object(fields) => {
+            for (name, value) in fields.iter_mut().filter(|(name, _)| !TEXT_MAPS.contains(&name.as_str())) {
+                let word =
+                    value.as_str().filter(|_| BOOLEANS.contains(&name.as_str())).map(str::to_lowercase);
+                match word.as_deref() {
+                    Some("y" | "yes" | "on") => *value = true.into(),
+                    Some("n" | "no" | "off") => *value = false.into(),
+                    _ => read_booleans(value),
+                }
+            }
+        }
+        _ => {}
+    }
 }
 
 fn one<'a>(result: Result<super::Document, ManifestError>) -> Documents<'a> {
@@ -119,6 +153,7 @@ fn from_str<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, serde_saphyr::Er
             max_total_scalar_bytes: usize::MAX,
         },
         with_snippet: false,
+        strict_booleans: true,
     };
     serde_saphyr::from_str_with_options(text, options)
 }
