@@ -66,15 +66,18 @@ impl fmt::Display for CredentialFiles {
     }
 }
 
-/// Makes credentials what a daemon can use: the token of a token file, without the white space around it, in the place of
-/// the file; and an exec plugin that does not ask at a terminal.
+/// Makes credentials what a daemon can use: the token of a token file in the place of the file; no white space around a
+/// token; and an exec plugin that does not ask at a terminal.
 ///
 /// # Errors
-/// The token file cannot be read or has no token, or the exec plugin needs a terminal.
+/// The token file cannot be read or has no token, the kubeconfig's token cannot be sent, or the exec plugin needs a
+/// terminal.
 pub(super) fn prepare(user: &mut AuthInfo) -> Result<(), AccessError> {
     if let Some(path) = user.token_file.take().filter(|path| !path.is_empty()) {
         // As in client-go, the file wins over a token beside it.
         user.token = Some(token_of(Path::new(&path))?.into());
+    } else if let Some(token) = inline_token(user) {
+        user.token = Some(bearer_token("token of the kubeconfig's user", &token)?.into());
     }
     let Some(exec) = &mut user.exec else { return Ok(()) };
     let command = exec.command.clone().unwrap_or_default();
@@ -86,19 +89,32 @@ pub(super) fn prepare(user: &mut AuthInfo) -> Result<(), AccessError> {
     Ok(())
 }
 
+/// The token that a kubeconfig has in itself; an empty one counts as none. The type that keeps it from logs shows it only
+/// when it is serialized.
+fn inline_token(user: &AuthInfo) -> Option<String> {
+    user.token.as_ref()?;
+    let user = serde_json::to_value(user).ok()?;
+    user["token"].as_str().filter(|token| !token.is_empty()).map(str::to_owned)
+}
+
 /// The token of a file.
 fn token_of(path: &Path) -> Result<String, AccessError> {
-    let wrong =
-        |message: String| AccessError::Credentials { of: format!("token file {}", path.display()), message };
-    let text = fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+    let of = format!("token file {}", path.display());
+    match fs::read_to_string(path) {
+        Ok(text) => bearer_token(&of, &text),
+        Err(error) => Err(AccessError::Credentials { of, message: error.to_string() }),
+    }
+}
+
+/// The token of a text, without the white space around it. `of`: where the text is from.
+fn bearer_token(of: &str, text: &str) -> Result<String, AccessError> {
+    let wrong = |message: &str| AccessError::Credentials { of: of.to_owned(), message: message.to_owned() };
     let token = text.trim();
     if token.is_empty() {
-        return Err(wrong("it is empty, expected a bearer token".into()));
+        return Err(wrong("it is empty, expected a bearer token"));
     }
     if HeaderValue::from_str(token).is_err() || token.contains(char::is_whitespace) {
-        return Err(wrong(
-            "it has white space or control characters within, expected one bearer token".into(),
-        ));
+        return Err(wrong("it has white space or control characters within, expected one bearer token"));
     }
     Ok(token.to_owned())
 }
@@ -133,6 +149,29 @@ mod tests {
                 (found, _) => panic!("{text:?}: {found:?}"),
             }
         }
+    }
+
+    #[test]
+    fn a_token_of_the_kubeconfig_is_read_as_one_of_a_file() {
+        let rows = [
+            ("secret", Ok("secret")),
+            ("secret\n", Ok("secret")),
+            ("\n", Err("it is empty")),
+            ("two\nlines", Err("white space")),
+        ];
+        for (token, expected) in rows {
+            let mut user = AuthInfo { token: Some(token.to_owned().into()), ..AuthInfo::default() };
+            match (prepare(&mut user), expected) {
+                (Ok(()), Ok(expected)) => assert_eq!(inline_token(&user).as_deref(), Some(expected)),
+                (Err(error), Err(expected)) => {
+                    let error = error.to_string();
+                    assert!(error.contains(expected) && error.contains("kubeconfig"), "{error}");
+                }
+                (found, _) => panic!("{token:?}: {found:?}"),
+            }
+        }
+        let mut none = AuthInfo { token: Some(String::new().into()), ..AuthInfo::default() };
+        assert!(prepare(&mut none).is_ok());
     }
 
     #[test]
