@@ -175,7 +175,7 @@ impl Judge<'_> {
                 if self.connection.from == self.connection.to {
                     return allow(Reason::Itself, passed);
                 }
-                if own_node {
+                if own_node && !is_link_local_v6(peer) {
                     return allow(Reason::OwnNode, passed);
                 }
             }
@@ -214,4 +214,10 @@ impl Judge<'_> {
             Some(RuleRef { rules, tier, index, name: rule.name.clone(), action })
         })
     }
+}
+
+/// Whether packets to an address come from a link-local address of a pod, which policies match by the pod's interface,
+/// also on their way to the pod's own node.
+fn is_link_local_v6(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }

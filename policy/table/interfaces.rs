@@ -47,8 +47,10 @@ const IN: Field = Field::Meta(Meta::IifName);
 const OUT: Field = Field::Meta(Meta::OifName);
 const PORT: Field = Field::Meta(Meta::Priority);
 
-/// ICMPv6 types that no pod has to send (RFC 4861): router advertisement, redirect.
-const ROUTERS_ONLY: [u8; 2] = [134, 137];
+/// ICMP types that no pod has to send: router advertisement and redirect (RFC 4861 for IPv6; RFC 1256 and RFC 792 for
+/// IPv4).
+const ROUTERS_ONLY: [(Family, u8); 4] =
+    [(Family::V6, 134), (Family::V6, 137), (Family::V4, 9), (Family::V4, 5)];
 
 /// DHCP and DHCPv6: the group that clients ask, and the port of servers.
 const ADDRESS_ASSIGNMENT: [(&str, u16); 2] = [("255.255.255.255", 67), ("ff02::1:2", 547)];
@@ -72,7 +74,7 @@ pub(super) fn bridge_table(options: &Options) -> ManagedTable {
         base: Some(BaseChain { kind: ChainKind::Filter, hook, priority: BRIDGE_PRIORITY }),
         ..Chain::of(rules)
     };
-    let frame = Line::new().frame_of(Family::V6);
+    let frame = |family| Line::new().frame_of(family);
     let mut rules: Vec<Line> = router_advertisements(frame, POD_PORTS, options).collect();
     rules.extend(number_of_port(IN, Field::Source, EGRESS_PORTS, options));
     table.put_chain(&PREROUTING.into(), base(Hook::Prerouting, rules));
@@ -82,9 +84,17 @@ pub(super) fn bridge_table(options: &Options) -> ManagedTable {
 }
 
 /// The lines that drop what only routers send, where it comes from a pod.
-fn router_advertisements(start: Line, interfaces: &str, options: &Options) -> impl Iterator<Item = Line> {
-    ROUTERS_ONLY.into_iter().map(move |kind| {
-        let line = start.clone().protocol(libc::IPPROTO_ICMPV6 as u8);
+fn router_advertisements(
+    of_family: impl Fn(Family) -> Line,
+    interfaces: &str,
+    options: &Options,
+) -> impl Iterator<Item = Line> {
+    ROUTERS_ONLY.into_iter().map(move |(family, kind)| {
+        let protocol = match family {
+            Family::V4 => libc::IPPROTO_ICMP,
+            Family::V6 => libc::IPPROTO_ICMPV6,
+        };
+        let line = of_family(family).protocol(protocol as u8);
         let line = line.is(Field::IcmpType, kind).is_in(&[IN], interfaces);
         dropped(line, ROUTER_ADVERTISEMENTS, options)
     })
@@ -149,7 +159,12 @@ pub(super) fn from_interfaces() -> Vec<Line> {
 
 /// The lines that drop router advertisements and redirects that come in by an interface of a pod.
 pub(super) fn of_routers(options: &Options) -> impl Iterator<Item = Line> {
-    router_advertisements(Line::new(), POD_INTERFACES, options)
+    // The header of ICMP tells nft the family only of IPv6.
+    let packet = |family| match family {
+        Family::V4 => Line::new().family(family),
+        Family::V6 => Line::new(),
+    };
+    router_advertisements(packet, POD_INTERFACES, options)
 }
 
 /// The line for packets that come from a port whose number the bridge table has told.

@@ -4,7 +4,7 @@
 
 mod support;
 
-use portcullis_cluster::Protocol;
+use portcullis_cluster::{Name, Protocol};
 use portcullis_policy::judge::{Decision, Reason, RuleRef};
 use portcullis_policy::{Connection, Scope};
 use serde_json::{Value, json};
@@ -104,6 +104,18 @@ fn decisions_name_what_decides() {
             ("10.0.0.1", "10.0.0.1", 80, "Allow: Itself", "Allow: Itself"),
         ],
     );
+
+    // The node's bridge has one, which pods reach from their own.
+    let link_local = "fe80::1".parse().unwrap();
+    let is_of_node = |name: Name, address| name == Name::new("n1") && address == link_local;
+    let judge = |from, to| {
+        let connection = Connection { from, to, port: 80, protocol: Protocol::Tcp };
+        let judgement = cluster.compiled(Scope::Cluster).judge_where(connection, &is_of_node);
+        (words(judgement.egress.as_ref()), words(judgement.ingress.as_ref()))
+    };
+    let a = "10.0.0.1".parse().unwrap();
+    assert_eq!(judge(a, link_local), (denied.clone(), "-".to_owned()));
+    assert_eq!(judge(link_local, a), ("-".to_owned(), "Allow: OwnNode".to_owned()));
 
     let peers = json!([{"namespaces": {}}]);
     let port = |number: u16| json!([{"tcp": {"destinationPort": {"number": number}}}]);

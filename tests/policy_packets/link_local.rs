@@ -98,6 +98,23 @@ fn send(from: &End, source: Option<&str>, to: &End, at: &str) -> Seen {
     Seen::Answered
 }
 
+/// Whether an ICMP redirect arrives (RFC 792), which names the other end as the better gateway.
+fn redirect(from: &End, to: &End, at: &str) -> bool {
+    const REDIRECT: u8 = 5;
+    let raw = |end: &End| {
+        let open = || Socket::new(Domain::IPV4, Type::RAW, Some(Protocol::ICMPV4)).unwrap();
+        end.netns.run(open).unwrap()
+    };
+    let (sender, receiver) = (raw(from), raw(to));
+    receiver.set_read_timeout(Some(Duration::from_millis(300))).unwrap();
+    let message = [REDIRECT, 1, 0xfa, 0xfe, 0, 0, 0, 0];
+    sender.send_to(&message, &SocketAddr::new(at.parse().unwrap(), 0).into()).unwrap();
+    let mut receiver: std::fs::File = std::os::fd::OwnedFd::from(receiver).into();
+    let mut buffer = [0; 64];
+    // The message comes with its IPv4 header.
+    matches!(receiver.read(&mut buffer), Ok(length) if length > 20 && buffer[20] == REDIRECT)
+}
+
 /// Whether a router advertisement arrives.
 fn advertise(from: &End, to: &End) -> bool {
     const ROUTER_ADVERTISEMENT: u8 = 134;
@@ -267,6 +284,12 @@ fn pods_do_not_advertise_routers() {
     {
         assert!(!advertise(from, to), "{what}");
     }
+    let at = |pod: &str| {
+        let addresses = &town.lab.plan().pod(pod).unwrap().addresses;
+        addresses.iter().find(|address| address.is_ipv4()).unwrap().to_string()
+    };
+    assert!(redirect(&node, &a, &at("x/a")), "the node may redirect");
+    assert!(!redirect(&b, &a, &at("x/a")) && !redirect(&a, &b, &at("y/b")), "a pod may not");
     let dropped =
         town.metric("node-1", "portcullis_network_policy_dropped_packets_total", &["router-advertisements"]);
     assert!(dropped >= 3.0, "{dropped}");
