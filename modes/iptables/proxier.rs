@@ -17,10 +17,10 @@ use crate::mode::{Mode, Report, SyncError};
 use crate::progress::SyncProgress;
 use crate::traffic::{Counts, Meter, Traffic};
 
-/// Comparing takes at most a tenth of the time: after a check that took long, the next waits.
+/// Comparisons that find nothing take at most a tenth of the time: after one that took long, the next waits.
 const CHECK_SHARE: u32 = 10;
 
-/// A check that took less than this is no burden, however often.
+/// A comparison that took less than this is no burden, however often.
 const LONG_CHECK: Duration = Duration::from_secs(1);
 
 /// Serves Services by iptables.
@@ -33,7 +33,12 @@ pub struct Proxier {
     /// The shape of our chains as we left them; `None` if it was not taken since we last wrote.
     shapes: Option<Vec<u64>>,
     checked: Instant,
-    check_took: Duration,
+    /// The next sync compares everything because somebody else wrote.
+    alarmed: bool,
+    /// Until then, nothing is compared because somebody else wrote.
+    rests_until: Option<Instant>,
+    /// Somebody else wrote during the rest.
+    postponed: bool,
     /// The tool or the kernel does not know the nfacct match, though there are counters.
     nfacct_refused: bool,
     /// By family and rule.
@@ -59,7 +64,9 @@ impl Proxier {
             fingerprint: None,
             shapes: None,
             checked: Instant::now(),
-            check_took: Duration::ZERO,
+            alarmed: false,
+            rests_until: None,
+            postponed: false,
             nfacct_refused: false,
             meter: Meter::default(),
         }
@@ -100,6 +107,25 @@ impl Proxier {
         }
     }
 
+    fn rests(&self, now: Instant) -> bool {
+        self.rests_until.is_some_and(|end| now < end)
+    }
+
+    /// Makes the next sync compare everything, as somebody else may have changed our rules.
+    fn alarm(&mut self) {
+        (self.alarmed, self.postponed) = (true, false);
+        self.families.iter_mut().for_each(FamilySync::suspect);
+    }
+
+    /// Notes that everything was compared. A comparison that found something was needed, so the next one does not wait.
+    fn note_comparison(&mut self, reports: &[Report]) {
+        self.checked = Instant::now();
+        let took: Duration = reports.iter().map(|r| r.took).sum();
+        let needed = !self.alarmed || reports.iter().any(|r| r.lines > 0 || r.error.is_some());
+        self.rests_until = (!needed && took > LONG_CHECK).then(|| self.checked + took * CHECK_SHARE);
+        (self.alarmed, self.postponed) = (false, false);
+    }
+
     /// A kernel or tool without the nfacct match refuses the base rules: better none of its counters than none
     /// of the rules.
     fn without_nfacct(&mut self, reports: &[Report]) -> bool {
@@ -137,6 +163,9 @@ impl Mode for Proxier {
 
     fn sync(&mut self, desired: &Desired, changes: &[ServiceChange]) -> Vec<Report> {
         let now = Instant::now();
+        if self.postponed && !self.rests(now) {
+            self.alarm();
+        }
         if self.fingerprint.is_some() && self.somebody_wrote() {
             self.families.iter_mut().for_each(|f| f.positions_unsure = true);
         }
@@ -148,8 +177,7 @@ impl Mode for Proxier {
             reports = self.families.iter_mut().map(|family| family.sync(desired, &[], now)).collect();
         }
         if reports.iter().any(|r| r.full) {
-            self.checked = Instant::now();
-            self.check_took = reports.iter().map(|r| r.took).sum();
+            self.note_comparison(&reports);
         }
         if reports.iter().any(|r| r.lines > 0 || r.error.is_some()) {
             self.shapes = None;
@@ -192,15 +220,20 @@ impl Mode for Proxier {
     }
 
     fn check_drift(&mut self) -> bool {
-        let since = self.checked.elapsed();
         let drifted = self.somebody_wrote();
         if !drifted {
             self.remember_shapes();
         }
-        let too_soon = self.check_took > LONG_CHECK && since < self.check_took * CHECK_SHARE;
-        if (drifted && !too_soon) || since >= FULL_CHECK {
+        self.postponed = drifted && self.rests(Instant::now());
+        if drifted && !self.postponed {
+            self.alarm();
+        } else if self.checked.elapsed() >= FULL_CHECK {
             self.families.iter_mut().for_each(FamilySync::suspect);
         }
-        drifted && !too_soon
+        drifted && !self.postponed
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        self.rests_until.filter(|_| self.postponed)
     }
 }

@@ -1,6 +1,7 @@
 //! What counts as a repair: chains that another process changed, and nothing that we changed or failed to write.
 
 use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use portcullis_cluster::Family;
 use portcullis_modes::Mode;
@@ -96,5 +97,43 @@ fn only_external_changes_count_as_repairs() {
             (what, reports[0].repaired)
         });
         assert_eq!(counted, CHANGES.map(|(what, repairs, _)| (what, repairs)), "{flavour:?}");
+    }
+}
+
+/// Only comparisons that find nothing are limited to a part of the time, and what happens meanwhile is compared afterwards.
+#[test]
+fn each_external_change_is_repaired_although_comparing_takes_long() {
+    for flavour in [Flavour::Nft, Flavour::Legacy] {
+        let (kernel, mut cluster) = (FakeKernel::new(flavour), Cluster::new());
+        kernel.state().dump_takes = Duration::from_millis(600);
+        let changes = cluster.set(0, Some(&service(3)));
+        let own: Box<dyn Kernel> = Box::new(kernel.clone());
+        let mut proxier = Proxier::new(options(), host(), [(Family::V4, own)]);
+        all_well(&proxier.sync(&cluster.desired, &changes));
+        for time in 1..=2 {
+            flush_services(&kernel);
+            assert!(proxier.check_drift(), "{flavour:?}: flush {time}");
+            let reports = proxier.sync(&cluster.desired, &[]);
+            all_well(&reports);
+            assert_eq!(reports[0].repaired, 1, "{flavour:?}: flush {time}");
+        }
+        let add_chain = |name: &str| {
+            kernel.meddle(|tables| {
+                tables
+                    .get_mut(&Table::Nat)
+                    .expect("it is always there")
+                    .insert(name.to_owned(), vec!["-j RETURN".to_owned()]);
+            });
+        };
+        add_chain("KUBE-KUBELET-CANARY");
+        assert!(proxier.check_drift(), "{flavour:?}: the chain may be ours");
+        let compared = Instant::now();
+        assert!(proxier.sync(&cluster.desired, &[]).iter().all(|r| r.full && r.repaired == 0));
+        assert_eq!(proxier.next_due(), None, "{flavour:?}");
+        add_chain("KUBE-FIREWALL");
+        assert!(!proxier.check_drift(), "{flavour:?}: the last comparison found nothing");
+        let due = proxier.next_due().expect("the comparison is only postponed");
+        let wait = due.duration_since(compared);
+        assert!(wait > Duration::from_secs(10) && wait < Duration::from_secs(60), "{flavour:?}: {wait:?}");
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use portcullis_modes::SyncError;
 use portcullis_modes::iptables::{Fingerprint, Flavour, Kernel, Table};
@@ -33,6 +34,8 @@ pub struct State {
     pub locked_at: Option<Table>,
     /// All restores are refused, whatever is in them.
     pub out_of_memory: bool,
+    /// How long a dump of a table takes.
+    pub dump_takes: Duration,
     pub restores: usize,
     /// The lines of the largest restore.
     pub largest: usize,
@@ -50,6 +53,7 @@ impl FakeKernel {
             locked_after: None,
             locked_at: None,
             out_of_memory: false,
+            dump_takes: Duration::ZERO,
             restores: 0,
             largest: 0,
             generation: 0,
@@ -112,6 +116,7 @@ impl Kernel for FakeKernel {
 
     fn dump(&self, table: Table, line: &mut dyn FnMut(&str)) -> Result<(), SyncError> {
         let state = self.state();
+        std::thread::sleep(state.dump_takes);
         let chains = &state.tables[&table];
         line(&format!("*{table}"));
         for name in chains.keys() {
