@@ -229,3 +229,18 @@ metadata: {name: node-a}
         assert!(!said.contains("pipe") && !said.contains("panic"), "{arguments:?}: {said}");
     }
 }
+
+/// Output that is lost is no success.
+#[test]
+fn a_full_disk_fails_each_command_that_prints() {
+    let rows: [&[&str]; 6] =
+        [&["version"], &["--help"], &["render", "--help"], &["man"], &["completions", "bash"], &["lab", "list"]];
+    for arguments in rows {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
+        let output = Command::new(env!("CARGO_BIN_EXE_portcullis")).args(arguments).stdout(full).output();
+        let output = output.expect("the binary runs");
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
+        assert!(said.contains("No space left"), "{arguments:?}: {said}");
+    }
+}

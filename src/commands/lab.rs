@@ -11,6 +11,7 @@ use policies::{ENFORCED, Judge, Policies};
 use portcullis_lab::{Cluster, DaemonSpec, Error, LabOptions, LabState, Mode, RunOptions, keeper};
 
 use crate::config::{Lab, LabCluster, ProxyMode};
+use crate::output::Output;
 
 /// How long the nodes may take to serve a new lab.
 const SYNC_TIMEOUT: Duration = Duration::from_secs(30);
@@ -29,7 +30,7 @@ pub fn run(lab: &Lab) -> Result<ExitCode, Error> {
         Lab::Run(cluster) => return run_once(cluster),
         Lab::Up { name, cluster } => up(name.as_deref(), cluster)?,
         Lab::Keep => keeper::keep()?,
-        Lab::List => say(&list(&LabState::all()?)),
+        Lab::List => print(&list(&LabState::all()?))?,
         Lab::Apply { lab, folder } => keeper::apply(lab.name.as_deref(), folder)?,
         Lab::Down(lab) => {
             let state = keeper::down(lab.name.as_deref())?;
@@ -99,9 +100,9 @@ fn logs(lab: &LabState, node: Option<&str>) -> Result<(), Error> {
         let text = std::fs::read(&path);
         let text = text.map_err(|source| Error::File { doing: "cannot read", path, source })?;
         if nodes.len() > 1 {
-            say(&format!("==> {name} <==\n"));
+            print(&format!("==> {name} <==\n"))?;
         }
-        say(&String::from_utf8_lossy(&text));
+        print(&String::from_utf8_lossy(&text))?;
     }
     Ok(())
 }
@@ -176,6 +177,13 @@ fn options(cluster: &LabCluster) -> Result<LabOptions, Error> {
 fn this_program() -> Result<std::path::PathBuf, Error> {
     let own = std::env::current_exe();
     own.map_err(|source| Error::System { doing: "find this program's own file".into(), source })
+}
+
+/// Prints what a command was asked for.
+fn print(text: &str) -> Result<(), Error> {
+    let mut out = Output::new(io::stdout());
+    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    written.map_err(|source| Error::System { doing: "write to standard output".into(), source })
 }
 
 fn say(text: &str) {

@@ -17,6 +17,19 @@ use super::typed::Config;
 use super::validation::{Validated, validate};
 use super::{setting_table, toml_file};
 
+/// Prints the help, or what is wrong, and ends the process.
+fn exit(error: &clap::Error) -> ! {
+    let complaint = error.use_stderr();
+    // A reader that has seen enough is no failure, and a complaint has no other place.
+    match error.print() {
+        Err(cause) if !complaint && cause.kind() != io::ErrorKind::BrokenPipe => {
+            crate::logging::last_words(&format!("portcullis: cannot print: {cause}"));
+            std::process::exit(2)
+        }
+        _ => std::process::exit(error.exit_code()),
+    }
+}
+
 /// What a command line comes to.
 #[derive(Debug)]
 pub struct Invocation {
@@ -37,7 +50,7 @@ impl Invocation {
     /// wrong with the command line, and ends the process where there is nothing else to do.
     pub fn parse() -> Self {
         Self::from_arguments(std::env::args_os(), |path| std::fs::read_to_string(path))
-            .unwrap_or_else(|error| error.exit())
+            .unwrap_or_else(|error| exit(&error))
     }
 
     /// The same for any command line (the program's name first) and any way of reading a file.
