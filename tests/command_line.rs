@@ -233,8 +233,14 @@ metadata: {name: node-a}
 /// Output that is lost is no success.
 #[test]
 fn a_full_disk_fails_each_command_that_prints() {
-    let rows: [&[&str]; 6] =
-        [&["version"], &["--help"], &["render", "--help"], &["man"], &["completions", "bash"], &["lab", "list"]];
+    let rows: [&[&str]; 6] = [
+        &["version"],
+        &["--help"],
+        &["render", "--help"],
+        &["man"],
+        &["completions", "bash"],
+        &["lab", "list"],
+    ];
     for arguments in rows {
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
         let output = Command::new(env!("CARGO_BIN_EXE_portcullis")).args(arguments).stdout(full).output();

@@ -255,6 +255,7 @@ pub async fn run(
         policies,
         first_services: FirstSync::of_services(),
         first_policies: FirstSync::of_policies(),
+        policies_lack_objects: false,
         source,
         first_sync: Some(start),
     };
@@ -403,6 +404,8 @@ struct Loop {
     policies: Option<Policies>,
     first_services: FirstSync,
     first_policies: FirstSync,
+    /// Policies are enforced without objects that were never read.
+    policies_lack_objects: bool,
     source: Source,
     /// When the daemon started, until the first sync has succeeded.
     first_sync: Option<Instant>,
@@ -570,6 +573,7 @@ impl Loop {
         let (services, policies) = (unread.may_concern_services(self.name), unread.may_concern_policies());
         let mut changed = self.first_services.review(services);
         changed |= self.policies.is_some() && self.first_policies.review(policies);
+        self.report_unread_policies(policies);
         if !changed {
             return;
         }
@@ -593,6 +597,24 @@ impl Loop {
         );
         tracing::error!("the first sync is held back: {reason}");
         self.telemetry.first_syncs_are_held(held, Some(reason));
+    }
+
+    /// Reports that policies are enforced without objects that were never read. Nothing in the kernel restricts in their
+    /// place, as the first sync would be held back otherwise.
+    fn report_unread_policies(&mut self, unread: bool) {
+        let lack = unread && self.policies.is_some() && !self.first_policies.is_held();
+        let lacked = std::mem::replace(&mut self.policies_lack_objects, lack);
+        if !lack && !lacked {
+            return;
+        }
+        let reason = lack.then(|| {
+            let unreadable = Unreadable(self.source.health().unreadable());
+            format!("enforced without what was never read, so they may allow too much: {unreadable}; repair or remove it")
+        });
+        if let Some(reason) = reason.as_ref().filter(|_| !lacked) {
+            tracing::error!("policies are {reason}");
+        }
+        self.telemetry.policies_lack_objects(reason);
     }
 
     fn addresses_changed(&mut self) {

@@ -205,6 +205,11 @@ impl Telemetry {
         self.health.set_problems("first sync", reason.map(Problem::unready).into_iter().collect());
     }
 
+    /// Policies are enforced without objects that were never read, or no longer. `reason` names the objects.
+    pub(super) fn policies_lack_objects(&self, reason: Option<String>) {
+        self.health.set_problems("policies", reason.map(Problem::unready).into_iter().collect());
+    }
+
     /// Something was heard that makes a sync necessary.
     pub(super) fn queued(&mut self, index: &Index) {
         let (now, moment) = (SystemTime::now(), Moment::now());

@@ -232,3 +232,33 @@ fn policies_stay_while_one_of_them_cannot_be_read() {
         assert_eq!(table(), before);
     });
 }
+
+#[test]
+fn a_policy_that_was_never_read_fails_health_on_a_node_without_rules() {
+    namespace::inside(|| {
+        let node = Node::new();
+        let file = manifests_of(&node).join("policy.yaml");
+        let policy = |selector: &str| {
+            format!(
+                "apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {{name: p}}\nspec: {{podSelector: {selector}}}\n"
+            )
+        };
+        fs::write(&file, policy("[]")).unwrap();
+        let mut start = command("nftables", &["--network-policy", "--manifests"]);
+        start.arg(manifests_of(&node));
+        let mut daemon = node.spawn(start);
+        daemon.wait_until("health says what is not enforced", || {
+            let answer = get(HEALTH, "/healthz").unwrap_or_default();
+            answer.contains("policies: enforced without what was never read")
+                && answer.contains("policy.yaml:1: NetworkPolicy default/p: field spec.podSelector")
+        });
+        assert_eq!([status("/healthz"), status("/livez")], ["503", "200"]);
+        fs::write(&file, policy("{}")).unwrap();
+        daemon.wait_healthy();
+        fs::write(&file, policy("[]")).unwrap();
+        daemon.wait_until("the document is listed", || {
+            get(HEALTH, "/healthz").is_some_and(|answer| answer.contains("source: "))
+        });
+        assert_eq!(status("/healthz"), "200", "the last good version is enforced");
+    });
+}
