@@ -1,7 +1,7 @@
 //! ClusterNetworkPolicy (`policy.networking.k8s.io/v1alpha2`), as written; who may talk to whom is computed
 //! elsewhere.
 //!
-//! What cannot be understood matches nothing, so that it opens nothing and shuts nobody out, and is reported with
+//! A field that cannot be understood matches nothing, so that it neither allows nor denies, and is reported with
 //! its consequence (`this Deny rule has no effect`). That goes for rules of each action. The API's own words for a peer of which no known field is set are to
 //! fail closed: a Deny or Pass rule with one should deny everything. That is not done, on purpose: one such
 //! peer would cut all pods of the subject off, their node's DNS and API server included, in a cluster that

@@ -26,7 +26,7 @@ pub struct Progressed {
 }
 
 impl SyncProgress {
-    /// A write of so many Services begins.
+    /// A write of this number of Services begins.
     pub fn begin(&self, services: usize) {
         self.services.store(services, Relaxed);
         self.written.store(0, Relaxed);

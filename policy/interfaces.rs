@@ -1,12 +1,12 @@
-//! Which interfaces of this node lead to which pods.
+//! The interfaces of this node by pod: the node's ends of the veth pairs.
 //!
 //! ```text
 //!  node's network namespace                pod's network namespace
 //!  vethN ── link: peer (netns 3, 2) ─────► eth0, number 2: 10.244.1.5, fd00:10:244:1::5, fe80::…
 //! ```
 //! The kernel knows the other end of each veth pair, and lists the addresses there, so a pod is found by its addresses
-//! of the API, however pods are wired: as ports of a bridge or by routes. An interface stays with the pod that it was
-//! found to lead to for as long as both exist: a pod that changes its addresses changes nothing of that.
+//! of the API, however pods are wired: as ports of a bridge or by routes. An interface stays with the pod for which
+//! it was found as long as both exist: a pod that changes its addresses changes nothing of that.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,7 +16,7 @@ use portcullis_netlink::route::{Interfaces, Link, Peer};
 
 use crate::compile::{Compiled, LocalPod};
 
-/// An interface of the node that leads to a pod.
+/// The node's end of a pod's veth pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PodInterface {
     /// Its name.
@@ -31,7 +31,7 @@ pub struct PodInterface {
 }
 
 impl PodInterface {
-    /// An interface that leads to these pods.
+    /// An interface of these pods.
     pub fn new(name: &str, index: u32, pods: &[NamespacedName]) -> Self {
         let peer = Peer { netns: 0, index: 0 };
         PodInterface { name: name.into(), index, is_bridge_port: true, pods: pods.into(), peer }
@@ -68,7 +68,7 @@ impl PodInterfaces {
             let same = |known: &&PodInterface| *known.name == *link.name && known.peer == peer;
             let pods = match known.get(&link.index).filter(same) {
                 Some(known) => known.pods.clone(),
-                // An interface whose other end cannot be looked at leads to no pod that is known.
+                // An interface whose other end cannot be read belongs to no known pod.
                 None => pods_at(&mut interfaces, peer, compiled).unwrap_or_default(),
             };
             if !pods.is_empty() {

@@ -170,7 +170,7 @@ fn called_kube_proxy_it_takes_kube_proxys_flags() {
     assert!(written.contains("mode: ipvs") && written.contains("hostnameOverride: node-1"), "{written}");
 }
 
-/// Whoever reads the output may stop reading (`portcullis render | head -1`).
+/// The reader of the output may stop reading (`portcullis render | head -1`).
 #[test]
 fn a_reader_that_has_seen_enough_changes_no_exit_status() {
     let folder = tempfile::tempdir().expect("a folder");

@@ -12,7 +12,7 @@ use crate::probe::{Outcome, Tally};
 /// The kernel takes the source port of a masqueraded connection from 1024 to 65535.
 const PORTS: f64 = 64_512.0;
 
-/// So many connections of one node to one endpoint, at most, does IPVS on the endpoint's node remember in a lab: those
+/// The most connections of one node to one endpoint that IPVS on the endpoint's node remembers in a lab: those
 /// that the node itself made to node ports. 59 to 72 were counted after 75 s of probes.
 const REMEMBERED: f64 = 128.0;
 
@@ -32,7 +32,7 @@ pub fn excused(mode: Mode, plan: &Plan, tally: &Tally) -> Tally {
     judged
 }
 
-/// The most losses that chance explains among so many connections, by the binomial distribution.
+/// The most losses that chance explains among a number of connections, by the binomial distribution.
 fn by_chance(connections: usize) -> usize {
     let p = REMEMBERED / PORTS;
     let mut exactly = (1.0 - p).powf(connections as f64);

@@ -33,11 +33,11 @@ pub struct Proxier {
     /// The shape of our chains as we left them; `None` if it was not taken since we last wrote.
     shapes: Option<Vec<u64>>,
     checked: Instant,
-    /// The next sync compares everything because somebody else wrote.
+    /// The next sync compares everything because of an external change.
     alarmed: bool,
-    /// Until then, nothing is compared because somebody else wrote.
+    /// Until then, external changes cause no comparison.
     rests_until: Option<Instant>,
-    /// Somebody else wrote during the rest.
+    /// An external change came during the rest.
     postponed: bool,
     /// The tool or the kernel does not know the nfacct match, though there are counters.
     nfacct_refused: bool,
@@ -111,7 +111,7 @@ impl Proxier {
         self.rests_until.is_some_and(|end| now < end)
     }
 
-    /// Makes the next sync compare everything, as somebody else may have changed our rules.
+    /// Makes the next sync compare everything, as another process may have changed our rules.
     fn alarm(&mut self) {
         (self.alarmed, self.postponed) = (true, false);
         self.families.iter_mut().for_each(FamilySync::suspect);

@@ -8,7 +8,7 @@ use super::kernel::Kernel;
 use super::saved_rule::declared_chain;
 use crate::mode::SyncError;
 
-/// After so many lines that were read, progress is reported.
+/// The number of lines that are read between two reports of progress.
 const LINES_A_STEP: usize = 1000;
 
 /// The chains of our tables, by what their rules hash to.

@@ -130,7 +130,7 @@ impl Element {
         Element { data: Some(ElementData::Verdict(verdict)), ..Self::default() }
     }
 
-    /// The same, for so many milliseconds.
+    /// The same, with a timeout in milliseconds.
     pub fn for_at_most(self, milliseconds: u64) -> Self {
         Element { timeout: Some(milliseconds), ..self }
     }

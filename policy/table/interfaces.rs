@@ -60,7 +60,7 @@ pub(super) fn bridge_table(options: &Options) -> ManagedTable {
     let mut table = ManagedTable::new(TableFamily::Bridge, TABLE);
     table.remark("NetworkPolicy for ports of bridges, by portcullis");
     let mut put = |name: &str, spec: SetSpec| table.put_set(&name.into(), Set::new(spec));
-    put(POD_PORTS, SetSpec::of(&[DataType::IfName]).remark("interfaces that lead to pods"));
+    put(POD_PORTS, SetSpec::of(&[DataType::IfName]).remark("interfaces of pods"));
     let numbers = || SetSpec::of(&[DataType::IfName]).to(&[DataType::ClassId]);
     put(EGRESS_PORTS, numbers().remark("of pods whose connections to others are judged"));
     put(INGRESS_PORTS, numbers().remark("of pods to which connections are judged"));
@@ -130,7 +130,7 @@ fn dropped(line: Line, counter: &str, options: &Options) -> Line {
 /// Puts the sets and maps of interfaces into the table of the family `inet`, without any interface.
 pub(super) fn put_sets(table: &mut ManagedTable) {
     let mut put = |name: &str, spec: SetSpec| table.put_set(&name.into(), Set::new(spec));
-    put(POD_INTERFACES, SetSpec::of(&[DataType::IfName]).remark("interfaces that lead to pods"));
+    put(POD_INTERFACES, SetSpec::of(&[DataType::IfName]).remark("interfaces of pods"));
     let (name, number) = ([DataType::IfName], [DataType::ClassId]);
     put(EGRESS_INTERFACES, SetSpec::verdicts(&name).remark("of pods whose connections to others are judged"));
     put(INGRESS_INTERFACES, SetSpec::verdicts(&name).remark("of pods to which connections are judged"));

@@ -87,7 +87,7 @@ impl Repairs {
         }
     }
 
-    /// So many objects had to be restored. Returns what a log line is to report, if one is due.
+    /// Takes in that a sync restored this number of objects. Returns what a log line is to report, if one is due.
     pub(super) fn repaired(&mut self, objects: usize, now: Instant) -> Option<Unlogged> {
         self.repairs += 1;
         self.first.get_or_insert(now);

@@ -262,7 +262,7 @@ impl Telemetry {
         unserved::report(desired, &self.metrics, &self.recorder);
     }
 
-    /// A sync of so many Services ended.
+    /// A sync ended; `services` is the number of Services.
     pub(super) fn synced(&mut self, outcome: &Outcome, services: usize) {
         let now = SystemTime::now();
         for report in &outcome.reports {

@@ -34,7 +34,7 @@ static QUEUE: OnceLock<LineQueue> = OnceLock::new();
 pub enum Delivery {
     /// By a thread: logging never waits for who reads the log.
     Queued,
-    /// At once, as people expect of a command.
+    /// Immediately, as expected of a command.
     Direct,
 }
 

@@ -207,7 +207,7 @@ impl Metrics {
         }
     }
 
-    /// So many frontends are not served, as another Service is there, and as their address is not allowed.
+    /// Sets the numbers of frontends that are not served: those shadowed by another Service, and those whose address is not allowed.
     pub fn set_unserved_frontends(&self, shadowed: usize, not_allowed: usize) {
         let gauges = &self.0.portcullis.unserved_frontends;
         gauges.with_label_values(&["shadowed"]).set(shadowed as f64);

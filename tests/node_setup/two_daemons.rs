@@ -1,4 +1,4 @@
-//! Two daemons in one network namespace: who enforces policies, and what becomes of a table that both write.
+//! Two daemons in one network namespace: the lock on the policy table, and a table that both write.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;

@@ -156,7 +156,7 @@ fn a_cut_connection_is_not_taken_up_again_from_its_other_end() {
     }
 }
 
-/// x/b answers, and asks nobody.
+/// x/b answers, and opens no connection itself.
 const ANSWERS: &str = "
 {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: answers, namespace: x}, spec: {
   podSelector: {matchLabels: {pod: b}}, policyTypes: [Egress]}}";

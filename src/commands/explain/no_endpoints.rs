@@ -96,8 +96,8 @@ fn without_selector(world: &World<'_>, port: &ServicePort, has_slices: bool) -> 
     }
 }
 
-/// Whether the manifests have an Endpoints object (v1) of a Service. Files that cannot be read have none: whoever read
-/// the manifests has reported them.
+/// Whether the manifests have an Endpoints object (v1) of a Service. Files that cannot be read count as files without one:
+/// reading the manifests has reported them.
 fn has_endpoints_v1(world: &World<'_>, service: &NamespacedName) -> bool {
     let Source::Manifests(path) = &world.config.source else { return false };
     let files: Vec<PathBuf> = match fs::read_dir(path) {

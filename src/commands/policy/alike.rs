@@ -9,7 +9,7 @@ use portcullis_cluster::{Family, Name, NamespacedName};
 use portcullis_policy::Compiled;
 use portcullis_policy::compile::{Blocks, LocalPod, Profile};
 
-/// All that decides what becomes of a pod's connections, but for those with itself and with its own node.
+/// Everything that decides about a pod's connections, except those with itself and with its own node.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Signature {
     namespace: Name,

@@ -11,14 +11,14 @@ pub(super) const UNGROUPED: usize = 400;
 pub(super) struct Limits {
     /// Groups of pods.
     groups: usize,
-    /// Ports, where none is asked for.
+    /// Ports, if the command names none.
     ports: usize,
     /// Lines of all tables.
     lines: usize,
 }
 
 impl Limits {
-    /// Whoever says which pods are meant gets more of them.
+    /// A command that selects pods prints more of them.
     pub(super) fn of(asked: &Matrix) -> Self {
         match asked.namespaces.is_empty() && asked.selector.is_none() {
             true => Limits { groups: 100, ports: 16, lines: 800 },

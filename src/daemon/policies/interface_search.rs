@@ -11,7 +11,7 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// After a wait of so long pods are reported, and looked for again only when addresses change.
 const LAST_WAIT: Duration = Duration::from_secs(4);
 
-/// So many pods are named in a line of the log.
+/// The most pods that a log line names.
 const NAMED: usize = 5;
 
 /// The search for interfaces of isolated pods that were not found yet.
