@@ -125,19 +125,23 @@ fn a_policy_that_came_without_a_daemon_cuts_once_there_is_one() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
+/// A connection from one pod to another: its sockets at the client and at the server.
+fn connected(town: &Town, pods: [&str; 2], family: Family) -> (TcpStream, TcpStream) {
+    let [client, server] = pods.map(|name| end(town.lab.plan(), name));
+    let at = SocketAddr::new(server.address_of(family).unwrap(), 8123);
+    let listener = town.lab.netns(server.vantage().unwrap()).unwrap().run(|| TcpListener::bind(at)).unwrap();
+    let listener = listener.unwrap();
+    let netns = town.lab.netns(client.vantage().unwrap()).unwrap();
+    let client = netns.run(|| TcpStream::connect_timeout(&at, PATIENCE)).unwrap().unwrap();
+    (client, listener.accept().unwrap().0)
+}
+
 /// A server that speaks without being asked does not take the connection up again by that.
 #[test]
 fn a_cut_connection_is_not_taken_up_again_from_its_other_end() {
     let mut town = Town::enforcing(&["--network-policy-established=cut"]);
     for family in Family::BOTH {
-        let [client, server] = ["y/b", "x/b"].map(|name| end(town.lab.plan(), name));
-        let at = SocketAddr::new(server.address_of(family).unwrap(), 8123);
-        let listener =
-            town.lab.netns(server.vantage().unwrap()).unwrap().run(|| TcpListener::bind(at)).unwrap();
-        let listener = listener.unwrap();
-        let netns = town.lab.netns(client.vantage().unwrap()).unwrap();
-        let mut client = netns.run(|| TcpStream::connect_timeout(&at, PATIENCE)).unwrap().unwrap();
-        let (mut server, _) = listener.accept().unwrap();
+        let (mut client, mut server) = connected(&town, ["y/b", "x/b"], family);
         let mut heard = [0; 5];
         server.write_all(b"early").unwrap();
         client.read_exact(&mut heard).unwrap();
@@ -184,14 +188,7 @@ fn a_connection_older_than_connection_tracking_goes_on_where_enforcing_begins() 
     town.apply(ANSWERS);
     let forget = |town: &Town| _ = tools::output(town.netns("node-2").command("conntrack").arg("-F"));
     for family in Family::BOTH {
-        let [client, server] = ["y/a", "x/b"].map(|name| end(town.lab.plan(), name));
-        let at = SocketAddr::new(server.address_of(family).unwrap(), 8123);
-        let listener =
-            town.lab.netns(server.vantage().unwrap()).unwrap().run(|| TcpListener::bind(at)).unwrap();
-        let listener = listener.unwrap();
-        let netns = town.lab.netns(client.vantage().unwrap()).unwrap();
-        let mut client = netns.run(|| TcpStream::connect_timeout(&at, PATIENCE)).unwrap().unwrap();
-        let (mut server, _) = listener.accept().unwrap();
+        let (mut client, mut server) = connected(&town, ["y/a", "x/b"], family);
         let mut heard = [0; 5];
 
         // As on a node that never had a policy.
@@ -205,7 +202,7 @@ fn a_connection_older_than_connection_tracking_goes_on_where_enforcing_begins() 
         client.read_exact(&mut heard).unwrap();
         assert_eq!(&heard, b"first", "{}", family.name());
         assert!(
-            is_picked_up(&town.netns("node-2"), at.ip()),
+            is_picked_up(&town.netns("node-2"), server.local_addr().unwrap().ip()),
             "the kernel says that it has not seen the begin"
         );
         town.check(
