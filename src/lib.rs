@@ -20,6 +20,7 @@ mod oom_score;
 mod other_proxies;
 mod output;
 mod policy_lock;
+mod short_list;
 pub mod source;
 pub mod state;
 pub mod sysctl;

@@ -15,7 +15,7 @@ use crate::config::{ApiServer, Config, ProxyMode, Source};
 use crate::daemon::unserved;
 use crate::host_file::{HostFile, HostFileError};
 use crate::source::{AccessError, Manifests, Origin, PathError, Selection, read_manifests, unenforced};
-use crate::{host, node};
+use crate::{host, node, short_list};
 
 /// What a node must serve, and how.
 pub struct State {
@@ -58,12 +58,7 @@ const SPELLED_OUT: usize = 10;
 
 impl fmt::Display for Unreadable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Unreadable(reasons) = self;
-        f.write_str(&reasons.iter().take(SPELLED_OUT).cloned().collect::<Vec<_>>().join("; "))?;
-        match reasons.len().saturating_sub(SPELLED_OUT) {
-            0 => Ok(()),
-            more => write!(f, "; and {more} more"),
-        }
+        f.write_str(&short_list::clauses(&self.0, SPELLED_OUT))
     }
 }
 

@@ -10,7 +10,7 @@ use portcullis_cluster::{Family, Index, Name, NamespacedName, Protocol};
 use portcullis_policy::{Compiled, Compiler, Connection, Judgement, Scope};
 
 use crate::config::{Config, nearest};
-use crate::{host, node};
+use crate::{host, node, short_list};
 
 /// A port's number and its protocol.
 pub(crate) type PortNumber = (u16, Protocol);
@@ -195,10 +195,6 @@ const TOLD: usize = 8;
 
 /// Some names, and how many more there are.
 pub(crate) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    let names: Vec<&str> = names.into_iter().collect();
-    match names.len() {
-        0 => "none".to_owned(),
-        n if n <= TOLD => names.join(", "),
-        n => format!("{} and {} more", names[..TOLD].join(", "), n - TOLD),
-    }
+    let listed = short_list::names(names, TOLD);
+    if listed.is_empty() { "none".to_owned() } else { listed }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use portcullis_cluster::NamespacedName;
 
 use crate::http::Problem;
+use crate::short_list;
 
 /// The most isolated Services that fail no health check, whatever their share is.
 const FEW: usize = 3;
@@ -20,16 +21,11 @@ pub(super) fn problem(isolated: &BTreeSet<&NamespacedName>, services: usize) -> 
     if isolated.is_empty() {
         return None;
     }
-    let names: Vec<String> = isolated.iter().take(NAMED).map(ToString::to_string).collect();
-    let more = match isolated.len().saturating_sub(NAMED) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
     let text = format!(
         "{} of {services} Services are isolated, as the kernel or its tool rejects their rules; each keeps the last rules \
-         that were accepted: {}{more}",
+         that were accepted: {}",
         isolated.len(),
-        names.join(", ")
+        short_list::names(isolated, NAMED)
     );
     let is_few = isolated.len() <= FEW.max(services * FEW_PERCENT / 100);
     // A restart would forget the rules that were accepted last, and isolate the same Services again.

@@ -3,6 +3,7 @@
 use portcullis_cluster::desired::{Desired, UnservedFrontend, UnservedReason};
 
 use crate::metrics::Metrics;
+use crate::short_list;
 use crate::source::Recorder;
 
 /// Reason and action of the Event about a Service that is not served at one of its addresses or node ports.
@@ -43,9 +44,5 @@ pub(crate) fn warn_of_all(desired: &Desired) {
 
 /// The first frontends, and how many more there are.
 fn summary(unserved: &[UnservedFrontend]) -> String {
-    let mut words: Vec<String> = unserved.iter().take(NAMED).map(ToString::to_string).collect();
-    if unserved.len() > NAMED {
-        words.push(format!("and {} more", unserved.len() - NAMED));
-    }
-    words.join("; ")
+    short_list::clauses(unserved, NAMED)
 }

@@ -11,9 +11,6 @@ const FIRST_WAIT: Duration = Duration::from_secs(1);
 /// After a wait of so long pods are reported, and looked for again only when addresses change.
 const LAST_WAIT: Duration = Duration::from_secs(4);
 
-/// The most pods that a log line names.
-const NAMED: usize = 5;
-
 /// The search for interfaces of isolated pods that were not found yet.
 #[derive(Debug, Default)]
 pub(super) struct InterfaceSearch {
@@ -75,16 +72,6 @@ impl InterfaceSearch {
         let report = self.missing.difference(&self.reported).cloned().collect();
         self.reported = self.missing.clone();
         report
-    }
-}
-
-/// Some pods by name, and how many more there are.
-pub(super) fn some_of(pods: &[NamespacedName]) -> String {
-    let named: Vec<String> = pods.iter().take(NAMED).map(ToString::to_string).collect();
-    let named = named.join(", ");
-    match pods.len().saturating_sub(NAMED) {
-        0 => named,
-        more => format!("{named} and {more} more"),
     }
 }
 

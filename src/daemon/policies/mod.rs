@@ -27,9 +27,9 @@ use tokio::task::JoinHandle;
 use super::drift_watch::{self, Drift};
 use super::repairs::{Repairs, Unlogged};
 use crate::config::{Established, NetworkPolicy};
-use crate::{node, sysctl};
+use crate::{node, short_list, sysctl};
 
-use interface_search::{InterfaceSearch, some_of};
+use interface_search::InterfaceSearch;
 pub(super) use link_watch::watch as watch_links;
 use pick_up::PickUp;
 use worker::PolicyOrder;
@@ -47,6 +47,9 @@ const CUTS_APART: Duration = Duration::from_secs(1);
 /// What has to be known before policies can be enforced: with less, what they allow would be dropped.
 const NEEDED: [Kind; 5] =
     [Kind::Node, Kind::Namespace, Kind::Pod, Kind::NetworkPolicy, Kind::ClusterNetworkPolicy];
+
+/// The most pods that a log line names.
+const NAMED: usize = 5;
 
 /// A sync under way.
 pub(super) type RunningPolicies = JoinHandle<(PolicyWorker, PolicyOutcome)>;
@@ -232,7 +235,7 @@ impl Policies {
         if !unattached.is_empty() {
             tracing::warn!(
                 count = unattached.len(),
-                pods = some_of(&unattached),
+                pods = short_list::names(&unattached, NAMED),
                 "no interface of these pods was found (no veth pair leads to their addresses): NetworkPolicies match \
                  them by their addresses alone, and not their link-local, multicast and broadcast packets"
             );

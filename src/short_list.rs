@@ -1,0 +1,47 @@
+//! Lists in a line of text, of which only the first items are spelled out.
+
+use std::fmt::Display;
+
+/// The first `most` names, and how many more there are: `a, b and 3 more`. Empty for an empty list.
+pub(crate) fn names<T: Display>(items: impl IntoIterator<Item = T>, most: usize) -> String {
+    shortened(items, most, ", ", " and")
+}
+
+/// The first `most` clauses, and how many more there are: `a; b; and 3 more`. Empty for an empty list.
+pub(crate) fn clauses<T: Display>(items: impl IntoIterator<Item = T>, most: usize) -> String {
+    shortened(items, most, "; ", "; and")
+}
+
+fn shortened<T: Display>(
+    items: impl IntoIterator<Item = T>,
+    most: usize,
+    separator: &str,
+    before_rest: &str,
+) -> String {
+    let mut items = items.into_iter();
+    let first: Vec<String> = items.by_ref().take(most).map(|item| item.to_string()).collect();
+    let mut text = first.join(separator);
+    let rest = items.count();
+    if rest > 0 {
+        text.push_str(&format!("{before_rest} {rest} more"));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rest_is_counted() {
+        let rows: [(&[&str], &str, &str); 4] = [
+            (&[], "", ""),
+            (&["a"], "a", "a"),
+            (&["a", "b"], "a, b", "a; b"),
+            (&["a", "b", "c", "d"], "a, b and 2 more", "a; b; and 2 more"),
+        ];
+        for (items, as_names, as_clauses) in rows {
+            assert_eq!((&*names(items, 2), &*clauses(items, 2)), (as_names, as_clauses));
+        }
+    }
+}
