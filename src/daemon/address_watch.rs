@@ -7,23 +7,15 @@ use portcullis_netlink::Result;
 use portcullis_netlink::route::{AddressChange, AddressChanges, Interfaces};
 use tokio::sync::mpsc;
 
+use super::watch_thread;
+
 /// How long changes are collected before the loop hears of them: they come in bursts.
 const SETTLED: Duration = Duration::from_millis(100);
 
 /// A channel that gets a word after addresses changed. Those of `kube-ipvs0` do not count: they are Services', and
 /// as many as those. Where the kernel cannot be listened to, it stays silent, and that is logged.
 pub(super) fn watch() -> mpsc::Receiver<()> {
-    let (sink, source) = mpsc::channel(1);
-    let listen = move || {
-        if let Err(error) = follow(&sink) {
-            tracing::warn!(%error, "changes of this machine's addresses go unnoticed");
-        }
-    };
-    // The thread sleeps in the kernel for as long as the process lives.
-    if let Err(error) = std::thread::Builder::new().name("addresses".into()).spawn(listen) {
-        tracing::warn!(%error, "changes of this machine's addresses go unnoticed");
-    }
-    source
+    watch_thread::spawn("addresses", "changes of this machine's addresses go unnoticed", follow)
 }
 
 fn follow(sink: &mpsc::Sender<()>) -> Result<()> {
@@ -36,10 +28,7 @@ fn follow(sink: &mpsc::Sender<()>) -> Result<()> {
         std::thread::sleep(SETTLED);
         // It may be another by now.
         services.leave_out_of(&changes)?;
-        // A word that still waits stands for this burst too.
-        if services.has_company(&mut changes)
-            && matches!(sink.try_send(()), Err(mpsc::error::TrySendError::Closed(())))
-        {
+        if services.has_company(&mut changes) && !watch_thread::notify(sink) {
             return Ok(());
         }
     }

@@ -27,6 +27,7 @@ mod source_problems;
 mod stepping_kernel;
 mod telemetry;
 pub(crate) mod unserved;
+mod watch_thread;
 mod worker;
 
 use std::net::IpAddr;
