@@ -17,16 +17,20 @@ const ALL: &str = "all";
 /// The interfaces, `all` and `default` among them, on which `route_localnet` is set, sorted. `lo` does not count: no other
 /// host sends by it. Empty where the kernel has no such sysctl.
 pub fn interfaces() -> Vec<String> {
-    let Ok(directory) = fs::read_dir(DIRECTORY) else { return Vec::new() };
-    let names = directory.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    let mut set: Vec<String> = names.filter(|name| name != "lo" && is_set_on(name)).collect();
+    let mut set: Vec<String> = set_on().collect();
     set.sort_unstable();
     set
 }
 
+fn set_on() -> impl Iterator<Item = String> {
+    let entries = fs::read_dir(DIRECTORY).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names.filter(|name| name != "lo" && is_set_on(name))
+}
+
 /// Whether the kernel accepts packets to loopback addresses from other hosts, by any interface.
 pub fn is_set() -> bool {
-    is_set_on(ALL) || !interfaces().is_empty()
+    is_set_on(ALL) || set_on().next().is_some()
 }
 
 /// Whether `route_localnet` is set for all interfaces.
