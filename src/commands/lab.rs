@@ -179,7 +179,7 @@ fn this_program() -> Result<std::path::PathBuf, Error> {
     own.map_err(|source| Error::System { doing: "find this program's own file".into(), source })
 }
 
-/// Prints what a command was asked for.
+/// Prints a command's output.
 fn print(text: &str) -> Result<(), Error> {
     let mut out = Output::new(io::stdout());
     let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());

@@ -63,7 +63,7 @@ impl Sources {
         self.file.as_ref()
     }
 
-    /// The file has something to be told of that is no mistake.
+    /// Adds a warning about the file, which can be used all the same.
     pub(super) fn warn(&mut self, warning: Warning) {
         self.warnings.push(warning);
     }

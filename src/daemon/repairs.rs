@@ -165,8 +165,7 @@ impl Repairs {
 mod tests {
     use super::*;
 
-    /// What happens in so many seconds if another process answers every repair immediately: the times of the repairs, and
-    /// of log lines.
+    /// The repairs and the log lines of a number of seconds in which another process answers every repair immediately.
     fn contend(repairs: &mut Repairs, start: Instant, seconds: u64) -> (Vec<Duration>, Vec<Unlogged>) {
         let (mut now, mut times, mut logged) = (start, Vec::new(), Vec::new());
         while now < start + Duration::from_secs(seconds) {

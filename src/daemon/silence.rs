@@ -1,6 +1,6 @@
 //! Reports the silence of the API server in the log and as Events.
 //!
-//! `/healthz` and the metrics show it by themselves. An Event can be made at once only if the server answers about other
+//! `/healthz` and the metrics show it by themselves. An Event can be sent immediately only if the server answers about other
 //! kinds of objects; so when it is heard again, another Event says for how long it was not.
 
 use std::time::{Duration, Instant};

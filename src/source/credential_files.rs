@@ -50,7 +50,7 @@ impl CredentialFiles {
         files.into_iter().for_each(|path| self.add(path));
     }
 
-    /// Whether any file is another than it was. An exec plugin is asked again when its credentials expire.
+    /// Whether any file was changed or replaced. An exec plugin runs again when its credentials expire.
     pub(super) fn have_changed(&self) -> bool {
         self.files.iter().any(|(path, before)| identity(path) != *before)
     }

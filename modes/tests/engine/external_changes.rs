@@ -23,7 +23,7 @@ fn primary_only() -> Options {
     Options { node_port_addresses: NodePortAddresses::Primary { localhost: false }, ..options() }
 }
 
-/// What becomes of a node that serves 40 Services.
+/// A change of a node that serves 40 Services.
 type Change = fn(&FakeKernel, &mut Proxier, &mut Cluster);
 
 fn flush_services(kernel: &FakeKernel) {

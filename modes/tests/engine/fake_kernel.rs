@@ -28,7 +28,7 @@ pub struct State {
     pub names_lines: bool,
     /// So many restores fail for another reason than their rules.
     pub locked: usize,
-    /// After so many restores, one fails for another reason than its rules.
+    /// After this number of restores, one fails for another reason than its rules.
     pub locked_after: Option<usize>,
     /// The next restore fails when it comes to this table, with the tables before it written.
     pub locked_at: Option<Table>,

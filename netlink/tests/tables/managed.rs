@@ -173,7 +173,7 @@ fn a_set_of_another_kind_makes_the_table_anew_at_once() {
     });
 }
 
-/// A chain that another process made hangs on one that is to go: the edits alone are rejected, and so is the difference
+/// A chain of another process refers to one that is to be deleted: the edits alone are rejected, and so is the difference
 /// that leaves the unknown map where it is.
 #[test]
 fn content_of_another_process_rejects_no_commit() {

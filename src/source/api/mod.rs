@@ -71,7 +71,7 @@ impl Default for Pace {
 pub const SILENCE_LIMIT: Duration = Duration::from_mins(5);
 
 impl Pace {
-    /// The longest wait before a kind that the server does not serve is asked for again: a definition that is installed
+    /// The longest wait between two requests for a kind that the server does not serve: a definition that is installed
     /// later is found within seconds.
     pub fn absent_wait(&self) -> Duration {
         self.longest_wait / 6
