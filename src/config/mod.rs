@@ -6,7 +6,7 @@
 //! TOML ──────────────────────┘                                └──────── everything that is wrong
 //! ```
 //!
-//! [`Invocation::parse`] does all of it. Every setting is a row in `setting_table.rs`, with its names in
+//! [`Invocation::parse`] does all of it. Every setting is a row in `setting_table`, with its names in
 //! the three inputs; adding one there adds it to the flags, both kinds of file, the help, and to what
 //! `--write-config-to` writes. A test holds `config.example.toml` to the table.
 

@@ -27,7 +27,7 @@ const KIND: Kind = Kind {
     title: "a machine of user-mode Linux",
     folder: "PORTCULLIS_UML_FOLDER",
     keep: "PORTCULLIS_UML_KEEP",
-    init: include_str!("uml/init.sh"),
+    init: include_str!("init.sh"),
     missing_packages,
     start,
 };

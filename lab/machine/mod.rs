@@ -31,7 +31,7 @@ const ENDS: &str = "sysrq: Power Off";
 const TOLD: usize = 64 << 10;
 
 /// The second half of what the first process of a machine does.
-const INIT: &str = include_str!("machine/init.sh");
+const INIT: &str = include_str!("init.sh");
 
 /// What emulates a machine, and how.
 pub(crate) struct Kind {

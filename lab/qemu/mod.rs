@@ -29,7 +29,7 @@ const KIND: Kind = Kind {
     title: "a machine of QEMU",
     folder: "PORTCULLIS_QEMU_FOLDER",
     keep: "PORTCULLIS_QEMU_KEEP",
-    init: include_str!("qemu/init.sh"),
+    init: include_str!("init.sh"),
     missing_packages,
     start,
 };
