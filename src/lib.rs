@@ -39,9 +39,9 @@ const FAILED: u8 = 2;
 
 /// Does what the command line asks for.
 pub fn run(invocation: Invocation) -> ExitCode {
-    logging::end_on_panic();
+    logging::exit_on_panic();
     let code = perform(&invocation).unwrap_or_else(|error| {
-        logging::last_words(&format!("portcullis: {}", error_chain::describe(error.as_ref())));
+        logging::final_message(&format!("portcullis: {}", error_chain::describe(error.as_ref())));
         ExitCode::from(FAILED)
     });
     logging::finish();
@@ -109,12 +109,12 @@ fn serve(invocation: &Invocation, config: &Config, daemon: &config::Daemon) -> a
         Ok(()) => Ok(ExitCode::SUCCESS),
         // Supervisors start it anew for either status; one that keeps off after bad configurations must do so, too.
         Err(error @ DaemonError::Reconfigured(_)) => {
-            logging::last_words(&format!("portcullis: {error}"));
+            logging::final_message(&format!("portcullis: {error}"));
             Ok(ExitCode::FAILURE)
         }
         // With --once this is an answer, not a failure to answer.
         Err(error @ DaemonError::Incomplete(_)) => {
-            logging::last_words(&format!("portcullis: {error}"));
+            logging::final_message(&format!("portcullis: {error}"));
             Ok(ExitCode::FAILURE)
         }
         Err(error) => Err(error.into()),

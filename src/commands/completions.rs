@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use clap_complete::aot::{Shell, generate};
 
-use crate::config::{CompletedShell, Completions, command_line};
+use crate::config::{CompletionShell, Completions, command_line};
 
 /// Prints a script for a shell.
 ///
@@ -12,9 +12,9 @@ use crate::config::{CompletedShell, Completions, command_line};
 /// It cannot be written.
 pub fn run(completions: &Completions, out: &mut impl Write) -> io::Result<()> {
     let shell = match completions.shell {
-        CompletedShell::Bash => Shell::Bash,
-        CompletedShell::Zsh => Shell::Zsh,
-        CompletedShell::Fish => Shell::Fish,
+        CompletionShell::Bash => Shell::Bash,
+        CompletionShell::Zsh => Shell::Zsh,
+        CompletionShell::Fish => Shell::Fish,
     };
     // The generator panics where it cannot write, so it writes to memory.
     let mut script = Vec::new();

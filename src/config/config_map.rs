@@ -4,13 +4,13 @@
 use super::configuration_file::{language_of, parse};
 use super::document::{Entry, Malformed, Node, Value};
 use super::kube_proxy_configuration::is_configuration;
-use super::sources::Language;
+use super::origins::FileFormat;
 
 /// The entry of a ConfigMap that is a configuration.
-pub(super) struct Unwrapped {
+pub(super) struct ConfigMapEntry {
     /// Its key.
     pub(super) key: String,
-    pub(super) language: Language,
+    pub(super) language: FileFormat,
     /// Its content, with lines of the whole file.
     pub(super) root: Result<Node, Vec<Malformed>>,
 }
@@ -27,7 +27,7 @@ pub(super) fn is_config_map(root: &Node) -> bool {
 ///
 /// # Errors
 /// What was expected of its data.
-pub(super) fn unwrap(root: &Node, text: &str) -> Result<Unwrapped, &'static str> {
+pub(super) fn unwrap(root: &Node, text: &str) -> Result<ConfigMapEntry, &'static str> {
     let none = "an entry that is a KubeProxyConfiguration, such as config.conf";
     let data = field(root, "data").ok_or(none)?;
     let Value::Mapping(entries) = &data.node.value else { return Err(none) };
@@ -41,12 +41,12 @@ pub(super) fn unwrap(root: &Node, text: &str) -> Result<Unwrapped, &'static str>
     let Value::Text(content) = &entry.node.value else { return Err(none) };
     let language = language_of(entry.key.as_ref(), content);
     let lines = Lines::of(entry, content, text);
-    let root = parse(language, content).map(|root| moved(root, &lines));
+    let root = parse(language, content).map(|root| with_file_lines(root, &lines));
     let root = root.map_err(|all| {
         let line = |line: Option<usize>| Some(line.map_or(entry.line, |line| lines.in_file(line)));
         all.into_iter().map(|Malformed { line: at, message }| Malformed { line: line(at), message }).collect()
     });
-    Ok(Unwrapped { key: entry.key.clone(), language, root })
+    Ok(ConfigMapEntry { key: entry.key.clone(), language, root })
 }
 
 fn field<'a>(root: &'a Node, key: &str) -> Option<&'a Entry> {
@@ -83,14 +83,16 @@ impl Lines {
 }
 
 /// A tree with the lines of the file.
-fn moved(node: Node, lines: &Lines) -> Node {
+fn with_file_lines(node: Node, lines: &Lines) -> Node {
     let value = match node.value {
-        Value::List(items) => Value::List(items.into_iter().map(|item| moved(item, lines)).collect()),
+        Value::List(items) => {
+            Value::List(items.into_iter().map(|item| with_file_lines(item, lines)).collect())
+        }
         Value::Mapping(entries) => {
             let entry = |Entry { line, key, node }| Entry {
                 line: lines.in_file(line),
                 key,
-                node: moved(node, lines),
+                node: with_file_lines(node, lines),
             };
             Value::Mapping(entries.into_iter().map(entry).collect())
         }

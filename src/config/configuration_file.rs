@@ -7,22 +7,22 @@
 use std::path::Path;
 
 use super::document::{Entry, Malformed, Node, Value};
-use super::error::{ConfigError, Said, Warning};
+use super::error::{ConfigError, Origin, Warning};
 use super::nearest::nearest;
+use super::origins::{FileFormat, Origins};
 use super::setting::Setting;
 use super::setting_table::settings;
 use super::settings::Settings;
-use super::sources::{Language, Sources};
 use super::{config_map, kube_proxy_configuration, toml_file, yaml_document};
 
 /// Tells the language by the file's extension or, failing that, by its first line of content.
-pub(super) fn language_of(path: &Path, text: &str) -> Language {
+pub(super) fn language_of(path: &Path, text: &str) -> FileFormat {
     if text.starts_with(toml_file::MARKER) {
-        return Language::Toml;
+        return FileFormat::Toml;
     }
     match path.extension().and_then(|extension| extension.to_str()) {
-        Some("toml") => return Language::Toml,
-        Some("yaml" | "yml" | "json") => return Language::KubeProxy,
+        Some("toml") => return FileFormat::Toml,
+        Some("yaml" | "yml" | "json") => return FileFormat::KubeProxy,
         _ => {}
     }
     let mut lines = text.lines().map(str::trim);
@@ -30,35 +30,35 @@ pub(super) fn language_of(path: &Path, text: &str) -> Language {
     let is_key = |key: &str| key.chars().all(|c| c.is_ascii_alphanumeric() || "-_. \"".contains(c));
     let is_toml =
         |line: &str| line.starts_with('[') || line.split_once('=').is_some_and(|(key, _)| is_key(key));
-    if first.is_some_and(is_toml) { Language::Toml } else { Language::KubeProxy }
+    if first.is_some_and(is_toml) { FileFormat::Toml } else { FileFormat::KubeProxy }
 }
 
 /// Reads `text` over the defaults that belong to its language. Returns the settings with what is wrong
 /// with the file; values that can't be read stay at their defaults.
-pub(super) fn read(path: &Path, text: &str, sources: &mut Sources) -> (Settings, Vec<ConfigError>) {
+pub(super) fn read(path: &Path, text: &str, origins: &mut Origins) -> (Settings, Vec<ConfigError>) {
     let mut language = language_of(path, text);
     let mut root = parse(language, text);
     let mut unwrapping = None;
-    if let (Language::KubeProxy, Ok(node)) = (language, &root)
+    if let (FileFormat::KubeProxy, Ok(node)) = (language, &root)
         && config_map::is_config_map(node)
     {
         match config_map::unwrap(node, text) {
             Ok(entry) => {
-                sources.warn(Warning::Unwrapped { path: path.to_owned(), entry: entry.key });
+                origins.warn(Warning::Unwrapped { path: path.to_owned(), entry: entry.key });
                 (language, root) = (entry.language, entry.root);
             }
             Err(expected) => unwrapping = Some((node.line, expected)),
         }
     }
-    sources.set_file(path, language);
+    origins.set_file(path, language);
     let mut reader = Reader {
         path,
         language,
         settings: match language {
-            Language::KubeProxy => Settings::for_kube_proxy_file(),
-            Language::Toml => Settings::default(),
+            FileFormat::KubeProxy => Settings::for_kube_proxy_file(),
+            FileFormat::Toml => Settings::default(),
         },
-        sources,
+        origins,
         errors: Vec::new(),
     };
     if let Some((line, expected)) = unwrapping {
@@ -78,18 +78,18 @@ pub(super) fn read(path: &Path, text: &str, sources: &mut Sources) -> (Settings,
 }
 
 /// Parses a file into a tree.
-pub(super) fn parse(language: Language, text: &str) -> Result<Node, Vec<Malformed>> {
+pub(super) fn parse(language: FileFormat, text: &str) -> Result<Node, Vec<Malformed>> {
     match language {
-        Language::KubeProxy => yaml_document::parse(text).map_err(|malformed| vec![malformed]),
-        Language::Toml => toml_file::parse(text),
+        FileFormat::KubeProxy => yaml_document::parse(text).map_err(|malformed| vec![malformed]),
+        FileFormat::Toml => toml_file::parse(text),
     }
 }
 
 struct Reader<'a> {
     path: &'a Path,
-    language: Language,
+    language: FileFormat,
     settings: Settings,
-    sources: &'a mut Sources,
+    origins: &'a mut Origins,
     errors: Vec<ConfigError>,
 }
 
@@ -101,14 +101,14 @@ impl Reader<'_> {
             other => return self.invalid(root.line, "the document", other.to_string(), "a mapping"),
         };
         match self.language {
-            Language::KubeProxy => {
+            FileFormat::KubeProxy => {
                 self.errors.extend(kube_proxy_configuration::check_header(self.path, root.line, entries));
                 let is_header = |entry: &&Entry| kube_proxy_configuration::is_header(&entry.key);
                 self.duplicates("", &entries.iter().filter(is_header).collect::<Vec<_>>());
                 self.mapping("", &entries.iter().filter(|entry| !is_header(entry)).collect::<Vec<_>>());
-                kube_proxy_configuration::complete(&mut self.settings, self.sources);
+                kube_proxy_configuration::complete(&mut self.settings, self.origins);
             }
-            Language::Toml => self.mapping("", &entries.iter().collect::<Vec<_>>()),
+            FileFormat::Toml => self.mapping("", &entries.iter().collect::<Vec<_>>()),
         }
     }
 
@@ -121,11 +121,12 @@ impl Reader<'_> {
             } else if self.is_section(&field) {
                 self.section(&field, &entry.node);
             } else if let Some(why) = self.retired(&field) {
-                let said = self.said(entry.line, &field);
-                self.sources.warn(Warning::NoEffect { said, why });
+                let origin = self.origin(entry.line, &field);
+                self.origins.warn(Warning::NoEffect { origin, why });
             } else {
-                let meant = self.meant(prefix, &entry.key);
-                self.errors.push(ConfigError::UnknownField { said: self.said(entry.line, &field), meant });
+                let suggestion = self.suggestion(prefix, &entry.key);
+                self.errors
+                    .push(ConfigError::UnknownField { origin: self.origin(entry.line, &field), suggestion });
             }
         }
     }
@@ -144,28 +145,28 @@ impl Reader<'_> {
             return;
         }
         let before = self.settings.clone();
-        if let Err(expected) = (setting.slot)(&mut self.settings).read_node(node) {
+        if let Err(expected) = (setting.field_ref)(&mut self.settings).read_node(node) {
             return self.invalid(node.line, field, node.value.to_string(), expected);
         }
-        let zero = (setting.slot)(&mut self.settings).is_zero();
-        if zero && setting.zero_is_default && self.language == Language::KubeProxy {
+        let zero = (setting.field_ref)(&mut self.settings).is_zero();
+        if zero && setting.zero_is_default && self.language == FileFormat::KubeProxy {
             self.settings = before;
         } else {
-            self.sources.by_file(setting.id(), node.line);
+            self.origins.by_file(setting.id(), node.line);
         }
     }
 
     fn duplicates(&mut self, prefix: &str, entries: &[&Entry]) {
         for (i, entry) in entries.iter().enumerate() {
             if let Some(first) = entries[..i].iter().find(|earlier| earlier.key == entry.key) {
-                let said = self.said(entry.line, &join(prefix, &entry.key));
-                self.errors.push(ConfigError::Duplicate { said, first: first.line });
+                let origin = self.origin(entry.line, &join(prefix, &entry.key));
+                self.errors.push(ConfigError::Duplicate { origin, first: first.line });
             }
         }
     }
 
     fn retired(&self, field: &str) -> Option<&'static str> {
-        let of_kube_proxy = self.language == Language::KubeProxy;
+        let of_kube_proxy = self.language == FileFormat::KubeProxy;
         kube_proxy_configuration::retired(field).filter(|_| of_kube_proxy)
     }
 
@@ -179,7 +180,7 @@ impl Reader<'_> {
     }
 
     /// The known field that was probably meant: one of the same mapping, or one of that name elsewhere.
-    fn meant(&self, prefix: &str, key: &str) -> Option<String> {
+    fn suggestion(&self, prefix: &str, key: &str) -> Option<String> {
         let within = |known: &'static str| {
             let rest =
                 if prefix.is_empty() { known } else { known.strip_prefix(prefix)?.strip_prefix('.')? };
@@ -193,13 +194,13 @@ impl Reader<'_> {
         })
     }
 
-    fn said(&self, line: usize, field: &str) -> Said {
-        Said::File { path: self.path.to_owned(), line, field: field.to_owned() }
+    fn origin(&self, line: usize, field: &str) -> Origin {
+        Origin::File { path: self.path.to_owned(), line, field: field.to_owned() }
     }
 
     fn invalid(&mut self, line: usize, field: &str, value: String, expected: &str) {
-        let said = self.said(line, field);
-        self.errors.push(ConfigError::Invalid { said, value, expected: expected.to_owned() });
+        let origin = self.origin(line, field);
+        self.errors.push(ConfigError::Invalid { origin, value, expected: expected.to_owned() });
     }
 }
 
@@ -214,22 +215,22 @@ mod tests {
     const HEADER: &str = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
 
     fn errors_in(path: &str, text: &str) -> Vec<String> {
-        read(Path::new(path), text, &mut Sources::default()).1.iter().map(ToString::to_string).collect()
+        read(Path::new(path), text, &mut Origins::default()).1.iter().map(ToString::to_string).collect()
     }
 
     #[test]
     fn language() {
         let rows = [
-            ("a.toml", "mode: x", Language::Toml),
-            ("a.yaml", "mode = 'x'", Language::KubeProxy),
-            ("a.json", "{}", Language::KubeProxy),
-            ("config.conf", "apiVersion: kubeproxy.config.k8s.io/v1alpha1\n", Language::KubeProxy),
-            ("config.conf", "# a=b\n---\nmode: \"a=b\"\n", Language::KubeProxy),
-            ("config", "{\"kind\": \"KubeProxyConfiguration\"}", Language::KubeProxy),
-            ("config", "\n# comment\nmode = \"ipvs\"\n", Language::Toml),
-            ("config", "[iptables]\n", Language::Toml),
-            ("config", "", Language::KubeProxy),
-            ("a.yaml", "# Portcullis configuration in TOML\nmode = 'x'\n", Language::Toml),
+            ("a.toml", "mode: x", FileFormat::Toml),
+            ("a.yaml", "mode = 'x'", FileFormat::KubeProxy),
+            ("a.json", "{}", FileFormat::KubeProxy),
+            ("config.conf", "apiVersion: kubeproxy.config.k8s.io/v1alpha1\n", FileFormat::KubeProxy),
+            ("config.conf", "# a=b\n---\nmode: \"a=b\"\n", FileFormat::KubeProxy),
+            ("config", "{\"kind\": \"KubeProxyConfiguration\"}", FileFormat::KubeProxy),
+            ("config", "\n# comment\nmode = \"ipvs\"\n", FileFormat::Toml),
+            ("config", "[iptables]\n", FileFormat::Toml),
+            ("config", "", FileFormat::KubeProxy),
+            ("a.yaml", "# Portcullis configuration in TOML\nmode = 'x'\n", FileFormat::Toml),
         ];
         for (path, text, expected) in rows {
             assert_eq!(language_of(Path::new(path), text), expected, "{path} {text:?}");
@@ -290,10 +291,10 @@ mod tests {
     }
 
     fn warnings_in(text: &str) -> (Settings, Vec<String>, Vec<String>) {
-        let mut sources = Sources::default();
-        let (settings, errors) = read(Path::new("f.yaml"), text, &mut sources);
+        let mut origins = Origins::default();
+        let (settings, errors) = read(Path::new("f.yaml"), text, &mut origins);
         let errors = errors.iter().map(ToString::to_string).collect();
-        (settings, errors, sources.take_warnings().iter().map(ToString::to_string).collect())
+        (settings, errors, origins.take_warnings().iter().map(ToString::to_string).collect())
     }
 
     #[test]
@@ -395,13 +396,13 @@ mod tests {
     #[test]
     fn zero_in_yaml_is_the_default_and_in_toml_it_is_zero() {
         let yaml = format!("{HEADER}iptables:\n  minSyncPeriod: 0s\n  masqueradeBit: 0\n");
-        let settings = read(Path::new("f.yaml"), &yaml, &mut Sources::default()).0;
+        let settings = read(Path::new("f.yaml"), &yaml, &mut Origins::default()).0;
         assert_eq!(
             (settings.iptables.min_sync_period.to_string(), settings.iptables.masquerade_bit),
             ("1s".into(), 0)
         );
         let toml = "[iptables]\nmin-sync-period = \"0s\"\nmasquerade-bit = 0\n";
-        let settings = read(Path::new("f.toml"), toml, &mut Sources::default()).0;
+        let settings = read(Path::new("f.toml"), toml, &mut Origins::default()).0;
         assert_eq!(
             (settings.iptables.min_sync_period.to_string(), settings.iptables.masquerade_bit),
             ("0s".into(), 0)

@@ -5,9 +5,9 @@ use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-/// Where a value was said.
+/// Where a value was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Said {
+pub enum Origin {
     /// By a flag of this name (without dashes).
     Flag(&'static str),
     /// In the configuration file, under this field.
@@ -23,7 +23,7 @@ pub enum Said {
     Default(&'static str),
 }
 
-impl fmt::Display for Said {
+impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Flag(name) => write!(f, "--{name}"),
@@ -72,26 +72,26 @@ pub enum ConfigError {
         expected: &'static str,
     },
     /// A field that there is not.
-    #[error("{said}: no such field{}", meant.as_ref().map(|meant| format!("; did you mean {meant}?")).unwrap_or_default())]
+    #[error("{origin}: no such field{}", suggestion.as_ref().map(|suggestion| format!("; did you mean {suggestion}?")).unwrap_or_default())]
     UnknownField {
         /// Where.
-        said: Said,
+        origin: Origin,
         /// The known field with the most similar name.
-        meant: Option<String>,
+        suggestion: Option<String>,
     },
     /// A field that stands in a mapping more than once.
-    #[error("{said}: given twice, first in line {first}")]
+    #[error("{origin}: given twice, first in line {first}")]
     Duplicate {
         /// Where the second one stands.
-        said: Said,
+        origin: Origin,
         /// The line of the first one.
         first: usize,
     },
     /// A value that can't be what it should be, by its form or by its meaning.
-    #[error("{said}: {value} is not possible: expected {expected}")]
+    #[error("{origin}: {value} is not possible: expected {expected}")]
     Invalid {
         /// Where.
-        said: Said,
+        origin: Origin,
         /// The value.
         value: String,
         /// What it should be.
@@ -134,10 +134,10 @@ impl std::error::Error for ConfigErrors {}
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Warning {
     /// Accepted for kube-proxy's sake.
-    #[error("{said} has no effect: {why}")]
+    #[error("{origin} has no effect: {why}")]
     NoEffect {
-        /// Where it was said.
-        said: Said,
+        /// Where it was given.
+        origin: Origin,
         /// Why it has none.
         why: &'static str,
     },
@@ -171,10 +171,10 @@ pub enum Warning {
         field: Option<&'static str>,
     },
     /// A feature gate that can no longer be changed.
-    #[error("{said}: the feature gate {gate} is always on and need not be given")]
+    #[error("{origin}: the feature gate {gate} is always on and need not be given")]
     GraduatedGate {
-        /// Where it was said.
-        said: Said,
+        /// Where it was given.
+        origin: Origin,
         /// Its name.
         gate: String,
     },

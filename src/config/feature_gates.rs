@@ -56,33 +56,33 @@ impl FeatureGates {
 
 /// What becomes of one `GATE=value`.
 #[derive(Debug, PartialEq)]
-pub(super) enum Verdict {
+pub(super) enum GateCheck {
     Accepted,
     /// Always on, and asked to be on.
     Graduated,
     /// Completes "expected …".
-    Refused(String),
+    Rejected(String),
 }
 
 /// Judges one gate.
-pub(super) fn judge(gate: &str, on: bool) -> Verdict {
+pub(super) fn check(gate: &str, on: bool) -> GateCheck {
     if GRADUATED.contains(&gate) {
         return if on {
-            Verdict::Graduated
+            GateCheck::Graduated
         } else {
-            Verdict::Refused("true: the gate can no longer be turned off".into())
+            GateCheck::Rejected("true: the gate can no longer be turned off".into())
         };
     }
     if GATES.iter().any(|(name, ..)| *name == gate) {
-        return Verdict::Accepted;
+        return GateCheck::Accepted;
     }
-    Verdict::Refused(match nearest(gate, GATES.iter().map(|(name, ..)| *name)) {
+    GateCheck::Rejected(match nearest(gate, GATES.iter().map(|(name, ..)| *name)) {
         Some(meant) => format!("a feature gate of Kubernetes v1.36; did you mean {meant}?"),
         None => "a feature gate of Kubernetes v1.36".into(),
     })
 }
 
-/// The gates as set by the user, each of them [judged](judge) before.
+/// The gates as set by the user, each of them [judged](check) before.
 pub(super) fn accept(set: &BTreeMap<String, bool>) -> FeatureGates {
     FeatureGates { set: set.clone() }
 }
@@ -100,20 +100,23 @@ mod tests {
         for (row, (name, stage, default)) in rows.iter().zip(GATES) {
             let stage = if *stage == Stage::Alpha { "ALPHA" } else { "BETA" };
             assert_eq!(*row, [*name, stage, &default.to_string()]);
-            assert_eq!(judge(name, true), Verdict::Accepted);
+            assert_eq!(check(name, true), GateCheck::Accepted);
             assert_eq!(FeatureGates::default().enabled(name), *default);
         }
     }
 
     #[test]
     fn verdicts() {
-        assert_eq!(judge("NFTablesProxyMode", true), Verdict::Graduated);
-        assert!(matches!(judge("NFTablesProxyMode", false), Verdict::Refused(_)));
+        assert_eq!(check("NFTablesProxyMode", true), GateCheck::Graduated);
+        assert!(matches!(check("NFTablesProxyMode", false), GateCheck::Rejected(_)));
         assert_eq!(
-            judge("WatchLst", true),
-            Verdict::Refused("a feature gate of Kubernetes v1.36; did you mean WatchList?".into())
+            check("WatchLst", true),
+            GateCheck::Rejected("a feature gate of Kubernetes v1.36; did you mean WatchList?".into())
         );
-        assert_eq!(judge("Frobnicate", true), Verdict::Refused("a feature gate of Kubernetes v1.36".into()));
+        assert_eq!(
+            check("Frobnicate", true),
+            GateCheck::Rejected("a feature gate of Kubernetes v1.36".into())
+        );
     }
 
     #[test]

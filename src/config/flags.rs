@@ -17,11 +17,11 @@ use std::ffi::OsString;
 use clap::parser::ValueSource;
 use clap::{Arg, ArgAction, ArgMatches};
 
-use super::error::{ConfigError, Said, Warning};
-use super::setting::{BesideFile, Flag, Setting};
+use super::error::{ConfigError, Origin, Warning};
+use super::origins::Origins;
+use super::setting::{Flag, Setting, WithConfigFile};
 use super::setting_table::{SUBJECTS, settings};
 use super::settings::Settings;
-use super::sources::Sources;
 
 /// A flag of the table for each name, as arguments for clap, under the headings of the table.
 pub(super) fn arguments() -> Vec<Arg> {
@@ -38,20 +38,20 @@ pub(super) fn arguments() -> Vec<Arg> {
 
 fn argument(setting: &Setting, flag: Flag) -> Arg {
     let mut defaults = Settings::default();
-    let slot = (setting.slot)(&mut defaults);
+    let field_ref = (setting.field_ref)(&mut defaults);
     let mut argument = Arg::new(flag.name)
         .long(flag.name)
-        .value_name(flag.type_name.unwrap_or_else(|| slot.go_type()))
+        .value_name(flag.type_name.unwrap_or_else(|| field_ref.go_type()))
         .action(ArgAction::Append)
         .hide(flag.hidden);
-    argument = match slot.is_zero() {
+    argument = match field_ref.is_zero() {
         true => argument.help(flag.help),
-        false => argument.help(format!("{} [default: {slot}]", flag.help)),
+        false => argument.help(format!("{} [default: {field_ref}]", flag.help)),
     };
     if let Some(short) = flag.short {
         argument = argument.short(short);
     }
-    match slot.is_bool() {
+    match field_ref.is_bool() {
         true => argument.num_args(0..=1).require_equals(true).default_missing_value("true"),
         false => argument.num_args(1).allow_hyphen_values(true),
     }
@@ -82,14 +82,14 @@ pub(super) fn last<'a>(matches: &'a ArgMatches, flag: &str) -> Option<&'a str> {
 /// Every flag with its value on a command line, or its default, in the order of their names: what `/flagz` shows.
 pub(super) fn values(matches: &ArgMatches) -> Vec<(String, String)> {
     let (mut given, mut defaults) = (Settings::default(), Settings::default());
-    apply(matches, BesideFileRule::FlagsWin, &mut given, &mut Sources::default());
+    apply(matches, FlagPrecedence::FlagsOverride, &mut given, &mut Origins::default());
     let mut values = BTreeMap::new();
     for (setting, flag) in settings().filter_map(|setting| Some((setting, setting.flag?))) {
         let is_given = last(matches, flag.name).is_some();
         // Flags that fill the same place must not show each other's value.
         let from = if is_given { &mut given } else { &mut defaults };
         if is_given || !flag.hidden {
-            values.insert(flag.name.to_owned(), (setting.slot)(from).to_string());
+            values.insert(flag.name.to_owned(), (setting.field_ref)(from).to_string());
         }
     }
     values.into_iter().collect()
@@ -97,19 +97,19 @@ pub(super) fn values(matches: &ArgMatches) -> Vec<(String, String)> {
 
 /// Whose rule tells what becomes of flags beside a configuration file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum BesideFileRule {
+pub(super) enum FlagPrecedence {
     /// Those that have a field in the file are void.
     KubeProxy,
     /// Every flag beats the file.
-    FlagsWin,
+    FlagsOverride,
 }
 
 /// Fills in the flags that were given.
 pub(super) fn apply(
     matches: &ArgMatches,
-    rule: BesideFileRule,
+    rule: FlagPrecedence,
     settings_: &mut Settings,
-    sources: &mut Sources,
+    origins: &mut Origins,
 ) -> (Vec<ConfigError>, Vec<Warning>) {
     let (mut errors, mut warnings) = (Vec::new(), Vec::new());
     let mut told = BTreeSet::new();
@@ -119,8 +119,8 @@ pub(super) fn apply(
         if !known || matches.value_source(flag.name) != Some(ValueSource::CommandLine) {
             continue;
         }
-        if let Some(file) = sources.file().filter(|_| rule == BesideFileRule::KubeProxy)
-            && flag.beside_file == BesideFile::Ignored
+        if let Some(file) = origins.file().filter(|_| rule == FlagPrecedence::KubeProxy)
+            && flag.with_config_file == WithConfigFile::Ignored
         {
             if told.insert(flag.name) {
                 let (path, field) = (file.path.clone(), file.language.field(setting));
@@ -129,11 +129,11 @@ pub(super) fn apply(
             continue;
         }
         let values: Vec<String> = matches.get_many(flag.name).into_iter().flatten().cloned().collect();
-        match (setting.slot)(settings_).read_flag(&values) {
-            Ok(()) => sources.by_flag(setting.id(), flag.name),
+        match (setting.field_ref)(settings_).read_flag(&values) {
+            Ok(()) => origins.by_flag(setting.id(), flag.name),
             Err(_) if !told.insert(flag.name) => {}
             Err(expected) => errors.push(ConfigError::Invalid {
-                said: Said::Flag(flag.name),
+                origin: Origin::Flag(flag.name),
                 value: format!("{:?}", values.join(",")),
                 expected: expected.to_owned(),
             }),
@@ -144,14 +144,15 @@ pub(super) fn apply(
 
 /// Warnings for what was said without having any effect here. A file may well spell out kube-proxy's
 /// defaults, as those do that its own tools write; that is not worth a word.
-pub(super) fn without_effect(settings_: &Settings, sources: &Sources) -> Vec<Warning> {
-    let (mut said, mut defaults) = (settings_.clone(), Settings::default());
+pub(super) fn without_effect(settings_: &Settings, origins: &Origins) -> Vec<Warning> {
+    let (mut given, mut defaults) = (settings_.clone(), Settings::default());
     let rows = settings().filter_map(|setting| Some((setting, setting.unused?)));
     let told = rows.filter(|(setting, _)| {
-        let changed = (setting.slot)(&mut said).to_string() != (setting.slot)(&mut defaults).to_string();
-        sources.is_flag(setting.id()) || changed && !sources.is_default(setting.id())
+        let changed =
+            (setting.field_ref)(&mut given).to_string() != (setting.field_ref)(&mut defaults).to_string();
+        origins.is_flag(setting.id()) || changed && !origins.is_default(setting.id())
     });
-    told.map(|(setting, why)| Warning::NoEffect { said: sources.said(setting.id()), why }).collect()
+    told.map(|(setting, why)| Warning::NoEffect { origin: origins.origin(setting.id()), why }).collect()
 }
 
 #[cfg(test)]
@@ -177,13 +178,13 @@ mod tests {
             }
             let (setting, flag) = flag_named(name).unwrap_or_else(|| panic!("--{name} is missing"));
             let mut defaults = Settings::default();
-            let slot = (setting.slot)(&mut defaults);
-            let shown = if slot.is_zero() { String::new() } else { slot.to_string() };
+            let field_ref = (setting.field_ref)(&mut defaults);
+            let shown = if field_ref.is_zero() { String::new() } else { field_ref.to_string() };
             assert_eq!(flag.short.map(String::from).unwrap_or_default(), short, "short form of --{name}");
-            assert_eq!(flag.type_name.unwrap_or_else(|| slot.go_type()), type_name, "type of --{name}");
+            assert_eq!(flag.type_name.unwrap_or_else(|| field_ref.go_type()), type_name, "type of --{name}");
             assert_eq!(shown, default.trim_matches('"'), "default of --{name}");
             if note == "ignored with --config" {
-                assert_eq!(flag.beside_file, BesideFile::Ignored, "--{name}");
+                assert_eq!(flag.with_config_file, WithConfigFile::Ignored, "--{name}");
             }
             assert!(!flag.hidden, "--{name}");
         }

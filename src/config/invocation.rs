@@ -9,11 +9,11 @@ use clap::ArgMatches;
 use super::command::{self, Cleanup, Command, Daemon};
 use super::configuration_file;
 use super::error::{ConfigError, ConfigErrors, Warning};
-use super::flags::{self, BesideFileRule};
+use super::flags::{self, FlagPrecedence};
 use super::kube_proxy_configuration;
+use super::origins::Origins;
 use super::settings::{HEALTHZ_PORT, METRICS_PORT, Settings};
-use super::sources::Sources;
-use super::typed::Config;
+use super::validated::Config;
 use super::validation::{Validated, validate};
 use super::{setting_table, toml_file};
 
@@ -23,7 +23,7 @@ fn exit(error: &clap::Error) -> ! {
     // A reader that has seen enough is no failure, and a complaint has no other place.
     match error.print() {
         Err(cause) if !complaint && cause.kind() != io::ErrorKind::BrokenPipe => {
-            crate::logging::last_words(&format!("portcullis: cannot print: {cause}"));
+            crate::logging::final_message(&format!("portcullis: cannot print: {cause}"));
             std::process::exit(2)
         }
         _ => std::process::exit(error.exit_code()),
@@ -65,7 +65,7 @@ impl Invocation {
         let matches = command::parser().try_get_matches_from(flags::with_dashes(arguments))?;
         Ok(match command::subcommand(&matches)? {
             Some((command, Some(flags))) => {
-                Self::configured(flags, BesideFileRule::FlagsWin, read_file, |settings| {
+                Self::configured(flags, FlagPrecedence::FlagsOverride, read_file, |settings| {
                     if let Command::Migrate(migrate) = &command {
                         settings.mode = migrate.to.name().to_owned();
                     }
@@ -79,7 +79,7 @@ impl Invocation {
             None if flags::last(&matches, "version").is_some_and(|value| value != "false") => {
                 Self::without_settings(Command::Version)
             }
-            None => Self::configured(&matches, BesideFileRule::KubeProxy, read_file, |settings| {
+            None => Self::configured(&matches, FlagPrecedence::KubeProxy, read_file, |settings| {
                 root_command(settings)
             }),
         })
@@ -103,11 +103,11 @@ impl Invocation {
         if path.extension().is_some_and(|extension| extension == "toml") {
             return (toml_file::write(&self.settings), None);
         }
-        let (mut said, mut defaults) = (self.settings.clone(), Settings::default());
+        let (mut given, mut defaults) = (self.settings.clone(), Settings::default());
         let lost =
             setting_table::settings().filter(|setting| setting.yaml.is_none() && setting.toml.is_some());
         let lost = lost.filter(|setting| {
-            (setting.slot)(&mut said).to_string() != (setting.slot)(&mut defaults).to_string()
+            (setting.field_ref)(&mut given).to_string() != (setting.field_ref)(&mut defaults).to_string()
         });
         let lost: Vec<&str> = lost.filter_map(|setting| setting.toml).collect();
         if lost.is_empty() {
@@ -129,31 +129,31 @@ impl Invocation {
 
     fn configured(
         matches: &ArgMatches,
-        rule: BesideFileRule,
+        rule: FlagPrecedence,
         read_file: impl Fn(&Path) -> io::Result<String>,
         command: impl FnOnce(&mut Settings) -> Command,
     ) -> Self {
         let config_file = flags::last(matches, "config").filter(|path| !path.is_empty()).map(PathBuf::from);
-        let mut sources = Sources::default();
+        let mut origins = Origins::default();
         let (mut settings, mut errors) = match &config_file {
             None => (Settings::default(), Vec::new()),
             Some(path) => match read_file(path) {
-                Ok(text) => configuration_file::read(path, &text, &mut sources),
+                Ok(text) => configuration_file::read(path, &text, &mut origins),
                 Err(source) => {
                     (Settings::default(), vec![ConfigError::Unreadable { path: path.clone(), source }])
                 }
             },
         };
-        let (mistakes, more) = flags::apply(matches, rule, &mut settings, &mut sources);
-        let mut warnings = sources.take_warnings();
+        let (mistakes, more) = flags::apply(matches, rule, &mut settings, &mut origins);
+        let mut warnings = origins.take_warnings();
         warnings.extend(more);
         errors.extend(mistakes);
         if config_file.is_none() {
             complete_from_deprecated_ports(&mut settings);
         }
         let command = command(&mut settings);
-        warnings.extend(flags::without_effect(&settings, &sources));
-        let Validated { config, errors: more, warnings: told } = validate(&settings, &sources);
+        warnings.extend(flags::without_effect(&settings, &origins));
+        let Validated { config, errors: more, warnings: told } = validate(&settings, &origins);
         errors.extend(more);
         warnings.extend(told);
         Self { command, config: ConfigErrors::unless_empty(errors, config), warnings, config_file, settings }
@@ -175,7 +175,7 @@ fn root_command(settings: &Settings) -> Command {
 /// Without a configuration file, `--healthz-port` and `--metrics-port` complete addresses that have no
 /// port, and switch the servers off with 0.
 fn complete_from_deprecated_ports(settings: &mut Settings) {
-    let ports = (settings.accepted.healthz_port, settings.accepted.metrics_port);
+    let ports = (settings.compatibility.healthz_port, settings.compatibility.metrics_port);
     let addresses = [
         (&mut settings.healthz_bind_address, ports.0, HEALTHZ_PORT),
         (&mut settings.metrics_bind_address, ports.1, METRICS_PORT),
@@ -192,6 +192,6 @@ fn complete_from_deprecated_ports(settings: &mut Settings) {
 impl Default for Config {
     /// What holds when neither flags nor a file say anything.
     fn default() -> Self {
-        validate(&Settings::default(), &Sources::default()).config
+        validate(&Settings::default(), &Origins::default()).config
     }
 }

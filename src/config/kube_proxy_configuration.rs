@@ -10,10 +10,10 @@ use std::path::Path;
 use super::address::{parse_ip, parse_socket_address};
 use super::document::{Entry, Value};
 use super::error::ConfigError;
+use super::field_ref::FieldRef;
 use super::go_duration::GoDuration;
+use super::origins::Origins;
 use super::settings::{HEALTHZ_PORT, METRICS_PORT, Settings};
-use super::slot::Slot;
-use super::sources::Sources;
 
 const API_VERSION: &str = "kubeproxy.config.k8s.io/v1alpha1";
 const KIND: &str = "KubeProxyConfiguration";
@@ -60,12 +60,12 @@ pub(super) fn check_header(path: &Path, line: usize, entries: &[Entry]) -> Vec<C
 
 /// Defaults that depend on other fields: with an IPv6 `bindAddress` the servers' addresses are IPv6, and
 /// an address without a port gets the server's usual one.
-pub(super) fn complete(settings: &mut Settings, sources: &Sources) {
+pub(super) fn complete(settings: &mut Settings, origins: &Origins) {
     let is_v4 = parse_ip(&settings.bind_address).is_some_and(|ip| ip.is_ipv4());
-    if !is_v4 && sources.is_default("healthzBindAddress") {
+    if !is_v4 && origins.is_default("healthzBindAddress") {
         settings.healthz_bind_address = format!("[::]:{HEALTHZ_PORT}");
     }
-    if !is_v4 && sources.is_default("metricsBindAddress") {
+    if !is_v4 && origins.is_default("metricsBindAddress") {
         settings.metrics_bind_address = format!("[::1]:{METRICS_PORT}");
     }
     append_port(&mut settings.healthz_bind_address, HEALTHZ_PORT);
@@ -87,17 +87,18 @@ pub(super) fn append_port(address: &mut String, port: u16) {
 /// `masqueradeAll`, only the one of the mode in use filled in.
 pub(super) fn write(settings: &Settings) -> String {
     let mut settings = as_converted(settings);
-    let mut rows: Vec<_> = super::setting_table::settings().filter_map(|s| Some((s.yaml?, s.slot))).collect();
-    rows.extend([("apiVersion", header as fn(&mut Settings) -> Slot<'_>), ("kind", header)]);
+    let mut rows: Vec<_> =
+        super::setting_table::settings().filter_map(|s| Some((s.yaml?, s.field_ref))).collect();
+    rows.extend([("apiVersion", header as fn(&mut Settings) -> FieldRef<'_>), ("kind", header)]);
     rows.sort_by_key(|(path, _)| *path);
     rows.dedup_by_key(|(path, _)| *path);
     let mut out = String::new();
     let mut section: Vec<&str> = Vec::new();
-    for (path, slot) in rows {
+    for (path, field_ref) in rows {
         let text = match path {
             "apiVersion" => Some(API_VERSION.to_owned()),
             "kind" => Some(KIND.to_owned()),
-            _ => scalar_or_block(path, slot(&mut settings)),
+            _ => scalar_or_block(path, field_ref(&mut settings)),
         };
         let Some(text) = text else { continue };
         let segments: Vec<&str> = path.split('.').collect();
@@ -113,8 +114,8 @@ pub(super) fn write(settings: &Settings) -> String {
 }
 
 /// Stands for the header among the settings, where it has no place of its own.
-fn header(settings: &mut Settings) -> Slot<'_> {
-    Slot::Text(&mut settings.mode)
+fn header(settings: &mut Settings) -> FieldRef<'_> {
+    FieldRef::Text(&mut settings.mode)
 }
 
 fn push_line(out: &mut String, depth: usize, key: &str, value: &str) {
@@ -155,25 +156,27 @@ fn as_converted(settings: &Settings) -> Settings {
 }
 
 /// A value in YAML, or `None` for what upstream leaves out when it is empty.
-fn scalar_or_block(path: &str, slot: Slot<'_>) -> Option<String> {
+fn scalar_or_block(path: &str, field_ref: FieldRef<'_>) -> Option<String> {
     let left_out = matches!(path, "featureGates" | "logging.vmodule" | "windowsRunAsService")
         || path.ends_with(".splitStream");
-    if left_out && slot.is_zero() {
+    if left_out && field_ref.is_zero() {
         return None;
     }
-    Some(match slot {
-        Slot::Bool(_)
-        | Slot::Integer(_)
-        | Slot::Float(_)
-        | Slot::Duration(_)
-        | Slot::DurationOrNanoseconds(_) => slot.to_string(),
-        Slot::Text(_) | Slot::Quantity(_) | Slot::Joined(_) => quoted_where_needed(&slot.to_string()),
-        Slot::List(values) if values.is_empty() => "null".into(),
-        Slot::List(values) => {
+    Some(match field_ref {
+        FieldRef::Bool(_)
+        | FieldRef::Integer(_)
+        | FieldRef::Float(_)
+        | FieldRef::Duration(_)
+        | FieldRef::DurationOrNanoseconds(_) => field_ref.to_string(),
+        FieldRef::Text(_) | FieldRef::Quantity(_) | FieldRef::Joined(_) => {
+            quoted_where_needed(&field_ref.to_string())
+        }
+        FieldRef::List(values) if values.is_empty() => "null".into(),
+        FieldRef::List(values) => {
             values.iter().map(|value| format!("\n- {}", quoted_where_needed(value))).collect()
         }
-        Slot::Gates(gates) => gates.iter().map(|(name, on)| format!("\n  {name}: {on}")).collect(),
-        Slot::VModules(modules) => {
+        FieldRef::Gates(gates) => gates.iter().map(|(name, on)| format!("\n  {name}: {on}")).collect(),
+        FieldRef::VModules(modules) => {
             let item = |m: &super::settings::VModule| {
                 format!(
                     "\n- filePattern: {}\n  verbosity: {}",
@@ -256,10 +259,10 @@ mod tests {
         let header = format!("apiVersion: {API_VERSION}\nkind: {KIND}\n");
         for row in rows {
             let (first, errors) =
-                read(Path::new("a.yaml"), &format!("{header}{row}"), &mut Sources::default());
+                read(Path::new("a.yaml"), &format!("{header}{row}"), &mut Origins::default());
             assert!(errors.is_empty(), "{row}: {errors:?}");
             let written = write(&first);
-            let (again, errors) = read(Path::new("b.yaml"), &written, &mut Sources::default());
+            let (again, errors) = read(Path::new("b.yaml"), &written, &mut Origins::default());
             assert!(errors.is_empty(), "{written}: {errors:?}");
             assert_eq!(write(&again), written, "{row}");
             assert_eq!(as_converted(&first).mode, again.mode, "{row}");
@@ -269,7 +272,7 @@ mod tests {
                     &first.logging,
                     &first.feature_gates,
                     &first.cluster_cidrs,
-                    &first.accepted,
+                    &first.compatibility,
                     &first.client_connection,
                     &first.hostname_override
                 ),
@@ -278,7 +281,7 @@ mod tests {
                     &again.logging,
                     &again.feature_gates,
                     &again.cluster_cidrs,
-                    &again.accepted,
+                    &again.compatibility,
                     &again.client_connection,
                     &again.hostname_override
                 ),
@@ -299,7 +302,7 @@ mod tests {
         ];
         for (text, healthz, metrics) in rows {
             let file = format!("apiVersion: {API_VERSION}\nkind: {KIND}\n{text}");
-            let (settings, errors) = read(Path::new("a.yaml"), &file, &mut Sources::default());
+            let (settings, errors) = read(Path::new("a.yaml"), &file, &mut Origins::default());
             assert!(errors.is_empty(), "{errors:?}");
             assert_eq!(
                 (settings.healthz_bind_address.as_str(), settings.metrics_bind_address.as_str()),
@@ -318,7 +321,7 @@ mod tests {
                 ..Settings::default()
             };
             let written = write(&settings);
-            let (again, errors) = read(Path::new("a.yaml"), &written, &mut Sources::default());
+            let (again, errors) = read(Path::new("a.yaml"), &written, &mut Origins::default());
             proptest::prop_assert!(errors.is_empty(), "{written}: {errors:?}");
             proptest::prop_assert_eq!(&again.hostname_override, &text);
             proptest::prop_assert_eq!(again.node_port_addresses, vec![text]);

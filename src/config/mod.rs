@@ -19,6 +19,7 @@ mod document;
 mod error;
 mod feature_gate_table;
 mod feature_gates;
+mod field_ref;
 mod flags;
 mod go_duration;
 mod go_number;
@@ -26,13 +27,12 @@ mod invocation;
 mod kube_proxy_configuration;
 mod nearest;
 mod node_port_addresses;
+mod origins;
 mod setting;
 mod setting_table;
 mod settings;
-mod slot;
-mod sources;
 mod toml_file;
-mod typed;
+mod validated;
 mod validation;
 mod yaml_document;
 
@@ -41,16 +41,16 @@ mod tests;
 
 pub(crate) use command::command_line;
 pub use command::{
-    AddressFamily, AskedProtocol, Cleanup, Command, CompletedShell, Completions, Daemon, Diff, Explain, Lab,
-    LabCluster, Man, Matrix, Migrate, OutputFormat, Policy, Render, WhichLab,
+    AddressFamily, Cleanup, Command, CompletionShell, Completions, Daemon, Diff, Explain, Lab, LabCluster,
+    LabName, Man, Matrix, Migrate, OutputFormat, Policy, ProtocolArgument, Render,
 };
 pub use detect_local::{DetectLocal, InterfaceName};
-pub use error::{ConfigError, ConfigErrors, Said, Warning};
+pub use error::{ConfigError, ConfigErrors, Origin, Warning};
 pub use feature_gates::{FeatureGates, Stage};
 pub use invocation::Invocation;
 pub(crate) use nearest::{closest, nearest};
 pub use node_port_addresses::NodePortAddresses;
-pub use typed::{
+pub use validated::{
     ApiServer, Config, Conntrack, DropLog, Established, Iptables, Ipvs, LogFormat, Logging, Masquerade,
     MasqueradeBit, NetworkPolicy, ProxyMode, Source, SyncPeriods, UnknownPods,
 };

@@ -1,7 +1,7 @@
 //! One setting: its names in the three inputs, its place, its help.
 
+use super::field_ref::FieldRef;
 use super::settings::Settings;
-use super::slot::Slot;
 
 /// A row of [`setting_table`](super::setting_table).
 pub(super) struct Setting {
@@ -10,7 +10,7 @@ pub(super) struct Setting {
     /// The path in our TOML, such as `iptables.masquerade-bit`.
     pub(super) toml: Option<&'static str>,
     pub(super) flag: Option<Flag>,
-    pub(super) slot: fn(&mut Settings) -> Slot<'_>,
+    pub(super) field_ref: fn(&mut Settings) -> FieldRef<'_>,
     /// In a `KubeProxyConfiguration`, zero (`""`, `0`, `0s`) stands for the default.
     pub(super) zero_is_default: bool,
     /// Why it is accepted without any effect.
@@ -22,9 +22,9 @@ pub(super) struct Setting {
 pub(super) struct Flag {
     pub(super) name: &'static str,
     pub(super) short: Option<char>,
-    /// The type's name in kube-proxy's help, where it isn't that of the slot.
+    /// The type's name in kube-proxy's help, where it isn't that of the field_ref.
     pub(super) type_name: Option<&'static str>,
-    pub(super) beside_file: BesideFile,
+    pub(super) with_config_file: WithConfigFile,
     /// Left out of the help: kube-proxy does not show it either, or it is another spelling.
     pub(super) hidden: bool,
     pub(super) help: &'static str,
@@ -32,7 +32,7 @@ pub(super) struct Flag {
 
 /// What becomes of a flag when `--config` is given as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum BesideFile {
+pub(super) enum WithConfigFile {
     /// The file counts. So it is upstream for all flags that have a field in the file, although the
     /// help of only some says so: the loaded file replaces what the flags had filled in.
     Ignored,
@@ -42,8 +42,8 @@ pub(super) enum BesideFile {
 }
 
 impl Setting {
-    pub(super) const fn new(slot: fn(&mut Settings) -> Slot<'_>) -> Self {
-        Self { yaml: None, toml: None, flag: None, slot, zero_is_default: false, unused: None }
+    pub(super) const fn new(field_ref: fn(&mut Settings) -> FieldRef<'_>) -> Self {
+        Self { yaml: None, toml: None, flag: None, field_ref, zero_is_default: false, unused: None }
     }
 
     pub(super) const fn yaml(mut self, path: &'static str) -> Self {
@@ -58,16 +58,21 @@ impl Setting {
 
     /// A flag that a configuration file puts out of force.
     pub(super) const fn flag(self, name: &'static str, help: &'static str) -> Self {
-        self.any_flag(name, BesideFile::Ignored, help)
+        self.any_flag(name, WithConfigFile::Ignored, help)
     }
 
     /// A flag that counts beside a configuration file, too.
-    pub(super) const fn lasting_flag(self, name: &'static str, help: &'static str) -> Self {
-        self.any_flag(name, BesideFile::Applied, help)
+    pub(super) const fn override_flag(self, name: &'static str, help: &'static str) -> Self {
+        self.any_flag(name, WithConfigFile::Applied, help)
     }
 
-    const fn any_flag(mut self, name: &'static str, beside_file: BesideFile, help: &'static str) -> Self {
-        self.flag = Some(Flag { name, short: None, type_name: None, beside_file, hidden: false, help });
+    const fn any_flag(
+        mut self,
+        name: &'static str,
+        with_config_file: WithConfigFile,
+        help: &'static str,
+    ) -> Self {
+        self.flag = Some(Flag { name, short: None, type_name: None, with_config_file, hidden: false, help });
         self
     }
 
@@ -77,7 +82,7 @@ impl Setting {
         self
     }
 
-    pub(super) const fn typed(self, type_name: &'static str) -> Self {
+    pub(super) const fn with_type_name(self, type_name: &'static str) -> Self {
         match self.flag {
             Some(flag) => self.with_flag(Flag { type_name: Some(type_name), ..flag }),
             None => self,

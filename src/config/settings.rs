@@ -16,7 +16,7 @@ pub(super) const METRICS_PORT: u16 = 10249;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Settings {
     pub(super) actions: Actions,
-    pub(super) accepted: Accepted,
+    pub(super) compatibility: Compatibility,
     pub(super) mode: String,
     pub(super) manifests: String,
     pub(super) master: String,
@@ -59,7 +59,7 @@ pub(super) struct Actions {
 
 /// What kube-proxy takes and Portcullis takes for its sake, without any use for it.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Accepted {
+pub(super) struct Compatibility {
     pub(super) boot_id_file: String,
     pub(super) machine_id_file: String,
     pub(super) healthz_port: i32,
@@ -169,7 +169,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             actions: Actions::default(),
-            accepted: Accepted::default(),
+            compatibility: Compatibility::default(),
             mode: String::new(),
             manifests: String::new(),
             master: String::new(),
@@ -217,7 +217,7 @@ impl Settings {
     }
 }
 
-impl Default for Accepted {
+impl Default for Compatibility {
     fn default() -> Self {
         Self {
             boot_id_file: "/proc/sys/kernel/random/boot_id".into(),

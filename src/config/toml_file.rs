@@ -5,18 +5,18 @@ use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table};
 
 use super::document::{Entry, Malformed, Node, Value};
+use super::field_ref::FieldRef;
 use super::settings::Settings;
-use super::slot::Slot;
 
 /// The first line of a file that [`write`] wrote, by which it is known whatever its name.
 pub(super) const MARKER: &str = "# Portcullis configuration in TOML";
 
 /// The settings that differ from their defaults as a file of this language.
 pub(super) fn write(settings: &Settings) -> String {
-    let (mut said, mut defaults) = (settings.clone(), Settings::default());
+    let (mut given, mut defaults) = (settings.clone(), Settings::default());
     let mut root = Table::new();
-    for (path, slot) in super::setting_table::settings().filter_map(|s| Some((s.toml?, s.slot))) {
-        if slot(&mut said).to_string() == slot(&mut defaults).to_string() {
+    for (path, field_ref) in super::setting_table::settings().filter_map(|s| Some((s.toml?, s.field_ref))) {
+        if field_ref(&mut given).to_string() == field_ref(&mut defaults).to_string() {
             continue;
         }
         let (sections, key) = path.rsplit_once('.').map_or(("", path), |(sections, key)| (sections, key));
@@ -25,28 +25,28 @@ pub(super) fn write(settings: &Settings) -> String {
             let entry = table.entry(section).or_insert_with(|| toml::Value::Table(Table::new()));
             table = entry.as_table_mut().expect("a section is no setting");
         }
-        table.insert(key.to_owned(), value(slot(&mut said)));
+        table.insert(key.to_owned(), value(field_ref(&mut given)));
     }
     format!("{MARKER}\n{root}")
 }
 
-fn value(slot: Slot<'_>) -> toml::Value {
+fn value(field_ref: FieldRef<'_>) -> toml::Value {
     let texts =
         |values: &[String]| toml::Value::Array(values.iter().cloned().map(toml::Value::String).collect());
-    match slot {
-        Slot::Bool(value) => toml::Value::Boolean(*value),
-        Slot::Integer(value) => toml::Value::Integer(i64::from(*value)),
-        Slot::Float(value) => toml::Value::Float(f64::from(*value)),
-        Slot::List(values) | Slot::Joined(values) => texts(values),
-        Slot::Gates(gates) => {
+    match field_ref {
+        FieldRef::Bool(value) => toml::Value::Boolean(*value),
+        FieldRef::Integer(value) => toml::Value::Integer(i64::from(*value)),
+        FieldRef::Float(value) => toml::Value::Float(f64::from(*value)),
+        FieldRef::List(values) | FieldRef::Joined(values) => texts(values),
+        FieldRef::Gates(gates) => {
             let gates = gates.iter().map(|(name, on)| (name.clone(), toml::Value::Boolean(*on)));
             toml::Value::Table(gates.collect())
         }
-        Slot::Text(_)
-        | Slot::Quantity(_)
-        | Slot::Duration(_)
-        | Slot::DurationOrNanoseconds(_)
-        | Slot::VModules(_) => toml::Value::String(slot.to_string()),
+        FieldRef::Text(_)
+        | FieldRef::Quantity(_)
+        | FieldRef::Duration(_)
+        | FieldRef::DurationOrNanoseconds(_)
+        | FieldRef::VModules(_) => toml::Value::String(field_ref.to_string()),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::http::{Moment, Problem};
+use crate::http::{HealthProblem, Moment};
 
 /// How long a line that was dropped from the log is a problem.
 const DROPPED_LINES_LISTED: Duration = Duration::from_mins(5);
@@ -15,7 +15,7 @@ pub(super) struct DroppedLines {
 
 impl DroppedLines {
     /// The problem, if `total` says that lines were dropped lately.
-    pub(super) fn problem(&mut self, total: u64, now: Moment) -> Option<Problem> {
+    pub(super) fn problem(&mut self, total: u64, now: Moment) -> Option<HealthProblem> {
         if total > self.last.map_or(0, |(before, _)| before) {
             self.last = Some((total, now));
         }
@@ -24,6 +24,6 @@ impl DroppedLines {
             "{total} lines were dropped since the start, the last at {}: standard error could not take them",
             at.wall()
         );
-        (now.since(at) < DROPPED_LINES_LISTED).then(|| Problem::warning(text))
+        (now.since(at) < DROPPED_LINES_LISTED).then(|| HealthProblem::warning(text))
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use portcullis_cluster::NamespacedName;
 
-use crate::http::Problem;
+use crate::http::HealthProblem;
 use crate::short_list;
 
 /// The most isolated Services that fail no health check, whatever their share is.
@@ -17,7 +17,7 @@ const FEW_PERCENT: usize = 5;
 const NAMED: usize = 3;
 
 /// The problem with the Services that are isolated in any family. `services` is how many there are altogether.
-pub(super) fn problem(isolated: &BTreeSet<&NamespacedName>, services: usize) -> Option<Problem> {
+pub(super) fn problem(isolated: &BTreeSet<&NamespacedName>, services: usize) -> Option<HealthProblem> {
     if isolated.is_empty() {
         return None;
     }
@@ -29,25 +29,25 @@ pub(super) fn problem(isolated: &BTreeSet<&NamespacedName>, services: usize) -> 
     );
     let is_few = isolated.len() <= FEW.max(services * FEW_PERCENT / 100);
     // A restart would forget the rules that were accepted last, and isolate the same Services again.
-    Some(if is_few { Problem::warning(text) } else { Problem::unready(text) })
+    Some(if is_few { HealthProblem::warning(text) } else { HealthProblem::not_ready(text) })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::Fails;
+    use crate::http::FailedChecks;
 
     #[test]
     fn more_than_a_few_isolated_services_fail_healthz() {
         // How many Services are isolated, of how many.
         let rows = [
             (0, 10, None),
-            (1, 1, Some(Fails::Nothing)),
-            (3, 3, Some(Fails::Nothing)),
-            (4, 10, Some(Fails::Healthz)),
-            (5, 100, Some(Fails::Nothing)),
-            (6, 100, Some(Fails::Healthz)),
-            (500, 500, Some(Fails::Healthz)),
+            (1, 1, Some(FailedChecks::Nothing)),
+            (3, 3, Some(FailedChecks::Nothing)),
+            (4, 10, Some(FailedChecks::Healthz)),
+            (5, 100, Some(FailedChecks::Nothing)),
+            (6, 100, Some(FailedChecks::Healthz)),
+            (500, 500, Some(FailedChecks::Healthz)),
         ];
         for (isolated, services, fails) in rows {
             let names = (0..isolated).map(|n| NamespacedName::new("ns", &format!("s{n:03}")));

@@ -51,7 +51,7 @@ use tokio::task::{JoinError, JoinHandle};
 use tokio::time::MissedTickBehavior;
 
 use crate::config::{self, Config, Daemon, ProxyMode};
-use crate::http::{BindError, FirstSyncsHeld, Inquiry, Job, Servers, ServiceTraffic, TURN_LIMIT};
+use crate::http::{BindError, FirstSyncsHeld, ITERATION_LIMIT, Job, Servers, ServiceTraffic, TrafficRequest};
 use crate::policy_lock::{PolicyLock, PolicyLockError};
 use crate::source::{self, AccessError, PathError, Recorder, Reporter, START, Severity, Source};
 use crate::state::Unreadable;
@@ -78,7 +78,7 @@ const LOOPBACK_CHECK: Duration = Duration::from_secs(2);
 const EVENT_BATCHES: usize = 16;
 
 /// How often the loop wakes up to report what follows from the time that passes, above all that it goes on.
-const TICK: Duration = Duration::from_secs(TURN_LIMIT.as_secs() / 12);
+const TICK: Duration = Duration::from_secs(ITERATION_LIMIT.as_secs() / 12);
 
 /// How often a process with `--once` checks whether the API server still answers.
 const LISTENING: Duration = Duration::from_millis(100);
@@ -379,7 +379,7 @@ impl Facts {
 /// What the loop listens to beside signals.
 struct Heard {
     events: mpsc::Receiver<Vec<Event>>,
-    inquiries: mpsc::Receiver<Inquiry>,
+    inquiries: mpsc::Receiver<TrafficRequest>,
     mode_drift: Option<mpsc::Receiver<Drift>>,
     policy_drift: Option<mpsc::Receiver<Drift>>,
     links: Option<mpsc::Receiver<()>>,
@@ -691,7 +691,7 @@ impl Loop {
     }
 
     /// Answers what Services have served, by who writes their rules.
-    fn read_traffic(&mut self, inquiry: Inquiry) -> Option<JoinHandle<Worker>> {
+    fn read_traffic(&mut self, inquiry: TrafficRequest) -> Option<JoinHandle<Worker>> {
         let mut worker = self.worker.take()?;
         self.telemetry.job_started(Job::Services);
         Some(tokio::task::spawn_blocking(move || {

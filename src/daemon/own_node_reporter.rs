@@ -2,7 +2,7 @@
 
 use portcullis_cluster::{Index, Kind, Name};
 
-use crate::http::{Health, Problem};
+use crate::http::{Health, HealthProblem};
 
 /// What was last reported of a node.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ impl OwnNodeReporter {
             Some(problem) => tracing::warn!(node = %self.node, "Node {problem}"),
             None => tracing::info!(node = %self.node, "Node {} is known completely", self.node),
         }
-        health.set_problems("Node", problem.iter().map(Problem::warning).collect());
+        health.set_problems("Node", problem.iter().map(HealthProblem::warning).collect());
         self.reported = problem;
     }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-use crate::http::{Health, Moment, Verdict};
+use crate::http::{Health, HealthStatus, Moment};
 
 /// How often the status is brought up to date, if the watchdog needs nothing sooner.
 const STATUS_PERIOD: Duration = Duration::from_secs(5);
@@ -62,12 +62,12 @@ impl ServiceManager {
 }
 
 fn notify(health: &Health, watchdog: Option<Duration>, stopping: &Receiver<SyncSender<()>>) {
-    let mut status = status(&health.verdict(Moment::now()));
+    let mut status = status(&health.status(Moment::now()));
     send(&[NotifyState::Ready, NotifyState::Status(&status)]);
     // Twice in the time that systemd allows, as it recommends.
     let period = watchdog.map_or(STATUS_PERIOD, |limit| STATUS_PERIOD.min(limit / 2));
     loop {
-        let verdict = health.verdict(Moment::now());
+        let verdict = health.status(Moment::now());
         if watchdog.is_some() && verdict.stalls.is_empty() {
             send(&[NotifyState::Watchdog]);
         }
@@ -96,7 +96,7 @@ fn send(states: &[NotifyState<'_>]) {
 }
 
 /// The status as one line.
-fn status(verdict: &Verdict) -> String {
+fn status(verdict: &HealthStatus) -> String {
     let problems: Vec<String> = verdict.problems().collect();
     let mut line = match problems.as_slice() {
         [] if verdict.families.values().any(|family| family.last_synced.is_none()) => {
@@ -118,19 +118,19 @@ mod tests {
     use portcullis_cluster::Family;
 
     use super::*;
-    use crate::http::{Limits, Problem};
+    use crate::http::{HealthProblem, Limits};
 
     #[test]
     fn the_status_is_a_line() {
         let start = Moment::now();
         let health = Health::new(Limits::new(Duration::from_secs(30), false), [Family::V4], start);
-        let status = || super::status(&health.verdict(start));
+        let status = || super::status(&health.status(start));
         assert_eq!(status(), "Waiting for the cluster's objects and the first sync");
         health.synced(Family::V4, start);
         assert_eq!(status(), "Serving");
-        health.set_problems("a", vec![Problem::warning("first\nsecond")]);
+        health.set_problems("a", vec![HealthProblem::warning("first\nsecond")]);
         assert_eq!(status(), "Problem: a: first second");
-        health.set_problems("b", vec![Problem::warning("é".repeat(300))]);
+        health.set_problems("b", vec![HealthProblem::warning("é".repeat(300))]);
         assert_eq!(status(), "Problem: a: first second; and 1 more");
         health.set_problems("a", vec![]);
         assert!(

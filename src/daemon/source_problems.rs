@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::http::Problem;
+use crate::http::HealthProblem;
 use crate::source::KindStatus;
 
 /// How long a kind may not be heard of until its error is listed. Watches end and begin again all the time.
@@ -11,7 +11,7 @@ const LISTED_AFTER: Duration = Duration::from_secs(30);
 
 /// One problem for each error that lasts, with the kinds that it concerns. None of them fails a health check; the silence
 /// that may follow does.
-pub(super) fn of_kinds(kinds: &[KindStatus], now: Instant) -> Vec<Problem> {
+pub(super) fn of_kinds(kinds: &[KindStatus], now: Instant) -> Vec<HealthProblem> {
     let mut by_error: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for status in kinds {
         let lasts = |heard: Instant| now.saturating_duration_since(heard) >= LISTED_AFTER;
@@ -21,7 +21,7 @@ pub(super) fn of_kinds(kinds: &[KindStatus], now: Instant) -> Vec<Problem> {
     }
     by_error
         .into_iter()
-        .map(|(error, kinds)| Problem::warning(format!("{}: {error}", kinds.join(", "))))
+        .map(|(error, kinds)| HealthProblem::warning(format!("{}: {error}", kinds.join(", "))))
         .collect()
 }
 

@@ -28,13 +28,13 @@ use super::stepping_kernel::Step;
 use super::unserved;
 use super::worker::Outcome;
 use crate::config::{self, Config};
-use crate::health_check_node_port::{HealthCheckNodePorts, Wanted};
+use crate::health_check_node_port::{DesiredPorts, ServiceHealthServer};
 use crate::http::{
-    Addresses, BindError, Diagnostics, FirstSyncsHeld, Health, Job, Limits, Moment, Problem, Servers,
+    Addresses, BindError, Diagnostics, FirstSyncsHeld, Health, HealthProblem, Job, Limits, Moment, Servers,
     ServiceTraffic,
 };
 use crate::logging;
-use crate::metrics::{Extent, Metrics, TrafficPolicy};
+use crate::metrics::{Metrics, SyncScope, TrafficPolicyField};
 use crate::source::{self, Recorder, Source};
 
 /// The component of health problems about a sync that runs.
@@ -64,7 +64,7 @@ pub(super) struct Telemetry {
     metrics: Metrics,
     health: Arc<Health>,
     servers: Servers,
-    health_checks: HealthCheckNodePorts,
+    health_checks: ServiceHealthServer,
     /// The addresses on which load balancers are answered, once they are.
     answered_on: Option<Vec<IpAddr>>,
     stop: watch::Sender<bool>,
@@ -135,7 +135,7 @@ impl Telemetry {
         Ok(Telemetry {
             node,
             metrics,
-            health_checks: HealthCheckNodePorts::start(health.clone(), stopping, recorder.clone()),
+            health_checks: ServiceHealthServer::start(health.clone(), stopping, recorder.clone()),
             recorder,
             answered_on: None,
             health,
@@ -184,12 +184,12 @@ impl Telemetry {
     /// Reports that the loop goes on, and what follows from the time that passes.
     pub(super) fn tick(&mut self) {
         let now = Moment::now();
-        self.health.loop_turned(now);
+        self.health.loop_iterated(now);
         let dropped = self.dropped_lines.problem(logging::dropped_lines(), now);
         self.health.set_problems("log", dropped.into_iter().collect());
         let kinds = self.api_server.as_ref().map(|status| status.snapshot()).unwrap_or_default();
         self.health.set_problems("API server", source_problems::of_kinds(&kinds, now.monotonic()));
-        let silence = self.health.verdict(now).silence;
+        let silence = self.health.status(now).silence;
         self.silence.observe(silence.as_deref(), now.monotonic(), &self.recorder);
         self.report_progress();
     }
@@ -202,12 +202,12 @@ impl Telemetry {
     /// First syncs are held back, or no longer. `reason` says why, if any is.
     pub(super) fn first_syncs_are_held(&self, held: FirstSyncsHeld, reason: Option<String>) {
         self.health.hold_first_syncs(held);
-        self.health.set_problems("first sync", reason.map(Problem::unready).into_iter().collect());
+        self.health.set_problems("first sync", reason.map(HealthProblem::not_ready).into_iter().collect());
     }
 
     /// Policies are enforced without objects that were never read, or no longer. `reason` names the objects.
     pub(super) fn policies_lack_objects(&self, reason: Option<String>) {
-        self.health.set_problems("policies", reason.map(Problem::unready).into_iter().collect());
+        self.health.set_problems("policies", reason.map(HealthProblem::not_ready).into_iter().collect());
     }
 
     /// Something was heard that makes a sync necessary.
@@ -237,7 +237,7 @@ impl Telemetry {
         }
         if let Some(report) = seen.report {
             tracing::info!("{report}");
-            self.health.set_problems(SYNC, vec![Problem::warning(report)]);
+            self.health.set_problems(SYNC, vec![HealthProblem::warning(report)]);
         }
     }
 
@@ -285,7 +285,8 @@ impl Telemetry {
     }
 
     fn report(&mut self, report: &Report, now: SystemTime) {
-        let (family, extent) = (report.family, if report.full { Extent::Full } else { Extent::Partial });
+        let (family, extent) =
+            (report.family, if report.full { SyncScope::Full } else { SyncScope::Partial });
         self.metrics.sync_ended(family, extent, report.took);
         match &report.error {
             None => {
@@ -317,7 +318,8 @@ impl Telemetry {
     /// of the time, and not `/livez`, as a restart stops no other process.
     pub(super) fn contention(&self, rules: Contended, contention: Option<String>) {
         self.metrics.set_contention(rules.label, contention.is_some());
-        self.health.set_problems(rules.component, contention.map(Problem::unready).into_iter().collect());
+        self.health
+            .set_problems(rules.component, contention.map(HealthProblem::not_ready).into_iter().collect());
     }
 
     /// Policies are enforced, too.
@@ -374,7 +376,7 @@ impl Telemetry {
             return;
         }
         self.answered_on = Some(addresses.clone());
-        self.health_checks.set(Wanted::of(desired, addresses));
+        self.health_checks.set(DesiredPorts::new(desired, addresses));
         for family in &self.families {
             let lacking = |local: fn(&ServicePort) -> bool| {
                 let ports =
@@ -382,8 +384,8 @@ impl Telemetry {
                 ports.filter(|p| p.endpoints.for_local().next().is_none()).count()
             };
             let (internal, external) = (lacking(|p| p.internal_local), lacking(|p| p.external_local));
-            self.metrics.set_no_local_endpoints(*family, TrafficPolicy::Internal, internal);
-            self.metrics.set_no_local_endpoints(*family, TrafficPolicy::External, external);
+            self.metrics.set_no_local_endpoints(*family, TrafficPolicyField::Internal, internal);
+            self.metrics.set_no_local_endpoints(*family, TrafficPolicyField::External, external);
         }
     }
 
@@ -410,10 +412,10 @@ const LISTED: usize = 10;
 
 /// Unreadable objects as problems. They fail no health check: all other objects are served, and a node that stops to take
 /// traffic does not help the object.
-fn unreadable(reasons: &[String]) -> Vec<Problem> {
+fn unreadable(reasons: &[String]) -> Vec<HealthProblem> {
     let more = reasons.len().saturating_sub(LISTED);
     let more = (more > 0).then(|| format!("{more} more objects or documents cannot be read"));
-    reasons.iter().take(LISTED).cloned().chain(more).map(Problem::warning).collect()
+    reasons.iter().take(LISTED).cloned().chain(more).map(HealthProblem::warning).collect()
 }
 
 /// The packets that a counter of the kernel's has seen; `None` where it is not there.

@@ -10,7 +10,7 @@ use portcullis_modes::stale_flows::{StaleFlows, StaleFlowsError, Sweep};
 use portcullis_modes::{Mode, Report, SyncError};
 
 use super::schedule::Due;
-use crate::http::Served;
+use crate::http::TrafficResponse;
 use crate::{host, sysctl};
 
 /// The node as it is to be served. It goes to a thread for each sync and comes back.
@@ -156,7 +156,7 @@ impl Worker {
     }
 
     /// What Services have served.
-    pub(super) fn traffic(&mut self) -> Served {
+    pub(super) fn traffic(&mut self) -> TrafficResponse {
         self.mode.traffic(&self.desired)
     }
 

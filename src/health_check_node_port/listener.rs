@@ -13,8 +13,8 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use super::answer::answer;
-use super::wanted::HealthCheck;
+use super::desired_ports::ServiceHealthCheck;
+use super::response::response;
 use crate::http::serve::serve;
 use crate::http::{Health, Moment};
 
@@ -49,7 +49,7 @@ impl Listener {
     /// Opens the port on all addresses or none, and answers.
     pub(super) fn open(
         service: &NamespacedName,
-        check: &HealthCheck,
+        check: &ServiceHealthCheck,
         addresses: &[IpAddr],
         health: &Arc<Health>,
     ) -> Result<Self, ListenError> {
@@ -75,8 +75,8 @@ impl Listener {
             let count = Arc::clone(&listener.local_endpoints[&Family::of(address.ip())]);
             let (service, health) = (service.clone(), Arc::clone(health));
             let router = Router::new().fallback(async move || {
-                let in_sync = health.verdict(Moment::now()).in_sync();
-                answer(&service, count.load(Ordering::Relaxed), in_sync)
+                let in_sync = health.status(Moment::now()).in_sync();
+                response(&service, count.load(Ordering::Relaxed), in_sync)
             });
             listener.tasks.spawn(serve(socket, router, stop.clone()));
         }
@@ -89,14 +89,14 @@ impl Listener {
     }
 
     /// Whether it is the listener for this check, whatever the counts.
-    pub(super) fn answers(&self, check: &HealthCheck, addresses: &[IpAddr]) -> bool {
+    pub(super) fn answers(&self, check: &ServiceHealthCheck, addresses: &[IpAddr]) -> bool {
         check.node_port_of.is_none()
             && self.addresses == bind_addresses(check, addresses)
             && self.local_endpoints.keys().eq(check.local_endpoints.keys())
     }
 
     /// From now on, answers with these counts.
-    pub(super) fn set_counts(&self, check: &HealthCheck) {
+    pub(super) fn set_counts(&self, check: &ServiceHealthCheck) {
         for (family, count) in &self.local_endpoints {
             let now = check.local_endpoints.get(family).copied().unwrap_or_default();
             count.store(now, Ordering::Relaxed);
@@ -109,7 +109,7 @@ impl Listener {
     }
 }
 
-fn bind_addresses(check: &HealthCheck, addresses: &[IpAddr]) -> Vec<SocketAddr> {
+fn bind_addresses(check: &ServiceHealthCheck, addresses: &[IpAddr]) -> Vec<SocketAddr> {
     let served = addresses.iter().filter(|ip| check.local_endpoints.contains_key(&Family::of(**ip)));
     served.map(|ip| SocketAddr::new(*ip, check.port.get())).collect()
 }

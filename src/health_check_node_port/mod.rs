@@ -2,16 +2,16 @@
 //! has for it, on its `healthCheckNodePort`.
 //!
 //! ```text
-//! the loop ── Wanted ──► a task that opens and closes listeners ──► GET / ◄── load balancers
+//! the loop ── DesiredPorts ──► a task that opens and closes listeners ──► GET / ◄── load balancers
 //!                                     └─ Health: are the rules what they should be?
 //! ```
 //! A port is answered on the node's addresses of the families in which the Service is served, as far as
 //! NodePorts are. Body, headers and statuses are those of kube-proxy v1.36. A port that is taken is tried
 //! again until it can be had, which upstream leaves to the next change.
 
-mod answer;
+mod desired_ports;
 mod listener;
-mod wanted;
+mod response;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,7 +23,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-pub use wanted::{HealthCheck, Wanted};
+pub use desired_ports::{DesiredPorts, ServiceHealthCheck};
 
 use crate::http::serve::stopped;
 use crate::http::{Health, Stop};
@@ -38,26 +38,26 @@ type Failures = BTreeMap<NamespacedName, String>;
 
 /// The health check ports of all Services. Dropping it closes them.
 #[derive(Debug)]
-pub struct HealthCheckNodePorts {
-    wanted: watch::Sender<Wanted>,
+pub struct ServiceHealthServer {
+    desired_ports: watch::Sender<DesiredPorts>,
     failures: Arc<Mutex<Failures>>,
     task: JoinHandle<()>,
 }
 
-impl HealthCheckNodePorts {
+impl ServiceHealthServer {
     /// Without any port so far. Runs until it is time to stop.
     pub fn start(health: Arc<Health>, stop: Stop, recorder: Recorder) -> Self {
-        let (wanted, changes) = watch::channel(Wanted::default());
+        let (desired_ports, changes) = watch::channel(DesiredPorts::default());
         let failures = Arc::default();
         let manager = Manager { health, open: BTreeMap::new(), failures: Arc::clone(&failures), recorder };
-        HealthCheckNodePorts { wanted, failures, task: tokio::spawn(manager.run(changes, stop)) }
+        ServiceHealthServer { desired_ports, failures, task: tokio::spawn(manager.run(changes, stop)) }
     }
 
     /// From now on, these ports are to be answered, with these counts.
-    pub fn set(&self, wanted: Wanted) {
-        self.wanted.send_if_modified(|known| {
-            let differs = *known != wanted;
-            *known = wanted;
+    pub fn set(&self, desired_ports: DesiredPorts) {
+        self.desired_ports.send_if_modified(|known| {
+            let differs = *known != desired_ports;
+            *known = desired_ports;
             differs
         });
     }
@@ -69,7 +69,7 @@ impl HealthCheckNodePorts {
     }
 }
 
-impl Drop for HealthCheckNodePorts {
+impl Drop for ServiceHealthServer {
     fn drop(&mut self) {
         self.task.abort();
     }
@@ -83,10 +83,10 @@ struct Manager {
 }
 
 impl Manager {
-    async fn run(mut self, mut changes: watch::Receiver<Wanted>, mut stop: Stop) {
+    async fn run(mut self, mut changes: watch::Receiver<DesiredPorts>, mut stop: Stop) {
         loop {
-            let wanted = changes.borrow_and_update().clone();
-            self.apply(&wanted).await;
+            let desired_ports = changes.borrow_and_update().clone();
+            self.apply(&desired_ports).await;
             let incomplete = !lock(&self.failures).is_empty();
             tokio::select! {
                 changed = changes.changed() => if changed.is_err() { break },
@@ -94,15 +94,15 @@ impl Manager {
                 () = stopped(&mut stop) => break,
             }
         }
-        self.apply(&Wanted::default()).await;
+        self.apply(&DesiredPorts::default()).await;
     }
 
     /// Closes what is not wanted any more before it opens what is: a port may go from one Service to
     /// another.
-    async fn apply(&mut self, wanted: &Wanted) {
+    async fn apply(&mut self, desired_ports: &DesiredPorts) {
         for (service, listener) in std::mem::take(&mut self.open) {
-            match wanted.services.get(&service) {
-                Some(check) if listener.answers(check, &wanted.addresses) => {
+            match desired_ports.services.get(&service) {
+                Some(check) if listener.answers(check, &desired_ports.addresses) => {
                     listener.set_counts(check);
                     self.open.insert(service, listener);
                 }
@@ -113,17 +113,22 @@ impl Manager {
             }
         }
         let mut failures = Failures::new();
-        for (service, check) in &wanted.services {
+        for (service, check) in &desired_ports.services {
             if !self.open.contains_key(service)
-                && let Err(reason) = self.open(service, check, wanted)
+                && let Err(reason) = self.open(service, check, desired_ports)
             {
                 failures.insert(service.clone(), reason);
             }
         }
-        self.report(failures, wanted);
+        self.report(failures, desired_ports);
     }
 
-    fn open(&mut self, service: &NamespacedName, check: &HealthCheck, wanted: &Wanted) -> Result<(), String> {
+    fn open(
+        &mut self,
+        service: &NamespacedName,
+        check: &ServiceHealthCheck,
+        desired_ports: &DesiredPorts,
+    ) -> Result<(), String> {
         if let Some(owner) = &check.node_port_of {
             return Err(format!("it is also a node port of Service {owner}, which gets the connections"));
         }
@@ -131,7 +136,7 @@ impl Manager {
         if let Some((holder, _)) = self.open.iter().find(holds_port) {
             return Err(format!("Service {holder} has the same healthCheckNodePort"));
         }
-        let listener = Listener::open(service, check, &wanted.addresses, &self.health)
+        let listener = Listener::open(service, check, &desired_ports.addresses, &self.health)
             .map_err(|error| error.to_string())?;
         tracing::info!(%service, port = check.port, "answering the health check port of {service}");
         self.open.insert(service.clone(), listener);
@@ -139,10 +144,10 @@ impl Manager {
     }
 
     /// Keeps the failures, and tells of those that are new.
-    fn report(&self, failures: Failures, wanted: &Wanted) {
+    fn report(&self, failures: Failures, desired_ports: &DesiredPorts) {
         let mut known = lock(&self.failures);
         for (service, reason) in &failures {
-            let port = wanted.services[service].port;
+            let port = desired_ports.services[service].port;
             if known.get(service) != Some(reason) {
                 let told = format!(
                     "the healthCheckNodePort {port} of Service {service} is not answered, so load balancers send \

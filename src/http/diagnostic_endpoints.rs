@@ -9,8 +9,8 @@ use axum::response::Response;
 use axum::routing::any;
 use http::StatusCode;
 
-use super::answer::{self, JSON, PLAIN};
 use super::moment::Moment;
+use super::response::{self, JSON, PLAIN};
 use super::service_metrics::ServiceTraffic;
 use crate::metrics::{CONTENT_TYPE, KUBERNETES_MINOR, Metrics};
 
@@ -45,20 +45,20 @@ pub(super) fn router(diagnostics: Diagnostics, metrics: Metrics) -> Router {
     Router::new()
         .route("/metrics", any(async move || render(&metrics)))
         .route("/metrics/services", any(async move || traffic.answer().await))
-        .route("/healthz", any(async move || answer::exact(ok, PLAIN, "ok")))
-        .route("/proxyMode", any(async move || answer::exact(ok, PLAIN, mode)))
-        .route("/configz", any(async move || answer::exact(ok, JSON, configz.clone())))
-        .route("/flagz", any(async move || answer::typed(ok, PLAIN, flagz.clone())))
-        .route("/statusz", any(async move || answer::typed(ok, PLAIN, statusz(&status, Moment::now()))))
-        .fallback(answer::not_found)
+        .route("/healthz", any(async move || response::nosniff(ok, PLAIN, "ok")))
+        .route("/proxyMode", any(async move || response::nosniff(ok, PLAIN, mode)))
+        .route("/configz", any(async move || response::nosniff(ok, JSON, configz.clone())))
+        .route("/flagz", any(async move || response::with_type(ok, PLAIN, flagz.clone())))
+        .route("/statusz", any(async move || response::with_type(ok, PLAIN, statusz(&status, Moment::now()))))
+        .fallback(response::not_found)
 }
 
 fn render(metrics: &Metrics) -> Response {
     match metrics.render() {
-        Ok(text) => answer::typed(StatusCode::OK, CONTENT_TYPE, text),
+        Ok(text) => response::with_type(StatusCode::OK, CONTENT_TYPE, text),
         Err(error) => {
             let message = format!("metrics cannot be written: {error}\n");
-            answer::exact(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, message)
+            response::nosniff(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, message)
         }
     }
 }

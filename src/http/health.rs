@@ -7,7 +7,7 @@
 //! - the proxy is unhealthy while its source has been silent for too long. A restart cannot help against that, so
 //!   `/livez` does not fail;
 //! - the proxy is unhealthy while the loop or a thread that programs rules makes no progress ([`progress`](super::progress));
-//! - components report [`Problem`]s of their own, each of which says which health checks it fails.
+//! - components report [`HealthProblem`]s of their own, each of which says which health checks it fails.
 //!
 //! The last one does not count where load balancers ask for a Service (`healthCheckNodePort`): they would
 //! take every node out of service when the API server is down, though all of them still serve.
@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use portcullis_cluster::Family;
 
 use super::moment::Moment;
-use super::problem::{Fails, Problem};
+use super::problem::{FailedChecks, HealthProblem};
 use super::progress::{Job, Progress};
 use crate::source::SILENCE_LIMIT;
 
@@ -52,7 +52,7 @@ impl Limits {
 type LastHeard = Box<dyn Fn() -> Option<Instant> + Send + Sync>;
 
 /// Reads the problems of a component that does not push them.
-type ReadProblems = Box<dyn Fn() -> Vec<Problem> + Send + Sync>;
+type ReadProblems = Box<dyn Fn() -> Vec<HealthProblem> + Send + Sync>;
 
 /// What is known of the proxy's health. The loop reports to it, HTTP handlers ask it.
 pub struct Health {
@@ -69,7 +69,7 @@ struct State {
     last_heard: Option<LastHeard>,
     warning: Option<String>,
     /// What components reported last, by component.
-    reported: BTreeMap<&'static str, Vec<Problem>>,
+    reported: BTreeMap<&'static str, Vec<HealthProblem>>,
     progress: Progress,
     /// Components that are asked for their problems, by component.
     read: BTreeMap<&'static str, ReadProblems>,
@@ -90,7 +90,7 @@ struct Syncs {
     last: Option<Moment>,
     oldest_queued: Option<Moment>,
     /// When the last sync failed, and why.
-    failure: Option<(Moment, Problem)>,
+    failure: Option<(Moment, HealthProblem)>,
 }
 
 impl Health {
@@ -111,9 +111,9 @@ impl Health {
         Health { limits, started, state: Mutex::new(state) }
     }
 
-    /// The loop takes a turn. Once it has, it must do so at least every [`TURN_LIMIT`](super::TURN_LIMIT).
-    pub fn loop_turned(&self, at: Moment) {
-        self.state().progress.turned(at);
+    /// The loop takes a turn. Once it has, it must do so at least every [`ITERATION_LIMIT`](super::ITERATION_LIMIT).
+    pub fn loop_iterated(&self, at: Moment) {
+        self.state().progress.iterated(at);
     }
 
     /// A job starts on a thread.
@@ -143,7 +143,8 @@ impl Health {
 
     /// The rules of this family could not be written.
     pub fn sync_failed(&self, family: Family, at: Moment, reason: impl Into<String>) {
-        self.state().families.entry(family).or_default().failure = Some((at, Problem::dead(reason)));
+        self.state().families.entry(family).or_default().failure =
+            Some((at, HealthProblem::not_live(reason)));
     }
 
     /// Policies are to be enforced, too.
@@ -158,12 +159,12 @@ impl Health {
 
     /// Policies could not be enforced as they are.
     pub fn policies_failed(&self, at: Moment, reason: impl Into<String>) {
-        self.state().policies.get_or_insert_default().failure = Some((at, Problem::dead(reason)));
+        self.state().policies.get_or_insert_default().failure = Some((at, HealthProblem::not_live(reason)));
     }
 
     /// Policies are enforced but for what takes a fact that the cluster does not give, which a restart does not change.
     pub fn policies_incomplete(&self, at: Moment, reason: impl Into<String>) {
-        self.state().policies.get_or_insert_default().failure = Some((at, Problem::unready(reason)));
+        self.state().policies.get_or_insert_default().failure = Some((at, HealthProblem::not_ready(reason)));
     }
 
     /// Whether load balancers may send traffic to the node: it is not deleted, being deleted, or tainted
@@ -179,7 +180,7 @@ impl Health {
 
     /// Replaces the problems that a component reported before. `component` prefixes their texts in the answer, such as
     /// `manifests`; an empty list ends all of them.
-    pub fn set_problems(&self, component: &'static str, problems: Vec<Problem>) {
+    pub fn set_problems(&self, component: &'static str, problems: Vec<HealthProblem>) {
         self.state().reported.insert(component, problems);
     }
 
@@ -187,7 +188,7 @@ impl Health {
     pub fn read_problems(
         &self,
         component: &'static str,
-        read: impl Fn() -> Vec<Problem> + Send + Sync + 'static,
+        read: impl Fn() -> Vec<HealthProblem> + Send + Sync + 'static,
     ) {
         self.state().read.insert(component, Box::new(read));
     }
@@ -204,16 +205,16 @@ impl Health {
     }
 
     /// What is known, judged at this time.
-    pub fn verdict(&self, now: Moment) -> Verdict {
+    pub fn status(&self, now: Moment) -> HealthStatus {
         let state = self.state();
         let advances = |job| state.progress.advances(job, self.step_limit(&state, job), now);
         let families = state.families.iter();
         let families = families.map(|(family, syncs)| {
             let problem = self.judge(syncs, advances(Job::Services), state.held.services, now);
-            (*family, FamilyVerdict { last_synced: syncs.last, problem })
+            (*family, FamilyHealth { last_synced: syncs.last, problem })
         });
         let policies = state.policies.as_ref();
-        Verdict {
+        HealthStatus {
             now,
             families: families.collect(),
             policies: policies
@@ -237,22 +238,22 @@ impl Health {
 
     /// What is wrong. `advances`: a sync runs and makes progress, so a restart would only lose what it has done. `held`: the
     /// first sync is held back on purpose.
-    fn judge(&self, syncs: &Syncs, advances: bool, held: bool, now: Moment) -> Option<Problem> {
+    fn judge(&self, syncs: &Syncs, advances: bool, held: bool, now: Moment) -> Option<HealthProblem> {
         let late = |since: Moment, limit: Duration| now.since(since) >= limit;
         match (&syncs.failure, syncs.last, syncs.oldest_queued) {
             (Some((at, reason)), ..) => {
                 let text = format!("the last sync failed at {}: {}", at.wall(), reason.text);
-                Some(Problem { text, fails: reason.fails })
+                Some(HealthProblem { text, fails: reason.fails })
             }
             (None, None, queued) if !held && late(self.started, self.limits.first_sync) => {
                 let text = format!("not synced since the start at {}", self.started.wall());
                 // Before anything is to be synced, it is the source that is waited for.
                 let stuck = queued.is_some_and(|queued| late(queued, self.limits.first_sync)) && !advances;
-                Some(if stuck { Problem::dead(text) } else { Problem::unready(text) })
+                Some(if stuck { HealthProblem::not_live(text) } else { HealthProblem::not_ready(text) })
             }
             (None, Some(_), Some(queued)) if late(queued, self.limits.sync) => {
                 let text = format!("changes wait for a sync since {}", queued.wall());
-                Some(if advances { Problem::unready(text) } else { Problem::dead(text) })
+                Some(if advances { HealthProblem::not_ready(text) } else { HealthProblem::not_live(text) })
             }
             _ => None,
         }
@@ -275,11 +276,14 @@ impl Health {
     }
 }
 
-fn reported(state: &State) -> Vec<Problem> {
+fn reported(state: &State) -> Vec<HealthProblem> {
     let pushed = state.reported.iter().map(|(component, problems)| (component, problems.clone()));
     let read = state.read.iter().map(|(component, read)| (component, read()));
     let all = pushed.chain(read).flat_map(|(component, problems)| {
-        let named = move |Problem { text, fails }| Problem { text: format!("{component}: {text}"), fails };
+        let named = move |HealthProblem { text, fails }| HealthProblem {
+            text: format!("{component}: {text}"),
+            fails,
+        };
         problems.into_iter().map(named)
     });
     all.collect()
@@ -293,14 +297,14 @@ impl fmt::Debug for Health {
 
 /// The proxy's health at some time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Verdict {
+pub struct HealthStatus {
     /// That time.
     pub now: Moment,
     /// The families that are served.
-    pub families: BTreeMap<Family, FamilyVerdict>,
+    pub families: BTreeMap<Family, FamilyHealth>,
     /// What is wrong with the policies that are enforced, if anything. Services are served all the same, so load
     /// balancers are not told.
-    pub policies: Option<Problem>,
+    pub policies: Option<HealthProblem>,
     /// What of the proxy makes no progress.
     pub stalls: Vec<String>,
     /// What is wrong with the source, if it has been silent for too long.
@@ -310,19 +314,19 @@ pub struct Verdict {
     /// What is wrong though all is well so far.
     pub warning: Option<String>,
     /// What components report, each with its component's name.
-    pub reported: Vec<Problem>,
+    pub reported: Vec<HealthProblem>,
 }
 
 /// The health of a family.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FamilyVerdict {
+pub struct FamilyHealth {
     /// When its rules were last synced.
     pub last_synced: Option<Moment>,
     /// What is wrong with its rules.
-    pub problem: Option<Problem>,
+    pub problem: Option<HealthProblem>,
 }
 
-impl Verdict {
+impl HealthStatus {
     /// The rules are what they should be, as far as is known. This is what load balancers are told that
     /// ask for a Service.
     pub fn in_sync(&self) -> bool {
@@ -331,15 +335,15 @@ impl Verdict {
 
     /// The rules are what they should be, and what is known is fresh.
     pub fn healthy(&self) -> bool {
-        self.stalls.is_empty() && self.silence.is_none() && !self.any_fails(Fails::Healthz)
+        self.stalls.is_empty() && self.silence.is_none() && !self.any_fails(FailedChecks::Healthz)
     }
 
     /// Nothing is wrong that a restart might help against.
     pub fn live(&self) -> bool {
-        self.stalls.is_empty() && !self.any_fails(Fails::HealthzAndLivez)
+        self.stalls.is_empty() && !self.any_fails(FailedChecks::HealthzAndLivez)
     }
 
-    fn any_fails(&self, check: Fails) -> bool {
+    fn any_fails(&self, check: FailedChecks) -> bool {
         let families = self.families.values().filter_map(|family| family.problem.as_ref());
         families.chain(&self.policies).chain(&self.reported).any(|problem| problem.fails >= check)
     }
@@ -390,7 +394,7 @@ mod tests {
 
     /// With a sync limit of 60 s, and 300 s for the first sync and for silence. Times are seconds since the
     /// start.
-    fn verdict(events: &[(u64, What)], at: u64) -> Verdict {
+    fn verdict(events: &[(u64, What)], at: u64) -> HealthStatus {
         let start = Moment::now();
         let second = |seconds| start + Duration::from_secs(seconds);
         let health = Health::new(Limits::new(Duration::from_secs(30), true), Family::BOTH, start);
@@ -404,13 +408,13 @@ mod tests {
                 Failed(family) => health.sync_failed(*family, second(*time), "iptables-restore: no"),
                 Heard => *heard.lock().expect("no panic") = Some(second(*time).monotonic()),
                 Eligible(eligible) => health.set_node_eligible(*eligible),
-                Turned => health.loop_turned(second(*time)),
+                Turned => health.loop_iterated(second(*time)),
                 Started => health.job_started(Job::Services, second(*time)),
                 Stepped => health.job_stepped(Job::Services, second(*time)),
                 Ended => health.job_ended(Job::Services),
             }
         }
-        health.verdict(second(at))
+        health.status(second(at))
     }
 
     #[test]
@@ -499,7 +503,7 @@ mod tests {
             health.synced(V4, start);
             let second = |seconds| start + Duration::from_secs(seconds);
             reports.iter().for_each(|(time, report)| report(&health, second(*time)));
-            let verdict = health.verdict(second(at));
+            let verdict = health.status(second(at));
             assert!(verdict.in_sync(), "{name}: load balancers are not told");
             assert_eq!(verdict.healthy(), problem.is_none(), "{name}: {verdict:?}");
             assert_eq!(verdict.live(), live, "{name}: {verdict:?}");
@@ -514,10 +518,13 @@ mod tests {
 
     #[test]
     fn reported_problems_fail_what_they_say() {
-        let (warning, unready, dead) =
-            (|| Problem::warning("w"), || Problem::unready("u"), || Problem::dead("d"));
+        let (warning, unready, dead) = (
+            || HealthProblem::warning("w"),
+            || HealthProblem::not_ready("u"),
+            || HealthProblem::not_live("d"),
+        );
         // What two components report, and whether the proxy is healthy and live, and its problems.
-        type Row<'a> = (Vec<Problem>, Vec<Problem>, [bool; 2], &'a [&'a str]);
+        type Row<'a> = (Vec<HealthProblem>, Vec<HealthProblem>, [bool; 2], &'a [&'a str]);
         let rows: [Row<'_>; 5] = [
             (vec![], vec![], [true, true], &[]),
             (vec![warning()], vec![], [true, true], &["a: w"]),
@@ -531,7 +538,7 @@ mod tests {
         for (a, b, [healthy, live], problems) in rows {
             health.set_problems("a", a);
             health.set_problems("b", b);
-            let verdict = health.verdict(start);
+            let verdict = health.status(start);
             assert_eq!((verdict.healthy(), verdict.live()), (healthy, live), "{problems:?}");
             assert_eq!(verdict.problems().collect::<Vec<_>>(), problems);
             assert!(verdict.in_sync(), "healthCheckNodePorts are not affected");
@@ -543,7 +550,7 @@ mod tests {
         let start = Moment::now();
         let health = Health::new(Limits::new(Duration::from_secs(30), false), [V4], start);
         health.synced(V4, start);
-        assert!(health.verdict(start + Duration::from_secs(1_000_000)).healthy());
+        assert!(health.status(start + Duration::from_secs(1_000_000)).healthy());
     }
 
     #[test]
@@ -552,12 +559,12 @@ mod tests {
         let health = Health::new(Limits::new(Duration::from_secs(30), false), [V4], start);
         health.expect_policies();
         health.hold_first_syncs(FirstSyncsHeld { services: true, policies: true });
-        health.read_problems("first sync", || vec![Problem::unready("held back")]);
-        let verdict = health.verdict(start + Duration::from_secs(1000));
+        health.read_problems("first sync", || vec![HealthProblem::not_ready("held back")]);
+        let verdict = health.status(start + Duration::from_secs(1000));
         assert_eq!((verdict.live(), verdict.in_sync(), verdict.healthy()), (true, true, false));
         assert_eq!(verdict.problems().collect::<Vec<_>>(), ["first sync: held back"]);
         health.hold_first_syncs(FirstSyncsHeld { services: false, policies: true });
-        assert!(!health.verdict(start + Duration::from_secs(1000)).in_sync());
+        assert!(!health.status(start + Duration::from_secs(1000)).in_sync());
     }
 
     #[test]

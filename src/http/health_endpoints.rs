@@ -9,9 +9,9 @@ use axum::routing::any;
 use http::StatusCode;
 use serde::Serialize;
 
-use super::answer::{self, JSON};
-use super::health::{Health, Verdict};
+use super::health::{Health, HealthStatus};
 use super::moment::Moment;
+use super::response::{self, JSON};
 use crate::metrics::Metrics;
 
 /// Go's zero time, which upstream shows for what has not happened yet.
@@ -47,31 +47,31 @@ struct FamilyBody {
 pub(super) fn router(health: Arc<Health>, metrics: Metrics) -> Router {
     let (of_livez, livez_metrics) = (health.clone(), metrics.clone());
     let healthz = any(async move || {
-        let answer = healthz(&health.verdict(Moment::now()));
+        let answer = healthz(&health.status(Moment::now()));
         metrics.healthz_answered(answer.status().as_u16());
         answer
     });
     let livez = any(async move || {
-        let answer = livez(&of_livez.verdict(Moment::now()));
+        let answer = livez(&of_livez.status(Moment::now()));
         livez_metrics.livez_answered(answer.status().as_u16());
         answer
     });
-    Router::new().route("/healthz", healthz).route("/livez", livez).fallback(answer::not_found)
+    Router::new().route("/healthz", healthz).route("/livez", livez).fallback(response::not_found)
 }
 
 /// May traffic be sent to this node? For load balancers.
-fn healthz(verdict: &Verdict) -> Response {
+fn healthz(verdict: &HealthStatus) -> Response {
     let healthy = verdict.healthy();
     respond(verdict, healthy, healthy && verdict.node_eligible, Some(verdict.node_eligible))
 }
 
 /// Might a restart help? For the kubelet. The silence of the API server, for example, is no reason to restart the proxy,
 /// nor is the node's deletion.
-fn livez(verdict: &Verdict) -> Response {
+fn livez(verdict: &HealthStatus) -> Response {
     respond(verdict, verdict.live(), verdict.live(), None)
 }
 
-fn respond(verdict: &Verdict, healthy: bool, good: bool, node_eligible: Option<bool>) -> Response {
+fn respond(verdict: &HealthStatus, healthy: bool, good: bool, node_eligible: Option<bool>) -> Response {
     // Upstream shows the time of the request as that of the last update while all is well.
     let last_updated = if good { Some(verdict.now) } else { verdict.last_synced() };
     let shown = verdict.families.iter().filter(|(_, of)| of.last_synced.is_some() || of.problem.is_some());
@@ -89,7 +89,7 @@ fn respond(verdict: &Verdict, healthy: bool, good: bool, node_eligible: Option<b
     };
     let body = serde_json::to_string(&body).expect("strings and truth values can be written as JSON");
     let status = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    answer::exact(status, JSON, body)
+    response::nosniff(status, JSON, body)
 }
 
 fn time(moment: Option<Moment>) -> String {
@@ -117,7 +117,7 @@ mod tests {
         let start = Moment::new(start, Instant::now());
         let health = Health::new(Limits::new(Duration::from_secs(30), true), Family::BOTH, start);
         let both = async |now| {
-            let verdict = health.verdict(now);
+            let verdict = health.status(now);
             (read(healthz(&verdict)).await, read(livez(&verdict)).await)
         };
 

@@ -8,13 +8,13 @@
 //! Paths, bodies, types and statuses are those of kube-proxy v1.36; what `/healthz` takes for healthy is
 //! stricter, see [`health`].
 
-pub(crate) mod answer;
 mod diagnostic_endpoints;
 pub mod health;
 mod health_endpoints;
 mod moment;
 mod problem;
 mod progress;
+pub(crate) mod response;
 pub(crate) mod serve;
 mod service_metrics;
 
@@ -29,12 +29,12 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 pub use diagnostic_endpoints::Diagnostics;
-pub use health::{FirstSyncsHeld, Health, Limits, Verdict};
+pub use health::{FirstSyncsHeld, Health, HealthStatus, Limits};
 pub use moment::Moment;
-pub use problem::{Fails, Problem};
-pub use progress::{Job, TURN_LIMIT};
+pub use problem::{FailedChecks, HealthProblem};
+pub use progress::{ITERATION_LIMIT, Job};
 pub use serve::Stop;
-pub use service_metrics::{Inquiry, Served, ServiceTraffic};
+pub use service_metrics::{ServiceTraffic, TrafficRequest, TrafficResponse};
 
 use crate::metrics::Metrics;
 use crate::source::{Recorder, START, Severity};

@@ -37,10 +37,10 @@ pub(super) struct Progress {
 }
 
 /// How long the loop may take for a turn.
-pub const TURN_LIMIT: Duration = Duration::from_secs(60);
+pub const ITERATION_LIMIT: Duration = Duration::from_secs(60);
 
 impl Progress {
-    pub(super) fn turned(&mut self, at: Moment) {
+    pub(super) fn iterated(&mut self, at: Moment) {
         self.turn = Some(at);
     }
 
@@ -66,7 +66,7 @@ impl Progress {
 
     /// What makes no progress. `limit`: how long each job may take for a step.
     pub(super) fn stalls(&self, limit: impl Fn(Job) -> Duration, now: Moment) -> Vec<String> {
-        let turn = self.turn.filter(|turn| now.since(*turn) >= TURN_LIMIT);
+        let turn = self.turn.filter(|turn| now.since(*turn) >= ITERATION_LIMIT);
         let turn = turn.map(|turn| stall(&"the loop", turn));
         let stalled = self.steps.iter().filter(|(job, step)| now.since(**step) >= limit(**job));
         turn.into_iter().chain(stalled.map(|(job, step)| stall(job, *step))).collect()
@@ -134,7 +134,7 @@ mod tests {
             for (second, what) in events {
                 let at = start + Duration::from_secs(second);
                 match what {
-                    Turned => progress.turned(at),
+                    Turned => progress.iterated(at),
                     Started(job) => progress.started(job, at),
                     Stepped(job) => progress.stepped(job, at),
                     Ended(job) => progress.ended(job),

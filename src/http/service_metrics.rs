@@ -10,25 +10,25 @@ use portcullis_modes::{SyncError, Traffic};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use super::answer::{self, PLAIN};
+use super::response::{self, PLAIN};
 use crate::metrics::{CONTENT_TYPE, services};
 
 /// How long reading may take; Prometheus waits for 10 seconds unless it is told otherwise.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What Services have served; `None` in a mode that does not count it.
-pub type Served = Result<Option<Vec<Traffic>>, SyncError>;
+pub type TrafficResponse = Result<Option<Vec<Traffic>>, SyncError>;
 
 /// Somebody who wants to know.
-pub type Inquiry = oneshot::Sender<Served>;
+pub type TrafficRequest = oneshot::Sender<TrafficResponse>;
 
 /// Asks the loop.
 #[derive(Clone, Debug)]
-pub struct ServiceTraffic(mpsc::Sender<Inquiry>);
+pub struct ServiceTraffic(mpsc::Sender<TrafficRequest>);
 
 impl ServiceTraffic {
     /// Who asks, and where the questions come out.
-    pub fn channel() -> (Self, mpsc::Receiver<Inquiry>) {
+    pub fn channel() -> (Self, mpsc::Receiver<TrafficRequest>) {
         let (sender, inquiries) = mpsc::channel(4);
         (ServiceTraffic(sender), inquiries)
     }
@@ -39,17 +39,18 @@ impl ServiceTraffic {
             self.0.send(inquiry).await.ok()?;
             answer.await.ok()
         };
-        let unavailable = |message: String| answer::exact(StatusCode::SERVICE_UNAVAILABLE, PLAIN, message);
+        let unavailable =
+            |message: String| response::nosniff(StatusCode::SERVICE_UNAVAILABLE, PLAIN, message);
         match timeout(PATIENCE, asked).await {
             Err(_) => unavailable(format!("not read within {} s\n", PATIENCE.as_secs())),
             Ok(None) => unavailable("the program is ending\n".to_owned()),
             Ok(Some(Err(error))) => unavailable(format!("{error}\n")),
             Ok(Some(Ok(None))) => {
                 let message = "this mode does not count what Services serve: iptables and ipvs do\n";
-                answer::exact(StatusCode::NOT_FOUND, PLAIN, message)
+                response::nosniff(StatusCode::NOT_FOUND, PLAIN, message)
             }
             Ok(Some(Ok(Some(traffic)))) => match services::render(&traffic) {
-                Ok(text) => answer::typed(StatusCode::OK, CONTENT_TYPE, text),
+                Ok(text) => response::with_type(StatusCode::OK, CONTENT_TYPE, text),
                 Err(error) => unavailable(format!("metrics cannot be written: {error}\n")),
             },
         }

@@ -21,7 +21,7 @@ use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 use crate::config::{LogFormat, Logging};
 use line_queue::LineQueue;
-pub use panics::end_on_panic;
+pub use panics::exit_on_panic;
 
 /// How long the end of the program waits for lines that have not been written yet.
 const LAST_LINES: Duration = Duration::from_secs(1);
@@ -78,7 +78,7 @@ fn start_queue() -> Option<&'static LineQueue> {
 
 /// Writes a line about the end of the program to standard error, after the log's lines. Waits for at most a second if
 /// nothing reads it, and never fails.
-pub fn last_words(text: &str) {
+pub fn final_message(text: &str) {
     match QUEUE.get() {
         Some(queue) => {
             queue.push_within(format!("{text}\n").into_bytes(), LAST_LINES);

@@ -4,7 +4,7 @@ use std::panic::{self, PanicHookInfo};
 use std::process;
 use std::thread;
 
-use super::last_words;
+use super::final_message;
 
 /// The exit status of a Rust program that panics.
 const PANICKED: i32 = 101;
@@ -12,9 +12,9 @@ const PANICKED: i32 = 101;
 /// From now on, a panic in any thread or task ends the process with a message, however standard error fares. Otherwise only
 /// that task would end, and the rest would go on without it: a daemon that looks healthy and never syncs again. A supervisor
 /// starts it again, and the rules in the kernel stay meanwhile.
-pub fn end_on_panic() {
+pub fn exit_on_panic() {
     panic::set_hook(Box::new(|panic| {
-        last_words(&message(panic));
+        final_message(&message(panic));
         process::exit(PANICKED);
     }));
 }
@@ -54,7 +54,7 @@ mod tests {
         let Ok(place) = std::env::var(PANIC_IN) else { return };
         let delivery = if place.starts_with("command") { Delivery::Direct } else { Delivery::Queued };
         start(Config::default().logging, delivery);
-        end_on_panic();
+        exit_on_panic();
         // More than fits into the pipe, if nothing reads it.
         if place.ends_with("stuck") {
             (0..2_000).for_each(|_| tracing::error!("{}", "x".repeat(100)));

@@ -4,8 +4,8 @@
 
 use prometheus::{Counter, CounterVec, Gauge, GaugeVec, HistogramVec};
 
+use super::counter_func::CounterFunc;
 use super::register::Registrar;
-use super::scraped::Scraped;
 use crate::config::ProxyMode;
 
 const FAMILY: &[&str] = &["ip_family"];
@@ -35,8 +35,8 @@ pub(super) struct Iptables {
     pub(super) partial_restore_failures: CounterVec,
     pub(super) rules: GaugeVec,
     pub(super) rules_written: GaugeVec,
-    pub(super) invalid_dropped: Scraped,
-    pub(super) localhost_node_ports: Scraped,
+    pub(super) invalid_dropped: CounterFunc,
+    pub(super) localhost_node_ports: CounterFunc,
 }
 
 impl KubeProxy {
@@ -131,11 +131,11 @@ impl Iptables {
                 "Rules that the last sync wrote",
                 of_table,
             ),
-            invalid_dropped: Scraped::counter(
+            invalid_dropped: CounterFunc::counter(
                 "kubeproxy_iptables_ct_state_invalid_dropped_packets_total",
                 "Packets dropped because connection tracking calls them invalid",
             ),
-            localhost_node_ports: Scraped::counter(
+            localhost_node_ports: CounterFunc::counter(
                 "kubeproxy_iptables_localhost_nodeports_accepted_packets_total",
                 "Packets to NodePorts on the loopback interface",
             ),

@@ -5,12 +5,12 @@
 //! time, taken as arguments.
 
 mod build_info;
+mod counter_func;
 mod kube_proxy;
 mod policies;
 mod portcullis;
 mod process;
 mod register;
-mod scraped;
 pub mod services;
 
 use std::fmt;
@@ -43,7 +43,7 @@ struct Inner {
 
 /// Which rules a sync looked at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Extent {
+pub enum SyncScope {
     /// All of them.
     Full,
     /// Those that changed.
@@ -52,7 +52,7 @@ pub enum Extent {
 
 /// A traffic policy of `Local`, and which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TrafficPolicy {
+pub enum TrafficPolicyField {
     /// `internalTrafficPolicy`.
     Internal,
     /// `externalTrafficPolicy`.
@@ -84,11 +84,11 @@ impl Metrics {
     }
 
     /// A sync of this family ended, well or not.
-    pub fn sync_ended(&self, family: Family, extent: Extent, took: Duration) {
+    pub fn sync_ended(&self, family: Family, extent: SyncScope, took: Duration) {
         let (family, took) = ([family.as_str()], took.as_secs_f64());
         self.0.kube_proxy.sync.with_label_values(&family).observe(took);
         if let Some((full, partial)) = &self.0.kube_proxy.full_and_partial {
-            let histogram = if extent == Extent::Full { full } else { partial };
+            let histogram = if extent == SyncScope::Full { full } else { partial };
             histogram.with_label_values(&family).observe(took);
         }
     }
@@ -130,20 +130,20 @@ impl Metrics {
     }
 
     /// So many Service ports with this policy have endpoints, but none on this node.
-    pub fn set_no_local_endpoints(&self, family: Family, policy: TrafficPolicy, ports: usize) {
+    pub fn set_no_local_endpoints(&self, family: Family, policy: TrafficPolicyField, ports: usize) {
         let policy = match policy {
-            TrafficPolicy::Internal => "internal",
-            TrafficPolicy::External => "external",
+            TrafficPolicyField::Internal => "internal",
+            TrafficPolicyField::External => "external",
         };
         self.0.kube_proxy.no_local_endpoints.with_label_values(&[family.as_str(), policy]).set(ports as f64);
     }
 
     /// `iptables-restore` failed. A failure of a partial restore is followed by a full one. Without effect
     /// in modes that do not use it.
-    pub fn restore_failed(&self, family: Family, extent: Extent) {
+    pub fn restore_failed(&self, family: Family, extent: SyncScope) {
         let kube_proxy = &self.0.kube_proxy;
         let failures = match (extent, &kube_proxy.iptables) {
-            (Extent::Partial, Some(iptables)) => Some(&iptables.partial_restore_failures),
+            (SyncScope::Partial, Some(iptables)) => Some(&iptables.partial_restore_failures),
             _ => kube_proxy.restore_failures.as_ref(),
         };
         if let Some(failures) = failures {

@@ -9,8 +9,8 @@ use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{Counter, Gauge, GaugeVec, HistogramVec};
 
 use super::Metrics;
+use super::counter_func::{describe, family};
 use super::register::Registrar;
-use super::scraped::{describe, family};
 
 /// From a tenth of a millisecond to 20 s.
 const BUCKETS: [f64; 10] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 1.0, 5.0, 20.0];

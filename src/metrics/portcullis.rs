@@ -7,9 +7,9 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{CounterVec, Gauge, GaugeVec};
 
+use super::counter_func::{CounterFunc, describe, family};
 use super::policies::Policies;
 use super::register::Registrar;
-use super::scraped::{Scraped, describe, family};
 use crate::source::KindStatus;
 
 /// What Portcullis measures beside kube-proxy's metrics.
@@ -22,7 +22,7 @@ pub(super) struct Portcullis {
     pub(super) configuration_unusable: Gauge,
     pub(super) policies: Policies,
     pub(super) source: SourceStatus,
-    pub(super) log_lines_dropped: Scraped,
+    pub(super) log_lines_dropped: CounterFunc,
 }
 
 impl Portcullis {
@@ -60,7 +60,7 @@ impl Portcullis {
             ),
             policies: Policies::register(to),
             source: SourceStatus::new(),
-            log_lines_dropped: Scraped::counter(
+            log_lines_dropped: CounterFunc::counter(
                 "portcullis_log_lines_dropped_total",
                 "Lines of the log that standard error could not take, and that were dropped",
             ),

@@ -5,7 +5,7 @@ use std::fs;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{MetricFamily, MetricType};
 
-use super::scraped::{describe, family};
+use super::counter_func::{describe, family};
 
 /// Ticks of /proc a second: `USER_HZ`, 100 on every architecture that this runs on.
 const TICKS_PER_SECOND: f64 = 100.0;

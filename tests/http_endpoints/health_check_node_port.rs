@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use portcullis::health_check_node_port::{HealthCheck, HealthCheckNodePorts, Wanted};
+use portcullis::health_check_node_port::{DesiredPorts, ServiceHealthCheck, ServiceHealthServer};
 use portcullis::http::{Health, Limits, Moment};
 use portcullis::source::Recorder;
 use portcullis_cluster::desired::Desired;
@@ -25,7 +25,7 @@ const LOOPBACK_V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
 
 struct Ports {
     health: Arc<Health>,
-    ports: HealthCheckNodePorts,
+    ports: ServiceHealthServer,
     stop: watch::Sender<bool>,
 }
 
@@ -34,12 +34,12 @@ impl Ports {
         let limits = Limits::new(Duration::from_secs(30), true);
         let health = Arc::new(Health::new(limits, Family::BOTH, Moment::now()));
         let (stop, stopped) = watch::channel(false);
-        Ports { ports: HealthCheckNodePorts::start(health.clone(), stopped, Recorder::deaf()), health, stop }
+        Ports { ports: ServiceHealthServer::start(health.clone(), stopped, Recorder::deaf()), health, stop }
     }
 
-    fn set(&self, addresses: &[IpAddr], services: &[(&str, HealthCheck)]) {
+    fn set(&self, addresses: &[IpAddr], services: &[(&str, ServiceHealthCheck)]) {
         let services = services.iter().map(|(name, check)| (service(name), check.clone())).collect();
-        self.ports.set(Wanted { addresses: addresses.to_vec(), services });
+        self.ports.set(DesiredPorts { addresses: addresses.to_vec(), services });
     }
 
     /// Waits until exactly these Services' ports cannot be answered, for reasons with these words.
@@ -62,9 +62,13 @@ fn service(name: &str) -> NamespacedName {
     NamespacedName::new("default", name)
 }
 
-fn check(port: u16, local_endpoints: &[(Family, usize)]) -> HealthCheck {
+fn check(port: u16, local_endpoints: &[(Family, usize)]) -> ServiceHealthCheck {
     let port = NonZeroU16::new(port).expect("not zero");
-    HealthCheck { port, local_endpoints: local_endpoints.iter().copied().collect(), node_port_of: None }
+    ServiceHealthCheck {
+        port,
+        local_endpoints: local_endpoints.iter().copied().collect(),
+        node_port_of: None,
+    }
 }
 
 /// A port that was free a moment ago, in both families.
@@ -130,7 +134,7 @@ async fn every_recorded_answer_of_kube_proxy() {
     for (answers, state) in recordings {
         let recorded: Vec<Value> =
             serde_json::from_str(&fs::read_to_string(&answers).expect("a file")).expect("it is JSON");
-        let mut wanted = Wanted::of(&desired(&state), vec![LOOPBACK, LOOPBACK_V6]);
+        let mut wanted = DesiredPorts::new(&desired(&state), vec![LOOPBACK, LOOPBACK_V6]);
         assert_eq!(wanted.services.len(), recorded.len(), "{}", answers.display());
         for expected in recorded {
             let (namespace, name) =
@@ -207,7 +211,7 @@ async fn a_port_that_is_also_a_node_port_is_not_answered() {
             let object = Object::parse(Kind::Service, object).expect("a Service").object;
             index.handle(Event::Applied(object));
         }
-        Wanted::of(&Desired::of(&index, Name::new("node-a")), vec![LOOPBACK])
+        DesiredPorts::new(&Desired::of(&index, Name::new("node-a")), vec![LOOPBACK])
     };
     let ports = Ports::start();
     ports.ports.set(wanted(owner("TCP", "10.96.0.2")));

@@ -37,7 +37,7 @@ use self::client::{Client, ClientKind};
 use self::connection::explain;
 use super::render::families;
 use super::world::World;
-use crate::config::{AddressFamily, AskedProtocol, Config, Explain, OutputFormat};
+use crate::config::{AddressFamily, Config, Explain, OutputFormat, ProtocolArgument};
 use crate::state;
 
 pub use error::ExplainError;
@@ -93,9 +93,9 @@ fn destination(asked: &Explain) -> Result<Destination, ExplainError> {
         set_protocol(&mut to, protocol, "--port")?;
     }
     let protocol = asked.protocol.map(|protocol| match protocol {
-        AskedProtocol::Tcp => Protocol::Tcp,
-        AskedProtocol::Udp => Protocol::Udp,
-        AskedProtocol::Sctp => Protocol::Sctp,
+        ProtocolArgument::Tcp => Protocol::Tcp,
+        ProtocolArgument::Udp => Protocol::Udp,
+        ProtocolArgument::Sctp => Protocol::Sctp,
     });
     set_protocol(&mut to, protocol, "--protocol")?;
     Ok(to)

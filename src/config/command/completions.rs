@@ -7,12 +7,12 @@ use clap::{Args, ValueEnum};
 pub struct Completions {
     /// The shell
     #[arg(value_name = "SHELL")]
-    pub shell: CompletedShell,
+    pub shell: CompletionShell,
 }
 
 /// A shell for which there is such a script.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CompletedShell {
+pub enum CompletionShell {
     /// For /usr/share/bash-completion/completions
     Bash,
     /// For a folder of $fpath, as _portcullis

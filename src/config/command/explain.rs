@@ -20,7 +20,7 @@ pub struct Explain {
     pub port: Option<String>,
     /// The protocol [default: what the destination has on that port, else tcp]
     #[arg(long, value_name = "PROTOCOL")]
-    pub protocol: Option<AskedProtocol>,
+    pub protocol: Option<ProtocolArgument>,
     /// Explain this address family only
     #[arg(long, value_name = "FAMILY")]
     pub family: Option<AddressFamily>,
@@ -34,7 +34,7 @@ pub struct Explain {
 
 /// A protocol, as asked for on the command line.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AskedProtocol {
+pub enum ProtocolArgument {
     /// TCP
     #[value(alias = "TCP")]
     Tcp,

@@ -29,17 +29,17 @@ pub enum Lab {
     Apply {
         /// Which lab
         #[command(flatten)]
-        lab: WhichLab,
+        lab: LabName,
         /// The manifests
         folder: PathBuf,
     },
     /// Take down the cluster that is up
-    Down(WhichLab),
+    Down(LabName),
     /// Print the log of the daemon of a node, or of all nodes
     Logs {
         /// Which lab
         #[command(flatten)]
-        lab: WhichLab,
+        lab: LabName,
         /// The node
         node: Option<String>,
     },
@@ -47,7 +47,7 @@ pub enum Lab {
     Exec {
         /// Which lab
         #[command(flatten)]
-        lab: WhichLab,
+        lab: LabName,
         /// The pod: its name, or NAMESPACE/NAME; or a node, or "outside"
         pod: String,
         /// The command with its arguments, after --
@@ -71,7 +71,7 @@ pub struct LabCluster {
 
 /// The lab that a command is about.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
-pub struct WhichLab {
+pub struct LabName {
     /// The name of the lab; needed if several are up
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,

@@ -13,10 +13,10 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Subcommand};
 
-pub use completions::{CompletedShell, Completions};
+pub use completions::{CompletionShell, Completions};
 pub use diff::Diff;
-pub use explain::{AskedProtocol, Explain, OutputFormat};
-pub use lab::{Lab, LabCluster, WhichLab};
+pub use explain::{Explain, OutputFormat, ProtocolArgument};
+pub use lab::{Lab, LabCluster, LabName};
 pub use man::Man;
 pub use migrate::Migrate;
 pub use policy::{Matrix, Policy};

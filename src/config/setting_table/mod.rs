@@ -11,8 +11,8 @@ use kernel::{CONNTRACK, IPTABLES, IPVS, NFTABLES};
 
 use network_policy::NETWORK_POLICY;
 
+use super::field_ref::FieldRef;
 use super::setting::Setting;
-use super::slot::Slot;
 
 const NOT_BUFFERED: &str = "Portcullis does not buffer its log";
 const NO_WINDOWS: &str = "it is for Windows";
@@ -31,7 +31,7 @@ pub(super) const SUBJECTS: &[(&str, &[Setting])] = &[
     ("Connection tracking", CONNTRACK),
     ("NetworkPolicy", NETWORK_POLICY),
     ("Logging", LOGGING),
-    ("Without effect", ACCEPTED),
+    ("Without effect", COMPATIBILITY),
 ];
 
 /// All rows.
@@ -40,63 +40,63 @@ pub(super) fn settings() -> impl Iterator<Item = &'static Setting> {
 }
 
 const ACTIONS: &[Setting] = &[
-    Setting::new(|s| Slot::Text(&mut s.actions.config)).lasting_flag(
+    Setting::new(|s| FieldRef::Text(&mut s.actions.config)).override_flag(
         "config",
         "Read the settings from this file: a KubeProxyConfiguration (YAML or JSON) or Portcullis' TOML. \
              As in kube-proxy, most other flags are then ignored (with a warning)",
     ),
-    Setting::new(|s| Slot::Text(&mut s.actions.write_config_to)).lasting_flag(
+    Setting::new(|s| FieldRef::Text(&mut s.actions.write_config_to)).override_flag(
         "write-config-to",
         "Write the settings to this file, and exit: as a KubeProxyConfiguration, or in Portcullis' TOML if \
              the file's name ends in .toml or a setting has no field there",
     ),
-    Setting::new(|s| Slot::Bool(&mut s.actions.cleanup)).lasting_flag(
+    Setting::new(|s| FieldRef::Bool(&mut s.actions.cleanup)).override_flag(
         "cleanup",
         "Remove what any mode has left in the kernel, and exit (as the subcommand of that name)",
     ),
-    Setting::new(|s| Slot::Bool(&mut s.actions.init_only)).lasting_flag(
+    Setting::new(|s| FieldRef::Bool(&mut s.actions.init_only)).override_flag(
         "init-only",
         "Do what needs full root privileges, and exit; CAP_NET_ADMIN is enough for the next start",
     ),
-    Setting::new(|s| Slot::Bool(&mut s.actions.once)).lasting_flag(
+    Setting::new(|s| FieldRef::Bool(&mut s.actions.once)).override_flag(
         "once",
         "Sync once and exit, leaving the rules in place. The exit code is 0 if every Service is served",
     ),
-    Setting::new(|s| Slot::Bool(&mut s.actions.force)).lasting_flag(
+    Setting::new(|s| FieldRef::Bool(&mut s.actions.force)).override_flag(
         "force",
         "Write or remove the NetworkPolicy table although another process of this network namespace enforces policies",
     ),
 ];
 
 const GENERAL: &[Setting] = &[
-    Setting::new(|s| Slot::Text(&mut s.mode))
+    Setting::new(|s| FieldRef::Text(&mut s.mode))
         .yaml("mode")
         .flag("proxy-mode", "kube-proxy's name for --mode; ignored with --config")
-        .typed("ProxyMode"),
-    Setting::new(|s| Slot::Text(&mut s.mode))
+        .with_type_name("ProxyMode"),
+    Setting::new(|s| FieldRef::Text(&mut s.mode))
         .yaml("mode")
         .toml("mode")
-        .lasting_flag(
+        .override_flag(
             "mode",
             "How to serve Services: iptables (the default), ipvs or nftables. Also counts beside --config",
         )
-        .typed("ProxyMode"),
-    Setting::new(|s| Slot::Text(&mut s.manifests))
+        .with_type_name("ProxyMode"),
+    Setting::new(|s| FieldRef::Text(&mut s.manifests))
         .toml("manifests")
-        .lasting_flag(
+        .override_flag(
             "manifests",
             "Take the cluster's objects from this file or folder of YAML or JSON instead of an API server, \
              and follow its changes",
         )
-        .typed("path"),
-    Setting::new(|s| Slot::Text(&mut s.hostname_override))
+        .with_type_name("path"),
+    Setting::new(|s| FieldRef::Text(&mut s.hostname_override))
         .yaml("hostnameOverride")
         .toml("hostname-override")
-        .lasting_flag(
+        .override_flag(
             "hostname-override",
             "The name of the Node this runs on. Without it, the host name in lower case",
         ),
-    Setting::new(|s| Slot::Text(&mut s.bind_address))
+    Setting::new(|s| FieldRef::Text(&mut s.bind_address))
         .yaml("bindAddress")
         .toml("bind-address")
         .zero_is_default()
@@ -105,8 +105,8 @@ const GENERAL: &[Setting] = &[
             "The node's primary address, where the one in its Node object is not to be used. Nothing is \
              bound to it, whatever the name says; its family is the primary one; ignored with --config",
         )
-        .typed("ip"),
-    Setting::new(|s| Slot::List(&mut s.node_port_addresses))
+        .with_type_name("ip"),
+    Setting::new(|s| FieldRef::List(&mut s.node_port_addresses))
         .yaml("nodePortAddresses")
         .toml("nodeport-addresses")
         .flag(
@@ -115,17 +115,19 @@ const GENERAL: &[Setting] = &[
              the Node object. \"localhost\" may be added. Without it, all addresses (in nftables mode: \
              primary); ignored with --config",
         ),
-    Setting::new(|s| Slot::List(&mut s.external_address_cidrs)).toml("external-address-cidrs").lasting_flag(
-        "external-address-cidrs",
-        "Restrict the external IPs and load balancer addresses of Services to these CIDRs; a Service is \
+    Setting::new(|s| FieldRef::List(&mut s.external_address_cidrs))
+        .toml("external-address-cidrs")
+        .override_flag(
+            "external-address-cidrs",
+            "Restrict the external IPs and load balancer addresses of Services to these CIDRs; a Service is \
              not served at any other. Without it, all addresses are allowed",
-    ),
-    Setting::new(|s| Slot::Integer(&mut s.oom_score_adj)).yaml("oomScoreAdj").toml("oom-score-adj").flag(
+        ),
+    Setting::new(|s| FieldRef::Integer(&mut s.oom_score_adj)).yaml("oomScoreAdj").toml("oom-score-adj").flag(
         "oom-score-adj",
         "How gladly the kernel kills this process when memory runs out, from -1000 (never) to 1000; \
              ignored with --config",
     ),
-    Setting::new(|s| Slot::Duration(&mut s.config_sync_period))
+    Setting::new(|s| FieldRef::Duration(&mut s.config_sync_period))
         .yaml("configSyncPeriod")
         .toml("config-sync-period")
         .zero_is_default()
@@ -133,18 +135,18 @@ const GENERAL: &[Setting] = &[
             "config-sync-period",
             "How often everything known from the API server is looked at anew; more than 0",
         ),
-    Setting::new(|s| Slot::Gates(&mut s.feature_gates)).yaml("featureGates").toml("feature-gates").flag(
+    Setting::new(|s| FieldRef::Gates(&mut s.feature_gates)).yaml("featureGates").toml("feature-gates").flag(
         "feature-gates",
         "Kubernetes' feature gates, as GATE=true,GATE=false. Those of kube-proxy v1.36 are known",
     ),
-    Setting::new(|s| Slot::Bool(&mut s.enable_profiling))
+    Setting::new(|s| FieldRef::Bool(&mut s.enable_profiling))
         .yaml("enableProfiling")
         .unused("there are no Go profiles to serve at /debug/pprof")
         .flag("profiling", "Accepted for kube-proxy's sake, without effect; ignored with --config"),
 ];
 
 const API_SERVER: &[Setting] = &[
-    Setting::new(|s| Slot::Text(&mut s.client_connection.kubeconfig))
+    Setting::new(|s| FieldRef::Text(&mut s.client_connection.kubeconfig))
         .yaml("clientConnection.kubeconfig")
         .toml("api-server.kubeconfig")
         .flag(
@@ -152,36 +154,36 @@ const API_SERVER: &[Setting] = &[
             "How to reach the API server, and as whom. Without it, and without --master: as a pod of the \
              cluster",
         ),
-    Setting::new(|s| Slot::Text(&mut s.master))
+    Setting::new(|s| FieldRef::Text(&mut s.master))
         .toml("api-server.master")
-        .lasting_flag("master", "The API server's URL; beats the one in the kubeconfig"),
-    Setting::new(|s| Slot::Duration(&mut s.request_timeout)).toml("api-server.request-timeout").lasting_flag(
+        .override_flag("master", "The API server's URL; beats the one in the kubeconfig"),
+    Setting::new(|s| FieldRef::Duration(&mut s.request_timeout)).toml("api-server.request-timeout").override_flag(
         "request-timeout",
         "How long render, diff, explain, policy, migrate and --once wait for an answer of the API server before \
          they fail; more than 0",
     ),
-    Setting::new(|s| Slot::Float(&mut s.client_connection.qps))
+    Setting::new(|s| FieldRef::Float(&mut s.client_connection.qps))
         .yaml("clientConnection.qps")
         .zero_is_default()
         .unused("Portcullis keeps one watch open for each kind, which is nothing to limit")
         .flag("kube-api-qps", "Accepted for kube-proxy's sake; requests are too few to be limited"),
-    Setting::new(|s| Slot::Integer(&mut s.client_connection.burst))
+    Setting::new(|s| FieldRef::Integer(&mut s.client_connection.burst))
         .yaml("clientConnection.burst")
         .zero_is_default()
         .unused("Portcullis keeps one watch open for each kind, which is nothing to limit")
         .flag("kube-api-burst", "Accepted for kube-proxy's sake; requests are too few to be limited"),
-    Setting::new(|s| Slot::Text(&mut s.client_connection.content_type))
+    Setting::new(|s| FieldRef::Text(&mut s.client_connection.content_type))
         .yaml("clientConnection.contentType")
         .zero_is_default()
         .unused("Portcullis speaks JSON with the API server")
         .flag("kube-api-content-type", "Accepted for kube-proxy's sake; JSON is what is spoken"),
-    Setting::new(|s| Slot::Text(&mut s.client_connection.accept_content_types))
+    Setting::new(|s| FieldRef::Text(&mut s.client_connection.accept_content_types))
         .yaml("clientConnection.acceptContentTypes")
         .unused("Portcullis speaks JSON with the API server"),
 ];
 
 const LISTENERS: &[Setting] = &[
-    Setting::new(|s| Slot::Text(&mut s.healthz_bind_address))
+    Setting::new(|s| FieldRef::Text(&mut s.healthz_bind_address))
         .yaml("healthzBindAddress")
         .toml("healthz-bind-address")
         .zero_is_default()
@@ -190,8 +192,8 @@ const LISTENERS: &[Setting] = &[
             "Where /healthz and /livez are served: an IP address, or one with a port. Empty for nowhere; \
              ignored with --config",
         )
-        .typed("ipport"),
-    Setting::new(|s| Slot::Text(&mut s.metrics_bind_address))
+        .with_type_name("ipport"),
+    Setting::new(|s| FieldRef::Text(&mut s.metrics_bind_address))
         .yaml("metricsBindAddress")
         .toml("metrics-bind-address")
         .zero_is_default()
@@ -200,15 +202,15 @@ const LISTENERS: &[Setting] = &[
             "Where /metrics is served: an IP address, or one with a port. Empty for nowhere; ignored with \
              --config",
         )
-        .typed("ipport"),
-    Setting::new(|s| Slot::Bool(&mut s.bind_address_hard_fail))
+        .with_type_name("ipport"),
+    Setting::new(|s| FieldRef::Bool(&mut s.bind_address_hard_fail))
         .yaml("bindAddressHardFail")
         .toml("bind-address-hard-fail")
         .flag(
             "bind-address-hard-fail",
             "End if a port that is to be listened on is taken, rather than trying again",
         ),
-    Setting::new(|s| Slot::Text(&mut s.show_hidden_metrics_for_version))
+    Setting::new(|s| FieldRef::Text(&mut s.show_hidden_metrics_for_version))
         .yaml("showHiddenMetricsForVersion")
         .unused("no metric is hidden")
         .flag(
@@ -219,7 +221,7 @@ const LISTENERS: &[Setting] = &[
 ];
 
 const DETECT_LOCAL: &[Setting] = &[
-    Setting::new(|s| Slot::Text(&mut s.detect_local_mode))
+    Setting::new(|s| FieldRef::Text(&mut s.detect_local_mode))
         .yaml("detectLocalMode")
         .toml("detect-local.mode")
         .flag(
@@ -227,8 +229,8 @@ const DETECT_LOCAL: &[Setting] = &[
             "How the traffic of this node's pods is told from other traffic: ClusterCIDR (the default), \
              NodeCIDR, BridgeInterface or InterfaceNamePrefix; ignored with --config",
         )
-        .typed("LocalMode"),
-    Setting::new(|s| Slot::Joined(&mut s.cluster_cidrs))
+        .with_type_name("LocalMode"),
+    Setting::new(|s| FieldRef::Joined(&mut s.cluster_cidrs))
         .yaml("clusterCIDR")
         .toml("detect-local.cluster-cidrs")
         .flag(
@@ -236,14 +238,14 @@ const DETECT_LOCAL: &[Setting] = &[
             "For the mode ClusterCIDR: the pods' addresses, one CIDR or, with two families, one of each \
              with a comma between; ignored with --config",
         ),
-    Setting::new(|s| Slot::Text(&mut s.bridge_interface))
+    Setting::new(|s| FieldRef::Text(&mut s.bridge_interface))
         .yaml("detectLocal.bridgeInterface")
         .toml("detect-local.bridge-interface")
         .flag(
             "pod-bridge-interface",
             "For the mode BridgeInterface: the bridge from which the pods' traffic comes",
         ),
-    Setting::new(|s| Slot::Text(&mut s.interface_name_prefix))
+    Setting::new(|s| FieldRef::Text(&mut s.interface_name_prefix))
         .yaml("detectLocal.interfaceNamePrefix")
         .toml("detect-local.interface-name-prefix")
         .flag(
@@ -254,83 +256,83 @@ const DETECT_LOCAL: &[Setting] = &[
 ];
 
 const LOGGING: &[Setting] = &[
-    Setting::new(|s| Slot::Text(&mut s.logging.format))
+    Setting::new(|s| FieldRef::Text(&mut s.logging.format))
         .yaml("logging.format")
         .toml("logging.format")
         .zero_is_default()
-        .lasting_flag("logging-format", "text or json"),
-    Setting::new(|s| Slot::Integer(&mut s.logging.verbosity))
+        .override_flag("logging-format", "text or json"),
+    Setting::new(|s| FieldRef::Integer(&mut s.logging.verbosity))
         .yaml("logging.verbosity")
         .toml("logging.verbosity")
-        .lasting_flag(
+        .override_flag(
             "v",
             "How much to log, by upstream's levels: 0 the least, 2 the usual, 4 for debugging, up to 9",
         )
         .short('v')
-        .typed("Level"),
-    Setting::new(|s| Slot::VModules(&mut s.logging.vmodule))
+        .with_type_name("Level"),
+    Setting::new(|s| FieldRef::VModules(&mut s.logging.vmodule))
         .yaml("logging.vmodule")
         .unused("the levels of Portcullis are not by source file")
-        .lasting_flag("vmodule", "Accepted for kube-proxy's sake, without effect"),
-    Setting::new(|s| Slot::DurationOrNanoseconds(&mut s.logging.flush_frequency))
+        .override_flag("vmodule", "Accepted for kube-proxy's sake, without effect"),
+    Setting::new(|s| FieldRef::DurationOrNanoseconds(&mut s.logging.flush_frequency))
         .yaml("logging.flushFrequency")
         .zero_is_default()
         .unused(NOT_BUFFERED)
-        .lasting_flag("log-flush-frequency", "Accepted for kube-proxy's sake, without effect"),
-    Setting::new(|s| Slot::Bool(&mut s.logging.text.split_stream))
+        .override_flag("log-flush-frequency", "Accepted for kube-proxy's sake, without effect"),
+    Setting::new(|s| FieldRef::Bool(&mut s.logging.text.split_stream))
         .yaml("logging.options.text.splitStream")
         .unused("Portcullis logs to one stream")
-        .lasting_flag("log-text-split-stream", "Accepted for kube-proxy's sake, without effect"),
-    Setting::new(|s| Slot::Quantity(&mut s.logging.text.info_buffer_size))
+        .override_flag("log-text-split-stream", "Accepted for kube-proxy's sake, without effect"),
+    Setting::new(|s| FieldRef::Quantity(&mut s.logging.text.info_buffer_size))
         .yaml("logging.options.text.infoBufferSize")
         .unused(NOT_BUFFERED)
-        .lasting_flag("log-text-info-buffer-size", "Accepted for kube-proxy's sake, without effect"),
-    Setting::new(|s| Slot::Bool(&mut s.logging.json.split_stream))
+        .override_flag("log-text-info-buffer-size", "Accepted for kube-proxy's sake, without effect"),
+    Setting::new(|s| FieldRef::Bool(&mut s.logging.json.split_stream))
         .yaml("logging.options.json.splitStream")
         .unused("Portcullis logs to one stream"),
-    Setting::new(|s| Slot::Quantity(&mut s.logging.json.info_buffer_size))
+    Setting::new(|s| FieldRef::Quantity(&mut s.logging.json.info_buffer_size))
         .yaml("logging.options.json.infoBufferSize")
         .unused(NOT_BUFFERED),
 ];
 
-const ACCEPTED: &[Setting] = &[
-    Setting::new(|s| Slot::Text(&mut s.accepted.boot_id_file))
+const COMPATIBILITY: &[Setting] = &[
+    Setting::new(|s| FieldRef::Text(&mut s.compatibility.boot_id_file))
         .unused(NO_CADVISOR)
-        .lasting_flag("boot-id-file", "Accepted for kube-proxy's sake, without effect"),
-    Setting::new(|s| Slot::Text(&mut s.accepted.machine_id_file))
+        .override_flag("boot-id-file", "Accepted for kube-proxy's sake, without effect"),
+    Setting::new(|s| FieldRef::Text(&mut s.compatibility.machine_id_file))
         .unused(NO_CADVISOR)
-        .lasting_flag("machine-id-file", "Accepted for kube-proxy's sake, without effect"),
-    Setting::new(|s| Slot::Integer(&mut s.accepted.healthz_port))
+        .override_flag("machine-id-file", "Accepted for kube-proxy's sake, without effect"),
+    Setting::new(|s| FieldRef::Integer(&mut s.compatibility.healthz_port))
         .flag(
             "healthz-port",
             "Deprecated upstream: the port of --healthz-bind-address where that has none; 0 for no server",
         )
         .hidden(),
-    Setting::new(|s| Slot::Integer(&mut s.accepted.metrics_port))
+    Setting::new(|s| FieldRef::Integer(&mut s.compatibility.metrics_port))
         .flag(
             "metrics-port",
             "Deprecated upstream: the port of --metrics-bind-address where that has none; 0 for no server",
         )
         .hidden(),
-    Setting::new(|s| Slot::Text(&mut s.accepted.port_range))
+    Setting::new(|s| FieldRef::Text(&mut s.compatibility.port_range))
         .yaml("portRange")
         .unused("it was for a mode that kube-proxy no longer has"),
-    Setting::new(|s| Slot::Bool(&mut s.accepted.windows_run_as_service))
+    Setting::new(|s| FieldRef::Bool(&mut s.compatibility.windows_run_as_service))
         .yaml("windowsRunAsService")
         .unused(NO_WINDOWS),
-    Setting::new(|s| Slot::Text(&mut s.accepted.winkernel.network_name))
+    Setting::new(|s| FieldRef::Text(&mut s.compatibility.winkernel.network_name))
         .yaml("winkernel.networkName")
         .unused(NO_WINDOWS),
-    Setting::new(|s| Slot::Text(&mut s.accepted.winkernel.source_vip))
+    Setting::new(|s| FieldRef::Text(&mut s.compatibility.winkernel.source_vip))
         .yaml("winkernel.sourceVip")
         .unused(NO_WINDOWS),
-    Setting::new(|s| Slot::Bool(&mut s.accepted.winkernel.enable_dsr))
+    Setting::new(|s| FieldRef::Bool(&mut s.compatibility.winkernel.enable_dsr))
         .yaml("winkernel.enableDSR")
         .unused(NO_WINDOWS),
-    Setting::new(|s| Slot::Text(&mut s.accepted.winkernel.root_hns_endpoint_name))
+    Setting::new(|s| FieldRef::Text(&mut s.compatibility.winkernel.root_hns_endpoint_name))
         .yaml("winkernel.rootHnsEndpointName")
         .unused(NO_WINDOWS),
-    Setting::new(|s| Slot::Bool(&mut s.accepted.winkernel.forward_health_check_vip))
+    Setting::new(|s| FieldRef::Bool(&mut s.compatibility.winkernel.forward_health_check_vip))
         .yaml("winkernel.forwardHealthCheckVip")
         .unused(NO_WINDOWS),
 ];

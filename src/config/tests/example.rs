@@ -4,19 +4,19 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::super::configuration_file::read;
+use super::super::origins::Origins;
 use super::super::setting_table::settings;
 use super::super::settings::Settings;
-use super::super::sources::Sources;
 
 #[test]
 fn the_example_has_every_setting_with_its_default() {
     let example = include_str!("../../../config.example.toml");
-    let mut sources = Sources::default();
-    let (said, errors) = read(Path::new("config.example.toml"), example, &mut sources);
+    let mut origins = Origins::default();
+    let (said, errors) = read(Path::new("config.example.toml"), example, &mut origins);
     assert!(errors.is_empty(), "{errors:?}");
     assert_eq!(said, Settings::default());
     for setting in settings().filter(|setting| setting.toml.is_some()) {
-        assert!(!sources.is_default(setting.id()), "{} is missing", setting.toml.unwrap_or_default());
+        assert!(!origins.is_default(setting.id()), "{} is missing", setting.toml.unwrap_or_default());
     }
 }
 

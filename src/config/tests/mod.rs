@@ -127,7 +127,7 @@ fn commands() {
     };
     let policies = Command::Render(Render { host: None, family: None, only_policies: true });
     let cluster = |mode| LabCluster { folder: "f".into(), mode, flags: Vec::new() };
-    let kept = |name: &str| WhichLab { name: Some(name.into()) };
+    let kept = |name: &str| LabName { name: Some(name.into()) };
     let explain = Explain {
         from: "a".into(),
         to: "b:80".into(),
@@ -184,10 +184,10 @@ fn commands() {
             }),
         ),
         (&["lab", "list"], Command::Lab(Lab::List)),
-        (&["lab", "down"], Command::Lab(Lab::Down(WhichLab::default()))),
+        (&["lab", "down"], Command::Lab(Lab::Down(LabName::default()))),
         (&["lab", "down", "--name=a"], Command::Lab(Lab::Down(kept("a")))),
         (&["lab", "apply", "f", "--name=a"], Command::Lab(Lab::Apply { lab: kept("a"), folder: "f".into() })),
-        (&["lab", "logs"], Command::Lab(Lab::Logs { lab: WhichLab::default(), node: None })),
+        (&["lab", "logs"], Command::Lab(Lab::Logs { lab: LabName::default(), node: None })),
         (
             &["lab", "logs", "--name=a", "node-1"],
             Command::Lab(Lab::Logs { lab: kept("a"), node: Some("node-1".into()) }),
@@ -195,7 +195,7 @@ fn commands() {
         (
             &["lab", "exec", "web", "--", "ls", "--a_b"],
             Command::Lab(Lab::Exec {
-                lab: WhichLab::default(),
+                lab: LabName::default(),
                 pod: "web".into(),
                 command: vec!["ls".into(), "--a_b".into()],
             }),

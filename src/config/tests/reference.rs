@@ -5,7 +5,7 @@ use std::fmt::Write;
 
 use crate::blessed::assert_written;
 
-use super::super::setting::{BesideFile, Setting};
+use super::super::setting::{Setting, WithConfigFile};
 use super::super::setting_table::{SUBJECTS, settings};
 use super::super::settings::Settings;
 
@@ -45,15 +45,15 @@ fn reference() -> String {
 
 fn row(setting: &Setting) -> String {
     let mut defaults = Settings::default();
-    let slot = (setting.slot)(&mut defaults);
+    let field_ref = (setting.field_ref)(&mut defaults);
     let code = |text: &str| if text.is_empty() { String::new() } else { format!("`{text}`") };
     let flag = setting.flag.map(|flag| {
         let short = flag.short.map(|short| format!("`-{short}`, ")).unwrap_or_default();
-        let mark = if flag.beside_file == BesideFile::Applied { " +" } else { "" };
-        let value = if slot.is_bool() {
+        let mark = if flag.with_config_file == WithConfigFile::Applied { " +" } else { "" };
+        let value = if field_ref.is_bool() {
             String::new()
         } else {
-            format!(" {}", flag.type_name.unwrap_or_else(|| slot.go_type()))
+            format!(" {}", flag.type_name.unwrap_or_else(|| field_ref.go_type()))
         };
         format!("{short}`--{}{value}`{mark}", flag.name)
     });
@@ -64,7 +64,7 @@ fn row(setting: &Setting) -> String {
         flag.unwrap_or_default(),
         yaml.unwrap_or_default(),
         code(setting.toml.unwrap_or_default()),
-        if slot.is_zero() { String::new() } else { code(&slot.to_string()) },
+        if field_ref.is_zero() { String::new() } else { code(&field_ref.to_string()) },
         meaning(setting),
     ];
     format!("| {} |\n", cells.map(|cell| cell.replace('|', "\\|")).join(" | "))

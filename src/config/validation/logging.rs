@@ -1,16 +1,16 @@
 //! The rules for the log's settings.
 
-use super::Check;
+use super::Validator;
 use crate::config::feature_gates::FeatureGates;
 use crate::config::go_number::parse_quantity;
 use crate::config::settings::OutputRouting;
-use crate::config::typed::{LogFormat, Logging};
+use crate::config::validated::{LogFormat, Logging};
 
-impl Check<'_> {
+impl Validator<'_> {
     /// More lenient than kube-proxy, which is built without the JSON format.
     pub(super) fn logging(&mut self, gates: &FeatureGates) -> Logging {
-        let said = &self.settings.logging;
-        let format = match said.format.as_str() {
+        let given = &self.settings.logging;
+        let format = match given.format.as_str() {
             "" | "text" => LogFormat::Text,
             "json" => LogFormat::Json,
             other => {
@@ -18,10 +18,10 @@ impl Check<'_> {
                 LogFormat::Text
             }
         };
-        if format == LogFormat::Json && !said.vmodule.is_empty() {
+        if format == LogFormat::Json && !given.vmodule.is_empty() {
             self.reject("logging.vmodule", "a level by source file", "none with the log format json");
         }
-        let (text, json) = (&said.text, &said.json);
+        let (text, json) = (&given.text, &given.json);
         self.output_routing(
             gates,
             ["logging.options.text.splitStream", "logging.options.text.infoBufferSize"],
@@ -34,8 +34,8 @@ impl Check<'_> {
         );
         Logging {
             format,
-            verbosity: self.count("logging.verbosity", said.verbosity),
-            flush_frequency: self.not_negative("logging.flushFrequency", said.flush_frequency),
+            verbosity: self.count("logging.verbosity", given.verbosity),
+            flush_frequency: self.not_negative("logging.flushFrequency", given.flush_frequency),
         }
     }
 
@@ -43,14 +43,14 @@ impl Check<'_> {
         &mut self,
         gates: &FeatureGates,
         [split, buffer]: [&'static str; 2],
-        said: &OutputRouting,
+        given: &OutputRouting,
     ) {
         let expected = "the feature gate LoggingAlphaOptions to be on as well";
-        if said.split_stream && !gates.enabled("LoggingAlphaOptions") {
+        if given.split_stream && !gates.enabled("LoggingAlphaOptions") {
             self.reject(split, true, expected);
         }
-        if parse_quantity(&said.info_buffer_size) != Some(0) && !gates.enabled("LoggingAlphaOptions") {
-            self.reject(buffer, &said.info_buffer_size, expected);
+        if parse_quantity(&given.info_buffer_size) != Some(0) && !gates.enabled("LoggingAlphaOptions") {
+            self.reject(buffer, &given.info_buffer_size, expected);
         }
     }
 }

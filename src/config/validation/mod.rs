@@ -1,4 +1,4 @@
-//! From what was said to what can be done: every rule of kube-proxy's validation, and the few of ours.
+//! From what was given to what can be done: every rule of kube-proxy's validation, and the few of ours.
 //!
 //! Source of the rules: upstream's `pkg/proxy/apis/config/validation` as of v1.36, and the validation of
 //! logging in `component-base`. Where ours is stricter or more lenient, the rule says so.
@@ -18,12 +18,12 @@ use portcullis_cluster::Scheduler;
 use super::address::{parse_cidr, parse_ip, parse_socket_address};
 use super::detect_local::{DetectLocal, InterfaceName};
 use super::error::{ConfigError, Warning};
-use super::feature_gates::{self, FeatureGates, Verdict};
+use super::feature_gates::{self, FeatureGates, GateCheck};
 use super::go_duration::GoDuration;
 use super::node_port_addresses::NodePortAddresses;
+use super::origins::Origins;
 use super::settings::{HEALTHZ_PORT, METRICS_PORT, Settings};
-use super::sources::Sources;
-use super::typed::{
+use super::validated::{
     ApiServer, Config, Conntrack, Iptables, Ipvs, Masquerade, MasqueradeBit, ProxyMode, Source, SyncPeriods,
 };
 
@@ -41,56 +41,60 @@ pub(super) struct Validated {
 }
 
 /// Applies all rules and collects all that is wrong.
-pub(super) fn validate(settings: &Settings, sources: &Sources) -> Validated {
-    let mut check = Check { settings, sources, errors: Vec::new(), warnings: Vec::new() };
-    let mode = check.mode();
-    let feature_gates = check.feature_gates();
+pub(super) fn validate(settings: &Settings, origins: &Origins) -> Validated {
+    let mut validator = Validator { settings, origins, errors: Vec::new(), warnings: Vec::new() };
+    let mode = validator.mode();
+    let feature_gates = validator.feature_gates();
     let config = Config {
         mode,
-        source: check.source(),
-        hostname_override: check.hostname_override(),
-        bind_address: check.bind_address(),
-        healthz_bind_address: check.listener(
+        source: validator.source(),
+        hostname_override: validator.hostname_override(),
+        bind_address: validator.bind_address(),
+        healthz_bind_address: validator.listener(
             "healthzBindAddress",
             &settings.healthz_bind_address,
             HEALTHZ_PORT,
         ),
-        metrics_bind_address: check.listener(
+        metrics_bind_address: validator.listener(
             "metricsBindAddress",
             &settings.metrics_bind_address,
             METRICS_PORT,
         ),
         bind_address_hard_fail: settings.bind_address_hard_fail,
-        node_port_addresses: check.node_port_addresses(mode),
-        external_address_cidrs: check.external_address_cidrs(),
-        detect_local: check.detect_local(),
-        sync: check.sync_periods(mode),
-        masquerade: check.masquerade(mode),
+        node_port_addresses: validator.node_port_addresses(mode),
+        external_address_cidrs: validator.external_address_cidrs(),
+        detect_local: validator.detect_local(),
+        sync: validator.sync_periods(mode),
+        masquerade: validator.masquerade(mode),
         iptables: Iptables { localhost_node_ports: settings.iptables.localhost_node_ports },
-        ipvs: check.ipvs(mode),
-        conntrack: check.conntrack(),
-        network_policy: check.network_policy(),
-        config_sync_period: check.positive("configSyncPeriod", settings.config_sync_period),
-        oom_score_adj: check.oom_score_adj(),
-        logging: check.logging(&feature_gates),
+        ipvs: validator.ipvs(mode),
+        conntrack: validator.conntrack(),
+        network_policy: validator.network_policy(),
+        config_sync_period: validator.positive("configSyncPeriod", settings.config_sync_period),
+        oom_score_adj: validator.oom_score_adj(),
+        logging: validator.logging(&feature_gates),
         feature_gates,
         profiling: settings.enable_profiling,
-        show_hidden_metrics_for_version: check.show_hidden_metrics(),
+        show_hidden_metrics_for_version: validator.show_hidden_metrics(),
     };
-    Validated { config, errors: check.errors, warnings: check.warnings }
+    Validated { config, errors: validator.errors, warnings: validator.warnings }
 }
 
-struct Check<'a> {
+struct Validator<'a> {
     settings: &'a Settings,
-    sources: &'a Sources,
+    origins: &'a Origins,
     errors: Vec<ConfigError>,
     warnings: Vec<Warning>,
 }
 
-impl Check<'_> {
+impl Validator<'_> {
     fn reject(&mut self, id: &'static str, value: impl Display, expected: impl Into<String>) {
-        let said = self.sources.said(id);
-        self.errors.push(ConfigError::Invalid { said, value: value.to_string(), expected: expected.into() });
+        let origin = self.origins.origin(id);
+        self.errors.push(ConfigError::Invalid {
+            origin,
+            value: value.to_string(),
+            expected: expected.into(),
+        });
     }
 
     fn mode(&mut self) -> ProxyMode {
@@ -118,7 +122,7 @@ impl Check<'_> {
                 ("api-server.master", &self.settings.master),
             ];
             for (id, value) in rivals {
-                if !value.is_empty() && self.sources.is_flag("manifests") == self.sources.is_flag(id) {
+                if !value.is_empty() && self.origins.is_flag("manifests") == self.origins.is_flag(id) {
                     self.reject(id, format!("{value:?}"), "either manifests or an API server, not both");
                 }
             }
@@ -136,10 +140,10 @@ impl Check<'_> {
 
     /// Upstream trims the name and turns it to lower case; one of blanks alone is an error.
     fn hostname_override(&mut self) -> Option<String> {
-        let said = &self.settings.hostname_override;
-        let name = said.trim().to_lowercase();
-        if name.is_empty() && !said.is_empty() {
-            self.reject("hostnameOverride", format!("{said:?}"), "the name of a Node");
+        let given = &self.settings.hostname_override;
+        let name = given.trim().to_lowercase();
+        if name.is_empty() && !given.is_empty() {
+            self.reject("hostnameOverride", format!("{given:?}"), "the name of a Node");
         }
         non_empty(&name)
     }
@@ -303,15 +307,15 @@ impl Check<'_> {
     /// As upstream, judged in ipvs mode only; in other modes what can't be used is left out.
     fn ipvs(&mut self, mode: ProxyMode) -> Ipvs {
         let errors = self.errors.len();
-        let said = &self.settings.ipvs;
-        let exclude_cidrs = self.cidrs("ipvs.excludeCIDRs", &said.exclude_cidrs);
+        let given = &self.settings.ipvs;
+        let exclude_cidrs = self.cidrs("ipvs.excludeCIDRs", &given.exclude_cidrs);
         let ipvs = Ipvs {
             scheduler: self.scheduler(),
             exclude_cidrs,
-            strict_arp: said.strict_arp,
-            tcp_timeout: self.timeout("ipvs.tcpTimeout", said.tcp_timeout),
-            tcp_fin_timeout: self.timeout("ipvs.tcpFinTimeout", said.tcp_fin_timeout),
-            udp_timeout: self.timeout("ipvs.udpTimeout", said.udp_timeout),
+            strict_arp: given.strict_arp,
+            tcp_timeout: self.timeout("ipvs.tcpTimeout", given.tcp_timeout),
+            tcp_fin_timeout: self.timeout("ipvs.tcpFinTimeout", given.tcp_fin_timeout),
+            udp_timeout: self.timeout("ipvs.udpTimeout", given.udp_timeout),
         };
         if mode != ProxyMode::Ipvs {
             self.errors.truncate(errors);
@@ -331,17 +335,17 @@ impl Check<'_> {
     }
 
     fn conntrack(&mut self) -> Conntrack {
-        let said = &self.settings.conntrack;
+        let given = &self.settings.conntrack;
         Conntrack {
-            max_per_core: NonZeroU32::new(self.count("conntrack.maxPerCore", said.max_per_core)),
-            min: self.count("conntrack.min", said.min),
+            max_per_core: NonZeroU32::new(self.count("conntrack.maxPerCore", given.max_per_core)),
+            min: self.count("conntrack.min", given.min),
             tcp_established_timeout: self
-                .timeout("conntrack.tcpEstablishedTimeout", said.tcp_established_timeout),
+                .timeout("conntrack.tcpEstablishedTimeout", given.tcp_established_timeout),
             tcp_close_wait_timeout: self
-                .timeout("conntrack.tcpCloseWaitTimeout", said.tcp_close_wait_timeout),
-            tcp_be_liberal: said.tcp_be_liberal,
-            udp_timeout: self.timeout("conntrack.udpTimeout", said.udp_timeout),
-            udp_stream_timeout: self.timeout("conntrack.udpStreamTimeout", said.udp_stream_timeout),
+                .timeout("conntrack.tcpCloseWaitTimeout", given.tcp_close_wait_timeout),
+            tcp_be_liberal: given.tcp_be_liberal,
+            udp_timeout: self.timeout("conntrack.udpTimeout", given.udp_timeout),
+            udp_stream_timeout: self.timeout("conntrack.udpStreamTimeout", given.udp_stream_timeout),
         }
     }
 
@@ -355,13 +359,15 @@ impl Check<'_> {
 
     fn feature_gates(&mut self) -> FeatureGates {
         for (gate, on) in &self.settings.feature_gates {
-            match feature_gates::judge(gate, *on) {
-                Verdict::Accepted => {}
-                Verdict::Graduated => {
-                    let said = self.sources.said("featureGates");
-                    self.warnings.push(Warning::GraduatedGate { said, gate: gate.clone() });
+            match feature_gates::check(gate, *on) {
+                GateCheck::Accepted => {}
+                GateCheck::Graduated => {
+                    let origin = self.origins.origin("featureGates");
+                    self.warnings.push(Warning::GraduatedGate { origin, gate: gate.clone() });
                 }
-                Verdict::Refused(expected) => self.reject("featureGates", format!("{gate}={on}"), expected),
+                GateCheck::Rejected(expected) => {
+                    self.reject("featureGates", format!("{gate}={on}"), expected)
+                }
             }
         }
         feature_gates::accept(&self.settings.feature_gates)

@@ -1,13 +1,13 @@
 //! NetworkPolicy: rules of ours.
 
-use super::Check;
-use crate::config::typed::{DropLog, Established, NetworkPolicy, UnknownPods};
+use super::Validator;
+use crate::config::validated::{DropLog, Established, NetworkPolicy, UnknownPods};
 
-impl Check<'_> {
+impl Validator<'_> {
     pub(super) fn network_policy(&mut self) -> Option<NetworkPolicy> {
-        let said = &self.settings.network_policy;
-        let (established, unknown_pods) = (said.established.as_str(), said.unknown_pods.as_str());
-        let (group, rate) = (said.log_group, said.log_rate);
+        let given = &self.settings.network_policy;
+        let (established, unknown_pods) = (given.established.as_str(), given.unknown_pods.as_str());
+        let (group, rate) = (given.log_group, given.log_rate);
         let established = match established {
             "" | "keep" => Established::Keep,
             "cut" => Established::Cut,

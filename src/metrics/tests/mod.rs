@@ -21,15 +21,15 @@ fn report_everything(metrics: &Metrics) {
     for family in Family::BOTH {
         let second = Duration::from_secs(1);
         metrics.sync_queued(family, UNIX_EPOCH + second);
-        metrics.sync_ended(family, Extent::Full, second);
-        metrics.sync_ended(family, Extent::Partial, second);
+        metrics.sync_ended(family, SyncScope::Full, second);
+        metrics.sync_ended(family, SyncScope::Partial, second);
         metrics.synced(family, UNIX_EPOCH + second);
         metrics.sync_failed(family);
         metrics.network_programmed(family, second);
-        metrics.set_no_local_endpoints(family, TrafficPolicy::Internal, 1);
-        metrics.set_no_local_endpoints(family, TrafficPolicy::External, 2);
-        metrics.restore_failed(family, Extent::Full);
-        metrics.restore_failed(family, Extent::Partial);
+        metrics.set_no_local_endpoints(family, TrafficPolicyField::Internal, 1);
+        metrics.set_no_local_endpoints(family, TrafficPolicyField::External, 2);
+        metrics.restore_failed(family, SyncScope::Full);
+        metrics.restore_failed(family, SyncScope::Partial);
         metrics.set_iptables_rules(family, "nat", 10, 5);
         metrics.conntrack_reconciled(family, second, 3);
         metrics.set_isolated(family, &[], &[NamespacedName::new("default", "web")]);

@@ -12,14 +12,14 @@ type Read = Box<dyn Fn() -> Option<f64> + Send + Sync>;
 /// A counter whose value somebody else keeps, such as the kernel. Without a reader, or while it has
 /// nothing to say, the metric is absent.
 #[derive(Clone)]
-pub(super) struct Scraped {
+pub(super) struct CounterFunc {
     desc: Desc,
     read: Arc<Mutex<Option<Read>>>,
 }
 
-impl Scraped {
+impl CounterFunc {
     pub(super) fn counter(name: &str, help: &str) -> Self {
-        Scraped { desc: describe(name, help, &[]), read: Arc::default() }
+        CounterFunc { desc: describe(name, help, &[]), read: Arc::default() }
     }
 
     /// From now on, reads by this.
@@ -28,7 +28,7 @@ impl Scraped {
     }
 }
 
-impl Collector for Scraped {
+impl Collector for CounterFunc {
     fn desc(&self) -> Vec<&Desc> {
         vec![&self.desc]
     }

@@ -10,9 +10,9 @@ use super::go_number::{parse_bool, parse_integer, parse_quantity};
 use super::settings::VModule;
 
 /// What a value should have looked like; completes "expected …".
-pub(super) type Expected = &'static str;
+pub(super) type ExpectedValue = &'static str;
 
-pub(super) enum Slot<'a> {
+pub(super) enum FieldRef<'a> {
     Bool(&'a mut bool),
     Integer(&'a mut i32),
     Float(&'a mut f32),
@@ -30,22 +30,22 @@ pub(super) enum Slot<'a> {
     VModules(&'a mut Vec<VModule>),
 }
 
-const BOOL: Expected = "true or false";
-const INTEGER: Expected = "a whole number of 32 bits";
-const FLOAT: Expected = "a number";
-const DURATION: Expected = "a duration such as \"30s\", \"1h30m\" or \"500ms\"";
-const DURATION_OR_NANOSECONDS: Expected = "a duration such as \"5s\", or a number of nanoseconds";
-const TEXT: Expected = "a string (put it in quotes)";
-const LIST: Expected = "a list of strings";
-const QUANTITY: Expected = "a size in bytes such as 512, \"1K\" or \"2Ki\"";
-const GATES_FLAG: Expected = "GATE=true or GATE=false, separated by commas";
-const GATES_FILE: Expected = "a mapping from the gate's name to true or false, each gate once";
-const VMODULE_FLAG: Expected = "PATTERN=LEVEL, separated by commas";
-const VMODULE_FILE: Expected = "a list of mappings with filePattern and verbosity";
+const BOOL: ExpectedValue = "true or false";
+const INTEGER: ExpectedValue = "a whole number of 32 bits";
+const FLOAT: ExpectedValue = "a number";
+const DURATION: ExpectedValue = "a duration such as \"30s\", \"1h30m\" or \"500ms\"";
+const DURATION_OR_NANOSECONDS: ExpectedValue = "a duration such as \"5s\", or a number of nanoseconds";
+const TEXT: ExpectedValue = "a string (put it in quotes)";
+const LIST: ExpectedValue = "a list of strings";
+const QUANTITY: ExpectedValue = "a size in bytes such as 512, \"1K\" or \"2Ki\"";
+const GATES_FLAG: ExpectedValue = "GATE=true or GATE=false, separated by commas";
+const GATES_FILE: ExpectedValue = "a mapping from the gate's name to true or false, each gate once";
+const VMODULE_FLAG: ExpectedValue = "PATTERN=LEVEL, separated by commas";
+const VMODULE_FILE: ExpectedValue = "a list of mappings with filePattern and verbosity";
 
-impl Slot<'_> {
+impl FieldRef<'_> {
     /// Takes the values that a flag was given on the command line, in their order.
-    pub(super) fn read_flag(self, values: &[String]) -> Result<(), Expected> {
+    pub(super) fn read_flag(self, values: &[String]) -> Result<(), ExpectedValue> {
         let last = values.last().map_or("", String::as_str);
         match self {
             Self::Bool(place) => *place = parse_bool(last).ok_or(BOOL)?,
@@ -69,7 +69,7 @@ impl Slot<'_> {
     }
 
     /// Takes a value from a file.
-    pub(super) fn read_node(self, node: &Node) -> Result<(), Expected> {
+    pub(super) fn read_node(self, node: &Node) -> Result<(), ExpectedValue> {
         match (self, &node.value) {
             (Self::Bool(place), value) => *place = boolean(value).ok_or(BOOL)?,
             (Self::Integer(place), Value::Integer(n)) => *place = (*n).try_into().map_err(|_| INTEGER)?,
@@ -97,12 +97,12 @@ impl Slot<'_> {
                 *place = gates_of_flag(std::slice::from_ref(text)).map_err(|_| GATES_FILE)?;
             }
             (Self::VModules(place), Value::List(items)) => *place = vmodules_of_file(items)?,
-            (slot, _) => return Err(slot.expected_in_file()),
+            (field_ref, _) => return Err(field_ref.expected_in_file()),
         }
         Ok(())
     }
 
-    fn expected_in_file(&self) -> Expected {
+    fn expected_in_file(&self) -> ExpectedValue {
         match self {
             Self::Bool(_) => BOOL,
             Self::Integer(_) => INTEGER,
@@ -153,7 +153,7 @@ impl Slot<'_> {
     }
 }
 
-impl fmt::Display for Slot<'_> {
+impl fmt::Display for FieldRef<'_> {
     /// As a flag's value.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -191,7 +191,7 @@ fn texts(items: &[Node]) -> Option<Vec<String>> {
         .collect()
 }
 
-fn gates_of_flag(values: &[String]) -> Result<BTreeMap<String, bool>, Expected> {
+fn gates_of_flag(values: &[String]) -> Result<BTreeMap<String, bool>, ExpectedValue> {
     let pairs = values.iter().flat_map(|value| value.split(',')).filter(|pair| !pair.is_empty());
     pairs
         .map(|pair| {
@@ -201,7 +201,7 @@ fn gates_of_flag(values: &[String]) -> Result<BTreeMap<String, bool>, Expected> 
         .collect()
 }
 
-fn gates_of_file(entries: &[Entry]) -> Result<BTreeMap<String, bool>, Expected> {
+fn gates_of_file(entries: &[Entry]) -> Result<BTreeMap<String, bool>, ExpectedValue> {
     let mut gates = BTreeMap::new();
     for Entry { key, node, .. } in entries {
         let on = boolean(&node.value).ok_or(GATES_FILE)?;
@@ -212,7 +212,7 @@ fn gates_of_file(entries: &[Entry]) -> Result<BTreeMap<String, bool>, Expected> 
     Ok(gates)
 }
 
-fn vmodules_of_flag(value: &str) -> Result<Vec<VModule>, Expected> {
+fn vmodules_of_flag(value: &str) -> Result<Vec<VModule>, ExpectedValue> {
     let pairs = value.split(',').filter(|pair| !pair.is_empty());
     pairs
         .map(|pair| {
@@ -224,7 +224,7 @@ fn vmodules_of_flag(value: &str) -> Result<Vec<VModule>, Expected> {
         .collect()
 }
 
-fn vmodules_of_file(items: &[Node]) -> Result<Vec<VModule>, Expected> {
+fn vmodules_of_file(items: &[Node]) -> Result<Vec<VModule>, ExpectedValue> {
     items.iter().map(|item| vmodule_of_file(item).ok_or(VMODULE_FILE)).collect()
 }
 

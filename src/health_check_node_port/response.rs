@@ -1,21 +1,21 @@
-//! The answer that load balancers get, to the byte that of kube-proxy.
+//! The response that load balancers get, to the byte that of kube-proxy.
 
 use axum::response::Response;
 use http::{HeaderName, HeaderValue, StatusCode};
 use portcullis_cluster::NamespacedName;
 
-use crate::http::answer::{JSON, exact};
+use crate::http::response::{JSON, nosniff};
 
 /// By this, load balancers that weigh nodes send each as much as it has endpoints for.
 const WEIGHT: HeaderName = HeaderName::from_static("x-load-balancing-endpoint-weight");
 
 /// For a Service with so many ready endpoints on this node, whose rules are or are not as they should be.
-pub(super) fn answer(service: &NamespacedName, local_endpoints: usize, healthy: bool) -> Response {
+pub(super) fn response(service: &NamespacedName, local_endpoints: usize, healthy: bool) -> Response {
     let good = local_endpoints > 0 && healthy;
     let status = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    let mut answer = exact(status, JSON, body(service, local_endpoints, healthy));
-    answer.headers_mut().insert(WEIGHT, HeaderValue::from(local_endpoints));
-    answer
+    let mut response = nosniff(status, JSON, body(service, local_endpoints, healthy));
+    response.headers_mut().insert(WEIGHT, HeaderValue::from(local_endpoints));
+    response
 }
 
 fn body(service: &NamespacedName, local_endpoints: usize, healthy: bool) -> String {

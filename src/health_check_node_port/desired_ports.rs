@@ -9,17 +9,17 @@ use portcullis_cluster::{Family, NamespacedName, Protocol};
 
 /// All ports that are to be answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
+pub struct DesiredPorts {
     /// The addresses of the node on which NodePorts are served; the unspecified ones (`0.0.0.0`, `::`) are
     /// all of their family.
     pub addresses: Vec<IpAddr>,
     /// By Service.
-    pub services: BTreeMap<NamespacedName, HealthCheck>,
+    pub services: BTreeMap<NamespacedName, ServiceHealthCheck>,
 }
 
 /// What is asked of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HealthCheck {
+pub struct ServiceHealthCheck {
     /// The port, on TCP.
     pub port: NonZeroU16,
     /// Ready endpoints on this node, in each family in which the Service is served.
@@ -29,9 +29,9 @@ pub struct HealthCheck {
     pub node_port_of: Option<NamespacedName>,
 }
 
-impl Wanted {
+impl DesiredPorts {
     /// What a node that serves `desired` is to answer on these addresses.
-    pub fn of(desired: &Desired, addresses: Vec<IpAddr>) -> Self {
+    pub fn new(desired: &Desired, addresses: Vec<IpAddr>) -> Self {
         let tcp = desired.ports().filter(|port| port.name.protocol == Protocol::Tcp);
         let node_ports: BTreeMap<(NonZeroU16, Family), &NamespacedName> =
             tcp.filter_map(|port| Some(((port.node_port?, port.family), &port.name.service))).collect();
@@ -46,8 +46,8 @@ impl Wanted {
             let node_port_of = endpoints.keys().find_map(|family| node_ports.get(&(port, *family)));
             let node_port_of = node_port_of.map(|service| (*service).clone());
             let local_endpoints = endpoints.into_iter().map(|(family, ips)| (family, ips.len())).collect();
-            Some((service.clone(), HealthCheck { port, local_endpoints, node_port_of }))
+            Some((service.clone(), ServiceHealthCheck { port, local_endpoints, node_port_of }))
         });
-        Wanted { services: services.collect(), addresses }
+        DesiredPorts { services: services.collect(), addresses }
     }
 }

@@ -1,22 +1,22 @@
-//! Which setting was said where, so that a message can name the flag, or the file and line.
+//! Which setting was given where, so that a message can name the flag, or the file and line.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-use super::error::{Said, Warning};
+use super::error::{Origin, Warning};
 use super::setting::Setting;
 use super::setting_table::settings;
 
 /// The language of a configuration file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Language {
+pub(super) enum FileFormat {
     /// `KubeProxyConfiguration`, in YAML or JSON.
     KubeProxy,
     /// Ours.
     Toml,
 }
 
-impl Language {
+impl FileFormat {
     /// A setting's path in a file of this language.
     pub(super) fn field(self, setting: &Setting) -> Option<&'static str> {
         match self {
@@ -37,7 +37,7 @@ impl Language {
 #[derive(Clone, Debug)]
 pub(super) struct File {
     pub(super) path: PathBuf,
-    pub(super) language: Language,
+    pub(super) language: FileFormat,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -48,14 +48,14 @@ enum Place {
 
 /// Where the settings come from, by [`Setting::id`].
 #[derive(Debug, Default)]
-pub(super) struct Sources {
+pub(super) struct Origins {
     file: Option<File>,
     places: HashMap<&'static str, Place>,
     warnings: Vec<Warning>,
 }
 
-impl Sources {
-    pub(super) fn set_file(&mut self, path: &Path, language: Language) {
+impl Origins {
+    pub(super) fn set_file(&mut self, path: &Path, language: FileFormat) {
         self.file = Some(File { path: path.to_owned(), language });
     }
 
@@ -88,21 +88,21 @@ impl Sources {
         matches!(self.places.get(id), Some(Place::Flag(_)))
     }
 
-    /// Where the setting with this id was said.
-    pub(super) fn said(&self, id: &'static str) -> Said {
+    /// Where the setting with this id was given.
+    pub(super) fn origin(&self, id: &'static str) -> Origin {
         match (self.places.get(id), &self.file) {
-            (Some(Place::Flag(flag)), _) => Said::Flag(flag),
-            (Some(Place::Line(line)), Some(file)) => Said::File {
+            (Some(Place::Flag(flag)), _) => Origin::Flag(flag),
+            (Some(Place::Line(line)), Some(file)) => Origin::File {
                 path: file.path.clone(),
                 line: *line,
                 field: self.field(id, file.language).to_owned(),
             },
-            (_, Some(file)) => Said::Default(self.field(id, file.language)),
-            (_, None) => Said::Default(id),
+            (_, Some(file)) => Origin::Default(self.field(id, file.language)),
+            (_, None) => Origin::Default(id),
         }
     }
 
-    fn field(&self, id: &'static str, language: Language) -> &'static str {
+    fn field(&self, id: &'static str, language: FileFormat) -> &'static str {
         settings()
             .find(|setting| setting.id() == id)
             .and_then(|setting| language.field(setting))

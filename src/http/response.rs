@@ -1,0 +1,31 @@
+//! Answers as Go's HTTP library, and so kube-proxy, writes them.
+
+use axum::response::{IntoResponse, Response};
+use http::header::{CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
+use http::{HeaderValue, StatusCode};
+
+/// Plain text.
+pub(super) const PLAIN: &str = "text/plain; charset=utf-8";
+
+/// JSON.
+pub(crate) const JSON: &str = "application/json";
+
+/// A response whose type browsers are told not to guess at.
+pub(crate) fn nosniff(status: StatusCode, content_type: &'static str, body: impl IntoResponse) -> Response {
+    let mut response = with_type(status, content_type, body);
+    response.headers_mut().insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// A response of a type.
+pub(super) fn with_type(status: StatusCode, content_type: &'static str, body: impl IntoResponse) -> Response {
+    let mut response = body.into_response();
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+/// There is nothing at this path.
+pub(super) async fn not_found() -> Response {
+    nosniff(StatusCode::NOT_FOUND, PLAIN, "404 page not found\n")
+}
