@@ -37,7 +37,7 @@ impl Batches {
         match self.sends.last_mut() {
             Some(last) if last.size() < SEND => last.push(action, kind, flags, fill),
             _ => {
-                self.sends.push(Batch::of(action, kind, flags, fill)?);
+                self.sends.push(Batch::with_message(action, kind, flags, fill)?);
                 Ok(())
             }
         }

@@ -19,7 +19,7 @@ pub enum Error {
     },
     /// The kernel understood the request and said no.
     #[error("cannot {action}: the kernel answers {}{}", errno_text(*errno), text.as_deref().map(|t| format!(" ({t})")).unwrap_or_default())]
-    Refused {
+    Rejected {
         /// What was being done.
         action: &'static str,
         /// The error number, positive (`libc::ENOENT`, …).
@@ -53,7 +53,7 @@ pub enum Error {
     },
     /// The kernel sent no answer in time.
     #[error("cannot {action}: the kernel gave no answer")]
-    NoAnswer {
+    NoResponse {
         /// What was being done.
         action: &'static str,
     },
@@ -109,14 +109,14 @@ impl Error {
     /// The kernel's error number, if it was the kernel that refused (`libc::ENOENT`, …).
     pub fn errno(&self) -> Option<i32> {
         match self {
-            Error::Refused { errno, .. } => Some(*errno),
+            Error::Rejected { errno, .. } => Some(*errno),
             Error::Set { source, .. } | Error::Object { source, .. } => source.errno(),
             _ => None,
         }
     }
 
     /// Whether an ipset refused an entry because it is full (`IPSET_ERR_HASH_FULL`).
-    pub fn is_full_set(&self) -> bool {
+    pub fn is_set_full(&self) -> bool {
         let of_a_hash = |entry: &SetEntry| !matches!(entry, SetEntry::Port(_));
         match self {
             Error::Set { entry, source, .. } => {
@@ -127,18 +127,18 @@ impl Error {
     }
 
     /// Whether an ipset refused one of its entries, and not the request as a whole.
-    pub fn is_about_an_entry(&self) -> bool {
+    pub fn is_entry_error(&self) -> bool {
         self.errno().is_some_and(|errno| errno >= TYPE_SPECIFIC)
     }
 
     /// Whether privilege or memory is lacking: nothing of the object that was refused is to blame.
-    pub fn lacks_means(&self) -> bool {
+    pub fn is_privilege_or_memory_error(&self) -> bool {
         matches!(self.errno(), Some(libc::EPERM | libc::ENOMEM | libc::ENOBUFS))
     }
 
     /// Whether what another process put there may be the reason for which the kernel rejected a change.
     pub(crate) fn may_be_external(&self) -> bool {
-        self.errno().is_some() && !self.lacks_means()
+        self.errno().is_some() && !self.is_privilege_or_memory_error()
     }
 
     /// Whether the same question may well be answered if it is asked again at once.

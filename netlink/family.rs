@@ -14,7 +14,7 @@ impl Family {
     pub const ALL: [Family; 2] = [Family::V4, Family::V6];
 
     /// The family of an address. An IPv4-mapped IPv6 address is IPv6, as it is in the kernel.
-    pub fn of(address: IpAddr) -> Self {
+    pub fn from_address(address: IpAddr) -> Self {
         match address {
             IpAddr::V4(_) => Family::V4,
             IpAddr::V6(_) => Family::V6,

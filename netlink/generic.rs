@@ -21,16 +21,16 @@ impl Writer<'_> {
     }
 }
 
-/// The message type of a family on `socket` (a [`Protocol::Generic`] one); `None` if the kernel has not loaded
+/// The message type of a family on `socket` (a [`NetlinkProtocol::Generic`] one); `None` if the kernel has not loaded
 /// it. All families are listed for that: to ask for one by name makes the kernel load its module.
 ///
-/// [`Protocol::Generic`]: crate::socket::Protocol::Generic
+/// [`NetlinkProtocol::Generic`]: crate::socket::NetlinkProtocol::Generic
 ///
 /// # Errors
 /// [`crate::Error::Malformed`] if the list does not parse.
 pub fn loaded_family(socket: &mut Socket, name: &str) -> Result<Option<u16>> {
     const ACTION: &str = "list the generic netlink families";
-    let mut request = Batch::of(ACTION, GENL_ID_CTRL, 0, |message| {
+    let mut request = Batch::with_message(ACTION, GENL_ID_CTRL, 0, |message| {
         message.generic_header(CTRL_CMD_GETFAMILY, CTRL_VERSION);
     })?;
     let mut found = None;

@@ -46,7 +46,7 @@ impl Batch {
     ///
     /// # Errors
     /// [`Error::AttributeTooLong`], as for [`Batch::push`].
-    pub fn of(
+    pub fn with_message(
         action: &'static str,
         kind: u16,
         flags: u16,
@@ -164,7 +164,7 @@ pub struct Message<'a> {
 
 /// What a message means to the conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Meaning {
+pub(crate) enum Response {
     /// An object of the family.
     Object,
     /// The request of that number succeeded.
@@ -198,22 +198,22 @@ impl<'a> Message<'a> {
         self.flags & DUMP_INTERRUPTED != 0
     }
 
-    pub(crate) fn meaning(&self) -> Result<Meaning, Malformed> {
+    pub(crate) fn response(&self) -> Result<Response, Malformed> {
         match i32::from(self.kind) {
-            libc::NLMSG_ERROR => self.verdict(Meaning::Acknowledged, true),
-            libc::NLMSG_DONE => self.verdict(Meaning::Done, false),
-            libc::NLMSG_OVERRUN => Ok(Meaning::Lost),
-            kind if kind < libc::NLMSG_MIN_TYPE => Ok(Meaning::Nothing),
-            _ => Ok(Meaning::Object),
+            libc::NLMSG_ERROR => self.verdict(Response::Acknowledged, true),
+            libc::NLMSG_DONE => self.verdict(Response::Done, false),
+            libc::NLMSG_OVERRUN => Ok(Response::Lost),
+            kind if kind < libc::NLMSG_MIN_TYPE => Ok(Response::Nothing),
+            _ => Ok(Response::Object),
         }
     }
 
     /// Reads `i32 negative errno`, then, for errors, the header of the request and all of the request unless
     /// capped, then extended-ACK attributes if flagged. A `DONE` without any payload is a success.
-    fn verdict(&self, success: Meaning, echoes_request: bool) -> Result<Meaning, Malformed> {
+    fn verdict(&self, success: Response, echoes_request: bool) -> Result<Response, Malformed> {
         let Some((code, rest)) = self.payload.split_first_chunk::<4>() else {
             return match success {
-                Meaning::Done => Ok(success),
+                Response::Done => Ok(success),
                 _ => Err(Malformed::Length {
                     what: "message",
                     announced: HEADER + 4,
@@ -241,19 +241,19 @@ impl<'a> Message<'a> {
                 }
             }
         }
-        Ok(Meaning::Failed { errno: code.wrapping_neg(), text, offset })
+        Ok(Response::Failed { errno: code.wrapping_neg(), text, offset })
     }
 }
 
 const NLMSGERR_ATTR_MSG: u16 = 1;
 const NLMSGERR_ATTR_OFFS: u16 = 2;
 
-impl Meaning {
+impl Response {
     /// The error this stands for, if it stands for one.
     pub(crate) fn error(self, action: &'static str) -> Option<Error> {
         match self {
-            Meaning::Failed { errno, text, offset } => Some(Error::Refused { action, errno, text, offset }),
-            Meaning::Lost => Some(Error::Overrun { action }),
+            Response::Failed { errno, text, offset } => Some(Error::Rejected { action, errno, text, offset }),
+            Response::Lost => Some(Error::Overrun { action }),
             _ => None,
         }
     }
@@ -327,7 +327,7 @@ mod tests {
             request[..4].copy_from_slice(&(length as u32).to_ne_bytes());
             request
         };
-        let failed = |errno, text: Option<&str>| Meaning::Failed {
+        let failed = |errno, text: Option<&str>| Response::Failed {
             errno,
             text: text.map(str::to_owned),
             offset: text.map(|_| 20),
@@ -335,7 +335,7 @@ mod tests {
         let (error, done) = (libc::NLMSG_ERROR, libc::NLMSG_DONE);
         let words = Some("no such zone");
         let rows = [
-            ("success", answer(error, CAPPED, 0, &request(16), None), Meaning::Acknowledged),
+            ("success", answer(error, CAPPED, 0, &request(16), None), Response::Acknowledged),
             ("a bare error", answer(error, CAPPED, -2, &request(16), None), failed(2, None)),
             ("an error that echoes the request", answer(error, 0, -2, &request(40), None), failed(2, None)),
             (
@@ -355,7 +355,7 @@ mod tests {
                 answer(error, ACK_ATTRIBUTES, -22, &request(40), words),
                 failed(22, words),
             ),
-            ("the end", answer(done, 0, 0, &[], None), Meaning::Done),
+            ("the end", answer(done, 0, 0, &[], None), Response::Done),
             (
                 "an end that is a failure, in words",
                 answer(done, ACK_ATTRIBUTES, -95, &[], words),
@@ -366,13 +366,13 @@ mod tests {
                 answer(error, ACK_ATTRIBUTES, -1, &[255; 40], None),
                 failed(1, None),
             ),
-            ("lost", answer(libc::NLMSG_OVERRUN, 0, 0, &[], None), Meaning::Lost),
-            ("an object", answer(0x0100, 0, 0, &[], None), Meaning::Object),
-            ("nothing", answer(libc::NLMSG_NOOP, 0, 0, &[], None), Meaning::Nothing),
+            ("lost", answer(libc::NLMSG_OVERRUN, 0, 0, &[], None), Response::Lost),
+            ("an object", answer(0x0100, 0, 0, &[], None), Response::Object),
+            ("nothing", answer(libc::NLMSG_NOOP, 0, 0, &[], None), Response::Nothing),
         ];
-        for (case, bytes, meaning) in rows {
+        for (case, bytes, response) in rows {
             let message = Messages::new(&bytes).next().expect("one message").expect("a whole message");
-            assert_eq!(message.meaning().as_ref(), Ok(&meaning), "{case}");
+            assert_eq!(message.response().as_ref(), Ok(&response), "{case}");
         }
     }
 
@@ -395,7 +395,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn noise_has_some_meaning_or_none(kind: u16, flags: u16, payload in proptest::collection::vec(0u8.., 0..80)) {
-            let _ = Message { kind, flags, sequence: 1, payload: &payload }.meaning();
+            let _ = Message { kind, flags, sequence: 1, payload: &payload }.response();
         }
     }
 }

@@ -13,7 +13,7 @@ pub enum Subsystem {
     /// Named counters.
     Acct = 7,
     /// Tables, chains, rules, sets.
-    Tables = 10,
+    NfTables = 10,
 }
 
 /// Bytes of the fixed header (`struct nfgenmsg`): family, version, resource in network order.

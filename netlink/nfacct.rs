@@ -5,7 +5,7 @@ use crate::attribute::Malformed;
 use crate::error::{During, Error, Result};
 use crate::message::{Batch, CREATE, EXCLUSIVE, Message};
 use crate::netfilter::{self, Subsystem};
-use crate::socket::{Protocol, Socket};
+use crate::socket::{NetlinkProtocol, Socket};
 
 const NFNL_MSG_ACCT_NEW: u8 = 0;
 const NFNL_MSG_ACCT_GET: u8 = 1;
@@ -39,7 +39,7 @@ impl Counters {
     /// # Errors
     /// [`Error::Io`] if there is no netfilter netlink.
     pub fn open() -> Result<Self> {
-        Ok(Counters { socket: Socket::open(Protocol::Netfilter)? })
+        Ok(Counters { socket: Socket::open(NetlinkProtocol::Netfilter)? })
     }
 
     /// Whether the kernel has `nfnetlink_acct`, loading its module if need be. netfilter answers `EINVAL` to
@@ -58,7 +58,7 @@ impl Counters {
     /// Makes sure that a counter of this name exists. One that exists keeps its counts.
     ///
     /// # Errors
-    /// [`Error::BadName`] for names outside 1 to 31 bytes, [`Error::Refused`] otherwise.
+    /// [`Error::BadName`] for names outside 1 to 31 bytes, [`Error::Rejected`] otherwise.
     pub fn ensure(&mut self, name: &str) -> Result<()> {
         const ACTION: &str = "create an nfacct counter";
         let mut request = named(ACTION, NFNL_MSG_ACCT_NEW, CREATE | EXCLUSIVE, name)?;
@@ -85,7 +85,7 @@ impl Counters {
     /// Reads all counters.
     ///
     /// # Errors
-    /// [`Error::Refused`], as a rule for want of privilege or of the module.
+    /// [`Error::Rejected`], as a rule for want of privilege or of the module.
     pub fn list(&mut self) -> Result<Vec<Counter>> {
         let mut counters = Vec::new();
         self.each("list nfacct counters", |counter| {
@@ -97,7 +97,7 @@ impl Counters {
 
     fn each(&mut self, action: &'static str, mut visit: impl FnMut(Counter) -> Result<()>) -> Result<()> {
         let kind = netfilter::kind(Subsystem::Acct, NFNL_MSG_ACCT_GET);
-        let mut request = Batch::of(action, kind, 0, |message| {
+        let mut request = Batch::with_message(action, kind, 0, |message| {
             message.netfilter_header(None);
         })?;
         self.socket.dump(action, &mut request, |message| visit(parse(&message).during(action)?))
@@ -106,7 +106,7 @@ impl Counters {
 
 fn named(action: &'static str, message: u8, flags: u16, name: &str) -> Result<Batch> {
     Error::check_name(action, name, NAME_MOST)?;
-    Batch::of(action, netfilter::kind(Subsystem::Acct, message), flags, |message| {
+    Batch::with_message(action, netfilter::kind(Subsystem::Acct, message), flags, |message| {
         message.netfilter_header(None).text(NFACCT_NAME, name);
     })
 }

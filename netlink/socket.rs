@@ -5,7 +5,7 @@ use std::mem;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use crate::error::{During, Error, Result};
-use crate::message::{ACK, Batch, DUMP, Meaning, Message, Messages};
+use crate::message::{ACK, Batch, DUMP, Message, Messages, Response};
 
 /// `NETLINK_CAP_ACK`: errors carry no copy of the request.
 const NETLINK_CAP_ACK: i32 = 10;
@@ -23,7 +23,7 @@ const ANSWER_WITHIN: libc::timeval = libc::timeval { tv_sec: 10, tv_usec: 0 };
 
 /// Which part of the kernel a socket talks to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
+pub enum NetlinkProtocol {
     /// Links, addresses, routes (`NETLINK_ROUTE`).
     Route,
     /// conntrack, nfacct, nf_tables, ipset (`NETLINK_NETFILTER`).
@@ -32,17 +32,17 @@ pub enum Protocol {
     Generic,
 }
 
-impl Protocol {
+impl NetlinkProtocol {
     fn number(self) -> i32 {
         match self {
-            Protocol::Route => libc::NETLINK_ROUTE,
-            Protocol::Netfilter => libc::NETLINK_NETFILTER,
-            Protocol::Generic => libc::NETLINK_GENERIC,
+            NetlinkProtocol::Route => libc::NETLINK_ROUTE,
+            NetlinkProtocol::Netfilter => libc::NETLINK_NETFILTER,
+            NetlinkProtocol::Generic => libc::NETLINK_GENERIC,
         }
     }
 }
 
-/// A socket to one [`Protocol`], in the network namespace of the thread that opened it.
+/// A socket to one [`NetlinkProtocol`], in the network namespace of the thread that opened it.
 #[derive(Debug)]
 pub struct Socket {
     fd: OwnedFd,
@@ -56,7 +56,7 @@ impl Socket {
     ///
     /// # Errors
     /// [`Error::Io`], as a rule when the kernel lacks the protocol.
-    pub fn open(protocol: Protocol) -> Result<Self> {
+    pub fn open(protocol: NetlinkProtocol) -> Result<Self> {
         let socket = Self::bare(protocol)?;
         let seconds = ANSWER_WITHIN;
         set_option(socket.fd.as_fd(), libc::SOL_SOCKET, libc::SO_RCVTIMEO, &seconds)
@@ -69,7 +69,7 @@ impl Socket {
     ///
     /// # Errors
     /// [`Error::Io`], as a rule for want of privilege or of the group.
-    pub fn listen(protocol: Protocol, groups: &[u32]) -> Result<Self> {
+    pub fn listen(protocol: NetlinkProtocol, groups: &[u32]) -> Result<Self> {
         let socket = Self::bare(protocol)?;
         for group in groups {
             set_option(socket.fd.as_fd(), libc::SOL_NETLINK, libc::NETLINK_ADD_MEMBERSHIP, group)
@@ -78,7 +78,7 @@ impl Socket {
         Ok(socket)
     }
 
-    fn bare(protocol: Protocol) -> Result<Self> {
+    fn bare(protocol: NetlinkProtocol) -> Result<Self> {
         // SAFETY: no pointers; the result is checked before use.
         let fd =
             unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, protocol.number()) };
@@ -248,7 +248,7 @@ impl Socket {
                     overrun = true;
                     continue;
                 }
-                Err(Error::NoAnswer { .. }) if overrun => {
+                Err(Error::NoResponse { .. }) if overrun => {
                     return outcome.and(Err(Error::Overrun { action }));
                 }
                 received => received?,
@@ -260,10 +260,10 @@ impl Socket {
                 if position >= count {
                     continue; // an answer to a request that was given up
                 }
-                let meaning = message.meaning().during(action)?;
-                finished |=
-                    finishes(position) && matches!(meaning, Meaning::Acknowledged | Meaning::Failed { .. });
-                if let Some(error) = meaning.error(action) {
+                let response = message.response().during(action)?;
+                finished |= finishes(position)
+                    && matches!(response, Response::Acknowledged | Response::Failed { .. });
+                if let Some(error) = response.error(action) {
                     outcome = outcome.and_then(|()| refused(position as usize, error, message.payload));
                 }
             }
@@ -276,7 +276,7 @@ impl Socket {
     /// Sends a batch and waits for it, the first refusal being the error.
     ///
     /// # Errors
-    /// As [`Socket::transact`]; [`Error::Refused`] with the kernel's words.
+    /// As [`Socket::transact`]; [`Error::Rejected`] with the kernel's words.
     pub fn acknowledge(&mut self, action: &'static str, batch: &mut Batch) -> Result<()> {
         self.transact(action, batch, |_, error| Err(error))
     }
@@ -284,7 +284,7 @@ impl Socket {
     /// Asks for one object and gives it to `read`.
     ///
     /// # Errors
-    /// [`Error::Refused`] (`ENOENT` if there is no such object), or what `read` returns.
+    /// [`Error::Rejected`] (`ENOENT` if there is no such object), or what `read` returns.
     pub fn query<T>(
         &mut self,
         action: &'static str,
@@ -300,9 +300,9 @@ impl Socket {
                 if message.sequence != first {
                     continue;
                 }
-                match message.meaning().during(action)? {
-                    Meaning::Object => answer = Some(read(message)),
-                    Meaning::Acknowledged => return answer.unwrap_or(Err(Error::NoAnswer { action })),
+                match message.response().during(action)? {
+                    Response::Object => answer = Some(read(message)),
+                    Response::Acknowledged => return answer.unwrap_or(Err(Error::NoResponse { action })),
                     other => {
                         if let Some(error) = other.error(action) {
                             return Err(error);
@@ -318,7 +318,7 @@ impl Socket {
     ///
     /// # Errors
     /// [`Error::Interrupted`], after the last object, if the kernel's list changed during the dump in a way
-    /// that it could not hide; [`Error::Refused`]; or what `each` returns.
+    /// that it could not hide; [`Error::Rejected`]; or what `each` returns.
     pub fn dump(
         &mut self,
         action: &'static str,
@@ -343,10 +343,10 @@ impl Socket {
                     continue;
                 }
                 interrupted |= message.dump_interrupted();
-                match message.meaning().during(action)? {
-                    Meaning::Object => outcome = outcome.and_then(|()| each(message)),
-                    Meaning::Done if interrupted => return outcome.and(Err(Error::Interrupted { action })),
-                    Meaning::Done => return outcome,
+                match message.response().during(action)? {
+                    Response::Object => outcome = outcome.and_then(|()| each(message)),
+                    Response::Done if interrupted => return outcome.and(Err(Error::Interrupted { action })),
+                    Response::Done => return outcome,
                     other => {
                         if let Some(error) = other.error(action) {
                             return Err(error);
@@ -369,7 +369,7 @@ impl Socket {
     ) -> Result<bool> {
         let received = match self.receive(action) {
             Ok(received) => received,
-            Err(Error::NoAnswer { .. }) => return Ok(false),
+            Err(Error::NoResponse { .. }) => return Ok(false),
             Err(error) => return Err(error),
         };
         for message in Messages::new(&self.buffer[..received]) {
@@ -435,7 +435,7 @@ impl Socket {
                 match source.raw_os_error() {
                     Some(libc::EINTR) => continue,
                     Some(libc::ENOBUFS) => return Err(Error::Overrun { action }),
-                    Some(libc::EAGAIN) => return Err(Error::NoAnswer { action }),
+                    Some(libc::EAGAIN) => return Err(Error::NoResponse { action }),
                     _ => return Err(Error::Io { action, source }),
                 }
             }

@@ -7,8 +7,8 @@ use portcullis_cluster::Protocol;
 use portcullis_netlink::Family;
 use portcullis_netlink::conntrack::{Conntrack, Deleted, Flow};
 
-use crate::compile::Compiled;
-use crate::judge::Connection;
+use crate::compile::CompiledPolicies;
+use crate::evaluation::Connection;
 
 /// Deletes what the kernel knows of connections that the policies forbid now. Their next packet counts as the first of
 /// a new connection, which is dropped. `own` are the addresses of this machine: its own connections with its pods
@@ -16,9 +16,9 @@ use crate::judge::Connection;
 ///
 /// # Errors
 /// The kernel cannot be asked; the call can be repeated.
-pub fn cut(
+pub fn terminate_forbidden(
     conntrack: &mut Conntrack,
-    compiled: &Compiled,
+    compiled: &CompiledPolicies,
     own: &HashSet<IpAddr>,
 ) -> portcullis_netlink::Result<Deleted> {
     let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].map(Protocol::number);
@@ -28,10 +28,10 @@ pub fn cut(
 /// The same for TCP connections alone whose first segment was not seen.
 ///
 /// # Errors
-/// As [`cut`].
-pub fn cut_picked_up(
+/// As [`terminate_forbidden`].
+pub fn terminate_forbidden_picked_up(
     conntrack: &mut Conntrack,
-    compiled: &Compiled,
+    compiled: &CompiledPolicies,
     own: &HashSet<IpAddr>,
 ) -> portcullis_netlink::Result<Deleted> {
     conntrack.delete_where(&Family::ALL, &[Protocol::Tcp.number()], |flow| {
@@ -41,9 +41,9 @@ pub fn cut_picked_up(
 
 /// Whether policies forbid a connection. One whose first segment was not seen may have been opened by either end, and is
 /// forbidden if neither may have.
-fn is_forbidden(flow: &Flow, compiled: &Compiled, own: &HashSet<IpAddr>) -> bool {
+fn is_forbidden(flow: &Flow, compiled: &CompiledPolicies, own: &HashSet<IpAddr>) -> bool {
     let Some(connection) = connection_of(flow, own) else { return false };
-    let is_allowed = |connection| compiled.judge(connection).is_allowed();
+    let is_allowed = |connection| compiled.evaluate(connection).is_allowed();
     let by_other_end = || flow.is_picked_up && is_allowed(reversed(connection, flow));
     !(is_allowed(connection) || by_other_end())
 }
@@ -122,7 +122,7 @@ mod tests {
         for (kind, object) in [(Kind::NetworkPolicy, policy), (Kind::Pod, pod)] {
             index.handle(Event::Applied(Object::parse(kind, object).expect("an object").object));
         }
-        let compiler = Compiler::of(Scope::Node(Name::new("n")), &index);
+        let compiler = Compiler::from_index(Scope::Node(Name::new("n")), &index);
         // From where to where by which ports, whether its begin was seen, whether it is forbidden.
         let rows = [
             ("the client's", "10.244.2.6", 4000, "10.244.1.5", 80, false, false),

@@ -12,9 +12,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use portcullis_cluster::NamespacedName;
-use portcullis_netlink::route::{Interfaces, Link, Peer};
+use portcullis_netlink::route::{Link, LinkPeer, Rtnetlink};
 
-use crate::compile::{Compiled, LocalPod};
+use crate::compile::{CompiledPolicies, LocalPod};
 
 /// The node's end of a pod's veth pair.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,13 +27,13 @@ pub struct PodInterface {
     pub is_bridge_port: bool,
     /// The pods of which it has an address, sorted. Several only where a pod has given itself another one's address.
     pub pods: Box<[NamespacedName]>,
-    peer: Peer,
+    peer: LinkPeer,
 }
 
 impl PodInterface {
     /// An interface of these pods.
     pub fn new(name: &str, index: u32, pods: &[NamespacedName]) -> Self {
-        let peer = Peer { netns: 0, index: 0 };
+        let peer = LinkPeer { netns: 0, index: 0 };
         PodInterface { name: name.into(), index, is_bridge_port: true, pods: pods.into(), peer }
     }
 }
@@ -54,8 +54,8 @@ impl PodInterfaces {
     ///
     /// # Errors
     /// The kernel cannot list its links; what was found before stays.
-    pub fn scan(&mut self, compiled: &Compiled) -> portcullis_netlink::Result<()> {
-        let mut interfaces = Interfaces::open()?;
+    pub fn scan(&mut self, compiled: &CompiledPolicies) -> portcullis_netlink::Result<()> {
+        let mut interfaces = Rtnetlink::open()?;
         let links = interfaces.links()?;
         let known: BTreeMap<u32, PodInterface> = std::mem::take(&mut self.found)
             .into_iter()
@@ -80,7 +80,7 @@ impl PodInterfaces {
     }
 
     /// The pods that some policy isolates and of which no interface was found, sorted.
-    pub fn missing(&self, compiled: &Compiled) -> Vec<NamespacedName> {
+    pub fn missing(&self, compiled: &CompiledPolicies) -> Vec<NamespacedName> {
         let attached: BTreeSet<&NamespacedName> =
             self.found.iter().flat_map(|interface| &interface.pods).collect();
         let is_isolated = |pod: &&LocalPod| pod.ingress.is_some() || pod.egress.is_some();
@@ -95,11 +95,11 @@ fn is_pair(link: &Link) -> bool {
 }
 
 fn pods_at(
-    interfaces: &mut Interfaces,
-    peer: Peer,
-    compiled: &Compiled,
+    interfaces: &mut Rtnetlink,
+    peer: LinkPeer,
+    compiled: &CompiledPolicies,
 ) -> portcullis_netlink::Result<Box<[NamespacedName]>> {
-    let addresses = interfaces.addresses_of_peer(peer)?;
+    let addresses = interfaces.peer_addresses(peer)?;
     let pods =
         addresses.into_iter().filter_map(|address| compiled.pod_at(address)).map(|pod| pod.key.clone());
     Ok(pods.collect::<BTreeSet<_>>().into_iter().collect())

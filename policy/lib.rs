@@ -1,10 +1,10 @@
 //! NetworkPolicy and ClusterNetworkPolicy: who may talk to whom.
 //!
 //! ```text
-//! Index ──touched──► Compiler ──Changes──► the kernel's table
+//! Index ──touched──► Compiler ──PolicyChanges──► the kernel's table
 //!                        │
 //!                        ▼
-//!                    Compiled ──judge──► explain, truth tables
+//!                    CompiledPolicies ──judge──► explain, truth tables
 //! ```
 //!
 //! [`compile`] and [`judge`] are pure: no I/O, no clock. [`table`] writes what is compiled to the kernel.
@@ -12,10 +12,10 @@
 
 pub mod compile;
 pub mod established;
+pub mod evaluation;
 pub mod interfaces;
-pub mod judge;
 pub mod table;
 
-pub use compile::{Changes, Compiled, Compiler, Direction, Scope};
+pub use compile::{CompiledPolicies, Compiler, Direction, PolicyChanges, Scope};
+pub use evaluation::{Connection, Evaluation};
 pub use interfaces::{PodInterface, PodInterfaces};
-pub use judge::{Connection, Judgement};

@@ -7,14 +7,14 @@ use portcullis_modes::iptables::{self, NFACCT_INVALID_DROPPED, NFACCT_LOCALHOST_
 use portcullis_modes::ipvs::LINK;
 use portcullis_modes::route_localnet;
 use portcullis_netlink::nfacct::Counters;
-use portcullis_netlink::route::Interfaces;
+use portcullis_netlink::route::Rtnetlink;
 
 use crate::config::ProxyMode;
 
 /// All addresses of this machine's interfaces, in the kernel's order, but for those of `kube-ipvs0`, which are
 /// Services'. Empty, with a line in the log, where they cannot be read.
 pub fn addresses() -> Vec<IpAddr> {
-    let read = Interfaces::open().and_then(|mut i| i.addresses(&portcullis_netlink::Family::ALL));
+    let read = Rtnetlink::open().and_then(|mut i| i.addresses(&portcullis_netlink::Family::ALL));
     match read {
         Ok(addresses) => {
             addresses.into_iter().filter(|a| a.interface != LINK).map(|a| a.address.addr()).collect()
@@ -32,7 +32,7 @@ pub fn default_route_source(family: Family) -> Option<IpAddr> {
         Family::V4 => portcullis_netlink::Family::V4,
         Family::V6 => portcullis_netlink::Family::V6,
     };
-    Interfaces::open().and_then(|mut i| i.default_route_source(family)).ok().flatten()
+    Rtnetlink::open().and_then(|mut i| i.default_route_source(family)).ok().flatten()
 }
 
 /// Makes the kernel count packets for the rules that name counters. Says whether it can.

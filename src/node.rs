@@ -85,11 +85,11 @@ pub fn service_cidrs(mode: ProxyMode, index: &Index) -> Box<[IpNet]> {
 }
 
 /// What the configuration and the Node object make of how policies are enforced.
-pub fn policy_options(config: &NetworkPolicy, node: Option<&Node>) -> table::Options {
+pub fn policy_options(config: &NetworkPolicy, node: Option<&Node>) -> table::PolicyOptions {
     let ranges = node.map(|node| node.pod_cidrs.to_vec()).unwrap_or_default();
-    table::Options {
+    table::PolicyOptions {
         audit: config.audit,
-        cuts: config.established == Established::Cut && !config.audit,
+        terminates_connections: config.established == Established::Cut && !config.audit,
         log: config.log.map(|log| table::DropLog { group: log.group, rate: log.rate }),
         unknown_pods: match config.unknown_pods {
             UnknownPods::Deny if !ranges.is_empty() => table::UnknownPods::Deny { ranges },
@@ -105,14 +105,14 @@ pub fn policies(config: &NetworkPolicy, name: Name, index: &Index, is_this_machi
     if lacks_pod_ranges(config, node) {
         tracing::warn!(node = %name, "its Node object names no pod CIDRs, so unknown pods are not denied");
     }
-    let compiler = Compiler::of(Scope::Node(name), index);
-    let mut table = PolicyTable::of(policy_options(config, node), compiler.compiled());
+    let compiler = Compiler::from_index(Scope::Node(name), index);
+    let mut table = PolicyTable::from_compiled(policy_options(config, node), compiler.compiled());
     let mut interfaces = PodInterfaces::default();
     if is_this_machine {
         if let Err(error) = interfaces.scan(compiler.compiled()) {
             tracing::warn!(%error, "cannot look for the interfaces of pods: pods are matched by their addresses alone");
         }
-        table.attach(interfaces.found(), compiler.compiled());
+        table.set_interfaces(interfaces.found(), compiler.compiled());
     }
     table
 }

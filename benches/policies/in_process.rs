@@ -5,7 +5,7 @@ use std::thread::sleep;
 use portcullis_cluster::{Event, Index, Name};
 use portcullis_netlink::nf_tables::Table;
 use portcullis_netlink::socket::Socket;
-use portcullis_policy::table::{Enforcer, Options};
+use portcullis_policy::table::{Enforcer, PolicyOptions};
 use portcullis_policy::{Compiler, Scope};
 use serde_json::{Value, json};
 
@@ -47,7 +47,7 @@ pub(crate) struct Follower {
 impl Follower {
     /// Of a cluster with so many pods; nothing is compiled or written yet.
     fn new(pods: usize, namespace: &Namespace) -> Self {
-        let enforcer = namespace.run(|| Enforcer::open(Options::default()));
+        let enforcer = namespace.run(|| Enforcer::open(PolicyOptions::default()));
         Follower {
             index: cluster_state::index(pods),
             compiler: Compiler::new(Scope::Node(Name::new(NODE))),
@@ -66,7 +66,7 @@ impl Follower {
     fn think(&mut self, watch: &Watch) -> Spent {
         let touched = self.index.take_policy_touched();
         let changes = self.compiler.update(&self.index, &touched);
-        self.enforcer.follow(&changes, self.compiler.compiled());
+        self.enforcer.apply(&changes, self.compiler.compiled());
         watch.spent()
     }
 

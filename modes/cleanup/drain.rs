@@ -15,7 +15,7 @@ use portcullis_cluster::Family;
 use portcullis_netlink::conntrack::Conntrack;
 use portcullis_netlink::ip_vs::{IpVs, RealServer, ServerBatch, VirtualServer};
 use portcullis_netlink::ipset::IpSets;
-use portcullis_netlink::route::{AddressBatch, Interfaces};
+use portcullis_netlink::route::{AddressBatch, Rtnetlink};
 use portcullis_netlink::{self as netlink, Result};
 
 use super::ipvs::Ours;
@@ -136,16 +136,16 @@ fn silence<'a>(ip_vs: &mut IpVs, real: impl Iterator<Item = (&'a VirtualServer, 
 /// # Errors
 /// The kernel refuses.
 pub(super) fn keep_addresses_by_routes(sources: &[IpAddr]) -> Result<()> {
-    let mut interfaces = Interfaces::open()?;
+    let mut interfaces = Rtnetlink::open()?;
     let Some(link) = interfaces.link_index(LINK)? else { return Ok(()) };
     let source = |of: IpAddr| sources.iter().copied().find(|ip| Family::of(*ip) == Family::of(of));
-    let addresses = interfaces.addresses_of(link)?;
+    let addresses = interfaces.link_addresses(link)?;
     let replaced = addresses.into_iter().filter_map(|net| Some((net, source(net.addr())?)));
     // The kernel's own, where somebody set the link up, are nobody's to send to.
     let replaced: Vec<(IpNet, IpAddr)> = replaced.filter(|(net, _)| !is_link_local(net.addr())).collect();
-    let mut routes = interfaces.kept_address_batch()?;
-    replaced.iter().for_each(|(net, source)| routes.keep(net.addr(), *source));
-    interfaces.change_kept_addresses(&mut routes)?;
+    let mut routes = interfaces.local_route_batch()?;
+    replaced.iter().for_each(|(net, source)| routes.add(net.addr(), *source));
+    interfaces.change_local_routes(&mut routes)?;
     let mut gone = AddressBatch::new();
     replaced.iter().for_each(|(net, _)| gone.delete(link, *net));
     interfaces.change_addresses(&mut gone, |_, error| Err(error))
@@ -153,14 +153,14 @@ pub(super) fn keep_addresses_by_routes(sources: &[IpAddr]) -> Result<()> {
 
 /// Takes all addresses from this machine that IPVS mode gave it, but those that are still used.
 fn release_addresses(used: &HashSet<IpAddr>) -> Result<()> {
-    let mut interfaces = Interfaces::open()?;
-    let mut routes = interfaces.kept_address_batch()?;
-    let kept = interfaces.kept_addresses()?;
-    kept.into_iter().filter(|address| !used.contains(address)).for_each(|address| routes.let_go(address));
-    interfaces.change_kept_addresses(&mut routes)?;
+    let mut interfaces = Rtnetlink::open()?;
+    let mut routes = interfaces.local_route_batch()?;
+    let kept = interfaces.local_route_addresses()?;
+    kept.into_iter().filter(|address| !used.contains(address)).for_each(|address| routes.remove(address));
+    interfaces.change_local_routes(&mut routes)?;
     let Some(link) = interfaces.link_index(LINK)? else { return Ok(()) };
     let mut batch = AddressBatch::new();
-    let on_link = interfaces.addresses_of(link)?.into_iter();
+    let on_link = interfaces.link_addresses(link)?.into_iter();
     on_link.filter(|net| !used.contains(&net.addr())).for_each(|net| batch.delete(link, net));
     interfaces.change_addresses(&mut batch, |_, error| Err(error))
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use portcullis_cluster::{Family, Protocol};
 use portcullis_netlink::ip_vs::{IpVs, VirtualServer};
 use portcullis_netlink::ipset::{Destroyed, IpSets, SetEntry};
-use portcullis_netlink::route::Interfaces;
+use portcullis_netlink::route::Rtnetlink;
 use portcullis_netlink::{self as netlink, Result};
 
 use super::{Cleanup, Removed};
@@ -68,7 +68,7 @@ fn find(done: &mut Cleanup) -> Result<()> {
         let ours = Family::BOTH.into_iter().flat_map(|family| IpSet::ALL.map(|set| set.name(family)));
         done.removed.extend(ours.filter(|name| names.contains(name)).map(Removed::IpSet));
     }
-    if Interfaces::open()?.link_index(LINK)?.is_some() {
+    if Rtnetlink::open()?.link_index(LINK)?.is_some() {
         done.removed.push(Removed::Link(LINK.to_owned()));
     }
     Ok(())
@@ -76,7 +76,7 @@ fn find(done: &mut Cleanup) -> Result<()> {
 
 /// Whether IPVS mode left anything: its link stands for all the rest.
 pub(super) fn left_something() -> bool {
-    let link = Interfaces::open().and_then(|mut interfaces| interfaces.link_index(LINK));
+    let link = Rtnetlink::open().and_then(|mut interfaces| interfaces.link_index(LINK));
     // What cannot be asked for is looked for in full, and the failure is told.
     !matches!(link, Ok(None))
 }
@@ -104,13 +104,13 @@ pub(super) struct Ours {
 
 impl Ours {
     pub(super) fn read(sets: Option<&mut IpSets>) -> Result<Ours> {
-        let mut interfaces = Interfaces::open()?;
+        let mut interfaces = Rtnetlink::open()?;
         let addresses = interfaces.addresses(&netlink::Family::ALL)?;
         let (on_link, elsewhere): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|a| a.interface == LINK);
         let only = |addresses: Vec<netlink::route::Address>| addresses.into_iter().map(|a| a.address.addr());
         let mut ours = Ours {
             // Those that were the link's until a migration began are its addresses, too.
-            virtual_addresses: only(on_link).chain(interfaces.kept_addresses()?).collect(),
+            virtual_addresses: only(on_link).chain(interfaces.local_route_addresses()?).collect(),
             node_addresses: only(elsewhere).collect(),
             served: HashSet::new(),
             node_ports: HashSet::new(),
@@ -164,18 +164,18 @@ fn remove_set(sets: &mut IpSets, name: &str, done: &mut Cleanup) {
 
 /// Deletes the routes that a migration which was broken off may have left.
 fn let_go_of_kept_addresses() -> Result<()> {
-    let mut interfaces = Interfaces::open()?;
-    let kept = interfaces.kept_addresses()?;
+    let mut interfaces = Rtnetlink::open()?;
+    let kept = interfaces.local_route_addresses()?;
     if kept.is_empty() {
         return Ok(());
     }
-    let mut batch = interfaces.kept_address_batch()?;
-    kept.into_iter().for_each(|address| batch.let_go(address));
-    interfaces.change_kept_addresses(&mut batch)
+    let mut batch = interfaces.local_route_batch()?;
+    kept.into_iter().for_each(|address| batch.remove(address));
+    interfaces.change_local_routes(&mut batch)
 }
 
 fn remove_link() -> Result<bool> {
-    let mut interfaces = Interfaces::open()?;
+    let mut interfaces = Rtnetlink::open()?;
     match interfaces.links()?.into_iter().find(|link| link.name == LINK) {
         Some(link) => interfaces.delete_link(link.index),
         None => Ok(false),

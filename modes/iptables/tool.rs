@@ -7,7 +7,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 
 use portcullis_cluster::Family;
 use portcullis_netlink::nf_tables::TableFamily;
-use portcullis_netlink::socket::{Protocol, Socket};
+use portcullis_netlink::socket::{NetlinkProtocol, Socket};
 use portcullis_netlink::{nf_tables, xtables};
 
 use super::chain::Table;
@@ -186,7 +186,7 @@ struct ToolKernel {
 
 impl ToolKernel {
     fn generation(&self) -> portcullis_netlink::Result<u32> {
-        nf_tables::generation(&mut Socket::open(Protocol::Netfilter)?)
+        nf_tables::generation(&mut Socket::open(NetlinkProtocol::Netfilter)?)
     }
 }
 
@@ -265,7 +265,7 @@ fn shape_of_chains(family: Family) -> portcullis_netlink::Result<u64> {
         Family::V6 => TableFamily::Ip6,
     };
     let mut shape = 0u64;
-    nf_tables::chains(&mut Socket::open(Protocol::Netfilter)?, family, |chain| {
+    nf_tables::chains(&mut Socket::open(NetlinkProtocol::Netfilter)?, family, |chain| {
         if chain.name.starts_with("KUBE-") && Table::named(&chain.table).is_some() {
             let mut hasher = DefaultHasher::new();
             chain.hash(&mut hasher);

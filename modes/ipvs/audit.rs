@@ -72,7 +72,7 @@ impl Audit {
             Err(TryRecvError::Empty) => None,
             Err(TryRecvError::Disconnected) => {
                 let action = "look at the virtual servers in the background";
-                Some(Err(portcullis_netlink::Error::NoAnswer { action }))
+                Some(Err(portcullis_netlink::Error::NoResponse { action }))
             }
         }
     }

@@ -91,7 +91,7 @@ impl FamilySync {
                 entered.sort_unstable();
                 continue;
             };
-            let about_an_entry = error.is_about_an_entry();
+            let about_an_entry = error.is_entry_error();
             let error = self.set_error(set, error);
             if !about_an_entry {
                 return Err(error);

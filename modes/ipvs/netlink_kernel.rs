@@ -9,7 +9,7 @@ use portcullis_netlink::ip_vs::{
     Balancing, IpVs, RealServerState, ServerBatch, Statistics, Timeouts, VirtualServer,
 };
 use portcullis_netlink::ipset::{Created, DEFAULT_MAXELEM, Destroyed, IpSets, SetEntry};
-use portcullis_netlink::route::{AddressBatch, Interfaces};
+use portcullis_netlink::route::{AddressBatch, Rtnetlink};
 use portcullis_netlink::{Error, Result};
 
 use super::ip_set::IpSet;
@@ -22,7 +22,7 @@ use crate::iptables::in_netlink;
 pub struct NetlinkKernel {
     servers: IpVs,
     sets: IpSets,
-    interfaces: Interfaces,
+    interfaces: Rtnetlink,
     /// Changes on their way, a send at a time.
     batch: ServerBatch,
     /// The index of [`LINK`], where it is known.
@@ -36,7 +36,7 @@ impl NetlinkKernel {
     /// The kernel has no ipset, or cannot be asked.
     pub fn open() -> Result<Option<Self>> {
         let Some(servers) = IpVs::open()? else { return Ok(None) };
-        let (sets, interfaces) = (IpSets::open_or_load()?, Interfaces::open()?);
+        let (sets, interfaces) = (IpSets::open_or_load()?, Rtnetlink::open()?);
         let batch = ServerBatch::new();
         Ok(Some(NetlinkKernel { servers, sets, interfaces, batch, link: None }))
     }
@@ -107,7 +107,7 @@ impl Observer for NetlinkKernel {
 
     fn addresses(&mut self) -> Result<Vec<IpAddr>> {
         let Some(link) = self.interfaces.link_index(LINK)? else { return Ok(Vec::new()) };
-        let addresses = self.interfaces.addresses_of(link)?.into_iter().map(|net| net.addr());
+        let addresses = self.interfaces.link_addresses(link)?.into_iter().map(|net| net.addr());
         // The kernel's own, where somebody set the link up.
         Ok(addresses.filter(|address| !is_link_local(*address)).collect())
     }
@@ -156,7 +156,7 @@ impl Kernel for NetlinkKernel {
         const ACTION: &str = "replace the ipset of this name, which has another type, while rules use it";
         match self.sets.destroy(&name)? {
             Destroyed::InUse => {
-                Err(Error::Refused { action: ACTION, errno: libc::EBUSY, text: None, offset: None })
+                Err(Error::Rejected { action: ACTION, errno: libc::EBUSY, text: None, offset: None })
             }
             Destroyed::Yes | Destroyed::Missing => {
                 self.sets.create(&name, set.set_type(), in_netlink(family), DEFAULT_MAXELEM).map(drop)
@@ -174,7 +174,7 @@ impl Kernel for NetlinkKernel {
         let name = set.name(family);
         let result = self.sets.change(&name, added.iter().copied(), deleted.iter().copied());
         match result {
-            Err(error) if error.is_full_set() => {
+            Err(error) if error.is_set_full() => {
                 // kube-proxy ends here: no Service beyond the limit is served right.
                 let header = self.sets.header(&name)?;
                 let held = header.and_then(|header| header.maxelem).unwrap_or(DEFAULT_MAXELEM);
@@ -218,7 +218,7 @@ impl Late {
         if self.0.is_none() {
             self.0 = NetlinkKernel::open()?;
         }
-        self.0.as_mut().ok_or(Error::NoAnswer { action: ACTION })
+        self.0.as_mut().ok_or(Error::NoResponse { action: ACTION })
     }
 }
 

@@ -39,7 +39,7 @@ impl FamilySync {
             }
             self.apply(kernel, &mut changes, &mut again)?;
             for (key, (change, error)) in again.0 {
-                let blameless = error.lacks_means();
+                let blameless = error.is_privilege_or_memory_error();
                 let error = explained(&change, error);
                 match self.ledger.owner(&key).cloned() {
                     Some(_) if blameless => {

@@ -315,7 +315,7 @@ fn all_of(desired: &Desired) -> Vec<Step> {
 pub(super) fn is_refusal(error: &Error) -> bool {
     matches!(error, Error::Object { .. } | Error::AttributeTooLong { .. })
         && !error.is_transient()
-        && !error.lacks_means()
+        && !error.is_privilege_or_memory_error()
 }
 
 pub(super) fn sync_error(error: &Error) -> SyncError {
@@ -351,7 +351,7 @@ mod tests {
 
     impl Picky {
         fn judge(&self, table: &FamilyTable) -> Result<Vec<String>, Error> {
-            let refusal = |errno| Error::Refused { action: "write", errno, text: None, offset: None };
+            let refusal = |errno| Error::Rejected { action: "write", errno, text: None, offset: None };
             if self.is_busy {
                 return Err(refusal(libc::ENOMEM));
             }

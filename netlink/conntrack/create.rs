@@ -16,7 +16,7 @@ impl Conntrack {
     /// own bits.
     ///
     /// # Errors
-    /// [`Error::Refused`](crate::Error::Refused), `EEXIST` if a flow has one of the tuples; flows of the same
+    /// [`Error::Rejected`](crate::Error::Rejected), `EEXIST` if a flow has one of the tuples; flows of the same
     /// call may be in place then.
     pub fn create<'f>(&mut self, flows: impl IntoIterator<Item = &'f Flow>, timeout: Duration) -> Result<()> {
         const ACTION: &str = "create a tracked connection";

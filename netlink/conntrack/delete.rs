@@ -35,7 +35,7 @@ impl Conntrack {
     /// Deletes this very flow: its original tuple, zone and (if known) id. Returns `false` if it is gone.
     ///
     /// # Errors
-    /// [`Error::Refused`] for anything but "no such flow"; `EBUSY` on old kernels while the flow is offloaded.
+    /// [`Error::Rejected`] for anything but "no such flow"; `EBUSY` on old kernels while the flow is offloaded.
     pub fn delete(&mut self, flow: &Flow) -> Result<bool> {
         let mut batch = Batch::new();
         push_delete(&mut batch, flow)?;
@@ -69,7 +69,7 @@ impl Conntrack {
     /// (see the module), and flow by flow otherwise.
     ///
     /// # Errors
-    /// [`Error::Refused`], as a rule for want of CAP_NET_ADMIN.
+    /// [`Error::Rejected`], as a rule for want of CAP_NET_ADMIN.
     pub fn delete_matching(&mut self, filter: &Filter) -> Result<Matched> {
         if let Some(kernel_filter) = filter.exactly_for_kernel()
             && self.filtered_delete_known()?
@@ -150,7 +150,7 @@ fn delete_request(
     condition: impl FnOnce(&mut crate::attribute::Writer<'_>),
 ) -> Result<Batch> {
     let kind = netfilter::kind(Subsystem::Conntrack, IPCTNL_MSG_CT_DELETE);
-    Batch::of(action, kind, 0, |message| {
+    Batch::with_message(action, kind, 0, |message| {
         message.netfilter_header(Some(family));
         condition(message);
     })

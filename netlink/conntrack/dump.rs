@@ -51,7 +51,7 @@ impl Question {
     ) -> Result<()> {
         const ACTION: &str = "list tracked connections";
         let kind = netfilter::kind(Subsystem::Conntrack, IPCTNL_MSG_CT_GET);
-        let mut request = Batch::of(ACTION, kind, 0, |message| {
+        let mut request = Batch::with_message(ACTION, kind, 0, |message| {
             message.netfilter_header(self.family);
             if let Some(filter) = filter {
                 filter.write(message);
@@ -96,7 +96,7 @@ pub(super) fn covering(
 pub(super) fn entries(socket: &mut Socket) -> Result<u32> {
     const ACTION: &str = "count tracked connections";
     let kind = netfilter::kind(Subsystem::Conntrack, IPCTNL_MSG_CT_GET_STATS);
-    let mut request = Batch::of(ACTION, kind, 0, |message| {
+    let mut request = Batch::with_message(ACTION, kind, 0, |message| {
         message.netfilter_header(None);
     })?;
     socket.query(ACTION, &mut request, |message| {
@@ -136,7 +136,7 @@ mod tests {
             assert_eq!(everything, questions == 1 && families.len() * protocols.len().max(1) > 1);
         }
         let uncounted =
-            covering(&Family::ALL, UDP_AND_SCTP, || Err(crate::Error::NoAnswer { action: "count" }));
+            covering(&Family::ALL, UDP_AND_SCTP, || Err(crate::Error::NoResponse { action: "count" }));
         assert_eq!(uncounted.len(), 4);
     }
 }

@@ -24,7 +24,7 @@ impl Conntrack {
     pub fn established(&mut self, family: Family, mut each: impl FnMut(&Flow)) -> Result<()> {
         const ACTION: &str = "list tracked connections";
         let kind = netfilter::kind(Subsystem::Conntrack, IPCTNL_MSG_CT_GET);
-        let mut request = Batch::of(ACTION, kind, 0, |message| {
+        let mut request = Batch::with_message(ACTION, kind, 0, |message| {
             message.netfilter_header(Some(family));
         })?;
         self.socket.dump(ACTION, &mut request, |message| {

@@ -310,7 +310,7 @@ mod tests {
 
     /// A flow as the kernel sends it.
     fn message(flow: &Flow) -> Batch {
-        Batch::of("test", 0x0100, 0, |message| {
+        Batch::with_message("test", 0x0100, 0, |message| {
             message.netfilter_header(Some(flow.family));
             TupleParts::from(flow.original).write(message, attributes::TUPLE_ORIG, flow.protocol);
             TupleParts::from(flow.reply).write(message, attributes::TUPLE_REPLY, flow.protocol);

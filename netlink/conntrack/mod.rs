@@ -33,7 +33,7 @@ pub use flow::{Flow, Tuple, status};
 
 use crate::Family;
 use crate::error::Result;
-use crate::socket::{Protocol, Socket};
+use crate::socket::{NetlinkProtocol, Socket};
 
 const IPCTNL_MSG_CT_NEW: u8 = 0;
 const IPCTNL_MSG_CT_GET: u8 = 1;
@@ -71,8 +71,8 @@ impl Conntrack {
     /// [`Error::Io`](crate::Error::Io) if there is no netfilter netlink.
     pub fn open() -> Result<Self> {
         Ok(Conntrack {
-            socket: Socket::open(Protocol::Netfilter)?,
-            deleting: Socket::open(Protocol::Netfilter)?,
+            socket: Socket::open(NetlinkProtocol::Netfilter)?,
+            deleting: Socket::open(NetlinkProtocol::Netfilter)?,
             filtered_delete: None,
         })
     }

@@ -118,7 +118,7 @@ impl ServerBatch {
             message.generic_header(command, VERSION).nested(IPVS_CMD_ATTR_SERVICE, |service| {
                 server.write(service);
                 if let Some(balancing) = balancing {
-                    balancing.write(service, Family::of(server.address));
+                    balancing.write(service, Family::from_address(server.address));
                 }
             });
         })

@@ -30,7 +30,7 @@ use crate::error::{During, Error, Result};
 use crate::family::Family;
 use crate::generic;
 use crate::message::{Batch, Message};
-use crate::socket::{Protocol, Socket};
+use crate::socket::{NetlinkProtocol, Socket};
 
 const FAMILY: &str = "IPVS";
 const VERSION: u8 = 1;
@@ -73,7 +73,7 @@ impl IpVs {
     /// # Errors
     /// [`Error::Io`] if there is no generic netlink.
     pub fn open() -> Result<Option<Self>> {
-        let mut socket = Socket::open(Protocol::Generic)?;
+        let mut socket = Socket::open(NetlinkProtocol::Generic)?;
         let family = generic::loaded_family(&mut socket, FAMILY)?;
         Ok(family.map(|family| IpVs { socket, family }))
     }
@@ -89,7 +89,7 @@ impl IpVs {
     /// How one virtual server balances; `None` if there is no such server.
     ///
     /// # Errors
-    /// [`Error::Refused`], as a rule for want of privilege.
+    /// [`Error::Rejected`], as a rule for want of privilege.
     pub fn get(&mut self, server: &VirtualServer) -> Result<Option<Balancing>> {
         self.read("read a virtual server", server, Balancing::parse)
     }
@@ -98,7 +98,7 @@ impl IpVs {
     /// every two seconds, so this may be that much behind.
     ///
     /// # Errors
-    /// [`Error::Refused`], as a rule for want of privilege.
+    /// [`Error::Rejected`], as a rule for want of privilege.
     pub fn statistics(&mut self, server: &VirtualServer) -> Result<Option<Statistics>> {
         self.read("read what a virtual server counted", server, Statistics::of_service)
     }
@@ -118,7 +118,7 @@ impl IpVs {
     /// [`Error::Interrupted`] if they change faster than they can be read; `EPERM` without CAP_NET_ADMIN.
     pub fn real_servers(&mut self, server: &VirtualServer) -> Result<Vec<RealServerState>> {
         const ACTION: &str = "list the real servers of a virtual server";
-        let family = Family::of(server.address);
+        let family = Family::from_address(server.address);
         let about = |message: &mut Writer<'_>| write_service(message, server);
         let listed = self.collect(ACTION, commands::GET_DEST, &about, &|message| match inside(
             message,
@@ -136,7 +136,7 @@ impl IpVs {
     /// Deletes a virtual server with its real servers. Says whether it was there.
     ///
     /// # Errors
-    /// [`Error::Refused`], as a rule for want of privilege.
+    /// [`Error::Rejected`], as a rule for want of privilege.
     pub fn delete(&mut self, server: &VirtualServer) -> Result<bool> {
         const ACTION: &str = "delete a virtual server";
         let mut request = self.request(ACTION, commands::DEL_SERVICE, |message| {
@@ -152,7 +152,7 @@ impl IpVs {
     /// Deletes every virtual server of the namespace, those by packet mark and those of others too.
     ///
     /// # Errors
-    /// [`Error::Refused`], as a rule for want of privilege.
+    /// [`Error::Rejected`], as a rule for want of privilege.
     pub fn flush(&mut self) -> Result<()> {
         const ACTION: &str = "delete all virtual servers";
         let mut request = self.request(ACTION, commands::FLUSH, |_| {})?;
@@ -184,7 +184,7 @@ impl IpVs {
         command: u8,
         fill: impl FnOnce(&mut Writer<'_>),
     ) -> Result<Batch> {
-        Batch::of(action, self.family, 0, |message| {
+        Batch::with_message(action, self.family, 0, |message| {
             fill(message.generic_header(command, VERSION));
         })
     }
@@ -293,7 +293,7 @@ mod tests {
         fill: impl FnOnce(&mut Writer<'_>),
         read: impl FnOnce(&Attribute<'_>) -> T,
     ) -> T {
-        let batch = Batch::of("test", 30, 0, |message| {
+        let batch = Batch::with_message("test", 30, 0, |message| {
             message.generic_header(1, VERSION).nested(kind, fill);
         });
         let batch = batch.expect("a short message");
@@ -310,17 +310,17 @@ mod tests {
         for address in ["10.96.0.1", "fd00::1"] {
             let server = VirtualServer { protocol: 17, address: ip(address), port: 53 };
             for balancing in [
-                Balancing::new("rr", Family::of(server.address)),
+                Balancing::new("rr", Family::from_address(server.address)),
                 Balancing {
                     flags: PERSISTENT | SCHED_2,
                     timeout: 10_800,
-                    ..Balancing::new("mh", Family::of(server.address))
+                    ..Balancing::new("mh", Family::from_address(server.address))
                 },
-                Balancing { netmask: 24, ..Balancing::new("wlc", Family::of(server.address)) },
+                Balancing { netmask: 24, ..Balancing::new("wlc", Family::from_address(server.address)) },
             ] {
                 let fill = |service: &mut Writer<'_>| {
                     server.write(service);
-                    balancing.write(service, Family::of(server.address));
+                    balancing.write(service, Family::from_address(server.address));
                 };
                 let read =
                     |service: &Attribute<'_>| (VirtualServer::parse(service), Balancing::parse(service));
@@ -336,7 +336,7 @@ mod tests {
     fn real_servers_are_read_as_they_are_written() {
         for (address, weight) in [("10.244.0.7", 1), ("fd00:1::7", 0)] {
             let server = RealServer { address: ip(address), port: 8080, weight };
-            let family = Family::of(server.address);
+            let family = Family::from_address(server.address);
             let read = |destination: &Attribute<'_>| RealServerState::parse(destination, family);
             let state = with_message(IPVS_CMD_ATTR_DEST, |destination| server.write(destination), read);
             let expected = RealServerState { server, forwarding: 0, active: 0, inactive: 0, persistent: 0 };

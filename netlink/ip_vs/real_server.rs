@@ -60,7 +60,7 @@ pub(super) fn write_key(destination: &mut Writer<'_>, address: IpAddr, port: u16
     write_address(destination, IPVS_DEST_ATTR_ADDR, address);
     destination
         .u16_be(IPVS_DEST_ATTR_PORT, port)
-        .u16(IPVS_DEST_ATTR_ADDR_FAMILY, Family::of(address).number().into());
+        .u16(IPVS_DEST_ATTR_ADDR_FAMILY, Family::from_address(address).number().into());
 }
 
 impl RealServerState {

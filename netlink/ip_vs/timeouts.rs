@@ -40,7 +40,7 @@ impl IpVs {
     /// The timeouts of the namespace. One of a protocol that the kernel's IPVS was built without reads as 0.
     ///
     /// # Errors
-    /// [`crate::Error::Refused`], as a rule for want of privilege.
+    /// [`crate::Error::Rejected`], as a rule for want of privilege.
     pub fn timeouts(&mut self) -> Result<Timeouts> {
         const ACTION: &str = "read the timeouts of IPVS";
         let mut request = self.request(ACTION, commands::GET_CONFIG, |_| {})?;
@@ -51,7 +51,7 @@ impl IpVs {
     /// its state.
     ///
     /// # Errors
-    /// [`crate::Error::Refused`]: `EINVAL` for more seconds than the kernel counts (2³¹ ticks), `EPERM`
+    /// [`crate::Error::Rejected`]: `EINVAL` for more seconds than the kernel counts (2³¹ ticks), `EPERM`
     /// without CAP_NET_ADMIN.
     pub fn set_timeouts(&mut self, timeouts: Timeouts) -> Result<()> {
         const ACTION: &str = "set the timeouts of IPVS";

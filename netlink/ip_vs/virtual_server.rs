@@ -23,7 +23,7 @@ pub struct VirtualServer {
 impl VirtualServer {
     pub(super) fn write(&self, service: &mut Writer<'_>) {
         service
-            .u16(IPVS_SVC_ATTR_AF, Family::of(self.address).number().into())
+            .u16(IPVS_SVC_ATTR_AF, Family::from_address(self.address).number().into())
             .u16(IPVS_SVC_ATTR_PROTOCOL, self.protocol.into())
             .u16_be(IPVS_SVC_ATTR_PORT, self.port);
         write_address(service, IPVS_SVC_ATTR_ADDR, self.address);

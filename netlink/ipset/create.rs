@@ -80,7 +80,7 @@ impl IpSets {
         if wanted < first {
             // A kernel of the future that has forgotten all revisions of today.
             let (errno, text) = (NO_SUCH_TYPE, Some(format!("its first revision of {set_type} is {first}")));
-            return Err(crate::Error::Refused { action: ACTION, errno, text, offset: None });
+            return Err(crate::Error::Rejected { action: ACTION, errno, text, offset: None });
         }
         Ok(wanted)
     }

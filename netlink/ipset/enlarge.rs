@@ -22,7 +22,7 @@ impl IpSets {
         })?;
         if self.create(SUCCESSOR, set_type, family, maxelem)? != Created::Yes {
             const ACTION: &str = "make a larger ipset";
-            return Err(Error::Refused { action: ACTION, errno: libc::EEXIST, text: None, offset: None });
+            return Err(Error::Rejected { action: ACTION, errno: libc::EEXIST, text: None, offset: None });
         }
         let swapped =
             self.change(SUCCESSOR, entries, std::iter::empty()).and_then(|()| self.swap(name, SUCCESSOR));

@@ -135,7 +135,7 @@ fn write_port(data: &mut Writer<'_>, port: u16) {
 }
 
 fn write_address(data: &mut Writer<'_>, kind: u16, address: IpAddr) {
-    let inner = match Family::of(address) {
+    let inner = match Family::from_address(address) {
         Family::V4 => IPSET_ATTR_IPADDR_IPV4,
         Family::V6 => IPSET_ATTR_IPADDR_IPV6,
     };
@@ -212,7 +212,7 @@ mod tests {
             (SetEntry::Port(30_080), "30080"),
         ] {
             assert_eq!(entry.to_string(), printed);
-            let batch = Batch::of("test", 16, 0, |message| {
+            let batch = Batch::with_message("test", 16, 0, |message| {
                 message.nested(7, |data| entry.write(data, 5));
             });
             let batch = batch.expect("a short message");
@@ -226,7 +226,7 @@ mod tests {
         #[test]
         fn noise_never_panics(kind in 1u16..28, payload in prop::collection::vec(any::<u8>(), 0..40), length: u8) {
             let _ = SetEntry::parse(&Attribute { kind: 7, payload: &payload });
-            let batch = Batch::of("test", 16, 0, |message| {
+            let batch = Batch::with_message("test", 16, 0, |message| {
                 message.nested(7, |data| {
                     let ip = IpAddr::from([10, 0, 0, 1]);
                     write_pair(data, ip, 6, 80);

@@ -44,7 +44,7 @@ impl IpSets {
     /// The names of all sets, in the kernel's order (by age, as a rule).
     ///
     /// # Errors
-    /// [`Error::Refused`](crate::Error::Refused), as a rule for want of CAP_NET_ADMIN.
+    /// [`Error::Rejected`](crate::Error::Rejected), as a rule for want of CAP_NET_ADMIN.
     pub fn names(&mut self) -> Result<Vec<String>> {
         const ACTION: &str = "list the ipsets";
         let mut names = Vec::new();

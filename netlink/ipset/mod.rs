@@ -27,7 +27,7 @@ use crate::attribute::Writer;
 use crate::error::{Error, Result};
 use crate::message::{Batch, EXCLUSIVE};
 use crate::netfilter::{self, Subsystem};
-use crate::socket::{Protocol, Socket};
+use crate::socket::{NetlinkProtocol, Socket};
 use refusal::About;
 pub(crate) use refusal::TYPE_SPECIFIC;
 
@@ -93,24 +93,24 @@ impl IpSets {
         if modules.exists() && !modules.join("ip_set").exists() {
             return Ok(None);
         }
-        Ok(Some(IpSets { socket: Socket::open(Protocol::Netfilter)? }))
+        Ok(Some(IpSets { socket: Socket::open(NetlinkProtocol::Netfilter)? }))
     }
 
     /// Opens the sets of the calling thread's network namespace, and makes the kernel load ipset if it has not.
     /// The module of a set's type is loaded when the first set of it is created.
     ///
     /// # Errors
-    /// [`Error::Io`] if there is no netfilter netlink; [`Error::Refused`] with `EINVAL` if the kernel has no
+    /// [`Error::Io`] if there is no netfilter netlink; [`Error::Rejected`] with `EINVAL` if the kernel has no
     /// ipset, with `EPERM` without CAP_NET_ADMIN.
     pub fn open_or_load() -> Result<Self> {
         const ACTION: &str = "load ipset";
-        let mut sets = IpSets { socket: Socket::open(Protocol::Netfilter)? };
+        let mut sets = IpSets { socket: Socket::open(NetlinkProtocol::Netfilter)? };
         let mut question = request(ACTION, commands::PROTOCOL, 0, |_| {})?;
         match sets.socket.query(ACTION, &mut question, |_| Ok(())) {
             // What netfilter answers to a subsystem that it does not have.
-            Err(Error::Refused { action, errno: libc::EINVAL, offset, .. }) => {
+            Err(Error::Rejected { action, errno: libc::EINVAL, offset, .. }) => {
                 let text = Some("it has no module ip_set".to_owned());
-                Err(Error::Refused { action, errno: libc::EINVAL, text, offset })
+                Err(Error::Rejected { action, errno: libc::EINVAL, text, offset })
             }
             outcome => outcome.map(|()| sets),
         }
@@ -207,7 +207,7 @@ fn request(
     flags: u16,
     fill: impl FnOnce(&mut Writer<'_>),
 ) -> Result<Batch> {
-    Batch::of(action, netfilter::kind(Subsystem::Ipset, command), flags, |message| {
+    Batch::with_message(action, netfilter::kind(Subsystem::Ipset, command), flags, |message| {
         message.netfilter_header(None).u8(attributes::PROTOCOL, PROTOCOL);
         fill(message);
     })

@@ -51,14 +51,14 @@ impl<T> About<T> for Result<T> {
 /// stay as they are.
 pub(super) fn refused(error: Error, set: &str, entry: Option<SetEntry>, bitmap: bool) -> Error {
     match error {
-        Error::Refused { action, errno, text, offset } => {
+        Error::Rejected { action, errno, text, offset } => {
             let words = match errno {
                 // All entries are written alike, so what it misses is what sets of this kind are made of.
                 PROTOCOL if entry.is_some() => Some("it is of another family or type than the set"),
                 _ => words(errno, bitmap),
             };
             let text = text.or_else(|| words.map(str::to_owned));
-            let source = Box::new(Error::Refused { action, errno, text, offset });
+            let source = Box::new(Error::Rejected { action, errno, text, offset });
             Error::Set { set: set.to_owned(), entry, source }
         }
         other => other,
@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn a_refusal_names_set_and_entry() {
-        let full = || Error::Refused { action: "add to an ipset", errno: 4352, text: None, offset: None };
+        let full = || Error::Rejected { action: "add to an ipset", errno: 4352, text: None, offset: None };
         let entry = Some(SetEntry::Port(80));
         for (error, printed) in [
             (

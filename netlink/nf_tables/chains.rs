@@ -23,23 +23,23 @@ pub struct ChainUse {
     pub uses: u32,
 }
 
-/// Lists the chains of a family in the namespace of `socket` (a [`Protocol::Netfilter`] one). It costs a
+/// Lists the chains of a family in the namespace of `socket` (a [`NetlinkProtocol::Netfilter`] one). It costs a
 /// message a chain and none for the rules, so that a look whether rules came or went is cheap however many
 /// there are: each adds to, or takes from, the uses of its chain. A rule put in the place of another does not
 /// show.
 ///
-/// [`Protocol::Netfilter`]: crate::socket::Protocol::Netfilter
+/// [`NetlinkProtocol::Netfilter`]: crate::socket::NetlinkProtocol::Netfilter
 ///
 /// # Errors
-/// [`Error::Refused`] with `EPERM` without CAP_NET_ADMIN; [`Error::Interrupted`] if the chains changed
+/// [`Error::Rejected`] with `EPERM` without CAP_NET_ADMIN; [`Error::Interrupted`] if the chains changed
 /// meanwhile.
 ///
-/// [`Error::Refused`]: crate::Error::Refused
+/// [`Error::Rejected`]: crate::Error::Rejected
 /// [`Error::Interrupted`]: crate::Error::Interrupted
 pub fn chains(socket: &mut Socket, family: TableFamily, mut each: impl FnMut(ChainUse)) -> Result<()> {
     const ACTION: &str = "list the nf_tables chains";
-    let kind = netfilter::kind(Subsystem::Tables, NFT_MSG_GETCHAIN);
-    let mut request = Batch::of(ACTION, kind, 0, |message| {
+    let kind = netfilter::kind(Subsystem::NfTables, NFT_MSG_GETCHAIN);
+    let mut request = Batch::with_message(ACTION, kind, 0, |message| {
         message.netfilter_resource(family as u8, 0);
     })?;
     socket.dump(ACTION, &mut request, |message| {

@@ -261,7 +261,7 @@ mod tests {
 
     /// A rule's list of one expression, of any name that we know, with any attributes.
     fn expression(name: &str, attributes: &[(u16, Vec<u8>)]) -> Vec<u8> {
-        let batch = Batch::of("test", 1, 0, |out| {
+        let batch = Batch::with_message("test", 1, 0, |out| {
             out.nested(a::LIST_ELEM, |element| {
                 element.text(a::EXPR_NAME, name);
                 element.nested(a::EXPR_DATA, |data| {

@@ -43,7 +43,7 @@ pub type Foreign = Vec<String>;
 /// are not understood are named in [`Foreign`] or in [`Set::unknown`], or are an [`Expression::Other`].
 ///
 /// # Errors
-/// [`Error::Refused`] with `EPERM` without CAP_NET_ADMIN; [`Error::Interrupted`] if others change the rule set all the
+/// [`Error::Rejected`] with `EPERM` without CAP_NET_ADMIN; [`Error::Interrupted`] if others change the rule set all the
 /// time.
 pub fn read(socket: &mut Socket, family: TableFamily, name: &str) -> Result<Option<(Table, Foreign)>> {
     for _ in 1..TRIES {
@@ -151,7 +151,7 @@ fn unreadable(found: &Attributes<'_>, kind: &str, name: u16) -> String {
 /// Reads the elements of a set; those that [`Element`] cannot express are left out.
 ///
 /// # Errors
-/// As [`read`]; [`Error::Refused`] with `ENOENT` if there is no such set.
+/// As [`read`]; [`Error::Rejected`] with `ENOENT` if there is no such set.
 pub fn read_elements(
     socket: &mut Socket,
     family: TableFamily,
@@ -381,7 +381,7 @@ fn ranges(mut elements: Vec<(Key, Element, bool)>, spec: &SetSpec) -> HashMap<Ke
 }
 
 fn request(family: TableFamily, message: u8, fill: impl FnOnce(&mut Writer<'_>)) -> Result<Batch> {
-    Batch::of(ACTION, netfilter::kind(Subsystem::Tables, message), 0, |out| {
+    Batch::with_message(ACTION, netfilter::kind(Subsystem::NfTables, message), 0, |out| {
         out.netfilter_resource(family as u8, 0);
         fill(out);
     })
@@ -456,7 +456,7 @@ mod tests {
             attributes in vec((0u16..20, vec(0u8.., 0..40)), 0..10),
             interval: bool,
         ) {
-            let batch = Batch::of("test", 1, 0, |out| {
+            let batch = Batch::with_message("test", 1, 0, |out| {
                 for (kind, payload) in &attributes {
                     out.bytes(*kind, payload);
                 }

@@ -6,7 +6,7 @@ use crate::attribute::Attribute;
 use crate::error::{During, Result};
 use crate::message::Message;
 use crate::netfilter::{self, Subsystem};
-use crate::socket::{Protocol, Socket};
+use crate::socket::{NetlinkProtocol, Socket};
 
 /// `NFNLGRP_NFTABLES`.
 const GROUP: u32 = 7;
@@ -60,7 +60,7 @@ impl Events {
     /// # Errors
     /// [`crate::Error::Io`] for want of privilege or of nf_tables.
     pub fn listen(table: &str, own: &Socket) -> Result<Self> {
-        let socket = Socket::listen(Protocol::Netfilter, &[GROUP])?;
+        let socket = Socket::listen(NetlinkProtocol::Netfilter, &[GROUP])?;
         socket.drop_events(ACTION, PORT_AT, own.port()?)?;
         Ok(Events { socket, watched: Watched::Table(table.to_owned()), touched: false })
     }
@@ -72,7 +72,7 @@ impl Events {
     /// # Errors
     /// [`crate::Error::Io`] for want of privilege or of nf_tables.
     pub fn listen_to_iptables(prefix: &'static str) -> Result<Self> {
-        let socket = Socket::listen(Protocol::Netfilter, &[GROUP])?;
+        let socket = Socket::listen(NetlinkProtocol::Netfilter, &[GROUP])?;
         Ok(Events { socket, watched: Watched::Chains(prefix), touched: false })
     }
 
@@ -101,7 +101,7 @@ impl Events {
 
 /// Takes in a message; the last of a transaction gives the whole.
 fn read(message: Message<'_>, watched: &Watched, touched: &mut bool) -> Result<Option<Batch>> {
-    if message.kind >> 8 != Subsystem::Tables as u16 {
+    if message.kind >> 8 != Subsystem::NfTables as u16 {
         return Ok(None);
     }
     let ([family, ..], attributes) = message.split::<{ netfilter::HEADER }>().during(ACTION)?;

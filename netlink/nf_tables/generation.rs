@@ -2,7 +2,7 @@ use crate::attribute::Malformed;
 use crate::error::{During, Error, Result};
 use crate::message::Batch;
 use crate::netfilter::{self, Subsystem};
-use crate::socket::{Protocol, Socket};
+use crate::socket::{NetlinkProtocol, Socket};
 
 const NFT_MSG_GETGEN: u8 = 16;
 const NFTA_GEN_ID: u16 = 1;
@@ -10,9 +10,9 @@ const NFTA_GEN_ID: u16 = 1;
 /// Opens a socket for the calling thread's network namespace; `None` on a kernel without nf_tables.
 ///
 /// # Errors
-/// [`Error::Refused`] with `EPERM` without CAP_NET_ADMIN.
+/// [`Error::Rejected`] with `EPERM` without CAP_NET_ADMIN.
 pub fn open() -> Result<Option<Socket>> {
-    let mut socket = match Socket::open(Protocol::Netfilter) {
+    let mut socket = match Socket::open(NetlinkProtocol::Netfilter) {
         Err(Error::Io { source, .. }) if source.raw_os_error() == Some(libc::EPROTONOSUPPORT) => {
             return Ok(None);
         }
@@ -25,22 +25,22 @@ pub fn open() -> Result<Option<Socket>> {
     }
 }
 
-/// The generation of the rule set in the namespace of `socket` (a [`Protocol::Netfilter`] one): a number that
+/// The generation of the rule set in the namespace of `socket` (a [`NetlinkProtocol::Netfilter`] one): a number that
 /// the kernel raises with every committed transaction, whoever sends it, and that wraps around but skips 0.
 /// One question and one answer, whatever the rule set's size, so it is a drift check that can run often:
 /// the same number as after our own last commit means that nobody touched nf_tables since. `iptables` of
 /// the nft flavour moves it too; `iptables-legacy` does not.
 ///
-/// [`Protocol::Netfilter`]: crate::socket::Protocol::Netfilter
+/// [`NetlinkProtocol::Netfilter`]: crate::socket::NetlinkProtocol::Netfilter
 ///
 /// # Errors
-/// [`Error::Refused`] with `EINVAL` on a kernel without nf_tables, `EPERM` without CAP_NET_ADMIN.
+/// [`Error::Rejected`] with `EINVAL` on a kernel without nf_tables, `EPERM` without CAP_NET_ADMIN.
 ///
-/// [`Error::Refused`]: crate::Error::Refused
+/// [`Error::Rejected`]: crate::Error::Rejected
 pub fn generation(socket: &mut Socket) -> Result<u32> {
     const ACTION: &str = "read the nf_tables generation";
-    let kind = netfilter::kind(Subsystem::Tables, NFT_MSG_GETGEN);
-    let mut request = Batch::of(ACTION, kind, 0, |message| {
+    let kind = netfilter::kind(Subsystem::NfTables, NFT_MSG_GETGEN);
+    let mut request = Batch::with_message(ACTION, kind, 0, |message| {
         message.netfilter_header(None);
     })?;
     socket.query(ACTION, &mut request, |message| {

@@ -15,12 +15,12 @@ use crate::Family;
 #[derive(Clone)]
 struct Words {
     text: String,
-    meaning: Meaning,
+    meaning: Response,
 }
 
 /// How values that it is compared with are written.
 #[derive(Clone, Copy, PartialEq)]
-enum Meaning {
+enum Response {
     Typed(DataType),
     Family,
     State,
@@ -87,7 +87,7 @@ impl Reading {
         }
     }
 
-    fn put(&mut self, to: Register, text: impl Into<String>, meaning: Meaning) {
+    fn put(&mut self, to: Register, text: impl Into<String>, meaning: Response) {
         if let Some(register) = self.registers.get_mut(usize::from(to.0)) {
             *register = Some(Words { text: text.into(), meaning });
         }
@@ -100,7 +100,7 @@ impl Reading {
         while let Some(Some(part)) = self.registers.get(at) {
             words.push(part.text.clone());
             at += match part.meaning {
-                Meaning::Typed(part) => part.length().div_ceil(4),
+                Response::Typed(part) => part.length().div_ceil(4),
                 _ => 1,
             };
         }
@@ -133,14 +133,14 @@ impl Reading {
             }
             Expression::Meta { key, to } => {
                 let (text, meaning) = match key {
-                    Meta::Priority => ("meta priority", Meaning::Typed(DataType::ClassId)),
-                    Meta::Mark => ("meta mark", Meaning::Typed(DataType::Mark)),
-                    Meta::Iif => ("iif", Meaning::Number),
-                    Meta::Oif => ("oif", Meaning::Number),
-                    Meta::IifName => ("iifname", Meaning::Typed(DataType::IfName)),
-                    Meta::OifName => ("oifname", Meaning::Typed(DataType::IfName)),
-                    Meta::NfProto => ("meta nfproto", Meaning::Family),
-                    Meta::L4Proto => ("meta l4proto", Meaning::Typed(DataType::InetProto)),
+                    Meta::Priority => ("meta priority", Response::Typed(DataType::ClassId)),
+                    Meta::Mark => ("meta mark", Response::Typed(DataType::Mark)),
+                    Meta::Iif => ("iif", Response::Number),
+                    Meta::Oif => ("oif", Response::Number),
+                    Meta::IifName => ("iifname", Response::Typed(DataType::IfName)),
+                    Meta::OifName => ("oifname", Response::Typed(DataType::IfName)),
+                    Meta::NfProto => ("meta nfproto", Response::Family),
+                    Meta::L4Proto => ("meta l4proto", Response::Typed(DataType::InetProto)),
                 };
                 self.put(*to, text, meaning);
             }
@@ -152,24 +152,24 @@ impl Reading {
             }
             Expression::Ct { key, to } => {
                 let (text, meaning) = match key {
-                    Ct::State => ("ct state", Meaning::State),
-                    Ct::Direction => ("ct direction", Meaning::Number),
-                    Ct::Status => ("ct status", Meaning::Number),
-                    Ct::Mark => ("ct mark", Meaning::Typed(DataType::Mark)),
+                    Ct::State => ("ct state", Response::State),
+                    Ct::Direction => ("ct direction", Response::Number),
+                    Ct::Status => ("ct status", Response::Number),
+                    Ct::Mark => ("ct mark", Response::Typed(DataType::Mark)),
                 };
                 self.put(*to, text, meaning);
             }
             Expression::Fib { of, to } => {
                 let of = if *of == Fib::SourceType { "saddr" } else { "daddr" };
-                self.put(*to, format!("fib {of} type"), Meaning::FibType);
+                self.put(*to, format!("fib {of} type"), Response::FibType);
             }
             Expression::Random { modulus, offset, to } => {
                 let offset = if *offset > 0 { format!(" offset {offset}") } else { String::new() };
-                self.put(*to, format!("numgen random mod {modulus}{offset}"), Meaning::Number);
+                self.put(*to, format!("numgen random mod {modulus}{offset}"), Response::Number);
             }
             Expression::Hash { from, modulus, seed, to, .. } => {
                 let key = self.take_key(*from);
-                self.put(*to, format!("jhash {key} mod {modulus} seed {seed:#x}"), Meaning::Number);
+                self.put(*to, format!("jhash {key} mod {modulus} seed {seed:#x}"), Response::Number);
             }
             Expression::Load { value, to } => {
                 let mut text = String::new();
@@ -180,7 +180,7 @@ impl Reading {
                     _ => DataType::Ipv4Addr,
                 };
                 _ = typed.print(value.bytes(), &mut text);
-                self.put(*to, text, Meaning::Typed(typed));
+                self.put(*to, text, Response::Typed(typed));
             }
             Expression::Verdict(verdict) => {
                 self.say_what_is_unsaid();
@@ -208,7 +208,7 @@ impl Reading {
                     LookupResult::Found => self.say(format!("{key} @{set}")),
                     LookupResult::NotFound => self.say(format!("{key} != @{set}")),
                     LookupResult::Verdict => self.say(format!("{key} vmap @{set}")),
-                    LookupResult::Data(to) => self.put(*to, format!("{key} map @{set}"), Meaning::Number),
+                    LookupResult::Data(to) => self.put(*to, format!("{key} map @{set}"), Response::Number),
                 }
             }
             Expression::Dynamic { set, op, key, data, timeout } => {
@@ -291,10 +291,10 @@ impl Reading {
             _ => None,
         };
         match known {
-            Some((text, of)) => self.put(to, text, Meaning::Typed(of)),
+            Some((text, of)) => self.put(to, text, Response::Typed(of)),
             None if header == Header::Transport && (offset, length) == (0, 1) => {
                 let text = if name == "ipv6-icmp" { "icmpv6 type" } else { "icmp type" };
-                self.put(to, text, Meaning::Typed(DataType::InetProto));
+                self.put(to, text, Response::Typed(DataType::InetProto));
             }
             None => {
                 let header = match header {
@@ -302,14 +302,14 @@ impl Reading {
                     Header::Network => "nh",
                     Header::Transport => "th",
                 };
-                self.put(to, format!("@{header},{},{}", offset * 8, length * 8), Meaning::Number);
+                self.put(to, format!("@{header},{},{}", offset * 8, length * 8), Response::Number);
             }
         }
     }
 
     fn compare(&mut self, from: Register, op: Comparison, with: &Value) {
         let Some(words) = self.at(from).cloned() else { return };
-        if op == Comparison::Equal && words.meaning == Meaning::Family {
+        if op == Comparison::Equal && words.meaning == Response::Family {
             self.family = with.bytes().first().and_then(|number| Family::from_number(*number));
             self.registers[usize::from(from.0)] = None;
             return;
@@ -324,7 +324,7 @@ impl Reading {
         self.registers[usize::from(from.0)] = None;
         let zero = with.bytes().iter().all(|byte| *byte == 0);
         let text = match words.text.split_once('\0') {
-            Some((value, mask)) if words.meaning == Meaning::State && op == Comparison::NotEqual && zero => {
+            Some((value, mask)) if words.meaning == Response::State && op == Comparison::NotEqual && zero => {
                 format!("{value} {mask}")
             }
             Some((value, mask)) => format!("{value} & {mask} {} {}", op.words(), words.value(with)),
@@ -340,17 +340,17 @@ impl Words {
         let mut text = String::new();
         let number = <[u8; 4]>::try_from(value.bytes()).map(u32::from_ne_bytes);
         _ = match (self.meaning, number) {
-            (Meaning::Typed(DataType::InetProto), _) if self.text.starts_with("icmp") => {
+            (Response::Typed(DataType::InetProto), _) if self.text.starts_with("icmp") => {
                 write!(text, "{}", value.bytes().first().copied().unwrap_or_default())
             }
-            (Meaning::Typed(_), _) if self.text == "ether type" => match value.bytes() {
+            (Response::Typed(_), _) if self.text == "ether type" => match value.bytes() {
                 [0x08, 0x00] => text.write_str("ip"),
                 [0x86, 0xdd] => text.write_str("ip6"),
                 [0x08, 0x06] => text.write_str("arp"),
                 bytes => hexadecimal(bytes, &mut text),
             },
-            (Meaning::Typed(of), _) => of.print(value.bytes(), &mut text),
-            (Meaning::State, Ok(bits)) => {
+            (Response::Typed(of), _) => of.print(value.bytes(), &mut text),
+            (Response::State, Ok(bits)) => {
                 let names = [
                     (CtState::INVALID, "invalid"),
                     (CtState::ESTABLISHED, "established"),
@@ -361,9 +361,9 @@ impl Words {
                 let set = names.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, name)| *name);
                 write!(text, "{}", set.collect::<Vec<_>>().join(","))
             }
-            (Meaning::FibType, Ok(FIB_LOCAL)) => text.write_str("local"),
-            (Meaning::FibType, Ok(FIB_BROADCAST)) => text.write_str("broadcast"),
-            (Meaning::FibType, Ok(FIB_MULTICAST)) => text.write_str("multicast"),
+            (Response::FibType, Ok(FIB_LOCAL)) => text.write_str("local"),
+            (Response::FibType, Ok(FIB_BROADCAST)) => text.write_str("broadcast"),
+            (Response::FibType, Ok(FIB_MULTICAST)) => text.write_str("multicast"),
             (_, Ok(number)) => write!(text, "{number}"),
             (_, Err(_)) => hexadecimal(value.bytes(), &mut text),
         };

@@ -30,7 +30,7 @@ pub(super) fn about(message: Message<'_>, error: Error) -> Error {
         m::NEWOBJ | m::DELOBJ => format!("{}counter {}", verb(m::NEWOBJ), texts(a::OBJ_NAME)),
         m::NEWSETELEM | m::DELSETELEM => {
             let offset = match &error {
-                Error::Refused { offset, .. } => *offset,
+                Error::Rejected { offset, .. } => *offset,
                 _ => None,
             };
             let key = offset.and_then(|offset| key_at(message, offset as usize));

@@ -94,13 +94,13 @@ impl Rule {
 
     /// The source is this address.
     pub fn source(self, address: IpAddr) -> Self {
-        let family = Family::of(address);
+        let family = Family::from_address(address);
         self.family(family).is(Field::Source(family), address)
     }
 
     /// The destination is this address.
     pub fn destination(self, address: IpAddr) -> Self {
-        let family = Family::of(address);
+        let family = Family::from_address(address);
         self.family(family).is(Field::Destination(family), address)
     }
 

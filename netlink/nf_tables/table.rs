@@ -190,15 +190,15 @@ impl Set {
     }
 }
 
-/// Deletes a table with all that is in it, in the namespace of `socket` (a [`Protocol::Netfilter`] one). Says
+/// Deletes a table with all that is in it, in the namespace of `socket` (a [`NetlinkProtocol::Netfilter`] one). Says
 /// whether there was one: a kernel without nf_tables has none.
 ///
-/// [`Protocol::Netfilter`]: crate::socket::Protocol::Netfilter
+/// [`NetlinkProtocol::Netfilter`]: crate::socket::NetlinkProtocol::Netfilter
 ///
 /// # Errors
-/// [`Error::Refused`]: `EPERM` without CAP_NET_ADMIN, or if another process owns the table.
+/// [`Error::Rejected`]: `EPERM` without CAP_NET_ADMIN, or if another process owns the table.
 ///
-/// [`Error::Refused`]: crate::Error::Refused
+/// [`Error::Rejected`]: crate::Error::Rejected
 pub fn delete_table(socket: &mut Socket, family: TableFamily, name: &str) -> Result<bool> {
     let mut transaction = Transaction::new("delete an nf_tables table", family, name)?;
     transaction.delete_table()?;

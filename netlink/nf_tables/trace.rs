@@ -387,7 +387,7 @@ impl<'a> Run<'a> {
             Meta::Oif => index(output),
             Meta::IifName => name(input),
             Meta::OifName => name(output),
-            Meta::NfProto => vec![Family::of(*source).number()],
+            Meta::NfProto => vec![Family::from_address(*source).number()],
             Meta::L4Proto => vec![*protocol],
         })
     }

@@ -264,7 +264,7 @@ impl Transaction {
         fill: impl FnOnce(&mut Writer<'_>),
     ) -> Result<()> {
         let (family, name) = (self.family as u8, Arc::clone(&self.table));
-        self.batch.push(self.action, netfilter::kind(Subsystem::Tables, message), flags, |out| {
+        self.batch.push(self.action, netfilter::kind(Subsystem::NfTables, message), flags, |out| {
             out.netfilter_resource(family, 0).text(table, &name);
             fill(out);
         })
@@ -273,7 +273,7 @@ impl Transaction {
     /// Sends it, and waits until it is done.
     ///
     /// # Errors
-    /// [`Error::Object`] for the first change that the kernel refuses; none is then made. [`Error::Refused`] if it
+    /// [`Error::Object`] for the first change that the kernel refuses; none is then made. [`Error::Rejected`] if it
     /// refuses them as a whole.
     pub fn commit(mut self, socket: &mut Socket) -> Result<()> {
         if self.is_empty() {
@@ -310,7 +310,7 @@ impl Transaction {
 
     fn frame(&mut self, kind: u16) -> Result<()> {
         self.batch.push(self.action, kind, 0, |message| {
-            message.netfilter_resource(libc::AF_UNSPEC as u8, Subsystem::Tables as u16);
+            message.netfilter_resource(libc::AF_UNSPEC as u8, Subsystem::NfTables as u16);
         })
     }
 }

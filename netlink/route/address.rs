@@ -2,7 +2,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use super::link::Peer;
+use super::link::LinkPeer;
 use super::u32_at;
 use crate::attribute::{Malformed, Writer};
 use crate::family::Family;
@@ -91,13 +91,13 @@ pub(super) fn request_of(family: Family, index: u32) -> [u8; HEADER] {
 }
 
 /// Writes a request for a family's addresses on a link of another network namespace. Since Linux 4.20.
-pub(super) fn write_of_peer(message: &mut Writer<'_>, family: Family, peer: Peer) {
+pub(super) fn write_of_peer(message: &mut Writer<'_>, family: Family, peer: LinkPeer) {
     message.raw(&request_of(family, peer.index)).bytes(IFA_TARGET_NETNSID, &peer.netns.to_ne_bytes());
 }
 
 /// Writes a request about one address of a link.
 pub(super) fn write(message: &mut Writer<'_>, index: u32, net: IpNet) {
-    let family = Family::of(net.addr());
+    let family = Family::from_address(net.addr());
     let mut header = request_of(family, index);
     header[1] = net.prefix_len();
     // An address that others may use already must not be tried out first: ours is on every node.

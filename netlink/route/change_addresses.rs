@@ -1,6 +1,6 @@
 use ipnet::IpNet;
 
-use super::{Interfaces, address};
+use super::{Rtnetlink, address};
 use crate::batches::Batches;
 use crate::error::{Error, Result};
 use crate::message::{CREATE, EXCLUSIVE};
@@ -8,7 +8,7 @@ use crate::message::{CREATE, EXCLUSIVE};
 const ADD: &str = "add an address";
 const DELETE: &str = "delete an address";
 
-/// Addresses to add and to delete, carried out in order by [`Interfaces::change_addresses`].
+/// Addresses to add and to delete, carried out in order by [`Rtnetlink::change_addresses`].
 #[derive(Debug, Default)]
 pub struct AddressBatch {
     requests: Batches,
@@ -78,7 +78,7 @@ impl AddressBatch {
     }
 }
 
-impl Interfaces {
+impl Rtnetlink {
     /// Carries out a batch, in as few sends as fit the socket's buffer. What the kernel refuses is given to
     /// `refused` by its position in the whole batch; the rest is done. To add what is there, and to delete what
     /// is missing, are no refusals.
@@ -101,7 +101,7 @@ impl Interfaces {
     /// Adds an address to a link, as [`AddressBatch::add`] does. Says whether it was missing.
     ///
     /// # Errors
-    /// [`Error::Refused`]: `ENODEV` if there is no such link, `EACCES` if IPv6 is disabled on it,
+    /// [`Error::Rejected`]: `ENODEV` if there is no such link, `EACCES` if IPv6 is disabled on it,
     /// `EADDRNOTAVAIL` for IPv6 addresses that no link may have, `EPERM` without CAP_NET_ADMIN.
     pub fn add_address(&mut self, index: u32, address: IpNet) -> Result<bool> {
         let mut batch = AddressBatch::new();
@@ -112,7 +112,7 @@ impl Interfaces {
     /// Deletes an address from a link, as [`AddressBatch::delete`] does. Says whether it was there.
     ///
     /// # Errors
-    /// [`Error::Refused`], as a rule for want of privilege.
+    /// [`Error::Rejected`], as a rule for want of privilege.
     pub fn delete_address(&mut self, index: u32, address: IpNet) -> Result<bool> {
         let mut batch = AddressBatch::new();
         batch.delete(index, address);

@@ -6,7 +6,7 @@ use ipnet::IpNet;
 use super::address::ParsedAddress;
 use crate::error::{During, Error, Result};
 use crate::message::HEADER;
-use crate::socket::{Protocol, Socket};
+use crate::socket::{NetlinkProtocol, Socket};
 
 const ACTION: &str = "follow the node's addresses";
 const ACTION_LINKS: &str = "follow the node's links";
@@ -18,50 +18,50 @@ const INDEX_AT: u32 = HEADER as u32 + 4;
 
 /// News of one address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum AddressChange {
+pub enum AddressEvent {
     /// The address is there: new, or with other flags or lifetimes (an IPv6 address is announced once when
     /// added and again when it has passed duplicate detection).
-    Present {
+    Updated {
         /// The interface's number.
         index: u32,
         /// The address with its prefix length.
         address: IpNet,
     },
     /// The address is gone.
-    Gone {
+    Removed {
         /// The interface's number.
         index: u32,
         /// The address with its prefix length.
         address: IpNet,
     },
     /// News were lost, because too many came at once. Read all addresses anew.
-    Missed,
+    Overrun,
 }
 
 /// Follows the addresses of one network namespace, both families. Open it first and then read the addresses,
 /// and nothing falls between.
 ///
 /// As an iterator it waits for the next change and never ends; use it so on a thread of its own. To do one thing
-/// for a burst of changes, call [`AddressChanges::set_nonblocking`], wait until it is readable (with
-/// [`AddressChanges::wait`], or a poller: it has a file descriptor), and call [`AddressChanges::try_next`] until
+/// for a burst of changes, call [`AddressMonitor::set_nonblocking`], wait until it is readable (with
+/// [`AddressMonitor::wait`], or a poller: it has a file descriptor), and call [`AddressMonitor::try_next`] until
 /// that gives `None`.
 #[derive(Debug)]
-pub struct AddressChanges {
+pub struct AddressMonitor {
     socket: Socket,
-    pending: VecDeque<AddressChange>,
+    pending: VecDeque<AddressEvent>,
 }
 
-impl AddressChanges {
+impl AddressMonitor {
     /// Subscribes in the calling thread's network namespace. Needs no privilege.
     ///
     /// # Errors
     /// [`Error::Io`] if there is no route netlink.
     pub fn open() -> Result<Self> {
-        let socket = Socket::listen(Protocol::Route, &[RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR])?;
-        Ok(AddressChanges { socket, pending: VecDeque::new() })
+        let socket = Socket::listen(NetlinkProtocol::Route, &[RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR])?;
+        Ok(AddressMonitor { socket, pending: VecDeque::new() })
     }
 
-    /// Makes [`AddressChanges::try_next`] return instead of wait.
+    /// Makes [`AddressMonitor::try_next`] return instead of wait.
     ///
     /// # Errors
     /// [`Error::Io`] if the descriptor refuses.
@@ -74,7 +74,7 @@ impl AddressChanges {
     ///
     /// # Errors
     /// [`Error::Io`] if the descriptor refuses.
-    pub fn leave_out(&self, index: u32) -> Result<()> {
+    pub fn ignore_link(&self, index: u32) -> Result<()> {
         self.socket.drop_events("leave out the news of an interface's addresses", INDEX_AT, index)
     }
 
@@ -90,15 +90,15 @@ impl AddressChanges {
     ///
     /// # Errors
     /// [`Error::Io`] or [`Error::Malformed`]; the subscription goes on.
-    pub fn try_next(&mut self) -> Result<Option<AddressChange>> {
+    pub fn try_next(&mut self) -> Result<Option<AddressEvent>> {
         while self.pending.is_empty() {
             let pending = &mut self.pending;
             let read = self.socket.events(ACTION, |message| {
                 let Some(parsed) = ParsedAddress::parse(&message).during(ACTION)? else { return Ok(()) };
                 let (index, address) = (parsed.index, parsed.address);
                 pending.push_back(match message.kind {
-                    libc::RTM_DELADDR => AddressChange::Gone { index, address },
-                    _ => AddressChange::Present { index, address },
+                    libc::RTM_DELADDR => AddressEvent::Removed { index, address },
+                    _ => AddressEvent::Updated { index, address },
                 });
                 Ok(())
             });
@@ -106,7 +106,7 @@ impl AddressChanges {
                 Ok(true) => {}
                 Ok(false) => return Ok(None),
                 Err(Error::Overrun { .. } | Error::Truncated { .. }) => {
-                    self.pending.push_back(AddressChange::Missed);
+                    self.pending.push_back(AddressEvent::Overrun);
                 }
                 Err(error) => return Err(error),
             }
@@ -115,8 +115,8 @@ impl AddressChanges {
     }
 }
 
-impl Iterator for AddressChanges {
-    type Item = Result<AddressChange>;
+impl Iterator for AddressMonitor {
+    type Item = Result<AddressEvent>;
 
     /// The next change; waits for it unless the socket is non-blocking, where `None` means "not now".
     fn next(&mut self) -> Option<Self::Item> {
@@ -124,13 +124,13 @@ impl Iterator for AddressChanges {
     }
 }
 
-impl AsFd for AddressChanges {
+impl AsFd for AddressMonitor {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
 }
 
-impl AsRawFd for AddressChanges {
+impl AsRawFd for AddressMonitor {
     fn as_raw_fd(&self) -> RawFd {
         self.socket.as_raw_fd()
     }
@@ -138,22 +138,22 @@ impl AsRawFd for AddressChanges {
 
 /// Follows the links of one network namespace: that some were added, removed or changed, not which.
 #[derive(Debug)]
-pub struct LinkChanges {
+pub struct LinkMonitor {
     socket: Socket,
 }
 
-impl LinkChanges {
+impl LinkMonitor {
     /// Subscribes in the calling thread's network namespace. Needs no privilege.
     ///
     /// # Errors
     /// [`Error::Io`] if there is no route netlink.
     pub fn open() -> Result<Self> {
-        let socket = Socket::listen(Protocol::Route, &[RTNLGRP_LINK])?;
+        let socket = Socket::listen(NetlinkProtocol::Route, &[RTNLGRP_LINK])?;
         socket.set_nonblocking()?;
-        Ok(LinkChanges { socket })
+        Ok(LinkMonitor { socket })
     }
 
-    /// Waits, without limit, until links have changed since the last [`LinkChanges::drain`].
+    /// Waits, without limit, until links have changed since the last [`LinkMonitor::drain`].
     ///
     /// # Errors
     /// [`Error::Io`] if the descriptor refuses.

@@ -102,7 +102,7 @@ impl Hop {
     }
 }
 
-/// Picks the node's address; see [`Interfaces::default_route_source`](super::Interfaces::default_route_source).
+/// Picks the node's address; see [`Rtnetlink::default_route_source`](super::Rtnetlink::default_route_source).
 pub(super) fn source(mut routes: Vec<DefaultRoute>, links: &[Link], addresses: &[Address]) -> Option<IpAddr> {
     routes.sort_by_key(|route| route.priority);
     let global_on = |index: u32| {
@@ -219,7 +219,7 @@ mod tests {
             ("several hops, IPv6", Family::V6, 0, main, unicast, false, &hops, Some(7)),
         ];
         for (case, family, length, table, kind, gateway, hops, link) in rows {
-            let batch = crate::message::Batch::of("test", libc::RTM_NEWROUTE, 0, |message| {
+            let batch = crate::message::Batch::with_message("test", libc::RTM_NEWROUTE, 0, |message| {
                 message.raw(&[family.number(), length, 0, 0, table, 0, 0, kind, 0, 0, 0, 0]);
                 message.u32(RTA_TABLE, table.into()).u32(RTA_PRIORITY, 5);
                 match hops {

@@ -3,7 +3,7 @@
 
 use std::net::IpAddr;
 
-use super::{Interfaces, no_table_is_empty};
+use super::{Rtnetlink, no_table_is_empty};
 use crate::attribute::Malformed;
 use crate::batches::Batches;
 use crate::error::Result;
@@ -27,22 +27,22 @@ const HEADER: usize = 12;
 /// The link that routes of local addresses may always name, as it is always up.
 const LOOPBACK: &str = "lo";
 
-/// Addresses to keep and to let go of, carried out in order by [`Interfaces::change_kept_addresses`].
+/// Addresses to keep and to let go of, carried out in order by [`Rtnetlink::change_local_routes`].
 #[derive(Debug)]
-pub struct KeptAddressBatch {
+pub struct LocalRouteBatch {
     requests: Batches,
     loopback: u32,
 }
 
-impl KeptAddressBatch {
+impl LocalRouteBatch {
     /// Has packets to `address` delivered here, and connections to it that leave no choice leave from `source`, which
     /// is to be an address of this machine: `ip route prepend local ADDRESS dev lo src SOURCE`.
-    pub fn keep(&mut self, address: IpAddr, source: IpAddr) {
+    pub fn add(&mut self, address: IpAddr, source: IpAddr) {
         self.push("keep an address by a route", libc::RTM_NEWROUTE, CREATE, address, Some(source));
     }
 
     /// Deletes that route.
-    pub fn let_go(&mut self, address: IpAddr) {
+    pub fn remove(&mut self, address: IpAddr) {
         self.push("delete the route of an address", libc::RTM_DELROUTE, 0, address, None);
     }
 
@@ -64,14 +64,14 @@ impl KeptAddressBatch {
     }
 }
 
-impl Interfaces {
+impl Rtnetlink {
     /// An empty batch.
     ///
     /// # Errors
-    /// [`Error::Refused`](crate::Error::Refused), as a rule for want of privilege.
-    pub fn kept_address_batch(&mut self) -> Result<KeptAddressBatch> {
+    /// [`Error::Rejected`](crate::Error::Rejected), as a rule for want of privilege.
+    pub fn local_route_batch(&mut self) -> Result<LocalRouteBatch> {
         let loopback = self.link_index(LOOPBACK)?.unwrap_or(1);
-        Ok(KeptAddressBatch { requests: Batches::new(), loopback })
+        Ok(LocalRouteBatch { requests: Batches::new(), loopback })
     }
 
     /// Carries out a batch. To keep what is kept, and to let go of what is not, are no errors.
@@ -79,7 +79,7 @@ impl Interfaces {
     /// # Errors
     /// The kernel's first refusal: `EINVAL` for a source that is no address of this machine, `EPERM` without
     /// CAP_NET_ADMIN.
-    pub fn change_kept_addresses(&mut self, batch: &mut KeptAddressBatch) -> Result<()> {
+    pub fn change_local_routes(&mut self, batch: &mut LocalRouteBatch) -> Result<()> {
         self.socket.transact_all("keep addresses by routes", &mut batch.requests, |_, error| {
             match error.errno() {
                 Some(libc::EEXIST | libc::ESRCH) => Ok(()),
@@ -88,11 +88,11 @@ impl Interfaces {
         })
     }
 
-    /// The addresses that are kept by routes of [`KeptAddressBatch::keep`], whoever made them.
+    /// The addresses that are kept by routes of [`LocalRouteBatch::keep`], whoever made them.
     ///
     /// # Errors
     /// [`Error::Interrupted`](crate::Error::Interrupted) if routes change faster than they can be read.
-    pub fn kept_addresses(&mut self) -> Result<Vec<IpAddr>> {
+    pub fn local_route_addresses(&mut self) -> Result<Vec<IpAddr>> {
         let mut kept = Vec::new();
         for family in Family::ALL {
             let mut header = [0; HEADER];

@@ -25,12 +25,12 @@ pub struct Link {
     /// The bridge or bond of which it is a port, by its number.
     pub controller: Option<u32>,
     /// The other end of a "veth", if it is in another network namespace.
-    pub peer: Option<Peer>,
+    pub peer: Option<LinkPeer>,
 }
 
 /// The other end of a link, in another network namespace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Peer {
+pub struct LinkPeer {
     /// The number by which the link's network namespace knows the other one.
     pub netns: i32,
     /// The other end's number there.
@@ -78,7 +78,7 @@ impl Link {
             flags: u32_at(header, 8),
             kind,
             controller,
-            peer: netns.zip(other_end).map(|(netns, index)| Peer { netns, index }),
+            peer: netns.zip(other_end).map(|(netns, index)| LinkPeer { netns, index }),
         }))
     }
 }

@@ -1,4 +1,4 @@
-//! Interfaces, their addresses (listed, added, deleted), the address that the default route leaves from, and news of addresses
+//! Rtnetlink, their addresses (listed, added, deleted), the address that the default route leaves from, and news of addresses
 //! (rtnetlink).
 
 mod address;
@@ -11,9 +11,9 @@ mod local_route;
 
 pub use address::Address;
 pub use change_addresses::AddressBatch;
-pub use changes::{AddressChange, AddressChanges, LinkChanges};
-pub use kept_address::KeptAddressBatch;
-pub use link::{Link, Peer};
+pub use changes::{AddressEvent, AddressMonitor, LinkMonitor};
+pub use kept_address::LocalRouteBatch;
+pub use link::{Link, LinkPeer};
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -24,7 +24,7 @@ use crate::Family;
 use crate::attribute::{Malformed, Writer};
 use crate::error::{During, Error, Result};
 use crate::message::{Batch, CREATE, EXCLUSIVE, Message};
-use crate::socket::{Protocol, Socket};
+use crate::socket::{NetlinkProtocol, Socket};
 
 /// How often a list that changes while it is read is read again. On a node that starts a hundred pods at
 /// once, two or three times happen.
@@ -32,17 +32,17 @@ const ATTEMPTS: usize = 10;
 
 /// The links, addresses and routes of one network namespace.
 #[derive(Debug)]
-pub struct Interfaces {
+pub struct Rtnetlink {
     socket: Socket,
 }
 
-impl Interfaces {
+impl Rtnetlink {
     /// Opens those of the calling thread's network namespace. Reading needs no privilege.
     ///
     /// # Errors
     /// [`Error::Io`] if there is no route netlink.
     pub fn open() -> Result<Self> {
-        Ok(Interfaces { socket: Socket::open(Protocol::Route)? })
+        Ok(Rtnetlink { socket: Socket::open(NetlinkProtocol::Route)? })
     }
 
     /// All links, in the kernel's order (by index).
@@ -56,10 +56,10 @@ impl Interfaces {
     /// Deletes a link. Says whether it was there.
     ///
     /// # Errors
-    /// [`Error::Refused`]: `EPERM` without CAP_NET_ADMIN, `EOPNOTSUPP` for hardware.
+    /// [`Error::Rejected`]: `EPERM` without CAP_NET_ADMIN, `EOPNOTSUPP` for hardware.
     pub fn delete_link(&mut self, index: u32) -> Result<bool> {
         const ACTION: &str = "delete a link";
-        let mut request = Batch::of(ACTION, libc::RTM_DELLINK, 0, |message| {
+        let mut request = Batch::with_message(ACTION, libc::RTM_DELLINK, 0, |message| {
             message.raw(&link::request_for(index));
         })?;
         match self.socket.acknowledge(ACTION, &mut request) {
@@ -89,7 +89,7 @@ impl Interfaces {
     /// there stays as it is, whatever its kind.
     ///
     /// # Errors
-    /// [`Error::BadName`] for names outside 1 to 15 bytes; [`Error::Refused`] with `EOPNOTSUPP` if the kernel
+    /// [`Error::BadName`] for names outside 1 to 15 bytes; [`Error::Rejected`] with `EOPNOTSUPP` if the kernel
     /// has no module dummy.
     pub fn add_link_dummy(&mut self, name: &str) -> Result<u32> {
         const ACTION: &str = "add a dummy link";
@@ -100,7 +100,7 @@ impl Interfaces {
             _ => {}
         }
         // Someone else may have deleted it at once.
-        self.link_index(name)?.ok_or(Error::NoAnswer { action: ACTION })
+        self.link_index(name)?.ok_or(Error::NoResponse { action: ACTION })
     }
 
     fn about_link(
@@ -112,7 +112,7 @@ impl Interfaces {
         kind: Option<&str>,
     ) -> Result<Batch> {
         Error::check_name(action, name, link::NAME_MOST)?;
-        Batch::of(action, message, flags, |message| {
+        Batch::with_message(action, message, flags, |message| {
             link::write_named(message, name);
             if let Some(kind) = kind {
                 link::write_kind(message, kind);
@@ -125,7 +125,7 @@ impl Interfaces {
     ///
     /// # Errors
     /// [`Error::Interrupted`] if addresses change faster than they can be read.
-    pub fn addresses_of(&mut self, index: u32) -> Result<Vec<IpNet>> {
+    pub fn link_addresses(&mut self, index: u32) -> Result<Vec<IpNet>> {
         let mut addresses = Vec::new();
         for family in Family::ALL {
             let request = address::request_of(family, index);
@@ -145,9 +145,9 @@ impl Interfaces {
     /// The addresses of the other end of a link, in its network namespace. None if that has gone.
     ///
     /// # Errors
-    /// [`Error::Refused`]: `EPERM` without CAP_NET_ADMIN there; [`Error::Interrupted`] if addresses change faster than
+    /// [`Error::Rejected`]: `EPERM` without CAP_NET_ADMIN there; [`Error::Interrupted`] if addresses change faster than
     /// they can be read.
-    pub fn addresses_of_peer(&mut self, peer: Peer) -> Result<Vec<IpAddr>> {
+    pub fn peer_addresses(&mut self, peer: LinkPeer) -> Result<Vec<IpAddr>> {
         let mut addresses = Vec::new();
         for family in Family::ALL {
             let listed = self.collect_by(
@@ -238,7 +238,7 @@ impl Interfaces {
         let mut attempt = 1;
         loop {
             let mut collected = Vec::new();
-            let mut request = Batch::of(action, kind, 0, &fill)?;
+            let mut request = Batch::with_message(action, kind, 0, &fill)?;
             let outcome = self.socket.dump(action, &mut request, |message| {
                 collected.extend(parse(&message).during(action)?);
                 Ok(())

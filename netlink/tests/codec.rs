@@ -100,7 +100,7 @@ proptest! {
 
     #[test]
     fn cut_short_it_yields_what_is_whole(trees in prop::collection::vec(tree(), 1..6), cut in any::<prop::sample::Index>()) {
-        let batch = Batch::of("test", 16, 0, |writer| trees.iter().for_each(|tree| write(tree, writer))).unwrap();
+        let batch = Batch::with_message("test", 16, 0, |writer| trees.iter().for_each(|tree| write(tree, writer))).unwrap();
         let payload = &batch.bytes()[16..];
         let end = cut.index(payload.len());
         let whole: Vec<_> = Attributes::new(payload).collect::<Result<_, _>>().unwrap();
@@ -135,7 +135,7 @@ fn lengths_that_lie() {
 
 #[test]
 fn an_attribute_too_long_is_refused_and_the_batch_stays_whole() {
-    let mut batch = Batch::of("test", 16, 0, |writer| {
+    let mut batch = Batch::with_message("test", 16, 0, |writer| {
         writer.u32_be(1, 7);
     })
     .unwrap();

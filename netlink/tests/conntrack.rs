@@ -341,9 +341,9 @@ fn an_error_from_the_visitor_ends_the_dump_and_leaves_the_socket_usable() {
         let mut seen = 0;
         let outcome = conntrack.dump(&Family::ALL, &[], |_| {
             seen += 1;
-            Err(Error::NoAnswer { action: "go on" })
+            Err(Error::NoResponse { action: "go on" })
         });
-        assert!(matches!(outcome, Err(Error::NoAnswer { action: "go on" })), "{outcome:?}");
+        assert!(matches!(outcome, Err(Error::NoResponse { action: "go on" })), "{outcome:?}");
         assert_eq!(seen, 1);
         assert_eq!(listed(&mut conntrack).len(), flows.len());
     });

@@ -6,13 +6,13 @@ mod namespace;
 
 use namespace::{inside, run};
 use portcullis_netlink::nf_tables::{ChainUse, TableFamily, chains, generation};
-use portcullis_netlink::socket::{Protocol, Socket};
+use portcullis_netlink::socket::{NetlinkProtocol, Socket};
 use portcullis_netlink::{Error, Family, xtables};
 
 #[test]
 fn the_generation_moves_with_nf_tables() {
     inside(|| {
-        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
         let mut last = generation(&mut socket).unwrap();
         for command in [
             "nft add table ip services",
@@ -38,7 +38,7 @@ fn the_generation_moves_with_nf_tables() {
 #[test]
 fn chains_are_listed_with_their_uses() {
     inside(|| {
-        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
         let mut uses = |name: &str| {
             let mut found: Vec<ChainUse> = Vec::new();
             chains(&mut socket, TableFamily::Ip, |chain| found.push(chain)).unwrap();

@@ -9,12 +9,12 @@ use std::path::Path;
 use namespace::inside;
 use portcullis_netlink::generic::loaded_family;
 use portcullis_netlink::ip_vs::IpVs;
-use portcullis_netlink::socket::{Protocol, Socket};
+use portcullis_netlink::socket::{NetlinkProtocol, Socket};
 
 #[test]
 fn families_are_found_by_name() {
     inside(|| {
-        let mut socket = Socket::open(Protocol::Generic).unwrap();
+        let mut socket = Socket::open(NetlinkProtocol::Generic).unwrap();
         // The controller lists itself, and its number is fixed.
         assert_eq!(loaded_family(&mut socket, "nlctrl").unwrap(), Some(16));
         assert_eq!(loaded_family(&mut socket, "no-such-family").unwrap(), None);

@@ -16,7 +16,7 @@ use portcullis_netlink::ip_vs::{
     Balancing, IpVs, PERSISTENT, RealServer, RealServerState, SCHED_1, SCHED_2, ServerBatch, Statistics,
     Timeouts, VirtualServer,
 };
-use portcullis_netlink::route::{AddressBatch, Interfaces};
+use portcullis_netlink::route::{AddressBatch, Rtnetlink};
 use portcullis_netlink::{Error, Family, Result};
 
 const TCP: u8 = libc::IPPROTO_TCP as u8;
@@ -135,7 +135,7 @@ fn real_servers_are_added_changed_listed_and_deleted() {
             (server(SCTP, "fd00:96::1", 80), [real("fd00:244::1", 8080, 100), real("fd00:244::1", 8081, 0)]),
         ] {
             let mut batch = ServerBatch::new();
-            let balancing = Balancing::new("wrr", Family::of(virtual_server.address));
+            let balancing = Balancing::new("wrr", Family::from_address(virtual_server.address));
             batch.add_virtual_server(&virtual_server, &balancing).unwrap();
             reals.iter().for_each(|real| batch.add_real_server(&virtual_server, real).unwrap());
             ip_vs.send(&mut batch, none).unwrap();
@@ -283,7 +283,7 @@ fn timeouts_are_set_and_packets_counted() {
         ip_vs.send(&mut batch, none).unwrap();
         assert_eq!(ip_vs.statistics(&virtual_server).unwrap(), Some(Statistics::default()));
 
-        let mut interfaces = Interfaces::open().unwrap();
+        let mut interfaces = Rtnetlink::open().unwrap();
         let link = interfaces.add_link_dummy("kube-ipvs0").unwrap();
         interfaces.add_address(link, "10.96.0.1/32".parse().unwrap()).unwrap();
         let _real = UdpSocket::bind("127.0.0.1:5353").unwrap();
@@ -307,7 +307,7 @@ fn timeouts_are_set_and_packets_counted() {
 #[test]
 fn a_dummy_link_bears_thousands_of_addresses() {
     inside(|| {
-        let mut interfaces = Interfaces::open().unwrap();
+        let mut interfaces = Rtnetlink::open().unwrap();
         let link = interfaces.add_link_dummy("kube-ipvs0").unwrap();
         assert_eq!(interfaces.add_link_dummy("kube-ipvs0").unwrap(), link, "it is there");
         let found = interfaces.links().unwrap().into_iter().find(|found| found.index == link).unwrap();
@@ -326,14 +326,14 @@ fn a_dummy_link_bears_thousands_of_addresses() {
         let started = Instant::now();
         interfaces.change_addresses(&mut batch, none).unwrap();
         println!("{} addresses added: {:?}", nets.len(), started.elapsed());
-        assert_eq!(interfaces.addresses_of(link).unwrap().into_iter().collect::<BTreeSet<_>>(), nets);
+        assert_eq!(interfaces.link_addresses(link).unwrap().into_iter().collect::<BTreeSet<_>>(), nets);
 
         batch.clear();
         nets.iter().for_each(|&net| batch.delete(link, net));
         let started = Instant::now();
         interfaces.change_addresses(&mut batch, none).unwrap();
         println!("{} addresses deleted: {:?}", nets.len(), started.elapsed());
-        assert_eq!(interfaces.addresses_of(link).unwrap(), []);
+        assert_eq!(interfaces.link_addresses(link).unwrap(), []);
         assert!(interfaces.delete_link(link).unwrap());
     });
 }

@@ -270,13 +270,13 @@ fn a_full_set_is_enlarged_while_rules_use_it() {
         run(&format!("iptables-legacy -w 60 -A INPUT -m set --match-set {name} dst -j DROP"));
         sets.change(name, (0..1000).map(of), []).unwrap();
         let error = sets.change(name, [of(1000)], []).unwrap_err();
-        assert!(error.is_full_set(), "{error}");
+        assert!(error.is_set_full(), "{error}");
         sets.enlarge(name, kind, family, 2000).unwrap();
         sets.change(name, (1000..2000).map(of), []).unwrap();
         assert_eq!(entries(&mut sets, name), (0..2000).map(of).collect());
         let header = sets.header(name).unwrap().unwrap();
         assert_eq!((header.maxelem, header.references), (Some(2000), 1), "the rule matches against it still");
         assert_eq!(sets.names().unwrap(), [name], "nothing is left beside it");
-        assert!(!Error::NoAnswer { action: "wait" }.is_full_set());
+        assert!(!Error::NoResponse { action: "wait" }.is_set_full());
     });
 }

@@ -6,12 +6,12 @@ mod namespace;
 
 use namespace::{inside, run};
 use portcullis_netlink::nf_tables::{TableFamily, delete_table};
-use portcullis_netlink::socket::{Protocol, Socket};
+use portcullis_netlink::socket::{NetlinkProtocol, Socket};
 
 #[test]
 fn a_table_goes_with_all_in_it_and_others_stay() {
     inside(|| {
-        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
         let families = [TableFamily::Ip, TableFamily::Ip6, TableFamily::Inet];
         for family in families {
             let family = family.as_str();

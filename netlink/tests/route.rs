@@ -9,10 +9,10 @@ use std::os::fd::AsRawFd;
 
 use ipnet::IpNet;
 use namespace::{inside, run};
-use portcullis_netlink::route::{AddressBatch, AddressChange, AddressChanges, Interfaces};
+use portcullis_netlink::route::{AddressBatch, AddressEvent, AddressMonitor, Rtnetlink};
 use portcullis_netlink::{Error, Family};
 
-fn addresses(interfaces: &mut Interfaces, families: &[Family]) -> Vec<(String, String)> {
+fn addresses(interfaces: &mut Rtnetlink, families: &[Family]) -> Vec<(String, String)> {
     let found = interfaces.addresses(families).unwrap();
     found.into_iter().map(|found| (found.interface, found.address.to_string())).collect()
 }
@@ -35,7 +35,7 @@ fn lists_links_and_addresses() {
         run("ip addr add 2001:db8::7/64 dev uplink nodad");
         run("ip addr add 10.244.0.1/16 dev cni0");
 
-        let mut interfaces = Interfaces::open().unwrap();
+        let mut interfaces = Rtnetlink::open().unwrap();
         let links = interfaces.links().unwrap();
         let link = |name: &str| links.iter().find(|link| link.name == name).unwrap();
         assert!(link("lo").is_loopback() && link("lo").is_up());
@@ -71,7 +71,7 @@ fn lists_links_and_addresses() {
 #[test]
 fn finds_the_default_routes_address() {
     inside(|| {
-        let mut interfaces = Interfaces::open().unwrap();
+        let mut interfaces = Rtnetlink::open().unwrap();
         assert_eq!(interfaces.default_route_source(Family::V4).unwrap(), None);
 
         for (link, peer) in [("wan", "wan-peer"), ("lan", "lan-peer")] {
@@ -92,7 +92,7 @@ fn finds_the_default_routes_address() {
         run("ip route add default via 192.0.2.1 metric 100");
         run("ip route add default via 10.1.0.1 metric 200");
         run("ip -6 route add default via 2001:db8::1 metric 100");
-        let found = |interfaces: &mut Interfaces, family| interfaces.default_route_source(family).unwrap();
+        let found = |interfaces: &mut Rtnetlink, family| interfaces.default_route_source(family).unwrap();
         assert_eq!(found(&mut interfaces, Family::V4), Some("192.0.2.7".parse::<IpAddr>().unwrap()));
         assert_eq!(found(&mut interfaces, Family::V6), Some("2001:db8::7".parse::<IpAddr>().unwrap()));
 
@@ -110,8 +110,8 @@ fn follows_addresses() {
     inside(|| {
         run("ip link add node type veth peer name peer");
         run("ip link set node up");
-        let mut changes = AddressChanges::open().unwrap();
-        let mut waiting = AddressChanges::open().unwrap();
+        let mut changes = AddressMonitor::open().unwrap();
+        let mut waiting = AddressMonitor::open().unwrap();
         changes.set_nonblocking().unwrap();
         assert_eq!(changes.try_next().unwrap(), None);
         assert!(!readable(&changes));
@@ -124,7 +124,7 @@ fn follows_addresses() {
         run("ip addr del 192.0.2.7/24 dev node");
 
         let (v4, v6) = ("192.0.2.7/24".parse().unwrap(), "2001:db8::7/64".parse().unwrap());
-        let index = Interfaces::open()
+        let index = Rtnetlink::open()
             .unwrap()
             .links()
             .unwrap()
@@ -133,9 +133,9 @@ fn follows_addresses() {
             .unwrap()
             .index;
         let expected = [
-            AddressChange::Present { index, address: v4 },
-            AddressChange::Present { index, address: v6 },
-            AddressChange::Gone { index, address: v4 },
+            AddressEvent::Updated { index, address: v4 },
+            AddressEvent::Updated { index, address: v6 },
+            AddressEvent::Removed { index, address: v4 },
         ];
         let seen: Vec<_> = std::iter::from_fn(|| changes.try_next().unwrap()).collect();
         assert_eq!(seen, expected);
@@ -152,18 +152,18 @@ fn leaves_out_one_interface_at_a_time() {
     inside(|| {
         run("ip link add services type bridge");
         run("ip link add node type bridge");
-        let mut interfaces = Interfaces::open().unwrap();
+        let mut interfaces = Rtnetlink::open().unwrap();
         let mut index = |name| interfaces.link_index(name).unwrap().unwrap();
         let (services, node) = (index("services"), index("node"));
-        let mut changes = AddressChanges::open().unwrap();
+        let mut changes = AddressMonitor::open().unwrap();
         changes.set_nonblocking().unwrap();
         for (left_out, told) in [(services, node), (node, services)] {
-            changes.leave_out(left_out).unwrap();
+            changes.ignore_link(left_out).unwrap();
             run("ip addr add 10.96.0.1/32 dev services");
             run("ip addr add 192.0.2.7/32 dev node");
             changes.wait().unwrap();
             match changes.try_next().unwrap() {
-                Some(AddressChange::Present { index, .. }) => assert_eq!(index, told),
+                Some(AddressEvent::Updated { index, .. }) => assert_eq!(index, told),
                 other => panic!("{other:?}"),
             }
             assert_eq!(changes.try_next().unwrap(), None);
@@ -178,7 +178,7 @@ fn leaves_out_one_interface_at_a_time() {
 fn says_when_changes_were_missed_and_goes_on() {
     inside(|| {
         run("ip link set lo up");
-        let mut changes = AddressChanges::open().unwrap();
+        let mut changes = AddressMonitor::open().unwrap();
         changes.set_nonblocking().unwrap();
         // Each change takes some 700 bytes of kernel memory or more, and the buffer has 8 MiB.
         let commands = "addr add 10.1.0.1/32 dev lo\naddr del 10.1.0.1/32 dev lo\n".repeat(10_000);
@@ -188,13 +188,13 @@ fn says_when_changes_were_missed_and_goes_on() {
         std::fs::remove_file(&file).unwrap();
 
         let seen: Vec<_> = std::iter::from_fn(|| changes.try_next().unwrap()).collect();
-        assert!(seen.contains(&AddressChange::Missed), "{} changes and none missed", seen.len());
+        assert!(seen.contains(&AddressEvent::Overrun), "{} changes and none missed", seen.len());
         run("ip addr add 192.0.2.7/32 dev lo");
-        assert!(matches!(changes.try_next().unwrap(), Some(AddressChange::Present { .. })));
+        assert!(matches!(changes.try_next().unwrap(), Some(AddressEvent::Updated { .. })));
     });
 }
 
-fn readable(changes: &AddressChanges) -> bool {
+fn readable(changes: &AddressMonitor) -> bool {
     let mut poll = libc::pollfd { fd: changes.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     // SAFETY: one live pollfd is given with its count.
     unsafe { libc::poll(&mut poll, 1, 0) == 1 }
@@ -205,8 +205,8 @@ fn deletes_a_link() {
     inside(|| {
         run("ip link add kube-ipvs0 type bridge");
         run("ip link add other type bridge");
-        let mut interfaces = Interfaces::open().unwrap();
-        let index = |interfaces: &mut Interfaces| {
+        let mut interfaces = Rtnetlink::open().unwrap();
+        let index = |interfaces: &mut Rtnetlink| {
             interfaces.links().unwrap().into_iter().find(|l| l.name == "kube-ipvs0").map(|l| l.index)
         };
         let doomed = index(&mut interfaces).unwrap();
@@ -223,11 +223,11 @@ fn adds_and_deletes_an_address() {
         run("ip link add cni0 type bridge");
         run("ip link add other type bridge");
         run("ip addr add 10.9.0.1/24 dev other");
-        let mut interfaces = Interfaces::open().unwrap();
+        let mut interfaces = Rtnetlink::open().unwrap();
         let index = interfaces.link_index("cni0").unwrap().unwrap();
         assert_eq!(interfaces.link_index("none").unwrap(), None);
         assert!(matches!(interfaces.link_index("a-name-too-long-"), Err(Error::BadName { most: 15, .. })));
-        assert_eq!(interfaces.addresses_of(index).unwrap(), []);
+        assert_eq!(interfaces.link_addresses(index).unwrap(), []);
 
         let nets: Vec<IpNet> = ["10.96.0.1/32", "192.0.2.7/24", "2001:db8::7/128", "fd00::1/64"]
             .map(|net| net.parse().unwrap())
@@ -237,7 +237,7 @@ fn adds_and_deletes_an_address() {
             assert!(interfaces.add_address(index, net).unwrap());
             assert!(!interfaces.add_address(index, net).unwrap(), "{net} is there");
         }
-        let mut found = interfaces.addresses_of(index).unwrap();
+        let mut found = interfaces.link_addresses(index).unwrap();
         found.sort();
         assert_eq!(found, nets);
         let all = interfaces.addresses(&Family::ALL).unwrap();
@@ -250,12 +250,12 @@ fn adds_and_deletes_an_address() {
             assert!(interfaces.delete_address(index, net).unwrap());
             assert!(!interfaces.delete_address(index, net).unwrap(), "{net} is gone");
         }
-        assert_eq!(interfaces.addresses_of(index).unwrap(), []);
+        assert_eq!(interfaces.link_addresses(index).unwrap(), []);
 
         let missing = index + 100;
         assert_eq!(interfaces.add_address(missing, nets[0]).unwrap_err().errno(), Some(libc::ENODEV));
         assert!(!interfaces.delete_address(missing, nets[0]).unwrap());
-        assert_eq!(interfaces.addresses_of(missing).unwrap(), []);
+        assert_eq!(interfaces.link_addresses(missing).unwrap(), []);
     });
 }
 
@@ -263,7 +263,7 @@ fn adds_and_deletes_an_address() {
 fn changes_thousands_of_addresses_at_once() {
     inside(|| {
         run("ip link add cni0 type bridge");
-        let mut interfaces = Interfaces::open().unwrap();
+        let mut interfaces = Rtnetlink::open().unwrap();
         let index = interfaces.link_index("cni0").unwrap().unwrap();
         let nets: Vec<IpNet> = (1..5000u32)
             .flat_map(|number| {
@@ -285,7 +285,7 @@ fn changes_thousands_of_addresses_at_once() {
         });
         outcome.unwrap();
         assert_eq!(refused, [(refused_at, Some(libc::EADDRNOTAVAIL))]);
-        let mut found = interfaces.addresses_of(index).unwrap();
+        let mut found = interfaces.link_addresses(index).unwrap();
         found.sort();
         let mut sorted = nets.clone();
         sorted.sort();
@@ -296,6 +296,6 @@ fn changes_thousands_of_addresses_at_once() {
         nets.iter().for_each(|&net| batch.delete(index, net));
         batch.delete(index, nets[0]);
         interfaces.change_addresses(&mut batch, |_, error| Err(error)).unwrap();
-        assert_eq!(interfaces.addresses_of(index).unwrap(), []);
+        assert_eq!(interfaces.link_addresses(index).unwrap(), []);
     });
 }

@@ -11,20 +11,22 @@ use portcullis_cluster::index::PolicyTouched;
 use portcullis_cluster::pod::Pod;
 use portcullis_cluster::{Index, Name, NamespacedName};
 
-use super::addresses::{Addresses, Dirty, is_live};
-use super::changes::{AddressChange, Changes, Judged, MembersChange, NodeChange, RulesChange, SetChange};
-use super::compiled::{Compiled, LocalPod};
-use super::members::{self, Concerned, Moves};
+use super::address_index::{AddressIndex, DirtyAddresses, is_live};
+use super::changes::{
+    AddressChange, NodeChange, PodProfiles, PolicyChanges, RulesChange, SetChange, SetUpdate,
+};
+use super::compiled_policies::{CompiledPolicies, LocalPod};
 use super::named_port::NamedPortId;
-use super::peer_set::SetId;
+use super::peer_set::PeerSetId;
 use super::policy_id::{Direction, PolicyId, RulesId};
-use super::ports::Ports;
+use super::ports::RulePorts;
 use super::profile::Profile;
-use super::rule::Rule;
+use super::reference_counts::ReferenceCounts;
+use super::rule::PolicyRule;
 use super::selection::Selection;
-use super::tally::Tally;
+use super::set_members::{self, MemberChanges, PeerSetIndex};
+use super::touched_objects::TouchedObjects;
 use super::translate;
-use super::work::Work;
 
 /// Whose pods are judged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,17 +55,17 @@ impl Scope {
 /// Compiles the policies of an index, and follows its changes.
 pub struct Compiler {
     scope: Scope,
-    compiled: Compiled,
-    addresses: Addresses,
+    compiled: CompiledPolicies,
+    addresses: AddressIndex,
     selection: Selection,
-    concerned: Concerned,
-    /// Judged pods that have a profile.
-    profiles: Tally<Arc<Profile>>,
+    peer_set_index: PeerSetIndex,
+    /// PodProfiles pods that have a profile.
+    profiles: ReferenceCounts<Arc<Profile>>,
     /// Profiles that name a policy's rules.
-    rules: Tally<RulesId>,
+    rules: ReferenceCounts<RulesId>,
     /// Rules that name a set.
-    sets: Tally<SetId>,
-    named_ports: Tally<NamedPortId>,
+    sets: ReferenceCounts<PeerSetId>,
+    named_ports: ReferenceCounts<NamedPortId>,
     started: bool,
 }
 
@@ -72,20 +74,20 @@ impl Compiler {
     pub fn new(scope: Scope) -> Self {
         Compiler {
             scope,
-            compiled: Compiled::default(),
-            addresses: Addresses::default(),
+            compiled: CompiledPolicies::default(),
+            addresses: AddressIndex::default(),
             selection: Selection::default(),
-            concerned: Concerned::default(),
-            profiles: Tally::new(),
-            rules: Tally::new(),
-            sets: Tally::new(),
-            named_ports: Tally::new(),
+            peer_set_index: PeerSetIndex::default(),
+            profiles: ReferenceCounts::new(),
+            rules: ReferenceCounts::new(),
+            sets: ReferenceCounts::new(),
+            named_ports: ReferenceCounts::new(),
             started: false,
         }
     }
 
     /// Everything that an index holds.
-    pub fn of(scope: Scope, index: &Index) -> Self {
+    pub fn from_index(scope: Scope, index: &Index) -> Self {
         let mut compiler = Compiler::new(scope);
         compiler.update(index, &PolicyTouched::default());
         compiler
@@ -97,18 +99,18 @@ impl Compiler {
     }
 
     /// The compiled values.
-    pub fn compiled(&self) -> &Compiled {
+    pub fn compiled(&self) -> &CompiledPolicies {
         &self.compiled
     }
 
     /// Brings the compiled values up to date with an index, given all that was touched in it since the
     /// update before. The first update looks at everything. The work follows what was touched, not the size
     /// of the cluster.
-    pub fn update(&mut self, index: &Index, touched: &PolicyTouched) -> Changes {
-        let work = if self.started { Work::of(touched) } else { Work::all(index) };
+    pub fn update(&mut self, index: &Index, touched: &PolicyTouched) -> PolicyChanges {
+        let work = if self.started { TouchedObjects::of(touched) } else { TouchedObjects::all(index) };
         self.started = true;
         if work.is_empty() {
-            return Changes::default();
+            return PolicyChanges::default();
         }
 
         let dirty = self.follow(index, &work);
@@ -116,12 +118,12 @@ impl Compiler {
         let before = self.judged_before(&dirty, &pods);
         pods.iter().for_each(|key| self.select(index, key));
         self.follow_owners(index, &dirty);
-        let (profiles_came, profiles_went) = self.profiles.settle();
-        for profile in &profiles_came {
+        let (profiles_added, profiles_removed) = self.profiles.take_changes();
+        for profile in &profiles_added {
             profile.rules().for_each(|id| self.rules.add(&id));
             self.compiled.profiles.insert(Arc::clone(profile));
         }
-        for profile in &profiles_went {
+        for profile in &profiles_removed {
             profile.rules().for_each(|id| self.rules.remove(&id));
             self.compiled.profiles.remove(profile);
         }
@@ -130,12 +132,12 @@ impl Compiler {
         let sets = self.update_sets(index, &dirty);
         let named_ports = self.update_named_ports(index, &dirty);
         let nodes = self.update_nodes(&work);
-        Changes { addresses, profiles_came, profiles_went, rules, sets, named_ports, nodes }
+        PolicyChanges { addresses, profiles_added, profiles_removed, rules, sets, named_ports, nodes }
     }
 
     /// Takes over who has which address, and which policies there are.
-    fn follow(&mut self, index: &Index, work: &Work) -> Dirty {
-        let mut dirty = Dirty::default();
+    fn follow(&mut self, index: &Index, work: &TouchedObjects) -> DirtyAddresses {
+        let mut dirty = DirtyAddresses::default();
         work.pods.iter().for_each(|key| self.addresses.follow_pod(index, key, &mut dirty));
         work.namespaces.iter().for_each(|name| self.addresses.follow_namespace(*name, &mut dirty));
         work.nodes.iter().for_each(|name| self.addresses.follow_node(index, *name, &mut dirty));
@@ -147,7 +149,7 @@ impl Compiler {
     }
 
     /// The pods that may be judged by others than before.
-    fn pods_to_select(&self, index: &Index, work: &Work) -> BTreeSet<NamespacedName> {
+    fn pods_to_select(&self, index: &Index, work: &TouchedObjects) -> BTreeSet<NamespacedName> {
         let judged = &self.compiled.pods;
         let is_judged = |key: &&NamespacedName| {
             index.pod(key).is_some_and(|pod| self.scope.has(pod)) || judged.contains_key(key)
@@ -172,17 +174,17 @@ impl Compiler {
     /// How addresses were judged that may be judged differently now.
     fn judged_before(
         &self,
-        dirty: &Dirty,
+        dirty: &DirtyAddresses,
         pods: &BTreeSet<NamespacedName>,
-    ) -> BTreeMap<IpAddr, Option<Judged>> {
+    ) -> BTreeMap<IpAddr, Option<PodProfiles>> {
         let known = pods.iter().filter_map(|key| self.compiled.pods.get(key)).flat_map(|pod| &pod.addresses);
         let addresses = dirty.iter().map(|(address, _)| address).chain(known.copied());
-        addresses.map(|address| (address, self.compiled.pod_at(address).map(LocalPod::judged))).collect()
+        addresses.map(|address| (address, self.compiled.pod_at(address).map(LocalPod::profiles))).collect()
     }
 
-    fn address_changes(&self, before: BTreeMap<IpAddr, Option<Judged>>) -> Vec<AddressChange> {
+    fn address_changes(&self, before: BTreeMap<IpAddr, Option<PodProfiles>>) -> Vec<AddressChange> {
         let changes = before.into_iter().filter_map(|(address, before)| {
-            let after = self.compiled.pod_at(address).map(LocalPod::judged);
+            let after = self.compiled.pod_at(address).map(LocalPod::profiles);
             (before != after).then_some(AddressChange { address, before, after })
         });
         changes.collect()
@@ -219,7 +221,7 @@ impl Compiler {
 
     /// Takes over which of the judged pods has an address. Only judged pods count: a pod elsewhere that
     /// claims the address of one here takes nothing of what comes from here.
-    fn follow_owners(&mut self, index: &Index, dirty: &Dirty) {
+    fn follow_owners(&mut self, index: &Index, dirty: &DirtyAddresses) {
         for (address, _) in dirty.iter() {
             match self.addresses.owner(index, address, |pod| self.scope.has(pod)) {
                 Some(pod) => self.compiled.addresses.insert(address, pod.key.clone()),
@@ -229,8 +231,8 @@ impl Compiler {
     }
 
     /// Compiles rules that are newly needed or that may have changed, and drops those not needed any more.
-    fn compile_rules(&mut self, index: &Index, work: &Work) -> Vec<RulesChange> {
-        let (came, went) = self.rules.settle();
+    fn compile_rules(&mut self, index: &Index, work: &TouchedObjects) -> Vec<RulesChange> {
+        let (came, went) = self.rules.take_changes();
         let network = work.network_policies.iter().cloned().map(PolicyId::Network);
         let cluster = work.cluster_policies.iter().map(|key| PolicyId::Cluster(key.name.clone()));
         let touched = network.chain(cluster).flat_map(|policy| {
@@ -239,7 +241,7 @@ impl Compiler {
         let ids: BTreeSet<RulesId> = touched.chain(came).chain(went).collect();
         let mut changes = Vec::new();
         for id in ids {
-            let after: Option<Arc<[Rule]>> =
+            let after: Option<Arc<[PolicyRule]>> =
                 self.rules.contains(&id).then(|| translate::rules(index, &id).into());
             let before = self.compiled.rules.get(&id).cloned();
             if before == after {
@@ -262,31 +264,31 @@ impl Compiler {
         changes
     }
 
-    fn update_sets(&mut self, index: &Index, dirty: &Dirty) -> Vec<SetChange<SetId, IpAddr>> {
-        let (came, went) = self.sets.settle();
+    fn update_sets(&mut self, index: &Index, dirty: &DirtyAddresses) -> Vec<SetChange<PeerSetId, IpAddr>> {
+        let (came, went) = self.sets.take_changes();
         for id in &went {
             self.compiled.sets.remove(id);
-            self.concerned.remove(id);
+            self.peer_set_index.remove(id);
         }
         let sets = &mut self.compiled.sets;
-        let moves = members::move_peers(index, &self.addresses, &self.concerned, dirty, sets);
-        let found = members::find_peers(index, &self.addresses, &came);
-        came.iter().for_each(|id| self.concerned.insert(id));
+        let moves = set_members::update_peer_sets(index, &self.addresses, &self.peer_set_index, dirty, sets);
+        let found = set_members::collect_peer_sets(index, &self.addresses, &came);
+        came.iter().for_each(|id| self.peer_set_index.insert(id));
         set_changes(sets, found, went, moves)
     }
 
     fn update_named_ports(
         &mut self,
         index: &Index,
-        dirty: &Dirty,
+        dirty: &DirtyAddresses,
     ) -> Vec<SetChange<NamedPortId, (IpAddr, u16)>> {
-        let (came, went) = self.named_ports.settle();
-        let Compiled { named_ports: sets, addresses: judged, .. } = &mut self.compiled;
+        let (came, went) = self.named_ports.take_changes();
+        let CompiledPolicies { named_ports: sets, addresses: judged, .. } = &mut self.compiled;
         went.iter().for_each(|id| {
             sets.remove(id);
         });
         let addresses = &self.addresses;
-        let moves = members::move_ports(dirty, sets, |id, address| match id.direction {
+        let moves = set_members::update_named_ports(dirty, sets, |id, address| match id.direction {
             Direction::Ingress => judged.get(&address).and_then(|key| index.pod(key)),
             Direction::Egress => addresses.owner(index, address, |_| true),
         });
@@ -295,14 +297,14 @@ impl Compiler {
             let members = match id.direction {
                 Direction::Ingress => {
                     let pods = judged.iter().filter_map(|(address, key)| Some((*address, index.pod(key)?)));
-                    pods.flat_map(|(address, pod)| members::ports_of(pod, &id, address)).collect()
+                    pods.flat_map(|(address, pod)| set_members::ports_of(pod, &id, address)).collect()
                 }
                 Direction::Egress => {
                     let pods = all_pods().filter_map(|key| index.pod(key));
                     let owned = pods
                         .filter(|pod| !pod.named_ports.is_empty())
                         .flat_map(|pod| addresses.owned_by(index, pod).map(move |address| (address, pod)));
-                    owned.flat_map(|(address, pod)| members::ports_of(pod, &id, address)).collect()
+                    owned.flat_map(|(address, pod)| set_members::ports_of(pod, &id, address)).collect()
                 }
             };
             (id, members)
@@ -311,7 +313,7 @@ impl Compiler {
         set_changes(sets, found, went, moves)
     }
 
-    fn update_nodes(&mut self, work: &Work) -> Vec<NodeChange> {
+    fn update_nodes(&mut self, work: &TouchedObjects) -> Vec<NodeChange> {
         let mut changes = Vec::new();
         for &node in work.nodes.iter().filter(|node| self.scope.has_node(Some(**node))) {
             let after: Box<[IpAddr]> = self.addresses.of_node(node).into();
@@ -329,10 +331,10 @@ impl Compiler {
 }
 
 /// The named ports of a rule.
-fn named(rule: &Rule) -> &[NamedPortId] {
+fn named(rule: &PolicyRule) -> &[NamedPortId] {
     match &rule.ports {
-        Ports::Any => &[],
-        Ports::Listed { named, .. } => named,
+        RulePorts::Any => &[],
+        RulePorts::Listed { named, .. } => named,
     }
 }
 
@@ -341,19 +343,18 @@ fn set_changes<Id: Ord + Clone, Element: Ord + Copy>(
     sets: &mut BTreeMap<Id, BTreeSet<Element>>,
     found: BTreeMap<Id, BTreeSet<Element>>,
     went: Vec<Id>,
-    moves: Moves<Id, Element>,
+    moves: MemberChanges<Id, Element>,
 ) -> Vec<SetChange<Id, Element>> {
     let mut changes: Vec<SetChange<Id, Element>> = Vec::new();
-    changes.extend(went.into_iter().map(|id| SetChange { id, members: MembersChange::Went }));
+    changes.extend(went.into_iter().map(|id| SetChange { id, members: SetUpdate::Deleted }));
     changes.extend(
-        moves.into_iter().map(|(id, (added, removed))| SetChange {
-            id,
-            members: MembersChange::Changed { added, removed },
-        }),
+        moves
+            .into_iter()
+            .map(|(id, (added, removed))| SetChange { id, members: SetUpdate::Updated { added, removed } }),
     );
     for (id, members) in found {
         let all = members.iter().copied().collect();
-        changes.push(SetChange { id: id.clone(), members: MembersChange::Came(all) });
+        changes.push(SetChange { id: id.clone(), members: SetUpdate::Created(all) });
         sets.insert(id, members);
     }
     changes.sort_by(|a, b| a.id.cmp(&b.id));

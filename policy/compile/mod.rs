@@ -1,44 +1,44 @@
 //! Policies, compiled: what the kernel has to know to judge the pods of a node, and what changed of it.
 //!
 //! ```text
-//! address ─► LocalPod ─┬─ ingress: Profile ─┬─ admin    ─► RulesId ─► Rule*   first match decides
-//!                      └─ egress:  Profile  ├─ network  ─► RulesId ─► Rule*   any match allows, else denied
-//!                                           └─ baseline ─► RulesId ─► Rule*   first match decides
-//! Rule ── peers ─► SetId ─► addresses      (selectors, shared by all rules with the same)
-//!      │        └► Blocks                  (ipBlock, networks)
+//! address ─► LocalPod ─┬─ ingress: Profile ─┬─ admin    ─► RulesId ─► PolicyRule*   first match decides
+//!                      └─ egress:  Profile  ├─ network  ─► RulesId ─► PolicyRule*   any match allows, else denied
+//!                                           └─ baseline ─► RulesId ─► PolicyRule*   first match decides
+//! PolicyRule ── peers ─► PeerSetId ─► addresses      (selectors, shared by all rules with the same)
+//!      │        └► AddressRanges                  (ipBlock, networks)
 //!      └─ ports ─► numbers, NamedPortId ─► (address, port)
 //! ```
 //!
 //! Everything is a function of the objects' content: the same cluster gives the same values and the same
-//! names, whatever came first and however often the program was restarted. Addresses are of both families;
+//! names, whatever came first and however often the program was restarted. AddressIndex are of both families;
 //! who writes rules splits them.
 
-mod addresses;
-mod blocks;
+mod address_index;
+mod address_ranges;
 mod changes;
-mod compiled;
+mod compiled_policies;
 mod compiler;
 mod identifier;
-mod members;
 mod named_port;
 mod peer_set;
+mod pods_by_labels;
 mod policy_id;
 mod ports;
 mod profile;
-mod replicas;
+mod reference_counts;
 mod rule;
 mod selection;
-mod tally;
+mod set_members;
+mod touched_objects;
 mod translate;
-mod work;
 
-pub use blocks::Blocks;
-pub use changes::{AddressChange, Changes, Judged, MembersChange, NodeChange, RulesChange, SetChange};
-pub use compiled::{Compiled, LocalPod};
+pub use address_ranges::AddressRanges;
+pub use changes::{AddressChange, NodeChange, PodProfiles, PolicyChanges, RulesChange, SetChange, SetUpdate};
+pub use compiled_policies::{CompiledPolicies, LocalPod};
 pub use compiler::{Compiler, Scope};
 pub use named_port::NamedPortId;
-pub use peer_set::{NamespaceScope, PeerSelector, SetId};
-pub use policy_id::{Direction, PolicyId, RulesId, Tier};
-pub use ports::{NumericPorts, Ports, ProtocolPorts};
+pub use peer_set::{NamespaceScope, PeerSelector, PeerSetId};
+pub use policy_id::{Direction, PolicyId, PolicyTier, RulesId};
+pub use ports::{NumericPorts, ProtocolPorts, RulePorts};
 pub use profile::Profile;
-pub use rule::{Action, Peers, Rule};
+pub use rule::{PolicyRule, RuleAction, RulePeers};

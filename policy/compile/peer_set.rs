@@ -1,4 +1,4 @@
-//! Peers that are found by selectors: pods and nodes, as sets of addresses.
+//! RulePeers that are found by selectors: pods and nodes, as sets of addresses.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -10,7 +10,7 @@ use portcullis_cluster::selector::Selector;
 
 use super::identifier::{Digest, comment, identifier};
 
-/// Peers found by one selector.
+/// RulePeers found by one selector.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PeerSelector {
     /// Pods.
@@ -36,19 +36,19 @@ pub enum NamespaceScope {
 /// A set of addresses, named by what is in it: the union of what its selectors find. Rules with the same
 /// selectors, of whichever policies, share one set.
 #[derive(Clone)]
-pub struct SetId {
+pub struct PeerSetId {
     digest: [u8; 16],
     selectors: Arc<[PeerSelector]>,
 }
 
-impl SetId {
+impl PeerSetId {
     /// The set of what any of the selectors finds.
     pub(super) fn new(mut selectors: Vec<PeerSelector>) -> Self {
         selectors.sort();
         selectors.dedup();
         let mut digest = Digest::new("set");
         selectors.iter().for_each(|selector| selector.feed(&mut digest));
-        SetId { digest: digest.finish(), selectors: selectors.into() }
+        PeerSetId { digest: digest.finish(), selectors: selectors.into() }
     }
 
     /// What finds its members, sorted.
@@ -98,27 +98,27 @@ fn feed(selector: &Selector, digest: &mut Digest) {
     }
 }
 
-impl PartialEq for SetId {
+impl PartialEq for PeerSetId {
     fn eq(&self, other: &Self) -> bool {
         self.digest == other.digest
     }
 }
 
-impl Eq for SetId {}
+impl Eq for PeerSetId {}
 
-impl Hash for SetId {
+impl Hash for PeerSetId {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.digest.hash(state);
     }
 }
 
-impl Ord for SetId {
+impl Ord for PeerSetId {
     fn cmp(&self, other: &Self) -> Ordering {
         self.digest.cmp(&other.digest)
     }
 }
 
-impl PartialOrd for SetId {
+impl PartialOrd for PeerSetId {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
     }
@@ -142,7 +142,7 @@ impl fmt::Display for PeerSelector {
     }
 }
 
-impl fmt::Display for SetId {
+impl fmt::Display for PeerSetId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (i, selector) in self.selectors.iter().enumerate() {
             let between = if i == 0 { "" } else { "; " };
@@ -152,7 +152,7 @@ impl fmt::Display for SetId {
     }
 }
 
-impl fmt::Debug for SetId {
+impl fmt::Debug for PeerSetId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{{{self}}}")
     }

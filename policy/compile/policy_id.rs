@@ -45,7 +45,7 @@ impl fmt::Display for Direction {
 
 /// The tiers, in the order in which they are asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Tier {
+pub enum PolicyTier {
     /// ClusterNetworkPolicies before all others.
     Admin,
     /// NetworkPolicies.
@@ -54,12 +54,12 @@ pub enum Tier {
     Baseline,
 }
 
-impl fmt::Display for Tier {
+impl fmt::Display for PolicyTier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Tier::Admin => "Admin",
-            Tier::Network => "NetworkPolicy",
-            Tier::Baseline => "Baseline",
+            PolicyTier::Admin => "Admin",
+            PolicyTier::Network => "NetworkPolicy",
+            PolicyTier::Baseline => "Baseline",
         })
     }
 }

@@ -1,12 +1,12 @@
-//! Ports that a rule matches.
+//! RulePorts that a rule matches.
 
 use portcullis_cluster::Protocol;
 
 use super::named_port::NamedPortId;
 
-/// Ports at a connection's destination.
+/// RulePorts at a connection's destination.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ports {
+pub enum RulePorts {
     /// All ports of all protocols, and protocols without ports.
     Any,
     /// Any of these.
@@ -18,7 +18,7 @@ pub enum Ports {
     },
 }
 
-/// Ports by number, for each protocol.
+/// RulePorts by number, for each protocol.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NumericPorts {
     /// Of TCP.
@@ -29,7 +29,7 @@ pub struct NumericPorts {
     pub sctp: ProtocolPorts,
 }
 
-/// Ports of one protocol.
+/// RulePorts of one protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProtocolPorts {
     /// All of them.
@@ -44,12 +44,12 @@ impl Default for ProtocolPorts {
     }
 }
 
-impl Ports {
+impl RulePorts {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         match self {
-            Ports::Any => false,
-            Ports::Listed { numeric, named } => numeric.is_empty() && named.is_empty(),
+            RulePorts::Any => false,
+            RulePorts::Listed { numeric, named } => numeric.is_empty() && named.is_empty(),
         }
     }
 }

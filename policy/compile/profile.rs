@@ -1,7 +1,7 @@
 //! What a pod is judged by in one direction.
 
 use super::identifier::{Digest, comment, identifier};
-use super::policy_id::{Direction, PolicyId, RulesId, Tier};
+use super::policy_id::{Direction, PolicyId, PolicyTier, RulesId};
 
 /// The policies that a pod is judged by in one direction, shared by all pods that the same ones select.
 /// Its content is its identity. A pod that no policy selects in a direction has none there.
@@ -20,11 +20,11 @@ pub struct Profile {
 
 impl Profile {
     /// The policies of a tier, in their order.
-    pub fn tier(&self, tier: Tier) -> &[PolicyId] {
+    pub fn tier(&self, tier: PolicyTier) -> &[PolicyId] {
         match tier {
-            Tier::Admin => &self.admin,
-            Tier::Network => &self.network,
-            Tier::Baseline => &self.baseline,
+            PolicyTier::Admin => &self.admin,
+            PolicyTier::Network => &self.network,
+            PolicyTier::Baseline => &self.baseline,
         }
     }
 
@@ -47,7 +47,7 @@ impl Profile {
     pub fn name(&self) -> String {
         let mut digest = Digest::new("profile");
         digest.part(self.direction.as_str());
-        for tier in [Tier::Admin, Tier::Network, Tier::Baseline] {
+        for tier in [PolicyTier::Admin, PolicyTier::Network, PolicyTier::Baseline] {
             digest.part(&tier.to_string());
             self.tier(tier).iter().for_each(|policy| policy.feed(&mut digest));
         }
@@ -64,7 +64,7 @@ impl Profile {
     /// What it is, in words for a comment: at most 128 bytes.
     pub fn describe(&self) -> String {
         let mut words = format!("{} by", self.direction);
-        for tier in [Tier::Admin, Tier::Network, Tier::Baseline] {
+        for tier in [PolicyTier::Admin, PolicyTier::Network, PolicyTier::Baseline] {
             let names: Vec<String> = self.tier(tier).iter().map(PolicyId::short).collect();
             if !names.is_empty() {
                 words.push_str(&format!(" {tier} {}", names.join(", ")));

@@ -6,7 +6,7 @@ use portcullis_cluster::cluster_network_policy::{self, ClusterNetworkPolicy};
 use portcullis_cluster::pod::Pod;
 use portcullis_cluster::{Index, Name, NamespacedName};
 
-use super::addresses::namespace_labels;
+use super::address_index::namespace_labels;
 use super::policy_id::{Direction, PolicyId};
 use super::profile::Profile;
 use super::translate;

@@ -6,17 +6,17 @@ use portcullis_cluster::network_policy::{self as network, NetworkPolicy, PortNum
 use portcullis_cluster::selector::Selector;
 use portcullis_cluster::{Index, Name, NamespacedName, Protocol};
 
-use super::blocks::Blocks;
+use super::address_ranges::AddressRanges;
 use super::named_port::NamedPortId;
-use super::peer_set::{NamespaceScope, PeerSelector, SetId};
+use super::peer_set::{NamespaceScope, PeerSelector, PeerSetId};
 use super::policy_id::{Direction, PolicyId, RulesId};
-use super::ports::{NumericPorts, Ports, ProtocolPorts};
-use super::rule::{Action, Peers, Rule};
+use super::ports::{NumericPorts, ProtocolPorts, RulePorts};
+use super::rule::{PolicyRule, RuleAction, RulePeers};
 
 const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
 
 /// The rules of a policy in a direction, as it stands in the index.
-pub(super) fn rules(index: &Index, id: &RulesId) -> Vec<Rule> {
+pub(super) fn rules(index: &Index, id: &RulesId) -> Vec<PolicyRule> {
     match &id.policy {
         PolicyId::Network(key) => {
             let policy = index.network_policy(key);
@@ -31,21 +31,21 @@ pub(super) fn rules(index: &Index, id: &RulesId) -> Vec<Rule> {
 }
 
 /// The rules of a NetworkPolicy; none where it has none, or does not concern the direction.
-fn network_policy_rules(policy: &NetworkPolicy, direction: Direction) -> Vec<Rule> {
+fn network_policy_rules(policy: &NetworkPolicy, direction: Direction) -> Vec<PolicyRule> {
     let rules = match direction {
         Direction::Ingress => &policy.ingress,
         Direction::Egress => &policy.egress,
     };
-    let compiled = rules.iter().flatten().enumerate().map(|(index, rule)| Rule {
+    let compiled = rules.iter().flatten().enumerate().map(|(index, rule)| PolicyRule {
         index,
         name: None,
-        action: Action::Accept,
+        action: RuleAction::Accept,
         peers: match &rule.peers {
-            None => Peers { any: true, ..Peers::default() },
+            None => RulePeers { any: true, ..RulePeers::default() },
             Some(peers) => network_peers(peers, policy.key.namespace),
         },
         ports: match &rule.ports {
-            None => Ports::Any,
+            None => RulePorts::Any,
             Some(ports) => network_ports(ports, direction),
         },
     });
@@ -53,33 +53,33 @@ fn network_policy_rules(policy: &NetworkPolicy, direction: Direction) -> Vec<Rul
 }
 
 /// The rules of a ClusterNetworkPolicy.
-pub(super) fn cluster_policy_rules(policy: &ClusterNetworkPolicy, direction: Direction) -> Vec<Rule> {
+pub(super) fn cluster_policy_rules(policy: &ClusterNetworkPolicy, direction: Direction) -> Vec<PolicyRule> {
     let rules = match direction {
         Direction::Ingress => &policy.ingress,
         Direction::Egress => &policy.egress,
     };
-    let compiled = rules.iter().enumerate().map(|(index, rule)| Rule {
+    let compiled = rules.iter().enumerate().map(|(index, rule)| PolicyRule {
         index,
         name: rule.name.clone(),
         action: match rule.action {
-            cluster::Action::Accept => Action::Accept,
-            cluster::Action::Deny => Action::Deny,
-            cluster::Action::Pass => Action::Pass,
+            cluster::Action::Accept => RuleAction::Accept,
+            cluster::Action::Deny => RuleAction::Deny,
+            cluster::Action::Pass => RuleAction::Pass,
         },
         peers: cluster_peers(&rule.peers),
         ports: match &rule.ports {
-            None => Ports::Any,
+            None => RulePorts::Any,
             Some(ports) => cluster_ports(ports, direction),
         },
     });
     compiled.filter(can_match).collect()
 }
 
-fn can_match(rule: &Rule) -> bool {
+fn can_match(rule: &PolicyRule) -> bool {
     !rule.peers.is_empty() && !rule.ports.is_empty()
 }
 
-fn network_peers(peers: &[network::Peer], own: Name) -> Peers {
+fn network_peers(peers: &[network::Peer], own: Name) -> RulePeers {
     let (mut selectors, mut blocks) = (Vec::new(), Vec::<(&IpNet, &[IpNet])>::new());
     for peer in peers {
         match peer {
@@ -94,10 +94,10 @@ fn network_peers(peers: &[network::Peer], own: Name) -> Peers {
             network::Peer::Nothing => {}
         }
     }
-    Peers { any: false, pods: set_of(selectors), blocks: Blocks::union(blocks) }
+    RulePeers { any: false, pods: set_of(selectors), blocks: AddressRanges::union(blocks) }
 }
 
-fn cluster_peers(peers: &[cluster::Peer]) -> Peers {
+fn cluster_peers(peers: &[cluster::Peer]) -> RulePeers {
     let (mut selectors, mut blocks) = (Vec::new(), Vec::<(&IpNet, &[IpNet])>::new());
     for peer in peers {
         match peer {
@@ -109,11 +109,11 @@ fn cluster_peers(peers: &[cluster::Peer]) -> Peers {
             cluster::Peer::Networks(nets) => blocks.extend(nets.iter().map(|net| (net, &[] as &[IpNet]))),
         }
     }
-    Peers { any: false, pods: set_of(selectors), blocks: Blocks::union(blocks) }
+    RulePeers { any: false, pods: set_of(selectors), blocks: AddressRanges::union(blocks) }
 }
 
 /// The set of what selectors find, if one of them was understood.
-fn set_of(mut selectors: Vec<PeerSelector>) -> Option<SetId> {
+fn set_of(mut selectors: Vec<PeerSelector>) -> Option<PeerSetId> {
     selectors.retain(|selector| match selector {
         PeerSelector::Pods { namespaces: NamespaceScope::One(_), pods } => pods.is_understood(),
         PeerSelector::Pods { namespaces: NamespaceScope::Selected(namespaces), pods } => {
@@ -121,10 +121,10 @@ fn set_of(mut selectors: Vec<PeerSelector>) -> Option<SetId> {
         }
         PeerSelector::Nodes(nodes) => Selector::is_understood(nodes),
     });
-    (!selectors.is_empty()).then(|| SetId::new(selectors))
+    (!selectors.is_empty()).then(|| PeerSetId::new(selectors))
 }
 
-fn network_ports(ports: &[network::Port], direction: Direction) -> Ports {
+fn network_ports(ports: &[network::Port], direction: Direction) -> RulePorts {
     let mut collected = Collected::new(direction);
     for port in ports {
         match port.number {
@@ -137,7 +137,7 @@ fn network_ports(ports: &[network::Port], direction: Direction) -> Ports {
     collected.finish()
 }
 
-fn cluster_ports(ports: &[cluster::Port], direction: Direction) -> Ports {
+fn cluster_ports(ports: &[cluster::Port], direction: Direction) -> RulePorts {
     let mut collected = Collected::new(direction);
     for port in ports {
         match *port {
@@ -166,7 +166,7 @@ impl Collected {
         self.named.push(NamedPortId { direction: self.direction, name, protocol });
     }
 
-    fn finish(mut self) -> Ports {
+    fn finish(mut self) -> RulePorts {
         let mut numeric = NumericPorts::default();
         for protocol in PROTOCOLS {
             let own = self.ranges.iter().filter(|(of, ..)| *of == protocol);
@@ -178,6 +178,6 @@ impl Collected {
         }
         self.named.sort();
         self.named.dedup();
-        Ports::Listed { numeric, named: self.named.into() }
+        RulePorts::Listed { numeric, named: self.named.into() }
     }
 }

@@ -6,7 +6,7 @@ use portcullis_netlink::nf_tables::{Chain, Set, Table};
 
 /// What differs in one chain, set, map or counter.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Difference {
+pub struct TableDifference {
     /// Which one, as in `chain egress`.
     pub place: String,
     /// What is said of it.
@@ -26,7 +26,7 @@ struct Section {
 
 /// What differs of the kernel's table, by name; chains come first. What is said of a thing is no difference, nor is
 /// what counters have counted. `foreign` is what is there and is nothing of ours.
-pub fn differences(wanted: &Table, found: Option<&Table>, foreign: &[String]) -> Vec<Difference> {
+pub fn differences(wanted: &Table, found: Option<&Table>, foreign: &[String]) -> Vec<TableDifference> {
     let mut wanted = sections(wanted);
     let mut all = found.map(sections).unwrap_or_default();
     all.extend(foreign.iter().map(|place| (place.clone(), Section::default())));
@@ -38,9 +38,9 @@ pub fn differences(wanted: &Table, found: Option<&Table>, foreign: &[String]) ->
         }
         let about = wanted.as_ref().and_then(|wanted| wanted.about.clone()).or(found.about);
         let wanted = wanted.map(|wanted| wanted.lines);
-        differences.push(Difference { place, about, found: Some(found.lines), wanted });
+        differences.push(TableDifference { place, about, found: Some(found.lines), wanted });
     }
-    differences.extend(wanted.into_iter().map(|(place, section)| Difference {
+    differences.extend(wanted.into_iter().map(|(place, section)| TableDifference {
         place,
         about: section.about,
         found: None,

@@ -8,11 +8,11 @@ use portcullis_netlink::nf_tables::{
 };
 use portcullis_netlink::socket::Socket;
 
-use super::label::Label;
+use super::label::DropLabels;
 use super::layout::PolicyTable;
 use super::names::TABLE;
-use super::options::Options;
-use crate::compile::{Changes, Compiled};
+use super::options::PolicyOptions;
+use crate::compile::{CompiledPolicies, PolicyChanges};
 use crate::interfaces::PodInterface;
 
 /// The families of the tables that there are.
@@ -26,11 +26,11 @@ pub struct Enforcer {
     socket: Socket,
 }
 
-/// Packets that were dropped, or, with [`Options::audit`], would have been.
+/// Packets that were dropped, or, with [`PolicyOptions::audit`], would have been.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Counted {
+pub struct DropCounter {
     /// Why.
-    pub label: Label,
+    pub label: DropLabels,
     /// How many packets, since the counter was made.
     pub packets: u64,
     /// How many bytes.
@@ -54,13 +54,13 @@ impl Enforcer {
     ///
     /// # Errors
     /// The kernel has no nf_tables, or there is no privilege.
-    pub fn open(options: Options) -> Result<Self, EnforceError> {
+    pub fn open(options: PolicyOptions) -> Result<Self, EnforceError> {
         let socket = nf_tables::open()?.ok_or(EnforceError::NoTables)?;
         Ok(Enforcer { table: PolicyTable::new(options), has_bridge_family: true, socket })
     }
 
     /// How policies are enforced.
-    pub fn options(&self) -> &Options {
+    pub fn options(&self) -> &PolicyOptions {
         self.table.options()
     }
 
@@ -75,31 +75,31 @@ impl Enforcer {
     }
 
     /// Takes in what changed. `compiled` is how it is after the changes.
-    pub fn follow(&mut self, changes: &Changes, compiled: &Compiled) {
-        self.table.follow(changes, compiled);
+    pub fn apply(&mut self, changes: &PolicyChanges, compiled: &CompiledPolicies) {
+        self.table.apply(changes, compiled);
     }
 
     /// Enforces in another way from the next [`Enforcer::sync`] on.
-    pub fn set_options(&mut self, options: Options, compiled: &Compiled) {
+    pub fn set_options(&mut self, options: PolicyOptions, compiled: &CompiledPolicies) {
         if options == *self.table.options() {
             return;
         }
-        self.table = PolicyTable::of(options, compiled);
+        self.table = PolicyTable::from_compiled(options, compiled);
     }
 
     /// Has the middle of a TCP connection that is not tracked pass from the next [`Enforcer::sync`] on, or be judged as
     /// its begin.
-    pub fn pick_up(&mut self, on: bool) {
-        self.table.pick_up(on);
+    pub fn set_pick_up(&mut self, on: bool) {
+        self.table.set_pick_up(on);
     }
 
     /// Matches pods by these interfaces from the next [`Enforcer::sync`] on. `compiled` is what the table follows.
-    pub fn attach(&mut self, interfaces: &[PodInterface], compiled: &Compiled) {
-        self.table.attach(interfaces, compiled);
+    pub fn set_interfaces(&mut self, interfaces: &[PodInterface], compiled: &CompiledPolicies) {
+        self.table.set_interfaces(interfaces, compiled);
     }
 
     /// Whether the kernel may hold something else than it should.
-    pub fn is_dirty(&self) -> bool {
+    pub fn needs_sync(&self) -> bool {
         let bridge = self.has_bridge_family && self.table.bridge().is_dirty();
         self.table.table().is_dirty() || bridge
     }
@@ -111,7 +111,7 @@ impl Enforcer {
     }
 
     /// Has the next [`Enforcer::sync`] compare everything with the kernel.
-    pub fn doubt(&mut self) {
+    pub fn request_full_sync(&mut self) {
         self.table.tables_mut().into_iter().for_each(ManagedTable::doubt);
     }
 
@@ -183,7 +183,7 @@ pub fn read(family: TableFamily) -> Result<Option<(Table, Foreign)>, EnforceErro
     }
 }
 
-/// Whether the kernel has nf_tables for bridges. Changes nothing.
+/// Whether the kernel has nf_tables for bridges. PolicyChanges nothing.
 pub fn has_bridge_family() -> bool {
     let tried = || -> portcullis_netlink::Result<bool> {
         let Some(mut socket) = nf_tables::open()? else { return Ok(false) };
@@ -206,7 +206,7 @@ fn is_without_family(error: &portcullis_netlink::Error) -> bool {
 ///
 /// # Errors
 /// It cannot be read.
-pub fn counted(labels: &BTreeMap<Arc<str>, Label>) -> Result<Vec<Counted>, EnforceError> {
+pub fn read_drop_counters(labels: &BTreeMap<Arc<str>, DropLabels>) -> Result<Vec<DropCounter>, EnforceError> {
     let mut socket = nf_tables::open()?.ok_or(EnforceError::NoTables)?;
     let mut counters: Vec<(String, (u64, u64))> = Vec::new();
     for family in FAMILIES {
@@ -222,13 +222,13 @@ pub fn counted(labels: &BTreeMap<Arc<str>, Label>) -> Result<Vec<Counted>, Enfor
 
 /// Adds up counters of one label: profiles may have the same NetworkPolicies and differ in others, or in policies that
 /// their label has no room for. A metric has each label once.
-fn by_label(counters: impl Iterator<Item = (Label, (u64, u64))>) -> Vec<Counted> {
-    let mut sums: BTreeMap<Label, (u64, u64)> = BTreeMap::new();
+fn by_label(counters: impl Iterator<Item = (DropLabels, (u64, u64))>) -> Vec<DropCounter> {
+    let mut sums: BTreeMap<DropLabels, (u64, u64)> = BTreeMap::new();
     for (label, (packets, bytes)) in counters {
         let sum = sums.entry(label).or_default();
         *sum = (sum.0 + packets, sum.1 + bytes);
     }
-    sums.into_iter().map(|(label, (packets, bytes))| Counted { label, packets, bytes }).collect()
+    sums.into_iter().map(|(label, (packets, bytes))| DropCounter { label, packets, bytes }).collect()
 }
 
 #[cfg(test)]
@@ -237,9 +237,9 @@ mod tests {
 
     #[test]
     fn a_label_is_counted_once() {
-        let label = |policy: &str| Label { direction: "ingress", policy: policy.to_owned() };
+        let label = |policy: &str| DropLabels { direction: "ingress", policy: policy.to_owned() };
         let counters = [(label("b"), (1, 10)), (label("a"), (2, 20)), (label("b"), (3, 30))];
-        let counted = |policy, packets, bytes| Counted { label: label(policy), packets, bytes };
+        let counted = |policy, packets, bytes| DropCounter { label: label(policy), packets, bytes };
         assert_eq!(by_label(counters.into_iter()), [counted("a", 2, 20), counted("b", 4, 40)]);
     }
 }

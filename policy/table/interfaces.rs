@@ -16,12 +16,12 @@ use std::sync::Arc;
 use portcullis_netlink::Family;
 use portcullis_netlink::nf_tables::{
     BaseChain, Chain, ChainKind, DataType, Element, FIB_BROADCAST, FIB_MULTICAST, Field, Hook, Key,
-    ManagedTable, Meta, Rule as Line, Set, SetSpec, TableFamily, Verdict,
+    ManagedTable, Meta, Rule, Set, SetSpec, TableFamily, Verdict,
 };
 
 use super::names::{EGRESS, FORWARD, OTHER_PROTOCOLS, PREROUTING, ROUTER_ADVERTISEMENTS, TABLE, of_family};
-use super::options::Options;
-use crate::compile::{Compiled, LocalPod, Profile};
+use super::options::PolicyOptions;
+use crate::compile::{CompiledPolicies, LocalPod, Profile};
 use crate::interfaces::PodInterface;
 
 const POD_PORTS: &str = "pod-ports";
@@ -56,7 +56,7 @@ const ROUTERS_ONLY: [(Family, u8); 4] =
 const ADDRESS_ASSIGNMENT: [(&str, u16); 2] = [("255.255.255.255", 67), ("ff02::1:2", 547)];
 
 /// The table of the family `bridge`, without any port.
-pub(super) fn bridge_table(options: &Options) -> ManagedTable {
+pub(super) fn bridge_table(options: &PolicyOptions) -> ManagedTable {
     let mut table = ManagedTable::new(TableFamily::Bridge, TABLE);
     table.remark("NetworkPolicy for ports of bridges, by portcullis");
     let mut put = |name: &str, spec: SetSpec| table.put_set(&name.into(), Set::new(spec));
@@ -74,8 +74,8 @@ pub(super) fn bridge_table(options: &Options) -> ManagedTable {
         base: Some(BaseChain { kind: ChainKind::Filter, hook, priority: BRIDGE_PRIORITY }),
         ..Chain::of(rules)
     };
-    let frame = |family| Line::new().frame_of(family);
-    let mut rules: Vec<Line> = router_advertisements(frame, POD_PORTS, options).collect();
+    let frame = |family| Rule::new().frame_of(family);
+    let mut rules: Vec<Rule> = router_advertisements(frame, POD_PORTS, options).collect();
     rules.extend(number_of_port(IN, Field::Source, EGRESS_PORTS, options));
     table.put_chain(&PREROUTING.into(), base(Hook::Prerouting, rules));
     let rules = number_of_port(OUT, Field::Destination, INGRESS_PORTS, options);
@@ -85,10 +85,10 @@ pub(super) fn bridge_table(options: &Options) -> ManagedTable {
 
 /// The lines that drop what only routers send, where it comes from a pod.
 fn router_advertisements(
-    of_family: impl Fn(Family) -> Line,
+    of_family: impl Fn(Family) -> Rule,
     interfaces: &str,
-    options: &Options,
-) -> impl Iterator<Item = Line> {
+    options: &PolicyOptions,
+) -> impl Iterator<Item = Rule> {
     ROUTERS_ONLY.into_iter().map(move |(family, kind)| {
         let protocol = match family {
             Family::V4 => libc::IPPROTO_ICMP,
@@ -106,23 +106,23 @@ fn number_of_port(
     interface: Field,
     address: fn(Family) -> Field,
     numbers: &'static str,
-    options: &Options,
-) -> impl Iterator<Item = Line> {
+    options: &PolicyOptions,
+) -> impl Iterator<Item = Rule> {
     let known = Family::ALL.map(|family| {
         let key = [interface, address(family)];
-        Line::new().frame_of(family).is_in(&key, of_family(PORT_ADDRESSES, family)).then(Verdict::Accept)
+        Rule::new().frame_of(family).is_in(&key, of_family(PORT_ADDRESSES, family)).then(Verdict::Accept)
     });
     let foreign = Family::ALL.map(|family| {
-        Line::new().frame_of(family).set_priority_by(&[interface], numbers).then(Verdict::Accept)
+        Rule::new().frame_of(family).set_priority_by(&[interface], numbers).then(Verdict::Accept)
     });
     let passed = [libc::ETH_P_IP, libc::ETH_P_IPV6, libc::ETH_P_ARP];
-    let other = passed.iter().fold(Line::new(), |line, kind| line.frame_is_not_of(*kind as u16));
+    let other = passed.iter().fold(Rule::new(), |line, kind| line.frame_is_not_of(*kind as u16));
     let other = dropped(other.set_priority_by(&[interface], numbers), OTHER_PROTOCOLS, options);
     known.into_iter().chain(foreign).chain([other])
 }
 
 /// Counts what a line matches, and drops it unless it is only audited.
-fn dropped(line: Line, counter: &str, options: &Options) -> Line {
+fn dropped(line: Rule, counter: &str, options: &PolicyOptions) -> Rule {
     let line = line.counter(counter);
     if options.audit { line } else { line.then(Verdict::Drop) }
 }
@@ -146,38 +146,38 @@ pub(super) fn put_sets(table: &mut ManagedTable) {
 }
 
 /// The lines of the inet hook `prerouting`, behind those that accept established connections and neighbour discovery.
-pub(super) fn from_interfaces() -> Vec<Line> {
-    let mut lines: Vec<Line> = address_assignment().collect();
+pub(super) fn from_interfaces() -> Vec<Rule> {
+    let mut lines: Vec<Rule> = address_assignment().collect();
     lines.extend(from_ports());
     lines.extend(Family::ALL.map(|family| {
         let key = [IN, Field::Source(family)];
-        Line::new().family(family).is_in(&key, of_family(INTERFACE_ADDRESSES, family)).then(Verdict::Accept)
+        Rule::new().family(family).is_in(&key, of_family(INTERFACE_ADDRESSES, family)).then(Verdict::Accept)
     }));
-    lines.push(Line::new().verdict_map(&[IN], EGRESS_INTERFACES));
+    lines.push(Rule::new().verdict_map(&[IN], EGRESS_INTERFACES));
     lines
 }
 
 /// The lines that drop router advertisements and redirects that come in by an interface of a pod.
-pub(super) fn of_routers(options: &Options) -> impl Iterator<Item = Line> {
+pub(super) fn of_routers(options: &PolicyOptions) -> impl Iterator<Item = Rule> {
     // The header of ICMP tells nft the family only of IPv6.
     let packet = |family| match family {
-        Family::V4 => Line::new().family(family),
-        Family::V6 => Line::new(),
+        Family::V4 => Rule::new().family(family),
+        Family::V6 => Rule::new(),
     };
     router_advertisements(packet, POD_INTERFACES, options)
 }
 
 /// The line for packets that come from a port whose number the bridge table has told.
-pub(super) fn from_ports() -> [Line; 1] {
-    [Line::new().verdict_map(&[PORT], EGRESS_PORTS)]
+pub(super) fn from_ports() -> [Rule; 1] {
+    [Rule::new().verdict_map(&[PORT], EGRESS_PORTS)]
 }
 
 /// The lines for packets that go to an interface or a port of a pod with an address that is none of the pod's.
-pub(super) fn to_interfaces() -> Vec<Line> {
-    let mut lines = vec![Line::new().verdict_map(&[PORT], INGRESS_PORTS)];
+pub(super) fn to_interfaces() -> Vec<Rule> {
+    let mut lines = vec![Rule::new().verdict_map(&[PORT], INGRESS_PORTS)];
     lines.extend(Family::ALL.map(|family| {
         let key = [OUT, Field::Destination(family)];
-        let foreign = Line::new().family(family).is_not_in(&key, of_family(INTERFACE_ADDRESSES, family));
+        let foreign = Rule::new().family(family).is_not_in(&key, of_family(INTERFACE_ADDRESSES, family));
         foreign.verdict_map(&[OUT], INGRESS_INTERFACES)
     }));
     lines
@@ -185,21 +185,21 @@ pub(super) fn to_interfaces() -> Vec<Line> {
 
 /// The lines of the hook `input` for what pods send to all nodes and hosts of a network. It may be for the node as for
 /// any other, and so their rules for other destinations count.
-pub(super) fn to_groups() -> Vec<Line> {
-    let mut lines: Vec<Line> = address_assignment().collect();
+pub(super) fn to_groups() -> Vec<Rule> {
+    let mut lines: Vec<Rule> = address_assignment().collect();
     let kinds = [(Family::V4, FIB_BROADCAST), (Family::V4, FIB_MULTICAST), (Family::V6, FIB_MULTICAST)];
     lines.extend(kinds.map(|(family, kind)| {
-        let line = Line::new().family(family).to_kind(kind);
+        let line = Rule::new().family(family).to_kind(kind);
         line.verdict_map(&[Field::Source(family)], of_family(EGRESS, family))
     }));
     lines
 }
 
 /// The lines that accept what clients of DHCP and DHCPv6 send.
-fn address_assignment() -> impl Iterator<Item = Line> {
+fn address_assignment() -> impl Iterator<Item = Rule> {
     ADDRESS_ASSIGNMENT.into_iter().map(|(group, port)| {
         let line =
-            Line::new().destination(group.parse().expect("an address")).protocol(libc::IPPROTO_UDP as u8);
+            Rule::new().destination(group.parse().expect("an address")).protocol(libc::IPPROTO_UDP as u8);
         line.is(Field::DestinationPort, port).then(Verdict::Accept)
     })
 }
@@ -207,7 +207,7 @@ fn address_assignment() -> impl Iterator<Item = Line> {
 /// Makes both tables' sets and maps those of these interfaces.
 pub(super) fn attach(
     interfaces: &[PodInterface],
-    compiled: &Compiled,
+    compiled: &CompiledPolicies,
     inet: &mut ManagedTable,
     bridge: &mut ManagedTable,
 ) {
@@ -260,7 +260,7 @@ struct Contents {
 }
 
 impl Contents {
-    fn add(&mut self, interface: &PodInterface, compiled: &Compiled) {
+    fn add(&mut self, interface: &PodInterface, compiled: &CompiledPolicies) {
         let mut bytes = [0; NAME_BYTES];
         let length = interface.name.len().min(NAME_BYTES - 1);
         bytes[..length].copy_from_slice(&interface.name.as_bytes()[..length]);
@@ -274,7 +274,7 @@ impl Contents {
             for address in pods.iter().flat_map(|pod| &pod.addresses) {
                 let owned =
                     compiled.pod_at(*address).is_some_and(|owner| interface.pods.contains(&owner.key));
-                let at = Family::ALL.iter().position(|family| *family == Family::of(*address));
+                let at = Family::ALL.iter().position(|family| *family == Family::from_address(*address));
                 if let Some(at) = at.filter(|_| owned) {
                     self.addresses[at].push(name.clone().address(*address));
                 }

@@ -8,7 +8,7 @@ const MOST_BYTES: usize = 200;
 
 /// What a counter counts: connections' packets that are dropped, or would be.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Label {
+pub struct DropLabels {
     /// `ingress`, `egress`, or nothing for unknown pods.
     pub direction: &'static str,
     /// The policies because of which: the one whose rule denies, or those that isolate the pod, as many as fit.

@@ -7,24 +7,24 @@ use std::sync::Arc;
 use portcullis_netlink::Family;
 use portcullis_netlink::nf_tables::{
     BaseChain, Chain, ChainKind, Comparison, CtState, DataType, Element, Field, Hook, Key, ManagedTable,
-    Rule as Line, Set, SetSpec, TCP_SYN, TCP_SYN_ECN, TableFamily, Verdict,
+    Rule, Set, SetSpec, TCP_SYN, TCP_SYN_ECN, TableFamily, Verdict,
 };
 
-use super::auxiliary::Shared;
 use super::interfaces;
-use super::label::{self, Label};
+use super::label::{self, DropLabels};
 use super::names::{
     CUT, EGRESS, INGRESS, INPUT, INPUT_PRIORITY, OTHER_PROTOCOLS, PICKED_UP, POSTROUTING,
     POSTROUTING_PRIORITY, PREROUTING, PREROUTING_PRIORITY, ROUTER_ADVERTISEMENTS, TABLE, UNKNOWN_PODS,
     of_family,
 };
-use super::options::{Options, UnknownPods};
+use super::options::{PolicyOptions, UnknownPods};
 use super::profile_chain::{ITSELF, judging, judging_towards_node, towards_node};
-use super::rules::{Renderer, denied};
+use super::rules::{RuleRenderer, denied};
+use super::shared_sets::SharedSets;
 use super::tiers::{TierKey, Tiers};
 use crate::compile::{
-    AddressChange, Changes, Compiled, Direction, Judged, MembersChange, PolicyId, Profile, RulesChange,
-    RulesId,
+    AddressChange, CompiledPolicies, Direction, PodProfiles, PolicyChanges, PolicyId, Profile, RulesChange,
+    RulesId, SetUpdate,
 };
 use crate::interfaces::PodInterface;
 
@@ -38,12 +38,12 @@ const CLIENTS: &str = "isolated-clients";
 const PICK_UP_AT_MOST: u64 = 120_000;
 
 /// The line that takes up TCP connections in their middle while the set of such protocols is not empty.
-fn picked_up() -> Line {
-    not_first_segment(Line::new()).is_in(&[Field::PROTOCOL], PICKED_UP).then(Verdict::Accept)
+fn picked_up() -> Rule {
+    not_first_segment(Rule::new()).is_in(&[Field::PROTOCOL], PICKED_UP).then(Verdict::Accept)
 }
 
 /// Matches TCP segments that do not open a connection.
-fn not_first_segment(line: Line) -> Line {
+fn not_first_segment(line: Rule) -> Rule {
     line.protocol(libc::IPPROTO_TCP as u8).compare(Field::TcpFlags, Comparison::NotEqual, TCP_SYN).compare(
         Field::TcpFlags,
         Comparison::NotEqual,
@@ -57,15 +57,15 @@ pub struct PolicyTable {
     table: ManagedTable,
     /// The table of the family `bridge`, by which ports of bridges are told apart.
     bridge: ManagedTable,
-    options: Options,
-    shared: Shared,
+    options: PolicyOptions,
+    shared: SharedSets,
     tiers: Tiers,
-    labels: Arc<BTreeMap<Arc<str>, Label>>,
+    labels: Arc<BTreeMap<Arc<str>, DropLabels>>,
 }
 
 impl PolicyTable {
     /// The table as it is before there is any policy.
-    pub fn new(options: Options) -> Self {
+    pub fn new(options: PolicyOptions) -> Self {
         let mut table = ManagedTable::new(TableFamily::Inet, TABLE);
         table.remark("NetworkPolicy, by portcullis");
         let bridge = interfaces::bridge_table(&options);
@@ -73,7 +73,7 @@ impl PolicyTable {
             table,
             bridge,
             options,
-            shared: Shared::default(),
+            shared: SharedSets::default(),
             tiers: Tiers::default(),
             labels: Arc::default(),
         };
@@ -87,9 +87,9 @@ impl PolicyTable {
     }
 
     /// The table for what is compiled.
-    pub fn of(options: Options, compiled: &Compiled) -> Self {
+    pub fn from_compiled(options: PolicyOptions, compiled: &CompiledPolicies) -> Self {
         let mut this = PolicyTable::new(options);
-        this.follow(&Changes::all(compiled), compiled);
+        this.apply(&PolicyChanges::all(compiled), compiled);
         this
     }
 
@@ -109,7 +109,7 @@ impl PolicyTable {
     }
 
     /// Has the middle of a TCP connection that is not tracked pass from now on, or be judged as its begin.
-    pub fn pick_up(&mut self, on: bool) {
+    pub fn set_pick_up(&mut self, on: bool) {
         let (set, tcp) = (PICKED_UP.into(), Key::new().protocol(libc::IPPROTO_TCP as u8));
         match on {
             true => self.table.put_element(&set, tcp, Element::bare().for_at_most(PICK_UP_AT_MOST)),
@@ -118,17 +118,17 @@ impl PolicyTable {
     }
 
     /// Matches pods by these interfaces from now on. `compiled` is what the table follows.
-    pub fn attach(&mut self, interfaces: &[PodInterface], compiled: &Compiled) {
+    pub fn set_interfaces(&mut self, interfaces: &[PodInterface], compiled: &CompiledPolicies) {
         interfaces::attach(interfaces, compiled, &mut self.table, &mut self.bridge);
     }
 
     /// What each counter counts, by its name.
-    pub fn labels(&self) -> &Arc<BTreeMap<Arc<str>, Label>> {
+    pub fn labels(&self) -> &Arc<BTreeMap<Arc<str>, DropLabels>> {
         &self.labels
     }
 
     /// How policies are enforced.
-    pub fn options(&self) -> &Options {
+    pub fn options(&self) -> &PolicyOptions {
         &self.options
     }
 
@@ -142,13 +142,13 @@ impl PolicyTable {
             put(INGRESS, SetSpec::verdicts(&[address]).remark("pods to which connections are judged"));
             put(TOWARDS_NODE, SetSpec::verdicts(&[address]).remark("pods judged towards this node itself"));
             put(ITSELF, SetSpec::of(&[address, address]).remark("a pod that talks to itself"));
-            if self.options.cuts {
+            if self.options.terminates_connections {
                 put(SERVERS, SetSpec::of(&[address]).remark("pods to which connections are judged"));
                 put(CLIENTS, SetSpec::of(&[address]).remark("pods whose connections are judged"));
             }
             if let UnknownPods::Deny { ranges } = &self.options.unknown_pods {
                 put(KNOWN, SetSpec::of(&[address]).remark("all pods of this node that are known"));
-                let ranges = ranges.iter().filter(|range| Family::of(range.addr()) == family);
+                let ranges = ranges.iter().filter(|range| Family::from_address(range.addr()) == family);
                 let elements = ranges
                     .map(|range| (Key::from(range.network()), Element::up_to(Key::from(range.broadcast()))));
                 let set = Set::with(SetSpec::of(&[address]).ranges(), elements);
@@ -158,38 +158,38 @@ impl PolicyTable {
     }
 
     fn put_chains(&mut self) {
-        let label = |policy: &str| Label { direction: "", policy: policy.to_owned() };
+        let label = |policy: &str| DropLabels { direction: "", policy: policy.to_owned() };
         let about = "router advertisements and redirects of pods";
         self.put_counter(&ROUTER_ADVERTISEMENTS.into(), about, label(ROUTER_ADVERTISEMENTS));
         // The bridge table counts those.
         Arc::make_mut(&mut self.labels).insert(OTHER_PROTOCOLS.into(), label(OTHER_PROTOCOLS));
         let established =
-            || Line::new().ct_state(CtState::ESTABLISHED | CtState::RELATED).then(Verdict::Accept);
+            || Rule::new().ct_state(CtState::ESTABLISHED | CtState::RELATED).then(Verdict::Accept);
         // What IPv6 cannot do without (RFC 4890): multicast listeners, routers and neighbours. In IPv4 nobody speaks it.
-        let icmp6 = || Line::new().family(Family::V6).protocol(libc::IPPROTO_ICMPV6 as u8);
+        let icmp6 = || Rule::new().family(Family::V6).protocol(libc::IPPROTO_ICMPV6 as u8);
         let discovery = || {
             let ranges = [(130u8, 137u8), (143, 143)];
             ranges.map(|(first, last)| icmp6().between(Field::IcmpType, first, last).then(Verdict::Accept))
         };
-        let base = |hook, priority, rules: Vec<Line>| Chain {
+        let base = |hook, priority, rules: Vec<Rule>| Chain {
             base: Some(BaseChain { kind: ChainKind::Filter, hook, priority }),
             ..Chain::of(rules)
         };
         let source = |family| [Field::Source(family)];
         let lookup = |map: &str, field: fn(Family) -> [Field; 1]| {
             Family::ALL
-                .map(|family| Line::new().family(family).verdict_map(&field(family), of_family(map, family)))
+                .map(|family| Rule::new().family(family).verdict_map(&field(family), of_family(map, family)))
         };
         let own =
-            Line::new().own().then(Verdict::Accept).remark("this node's own, such as probes of its pods");
+            Rule::new().own().then(Verdict::Accept).remark("this node's own, such as probes of its pods");
         let mut rules = vec![established()];
         rules.extend(discovery());
         rules.push(own);
         rules.push(picked_up());
         rules.extend(self.taken_up());
-        rules.push(Line::new().then(Verdict::goto(EGRESS)));
+        rules.push(Rule::new().then(Verdict::goto(EGRESS)));
         self.table.put_chain(&POSTROUTING.into(), base(Hook::Postrouting, POSTROUTING_PRIORITY, rules));
-        let mut rules: Vec<Line> = interfaces::of_routers(&self.options).collect();
+        let mut rules: Vec<Rule> = interfaces::of_routers(&self.options).collect();
         rules.push(established());
         rules.extend(discovery());
         rules.extend(interfaces::from_interfaces());
@@ -204,19 +204,19 @@ impl PolicyTable {
         let mut egress = self.unknown(Direction::Egress);
         egress.extend(interfaces::from_ports());
         egress.extend(lookup(EGRESS, source));
-        egress.push(Line::new().then(Verdict::goto(INGRESS)));
+        egress.push(Rule::new().then(Verdict::goto(INGRESS)));
         self.table.put_chain(&EGRESS.into(), Chain::of(egress));
         let mut ingress = self.unknown(Direction::Ingress);
         ingress.extend(interfaces::to_interfaces());
         ingress.extend(lookup(INGRESS, |family| [Field::Destination(family)]));
-        ingress.push(Line::new().then(Verdict::Accept));
+        ingress.push(Rule::new().then(Verdict::Accept));
         self.table.put_chain(&INGRESS.into(), Chain::of(ingress));
-        if self.options.cuts {
-            let label = Label { direction: "", policy: CUT.to_owned() };
+        if self.options.terminates_connections {
+            let label = DropLabels { direction: "", policy: CUT.to_owned() };
             self.put_counter(&CUT.into(), "answers in connections that were cut", label);
         }
         if self.options.unknown_pods != UnknownPods::Allow {
-            let label = Label { direction: "", policy: UNKNOWN_PODS.to_owned() };
+            let label = DropLabels { direction: "", policy: UNKNOWN_PODS.to_owned() };
             self.put_counter(&UNKNOWN_PODS.into(), "connections of pods that are not known", label);
         }
     }
@@ -224,14 +224,14 @@ impl PolicyTable {
     /// The lines that keep connections cut. A TCP segment in the midst of a connection that nobody tracks looks like a
     /// connection of its sender's, whoever asked for it: what a server sends would bring back the connection that its
     /// client may not have any more. Only the end that is judged can take it up.
-    fn taken_up(&self) -> Vec<Line> {
-        if !self.options.cuts {
+    fn taken_up(&self) -> Vec<Rule> {
+        if !self.options.terminates_connections {
             return Vec::new();
         }
         let ends = |family| [(Field::Source(family), SERVERS), (Field::Destination(family), CLIENTS)];
         let of_family = |family: Family| {
             ends(family).map(|(field, set)| {
-                not_first_segment(Line::new().family(family))
+                not_first_segment(Rule::new().family(family))
                     .is_in(&[field], of_family(set, family))
                     .counter(CUT)
                     .then(Verdict::Drop)
@@ -243,7 +243,7 @@ impl PolicyTable {
     /// The lines that drop what comes from, or goes to, an address in this node's ranges that no known pod has. The
     /// node's own addresses in these ranges, such as its bridge's, are none of a pod: packets of the input hook come to
     /// the ingress chain too, once a ClusterNetworkPolicy has accepted them.
-    fn unknown(&self, direction: Direction) -> Vec<Line> {
+    fn unknown(&self, direction: Direction) -> Vec<Rule> {
         if self.options.unknown_pods == UnknownPods::Allow {
             return Vec::new();
         }
@@ -252,7 +252,7 @@ impl PolicyTable {
                 Direction::Egress => Field::Source(family),
                 Direction::Ingress => Field::Destination(family),
             };
-            let start = Line::new()
+            let start = Rule::new()
                 .family(family)
                 .is_in(&[field], of_family(RANGES, family))
                 .is_not_in(&[field], of_family(KNOWN, family));
@@ -265,7 +265,7 @@ impl PolicyTable {
         Family::ALL.into_iter().flat_map(of_family).collect()
     }
 
-    fn put_counter(&mut self, name: &Arc<str>, comment: &str, label: Label) {
+    fn put_counter(&mut self, name: &Arc<str>, comment: &str, label: DropLabels) {
         self.table.put_counter(name, Some(comment));
         Arc::make_mut(&mut self.labels).insert(Arc::clone(name), label);
     }
@@ -278,7 +278,7 @@ impl PolicyTable {
     }
 
     /// Follows what changed. `compiled` is how it is after the changes.
-    pub fn follow(&mut self, changes: &Changes, compiled: &Compiled) {
+    pub fn apply(&mut self, changes: &PolicyChanges, compiled: &CompiledPolicies) {
         for change in &changes.sets {
             let (name, about) = (change.id.name(), change.id.describe());
             let address = |address: &IpAddr| (*address, Key::from(*address));
@@ -292,13 +292,13 @@ impl PolicyTable {
         for change in &changes.rules {
             self.policy_rules(change, compiled);
         }
-        for profile in &changes.profiles_came {
+        for profile in &changes.profiles_added {
             self.profile_came(profile, compiled);
         }
         for change in &changes.addresses {
             self.address(change);
         }
-        for profile in &changes.profiles_went {
+        for profile in &changes.profiles_removed {
             self.profile_went(profile);
         }
     }
@@ -309,24 +309,26 @@ impl PolicyTable {
         name: &str,
         about: &str,
         more: &[DataType],
-        change: &MembersChange<T>,
+        change: &SetUpdate<T>,
         member: impl Fn(&T) -> (IpAddr, Key),
     ) {
         for family in Family::ALL {
             let name: Arc<str> = of_family(name, family).into();
             let keys = |members: &[T]| -> Vec<Key> {
                 let all = members.iter().map(&member);
-                all.filter(|(address, _)| Family::of(*address) == family).map(|(_, key)| key).collect()
+                all.filter(|(address, _)| Family::from_address(*address) == family)
+                    .map(|(_, key)| key)
+                    .collect()
             };
             match change {
-                MembersChange::Came(members) => {
+                SetUpdate::Created(members) => {
                     let mut key = vec![DataType::address(family)];
                     key.extend_from_slice(more);
                     let elements = keys(members).into_iter().map(|key| (key, Element::bare()));
                     self.table.put_set(&name, Set::with(SetSpec::of(&key).remark(about), elements));
                 }
-                MembersChange::Went => self.table.remove_set(&name),
-                MembersChange::Changed { added, removed } => {
+                SetUpdate::Deleted => self.table.remove_set(&name),
+                SetUpdate::Updated { added, removed } => {
                     keys(removed).iter().for_each(|key| self.table.remove_element(&name, key));
                     keys(added)
                         .into_iter()
@@ -336,10 +338,10 @@ impl PolicyTable {
         }
     }
 
-    fn policy_rules(&mut self, change: &RulesChange, compiled: &Compiled) {
+    fn policy_rules(&mut self, change: &RulesChange, compiled: &CompiledPolicies) {
         let id = &change.id;
         if let PolicyId::Cluster(_) = &id.policy {
-            let label = Label { direction: id.direction.as_str(), policy: id.policy.to_string() };
+            let label = DropLabels { direction: id.direction.as_str(), policy: id.policy.to_string() };
             match &change.after {
                 Some(_) => self.put_counter(&id.name().into(), &id.describe(), label),
                 None => self.remove_counter(&id.name()),
@@ -349,7 +351,7 @@ impl PolicyTable {
             return;
         }
         let name: Arc<str> = id.name().into();
-        let mut renderer = Renderer::new(&self.options);
+        let mut renderer = RuleRenderer::new(&self.options);
         match &change.after {
             Some(rules) => {
                 renderer.add(id, rules);
@@ -364,8 +366,8 @@ impl PolicyTable {
         }
     }
 
-    fn put_tier(&mut self, tier: &TierKey, compiled: &Compiled) {
-        let mut renderer = Renderer::new(&self.options);
+    fn put_tier(&mut self, tier: &TierKey, compiled: &CompiledPolicies) {
+        let mut renderer = RuleRenderer::new(&self.options);
         let rules: Vec<RulesId> = tier.rules().collect();
         rules.iter().for_each(|id| renderer.add(id, compiled.rules_of(id)));
         let name: Arc<str> = tier.name().into();
@@ -374,14 +376,14 @@ impl PolicyTable {
         self.table.put_chain(&name, chain);
     }
 
-    fn profile_came(&mut self, profile: &Arc<Profile>, compiled: &Compiled) {
+    fn profile_came(&mut self, profile: &Arc<Profile>, compiled: &CompiledPolicies) {
         for tier in self.tiers.enter(profile) {
             self.put_tier(&tier, compiled);
         }
         let name: Arc<str> = profile.name().into();
         if !profile.network.is_empty() {
             let direction = profile.direction.as_str();
-            let label = Label { direction, policy: label::names(&profile.network) };
+            let label = DropLabels { direction, policy: label::names(&profile.network) };
             self.put_counter(&name, &profile.describe(), label);
         }
         self.table.put_chain(&name, judging(profile, &self.options));
@@ -405,10 +407,10 @@ impl PolicyTable {
     }
 
     fn address(&mut self, change: &AddressChange) {
-        let family = Family::of(change.address);
+        let family = Family::from_address(change.address);
         let key = Key::from(change.address);
         let judged = change.after.clone().unwrap_or_default();
-        let Judged { ingress, egress } = &judged;
+        let PodProfiles { ingress, egress } = &judged;
         let goto = |profile: &Option<Arc<Profile>>| profile.as_ref().map(|profile| profile.name());
         let towards_node = egress.as_ref().and_then(|profile| towards_node(profile));
         for (map, chain) in [(INGRESS, goto(ingress)), (EGRESS, goto(egress)), (TOWARDS_NODE, towards_node)] {
@@ -418,7 +420,7 @@ impl PolicyTable {
         let isolated = [ingress, egress].into_iter().flatten().any(|profile| !profile.network.is_empty());
         let itself = Key::from(change.address).address(change.address);
         self.element(ITSELF, family, &itself, isolated.then(Element::bare));
-        if self.options.cuts {
+        if self.options.terminates_connections {
             self.element(SERVERS, family, &key, ingress.as_ref().map(|_| Element::bare()));
             self.element(CLIENTS, family, &key, egress.as_ref().map(|_| Element::bare()));
         }

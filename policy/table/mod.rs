@@ -18,7 +18,6 @@
 //! Pods that the same policies select share a profile. What a pod's start costs is elements: one in the map that leads
 //! to its profile, one in each set of peers that it belongs to.
 
-mod auxiliary;
 mod diff;
 mod enforcer;
 mod interfaces;
@@ -28,11 +27,12 @@ mod names;
 mod options;
 mod profile_chain;
 mod rules;
+mod shared_sets;
 mod tiers;
 
-pub use diff::{Difference, differences};
-pub use enforcer::{Counted, EnforceError, Enforcer, counted, has_bridge_family, read};
-pub use label::Label;
+pub use diff::{TableDifference, differences};
+pub use enforcer::{DropCounter, EnforceError, Enforcer, has_bridge_family, read, read_drop_counters};
+pub use label::DropLabels;
 pub use layout::PolicyTable;
 pub use names::{INPUT_PRIORITY, POSTROUTING_PRIORITY, TABLE};
-pub use options::{DropLog, Options, UnknownPods};
+pub use options::{DropLog, PolicyOptions, UnknownPods};

@@ -4,7 +4,7 @@ use ipnet::IpNet;
 
 /// How policies are enforced.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Options {
+pub struct PolicyOptions {
     /// Count and log what would be dropped, and drop nothing.
     pub audit: bool,
     /// Log what is dropped, or would be.
@@ -13,7 +13,7 @@ pub struct Options {
     pub unknown_pods: UnknownPods,
     /// Connections that policies forbid are cut, and are not taken up again in their midst by the end that may speak:
     /// by an answer of a pod that is isolated inwards, or to one that is isolated outwards.
-    pub cuts: bool,
+    pub terminates_connections: bool,
 }
 
 /// Where dropped packets are logged.

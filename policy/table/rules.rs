@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use portcullis_cluster::Protocol;
 use portcullis_netlink::Family;
-use portcullis_netlink::nf_tables::{Field, Rule as Line, Verdict};
+use portcullis_netlink::nf_tables::{Field, Rule, Verdict};
 
-use super::auxiliary::{self, Used};
 use super::names::{INGRESS, of_family};
-use super::options::{DropLog, Options};
-use crate::compile::{Action, Direction, Ports, ProtocolPorts, Rule, RulesId};
+use super::options::{DropLog, PolicyOptions};
+use super::shared_sets::{self, UsedSets};
+use crate::compile::{Direction, PolicyRule, ProtocolPorts, RuleAction, RulePorts, RulesId};
 
 /// How much of a logged packet is handed on: the headers.
 const LOGGED_BYTES: u32 = 128;
@@ -24,12 +24,12 @@ pub(super) fn allowed(direction: Direction) -> Verdict {
 
 /// The lines that deny: log it, count it, drop it. Each begins with what `start` has; `about` says why.
 pub(super) fn denied(
-    start: &Line,
+    start: &Rule,
     direction: Direction,
     counter: &str,
     about: &str,
-    options: &Options,
-) -> Vec<Line> {
+    options: &PolicyOptions,
+) -> Vec<Rule> {
     let mut lines = Vec::new();
     if let Some(DropLog { group, rate }) = options.log {
         let what = if options.audit { "would drop" } else { "drop" };
@@ -42,26 +42,26 @@ pub(super) fn denied(
 }
 
 /// Renders rules; each becomes a line for each family, kind of peers and protocol that it has.
-pub(super) struct Renderer<'a> {
-    pub(super) options: &'a Options,
-    pub(super) used: Used,
-    pub(super) lines: Vec<Line>,
+pub(super) struct RuleRenderer<'a> {
+    pub(super) options: &'a PolicyOptions,
+    pub(super) used: UsedSets,
+    pub(super) lines: Vec<Rule>,
 }
 
-impl<'a> Renderer<'a> {
-    pub(super) fn new(options: &'a Options) -> Self {
-        Renderer { options, used: Used::new(), lines: Vec::new() }
+impl<'a> RuleRenderer<'a> {
+    pub(super) fn new(options: &'a PolicyOptions) -> Self {
+        RuleRenderer { options, used: UsedSets::new(), lines: Vec::new() }
     }
 
     /// Adds a policy's rules.
-    pub(super) fn add(&mut self, id: &RulesId, rules: &[Rule]) {
+    pub(super) fn add(&mut self, id: &RulesId, rules: &[PolicyRule]) {
         for rule in rules {
             for matched in self.matches(rule, id.direction) {
                 match rule.action {
-                    Action::Accept => self.lines.push(matched.then(allowed(id.direction))),
+                    RuleAction::Accept => self.lines.push(matched.then(allowed(id.direction))),
                     // Out of the tier's chain, in which all its policies are.
-                    Action::Pass => self.lines.push(matched.then(Verdict::Return)),
-                    Action::Deny => {
+                    RuleAction::Pass => self.lines.push(matched.then(Verdict::Return)),
+                    RuleAction::Deny => {
                         let about = id.policy.to_string();
                         let lines = denied(&matched, id.direction, &id.name(), &about, self.options);
                         self.lines.extend(lines);
@@ -72,12 +72,12 @@ impl<'a> Renderer<'a> {
     }
 
     /// The ways in which a rule can match, without a verdict.
-    fn matches(&mut self, rule: &Rule, direction: Direction) -> Vec<Line> {
+    fn matches(&mut self, rule: &PolicyRule, direction: Direction) -> Vec<Rule> {
         let mut matches = Vec::new();
         for (family, line) in self.peers(rule, direction) {
             match &rule.ports {
-                Ports::Any => matches.push(line),
-                Ports::Listed { numeric, named } => {
+                RulePorts::Any => matches.push(line),
+                RulePorts::Listed { numeric, named } => {
                     for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
                         matches.extend(self.ports(&line, protocol, numeric.of(protocol)));
                     }
@@ -101,9 +101,9 @@ impl<'a> Renderer<'a> {
     }
 
     /// The ways in which a rule's peers can match; each with the family that it is for, if it is for one.
-    fn peers(&mut self, rule: &Rule, direction: Direction) -> Vec<(Option<Family>, Line)> {
+    fn peers(&mut self, rule: &PolicyRule, direction: Direction) -> Vec<(Option<Family>, Rule)> {
         if rule.peers.any {
-            return vec![(None, Line::new())];
+            return vec![(None, Rule::new())];
         }
         let mut lines = Vec::new();
         for family in Family::ALL {
@@ -112,19 +112,19 @@ impl<'a> Renderer<'a> {
                 Direction::Egress => Field::Destination(family),
             };
             let mut of_set = |set: Arc<str>| {
-                lines.push((Some(family), Line::new().family(family).is_in(&[peer], set)));
+                lines.push((Some(family), Rule::new().family(family).is_in(&[peer], set)));
             };
             if let Some(set) = &rule.peers.pods {
                 of_set(of_family(&set.name(), family).into());
             }
-            if let Some(set) = auxiliary::blocks(&rule.peers.blocks, family, &mut self.used) {
+            if let Some(set) = shared_sets::blocks(&rule.peers.blocks, family, &mut self.used) {
                 of_set(set);
             }
         }
         lines
     }
 
-    fn ports(&mut self, line: &Line, protocol: Protocol, ports: &ProtocolPorts) -> Option<Line> {
+    fn ports(&mut self, line: &Rule, protocol: Protocol, ports: &ProtocolPorts) -> Option<Rule> {
         let line = line.clone().protocol(protocol.number());
         match ports {
             ProtocolPorts::All => Some(line),
@@ -132,7 +132,7 @@ impl<'a> Renderer<'a> {
                 [] => None,
                 [(first, last)] => Some(line.between(Field::DestinationPort, *first, *last)),
                 several => {
-                    Some(line.is_in(&[Field::DestinationPort], auxiliary::ports(several, &mut self.used)))
+                    Some(line.is_in(&[Field::DestinationPort], shared_sets::ports(several, &mut self.used)))
                 }
             },
         }

@@ -7,19 +7,19 @@ use std::sync::Arc;
 use data_encoding::BASE32_NOPAD;
 use sha2::{Digest, Sha256};
 
-use crate::compile::{Direction, PolicyId, Profile, RulesId, Tier};
+use crate::compile::{Direction, PolicyId, PolicyTier, Profile, RulesId};
 
 /// A tier of a profile. Profiles with the same policies in it share it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct TierKey {
-    tier: Tier,
+    tier: PolicyTier,
     direction: Direction,
     policies: Box<[PolicyId]>,
 }
 
 impl TierKey {
     /// A tier of a profile, if it has policies there.
-    pub(super) fn of(profile: &Profile, tier: Tier) -> Option<Self> {
+    pub(super) fn of(profile: &Profile, tier: PolicyTier) -> Option<Self> {
         let policies: Box<[PolicyId]> = profile.tier(tier).into();
         (!policies.is_empty()).then_some(TierKey { tier, direction: profile.direction, policies })
     }
@@ -91,5 +91,5 @@ impl Tiers {
 }
 
 fn of_profile(profile: &Profile) -> impl Iterator<Item = TierKey> {
-    [Tier::Admin, Tier::Baseline].into_iter().filter_map(|tier| TierKey::of(profile, tier))
+    [PolicyTier::Admin, PolicyTier::Baseline].into_iter().filter_map(|tier| TierKey::of(profile, tier))
 }

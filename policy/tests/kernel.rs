@@ -9,7 +9,7 @@ mod namespace;
 use namespace::{inside, run};
 use portcullis_cluster::{Event, Index, Kind, Name, NamespacedName, Object, ObjectKey};
 use portcullis_netlink::nf_tables::{Extent, TableFamily};
-use portcullis_policy::table::{DropLog, Enforcer, Options, UnknownPods};
+use portcullis_policy::table::{DropLog, Enforcer, PolicyOptions, UnknownPods};
 use portcullis_policy::{Compiler, Scope};
 use serde_json::Value;
 
@@ -20,7 +20,7 @@ fn apply(index: &mut Index, value: &Value) {
 }
 
 /// From case to case nothing is removed by hand: what one case leaves is what the next begins with.
-fn play(folder: &str, options: &Options) {
+fn play(folder: &str, options: &PolicyOptions) {
     let corpus = corpus::read(folder);
     inside(|| {
         let mut enforcer = Enforcer::open(options.clone()).unwrap();
@@ -45,7 +45,7 @@ fn play(folder: &str, options: &Options) {
                     // A new daemon finds what the one before it left.
                     enforcer = Enforcer::open(options.clone()).unwrap();
                 }
-                enforcer.follow(&changes, compiler.compiled());
+                enforcer.apply(&changes, compiler.compiled());
                 let committed = enforcer.sync().unwrap_or_else(|error| panic!("{place}: {error}"));
                 assert!(!committed.rebuilt, "{place}: {committed:?}");
                 assert_eq!(committed.full, n == 0, "{place}");
@@ -62,14 +62,19 @@ fn play(folder: &str, options: &Options) {
 
 #[test]
 fn every_state_of_the_network_policies() {
-    play(corpus::NETWORK_POLICY, &Options::default());
+    play(corpus::NETWORK_POLICY, &PolicyOptions::default());
 }
 
 #[test]
 fn every_state_of_the_cluster_network_policies_with_all_options() {
     let ranges = vec!["10.244.1.0/24".parse().unwrap(), "fd00:10:244:1::/64".parse().unwrap()];
     let log = Some(DropLog { group: 5, rate: 10 });
-    let options = Options { log, unknown_pods: UnknownPods::Deny { ranges }, audit: false, cuts: true };
+    let options = PolicyOptions {
+        log,
+        unknown_pods: UnknownPods::Deny { ranges },
+        audit: false,
+        terminates_connections: true,
+    };
     play(corpus::CLUSTER_NETWORK_POLICY, &options);
-    play(corpus::CLUSTER_NETWORK_POLICY, &Options { audit: true, ..options });
+    play(corpus::CLUSTER_NETWORK_POLICY, &PolicyOptions { audit: true, ..options });
 }

@@ -7,11 +7,11 @@ mod support;
 
 use portcullis_policy::Scope;
 use serde_json::json;
-use support::Followed;
+use support::CompiledCluster;
 
 #[test]
 fn names_and_descriptions_are_functions_of_content() {
-    let mut cluster = Followed::new(&[]);
+    let mut cluster = CompiledCluster::new(&[]);
     cluster.apply(&json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {"namespace": "red", "name": "web", "labels": {"app": "web"}},

@@ -8,13 +8,13 @@ mod support;
 
 use std::net::IpAddr;
 
-use naive::World;
+use naive::NaiveCluster;
 use portcullis_cluster::{Kind, Name, Protocol};
 use portcullis_policy::{Connection, Scope};
 use proptest::prelude::*;
 use proptest::sample::select;
 use serde_json::{Value, json};
-use support::Followed;
+use support::CompiledCluster;
 
 const NODES: [&str; 2] = ["n1", "n2"];
 const NAMESPACES: [&str; 3] = ["x", "y", "z"];
@@ -268,19 +268,19 @@ proptest! {
         batches in prop::collection::vec(prop::collection::vec(event(), 0..5), 1..8),
         connections in prop::collection::vec(connection(), 40),
     ) {
-        let mut cluster = Followed::new(&NODES);
-        let mut world = World::default();
+        let mut cluster = CompiledCluster::new(&NODES);
+        let mut naive_cluster = NaiveCluster::default();
         let start = start.into_iter().map(Event::Apply).collect();
         for batch in std::iter::once(start).chain(batches) {
             for event in batch {
                 match event {
                     Event::Apply(object) => {
                         cluster.apply(&object);
-                        world.apply(&object);
+                        naive_cluster.apply(&object);
                     }
                     Event::Delete(kind, namespace, name) => {
                         cluster.delete(kind, &namespace, &name);
-                        world.delete(kind.as_str(), &namespace, &name);
+                        naive_cluster.delete(kind.as_str(), &namespace, &name);
                     }
                 }
             }
@@ -288,9 +288,9 @@ proptest! {
             for connection in &connections {
                 for node in [None, Some(NODES[0]), Some(NODES[1])] {
                     let scope = node.map_or(Scope::Cluster, |node| Scope::Node(Name::new(node)));
-                    let judgement = cluster.compiled(scope).judge(*connection);
-                    let naive = world.judge(node, *connection);
-                    prop_assert_eq!(naive::verdicts(&judgement), naive, "{:?} {:?} {:?}", node, connection, judgement);
+                    let evaluation = cluster.compiled(scope).evaluate(*connection);
+                    let naive = naive_cluster.evaluate(node, *connection);
+                    prop_assert_eq!(naive::verdicts(&evaluation), naive, "{:?} {:?} {:?}", node, connection, evaluation);
                 }
             }
         }

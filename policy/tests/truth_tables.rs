@@ -13,10 +13,10 @@ use std::net::IpAddr;
 
 use addresses::{address, endpoints};
 use corpus::{Case, Corpus, End, Flow, Verdict};
-use naive::World;
+use naive::NaiveCluster;
 use portcullis_cluster::{Kind, Name, NamespacedName};
-use portcullis_policy::{Connection, Judgement, Scope};
-use support::Followed;
+use portcullis_policy::{Connection, Evaluation, Scope};
+use support::CompiledCluster;
 
 const NODES: [&str; 2] = ["node-1", "node-2"];
 
@@ -55,11 +55,11 @@ fn check(corpus: &Corpus) -> Checked {
 }
 
 fn check_case(corpus: &Corpus, case: &Case, checked: &mut Checked) {
-    let mut cluster = Followed::new(&NODES);
-    let mut world = World::default();
+    let mut cluster = CompiledCluster::new(&NODES);
+    let mut naive_cluster = NaiveCluster::default();
     for object in &corpus.cluster {
         cluster.apply(object);
-        world.apply(object);
+        naive_cluster.apply(object);
     }
     cluster.follow();
     for (n, step) in case.steps.iter().enumerate() {
@@ -67,12 +67,12 @@ fn check_case(corpus: &Corpus, case: &Case, checked: &mut Checked) {
         let place = format!("{} step {}", case.name, n + 1);
         for object in &step.apply {
             cluster.apply(object);
-            world.apply(object);
+            naive_cluster.apply(object);
         }
         for gone in &step.delete {
             let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == gone.kind).expect("a kind");
             cluster.delete(kind, &gone.namespace, &gone.name);
-            world.delete(&gone.kind, &gone.namespace, &gone.name);
+            naive_cluster.delete(&gone.kind, &gone.namespace, &gone.name);
         }
         cluster.follow();
 
@@ -89,12 +89,12 @@ fn check_case(corpus: &Corpus, case: &Case, checked: &mut Checked) {
                 [Some(from), Some(to)] if from == to => '.',
                 [Some(from), Some(to)] => {
                     let connection = Connection { from, to, port: cell.port, protocol: cell.protocol };
-                    let judgement = judge(&cluster, connection, &place);
+                    let evaluation = evaluate(&cluster, connection, &place);
                     // The naive evaluation takes its time; here it is only seen to agree with the tables.
                     if checked.cells.is_multiple_of(13) {
-                        agree(&world, &judgement, connection, &place);
+                        agree(&naive_cluster, &evaluation, connection, &place);
                     }
-                    character(&judgement)
+                    character(&evaluation)
                 }
                 _ => '-',
             };
@@ -107,7 +107,7 @@ fn check_case(corpus: &Corpus, case: &Case, checked: &mut Checked) {
         for flow in &step.flows {
             if flow.is_new() {
                 checked.flows += 1;
-                check_flow(&cluster, &world, flow, &place);
+                check_flow(&cluster, &naive_cluster, flow, &place);
             } else {
                 checked.skipped += 1;
             }
@@ -115,7 +115,7 @@ fn check_case(corpus: &Corpus, case: &Case, checked: &mut Checked) {
     }
 }
 
-fn check_flow(cluster: &Followed, world: &World, flow: &Flow, place: &str) {
+fn check_flow(cluster: &CompiledCluster, naive_cluster: &NaiveCluster, flow: &Flow, place: &str) {
     let family = flow.family();
     let (port, protocol) = flow.port();
     let seen = match flow.masqueraded_as.as_deref().map(|text| text.parse::<IpAddr>()) {
@@ -133,9 +133,9 @@ fn check_flow(cluster: &Followed, world: &World, flow: &Flow, place: &str) {
     };
     let allowed = |(to, port): &(IpAddr, u16)| {
         let connection = Connection { from, to: *to, port: *port, protocol };
-        let judgement = judge(cluster, connection, place);
-        agree(world, &judgement, connection, place);
-        judgement.is_allowed()
+        let evaluation = evaluate(cluster, connection, place);
+        agree(naive_cluster, &evaluation, connection, place);
+        evaluation.is_allowed()
     };
     let allowed = targets.iter().filter(|target| allowed(target)).count();
     let verdict = match allowed {
@@ -153,15 +153,15 @@ fn check_flow(cluster: &Followed, world: &World, flow: &Flow, place: &str) {
 }
 
 /// What the cluster says, which each node must say of its own end.
-fn judge(cluster: &Followed, connection: Connection, place: &str) -> Judgement {
-    let whole = cluster.compiled(Scope::Cluster).judge(connection);
+fn evaluate(cluster: &CompiledCluster, connection: Connection, place: &str) -> Evaluation {
+    let whole = cluster.compiled(Scope::Cluster).evaluate(connection);
     for node in NODES {
-        let part = cluster.compiled(Scope::Node(Name::new(node))).judge(connection);
+        let part = cluster.compiled(Scope::Node(Name::new(node))).evaluate(connection);
         let is_here = |address: IpAddr| {
             let pod = cluster.compiled(Scope::Cluster).pod_at(address);
             pod.is_some_and(|pod| pod.node == Some(Name::new(node)))
         };
-        let expected = Judgement {
+        let expected = Evaluation {
             egress: whole.egress.clone().filter(|_| is_here(connection.from)),
             ingress: whole.ingress.clone().filter(|_| is_here(connection.to)),
         };
@@ -170,12 +170,16 @@ fn judge(cluster: &Followed, connection: Connection, place: &str) -> Judgement {
     whole
 }
 
-fn agree(world: &World, judgement: &Judgement, connection: Connection, place: &str) {
-    assert_eq!(naive::verdicts(judgement), world.judge(None, connection), "{place}: {connection:?}");
+fn agree(naive_cluster: &NaiveCluster, evaluation: &Evaluation, connection: Connection, place: &str) {
+    assert_eq!(
+        naive::verdicts(evaluation),
+        naive_cluster.evaluate(None, connection),
+        "{place}: {connection:?}"
+    );
 }
 
-fn character(judgement: &Judgement) -> char {
-    match naive::verdicts(judgement) {
+fn character(evaluation: &Evaluation) -> char {
+    match naive::verdicts(evaluation) {
         (Some(false), Some(false)) => 'B',
         (Some(false), _) => 'E',
         (_, Some(false)) => 'I',

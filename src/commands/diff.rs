@@ -191,12 +191,12 @@ impl Printer<'_> {
     fn policies(
         &mut self,
         family: TableFamily,
-        differences: &[policy_table::Difference],
+        differences: &[policy_table::TableDifference],
     ) -> io::Result<bool> {
         if !differences.is_empty() {
             self.head(format_args!("{} {TABLE}", family.as_str()))?;
         }
-        for policy_table::Difference { place, about, found, wanted } in differences {
+        for policy_table::TableDifference { place, about, found, wanted } in differences {
             let remark = match (found, wanted) {
                 (None, _) => " (is missing)",
                 (_, None) => " (is not wanted)",

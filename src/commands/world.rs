@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use portcullis_cluster::desired::Desired;
 use portcullis_cluster::pod::Pod;
 use portcullis_cluster::{Family, Index, Name, NamespacedName, Protocol};
-use portcullis_policy::{Compiled, Compiler, Connection, Judgement, Scope};
+use portcullis_policy::{CompiledPolicies, Compiler, Connection, Evaluation, Scope};
 
 use crate::config::{Config, nearest};
 use crate::{host, node, short_list};
@@ -30,12 +30,12 @@ const NODE_LOCAL_DNS: IpAddr = IpAddr::V4(Ipv4Addr::new(169, 254, 20, 10));
 impl<'a> World<'a> {
     /// The world of an index.
     pub(crate) fn of(config: &'a Config, index: &'a Index) -> Self {
-        let compiler = Compiler::of(Scope::Cluster, index);
+        let compiler = Compiler::from_index(Scope::Cluster, index);
         World { config, index, compiler, here: this_machine(config, index) }
     }
 
     /// What is enforced.
-    pub(crate) fn compiled(&self) -> &Compiled {
+    pub(crate) fn compiled(&self) -> &CompiledPolicies {
         self.compiler.compiled()
     }
 
@@ -87,8 +87,9 @@ impl<'a> World<'a> {
     }
 
     /// Judges a connection between addresses as a node does that knows its own.
-    pub(crate) fn judge(&self, connection: Connection) -> Judgement {
-        self.compiled().judge_where(connection, &|node, address| self.is_own_address(node, address))
+    pub(crate) fn judge(&self, connection: Connection) -> Evaluation {
+        self.compiled()
+            .evaluate_with_node_addresses(connection, &|node, address| self.is_own_address(node, address))
     }
 
     /// Where an address is: the node of its pod, or the node itself.

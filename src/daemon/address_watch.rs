@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use portcullis_modes::ipvs::LINK;
 use portcullis_netlink::Result;
-use portcullis_netlink::route::{AddressChange, AddressChanges, Interfaces};
+use portcullis_netlink::route::{AddressEvent, AddressMonitor, Rtnetlink};
 use tokio::sync::mpsc;
 
 use super::watch_thread;
@@ -19,7 +19,7 @@ pub(super) fn watch() -> mpsc::Receiver<()> {
 }
 
 fn follow(sink: &mpsc::Sender<()>) -> Result<()> {
-    let mut changes = AddressChanges::open()?;
+    let mut changes = AddressMonitor::open()?;
     changes.set_nonblocking()?;
     let mut services = ServiceLink(None);
     services.leave_out_of(&changes)?;
@@ -38,24 +38,24 @@ fn follow(sink: &mpsc::Sender<()>) -> Result<()> {
 struct ServiceLink(Option<u32>);
 
 impl ServiceLink {
-    fn leave_out_of(&mut self, changes: &AddressChanges) -> Result<()> {
-        let index = Interfaces::open()?.link_index(LINK)?;
+    fn leave_out_of(&mut self, changes: &AddressMonitor) -> Result<()> {
+        let index = Rtnetlink::open()?.link_index(LINK)?;
         if let Some(new) = index.filter(|_| index != self.0) {
-            changes.leave_out(new)?;
+            changes.ignore_link(new)?;
         }
         self.0 = index;
         Ok(())
     }
 
     /// Reads a burst to its end. Says whether there was more in it than addresses of this link.
-    fn has_company(&self, changes: &mut AddressChanges) -> bool {
+    fn has_company(&self, changes: &mut AddressMonitor) -> bool {
         let mut others = false;
         loop {
             match changes.try_next() {
-                Ok(Some(AddressChange::Present { index, .. } | AddressChange::Gone { index, .. })) => {
+                Ok(Some(AddressEvent::Updated { index, .. } | AddressEvent::Removed { index, .. })) => {
                     others |= Some(index) != self.0;
                 }
-                Ok(Some(AddressChange::Missed)) => others = true,
+                Ok(Some(AddressEvent::Overrun)) => others = true,
                 Ok(None) => return others,
                 Err(error) => {
                     tracing::warn!(%error, "a change of this machine's addresses was lost");

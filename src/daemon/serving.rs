@@ -11,7 +11,7 @@ use portcullis_modes::iptables::{self, Flavour, Host, Kernel, Options, Tools};
 use portcullis_modes::{Mode, SyncError, ipvs, nftables};
 use portcullis_netlink::ip_vs::Timeouts;
 use portcullis_netlink::nf_tables;
-use portcullis_netlink::route::Interfaces;
+use portcullis_netlink::route::Rtnetlink;
 use tokio::sync::mpsc;
 
 use super::DaemonError;
@@ -112,7 +112,7 @@ pub(crate) fn route_localhost(config: &Config) {
     }
     static TOLD: Once = Once::new();
     TOLD.call_once(warn_of_bridges);
-    let routed = Interfaces::open().and_then(|mut interfaces| {
+    let routed = Rtnetlink::open().and_then(|mut interfaces| {
         let links = interfaces.links()?;
         for link in links.iter().filter(|link| !link.is_loopback()) {
             match interfaces.add_local_route(link.index, Ipv6Addr::LOCALHOST.into()) {

@@ -328,7 +328,7 @@ impl Telemetry {
         let labels = Arc::clone(&self.policy_labels);
         self.metrics.read_policy_drops(audit, move || {
             let labels = Arc::clone(&labels.lock().unwrap_or_else(PoisonError::into_inner));
-            policy_table::counted(&labels).unwrap_or_default()
+            policy_table::read_drop_counters(&labels).unwrap_or_default()
         });
     }
 

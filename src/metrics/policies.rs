@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use portcullis_policy::table::Counted;
+use portcullis_policy::table::DropCounter;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{Counter, Gauge, GaugeVec, HistogramVec};
@@ -95,14 +95,18 @@ impl Metrics {
     }
 
     /// Reads what policies drop by this, whenever metrics are asked for. `audit`: it is not dropped, only counted.
-    pub fn read_policy_drops(&self, audit: bool, read: impl Fn() -> Vec<Counted> + Send + Sync + 'static) {
+    pub fn read_policy_drops(
+        &self,
+        audit: bool,
+        read: impl Fn() -> Vec<DropCounter> + Send + Sync + 'static,
+    ) {
         let reader: Reader = (audit, Box::new(read));
         *self.0.portcullis.policies.dropped.read.lock().unwrap_or_else(PoisonError::into_inner) =
             Some(reader);
     }
 }
 
-type Reader = (bool, Box<dyn Fn() -> Vec<Counted> + Send + Sync>);
+type Reader = (bool, Box<dyn Fn() -> Vec<DropCounter> + Send + Sync>);
 
 /// Packets that policies drop, counted by the kernel.
 #[derive(Clone)]
@@ -144,11 +148,11 @@ impl Collector for Dropped {
             None => (false, Vec::new()),
         };
         let action = if audit { "audit" } else { "drop" };
-        let labels = |counted: &Counted| {
+        let labels = |counted: &DropCounter| {
             vec![counted.label.direction.to_owned(), counted.label.policy.clone(), action.to_owned()]
         };
         let samples =
-            |value: fn(&Counted) -> u64| counted.iter().map(move |one| (labels(one), value(one) as f64));
+            |value: fn(&DropCounter) -> u64| counted.iter().map(move |one| (labels(one), value(one) as f64));
         vec![
             family(&self.packets, MetricType::COUNTER, samples(|one| one.packets)),
             family(&self.bytes, MetricType::COUNTER, samples(|one| one.bytes)),

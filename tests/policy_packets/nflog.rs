@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use portcullis_lab::NetNs;
 use portcullis_netlink::message::Batch;
 use portcullis_netlink::netfilter::HEADER;
-use portcullis_netlink::socket::{Protocol, Socket};
+use portcullis_netlink::socket::{NetlinkProtocol, Socket};
 
 /// `NFNL_SUBSYS_ULOG` and its messages.
 const PACKET: u16 = 4 << 8;
@@ -42,7 +42,7 @@ impl Listener {
     /// Listens from now on.
     pub(crate) fn bind(netns: &NetNs, group: u16) -> Self {
         let bound = netns.run(|| {
-            let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+            let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
             let mut batch = Batch::new();
             let parameters: [(u16, &[u8]); 3] =
                 [(COMMAND.0, &COMMAND.1), (MODE.0, &MODE.1), (AT_ONCE.0, &AT_ONCE.1)];

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use portcullis_cluster::{Index, Name};
 use portcullis_lab::{Lab, LabOptions, NetNs, PlanOptions, Vantage};
-use portcullis_policy::table::{Enforcer, Options};
+use portcullis_policy::table::{Enforcer, PolicyOptions};
 use portcullis_policy::{Compiler, Scope};
 
 use super::cluster_state::applied;
@@ -112,9 +112,9 @@ fn enforce(lab: &Lab, level: Level) {
         cluster::policies(count).for_each(|object| index.handle(applied(object)));
         let mut compiler = Compiler::new(Scope::Node(Name::new(node)));
         let changes = compiler.update(&index, &index.policy_touched().clone());
-        let enforcer = netns.run(|| Enforcer::open(Options::default())).expect("it can be entered");
+        let enforcer = netns.run(|| Enforcer::open(PolicyOptions::default())).expect("it can be entered");
         let mut enforcer = enforcer.expect("root may");
-        enforcer.follow(&changes, compiler.compiled());
+        enforcer.apply(&changes, compiler.compiled());
         enforcer.sync().expect("the kernel takes it");
     }
     thread::sleep(PAUSE);

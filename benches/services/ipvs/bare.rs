@@ -8,7 +8,7 @@ use portcullis_netlink::Result;
 use portcullis_netlink::batches::SEND;
 use portcullis_netlink::ip_vs::{Balancing, IpVs, RealServer, ServerBatch, VirtualServer};
 use portcullis_netlink::ipset::{IpSets, SetEntry};
-use portcullis_netlink::route::{AddressBatch, Interfaces};
+use portcullis_netlink::route::{AddressBatch, Rtnetlink};
 
 use super::objects::{Objects, Set};
 use crate::figures::Spent;
@@ -108,7 +108,7 @@ impl Writes {
         if self.bound.is_empty() && self.unbound.is_empty() {
             return Ok(());
         }
-        let mut interfaces = Interfaces::open()?;
+        let mut interfaces = Rtnetlink::open()?;
         let link = interfaces.add_link_dummy(LINK)?;
         let mut batch = AddressBatch::new();
         self.unbound.iter().for_each(|address| batch.delete(link, *address));

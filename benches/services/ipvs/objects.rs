@@ -7,7 +7,7 @@ use portcullis_modes::ipvs::LINK;
 use portcullis_netlink::Family;
 use portcullis_netlink::ip_vs::{Balancing, IpVs, RealServer, VirtualServer};
 use portcullis_netlink::ipset::{IpSets, SetEntry, SetType};
-use portcullis_netlink::route::Interfaces;
+use portcullis_netlink::route::Rtnetlink;
 
 /// All objects of a network namespace.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,9 +55,9 @@ impl Objects {
             let real = servers.real_servers(&key)?.into_iter().map(|state| state.server).collect();
             objects.servers.insert(key, Server { balancing, real });
         }
-        let mut interfaces = Interfaces::open()?;
+        let mut interfaces = Rtnetlink::open()?;
         if let Some(link) = interfaces.link_index(LINK)? {
-            objects.addresses = interfaces.addresses_of(link)?.into_iter().collect();
+            objects.addresses = interfaces.link_addresses(link)?.into_iter().collect();
         }
         Ok(objects)
     }

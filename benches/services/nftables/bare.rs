@@ -5,7 +5,7 @@ use std::time::Instant;
 use portcullis_modes::nftables::TABLE;
 use portcullis_netlink::Result;
 use portcullis_netlink::nf_tables::{self, Element, Key, Set, Table, TableFamily, Transaction};
-use portcullis_netlink::socket::{Protocol, Socket};
+use portcullis_netlink::socket::{NetlinkProtocol, Socket};
 
 use crate::figures::Spent;
 use crate::process;
@@ -19,7 +19,7 @@ pub(crate) struct Tables(Vec<Table>);
 impl Tables {
     /// Those of the network namespace of this thread.
     pub(crate) fn read() -> Tables {
-        let mut socket = Socket::open(Protocol::Netfilter).expect("a netfilter socket");
+        let mut socket = Socket::open(NetlinkProtocol::Netfilter).expect("a netfilter socket");
         let mut read =
             |family| nf_tables::read(&mut socket, family, TABLE).expect("a table that can be read");
         Tables(FAMILIES.iter().filter_map(|family| read(*family)).map(|(table, _)| table).collect())
@@ -110,7 +110,7 @@ fn write(table: &Table, socket: &mut Socket) -> Result<()> {
 }
 
 fn spent(work: impl FnOnce(&mut Socket) -> Result<()>) -> Spent {
-    let mut socket = Socket::open(Protocol::Netfilter).expect("a netfilter socket");
+    let mut socket = Socket::open(NetlinkProtocol::Netfilter).expect("a netfilter socket");
     let (start, used) = (Instant::now(), process::of_this_thread());
     work(&mut socket).unwrap_or_else(|error| panic!("the bare batch: {error}"));
     Spent { wall: start.elapsed(), processor: process::of_this_thread() - used }

@@ -9,7 +9,7 @@ use portcullis_cluster::{Event, Family, Index, Kind, Name, Object};
 use portcullis_modes::Mode;
 use portcullis_modes::iptables::{Host, Options};
 use portcullis_modes::nftables::Proxier;
-use portcullis_netlink::socket::{Protocol, Socket};
+use portcullis_netlink::socket::{NetlinkProtocol, Socket};
 use serde_json::Value;
 
 use crate::cluster_state::{NODE, objects_with, service_name, slice_with};
@@ -50,7 +50,7 @@ fn measure_here(services: usize, endpoints: usize) -> Line {
     for kind in [Kind::Node, Kind::Service, Kind::EndpointSlice] {
         index.handle(Event::Listed(kind));
     }
-    let socket = Socket::open(Protocol::Netfilter).expect("a netfilter socket");
+    let socket = Socket::open(NetlinkProtocol::Netfilter).expect("a netfilter socket");
     let mut mode = Proxier::new(Options::default(), Host::default(), &[Family::V4, Family::V6], socket);
     let mut desired = Desired::new(Name::new(NODE));
     let start = Instant::now();

@@ -146,7 +146,7 @@ impl State {
         match &mut self.fails_after {
             Some(0) => {
                 self.fails_after = None;
-                Err(Error::NoAnswer { action })
+                Err(Error::NoResponse { action })
             }
             Some(left) => {
                 *left -= 1;
@@ -301,7 +301,7 @@ impl Kernel for FakeIpvs {
             state.log.push(Call::Server(change.clone()));
             if let Err(errno) = state.change_server(change) {
                 drop(state);
-                refused(position, Error::Refused { action: ACTION, errno, text: None, offset: None });
+                refused(position, Error::Rejected { action: ACTION, errno, text: None, offset: None });
             }
         }
         Ok(())
@@ -348,7 +348,7 @@ impl Kernel for FakeIpvs {
             state.attempt(ACTION)?;
             if state.no_addresses.contains(address) {
                 let errno = libc::EADDRNOTAVAIL;
-                refused(*address, Error::Refused { action: ACTION, errno, text: None, offset: None });
+                refused(*address, Error::Rejected { action: ACTION, errno, text: None, offset: None });
                 continue;
             }
             state.log.push(Call::Bound(*address));
@@ -363,7 +363,7 @@ fn fresh(server: RealServer) -> RealServerState {
 }
 
 fn set_refusal(set: String, entry: Option<SetEntry>, errno: i32) -> Error {
-    let source = Error::Refused { action: "change an ipset", errno, text: None, offset: None };
+    let source = Error::Rejected { action: "change an ipset", errno, text: None, offset: None };
     Error::Set { set, entry, source: Box::new(source) }
 }
 

@@ -59,7 +59,7 @@ pub(crate) fn translated(
         destination_port: to.port(),
     };
     Flow {
-        family: Family::of(destination.ip()),
+        family: Family::from_address(destination.ip()),
         protocol,
         original: tuple(client, destination),
         reply: tuple(answering, client),
@@ -108,7 +108,7 @@ impl FlowTable for Memory {
         let mut held = self.0.lock().unwrap();
         held.asked.push((families.to_vec(), protocols.to_vec()));
         if held.failing {
-            return Err(Error::NoAnswer { action: "list tracked connections" });
+            return Err(Error::NoResponse { action: "list tracked connections" });
         }
         let mut done = Deleted::default();
         held.flows.retain(|flow| {

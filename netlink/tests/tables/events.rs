@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use portcullis_netlink::nf_tables::{self, Element, Events};
-use portcullis_netlink::socket::{Protocol, Socket};
+use portcullis_netlink::socket::{NetlinkProtocol, Socket};
 
 use crate::namespace::{inside, run};
 use crate::round_trip::write;
@@ -14,7 +14,7 @@ use crate::sample::{NAME, key, name, sample};
 #[test]
 fn the_changes_of_others_are_told_and_our_own_are_not() {
     inside(|| {
-        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
         let mut managed = write(&sample(), &mut socket);
         let mut events = Events::listen(NAME, &socket).unwrap();
         let (sender, receiver) = mpsc::channel();
@@ -69,7 +69,7 @@ fn changes_of_chains_of_iptables_are_told() {
             run(change);
             let batch = receiver.recv_timeout(Duration::from_secs(5)).expect(change);
             assert_eq!(batch.touched, touches, "{change}");
-            let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+            let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
             assert_eq!(batch.generation, nf_tables::generation(&mut socket).unwrap(), "{change}");
         }
     });

@@ -4,7 +4,7 @@ use portcullis_netlink::Error;
 use portcullis_netlink::nf_tables::{
     self, Chain, DataType, Element, Extent, Key, ManagedTable, Rule, Set, SetSpec, TableFamily, Verdict,
 };
-use portcullis_netlink::socket::{Protocol, Socket};
+use portcullis_netlink::socket::{NetlinkProtocol, Socket};
 
 use crate::namespace::{inside, run};
 use crate::round_trip::write;
@@ -22,7 +22,7 @@ fn matches_kernel(managed: &ManagedTable, socket: &mut Socket) {
 #[test]
 fn edits_change_only_what_they_touch() {
     inside(|| {
-        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
         let mut managed = write(&sample(), &mut socket);
         let peers = name("peers");
         let steps: Vec<(&str, Edit, Extent)> = vec![
@@ -111,7 +111,7 @@ fn edits_change_only_what_they_touch() {
 #[test]
 fn what_others_change_is_found_and_put_right() {
     inside(|| {
-        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
         let mut managed = write(&sample(), &mut socket);
         let changes: &[&str] = &[
             "nft flush ruleset",
@@ -163,7 +163,7 @@ fn what_others_change_is_found_and_put_right() {
 #[test]
 fn a_set_of_another_kind_makes_the_table_anew_at_once() {
     inside(|| {
-        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
         let mut managed = write(&sample(), &mut socket);
         let spec = SetSpec::of(&[DataType::Ipv4Addr]).ranges();
         managed
@@ -178,7 +178,7 @@ fn a_set_of_another_kind_makes_the_table_anew_at_once() {
 #[test]
 fn content_of_another_process_rejects_no_commit() {
     inside(|| {
-        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
         let mut managed = write(&sample(), &mut socket);
         managed.put_chain(&name("mine"), Chain::of(vec![Rule::new().then(Verdict::Accept)]));
         managed.commit(&mut socket).unwrap();
@@ -210,7 +210,7 @@ fn content_of_another_process_rejects_no_commit() {
 #[test]
 fn elements_that_are_not_understood_are_replaced_and_the_table_stays() {
     inside(|| {
-        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
         let mut managed = write(&sample(), &mut socket);
         run(&format!("nft add element inet {NAME} affinity {{ 10.0.0.1 . 10.0.0.2 . 80 }}"));
         run(&format!("nft add element inet {NAME} pods {{ * : drop }}"));
@@ -228,7 +228,7 @@ fn elements_that_are_not_understood_are_replaced_and_the_table_stays() {
 #[test]
 fn a_refusal_names_the_object_and_changes_nothing() {
     inside(|| {
-        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
         let mut managed = write(&sample(), &mut socket);
         let before = nf_tables::read(&mut socket, TableFamily::Inet, NAME).unwrap();
         let rows: Vec<(&str, Edit, Edit)> = vec![
@@ -281,7 +281,7 @@ fn a_refusal_names_the_object_and_changes_nothing() {
 #[test]
 fn a_batch_of_any_size_goes_through_and_so_many_refusals_are_one() {
     inside(|| {
-        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
         let mut managed = ManagedTable::new(TableFamily::Inet, NAME);
         let drop = || Element::verdict(Verdict::Drop);
         let many = (0..200_000u128).map(|n| (Key::new().part(&n.to_be_bytes()), drop()));
@@ -305,7 +305,7 @@ fn a_batch_of_any_size_goes_through_and_so_many_refusals_are_one() {
 #[test]
 fn what_is_new_and_large_goes_ahead_in_pieces_and_its_rules_come_last() {
     inside(|| {
-        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
         let mut managed = write(&sample(), &mut socket);
         let address = |n: u32| Key::from(std::net::IpAddr::from(std::net::Ipv4Addr::from(0x0a00_0000 + n)));
         let elements = (0..10_000).map(|n| (address(n), Element::bare()));
@@ -324,7 +324,7 @@ fn what_is_new_and_large_goes_ahead_in_pieces_and_its_rules_come_last() {
 #[test]
 fn rules_change_before_elements_go_where_that_is_wanted() {
     inside(|| {
-        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
         let mut managed = ManagedTable::new(TableFamily::Ip, NAME);
         managed.rules_first();
         let tries = |sets: &[&str]| {

@@ -1,7 +1,7 @@
 //! What is written is what is read back, and what `nft` prints of it is what we print.
 
 use portcullis_netlink::nf_tables::{self, ManagedTable, Table, TableFamily};
-use portcullis_netlink::socket::{Protocol, Socket};
+use portcullis_netlink::socket::{NetlinkProtocol, Socket};
 
 use crate::namespace::{inside, run};
 use crate::sample::{NAME, sample};
@@ -23,7 +23,7 @@ pub(crate) fn write(table: &Table, socket: &mut Socket) -> ManagedTable {
 #[test]
 fn every_kind_of_thing_is_read_back_as_it_was_written() {
     inside(|| {
-        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
         let managed = write(&sample(), &mut socket);
         let (read, foreign) = nf_tables::read(&mut socket, TableFamily::Inet, NAME).unwrap().unwrap();
         assert_eq!(foreign, Vec::<String>::new());
@@ -60,7 +60,7 @@ fn plain(listing: &str) -> Vec<String> {
 #[test]
 fn nft_prints_it_as_we_do() {
     inside(|| {
-        let mut socket = Socket::open(Protocol::Netfilter).unwrap();
+        let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
         write(&sample(), &mut socket);
         let theirs = run(&format!("nft -y list table inet {NAME}"));
         let ours = sample().to_string();

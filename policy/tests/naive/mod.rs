@@ -5,24 +5,24 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use portcullis_policy::judge::{Connection, Judgement, Verdict};
+use portcullis_policy::evaluation::{Connection, Evaluation, PolicyVerdict};
 use serde_json::Value;
 
 /// The cluster's objects, by kind, namespace and name.
 #[derive(Clone, Debug, Default)]
-pub struct World {
+pub struct NaiveCluster {
     objects: BTreeMap<(String, String, String), Value>,
 }
 
 /// What each end says: `None` where it is not a pod that is judged.
 pub type Verdicts = (Option<bool>, Option<bool>);
 
-/// The verdicts of a judgement, without the reasons: egress, ingress.
-pub fn verdicts(judgement: &Judgement) -> Verdicts {
-    let of = |decision: &Option<portcullis_policy::judge::Decision>| {
-        decision.as_ref().map(|decision| decision.verdict == Verdict::Allow)
+/// The verdicts of a evaluation, without the reasons: egress, ingress.
+pub fn verdicts(evaluation: &Evaluation) -> Verdicts {
+    let of = |decision: &Option<portcullis_policy::evaluation::Decision>| {
+        decision.as_ref().map(|decision| decision.verdict == PolicyVerdict::Allow)
     };
-    (of(&judgement.egress), of(&judgement.ingress))
+    (of(&evaluation.egress), of(&evaluation.ingress))
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -49,7 +49,7 @@ fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-impl World {
+impl NaiveCluster {
     pub fn apply(&mut self, object: &Value) {
         let key =
             ["/kind", "/metadata/namespace", "/metadata/name"].map(|path| text(object, path).to_owned());
@@ -70,10 +70,10 @@ impl World {
     }
 
     /// What becomes of a connection, where the pods of one node are judged, or those of all.
-    pub fn judge(&self, node: Option<&str>, connection: Connection) -> Verdicts {
+    pub fn evaluate(&self, node: Option<&str>, connection: Connection) -> Verdicts {
         let end = |address, direction| {
             let pod = self.pod_at(address, node)?;
-            Some(End { world: self, pod, direction, connection }.allows())
+            Some(End { naive_cluster: self, pod, direction, connection }.allows())
         };
         (end(connection.from, Direction::Egress), end(connection.to, Direction::Ingress))
     }
@@ -112,7 +112,7 @@ impl World {
 
 /// One end of a connection, and the pod there.
 struct End<'a> {
-    world: &'a World,
+    naive_cluster: &'a NaiveCluster,
     pod: &'a Value,
     direction: Direction,
     connection: Connection,
@@ -127,8 +127,8 @@ impl End<'_> {
     }
 
     fn allows(&self) -> bool {
-        let node = self.world.get("Node", "", text(self.pod, "/spec/nodeName"));
-        let own_node = node.is_some_and(|node| self.world.is_of_node(node, self.peer()));
+        let node = self.naive_cluster.get("Node", "", text(self.pod, "/spec/nodeName"));
+        let own_node = node.is_some_and(|node| self.naive_cluster.is_of_node(node, self.peer()));
         if own_node && self.direction == Direction::Ingress {
             return true;
         }
@@ -138,7 +138,7 @@ impl End<'_> {
             _ => {}
         }
         let isolating: Vec<&Value> =
-            self.world.all("NetworkPolicy").filter(|policy| self.isolates(policy)).collect();
+            self.naive_cluster.all("NetworkPolicy").filter(|policy| self.isolates(policy)).collect();
         if !isolating.is_empty() {
             return own_node
                 || self.connection.from == self.connection.to
@@ -150,7 +150,7 @@ impl End<'_> {
     /// The action of the first rule of a tier that matches.
     fn tier(&self, tier: &str) -> Option<&str> {
         let mut policies: Vec<&Value> = self
-            .world
+            .naive_cluster
             .all("ClusterNetworkPolicy")
             .filter(|policy| text(policy, "/spec/tier") == tier)
             .filter(|policy| policy["spec"]["priority"].as_u64().is_some_and(|n| n <= 1000))
@@ -173,7 +173,7 @@ impl End<'_> {
 
     /// Whether a subject or peer of a ClusterNetworkPolicy finds a pod.
     fn finds(&self, found: &Value, pod: &Value) -> bool {
-        let namespace = self.world.namespace_labels(text(pod, "/metadata/namespace"));
+        let namespace = self.naive_cluster.namespace_labels(text(pod, "/metadata/namespace"));
         let labels = &pod["metadata"]["labels"];
         let pods = &found["pods"];
         if pods.is_null() {
@@ -189,7 +189,7 @@ impl End<'_> {
             return false;
         }
         let address = self.peer();
-        let pod = self.world.pod_at(address, None);
+        let pod = self.naive_cluster.pod_at(address, None);
         if pod.is_some_and(|pod| self.finds(peer, pod)) {
             return true;
         }
@@ -197,9 +197,10 @@ impl End<'_> {
             return false;
         }
         let of_node = |node: &Value| {
-            self.world.is_of_node(node, address) && selects(&peer["nodes"], &node["metadata"]["labels"])
+            self.naive_cluster.is_of_node(node, address)
+                && selects(&peer["nodes"], &node["metadata"]["labels"])
         };
-        (!peer["nodes"].is_null() && self.world.all("Node").any(of_node))
+        (!peer["nodes"].is_null() && self.naive_cluster.all("Node").any(of_node))
             || list(&peer["networks"]).iter().any(|net| is_in(net.as_str().unwrap_or_default(), address))
     }
 
@@ -257,11 +258,11 @@ impl End<'_> {
                 && !except.iter().any(is_in)
                 && except.iter().all(|net| is_net(net.as_str().unwrap_or_default()));
         }
-        let Some(pod) = self.world.pod_at(self.peer(), None) else { return false };
+        let Some(pod) = self.naive_cluster.pod_at(self.peer(), None) else { return false };
         let namespace = text(pod, "/metadata/namespace");
         let right_namespace = match namespaces {
             Value::Null => namespace == own_namespace,
-            selector => selects(selector, &self.world.namespace_labels(namespace)),
+            selector => selects(selector, &self.naive_cluster.namespace_labels(namespace)),
         };
         !(pods.is_null() && namespaces.is_null())
             && right_namespace
@@ -292,7 +293,7 @@ impl End<'_> {
     fn destination_has(&self, name: &str, protocol: &str) -> bool {
         let destination = match self.direction {
             Direction::Ingress => Some(self.pod),
-            Direction::Egress => self.world.pod_at(self.connection.to, None),
+            Direction::Egress => self.naive_cluster.pod_at(self.connection.to, None),
         };
         let containers = destination.map(|pod| list(&pod["spec"]["containers"])).unwrap_or_default();
         containers.iter().flat_map(|container| list(&container["ports"])).any(|port| {

@@ -1,29 +1,29 @@
 //! A cluster that events change, and compilers that follow it and are checked at each step.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
-pub mod shadow;
+pub mod replica;
 
 use portcullis_cluster::index::PolicyTouched;
 use portcullis_cluster::{Event, Index, Kind, Name, NamespacedName, Object, ObjectKey};
-use portcullis_policy::compile::Compiled;
+use portcullis_policy::compile::CompiledPolicies;
 use portcullis_policy::{Compiler, Scope};
+use replica::Replica;
 use serde_json::Value;
-use shadow::Shadow;
 
 /// An index, and compilers of all scopes that follow it.
-pub struct Followed {
+pub struct CompiledCluster {
     pub index: Index,
-    followers: Vec<(Compiler, Shadow)>,
+    followers: Vec<(Compiler, Replica)>,
 }
 
-impl Followed {
+impl CompiledCluster {
     /// Nothing, followed for the cluster and for each of these nodes.
     pub fn new(nodes: &[&str]) -> Self {
         let scopes = nodes.iter().map(|node| Scope::Node(Name::new(node)));
         let scopes = std::iter::once(Scope::Cluster).chain(scopes);
-        Followed {
+        CompiledCluster {
             index: Index::new(),
-            followers: scopes.map(|scope| (Compiler::new(scope), Shadow::default())).collect(),
+            followers: scopes.map(|scope| (Compiler::new(scope), Replica::default())).collect(),
         }
     }
 
@@ -44,11 +44,11 @@ impl Followed {
     /// and that its changes tell all of it.
     pub fn follow(&mut self) {
         let touched = self.index.take_policy_touched();
-        for (compiler, shadow) in &mut self.followers {
+        for (compiler, replica) in &mut self.followers {
             let changes = compiler.update(&self.index, &touched);
-            shadow.apply(&changes);
-            shadow.check(compiler.compiled());
-            let scratch = Compiler::of(compiler.scope(), &self.index);
+            replica.apply(&changes);
+            replica.check(compiler.compiled());
+            let scratch = Compiler::from_index(compiler.scope(), &self.index);
             assert_same(compiler.compiled(), scratch.compiled());
             let none = compiler.update(&self.index, &PolicyTouched::default());
             assert!(none.is_empty(), "nothing was touched: {none:?}");
@@ -58,13 +58,13 @@ impl Followed {
     }
 
     /// What the compiler of a scope has.
-    pub fn compiled(&self, scope: Scope) -> &Compiled {
+    pub fn compiled(&self, scope: Scope) -> &CompiledPolicies {
         let follower = self.followers.iter().find(|(compiler, _)| compiler.scope() == scope);
         follower.expect("it is followed").0.compiled()
     }
 }
 
-fn assert_same(followed: &Compiled, scratch: &Compiled) {
+fn assert_same(followed: &CompiledPolicies, scratch: &CompiledPolicies) {
     // Asked part by part: the whole would fill screens.
     assert!(followed.pods().eq(scratch.pods()), "pods");
     assert!(followed.addresses().eq(scratch.addresses()), "addresses");

@@ -7,8 +7,8 @@ use portcullis_cluster::labels::{Labels, is_per_instance};
 use portcullis_cluster::pod::Pod;
 use portcullis_cluster::{Family, Name, NamespacedName, Protocol};
 use portcullis_policy::Direction;
-use portcullis_policy::compile::Tier;
-use portcullis_policy::judge::{Decision, Reason, RuleRef};
+use portcullis_policy::compile::PolicyTier;
+use portcullis_policy::evaluation::{Decision, DecisionReason, RuleRef};
 use sha2::{Digest, Sha256};
 
 use super::answer::Advice;
@@ -52,7 +52,7 @@ pub(super) fn advise(denied: &Denied<'_>, decision: &Decision) -> Advice {
     };
     let (mut manifest, mut rule) = (None, None);
     match &decision.reason {
-        Reason::Rule(found) => rule = denied.before_rule(found, &snippet, &mut words),
+        DecisionReason::Rule(found) => rule = denied.before_rule(found, &snippet, &mut words),
         _ => {
             let subject = &denied.subject.key;
             let way = if denied.direction == Direction::Ingress { "let it in to" } else { "let it out of" };
@@ -96,7 +96,7 @@ impl Denied<'_> {
     fn before_rule(&self, rule: &RuleRef, snippet: &Snippet, words: &mut Vec<String>) -> Option<String> {
         let (policy, place) = (&rule.rules.policy, format!("spec.{}[{}]", self.direction, rule.index));
         words.push(match rule.tier {
-            Tier::Admin => format!("{policy} denies it in tier Admin, which no NetworkPolicy can open"),
+            PolicyTier::Admin => format!("{policy} denies it in tier Admin, which no NetworkPolicy can open"),
             _ => format!(
                 "{policy} denies it in tier Baseline, which counts as long as no NetworkPolicy selects {}",
                 self.subject.key

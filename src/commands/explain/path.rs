@@ -7,7 +7,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use portcullis_cluster::{Family, Name, NamespacedName, Protocol};
 use portcullis_policy::Direction;
-use portcullis_policy::judge::{Connection, Decision, Verdict};
+use portcullis_policy::evaluation::{Connection, Decision, PolicyVerdict};
 
 use super::advice::{Denied, advise};
 use super::answer::{Advice, EndAnswer, PathAnswer};
@@ -185,7 +185,7 @@ impl Path<'_> {
         };
         let from = if direction == Direction::Egress { self.from } else { seen_as };
         let decision =
-            self.judged(from, to, direction).filter(|decision| decision.verdict == Verdict::Deny)?;
+            self.judged(from, to, direction).filter(|decision| decision.verdict == PolicyVerdict::Deny)?;
         let (subject, peer) = match direction {
             Direction::Egress => (self.from, to.ip()),
             Direction::Ingress => (to.ip(), from),

@@ -3,7 +3,7 @@
 use portcullis_cluster::{Name, NamespacedName};
 use portcullis_policy::Direction;
 use portcullis_policy::compile::PolicyId;
-use portcullis_policy::judge::{Decision, Reason, RuleRef, Verdict};
+use portcullis_policy::evaluation::{Decision, DecisionReason, PolicyVerdict, RuleRef};
 
 use super::answer::{EndAnswer, RuleAnswer};
 use crate::commands::world::{World, listed};
@@ -15,21 +15,21 @@ pub(super) fn decided(
     direction: Direction,
     decision: &Decision,
 ) -> EndAnswer {
-    let allowed = decision.verdict == Verdict::Allow;
+    let allowed = decision.verdict == PolicyVerdict::Allow;
     let passed: Vec<RuleAnswer> = decision.passed.iter().map(|rule| rule_answer(world, rule)).collect();
     let (reason, words, rule, isolated_by) = match &decision.reason {
-        Reason::NotSelected => ("notSelected", format!("no policy selects {pod}"), None, Vec::new()),
-        Reason::OwnNode => ("ownNode", own_node(direction).to_owned(), None, Vec::new()),
-        Reason::Itself => ("itself", "a pod reaches itself".to_owned(), None, Vec::new()),
-        Reason::Undecided => {
+        DecisionReason::NotSelected => ("notSelected", format!("no policy selects {pod}"), None, Vec::new()),
+        DecisionReason::OwnNode => ("ownNode", own_node(direction).to_owned(), None, Vec::new()),
+        DecisionReason::SamePod => ("itself", "a pod reaches itself".to_owned(), None, Vec::new()),
+        DecisionReason::DefaultAllow => {
             let words = "no rule of a ClusterNetworkPolicy decides, and no NetworkPolicy isolates it";
             ("undecided", words.to_owned(), None, Vec::new())
         }
-        Reason::Rule(rule) => {
+        DecisionReason::Rule(rule) => {
             let answer = rule_answer(world, rule);
             ("rule", rule_words(&answer), Some(answer), Vec::new())
         }
-        Reason::NoRuleMatches { policies } => {
+        DecisionReason::NoRuleMatches { policies } => {
             let names: Vec<String> = policies.iter().map(ToString::to_string).collect();
             ("noRuleMatches", isolated_words(pod, &names), None, names)
         }

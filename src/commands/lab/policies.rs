@@ -109,7 +109,7 @@ impl Judge {
         }
         let mut index = Index::new();
         read.objects.into_iter().for_each(|object| index.handle(Event::Applied(object)));
-        Ok(Self { compiler: Compiler::of(Scope::Cluster, &index) })
+        Ok(Self { compiler: Compiler::from_index(Scope::Cluster, &index) })
     }
 
     /// Whether policies let a new connection pass.
@@ -119,6 +119,6 @@ impl Judge {
             lab::Protocol::Udp => Protocol::Udp,
             lab::Protocol::Sctp => Protocol::Sctp,
         };
-        self.compiler.compiled().judge(Connection { from, to, port: at.port, protocol }).is_allowed()
+        self.compiler.compiled().evaluate(Connection { from, to, port: at.port, protocol }).is_allowed()
     }
 }

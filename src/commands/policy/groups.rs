@@ -1,6 +1,6 @@
 //! Pods that reach the same and are reached by the same, as one row and one column.
 
-use super::grid::{End, EndKind, PodEnd, Table};
+use super::cells::{End, EndKind, PodEnd, Table};
 
 /// Ends that stand for one another, by their places among all.
 pub(super) struct Group {

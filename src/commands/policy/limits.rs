@@ -1,6 +1,6 @@
 //! How much of a cluster one matrix shows: time and output are bounded, and what is left out is said.
 
-use super::grid::Table;
+use super::cells::Table;
 use crate::commands::world::PortNumber;
 use crate::config::Matrix;
 

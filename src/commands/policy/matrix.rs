@@ -8,10 +8,10 @@ use portcullis_cluster::{Family, Index};
 use portcullis_policy::compile::LocalPod;
 use serde::Serialize;
 
-use super::grid::{End, Sort, Table, folded, tables};
+use super::cells::{End, Sort, Table, folded, tables};
 use super::groups::Represented;
 use super::limits::{Limits, UNGROUPED};
-use super::{alike, choice, groups, text};
+use super::{equivalence_classes, groups, pod_selection, text};
 use crate::commands::explain::asked::{Malformed, read_number};
 use crate::commands::render::families;
 use crate::commands::world::{PortNumber, World};
@@ -84,11 +84,11 @@ pub fn of_index(
         .collect::<Result<_, _>>()
         .map_err(MatrixError::Port)?;
     let world = World::of(config, index);
-    let pods = choice::pods(&world, &asked.namespaces, asked.selector.as_deref())?;
+    let pods = pod_selection::pods(&world, &asked.namespaces, asked.selector.as_deref())?;
     let is_grouped = asked.output == OutputFormat::Text && !asked.no_group;
     let limits = Limits::of(asked);
     let (classes, left_out) = match is_grouped {
-        true => limits.first(alike::classes(world.compiled(), &pods)),
+        true => limits.first(equivalence_classes::classes(world.compiled(), &pods)),
         false if pods.len() > UNGROUPED => return Err(MatrixError::TooMany { pods: pods.len() }),
         false => ((0..pods.len()).map(|place| vec![place]).collect(), None),
     };
@@ -96,7 +96,7 @@ pub fn of_index(
         .iter()
         .enumerate()
         .flat_map(|(class, members)| {
-            alike::samples(&pods, members).into_iter().map(move |place| (place, class))
+            equivalence_classes::samples(&pods, members).into_iter().map(move |place| (place, class))
         })
         .collect();
     let shown: Vec<&LocalPod> = samples.iter().map(|(place, _)| pods[*place]).collect();

@@ -1,11 +1,11 @@
 //! `portcullis policy`: what policies come to.
 
-mod alike;
-mod choice;
-mod grid;
+mod cells;
+mod equivalence_classes;
 mod groups;
 mod limits;
 mod matrix;
+mod pod_selection;
 mod text;
 
 pub use matrix::{MatrixError, matrix, of_index};

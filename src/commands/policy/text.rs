@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use portcullis_cluster::Family;
 
-use super::grid::{End, Sort, Table};
+use super::cells::{End, Sort, Table};
 use super::groups::{Group, cell};
 use crate::commands::world::PortNumber;
 

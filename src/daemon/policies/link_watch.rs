@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use portcullis_netlink::Result;
-use portcullis_netlink::route::LinkChanges;
+use portcullis_netlink::route::LinkMonitor;
 use tokio::sync::mpsc;
 
 use crate::daemon::watch_thread;
@@ -19,7 +19,7 @@ pub(in crate::daemon) fn watch() -> mpsc::Receiver<()> {
 }
 
 fn follow(sink: &mpsc::Sender<()>) -> Result<()> {
-    let mut changes = LinkChanges::open()?;
+    let mut changes = LinkMonitor::open()?;
     loop {
         changes.wait()?;
         std::thread::sleep(SETTLED);

@@ -8,15 +8,15 @@ use std::time::{Duration, Instant};
 use portcullis_cluster::NamespacedName;
 use portcullis_netlink::conntrack::{Conntrack, Deleted};
 use portcullis_netlink::nf_tables::Committed;
-use portcullis_policy::compile::{Changes, Compiled, Compiler, Scope};
+use portcullis_policy::compile::{CompiledPolicies, Compiler, PolicyChanges, Scope};
 use portcullis_policy::established;
 use portcullis_policy::interfaces::PodInterfaces;
-use portcullis_policy::table::{Enforcer, Label, Options};
+use portcullis_policy::table::{DropLabels, Enforcer, PolicyOptions};
 
 use super::pick_up::PickUp;
 
 /// What each counter of the table counts, by its name.
-pub(in crate::daemon) type Labels = Arc<BTreeMap<Arc<str>, Label>>;
+pub(in crate::daemon) type Labels = Arc<BTreeMap<Arc<str>, DropLabels>>;
 
 /// Policies as they are to be enforced. It goes to a thread for each sync and comes back.
 pub(in crate::daemon) struct PolicyWorker {
@@ -29,15 +29,15 @@ pub(in crate::daemon) struct PolicyWorker {
 
 /// What a sync is to do.
 pub(super) struct PolicyOrder {
-    pub(super) changes: Changes,
-    pub(super) options: Options,
+    pub(super) changes: PolicyChanges,
+    pub(super) options: PolicyOptions,
     /// Unknown pods should be denied, and this node's pod ranges are not known.
     pub(super) lacks_ranges: bool,
     /// Whether connections are taken up that are older than connection tracking.
     pub(super) pick_up: PickUp,
     /// Addresses of this machine.
     pub(super) own: HashSet<IpAddr>,
-    /// Interfaces of pods are to be looked for, as they are after a change of addresses.
+    /// Rtnetlink of pods are to be looked for, as they are after a change of addresses.
     pub(super) look_for_interfaces: bool,
     /// Who changed the table.
     pub(super) doubt: Option<String>,
@@ -92,9 +92,9 @@ impl PolicyWorker {
         let start = Instant::now();
         let repaired = self.repair(order.doubt.as_deref());
         let compiled = self.compiler.compiled();
-        self.enforcer.follow(&order.changes, compiled);
+        self.enforcer.apply(&order.changes, compiled);
         self.enforcer.set_options(order.options.clone(), compiled);
-        self.enforcer.pick_up(order.pick_up.is_on());
+        self.enforcer.set_pick_up(order.pick_up.is_on());
         self.attach(&order);
         let compiled = self.compiler.compiled();
         let judged = |pod: &&_| {
@@ -125,7 +125,7 @@ impl PolicyWorker {
         outcome.lacks_bridge_family = !self.enforcer.has_bridge_family()
             && self.interfaces.found().iter().any(|interface| interface.is_bridge_port);
         if order.pick_up == PickUp::Ends && !order.options.audit && outcome.error.is_none() {
-            match self.cut(&order.own, established::cut_picked_up) {
+            match self.cut(&order.own, established::terminate_forbidden_picked_up) {
                 Some(Ok(cut)) => outcome.cut = cut,
                 failed => {
                     let error =
@@ -136,7 +136,7 @@ impl PolicyWorker {
             }
         }
         if order.cut {
-            match self.cut(&order.own, established::cut).filter(|_| outcome.error.is_none()) {
+            match self.cut(&order.own, established::terminate_forbidden).filter(|_| outcome.error.is_none()) {
                 Some(Ok(cut)) => outcome.cut += cut,
                 Some(Err(error)) => {
                     outcome.cut_failed = true;
@@ -163,8 +163,8 @@ impl PolicyWorker {
     /// prove an external change.
     fn repair(&mut self, changed_by: Option<&str>) -> Option<usize> {
         changed_by?;
-        let is_known = !self.enforcer.is_dirty();
-        self.enforcer.doubt();
+        let is_known = !self.enforcer.needs_sync();
+        self.enforcer.request_full_sync();
         // If this fails, the sync that follows compares all again, and reports the error.
         let committed = is_known.then(|| self.enforcer.sync().ok()).flatten()?;
         Some(committed.extent.total()).filter(|objects| *objects > 0)
@@ -180,7 +180,7 @@ impl PolicyWorker {
                 "cannot look for the interfaces of pods: new pods are matched by their addresses alone"
             );
         }
-        self.enforcer.attach(self.interfaces.found(), compiled);
+        self.enforcer.set_interfaces(self.interfaces.found(), compiled);
     }
 
     fn cut(&mut self, own: &HashSet<IpAddr>, cut: Cut) -> Option<portcullis_netlink::Result<usize>> {
@@ -196,4 +196,4 @@ impl PolicyWorker {
 }
 
 /// Which connections are cut.
-type Cut = fn(&mut Conntrack, &Compiled, &HashSet<IpAddr>) -> portcullis_netlink::Result<Deleted>;
+type Cut = fn(&mut Conntrack, &CompiledPolicies, &HashSet<IpAddr>) -> portcullis_netlink::Result<Deleted>;

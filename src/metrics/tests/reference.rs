@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
-use portcullis_policy::table::{Counted, Label};
+use portcullis_policy::table::{DropCounter, DropLabels};
 use prometheus::proto::MetricType;
 
 use super::*;
@@ -80,8 +80,9 @@ fn is_counted(name: &str, mode: ProxyMode) -> bool {
 fn report_policies(metrics: &Metrics) {
     metrics.policies_synced(true, Duration::from_secs(1), UNIX_EPOCH);
     metrics.set_policy_pods(2, 1);
-    let label = Label { direction: "ingress", policy: "shop/web".to_owned() };
-    metrics.read_policy_drops(false, move || vec![Counted { label: label.clone(), packets: 1, bytes: 60 }]);
+    let label = DropLabels { direction: "ingress", policy: "shop/web".to_owned() };
+    metrics
+        .read_policy_drops(false, move || vec![DropCounter { label: label.clone(), packets: 1, bytes: 60 }]);
 }
 
 fn page() -> String {

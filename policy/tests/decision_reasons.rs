@@ -5,10 +5,10 @@
 mod support;
 
 use portcullis_cluster::{Name, Protocol};
-use portcullis_policy::judge::{Decision, Reason, RuleRef};
+use portcullis_policy::evaluation::{Decision, DecisionReason, RuleRef};
 use portcullis_policy::{Connection, Scope};
 use serde_json::{Value, json};
-use support::Followed;
+use support::CompiledCluster;
 
 fn pod(name: &str, node: &str, ip: &str) -> Value {
     json!({
@@ -42,8 +42,8 @@ fn words(decision: Option<&Decision>) -> String {
     };
     let Some(decision) = decision else { return "-".into() };
     let reason = match &decision.reason {
-        Reason::Rule(matched) => rule(matched),
-        Reason::NoRuleMatches { policies } => format!("no rule of {policies:?}"),
+        DecisionReason::Rule(matched) => rule(matched),
+        DecisionReason::NoRuleMatches { policies } => format!("no rule of {policies:?}"),
         other => format!("{other:?}"),
     };
     let passed: String = decision.passed.iter().map(|passed| format!("{}, ", rule(passed))).collect();
@@ -52,7 +52,7 @@ fn words(decision: Option<&Decision>) -> String {
 
 #[test]
 fn decisions_name_what_decides() {
-    let mut cluster = Followed::new(&["n1"]);
+    let mut cluster = CompiledCluster::new(&["n1"]);
     for (name, ip) in [("n1", "172.18.0.1"), ("n2", "172.18.0.2")] {
         cluster.apply(&json!({
             "apiVersion": "v1", "kind": "Node", "metadata": {"name": name},
@@ -63,12 +63,12 @@ fn decisions_name_what_decides() {
         cluster.apply(&object);
     }
     cluster.follow();
-    let check = |cluster: &Followed, rows: &[(&str, &str, u16, &str, &str)]| {
+    let check = |cluster: &CompiledCluster, rows: &[(&str, &str, u16, &str, &str)]| {
         for (from, to, port, egress, ingress) in rows {
             let [from, to] = [from, to].map(|text| text.parse().unwrap());
             let connection = Connection { from, to, port: *port, protocol: Protocol::Tcp };
-            let judgement = cluster.compiled(Scope::Cluster).judge(connection);
-            let found = (words(judgement.egress.as_ref()), words(judgement.ingress.as_ref()));
+            let evaluation = cluster.compiled(Scope::Cluster).evaluate(connection);
+            let found = (words(evaluation.egress.as_ref()), words(evaluation.ingress.as_ref()));
             assert_eq!(found, ((*egress).to_owned(), (*ingress).to_owned()), "{from} → {to} {port}");
         }
     };
@@ -101,7 +101,7 @@ fn decisions_name_what_decides() {
             ("10.0.0.1", "172.18.0.2", 80, &denied, "-"),
             ("172.18.0.1", "10.0.0.1", 80, "-", "Allow: OwnNode"),
             ("172.18.0.2", "10.0.0.1", 80, "-", &denied),
-            ("10.0.0.1", "10.0.0.1", 80, "Allow: Itself", "Allow: Itself"),
+            ("10.0.0.1", "10.0.0.1", 80, "Allow: SamePod", "Allow: SamePod"),
         ],
     );
 
@@ -110,8 +110,9 @@ fn decisions_name_what_decides() {
     let is_of_node = |name: Name, address| name == Name::new("n1") && address == link_local;
     let judge = |from, to| {
         let connection = Connection { from, to, port: 80, protocol: Protocol::Tcp };
-        let judgement = cluster.compiled(Scope::Cluster).judge_where(connection, &is_of_node);
-        (words(judgement.egress.as_ref()), words(judgement.ingress.as_ref()))
+        let evaluation =
+            cluster.compiled(Scope::Cluster).evaluate_with_node_addresses(connection, &is_of_node);
+        (words(evaluation.egress.as_ref()), words(evaluation.ingress.as_ref()))
     };
     let a = "10.0.0.1".parse().unwrap();
     assert_eq!(judge(a, link_local), (denied.clone(), "-".to_owned()));
@@ -160,15 +161,15 @@ fn decisions_name_what_decides() {
                 "10.0.0.1",
                 "10.0.0.1",
                 2,
-                &format!("Allow: {}, Itself", passed("egress")),
-                &format!("Allow: {}, Itself", passed("ingress")),
+                &format!("Allow: {}, SamePod", passed("egress")),
+                &format!("Allow: {}, SamePod", passed("ingress")),
             ),
             // To the own node it may be denied; from the own node never.
             ("10.0.0.1", "172.18.0.1", 3, &rest("egress"), "-"),
             ("172.18.0.1", "10.0.0.1", 3, "-", "Allow: OwnNode"),
             ("172.18.0.2", "10.0.0.2", 3, "-", "Allow: OwnNode"),
-            ("172.18.0.1", "10.0.0.2", 3, "-", "Allow: Undecided"),
-            ("10.0.0.2", "192.0.2.1", 3, "Allow: Undecided", "-"),
+            ("172.18.0.1", "10.0.0.2", 3, "-", "Allow: DefaultAllow"),
+            ("10.0.0.2", "192.0.2.1", 3, "Allow: DefaultAllow", "-"),
         ],
     );
 }

@@ -7,7 +7,7 @@ use portcullis_cluster::{Index, Kind, Name, NamespacedName, ObjectKey};
 
 /// Objects that may have changed.
 #[derive(Default)]
-pub(super) struct Work {
+pub(super) struct TouchedObjects {
     pub(super) pods: Vec<NamespacedName>,
     pub(super) namespaces: Vec<Name>,
     pub(super) network_policies: Vec<NamespacedName>,
@@ -15,10 +15,10 @@ pub(super) struct Work {
     pub(super) nodes: BTreeSet<Name>,
 }
 
-impl Work {
+impl TouchedObjects {
     /// What was touched.
     pub(super) fn of(touched: &PolicyTouched) -> Self {
-        let mut work = Work { nodes: touched.nodes.clone(), ..Work::default() };
+        let mut work = TouchedObjects { nodes: touched.nodes.clone(), ..TouchedObjects::default() };
         for ObjectKey { kind, name } in &touched.objects {
             match kind {
                 Kind::Pod => work.pods.push(name.clone()),
@@ -33,7 +33,7 @@ impl Work {
 
     /// Everything there is.
     pub(super) fn all(index: &Index) -> Self {
-        Work {
+        TouchedObjects {
             pods: index.pods().map(|pod| pod.key.clone()).collect(),
             // They matter for their pods, and those are looked at anyway.
             namespaces: Vec::new(),

@@ -7,32 +7,33 @@ use std::sync::Arc;
 
 use portcullis_cluster::Name;
 use portcullis_policy::compile::{
-    Changes, Compiled, Judged, MembersChange, NamedPortId, Ports, Profile, Rule, RulesId, SetChange, SetId,
+    CompiledPolicies, NamedPortId, PeerSetId, PodProfiles, PolicyChanges, PolicyRule, Profile, RulePorts,
+    RulesId, SetChange, SetUpdate,
 };
 
 #[derive(Default)]
-pub struct Shadow {
-    addresses: BTreeMap<IpAddr, Judged>,
+pub struct Replica {
+    addresses: BTreeMap<IpAddr, PodProfiles>,
     profiles: BTreeSet<Arc<Profile>>,
-    rules: BTreeMap<RulesId, Arc<[Rule]>>,
-    sets: BTreeMap<SetId, BTreeSet<IpAddr>>,
+    rules: BTreeMap<RulesId, Arc<[PolicyRule]>>,
+    sets: BTreeMap<PeerSetId, BTreeSet<IpAddr>>,
     named_ports: BTreeMap<NamedPortId, BTreeSet<(IpAddr, u16)>>,
     nodes: BTreeMap<Name, Box<[IpAddr]>>,
 }
 
-impl Shadow {
+impl Replica {
     /// Follows changes; each must begin where the last one ended, and change something.
-    pub fn apply(&mut self, changes: &Changes) {
+    pub fn apply(&mut self, changes: &PolicyChanges) {
         assert!(changes.addresses.is_sorted_by(|a, b| a.address < b.address));
         for change in &changes.addresses {
             assert_ne!(change.before, change.after, "{}", change.address);
             assert_eq!(put(&mut self.addresses, change.address, change.after.clone()), change.before);
         }
-        assert!(changes.profiles_came.is_sorted() && changes.profiles_went.is_sorted());
-        for profile in &changes.profiles_came {
+        assert!(changes.profiles_added.is_sorted() && changes.profiles_removed.is_sorted());
+        for profile in &changes.profiles_added {
             assert!(self.profiles.insert(Arc::clone(profile)), "{profile:?} came twice");
         }
-        for profile in &changes.profiles_went {
+        for profile in &changes.profiles_removed {
             assert!(self.profiles.remove(profile), "{profile:?} went twice");
         }
         assert!(changes.rules.is_sorted_by(|a, b| a.id < b.id));
@@ -51,8 +52,8 @@ impl Shadow {
     }
 
     /// Whether it is what was compiled, all that is named is there, and names are fit for the kernel.
-    pub fn check(&self, compiled: &Compiled) {
-        let addresses = compiled.addresses().map(|(address, pod)| (address, pod.judged()));
+    pub fn check(&self, compiled: &CompiledPolicies) {
+        let addresses = compiled.addresses().map(|(address, pod)| (address, pod.profiles()));
         assert!(addresses.eq(self.addresses.clone()));
         assert!(compiled.profiles().eq(&self.profiles));
         assert!(compiled.rules().eq(&self.rules));
@@ -68,11 +69,11 @@ impl Shadow {
         let rules: BTreeSet<RulesId> = self.profiles.iter().flat_map(|profile| profile.rules()).collect();
         assert!(rules.iter().eq(self.rules.keys()));
         let all = || self.rules.values().flat_map(|rules| rules.iter());
-        let sets: BTreeSet<&SetId> = all().filter_map(|rule| rule.peers.pods.as_ref()).collect();
+        let sets: BTreeSet<&PeerSetId> = all().filter_map(|rule| rule.peers.pods.as_ref()).collect();
         assert!(sets.into_iter().eq(self.sets.keys()));
-        let named = |rule: &Rule| match &rule.ports {
-            Ports::Any => Vec::new(),
-            Ports::Listed { named, .. } => named.to_vec(),
+        let named = |rule: &PolicyRule| match &rule.ports {
+            RulePorts::Any => Vec::new(),
+            RulePorts::Listed { named, .. } => named.to_vec(),
         };
         assert!(all().flat_map(named).collect::<BTreeSet<_>>().iter().eq(self.named_ports.keys()));
 
@@ -106,12 +107,12 @@ where
     assert!(changes.is_sorted_by(|a, b| a.id < b.id));
     for SetChange { id, members } in changes {
         match members {
-            MembersChange::Came(all) => {
+            SetUpdate::Created(all) => {
                 assert!(all.is_sorted_by(|a, b| a < b));
                 assert!(sets.insert(id.clone(), all.iter().copied().collect()).is_none(), "{id:?}");
             }
-            MembersChange::Went => assert!(sets.remove(id).is_some(), "{id:?}"),
-            MembersChange::Changed { added, removed } => {
+            SetUpdate::Deleted => assert!(sets.remove(id).is_some(), "{id:?}"),
+            SetUpdate::Updated { added, removed } => {
                 assert!(!(added.is_empty() && removed.is_empty()), "{id:?}");
                 assert!(added.is_sorted_by(|a, b| a < b) && removed.is_sorted_by(|a, b| a < b));
                 let set = sets.get_mut(id).expect("it was there");

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use portcullis_cluster::{Name, Protocol};
 
 use crate::compile::{
-    Action, Compiled, Direction, LocalPod, NamedPortId, PolicyId, Ports, Rule, RulesId, Tier,
+    CompiledPolicies, Direction, LocalPod, NamedPortId, PolicyId, PolicyRule, PolicyTier, RuleAction,
+    RulePorts, RulesId,
 };
 
 /// A new connection, after the address of a Service was replaced by that of its endpoint, and before the
@@ -25,17 +26,17 @@ pub struct Connection {
 
 /// What both ends say.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Judgement {
+pub struct Evaluation {
     /// At the source; `None` if it is not a judged pod's address.
     pub egress: Option<Decision>,
     /// At the destination; `None` if it is not a judged pod's address.
     pub ingress: Option<Decision>,
 }
 
-impl Judgement {
+impl Evaluation {
     /// Whether neither end stops it.
     pub fn is_allowed(&self) -> bool {
-        [&self.egress, &self.ingress].into_iter().flatten().all(|d| d.verdict == Verdict::Allow)
+        [&self.egress, &self.ingress].into_iter().flatten().all(|d| d.verdict == PolicyVerdict::Allow)
     }
 }
 
@@ -43,16 +44,16 @@ impl Judgement {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
     /// Whether the connection may pass.
-    pub verdict: Verdict,
+    pub verdict: PolicyVerdict,
     /// What decided.
-    pub reason: Reason,
+    pub reason: DecisionReason,
     /// Rules that passed it on to the next tier before that, at most one of each tier.
     pub passed: Box<[RuleRef]>,
 }
 
 /// Whether a connection may pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Verdict {
+pub enum PolicyVerdict {
     /// It may.
     Allow,
     /// It may not.
@@ -61,13 +62,13 @@ pub enum Verdict {
 
 /// Why a connection may pass or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reason {
+pub enum DecisionReason {
     /// No policy selects the pod in this direction.
     NotSelected,
     /// The other end is the node the pod is on.
     OwnNode,
     /// The other end is the pod itself, and NetworkPolicies let that pass.
-    Itself,
+    SamePod,
     /// This rule matches.
     Rule(RuleRef),
     /// NetworkPolicies isolate the pod, and none of their rules matches: denied.
@@ -76,7 +77,7 @@ pub enum Reason {
         policies: Box<[PolicyId]>,
     },
     /// No rule of a ClusterNetworkPolicy decides, and no NetworkPolicy isolates the pod: allowed.
-    Undecided,
+    DefaultAllow,
 }
 
 /// A rule, and where it is found.
@@ -85,42 +86,42 @@ pub struct RuleRef {
     /// The policy and direction.
     pub rules: RulesId,
     /// Its tier.
-    pub tier: Tier,
+    pub tier: PolicyTier,
     /// Its place in the object, counted from 0, as in `spec.ingress[0]`.
     pub index: usize,
     /// Its name, if it has one.
     pub name: Option<Arc<str>>,
     /// Its action.
-    pub action: Action,
+    pub action: RuleAction,
 }
 
-impl Compiled {
+impl CompiledPolicies {
     /// What becomes of a connection, by what is compiled. A pod's connection to its own address stays in the
     /// pod and is never judged; one with the same address at both ends came through a Service.
-    pub fn judge(&self, connection: Connection) -> Judgement {
-        self.judge_where(connection, &|_, _| false)
+    pub fn evaluate(&self, connection: Connection) -> Evaluation {
+        self.evaluate_with_node_addresses(connection, &|_, _| false)
     }
 
     /// The same for a caller that knows more addresses of nodes than the Node objects list, such as those of their
     /// bridges: `is_of_node` says whether a node has an address. The kernel treats all of a node's own addresses
     /// alike.
-    pub fn judge_where(
+    pub fn evaluate_with_node_addresses(
         &self,
         connection: Connection,
         is_of_node: &dyn Fn(Name, IpAddr) -> bool,
-    ) -> Judgement {
+    ) -> Evaluation {
         let decide = |address, direction| {
             let pod = self.pod_at(address)?;
-            Some(Judge { compiled: self, pod, direction, connection, is_of_node }.decide())
+            Some(Evaluator { compiled: self, pod, direction, connection, is_of_node }.decide())
         };
-        Judgement {
+        Evaluation {
             egress: decide(connection.from, Direction::Egress),
             ingress: decide(connection.to, Direction::Ingress),
         }
     }
 
     /// Whether a rule matches a connection with this peer.
-    fn matches(&self, rule: &Rule, peer: IpAddr, connection: Connection) -> bool {
+    fn matches(&self, rule: &PolicyRule, peer: IpAddr, connection: Connection) -> bool {
         let Connection { to, port, protocol, .. } = connection;
         let peers = &rule.peers;
         let from_set =
@@ -129,8 +130,8 @@ impl Compiled {
             return false;
         }
         match &rule.ports {
-            Ports::Any => true,
-            Ports::Listed { numeric, named } => {
+            RulePorts::Any => true,
+            RulePorts::Listed { numeric, named } => {
                 let has_name = |id: &NamedPortId| {
                     id.protocol == protocol
                         && self.named_port(id).is_some_and(|set| set.contains(&(to, port)))
@@ -142,24 +143,24 @@ impl Compiled {
 }
 
 /// One end of a connection.
-struct Judge<'a> {
-    compiled: &'a Compiled,
+struct Evaluator<'a> {
+    compiled: &'a CompiledPolicies,
     pod: &'a LocalPod,
     direction: Direction,
     connection: Connection,
     is_of_node: &'a dyn Fn(Name, IpAddr) -> bool,
 }
 
-impl Judge<'_> {
+impl Evaluator<'_> {
     fn decide(&self) -> Decision {
         let allow = |reason, passed: Vec<RuleRef>| Decision {
-            verdict: Verdict::Allow,
+            verdict: PolicyVerdict::Allow,
             reason,
             passed: passed.into(),
         };
         let mut passed = Vec::new();
         let Some(profile) = self.pod.profile(self.direction) else {
-            return allow(Reason::NotSelected, passed);
+            return allow(DecisionReason::NotSelected, passed);
         };
         let peer = self.peer();
         let own_node = self.pod.node.is_some_and(|node| {
@@ -167,32 +168,36 @@ impl Judge<'_> {
         });
         // The node must reach its pods whatever the policy: it asks after their health.
         if own_node && self.direction == Direction::Ingress {
-            return allow(Reason::OwnNode, passed);
+            return allow(DecisionReason::OwnNode, passed);
         }
-        for tier in [Tier::Admin, Tier::Network, Tier::Baseline] {
+        for tier in [PolicyTier::Admin, PolicyTier::Network, PolicyTier::Baseline] {
             let policies = profile.tier(tier);
-            if tier == Tier::Network && !policies.is_empty() {
+            if tier == PolicyTier::Network && !policies.is_empty() {
                 if self.connection.from == self.connection.to {
-                    return allow(Reason::Itself, passed);
+                    return allow(DecisionReason::SamePod, passed);
                 }
                 if own_node && !is_link_local_v6(peer) {
-                    return allow(Reason::OwnNode, passed);
+                    return allow(DecisionReason::OwnNode, passed);
                 }
             }
             match self.first_match(tier, policies) {
-                Some(rule) if rule.action == Action::Pass => passed.push(rule),
+                Some(rule) if rule.action == RuleAction::Pass => passed.push(rule),
                 Some(rule) => {
-                    let verdict = if rule.action == Action::Deny { Verdict::Deny } else { Verdict::Allow };
-                    return Decision { verdict, reason: Reason::Rule(rule), passed: passed.into() };
+                    let verdict = if rule.action == RuleAction::Deny {
+                        PolicyVerdict::Deny
+                    } else {
+                        PolicyVerdict::Allow
+                    };
+                    return Decision { verdict, reason: DecisionReason::Rule(rule), passed: passed.into() };
                 }
-                None if tier == Tier::Network && !policies.is_empty() => {
-                    let reason = Reason::NoRuleMatches { policies: policies.into() };
-                    return Decision { verdict: Verdict::Deny, reason, passed: passed.into() };
+                None if tier == PolicyTier::Network && !policies.is_empty() => {
+                    let reason = DecisionReason::NoRuleMatches { policies: policies.into() };
+                    return Decision { verdict: PolicyVerdict::Deny, reason, passed: passed.into() };
                 }
                 None => {}
             }
         }
-        allow(Reason::Undecided, passed)
+        allow(DecisionReason::DefaultAllow, passed)
     }
 
     /// The other end.
@@ -204,13 +209,13 @@ impl Judge<'_> {
     }
 
     /// The first rule of a tier that matches.
-    fn first_match(&self, tier: Tier, policies: &[PolicyId]) -> Option<RuleRef> {
+    fn first_match(&self, tier: PolicyTier, policies: &[PolicyId]) -> Option<RuleRef> {
         let peer = self.peer();
         policies.iter().find_map(|policy| {
             let rules = RulesId { policy: policy.clone(), direction: self.direction };
             let mut all = self.compiled.rules_of(&rules).iter();
             let rule = all.find(|rule| self.compiled.matches(rule, peer, self.connection))?;
-            let Rule { index, action, .. } = *rule;
+            let PolicyRule { index, action, .. } = *rule;
             Some(RuleRef { rules, tier, index, name: rule.name.clone(), action })
         })
     }

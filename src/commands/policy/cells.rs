@@ -5,9 +5,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use portcullis_cluster::{Family, Name};
-use portcullis_policy::Compiled;
+use portcullis_policy::CompiledPolicies;
 use portcullis_policy::compile::{LocalPod, Profile};
-use portcullis_policy::judge::{Connection, Decision, Verdict};
+use portcullis_policy::evaluation::{Connection, Decision, PolicyVerdict};
 
 use crate::commands::world::PortNumber;
 
@@ -81,7 +81,12 @@ pub(super) struct Table {
 }
 
 /// The tables of all sorts; sorts of which every cell is the same share one.
-pub(super) fn tables(compiled: &Compiled, rows: &[End], columns: &[End], sorts: &[Sort]) -> Vec<Table> {
+pub(super) fn tables(
+    compiled: &CompiledPolicies,
+    rows: &[End],
+    columns: &[End],
+    sorts: &[Sort],
+) -> Vec<Table> {
     let mut found: BTreeMap<Vec<Vec<char>>, Vec<Sort>> = BTreeMap::new();
     for sort in sorts {
         let row = |from: &End| columns.iter().map(|to| cell(compiled, from, to, *sort)).collect();
@@ -116,7 +121,7 @@ pub(super) fn folded(mut tables: Vec<Table>) -> Vec<Table> {
 }
 
 /// `.` allowed, `I`, `E`, `B` denied by ingress, egress, both; `-` nothing to judge.
-fn cell(compiled: &Compiled, from: &End, to: &End, sort: Sort) -> char {
+fn cell(compiled: &CompiledPolicies, from: &End, to: &End, sort: Sort) -> char {
     if from.pod().is_none() && to.pod().is_none() {
         return '-';
     }
@@ -128,9 +133,9 @@ fn cell(compiled: &Compiled, from: &End, to: &End, sort: Sort) -> char {
         return '.';
     }
     let (port, protocol) = sort.port;
-    let judgement = compiled.judge(Connection { from: source, to: destination, port, protocol });
-    let denied = |decision: Option<Decision>| decision.is_some_and(|d| d.verdict == Verdict::Deny);
-    match (denied(judgement.egress), denied(judgement.ingress)) {
+    let evaluation = compiled.evaluate(Connection { from: source, to: destination, port, protocol });
+    let denied = |decision: Option<Decision>| decision.is_some_and(|d| d.verdict == PolicyVerdict::Deny);
+    match (denied(evaluation.egress), denied(evaluation.ingress)) {
         (true, true) => 'B',
         (true, false) => 'E',
         (false, true) => 'I',

@@ -9,19 +9,19 @@ use portcullis_netlink::Family;
 use portcullis_netlink::nf_tables::{DataType, Element, Key, ManagedTable, Set, SetSpec};
 use sha2::{Digest, Sha256};
 
-use crate::compile::Blocks;
+use crate::compile::AddressRanges;
 
 /// The sets that a chain's rules use, with what is in them.
-pub(super) type Used = BTreeMap<Arc<str>, Set>;
+pub(super) type UsedSets = BTreeMap<Arc<str>, Set>;
 
 /// A set of port ranges; its name.
-pub(super) fn ports(ranges: &[(u16, u16)], used: &mut Used) -> Arc<str> {
+pub(super) fn ports(ranges: &[(u16, u16)], used: &mut UsedSets) -> Arc<str> {
     let elements = ranges.iter().map(|(first, last)| (Key::new().port(*first), Key::new().port(*last)));
     ranged("ports", DataType::InetService, elements.collect(), used)
 }
 
 /// A set of a family's address ranges; its name. `None` if there is none.
-pub(super) fn blocks(blocks: &Blocks, family: Family, used: &mut Used) -> Option<Arc<str>> {
+pub(super) fn blocks(blocks: &AddressRanges, family: Family, used: &mut UsedSets) -> Option<Arc<str>> {
     let range = |first: IpAddr, last: IpAddr| (Key::from(first), Key::from(last));
     let elements: Vec<(Key, Key)> = match family {
         Family::V4 => blocks.v4.iter().map(|(first, last)| range((*first).into(), (*last).into())).collect(),
@@ -31,7 +31,7 @@ pub(super) fn blocks(blocks: &Blocks, family: Family, used: &mut Used) -> Option
     (!elements.is_empty()).then(|| ranged(&prefix, DataType::address(family), elements, used))
 }
 
-fn ranged(prefix: &str, of: DataType, ranges: Vec<(Key, Key)>, used: &mut Used) -> Arc<str> {
+fn ranged(prefix: &str, of: DataType, ranges: Vec<(Key, Key)>, used: &mut UsedSets) -> Arc<str> {
     let mut hash = Sha256::new();
     for (first, last) in &ranges {
         hash.update(first.bytes());
@@ -46,14 +46,14 @@ fn ranged(prefix: &str, of: DataType, ranges: Vec<(Key, Key)>, used: &mut Used) 
 
 /// How many chains use each of the shared sets.
 #[derive(Debug, Default)]
-pub(super) struct Shared {
+pub(super) struct SharedSets {
     users: BTreeMap<Arc<str>, usize>,
     of_chain: BTreeMap<Arc<str>, Vec<Arc<str>>>,
 }
 
-impl Shared {
+impl SharedSets {
     /// A chain uses these sets from now on, and no others; those that nothing uses any more go.
-    pub(super) fn assign(&mut self, chain: &Arc<str>, used: Used, table: &mut ManagedTable) {
+    pub(super) fn assign(&mut self, chain: &Arc<str>, used: UsedSets, table: &mut ManagedTable) {
         let before = self.of_chain.remove(chain).unwrap_or_default();
         let names: Vec<Arc<str>> = used.keys().cloned().collect();
         for (name, set) in used {

@@ -9,12 +9,12 @@ use portcullis_cluster::labels::Labels;
 
 /// Live pods by their labels.
 #[derive(Default)]
-pub(super) struct Replicas {
+pub(super) struct PodsByLabels {
     labels: HashMap<NamespacedName, Arc<Labels>>,
     pods: HashMap<Arc<Labels>, HashSet<NamespacedName>>,
 }
 
-impl Replicas {
+impl PodsByLabels {
     /// Puts a pod to those with its labels.
     pub(super) fn insert(&mut self, pod: &NamespacedName, labels: &Labels) {
         if self.labels.get(pod).is_some_and(|known| **known == *labels) {
@@ -65,7 +65,7 @@ mod tests {
         Labels::from(BTreeMap::from([("app".to_owned(), app.to_owned())]))
     }
 
-    fn shown(replicas: &Replicas) -> BTreeMap<&str, Vec<&str>> {
+    fn shown(replicas: &PodsByLabels) -> BTreeMap<&str, Vec<&str>> {
         let by_labels = replicas.by_labels().map(|(labels, pods)| {
             let mut pods: Vec<&str> = pods.iter().map(|pod| &*pod.name).collect();
             pods.sort_unstable();
@@ -77,7 +77,7 @@ mod tests {
     #[test]
     fn pods_move_with_their_labels_and_nothing_stays_of_those_that_are_gone() {
         let [one, two] = ["one", "two"].map(|name| NamespacedName::new("shop", name));
-        let mut replicas = Replicas::default();
+        let mut replicas = PodsByLabels::default();
         replicas.insert(&one, &labels("web"));
         replicas.insert(&two, &labels("web"));
         assert_eq!(shown(&replicas), BTreeMap::from([("web", vec!["one", "two"])]));

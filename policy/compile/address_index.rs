@@ -10,7 +10,7 @@ use portcullis_cluster::namespace::NAMESPACE_NAME_LABEL;
 use portcullis_cluster::pod::Pod;
 use portcullis_cluster::{Index, Name, NamespacedName};
 
-use super::replicas::Replicas;
+use super::pods_by_labels::PodsByLabels;
 
 /// The labels of a namespace. One that is not known has the one that every namespace has, so that pods in a
 /// folder of manifests need no Namespace.
@@ -29,12 +29,12 @@ pub(super) fn is_live(pod: &Pod) -> bool {
     !pod.host_network && !pod.finished && !pod.ips.is_empty()
 }
 
-/// Addresses whose owner may be another than before, or may have other labels, each with the namespaces of
+/// AddressIndex whose owner may be another than before, or may have other labels, each with the namespaces of
 /// the pods that had and have it.
 #[derive(Default)]
-pub(super) struct Dirty(BTreeMap<IpAddr, Vec<Name>>);
+pub(super) struct DirtyAddresses(BTreeMap<IpAddr, Vec<Name>>);
 
-impl Dirty {
+impl DirtyAddresses {
     fn add(&mut self, address: IpAddr, namespaces: impl IntoIterator<Item = Name>) {
         let known = self.0.entry(address).or_default();
         for namespace in namespaces {
@@ -51,15 +51,15 @@ impl Dirty {
 
 /// The addresses of all pods and nodes.
 #[derive(Default)]
-pub(super) struct Addresses {
-    pods: Claims<NamespacedName>,
-    of_namespace: HashMap<Name, Replicas>,
-    nodes: Claims<Name>,
+pub(super) struct AddressIndex {
+    pods: AddressMap<NamespacedName>,
+    of_namespace: HashMap<Name, PodsByLabels>,
+    nodes: AddressMap<Name>,
 }
 
-impl Addresses {
+impl AddressIndex {
     /// Takes over what the index says of a pod.
-    pub(super) fn follow_pod(&mut self, index: &Index, key: &NamespacedName, dirty: &mut Dirty) {
+    pub(super) fn follow_pod(&mut self, index: &Index, key: &NamespacedName, dirty: &mut DirtyAddresses) {
         let addresses = match index.pod(key).filter(|pod| is_live(pod)) {
             Some(pod) => {
                 self.of_namespace.entry(key.namespace).or_default().insert(key, &pod.labels);
@@ -82,14 +82,14 @@ impl Addresses {
     }
 
     /// Takes over that a namespace has other labels.
-    pub(super) fn follow_namespace(&mut self, namespace: Name, dirty: &mut Dirty) {
+    pub(super) fn follow_namespace(&mut self, namespace: Name, dirty: &mut DirtyAddresses) {
         for pod in self.pods_of(namespace) {
             self.pods.of(pod).iter().for_each(|address| dirty.add(*address, [namespace]));
         }
     }
 
     /// Takes over what the index says of a node.
-    pub(super) fn follow_node(&mut self, index: &Index, node: Name, dirty: &mut Dirty) {
+    pub(super) fn follow_node(&mut self, index: &Index, node: Name, dirty: &mut DirtyAddresses) {
         let addresses: Vec<IpAddr> = index.node(node).into_iter().flat_map(|node| node.ips()).collect();
         for address in self.nodes.replace(&node, &addresses) {
             dirty.add(address, self.pods.at(address).iter().map(|pod| pod.namespace));
@@ -103,7 +103,7 @@ impl Addresses {
 
     /// The live pods of a namespace.
     pub(super) fn pods_of(&self, namespace: Name) -> impl Iterator<Item = &NamespacedName> {
-        self.of_namespace.get(&namespace).into_iter().flat_map(Replicas::pods)
+        self.of_namespace.get(&namespace).into_iter().flat_map(PodsByLabels::pods)
     }
 
     /// The live pods of a namespace, those with equal labels together.
@@ -111,7 +111,7 @@ impl Addresses {
         &self,
         namespace: Name,
     ) -> impl Iterator<Item = (&Labels, &HashSet<NamespacedName>)> {
-        self.of_namespace.get(&namespace).into_iter().flat_map(Replicas::by_labels)
+        self.of_namespace.get(&namespace).into_iter().flat_map(PodsByLabels::by_labels)
     }
 
     /// The pod that has an address, among those that a condition lets through: one that is not being
@@ -157,19 +157,19 @@ impl Addresses {
     }
 }
 
-/// Addresses, and who claims them.
-struct Claims<K> {
+/// AddressIndex, and who claims them.
+struct AddressMap<K> {
     of: HashMap<K, Box<[IpAddr]>>,
     at: HashMap<IpAddr, Vec<K>>,
 }
 
-impl<K> Default for Claims<K> {
+impl<K> Default for AddressMap<K> {
     fn default() -> Self {
-        Claims { of: HashMap::new(), at: HashMap::new() }
+        AddressMap { of: HashMap::new(), at: HashMap::new() }
     }
 }
 
-impl<K: Clone + Eq + Hash> Claims<K> {
+impl<K: Clone + Eq + Hash> AddressMap<K> {
     fn of(&self, key: &K) -> &[IpAddr] {
         self.of.get(key).map_or(&[], |addresses| addresses)
     }

@@ -6,21 +6,21 @@ use std::sync::Arc;
 
 use portcullis_cluster::{Name, NamespacedName};
 
-use super::changes::Judged;
+use super::changes::PodProfiles;
 use super::named_port::NamedPortId;
-use super::peer_set::SetId;
+use super::peer_set::PeerSetId;
 use super::policy_id::{Direction, RulesId};
 use super::profile::Profile;
-use super::rule::Rule;
+use super::rule::PolicyRule;
 
 /// All that is needed to judge connections of the pods in scope.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Compiled {
+pub struct CompiledPolicies {
     pub(super) pods: BTreeMap<NamespacedName, LocalPod>,
     pub(super) addresses: BTreeMap<IpAddr, NamespacedName>,
     pub(super) profiles: BTreeSet<Arc<Profile>>,
-    pub(super) rules: BTreeMap<RulesId, Arc<[Rule]>>,
-    pub(super) sets: BTreeMap<SetId, BTreeSet<IpAddr>>,
+    pub(super) rules: BTreeMap<RulesId, Arc<[PolicyRule]>>,
+    pub(super) sets: BTreeMap<PeerSetId, BTreeSet<IpAddr>>,
     pub(super) named_ports: BTreeMap<NamedPortId, BTreeSet<(IpAddr, u16)>>,
     pub(super) nodes: BTreeMap<Name, Box<[IpAddr]>>,
 }
@@ -33,7 +33,7 @@ pub struct LocalPod {
     /// The node it is on.
     pub node: Option<Name>,
     /// Its addresses. One that another pod of the scope has as well may be that one's
-    /// ([`Compiled::pod_at`]).
+    /// ([`CompiledPolicies::pod_at`]).
     pub addresses: Box<[IpAddr]>,
     /// By what connections to it are judged; `None`: none is ever denied.
     pub ingress: Option<Arc<Profile>>,
@@ -51,12 +51,12 @@ impl LocalPod {
     }
 
     /// By what its addresses are judged.
-    pub fn judged(&self) -> Judged {
-        Judged { ingress: self.ingress.clone(), egress: self.egress.clone() }
+    pub fn profiles(&self) -> PodProfiles {
+        PodProfiles { ingress: self.ingress.clone(), egress: self.egress.clone() }
     }
 }
 
-impl Compiled {
+impl CompiledPolicies {
     /// All judged pods, by name.
     pub fn pods(&self) -> impl Iterator<Item = &LocalPod> {
         self.pods.values()
@@ -85,22 +85,22 @@ impl Compiled {
 
     /// All rules of policies that are in some profile. Those of a NetworkPolicy may be none: it isolates all
     /// the same.
-    pub fn rules(&self) -> impl Iterator<Item = (&RulesId, &Arc<[Rule]>)> {
+    pub fn rules(&self) -> impl Iterator<Item = (&RulesId, &Arc<[PolicyRule]>)> {
         self.rules.iter()
     }
 
     /// The rules of a policy in a direction; none where no judged pod needs them.
-    pub fn rules_of(&self, id: &RulesId) -> &[Rule] {
+    pub fn rules_of(&self, id: &RulesId) -> &[PolicyRule] {
         self.rules.get(id).map_or(&[], |rules| rules)
     }
 
     /// All sets of peers that some rule names.
-    pub fn sets(&self) -> impl Iterator<Item = (&SetId, &BTreeSet<IpAddr>)> {
+    pub fn sets(&self) -> impl Iterator<Item = (&PeerSetId, &BTreeSet<IpAddr>)> {
         self.sets.iter()
     }
 
     /// The members of a set of peers that some rule names.
-    pub fn set(&self, id: &SetId) -> Option<&BTreeSet<IpAddr>> {
+    pub fn set(&self, id: &PeerSetId) -> Option<&BTreeSet<IpAddr>> {
         self.sets.get(id)
     }
 

@@ -4,17 +4,17 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// Addresses in blocks: ranges from the first to the last address, both included, sorted, disjoint and not
+/// AddressIndex in blocks: ranges from the first to the last address, both included, sorted, disjoint and not
 /// adjacent, for each family.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Blocks {
+pub struct AddressRanges {
     /// IPv4 ranges.
     pub v4: Box<[(Ipv4Addr, Ipv4Addr)]>,
     /// IPv6 ranges.
     pub v6: Box<[(Ipv6Addr, Ipv6Addr)]>,
 }
 
-impl Blocks {
+impl AddressRanges {
     /// The union of blocks, each without its own exceptions. An exception of the other family excepts
     /// nothing.
     pub(super) fn union<'a>(blocks: impl IntoIterator<Item = (&'a IpNet, &'a [IpNet])>) -> Self {
@@ -38,7 +38,7 @@ impl Blocks {
             }
         }
         let v4_address = |n: u128| Ipv4Addr::from_bits(u32::try_from(n).expect("it came from 32 bits"));
-        Blocks {
+        AddressRanges {
             v4: merge(v4).into_iter().map(|(a, b)| (v4_address(a), v4_address(b))).collect(),
             v6: merge(v6).into_iter().map(|(a, b)| (Ipv6Addr::from(a), Ipv6Addr::from(b))).collect(),
         }
@@ -119,7 +119,7 @@ mod tests {
                 (nets.next().expect("a block"), nets.collect())
             })
             .collect();
-        let blocks = Blocks::union(blocks.iter().map(|(block, except)| (block, except.as_slice())));
+        let blocks = AddressRanges::union(blocks.iter().map(|(block, except)| (block, except.as_slice())));
         let v4 = blocks.v4.iter().map(|(a, b)| format!("{a}-{b}"));
         v4.chain(blocks.v6.iter().map(|(a, b)| format!("{a}-{b}"))).collect()
     }
@@ -152,7 +152,7 @@ mod tests {
     fn addresses_are_found_in_ranges() {
         let nets: [IpNet; 2] = ["10.0.0.0/24", "fd00::/64"].map(|n| n.parse().expect("a block"));
         let except: [IpNet; 1] = ["10.0.0.16/28"].map(|n| n.parse().expect("a block"));
-        let blocks = Blocks::union([(&nets[0], except.as_slice()), (&nets[1], &[])]);
+        let blocks = AddressRanges::union([(&nets[0], except.as_slice()), (&nets[1], &[])]);
         for (address, expected) in [
             ("10.0.0.0", true),
             ("10.0.0.15", true),

@@ -6,11 +6,11 @@
 mod support;
 
 use portcullis_netlink::nf_tables::{CtState, Fate, Hook, Packet, TCP_SYN, TCP_SYN_ECN};
-use portcullis_policy::compile::Changes;
-use portcullis_policy::table::{Options, PolicyTable};
+use portcullis_policy::compile::PolicyChanges;
+use portcullis_policy::table::{PolicyOptions, PolicyTable};
 use portcullis_policy::{Compiler, Scope};
 use serde_json::json;
-use support::Followed;
+use support::CompiledCluster;
 
 const ACK: u8 = 0x10;
 
@@ -20,8 +20,8 @@ const CLIENT: &str = "10.0.0.2";
 const FREE: &str = "10.0.0.3";
 const ELSEWHERE: &str = "10.9.0.9";
 
-fn cluster() -> Followed {
-    let mut cluster = Followed::new(&[]);
+fn cluster() -> CompiledCluster {
+    let mut cluster = CompiledCluster::new(&[]);
     for (name, address) in [("server", SERVER), ("client", CLIENT), ("free", FREE)] {
         cluster.apply(&json!({
             "apiVersion": "v1", "kind": "Pod",
@@ -42,8 +42,8 @@ fn cluster() -> Followed {
 #[test]
 fn only_who_is_judged_takes_a_connection_up() {
     let cluster = cluster();
-    let compiler = Compiler::of(Scope::Cluster, &cluster.index);
-    // From, to, flags, whether it is of a connection that is tracked; what becomes of it with cuts, and without.
+    let compiler = Compiler::from_index(Scope::Cluster, &cluster.index);
+    // From, to, flags, whether it is of a connection that is tracked; what becomes of it with terminates_connections, and without.
     let rows = [
         ("a server answers", SERVER, ELSEWHERE, ACK, false, Fate::Dropped, Fate::Accepted),
         ("a server's SYN and ACK", SERVER, ELSEWHERE, TCP_SYN | ACK, false, Fate::Dropped, Fate::Accepted),
@@ -64,17 +64,22 @@ fn only_who_is_judged_takes_a_connection_up() {
         ("between the free", FREE, ELSEWHERE, ACK, false, Fate::Accepted, Fate::Accepted),
         ("to the free", ELSEWHERE, FREE, ACK, false, Fate::Accepted, Fate::Accepted),
     ];
-    for cuts in [true, false] {
-        let mut table = PolicyTable::new(Options { cuts, ..Options::default() });
-        table.follow(&Changes::all(compiler.compiled()), compiler.compiled());
+    for terminates_connections in [true, false] {
+        let mut table =
+            PolicyTable::new(PolicyOptions { terminates_connections, ..PolicyOptions::default() });
+        table.apply(&PolicyChanges::all(compiler.compiled()), compiler.compiled());
         for (what, from, to, tcp_flags, tracked, with, without) in &rows {
             let [from, to] = [from, to].map(|address| address.parse().unwrap());
             let state = if *tracked { CtState::ESTABLISHED } else { CtState::NEW };
             let packet = Packet { tcp_flags: *tcp_flags, state, ..Packet::new(from, to, 6, 80) };
             let trace = table.table().desired().trace(Hook::Postrouting, &packet, &mut |_| 0);
-            assert_eq!(trace.fate, if cuts { with.clone() } else { without.clone() }, "{what}, cuts: {cuts}");
+            assert_eq!(
+                trace.fate,
+                if terminates_connections { with.clone() } else { without.clone() },
+                "{what}, terminates_connections: {terminates_connections}"
+            );
             let counted: Vec<&str> = trace.counted.iter().map(|name| &**name).collect();
-            let is_cut = cuts && with != without;
+            let is_cut = terminates_connections && with != without;
             assert_eq!(counted.contains(&"cut-connections"), is_cut, "{what}: {counted:?}");
         }
     }

@@ -6,8 +6,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use portcullis_cluster::{Family, Name, NamespacedName};
-use portcullis_policy::Compiled;
-use portcullis_policy::compile::{Blocks, LocalPod, Profile};
+use portcullis_policy::CompiledPolicies;
+use portcullis_policy::compile::{AddressRanges, LocalPod, Profile};
 
 /// Everything that decides about a pod's connections, except those with itself and with its own node.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -32,7 +32,7 @@ struct AddressSignature {
 }
 
 /// The places of pods that policies cannot tell apart, in the order of the first of each.
-pub(super) fn classes(compiled: &Compiled, pods: &[&LocalPod]) -> Vec<Vec<usize>> {
+pub(super) fn classes(compiled: &CompiledPolicies, pods: &[&LocalPod]) -> Vec<Vec<usize>> {
     let facts = Facts::of(compiled);
     let mut found: BTreeMap<Signature, Vec<usize>> = BTreeMap::new();
     for (place, pod) in pods.iter().enumerate() {
@@ -47,11 +47,11 @@ pub(super) fn classes(compiled: &Compiled, pods: &[&LocalPod]) -> Vec<Vec<usize>
 struct Facts<'a> {
     sets: HashMap<IpAddr, Vec<usize>>,
     named_ports: HashMap<IpAddr, Vec<(usize, u16)>>,
-    blocks: Vec<&'a Blocks>,
+    blocks: Vec<&'a AddressRanges>,
 }
 
 impl<'a> Facts<'a> {
-    fn of(compiled: &'a Compiled) -> Self {
+    fn of(compiled: &'a CompiledPolicies) -> Self {
         let mut sets: HashMap<IpAddr, Vec<usize>> = HashMap::new();
         for (place, (_, members)) in compiled.sets().enumerate() {
             members.iter().for_each(|address| sets.entry(*address).or_default().push(place));
@@ -67,7 +67,7 @@ impl<'a> Facts<'a> {
         Facts { sets, named_ports, blocks: blocks.collect() }
     }
 
-    fn signature(&self, compiled: &Compiled, pod: &LocalPod) -> Signature {
+    fn signature(&self, compiled: &CompiledPolicies, pod: &LocalPod) -> Signature {
         let address = |address: &IpAddr| AddressSignature {
             is_ipv6: Family::of(*address) == Family::V6,
             owner: compiled.pod_at(*address).map(|owner| &owner.key).filter(|key| **key != pod.key).cloned(),
@@ -145,7 +145,7 @@ mod tests {
         ] {
             let objects: Vec<(Kind, Value)> = pods.iter().cloned().chain(policies).collect();
             let index = index(&objects);
-            let compiler = Compiler::of(Scope::Cluster, &index);
+            let compiler = Compiler::from_index(Scope::Cluster, &index);
             let compiled = compiler.compiled();
             // By name, `db-1` is the first.
             let mut all: Vec<&LocalPod> = compiled.pods().collect();

@@ -13,8 +13,8 @@ use addresses::{address, endpoints};
 use corpus::{Case, Corpus, End, Flow, Verdict};
 use portcullis_cluster::{Event, Family, Index, Kind, Name, NamespacedName, Object, ObjectKey, Protocol};
 use portcullis_netlink::nf_tables::{Fate, Hook, Packet};
-use portcullis_policy::compile::Changes;
-use portcullis_policy::table::{DropLog, Options, PolicyTable, UnknownPods};
+use portcullis_policy::compile::PolicyChanges;
+use portcullis_policy::table::{DropLog, PolicyOptions, PolicyTable, UnknownPods};
 use portcullis_policy::{Compiler, Scope};
 use serde_json::Value;
 
@@ -34,7 +34,7 @@ fn tables_of_cluster_network_policies_drop_what_they_should() {
 #[test]
 fn a_nodes_address_among_the_pods_is_no_unknown_pod() {
     let ranges = vec!["10.244.1.0/24".parse().unwrap(), "fd00:10:244:1::/64".parse().unwrap()];
-    let options = Options { unknown_pods: UnknownPods::Deny { ranges }, ..Options::default() };
+    let options = PolicyOptions { unknown_pods: UnknownPods::Deny { ranges }, ..PolicyOptions::default() };
     let objects = [
         r#"{"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-1"}}"#,
         r#"{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "g", "labels": {"tenant": "g"}}}"#,
@@ -50,7 +50,7 @@ fn a_nodes_address_among_the_pods_is_no_unknown_pod() {
         let kind = Kind::of(value["apiVersion"].as_str().unwrap(), value["kind"].as_str().unwrap()).unwrap();
         index.handle(Event::Applied(Object::parse(kind, value).unwrap().object));
     }
-    let compiler = Compiler::of(Scope::Node(Name::new("node-1")), &index);
+    let compiler = Compiler::from_index(Scope::Node(Name::new("node-1")), &index);
     let rows = [
         ("its own node's gateway address", "10.244.1.5", "10.244.1.1", true, Hook::Input, Fate::Accepted),
         ("the same by IPv6", "fd00:10:244:1::5", "fd00:10:244:1::1", true, Hook::Input, Fate::Accepted),
@@ -66,7 +66,8 @@ fn a_nodes_address_among_the_pods_is_no_unknown_pod() {
         ("a pod elsewhere", "10.244.1.5", "10.244.2.9", false, Hook::Postrouting, Fate::Accepted),
     ];
     for audit in [false, true] {
-        let table = PolicyTable::of(Options { audit, ..options.clone() }, compiler.compiled());
+        let table =
+            PolicyTable::from_compiled(PolicyOptions { audit, ..options.clone() }, compiler.compiled());
         for (what, from, to, local, hook, fate) in &rows {
             let packet = Packet::new(from.parse().unwrap(), to.parse().unwrap(), 6, 80);
             let packet = Packet { destination_is_local: *local, ..packet };
@@ -95,8 +96,8 @@ struct Node {
 impl Node {
     fn new(name: &'static str) -> Self {
         let log = Some(DropLog { group: 7, rate: 10 });
-        let options = Options { log, ..Options::default() };
-        let audit = PolicyTable::new(Options { audit: true, ..options.clone() });
+        let options = PolicyOptions { log, ..PolicyOptions::default() };
+        let audit = PolicyTable::new(PolicyOptions { audit: true, ..options.clone() });
         let compiler = Compiler::new(Scope::Node(Name::new(name)));
         Node { name, compiler, table: PolicyTable::new(options), audit }
     }
@@ -105,9 +106,9 @@ impl Node {
         let changes = self.compiler.update(index, touched);
         let compiled = self.compiler.compiled();
         for table in [&mut self.table, &mut self.audit] {
-            table.follow(&changes, compiled);
+            table.apply(&changes, compiled);
             let mut scratch = PolicyTable::new(table.options().clone());
-            scratch.follow(&Changes::all(compiled), compiled);
+            scratch.apply(&PolicyChanges::all(compiled), compiled);
             let (followed, scratch) = (table.table().desired(), scratch.table().desired());
             assert!(followed == scratch, "{}: {followed}\nfrom scratch {scratch}", self.name);
         }

@@ -4,15 +4,15 @@ use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
 /// How often each thing is used.
-pub(super) struct Tally<K> {
+pub(super) struct ReferenceCounts<K> {
     counts: BTreeMap<K, usize>,
     /// What was counted since it was last settled, and whether it was used then.
     before: BTreeMap<K, bool>,
 }
 
-impl<K: Ord + Clone> Tally<K> {
+impl<K: Ord + Clone> ReferenceCounts<K> {
     pub(super) fn new() -> Self {
-        Tally { counts: BTreeMap::new(), before: BTreeMap::new() }
+        ReferenceCounts { counts: BTreeMap::new(), before: BTreeMap::new() }
     }
 
     /// One user more.
@@ -52,7 +52,7 @@ impl<K: Ord + Clone> Tally<K> {
     }
 
     /// What is used and was not when this was last called; and what was used and is not any more.
-    pub(super) fn settle(&mut self) -> (Vec<K>, Vec<K>) {
+    pub(super) fn take_changes(&mut self) -> (Vec<K>, Vec<K>) {
         let (mut came, mut went) = (Vec::new(), Vec::new());
         for (key, before) in std::mem::take(&mut self.before) {
             match (before, self.counts.contains_key(&key)) {
@@ -71,17 +71,17 @@ mod tests {
 
     #[test]
     fn only_what_came_or_went_for_good_is_told() {
-        let mut tally = Tally::new();
+        let mut tally = ReferenceCounts::new();
         ["a", "b", "b"].iter().for_each(|key| tally.add(key));
-        assert_eq!(tally.settle(), (vec!["a", "b"], vec![]));
+        assert_eq!(tally.take_changes(), (vec!["a", "b"], vec![]));
         tally.remove(&"a");
         tally.add(&"a");
         tally.remove(&"b");
         tally.add(&"c");
         tally.remove(&"c");
-        assert_eq!(tally.settle(), (vec![], vec![]));
+        assert_eq!(tally.take_changes(), (vec![], vec![]));
         tally.remove(&"b");
-        assert_eq!(tally.settle(), (vec![], vec!["b"]));
+        assert_eq!(tally.take_changes(), (vec![], vec!["b"]));
         assert!(tally.contains(&"a") && !tally.contains(&"b"));
     }
 }

@@ -8,23 +8,23 @@ use portcullis_cluster::pod::Pod;
 use portcullis_cluster::selector::Selector;
 use portcullis_cluster::{Index, Name};
 
-use super::addresses::{Addresses, Dirty, namespace_labels};
+use super::address_index::{AddressIndex, DirtyAddresses, namespace_labels};
 use super::named_port::NamedPortId;
-use super::peer_set::{NamespaceScope, PeerSelector, SetId};
+use super::peer_set::{NamespaceScope, PeerSelector, PeerSetId};
 
 /// Sets of peers, by what can change who is in them.
 #[derive(Default)]
-pub(super) struct Concerned {
+pub(super) struct PeerSetIndex {
     /// Pods of this namespace, whatever its labels.
-    of_namespace: HashMap<Name, BTreeSet<SetId>>,
+    of_namespace: HashMap<Name, BTreeSet<PeerSetId>>,
     /// Pods of namespaces found by labels.
-    of_any_namespace: BTreeSet<SetId>,
+    of_any_namespace: BTreeSet<PeerSetId>,
     /// Nodes.
-    of_nodes: BTreeSet<SetId>,
+    of_nodes: BTreeSet<PeerSetId>,
 }
 
-impl Concerned {
-    pub(super) fn insert(&mut self, id: &SetId) {
+impl PeerSetIndex {
+    pub(super) fn insert(&mut self, id: &PeerSetId) {
         for selector in id.selectors() {
             match selector {
                 PeerSelector::Pods { namespaces: NamespaceScope::One(name), .. } => {
@@ -36,7 +36,7 @@ impl Concerned {
         }
     }
 
-    pub(super) fn remove(&mut self, id: &SetId) {
+    pub(super) fn remove(&mut self, id: &PeerSetId) {
         for selector in id.selectors() {
             match selector {
                 PeerSelector::Pods { namespaces: NamespaceScope::One(name), .. } => {
@@ -58,30 +58,30 @@ impl Concerned {
     }
 
     /// Those that can have pods of a namespace in them.
-    fn by(&self, namespace: Name) -> impl Iterator<Item = &SetId> {
+    fn by(&self, namespace: Name) -> impl Iterator<Item = &PeerSetId> {
         self.of_namespace.get(&namespace).into_iter().flatten().chain(&self.of_any_namespace)
     }
 
     /// Those whose members an address can be, given the namespaces of pods that had or have it. A set may be
     /// named more than once.
-    fn by_address<'a>(&'a self, namespaces: &'a [Name]) -> impl Iterator<Item = &'a SetId> {
+    fn by_address<'a>(&'a self, namespaces: &'a [Name]) -> impl Iterator<Item = &'a PeerSetId> {
         let own = namespaces.iter().filter_map(|name| self.of_namespace.get(name)).flatten();
         own.chain(&self.of_any_namespace).chain(&self.of_nodes)
     }
 }
 
 /// Elements that came into sets and went out of them.
-pub(super) type Moves<Id, Element> = BTreeMap<Id, (Vec<Element>, Vec<Element>)>;
+pub(super) type MemberChanges<Id, Element> = BTreeMap<Id, (Vec<Element>, Vec<Element>)>;
 
 /// Brings sets that were there before up to date, for addresses that may have changed hands.
-pub(super) fn move_peers(
+pub(super) fn update_peer_sets(
     index: &Index,
-    addresses: &Addresses,
-    concerned: &Concerned,
-    dirty: &Dirty,
-    sets: &mut BTreeMap<SetId, BTreeSet<IpAddr>>,
-) -> Moves<SetId, IpAddr> {
-    let mut moves = Moves::new();
+    addresses: &AddressIndex,
+    peer_set_index: &PeerSetIndex,
+    dirty: &DirtyAddresses,
+    sets: &mut BTreeMap<PeerSetId, BTreeSet<IpAddr>>,
+) -> MemberChanges<PeerSetId, IpAddr> {
+    let mut moves = MemberChanges::new();
     if sets.is_empty() {
         return moves;
     }
@@ -90,7 +90,7 @@ pub(super) fn move_peers(
         let labels = owner.map(|pod| namespace_labels(index, pod.key.namespace));
         let pod = owner.zip(labels.as_deref());
         let nodes = addresses.nodes_at(address);
-        for id in concerned.by_address(namespaces) {
+        for id in peer_set_index.by_address(namespaces) {
             let Some(members) = sets.get_mut(id) else { continue };
             let found = id.selectors().iter().any(|selector| match selector {
                 PeerSelector::Nodes(selector) => nodes.iter().any(|node| is_node(index, *node, selector)),
@@ -128,22 +128,22 @@ fn is_namespace(name: Name, labels: &Labels, namespaces: &NamespaceScope) -> boo
 
 /// The members of sets that were not there before. All pods of a namespace with the same labels are looked at once,
 /// however many sets there are.
-pub(super) fn find_peers(
+pub(super) fn collect_peer_sets(
     index: &Index,
-    addresses: &Addresses,
-    came: &[SetId],
-) -> BTreeMap<SetId, BTreeSet<IpAddr>> {
-    let mut concerned = Concerned::default();
-    came.iter().for_each(|id| concerned.insert(id));
-    let mut found: BTreeMap<&SetId, Vec<IpAddr>> = came.iter().map(|id| (id, Vec::new())).collect();
-    let namespaces: Vec<Name> = match concerned.of_any_namespace.is_empty() {
-        true => concerned.of_namespace.keys().copied().collect(),
+    addresses: &AddressIndex,
+    came: &[PeerSetId],
+) -> BTreeMap<PeerSetId, BTreeSet<IpAddr>> {
+    let mut peer_set_index = PeerSetIndex::default();
+    came.iter().for_each(|id| peer_set_index.insert(id));
+    let mut found: BTreeMap<&PeerSetId, Vec<IpAddr>> = came.iter().map(|id| (id, Vec::new())).collect();
+    let namespaces: Vec<Name> = match peer_set_index.of_any_namespace.is_empty() {
+        true => peer_set_index.of_namespace.keys().copied().collect(),
         false => addresses.namespaces().collect(),
     };
     for namespace in namespaces {
         let labels = namespace_labels(index, namespace);
         // What is left to ask of a pod of this namespace.
-        let asks = concerned.by(namespace).map(|id| {
+        let asks = peer_set_index.by(namespace).map(|id| {
             let selectors = id.selectors().iter().filter_map(|selector| match selector {
                 PeerSelector::Pods { namespaces, pods } => {
                     is_namespace(namespace, &labels, namespaces).then_some(pods)
@@ -153,7 +153,7 @@ pub(super) fn find_peers(
             (id, selectors.collect::<Vec<&Selector>>())
         });
         // A set with selectors of both sorts is named twice; it is one set all the same.
-        let asks: BTreeMap<&SetId, Vec<&Selector>> =
+        let asks: BTreeMap<&PeerSetId, Vec<&Selector>> =
             asks.filter(|(_, selectors)| !selectors.is_empty()).collect();
         if asks.is_empty() {
             continue;
@@ -172,9 +172,9 @@ pub(super) fn find_peers(
             }
         }
     }
-    if !concerned.of_nodes.is_empty() {
+    if !peer_set_index.of_nodes.is_empty() {
         for node in addresses.nodes() {
-            for id in &concerned.of_nodes {
+            for id in &peer_set_index.of_nodes {
                 let mut selectors = id.selectors().iter();
                 let is = |selector: &PeerSelector| match selector {
                     PeerSelector::Nodes(selector) => is_node(index, node, selector),
@@ -191,12 +191,12 @@ pub(super) fn find_peers(
 
 /// Brings sets of named ports that were there before up to date, for addresses that may have changed hands.
 /// `owner` says in which pod a name is looked up.
-pub(super) fn move_ports<'a>(
-    dirty: &Dirty,
+pub(super) fn update_named_ports<'a>(
+    dirty: &DirtyAddresses,
     sets: &mut BTreeMap<NamedPortId, BTreeSet<(IpAddr, u16)>>,
     owner: impl Fn(&NamedPortId, IpAddr) -> Option<&'a Pod>,
-) -> Moves<NamedPortId, (IpAddr, u16)> {
-    let mut moves = Moves::new();
+) -> MemberChanges<NamedPortId, (IpAddr, u16)> {
+    let mut moves = MemberChanges::new();
     for (id, members) in sets {
         for (address, _) in dirty.iter() {
             let after: BTreeSet<(IpAddr, u16)> =
