@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use portcullis_cluster::NamespacedName;
 
-use crate::mode::{Isolated, SyncError};
+use crate::mode::{IsolatedService, SyncError};
 
 /// The first time until a refused Service is tried again; it doubles with each refusal.
 const FIRST_RETRY: Duration = Duration::from_secs(30);
@@ -60,7 +60,7 @@ impl Isolations {
         self.0.values().map(|isolation| isolation.retry_at).min()
     }
 
-    pub(crate) fn all(&self) -> impl Iterator<Item = Isolated> + '_ {
-        self.0.iter().map(|(name, i)| Isolated { service: name.clone(), reason: i.reason.clone() })
+    pub(crate) fn all(&self) -> impl Iterator<Item = IsolatedService> + '_ {
+        self.0.iter().map(|(name, i)| IsolatedService { service: name.clone(), reason: i.reason.clone() })
     }
 }

@@ -1,20 +1,28 @@
-//! How Services get into the kernel: one folder a mode.
+//! Proxy modes: the programming of Services into the kernel, one folder per mode.
 //!
-//! A mode renders [`Desired`](portcullis_cluster::desired::Desired) to rules (pure), applies only what
-//! changed, and reads back what the kernel holds.
+//! A mode renders [`Desired`](portcullis_cluster::desired::Desired) to rules (pure), writes only the changes, and reads
+//! back the kernel's state.
 
 pub mod cleanup;
+mod detect_local;
 pub mod iptables;
 pub mod ipvs;
 mod isolation;
-mod knowledge;
 pub mod mode;
 pub mod nftables;
+mod node_facts;
+mod node_port_addresses;
+mod options;
 mod progress;
 pub mod route_localnet;
 pub mod stale_flows;
+mod sync_state;
 mod traffic;
 
-pub use mode::{Isolated, Mode, Report, SyncError, TableRules};
-pub use progress::{Progressed, SyncProgress};
-pub use traffic::{Counts, Traffic, Volume};
+pub use detect_local::DetectLocal;
+pub use mode::{IsolatedService, Mode, SyncError, SyncResult, TableRuleCounts};
+pub use node_facts::NodeFacts;
+pub use node_port_addresses::NodePortAddresses;
+pub use options::Options;
+pub use progress::{ProgressSnapshot, SyncProgress};
+pub use traffic::{ServicePortTraffic, TrafficCounts, TrafficVolume};

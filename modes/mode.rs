@@ -1,4 +1,4 @@
-//! What every mode can do.
+//! The trait that every proxy mode implements, and the result of a sync.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,106 +7,107 @@ use std::time::{Duration, Instant};
 use portcullis_cluster::desired::{Desired, ServiceChange};
 use portcullis_cluster::{Family, NamespacedName};
 
-use crate::iptables::{Host, Options};
+use crate::node_facts::NodeFacts;
+use crate::options::Options;
 use crate::progress::SyncProgress;
-use crate::traffic::Traffic;
+use crate::traffic::ServicePortTraffic;
 
-/// A way to serve Services from the kernel.
+/// A proxy mode: programs Services into the kernel.
 pub trait Mode: Send {
-    /// Its name, as `--mode` takes it.
+    /// Returns its name, as `--mode` takes it.
     fn name(&self) -> &'static str;
 
-    /// Makes the kernel serve `desired`. `changes` are the Services that differ since the last call; what
-    /// an earlier call could not write is remembered and tried again.
-    fn sync(&mut self, desired: &Desired, changes: &[ServiceChange]) -> Vec<Report>;
+    /// Makes the kernel serve `desired`. `changes` are the Services that differ since the last call; the mode itself
+    /// remembers and retries what an earlier call could not write.
+    fn sync(&mut self, desired: &Desired, changes: &[ServiceChange]) -> Vec<SyncResult>;
 
-    /// Looks whether somebody else changed what we wrote and, if so, makes the next [`Mode::sync`] repair
-    /// it. Costs next to nothing while nobody did. Says whether something was found.
+    /// Returns true if another process changed the mode's rules; the next [`Mode::sync`] then restores them. Cheap while
+    /// there are no external changes.
     fn check_drift(&mut self) -> bool;
 
-    /// Whether the rules were written or compared at this generation of nf_tables or later, so that a change which made that
-    /// generation is known or our own.
-    fn has_seen(&self, generation: u32) -> bool {
+    /// Returns true if the rules were written or compared at this nf_tables generation or a later one. The change that made
+    /// the generation is then known, or it is this process's own.
+    fn has_synced_since(&self, generation: u32) -> bool {
         let _ = generation;
         false
     }
 
-    /// Somebody else changed what we wrote, or may have: the kernel said so.
-    fn suspect(&mut self) {}
+    /// Records that another process changed the mode's rules, or may have, as the kernel reported.
+    fn note_external_change(&mut self) {}
 
-    /// Takes new options and facts of the host: this node's pod blocks may become known late, and addresses
-    /// come and go.
-    fn set_facts(&mut self, options: Options, host: Host);
+    /// Sets new options and node facts. This node's pod CIDRs may become known late, and addresses change.
+    fn reconfigure(&mut self, options: Options, node_facts: NodeFacts);
 
-    /// The options that the rules stand on.
+    /// Returns the options that the rules depend on.
     fn options(&self) -> &Options;
 
-    /// The facts of the host that the rules stand on.
-    fn host(&self) -> &Host;
+    /// Returns the node facts that the rules depend on.
+    fn node_facts(&self) -> &NodeFacts;
 
-    /// What the ports of all Services have served, by counters that the kernel keeps anyway; `None` where it keeps none.
-    /// Takes as long as reading them all does.
+    /// Returns the traffic of all Service ports, from counters that the kernel keeps anyway; `None` in modes without such
+    /// counters. Takes as long as reading all of them does.
     ///
     /// # Errors
-    /// The kernel could not be asked.
-    fn traffic(&mut self, desired: &Desired) -> Result<Option<Vec<Traffic>>, SyncError> {
+    /// The counters could not be read.
+    fn traffic(&mut self, desired: &Desired) -> Result<Option<Vec<ServicePortTraffic>>, SyncError> {
         let _ = desired;
         Ok(None)
     }
 
-    /// Counters of how far a sync has come that takes long, for other threads to read while it runs; `None` where none does.
+    /// Returns the progress counters of a long sync, for other threads to read while it runs; `None` in modes whose syncs
+    /// are short.
     fn progress(&self) -> Option<Arc<SyncProgress>> {
         None
     }
 
-    /// When it wants [`Mode::sync`] to be called though nothing changed, as it waits for something of its own.
+    /// Returns the time at which [`Mode::sync`] must be called even if nothing has changed by then.
     fn next_due(&self) -> Option<Instant> {
         None
     }
 }
 
-/// What one call of [`Mode::sync`] did in one family.
+/// The result of one call of [`Mode::sync`] in one family.
 #[derive(Debug)]
-pub struct Report {
+pub struct SyncResult {
     /// The family.
     pub family: Family,
-    /// Everything was compared with the kernel, not only what had changed.
-    pub full: bool,
-    /// How long it took.
-    pub took: Duration,
-    /// Lines of rules written.
-    pub lines: usize,
-    /// The rules by table, where the mode has tables.
-    pub tables: Vec<TableRules>,
-    /// Chains that somebody else had changed and that were put right.
-    pub repaired: usize,
-    /// Services that could not be programmed, while all others were.
-    pub isolated: Vec<Isolated>,
-    /// Why the sync failed as a whole; the last good rules are in place.
+    /// Everything was compared with the kernel, not only the changes.
+    pub is_full: bool,
+    /// The duration.
+    pub duration: Duration,
+    /// The number of lines of rules or kernel objects written.
+    pub written: usize,
+    /// The number of rules by table, in modes with iptables rules.
+    pub tables: Vec<TableRuleCounts>,
+    /// The number of chains or objects that another process had changed and that were restored.
+    pub restored: usize,
+    /// Services that could not be programmed, while all other Services were.
+    pub isolated: Vec<IsolatedService>,
+    /// The error if the whole sync failed; the last good rules are still in place.
     pub error: Option<SyncError>,
 }
 
-/// The rules of one table.
+/// The number of rules in one table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct TableRules {
+pub struct TableRuleCounts {
     /// The table's name.
     pub table: &'static str,
-    /// How many of our rules it holds.
+    /// The rules of the mode that it holds.
     pub in_kernel: usize,
-    /// How many of them the last sync wrote.
+    /// The rules that the last sync wrote.
     pub written: usize,
 }
 
-/// A Service that the kernel or its tool refuses.
+/// A Service that the kernel or its tool rejects.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Isolated {
+pub struct IsolatedService {
     /// The Service.
     pub service: NamespacedName,
-    /// What was said of it.
+    /// The error message.
     pub reason: String,
 }
 
-/// Why rules could not be written or read.
+/// An error that prevents rules from being written or read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SyncError {
     /// The tool is missing or could not be started.
@@ -114,38 +115,38 @@ pub enum SyncError {
     Tool {
         /// The program.
         tool: String,
-        /// The system's reason.
+        /// The system's error.
         reason: String,
     },
-    /// The tool ran and refused.
+    /// The tool ran and failed.
     #[error("{tool} failed ({status}): {message}")]
-    Refused {
+    Rejected {
         /// The program.
         tool: String,
         /// Its exit status.
         status: String,
-        /// What it said.
+        /// Its error message.
         message: String,
         /// The line of its input that it names, from 1.
         line: Option<usize>,
     },
-    /// Somebody else holds the lock of xtables.
-    #[error("{tool} could not get the xtables lock within its time; it is tried again")]
+    /// Another process holds the xtables lock.
+    #[error("{tool} could not get the xtables lock in time; retrying")]
     Locked {
         /// The program.
         tool: String,
     },
-    /// The kernel refused something else that the rules need.
+    /// The kernel rejected another request that the rules need.
     #[error("{what}: {reason}")]
     Kernel {
-        /// What was asked.
+        /// The request.
         what: String,
-        /// What it said.
+        /// The error.
         reason: String,
     },
 }
 
-impl fmt::Display for Isolated {
+impl fmt::Display for IsolatedService {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.service, self.reason)
     }

@@ -14,7 +14,7 @@ pub struct SyncProgress {
 
 /// The progress of a sync at some time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Progressed {
+pub struct ProgressSnapshot {
     /// Grows with every step, such as a restore or some thousand rules that were read, and is never reset.
     pub steps: usize,
     /// How many Services of a family are to be written or compared; 0 while the kernel is being read.
@@ -53,14 +53,14 @@ impl SyncProgress {
     }
 
     /// The progress now.
-    pub fn now(&self) -> Progressed {
+    pub fn now(&self) -> ProgressSnapshot {
         let counters = [&self.steps, &self.services, &self.written, &self.lines];
         let [steps, services, written, lines] = counters.map(|counter| counter.load(Relaxed));
-        Progressed { steps, services, written, lines }
+        ProgressSnapshot { steps, services, written, lines }
     }
 }
 
-impl fmt::Display for Progressed {
+impl fmt::Display for ProgressSnapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.services {
             0 => f.write_str("reading the rules in the kernel"),

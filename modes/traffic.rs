@@ -9,27 +9,27 @@ use portcullis_cluster::desired::ServicePortName;
 
 /// What one port of a Service has served in one family, since this program first looked or the kernel began to count.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Traffic {
+pub struct ServicePortTraffic {
     /// The port.
     pub port: ServicePortName,
     /// The family.
     pub family: Family,
     /// What was counted at all of its addresses.
-    pub counts: Counts,
+    pub counts: TrafficCounts,
 }
 
 /// What is counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Counts {
+pub struct TrafficCounts {
     /// Connections, and flows of other protocols than TCP, that were led to an endpoint.
     pub connections: u64,
     /// Where the mode sees more than first packets.
-    pub volume: Option<Volume>,
+    pub volume: Option<TrafficVolume>,
 }
 
 /// Packets, and bytes with their IP headers. In is from the client, out is to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Volume {
+pub struct TrafficVolume {
     /// Packets from clients.
     pub packets_in: u64,
     /// Packets to clients.
@@ -40,61 +40,61 @@ pub struct Volume {
     pub bytes_out: u64,
 }
 
-impl Counts {
+impl TrafficCounts {
     fn numbers(self) -> [u64; 5] {
-        let Volume { packets_in, packets_out, bytes_in, bytes_out } = self.volume.unwrap_or_default();
+        let TrafficVolume { packets_in, packets_out, bytes_in, bytes_out } = self.volume.unwrap_or_default();
         [self.connections, packets_in, packets_out, bytes_in, bytes_out]
     }
 
     /// Makes the same of each number of two.
-    fn with(self, other: Counts, make: impl Fn(u64, u64) -> u64) -> Counts {
+    fn with(self, other: TrafficCounts, make: impl Fn(u64, u64) -> u64) -> TrafficCounts {
         let (ours, theirs) = (self.numbers(), other.numbers());
         let [connections, packets_in, packets_out, bytes_in, bytes_out] =
             std::array::from_fn(|i| make(ours[i], theirs[i]));
         let volume = self.volume.or(other.volume);
-        let volume = volume.map(|_| Volume { packets_in, packets_out, bytes_in, bytes_out });
-        Counts { connections, volume }
+        let volume = volume.map(|_| TrafficVolume { packets_in, packets_out, bytes_in, bytes_out });
+        TrafficCounts { connections, volume }
     }
 
     /// Whether it counted on from `before`, rather than began anew.
-    fn follows(self, before: Counts) -> bool {
+    fn follows(self, before: TrafficCounts) -> bool {
         self.numbers().iter().zip(before.numbers()).all(|(now, before)| *now >= before)
     }
 }
 
-impl AddAssign for Counts {
-    fn add_assign(&mut self, other: Counts) {
+impl AddAssign for TrafficCounts {
+    fn add_assign(&mut self, other: TrafficCounts) {
         *self = self.with(other, u64::wrapping_add);
     }
 }
 
-impl Sub for Counts {
-    type Output = Counts;
+impl Sub for TrafficCounts {
+    type Output = TrafficCounts;
 
-    fn sub(self, other: Counts) -> Counts {
+    fn sub(self, other: TrafficCounts) -> TrafficCounts {
         self.with(other, u64::wrapping_sub)
     }
 }
 
 /// Adds up the kernel's counters by the port that they belong to. One counter of a port may go or begin anew, as when
 /// an address goes or a rule is replaced, while the sum only ever grows, as who reads it expects.
-pub(crate) struct Meter<Key> {
-    last: HashMap<Key, Counts>,
-    totals: BTreeMap<(ServicePortName, Family), Counts>,
+pub(crate) struct TrafficMeter<Key> {
+    last: HashMap<Key, TrafficCounts>,
+    totals: BTreeMap<(ServicePortName, Family), TrafficCounts>,
 }
 
-impl<Key> Default for Meter<Key> {
+impl<Key> Default for TrafficMeter<Key> {
     fn default() -> Self {
-        Meter { last: HashMap::new(), totals: BTreeMap::new() }
+        TrafficMeter { last: HashMap::new(), totals: BTreeMap::new() }
     }
 }
 
-impl<Key: Eq + Hash> Meter<Key> {
+impl<Key: Eq + Hash> TrafficMeter<Key> {
     /// Takes in what all counters say now. Ports of which none is there any more are forgotten.
     pub(crate) fn read(
         &mut self,
-        counters: impl IntoIterator<Item = (Key, ServicePortName, Family, Counts)>,
-    ) -> Vec<Traffic> {
+        counters: impl IntoIterator<Item = (Key, ServicePortName, Family, TrafficCounts)>,
+    ) -> Vec<ServicePortTraffic> {
         let last = std::mem::take(&mut self.last);
         let mut before = std::mem::take(&mut self.totals);
         for (key, port, family, now) in counters {
@@ -106,7 +106,7 @@ impl<Key: Eq + Hash> Meter<Key> {
             *sum += now - since;
             self.last.insert(key, now);
         }
-        let traffic = self.totals.iter().map(|((port, family), counts)| Traffic {
+        let traffic = self.totals.iter().map(|((port, family), counts)| ServicePortTraffic {
             port: port.clone(),
             family: *family,
             counts: *counts,
@@ -133,14 +133,14 @@ mod tests {
         key: &'static str,
         of: &str,
         connections: u64,
-    ) -> (&'static str, ServicePortName, Family, Counts) {
-        (key, port(of), Family::V4, Counts { connections, volume: None })
+    ) -> (&'static str, ServicePortName, Family, TrafficCounts) {
+        (key, port(of), Family::V4, TrafficCounts { connections, volume: None })
     }
 
     #[test]
     fn sums_grow_whatever_becomes_of_single_counters() {
-        let mut meter = Meter::default();
-        let mut read = |counters: &[(&'static str, ServicePortName, Family, Counts)]| {
+        let mut meter = TrafficMeter::default();
+        let mut read = |counters: &[(&'static str, ServicePortName, Family, TrafficCounts)]| {
             let traffic = meter.read(counters.iter().cloned());
             let told = traffic.iter().map(|t| format!("{} {}", t.port.service.name, t.counts.connections));
             told.collect::<Vec<_>>()
@@ -166,14 +166,14 @@ mod tests {
     #[test]
     fn all_numbers_are_added_up() {
         let volume =
-            |n| Some(Volume { packets_in: n, packets_out: n + 1, bytes_in: n + 2, bytes_out: n + 3 });
-        let mut counts = Counts { connections: 1, volume: volume(10) };
-        counts += Counts { connections: 2, volume: volume(100) };
-        let sum = Volume { packets_in: 110, packets_out: 112, bytes_in: 114, bytes_out: 116 };
-        assert_eq!(counts, Counts { connections: 3, volume: Some(sum) });
+            |n| Some(TrafficVolume { packets_in: n, packets_out: n + 1, bytes_in: n + 2, bytes_out: n + 3 });
+        let mut counts = TrafficCounts { connections: 1, volume: volume(10) };
+        counts += TrafficCounts { connections: 2, volume: volume(100) };
+        let sum = TrafficVolume { packets_in: 110, packets_out: 112, bytes_in: 114, bytes_out: 116 };
+        assert_eq!(counts, TrafficCounts { connections: 3, volume: Some(sum) });
         assert!(
-            !Counts { connections: 9, volume: volume(9) }
-                .follows(Counts { connections: 1, volume: volume(10) })
+            !TrafficCounts { connections: 9, volume: volume(9) }
+                .follows(TrafficCounts { connections: 1, volume: volume(10) })
         );
     }
 }

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use portcullis_cluster::Family;
-use portcullis_modes::iptables::{self, NFACCT_INVALID_DROPPED, NFACCT_LOCALHOST_NODE_PORTS};
+use portcullis_modes::iptables::{NFACCT_INVALID_DROPPED, NFACCT_LOCALHOST_NODE_PORTS};
 use portcullis_modes::ipvs::LINK;
 use portcullis_modes::route_localnet;
 use portcullis_netlink::nfacct::Counters;
@@ -54,16 +54,20 @@ pub fn has_nfacct() -> bool {
 
 /// Whether this machine accepts packets to loopback addresses from other hosts, where the rules depend on it: with node
 /// ports on localhost they always drop such packets.
-pub fn accepts_loopback(options: &iptables::Options) -> bool {
+pub fn accepts_loopback(options: &portcullis_modes::Options) -> bool {
     !options.serves_localhost_node_ports() && route_localnet::is_set()
 }
 
 /// Those of the addresses that the rules depend on: in ipvs mode all, for each serves node ports. Else none unless
 /// node ports are served on some blocks only, so that a pod's new interface is no reason to look at the rules.
-pub fn addresses_in_rules(mode: ProxyMode, options: &iptables::Options, all: &[IpAddr]) -> Box<[IpAddr]> {
+pub fn addresses_in_rules(
+    mode: ProxyMode,
+    options: &portcullis_modes::Options,
+    all: &[IpAddr],
+) -> Box<[IpAddr]> {
     match &options.node_port_addresses {
         _ if mode == ProxyMode::Ipvs => all.into(),
-        iptables::NodePortAddresses::Cidrs(cidrs) => {
+        portcullis_modes::NodePortAddresses::Cidrs(cidrs) => {
             all.iter().copied().filter(|ip| cidrs.iter().any(|c| c.contains(ip))).collect()
         }
         _ => Box::default(),

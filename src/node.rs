@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use portcullis_cluster::node::Node;
 use portcullis_cluster::{Family, Index, Name};
-use portcullis_modes::iptables;
 use portcullis_modes::ipvs::IpvsOptions;
 use portcullis_policy::interfaces::PodInterfaces;
 use portcullis_policy::table::{self, PolicyTable};
@@ -49,8 +48,8 @@ pub fn primary_ips(
 }
 
 /// What the configuration and the Node object make of the options that all modes share.
-pub fn options(config: &Config, node: Option<&Node>) -> iptables::Options {
-    iptables::Options {
+pub fn options(config: &Config, node: Option<&Node>) -> portcullis_modes::Options {
+    portcullis_modes::Options {
         masquerade_all: config.masquerade.all,
         masquerade_bit: config.masquerade.bit.get(),
         detect_local: detect_local(config, node),
@@ -122,32 +121,32 @@ pub fn lacks_pod_ranges(config: &NetworkPolicy, node: Option<&Node>) -> bool {
     config.unknown_pods == UnknownPods::Deny && node.is_none_or(|node| node.pod_cidrs.is_empty())
 }
 
-fn detect_local(config: &Config, node: Option<&Node>) -> iptables::DetectLocal {
+fn detect_local(config: &Config, node: Option<&Node>) -> portcullis_modes::DetectLocal {
     match &config.detect_local {
         DetectLocal::ClusterCidr { v4, v6 } => {
             let blocks = v4.map(IpNet::V4).into_iter().chain(v6.map(IpNet::V6));
-            iptables::DetectLocal::Cidrs(blocks.collect())
+            portcullis_modes::DetectLocal::Cidrs(blocks.collect())
         }
         DetectLocal::NodeCidr => {
-            iptables::DetectLocal::Cidrs(node.map(|n| n.pod_cidrs.clone()).unwrap_or_default())
+            portcullis_modes::DetectLocal::Cidrs(node.map(|n| n.pod_cidrs.clone()).unwrap_or_default())
         }
-        DetectLocal::BridgeInterface(name) => iptables::DetectLocal::Bridge(name.as_str().to_owned()),
+        DetectLocal::BridgeInterface(name) => portcullis_modes::DetectLocal::Bridge(name.as_str().to_owned()),
         DetectLocal::InterfaceNamePrefix(prefix) => {
-            iptables::DetectLocal::InterfacePrefix(prefix.as_str().to_owned())
+            portcullis_modes::DetectLocal::InterfacePrefix(prefix.as_str().to_owned())
         }
     }
 }
 
-fn node_port_addresses(configured: &NodePortAddresses) -> iptables::NodePortAddresses {
+fn node_port_addresses(configured: &NodePortAddresses) -> portcullis_modes::NodePortAddresses {
     match configured {
-        NodePortAddresses::All => iptables::NodePortAddresses::All,
+        NodePortAddresses::All => portcullis_modes::NodePortAddresses::All,
         NodePortAddresses::Primary { localhost } => {
-            iptables::NodePortAddresses::Primary { localhost: *localhost }
+            portcullis_modes::NodePortAddresses::Primary { localhost: *localhost }
         }
         NodePortAddresses::Within { cidrs, localhost } => {
             let loopback = ["127.0.0.0/8", "::1/128"].map(|text| text.parse().expect("an address block"));
             let loopback = loopback.into_iter().filter(|_| *localhost);
-            iptables::NodePortAddresses::Cidrs(cidrs.iter().copied().chain(loopback).collect())
+            portcullis_modes::NodePortAddresses::Cidrs(cidrs.iter().copied().chain(loopback).collect())
         }
     }
 }

@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use portcullis_cluster::desired::Desired;
 use portcullis_cluster::{Event, Index, Kind, Name};
-use portcullis_modes::iptables::{Host, Options, Tools};
+use portcullis_modes::iptables::Tools;
+use portcullis_modes::{NodeFacts, Options};
 use portcullis_policy::table::PolicyTable;
 use tokio::time::timeout;
 
@@ -24,7 +25,7 @@ pub struct State {
     /// The options that follow from the configuration.
     pub options: Options,
     /// The facts of the node.
-    pub host: Host,
+    pub host: NodeFacts,
     /// The table that enforces policies, where they are enforced.
     pub policies: Option<PolicyTable>,
     /// What could not be read, and is left out.
@@ -134,7 +135,7 @@ fn resolve(config: &Config, name: Name, cluster: Cluster, file: Option<&HostFile
     }
     let options = node::options(config, node);
     let host = match file {
-        Some(file) => Host {
+        Some(file) => NodeFacts {
             addresses: host::addresses_in_rules(config.mode, &options, &file.addresses().collect::<Vec<_>>()),
             node_ips: node::primary_ips(config, node, |_| None),
             random_fully: file.random_fully,
@@ -142,7 +143,7 @@ fn resolve(config: &Config, name: Name, cluster: Cluster, file: Option<&HostFile
             service_cidrs: node::service_cidrs(config.mode, index),
             route_localnet: false,
         },
-        None => Host {
+        None => NodeFacts {
             addresses: host::addresses_in_rules(config.mode, &options, &host::addresses()),
             node_ips: node::primary_ips(config, node, host::default_route_source),
             random_fully: Tools::find().is_ok_and(|tools| tools.random_fully()),

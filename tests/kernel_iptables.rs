@@ -12,7 +12,7 @@ use portcullis_cluster::desired::Desired;
 use portcullis_cluster::{Family, Index};
 use portcullis_modes::Mode;
 use portcullis_modes::iptables::{
-    Flavour, NFACCT_INVALID_DROPPED, NFACCT_LOCALHOST_NODE_PORTS, Proxier, Tools,
+    Flavour, IptablesProxier, NFACCT_INVALID_DROPPED, NFACCT_LOCALHOST_NODE_PORTS, Tools,
 };
 use portcullis_netlink::nfacct::Counters;
 use services::{Case, assert_same, bring, cases, normalised};
@@ -39,7 +39,7 @@ fn follow(case: &Case, flavour: Flavour) {
     let tools = Tools::of_flavour(flavour).expect("iptables is installed in both flavours");
     let mut index = Index::new();
     let mut desired = Desired::new(case.node());
-    let mut proxier: Option<Proxier> = None;
+    let mut proxier: Option<IptablesProxier> = None;
     for (i, state) in case.states().iter().enumerate() {
         let what = format!("{} step {} {flavour:?}", case.name, i + 1);
         bring(&mut index, state);
@@ -47,12 +47,12 @@ fn follow(case: &Case, flavour: Flavour) {
         let touched = index.take_touched();
         let changes = desired.update(&index, touched);
         let proxier = proxier.get_or_insert_with(|| {
-            Proxier::new(options, host, Family::BOTH.map(|family| (family, tools.kernel(family))))
+            IptablesProxier::new(options, host, Family::BOTH.map(|family| (family, tools.kernel(family))))
         });
         let reports = proxier.sync(&desired, &changes);
         for report in &reports {
             assert!(report.error.is_none() && report.isolated.is_empty(), "{what}: {report:?}");
-            assert_eq!(report.full, i == 0, "{what}: only the first sync reads the kernel: {report:?}");
+            assert_eq!(report.is_full, i == 0, "{what}: only the first sync reads the kernel: {report:?}");
         }
         for family in Family::BOTH {
             let found = normalised(&dump(family, flavour));
@@ -72,8 +72,8 @@ fn unchanged_after_restart(case: &Case, flavour: Flavour, desired: &Desired, ind
     let tools = Tools::of_flavour(flavour).expect("iptables is installed in both flavours");
     let (options, host) = case.facts(index);
     let kernels = Family::BOTH.map(|family| (family, tools.kernel(family)));
-    for report in Proxier::new(options, host, kernels).sync(desired, &[]) {
-        assert_eq!((report.lines, report.repaired), (0, 0), "{} {flavour:?}: {report:?}", case.name);
+    for report in IptablesProxier::new(options, host, kernels).sync(desired, &[]) {
+        assert_eq!((report.written, report.restored), (0, 0), "{} {flavour:?}: {report:?}", case.name);
     }
 }
 

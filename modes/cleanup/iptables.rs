@@ -9,7 +9,7 @@ use portcullis_netlink::{nf_tables, xtables};
 use super::standing::Standing;
 use super::{Cleanup, Doing, IptablesPlace, Removed};
 use crate::iptables::saved_rule::{SavedRule, declared_chain};
-use crate::iptables::{Flavour, Kernel, Table, Tools, belongs_to_a_service};
+use crate::iptables::{Flavour, IptablesKernel, Table, Tools, belongs_to_a_service};
 use crate::mode::SyncError;
 
 /// Chains of kube-proxy's in table filter, of all its modes and versions.
@@ -100,7 +100,7 @@ pub(super) fn tools_of(flavour: Flavour, done: &mut Cleanup) -> Option<Tools> {
 }
 
 /// Whether somebody served by rules other than those that are to stay.
-fn has_leftovers(kernel: &dyn Kernel, stays: Option<&Standing>) -> bool {
+fn has_leftovers(kernel: &dyn IptablesKernel, stays: Option<&Standing>) -> bool {
     let is_mark = |name: &str| match stays {
         Some(standing) => standing.is_mark_of_others(name),
         None => FILTER.contains(&name),
@@ -133,7 +133,7 @@ struct Survey {
 
 /// Clears one table.
 struct Remover<'a> {
-    kernel: &'a dyn Kernel,
+    kernel: &'a dyn IptablesKernel,
     place: IptablesPlace,
     /// A kubelet works with this flavour and family.
     kubelet: bool,
@@ -263,7 +263,7 @@ impl Remover<'_> {
         emptied.sort_unstable();
         let table = self.place.table;
         let result = self.kernel.restore(&mut |out| write_restore(out, table, jumps, &emptied, deleted));
-        if let Err(SyncError::Refused { line: Some(line), message, .. }) = &result {
+        if let Err(SyncError::Rejected { line: Some(line), message, .. }) = &result {
             // Before the deletions: the table, the declarations, the jumps.
             let before = 1 + emptied.len() + jumps.len();
             let blamed = line.checked_sub(before + 1).and_then(|at| deleted.iter().nth(at));

@@ -4,13 +4,16 @@ use std::net::{IpAddr, Ipv6Addr};
 
 use portcullis_cluster::Family;
 
-use super::Kernel;
+use super::IptablesKernel;
 use super::chain::{SharedChain, Table};
-use super::options::{Host, NFACCT_INVALID_DROPPED, NodePortScope, Options};
+use super::nfacct::NFACCT_INVALID_DROPPED;
 use super::rule::{Rule, host};
 use super::saved_rule::declared_chain;
 use super::service_renderer::loopback_block;
 use crate::mode::SyncError;
+use crate::node_facts::NodeFacts;
+use crate::node_port_addresses::NodePortScope;
+use crate::options::Options;
 
 /// The chain that tells that a table was flushed under us, or is fresh.
 pub(super) const CANARY: &str = "KUBE-PROXY-CANARY";
@@ -77,14 +80,14 @@ pub(crate) fn jumps() -> Vec<Jump> {
 }
 
 /// The chains whose rules do not depend on Services. The shared chains are not among them.
-pub(super) fn chains(family: Family, options: &Options, on: &Host) -> Vec<BaseChain> {
+pub(super) fn chains(family: Family, options: &Options, on: &NodeFacts) -> Vec<BaseChain> {
     let mut chains: Vec<BaseChain> =
         Table::ALL.iter().map(|&table| BaseChain { table, name: CANARY, lines: String::new() }).collect();
     chains.push(forward(options, on));
     chains.push(firewall(family, options, on));
     chains.push(postrouting(options, on));
     let mut mark = BaseChain::new(Table::Nat, "KUBE-MARK-MASQ");
-    mark.rule(|rule| rule.set_mark(options.mark()));
+    mark.rule(|rule| rule.set_mark(options.masquerade_mark()));
     chains.push(mark);
     chains
 }
@@ -118,7 +121,7 @@ impl BaseChain {
     }
 }
 
-fn forward(options: &Options, on: &Host) -> BaseChain {
+fn forward(options: &Options, on: &NodeFacts) -> BaseChain {
     let mut chain = BaseChain::new(Table::Filter, "KUBE-FORWARD");
     if !options.conntrack_tcp_liberal {
         // Such a packet would not be translated back, and its receiver would reset the connection.
@@ -127,7 +130,9 @@ fn forward(options: &Options, on: &Host) -> BaseChain {
             if on.nfacct { rule.nfacct(NFACCT_INVALID_DROPPED).jump("DROP") } else { rule.jump("DROP") }
         });
     }
-    chain.rule(|rule| rule.comment("kubernetes forwarding rules").mark(options.mark()).jump("ACCEPT"));
+    chain.rule(|rule| {
+        rule.comment("kubernetes forwarding rules").mark(options.masquerade_mark()).jump("ACCEPT")
+    });
     chain.rule(|rule| {
         rule.comment("kubernetes forwarding conntrack rule").ct_state("RELATED,ESTABLISHED").jump("ACCEPT");
     });
@@ -136,7 +141,7 @@ fn forward(options: &Options, on: &Host) -> BaseChain {
 
 /// While `route_localnet` is set, or is going to be set for node ports on localhost, packets to loopback addresses from
 /// other hosts are dropped (CVE-2020-8558). IPv6 has no such sysctl, so its chain stays empty.
-fn firewall(family: Family, options: &Options, on: &Host) -> BaseChain {
+fn firewall(family: Family, options: &Options, on: &NodeFacts) -> BaseChain {
     let mut chain = BaseChain::new(Table::Filter, FIREWALL);
     if family == Family::V4 && (options.serves_localhost_node_ports() || on.route_localnet) {
         guard_loopback(&mut chain);
@@ -160,7 +165,7 @@ pub(crate) fn guard_loopback(chain: &mut BaseChain) {
 ///
 /// # Errors
 /// The tool could not be run, or the kernel rejects the rule.
-pub(crate) fn write_loopback_guard(kernel: &dyn Kernel) -> Result<bool, SyncError> {
+pub(crate) fn write_loopback_guard(kernel: &dyn IptablesKernel) -> Result<bool, SyncError> {
     let (mut has_jump, mut is_new) = (false, true);
     let jump = format!("-A INPUT -j {FIREWALL}");
     kernel.dump(Table::Filter, &mut |line| {
@@ -179,11 +184,11 @@ pub(crate) fn write_loopback_guard(kernel: &dyn Kernel) -> Result<bool, SyncErro
     Ok(is_new)
 }
 
-fn postrouting(options: &Options, on: &Host) -> BaseChain {
+fn postrouting(options: &Options, on: &NodeFacts) -> BaseChain {
     let mut chain = BaseChain::new(Table::Nat, "KUBE-POSTROUTING");
-    chain.rule(|rule| rule.not_mark(options.mark()).jump("RETURN"));
+    chain.rule(|rule| rule.not_mark(options.masquerade_mark()).jump("RETURN"));
     // The mark is cleared so that a packet that passes here again is not masqueraded again.
-    chain.rule(|rule| rule.flip_mark(options.mark()));
+    chain.rule(|rule| rule.flip_mark(options.masquerade_mark()));
     chain.rule(|rule| {
         rule.comment("kubernetes service traffic requiring SNAT").masquerade(on.random_fully);
     });
@@ -192,7 +197,7 @@ fn postrouting(options: &Options, on: &Host) -> BaseChain {
 
 /// The last rules of `nat KUBE-SERVICES`, without `-A CHAIN`: whatever else is sent to this node may be
 /// meant for a node port.
-pub(super) fn node_port_tail(family: Family, options: &Options, on: &Host) -> Vec<String> {
+pub(super) fn node_port_tail(family: Family, options: &Options, on: &NodeFacts) -> Vec<String> {
     const COMMENT: &str = "kubernetes service nodeports; NOTE: this must be the last rule in this chain";
     const TARGET: &str = "KUBE-NODEPORTS";
     // IPv6 has no route_localnet: node ports on ::1 never worked.

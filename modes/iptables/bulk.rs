@@ -13,7 +13,7 @@ use portcullis_cluster::NamespacedName;
 use portcullis_cluster::desired::{Desired, ServicePort};
 
 use super::chain::{ChainName, SharedChain};
-use super::family_sync::{FamilySync, Progress, blames_rules};
+use super::family_sync::{IptablesFamilySync, Progress, blames_rules};
 use super::incremental::named_line;
 use super::kernel::Flavour;
 use super::plan::{Known, Plan, Target, base_differs, weight};
@@ -21,8 +21,8 @@ use super::script::{RuleCount, Script};
 use super::service_rules::ServiceRules;
 use super::shared_order::SharedOrder;
 use super::snapshot::Snapshot;
-use crate::knowledge::Knowledge;
 use crate::mode::SyncError;
+use crate::sync_state::SyncState;
 
 /// About how many lines one restore with the nft tool has. Measured at 430,000 lines: from 4,000 to 12,000 the
 /// whole costs the least; pieces of 1,000 or of 40,000 cost half as much again.
@@ -71,7 +71,7 @@ impl Parts<'_> {
     }
 }
 
-impl FamilySync {
+impl IptablesFamilySync {
     /// Compares everything with the kernel and writes what differs.
     pub(super) fn reconcile(
         &mut self,
@@ -84,14 +84,14 @@ impl FamilySync {
         let progressed = Arc::clone(&self.progress);
         self.refresh_chains_in_use()?;
         let snapshot = Snapshot::read(&*self.kernel, &|| progressed.read())?;
-        if self.knowledge != Knowledge::None && !self.write_failed {
+        if self.sync_state != SyncState::NotSynced && !self.write_failed {
             self.drift = self.count_drift(&snapshot);
         }
         let plan = self.plan_from(snapshot, desired, large, now);
         self.execute(&plan, now, progress).inspect_err(|_| self.write_failed = true)?;
         progress.repaired += std::mem::take(&mut self.drift);
         (self.written_with, self.write_failed) = (None, false);
-        self.knowledge = Knowledge::Known;
+        self.sync_state = SyncState::InSync;
         self.positions_unsure = false;
         Ok(())
     }

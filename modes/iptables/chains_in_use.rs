@@ -6,8 +6,8 @@
 use std::collections::BTreeSet;
 
 use super::chain::{ChainName, Table, belongs_to_a_service};
-use super::family_sync::FamilySync;
-use super::kernel::Kernel;
+use super::family_sync::IptablesFamilySync;
+use super::kernel::IptablesKernel;
 use super::script::Script;
 use crate::mode::SyncError;
 
@@ -36,7 +36,7 @@ impl ChainsInUse {
     }
 }
 
-impl FamilySync {
+impl IptablesFamilySync {
     /// Looks, once a sync, for chains that may be the reason for which a restore was rejected. Returns whether any was
     /// found that was not known: then the restore is worth another try.
     ///
@@ -71,7 +71,7 @@ impl FamilySync {
     }
 }
 
-fn read(kernel: &dyn Kernel) -> Result<BTreeSet<ChainName>, SyncError> {
+fn read(kernel: &dyn IptablesKernel) -> Result<BTreeSet<ChainName>, SyncError> {
     let mut found = BTreeSet::new();
     kernel.dump(Table::Nat, &mut |line| found.extend(target_of_another(line)))?;
     Ok(found)

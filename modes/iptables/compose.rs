@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use super::bulk::{Execution, Parts};
 use super::chain::{ChainName, SharedChain, Table};
-use super::family_sync::FamilySync;
+use super::family_sync::IptablesFamilySync;
 use super::kernel::Flavour;
 use super::plan::{Known, base_differs};
 use super::script::Script;
@@ -17,7 +17,7 @@ const STREAM_BYTES: usize = 64 * 1024;
 /// A chain that nothing leads to and that is gone with the restore that makes it: rules are tried in it.
 const TRIAL: &str = "KUBE-PROXY-TRIAL";
 
-impl FamilySync {
+impl IptablesFamilySync {
     pub(super) fn compose(
         &self,
         execution: &Execution<'_>,
@@ -156,7 +156,7 @@ impl FamilySync {
     }
 }
 
-impl FamilySync {
+impl IptablesFamilySync {
     fn compose_removals(&self, execution: &Execution<'_>, parts: &Parts<'_>, script: &mut Script) {
         // What a refused Service last had may still be led to, and is not known by name after a restart.
         let unsure = matches!(execution.plan.known, Known::Read(_)) && !execution.refused.is_empty();

@@ -6,11 +6,11 @@
 use portcullis_cluster::NamespacedName;
 
 use super::chain::SharedChain;
-use super::family_sync::FamilySync;
+use super::family_sync::IptablesFamilySync;
 use super::plan::{base_differs, order_in_kernel};
 use super::snapshot::{Snapshot, hash_of_rule};
 
-impl FamilySync {
+impl IptablesFamilySync {
     /// Counts the jumps, base chains, shared chains and Services that the kernel does not hold as they were written.
     pub(super) fn count_drift(&self, snapshot: &Snapshot) -> usize {
         let (renderer, base) = match &self.written_with {

@@ -19,17 +19,18 @@ use super::base_rules::{self, BaseChain, Jump};
 use super::bulk::NFT_LINES;
 use super::chain::{SharedChain, Table};
 use super::chains_in_use::ChainsInUse;
-use super::kernel::{Flavour, Kernel};
-use super::options::{Host, Options};
+use super::kernel::{Flavour, IptablesKernel};
 use super::rule_set::is_large;
 use super::script::RuleCount;
 use super::service_renderer::Renderer;
 use super::service_rules::ServiceRules;
 use super::shared_order::SharedOrder;
 use crate::isolation::Isolations;
-use crate::knowledge::Knowledge;
-use crate::mode::{Report, SyncError, TableRules};
+use crate::mode::{SyncError, SyncResult, TableRuleCounts};
+use crate::node_facts::NodeFacts;
+use crate::options::Options;
 use crate::progress::SyncProgress;
+use crate::sync_state::SyncState;
 
 /// As many changed Services as are written by position; above, shared chains are written anew.
 const INCREMENTAL_SERVICES: usize = 250;
@@ -44,9 +45,9 @@ pub(super) struct Programmed {
 }
 
 /// The rules of one family.
-pub(super) struct FamilySync {
+pub(super) struct IptablesFamilySync {
     pub(super) family: Family,
-    pub(super) kernel: Box<dyn Kernel>,
+    pub(super) kernel: Box<dyn IptablesKernel>,
     pub(super) renderer: Renderer,
     pub(super) base: Base,
     /// What the rules in the kernel were rendered with, where options or node facts have changed since.
@@ -56,7 +57,7 @@ pub(super) struct FamilySync {
     pub(super) write_failed: bool,
     /// Chains and jumps that another process changed and that are not restored yet.
     pub(super) drift: usize,
-    pub(super) knowledge: Knowledge,
+    pub(super) sync_state: SyncState,
     pub(super) programmed: BTreeMap<NamespacedName, Programmed>,
     /// The rules of all Services that are programmed.
     rules: RuleCount,
@@ -77,7 +78,7 @@ pub(super) struct Base {
 }
 
 impl Base {
-    fn new(family: Family, options: &Options, on: &Host) -> Self {
+    fn new(family: Family, options: &Options, on: &NodeFacts) -> Self {
         Base {
             jumps: base_rules::jumps(),
             chains: base_rules::chains(family, options, on),
@@ -101,15 +102,15 @@ pub(super) struct Progress {
     pub(super) repaired: usize,
 }
 
-impl FamilySync {
+impl IptablesFamilySync {
     pub(super) fn new(
         family: Family,
-        kernel: Box<dyn Kernel>,
+        kernel: Box<dyn IptablesKernel>,
         progress: Arc<SyncProgress>,
         options: &Options,
-        on: &Host,
+        on: &NodeFacts,
     ) -> Self {
-        FamilySync {
+        IptablesFamilySync {
             family,
             kernel,
             renderer: Renderer::new(family, options, on),
@@ -117,7 +118,7 @@ impl FamilySync {
             written_with: None,
             write_failed: false,
             drift: 0,
-            knowledge: Knowledge::None,
+            sync_state: SyncState::NotSynced,
             programmed: BTreeMap::new(),
             rules: RuleCount::default(),
             orders: Default::default(),
@@ -130,10 +131,10 @@ impl FamilySync {
     }
 
     /// Takes new options or facts of the host. Everything is compared with the kernel at the next sync.
-    pub(super) fn reconfigure(&mut self, options: &Options, on: &Host) {
+    pub(super) fn reconfigure(&mut self, options: &Options, on: &NodeFacts) {
         let renderer = std::mem::replace(&mut self.renderer, Renderer::new(self.family, options, on));
         let base = std::mem::replace(&mut self.base, Base::new(self.family, options, on));
-        if self.knowledge != Knowledge::None {
+        if self.sync_state != SyncState::NotSynced {
             self.written_with.get_or_insert((renderer, base));
         }
         self.suspect();
@@ -141,8 +142,8 @@ impl FamilySync {
 
     /// Makes the next sync compare everything with the kernel.
     pub(super) fn suspect(&mut self) {
-        if self.knowledge == Knowledge::Known {
-            self.knowledge = Knowledge::Suspect;
+        if self.sync_state == SyncState::InSync {
+            self.sync_state = SyncState::Unverified;
         }
     }
 
@@ -152,7 +153,7 @@ impl FamilySync {
         self.suspect();
     }
 
-    pub(super) fn sync(&mut self, desired: &Desired, changes: &[ServiceChange], now: Instant) -> Report {
+    pub(super) fn sync(&mut self, desired: &Desired, changes: &[ServiceChange], now: Instant) -> SyncResult {
         let start = Instant::now();
         for change in changes {
             if !self.same(&change.before, &change.after) {
@@ -163,7 +164,7 @@ impl FamilySync {
         self.pending.extend(self.isolations.due(now));
         self.in_use.begin();
         let mut progress = Progress::default();
-        let full = self.knowledge != Knowledge::Known;
+        let full = self.sync_state != SyncState::InSync;
         let large = is_large(desired, self.family);
         let result = if full {
             self.reconcile(desired, large, now, &mut progress)
@@ -175,13 +176,13 @@ impl FamilySync {
         } else {
             self.incremental(desired, large, now, &mut progress)
         };
-        Report {
+        SyncResult {
             family: self.family,
-            full,
-            took: start.elapsed().max(Duration::from_nanos(1)),
-            lines: progress.lines,
+            is_full: full,
+            duration: start.elapsed().max(Duration::from_nanos(1)),
+            written: progress.lines,
             tables: self.table_rules(progress.written),
-            repaired: progress.repaired,
+            restored: progress.repaired,
             isolated: self.isolations.all().collect(),
             error: result.err(),
         }
@@ -251,7 +252,7 @@ impl FamilySync {
         self.isolations.forget(name);
     }
 
-    fn table_rules(&self, written: RuleCount) -> Vec<TableRules> {
+    fn table_rules(&self, written: RuleCount) -> Vec<TableRuleCounts> {
         let base = |table: Table| {
             let chains = self.base.chains.iter().filter(|c| c.table == table);
             chains.map(|c| c.lines.lines().count()).sum::<usize>()
@@ -259,8 +260,8 @@ impl FamilySync {
         let filter = base(Table::Filter) + self.rules.filter;
         let nat = base(Table::Nat) + self.base.tail.len() + self.rules.nat;
         vec![
-            TableRules { table: Table::Filter.as_str(), in_kernel: filter, written: written.filter },
-            TableRules { table: Table::Nat.as_str(), in_kernel: nat, written: written.nat },
+            TableRuleCounts { table: Table::Filter.as_str(), in_kernel: filter, written: written.filter },
+            TableRuleCounts { table: Table::Nat.as_str(), in_kernel: nat, written: written.nat },
         ]
     }
 
@@ -277,5 +278,5 @@ fn about_rules(port: &ServicePort) -> usize {
 
 /// Whether an error means that the rules themselves are refused, so that some of them may be to blame.
 pub(super) fn blames_rules(error: &SyncError) -> bool {
-    matches!(error, SyncError::Refused { .. })
+    matches!(error, SyncError::Rejected { .. })
 }

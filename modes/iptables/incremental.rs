@@ -7,7 +7,7 @@ use portcullis_cluster::desired::Desired;
 
 use super::base_rules::CANARY;
 use super::chain::{ChainName, SharedChain};
-use super::family_sync::{FamilySync, Progress, blames_rules};
+use super::family_sync::{IptablesFamilySync, Progress, blames_rules};
 use super::script::Restore;
 use super::service_rules::ServiceRules;
 use super::shared_order::SharedOrder;
@@ -24,7 +24,7 @@ enum Written {
     Unsure,
 }
 
-impl FamilySync {
+impl IptablesFamilySync {
     pub(super) fn incremental(
         &mut self,
         desired: &Desired,
@@ -190,7 +190,7 @@ impl FamilySync {
 /// The line that a tool blames, from 1.
 pub(super) fn named_line(error: &SyncError) -> Option<usize> {
     match error {
-        SyncError::Refused { line, .. } => *line,
+        SyncError::Rejected { line, .. } => *line,
         _ => None,
     }
 }

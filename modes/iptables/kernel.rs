@@ -18,14 +18,14 @@ pub enum Flavour {
 pub type Fingerprint = Vec<u64>;
 
 /// Whether this is the fingerprint of rules in nf_tables at this generation or a later one.
-pub(crate) fn has_seen(flavour: Flavour, fingerprint: Option<&Fingerprint>, generation: u32) -> bool {
+pub(crate) fn has_synced_since(flavour: Flavour, fingerprint: Option<&Fingerprint>, generation: u32) -> bool {
     // Generations wrap around.
     let later = |seen: &u64| (*seen as u32).wrapping_sub(generation) < u32::MAX / 2;
     flavour == Flavour::Nft && fingerprint.is_some_and(|seen| !seen.is_empty() && seen.iter().all(later))
 }
 
 /// The iptables of one family.
-pub trait Kernel: Send {
+pub trait IptablesKernel: Send {
     /// How it keeps its rules.
     fn flavour(&self) -> Flavour;
 
@@ -62,7 +62,7 @@ mod tests {
     #[test]
     fn generations_up_to_the_fingerprint_are_seen() {
         let seen = |flavour, fingerprint: Option<&[u64]>, generation| {
-            has_seen(flavour, fingerprint.map(<[u64]>::to_vec).as_ref(), generation)
+            has_synced_since(flavour, fingerprint.map(<[u64]>::to_vec).as_ref(), generation)
         };
         let wrapped = [u64::from(u32::MAX - 1)];
         for (fingerprint, generation, expected) in [

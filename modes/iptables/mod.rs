@@ -15,7 +15,7 @@ mod drift;
 mod family_sync;
 mod incremental;
 mod kernel;
-mod options;
+mod nfacct;
 mod plan;
 mod proxier;
 mod rule;
@@ -30,18 +30,14 @@ mod tool;
 
 pub use chain::{ChainName, Table, belongs_to_a_service};
 pub use diff::{ChainDifference, Difference, Line, Subject, differences};
-pub use kernel::{Fingerprint, Flavour, Kernel};
-pub use options::{
-    DetectLocal, Host, LARGE_CLUSTER_ENDPOINTS, NFACCT_INVALID_DROPPED, NFACCT_LOCALHOST_NODE_PORTS,
-    NodePortAddresses, Options,
-};
-pub use proxier::Proxier;
+pub use kernel::{Fingerprint, Flavour, IptablesKernel};
+pub use nfacct::{NFACCT_INVALID_DROPPED, NFACCT_LOCALHOST_NODE_PORTS};
+pub use proxier::IptablesProxier;
 pub use rule_set::RuleSet;
 pub use tool::Tools;
 
 pub(crate) use base_rules::{BaseChain, Jump, guard_loopback, jumps, write_loopback_guard};
-pub(crate) use kernel::has_seen;
-pub(crate) use options::{LocalMatch, NodePortScope};
+pub(crate) use kernel::has_synced_since;
 pub(crate) use plan::base_differs;
 pub(crate) use rule::{Rule, host};
 pub(crate) use rule_set::is_ours;

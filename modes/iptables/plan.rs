@@ -9,7 +9,7 @@ use portcullis_cluster::desired::{Desired, ServicePort};
 
 use super::base_rules::BaseChain;
 use super::chain::{ChainName, SharedChain, Table, belongs_to_a_service};
-use super::family_sync::FamilySync;
+use super::family_sync::IptablesFamilySync;
 use super::script::RuleCount;
 use super::service_rules::ServiceRules;
 use super::shared_order::SharedOrder;
@@ -50,7 +50,7 @@ pub(super) struct Plan {
     pub(super) removals: Vec<ChainName>,
 }
 
-impl FamilySync {
+impl IptablesFamilySync {
     /// A plan that takes the kernel from what was read to what is wanted.
     pub(super) fn plan_from(
         &mut self,

@@ -8,14 +8,15 @@ use portcullis_cluster::Family;
 use portcullis_cluster::desired::{Desired, ServiceChange, ServicePortName};
 
 use super::chain::{Names, SharedChain, belongs_to_a_service};
-use super::family_sync::FamilySync;
-use super::kernel::{Fingerprint, Kernel, has_seen};
-use super::options::{Host, Options};
+use super::family_sync::IptablesFamilySync;
+use super::kernel::{Fingerprint, IptablesKernel, has_synced_since};
 use super::saved_rule::SavedRule;
-use crate::knowledge::{FULL_CHECK, Knowledge};
-use crate::mode::{Mode, Report, SyncError};
+use crate::mode::{Mode, SyncError, SyncResult};
+use crate::node_facts::NodeFacts;
+use crate::options::Options;
 use crate::progress::SyncProgress;
-use crate::traffic::{Counts, Meter, Traffic};
+use crate::sync_state::{FULL_CHECK, SyncState};
+use crate::traffic::{ServicePortTraffic, TrafficCounts, TrafficMeter};
 
 /// Comparisons that find nothing take at most a tenth of the time: after one that took long, the next waits.
 const CHECK_SHARE: u32 = 10;
@@ -24,10 +25,10 @@ const CHECK_SHARE: u32 = 10;
 const LONG_CHECK: Duration = Duration::from_secs(1);
 
 /// Serves Services by iptables.
-pub struct Proxier {
+pub struct IptablesProxier {
     options: Options,
-    host: Host,
-    families: Vec<FamilySync>,
+    host: NodeFacts,
+    families: Vec<IptablesFamilySync>,
     progress: Arc<SyncProgress>,
     fingerprint: Option<Fingerprint>,
     /// The shape of our chains as we left them; `None` if it was not taken since we last wrote.
@@ -42,21 +43,21 @@ pub struct Proxier {
     /// The tool or the kernel does not know the nfacct match, though there are counters.
     nfacct_refused: bool,
     /// By family and rule.
-    meter: Meter<(Family, String)>,
+    meter: TrafficMeter<(Family, String)>,
 }
 
-impl Proxier {
+impl IptablesProxier {
     /// A proxier for these kernels, one a family.
     pub fn new(
         options: Options,
-        host: Host,
-        kernels: impl IntoIterator<Item = (Family, Box<dyn Kernel>)>,
+        host: NodeFacts,
+        kernels: impl IntoIterator<Item = (Family, Box<dyn IptablesKernel>)>,
     ) -> Self {
         let progress = Arc::default();
-        let families = kernels
-            .into_iter()
-            .map(|(family, kernel)| FamilySync::new(family, kernel, Arc::clone(&progress), &options, &host));
-        Proxier {
+        let families = kernels.into_iter().map(|(family, kernel)| {
+            IptablesFamilySync::new(family, kernel, Arc::clone(&progress), &options, &host)
+        });
+        IptablesProxier {
             families: families.collect(),
             progress,
             options,
@@ -68,7 +69,7 @@ impl Proxier {
             rests_until: None,
             postponed: false,
             nfacct_refused: false,
-            meter: Meter::default(),
+            meter: TrafficMeter::default(),
         }
     }
 
@@ -114,38 +115,38 @@ impl Proxier {
     /// Makes the next sync compare everything, as another process may have changed our rules.
     fn alarm(&mut self) {
         (self.alarmed, self.postponed) = (true, false);
-        self.families.iter_mut().for_each(FamilySync::suspect);
+        self.families.iter_mut().for_each(IptablesFamilySync::suspect);
     }
 
     /// Notes that everything was compared. A comparison that found something was needed, so the next one does not wait.
-    fn note_comparison(&mut self, reports: &[Report]) {
+    fn note_comparison(&mut self, reports: &[SyncResult]) {
         self.checked = Instant::now();
-        let took: Duration = reports.iter().map(|r| r.took).sum();
-        let needed = !self.alarmed || reports.iter().any(|r| r.lines > 0 || r.error.is_some());
+        let took: Duration = reports.iter().map(|r| r.duration).sum();
+        let needed = !self.alarmed || reports.iter().any(|r| r.written > 0 || r.error.is_some());
         self.rests_until = (!needed && took > LONG_CHECK).then(|| self.checked + took * CHECK_SHARE);
         (self.alarmed, self.postponed) = (false, false);
     }
 
     /// A kernel or tool without the nfacct match refuses the base rules: better none of its counters than none
     /// of the rules.
-    fn without_nfacct(&mut self, reports: &[Report]) -> bool {
-        let refused = |r: &Report| matches!(&r.error, Some(SyncError::Refused { .. }));
+    fn without_nfacct(&mut self, reports: &[SyncResult]) -> bool {
+        let refused = |r: &SyncResult| matches!(&r.error, Some(SyncError::Rejected { .. }));
         let retry = self.host.nfacct && reports.iter().any(refused);
         if retry {
             tracing::warn!("the rules were refused; trying once more without the nfacct counters");
             self.nfacct_refused = true;
-            self.set_facts(self.options.clone(), self.host.clone());
+            self.reconfigure(self.options.clone(), self.host.clone());
         }
         retry
     }
 }
 
-impl Mode for Proxier {
+impl Mode for IptablesProxier {
     fn name(&self) -> &'static str {
         "iptables"
     }
 
-    fn set_facts(&mut self, options: Options, mut host: Host) {
+    fn reconfigure(&mut self, options: Options, mut host: NodeFacts) {
         host.nfacct &= !self.nfacct_refused;
         if host != self.host || options != self.options {
             (self.options, self.host) = (options, host);
@@ -157,11 +158,11 @@ impl Mode for Proxier {
         &self.options
     }
 
-    fn host(&self) -> &Host {
+    fn node_facts(&self) -> &NodeFacts {
         &self.host
     }
 
-    fn sync(&mut self, desired: &Desired, changes: &[ServiceChange]) -> Vec<Report> {
+    fn sync(&mut self, desired: &Desired, changes: &[ServiceChange]) -> Vec<SyncResult> {
         let now = Instant::now();
         if self.postponed && !self.rests(now) {
             self.alarm();
@@ -170,20 +171,20 @@ impl Mode for Proxier {
             self.families.iter_mut().for_each(|f| f.positions_unsure = true);
         }
         let unsure = self.families.iter().any(|f| f.positions_unsure);
-        let first = self.families.iter().any(|f| f.knowledge == Knowledge::None);
-        let mut reports: Vec<Report> =
+        let first = self.families.iter().any(|f| f.sync_state == SyncState::NotSynced);
+        let mut reports: Vec<SyncResult> =
             self.families.iter_mut().map(|family| family.sync(desired, changes, now)).collect();
         if first && self.without_nfacct(&reports) {
             reports = self.families.iter_mut().map(|family| family.sync(desired, &[], now)).collect();
         }
-        if reports.iter().any(|r| r.full) {
+        if reports.iter().any(|r| r.is_full) {
             self.note_comparison(&reports);
         }
-        if reports.iter().any(|r| r.lines > 0 || r.error.is_some()) {
+        if reports.iter().any(|r| r.written > 0 || r.error.is_some()) {
             self.shapes = None;
         }
         // What somebody else wrote meanwhile stays suspect until it has been compared.
-        let compared = reports.iter().all(|r| r.full && r.error.is_none());
+        let compared = reports.iter().all(|r| r.is_full && r.error.is_none());
         if compared || !unsure {
             self.fingerprint = self.read_fingerprint();
         }
@@ -191,11 +192,11 @@ impl Mode for Proxier {
     }
 
     /// A connection passes one of the rules that lead to a Service's chains, with its first packet.
-    fn traffic(&mut self, desired: &Desired) -> Result<Option<Vec<Traffic>>, SyncError> {
+    fn traffic(&mut self, desired: &Desired) -> Result<Option<Vec<ServicePortTraffic>>, SyncError> {
         let named = desired.ports().map(|port| (Names::of(&port.name).ending().to_owned(), &port.name));
         let named: HashMap<String, &ServicePortName> = named.collect();
         let mut counters = Vec::new();
-        for family in self.families.iter().filter(|family| family.knowledge != Knowledge::None) {
+        for family in self.families.iter().filter(|family| family.sync_state != SyncState::NotSynced) {
             for chain in [SharedChain::NatServices, SharedChain::NatNodePorts] {
                 family.kernel.counted(chain.name(), &mut |line| {
                     let Some(rule) = SavedRule::parse(line) else { return };
@@ -203,7 +204,7 @@ impl Mode for Proxier {
                     let port = target.rsplit('-').next().and_then(|ending| named.get(ending));
                     let Some(port) = port.filter(|_| belongs_to_a_service(target)) else { return };
                     let rule = line.replacen(&format!(" -c {packets} {bytes}"), "", 1);
-                    let counts = Counts { connections: packets, volume: None };
+                    let counts = TrafficCounts { connections: packets, volume: None };
                     counters.push(((family.family, rule), (*port).clone(), family.family, counts));
                 })?;
             }
@@ -215,8 +216,10 @@ impl Mode for Proxier {
         Some(Arc::clone(&self.progress))
     }
 
-    fn has_seen(&self, generation: u32) -> bool {
-        self.families.iter().any(|f| has_seen(f.kernel.flavour(), self.fingerprint.as_ref(), generation))
+    fn has_synced_since(&self, generation: u32) -> bool {
+        self.families
+            .iter()
+            .any(|f| has_synced_since(f.kernel.flavour(), self.fingerprint.as_ref(), generation))
     }
 
     fn check_drift(&mut self) -> bool {
@@ -228,7 +231,7 @@ impl Mode for Proxier {
         if drifted && !self.postponed {
             self.alarm();
         } else if self.checked.elapsed() >= FULL_CHECK {
-            self.families.iter_mut().for_each(FamilySync::suspect);
+            self.families.iter_mut().for_each(IptablesFamilySync::suspect);
         }
         drifted && !self.postponed
     }

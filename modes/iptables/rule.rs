@@ -9,6 +9,8 @@ use std::net::{IpAddr, SocketAddr};
 use ipnet::IpNet;
 use portcullis_cluster::{Family, Protocol};
 
+use crate::detect_local::LocalMatch;
+
 /// One rule being written. Conditions may be given in any order, matches are kept in theirs.
 pub(crate) struct Rule<'a> {
     out: &'a mut String,
@@ -17,6 +19,11 @@ pub(crate) struct Rule<'a> {
     destination: Option<(bool, IpNet)>,
     interface: Option<(bool, String)>,
     protocol: Option<Protocol>,
+}
+
+/// Returns the pattern for all interfaces with a prefix, in the syntax of iptables.
+fn any_interface(prefix: &str) -> String {
+    format!("{prefix}+")
 }
 
 impl<'a> Rule<'a> {
@@ -53,6 +60,24 @@ impl<'a> Rule<'a> {
     pub(crate) fn not_interface(mut self, name: &str) -> Self {
         self.interface = Some((false, name.to_owned()));
         self
+    }
+
+    /// Matches traffic of this node's pods.
+    pub(crate) fn local(self, local: &LocalMatch) -> Self {
+        match local {
+            LocalMatch::Source(net) => self.source(*net),
+            LocalMatch::Interface(name) => self.interface(name),
+            LocalMatch::InterfacePrefix(prefix) => self.interface(&any_interface(prefix)),
+        }
+    }
+
+    /// Matches all other traffic.
+    pub(crate) fn not_local(self, local: &LocalMatch) -> Self {
+        match local {
+            LocalMatch::Source(net) => self.not_source(*net),
+            LocalMatch::Interface(name) => self.not_interface(name),
+            LocalMatch::InterfacePrefix(prefix) => self.not_interface(&any_interface(prefix)),
+        }
     }
 
     pub(crate) fn comment(self, text: impl Display) -> Self {

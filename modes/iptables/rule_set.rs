@@ -7,12 +7,16 @@ use portcullis_cluster::Family;
 use portcullis_cluster::desired::Desired;
 
 use super::chain::{SharedChain, Table, belongs_to_a_service};
-use super::kernel::Kernel;
-use super::options::{Host, LARGE_CLUSTER_ENDPOINTS, Options};
+use super::kernel::IptablesKernel;
 use super::saved_rule::{SavedRule, declared_chain};
 use super::service_renderer::Renderer;
 use super::{base_rules, service_rules};
 use crate::mode::SyncError;
+use crate::node_facts::NodeFacts;
+use crate::options::Options;
+
+/// Above this total number of endpoints, comments on endpoints are left out (kube-proxy's limit).
+const LARGE_CLUSTER_ENDPOINTS: usize = 1000;
 
 /// The rules of all our tables in one family.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,7 +27,7 @@ pub struct RuleSet {
 
 impl RuleSet {
     /// What must stand in the kernel for a desired state.
-    pub fn render(desired: &Desired, family: Family, options: &Options, on: &Host) -> RuleSet {
+    pub fn render(desired: &Desired, family: Family, options: &Options, on: &NodeFacts) -> RuleSet {
         let mut set = RuleSet::default();
         for table in Table::ALL {
             for chain in table.built_in().iter().copied().chain(base_rules::shared_names(table)) {
@@ -52,13 +56,13 @@ impl RuleSet {
     ///
     /// # Errors
     /// The tool could not be run, or failed.
-    pub fn read(kernel: &dyn Kernel) -> Result<RuleSet, SyncError> {
+    pub fn read(kernel: &dyn IptablesKernel) -> Result<RuleSet, SyncError> {
         RuleSet::read_chains(kernel, &Table::ALL, is_ours)
     }
 
     /// The same for chains of any mode.
     pub(crate) fn read_chains(
-        kernel: &dyn Kernel,
+        kernel: &dyn IptablesKernel,
         tables: &[Table],
         is_ours: impl Fn(Table, &str) -> bool,
     ) -> Result<RuleSet, SyncError> {

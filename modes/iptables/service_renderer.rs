@@ -4,9 +4,12 @@ use portcullis_cluster::Family;
 use portcullis_cluster::desired::{Endpoint, ServicePort};
 
 use super::chain::{ChainName, Kind, Names, SharedChain};
-use super::options::{Host, LocalMatch, NFACCT_LOCALHOST_NODE_PORTS, Options};
+use super::nfacct::NFACCT_LOCALHOST_NODE_PORTS;
 use super::rule::{Rule, host};
 use super::service_rules::ServiceRules;
+use crate::detect_local::LocalMatch;
+use crate::node_facts::NodeFacts;
+use crate::options::Options;
 
 /// What the rules of all Services of a family have in common.
 pub(super) struct Renderer {
@@ -19,11 +22,11 @@ pub(super) struct Renderer {
 }
 
 impl Renderer {
-    pub(super) fn new(family: Family, options: &Options, on: &Host) -> Self {
+    pub(super) fn new(family: Family, options: &Options, on: &NodeFacts) -> Self {
         Renderer {
             family,
             masquerade_all: options.masquerade_all,
-            local: options.detect_local.of(family),
+            local: options.detect_local.matching(family),
             count_localhost_node_ports: family == Family::V4
                 && on.nfacct
                 && options.serves_localhost_node_ports(),
@@ -236,14 +239,8 @@ impl<'a> PortRenderer<'a> {
         rules.begin_chain(self.names.chain(Kind::External));
         if self.port.external_local {
             let pods = format!("pod traffic for {name} external destinations");
-            match &self.all.local {
-                Some(LocalMatch::Source(net)) => {
-                    rules.rule(|rule| rule.source(*net).comment(pods).jump(cluster));
-                }
-                Some(LocalMatch::Interface(interface)) => {
-                    rules.rule(|rule| rule.interface(interface).comment(pods).jump(cluster));
-                }
-                None => {}
+            if let Some(local) = &self.all.local {
+                rules.rule(|rule| rule.local(local).comment(pods).jump(cluster));
             }
             let masquerade = format!("masquerade LOCAL traffic for {name} external destinations");
             rules.rule(|rule| rule.comment(masquerade).source_is_local().jump("KUBE-MARK-MASQ"));
@@ -325,8 +322,7 @@ impl<'a> PortRenderer<'a> {
         rules.rule(|rule| {
             let rule = self.to(rule.comment(comment), cluster_ip);
             let rule = match local {
-                Some(LocalMatch::Source(net)) => rule.not_source(*net),
-                Some(LocalMatch::Interface(name)) => rule.not_interface(name),
+                Some(local) => rule.not_local(local),
                 None => rule,
             };
             rule.jump("KUBE-MARK-MASQ");

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::chain::{ChainName, SharedChain, Table};
-use super::kernel::Kernel;
+use super::kernel::IptablesKernel;
 use super::saved_rule::declared_chain;
 use crate::mode::SyncError;
 
@@ -23,7 +23,7 @@ pub(crate) struct Snapshot {
 
 impl Snapshot {
     /// Reads all our tables, and calls `progressed` now and then.
-    pub(super) fn read(kernel: &dyn Kernel, progressed: &dyn Fn()) -> Result<Snapshot, SyncError> {
+    pub(super) fn read(kernel: &dyn IptablesKernel, progressed: &dyn Fn()) -> Result<Snapshot, SyncError> {
         let mut snapshot = Snapshot::default();
         for table in Table::ALL {
             snapshot.read_in(kernel, table, progressed)?;
@@ -32,13 +32,18 @@ impl Snapshot {
     }
 
     /// Reads one table.
-    pub(crate) fn read_table(kernel: &dyn Kernel, table: Table) -> Result<Snapshot, SyncError> {
+    pub(crate) fn read_table(kernel: &dyn IptablesKernel, table: Table) -> Result<Snapshot, SyncError> {
         let mut snapshot = Snapshot::default();
         snapshot.read_in(kernel, table, &|| ())?;
         Ok(snapshot)
     }
 
-    fn read_in(&mut self, kernel: &dyn Kernel, table: Table, progressed: &dyn Fn()) -> Result<(), SyncError> {
+    fn read_in(
+        &mut self,
+        kernel: &dyn IptablesKernel,
+        table: Table,
+        progressed: &dyn Fn(),
+    ) -> Result<(), SyncError> {
         let mut reader = Reader::new(self, table);
         let mut lines = 0_usize;
         kernel.dump(table, &mut |line| {

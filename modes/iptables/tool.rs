@@ -11,7 +11,7 @@ use portcullis_netlink::socket::{NetlinkProtocol, Socket};
 use portcullis_netlink::{nf_tables, xtables};
 
 use super::chain::Table;
-use super::kernel::{Fingerprint, Flavour, Kernel};
+use super::kernel::{Fingerprint, Flavour, IptablesKernel};
 use super::saved_rule::declared_chain;
 use crate::mode::SyncError;
 
@@ -91,7 +91,7 @@ impl Tools {
     }
 
     /// The kernel of one family, spoken to by these tools.
-    pub fn kernel(&self, family: Family) -> Box<dyn Kernel> {
+    pub fn kernel(&self, family: Family) -> Box<dyn IptablesKernel> {
         Box::new(ToolKernel { tools: self.clone(), family })
     }
 
@@ -190,7 +190,7 @@ impl ToolKernel {
     }
 }
 
-impl Kernel for ToolKernel {
+impl IptablesKernel for ToolKernel {
     fn flavour(&self) -> Flavour {
         self.tools.flavour
     }
@@ -336,7 +336,7 @@ fn refused(tool: String, status: ExitStatus, message: String) -> SyncError {
     let line = blamed_line(&message);
     let message =
         message.lines().filter(|l| !l.is_empty() && !l.starts_with("Try `")).collect::<Vec<_>>().join("; ");
-    SyncError::Refused { tool, status: status.to_string(), message, line }
+    SyncError::Rejected { tool, status: status.to_string(), message, line }
 }
 
 /// The line that a complaint names. The legacy tool blames the COMMIT for what the kernel refuses, which

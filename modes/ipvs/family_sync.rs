@@ -20,10 +20,12 @@ use super::rule_sync::{RuleSync, TABLES, place};
 use super::rules::Rules;
 use super::termination::Terminations;
 use super::write::Held;
-use crate::iptables::{self, Host, Options, Table};
+use crate::iptables::{self, Table};
 use crate::isolation::Isolations;
-use crate::knowledge::Knowledge;
-use crate::mode::{Report, SyncError};
+use crate::mode::{SyncError, SyncResult};
+use crate::node_facts::NodeFacts;
+use crate::options::Options;
+use crate::sync_state::SyncState;
 
 /// One family of a node that is served by IPVS.
 pub(super) struct FamilySync {
@@ -34,7 +36,7 @@ pub(super) struct FamilySync {
     pub(super) rules: RuleSync,
     /// The rules depend on options and facts of the host, and those have changed.
     rules_outdated: bool,
-    pub(super) knowledge: Knowledge,
+    pub(super) sync_state: SyncState,
     /// Which Services are in the ledger, each as it was rendered last.
     pub(super) programmed: BTreeMap<NamespacedName, Arc<[ServicePort]>>,
     pub(super) ledger: Ledger,
@@ -52,7 +54,7 @@ pub(super) struct FamilySync {
     /// Virtual servers with addresses in here belong to others.
     pub(super) exclude: Arc<[IpNet]>,
     options: Options,
-    on: Host,
+    on: NodeFacts,
     scheduler: Scheduler,
 }
 
@@ -90,11 +92,11 @@ pub(super) type Targets = BTreeMap<VirtualServer, Target>;
 impl FamilySync {
     pub(super) fn new(
         family: Family,
-        kernel: Box<dyn iptables::Kernel>,
+        kernel: Box<dyn iptables::IptablesKernel>,
         scheduler: Scheduler,
         exclude: Arc<[IpNet]>,
         options: &Options,
-        on: &Host,
+        on: &NodeFacts,
     ) -> Self {
         FamilySync {
             family,
@@ -102,7 +104,7 @@ impl FamilySync {
             next_renderer: None,
             rules: RuleSync::new(kernel),
             rules_outdated: true,
-            knowledge: Knowledge::None,
+            sync_state: SyncState::NotSynced,
             programmed: BTreeMap::new(),
             ledger: Ledger::default(),
             pending: BTreeSet::new(),
@@ -120,7 +122,7 @@ impl FamilySync {
     }
 
     /// Takes new options or facts of the host; what they change is written at the next sync.
-    pub(super) fn reconfigure(&mut self, options: &Options, on: &Host) {
+    pub(super) fn reconfigure(&mut self, options: &Options, on: &NodeFacts) {
         let renderer = Renderer::new(self.family, self.scheduler, options, on);
         self.next_renderer = Some(renderer).filter(|next| *next != self.renderer);
         (self.options, self.on) = (options.clone(), on.clone());
@@ -129,8 +131,8 @@ impl FamilySync {
 
     /// Makes the next sync compare everything with the kernel.
     pub(super) fn suspect(&mut self) {
-        if self.knowledge == Knowledge::Known {
-            self.knowledge = Knowledge::Suspect;
+        if self.sync_state == SyncState::InSync {
+            self.sync_state = SyncState::Unverified;
         }
     }
 
@@ -146,7 +148,7 @@ impl FamilySync {
         desired: &Desired,
         changes: &[ServiceChange],
         now: Instant,
-    ) -> Report {
+    ) -> SyncResult {
         let start = Instant::now();
         for change in changes {
             if !self.same(&change.before, &change.after) {
@@ -160,7 +162,7 @@ impl FamilySync {
             self.pending.insert(name);
         }
         let mut progress = Progress::default();
-        let full = self.knowledge != Knowledge::Known;
+        let full = self.sync_state != SyncState::InSync;
         let result = match full {
             true => self.reconcile(kernel, held, desired, now, &mut progress),
             false => self.incremental(kernel, desired, now, &mut progress),
@@ -172,13 +174,13 @@ impl FamilySync {
             Err(_) => self.suspect(),
             Ok(()) => self.undertaken = Undertaken::default(),
         }
-        Report {
+        SyncResult {
             family: self.family,
-            full,
-            took: start.elapsed().max(Duration::from_nanos(1)),
-            lines: progress.lines,
+            is_full: full,
+            duration: start.elapsed().max(Duration::from_nanos(1)),
+            written: progress.lines,
             tables: self.rules.count(progress.rules),
-            repaired: progress.repaired,
+            restored: progress.repaired,
             isolated: self.isolations.all().collect(),
             error: result.err(),
         }
@@ -218,7 +220,7 @@ impl FamilySync {
                 Some(ports) => self.programmed.insert(name.clone(), ports),
                 None => self.programmed.remove(&name),
             };
-            if self.knowledge != Knowledge::None {
+            if self.sync_state != SyncState::NotSynced {
                 self.undertaken.before.entry(name.clone()).or_insert(was);
             }
             self.pending.remove(&name);
@@ -238,7 +240,7 @@ impl FamilySync {
                 target.owner = owner.clone();
             }
         }
-        if self.knowledge != Knowledge::None {
+        if self.sync_state != SyncState::NotSynced {
             self.undertaken.servers.extend(targets.keys());
             self.undertaken.delta.extend(&delta);
         }

@@ -4,7 +4,7 @@ use ipnet::IpNet;
 use portcullis_cluster::Scheduler;
 
 /// What the operator decides, from flags and configuration. All that the modes have in common is in
-/// [`iptables::Options`](crate::iptables::Options).
+/// [`Options`](crate::Options).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct IpvsOptions {
     /// The scheduler of Services that ask for none.

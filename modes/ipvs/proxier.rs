@@ -15,10 +15,12 @@ use super::kernel::Kernel;
 use super::objects::Server;
 use super::options::IpvsOptions;
 use super::write::{Held, asked};
-use crate::iptables::{self, Host, Options};
-use crate::knowledge::{FULL_CHECK, Knowledge};
-use crate::mode::{Mode, Report, SyncError};
-use crate::traffic::{Counts, Meter, Traffic, Volume};
+use crate::iptables;
+use crate::mode::{Mode, SyncError, SyncResult};
+use crate::node_facts::NodeFacts;
+use crate::options::Options;
+use crate::sync_state::{FULL_CHECK, SyncState};
+use crate::traffic::{ServicePortTraffic, TrafficCounts, TrafficMeter, TrafficVolume};
 
 /// How soon to ask whether an audit is done.
 const AUDIT_POLL: Duration = Duration::from_millis(200);
@@ -29,7 +31,7 @@ const AUDIT_SHARE: u32 = 10;
 /// Serves Services by IPVS.
 pub struct Proxier {
     options: Options,
-    host: Host,
+    host: NodeFacts,
     kernel: Box<dyn Kernel>,
     families: Vec<FamilySync>,
     audit: Option<(Audit, Instant)>,
@@ -39,7 +41,7 @@ pub struct Proxier {
     next_audit: Instant,
     /// When the rules were last compared with the kernel.
     rules_checked: Instant,
-    meter: Meter<VirtualServer>,
+    meter: TrafficMeter<VirtualServer>,
 }
 
 impl Proxier {
@@ -47,9 +49,9 @@ impl Proxier {
     pub fn new(
         ipvs: IpvsOptions,
         options: Options,
-        host: Host,
+        host: NodeFacts,
         kernel: impl Kernel + 'static,
-        iptables: impl IntoIterator<Item = (Family, Box<dyn iptables::Kernel>)>,
+        iptables: impl IntoIterator<Item = (Family, Box<dyn iptables::IptablesKernel>)>,
     ) -> Self {
         let exclude: Arc<[_]> = ipvs.exclude_cidrs.into();
         let families = iptables.into_iter().map(|(family, iptables)| {
@@ -65,12 +67,12 @@ impl Proxier {
             poll: now,
             next_audit: now,
             rules_checked: now,
-            meter: Meter::default(),
+            meter: TrafficMeter::default(),
         }
     }
 
     /// [`Mode::sync`] at a time of the caller's.
-    pub fn sync_at(&mut self, now: Instant, desired: &Desired, changes: &[ServiceChange]) -> Vec<Report> {
+    pub fn sync_at(&mut self, now: Instant, desired: &Desired, changes: &[ServiceChange]) -> Vec<SyncResult> {
         let drifted = self.take_up_audit(now);
         if drifted {
             tracing::debug!("the kernel does not hold what was written");
@@ -101,7 +103,7 @@ impl Proxier {
             Ok(sight) => {
                 for family in &mut self.families {
                     let Some(written) = family.written.take() else { continue };
-                    if family.knowledge != Knowledge::Known {
+                    if family.sync_state != SyncState::InSync {
                         continue;
                     }
                     let findings = family.judge(sight, &written);
@@ -124,7 +126,7 @@ impl Proxier {
         // One that is not known is compared at the next sync, whatever an audit finds.
         let mut known = Vec::new();
         for family in &mut self.families {
-            let is_known = family.knowledge == Knowledge::Known;
+            let is_known = family.sync_state == SyncState::InSync;
             known.extend(is_known.then_some(family.family));
             family.written = is_known.then(Written::default);
         }
@@ -157,9 +159,12 @@ impl Proxier {
     }
 }
 
-fn counts(of: Statistics) -> Counts {
+fn counts(of: Statistics) -> TrafficCounts {
     let Statistics { connections, packets_in, packets_out, bytes_in, bytes_out } = of;
-    Counts { connections, volume: Some(Volume { packets_in, packets_out, bytes_in, bytes_out }) }
+    TrafficCounts {
+        connections,
+        volume: Some(TrafficVolume { packets_in, packets_out, bytes_in, bytes_out }),
+    }
 }
 
 impl Mode for Proxier {
@@ -167,7 +172,7 @@ impl Mode for Proxier {
         "ipvs"
     }
 
-    fn set_facts(&mut self, options: Options, host: Host) {
+    fn reconfigure(&mut self, options: Options, host: NodeFacts) {
         if options != self.options || host != self.host {
             (self.options, self.host) = (options, host);
             self.families.iter_mut().for_each(|f| f.reconfigure(&self.options, &self.host));
@@ -178,23 +183,23 @@ impl Mode for Proxier {
         &self.options
     }
 
-    fn host(&self) -> &Host {
+    fn node_facts(&self) -> &NodeFacts {
         &self.host
     }
 
-    fn sync(&mut self, desired: &Desired, changes: &[ServiceChange]) -> Vec<Report> {
+    fn sync(&mut self, desired: &Desired, changes: &[ServiceChange]) -> Vec<SyncResult> {
         self.sync_at(Instant::now(), desired, changes)
     }
 
-    fn has_seen(&self, generation: u32) -> bool {
-        self.families.iter().any(|family| family.rules.has_seen(generation))
+    fn has_synced_since(&self, generation: u32) -> bool {
+        self.families.iter().any(|family| family.rules.has_synced_since(generation))
     }
 
     fn check_drift(&mut self) -> bool {
         self.check_drift_at(Instant::now())
     }
 
-    fn traffic(&mut self, desired: &Desired) -> Result<Option<Vec<Traffic>>, SyncError> {
+    fn traffic(&mut self, desired: &Desired) -> Result<Option<Vec<ServicePortTraffic>>, SyncError> {
         let counted = self.kernel.statistics().map_err(asked("read what virtual servers counted"))?;
         let mut counted: HashMap<VirtualServer, Statistics> = counted.into_iter().collect();
         let mut counters = Vec::new();

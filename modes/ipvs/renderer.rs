@@ -11,7 +11,10 @@ use portcullis_netlink::ipset::SetEntry;
 use super::ip_set::IpSet;
 use super::objects::{Objects, Server};
 use super::rules;
-use crate::iptables::{Host, NodePortScope, Options, in_netlink};
+use crate::iptables::in_netlink;
+use crate::node_facts::NodeFacts;
+use crate::node_port_addresses::NodePortScope;
+use crate::options::Options;
 
 /// The weight of every real server that takes new connections, as in kube-proxy.
 const WEIGHT: u32 = 1;
@@ -29,7 +32,7 @@ pub(super) struct Renderer {
 }
 
 impl Renderer {
-    pub(super) fn new(family: Family, scheduler: Scheduler, options: &Options, on: &Host) -> Self {
+    pub(super) fn new(family: Family, scheduler: Scheduler, options: &Options, on: &NodeFacts) -> Self {
         let mut own: Vec<IpAddr> =
             on.addresses.iter().copied().filter(|ip| Family::of(*ip) == family && serves(*ip)).collect();
         own.sort_unstable();

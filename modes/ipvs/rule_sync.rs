@@ -4,8 +4,10 @@ use std::io::{self, Write};
 
 use super::rules;
 use crate::iptables::saved_rule::declared_chain;
-use crate::iptables::{BaseChain, Fingerprint, Jump, Kernel, Snapshot, Table, base_differs, has_seen};
-use crate::mode::{SyncError, TableRules};
+use crate::iptables::{
+    BaseChain, Fingerprint, IptablesKernel, Jump, Snapshot, Table, base_differs, has_synced_since,
+};
+use crate::mode::{SyncError, TableRuleCounts};
 
 /// The tables with rules of this mode. The packet filter stands before addresses lead anyone here.
 pub(super) const TABLES: [Table; 2] = [Table::Filter, Table::Nat];
@@ -17,7 +19,7 @@ pub(super) fn place(table: Table) -> usize {
 
 /// The rules of one family.
 pub(super) struct RuleSync {
-    kernel: Box<dyn Kernel>,
+    kernel: Box<dyn IptablesKernel>,
     /// What each of [`TABLES`] must hold, and what it holds.
     tables: [Rules; TABLES.len()],
     /// As it was when all that others had written till then was compared, or is known not to be.
@@ -46,7 +48,7 @@ pub(super) struct Wrote {
 }
 
 impl RuleSync {
-    pub(super) fn new(kernel: Box<dyn Kernel>) -> Self {
+    pub(super) fn new(kernel: Box<dyn IptablesKernel>) -> Self {
         RuleSync { kernel, tables: Default::default(), fingerprint: None }
     }
 
@@ -69,8 +71,8 @@ impl RuleSync {
     }
 
     /// Whether the rules were written or compared at this generation of nf_tables or later.
-    pub(super) fn has_seen(&self, generation: u32) -> bool {
-        has_seen(self.kernel.flavour(), self.fingerprint.as_ref(), generation)
+    pub(super) fn has_synced_since(&self, generation: u32) -> bool {
+        has_synced_since(self.kernel.flavour(), self.fingerprint.as_ref(), generation)
     }
 
     /// Whether a table has none of the chains that are written here, so that no other mode serves by them.
@@ -133,8 +135,8 @@ impl RuleSync {
     }
 
     /// How many rules there are, by table.
-    pub(super) fn count(&self, written: [usize; TABLES.len()]) -> Vec<TableRules> {
-        let count = |(i, table): (usize, Table)| TableRules {
+    pub(super) fn count(&self, written: [usize; TABLES.len()]) -> Vec<TableRuleCounts> {
+        let count = |(i, table): (usize, Table)| TableRuleCounts {
             table: table.as_str(),
             in_kernel: self.tables[i].count(),
             written: written[i],
@@ -153,7 +155,7 @@ struct Difference {
 
 impl Rules {
     /// How the kernel differs from what is wanted; `None` if it does not.
-    fn difference(&self, kernel: &dyn Kernel, table: Table) -> Result<Option<Difference>, SyncError> {
+    fn difference(&self, kernel: &dyn IptablesKernel, table: Table) -> Result<Option<Difference>, SyncError> {
         if self.sure {
             return Ok(Some(Difference::default()));
         }

@@ -10,9 +10,9 @@ use ipnet::IpNet;
 use portcullis_cluster::{Family, Protocol};
 
 use super::ip_set::IpSet;
-use crate::iptables::{
-    BaseChain, Host, Jump, LocalMatch, Options, Rule, Table, guard_loopback, host, loopback_block,
-};
+use crate::iptables::{BaseChain, Jump, Rule, Table, guard_loopback, host, loopback_block};
+use crate::node_facts::NodeFacts;
+use crate::options::Options;
 
 /// The chain that keeps this node itself from a load balancer's address whose source ranges leave it out.
 pub(super) const OUT_FILTER: &str = "KUBE-IPVS-OUT-FILTER";
@@ -73,7 +73,7 @@ pub(super) fn drop_own(address: IpAddr, protocol: Protocol, port: u16) -> String
 pub(super) struct Rules<'a> {
     pub(super) family: Family,
     pub(super) options: &'a Options,
-    pub(super) on: &'a Host,
+    pub(super) on: &'a NodeFacts,
     /// Which sets have entries, as in [`IpSet::ALL`].
     pub(super) filled: [bool; IpSet::ALL.len()],
     /// The rules of [`OUT_FILTER`], without `-A CHAIN`.
@@ -88,7 +88,7 @@ impl Rules<'_> {
             out_filter.line(rule);
         }
         let mut masquerade = BaseChain::new(Table::Nat, MARK_MASQUERADE);
-        masquerade.rule(|rule| rule.set_mark(self.options.mark()));
+        masquerade.rule(|rule| rule.set_mark(self.options.masquerade_mark()));
         vec![
             self.forward(),
             self.access_filter(),
@@ -115,7 +115,7 @@ impl Rules<'_> {
     fn forward(&self) -> BaseChain {
         let mut chain = BaseChain::new(Table::Filter, FORWARD);
         chain.rule(|rule| {
-            rule.comment("kubernetes forwarding rules").mark(self.options.mark()).jump("ACCEPT");
+            rule.comment("kubernetes forwarding rules").mark(self.options.masquerade_mark()).jump("ACCEPT");
         });
         chain.rule(|rule| {
             let rule = rule.comment("kubernetes forwarding conntrack rule");
@@ -207,10 +207,9 @@ impl Rules<'_> {
         let set = self.name(IpSet::ClusterIp);
         let rule = rule.comment("Kubernetes service cluster ip + port for masquerade purpose");
         let to_cluster_ip = |rule: Rule<'_>| rule.in_set(&set, "dst,dst").jump(MARK_MASQUERADE);
-        match self.options.detect_local.of(self.family) {
+        match self.options.detect_local.matching(self.family) {
             _ if self.options.masquerade_all => to_cluster_ip(rule),
-            Some(LocalMatch::Source(pods)) => to_cluster_ip(rule.not_source(pods)),
-            Some(LocalMatch::Interface(name)) => to_cluster_ip(rule.not_interface(&name)),
+            Some(local) => to_cluster_ip(rule.not_local(&local)),
             // Pods cannot be told from others, but the node can: what it sends to a ClusterIP bears a ClusterIP.
             None => rule.in_set(&set, "src,dst").jump(MARK_MASQUERADE),
         }
@@ -271,9 +270,9 @@ impl Rules<'_> {
                     .masquerade(false);
             });
         }
-        chain.rule(|rule| rule.not_mark(self.options.mark()).jump("RETURN"));
+        chain.rule(|rule| rule.not_mark(self.options.masquerade_mark()).jump("RETURN"));
         // The mark is cleared so that a packet that passes here again is not masqueraded again.
-        chain.rule(|rule| rule.flip_mark(self.options.mark()));
+        chain.rule(|rule| rule.flip_mark(self.options.masquerade_mark()));
         chain.rule(|rule| {
             rule.comment("kubernetes service traffic requiring SNAT").masquerade(self.on.random_fully);
         });

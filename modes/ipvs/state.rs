@@ -18,8 +18,10 @@ use super::options::IpvsOptions;
 use super::renderer::Renderer;
 use super::rules::{self, Rules};
 use super::write::asked;
-use crate::iptables::{self, Host, Options, RuleSet, Table};
+use crate::iptables::{self, RuleSet, Table};
 use crate::mode::SyncError;
+use crate::node_facts::NodeFacts;
+use crate::options::Options;
 
 /// A virtual server, and what is behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,7 +65,7 @@ impl State {
         families: &[Family],
         ipvs: &IpvsOptions,
         options: &Options,
-        on: &Host,
+        on: &NodeFacts,
     ) -> State {
         let mut state = State::default();
         for family in families {
@@ -78,7 +80,7 @@ impl State {
         family: Family,
         ipvs: &IpvsOptions,
         options: &Options,
-        on: &Host,
+        on: &NodeFacts,
     ) {
         let renderer = Renderer::new(family, ipvs.scheduler, options, on);
         let mut ledger = Ledger::default();
@@ -127,7 +129,7 @@ impl State {
     /// The kernel or the tool of iptables cannot be asked.
     pub fn read(
         kernel: &mut dyn Observer,
-        iptables: &[(Family, Box<dyn iptables::Kernel>)],
+        iptables: &[(Family, Box<dyn iptables::IptablesKernel>)],
         ipvs: &IpvsOptions,
     ) -> Result<State, SyncError> {
         let mut state = State::default();

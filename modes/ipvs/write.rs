@@ -26,8 +26,8 @@ use super::objects::Server;
 use super::refusal::Refused;
 use super::rule_sync::TABLES;
 use crate::iptables::Table;
-use crate::knowledge::Knowledge;
 use crate::mode::SyncError;
+use crate::sync_state::SyncState;
 
 /// Changes that are held at a time, as many as one send takes: memory does not grow with the cluster.
 const CHANGES_AT_ONCE: usize = 1800;
@@ -112,7 +112,7 @@ impl FamilySync {
         now: Instant,
         progress: &mut Progress,
     ) -> Result<(), SyncError> {
-        let first = self.knowledge == Knowledge::None;
+        let first = self.sync_state == SyncState::NotSynced;
         let mut found = self.read(kernel, held)?;
         if first {
             self.take_in_all(desired);
@@ -168,7 +168,7 @@ impl FamilySync {
         self.unsure.clear();
         let tried = self.isolations.all().map(|isolated| isolated.service).collect();
         self.judge_refused(kernel, tried, refused, now)?;
-        self.knowledge = Knowledge::Known;
+        self.sync_state = SyncState::InSync;
         Ok(())
     }
 
@@ -332,7 +332,7 @@ impl FamilySync {
         deleted: &[IpAddr],
         progress: &mut Progress,
     ) -> Result<(), SyncError> {
-        if added.is_empty() && deleted.is_empty() && self.knowledge == Knowledge::Known {
+        if added.is_empty() && deleted.is_empty() && self.sync_state == SyncState::InSync {
             return Ok(());
         }
         self.note_written();

@@ -13,7 +13,7 @@ use super::names::{
 };
 use super::picking::Front;
 use super::settings::{Settings, within};
-use crate::iptables::NodePortScope;
+use crate::node_port_addresses::NodePortScope;
 
 /// Clients that are remembered at most. Each takes about 200 bytes of the kernel's memory, while it is remembered.
 const MOST_CLIENTS: u32 = 1 << 20;

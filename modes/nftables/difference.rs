@@ -16,7 +16,8 @@ use super::names::{
 use super::picking::{Front, Picking};
 use super::render::render;
 use super::settings::Settings;
-use crate::iptables::{Host, Options};
+use crate::node_facts::NodeFacts;
+use crate::options::Options;
 
 /// Whose a difference is, in the order in which they are told.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,7 +48,7 @@ pub fn table_differences(
     desired: &Desired,
     family: Family,
     options: &Options,
-    host: &Host,
+    host: &NodeFacts,
     found: Option<&(Table, Foreign)>,
 ) -> Vec<TableDifference> {
     let wanted = render(desired, family, options, host);

@@ -16,7 +16,7 @@ use super::kernel::Kernel;
 use super::search::WriteError;
 use super::settings::Settings;
 use crate::isolation::Isolations;
-use crate::mode::{Report, SyncError};
+use crate::mode::{SyncError, SyncResult};
 
 /// A family's table, and what is known of the kernel's.
 ///
@@ -104,15 +104,15 @@ impl FamilySync {
         desired: &Desired,
         changes: &[ServiceChange],
         now: Instant,
-    ) -> Report {
+    ) -> SyncResult {
         let start = Instant::now();
-        let mut report = Report {
+        let mut report = SyncResult {
             family: self.family(),
-            full: false,
-            took: Duration::ZERO,
-            lines: 0,
+            is_full: false,
+            duration: Duration::ZERO,
+            written: 0,
             tables: Vec::new(),
-            repaired: 0,
+            restored: 0,
             isolated: Vec::new(),
             error: None,
         };
@@ -145,12 +145,12 @@ impl FamilySync {
             report.error = Some(SyncError::Kernel { what: "nf_tables".into(), reason });
         }
         report.isolated = self.isolations.all().collect();
-        report.took = start.elapsed();
+        report.duration = start.elapsed();
         report
     }
 
     /// Restores what another process changed, before anything new comes.
-    fn repair(&mut self, kernel: &mut dyn Kernel, report: &mut Report) -> Result<(), WriteError> {
+    fn repair(&mut self, kernel: &mut dyn Kernel, report: &mut SyncResult) -> Result<(), WriteError> {
         if !std::mem::take(&mut self.doubt) {
             return Ok(());
         }
@@ -160,8 +160,8 @@ impl FamilySync {
         }
         match kernel.commit(&mut self.table) {
             Ok(done) => {
-                report.full = true;
-                report.repaired = if self.write_failed { 0 } else { done.extent.total() };
+                report.is_full = true;
+                report.restored = if self.write_failed { 0 } else { done.extent.total() };
                 Ok(())
             }
             Err(error) => {
@@ -244,7 +244,7 @@ impl FamilySync {
         desired: &Desired,
         groups: [Vec<Step>; 2],
         now: Instant,
-        report: &mut Report,
+        report: &mut SyncResult,
     ) -> Result<(), WriteError> {
         // A table that lacks Services which wait, and was never committed, would take what the kernel serves away.
         if !self.committed && !self.waiting.is_empty() {
@@ -288,15 +288,15 @@ impl FamilySync {
     pub(super) fn commit_if_dirty(
         &mut self,
         kernel: &mut dyn Kernel,
-        report: &mut Report,
+        report: &mut SyncResult,
     ) -> Result<(), Error> {
         if !self.table.table.is_dirty() {
             return Ok(());
         }
         let Committed { extent, full, .. } = kernel.commit(&mut self.table)?;
         self.committed = true;
-        report.full |= full;
-        report.lines += extent.total();
+        report.is_full |= full;
+        report.written += extent.total();
         Ok(())
     }
 }
@@ -331,9 +331,10 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::iptables::{Host, Options};
     use crate::nftables::names::CLUSTER_IPS;
     use crate::nftables::search::MOST_TRIALS;
+    use crate::node_facts::NodeFacts;
+    use crate::options::Options;
 
     /// Holds what was committed, and takes no table that has one of these cluster IPs.
     #[derive(Default)]
@@ -413,13 +414,13 @@ mod tests {
 
     impl Node {
         fn new() -> Self {
-            let settings = Settings::new(Family::V4, &Options::default(), &Host::default());
+            let settings = Settings::new(Family::V4, &Options::default(), &NodeFacts::default());
             let (index, desired) = (Index::new(), Desired::new(Name::new("node-a")));
             Node { index, desired, sync: FamilySync::new(settings), kernel: Picky::default() }
         }
 
         /// Gives Services these cluster IPs, all at once.
-        fn apply(&mut self, services: &[(usize, &str)], now: Instant) -> Report {
+        fn apply(&mut self, services: &[(usize, &str)], now: Instant) -> SyncResult {
             for (n, ip) in services {
                 let object = json!({"metadata": {"name": format!("s{n:02}"), "namespace": "ns"},
                     "spec": {"clusterIP": ip, "ports": [{"port": 80}]}});
@@ -436,7 +437,7 @@ mod tests {
         }
     }
 
-    fn isolated(report: &Report) -> Vec<String> {
+    fn isolated(report: &SyncResult) -> Vec<String> {
         report.isolated.iter().map(|isolated| isolated.service.to_string()).collect()
     }
 
@@ -456,7 +457,7 @@ mod tests {
             node.apply(services, now);
             node.kernel.is_busy = false;
             node.sync.doubt();
-            assert_eq!(node.apply(&[], now).repaired, repaired, "{what}");
+            assert_eq!(node.apply(&[], now).restored, repaired, "{what}");
         }
     }
 
@@ -501,7 +502,7 @@ mod tests {
         let (mut node, start) = (Node::new(), Instant::now());
         node.apply(&[(1, "10.96.0.1"), (2, "10.96.0.2")], start);
         node.kernel.refuses_all = true;
-        let rejected = |report: Report| {
+        let rejected = |report: SyncResult| {
             let error = report.error.expect("the sync fails").to_string();
             assert!(error.contains("so none of them is isolated: removal of chain __chain0"), "{error}");
             assert!(report.isolated.is_empty(), "{:?}", report.isolated);
@@ -595,7 +596,7 @@ mod tests {
         node.apply(&[(1, "10.96.0.66")], start);
         assert_eq!(node.kernel.held, ["10.96.0.1", "10.96.0.2"]);
         let options = Options { masquerade_all: true, ..Options::default() };
-        node.sync.set(Settings::new(Family::V4, &options, &Host::default()));
+        node.sync.set(Settings::new(Family::V4, &options, &NodeFacts::default()));
         let report = node.apply(&[], start);
         assert_eq!((isolated(&report), report.error), (vec!["ns/s01".to_owned()], None));
         assert_eq!(node.kernel.held, ["10.96.0.1", "10.96.0.2"]);

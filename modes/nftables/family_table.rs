@@ -17,7 +17,8 @@ use super::names::{
 };
 use super::picking::Front;
 use super::settings::Settings;
-use crate::iptables::{Host, Options};
+use crate::node_facts::NodeFacts;
+use crate::options::Options;
 
 /// How long what a packet under way may still look for stays, when nothing new leads to it any more.
 pub(super) const GRACE: Duration = Duration::from_secs(1);
@@ -60,7 +61,7 @@ pub struct FamilyTable {
 
 impl FamilyTable {
     /// An empty one, that follows Services without a kernel.
-    pub fn of(family: Family, options: &Options, host: &Host) -> Self {
+    pub fn of(family: Family, options: &Options, host: &NodeFacts) -> Self {
         Self::new(Settings::new(family, options, host))
     }
 

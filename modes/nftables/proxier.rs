@@ -8,14 +8,15 @@ use portcullis_netlink::socket::Socket;
 
 use super::family_sync::FamilySync;
 use super::settings::Settings;
-use crate::iptables::{Host, Options};
-use crate::knowledge::FULL_CHECK;
-use crate::mode::{Mode, Report};
+use crate::mode::{Mode, SyncResult};
+use crate::node_facts::NodeFacts;
+use crate::options::Options;
+use crate::sync_state::FULL_CHECK;
 
 /// Serves Services by nf_tables.
 pub struct Proxier {
     options: Options,
-    host: Host,
+    host: NodeFacts,
     families: Vec<FamilySync>,
     socket: Socket,
     /// Somebody else changed the tables, or may have.
@@ -25,7 +26,7 @@ pub struct Proxier {
 
 impl Proxier {
     /// A proxier for these families. `socket` is a netfilter one of the network namespace to serve.
-    pub fn new(options: Options, host: Host, families: &[Family], socket: Socket) -> Self {
+    pub fn new(options: Options, host: NodeFacts, families: &[Family], socket: Socket) -> Self {
         let families = families.iter().map(|family| FamilySync::new(Settings::new(*family, &options, &host)));
         let families = families.collect();
         Proxier { options, host, families, socket, suspected: false, checked: Instant::now() }
@@ -42,7 +43,7 @@ impl Mode for Proxier {
         "nftables"
     }
 
-    fn set_facts(&mut self, options: Options, host: Host) {
+    fn reconfigure(&mut self, options: Options, host: NodeFacts) {
         if host == self.host && options == self.options {
             return;
         }
@@ -57,17 +58,17 @@ impl Mode for Proxier {
         &self.options
     }
 
-    fn host(&self) -> &Host {
+    fn node_facts(&self) -> &NodeFacts {
         &self.host
     }
 
-    fn sync(&mut self, desired: &Desired, changes: &[ServiceChange]) -> Vec<Report> {
+    fn sync(&mut self, desired: &Desired, changes: &[ServiceChange]) -> Vec<SyncResult> {
         let now = Instant::now();
         let socket = &mut self.socket;
         self.families.iter_mut().map(|family| family.sync(socket, desired, changes, now)).collect()
     }
 
-    fn suspect(&mut self) {
+    fn note_external_change(&mut self) {
         self.suspected = true;
     }
 

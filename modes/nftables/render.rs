@@ -9,10 +9,11 @@ use portcullis_netlink::nf_tables::Table;
 
 use super::family_table::FamilyTable;
 use super::settings::Settings;
-use crate::iptables::{Host, Options};
+use crate::node_facts::NodeFacts;
+use crate::options::Options;
 
 /// The table that serves `desired` in one family.
-pub fn render(desired: &Desired, family: Family, options: &Options, host: &Host) -> Table {
+pub fn render(desired: &Desired, family: Family, options: &Options, host: &NodeFacts) -> Table {
     let mut table = FamilyTable::new(Settings::new(family, options, host));
     for ports in desired.services().values() {
         table.change(&[], ports, Instant::now());

@@ -16,7 +16,7 @@ use portcullis_netlink::Error;
 
 use super::family_sync::{FamilySync, Step, is_refusal, sync_error};
 use super::kernel::Kernel;
-use crate::mode::Report;
+use crate::mode::SyncResult;
 
 /// How long one sync searches.
 const MOST_TIME: Duration = Duration::from_secs(1);
@@ -51,7 +51,7 @@ impl FamilySync {
         kernel: &mut dyn Kernel,
         desired: &Desired,
         now: Instant,
-        report: &mut Report,
+        report: &mut SyncResult,
     ) -> Result<(), WriteError> {
         if self.waiting.is_empty() {
             return Ok(());
@@ -79,7 +79,7 @@ impl FamilySync {
 
     /// Whether the kernel accepts the table without the Services that wait. One that was committed is committed again,
     /// which replaces whatever another process made of it.
-    fn check_baseline(&mut self, kernel: &mut dyn Kernel, report: &mut Report) -> Result<(), WriteError> {
+    fn check_baseline(&mut self, kernel: &mut dyn Kernel, report: &mut SyncResult) -> Result<(), WriteError> {
         let accepted = match self.committed {
             true => self.commit_if_dirty(kernel, report),
             false => kernel.try_out(&self.table),
@@ -88,7 +88,7 @@ impl FamilySync {
     }
 
     /// Whether the kernel accepts the table with a group. If the rest of the table serves, so does the group now.
-    fn add(&mut self, kernel: &mut dyn Kernel, report: &mut Report) -> Result<(), Error> {
+    fn add(&mut self, kernel: &mut dyn Kernel, report: &mut SyncResult) -> Result<(), Error> {
         kernel.try_out(&self.table)?;
         if self.committed { self.commit_if_dirty(kernel, report) } else { Ok(()) }
     }

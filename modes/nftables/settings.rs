@@ -7,7 +7,10 @@ use portcullis_cluster::Family;
 use portcullis_netlink as netlink;
 use portcullis_netlink::nf_tables::{Comparison, DataType, Expression, Field, Meta, Register, Rule, Value};
 
-use crate::iptables::{Host, LocalMatch, NodePortScope, Options};
+use crate::detect_local::LocalMatch;
+use crate::node_facts::NodeFacts;
+use crate::node_port_addresses::NodePortScope;
+use crate::options::Options;
 
 /// Options and facts, for one family.
 #[derive(Clone, Debug, PartialEq)]
@@ -28,9 +31,9 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    pub(super) fn new(family: Family, options: &Options, host: &Host) -> Self {
+    pub(super) fn new(family: Family, options: &Options, host: &NodeFacts) -> Self {
         let mut node_ports = options.node_port_scope(family, host);
-        let localhost = options.localhost_in_nftables();
+        let localhost = options.serves_localhost_in_nftables();
         if let NodePortScope::Addresses(addresses) = &mut node_ports {
             addresses.retain(|ip| !ip.is_loopback());
         }
@@ -38,8 +41,8 @@ impl Settings {
         Settings {
             family,
             masquerade_all: options.masquerade_all,
-            mark: options.mark(),
-            local: options.detect_local.of(family),
+            mark: options.masquerade_mark(),
+            local: options.detect_local.matching(family),
             node_ports,
             localhost,
             guards_loopback: localhost || (family == Family::V4 && host.route_localnet),
@@ -77,6 +80,7 @@ impl Settings {
         Some(match self.local.as_ref()? {
             LocalMatch::Source(net) => within(rule, self.source(), *net, negated),
             LocalMatch::Interface(name) => came_by(rule, name, negated),
+            LocalMatch::InterfacePrefix(prefix) => came_by_prefix(rule, prefix, negated),
         })
     }
 }
@@ -93,20 +97,23 @@ fn comparison(negated: bool) -> Comparison {
     if negated { Comparison::NotEqual } else { Comparison::Equal }
 }
 
-/// It came in, or did not, by the interface of this name. `veth+` is iptables' way to say `veth*`.
+/// Matches packets that arrived, or did not, on the interface with this name.
 pub(super) fn came_by(rule: Rule, name: &str, negated: bool) -> Rule {
-    let value = match name.strip_suffix('+') {
-        // Only so many bytes are compared.
-        Some(prefix) => Value::new(prefix.as_bytes()),
-        None => {
-            let mut bytes = [0; 16];
-            let length = name.len().min(15);
-            bytes[..length].copy_from_slice(&name.as_bytes()[..length]);
-            Value::new(&bytes)
-        }
-    };
+    let mut bytes = [0; 16];
+    let length = name.len().min(15);
+    bytes[..length].copy_from_slice(&name.as_bytes()[..length]);
+    compare_interface(rule, Value::new(&bytes), negated)
+}
+
+/// Matches packets that arrived, or did not, on an interface whose name has this prefix.
+fn came_by_prefix(rule: Rule, prefix: &str, negated: bool) -> Rule {
+    // The kernel compares as many bytes as the value has.
+    compare_interface(rule, Value::new(prefix.as_bytes()), negated)
+}
+
+fn compare_interface(rule: Rule, with: Value, negated: bool) -> Rule {
     let (from, op) = (Register::FIRST, comparison(negated));
-    rule.load(&[Field::Meta(Meta::IifName)], from).push(Expression::Compare { from, op, with: value })
+    rule.load(&[Field::Meta(Meta::IifName)], from).push(Expression::Compare { from, op, with })
 }
 
 /// The address is, or is not, in the block.

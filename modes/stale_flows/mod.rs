@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! ServiceChange ─note─► suspect frontends ─┐
-//! Report (written? isolated?) ─────────────┼─delete─► one dump ─judge─► deletes
+//! SyncResult (written? isolated?) ─────────────┼─delete─► one dump ─judge─► deletes
 //! Desired (who serves there now) ──────────┘
 //! ```
 //!
@@ -64,7 +64,7 @@ use portcullis_cluster::desired::{Desired, Frontend, ServiceChange};
 use portcullis_cluster::{Family, NamespacedName};
 use portcullis_netlink as netlink;
 
-use crate::mode::Report;
+use crate::mode::SyncResult;
 use frontend::{all_suspects, suspects};
 use judge::{Judge, LocalAddresses};
 
@@ -145,11 +145,11 @@ impl StaleFlows {
     pub fn delete(
         &mut self,
         desired: &Desired,
-        reports: &[Report],
+        reports: &[SyncResult],
         node_port_addresses: &[IpAddr],
     ) -> Result<Sweep, StaleFlowsError> {
         let first = !std::mem::replace(&mut self.started, true);
-        let repaired = |family| reports.iter().any(|r| r.family == family && r.repaired > 0);
+        let repaired = |family| reports.iter().any(|r| r.family == family && r.restored > 0);
         for family in Family::BOTH.into_iter().filter(|family| first || repaired(*family)) {
             self.suspect_all_of(family, desired);
         }
@@ -207,7 +207,10 @@ impl StaleFlows {
 
     /// Tells those whose rules are written from those that must wait. Nothing ever leads flows through a
     /// family that is not served, so what is suspect there is neither.
-    fn divide(&self, reports: &[Report]) -> (HashSet<Frontend>, BTreeMap<NamespacedName, HashSet<Frontend>>) {
+    fn divide(
+        &self,
+        reports: &[SyncResult],
+    ) -> (HashSet<Frontend>, BTreeMap<NamespacedName, HashSet<Frontend>>) {
         let isolated: HashSet<(Family, &NamespacedName)> =
             reports.iter().flat_map(|r| r.isolated.iter().map(|i| (r.family, &i.service))).collect();
         let mut due = HashSet::new();

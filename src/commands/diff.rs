@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use portcullis_cluster::Family;
-use portcullis_modes::iptables::{ChainDifference, Difference, Kernel, RuleSet, Tools, differences};
+use portcullis_modes::iptables::{ChainDifference, Difference, IptablesKernel, RuleSet, Tools, differences};
 use portcullis_modes::ipvs::{NetlinkKernel, StateDifference, state_differences};
 use portcullis_modes::{SyncError, ipvs, nftables};
 use portcullis_netlink::nf_tables::{self, TableFamily};
@@ -106,7 +106,8 @@ fn by_ipvs(
     };
     let mut kernel = NetlinkKernel::open().map_err(asked)?.ok_or(DiffError::NoIpvs)?;
     let served: Vec<Family> = families(diff.family).into_iter().filter(|f| is_served(*f, tools)).collect();
-    let kernels: Vec<(Family, Box<dyn Kernel>)> = served.iter().map(|f| (*f, tools.kernel(*f))).collect();
+    let kernels: Vec<(Family, Box<dyn IptablesKernel>)> =
+        served.iter().map(|f| (*f, tools.kernel(*f))).collect();
     let options = node::ipvs_options(config);
     let found = ipvs::State::read(&mut kernel, &kernels, &options)?;
     let wanted = ipvs::State::render(&state.desired, &served, &options, &state.options, &state.host);

@@ -18,7 +18,7 @@ pub(super) fn watch(table: &'static str, own: &Socket) -> mpsc::Receiver<Drift> 
 }
 
 /// The same for the rules of the nft flavour of iptables. Transactions of our own tools are reported, too: they made
-/// generations that [`Mode::has_seen`](portcullis_modes::Mode::has_seen). `latest` gets the generation that the latest of
+/// generations that [`Mode::has_synced_since`](portcullis_modes::Mode::has_synced_since). `latest` gets the generation that the latest of
 /// these transactions made, or 0 if the kernel did not report it.
 pub(super) fn watch_iptables(latest: Arc<AtomicU32>) -> mpsc::Receiver<Drift> {
     spawn("KUBE-* of iptables", Events::listen_to_iptables("KUBE-"), latest)

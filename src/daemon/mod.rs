@@ -40,10 +40,11 @@ use portcullis_cluster::desired::Desired;
 use portcullis_cluster::{Event, Family, Index, Kind, Name};
 use portcullis_modes::SyncError;
 use portcullis_modes::cleanup::{self, Takeover};
-use portcullis_modes::iptables::{Flavour, Host, Options, Tools};
+use portcullis_modes::iptables::{Flavour, Tools};
 use portcullis_modes::ipvs::{self, RequirementError};
 use portcullis_modes::nftables;
 use portcullis_modes::stale_flows::{KernelFlows, StaleFlows};
+use portcullis_modes::{NodeFacts, Options};
 use portcullis_policy::table::{EnforceError, Enforcer};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -364,8 +365,8 @@ struct Facts {
 }
 
 impl Facts {
-    fn host(&self, config: &Config, index: &Index, name: Name, options: &Options) -> Host {
-        Host {
+    fn host(&self, config: &Config, index: &Index, name: Name, options: &Options) -> NodeFacts {
+        NodeFacts {
             addresses: host::addresses_in_rules(config.mode, options, &self.addresses),
             node_ips: node::primary_ips(config, index.node(name), host::default_route_source),
             random_fully: self.tools.as_ref().is_none_or(Tools::random_fully),
@@ -461,7 +462,7 @@ impl Loop {
                 }
                 Some(drift) = received(mode_drift.as_mut()), if self.worker.is_some() => {
                     let changed_at = self.changed_at.load(Relaxed);
-                    if changed_at != 0 && self.worker.as_ref().is_some_and(|w| w.has_seen(changed_at)) {
+                    if changed_at != 0 && self.worker.as_ref().is_some_and(|w| w.has_synced_since(changed_at)) {
                         continue;
                     }
                     tracing::debug!(by = %drift.0, "our table was changed");
@@ -683,7 +684,7 @@ impl Loop {
         self.telemetry.job_started(Job::Services);
         Some(tokio::task::spawn_blocking(move || {
             let outcome = worker.sync(order);
-            if outcome.reports.iter().any(|report| report.full) {
+            if outcome.reports.iter().any(|report| report.is_full) {
                 memory::give_back();
             }
             (worker, outcome)
@@ -723,12 +724,12 @@ impl Loop {
             tracing::error!(%error);
         }
         for report in &outcome.reports {
-            tracing::debug!(family = %report.family, full = report.full, lines = report.lines, took = ?report.took, "synced");
-            if outcome.drifted && report.full && report.repaired == 0 {
+            tracing::debug!(family = %report.family, full = report.is_full, lines = report.written, took = ?report.duration, "synced");
+            if outcome.drifted && report.is_full && report.restored == 0 {
                 tracing::debug!(family = %report.family, "others changed rules, but none of ours");
             }
         }
-        let repaired = outcome.reports.iter().map(|report| report.repaired).sum();
+        let repaired = outcome.reports.iter().map(|report| report.restored).sum();
         if repaired > 0
             && let Some(unlogged) = self.repairs.repaired(repaired, Instant::now())
         {

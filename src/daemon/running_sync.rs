@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use portcullis_modes::{Progressed, SyncProgress};
+use portcullis_modes::{ProgressSnapshot, SyncProgress};
 
 /// A sync that takes longer than this is reported while it runs.
 const LONG: Duration = Duration::from_secs(3);
@@ -57,7 +57,7 @@ impl RunningSync {
         Some(Seen { stepped, report })
     }
 
-    fn progressed(&self) -> Progressed {
+    fn progressed(&self) -> ProgressSnapshot {
         self.counters.as_ref().map(|counters| counters.now()).unwrap_or_default()
     }
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use portcullis_cluster::Family;
 use portcullis_modes::cleanup::{self, Serving};
-use portcullis_modes::iptables::{self, Flavour, Host, Kernel, Options, Tools};
+use portcullis_modes::iptables::{self, Flavour, IptablesKernel, Tools};
 use portcullis_modes::{Mode, SyncError, ipvs, nftables};
+use portcullis_modes::{NodeFacts, Options};
 use portcullis_netlink::ip_vs::Timeouts;
 use portcullis_netlink::nf_tables;
 use portcullis_netlink::route::Rtnetlink;
@@ -29,7 +30,7 @@ pub(crate) struct News {
 }
 
 /// The kernels of the families that are served.
-pub(crate) type Kernels = Vec<(Family, Box<dyn Kernel>)>;
+pub(crate) type Kernels = Vec<(Family, Box<dyn IptablesKernel>)>;
 
 /// What the node has of what the mode takes.
 pub(crate) struct Means {
@@ -148,14 +149,14 @@ fn warn_of_bridges() {
 pub(crate) fn mode(
     config: &Config,
     options: Options,
-    host: Host,
+    host: NodeFacts,
     means: Means,
 ) -> Result<(Box<dyn Mode>, News), DaemonError> {
     let kernels = means.kernels;
     // Legacy tables announce no changes.
     let nft = means.tools.as_ref().is_some_and(|tools| tools.flavour == Flavour::Nft);
     let mode: Box<dyn Mode> = match config.mode {
-        ProxyMode::Iptables => Box::new(iptables::Proxier::new(options, host, kernels)),
+        ProxyMode::Iptables => Box::new(iptables::IptablesProxier::new(options, host, kernels)),
         ProxyMode::Ipvs => {
             let mut kernel = ipvs::open(config.ipvs.scheduler)?;
             // Its settings are there only once it is loaded.

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::sync::Arc;
 
 use portcullis_modes::SyncError;
-use portcullis_modes::iptables::{Fingerprint, Flavour, Kernel, Table};
+use portcullis_modes::iptables::{Fingerprint, Flavour, IptablesKernel, Table};
 
 use super::serving::Kernels;
 
@@ -14,11 +14,14 @@ pub(super) type Step = Arc<dyn Fn() + Send + Sync>;
 /// Kernels that report their steps.
 pub(super) fn report_steps(kernels: Kernels, step: &Step) -> Kernels {
     let stepping = |kernel| Box::new(SteppingKernel { kernel, step: Arc::clone(step) });
-    kernels.into_iter().map(|(family, kernel)| (family, stepping(kernel) as Box<dyn Kernel>)).collect()
+    kernels
+        .into_iter()
+        .map(|(family, kernel)| (family, stepping(kernel) as Box<dyn IptablesKernel>))
+        .collect()
 }
 
 struct SteppingKernel {
-    kernel: Box<dyn Kernel>,
+    kernel: Box<dyn IptablesKernel>,
     step: Step,
 }
 
@@ -29,7 +32,7 @@ impl SteppingKernel {
     }
 }
 
-impl Kernel for SteppingKernel {
+impl IptablesKernel for SteppingKernel {
     fn flavour(&self) -> Flavour {
         self.kernel.flavour()
     }

@@ -9,10 +9,9 @@ use jiff::Timestamp;
 use portcullis_cluster::desired::{Desired, ServicePort};
 use portcullis_cluster::index::Touched;
 use portcullis_cluster::{Family, Index, Kind, Name, NamespacedName};
-use portcullis_modes::iptables::{
-    NFACCT_INVALID_DROPPED, NFACCT_LOCALHOST_NODE_PORTS, NodePortAddresses, Options,
-};
-use portcullis_modes::{Report, SyncError, SyncProgress};
+use portcullis_modes::iptables::{NFACCT_INVALID_DROPPED, NFACCT_LOCALHOST_NODE_PORTS};
+use portcullis_modes::{NodePortAddresses, Options};
+use portcullis_modes::{SyncError, SyncProgress, SyncResult};
 use portcullis_netlink::nfacct::Counters;
 use portcullis_policy::table as policy_table;
 use tokio::sync::watch;
@@ -284,10 +283,10 @@ impl Telemetry {
         }
     }
 
-    fn report(&mut self, report: &Report, now: SystemTime) {
+    fn report(&mut self, report: &SyncResult, now: SystemTime) {
         let (family, extent) =
-            (report.family, if report.full { SyncScope::Full } else { SyncScope::Partial });
-        self.metrics.sync_ended(family, extent, report.took);
+            (report.family, if report.is_full { SyncScope::Full } else { SyncScope::Partial });
+        self.metrics.sync_ended(family, extent, report.duration);
         match &report.error {
             None => {
                 self.metrics.synced(family, now);
@@ -296,7 +295,7 @@ impl Telemetry {
             Some(error) => {
                 self.health.sync_failed(family, Moment::now(), error.to_string());
                 self.metrics.sync_failed(family);
-                if matches!(error, SyncError::Refused { .. } | SyncError::Locked { .. }) {
+                if matches!(error, SyncError::Rejected { .. } | SyncError::Locked { .. }) {
                     self.metrics.restore_failed(family, extent);
                 }
             }
@@ -304,7 +303,7 @@ impl Telemetry {
         for table in &report.tables {
             self.metrics.set_iptables_rules(family, table.table, table.in_kernel, table.written);
         }
-        self.metrics.drift_repaired(family, report.repaired);
+        self.metrics.drift_repaired(family, report.restored);
         let isolated: Vec<NamespacedName> = report.isolated.iter().map(|i| i.service.clone()).collect();
         let before = self.isolated.entry(family).or_default();
         for new in report.isolated.iter().filter(|isolated| !before.contains(&isolated.service)) {

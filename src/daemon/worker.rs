@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use portcullis_cluster::desired::{Desired, ServiceChange, ServicePort};
 use portcullis_modes::cleanup::{self, Cleanup, Takeover};
-use portcullis_modes::iptables::{Host, Options};
 use portcullis_modes::stale_flows::{StaleFlows, StaleFlowsError, Sweep};
-use portcullis_modes::{Mode, Report, SyncError};
+use portcullis_modes::{Mode, SyncError, SyncResult};
+use portcullis_modes::{NodeFacts, Options};
 
 use super::schedule::Due;
 use crate::http::TrafficResponse;
@@ -27,7 +27,7 @@ pub(super) struct Worker {
 pub(super) struct Order {
     pub(super) changes: Vec<ServiceChange>,
     pub(super) options: Options,
-    pub(super) host: Host,
+    pub(super) host: NodeFacts,
     /// All addresses of this machine.
     pub(super) addresses: Vec<IpAddr>,
     /// Why it is due.
@@ -40,7 +40,7 @@ pub(super) struct Order {
 
 /// What a sync did.
 pub(super) struct Outcome {
-    pub(super) reports: Vec<Report>,
+    pub(super) reports: Vec<SyncResult>,
     /// Somebody else had written rules.
     pub(super) drifted: bool,
     pub(super) flows: Result<Sweep, StaleFlowsError>,
@@ -61,7 +61,8 @@ impl Outcome {
 
     /// Whether it was a call of the mode's own at which nothing came up.
     pub(super) fn is_idle(&self) -> bool {
-        let idle = |r: &Report| r.error.is_none() && r.lines == 0 && r.repaired == 0 && r.isolated.is_empty();
+        let idle =
+            |r: &SyncResult| r.error.is_none() && r.written == 0 && r.restored == 0 && r.isolated.is_empty();
         self.due == Due::Upkeep && self.reports.iter().all(idle)
     }
 }
@@ -79,13 +80,13 @@ impl Worker {
 
     pub(super) fn sync(&mut self, order: Order) -> Outcome {
         let start = Instant::now();
-        self.mode.set_facts(order.options, order.host);
+        self.mode.reconfigure(order.options, order.host);
         if order.suspect {
-            self.mode.suspect();
+            self.mode.note_external_change();
         }
         let drifted = order.due == Due::Check && self.mode.check_drift();
         if let Some(takeover) = &self.takeover
-            && let Err(error) = takeover.prepare(&self.mode.host().node_ips)
+            && let Err(error) = takeover.prepare(&self.mode.node_facts().node_ips)
         {
             tracing::warn!(%error, "this machine's own connections may break when addresses of IPVS mode go");
         }
@@ -114,13 +115,13 @@ impl Worker {
 
     /// Resets `route_localnet`, or else has this mode's own rules guard loopback addresses, before those of iptables mode
     /// go.
-    fn replace_inherited_guard(&mut self) -> Vec<Report> {
+    fn replace_inherited_guard(&mut self) -> Vec<SyncResult> {
         log_cleanup(&cleanup::without_localhost());
         if !host::accepts_loopback(self.mode.options()) {
             return Vec::new();
         }
-        let host = Host { route_localnet: true, ..self.mode.host().clone() };
-        self.mode.set_facts(self.mode.options().clone(), host);
+        let host = NodeFacts { route_localnet: true, ..self.mode.node_facts().clone() };
+        self.mode.reconfigure(self.mode.options().clone(), host);
         self.mode.sync(&self.desired, &[])
     }
 
@@ -147,12 +148,12 @@ impl Worker {
 
     /// Those of this machine's addresses on which node ports are served.
     pub(super) fn node_port_addresses(&self, all: &[IpAddr]) -> Vec<IpAddr> {
-        self.mode.options().node_port_addresses_of(all, self.mode.host())
+        self.mode.options().node_port_addresses_among(all, self.mode.node_facts())
     }
 
     /// Whether the rules were written or compared at this generation of nf_tables or later.
-    pub(super) fn has_seen(&self, generation: u32) -> bool {
-        self.mode.has_seen(generation)
+    pub(super) fn has_synced_since(&self, generation: u32) -> bool {
+        self.mode.has_synced_since(generation)
     }
 
     /// What Services have served.

@@ -482,12 +482,12 @@ mod tests {
 
     #[test]
     fn policies_that_are_not_enforced_are_told_though_services_are_served() {
-        type Report = fn(&Health, Moment);
-        let failed: Report = |health, at| health.policies_failed(at, "the table is another's");
-        let incomplete: Report = |health, at| health.policies_incomplete(at, "no pod CIDRs");
-        let synced: Report = |health, at| health.policies_synced(at);
+        type SyncResult = fn(&Health, Moment);
+        let failed: SyncResult = |health, at| health.policies_failed(at, "the table is another's");
+        let incomplete: SyncResult = |health, at| health.policies_incomplete(at, "no pod CIDRs");
+        let synced: SyncResult = |health, at| health.policies_synced(at);
         // What is reported of them when, what is wrong with them at a time, and whether a restart may not help.
-        type Row<'a> = (&'a str, &'a [(u64, Report)], u64, Option<&'a str>, bool);
+        type Row<'a> = (&'a str, &'a [(u64, SyncResult)], u64, Option<&'a str>, bool);
         let rows: [Row<'_>; 6] = [
             ("starting", &[], 299, None, true),
             ("never enforced", &[], 300, Some("not synced since the start at "), true),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::response::Response;
 use http::StatusCode;
-use portcullis_modes::{SyncError, Traffic};
+use portcullis_modes::{ServicePortTraffic, SyncError};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -17,7 +17,7 @@ use crate::metrics::{CONTENT_TYPE, services};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// What Services have served; `None` in a mode that does not count it.
-pub type TrafficResponse = Result<Option<Vec<Traffic>>, SyncError>;
+pub type TrafficResponse = Result<Option<Vec<ServicePortTraffic>>, SyncError>;
 
 /// Somebody who wants to know.
 pub type TrafficRequest = oneshot::Sender<TrafficResponse>;

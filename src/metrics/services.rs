@@ -1,6 +1,6 @@
 //! What each Service has served: too many series for `/metrics`, so they are asked for by themselves.
 
-use portcullis_modes::{Traffic, Volume};
+use portcullis_modes::{ServicePortTraffic, TrafficVolume};
 use prometheus::{Registry, TextEncoder};
 
 use super::register::Registrar;
@@ -13,11 +13,11 @@ const LABELS_AND_DIRECTION: [&str; 6] =
 ///
 /// # Errors
 /// When a metric has no name or value, which none of ours is.
-pub fn render(traffic: &[Traffic]) -> Result<String, prometheus::Error> {
+pub fn render(traffic: &[ServicePortTraffic]) -> Result<String, prometheus::Error> {
     TextEncoder::new().encode_to_string(&registry(traffic).gather())
 }
 
-pub(super) fn registry(traffic: &[Traffic]) -> Registry {
+pub(super) fn registry(traffic: &[ServicePortTraffic]) -> Registry {
     let registry = Registry::new();
     let to = Registrar(&registry);
     let connections = to.counters(
@@ -35,13 +35,15 @@ pub(super) fn registry(traffic: &[Traffic]) -> Registry {
         "Bytes of a Service's port with IP headers, from clients (in) and to them (out)",
         &LABELS_AND_DIRECTION,
     );
-    for Traffic { port, family, counts } in traffic {
+    for ServicePortTraffic { port, family, counts } in traffic {
         // As the API spells it.
         let (service, protocol) = (&port.service, port.protocol.as_str().to_ascii_uppercase());
         let labels =
             [service.namespace.as_str(), &*service.name, port.port.as_str(), &*protocol, family.as_str()];
         connections.with_label_values(&labels).inc_by(counts.connections as f64);
-        let Some(Volume { packets_in, packets_out, bytes_in, bytes_out }) = counts.volume else { continue };
+        let Some(TrafficVolume { packets_in, packets_out, bytes_in, bytes_out }) = counts.volume else {
+            continue;
+        };
         for (counters, direction, count) in [
             (&packets, "in", packets_in),
             (&packets, "out", packets_out),
@@ -58,21 +60,21 @@ pub(super) fn registry(traffic: &[Traffic]) -> Registry {
 
 /// Something to say about each metric, for tests.
 #[cfg(test)]
-pub(super) fn example() -> Traffic {
+pub(super) fn example() -> ServicePortTraffic {
     use portcullis_cluster::desired::ServicePortName;
     use portcullis_cluster::{Family, Name, NamespacedName, Protocol};
-    use portcullis_modes::Counts;
+    use portcullis_modes::TrafficCounts;
 
-    Traffic {
+    ServicePortTraffic {
         port: ServicePortName {
             service: NamespacedName::new("shop", "web"),
             port: Name::new("http"),
             protocol: Protocol::Tcp,
         },
         family: Family::V4,
-        counts: Counts {
+        counts: TrafficCounts {
             connections: 3,
-            volume: Some(Volume { packets_in: 5, packets_out: 4, bytes_in: 300, bytes_out: 4000 }),
+            volume: Some(TrafficVolume { packets_in: 5, packets_out: 4, bytes_in: 300, bytes_out: 4000 }),
         },
     }
 }

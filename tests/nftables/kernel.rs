@@ -31,7 +31,7 @@ fn follow(case: &Case) {
         let changes = desired.update(&index, touched);
         let proxier = proxier
             .get_or_insert_with(|| Proxier::new(options.clone(), host.clone(), &Family::BOTH, socket()));
-        proxier.set_facts(options.clone(), host.clone());
+        proxier.reconfigure(options.clone(), host.clone());
         all_well(case, proxier, &desired, &changes);
         // What a packet under way might look for is swept later.
         while let Some(due) = proxier.next_due() {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use portcullis::config::ProxyMode;
 use portcullis_cluster::desired::{Desired, ServiceChange, ServicePort};
 use portcullis_cluster::{Family, Index};
-use portcullis_modes::iptables::{Host, Options};
 use portcullis_modes::nftables::{self, FamilyTable};
+use portcullis_modes::{NodeFacts, Options};
 use portcullis_netlink::nf_tables::Table;
 
 use crate::recorded;
@@ -22,7 +22,7 @@ pub struct State<'a> {
     pub family: Family,
     pub desired: &'a Desired,
     pub options: &'a Options,
-    pub host: &'a Host,
+    pub host: &'a NodeFacts,
     pub theirs: Table,
     /// Rendered from nothing.
     pub ours: Table,
@@ -76,7 +76,7 @@ pub fn each(is_wanted: impl Fn(&Case) -> bool, mut visit: impl FnMut(&State<'_>)
 /// Both families' tables on their way through the steps of a case.
 #[derive(Default)]
 struct Follower {
-    facts: Option<(Options, Host)>,
+    facts: Option<(Options, NodeFacts)>,
     tables: Vec<FamilyTable>,
 }
 
@@ -87,7 +87,7 @@ impl Follower {
         desired: &Desired,
         changes: &[ServiceChange],
         options: &Options,
-        host: &Host,
+        host: &NodeFacts,
     ) -> Vec<Table> {
         let now = Instant::now();
         let facts = Some((options.clone(), host.clone()));

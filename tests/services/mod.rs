@@ -15,7 +15,7 @@ use portcullis::host_file::HostFile;
 use portcullis::source::read_manifests;
 use portcullis::{host, node};
 use portcullis_cluster::{Event, Family, Index, Kind, Name, Object};
-use portcullis_modes::iptables::{Host, Options};
+use portcullis_modes::{NodeFacts, Options};
 use serde_json::Value;
 
 /// Where the cases are.
@@ -99,17 +99,17 @@ impl Case {
     }
 
     /// The options and facts of the host in a state.
-    pub fn facts(&self, index: &Index) -> (Options, Host) {
+    pub fn facts(&self, index: &Index) -> (Options, NodeFacts) {
         let known = index.node(self.node());
         let options = node::options(&self.config, known);
         let addresses: Vec<_> = self.host.addresses().collect();
-        let host = Host {
+        let host = NodeFacts {
             addresses: host::addresses_in_rules(self.config.mode, &options, &addresses),
             node_ips: node::primary_ips(&self.config, known, |_| None),
             random_fully: true,
             nfacct: true,
             service_cidrs: node::service_cidrs(self.config.mode, index),
-            ..Host::default()
+            ..NodeFacts::default()
         };
         (options, host)
     }

@@ -5,18 +5,17 @@ use std::time::{Duration, Instant};
 
 use portcullis_cluster::Family;
 use portcullis_modes::Mode;
-use portcullis_modes::iptables::{
-    DetectLocal, Flavour, Host, Kernel, NodePortAddresses, Options, Proxier, Table,
-};
+use portcullis_modes::iptables::{Flavour, IptablesKernel, IptablesProxier, Table};
+use portcullis_modes::{DetectLocal, NodeFacts, NodePortAddresses, Options};
 
 use crate::cluster::{Cluster, Drawn};
 use crate::fake_kernel::FakeKernel;
 use crate::{all_well, held, host, options, service};
 
 /// A node with the addresses of its Node object, as the daemon hands them over.
-fn on(addresses: &[&str]) -> Host {
+fn on(addresses: &[&str]) -> NodeFacts {
     let addresses: Vec<IpAddr> = addresses.iter().map(|ip| ip.parse().expect("an address")).collect();
-    Host { node_ips: addresses.clone().into(), addresses: addresses.into(), ..host() }
+    NodeFacts { node_ips: addresses.clone().into(), addresses: addresses.into(), ..host() }
 }
 
 fn primary_only() -> Options {
@@ -24,7 +23,7 @@ fn primary_only() -> Options {
 }
 
 /// A change of a node that serves 40 Services.
-type Change = fn(&FakeKernel, &mut Proxier, &mut Cluster);
+type Change = fn(&FakeKernel, &mut IptablesProxier, &mut Cluster);
 
 fn flush_services(kernel: &FakeKernel) {
     kernel.meddle(|tables| {
@@ -37,15 +36,15 @@ fn flush_services(kernel: &FakeKernel) {
 const CHANGES: [(&str, usize, Change); 8] = [
     // What; how many repairs that takes; how it happens.
     ("the node gets another address", 0, |_, proxier, _| {
-        proxier.set_facts(primary_only(), on(&["192.0.2.2"]));
+        proxier.reconfigure(primary_only(), on(&["192.0.2.2"]));
     }),
     ("the node's pod CIDR becomes known", 0, |_, proxier, _| {
         let detect_local = DetectLocal::Cidrs(["10.244.1.0/24".parse().expect("a CIDR")].into());
-        proxier.set_facts(Options { detect_local, ..primary_only() }, on(&["192.0.2.1"]));
+        proxier.reconfigure(Options { detect_local, ..primary_only() }, on(&["192.0.2.1"]));
     }),
     ("the masquerade bit changes twice", 0, |_, proxier, _| {
-        proxier.set_facts(Options { masquerade_bit: 15, ..primary_only() }, on(&["192.0.2.1"]));
-        proxier.set_facts(Options { masquerade_bit: 13, ..primary_only() }, on(&["192.0.2.1"]));
+        proxier.reconfigure(Options { masquerade_bit: 15, ..primary_only() }, on(&["192.0.2.1"]));
+        proxier.reconfigure(Options { masquerade_bit: 13, ..primary_only() }, on(&["192.0.2.1"]));
     }),
     ("another process flushes a chain", 1, |kernel, proxier, _| {
         flush_services(kernel);
@@ -53,7 +52,7 @@ const CHANGES: [(&str, usize, Change); 8] = [
     }),
     ("another process flushes a chain as the node gets another address", 1, |kernel, proxier, _| {
         flush_services(kernel);
-        proxier.set_facts(primary_only(), on(&["192.0.2.2"]));
+        proxier.reconfigure(primary_only(), on(&["192.0.2.2"]));
     }),
     ("another process flushes a chain, and the tool fails to restore it at first", 1, |kernel, proxier, cluster| {
         flush_services(kernel);
@@ -82,19 +81,19 @@ fn only_external_changes_count_as_repairs() {
             let changes: Vec<_> = (0..40)
                 .flat_map(|n| cluster.set(n, Some(&Drawn { node_port: n % 2 == 0, ..service(3) })))
                 .collect();
-            let own: Box<dyn Kernel> = Box::new(kernel.clone());
-            let mut proxier = Proxier::new(primary_only(), on(&["192.0.2.1"]), [(Family::V4, own)]);
+            let own: Box<dyn IptablesKernel> = Box::new(kernel.clone());
+            let mut proxier = IptablesProxier::new(primary_only(), on(&["192.0.2.1"]), [(Family::V4, own)]);
             all_well(&proxier.sync(&cluster.desired, &changes));
             change(&kernel, &mut proxier, &mut cluster);
             let reports = proxier.sync(&cluster.desired, &[]);
             all_well(&reports);
             let fresh = FakeKernel::new(flavour);
-            let own: Box<dyn Kernel> = Box::new(fresh.clone());
-            let (options, host) = (proxier.options().clone(), proxier.host().clone());
-            let mut other = Proxier::new(options, host, [(Family::V4, own)]);
+            let own: Box<dyn IptablesKernel> = Box::new(fresh.clone());
+            let (options, host) = (proxier.options().clone(), proxier.node_facts().clone());
+            let mut other = IptablesProxier::new(options, host, [(Family::V4, own)]);
             all_well(&other.sync(&cluster.desired, &[]));
             assert_eq!(held(&kernel), held(&fresh), "{flavour:?}: {what}");
-            (what, reports[0].repaired)
+            (what, reports[0].restored)
         });
         assert_eq!(counted, CHANGES.map(|(what, repairs, _)| (what, repairs)), "{flavour:?}");
     }
@@ -107,15 +106,15 @@ fn each_external_change_is_repaired_although_comparing_takes_long() {
         let (kernel, mut cluster) = (FakeKernel::new(flavour), Cluster::new());
         kernel.state().dump_takes = Duration::from_millis(600);
         let changes = cluster.set(0, Some(&service(3)));
-        let own: Box<dyn Kernel> = Box::new(kernel.clone());
-        let mut proxier = Proxier::new(options(), host(), [(Family::V4, own)]);
+        let own: Box<dyn IptablesKernel> = Box::new(kernel.clone());
+        let mut proxier = IptablesProxier::new(options(), host(), [(Family::V4, own)]);
         all_well(&proxier.sync(&cluster.desired, &changes));
         for time in 1..=2 {
             flush_services(&kernel);
             assert!(proxier.check_drift(), "{flavour:?}: flush {time}");
             let reports = proxier.sync(&cluster.desired, &[]);
             all_well(&reports);
-            assert_eq!(reports[0].repaired, 1, "{flavour:?}: flush {time}");
+            assert_eq!(reports[0].restored, 1, "{flavour:?}: flush {time}");
         }
         let add_chain = |name: &str| {
             kernel.meddle(|tables| {
@@ -128,7 +127,7 @@ fn each_external_change_is_repaired_although_comparing_takes_long() {
         add_chain("KUBE-KUBELET-CANARY");
         assert!(proxier.check_drift(), "{flavour:?}: the chain may be ours");
         let compared = Instant::now();
-        assert!(proxier.sync(&cluster.desired, &[]).iter().all(|r| r.full && r.repaired == 0));
+        assert!(proxier.sync(&cluster.desired, &[]).iter().all(|r| r.is_full && r.restored == 0));
         assert_eq!(proxier.next_due(), None, "{flavour:?}");
         add_chain("KUBE-FIREWALL");
         assert!(!proxier.check_drift(), "{flavour:?}: the last comparison found nothing");

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use portcullis_modes::SyncError;
-use portcullis_modes::iptables::{Fingerprint, Flavour, Kernel, Table};
+use portcullis_modes::iptables::{Fingerprint, Flavour, IptablesKernel, Table};
 
 /// The chains of a table with their rules, each without `-A CHAIN`.
 pub type Chains = BTreeMap<String, Vec<String>>;
@@ -73,7 +73,7 @@ impl FakeKernel {
     }
 }
 
-impl Kernel for FakeKernel {
+impl IptablesKernel for FakeKernel {
     fn flavour(&self) -> Flavour {
         self.flavour
     }
@@ -106,7 +106,7 @@ impl Kernel for FakeKernel {
             false => restore(&mut state, &text),
         };
         state.generation += 1;
-        result.map_err(|(line, message)| SyncError::Refused {
+        result.map_err(|(line, message)| SyncError::Rejected {
             tool: "fake".into(),
             status: "exit status: 2".into(),
             message,

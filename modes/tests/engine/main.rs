@@ -11,8 +11,9 @@ use cluster::{Cluster, Drawn, drawn, name_of};
 use fake_kernel::FakeKernel;
 use portcullis_cluster::Family;
 use portcullis_cluster::desired::ServiceChange;
-use portcullis_modes::iptables::{Flavour, Host, Kernel, Options, Proxier, RuleSet, Table};
-use portcullis_modes::{Mode, Report};
+use portcullis_modes::iptables::{Flavour, IptablesKernel, IptablesProxier, RuleSet, Table};
+use portcullis_modes::{Mode, SyncResult};
+use portcullis_modes::{NodeFacts, Options};
 use proptest::prelude::*;
 
 /// How many Services a test has at most.
@@ -24,13 +25,13 @@ fn options() -> Options {
     Options::default()
 }
 
-fn host() -> Host {
-    Host { random_fully: true, ..Host::default() }
+fn host() -> NodeFacts {
+    NodeFacts { random_fully: true, ..NodeFacts::default() }
 }
 
-fn proxier(kernel: &FakeKernel) -> Proxier {
-    let kernel: Box<dyn Kernel> = Box::new(kernel.clone());
-    Proxier::new(options(), host(), [(Family::V4, kernel)])
+fn proxier(kernel: &FakeKernel) -> IptablesProxier {
+    let kernel: Box<dyn IptablesKernel> = Box::new(kernel.clone());
+    IptablesProxier::new(options(), host(), [(Family::V4, kernel)])
 }
 
 /// The rules of a kernel, with those of a shared chain sorted: the order of Services does not matter there.
@@ -82,7 +83,7 @@ fn sorted_if_shared(
     ((table, name), rules)
 }
 
-fn all_well(reports: &[Report]) {
+fn all_well(reports: &[SyncResult]) {
     for report in reports {
         assert!(report.error.is_none() && report.isolated.is_empty(), "{report:?}");
     }
@@ -116,7 +117,7 @@ fn flavour() -> impl Strategy<Value = Flavour> {
 }
 
 /// Syncs until it succeeds, as the loop does.
-fn settle(proxier: &mut Proxier, cluster: &Cluster, changes: &[ServiceChange]) {
+fn settle(proxier: &mut IptablesProxier, cluster: &Cluster, changes: &[ServiceChange]) {
     let mut reports = proxier.sync(&cluster.desired, changes);
     for _ in 0..5 {
         if reports.iter().all(|r| r.error.is_none()) {
@@ -322,7 +323,7 @@ fn a_chain_that_another_process_uses_isolates_no_service() {
             let changes: Vec<_> = (0..count).flat_map(|n| cluster.set(n, Some(&service(1)))).collect();
             let reports = proxier.sync(&cluster.desired, &changes);
             all_well(&reports);
-            assert!(reports.iter().all(|report| report.isolated.is_empty() && report.repaired == 0));
+            assert!(reports.iter().all(|report| report.isolated.is_empty() && report.restored == 0));
             let case = format!("{flavour:?} {names_lines} {count} {compare}");
             let left = |kernel: &FakeKernel| {
                 let (held, wanted) = (held(kernel), wanted(&cluster));
@@ -361,7 +362,7 @@ fn a_small_change_is_a_small_restore() {
         all_well(&reports);
         assert_eq!(kernel.state().restores, before + 1, "one restore");
         // Two chains declared, two rules of the new endpoint, three jumps to endpoints.
-        assert_eq!((reports[0].full, reports[0].lines), (false, 7));
+        assert_eq!((reports[0].is_full, reports[0].written), (false, 7));
     }
 }
 
@@ -379,7 +380,7 @@ fn what_others_do_to_their_own_chains_is_no_drift() {
         nat.get_mut("PREROUTING").expect("it is built in").push("-j CNI-HOSTPORT".into());
     });
     assert!(!proxier.check_drift());
-    assert!(proxier.sync(&cluster.desired, &[]).iter().all(|report| !report.full));
+    assert!(proxier.sync(&cluster.desired, &[]).iter().all(|report| !report.is_full));
     kernel.meddle(|tables| {
         tables
             .get_mut(&Table::Nat)
@@ -397,13 +398,13 @@ fn a_tool_without_nfacct_is_fed_without() {
     let kernel = FakeKernel::new(Flavour::Nft);
     kernel.state().refused.insert("nfacct".into());
     let cluster = Cluster::new();
-    let host = Host { nfacct: true, ..host() };
-    let own: Box<dyn Kernel> = Box::new(kernel.clone());
-    let mut proxier = Proxier::new(options(), host.clone(), [(Family::V4, own)]);
+    let host = NodeFacts { nfacct: true, ..host() };
+    let own: Box<dyn IptablesKernel> = Box::new(kernel.clone());
+    let mut proxier = IptablesProxier::new(options(), host.clone(), [(Family::V4, own)]);
     all_well(&proxier.sync(&cluster.desired, &[]));
     assert_eq!(held(&kernel), wanted(&cluster));
     let before = kernel.state().restores;
-    proxier.set_facts(options(), host);
+    proxier.reconfigure(options(), host);
     all_well(&proxier.sync(&cluster.desired, &[]));
     assert_eq!(kernel.state().restores, before, "what was learned is kept");
 }

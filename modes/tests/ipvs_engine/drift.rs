@@ -3,8 +3,9 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use portcullis_modes::iptables::{Host, Options, Table};
+use portcullis_modes::iptables::Table;
 use portcullis_modes::ipvs::Change;
+use portcullis_modes::{NodeFacts, Options};
 use portcullis_netlink::ip_vs::Balancing;
 use portcullis_netlink::ipset::SetEntry;
 use proptest::prelude::*;
@@ -168,9 +169,9 @@ fn new_node_facts_are_no_repair() {
         let moved: Vec<IpAddr> =
             ["127.0.0.1", "192.0.2.9", "::1", "2001:db8::9"].map(|ip| ip.parse().expect("an address")).into();
         let node_ips = [moved[1], moved[3]];
-        let host = Host { addresses: moved.into(), node_ips: node_ips.into(), ..node.host.clone() };
+        let host = NodeFacts { addresses: moved.into(), node_ips: node_ips.into(), ..node.host.clone() };
         let options = Options { masquerade_bit: 15, ..node.options.clone() };
-        node.set_facts(options, host);
+        node.reconfigure(options, host);
         if fails {
             node.rules[0].1.state().locked_at = Some(Table::Nat);
             let reports = node.sync(&[]);

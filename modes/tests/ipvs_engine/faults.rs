@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use portcullis_cluster::{Family, NamespacedName};
 use portcullis_modes::ipvs::{Change, IpSet, State};
-use portcullis_modes::{Mode, Report};
+use portcullis_modes::{Mode, SyncResult};
 use portcullis_netlink::ip_vs::VirtualServer;
 use portcullis_netlink::ipset::SetType;
 use proptest::prelude::*;
@@ -38,7 +38,7 @@ fn apart((n, drawn): (usize, Option<Drawn>)) -> (usize, Option<Drawn>) {
     (n, drawn.map(apart))
 }
 
-fn isolated(reports: &[Report]) -> BTreeSet<NamespacedName> {
+fn isolated(reports: &[SyncResult]) -> BTreeSet<NamespacedName> {
     reports.iter().flat_map(|report| &report.isolated).map(|isolated| isolated.service.clone()).collect()
 }
 
@@ -85,7 +85,7 @@ proptest! {
                     let own = ["192.0.2.12", "2001:db8::12"].map(|ip| ip.parse().expect("an address"));
                     host.addresses = host.addresses.iter().copied().chain(own).collect();
                 }
-                node.set_facts(node.options.clone(), host);
+                node.reconfigure(node.options.clone(), host);
             }
             node.kernel.state().fails_after = Some(round.fails_after[0]);
             prop_assert_eq!(repairs(&node.sync(&changes)), 0);
@@ -152,7 +152,7 @@ proptest! {
             let mut host = host();
             host.addresses = host.addresses.iter().copied().filter(|ip| *ip != host.node_ips[0]).collect();
             host.node_ips = host.node_ips[1..].into();
-            node.set_facts(node.options.clone(), host);
+            node.reconfigure(node.options.clone(), host);
             let wanted = node.wanted();
             let reports = node.sync(&[]);
             prop_assert!(reports.iter().all(|report| report.error.is_none()));

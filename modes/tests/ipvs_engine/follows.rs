@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use portcullis_cluster::Family;
-use portcullis_modes::iptables::{DetectLocal, Host, NodePortAddresses, Options};
+use portcullis_modes::{DetectLocal, NodeFacts, NodePortAddresses, Options};
 use portcullis_netlink::ip_vs::{Balancing, RealServer, VirtualServer};
 use proptest::prelude::*;
 
@@ -48,7 +48,7 @@ fn step() -> impl Strategy<Value = Step> {
 }
 
 /// Options and facts made from bits.
-fn facts(bits: u8) -> (Options, Host) {
+fn facts(bits: u8) -> (Options, NodeFacts) {
     let bit = |n: u8| bits & (1 << n) != 0;
     let mut host = host();
     let mut addresses = host.addresses.to_vec();
@@ -126,16 +126,16 @@ proptest! {
                     let changes = node.set(services.iter().map(|(n, drawn)| (*n, drawn.as_ref())));
                     let reports = node.settle(&changes);
                     prop_assert_eq!(repairs(&reports), 0);
-                    prop_assert!(reports.iter().all(|report| !report.full));
+                    prop_assert!(reports.iter().all(|report| !report.is_full));
                 }
                 Step::Facts(bits) => {
                     let (options, host) = facts(*bits);
-                    node.set_facts(options, host);
+                    node.reconfigure(options, host);
                     prop_assert_eq!(repairs(&node.settle(&[])), 0);
                 }
                 Step::FactsAndChange(bits, services) => {
                     let (options, host) = facts(*bits);
-                    node.set_facts(options, host);
+                    node.reconfigure(options, host);
                     let changes = node.set(services.iter().map(|(n, drawn)| (*n, drawn.as_ref())));
                     prop_assert_eq!(repairs(&node.settle(&changes)), 0);
                 }

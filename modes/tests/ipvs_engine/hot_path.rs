@@ -40,9 +40,9 @@ fn cost(ports: &'static str, others: usize, from: &str, to: &str) -> (Vec<Call>,
     node.forget_log();
     let reports = node.sync(&changes);
     all_well(&reports);
-    assert!(reports.iter().all(|report| !report.full));
+    assert!(reports.iter().all(|report| !report.is_full));
     let (log, reads) = node.asked();
-    assert_eq!(reports.iter().map(|report| report.lines).sum::<usize>(), log.len());
+    assert_eq!(reports.iter().map(|report| report.written).sum::<usize>(), log.len());
     node.is_right();
     (log, reads)
 }

@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use portcullis_cluster::desired::ServiceChange;
 use portcullis_cluster::{Family, NamespacedName};
-use portcullis_modes::iptables::{Flavour, Host, Kernel, Options};
+use portcullis_modes::iptables::{Flavour, IptablesKernel};
 use portcullis_modes::ipvs::{IpvsOptions, Owners, Proxier, State};
-use portcullis_modes::{Mode, Report};
+use portcullis_modes::{Mode, SyncResult};
+use portcullis_modes::{NodeFacts, Options};
 use portcullis_netlink::ip_vs::VirtualServer;
 
 use crate::cluster::{Cluster, Drawn};
@@ -23,17 +24,22 @@ pub struct Node {
     pub cluster: Cluster,
     pub ipvs: IpvsOptions,
     pub options: Options,
-    pub host: Host,
+    pub host: NodeFacts,
     pub proxier: Proxier,
     pub now: Instant,
 }
 
 /// A host with two addresses of each family, and those that nobody can serve at.
-pub fn host() -> Host {
+pub fn host() -> NodeFacts {
     let addresses = ["127.0.0.1", "192.0.2.1", "192.0.2.2", "::1", "2001:db8::1", "2001:db8::2", "fe80::1"];
     let addresses: Vec<_> = addresses.iter().map(|ip| ip.parse().expect("an address")).collect();
     let node_ips = [addresses[1], addresses[4]];
-    Host { addresses: addresses.into(), node_ips: node_ips.into(), random_fully: true, ..Host::default() }
+    NodeFacts {
+        addresses: addresses.into(),
+        node_ips: node_ips.into(),
+        random_fully: true,
+        ..NodeFacts::default()
+    }
 }
 
 impl Node {
@@ -72,12 +78,12 @@ impl Node {
         services.into_iter().flat_map(|(n, drawn)| self.cluster.set(n, drawn)).collect()
     }
 
-    pub fn sync(&mut self, changes: &[ServiceChange]) -> Vec<Report> {
+    pub fn sync(&mut self, changes: &[ServiceChange]) -> Vec<SyncResult> {
         self.proxier.sync_at(self.now, &self.cluster.desired, changes)
     }
 
     /// Syncs until it succeeds, as the program does.
-    pub fn retry(&mut self, changes: &[ServiceChange]) -> Vec<Report> {
+    pub fn retry(&mut self, changes: &[ServiceChange]) -> Vec<SyncResult> {
         let mut reports = self.sync(changes);
         for _ in 0..TRIES {
             if reports.iter().all(|report| report.error.is_none()) {
@@ -89,14 +95,14 @@ impl Node {
     }
 
     /// The same where every Service must be served.
-    pub fn settle(&mut self, changes: &[ServiceChange]) -> Vec<Report> {
+    pub fn settle(&mut self, changes: &[ServiceChange]) -> Vec<SyncResult> {
         let reports = self.retry(changes);
         all_well(&reports);
         reports
     }
 
     /// Changes one Service, and serves it.
-    pub fn change(&mut self, n: usize, service: Option<&Drawn>) -> Vec<Report> {
+    pub fn change(&mut self, n: usize, service: Option<&Drawn>) -> Vec<SyncResult> {
         let changes = self.set([(n, service)]);
         self.settle(&changes)
     }
@@ -108,9 +114,9 @@ impl Node {
         self.now = self.now.max(Instant::now());
     }
 
-    pub fn set_facts(&mut self, options: Options, host: Host) {
+    pub fn reconfigure(&mut self, options: Options, host: NodeFacts) {
         (self.options, self.host) = (options.clone(), host.clone());
-        self.proxier.set_facts(options, host);
+        self.proxier.reconfigure(options, host);
     }
 
     /// Time passes, and the engine is called when it wants to be.
@@ -199,12 +205,12 @@ impl Node {
     }
 }
 
-pub fn repairs(reports: &[Report]) -> usize {
-    reports.iter().map(|report| report.repaired).sum()
+pub fn repairs(reports: &[SyncResult]) -> usize {
+    reports.iter().map(|report| report.restored).sum()
 }
 
 #[track_caller]
-pub fn all_well(reports: &[Report]) {
+pub fn all_well(reports: &[SyncResult]) {
     for report in reports {
         assert!(report.error.is_none() && report.isolated.is_empty(), "{report:#?}");
     }
@@ -215,7 +221,7 @@ fn proxier(
     rules: &[(Family, FakeKernel)],
     ipvs: &IpvsOptions,
     options: &Options,
-    host: &Host,
+    host: &NodeFacts,
 ) -> Proxier {
     Proxier::new(ipvs.clone(), options.clone(), host.clone(), kernel.view(), tools(kernel, rules))
 }
@@ -223,10 +229,10 @@ fn proxier(
 fn tools<'a>(
     kernel: &'a FakeIpvs,
     rules: &'a [(Family, FakeKernel)],
-) -> impl Iterator<Item = (Family, Box<dyn Kernel>)> + 'a {
+) -> impl Iterator<Item = (Family, Box<dyn IptablesKernel>)> + 'a {
     rules.iter().map(|(family, rules)| {
         let tool = Tool { family: *family, rules: rules.clone(), kernel: kernel.view() };
-        (*family, Box::new(tool) as Box<dyn Kernel>)
+        (*family, Box::new(tool) as Box<dyn IptablesKernel>)
     })
 }
 

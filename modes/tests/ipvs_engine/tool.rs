@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use portcullis_cluster::Family;
 use portcullis_modes::SyncError;
-use portcullis_modes::iptables::{Fingerprint, Flavour, Kernel, Table};
+use portcullis_modes::iptables::{Fingerprint, Flavour, IptablesKernel, Table};
 
 use crate::fake_iptables::FakeKernel;
 use crate::kernel::{Call, FakeIpvs};
@@ -27,7 +27,7 @@ impl Tool {
         for line in text.lines() {
             let mut words = line.split(' ').skip_while(|word| *word != "--match-set").skip(1);
             if let Some(name) = words.next().filter(|name| !state.sets.contains_key(*name)) {
-                return Err(SyncError::Refused {
+                return Err(SyncError::Rejected {
                     tool: "fake".into(),
                     status: "exit status: 2".into(),
                     message: format!("Set {name} doesn't exist."),
@@ -39,7 +39,7 @@ impl Tool {
     }
 }
 
-impl Kernel for Tool {
+impl IptablesKernel for Tool {
     fn flavour(&self) -> Flavour {
         self.rules.flavour()
     }

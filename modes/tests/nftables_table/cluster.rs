@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use portcullis_cluster::desired::{Desired, ServiceChange};
 use portcullis_cluster::{Event, Family, Index, Kind, Name, NamespacedName, Object, ObjectKey};
-use portcullis_modes::iptables::{DetectLocal, Host, NodePortAddresses, Options};
 use portcullis_modes::nftables::FamilyTable;
+use portcullis_modes::{DetectLocal, NodeFacts, NodePortAddresses, Options};
 use portcullis_netlink::nf_tables::{Packet, Table};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -94,8 +94,8 @@ pub fn options() -> Options {
     }
 }
 
-pub fn host() -> Host {
-    Host { node_ips: [NODE.parse().expect("an address")].into(), ..Host::default() }
+pub fn host() -> NodeFacts {
+    NodeFacts { node_ips: [NODE.parse().expect("an address")].into(), ..NodeFacts::default() }
 }
 
 /// A cluster, and the table that follows it.

@@ -8,7 +8,8 @@ use std::process::{Command, Output, Stdio};
 use portcullis_cluster::desired::Desired;
 use portcullis_cluster::{Event, Family, Index, Name, Object, manifest};
 use portcullis_modes::Mode;
-use portcullis_modes::iptables::{DetectLocal, Flavour, Host, Kernel, Options, Proxier, RuleSet, Tools};
+use portcullis_modes::iptables::{Flavour, IptablesKernel, IptablesProxier, RuleSet, Tools};
+use portcullis_modes::{DetectLocal, NodeFacts, Options};
 
 use crate::namespace::run;
 
@@ -71,29 +72,29 @@ pub(crate) struct Node {
     pub(crate) flavour: Flavour,
     pub(crate) desired: Desired,
     pub(crate) options: Options,
-    pub(crate) host: Host,
+    pub(crate) host: NodeFacts,
 }
 
 impl Node {
     pub(crate) fn new(flavour: Flavour, state: &str) -> Node {
         let pods = ["10.244.0.0/16", "fd00:10:244::/48"].map(|net| net.parse().unwrap());
         let options = Options { detect_local: DetectLocal::Cidrs(Box::new(pods)), ..Options::default() };
-        let host = Host {
+        let host = NodeFacts {
             node_ips: ["192.168.10.11", "fd00:192:168:10::11"].map(|ip| ip.parse().unwrap()).into(),
             random_fully: true,
-            ..Host::default()
+            ..NodeFacts::default()
         };
         Node { flavour, desired: desired(state), options, host }
     }
 
-    pub(crate) fn kernel(&self, family: Family) -> Box<dyn Kernel> {
+    pub(crate) fn kernel(&self, family: Family) -> Box<dyn IptablesKernel> {
         Tools::of_flavour(self.flavour).unwrap().kernel(family)
     }
 
     /// Writes the rules.
     pub(crate) fn sync(&self) {
         let kernels = Family::BOTH.map(|family| (family, self.kernel(family)));
-        let mut proxier = Proxier::new(self.options.clone(), self.host.clone(), kernels);
+        let mut proxier = IptablesProxier::new(self.options.clone(), self.host.clone(), kernels);
         for report in proxier.sync(&self.desired, &[]) {
             assert_eq!((report.error, report.isolated), (None, vec![]), "{:?}", report.family);
         }

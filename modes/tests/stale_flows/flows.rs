@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use portcullis_cluster as cluster_crate;
-use portcullis_modes::Report;
+use portcullis_modes::SyncResult;
 use portcullis_modes::stale_flows::{FlowTable, KernelFlows, StaleFlows};
 use portcullis_netlink::conntrack::{Conntrack, Deleted, Flow, Tuple, status};
 use portcullis_netlink::{Error, Family};
@@ -163,19 +163,19 @@ impl Place for Kernel {
 }
 
 /// The report of a sync in which all went well.
-pub(crate) fn written() -> Vec<Report> {
+pub(crate) fn written() -> Vec<SyncResult> {
     cluster_crate::Family::BOTH.map(report).into()
 }
 
 /// The same for one family.
-pub(crate) fn report(family: cluster_crate::Family) -> Report {
-    Report {
+pub(crate) fn report(family: cluster_crate::Family) -> SyncResult {
+    SyncResult {
         tables: Vec::new(),
         family,
-        full: false,
-        took: Duration::from_millis(1),
-        lines: 1,
-        repaired: 0,
+        is_full: false,
+        duration: Duration::from_millis(1),
+        written: 1,
+        restored: 0,
         isolated: Vec::new(),
         error: None,
     }

@@ -1,7 +1,7 @@
 //! What waits until rules are written or the kernel answers, and what costs nothing.
 
 use portcullis_cluster::Family as Of;
-use portcullis_modes::{Isolated, Report, SyncError};
+use portcullis_modes::{IsolatedService, SyncError, SyncResult};
 use portcullis_netlink::Family;
 use portcullis_netlink::conntrack::Flow;
 
@@ -17,7 +17,7 @@ fn refused() -> SyncError {
     SyncError::Kernel { what: "cannot write".into(), reason: "no".into() }
 }
 
-fn with(change: impl Fn(&mut Report)) -> Vec<Report> {
+fn with(change: impl Fn(&mut SyncResult)) -> Vec<SyncResult> {
     let mut reports = written();
     reports.iter_mut().for_each(change);
     reports
@@ -41,13 +41,13 @@ impl Run {
         run
     }
 
-    fn go(&mut self, state: &str, reports: &[Report]) {
+    fn go(&mut self, state: &str, reports: &[SyncResult]) {
         let changes = self.cluster.become_text(state, V4);
         self.stale.note(&changes);
         self.again(reports);
     }
 
-    fn again(&mut self, reports: &[Report]) {
+    fn again(&mut self, reports: &[SyncResult]) {
         let _ = self.stale.delete(&self.cluster.desired, reports, &[]);
     }
 
@@ -71,7 +71,8 @@ fn nothing_is_deleted_before_the_rules_are_written() {
 fn an_isolated_service_waits_and_the_others_do_not() {
     let mut run = Run::new();
     let game = portcullis_cluster::NamespacedName::new("default", "game");
-    let isolated = || with(|r| r.isolated = vec![Isolated { service: game.clone(), reason: "no".into() }]);
+    let isolated =
+        || with(|r| r.isolated = vec![IsolatedService { service: game.clone(), reason: "no".into() }]);
     run.go(AFTER, &isolated());
     assert_eq!(run.now(), (1, 1, true));
     run.again(&isolated());
@@ -114,9 +115,9 @@ fn repaired_rules_make_everything_of_the_family_suspect() {
         V4,
     );
     run.memory.put(&strays.iter().map(|(flow, _)| *flow).collect::<Vec<Flow>>());
-    run.again(&with(|r| r.repaired = usize::from(r.family == Of::V6)));
+    run.again(&with(|r| r.restored = usize::from(r.family == Of::V6)));
     assert_eq!(run.now(), (5, 0, false));
-    run.again(&with(|r| r.repaired = usize::from(r.family == Of::V4)));
+    run.again(&with(|r| r.restored = usize::from(r.family == Of::V4)));
     assert_eq!(run.now(), (2, 1, false));
 }
 

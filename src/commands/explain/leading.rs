@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use portcullis_cluster::desired::{Endpoint, ServicePort};
 use portcullis_cluster::{Family, Name};
-use portcullis_modes::iptables::{DetectLocal, NodePortAddresses};
+use portcullis_modes::{DetectLocal, NodePortAddresses};
 
 use super::client::{Client, ClientKind};
 use super::entry::Entry;

@@ -6,7 +6,7 @@ use std::ops::RangeInclusive;
 use ipnet::IpNet;
 use portcullis_cluster::desired::{Desired, ServicePort};
 use portcullis_cluster::{Family, Name, Protocol};
-use portcullis_modes::iptables::NodePortAddresses;
+use portcullis_modes::NodePortAddresses;
 
 use super::entry::{Entry, entry_at, ports_of};
 use super::leading::{How, Refusal};

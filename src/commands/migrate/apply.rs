@@ -9,7 +9,7 @@ use portcullis_cluster::desired::{Desired, ServiceChange};
 use portcullis_modes::cleanup::{Cleanup, Takeover};
 use portcullis_modes::iptables::Flavour;
 use portcullis_modes::stale_flows::{KernelFlows, StaleFlows};
-use portcullis_modes::{Mode, Report};
+use portcullis_modes::{Mode, SyncResult};
 
 use super::MigrateError;
 use super::report::Applied;
@@ -35,7 +35,7 @@ pub(super) fn apply(
     host.nfacct = host::ensure_nfacct();
     let (mut mode, _) = serving::mode(config, state.options.clone(), host, means)?;
     serving::route_localhost(config);
-    if let Err(error) = takeover.prepare(&mode.host().node_ips) {
+    if let Err(error) = takeover.prepare(&mode.node_facts().node_ips) {
         tracing::warn!(%error, "this machine's own connections may break when addresses of IPVS mode go");
     }
 
@@ -88,7 +88,7 @@ fn everything(desired: &Desired) -> Vec<ServiceChange> {
     desired.services().iter().map(new).collect()
 }
 
-fn must_serve(reports: &[Report]) -> Result<(), MigrateError> {
+fn must_serve(reports: &[SyncResult]) -> Result<(), MigrateError> {
     if let Some(error) = reports.iter().find_map(|report| report.error.clone()) {
         return Err(MigrateError::Sync(error));
     }
@@ -116,8 +116,8 @@ fn note(
     Ok(())
 }
 
-fn forget_stale_flows(mode: &dyn Mode, desired: &Desired, reports: &[Report]) -> usize {
-    let addresses = mode.options().node_port_addresses_of(&host::addresses(), mode.host());
+fn forget_stale_flows(mode: &dyn Mode, desired: &Desired, reports: &[SyncResult]) -> usize {
+    let addresses = mode.options().node_port_addresses_among(&host::addresses(), mode.node_facts());
     match StaleFlows::new(KernelFlows::default()).delete(desired, reports, &addresses) {
         Ok(sweep) => sweep.deleted,
         Err(error) => {

@@ -1,0 +1,76 @@
+//! The node addresses on which node ports are served (`--nodeport-addresses`).
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use ipnet::IpNet;
+use portcullis_cluster::Family;
+
+use crate::node_facts::NodeFacts;
+
+/// The node addresses on which node ports are served.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub enum NodePortAddresses {
+    /// All addresses.
+    #[default]
+    All,
+    /// The node's primary address of each family.
+    Primary {
+        /// 127.0.0.1, too.
+        localhost: bool,
+    },
+    /// Addresses in these blocks; all addresses of a family that has no block here.
+    Cidrs(Box<[IpNet]>),
+}
+
+/// The addresses of one family on which node ports are served.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum NodePortScope {
+    /// Every local address.
+    All,
+    /// These addresses.
+    Addresses(Vec<IpAddr>),
+}
+
+impl NodePortAddresses {
+    /// Returns the addresses of a family on which node ports are served.
+    pub(crate) fn scope(&self, family: Family, facts: &NodeFacts) -> NodePortScope {
+        match self {
+            NodePortAddresses::All => NodePortScope::All,
+            NodePortAddresses::Primary { localhost } => {
+                let loopback =
+                    (*localhost && family == Family::V4).then_some(IpAddr::V4(Ipv4Addr::LOCALHOST));
+                NodePortScope::Addresses(facts.node_ip(family).into_iter().chain(loopback).collect())
+            }
+            NodePortAddresses::Cidrs(cidrs) => {
+                let of_family = || cidrs.iter().filter(|c| Family::of_net(c) == family);
+                if of_family().next().is_none() || of_family().any(|c| c.prefix_len() == 0) {
+                    return NodePortScope::All;
+                }
+                let own = facts.addresses.iter().copied();
+                NodePortScope::Addresses(own.filter(|ip| of_family().any(|c| c.contains(ip))).collect())
+            }
+        }
+    }
+
+    /// Returns true if an IPv4 loopback address is among the addresses.
+    pub(crate) fn includes_localhost(&self) -> bool {
+        match self {
+            NodePortAddresses::All => true,
+            NodePortAddresses::Primary { localhost } => *localhost,
+            NodePortAddresses::Cidrs(cidrs) => {
+                let mut v4 = cidrs.iter().filter(|c| Family::of_net(c) == Family::V4).peekable();
+                // Without an IPv4 block, node ports are served on all IPv4 addresses.
+                v4.peek().is_none() || v4.any(|net| net.prefix_len() == 0 || net.addr().is_loopback())
+            }
+        }
+    }
+
+    /// Returns true if loopback addresses are listed explicitly.
+    pub(crate) fn names_localhost(&self) -> bool {
+        match self {
+            NodePortAddresses::All => false,
+            NodePortAddresses::Primary { localhost } => *localhost,
+            NodePortAddresses::Cidrs(cidrs) => cidrs.iter().any(|cidr| cidr.addr().is_loopback()),
+        }
+    }
+}
