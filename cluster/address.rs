@@ -19,13 +19,13 @@ impl Family {
     pub const BOTH: [Family; 2] = [Family::V4, Family::V6];
 
     /// The family of an address.
-    pub fn of(address: IpAddr) -> Family {
+    pub fn from_address(address: IpAddr) -> Family {
         if address.is_ipv4() { Family::V4 } else { Family::V6 }
     }
 
-    /// The family of a block of addresses.
-    pub fn of_net(net: &IpNet) -> Family {
-        Family::of(net.addr())
+    /// The family of a CIDR.
+    pub fn from_net(net: &IpNet) -> Family {
+        Family::from_address(net.addr())
     }
 
     /// `IPv4` or `IPv6`, as the Kubernetes API and kube-proxy's metrics spell it.

@@ -30,16 +30,16 @@ pub struct EndpointSlice {
     /// proxy's, or names instead of addresses).
     pub service: Option<NamespacedName>,
     /// The ports that all its endpoints have.
-    pub ports: Box<[Port]>,
+    pub ports: Box<[EndpointPort]>,
     /// Its endpoints.
-    pub endpoints: Box<[Endpoint]>,
+    pub endpoints: Box<[SliceEndpoint]>,
     /// When the change happened that this state of the slice reports.
     pub trigger_time: Option<Timestamp>,
 }
 
 /// A port that all endpoints of a slice have.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Port {
+pub struct EndpointPort {
     /// Its name, which is that of the Service's port.
     pub name: Name,
     /// Its number on the endpoints.
@@ -50,11 +50,11 @@ pub struct Port {
 
 /// One endpoint: 32 bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Endpoint {
+pub struct SliceEndpoint {
     /// Its (first) address; the API defines no meaning for further ones.
     pub address: IpAddr,
     /// Its state.
-    pub conditions: Conditions,
+    pub conditions: EndpointConditions,
     /// The node it is on.
     pub node: Option<Name>,
     /// The zones that should use it (hints `forZones`).
@@ -65,9 +65,9 @@ pub struct Endpoint {
 
 /// The state of an endpoint, after the API's defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Conditions(u8);
+pub struct EndpointConditions(u8);
 
-impl Conditions {
+impl EndpointConditions {
     const READY: u8 = 1;
     const SERVING: u8 = 2;
     const TERMINATING: u8 = 4;
@@ -75,7 +75,7 @@ impl Conditions {
     /// From its parts.
     pub fn new(ready: bool, serving: bool, terminating: bool) -> Self {
         let bit = |set: bool, bit: u8| if set { bit } else { 0 };
-        Conditions(
+        EndpointConditions(
             bit(ready, Self::READY) | bit(serving, Self::SERVING) | bit(terminating, Self::TERMINATING),
         )
     }
@@ -117,29 +117,29 @@ impl NameSet {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Wire {
+pub(crate) struct RawEndpointSlice {
     metadata: Metadata,
     address_type: Option<String>,
     #[serde(default, deserialize_with = "null_is_empty")]
-    endpoints: Vec<WireEndpoint>,
+    endpoints: Vec<RawEndpoint>,
     #[serde(default, deserialize_with = "null_is_empty")]
-    ports: Vec<WirePort>,
+    ports: Vec<RawPort>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct WireEndpoint {
+struct RawEndpoint {
     #[serde(default, deserialize_with = "null_is_empty")]
     addresses: Vec<String>,
     #[serde(default, deserialize_with = "null_is_empty")]
-    conditions: WireConditions,
+    conditions: RawConditions,
     node_name: Option<String>,
     #[serde(default, deserialize_with = "null_is_empty")]
-    hints: WireHints,
+    hints: RawHints,
 }
 
 #[derive(Default, Deserialize)]
-struct WireConditions {
+struct RawConditions {
     ready: Option<bool>,
     serving: Option<bool>,
     terminating: Option<bool>,
@@ -147,27 +147,27 @@ struct WireConditions {
 
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct WireHints {
+struct RawHints {
     #[serde(default, deserialize_with = "null_is_empty")]
-    for_zones: Vec<WireHint>,
+    for_zones: Vec<RawHint>,
     #[serde(default, deserialize_with = "null_is_empty")]
-    for_nodes: Vec<WireHint>,
+    for_nodes: Vec<RawHint>,
 }
 
 #[derive(Deserialize)]
-struct WireHint {
+struct RawHint {
     name: String,
 }
 
 #[derive(Deserialize)]
-struct WirePort {
+struct RawPort {
     name: Option<String>,
     port: Option<i64>,
     protocol: Option<String>,
 }
 
-impl Wire {
-    pub(crate) fn slim(self, problems: &mut Vec<Problem>) -> EndpointSlice {
+impl RawEndpointSlice {
+    pub(crate) fn convert(self, problems: &mut Vec<Problem>) -> EndpointSlice {
         let family = match self.address_type.as_deref() {
             Some("IPv4") => Some(Family::V4),
             Some("IPv6") => Some(Family::V6),
@@ -207,17 +207,17 @@ impl Wire {
             };
         }
         let endpoints =
-            self.endpoints.into_iter().enumerate().filter_map(|(i, e)| e.slim(i, family, problems));
+            self.endpoints.into_iter().enumerate().filter_map(|(i, e)| e.convert(i, family, problems));
         let endpoints = endpoints.collect();
-        let ports = self.ports.into_iter().enumerate().filter_map(|(i, p)| p.slim(i, problems)).collect();
+        let ports = self.ports.into_iter().enumerate().filter_map(|(i, p)| p.convert(i, problems)).collect();
         EndpointSlice { key, service, ports, endpoints, trigger_time }
     }
 }
 
-impl WireEndpoint {
-    fn slim(self, i: usize, family: Option<Family>, problems: &mut Vec<Problem>) -> Option<Endpoint> {
+impl RawEndpoint {
+    fn convert(self, i: usize, family: Option<Family>, problems: &mut Vec<Problem>) -> Option<SliceEndpoint> {
         let text = self.addresses.first().map_or("", String::as_str);
-        let address = parse_ip(text).filter(|address| Some(Family::of(*address)) == family);
+        let address = parse_ip(text).filter(|address| Some(Family::from_address(*address)) == family);
         let Some(address) = address.filter(|address| !is_special(*address)) else {
             let expected = match address {
                 None => "an IP address of the slice's addressType",
@@ -228,10 +228,10 @@ impl WireEndpoint {
             return None;
         };
         let c = self.conditions;
-        let names = |hints: &[WireHint]| NameSet::new(hints.iter().map(|h| h.name.as_str()));
-        Some(Endpoint {
+        let names = |hints: &[RawHint]| NameSet::new(hints.iter().map(|h| h.name.as_str()));
+        Some(SliceEndpoint {
             address,
-            conditions: Conditions::new(
+            conditions: EndpointConditions::new(
                 c.ready.unwrap_or(true),
                 c.serving.unwrap_or(true),
                 c.terminating.unwrap_or(false),
@@ -243,17 +243,17 @@ impl WireEndpoint {
     }
 }
 
-impl WirePort {
-    fn slim(self, i: usize, problems: &mut Vec<Problem>) -> Option<Port> {
+impl RawPort {
+    fn convert(self, i: usize, problems: &mut Vec<Problem>) -> Option<EndpointPort> {
         let known_before = problems.len();
-        let port = self.slim_number(i, problems);
+        let port = self.convert_number(i, problems);
         state_consequence(&mut problems[known_before..], "no traffic is sent to this port");
         port
     }
 
-    fn slim_number(self, i: usize, problems: &mut Vec<Problem>) -> Option<Port> {
-        let protocol = Protocol::read(self.protocol.as_deref(), format!("ports[{i}].protocol"), problems)?;
-        Some(Port {
+    fn convert_number(self, i: usize, problems: &mut Vec<Problem>) -> Option<EndpointPort> {
+        let protocol = Protocol::parse(self.protocol.as_deref(), format!("ports[{i}].protocol"), problems)?;
+        Some(EndpointPort {
             name: port_name::of_service(self.name.as_deref(), format!("ports[{i}].name"), problems)?,
             // A port without number is "all ports" in the API, which a Service cannot lead to.
             port: port_number(format!("ports[{i}].port"), self.port?, problems)?,
@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn an_endpoint_stays_small() {
-        assert_eq!(std::mem::size_of::<Endpoint>(), 32);
+        assert_eq!(std::mem::size_of::<SliceEndpoint>(), 32);
     }
 
     #[test]

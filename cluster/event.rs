@@ -10,7 +10,7 @@ pub enum Event {
     /// An object is there, but cannot be read: what is known of it stays, also in a full list. The key of
     /// [`ObjectKey::unnamed`] stands for objects of a kind whose names cannot be read either, until it is deleted or no
     /// longer in a full list.
-    Kept(ObjectKey),
+    Unreadable(ObjectKey),
     /// An object is gone.
     Deleted(ObjectKey),
     /// A full list of a kind begins: what is not applied before the matching [`Event::Listed`] is gone.

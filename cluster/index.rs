@@ -14,11 +14,11 @@ use crate::namespace::Namespace;
 use crate::network_policy::NetworkPolicy;
 use crate::node::Node;
 use crate::object::{Kind, Object, ObjectKey};
-use crate::own_node::{Missing, OwnNode};
+use crate::own_node::{MissingNodeFacts, OwnNode};
 use crate::pod::Pod;
 use crate::service::Service;
 use crate::service_cidr::ServiceCidr;
-use crate::unread::Unread;
+use crate::unreadable::UnreadableObjects;
 
 /// The cluster as last heard of.
 #[derive(Default)]
@@ -39,30 +39,30 @@ pub struct Index {
     /// For each kind being listed: what was applied since the list began.
     listing: HashMap<Kind, HashSet<NamespacedName>>,
     listed: HashSet<Kind>,
-    touched: Touched,
-    policy_touched: PolicyTouched,
-    unread: Unread,
+    dirty_services: DirtyServices,
+    dirty_policy_objects: DirtyPolicyObjects,
+    unreadable: UnreadableObjects,
 }
 
 /// What concerns policies and has changed since it was last taken.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct PolicyTouched {
+pub struct DirtyPolicyObjects {
     /// Pods, namespaces and policies that changed.
     pub objects: BTreeSet<ObjectKey>,
     /// Nodes that changed.
     pub nodes: BTreeSet<Name>,
 }
 
-impl PolicyTouched {
+impl DirtyPolicyObjects {
     /// Whether nothing has changed.
     pub fn is_empty(&self) -> bool {
-        *self == PolicyTouched::default()
+        *self == DirtyPolicyObjects::default()
     }
 }
 
 /// What concerns Services and has changed since it was last taken.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Touched {
+pub struct DirtyServices {
     /// Services of which the object or a slice changed.
     pub services: BTreeSet<NamespacedName>,
     /// Nodes that changed.
@@ -77,16 +77,16 @@ pub struct Touched {
     pub trigger_times: Vec<Timestamp>,
 }
 
-impl Touched {
+impl DirtyServices {
     /// Whether nothing has changed.
     pub fn is_empty(&self) -> bool {
-        *self == Touched::default()
+        *self == DirtyServices::default()
     }
 
     /// Whether nothing has changed that concerns the Services served on a node: of the nodes only itself counts.
     pub fn is_empty_for(&self, node: Name) -> bool {
-        let nothing = Touched::default();
-        !self.nodes.contains(&node) && Touched { nodes: BTreeSet::new(), ..self.clone() } == nothing
+        let nothing = DirtyServices::default();
+        !self.nodes.contains(&node) && DirtyServices { nodes: BTreeSet::new(), ..self.clone() } == nothing
     }
 }
 
@@ -104,8 +104,8 @@ impl Index {
 
     /// What this node's Node object lacks, and is kept as it was last known. `None` while the object is complete, and for
     /// one that was never known.
-    pub fn own_node_missing(&self) -> Option<Missing> {
-        self.own_node.map(|own| own.missing).filter(|missing| *missing != Missing::default())
+    pub fn own_node_missing(&self) -> Option<MissingNodeFacts> {
+        self.own_node.map(|own| own.missing).filter(|missing| *missing != MissingNodeFacts::default())
     }
 
     /// Takes in one event. An object that is applied as it already stands touches nothing.
@@ -116,22 +116,22 @@ impl Index {
                 if let Some(seen) = self.listing.get_mut(&key.kind) {
                     seen.insert(key.name.clone());
                 }
-                self.unread.remove(&key);
+                self.unreadable.remove(&key);
                 self.apply(key, object);
             }
-            Event::Kept(key) => {
+            Event::Unreadable(key) => {
                 if let Some(seen) = self.listing.get_mut(&key.kind) {
                     seen.insert(key.name.clone());
                 }
                 if !self.has(&key) {
-                    self.unread.add(key);
+                    self.unreadable.add(key);
                 }
             }
             Event::Deleted(key) => {
                 if let Some(seen) = self.listing.get_mut(&key.kind) {
                     seen.remove(&key.name);
                 }
-                self.unread.remove(&key);
+                self.unreadable.remove(&key);
                 self.delete(key);
             }
             Event::ListStarted(kind) => {
@@ -140,7 +140,7 @@ impl Index {
             Event::Listed(kind) => {
                 if let Some(seen) = self.listing.remove(&kind) {
                     self.sweep(kind, &seen);
-                    self.unread.sweep(kind, &seen);
+                    self.unreadable.sweep(kind, &seen);
                 }
                 self.listed.insert(kind);
             }
@@ -153,8 +153,8 @@ impl Index {
     }
 
     /// Objects that exist, but could not be read even once.
-    pub fn unread(&self) -> &Unread {
-        &self.unread
+    pub fn unreadable(&self) -> &UnreadableObjects {
+        &self.unreadable
     }
 
     /// Whether some version of an object is known.
@@ -174,23 +174,23 @@ impl Index {
     }
 
     /// Takes what concerns policies and has changed since the last call.
-    pub fn take_policy_touched(&mut self) -> PolicyTouched {
-        std::mem::take(&mut self.policy_touched)
+    pub fn take_dirty_policy_objects(&mut self) -> DirtyPolicyObjects {
+        std::mem::take(&mut self.dirty_policy_objects)
     }
 
     /// What concerns policies and has changed since it was last taken.
-    pub fn policy_touched(&self) -> &PolicyTouched {
-        &self.policy_touched
+    pub fn dirty_policy_objects(&self) -> &DirtyPolicyObjects {
+        &self.dirty_policy_objects
     }
 
     /// Takes what concerns Services and has changed since the last call.
-    pub fn take_touched(&mut self) -> Touched {
-        std::mem::take(&mut self.touched)
+    pub fn take_dirty_services(&mut self) -> DirtyServices {
+        std::mem::take(&mut self.dirty_services)
     }
 
     /// What concerns Services and has changed since it was last taken.
-    pub fn touched(&self) -> &Touched {
-        &self.touched
+    pub fn dirty_services(&self) -> &DirtyServices {
+        &self.dirty_services
     }
 
     /// A Service.
@@ -287,38 +287,38 @@ impl Index {
                     None => node,
                 };
                 if replace(&mut self.nodes, name, node) {
-                    self.touched.nodes.insert(name);
-                    self.policy_touched.nodes.insert(name);
+                    self.dirty_services.nodes.insert(name);
+                    self.dirty_policy_objects.nodes.insert(name);
                 }
             }
             Object::Service(service) => {
                 if replace(&mut self.services, key.name.clone(), service) {
-                    self.touched.services.insert(key.name);
-                    self.touched.service_changes += 1;
+                    self.dirty_services.services.insert(key.name);
+                    self.dirty_services.service_changes += 1;
                 }
             }
             Object::EndpointSlice(slice) => self.apply_slice(slice),
             Object::ServiceCidr(cidr) => {
-                self.touched.service_cidrs |= replace(&mut self.service_cidrs, key.name, cidr);
+                self.dirty_services.service_cidrs |= replace(&mut self.service_cidrs, key.name, cidr);
             }
             Object::Namespace(namespace) => {
                 if replace(&mut self.namespaces, namespace.name, namespace) {
-                    self.policy_touched.objects.insert(key);
+                    self.dirty_policy_objects.objects.insert(key);
                 }
             }
             Object::Pod(pod) => {
                 if replace(&mut self.pods, key.name.clone(), pod) {
-                    self.policy_touched.objects.insert(key);
+                    self.dirty_policy_objects.objects.insert(key);
                 }
             }
             Object::NetworkPolicy(policy) => {
                 if replace(&mut self.policies, key.name.clone(), policy) {
-                    self.policy_touched.objects.insert(key);
+                    self.dirty_policy_objects.objects.insert(key);
                 }
             }
             Object::ClusterNetworkPolicy(policy) => {
                 if replace(&mut self.cluster_policies, key.name.clone(), policy) {
-                    self.policy_touched.objects.insert(key);
+                    self.dirty_policy_objects.objects.insert(key);
                 }
             }
         }
@@ -338,17 +338,17 @@ impl Index {
             Ok(at) if slices[at] == slice => return,
             Ok(at) => {
                 if slices[at].trigger_time != slice.trigger_time {
-                    self.touched.trigger_times.extend(slice.trigger_time);
+                    self.dirty_services.trigger_times.extend(slice.trigger_time);
                 }
                 slices[at] = slice;
             }
             Err(at) => {
-                self.touched.trigger_times.extend(slice.trigger_time);
+                self.dirty_services.trigger_times.extend(slice.trigger_time);
                 slices.insert(at, slice);
             }
         }
-        self.touched.services.insert(service);
-        self.touched.slice_changes += 1;
+        self.dirty_services.services.insert(service);
+        self.dirty_services.slice_changes += 1;
     }
 
     fn remove_slice(&mut self, key: &NamespacedName) {
@@ -359,8 +359,8 @@ impl Index {
                 self.slices.remove(&service);
             }
         }
-        self.touched.services.insert(service);
-        self.touched.slice_changes += 1;
+        self.dirty_services.services.insert(service);
+        self.dirty_services.slice_changes += 1;
     }
 
     fn delete(&mut self, key: ObjectKey) {
@@ -375,15 +375,15 @@ impl Index {
             }
             Kind::Node => {
                 if self.nodes.remove(&word).is_some() {
-                    self.touched.nodes.insert(word);
-                    self.policy_touched.nodes.insert(word);
+                    self.dirty_services.nodes.insert(word);
+                    self.dirty_policy_objects.nodes.insert(word);
                 }
                 false
             }
             Kind::Service => {
                 if self.services.remove(&key.name).is_some() {
-                    self.touched.services.insert(key.name.clone());
-                    self.touched.service_changes += 1;
+                    self.dirty_services.services.insert(key.name.clone());
+                    self.dirty_services.service_changes += 1;
                 }
                 false
             }
@@ -392,7 +392,7 @@ impl Index {
                 false
             }
             Kind::ServiceCidr => {
-                self.touched.service_cidrs |= self.service_cidrs.remove(&key.name).is_some();
+                self.dirty_services.service_cidrs |= self.service_cidrs.remove(&key.name).is_some();
                 false
             }
             Kind::Namespace => self.namespaces.remove(&word).is_some(),
@@ -401,7 +401,7 @@ impl Index {
             Kind::ClusterNetworkPolicy => self.cluster_policies.remove(&key.name).is_some(),
         };
         if policy {
-            self.policy_touched.objects.insert(key);
+            self.dirty_policy_objects.objects.insert(key);
         }
     }
 
@@ -458,13 +458,13 @@ mod tests {
         }
         let key = ObjectKey { kind: Kind::Service, name: NamespacedName::new("ns", "kept") };
         for event in
-            [Event::ListStarted(Kind::Service), Event::Kept(key.clone()), Event::Listed(Kind::Service)]
+            [Event::ListStarted(Kind::Service), Event::Unreadable(key.clone()), Event::Listed(Kind::Service)]
         {
             index.handle(event);
         }
         assert!(index.service(&key.name).is_some());
         assert_eq!(index.count(Kind::Service), 1);
-        assert!(index.unread().is_empty(), "its last good version counts");
+        assert!(index.unreadable().is_empty(), "its last good version counts");
     }
 
     #[test]
@@ -476,21 +476,29 @@ mod tests {
         // What happens, and whether Services, and policies, may depend on what could not be read.
         let rows: [(&str, Vec<Event>, [bool; 2]); 9] = [
             ("nothing", vec![], [false, false]),
-            ("unreadable", vec![Event::Kept(service())], [true, false]),
-            ("then readable", vec![Event::Kept(service()), Event::Applied(applied())], [false, false]),
-            ("then deleted", vec![Event::Kept(service()), Event::Deleted(service())], [false, false]),
+            ("unreadable", vec![Event::Unreadable(service())], [true, false]),
+            ("then readable", vec![Event::Unreadable(service()), Event::Applied(applied())], [false, false]),
+            ("then deleted", vec![Event::Unreadable(service()), Event::Deleted(service())], [false, false]),
             (
                 "then not listed",
-                vec![Event::Kept(service()), Event::ListStarted(Kind::Service), Event::Listed(Kind::Service)],
+                vec![
+                    Event::Unreadable(service()),
+                    Event::ListStarted(Kind::Service),
+                    Event::Listed(Kind::Service),
+                ],
                 [false, false],
             ),
-            ("readable before", vec![Event::Applied(applied()), Event::Kept(service())], [false, false]),
-            ("a policy", vec![Event::Kept(key(Kind::NetworkPolicy, "p"))], [false, true]),
-            ("a node of any name", vec![Event::Kept(ObjectKey::unnamed(Kind::Node))], [true, true]),
+            (
+                "readable before",
+                vec![Event::Applied(applied()), Event::Unreadable(service())],
+                [false, false],
+            ),
+            ("a policy", vec![Event::Unreadable(key(Kind::NetworkPolicy, "p"))], [false, true]),
+            ("a node of any name", vec![Event::Unreadable(ObjectKey::unnamed(Kind::Node))], [true, true]),
             (
                 "which is repaired",
                 vec![
-                    Event::Kept(ObjectKey::unnamed(Kind::Node)),
+                    Event::Unreadable(ObjectKey::unnamed(Kind::Node)),
                     Event::Deleted(ObjectKey::unnamed(Kind::Node)),
                 ],
                 [false, false],
@@ -499,7 +507,7 @@ mod tests {
         for (about, events, expected) in rows {
             let mut index = Index::new();
             events.into_iter().for_each(|event| index.handle(event));
-            let unread = index.unread();
+            let unread = index.unreadable();
             let found = [unread.may_concern_services(Name::new("n")), unread.may_concern_policies()];
             assert_eq!(found, expected, "{about}");
             assert_eq!(unread.is_empty(), expected == [false, false], "{about}");

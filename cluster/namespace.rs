@@ -20,12 +20,12 @@ pub struct Namespace {
 }
 
 #[derive(Deserialize)]
-pub(crate) struct Wire {
+pub(crate) struct RawNamespace {
     metadata: Metadata,
 }
 
-impl Wire {
-    pub(crate) fn slim(self) -> Namespace {
+impl RawNamespace {
+    pub(crate) fn convert(self) -> Namespace {
         let Metadata { name, mut labels, .. } = self.metadata;
         labels.insert(NAMESPACE_NAME_LABEL.to_owned(), name.clone());
         Namespace { name: Name::new(&name), labels: labels.into() }

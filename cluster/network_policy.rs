@@ -6,13 +6,13 @@ use ipnet::IpNet;
 use serde::Deserialize;
 
 use crate::address::{Family, parse_cidr, unmapped_cidr};
+use crate::label_selector::{LabelSelector, RawLabelSelector};
 use crate::labels::null_is_empty;
 use crate::name::{Name, NamespacedName};
 use crate::object::Metadata;
 use crate::port_name::{self, PORT_NAME};
 use crate::problem::{Problem, state_consequence};
 use crate::protocol::Protocol;
-use crate::selector::{self, Selector};
 
 /// A NetworkPolicy.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,31 +20,31 @@ pub struct NetworkPolicy {
     /// Its namespace and name.
     pub key: NamespacedName,
     /// The pods of its namespace that it isolates.
-    pub pod_selector: Selector,
+    pub pod_selector: LabelSelector,
     /// What may come in; `None` where the policy does not concern ingress.
-    pub ingress: Option<Box<[Rule]>>,
+    pub ingress: Option<Box<[NetworkPolicyRule]>>,
     /// What may go out; `None` where the policy does not concern egress.
-    pub egress: Option<Box<[Rule]>>,
+    pub egress: Option<Box<[NetworkPolicyRule]>>,
 }
 
 /// One rule: any of the peers on any of the ports.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Rule {
+pub struct NetworkPolicyRule {
     /// The peers; `None` is every address.
-    pub peers: Option<Box<[Peer]>>,
+    pub peers: Option<Box<[NetworkPolicyPeer]>>,
     /// The ports; `None` is every port of every protocol.
-    pub ports: Option<Box<[Port]>>,
+    pub ports: Option<Box<[NetworkPolicyPort]>>,
 }
 
 /// Who may be at the other end.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Peer {
+pub enum NetworkPolicyPeer {
     /// Pods: of the policy's namespace, or of the namespaces selected.
     Pods {
         /// Which pods; `None` is all.
-        pods: Option<Selector>,
+        pods: Option<LabelSelector>,
         /// Which namespaces; `None` is the policy's own.
-        namespaces: Option<Selector>,
+        namespaces: Option<LabelSelector>,
     },
     /// Addresses.
     Block {
@@ -54,12 +54,12 @@ pub enum Peer {
         except: Box<[IpNet]>,
     },
     /// Something that could not be understood. It matches nothing.
-    Nothing,
+    Invalid,
 }
 
 /// Ports that a rule allows.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Port {
+pub struct NetworkPolicyPort {
     /// The protocol.
     pub protocol: Protocol,
     /// Which of its ports.
@@ -76,11 +76,11 @@ pub enum PortNumber {
     /// The one of this name, looked up in each destination pod.
     Named(Name),
     /// Something that could not be understood. It matches nothing.
-    Nothing,
+    Invalid,
 }
 
 #[derive(Deserialize)]
-pub(crate) struct Wire {
+pub(crate) struct RawNetworkPolicy {
     metadata: Metadata,
     #[serde(default, deserialize_with = "null_is_empty")]
     spec: Spec,
@@ -90,35 +90,35 @@ pub(crate) struct Wire {
 #[serde(rename_all = "camelCase")]
 struct Spec {
     #[serde(default, deserialize_with = "null_is_empty")]
-    pod_selector: selector::Wire,
+    pod_selector: RawLabelSelector,
     #[serde(default, deserialize_with = "null_is_empty")]
     policy_types: Vec<String>,
     #[serde(default, deserialize_with = "null_is_empty")]
-    ingress: Vec<WireRule>,
+    ingress: Vec<RawRule>,
     #[serde(default, deserialize_with = "null_is_empty")]
-    egress: Vec<WireRule>,
+    egress: Vec<RawRule>,
 }
 
 #[derive(Deserialize)]
-struct WireRule {
+struct RawRule {
     #[serde(default, deserialize_with = "null_is_empty")]
-    from: Vec<WirePeer>,
+    from: Vec<RawPeer>,
     #[serde(default, deserialize_with = "null_is_empty")]
-    to: Vec<WirePeer>,
+    to: Vec<RawPeer>,
     #[serde(default, deserialize_with = "null_is_empty")]
-    ports: Vec<WirePort>,
+    ports: Vec<RawPort>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct WirePeer {
-    pod_selector: Option<selector::Wire>,
-    namespace_selector: Option<selector::Wire>,
-    ip_block: Option<WireBlock>,
+struct RawPeer {
+    pod_selector: Option<RawLabelSelector>,
+    namespace_selector: Option<RawLabelSelector>,
+    ip_block: Option<RawBlock>,
 }
 
 #[derive(Deserialize)]
-struct WireBlock {
+struct RawBlock {
     cidr: String,
     #[serde(default, deserialize_with = "null_is_empty")]
     except: Vec<String>,
@@ -126,7 +126,7 @@ struct WireBlock {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct WirePort {
+struct RawPort {
     protocol: Option<String>,
     port: Option<IntOrString>,
     end_port: Option<i64>,
@@ -143,8 +143,8 @@ enum IntOrString {
 const INGRESS_PEERS: &str = "from";
 const EGRESS_PEERS: &str = "to";
 
-impl Wire {
-    pub(crate) fn slim(self, problems: &mut Vec<Problem>) -> NetworkPolicy {
+impl RawNetworkPolicy {
+    pub(crate) fn convert(self, problems: &mut Vec<Problem>) -> NetworkPolicy {
         let types = &self.spec.policy_types;
         let is_known = |name: &str| matches!(name, "Ingress" | "Egress");
         for (i, name) in types.iter().enumerate().filter(|(_, name)| !is_known(name)) {
@@ -160,20 +160,21 @@ impl Wire {
         };
         let (ingress, egress) = (concerns("Ingress", true), concerns("Egress", !self.spec.egress.is_empty()));
         let known_before = problems.len();
-        let pod_selector = self.spec.pod_selector.slim("spec.podSelector", problems);
-        if !pod_selector.is_understood() {
+        let pod_selector = self.spec.pod_selector.convert("spec.podSelector", problems);
+        if !pod_selector.is_valid() {
             let consequence = "the policy isolates every pod of its namespace and allows nothing";
             state_consequence(&mut problems[known_before..], consequence);
         }
-        let mut rules = |direction: &str, peers, rules: Vec<WireRule>| -> Box<[Rule]> {
-            let slim =
-                |(i, rule): (usize, WireRule)| rule.slim(&format!("spec.{direction}[{i}]"), peers, problems);
-            rules.into_iter().enumerate().map(slim).collect()
+        let mut rules = |direction: &str, peers, rules: Vec<RawRule>| -> Box<[NetworkPolicyRule]> {
+            let convert = |(i, rule): (usize, RawRule)| {
+                rule.convert(&format!("spec.{direction}[{i}]"), peers, problems)
+            };
+            rules.into_iter().enumerate().map(convert).collect()
         };
         let ingress = ingress.then(|| rules("ingress", INGRESS_PEERS, self.spec.ingress));
         let egress = egress.then(|| rules("egress", EGRESS_PEERS, self.spec.egress));
         let policy = NetworkPolicy { key: self.metadata.key(), pod_selector, ingress, egress };
-        if policy.pod_selector.is_understood() { policy } else { policy.isolating_all() }
+        if policy.pod_selector.is_valid() { policy } else { policy.isolating_all() }
     }
 }
 
@@ -182,7 +183,7 @@ impl NetworkPolicy {
     /// not known: some of them must be isolated, and its rules may allow more than other policies of other pods do.
     fn isolating_all(self) -> Self {
         NetworkPolicy {
-            pod_selector: Selector::all(),
+            pod_selector: LabelSelector::everything(),
             ingress: self.ingress.map(|_| Box::default()),
             egress: self.egress.map(|_| Box::default()),
             ..self
@@ -190,31 +191,31 @@ impl NetworkPolicy {
     }
 }
 
-impl WireRule {
-    fn slim(self, path: &str, field: &str, problems: &mut Vec<Problem>) -> Rule {
+impl RawRule {
+    fn convert(self, path: &str, field: &str, problems: &mut Vec<Problem>) -> NetworkPolicyRule {
         let (peers, strange, strangers) = match field {
             INGRESS_PEERS => (self.from, EGRESS_PEERS, self.to),
             _ => (self.to, INGRESS_PEERS, self.from),
         };
         let known_before = problems.len();
-        let mut peers: Vec<Peer> = peers
+        let mut peers: Vec<NetworkPolicyPeer> = peers
             .into_iter()
             .enumerate()
-            .map(|(i, p)| p.slim(&format!("{path}.{field}[{i}]"), problems))
+            .map(|(i, p)| p.convert(&format!("{path}.{field}[{i}]"), problems))
             .collect();
         if !strangers.is_empty() {
             // Without its peers the rule would open everything.
             let expected = "from in an ingress rule, to in an egress rule";
             problems.push(Problem::new(format!("{path}.{strange}"), strange, expected));
-            peers.push(Peer::Nothing);
+            peers.push(NetworkPolicyPeer::Invalid);
         }
-        let ports: Box<[Port]> = self
+        let ports: Box<[NetworkPolicyPort]> = self
             .ports
             .into_iter()
             .enumerate()
-            .map(|(i, p)| p.slim(&format!("{path}.ports[{i}]"), problems))
+            .map(|(i, p)| p.convert(&format!("{path}.ports[{i}]"), problems))
             .collect();
-        let rule = Rule {
+        let rule = NetworkPolicyRule {
             peers: (!peers.is_empty()).then(|| peers.into()),
             ports: (!ports.is_empty()).then_some(ports),
         };
@@ -227,58 +228,59 @@ impl WireRule {
     }
 }
 
-impl Rule {
+impl NetworkPolicyRule {
     /// Whether none of its peers, or none of its ports, was understood.
     fn matches_nothing(&self) -> bool {
-        let no_peer = |peers: &[Peer]| peers.iter().all(Peer::matches_nothing);
-        let no_port = |ports: &[Port]| ports.iter().all(|port| port.number == PortNumber::Nothing);
+        let no_peer = |peers: &[NetworkPolicyPeer]| peers.iter().all(NetworkPolicyPeer::matches_nothing);
+        let no_port =
+            |ports: &[NetworkPolicyPort]| ports.iter().all(|port| port.number == PortNumber::Invalid);
         self.peers.as_deref().is_some_and(no_peer) || self.ports.as_deref().is_some_and(no_port)
     }
 }
 
-impl Peer {
+impl NetworkPolicyPeer {
     fn matches_nothing(&self) -> bool {
-        let unknown = |selector: &Option<Selector>| selector.as_ref().is_some_and(|s| !s.is_understood());
+        let unknown = |selector: &Option<LabelSelector>| selector.as_ref().is_some_and(|s| !s.is_valid());
         match self {
-            Peer::Pods { pods, namespaces } => unknown(pods) || unknown(namespaces),
-            Peer::Block { .. } => false,
-            Peer::Nothing => true,
+            NetworkPolicyPeer::Pods { pods, namespaces } => unknown(pods) || unknown(namespaces),
+            NetworkPolicyPeer::Block { .. } => false,
+            NetworkPolicyPeer::Invalid => true,
         }
     }
 }
 
-impl WirePeer {
-    fn slim(self, path: &str, problems: &mut Vec<Problem>) -> Peer {
+impl RawPeer {
+    fn convert(self, path: &str, problems: &mut Vec<Problem>) -> NetworkPolicyPeer {
         let has_selector = self.pod_selector.is_some() || self.namespace_selector.is_some();
         match self.ip_block {
             Some(_) if has_selector => {
                 problems.push(Problem::new(path, "ipBlock with a selector", "either ipBlock or selectors"));
-                Peer::Nothing
+                NetworkPolicyPeer::Invalid
             }
-            Some(block) => block.slim(&format!("{path}.ipBlock"), problems),
+            Some(block) => block.convert(&format!("{path}.ipBlock"), problems),
             None if has_selector => {
-                let mut slim = |selector: Option<selector::Wire>, field: &str| {
-                    selector.map(|selector| selector.slim(&format!("{path}.{field}"), problems))
+                let mut convert = |selector: Option<RawLabelSelector>, field: &str| {
+                    selector.map(|selector| selector.convert(&format!("{path}.{field}"), problems))
                 };
-                Peer::Pods {
-                    pods: slim(self.pod_selector, "podSelector"),
-                    namespaces: slim(self.namespace_selector, "namespaceSelector"),
+                NetworkPolicyPeer::Pods {
+                    pods: convert(self.pod_selector, "podSelector"),
+                    namespaces: convert(self.namespace_selector, "namespaceSelector"),
                 }
             }
             None => {
                 problems.push(Problem::new(path, "{}", "podSelector, namespaceSelector or ipBlock"));
-                Peer::Nothing
+                NetworkPolicyPeer::Invalid
             }
         }
     }
 }
 
-impl WireBlock {
-    fn slim(self, path: &str, problems: &mut Vec<Problem>) -> Peer {
+impl RawBlock {
+    fn convert(self, path: &str, problems: &mut Vec<Problem>) -> NetworkPolicyPeer {
         let expected = "an address block such as 10.0.0.0/8";
         let Some(cidr) = parse_cidr(&self.cidr) else {
             problems.push(Problem::new(format!("{path}.cidr"), self.cidr, expected));
-            return Peer::Nothing;
+            return NetworkPolicyPeer::Invalid;
         };
         let mut excepted = Vec::with_capacity(self.except.len());
         for (i, text) in self.except.iter().enumerate() {
@@ -287,7 +289,7 @@ impl WireBlock {
                 // Leaving out an exception would open more than was meant.
                 let problem = Problem::new(field, text, expected);
                 problems.push(problem.with_consequence(format!("the whole block {cidr} allows nothing")));
-                return Peer::Nothing;
+                return NetworkPolicyPeer::Invalid;
             };
             let (except, problem) = placed_exception(&cidr, net);
             excepted.extend(except);
@@ -295,7 +297,7 @@ impl WireBlock {
                 Problem::new(field, text, expected).with_consequence(consequence)
             }));
         }
-        Peer::Block { cidr, except: excepted.into() }
+        NetworkPolicyPeer::Block { cidr, except: excepted.into() }
     }
 }
 
@@ -303,7 +305,7 @@ impl WireBlock {
 /// and the consequence.
 fn placed_exception(cidr: &IpNet, except: IpNet) -> (Option<IpNet>, Option<(String, Cow<'static, str>)>) {
     // As an IPv6 block it excepts no IPv4 address. Go takes it for an IPv4 block here, which opens less.
-    let unmapped = unmapped_cidr(&except).filter(|_| Family::of_net(cidr) == Family::V4);
+    let unmapped = unmapped_cidr(&except).filter(|_| Family::from_net(cidr) == Family::V4);
     let except = unmapped.unwrap_or(except);
     let expected = || format!("a part of the block {cidr}");
     if cidr.contains(&except) {
@@ -315,17 +317,17 @@ fn placed_exception(cidr: &IpNet, except: IpNet) -> (Option<IpNet>, Option<(Stri
     }
 }
 
-impl WirePort {
-    fn slim(self, path: &str, problems: &mut Vec<Problem>) -> Port {
-        let protocol = Protocol::read(self.protocol.as_deref(), format!("{path}.protocol"), problems);
+impl RawPort {
+    fn convert(self, path: &str, problems: &mut Vec<Problem>) -> NetworkPolicyPort {
+        let protocol = Protocol::parse(self.protocol.as_deref(), format!("{path}.protocol"), problems);
         let Some(protocol) = protocol else {
-            return Port { protocol: Protocol::Tcp, number: PortNumber::Nothing };
+            return NetworkPolicyPort { protocol: Protocol::Tcp, number: PortNumber::Invalid };
         };
         let number = self.number().unwrap_or_else(|(field, value, expected)| {
             problems.push(Problem::new(format!("{path}.{field}"), value, expected));
-            PortNumber::Nothing
+            PortNumber::Invalid
         });
-        Port { protocol, number }
+        NetworkPolicyPort { protocol, number }
     }
 
     /// Which ports; else the field that is wrong, its value, and what was expected there.

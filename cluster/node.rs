@@ -31,7 +31,7 @@ pub struct Node {
     /// Addresses of type `ExternalIP`.
     pub external_ips: Box<[IpAddr]>,
     /// It has a deletion timestamp, or the taint of the cluster autoscaler.
-    pub going_away: bool,
+    pub is_to_be_deleted: bool,
 }
 
 impl Node {
@@ -47,7 +47,7 @@ impl Node {
 }
 
 #[derive(Deserialize)]
-pub(crate) struct Wire {
+pub(crate) struct RawNode {
     metadata: Metadata,
     #[serde(default, deserialize_with = "null_is_empty")]
     spec: Spec,
@@ -83,8 +83,8 @@ struct Address {
     address: String,
 }
 
-impl Wire {
-    pub(crate) fn slim(self, problems: &mut Vec<Problem>) -> Node {
+impl RawNode {
+    pub(crate) fn convert(self, problems: &mut Vec<Problem>) -> Node {
         let mut cidrs = self.spec.pod_cidrs;
         if cidrs.is_empty() {
             cidrs.extend(self.spec.pod_cidr.filter(|cidr| !cidr.is_empty()));
@@ -122,7 +122,7 @@ impl Wire {
             pod_cidrs,
             internal_ips: of_type("InternalIP"),
             external_ips: of_type("ExternalIP"),
-            going_away: self.metadata.deletion_timestamp.is_some()
+            is_to_be_deleted: self.metadata.deletion_timestamp.is_some()
                 || self.spec.taints.iter().any(|t| t.key == TO_BE_DELETED_TAINT),
             labels: self.metadata.labels.into(),
         }

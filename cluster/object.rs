@@ -7,21 +7,18 @@ use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::cluster_network_policy::ClusterNetworkPolicy;
-use crate::endpoint_slice::EndpointSlice;
+use crate::cluster_network_policy::{ClusterNetworkPolicy, RawClusterNetworkPolicy};
+use crate::endpoint_slice::{EndpointSlice, RawEndpointSlice};
 use crate::labels::null_is_empty_string;
 use crate::name::{Name, NamespacedName};
-use crate::namespace::Namespace;
-use crate::network_policy::NetworkPolicy;
-use crate::node::Node;
-use crate::pod::Pod;
+use crate::namespace::{Namespace, RawNamespace};
+use crate::network_policy::{NetworkPolicy, RawNetworkPolicy};
+use crate::node::{Node, RawNode};
+use crate::pod::{Pod, RawPod};
 use crate::problem::Problem;
-use crate::service::Service;
-use crate::service_cidr::ServiceCidr;
-use crate::strict::Strict;
-use crate::{
-    cluster_network_policy, endpoint_slice, namespace, network_policy, node, pod, service, service_cidr,
-};
+use crate::service::{RawService, Service};
+use crate::service_cidr::{RawServiceCidr, ServiceCidr};
+use crate::strict_deserializer::StrictDeserializer;
 
 /// The kinds of object that we use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -58,7 +55,7 @@ impl Kind {
     ];
 
     /// The kind of an object that says so; `None` for kinds and versions that we do not use.
-    pub fn of(api_version: &str, kind: &str) -> Option<Kind> {
+    pub fn from_api(api_version: &str, kind: &str) -> Option<Kind> {
         Kind::ALL.into_iter().find(|k| k.api_version() == api_version && k.as_str() == kind)
     }
 
@@ -127,6 +124,31 @@ impl ObjectKey {
         ObjectKey { kind, name: NamespacedName::new("", "") }
     }
 
+    /// Reads the kind and name of an object; nothing else of it has to be readable.
+    ///
+    /// # Errors
+    /// The object has no name, or one with characters that could forge a line of rules or logs.
+    pub fn parse(kind: Kind, value: &Value) -> Result<ObjectKey, ObjectError> {
+        let text = |field: &str| {
+            value.get("metadata").and_then(|m| m.get(field)).and_then(Value::as_str).unwrap_or_default()
+        };
+        let name = text("name");
+        if name.is_empty() {
+            return Err(ObjectError::NoName { kind });
+        }
+        let namespace = match (kind.namespaced(), text("namespace")) {
+            (false, _) => "",
+            (true, "") => "default",
+            (true, namespace) => namespace,
+        };
+        for (field, value) in [("name", name), ("namespace", namespace)] {
+            if !is_name(value) {
+                return Err(ObjectError::InvalidName { kind, field, value: value.to_owned() });
+            }
+        }
+        Ok(ObjectKey { kind, name: NamespacedName::new(namespace, name) })
+    }
+
     /// Whether it is that of [`ObjectKey::unnamed`].
     pub fn is_unnamed(&self) -> bool {
         self.name.name.is_empty()
@@ -176,29 +198,28 @@ impl Object {
     /// # Errors
     /// The object as a whole cannot be read: it has no name, or a field has another type than the API
     /// gives it.
-    pub fn parse(kind: Kind, value: Value) -> Result<Parsed, ObjectError> {
-        let key = key_of(kind, &value)?;
+    pub fn parse(kind: Kind, value: Value) -> Result<ParsedObject, ObjectError> {
+        let key = ObjectKey::parse(kind, &value)?;
         let mut problems = Vec::new();
         let p = &mut problems;
         let read = match kind {
-            Kind::Node => from_value(value).map(|w: node::Wire| Object::Node(w.slim(p))),
-            Kind::Service => from_value(value).map(|w: service::Wire| Object::Service(w.slim(p))),
+            Kind::Node => from_value(value).map(|w: RawNode| Object::Node(w.convert(p))),
+            Kind::Service => from_value(value).map(|w: RawService| Object::Service(w.convert(p))),
             Kind::EndpointSlice => {
-                from_value(value).map(|w: endpoint_slice::Wire| Object::EndpointSlice(w.slim(p)))
+                from_value(value).map(|w: RawEndpointSlice| Object::EndpointSlice(w.convert(p)))
             }
-            Kind::ServiceCidr => {
-                from_value(value).map(|w: service_cidr::Wire| Object::ServiceCidr(w.slim(p)))
-            }
-            Kind::Namespace => from_value(value).map(|w: namespace::Wire| Object::Namespace(w.slim())),
-            Kind::Pod => from_value(value).map(|w: pod::Wire| Object::Pod(w.slim(p))),
+            Kind::ServiceCidr => from_value(value).map(|w: RawServiceCidr| Object::ServiceCidr(w.convert(p))),
+            Kind::Namespace => from_value(value).map(|w: RawNamespace| Object::Namespace(w.convert())),
+            Kind::Pod => from_value(value).map(|w: RawPod| Object::Pod(w.convert(p))),
             Kind::NetworkPolicy => {
-                from_value(value).map(|w: network_policy::Wire| Object::NetworkPolicy(w.slim(p)))
+                from_value(value).map(|w: RawNetworkPolicy| Object::NetworkPolicy(w.convert(p)))
             }
-            Kind::ClusterNetworkPolicy => from_value(value)
-                .map(|w: cluster_network_policy::Wire| Object::ClusterNetworkPolicy(w.slim(p))),
+            Kind::ClusterNetworkPolicy => {
+                from_value(value).map(|w: RawClusterNetworkPolicy| Object::ClusterNetworkPolicy(w.convert(p)))
+            }
         };
         match read {
-            Ok(object) => Ok(Parsed { object, problems }),
+            Ok(object) => Ok(ParsedObject { object, problems }),
             Err((field, message)) => Err(ObjectError::Field { key, field, message }),
         }
     }
@@ -206,7 +227,7 @@ impl Object {
 
 /// An object, and what of it was left out.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Parsed {
+pub struct ParsedObject {
     /// The object.
     pub object: Object,
     /// Fields that could not be understood.
@@ -256,31 +277,6 @@ impl ObjectError {
     }
 }
 
-/// The kind and name of an object that need not be readable otherwise.
-///
-/// # Errors
-/// It has no name, or one that stands in no line of rules or logs without harm.
-pub fn key_of(kind: Kind, value: &Value) -> Result<ObjectKey, ObjectError> {
-    let text = |field: &str| {
-        value.get("metadata").and_then(|m| m.get(field)).and_then(Value::as_str).unwrap_or_default()
-    };
-    let name = text("name");
-    if name.is_empty() {
-        return Err(ObjectError::NoName { kind });
-    }
-    let namespace = match (kind.namespaced(), text("namespace")) {
-        (false, _) => "",
-        (true, "") => "default",
-        (true, namespace) => namespace,
-    };
-    for (field, value) in [("name", name), ("namespace", namespace)] {
-        if !is_name(value) {
-            return Err(ObjectError::InvalidName { kind, field, value: value.to_owned() });
-        }
-    }
-    Ok(ObjectKey { kind, name: NamespacedName::new(namespace, name) })
-}
-
 /// Whether a text can be the name of an object. The API server accepts fewer texts, depending on the kind; of all that
 /// it rejects, only what could forge a line of rules or logs is rejected here.
 pub(crate) fn is_name(text: &str) -> bool {
@@ -289,7 +285,8 @@ pub(crate) fn is_name(text: &str) -> bool {
 }
 
 fn from_value<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, (String, String)> {
-    serde_path_to_error::deserialize(Strict(value)).map_err(|e| (e.path().to_string(), e.inner().to_string()))
+    serde_path_to_error::deserialize(StrictDeserializer(value))
+        .map_err(|e| (e.path().to_string(), e.inner().to_string()))
 }
 
 /// The part of `metadata` that we use.

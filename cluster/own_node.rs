@@ -11,7 +11,7 @@ use crate::node::{Node, ZONE_LABEL};
 
 /// What this node's Node object lacks, and is kept as it was last known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Missing {
+pub struct MissingNodeFacts {
     /// The object itself: it was deleted.
     pub object: bool,
     /// `spec.podCIDRs`.
@@ -22,7 +22,7 @@ pub struct Missing {
     pub zone: bool,
 }
 
-impl fmt::Display for Missing {
+impl fmt::Display for MissingNodeFacts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.object {
             return f.write_str("was deleted; keeping its last addresses, pod CIDRs and labels");
@@ -38,17 +38,17 @@ impl fmt::Display for Missing {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OwnNode {
     pub(crate) name: Name,
-    pub(crate) missing: Missing,
+    pub(crate) missing: MissingNodeFacts,
 }
 
 impl OwnNode {
     pub(crate) fn new(name: Name) -> Self {
-        OwnNode { name, missing: Missing::default() }
+        OwnNode { name, missing: MissingNodeFacts::default() }
     }
 
     /// Notes that the object was deleted.
     pub(crate) fn deleted(&mut self) {
-        self.missing = Missing { object: true, ..Missing::default() };
+        self.missing = MissingNodeFacts { object: true, ..MissingNodeFacts::default() };
     }
 
     /// Completes a new version of the object with the facts that it lacks and that were known `before`. Pod CIDRs cannot be
@@ -56,7 +56,7 @@ impl OwnNode {
     /// be removed on purpose, so it is kept only if the object was deleted before.
     pub(crate) fn complete(&mut self, mut node: Node, before: &Node) -> Node {
         let had = self.missing;
-        self.missing = Missing {
+        self.missing = MissingNodeFacts {
             object: false,
             pod_cidrs: node.pod_cidrs.is_empty() && !before.pod_cidrs.is_empty(),
             addresses: node.ips().next().is_none() && before.ips().next().is_some(),

@@ -27,9 +27,9 @@ pub struct Pod {
     /// It shares the network of its node.
     pub host_network: bool,
     /// Its phase is `Succeeded` or `Failed`: its addresses no longer count.
-    pub finished: bool,
+    pub is_finished: bool,
     /// It has a deletion timestamp: it is being terminated, and runs on until it is gone.
-    pub terminating: bool,
+    pub is_terminating: bool,
     /// When it was created, in seconds since 1970; 0 where that is not known.
     pub created: i64,
     /// Ports that have a name.
@@ -48,7 +48,7 @@ pub struct NamedPort {
 }
 
 #[derive(Deserialize)]
-pub(crate) struct Wire {
+pub(crate) struct RawPod {
     metadata: Metadata,
     #[serde(default, deserialize_with = "null_is_empty")]
     spec: Spec,
@@ -97,8 +97,8 @@ struct PodIp {
     ip: String,
 }
 
-impl Wire {
-    pub(crate) fn slim(self, problems: &mut Vec<Problem>) -> Pod {
+impl RawPod {
+    pub(crate) fn convert(self, problems: &mut Vec<Problem>) -> Pod {
         let mut ips: Vec<String> = self.status.pod_ips.into_iter().map(|p| p.ip).collect();
         if ips.is_empty() {
             ips.extend(self.status.pod_ip.filter(|ip| !ip.is_empty()));
@@ -131,7 +131,7 @@ impl Wire {
             Some(NamedPort {
                 name: Name::new(name),
                 port: NonZeroU16::new(p.container_port)?,
-                protocol: Protocol::read(p.protocol.as_deref(), field(), problems)?,
+                protocol: Protocol::parse(p.protocol.as_deref(), field(), problems)?,
             })
         });
         let named_ports = named_ports.collect();
@@ -140,8 +140,8 @@ impl Wire {
             ips,
             node: self.spec.node_name.filter(|n| !n.is_empty()).map(|n| Name::new(&n)),
             host_network: self.spec.host_network.unwrap_or(false),
-            finished: matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed")),
-            terminating: self.metadata.deletion_timestamp.is_some(),
+            is_finished: matches!(self.status.phase.as_deref(), Some("Succeeded" | "Failed")),
+            is_terminating: self.metadata.deletion_timestamp.is_some(),
             created,
             key: self.metadata.key(),
             labels: self.metadata.labels.into(),

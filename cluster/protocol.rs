@@ -19,7 +19,7 @@ pub enum Protocol {
 impl Protocol {
     /// Reads a protocol as objects name it; left out or empty it is TCP (API reference). `None`, and a
     /// problem, for any other word.
-    pub(crate) fn read(text: Option<&str>, field: String, problems: &mut Vec<Problem>) -> Option<Protocol> {
+    pub(crate) fn parse(text: Option<&str>, field: String, problems: &mut Vec<Problem>) -> Option<Protocol> {
         match text {
             None | Some("" | "TCP") => Some(Protocol::Tcp),
             Some("UDP") => Some(Protocol::Udp),
@@ -51,7 +51,7 @@ impl Protocol {
 
     /// Whether a flow of it outlives the loss of its endpoint, so that connection tracking must be told:
     /// there is no reset that would end it.
-    pub fn keeps_stale_flows(self) -> bool {
+    pub fn needs_conntrack_cleanup(self) -> bool {
         matches!(self, Protocol::Udp | Protocol::Sctp)
     }
 }

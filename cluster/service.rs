@@ -9,13 +9,13 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::address::{Family, NOT_SPECIAL, is_ipv4_mapped_cidr, is_special, parse_cidr, parse_ip};
+use crate::ipvs_scheduler::{IpvsScheduler, SCHEDULER_ANNOTATION};
 use crate::labels::null_is_empty;
 use crate::name::{Name, NamespacedName};
 use crate::object::Metadata;
 use crate::port_name;
 use crate::problem::{Problem, state_consequence};
 use crate::protocol::Protocol;
-use crate::scheduler::{SCHEDULER_ANNOTATION, Scheduler};
 
 /// The label by which a Service asks for another proxy than kube-proxy.
 pub const SERVICE_PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
@@ -36,14 +36,14 @@ pub struct Service {
     /// Its UID; empty where it has none (manifests).
     pub uid: Box<str>,
     /// Why it is not proxied, if it is not.
-    pub ignored: Option<Ignored>,
+    pub not_proxied: Option<NotProxiedReason>,
     /// The labels of its pods (`spec.selector`), by which a controller makes its EndpointSlices; empty where slices
     /// come from elsewhere. Not interned, as a tenant can change it at will.
     pub selector: Box<[(Box<str>, Box<str>)]>,
     /// Its ClusterIPs, at most one a family.
     pub cluster_ips: Box<[IpAddr]>,
     /// Its ports.
-    pub ports: Box<[Port]>,
+    pub ports: Box<[ServicePortSpec]>,
     /// `externalIPs` of both families.
     pub external_ips: Box<[IpAddr]>,
     /// Ingress addresses of the load balancer whose packets arrive with them as destination (`ipMode: VIP`).
@@ -59,12 +59,12 @@ pub struct Service {
     /// Where the load balancer asks whether this node has endpoints.
     pub health_check_node_port: Option<NonZeroU16>,
     /// The IPVS scheduler that it asks for by annotation.
-    pub scheduler: Option<Scheduler>,
+    pub scheduler: Option<IpvsScheduler>,
 }
 
 /// A port of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Port {
+pub struct ServicePortSpec {
     /// Its name; empty for the only port of a Service.
     pub name: Name,
     /// Its number on the Service's addresses.
@@ -89,7 +89,7 @@ impl SourceRanges {
     /// has blocks of the other family only does not restrict this family.
     pub fn of_family(&self, family: Family) -> Option<Box<[IpNet]>> {
         let nets: Box<[IpNet]> =
-            self.nets.iter().filter(|net| Family::of_net(net) == family).copied().collect();
+            self.nets.iter().filter(|net| Family::from_net(net) == family).copied().collect();
         let allows_all = nets.iter().any(|net| net.prefix_len() == 0);
         ((self.is_incomplete || !nets.is_empty()) && !allows_all).then_some(nets)
     }
@@ -97,7 +97,7 @@ impl SourceRanges {
 
 /// Why a Service is not proxied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ignored {
+pub enum NotProxiedReason {
     /// It has no ClusterIP (`None` or not given yet).
     NoClusterIp,
     /// It is of type `ExternalName`.
@@ -109,7 +109,7 @@ pub enum Ignored {
 }
 
 #[derive(Deserialize)]
-pub(crate) struct Wire {
+pub(crate) struct RawService {
     metadata: Metadata,
     #[serde(default, deserialize_with = "null_is_empty")]
     spec: Spec,
@@ -129,7 +129,7 @@ struct Spec {
     #[serde(rename = "clusterIPs", default, deserialize_with = "null_is_empty")]
     cluster_ips: Vec<String>,
     #[serde(default, deserialize_with = "null_is_empty")]
-    ports: Vec<WirePort>,
+    ports: Vec<RawPort>,
     #[serde(rename = "externalIPs", default, deserialize_with = "null_is_empty")]
     external_ips: Vec<String>,
     #[serde(default, deserialize_with = "null_is_empty")]
@@ -143,7 +143,7 @@ struct Spec {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct WirePort {
+struct RawPort {
     name: Option<String>,
     port: i64,
     protocol: Option<String>,
@@ -182,10 +182,10 @@ struct Ingress {
     ip_mode: Option<String>,
 }
 
-impl Wire {
-    pub(crate) fn slim(self, problems: &mut Vec<Problem>) -> Service {
-        let ignored = self.ignored();
-        let scheduler = Scheduler::read(self.metadata.annotations.get(SCHEDULER_ANNOTATION), problems);
+impl RawService {
+    pub(crate) fn convert(self, problems: &mut Vec<Problem>) -> Service {
+        let not_proxied = self.not_proxied_reason();
+        let scheduler = IpvsScheduler::read(self.metadata.annotations.get(SCHEDULER_ANNOTATION), problems);
         let created = self.metadata.created(problems);
         let uid = self.metadata.uid.as_deref().unwrap_or_default().into();
         let spec = self.spec;
@@ -202,13 +202,13 @@ impl Wire {
         });
         let health_check_node_port =
             spec.health_check_node_port.filter(|_| kind == "LoadBalancer" && external_local);
-        let cluster_ips = match ignored {
+        let cluster_ips = match not_proxied {
             Some(_) => Box::default(),
             None => addresses("spec.clusterIPs", cluster_ips.iter().enumerate(), &Family::BOTH, problems),
         };
         let families: Vec<Family> = match cluster_ips.is_empty() {
             true => Family::BOTH.into(),
-            false => cluster_ips.iter().copied().map(Family::of).collect(),
+            false => cluster_ips.iter().copied().map(Family::from_address).collect(),
         };
         let vips = self.status.load_balancer.ingress.iter().enumerate();
         let vips = vips.filter(|(_, i)| i.ip_mode.as_deref() != Some("Proxy"));
@@ -216,16 +216,16 @@ impl Wire {
             vips.filter_map(|(i, ingress)| ingress.ip.as_ref().filter(|ip| !ip.is_empty()).map(|ip| (i, ip)));
         // A load balancer may have addresses of both families for a Service of one: it translates, or refuses.
         let is_of_other_family =
-            |ip: &str| parse_ip(ip).is_some_and(|address| !families.contains(&Family::of(address)));
+            |ip: &str| parse_ip(ip).is_some_and(|address| !families.contains(&Family::from_address(address)));
         let vips = vips.filter(|(_, ip)| !is_of_other_family(ip));
         Service {
             key: self.metadata.key(),
             created,
             uid,
-            ignored,
+            not_proxied,
             selector: selector(&spec.selector),
             cluster_ips,
-            ports: spec.ports.into_iter().enumerate().filter_map(|(i, p)| p.slim(i, problems)).collect(),
+            ports: spec.ports.into_iter().enumerate().filter_map(|(i, p)| p.convert(i, problems)).collect(),
             external_ips: addresses(
                 "spec.externalIPs",
                 spec.external_ips.iter().enumerate(),
@@ -244,28 +244,28 @@ impl Wire {
         }
     }
 
-    fn ignored(&self) -> Option<Ignored> {
+    fn not_proxied_reason(&self) -> Option<NotProxiedReason> {
         let labels = &self.metadata.labels;
         let spec = &self.spec;
         let unset = |ip: &str| ip.is_empty() || ip == "None";
         if spec.kind.as_deref() == Some("ExternalName") {
-            return Some(Ignored::ExternalName);
+            return Some(NotProxiedReason::ExternalName);
         }
         if labels.contains_key(SERVICE_PROXY_NAME_LABEL) {
-            return Some(Ignored::OtherProxy);
+            return Some(NotProxiedReason::OtherProxy);
         }
         if labels.contains_key(HEADLESS_LABEL) {
-            return Some(Ignored::Headless);
+            return Some(NotProxiedReason::Headless);
         }
         let first = spec.cluster_ip.as_ref().or(spec.cluster_ips.first());
-        first.is_none_or(|ip| unset(ip)).then_some(Ignored::NoClusterIp)
+        first.is_none_or(|ip| unset(ip)).then_some(NotProxiedReason::NoClusterIp)
     }
 }
 
-impl WirePort {
-    fn slim(self, i: usize, problems: &mut Vec<Problem>) -> Option<Port> {
+impl RawPort {
+    fn convert(self, i: usize, problems: &mut Vec<Problem>) -> Option<ServicePortSpec> {
         let known_before = problems.len();
-        let port = self.slim_number(i, problems);
+        let port = self.convert_number(i, problems);
         if port.is_none() {
             state_consequence(&mut problems[known_before..], "this port is not served");
         }
@@ -275,12 +275,12 @@ impl WirePort {
             .and_then(|p| port_number(format!("spec.ports[{i}].nodePort"), p, problems));
         state_consequence(&mut problems[known_before..], "no node port is served for this port");
         let (port, protocol, name) = port?;
-        Some(Port { name, port, protocol, node_port })
+        Some(ServicePortSpec { name, port, protocol, node_port })
     }
 
-    fn slim_number(&self, i: usize, problems: &mut Vec<Problem>) -> Option<(NonZeroU16, Protocol, Name)> {
+    fn convert_number(&self, i: usize, problems: &mut Vec<Problem>) -> Option<(NonZeroU16, Protocol, Name)> {
         let protocol =
-            Protocol::read(self.protocol.as_deref(), format!("spec.ports[{i}].protocol"), problems)?;
+            Protocol::parse(self.protocol.as_deref(), format!("spec.ports[{i}].protocol"), problems)?;
         let name = port_name::of_service(self.name.as_deref(), format!("spec.ports[{i}].name"), problems)?;
         Some((port_number(format!("spec.ports[{i}].port"), self.port, problems)?, protocol, name))
     }
@@ -322,7 +322,7 @@ fn addresses<'a>(
     let parsed = texts.filter_map(|(i, text)| {
         let expected = match parse_ip(text) {
             Some(address) if is_special(address) => NOT_SPECIAL,
-            Some(address) if families.contains(&Family::of(address)) => return Some(address),
+            Some(address) if families.contains(&Family::from_address(address)) => return Some(address),
             Some(_) => "an address of a family in which the Service has a ClusterIP",
             None => "an IP address",
         };
@@ -342,7 +342,7 @@ fn source_ranges(texts: &[String], families: &[Family], problems: &mut Vec<Probl
         // The API server accepts surrounding blanks in this field.
         let net = parse_cidr(text.trim()).filter(|_| !is_ipv4_mapped_cidr(text.trim()));
         let expected = match net {
-            Some(net) if families.contains(&Family::of_net(&net)) => {
+            Some(net) if families.contains(&Family::from_net(&net)) => {
                 nets.push(net);
                 continue;
             }

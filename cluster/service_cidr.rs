@@ -19,7 +19,7 @@ pub struct ServiceCidr {
 }
 
 #[derive(Deserialize)]
-pub(crate) struct Wire {
+pub(crate) struct RawServiceCidr {
     metadata: Metadata,
     #[serde(default, deserialize_with = "null_is_empty")]
     spec: Spec,
@@ -31,8 +31,8 @@ struct Spec {
     cidrs: Vec<String>,
 }
 
-impl Wire {
-    pub(crate) fn slim(self, problems: &mut Vec<Problem>) -> ServiceCidr {
+impl RawServiceCidr {
+    pub(crate) fn convert(self, problems: &mut Vec<Problem>) -> ServiceCidr {
         let cidrs = self.spec.cidrs.iter().enumerate().filter_map(|(i, text)| {
             let cidr = parse_cidr(text);
             if cidr.is_none() {

@@ -30,7 +30,7 @@ impl DetectLocal {
     pub(crate) fn matching(&self, family: Family) -> Option<LocalMatch> {
         match self {
             DetectLocal::Cidrs(cidrs) => {
-                cidrs.iter().find(|cidr| Family::of_net(cidr) == family).copied().map(LocalMatch::Source)
+                cidrs.iter().find(|cidr| Family::from_net(cidr) == family).copied().map(LocalMatch::Source)
             }
             DetectLocal::Bridge(name) => Some(LocalMatch::Interface(name.clone())),
             DetectLocal::InterfacePrefix(prefix) => Some(LocalMatch::InterfacePrefix(prefix.clone())),

@@ -25,6 +25,6 @@ pub struct NodeFacts {
 impl NodeFacts {
     /// Returns the node's primary address of a family.
     pub fn node_ip(&self, family: Family) -> Option<IpAddr> {
-        self.node_ips.iter().copied().find(|ip| Family::of(*ip) == family)
+        self.node_ips.iter().copied().find(|ip| Family::from_address(*ip) == family)
     }
 }

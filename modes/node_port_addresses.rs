@@ -42,7 +42,7 @@ impl NodePortAddresses {
                 NodePortScope::Addresses(facts.node_ip(family).into_iter().chain(loopback).collect())
             }
             NodePortAddresses::Cidrs(cidrs) => {
-                let of_family = || cidrs.iter().filter(|c| Family::of_net(c) == family);
+                let of_family = || cidrs.iter().filter(|c| Family::from_net(c) == family);
                 if of_family().next().is_none() || of_family().any(|c| c.prefix_len() == 0) {
                     return NodePortScope::All;
                 }
@@ -58,7 +58,7 @@ impl NodePortAddresses {
             NodePortAddresses::All => true,
             NodePortAddresses::Primary { localhost } => *localhost,
             NodePortAddresses::Cidrs(cidrs) => {
-                let mut v4 = cidrs.iter().filter(|c| Family::of_net(c) == Family::V4).peekable();
+                let mut v4 = cidrs.iter().filter(|c| Family::from_net(c) == Family::V4).peekable();
                 // Without an IPv4 block, node ports are served on all IPv4 addresses.
                 v4.peek().is_none() || v4.any(|net| net.prefix_len() == 0 || net.addr().is_loopback())
             }

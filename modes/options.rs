@@ -51,7 +51,7 @@ impl Options {
 
     /// Returns those of the node's addresses on which node ports are served.
     pub fn node_port_addresses_among(&self, addresses: &[IpAddr], facts: &NodeFacts) -> Vec<IpAddr> {
-        let is_served = |ip: &&IpAddr| match self.node_port_scope(Family::of(**ip), facts) {
+        let is_served = |ip: &&IpAddr| match self.node_port_scope(Family::from_address(**ip), facts) {
             NodePortScope::All => !ip.is_loopback() || (ip.is_ipv4() && self.serves_localhost_node_ports()),
             NodePortScope::Addresses(served) => served.contains(ip),
         };

@@ -38,11 +38,11 @@ pub fn primary_ips(
 ) -> Box<[IpAddr]> {
     let bound = Some(config.bind_address).filter(|ip| !ip.is_unspecified());
     let of = |family: Family| {
-        let same = |ip: &IpAddr| Family::of(*ip) == family;
+        let same = |ip: &IpAddr| Family::from_address(*ip) == family;
         let known = || node.and_then(|node| node.ips().find(same));
         bound.filter(same).or_else(known).or_else(|| default_route(family).filter(|_| node.is_none()))
     };
-    let primary = Family::of(config.bind_address);
+    let primary = Family::from_address(config.bind_address);
     let both = if primary == Family::V4 { Family::BOTH } else { [Family::V6, Family::V4] };
     both.into_iter().filter_map(of).collect()
 }

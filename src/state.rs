@@ -153,7 +153,7 @@ fn resolve(config: &Config, name: Name, cluster: Cluster, file: Option<&HostFile
         },
     };
     let policies = config.network_policy.map(|policy| node::policies(&policy, name, index, file.is_none()));
-    let desired = Desired::new(name).with_external_cidrs(&config.external_address_cidrs).filled(index);
+    let desired = Desired::new(name).with_external_cidrs(&config.external_address_cidrs).with_index(index);
     unserved::warn_of_all(&desired);
     State { desired, options, host, policies, unreadable }
 }

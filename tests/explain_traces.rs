@@ -51,7 +51,7 @@ fn clients(case: &Case, index: &Index, family: Family) -> Vec<Client> {
         DetectLocal::Cidrs(_) => "cni0".to_owned(),
     };
     let known = index.node(case.node());
-    let own = known.and_then(|node| node.ips().find(|ip| Family::of(*ip) == family));
+    let own = known.and_then(|node| node.ips().find(|ip| Family::from_address(*ip) == family));
     let mut clients = vec![
         Client { from: "explain/client".into(), address: of(POD), is_node: false, interface: Some(bridge) },
         Client {
@@ -76,7 +76,7 @@ fn targets(case: &Case, index: &Index, port: &ServicePort) -> Vec<(IpAddr, u16)>
     let mut targets: Vec<_> = port.cluster_ip.map(|ip| (ip, number)).into_iter().collect();
     targets.extend(port.external_ips.iter().chain(&port.load_balancer_vips).map(|ip| (*ip, number)));
     let own = index.node(case.node()).into_iter().flat_map(|node| node.ips());
-    let own = own.filter(|ip| Family::of(*ip) == port.family);
+    let own = own.filter(|ip| Family::from_address(*ip) == port.family);
     targets.extend(own.filter_map(|ip| port.node_port.map(|node_port| (ip, node_port.get()))));
     targets
 }
@@ -119,7 +119,7 @@ fn explanations_say_what_the_rules_do() {
             index.handle(Event::Applied(pod(case.node())));
             let (options, host) = case.facts(&index);
             let local: Vec<IpAddr> = case.host.addresses().collect();
-            let desired = Desired::of(&index, case.node());
+            let desired = Desired::from_index(&index, case.node());
             for family in Family::BOTH {
                 let rules = RuleSet::render(&desired, family, &options, &host);
                 for port in desired.ports().filter(|port| port.family == family) {

@@ -19,7 +19,7 @@ fn rendered_rules_are_those_of_kube_proxy() {
         for (i, state) in case.states().iter().enumerate() {
             bring(&mut index, state);
             let (options, host) = case.facts(&index);
-            let desired = Desired::of(&index, case.node());
+            let desired = Desired::from_index(&index, case.node());
             for family in Family::BOTH {
                 let rendered = RuleSet::render(&desired, family, &options, &host).to_string();
                 let wanted = case.recorded_rules(i + 1, family);

@@ -23,7 +23,7 @@ fn rendered_objects_are_those_of_kube_proxy() {
             let step = i + 1;
             bring(&mut index, state);
             let (options, host) = case.facts(&index);
-            let desired = Desired::of(&index, case.node());
+            let desired = Desired::from_index(&index, case.node());
             let ipvs = node::ipvs_options(&case.config);
             let rendered = State::render(&desired, &Family::BOTH, &ipvs, &options, &host);
             let what = |part: &str| format!("{} step {step}: {part}", case.name);

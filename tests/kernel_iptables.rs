@@ -44,7 +44,7 @@ fn follow(case: &Case, flavour: Flavour) {
         let what = format!("{} step {} {flavour:?}", case.name, i + 1);
         bring(&mut index, state);
         let (options, host) = case.facts(&index);
-        let touched = index.take_touched();
+        let touched = index.take_dirty_services();
         let changes = desired.update(&index, touched);
         let proxier = proxier.get_or_insert_with(|| {
             IptablesProxier::new(options, host, Family::BOTH.map(|family| (family, tools.kernel(family))))

@@ -100,7 +100,7 @@ impl Heard {
 fn words(event: &Event) -> String {
     match event {
         Event::Applied(object) => words_of(object),
-        Event::Kept(key) => format!("={}", key.name.name),
+        Event::Unreadable(key) => format!("={}", key.name.name),
         Event::Deleted(key) => format!("-{}", key.name.name),
         Event::ListStarted(kind) => format!("({kind}"),
         Event::Listed(kind) => format!("{kind})"),

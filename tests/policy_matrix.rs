@@ -30,7 +30,7 @@ impl Cluster {
 
     fn apply(&mut self, object: &Value) {
         let word = |field: &str| object[field].as_str().expect("a whole object");
-        let kind = Kind::of(word("apiVersion"), word("kind")).expect("a kind that counts");
+        let kind = Kind::from_api(word("apiVersion"), word("kind")).expect("a kind that counts");
         let parsed = Object::parse(kind, object.clone()).expect("a well-formed object");
         self.objects.insert(parsed.object.key(), object.clone());
         self.index.handle(Event::Applied(parsed.object));

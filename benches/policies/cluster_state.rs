@@ -63,14 +63,14 @@ pub(crate) fn index(pods: usize) -> Index {
 /// The event of an object that came or changed.
 pub(crate) fn applied(object: Value) -> Event {
     let text = |field: &str| object[field].as_str().unwrap_or_default();
-    let kind = Kind::of(text("apiVersion"), text("kind")).expect("a kind that is used");
+    let kind = Kind::from_api(text("apiVersion"), text("kind")).expect("a kind that is used");
     Event::Applied(Object::parse(kind, object).expect("an object as the API has it").object)
 }
 
 /// The event of an object that is gone.
 pub(crate) fn deleted(object: &Value) -> Event {
     let text = |at: &str| object.pointer(at).and_then(Value::as_str).unwrap_or_default();
-    let kind = Kind::of(text("/apiVersion"), text("/kind")).expect("a kind that is used");
+    let kind = Kind::from_api(text("/apiVersion"), text("/kind")).expect("a kind that is used");
     let name = NamespacedName::new(text("/metadata/namespace"), text("/metadata/name"));
     Event::Deleted(ObjectKey { kind, name })
 }

@@ -64,7 +64,7 @@ impl Follower {
 
     /// Compiles what changed; at first, everything.
     fn think(&mut self, watch: &Watch) -> Spent {
-        let touched = self.index.take_policy_touched();
+        let touched = self.index.take_dirty_policy_objects();
         let changes = self.compiler.update(&self.index, &touched);
         self.enforcer.apply(&changes, self.compiler.compiled());
         watch.spent()

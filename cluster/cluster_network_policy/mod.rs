@@ -7,18 +7,18 @@
 //! peer would cut all pods of the subject off, their node's DNS and API server included, in a cluster that
 //! was only upgraded. The rule is reported instead.
 
-mod wire;
+mod raw;
 
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::label_selector::LabelSelector;
 use crate::labels::Labels;
 use crate::name::{Name, NamespacedName};
 use crate::protocol::Protocol;
-use crate::selector::Selector;
 
-pub(crate) use wire::Wire;
+pub(crate) use raw::RawClusterNetworkPolicy;
 
 /// A ClusterNetworkPolicy.
 #[derive(Clone, Debug, PartialEq)]
@@ -32,9 +32,9 @@ pub struct ClusterNetworkPolicy {
     /// The pods that it is about. Nobody, where this, the tier or the priority could not be understood.
     pub subject: NamespacedPods,
     /// What becomes of what comes in; the first rule that matches decides.
-    pub ingress: Box<[Rule]>,
+    pub ingress: Box<[ClusterNetworkPolicyRule]>,
     /// What becomes of what goes out; the first rule that matches decides.
-    pub egress: Box<[Rule]>,
+    pub egress: Box<[ClusterNetworkPolicyRule]>,
 }
 
 /// When a policy is asked.
@@ -50,15 +50,15 @@ pub enum Tier {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamespacedPods {
     /// Of which namespaces.
-    pub namespaces: Selector,
+    pub namespaces: LabelSelector,
     /// Which of them.
-    pub pods: Selector,
+    pub pods: LabelSelector,
 }
 
 impl NamespacedPods {
     /// None at all.
-    pub fn nobody() -> Self {
-        NamespacedPods { namespaces: Selector::nothing(), pods: Selector::nothing() }
+    pub fn none() -> Self {
+        NamespacedPods { namespaces: LabelSelector::nothing(), pods: LabelSelector::nothing() }
     }
 
     /// Whether a pod with these labels, in a namespace with these, is among them.
@@ -69,20 +69,20 @@ impl NamespacedPods {
 
 /// One rule: any of the peers on any of the ports.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Rule {
+pub struct ClusterNetworkPolicyRule {
     /// Its name, if it has one.
     pub name: Option<Arc<str>>,
     /// What becomes of a connection that it matches.
-    pub action: Action,
+    pub action: ClusterNetworkPolicyAction,
     /// The peers that could be understood; none: the rule matches nothing.
-    pub peers: Box<[Peer]>,
+    pub peers: Box<[ClusterNetworkPolicyPeer]>,
     /// The ports that could be understood; `None` is every port of every protocol.
-    pub ports: Option<Box<[Port]>>,
+    pub ports: Option<Box<[ClusterNetworkPolicyPort]>>,
 }
 
 /// What becomes of a connection that a rule matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
+pub enum ClusterNetworkPolicyAction {
     /// It may pass, as far as this direction is concerned.
     Accept,
     /// It may not.
@@ -93,18 +93,18 @@ pub enum Action {
 
 /// Who may be at the other end.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Peer {
+pub enum ClusterNetworkPolicyPeer {
     /// Pods.
     Pods(NamespacedPods),
     /// Nodes by their labels; only in egress rules.
-    Nodes(Selector),
+    Nodes(LabelSelector),
     /// Address blocks; only in egress rules.
     Networks(Box<[IpNet]>),
 }
 
 /// Ports that a rule matches.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Port {
+pub enum ClusterNetworkPolicyPort {
     /// By number.
     Range {
         /// The protocol.

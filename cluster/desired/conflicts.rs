@@ -218,7 +218,7 @@ impl Claims {
 fn node_port_at(frontend: &Frontend, node_addresses: &[IpAddr]) -> Option<Frontend> {
     match *frontend {
         Frontend::Address { protocol, ip, port } if node_addresses.contains(&ip) => {
-            Some(Frontend::NodePort { protocol, family: Family::of(ip), port })
+            Some(Frontend::NodePort { protocol, family: Family::from_address(ip), port })
         }
         _ => None,
     }
@@ -227,6 +227,6 @@ fn node_port_at(frontend: &Frontend, node_addresses: &[IpAddr]) -> Option<Fronte
 /// The addresses of this node with the port of a node port.
 fn at_node_addresses(node_port: &Frontend, node_addresses: &[IpAddr]) -> Vec<Frontend> {
     let Frontend::NodePort { protocol, family, port } = *node_port else { return Vec::new() };
-    let own = node_addresses.iter().filter(|ip| Family::of(**ip) == family);
+    let own = node_addresses.iter().filter(|ip| Family::from_address(**ip) == family);
     own.map(|ip| Frontend::address(protocol, *ip, port)).collect()
 }

@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 
 use crate::address::Family;
-use crate::endpoint_slice::{self, Conditions, EndpointSlice, NameSet};
+use crate::endpoint_slice::{EndpointConditions, EndpointSlice, NameSet, SliceEndpoint};
 use crate::name::Name;
 use crate::protocol::Protocol;
 
@@ -14,8 +14,8 @@ use crate::protocol::Protocol;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Endpoints {
     pub(super) all: Box<[Endpoint]>,
-    pub(super) silent_here: Box<[SocketAddr]>,
-    pub(super) exist: bool,
+    pub(super) local_not_serving: Box<[SocketAddr]>,
+    pub(super) has_usable: bool,
     pub(super) total: u32,
 }
 
@@ -90,9 +90,9 @@ impl Endpoints {
     }
 
     /// Those on this node: first those that answer, then the others.
-    pub fn here(&self) -> impl Iterator<Item = SocketAddr> + '_ {
+    pub fn local(&self) -> impl Iterator<Item = SocketAddr> + '_ {
         let answering = self.all.iter().filter(|e| e.is_local()).map(Endpoint::socket);
-        answering.chain(self.silent_here.iter().copied())
+        answering.chain(self.local_not_serving.iter().copied())
     }
 
     /// Those that take new connections by policy Cluster.
@@ -117,8 +117,8 @@ impl Endpoints {
 
     /// Whether the Service has a usable endpoint anywhere in the cluster, reachable from this node or not.
     /// Where it has, traffic that finds none here is dropped, not rejected.
-    pub fn exist(&self) -> bool {
-        self.exist
+    pub fn has_usable(&self) -> bool {
+        self.has_usable
     }
 
     /// Ready endpoints on this node, as the health check of a load balancer counts them.
@@ -132,14 +132,14 @@ impl Endpoints {
 pub(super) struct Candidate {
     pub(super) ip: IpAddr,
     pub(super) port: NonZeroU16,
-    pub(super) conditions: Conditions,
+    pub(super) conditions: EndpointConditions,
     pub(super) local: bool,
     pub(super) zones: Option<NameSet>,
     pub(super) nodes: Option<NameSet>,
 }
 
 impl Candidate {
-    fn new(endpoint: &endpoint_slice::Endpoint, port: NonZeroU16, node: Name) -> Self {
+    fn new(endpoint: &SliceEndpoint, port: NonZeroU16, node: Name) -> Self {
         Candidate {
             ip: endpoint.address,
             port,
@@ -171,7 +171,7 @@ pub(super) fn gather(
     let mut found = Vec::new();
     for slice in slices {
         for port in slice.ports.iter().filter(|p| p.name == name && p.protocol == protocol) {
-            let endpoints = slice.endpoints.iter().filter(|e| Family::of(e.address) == family);
+            let endpoints = slice.endpoints.iter().filter(|e| Family::from_address(e.address) == family);
             found.extend(endpoints.map(|e| Candidate::new(e, port.port, node)));
         }
     }

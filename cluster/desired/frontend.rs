@@ -3,7 +3,6 @@
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 
-use super::service_port::ServicePort;
 use crate::address::Family;
 use crate::protocol::Protocol;
 
@@ -50,21 +49,10 @@ impl Frontend {
         Frontend::Address { protocol, ip, port }
     }
 
-    /// All frontends of a port, some maybe twice.
-    pub fn of(port: &ServicePort) -> impl Iterator<Item = Frontend> + '_ {
-        let protocol = port.name.protocol;
-        let node_port = port.node_port.map(|node_port| Frontend::NodePort {
-            protocol,
-            family: port.family,
-            port: node_port.get(),
-        });
-        port.virtual_ips().map(move |ip| Frontend::address(protocol, ip, port.port.get())).chain(node_port)
-    }
-
     /// The family of its addresses.
     pub fn family(self) -> Family {
         match self {
-            Frontend::Address { ip, .. } => Family::of(ip),
+            Frontend::Address { ip, .. } => Family::from_address(ip),
             Frontend::NodePort { family, .. } => family,
         }
     }

@@ -21,7 +21,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::index::{Index, Touched};
+use crate::index::{DirtyServices, Index};
 use crate::name::{Name, NamespacedName};
 use conflicts::{Claims, Rank, Reconsidered};
 use service_port::{Allowed, Claim};
@@ -75,13 +75,13 @@ impl Desired {
     }
 
     /// Everything that an index holds.
-    pub fn of(index: &Index, node: Name) -> Self {
-        Desired::new(node).filled(index)
+    pub fn from_index(index: &Index, node: Name) -> Self {
+        Desired::new(node).with_index(index)
     }
 
     /// The same, brought up to date with everything that an index holds.
     #[must_use]
-    pub fn filled(mut self, index: &Index) -> Self {
+    pub fn with_index(mut self, index: &Index) -> Self {
         self.place(index);
         self.resolve_all(index, index.services().map(|service| service.key.clone()).collect());
         self
@@ -134,7 +134,7 @@ impl Desired {
     }
 
     /// Resolves again what was touched, and says which Services are to be served differently.
-    pub fn update(&mut self, index: &Index, touched: Touched) -> Vec<ServiceChange> {
+    pub fn update(&mut self, index: &Index, touched: DirtyServices) -> Vec<ServiceChange> {
         let mut names = touched.services;
         if touched.nodes.contains(&self.node) && self.place(index) {
             // Hints, and external addresses that are addresses of this node, are judged again for every Service.
@@ -175,7 +175,7 @@ impl Desired {
         let served = self.services.get(name).into_iter().flat_map(|ports| ports.iter());
         let unserved = self.unserved.get(name).into_iter().flatten();
         let unserved = unserved.filter(|(frontend, kind)| self.allowed.allows(frontend, *kind));
-        served.flat_map(Frontend::of).chain(unserved.map(|(frontend, _)| *frontend)).collect()
+        served.flat_map(ServicePort::frontends).chain(unserved.map(|(frontend, _)| *frontend)).collect()
     }
 
     fn resolve(&mut self, index: &Index, name: NamespacedName) -> Option<ServiceChange> {

@@ -11,10 +11,10 @@ use super::frontend::{Frontend, FrontendKind};
 use super::topology::{Place, choose};
 use crate::address::Family;
 use crate::endpoint_slice::EndpointSlice;
+use crate::ipvs_scheduler::IpvsScheduler;
 use crate::name::{Name, NamespacedName};
 use crate::protocol::Protocol;
-use crate::scheduler::Scheduler;
-use crate::service::{Port, Service};
+use crate::service::{Service, ServicePortSpec};
 
 /// The name of a Service's port, as it is written in comments and hashed into chain names.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -71,7 +71,7 @@ pub struct ServicePort {
     /// Where the load balancer asks for local endpoints.
     pub health_check_node_port: Option<NonZeroU16>,
     /// The IPVS scheduler that the Service asks for.
-    pub scheduler: Option<Scheduler>,
+    pub scheduler: Option<IpvsScheduler>,
     /// What serves it.
     pub endpoints: Endpoints,
 }
@@ -83,7 +83,18 @@ impl ServicePort {
         self.cluster_ip.into_iter().chain(external.copied())
     }
 
-    /// It is reached anywhere.
+    /// Returns the addresses of all its frontends, some maybe twice.
+    pub fn frontends(&self) -> impl Iterator<Item = Frontend> + '_ {
+        let (protocol, port) = (self.name.protocol, self.port.get());
+        let node_port = self.node_port.map(|node_port| Frontend::NodePort {
+            protocol,
+            family: self.family,
+            port: node_port.get(),
+        });
+        self.virtual_ips().map(move |ip| Frontend::address(protocol, ip, port)).chain(node_port)
+    }
+
+    /// Returns true if it is served anywhere.
     fn has_frontend(&self) -> bool {
         self.cluster_ip.is_some() || self.externally_accessible()
     }
@@ -165,9 +176,9 @@ impl Allowed {
 fn claims_of_port<'a>(
     service: &'a Service,
     cluster_ip: IpAddr,
-    port: &'a Port,
+    port: &'a ServicePortSpec,
 ) -> impl Iterator<Item = Claim> + 'a {
-    let (protocol, family) = (port.protocol, Family::of(cluster_ip));
+    let (protocol, family) = (port.protocol, Family::from_address(cluster_ip));
     let vips = of_family(&service.load_balancer_vips, family).map(|ip| (ip, FrontendKind::LoadBalancer));
     let external_ips = of_family(&service.external_ips, family).map(|ip| (ip, FrontendKind::ExternalIp));
     let addresses = std::iter::once((cluster_ip, FrontendKind::ClusterIp)).chain(vips).chain(external_ips);
@@ -179,13 +190,13 @@ fn claims_of_port<'a>(
 }
 
 /// The ports of a Service in each family in which it has a ClusterIP, with that ClusterIP.
-fn served_ports(service: &Service) -> impl Iterator<Item = (IpAddr, &Port)> {
-    let families = Family::BOTH.into_iter().filter(|_| service.ignored.is_none());
+fn served_ports(service: &Service) -> impl Iterator<Item = (IpAddr, &ServicePortSpec)> {
+    let families = Family::BOTH.into_iter().filter(|_| service.not_proxied.is_none());
     let cluster_ips = families.filter_map(|family| of_family(&service.cluster_ips, family).next());
     cluster_ips.flat_map(|cluster_ip| {
         let ports = service.ports.iter().enumerate().filter(|(i, port)| {
             // The last of several ports with the same name and protocol counts, as upstream.
-            let same = |p: &Port| p.name == port.name && p.protocol == port.protocol;
+            let same = |p: &ServicePortSpec| p.name == port.name && p.protocol == port.protocol;
             !service.ports[i + 1..].iter().any(same)
         });
         ports.map(move |(_, port)| (cluster_ip, port))
@@ -195,7 +206,7 @@ fn served_ports(service: &Service) -> impl Iterator<Item = (IpAddr, &Port)> {
 /// The field of the highest precedence by which a Service has a frontend that it claims.
 pub(super) fn kind_of_claim(service: &Service, frontend: &Frontend) -> FrontendKind {
     let Frontend::Address { ip, .. } = frontend else { return FrontendKind::NodePort };
-    if of_family(&service.cluster_ips, Family::of(*ip)).next() == Some(*ip) {
+    if of_family(&service.cluster_ips, Family::from_address(*ip)).next() == Some(*ip) {
         FrontendKind::ClusterIp
     } else if service.load_balancer_vips.contains(ip) {
         FrontendKind::LoadBalancer
@@ -225,8 +236,8 @@ pub(super) fn resolve(
     ports.collect()
 }
 
-fn port_without_endpoints(service: &Service, port: &Port, cluster_ip: IpAddr) -> ServicePort {
-    let family = Family::of(cluster_ip);
+fn port_without_endpoints(service: &Service, port: &ServicePortSpec, cluster_ip: IpAddr) -> ServicePort {
+    let family = Family::from_address(cluster_ip);
     // An address in several fields counts by the one of the highest precedence: ClusterIP, load balancer, external IP. All
     // modes then agree on source ranges and traffic policy.
     let load_balancer_vips: Box<[IpAddr]> =
@@ -253,5 +264,5 @@ fn port_without_endpoints(service: &Service, port: &Port, cluster_ip: IpAddr) ->
 }
 
 fn of_family(addresses: &[IpAddr], family: Family) -> impl Iterator<Item = IpAddr> + '_ {
-    addresses.iter().copied().filter(move |a| Family::of(*a) == family)
+    addresses.iter().copied().filter(move |a| Family::from_address(*a) == family)
 }

@@ -28,7 +28,7 @@ pub(super) fn choose(candidates: Vec<Candidate>, port: &ServicePort, place: Plac
         if port.uses_cluster_endpoints() { cluster_choice(&candidates, place) } else { Choice::None };
     let local = if port.uses_local_endpoints() { local_choice(&candidates) } else { Choice::None };
     let usable = |c: &Candidate| c.conditions.ready() || terminating(c);
-    let exist = match port.uses_local_endpoints() {
+    let has_usable = match port.uses_local_endpoints() {
         true => candidates.iter().any(usable),
         false => candidates.iter().any(|c| cluster.takes(c, place)),
     };
@@ -37,8 +37,8 @@ pub(super) fn choose(candidates: Vec<Candidate>, port: &ServicePort, place: Plac
     let silent = candidates.iter().filter(|c| c.local && !c.conditions.ready() && !c.conditions.serving());
     Endpoints {
         all: all.collect(),
-        silent_here: silent.map(|c| SocketAddr::new(c.ip, c.port.get())).collect(),
-        exist,
+        local_not_serving: silent.map(|c| SocketAddr::new(c.ip, c.port.get())).collect(),
+        has_usable,
         total: candidates.len() as u32,
     }
 }

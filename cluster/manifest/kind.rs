@@ -29,7 +29,7 @@ const EDITS: usize = 2;
 /// What is wrong with `apiVersion` and `kind` of a document of no kind that is read, if it was probably meant to be of one:
 /// which field, and what was expected there. Kinds of other API groups may have the same names (`projectcalico.org/v3`
 /// NetworkPolicy, `serving.knative.dev/v1` Service), so only groups of Kubernetes itself count as mistaken.
-pub fn misspelt(api_version: &str, kind: &str) -> Option<String> {
+pub fn misspelled_kind(api_version: &str, kind: &str) -> Option<String> {
     let same_version = |known: &&Kind| known.api_version() == api_version;
     let is_core = api_version == "v1" && CORE.contains(&kind);
     let near = Kind::ALL.iter().filter(same_version).find(|known| is_near(kind, known.as_str()));
@@ -109,7 +109,7 @@ mod tests {
             ("policy.networking.k8s.io/v1alpha1", "AdminNetworkPolicy", None),
         ];
         for (api_version, kind, expected) in rows {
-            let found = misspelt(api_version, kind);
+            let found = misspelled_kind(api_version, kind);
             assert_eq!(found.is_some(), expected.is_some(), "{api_version} {kind}: {found:?}");
             let found = found.unwrap_or_default();
             assert!(found.contains(expected.unwrap_or_default()), "{api_version} {kind}: {found}");

@@ -16,7 +16,7 @@ use std::fmt;
 use serde_json::Value;
 
 use crate::object::Kind;
-pub use kind::misspelt;
+pub use kind::misspelled_kind;
 
 /// One object of a manifest.
 #[derive(Clone, Debug, PartialEq)]
@@ -73,7 +73,7 @@ pub fn split<'a>(file: &str, text: &'a str) -> Vec<Chunk<'a>> {
 }
 
 impl<'a> Chunk<'a> {
-    /// Its objects: one, or those of a list (`List`, `ServiceList` and the like). Parsed as they are taken.
+    /// Its objects: one, or those of a list (`List`, `ServiceList` and the like). ParsedObject as they are taken.
     pub fn documents(self, file: &'a str) -> Documents<'a> {
         match self.format {
             Format::Json => json::documents(file, self),
@@ -145,9 +145,9 @@ fn document(file: &str, chunk: Chunk<'_>, line: usize, value: Value) -> Result<D
         )),
     };
     let (api_version, kind) = (text("apiVersion")?, text("kind")?);
-    let known = Kind::of(api_version, kind);
+    let known = Kind::from_api(api_version, kind);
     if known.is_none()
-        && let Some(mistake) = misspelt(api_version, kind)
+        && let Some(mistake) = misspelled_kind(api_version, kind)
     {
         return Err(chunk.error(file, line, mistake));
     }

@@ -124,7 +124,7 @@ fn malformed(file: &str, chunk: Chunk<'_>) -> ManifestError {
     if let Some((line, cause)) = chunk.usual_cause() {
         return chunk.error(file, line, format!("malformed YAML: {cause}"));
     }
-    // Parsed again behind as many empty lines as precede it, so that the message's own line numbers fit.
+    // ParsedObject again behind as many empty lines as precede it, so that the message's own line numbers fit.
     let padded = "\n".repeat(chunk.line - 1) + chunk.text;
     match from_str::<Value>(&padded) {
         Err(e) => {

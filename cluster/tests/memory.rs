@@ -77,7 +77,7 @@ fn a_million_endpoints_take_about_50_megabytes() {
         index.handle(Event::Applied(service(n)));
         index.handle(Event::Applied(slice(n)));
     }
-    index.take_touched();
+    index.take_dirty_services();
     let held = HELD.load(Ordering::Relaxed) - before;
     println!(
         "{} endpoints of {SERVICES} Services: {:.1} MB, {:.1} bytes an endpoint",

@@ -172,7 +172,7 @@ fn served(desired: &Desired) -> Served {
 fn owners(desired: &Desired) -> BTreeMap<Frontend, BTreeSet<NamespacedName>> {
     let mut owners: BTreeMap<Frontend, BTreeSet<NamespacedName>> = BTreeMap::new();
     for port in desired.ports() {
-        for frontend in Frontend::of(port) {
+        for frontend in port.frontends() {
             owners.entry(frontend).or_default().insert(port.name.service.clone());
         }
     }
@@ -208,7 +208,7 @@ proptest! {
     fn the_order_of_events_does_not_matter((events, order) in events_and_order()) {
         let other = reordered(&events, &order);
         let (index, other) = (index_of(events), index_of(other));
-        prop_assert_eq!(served(&Desired::of(&index, me())), served(&Desired::of(&other, me())));
+        prop_assert_eq!(served(&Desired::from_index(&index, me())), served(&Desired::from_index(&other, me())));
         for kind in Kind::ALL {
             prop_assert_eq!(index.count(kind), other.count(kind));
         }
@@ -222,14 +222,14 @@ proptest! {
         let names: BTreeSet<ObjectKey> = added.iter().map(Object::key).collect();
         let kept: Vec<Object> = kept.into_iter().filter(|object| !names.contains(&object.key())).collect();
         let mut index = index_of(kept.iter().cloned().map(Event::Applied));
-        let mut desired = Desired::of(&index, me());
+        let mut desired = Desired::from_index(&index, me());
         let before = served(&desired);
-        index.take_touched();
+        index.take_dirty_services();
         added.into_iter().for_each(|object| index.handle(Event::Applied(object)));
-        let touched = index.take_touched();
+        let touched = index.take_dirty_services();
         desired.update(&index, touched);
         names.into_iter().for_each(|key| index.handle(Event::Deleted(key)));
-        let touched = index.take_touched();
+        let touched = index.take_dirty_services();
         desired.update(&index, touched);
         prop_assert_eq!(served(&desired), before);
         let alone = index_of(kept.into_iter().map(Event::Applied));
@@ -243,10 +243,10 @@ proptest! {
         events in prop::collection::vec(event(), 1..30),
     ) {
         let mut index = index_of(events.clone());
-        index.take_touched();
+        index.take_dirty_services();
         let last: BTreeMap<ObjectKey, Event> = events.into_iter().map(|event| (key(&event), event)).collect();
         last.into_values().for_each(|event| index.handle(event));
-        prop_assert!(index.take_touched().is_empty());
+        prop_assert!(index.take_dirty_services().is_empty());
     }
 
     #[test]
@@ -258,9 +258,9 @@ proptest! {
         let mut known: BTreeMap<NamespacedName, Arc<[ServicePort]>> = BTreeMap::new();
         for events in batches {
             events.into_iter().for_each(|event| index.handle(event));
-            let touched = index.take_touched();
+            let touched = index.take_dirty_services();
             let changes = followed.update(&index, touched);
-            prop_assert_eq!(served(&followed), served(&Desired::of(&index, me())));
+            prop_assert_eq!(served(&followed), served(&Desired::from_index(&index, me())));
             let owners = owners(&followed);
             prop_assert!(owners.values().all(|services| services.len() == 1), "one Service a frontend");
             for name in followed.unserved_services() {
@@ -270,7 +270,7 @@ proptest! {
                     let is_served = |frontend| owners.get(&frontend).is_some_and(|services| services.contains(&by));
                     let node_port = match frontend {
                         Frontend::Address { protocol, ip, port } => {
-                            Frontend::NodePort { protocol, family: Family::of(ip), port }
+                            Frontend::NodePort { protocol, family: Family::from_address(ip), port }
                         }
                         node_port @ Frontend::NodePort { .. } => node_port,
                     };
@@ -323,12 +323,12 @@ proptest! {
         expected.retain(|key, _| key.kind != Kind::Service || named.contains(key));
 
         let whole = index_of(expected.into_values().map(Event::Applied));
-        prop_assert_eq!(served(&Desired::of(&index, me())), served(&Desired::of(&whole, me())));
+        prop_assert_eq!(served(&Desired::from_index(&index, me())), served(&Desired::from_index(&whole, me())));
         for kind in Kind::ALL {
             prop_assert_eq!(index.count(kind), whole.count(kind));
         }
-        let again = served(&Desired::of(&index, me()));
+        let again = served(&Desired::from_index(&index, me()));
         index.handle(Event::Listed(Kind::Service));
-        prop_assert_eq!(again, served(&Desired::of(&index, me())), "the end of no list sweeps nothing");
+        prop_assert_eq!(again, served(&Desired::from_index(&index, me())), "the end of no list sweeps nothing");
     }
 }

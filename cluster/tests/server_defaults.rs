@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use portcullis_cluster::object::Parsed;
+use portcullis_cluster::object::ParsedObject;
 use portcullis_cluster::{Kind, Object, manifest};
 
 /// What each row is about, the object as written, and the object as the API server stores it. Sources: the defaulting and
@@ -112,7 +112,7 @@ const ROWS: &[(&str, &str, &str)] = &[
     ),
 ];
 
-fn read(about: &str, text: &str) -> Parsed {
+fn read(about: &str, text: &str) -> ParsedObject {
     let document = manifest::parse("row.yaml", text).next().unwrap();
     let document = document.unwrap_or_else(|error| panic!("{about}: {error}"));
     let kind: Kind = document.kind.unwrap();

@@ -247,7 +247,7 @@ fn read(kind: Kind, value: Value) {
         Ok(parsed) => {
             parsed.problems.iter().for_each(|problem| assert!(!problem.to_string().is_empty()));
             index.handle(Event::Applied(parsed.object));
-            Desired::of(&index, Name::new("node-a"));
+            Desired::from_index(&index, Name::new("node-a"));
         }
         Err(error) => assert!(!error.to_string().is_empty()),
     }

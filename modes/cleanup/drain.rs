@@ -138,7 +138,8 @@ fn silence<'a>(ip_vs: &mut IpVs, real: impl Iterator<Item = (&'a VirtualServer, 
 pub(super) fn keep_addresses_by_routes(sources: &[IpAddr]) -> Result<()> {
     let mut interfaces = Rtnetlink::open()?;
     let Some(link) = interfaces.link_index(LINK)? else { return Ok(()) };
-    let source = |of: IpAddr| sources.iter().copied().find(|ip| Family::of(*ip) == Family::of(of));
+    let source =
+        |of: IpAddr| sources.iter().copied().find(|ip| Family::from_address(*ip) == Family::from_address(of));
     let addresses = interfaces.link_addresses(link)?;
     let replaced = addresses.into_iter().filter_map(|net| Some((net, source(net.addr())?)));
     // The kernel's own, where somebody set the link up, are nobody's to send to.

@@ -140,7 +140,7 @@ impl Ours {
     }
 
     pub(super) fn made(&self, server: &VirtualServer) -> bool {
-        let family = Family::of(server.address);
+        let family = Family::from_address(server.address);
         self.virtual_addresses.contains(&server.address)
             || self.served.contains(server)
             || self.node_addresses.contains(&server.address)

@@ -86,7 +86,7 @@ impl<'a> PortRenderer<'a> {
     }
 
     fn has_endpoints(&self) -> bool {
-        self.port.endpoints.exist()
+        self.port.endpoints.has_usable()
     }
 
     fn has_local_endpoints(&self) -> bool {

@@ -136,7 +136,7 @@ impl FamilySync {
     }
 
     fn sets_or_addresses_differ(&self, sight: &Sight) -> bool {
-        let of_family = |address: &&IpAddr| Family::of(**address) == self.family;
+        let of_family = |address: &&IpAddr| Family::from_address(**address) == self.family;
         let bound = sight.addresses.iter().filter(of_family).count();
         let needed = self.ledger.addresses().count();
         let all_bound = self.ledger.addresses().all(|address| sight.addresses.contains(address));

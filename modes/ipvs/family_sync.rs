@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use portcullis_cluster::desired::{Desired, ServiceChange, ServicePort};
-use portcullis_cluster::{Family, NamespacedName, Scheduler};
+use portcullis_cluster::{Family, IpvsScheduler, NamespacedName};
 use portcullis_netlink::ip_vs::VirtualServer;
 
 use super::audit::Written;
@@ -55,7 +55,7 @@ pub(super) struct FamilySync {
     pub(super) exclude: Arc<[IpNet]>,
     options: Options,
     on: NodeFacts,
-    scheduler: Scheduler,
+    scheduler: IpvsScheduler,
 }
 
 /// What a sync has done so far.
@@ -93,7 +93,7 @@ impl FamilySync {
     pub(super) fn new(
         family: Family,
         kernel: Box<dyn iptables::IptablesKernel>,
-        scheduler: Scheduler,
+        scheduler: IpvsScheduler,
         exclude: Arc<[IpNet]>,
         options: &Options,
         on: &NodeFacts,
@@ -332,7 +332,7 @@ impl FamilySync {
 
     /// Whether a virtual server that nobody wants is ours to delete.
     pub(super) fn may_delete(&self, server: &VirtualServer) -> bool {
-        Family::of(server.address) == self.family
+        Family::from_address(server.address) == self.family
             && !self.exclude.iter().any(|net| net.contains(&server.address))
     }
 

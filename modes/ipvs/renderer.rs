@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU16;
 
 use portcullis_cluster::desired::{Endpoint, ServicePort};
-use portcullis_cluster::{Family, Scheduler};
+use portcullis_cluster::{Family, IpvsScheduler};
 use portcullis_netlink::ip_vs::{self, Balancing, RealServer, VirtualServer};
 use portcullis_netlink::ipset::SetEntry;
 
@@ -23,7 +23,7 @@ const WEIGHT: u32 = 1;
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Renderer {
     pub(super) family: Family,
-    scheduler: Scheduler,
+    scheduler: IpvsScheduler,
     node_ip: Option<IpAddr>,
     /// The node's own addresses, which need no place on the link. Sorted.
     own: Box<[IpAddr]>,
@@ -32,9 +32,13 @@ pub(super) struct Renderer {
 }
 
 impl Renderer {
-    pub(super) fn new(family: Family, scheduler: Scheduler, options: &Options, on: &NodeFacts) -> Self {
-        let mut own: Vec<IpAddr> =
-            on.addresses.iter().copied().filter(|ip| Family::of(*ip) == family && serves(*ip)).collect();
+    pub(super) fn new(family: Family, scheduler: IpvsScheduler, options: &Options, on: &NodeFacts) -> Self {
+        let mut own: Vec<IpAddr> = on
+            .addresses
+            .iter()
+            .copied()
+            .filter(|ip| Family::from_address(*ip) == family && serves(*ip))
+            .collect();
         own.sort_unstable();
         own.dedup();
         let node_port_addresses = match options.node_port_scope(family, on) {
@@ -80,7 +84,7 @@ struct PortRenderer<'a> {
 impl PortRenderer<'_> {
     fn render(&mut self) {
         let port = self.port;
-        for endpoint in port.endpoints.here() {
+        for endpoint in port.endpoints.local() {
             let entry = SetEntry::IpPortIp {
                 ip: endpoint.ip(),
                 protocol: port.name.protocol.number(),
@@ -192,7 +196,7 @@ impl PortRenderer<'_> {
     fn balancing(&self) -> Balancing {
         let scheduler = self.port.scheduler.unwrap_or(self.all.scheduler);
         let mut balancing = Balancing::new(scheduler.name(), in_netlink(self.all.family));
-        if scheduler == Scheduler::MaglevHash {
+        if scheduler == IpvsScheduler::MaglevHash {
             // The port counts too, or all clients behind one address would meet one endpoint.
             balancing.flags |= ip_vs::SCHED_2;
         }

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use portcullis_cluster::Scheduler;
+use portcullis_cluster::IpvsScheduler;
 use portcullis_netlink::Error;
 use portcullis_netlink::ip_vs::IpVs;
 
@@ -32,7 +32,7 @@ pub enum RequirementError {
 ///
 /// # Errors
 /// The kernel has no IPVS or no ipset, and they cannot be loaded.
-pub fn open(scheduler: Scheduler) -> Result<NetlinkKernel, RequirementError> {
+pub fn open(scheduler: IpvsScheduler) -> Result<NetlinkKernel, RequirementError> {
     if let Some(kernel) = NetlinkKernel::open()? {
         return Ok(kernel);
     }
@@ -54,7 +54,7 @@ pub fn open(scheduler: Scheduler) -> Result<NetlinkKernel, RequirementError> {
 ///
 /// # Errors
 /// As [`open`].
-pub fn check(scheduler: Scheduler) -> Result<(), RequirementError> {
+pub fn check(scheduler: IpvsScheduler) -> Result<(), RequirementError> {
     if IpVs::open()?.is_some() {
         return Ok(());
     }
@@ -63,7 +63,7 @@ pub fn check(scheduler: Scheduler) -> Result<(), RequirementError> {
         .map_err(|reason| RequirementError::NoIpvs { modules: modules.join(" "), reason })
 }
 
-fn modules(scheduler: Scheduler) -> [String; 3] {
+fn modules(scheduler: IpvsScheduler) -> [String; 3] {
     ["ip_vs".to_owned(), format!("ip_vs_{scheduler}"), "nf_conntrack".to_owned()]
 }
 

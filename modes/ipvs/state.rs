@@ -133,7 +133,7 @@ impl State {
         ipvs: &IpvsOptions,
     ) -> Result<State, SyncError> {
         let mut state = State::default();
-        let of_family = |ip: &IpAddr| iptables.iter().any(|(family, _)| *family == Family::of(*ip));
+        let of_family = |ip: &IpAddr| iptables.iter().any(|(family, _)| *family == Family::from_address(*ip));
         let excluded = |ip: &IpAddr| ipvs.exclude_cidrs.iter().any(|net| net.contains(ip));
         let asked = asked("read the virtual servers, ipsets and addresses");
         for (key, balancing) in kernel.virtual_servers().map_err(&asked)? {

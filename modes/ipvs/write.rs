@@ -210,7 +210,7 @@ impl FamilySync {
             entries[set.at()] = found.into_iter().collect();
         }
         let held = held.of_all(kernel)?;
-        let of_family = |address: &IpAddr| Family::of(*address) == self.family;
+        let of_family = |address: &IpAddr| Family::from_address(*address) == self.family;
         Ok(Snapshot {
             servers: held.servers.extract_if(.., |(key, _)| of_family(&key.address)).collect(),
             addresses: held.addresses.extract_if(.., |address| of_family(address)).collect(),

@@ -132,7 +132,7 @@ impl PortEntries<'_> {
     }
 
     fn has_endpoints(&self) -> bool {
-        self.port.endpoints.exist()
+        self.port.endpoints.has_usable()
     }
 
     fn has_some(&self, view: View) -> bool {

@@ -427,7 +427,7 @@ mod tests {
                 let object = Object::parse(Kind::Service, object).expect("a Service").object;
                 self.index.handle(Event::Applied(object));
             }
-            let touched = self.index.take_touched();
+            let touched = self.index.take_dirty_services();
             let changes = self.desired.update(&self.index, touched);
             self.sync.sync(&mut self.kernel, &self.desired, &changes, now)
         }

@@ -37,7 +37,7 @@ impl Settings {
         if let NodePortScope::Addresses(addresses) = &mut node_ports {
             addresses.retain(|ip| !ip.is_loopback());
         }
-        let cidrs = host.service_cidrs.iter().filter(|cidr| Family::of_net(cidr) == family);
+        let cidrs = host.service_cidrs.iter().filter(|cidr| Family::from_net(cidr) == family);
         Settings {
             family,
             masquerade_all: options.masquerade_all,

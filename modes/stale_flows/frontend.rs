@@ -23,7 +23,7 @@ pub(super) fn suspects(change: &ServiceChange) -> HashSet<Frontend> {
 pub(super) fn all_suspects(ports: &[ServicePort], family: Family) -> impl Iterator<Item = Frontend> + '_ {
     let frontends = ports.iter().filter(move |port| port.family == family).flat_map(|port| {
         let serves = !port.endpoints.serving().is_empty();
-        Frontend::of(port).map(move |frontend| (frontend, serves))
+        port.frontends().map(move |frontend| (frontend, serves))
     });
     frontends.filter(|(frontend, serves)| *serves || keeps_flows(frontend)).map(|(frontend, _)| frontend)
 }
@@ -31,12 +31,12 @@ pub(super) fn all_suspects(ports: &[ServicePort], family: Family) -> impl Iterat
 /// Whether connections to it outlive their endpoint. Those of TCP do not; of them, only attempts that nothing has
 /// answered can be stale, and only once there are endpoints that would answer.
 fn keeps_flows(frontend: &Frontend) -> bool {
-    frontend.protocol().keeps_stale_flows()
+    frontend.protocol().needs_conntrack_cleanup()
 }
 
 fn by_frontend(ports: &[ServicePort]) -> HashMap<Frontend, &[Endpoint]> {
-    let of_port = |port| Frontend::of(port).map(|frontend| (frontend, port.endpoints.serving()));
-    ports.iter().flat_map(of_port).collect()
+    let frontends = ports.iter().flat_map(|port| port.frontends().map(move |frontend| (frontend, port)));
+    frontends.map(|(frontend, port)| (frontend, port.endpoints.serving())).collect()
 }
 
 fn lost_an_endpoint(before: &[Endpoint], after: &[Endpoint]) -> bool {

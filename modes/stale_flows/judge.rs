@@ -33,7 +33,7 @@ impl Judge {
 
     fn add(&mut self, port: &ServicePort, beside: &HashSet<Frontend>) {
         let mut owner = None;
-        for frontend in Frontend::of(port) {
+        for frontend in port.frontends() {
             let wanted = self.suspects.contains(&frontend)
                 || beside.contains(&frontend)
                 || self.local.node_port_beside(frontend).is_some_and(|n| self.suspects.contains(&n));
@@ -105,9 +105,11 @@ impl LocalAddresses {
     /// The node port that a packet to this address would reach too.
     fn node_port_beside(&self, frontend: Frontend) -> Option<Frontend> {
         match frontend {
-            Frontend::Address { protocol, ip, port } => {
-                self.contains(ip).then(|| Frontend::NodePort { protocol, family: Family::of(ip), port })
-            }
+            Frontend::Address { protocol, ip, port } => self.contains(ip).then(|| Frontend::NodePort {
+                protocol,
+                family: Family::from_address(ip),
+                port,
+            }),
             Frontend::NodePort { .. } => None,
         }
     }

@@ -26,7 +26,7 @@ pub(super) fn namespace_labels(index: &Index, name: Name) -> Cow<'_, Labels> {
 
 /// Whether a pod has addresses that are its own.
 pub(super) fn is_live(pod: &Pod) -> bool {
-    !pod.host_network && !pod.finished && !pod.ips.is_empty()
+    !pod.host_network && !pod.is_finished && !pod.ips.is_empty()
 }
 
 /// AddressIndex whose owner may be another than before, or may have other labels, each with the namespaces of
@@ -124,7 +124,7 @@ impl AddressIndex {
     ) -> Option<&'a Pod> {
         let pods = self.pods.at(address).iter().filter_map(|key| index.pod(key)).filter(|pod| counts(pod));
         pods.max_by(|a, b| {
-            let rank = |pod: &'a Pod| (!pod.terminating, pod.created, &pod.key);
+            let rank = |pod: &'a Pod| (!pod.is_terminating, pod.created, &pod.key);
             rank(a).cmp(&rank(b))
         })
     }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use portcullis_cluster::index::PolicyTouched;
+use portcullis_cluster::index::DirtyPolicyObjects;
 use portcullis_cluster::pod::Pod;
 use portcullis_cluster::{Index, Name, NamespacedName};
 
@@ -89,7 +89,7 @@ impl Compiler {
     /// Everything that an index holds.
     pub fn from_index(scope: Scope, index: &Index) -> Self {
         let mut compiler = Compiler::new(scope);
-        compiler.update(index, &PolicyTouched::default());
+        compiler.update(index, &DirtyPolicyObjects::default());
         compiler
     }
 
@@ -106,7 +106,7 @@ impl Compiler {
     /// Brings the compiled values up to date with an index, given all that was touched in it since the
     /// update before. The first update looks at everything. The work follows what was touched, not the size
     /// of the cluster.
-    pub fn update(&mut self, index: &Index, touched: &PolicyTouched) -> PolicyChanges {
+    pub fn update(&mut self, index: &Index, touched: &DirtyPolicyObjects) -> PolicyChanges {
         let work = if self.started { TouchedObjects::of(touched) } else { TouchedObjects::all(index) };
         self.started = true;
         if work.is_empty() {

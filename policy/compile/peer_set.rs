@@ -6,7 +6,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use portcullis_cluster::Name;
-use portcullis_cluster::selector::Selector;
+use portcullis_cluster::label_selector::LabelSelector;
 
 use super::identifier::{Digest, comment, identifier};
 
@@ -18,10 +18,10 @@ pub enum PeerSelector {
         /// Of which namespaces.
         namespaces: NamespaceScope,
         /// Which of them.
-        pods: Selector,
+        pods: LabelSelector,
     },
     /// Nodes.
-    Nodes(Selector),
+    Nodes(LabelSelector),
 }
 
 /// Where pods are looked for.
@@ -30,7 +30,7 @@ pub enum NamespaceScope {
     /// In this namespace, whatever its labels.
     One(Name),
     /// In the namespaces that a selector finds.
-    Selected(Selector),
+    Selected(LabelSelector),
 }
 
 /// A set of addresses, named by what is in it: the union of what its selectors find. Rules with the same
@@ -87,7 +87,7 @@ impl PeerSelector {
     }
 }
 
-fn feed(selector: &Selector, digest: &mut Digest) {
+fn feed(selector: &LabelSelector, digest: &mut Digest) {
     digest.part(&selector.requirements().len().to_string());
     for requirement in selector.requirements() {
         digest.part(requirement.key.as_str()).part(requirement.operator.as_str());
@@ -126,7 +126,7 @@ impl PartialOrd for PeerSetId {
 
 impl fmt::Display for PeerSelector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let all_or = |what: &str, selector: &Selector| match selector.selects_all() {
+        let all_or = |what: &str, selector: &LabelSelector| match selector.selects_all() {
             true => format!("all {what}"),
             false => format!("{what} {selector}"),
         };

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
+use portcullis_cluster::label_selector::LabelSelector;
 use portcullis_cluster::labels::Labels;
 use portcullis_cluster::pod::Pod;
-use portcullis_cluster::selector::Selector;
 use portcullis_cluster::{Index, Name};
 
 use super::address_index::{AddressIndex, DirtyAddresses, namespace_labels};
@@ -111,11 +111,11 @@ pub(super) fn update_peer_sets(
     moves
 }
 
-fn is_node(index: &Index, node: Name, selector: &Selector) -> bool {
+fn is_node(index: &Index, node: Name, selector: &LabelSelector) -> bool {
     index.node(node).is_some_and(|node| selector.matches(&node.labels))
 }
 
-fn is_pod(pod: &Pod, labels: &Labels, namespaces: &NamespaceScope, pods: &Selector) -> bool {
+fn is_pod(pod: &Pod, labels: &Labels, namespaces: &NamespaceScope, pods: &LabelSelector) -> bool {
     is_namespace(pod.key.namespace, labels, namespaces) && pods.matches(&pod.labels)
 }
 
@@ -150,10 +150,10 @@ pub(super) fn collect_peer_sets(
                 }
                 PeerSelector::Nodes(_) => None,
             });
-            (id, selectors.collect::<Vec<&Selector>>())
+            (id, selectors.collect::<Vec<&LabelSelector>>())
         });
         // A set with selectors of both sorts is named twice; it is one set all the same.
-        let asks: BTreeMap<&PeerSetId, Vec<&Selector>> =
+        let asks: BTreeMap<&PeerSetId, Vec<&LabelSelector>> =
             asks.filter(|(_, selectors)| !selectors.is_empty()).collect();
         if asks.is_empty() {
             continue;

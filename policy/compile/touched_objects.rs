@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use portcullis_cluster::index::PolicyTouched;
+use portcullis_cluster::index::DirtyPolicyObjects;
 use portcullis_cluster::{Index, Kind, Name, NamespacedName, ObjectKey};
 
 /// Objects that may have changed.
@@ -17,7 +17,7 @@ pub(super) struct TouchedObjects {
 
 impl TouchedObjects {
     /// What was touched.
-    pub(super) fn of(touched: &PolicyTouched) -> Self {
+    pub(super) fn of(touched: &DirtyPolicyObjects) -> Self {
         let mut work = TouchedObjects { nodes: touched.nodes.clone(), ..TouchedObjects::default() };
         for ObjectKey { kind, name } in &touched.objects {
             match kind {

@@ -1,9 +1,11 @@
 //! Rules as written, to rules as compiled. What matches nothing is left out.
 
 use ipnet::IpNet;
-use portcullis_cluster::cluster_network_policy::{self as cluster, ClusterNetworkPolicy};
-use portcullis_cluster::network_policy::{self as network, NetworkPolicy, PortNumber};
-use portcullis_cluster::selector::Selector;
+use portcullis_cluster::cluster_network_policy::{
+    ClusterNetworkPolicy, ClusterNetworkPolicyAction, ClusterNetworkPolicyPeer, ClusterNetworkPolicyPort,
+};
+use portcullis_cluster::label_selector::LabelSelector;
+use portcullis_cluster::network_policy::{NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort, PortNumber};
 use portcullis_cluster::{Index, Name, NamespacedName, Protocol};
 
 use super::address_ranges::AddressRanges;
@@ -62,9 +64,9 @@ pub(super) fn cluster_policy_rules(policy: &ClusterNetworkPolicy, direction: Dir
         index,
         name: rule.name.clone(),
         action: match rule.action {
-            cluster::Action::Accept => RuleAction::Accept,
-            cluster::Action::Deny => RuleAction::Deny,
-            cluster::Action::Pass => RuleAction::Pass,
+            ClusterNetworkPolicyAction::Accept => RuleAction::Accept,
+            ClusterNetworkPolicyAction::Deny => RuleAction::Deny,
+            ClusterNetworkPolicyAction::Pass => RuleAction::Pass,
         },
         peers: cluster_peers(&rule.peers),
         ports: match &rule.ports {
@@ -79,34 +81,38 @@ fn can_match(rule: &PolicyRule) -> bool {
     !rule.peers.is_empty() && !rule.ports.is_empty()
 }
 
-fn network_peers(peers: &[network::Peer], own: Name) -> RulePeers {
+fn network_peers(peers: &[NetworkPolicyPeer], own: Name) -> RulePeers {
     let (mut selectors, mut blocks) = (Vec::new(), Vec::<(&IpNet, &[IpNet])>::new());
     for peer in peers {
         match peer {
-            network::Peer::Pods { pods, namespaces } => {
+            NetworkPolicyPeer::Pods { pods, namespaces } => {
                 let namespaces = match namespaces {
                     None => NamespaceScope::One(own),
                     Some(selector) => NamespaceScope::Selected(selector.clone()),
                 };
                 selectors.push(PeerSelector::Pods { namespaces, pods: pods.clone().unwrap_or_default() });
             }
-            network::Peer::Block { cidr, except } => blocks.push((cidr, except)),
-            network::Peer::Nothing => {}
+            NetworkPolicyPeer::Block { cidr, except } => blocks.push((cidr, except)),
+            NetworkPolicyPeer::Invalid => {}
         }
     }
     RulePeers { any: false, pods: set_of(selectors), blocks: AddressRanges::union(blocks) }
 }
 
-fn cluster_peers(peers: &[cluster::Peer]) -> RulePeers {
+fn cluster_peers(peers: &[ClusterNetworkPolicyPeer]) -> RulePeers {
     let (mut selectors, mut blocks) = (Vec::new(), Vec::<(&IpNet, &[IpNet])>::new());
     for peer in peers {
         match peer {
-            cluster::Peer::Pods(found) => {
+            ClusterNetworkPolicyPeer::Pods(found) => {
                 let namespaces = NamespaceScope::Selected(found.namespaces.clone());
                 selectors.push(PeerSelector::Pods { namespaces, pods: found.pods.clone() });
             }
-            cluster::Peer::Nodes(selector) => selectors.push(PeerSelector::Nodes(selector.clone())),
-            cluster::Peer::Networks(nets) => blocks.extend(nets.iter().map(|net| (net, &[] as &[IpNet]))),
+            ClusterNetworkPolicyPeer::Nodes(selector) => {
+                selectors.push(PeerSelector::Nodes(selector.clone()))
+            }
+            ClusterNetworkPolicyPeer::Networks(nets) => {
+                blocks.extend(nets.iter().map(|net| (net, &[] as &[IpNet])))
+            }
         }
     }
     RulePeers { any: false, pods: set_of(selectors), blocks: AddressRanges::union(blocks) }
@@ -115,35 +121,37 @@ fn cluster_peers(peers: &[cluster::Peer]) -> RulePeers {
 /// The set of what selectors find, if one of them was understood.
 fn set_of(mut selectors: Vec<PeerSelector>) -> Option<PeerSetId> {
     selectors.retain(|selector| match selector {
-        PeerSelector::Pods { namespaces: NamespaceScope::One(_), pods } => pods.is_understood(),
+        PeerSelector::Pods { namespaces: NamespaceScope::One(_), pods } => pods.is_valid(),
         PeerSelector::Pods { namespaces: NamespaceScope::Selected(namespaces), pods } => {
-            namespaces.is_understood() && pods.is_understood()
+            namespaces.is_valid() && pods.is_valid()
         }
-        PeerSelector::Nodes(nodes) => Selector::is_understood(nodes),
+        PeerSelector::Nodes(nodes) => LabelSelector::is_valid(nodes),
     });
     (!selectors.is_empty()).then(|| PeerSetId::new(selectors))
 }
 
-fn network_ports(ports: &[network::Port], direction: Direction) -> RulePorts {
+fn network_ports(ports: &[NetworkPolicyPort], direction: Direction) -> RulePorts {
     let mut collected = Collected::new(direction);
     for port in ports {
         match port.number {
             PortNumber::Any => collected.all.push(port.protocol),
             PortNumber::Range(first, last) => collected.ranges.push((port.protocol, first, last)),
             PortNumber::Named(name) => collected.name(name, port.protocol),
-            PortNumber::Nothing => {}
+            PortNumber::Invalid => {}
         }
     }
     collected.finish()
 }
 
-fn cluster_ports(ports: &[cluster::Port], direction: Direction) -> RulePorts {
+fn cluster_ports(ports: &[ClusterNetworkPolicyPort], direction: Direction) -> RulePorts {
     let mut collected = Collected::new(direction);
     for port in ports {
         match *port {
-            cluster::Port::Range { protocol, first, last } => collected.ranges.push((protocol, first, last)),
+            ClusterNetworkPolicyPort::Range { protocol, first, last } => {
+                collected.ranges.push((protocol, first, last))
+            }
             // It has the protocol that the pod's port of this name has.
-            cluster::Port::Named(name) => PROTOCOLS.iter().for_each(|p| collected.name(name, *p)),
+            ClusterNetworkPolicyPort::Named(name) => PROTOCOLS.iter().for_each(|p| collected.name(name, *p)),
         }
     }
     collected.finish()

@@ -15,7 +15,7 @@ use serde_json::Value;
 
 fn apply(index: &mut Index, value: &Value) {
     let text = |field: &str| value[field].as_str().unwrap_or_default();
-    let kind = Kind::of(text("apiVersion"), text("kind")).expect("a kind that we use");
+    let kind = Kind::from_api(text("apiVersion"), text("kind")).expect("a kind that we use");
     index.handle(Event::Applied(Object::parse(kind, value.clone()).expect("an object").object));
 }
 
@@ -39,7 +39,7 @@ fn play(folder: &str, options: &PolicyOptions) {
                     let name = NamespacedName::new(namespace, &gone.name);
                     index.handle(Event::Deleted(ObjectKey { kind, name }));
                 }
-                let touched = index.take_policy_touched();
+                let touched = index.take_dirty_policy_objects();
                 let changes = compiler.update(&index, &touched);
                 if n == 0 {
                     // A new daemon finds what the one before it left.

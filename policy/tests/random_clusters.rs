@@ -241,7 +241,7 @@ fn event() -> impl Strategy<Value = Event> {
             return Event::Apply(object);
         }
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-        let kind = Kind::of(&text(&object["apiVersion"]), &text(&object["kind"])).unwrap();
+        let kind = Kind::from_api(&text(&object["apiVersion"]), &text(&object["kind"])).unwrap();
         let metadata = &object["metadata"];
         Event::Delete(kind, text(&metadata["namespace"]), text(&metadata["name"]))
     })

@@ -47,7 +47,8 @@ fn a_nodes_address_among_the_pods_is_no_unknown_pod() {
     let mut index = Index::new();
     for object in objects {
         let value: Value = serde_json::from_str(object).unwrap();
-        let kind = Kind::of(value["apiVersion"].as_str().unwrap(), value["kind"].as_str().unwrap()).unwrap();
+        let kind =
+            Kind::from_api(value["apiVersion"].as_str().unwrap(), value["kind"].as_str().unwrap()).unwrap();
         index.handle(Event::Applied(Object::parse(kind, value).unwrap().object));
     }
     let compiler = Compiler::from_index(Scope::Node(Name::new("node-1")), &index);
@@ -102,7 +103,7 @@ impl Node {
         Node { name, compiler, table: PolicyTable::new(options), audit }
     }
 
-    fn follow(&mut self, index: &Index, touched: &portcullis_cluster::index::PolicyTouched) {
+    fn follow(&mut self, index: &Index, touched: &portcullis_cluster::index::DirtyPolicyObjects) {
         let changes = self.compiler.update(index, touched);
         let compiled = self.compiler.compiled();
         for table in [&mut self.table, &mut self.audit] {
@@ -153,12 +154,12 @@ impl Cluster {
 
     fn apply(&mut self, value: &Value) {
         let text = |field: &str| value[field].as_str().unwrap_or_default();
-        let kind = Kind::of(text("apiVersion"), text("kind")).expect("a kind that we use");
+        let kind = Kind::from_api(text("apiVersion"), text("kind")).expect("a kind that we use");
         self.index.handle(Event::Applied(Object::parse(kind, value.clone()).expect("an object").object));
     }
 
     fn follow(&mut self) {
-        let touched = self.index.take_policy_touched();
+        let touched = self.index.take_dirty_policy_objects();
         self.nodes.iter_mut().for_each(|node| node.follow(&self.index, &touched));
     }
 

@@ -47,7 +47,7 @@ impl<'a> World<'a> {
 
     /// What a node serves.
     pub(crate) fn desired(&self, node: Name) -> Desired {
-        Desired::new(node).with_external_cidrs(&self.config.external_address_cidrs).filled(self.index)
+        Desired::new(node).with_external_cidrs(&self.config.external_address_cidrs).with_index(self.index)
     }
 
     /// The pod that has an address of its own.
@@ -99,7 +99,7 @@ impl<'a> World<'a> {
 
     /// A node's first address of a family.
     pub(crate) fn node_address(&self, node: Name, family: Family) -> Option<IpAddr> {
-        self.index.node(node)?.ips().find(|ip| Family::of(*ip) == family)
+        self.index.node(node)?.ips().find(|ip| Family::from_address(*ip) == family)
     }
 
     /// The addresses that a node serves node ports on where only its primary ones count.

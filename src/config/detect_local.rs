@@ -1,24 +1,24 @@
-//! Detection of traffic from this node's pods (`--detect-local-mode`).
+//! How this node's pods are told from everybody else (`--detect-local-mode`).
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
-/// Criterion by which traffic is local, that is, from a pod on this node. Local traffic to a cluster IP is not
-/// masqueraded, and short-circuits `externalTrafficPolicy: Local`.
+/// What counts as traffic of a pod on this node. Such traffic is not masqueraded on its way to a cluster
+/// IP, and short-cuts `externalTrafficPolicy: Local`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DetectLocal {
-    /// The source address is in the cluster CIDR. This matches pods of all nodes, but is upstream's default.
-    /// In a family without a CIDR, no traffic is local.
+    /// It has a source address of the cluster's pods. Strictly this says "a pod", not "a pod here", and
+    /// is upstream's default all the same. A family without a CIDR can't be told.
     ClusterCidr {
-        /// CIDR of the pods' IPv4 addresses.
+        /// The pods' IPv4 addresses.
         v4: Option<Ipv4Net>,
-        /// CIDR of the pods' IPv6 addresses.
+        /// The pods' IPv6 addresses.
         v6: Option<Ipv6Net>,
     },
-    /// The source address is in the Node's `spec.podCIDRs`.
+    /// It has a source address of the Node's `spec.podCIDRs`.
     NodeCidr,
-    /// The packet arrives on this bridge.
+    /// It comes from this bridge.
     BridgeInterface(InterfaceName),
-    /// The packet arrives on an interface with this name prefix.
+    /// It comes from an interface whose name begins so.
     InterfaceNamePrefix(InterfaceName),
 }
 
@@ -28,20 +28,20 @@ impl Default for DetectLocal {
     }
 }
 
-/// Name of a network interface, or a prefix of one: 1 to 15 bytes (the kernel's `IFNAMSIZ` less
+/// The name of a network interface, or the beginning of one: 1 to 15 bytes (the kernel's `IFNAMSIZ` less
 /// the terminating zero), without white space, `/` and `:`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InterfaceName(String);
 
 impl InterfaceName {
-    /// Returns `None` for a name that the kernel rejects.
+    /// `None` for what the kernel takes for no name.
     pub fn new(name: &str) -> Option<Self> {
         let fits = (1..=15).contains(&name.len()) && name != "." && name != "..";
         let clean = !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '/' || c == ':');
         (fits && clean).then(|| Self(name.to_owned()))
     }
 
-    /// Returns the name.
+    /// As text.
     pub fn as_str(&self) -> &str {
         &self.0
     }

@@ -1,25 +1,25 @@
-//! Configuration errors and warnings. All errors are reported at once, so that a user does not fix one mistake only to see
-//! the next.
+//! What is wrong with a configuration. All of it at once: a user who mends one mistake should not be
+//! shown the next.
 
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-/// Origin of a value: the flag, or the line of the file, that set it.
+/// Where a value was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// The flag of this name (without dashes).
+    /// By a flag of this name (without dashes).
     Flag(&'static str),
-    /// This field of the configuration file.
+    /// In the configuration file, under this field.
     File {
-        /// The path given to `--config`.
+        /// The file, as named by `--config`.
         path: PathBuf,
-        /// Line, counted from 1; 0 if unknown.
+        /// Counted from 1; 0 if unknown.
         line: usize,
-        /// Path of the field, such as `iptables.masqueradeBit`.
+        /// The path of the field, such as `iptables.masqueradeBit`.
         field: String,
     },
-    /// The default of this field.
+    /// Nowhere: it is the default of this field.
     Default(&'static str),
 }
 
@@ -34,82 +34,82 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One error in a configuration.
+/// One thing that is wrong.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file of `--config` cannot be read.
+    /// The file of `--config` can't be read.
     #[error("{}: cannot read the configuration file: {source}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// The I/O error.
+        /// The system's reason.
         source: io::Error,
     },
-    /// The file has a syntax error.
-    #[error("{}{}: invalid {format}: {message}", path.display(), line.map(|line| format!(":{line}")).unwrap_or_default())]
+    /// The file is not YAML, or not TOML.
+    #[error("{}{}: not valid {language}: {message}", path.display(), line.map(|line| format!(":{line}")).unwrap_or_default())]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// Line, counted from 1, if known.
+        /// Counted from 1, if known.
         line: Option<usize>,
         /// `YAML` or `TOML`.
-        format: &'static str,
-        /// Message of the parser.
+        language: &'static str,
+        /// The parser's words.
         message: String,
     },
-    /// The document has another `apiVersion` or `kind`.
+    /// The file is of another kind or version.
     #[error("{}:{line}: {field} is {found}, expected {expected:?}", path.display())]
     WrongKind {
         /// The file.
         path: PathBuf,
-        /// Line, counted from 1.
+        /// Counted from 1.
         line: usize,
         /// `apiVersion` or `kind`.
         field: &'static str,
-        /// The value in the file, or `missing`.
+        /// What it says.
         found: String,
-        /// The expected value.
+        /// What it should say.
         expected: &'static str,
     },
-    /// An unknown field.
-    #[error("{origin}: unknown field{}", suggestion.as_ref().map(|suggestion| format!("; did you mean {suggestion}?")).unwrap_or_default())]
+    /// A field that there is not.
+    #[error("{origin}: no such field{}", suggestion.as_ref().map(|suggestion| format!("; did you mean {suggestion}?")).unwrap_or_default())]
     UnknownField {
-        /// Origin of the value.
+        /// Where.
         origin: Origin,
-        /// Known field with a similar name.
+        /// The known field with the most similar name.
         suggestion: Option<String>,
     },
-    /// A field that occurs more than once in a mapping.
-    #[error("{origin}: duplicate field; first defined in line {first}")]
+    /// A field that stands in a mapping more than once.
+    #[error("{origin}: given twice, first in line {first}")]
     Duplicate {
-        /// Origin of the second occurrence.
+        /// Where the second one stands.
         origin: Origin,
-        /// Line of the first occurrence.
+        /// The line of the first one.
         first: usize,
     },
-    /// A value with the wrong form, or outside of the allowed values.
-    #[error("{origin}: invalid value {value}: expected {expected}")]
+    /// A value that can't be what it should be, by its form or by its meaning.
+    #[error("{origin}: {value} is not possible: expected {expected}")]
     Invalid {
-        /// Origin of the value.
+        /// Where.
         origin: Origin,
-        /// The value, formatted for the message.
+        /// The value.
         value: String,
-        /// Description of the expected value.
+        /// What it should be.
         expected: String,
     },
 }
 
-/// All errors of a configuration; never empty. Displays one line per error.
+/// Everything that is wrong with a configuration; never empty. Prints one line for each.
 #[derive(Debug)]
 pub struct ConfigErrors(Vec<ConfigError>);
 
 impl ConfigErrors {
-    /// Returns the value if there are no errors.
+    /// `Ok` with the value if there are no errors.
     pub(super) fn unless_empty<T>(errors: Vec<ConfigError>, value: T) -> Result<T, Self> {
         if errors.is_empty() { Ok(value) } else { Err(Self(errors)) }
     }
 
-    /// Iterates over the errors.
+    /// Each of them.
     pub fn iter(&self) -> impl Iterator<Item = &ConfigError> {
         self.0.iter()
     }
@@ -129,52 +129,53 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-/// A warning about a configuration that can be used. Each is one line for the log.
+/// Something that a user should know although it does not keep the program from running. Each is
+/// one line for the log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Warning {
-    /// A setting that is accepted for compatibility with kube-proxy.
+    /// Accepted for kube-proxy's sake.
     #[error("{origin} has no effect: {why}")]
     NoEffect {
-        /// Origin of the setting.
+        /// Where it was given.
         origin: Origin,
-        /// The reason.
+        /// Why it has none.
         why: &'static str,
     },
-    /// The file is a ConfigMap.
-    #[error("{} is a ConfigMap; reading the configuration from data[{entry}]", path.display())]
+    /// The file is a whole ConfigMap.
+    #[error("{} is a whole ConfigMap; its entry data[{entry}] is read", path.display())]
     Unwrapped {
         /// The file.
         path: PathBuf,
-        /// Key of the entry.
+        /// The key of the entry.
         entry: String,
     },
-    /// `--write-config-to` writes TOML to a file whose name does not end in `.toml`.
+    /// `--write-config-to` writes another language than the file's name promises.
     #[error(
-        "{} is written as Portcullis TOML, because a KubeProxyConfiguration has no field for {fields}; kube-proxy cannot read it", path.display()
+        "{} is written in Portcullis' TOML, as a KubeProxyConfiguration has no field for {fields}; kube-proxy cannot read it", path.display()
     )]
     WrittenAsToml {
         /// The file.
         path: PathBuf,
-        /// The settings without a field.
+        /// The settings that would be lost.
         fields: String,
     },
-    /// A flag that is ignored because of a configuration file, as in kube-proxy.
+    /// A flag that a configuration file puts out of force, as in kube-proxy.
     #[error("--{flag} is ignored because of --config; {}", field.map_or_else(
-        || "remove one of the two".to_owned(), |field| format!("set {field} in {}", path.display())))]
+        || "leave out one of the two".to_owned(), |field| format!("set {field} in {}", path.display())))]
     IgnoredFlag {
         /// The flag's name.
         flag: &'static str,
         /// The configuration file.
         path: PathBuf,
-        /// The field of that file with the same meaning.
+        /// The field of that file which says the same.
         field: Option<&'static str>,
     },
-    /// A feature gate that is locked to its default.
-    #[error("{origin}: the feature gate {gate} is always enabled and need not be set")]
+    /// A feature gate that can no longer be changed.
+    #[error("{origin}: the feature gate {gate} is always on and need not be given")]
     GraduatedGate {
-        /// Origin of the setting.
+        /// Where it was given.
         origin: Origin,
-        /// Name of the gate.
+        /// Its name.
         gate: String,
     },
 }

@@ -1,4 +1,4 @@
-//! Table of the feature gates in the help of kube-proxy v1.36: name, stage, default.
+//! The feature gates that kube-proxy v1.36 lists in its help: name, stage, default.
 
 use super::feature_gates::Stage::{self, Alpha, Beta};
 

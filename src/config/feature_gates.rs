@@ -1,22 +1,23 @@
-//! Kubernetes feature gates.
+//! Kubernetes' feature gates, which kube-proxy's flags and files may set.
 //!
-//! As in kube-proxy, all gates of the Kubernetes libraries are accepted, most of which are for other components.
+//! All gates of the Kubernetes libraries are accepted, as they are by kube-proxy, of which most are for
+//! other components.
 
 use std::collections::BTreeMap;
 
 use super::feature_gate_table::GATES;
 use super::nearest::nearest;
 
-/// Maturity of a feature.
+/// How far a gated feature has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Disabled by default; `AllAlpha` sets all of them.
+    /// Off unless asked for; `AllAlpha` speaks for all of them.
     Alpha,
-    /// Usually enabled by default; `AllBeta` sets all of them.
+    /// On as a rule; `AllBeta` speaks for all of them.
     Beta,
 }
 
-/// Graduated gates of kube-proxy's own features, which v1.36 accepts but no longer lists: they are locked to true.
+/// Gates of kube-proxy's own features that v1.36 still takes but no longer lists: they are always on.
 const GRADUATED: [&str; 6] = [
     "DisableAllocatorDualWrite",
     "MultiCIDRServiceAllocator",
@@ -26,15 +27,15 @@ const GRADUATED: [&str; 6] = [
     "TopologyAwareHints",
 ];
 
-/// Feature gates as set by the user.
+/// Which gates are on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FeatureGates {
     set: BTreeMap<String, bool>,
 }
 
 impl FeatureGates {
-    /// Returns true if the gate is enabled: by its own setting, else by `AllAlpha` or `AllBeta` for its stage, else
-    /// by its default. Unknown gates are disabled.
+    /// Whether the gate is on: as it was set, else as `AllAlpha` or `AllBeta` was set for its stage, else
+    /// by its default. Gates that nobody knows are off.
     pub fn enabled(&self, gate: &str) -> bool {
         if GRADUATED.contains(&gate) {
             return true;
@@ -47,29 +48,29 @@ impl FeatureGates {
         self.set.get(gate).or_else(|| self.set.get(all)).copied().unwrap_or(*default)
     }
 
-    /// Iterates over the gates that were set, by name.
+    /// The gates that were set, by name.
     pub fn set(&self) -> impl Iterator<Item = (&str, bool)> {
         self.set.iter().map(|(name, on)| (name.as_str(), *on))
     }
 }
 
-/// Result of checking one `GATE=value`.
+/// What becomes of one `GATE=value`.
 #[derive(Debug, PartialEq)]
 pub(super) enum GateCheck {
     Accepted,
-    /// Locked to true, and set to true.
+    /// Always on, and asked to be on.
     Graduated,
-    /// Invalid; the text completes "expected …".
+    /// Completes "expected …".
     Rejected(String),
 }
 
-/// Checks one gate.
+/// Judges one gate.
 pub(super) fn check(gate: &str, on: bool) -> GateCheck {
     if GRADUATED.contains(&gate) {
         return if on {
             GateCheck::Graduated
         } else {
-            GateCheck::Rejected("true, to which the gate is locked".into())
+            GateCheck::Rejected("true: the gate can no longer be turned off".into())
         };
     }
     if GATES.iter().any(|(name, ..)| *name == gate) {
@@ -81,8 +82,8 @@ pub(super) fn check(gate: &str, on: bool) -> GateCheck {
     })
 }
 
-/// Returns the gates as set by the user; each must have passed [`check`].
-pub(super) fn from_checked(set: &BTreeMap<String, bool>) -> FeatureGates {
+/// The gates as set by the user, each of them [judged](check) before.
+pub(super) fn accept(set: &BTreeMap<String, bool>) -> FeatureGates {
     FeatureGates { set: set.clone() }
 }
 
@@ -91,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_is_kube_proxys_list_of_gates() {
+    fn exactly_kube_proxys_gates_are_known() {
         let recorded = include_str!("../../fixtures/kube-proxy/feature-gates.tsv");
         let rows: Vec<_> =
             recorded.lines().skip(1).map(|line| line.split('\t').collect::<Vec<_>>()).collect();
@@ -105,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn checks_of_single_gates() {
+    fn verdicts() {
         assert_eq!(check("NFTablesProxyMode", true), GateCheck::Graduated);
         assert!(matches!(check("NFTablesProxyMode", false), GateCheck::Rejected(_)));
         assert_eq!(
@@ -119,10 +120,9 @@ mod tests {
     }
 
     #[test]
-    fn all_alpha_and_all_beta_set_the_gates_of_their_stage() {
-        let gates = |pairs: &[(&str, bool)]| {
-            from_checked(&pairs.iter().map(|(name, on)| ((*name).into(), *on)).collect())
-        };
+    fn all_alpha_and_all_beta() {
+        let gates =
+            |pairs: &[(&str, bool)]| accept(&pairs.iter().map(|(name, on)| ((*name).into(), *on)).collect());
         type Set = &'static [(&'static str, bool)];
         let rows: [(Set, &str, bool); 8] = [
             (&[], "LoggingAlphaOptions", false),

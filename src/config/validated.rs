@@ -1,4 +1,4 @@
-//! Validated configuration, which the rest of the program uses.
+//! The configuration after validation: what the rest of the program works with.
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
@@ -6,28 +6,28 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use portcullis_cluster::Scheduler;
+use portcullis_cluster::IpvsScheduler;
 
 use super::detect_local::DetectLocal;
 use super::feature_gates::FeatureGates;
 use super::node_port_addresses::NodePortAddresses;
 
-/// Proxy mode: the kernel mechanism that serves Services.
+/// How Services are served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ProxyMode {
-    /// xtables rules, written with `iptables-restore`.
+    /// By rules of xtables, written with `iptables-restore`.
     Iptables,
-    /// IPVS virtual servers.
+    /// By the kernel's virtual servers.
     Ipvs,
-    /// nf_tables rules, written over netlink.
+    /// By rules of nf_tables, written over netlink.
     Nftables,
 }
 
 impl ProxyMode {
-    /// All modes, the default first.
+    /// All of them, the default first.
     pub const ALL: [Self; 3] = [Self::Iptables, Self::Ipvs, Self::Nftables];
 
-    /// Returns the name of the mode in flags and files.
+    /// As in flags and files.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Iptables => "iptables",
@@ -36,104 +36,105 @@ impl ProxyMode {
         }
     }
 
-    /// Returns the mode with this name.
+    /// The mode of this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|mode| mode.name() == name)
     }
 }
 
-/// Configuration of a proxy. It is valid, as far as can be checked without looking at the node.
+/// The configuration of a proxy. It has been checked: whatever it says can be done, as far as can be
+/// told without looking at the node.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// Proxy mode.
+    /// How Services are served.
     pub mode: ProxyMode,
-    /// Source of the cluster's objects.
+    /// Where the cluster's objects come from.
     pub source: Source,
-    /// Name of this node's Node object, trimmed and in lower case. `None`: the host name.
+    /// The node's name in the cluster, without blanks around it and in lower case. `None`: the host name.
     pub hostname_override: Option<String>,
-    /// Primary IP address of the node, or an unspecified address (`0.0.0.0`, `::`) to use the one in the Node
-    /// object. Its family is the primary IP family unless something else determines that.
+    /// The node's primary address, unless it is unspecified (`0.0.0.0`, `::`): then the one in the Node
+    /// object counts. In any case its family is the primary one where nothing else decides that.
     pub bind_address: IpAddr,
-    /// Listening address of the health server. `None`: disabled.
+    /// Where the health of the proxy is served. `None`: nowhere.
     pub healthz_bind_address: Option<SocketAddr>,
-    /// Listening address of the metrics server. `None`: disabled.
+    /// Where metrics are served. `None`: nowhere.
     pub metrics_bind_address: Option<SocketAddr>,
-    /// Exit if one of these addresses is in use, instead of retrying.
+    /// End if one of these addresses can't be listened on, rather than trying again.
     pub bind_address_hard_fail: bool,
-    /// Node addresses on which NodePorts are served.
+    /// On which of the node's addresses NodePorts are served.
     pub node_port_addresses: NodePortAddresses,
-    /// CIDRs that contain all allowed external IPs and load balancer addresses of Services, without host bits.
-    /// Empty: all addresses are allowed.
+    /// The blocks to which external IPs and load balancer addresses of Services are restricted, without host bits.
+    /// None: all addresses are allowed.
     pub external_address_cidrs: Vec<IpNet>,
-    /// Detection of traffic from this node's pods.
+    /// How this node's pods are told from others.
     pub detect_local: DetectLocal,
-    /// Intervals between syncs, in the configured mode.
+    /// How often rules are synchronised, in the chosen mode.
     pub sync: SyncPeriods,
-    /// Masquerading, in the configured mode.
+    /// Masquerading, in the chosen mode.
     pub masquerade: Masquerade,
-    /// Settings of iptables mode only.
+    /// What concerns iptables mode only.
     pub iptables: Iptables,
-    /// Settings of ipvs mode only.
+    /// What concerns ipvs mode only.
     pub ipvs: Ipvs,
-    /// Settings of the kernel's connection tracking.
+    /// The kernel's connection tracking.
     pub conntrack: Conntrack,
-    /// NetworkPolicy enforcement. `None`: disabled.
+    /// How policies are enforced. `None`: they are not.
     pub network_policy: Option<NetworkPolicy>,
-    /// Refresh interval of configuration from the API server. Greater than zero.
+    /// How often everything known from the API server is looked at anew. More than zero.
     pub config_sync_period: Duration,
-    /// `oom_score_adj` of the process, from -1000 to 1000.
+    /// The process' `oom_score_adj`, from -1000 to 1000.
     pub oom_score_adj: i32,
-    /// Logging.
+    /// The log.
     pub logging: Logging,
-    /// Kubernetes feature gates.
+    /// Kubernetes' feature gates.
     pub feature_gates: FeatureGates,
-    /// kube-proxy would serve profiles. No effect in Portcullis.
+    /// Whether kube-proxy would serve profiles. Without effect here.
     pub profiling: bool,
-    /// Version whose hidden metrics kube-proxy would show. No effect in Portcullis.
+    /// The version whose hidden metrics kube-proxy would show. Without effect here.
     pub show_hidden_metrics_for_version: Option<String>,
 }
 
-/// Source of the cluster's objects.
+/// Where the cluster's objects come from.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Source {
     /// An API server.
     ApiServer(ApiServer),
-    /// A manifest file or a folder of manifests.
+    /// A file or a folder with manifests.
     Manifests(PathBuf),
 }
 
-/// Connection to the API server.
+/// How to reach the API server.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ApiServer {
-    /// Path of the kubeconfig. `None` without `master`: the pod's service account.
+    /// The kubeconfig. `None`, without `master`: the service account of the pod this runs in.
     pub kubeconfig: Option<PathBuf>,
-    /// URL of the server, which overrides the one in the kubeconfig.
+    /// The server's URL, which beats the one in the kubeconfig.
     pub master: Option<String>,
-    /// Time that commands other than the daemon wait for a response.
+    /// How long a command that ends by itself waits for an answer.
     pub request_timeout: Duration,
-    /// Requests per second, on average. Negative: unlimited, as in client-go.
+    /// Requests a second, on average. Negative: without limit, as in client-go.
     pub qps: f32,
-    /// Burst of requests.
+    /// Requests that may come at once.
     pub burst: u32,
-    /// Requested content type; responses are always JSON.
+    /// The content type asked for. JSON is what is spoken.
     pub content_type: String,
 }
 
-/// Intervals between syncs.
+/// How often rules are synchronised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SyncPeriods {
-    /// Interval of the periodic sync, even if nothing changed. Greater than zero.
+    /// How often the rules are looked after though nothing changed. More than zero.
     pub period: Duration,
-    /// Minimum interval between two syncs; with zero, every change triggers a sync. At most `period`.
+    /// The least time between two synchronisations; zero for one at every change. At most `period`.
     pub min_period: Duration,
 }
 
-/// Masquerading settings.
+/// How packets are marked for masquerading, and which.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Masquerade {
-    /// Masquerade all traffic to cluster IPs, not only traffic from outside of the cluster.
+    /// All traffic to cluster IPs, not only that from outside of the cluster.
     pub all: bool,
-    /// Bit of the packet mark that requests masquerading.
+    /// The bit of the packet mark that asks for it.
     pub bit: MasqueradeBit,
 }
 
@@ -142,121 +143,121 @@ pub struct Masquerade {
 pub struct MasqueradeBit(u8);
 
 impl MasqueradeBit {
-    /// Returns `None` unless the bit is from 0 to 31.
+    /// `None` unless from 0 to 31.
     pub fn new(bit: i32) -> Option<Self> {
         u8::try_from(bit).ok().filter(|bit| *bit <= 31).map(Self)
     }
 
-    /// Returns the number of the bit.
+    /// Its number.
     pub const fn get(self) -> u8 {
         self.0
     }
 
-    /// Returns the mark with only this bit set: `0x4000` for 14.
+    /// The mark with this bit alone: `0x4000` for 14.
     pub const fn mark(self) -> u32 {
         1 << self.0
     }
 }
 
-/// Settings of iptables mode only.
+/// What concerns iptables mode only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Iptables {
-    /// Serve NodePorts on 127.0.0.1 (IPv4 only), which requires the sysctl `route_localnet`.
+    /// Serve NodePorts on 127.0.0.1 (IPv4 only), which needs the sysctl `route_localnet`.
     pub localhost_node_ports: bool,
 }
 
-/// Settings of ipvs mode only.
+/// What concerns ipvs mode only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ipvs {
-    /// Default scheduler, for Services that request none.
-    pub scheduler: Scheduler,
-    /// CIDRs whose virtual servers are not managed by the proxy.
+    /// The scheduler of Services that ask for none.
+    pub scheduler: IpvsScheduler,
+    /// Virtual servers with addresses in here belong to others.
     pub exclude_cidrs: Vec<IpNet>,
     /// Set `arp_ignore` to 1 and `arp_announce` to 2.
     pub strict_arp: bool,
-    /// Timeout of idle TCP connections. `None` keeps the kernel's value.
+    /// For idle TCP connections. `None`: the kernel's setting stays.
     pub tcp_timeout: Option<Duration>,
-    /// Timeout of TCP connections after a FIN. `None` keeps the kernel's value.
+    /// For TCP connections after a FIN. `None`: the kernel's setting stays.
     pub tcp_fin_timeout: Option<Duration>,
-    /// Timeout of idle UDP flows. `None` keeps the kernel's value.
+    /// For idle UDP flows. `None`: the kernel's setting stays.
     pub udp_timeout: Option<Duration>,
 }
 
-/// Settings of the kernel's connection tracking. `None` keeps the kernel's value.
+/// Settings of the kernel's connection tracking. `None` leaves the kernel's setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conntrack {
-    /// Maximum number of tracked connections per CPU core. `None`: the kernel's limit is kept, and `min` is ignored.
+    /// Connections that may be tracked, for each core. `None`: the limit stays, and `min` is void.
     pub max_per_core: Option<NonZeroU32>,
-    /// Lower bound of the limit on tracked connections, regardless of the number of cores.
+    /// Connections that may be tracked at least, however few cores there are.
     pub min: u32,
-    /// Timeout of idle established TCP connections.
+    /// For idle established TCP connections.
     pub tcp_established_timeout: Option<Duration>,
-    /// Timeout of TCP connections in CLOSE_WAIT.
+    /// For TCP connections in CLOSE_WAIT.
     pub tcp_close_wait_timeout: Option<Duration>,
     /// Set `nf_conntrack_tcp_be_liberal`.
     pub tcp_be_liberal: bool,
-    /// Timeout of unreplied UDP flows.
+    /// For unanswered UDP flows.
     pub udp_timeout: Option<Duration>,
-    /// Timeout of replied UDP flows.
+    /// For answered UDP flows.
     pub udp_stream_timeout: Option<Duration>,
 }
 
-/// Settings of NetworkPolicy enforcement.
+/// How NetworkPolicies are enforced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NetworkPolicy {
-    /// Action on established connections that a changed policy forbids.
+    /// What becomes of connections that a changed policy forbids.
     pub established: Established,
-    /// Count and log packets that policies would drop, without dropping them.
+    /// Count and log what would be dropped, and drop nothing.
     pub audit: bool,
-    /// Action on connections of pods that are not known yet.
+    /// What becomes of connections of pods that are not known yet.
     pub unknown_pods: UnknownPods,
-    /// Logging of dropped packets, if enabled.
+    /// Where dropped packets are logged, if anywhere.
     pub log: Option<DropLog>,
 }
 
-/// Action on established connections that a changed policy forbids.
+/// What becomes of connections that a changed policy forbids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Established {
-    /// Leave them open.
+    /// They live on.
     Keep,
-    /// Terminate them by deleting their conntrack entries.
+    /// They are ended: what conntrack knows of them is deleted.
     Cut,
 }
 
-/// Action on connections of pods that are not known yet.
+/// What becomes of connections of pods that are not known yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnknownPods {
-    /// Allow them.
+    /// They pass.
     Allow,
-    /// Drop them, except those from and to the node itself.
+    /// They are dropped, except those with the node itself.
     Deny,
 }
 
-/// Logging of dropped packets.
+/// Where dropped packets are logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DropLog {
-    /// NFLOG group, not 0.
+    /// The NFLOG group, not 0.
     pub group: u16,
-    /// Maximum number of packets per second for pods isolated by the same policies; not 0.
+    /// At most so many packets a second for pods that the same policies isolate; not 0.
     pub rate: u32,
 }
 
-/// Log format.
+/// The log's form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// Text for people.
+    /// For people.
     Text,
-    /// One JSON object per line. (kube-proxy has only the text format.)
+    /// An object a line. (kube-proxy itself has the text format only.)
     Json,
 }
 
-/// Logging settings.
+/// The log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Logging {
-    /// Log format.
+    /// Its form.
     pub format: LogFormat,
-    /// Upstream's verbosity: 0 is the lowest, 2 is usual, 4 is for debugging, 9 and above log everything.
+    /// Upstream's level: 0 the least, 2 the usual, 4 for debugging, 9 and above for everything.
     pub verbosity: u32,
-    /// Flush interval of kube-proxy. No effect in Portcullis, which does not buffer its log.
+    /// How often kube-proxy would flush. Without effect here: nothing is buffered.
     pub flush_frequency: Duration,
 }

@@ -563,7 +563,7 @@ impl Loop {
         }
         self.telemetry.own_node(&self.index);
         self.review_first_syncs();
-        if !self.index.touched().is_empty_for(self.name) || (!was_listed && self.all_listed()) {
+        if !self.index.dirty_services().is_empty_for(self.name) || (!was_listed && self.all_listed()) {
             self.telemetry.queued(&self.index);
             self.schedule.want();
         }
@@ -571,7 +571,7 @@ impl Loop {
 
     /// Holds first syncs back, or no longer, by what could not be read.
     fn review_first_syncs(&mut self) {
-        let unread = self.index.unread();
+        let unread = self.index.unreadable();
         let (services, policies) = (unread.may_concern_services(self.name), unread.may_concern_policies());
         let mut changed = self.first_services.review(services);
         changed |= self.policies.is_some() && self.first_policies.review(policies);
@@ -667,7 +667,7 @@ impl Loop {
         if due == Due::Check && self.suspect {
             self.repairs.started(now);
         }
-        let touched = self.index.take_touched();
+        let touched = self.index.take_dirty_services();
         self.telemetry.started(&touched);
         let changes = worker.desired.update(&self.index, touched);
         self.telemetry.resolved(&mut worker.desired);
@@ -777,7 +777,7 @@ impl Loop {
             }
             None => {
                 // Manifests tell of pods, too; nobody asks.
-                self.index.take_policy_touched();
+                self.index.take_dirty_policy_objects();
                 None
             }
         }

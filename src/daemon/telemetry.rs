@@ -7,7 +7,7 @@ use std::time::{Instant, SystemTime};
 
 use jiff::Timestamp;
 use portcullis_cluster::desired::{Desired, ServicePort};
-use portcullis_cluster::index::Touched;
+use portcullis_cluster::index::DirtyServices;
 use portcullis_cluster::{Family, Index, Kind, Name, NamespacedName};
 use portcullis_modes::iptables::{NFACCT_INVALID_DROPPED, NFACCT_LOCALHOST_NODE_PORTS};
 use portcullis_modes::{NodePortAddresses, Options};
@@ -212,14 +212,14 @@ impl Telemetry {
     /// Something was heard that makes a sync necessary.
     pub(super) fn queued(&mut self, index: &Index) {
         let (now, moment) = (SystemTime::now(), Moment::now());
-        let touched = index.touched();
+        let touched = index.dirty_services();
         for family in &self.families {
             self.metrics.sync_queued(*family, now);
             self.health.queued_update(*family, moment);
         }
         let node = index.node(self.node);
         let known = node.is_some() || !index.is_listed(Kind::Node) || index.count(Kind::Node) == 0;
-        self.health.set_node_eligible(known && node.is_none_or(|node| !node.going_away));
+        self.health.set_node_eligible(known && node.is_none_or(|node| !node.is_to_be_deleted));
         self.metrics.set_pending(touched.service_changes, touched.slice_changes);
     }
 
@@ -248,7 +248,7 @@ impl Telemetry {
     }
 
     /// A sync starts.
-    pub(super) fn started(&mut self, touched: &Touched) {
+    pub(super) fn started(&mut self, touched: &DirtyServices) {
         self.running_sync.started(Instant::now());
         self.metrics.changed(touched.service_changes, touched.slice_changes);
         self.metrics.set_pending(0, 0);
@@ -379,7 +379,7 @@ impl Telemetry {
         for family in &self.families {
             let lacking = |local: fn(&ServicePort) -> bool| {
                 let ports =
-                    desired.ports().filter(|p| p.family == *family && p.endpoints.exist() && local(p));
+                    desired.ports().filter(|p| p.family == *family && p.endpoints.has_usable() && local(p));
                 ports.filter(|p| p.endpoints.for_local().next().is_none()).count()
             };
             let (internal, external) = (lacking(|p| p.internal_local), lacking(|p| p.external_local));

@@ -72,7 +72,7 @@ impl Listener {
         let sockets = listener.addresses.iter().map(|address| listen(*address));
         for (socket, address) in sockets.collect::<Result<Vec<_>, _>>()?.into_iter().zip(&listener.addresses)
         {
-            let count = Arc::clone(&listener.local_endpoints[&Family::of(address.ip())]);
+            let count = Arc::clone(&listener.local_endpoints[&Family::from_address(address.ip())]);
             let (service, health) = (service.clone(), Arc::clone(health));
             let router = Router::new().fallback(async move || {
                 let in_sync = health.status(Moment::now()).in_sync();
@@ -110,7 +110,8 @@ impl Listener {
 }
 
 fn bind_addresses(check: &ServiceHealthCheck, addresses: &[IpAddr]) -> Vec<SocketAddr> {
-    let served = addresses.iter().filter(|ip| check.local_endpoints.contains_key(&Family::of(**ip)));
+    let served =
+        addresses.iter().filter(|ip| check.local_endpoints.contains_key(&Family::from_address(**ip)));
     served.map(|ip| SocketAddr::new(*ip, check.port.get())).collect()
 }
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use portcullis_cluster::Event;
-use portcullis_cluster::object::{Kind, Object, ObjectKey, key_of};
+use portcullis_cluster::object::{Kind, Object, ObjectKey};
 use serde_json::Value;
 
 use super::api::{Notice, Recorder, Version, complaint};
@@ -95,7 +95,7 @@ impl Reader {
                     tracing::warn!(kind = %self.kind, "{text}; the object is skipped, all others count");
                     self.complain(|| complaint::of_error(&error, subject));
                 }
-                Event::Kept(error.key().cloned().unwrap_or_else(|| ObjectKey::unnamed(self.kind)))
+                Event::Unreadable(error.key().cloned().unwrap_or_else(|| ObjectKey::unnamed(self.kind)))
             }
         }
     }
@@ -108,7 +108,7 @@ impl Reader {
 
     /// The event of an object that is gone; `None` if it has no name.
     pub(super) fn deleted(&mut self, value: &Value) -> Option<Event> {
-        match key_of(self.kind, value) {
+        match ObjectKey::parse(self.kind, value) {
             Ok(key) => {
                 self.doubtful.remove(&key);
                 Some(Event::Deleted(key))
@@ -160,7 +160,7 @@ mod tests {
     fn an_unreadable_object_is_counted_until_it_is_readable_deleted_or_gone_from_a_list() {
         let bad = || service("5", json!({"ports": "none"}));
         let mut reader = Reader::new(Kind::Service);
-        assert!(matches!(reader.applied(bad()), Event::Kept(_)));
+        assert!(matches!(reader.applied(bad()), Event::Unreadable(_)));
         assert_eq!(counts(&reader), (1, 0));
         assert!(matches!(reader.applied(service("6", json!({}))), Event::Applied(_)));
         assert_eq!(counts(&reader), (0, 0));

@@ -106,7 +106,7 @@ impl Heard {
 fn words(event: &Event) -> String {
     match event {
         Event::Applied(object) => format!("+{}", object.key().name),
-        Event::Kept(key) => format!("={}", key.name),
+        Event::Unreadable(key) => format!("={}", key.name),
         Event::Deleted(key) => format!("-{}", key.name),
         Event::ListStarted(kind) => format!("({kind}"),
         Event::Listed(kind) => format!("{kind})"),

@@ -89,7 +89,7 @@ pub(crate) const TABLES: Held =
 fn rendered_tables(case: &Case, step: usize, _: &str) -> String {
     let mut index = Index::new();
     bring(&mut index, &case.states()[step - 1]);
-    let desired = Desired::of(&index, case.node());
+    let desired = Desired::from_index(&index, case.node());
     let (options, host) = case.facts(&index);
     Family::BOTH.map(|family| nftables::render(&desired, family, &options, &host).to_string()).concat()
 }

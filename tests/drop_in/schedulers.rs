@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::process::{Command, Stdio};
 
-use portcullis_cluster::Scheduler;
+use portcullis_cluster::IpvsScheduler;
 use portcullis_lab::uml;
 
 use crate::daemon::portcullis;
@@ -17,7 +17,8 @@ fn every_scheduler_is_had_by_annotation() {
 
 fn ask_for_all() {
     node::run("ip link set lo up");
-    let names: Vec<&str> = Scheduler::ALL.into_iter().map(Scheduler::name).chain(["fastest"]).collect();
+    let names: Vec<&str> =
+        IpvsScheduler::ALL.into_iter().map(IpvsScheduler::name).chain(["fastest"]).collect();
     let mut text = String::from("{apiVersion: v1, kind: Node, metadata: {name: node-a}}\n");
     for (i, name) in names.iter().enumerate() {
         write!(

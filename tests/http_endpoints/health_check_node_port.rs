@@ -124,7 +124,7 @@ fn desired(state: &Path) -> Desired {
         }
     }
     // The recorder's node.
-    Desired::of(&index, Name::new("node-a"))
+    Desired::from_index(&index, Name::new("node-a"))
 }
 
 #[tokio::test]
@@ -211,7 +211,7 @@ async fn a_port_that_is_also_a_node_port_is_not_answered() {
             let object = Object::parse(Kind::Service, object).expect("a Service").object;
             index.handle(Event::Applied(object));
         }
-        DesiredPorts::new(&Desired::of(&index, Name::new("node-a")), vec![LOOPBACK])
+        DesiredPorts::new(&Desired::from_index(&index, Name::new("node-a")), vec![LOOPBACK])
     };
     let ports = Ports::start();
     ports.ports.set(wanted(owner("TCP", "10.96.0.2")));

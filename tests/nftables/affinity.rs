@@ -60,7 +60,7 @@ fn without(state: &State<'_>, gone: IpAddr) -> FamilyTable {
     let (mut index, mut desired) = (Index::new(), Desired::new(state.case.node()));
     let mut table = FamilyTable::of(state.family, state.options, state.host);
     let mut follow = |index: &mut Index| {
-        let touched = index.take_touched();
+        let touched = index.take_dirty_services();
         let changes = desired.update(index, touched);
         table.follow(&desired, &changes, now);
     };

@@ -27,7 +27,7 @@ fn follow(case: &Case) {
     for (i, state) in case.states().iter().enumerate() {
         bring(&mut index, state);
         let (options, host) = case.facts(&index);
-        let touched = index.take_touched();
+        let touched = index.take_dirty_services();
         let changes = desired.update(&index, touched);
         let proxier = proxier
             .get_or_insert_with(|| Proxier::new(options.clone(), host.clone(), &Family::BOTH, socket()));

@@ -39,7 +39,7 @@ pub fn packets(state: &State<'_>) -> Vec<Packet> {
 pub fn own(state: &State<'_>) -> Vec<IpAddr> {
     let link = "fe80::5".parse().expect("an address");
     let all = state.case.host.addresses().chain([link]);
-    all.filter(|ip| Family::of(*ip) == state.family).collect()
+    all.filter(|ip| Family::from_address(*ip) == state.family).collect()
 }
 
 fn address(state: &State<'_>, v4: &str, v6: &str) -> IpAddr {
@@ -63,7 +63,12 @@ fn destinations(state: &State<'_>) -> BTreeSet<IpAddr> {
     found.extend(endpoints(state));
     // Unallocated: the last address of each block.
     found.extend(
-        state.host.service_cidrs.iter().map(IpNet::broadcast).filter(|ip| Family::of(*ip) == state.family),
+        state
+            .host
+            .service_cidrs
+            .iter()
+            .map(IpNet::broadcast)
+            .filter(|ip| Family::from_address(*ip) == state.family),
     );
     found
 }

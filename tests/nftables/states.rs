@@ -50,10 +50,10 @@ pub fn each(is_wanted: impl Fn(&Case) -> bool, mut visit: impl FnMut(&State<'_>)
         for (i, file) in case.states().iter().enumerate() {
             bring(&mut index, file);
             let (options, host) = case.facts(&index);
-            let touched = index.take_touched();
+            let touched = index.take_dirty_services();
             let changes = desired.update(&index, touched);
             let followed = follower.follow(&desired, &changes, &options, &host);
-            let desired = Desired::of(&index, case.node());
+            let desired = Desired::from_index(&index, case.node());
             let recording = case.recorded(i + 1, "ruleset.nft");
             for (family, followed) in Family::BOTH.into_iter().zip(followed) {
                 visit(&State {

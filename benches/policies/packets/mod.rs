@@ -111,7 +111,7 @@ fn enforce(lab: &Lab, level: Level) {
         objects.cloned().chain(cluster::others()).for_each(|object| index.handle(applied(object)));
         cluster::policies(count).for_each(|object| index.handle(applied(object)));
         let mut compiler = Compiler::new(Scope::Node(Name::new(node)));
-        let changes = compiler.update(&index, &index.policy_touched().clone());
+        let changes = compiler.update(&index, &index.dirty_policy_objects().clone());
         let enforcer = netns.run(|| Enforcer::open(PolicyOptions::default())).expect("it can be entered");
         let mut enforcer = enforcer.expect("root may");
         enforcer.apply(&changes, compiler.compiled());

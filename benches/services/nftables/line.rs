@@ -76,7 +76,7 @@ fn measure_here(services: usize, endpoints: usize) -> Line {
 }
 
 fn sync(mode: &mut Proxier, desired: &mut Desired, index: &mut Index) {
-    let touched = index.take_touched();
+    let touched = index.take_dirty_services();
     let changes = desired.update(index, touched);
     for report in mode.sync(desired, &changes) {
         assert!(report.error.is_none() && report.isolated.is_empty(), "{report:?}");
@@ -89,7 +89,7 @@ fn apply(index: &mut Index, object: Value) {
 
 fn parse(object: Value) -> Object {
     let text = |field: &str| object[field].as_str().unwrap_or_default().to_owned();
-    let kind = Kind::of(&text("apiVersion"), &text("kind")).expect("a kind that is used");
+    let kind = Kind::from_api(&text("apiVersion"), &text("kind")).expect("a kind that is used");
     Object::parse(kind, object).expect("an object").object
 }
 

@@ -49,7 +49,7 @@ impl Cluster {
                 self.index.handle(Event::Deleted(ObjectKey { kind: Kind::Service, name }));
             }
         }
-        let touched = self.index.take_touched();
+        let touched = self.index.take_dirty_services();
         self.desired.update(&self.index, touched)
     }
 

@@ -123,7 +123,7 @@ impl Cluster {
             }
             None => self.index.handle(Event::Deleted(ObjectKey { kind: Kind::Service, name: name_of(n) })),
         }
-        let touched = self.index.take_touched();
+        let touched = self.index.take_dirty_services();
         self.desired.update(&self.index, touched)
     }
 

@@ -369,12 +369,12 @@ fn set_refusal(set: String, entry: Option<SetEntry>, errno: i32) -> Error {
 
 /// Whether a set of this type and family takes an entry, and lists it as it was given.
 fn fits(set_type: SetType, family: Family, entry: &SetEntry) -> bool {
-    let of = |ip: &IpAddr| Family::of(*ip) == family && !ip.is_unspecified();
+    let of = |ip: &IpAddr| Family::from_address(*ip) == family && !ip.is_unspecified();
     match (set_type, entry) {
         (SetType::HashIp, SetEntry::Ip(ip)) | (SetType::HashIpPort, SetEntry::IpPort { ip, .. }) => of(ip),
         (SetType::HashIpPortIp, SetEntry::IpPortIp { ip, ip2, .. }) => of(ip) && of(ip2),
         (SetType::HashIpPortNet, SetEntry::IpPortNet { ip, net, .. }) => {
-            of(ip) && Family::of_net(net) == family && net.prefix_len() > 0 && net.trunc() == *net
+            of(ip) && Family::from_net(net) == family && net.prefix_len() > 0 && net.trunc() == *net
         }
         (SetType::BitmapPort, SetEntry::Port(_)) => true,
         _ => false,

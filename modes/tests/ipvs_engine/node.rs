@@ -187,7 +187,8 @@ impl Node {
     /// The Service that must be served at a virtual server.
     pub fn owner(&self, key: &VirtualServer) -> Option<NamespacedName> {
         let Node { cluster, ipvs, options, host, .. } = self;
-        let state = State::render(&cluster.desired, &[Family::of(key.address)], ipvs, options, host);
+        let state =
+            State::render(&cluster.desired, &[Family::from_address(key.address)], ipvs, options, host);
         state.owners.servers.get(key).cloned()
     }
 

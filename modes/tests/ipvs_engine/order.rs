@@ -44,7 +44,7 @@ impl Held {
             SetEntry::Ip(ip) | SetEntry::IpPort { ip, .. } => ip,
             _ => unreachable!("only these are asked for"),
         };
-        self.entries.contains(&(set, Family::of(ip), entry))
+        self.entries.contains(&(set, Family::from_address(ip), entry))
     }
 
     fn lets_pass(&self, key: &VirtualServer) -> bool {

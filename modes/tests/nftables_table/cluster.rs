@@ -137,7 +137,7 @@ impl Cluster {
                 }
             }
         }
-        let touched = self.index.take_touched();
+        let touched = self.index.take_dirty_services();
         let changes: Vec<ServiceChange> = self.desired.update(&self.index, touched);
         self.table.follow(&self.desired, &changes, self.now);
         self.now += Duration::from_millis(*pause);

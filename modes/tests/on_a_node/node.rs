@@ -64,7 +64,7 @@ pub(crate) fn desired(name: &str) -> Desired {
             index.handle(Event::Applied(Object::parse(kind, document.value).unwrap().object));
         }
     }
-    Desired::of(&index, Name::new("node-a"))
+    Desired::from_index(&index, Name::new("node-a"))
 }
 
 /// A node that serves a state.

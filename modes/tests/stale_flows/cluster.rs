@@ -88,7 +88,7 @@ impl Cluster {
             self.index.handle(Event::Applied(parsed.object));
         }
         kinds.into_iter().for_each(|kind| self.index.handle(Event::Listed(kind)));
-        let touched = self.index.take_touched();
+        let touched = self.index.take_dirty_services();
         self.desired.update(&self.index, touched)
     }
 }

@@ -232,12 +232,12 @@ impl End<'_> {
         concerned
             && policy["metadata"]["namespace"] == self.pod["metadata"]["namespace"]
             && (selects(&spec["podSelector"], &self.pod["metadata"]["labels"])
-                || !is_understood(&spec["podSelector"]))
+                || !is_valid(&spec["podSelector"]))
     }
 
     fn is_let_through_by(&self, policy: &Value) -> bool {
         // A policy whose pods are not known isolates all of them, and allows nothing.
-        is_understood(&policy["spec"]["podSelector"])
+        is_valid(&policy["spec"]["podSelector"])
             && list(&policy["spec"][self.direction.field()]).iter().any(|rule| {
                 let peers = list(&rule[self.direction.peers()]);
                 let ports = list(&rule["ports"]);
@@ -324,7 +324,7 @@ fn selects(selector: &Value, labels: &Value) -> bool {
 }
 
 /// Whether the API server accepts a selector.
-fn is_understood(selector: &Value) -> bool {
+fn is_valid(selector: &Value) -> bool {
     list(&selector["matchExpressions"]).iter().all(|expression| {
         let has_values = !list(&expression["values"]).is_empty();
         match text(expression, "/operator") {

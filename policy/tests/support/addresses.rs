@@ -16,7 +16,7 @@ pub(crate) fn address(index: &Index, end: &End, family: Family) -> Option<IpAddr
         End::External(address) => Box::new(std::iter::once(*address)),
         End::Service { .. } => panic!("{end:?} is no address"),
     };
-    addresses.find(|address| Family::of(*address) == family)
+    addresses.find(|address| Family::from_address(*address) == family)
 }
 
 /// Where connections to a Service's port go.
@@ -33,7 +33,7 @@ pub(crate) fn endpoints(
     for slice in index.slices_of(service) {
         let Some(target) = slice.ports.iter().find(|p| p.name == wanted.name) else { continue };
         let addresses = slice.endpoints.iter().map(|endpoint| endpoint.address);
-        let addresses = addresses.filter(|address| Family::of(*address) == family);
+        let addresses = addresses.filter(|address| Family::from_address(*address) == family);
         found.extend(addresses.map(|address| (address, target.port.get())));
     }
     assert!(!found.is_empty(), "{service} has endpoints");

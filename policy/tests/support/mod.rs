@@ -3,7 +3,7 @@
 
 pub mod replica;
 
-use portcullis_cluster::index::PolicyTouched;
+use portcullis_cluster::index::DirtyPolicyObjects;
 use portcullis_cluster::{Event, Index, Kind, Name, NamespacedName, Object, ObjectKey};
 use portcullis_policy::compile::CompiledPolicies;
 use portcullis_policy::{Compiler, Scope};
@@ -30,7 +30,7 @@ impl CompiledCluster {
     /// Creates or replaces an object, as the API server would send it.
     pub fn apply(&mut self, value: &Value) {
         let text = |field: &str| value[field].as_str().unwrap_or_default();
-        let kind = Kind::of(text("apiVersion"), text("kind")).expect("a kind that we use");
+        let kind = Kind::from_api(text("apiVersion"), text("kind")).expect("a kind that we use");
         let parsed = Object::parse(kind, value.clone()).expect("an object");
         self.index.handle(Event::Applied(parsed.object));
     }
@@ -43,14 +43,14 @@ impl CompiledCluster {
     /// Lets the compilers follow, and checks that each ends where one that never saw anything else begins,
     /// and that its changes tell all of it.
     pub fn follow(&mut self) {
-        let touched = self.index.take_policy_touched();
+        let touched = self.index.take_dirty_policy_objects();
         for (compiler, replica) in &mut self.followers {
             let changes = compiler.update(&self.index, &touched);
             replica.apply(&changes);
             replica.check(compiler.compiled());
             let scratch = Compiler::from_index(compiler.scope(), &self.index);
             assert_same(compiler.compiled(), scratch.compiled());
-            let none = compiler.update(&self.index, &PolicyTouched::default());
+            let none = compiler.update(&self.index, &DirtyPolicyObjects::default());
             assert!(none.is_empty(), "nothing was touched: {none:?}");
             let none = compiler.update(&self.index, &everything(&self.index));
             assert!(none.is_empty(), "nothing changed: {none:?}");
@@ -82,9 +82,9 @@ fn assert_same(followed: &CompiledPolicies, scratch: &CompiledPolicies) {
 }
 
 /// As if all objects had been touched.
-fn everything(index: &Index) -> PolicyTouched {
+fn everything(index: &Index) -> DirtyPolicyObjects {
     let key = |kind, name: &NamespacedName| ObjectKey { kind, name: name.clone() };
-    let mut touched = PolicyTouched::default();
+    let mut touched = DirtyPolicyObjects::default();
     touched.nodes.extend(index.nodes().map(|node| node.name));
     touched.objects.extend(index.pods().map(|o| key(Kind::Pod, &o.key)));
     touched.objects.extend(index.network_policies().map(|o| key(Kind::NetworkPolicy, &o.key)));

@@ -182,7 +182,7 @@ impl Denied<'_> {
                 self.port, self.asked_port
             ));
         }
-        if Family::of(self.peer) == Family::V6 && matches!(peer, Peer::Block(_)) {
+        if Family::from_address(self.peer) == Family::V6 && matches!(peer, Peer::Block(_)) {
             words.push("this is for IPv6; IPv4 needs a block of its own".to_owned());
         }
     }

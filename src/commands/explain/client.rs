@@ -86,14 +86,14 @@ impl Client {
 
     /// Its address of a family.
     pub(super) fn address(&self, family: Family) -> Option<IpAddr> {
-        self.addresses.iter().copied().find(|ip| Family::of(*ip) == family)
+        self.addresses.iter().copied().find(|ip| Family::from_address(*ip) == family)
     }
 
     /// The address from which it connects to another: the kernel takes the destination itself for the source of what a
     /// node sends to one of its own addresses.
     pub(super) fn source_towards(&self, world: &World<'_>, to: IpAddr) -> Option<IpAddr> {
         let is_own = self.is_node() && self.node.is_some_and(|node| world.is_own_address(node, to));
-        if is_own { Some(to) } else { self.address(Family::of(to)) }
+        if is_own { Some(to) } else { self.address(Family::from_address(to)) }
     }
 
     /// Whether it has the addresses of its node.
@@ -115,7 +115,7 @@ impl Client {
 
 /// Whether a pod can have connections; if not, why.
 pub(super) fn usable(pod: &Pod) -> Result<(), String> {
-    if pod.finished {
+    if pod.is_finished {
         return Err(format!("pod {} has ended; its addresses no longer count", pod.key));
     }
     if pod.ips.is_empty() {

@@ -25,7 +25,7 @@ pub(super) fn explain(
     let to = SocketAddr::new(goal.address, goal.port);
     let mut answer = ConnectionAnswer {
         verdict: Verdict::Unreachable,
-        family: Family::of(goal.address).as_str(),
+        family: Family::from_address(goal.address).as_str(),
         protocol: goal.protocol.as_str(),
         from,
         to,

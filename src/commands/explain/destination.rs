@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use portcullis_cluster::desired::{Desired, ServicePort};
 use portcullis_cluster::pod::Pod;
-use portcullis_cluster::service::Ignored;
+use portcullis_cluster::service::NotProxiedReason;
 use portcullis_cluster::{Family, Name, NamespacedName, Protocol};
 
 use super::asked::{Destination, End, Port};
@@ -112,7 +112,7 @@ type Found = Result<(Vec<Goal>, Option<String>), ExplainError>;
 impl Finder<'_> {
     fn service(&self, key: &NamespacedName) -> Found {
         let service = self.world.index.service(key);
-        if let Some(ignored) = service.and_then(|service| service.ignored) {
+        if let Some(ignored) = service.and_then(|service| service.not_proxied) {
             return Ok((Vec::new(), Some(format!("no node serves Service {key}: {}", why_ignored(ignored)))));
         }
         let node = self.leading_node()?;
@@ -156,7 +156,7 @@ impl Finder<'_> {
         if goals.is_empty() && !unserved.is_empty() {
             return not_served();
         }
-        goals.sort_by_key(|goal| Family::of(goal.address));
+        goals.sort_by_key(|goal| Family::from_address(goal.address));
         let families = all.iter().map(|port| port.family);
         self.within_families(goals, &format!("Service {key}"), families)
     }
@@ -184,7 +184,11 @@ impl Finder<'_> {
             _ => self.numbers(&format!("pod {}", pod.key), &pod.ips)?,
         };
         let goals = self.all(&pod.ips, &ports, |_, _, _| Ok(Way::Direct))?;
-        self.within_families(goals, &format!("pod {}", pod.key), pod.ips.iter().copied().map(Family::of))
+        self.within_families(
+            goals,
+            &format!("pod {}", pod.key),
+            pod.ips.iter().copied().map(Family::from_address),
+        )
     }
 
     /// Addresses of a node, or one that may be anybody's.
@@ -211,7 +215,7 @@ impl Finder<'_> {
         let led: Vec<PortNumber> =
             goals.iter().filter(|goal| goal.is_led()).map(|goal| (goal.port, goal.protocol)).collect();
         goals.retain(|goal| goal.is_led() || !led.contains(&(goal.port, goal.protocol)));
-        self.within_families(goals, what, addresses.iter().copied().map(Family::of))
+        self.within_families(goals, what, addresses.iter().copied().map(Family::from_address))
     }
 
     /// Ports that Services have at these addresses.
@@ -249,7 +253,7 @@ impl Finder<'_> {
         if let Some(node) = self.node_of(address) {
             let has = |port: &&ServicePort| {
                 let own = port.node_port.is_some_and(|node_port| node_port.get() == number);
-                own && port.name.protocol == protocol && port.family == Family::of(address)
+                own && port.name.protocol == protocol && port.family == Family::from_address(address)
             };
             return match anywhere.ports().find(has) {
                 Some(found) => self.led_by(node, found, Entry::NodePort),
@@ -320,7 +324,8 @@ impl Finder<'_> {
         let mut goals = Vec::new();
         for family in self.families {
             // A connection to a node goes to its first address.
-            let Some(address) = addresses.iter().copied().find(|ip| Family::of(*ip) == *family) else {
+            let Some(address) = addresses.iter().copied().find(|ip| Family::from_address(*ip) == *family)
+            else {
                 continue;
             };
             for &(port, protocol) in ports {
@@ -359,13 +364,13 @@ impl Finder<'_> {
     }
 }
 
-fn why_ignored(ignored: Ignored) -> &'static str {
+fn why_ignored(ignored: NotProxiedReason) -> &'static str {
     match ignored {
-        Ignored::NoClusterIp | Ignored::Headless => {
+        NotProxiedReason::NoClusterIp | NotProxiedReason::Headless => {
             "it is headless or has no cluster IP yet; its name leads to its pods, so explain one of these"
         }
-        Ignored::ExternalName => "it is of type ExternalName, which is a matter of DNS alone",
-        Ignored::OtherProxy => {
+        NotProxiedReason::ExternalName => "it is of type ExternalName, which is a matter of DNS alone",
+        NotProxiedReason::OtherProxy => {
             "it bears the label service.kubernetes.io/service-proxy-name, so another proxy does"
         }
     }

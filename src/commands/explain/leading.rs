@@ -119,7 +119,7 @@ impl Leader<'_> {
         let on_node = self.client.node == Some(self.node);
         match &node::options(self.world.config, self.world.index.node(self.node)).detect_local {
             DetectLocal::Cidrs(cidrs) => {
-                match cidrs.iter().find(|net| Family::of_net(net) == Family::of(self.from)) {
+                match cidrs.iter().find(|net| Family::from_net(net) == Family::from_address(self.from)) {
                     Some(net) if net.contains(&self.from) => Known::Pod,
                     Some(_) => Known::Other,
                     None => Known::Unclear,
@@ -162,7 +162,7 @@ impl Leader<'_> {
             // Without endpoints anywhere, the rules of iptables mode refuse it whatever its source; the others look at
             // the source first.
             Entry::LoadBalancer
-                if (self.world.config.mode != ProxyMode::Iptables || self.port.endpoints.exist())
+                if (self.world.config.mode != ProxyMode::Iptables || self.port.endpoints.has_usable())
                     && !self.is_in_source_ranges() =>
             {
                 Some(Refusal {
@@ -185,12 +185,12 @@ impl Leader<'_> {
     }
 
     fn serves_node_port(&self) -> bool {
-        let family = Family::of(self.to);
+        let family = Family::from_address(self.to);
         match node::options(self.world.config, self.world.index.node(self.node)).node_port_addresses {
             NodePortAddresses::All => true,
             NodePortAddresses::Primary { .. } => self.world.primary_ips(self.node).contains(&self.to),
             NodePortAddresses::Cidrs(cidrs) => {
-                let mut own = cidrs.iter().filter(|net| Family::of_net(net) == family).peekable();
+                let mut own = cidrs.iter().filter(|net| Family::from_net(net) == family).peekable();
                 own.peek().is_none() || own.any(|net| net.contains(&self.to))
             }
         }
@@ -201,7 +201,7 @@ impl Leader<'_> {
         let within = |ip: IpAddr| ranges.iter().any(|range| range.contains(&ip));
         // A load balancer may put its address on the node, which then uses it as source towards itself.
         let own_vip = || {
-            let node = self.world.node_address(self.node, Family::of(self.from));
+            let node = self.world.node_address(self.node, Family::from_address(self.from));
             self.port.load_balancer_vips.contains(&self.from) && node.is_some_and(within)
         };
         within(self.from) || own_vip()
@@ -227,7 +227,7 @@ impl Leader<'_> {
             return Ok(chosen);
         }
         let service = &self.port.name.service;
-        if endpoints.exist() && local_only {
+        if endpoints.has_usable() && local_only {
             let field = match self.entry {
                 Entry::ClusterIp => "internalTrafficPolicy",
                 _ => "externalTrafficPolicy",
@@ -264,7 +264,8 @@ impl Leader<'_> {
     fn nodes_with_endpoints(&self) -> String {
         let slices = self.world.index.slices_of(&self.port.name.service);
         let usable = slices.iter().flat_map(|slice| &slice.endpoints).filter(|e| {
-            Family::of(e.address) == self.port.family && (e.conditions.ready() || e.conditions.serving())
+            Family::from_address(e.address) == self.port.family
+                && (e.conditions.ready() || e.conditions.serving())
         });
         let mut nodes: Vec<&str> = usable.filter_map(|e| e.node).map(|node| node.as_str()).collect();
         nodes.sort_unstable();

@@ -131,7 +131,7 @@ fn answer(world: &World<'_>, asked: &Explain, from: &End, to: &Destination) -> R
     let mut both = families(asked.family);
     both.retain(|family| client.address(*family).is_some());
     if let End::Address(address) = from {
-        both.retain(|family| *family == Family::of(*address));
+        both.retain(|family| *family == Family::from_address(*address));
     }
     let (goals, reason) = match both.is_empty() {
         true => (Vec::new(), Some(without_family(&client, asked.family))),

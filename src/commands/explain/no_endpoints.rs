@@ -25,7 +25,7 @@ pub(super) fn cause(world: &World<'_>, port: &ServicePort) -> Cause {
     let key = &port.name.service;
     let slices = world.index.slices_of(key);
     let of_family = |slice: &&EndpointSlice| {
-        slice.endpoints.iter().any(|endpoint| Family::of(endpoint.address) == port.family)
+        slice.endpoints.iter().any(|endpoint| Family::from_address(endpoint.address) == port.family)
     };
     let filled: Vec<&EndpointSlice> = slices.iter().filter(of_family).collect();
     if !filled.is_empty() {
@@ -121,7 +121,7 @@ fn selected(world: &World<'_>, service: &Service, without_slices: bool) -> Cause
     let key = &service.key;
     let selector = words(&service.selector);
     let here: Vec<&Pod> =
-        world.index.pods().filter(|pod| pod.key.namespace == key.namespace && !pod.finished).collect();
+        world.index.pods().filter(|pod| pod.key.namespace == key.namespace && !pod.is_finished).collect();
     let matching: Vec<&&Pod> = here.iter().filter(|pod| misses(service, pod).is_empty()).collect();
     if matching.is_empty() {
         return Cause {
@@ -165,7 +165,7 @@ fn nearest_label(world: &World<'_>, service: &Service, here: &[&Pod]) -> String 
     let elsewhere: BTreeSet<Name> = world
         .index
         .pods()
-        .filter(|pod| !pod.finished && misses(service, pod).is_empty())
+        .filter(|pod| !pod.is_finished && misses(service, pod).is_empty())
         .map(|pod| pod.key.namespace)
         .collect();
     if !elsewhere.is_empty() {

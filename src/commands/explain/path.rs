@@ -126,7 +126,7 @@ impl Path<'_> {
         if self.world.place_of(self.to.ip()) == Some(node) {
             return self.from;
         }
-        self.world.node_address(node, Family::of(self.from)).unwrap_or(self.from)
+        self.world.node_address(node, Family::from_address(self.from)).unwrap_or(self.from)
     }
 
     fn judged(&self, from: IpAddr, to: SocketAddr, direction: Direction) -> Option<Decision> {

@@ -116,7 +116,7 @@ fn selector(labels: &[(&str, &str)]) -> String {
 }
 
 fn block(address: IpAddr) -> String {
-    format!("{address}/{}", Family::of(address).bits())
+    format!("{address}/{}", Family::from_address(address).bits())
 }
 
 /// A text as YAML, in quotes where it would be taken for something else: a number, a truth value, null.

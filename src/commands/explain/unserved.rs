@@ -56,7 +56,7 @@ impl Unserved<'_> {
                 .to_owned(),
             false => format!("Services with node port {} are {}", self.number, others.join(", ")),
         };
-        let family = Family::of(self.address).as_str();
+        let family = Family::from_address(self.address).as_str();
         Some(Refusal {
             how: How::NotServed,
             why: format!("no Service has node port {}/{} for {family}", self.number, self.protocol),
@@ -94,7 +94,7 @@ impl Unserved<'_> {
         let primary: Vec<IpAddr> =
             self.world.node_names().iter().flat_map(|node| self.world.primary_ips(*node)).collect();
         let mut near = primary.iter().filter(|ip| subnet.contains(*ip)).map(ToString::to_string).peekable();
-        let family = Family::of(self.address);
+        let family = Family::from_address(self.address);
         let holder = self.anywhere.ports().find(|port| {
             let same = port.node_port.is_some_and(|node_port| node_port.get() == self.number);
             same && port.name.protocol == self.protocol && port.family == family
@@ -174,12 +174,9 @@ impl Unserved<'_> {
 
     /// The cluster IPs that are so near to the address that it must be one, too: a guess, as no object tells.
     fn neighbours(&self) -> Option<String> {
-        if self
-            .world
-            .index
-            .service_cidrs()
-            .any(|object| object.cidrs.iter().any(|cidr| Family::of_net(cidr) == Family::of(self.address)))
-        {
+        if self.world.index.service_cidrs().any(|object| {
+            object.cidrs.iter().any(|cidr| Family::from_net(cidr) == Family::from_address(self.address))
+        }) {
             return None;
         }
         let length = NEIGHBOURS[usize::from(self.address.is_ipv6())];

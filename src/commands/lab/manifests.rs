@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use portcullis_cluster::manifest::{self, Document, ManifestError};
-use portcullis_cluster::object::{ObjectError, key_of};
+use portcullis_cluster::object::{ObjectError, ObjectKey};
 use portcullis_cluster::{Kind, Object};
 use portcullis_lab::Error;
 use portcullis_lab::manifests::manifest_files;
@@ -42,7 +42,7 @@ fn check_object(file: &str, document: Document) -> Result<(), ManifestError> {
     let Some(kind) = kind else { return Ok(()) };
     let wrong =
         |error: ObjectError| ManifestError { file: file.to_owned(), line, message: error.to_string() };
-    key_of(kind, &value).map_err(wrong)?;
+    ObjectKey::parse(kind, &value).map_err(wrong)?;
     match kind {
         Kind::Node | Kind::Pod | Kind::Service | Kind::EndpointSlice => Ok(()),
         _ => Object::parse(kind, value).map(drop).map_err(wrong),

@@ -63,7 +63,7 @@ impl End {
     }
 
     fn address(&self, family: Family) -> Option<IpAddr> {
-        self.addresses.iter().copied().find(|ip| Family::of(*ip) == family)
+        self.addresses.iter().copied().find(|ip| Family::from_address(*ip) == family)
     }
 }
 

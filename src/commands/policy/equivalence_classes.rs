@@ -69,7 +69,7 @@ impl<'a> Facts<'a> {
 
     fn signature(&self, compiled: &CompiledPolicies, pod: &LocalPod) -> Signature {
         let address = |address: &IpAddr| AddressSignature {
-            is_ipv6: Family::of(*address) == Family::V6,
+            is_ipv6: Family::from_address(*address) == Family::V6,
             owner: compiled.pod_at(*address).map(|owner| &owner.key).filter(|key| **key != pod.key).cloned(),
             sets: self.sets.get(address).cloned().unwrap_or_default(),
             blocks: (0..self.blocks.len()).filter(|at| self.blocks[*at].contains(*address)).collect(),

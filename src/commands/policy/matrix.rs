@@ -155,7 +155,7 @@ fn rows(world: &World<'_>, pods: &[&LocalPod], asked: &Matrix) -> Vec<End> {
 
 /// The connections that tables are about: these ports in the families that pods have and that are asked for.
 fn sorts(ports: &[PortNumber], addresses: &BTreeSet<IpAddr>, asked: &Matrix) -> Vec<Sort> {
-    let used: BTreeSet<Family> = addresses.iter().copied().map(Family::of).collect();
+    let used: BTreeSet<Family> = addresses.iter().copied().map(Family::from_address).collect();
     let families: Vec<Family> = families(asked.family).into_iter().filter(|f| used.contains(f)).collect();
     let sorts: BTreeSet<Sort> = ports
         .iter()

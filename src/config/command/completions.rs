@@ -1,16 +1,16 @@
-//! Arguments of `portcullis completions`.
+//! `portcullis completions`.
 
 use clap::{Args, ValueEnum};
 
-/// Print a shell completion script.
+/// Print a script that completes command lines.
 #[derive(Args, Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Completions {
-    /// Shell to generate the script for
+    /// The shell
     #[arg(value_name = "SHELL")]
     pub shell: CompletionShell,
 }
 
-/// A supported shell.
+/// A shell for which there is such a script.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CompletionShell {
     /// For /usr/share/bash-completion/completions

@@ -1,4 +1,4 @@
-//! Arguments of `portcullis lab`.
+//! `portcullis lab`.
 
 use std::path::PathBuf;
 
@@ -6,74 +6,73 @@ use clap::{Args, Subcommand};
 
 use crate::config::ProxyMode;
 
-/// Create a throwaway cluster in network namespaces.
+/// Build a throwaway cluster in network namespaces.
 #[derive(Subcommand, Clone, Debug, PartialEq, Eq)]
 pub enum Lab {
-    /// Create the cluster of a folder of manifests, connect to every Service from every client, print the results, and
-    /// delete the cluster
+    /// Build the cluster of a folder of manifests, try every Service from everywhere, print who answered, and take it down
     Run(LabCluster),
-    /// Create the cluster of a folder of manifests, and keep it
+    /// Build the cluster of a folder of manifests, and keep it
     Up {
-        /// Name of the lab [default: generated]
+        /// The name of the lab; without one, some letters and digits
         #[arg(long, value_name = "NAME", value_parser = name)]
         name: Option<String>,
-        /// The cluster
+        /// What is built
         #[command(flatten)]
         cluster: LabCluster,
     },
-    /// List the labs on this machine
+    /// List the labs of this machine
     List,
-    /// Process that `lab up` leaves running to keep the cluster
+    /// What `lab up` leaves behind to keep the cluster; ends with it
     #[command(hide = true)]
     Keep,
-    /// Apply another version of the manifests to a running cluster
+    /// Bring the cluster that is up to another state of its manifests
     Apply {
-        /// The lab
+        /// Which lab
         #[command(flatten)]
         lab: LabName,
-        /// Folder of manifests
+        /// The manifests
         folder: PathBuf,
     },
-    /// Delete a running cluster
+    /// Take down the cluster that is up
     Down(LabName),
-    /// Print the log of the daemon on one node, or on all nodes
+    /// Print the log of the daemon of a node, or of all nodes
     Logs {
-        /// The lab
+        /// Which lab
         #[command(flatten)]
         lab: LabName,
-        /// Name of the node
+        /// The node
         node: Option<String>,
     },
-    /// Run a command in a pod of a running cluster; exits with the status of the command, as a shell does
+    /// Run a command in a pod of the cluster that is up, with the exit status that a shell gives
     Exec {
-        /// The lab
+        /// Which lab
         #[command(flatten)]
         lab: LabName,
-        /// Pod (NAME or NAMESPACE/NAME), node, or "outside"
+        /// The pod: its name, or NAMESPACE/NAME; or a node, or "outside"
         pod: String,
-        /// Command and arguments, after --
+        /// The command with its arguments, after --
         #[arg(last = true, required = true, value_name = "CMD")]
         command: Vec<String>,
     },
 }
 
-/// The cluster that `lab` creates.
+/// What `lab` builds.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct LabCluster {
-    /// Folder of manifests
+    /// The manifests
     pub folder: PathBuf,
-    /// Proxy mode of the nodes: iptables, ipvs or nftables
+    /// How its nodes serve Services: iptables, ipvs or nftables
     #[arg(long, value_name = "MODE", default_value = "iptables", value_parser = mode)]
     pub mode: ProxyMode,
-    /// Additional flags for the daemons, after --
+    /// More flags for the daemons, after --
     #[arg(last = true, value_name = "FLAG")]
     pub flags: Vec<String>,
 }
 
-/// Selects a lab by name.
+/// The lab that a command is about.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub struct LabName {
-    /// Name of the lab; required if several are running
+    /// The name of the lab; needed if several are up
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! Arguments of `portcullis policy`.
+//! `portcullis policy`.
 
 use std::net::IpAddr;
 
@@ -6,37 +6,37 @@ use clap::Args;
 
 use super::{AddressFamily, OutputFormat};
 
-/// Evaluate network policies.
+/// What policies come to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// Print the connectivity matrix.
+    /// Print who can talk to whom.
     Matrix(Matrix),
 }
 
-/// Print which pods can connect to which. The source of the cluster state (manifests or an API server) and the settings
-/// are in the [configuration](crate::config::Config).
+/// Print who can talk to whom. State (manifests or an API server) and settings are in the
+/// [configuration](crate::config::Config).
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct Matrix {
-    /// Only pods in this namespace; may be repeated
+    /// Pods of this namespace only; may be repeated
     #[arg(long = "namespace", short = 'n', value_name = "NAME")]
     pub namespaces: Vec<String>,
-    /// Only pods with these labels: KEY=VALUE, KEY!=VALUE, KEY or !KEY, separated by commas
+    /// Pods with these labels only: KEY=VALUE, KEY!=VALUE, KEY or !KEY, several with commas between
     #[arg(long, short = 'l', value_name = "LABELS")]
     pub selector: Option<String>,
-    /// Port to evaluate, such as 80 or 53/udp; may be repeated [default: all named ports of pods and target ports of
-    /// Services]
+    /// A port to ask for, as in 80, 53/udp; may be repeated [default: all ports that some pod names or some
+    /// Service leads to]
     #[arg(long = "port", value_name = "PORT")]
     pub ports: Vec<String>,
-    /// Add an IP address outside of the cluster as client and destination; may be repeated
+    /// Add a client and destination that is no pod; may be repeated
     #[arg(long, value_name = "ADDRESS")]
     pub external: Vec<IpAddr>,
-    /// Evaluate only this IP family
+    /// Ask for this address family only
     #[arg(long, value_name = "FAMILY")]
     pub family: Option<AddressFamily>,
-    /// Print one row and column per pod; do not group pods with the same connectivity
+    /// A line and a column for each pod, also for those that reach the same and are reached by the same
     #[arg(long)]
     pub no_group: bool,
-    /// Output format; json never groups pods
+    /// How to print the tables; json never groups pods
     #[arg(long, short, value_name = "FORMAT", default_value = "text")]
     pub output: OutputFormat,
 }

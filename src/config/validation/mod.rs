@@ -1,7 +1,7 @@
-//! Validation of the settings: the rules of kube-proxy, and those of Portcullis' own settings.
+//! From what was given to what can be done: every rule of kube-proxy's validation, and the few of ours.
 //!
 //! Source of the rules: upstream's `pkg/proxy/apis/config/validation` as of v1.36, and the validation of
-//! logging in `component-base`. Comments note where Portcullis is stricter or more lenient.
+//! logging in `component-base`. Where ours is stricter or more lenient, the rule says so.
 
 mod logging;
 mod network_policy;
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use portcullis_cluster::Scheduler;
+use portcullis_cluster::IpvsScheduler;
 
 use super::address::{parse_cidr, parse_ip, parse_socket_address};
 use super::detect_local::{DetectLocal, InterfaceName};
@@ -27,19 +27,20 @@ use super::validated::{
     ApiServer, Config, Conntrack, Iptables, Ipvs, Masquerade, MasqueradeBit, ProxyMode, Source, SyncPeriods,
 };
 
-/// The only version whose hidden metrics may be requested: the minor version before v1.36.
+/// The only version whose hidden metrics may be asked for: the minor version before v1.36.
 const PREVIOUS_VERSION: &str = "1.35";
 
 const NOT_NEGATIVE: &str = "0 or more";
 
-/// Result of a validation. If there are errors, the configuration has placeholders for invalid values.
+/// What a validation came to. The configuration is only good if there are no errors: where there are, it
+/// has a stand-in for what could not be used.
 pub(super) struct Validated {
     pub(super) config: Config,
     pub(super) errors: Vec<ConfigError>,
     pub(super) warnings: Vec<Warning>,
 }
 
-/// Applies all rules and collects all errors.
+/// Applies all rules and collects all that is wrong.
 pub(super) fn validate(settings: &Settings, origins: &Origins) -> Validated {
     let mut validator = Validator { settings, origins, errors: Vec::new(), warnings: Vec::new() };
     let mode = validator.mode();
@@ -107,8 +108,8 @@ impl Validator<'_> {
         })
     }
 
-    /// Portcullis' own rule: manifests and an API server are mutually exclusive if both are set by flags or both in the
-    /// file. Manifests set by a flag override an API server in the file.
+    /// Ours: manifests and an API server exclude one another, if both are asked for in the same place.
+    /// Manifests asked for by a flag beat the API server of a file.
     fn source(&mut self) -> Source {
         let connection = &self.settings.client_connection;
         let burst = u32::try_from(connection.burst).unwrap_or_else(|_| {
@@ -116,11 +117,11 @@ impl Validator<'_> {
             0
         });
         if !self.settings.manifests.is_empty() {
-            let conflicting = [
+            let rivals = [
                 ("clientConnection.kubeconfig", &connection.kubeconfig),
                 ("api-server.master", &self.settings.master),
             ];
-            for (id, value) in conflicting {
+            for (id, value) in rivals {
                 if !value.is_empty() && self.origins.is_flag("manifests") == self.origins.is_flag(id) {
                     self.reject(id, format!("{value:?}"), "either manifests or an API server, not both");
                 }
@@ -137,7 +138,7 @@ impl Validator<'_> {
         })
     }
 
-    /// Upstream trims the name and converts it to lower case; a blank name is an error.
+    /// Upstream trims the name and turns it to lower case; one of blanks alone is an error.
     fn hostname_override(&mut self) -> Option<String> {
         let given = &self.settings.hostname_override;
         let name = given.trim().to_lowercase();
@@ -154,8 +155,8 @@ impl Validator<'_> {
         })
     }
 
-    /// An empty address disables the server, also for metrics, as documented by upstream's help. (Upstream's
-    /// code then uses the default.)
+    /// Ours: empty switches the server off, also for metrics, as the help of upstream's flag says (its
+    /// code then keeps the default).
     fn listener(&mut self, id: &'static str, address: &str, port: u16) -> Option<SocketAddr> {
         if address.is_empty() {
             return None;
@@ -165,7 +166,7 @@ impl Validator<'_> {
             self.reject(
                 id,
                 format!("{address:?}"),
-                "an IP address and a port from 1 to 65535, such as 127.0.0.1:80 or [::1]:80",
+                "an IP address and a port from 1 to 65535, as 127.0.0.1:80 or [::1]:80",
             );
         }
         parsed
@@ -199,25 +200,27 @@ impl Validator<'_> {
         }
     }
 
-    /// Upstream accepts any non-empty name; Portcullis requires a valid interface name.
+    /// Upstream wants a name here and takes any; ours wants one that an interface can have.
     fn interface(&mut self, id: &'static str, name: &str) -> Option<InterfaceName> {
         let parsed = InterfaceName::new(name);
         if parsed.is_none() {
-            let expected =
-                format!("an interface name of 1 to 15 bytes in {} mode", self.settings.detect_local_mode);
+            let expected = format!(
+                "an interface's name, of 1 to 15 bytes, for the mode {}",
+                self.settings.detect_local_mode
+            );
             self.reject(id, format!("{name:?}"), expected);
         }
         parsed
     }
 
-    /// At most one CIDR of each family. Without any, no traffic is local.
+    /// At most one of each family. None at all is possible: then no traffic is known to be local.
     fn cluster_cidrs(&mut self) -> DetectLocal {
         let (mut v4, mut v6): (Option<Ipv4Net>, Option<Ipv6Net>) = (None, None);
-        let mut has_duplicate_family = false;
+        let mut twice = false;
         for text in &self.settings.cluster_cidrs {
             match parse_cidr(text) {
-                Some(IpNet::V4(net)) => has_duplicate_family |= v4.replace(net).is_some(),
-                Some(IpNet::V6(net)) => has_duplicate_family |= v6.replace(net).is_some(),
+                Some(IpNet::V4(net)) => twice |= v4.replace(net).is_some(),
+                Some(IpNet::V6(net)) => twice |= v6.replace(net).is_some(),
                 None => self.reject(
                     "clusterCIDR",
                     format!("{text:?}"),
@@ -225,7 +228,7 @@ impl Validator<'_> {
                 ),
             }
         }
-        if has_duplicate_family {
+        if twice {
             let all = self.settings.cluster_cidrs.join(",");
             self.reject(
                 "clusterCIDR",
@@ -259,13 +262,13 @@ impl Validator<'_> {
             ),
         };
         if min > period && period > GoDuration::ZERO {
-            self.reject(period_id, period, format!("at least the minimum sync period of {min}"));
+            self.reject(period_id, period, format!("at least the minimum period of {min}"));
         }
         SyncPeriods { period: self.positive(period_id, period), min_period: self.not_negative(min_id, min) }
     }
 
-    /// ipvs mode uses the settings of iptables mode. Upstream always checks the bit of iptables mode, and
-    /// that of nftables mode only in nftables mode.
+    /// ipvs mode uses the settings of iptables mode. Upstream checks the bit of iptables mode always, and
+    /// that of nftables mode only there.
     fn masquerade(&mut self, mode: ProxyMode) -> Masquerade {
         let (iptables, nftables) = (&self.settings.iptables, &self.settings.nftables);
         let bit = self.masquerade_bit("iptables.masqueradeBit", iptables.masquerade_bit);
@@ -285,7 +288,7 @@ impl Validator<'_> {
         })
     }
 
-    /// Portcullis' own setting.
+    /// Ours.
     fn external_address_cidrs(&mut self) -> Vec<IpNet> {
         self.cidrs("external-address-cidrs", &self.settings.external_address_cidrs)
     }
@@ -301,7 +304,7 @@ impl Validator<'_> {
         cidrs
     }
 
-    /// As upstream, errors count in ipvs mode only; in other modes invalid values are ignored.
+    /// As upstream, judged in ipvs mode only; in other modes what can't be used is left out.
     fn ipvs(&mut self, mode: ProxyMode) -> Ipvs {
         let errors = self.errors.len();
         let given = &self.settings.ipvs;
@@ -320,14 +323,14 @@ impl Validator<'_> {
         ipvs
     }
 
-    fn scheduler(&mut self) -> Scheduler {
+    fn scheduler(&mut self) -> IpvsScheduler {
         let name = &self.settings.ipvs.scheduler;
         if name.is_empty() {
-            return Scheduler::default();
+            return IpvsScheduler::default();
         }
-        Scheduler::from_name(name).unwrap_or_else(|| {
-            self.reject("ipvs.scheduler", format!("{name:?}"), Scheduler::NAMES);
-            Scheduler::default()
+        IpvsScheduler::from_name(name).unwrap_or_else(|| {
+            self.reject("ipvs.scheduler", format!("{name:?}"), IpvsScheduler::NAMES);
+            IpvsScheduler::default()
         })
     }
 
@@ -349,7 +352,7 @@ impl Validator<'_> {
     fn oom_score_adj(&mut self) -> i32 {
         let score = self.settings.oom_score_adj;
         if !(-1000..=1000).contains(&score) {
-            self.reject("oomScoreAdj", score, "a number from -1000 to 1000");
+            self.reject("oomScoreAdj", score, "from -1000 to 1000");
         }
         score
     }
@@ -367,13 +370,13 @@ impl Validator<'_> {
                 }
             }
         }
-        feature_gates::from_checked(&self.settings.feature_gates)
+        feature_gates::accept(&self.settings.feature_gates)
     }
 
     fn show_hidden_metrics(&mut self) -> Option<String> {
         let version = &self.settings.show_hidden_metrics_for_version;
         if !version.is_empty() && version != PREVIOUS_VERSION {
-            let expected = format!("an empty string or the previous minor version, {PREVIOUS_VERSION:?}");
+            let expected = format!("nothing or the previous minor version, {PREVIOUS_VERSION:?}");
             self.reject("showHiddenMetricsForVersion", format!("{version:?}"), expected);
         }
         non_empty(version)
@@ -388,7 +391,7 @@ impl Validator<'_> {
 
     fn positive(&mut self, id: &'static str, value: GoDuration) -> Duration {
         value.to_std().filter(|duration| !duration.is_zero()).unwrap_or_else(|| {
-            self.reject(id, value, "a duration greater than 0");
+            self.reject(id, value, "a duration of more than 0");
             Duration::from_secs(1)
         })
     }
@@ -400,7 +403,7 @@ impl Validator<'_> {
         })
     }
 
-    /// Validates a timeout; 0 keeps the kernel's value.
+    /// A timeout of which 0 means that the kernel's stays.
     fn timeout(&mut self, id: &'static str, value: GoDuration) -> Option<Duration> {
         Some(self.not_negative(id, value)).filter(|duration| !duration.is_zero())
     }

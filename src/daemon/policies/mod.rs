@@ -156,7 +156,7 @@ impl Policies {
         }
         let may_cut = self.last_cut.is_none_or(|at| now >= at + CUTS_APART);
         let due = !self.begun && self.retry.is_none()
-            || !index.policy_touched().is_empty()
+            || !index.dirty_policy_objects().is_empty()
             || self.doubt.is_some_and(|at| now >= at)
             || self.retry.is_some_and(|(at, _)| now >= at)
             || self.interfaces.is_due(now)
@@ -166,7 +166,7 @@ impl Policies {
             return None;
         }
         let mut worker = self.worker.take()?;
-        let touched = index.take_policy_touched();
+        let touched = index.take_dirty_policy_objects();
         let changes = worker.compiler.update(index, &touched);
         if self.config.established == Established::Cut && !self.config.audit {
             // What changed before this daemon was there is not known, and may forbid what is open.

@@ -75,7 +75,7 @@ mod tests {
         let mut reader = Reader::new(Kind::Service);
         let page = read(Kind::Service, true, body, &mut reader).expect("the page itself is well formed");
         assert_eq!(page.events.len(), 6, "{:?}", page.events);
-        assert_eq!(page.events[3], Event::Kept(ObjectKey::unnamed(Kind::Service)));
+        assert_eq!(page.events[3], Event::Unreadable(ObjectKey::unnamed(Kind::Service)));
         assert_eq!(reader.doubtful().unreadable.len(), 2);
         assert!(matches!(page.then, Then::End(revision) if revision == "9"));
     }

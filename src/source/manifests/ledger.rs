@@ -12,7 +12,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use portcullis_cluster::manifest::{self, Chunk, Document, ManifestError};
-use portcullis_cluster::object::key_of;
 use portcullis_cluster::{Event, Kind, Object, ObjectKey, Problem};
 use serde_json::Value;
 
@@ -197,7 +196,7 @@ impl<'a> Reading<'a> {
             return Ok(None);
         };
         let error = |message: String| ManifestError { file: name.to_string(), line, message };
-        let key = key_of(kind, &value).map_err(|e| {
+        let key = ObjectKey::parse(kind, &value).map_err(|e| {
             self.broken.insert(name.clone());
             error(e.to_string())
         })?;
@@ -285,7 +284,7 @@ impl<'a> Reading<'a> {
             }
         }
         now.complete = now.unread.is_empty();
-        let kept = now.unread.difference(&before.unread).cloned().map(Event::Kept);
+        let kept = now.unread.difference(&before.unread).cloned().map(Event::Unreadable);
         let mut changed: Vec<(usize, Object)> = changed.into_values().collect();
         changed.sort_by_key(|(order, _)| *order);
         let applied = changed.into_iter().map(|(_, object)| Event::Applied(object));

@@ -5,18 +5,21 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use serde::Deserialize;
 
-use super::{Action, ClusterNetworkPolicy, NamespacedPods, Peer, Port, Rule, Tier};
+use super::{
+    ClusterNetworkPolicy, ClusterNetworkPolicyAction, ClusterNetworkPolicyPeer, ClusterNetworkPolicyPort,
+    ClusterNetworkPolicyRule, NamespacedPods, Tier,
+};
 use crate::address::{is_ipv4_mapped_cidr, parse_cidr};
+use crate::label_selector::{LabelSelector, RawLabelSelector};
 use crate::labels::null_is_empty;
 use crate::name::NamespacedName;
 use crate::object::Metadata;
 use crate::port_name::{self, PORT_NAME};
 use crate::problem::{Problem, state_consequence};
 use crate::protocol::Protocol;
-use crate::selector::{self, Selector};
 
 #[derive(Deserialize)]
-pub(crate) struct Wire {
+pub(crate) struct RawClusterNetworkPolicy {
     metadata: Metadata,
     #[serde(default, deserialize_with = "null_is_empty")]
     spec: Spec,
@@ -27,71 +30,71 @@ struct Spec {
     tier: Option<String>,
     priority: Option<i64>,
     #[serde(default, deserialize_with = "null_is_empty")]
-    subject: WireSubject,
+    subject: RawSubject,
     #[serde(default, deserialize_with = "null_is_empty")]
-    ingress: Vec<WireRule>,
+    ingress: Vec<RawRule>,
     #[serde(default, deserialize_with = "null_is_empty")]
-    egress: Vec<WireRule>,
+    egress: Vec<RawRule>,
 }
 
 #[derive(Default, Deserialize)]
-struct WireSubject {
-    namespaces: Option<selector::Wire>,
-    pods: Option<WirePods>,
+struct RawSubject {
+    namespaces: Option<RawLabelSelector>,
+    pods: Option<RawPods>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct WirePods {
-    namespace_selector: Option<selector::Wire>,
-    pod_selector: Option<selector::Wire>,
+struct RawPods {
+    namespace_selector: Option<RawLabelSelector>,
+    pod_selector: Option<RawLabelSelector>,
 }
 
 #[derive(Deserialize)]
-struct WireRule {
+struct RawRule {
     name: Option<String>,
     action: Option<String>,
     #[serde(default, deserialize_with = "null_is_empty")]
-    from: Vec<WirePeer>,
+    from: Vec<RawPeer>,
     #[serde(default, deserialize_with = "null_is_empty")]
-    to: Vec<WirePeer>,
+    to: Vec<RawPeer>,
     #[serde(default, deserialize_with = "null_is_empty")]
-    protocols: Vec<WireProtocol>,
+    protocols: Vec<RawProtocol>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct WirePeer {
-    namespaces: Option<selector::Wire>,
-    pods: Option<WirePods>,
-    nodes: Option<selector::Wire>,
+struct RawPeer {
+    namespaces: Option<RawLabelSelector>,
+    pods: Option<RawPods>,
+    nodes: Option<RawLabelSelector>,
     networks: Option<Vec<String>>,
     domain_names: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct WireProtocol {
-    tcp: Option<WirePorts>,
-    udp: Option<WirePorts>,
-    sctp: Option<WirePorts>,
+struct RawProtocol {
+    tcp: Option<RawPorts>,
+    udp: Option<RawPorts>,
+    sctp: Option<RawPorts>,
     destination_named_port: Option<String>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct WirePorts {
-    destination_port: Option<WirePort>,
+struct RawPorts {
+    destination_port: Option<RawPort>,
 }
 
 #[derive(Deserialize)]
-struct WirePort {
+struct RawPort {
     number: Option<i64>,
-    range: Option<WireRange>,
+    range: Option<RawRange>,
 }
 
 #[derive(Deserialize)]
-struct WireRange {
+struct RawRange {
     start: i64,
     end: i64,
 }
@@ -106,8 +109,8 @@ enum Peers {
 /// The consequence of a tier, priority or subject that cannot be understood.
 const NO_EFFECT: &str = "the policy has no effect: it selects no pod";
 
-impl Wire {
-    pub(crate) fn slim(self, problems: &mut Vec<Problem>) -> ClusterNetworkPolicy {
+impl RawClusterNetworkPolicy {
+    pub(crate) fn convert(self, problems: &mut Vec<Problem>) -> ClusterNetworkPolicy {
         let Spec { tier, priority, subject, ingress, egress } = self.spec;
         let tier_read = match tier.as_deref() {
             Some("Admin") => Some(Tier::Admin),
@@ -122,18 +125,20 @@ impl Wire {
             let value = priority.map(|n| n.to_string()).unwrap_or_default();
             problems.push(Problem::new("spec.priority", value, "a number from 0 to 1000"));
         }
-        let subject = subject.slim(problems);
+        let subject = subject.convert(problems);
         state_consequence(problems, NO_EFFECT);
-        let mut rules = |direction: &str, peers: Peers, rules: Vec<WireRule>| -> Box<[Rule]> {
-            let slim =
-                |(i, rule): (usize, WireRule)| rule.slim(&format!("spec.{direction}[{i}]"), peers, problems);
-            rules.into_iter().enumerate().map(slim).collect()
-        };
+        let mut rules =
+            |direction: &str, peers: Peers, rules: Vec<RawRule>| -> Box<[ClusterNetworkPolicyRule]> {
+                let convert = |(i, rule): (usize, RawRule)| {
+                    rule.convert(&format!("spec.{direction}[{i}]"), peers, problems)
+                };
+                rules.into_iter().enumerate().map(convert).collect()
+            };
         let placed = tier_read.is_some() && priority_read.is_some();
         ClusterNetworkPolicy {
             key: NamespacedName::new("", &self.metadata.name),
             // Without a place among the others it would be anyone's guess what it decides.
-            subject: if placed { subject } else { NamespacedPods::nobody() },
+            subject: if placed { subject } else { NamespacedPods::none() },
             tier: tier_read.unwrap_or(Tier::Baseline),
             priority: priority_read.unwrap_or(1000),
             ingress: rules("ingress", Peers::From, ingress),
@@ -142,45 +147,45 @@ impl Wire {
     }
 }
 
-impl WireSubject {
-    fn slim(self, problems: &mut Vec<Problem>) -> NamespacedPods {
+impl RawSubject {
+    fn convert(self, problems: &mut Vec<Problem>) -> NamespacedPods {
         match (self.namespaces, self.pods) {
             (Some(namespaces), None) => NamespacedPods {
-                namespaces: namespaces.slim("spec.subject.namespaces", problems),
-                pods: Selector::all(),
+                namespaces: namespaces.convert("spec.subject.namespaces", problems),
+                pods: LabelSelector::everything(),
             },
-            (None, Some(pods)) => pods.slim("spec.subject.pods", problems),
+            (None, Some(pods)) => pods.convert("spec.subject.pods", problems),
             (namespaces, _) => {
                 let value = if namespaces.is_some() { "both" } else { "neither" };
                 problems.push(Problem::new("spec.subject", value, "either namespaces or pods"));
-                NamespacedPods::nobody()
+                NamespacedPods::none()
             }
         }
     }
 }
 
-impl WirePods {
-    fn slim(self, path: &str, problems: &mut Vec<Problem>) -> NamespacedPods {
+impl RawPods {
+    fn convert(self, path: &str, problems: &mut Vec<Problem>) -> NamespacedPods {
         let namespaces = self.namespace_selector.unwrap_or_default();
-        let namespaces = namespaces.slim(&format!("{path}.namespaceSelector"), problems);
+        let namespaces = namespaces.convert(&format!("{path}.namespaceSelector"), problems);
         let pods = match self.pod_selector {
-            Some(pods) => pods.slim(&format!("{path}.podSelector"), problems),
+            Some(pods) => pods.convert(&format!("{path}.podSelector"), problems),
             None => {
                 problems.push(Problem::new(format!("{path}.podSelector"), "", "a selector, {} for all pods"));
-                Selector::nothing()
+                LabelSelector::nothing()
             }
         };
         NamespacedPods { namespaces, pods }
     }
 }
 
-impl WireRule {
-    fn slim(self, path: &str, direction: Peers, problems: &mut Vec<Problem>) -> Rule {
+impl RawRule {
+    fn convert(self, path: &str, direction: Peers, problems: &mut Vec<Problem>) -> ClusterNetworkPolicyRule {
         let known_before = problems.len();
         let action = match self.action.as_deref() {
-            Some("Accept") => Some(Action::Accept),
-            Some("Deny") => Some(Action::Deny),
-            Some("Pass") => Some(Action::Pass),
+            Some("Accept") => Some(ClusterNetworkPolicyAction::Accept),
+            Some("Deny") => Some(ClusterNetworkPolicyAction::Deny),
+            Some("Pass") => Some(ClusterNetworkPolicyAction::Pass),
             other => {
                 let value = other.unwrap_or_default();
                 problems.push(Problem::new(format!("{path}.action"), value, "Accept, Deny or Pass"));
@@ -195,21 +200,21 @@ impl WireRule {
         if peers.is_empty() {
             problems.push(Problem::new(&path_of_peers, "[]", "at least one peer"));
         }
-        let peers: Box<[Peer]> = peers
+        let peers: Box<[ClusterNetworkPolicyPeer]> = peers
             .into_iter()
             .enumerate()
-            .filter_map(|(i, peer)| peer.slim(&format!("{path_of_peers}[{i}]"), direction, problems))
+            .filter_map(|(i, peer)| peer.convert(&format!("{path_of_peers}[{i}]"), direction, problems))
             .collect();
         let any_port = self.protocols.is_empty();
-        let ports: Box<[Port]> = self
+        let ports: Box<[ClusterNetworkPolicyPort]> = self
             .protocols
             .into_iter()
             .enumerate()
-            .filter_map(|(i, protocol)| protocol.slim(&format!("{path}.protocols[{i}]"), problems))
+            .filter_map(|(i, protocol)| protocol.convert(&format!("{path}.protocols[{i}]"), problems))
             .collect();
-        let rule = Rule {
+        let rule = ClusterNetworkPolicyRule {
             name: name_of(self.name, &format!("{path}.name"), problems),
-            action: action.unwrap_or(Action::Pass),
+            action: action.unwrap_or(ClusterNetworkPolicyAction::Pass),
             peers: if action.is_some() { peers } else { Box::default() },
             ports: (!any_port).then_some(ports),
         };
@@ -229,37 +234,42 @@ fn name_of(name: Option<String>, field: &str, problems: &mut Vec<Problem>) -> Op
     Some(name.into())
 }
 
-impl Rule {
+impl ClusterNetworkPolicyRule {
     /// The consequence of an entry of this rule that was not understood.
-    fn consequence_of_a_problem(&self, action: Option<Action>) -> String {
+    fn consequence_of_a_problem(&self, action: Option<ClusterNetworkPolicyAction>) -> String {
         let action = match action {
-            Some(Action::Accept) => "Accept",
-            Some(Action::Deny) => "Deny",
-            Some(Action::Pass) => "Pass",
+            Some(ClusterNetworkPolicyAction::Accept) => "Accept",
+            Some(ClusterNetworkPolicyAction::Deny) => "Deny",
+            Some(ClusterNetworkPolicyAction::Pass) => "Pass",
             None => return "this rule has no effect".to_owned(),
         };
         let no_port = self.ports.as_ref().is_some_and(|ports| ports.is_empty());
-        match no_port || self.peers.iter().all(Peer::matches_nothing) {
+        match no_port || self.peers.iter().all(ClusterNetworkPolicyPeer::matches_nothing) {
             true => format!("this {action} rule has no effect"),
             false => format!("this entry has no effect; the rest of the {action} rule applies"),
         }
     }
 }
 
-impl Peer {
+impl ClusterNetworkPolicyPeer {
     fn matches_nothing(&self) -> bool {
         match self {
-            Peer::Pods(NamespacedPods { namespaces, pods }) => {
-                !namespaces.is_understood() || !pods.is_understood()
+            ClusterNetworkPolicyPeer::Pods(NamespacedPods { namespaces, pods }) => {
+                !namespaces.is_valid() || !pods.is_valid()
             }
-            Peer::Nodes(nodes) => !nodes.is_understood(),
-            Peer::Networks(nets) => nets.is_empty(),
+            ClusterNetworkPolicyPeer::Nodes(nodes) => !nodes.is_valid(),
+            ClusterNetworkPolicyPeer::Networks(nets) => nets.is_empty(),
         }
     }
 }
 
-impl WirePeer {
-    fn slim(self, path: &str, direction: Peers, problems: &mut Vec<Problem>) -> Option<Peer> {
+impl RawPeer {
+    fn convert(
+        self,
+        path: &str,
+        direction: Peers,
+        problems: &mut Vec<Problem>,
+    ) -> Option<ClusterNetworkPolicyPeer> {
         let expected = match direction {
             Peers::From => "one of namespaces and pods",
             Peers::To => "one of namespaces, pods, nodes and networks",
@@ -291,14 +301,17 @@ impl WirePeer {
             _ => return refuse(path.to_owned(), &set.join(" and ")),
         }
         if let Some(namespaces) = self.namespaces {
-            let namespaces = namespaces.slim(&format!("{path}.namespaces"), problems);
-            return Some(Peer::Pods(NamespacedPods { namespaces, pods: Selector::all() }));
+            let namespaces = namespaces.convert(&format!("{path}.namespaces"), problems);
+            return Some(ClusterNetworkPolicyPeer::Pods(NamespacedPods {
+                namespaces,
+                pods: LabelSelector::everything(),
+            }));
         }
         if let Some(pods) = self.pods {
-            return Some(Peer::Pods(pods.slim(&format!("{path}.pods"), problems)));
+            return Some(ClusterNetworkPolicyPeer::Pods(pods.convert(&format!("{path}.pods"), problems)));
         }
         if let Some(nodes) = self.nodes {
-            return Some(Peer::Nodes(nodes.slim(&format!("{path}.nodes"), problems)));
+            return Some(ClusterNetworkPolicyPeer::Nodes(nodes.convert(&format!("{path}.nodes"), problems)));
         }
         let networks = self.networks.unwrap_or_default();
         if networks.is_empty() {
@@ -313,27 +326,27 @@ impl WirePeer {
             }
             net
         });
-        Some(Peer::Networks(nets.collect()))
+        Some(ClusterNetworkPolicyPeer::Networks(nets.collect()))
     }
 }
 
-impl WireProtocol {
-    fn slim(self, path: &str, problems: &mut Vec<Problem>) -> Option<Port> {
+impl RawProtocol {
+    fn convert(self, path: &str, problems: &mut Vec<Problem>) -> Option<ClusterNetworkPolicyPort> {
         let name = self.destination_named_port.filter(|name| !name.is_empty());
         let expected = "one of tcp, udp, sctp and destinationNamedPort";
         let ports = [(Protocol::Tcp, self.tcp), (Protocol::Udp, self.udp), (Protocol::Sctp, self.sctp)];
-        let mut ports: Vec<(Protocol, WirePorts)> =
+        let mut ports: Vec<(Protocol, RawPorts)> =
             ports.into_iter().filter_map(|(protocol, ports)| Some((protocol, ports?))).collect();
         match (ports.pop(), name) {
             (Some((protocol, port)), None) if ports.is_empty() => {
-                port.slim(protocol, &format!("{path}.{protocol}.destinationPort"), problems)
+                port.convert(protocol, &format!("{path}.{protocol}.destinationPort"), problems)
             }
             (None, Some(name)) => {
                 let read = port_name::read(&name);
                 if read.is_none() {
                     problems.push(Problem::new(format!("{path}.destinationNamedPort"), name, PORT_NAME));
                 }
-                read.map(Port::Named)
+                read.map(ClusterNetworkPolicyPort::Named)
             }
             (None, None) => {
                 problems.push(Problem::new(path, "{}", expected));
@@ -347,25 +360,30 @@ impl WireProtocol {
     }
 }
 
-impl WirePorts {
-    fn slim(self, protocol: Protocol, path: &str, problems: &mut Vec<Problem>) -> Option<Port> {
+impl RawPorts {
+    fn convert(
+        self,
+        protocol: Protocol,
+        path: &str,
+        problems: &mut Vec<Problem>,
+    ) -> Option<ClusterNetworkPolicyPort> {
         let valid = |n: i64| u16::try_from(n).ok().filter(|n| *n > 0);
         let (bounds, field, value) = match self.destination_port {
-            Some(WirePort { number: Some(number), range: None }) => {
+            Some(RawPort { number: Some(number), range: None }) => {
                 (valid(number).map(|n| (n, n)), ".number", number.to_string())
             }
-            Some(WirePort { number: None, range: Some(WireRange { start, end }) }) => {
+            Some(RawPort { number: None, range: Some(RawRange { start, end }) }) => {
                 let bounds = valid(start).zip(valid(end)).filter(|(first, last)| first <= last);
                 (bounds, ".range", format!("{start}-{end}"))
             }
-            Some(WirePort { number: Some(_), range: Some(_) }) => (None, "", "number and range".to_owned()),
-            Some(WirePort { number: None, range: None }) => (None, "", "{}".to_owned()),
+            Some(RawPort { number: Some(_), range: Some(_) }) => (None, "", "number and range".to_owned()),
+            Some(RawPort { number: None, range: None }) => (None, "", "{}".to_owned()),
             None => (None, "", String::new()),
         };
         if bounds.is_none() {
             let expected = "either number, from 1 to 65535, or range with a start not above its end";
             problems.push(Problem::new(format!("{path}{field}"), value, expected));
         }
-        bounds.map(|(first, last)| Port::Range { protocol, first, last })
+        bounds.map(|(first, last)| ClusterNetworkPolicyPort::Range { protocol, first, last })
     }
 }

@@ -10,21 +10,22 @@ use serde::forward_to_deserialize_any;
 use serde_json::{Error, Value};
 
 /// A value of which structs are read from objects only.
-pub(crate) struct Strict(pub(crate) Value);
+pub(crate) struct StrictDeserializer(pub(crate) Value);
 
-impl<'de> Deserializer<'de> for Strict {
+impl<'de> Deserializer<'de> for StrictDeserializer {
     type Error = Error;
 
     fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Error> {
         match self.0 {
             Value::Array(items) => {
-                let mut items = SeqDeserializer::new(items.into_iter().map(Strict));
+                let mut items = SeqDeserializer::new(items.into_iter().map(StrictDeserializer));
                 let value = visitor.visit_seq(&mut items)?;
                 items.end()?;
                 Ok(value)
             }
             Value::Object(fields) => {
-                let mut fields = MapDeserializer::new(fields.into_iter().map(|(k, v)| (k, Strict(v))));
+                let mut fields =
+                    MapDeserializer::new(fields.into_iter().map(|(k, v)| (k, StrictDeserializer(v))));
                 let value = visitor.visit_map(&mut fields)?;
                 fields.end()?;
                 Ok(value)
@@ -78,7 +79,7 @@ impl<'de> Deserializer<'de> for Strict {
     }
 }
 
-impl IntoDeserializer<'_, Error> for Strict {
+impl IntoDeserializer<'_, Error> for StrictDeserializer {
     type Deserializer = Self;
 
     fn into_deserializer(self) -> Self {

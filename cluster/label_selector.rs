@@ -12,22 +12,22 @@ use crate::problem::Problem;
 /// A label selector (API reference: `LabelSelector`). All requirements must hold; one without any selects
 /// all. One that could not be understood selects nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Selector(Option<Box<[Requirement]>>);
+pub struct LabelSelector(Option<Box<[LabelSelectorRequirement]>>);
 
 /// One requirement of a selector.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Requirement {
+pub struct LabelSelectorRequirement {
     /// The label's key.
     pub key: Name,
     /// How the label relates to the values.
-    pub operator: Operator,
+    pub operator: LabelSelectorOperator,
     /// The values for `In` and `NotIn`, sorted, at least one; none for the other operators.
     pub values: Box<[Name]>,
 }
 
 /// How a label relates to a requirement's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Operator {
+pub enum LabelSelectorOperator {
     /// The label is there, with one of the values.
     In,
     /// The label is not there, or has none of the values.
@@ -38,15 +38,15 @@ pub enum Operator {
     DoesNotExist,
 }
 
-impl Selector {
+impl LabelSelector {
     /// The one that selects everything.
-    pub fn all() -> Self {
-        Selector(Some(Box::default()))
+    pub fn everything() -> Self {
+        LabelSelector(Some(Box::default()))
     }
 
     /// The one that selects nothing.
     pub fn nothing() -> Self {
-        Selector(None)
+        LabelSelector(None)
     }
 
     /// Whether it selects an object with these labels.
@@ -60,56 +60,61 @@ impl Selector {
     }
 
     /// Whether it was understood. If not, it selects nothing.
-    pub fn is_understood(&self) -> bool {
+    pub fn is_valid(&self) -> bool {
         self.0.is_some()
     }
 
     /// What it requires, sorted by key.
-    pub fn requirements(&self) -> &[Requirement] {
+    pub fn requirements(&self) -> &[LabelSelectorRequirement] {
         self.0.as_deref().unwrap_or_default()
     }
 }
 
-impl Default for Selector {
+impl Default for LabelSelector {
     fn default() -> Self {
-        Selector::all()
+        LabelSelector::everything()
     }
 }
 
-impl Requirement {
+impl LabelSelectorRequirement {
     fn matches(&self, labels: &Labels) -> bool {
         let value = labels.value(self.key);
         let among = || value.is_some_and(|value| self.values.contains(&value));
         match self.operator {
-            Operator::In => among(),
-            Operator::NotIn => !among(),
-            Operator::Exists => value.is_some(),
-            Operator::DoesNotExist => value.is_none(),
+            LabelSelectorOperator::In => among(),
+            LabelSelectorOperator::NotIn => !among(),
+            LabelSelectorOperator::Exists => value.is_some(),
+            LabelSelectorOperator::DoesNotExist => value.is_none(),
         }
     }
 }
 
-impl Operator {
-    fn read(text: &str) -> Option<Operator> {
-        let all = [Operator::In, Operator::NotIn, Operator::Exists, Operator::DoesNotExist];
+impl LabelSelectorOperator {
+    fn read(text: &str) -> Option<LabelSelectorOperator> {
+        let all = [
+            LabelSelectorOperator::In,
+            LabelSelectorOperator::NotIn,
+            LabelSelectorOperator::Exists,
+            LabelSelectorOperator::DoesNotExist,
+        ];
         all.into_iter().find(|operator| operator.as_str() == text)
     }
 
     /// As the API spells it.
     pub fn as_str(self) -> &'static str {
         match self {
-            Operator::In => "In",
-            Operator::NotIn => "NotIn",
-            Operator::Exists => "Exists",
-            Operator::DoesNotExist => "DoesNotExist",
+            LabelSelectorOperator::In => "In",
+            LabelSelectorOperator::NotIn => "NotIn",
+            LabelSelectorOperator::Exists => "Exists",
+            LabelSelectorOperator::DoesNotExist => "DoesNotExist",
         }
     }
 }
 
 /// As kubectl takes it on the command line: `app=web,tier in (a,b),!old`.
-impl fmt::Display for Selector {
+impl fmt::Display for LabelSelector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if !self.is_understood() {
+        if !self.is_valid() {
             return f.write_str("<not understood>");
         }
         for (i, requirement) in self.requirements().iter().enumerate() {
@@ -120,17 +125,17 @@ impl fmt::Display for Selector {
     }
 }
 
-impl fmt::Display for Requirement {
+impl fmt::Display for LabelSelectorRequirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let key = self.key;
         let values = || self.values.iter().map(|value| value.as_str()).collect::<Vec<_>>().join(",");
         match (self.operator, &*self.values) {
-            (Operator::In, [value]) => write!(f, "{key}={value}"),
-            (Operator::NotIn, [value]) => write!(f, "{key}!={value}"),
-            (Operator::In, _) => write!(f, "{key} in ({})", values()),
-            (Operator::NotIn, _) => write!(f, "{key} notin ({})", values()),
-            (Operator::Exists, _) => write!(f, "{key}"),
-            (Operator::DoesNotExist, _) => write!(f, "!{key}"),
+            (LabelSelectorOperator::In, [value]) => write!(f, "{key}={value}"),
+            (LabelSelectorOperator::NotIn, [value]) => write!(f, "{key}!={value}"),
+            (LabelSelectorOperator::In, _) => write!(f, "{key} in ({})", values()),
+            (LabelSelectorOperator::NotIn, _) => write!(f, "{key} notin ({})", values()),
+            (LabelSelectorOperator::Exists, _) => write!(f, "{key}"),
+            (LabelSelectorOperator::DoesNotExist, _) => write!(f, "!{key}"),
         }
     }
 }
@@ -138,42 +143,45 @@ impl fmt::Display for Requirement {
 /// A selector as written.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(crate) struct Wire {
+pub(crate) struct RawLabelSelector {
     #[serde(default, deserialize_with = "null_is_empty_string")]
     match_labels: BTreeMap<String, String>,
     #[serde(default, deserialize_with = "null_is_empty")]
-    match_expressions: Vec<WireRequirement>,
+    match_expressions: Vec<RawRequirement>,
 }
 
 #[derive(Deserialize)]
-struct WireRequirement {
+struct RawRequirement {
     key: String,
     operator: String,
     #[serde(default, deserialize_with = "null_is_empty")]
     values: Vec<String>,
 }
 
-impl Wire {
+impl RawLabelSelector {
     /// What it says. What the API server would refuse is a problem, and makes it select nothing: a
     /// requirement that is skipped would select more than was meant.
-    pub(crate) fn slim(self, path: &str, problems: &mut Vec<Problem>) -> Selector {
+    pub(crate) fn convert(self, path: &str, problems: &mut Vec<Problem>) -> LabelSelector {
         let labels = self.match_labels.iter().map(|(key, value)| {
             if !is_label_key(key) {
                 problems.push(Problem::new(format!("{path}.matchLabels"), key, LABEL_KEY));
                 return None;
             }
             let values = Box::new([Name::new(value)]);
-            Some(Requirement { key: Name::new(key), operator: Operator::In, values })
+            Some(LabelSelectorRequirement {
+                key: Name::new(key),
+                operator: LabelSelectorOperator::In,
+                values,
+            })
         });
-        let mut requirements: Vec<Option<Requirement>> = labels.collect();
+        let mut requirements: Vec<Option<LabelSelectorRequirement>> = labels.collect();
         requirements.extend(
-            self.match_expressions
-                .iter()
-                .enumerate()
-                .map(|(i, requirement)| requirement.slim(&format!("{path}.matchExpressions[{i}]"), problems)),
+            self.match_expressions.iter().enumerate().map(|(i, requirement)| {
+                requirement.convert(&format!("{path}.matchExpressions[{i}]"), problems)
+            }),
         );
-        let requirements: Option<Vec<Requirement>> = requirements.into_iter().collect();
-        Selector(requirements.map(|mut requirements| {
+        let requirements: Option<Vec<LabelSelectorRequirement>> = requirements.into_iter().collect();
+        LabelSelector(requirements.map(|mut requirements| {
             requirements.sort();
             requirements.dedup();
             requirements.into()
@@ -181,8 +189,8 @@ impl Wire {
     }
 }
 
-impl WireRequirement {
-    fn slim(&self, path: &str, problems: &mut Vec<Problem>) -> Option<Requirement> {
+impl RawRequirement {
+    fn convert(&self, path: &str, problems: &mut Vec<Problem>) -> Option<LabelSelectorRequirement> {
         let mut problem = |field: &str, value: &str, expected| {
             problems.push(Problem::new(format!("{path}.{field}"), value, expected));
         };
@@ -190,11 +198,11 @@ impl WireRequirement {
             problem("key", &self.key, LABEL_KEY);
             return None;
         }
-        let Some(operator) = Operator::read(&self.operator) else {
+        let Some(operator) = LabelSelectorOperator::read(&self.operator) else {
             problem("operator", &self.operator, "In, NotIn, Exists or DoesNotExist");
             return None;
         };
-        let takes_values = matches!(operator, Operator::In | Operator::NotIn);
+        let takes_values = matches!(operator, LabelSelectorOperator::In | LabelSelectorOperator::NotIn);
         if takes_values && self.values.is_empty() {
             problem("values", "[]", "at least one value for In and NotIn");
             return None;
@@ -206,7 +214,7 @@ impl WireRequirement {
         let mut values: Vec<Name> = self.values.iter().map(|value| Name::new(value)).collect();
         values.sort();
         values.dedup();
-        Some(Requirement { key: Name::new(&self.key), operator, values: values.into() })
+        Some(LabelSelectorRequirement { key: Name::new(&self.key), operator, values: values.into() })
     }
 }
 
@@ -233,10 +241,10 @@ fn is_label_key(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn read(text: &str) -> (Selector, Vec<String>) {
-        let wire: Wire = serde_json::from_str(text).expect(text);
+    fn read(text: &str) -> (LabelSelector, Vec<String>) {
+        let wire: RawLabelSelector = serde_json::from_str(text).expect(text);
         let mut problems = Vec::new();
-        let selector = wire.slim("s", &mut problems);
+        let selector = wire.convert("s", &mut problems);
         (selector, problems.iter().map(ToString::to_string).collect())
     }
 
@@ -310,7 +318,7 @@ mod tests {
             (r#"{"key":"-x","operator":"DoesNotExist"}"#, r#"s.matchExpressions[0].key: "-x""#),
         ] {
             let (selector, problems) = read(&format!(r#"{{"matchExpressions":[{expression}]}}"#));
-            assert!(!selector.is_understood() && !selector.selects_all(), "{expression}");
+            assert!(!selector.is_valid() && !selector.selects_all(), "{expression}");
             let labels = BTreeMap::from([("app".to_string(), "web".to_string())]);
             assert!(!selector.matches(&Labels::from(labels)), "{expression}");
             assert!(!selector.matches(&Labels::default()), "{expression}");

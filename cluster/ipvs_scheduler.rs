@@ -11,7 +11,7 @@ pub const SCHEDULER_ANNOTATION: &str = "portcullis.io/ipvs-scheduler";
 /// The schedulers of the kernel (`net/netfilter/ipvs/ip_vs_*.c`, ipvsadm(8)). Real servers all have the weight 1,
 /// so the weighted ones do as their simple namesakes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
-pub enum Scheduler {
+pub enum IpvsScheduler {
     /// Round robin, kube-proxy's default.
     #[default]
     RoundRobin,
@@ -43,23 +43,23 @@ pub enum Scheduler {
     TwoRandomChoices,
 }
 
-impl Scheduler {
+impl IpvsScheduler {
     /// All of them, the default first.
-    pub const ALL: [Scheduler; 14] = [
-        Scheduler::RoundRobin,
-        Scheduler::WeightedRoundRobin,
-        Scheduler::LeastConnections,
-        Scheduler::WeightedLeastConnections,
-        Scheduler::LocalityLeastConnections,
-        Scheduler::LocalityLeastConnectionsReplicated,
-        Scheduler::DestinationHash,
-        Scheduler::SourceHash,
-        Scheduler::MaglevHash,
-        Scheduler::ShortestExpectedDelay,
-        Scheduler::NeverQueue,
-        Scheduler::Failover,
-        Scheduler::Overflow,
-        Scheduler::TwoRandomChoices,
+    pub const ALL: [IpvsScheduler; 14] = [
+        IpvsScheduler::RoundRobin,
+        IpvsScheduler::WeightedRoundRobin,
+        IpvsScheduler::LeastConnections,
+        IpvsScheduler::WeightedLeastConnections,
+        IpvsScheduler::LocalityLeastConnections,
+        IpvsScheduler::LocalityLeastConnectionsReplicated,
+        IpvsScheduler::DestinationHash,
+        IpvsScheduler::SourceHash,
+        IpvsScheduler::MaglevHash,
+        IpvsScheduler::ShortestExpectedDelay,
+        IpvsScheduler::NeverQueue,
+        IpvsScheduler::Failover,
+        IpvsScheduler::Overflow,
+        IpvsScheduler::TwoRandomChoices,
     ];
 
     /// The names of all, for who has to choose.
@@ -68,41 +68,41 @@ impl Scheduler {
     /// The kernel's name; that of its module is `ip_vs_` and this.
     pub fn name(self) -> &'static str {
         match self {
-            Scheduler::RoundRobin => "rr",
-            Scheduler::WeightedRoundRobin => "wrr",
-            Scheduler::LeastConnections => "lc",
-            Scheduler::WeightedLeastConnections => "wlc",
-            Scheduler::LocalityLeastConnections => "lblc",
-            Scheduler::LocalityLeastConnectionsReplicated => "lblcr",
-            Scheduler::DestinationHash => "dh",
-            Scheduler::SourceHash => "sh",
-            Scheduler::MaglevHash => "mh",
-            Scheduler::ShortestExpectedDelay => "sed",
-            Scheduler::NeverQueue => "nq",
-            Scheduler::Failover => "fo",
-            Scheduler::Overflow => "ovf",
-            Scheduler::TwoRandomChoices => "twos",
+            IpvsScheduler::RoundRobin => "rr",
+            IpvsScheduler::WeightedRoundRobin => "wrr",
+            IpvsScheduler::LeastConnections => "lc",
+            IpvsScheduler::WeightedLeastConnections => "wlc",
+            IpvsScheduler::LocalityLeastConnections => "lblc",
+            IpvsScheduler::LocalityLeastConnectionsReplicated => "lblcr",
+            IpvsScheduler::DestinationHash => "dh",
+            IpvsScheduler::SourceHash => "sh",
+            IpvsScheduler::MaglevHash => "mh",
+            IpvsScheduler::ShortestExpectedDelay => "sed",
+            IpvsScheduler::NeverQueue => "nq",
+            IpvsScheduler::Failover => "fo",
+            IpvsScheduler::Overflow => "ovf",
+            IpvsScheduler::TwoRandomChoices => "twos",
         }
     }
 
     /// The scheduler that the kernel knows by this name.
-    pub fn from_name(name: &str) -> Option<Scheduler> {
-        Scheduler::ALL.into_iter().find(|scheduler| scheduler.name() == name)
+    pub fn from_name(name: &str) -> Option<IpvsScheduler> {
+        IpvsScheduler::ALL.into_iter().find(|scheduler| scheduler.name() == name)
     }
 
     /// Reads the annotation of a Service. `None` without one, and, with a problem, for a name that is none.
-    pub(crate) fn read(annotation: Option<&String>, problems: &mut Vec<Problem>) -> Option<Scheduler> {
+    pub(crate) fn read(annotation: Option<&String>, problems: &mut Vec<Problem>) -> Option<IpvsScheduler> {
         let name = annotation?;
-        let scheduler = Scheduler::from_name(name);
+        let scheduler = IpvsScheduler::from_name(name);
         if scheduler.is_none() {
             let field = format!("metadata.annotations[{SCHEDULER_ANNOTATION}]");
-            problems.push(Problem::new(field, name, Scheduler::NAMES));
+            problems.push(Problem::new(field, name, IpvsScheduler::NAMES));
         }
         scheduler
     }
 }
 
-impl fmt::Display for Scheduler {
+impl fmt::Display for IpvsScheduler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
@@ -114,11 +114,11 @@ mod tests {
 
     #[test]
     fn each_has_a_name_of_its_own_and_is_found_by_it() {
-        for scheduler in Scheduler::ALL {
-            assert_eq!(Scheduler::from_name(scheduler.name()), Some(scheduler));
-            assert!(Scheduler::NAMES.split([',', ' ']).any(|name| name == scheduler.name()));
+        for scheduler in IpvsScheduler::ALL {
+            assert_eq!(IpvsScheduler::from_name(scheduler.name()), Some(scheduler));
+            assert!(IpvsScheduler::NAMES.split([',', ' ']).any(|name| name == scheduler.name()));
         }
-        assert_eq!(Scheduler::from_name("RR"), None);
-        assert_eq!(Scheduler::default(), Scheduler::ALL[0]);
+        assert_eq!(IpvsScheduler::from_name("RR"), None);
+        assert_eq!(IpvsScheduler::default(), IpvsScheduler::ALL[0]);
     }
 }

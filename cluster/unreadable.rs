@@ -8,11 +8,11 @@ use crate::object::{Kind, ObjectKey};
 /// Objects of which no version could be read since the start, so that nothing is known of them. An object that could be
 /// read once is not among them: its last good version counts.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Unread {
+pub struct UnreadableObjects {
     objects: BTreeSet<ObjectKey>,
 }
 
-impl Unread {
+impl UnreadableObjects {
     /// Whether every object could be read.
     pub fn is_empty(&self) -> bool {
         self.objects.is_empty()
