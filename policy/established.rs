@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use portcullis_cluster::Protocol;
 use portcullis_netlink::Family;
-use portcullis_netlink::conntrack::{Conntrack, Deleted, Flow};
+use portcullis_netlink::conntrack::{Conntrack, DeleteCounts, Flow};
 
 use crate::compile::CompiledPolicies;
 use crate::evaluation::Connection;
@@ -20,7 +20,7 @@ pub fn terminate_forbidden(
     conntrack: &mut Conntrack,
     compiled: &CompiledPolicies,
     own: &HashSet<IpAddr>,
-) -> portcullis_netlink::Result<Deleted> {
+) -> portcullis_netlink::Result<DeleteCounts> {
     let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].map(Protocol::number);
     conntrack.delete_where(&Family::ALL, &protocols, |flow| is_forbidden(flow, compiled, own))
 }
@@ -33,7 +33,7 @@ pub fn terminate_forbidden_picked_up(
     conntrack: &mut Conntrack,
     compiled: &CompiledPolicies,
     own: &HashSet<IpAddr>,
-) -> portcullis_netlink::Result<Deleted> {
+) -> portcullis_netlink::Result<DeleteCounts> {
     conntrack.delete_where(&Family::ALL, &[Protocol::Tcp.number()], |flow| {
         flow.is_picked_up && is_forbidden(flow, compiled, own)
     })

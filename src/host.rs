@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use portcullis_cluster::Family;
 use portcullis_modes::iptables::{NFACCT_INVALID_DROPPED, NFACCT_LOCALHOST_NODE_PORTS};
-use portcullis_modes::ipvs::LINK;
+use portcullis_modes::ipvs::DUMMY_INTERFACE;
 use portcullis_modes::route_localnet;
 use portcullis_netlink::nfacct::Counters;
 use portcullis_netlink::route::Rtnetlink;
@@ -16,9 +16,11 @@ use crate::config::ProxyMode;
 pub fn addresses() -> Vec<IpAddr> {
     let read = Rtnetlink::open().and_then(|mut i| i.addresses(&portcullis_netlink::Family::ALL));
     match read {
-        Ok(addresses) => {
-            addresses.into_iter().filter(|a| a.interface != LINK).map(|a| a.address.addr()).collect()
-        }
+        Ok(addresses) => addresses
+            .into_iter()
+            .filter(|a| a.interface != DUMMY_INTERFACE)
+            .map(|a| a.address.addr())
+            .collect(),
         Err(error) => {
             tracing::error!(%error, "cannot read this machine's addresses");
             Vec::new()

@@ -7,7 +7,7 @@ use portcullis::config::ProxyMode;
 use portcullis::node;
 use portcullis_cluster::desired::Desired;
 use portcullis_cluster::{Family, Index};
-use portcullis_modes::ipvs::State;
+use portcullis_modes::ipvs::IpvsObjects;
 use services::ipvs::{addresses, sets, virtual_servers};
 use services::{assert_same, bring, cases, normalised};
 
@@ -25,7 +25,7 @@ fn rendered_objects_are_those_of_kube_proxy() {
             let (options, host) = case.facts(&index);
             let desired = Desired::from_index(&index, case.node());
             let ipvs = node::ipvs_options(&case.config);
-            let rendered = State::render(&desired, &Family::BOTH, &ipvs, &options, &host);
+            let rendered = IpvsObjects::render(&desired, &Family::BOTH, &ipvs, &options, &host);
             let what = |part: &str| format!("{} step {step}: {part}", case.name);
             let same = |part: &str, file: &str, ours: String, normalised: fn(&str) -> String| {
                 let recorded = normalised(&case.recorded(step, file));

@@ -19,7 +19,7 @@ use portcullis_netlink::route::{AddressBatch, Rtnetlink};
 use portcullis_netlink::{self as netlink, Result};
 
 use super::ipvs::Ours;
-use crate::ipvs::{LINK, is_link_local};
+use crate::ipvs::{DUMMY_INTERFACE, is_link_local};
 
 /// How soon connections are counted for the first time: what the old mode began is answered by then.
 pub(super) const FIRST: Duration = Duration::from_secs(1);
@@ -137,7 +137,7 @@ fn silence<'a>(ip_vs: &mut IpVs, real: impl Iterator<Item = (&'a VirtualServer, 
 /// The kernel refuses.
 pub(super) fn keep_addresses_by_routes(sources: &[IpAddr]) -> Result<()> {
     let mut interfaces = Rtnetlink::open()?;
-    let Some(link) = interfaces.link_index(LINK)? else { return Ok(()) };
+    let Some(link) = interfaces.link_index(DUMMY_INTERFACE)? else { return Ok(()) };
     let source =
         |of: IpAddr| sources.iter().copied().find(|ip| Family::from_address(*ip) == Family::from_address(of));
     let addresses = interfaces.link_addresses(link)?;
@@ -159,7 +159,7 @@ fn release_addresses(used: &HashSet<IpAddr>) -> Result<()> {
     let kept = interfaces.local_route_addresses()?;
     kept.into_iter().filter(|address| !used.contains(address)).for_each(|address| routes.remove(address));
     interfaces.change_local_routes(&mut routes)?;
-    let Some(link) = interfaces.link_index(LINK)? else { return Ok(()) };
+    let Some(link) = interfaces.link_index(DUMMY_INTERFACE)? else { return Ok(()) };
     let mut batch = AddressBatch::new();
     let on_link = interfaces.link_addresses(link)?.into_iter();
     on_link.filter(|net| !used.contains(&net.addr())).for_each(|net| batch.delete(link, net));
@@ -177,7 +177,8 @@ fn forget_flows(gone: &HashSet<VirtualServer>) -> Result<()> {
     protocols.dedup();
     let done = Conntrack::open()?.delete_where(&netlink::Family::ALL, &protocols, |flow| {
         let (address, port) = (flow.original.destination, flow.original.destination_port);
-        flow.is_balanced() && gone.contains(&VirtualServer { protocol: flow.protocol, address, port })
+        flow.is_forwarded_by_ipvs()
+            && gone.contains(&VirtualServer { protocol: flow.protocol, address, port })
     })?;
     tracing::debug!(flows = done.deleted, "forgot flows through virtual servers that are gone");
     Ok(())

@@ -12,7 +12,7 @@ use portcullis_netlink::route::Rtnetlink;
 use portcullis_netlink::{self as netlink, Result};
 
 use super::{Cleanup, Removed};
-use crate::ipvs::{IpSet, LINK};
+use crate::ipvs::{DUMMY_INTERFACE, IpSet};
 
 /// The sets that name virtual servers by address and port.
 const SERVED: [IpSet; 4] = [IpSet::ClusterIp, IpSet::ExternalIp, IpSet::ExternalIpLocal, IpSet::LoadBalancer];
@@ -40,9 +40,9 @@ pub(super) fn remove(done: &mut Cleanup) {
         done.left("routes of addresses that IPVS mode served", error);
     }
     match remove_link() {
-        Ok(true) => done.removed.push(Removed::Link(LINK.to_owned())),
+        Ok(true) => done.removed.push(Removed::Link(DUMMY_INTERFACE.to_owned())),
         Ok(false) => {}
-        Err(error) => done.left(format_args!("link {LINK}"), error),
+        Err(error) => done.left(format_args!("link {DUMMY_INTERFACE}"), error),
     }
 }
 
@@ -68,15 +68,15 @@ fn find(done: &mut Cleanup) -> Result<()> {
         let ours = Family::BOTH.into_iter().flat_map(|family| IpSet::ALL.map(|set| set.name(family)));
         done.removed.extend(ours.filter(|name| names.contains(name)).map(Removed::IpSet));
     }
-    if Rtnetlink::open()?.link_index(LINK)?.is_some() {
-        done.removed.push(Removed::Link(LINK.to_owned()));
+    if Rtnetlink::open()?.link_index(DUMMY_INTERFACE)?.is_some() {
+        done.removed.push(Removed::Link(DUMMY_INTERFACE.to_owned()));
     }
     Ok(())
 }
 
 /// Whether IPVS mode left anything: its link stands for all the rest.
 pub(super) fn left_something() -> bool {
-    let link = Rtnetlink::open().and_then(|mut interfaces| interfaces.link_index(LINK));
+    let link = Rtnetlink::open().and_then(|mut interfaces| interfaces.link_index(DUMMY_INTERFACE));
     // What cannot be asked for is looked for in full, and the failure is told.
     !matches!(link, Ok(None))
 }
@@ -106,7 +106,8 @@ impl Ours {
     pub(super) fn read(sets: Option<&mut IpSets>) -> Result<Ours> {
         let mut interfaces = Rtnetlink::open()?;
         let addresses = interfaces.addresses(&netlink::Family::ALL)?;
-        let (on_link, elsewhere): (Vec<_>, Vec<_>) = addresses.into_iter().partition(|a| a.interface == LINK);
+        let (on_link, elsewhere): (Vec<_>, Vec<_>) =
+            addresses.into_iter().partition(|a| a.interface == DUMMY_INTERFACE);
         let only = |addresses: Vec<netlink::route::Address>| addresses.into_iter().map(|a| a.address.addr());
         let mut ours = Ours {
             // Those that were the link's until a migration began are its addresses, too.
@@ -176,7 +177,7 @@ fn let_go_of_kept_addresses() -> Result<()> {
 
 fn remove_link() -> Result<bool> {
     let mut interfaces = Rtnetlink::open()?;
-    match interfaces.links()?.into_iter().find(|link| link.name == LINK) {
+    match interfaces.links()?.into_iter().find(|link| link.name == DUMMY_INTERFACE) {
         Some(link) => interfaces.delete_link(link.index),
         None => Ok(false),
     }

@@ -10,13 +10,13 @@ use std::sync::mpsc::{self, Receiver, TryRecvError};
 
 use portcullis_cluster::Family;
 use portcullis_netlink::Result;
-use portcullis_netlink::ip_vs::{Balancing, MASQUERADING, RealServer, VirtualServer};
+use portcullis_netlink::ip_vs::{MASQUERADING, RealServer, VirtualServer, VirtualServerConfig};
 use portcullis_netlink::ipset::SetEntry;
 
-use super::difference::place;
 use super::family_sync::FamilySync;
 use super::ip_set::IpSet;
-use super::kernel::Observer;
+use super::kernel::IpvsReader;
+use super::server_diff::place;
 
 /// What the kernel held.
 pub(super) struct Sight {
@@ -55,11 +55,11 @@ impl Audit {
     ///
     /// # Errors
     /// The system has no thread to spare.
-    pub(super) fn begin(mut observer: Box<dyn Observer>, families: Vec<Family>) -> std::io::Result<Self> {
+    pub(super) fn begin(mut reader: Box<dyn IpvsReader>, families: Vec<Family>) -> std::io::Result<Self> {
         let (sink, result) = mpsc::channel();
         let look = move || {
             // Nobody waits any more once the program ends.
-            drop(sink.send(Sight::take(&mut *observer, &families)));
+            drop(sink.send(Sight::take(&mut *reader, &families)));
         };
         std::thread::Builder::new().name("audit".into()).spawn(look)?;
         Ok(Audit(result))
@@ -79,22 +79,22 @@ impl Audit {
 }
 
 impl Sight {
-    fn take(observer: &mut dyn Observer, families: &[Family]) -> Result<Sight> {
+    fn take(reader: &mut dyn IpvsReader, families: &[Family]) -> Result<Sight> {
         let mut entries = HashMap::new();
         for family in families {
             for set in IpSet::ALL {
-                entries.insert((set, *family), observer.entries(set, *family)?.into_iter().collect());
+                entries.insert((set, *family), reader.entries(set, *family)?.into_iter().collect());
             }
         }
-        let addresses = observer.addresses()?.into_iter().collect();
+        let addresses = reader.addresses()?.into_iter().collect();
         let mut servers = HashMap::new();
-        for (key, balancing) in observer.virtual_servers()? {
-            let found = observer.real_servers(&key)?;
+        for (key, config) in reader.virtual_servers()? {
+            let found = reader.real_servers(&key)?;
             let (working, idle): (Vec<_>, Vec<_>) = found.into_iter().partition(|s| s.server.weight > 0);
             let mut hasher = DefaultHasher::new();
             // Another forwarding is none of ours, whatever its weight.
             let real = working.iter().map(|s| (s.server, s.forwarding));
-            number(&balancing, real, &mut hasher);
+            number(&config, real, &mut hasher);
             let idle = idle.iter().map(|s| place(&s.server)).collect();
             servers.insert(key, SeenServer { number: hasher.finish(), idle });
         }
@@ -102,8 +102,12 @@ impl Sight {
     }
 }
 
-fn number(balancing: &Balancing, real: impl Iterator<Item = (RealServer, u32)>, hasher: &mut DefaultHasher) {
-    balancing.hash(hasher);
+fn number(
+    config: &VirtualServerConfig,
+    real: impl Iterator<Item = (RealServer, u32)>,
+    hasher: &mut DefaultHasher,
+) {
+    config.hash(hasher);
     let mut real: Vec<(RealServer, u32)> = real.collect();
     real.sort_unstable();
     real.hash(hasher);
@@ -119,7 +123,7 @@ impl FamilySync {
             for server in objects.servers.iter().filter(|s| self.ledger.owner(&s.key) == Some(name)) {
                 wanted.insert(server.key);
                 let mut hasher = DefaultHasher::new();
-                number(&server.balancing, server.real.iter().map(|real| (*real, MASQUERADING)), &mut hasher);
+                number(&server.config, server.real.iter().map(|real| (*real, MASQUERADING)), &mut hasher);
                 let number = hasher.finish();
                 let idle = |at: &(IpAddr, u16)| self.terminations.holds(&server.key, *at);
                 let right = |seen: &SeenServer| seen.number == number && seen.idle.iter().all(idle);

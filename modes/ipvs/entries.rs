@@ -14,9 +14,9 @@ use portcullis_netlink::ipset::SetEntry;
 
 use super::family_sync::{FamilySync, Progress, Target, Targets};
 use super::ip_set::IpSet;
-use super::kernel::Kernel;
+use super::kernel::IpvsKernel;
 use super::ledger::Delta;
-use super::objects::Objects;
+use super::service_objects::ServiceObjects;
 use super::write::{asked, said};
 use crate::mode::SyncError;
 
@@ -34,7 +34,7 @@ pub(super) struct Missing {
 }
 
 impl Missing {
-    fn concerns(&self, objects: &Objects) -> bool {
+    fn concerns(&self, objects: &ServiceObjects) -> bool {
         objects.entries.iter().any(|(set, entry)| *set == self.set && self.entries.contains(entry))
     }
 }
@@ -44,7 +44,7 @@ impl FamilySync {
     /// instead, in what is written next too.
     pub(super) fn enter_changes(
         &mut self,
-        kernel: &mut dyn Kernel,
+        kernel: &mut dyn IpvsKernel,
         desired: &Desired,
         targets: &mut Targets,
         delta: &mut Delta,
@@ -72,7 +72,7 @@ impl FamilySync {
     /// Enters what is new, exceptions first, and notes what was. Ends at the first set that does not take all.
     pub(super) fn enter(
         &mut self,
-        kernel: &mut dyn Kernel,
+        kernel: &mut dyn IpvsKernel,
         new: impl Fn(&Self, IpSet) -> Vec<SetEntry>,
         entered: &mut Entered,
         progress: &mut Progress,
@@ -138,7 +138,7 @@ impl FamilySync {
     /// Takes out again what was entered for Services that are withheld.
     pub(super) fn leave_unneeded(
         &mut self,
-        kernel: &mut dyn Kernel,
+        kernel: &mut dyn IpvsKernel,
         entered: &mut Entered,
         progress: &mut Progress,
     ) -> Result<(), SyncError> {
@@ -150,11 +150,11 @@ impl FamilySync {
         Ok(())
     }
 
-    /// Takes entries out of all sets but that of the addresses, so that what is no longer served is refused while it
+    /// Takes entries out of all sets but that of the addresses, so that what is no longer served is rejected while it
     /// is taken down.
     pub(super) fn close(
         &mut self,
-        kernel: &mut dyn Kernel,
+        kernel: &mut dyn IpvsKernel,
         unwanted: impl Fn(&Self, IpSet) -> Vec<SetEntry>,
         progress: &mut Progress,
     ) -> Result<(), SyncError> {
@@ -168,7 +168,7 @@ impl FamilySync {
     /// Takes entries out of a set.
     pub(super) fn leave(
         &mut self,
-        kernel: &mut dyn Kernel,
+        kernel: &mut dyn IpvsKernel,
         set: IpSet,
         entries: &[SetEntry],
         progress: &mut Progress,

@@ -12,12 +12,12 @@ use portcullis_netlink::ip_vs::VirtualServer;
 
 use super::audit::Written;
 use super::ip_set::IpSet;
-use super::kernel::Kernel;
+use super::kernel::IpvsKernel;
 use super::ledger::{Delta, Ledger};
-use super::objects::Server;
 use super::renderer::Renderer;
 use super::rule_sync::{RuleSync, TABLES, place};
 use super::rules::Rules;
+use super::service_objects::Server;
 use super::termination::Terminations;
 use super::write::Held;
 use crate::iptables::{self, Table};
@@ -45,7 +45,7 @@ pub(super) struct FamilySync {
     /// Those of the isolated Services that are not served as desired, and how they are instead, if at all.
     pub(super) withheld: BTreeMap<NamespacedName, Option<Arc<[ServicePort]>>>,
     pub(super) terminations: Terminations,
-    /// Virtual servers of which only the kernel knows what they are: a change was refused, or somebody else's.
+    /// Virtual servers of which only the kernel knows what they are: a change was rejected, or somebody else's.
     pub(super) unsure: BTreeSet<VirtualServer>,
     /// What was undertaken since a sync last succeeded: where the kernel differs from that, nobody else is to blame.
     pub(super) undertaken: Undertaken,
@@ -65,8 +65,8 @@ pub(super) struct Progress {
     pub(super) lines: usize,
     pub(super) rules: [usize; TABLES.len()],
     pub(super) repaired: usize,
-    /// Why something that belongs to no single virtual server was refused, while all else was written.
-    pub(super) refused: Option<SyncError>,
+    /// Why something that belongs to no single virtual server was rejected, while all else was written.
+    pub(super) rejected: Option<SyncError>,
 }
 
 /// What is to be changed in the kernel.
@@ -80,7 +80,7 @@ pub(super) struct Undertaken {
 
 /// What a virtual server is to become.
 pub(super) struct Target {
-    /// The Service that is to blame if it is refused.
+    /// The Service that is to blame if it is rejected.
     pub(super) owner: NamespacedName,
     pub(super) before: Option<Server>,
     pub(super) after: Option<Server>,
@@ -143,7 +143,7 @@ impl FamilySync {
 
     pub(super) fn sync(
         &mut self,
-        kernel: &mut dyn Kernel,
+        kernel: &mut dyn IpvsKernel,
         held: &mut Held,
         desired: &Desired,
         changes: &[ServiceChange],
@@ -168,7 +168,7 @@ impl FamilySync {
             false => self.incremental(kernel, desired, now, &mut progress),
         };
         let result = result.and_then(|()| self.drain(kernel, now, &mut progress));
-        let result = result.and_then(|()| progress.refused.take().map_or(Ok(()), Err));
+        let result = result.and_then(|()| progress.rejected.take().map_or(Ok(()), Err));
         match result {
             // Part of it may be written; only the kernel knows.
             Err(_) => self.suspect(),

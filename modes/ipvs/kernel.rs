@@ -4,27 +4,29 @@ use std::net::IpAddr;
 
 use portcullis_cluster::Family;
 use portcullis_netlink::Result;
-use portcullis_netlink::ip_vs::{Balancing, RealServer, RealServerState, Statistics, VirtualServer};
+use portcullis_netlink::ip_vs::{
+    RealServer, RealServerState, Statistics, VirtualServer, VirtualServerConfig,
+};
 use portcullis_netlink::ipset::SetEntry;
 
 use super::ip_set::IpSet;
 
 /// The link that bears the virtual addresses.
-pub const LINK: &str = "kube-ipvs0";
+pub const DUMMY_INTERFACE: &str = "kube-ipvs0";
 
 /// Reads what the kernel holds.
-pub trait Observer: Send {
+pub trait IpvsReader: Send {
     /// All virtual servers at addresses, of both families.
     ///
     /// # Errors
     /// The kernel could not be asked.
-    fn virtual_servers(&mut self) -> Result<Vec<(VirtualServer, Balancing)>>;
+    fn virtual_servers(&mut self) -> Result<Vec<(VirtualServer, VirtualServerConfig)>>;
 
     /// How one virtual server balances; `None` if it is not there.
     ///
     /// # Errors
     /// The kernel could not be asked.
-    fn virtual_server(&mut self, server: &VirtualServer) -> Result<Option<Balancing>>;
+    fn virtual_server(&mut self, server: &VirtualServer) -> Result<Option<VirtualServerConfig>>;
 
     /// What each virtual server at addresses counted, of both families.
     ///
@@ -52,19 +54,19 @@ pub trait Observer: Send {
 }
 
 /// The kernel of one network namespace. One for both families.
-pub trait Kernel: Observer {
+pub trait IpvsKernel: IpvsReader {
     /// Another view of it, for a thread of its own.
-    fn observer(&self) -> Box<dyn Observer>;
+    fn reader(&self) -> Box<dyn IpvsReader>;
 
-    /// Makes changes in order, as few sends as possible. Each that the kernel refuses is given to `refused` by
+    /// Makes changes in order, as few sends as possible. Each that the kernel refuses is given to `rejected` by
     /// its position, and the others are made.
     ///
     /// # Errors
     /// The kernel could not be told, so some changes may be made and others not.
     fn change_servers(
         &mut self,
-        changes: &[Change],
-        refused: &mut dyn FnMut(usize, portcullis_netlink::Error),
+        changes: &[ServerChange],
+        rejected: &mut dyn FnMut(usize, portcullis_netlink::Error),
     ) -> Result<()>;
 
     /// Makes a set, if it is not there as it must be.
@@ -86,7 +88,7 @@ pub trait Kernel: Observer {
     ) -> Result<()>;
 
     /// Adds addresses to [`LINK`], which is made if it is not there, and deletes others. To add one that is there,
-    /// or to delete one that is not, is fine. Each that the kernel refuses is given to `refused`, and the others are
+    /// or to delete one that is not, is fine. Each that the kernel refuses is given to `rejected`, and the others are
     /// changed.
     ///
     /// # Errors
@@ -95,37 +97,37 @@ pub trait Kernel: Observer {
         &mut self,
         added: &[IpAddr],
         deleted: &[IpAddr],
-        refused: &mut dyn FnMut(IpAddr, portcullis_netlink::Error),
+        rejected: &mut dyn FnMut(IpAddr, portcullis_netlink::Error),
     ) -> Result<()>;
 }
 
 /// One change of virtual or real servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Change {
+pub enum ServerChange {
     /// A new virtual server, with nothing behind it.
-    AddServer(VirtualServer, Balancing),
+    AddServer(VirtualServer, VirtualServerConfig),
     /// Another way to balance.
-    SetServer(VirtualServer, Balancing),
+    SetServer(VirtualServer, VirtualServerConfig),
     /// No virtual server, nor what is behind it.
     DeleteServer(VirtualServer),
     /// One more behind it.
-    AddReal(VirtualServer, RealServer),
+    AddRealServer(VirtualServer, RealServer),
     /// Another weight.
-    SetReal(VirtualServer, RealServer),
+    SetRealServer(VirtualServer, RealServer),
     /// One less behind it, by address and port.
-    DeleteReal(VirtualServer, IpAddr, u16),
+    DeleteRealServer(VirtualServer, IpAddr, u16),
 }
 
-impl Change {
+impl ServerChange {
     /// The virtual server that it concerns.
     pub fn server(&self) -> &VirtualServer {
         match self {
-            Change::AddServer(server, _)
-            | Change::SetServer(server, _)
-            | Change::DeleteServer(server)
-            | Change::AddReal(server, _)
-            | Change::SetReal(server, _)
-            | Change::DeleteReal(server, ..) => server,
+            ServerChange::AddServer(server, _)
+            | ServerChange::SetServer(server, _)
+            | ServerChange::DeleteServer(server)
+            | ServerChange::AddRealServer(server, _)
+            | ServerChange::SetRealServer(server, _)
+            | ServerChange::DeleteRealServer(server, ..) => server,
         }
     }
 }

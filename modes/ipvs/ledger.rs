@@ -9,7 +9,7 @@ use portcullis_netlink::ip_vs::VirtualServer;
 use portcullis_netlink::ipset::SetEntry;
 
 use super::ip_set::IpSet;
-use super::objects::Objects;
+use super::service_objects::ServiceObjects;
 
 /// What all Services of a family need.
 #[derive(Default)]
@@ -81,7 +81,7 @@ impl Ledger {
     }
 
     /// Takes in a Service.
-    pub(super) fn add(&mut self, service: &NamespacedName, objects: &Objects, delta: &mut Delta) {
+    pub(super) fn add(&mut self, service: &NamespacedName, objects: &ServiceObjects, delta: &mut Delta) {
         for address in &objects.addresses {
             self.addresses.add(*address, &mut delta.addresses);
         }
@@ -103,7 +103,7 @@ impl Ledger {
     }
 
     /// Takes out a Service as it was taken in.
-    pub(super) fn remove(&mut self, service: &NamespacedName, objects: &Objects, delta: &mut Delta) {
+    pub(super) fn remove(&mut self, service: &NamespacedName, objects: &ServiceObjects, delta: &mut Delta) {
         for address in &objects.addresses {
             self.addresses.remove(address, &mut delta.addresses);
         }
@@ -241,20 +241,24 @@ fn changed<T: Copy + Eq + Hash + Ord>(now: &Count<T>, touched: &Touched<T>) -> (
 
 #[cfg(test)]
 mod tests {
-    use super::super::objects::Server;
+    use super::super::service_objects::Server;
     use super::*;
     use portcullis_netlink::Family;
-    use portcullis_netlink::ip_vs::Balancing;
+    use portcullis_netlink::ip_vs::VirtualServerConfig;
 
     fn address(last: u8) -> IpAddr {
         IpAddr::from([10, 96, 0, last])
     }
 
-    fn objects(last: &[u8]) -> Objects {
-        let mut objects = Objects::default();
+    fn objects(last: &[u8]) -> ServiceObjects {
+        let mut objects = ServiceObjects::default();
         for address in last.iter().map(|last| address(*last)) {
             let key = VirtualServer { protocol: 6, address, port: 80 };
-            objects.serve(Server { key, balancing: Balancing::new("rr", Family::V4), real: Vec::new() });
+            objects.serve(Server {
+                key,
+                config: VirtualServerConfig::new("rr", Family::V4),
+                real: Vec::new(),
+            });
             objects.addresses.push(address);
             objects.entries.push((IpSet::IpvsIps, SetEntry::Ip(address)));
         }

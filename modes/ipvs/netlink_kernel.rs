@@ -6,14 +6,14 @@ use ipnet::IpNet;
 use portcullis_cluster::Family;
 use portcullis_netlink::batches::SEND;
 use portcullis_netlink::ip_vs::{
-    Balancing, IpVs, RealServerState, ServerBatch, Statistics, Timeouts, VirtualServer,
+    IpVs, RealServerState, ServerBatch, Statistics, Timeouts, VirtualServer, VirtualServerConfig,
 };
 use portcullis_netlink::ipset::{Created, DEFAULT_MAXELEM, Destroyed, IpSets, SetEntry};
 use portcullis_netlink::route::{AddressBatch, Rtnetlink};
 use portcullis_netlink::{Error, Result};
 
 use super::ip_set::IpSet;
-use super::kernel::{Change, Kernel, LINK, Observer};
+use super::kernel::{DUMMY_INTERFACE, IpvsKernel, IpvsReader, ServerChange};
 use super::renderer::is_link_local;
 use crate::iptables::in_netlink;
 
@@ -54,7 +54,7 @@ impl NetlinkKernel {
     /// # Errors
     /// The kernel has no dummy links.
     pub fn ensure_link(&mut self) -> Result<()> {
-        self.link = Some(self.interfaces.add_link_dummy(LINK)?);
+        self.link = Some(self.interfaces.add_link_dummy(DUMMY_INTERFACE)?);
         Ok(())
     }
 
@@ -64,7 +64,7 @@ impl NetlinkKernel {
         link: u32,
         added: &[IpAddr],
         deleted: &[IpAddr],
-        refused: &mut dyn FnMut(IpAddr, Error),
+        rejected: &mut dyn FnMut(IpAddr, Error),
     ) -> Result<()> {
         let mut batch = AddressBatch::new();
         deleted.iter().for_each(|address| batch.delete(link, IpNet::from(*address)));
@@ -73,18 +73,18 @@ impl NetlinkKernel {
             if error.errno() == Some(libc::ENODEV) {
                 return Err(error);
             }
-            refused(*deleted.iter().chain(added).nth(position).expect("in the order of the batch"), error);
+            rejected(*deleted.iter().chain(added).nth(position).expect("in the order of the batch"), error);
             Ok(())
         })
     }
 }
 
-impl Observer for NetlinkKernel {
-    fn virtual_servers(&mut self) -> Result<Vec<(VirtualServer, Balancing)>> {
+impl IpvsReader for NetlinkKernel {
+    fn virtual_servers(&mut self) -> Result<Vec<(VirtualServer, VirtualServerConfig)>> {
         self.servers.virtual_servers()
     }
 
-    fn virtual_server(&mut self, server: &VirtualServer) -> Result<Option<Balancing>> {
+    fn virtual_server(&mut self, server: &VirtualServer) -> Result<Option<VirtualServerConfig>> {
         self.servers.get(server)
     }
 
@@ -106,37 +106,41 @@ impl Observer for NetlinkKernel {
     }
 
     fn addresses(&mut self) -> Result<Vec<IpAddr>> {
-        let Some(link) = self.interfaces.link_index(LINK)? else { return Ok(Vec::new()) };
+        let Some(link) = self.interfaces.link_index(DUMMY_INTERFACE)? else { return Ok(Vec::new()) };
         let addresses = self.interfaces.link_addresses(link)?.into_iter().map(|net| net.addr());
         // The kernel's own, where somebody set the link up.
         Ok(addresses.filter(|address| !is_link_local(*address)).collect())
     }
 }
 
-impl Kernel for NetlinkKernel {
-    fn observer(&self) -> Box<dyn Observer> {
+impl IpvsKernel for NetlinkKernel {
+    fn reader(&self) -> Box<dyn IpvsReader> {
         // Its sockets are opened by the thread that looks: here that would cost the sync.
         Box::new(Late(None))
     }
 
-    fn change_servers(&mut self, changes: &[Change], refused: &mut dyn FnMut(usize, Error)) -> Result<()> {
+    fn change_servers(
+        &mut self,
+        changes: &[ServerChange],
+        rejected: &mut dyn FnMut(usize, Error),
+    ) -> Result<()> {
         let batch = &mut self.batch;
         batch.clear();
         let mut sent = 0;
         for (i, change) in changes.iter().enumerate() {
             match change {
-                Change::AddServer(server, balancing) => batch.add_virtual_server(server, balancing)?,
-                Change::SetServer(server, balancing) => batch.set_virtual_server(server, balancing)?,
-                Change::DeleteServer(server) => batch.delete_virtual_server(server)?,
-                Change::AddReal(server, real) => batch.add_real_server(server, real)?,
-                Change::SetReal(server, real) => batch.set_real_server(server, real)?,
-                Change::DeleteReal(server, address, port) => {
+                ServerChange::AddServer(server, config) => batch.add_virtual_server(server, config)?,
+                ServerChange::SetServer(server, config) => batch.set_virtual_server(server, config)?,
+                ServerChange::DeleteServer(server) => batch.delete_virtual_server(server)?,
+                ServerChange::AddRealServer(server, real) => batch.add_real_server(server, real)?,
+                ServerChange::SetRealServer(server, real) => batch.set_real_server(server, real)?,
+                ServerChange::DeleteRealServer(server, address, port) => {
                     batch.delete_real_server(server, *address, *port)?;
                 }
             }
             if batch.size() >= SEND || i + 1 == changes.len() {
                 self.servers.send(batch, |position, error| {
-                    refused(sent + position, error);
+                    rejected(sent + position, error);
                     Ok(())
                 })?;
                 batch.clear();
@@ -192,17 +196,17 @@ impl Kernel for NetlinkKernel {
         &mut self,
         added: &[IpAddr],
         deleted: &[IpAddr],
-        refused: &mut dyn FnMut(IpAddr, Error),
+        rejected: &mut dyn FnMut(IpAddr, Error),
     ) -> Result<()> {
         let link = match self.link {
             Some(link) => link,
-            None => *self.link.insert(self.interfaces.add_link_dummy(LINK)?),
+            None => *self.link.insert(self.interfaces.add_link_dummy(DUMMY_INTERFACE)?),
         };
-        match self.change_addresses_on(link, added, deleted, refused) {
+        match self.change_addresses_on(link, added, deleted, rejected) {
             // Somebody deleted the link, and its addresses with it.
             Err(error) if error.errno() == Some(libc::ENODEV) => {
-                let link = *self.link.insert(self.interfaces.add_link_dummy(LINK)?);
-                self.change_addresses_on(link, added, deleted, refused)
+                let link = *self.link.insert(self.interfaces.add_link_dummy(DUMMY_INTERFACE)?);
+                self.change_addresses_on(link, added, deleted, rejected)
             }
             result => result,
         }
@@ -222,12 +226,12 @@ impl Late {
     }
 }
 
-impl Observer for Late {
-    fn virtual_servers(&mut self) -> Result<Vec<(VirtualServer, Balancing)>> {
+impl IpvsReader for Late {
+    fn virtual_servers(&mut self) -> Result<Vec<(VirtualServer, VirtualServerConfig)>> {
         self.kernel()?.virtual_servers()
     }
 
-    fn virtual_server(&mut self, server: &VirtualServer) -> Result<Option<Balancing>> {
+    fn virtual_server(&mut self, server: &VirtualServer) -> Result<Option<VirtualServerConfig>> {
         self.kernel()?.virtual_server(server)
     }
 

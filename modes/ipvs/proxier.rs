@@ -11,9 +11,9 @@ use portcullis_netlink::ip_vs::{Statistics, VirtualServer};
 
 use super::audit::{Audit, Written};
 use super::family_sync::FamilySync;
-use super::kernel::Kernel;
-use super::objects::Server;
+use super::kernel::IpvsKernel;
 use super::options::IpvsOptions;
+use super::service_objects::Server;
 use super::write::{Held, asked};
 use crate::iptables;
 use crate::mode::{Mode, SyncError, SyncResult};
@@ -29,10 +29,10 @@ const AUDIT_POLL: Duration = Duration::from_millis(200);
 const AUDIT_SHARE: u32 = 10;
 
 /// Serves Services by IPVS.
-pub struct Proxier {
+pub struct IpvsProxier {
     options: Options,
     host: NodeFacts,
-    kernel: Box<dyn Kernel>,
+    kernel: Box<dyn IpvsKernel>,
     families: Vec<FamilySync>,
     audit: Option<(Audit, Instant)>,
     /// When to ask whether the audit under way is done.
@@ -44,13 +44,13 @@ pub struct Proxier {
     meter: TrafficMeter<VirtualServer>,
 }
 
-impl Proxier {
+impl IpvsProxier {
     /// A proxier for this kernel, and for the iptables of these families.
     pub fn new(
         ipvs: IpvsOptions,
         options: Options,
         host: NodeFacts,
-        kernel: impl Kernel + 'static,
+        kernel: impl IpvsKernel + 'static,
         iptables: impl IntoIterator<Item = (Family, Box<dyn iptables::IptablesKernel>)>,
     ) -> Self {
         let exclude: Arc<[_]> = ipvs.exclude_cidrs.into();
@@ -58,7 +58,7 @@ impl Proxier {
             FamilySync::new(family, iptables, ipvs.scheduler, Arc::clone(&exclude), &options, &host)
         });
         let now = Instant::now();
-        Proxier {
+        IpvsProxier {
             families: families.collect(),
             options,
             host,
@@ -133,7 +133,7 @@ impl Proxier {
         if known.is_empty() {
             return;
         }
-        match Audit::begin(self.kernel.observer(), known) {
+        match Audit::begin(self.kernel.reader(), known) {
             Ok(audit) => {
                 self.audit = Some((audit, now));
                 self.poll = now + AUDIT_POLL;
@@ -167,7 +167,7 @@ fn counts(of: Statistics) -> TrafficCounts {
     }
 }
 
-impl Mode for Proxier {
+impl Mode for IpvsProxier {
     fn name(&self) -> &'static str {
         "ipvs"
     }

@@ -9,30 +9,30 @@ use portcullis_netlink as netlink;
 use portcullis_netlink::ip_vs::VirtualServer;
 
 use super::family_sync::FamilySync;
-use super::kernel::{Change, Kernel};
+use super::kernel::{IpvsKernel, ServerChange};
 use super::write::said;
 use crate::mode::SyncError;
 
-/// What was refused first of each virtual server, and why.
+/// What was rejected first of each virtual server, and why.
 #[derive(Default)]
-pub(super) struct Refused(pub(super) BTreeMap<VirtualServer, (Change, netlink::Error)>);
+pub(super) struct Refused(pub(super) BTreeMap<VirtualServer, (ServerChange, netlink::Error)>);
 
 impl FamilySync {
     /// Takes refusals up once more, from what the kernel really has: it may have been there, or gone, already. What
-    /// is refused again is to blame, and its Service is isolated.
+    /// is rejected again is to blame, and its Service is isolated.
     pub(super) fn judge_refused(
         &mut self,
-        kernel: &mut dyn Kernel,
+        kernel: &mut dyn IpvsKernel,
         names: Vec<NamespacedName>,
-        refused: Refused,
+        rejected: Refused,
         now: Instant,
     ) -> Result<(), SyncError> {
         let mut guilty = BTreeSet::new();
         let mut lost = None;
-        if !refused.0.is_empty() {
+        if !rejected.0.is_empty() {
             let mut again = Refused::default();
             let mut changes = Vec::new();
-            for key in refused.0.keys() {
+            for key in rejected.0.keys() {
                 let owner = self.ledger.owner(key).cloned();
                 let wanted = owner.and_then(|owner| self.server_of(&owner, key, &self.renderer));
                 self.compare(kernel, key, wanted.as_ref(), now, &mut changes)?;
@@ -66,9 +66,9 @@ impl FamilySync {
 /// What went wrong with a change. A scheduler that the kernel does not find is a module that it does not have: there
 /// is no other thing in the request that it would answer so for (`ip_vs_add_service` and `ip_vs_edit_service` in
 /// net/netfilter/ipvs/ip_vs_ctl.c).
-fn explained(change: &Change, error: netlink::Error) -> SyncError {
+fn explained(change: &ServerChange, error: netlink::Error) -> SyncError {
     let missing = match change {
-        Change::AddServer(_, balancing) | Change::SetServer(_, balancing)
+        ServerChange::AddServer(_, balancing) | ServerChange::SetServer(_, balancing)
             if error.errno() == Some(libc::ENOENT) =>
         {
             Some(balancing.scheduler.clone())
@@ -83,7 +83,7 @@ fn explained(change: &Change, error: netlink::Error) -> SyncError {
 }
 
 /// What a change was to do, in the words of ipvsadm.
-fn described(change: &Change) -> String {
+fn described(change: &ServerChange) -> String {
     let name = |server: &VirtualServer| {
         let protocol = match i32::from(server.protocol) {
             libc::IPPROTO_TCP => "TCP",
@@ -94,17 +94,17 @@ fn described(change: &Change) -> String {
     };
     let real = |address: &IpAddr, port: &u16| SocketAddr::new(*address, *port);
     match change {
-        Change::AddServer(server, balancing) => {
+        ServerChange::AddServer(server, balancing) => {
             format!("add the virtual server {} with scheduler {}", name(server), balancing.scheduler)
         }
-        Change::SetServer(server, balancing) => {
+        ServerChange::SetServer(server, balancing) => {
             format!("edit the virtual server {} to scheduler {}", name(server), balancing.scheduler)
         }
-        Change::DeleteServer(server) => format!("delete the virtual server {}", name(server)),
-        Change::AddReal(server, r) => {
+        ServerChange::DeleteServer(server) => format!("delete the virtual server {}", name(server)),
+        ServerChange::AddRealServer(server, r) => {
             format!("add the real server {} of {}", real(&r.address, &r.port), name(server))
         }
-        Change::SetReal(server, r) => {
+        ServerChange::SetRealServer(server, r) => {
             format!(
                 "give the real server {} of {} weight {}",
                 real(&r.address, &r.port),
@@ -112,7 +112,7 @@ fn described(change: &Change) -> String {
                 r.weight
             )
         }
-        Change::DeleteReal(server, address, port) => {
+        ServerChange::DeleteRealServer(server, address, port) => {
             format!("delete the real server {} of {}", real(address, port), name(server))
         }
     }

@@ -5,12 +5,12 @@ use std::num::NonZeroU16;
 
 use portcullis_cluster::desired::{Endpoint, ServicePort};
 use portcullis_cluster::{Family, IpvsScheduler};
-use portcullis_netlink::ip_vs::{self, Balancing, RealServer, VirtualServer};
+use portcullis_netlink::ip_vs::{self, RealServer, VirtualServer, VirtualServerConfig};
 use portcullis_netlink::ipset::SetEntry;
 
 use super::ip_set::IpSet;
-use super::objects::{Objects, Server};
 use super::rules;
+use super::service_objects::{Server, ServiceObjects};
 use crate::iptables::in_netlink;
 use crate::node_facts::NodeFacts;
 use crate::node_port_addresses::NodePortScope;
@@ -55,8 +55,8 @@ impl Renderer {
     }
 
     /// All that a Service needs: what its ports need in this family.
-    pub(super) fn service(&self, ports: &[ServicePort]) -> Objects {
-        let mut objects = Objects::default();
+    pub(super) fn service(&self, ports: &[ServicePort]) -> ServiceObjects {
+        let mut objects = ServiceObjects::default();
         for port in ports.iter().filter(|p| p.family == self.family) {
             PortRenderer { all: self, port, objects: &mut objects }.render();
         }
@@ -78,7 +78,7 @@ pub(crate) fn is_link_local(address: IpAddr) -> bool {
 struct PortRenderer<'a> {
     all: &'a Renderer,
     port: &'a ServicePort,
-    objects: &'a mut Objects,
+    objects: &'a mut ServiceObjects,
 }
 
 impl PortRenderer<'_> {
@@ -189,22 +189,22 @@ impl PortRenderer<'_> {
     fn serve(&mut self, address: IpAddr, port: NonZeroU16, real: Vec<RealServer>) {
         let protocol = self.port.name.protocol.number();
         let key = VirtualServer { protocol, address, port: port.get() };
-        let balancing = self.balancing();
-        self.objects.serve(Server { key, balancing, real });
+        let config = self.config();
+        self.objects.serve(Server { key, config, real });
     }
 
-    fn balancing(&self) -> Balancing {
+    fn config(&self) -> VirtualServerConfig {
         let scheduler = self.port.scheduler.unwrap_or(self.all.scheduler);
-        let mut balancing = Balancing::new(scheduler.name(), in_netlink(self.all.family));
+        let mut config = VirtualServerConfig::new(scheduler.name(), in_netlink(self.all.family));
         if scheduler == IpvsScheduler::MaglevHash {
             // The port counts too, or all clients behind one address would meet one endpoint.
-            balancing.flags |= ip_vs::SCHED_2;
+            config.flags |= ip_vs::SCHED_2;
         }
         if let Some(seconds) = self.port.affinity {
-            balancing.flags |= ip_vs::PERSISTENT;
-            balancing.timeout = seconds;
+            config.flags |= ip_vs::PERSISTENT;
+            config.timeout = seconds;
         }
-        balancing
+        config
     }
 
     fn at(&self, ip: IpAddr) -> SetEntry {

@@ -90,7 +90,7 @@ impl RuleSync {
     /// Writes those of these tables that are not as they must be, in one restore. Says what that did to each.
     ///
     /// # Errors
-    /// The tool could not be run, or refused. The table that it refused, and those after it, are as they were.
+    /// The tool could not be run, or rejected. The table that it rejected, and those after it, are as they were.
     pub(super) fn write(&mut self, tables: &[Table]) -> Result<Vec<(Table, Wrote)>, SyncError> {
         let outdated = |rules: &Rules| !rules.sure || rules.written != rules.wanted;
         if !tables.iter().any(|table| outdated(&self.tables[place(*table)])) {

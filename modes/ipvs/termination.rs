@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use portcullis_netlink::ip_vs::{RealServerState, VirtualServer};
 
-use super::difference::place;
+use super::server_diff::place;
 
 /// The first time until connections are counted. Most that ends has none, and many end together.
 const FIRST_CHECK: Duration = Duration::from_secs(1);

@@ -14,17 +14,17 @@ use std::time::Instant;
 use portcullis_cluster::Family;
 use portcullis_cluster::desired::Desired;
 use portcullis_netlink as netlink;
-use portcullis_netlink::ip_vs::{Balancing, VirtualServer};
+use portcullis_netlink::ip_vs::{VirtualServer, VirtualServerConfig};
 use portcullis_netlink::ipset::SetEntry;
 
-use super::difference::{Differ, Found};
 use super::entries::{Entered, Entries};
 use super::family_sync::{FamilySync, Progress};
 use super::ip_set::IpSet;
-use super::kernel::{Change, Kernel, LINK};
-use super::objects::Server;
+use super::kernel::{DUMMY_INTERFACE, IpvsKernel, ServerChange};
 use super::refusal::Refused;
 use super::rule_sync::TABLES;
+use super::server_diff::{Differ, Found};
+use super::service_objects::Server;
 use crate::iptables::Table;
 use crate::mode::SyncError;
 use crate::sync_state::SyncState;
@@ -38,12 +38,12 @@ const CHANGES_AT_ONCE: usize = 1800;
 pub(super) struct Held(Option<HeldOfAll>);
 
 struct HeldOfAll {
-    servers: Vec<(VirtualServer, Balancing)>,
+    servers: Vec<(VirtualServer, VirtualServerConfig)>,
     addresses: Vec<IpAddr>,
 }
 
 impl Held {
-    fn of_all(&mut self, kernel: &mut dyn Kernel) -> Result<&mut HeldOfAll, SyncError> {
+    fn of_all(&mut self, kernel: &mut dyn IpvsKernel) -> Result<&mut HeldOfAll, SyncError> {
         Ok(match &mut self.0 {
             Some(held) => held,
             unknown => unknown.insert(HeldOfAll {
@@ -56,7 +56,7 @@ impl Held {
 
 /// What the kernel held when a comparison began.
 struct Snapshot {
-    servers: HashMap<VirtualServer, Balancing>,
+    servers: HashMap<VirtualServer, VirtualServerConfig>,
     addresses: HashSet<IpAddr>,
     entries: Entries,
 }
@@ -65,7 +65,7 @@ impl FamilySync {
     /// Writes what changed of a kernel that is known.
     pub(super) fn incremental(
         &mut self,
-        kernel: &mut dyn Kernel,
+        kernel: &mut dyn IpvsKernel,
         desired: &Desired,
         now: Instant,
         progress: &mut Progress,
@@ -75,7 +75,7 @@ impl FamilySync {
         let (mut targets, mut delta) = self.take_in(desired, names.clone());
         self.renderer_replaced();
         self.enter_changes(kernel, desired, &mut targets, &mut delta, now, progress)?;
-        let mut refused = Refused::default();
+        let mut rejected = Refused::default();
         let mut changes = Vec::new();
         let (gone, served): (Vec<_>, Vec<_>) = targets.into_iter().partition(|(_, t)| t.after.is_none());
         for (key, target) in &served {
@@ -85,8 +85,8 @@ impl FamilySync {
                 false => self.differ(&mut changes, now).between(key, target.before.as_ref(), Some(after)),
             }
         }
-        progress.lines += self.apply(kernel, &mut changes, &mut refused)?;
-        progress.repaired += self.settle_unsure(kernel, now, &mut refused)?;
+        progress.lines += self.apply(kernel, &mut changes, &mut rejected)?;
+        progress.repaired += self.settle_unsure(kernel, now, &mut rejected)?;
         self.update_rules(Some(&delta), filled);
         self.write_rules(&TABLES, progress)?;
         let (bound, unbound) = self.ledger.changed_addresses(&delta);
@@ -96,17 +96,17 @@ impl FamilySync {
             self.unsure.remove(key);
             self.differ(&mut changes, now).between(key, target.before.as_ref(), None);
         }
-        progress.lines += self.apply(kernel, &mut changes, &mut refused)?;
+        progress.lines += self.apply(kernel, &mut changes, &mut rejected)?;
         self.change_addresses(kernel, &[], &unbound, progress)?;
         let (_, left) = self.ledger.changed_entries(IpSet::IpvsIps, &delta);
         self.leave(kernel, IpSet::IpvsIps, &left, progress)?;
-        self.judge_refused(kernel, names, refused, now)
+        self.judge_refused(kernel, names, rejected, now)
     }
 
     /// Compares everything with the kernel, and writes what differs.
     pub(super) fn reconcile(
         &mut self,
-        kernel: &mut dyn Kernel,
+        kernel: &mut dyn IpvsKernel,
         held: &mut Held,
         desired: &Desired,
         now: Instant,
@@ -133,8 +133,8 @@ impl FamilySync {
             self.leave_unneeded(kernel, &mut entered, progress)?;
         }
         let mut repaired = self.damaged_entries(&entered);
-        let mut refused = Refused::default();
-        repaired += self.compare_servers(kernel, &mut found, now, &mut refused, progress)?;
+        let mut rejected = Refused::default();
+        repaired += self.compare_servers(kernel, &mut found, now, &mut rejected, progress)?;
         self.update_rules(None, [false; IpSet::ALL.len()]);
         // What another mode left in the table of addresses serves until those lead here. Without that, both tables go
         // at once: to start the tool takes longer than all it does.
@@ -156,7 +156,7 @@ impl FamilySync {
         let mut changes = Vec::new();
         found.servers.keys().for_each(|key| self.differ(&mut changes, now).delete(key));
         repaired += found.servers.keys().filter(|key| !self.undertaken.servers.contains(key)).count();
-        progress.lines += self.apply(kernel, &mut changes, &mut refused)?;
+        progress.lines += self.apply(kernel, &mut changes, &mut rejected)?;
         let unwanted_address = |address: &&IpAddr| !self.ledger.needs_address(address);
         let unbound: Vec<IpAddr> = found.addresses.iter().filter(unwanted_address).copied().collect();
         self.change_addresses(kernel, &[], &unbound, progress)?;
@@ -167,7 +167,7 @@ impl FamilySync {
         }
         self.unsure.clear();
         let tried = self.isolations.all().map(|isolated| isolated.service).collect();
-        self.judge_refused(kernel, tried, refused, now)?;
+        self.judge_refused(kernel, tried, rejected, now)?;
         self.sync_state = SyncState::InSync;
         Ok(())
     }
@@ -180,7 +180,7 @@ impl FamilySync {
     /// Deletes the real servers whose connections have ended.
     pub(super) fn drain(
         &mut self,
-        kernel: &mut dyn Kernel,
+        kernel: &mut dyn IpvsKernel,
         now: Instant,
         progress: &mut Progress,
     ) -> Result<(), SyncError> {
@@ -194,14 +194,14 @@ impl FamilySync {
         let mut changes = Vec::new();
         for (server, (address, port)) in ended {
             self.terminations.end(&server, (address, port));
-            changes.push(Change::DeleteReal(server, address, port));
+            changes.push(ServerChange::DeleteRealServer(server, address, port));
         }
-        let mut refused = Refused::default();
-        progress.lines += self.apply(kernel, &mut changes, &mut refused)?;
-        self.judge_refused(kernel, Vec::new(), refused, now)
+        let mut rejected = Refused::default();
+        progress.lines += self.apply(kernel, &mut changes, &mut rejected)?;
+        self.judge_refused(kernel, Vec::new(), rejected, now)
     }
 
-    fn read(&self, kernel: &mut dyn Kernel, held: &mut Held) -> Result<Snapshot, SyncError> {
+    fn read(&self, kernel: &mut dyn IpvsKernel, held: &mut Held) -> Result<Snapshot, SyncError> {
         let mut entries = Entries::default();
         for set in IpSet::ALL {
             let what = || format!("make the ipset {}", set.name(self.family));
@@ -222,10 +222,10 @@ impl FamilySync {
     /// remains in `found`. Says how many changes nobody asked for.
     fn compare_servers(
         &mut self,
-        kernel: &mut dyn Kernel,
+        kernel: &mut dyn IpvsKernel,
         found: &mut Snapshot,
         now: Instant,
-        refused: &mut Refused,
+        rejected: &mut Refused,
         progress: &mut Progress,
     ) -> Result<usize, SyncError> {
         let services: Vec<_> =
@@ -239,7 +239,7 @@ impl FamilySync {
                 }
                 let before = changes.len();
                 let there = match found.servers.remove(&server.key) {
-                    Some(balancing) => Some(Found { balancing, real: real_servers(kernel, &server.key)? }),
+                    Some(config) => Some(Found { config, real: real_servers(kernel, &server.key)? }),
                     None => None,
                 };
                 self.differ(&mut changes, now).correct(&server.key, there.as_ref(), Some(server));
@@ -248,19 +248,19 @@ impl FamilySync {
                 }
             }
             if changes.len() >= CHANGES_AT_ONCE {
-                progress.lines += self.apply(kernel, &mut changes, refused)?;
+                progress.lines += self.apply(kernel, &mut changes, rejected)?;
             }
         }
-        progress.lines += self.apply(kernel, &mut changes, refused)?;
+        progress.lines += self.apply(kernel, &mut changes, rejected)?;
         Ok(repaired)
     }
 
     /// Puts virtual servers right of which only the kernel knows what they are. Says how many changes that took.
     fn settle_unsure(
         &mut self,
-        kernel: &mut dyn Kernel,
+        kernel: &mut dyn IpvsKernel,
         now: Instant,
-        refused: &mut Refused,
+        rejected: &mut Refused,
     ) -> Result<usize, SyncError> {
         let mut changes = Vec::new();
         for key in std::mem::take(&mut self.unsure) {
@@ -277,28 +277,28 @@ impl FamilySync {
                 None => {}
             }
         }
-        self.apply(kernel, &mut changes, refused)
+        self.apply(kernel, &mut changes, rejected)
     }
 
     /// Asks the kernel for one virtual server, and finds what must change of it.
     pub(super) fn compare(
         &mut self,
-        kernel: &mut dyn Kernel,
+        kernel: &mut dyn IpvsKernel,
         key: &VirtualServer,
         wanted: Option<&Server>,
         now: Instant,
-        changes: &mut Vec<Change>,
+        changes: &mut Vec<ServerChange>,
     ) -> Result<(), SyncError> {
-        let balancing = kernel.virtual_server(key).map_err(asked("look at a virtual server"))?;
-        let found = match balancing {
-            Some(balancing) => Some(Found { balancing, real: real_servers(kernel, key)? }),
+        let config = kernel.virtual_server(key).map_err(asked("look at a virtual server"))?;
+        let found = match config {
+            Some(config) => Some(Found { config, real: real_servers(kernel, key)? }),
             None => None,
         };
         self.differ(changes, now).correct(key, found.as_ref(), wanted);
         Ok(())
     }
 
-    fn differ<'a>(&'a mut self, changes: &'a mut Vec<Change>, now: Instant) -> Differ<'a> {
+    fn differ<'a>(&'a mut self, changes: &'a mut Vec<ServerChange>, now: Instant) -> Differ<'a> {
         Differ { changes, terminations: &mut self.terminations, now }
     }
 
@@ -306,9 +306,9 @@ impl FamilySync {
     /// there were.
     pub(super) fn apply(
         &mut self,
-        kernel: &mut dyn Kernel,
-        changes: &mut Vec<Change>,
-        refused: &mut Refused,
+        kernel: &mut dyn IpvsKernel,
+        changes: &mut Vec<ServerChange>,
+        rejected: &mut Refused,
     ) -> Result<usize, SyncError> {
         let count = changes.len();
         if count > 0 {
@@ -317,7 +317,7 @@ impl FamilySync {
             }
             let result = kernel.change_servers(changes, &mut |position, error| {
                 // The first says why; that nothing can be put behind what is not there is no news.
-                refused.0.entry(*changes[position].server()).or_insert((changes[position].clone(), error));
+                rejected.0.entry(*changes[position].server()).or_insert((changes[position].clone(), error));
             });
             result.map_err(asked("change the virtual servers"))?;
             changes.clear();
@@ -327,7 +327,7 @@ impl FamilySync {
 
     fn change_addresses(
         &mut self,
-        kernel: &mut dyn Kernel,
+        kernel: &mut dyn IpvsKernel,
         added: &[IpAddr],
         deleted: &[IpAddr],
         progress: &mut Progress,
@@ -338,8 +338,8 @@ impl FamilySync {
         self.note_written();
         let result = kernel.change_addresses(added, deleted, &mut |address, error| {
             // All others are served. The sync as a whole has failed, so that it shows, and is tried again.
-            let what = || format!("change the address {address} of {LINK}");
-            progress.refused.get_or_insert_with(|| said(what(), error));
+            let what = || format!("change the address {address} of {DUMMY_INTERFACE}");
+            progress.rejected.get_or_insert_with(|| said(what(), error));
             self.undertaken.delta.touch_address(address);
         });
         result.map_err(asked("change the addresses of kube-ipvs0"))?;
@@ -358,7 +358,7 @@ impl FamilySync {
 }
 
 fn real_servers(
-    kernel: &mut dyn Kernel,
+    kernel: &mut dyn IpvsKernel,
     key: &VirtualServer,
 ) -> Result<Vec<netlink::ip_vs::RealServerState>, SyncError> {
     kernel.real_servers(key).map_err(asked("list the real servers"))

@@ -1,6 +1,6 @@
 //! The table of flows: the kernel's, or a test's.
 
-use portcullis_netlink::conntrack::{Conntrack, Deleted, Flow};
+use portcullis_netlink::conntrack::{Conntrack, DeleteCounts, Flow};
 use portcullis_netlink::{Family, Result};
 
 /// Where flows are.
@@ -14,7 +14,7 @@ pub trait FlowTable: Send {
         families: &[Family],
         protocols: &[u8],
         stale: &mut dyn FnMut(&Flow) -> bool,
-    ) -> Result<Deleted>;
+    ) -> Result<DeleteCounts>;
 }
 
 /// The kernel's flows, in the network namespace of the thread that first uses this.
@@ -30,7 +30,7 @@ impl FlowTable for KernelFlows {
         families: &[Family],
         protocols: &[u8],
         stale: &mut dyn FnMut(&Flow) -> bool,
-    ) -> Result<Deleted> {
+    ) -> Result<DeleteCounts> {
         let mut conntrack = match self.conntrack.take() {
             Some(conntrack) => conntrack,
             None => Conntrack::open()?,

@@ -1,4 +1,4 @@
-use super::dump::{self, Question};
+use super::dump::{self, DumpRequest};
 use super::filter::{self, Filter, KernelFilter};
 use super::flow::{Flow, TupleParts};
 use super::{Conntrack, IPCTNL_MSG_CT_DELETE, attributes};
@@ -10,12 +10,12 @@ use crate::socket::Socket;
 
 /// Flows deleted with one send. The answers to flows that are gone already, about 1 KiB of kernel memory
 /// each, must fit the receive buffer, also where privilege for a large one is missing (208 KiB).
-const AT_ONCE: u32 = 128;
+const DELETES_PER_SEND: u32 = 128;
 const DELETE_ONE: &str = "delete a tracked connection";
 
 /// What a dump with deletes did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Deleted {
+pub struct DeleteCounts {
     /// Flows of the families and protocols asked for.
     pub examined: usize,
     /// Flows deleted. One that expired or was deleted by others first doesn't count.
@@ -24,11 +24,11 @@ pub struct Deleted {
 
 /// How [`Conntrack::delete_matching`] did its work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Matched {
+pub enum DeleteMethod {
     /// By one filtered delete, and the kernel doesn't tell how many flows that was.
     ByKernel,
     /// By a dump and single deletes.
-    OneByOne(Deleted),
+    OneByOne(DeleteCounts),
 }
 
 impl Conntrack {
@@ -53,10 +53,10 @@ impl Conntrack {
         families: &[Family],
         protocols: &[u8],
         mut stale: impl FnMut(&Flow) -> bool,
-    ) -> Result<Deleted> {
-        let mut total = Deleted::default();
-        for question in self.questions(families, protocols) {
-            let part = self.delete_listed(&question, &mut |flow| {
+    ) -> Result<DeleteCounts> {
+        let mut total = DeleteCounts::default();
+        for request in self.requests(families, protocols) {
+            let part = self.delete_listed(&request, &mut |flow| {
                 dump::wanted(flow, families, protocols).then(|| stale(flow))
             })?;
             total.examined += part.examined;
@@ -70,7 +70,7 @@ impl Conntrack {
     ///
     /// # Errors
     /// [`Error::Rejected`], as a rule for want of CAP_NET_ADMIN.
-    pub fn delete_matching(&mut self, filter: &Filter) -> Result<Matched> {
+    pub fn delete_matching(&mut self, filter: &Filter) -> Result<DeleteMethod> {
         if let Some(kernel_filter) = filter.exactly_for_kernel()
             && self.filtered_delete_known()?
         {
@@ -79,11 +79,11 @@ impl Conntrack {
                 Err(error) if matches!(error.errno(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
                     tracing::debug!(%error, "filtered conntrack delete refused, deleting flow by flow");
                 }
-                outcome => return outcome.map(|()| Matched::ByKernel),
+                outcome => return outcome.map(|()| DeleteMethod::ByKernel),
             }
         }
-        let question = Question::about(filter);
-        self.delete_listed(&question, &mut |flow| Some(filter.matches(flow))).map(Matched::OneByOne)
+        let request = DumpRequest::from_filter(filter);
+        self.delete_listed(&request, &mut |flow| Some(filter.matches(flow))).map(DeleteMethod::OneByOne)
     }
 
     /// Makes [`Conntrack::delete_matching`] go flow by flow from now on, whatever the kernel knows.
@@ -91,7 +91,7 @@ impl Conntrack {
         self.filtered_delete = Some(false);
     }
 
-    /// Whether the kernel knows filtered deletes. Asks once; the question deletes nothing on any kernel.
+    /// Whether the kernel knows filtered deletes. Asks once; the request deletes nothing on any kernel.
     ///
     /// # Errors
     /// Any answer that is neither yes nor no, such as `EPERM` without CAP_NET_ADMIN.
@@ -100,8 +100,8 @@ impl Conntrack {
         if let Some(known) = self.filtered_delete {
             return Ok(known);
         }
-        let mut question = delete_request(ACTION, Family::V4, filter::write_impossible)?;
-        let known = match self.socket.acknowledge(ACTION, &mut question) {
+        let mut request = delete_request(ACTION, Family::V4, filter::write_impossible)?;
+        let known = match self.socket.acknowledge(ACTION, &mut request) {
             Err(error) if matches!(error.errno(), Some(libc::EOPNOTSUPP | libc::EINVAL)) => true,
             Err(error) if error.errno() == Some(libc::ENOENT) => false,
             Err(error) => return Err(error),
@@ -121,18 +121,18 @@ impl Conntrack {
     /// Deletes the listed flows for which `stale` says so; `None` means that nobody asked about the flow.
     fn delete_listed(
         &mut self,
-        question: &Question,
+        request: &DumpRequest,
         stale: &mut dyn FnMut(&Flow) -> Option<bool>,
-    ) -> Result<Deleted> {
+    ) -> Result<DeleteCounts> {
         let Conntrack { socket, deleting, .. } = self;
-        let mut done = Deleted::default();
+        let mut done = DeleteCounts::default();
         let mut batch = Batch::new();
-        let listed = question.ask(socket, &mut |flow| {
+        let listed = request.send(socket, &mut |flow| {
             let Some(stale) = stale(flow) else { return Ok(()) };
             done.examined += 1;
             if stale {
                 push_delete(&mut batch, flow)?;
-                if batch.len() == AT_ONCE {
+                if batch.len() == DELETES_PER_SEND {
                     done.deleted += run(deleting, &mut batch)?;
                 }
             }

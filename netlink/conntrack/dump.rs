@@ -16,22 +16,22 @@ const FLOWS_PER_WALK: u32 = 10_000;
 
 /// One dump, narrowed as far as the kernel can. Whoever asks checks the flows, for it may list more.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Question {
+pub(super) struct DumpRequest {
     /// `None` for every family.
     family: Option<Family>,
     filter: Option<KernelFilter>,
 }
 
-impl Question {
-    /// The narrowest question whose answer holds all that `filter` matches.
-    pub(super) fn about(filter: &Filter) -> Self {
-        Question { family: Some(filter.family), filter: filter.for_kernel() }
+impl DumpRequest {
+    /// The narrowest request whose answer holds all that `filter` matches.
+    pub(super) fn from_filter(filter: &Filter) -> Self {
+        DumpRequest { family: Some(filter.family), filter: filter.for_kernel() }
     }
 
     /// Gives the answer's flows to `each` as they arrive.
-    pub(super) fn ask(&self, socket: &mut Socket, each: &mut dyn FnMut(&Flow) -> Result<()>) -> Result<()> {
+    pub(super) fn send(&self, socket: &mut Socket, each: &mut dyn FnMut(&Flow) -> Result<()>) -> Result<()> {
         match self.dump(socket, self.filter.as_ref(), each) {
-            // A kernel that refuses the filter, before it lists anything, gets the question without it.
+            // A kernel that refuses the filter, before it lists anything, gets the request without it.
             Err(error)
                 if self.filter.is_some()
                     && matches!(error.errno(), Some(libc::EINVAL | libc::EOPNOTSUPP)) =>
@@ -69,25 +69,27 @@ pub(super) fn wanted(flow: &Flow, families: &[Family], protocols: &[u8]) -> bool
     families.contains(&flow.family) && (protocols.is_empty() || protocols.contains(&flow.protocol))
 }
 
-/// The questions whose answers together hold all flows of these families and protocols once. The kernel can
+/// The requests whose answers together hold all flows of these families and protocols once. The kernel can
 /// narrow a dump to one protocol of one family, and walks over the whole table for each. `entries` tells how
 /// many flows there are: in a small table one walk that lists too much is cheaper.
 pub(super) fn covering(
     families: &[Family],
     protocols: &[u8],
     entries: impl FnOnce() -> Result<u32>,
-) -> Vec<Question> {
-    let narrow: Vec<Question> = families
+) -> Vec<DumpRequest> {
+    let narrow: Vec<DumpRequest> = families
         .iter()
         .flat_map(|&family| match protocols {
-            [] => vec![Question::about(&Filter::of(family))],
-            some => some.iter().map(|&one| Question::about(&Filter::of(family).protocol(one))).collect(),
+            [] => vec![DumpRequest::from_filter(&Filter::new(family))],
+            some => {
+                some.iter().map(|&one| DumpRequest::from_filter(&Filter::new(family).protocol(one))).collect()
+            }
         })
         .collect();
     let saved_walks = narrow.len().saturating_sub(1) as u32;
     // A count that cannot be had only costs time.
     if saved_walks > 0 && entries().is_ok_and(|entries| entries <= saved_walks * FLOWS_PER_WALK) {
-        return vec![Question { family: None, filter: None }];
+        return vec![DumpRequest { family: None, filter: None }];
     }
     narrow
 }
@@ -118,7 +120,7 @@ mod tests {
     #[test]
     fn one_walk_for_small_tables_and_narrow_ones_for_large() {
         const UDP_AND_SCTP: &[u8] = &[17, 132];
-        // (families, protocols, entries, questions)
+        // (families, protocols, entries, requests)
         let rows: [(&[Family], &[u8], u32, usize); 8] = [
             (&Family::ALL, UDP_AND_SCTP, 30_000, 1),
             (&Family::ALL, UDP_AND_SCTP, 30_001, 4),
@@ -129,11 +131,11 @@ mod tests {
             (&[Family::V4], &[], 0, 1),
             (&[], UDP_AND_SCTP, 0, 0),
         ];
-        for (families, protocols, entries, questions) in rows {
+        for (families, protocols, entries, requests) in rows {
             let found = covering(families, protocols, || Ok(entries));
-            assert_eq!(found.len(), questions, "{families:?} {protocols:?} {entries}");
-            let everything = found.iter().any(|question| question.family.is_none());
-            assert_eq!(everything, questions == 1 && families.len() * protocols.len().max(1) > 1);
+            assert_eq!(found.len(), requests, "{families:?} {protocols:?} {entries}");
+            let everything = found.iter().any(|request| request.family.is_none());
+            assert_eq!(everything, requests == 1 && families.len() * protocols.len().max(1) > 1);
         }
         let uncounted =
             covering(&Family::ALL, UDP_AND_SCTP, || Err(crate::Error::NoResponse { action: "count" }));

@@ -92,7 +92,7 @@ pub struct Filter {
 
 impl Filter {
     /// All flows of a family.
-    pub fn of(family: Family) -> Self {
+    pub fn new(family: Family) -> Self {
         let any = TupleFilter::default();
         Filter { family, protocol: None, original: any, reply: any, zone: None }
     }

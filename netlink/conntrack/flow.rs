@@ -79,16 +79,16 @@ pub struct Flow {
 impl Flow {
     /// Whether connection tracking itself leads the flow elsewhere than where its client sends to, as NAT rules have it
     /// do: such a flow goes on when the rules are gone.
-    pub fn is_translated(&self) -> bool {
+    pub fn has_destination_nat(&self) -> bool {
         self.status & status::DESTINATION_NAT != 0
     }
 
     /// Whether IPVS leads the flow: answers come from elsewhere than where the client sends to, but no rule of NAT is
     /// why. IPVS tells connection tracking so with `net.ipv4.vs.conntrack=1`, which its mode sets.
-    pub fn is_balanced(&self) -> bool {
+    pub fn is_forwarded_by_ipvs(&self) -> bool {
         let (sent, answered) = (&self.original, &self.reply);
         let same = (sent.destination, sent.destination_port) == (answered.source, answered.source_port);
-        !self.is_translated() && !same
+        !self.has_destination_nat() && !same
     }
 
     /// Reads a flow from a conntrack message. `None` for a flow that is not IP.

@@ -7,7 +7,7 @@
 //! Recent kernels (6.18 is one, 6.1 is not) take the same filter for a *delete*, and here a misunderstanding
 //! would be a disaster: a delete request without a tuple flushes the table, and kernels before 5.8 don't know
 //! the attribute that says "only these". Hence three rules:
-//! 1. No filtered delete is sent before the kernel has shown that it knows them. The question is a filtered
+//! 1. No filtered delete is sent before the kernel has shown that it knows them. The request is a filtered
 //!    delete that no kernel can carry out: with an impossible filter flag, for which a kernel that knows
 //!    filters refuses it (`EOPNOTSUPP` or `EINVAL`), and with the full name of one flow that cannot exist,
 //!    which any other looks for and does not find (`ENOENT`).
@@ -27,7 +27,7 @@ mod established;
 mod filter;
 mod flow;
 
-pub use delete::{Deleted, Matched};
+pub use delete::{DeleteCounts, DeleteMethod};
 pub use filter::{Filter, TupleFilter};
 pub use flow::{Flow, Tuple, status};
 
@@ -56,7 +56,7 @@ mod attributes {
 /// The tracked connections of one network namespace.
 #[derive(Debug)]
 pub struct Conntrack {
-    /// For questions and dumps.
+    /// For requests and dumps.
     socket: Socket,
     /// For deletes while a dump is under way on the other.
     deleting: Socket,
@@ -89,15 +89,15 @@ impl Conntrack {
         protocols: &[u8],
         mut each: impl FnMut(&Flow) -> Result<()>,
     ) -> Result<()> {
-        for question in self.questions(families, protocols) {
-            question.ask(&mut self.socket, &mut |flow| {
+        for request in self.requests(families, protocols) {
+            request.send(&mut self.socket, &mut |flow| {
                 if dump::wanted(flow, families, protocols) { each(flow) } else { Ok(()) }
             })?;
         }
         Ok(())
     }
 
-    fn questions(&mut self, families: &[Family], protocols: &[u8]) -> Vec<dump::Question> {
+    fn requests(&mut self, families: &[Family], protocols: &[u8]) -> Vec<dump::DumpRequest> {
         dump::covering(families, protocols, || dump::entries(&mut self.socket))
     }
 }

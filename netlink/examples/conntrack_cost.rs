@@ -4,7 +4,7 @@
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use portcullis_netlink::conntrack::{Conntrack, Filter, Flow, Matched, Tuple, TupleFilter};
+use portcullis_netlink::conntrack::{Conntrack, DeleteMethod, Filter, Flow, Tuple, TupleFilter};
 use portcullis_netlink::{Family, Result};
 
 const FLOWS: u32 = 40_000;
@@ -23,7 +23,7 @@ fn main() -> Result<()> {
     let flows: Vec<Flow> = (0..FLOWS).map(flow).collect();
     let stale = |flow: &Flow| flow.reply.source == endpoint(0);
     let on_stale_endpoint = TupleFilter { source: Some(endpoint(0)), ..TupleFilter::default() };
-    let filter = Filter { reply: on_stale_endpoint, ..Filter::of(Family::V4).protocol(UDP) };
+    let filter = Filter { reply: on_stale_endpoint, ..Filter::new(Family::V4).protocol(UDP) };
 
     timed("create 40,000 flows", || conntrack.create(&flows, Duration::from_secs(600)))?;
     for (what, families, protocols) in [
@@ -47,8 +47,8 @@ fn main() -> Result<()> {
     let again: Vec<Flow> = flows.iter().filter(|flow| stale(flow)).copied().collect();
     conntrack.create(&again, Duration::from_secs(600))?;
     match timed("delete_matching 8,000 of them", || conntrack.delete_matching(&filter))? {
-        Matched::ByKernel => println!("    by one filtered delete"),
-        Matched::OneByOne(_) => println!("    flow by flow: this kernel knows no filtered deletes"),
+        DeleteMethod::ByKernel => println!("    by one filtered delete"),
+        DeleteMethod::OneByOne(_) => println!("    flow by flow: this kernel knows no filtered deletes"),
     }
     conntrack.create(&again, Duration::from_secs(600))?;
     conntrack.delete_one_by_one();

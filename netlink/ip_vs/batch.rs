@@ -1,8 +1,8 @@
 use std::net::IpAddr;
 
-use super::balancing::Balancing;
 use super::real_server::{RealServer, write_key};
 use super::virtual_server::VirtualServer;
+use super::virtual_server_config::VirtualServerConfig;
 use super::{IPVS_CMD_ATTR_DEST, IPVS_CMD_ATTR_SERVICE, VERSION, commands, write_service};
 use crate::attribute::Writer;
 use crate::batches::Batches;
@@ -31,8 +31,8 @@ impl ServerBatch {
     ///
     /// # Errors
     /// See the type.
-    pub fn add_virtual_server(&mut self, server: &VirtualServer, balancing: &Balancing) -> Result<()> {
-        self.virtual_server("add a virtual server", commands::NEW_SERVICE, server, Some(balancing))
+    pub fn add_virtual_server(&mut self, server: &VirtualServer, config: &VirtualServerConfig) -> Result<()> {
+        self.virtual_server("add a virtual server", commands::NEW_SERVICE, server, Some(config))
     }
 
     /// Changes how a virtual server balances; its connections and real servers stay. Refused with `ESRCH` if
@@ -40,8 +40,8 @@ impl ServerBatch {
     ///
     /// # Errors
     /// See the type.
-    pub fn set_virtual_server(&mut self, server: &VirtualServer, balancing: &Balancing) -> Result<()> {
-        self.virtual_server("change a virtual server", commands::SET_SERVICE, server, Some(balancing))
+    pub fn set_virtual_server(&mut self, server: &VirtualServer, config: &VirtualServerConfig) -> Result<()> {
+        self.virtual_server("change a virtual server", commands::SET_SERVICE, server, Some(config))
     }
 
     /// Deletes a virtual server with its real servers. Refused with `ESRCH` if it is missing.
@@ -112,13 +112,13 @@ impl ServerBatch {
         action: &'static str,
         command: u8,
         server: &VirtualServer,
-        balancing: Option<&Balancing>,
+        config: Option<&VirtualServerConfig>,
     ) -> Result<()> {
         self.requests.push(action, UNKNOWN, 0, |message| {
             message.generic_header(command, VERSION).nested(IPVS_CMD_ATTR_SERVICE, |service| {
                 server.write(service);
-                if let Some(balancing) = balancing {
-                    balancing.write(service, Family::from_address(server.address));
+                if let Some(config) = config {
+                    config.write(service, Family::from_address(server.address));
                 }
             });
         })

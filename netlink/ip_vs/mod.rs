@@ -2,26 +2,26 @@
 //! them, and what they counted.
 //!
 //! ```text
-//! VirtualServer ── Balancing          who is served, and how real servers are chosen
+//! VirtualServer ── VirtualServerConfig          who is served, and how real servers are chosen
 //!       └────────── RealServer …      who serves; always by masquerading, as kube-proxy forwards
 //! ```
 //!
 //! Single questions and dumps are calls of [`IpVs`]; changes go in a [`ServerBatch`], thousands in a send. The
 //! kernel runs a batch in order, each message by itself: one that it refuses stops none of the others.
 
-mod balancing;
 mod batch;
 mod real_server;
 mod statistics;
 mod timeouts;
 mod virtual_server;
+mod virtual_server_config;
 
-pub use balancing::{Balancing, PERSISTENT, SCHED_1, SCHED_2, SCHED_3};
 pub use batch::ServerBatch;
 pub use real_server::{MASQUERADING, RealServer, RealServerState};
 pub use statistics::Statistics;
 pub use timeouts::Timeouts;
 pub use virtual_server::VirtualServer;
+pub use virtual_server_config::{PERSISTENT, SCHED_1, SCHED_2, SCHED_3, VirtualServerConfig};
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -82,16 +82,16 @@ impl IpVs {
     ///
     /// # Errors
     /// [`Error::Interrupted`] if they change faster than they can be read; `EPERM` without CAP_NET_ADMIN.
-    pub fn virtual_servers(&mut self) -> Result<Vec<(VirtualServer, Balancing)>> {
-        self.services("list the virtual servers", Balancing::parse)
+    pub fn virtual_servers(&mut self) -> Result<Vec<(VirtualServer, VirtualServerConfig)>> {
+        self.services("list the virtual servers", VirtualServerConfig::parse)
     }
 
     /// How one virtual server balances; `None` if there is no such server.
     ///
     /// # Errors
     /// [`Error::Rejected`], as a rule for want of privilege.
-    pub fn get(&mut self, server: &VirtualServer) -> Result<Option<Balancing>> {
-        self.read("read a virtual server", server, Balancing::parse)
+    pub fn get(&mut self, server: &VirtualServer) -> Result<Option<VirtualServerConfig>> {
+        self.read("read a virtual server", server, VirtualServerConfig::parse)
     }
 
     /// What one virtual server counted; `None` if there is no such server. The kernel adds its counters up
@@ -309,24 +309,28 @@ mod tests {
     fn servers_are_read_as_they_are_written() {
         for address in ["10.96.0.1", "fd00::1"] {
             let server = VirtualServer { protocol: 17, address: ip(address), port: 53 };
-            for balancing in [
-                Balancing::new("rr", Family::from_address(server.address)),
-                Balancing {
+            for config in [
+                VirtualServerConfig::new("rr", Family::from_address(server.address)),
+                VirtualServerConfig {
                     flags: PERSISTENT | SCHED_2,
                     timeout: 10_800,
-                    ..Balancing::new("mh", Family::from_address(server.address))
+                    ..VirtualServerConfig::new("mh", Family::from_address(server.address))
                 },
-                Balancing { netmask: 24, ..Balancing::new("wlc", Family::from_address(server.address)) },
+                VirtualServerConfig {
+                    netmask: 24,
+                    ..VirtualServerConfig::new("wlc", Family::from_address(server.address))
+                },
             ] {
                 let fill = |service: &mut Writer<'_>| {
                     server.write(service);
-                    balancing.write(service, Family::from_address(server.address));
+                    config.write(service, Family::from_address(server.address));
                 };
-                let read =
-                    |service: &Attribute<'_>| (VirtualServer::parse(service), Balancing::parse(service));
+                let read = |service: &Attribute<'_>| {
+                    (VirtualServer::parse(service), VirtualServerConfig::parse(service))
+                };
                 assert_eq!(
                     with_message(IPVS_CMD_ATTR_SERVICE, fill, read),
-                    (Ok(Some(server)), Ok(balancing.clone()))
+                    (Ok(Some(server)), Ok(config.clone()))
                 );
             }
         }
@@ -367,7 +371,7 @@ mod tests {
                 Attribute { kind, payload: payload.get(4..).unwrap_or_default() },
             ] {
                 let _ = VirtualServer::parse(&attribute);
-                let _ = Balancing::parse(&attribute);
+                let _ = VirtualServerConfig::parse(&attribute);
                 let _ = Statistics::of_service(&attribute);
                 let _ = RealServerState::parse(&attribute, Family::V4);
                 let _ = RealServerState::parse(&attribute, Family::V6);
@@ -381,7 +385,7 @@ mod tests {
             };
             with_message(IPVS_CMD_ATTR_SERVICE, fill, |attribute| {
                 let _ = VirtualServer::parse(attribute);
-                let _ = Balancing::parse(attribute);
+                let _ = VirtualServerConfig::parse(attribute);
                 let _ = Statistics::of_service(attribute);
                 let _ = RealServerState::parse(attribute, Family::V4);
             });

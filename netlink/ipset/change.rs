@@ -2,7 +2,7 @@ use std::iter::Peekable;
 
 use super::entry::SetEntry;
 use super::list::inside;
-use super::refusal::refused;
+use super::rejection::refused;
 use super::{IpSets, attributes, commands, push_named};
 use crate::batches::SEND;
 use crate::error::Result;
@@ -48,7 +48,7 @@ impl IpSets {
             batch.clear();
             while batch.size() < SEND && entries.peek().is_some() {
                 push_named(&mut batch, action, command, 0, name, |message| {
-                    // The kernel overwrites it in the copy that it sends back with a refusal.
+                    // The kernel overwrites it in the copy that it sends back with a rejection.
                     message.u32(attributes::LINENO, 0).nested(attributes::ADT, |list| {
                         for (entry, number) in entries.by_ref().take(ENTRIES_A_MESSAGE).zip(1..) {
                             list.nested(attributes::DATA, |data| entry.write(data, number));

@@ -1,5 +1,5 @@
 use super::entry::IPSET_ATTR_PORT;
-use super::refusal::{About, NO_SUCH_TYPE};
+use super::rejection::{About, NO_SUCH_TYPE};
 use super::{IpSets, SetType, attributes, commands, named, request};
 use crate::attribute::{Malformed, NETWORK_ORDER};
 use crate::error::{During, Result};

@@ -1,6 +1,6 @@
 use super::create::IPSET_ATTR_MAXELEM;
 use super::entry::{IPSET_ATTR_PORT, SetEntry};
-use super::refusal::About;
+use super::rejection::About;
 use super::{IpSets, SetType, attributes, commands, named, request};
 use crate::attribute::{Attribute, Malformed, NETWORK_ORDER};
 use crate::error::{During, Result};
@@ -64,7 +64,7 @@ impl IpSets {
     /// What a set is; `None` if there is no such set.
     ///
     /// # Errors
-    /// [`Error::BadName`](crate::Error::BadName), or a refusal other than "no such set".
+    /// [`Error::BadName`](crate::Error::BadName), or a rejection other than "no such set".
     pub fn header(&mut self, name: &str) -> Result<Option<SetHeader>> {
         const ACTION: &str = "look at an ipset";
         let mut header = None;
@@ -85,7 +85,7 @@ impl IpSets {
     /// other than [`SetType`]'s are left out. Says whether there is such a set.
     ///
     /// # Errors
-    /// What `each` returns; [`Error::BadName`](crate::Error::BadName), or a refusal other than "no such set".
+    /// What `each` returns; [`Error::BadName`](crate::Error::BadName), or a rejection other than "no such set".
     pub fn entries(&mut self, name: &str, mut each: impl FnMut(SetEntry) -> Result<()>) -> Result<bool> {
         self.elements("list an ipset", name, &mut |data| match SetEntry::parse(data)
             .during("list an ipset")?
@@ -98,7 +98,7 @@ impl IpSets {
     /// The ports in a set of ports, or of addresses and ports; none if there is no such set.
     ///
     /// # Errors
-    /// [`Error::BadName`](crate::Error::BadName), or a refusal other than "no such set".
+    /// [`Error::BadName`](crate::Error::BadName), or a rejection other than "no such set".
     pub fn ports(&mut self, name: &str) -> Result<Vec<u16>> {
         const ACTION: &str = "list an ipset";
         let mut ports = Vec::new();

@@ -13,7 +13,7 @@ mod create;
 mod enlarge;
 mod entry;
 mod list;
-mod refusal;
+mod rejection;
 mod set_type;
 
 pub use create::{Created, DEFAULT_MAXELEM};
@@ -28,8 +28,8 @@ use crate::error::{Error, Result};
 use crate::message::{Batch, EXCLUSIVE};
 use crate::netfilter::{self, Subsystem};
 use crate::socket::{NetlinkProtocol, Socket};
-use refusal::About;
-pub(crate) use refusal::TYPE_SPECIFIC;
+use rejection::About;
+pub(crate) use rejection::TYPE_SPECIFIC;
 
 /// `IPSET_CMD_*`.
 mod commands {
@@ -119,7 +119,7 @@ impl IpSets {
     /// Destroys a set.
     ///
     /// # Errors
-    /// [`Error::BadName`] for names outside 1 to 31 bytes, or a refusal other than [`Destroyed`] knows.
+    /// [`Error::BadName`] for names outside 1 to 31 bytes, or a rejection other than [`Destroyed`] knows.
     pub fn destroy(&mut self, name: &str) -> Result<Destroyed> {
         const ACTION: &str = "destroy an ipset";
         // Without the flag, a set that is missing counts as destroyed.
@@ -128,7 +128,7 @@ impl IpSets {
             Ok(()) => Ok(Destroyed::Yes),
             Err(error) => match error.errno() {
                 Some(libc::ENOENT) => Ok(Destroyed::Missing),
-                Some(refusal::BUSY) => Ok(Destroyed::InUse),
+                Some(rejection::BUSY) => Ok(Destroyed::InUse),
                 _ => Err(error),
             },
         }

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use namespace::inside;
-use portcullis_netlink::conntrack::{Conntrack, Filter, Flow, Matched, Tuple, TupleFilter, status};
+use portcullis_netlink::conntrack::{Conntrack, DeleteMethod, Filter, Flow, Tuple, TupleFilter, status};
 use portcullis_netlink::{Error, Family};
 
 const TCP: u8 = libc::IPPROTO_TCP as u8;
@@ -236,15 +236,15 @@ fn delete_where_takes_exactly_the_stale() {
 /// What a filter must do, whichever way it goes. Each row: the case, the filter, whether this kernel's own
 /// filter may do it.
 fn filters() -> Vec<(&'static str, Filter, bool)> {
-    let v4 = |protocol| Filter::of(Family::V4).protocol(protocol);
-    let v6 = |protocol| Filter::of(Family::V6).protocol(protocol);
+    let v4 = |protocol| Filter::new(Family::V4).protocol(protocol);
+    let v6 = |protocol| Filter::new(Family::V6).protocol(protocol);
     let service =
         |family, number| TupleFilter { destination: Some(host(family, 2, number)), ..TupleFilter::default() };
     let endpoint =
         |family, number| TupleFilter { source: Some(host(family, 3, number)), ..TupleFilter::default() };
     let port = |number| TupleFilter { destination_port: Some(number), ..TupleFilter::default() };
     vec![
-        ("a family", Filter::of(Family::V6), false),
+        ("a family", Filter::new(Family::V6), false),
         ("a protocol", v4(UDP), true),
         ("a protocol, v6", v6(UDP), true),
         ("SCTP", v4(SCTP), true),
@@ -305,8 +305,8 @@ fn delete_matching_takes_exactly_the_matching_either_way() {
                 let matched =
                     if one_by_one { &mut forced } else { &mut conntrack }.delete_matching(&filter).unwrap();
                 match matched {
-                    Matched::ByKernel => assert!(by_kernel && known && !one_by_one, "{case}"),
-                    Matched::OneByOne(done) => {
+                    DeleteMethod::ByKernel => assert!(by_kernel && known && !one_by_one, "{case}"),
+                    DeleteMethod::OneByOne(done) => {
                         assert!(one_by_one || !by_kernel || !known, "{case}");
                         assert_eq!(done.deleted, dead.len(), "{case}");
                     }
@@ -373,7 +373,7 @@ fn another_namespaces_flows_stay() {
         inside(|| {
             let mut there = Conntrack::open().unwrap();
             assert_eq!(listed(&mut there), []);
-            there.delete_matching(&Filter::of(Family::V4).protocol(UDP)).unwrap();
+            there.delete_matching(&Filter::new(Family::V4).protocol(UDP)).unwrap();
             there.delete_where(&Family::ALL, &[], |_| true).unwrap();
         });
         assert_eq!(keys(&listed(&mut here)), keys([&made]));

@@ -13,8 +13,8 @@ use ipnet::IpNet;
 use namespace::run;
 use portcullis_lab::uml::inside;
 use portcullis_netlink::ip_vs::{
-    Balancing, IpVs, PERSISTENT, RealServer, RealServerState, SCHED_1, SCHED_2, ServerBatch, Statistics,
-    Timeouts, VirtualServer,
+    IpVs, PERSISTENT, RealServer, RealServerState, SCHED_1, SCHED_2, ServerBatch, Statistics, Timeouts,
+    VirtualServer, VirtualServerConfig,
 };
 use portcullis_netlink::route::{AddressBatch, Rtnetlink};
 use portcullis_netlink::{Error, Family, Result};
@@ -54,28 +54,44 @@ fn servers_are_added_changed_listed_and_deleted() {
         assert_eq!(ip_vs.virtual_servers().unwrap(), []);
 
         let (v4, v6) = (Family::V4, Family::V6);
-        let persistent = Balancing {
+        let persistent = VirtualServerConfig {
             flags: PERSISTENT,
             timeout: 10_800,
             netmask: 0xffff_ff00,
-            ..Balancing::new("rr", v4)
+            ..VirtualServerConfig::new("rr", v4)
         };
-        let maglev = Balancing { flags: SCHED_1 | SCHED_2, ..Balancing::new("mh", v4) };
-        let persistent_v6 =
-            Balancing { flags: PERSISTENT, timeout: 360, netmask: 64, ..Balancing::new("lc", v6) };
-        // (virtual server, balancing, the tool's words)
+        let maglev = VirtualServerConfig { flags: SCHED_1 | SCHED_2, ..VirtualServerConfig::new("mh", v4) };
+        let persistent_v6 = VirtualServerConfig {
+            flags: PERSISTENT,
+            timeout: 360,
+            netmask: 64,
+            ..VirtualServerConfig::new("lc", v6)
+        };
+        // (virtual server, config, the tool's words)
         let rows = [
-            (server(TCP, "10.96.0.1", 443), Balancing::new("rr", v4), "-A -t 10.96.0.1:443 -s rr"),
-            (server(UDP, "10.96.0.1", 443), Balancing::new("wrr", v4), "-A -u 10.96.0.1:443 -s wrr"),
+            (server(TCP, "10.96.0.1", 443), VirtualServerConfig::new("rr", v4), "-A -t 10.96.0.1:443 -s rr"),
+            (
+                server(UDP, "10.96.0.1", 443),
+                VirtualServerConfig::new("wrr", v4),
+                "-A -u 10.96.0.1:443 -s wrr",
+            ),
             (
                 server(SCTP, "10.96.0.1", 443),
-                Balancing::new("sh", v4),
+                VirtualServerConfig::new("sh", v4),
                 "-A --sctp-service 10.96.0.1:443 -s sh",
             ),
             (server(TCP, "10.96.0.2", 80), persistent, "-A -t 10.96.0.2:80 -s rr -p 10800 -M 255.255.255.0"),
             (server(TCP, "10.96.0.3", 80), maglev, "-A -t 10.96.0.3:80 -s mh -b mh-fallback,mh-port"),
-            (server(TCP, "fd00:96::1", 443), Balancing::new("rr", v6), "-A -t [fd00:96::1]:443 -s rr"),
-            (server(UDP, "fd00:96::1", 53), Balancing::new("lc", v6), "-A -u [fd00:96::1]:53 -s lc"),
+            (
+                server(TCP, "fd00:96::1", 443),
+                VirtualServerConfig::new("rr", v6),
+                "-A -t [fd00:96::1]:443 -s rr",
+            ),
+            (
+                server(UDP, "fd00:96::1", 53),
+                VirtualServerConfig::new("lc", v6),
+                "-A -u [fd00:96::1]:53 -s lc",
+            ),
             (
                 server(SCTP, "fd00:96::1", 9),
                 persistent_v6,
@@ -84,8 +100,8 @@ fn servers_are_added_changed_listed_and_deleted() {
         ];
         let mut batch = ServerBatch::new();
         assert!(batch.is_empty());
-        for (server, balancing, _) in &rows {
-            batch.add_virtual_server(server, balancing).unwrap();
+        for (server, config, _) in &rows {
+            batch.add_virtual_server(server, config).unwrap();
         }
         assert_eq!(batch.len(), rows.len());
         ip_vs.send(&mut batch, none).unwrap();
@@ -93,9 +109,9 @@ fn servers_are_added_changed_listed_and_deleted() {
         let expected: BTreeSet<_> = rows.iter().map(|(server, ..)| *server).collect();
         let found = ip_vs.virtual_servers().unwrap();
         assert_eq!(found.iter().map(|(server, _)| *server).collect::<BTreeSet<_>>(), expected);
-        for (server, balancing, _) in &rows {
-            assert!(found.contains(&(*server, balancing.clone())), "{server:?} {found:?}");
-            assert_eq!(ip_vs.get(server).unwrap().as_ref(), Some(balancing), "{server:?}");
+        for (server, config, _) in &rows {
+            assert!(found.contains(&(*server, config.clone())), "{server:?} {found:?}");
+            assert_eq!(ip_vs.get(server).unwrap().as_ref(), Some(config), "{server:?}");
         }
         assert_eq!(saved(), rows.iter().map(|(.., words)| (*words).to_owned()).collect());
 
@@ -104,13 +120,14 @@ fn servers_are_added_changed_listed_and_deleted() {
         assert_eq!(ip_vs.virtual_servers().unwrap().len(), rows.len());
         run("ipvsadm -D -f 7");
 
-        let changed = Balancing { flags: PERSISTENT, timeout: 60, ..Balancing::new("wrr", v4) };
-        let back = Balancing::new("lc", v4);
-        for balancing in [&changed, &back] {
+        let changed =
+            VirtualServerConfig { flags: PERSISTENT, timeout: 60, ..VirtualServerConfig::new("wrr", v4) };
+        let back = VirtualServerConfig::new("lc", v4);
+        for config in [&changed, &back] {
             batch.clear();
-            batch.set_virtual_server(&rows[0].0, balancing).unwrap();
+            batch.set_virtual_server(&rows[0].0, config).unwrap();
             ip_vs.send(&mut batch, none).unwrap();
-            assert_eq!(ip_vs.get(&rows[0].0).unwrap().as_ref(), Some(balancing));
+            assert_eq!(ip_vs.get(&rows[0].0).unwrap().as_ref(), Some(config));
         }
 
         assert_eq!(ip_vs.get(&server(TCP, "10.96.0.9", 1)).unwrap(), None);
@@ -135,8 +152,8 @@ fn real_servers_are_added_changed_listed_and_deleted() {
             (server(SCTP, "fd00:96::1", 80), [real("fd00:244::1", 8080, 100), real("fd00:244::1", 8081, 0)]),
         ] {
             let mut batch = ServerBatch::new();
-            let balancing = Balancing::new("wrr", Family::from_address(virtual_server.address));
-            batch.add_virtual_server(&virtual_server, &balancing).unwrap();
+            let config = VirtualServerConfig::new("wrr", Family::from_address(virtual_server.address));
+            batch.add_virtual_server(&virtual_server, &config).unwrap();
             reals.iter().for_each(|real| batch.add_real_server(&virtual_server, real).unwrap());
             ip_vs.send(&mut batch, none).unwrap();
             assert_eq!(listed(&mut ip_vs, &virtual_server), reals.into());
@@ -188,26 +205,34 @@ fn a_large_batch_goes_through_and_refusals_have_their_place() {
         };
         let reals: Vec<_> = (0..5000).map(numbered).collect();
         let mut batch = ServerBatch::new();
-        batch.add_virtual_server(&virtual_server, &Balancing::new("rr", Family::V4)).unwrap();
+        batch.add_virtual_server(&virtual_server, &VirtualServerConfig::new("rr", Family::V4)).unwrap();
         let mut expected = Vec::new();
         for (number, real) in reals.iter().enumerate() {
             // In the first send and in the last, and the very last message, which asks for an ACK.
             if number == 100 || number == 4900 {
                 expected.push((batch.len(), Some(libc::EEXIST)));
-                batch.add_virtual_server(&virtual_server, &Balancing::new("rr", Family::V4)).unwrap();
+                batch
+                    .add_virtual_server(&virtual_server, &VirtualServerConfig::new("rr", Family::V4))
+                    .unwrap();
                 expected.push((batch.len(), Some(libc::EEXIST)));
                 batch.add_real_server(&virtual_server, &reals[0]).unwrap();
                 expected.push((batch.len(), Some(libc::ENOENT)));
                 batch.set_real_server(&virtual_server, &numbered(9000)).unwrap();
                 expected.push((batch.len(), Some(libc::ESRCH)));
                 batch
-                    .set_virtual_server(&server(UDP, "10.96.0.1", 80), &Balancing::new("rr", Family::V4))
+                    .set_virtual_server(
+                        &server(UDP, "10.96.0.1", 80),
+                        &VirtualServerConfig::new("rr", Family::V4),
+                    )
                     .unwrap();
                 expected.push((batch.len(), Some(libc::ESRCH)));
                 batch.add_real_server(&server(UDP, "10.96.0.1", 80), real).unwrap();
                 expected.push((batch.len(), Some(libc::ENOENT)));
                 batch
-                    .add_virtual_server(&server(UDP, "10.96.0.1", 80), &Balancing::new("bogus", Family::V4))
+                    .add_virtual_server(
+                        &server(UDP, "10.96.0.1", 80),
+                        &VirtualServerConfig::new("bogus", Family::V4),
+                    )
                     .unwrap();
                 expected.push((batch.len(), Some(libc::ESRCH)));
                 batch.delete_virtual_server(&server(SCTP, "10.96.0.1", 80)).unwrap();
@@ -253,7 +278,7 @@ fn a_large_batch_goes_through_and_refusals_have_their_place() {
         for number in 0..1000u32 {
             let virtual_server =
                 VirtualServer { address: Ipv4Addr::from(0x0a60_1000 + number).into(), ..virtual_server };
-            batch.add_virtual_server(&virtual_server, &Balancing::new("rr", Family::V4)).unwrap();
+            batch.add_virtual_server(&virtual_server, &VirtualServerConfig::new("rr", Family::V4)).unwrap();
             (0..5).for_each(|n| batch.add_real_server(&virtual_server, &numbered(number * 5 + n)).unwrap());
         }
         let started = Instant::now();
@@ -278,7 +303,7 @@ fn timeouts_are_set_and_packets_counted() {
 
         let virtual_server = server(UDP, "10.96.0.1", 53);
         let mut batch = ServerBatch::new();
-        batch.add_virtual_server(&virtual_server, &Balancing::new("rr", Family::V4)).unwrap();
+        batch.add_virtual_server(&virtual_server, &VirtualServerConfig::new("rr", Family::V4)).unwrap();
         batch.add_real_server(&virtual_server, &real("127.0.0.1", 5353, 1)).unwrap();
         ip_vs.send(&mut batch, none).unwrap();
         assert_eq!(ip_vs.statistics(&virtual_server).unwrap(), Some(Statistics::default()));

@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use portcullis_cluster::Family;
 use portcullis_modes::iptables::{ChainDifference, Difference, IptablesKernel, RuleSet, Tools, differences};
-use portcullis_modes::ipvs::{NetlinkKernel, StateDifference, state_differences};
+use portcullis_modes::ipvs::{NetlinkKernel, ObjectDifference, object_differences};
 use portcullis_modes::{SyncError, ipvs, nftables};
 use portcullis_netlink::nf_tables::{self, TableFamily};
 use portcullis_policy::table::{
@@ -109,14 +109,14 @@ fn by_ipvs(
     let kernels: Vec<(Family, Box<dyn IptablesKernel>)> =
         served.iter().map(|f| (*f, tools.kernel(*f))).collect();
     let options = node::ipvs_options(config);
-    let found = ipvs::State::read(&mut kernel, &kernels, &options)?;
-    let wanted = ipvs::State::render(&state.desired, &served, &options, &state.options, &state.host);
+    let found = ipvs::IpvsObjects::read(&mut kernel, &kernels, &options)?;
+    let wanted = ipvs::IpvsObjects::render(&state.desired, &served, &options, &state.options, &state.host);
     let mut differs = false;
     for family in served {
         differs |= printer.rules(family, &wanted.rules[&family], &found.rules[&family])?;
     }
     let mut last = None;
-    for difference in state_differences(&wanted, &found) {
+    for difference in object_differences(&wanted, &found) {
         differs = true;
         if last.as_ref() != Some(&difference.service) {
             printer.owner(&difference)?;
@@ -210,7 +210,7 @@ impl Printer<'_> {
         Ok(!differences.is_empty())
     }
 
-    fn owner(&mut self, difference: &StateDifference) -> io::Result<()> {
+    fn owner(&mut self, difference: &ObjectDifference) -> io::Result<()> {
         match &difference.service {
             Some(service) => self.head(service),
             None => self.head("what no Service wants"),

@@ -59,10 +59,11 @@ fn services(config: &Config, render: &Render, state: &State, out: &mut dyn Write
     }
     if config.mode == ProxyMode::Ipvs {
         let (families, ipvs) = (families(render.family), node::ipvs_options(config));
-        let rendered = ipvs::State::render(&state.desired, &families, &ipvs, &state.options, &state.host);
+        let rendered =
+            ipvs::IpvsObjects::render(&state.desired, &families, &ipvs, &state.options, &state.host);
         write!(out, "# ipvsadm\n{}", rendered.ipvsadm())?;
         write!(out, "# ipset\n{}", rendered.ipset())?;
-        write!(out, "# {}\n{}", ipvs::LINK, rendered.address_lines())?;
+        write!(out, "# {}\n{}", ipvs::DUMMY_INTERFACE, rendered.address_lines())?;
         for (family, rules) in &rendered.rules {
             write!(out, "# {family}\n{rules}")?;
         }

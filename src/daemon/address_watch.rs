@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use portcullis_modes::ipvs::LINK;
+use portcullis_modes::ipvs::DUMMY_INTERFACE;
 use portcullis_netlink::Result;
 use portcullis_netlink::route::{AddressEvent, AddressMonitor, Rtnetlink};
 use tokio::sync::mpsc;
@@ -39,7 +39,7 @@ struct ServiceLink(Option<u32>);
 
 impl ServiceLink {
     fn leave_out_of(&mut self, changes: &AddressMonitor) -> Result<()> {
-        let index = Rtnetlink::open()?.link_index(LINK)?;
+        let index = Rtnetlink::open()?.link_index(DUMMY_INTERFACE)?;
         if let Some(new) = index.filter(|_| index != self.0) {
             changes.ignore_link(new)?;
         }

@@ -5,7 +5,7 @@
 //! every object was read once. Where the kernel has no such rules, nothing can be lost, and what is known is served.
 
 use portcullis_modes::cleanup::{self, Serving};
-use portcullis_modes::ipvs::LINK;
+use portcullis_modes::ipvs::DUMMY_INTERFACE;
 use portcullis_netlink::nf_tables::TableFamily;
 use portcullis_policy::table::{self as policy_table, EnforceError};
 
@@ -63,7 +63,7 @@ impl FirstSync {
 /// Whether any mode of this program or of kube-proxy serves in the kernel.
 fn services_are_served() -> bool {
     // In IPVS mode the link is made at the start.
-    let own_link = format!("link {LINK}");
+    let own_link = format!("link {DUMMY_INTERFACE}");
     let (seen, _) = cleanup::seen();
     seen.iter().any(|seen| seen.mode != Serving::Ipvs || seen.evidence.iter().any(|line| *line != own_link))
 }

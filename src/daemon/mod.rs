@@ -41,7 +41,7 @@ use portcullis_cluster::{Event, Family, Index, Kind, Name};
 use portcullis_modes::SyncError;
 use portcullis_modes::cleanup::{self, Takeover};
 use portcullis_modes::iptables::{Flavour, Tools};
-use portcullis_modes::ipvs::{self, RequirementError};
+use portcullis_modes::ipvs::{self, IpvsPrerequisiteError};
 use portcullis_modes::nftables;
 use portcullis_modes::stale_flows::{KernelFlows, StaleFlows};
 use portcullis_modes::{NodeFacts, Options};
@@ -98,7 +98,7 @@ pub enum DaemonError {
     Tools(#[from] SyncError),
     /// The kernel lacks what ipvs mode needs.
     #[error(transparent)]
-    Requirement(#[from] RequirementError),
+    Requirement(#[from] IpvsPrerequisiteError),
     /// The kernel lacks what nftables mode needs.
     #[error(transparent)]
     NftablesRequirement(#[from] nftables::RequirementError),

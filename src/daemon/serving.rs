@@ -162,12 +162,12 @@ pub(crate) fn mode(
             // Its settings are there only once it is loaded.
             ready_node(config);
             // Before addresses are watched, so that its own, one a Service, wake nobody.
-            kernel.ensure_link().map_err(ipvs::RequirementError::from)?;
+            kernel.ensure_link().map_err(ipvs::IpvsPrerequisiteError::from)?;
             if let Some(timeouts) = timeouts(&config.ipvs) {
-                kernel.set_timeouts(timeouts).map_err(ipvs::RequirementError::from)?;
+                kernel.set_timeouts(timeouts).map_err(ipvs::IpvsPrerequisiteError::from)?;
             }
             let ipvs = node::ipvs_options(config);
-            Box::new(ipvs::Proxier::new(ipvs, options, host, kernel, kernels))
+            Box::new(ipvs::IpvsProxier::new(ipvs, options, host, kernel, kernels))
         }
         ProxyMode::Nftables => {
             let socket = nf_tables::open().map_err(nftables::RequirementError::from)?;

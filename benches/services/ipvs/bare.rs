@@ -3,10 +3,10 @@
 use std::time::Instant;
 
 use ipnet::IpNet;
-use portcullis_modes::ipvs::LINK;
+use portcullis_modes::ipvs::DUMMY_INTERFACE;
 use portcullis_netlink::Result;
 use portcullis_netlink::batches::SEND;
-use portcullis_netlink::ip_vs::{Balancing, IpVs, RealServer, ServerBatch, VirtualServer};
+use portcullis_netlink::ip_vs::{IpVs, RealServer, ServerBatch, VirtualServer, VirtualServerConfig};
 use portcullis_netlink::ipset::{IpSets, SetEntry};
 use portcullis_netlink::route::{AddressBatch, Rtnetlink};
 
@@ -26,7 +26,7 @@ pub(crate) struct Writes {
 }
 
 enum ServerWrite {
-    Add(VirtualServer, Balancing),
+    Add(VirtualServer, VirtualServerConfig),
     Delete(VirtualServer),
     AddReal(VirtualServer, RealServer),
     SetReal(VirtualServer, RealServer),
@@ -53,7 +53,7 @@ impl Writes {
         writes.entries.retain(|(_, added, deleted)| !added.is_empty() || !deleted.is_empty());
         for (key, server) in &after.servers {
             let Some(old) = before.servers.get(key) else {
-                writes.servers.push(ServerWrite::Add(*key, server.balancing.clone()));
+                writes.servers.push(ServerWrite::Add(*key, server.config.clone()));
                 writes.servers.extend(server.real.iter().map(|real| ServerWrite::AddReal(*key, *real)));
                 continue;
             };
@@ -91,7 +91,7 @@ impl Writes {
         let mut batch = ServerBatch::new();
         for write in &self.servers {
             match write {
-                ServerWrite::Add(key, balancing) => batch.add_virtual_server(key, balancing)?,
+                ServerWrite::Add(key, config) => batch.add_virtual_server(key, config)?,
                 ServerWrite::Delete(key) => batch.delete_virtual_server(key)?,
                 ServerWrite::AddReal(key, real) => batch.add_real_server(key, real)?,
                 ServerWrite::SetReal(key, real) => batch.set_real_server(key, real)?,
@@ -109,7 +109,7 @@ impl Writes {
             return Ok(());
         }
         let mut interfaces = Rtnetlink::open()?;
-        let link = interfaces.add_link_dummy(LINK)?;
+        let link = interfaces.add_link_dummy(DUMMY_INTERFACE)?;
         let mut batch = AddressBatch::new();
         self.unbound.iter().for_each(|address| batch.delete(link, *address));
         self.bound.iter().for_each(|address| batch.add(link, *address));

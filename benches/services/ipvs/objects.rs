@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use ipnet::IpNet;
-use portcullis_modes::ipvs::LINK;
+use portcullis_modes::ipvs::DUMMY_INTERFACE;
 use portcullis_netlink::Family;
-use portcullis_netlink::ip_vs::{Balancing, IpVs, RealServer, VirtualServer};
+use portcullis_netlink::ip_vs::{IpVs, RealServer, VirtualServer, VirtualServerConfig};
 use portcullis_netlink::ipset::{IpSets, SetEntry, SetType};
 use portcullis_netlink::route::Rtnetlink;
 
@@ -27,7 +27,7 @@ pub(super) struct Set {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Server {
-    pub(super) balancing: Balancing,
+    pub(super) config: VirtualServerConfig,
     pub(super) real: BTreeSet<RealServer>,
 }
 
@@ -51,12 +51,12 @@ impl Objects {
             objects.sets.insert(name, set);
         }
         let mut servers = IpVs::open()?.expect("the daemon ran");
-        for (key, balancing) in servers.virtual_servers()? {
+        for (key, config) in servers.virtual_servers()? {
             let real = servers.real_servers(&key)?.into_iter().map(|state| state.server).collect();
-            objects.servers.insert(key, Server { balancing, real });
+            objects.servers.insert(key, Server { config, real });
         }
         let mut interfaces = Rtnetlink::open()?;
-        if let Some(link) = interfaces.link_index(LINK)? {
+        if let Some(link) = interfaces.link_index(DUMMY_INTERFACE)? {
             objects.addresses = interfaces.link_addresses(link)?.into_iter().collect();
         }
         Ok(objects)

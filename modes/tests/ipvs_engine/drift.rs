@@ -4,9 +4,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use portcullis_modes::iptables::Table;
-use portcullis_modes::ipvs::Change;
+use portcullis_modes::ipvs::ServerChange;
 use portcullis_modes::{NodeFacts, Options};
-use portcullis_netlink::ip_vs::Balancing;
+use portcullis_netlink::ip_vs::VirtualServerConfig;
 use portcullis_netlink::ipset::SetEntry;
 use proptest::prelude::*;
 
@@ -44,7 +44,7 @@ const MEDDLING: [(&str, usize, Meddle); 21] = [
         n.kernel.state().servers.remove(&server(TCP, 0));
     }),
     ("a scheduler is changed", 1, |n| {
-        n.kernel.state().servers.get_mut(&server(TCP, 0)).expect("there").balancing.scheduler = "lc".into();
+        n.kernel.state().servers.get_mut(&server(TCP, 0)).expect("there").config.scheduler = "lc".into();
     }),
     ("a real server is deleted", 1, |n| {
         n.kernel.state().servers.get_mut(&server(TCP, 0)).expect("there").real.remove(&place(1));
@@ -65,12 +65,12 @@ const MEDDLING: [(&str, usize, Meddle); 21] = [
         server.real.get_mut(&place(1)).expect("there").forwarding = 3;
     }),
     ("a real server is added", 1, |n| {
-        let balancing = Balancing::new("rr", portcullis_netlink::Family::V4);
-        n.kernel.state().put(server(TCP, 0), balancing, &[real(1, 1), real(2, 1), real(9, 1)]);
+        let config = VirtualServerConfig::new("rr", portcullis_netlink::Family::V4);
+        n.kernel.state().put(server(TCP, 0), config, &[real(1, 1), real(2, 1), real(9, 1)]);
     }),
     ("a virtual server is added", 1, |n| {
-        let balancing = Balancing::new("rr", portcullis_netlink::Family::V4);
-        n.kernel.state().put(server(TCP, 99), balancing, &[real(9, 1)]);
+        let config = VirtualServerConfig::new("rr", portcullis_netlink::Family::V4);
+        n.kernel.state().put(server(TCP, 99), config, &[real(9, 1)]);
     }),
     ("all virtual servers are deleted", 87, |n| n.kernel.state().servers.clear()),
     ("an address is deleted", 1, |n| {
@@ -196,8 +196,8 @@ fn what_others_do_to_their_own_is_no_drift() {
     );
     let mut theirs = server(TCP, 0);
     theirs.address = IpAddr::from([10, 99, 0, 1]);
-    let balancing = Balancing::new("rr", portcullis_netlink::Family::V4);
-    node.kernel.state().put(theirs, balancing, &[real(9, 0)]);
+    let config = VirtualServerConfig::new("rr", portcullis_netlink::Family::V4);
+    node.kernel.state().put(theirs, config, &[real(9, 0)]);
     assert_eq!(node.look_after(), 0);
     assert!(node.kernel.state().log.is_empty());
     assert!(node.kernel.state().servers.contains_key(&theirs));
@@ -211,8 +211,8 @@ fn only_what_others_did_is_counted() {
         let mut state = node.kernel.state();
         state.sets.get_mut("KUBE-CLUSTER-IP").expect("there").entries.pop_last();
         state.link.as_mut().expect("there").remove(&IpAddr::from([10, 96, 0, 3]));
-        let balancing = Balancing::new("rr", portcullis_netlink::Family::V4);
-        state.put(server(TCP, 99), balancing, &[]);
+        let config = VirtualServerConfig::new("rr", portcullis_netlink::Family::V4);
+        state.put(server(TCP, 99), config, &[]);
     }
     node.kernel.state().audit_stops_after = Some(0);
     node.proxier.check_drift_at(node.now);
@@ -306,7 +306,10 @@ fn terminations_are_no_drift() {
     node.kernel.state().connect(&server(TCP, 1), place(2), 0, 0);
     assert_eq!(node.look_after(), 0);
     let (address, port) = place(2);
-    assert_eq!(node.kernel.state().server_changes(), [Change::DeleteReal(server(TCP, 1), address, port)]);
+    assert_eq!(
+        node.kernel.state().server_changes(),
+        [ServerChange::DeleteRealServer(server(TCP, 1), address, port)]
+    );
 }
 
 /// A node whose IPv6 cannot be written is looked after in IPv4.

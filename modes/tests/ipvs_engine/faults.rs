@@ -1,10 +1,10 @@
-//! What fails is tried again until all is right; what is refused concerns one Service, and no other.
+//! What fails is tried again until all is right; what is rejected concerns one Service, and no other.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
 use portcullis_cluster::{Family, NamespacedName};
-use portcullis_modes::ipvs::{Change, IpSet, State};
+use portcullis_modes::ipvs::{IpSet, IpvsObjects, ServerChange};
 use portcullis_modes::{Mode, SyncResult};
 use portcullis_netlink::ip_vs::VirtualServer;
 use portcullis_netlink::ipset::SetType;
@@ -43,8 +43,8 @@ fn isolated(reports: &[SyncResult]) -> BTreeSet<NamespacedName> {
 }
 
 /// What the kernel must hold if it takes some virtual servers not at all.
-fn without(mut state: State, refused: &BTreeSet<VirtualServer>) -> State {
-    state.servers.retain(|key, _| !refused.contains(key));
+fn without(mut state: IpvsObjects, rejected: &BTreeSet<VirtualServer>) -> IpvsObjects {
+    state.servers.retain(|key, _| !rejected.contains(key));
     state
 }
 
@@ -110,7 +110,7 @@ proptest! {
         prop_assert_eq!(&node.kernel.state().log[..], &[], "a restart changes nothing");
     }
 
-    /// A refused virtual server changes nothing for others, whenever it comes and whenever it is tried again.
+    /// A rejected virtual server changes nothing for others, whenever it comes and whenever it is tried again.
     #[test]
     fn what_is_refused_stands_alone(
         first in services(),
@@ -126,28 +126,28 @@ proptest! {
         }
         let changes = if early { set(&mut node, &then) } else { changes };
         let wanted = node.wanted();
-        // Of those that are new only: others are there, whatever is refused.
+        // Of those that are new only: others are there, whatever is rejected.
         let there: BTreeSet<VirtualServer> = node.kernel.state().servers.keys().copied().collect();
         let new: Vec<VirtualServer> = wanted.servers.keys().filter(|key| !there.contains(key)).copied().collect();
         prop_assume!(!new.is_empty());
-        let refused: BTreeSet<VirtualServer> = picks.iter().map(|pick| *pick.get(&new)).collect();
+        let rejected: BTreeSet<VirtualServer> = picks.iter().map(|pick| *pick.get(&new)).collect();
         let guilty: BTreeSet<NamespacedName> =
-            refused.iter().map(|key| node.owner(key).expect("it is wanted")).collect();
-        node.kernel.state().refused = refused.clone();
+            rejected.iter().map(|key| node.owner(key).expect("it is wanted")).collect();
+        node.kernel.state().rejected = rejected.clone();
 
         let reports = node.sync(&changes);
         prop_assert!(reports.iter().all(|report| report.error.is_none()), "{reports:#?}");
         prop_assert_eq!(isolated(&reports), guilty.clone());
         prop_assert_eq!(repairs(&reports), 0);
-        prop_assert_eq!(node.held(), without(wanted.clone(), &refused));
+        prop_assert_eq!(node.held(), without(wanted.clone(), &rejected));
 
         // Nothing is asked of it before its time, and what stands is no drift.
         node.forget_log();
         node.now += Duration::from_secs(20);
         prop_assert_eq!(isolated(&node.sync(&[])), guilty.clone());
-        prop_assert!(node.kernel.state().server_changes().iter().all(|change| !refused.contains(change.server())));
+        prop_assert!(node.kernel.state().server_changes().iter().all(|change| !rejected.contains(change.server())));
 
-        // Other facts of the host are a reason to try, and to be refused again.
+        // Other facts of the host are a reason to try, and to be rejected again.
         if moves {
             let mut host = host();
             host.addresses = host.addresses.iter().copied().filter(|ip| *ip != host.node_ips[0]).collect();
@@ -156,11 +156,11 @@ proptest! {
             let wanted = node.wanted();
             let reports = node.sync(&[]);
             prop_assert!(reports.iter().all(|report| report.error.is_none()));
-            prop_assert_eq!(node.held(), without(wanted, &refused));
+            prop_assert_eq!(node.held(), without(wanted, &rejected));
         }
 
         // Taken at last, when its time has come.
-        node.kernel.state().refused.clear();
+        node.kernel.state().rejected.clear();
         node.wait(Duration::from_secs(700));
         node.settle(&[]);
         node.is_right();
@@ -231,7 +231,7 @@ proptest! {
 /// Two Services, of which the kernel does not take the first.
 fn refusing() -> Node {
     let mut node = Node::serving(&[]);
-    node.kernel.state().refused.insert(server(TCP, 0));
+    node.kernel.state().rejected.insert(server(TCP, 0));
     let changes = node.set([(0, Some(&Drawn::plain(0, "rr"))), (1, Some(&Drawn::plain(1, "rr")))]);
     let reports = node.sync(&changes);
     assert_eq!(isolated(&reports), [name_of(0)].into());
@@ -245,7 +245,7 @@ fn tries(node: &Node) -> usize {
     let changes = node.kernel.state().server_changes();
     changes
         .iter()
-        .filter(|change| matches!(change, Change::AddServer(key, _) if *key == server(TCP, 0)))
+        .filter(|change| matches!(change, ServerChange::AddServer(key, _) if *key == server(TCP, 0)))
         .count()
 }
 
@@ -281,7 +281,7 @@ fn a_refused_service_that_changes_is_tried_at_once() {
     let changes = node.set([(0, Some(&Drawn::plain(0, "rrr")))]);
     assert_eq!(isolated(&node.sync(&changes)), [name_of(0)].into());
     assert_eq!(tries(&node), 2);
-    node.kernel.state().refused.clear();
+    node.kernel.state().rejected.clear();
     let changes = node.set([(0, Some(&Drawn::plain(0, "r")))]);
     assert_eq!(isolated(&node.sync(&changes)), [].into());
     node.is_right();
@@ -301,7 +301,7 @@ fn a_refused_service_that_is_deleted_is_forgotten() {
 #[test]
 fn a_refused_service_that_a_comparison_serves_is_forgotten() {
     let mut node = refusing();
-    node.kernel.state().refused.clear();
+    node.kernel.state().rejected.clear();
     node.kernel.state().fails_after = Some(0);
     let changes = node.set([(2, Some(&Drawn::plain(2, "r")))]);
     assert!(node.sync(&changes)[0].error.is_some());
@@ -320,7 +320,7 @@ fn a_missing_scheduler_costs_the_scheduler() {
     assert_eq!(isolated(&node.sync(&changes)), [name_of(0)].into());
     {
         let state = node.kernel.state();
-        assert_eq!(&*state.servers[&server(TCP, 0)].balancing.scheduler, "rr");
+        assert_eq!(&*state.servers[&server(TCP, 0)].config.scheduler, "rr");
         assert_eq!(state.servers[&server(TCP, 0)].real.len(), 3);
     }
     node.kernel.state().no_schedulers.clear();
@@ -369,8 +369,8 @@ fn what_is_there_already_or_gone_already_is_no_refusal() {
     let mut node = Node::serving(&[(0, Drawn::plain(0, "rr")), (1, Drawn::plain(1, "rr"))]);
     {
         let mut state = node.kernel.state();
-        let balancing = state.servers[&server(TCP, 0)].balancing.clone();
-        state.put(server(TCP, 2), balancing, &[real(1, 0), real(9, 1)]);
+        let config = state.servers[&server(TCP, 0)].config.clone();
+        state.put(server(TCP, 2), config, &[real(1, 0), real(9, 1)]);
         state.servers.remove(&server(TCP, 1));
         state.servers.get_mut(&server(TCP, 0)).expect("there").real.remove(&place(1));
     }

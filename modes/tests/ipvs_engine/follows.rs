@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use portcullis_cluster::Family;
 use portcullis_modes::{DetectLocal, NodeFacts, NodePortAddresses, Options};
-use portcullis_netlink::ip_vs::{Balancing, RealServer, VirtualServer};
+use portcullis_netlink::ip_vs::{RealServer, VirtualServer, VirtualServerConfig};
 use proptest::prelude::*;
 
 use crate::cluster::{Drawn, SERVICES, drawn};
@@ -83,9 +83,13 @@ fn put_others(node: &Node) {
     let mut state = node.kernel.state();
     for (v4, v6) in [("10.99.0.1", "fd00:99::1"), ("10.98.0.1", "fd00:98::1"), ("10.96.0.1", "fd00:96::1")] {
         let family = portcullis_netlink::Family::V4;
-        state.put(at(v4, 80), Balancing::new("wrr", family), &[real("10.9.9.9"), real("10.244.0.1")]);
+        state.put(
+            at(v4, 80),
+            VirtualServerConfig::new("wrr", family),
+            &[real("10.9.9.9"), real("10.244.0.1")],
+        );
         let family = portcullis_netlink::Family::V6;
-        state.put(at(v6, 80), Balancing::new("wrr", family), &[real("fd00:9::9")]);
+        state.put(at(v6, 80), VirtualServerConfig::new("wrr", family), &[real("fd00:9::9")]);
     }
     state.link.get_or_insert_default().insert(IpAddr::from([10, 98, 0, 1]));
 }

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use portcullis_modes::Mode;
-use portcullis_modes::ipvs::{Change, IpSet};
+use portcullis_modes::ipvs::{IpSet, ServerChange};
 use portcullis_netlink::ip_vs::{RealServer, VirtualServer};
 
 use crate::cluster::Drawn;
@@ -49,11 +49,14 @@ fn cost(ports: &'static str, others: usize, from: &str, to: &str) -> (Vec<Call>,
 
 #[test]
 fn a_change_costs_what_it_changes() {
-    let add = |protocol, endpoint| Call::Server(Change::AddReal(server(protocol, 0), real(endpoint, 1)));
-    let weigh = |endpoint, weight| Call::Server(Change::SetReal(server(TCP, 0), real(endpoint, weight)));
+    let add = |protocol, endpoint| {
+        Call::Server(ServerChange::AddRealServer(server(protocol, 0), real(endpoint, 1)))
+    };
+    let weigh =
+        |endpoint, weight| Call::Server(ServerChange::SetRealServer(server(TCP, 0), real(endpoint, weight)));
     let delete = |protocol, endpoint: u8| {
         let (address, port) = place(endpoint);
-        Call::Server(Change::DeleteReal(server(protocol, 0), address, port))
+        Call::Server(ServerChange::DeleteRealServer(server(protocol, 0), address, port))
     };
     let at_home = |protocol, endpoint: u8| {
         let (ip, port) = place(endpoint);

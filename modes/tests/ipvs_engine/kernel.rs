@@ -6,8 +6,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use portcullis_cluster::Family;
 use portcullis_modes::iptables::Table;
-use portcullis_modes::ipvs::{Change, IpSet, Kernel, Observer};
-use portcullis_netlink::ip_vs::{Balancing, RealServer, RealServerState, Statistics, VirtualServer};
+use portcullis_modes::ipvs::{IpSet, IpvsKernel, IpvsReader, ServerChange};
+use portcullis_netlink::ip_vs::{
+    RealServer, RealServerState, Statistics, VirtualServer, VirtualServerConfig,
+};
 use portcullis_netlink::ipset::{SetEntry, SetType};
 use portcullis_netlink::{Error, Result};
 
@@ -35,7 +37,7 @@ pub struct State {
     /// Schedulers that it does not have.
     pub no_schedulers: BTreeSet<&'static str>,
     /// Virtual servers that it does not take.
-    pub refused: BTreeSet<VirtualServer>,
+    pub rejected: BTreeSet<VirtualServer>,
     /// Virtual servers that it does not let go.
     pub kept: BTreeSet<VirtualServer>,
     /// Addresses that it does not let the link bear.
@@ -59,7 +61,7 @@ pub struct State {
 /// A virtual server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
-    pub balancing: Balancing,
+    pub config: VirtualServerConfig,
     pub real: BTreeMap<(IpAddr, u16), RealServerState>,
 }
 
@@ -73,7 +75,7 @@ pub struct Set {
 /// One thing that was asked to be changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Call {
-    Server(Change),
+    Server(ServerChange),
     MadeSet(IpSet, Family),
     Entered(IpSet, Family, SetEntry),
     Left(IpSet, Family, SetEntry),
@@ -157,7 +159,7 @@ impl State {
     }
 
     /// The changes of virtual and real servers that were asked for.
-    pub fn server_changes(&self) -> Vec<Change> {
+    pub fn server_changes(&self) -> Vec<ServerChange> {
         let change = |call: &Call| match call {
             Call::Server(change) => Some(change.clone()),
             _ => None,
@@ -176,51 +178,51 @@ impl State {
     }
 
     /// Adds a virtual server as somebody else.
-    pub fn put(&mut self, key: VirtualServer, balancing: Balancing, real: &[RealServer]) {
-        let real = real.iter().map(|real| ((real.address, real.port), fresh(*real))).collect();
-        self.servers.insert(key, Server { balancing, real });
+    pub fn put(&mut self, key: VirtualServer, config: VirtualServerConfig, real: &[RealServer]) {
+        let real = real.iter().map(|real| ((real.address, real.port), new_real_server(*real))).collect();
+        self.servers.insert(key, Server { config, real });
     }
 
     /// What `ip_vs_ctl.c` answers.
-    fn change_server(&mut self, change: &Change) -> Result<(), i32> {
-        if self.refused.contains(change.server()) {
+    fn change_server(&mut self, change: &ServerChange) -> Result<(), i32> {
+        if self.rejected.contains(change.server()) {
             return Err(libc::EINVAL);
         }
         match change {
-            Change::AddServer(_, balancing) | Change::SetServer(_, balancing)
-                if self.no_schedulers.contains(&*balancing.scheduler) =>
+            ServerChange::AddServer(_, config) | ServerChange::SetServer(_, config)
+                if self.no_schedulers.contains(&*config.scheduler) =>
             {
                 return Err(libc::ENOENT);
             }
-            Change::AddServer(key, balancing) => {
+            ServerChange::AddServer(key, config) => {
                 if self.servers.contains_key(key) {
                     return Err(libc::EEXIST);
                 }
-                self.put(*key, balancing.clone(), &[]);
+                self.put(*key, config.clone(), &[]);
                 return Ok(());
             }
-            Change::DeleteServer(key) if self.kept.contains(key) => return Err(libc::EBUSY),
-            Change::DeleteServer(key) => return self.servers.remove(key).map(drop).ok_or(libc::ESRCH),
+            ServerChange::DeleteServer(key) if self.kept.contains(key) => return Err(libc::EBUSY),
+            ServerChange::DeleteServer(key) => return self.servers.remove(key).map(drop).ok_or(libc::ESRCH),
             _ => {}
         }
         let server = self.servers.get_mut(change.server()).ok_or(libc::ESRCH)?;
         match change {
-            Change::SetServer(_, balancing) => server.balancing = balancing.clone(),
-            Change::AddReal(_, real) => {
+            ServerChange::SetServer(_, config) => server.config = config.clone(),
+            ServerChange::AddRealServer(_, real) => {
                 let place = (real.address, real.port);
                 if server.real.contains_key(&place) {
                     return Err(libc::EEXIST);
                 }
-                server.real.insert(place, fresh(*real));
+                server.real.insert(place, new_real_server(*real));
             }
-            Change::SetReal(_, real) => {
+            ServerChange::SetRealServer(_, real) => {
                 let state = server.real.get_mut(&(real.address, real.port)).ok_or(libc::ENOENT)?;
                 (state.server, state.forwarding) = (*real, 0);
             }
-            Change::DeleteReal(_, address, port) => {
+            ServerChange::DeleteRealServer(_, address, port) => {
                 return server.real.remove(&(*address, *port)).map(drop).ok_or(libc::ENOENT);
             }
-            Change::AddServer(..) | Change::DeleteServer(_) => unreachable!("done above"),
+            ServerChange::AddServer(..) | ServerChange::DeleteServer(_) => unreachable!("done above"),
         }
         Ok(())
     }
@@ -251,15 +253,15 @@ impl State {
     }
 }
 
-impl Observer for FakeIpvs {
-    fn virtual_servers(&mut self) -> Result<Vec<(VirtualServer, Balancing)>> {
+impl IpvsReader for FakeIpvs {
+    fn virtual_servers(&mut self) -> Result<Vec<(VirtualServer, VirtualServerConfig)>> {
         let state = self.read("list the virtual servers")?;
-        Ok(state.servers.iter().map(|(key, server)| (*key, server.balancing.clone())).collect())
+        Ok(state.servers.iter().map(|(key, server)| (*key, server.config.clone())).collect())
     }
 
-    fn virtual_server(&mut self, server: &VirtualServer) -> Result<Option<Balancing>> {
+    fn virtual_server(&mut self, server: &VirtualServer) -> Result<Option<VirtualServerConfig>> {
         let state = self.read("read a virtual server")?;
-        Ok(state.servers.get(server).map(|server| server.balancing.clone()))
+        Ok(state.servers.get(server).map(|server| server.config.clone()))
     }
 
     /// A connection for each real server.
@@ -285,15 +287,19 @@ impl Observer for FakeIpvs {
     }
 }
 
-impl Kernel for FakeIpvs {
-    fn observer(&self) -> Box<dyn Observer> {
+impl IpvsKernel for FakeIpvs {
+    fn reader(&self) -> Box<dyn IpvsReader> {
         let mut state = self.state();
         state.audits += 1;
         state.audit_reads = 0;
         Box::new(FakeIpvs { shared: Arc::clone(&self.shared), audit: true })
     }
 
-    fn change_servers(&mut self, changes: &[Change], refused: &mut dyn FnMut(usize, Error)) -> Result<()> {
+    fn change_servers(
+        &mut self,
+        changes: &[ServerChange],
+        rejected: &mut dyn FnMut(usize, Error),
+    ) -> Result<()> {
         const ACTION: &str = "change the virtual servers";
         for (position, change) in changes.iter().enumerate() {
             let mut state = self.state();
@@ -301,7 +307,7 @@ impl Kernel for FakeIpvs {
             state.log.push(Call::Server(change.clone()));
             if let Err(errno) = state.change_server(change) {
                 drop(state);
-                refused(position, Error::Rejected { action: ACTION, errno, text: None, offset: None });
+                rejected(position, Error::Rejected { action: ACTION, errno, text: None, offset: None });
             }
         }
         Ok(())
@@ -334,7 +340,7 @@ impl Kernel for FakeIpvs {
         &mut self,
         added: &[IpAddr],
         deleted: &[IpAddr],
-        refused: &mut dyn FnMut(IpAddr, Error),
+        rejected: &mut dyn FnMut(IpAddr, Error),
     ) -> Result<()> {
         const ACTION: &str = "change the addresses";
         let mut state = self.state();
@@ -348,7 +354,7 @@ impl Kernel for FakeIpvs {
             state.attempt(ACTION)?;
             if state.no_addresses.contains(address) {
                 let errno = libc::EADDRNOTAVAIL;
-                refused(*address, Error::Rejected { action: ACTION, errno, text: None, offset: None });
+                rejected(*address, Error::Rejected { action: ACTION, errno, text: None, offset: None });
                 continue;
             }
             state.log.push(Call::Bound(*address));
@@ -358,7 +364,7 @@ impl Kernel for FakeIpvs {
     }
 }
 
-fn fresh(server: RealServer) -> RealServerState {
+fn new_real_server(server: RealServer) -> RealServerState {
     RealServerState { server, forwarding: 0, active: 0, inactive: 0, persistent: 0 }
 }
 

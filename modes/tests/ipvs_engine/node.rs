@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use portcullis_cluster::desired::ServiceChange;
 use portcullis_cluster::{Family, NamespacedName};
 use portcullis_modes::iptables::{Flavour, IptablesKernel};
-use portcullis_modes::ipvs::{IpvsOptions, Owners, Proxier, State};
+use portcullis_modes::ipvs::{IpvsObjects, IpvsOptions, IpvsProxier, Owners};
 use portcullis_modes::{Mode, SyncResult};
 use portcullis_modes::{NodeFacts, Options};
 use portcullis_netlink::ip_vs::VirtualServer;
@@ -25,7 +25,7 @@ pub struct Node {
     pub ipvs: IpvsOptions,
     pub options: Options,
     pub host: NodeFacts,
-    pub proxier: Proxier,
+    pub proxier: IpvsProxier,
     pub now: Instant,
 }
 
@@ -157,27 +157,27 @@ impl Node {
     }
 
     /// What the kernel holds.
-    pub fn held(&self) -> State {
+    pub fn held(&self) -> IpvsObjects {
         self.held_in(&self.families())
     }
 
     /// What it must hold.
-    pub fn wanted(&self) -> State {
+    pub fn wanted(&self) -> IpvsObjects {
         self.wanted_in(&self.families(), &self.cluster)
     }
 
     /// What the kernel holds in some families.
-    pub fn held_in(&self, families: &[Family]) -> State {
+    pub fn held_in(&self, families: &[Family]) -> IpvsObjects {
         let tools = tools(&self.kernel, &self.rules).filter(|(family, _)| families.contains(family));
         let tools: Vec<_> = tools.collect();
-        let held = State::read(&mut self.kernel.view(), &tools, &self.ipvs).expect("it can be read");
+        let held = IpvsObjects::read(&mut self.kernel.view(), &tools, &self.ipvs).expect("it can be read");
         comparable(held)
     }
 
     /// What it must hold there for a cluster.
-    pub fn wanted_in(&self, families: &[Family], cluster: &Cluster) -> State {
+    pub fn wanted_in(&self, families: &[Family], cluster: &Cluster) -> IpvsObjects {
         let Node { ipvs, options, host, .. } = self;
-        comparable(State::render(&cluster.desired, families, ipvs, options, host))
+        comparable(IpvsObjects::render(&cluster.desired, families, ipvs, options, host))
     }
 
     fn families(&self) -> Vec<Family> {
@@ -188,7 +188,7 @@ impl Node {
     pub fn owner(&self, key: &VirtualServer) -> Option<NamespacedName> {
         let Node { cluster, ipvs, options, host, .. } = self;
         let state =
-            State::render(&cluster.desired, &[Family::from_address(key.address)], ipvs, options, host);
+            IpvsObjects::render(&cluster.desired, &[Family::from_address(key.address)], ipvs, options, host);
         state.owners.servers.get(key).cloned()
     }
 
@@ -223,8 +223,8 @@ fn proxier(
     ipvs: &IpvsOptions,
     options: &Options,
     host: &NodeFacts,
-) -> Proxier {
-    Proxier::new(ipvs.clone(), options.clone(), host.clone(), kernel.view(), tools(kernel, rules))
+) -> IpvsProxier {
+    IpvsProxier::new(ipvs.clone(), options.clone(), host.clone(), kernel.view(), tools(kernel, rules))
 }
 
 fn tools<'a>(
@@ -238,7 +238,7 @@ fn tools<'a>(
 }
 
 /// Without what only a renderer knows, and with jumps in any order: one that was deleted is put back on top.
-fn comparable(mut state: State) -> State {
+fn comparable(mut state: IpvsObjects) -> IpvsObjects {
     state.owners = Owners::default();
     for rules in state.rules.values_mut() {
         for (table, chains) in &mut rules.tables {

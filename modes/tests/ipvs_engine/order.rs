@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use portcullis_cluster::Family;
 use portcullis_modes::iptables::Table;
-use portcullis_modes::ipvs::{Change, IpSet};
+use portcullis_modes::ipvs::{IpSet, ServerChange};
 use portcullis_netlink::ip_vs::VirtualServer;
 use portcullis_netlink::ipset::SetEntry;
 
@@ -76,7 +76,7 @@ pub fn check(mut held: Held, node: &Node) {
                 // What becomes the node's own is no longer filtered, as soon as all is written.
                 let ours = held.has(IpSet::IpvsIps, SetEntry::Ip(key.address)) && !own.contains(&key.address);
                 match change {
-                    Change::AddServer(..) => {
+                    ServerChange::AddServer(..) => {
                         assert!(
                             !ours || held.lets_pass(&key),
                             "{key:?} stands before packets may pass\n{log:#?}"
@@ -87,10 +87,10 @@ pub fn check(mut held: Held, node: &Node) {
                         );
                         held.servers.insert(key);
                     }
-                    Change::AddReal(..) => {
+                    ServerChange::AddRealServer(..) => {
                         assert!(!bound_now.contains(&key.address), "{change:?} after its address\n{log:#?}");
                     }
-                    Change::DeleteServer(_) => {
+                    ServerChange::DeleteServer(_) => {
                         assert!(!held.lets_pass(&key), "{key:?} goes while packets still pass\n{log:#?}");
                         held.servers.remove(&key);
                     }
@@ -134,9 +134,9 @@ pub fn check(mut held: Held, node: &Node) {
 fn letters(node: &Node) -> String {
     let state = node.kernel.state();
     let letters = state.log.iter().map(|call| match call {
-        Call::Server(Change::AddServer(..)) => "+server".to_owned(),
-        Call::Server(Change::AddReal(..)) => "+real".to_owned(),
-        Call::Server(Change::DeleteServer(..)) => "-server".to_owned(),
+        Call::Server(ServerChange::AddServer(..)) => "+server".to_owned(),
+        Call::Server(ServerChange::AddRealServer(..)) => "+real".to_owned(),
+        Call::Server(ServerChange::DeleteServer(..)) => "-server".to_owned(),
         Call::Server(other) => format!("{other:?}"),
         Call::MadeSet(..) => "set".to_owned(),
         Call::Entered(set, ..) => format!("+{set:?}"),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use portcullis_modes::Mode;
-use portcullis_modes::ipvs::Change;
+use portcullis_modes::ipvs::ServerChange;
 
 use crate::cluster::Drawn;
 use crate::hot_path::{place, real, server};
@@ -12,13 +12,13 @@ use crate::node::{Node, repairs};
 const TCP: u8 = 6;
 
 /// What is asked of the virtual server of Service 0.
-fn set(endpoint: u8, weight: u32) -> Change {
-    Change::SetReal(server(TCP, 0), real(endpoint, weight))
+fn set(endpoint: u8, weight: u32) -> ServerChange {
+    ServerChange::SetRealServer(server(TCP, 0), real(endpoint, weight))
 }
 
-fn deleted(endpoint: u8) -> Change {
+fn deleted(endpoint: u8) -> ServerChange {
     let (address, port) = place(endpoint);
-    Change::DeleteReal(server(TCP, 0), address, port)
+    ServerChange::DeleteRealServer(server(TCP, 0), address, port)
 }
 
 /// A Service of which endpoint 2, with connections or without, is no longer wanted.
@@ -32,7 +32,7 @@ fn draining(active: u32, inactive: u32) -> Node {
     node
 }
 
-fn changes(node: &Node) -> Vec<Change> {
+fn changes(node: &Node) -> Vec<ServerChange> {
     let changes = node.kernel.state().server_changes();
     node.forget_log();
     changes
@@ -89,7 +89,7 @@ fn one_that_somebody_else_deleted_is_forgotten_or_made_anew() {
     let mut node = draining(1, 0);
     node.kernel.state().servers.get_mut(&server(TCP, 0)).expect("there").real.remove(&place(2));
     node.change(0, Some(&Drawn::plain(0, "rr")));
-    assert_eq!(changes(&node), [set(2, 1), Change::AddReal(server(TCP, 0), real(2, 1))]);
+    assert_eq!(changes(&node), [set(2, 1), ServerChange::AddRealServer(server(TCP, 0), real(2, 1))]);
     node.wait(Duration::from_secs(100));
     assert_eq!((changes(&node), node.proxier.next_due()), (vec![], None));
     node.is_right();
@@ -99,7 +99,7 @@ fn one_that_somebody_else_deleted_is_forgotten_or_made_anew() {
 fn a_deleted_service_waits_for_nobody() {
     let mut node = draining(5, 5);
     node.change(0, None);
-    assert_eq!(changes(&node), [Change::DeleteServer(server(TCP, 0))]);
+    assert_eq!(changes(&node), [ServerChange::DeleteServer(server(TCP, 0))]);
     assert_eq!(node.proxier.next_due(), None);
     // One of the same address starts from nothing.
     node.change(1, Some(&Drawn { cluster_ip: 0, ..Drawn::plain(1, "rr") }));

@@ -14,7 +14,7 @@ use std::time::Duration;
 use portcullis_cluster as cluster_crate;
 use portcullis_modes::SyncResult;
 use portcullis_modes::stale_flows::{FlowTable, KernelFlows, StaleFlows};
-use portcullis_netlink::conntrack::{Conntrack, Deleted, Flow, Tuple, status};
+use portcullis_netlink::conntrack::{Conntrack, DeleteCounts, Flow, Tuple, status};
 use portcullis_netlink::{Error, Family};
 
 use crate::cluster::Reading;
@@ -104,13 +104,13 @@ impl FlowTable for Memory {
         families: &[Family],
         protocols: &[u8],
         stale: &mut dyn FnMut(&Flow) -> bool,
-    ) -> Result<Deleted, Error> {
+    ) -> Result<DeleteCounts, Error> {
         let mut held = self.0.lock().unwrap();
         held.asked.push((families.to_vec(), protocols.to_vec()));
         if held.failing {
             return Err(Error::NoResponse { action: "list tracked connections" });
         }
-        let mut done = Deleted::default();
+        let mut done = DeleteCounts::default();
         held.flows.retain(|flow| {
             let listed = families.contains(&flow.family) && protocols.contains(&flow.protocol);
             let goes = listed && stale(flow);

@@ -48,7 +48,7 @@ pub(super) fn written(config: &Config, state: &State, families: &[Family]) -> Wr
             .collect(),
         ProxyMode::Ipvs => {
             let ipvs = node::ipvs_options(config);
-            let wanted = ipvs::State::render(desired, families, &ipvs, options, host);
+            let wanted = ipvs::IpvsObjects::render(desired, families, &ipvs, options, host);
             let real: usize = wanted.servers.values().map(|served| served.real.len()).sum();
             let entries: usize = wanted.sets.values().map(BTreeSet::len).sum();
             let mut lines = vec![

@@ -50,7 +50,7 @@ impl Stake {
         for family in Family::ALL {
             conntrack.established(family, |flow| {
                 if let Some(protocol) = protocol_of(flow.protocol)
-                    && flow.is_translated()
+                    && flow.has_destination_nat()
                     && fronts.has(flow, protocol)
                 {
                     *stake.translated.entry(protocol.as_str()).or_default() += 1;

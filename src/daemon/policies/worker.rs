@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portcullis_cluster::NamespacedName;
-use portcullis_netlink::conntrack::{Conntrack, Deleted};
+use portcullis_netlink::conntrack::{Conntrack, DeleteCounts};
 use portcullis_netlink::nf_tables::Committed;
 use portcullis_policy::compile::{CompiledPolicies, Compiler, PolicyChanges, Scope};
 use portcullis_policy::established;
@@ -196,4 +196,5 @@ impl PolicyWorker {
 }
 
 /// Which connections are cut.
-type Cut = fn(&mut Conntrack, &CompiledPolicies, &HashSet<IpAddr>) -> portcullis_netlink::Result<Deleted>;
+type Cut =
+    fn(&mut Conntrack, &CompiledPolicies, &HashSet<IpAddr>) -> portcullis_netlink::Result<DeleteCounts>;

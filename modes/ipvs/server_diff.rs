@@ -4,21 +4,23 @@ use std::cmp::Ordering;
 use std::net::IpAddr;
 use std::time::Instant;
 
-use portcullis_netlink::ip_vs::{Balancing, MASQUERADING, RealServer, RealServerState, VirtualServer};
+use portcullis_netlink::ip_vs::{
+    MASQUERADING, RealServer, RealServerState, VirtualServer, VirtualServerConfig,
+};
 
-use super::kernel::Change;
-use super::objects::Server;
+use super::kernel::ServerChange;
+use super::service_objects::Server;
 use super::termination::{Terminations, is_graceful};
 
 /// A virtual server as the kernel has it.
 pub(super) struct Found {
-    pub(super) balancing: Balancing,
+    pub(super) config: VirtualServerConfig,
     pub(super) real: Vec<RealServerState>,
 }
 
 /// Collects changes, and keeps the list of real servers that wait for their connections to end.
 pub(super) struct Differ<'a> {
-    pub(super) changes: &'a mut Vec<Change>,
+    pub(super) changes: &'a mut Vec<ServerChange>,
     pub(super) terminations: &'a mut Terminations,
     pub(super) now: Instant,
 }
@@ -31,12 +33,12 @@ impl Differ<'_> {
             (None, None) => {}
             (Some(_), None) => self.delete(key),
             (None, Some(after)) => {
-                self.changes.push(Change::AddServer(*key, after.balancing.clone()));
+                self.changes.push(ServerChange::AddServer(*key, after.config.clone()));
                 self.real(key, nothing, &after.real);
             }
             (Some(before), Some(after)) => {
-                if before.balancing != after.balancing {
-                    self.changes.push(Change::SetServer(*key, after.balancing.clone()));
+                if before.config != after.config {
+                    self.changes.push(ServerChange::SetServer(*key, after.config.clone()));
                 }
                 self.real(key, &before.real, &after.real);
             }
@@ -53,17 +55,17 @@ impl Differ<'_> {
             (Some(_), None) => return self.delete(key),
             (Some(found), Some(after)) => (found, after),
         };
-        if found.balancing != after.balancing {
-            self.changes.push(Change::SetServer(*key, after.balancing.clone()));
+        if found.config != after.config {
+            self.changes.push(ServerChange::SetServer(*key, after.config.clone()));
         }
         for wanted in &after.real {
             let at = place(wanted);
             // It may wait for its end though the kernel was never told, or was told that it need not.
             self.terminations.end(key, at);
             match found.real.iter().find(|state| place(&state.server) == at) {
-                None => self.changes.push(Change::AddReal(*key, *wanted)),
+                None => self.changes.push(ServerChange::AddRealServer(*key, *wanted)),
                 Some(state) if state.server != *wanted || state.forwarding != MASQUERADING => {
-                    self.changes.push(Change::SetReal(*key, *wanted));
+                    self.changes.push(ServerChange::SetRealServer(*key, *wanted));
                 }
                 Some(_) => {}
             }
@@ -84,7 +86,7 @@ impl Differ<'_> {
     /// From whatever is there to nothing.
     pub(super) fn delete(&mut self, key: &VirtualServer) {
         self.terminations.forget(key);
-        self.changes.push(Change::DeleteServer(*key));
+        self.changes.push(ServerChange::DeleteServer(*key));
     }
 
     /// Both sorted.
@@ -100,7 +102,7 @@ impl Differ<'_> {
                 Ordering::Less => self.end(key, place(&before[0])),
                 Ordering::Greater => self.begin(key, after[0]),
                 Ordering::Equal if before[0] != after[0] => {
-                    self.changes.push(Change::SetReal(*key, after[0]));
+                    self.changes.push(ServerChange::SetRealServer(*key, after[0]));
                 }
                 Ordering::Equal => {}
             }
@@ -112,17 +114,18 @@ impl Differ<'_> {
     fn begin(&mut self, key: &VirtualServer, real: RealServer) {
         // One that is still there, without new connections, gets them again.
         match self.terminations.end(key, place(&real)) {
-            true => self.changes.push(Change::SetReal(*key, real)),
-            false => self.changes.push(Change::AddReal(*key, real)),
+            true => self.changes.push(ServerChange::SetRealServer(*key, real)),
+            false => self.changes.push(ServerChange::AddRealServer(*key, real)),
         }
     }
 
     fn end(&mut self, key: &VirtualServer, at: (IpAddr, u16)) {
         if is_graceful(key) {
             self.terminations.begin(*key, at, self.now);
-            self.changes.push(Change::SetReal(*key, RealServer { address: at.0, port: at.1, weight: 0 }));
+            self.changes
+                .push(ServerChange::SetRealServer(*key, RealServer { address: at.0, port: at.1, weight: 0 }));
         } else {
-            self.changes.push(Change::DeleteReal(*key, at.0, at.1));
+            self.changes.push(ServerChange::DeleteRealServer(*key, at.0, at.1));
         }
     }
 }
@@ -151,11 +154,11 @@ mod tests {
     }
 
     fn server(protocol: u8, persistent: bool, last: &[u8]) -> Server {
-        let mut balancing = Balancing::new("rr", Family::V4);
+        let mut config = VirtualServerConfig::new("rr", Family::V4);
         if persistent {
-            (balancing.flags, balancing.timeout) = (PERSISTENT, 10);
+            (config.flags, config.timeout) = (PERSISTENT, 10);
         }
-        Server { key: key(protocol), balancing, real: last.iter().map(|l| real(*l, 1)).collect() }
+        Server { key: key(protocol), config, real: last.iter().map(|l| real(*l, 1)).collect() }
     }
 
     /// A virtual server in short: whether it is persistent, and the last bytes of its real servers.
@@ -168,15 +171,15 @@ mod tests {
     type Sight<'a> = (&'a str, Option<&'a [Seen]>, Option<&'a [u8]>, &'a str, &'a [u8]);
 
     /// Changes in few letters: `+vs`, `~vs`, `-vs` for the virtual server, `+1`, `1=0`, `-1` for real ones.
-    fn letters(changes: &[Change]) -> String {
+    fn letters(changes: &[ServerChange]) -> String {
         let last = |ip: &IpAddr| ip.to_string().rsplit('.').next().unwrap_or_default().to_owned();
         let letters = changes.iter().map(|change| match change {
-            Change::AddServer(..) => "+vs".to_owned(),
-            Change::SetServer(..) => "~vs".to_owned(),
-            Change::DeleteServer(_) => "-vs".to_owned(),
-            Change::AddReal(_, r) => format!("+{}", last(&r.address)),
-            Change::SetReal(_, r) => format!("{}={}", last(&r.address), r.weight),
-            Change::DeleteReal(_, ip, _) => format!("-{}", last(ip)),
+            ServerChange::AddServer(..) => "+vs".to_owned(),
+            ServerChange::SetServer(..) => "~vs".to_owned(),
+            ServerChange::DeleteServer(_) => "-vs".to_owned(),
+            ServerChange::AddRealServer(_, r) => format!("+{}", last(&r.address)),
+            ServerChange::SetRealServer(_, r) => format!("{}={}", last(&r.address), r.weight),
+            ServerChange::DeleteRealServer(_, ip, _) => format!("-{}", last(ip)),
         });
         letters.collect::<Vec<_>>().join(" ")
     }
@@ -241,7 +244,7 @@ mod tests {
                 persistent: 0,
             };
             let found = found.map(|states| Found {
-                balancing: Balancing::new("rr", Family::V4),
+                config: VirtualServerConfig::new("rr", Family::V4),
                 real: states.iter().map(state).collect(),
             });
             let wanted = wanted.map(|last| server(TCP, false, last));

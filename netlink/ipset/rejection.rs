@@ -47,7 +47,7 @@ impl<T> About<T> for Result<T> {
     }
 }
 
-/// The error about a set and perhaps an entry. Errors that are no refusal, and those that have a set already,
+/// The error about a set and perhaps an entry. Errors that are no rejection, and those that have a set already,
 /// stay as they are.
 pub(super) fn refused(error: Error, set: &str, entry: Option<SetEntry>, bitmap: bool) -> Error {
     match error {

@@ -10,7 +10,7 @@ use super::netlink_kernel::NetlinkKernel;
 
 /// The kernel lacks what IPVS mode needs.
 #[derive(Debug, thiserror::Error)]
-pub enum RequirementError {
+pub enum IpvsPrerequisiteError {
     /// IPVS is not loaded, and could not be.
     #[error(
         "this kernel has no IPVS: load its modules on the node with `modprobe -a {modules}` (they are part of the \
@@ -25,14 +25,14 @@ pub enum RequirementError {
     },
     /// The kernel cannot be asked, or has no ipset.
     #[error("cannot use IPVS: {0}")]
-    Kernel(#[from] Error),
+    IpvsKernel(#[from] Error),
 }
 
 /// Opens the kernel for IPVS mode. Modules that are missing are loaded.
 ///
 /// # Errors
 /// The kernel has no IPVS or no ipset, and they cannot be loaded.
-pub fn open(scheduler: IpvsScheduler) -> Result<NetlinkKernel, RequirementError> {
+pub fn open(scheduler: IpvsScheduler) -> Result<NetlinkKernel, IpvsPrerequisiteError> {
     if let Some(kernel) = NetlinkKernel::open()? {
         return Ok(kernel);
     }
@@ -43,7 +43,7 @@ pub fn open(scheduler: IpvsScheduler) -> Result<NetlinkKernel, RequirementError>
             tracing::info!(?modules, "kernel modules loaded");
             Ok(kernel)
         }
-        None => Err(RequirementError::NoIpvs {
+        None => Err(IpvsPrerequisiteError::NoIpvs {
             modules: modules.join(" "),
             reason: reason.unwrap_or_else(|| "it loaded them, but IPVS does not answer".to_owned()),
         }),
@@ -54,13 +54,13 @@ pub fn open(scheduler: IpvsScheduler) -> Result<NetlinkKernel, RequirementError>
 ///
 /// # Errors
 /// As [`open`].
-pub fn check(scheduler: IpvsScheduler) -> Result<(), RequirementError> {
+pub fn check(scheduler: IpvsScheduler) -> Result<(), IpvsPrerequisiteError> {
     if IpVs::open()?.is_some() {
         return Ok(());
     }
     let modules = modules(scheduler);
     modprobe(&["-n", "-a"], &modules)
-        .map_err(|reason| RequirementError::NoIpvs { modules: modules.join(" "), reason })
+        .map_err(|reason| IpvsPrerequisiteError::NoIpvs { modules: modules.join(" "), reason })
 }
 
 fn modules(scheduler: IpvsScheduler) -> [String; 3] {

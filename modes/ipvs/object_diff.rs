@@ -5,12 +5,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use portcullis_cluster::NamespacedName;
 
-use super::kernel::LINK;
-use super::state::{State, address_line, server_lines};
+use super::kernel::DUMMY_INTERFACE;
+use super::objects::{IpvsObjects, address_line, server_lines};
 
 /// What differs of one Service in one place.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct StateDifference {
+pub struct ObjectDifference {
     /// The Service; `None` for what no Service wants.
     pub service: Option<NamespacedName>,
     /// Where: virtual servers, a set, the link.
@@ -26,7 +26,7 @@ type Sides = (Vec<String>, Vec<String>);
 
 /// How `found` differs from `wanted`, by Service and place: what no Service wants comes first. In sets and on the
 /// link, what is as it should be is left out; of a virtual server that differs, all is shown.
-pub fn state_differences(wanted: &State, found: &State) -> Vec<StateDifference> {
+pub fn object_differences(wanted: &IpvsObjects, found: &IpvsObjects) -> Vec<ObjectDifference> {
     let mut all: BTreeMap<(Option<NamespacedName>, String), Sides> = BTreeMap::new();
     let mut note = |service: Option<&NamespacedName>, place: String, line: String, is_wanted: bool| {
         let (wanted, found) = all.entry((service.cloned(), place)).or_default();
@@ -46,7 +46,12 @@ pub fn state_differences(wanted: &State, found: &State) -> Vec<StateDifference> 
     }
     for address in wanted.addresses.symmetric_difference(&found.addresses) {
         let is_wanted = wanted.addresses.contains(address);
-        note(owners.addresses.get(address), format!("addresses of {LINK}"), address_line(address), is_wanted);
+        note(
+            owners.addresses.get(address),
+            format!("addresses of {DUMMY_INTERFACE}"),
+            address_line(address),
+            is_wanted,
+        );
     }
     let nothing = BTreeSet::new();
     for key in keys(&wanted.sets, &found.sets) {
@@ -60,7 +65,7 @@ pub fn state_differences(wanted: &State, found: &State) -> Vec<StateDifference> 
             note(owner, format!("ipset {name}"), line, wanted.contains(entry));
         }
     }
-    let difference = |((service, place), (wanted, found))| StateDifference { service, place, wanted, found };
+    let difference = |((service, place), (wanted, found))| ObjectDifference { service, place, wanted, found };
     all.into_iter().map(difference).collect()
 }
 
@@ -76,23 +81,23 @@ fn lines(text: &str) -> Vec<String> {
 mod tests {
     use std::net::IpAddr;
 
-    use portcullis_netlink::ip_vs::{Balancing, RealServer, VirtualServer};
+    use portcullis_netlink::ip_vs::{RealServer, VirtualServer, VirtualServerConfig};
     use portcullis_netlink::ipset::SetEntry;
 
     use portcullis_cluster::Family;
 
     use super::super::ip_set::IpSet;
-    use super::super::state::Served;
+    use super::super::objects::ServerSpec;
     use super::*;
 
     /// A virtual server with these behind it, and a ClusterIP that is bound and in its set if it is to be.
-    fn state(behind: &[u8], bound: bool) -> State {
-        let mut state = State::default();
+    fn state(behind: &[u8], bound: bool) -> IpvsObjects {
+        let mut state = IpvsObjects::default();
         let address = IpAddr::from([10, 96, 0, 1]);
         let key = VirtualServer { protocol: 6, address, port: 80 };
         let real = |last: &u8| RealServer { address: IpAddr::from([10, 0, 0, *last]), port: 8080, weight: 1 };
-        let balancing = Balancing::new("rr", portcullis_netlink::Family::V4);
-        state.servers.insert(key, Served { balancing, real: behind.iter().map(real).collect() });
+        let config = VirtualServerConfig::new("rr", portcullis_netlink::Family::V4);
+        state.servers.insert(key, ServerSpec { config, real: behind.iter().map(real).collect() });
         let entry = SetEntry::Ip(address);
         if bound {
             state.addresses.insert(address);
@@ -105,12 +110,12 @@ mod tests {
         state
     }
 
-    fn told(wanted: &State, found: &State) -> Vec<String> {
-        let line = |d: StateDifference| {
+    fn told(wanted: &IpvsObjects, found: &IpvsObjects) -> Vec<String> {
+        let line = |d: ObjectDifference| {
             let service = d.service.map_or("-".to_owned(), |s| s.to_string());
             format!("{service} | {} | {} | {}", d.place, d.wanted.join(", "), d.found.join(", "))
         };
-        state_differences(wanted, found).into_iter().map(line).collect()
+        object_differences(wanted, found).into_iter().map(line).collect()
     }
 
     #[test]

@@ -1,7 +1,7 @@
 use crate::attribute::{Attribute, Malformed, Writer};
 use crate::family::Family;
 
-/// `IP_VS_SVC_F_PERSISTENT`: a client stays with its real server for [`Balancing::timeout`].
+/// `IP_VS_SVC_F_PERSISTENT`: a client stays with its real server for [`VirtualServerConfig::timeout`].
 pub const PERSISTENT: u32 = 0x1;
 /// `IP_VS_SVC_F_SCHED1`: mh-fallback, sh-fallback.
 pub const SCHED_1: u32 = 0x8;
@@ -21,7 +21,7 @@ const IPVS_SVC_ATTR_NETMASK: u16 = 9;
 
 /// How a virtual server chooses among its real servers. What is read equals what was written.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Balancing {
+pub struct VirtualServerConfig {
     /// The scheduler's name: "rr", "wrr", "lc", "mh", …; 15 bytes at most. "none" is a name that the kernel
     /// takes and lists: such a server turns new connections away.
     pub scheduler: Box<str>,
@@ -34,14 +34,14 @@ pub struct Balancing {
     pub netmask: u32,
 }
 
-impl Balancing {
+impl VirtualServerConfig {
     /// A virtual server of this scheduler without persistence, each client by itself.
     pub fn new(scheduler: &str, family: Family) -> Self {
         let netmask = match family {
             Family::V4 => u32::MAX,
             Family::V6 => 128,
         };
-        Balancing { scheduler: scheduler.into(), flags: 0, timeout: 0, netmask }
+        VirtualServerConfig { scheduler: scheduler.into(), flags: 0, timeout: 0, netmask }
     }
 
     /// Writes it beside the virtual server of `family`.
@@ -76,7 +76,7 @@ impl Balancing {
             }
         }
         let netmask = netmask.ok_or(Malformed::Missing("IPVS_SVC_ATTR_NETMASK"))?;
-        Ok(Balancing {
+        Ok(VirtualServerConfig {
             scheduler: scheduler.ok_or(Malformed::Missing("IPVS_SVC_ATTR_SCHED_NAME"))?.into(),
             flags: flags.ok_or(Malformed::Missing("IPVS_SVC_ATTR_FLAGS"))? & !HASHED,
             timeout: timeout.ok_or(Malformed::Missing("IPVS_SVC_ATTR_TIMEOUT"))?,
