@@ -1,4 +1,4 @@
-//! Which ports are to be answered, and with which counts. Pure.
+//! Desired health check ports and their endpoint counts, computed from the desired state.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -7,30 +7,30 @@ use std::num::NonZeroU16;
 use portcullis_cluster::desired::Desired;
 use portcullis_cluster::{Family, NamespacedName, Protocol};
 
-/// All ports that are to be answered.
+/// All health check ports to serve.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DesiredPorts {
-    /// The addresses of the node on which NodePorts are served; the unspecified ones (`0.0.0.0`, `::`) are
-    /// all of their family.
+    /// Node addresses that serve NodePorts; the unspecified addresses (`0.0.0.0`, `::`) mean
+    /// all addresses of their family.
     pub addresses: Vec<IpAddr>,
-    /// By Service.
+    /// Health checks by Service.
     pub services: BTreeMap<NamespacedName, ServiceHealthCheck>,
 }
 
-/// What is asked of a Service.
+/// Health check of a Service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceHealthCheck {
-    /// The port, on TCP.
+    /// TCP port.
     pub port: NonZeroU16,
-    /// Ready endpoints on this node, in each family in which the Service is served.
+    /// Number of ready endpoints on this node, in each IP family of the Service.
     pub local_endpoints: BTreeMap<Family, usize>,
-    /// The Service that has the port as node port on TCP in one of these families: its rules translate connections to
-    /// the port before a listener gets them.
+    /// Service with the same TCP node port in one of these families, whose rules translate connections to
+    /// the port before a listener receives them.
     pub node_port_of: Option<NamespacedName>,
 }
 
 impl DesiredPorts {
-    /// What a node that serves `desired` is to answer on these addresses.
+    /// Returns the health check ports of the desired state on these addresses.
     pub fn new(desired: &Desired, addresses: Vec<IpAddr>) -> Self {
         let tcp = desired.ports().filter(|port| port.name.protocol == Protocol::Tcp);
         let node_ports: BTreeMap<(NonZeroU16, Family), &NamespacedName> =

@@ -1,4 +1,4 @@
-//! The open port of a Service.
+//! Listener of a Service's health check port.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -18,35 +18,35 @@ use super::response::response;
 use crate::http::serve::serve;
 use crate::http::{Health, Moment};
 
-/// Connections that may wait to be accepted, as in Rust's standard library.
+/// Listen backlog, as in Rust's standard library.
 const BACKLOG: i32 = 128;
 
-/// An address of a health check port cannot be listened on.
+/// A health check port cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ListenError {
-    /// Another program has the port.
-    #[error("another program listens on {0}; see who with `ss -ltnp`")]
-    Taken(SocketAddr),
-    /// Anything else.
+    /// Another program listens on the port.
+    #[error("another program listens on {0}; find it with `ss -ltnp`")]
+    InUse(SocketAddr),
+    /// Another I/O error.
     #[error("cannot listen on {0}: {1}")]
     Other(SocketAddr, io::Error),
-    /// No address of the node takes NodePorts in any family of the Service.
+    /// No node address serves NodePorts in an IP family of the Service.
     #[error("the node has no address for NodePorts in the Service's IP family")]
-    Nowhere,
+    NoAddress,
 }
 
-/// The open port of a Service, on the addresses of the families in which it is served.
+/// The open port of a Service, on the node addresses of its IP families.
 pub(super) struct Listener {
     port: u16,
     addresses: Vec<SocketAddr>,
     local_endpoints: BTreeMap<Family, Arc<AtomicUsize>>,
     tasks: JoinSet<()>,
-    /// The connections end when this one does.
+    /// Stops the connections when it is dropped.
     _stop: watch::Sender<bool>,
 }
 
 impl Listener {
-    /// Opens the port on all addresses or none, and answers.
+    /// Opens the port on all addresses or none, and serves requests.
     pub(super) fn open(
         service: &NamespacedName,
         check: &ServiceHealthCheck,
@@ -62,7 +62,7 @@ impl Listener {
             _stop: sender,
         };
         if listener.addresses.is_empty() {
-            return Err(ListenError::Nowhere);
+            return Err(ListenError::NoAddress);
         }
         listener.local_endpoints = check
             .local_endpoints
@@ -83,19 +83,19 @@ impl Listener {
         Ok(listener)
     }
 
-    /// The port.
+    /// Returns the port.
     pub(super) fn port(&self) -> u16 {
         self.port
     }
 
-    /// Whether it is the listener for this check, whatever the counts.
-    pub(super) fn answers(&self, check: &ServiceHealthCheck, addresses: &[IpAddr]) -> bool {
+    /// Returns true if this listener can serve the check, after updating the counts.
+    pub(super) fn serves(&self, check: &ServiceHealthCheck, addresses: &[IpAddr]) -> bool {
         check.node_port_of.is_none()
             && self.addresses == bind_addresses(check, addresses)
             && self.local_endpoints.keys().eq(check.local_endpoints.keys())
     }
 
-    /// From now on, answers with these counts.
+    /// Sets the endpoint counts.
     pub(super) fn set_counts(&self, check: &ServiceHealthCheck) {
         for (family, count) in &self.local_endpoints {
             let now = check.local_endpoints.get(family).copied().unwrap_or_default();
@@ -117,7 +117,7 @@ fn bind_addresses(check: &ServiceHealthCheck, addresses: &[IpAddr]) -> Vec<Socke
 
 fn listen(address: SocketAddr) -> Result<TcpListener, ListenError> {
     open_socket(address).map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => ListenError::Taken(address),
+        io::ErrorKind::AddrInUse => ListenError::InUse(address),
         _ => ListenError::Other(address, error),
     })
 }
@@ -127,7 +127,7 @@ fn open_socket(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_nonblocking(true)?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() {
-        // `::` beside `0.0.0.0`, not instead of it.
+        // `::` in addition to `0.0.0.0`, not instead of it.
         socket.set_only_v6(true)?;
     }
     socket.bind(&address.into())?;

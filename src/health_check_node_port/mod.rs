@@ -1,13 +1,13 @@
-//! What load balancers ask of a Service with `externalTrafficPolicy: Local`: how many endpoints this node
-//! has for it, on its `healthCheckNodePort`.
+//! HTTP servers on `healthCheckNodePort`s: by them, load balancers find the nodes with local endpoints of a Service with
+//! `externalTrafficPolicy: Local`.
 //!
 //! ```text
-//! the loop ── DesiredPorts ──► a task that opens and closes listeners ──► GET / ◄── load balancers
-//!                                     └─ Health: are the rules what they should be?
+//! main loop ── DesiredPorts ──► task that opens and closes listeners ──► GET / ◄── load balancers
+//!                                     └─ Health: are the rules in sync?
 //! ```
-//! A port is answered on the node's addresses of the families in which the Service is served, as far as
-//! NodePorts are. Body, headers and statuses are those of kube-proxy v1.36. A port that is taken is tried
-//! again until it can be had, which upstream leaves to the next change.
+//! A port is open on the node addresses that serve NodePorts, in the IP families of the Service.
+//! Body, headers and status codes are those of kube-proxy v1.36. A port that is in use is retried
+//! periodically; upstream retries only at the next change of the Service.
 
 mod desired_ports;
 mod listener;
@@ -30,13 +30,13 @@ use crate::http::{Health, Stop};
 use crate::source::Recorder;
 use listener::Listener;
 
-/// Between two attempts to open a port.
+/// Time between two attempts to open a port.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// Why the ports of some Services are not answered.
+/// Reasons why ports of Services are not open.
 type Failures = BTreeMap<NamespacedName, String>;
 
-/// The health check ports of all Services. Dropping it closes them.
+/// Server of the health check ports of all Services. Dropping it closes them.
 #[derive(Debug)]
 pub struct ServiceHealthServer {
     desired_ports: watch::Sender<DesiredPorts>,
@@ -45,7 +45,7 @@ pub struct ServiceHealthServer {
 }
 
 impl ServiceHealthServer {
-    /// Without any port so far. Runs until it is time to stop.
+    /// Starts the server without any port. It runs until the stop signal.
     pub fn start(health: Arc<Health>, stop: Stop, recorder: Recorder) -> Self {
         let (desired_ports, changes) = watch::channel(DesiredPorts::default());
         let failures = Arc::default();
@@ -53,7 +53,7 @@ impl ServiceHealthServer {
         ServiceHealthServer { desired_ports, failures, task: tokio::spawn(manager.run(changes, stop)) }
     }
 
-    /// From now on, these ports are to be answered, with these counts.
+    /// Sets the ports to serve and their endpoint counts.
     pub fn set(&self, desired_ports: DesiredPorts) {
         self.desired_ports.send_if_modified(|known| {
             let differs = *known != desired_ports;
@@ -62,8 +62,7 @@ impl ServiceHealthServer {
         });
     }
 
-    /// The Services whose ports cannot be answered now, and why. Each is logged when it begins and when it
-    /// ends.
+    /// Returns the Services whose ports are not open, with the reasons.
     pub fn failures(&self) -> BTreeMap<NamespacedName, String> {
         lock(&self.failures).clone()
     }
@@ -97,12 +96,12 @@ impl Manager {
         self.apply(&DesiredPorts::default()).await;
     }
 
-    /// Closes what is not wanted any more before it opens what is: a port may go from one Service to
+    /// Closes and opens ports. Ports are closed first, because a port may move from one Service to
     /// another.
     async fn apply(&mut self, desired_ports: &DesiredPorts) {
         for (service, listener) in std::mem::take(&mut self.open) {
             match desired_ports.services.get(&service) {
-                Some(check) if listener.answers(check, &desired_ports.addresses) => {
+                Some(check) if listener.serves(check, &desired_ports.addresses) => {
                     listener.set_counts(check);
                     self.open.insert(service, listener);
                 }
@@ -130,7 +129,7 @@ impl Manager {
         desired_ports: &DesiredPorts,
     ) -> Result<(), String> {
         if let Some(owner) = &check.node_port_of {
-            return Err(format!("it is also a node port of Service {owner}, which gets the connections"));
+            return Err(format!("it is also a node port of Service {owner}, which receives the connections"));
         }
         let holds_port = |(_, listener): &(&NamespacedName, &Listener)| listener.port() == check.port.get();
         if let Some((holder, _)) = self.open.iter().find(holds_port) {
@@ -138,24 +137,24 @@ impl Manager {
         }
         let listener = Listener::open(service, check, &desired_ports.addresses, &self.health)
             .map_err(|error| error.to_string())?;
-        tracing::info!(%service, port = check.port, "answering the health check port of {service}");
+        tracing::info!(%service, port = check.port, "serving the health check port of {service}");
         self.open.insert(service.clone(), listener);
         Ok(())
     }
 
-    /// Keeps the failures, and tells of those that are new.
+    /// Stores the failures, and logs and reports those that are new.
     fn report(&self, failures: Failures, desired_ports: &DesiredPorts) {
         let mut known = lock(&self.failures);
         for (service, reason) in &failures {
             let port = desired_ports.services[service].port;
             if known.get(service) != Some(reason) {
-                let told = format!(
-                    "the healthCheckNodePort {port} of Service {service} is not answered, so load balancers send \
-                     nothing for it to this node: {reason}; trying again every {} s",
+                let message = format!(
+                    "healthCheckNodePort {port} of Service {service} is not served, so load balancers send no traffic \
+                     for it to this node: {reason}; retrying every {} s",
                     RETRY.as_secs()
                 );
-                tracing::error!(%service, port, "{told}");
-                self.recorder.of_service(service, ["FailedToStartServiceHealthcheck", "Listen"], &told);
+                tracing::error!(%service, port, "{message}");
+                self.recorder.of_service(service, ["FailedToStartServiceHealthcheck", "Listen"], &message);
             }
         }
         *known = failures;
@@ -169,6 +168,6 @@ impl fmt::Debug for Manager {
 }
 
 fn lock(failures: &Mutex<Failures>) -> std::sync::MutexGuard<'_, Failures> {
-    // It is only ever replaced as a whole.
+    // It is only replaced as a whole, so it is consistent after a panic.
     failures.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -1,4 +1,4 @@
-//! The response that load balancers get, to the byte that of kube-proxy.
+//! Response to load balancers, byte-identical to kube-proxy's.
 
 use axum::response::Response;
 use http::{HeaderName, HeaderValue, StatusCode};
@@ -6,10 +6,10 @@ use portcullis_cluster::NamespacedName;
 
 use crate::http::response::{JSON, nosniff};
 
-/// By this, load balancers that weigh nodes send each as much as it has endpoints for.
+/// Header with the number of local endpoints, by which load balancers weight nodes.
 const WEIGHT: HeaderName = HeaderName::from_static("x-load-balancing-endpoint-weight");
 
-/// For a Service with so many ready endpoints on this node, whose rules are or are not as they should be.
+/// Returns the response for a Service with this number of ready endpoints on this node. `healthy`: its rules are in sync.
 pub(super) fn response(service: &NamespacedName, local_endpoints: usize, healthy: bool) -> Response {
     let good = local_endpoints > 0 && healthy;
     let status = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

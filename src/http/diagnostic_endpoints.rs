@@ -1,4 +1,4 @@
-//! What is on the metrics port: `/metrics`, and what kube-proxy tells of itself.
+//! Endpoints of the metrics port: `/metrics`, `/metrics/services`, and kube-proxy's diagnostic endpoints.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -14,37 +14,38 @@ use super::response::{self, JSON, PLAIN};
 use super::service_metrics::ServiceTraffic;
 use crate::metrics::{CONTENT_TYPE, KUBERNETES_MINOR, Metrics};
 
-/// What the program tells of itself.
+/// Content of the diagnostic endpoints.
 #[derive(Clone, Debug)]
 pub struct Diagnostics {
-    /// The mode, as `--proxy-mode` takes it.
+    /// Name of the proxy mode.
     pub proxy_mode: &'static str,
     /// The configuration as a `KubeProxyConfiguration`: a JSON object.
     pub configuration: String,
-    /// Every flag and its value, in order.
+    /// Flags and their values, sorted.
     pub flags: Vec<(String, String)>,
-    /// When the program started.
+    /// Start time of the process.
     pub started: Moment,
-    /// Its version.
+    /// Version of the program.
     pub version: &'static str,
-    /// Tells what Services have served.
+    /// Reader of the Services' traffic counters.
     pub service_traffic: ServiceTraffic,
 }
 
-/// Said at the top of `/statusz` and `/flagz`, as upstream says it.
+/// First lines of `/statusz` and `/flagz`, as upstream.
 const WARNING: &str = "Warning: This endpoint is not meant to be machine parseable, has no formatting \
                        compatibility guarantees and is for debugging purposes only.";
 
-/// The routes of the metrics port.
+/// Returns the routes of the metrics port.
 pub(super) fn router(diagnostics: Diagnostics, metrics: Metrics) -> Router {
-    let told = Arc::new(diagnostics);
-    let configz = format!(r#"{{"kubeproxy.config.k8s.io":{}}}"#, told.configuration);
-    let flagz = flagz(&told);
-    let (status, mode, traffic) = (told.clone(), told.proxy_mode, told.service_traffic.clone());
+    let diagnostics = Arc::new(diagnostics);
+    let configz = format!(r#"{{"kubeproxy.config.k8s.io":{}}}"#, diagnostics.configuration);
+    let flagz = flagz(&diagnostics);
+    let (status, mode, traffic) =
+        (diagnostics.clone(), diagnostics.proxy_mode, diagnostics.service_traffic.clone());
     let ok = StatusCode::OK;
     Router::new()
         .route("/metrics", any(async move || render(&metrics)))
-        .route("/metrics/services", any(async move || traffic.answer().await))
+        .route("/metrics/services", any(async move || traffic.respond().await))
         .route("/healthz", any(async move || response::nosniff(ok, PLAIN, "ok")))
         .route("/proxyMode", any(async move || response::nosniff(ok, PLAIN, mode)))
         .route("/configz", any(async move || response::nosniff(ok, JSON, configz.clone())))
@@ -57,22 +58,22 @@ fn render(metrics: &Metrics) -> Response {
     match metrics.render() {
         Ok(text) => response::with_type(StatusCode::OK, CONTENT_TYPE, text),
         Err(error) => {
-            let message = format!("metrics cannot be written: {error}\n");
+            let message = format!("cannot encode metrics: {error}\n");
             response::nosniff(StatusCode::INTERNAL_SERVER_ERROR, PLAIN, message)
         }
     }
 }
 
-fn flagz(told: &Diagnostics) -> String {
+fn flagz(diagnostics: &Diagnostics) -> String {
     let mut text = format!("\nkube-proxy flagz\n{WARNING}\n");
-    for (name, value) in &told.flags {
-        writeln!(text, "{name}={value}").expect("a string takes all");
+    for (name, value) in &diagnostics.flags {
+        writeln!(text, "{name}={value}").expect("writing to a string does not fail");
     }
     text
 }
 
-fn statusz(told: &Diagnostics, now: Moment) -> String {
-    let Diagnostics { started, version, .. } = told;
+fn statusz(diagnostics: &Diagnostics, now: Moment) -> String {
+    let Diagnostics { started, version, .. } = diagnostics;
     format!(
         "\nkube-proxy statusz\n{WARNING}\n\n\
          Started: {}\n\
@@ -85,7 +86,7 @@ fn statusz(told: &Diagnostics, now: Moment) -> String {
     )
 }
 
-/// As `/statusz` shows how long the program is up.
+/// Formats the uptime for `/statusz`.
 fn hours_minutes_seconds(time: Duration) -> String {
     let seconds = time.as_secs();
     format!("{} hr {:02} min {:02} sec", seconds / 3600, seconds / 60 % 60, seconds % 60)
@@ -100,7 +101,7 @@ mod tests {
     #[test]
     fn status() {
         let started = Moment::new("2026-11-01T05:00:13.9Z".parse().expect("a time"), Instant::now());
-        let told = Diagnostics {
+        let diagnostics = Diagnostics {
             proxy_mode: "iptables",
             configuration: "{}".to_owned(),
             flags: vec![("v".to_owned(), "0".to_owned()), ("vmodule".to_owned(), String::new())],
@@ -108,9 +109,9 @@ mod tests {
             version: "0.1.0",
             service_traffic: ServiceTraffic::channel().0,
         };
-        let text = statusz(&told, started + Duration::from_secs(2 * 3600 + 3 * 60 + 4));
+        let text = statusz(&diagnostics, started + Duration::from_secs(2 * 3600 + 3 * 60 + 4));
         let expected = "\nStarted: Sun Nov  1 05:00:13 UTC 2026\nUp: 2 hr 03 min 04 sec\n";
         assert!(text.contains(expected), "{text}");
-        assert!(flagz(&told).ends_with("only.\nv=0\nvmodule=\n"));
+        assert!(flagz(&diagnostics).ends_with("only.\nv=0\nvmodule=\n"));
     }
 }

@@ -1,16 +1,18 @@
-//! Whether the proxy does its work: what the loop reports, and what follows from it.
+//! Health of the proxy.
 //!
-//! Upstream's rule: a family is unhealthy while an update has been waiting for longer than twice the sync
-//! period. Ours beside it, since a proxy whose rules are stale must not look healthy:
-//! - a family is unhealthy while its last sync failed;
-//! - a family that has never been synced is unhealthy when the time for starting up is over;
-//! - the proxy is unhealthy while its source has been silent for too long. A restart cannot help against that, so
+//! The main loop updates [`Health`]; the HTTP handlers read its [`HealthStatus`].
+//!
+//! Upstream's rule: an IP family is unhealthy while an update has been pending for longer than twice the sync
+//! period. Portcullis adds rules, because a proxy with stale rules must not look healthy:
+//! - an IP family is unhealthy while its last sync failed;
+//! - an IP family that has never been synced is unhealthy after the limit for the first sync;
+//! - the proxy is unhealthy while its source has been silent for too long. A restart does not help, so
 //!   `/livez` does not fail;
-//! - the proxy is unhealthy while the loop or a thread that programs rules makes no progress ([`progress`](super::progress));
-//! - components report [`HealthProblem`]s of their own, each of which says which health checks it fails.
+//! - the proxy is unhealthy while the main loop or a job makes no progress ([`progress`](super::progress));
+//! - components report [`HealthProblem`]s, each with the health checks that it fails.
 //!
-//! The last one does not count where load balancers ask for a Service (`healthCheckNodePort`): they would
-//! take every node out of service when the API server is down, though all of them still serve.
+//! Only the rules about IP families affect `healthCheckNodePort`: otherwise load balancers would
+//! take all nodes out of service when the API server is down, although all of them still serve.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -24,37 +26,37 @@ use super::problem::{FailedChecks, HealthProblem};
 use super::progress::{Job, Progress};
 use crate::source::SILENCE_LIMIT;
 
-/// How long things may take before they count as failures.
+/// Time limits after which delays count as failures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// From a change to the rules that follow it.
+    /// Limit from a change to the sync of its rules.
     pub sync: Duration,
-    /// From the start to the first rules of a family. Longer, for in a large cluster that takes a while.
+    /// Limit from the start to the first sync of a family. Longer, because it takes a while in large clusters.
     pub first_sync: Duration,
-    /// Without a word from the API server, which says something at least every minute or so. `None`: the
+    /// Limit for silence of the API server, which sends a bookmark about every minute. `None`: the
     /// source may be silent, such as a folder of manifests.
     pub silence: Option<Duration>,
 }
 
 impl Limits {
-    /// For the first sync.
+    /// Limit for the first sync.
     pub const FIRST_SYNC: Duration = Duration::from_mins(5);
 
-    /// Upstream's limit, twice the sync period, and for a source that may not fall silent, that of the source.
-    pub fn new(sync_period: Duration, source_speaks: bool) -> Self {
+    /// Returns upstream's limit for syncs, twice the sync period, and a limit for silence if the source sends regularly.
+    pub fn new(sync_period: Duration, source_sends_regularly: bool) -> Self {
         let sync = sync_period.saturating_mul(2);
         let first_sync = sync.max(Self::FIRST_SYNC);
-        Limits { sync, first_sync, silence: source_speaks.then_some(SILENCE_LIMIT) }
+        Limits { sync, first_sync, silence: source_sends_regularly.then_some(SILENCE_LIMIT) }
     }
 }
 
-/// Tells when the source was last heard of; `None` if never.
+/// Returns the time of the last message from the source; `None` if there was none.
 type LastHeard = Box<dyn Fn() -> Option<Instant> + Send + Sync>;
 
-/// Reads the problems of a component that does not push them.
+/// Reads the problems of a component that does not report them itself.
 type ReadProblems = Box<dyn Fn() -> Vec<HealthProblem> + Send + Sync>;
 
-/// What is known of the proxy's health. The loop reports to it, HTTP handlers ask it.
+/// Health of the proxy, updated by the main loop and read by HTTP handlers.
 pub struct Health {
     limits: Limits,
     started: Moment,
@@ -63,25 +65,25 @@ pub struct Health {
 
 struct State {
     families: BTreeMap<Family, Syncs>,
-    /// Where policies are enforced.
+    /// `None` unless policies are enforced.
     policies: Option<Syncs>,
     node_eligible: bool,
     last_heard: Option<LastHeard>,
     warning: Option<String>,
-    /// What components reported last, by component.
+    /// Problems last reported by each component.
     reported: BTreeMap<&'static str, Vec<HealthProblem>>,
     progress: Progress,
-    /// Components that are asked for their problems, by component.
-    read: BTreeMap<&'static str, ReadProblems>,
+    /// Readers of the problems of components.
+    readers: BTreeMap<&'static str, ReadProblems>,
     held: FirstSyncsHeld,
 }
 
-/// Which first syncs are held back on purpose. They are not late: a restart would be held back, too.
+/// First syncs that are held back on purpose. They do not count as late: after a restart they would be held back again.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FirstSyncsHeld {
-    /// That of Services.
+    /// The first sync of Services.
     pub services: bool,
-    /// That of policies.
+    /// The first sync of policies.
     pub policies: bool,
 }
 
@@ -89,12 +91,12 @@ pub struct FirstSyncsHeld {
 struct Syncs {
     last: Option<Moment>,
     oldest_queued: Option<Moment>,
-    /// When the last sync failed, and why.
+    /// Time and reason of the failure of the last sync.
     failure: Option<(Moment, HealthProblem)>,
 }
 
 impl Health {
-    /// Of a proxy that starts at this time, to serve these families.
+    /// Creates the health of a proxy that starts now and serves these families.
     pub fn new(limits: Limits, families: impl IntoIterator<Item = Family>, started: Moment) -> Self {
         let families = families.into_iter().map(|family| (family, Syncs::default())).collect();
         let state = State {
@@ -105,120 +107,123 @@ impl Health {
             warning: None,
             reported: BTreeMap::new(),
             progress: Progress::default(),
-            read: BTreeMap::new(),
+            readers: BTreeMap::new(),
             held: FirstSyncsHeld::default(),
         };
         Health { limits, started, state: Mutex::new(state) }
     }
 
-    /// The loop takes a turn. Once it has, it must do so at least every [`ITERATION_LIMIT`](super::ITERATION_LIMIT).
+    /// Records an iteration of the main loop. After the first one, it must iterate at least every
+    /// [`ITERATION_LIMIT`](super::ITERATION_LIMIT).
     pub fn loop_iterated(&self, at: Moment) {
         self.state().progress.iterated(at);
     }
 
-    /// A job starts on a thread.
+    /// Records the start of a job.
     pub fn job_started(&self, job: Job, at: Moment) {
         self.state().progress.started(job, at);
     }
 
-    /// A job that runs has finished a step of its work.
+    /// Records that a running job has finished a step.
     pub fn job_stepped(&self, job: Job, at: Moment) {
         self.state().progress.stepped(job, at);
     }
 
-    /// A job has ended, however it went.
+    /// Records the end of a job, successful or not.
     pub fn job_ended(&self, job: Job) {
         self.state().progress.ended(job);
     }
 
-    /// Something changed, and the rules of this family do not follow it yet.
+    /// Records a pending update of this family's rules.
     pub fn queued_update(&self, family: Family, at: Moment) {
         self.state().families.entry(family).or_default().oldest_queued.get_or_insert(at);
     }
 
-    /// The rules of this family follow everything that changed.
+    /// Records a successful sync of this family with all changes.
     pub fn synced(&self, family: Family, at: Moment) {
         self.state().families.insert(family, Syncs { last: Some(at), ..Syncs::default() });
     }
 
-    /// The rules of this family could not be written.
+    /// Records a failed sync of this family.
     pub fn sync_failed(&self, family: Family, at: Moment, reason: impl Into<String>) {
         self.state().families.entry(family).or_default().failure =
             Some((at, HealthProblem::not_live(reason)));
     }
 
-    /// Policies are to be enforced, too.
+    /// Declares that policies are enforced, so that their health counts.
     pub fn expect_policies(&self) {
         self.state().policies.get_or_insert_default();
     }
 
-    /// The policies that are enforced follow everything that changed.
+    /// Records a successful sync of policies with all changes.
     pub fn policies_synced(&self, at: Moment) {
         self.state().policies = Some(Syncs { last: Some(at), ..Syncs::default() });
     }
 
-    /// Policies could not be enforced as they are.
+    /// Records a failed sync of policies.
     pub fn policies_failed(&self, at: Moment, reason: impl Into<String>) {
         self.state().policies.get_or_insert_default().failure = Some((at, HealthProblem::not_live(reason)));
     }
 
-    /// Policies are enforced but for what takes a fact that the cluster does not give, which a restart does not change.
+    /// Records a sync of policies that is incomplete because the cluster lacks some information, which a restart does not
+    /// change.
     pub fn policies_incomplete(&self, at: Moment, reason: impl Into<String>) {
         self.state().policies.get_or_insert_default().failure = Some((at, HealthProblem::not_ready(reason)));
     }
 
-    /// Whether load balancers may send traffic to the node: it is not deleted, being deleted, or tainted
-    /// by the cluster autoscaler. True until said otherwise.
+    /// Sets whether load balancers may send traffic to the node: false if it is deleted, being deleted, or tainted
+    /// by the cluster autoscaler. Initially true.
     pub fn set_node_eligible(&self, eligible: bool) {
         self.state().node_eligible = eligible;
     }
 
-    /// Something is wrong that a restart would make worse, or that is not any more; health is as it was.
+    /// Sets or clears a warning about something that a restart would make worse; it fails no health check.
     pub fn warn(&self, warning: Option<String>) {
         self.state().warning = warning;
     }
 
-    /// Replaces the problems that a component reported before. `component` prefixes their texts in the answer, such as
-    /// `manifests`; an empty list ends all of them.
+    /// Replaces the problems of a component. Its name, such as `manifests`, prefixes their texts in the response; an empty
+    /// list clears them.
     pub fn set_problems(&self, component: &'static str, problems: Vec<HealthProblem>) {
         self.state().reported.insert(component, problems);
     }
 
-    /// From now on, asks this for the problems of a component, whose name prefixes their texts.
+    /// Sets the reader of the problems of a component, whose name prefixes their texts.
     pub fn read_problems(
         &self,
         component: &'static str,
         read: impl Fn() -> Vec<HealthProblem> + Send + Sync + 'static,
     ) {
-        self.state().read.insert(component, Box::new(read));
+        self.state().readers.insert(component, Box::new(read));
     }
 
-    /// Says which first syncs are held back on purpose.
+    /// Sets the first syncs that are held back on purpose.
     pub fn hold_first_syncs(&self, held: FirstSyncsHeld) {
         self.state().held = held;
     }
 
-    /// From now on, asks this when the source was last heard of: of its kinds, the one that has been
+    /// Sets the reader of the time of the last message from the source: of the kind that has been
     /// silent for longest.
     pub fn watch_source(&self, last_heard: impl Fn() -> Option<Instant> + Send + Sync + 'static) {
         self.state().last_heard = Some(Box::new(last_heard));
     }
 
-    /// What is known, judged at this time.
+    /// Returns the health at this time.
     pub fn status(&self, now: Moment) -> HealthStatus {
         let state = self.state();
         let advances = |job| state.progress.advances(job, self.step_limit(&state, job), now);
         let families = state.families.iter();
         let families = families.map(|(family, syncs)| {
-            let problem = self.judge(syncs, advances(Job::Services), state.held.services, now);
+            let problem = self.sync_problem(syncs, advances(Job::Services), state.held.services, now);
             (*family, FamilyHealth { last_synced: syncs.last, problem })
         });
         let policies = state.policies.as_ref();
         HealthStatus {
             now,
             families: families.collect(),
-            policies: policies
-                .and_then(|syncs| self.judge(syncs, advances(Job::Policies), state.held.policies, now)),
+            policies: policies.and_then(|syncs| {
+                self.sync_problem(syncs, advances(Job::Policies), state.held.policies, now)
+            }),
             stalls: state.progress.stalls(|job| self.step_limit(&state, job), now),
             silence: self.silence(&state, now),
             node_eligible: state.node_eligible,
@@ -227,7 +232,7 @@ impl Health {
         }
     }
 
-    /// How long a job may take for a step: as long as upstream lets an update wait, and longer for the first sync.
+    /// Returns the time limit for a step of a job: upstream's limit for pending updates, or a longer one for the first sync.
     fn step_limit(&self, state: &State, job: Job) -> Duration {
         let synced = match job {
             Job::Services => state.families.values().all(|syncs| syncs.last.is_some()),
@@ -236,9 +241,9 @@ impl Health {
         if synced { self.limits.sync } else { self.limits.first_sync }
     }
 
-    /// What is wrong. `advances`: a sync runs and makes progress, so a restart would only lose what it has done. `held`: the
-    /// first sync is held back on purpose.
-    fn judge(&self, syncs: &Syncs, advances: bool, held: bool, now: Moment) -> Option<HealthProblem> {
+    /// Returns the problem of these syncs, if any. `advances`: a sync is running and makes progress, which a restart would
+    /// only lose. `held`: the first sync is held back on purpose.
+    fn sync_problem(&self, syncs: &Syncs, advances: bool, held: bool, now: Moment) -> Option<HealthProblem> {
         let late = |since: Moment, limit: Duration| now.since(since) >= limit;
         match (&syncs.failure, syncs.last, syncs.oldest_queued) {
             (Some((at, reason)), ..) => {
@@ -247,12 +252,12 @@ impl Health {
             }
             (None, None, queued) if !held && late(self.started, self.limits.first_sync) => {
                 let text = format!("not synced since the start at {}", self.started.wall());
-                // Before anything is to be synced, it is the source that is waited for.
+                // Without a pending update, the proxy is still waiting for the source.
                 let stuck = queued.is_some_and(|queued| late(queued, self.limits.first_sync)) && !advances;
                 Some(if stuck { HealthProblem::not_live(text) } else { HealthProblem::not_ready(text) })
             }
             (None, Some(_), Some(queued)) if late(queued, self.limits.sync) => {
-                let text = format!("changes wait for a sync since {}", queued.wall());
+                let text = format!("changes have been waiting for a sync since {}", queued.wall());
                 Some(if advances { HealthProblem::not_ready(text) } else { HealthProblem::not_live(text) })
             }
             _ => None,
@@ -265,20 +270,20 @@ impl Health {
         let silent_for = now.monotonic().saturating_duration_since(heard.unwrap_or(self.started.monotonic()));
         let seconds = silent_for.as_secs();
         (silent_for >= limit).then(|| match heard {
-            Some(_) => format!("nothing was heard from the API server for {seconds} s"),
-            None => format!("the API server has not answered in the {seconds} s since the start"),
+            Some(_) => format!("no message from the API server for {seconds} s"),
+            None => format!("no response from the API server in the {seconds} s since the start"),
         })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // A panic while it is held leaves whole values behind.
+        // A panic while the lock is held leaves complete values behind.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 fn reported(state: &State) -> Vec<HealthProblem> {
     let pushed = state.reported.iter().map(|(component, problems)| (component, problems.clone()));
-    let read = state.read.iter().map(|(component, read)| (component, read()));
+    let read = state.readers.iter().map(|(component, read)| (component, read()));
     let all = pushed.chain(read).flat_map(|(component, problems)| {
         let named = move |HealthProblem { text, fails }| HealthProblem {
             text: format!("{component}: {text}"),
@@ -295,50 +300,48 @@ impl fmt::Debug for Health {
     }
 }
 
-/// The proxy's health at some time.
+/// Health of the proxy at a point in time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthStatus {
-    /// That time.
+    /// The point in time.
     pub now: Moment,
-    /// The families that are served.
+    /// Health of each served IP family.
     pub families: BTreeMap<Family, FamilyHealth>,
-    /// What is wrong with the policies that are enforced, if anything. Services are served all the same, so load
-    /// balancers are not told.
+    /// Problem of policy enforcement, if any. Services are still served, so `healthCheckNodePort`s are not affected.
     pub policies: Option<HealthProblem>,
-    /// What of the proxy makes no progress.
+    /// Stalls of the main loop and of jobs.
     pub stalls: Vec<String>,
-    /// What is wrong with the source, if it has been silent for too long.
+    /// Problem of a source that has been silent for too long.
     pub silence: Option<String>,
-    /// Whether load balancers may send traffic to the node.
+    /// True if load balancers may send traffic to the node.
     pub node_eligible: bool,
-    /// What is wrong though all is well so far.
+    /// Warning that fails no health check.
     pub warning: Option<String>,
-    /// What components report, each with its component's name.
+    /// Problems reported by components, prefixed with the component's name.
     pub reported: Vec<HealthProblem>,
 }
 
-/// The health of a family.
+/// Health of an IP family.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FamilyHealth {
-    /// When its rules were last synced.
+    /// Time of the last successful sync.
     pub last_synced: Option<Moment>,
-    /// What is wrong with its rules.
+    /// Problem of the family, if any.
     pub problem: Option<HealthProblem>,
 }
 
 impl HealthStatus {
-    /// The rules are what they should be, as far as is known. This is what load balancers are told that
-    /// ask for a Service.
+    /// Returns true if the rules of all families are in sync, as served on `healthCheckNodePort`s.
     pub fn in_sync(&self) -> bool {
         self.families.values().all(|family| family.problem.is_none())
     }
 
-    /// The rules are what they should be, and what is known is fresh.
+    /// Returns true if `/healthz` succeeds: the rules are in sync and the source is not silent.
     pub fn healthy(&self) -> bool {
         self.stalls.is_empty() && self.silence.is_none() && !self.any_fails(FailedChecks::Healthz)
     }
 
-    /// Nothing is wrong that a restart might help against.
+    /// Returns true if `/livez` succeeds: there is no problem that a restart might solve.
     pub fn live(&self) -> bool {
         self.stalls.is_empty() && !self.any_fails(FailedChecks::HealthzAndLivez)
     }
@@ -348,20 +351,20 @@ impl HealthStatus {
         families.chain(&self.policies).chain(&self.reported).any(|problem| problem.fails >= check)
     }
 
-    /// When any family was last synced.
+    /// Returns the time of the last sync of any family.
     pub fn last_synced(&self) -> Option<Moment> {
         self.families.values().filter_map(|family| family.last_synced).max_by_key(|at| at.monotonic())
     }
 
-    /// What is wrong, if anything.
+    /// Iterates over all problems.
     pub fn problems(&self) -> impl Iterator<Item = String> + '_ {
-        let of_families = self.families.iter();
-        let of_families = of_families.filter_map(|(family, v)| {
+        let families = self.families.iter();
+        let families = families.filter_map(|(family, v)| {
             v.problem.as_ref().map(|problem| format!("{family}: {}", problem.text))
         });
         let policies = self.policies.iter().map(|problem| format!("NetworkPolicy: {}", problem.text));
         let reported = self.reported.iter().map(|problem| problem.text.clone());
-        let all = of_families.chain(policies).chain(self.stalls.iter().cloned());
+        let all = families.chain(policies).chain(self.stalls.iter().cloned());
         all.chain(self.silence.clone()).chain(reported)
     }
 }
@@ -370,21 +373,21 @@ impl HealthStatus {
 mod tests {
     use super::*;
     use Family::{V4, V6};
-    use What::{Eligible, Ended, Failed, Heard, Queued, Started, Stepped, Synced, Turned};
+    use TestEvent::{Eligible, Ended, Failed, Heard, Iterated, Queued, Started, Stepped, Synced};
 
-    enum What {
+    enum TestEvent {
         Queued(Family),
         Synced(Family),
         Failed(Family),
         Heard,
         Eligible(bool),
-        Turned,
+        Iterated,
         Started,
         Stepped,
         Ended,
     }
 
-    /// What the verdict is: in sync, healthy, live, eligible.
+    /// Expected status: in sync, healthy, live, eligible.
     type Expected = (bool, bool, bool, bool);
 
     const GOOD: Expected = (true, true, true, true);
@@ -392,9 +395,9 @@ mod tests {
     const UNREADY: Expected = (false, false, true, true);
     const STALLED: Expected = (true, false, false, true);
 
-    /// With a sync limit of 60 s, and 300 s for the first sync and for silence. Times are seconds since the
-    /// start.
-    fn verdict(events: &[(u64, What)], at: u64) -> HealthStatus {
+    /// Returns the status with a sync limit of 60 s, and 300 s for the first sync and for silence. Times are seconds since
+    /// the start.
+    fn status(events: &[(u64, TestEvent)], at: u64) -> HealthStatus {
         let start = Moment::now();
         let second = |seconds| start + Duration::from_secs(seconds);
         let health = Health::new(Limits::new(Duration::from_secs(30), true), Family::BOTH, start);
@@ -408,7 +411,7 @@ mod tests {
                 Failed(family) => health.sync_failed(*family, second(*time), "iptables-restore: no"),
                 Heard => *heard.lock().expect("no panic") = Some(second(*time).monotonic()),
                 Eligible(eligible) => health.set_node_eligible(*eligible),
-                Turned => health.loop_iterated(second(*time)),
+                Iterated => health.loop_iterated(second(*time)),
                 Started => health.job_started(Job::Services, second(*time)),
                 Stepped => health.job_stepped(Job::Services, second(*time)),
                 Ended => health.job_ended(Job::Services),
@@ -420,8 +423,8 @@ mod tests {
     #[test]
     fn rules() {
         let up = || vec![(1, Heard), (2, Synced(V4)), (2, Synced(V6))];
-        let then = |more: Vec<(u64, What)>| up().into_iter().chain(more).collect::<Vec<_>>();
-        type Row = (&'static str, Vec<(u64, What)>, u64, Expected);
+        let then = |more: Vec<(u64, TestEvent)>| up().into_iter().chain(more).collect::<Vec<_>>();
+        type Row = (&'static str, Vec<(u64, TestEvent)>, u64, Expected);
         let rows: Vec<Row> = vec![
             ("starting", vec![], 299, GOOD),
             ("starting, and heard of the source", vec![(1, Heard)], 299, GOOD),
@@ -450,8 +453,8 @@ mod tests {
             ),
             ("a check hangs", then(vec![(10, Started)]), 70, STALLED),
             ("a check has ended", then(vec![(10, Started), (11, Ended)]), 70, GOOD),
-            ("the loop turns", then(vec![(10, Turned), (50, Turned)]), 109, GOOD),
-            ("the loop hangs", then(vec![(10, Turned), (50, Turned)]), 110, STALLED),
+            ("the loop iterates", then(vec![(10, Iterated), (50, Iterated)]), 109, GOOD),
+            ("the loop hangs", then(vec![(10, Iterated), (50, Iterated)]), 110, STALLED),
             ("the oldest counts", then(vec![(10, Queued(V4)), (60, Queued(V4))]), 70, BAD),
             ("either family counts", then(vec![(10, Queued(V6)), (60, Synced(V4))]), 70, BAD),
             ("synced again", then(vec![(10, Queued(V4)), (80, Synced(V4))]), 90, GOOD),
@@ -473,20 +476,20 @@ mod tests {
             ("the node stays", then(vec![(3, Eligible(false)), (4, Eligible(true))]), 5, GOOD),
         ];
         for (name, events, at, expected) in rows {
-            let verdict = verdict(&events, at);
-            let found = (verdict.in_sync(), verdict.healthy(), verdict.live(), verdict.node_eligible);
-            assert_eq!(found, expected, "{name}: {verdict:?}");
-            assert_eq!(verdict.problems().next().is_none(), expected.1, "{name}: {verdict:?}");
+            let status = status(&events, at);
+            let found = (status.in_sync(), status.healthy(), status.live(), status.node_eligible);
+            assert_eq!(found, expected, "{name}: {status:?}");
+            assert_eq!(status.problems().next().is_none(), expected.1, "{name}: {status:?}");
         }
     }
 
     #[test]
-    fn policies_that_are_not_enforced_are_told_though_services_are_served() {
+    fn policies_that_are_not_enforced_fail_health_but_not_health_check_node_ports() {
         type SyncResult = fn(&Health, Moment);
         let failed: SyncResult = |health, at| health.policies_failed(at, "the table is another's");
         let incomplete: SyncResult = |health, at| health.policies_incomplete(at, "no pod CIDRs");
         let synced: SyncResult = |health, at| health.policies_synced(at);
-        // What is reported of them when, what is wrong with them at a time, and whether a restart may not help.
+        // Name, reports with their time, time of the check, expected problem, and whether /livez succeeds.
         type Row<'a> = (&'a str, &'a [(u64, SyncResult)], u64, Option<&'a str>, bool);
         let rows: [Row<'_>; 6] = [
             ("starting", &[], 299, None, true),
@@ -503,27 +506,27 @@ mod tests {
             health.synced(V4, start);
             let second = |seconds| start + Duration::from_secs(seconds);
             reports.iter().for_each(|(time, report)| report(&health, second(*time)));
-            let verdict = health.status(second(at));
-            assert!(verdict.in_sync(), "{name}: load balancers are not told");
-            assert_eq!(verdict.healthy(), problem.is_none(), "{name}: {verdict:?}");
-            assert_eq!(verdict.live(), live, "{name}: {verdict:?}");
-            let told = verdict.policies.as_ref().map(|problem| problem.text.as_str());
-            assert_eq!(told.is_some(), problem.is_some(), "{name}: {told:?}");
+            let status = health.status(second(at));
+            assert!(status.in_sync(), "{name}: healthCheckNodePorts are not affected");
+            assert_eq!(status.healthy(), problem.is_none(), "{name}: {status:?}");
+            assert_eq!(status.live(), live, "{name}: {status:?}");
+            let text = status.policies.as_ref().map(|problem| problem.text.as_str());
+            assert_eq!(text.is_some(), problem.is_some(), "{name}: {text:?}");
             assert!(
-                problem.is_none_or(|words| told.is_some_and(|t| t.starts_with(words))),
-                "{name}: {told:?}"
+                problem.is_none_or(|words| text.is_some_and(|t| t.starts_with(words))),
+                "{name}: {text:?}"
             );
         }
     }
 
     #[test]
-    fn reported_problems_fail_what_they_say() {
+    fn reported_problems_fail_their_health_checks() {
         let (warning, unready, dead) = (
             || HealthProblem::warning("w"),
             || HealthProblem::not_ready("u"),
             || HealthProblem::not_live("d"),
         );
-        // What two components report, and whether the proxy is healthy and live, and its problems.
+        // Problems of two components, whether /healthz and /livez succeed, and the problems in the response.
         type Row<'a> = (Vec<HealthProblem>, Vec<HealthProblem>, [bool; 2], &'a [&'a str]);
         let rows: [Row<'_>; 5] = [
             (vec![], vec![], [true, true], &[]),
@@ -538,15 +541,15 @@ mod tests {
         for (a, b, [healthy, live], problems) in rows {
             health.set_problems("a", a);
             health.set_problems("b", b);
-            let verdict = health.status(start);
-            assert_eq!((verdict.healthy(), verdict.live()), (healthy, live), "{problems:?}");
-            assert_eq!(verdict.problems().collect::<Vec<_>>(), problems);
-            assert!(verdict.in_sync(), "healthCheckNodePorts are not affected");
+            let status = health.status(start);
+            assert_eq!((status.healthy(), status.live()), (healthy, live), "{problems:?}");
+            assert_eq!(status.problems().collect::<Vec<_>>(), problems);
+            assert!(status.in_sync(), "healthCheckNodePorts are not affected");
         }
     }
 
     #[test]
-    fn a_source_that_may_be_silent_is_never_too_silent() {
+    fn silence_of_a_manifest_source_is_no_problem() {
         let start = Moment::now();
         let health = Health::new(Limits::new(Duration::from_secs(30), false), [V4], start);
         health.synced(V4, start);
@@ -554,25 +557,26 @@ mod tests {
     }
 
     #[test]
-    fn a_first_sync_that_is_held_back_is_not_late() {
+    fn a_first_sync_that_is_held_back_does_not_count_as_late() {
         let start = Moment::now();
         let health = Health::new(Limits::new(Duration::from_secs(30), false), [V4], start);
         health.expect_policies();
         health.hold_first_syncs(FirstSyncsHeld { services: true, policies: true });
         health.read_problems("first sync", || vec![HealthProblem::not_ready("held back")]);
-        let verdict = health.status(start + Duration::from_secs(1000));
-        assert_eq!((verdict.live(), verdict.in_sync(), verdict.healthy()), (true, true, false));
-        assert_eq!(verdict.problems().collect::<Vec<_>>(), ["first sync: held back"]);
+        let status = health.status(start + Duration::from_secs(1000));
+        assert_eq!((status.live(), status.in_sync(), status.healthy()), (true, true, false));
+        assert_eq!(status.problems().collect::<Vec<_>>(), ["first sync: held back"]);
         health.hold_first_syncs(FirstSyncsHeld { services: false, policies: true });
         assert!(!health.status(start + Duration::from_secs(1000)).in_sync());
     }
 
     #[test]
-    fn problems_say_what_and_since_when() {
-        let all = |events: &[(u64, What)], at| verdict(events, at).problems().collect::<Vec<_>>().join("; ");
+    fn problems_name_the_family_and_the_time() {
+        let all =
+            |events: &[(u64, TestEvent)], at| status(events, at).problems().collect::<Vec<_>>().join("; ");
         assert!(all(&[(5, Failed(V4))], 6).starts_with("IPv4: the last sync failed at 2"));
         assert!(all(&[(5, Failed(V4))], 6).ends_with(": iptables-restore: no"));
         let silent = all(&[(1, Synced(V4)), (1, Synced(V6))], 400);
-        assert_eq!(silent, "the API server has not answered in the 400 s since the start");
+        assert_eq!(silent, "no response from the API server in the 400 s since the start");
     }
 }

@@ -1,4 +1,4 @@
-//! `/healthz` and `/livez`, on the health port.
+//! Endpoints of the health port: `/healthz` and `/livez`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use super::moment::Moment;
 use super::response::{self, JSON};
 use crate::metrics::Metrics;
 
-/// Go's zero time, which upstream shows for what has not happened yet.
+/// Go's zero time, which upstream shows if there was no update yet.
 const NEVER: &str = "0001-01-01T00:00:00Z";
 
-/// Upstream's body, in its order.
+/// Response body, with upstream's fields in upstream's order.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Body {
@@ -28,10 +28,10 @@ struct Body {
     healthy: bool,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     status: BTreeMap<&'static str, FamilyBody>,
-    /// Not upstream's: all problems, also those that fail neither endpoint. Absent while there are none.
+    /// All problems, including those that fail neither endpoint. Not in upstream; omitted if empty.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     problems: Vec<String>,
-    /// Ours: what is no failure, and should not stay so. Absent while there is none.
+    /// A warning, which is not a failure. Not in upstream; omitted if there is none.
     #[serde(skip_serializing_if = "Option::is_none")]
     warning: Option<String>,
 }
@@ -43,53 +43,55 @@ struct FamilyBody {
     healthy: bool,
 }
 
-/// The routes of the health port.
+/// Returns the routes of the health port.
 pub(super) fn router(health: Arc<Health>, metrics: Metrics) -> Router {
-    let (of_livez, livez_metrics) = (health.clone(), metrics.clone());
+    let (livez_health, livez_metrics) = (health.clone(), metrics.clone());
     let healthz = any(async move || {
         let answer = healthz(&health.status(Moment::now()));
         metrics.healthz_answered(answer.status().as_u16());
         answer
     });
     let livez = any(async move || {
-        let answer = livez(&of_livez.status(Moment::now()));
+        let answer = livez(&livez_health.status(Moment::now()));
         livez_metrics.livez_answered(answer.status().as_u16());
         answer
     });
     Router::new().route("/healthz", healthz).route("/livez", livez).fallback(response::not_found)
 }
 
-/// May traffic be sent to this node? For load balancers.
-fn healthz(verdict: &HealthStatus) -> Response {
-    let healthy = verdict.healthy();
-    respond(verdict, healthy, healthy && verdict.node_eligible, Some(verdict.node_eligible))
+/// Handles `/healthz`, by which load balancers decide whether to send traffic to this node.
+fn healthz(status: &HealthStatus) -> Response {
+    let healthy = status.healthy();
+    respond(status, healthy, healthy && status.node_eligible, Some(status.node_eligible))
 }
 
-/// Might a restart help? For the kubelet. The silence of the API server, for example, is no reason to restart the proxy,
-/// nor is the node's deletion.
-fn livez(verdict: &HealthStatus) -> Response {
-    respond(verdict, verdict.live(), verdict.live(), None)
+/// Handles `/livez`, by which the kubelet decides whether to restart the proxy. Silence of the API server or deletion of
+/// the node does not fail it, because a restart would not help.
+fn livez(status: &HealthStatus) -> Response {
+    respond(status, status.live(), status.live(), None)
 }
 
-fn respond(verdict: &HealthStatus, healthy: bool, good: bool, node_eligible: Option<bool>) -> Response {
-    // Upstream shows the time of the request as that of the last update while all is well.
-    let last_updated = if good { Some(verdict.now) } else { verdict.last_synced() };
-    let shown = verdict.families.iter().filter(|(_, of)| of.last_synced.is_some() || of.problem.is_some());
-    let status = shown.map(|(family, of)| {
-        (family.as_str(), FamilyBody { last_updated: time(of.last_synced), healthy: of.problem.is_none() })
+fn respond(status: &HealthStatus, healthy: bool, is_success: bool, node_eligible: Option<bool>) -> Response {
+    // While healthy, upstream shows the time of the request as the last update.
+    let last_updated = if is_success { Some(status.now) } else { status.last_synced() };
+    let shown =
+        status.families.iter().filter(|(_, health)| health.last_synced.is_some() || health.problem.is_some());
+    let families = shown.map(|(family, health)| {
+        let healthy = health.problem.is_none();
+        (family.as_str(), FamilyBody { last_updated: time(health.last_synced), healthy })
     });
     let body = Body {
         last_updated: time(last_updated),
-        current_time: time(Some(verdict.now)),
+        current_time: time(Some(status.now)),
         node_eligible,
         healthy,
-        status: status.collect(),
-        problems: verdict.problems().collect(),
-        warning: verdict.warning.clone(),
+        status: families.collect(),
+        problems: status.problems().collect(),
+        warning: status.warning.clone(),
     };
-    let body = serde_json::to_string(&body).expect("strings and truth values can be written as JSON");
-    let status = if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    response::nosniff(status, JSON, body)
+    let body = serde_json::to_string(&body).expect("strings and booleans can be serialized as JSON");
+    let code = if is_success { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    response::nosniff(code, JSON, body)
 }
 
 fn time(moment: Option<Moment>) -> String {
@@ -117,8 +119,8 @@ mod tests {
         let start = Moment::new(start, Instant::now());
         let health = Health::new(Limits::new(Duration::from_secs(30), true), Family::BOTH, start);
         let both = async |now| {
-            let verdict = health.status(now);
-            (read(healthz(&verdict)).await, read(livez(&verdict)).await)
+            let status = health.status(now);
+            (read(healthz(&status)).await, read(livez(&status)).await)
         };
 
         let (ready, live) = both(start).await;
@@ -148,13 +150,13 @@ mod tests {
             r#""healthy":true,"status":{"IPv4":{"lastUpdated":"2026-11-21T05:00:15.35Z","healthy":true},"#,
             r#""IPv6":{"lastUpdated":"2026-11-21T05:00:17.35Z","healthy":true}}}"#
         );
-        assert_eq!(ready, (503, expected.to_owned()), "the node goes away");
+        assert_eq!(ready, (503, expected.to_owned()), "the node is not eligible");
         assert_eq!(live, (200, expected.replace(r#""nodeEligible":false,"#, "")));
 
         health.set_node_eligible(true);
         let silent = start + Duration::from_secs(400);
         let (ready, live) = both(silent).await;
-        let problem = r#""problems":["nothing was heard from the API server for 399 s"]"#;
+        let problem = r#""problems":["no message from the API server for 399 s"]"#;
         assert!(
             ready.0 == 503 && ready.1.contains(r#""healthy":false"#) && ready.1.contains(problem),
             "{ready:?}"

@@ -1,11 +1,11 @@
-//! The HTTP servers of the proxy itself: health on one port, metrics and diagnostics on another.
+//! HTTP servers of the daemon: health endpoints on one port, metrics and diagnostics on another.
 //!
 //! ```text
-//! the loop ── reports to ──► Health, Metrics ◄── ask ── 10256 /healthz /livez
-//!     ▲                                      ◄── asks ─ 10249 /metrics /proxyMode /configz …
-//!     └─ what Services have served? ── ServiceTraffic ◄───── 10249 /metrics/services
+//! main loop ── updates ──► Health, Metrics ◄── read by ── 10256 /healthz /livez
+//!     ▲                                    ◄── read by ── 10249 /metrics /proxyMode /configz …
+//!     └── TrafficRequest ── ServiceTraffic ◄── used by ── 10249 /metrics/services
 //! ```
-//! Paths, bodies, types and statuses are those of kube-proxy v1.36; what `/healthz` takes for healthy is
+//! Paths, bodies, content types and status codes are those of kube-proxy v1.36; the criteria of `/healthz` are
 //! stricter, see [`health`].
 
 mod diagnostic_endpoints;
@@ -40,42 +40,42 @@ use crate::metrics::Metrics;
 use crate::source::{Recorder, START, Severity};
 use serve::{serve, stopped};
 
-/// Between two attempts to listen, as upstream.
+/// Time between two attempts to listen, as upstream.
 const RETRY: Duration = Duration::from_secs(5);
 
-/// Where to listen.
+/// Listening addresses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Addresses {
-    /// For health. `None`: nowhere.
+    /// Address of the health server. `None`: disabled.
     pub healthz: Option<SocketAddr>,
-    /// For metrics and diagnostics. `None`: nowhere.
+    /// Address of the metrics and diagnostics server. `None`: disabled.
     pub metrics: Option<SocketAddr>,
-    /// Fail if an address cannot be listened on, rather than trying again until it can.
+    /// Fail if an address cannot be bound, instead of retrying.
     pub hard_fail: bool,
 }
 
-/// An address cannot be listened on.
+/// A listening address cannot be bound.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "cannot listen on {address} for {purpose}: {source}; choose another address with --{flag}, or leave out --bind-address-hard-fail to keep trying"
+    "cannot listen on {address} for {purpose}: {source}; set another address with --{flag}, or remove --bind-address-hard-fail to keep retrying"
 )]
 pub struct BindError {
     /// The address.
     pub address: SocketAddr,
-    /// What is served there.
+    /// Purpose of the server.
     pub purpose: &'static str,
-    /// The flag that sets it.
+    /// The flag that sets the address.
     pub flag: &'static str,
-    /// What the system said.
+    /// The I/O error.
     pub source: io::Error,
 }
 
-/// What is served on an address.
+/// Purpose of a server, with its flag and Event.
 #[derive(Clone, Copy)]
 struct Purpose {
     name: &'static str,
     flag: &'static str,
-    /// The Event of one that cannot be served, as upstream names it.
+    /// Reason of the Event if the address cannot be bound, as upstream.
     event: &'static str,
 }
 
@@ -84,7 +84,7 @@ const HEALTHZ: Purpose =
 const METRICS: Purpose =
     Purpose { name: "metrics", flag: "metrics-bind-address", event: "FailedToStartMetricServer" };
 
-/// The running servers. Dropping it ends them at once.
+/// The running servers. Dropping it stops them immediately.
 #[derive(Debug)]
 pub struct Servers {
     tasks: JoinSet<()>,
@@ -93,10 +93,10 @@ pub struct Servers {
 }
 
 impl Servers {
-    /// Whether the addresses can be listened on, where it is to fail if not. Nothing answers yet.
+    /// With `hard_fail`, checks that the addresses can be bound. Serves nothing yet.
     ///
     /// # Errors
-    /// As [`Servers::start`].
+    /// Returns an error if an address cannot be bound.
     pub async fn check(addresses: Addresses, recorder: &Recorder) -> Result<(), BindError> {
         let all = [(addresses.healthz, HEALTHZ), (addresses.metrics, METRICS)];
         for (address, purpose) in all.into_iter().filter(|_| addresses.hard_fail) {
@@ -109,11 +109,11 @@ impl Servers {
         Ok(())
     }
 
-    /// Starts listening and answering, until it is time to stop. An address that is taken is told of, and tried again
+    /// Starts the servers, which run until the stop signal. If an address is in use, logs an error and retries
     /// every few seconds.
     ///
     /// # Errors
-    /// With `hard_fail`, if an address cannot be listened on.
+    /// With `hard_fail`, returns an error if an address cannot be bound.
     pub async fn start(
         addresses: Addresses,
         health: Arc<Health>,
@@ -147,17 +147,17 @@ impl Servers {
         Ok(servers)
     }
 
-    /// Where health is served, once it is.
+    /// Returns the bound address of the health server, once it listens.
     pub fn healthz_address(&self) -> Option<SocketAddr> {
         self.healthz.get().copied()
     }
 
-    /// Where metrics are served, once they are.
+    /// Returns the bound address of the metrics server, once it listens.
     pub fn metrics_address(&self) -> Option<SocketAddr> {
         self.metrics.get().copied()
     }
 
-    /// Returns when they have stopped, having given the answers that were under way.
+    /// Waits until the servers have stopped, after finishing the requests in progress.
     pub async fn stopped(mut self) {
         while self.tasks.join_next().await.is_some() {}
     }
@@ -174,18 +174,18 @@ async fn run(
     let listener = match listener {
         Some(listener) => listener,
         None => tokio::select! {
-            listener = keep_trying(address, purpose) => listener,
+            listener = retry_listen(address, purpose) => listener,
             () = stopped(&mut stop) => return,
         },
     };
     let address = listener.local_addr().unwrap_or(address);
     tracing::info!(%address, "serving {}", purpose.name);
-    // It is set once only: here.
+    // This is the only place that sets it.
     let _ = bound.set(address);
     serve(listener, router, stop).await;
 }
 
-async fn keep_trying(address: SocketAddr, purpose: Purpose) -> TcpListener {
+async fn retry_listen(address: SocketAddr, purpose: Purpose) -> TcpListener {
     loop {
         sleep(RETRY).await;
         match listen(address, purpose).await {
@@ -202,5 +202,5 @@ async fn listen(address: SocketAddr, purpose: Purpose) -> Result<TcpListener, Bi
 
 fn log_retry(error: &BindError) {
     let BindError { address, purpose, source, .. } = error;
-    tracing::error!(%address, "cannot listen on {address} for {purpose}: {source}; trying again in {} s", RETRY.as_secs());
+    tracing::error!(%address, "cannot listen on {address} for {purpose}: {source}; retrying in {} s", RETRY.as_secs());
 }

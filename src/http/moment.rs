@@ -1,12 +1,12 @@
-//! Points in time that can be both shown and subtracted.
+//! Point in time with a wall clock and a monotonic clock reading, like Go's `time.Time`.
 
 use std::ops::Add;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-/// A point in time by two clocks: the wall's, to show, and the monotonic one, to tell how long ago it was
-/// even if somebody sets the wall's clock.
+/// A point in time, read from two clocks: the wall clock for display, and the monotonic clock for durations, which
+/// are correct even if the wall clock is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
     wall: Timestamp,
@@ -14,27 +14,27 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// Now.
+    /// Returns the current time.
     pub fn now() -> Self {
         Moment { wall: Timestamp::now(), monotonic: Instant::now() }
     }
 
-    /// This moment by both clocks.
+    /// Creates a point in time from both clock readings.
     pub fn new(wall: Timestamp, monotonic: Instant) -> Self {
         Moment { wall, monotonic }
     }
 
-    /// By the wall's clock. Written out, it is RFC 3339 with as many digits as needed, as Go writes it.
+    /// Returns the wall clock reading. It displays as RFC 3339 with as many digits as needed, as in Go.
     pub fn wall(self) -> Timestamp {
         self.wall
     }
 
-    /// By the monotonic clock.
+    /// Returns the monotonic clock reading.
     pub fn monotonic(self) -> Instant {
         self.monotonic
     }
 
-    /// How long after `earlier` this is; zero if it is not.
+    /// Returns the time elapsed since `earlier`; zero if it is later.
     pub fn since(self, earlier: Moment) -> Duration {
         self.monotonic.saturating_duration_since(earlier.monotonic)
     }

@@ -1,37 +1,37 @@
-//! Problems that components of the daemon report to [`Health`](super::Health), beside the syncs that it judges itself.
+//! Problems that components of the daemon report to [`Health`](super::Health).
 
-/// Something that is wrong, and what it makes fail.
+/// A problem and the health checks that it fails.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HealthProblem {
-    /// What is wrong with which object and what follows from it, as one line without a full stop.
+    /// Description: the object, the problem and its consequence, in one line without a full stop.
     pub text: String,
-    /// Which health checks fail while it lasts. It is listed by both in any case.
+    /// Health checks that the problem fails. Both list the problem in any case.
     pub fails: FailedChecks,
 }
 
-/// The health checks that a problem fails. None of them changes what `healthCheckNodePort`s answer.
+/// Health checks that a problem fails. Reported problems do not affect `healthCheckNodePort`s.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum FailedChecks {
-    /// None: the rules are complete and follow the cluster as far as they can.
+    /// No health check: the rules are complete and up to date.
     Nothing,
-    /// `/healthz`: rules are missing or may be stale, and a restart would not help.
+    /// `/healthz`: rules are missing or may be stale, but a restart would not help.
     Healthz,
     /// `/healthz` and `/livez`: a restart may help.
     HealthzAndLivez,
 }
 
 impl HealthProblem {
-    /// A problem that is listed and fails no health check.
+    /// Creates a problem that fails no health check.
     pub fn warning(text: impl Into<String>) -> Self {
         HealthProblem { text: text.into(), fails: FailedChecks::Nothing }
     }
 
-    /// A problem that fails `/healthz`.
+    /// Creates a problem that fails `/healthz`.
     pub fn not_ready(text: impl Into<String>) -> Self {
         HealthProblem { text: text.into(), fails: FailedChecks::Healthz }
     }
 
-    /// A problem that fails `/healthz` and `/livez`.
+    /// Creates a problem that fails `/healthz` and `/livez`.
     pub fn not_live(text: impl Into<String>) -> Self {
         HealthProblem { text: text.into(), fails: FailedChecks::HealthzAndLivez }
     }

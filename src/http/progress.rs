@@ -1,7 +1,7 @@
-//! Whether the loop and the jobs that it runs on threads make progress.
+//! Progress of the main loop and of the jobs that it runs on threads.
 //!
-//! A sync may take minutes in a large cluster, above all the first one, so not its duration counts but the time since it
-//! last finished a step, such as a restore of some thousand rules.
+//! A sync, above all the first one, may take minutes in a large cluster. So its duration does not matter, but the time
+//! since it finished a step, such as a restore of some thousand rules.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,46 +9,46 @@ use std::time::Duration;
 
 use super::moment::Moment;
 
-/// A job that the loop runs on a thread, one at a time of each kind.
+/// A job that the main loop runs on a thread, one of each kind at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Job {
-    /// Programs Services, or reads their counters.
+    /// Syncs Services, or reads their counters.
     Services,
-    /// Programs policies.
+    /// Syncs policies.
     Policies,
 }
 
 impl fmt::Display for Job {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Job::Services => "the thread that programs Services",
-            Job::Policies => "the thread that programs policies",
+            Job::Services => "the thread that syncs Services",
+            Job::Policies => "the thread that syncs policies",
         })
     }
 }
 
-/// The last signs of progress.
+/// Times of the last progress.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
-    /// When the loop last took a turn; `None` before it starts.
-    turn: Option<Moment>,
-    /// When each running job last finished a step, or started.
+    /// Last iteration of the main loop; `None` before it starts.
+    iteration: Option<Moment>,
+    /// Start or last finished step of each running job.
     steps: BTreeMap<Job, Moment>,
 }
 
-/// How long the loop may take for a turn.
+/// Time limit for an iteration of the main loop.
 pub const ITERATION_LIMIT: Duration = Duration::from_secs(60);
 
 impl Progress {
     pub(super) fn iterated(&mut self, at: Moment) {
-        self.turn = Some(at);
+        self.iteration = Some(at);
     }
 
     pub(super) fn started(&mut self, job: Job, at: Moment) {
         self.steps.insert(job, at);
     }
 
-    /// Notes a step of a running job.
+    /// Records a step of a running job.
     pub(super) fn stepped(&mut self, job: Job, at: Moment) {
         if let Some(step) = self.steps.get_mut(&job) {
             *step = at;
@@ -59,31 +59,31 @@ impl Progress {
         self.steps.remove(&job);
     }
 
-    /// Whether a job runs and has finished a step, or started, within the limit.
+    /// Returns true if a job is running and started or finished a step within the limit.
     pub(super) fn advances(&self, job: Job, limit: Duration, now: Moment) -> bool {
         self.steps.get(&job).is_some_and(|step| now.since(*step) < limit)
     }
 
-    /// What makes no progress. `limit`: how long each job may take for a step.
+    /// Describes the loop and the jobs that make no progress. `limit` is the time limit for a step of a job.
     pub(super) fn stalls(&self, limit: impl Fn(Job) -> Duration, now: Moment) -> Vec<String> {
-        let turn = self.turn.filter(|turn| now.since(*turn) >= ITERATION_LIMIT);
-        let turn = turn.map(|turn| stall(&"the loop", turn));
+        let iteration = self.iteration.filter(|at| now.since(*at) >= ITERATION_LIMIT);
+        let loop_stall = iteration.map(|at| stall(&"the loop", at));
         let stalled = self.steps.iter().filter(|(job, step)| now.since(**step) >= limit(**job));
-        turn.into_iter().chain(stalled.map(|(job, step)| stall(job, *step))).collect()
+        loop_stall.into_iter().chain(stalled.map(|(job, step)| stall(job, *step))).collect()
     }
 }
 
-fn stall(what: &dyn fmt::Display, since: Moment) -> String {
-    format!("{what} has made no progress since {}", since.wall())
+fn stall(task: &dyn fmt::Display, since: Moment) -> String {
+    format!("{task} has made no progress since {}", since.wall())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use What::{Ended, Started, Stepped, Turned};
+    use TestEvent::{Ended, Iterated, Started, Stepped};
 
-    enum What {
-        Turned,
+    enum TestEvent {
+        Iterated,
         Started(Job),
         Stepped(Job),
         Ended(Job),
@@ -92,14 +92,14 @@ mod tests {
     #[test]
     fn rules() {
         use Job::{Policies, Services};
-        // What happens at which second, the second of the question, and what stalls then: the loop, Services, policies.
+        // Name, events with their second, second of the check, and whether the loop, Services and policies stall.
         // The limit for a step is 100 s.
-        type Row = (&'static str, Vec<(u64, What)>, u64, [bool; 3]);
+        type Row = (&'static str, Vec<(u64, TestEvent)>, u64, [bool; 3]);
         let rows: Vec<Row> = vec![
             ("nothing has started", vec![], 1_000, [false; 3]),
-            ("the loop turns", vec![(0, Turned), (50, Turned)], 109, [false; 3]),
-            ("the loop hangs", vec![(0, Turned), (50, Turned)], 110, [true, false, false]),
-            ("it turns again", vec![(0, Turned), (200, Turned)], 210, [false; 3]),
+            ("the loop iterates", vec![(0, Iterated), (50, Iterated)], 109, [false; 3]),
+            ("the loop hangs", vec![(0, Iterated), (50, Iterated)], 110, [true, false, false]),
+            ("it iterates again", vec![(0, Iterated), (200, Iterated)], 210, [false; 3]),
             ("a job runs", vec![(0, Started(Services))], 99, [false; 3]),
             ("a job hangs", vec![(0, Started(Services))], 100, [false, true, false]),
             (
@@ -134,7 +134,7 @@ mod tests {
             for (second, what) in events {
                 let at = start + Duration::from_secs(second);
                 match what {
-                    Turned => progress.iterated(at),
+                    Iterated => progress.iterated(at),
                     Started(job) => progress.started(job, at),
                     Stepped(job) => progress.stepped(job, at),
                     Ended(job) => progress.ended(job),

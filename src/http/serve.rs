@@ -1,4 +1,4 @@
-//! Serves HTTP/1 on a listener until told to stop.
+//! HTTP/1 server on a listener, with graceful shutdown.
 
 use std::time::Duration;
 
@@ -11,32 +11,32 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-/// True once it is time to stop. A sender that is gone means the same.
+/// Stop signal: true once the servers must stop. A dropped sender means the same.
 pub type Stop = watch::Receiver<bool>;
 
-/// How long a client may take to send a request's head, and may keep an idle connection.
+/// Time limit for a request head, and for an idle connection.
 const HEAD_LIMIT: Duration = Duration::from_secs(30);
 
-/// How long an answer may take when it is time to stop.
+/// Time limit for responses in progress after the stop signal.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// After an error that another attempt at once would meet again, such as too many open files.
+/// Pause after a failed `accept`, which would fail again immediately, for example with too many open files.
 const ACCEPT_PAUSE: Duration = Duration::from_secs(1);
 
-/// Returns when it is time to stop.
+/// Waits for the stop signal.
 pub(crate) async fn stopped(stop: &mut Stop) {
-    // An error is a sender that is gone.
+    // An error means that the sender was dropped.
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// Answers what comes in. Returns when it is time to stop and the answers under way are given. If it is
-/// dropped, the listener and all connections close.
+/// Serves requests until the stop signal, and finishes the responses in progress. If the future is
+/// dropped, the listener and all connections are closed.
 pub(crate) async fn serve(listener: TcpListener, router: Router, mut stop: Stop) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             stream = accept(&listener) => {
-                connections.spawn(converse(stream, router.clone(), stop.clone()));
+                connections.spawn(serve_connection(stream, router.clone(), stop.clone()));
             }
             Some(_) = connections.join_next() => {}
             () = stopped(&mut stop) => break,
@@ -51,15 +51,15 @@ async fn accept(listener: &TcpListener) -> TcpStream {
         match listener.accept().await {
             Ok((stream, _)) => return stream,
             Err(error) => {
-                tracing::warn!("a connection could not be accepted: {error}");
+                tracing::warn!("cannot accept a connection: {error}");
                 sleep(ACCEPT_PAUSE).await;
             }
         }
     }
 }
 
-async fn converse(stream: TcpStream, router: Router, mut stop: Stop) {
-    // Headers are spelled as Go spells them, for clients that are picky against the standard.
+async fn serve_connection(stream: TcpStream, router: Router, mut stop: Stop) {
+    // Header names in title case, as in Go, for clients that compare them case-sensitively.
     let connection = http1::Builder::new()
         .title_case_headers(true)
         .timer(TokioTimer::new())

@@ -1,6 +1,6 @@
-//! `/metrics/services`: what each Service has served, by counters that the kernel keeps anyway.
+//! `/metrics/services`: traffic counters of each Service, from counters that the kernel keeps anyway.
 //!
-//! They are read when somebody asks, by whom the rules are written: nothing is counted, kept or read otherwise.
+//! The thread that writes the rules reads them on request; nothing is counted, stored or read otherwise.
 
 use std::time::Duration;
 
@@ -13,45 +13,45 @@ use tokio::time::timeout;
 use super::response::{self, PLAIN};
 use crate::metrics::{CONTENT_TYPE, services};
 
-/// How long reading may take; Prometheus waits for 10 seconds unless it is told otherwise.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Time limit for reading the counters; Prometheus' default scrape timeout is 10 seconds.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// What Services have served; `None` in a mode that does not count it.
+/// Traffic of the Services; `None` in a mode without counters.
 pub type TrafficResponse = Result<Option<Vec<ServicePortTraffic>>, SyncError>;
 
-/// Somebody who wants to know.
+/// A request for the traffic of the Services, with the channel for the response.
 pub type TrafficRequest = oneshot::Sender<TrafficResponse>;
 
-/// Asks the loop.
+/// Handle that requests the traffic of the Services from the main loop.
 #[derive(Clone, Debug)]
 pub struct ServiceTraffic(mpsc::Sender<TrafficRequest>);
 
 impl ServiceTraffic {
-    /// Who asks, and where the questions come out.
+    /// Creates a handle and the receiver of its requests.
     pub fn channel() -> (Self, mpsc::Receiver<TrafficRequest>) {
-        let (sender, inquiries) = mpsc::channel(4);
-        (ServiceTraffic(sender), inquiries)
+        let (sender, requests) = mpsc::channel(4);
+        (ServiceTraffic(sender), requests)
     }
 
-    pub(super) async fn answer(&self) -> Response {
-        let asked = async {
-            let (inquiry, answer) = oneshot::channel();
-            self.0.send(inquiry).await.ok()?;
-            answer.await.ok()
+    pub(super) async fn respond(&self) -> Response {
+        let request = async {
+            let (sender, response) = oneshot::channel();
+            self.0.send(sender).await.ok()?;
+            response.await.ok()
         };
         let unavailable =
             |message: String| response::nosniff(StatusCode::SERVICE_UNAVAILABLE, PLAIN, message);
-        match timeout(PATIENCE, asked).await {
-            Err(_) => unavailable(format!("not read within {} s\n", PATIENCE.as_secs())),
-            Ok(None) => unavailable("the program is ending\n".to_owned()),
+        match timeout(TIMEOUT, request).await {
+            Err(_) => unavailable(format!("counters not read within {} s\n", TIMEOUT.as_secs())),
+            Ok(None) => unavailable("the daemon is shutting down\n".to_owned()),
             Ok(Some(Err(error))) => unavailable(format!("{error}\n")),
             Ok(Some(Ok(None))) => {
-                let message = "this mode does not count what Services serve: iptables and ipvs do\n";
+                let message = "this proxy mode has no traffic counters; iptables and ipvs mode have\n";
                 response::nosniff(StatusCode::NOT_FOUND, PLAIN, message)
             }
             Ok(Some(Ok(Some(traffic)))) => match services::render(&traffic) {
                 Ok(text) => response::with_type(StatusCode::OK, CONTENT_TYPE, text),
-                Err(error) => unavailable(format!("metrics cannot be written: {error}\n")),
+                Err(error) => unavailable(format!("cannot encode metrics: {error}\n")),
             },
         }
     }

@@ -1,4 +1,4 @@
-//! Lines on their way to a file that may be slow, full or stuck. Lines that do not fit are dropped and counted.
+//! Bounded queue of log lines for a file that may be slow, full or blocked. Lines that do not fit are dropped and counted.
 
 use std::io::{self, ErrorKind, Write};
 use std::sync::Arc;
@@ -7,16 +7,16 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Lines that may wait.
+/// Maximum number of queued lines.
 const LINES: usize = 4096;
 
-/// Bytes that may wait.
+/// Maximum number of queued bytes.
 const BYTES: usize = 4 << 20;
 
-/// Between two attempts where a file or the queue is full for the moment.
+/// Pause before retrying while the file or the queue is full.
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// The least time between two lines that say how many were dropped.
+/// Minimum interval between two lines that report dropped lines.
 const DROPS_REPORTED: Duration = Duration::from_secs(10);
 
 /// A bounded queue of lines, and the thread that writes them.
@@ -29,7 +29,7 @@ pub(super) struct LineQueue {
 #[derive(Debug)]
 enum Message {
     Line(Vec<u8>),
-    /// All lines before it are written.
+    /// Request for a notification when all earlier lines are written.
     Flush(SyncSender<()>),
 }
 
@@ -40,10 +40,10 @@ struct Counts {
 }
 
 impl LineQueue {
-    /// Starts the thread.
+    /// Starts the writing thread.
     ///
     /// # Errors
-    /// The system has no thread for it.
+    /// Returns an error if the thread cannot be created.
     pub(super) fn start(out: impl Write + Send + 'static) -> io::Result<Self> {
         let (messages, queued) = sync_channel(LINES);
         let counts = Arc::new(Counts::default());
@@ -52,19 +52,19 @@ impl LineQueue {
         Ok(LineQueue { messages, counts })
     }
 
-    /// Takes lines for the queue and never waits.
+    /// Returns a writer that queues lines and never blocks.
     pub(super) fn writer(&self) -> LineWriter<'_> {
         LineWriter(self)
     }
 
-    /// Lines that did not fit, or could not be written.
+    /// Returns the number of lines that did not fit or could not be written.
     pub(super) fn dropped(&self) -> u64 {
         self.counts.dropped_lines.load(Ordering::Relaxed)
     }
 
-    /// Queues a line, and waits for room if it must.
-    pub(super) fn push_within(&self, line: Vec<u8>, patience: Duration) {
-        let (until, size) = (Instant::now() + patience, line.len());
+    /// Queues a line, waiting for space for up to `timeout`.
+    pub(super) fn push_within(&self, line: Vec<u8>, timeout: Duration) {
+        let (until, size) = (Instant::now() + timeout, line.len());
         self.counts.waiting_bytes.fetch_add(size, Ordering::Relaxed);
         if !self.send_until(Message::Line(line), until) {
             self.counts.drop_line(size);
@@ -72,8 +72,8 @@ impl LineQueue {
     }
 
     /// Waits until the lines queued so far are written.
-    pub(super) fn flush(&self, patience: Duration) {
-        let until = Instant::now() + patience;
+    pub(super) fn flush(&self, timeout: Duration) {
+        let until = Instant::now() + timeout;
         let (done, written) = sync_channel(1);
         if self.send_until(Message::Flush(done), until) {
             let _late = written.recv_timeout(until.saturating_duration_since(Instant::now()));
@@ -101,7 +101,7 @@ impl LineQueue {
 }
 
 impl Counts {
-    /// Counts a line that waits no longer and was not written.
+    /// Counts a line that was removed from the queue without being written.
     fn drop_line(&self, size: usize) {
         self.waiting_bytes.fetch_sub(size, Ordering::Relaxed);
         self.dropped_lines.fetch_add(1, Ordering::Relaxed);
@@ -128,7 +128,7 @@ fn write_lines(queued: &Receiver<Message>, mut out: impl Write, counts: &Counts)
         let line = match message {
             Message::Line(line) => line,
             Message::Flush(done) => {
-                // Who waited may have lost patience.
+                // The waiting thread may have timed out.
                 let _ = done.try_send(());
                 continue;
             }
@@ -150,7 +150,7 @@ fn write_lines(queued: &Receiver<Message>, mut out: impl Write, counts: &Counts)
     }
 }
 
-/// Writes a line as a whole, to files too that another process has set to non-blocking.
+/// Writes a whole line, even if another process has set the file to non-blocking.
 fn write(out: &mut impl Write, mut line: &[u8]) -> io::Result<()> {
     while !line.is_empty() {
         match out.write(line) {
@@ -170,7 +170,7 @@ mod tests {
 
     use super::*;
 
-    /// What a file does with the next writes; it takes all after them.
+    /// File whose next writes fail with `failures`, or block while `stuck` is locked.
     #[derive(Clone, Default)]
     struct File {
         taken: Arc<Mutex<Vec<u8>>>,
@@ -195,12 +195,12 @@ mod tests {
         }
     }
 
-    const PATIENCE: Duration = Duration::from_secs(30);
+    const TIMEOUT: Duration = Duration::from_secs(30);
 
     #[test]
     fn lines_are_written_whole_or_counted() {
         use ErrorKind::{BrokenPipe, Interrupted, StorageFull, WouldBlock};
-        // Failures of the file, what it has in the end of the lines "first" and "second", and how many were dropped.
+        // Failures of the file, its content after writing the lines "first" and "second", and the number of dropped lines.
         let rows: [(&[ErrorKind], &str, u64); 4] = [
             (&[], "first\nsecond\n", 0),
             (&[WouldBlock, Interrupted], "first\nsecond\n", 0),
@@ -214,7 +214,7 @@ mod tests {
             for line in ["first\n", "second\n"] {
                 queue.writer().write_all(line.as_bytes()).expect("it never fails");
             }
-            queue.flush(PATIENCE);
+            queue.flush(TIMEOUT);
             assert_eq!(
                 String::from_utf8_lossy(&file.taken.lock().expect("no panic")),
                 expected,
@@ -225,8 +225,8 @@ mod tests {
     }
 
     #[test]
-    fn nothing_waits_for_a_file_that_is_stuck() {
-        // Lines of these sizes: too many, and too large.
+    fn a_blocked_file_does_not_block_logging() {
+        // Too many lines, and too many bytes.
         for size in [10, BYTES / 8] {
             let file = File::default();
             let stuck = file.stuck.lock().expect("no panic");
@@ -240,10 +240,10 @@ mod tests {
             let begun = Instant::now();
             queue.push_within(b"last\n".to_vec(), Duration::from_millis(50));
             queue.flush(Duration::from_millis(50));
-            assert!(begun.elapsed() < PATIENCE);
+            assert!(begun.elapsed() < TIMEOUT);
             drop(stuck);
-            // The reader is there again: what waited comes.
-            queue.flush(PATIENCE);
+            // The file is writable again: the queued lines are written.
+            queue.flush(TIMEOUT);
             assert!(file.taken.lock().expect("no panic").starts_with(&line[..10]));
         }
     }

@@ -1,10 +1,10 @@
-//! The log: text for people or JSON for machines, at upstream's levels.
+//! Logging to standard error, as text or JSON, with upstream's verbosity levels.
 //!
-//! Standard error may be full, closed, or a pipe that nothing reads. None of these may stop the program:
+//! Standard error may be full, closed, or a pipe without reader. None of these may block or stop the program:
 //!
 //! ```text
-//! daemon:    tracing ─► LineQueue ─► a thread ─► standard error      a full queue and failed writes drop lines
-//! commands:  tracing ─────────────────────────► standard error      failed writes drop lines
+//! daemon:    tracing ─► LineQueue ─► thread ─► standard error      a full queue and failed writes drop lines
+//! commands:  tracing ────────────────────────► standard error      failed writes drop lines
 //! ```
 
 mod line_queue;
@@ -23,30 +23,30 @@ use crate::config::{LogFormat, Logging};
 use line_queue::LineQueue;
 pub use panics::exit_on_panic;
 
-/// How long the end of the program waits for lines that have not been written yet.
-const LAST_LINES: Duration = Duration::from_secs(1);
+/// Time limit for writing the remaining lines at exit.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The daemon's queue of lines.
 static QUEUE: OnceLock<LineQueue> = OnceLock::new();
 
-/// How lines get to standard error.
+/// Delivery of log lines to standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Delivery {
-    /// By a thread: logging never waits for who reads the log.
+    /// By a thread, so that logging never blocks.
     Queued,
-    /// Immediately, as expected of a command.
+    /// Directly, for commands.
     Direct,
 }
 
-/// Starts logging to standard error. `RUST_LOG`, where set, says more exactly what is logged.
+/// Starts logging to standard error. `RUST_LOG` overrides the log levels.
 pub fn start(logging: Logging, delivery: Delivery) {
     let level = match logging.verbosity {
         0..=3 => LevelFilter::INFO,
         4..=8 => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
     };
-    // What libraries say below a warning is of use only to who debugs them. kube_client logs each failed request at ERROR,
-    // and so do we, with what follows from it.
+    // Libraries log warnings only. kube_client logs each failed request at ERROR; Portcullis logs them itself, with their
+    // consequences.
     let ours = format!(
         "warn,kube_client=off,portcullis={level},portcullis_cluster={level},portcullis_modes={level},\
                         portcullis_netlink={level},portcullis_lab={level}"
@@ -57,7 +57,7 @@ pub fn start(logging: Logging, delivery: Delivery) {
         Some(queue) => BoxMakeWriter::new(move || queue.writer()),
         None => BoxMakeWriter::new(|| Lossy(io::stderr())),
     };
-    // Its own errors would be written by `eprintln!`, which panics where standard error cannot be written.
+    // tracing_subscriber writes its internal errors with `eprintln!`, which panics if standard error cannot be written.
     let log =
         tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false).with_writer(writer);
     let started = match logging.format {
@@ -68,39 +68,39 @@ pub fn start(logging: Logging, delivery: Delivery) {
     drop(started);
 }
 
-/// Starts the queue. `None` if there is no thread or file descriptor for it.
+/// Starts the queue. Returns `None` if no thread or file descriptor is available.
 fn start_queue() -> Option<&'static LineQueue> {
-    // A descriptor of its own: a thread that is stuck in a write must not hold the lock of `io::stderr`.
+    // A separate descriptor: a thread that blocks in a write must not hold the lock of `io::stderr`.
     let out = io::stderr().as_fd().try_clone_to_owned().ok()?;
     let queue = LineQueue::start(std::fs::File::from(out)).ok()?;
     Some(QUEUE.get_or_init(|| queue))
 }
 
-/// Writes a line about the end of the program to standard error, after the log's lines. Waits for at most a second if
-/// nothing reads it, and never fails.
+/// Writes the program's final message to standard error, after all log lines. Waits for at most a second, and never
+/// fails.
 pub fn final_message(text: &str) {
     match QUEUE.get() {
         Some(queue) => {
-            queue.push_within(format!("{text}\n").into_bytes(), LAST_LINES);
+            queue.push_within(format!("{text}\n").into_bytes(), FLUSH_TIMEOUT);
             finish();
         }
         None => drop(writeln!(io::stderr(), "{text}")),
     }
 }
 
-/// Waits until the log's lines are written, for at most a second.
+/// Waits until all log lines are written, for at most a second.
 pub fn finish() {
     if let Some(queue) = QUEUE.get() {
-        queue.flush(LAST_LINES);
+        queue.flush(FLUSH_TIMEOUT);
     }
 }
 
-/// How many lines of the daemon's log were dropped since the start.
+/// Returns the number of lines of the daemon's log that were dropped since the start.
 pub fn dropped_lines() -> u64 {
     QUEUE.get().map_or(0, LineQueue::dropped)
 }
 
-/// Drops what cannot be written.
+/// Writer that discards what cannot be written.
 struct Lossy<W>(W);
 
 impl<W: Write> Write for Lossy<W> {

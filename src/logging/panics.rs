@@ -1,4 +1,4 @@
-//! What a panic does: it ends the process, wherever it happens.
+//! Panic hook that exits the process.
 
 use std::panic::{self, PanicHookInfo};
 use std::process;
@@ -6,12 +6,12 @@ use std::thread;
 
 use super::final_message;
 
-/// The exit status of a Rust program that panics.
+/// Exit status of a Rust program that panics.
 const PANICKED: i32 = 101;
 
-/// From now on, a panic in any thread or task ends the process with a message, however standard error fares. Otherwise only
-/// that task would end, and the rest would go on without it: a daemon that looks healthy and never syncs again. A supervisor
-/// starts it again, and the rules in the kernel stay meanwhile.
+/// Installs a panic hook that exits the process with a message, even if standard error cannot be written. Otherwise only
+/// the panicking task would end, and the daemon would look healthy but never sync again. A supervisor restarts the
+/// process; the rules in the kernel stay meanwhile.
 pub fn exit_on_panic() {
     panic::set_hook(Box::new(|panic| {
         final_message(&message(panic));
@@ -24,7 +24,7 @@ fn message(panic: &PanicHookInfo<'_>) -> String {
     let thread = thread::current();
     let place = panic.location().map(|place| format!(" at {place}")).unwrap_or_default();
     let mut message = format!(
-        "portcullis: panic in thread {:?}{place}: {payload}; ending",
+        "portcullis: panic in thread {:?}{place}: {payload}; exiting",
         thread.name().unwrap_or("unnamed")
     );
     let backtrace = std::backtrace::Backtrace::capture();
@@ -45,17 +45,17 @@ mod tests {
     use super::*;
     use crate::config::Config;
 
-    /// Set for the process that is to panic: in what, and by which delivery it logs.
+    /// Environment variable of the child process: where it panics, and how it logs.
     const PANIC_IN: &str = "PORTCULLIS_TEST_PANIC_IN";
 
-    /// Panics as its environment asks for; without that, does nothing.
+    /// Panics as requested by the environment; without the variable, does nothing.
     #[test]
     fn child() {
         let Ok(place) = std::env::var(PANIC_IN) else { return };
         let delivery = if place.starts_with("command") { Delivery::Direct } else { Delivery::Queued };
         start(Config::default().logging, delivery);
         exit_on_panic();
-        // More than fits into the pipe, if nothing reads it.
+        // More than a pipe without reader holds.
         if place.ends_with("stuck") {
             (0..2_000).for_each(|_| tracing::error!("{}", "x".repeat(100)));
         }
@@ -69,7 +69,7 @@ mod tests {
         process::exit(0);
     }
 
-    fn ended(place: &str, stderr: Stdio) -> (ExitStatus, String) {
+    fn run_child(place: &str, stderr: Stdio) -> (ExitStatus, String) {
         let mut command = Command::new(std::env::current_exe().expect("this test"));
         command.args(["--exact", "--nocapture", "logging::panics::tests::child"]).env(PANIC_IN, place);
         command.env_remove("RUST_BACKTRACE").env_remove("RUST_LOG");
@@ -79,18 +79,18 @@ mod tests {
             if let Some(status) = child.try_wait().expect("it is our child") {
                 break status;
             }
-            assert!(Instant::now() < until, "{place}: it runs on after a panic");
+            assert!(Instant::now() < until, "{place}: still running after a panic");
             thread::sleep(Duration::from_millis(20));
         };
-        let mut said = String::new();
+        let mut output = String::new();
         if let Some(mut stderr) = child.stderr.take() {
-            stderr.read_to_string(&mut said).expect("it is text");
+            stderr.read_to_string(&mut output).expect("it is text");
         }
-        (status, said)
+        (status, output)
     }
 
     #[test]
-    fn a_panic_anywhere_ends_the_process_with_a_message() {
+    fn a_panic_exits_the_process_with_a_message() {
         let full = || OpenOptions::new().write(true).open("/dev/full").expect("/dev/full").into();
         let unread = || {
             let (_, writer) = std::io::pipe().expect("a pipe");
@@ -106,12 +106,12 @@ mod tests {
             ("command: a thread, full", full(), false),
             ("a task, stuck", Stdio::piped(), false),
         ];
-        for (place, stderr, heard) in rows {
-            let (status, said) = ended(place, stderr);
-            assert_eq!(status.code(), Some(PANICKED), "{place}: {said}");
-            if heard {
-                let expected = ["portcullis: panic in thread", "panics.rs", "broken on purpose; ending"];
-                assert!(expected.iter().all(|words| said.contains(words)), "{place}: {said}");
+        for (place, stderr, is_readable) in rows {
+            let (status, output) = run_child(place, stderr);
+            assert_eq!(status.code(), Some(PANICKED), "{place}: {output}");
+            if is_readable {
+                let expected = ["portcullis: panic in thread", "panics.rs", "broken on purpose; exiting"];
+                assert!(expected.iter().all(|words| output.contains(words)), "{place}: {output}");
             }
         }
     }

@@ -1,12 +1,12 @@
-//! `kubernetes_build_info`: which program this is.
+//! `kubernetes_build_info`: version of the program.
 
 use super::register::Registrar;
 
-/// The minor version of Kubernetes whose kube-proxy this stands in for.
+/// Minor version of the Kubernetes release whose kube-proxy Portcullis replaces.
 pub const KUBERNETES_MINOR: u32 = 36;
 
-/// The version in `kubernetes_build_info`: that of kube-proxy, with ours as build metadata, so that
-/// alerts on a skew between components judge it as they would judge kube-proxy.
+/// Returns the version in `kubernetes_build_info`: kube-proxy's, with Portcullis' as build metadata, so that
+/// alerts on version skew between components work as with kube-proxy.
 pub fn git_version() -> String {
     format!("v1.{KUBERNETES_MINOR}.0+portcullis.{}", env!("CARGO_PKG_VERSION"))
 }
@@ -25,13 +25,13 @@ pub(super) fn register(to: Registrar<'_>) {
     ];
     let info = to.gauges(
         "kubernetes_build_info",
-        "The program's version: always 1; what was not recorded when it was built is empty",
+        "Version of the program, always 1; labels not recorded at build time are empty",
         &labels.map(|(name, _)| name),
     );
     info.with_label_values(&labels.map(|(_, value)| value)).set(1.0);
 }
 
-/// The processor's name as Go, and so Kubernetes, calls it.
+/// Returns Go's name of the CPU architecture.
 fn go_architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",

@@ -1,4 +1,4 @@
-//! Metrics that are read when they are asked for.
+//! Counters whose value is read at scrape time.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -6,11 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
-/// Reads the value; `None` where there is none to be had now.
+/// Reads the value; `None` if it is not available.
 type Read = Box<dyn Fn() -> Option<f64> + Send + Sync>;
 
-/// A counter whose value somebody else keeps, such as the kernel. Without a reader, or while it has
-/// nothing to say, the metric is absent.
+/// Counter whose value is kept elsewhere, for example by the kernel. Without a reader, or while it returns
+/// `None`, the metric is absent.
 #[derive(Clone)]
 pub(super) struct CounterFunc {
     desc: Desc,
@@ -18,12 +18,12 @@ pub(super) struct CounterFunc {
 }
 
 impl CounterFunc {
-    pub(super) fn counter(name: &str, help: &str) -> Self {
+    pub(super) fn new(name: &str, help: &str) -> Self {
         CounterFunc { desc: describe(name, help, &[]), read: Arc::default() }
     }
 
-    /// From now on, reads by this.
-    pub(super) fn read_by(&self, read: impl Fn() -> Option<f64> + Send + Sync + 'static) {
+    /// Sets the reader.
+    pub(super) fn set_reader(&self, read: impl Fn() -> Option<f64> + Send + Sync + 'static) {
         *self.read.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(read));
     }
 }
@@ -40,15 +40,15 @@ impl Collector for CounterFunc {
     }
 }
 
-/// The description of a metric.
+/// Creates the description of a metric.
 pub(super) fn describe(name: &str, help: &str, labels: &[&str]) -> Desc {
     let labels = labels.iter().map(|label| (*label).to_owned()).collect();
     Desc::new(name.to_owned(), help.to_owned(), labels, HashMap::new())
         .expect("names and labels are constants, and well-formed")
 }
 
-/// A counter or gauge with these label values and values, in order. Without any, it is left out of what
-/// is gathered.
+/// Creates a counter or gauge with these label values and values, in order. Without samples, the metric is
+/// absent.
 pub(super) fn family(
     desc: &Desc,
     kind: MetricType,

@@ -1,6 +1,6 @@
-//! kube-proxy's metrics: names, types, labels and buckets as of v1.36.
+//! kube-proxy's metrics, with the names, types, labels and buckets of v1.36.
 //!
-//! Which modes have which is upstream's choice, so that a dashboard finds what it found before.
+//! Each mode has the same metrics as upstream, so that dashboards keep working.
 
 use prometheus::{Counter, CounterVec, Gauge, GaugeVec, HistogramVec};
 
@@ -10,8 +10,8 @@ use crate::config::ProxyMode;
 
 const FAMILY: &[&str] = &["ip_family"];
 
-/// What kube-proxy measures. What a mode does not have is `None`.
-pub(super) struct KubeProxy {
+/// kube-proxy's metrics. Metrics that the mode does not have are `None`.
+pub(super) struct KubeProxyMetrics {
     pub(super) sync: HistogramVec,
     pub(super) last_synced: GaugeVec,
     pub(super) last_queued: GaugeVec,
@@ -27,11 +27,11 @@ pub(super) struct KubeProxy {
     pub(super) conntrack_deleted: CounterVec,
     pub(super) full_and_partial: Option<(HistogramVec, HistogramVec)>,
     pub(super) restore_failures: Option<CounterVec>,
-    pub(super) iptables: Option<Iptables>,
+    pub(super) iptables: Option<IptablesMetrics>,
 }
 
-/// What iptables mode alone has.
-pub(super) struct Iptables {
+/// Metrics of iptables mode only.
+pub(super) struct IptablesMetrics {
     pub(super) partial_restore_failures: CounterVec,
     pub(super) rules: GaugeVec,
     pub(super) rules_written: GaugeVec,
@@ -39,86 +39,91 @@ pub(super) struct Iptables {
     pub(super) localhost_node_ports: CounterFunc,
 }
 
-impl KubeProxy {
+impl KubeProxyMetrics {
     pub(super) fn register(to: Registrar<'_>, mode: ProxyMode) -> Self {
         let durations = |name, help| to.histograms(name, help, FAMILY, sync_buckets());
-        KubeProxy {
-            sync: durations("kubeproxy_sync_proxy_rules_duration_seconds", "Time that syncs of rules took"),
+        KubeProxyMetrics {
+            sync: durations("kubeproxy_sync_proxy_rules_duration_seconds", "Duration of syncs"),
             last_synced: to.gauges(
                 "kubeproxy_sync_proxy_rules_last_timestamp_seconds",
-                "When rules were last synced with success, in Unix time",
+                "Unix time of the last successful sync",
                 FAMILY,
             ),
             last_queued: to.gauges(
                 "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds",
-                "When a sync of rules was last asked for, in Unix time",
+                "Unix time at which a sync was last queued",
                 FAMILY,
             ),
             network_programming: to.histograms(
                 "kubeproxy_network_programming_duration_seconds",
-                "Time from a change of a pod or Service to the rules that follow it",
+                "Time from a change of a pod or Service until its rules were programmed",
                 FAMILY,
                 network_programming_buckets(),
             ),
             endpoint_changes_pending: to.gauge(
                 "kubeproxy_sync_proxy_rules_endpoint_changes_pending",
-                "Services whose endpoints changed and were not synced yet",
+                "Services with endpoint changes that are not synced yet",
             ),
             endpoint_changes: to
-                .counter("kubeproxy_sync_proxy_rules_endpoint_changes_total", "Changes of endpoints seen"),
+                .counter("kubeproxy_sync_proxy_rules_endpoint_changes_total", "Endpoint changes received"),
             service_changes_pending: to.gauge(
                 "kubeproxy_sync_proxy_rules_service_changes_pending",
-                "Services that changed and were not synced yet",
+                "Service changes that are not synced yet",
             ),
             service_changes: to
-                .counter("kubeproxy_sync_proxy_rules_service_changes_total", "Changes of Services seen"),
+                .counter("kubeproxy_sync_proxy_rules_service_changes_total", "Service changes received"),
             no_local_endpoints: to.gauges(
                 "kubeproxy_sync_proxy_rules_no_local_endpoints_total",
-                "Service ports with a traffic policy of Local and endpoints, but none on this node",
+                "Service ports with traffic policy Local that have endpoints, but none on this node",
                 &["ip_family", "traffic_policy"],
             ),
-            healthz: to.counters("kubeproxy_proxy_healthz_total", "Answers of /healthz by status", &["code"]),
-            livez: to.counters("kubeproxy_proxy_livez_total", "Answers of /livez by status", &["code"]),
+            healthz: to.counters(
+                "kubeproxy_proxy_healthz_total",
+                "Responses of /healthz by status code",
+                &["code"],
+            ),
+            livez: to.counters(
+                "kubeproxy_proxy_livez_total",
+                "Responses of /livez by status code",
+                &["code"],
+            ),
             conntrack_reconciled: durations(
                 "kubeproxy_conntrack_reconciler_sync_duration_seconds",
-                "Time that looking for stale connection tracking entries took",
+                "Duration of searches for stale conntrack entries",
             ),
             conntrack_deleted: to.counters(
                 "kubeproxy_conntrack_reconciler_deleted_entries_total",
-                "Stale connection tracking entries deleted",
+                "Stale conntrack entries deleted",
                 FAMILY,
             ),
             full_and_partial: (mode != ProxyMode::Ipvs).then(|| {
                 (
-                    durations(
-                        "kubeproxy_sync_full_proxy_rules_duration_seconds",
-                        "Time that full syncs of rules took",
-                    ),
+                    durations("kubeproxy_sync_full_proxy_rules_duration_seconds", "Duration of full syncs"),
                     durations(
                         "kubeproxy_sync_partial_proxy_rules_duration_seconds",
-                        "Time that syncs of only the changed rules took",
+                        "Duration of partial syncs, which write only changed rules",
                     ),
                 )
             }),
             restore_failures: (mode != ProxyMode::Nftables).then(|| {
                 to.counters(
                     "kubeproxy_sync_proxy_rules_iptables_restore_failures_total",
-                    "Runs of iptables-restore that failed",
+                    "Failed runs of iptables-restore",
                     FAMILY,
                 )
             }),
-            iptables: (mode == ProxyMode::Iptables).then(|| Iptables::register(to)),
+            iptables: (mode == ProxyMode::Iptables).then(|| IptablesMetrics::register(to)),
         }
     }
 }
 
-impl Iptables {
+impl IptablesMetrics {
     fn register(to: Registrar<'_>) -> Self {
         let of_table = &["ip_family", "table"];
-        let metrics = Iptables {
+        let metrics = IptablesMetrics {
             partial_restore_failures: to.counters(
                 "kubeproxy_sync_proxy_rules_iptables_partial_restore_failures_total",
-                "Runs of iptables-restore with only the changed rules that failed",
+                "Failed runs of iptables-restore with only changed rules",
                 FAMILY,
             ),
             rules: to.gauges(
@@ -128,14 +133,14 @@ impl Iptables {
             ),
             rules_written: to.gauges(
                 "kubeproxy_sync_proxy_rules_iptables_last",
-                "Rules that the last sync wrote",
+                "Rules written by the last sync",
                 of_table,
             ),
-            invalid_dropped: CounterFunc::counter(
+            invalid_dropped: CounterFunc::new(
                 "kubeproxy_iptables_ct_state_invalid_dropped_packets_total",
-                "Packets dropped because connection tracking calls them invalid",
+                "Packets dropped because conntrack marked them as invalid",
             ),
-            localhost_node_ports: CounterFunc::counter(
+            localhost_node_ports: CounterFunc::new(
                 "kubeproxy_iptables_localhost_nodeports_accepted_packets_total",
                 "Packets to NodePorts on the loopback interface",
             ),
@@ -146,13 +151,13 @@ impl Iptables {
     }
 }
 
-/// From 1 ms, doubling, to 16 s.
+/// Buckets of sync durations: from 1 ms, doubling, to 16 s.
 fn sync_buckets() -> Vec<f64> {
     prometheus::exponential_buckets(0.001, 2.0, 15).expect("a positive start and count, a factor above 1")
 }
 
-/// Those of the service level objective for network programming latency: fine to a minute, coarse to five.
-/// Upstream's list begins with 0, and so does this one.
+/// Buckets of the service level objective for network programming latency: fine up to a minute, coarse up to five.
+/// As upstream, the first one is 0.
 fn network_programming_buckets() -> Vec<f64> {
     let steps = |first: u32, width: u32, count: u32| (0..count).map(move |i| f64::from(first + i * width));
     let mut buckets = vec![0.0, 0.25, 0.5];

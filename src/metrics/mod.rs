@@ -1,8 +1,8 @@
-//! Metrics, in Prometheus' text format: kube-proxy's under their names, ours as `portcullis_*`.
+//! Prometheus metrics: kube-proxy's under their upstream names, and Portcullis' own as `portcullis_*`.
 //!
-//! The loop reports what it did to a [`Metrics`]; `/metrics` shows it. What others keep (the kernel's
-//! counters, the source's state, the process) is read when it is asked for. All times of day are Unix
-//! time, taken as arguments.
+//! The main loop updates [`Metrics`]; `/metrics` serves them. Values kept elsewhere (kernel
+//! counters, status of the source, the process) are read at scrape time. Timestamps are Unix
+//! time and are passed as arguments.
 
 mod build_info;
 mod counter_func;
@@ -24,33 +24,33 @@ pub use build_info::{KUBERNETES_MINOR, git_version};
 
 use crate::config::ProxyMode;
 use crate::source::KindStatus;
-use kube_proxy::KubeProxy;
-use portcullis::Portcullis;
+use kube_proxy::KubeProxyMetrics;
+use portcullis::PortcullisMetrics;
 use register::Registrar;
 
-/// The media type of [`Metrics::render`].
+/// Content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// All metrics of a proxy. Clones share them.
+/// All metrics of a proxy. Clones share the values.
 #[derive(Clone)]
 pub struct Metrics(Arc<Inner>);
 
 struct Inner {
     registry: Registry,
-    kube_proxy: KubeProxy,
-    portcullis: Portcullis,
+    kube_proxy: KubeProxyMetrics,
+    portcullis: PortcullisMetrics,
 }
 
-/// Which rules a sync looked at.
+/// Scope of a sync.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SyncScope {
-    /// All of them.
+    /// All rules.
     Full,
-    /// Those that changed.
+    /// Only changed rules.
     Partial,
 }
 
-/// A traffic policy of `Local`, and which.
+/// Field of a Service with the traffic policy `Local`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TrafficPolicyField {
     /// `internalTrafficPolicy`.
@@ -60,30 +60,31 @@ pub enum TrafficPolicyField {
 }
 
 impl Metrics {
-    /// The metrics that kube-proxy has in this mode, and ours.
+    /// Creates the metrics that kube-proxy has in this mode, and Portcullis' own.
     pub fn new(mode: ProxyMode) -> Self {
         let registry = Registry::new();
         let to = Registrar(&registry);
-        let (kube_proxy, portcullis) = (KubeProxy::register(to, mode), Portcullis::register(to));
+        let (kube_proxy, portcullis) =
+            (KubeProxyMetrics::register(to, mode), PortcullisMetrics::register(to));
         build_info::register(to);
         to.add(process::Process::new());
         Metrics(Arc::new(Inner { registry, kube_proxy, portcullis }))
     }
 
-    /// All metrics as text.
+    /// Returns all metrics in Prometheus' text format.
     ///
     /// # Errors
-    /// When a metric has no name or value, which none of ours is.
+    /// Returns an error if a metric has no name or value, which does not happen.
     pub fn render(&self) -> Result<String, prometheus::Error> {
         TextEncoder::new().encode_to_string(&self.0.registry.gather())
     }
 
-    /// A sync of this family was asked for.
+    /// Records a request for a sync of this family.
     pub fn sync_queued(&self, family: Family, at: SystemTime) {
         self.0.kube_proxy.last_queued.with_label_values(&[family.as_str()]).set(unix_seconds(at));
     }
 
-    /// A sync of this family ended, well or not.
+    /// Records the end of a sync of this family, successful or not.
     pub fn sync_ended(&self, family: Family, extent: SyncScope, took: Duration) {
         let (family, took) = ([family.as_str()], took.as_secs_f64());
         self.0.kube_proxy.sync.with_label_values(&family).observe(took);
@@ -117,19 +118,19 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
-    /// So many Services, and endpoints of so many Services, were changed.
+    /// Counts changed Services, and Services with changed endpoints.
     pub fn changed(&self, services: usize, endpoints: usize) {
         self.0.kube_proxy.service_changes.inc_by(services as f64);
         self.0.kube_proxy.endpoint_changes.inc_by(endpoints as f64);
     }
 
-    /// So many changes of Services and endpoints wait for a sync.
+    /// Sets the number of Services, and of Services with endpoint changes, that are pending a sync.
     pub fn set_pending(&self, services: usize, endpoints: usize) {
         self.0.kube_proxy.service_changes_pending.set(services as f64);
         self.0.kube_proxy.endpoint_changes_pending.set(endpoints as f64);
     }
 
-    /// So many Service ports with this policy have endpoints, but none on this node.
+    /// Sets the number of Service ports that have this traffic policy and endpoints, but none on this node.
     pub fn set_no_local_endpoints(&self, family: Family, policy: TrafficPolicyField, ports: usize) {
         let policy = match policy {
             TrafficPolicyField::Internal => "internal",
@@ -138,8 +139,8 @@ impl Metrics {
         self.0.kube_proxy.no_local_endpoints.with_label_values(&[family.as_str(), policy]).set(ports as f64);
     }
 
-    /// `iptables-restore` failed. A failure of a partial restore is followed by a full one. Without effect
-    /// in modes that do not use it.
+    /// Counts a failure of `iptables-restore`. A full restore follows a failed partial restore. No effect
+    /// in modes that do not use `iptables-restore`.
     pub fn restore_failed(&self, family: Family, extent: SyncScope) {
         let kube_proxy = &self.0.kube_proxy;
         let failures = match (extent, &kube_proxy.iptables) {
@@ -151,8 +152,8 @@ impl Metrics {
         }
     }
 
-    /// So many rules of the proxy are in this table, and the last sync wrote so many of them. Without
-    /// effect in other modes than iptables.
+    /// Sets the number of the proxy's rules in this table, and how many of them the last sync wrote. No
+    /// effect in modes other than iptables.
     pub fn set_iptables_rules(&self, family: Family, table: &str, in_kernel: usize, written: usize) {
         if let Some(iptables) = &self.0.kube_proxy.iptables {
             let labels = [family.as_str(), table];
@@ -161,45 +162,45 @@ impl Metrics {
         }
     }
 
-    /// Reads the two counters of packets that iptables mode keeps in the kernel (`nfacct`), whenever
-    /// metrics are asked for: those dropped as invalid, and those to NodePorts on the loopback interface.
-    /// `None` leaves a metric out. Without effect in other modes than iptables.
+    /// Sets the readers of the two packet counters that iptables mode keeps in the kernel (`nfacct`), which are called
+    /// at scrape time: packets dropped as invalid, and packets to NodePorts on the loopback interface.
+    /// `None` omits the metric. No effect in modes other than iptables.
     pub fn read_packet_counters(
         &self,
         invalid_dropped: impl Fn() -> Option<u64> + Send + Sync + 'static,
         localhost_node_ports: impl Fn() -> Option<u64> + Send + Sync + 'static,
     ) {
         if let Some(iptables) = &self.0.kube_proxy.iptables {
-            iptables.invalid_dropped.read_by(move || invalid_dropped().map(|packets| packets as f64));
+            iptables.invalid_dropped.set_reader(move || invalid_dropped().map(|packets| packets as f64));
             iptables
                 .localhost_node_ports
-                .read_by(move || localhost_node_ports().map(|packets| packets as f64));
+                .set_reader(move || localhost_node_ports().map(|packets| packets as f64));
         }
     }
 
-    /// Stale connection tracking entries of this family were looked for, and so many deleted.
+    /// Records a search for stale conntrack entries of this family, and the number deleted.
     pub fn conntrack_reconciled(&self, family: Family, took: Duration, deleted: u64) {
         let kube_proxy = &self.0.kube_proxy;
         kube_proxy.conntrack_reconciled.with_label_values(&[family.as_str()]).observe(took.as_secs_f64());
         kube_proxy.conntrack_deleted.with_label_values(&[family.as_str()]).inc_by(deleted as f64);
     }
 
-    /// `/healthz` was answered with this status.
+    /// Counts a response of `/healthz` with this status code.
     pub fn healthz_answered(&self, status: u16) {
         count_status(&self.0.kube_proxy.healthz, status);
     }
 
-    /// `/livez` was answered with this status.
+    /// Counts a response of `/livez` with this status code.
     pub fn livez_answered(&self, status: u16) {
         count_status(&self.0.kube_proxy.livez, status);
     }
 
-    /// These Services, and no others, can't be programmed in this family. `before` is what the last call
-    /// said.
+    /// Sets the Services that cannot be programmed in this family. `before` is the value of the previous
+    /// call.
     pub fn set_isolated(&self, family: Family, before: &[NamespacedName], now: &[NamespacedName]) {
         let errors = &self.0.portcullis.service_sync_errors;
         for gone in before.iter().filter(|service| !now.contains(service)) {
-            // An error says that there is nothing to remove, which is what is wanted.
+            // An error means that there is nothing to remove.
             let _ = errors.remove_label_values(&[family.as_str(), gone.namespace.as_str(), &gone.name]);
         }
         for service in now {
@@ -207,31 +208,32 @@ impl Metrics {
         }
     }
 
-    /// Sets the numbers of frontends that are not served: those shadowed by another Service, and those whose address is not allowed.
+    /// Sets the numbers of frontends that are not served: those shadowed by another Service, and those with an address that is
+    /// not allowed.
     pub fn set_unserved_frontends(&self, shadowed: usize, not_allowed: usize) {
         let gauges = &self.0.portcullis.unserved_frontends;
         gauges.with_label_values(&["shadowed"]).set(shadowed as f64);
         gauges.with_label_values(&["not_allowed"]).set(not_allowed as f64);
     }
 
-    /// So many chains that somebody else had changed were put right.
+    /// Counts chains that were changed by another process and restored.
     pub fn drift_repaired(&self, family: Family, chains: usize) {
         self.0.portcullis.drift_repairs.with_label_values(&[family.as_str()]).inc_by(chains as f64);
     }
 
-    /// Whether another process keeps changing these rules.
+    /// Sets whether another process keeps changing these rules.
     pub fn set_contention(&self, rules: &str, is_contended: bool) {
         self.0.portcullis.contention.with_label_values(&[rules]).set(f64::from(u8::from(is_contended)));
     }
 
-    /// Reads the state of the source by this, whenever metrics are asked for.
+    /// Sets the reader of the source's status, which is called at scrape time.
     pub fn read_source(&self, snapshot: impl Fn() -> Vec<KindStatus> + Send + Sync + 'static) {
-        self.0.portcullis.source.read_by(snapshot);
+        self.0.portcullis.source.set_reader(snapshot);
     }
 
-    /// From now on, asks this how many lines of the log were dropped.
+    /// Sets the reader of the number of dropped log lines.
     pub fn read_dropped_log_lines(&self, dropped: impl Fn() -> u64 + Send + Sync + 'static) {
-        self.0.portcullis.log_lines_dropped.read_by(move || Some(dropped() as f64));
+        self.0.portcullis.log_lines_dropped.set_reader(move || Some(dropped() as f64));
     }
 }
 

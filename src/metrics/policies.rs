@@ -1,4 +1,4 @@
-//! Metrics of the policies that are enforced.
+//! NetworkPolicy metrics.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -12,51 +12,51 @@ use super::Metrics;
 use super::counter_func::{describe, family};
 use super::register::Registrar;
 
-/// From a tenth of a millisecond to 20 s.
+/// Buckets of sync durations: from 0.1 ms to 20 s.
 const BUCKETS: [f64; 10] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 1.0, 5.0, 20.0];
 
-/// What is measured of policies.
-pub(super) struct Policies {
+/// NetworkPolicy metrics.
+pub(super) struct PolicyMetrics {
     sync: HistogramVec,
     failures: Counter,
     repairs: Counter,
     cut: Counter,
     pods: GaugeVec,
     last_synced: Gauge,
-    dropped: Dropped,
+    dropped: DropCounters,
 }
 
-impl Policies {
+impl PolicyMetrics {
     pub(super) fn register(to: Registrar<'_>) -> Self {
-        let policies = Policies {
+        let policies = PolicyMetrics {
             sync: to.histograms(
                 "portcullis_network_policy_sync_duration_seconds",
-                "Time to bring the kernel's table of policies up to date",
+                "Duration of syncs of the NetworkPolicy table",
                 &["extent"],
                 BUCKETS.to_vec(),
             ),
             failures: to.counter(
                 "portcullis_network_policy_sync_failures_total",
-                "Syncs of policies that failed, leaving the last good rules in place",
+                "Failed syncs of policies, which keep the last good rules",
             ),
             repairs: to.counter(
                 "portcullis_network_policy_drift_repairs_total",
-                "Chains, sets and elements of policies that somebody else had changed and that were put right",
+                "Chains, sets and elements of the NetworkPolicy table that were changed by another process and restored",
             ),
             cut: to.counter(
                 "portcullis_network_policy_connections_cut_total",
-                "Established connections that were ended because a changed policy forbids them",
+                "Established connections terminated because a changed policy forbids them",
             ),
             pods: to.gauges(
                 "portcullis_network_policy_pods",
-                "Pods of this node: those that some policy judges (judged=\"yes\"), and all others",
+                "Pods of this node: isolated by at least one policy (judged=\"yes\") or not (judged=\"no\")",
                 &["judged"],
             ),
             last_synced: to.gauge(
                 "portcullis_network_policy_last_sync_timestamp_seconds",
-                "When the kernel's table of policies was last as it should be",
+                "Unix time of the last successful sync of policies",
             ),
-            dropped: Dropped::new(),
+            dropped: DropCounters::new(),
         };
         to.add(policies.dropped.clone());
         policies
@@ -64,7 +64,7 @@ impl Policies {
 }
 
 impl Metrics {
-    /// Policies were written, everything or what had changed.
+    /// Records a successful sync of policies, full or of changes only.
     pub fn policies_synced(&self, full: bool, took: Duration, at: std::time::SystemTime) {
         let policies = &self.0.portcullis.policies;
         let extent = if full { "full" } else { "partial" };
@@ -72,29 +72,29 @@ impl Metrics {
         policies.last_synced.set(super::unix_seconds(at));
     }
 
-    /// Policies could not be written.
+    /// Counts a failed sync of policies.
     pub fn policies_failed(&self) {
         self.0.portcullis.policies.failures.inc();
     }
 
-    /// So much that others had changed was put right.
+    /// Counts objects that were changed by another process and restored.
     pub fn policies_repaired(&self, objects: usize) {
         self.0.portcullis.policies.repairs.inc_by(objects as f64);
     }
 
-    /// So many connections were cut.
+    /// Counts terminated connections.
     pub fn connections_cut(&self, connections: usize) {
         self.0.portcullis.policies.cut.inc_by(connections as f64);
     }
 
-    /// So many pods are on this node, and so many of them are judged.
-    pub fn set_policy_pods(&self, all: usize, judged: usize) {
+    /// Sets the number of pods on this node, and how many of them are isolated by a policy.
+    pub fn set_policy_pods(&self, all: usize, isolated: usize) {
         let pods = &self.0.portcullis.policies.pods;
-        pods.with_label_values(&["yes"]).set(judged as f64);
-        pods.with_label_values(&["no"]).set((all - judged) as f64);
+        pods.with_label_values(&["yes"]).set(isolated as f64);
+        pods.with_label_values(&["no"]).set((all - isolated) as f64);
     }
 
-    /// Reads what policies drop by this, whenever metrics are asked for. `audit`: it is not dropped, only counted.
+    /// Sets the reader of the drop counters, which is called at scrape time. `audit`: packets are counted, not dropped.
     pub fn read_policy_drops(
         &self,
         audit: bool,
@@ -108,27 +108,27 @@ impl Metrics {
 
 type Reader = (bool, Box<dyn Fn() -> Vec<DropCounter> + Send + Sync>);
 
-/// Packets that policies drop, counted by the kernel.
+/// Collector of the kernel's counters of dropped packets.
 #[derive(Clone)]
-struct Dropped {
+struct DropCounters {
     packets: Desc,
     bytes: Desc,
     read: Arc<Mutex<Option<Reader>>>,
 }
 
-impl Dropped {
+impl DropCounters {
     fn new() -> Self {
         let labels = ["direction", "policy", "action"];
-        Dropped {
+        DropCounters {
             packets: describe(
                 "portcullis_network_policy_dropped_packets_total",
-                "Packets that policies dropped, or with action=\"audit\" would have: by direction, and by the \
-                 policies that isolate the pod or whose rule denies",
+                "Packets dropped by policies, or that would have been dropped (action=\"audit\"), by direction and by the \
+                 policies that isolate the pod or deny the packet",
                 &labels,
             ),
             bytes: describe(
                 "portcullis_network_policy_dropped_bytes_total",
-                "Bytes of the packets that policies dropped",
+                "Bytes of the packets dropped by policies",
                 &labels,
             ),
             read: Arc::default(),
@@ -136,7 +136,7 @@ impl Dropped {
     }
 }
 
-impl Collector for Dropped {
+impl Collector for DropCounters {
     fn desc(&self) -> Vec<&Desc> {
         vec![&self.packets, &self.bytes]
     }

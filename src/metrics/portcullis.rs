@@ -1,4 +1,4 @@
-//! Our own metrics, `portcullis_*`: what kube-proxy does not tell.
+//! Portcullis' own metrics, `portcullis_*`.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -8,61 +8,61 @@ use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{CounterVec, Gauge, GaugeVec};
 
 use super::counter_func::{CounterFunc, describe, family};
-use super::policies::Policies;
+use super::policies::PolicyMetrics;
 use super::register::Registrar;
 use crate::source::KindStatus;
 
-/// What Portcullis measures beside kube-proxy's metrics.
-pub(super) struct Portcullis {
+/// Portcullis' own metrics.
+pub(super) struct PortcullisMetrics {
     pub(super) service_sync_errors: GaugeVec,
     pub(super) unserved_frontends: GaugeVec,
     pub(super) drift_repairs: CounterVec,
     pub(super) sync_failures: CounterVec,
     pub(super) contention: GaugeVec,
     pub(super) configuration_unusable: Gauge,
-    pub(super) policies: Policies,
+    pub(super) policies: PolicyMetrics,
     pub(super) source: SourceStatus,
     pub(super) log_lines_dropped: CounterFunc,
 }
 
-impl Portcullis {
+impl PortcullisMetrics {
     pub(super) fn register(to: Registrar<'_>) -> Self {
-        let metrics = Portcullis {
+        let metrics = PortcullisMetrics {
             service_sync_errors: to.gauges(
                 "portcullis_service_sync_errors",
-                "1 for each Service that cannot be programmed, while all others are",
+                "1 for each Service that cannot be programmed; all other Services are served",
                 &["ip_family", "service_namespace", "service_name"],
             ),
             unserved_frontends: to.gauges(
                 "portcullis_unserved_frontends",
-                "Addresses with a port, and node ports, at which a Service is not served: another Service is \
+                "Frontends (address and port, or node port) that are not served: another Service claims the same one \
                  (reason=\"shadowed\"), or the address is outside of --external-address-cidrs (\"not_allowed\")",
                 &["reason"],
             ),
             drift_repairs: to.counters(
                 "portcullis_drift_repairs_total",
-                "Chains that somebody else had changed and that were put right",
+                "Chains that were changed by another process and restored",
                 &["ip_family"],
             ),
             contention: to.gauges(
                 "portcullis_contention",
-                "1 while another process keeps changing the rules of Services or of policies, so that repairs slow down",
+                "1 while another process keeps changing the rules of Services or policies; repairs are then delayed",
                 &["rules"],
             ),
             sync_failures: to.counters(
                 "portcullis_sync_failures_total",
-                "Syncs that failed as a whole, leaving the last good rules in place",
+                "Syncs that failed as a whole, which keep the last good rules",
                 &["ip_family"],
             ),
             configuration_unusable: to.gauge(
                 "portcullis_configuration_unusable",
-                "1 while the configuration file cannot be used, and what was read at the start holds on",
+                "1 while the configuration file is invalid; the daemon keeps the configuration read at its start",
             ),
-            policies: Policies::register(to),
+            policies: PolicyMetrics::register(to),
             source: SourceStatus::new(),
-            log_lines_dropped: CounterFunc::counter(
+            log_lines_dropped: CounterFunc::new(
                 "portcullis_log_lines_dropped_total",
-                "Lines of the log that standard error could not take, and that were dropped",
+                "Log lines dropped because standard error could not be written",
             ),
         };
         to.add(metrics.source.clone());
@@ -74,16 +74,16 @@ impl Portcullis {
     }
 }
 
-/// Tells the state of each kind.
+/// Returns the status of each kind.
 type Snapshot = Box<dyn Fn() -> Vec<KindStatus> + Send + Sync>;
 
-/// Label values and a value, of one kind of objects.
+/// Returns label values and values of one kind.
 type Samples = fn(&KindStatus, Instant) -> Vec<(Vec<String>, f64)>;
 
 const SOURCE: &[(&str, &str, &[&str], MetricType, Samples)] = &[
     (
         "portcullis_source_last_heard_age_seconds",
-        "Time since the source last heard anything of this kind of objects; absent if it never did",
+        "Time since the last message about this kind of objects; absent if there was none",
         &["kind"],
         MetricType::GAUGE,
         |status, now| {
@@ -93,28 +93,28 @@ const SOURCE: &[(&str, &str, &[&str], MetricType, Samples)] = &[
     ),
     (
         "portcullis_source_synced",
-        "1 when this kind of objects has been listed in full",
+        "1 if all objects of this kind have been listed",
         &["kind"],
         MetricType::GAUGE,
         |status, _| vec![(vec![status.kind.to_string()], f64::from(u8::from(status.synced)))],
     ),
     (
         "portcullis_source_failures_total",
-        "Requests or reads that failed",
+        "Failed requests or reads",
         &["kind"],
         MetricType::COUNTER,
         |status, _| vec![(vec![status.kind.to_string()], status.failures as f64)],
     ),
     (
         "portcullis_source_lists_total",
-        "Full lists; more than one is a watch that had to begin anew",
+        "Full lists; more than one means that a watch had to be restarted",
         &["kind"],
         MetricType::COUNTER,
         |status, _| vec![(vec![status.kind.to_string()], status.lists as f64)],
     ),
     (
         "portcullis_object_problems",
-        "Objects that cannot be read (problem=\"unreadable\"), or have a field that is ignored (\"field\")",
+        "Objects that cannot be parsed (problem=\"unreadable\"), or with a field that is ignored (\"field\")",
         &["kind", "problem"],
         MetricType::GAUGE,
         |status, _| {
@@ -126,7 +126,7 @@ const SOURCE: &[(&str, &str, &[&str], MetricType, Samples)] = &[
     ),
 ];
 
-/// Collects what is known of the source.
+/// Collector of the source's status.
 #[derive(Clone)]
 pub(super) struct SourceStatus {
     descs: Arc<[Desc]>,
@@ -139,7 +139,7 @@ impl SourceStatus {
         SourceStatus { descs, snapshot: Arc::default() }
     }
 
-    pub(super) fn read_by(&self, snapshot: impl Fn() -> Vec<KindStatus> + Send + Sync + 'static) {
+    pub(super) fn set_reader(&self, snapshot: impl Fn() -> Vec<KindStatus> + Send + Sync + 'static) {
         *self.snapshot.lock().unwrap_or_else(PoisonError::into_inner) = Some(Box::new(snapshot));
     }
 }

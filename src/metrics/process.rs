@@ -1,4 +1,4 @@
-//! The process itself, as Prometheus' libraries report it, from /proc.
+//! Process metrics from /proc, with the names of Prometheus' client libraries.
 
 use std::fs;
 
@@ -7,24 +7,24 @@ use prometheus::proto::{MetricFamily, MetricType};
 
 use super::counter_func::{describe, family};
 
-/// Ticks of /proc a second: `USER_HZ`, 100 on every architecture that this runs on.
+/// Clock ticks per second in /proc: `USER_HZ`, which is 100 on every supported architecture.
 const TICKS_PER_SECOND: f64 = 100.0;
 
-/// Reads one value; `None` where the kernel does not tell.
+/// Reads one value; `None` if it is not available.
 type Read = fn(&Proc) -> Option<f64>;
 
 const METRICS: &[(&str, &str, MetricType, Read)] = &[
-    ("process_cpu_seconds_total", "Processor time used, in user and system mode", MetricType::COUNTER, |p| {
+    ("process_cpu_seconds_total", "CPU time used, in user and system mode", MetricType::COUNTER, |p| {
         Some((p.stat(14)? + p.stat(15)?) / TICKS_PER_SECOND)
     }),
-    ("process_max_fds", "Files that may be open", MetricType::GAUGE, |p| p.limit("Max open files")),
-    ("process_open_fds", "Files that are open", MetricType::GAUGE, |_| open_files()),
-    ("process_resident_memory_bytes", "Memory in use", MetricType::GAUGE, |p| p.status("VmRSS:")),
-    ("process_start_time_seconds", "When the process started, in Unix time", MetricType::GAUGE, |p| {
+    ("process_max_fds", "Maximum number of open files", MetricType::GAUGE, |p| p.limit("Max open files")),
+    ("process_open_fds", "Number of open files", MetricType::GAUGE, |_| open_files()),
+    ("process_resident_memory_bytes", "Resident memory", MetricType::GAUGE, |p| p.status("VmRSS:")),
+    ("process_start_time_seconds", "Unix time at which the process started", MetricType::GAUGE, |p| {
         Some(boot_time()? + p.stat(22)? / TICKS_PER_SECOND)
     }),
-    ("process_virtual_memory_bytes", "Address space in use", MetricType::GAUGE, |p| p.status("VmSize:")),
-    ("process_virtual_memory_max_bytes", "Address space that may be used", MetricType::GAUGE, |p| {
+    ("process_virtual_memory_bytes", "Virtual memory", MetricType::GAUGE, |p| p.status("VmSize:")),
+    ("process_virtual_memory_max_bytes", "Maximum virtual memory", MetricType::GAUGE, |p| {
         p.limit("Max address space")
     }),
     (
@@ -41,7 +41,7 @@ const METRICS: &[(&str, &str, MetricType, Read)] = &[
     ),
 ];
 
-/// Collects the `process_*` metrics.
+/// Collector of the `process_*` metrics.
 pub(super) struct Process(Vec<Desc>);
 
 impl Process {
@@ -65,7 +65,7 @@ impl Collector for Process {
     }
 }
 
-/// The files of /proc that more than one metric needs.
+/// Files of /proc that more than one metric needs.
 struct Proc {
     stat: String,
     limits: String,
@@ -78,14 +78,14 @@ impl Proc {
         Proc { stat: file("stat"), limits: file("limits"), status: file("status") }
     }
 
-    /// A field of `stat`, numbered from 1 as in proc(5).
+    /// Returns a field of `stat`, numbered from 1 as in proc(5).
     fn stat(&self, field: usize) -> Option<f64> {
-        // The second field is the program's name in parentheses, which may hold blanks.
+        // The second field is the program name in parentheses, which may contain spaces.
         let rest = self.stat.rsplit_once(") ")?.1;
         rest.split(' ').nth(field.checked_sub(3)?)?.parse().ok()
     }
 
-    /// A soft limit. One that is not set is the largest number, as in Prometheus' own libraries.
+    /// Returns a soft limit. An unlimited one is the largest number, as in Prometheus' client libraries.
     fn limit(&self, name: &str) -> Option<f64> {
         let line = self.limits.lines().find_map(|line| line.strip_prefix(name))?;
         match line.split_whitespace().next()? {
@@ -94,7 +94,7 @@ impl Proc {
         }
     }
 
-    /// A size of `status`, in bytes.
+    /// Returns a size of `status` in bytes.
     fn status(&self, name: &str) -> Option<f64> {
         let line = self.status.lines().find_map(|line| line.strip_prefix(name))?;
         Some(line.trim().strip_suffix(" kB")?.parse::<f64>().ok()? * 1024.0)
@@ -105,13 +105,13 @@ fn open_files() -> Option<f64> {
     Some(fs::read_dir("/proc/self/fd").ok()?.count() as f64)
 }
 
-/// When the machine started, in Unix time.
+/// Returns the Unix time at which the machine started.
 fn boot_time() -> Option<f64> {
     let stat = fs::read_to_string("/proc/stat").ok()?;
     stat.lines().find_map(|line| line.strip_prefix("btime "))?.parse().ok()
 }
 
-/// A count of `IpExt`, whose names stand in one line and whose values in the next.
+/// Returns a counter of `IpExt`, which has the names in one line and the values in the next.
 fn network_bytes(name: &str) -> Option<f64> {
     let text = fs::read_to_string("/proc/self/net/netstat").ok()?;
     let mut lines = text.lines().filter(|line| line.starts_with("IpExt:"));

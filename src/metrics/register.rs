@@ -1,12 +1,12 @@
-//! Makes metrics and registers them, all in one go.
+//! Creation and registration of metrics.
 
 use prometheus::core::Collector;
 use prometheus::{Counter, CounterVec, Gauge, GaugeVec, HistogramOpts, HistogramVec, Opts, Registry};
 
-/// Why making and registering a metric cannot fail.
+/// Reason why creating and registering a metric cannot fail.
 const CONSTANT: &str = "names, labels and buckets are constants, each well-formed and used once";
 
-/// A registry that metrics are being added to.
+/// Registers metrics in a registry.
 #[derive(Clone, Copy)]
 pub(super) struct Registrar<'a>(pub(super) &'a Registry);
 

@@ -1,4 +1,4 @@
-//! What each Service has served: too many series for `/metrics`, so they are asked for by themselves.
+//! Traffic metrics of each Service. They are too many series for `/metrics`, so they have an endpoint of their own.
 
 use portcullis_modes::{ServicePortTraffic, TrafficVolume};
 use prometheus::{Registry, TextEncoder};
@@ -9,10 +9,10 @@ const LABELS: [&str; 5] = ["service_namespace", "service_name", "port_name", "pr
 const LABELS_AND_DIRECTION: [&str; 6] =
     ["service_namespace", "service_name", "port_name", "protocol", "ip_family", "direction"];
 
-/// The metrics of Services as text.
+/// Returns the traffic metrics in Prometheus' text format.
 ///
 /// # Errors
-/// When a metric has no name or value, which none of ours is.
+/// Returns an error if a metric has no name or value, which does not happen.
 pub fn render(traffic: &[ServicePortTraffic]) -> Result<String, prometheus::Error> {
     TextEncoder::new().encode_to_string(&registry(traffic).gather())
 }
@@ -22,21 +22,21 @@ pub(super) fn registry(traffic: &[ServicePortTraffic]) -> Registry {
     let to = Registrar(&registry);
     let connections = to.counters(
         "portcullis_service_connections_total",
-        "Connections, and flows of other protocols than TCP, that a Service's port led to an endpoint",
+        "Connections (and flows of protocols other than TCP) of a Service port that were forwarded to an endpoint",
         &LABELS,
     );
     let packets = to.counters(
         "portcullis_service_packets_total",
-        "Packets of a Service's port, from clients (in) and to them (out)",
+        "Packets of a Service port, from clients (in) and to clients (out)",
         &LABELS_AND_DIRECTION,
     );
     let bytes = to.counters(
         "portcullis_service_bytes_total",
-        "Bytes of a Service's port with IP headers, from clients (in) and to them (out)",
+        "Bytes of a Service port including IP headers, from clients (in) and to clients (out)",
         &LABELS_AND_DIRECTION,
     );
     for ServicePortTraffic { port, family, counts } in traffic {
-        // As the API spells it.
+        // Spelled as in the API.
         let (service, protocol) = (&port.service, port.protocol.as_str().to_ascii_uppercase());
         let labels =
             [service.namespace.as_str(), &*service.name, port.port.as_str(), &*protocol, family.as_str()];
@@ -58,7 +58,7 @@ pub(super) fn registry(traffic: &[ServicePortTraffic]) -> Registry {
     registry
 }
 
-/// Something to say about each metric, for tests.
+/// Returns traffic with a value for each metric, for tests.
 #[cfg(test)]
 pub(super) fn example() -> ServicePortTraffic {
     use portcullis_cluster::desired::ServicePortName;

@@ -73,7 +73,7 @@ fn a_start_and_ports_that_are_taken_are_told() {
                 "Node node-a 4b0e: Warning FailedToStartMetricServer StartKubeProxy by kube-proxy kube-proxy-node-a: \
                  cannot listen on 127.0.0.1:10249",
                 "Service web 9c21: Warning FailedToStartServiceHealthcheck Listen by kube-proxy kube-proxy-node-a: \
-                 the healthCheckNodePort 32000 of Service shop/web is not answered",
+                 healthCheckNodePort 32000 of Service shop/web is not served",
             ],
         );
     });

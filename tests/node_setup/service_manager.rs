@@ -144,7 +144,7 @@ fn a_sync_that_hangs_fails_livez_and_starves_the_watchdog() {
         };
         daemon.wait_until("it is not live", live(" 503 "));
         let answer = get(HEALTH, "/livez").unwrap();
-        assert!(answer.contains("the thread that programs Services has made no progress since"), "{answer}");
+        assert!(answer.contains("the thread that syncs Services has made no progress since"), "{answer}");
         manager.during(Duration::from_millis(500));
         let heard = manager.during(Duration::from_secs(2));
         assert!(!heard.contains("WATCHDOG=1"), "{heard}");

@@ -1,3 +1,5 @@
+//! Tests of the metrics against the recorded metrics of kube-proxy.
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::time::Instant;
@@ -8,7 +10,7 @@ use super::*;
 
 mod reference;
 
-/// A metric as the recording of kube-proxy has it.
+/// Type, labels and buckets of a metric, as recorded from kube-proxy.
 #[derive(Debug, PartialEq, Eq)]
 struct Shape {
     kind: String,
@@ -16,7 +18,7 @@ struct Shape {
     buckets: Vec<String>,
 }
 
-/// Has every metric say something.
+/// Sets a value for every metric.
 fn report_everything(metrics: &Metrics) {
     for family in Family::BOTH {
         let second = Duration::from_secs(1);
@@ -60,7 +62,7 @@ fn status(kind: Kind) -> KindStatus {
     }
 }
 
-/// Reads a metric's shape off the text. `None` if it is not there.
+/// Returns the shape of a metric in a text; `None` if it is absent.
 fn shape(text: &str, name: &str) -> Option<Shape> {
     let kind = text.lines().find_map(|line| line.strip_prefix(&format!("# TYPE {name} ")))?.to_owned();
     let sample_name = if kind == "histogram" { format!("{name}_bucket") } else { name.to_owned() };
@@ -81,7 +83,7 @@ fn shape(text: &str, name: &str) -> Option<Shape> {
     Some(Shape { kind, labels, buckets })
 }
 
-/// The metrics recorded in this mode whose names begin so.
+/// Returns the metrics recorded in this mode with this name prefix.
 fn recorded(mode: &str, prefix: &str) -> Vec<(String, Shape)> {
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/kube-proxy/metrics.tsv");
     let table = fs::read_to_string(path).expect("the recording is there");
@@ -147,7 +149,7 @@ fn metrics_of_other_modes_are_absent() {
 }
 
 #[test]
-fn values() {
+fn recorded_values_are_rendered() {
     let metrics = Metrics::new(ProxyMode::Iptables);
     report_everything(&metrics);
     let text = metrics.render().expect("text");
@@ -178,7 +180,7 @@ portcullis_source_synced{kind=\"Service\"} 1";
 }
 
 #[test]
-fn counters_without_a_reader_or_an_answer_are_absent_not_zero() {
+fn counters_without_a_reader_or_a_value_are_absent() {
     let metrics = Metrics::new(ProxyMode::Iptables);
     let name = "kubeproxy_iptables_ct_state_invalid_dropped_packets_total";
     assert_eq!(shape(&metrics.render().expect("text"), name), None);
@@ -189,7 +191,7 @@ fn counters_without_a_reader_or_an_answer_are_absent_not_zero() {
 }
 
 #[test]
-fn a_service_that_recovers_leaves_the_metrics() {
+fn a_recovered_service_is_removed_from_the_metrics() {
     let metrics = Metrics::new(ProxyMode::Iptables);
     let (a, b) = (NamespacedName::new("x", "a"), NamespacedName::new("x", "b"));
     metrics.set_isolated(Family::V4, &[], &[a.clone(), b.clone()]);

@@ -1,4 +1,5 @@
-//! `docs/metrics.md`, written from the metrics that are registered (`make bless`), and what deploy/ asks of them.
+//! Tests of `docs/metrics.md`, which is generated from the registered metrics (`make bless`), and of the metrics used in
+//! deploy/.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -12,30 +13,32 @@ use crate::blessed::assert_written;
 const HEAD: &str = "\
 # Metrics
 
-Served at `/metrics` on the metrics address, 127.0.0.1:10249 unless told otherwise, in Prometheus' text format. This page
-is written from what the program registers. Names, types, labels and buckets of `kubeproxy_*` and `process_*` are those of
-kube-proxy v1.36, so that dashboards and alerts go on; what it has beside them is in [differences.md](differences.md#metrics).
-`portcullis_*` are ours: what to do about each is in [operating.md](operating.md#metrics). Alert rules and a dashboard for
-Grafana are in [deploy/monitoring](../deploy/monitoring).
+Metrics are served at `/metrics` on the metrics address, by default 127.0.0.1:10249, in Prometheus' text format. This page
+is generated from the registered metrics. Names, types, labels and buckets of `kubeproxy_*` and `process_*` are those of
+kube-proxy v1.36, so that dashboards and alerts keep working; [differences.md](differences.md#metrics) lists the metrics of
+kube-proxy that Portcullis does not have. `portcullis_*` are Portcullis' own metrics;
+[operating.md](operating.md#metrics) explains how to react to each. Alert rules and a Grafana dashboard are in
+[deploy/monitoring](../deploy/monitoring).
 
-A metric with labels is absent until there is something to say; those of NetworkPolicy are 0 or absent without
-`--network-policy`.
+A metric with labels is absent until it has a value. NetworkPolicy metrics are 0 or absent without `--network-policy`.
 ";
 
 const SERVICES: &str = "\
-Served at `/metrics/services`, apart from the others: up to five series for each port of each Service. Nothing is counted or
-kept for it. Who asks has the kernel's own counters read: of IPVS's virtual servers, which know every packet, in one dump; of
-the rules of iptables that lead to a Service's chains, by which a connection's first packet goes, with two runs of the tool
-for each family, which for 10,000 Services takes about as long as a sync. nftables mode has no counters, as each would cost
-every connection, and answers 404. Ask seldom in large clusters: rules are not written while they are read.
+These metrics have a separate endpoint, `/metrics/services`, because there are up to five series for each port of each
+Service. Portcullis keeps no counters for them; each scrape reads the kernel's counters. In ipvs mode, these are the
+counters of the virtual servers, which count every packet and are read in one dump. In iptables mode, these are the counters
+of the rules that jump to a Service's chains, which only the first packet of a connection passes; reading them takes two
+runs of the tool for each IP family, which for 10,000 Services takes about as long as a sync. nftables mode has no counters,
+because each would add cost to every connection, and responds with 404. In large clusters, scrape rarely: rules are not
+written while the counters are read.
 
-A sum starts with what the kernel had counted when it was first asked for, and grows for as long as the Service's port is
-there, whatever becomes of its addresses and rules. What came between the last look and a change of the Service itself, by
-which its rules or virtual servers are made anew, is missing; endpoints may change freely.
+A counter starts with the kernel's count at the first scrape, and increases for as long as the Service port exists, even if
+its addresses and rules change. Traffic between the last scrape and a change of the Service itself, which recreates its rules
+or virtual servers, is not counted; endpoint changes do not matter.
 
 ";
 
-/// A metric, as somebody sees it who scrapes it.
+/// A metric as scraped.
 struct Metric {
     kind: &'static str,
     labels: BTreeSet<String>,
@@ -43,7 +46,7 @@ struct Metric {
     modes: Vec<&'static str>,
 }
 
-/// All metrics in all modes, each with something to say.
+/// Returns all metrics of all modes, each with a value.
 fn all() -> BTreeMap<String, Metric> {
     let mut all: BTreeMap<String, Metric> = BTreeMap::new();
     for mode in ProxyMode::ALL {
@@ -59,7 +62,7 @@ fn all() -> BTreeMap<String, Metric> {
                 MetricType::COUNTER => "counter",
                 MetricType::GAUGE => "gauge",
                 MetricType::HISTOGRAM => "histogram",
-                other => panic!("{}: {other:?} is not for this page", family.name()),
+                other => panic!("{}: unexpected type {other:?}", family.name()),
             };
             let new = || Metric { kind, labels, help: family.help().to_owned(), modes: Vec::new() };
             all.entry(family.name().to_owned()).or_insert_with(new).modes.push(mode.name());
@@ -68,7 +71,7 @@ fn all() -> BTreeMap<String, Metric> {
     all
 }
 
-/// Whether a mode counts what Services serve, by the metric's name.
+/// Returns true if a mode has this traffic metric.
 fn is_counted(name: &str, mode: ProxyMode) -> bool {
     match mode {
         ProxyMode::Ipvs => true,
@@ -96,10 +99,10 @@ fn page() -> String {
         () => Section::KubeProxy,
     };
     for (title, of, about) in [
-        ("kube-proxy's", Section::KubeProxy, ""),
-        ("Portcullis'", Section::Portcullis, ""),
-        ("What Services serve", Section::Services, SERVICES),
-        ("The process", Section::Process, ""),
+        ("kube-proxy's metrics", Section::KubeProxy, ""),
+        ("Portcullis' own metrics", Section::Portcullis, ""),
+        ("Service traffic", Section::Services, SERVICES),
+        ("Process", Section::Process, ""),
     ] {
         write!(page, "\n## {title}\n\n{about}").expect("a String takes everything");
         page += "| name | type | labels | modes | meaning |\n| --- | --- | --- | --- | --- |\n";
@@ -115,7 +118,7 @@ fn page() -> String {
     page
 }
 
-/// Where a metric stands on the page.
+/// Section of the page.
 #[derive(PartialEq)]
 enum Section {
     KubeProxy,
@@ -125,11 +128,11 @@ enum Section {
 }
 
 #[test]
-fn the_page_is_written_from_what_is_registered() {
+fn the_page_is_written_from_the_registered_metrics() {
     assert_written("docs/metrics.md", &page());
 }
 
-/// The names of metrics in a text.
+/// Returns the metric names in a text.
 fn names(text: &str) -> BTreeSet<String> {
     let words = text.split(|c: char| !(c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_'));
     let prefixes = ["kubeproxy_", "portcullis_", "process_", "kubernetes_"];
@@ -139,7 +142,7 @@ fn names(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn no_metric_that_the_source_names_is_missing() {
+fn every_metric_name_in_the_source_is_gathered() {
     let all = all();
     let sources = [
         include_str!("../kube_proxy.rs"),
@@ -153,13 +156,13 @@ fn no_metric_that_the_source_names_is_missing() {
     for literal in sources.iter().flat_map(|source| source.split('"').skip(1).step_by(2)) {
         if names(literal).contains(literal) {
             quoted += 1;
-            assert!(all.contains_key(literal), "{literal} is registered and not gathered");
+            assert!(all.contains_key(literal), "{literal} is not gathered");
         }
     }
-    assert_eq!(quoted, all.len(), "each name stands once in the source");
+    assert_eq!(quoted, all.len(), "each name occurs once in the source");
 }
 
-/// The names in a text without what histograms append.
+/// Returns the metric names in a text, without the suffixes of histograms.
 fn families(text: &str, all: &BTreeMap<String, Metric>) -> BTreeSet<String> {
     let base = |name: String| {
         let mut ends = ["_bucket", "_count", "_sum"].iter();
@@ -171,7 +174,7 @@ fn families(text: &str, all: &BTreeMap<String, Metric>) -> BTreeSet<String> {
 }
 
 #[test]
-fn what_is_watched_for_is_measured() {
+fn alerts_dashboard_and_docs_use_existing_metrics() {
     let all = all();
     for (file, text, at_least) in [
         ("alerts.yaml", include_str!("../../../deploy/monitoring/alerts.yaml"), 9),
@@ -181,12 +184,12 @@ fn what_is_watched_for_is_measured() {
         let named = families(text, &all);
         assert!(named.len() >= at_least, "{file} names only {named:?}");
         let unknown: Vec<&String> = named.iter().filter(|name| !all.contains_key(*name)).collect();
-        assert_eq!(unknown, [""; 0], "{file} names metrics that there are not");
+        assert_eq!(unknown, [""; 0], "{file} names unknown metrics");
     }
 }
 
 #[test]
-fn the_alert_for_silence_and_health_have_one_limit() {
+fn the_silence_alert_and_health_have_the_same_limit() {
     let alerts = include_str!("../../../deploy/monitoring/alerts.yaml");
     let limit = crate::source::SILENCE_LIMIT.as_secs();
     let expected = format!("(portcullis_source_last_heard_age_seconds) > {limit}\n");
@@ -194,7 +197,7 @@ fn the_alert_for_silence_and_health_have_one_limit() {
 }
 
 #[test]
-fn labels_in_the_dashboard_and_the_alerts_are_labels_of_the_metrics() {
+fn labels_in_the_dashboard_and_the_alerts_exist() {
     let all = all();
     let known: BTreeSet<&str> =
         all.values().flat_map(|metric| metric.labels.iter().map(String::as_str)).collect();
