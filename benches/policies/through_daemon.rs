@@ -4,7 +4,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use portcullis_netlink::nf_tables::{self, Events, Table, TableFamily};
+use portcullis_netlink::nf_tables::{self, RulesetEvents, Table, TableFamily};
 use portcullis_netlink::socket::Socket;
 use portcullis_policy::table::TABLE;
 use tempfile::TempDir;
@@ -89,7 +89,7 @@ struct Kernel {
 impl Kernel {
     fn watch(namespace: &Namespace) -> Self {
         let socket = bare::socket(namespace);
-        let events = namespace.run(|| Events::listen(TABLE, &socket));
+        let events = namespace.run(|| RulesetEvents::listen(TABLE, &socket));
         let mut events = events.expect("root may listen");
         let (tell, told) = channel();
         // It sleeps in the kernel until the process ends.
@@ -97,7 +97,7 @@ impl Kernel {
             loop {
                 let mut touched = false;
                 // A notification that found no room is one all the same.
-                let lost = events.wait(|batch| touched |= batch.touched).is_err();
+                let lost = events.wait(|event| touched |= event.is_relevant).is_err();
                 if (touched || lost) && tell.send(Instant::now()).is_err() {
                     return;
                 }

@@ -1,6 +1,6 @@
 //! What nftables modes leave: tables of their own.
 
-use portcullis_netlink::nf_tables::{self, TableFamily, chains, delete_table};
+use portcullis_netlink::nf_tables::{self, TableFamily, delete_table, list_chains};
 use portcullis_netlink::socket::Socket;
 
 use super::{Cleanup, Doing, Removed, Serving};
@@ -52,7 +52,7 @@ pub(super) fn go_over(done: &mut Cleanup, tables: &[Table], doing: Doing) {
 /// Whether a table is there, and has a chain.
 fn is_there(socket: &mut Socket, family: TableFamily, name: &str) -> portcullis_netlink::Result<bool> {
     let mut found = false;
-    match chains(socket, family, |chain| found |= chain.table == name) {
+    match list_chains(socket, family, |chain| found |= chain.table == name) {
         // The kernel has no such family.
         Err(error) if error.errno() == Some(libc::EOPNOTSUPP) => Ok(false),
         listed => listed.map(|()| found),

@@ -265,7 +265,7 @@ fn shape_of_chains(family: Family) -> portcullis_netlink::Result<u64> {
         Family::V6 => TableFamily::Ip6,
     };
     let mut shape = 0u64;
-    nf_tables::chains(&mut Socket::open(NetlinkProtocol::Netfilter)?, family, |chain| {
+    nf_tables::list_chains(&mut Socket::open(NetlinkProtocol::Netfilter)?, family, |chain| {
         if chain.name.starts_with("KUBE-") && Table::named(&chain.table).is_some() {
             let mut hasher = DefaultHasher::new();
             chain.hash(&mut hasher);

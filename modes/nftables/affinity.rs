@@ -9,7 +9,7 @@
 //! Such a Service has chains of its own, a rule or two an endpoint. (A map from clients to endpoints would do with shared
 //! chains, but `nft` 1.0.6 breaks off when it lists a rule that writes to a map what it found in another.) What other
 //! endpoints do leaves what is remembered alone; what is remembered of one that serves no more is deleted, see
-//! [`super::forget`].
+//! [`super::stale_affinity`].
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -17,12 +17,12 @@ use std::sync::Arc;
 use data_encoding::BASE32_NOPAD;
 use portcullis_cluster::desired::{Endpoint, ServicePort};
 use portcullis_netlink::nf_tables::{
-    Chain, Comparison, DynamicUpdate, Expression, Field, Key, LookupResult, Register, Rule, Value, Verdict,
+    Chain, Comparison, DynsetOp, Expression, Field, Key, LookupResult, Register, Rule, Value, Verdict,
 };
 use sha2::{Digest, Sha256};
 
+use super::endpoint_map::{TrafficPolicy, translate};
 use super::names::AFFINITY;
-use super::picking::{View, translate};
 use super::settings::Settings;
 
 /// The chains of one Service's port. What is in a chain is told by its name, so that none is ever changed while packets
@@ -34,13 +34,13 @@ pub(super) struct Affinity<'a> {
     settings: &'a Settings,
     /// How long a client is remembered, in seconds.
     seconds: u32,
-    cluster: Picking,
-    local: Picking,
+    cluster: EndpointMap,
+    local: EndpointMap,
     external: Arc<str>,
 }
 
 /// The chain that picks an endpoint of a view.
-struct Picking {
+struct EndpointMap {
     name: Arc<str>,
     endpoints: Vec<Endpoint>,
 }
@@ -49,17 +49,17 @@ impl<'a> Affinity<'a> {
     /// `None` for a port without affinity.
     pub(super) fn of(port: &'a ServicePort, settings: &'a Settings) -> Option<Self> {
         let (seconds, cluster_ip) = (port.affinity?, port.cluster_ip?);
-        let picking = |view: View, what| {
+        let picking = |view: TrafficPolicy, what| {
             let endpoints = view.endpoints(port);
             let mut content = Sha256::new();
             content.update(cluster_ip.to_string());
             content.update(port.port.get().to_be_bytes());
             content.update(seconds.to_be_bytes());
             endpoints.iter().for_each(|to| content.update(format!("{} {},", to.ip, to.port)));
-            Picking { name: name(what, port, content), endpoints }
+            EndpointMap { name: name(what, port, content), endpoints }
         };
-        let cluster = picking(View::Cluster, "affinity");
-        let local = picking(View::Local, "affinity-local");
+        let cluster = picking(TrafficPolicy::Cluster, "affinity");
+        let local = picking(TrafficPolicy::Local, "affinity-local");
         let mut content = Sha256::new();
         content.update([u8::from(port.external_local), u8::from(local.endpoints.is_empty())]);
         content.update(&*cluster.name);
@@ -68,20 +68,20 @@ impl<'a> Affinity<'a> {
         Some(Affinity { port, cluster_ip, settings, seconds, cluster, local, external })
     }
 
-    fn of_picking(&self, view: View) -> &Picking {
+    fn of_picking(&self, view: TrafficPolicy) -> &EndpointMap {
         match view {
-            View::Cluster => &self.cluster,
-            View::Local => &self.local,
+            TrafficPolicy::Cluster => &self.cluster,
+            TrafficPolicy::Local => &self.local,
         }
     }
 
     /// The endpoints of a view.
-    pub(super) fn endpoints(&self, view: View) -> &[Endpoint] {
+    pub(super) fn endpoints(&self, view: TrafficPolicy) -> &[Endpoint] {
         &self.of_picking(view).endpoints
     }
 
     /// The name of the chain that picks an endpoint of a view.
-    pub(super) fn picking(&self, view: View) -> Arc<str> {
+    pub(super) fn picking(&self, view: TrafficPolicy) -> Arc<str> {
         Arc::clone(&self.of_picking(view).name)
     }
 
@@ -91,7 +91,7 @@ impl<'a> Affinity<'a> {
     }
 
     /// The rules that send a client back, or else somewhere new and remember it.
-    pub(super) fn picking_chain(&self, view: View) -> Chain {
+    pub(super) fn picking_chain(&self, view: TrafficPolicy) -> Chain {
         let endpoints = self.endpoints(view);
         let again = endpoints.iter().map(|endpoint| {
             let found = Expression::Lookup {
@@ -112,28 +112,28 @@ impl<'a> Affinity<'a> {
             };
             self.serve(self.load(rule, endpoint), endpoint)
         });
-        Chain::of(again.chain(anew).collect())
+        Chain::new(again.chain(anew).collect())
     }
 
     /// What comes from outside: as the external policy has it.
     pub(super) fn external_chain(&self) -> Chain {
-        let cluster = || Verdict::Goto(self.picking(View::Cluster));
+        let cluster = || Verdict::Goto(self.picking(TrafficPolicy::Cluster));
         let mark = |rule: Rule| rule.set_mark(self.settings.mark);
         let mut rules = Vec::new();
         if self.port.external_local {
             let pods = self.settings.of_pods(Rule::new(), false);
-            rules.extend(pods.map(|rule| rule.then(cluster()).remark("short-circuit pod traffic")));
+            rules.extend(pods.map(|rule| rule.then(cluster()).with_comment("short-circuit pod traffic")));
             let local = Rule::new().from_local();
-            rules.push(mark(local.clone()).remark("masquerade local traffic"));
-            rules.push(local.then(cluster()).remark("short-circuit local traffic"));
+            rules.push(mark(local.clone()).with_comment("masquerade local traffic"));
+            rules.push(local.then(cluster()).with_comment("short-circuit local traffic"));
             if !self.local.endpoints.is_empty() {
-                rules.push(Rule::new().then(Verdict::Goto(self.picking(View::Local))));
+                rules.push(Rule::new().then(Verdict::Goto(self.picking(TrafficPolicy::Local))));
             }
         } else {
-            rules.push(mark(Rule::new()).remark("masquerade"));
+            rules.push(mark(Rule::new()).with_comment("masquerade"));
             rules.push(Rule::new().then(cluster()));
         }
-        Chain::of(rules)
+        Chain::new(rules)
     }
 
     /// Protocol and port of the Service in one number: a key of six parts has no type that could be read back.
@@ -159,7 +159,7 @@ impl<'a> Affinity<'a> {
         let mut at = Register::FIRST.after(client.length());
         let mut rule = rule.load(&[client], Register::FIRST);
         for value in constants {
-            rule = rule.push(Expression::Load { value, to: at });
+            rule = rule.push(Expression::Immediate { value, to: at });
             at = at.after(value.bytes().len());
         }
         rule
@@ -167,9 +167,9 @@ impl<'a> Affinity<'a> {
 
     /// Remembers what is in registers, and sends the packet to the endpoint there.
     fn serve(&self, rule: Rule, endpoint: &Endpoint) -> Rule {
-        let rule = rule.push(Expression::Dynamic {
+        let rule = rule.push(Expression::Dynset {
             set: AFFINITY.into(),
-            op: DynamicUpdate::Update,
+            op: DynsetOp::Update,
             key: Register::FIRST,
             data: None,
             timeout: Some(u64::from(self.seconds) * 1000),
@@ -177,8 +177,8 @@ impl<'a> Affinity<'a> {
         let to = Register::FIRST;
         let port = to.after(self.settings.address().length());
         let rule = rule
-            .push(Expression::Load { value: endpoint.ip.into(), to })
-            .push(Expression::Load { value: endpoint.port.get().into(), to: port });
+            .push(Expression::Immediate { value: endpoint.ip.into(), to })
+            .push(Expression::Immediate { value: endpoint.port.get().into(), to: port });
         translate(rule, self.settings, to)
     }
 }

@@ -1,17 +1,17 @@
 //! The sets, maps and chains that are there with or without Services.
 
 use portcullis_netlink::nf_tables::{
-    BaseChain, CT_STATUS_DNAT, Chain, ChainKind, Ct, CtState, DataType, Element, Expression, Field, Hook,
-    Key, ManagedTable, Meta, Reject, Rule, Set, SetSpec, Verdict,
+    BaseChain, CT_STATUS_DNAT, Chain, ChainKind, Ct, CtState, DataType, DesiredTable, Element, Expression,
+    Field, Hook, Key, Meta, Reject, Rule, Set, SetSpec, Verdict,
 };
 
+use super::endpoint_map::FrontendKey;
 use super::loopback_guard;
 use super::names::{
     AFFINE_IPS, AFFINE_NODE_PORTS, AFFINITY, CLUSTER_IPS, FIREWALL_IPS, FIREWALL_SOURCES, HAIRPIN, LOCAL_IPS,
     LOCAL_NODE_PORTS, NO_ENDPOINT_NODE_PORTS, NO_ENDPOINTS, NODE_PORT_IPS, REJECT, SERVICE_CIDRS,
     SERVICE_IPS, SERVICE_NODE_PORTS, SERVICES,
 };
-use super::picking::Front;
 use super::settings::{Settings, within};
 use crate::node_port_addresses::NodePortScope;
 
@@ -25,52 +25,53 @@ const CLUSTER_IPS_CHECK: &str = "cluster-ips-check";
 const MASQUERADING: &str = "masquerading";
 
 /// Puts the empty sets and maps.
-pub(super) fn put_sets(table: &mut ManagedTable, settings: &Settings) {
+pub(super) fn put_sets(table: &mut DesiredTable, settings: &Settings) {
     let address = settings.address();
     let (protocol, port, number) = (DataType::InetProto, DataType::InetService, DataType::Mark);
-    let [service, node_port] = [Front::Address, Front::NodePort].map(|front| front.types(settings));
+    let [service, node_port] =
+        [FrontendKey::Address, FrontendKey::NodePort].map(|front| front.types(settings));
     let source = [&service[..], &[address]].concat();
     let hairpin = [address, address, protocol, port];
     let client = [address, address, number, address, port];
     let remembered =
-        SetSpec { dynamic: true, timeout: Some(0), size: Some(MOST_CLIENTS), ..SetSpec::of(&client) };
+        SetSpec { dynamic: true, timeout: Some(0), size: Some(MOST_CLIENTS), ..SetSpec::new(&client) };
     let sets: Vec<(&str, SetSpec, &str)> = vec![
-        (SERVICE_IPS, SetSpec::of(&service), "cluster, external and load balancer IPs"),
-        (SERVICE_NODE_PORTS, SetSpec::of(&node_port), "node ports"),
-        (LOCAL_IPS, SetSpec::of(&service), "external IPs of policy Local"),
-        (LOCAL_NODE_PORTS, SetSpec::of(&node_port), "node ports of policy Local"),
-        (AFFINE_IPS, SetSpec::verdicts(&service), "IPs with affinity"),
-        (AFFINE_NODE_PORTS, SetSpec::verdicts(&node_port), "node ports with affinity"),
-        (NO_ENDPOINTS, SetSpec::verdicts(&service), "addresses that no endpoint serves"),
-        (NO_ENDPOINT_NODE_PORTS, SetSpec::verdicts(&node_port), "node ports that no endpoint serves"),
-        (CLUSTER_IPS, SetSpec::of(&[address]), "all cluster IPs"),
-        (HAIRPIN, SetSpec::of(&hairpin), "endpoints that are led back to themselves"),
-        (FIREWALL_IPS, SetSpec::of(&service), "load balancer IPs for some sources only"),
-        (FIREWALL_SOURCES, SetSpec::of(&source).ranges(), "the sources"),
+        (SERVICE_IPS, SetSpec::new(&service), "cluster, external and load balancer IPs"),
+        (SERVICE_NODE_PORTS, SetSpec::new(&node_port), "node ports"),
+        (LOCAL_IPS, SetSpec::new(&service), "external IPs of policy Local"),
+        (LOCAL_NODE_PORTS, SetSpec::new(&node_port), "node ports of policy Local"),
+        (AFFINE_IPS, SetSpec::verdict_map(&service), "IPs with affinity"),
+        (AFFINE_NODE_PORTS, SetSpec::verdict_map(&node_port), "node ports with affinity"),
+        (NO_ENDPOINTS, SetSpec::verdict_map(&service), "addresses that no endpoint serves"),
+        (NO_ENDPOINT_NODE_PORTS, SetSpec::verdict_map(&node_port), "node ports that no endpoint serves"),
+        (CLUSTER_IPS, SetSpec::new(&[address]), "all cluster IPs"),
+        (HAIRPIN, SetSpec::new(&hairpin), "endpoints that are led back to themselves"),
+        (FIREWALL_IPS, SetSpec::new(&service), "load balancer IPs for some sources only"),
+        (FIREWALL_SOURCES, SetSpec::new(&source).with_intervals(), "the sources"),
         (AFFINITY, remembered, "clients, and the endpoints that served them"),
     ];
     for (name, spec, about) in sets {
-        table.put_set(&name.into(), Set::new(spec.remark(about)));
+        table.put_set(&name.into(), Set::new(spec.with_comment(about)));
     }
     if let NodePortScope::Addresses(addresses) = &settings.node_ports {
-        let elements = addresses.iter().map(|ip| (Key::from(*ip), Element::bare()));
-        let spec = SetSpec::of(&[address]).remark("this node's addresses that serve node ports");
-        table.put_set(&NODE_PORT_IPS.into(), Set::with(spec, elements));
+        let elements = addresses.iter().map(|ip| (Key::from(*ip), Element::new()));
+        let spec = SetSpec::new(&[address]).with_comment("this node's addresses that serve node ports");
+        table.put_set(&NODE_PORT_IPS.into(), Set::with_elements(spec, elements));
     }
     if !settings.service_cidrs.is_empty() {
         let cidrs = ipnet::IpNet::aggregate(&settings.service_cidrs);
         let elements =
-            cidrs.iter().map(|cidr| (Key::from(cidr.network()), Element::up_to(cidr.broadcast().into())));
-        let spec = SetSpec::of(&[address]).ranges().remark("the blocks of cluster IPs");
-        table.put_set(&SERVICE_CIDRS.into(), Set::with(spec, elements));
+            cidrs.iter().map(|cidr| (Key::from(cidr.network()), Element::range_to(cidr.broadcast().into())));
+        let spec = SetSpec::new(&[address]).with_intervals().with_comment("the blocks of cluster IPs");
+        table.put_set(&SERVICE_CIDRS.into(), Set::with_elements(spec, elements));
     }
 }
 
 /// Puts the chains.
-pub(super) fn put_chains(table: &mut ManagedTable, settings: &Settings) {
+pub(super) fn put_chains(table: &mut DesiredTable, settings: &Settings) {
     let base = |kind, hook, priority, rules: Vec<Rule>| Chain {
         base: Some(BaseChain { kind, hook, priority }),
-        ..Chain::of(rules)
+        ..Chain::new(rules)
     };
     let new = |chains: &[&str]| -> Vec<Rule> {
         let jump = |chain: &&str| Rule::new().ct_state(CtState::NEW).then(Verdict::jump(*chain));
@@ -95,18 +96,18 @@ pub(super) fn put_chains(table: &mut ManagedTable, settings: &Settings) {
         ("nat-prerouting", base(nat, Hook::Prerouting, -100, jump(SERVICES))),
         ("nat-output", base(nat, Hook::Output, -100, output)),
         ("nat-postrouting", base(nat, Hook::Postrouting, 100, jump(MASQUERADING))),
-        (FIREWALL_CHECK, Chain::of(vec![firewall(settings)])),
+        (FIREWALL_CHECK, Chain::new(vec![firewall(settings)])),
         (
             SERVICE_ENDPOINTS_CHECK,
-            Chain::of(vec![Rule::new().verdict_map(&Front::Address.key(settings), NO_ENDPOINTS)]),
+            Chain::new(vec![Rule::new().verdict_map(&FrontendKey::Address.key(settings), NO_ENDPOINTS)]),
         ),
-        (NODE_PORT_ENDPOINTS_CHECK, Chain::of(node_ports(settings, NO_ENDPOINT_NODE_PORTS, false))),
-        (CLUSTER_IPS_CHECK, Chain::of(cluster_ips(settings))),
-        (SERVICES, Chain::of(services(settings))),
-        (MASQUERADING, Chain::of(masquerading(settings))),
-        (AFFINE_IPS, affine(Front::Address, settings)),
-        (AFFINE_NODE_PORTS, affine(Front::NodePort, settings)),
-        (REJECT, Chain::of(vec![Rule::new().reject(Reject::PortUnreachableBy(settings.kernel_family()))])),
+        (NODE_PORT_ENDPOINTS_CHECK, Chain::new(node_ports(settings, NO_ENDPOINT_NODE_PORTS, false))),
+        (CLUSTER_IPS_CHECK, Chain::new(cluster_ips(settings))),
+        (SERVICES, Chain::new(services(settings))),
+        (MASQUERADING, Chain::new(masquerading(settings))),
+        (AFFINE_IPS, affine(FrontendKey::Address, settings)),
+        (AFFINE_NODE_PORTS, affine(FrontendKey::NodePort, settings)),
+        (REJECT, Chain::new(vec![Rule::new().reject(Reject::IcmpPortUnreachable(settings.kernel_family()))])),
     ];
     for (name, chain) in chains {
         table.put_chain(&name.into(), chain);
@@ -116,12 +117,12 @@ pub(super) fn put_chains(table: &mut ManagedTable, settings: &Settings) {
 /// Looks node ports up for loopback addresses.
 fn on_localhost(settings: &Settings, map: &'static str) -> Rule {
     let to_loopback = within(Rule::new(), settings.destination(), settings.loopback(), false);
-    look_up_node_port(to_loopback, settings, map).remark("on localhost")
+    look_up_node_port(to_loopback, settings, map).with_comment("on localhost")
 }
 
 /// Leads to what serves a node port, or to what refuses it.
 fn look_up_node_port(rule: Rule, settings: &Settings, map: &'static str) -> Rule {
-    let key = Front::NodePort.key(settings);
+    let key = FrontendKey::NodePort.key(settings);
     match map {
         SERVICE_NODE_PORTS => rule.is_in(&key, map).then(Verdict::goto(map)),
         _ => rule.verdict_map(&key, map),
@@ -129,12 +130,12 @@ fn look_up_node_port(rule: Rule, settings: &Settings, map: &'static str) -> Rule
 }
 
 /// Leads to the chain that a Service has for itself.
-fn affine(front: Front, settings: &Settings) -> Chain {
-    Chain::of(vec![Rule::new().verdict_map(&front.key(settings), front.affine())])
+fn affine(front: FrontendKey, settings: &Settings) -> Chain {
+    Chain::new(vec![Rule::new().verdict_map(&front.key(settings), front.affine())])
 }
 
 fn firewall(settings: &Settings) -> Rule {
-    let service = Front::Address.key(settings);
+    let service = FrontendKey::Address.key(settings);
     Rule::new()
         .is_in(&service, FIREWALL_IPS)
         .is_not_in(&[&service[..], &[settings.source()]].concat(), FIREWALL_SOURCES)
@@ -146,12 +147,12 @@ fn cluster_ips(settings: &Settings) -> Vec<Rule> {
     let mut rules = vec![
         Rule::new()
             .is_in(&destination, CLUSTER_IPS)
-            .reject(Reject::PortUnreachableBy(settings.kernel_family()))
-            .remark("ports that a cluster IP does not have"),
+            .reject(Reject::IcmpPortUnreachable(settings.kernel_family()))
+            .with_comment("ports that a cluster IP does not have"),
     ];
     if !settings.service_cidrs.is_empty() {
         let unallocated = Rule::new().is_in(&destination, SERVICE_CIDRS).then(Verdict::Drop);
-        rules.push(unallocated.remark("cluster IPs that no Service has"));
+        rules.push(unallocated.with_comment("cluster IPs that no Service has"));
     }
     rules
 }
@@ -164,10 +165,11 @@ fn services(settings: &Settings) -> Vec<Rule> {
         false => settings.of_pods(to_cluster_ip, true),
     };
     rules.extend(
-        masqueraded.map(|rule| rule.set_mark(settings.mark).remark("masquerade what is not from pods")),
+        masqueraded.map(|rule| rule.set_mark(settings.mark).with_comment("masquerade what is not from pods")),
     );
-    rules
-        .push(Rule::new().is_in(&Front::Address.key(settings), SERVICE_IPS).then(Verdict::goto(SERVICE_IPS)));
+    rules.push(
+        Rule::new().is_in(&FrontendKey::Address.key(settings), SERVICE_IPS).then(Verdict::goto(SERVICE_IPS)),
+    );
     rules.extend(node_ports(settings, SERVICE_NODE_PORTS, true));
     rules
 }

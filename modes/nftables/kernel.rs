@@ -4,62 +4,62 @@ use std::collections::HashSet;
 use std::time::Instant;
 
 use portcullis_netlink::Result;
-use portcullis_netlink::nf_tables::{Committed, Key};
+use portcullis_netlink::nf_tables::{CommitSummary, Key};
 use portcullis_netlink::socket::Socket;
 
-use super::family_table::FamilyTable;
+use super::service_table::ServiceTable;
 
 /// Who holds the tables.
-pub(super) trait Kernel {
+pub(super) trait NftablesKernel {
     /// Makes it hold what is wanted.
     ///
     /// # Errors
     /// The kernel's, of which [`portcullis_netlink::Error::Object`] says what was refused.
-    fn commit(&mut self, table: &mut FamilyTable) -> Result<Committed>;
+    fn commit(&mut self, table: &mut ServiceTable) -> Result<CommitSummary>;
 
     /// Says what it would say to that, and changes nothing.
     ///
     /// # Errors
-    /// As [`Kernel::commit`].
-    fn try_out(&mut self, table: &FamilyTable) -> Result<()>;
+    /// As [`NftablesKernel::commit`].
+    fn check_edits(&mut self, table: &ServiceTable) -> Result<()>;
 
     /// Says what it would say to the whole table in place of the one there, and changes nothing.
     ///
     /// # Errors
-    /// As [`Kernel::commit`].
-    fn try_replacement(&mut self, table: &FamilyTable) -> Result<()>;
+    /// As [`NftablesKernel::commit`].
+    fn check_replacement(&mut self, table: &ServiceTable) -> Result<()>;
 
     /// Deletes what is remembered of endpoints that clients may not stay with any more, now that it is time.
     ///
     /// # Errors
     /// The kernel's.
-    fn forget(&mut self, table: &mut FamilyTable, now: Instant) -> Result<()>;
+    fn forget(&mut self, table: &mut ServiceTable, now: Instant) -> Result<()>;
 
     /// Deletes what is remembered of all endpoints but those.
     ///
     /// # Errors
     /// The kernel's.
-    fn forget_all_but(&mut self, table: &mut FamilyTable, valid: &HashSet<Key>) -> Result<()>;
+    fn forget_all_but(&mut self, table: &mut ServiceTable, valid: &HashSet<Key>) -> Result<()>;
 }
 
-impl Kernel for Socket {
-    fn commit(&mut self, table: &mut FamilyTable) -> Result<Committed> {
+impl NftablesKernel for Socket {
+    fn commit(&mut self, table: &mut ServiceTable) -> Result<CommitSummary> {
         table.table.commit(self)
     }
 
-    fn try_out(&mut self, table: &FamilyTable) -> Result<()> {
-        table.table.try_out(self)
+    fn check_edits(&mut self, table: &ServiceTable) -> Result<()> {
+        table.table.check_edits(self)
     }
 
-    fn try_replacement(&mut self, table: &FamilyTable) -> Result<()> {
-        table.table.try_replacement(self)
+    fn check_replacement(&mut self, table: &ServiceTable) -> Result<()> {
+        table.table.check_replacement(self)
     }
 
-    fn forget(&mut self, table: &mut FamilyTable, now: Instant) -> Result<()> {
+    fn forget(&mut self, table: &mut ServiceTable, now: Instant) -> Result<()> {
         table.forget(self, now)
     }
 
-    fn forget_all_but(&mut self, table: &mut FamilyTable, valid: &HashSet<Key>) -> Result<()> {
+    fn forget_all_but(&mut self, table: &mut ServiceTable, valid: &HashSet<Key>) -> Result<()> {
         table.forget_all_but(self, valid)
     }
 }

@@ -34,7 +34,7 @@ pub(super) fn rule(family: Family) -> Rule {
         .no_bit(Field::Ct(Ct::State), CtState::ESTABLISHED | CtState::RELATED)
         .no_bit(Field::Ct(Ct::Status), CT_STATUS_DNAT)
         .then(Verdict::Drop)
-        .remark("packets from other hosts to loopback addresses")
+        .with_comment("packets from other hosts to loopback addresses")
 }
 
 /// Adds the table that has nothing but the rule for IPv4, or writes it again. Says whether it was added; `None` where the
@@ -46,7 +46,7 @@ pub(crate) fn add_table() -> Result<Option<bool>> {
     let Some(mut socket) = nf_tables::open()? else { return Ok(None) };
     let mut is_there = false;
     let listed =
-        nf_tables::chains(&mut socket, TableFamily::Ip, |chain| is_there |= chain.table == GUARD_TABLE);
+        nf_tables::list_chains(&mut socket, TableFamily::Ip, |chain| is_there |= chain.table == GUARD_TABLE);
     match listed.and_then(|()| write_table(&mut socket)) {
         Ok(()) => Ok(Some(!is_there)),
         Err(error) if matches!(error.errno(), Some(libc::EOPNOTSUPP | libc::EAFNOSUPPORT)) => Ok(None),
@@ -59,7 +59,7 @@ fn write_table(socket: &mut Socket) -> Result<()> {
     transaction.add_table(Some("guards loopback addresses while route_localnet is set"))?;
     let base = BaseChain { kind: ChainKind::Filter, hook: Hook::Input, priority: 0 };
     let guard = rule(Family::V4);
-    transaction.add_chain(CHAIN, &Chain { base: Some(base), ..Chain::of(Vec::new()) })?;
+    transaction.add_chain(CHAIN, &Chain { base: Some(base), ..Chain::new(Vec::new()) })?;
     transaction.flush_chain(CHAIN)?;
     transaction.add_rule(CHAIN, &guard)?;
     transaction.commit(socket)

@@ -13,26 +13,26 @@
 
 mod affinity;
 mod base_chains;
-mod difference;
+mod diff;
 mod dispatch;
-mod entries;
-mod family_sync;
-mod family_table;
-mod forget;
+mod endpoint_map;
 mod kernel;
 mod loopback_guard;
 mod names;
-mod picking;
+mod prerequisites;
 mod proxier;
+mod rejected_services;
 mod render;
-mod requirement;
-mod search;
+mod service_elements;
+mod service_table;
 mod settings;
+mod stale_affinity;
+mod table_sync;
 
-pub use difference::{Subject, TableDifference, table_differences};
-pub use family_table::FamilyTable;
+pub use diff::{DiffOwner, ObjectDiff, diff_table};
 pub(crate) use loopback_guard::{GUARD_TABLE, add_table as add_guard_table};
 pub use names::TABLE;
-pub use proxier::Proxier;
+pub use prerequisites::{NftablesPrerequisiteError, check as check_prerequisites};
+pub use proxier::NftablesProxier;
 pub use render::render;
-pub use requirement::{RequirementError, check as check_requirements};
+pub use service_table::ServiceTable;

@@ -6,30 +6,30 @@ use portcullis_cluster::Family;
 use portcullis_cluster::desired::{Desired, ServiceChange};
 use portcullis_netlink::socket::Socket;
 
-use super::family_sync::FamilySync;
 use super::settings::Settings;
+use super::table_sync::TableSync;
 use crate::mode::{Mode, SyncResult};
 use crate::node_facts::NodeFacts;
 use crate::options::Options;
 use crate::sync_state::FULL_CHECK;
 
 /// Serves Services by nf_tables.
-pub struct Proxier {
+pub struct NftablesProxier {
     options: Options,
     host: NodeFacts,
-    families: Vec<FamilySync>,
+    families: Vec<TableSync>,
     socket: Socket,
     /// Somebody else changed the tables, or may have.
     suspected: bool,
     checked: Instant,
 }
 
-impl Proxier {
+impl NftablesProxier {
     /// A proxier for these families. `socket` is a netfilter one of the network namespace to serve.
     pub fn new(options: Options, host: NodeFacts, families: &[Family], socket: Socket) -> Self {
-        let families = families.iter().map(|family| FamilySync::new(Settings::new(*family, &options, &host)));
+        let families = families.iter().map(|family| TableSync::new(Settings::new(*family, &options, &host)));
         let families = families.collect();
-        Proxier { options, host, families, socket, suspected: false, checked: Instant::now() }
+        NftablesProxier { options, host, families, socket, suspected: false, checked: Instant::now() }
     }
 
     /// The socket that writes, by which events tell our own changes from those of others.
@@ -38,7 +38,7 @@ impl Proxier {
     }
 }
 
-impl Mode for Proxier {
+impl Mode for NftablesProxier {
     fn name(&self) -> &'static str {
         "nftables"
     }
@@ -76,7 +76,7 @@ impl Mode for Proxier {
         let suspected = std::mem::take(&mut self.suspected);
         if suspected || self.checked.elapsed() >= FULL_CHECK {
             self.checked = Instant::now();
-            self.families.iter_mut().for_each(FamilySync::doubt);
+            self.families.iter_mut().for_each(TableSync::invalidate);
         }
         suspected
     }

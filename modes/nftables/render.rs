@@ -7,14 +7,14 @@ use portcullis_cluster::Family;
 use portcullis_cluster::desired::Desired;
 use portcullis_netlink::nf_tables::Table;
 
-use super::family_table::FamilyTable;
+use super::service_table::ServiceTable;
 use super::settings::Settings;
 use crate::node_facts::NodeFacts;
 use crate::options::Options;
 
 /// The table that serves `desired` in one family.
 pub fn render(desired: &Desired, family: Family, options: &Options, host: &NodeFacts) -> Table {
-    let mut table = FamilyTable::new(Settings::new(family, options, host));
+    let mut table = ServiceTable::with_settings(Settings::new(family, options, host));
     for ports in desired.services().values() {
         table.change(&[], ports, Instant::now());
     }

@@ -61,7 +61,7 @@ impl DataType {
         }
     }
 
-    pub(super) fn of_number(number: u32) -> Option<Self> {
+    pub(super) fn from_number(number: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|data_type| data_type.number() == number)
     }
 

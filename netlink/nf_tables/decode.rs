@@ -1,13 +1,13 @@
 //! Expressions from what the kernel lists.
 //!
 //! The kernel lists every attribute of an expression, also those that were left out when it was made. An expression
-//! with one that we never set, or a value that we never give, is [`Expression::Other`]. So is one that does not parse:
+//! with one that we never set, or a value that we never give, is [`Expression::Unknown`]. So is one that does not parse:
 //! whatever another process writes, a table can be read.
 
+use super::constants::{attributes as a, *};
 use super::data::{Data, Register, VERDICT_REGISTER, Value};
-use super::expression::{Comparison, DynamicUpdate, Expression, LookupResult, RateUnit, Reject};
+use super::expression::{Comparison, DynsetOp, Expression, LookupResult, RateUnit, Reject};
 use super::field::{Ct, Fib, Header, Meta};
-use super::wire::{attributes as a, *};
 use crate::Family;
 use crate::attribute::{Attribute, Malformed};
 
@@ -74,7 +74,7 @@ impl Expression {
             }
         }
         let known = Found::read(data).and_then(|found| read(&name, &found));
-        known.ok().flatten().unwrap_or(Expression::Other(name))
+        known.ok().flatten().unwrap_or(Expression::Unknown(name))
     }
 }
 
@@ -91,14 +91,14 @@ fn read(name: &str, found: &Found<'_>) -> Result<Option<Expression>, Malformed> 
             Expression::Payload { header, offset, length, to: found.register(a::PAYLOAD_DREG)? }
         }
         "meta" => {
-            let Some(key) = Meta::of_number(found.number(a::META_KEY)?) else { return Ok(None) };
+            let Some(key) = Meta::from_number(found.number(a::META_KEY)?) else { return Ok(None) };
             match found.optional_register(a::META_DREG)? {
                 Some(to) => Expression::Meta { key, to },
                 None => Expression::SetMeta { key, from: found.register(a::META_SREG)? },
             }
         }
         "ct" if !found.has(a::CT_DIRECTION) && !found.has(a::CT_SREG) => {
-            let Some(key) = Ct::of_number(found.number(a::CT_KEY)?) else { return Ok(None) };
+            let Some(key) = Ct::from_number(found.number(a::CT_KEY)?) else { return Ok(None) };
             Expression::Ct { key, to: found.register(a::CT_DREG)? }
         }
         "fib" if found.number(a::FIB_RESULT)? == FIB_RESULT_ADDRTYPE => {
@@ -126,12 +126,12 @@ fn read(name: &str, found: &Found<'_>) -> Result<Option<Expression>, Malformed> 
                 Data::Bytes(_) => return Ok(None),
             }
         }
-        "immediate" => Expression::Load {
+        "immediate" => Expression::Immediate {
             value: found.value(a::IMMEDIATE_DATA)?,
             to: found.register(a::IMMEDIATE_DREG)?,
         },
         "cmp" => {
-            let Some(op) = Comparison::of_number(found.number(a::CMP_OP)?) else { return Ok(None) };
+            let Some(op) = Comparison::from_number(found.number(a::CMP_OP)?) else { return Ok(None) };
             Expression::Compare { from: found.register(a::CMP_SREG)?, op, with: found.value(a::CMP_DATA)? }
         }
         "range" => Expression::Range {
@@ -168,16 +168,16 @@ fn read(name: &str, found: &Found<'_>) -> Result<Option<Expression>, Malformed> 
                 && !found.has(a::DYNSET_EXPRESSIONS) =>
         {
             let op = match found.number(a::DYNSET_OP)? {
-                0 => DynamicUpdate::Add,
-                1 => DynamicUpdate::Update,
-                2 => DynamicUpdate::Delete,
+                0 => DynsetOp::Add,
+                1 => DynsetOp::Update,
+                2 => DynsetOp::Delete,
                 _ => return Ok(None),
             };
             let timeout = match found.has(a::DYNSET_TIMEOUT) {
                 true => Some(found.get(a::DYNSET_TIMEOUT)?.u64_be()?).filter(|timeout| *timeout > 0),
                 false => None,
             };
-            Expression::Dynamic {
+            Expression::Dynset {
                 set: found.text(a::DYNSET_SET)?.into(),
                 op,
                 key: found.register(a::DYNSET_SREG_KEY)?,
@@ -207,7 +207,7 @@ fn read(name: &str, found: &Found<'_>) -> Result<Option<Expression>, Malformed> 
         "reject" => match found.number(a::REJECT_TYPE)? {
             REJECT_TCP_RST => Expression::Reject(Reject::TcpReset),
             REJECT_ICMPX if found.get(a::REJECT_CODE)?.u8()? == ICMPX_PORT_UNREACHABLE => {
-                Expression::Reject(Reject::PortUnreachable)
+                Expression::Reject(Reject::IcmpxPortUnreachable)
             }
             REJECT_ICMP => {
                 let code = found.get(a::REJECT_CODE)?.u8()?;
@@ -215,7 +215,7 @@ fn read(name: &str, found: &Found<'_>) -> Result<Option<Expression>, Malformed> 
                 else {
                     return Ok(None);
                 };
-                Expression::Reject(Reject::PortUnreachableBy(family))
+                Expression::Reject(Reject::IcmpPortUnreachable(family))
             }
             _ => return Ok(None),
         },

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::comment::{self, COMMENT, SET_COMMENT};
+use super::constants::{OBJECT_COUNTER, attributes as a, messages as m};
 use super::data::Data;
 use super::element::{Element, ElementData, Key};
 use super::expression::Expression;
@@ -12,7 +13,6 @@ use super::set::{SetSpec, types_of};
 use super::set_flags as flags;
 use super::table::{BaseChain, Chain, ChainKind, Hook, Set, Table, TableFamily};
 use super::transaction::INTERVAL_END;
-use super::wire::{OBJECT_COUNTER, attributes as a, messages as m};
 use crate::attribute::{Attribute, Attributes, Malformed, Writer};
 use crate::error::{During, Error, Result};
 use crate::message::{Batch, Message};
@@ -37,15 +37,15 @@ const TRIES: usize = 10;
 
 /// Parts of a table that a [`Table`] cannot express, and which another process must have made: sets of unknown types,
 /// chains with other policies or hooks, flow tables, flags of the table, and everything that does not parse.
-pub type Foreign = Vec<String>;
+pub type UnknownObjects = Vec<String>;
 
 /// Reads a table; `None` if there is no such table. Whatever another process put into it, it can be read: parts that
-/// are not understood are named in [`Foreign`] or in [`Set::unknown`], or are an [`Expression::Other`].
+/// are not understood are named in [`UnknownObjects`] or in [`Set::unknown`], or are an [`Expression::Unknown`].
 ///
 /// # Errors
 /// [`Error::Rejected`] with `EPERM` without CAP_NET_ADMIN; [`Error::Interrupted`] if others change the rule set all the
 /// time.
-pub fn read(socket: &mut Socket, family: TableFamily, name: &str) -> Result<Option<(Table, Foreign)>> {
+pub fn read(socket: &mut Socket, family: TableFamily, name: &str) -> Result<Option<(Table, UnknownObjects)>> {
     for _ in 1..TRIES {
         match read_once(socket, family, name) {
             Err(error) if error.is_transient() => {}
@@ -55,9 +55,13 @@ pub fn read(socket: &mut Socket, family: TableFamily, name: &str) -> Result<Opti
     read_once(socket, family, name)
 }
 
-fn read_once(socket: &mut Socket, family: TableFamily, name: &str) -> Result<Option<(Table, Foreign)>> {
+fn read_once(
+    socket: &mut Socket,
+    family: TableFamily,
+    name: &str,
+) -> Result<Option<(Table, UnknownObjects)>> {
     let mut table = Table::new(family, name);
-    let mut foreign = Foreign::new();
+    let mut foreign = UnknownObjects::new();
     match one(
         socket,
         family,
@@ -126,8 +130,8 @@ fn read_once(socket: &mut Socket, family: TableFamily, name: &str) -> Result<Opt
 }
 
 /// The flow tables of a table.
-fn flow_tables(socket: &mut Socket, family: TableFamily, name: &str) -> Result<Foreign> {
-    let mut flow_tables = Foreign::new();
+fn flow_tables(socket: &mut Socket, family: TableFamily, name: &str) -> Result<UnknownObjects> {
+    let mut flow_tables = UnknownObjects::new();
     let of_table = |out: &mut Writer<'_>| _ = out.text(a::FLOWTABLE_TABLE, name);
     let listed = list(socket, family, m::GETFLOWTABLE, of_table, |found| {
         if text(found, a::FLOWTABLE_TABLE)?.as_deref() == Some(name) {
@@ -224,7 +228,11 @@ pub fn read_counters(
     Ok(counters)
 }
 
-fn read_chain(found: &Attributes<'_>, table: &mut Table, foreign: &mut Foreign) -> Result<(), Malformed> {
+fn read_chain(
+    found: &Attributes<'_>,
+    table: &mut Table,
+    foreign: &mut UnknownObjects,
+) -> Result<(), Malformed> {
     let name: Arc<str> = text(found, a::CHAIN_NAME)?.unwrap_or_default().into();
     let flags = number(found, a::CHAIN_FLAGS)?.unwrap_or_default();
     if flags & CHAIN_BINDING != 0 {
@@ -244,7 +252,7 @@ fn read_chain(found: &Attributes<'_>, table: &mut Table, foreign: &mut Foreign) 
             _ => None,
         };
         let accepts = number(found, a::CHAIN_POLICY)? == Some(libc::NF_ACCEPT as u32);
-        let place = number(&hook, a::HOOK_NUMBER)?.and_then(Hook::of_number);
+        let place = number(&hook, a::HOOK_NUMBER)?.and_then(Hook::from_number);
         let (Some(kind), Some(place), true) = (kind, place, accepts) else {
             foreign.push(format!("chain {name}"));
             return Ok(());
@@ -267,12 +275,16 @@ fn read_rule(found: &Attributes<'_>, table: &mut Table) -> Result<(), Malformed>
     }
     let comment = comment(found, a::RULE_USERDATA, COMMENT)?;
     if let Some(chain) = table.chains.get_mut(name.as_str()) {
-        chain.rules.push(Rule::of(expressions, comment));
+        chain.rules.push(Rule::from_parts(expressions, comment));
     }
     Ok(())
 }
 
-fn read_set(found: &Attributes<'_>, table: &mut Table, foreign: &mut Foreign) -> Result<(), Malformed> {
+fn read_set(
+    found: &Attributes<'_>,
+    table: &mut Table,
+    foreign: &mut UnknownObjects,
+) -> Result<(), Malformed> {
     let name: Arc<str> = text(found, a::SET_NAME)?.unwrap_or_default().into();
     let flag_bits = number(found, a::SET_FLAGS)?.unwrap_or_default();
     let known = flags::INTERVAL | flags::MAP | flags::TIMEOUT | flags::EVAL | flags::CONCAT;
@@ -307,7 +319,7 @@ fn read_set(found: &Attributes<'_>, table: &mut Table, foreign: &mut Foreign) ->
 
 /// An element, and whether it is the end of a range.
 fn read_element(found: &Attribute<'_>, spec: &SetSpec) -> Result<(Key, Element, bool), Malformed> {
-    let (mut key, mut element, mut ends) = (None, Element::bare(), false);
+    let (mut key, mut element, mut ends) = (None, Element::new(), false);
     let read_key = |attribute: &Attribute<'_>| {
         let (bytes, expected) = (Data::read(attribute)?.bytes()?, spec.key_length());
         match bytes.len() {
@@ -463,14 +475,14 @@ mod tests {
             });
             let batch = batch.expect("a short message");
             let found = Attributes::new(&batch.bytes()[crate::message::HEADER..]);
-            let (mut table, mut foreign) = (Table::new(TableFamily::Inet, "test"), Foreign::new());
+            let (mut table, mut foreign) = (Table::new(TableFamily::Inet, "test"), UnknownObjects::new());
             let _ = read_chain(&found, &mut table, &mut foreign);
             let _ = read_rule(&found, &mut table);
             let _ = read_set(&found, &mut table, &mut foreign);
             let _ = table.to_string();
-            let spec = SetSpec { interval, ..SetSpec::of(&[DataType::Ipv4Addr]) };
+            let spec = SetSpec { interval, ..SetSpec::new(&[DataType::Ipv4Addr]) };
             let elements = found.flatten().filter_map(|element| read_element(&element, &spec).ok());
-            let set = Set::with(spec.clone(), ranges(elements.collect(), &spec));
+            let set = Set::with_elements(spec.clone(), ranges(elements.collect(), &spec));
             let _ = set.to_string();
         }
     }

@@ -116,12 +116,12 @@ pub struct Element {
 
 impl Element {
     /// An element of a set.
-    pub fn bare() -> Self {
+    pub fn new() -> Self {
         Self::default()
     }
 
     /// An element of a set of ranges that ends with `last`.
-    pub fn up_to(last: Key) -> Self {
+    pub fn range_to(last: Key) -> Self {
         Element { last: Some(last), ..Self::default() }
     }
 
@@ -131,7 +131,7 @@ impl Element {
     }
 
     /// The same, with a timeout in milliseconds.
-    pub fn for_at_most(self, milliseconds: u64) -> Self {
+    pub fn with_timeout(self, milliseconds: u64) -> Self {
         Element { timeout: Some(milliseconds), ..self }
     }
 

@@ -1,9 +1,9 @@
 //! Expressions as attributes.
 
+use super::constants::{attributes as a, *};
 use super::data::VERDICT_REGISTER;
 use super::expression::{Expression, LookupResult, RateUnit, Reject};
 use super::field::Fib;
-use super::wire::{attributes as a, *};
 use crate::attribute::Writer;
 
 impl Expression {
@@ -16,12 +16,12 @@ impl Expression {
             Expression::Fib { .. } => "fib",
             Expression::Random { .. } => "numgen",
             Expression::Hash { .. } => "hash",
-            Expression::Load { .. } | Expression::Verdict(_) => "immediate",
+            Expression::Immediate { .. } | Expression::Verdict(_) => "immediate",
             Expression::Compare { .. } => "cmp",
             Expression::Range { .. } => "range",
             Expression::Bitwise { .. } => "bitwise",
             Expression::Lookup { .. } => "lookup",
-            Expression::Dynamic { .. } => "dynset",
+            Expression::Dynset { .. } => "dynset",
             Expression::Counter => "counter",
             Expression::NamedCounter(_) => "objref",
             Expression::Limit { .. } => "limit",
@@ -30,7 +30,7 @@ impl Expression {
             Expression::Dnat { .. } => "nat",
             Expression::Masquerade { .. } => "masq",
             Expression::Notrack => "notrack",
-            Expression::Other(name) => name,
+            Expression::Unknown(name) => name,
         }
     }
 
@@ -74,7 +74,7 @@ impl Expression {
                 out.u32_be(a::HASH_LEN, *length).u32_be(a::HASH_MODULUS, *modulus);
                 out.u32_be(a::HASH_SEED, *seed).u32_be(a::HASH_TYPE, HASH_JENKINS);
             }
-            Expression::Load { value, to } => {
+            Expression::Immediate { value, to } => {
                 out.u32_be(a::IMMEDIATE_DREG, to.number());
                 value.write(out, a::IMMEDIATE_DATA);
             }
@@ -112,7 +112,7 @@ impl Expression {
                     }
                 }
             }
-            Expression::Dynamic { set, op, key, data, timeout } => {
+            Expression::Dynset { set, op, key, data, timeout } => {
                 out.text(a::DYNSET_SET, set).u32_be(a::DYNSET_OP, *op as u32);
                 out.u32_be(a::DYNSET_SREG_KEY, key.number());
                 if let Some(data) = data {
@@ -141,10 +141,10 @@ impl Expression {
             Expression::Reject(Reject::TcpReset) => {
                 out.u32_be(a::REJECT_TYPE, REJECT_TCP_RST);
             }
-            Expression::Reject(Reject::PortUnreachable) => {
+            Expression::Reject(Reject::IcmpxPortUnreachable) => {
                 out.u32_be(a::REJECT_TYPE, REJECT_ICMPX).u8(a::REJECT_CODE, ICMPX_PORT_UNREACHABLE);
             }
-            Expression::Reject(Reject::PortUnreachableBy(family)) => {
+            Expression::Reject(Reject::IcmpPortUnreachable(family)) => {
                 out.u32_be(a::REJECT_TYPE, REJECT_ICMP).u8(a::REJECT_CODE, port_unreachable(*family));
             }
             Expression::Dnat { family, address, port } => {
@@ -159,7 +159,7 @@ impl Expression {
                     out.u32_be(a::MASQ_FLAGS, RANDOM_FULLY);
                 }
             }
-            Expression::Counter | Expression::Notrack | Expression::Other(_) => {}
+            Expression::Counter | Expression::Notrack | Expression::Unknown(_) => {}
         }
     }
 }

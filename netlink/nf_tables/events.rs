@@ -1,7 +1,7 @@
 //! Who else changes the rule set: nf_tables tells its listeners of every transaction.
 
+use super::constants::{attributes as a, messages as m};
 use super::table::TableFamily;
-use super::wire::{attributes as a, messages as m};
 use crate::attribute::Attribute;
 use crate::error::{During, Result};
 use crate::message::Message;
@@ -24,7 +24,7 @@ const BUILT_IN: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTRO
 
 /// The changes of a part of the rule set that other processes make.
 #[derive(Debug)]
-pub struct Events {
+pub struct RulesetEvents {
     socket: Socket,
     watched: Watched,
     /// The transaction whose end has not come yet touches it.
@@ -42,18 +42,18 @@ enum Watched {
 
 /// A transaction of somebody else's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Batch {
+pub struct TransactionEvent {
     /// It changed something that is watched.
-    pub touched: bool,
+    pub is_relevant: bool,
     /// The [generation](super::generation()) of the rule set that it made.
     pub generation: u32,
     /// The process that sent it; 0 if the kernel does not say.
-    pub process: u32,
+    pub pid: u32,
     /// That process's name.
-    pub name: String,
+    pub process_name: String,
 }
 
-impl Events {
+impl RulesetEvents {
     /// Listens, in the calling thread's network namespace, to what happens to a table of this name in any family.
     /// What `own` sends is left out.
     ///
@@ -62,7 +62,7 @@ impl Events {
     pub fn listen(table: &str, own: &Socket) -> Result<Self> {
         let socket = Socket::listen(NetlinkProtocol::Netfilter, &[GROUP])?;
         socket.drop_events(ACTION, PORT_AT, own.port()?)?;
-        Ok(Events { socket, watched: Watched::Table(table.to_owned()), touched: false })
+        Ok(RulesetEvents { socket, watched: Watched::Table(table.to_owned()), touched: false })
     }
 
     /// Listens, in the calling thread's network namespace, to changes of chains whose names begin with `prefix` in the
@@ -73,19 +73,19 @@ impl Events {
     /// [`crate::Error::Io`] for want of privilege or of nf_tables.
     pub fn listen_to_iptables(prefix: &'static str) -> Result<Self> {
         let socket = Socket::listen(NetlinkProtocol::Netfilter, &[GROUP])?;
-        Ok(Events { socket, watched: Watched::Chains(prefix), touched: false })
+        Ok(RulesetEvents { socket, watched: Watched::Chains(prefix), touched: false })
     }
 
     /// Waits for transactions of others, and gives each to `each`. Returns after every datagram.
     ///
     /// # Errors
     /// [`crate::Error::Overrun`] if some were missed: whatever was watched may have changed.
-    pub fn wait(&mut self, mut each: impl FnMut(Batch)) -> Result<()> {
+    pub fn wait(&mut self, mut each: impl FnMut(TransactionEvent)) -> Result<()> {
         self.socket.wait(ACTION)?;
-        let Events { socket, watched, touched } = self;
+        let RulesetEvents { socket, watched, touched } = self;
         let read = socket.events(ACTION, |message| {
-            if let Some(batch) = read(message, watched, touched)? {
-                each(batch);
+            if let Some(event) = read(message, watched, touched)? {
+                each(event);
             }
             Ok(())
         });
@@ -100,7 +100,7 @@ impl Events {
 }
 
 /// Takes in a message; the last of a transaction gives the whole.
-fn read(message: Message<'_>, watched: &Watched, touched: &mut bool) -> Result<Option<Batch>> {
+fn read(message: Message<'_>, watched: &Watched, touched: &mut bool) -> Result<Option<TransactionEvent>> {
     if message.kind >> 8 != Subsystem::NfTables as u16 {
         return Ok(None);
     }
@@ -121,17 +121,17 @@ fn read(message: Message<'_>, watched: &Watched, touched: &mut bool) -> Result<O
         *touched |= watched.is_touched(*family, kind, table.unwrap_or_default(), chain.unwrap_or_default());
         return Ok(None);
     }
-    let mut batch = Batch { touched: std::mem::take(touched), ..Batch::default() };
+    let mut event = TransactionEvent { is_relevant: std::mem::take(touched), ..TransactionEvent::default() };
     for attribute in attributes {
         let attribute: Attribute<'_> = attribute.during(ACTION)?;
         match attribute.kind {
-            a::GEN_ID => batch.generation = attribute.u32_be().during(ACTION)?,
-            a::GEN_PROC_PID => batch.process = attribute.u32_be().during(ACTION)?,
-            a::GEN_PROC_NAME => batch.name = attribute.text(),
+            a::GEN_ID => event.generation = attribute.u32_be().during(ACTION)?,
+            a::GEN_PROC_PID => event.pid = attribute.u32_be().during(ACTION)?,
+            a::GEN_PROC_NAME => event.process_name = attribute.text(),
             _ => {}
         }
     }
-    Ok(Some(batch))
+    Ok(Some(event))
 }
 
 impl Watched {

@@ -1,7 +1,7 @@
 //! Expressions: the instructions that a rule is made of, as the kernel takes them and lists them.
 //!
 //! Only what [`super::Rule`] writes is known by name; a rule of somebody else may hold others, which are read as
-//! [`Expression::Other`], equal to nothing that we would write.
+//! [`Expression::Unknown`], equal to nothing that we would write.
 
 use std::sync::Arc;
 
@@ -26,7 +26,7 @@ pub enum Comparison {
 }
 
 impl Comparison {
-    pub(super) fn of_number(number: u32) -> Option<Self> {
+    pub(super) fn from_number(number: u32) -> Option<Self> {
         use Comparison::*;
         [Equal, NotEqual, Less, AtMost, Greater, AtLeast].into_iter().find(|op| *op as u32 == number)
     }
@@ -39,14 +39,14 @@ pub enum Reject {
     TcpReset,
     /// ICMP or ICMPv6 "port unreachable", in a table of the family `inet`. Elsewhere the kernel takes it, and answers
     /// nothing.
-    PortUnreachable,
+    IcmpxPortUnreachable,
     /// The same in a table of one family.
-    PortUnreachableBy(crate::Family),
+    IcmpPortUnreachable(crate::Family),
 }
 
 /// How a set is written to from the packet path (`NFT_DYNSET_OP_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum DynamicUpdate {
+pub enum DynsetOp {
     /// Adds an element; one that is there stays as it is.
     Add = 0,
     /// Adds an element, or begins the timeout of one that is there anew.
@@ -131,7 +131,7 @@ pub enum Expression {
         to: Register,
     },
     /// Puts a constant into a register.
-    Load {
+    Immediate {
         /// The constant.
         value: Value,
         /// Where it goes.
@@ -181,11 +181,11 @@ pub enum Expression {
         result: LookupResult,
     },
     /// Writes to a set from the packet path. Ends the rule if the set is full.
-    Dynamic {
+    Dynset {
         /// The set's name.
         set: Arc<str>,
         /// How.
-        op: DynamicUpdate,
+        op: DynsetOp,
         /// Where the key begins.
         key: Register,
         /// Where the data begins, in a map.
@@ -234,7 +234,7 @@ pub enum Expression {
     /// Does not track the packet's connection.
     Notrack,
     /// Something else, by its name: somebody else's.
-    Other(String),
+    Unknown(String),
 }
 
 /// What is done with what a set holds.

@@ -47,7 +47,7 @@ impl Meta {
         Meta::L4Proto,
     ];
 
-    pub(super) fn of_number(number: u32) -> Option<Self> {
+    pub(super) fn from_number(number: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|key| *key as u32 == number)
     }
 
@@ -77,7 +77,7 @@ pub enum Ct {
 impl Ct {
     const ALL: [Ct; 4] = [Ct::State, Ct::Direction, Ct::Status, Ct::Mark];
 
-    pub(super) fn of_number(number: u32) -> Option<Self> {
+    pub(super) fn from_number(number: u32) -> Option<Self> {
         Self::ALL.into_iter().find(|key| *key as u32 == number)
     }
 }

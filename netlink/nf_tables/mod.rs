@@ -1,18 +1,19 @@
 //! nf_tables: rules, sets and maps, changed in transactions of which all or nothing happens.
 //!
 //! ```text
-//! ManagedTable ── edits ──► Difference ──► Transaction ──► kernel
+//! DesiredTable ── edits ──► TableDiff ──► Transaction ──► kernel
 //!      │                        ▲                             │
-//!      └── Table (as wanted) ───┴── Table (as it is) ◄─ dump ─┘     Events: who else changed something
+//!      └── Table (as wanted) ───┴── Table (as it is) ◄─ dump ─┘     RulesetEvents: who else changed something
 //! ```
 //! [`Table`], [`Chain`], [`Rule`], [`SetSpec`] and [`Element`] are values; printed, they read as `nft` lists them.
 
-mod chains;
+mod chain_use;
 mod comment;
+mod constants;
 mod data;
 mod data_type;
 mod decode;
-mod difference;
+mod desired_table;
 mod dump;
 mod element;
 mod encode;
@@ -20,40 +21,39 @@ mod events;
 mod expression;
 mod field;
 mod generation;
-mod journey;
-mod managed;
 mod packet;
+mod packet_path;
 mod print;
 mod print_rule;
-mod refusal;
+mod rejected_object;
 mod rule;
 mod set;
 mod set_flags;
+mod set_write;
 mod table;
+mod table_diff;
 mod trace;
 mod transaction;
-mod wire;
-mod written;
 
-pub use chains::{ChainUse, chains};
+pub use chain_use::{ChainUse, list_chains};
 pub use data::{Register, Value, Verdict};
 pub use data_type::DataType;
-pub use difference::Extent;
-pub use dump::{Foreign, read, read_counters, read_elements};
+pub use desired_table::{CommitSummary, DesiredTable};
+pub use dump::{UnknownObjects, read, read_counters, read_elements};
 pub use element::{Element, ElementData, Key};
-pub use events::{Batch as EventBatch, Events};
-pub use expression::{Comparison, DynamicUpdate, Expression, LookupResult, RateUnit, Reject};
+pub use events::{RulesetEvents, TransactionEvent};
+pub use expression::{Comparison, DynsetOp, Expression, LookupResult, RateUnit, Reject};
 pub use field::{
     CT_STATUS_DNAT, Ct, CtState, FIB_BROADCAST, FIB_LOCAL, FIB_MULTICAST, Fib, Field, Header, Meta, TCP_SYN,
     TCP_SYN_ECN,
 };
 pub use generation::{generation, open};
-pub use journey::{Journey, Machine, Passage};
-pub use managed::{Committed, ManagedTable};
 pub use packet::Packet;
+pub use packet_path::{ChainTraversal, PacketPath, TracedHost};
 pub use rule::Rule;
 pub use set::SetSpec;
+pub use set_write::SetWrite;
 pub use table::{BaseChain, Chain, ChainKind, Hook, Set, Table, TableFamily, delete_table};
+pub use table_diff::ChangeCounts;
 pub use trace::{Fate, Trace};
 pub use transaction::Transaction;
-pub use written::Written;

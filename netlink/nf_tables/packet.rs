@@ -1,10 +1,10 @@
-//! A packet, as rules see it.
+//! A packet with the metadata that rules can match.
 
 use std::net::IpAddr;
 
 use super::field::{CT_STATUS_DNAT, CtState, TCP_SYN};
 
-/// As much of a packet, and of what the kernel knows of it, as rules look at.
+/// The headers and kernel metadata of a packet that rules can match.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packet {
     /// The source address.
@@ -17,30 +17,30 @@ pub struct Packet {
     pub source_port: u16,
     /// The destination port.
     pub destination_port: u16,
-    /// The type, if it is ICMP or ICMPv6.
+    /// The ICMP or ICMPv6 type.
     pub icmp_type: u8,
-    /// The flags, if it is TCP.
+    /// The TCP flags.
     pub tcp_flags: u8,
-    /// Index and name of the interface it came in by; `None` for what this machine sends.
+    /// Index and name of the input interface; `None` for a packet that this host sends.
     pub input: Option<(u32, String)>,
-    /// Index and name of the interface it goes out by, if that is known.
+    /// Index and name of the output interface, if known.
     pub output: Option<(u32, String)>,
-    /// Its place in its connection ([`CtState`]).
+    /// The conntrack state ([`CtState`]).
     pub state: u32,
-    /// What happened to its connection (`IPS_*`).
+    /// The conntrack status (`IPS_*`).
     pub status: u32,
-    /// The source is an address of this machine.
+    /// The source is an address of this host.
     pub source_is_local: bool,
-    /// The destination is an address of this machine.
+    /// The destination is an address of this host.
     pub destination_is_local: bool,
     /// The packet mark.
     pub mark: u32,
-    /// The packet's priority.
+    /// The packet priority.
     pub priority: u32,
 }
 
 impl Packet {
-    /// The first packet of a connection, that comes in by an interface.
+    /// Returns the first packet of a connection, received on interface `in0`.
     pub fn new(source: IpAddr, destination: IpAddr, protocol: u8, destination_port: u16) -> Self {
         Packet {
             source,
@@ -61,9 +61,8 @@ impl Packet {
         }
     }
 
-    /// Sends it somewhere else, as the translation of its destination does. Whether it is for this machine is then
-    /// to be seen anew.
-    pub(super) fn translate(&mut self, to: IpAddr, port: Option<u16>) {
+    /// Translates the destination. The caller sets `destination_is_local` for the new destination.
+    pub(super) fn apply_dnat(&mut self, to: IpAddr, port: Option<u16>) {
         self.destination = to;
         self.destination_port = port.unwrap_or(self.destination_port);
         self.destination_is_local = false;

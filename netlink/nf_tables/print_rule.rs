@@ -171,7 +171,7 @@ impl Reading {
                 let key = self.take_key(*from);
                 self.put(*to, format!("jhash {key} mod {modulus} seed {seed:#x}"), Response::Number);
             }
-            Expression::Load { value, to } => {
+            Expression::Immediate { value, to } => {
                 let mut text = String::new();
                 let typed = match value.bytes().len() {
                     2 => DataType::InetService,
@@ -211,7 +211,7 @@ impl Reading {
                     LookupResult::Data(to) => self.put(*to, format!("{key} map @{set}"), Response::Number),
                 }
             }
-            Expression::Dynamic { set, op, key, data, timeout } => {
+            Expression::Dynset { set, op, key, data, timeout } => {
                 self.say_what_is_unsaid_for_keys();
                 let data = data.and_then(|data| self.at(data)).map(|words| format!(" : {}", words.text));
                 let key = self.take_key(*key);
@@ -236,7 +236,7 @@ impl Reading {
                 self.say_last(format!("log {prefix}group {group}{length}"));
             }
             Expression::Reject(Reject::TcpReset) => self.say_last("reject with tcp reset"),
-            Expression::Reject(Reject::PortUnreachable | Reject::PortUnreachableBy(_)) => {
+            Expression::Reject(Reject::IcmpxPortUnreachable | Reject::IcmpPortUnreachable(_)) => {
                 self.say_last("reject")
             }
             Expression::Dnat { family, address, port } => {
@@ -249,7 +249,7 @@ impl Reading {
             Expression::Masquerade { random_fully: true } => self.say_last("masquerade fully-random"),
             Expression::Masquerade { random_fully: false } => self.say_last("masquerade"),
             Expression::Notrack => self.say_last("notrack"),
-            Expression::Other(name) => self.say_last(format!("({name})")),
+            Expression::Unknown(name) => self.say_last(format!("({name})")),
         }
     }
 

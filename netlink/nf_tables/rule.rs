@@ -16,7 +16,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use super::data::{Register, Value, Verdict};
-use super::expression::{Comparison, DynamicUpdate, Expression, LookupResult, RateUnit, Reject};
+use super::expression::{Comparison, DynsetOp, Expression, LookupResult, RateUnit, Reject};
 use super::field::{Ct, FIB_LOCAL, Fib, Field, Meta};
 use crate::family::Family;
 
@@ -33,7 +33,7 @@ impl Rule {
         Self::default()
     }
 
-    pub(super) fn of(expressions: Vec<Expression>, comment: Option<Arc<str>>) -> Self {
+    pub(super) fn from_parts(expressions: Vec<Expression>, comment: Option<Arc<str>>) -> Self {
         Rule { expressions, comment }
     }
 
@@ -48,7 +48,7 @@ impl Rule {
     }
 
     /// Says something of it; at most 127 bytes are kept.
-    pub fn remark(mut self, text: &str) -> Self {
+    pub fn with_comment(mut self, text: &str) -> Self {
         self.comment = Some(super::comment::shortened(text).into());
         self
     }
@@ -145,7 +145,7 @@ impl Rule {
     }
 
     /// This machine sends the packet itself, from an address of its own.
-    pub fn own(self) -> Self {
+    pub fn sent_locally(self) -> Self {
         self.is(Field::Meta(Meta::Iif), Value::new(&0u32.to_ne_bytes())).from_local()
     }
 
@@ -166,23 +166,23 @@ impl Rule {
     }
 
     /// The destination is of this kind by the routing tables ([`super::FIB_BROADCAST`] and others).
-    pub fn to_kind(self, kind: u32) -> Self {
+    pub fn to_address_type(self, kind: u32) -> Self {
         self.is(Field::Fib(Fib::DestinationType), Value::new(&kind.to_ne_bytes()))
     }
 
     /// The frame carries packets of this family. In a table of the family `bridge`, it must come before anything of the
     /// network header.
-    pub fn frame_of(self, family: Family) -> Self {
+    pub fn ether_family(self, family: Family) -> Self {
         self.is(Field::EtherType, ether_type(family))
     }
 
     /// The frame carries something else than this (`ETH_P_*`).
-    pub fn frame_is_not_of(self, ether_type: u16) -> Self {
+    pub fn ether_type_is_not(self, ether_type: u16) -> Self {
         self.compare(Field::EtherType, Comparison::NotEqual, ether_type)
     }
 
     /// Gives the packet the priority that a map holds for the fields. The rule ends if it holds nothing.
-    pub fn set_priority_by(self, key: &[Field], map: impl Into<Arc<str>>) -> Self {
+    pub fn set_priority_from_map(self, key: &[Field], map: impl Into<Arc<str>>) -> Self {
         let register = Register::FIRST;
         self.map(key, map, register).push(Expression::SetMeta { key: Meta::Priority, from: register })
     }
@@ -215,9 +215,9 @@ impl Rule {
     /// The fields become an element of a set, whose timeout begins anew.
     pub fn update_set(self, key: &[Field], set: impl Into<Arc<str>>) -> Self {
         let key_at = Register::FIRST;
-        self.load(key, key_at).push(Expression::Dynamic {
+        self.load(key, key_at).push(Expression::Dynset {
             set: set.into(),
-            op: DynamicUpdate::Update,
+            op: DynsetOp::Update,
             key: key_at,
             data: None,
             timeout: None,
@@ -230,7 +230,7 @@ impl Rule {
     }
 
     /// Holds for so many packets a second at most, and for `burst` more at once.
-    pub fn at_most_a_second(self, rate: u32, burst: u32) -> Self {
+    pub fn limit_per_second(self, rate: u32, burst: u32) -> Self {
         self.push(Expression::Limit { rate: rate.into(), unit: RateUnit::Second, burst })
     }
 

@@ -28,7 +28,7 @@ pub struct SetSpec {
 
 impl SetSpec {
     /// A set of such keys.
-    pub fn of(key: &[DataType]) -> Self {
+    pub fn new(key: &[DataType]) -> Self {
         SetSpec {
             key: key.into(),
             data: Arc::default(),
@@ -41,22 +41,22 @@ impl SetSpec {
     }
 
     /// A map from such keys to verdicts.
-    pub fn verdicts(key: &[DataType]) -> Self {
-        Self::of(key).to(&[DataType::Verdict])
+    pub fn verdict_map(key: &[DataType]) -> Self {
+        Self::new(key).with_data(&[DataType::Verdict])
     }
 
     /// Makes it a map to such data.
-    pub fn to(self, data: &[DataType]) -> Self {
+    pub fn with_data(self, data: &[DataType]) -> Self {
         SetSpec { data: data.into(), ..self }
     }
 
     /// Makes its elements ranges.
-    pub fn ranges(self) -> Self {
+    pub fn with_intervals(self) -> Self {
         SetSpec { interval: true, ..self }
     }
 
     /// Says something of it; at most 127 bytes are kept.
-    pub fn remark(self, text: &str) -> Self {
+    pub fn with_comment(self, text: &str) -> Self {
         SetSpec { comment: Some(comment::shortened(text).into()), ..self }
     }
 
@@ -112,13 +112,13 @@ pub(super) fn type_number(types: &[DataType]) -> u32 {
 
 /// Takes such a number apart. `None` if a part is not one that we know.
 pub(super) fn types_of(number: u32) -> Option<Vec<DataType>> {
-    if let Some(verdict) = DataType::of_number(number) {
+    if let Some(verdict) = DataType::from_number(number) {
         return Some(vec![verdict]);
     }
     let mut parts = Vec::new();
     let mut rest = number;
     while rest > 0 {
-        parts.push(DataType::of_number(rest & 0x3f)?);
+        parts.push(DataType::from_number(rest & 0x3f)?);
         rest >>= 6;
     }
     parts.reverse();

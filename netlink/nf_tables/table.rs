@@ -79,12 +79,12 @@ pub struct Chain {
 
 impl Chain {
     /// A chain that other chains lead to.
-    pub fn of(rules: Vec<Rule>) -> Self {
+    pub fn new(rules: Vec<Rule>) -> Self {
         Chain { base: None, rules, comment: None }
     }
 
     /// Says something of it; at most 127 bytes are kept.
-    pub fn remark(self, text: &str) -> Self {
+    pub fn with_comment(self, text: &str) -> Self {
         Chain { comment: Some(super::comment::shortened(text).into()), ..self }
     }
 }
@@ -146,7 +146,7 @@ impl Hook {
         }
     }
 
-    pub(super) fn of_number(number: u32) -> Option<Self> {
+    pub(super) fn from_number(number: u32) -> Option<Self> {
         [Hook::Prerouting, Hook::Input, Hook::Forward, Hook::Output, Hook::Postrouting]
             .into_iter()
             .find(|hook| *hook as u32 == number)
@@ -172,7 +172,7 @@ impl Set {
     }
 
     /// One with these elements.
-    pub fn with(spec: SetSpec, elements: impl IntoIterator<Item = (Key, Element)>) -> Self {
+    pub fn with_elements(spec: SetSpec, elements: impl IntoIterator<Item = (Key, Element)>) -> Self {
         Set { spec, elements: elements.into_iter().collect(), unknown: Vec::new() }
     }
 }

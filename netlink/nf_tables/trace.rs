@@ -1,6 +1,7 @@
-//! What a table does to a packet, without a kernel: its chains worked through as the kernel does.
+//! The evaluation of a table's rules for a packet without a kernel.
 //!
-//! Sets that rules write to are read only: what a packet would write is told, not written ([`Table::write`] does it).
+//! Expressions are evaluated as the kernel does. A trace does not change sets: it lists the writes of `dynset` expressions,
+//! which [`Table::apply`] performs.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -12,92 +13,92 @@ use super::field::{Ct, FIB_BROADCAST, FIB_LOCAL, FIB_MULTICAST, Fib, Header, Met
 use super::packet::Packet;
 use super::rule::Rule;
 use super::set::SetSpec;
+use super::set_write::SetWrite;
 use super::table::{BaseChain, Chain, Hook, Set, Table};
-use super::written::Written;
 use crate::Family;
 
-/// What becomes of a packet.
+/// The fate of a packet after a base chain, as iptables(8) uses the word.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fate {
-    /// It goes on.
+    /// Accepted: the packet continues to the next base chain.
     Accepted,
-    /// It is dropped.
+    /// Dropped silently.
     Dropped,
-    /// It is dropped, and its sender is told.
+    /// Dropped, with an error to its sender.
     Rejected(Reject),
 }
 
-/// A packet's way through the chains of a hook.
+/// The effects of the rules of one or more base chains on a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Trace {
-    /// What becomes of it.
+    /// The fate of the packet.
     pub fate: Fate,
-    /// The rules that had an effect: chain and position in it.
+    /// The rules that matched: the chain, and the index of the rule in it.
     pub rules: Vec<(Arc<str>, usize)>,
-    /// Where it is sent instead, if its destination is translated: the address, and the port if that is too.
-    pub translated: Option<(IpAddr, Option<u16>)>,
-    /// Its source is translated.
+    /// The translated destination address, and the port if that is translated too.
+    pub dnat: Option<(IpAddr, Option<u16>)>,
+    /// A `masquerade` expression translates the source.
     pub masqueraded: bool,
-    /// What it would have written to sets, in order.
-    pub written: Vec<Written>,
-    /// The packet mark at the end.
+    /// The writes to sets, in order.
+    pub set_writes: Vec<SetWrite>,
+    /// The packet mark after the last rule.
     pub mark: u32,
-    /// The packet's priority at the end.
+    /// The packet priority after the last rule.
     pub priority: u32,
-    /// Named counters that counted it.
-    pub counted: Vec<Arc<str>>,
-    /// NFLOG prefixes that it was handed on with.
-    pub logged: Vec<Arc<str>>,
-    /// How often something was looked up in a set.
+    /// The named counters that counted the packet.
+    pub counters: Vec<Arc<str>>,
+    /// The prefixes with which the packet was logged to NFLOG.
+    pub log_prefixes: Vec<Arc<str>>,
+    /// The number of set lookups.
     pub lookups: usize,
 }
 
-/// A transaction that takes effect while a packet is under way. The kernel takes notice between two rules or even within
-/// one: what is looked up from then on is looked up in what there is then. The rules stay those by which it began.
+/// A transaction that takes effect during a trace. The kernel switches the generation between two lookups: later lookups
+/// see the new elements, while the rules stay those with which the packet began.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Meanwhile<'a> {
-    /// So many times something is looked up before.
+pub(super) struct ConcurrentCommit<'a> {
+    /// The number of lookups that see the old elements.
     pub(super) lookups: usize,
-    /// The table as it is then.
+    /// The table after the transaction.
     pub(super) table: &'a Table,
 }
 
-/// More rules than any packet passes: a loop, which a kernel refuses.
-const STEPS: usize = 100_000;
+/// More rules than any packet traverses: a loop, which the kernel rejects.
+const MAX_RULES: usize = 100_000;
 
 impl Table {
-    /// Sends a packet through all base chains of a hook. `random` draws a number below its argument.
+    /// Traces a packet through all base chains of a hook. `random` returns a number below its argument.
     ///
     /// # Panics
-    /// If rules lead in a circle, which the kernel refuses.
+    /// If chains jump in a loop, which the kernel rejects.
     pub fn trace(&self, hook: Hook, packet: &Packet, random: &mut dyn FnMut(u32) -> u32) -> Trace {
-        let mut run = Run::new(self, None, packet.clone(), random);
+        let mut tracer = Tracer::new(self, None, packet.clone(), random);
         for (name, chain, _) in self.base_chains(hook) {
-            run.chain(name, chain);
-            if run.trace.fate != Fate::Accepted {
+            tracer.chain(name, chain);
+            if tracer.trace.fate != Fate::Accepted {
                 break;
             }
-            if let Some((address, port)) = run.trace.translated {
-                run.packet.translate(address, port);
+            if let Some((address, port)) = tracer.trace.dnat {
+                tracer.packet.apply_dnat(address, port);
             }
         }
-        run.trace
+        tracer.trace
     }
 
-    /// Sends a packet through one base chain.
-    pub(super) fn pass(
+    /// Traces a packet through one base chain.
+    pub(super) fn trace_base_chain(
         &self,
         (name, chain): (&Arc<str>, &Chain),
-        meanwhile: Option<Meanwhile<'_>>,
+        commit: Option<ConcurrentCommit<'_>>,
         packet: &Packet,
         random: &mut dyn FnMut(u32) -> u32,
     ) -> Trace {
-        let mut run = Run::new(self, meanwhile, packet.clone(), random);
-        run.chain(name, chain);
-        run.trace
+        let mut tracer = Tracer::new(self, commit, packet.clone(), random);
+        tracer.chain(name, chain);
+        tracer.trace
     }
 
-    /// The base chains of a hook, in the order in which packets pass them.
+    /// Returns the base chains of a hook in the order in which packets traverse them.
     pub(super) fn base_chains(&self, hook: Hook) -> Vec<(&Arc<str>, &Chain, BaseChain)> {
         let of_hook = |(name, chain)| {
             let chain: &Chain = chain;
@@ -109,118 +110,121 @@ impl Table {
     }
 }
 
-struct Run<'a> {
+struct Tracer<'a> {
     table: &'a Table,
-    meanwhile: Option<Meanwhile<'a>>,
+    commit: Option<ConcurrentCommit<'a>>,
     packet: Packet,
     random: &'a mut dyn FnMut(u32) -> u32,
-    steps: usize,
+    rule_count: usize,
     trace: Trace,
 }
 
-/// How a chain ended.
-enum End {
-    /// With a verdict for the packet.
-    Decided,
-    /// Without one: on behind the jump.
-    Back,
+/// The end of a chain.
+enum ChainEnd {
+    /// A verdict that ends the base chain.
+    Final,
+    /// None: evaluation continues after the jump.
+    Return,
 }
 
-/// How a rule ended.
-enum RuleEnd {
-    Next,
+/// The result of an expression or a rule, as the verdict register holds it.
+enum Step {
+    /// `NFT_CONTINUE`
+    Continue,
+    /// `NFT_BREAK`: the rule does not match.
     Break,
     Verdict(Verdict),
-    Decided,
+    /// A statement that ends the base chain: NAT or reject.
+    Final,
 }
 
 type Registers = [u8; 80];
 
-impl<'a> Run<'a> {
+impl<'a> Tracer<'a> {
     fn new(
         table: &'a Table,
-        meanwhile: Option<Meanwhile<'a>>,
+        commit: Option<ConcurrentCommit<'a>>,
         packet: Packet,
         random: &'a mut dyn FnMut(u32) -> u32,
     ) -> Self {
         let trace = Trace {
             fate: Fate::Accepted,
             rules: Vec::new(),
-            translated: None,
+            dnat: None,
             masqueraded: false,
-            written: Vec::new(),
+            set_writes: Vec::new(),
             mark: packet.mark,
             priority: packet.priority,
-            counted: Vec::new(),
-            logged: Vec::new(),
+            counters: Vec::new(),
+            log_prefixes: Vec::new(),
             lookups: 0,
         };
-        Run { table, meanwhile, packet, random, steps: 0, trace }
+        Tracer { table, commit, packet, random, rule_count: 0, trace }
     }
 
-    fn chain(&mut self, name: &Arc<str>, chain: &Chain) -> End {
+    fn chain(&mut self, name: &Arc<str>, chain: &Chain) -> ChainEnd {
         for (position, rule) in chain.rules.iter().enumerate() {
-            self.steps += 1;
-            assert!(self.steps < STEPS, "rules lead in a circle through chain {name}");
+            self.rule_count += 1;
+            assert!(self.rule_count < MAX_RULES, "chains jump in a loop through {name}");
             let verdict = match self.rule(rule) {
-                RuleEnd::Break => continue,
-                RuleEnd::Next => {
+                Step::Break => continue,
+                Step::Continue => {
                     self.trace.rules.push((Arc::clone(name), position));
                     continue;
                 }
-                RuleEnd::Decided => {
+                Step::Final => {
                     self.trace.rules.push((Arc::clone(name), position));
-                    return End::Decided;
+                    return ChainEnd::Final;
                 }
-                RuleEnd::Verdict(verdict) => verdict,
+                Step::Verdict(verdict) => verdict,
             };
             self.trace.rules.push((Arc::clone(name), position));
             match verdict {
-                Verdict::Accept => return End::Decided,
+                Verdict::Accept => return ChainEnd::Final,
                 Verdict::Drop => {
                     self.trace.fate = Fate::Dropped;
-                    return End::Decided;
+                    return ChainEnd::Final;
                 }
                 Verdict::Continue => {}
-                Verdict::Return => return End::Back,
-                Verdict::Jump(target) => match self.named(&target) {
-                    End::Decided => return End::Decided,
-                    End::Back => {}
+                Verdict::Return => return ChainEnd::Return,
+                Verdict::Jump(target) => match self.jump(&target) {
+                    ChainEnd::Final => return ChainEnd::Final,
+                    ChainEnd::Return => {}
                 },
-                Verdict::Goto(target) => return self.named(&target),
+                Verdict::Goto(target) => return self.jump(&target),
             }
         }
-        End::Back
+        ChainEnd::Return
     }
 
-    fn named(&mut self, name: &Arc<str>) -> End {
+    fn jump(&mut self, name: &Arc<str>) -> ChainEnd {
         match self.table.chains.get(name) {
             Some(chain) => self.chain(name, chain),
-            None => End::Back,
+            None => ChainEnd::Return,
         }
     }
 
-    fn rule(&mut self, rule: &Rule) -> RuleEnd {
+    fn rule(&mut self, rule: &Rule) -> Step {
         let mut registers: Registers = [0; 80];
         for expression in rule.expressions() {
-            match self.step(expression, &mut registers) {
-                RuleEnd::Next => {}
+            match self.expression(expression, &mut registers) {
+                Step::Continue => {}
                 end => return end,
             }
         }
-        RuleEnd::Next
+        Step::Continue
     }
 
-    fn step(&mut self, expression: &Expression, registers: &mut Registers) -> RuleEnd {
-        let go_on = |holds: bool| if holds { RuleEnd::Next } else { RuleEnd::Break };
+    fn expression(&mut self, expression: &Expression, registers: &mut Registers) -> Step {
+        let matches = |holds: bool| if holds { Step::Continue } else { Step::Break };
         match expression {
             Expression::Payload { header, offset, length, to } => {
-                let Some(bytes) = self.payload(*header, *offset, *length) else { return RuleEnd::Break };
+                let Some(bytes) = self.payload(*header, *offset, *length) else { return Step::Break };
                 put(registers, *to, &bytes);
             }
             Expression::Meta { key, to } => match self.meta(*key) {
                 Some(bytes) => put(registers, *to, &bytes),
-                None => return RuleEnd::Break,
+                None => return Step::Break,
             },
             Expression::SetMeta { key: Meta::Mark, from } => {
                 self.trace.mark = u32::from_ne_bytes(get(registers, *from, 4).try_into().expect("4 bytes"));
@@ -244,7 +248,7 @@ impl<'a> Run<'a> {
                     Fib::SourceType => (self.packet.source_is_local, self.packet.source),
                     Fib::DestinationType => (self.packet.destination_is_local, self.packet.destination),
                 };
-                // `RTN_UNICAST` for all others. Which addresses are the broadcast ones of networks is not known here.
+                // `RTN_UNICAST` otherwise. The broadcast addresses of networks are not known here.
                 let kind = match address {
                     _ if local => FIB_LOCAL,
                     address if address.is_multicast() => FIB_MULTICAST,
@@ -256,19 +260,19 @@ impl<'a> Run<'a> {
             Expression::Random { modulus, offset, to } => {
                 put(registers, *to, &(offset + (self.random)(*modulus)).to_ne_bytes());
             }
-            // Which number comes of a hash is no more foreseen than a random one.
+            // The hash is not computed: its value is as good as random.
             Expression::Hash { modulus, to, .. } => {
                 put(registers, *to, &(self.random)(*modulus).to_ne_bytes());
             }
-            Expression::Load { value, to } => put(registers, *to, value.bytes()),
-            Expression::Verdict(verdict) => return RuleEnd::Verdict(verdict.clone()),
+            Expression::Immediate { value, to } => put(registers, *to, value.bytes()),
+            Expression::Verdict(verdict) => return Step::Verdict(verdict.clone()),
             Expression::Compare { from, op, with } => {
                 let with = with.bytes();
-                return go_on(op.holds(get(registers, *from, with.len()), with));
+                return matches(op.holds(get(registers, *from, with.len()), with));
             }
             Expression::Range { from, negated, first, last } => {
                 let value = get(registers, *from, first.bytes().len());
-                return go_on((first.bytes()..=last.bytes()).contains(&value) != *negated);
+                return matches((first.bytes()..=last.bytes()).contains(&value) != *negated);
             }
             Expression::Bitwise { register, length, mask, xor } => {
                 let masked: Vec<u8> = get(registers, *register, *length as usize)
@@ -279,11 +283,11 @@ impl<'a> Run<'a> {
                 put(registers, *register, &masked);
             }
             Expression::Lookup { set, key, result } => return self.look_up(set, *key, *result, registers),
-            Expression::Dynamic { set, op, key, data, timeout } => {
+            Expression::Dynset { set, op, key, data, timeout } => {
                 if let Some(Set { spec, .. }) = self.table.sets.get(set) {
                     let bytes =
                         |at, length: usize| Key::new().part(get(registers, at, length.next_multiple_of(4)));
-                    self.trace.written.push(Written {
+                    self.trace.set_writes.push(SetWrite {
                         set: Arc::clone(set),
                         op: *op,
                         key: bytes(*key, spec.key_length()),
@@ -292,12 +296,12 @@ impl<'a> Run<'a> {
                     });
                 }
             }
-            Expression::NamedCounter(name) => self.trace.counted.push(Arc::clone(name)),
+            Expression::NamedCounter(name) => self.trace.counters.push(Arc::clone(name)),
             Expression::Limit { .. } => {}
-            Expression::Log { prefix, .. } => self.trace.logged.push(Arc::clone(prefix)),
+            Expression::Log { prefix, .. } => self.trace.log_prefixes.push(Arc::clone(prefix)),
             Expression::Reject(with) => {
                 self.trace.fate = Fate::Rejected(*with);
-                return RuleEnd::Decided;
+                return Step::Final;
             }
             Expression::Dnat { family, address, port } => {
                 let length = if *family == Family::V4 { 4 } else { 16 };
@@ -308,16 +312,16 @@ impl<'a> Run<'a> {
                 };
                 let port = port
                     .map(|port| u16::from_be_bytes(get(registers, port, 2).try_into().expect("two bytes")));
-                self.trace.translated = Some((address, port));
-                return RuleEnd::Decided;
+                self.trace.dnat = Some((address, port));
+                return Step::Final;
             }
             Expression::Masquerade { .. } => {
                 self.trace.masqueraded = true;
-                return RuleEnd::Decided;
+                return Step::Final;
             }
-            Expression::Other(_) => return RuleEnd::Break,
+            Expression::Unknown(_) => return Step::Break,
         }
-        RuleEnd::Next
+        Step::Continue
     }
 
     fn look_up(
@@ -326,9 +330,9 @@ impl<'a> Run<'a> {
         key: Register,
         result: LookupResult,
         registers: &mut Registers,
-    ) -> RuleEnd {
-        let table = match self.meanwhile {
-            Some(Meanwhile { lookups, table }) if self.trace.lookups >= lookups => table,
+    ) -> Step {
+        let table = match self.commit {
+            Some(ConcurrentCommit { lookups, table }) if self.trace.lookups >= lookups => table,
             _ => self.table,
         };
         self.trace.lookups += 1;
@@ -337,13 +341,13 @@ impl<'a> Run<'a> {
             .get(name)
             .and_then(|set| set.find(&key_at(registers, key, &set.spec)).map(|element| element.data.clone()));
         match (result, found) {
-            (LookupResult::NotFound, None) | (LookupResult::Found, Some(_)) => RuleEnd::Next,
-            (LookupResult::Verdict, Some(Some(ElementData::Verdict(verdict)))) => RuleEnd::Verdict(verdict),
+            (LookupResult::NotFound, None) | (LookupResult::Found, Some(_)) => Step::Continue,
+            (LookupResult::Verdict, Some(Some(ElementData::Verdict(verdict)))) => Step::Verdict(verdict),
             (LookupResult::Data(to), Some(Some(ElementData::Value(value)))) => {
                 put(registers, to, value.bytes());
-                RuleEnd::Next
+                Step::Continue
             }
-            _ => RuleEnd::Break,
+            _ => Step::Break,
         }
     }
 
@@ -406,7 +410,7 @@ impl Comparison {
     }
 }
 
-/// Writes a value, and fills its last register up, as the kernel does.
+/// Writes a value and pads its last register with zeros, as the kernel does.
 fn put(registers: &mut Registers, to: Register, bytes: &[u8]) {
     let at = usize::from(to.0) * 4;
     let end = at + bytes.len().next_multiple_of(4);

@@ -3,14 +3,14 @@
 use std::sync::Arc;
 
 use super::comment::{self, COMMENT, SET_COMMENT};
+use super::constants::{OBJECT_COUNTER, attributes as a, messages as m};
 use super::data::Data;
 use super::element::{Element, ElementData, Key, end_of_range};
-use super::refusal;
+use super::rejected_object;
 use super::rule::Rule;
 use super::set::{SetSpec, type_number};
 use super::set_flags as flags;
 use super::table::{Chain, TableFamily};
-use super::wire::{OBJECT_COUNTER, attributes as a, messages as m};
 use crate::attribute::Writer;
 use crate::error::{Error, Result};
 use crate::message::{ACK, Batch, CREATE};
@@ -302,7 +302,7 @@ impl Transaction {
         self.batch.add_flags(last, ACK);
         socket.transact_framed(self.action, &mut self.batch, last).map_err(|(position, error)| {
             match self.batch.message(position) {
-                Some(message) if position > 0 => refusal::about(message, error),
+                Some(message) if position > 0 => rejected_object::name_object(message, error),
                 _ => error,
             }
         })

@@ -5,7 +5,7 @@
 mod namespace;
 
 use namespace::{inside, run};
-use portcullis_netlink::nf_tables::{ChainUse, TableFamily, chains, generation};
+use portcullis_netlink::nf_tables::{ChainUse, TableFamily, generation, list_chains};
 use portcullis_netlink::socket::{NetlinkProtocol, Socket};
 use portcullis_netlink::{Error, Family, xtables};
 
@@ -41,7 +41,7 @@ fn chains_are_listed_with_their_uses() {
         let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
         let mut uses = |name: &str| {
             let mut found: Vec<ChainUse> = Vec::new();
-            chains(&mut socket, TableFamily::Ip, |chain| found.push(chain)).unwrap();
+            list_chains(&mut socket, TableFamily::Ip, |chain| found.push(chain)).unwrap();
             found.into_iter().find(|chain| chain.table == "nat" && chain.name == name).map(|chain| chain.uses)
         };
         assert_eq!(uses("KUBE-A"), None);

@@ -94,11 +94,12 @@ mod tests {
 
     fn table() -> Table {
         let mut table = Table::new(TableFamily::Inet, "t");
-        let chain = Chain::of(vec![Rule::new().then(Verdict::Accept)]).remark("what it is for");
+        let chain = Chain::new(vec![Rule::new().then(Verdict::Accept)]).with_comment("what it is for");
         table.chains.insert("a".into(), chain);
         let key = |text: &str| Key::from(text.parse::<IpAddr>().expect("an address"));
-        let spec = SetSpec::of(&[DataType::Ipv4Addr]).remark("peers");
-        let set = Set::with(spec, [(key("10.0.0.1"), Element::bare()), (key("10.0.0.2"), Element::bare())]);
+        let spec = SetSpec::new(&[DataType::Ipv4Addr]).with_comment("peers");
+        let set =
+            Set::with_elements(spec, [(key("10.0.0.1"), Element::new()), (key("10.0.0.2"), Element::new())]);
         table.sets.insert("s".into(), set);
         table.counters.insert("c".into(), Some("drops".into()));
         table
@@ -139,7 +140,7 @@ mod tests {
             ),
             (|table| table.counters.clear(), &[], r#"counter c (Some("drops")): None Some([])"#),
             (
-                |table| drop(table.chains.insert(Arc::from("mine"), Chain::of(Vec::new()))),
+                |table| drop(table.chains.insert(Arc::from("mine"), Chain::new(Vec::new()))),
                 &[],
                 "chain mine (None): Some([]) None",
             ),

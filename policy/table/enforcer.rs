@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use portcullis_netlink::nf_tables::{
-    self, Committed, Extent, Foreign, ManagedTable, Table, TableFamily, delete_table, read_counters,
+    self, ChangeCounts, CommitSummary, DesiredTable, Table, TableFamily, UnknownObjects, delete_table,
+    read_counters,
 };
 use portcullis_netlink::socket::Socket;
 
@@ -112,14 +113,14 @@ impl Enforcer {
 
     /// Has the next [`Enforcer::sync`] compare everything with the kernel.
     pub fn request_full_sync(&mut self) {
-        self.table.tables_mut().into_iter().for_each(ManagedTable::doubt);
+        self.table.tables_mut().into_iter().for_each(DesiredTable::invalidate);
     }
 
     /// Makes the kernel hold what it should, in one transaction for each of the two tables.
     ///
     /// # Errors
     /// The kernel refuses; it then holds what it held before.
-    pub fn sync(&mut self) -> Result<Committed, portcullis_netlink::Error> {
+    pub fn sync(&mut self) -> Result<CommitSummary, portcullis_netlink::Error> {
         let Enforcer { table, socket, has_bridge_family } = self;
         let [inet, bridge] = table.tables_mut();
         let mut committed = inet.commit(socket)?;
@@ -128,9 +129,9 @@ impl Enforcer {
         }
         match bridge.commit(socket) {
             Ok(more) => {
-                committed.extent += more.extent;
+                committed.changes += more.changes;
                 committed.full |= more.full;
-                committed.rebuilt |= more.rebuilt;
+                committed.replaced |= more.replaced;
                 committed.bytes += more.bytes;
             }
             Err(error) if is_without_family(&error) => {
@@ -145,7 +146,7 @@ impl Enforcer {
     ///
     /// # Errors
     /// They cannot be read.
-    pub fn check(&mut self) -> Result<Extent, portcullis_netlink::Error> {
+    pub fn check(&mut self) -> Result<ChangeCounts, portcullis_netlink::Error> {
         let mut extent = self.table.table().check(&mut self.socket)?;
         if self.has_bridge_family {
             extent += self.table.bridge().check(&mut self.socket)?;
@@ -175,7 +176,7 @@ impl Enforcer {
 ///
 /// # Errors
 /// It cannot be read.
-pub fn read(family: TableFamily) -> Result<Option<(Table, Foreign)>, EnforceError> {
+pub fn read(family: TableFamily) -> Result<Option<(Table, UnknownObjects)>, EnforceError> {
     let mut socket = nf_tables::open()?.ok_or(EnforceError::NoTables)?;
     match nf_tables::read(&mut socket, family, TABLE) {
         Err(error) if is_without_family(&error) => Ok(None),
@@ -187,7 +188,7 @@ pub fn read(family: TableFamily) -> Result<Option<(Table, Foreign)>, EnforceErro
 pub fn has_bridge_family() -> bool {
     let tried = || -> portcullis_netlink::Result<bool> {
         let Some(mut socket) = nf_tables::open()? else { return Ok(false) };
-        match ManagedTable::new(TableFamily::Bridge, TABLE).try_out(&mut socket) {
+        match DesiredTable::new(TableFamily::Bridge, TABLE).check_edits(&mut socket) {
             Err(error) if is_without_family(&error) => Ok(false),
             tried => tried.map(|()| true),
         }

@@ -15,8 +15,8 @@ use std::sync::Arc;
 
 use portcullis_netlink::Family;
 use portcullis_netlink::nf_tables::{
-    BaseChain, Chain, ChainKind, DataType, Element, FIB_BROADCAST, FIB_MULTICAST, Field, Hook, Key,
-    ManagedTable, Meta, Rule, Set, SetSpec, TableFamily, Verdict,
+    BaseChain, Chain, ChainKind, DataType, DesiredTable, Element, FIB_BROADCAST, FIB_MULTICAST, Field, Hook,
+    Key, Meta, Rule, Set, SetSpec, TableFamily, Verdict,
 };
 
 use super::names::{EGRESS, FORWARD, OTHER_PROTOCOLS, PREROUTING, ROUTER_ADVERTISEMENTS, TABLE, of_family};
@@ -56,25 +56,28 @@ const ROUTERS_ONLY: [(Family, u8); 4] =
 const ADDRESS_ASSIGNMENT: [(&str, u16); 2] = [("255.255.255.255", 67), ("ff02::1:2", 547)];
 
 /// The table of the family `bridge`, without any port.
-pub(super) fn bridge_table(options: &PolicyOptions) -> ManagedTable {
-    let mut table = ManagedTable::new(TableFamily::Bridge, TABLE);
-    table.remark("NetworkPolicy for ports of bridges, by portcullis");
+pub(super) fn bridge_table(options: &PolicyOptions) -> DesiredTable {
+    let mut table = DesiredTable::new(TableFamily::Bridge, TABLE);
+    table.set_comment("NetworkPolicy for ports of bridges, by portcullis");
     let mut put = |name: &str, spec: SetSpec| table.put_set(&name.into(), Set::new(spec));
-    put(POD_PORTS, SetSpec::of(&[DataType::IfName]).remark("interfaces of pods"));
-    let numbers = || SetSpec::of(&[DataType::IfName]).to(&[DataType::ClassId]);
-    put(EGRESS_PORTS, numbers().remark("of pods whose connections to others are judged"));
-    put(INGRESS_PORTS, numbers().remark("of pods to which connections are judged"));
+    put(POD_PORTS, SetSpec::new(&[DataType::IfName]).with_comment("interfaces of pods"));
+    let numbers = || SetSpec::new(&[DataType::IfName]).with_data(&[DataType::ClassId]);
+    put(EGRESS_PORTS, numbers().with_comment("of pods whose connections to others are judged"));
+    put(INGRESS_PORTS, numbers().with_comment("of pods to which connections are judged"));
     for family in Family::ALL {
-        let spec = SetSpec::of(&[DataType::IfName, DataType::address(family)]);
-        put(&of_family(PORT_ADDRESSES, family), spec.remark("the addresses that the API gives the pods"));
+        let spec = SetSpec::new(&[DataType::IfName, DataType::address(family)]);
+        put(
+            &of_family(PORT_ADDRESSES, family),
+            spec.with_comment("the addresses that the API gives the pods"),
+        );
     }
     table.put_counter(&OTHER_PROTOCOLS.into(), Some("frames of isolated pods that are neither IP nor ARP"));
     table.put_counter(&ROUTER_ADVERTISEMENTS.into(), Some("router advertisements and redirects of pods"));
     let base = |hook, rules| Chain {
         base: Some(BaseChain { kind: ChainKind::Filter, hook, priority: BRIDGE_PRIORITY }),
-        ..Chain::of(rules)
+        ..Chain::new(rules)
     };
-    let frame = |family| Rule::new().frame_of(family);
+    let frame = |family| Rule::new().ether_family(family);
     let mut rules: Vec<Rule> = router_advertisements(frame, POD_PORTS, options).collect();
     rules.extend(number_of_port(IN, Field::Source, EGRESS_PORTS, options));
     table.put_chain(&PREROUTING.into(), base(Hook::Prerouting, rules));
@@ -110,14 +113,14 @@ fn number_of_port(
 ) -> impl Iterator<Item = Rule> {
     let known = Family::ALL.map(|family| {
         let key = [interface, address(family)];
-        Rule::new().frame_of(family).is_in(&key, of_family(PORT_ADDRESSES, family)).then(Verdict::Accept)
+        Rule::new().ether_family(family).is_in(&key, of_family(PORT_ADDRESSES, family)).then(Verdict::Accept)
     });
     let foreign = Family::ALL.map(|family| {
-        Rule::new().frame_of(family).set_priority_by(&[interface], numbers).then(Verdict::Accept)
+        Rule::new().ether_family(family).set_priority_from_map(&[interface], numbers).then(Verdict::Accept)
     });
     let passed = [libc::ETH_P_IP, libc::ETH_P_IPV6, libc::ETH_P_ARP];
-    let other = passed.iter().fold(Rule::new(), |line, kind| line.frame_is_not_of(*kind as u16));
-    let other = dropped(other.set_priority_by(&[interface], numbers), OTHER_PROTOCOLS, options);
+    let other = passed.iter().fold(Rule::new(), |line, kind| line.ether_type_is_not(*kind as u16));
+    let other = dropped(other.set_priority_from_map(&[interface], numbers), OTHER_PROTOCOLS, options);
     known.into_iter().chain(foreign).chain([other])
 }
 
@@ -128,19 +131,31 @@ fn dropped(line: Rule, counter: &str, options: &PolicyOptions) -> Rule {
 }
 
 /// Puts the sets and maps of interfaces into the table of the family `inet`, without any interface.
-pub(super) fn put_sets(table: &mut ManagedTable) {
+pub(super) fn put_sets(table: &mut DesiredTable) {
     let mut put = |name: &str, spec: SetSpec| table.put_set(&name.into(), Set::new(spec));
-    put(POD_INTERFACES, SetSpec::of(&[DataType::IfName]).remark("interfaces of pods"));
+    put(POD_INTERFACES, SetSpec::new(&[DataType::IfName]).with_comment("interfaces of pods"));
     let (name, number) = ([DataType::IfName], [DataType::ClassId]);
-    put(EGRESS_INTERFACES, SetSpec::verdicts(&name).remark("of pods whose connections to others are judged"));
-    put(INGRESS_INTERFACES, SetSpec::verdicts(&name).remark("of pods to which connections are judged"));
-    put(EGRESS_PORTS, SetSpec::verdicts(&number).remark("the same by numbers from the bridge table"));
-    put(INGRESS_PORTS, SetSpec::verdicts(&number).remark("the same by numbers from the bridge table"));
+    put(
+        EGRESS_INTERFACES,
+        SetSpec::verdict_map(&name).with_comment("of pods whose connections to others are judged"),
+    );
+    put(
+        INGRESS_INTERFACES,
+        SetSpec::verdict_map(&name).with_comment("of pods to which connections are judged"),
+    );
+    put(
+        EGRESS_PORTS,
+        SetSpec::verdict_map(&number).with_comment("the same by numbers from the bridge table"),
+    );
+    put(
+        INGRESS_PORTS,
+        SetSpec::verdict_map(&number).with_comment("the same by numbers from the bridge table"),
+    );
     for family in Family::ALL {
-        let spec = SetSpec::of(&[DataType::IfName, DataType::address(family)]);
+        let spec = SetSpec::new(&[DataType::IfName, DataType::address(family)]);
         put(
             &of_family(INTERFACE_ADDRESSES, family),
-            spec.remark("the addresses that the API gives the pods"),
+            spec.with_comment("the addresses that the API gives the pods"),
         );
     }
 }
@@ -189,7 +204,7 @@ pub(super) fn to_groups() -> Vec<Rule> {
     let mut lines: Vec<Rule> = address_assignment().collect();
     let kinds = [(Family::V4, FIB_BROADCAST), (Family::V4, FIB_MULTICAST), (Family::V6, FIB_MULTICAST)];
     lines.extend(kinds.map(|(family, kind)| {
-        let line = Rule::new().family(family).to_kind(kind);
+        let line = Rule::new().family(family).to_address_type(kind);
         line.verdict_map(&[Field::Source(family)], of_family(EGRESS, family))
     }));
     lines
@@ -208,13 +223,13 @@ fn address_assignment() -> impl Iterator<Item = Rule> {
 pub(super) fn attach(
     interfaces: &[PodInterface],
     compiled: &CompiledPolicies,
-    inet: &mut ManagedTable,
-    bridge: &mut ManagedTable,
+    inet: &mut DesiredTable,
+    bridge: &mut DesiredTable,
 ) {
     let mut contents = Contents::default();
     interfaces.iter().for_each(|interface| contents.add(interface, compiled));
     let bare = |keys: &[Key]| -> Vec<(Key, Element)> {
-        keys.iter().map(|key| (key.clone(), Element::bare())).collect()
+        keys.iter().map(|key| (key.clone(), Element::new())).collect()
     };
     fill(bridge, POD_PORTS, bare(&contents.names));
     fill(inet, POD_INTERFACES, bare(&contents.names));
@@ -235,10 +250,10 @@ pub(super) fn attach(
     }
 }
 
-fn fill(table: &mut ManagedTable, name: &str, elements: Vec<(Key, Element)>) {
+fn fill(table: &mut DesiredTable, name: &str, elements: Vec<(Key, Element)>) {
     let name: Arc<str> = name.into();
     if let Some(set) = table.desired().sets.get(&name) {
-        let set = Set::with(set.spec.clone(), elements);
+        let set = Set::with_elements(set.spec.clone(), elements);
         table.put_set(&name, set);
     }
 }

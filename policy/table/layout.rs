@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use portcullis_netlink::Family;
 use portcullis_netlink::nf_tables::{
-    BaseChain, Chain, ChainKind, Comparison, CtState, DataType, Element, Field, Hook, Key, ManagedTable,
+    BaseChain, Chain, ChainKind, Comparison, CtState, DataType, DesiredTable, Element, Field, Hook, Key,
     Rule, Set, SetSpec, TCP_SYN, TCP_SYN_ECN, TableFamily, Verdict,
 };
 
@@ -54,9 +54,9 @@ fn not_first_segment(line: Rule) -> Rule {
 /// The table that enforces policies.
 #[derive(Debug)]
 pub struct PolicyTable {
-    table: ManagedTable,
+    table: DesiredTable,
     /// The table of the family `bridge`, by which ports of bridges are told apart.
-    bridge: ManagedTable,
+    bridge: DesiredTable,
     options: PolicyOptions,
     shared: SharedSets,
     tiers: Tiers,
@@ -66,8 +66,8 @@ pub struct PolicyTable {
 impl PolicyTable {
     /// The table as it is before there is any policy.
     pub fn new(options: PolicyOptions) -> Self {
-        let mut table = ManagedTable::new(TableFamily::Inet, TABLE);
-        table.remark("NetworkPolicy, by portcullis");
+        let mut table = DesiredTable::new(TableFamily::Inet, TABLE);
+        table.set_comment("NetworkPolicy, by portcullis");
         let bridge = interfaces::bridge_table(&options);
         let mut this = PolicyTable {
             table,
@@ -78,9 +78,9 @@ impl PolicyTable {
             labels: Arc::default(),
         };
         this.put_maps();
-        let spec = SetSpec { timeout: Some(0), ..SetSpec::of(&[DataType::InetProto]) };
+        let spec = SetSpec { timeout: Some(0), ..SetSpec::new(&[DataType::InetProto]) };
         let about = "whose connections may be older than connection tracking";
-        this.table.put_set(&PICKED_UP.into(), Set::new(spec.remark(about)));
+        this.table.put_set(&PICKED_UP.into(), Set::new(spec.with_comment(about)));
         interfaces::put_sets(&mut this.table);
         this.put_chains();
         this
@@ -94,17 +94,17 @@ impl PolicyTable {
     }
 
     /// What the kernel should hold.
-    pub fn table(&self) -> &ManagedTable {
+    pub fn table(&self) -> &DesiredTable {
         &self.table
     }
 
     /// What the kernel should hold in the family `bridge`.
-    pub fn bridge(&self) -> &ManagedTable {
+    pub fn bridge(&self) -> &DesiredTable {
         &self.bridge
     }
 
     /// Both tables, to commit them: that of the family `inet` first.
-    pub fn tables_mut(&mut self) -> [&mut ManagedTable; 2] {
+    pub fn tables_mut(&mut self) -> [&mut DesiredTable; 2] {
         [&mut self.table, &mut self.bridge]
     }
 
@@ -112,7 +112,7 @@ impl PolicyTable {
     pub fn set_pick_up(&mut self, on: bool) {
         let (set, tcp) = (PICKED_UP.into(), Key::new().protocol(libc::IPPROTO_TCP as u8));
         match on {
-            true => self.table.put_element(&set, tcp, Element::bare().for_at_most(PICK_UP_AT_MOST)),
+            true => self.table.put_element(&set, tcp, Element::new().with_timeout(PICK_UP_AT_MOST)),
             false => self.table.remove_element(&set, &tcp),
         }
     }
@@ -138,20 +138,30 @@ impl PolicyTable {
             let mut put = |name: &str, spec: SetSpec| {
                 self.table.put_set(&of_family(name, family).into(), Set::new(spec));
             };
-            put(EGRESS, SetSpec::verdicts(&[address]).remark("pods whose connections to others are judged"));
-            put(INGRESS, SetSpec::verdicts(&[address]).remark("pods to which connections are judged"));
-            put(TOWARDS_NODE, SetSpec::verdicts(&[address]).remark("pods judged towards this node itself"));
-            put(ITSELF, SetSpec::of(&[address, address]).remark("a pod that talks to itself"));
+            put(
+                EGRESS,
+                SetSpec::verdict_map(&[address]).with_comment("pods whose connections to others are judged"),
+            );
+            put(
+                INGRESS,
+                SetSpec::verdict_map(&[address]).with_comment("pods to which connections are judged"),
+            );
+            put(
+                TOWARDS_NODE,
+                SetSpec::verdict_map(&[address]).with_comment("pods judged towards this node itself"),
+            );
+            put(ITSELF, SetSpec::new(&[address, address]).with_comment("a pod that talks to itself"));
             if self.options.terminates_connections {
-                put(SERVERS, SetSpec::of(&[address]).remark("pods to which connections are judged"));
-                put(CLIENTS, SetSpec::of(&[address]).remark("pods whose connections are judged"));
+                put(SERVERS, SetSpec::new(&[address]).with_comment("pods to which connections are judged"));
+                put(CLIENTS, SetSpec::new(&[address]).with_comment("pods whose connections are judged"));
             }
             if let UnknownPods::Deny { ranges } = &self.options.unknown_pods {
-                put(KNOWN, SetSpec::of(&[address]).remark("all pods of this node that are known"));
+                put(KNOWN, SetSpec::new(&[address]).with_comment("all pods of this node that are known"));
                 let ranges = ranges.iter().filter(|range| Family::from_address(range.addr()) == family);
-                let elements = ranges
-                    .map(|range| (Key::from(range.network()), Element::up_to(Key::from(range.broadcast()))));
-                let set = Set::with(SetSpec::of(&[address]).ranges(), elements);
+                let elements = ranges.map(|range| {
+                    (Key::from(range.network()), Element::range_to(Key::from(range.broadcast())))
+                });
+                let set = Set::with_elements(SetSpec::new(&[address]).with_intervals(), elements);
                 self.table.put_set(&of_family(RANGES, family).into(), set);
             }
         }
@@ -173,15 +183,17 @@ impl PolicyTable {
         };
         let base = |hook, priority, rules: Vec<Rule>| Chain {
             base: Some(BaseChain { kind: ChainKind::Filter, hook, priority }),
-            ..Chain::of(rules)
+            ..Chain::new(rules)
         };
         let source = |family| [Field::Source(family)];
         let lookup = |map: &str, field: fn(Family) -> [Field; 1]| {
             Family::ALL
                 .map(|family| Rule::new().family(family).verdict_map(&field(family), of_family(map, family)))
         };
-        let own =
-            Rule::new().own().then(Verdict::Accept).remark("this node's own, such as probes of its pods");
+        let own = Rule::new()
+            .sent_locally()
+            .then(Verdict::Accept)
+            .with_comment("this node's own, such as probes of its pods");
         let mut rules = vec![established()];
         rules.extend(discovery());
         rules.push(own);
@@ -205,12 +217,12 @@ impl PolicyTable {
         egress.extend(interfaces::from_ports());
         egress.extend(lookup(EGRESS, source));
         egress.push(Rule::new().then(Verdict::goto(INGRESS)));
-        self.table.put_chain(&EGRESS.into(), Chain::of(egress));
+        self.table.put_chain(&EGRESS.into(), Chain::new(egress));
         let mut ingress = self.unknown(Direction::Ingress);
         ingress.extend(interfaces::to_interfaces());
         ingress.extend(lookup(INGRESS, |family| [Field::Destination(family)]));
         ingress.push(Rule::new().then(Verdict::Accept));
-        self.table.put_chain(&INGRESS.into(), Chain::of(ingress));
+        self.table.put_chain(&INGRESS.into(), Chain::new(ingress));
         if self.options.terminates_connections {
             let label = DropLabels { direction: "", policy: CUT.to_owned() };
             self.put_counter(&CUT.into(), "answers in connections that were cut", label);
@@ -324,15 +336,16 @@ impl PolicyTable {
                 SetUpdate::Created(members) => {
                     let mut key = vec![DataType::address(family)];
                     key.extend_from_slice(more);
-                    let elements = keys(members).into_iter().map(|key| (key, Element::bare()));
-                    self.table.put_set(&name, Set::with(SetSpec::of(&key).remark(about), elements));
+                    let elements = keys(members).into_iter().map(|key| (key, Element::new()));
+                    self.table
+                        .put_set(&name, Set::with_elements(SetSpec::new(&key).with_comment(about), elements));
                 }
                 SetUpdate::Deleted => self.table.remove_set(&name),
                 SetUpdate::Updated { added, removed } => {
                     keys(removed).iter().for_each(|key| self.table.remove_element(&name, key));
                     keys(added)
                         .into_iter()
-                        .for_each(|key| self.table.put_element(&name, key, Element::bare()));
+                        .for_each(|key| self.table.put_element(&name, key, Element::new()));
                 }
             }
         }
@@ -355,7 +368,7 @@ impl PolicyTable {
         match &change.after {
             Some(rules) => {
                 renderer.add(id, rules);
-                let chain = Chain::of(std::mem::take(&mut renderer.lines)).remark(&id.describe());
+                let chain = Chain::new(std::mem::take(&mut renderer.lines)).with_comment(&id.describe());
                 self.shared.assign(&name, renderer.used, &mut self.table);
                 self.table.put_chain(&name, chain);
             }
@@ -371,7 +384,7 @@ impl PolicyTable {
         let rules: Vec<RulesId> = tier.rules().collect();
         rules.iter().for_each(|id| renderer.add(id, compiled.rules_of(id)));
         let name: Arc<str> = tier.name().into();
-        let chain = Chain::of(renderer.lines).remark(&tier.describe());
+        let chain = Chain::new(renderer.lines).with_comment(&tier.describe());
         self.shared.assign(&name, renderer.used, &mut self.table);
         self.table.put_chain(&name, chain);
     }
@@ -419,13 +432,13 @@ impl PolicyTable {
         }
         let isolated = [ingress, egress].into_iter().flatten().any(|profile| !profile.network.is_empty());
         let itself = Key::from(change.address).address(change.address);
-        self.element(ITSELF, family, &itself, isolated.then(Element::bare));
+        self.element(ITSELF, family, &itself, isolated.then(Element::new));
         if self.options.terminates_connections {
-            self.element(SERVERS, family, &key, ingress.as_ref().map(|_| Element::bare()));
-            self.element(CLIENTS, family, &key, egress.as_ref().map(|_| Element::bare()));
+            self.element(SERVERS, family, &key, ingress.as_ref().map(|_| Element::new()));
+            self.element(CLIENTS, family, &key, egress.as_ref().map(|_| Element::new()));
         }
         if self.options.unknown_pods != UnknownPods::Allow {
-            self.element(KNOWN, family, &key, change.after.is_some().then(Element::bare));
+            self.element(KNOWN, family, &key, change.after.is_some().then(Element::new));
         }
     }
 

@@ -41,7 +41,7 @@ pub(super) fn judging(profile: &Profile, options: &PolicyOptions) -> Chain {
         let about = about.split_once(" by ").map_or(about.as_str(), |(_, policies)| policies);
         lines.extend(denied(&Rule::new(), direction, &profile.name(), about, options));
     }
-    Chain::of(lines).remark(&profile.describe())
+    Chain::new(lines).with_comment(&profile.describe())
 }
 
 /// The chain that judges what the pods of a profile send to the node that they are on. NetworkPolicies always let that
@@ -52,7 +52,7 @@ pub(super) fn judging_towards_node(profile: &Profile) -> Chain {
         lines.extend(tier(profile, PolicyTier::Baseline));
     }
     lines.push(Rule::new().then(Verdict::Accept));
-    Chain::of(lines).remark(&format!("to this node, {}", profile.describe()))
+    Chain::new(lines).with_comment(&format!("to this node, {}", profile.describe()))
 }
 
 fn tier(profile: &Profile, tier: PolicyTier) -> impl Iterator<Item = Rule> {

@@ -34,7 +34,7 @@ pub(super) fn denied(
     if let Some(DropLog { group, rate }) = options.log {
         let what = if options.audit { "would drop" } else { "drop" };
         let prefix = format!("{what} {direction} {about}");
-        lines.push(start.clone().at_most_a_second(rate, rate.max(5)).log(group, &prefix, LOGGED_BYTES));
+        lines.push(start.clone().limit_per_second(rate, rate.max(5)).log(group, &prefix, LOGGED_BYTES));
     }
     let verdict = if options.audit { allowed(direction) } else { Verdict::Drop };
     lines.push(start.clone().counter(counter).then(verdict));

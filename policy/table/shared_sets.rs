@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use data_encoding::BASE32_NOPAD;
 use portcullis_netlink::Family;
-use portcullis_netlink::nf_tables::{DataType, Element, Key, ManagedTable, Set, SetSpec};
+use portcullis_netlink::nf_tables::{DataType, DesiredTable, Element, Key, Set, SetSpec};
 use sha2::{Digest, Sha256};
 
 use crate::compile::AddressRanges;
@@ -39,8 +39,9 @@ fn ranged(prefix: &str, of: DataType, ranges: Vec<(Key, Key)>, used: &mut UsedSe
     }
     let hash = BASE32_NOPAD.encode(&hash.finalize()[..10]).to_lowercase();
     let name: Arc<str> = format!("{prefix}-{hash}").into();
-    let elements = ranges.into_iter().map(|(first, last)| (first, Element::up_to(last)));
-    used.entry(Arc::clone(&name)).or_insert_with(|| Set::with(SetSpec::of(&[of]).ranges(), elements));
+    let elements = ranges.into_iter().map(|(first, last)| (first, Element::range_to(last)));
+    used.entry(Arc::clone(&name))
+        .or_insert_with(|| Set::with_elements(SetSpec::new(&[of]).with_intervals(), elements));
     name
 }
 
@@ -53,7 +54,7 @@ pub(super) struct SharedSets {
 
 impl SharedSets {
     /// A chain uses these sets from now on, and no others; those that nothing uses any more go.
-    pub(super) fn assign(&mut self, chain: &Arc<str>, used: UsedSets, table: &mut ManagedTable) {
+    pub(super) fn assign(&mut self, chain: &Arc<str>, used: UsedSets, table: &mut DesiredTable) {
         let before = self.of_chain.remove(chain).unwrap_or_default();
         let names: Vec<Arc<str>> = used.keys().cloned().collect();
         for (name, set) in used {

@@ -8,7 +8,7 @@ mod namespace;
 
 use namespace::{inside, run};
 use portcullis_cluster::{Event, Index, Kind, Name, NamespacedName, Object, ObjectKey};
-use portcullis_netlink::nf_tables::{Extent, TableFamily};
+use portcullis_netlink::nf_tables::{ChangeCounts, TableFamily};
 use portcullis_policy::table::{DropLog, Enforcer, PolicyOptions, UnknownPods};
 use portcullis_policy::{Compiler, Scope};
 use serde_json::Value;
@@ -47,9 +47,9 @@ fn play(folder: &str, options: &PolicyOptions) {
                 }
                 enforcer.apply(&changes, compiler.compiled());
                 let committed = enforcer.sync().unwrap_or_else(|error| panic!("{place}: {error}"));
-                assert!(!committed.rebuilt, "{place}: {committed:?}");
+                assert!(!committed.replaced, "{place}: {committed:?}");
                 assert_eq!(committed.full, n == 0, "{place}");
-                assert_eq!(enforcer.check().unwrap(), Extent::default(), "{place}");
+                assert_eq!(enforcer.check().unwrap(), ChangeCounts::default(), "{place}");
                 bytes = bytes.max(committed.bytes);
             }
         }

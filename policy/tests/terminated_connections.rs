@@ -78,7 +78,7 @@ fn only_who_is_judged_takes_a_connection_up() {
                 if terminates_connections { with.clone() } else { without.clone() },
                 "{what}, terminates_connections: {terminates_connections}"
             );
-            let counted: Vec<&str> = trace.counted.iter().map(|name| &**name).collect();
+            let counted: Vec<&str> = trace.counters.iter().map(|name| &**name).collect();
             let is_cut = terminates_connections && with != without;
             assert_eq!(counted.contains(&"cut-connections"), is_cut, "{what}: {counted:?}");
         }

@@ -75,7 +75,7 @@ fn a_nodes_address_among_the_pods_is_no_unknown_pod() {
             let trace = table.table().desired().trace(*hook, &packet, &mut |_| 0);
             let expected = if audit { &Fate::Accepted } else { fate };
             assert_eq!(trace.fate, *expected, "{what}, audit: {audit}");
-            let counted = trace.counted.iter().any(|counter| &**counter == "unknown-pods");
+            let counted = trace.counters.iter().any(|counter| &**counter == "unknown-pods");
             assert_eq!(
                 counted,
                 *fate == Fate::Dropped,
@@ -122,20 +122,23 @@ fn dropped(node: &Node, hook: Hook, packet: &Packet) -> Option<&'static str> {
     let trace = node.table.table().desired().trace(hook, packet, &mut none);
     let audited = node.audit.table().desired().trace(hook, packet, &mut none);
     assert_eq!(audited.fate, Fate::Accepted, "an audit drops nothing");
-    let counted = trace.counted.last().map(|counter| node.table.labels()[counter].clone());
+    let counted = trace.counters.last().map(|counter| node.table.labels()[counter].clone());
     let said = |logged: &[std::sync::Arc<str>]| logged.first().map(|prefix| prefix.to_string());
     match trace.fate {
         Fate::Accepted => {
             assert_eq!(counted, None, "what is counted is dropped");
-            assert_eq!(audited.counted, [], "an audit counts what would be dropped");
+            assert_eq!(audited.counters, [], "an audit counts what would be dropped");
             None
         }
         Fate::Dropped => {
             let label = counted.expect("what is dropped is counted");
-            let prefix = said(&trace.logged).expect("what is dropped is logged");
+            let prefix = said(&trace.log_prefixes).expect("what is dropped is logged");
             assert!(prefix.starts_with(&format!("drop {}", label.direction)), "{prefix}");
-            assert_eq!(said(&audited.logged), Some(format!("would {prefix}").chars().take(127).collect()));
-            assert!(audited.counted.contains(trace.counted.last().unwrap()));
+            assert_eq!(
+                said(&audited.log_prefixes),
+                Some(format!("would {prefix}").chars().take(127).collect())
+            );
+            assert!(audited.counters.contains(trace.counters.last().unwrap()));
             Some(label.direction)
         }
         Fate::Rejected(_) => panic!("nothing is rejected where packets leave"),

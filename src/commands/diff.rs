@@ -138,7 +138,7 @@ fn by_nftables(diff: &Diff, state: &State, printer: &mut Printer<'_>) -> Result<
         let found = nf_tables::read(&mut socket, of, nftables::TABLE).map_err(asked)?;
         let (options, host) = (&state.options, &state.host);
         let mut last = None;
-        for difference in nftables::table_differences(&state.desired, family, options, host, found.as_ref()) {
+        for difference in nftables::diff_table(&state.desired, family, options, host, found.as_ref()) {
             differs = true;
             if last.as_ref() != Some(&difference.subject) {
                 printer.head(format_args!("{family}/{}", difference.subject))?;

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
-use portcullis_netlink::nf_tables::Events;
+use portcullis_netlink::nf_tables::RulesetEvents;
 use portcullis_netlink::socket::Socket;
 use tokio::sync::mpsc;
 
@@ -14,19 +14,19 @@ pub(crate) struct Drift(pub(super) String);
 /// A channel that gets a word for each transaction of others that touches a table of this name. `own` is the socket that writes
 /// for us. Where the kernel cannot be listened to, it stays silent, and that is logged.
 pub(super) fn watch(table: &'static str, own: &Socket) -> mpsc::Receiver<Drift> {
-    spawn(table, Events::listen(table, own), Arc::default())
+    spawn(table, RulesetEvents::listen(table, own), Arc::default())
 }
 
 /// The same for the rules of the nft flavour of iptables. Transactions of our own tools are reported, too: they made
 /// generations that [`Mode::has_synced_since`](portcullis_modes::Mode::has_synced_since). `latest` gets the generation that the latest of
 /// these transactions made, or 0 if the kernel did not report it.
 pub(super) fn watch_iptables(latest: Arc<AtomicU32>) -> mpsc::Receiver<Drift> {
-    spawn("KUBE-* of iptables", Events::listen_to_iptables("KUBE-"), latest)
+    spawn("KUBE-* of iptables", RulesetEvents::listen_to_iptables("KUBE-"), latest)
 }
 
 fn spawn(
     table: &'static str,
-    events: portcullis_netlink::Result<Events>,
+    events: portcullis_netlink::Result<RulesetEvents>,
     latest: Arc<AtomicU32>,
 ) -> mpsc::Receiver<Drift> {
     // More words than one say nothing new.
@@ -62,13 +62,13 @@ fn owner_of(thread: u32, thread_name: &str) -> Option<(String, u32)> {
     Some((name_of(process)?, process))
 }
 
-fn follow(table: &str, mut events: Events, latest: &AtomicU32, sink: &mpsc::Sender<Drift>) {
+fn follow(table: &str, mut events: RulesetEvents, latest: &AtomicU32, sink: &mpsc::Sender<Drift>) {
     loop {
         let mut touched_by = None;
         let read = events.wait(|batch| {
-            if batch.touched {
+            if batch.is_relevant {
                 latest.store(batch.generation, Relaxed);
-                touched_by = Some(process_of(batch.process, &batch.name));
+                touched_by = Some(process_of(batch.pid, &batch.process_name));
             }
         });
         if let Err(error) = read {

@@ -101,7 +101,7 @@ pub enum DaemonError {
     Requirement(#[from] IpvsPrerequisiteError),
     /// The kernel lacks what nftables mode needs.
     #[error(transparent)]
-    NftablesRequirement(#[from] nftables::RequirementError),
+    NftablesPrerequisite(#[from] nftables::NftablesPrerequisiteError),
     /// The kubeconfig cannot be used.
     #[error(transparent)]
     Access(#[from] AccessError),
@@ -807,7 +807,7 @@ impl Loop {
 }
 
 fn log_repairs(Unlogged { repairs, objects }: Unlogged, process: &str) {
-    tracing::warn!(repairs, objects, by = process, "somebody else had changed our rules; they are repaired");
+    tracing::warn!(repairs, objects, by = process, "another process changed the rules; restored them");
 }
 
 /// Whether the syncs of `--once` wrote everything.

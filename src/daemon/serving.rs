@@ -48,7 +48,7 @@ pub(crate) struct Means {
 /// Something is missing.
 pub(crate) fn means(mode: ProxyMode) -> Result<Means, DaemonError> {
     if mode == ProxyMode::Nftables {
-        let families = nftables::check_requirements()?;
+        let families = nftables::check_prerequisites()?;
         return Ok(Means { tools: Tools::find().ok(), kernels: Kernels::new(), families });
     }
     let tools = Tools::find()?;
@@ -170,9 +170,9 @@ pub(crate) fn mode(
             Box::new(ipvs::IpvsProxier::new(ipvs, options, host, kernel, kernels))
         }
         ProxyMode::Nftables => {
-            let socket = nf_tables::open().map_err(nftables::RequirementError::from)?;
-            let socket = socket.ok_or(nftables::RequirementError::NoTables)?;
-            let proxier = nftables::Proxier::new(options, host, &means.families, socket);
+            let socket = nf_tables::open().map_err(nftables::NftablesPrerequisiteError::from)?;
+            let socket = socket.ok_or(nftables::NftablesPrerequisiteError::NoTables)?;
+            let proxier = nftables::NftablesProxier::new(options, host, &means.families, socket);
             let drift = drift_watch::watch(nftables::TABLE, proxier.socket());
             return Ok((Box::new(proxier), News { drift: Some(drift), ..News::default() }));
         }

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use portcullis_cluster::desired::{Desired, ServicePort};
 use portcullis_cluster::{Event, Index, Object};
-use portcullis_modes::nftables::FamilyTable;
-use portcullis_netlink::nf_tables::{Journey, Packet, Table};
+use portcullis_modes::nftables::ServiceTable;
+use portcullis_netlink::nf_tables::{Packet, PacketPath, Table};
 
 use crate::outcome::{End, Node};
 use crate::services::{bring, objects};
@@ -33,13 +33,13 @@ fn clients(state: &State<'_>, port: &ServicePort, (ip, number): (IpAddr, u16)) -
 }
 
 /// The table after a packet's journey.
-fn remembering(table: &Table, journey: &Journey) -> Table {
+fn remembering(table: &Table, journey: &PacketPath) -> Table {
     let mut table = table.clone();
     journey
-        .passages
+        .chains
         .iter()
-        .flat_map(|passage| &passage.trace.written)
-        .for_each(|written| table.write(written));
+        .flat_map(|passage| &passage.trace.set_writes)
+        .for_each(|written| table.apply(written));
     table
 }
 
@@ -55,10 +55,10 @@ fn served(node: &Node<'_>, packet: &Packet) -> Vec<(SocketAddr, Table)> {
 }
 
 /// Our table after an endpoint's address is gone from the state.
-fn without(state: &State<'_>, gone: IpAddr) -> FamilyTable {
+fn without(state: &State<'_>, gone: IpAddr) -> ServiceTable {
     let now = Instant::now();
     let (mut index, mut desired) = (Index::new(), Desired::new(state.case.node()));
-    let mut table = FamilyTable::of(state.family, state.options, state.host);
+    let mut table = ServiceTable::new(state.family, state.options, state.host);
     let mut follow = |index: &mut Index| {
         let touched = index.take_dirty_services();
         let changes = desired.update(index, touched);

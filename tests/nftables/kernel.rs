@@ -8,8 +8,8 @@ use portcullis::config::ProxyMode;
 use portcullis_cluster::desired::Desired;
 use portcullis_cluster::{Family, Index};
 use portcullis_modes::Mode;
-use portcullis_modes::nftables::{self, Proxier};
-use portcullis_netlink::nf_tables::{Extent, ManagedTable, Table, open, read};
+use portcullis_modes::nftables::{self, NftablesProxier};
+use portcullis_netlink::nf_tables::{ChangeCounts, DesiredTable, Table, open, read};
 
 use crate::namespace;
 use crate::services::{Case, assert_same, bring, cases};
@@ -23,14 +23,15 @@ fn follow(case: &Case) {
     let socket = || open().expect("root").expect("a kernel with nf_tables");
     let mut index = Index::new();
     let mut desired = Desired::new(case.node());
-    let mut proxier: Option<Proxier> = None;
+    let mut proxier: Option<NftablesProxier> = None;
     for (i, state) in case.states().iter().enumerate() {
         bring(&mut index, state);
         let (options, host) = case.facts(&index);
         let touched = index.take_dirty_services();
         let changes = desired.update(&index, touched);
-        let proxier = proxier
-            .get_or_insert_with(|| Proxier::new(options.clone(), host.clone(), &Family::BOTH, socket()));
+        let proxier = proxier.get_or_insert_with(|| {
+            NftablesProxier::new(options.clone(), host.clone(), &Family::BOTH, socket())
+        });
         proxier.reconfigure(options.clone(), host.clone());
         all_well(case, proxier, &desired, &changes);
         // What a packet under way might look for is swept later.
@@ -46,14 +47,14 @@ fn follow(case: &Case) {
             let held = held.map(|(table, _)| table.to_string()).unwrap_or_default();
             let what = format!("{} step {} {family}", case.name, i + 1);
             assert_same(&what, &wanted.to_string(), &held);
-            assert_eq!(differs, Extent::default(), "{what}");
+            assert_eq!(differs, ChangeCounts::default(), "{what}");
         }
     }
 }
 
 fn all_well(
     case: &Case,
-    proxier: &mut Proxier,
+    proxier: &mut NftablesProxier,
     desired: &Desired,
     changes: &[portcullis_cluster::desired::ServiceChange],
 ) {
@@ -63,9 +64,9 @@ fn all_well(
 }
 
 /// A table as one to be compared with the kernel's.
-fn managed(table: &Table) -> ManagedTable {
-    let mut managed = ManagedTable::new(table.family, &table.name);
-    managed.remark(table.comment.as_deref().unwrap_or_default());
+fn managed(table: &Table) -> DesiredTable {
+    let mut managed = DesiredTable::new(table.family, &table.name);
+    managed.set_comment(table.comment.as_deref().unwrap_or_default());
     table.sets.iter().for_each(|(name, set)| managed.put_set(name, set.clone()));
     table.chains.iter().for_each(|(name, chain)| managed.put_chain(&Arc::clone(name), chain.clone()));
     managed

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 
-use portcullis_netlink::nf_tables::{Fate, Journey, Machine, Packet, Reject, Table};
+use portcullis_netlink::nf_tables::{Fate, Packet, PacketPath, Reject, Table, TracedHost};
 
 /// The end of one way through a machine.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -40,7 +40,7 @@ impl Node<'_> {
     }
 
     /// The journeys of a packet by all numbers that may be drawn, and how often each comes about.
-    pub fn journeys(&self, packet: &Packet) -> Vec<(Journey, f64)> {
+    pub fn journeys(&self, packet: &Packet) -> Vec<(PacketPath, f64)> {
         let mut journeys = Vec::new();
         let mut draws: Vec<Draw> = Vec::new();
         loop {
@@ -56,7 +56,7 @@ impl Node<'_> {
     }
 
     /// Sends a packet with these numbers drawn, and 0 where none is given; tells what was drawn.
-    fn journey(&self, packet: &Packet, draws: &mut Vec<Draw>) -> Journey {
+    fn journey(&self, packet: &Packet, draws: &mut Vec<Draw>) -> PacketPath {
         let is_local = |ip: IpAddr| match ip {
             IpAddr::V4(v4) if v4.is_loopback() => true,
             _ => self.addresses.contains(&ip),
@@ -69,8 +69,8 @@ impl Node<'_> {
             at += 1;
             draws[at - 1].number
         };
-        let machine = Machine { tables: &[self.table], is_local: &is_local };
-        machine.send(packet.clone(), &mut random)
+        let machine = TracedHost { tables: &[self.table], is_local: &is_local };
+        machine.trace(packet.clone(), &mut random)
     }
 }
 
@@ -80,12 +80,12 @@ struct Draw {
 }
 
 impl End {
-    pub fn of(journey: &Journey) -> End {
-        let Journey { fate, packet, masqueraded, .. } = journey;
+    pub fn of(journey: &PacketPath) -> End {
+        let PacketPath { fate, packet, masqueraded, .. } = journey;
         match fate {
             Fate::Dropped => End::Dropped,
             Fate::Rejected(Reject::TcpReset) => End::RejectedByReset,
-            Fate::Rejected(Reject::PortUnreachable | Reject::PortUnreachableBy(_)) => {
+            Fate::Rejected(Reject::IcmpxPortUnreachable | Reject::IcmpPortUnreachable(_)) => {
                 End::RejectedAsUnreachable
             }
             Fate::Accepted => End::Reaches {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use portcullis::config::ProxyMode;
 use portcullis_cluster::desired::{Desired, ServiceChange, ServicePort};
 use portcullis_cluster::{Family, Index};
-use portcullis_modes::nftables::{self, FamilyTable};
+use portcullis_modes::nftables::{self, ServiceTable};
 use portcullis_modes::{NodeFacts, Options};
 use portcullis_netlink::nf_tables::Table;
 
@@ -77,7 +77,7 @@ pub fn each(is_wanted: impl Fn(&Case) -> bool, mut visit: impl FnMut(&State<'_>)
 #[derive(Default)]
 struct Follower {
     facts: Option<(Options, NodeFacts)>,
-    tables: Vec<FamilyTable>,
+    tables: Vec<ServiceTable>,
 }
 
 impl Follower {
@@ -94,7 +94,7 @@ impl Follower {
         let is_new = self.facts != facts;
         if is_new {
             self.facts = facts;
-            self.tables = Family::BOTH.map(|family| FamilyTable::of(family, options, host)).into();
+            self.tables = Family::BOTH.map(|family| ServiceTable::new(family, options, host)).into();
         }
         let all: Vec<ServiceChange> = desired
             .services()

@@ -107,7 +107,7 @@ fn two_daemons_that_want_different_rules_slow_down_and_health_says_so() {
         let transactions = nf_tables::generation(&mut socket).unwrap() - before;
         assert!(transactions < 100, "{transactions} transactions in 5 s");
         let log = first.log();
-        let lines = log.lines().filter(|line| line.contains("somebody else had changed our rules"));
+        let lines = log.lines().filter(|line| line.contains("another process changed the rules"));
         let lines: Vec<&str> = lines.collect();
         assert!((1..8).contains(&lines.len()), "{log}");
         assert!(lines.iter().any(|line| line.contains(&second.pid().to_string())), "{log}");

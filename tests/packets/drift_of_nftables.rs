@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use portcullis_lab::Vantage;
-use portcullis_netlink::nf_tables::{self, Foreign, Table, TableFamily};
+use portcullis_netlink::nf_tables::{self, Table, TableFamily, UnknownObjects};
 
 use crate::bed::{Bed, PATIENCE, Setup};
 use crate::drift::{REPAIRS, tamper};
@@ -82,7 +82,7 @@ fn is_repaired(bed: &Bed, node: &str, (what, commands): &Tampering) {
 }
 
 /// The tables of both families.
-fn held(bed: &Bed, node: &str) -> [Option<(Table, Foreign)>; 2] {
+fn held(bed: &Bed, node: &str) -> [Option<(Table, UnknownObjects)>; 2] {
     let read = || {
         let mut socket = nf_tables::open().unwrap().unwrap();
         [TableFamily::Ip, TableFamily::Ip6]

@@ -75,7 +75,7 @@ fn what_others_change_is_repaired_within_a_second() {
     town.check("after all", HELD);
     let log = town.log("node-2");
     assert!(
-        log.contains("somebody else had changed the policies' table") && log.contains("nft (process "),
+        log.contains("another process changed the NetworkPolicy table") && log.contains("nft (process "),
         "{log}"
     );
     assert_eq!(town.metric("node-1", REPAIRS, &[]), 0.0, "nobody changed anything there");

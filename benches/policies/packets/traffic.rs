@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use portcullis_lab::{Lab, NetNs};
 use portcullis_netlink::nf_tables::{
-    BaseChain, Chain, ChainKind, CtState, Hook, ManagedTable, Rule, TableFamily, Verdict, open,
+    BaseChain, Chain, ChainKind, CtState, DesiredTable, Hook, Rule, TableFamily, Verdict, open,
 };
 
 /// How long a sample of connections or of a flow takes.
@@ -201,10 +201,10 @@ fn set<T>(socket: &impl AsRawFd, option: i32, value: &T) -> io::Result<()> {
 
 /// Services need connection tracking on every node, so it is there with and without policies, and with and without Services.
 pub(crate) fn track_connections() {
-    let mut table = ManagedTable::new(TableFamily::Inet, "as-services-do");
+    let mut table = DesiredTable::new(TableFamily::Inet, "as-services-do");
     let base = BaseChain { kind: ChainKind::Filter, hook: Hook::Forward, priority: 0 };
     let rules = vec![Rule::new().ct_state(CtState::INVALID).then(Verdict::Drop)];
-    table.put_chain(&"forward".into(), Chain { base: Some(base), ..Chain::of(rules) });
+    table.put_chain(&"forward".into(), Chain { base: Some(base), ..Chain::new(rules) });
     let mut socket = open().expect("root may").expect("this kernel has nf_tables");
     table.commit(&mut socket).expect("the kernel takes it");
 }

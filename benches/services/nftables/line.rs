@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use portcullis_cluster::desired::Desired;
 use portcullis_cluster::{Event, Family, Index, Kind, Name, Object};
 use portcullis_modes::Mode;
-use portcullis_modes::nftables::Proxier;
+use portcullis_modes::nftables::NftablesProxier;
 use portcullis_modes::{NodeFacts, Options};
 use portcullis_netlink::socket::{NetlinkProtocol, Socket};
 use serde_json::Value;
@@ -51,7 +51,8 @@ fn measure_here(services: usize, endpoints: usize) -> Line {
         index.handle(Event::Listed(kind));
     }
     let socket = Socket::open(NetlinkProtocol::Netfilter).expect("a netfilter socket");
-    let mut mode = Proxier::new(Options::default(), NodeFacts::default(), &[Family::V4, Family::V6], socket);
+    let mut mode =
+        NftablesProxier::new(Options::default(), NodeFacts::default(), &[Family::V4, Family::V6], socket);
     let mut desired = Desired::new(Name::new(NODE));
     let start = Instant::now();
     sync(&mut mode, &mut desired, &mut index);
@@ -75,7 +76,7 @@ fn measure_here(services: usize, endpoints: usize) -> Line {
     Line { services, endpoints, first, moved, scaled, processor }
 }
 
-fn sync(mode: &mut Proxier, desired: &mut Desired, index: &mut Index) {
+fn sync(mode: &mut NftablesProxier, desired: &mut Desired, index: &mut Index) {
     let touched = index.take_dirty_services();
     let changes = desired.update(index, touched);
     for report in mode.sync(desired, &changes) {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use portcullis_cluster::desired::{Desired, ServiceChange};
 use portcullis_cluster::{Event, Family, Index, Kind, Name, NamespacedName, Object, ObjectKey};
-use portcullis_modes::nftables::FamilyTable;
+use portcullis_modes::nftables::ServiceTable;
 use portcullis_modes::{DetectLocal, NodeFacts, NodePortAddresses, Options};
 use portcullis_netlink::nf_tables::{Packet, Table};
 use proptest::prelude::*;
@@ -24,7 +24,7 @@ pub const NODE_PORTS: [u16; 2] = [30_001, 30_002];
 
 /// A Service as a test draws it.
 #[derive(Clone, Debug, Default)]
-pub struct Drawn {
+pub struct RandomService {
     /// By bits: bit n is endpoint n, on the own node if n is even.
     pub endpoints: u8,
     pub external: Option<usize>,
@@ -39,7 +39,7 @@ impl Services {
     /// Those that claim a packet's destination.
     pub fn claimants(&self, packet: &Packet) -> BTreeSet<usize> {
         let to = packet.destination.to_string();
-        let claims = |n: usize, drawn: &Drawn| {
+        let claims = |n: usize, drawn: &RandomService| {
             let by_address = to == cluster_ip(n) || drawn.external.is_some_and(|place| to == EXTERNAL[place]);
             let port = drawn.node_port.map(|place| NODE_PORTS[place]);
             by_address || to == NODE && port == Some(packet.destination_port)
@@ -55,7 +55,7 @@ impl Services {
     }
 }
 
-impl Drawn {
+impl RandomService {
     fn bits(&self) -> impl Iterator<Item = u8> {
         let endpoints = self.endpoints;
         (0..8).filter(move |bit| endpoints & (1 << bit) != 0)
@@ -63,24 +63,18 @@ impl Drawn {
 }
 
 /// Some Services are set or deleted at once, and the next thing happens so many milliseconds later.
-pub type Step = (Vec<(usize, Option<Drawn>)>, u64);
+pub type ServiceUpdate = (Vec<(usize, Option<RandomService>)>, u64);
 
-fn drawn() -> impl Strategy<Value = Drawn> {
+fn drawn() -> impl Strategy<Value = RandomService> {
     let place = || proptest::option::weighted(0.7, 0..2usize);
     (0..16u8, place(), place(), any::<[bool; 3]>(), proptest::bool::weighted(0.2)).prop_map(
-        |(endpoints, external, node_port, [external_local, affinity, ranges], internal_local)| Drawn {
-            endpoints,
-            external,
-            node_port,
-            external_local,
-            internal_local,
-            affinity,
-            ranges,
+        |(endpoints, external, node_port, [external_local, affinity, ranges], internal_local)| {
+            RandomService { endpoints, external, node_port, external_local, internal_local, affinity, ranges }
         },
     )
 }
 
-pub fn steps() -> impl Strategy<Value = Vec<Step>> {
+pub fn steps() -> impl Strategy<Value = Vec<ServiceUpdate>> {
     let change = (0..SERVICES, proptest::option::weighted(0.85, drawn()));
     let step = (proptest::collection::vec(change, 1..4), 0..1500u64);
     proptest::collection::vec(step, 1..10)
@@ -102,28 +96,28 @@ pub fn host() -> NodeFacts {
 pub struct Cluster {
     index: Index,
     pub desired: Desired,
-    pub table: FamilyTable,
+    pub table: ServiceTable,
     pub now: Instant,
     pub services: Services,
 }
 
 /// All Services as they were drawn.
 #[derive(Clone, Default)]
-pub struct Services([Option<Drawn>; SERVICES]);
+pub struct Services([Option<RandomService>; SERVICES]);
 
 impl Cluster {
     pub fn new() -> Self {
         Cluster {
             index: Index::new(),
             desired: Desired::new(Name::new("node-a")),
-            table: FamilyTable::of(Family::V4, &options(), &host()),
+            table: ServiceTable::new(Family::V4, &options(), &host()),
             now: Instant::now(),
             services: Services::default(),
         }
     }
 
     /// Takes a step; gives the table after it.
-    pub fn take(&mut self, (changes, pause): &Step) -> Table {
+    pub fn take(&mut self, (changes, pause): &ServiceUpdate) -> Table {
         for (n, service) in changes {
             self.services.0[*n] = service.clone();
             match service {
@@ -170,7 +164,7 @@ pub fn cluster_ip(n: usize) -> String {
     format!("10.96.0.{}", n + 1)
 }
 
-fn service_object(n: usize, drawn: &Drawn) -> Value {
+fn service_object(n: usize, drawn: &RandomService) -> Value {
     let policy = |local| if local { "Local" } else { "Cluster" };
     let node_port = drawn.node_port.map_or(0, |place| NODE_PORTS[place]);
     let ingress: Vec<Value> = drawn.external.iter().map(|place| json!({"ip": EXTERNAL[*place]})).collect();
@@ -189,7 +183,7 @@ fn service_object(n: usize, drawn: &Drawn) -> Value {
     })
 }
 
-fn slice_object(n: usize, drawn: &Drawn) -> Value {
+fn slice_object(n: usize, drawn: &RandomService) -> Value {
     let endpoints = drawn.bits().map(|bit| {
         let node = if bit % 2 == 0 { "node-a" } else { "node-b" };
         json!({"addresses": [endpoint(n, bit).ip()], "nodeName": node, "conditions": {"ready": true}})

@@ -5,10 +5,12 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use portcullis_netlink::nf_tables::{Fate, Machine, Packet, Table};
+use portcullis_netlink::nf_tables::{Fate, Packet, Table, TracedHost};
 use proptest::prelude::*;
 
-use crate::cluster::{Cluster, Drawn, EXTERNAL, NODE, NODE_PORTS, SERVICES, Step, cluster_ip, steps};
+use crate::cluster::{
+    Cluster, EXTERNAL, NODE, NODE_PORTS, RandomService, SERVICES, ServiceUpdate, cluster_ip, steps,
+};
 
 /// The rules while elements change: new chains, and those that try one after another, come before elements move; all others
 /// are as they were.
@@ -45,7 +47,7 @@ struct Led {
 /// Sends a packet through. `meanwhile`: after so many lookups, elements are those of another table.
 fn lead(table: &Table, packet: &Packet, meanwhile: Option<(usize, &Table)>) -> Led {
     let is_local = |ip: IpAddr| ip.to_string() == NODE;
-    let machine = Machine { tables: &[table], is_local: &is_local };
+    let machine = TracedHost { tables: &[table], is_local: &is_local };
     let mut lookups = 0;
     // Chains draw one number below the count of endpoints, or several with less and less.
     let numbers = 0..24u32;
@@ -58,8 +60,10 @@ fn lead(table: &Table, packet: &Packet, meanwhile: Option<(usize, &Table)>) -> L
                 drawn
             };
             let journey = match meanwhile {
-                None => machine.send(packet.clone(), &mut random),
-                Some((lookups, table)) => machine.send_while(packet.clone(), lookups, &[table], &mut random),
+                None => machine.trace(packet.clone(), &mut random),
+                Some((lookups, table)) => {
+                    machine.trace_during_commit(packet.clone(), lookups, &[table], &mut random)
+                }
             };
             lookups = lookups.max(journey.lookups());
             let is_led = journey.fate == Fate::Accepted && journey.packet.destination != packet.destination;
@@ -70,7 +74,7 @@ fn lead(table: &Table, packet: &Packet, meanwhile: Option<(usize, &Table)>) -> L
 }
 
 /// Takes steps, and looks at every moment between two of them.
-fn look(steps: &[Step]) -> Result<(), TestCaseError> {
+fn look(steps: &[ServiceUpdate]) -> Result<(), TestCaseError> {
     let mut cluster = Cluster::new();
     let packets = packets();
     let all = |table: &Table| packets.iter().map(|packet| lead(table, packet, None).to).collect::<Vec<_>>();
@@ -119,13 +123,13 @@ proptest! {
 #[test]
 fn packets_are_not_lost_where_they_once_were() {
     let remote = 0b10;
-    let external = || Drawn { endpoints: remote, external: Some(0), ..Drawn::default() };
-    let local = || Some(Drawn { external_local: true, ..external() });
-    let three = || Drawn { endpoints: 0b111, ..external() };
+    let external = || RandomService { endpoints: remote, external: Some(0), ..RandomService::default() };
+    let local = || Some(RandomService { external_local: true, ..external() });
+    let three = || RandomService { endpoints: 0b111, ..external() };
     let affine = |endpoints, internal_local| {
-        Some(Drawn { endpoints, internal_local, affinity: true, ..Drawn::default() })
+        Some(RandomService { endpoints, internal_local, affinity: true, ..RandomService::default() })
     };
-    let rows: [(&str, Vec<Step>); 4] = [
+    let rows: [(&str, Vec<ServiceUpdate>); 4] = [
         (
             "pods were led inside by policy Local, which is switched off",
             vec![(vec![(0, local())], 0), (vec![(0, Some(external()))], 0)],

@@ -4,7 +4,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::Duration;
 
-use portcullis_netlink::nf_tables::{self, Element, Events};
+use portcullis_netlink::nf_tables::{self, Element, RulesetEvents};
 use portcullis_netlink::socket::{NetlinkProtocol, Socket};
 
 use crate::namespace::{inside, run};
@@ -16,7 +16,7 @@ fn the_changes_of_others_are_told_and_our_own_are_not() {
     inside(|| {
         let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
         let mut managed = write(&sample(), &mut socket);
-        let mut events = Events::listen(NAME, &socket).unwrap();
+        let mut events = RulesetEvents::listen(NAME, &socket).unwrap();
         let (sender, receiver) = mpsc::channel();
         thread::spawn(move || while events.wait(|batch| _ = sender.send(batch)).is_ok() {});
         let rows = [
@@ -27,13 +27,13 @@ fn the_changes_of_others_are_told_and_our_own_are_not() {
             ("nft flush ruleset".to_owned(), true),
         ];
         for (change, touches) in rows {
-            managed.put_element(&name("peers6"), key("fd00::7"), Element::bare());
+            managed.put_element(&name("peers6"), key("fd00::7"), Element::new());
             managed.commit(&mut socket).unwrap();
             run(&change);
             let batch = receiver.recv_timeout(Duration::from_secs(5)).expect(&change);
-            assert_eq!((batch.touched, batch.name.as_str()), (touches, "nft"), "{change}");
-            assert!(batch.process > 0, "{change}");
-            managed.doubt();
+            assert_eq!((batch.is_relevant, batch.process_name.as_str()), (touches, "nft"), "{change}");
+            assert!(batch.pid > 0, "{change}");
+            managed.invalidate();
         }
         assert!(receiver.recv_timeout(Duration::from_millis(100)).is_err(), "one event a change");
     });
@@ -46,7 +46,7 @@ fn changes_of_chains_of_iptables_are_told() {
         run("iptables-nft -t nat -A PREROUTING -j KUBE-SERVICES");
         run("iptables-nft -t nat -A PREROUTING -j ACCEPT");
         run("iptables-nft -t nat -N CNI-1");
-        let mut events = Events::listen_to_iptables("KUBE-").unwrap();
+        let mut events = RulesetEvents::listen_to_iptables("KUBE-").unwrap();
         let (sender, receiver) = mpsc::channel();
         thread::spawn(move || while events.wait(|batch| _ = sender.send(batch)).is_ok() {});
         for (change, touches) in [
@@ -68,7 +68,7 @@ fn changes_of_chains_of_iptables_are_told() {
             }
             run(change);
             let batch = receiver.recv_timeout(Duration::from_secs(5)).expect(change);
-            assert_eq!(batch.touched, touches, "{change}");
+            assert_eq!(batch.is_relevant, touches, "{change}");
             let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
             assert_eq!(batch.generation, nf_tables::generation(&mut socket).unwrap(), "{change}");
         }

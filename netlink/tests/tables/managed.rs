@@ -2,7 +2,7 @@
 
 use portcullis_netlink::Error;
 use portcullis_netlink::nf_tables::{
-    self, Chain, DataType, Element, Extent, Key, ManagedTable, Rule, Set, SetSpec, TableFamily, Verdict,
+    self, Chain, ChangeCounts, DataType, DesiredTable, Element, Key, Rule, Set, SetSpec, TableFamily, Verdict,
 };
 use portcullis_netlink::socket::{NetlinkProtocol, Socket};
 
@@ -11,9 +11,9 @@ use crate::round_trip::write;
 use crate::sample::{NAME, key, name, sample};
 
 /// What is done to a table.
-type Edit = Box<dyn Fn(&mut ManagedTable)>;
+type Edit = Box<dyn Fn(&mut DesiredTable)>;
 
-fn matches_kernel(managed: &ManagedTable, socket: &mut Socket) {
+fn matches_kernel(managed: &DesiredTable, socket: &mut Socket) {
     let (read, foreign) = nf_tables::read(socket, TableFamily::Inet, NAME).unwrap().unwrap();
     assert!(foreign.is_empty(), "{foreign:?}");
     assert_eq!(read.to_string(), managed.desired().to_string());
@@ -25,33 +25,33 @@ fn edits_change_only_what_they_touch() {
         let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
         let mut managed = write(&sample(), &mut socket);
         let peers = name("peers");
-        let steps: Vec<(&str, Edit, Extent)> = vec![
-            ("nothing", Box::new(|_| ()), Extent::default()),
+        let steps: Vec<(&str, Edit, ChangeCounts)> = vec![
+            ("nothing", Box::new(|_| ()), ChangeCounts::default()),
             (
                 "an element comes",
-                Box::new(|m| m.put_element(&name("peers"), key("10.0.0.9"), Element::bare())),
-                Extent { elements: 1, ..Extent::default() },
+                Box::new(|m| m.put_element(&name("peers"), key("10.0.0.9"), Element::new())),
+                ChangeCounts { elements: 1, ..ChangeCounts::default() },
             ),
             (
                 "one that comes and goes",
                 Box::new(|m| {
-                    m.put_element(&name("peers"), key("10.0.0.8"), Element::bare());
+                    m.put_element(&name("peers"), key("10.0.0.8"), Element::new());
                     m.remove_element(&name("peers"), &key("10.0.0.8"));
                 }),
-                Extent::default(),
+                ChangeCounts::default(),
             ),
             (
                 "an element goes",
                 Box::new(|m| m.remove_element(&name("peers"), &key("10.0.0.9"))),
-                Extent { elements: 1, ..Extent::default() },
+                ChangeCounts { elements: 1, ..ChangeCounts::default() },
             ),
             (
                 "a pod gets another chain, which is new",
                 Box::new(|m| {
-                    m.put_chain(&name("other"), Chain::of(vec![Rule::new().then(Verdict::Drop)]));
+                    m.put_chain(&name("other"), Chain::new(vec![Rule::new().then(Verdict::Drop)]));
                     m.put_element(&name("pods"), key("10.0.0.5"), Element::verdict(Verdict::goto("other")));
                 }),
-                Extent { chains: 1, elements: 1, ..Extent::default() },
+                ChangeCounts { chains: 1, elements: 1, ..ChangeCounts::default() },
             ),
             (
                 "and loses it",
@@ -59,23 +59,23 @@ fn edits_change_only_what_they_touch() {
                     m.remove_element(&name("pods"), &key("10.0.0.5"));
                     m.remove_chain("other");
                 }),
-                Extent { chains: 1, elements: 1, ..Extent::default() },
+                ChangeCounts { chains: 1, elements: 1, ..ChangeCounts::default() },
             ),
             (
                 "a set with its rule",
                 Box::new(|m| {
-                    let set = Set::with(
-                        SetSpec::of(&[DataType::Ipv4Addr]).ranges(),
-                        [(key("10.9.0.0"), Element::up_to(key("10.9.0.7")))],
+                    let set = Set::with_elements(
+                        SetSpec::new(&[DataType::Ipv4Addr]).with_intervals(),
+                        [(key("10.9.0.0"), Element::range_to(key("10.9.0.7")))],
                     );
                     m.put_set(&name("new"), set);
                     let rule = Rule::new().family(portcullis_netlink::Family::V4);
                     let field = nf_tables::Field::Source(portcullis_netlink::Family::V4);
                     let rule = rule.is_in(&[field], "new").then(Verdict::Drop);
-                    m.put_chain(&name("uses"), Chain::of(vec![rule]));
+                    m.put_chain(&name("uses"), Chain::new(vec![rule]));
                     m.put_counter(&name("more"), None);
                 }),
-                Extent { chains: 1, sets: 1, counters: 1, ..Extent::default() },
+                ChangeCounts { chains: 1, sets: 1, counters: 1, ..ChangeCounts::default() },
             ),
             (
                 "all of it goes, in the wrong order",
@@ -84,24 +84,24 @@ fn edits_change_only_what_they_touch() {
                     m.remove_counter("more");
                     m.remove_chain("uses");
                 }),
-                Extent { chains: 1, sets: 1, counters: 1, ..Extent::default() },
+                ChangeCounts { chains: 1, sets: 1, counters: 1, ..ChangeCounts::default() },
             ),
             (
                 "a set goes and comes back with something else in it",
                 Box::new(|m| {
                     let mut set = m.desired().sets["peers6"].clone();
                     m.remove_set("peers6");
-                    set.elements.insert(key("fd00::2"), Element::bare());
+                    set.elements.insert(key("fd00::2"), Element::new());
                     m.put_set(&name("peers6"), set);
                 }),
-                Extent { elements: 1, ..Extent::default() },
+                ChangeCounts { elements: 1, ..ChangeCounts::default() },
             ),
         ];
         for (step, edit, expected) in steps {
             edit(&mut managed);
             let committed = managed.commit(&mut socket).unwrap_or_else(|error| panic!("{step}: {error}"));
-            assert_eq!(committed.extent, expected, "{step}");
-            assert!(!committed.full && !committed.rebuilt, "{step}");
+            assert_eq!(committed.changes, expected, "{step}");
+            assert!(!committed.full && !committed.replaced, "{step}");
             matches_kernel(&managed, &mut socket);
         }
         assert!(managed.desired().sets.contains_key(&peers));
@@ -151,9 +151,9 @@ fn what_others_change_is_found_and_put_right() {
         for change in changes {
             run(change);
             assert!(!managed.check(&mut socket).unwrap().is_empty(), "{change}");
-            managed.doubt();
+            managed.invalidate();
             let committed = managed.commit(&mut socket).unwrap_or_else(|error| panic!("{change}: {error}"));
-            assert!(committed.full && !committed.extent.is_empty(), "{change}: {committed:?}");
+            assert!(committed.full && !committed.changes.is_empty(), "{change}: {committed:?}");
             matches_kernel(&managed, &mut socket);
             assert!(managed.check(&mut socket).unwrap().is_empty(), "{change}");
         }
@@ -165,10 +165,12 @@ fn a_set_of_another_kind_makes_the_table_anew_at_once() {
     inside(|| {
         let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
         let mut managed = write(&sample(), &mut socket);
-        let spec = SetSpec::of(&[DataType::Ipv4Addr]).ranges();
-        managed
-            .put_set(&name("peers"), Set::with(spec, [(key("10.0.0.0"), Element::up_to(key("10.0.0.3")))]));
-        assert!(managed.commit(&mut socket).unwrap().rebuilt);
+        let spec = SetSpec::new(&[DataType::Ipv4Addr]).with_intervals();
+        managed.put_set(
+            &name("peers"),
+            Set::with_elements(spec, [(key("10.0.0.0"), Element::range_to(key("10.0.0.3")))]),
+        );
+        assert!(managed.commit(&mut socket).unwrap().replaced);
         matches_kernel(&managed, &mut socket);
     });
 }
@@ -180,7 +182,7 @@ fn content_of_another_process_rejects_no_commit() {
     inside(|| {
         let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
         let mut managed = write(&sample(), &mut socket);
-        managed.put_chain(&name("mine"), Chain::of(vec![Rule::new().then(Verdict::Accept)]));
+        managed.put_chain(&name("mine"), Chain::new(vec![Rule::new().then(Verdict::Accept)]));
         managed.commit(&mut socket).unwrap();
         let holds = [
             format!("nft add chain inet {NAME} theirs ; add rule inet {NAME} theirs jump mine"),
@@ -188,7 +190,7 @@ fn content_of_another_process_rejects_no_commit() {
             format!("nft insert rule inet {NAME} lb ip saddr vmap {{ 10.1.1.1 : jump mine }}"),
         ];
         for hold in holds {
-            managed.put_chain(&name("mine"), Chain::of(vec![Rule::new().then(Verdict::Accept)]));
+            managed.put_chain(&name("mine"), Chain::new(vec![Rule::new().then(Verdict::Accept)]));
             managed.commit(&mut socket).unwrap();
             run(&hold);
             managed.remove_chain("mine");
@@ -199,10 +201,10 @@ fn content_of_another_process_rejects_no_commit() {
         }
         // Neither does it decide what the kernel is said to reject.
         run(&format!("nft insert rule inet {NAME} lb jump {{ counter ; }}"));
-        managed.doubt();
-        managed.try_out(&mut socket).unwrap();
+        managed.invalidate();
+        managed.check_edits(&mut socket).unwrap();
         managed.put_element(&name("pods"), key("10.0.0.9"), Element::verdict(Verdict::goto("nowhere")));
-        let error = managed.try_out(&mut socket).unwrap_err();
+        let error = managed.check_edits(&mut socket).unwrap_err();
         assert!(error.to_string().starts_with("element 10.0.0.9 of set pods:"), "{error}");
     });
 }
@@ -216,9 +218,9 @@ fn elements_that_are_not_understood_are_replaced_and_the_table_stays() {
         run(&format!("nft add element inet {NAME} pods {{ * : drop }}"));
         let (read, foreign) = nf_tables::read(&mut socket, TableFamily::Inet, NAME).unwrap().unwrap();
         assert_eq!((foreign.len(), &read.sets["pods"].unknown[..]), (0, &["*".to_owned()][..]));
-        managed.doubt();
+        managed.invalidate();
         let committed = managed.commit(&mut socket).unwrap();
-        assert!(committed.extent.elements == 1 && !committed.rebuilt, "{committed:?}");
+        assert!(committed.changes.elements == 1 && !committed.replaced, "{committed:?}");
         matches_kernel(&managed, &mut socket);
         let clients = run(&format!("nft list set inet {NAME} affinity"));
         assert!(clients.contains("10.0.0.1 . 10.0.0.2 . 80"), "session affinity stays: {clients}");
@@ -235,9 +237,9 @@ fn a_refusal_names_the_object_and_changes_nothing() {
             (
                 "a rule of chain uses (says why)",
                 Box::new(|m| {
-                    let rule = Rule::new().then(Verdict::jump("nowhere")).remark("says why");
-                    m.put_chain(&name("uses"), Chain::of(vec![rule]));
-                    m.put_element(&name("peers"), key("10.0.0.9"), Element::bare());
+                    let rule = Rule::new().then(Verdict::jump("nowhere")).with_comment("says why");
+                    m.put_chain(&name("uses"), Chain::new(vec![rule]));
+                    m.put_element(&name("peers"), key("10.0.0.9"), Element::new());
                 }),
                 Box::new(|m| {
                     m.remove_chain("uses");
@@ -282,17 +284,17 @@ fn a_refusal_names_the_object_and_changes_nothing() {
 fn a_batch_of_any_size_goes_through_and_so_many_refusals_are_one() {
     inside(|| {
         let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
-        let mut managed = ManagedTable::new(TableFamily::Inet, NAME);
+        let mut managed = DesiredTable::new(TableFamily::Inet, NAME);
         let drop = || Element::verdict(Verdict::Drop);
         let many = (0..200_000u128).map(|n| (Key::new().part(&n.to_be_bytes()), drop()));
         // With its size known, the kernel makes room at once; else it may move elements while we read them.
-        let spec = SetSpec { size: Some(200_000), ..SetSpec::verdicts(&[DataType::Ipv6Addr]) };
-        managed.put_set(&name("many"), Set::with(spec, many));
+        let spec = SetSpec { size: Some(200_000), ..SetSpec::verdict_map(&[DataType::Ipv6Addr]) };
+        managed.put_set(&name("many"), Set::with_elements(spec, many));
         let committed = managed.commit(&mut socket).unwrap();
         assert!(committed.bytes > 8 << 20, "{committed:?}");
-        assert_eq!(managed.check(&mut socket).unwrap(), Extent::default());
+        assert_eq!(managed.check(&mut socket).unwrap(), ChangeCounts::default());
         let rules = vec![Rule::new().then(Verdict::jump("nowhere")); 20_000];
-        managed.put_chain(&name("uses"), Chain::of(rules));
+        managed.put_chain(&name("uses"), Chain::new(rules));
         let error = managed.commit(&mut socket).unwrap_err();
         assert_eq!(error.errno(), Some(libc::ENOENT), "{error}");
         assert!(error.to_string().starts_with("a rule of chain uses:"), "{error}");
@@ -308,11 +310,11 @@ fn what_is_new_and_large_goes_ahead_in_pieces_and_its_rules_come_last() {
         let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
         let mut managed = write(&sample(), &mut socket);
         let address = |n: u32| Key::from(std::net::IpAddr::from(std::net::Ipv4Addr::from(0x0a00_0000 + n)));
-        let elements = (0..10_000).map(|n| (address(n), Element::bare()));
-        managed.put_set(&name("large"), Set::with(SetSpec::of(&[DataType::Ipv4Addr]), elements));
+        let elements = (0..10_000).map(|n| (address(n), Element::new()));
+        managed.put_set(&name("large"), Set::with_elements(SetSpec::new(&[DataType::Ipv4Addr]), elements));
         let field = nf_tables::Field::Source(portcullis_netlink::Family::V4);
         let rule = Rule::new().family(portcullis_netlink::Family::V4).is_in(&[field], "large");
-        managed.put_chain(&name("uses"), Chain::of(vec![rule.then(Verdict::Drop)]));
+        managed.put_chain(&name("uses"), Chain::new(vec![rule.then(Verdict::Drop)]));
         let before = nf_tables::generation(&mut socket).unwrap();
         let committed = managed.commit(&mut socket).unwrap();
         let transactions = nf_tables::generation(&mut socket).unwrap() - before;
@@ -325,21 +327,21 @@ fn what_is_new_and_large_goes_ahead_in_pieces_and_its_rules_come_last() {
 fn rules_change_before_elements_go_where_that_is_wanted() {
     inside(|| {
         let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
-        let mut managed = ManagedTable::new(TableFamily::Ip, NAME);
-        managed.rules_first();
+        let mut managed = DesiredTable::new(TableFamily::Ip, NAME);
+        managed.rules_before_elements();
         let tries = |sets: &[&str]| {
             let destination = [nf_tables::Field::Destination(portcullis_netlink::Family::V4)];
             let rule = |set: &&str| Rule::new().is_in(&destination, *set).then(Verdict::Drop);
-            Chain::of(sets.iter().map(rule).collect())
+            Chain::new(sets.iter().map(rule).collect())
         };
-        let set = || Set::new(SetSpec::of(&[DataType::Ipv4Addr]));
+        let set = || Set::new(SetSpec::new(&[DataType::Ipv4Addr]));
         let (one, two, three) = (name("one"), name("two"), name("three"));
         managed.put_set(&one, set());
-        managed.put_element(&one, key("10.0.0.1"), Element::bare());
+        managed.put_element(&one, key("10.0.0.1"), Element::new());
         managed.put_chain(&name("tries"), tries(&["one"]));
         managed.commit(&mut socket).unwrap();
 
-        let mut transactions = |managed: &mut ManagedTable| {
+        let mut transactions = |managed: &mut DesiredTable| {
             let before = nf_tables::generation(&mut socket).unwrap();
             let done = managed.commit(&mut socket).map(drop);
             (done, nf_tables::generation(&mut socket).unwrap() - before)
@@ -347,11 +349,11 @@ fn rules_change_before_elements_go_where_that_is_wanted() {
         managed.put_set(&two, set());
         managed.put_chain(&name("tries"), tries(&["one", "two"]));
         managed.remove_element(&one, &key("10.0.0.1"));
-        managed.put_element(&two, key("10.0.0.1"), Element::bare());
+        managed.put_element(&two, key("10.0.0.1"), Element::new());
         let (done, count) = transactions(&mut managed);
         assert!(done.is_ok() && count == 2, "{done:?} by {count} transactions");
         managed.remove_element(&two, &key("10.0.0.1"));
-        managed.put_element(&one, key("10.0.0.1"), Element::bare());
+        managed.put_element(&one, key("10.0.0.1"), Element::new());
         assert_eq!(transactions(&mut managed).1, 1, "all rules are there");
 
         // The second transaction is rejected, as the element that it deletes is gone: the table is compared with the kernel,
@@ -360,7 +362,7 @@ fn rules_change_before_elements_go_where_that_is_wanted() {
         managed.put_set(&three, set());
         managed.put_chain(&name("tries"), tries(&["one", "two", "three"]));
         managed.remove_element(&one, &key("10.0.0.1"));
-        managed.put_element(&three, key("10.0.0.1"), Element::bare());
+        managed.put_element(&three, key("10.0.0.1"), Element::new());
         let (done, count) = transactions(&mut managed);
         assert!(done.is_ok() && count == 1, "{done:?} by {count} transactions");
         let (read, _) = nf_tables::read(&mut socket, TableFamily::Ip, NAME).unwrap().unwrap();

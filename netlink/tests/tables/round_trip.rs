@@ -1,16 +1,16 @@
 //! What is written is what is read back, and what `nft` prints of it is what we print.
 
-use portcullis_netlink::nf_tables::{self, ManagedTable, Table, TableFamily};
+use portcullis_netlink::nf_tables::{self, DesiredTable, Table, TableFamily};
 use portcullis_netlink::socket::{NetlinkProtocol, Socket};
 
 use crate::namespace::{inside, run};
 use crate::sample::{NAME, sample};
 
 /// Writes a table to a kernel that has none of its name.
-pub(crate) fn write(table: &Table, socket: &mut Socket) -> ManagedTable {
-    let mut managed = ManagedTable::new(table.family, &table.name);
+pub(crate) fn write(table: &Table, socket: &mut Socket) -> DesiredTable {
+    let mut managed = DesiredTable::new(table.family, &table.name);
     if let Some(comment) = &table.comment {
-        managed.remark(comment);
+        managed.set_comment(comment);
     }
     table.counters.iter().for_each(|(name, comment)| managed.put_counter(name, comment.as_deref()));
     table.sets.iter().for_each(|(name, set)| managed.put_set(name, set.clone()));

@@ -16,7 +16,7 @@ pub(crate) fn key(address: &str) -> Key {
 }
 
 fn range(first: &str, last: &str) -> (Key, Element) {
-    (key(first), Element::up_to(key(last)))
+    (key(first), Element::range_to(key(last)))
 }
 
 pub(crate) fn sample() -> Table {
@@ -24,47 +24,47 @@ pub(crate) fn sample() -> Table {
     table.comment = Some("a sample".into());
     table.counters.insert("dropped".into(), Some("what is dropped".into()));
     let mut set = |name: &str, spec: SetSpec, elements: Vec<(Key, Element)>| {
-        table.sets.insert(name.into(), Set::with(spec, elements));
+        table.sets.insert(name.into(), Set::with_elements(spec, elements));
     };
     let (v4, v6) = (DataType::Ipv4Addr, DataType::Ipv6Addr);
     let (protocol, port) = (DataType::InetProto, DataType::InetService);
     let verdict = |verdict| Element::verdict(verdict);
-    set("peers", SetSpec::of(&[v4]).remark("pods app=web"), vec![(key("10.0.0.1"), Element::bare())]);
-    set("peers6", SetSpec::of(&[v6]), vec![(key("fd00::1"), Element::bare())]);
-    set("named", SetSpec::of(&[v4, port]), vec![(key("10.0.0.1").port(80), Element::bare())]);
+    set("peers", SetSpec::new(&[v4]).with_comment("pods app=web"), vec![(key("10.0.0.1"), Element::new())]);
+    set("peers6", SetSpec::new(&[v6]), vec![(key("fd00::1"), Element::new())]);
+    set("named", SetSpec::new(&[v4, port]), vec![(key("10.0.0.1").port(80), Element::new())]);
     set(
         "blocks",
-        SetSpec::of(&[v4]).ranges(),
+        SetSpec::new(&[v4]).with_intervals(),
         vec![
             range("10.0.0.0", "10.0.0.255"),
             range("10.0.1.1", "10.0.1.9"),
             range("224.0.0.0", "255.255.255.255"),
         ],
     );
-    set("blocks6", SetSpec::of(&[v6]).ranges(), vec![range("fd00::", "fd00::ffff")]);
-    set("every", SetSpec::of(&[v4]).ranges(), vec![range("0.0.0.0", "255.255.255.255")]);
+    set("blocks6", SetSpec::new(&[v6]).with_intervals(), vec![range("fd00::", "fd00::ffff")]);
+    set("every", SetSpec::new(&[v4]).with_intervals(), vec![range("0.0.0.0", "255.255.255.255")]);
     let ranged = |first: (&str, u16), last: (&str, u16)| {
-        (key(first.0).port(first.1), Element::up_to(key(last.0).port(last.1)))
+        (key(first.0).port(first.1), Element::range_to(key(last.0).port(last.1)))
     };
     set(
         "sources",
-        SetSpec::of(&[v4, port]).ranges(),
+        SetSpec::new(&[v4, port]).with_intervals(),
         vec![ranged(("10.0.0.0", 80), ("10.0.0.255", 80)), ranged(("10.0.0.0", 90), ("10.0.0.9", 99))],
     );
     set(
         "pods",
-        SetSpec::verdicts(&[v4]),
+        SetSpec::verdict_map(&[v4]),
         vec![(key("10.0.0.5"), verdict(Verdict::goto("profile"))), (key("10.0.0.6"), verdict(Verdict::Drop))],
     );
     let service = |address: &str, number: u16| key(address).protocol(6).port(number);
     set(
         "services",
-        SetSpec::verdicts(&[v4, protocol, port]),
+        SetSpec::verdict_map(&[v4, protocol, port]),
         vec![(service("10.96.0.1", 443), verdict(Verdict::jump("lb")))],
     );
     set(
         "endpoints",
-        SetSpec::of(&[v4, protocol, port, DataType::Mark]).to(&[v4, port]),
+        SetSpec::new(&[v4, protocol, port, DataType::Mark]).with_data(&[v4, port]),
         vec![(service("10.96.0.1", 443).number(1), Element::value(key("10.0.0.5").port(6443)))],
     );
     set(
@@ -73,7 +73,7 @@ pub(crate) fn sample() -> Table {
             dynamic: true,
             timeout: Some(10_800_000),
             size: Some(65535),
-            ..SetSpec::of(&[v4, v4, port])
+            ..SetSpec::new(&[v4, v4, port])
         },
         Vec::new(),
     );
@@ -86,7 +86,7 @@ pub(crate) fn sample() -> Table {
 fn chains() -> Vec<(&'static str, Chain)> {
     let base = |kind, hook, priority, rules| Chain {
         base: Some(BaseChain { kind, hook, priority }),
-        ..Chain::of(rules)
+        ..Chain::new(rules)
     };
     let saddr = Field::Source(Family::V4);
     let daddr = Field::Destination(Family::V4);
@@ -94,7 +94,7 @@ fn chains() -> Vec<(&'static str, Chain)> {
     let filter = vec![
         Rule::new().ct_state(CtState::ESTABLISHED | CtState::RELATED).then(Verdict::Accept),
         Rule::new().protocol(58).between(Field::IcmpType, 133u8, 137u8).then(Verdict::Accept),
-        Rule::new().own().then(Verdict::Accept).remark("this node's own"),
+        Rule::new().sent_locally().then(Verdict::Accept).with_comment("this node's own"),
         Rule::new().family(Family::V4).verdict_map(&[saddr], "pods"),
         Rule::new().then(Verdict::goto("profile")),
     ];
@@ -121,12 +121,14 @@ fn chains() -> Vec<(&'static str, Chain)> {
             .compare(Field::Meta(Meta::IifName), Comparison::NotEqual, ifname("eth0"))
             .then(Verdict::Drop),
         Rule::new().family(Family::V4).is_in(&[saddr], "peers").set_mark(0x4000),
-        Rule::new().at_most_a_second(10, 20).log(5, "drop a/b", 128),
-        Rule::new().push(Expression::Counter).counter("dropped").then(Verdict::Drop).remark("the rest"),
+        Rule::new().limit_per_second(10, 20).log(5, "drop a/b", 128),
+        Rule::new().push(Expression::Counter).counter("dropped").then(Verdict::Drop).with_comment("the rest"),
     ];
     // Not where packets leave: the kernel answers none there.
-    let rejecting =
-        vec![Rule::new().protocol(6).reject(Reject::TcpReset), Rule::new().reject(Reject::PortUnreachable)];
+    let rejecting = vec![
+        Rule::new().protocol(6).reject(Reject::TcpReset),
+        Rule::new().reject(Reject::IcmpxPortUnreachable),
+    ];
     let (number, to) = (Field::Random { modulus: 2, offset: 7 }, Register(0));
     let key = [daddr, protocol, dport];
     let lb = vec![
@@ -142,9 +144,9 @@ fn chains() -> Vec<(&'static str, Chain)> {
         .push(Expression::Masquerade { random_fully: true });
     vec![
         ("forward", base(ChainKind::Filter, Hook::Postrouting, 99, filter)),
-        ("profile", Chain::of(profile).remark("of a pod")),
-        ("lb", Chain::of(lb)),
-        ("rejecting", Chain::of(rejecting)),
+        ("profile", Chain::new(profile).with_comment("of a pod")),
+        ("lb", Chain::new(lb)),
+        ("rejecting", Chain::new(rejecting)),
         (
             "dispatch",
             base(

@@ -215,7 +215,7 @@ impl Policies {
         self.pick_up.synced(outcome.pick_up, now);
         if !self.begun {
             self.begun = true;
-            let extent = outcome.committed.extent;
+            let extent = outcome.committed.changes;
             tracing::info!(took = ?outcome.took, changed = extent.total(), "NetworkPolicies are enforced");
         }
         if let Some((who, objects)) = &outcome.repaired {
@@ -260,6 +260,6 @@ fn log_repairs(Unlogged { repairs, objects }: Unlogged, process: &str) {
         repairs,
         objects,
         by = process,
-        "somebody else had changed the policies' table; it is repaired"
+        "another process changed the NetworkPolicy table; restored it"
     );
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use portcullis_cluster::NamespacedName;
 use portcullis_netlink::conntrack::{Conntrack, DeleteCounts};
-use portcullis_netlink::nf_tables::Committed;
+use portcullis_netlink::nf_tables::CommitSummary;
 use portcullis_policy::compile::{CompiledPolicies, Compiler, PolicyChanges, Scope};
 use portcullis_policy::established;
 use portcullis_policy::interfaces::PodInterfaces;
@@ -47,7 +47,7 @@ pub(super) struct PolicyOrder {
 
 /// What a sync did.
 pub(in crate::daemon) struct PolicyOutcome {
-    pub(in crate::daemon) committed: Committed,
+    pub(in crate::daemon) committed: CommitSummary,
     pub(in crate::daemon) error: Option<String>,
     /// The process that changed the tables, and how many objects had to be restored, if any.
     pub(in crate::daemon) repaired: Option<(String, usize)>,
@@ -103,7 +103,7 @@ impl PolicyWorker {
         };
         let pods = (compiled.pods().count(), compiled.pods().filter(judged).count());
         let mut outcome = PolicyOutcome {
-            committed: Committed::default(),
+            committed: CommitSummary::default(),
             error: None,
             repaired: None,
             cut: 0,
@@ -167,7 +167,7 @@ impl PolicyWorker {
         self.enforcer.request_full_sync();
         // If this fails, the sync that follows compares all again, and reports the error.
         let committed = is_known.then(|| self.enforcer.sync().ok()).flatten()?;
-        Some(committed.extent.total()).filter(|objects| *objects > 0)
+        Some(committed.changes.total()).filter(|objects| *objects > 0)
     }
 
     /// Matches pods by their interfaces, as they are known or found now.

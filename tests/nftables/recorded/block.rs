@@ -100,7 +100,7 @@ fn base(line: &str) -> BaseChain {
 }
 
 fn set<'a>(lines: &mut impl Iterator<Item = &'a str>) -> Set {
-    let mut set = Set::new(SetSpec::of(&[]));
+    let mut set = Set::new(SetSpec::new(&[]));
     while let Some(line) = lines.next().filter(|line| *line != "}") {
         let mut words = Words::of(line);
         match words.next() {

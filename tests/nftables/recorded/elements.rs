@@ -59,7 +59,7 @@ pub fn element(words: &mut Words<'_>, key_types: &[DataType], data: &[DataType])
         words.text();
     }
     let element = match data {
-        [] => Element::bare(),
+        [] => Element::new(),
         data => {
             words.expect(":");
             match data {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use portcullis_netlink::Family;
 use portcullis_netlink::nf_tables::{
-    CT_STATUS_DNAT, Comparison, Ct, CtState, DataType, DynamicUpdate, Element, Expression, Fib, Field, Key,
+    CT_STATUS_DNAT, Comparison, Ct, CtState, DataType, DynsetOp, Element, Expression, Fib, Field, Key,
     LookupResult, Meta, Register, Reject, Rule, Set, SetSpec, Table, TableFamily, Value,
 };
 
@@ -42,9 +42,9 @@ pub fn rule(mut words: Words<'_>, table: &mut Table) -> Rule {
                 words.expect("{");
                 let key = fields(&mut words);
                 words.expect("}");
-                rule.load(&key, Register::FIRST).push(Expression::Dynamic {
+                rule.load(&key, Register::FIRST).push(Expression::Dynset {
                     set,
-                    op: DynamicUpdate::Update,
+                    op: DynsetOp::Update,
                     key: Register::FIRST,
                     data: None,
                     timeout: None,
@@ -52,11 +52,11 @@ pub fn rule(mut words: Words<'_>, table: &mut Table) -> Rule {
             }
             "reject" => {
                 words.next();
-                rule.reject(Reject::PortUnreachable)
+                rule.reject(Reject::IcmpxPortUnreachable)
             }
             "comment" => {
                 words.next();
-                rule.remark(words.text())
+                rule.with_comment(words.text())
             }
             _ => match verdict(&mut words) {
                 Some(verdict) => rule.then(verdict),
@@ -191,10 +191,10 @@ fn within(rule: Rule, field: Field, net: IpNet, negated: bool) -> Rule {
 fn blocks(words: &mut Words<'_>, of: Field) -> Set {
     words.expect("{");
     let family = if of.length() == 4 { Family::V4 } else { Family::V6 };
-    let mut set = Set::new(SetSpec::of(&[DataType::address(family)]).ranges());
+    let mut set = Set::new(SetSpec::new(&[DataType::address(family)]).with_intervals());
     while !words.take("}") {
         let net = block(words.next());
-        set.elements.insert(Key::from(net.network()), Element::up_to(net.broadcast().into()));
+        set.elements.insert(Key::from(net.network()), Element::range_to(net.broadcast().into()));
         words.take(",");
     }
     set
@@ -206,7 +206,7 @@ fn drawn(words: &mut Words<'_>, table: &mut Table, data: &[DataType]) -> (Arc<st
     let modulus = words.number();
     words.expect(if data == [DataType::Verdict] { "vmap" } else { "map" });
     words.expect("{");
-    let mut map = Set::new(SetSpec::of(&[DataType::Mark]).to(data));
+    let mut map = Set::new(SetSpec::new(&[DataType::Mark]).with_data(data));
     while !words.take("}") {
         let (key, element) = element(words, &[DataType::Mark], data);
         map.elements.insert(key, element);
@@ -230,7 +230,7 @@ fn translate(rule: Rule, words: &mut Words<'_>, table: &mut Table) -> Rule {
     let dnat = Expression::Dnat { family, address, port: Some(port) };
     if words.take("to") {
         let target: SocketAddr = words.number();
-        let load = |value, to| Expression::Load { value, to };
+        let load = |value, to| Expression::Immediate { value, to };
         let rule = rule.push(load(Value::from(target.ip()), address));
         return rule.push(load(Value::from(target.port()), port)).push(dnat);
     }

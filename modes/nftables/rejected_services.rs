@@ -14,15 +14,15 @@ use portcullis_cluster::NamespacedName;
 use portcullis_cluster::desired::Desired;
 use portcullis_netlink::Error;
 
-use super::family_sync::{FamilySync, Step, is_refusal, sync_error};
-use super::kernel::Kernel;
+use super::kernel::NftablesKernel;
+use super::table_sync::{ServiceUpdate, TableSync, is_refusal, sync_error};
 use crate::mode::SyncResult;
 
 /// How long one sync searches.
-const MOST_TIME: Duration = Duration::from_secs(1);
+const MAX_TIME: Duration = Duration::from_secs(1);
 
 /// How many groups one sync tries.
-pub(super) const MOST_TRIALS: usize = 256;
+pub(super) const MAX_ATTEMPTS: usize = 256;
 
 /// Why a table could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -44,11 +44,11 @@ impl WriteError {
     }
 }
 
-impl FamilySync {
+impl TableSync {
     /// Puts the Services that wait into the table, but those that the kernel rejects.
     pub(super) fn search(
         &mut self,
-        kernel: &mut dyn Kernel,
+        kernel: &mut dyn NftablesKernel,
         desired: &Desired,
         now: Instant,
         report: &mut SyncResult,
@@ -59,11 +59,11 @@ impl FamilySync {
         self.check_baseline(kernel, report)?;
         let start = Instant::now();
         for trial in 0.. {
-            if trial > 0 && (trial >= MOST_TRIALS || start.elapsed() >= MOST_TIME) {
+            if trial > 0 && (trial >= MAX_ATTEMPTS || start.elapsed() >= MAX_TIME) {
                 return Ok(());
             }
             let Some(group) = self.waiting.pop_front() else { break };
-            let steps: Vec<Step> = group.into_iter().map(|name| self.step(desired, name)).collect();
+            let steps: Vec<ServiceUpdate> = group.into_iter().map(|name| self.step(desired, name)).collect();
             self.put(&steps, desired, now);
             match self.add(kernel, report) {
                 Ok(()) => steps.iter().for_each(|step| self.isolations.forget(&step.name)),
@@ -79,26 +79,30 @@ impl FamilySync {
 
     /// Whether the kernel accepts the table without the Services that wait. One that was committed is committed again,
     /// which replaces whatever another process made of it.
-    fn check_baseline(&mut self, kernel: &mut dyn Kernel, report: &mut SyncResult) -> Result<(), WriteError> {
+    fn check_baseline(
+        &mut self,
+        kernel: &mut dyn NftablesKernel,
+        report: &mut SyncResult,
+    ) -> Result<(), WriteError> {
         let accepted = match self.committed {
             true => self.commit_if_dirty(kernel, report),
-            false => kernel.try_out(&self.table),
+            false => kernel.check_edits(&self.table),
         };
         accepted.map_err(WriteError::baseline)
     }
 
     /// Whether the kernel accepts the table with a group. If the rest of the table serves, so does the group now.
-    fn add(&mut self, kernel: &mut dyn Kernel, report: &mut SyncResult) -> Result<(), Error> {
-        kernel.try_out(&self.table)?;
+    fn add(&mut self, kernel: &mut dyn NftablesKernel, report: &mut SyncResult) -> Result<(), Error> {
+        kernel.check_edits(&self.table)?;
         if self.committed { self.commit_if_dirty(kernel, report) } else { Ok(()) }
     }
 
     /// Halves a group that was rejected, or isolates a single Service.
     fn divide(
         &mut self,
-        kernel: &mut dyn Kernel,
+        kernel: &mut dyn NftablesKernel,
         desired: &Desired,
-        steps: Vec<Step>,
+        steps: Vec<ServiceUpdate>,
         error: Error,
         now: Instant,
     ) -> Result<(), WriteError> {
@@ -118,17 +122,17 @@ impl FamilySync {
     /// Isolates a Service, if the kernel rejects it also in a table of which no other process has changed anything.
     fn isolate(
         &mut self,
-        kernel: &mut dyn Kernel,
+        kernel: &mut dyn NftablesKernel,
         desired: &Desired,
-        steps: &[Step],
+        steps: &[ServiceUpdate],
         now: Instant,
     ) -> Result<(), WriteError> {
         self.put(steps, desired, now);
-        let verdict = kernel.try_replacement(&self.table);
+        let verdict = kernel.check_replacement(&self.table);
         match verdict {
             // It stays in the table, and the next commit compares everything with the kernel.
             Ok(()) => {
-                self.table.table.doubt();
+                self.table.table.invalidate();
                 return Ok(());
             }
             Err(error) if is_refusal(&error) => {
@@ -141,11 +145,11 @@ impl FamilySync {
                 return Err(error.into());
             }
         }
-        for Step { name, before, .. } in steps {
+        for ServiceUpdate { name, before, .. } in steps {
             let Some(after) = self.last_good.remove(name) else { continue };
-            let step = [Step { name: name.clone(), before: before.clone(), after }];
+            let step = [ServiceUpdate { name: name.clone(), before: before.clone(), after }];
             self.put(&step, desired, now);
-            match kernel.try_out(&self.table) {
+            match kernel.check_edits(&self.table) {
                 Ok(()) => _ = self.kept.insert(name.clone(), step[0].after.clone()),
                 Err(_) => self.take_back(&step, desired, now),
             }

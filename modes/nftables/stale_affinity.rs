@@ -7,15 +7,15 @@ use portcullis_netlink::Result;
 use portcullis_netlink::nf_tables::{Element, Key, SetSpec, Transaction, read_elements};
 use portcullis_netlink::socket::Socket;
 
-use super::family_table::{FamilyTable, GRACE};
 use super::names::{AFFINITY, TABLE};
+use super::service_table::{GRACE, ServiceTable};
 
 const ACTION: &str = "forget clients' endpoints";
 
 /// So many clients are forgotten in one transaction.
 const AT_ONCE: usize = 256;
 
-impl FamilyTable {
+impl ServiceTable {
     /// Deletes it. Packets that were under way may have written it again; so it is looked for once more after a while.
     ///
     /// # Errors

@@ -59,7 +59,7 @@ impl<'a> ElementChanges<'a> {
 
 /// All that differs between two states of a table.
 #[derive(Debug, Default)]
-pub(super) struct Difference<'a> {
+pub(super) struct TableDiff<'a> {
     pub(super) chains: BTreeMap<&'a Arc<str>, Change<&'a Chain>>,
     pub(super) sets: BTreeMap<&'a Arc<str>, (Change<&'a SetSpec>, ElementChanges<'a>)>,
     pub(super) counters: BTreeMap<&'a Arc<str>, Change<Option<&'a str>>>,
@@ -67,7 +67,7 @@ pub(super) struct Difference<'a> {
 
 /// How much differs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Extent {
+pub struct ChangeCounts {
     /// Chains that came, went or got other rules.
     pub chains: usize,
     /// Sets and maps that came or went.
@@ -78,7 +78,7 @@ pub struct Extent {
     pub counters: usize,
 }
 
-impl std::ops::AddAssign for Extent {
+impl std::ops::AddAssign for ChangeCounts {
     fn add_assign(&mut self, more: Self) {
         self.chains += more.chains;
         self.sets += more.sets;
@@ -87,10 +87,10 @@ impl std::ops::AddAssign for Extent {
     }
 }
 
-impl Extent {
+impl ChangeCounts {
     /// Whether nothing differs.
     pub fn is_empty(&self) -> bool {
-        *self == Extent::default()
+        *self == ChangeCounts::default()
     }
 
     /// All together.
@@ -118,10 +118,10 @@ fn is_same_kind(there: &SetSpec, wanted: &SetSpec) -> bool {
     bare(there) == bare(wanted) && (wanted.size.is_none() || there.size == wanted.size)
 }
 
-impl<'a> Difference<'a> {
+impl<'a> TableDiff<'a> {
     /// Compares two states; `None` before is no table.
     pub(super) fn between(before: Option<&'a Table>, after: &'a Table) -> Self {
-        let mut difference = Difference::default();
+        let mut difference = TableDiff::default();
         for (name, before, after) in pairs(before.map(|table| &table.chains), &after.chains) {
             if before.map(|chain| &chain.rules) != after.map(|chain| &chain.rules)
                 || before.is_some() != after.is_some()
@@ -153,10 +153,13 @@ impl<'a> Difference<'a> {
     }
 
     /// How much it is.
-    pub(super) fn extent(&self) -> Extent {
+    pub(super) fn counts(&self) -> ChangeCounts {
         let whole = |change: &Change<&SetSpec>| change.before.is_some() != change.after.is_some();
-        let mut extent =
-            Extent { chains: self.chains.len(), counters: self.counters.len(), ..Extent::default() };
+        let mut extent = ChangeCounts {
+            chains: self.chains.len(),
+            counters: self.counters.len(),
+            ..ChangeCounts::default()
+        };
         for (change, elements) in self.sets.values() {
             if whole(change) {
                 extent.sets += 1;

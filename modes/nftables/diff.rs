@@ -6,35 +6,35 @@ use std::sync::Arc;
 
 use portcullis_cluster::desired::Desired;
 use portcullis_cluster::{Family, NamespacedName};
-use portcullis_netlink::nf_tables::{Chain, Foreign, Key, Set, Table};
+use portcullis_netlink::nf_tables::{Chain, Key, Set, Table, UnknownObjects};
 
-use super::entries::Entries;
+use super::endpoint_map::{EndpointMap, FrontendKey};
 use super::names::{
     AFFINE_IPS, AFFINE_NODE_PORTS, AFFINITY, CLUSTER_IPS, FIREWALL_IPS, FIREWALL_SOURCES, LOCAL_IPS,
     LOCAL_NODE_PORTS, NO_ENDPOINT_NODE_PORTS, NO_ENDPOINTS, SERVICE_IPS, SERVICE_NODE_PORTS,
 };
-use super::picking::{Front, Picking};
 use super::render::render;
+use super::service_elements::ServiceElements;
 use super::settings::Settings;
 use crate::node_facts::NodeFacts;
 use crate::options::Options;
 
 /// Whose a difference is, in the order in which they are told.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Subject {
+pub enum DiffOwner {
     /// What is there with or without Services, and the chains that they share.
-    Base,
+    Shared,
     /// Nobody's that is wanted.
-    Unwanted,
+    Unexpected,
     /// A Service's.
     Service(NamespacedName),
 }
 
 /// What differs in one chain, set or map.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TableDifference {
+pub struct ObjectDiff {
     /// Whose it is.
-    pub subject: Subject,
+    pub subject: DiffOwner,
     /// The chain, set or map.
     pub place: String,
     /// Its lines in the kernel.
@@ -44,23 +44,23 @@ pub struct TableDifference {
 }
 
 /// How the table of a family differs, `found` being what the kernel has of it. Empty if it does not.
-pub fn table_differences(
+pub fn diff_table(
     desired: &Desired,
     family: Family,
     options: &Options,
     host: &NodeFacts,
-    found: Option<&(Table, Foreign)>,
-) -> Vec<TableDifference> {
+    found: Option<&(Table, UnknownObjects)>,
+) -> Vec<ObjectDiff> {
     let wanted = render(desired, family, options, host);
-    let none = (Table::new(wanted.family, &wanted.name), Foreign::new());
+    let none = (Table::new(wanted.family, &wanted.name), UnknownObjects::new());
     let (found, foreign) = found.unwrap_or(&none);
     let mut all = Differences {
         owners: Owners::of(desired, &Settings::new(family, options, host)),
         lines: BTreeMap::new(),
     };
-    foreign
-        .iter()
-        .for_each(|what| all.lines_of(Subject::Unwanted, "what this mode has none of").0.push(what.clone()));
+    foreign.iter().for_each(|what| {
+        all.lines_of(DiffOwner::Unexpected, "what this mode has none of").0.push(what.clone())
+    });
     for name in names(&found.chains, &wanted.chains) {
         all.chain(name, found.chains.get(name), wanted.chains.get(name));
     }
@@ -82,11 +82,11 @@ type Lines = (Vec<String>, Vec<String>);
 
 struct Differences {
     owners: Owners,
-    lines: BTreeMap<(Subject, String), Lines>,
+    lines: BTreeMap<(DiffOwner, String), Lines>,
 }
 
 impl Differences {
-    fn lines_of(&mut self, subject: Subject, place: impl fmt::Display) -> &mut Lines {
+    fn lines_of(&mut self, subject: DiffOwner, place: impl fmt::Display) -> &mut Lines {
         self.lines.entry((subject, place.to_string())).or_default()
     }
 
@@ -96,9 +96,9 @@ impl Differences {
             return;
         }
         let subject = match (self.owners.chains.get(name), wanted) {
-            (Some(owner), _) => Subject::Service(owner.clone()),
-            (None, Some(_)) => Subject::Base,
-            (None, None) => Subject::Unwanted,
+            (Some(owner), _) => DiffOwner::Service(owner.clone()),
+            (None, Some(_)) => DiffOwner::Shared,
+            (None, None) => DiffOwner::Unexpected,
         };
         let lines = |chain: Option<&Chain>| chain.map(ToString::to_string).unwrap_or_default();
         let place = format!("chain {name}{}", remark(found.is_some(), wanted.is_some()));
@@ -111,7 +111,7 @@ impl Differences {
         };
         let kind = if wanted.or(found).is_some_and(|set| set.spec.is_map()) { "map" } else { "set" };
         if spec(found) != spec(wanted) {
-            let subject = if wanted.is_some() { Subject::Base } else { Subject::Unwanted };
+            let subject = if wanted.is_some() { DiffOwner::Shared } else { DiffOwner::Unexpected };
             let place = format!("{kind} {name}{}", remark(found.is_some(), wanted.is_some()));
             *self.lines_of(subject, place) = (spec(found), spec(wanted));
         }
@@ -128,18 +128,17 @@ impl Differences {
         };
         let (found, wanted) = (elements(found), elements(wanted));
         for (key, line) in found.iter().filter(|(key, line)| wanted.get(*key) != Some(*line)) {
-            let subject = self.owners.of_element(name, key).unwrap_or(Subject::Unwanted);
+            let subject = self.owners.of_element(name, key).unwrap_or(DiffOwner::Unexpected);
             self.lines_of(subject, &place).0.push(line.clone());
         }
         for (key, line) in wanted.iter().filter(|(key, line)| found.get(*key) != Some(*line)) {
-            let subject = self.owners.of_element(name, key).unwrap_or(Subject::Base);
+            let subject = self.owners.of_element(name, key).unwrap_or(DiffOwner::Shared);
             self.lines_of(subject, &place).1.push(line.clone());
         }
     }
 
-    fn finish(self) -> Vec<TableDifference> {
-        let difference =
-            |((subject, place), (found, wanted))| TableDifference { subject, place, found, wanted };
+    fn finish(self) -> Vec<ObjectDiff> {
+        let difference = |((subject, place), (found, wanted))| ObjectDiff { subject, place, found, wanted };
         self.lines.into_iter().map(difference).collect()
     }
 }
@@ -172,14 +171,14 @@ impl Owners {
     fn of(desired: &Desired, settings: &Settings) -> Self {
         let mut owners = Owners {
             lengths: [
-                Front::Address.length(settings),
-                Front::NodePort.length(settings),
+                FrontendKey::Address.length(settings),
+                FrontendKey::NodePort.length(settings),
                 settings.address().length(),
             ],
             ..Owners::default()
         };
         for (name, ports) in desired.services() {
-            let entries = Entries::of(ports, settings);
+            let entries = ServiceElements::of(ports, settings);
             for chain in entries.own_chains.into_keys() {
                 owners.chains.entry(chain).or_insert_with(|| name.clone());
             }
@@ -201,27 +200,27 @@ impl Owners {
             SERVICE_IPS | LOCAL_IPS | AFFINE_IPS | NO_ENDPOINTS | FIREWALL_IPS | FIREWALL_SOURCES => address,
             SERVICE_NODE_PORTS | LOCAL_NODE_PORTS | AFFINE_NODE_PORTS | NO_ENDPOINT_NODE_PORTS => node_port,
             CLUSTER_IPS => cluster_ip,
-            _ => match Picking::of_name(set)?.front {
-                Front::Address => address,
-                Front::NodePort => node_port,
+            _ => match EndpointMap::of_name(set)?.front {
+                FrontendKey::Address => address,
+                FrontendKey::NodePort => node_port,
             },
         };
         Some(Key::new().part(key.bytes().get(..length)?))
     }
 
-    fn of_element(&self, set: &Arc<str>, key: &Key) -> Option<Subject> {
+    fn of_element(&self, set: &Arc<str>, key: &Key) -> Option<DiffOwner> {
         let exact = self.elements.get(&(Arc::clone(set), key.clone()));
         let owner = exact.or_else(|| self.fronts.get(&self.front(set, key)?))?;
-        Some(Subject::Service(owner.clone()))
+        Some(DiffOwner::Service(owner.clone()))
     }
 }
 
-impl fmt::Display for Subject {
+impl fmt::Display for DiffOwner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Subject::Base => f.write_str("base rules"),
-            Subject::Unwanted => f.write_str("what no Service wants"),
-            Subject::Service(name) => write!(f, "{name}"),
+            DiffOwner::Shared => f.write_str("base rules"),
+            DiffOwner::Unexpected => f.write_str("what no Service wants"),
+            DiffOwner::Service(name) => write!(f, "{name}"),
         }
     }
 }

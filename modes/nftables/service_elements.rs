@@ -8,11 +8,11 @@ use portcullis_cluster::desired::{Endpoint, ServicePort};
 use portcullis_netlink::nf_tables::{Chain, Element, Key, Verdict};
 
 use super::affinity::Affinity;
-use super::dispatch::Trial;
+use super::dispatch::DispatchStep;
+use super::endpoint_map::{EndpointMap, FrontendKey, MapKind, TrafficPolicy};
 use super::names::{
     CLUSTER_IPS, FIREWALL_IPS, FIREWALL_SOURCES, HAIRPIN, NO_ENDPOINT_NODE_PORTS, NO_ENDPOINTS, REJECT,
 };
-use super::picking::{Front, Picking, Purpose, View};
 use super::settings::Settings;
 
 /// A set or a map.
@@ -21,40 +21,40 @@ pub(super) enum SetId {
     /// One that is always there.
     Fixed(&'static str),
     /// The endpoints of some Services.
-    Of(Picking),
+    EndpointMap(EndpointMap),
 }
 
 impl SetId {
     pub(super) fn name(self) -> Arc<str> {
         match self {
             SetId::Fixed(name) => name.into(),
-            SetId::Of(picking) => picking.name(),
+            SetId::EndpointMap(picking) => picking.name(),
         }
     }
 }
 
 /// An element's place: the set, and the key.
-pub(super) type Place = (SetId, Key);
+pub(super) type ElementId = (SetId, Key);
 
 /// All that a Service is in one family.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Entries {
-    pub(super) elements: BTreeMap<Place, Element>,
+pub(super) struct ServiceElements {
+    pub(super) elements: BTreeMap<ElementId, Element>,
     /// By what trials it is found, and how often.
-    pub(super) trials: BTreeMap<Trial, usize>,
+    pub(super) trials: BTreeMap<DispatchStep, usize>,
     /// Chains of its own, by name.
     pub(super) own_chains: BTreeMap<Arc<str>, Chain>,
     /// Endpoints that clients may stay with, as they stand behind the client where that is remembered.
     pub(super) affinities: BTreeSet<Key>,
 }
 
-impl Entries {
+impl ServiceElements {
     /// Those of a Service's ports in the family.
     pub(super) fn of(ports: &[ServicePort], settings: &Settings) -> Self {
-        let mut entries = Entries::default();
+        let mut entries = ServiceElements::default();
         for port in ports.iter().filter(|port| port.family == settings.family) {
             let affinity = Affinity::of(port, settings);
-            PortEntries { port, settings, affinity, entries: &mut entries }.add();
+            PortElements { port, settings, affinity, entries: &mut entries }.add();
         }
         entries
     }
@@ -62,24 +62,24 @@ impl Entries {
 
 /// What becomes of traffic that no endpoint takes.
 #[derive(Clone, Copy, PartialEq)]
-enum Refusal {
+enum NoEndpoints {
     /// There is none anywhere: say so.
     Reject,
     /// There are some elsewhere: be silent.
     Drop,
 }
 
-struct PortEntries<'a> {
+struct PortElements<'a> {
     port: &'a ServicePort,
     settings: &'a Settings,
     affinity: Option<Affinity<'a>>,
-    entries: &'a mut Entries,
+    entries: &'a mut ServiceElements,
 }
 
-impl PortEntries<'_> {
+impl PortElements<'_> {
     fn add(mut self) {
         if let Some(cluster_ip) = self.port.cluster_ip {
-            self.put(CLUSTER_IPS, Key::from(cluster_ip), Element::bare());
+            self.put(CLUSTER_IPS, Key::from(cluster_ip), Element::new());
         }
         if self.has_endpoints() {
             self.hairpins();
@@ -97,36 +97,36 @@ impl PortEntries<'_> {
         self.entries.elements.insert((SetId::Fixed(set), key), element);
     }
 
-    fn find_by(&mut self, trial: Trial) {
+    fn find_by(&mut self, trial: DispatchStep) {
         *self.entries.trials.entry(trial).or_default() += 1;
     }
 
     /// Serves it by a chain of its own.
-    fn lead_to_own(&mut self, front: Front, key: Key, chain: Arc<str>) {
-        self.put(front.served(), key.clone(), Element::bare());
+    fn lead_to_own(&mut self, front: FrontendKey, key: Key, chain: Arc<str>) {
+        self.put(front.served(), key.clone(), Element::new());
         self.put(front.affine(), key, Element::verdict(Verdict::Goto(chain)));
-        self.find_by(Trial::Affinity(front));
+        self.find_by(DispatchStep::Affinity(front));
     }
 
     /// Serves it by the endpoints of a view.
-    fn pick(&mut self, front: Front, key: &Key, view: View, purpose: Purpose) {
-        self.put(front.served(), key.clone(), Element::bare());
+    fn pick(&mut self, front: FrontendKey, key: &Key, view: TrafficPolicy, purpose: MapKind) {
+        self.put(front.served(), key.clone(), Element::new());
         let chosen = view.endpoints(self.port);
-        let picking = Picking { front, purpose, count: chosen.len() as u16 };
+        let picking = EndpointMap { front, purpose, count: chosen.len() as u16 };
         if !chosen.is_empty() {
-            self.find_by(Trial::Pick(picking));
+            self.find_by(DispatchStep::EndpointMap(picking));
         }
         for (number, endpoint) in (0..).zip(&chosen) {
             let target = Key::from(endpoint.ip).port(endpoint.port.get());
-            let place = (SetId::Of(picking), key.clone().number(number));
+            let place = (SetId::EndpointMap(picking), key.clone().number(number));
             self.entries.elements.insert(place, Element::value(target));
         }
     }
 
-    fn refuse(&mut self, set: &'static str, key: Key, refusal: Refusal) {
+    fn refuse(&mut self, set: &'static str, key: Key, refusal: NoEndpoints) {
         let verdict = match refusal {
-            Refusal::Reject => Verdict::goto(REJECT),
-            Refusal::Drop => Verdict::Drop,
+            NoEndpoints::Reject => Verdict::goto(REJECT),
+            NoEndpoints::Drop => Verdict::Drop,
         };
         self.put(set, key, Element::verdict(verdict));
     }
@@ -135,11 +135,11 @@ impl PortEntries<'_> {
         self.port.endpoints.has_usable()
     }
 
-    fn has_some(&self, view: View) -> bool {
+    fn has_some(&self, view: TrafficPolicy) -> bool {
         let endpoints = &self.port.endpoints;
         match view {
-            View::Cluster => endpoints.for_cluster().next().is_some(),
-            View::Local => endpoints.for_local().next().is_some(),
+            TrafficPolicy::Cluster => endpoints.for_cluster().next().is_some(),
+            TrafficPolicy::Local => endpoints.for_local().next().is_some(),
         }
     }
 
@@ -156,7 +156,7 @@ impl PortEntries<'_> {
     /// serve all fronts.
     fn affinity_chains(&mut self) {
         let Some(affinity) = &self.affinity else { return };
-        for view in [View::Cluster, View::Local] {
+        for view in [TrafficPolicy::Cluster, TrafficPolicy::Local] {
             let chosen = affinity.endpoints(view);
             if !chosen.is_empty() {
                 self.entries.affinities.extend(chosen.iter().map(|endpoint| affinity.remembered(endpoint)));
@@ -175,50 +175,50 @@ impl PortEntries<'_> {
         for endpoint in local {
             let ip = endpoint.ip;
             let key = Key::from(ip).address(ip).protocol(self.protocol()).port(endpoint.port.get());
-            self.put(HAIRPIN, key, Element::bare());
+            self.put(HAIRPIN, key, Element::new());
         }
     }
 
-    fn refusal(&self, local_only: bool) -> Option<Refusal> {
+    fn refusal(&self, local_only: bool) -> Option<NoEndpoints> {
         if !self.has_endpoints() {
-            Some(Refusal::Reject)
-        } else if local_only && !self.has_some(View::Local) {
-            Some(Refusal::Drop)
+            Some(NoEndpoints::Reject)
+        } else if local_only && !self.has_some(TrafficPolicy::Local) {
+            Some(NoEndpoints::Drop)
         } else {
             None
         }
     }
 
     fn internal(&mut self) {
-        let view = if self.port.internal_local { View::Local } else { View::Cluster };
+        let view = if self.port.internal_local { TrafficPolicy::Local } else { TrafficPolicy::Cluster };
         let Some(cluster_ip) = self.port.cluster_ip else { return };
         let key = self.at(cluster_ip);
         match self.refusal(self.port.internal_local) {
             Some(refusal) => self.refuse(NO_ENDPOINTS, key, refusal),
-            None if !self.has_some(view) => self.refuse(NO_ENDPOINTS, key, Refusal::Drop),
+            None if !self.has_some(view) => self.refuse(NO_ENDPOINTS, key, NoEndpoints::Drop),
             None => match &self.affinity {
                 Some(affinity) => {
                     let chain = affinity.picking(view);
-                    self.lead_to_own(Front::Address, key, chain);
+                    self.lead_to_own(FrontendKey::Address, key, chain);
                 }
-                None => self.pick(Front::Address, &key, view, Purpose::Direct),
+                None => self.pick(FrontendKey::Address, &key, view, MapKind::Direct),
             },
         }
     }
 
     fn external(&mut self, ip: IpAddr) {
-        self.reach(Front::Address, self.at(ip), NO_ENDPOINTS);
+        self.reach(FrontendKey::Address, self.at(ip), NO_ENDPOINTS);
     }
 
     fn node_port(&mut self) {
         let Some(node_port) = self.port.node_port else { return };
         let key = Key::new().protocol(self.protocol()).port(node_port.get());
-        self.reach(Front::NodePort, key, NO_ENDPOINT_NODE_PORTS);
+        self.reach(FrontendKey::NodePort, key, NO_ENDPOINT_NODE_PORTS);
     }
 
     /// What is reached from outside, by the external policy. `refuses`: the map of what nobody serves.
-    fn reach(&mut self, front: Front, key: Key, refuses: &'static str) {
-        let cluster = self.has_some(View::Cluster);
+    fn reach(&mut self, front: FrontendKey, key: Key, refuses: &'static str) {
+        let cluster = self.has_some(TrafficPolicy::Cluster);
         let affinity = self.affinity.as_ref().map(Affinity::external);
         if let Some(chain) = affinity.filter(|_| self.has_endpoints()) {
             if self.port.external_local || cluster {
@@ -226,16 +226,16 @@ impl PortEntries<'_> {
             }
         } else if self.has_endpoints() {
             if self.port.external_local {
-                self.pick(front, &key, View::Local, Purpose::Direct);
-                self.pick(front, &key, View::Cluster, Purpose::Inside);
-                self.put(front.part_outside(), key.clone(), Element::bare());
-                self.find_by(Trial::PartOutside(front));
+                self.pick(front, &key, TrafficPolicy::Local, MapKind::Direct);
+                self.pick(front, &key, TrafficPolicy::Cluster, MapKind::Internal);
+                self.put(front.part_outside(), key.clone(), Element::new());
+                self.find_by(DispatchStep::LocalPolicy(front));
             } else if cluster {
-                self.pick(front, &key, View::Cluster, Purpose::Masqueraded);
+                self.pick(front, &key, TrafficPolicy::Cluster, MapKind::Masqueraded);
             }
         }
         let refusal = self.refusal(self.port.external_local);
-        let none_here = (!self.port.external_local && !cluster).then_some(Refusal::Drop);
+        let none_here = (!self.port.external_local && !cluster).then_some(NoEndpoints::Drop);
         if let Some(refusal) = refusal.or(none_here) {
             self.refuse(refuses, key, refusal);
         }
@@ -255,10 +255,10 @@ impl PortEntries<'_> {
         let ranges = joined(ranges);
         for ip in &port.load_balancer_vips {
             let key = self.at(*ip);
-            self.put(FIREWALL_IPS, key.clone(), Element::bare());
+            self.put(FIREWALL_IPS, key.clone(), Element::new());
             for (first, last) in &ranges {
                 let [first, last] = [first, last].map(|end| key.clone().address(*end));
-                self.put(FIREWALL_SOURCES, first, Element::up_to(last));
+                self.put(FIREWALL_SOURCES, first, Element::range_to(last));
             }
         }
     }

@@ -36,7 +36,7 @@ pub struct ChainUse {
 ///
 /// [`Error::Rejected`]: crate::Error::Rejected
 /// [`Error::Interrupted`]: crate::Error::Interrupted
-pub fn chains(socket: &mut Socket, family: TableFamily, mut each: impl FnMut(ChainUse)) -> Result<()> {
+pub fn list_chains(socket: &mut Socket, family: TableFamily, mut each: impl FnMut(ChainUse)) -> Result<()> {
     const ACTION: &str = "list the nf_tables chains";
     let kind = netfilter::kind(Subsystem::NfTables, NFT_MSG_GETCHAIN);
     let mut request = Batch::with_message(ACTION, kind, 0, |message| {

@@ -2,15 +2,15 @@
 
 use std::net::IpAddr;
 
+use super::constants::{attributes as a, messages as m};
 use super::data::Data;
-use super::wire::{attributes as a, messages as m};
 use crate::attribute::{Attribute, Attributes, align};
 use crate::error::Error;
 use crate::message::{HEADER, Message};
 use crate::netfilter;
 
 /// The same error, with the object that the message is about, and for elements the one that the kernel points at.
-pub(super) fn about(message: Message<'_>, error: Error) -> Error {
+pub(super) fn name_object(message: Message<'_>, error: Error) -> Error {
     let Ok((_, attributes)) = message.split::<{ netfilter::HEADER }>() else { return error };
     let texts = |kind: u16| {
         let found = attributes.clone().flatten().find(|attribute| attribute.kind == kind);

@@ -1,4 +1,4 @@
-//! Picking an endpoint: for each number of endpoints that Services have, a map of them and a chain that draws from it.
+//! EndpointMap an endpoint: for each number of endpoints that Services have, a map of them and a chain that draws from it.
 //!
 //! ```text
 //! chain service-3    dnat to daddr . protocol . dport . (random of 3)   map @service-3
@@ -15,19 +15,19 @@ use super::settings::Settings;
 
 /// By what a Service is reached, and so by what it is found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Front {
+pub(super) enum FrontendKey {
     /// An address: its cluster IP, an external or a load balancer's.
     Address,
     /// A node port.
     NodePort,
 }
 
-impl Front {
+impl FrontendKey {
     /// What a packet shows of the Service.
     pub(super) fn key(self, settings: &Settings) -> Vec<Field> {
         match self {
-            Front::NodePort => vec![Field::PROTOCOL, Field::DestinationPort],
-            Front::Address => vec![settings.destination(), Field::PROTOCOL, Field::DestinationPort],
+            FrontendKey::NodePort => vec![Field::PROTOCOL, Field::DestinationPort],
+            FrontendKey::Address => vec![settings.destination(), Field::PROTOCOL, Field::DestinationPort],
         }
     }
 
@@ -35,8 +35,8 @@ impl Front {
     pub(super) fn types(self, settings: &Settings) -> Vec<DataType> {
         let port = [DataType::InetProto, DataType::InetService];
         match self {
-            Front::NodePort => port.into(),
-            Front::Address => [&[settings.address()], &port[..]].concat(),
+            FrontendKey::NodePort => port.into(),
+            FrontendKey::Address => [&[settings.address()], &port[..]].concat(),
         }
     }
 
@@ -48,19 +48,19 @@ impl Front {
 
 /// Whose endpoints take it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum View {
+pub(super) enum TrafficPolicy {
     /// Those of policy Cluster.
     Cluster,
     /// Those of policy Local.
     Local,
 }
 
-impl View {
+impl TrafficPolicy {
     /// A port's endpoints, in the order in which they are numbered.
     pub(super) fn endpoints(self, port: &ServicePort) -> Vec<Endpoint> {
         let chosen: Vec<Endpoint> = match self {
-            View::Cluster => port.endpoints.for_cluster().copied().collect(),
-            View::Local => port.endpoints.for_local().copied().collect(),
+            TrafficPolicy::Cluster => port.endpoints.for_cluster().copied().collect(),
+            TrafficPolicy::Local => port.endpoints.for_local().copied().collect(),
         };
         chosen.into_iter().take(MOST_ENDPOINTS).collect()
     }
@@ -71,25 +71,25 @@ pub(super) const MOST_ENDPOINTS: usize = u16::MAX as usize;
 
 /// For whom endpoints are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) enum Purpose {
+pub(super) enum MapKind {
     /// For all that may be answered directly.
     Direct,
     /// For what must be masqueraded, as it comes from outside and the endpoint may be anywhere.
     Masqueraded,
     /// For pods and this node, where what comes from outside is kept to local endpoints.
-    Inside,
+    Internal,
 }
 
 /// A chain that picks an endpoint, and its map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub(super) struct Picking {
-    pub(super) front: Front,
-    pub(super) purpose: Purpose,
+pub(super) struct EndpointMap {
+    pub(super) front: FrontendKey,
+    pub(super) purpose: MapKind,
     /// How many endpoints.
     pub(super) count: u16,
 }
 
-impl Picking {
+impl EndpointMap {
     /// The name of the chain, and of the map.
     pub(super) fn name(self) -> Arc<str> {
         self.to_string().into()
@@ -98,10 +98,11 @@ impl Picking {
     /// The one of this name.
     pub(super) fn of_name(name: &str) -> Option<Self> {
         let count = name.rsplit_once('-')?.1.parse().ok()?;
-        let fronts = [Front::Address, Front::NodePort];
-        let purposes = [Purpose::Direct, Purpose::Masqueraded, Purpose::Inside];
-        let all =
-            fronts.into_iter().flat_map(|front| purposes.map(|purpose| Picking { front, purpose, count }));
+        let fronts = [FrontendKey::Address, FrontendKey::NodePort];
+        let purposes = [MapKind::Direct, MapKind::Masqueraded, MapKind::Internal];
+        let all = fronts
+            .into_iter()
+            .flat_map(|front| purposes.map(|purpose| EndpointMap { front, purpose, count }));
         all.into_iter().find(|picking| *picking.name() == *name)
     }
 
@@ -109,8 +110,8 @@ impl Picking {
     pub(super) fn map(self, settings: &Settings) -> Set {
         let mut key = self.front.types(settings);
         key.push(DataType::Mark);
-        let spec = SetSpec::of(&key).to(&[settings.address(), DataType::InetService]);
-        Set::new(spec.remark("endpoints by number"))
+        let spec = SetSpec::new(&key).with_data(&[settings.address(), DataType::InetService]);
+        Set::new(spec.with_comment("endpoints by number"))
     }
 
     /// The chain.
@@ -121,22 +122,22 @@ impl Picking {
         let rule = Rule::new().map(&key, self.name(), found);
         // What is marked must have been found, too.
         let rule = match self.purpose {
-            Purpose::Masqueraded => rule.set_mark_in(beyond, settings.mark),
-            Purpose::Direct | Purpose::Inside => rule,
+            MapKind::Masqueraded => rule.set_mark_in(beyond, settings.mark),
+            MapKind::Direct | MapKind::Internal => rule,
         };
-        Chain::of(vec![translate(rule, settings, found)])
+        Chain::new(vec![translate(rule, settings, found)])
     }
 }
 
-impl fmt::Display for Picking {
+impl fmt::Display for EndpointMap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let what = match (self.front, self.purpose) {
-            (Front::Address, Purpose::Direct) => "service",
-            (Front::Address, Purpose::Masqueraded) => "external",
-            (Front::Address, Purpose::Inside) => "inside",
-            (Front::NodePort, Purpose::Direct) => "nodeport-local",
-            (Front::NodePort, Purpose::Masqueraded) => "nodeport",
-            (Front::NodePort, Purpose::Inside) => "nodeport-inside",
+            (FrontendKey::Address, MapKind::Direct) => "service",
+            (FrontendKey::Address, MapKind::Masqueraded) => "external",
+            (FrontendKey::Address, MapKind::Internal) => "inside",
+            (FrontendKey::NodePort, MapKind::Direct) => "nodeport-local",
+            (FrontendKey::NodePort, MapKind::Masqueraded) => "nodeport",
+            (FrontendKey::NodePort, MapKind::Internal) => "nodeport-inside",
         };
         write!(f, "{what}-{}", self.count)
     }

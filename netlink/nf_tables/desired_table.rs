@@ -10,18 +10,18 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
-use super::difference::{Change, Difference, ElementChanges, Extent, same_kinds};
 use super::dump;
 use super::element::{Element, Key};
 use super::set::SetSpec;
 use super::table::{Chain, Set, Table, TableFamily};
+use super::table_diff::{Change, ChangeCounts, ElementChanges, TableDiff, same_kinds};
 use super::transaction::Transaction;
 use crate::error::{Error, Result};
 use crate::socket::Socket;
 
 /// A table with the edits that the kernel has not seen yet.
 #[derive(Debug)]
-pub struct ManagedTable {
+pub struct DesiredTable {
     desired: Table,
     /// What each thing was in the kernel that was edited since: `None` if it was not there.
     chains: BTreeMap<Arc<str>, Option<Chain>>,
@@ -32,18 +32,18 @@ pub struct ManagedTable {
     /// The kernel holds what was last committed.
     known: bool,
     /// Rules change before elements go that the old ones may look for.
-    rules_first: bool,
+    rules_before_elements: bool,
 }
 
 /// What a commit did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Committed {
+pub struct CommitSummary {
     /// What was changed in the kernel.
-    pub extent: Extent,
+    pub changes: ChangeCounts,
     /// All was compared with the kernel, not only what was edited.
     pub full: bool,
     /// The whole table was replaced in one transaction, as the one in the kernel could not be changed into what is wanted.
-    pub rebuilt: bool,
+    pub replaced: bool,
     /// Bytes sent.
     pub bytes: usize,
 }
@@ -68,27 +68,27 @@ enum There {
 }
 
 /// A difference that is to be written, into what.
-type Plan<'a> = (Difference<'a>, There);
+type Plan<'a> = (TableDiff<'a>, There);
 
-impl ManagedTable {
+impl DesiredTable {
     /// Nothing, of which is not known whether the kernel holds something else.
     pub fn new(family: TableFamily, name: &str) -> Self {
-        ManagedTable {
+        DesiredTable {
             desired: Table::new(family, name),
             chains: BTreeMap::new(),
             sets: BTreeMap::new(),
             counters: BTreeMap::new(),
             elements: BTreeMap::new(),
             known: false,
-            rules_first: false,
+            rules_before_elements: false,
         }
     }
 
     /// Has the rules of chains that stay change in a transaction before the one in which elements go. A transaction takes
     /// effect at one moment, but not for a packet that is under way: it goes on by the rules by which it began, and finds
     /// the elements that there are. For tables where new rules may meet old elements, but not the other way round.
-    pub fn rules_first(&mut self) {
-        self.rules_first = true;
+    pub fn rules_before_elements(&mut self) {
+        self.rules_before_elements = true;
     }
 
     /// What the kernel should hold.
@@ -97,7 +97,7 @@ impl ManagedTable {
     }
 
     /// What is said of the table; counts only when it is made.
-    pub fn remark(&mut self, comment: &str) {
+    pub fn set_comment(&mut self, comment: &str) {
         self.desired.comment = Some(super::comment::shortened(comment).into());
     }
 
@@ -108,7 +108,7 @@ impl ManagedTable {
     }
 
     /// Forgets what the kernel is believed to hold: the next commit reads it.
-    pub fn doubt(&mut self) {
+    pub fn invalidate(&mut self) {
         self.known = false;
     }
 
@@ -210,7 +210,7 @@ impl ManagedTable {
     /// # Errors
     /// [`crate::Error::Object`] for an object of the wanted table that the kernel rejects; it then holds what it held, or
     /// that and parts to which nothing leads, and the next commit compares all.
-    pub fn commit(&mut self, socket: &mut Socket) -> Result<Committed> {
+    pub fn commit(&mut self, socket: &mut Socket) -> Result<CommitSummary> {
         let committed = self.write(socket);
         self.known = committed.is_ok();
         if self.known {
@@ -222,7 +222,7 @@ impl ManagedTable {
         committed
     }
 
-    fn write(&self, socket: &mut Socket) -> Result<Committed> {
+    fn write(&self, socket: &mut Socket) -> Result<CommitSummary> {
         if let Some(plan) = self.plan_of_edits() {
             match self.send(socket, &plan, false) {
                 Err(error) if error.may_be_external() => {}
@@ -235,9 +235,9 @@ impl ManagedTable {
             Err(error) => return Err(error),
         };
         let plan = match &found {
-            None => (Difference::between(None, &self.desired), There::Nothing),
+            None => (TableDiff::between(None, &self.desired), There::Nothing),
             Some((table, foreign)) if foreign.is_empty() && same_kinds(table, &self.desired) => {
-                (Difference::between(Some(table), &self.desired), There::Fit)
+                (TableDiff::between(Some(table), &self.desired), There::Fit)
             }
             Some(_) => self.plan_of_replacement(),
         };
@@ -253,11 +253,11 @@ impl ManagedTable {
     /// place of the one there.
     ///
     /// # Errors
-    /// As [`ManagedTable::commit`].
-    pub fn try_out(&self, socket: &mut Socket) -> Result<()> {
+    /// As [`DesiredTable::commit`].
+    pub fn check_edits(&self, socket: &mut Socket) -> Result<()> {
         match self.plan_of_edits() {
             Some(plan) => self.check_plan(socket, &plan),
-            None => self.try_replacement(socket),
+            None => self.check_replacement(socket),
         }
     }
 
@@ -265,8 +265,8 @@ impl ManagedTable {
     /// into that one has no part in the result.
     ///
     /// # Errors
-    /// As [`ManagedTable::commit`].
-    pub fn try_replacement(&self, socket: &mut Socket) -> Result<()> {
+    /// As [`DesiredTable::commit`].
+    pub fn check_replacement(&self, socket: &mut Socket) -> Result<()> {
         self.check_plan(socket, &self.plan_of_replacement())
     }
 
@@ -290,7 +290,7 @@ impl ManagedTable {
     }
 
     fn plan_of_replacement(&self) -> Plan<'_> {
-        (Difference::between(None, &self.desired), There::Unfit)
+        (TableDiff::between(None, &self.desired), There::Unfit)
     }
 
     /// Whether nothing that is there would have to be of another kind.
@@ -306,7 +306,7 @@ impl ManagedTable {
         self.chains.iter().all(chain) && self.sets.iter().all(set)
     }
 
-    fn send(&self, socket: &mut Socket, (difference, there): &Plan<'_>, full: bool) -> Result<Committed> {
+    fn send(&self, socket: &mut Socket, (difference, there): &Plan<'_>, full: bool) -> Result<CommitSummary> {
         let there = *there;
         let mut bytes = 0;
         let mut transaction = self.begin(there)?;
@@ -322,24 +322,24 @@ impl ManagedTable {
             }
         }
         difference.write_new_rules(&mut transaction)?;
-        let rules_first = self.rules_first && difference.takes_from_old_rules();
-        if rules_first {
+        let rules_before_elements = self.rules_before_elements && difference.takes_from_old_rules();
+        if rules_before_elements {
             difference.write_other_rules(&mut transaction)?;
         }
         // Where a table goes, it goes with all that takes its place.
-        if there != There::Unfit && (rules_first || difference.leads_to_new_chains()) {
+        if there != There::Unfit && (rules_before_elements || difference.leads_to_new_chains()) {
             bytes += transaction.size();
             transaction.commit(socket)?;
             transaction = self.transaction()?;
         }
         difference.write_elements(&mut transaction)?;
-        if !rules_first {
+        if !rules_before_elements {
             difference.write_other_rules(&mut transaction)?;
         }
         difference.write_removals(&mut transaction)?;
         bytes += if transaction.is_empty() { 0 } else { transaction.size() };
         transaction.commit(socket)?;
-        Ok(Committed { extent: difference.extent(), full, rebuilt: there == There::Unfit, bytes })
+        Ok(CommitSummary { changes: difference.counts(), full, replaced: there == There::Unfit, bytes })
     }
 
     fn begin(&self, there: There) -> Result<Transaction> {
@@ -360,8 +360,8 @@ impl ManagedTable {
     }
 
     /// What was edited since the last commit.
-    fn edits(&self) -> Difference<'_> {
-        let mut difference = Difference::default();
+    fn edits(&self) -> TableDiff<'_> {
+        let mut difference = TableDiff::default();
         for (name, before) in &self.chains {
             let change = Change { before: before.as_ref(), after: self.desired.chains.get(name) };
             if change.before.map(|chain| &chain.rules) != change.after.map(|chain| &chain.rules) {
@@ -409,9 +409,9 @@ impl ManagedTable {
     ///
     /// # Errors
     /// As [`dump::read`].
-    pub fn check(&self, socket: &mut Socket) -> Result<Extent> {
+    pub fn check(&self, socket: &mut Socket) -> Result<ChangeCounts> {
         let found = dump::read(socket, self.desired.family, &self.desired.name)?;
-        let mut extent = Difference::between(found.as_ref().map(|(table, _)| table), &self.desired).extent();
+        let mut extent = TableDiff::between(found.as_ref().map(|(table, _)| table), &self.desired).counts();
         if let Some((table, foreign)) = &found {
             extent.chains += foreign.len() + usize::from(!same_kinds(table, &self.desired));
         }

@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 
 use portcullis_cluster::desired::{Desired, ServiceChange, ServicePort};
 use portcullis_cluster::{Family, NamespacedName};
-use portcullis_netlink::nf_tables::{Element, Key, ManagedTable, Table, TableFamily};
+use portcullis_netlink::nf_tables::{DesiredTable, Element, Key, Table, TableFamily};
 
 use super::base_chains;
-use super::dispatch::{self, Trial};
-use super::entries::{Entries, Place, SetId};
+use super::dispatch::{self, DispatchStep};
+use super::endpoint_map::FrontendKey;
 use super::names::{
     AFFINE_IPS, AFFINE_NODE_PORTS, FIREWALL_IPS, FIREWALL_SOURCES, HAIRPIN, LOCAL_IPS, LOCAL_NODE_PORTS,
     SERVICE_IPS, SERVICE_NODE_PORTS, TABLE,
 };
-use super::picking::Front;
+use super::service_elements::{ElementId, ServiceElements, SetId};
 use super::settings::Settings;
 use crate::node_facts::NodeFacts;
 use crate::options::Options;
@@ -33,36 +33,36 @@ fn claims(set: SetId) -> Option<&'static str> {
         SetId::Fixed(LOCAL_NODE_PORTS | AFFINE_NODE_PORTS) => SERVICE_NODE_PORTS,
         SOURCES => FIREWALL_IPS,
         SetId::Fixed(_) => return None,
-        SetId::Of(picking) => picking.front.served(),
+        SetId::EndpointMap(picking) => picking.front.served(),
     })
 }
 
 /// A family's table, with all Services that were put into it.
 #[derive(Debug)]
-pub struct FamilyTable {
+pub struct ServiceTable {
     settings: Settings,
-    pub(super) table: ManagedTable,
+    pub(super) table: DesiredTable,
     /// How many addresses and ports are found by each trial.
-    trials: BTreeMap<Trial, usize>,
+    trials: BTreeMap<DispatchStep, usize>,
     /// Fronts that are found by more or fewer trials than their chains know.
-    stale: BTreeSet<Front>,
+    stale: BTreeSet<FrontendKey>,
     /// How many Services have each endpoint that talks to itself.
     hairpins: HashMap<Key, usize>,
     /// Elements that more than one Service claims or claimed, and when they may go if none does any more.
-    contested: HashMap<Place, Instant>,
+    contested: HashMap<ElementId, Instant>,
     /// What is to go, and when.
-    doomed: BTreeMap<Place, Instant>,
-    doomed_trials: BTreeMap<Trial, Instant>,
+    doomed: BTreeMap<ElementId, Instant>,
+    doomed_trials: BTreeMap<DispatchStep, Instant>,
     doomed_own_chains: BTreeMap<Arc<str>, Instant>,
     /// Endpoints that clients may not stay with any more: when what is remembered of them is to be deleted, and whether
     /// that was done once.
     pub(super) forgotten: BTreeMap<Key, (Instant, bool)>,
 }
 
-impl FamilyTable {
+impl ServiceTable {
     /// An empty one, that follows Services without a kernel.
-    pub fn of(family: Family, options: &Options, host: &NodeFacts) -> Self {
-        Self::new(Settings::new(family, options, host))
+    pub fn new(family: Family, options: &Options, host: &NodeFacts) -> Self {
+        Self::with_settings(Settings::new(family, options, host))
     }
 
     /// Follows changes that have led to `desired`, and removes what is due by `now`.
@@ -77,21 +77,21 @@ impl FamilyTable {
         self.table.desired()
     }
 
-    pub(super) fn new(settings: Settings) -> Self {
+    pub(super) fn with_settings(settings: Settings) -> Self {
         let family = match settings.family {
             Family::V4 => TableFamily::Ip,
             Family::V6 => TableFamily::Ip6,
         };
-        let mut table = ManagedTable::new(family, TABLE);
-        table.remark("Services, by portcullis");
-        table.rules_first();
+        let mut table = DesiredTable::new(family, TABLE);
+        table.set_comment("Services, by portcullis");
+        table.rules_before_elements();
         base_chains::put_sets(&mut table, &settings);
         base_chains::put_chains(&mut table, &settings);
-        let mut new = FamilyTable {
+        let mut new = ServiceTable {
             settings,
             table,
             trials: BTreeMap::new(),
-            stale: [Front::Address, Front::NodePort].into(),
+            stale: [FrontendKey::Address, FrontendKey::NodePort].into(),
             hairpins: HashMap::new(),
             contested: HashMap::new(),
             doomed: BTreeMap::new(),
@@ -109,7 +109,8 @@ impl FamilyTable {
 
     /// A Service is to be served differently. Places that others claim too are to be settled after all changes.
     pub(super) fn change(&mut self, before: &[ServicePort], after: &[ServicePort], now: Instant) {
-        let (before, after) = (Entries::of(before, &self.settings), Entries::of(after, &self.settings));
+        let (before, after) =
+            (ServiceElements::of(before, &self.settings), ServiceElements::of(after, &self.settings));
         // What comes is there before what goes is missed.
         for (trial, uses) in &after.trials {
             self.enter(*trial, *uses);
@@ -141,14 +142,14 @@ impl FamilyTable {
     }
 
     /// Another Service may have the place already.
-    fn claim(&mut self, place: &Place, now: Instant) {
+    fn claim(&mut self, place: &ElementId, now: Instant) {
         let goes_with_another = place.0 == SetId::Fixed(HAIRPIN) || claims(place.0).is_some();
         if !goes_with_another && self.is_there(place) {
             self.contested.insert(place.clone(), now + GRACE);
         }
     }
 
-    fn put(&mut self, place: &Place, element: &Element) {
+    fn put(&mut self, place: &ElementId, element: &Element) {
         let (set, key) = place;
         if self.is_of_contested(place) {
             return;
@@ -165,13 +166,13 @@ impl FamilyTable {
         }
     }
 
-    fn is_there(&self, place: &Place) -> bool {
+    fn is_there(&self, place: &ElementId) -> bool {
         let (set, key) = place;
         let set = self.table.desired().sets.get(&set.name());
         set.is_some_and(|set| set.elements.contains_key(key)) && !self.doomed.contains_key(place)
     }
 
-    fn remove(&mut self, place: &Place, now: Instant) {
+    fn remove(&mut self, place: &ElementId, now: Instant) {
         let (set, key) = place;
         if *set == SetId::Fixed(HAIRPIN) {
             let Some(users) = self.hairpins.get_mut(key) else { return };
@@ -194,12 +195,12 @@ impl FamilyTable {
         }
     }
 
-    fn take(&mut self, place: &Place) {
+    fn take(&mut self, place: &ElementId) {
         self.table.remove_element(&place.0.name(), &place.1);
     }
 
     /// Removes an element at once, or, where packets under way may still look for it, later.
-    fn retire(&mut self, place: Place, at: Instant) {
+    fn retire(&mut self, place: ElementId, at: Instant) {
         // Others may have the address now, and other ranges.
         if place.0 == SOURCES && self.claim_of(&place).is_some_and(|claim| !self.is_there(&claim)) {
             self.doomed.insert(place, at);
@@ -210,11 +211,11 @@ impl FamilyTable {
     }
 
     /// Removes what was left of the sources of a source's address, as the kernel takes no ranges that overlap.
-    fn make_room(&mut self, source: &Place) {
+    fn make_room(&mut self, source: &ElementId) {
         let Some((_, address)) = self.claim_of(source) else { return };
         let from = (SOURCES, address.clone());
-        let is_of = |(set, key): &Place| *set == SOURCES && key.bytes().starts_with(address.bytes());
-        let left: Vec<Place> =
+        let is_of = |(set, key): &ElementId| *set == SOURCES && key.bytes().starts_with(address.bytes());
+        let left: Vec<ElementId> =
             self.doomed.range(from..).map(|(place, _)| place.clone()).take_while(is_of).collect();
         for place in left {
             self.doomed.remove(&place);
@@ -223,21 +224,21 @@ impl FamilyTable {
     }
 
     /// The place of the address and port that a Service must have got, to have this one.
-    fn claim_of(&self, (set, key): &Place) -> Option<Place> {
+    fn claim_of(&self, (set, key): &ElementId) -> Option<ElementId> {
         let claim = claims(*set)?;
-        let front = if claim == SERVICE_NODE_PORTS { Front::NodePort } else { Front::Address };
+        let front = if claim == SERVICE_NODE_PORTS { FrontendKey::NodePort } else { FrontendKey::Address };
         let address = &key.bytes()[..front.length(&self.settings)];
         Some((SetId::Fixed(claim), Key::new().part(address)))
     }
 
     /// Whether only one of several Services that claim an address and port has it.
-    fn is_of_contested(&self, place: &Place) -> bool {
+    fn is_of_contested(&self, place: &ElementId) -> bool {
         !self.contested.is_empty()
             && self.claim_of(place).is_some_and(|claim| self.contested.contains_key(&claim))
     }
 
     /// Gives an address and port, with all that belongs to it, to the first of these.
-    fn settle_place(&mut self, place: Place, claimants: &[Arc<Entries>], goes: Instant) {
+    fn settle_place(&mut self, place: ElementId, claimants: &[Arc<ServiceElements>], goes: Instant) {
         let Some((winner, others)) = claimants.split_first() else {
             if self.is_there(&place) {
                 self.retire(place, goes);
@@ -245,14 +246,14 @@ impl FamilyTable {
             return;
         };
         // Sources are settled by themselves: some stay for a while.
-        let belongs = |of: &Place| {
+        let belongs = |of: &ElementId| {
             let claim = self.claim_of(of).filter(|_| of.0 != SOURCES);
             *of == place || claim.is_some_and(|claim| claim == place)
         };
         let all = others.iter().flat_map(|entries| entries.elements.keys());
         let lost = all.filter(|of| belongs(of) && !winner.elements.contains_key(*of));
-        let lost: Vec<Place> = lost.cloned().collect();
-        let won: Vec<(&Place, &Element)> = winner.elements.iter().filter(|(of, _)| belongs(of)).collect();
+        let lost: Vec<ElementId> = lost.cloned().collect();
+        let won: Vec<(&ElementId, &Element)> = winner.elements.iter().filter(|(of, _)| belongs(of)).collect();
         lost.iter().for_each(|of| self.take(of));
         for ((set, key), element) in won {
             self.table.put_element(&set.name(), key.clone(), element.clone());
@@ -260,7 +261,7 @@ impl FamilyTable {
     }
 
     /// Gives an address and port the sources that may use it.
-    fn settle_sources(&mut self, address: &Key, of_winner: Option<&Entries>, at: Instant) {
+    fn settle_sources(&mut self, address: &Key, of_winner: Option<&ServiceElements>, at: Instant) {
         let is_of = |key: &Key| key.bytes().starts_with(address.bytes());
         let mut wanted = HashMap::new();
         if let Some(entries) = of_winner {
@@ -277,20 +278,20 @@ impl FamilyTable {
         }
     }
 
-    fn enter(&mut self, trial: Trial, uses: usize) {
+    fn enter(&mut self, trial: DispatchStep, uses: usize) {
         let users = self.trials.entry(trial).or_default();
         let is_new = *users == 0 && self.doomed_trials.remove(&trial).is_none();
         *users += uses;
         if is_new {
             self.stale.insert(trial.front());
-            if let Trial::Pick(picking) = trial {
+            if let DispatchStep::EndpointMap(picking) = trial {
                 self.table.put_set(&picking.name(), picking.map(&self.settings));
                 self.table.put_chain(&picking.name(), picking.chain(&self.settings));
             }
         }
     }
 
-    fn leave(&mut self, trial: Trial, uses: usize, now: Instant) {
+    fn leave(&mut self, trial: DispatchStep, uses: usize, now: Instant) {
         let Some(users) = self.trials.get_mut(&trial) else { return };
         *users -= uses;
         if *users == 0 {
@@ -304,7 +305,8 @@ impl FamilyTable {
         if self.stale.is_empty() {
             return;
         }
-        let trials: BTreeSet<Trial> = self.trials.keys().chain(self.doomed_trials.keys()).copied().collect();
+        let trials: BTreeSet<DispatchStep> =
+            self.trials.keys().chain(self.doomed_trials.keys()).copied().collect();
         for front in std::mem::take(&mut self.stale) {
             for (name, chain) in dispatch::chains(front, trials.iter().copied(), &self.settings) {
                 self.table.put_chain(&name.into(), chain);
@@ -321,9 +323,9 @@ impl FamilyTable {
         }
         let all: BTreeMap<&NamespacedName, &Arc<[ServicePort]>> =
             desired.services().iter().chain(kept).collect();
-        let mut claimants: HashMap<Place, Vec<Arc<Entries>>> = HashMap::new();
+        let mut claimants: HashMap<ElementId, Vec<Arc<ServiceElements>>> = HashMap::new();
         for ports in all.into_values() {
-            let entries = Arc::new(Entries::of(ports, &self.settings));
+            let entries = Arc::new(ServiceElements::of(ports, &self.settings));
             for place in self.contested.keys().filter(|place| entries.elements.contains_key(*place)) {
                 claimants.entry(place.clone()).or_default().push(Arc::clone(&entries));
             }
@@ -350,7 +352,7 @@ impl FamilyTable {
         }
         for trial in take_due(&mut self.doomed_trials, now) {
             self.stale.insert(trial.front());
-            if let Trial::Pick(picking) = trial {
+            if let DispatchStep::EndpointMap(picking) = trial {
                 self.table.remove_chain(&picking.name());
                 self.table.remove_set(&picking.name());
             }

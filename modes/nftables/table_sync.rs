@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use portcullis_cluster::desired::{Desired, ServiceChange, ServicePort};
 use portcullis_cluster::{Family, NamespacedName};
 use portcullis_netlink::Error;
-use portcullis_netlink::nf_tables::Committed;
+use portcullis_netlink::nf_tables::CommitSummary;
 
-use super::entries::Entries;
-use super::family_table::{FamilyTable, GRACE};
-use super::kernel::Kernel;
-use super::search::WriteError;
+use super::kernel::NftablesKernel;
+use super::rejected_services::WriteError;
+use super::service_elements::ServiceElements;
+use super::service_table::{GRACE, ServiceTable};
 use super::settings::Settings;
 use crate::isolation::Isolations;
 use crate::mode::{SyncError, SyncResult};
@@ -22,8 +22,8 @@ use crate::mode::{SyncError, SyncResult};
 ///
 /// Between two syncs the table is what the kernel accepted last: a change that the kernel rejects, or that could not be
 /// written, is taken back and waits.
-pub(super) struct FamilySync {
-    pub(super) table: FamilyTable,
+pub(super) struct TableSync {
+    pub(super) table: ServiceTable,
     /// Everything is to be put into the table anew: it was just made.
     unfilled: bool,
     /// The table was committed since it was made. Before that the kernel may serve more than the table has, so an
@@ -47,16 +47,16 @@ pub(super) struct FamilySync {
 }
 
 /// A Service's ports before and after.
-pub(super) struct Step {
+pub(super) struct ServiceUpdate {
     pub(super) name: NamespacedName,
     pub(super) before: Arc<[ServicePort]>,
     pub(super) after: Arc<[ServicePort]>,
 }
 
-impl FamilySync {
+impl TableSync {
     pub(super) fn new(settings: Settings) -> Self {
-        FamilySync {
-            table: FamilyTable::new(settings),
+        TableSync {
+            table: ServiceTable::with_settings(settings),
             unfilled: true,
             committed: false,
             unforgotten: true,
@@ -77,7 +77,7 @@ impl FamilySync {
     /// Takes other settings. What the kernel has is then compared with the table, and only what differs is changed.
     pub(super) fn set(&mut self, settings: Settings) {
         if settings != *self.table.settings() {
-            self.table = FamilyTable::new(settings);
+            self.table = ServiceTable::with_settings(settings);
             self.last_good.extend(self.kept.drain());
             self.waiting.clear();
             (self.unfilled, self.unforgotten, self.committed) = (true, true, false);
@@ -85,7 +85,7 @@ impl FamilySync {
     }
 
     /// The kernel may hold something else than what was written.
-    pub(super) fn doubt(&mut self) {
+    pub(super) fn invalidate(&mut self) {
         self.doubt = true;
     }
 
@@ -100,7 +100,7 @@ impl FamilySync {
 
     pub(super) fn sync(
         &mut self,
-        kernel: &mut dyn Kernel,
+        kernel: &mut dyn NftablesKernel,
         desired: &Desired,
         changes: &[ServiceChange],
         now: Instant,
@@ -150,18 +150,18 @@ impl FamilySync {
     }
 
     /// Restores what another process changed, before anything new comes.
-    fn repair(&mut self, kernel: &mut dyn Kernel, report: &mut SyncResult) -> Result<(), WriteError> {
+    fn repair(&mut self, kernel: &mut dyn NftablesKernel, report: &mut SyncResult) -> Result<(), WriteError> {
         if !std::mem::take(&mut self.doubt) {
             return Ok(());
         }
-        self.table.table.doubt();
+        self.table.table.invalidate();
         if !self.committed {
             return Ok(());
         }
         match kernel.commit(&mut self.table) {
             Ok(done) => {
                 report.is_full = true;
-                report.restored = if self.write_failed { 0 } else { done.extent.total() };
+                report.restored = if self.write_failed { 0 } else { done.changes.total() };
                 Ok(())
             }
             Err(error) => {
@@ -172,16 +172,16 @@ impl FamilySync {
     }
 
     /// The Services that changed; all of them for a new table.
-    fn changed(&mut self, desired: &Desired, changes: &[ServiceChange]) -> Vec<Step> {
+    fn changed(&mut self, desired: &Desired, changes: &[ServiceChange]) -> Vec<ServiceUpdate> {
         if std::mem::take(&mut self.unfilled) {
             return all_of(desired);
         }
-        let mut steps: Vec<Step> = Vec::with_capacity(changes.len());
+        let mut steps: Vec<ServiceUpdate> = Vec::with_capacity(changes.len());
         for change in changes {
             self.isolations.forget(&change.name);
             let before = self.kept.get(&change.name).unwrap_or(&change.before);
             let (name, after) = (change.name.clone(), Arc::clone(&change.after));
-            steps.push(Step { before: Arc::clone(before), name, after });
+            steps.push(ServiceUpdate { before: Arc::clone(before), name, after });
         }
         if !self.waiting.is_empty() {
             let changed: HashSet<&NamespacedName> = changes.iter().map(|change| &change.name).collect();
@@ -192,21 +192,21 @@ impl FamilySync {
     }
 
     /// The isolated Services that are to be tried again.
-    fn due(&mut self, desired: &Desired, now: Instant) -> Vec<Step> {
+    fn due(&mut self, desired: &Desired, now: Instant) -> Vec<ServiceUpdate> {
         let waits = |name: &NamespacedName| self.waiting.iter().any(|group| group.contains(name));
         let due = self.isolations.due(now).into_iter().filter(|name| !waits(name));
         due.map(|name| self.step(desired, name)).collect()
     }
 
     /// What brings the wanted version of a Service into the table.
-    pub(super) fn step(&self, desired: &Desired, name: NamespacedName) -> Step {
+    pub(super) fn step(&self, desired: &Desired, name: NamespacedName) -> ServiceUpdate {
         let before = self.kept.get(&name).cloned().unwrap_or_default();
         let after = desired.services().get(&name).cloned().unwrap_or_default();
-        Step { name, before, after }
+        ServiceUpdate { name, before, after }
     }
 
     /// Puts what comes into the table.
-    pub(super) fn put(&mut self, steps: &[Step], desired: &Desired, now: Instant) {
+    pub(super) fn put(&mut self, steps: &[ServiceUpdate], desired: &Desired, now: Instant) {
         for step in steps {
             self.table.change(&step.before, &step.after, now);
             self.kept.remove(&step.name);
@@ -215,7 +215,7 @@ impl FamilySync {
     }
 
     /// Makes the table what it was before, without the grace in which what served would stay.
-    pub(super) fn take_back(&mut self, steps: &[Step], desired: &Desired, now: Instant) {
+    pub(super) fn take_back(&mut self, steps: &[ServiceUpdate], desired: &Desired, now: Instant) {
         let before_grace = now.checked_sub(GRACE).unwrap_or(now);
         for step in steps {
             self.table.change(&step.after, &step.before, before_grace);
@@ -226,10 +226,10 @@ impl FamilySync {
     }
 
     /// Has steps that are not in the table wait, each group by itself.
-    fn put_off(&mut self, groups: [Vec<Step>; 2]) {
+    fn put_off(&mut self, groups: [Vec<ServiceUpdate>; 2]) {
         for group in groups.into_iter().rev().filter(|group| !group.is_empty()) {
             let mut names = Vec::with_capacity(group.len());
-            for Step { name, before, .. } in group {
+            for ServiceUpdate { name, before, .. } in group {
                 self.kept.insert(name.clone(), before);
                 names.push(name);
             }
@@ -240,9 +240,9 @@ impl FamilySync {
     /// Writes the groups together if the kernel takes them; if not, and where Services wait, finds those that it rejects.
     fn write(
         &mut self,
-        kernel: &mut dyn Kernel,
+        kernel: &mut dyn NftablesKernel,
         desired: &Desired,
-        groups: [Vec<Step>; 2],
+        groups: [Vec<ServiceUpdate>; 2],
         now: Instant,
         report: &mut SyncResult,
     ) -> Result<(), WriteError> {
@@ -268,7 +268,12 @@ impl FamilySync {
     }
 
     /// Clients stay with endpoints that serve, whoever served before this process.
-    fn forget(&mut self, kernel: &mut dyn Kernel, desired: &Desired, now: Instant) -> Result<(), Error> {
+    fn forget(
+        &mut self,
+        kernel: &mut dyn NftablesKernel,
+        desired: &Desired,
+        now: Instant,
+    ) -> Result<(), Error> {
         if !self.committed {
             return Ok(());
         }
@@ -277,7 +282,7 @@ impl FamilySync {
         }
         let with_affinity =
             desired.services().values().filter(|ports| ports.iter().any(|p| p.affinity.is_some()));
-        let entries = with_affinity.map(|ports| Entries::of(ports, self.table.settings()));
+        let entries = with_affinity.map(|ports| ServiceElements::of(ports, self.table.settings()));
         let valid = entries.flat_map(|entries| entries.affinities).collect();
         kernel.forget_all_but(&mut self.table, &valid)?;
         self.unforgotten = false;
@@ -287,23 +292,23 @@ impl FamilySync {
     /// Commits the table if the kernel may hold something else.
     pub(super) fn commit_if_dirty(
         &mut self,
-        kernel: &mut dyn Kernel,
+        kernel: &mut dyn NftablesKernel,
         report: &mut SyncResult,
     ) -> Result<(), Error> {
         if !self.table.table.is_dirty() {
             return Ok(());
         }
-        let Committed { extent, full, .. } = kernel.commit(&mut self.table)?;
+        let CommitSummary { changes, full, .. } = kernel.commit(&mut self.table)?;
         self.committed = true;
         report.is_full |= full;
-        report.written += extent.total();
+        report.written += changes.total();
         Ok(())
     }
 }
 
 /// Everything, into a table that has nothing of it.
-fn all_of(desired: &Desired) -> Vec<Step> {
-    let step = |(name, after): (&NamespacedName, &Arc<[ServicePort]>)| Step {
+fn all_of(desired: &Desired) -> Vec<ServiceUpdate> {
+    let step = |(name, after): (&NamespacedName, &Arc<[ServicePort]>)| ServiceUpdate {
         name: name.clone(),
         before: Arc::default(),
         after: Arc::clone(after),
@@ -327,18 +332,18 @@ mod tests {
     use std::collections::HashSet;
 
     use portcullis_cluster::{Event, Index, Kind, Name, Object};
-    use portcullis_netlink::nf_tables::{Extent, Key};
+    use portcullis_netlink::nf_tables::{ChangeCounts, Key};
     use serde_json::json;
 
     use super::*;
     use crate::nftables::names::CLUSTER_IPS;
-    use crate::nftables::search::MOST_TRIALS;
+    use crate::nftables::rejected_services::MAX_ATTEMPTS;
     use crate::node_facts::NodeFacts;
     use crate::options::Options;
 
     /// Holds what was committed, and takes no table that has one of these cluster IPs.
     #[derive(Default)]
-    struct Picky {
+    struct FakeKernel {
         refused: HashSet<String>,
         /// It takes no table with a chain whose name contains this.
         refused_chains: Option<&'static str>,
@@ -350,8 +355,8 @@ mod tests {
         tried: usize,
     }
 
-    impl Picky {
-        fn judge(&self, table: &FamilyTable) -> Result<Vec<String>, Error> {
+    impl FakeKernel {
+        fn judge(&self, table: &ServiceTable) -> Result<Vec<String>, Error> {
             let refusal = |errno| Error::Rejected { action: "write", errno, text: None, offset: None };
             if self.is_busy {
                 return Err(refusal(libc::ENOMEM));
@@ -381,26 +386,29 @@ mod tests {
         }
     }
 
-    impl Kernel for Picky {
-        fn commit(&mut self, table: &mut FamilyTable) -> Result<Committed, Error> {
+    impl NftablesKernel for FakeKernel {
+        fn commit(&mut self, table: &mut ServiceTable) -> Result<CommitSummary, Error> {
             self.held = self.judge(table)?;
-            Ok(Committed { extent: Extent { elements: 1, ..Extent::default() }, ..Committed::default() })
+            Ok(CommitSummary {
+                changes: ChangeCounts { elements: 1, ..ChangeCounts::default() },
+                ..CommitSummary::default()
+            })
         }
 
-        fn try_out(&mut self, table: &FamilyTable) -> Result<(), Error> {
+        fn check_edits(&mut self, table: &ServiceTable) -> Result<(), Error> {
             self.tried += 1;
             self.judge(table).map(drop)
         }
 
-        fn try_replacement(&mut self, table: &FamilyTable) -> Result<(), Error> {
+        fn check_replacement(&mut self, table: &ServiceTable) -> Result<(), Error> {
             self.judge(table).map(drop)
         }
 
-        fn forget(&mut self, _: &mut FamilyTable, _: Instant) -> Result<(), Error> {
+        fn forget(&mut self, _: &mut ServiceTable, _: Instant) -> Result<(), Error> {
             Ok(())
         }
 
-        fn forget_all_but(&mut self, _: &mut FamilyTable, _: &HashSet<Key>) -> Result<(), Error> {
+        fn forget_all_but(&mut self, _: &mut ServiceTable, _: &HashSet<Key>) -> Result<(), Error> {
             Ok(())
         }
     }
@@ -408,15 +416,15 @@ mod tests {
     struct Node {
         index: Index,
         desired: Desired,
-        sync: FamilySync,
-        kernel: Picky,
+        sync: TableSync,
+        kernel: FakeKernel,
     }
 
     impl Node {
         fn new() -> Self {
             let settings = Settings::new(Family::V4, &Options::default(), &NodeFacts::default());
             let (index, desired) = (Index::new(), Desired::new(Name::new("node-a")));
-            Node { index, desired, sync: FamilySync::new(settings), kernel: Picky::default() }
+            Node { index, desired, sync: TableSync::new(settings), kernel: FakeKernel::default() }
         }
 
         /// Gives Services these cluster IPs, all at once.
@@ -456,7 +464,7 @@ mod tests {
             node.kernel.is_busy = fails;
             node.apply(services, now);
             node.kernel.is_busy = false;
-            node.sync.doubt();
+            node.sync.invalidate();
             assert_eq!(node.apply(&[], now).restored, repaired, "{what}");
         }
     }
@@ -507,7 +515,7 @@ mod tests {
             assert!(error.contains("so none of them is isolated: removal of chain __chain0"), "{error}");
             assert!(report.isolated.is_empty(), "{:?}", report.isolated);
         };
-        node.sync.doubt();
+        node.sync.invalidate();
         rejected(node.apply(&[], start));
         rejected(node.apply(&[(3, "10.96.0.3")], start));
         rejected(node.apply(&[(1, "10.96.0.11")], start));
@@ -539,7 +547,7 @@ mod tests {
         node.apply(&services[300..], start);
         node.refuse(&bad);
         let report = node.apply(&services[..300], start);
-        assert!(node.kernel.tried <= MOST_TRIALS, "{} trials", node.kernel.tried);
+        assert!(node.kernel.tried <= MAX_ATTEMPTS, "{} trials", node.kernel.tried);
         let error = report.error.expect("the search is not over").to_string();
         assert!(error.contains("the search for them continues"), "{error}");
         assert_eq!(node.kernel.held.len(), 300);
@@ -608,7 +616,7 @@ mod tests {
         node.apply(&[(1, "10.96.0.1"), (2, "10.96.0.2")], start);
         node.kernel.is_busy = true;
         assert!(node.apply(&[(2, "10.96.0.3")], start).error.is_some());
-        node.sync.doubt();
+        node.sync.invalidate();
         assert!(node.apply(&[(3, "10.96.0.4")], start).error.is_some(), "repairs fail, too");
         assert_eq!(node.sync.next_due(start), None, "the next try comes by itself");
         node.kernel.is_busy = false;
