@@ -26,7 +26,7 @@ struct Isolation {
 impl Isolations {
     /// Notes that a Service was refused. One that was tried before its time is tried again when it was to be.
     pub(crate) fn add(&mut self, service: &NamespacedName, error: &SyncError, now: Instant) {
-        if self.holds(service, now) {
+        if self.is_held_back(service, now) {
             return;
         }
         let wait = self.0.get(service).map_or(FIRST_RETRY, |old| (old.wait * 2).min(LAST_RETRY));
@@ -36,7 +36,7 @@ impl Isolations {
     }
 
     /// Notes that a Service is no longer as it was refused.
-    pub(crate) fn forget(&mut self, service: &NamespacedName) {
+    pub(crate) fn remove(&mut self, service: &NamespacedName) {
         self.0.remove(service);
     }
 
@@ -46,7 +46,7 @@ impl Isolations {
     }
 
     /// Whether a Service is not to be tried now.
-    pub(crate) fn holds(&self, service: &NamespacedName, now: Instant) -> bool {
+    pub(crate) fn is_held_back(&self, service: &NamespacedName, now: Instant) -> bool {
         self.0.get(service).is_some_and(|isolation| isolation.retry_at > now)
     }
 
@@ -56,7 +56,7 @@ impl Isolations {
     }
 
     /// When the next of them is to be tried again.
-    pub(crate) fn next(&self) -> Option<Instant> {
+    pub(crate) fn next_retry(&self) -> Option<Instant> {
         self.0.values().map(|isolation| isolation.retry_at).min()
     }
 

@@ -9,7 +9,7 @@ use portcullis_netlink::{nf_tables, xtables};
 use super::standing::Standing;
 use super::{Cleanup, Doing, IptablesPlace, Removed};
 use crate::iptables::saved_rule::{SavedRule, declared_chain};
-use crate::iptables::{Flavour, IptablesKernel, Table, Tools, belongs_to_a_service};
+use crate::iptables::{Flavour, IptablesKernel, Table, Tools, is_service_chain};
 use crate::mode::SyncError;
 
 /// Chains of kube-proxy's in table filter, of all its modes and versions.
@@ -206,7 +206,7 @@ impl Remover<'_> {
             Table::Filter => FILTER.contains(&name) || (name == FIREWALL && !self.kubelet),
             Table::Mangle => MANGLE.contains(&name),
             // Before 1.27, policy Local had chains called XLB.
-            Table::Nat => NAT.contains(&name) || belongs_to_a_service(name) || name.starts_with("KUBE-XLB-"),
+            Table::Nat => NAT.contains(&name) || is_service_chain(name) || name.starts_with("KUBE-XLB-"),
         }
     }
 

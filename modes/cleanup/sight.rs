@@ -9,7 +9,7 @@ use portcullis_netlink::nf_tables;
 use super::iptables::tools_of;
 use super::{Cleanup, Doing, IptablesPlace, Serving, drain, ipvs, nftables};
 use crate::iptables::saved_rule::declared_chain;
-use crate::iptables::{Flavour, Table, belongs_to_a_service};
+use crate::iptables::{Flavour, Table, is_service_chain};
 
 /// A mode, and by what it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,7 +87,7 @@ fn in_iptables(done: &mut Cleanup) -> (Vec<String>, Vec<String>) {
             // Where nothing serves, a large table need not be read.
             let nat = match iptables {
                 true => kernel.dump(Table::Nat, &mut |line| {
-                    chains += usize::from(declared_chain(line).is_some_and(belongs_to_a_service));
+                    chains += usize::from(declared_chain(line).is_some_and(is_service_chain));
                 }),
                 false => Ok(()),
             };

@@ -1,4 +1,4 @@
-//! The rules that are there without any Service: jumps from the built-in chains, and chains that all share.
+//! The base rules, which do not depend on Services: jumps from built-in chains, and common chains.
 
 use std::net::{IpAddr, Ipv6Addr};
 
@@ -15,17 +15,17 @@ use crate::node_facts::NodeFacts;
 use crate::node_port_addresses::NodePortScope;
 use crate::options::Options;
 
-/// The chain that tells that a table was flushed under us, or is fresh.
+/// The canary chain: its absence shows that the table was flushed, or is new.
 pub(super) const CANARY: &str = "KUBE-PROXY-CANARY";
 
-/// The chain that guards loopback addresses.
+/// The chain that drops packets to loopback addresses from other hosts.
 const FIREWALL: &str = "KUBE-FIREWALL";
 
 /// A jump from a built-in chain.
 pub(crate) struct Jump {
     pub(crate) table: Table,
     pub(crate) from: &'static str,
-    /// The rule without `-A CHAIN`.
+    /// The rule, without `-A CHAIN`.
     pub(crate) rule: String,
 }
 
@@ -34,11 +34,11 @@ pub(crate) struct Jump {
 pub(crate) struct BaseChain {
     pub(crate) table: Table,
     pub(crate) name: &'static str,
-    /// Its rules, a line each beginning with `-A CHAIN`.
+    /// Its rules, one per line, each beginning with `-A CHAIN`.
     pub(crate) lines: String,
 }
 
-/// All jumps, in the order in which the chains hold them.
+/// Returns all jumps, in the order in which the chains hold them.
 pub(crate) fn jumps() -> Vec<Jump> {
     const LB: &str = "kubernetes load balancer firewall";
     const PORTALS: &str = "kubernetes service portals";
@@ -79,20 +79,20 @@ pub(crate) fn jumps() -> Vec<Jump> {
     rows.into_iter().map(jump).collect()
 }
 
-/// The chains whose rules do not depend on Services. The shared chains are not among them.
-pub(super) fn chains(family: Family, options: &Options, on: &NodeFacts) -> Vec<BaseChain> {
+/// Returns the chains whose rules do not depend on Services, without the shared chains.
+pub(super) fn chains(family: Family, options: &Options, facts: &NodeFacts) -> Vec<BaseChain> {
     let mut chains: Vec<BaseChain> =
         Table::ALL.iter().map(|&table| BaseChain { table, name: CANARY, lines: String::new() }).collect();
-    chains.push(forward(options, on));
-    chains.push(firewall(family, options, on));
-    chains.push(postrouting(options, on));
+    chains.push(forward(options, facts));
+    chains.push(firewall(family, options, facts));
+    chains.push(postrouting(options, facts));
     let mut mark = BaseChain::new(Table::Nat, "KUBE-MARK-MASQ");
     mark.rule(|rule| rule.set_mark(options.masquerade_mark()));
     chains.push(mark);
     chains
 }
 
-/// The names of the same chains in one table.
+/// Returns the names of the same chains in one table.
 pub(super) fn names(table: Table) -> impl Iterator<Item = &'static str> {
     let names: &[&str] = match table {
         Table::Filter => &[CANARY, "KUBE-FORWARD", "KUBE-FIREWALL"],
@@ -121,13 +121,13 @@ impl BaseChain {
     }
 }
 
-fn forward(options: &Options, on: &NodeFacts) -> BaseChain {
+fn forward(options: &Options, facts: &NodeFacts) -> BaseChain {
     let mut chain = BaseChain::new(Table::Filter, "KUBE-FORWARD");
     if !options.conntrack_tcp_liberal {
-        // Such a packet would not be translated back, and its receiver would reset the connection.
+        // NAT does not translate such a packet back, and its receiver would reset the connection.
         chain.rule(|rule| {
             let rule = rule.ct_state("INVALID");
-            if on.nfacct { rule.nfacct(NFACCT_INVALID_DROPPED).jump("DROP") } else { rule.jump("DROP") }
+            if facts.nfacct { rule.nfacct(NFACCT_INVALID_DROPPED).jump("DROP") } else { rule.jump("DROP") }
         });
     }
     chain.rule(|rule| {
@@ -139,11 +139,11 @@ fn forward(options: &Options, on: &NodeFacts) -> BaseChain {
     chain
 }
 
-/// While `route_localnet` is set, or is going to be set for node ports on localhost, packets to loopback addresses from
-/// other hosts are dropped (CVE-2020-8558). IPv6 has no such sysctl, so its chain stays empty.
-fn firewall(family: Family, options: &Options, on: &NodeFacts) -> BaseChain {
+/// Returns the chain that drops packets to loopback addresses from other hosts (CVE-2020-8558), while `route_localnet`
+/// is set or is going to be set for node ports on localhost. IPv6 has no such sysctl, so its chain is empty.
+fn firewall(family: Family, options: &Options, facts: &NodeFacts) -> BaseChain {
     let mut chain = BaseChain::new(Table::Filter, FIREWALL);
-    if family == Family::V4 && (options.serves_localhost_node_ports() || on.route_localnet) {
+    if family == Family::V4 && (options.serves_localhost_node_ports() || facts.route_localnet) {
         guard_loopback(&mut chain);
     }
     chain
@@ -160,8 +160,9 @@ pub(crate) fn guard_loopback(chain: &mut BaseChain) {
     });
 }
 
-/// Drops packets to IPv4 loopback addresses from other hosts while no mode serves, where the kernel has no nf_tables: by
-/// the chain that iptables mode takes over and cleanup knows. Says whether the chain was not there before.
+/// Writes the rule that drops packets to IPv4 loopback addresses from other hosts while no mode serves and the kernel
+/// has no nf_tables. It is in the chain that iptables mode takes over and that cleanup removes. Returns true if the
+/// chain is new.
 ///
 /// # Errors
 /// The tool could not be run, or the kernel rejects the rule.
@@ -184,23 +185,23 @@ pub(crate) fn write_loopback_guard(kernel: &dyn IptablesKernel) -> Result<bool, 
     Ok(is_new)
 }
 
-fn postrouting(options: &Options, on: &NodeFacts) -> BaseChain {
+fn postrouting(options: &Options, facts: &NodeFacts) -> BaseChain {
     let mut chain = BaseChain::new(Table::Nat, "KUBE-POSTROUTING");
     chain.rule(|rule| rule.not_mark(options.masquerade_mark()).jump("RETURN"));
     // The mark is cleared so that a packet that passes here again is not masqueraded again.
     chain.rule(|rule| rule.flip_mark(options.masquerade_mark()));
     chain.rule(|rule| {
-        rule.comment("kubernetes service traffic requiring SNAT").masquerade(on.random_fully);
+        rule.comment("kubernetes service traffic requiring SNAT").masquerade(facts.random_fully);
     });
     chain
 }
 
-/// The last rules of `nat KUBE-SERVICES`, without `-A CHAIN`: whatever else is sent to this node may be
-/// meant for a node port.
-pub(super) fn node_port_tail(family: Family, options: &Options, on: &NodeFacts) -> Vec<String> {
+/// Returns the last rules of `nat KUBE-SERVICES`, without `-A CHAIN`: they send all other packets to this node to the
+/// node ports.
+pub(super) fn node_port_tail(family: Family, options: &Options, facts: &NodeFacts) -> Vec<String> {
     const COMMENT: &str = "kubernetes service nodeports; NOTE: this must be the last rule in this chain";
     const TARGET: &str = "KUBE-NODEPORTS";
-    // IPv6 has no route_localnet: node ports on ::1 never worked.
+    // IPv6 has no route_localnet: node ports on ::1 do not work.
     let loopback = family == Family::V4 && options.serves_localhost_node_ports();
     let mut lines = Vec::new();
     let mut rule = |write: &dyn Fn(Rule<'_>)| {
@@ -208,7 +209,7 @@ pub(super) fn node_port_tail(family: Family, options: &Options, on: &NodeFacts) 
         write(Rule::new(&mut text));
         lines.push(text);
     };
-    match options.node_port_scope(family, on) {
+    match options.node_port_scope(family, facts) {
         NodePortScope::All => rule(&|rule| {
             let rule = rule.comment(COMMENT).destination_is_local();
             match family {
@@ -226,7 +227,7 @@ pub(super) fn node_port_tail(family: Family, options: &Options, on: &NodeFacts) 
     lines
 }
 
-/// The names of the shared chains of a table.
+/// Returns the names of the shared chains of a table.
 pub(super) fn shared_names(table: Table) -> impl Iterator<Item = &'static str> {
     SharedChain::ALL.into_iter().filter(move |c| c.table() == table).map(SharedChain::name)
 }

@@ -11,17 +11,17 @@ use sha2::{Digest, Sha256};
 pub enum Table {
     /// `filter`.
     Filter,
-    /// `mangle`, which only holds a canary.
+    /// `mangle`, which only has a canary chain.
     Mangle,
     /// `nat`.
     Nat,
 }
 
 impl Table {
-    /// Those that we write to, sorted by name as dumps are.
+    /// The tables that we write to, sorted by name as in dumps.
     pub const ALL: [Table; 3] = [Table::Filter, Table::Mangle, Table::Nat];
 
-    /// Its name.
+    /// Returns its name.
     pub fn as_str(self) -> &'static str {
         match self {
             Table::Filter => "filter",
@@ -30,12 +30,12 @@ impl Table {
         }
     }
 
-    /// The table of a name, if it is one of ours.
-    pub fn named(name: &str) -> Option<Table> {
+    /// Returns the table with this name, if it is one of ours.
+    pub fn from_name(name: &str) -> Option<Table> {
         Table::ALL.into_iter().find(|t| t.as_str() == name)
     }
 
-    /// Its built-in chains, in the order of dumps.
+    /// Returns its built-in chains, in the order of dumps.
     pub fn built_in(self) -> &'static [&'static str] {
         match self {
             Table::Filter => &["INPUT", "FORWARD", "OUTPUT"],
@@ -51,10 +51,10 @@ impl fmt::Display for Table {
     }
 }
 
-/// The longest name of a chain (`XT_EXTENSION_MAXNAMELEN` less the final zero).
+/// The longest chain name (`XT_EXTENSION_MAXNAMELEN` without the terminating zero).
 const MAX_CHAIN_NAME: usize = 28;
 
-/// The name of a chain, kept in place: there are a hundred thousand.
+/// The name of a chain, stored inline: there may be a hundred thousand.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ChainName {
     bytes: [u8; MAX_CHAIN_NAME],
@@ -62,14 +62,14 @@ pub struct ChainName {
 }
 
 impl ChainName {
-    /// A name; `None` if it is longer than the kernel allows.
+    /// Returns the name, or `None` if it is longer than the kernel allows.
     pub fn new(name: &str) -> Option<ChainName> {
         let mut bytes = [0; MAX_CHAIN_NAME];
         bytes.get_mut(..name.len())?.copy_from_slice(name.as_bytes());
         Some(ChainName { bytes, length: name.len() as u8 })
     }
 
-    /// As text.
+    /// Returns the name as text.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.bytes[..usize::from(self.length)]).expect("made from text")
     }
@@ -87,69 +87,69 @@ impl fmt::Debug for ChainName {
     }
 }
 
-/// The kinds of chain that belong to one port of a Service; what they begin with is public.
+/// The kinds of chains of a Service port. Their prefixes are kube-proxy's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
-    /// Balances over the endpoints for policy Cluster.
+pub(super) enum ServiceChainKind {
+    /// Balances over the endpoints for traffic policy Cluster.
     Cluster,
-    /// Balances over the endpoints for policy Local.
+    /// Balances over the endpoints for traffic policy Local.
     Local,
-    /// Takes traffic from outside.
+    /// Handles traffic from outside the cluster.
     External,
-    /// Lets the load balancer's source ranges pass.
+    /// Accepts traffic from the load balancer's source ranges.
     Firewall,
 }
 
-impl Kind {
+impl ServiceChainKind {
     fn prefix(self) -> &'static str {
         match self {
-            Kind::Cluster => "KUBE-SVC-",
-            Kind::Local => "KUBE-SVL-",
-            Kind::External => "KUBE-EXT-",
-            Kind::Firewall => "KUBE-FW-",
+            ServiceChainKind::Cluster => "KUBE-SVC-",
+            ServiceChainKind::Local => "KUBE-SVL-",
+            ServiceChainKind::External => "KUBE-EXT-",
+            ServiceChainKind::Firewall => "KUBE-FW-",
         }
     }
 }
 
 const ENDPOINT_PREFIX: &str = "KUBE-SEP-";
 
-/// Whether a chain of table nat belongs to some Service, by its name.
-pub fn belongs_to_a_service(name: &str) -> bool {
+/// Returns true if this is the name of a Service's chain in table nat.
+pub fn is_service_chain(name: &str) -> bool {
     ["KUBE-SVC-", "KUBE-SVL-", "KUBE-EXT-", "KUBE-FW-", ENDPOINT_PREFIX].iter().any(|p| name.starts_with(p))
 }
 
-/// The names of the chains of one port of a Service: all from one hash.
-pub(super) struct Names {
+/// The names of the chains of one Service port: all contain one hash.
+pub(super) struct ServiceChainNames {
     hash: [u8; 16],
     hasher: Sha256,
 }
 
-impl Names {
-    pub(super) fn of(port: &ServicePortName) -> Names {
+impl ServiceChainNames {
+    pub(super) fn new(port: &ServicePortName) -> ServiceChainNames {
         let mut hasher = Sha256::new();
         hasher.update(port.to_string());
         hasher.update(port.protocol.as_str());
-        Names { hash: base32_of(hasher.clone()), hasher }
+        ServiceChainNames { hash: base32(hasher.clone()), hasher }
     }
 
-    /// What all of its chains but those of endpoints end with.
-    pub(super) fn ending(&self) -> &str {
+    /// Returns the hash that ends the names of all its chains but those of endpoints.
+    pub(super) fn hash(&self) -> &str {
         std::str::from_utf8(&self.hash).expect("base 32 is ASCII")
     }
 
-    pub(super) fn chain(&self, kind: Kind) -> ChainName {
+    pub(super) fn chain(&self, kind: ServiceChainKind) -> ChainName {
         joined(kind.prefix(), &self.hash)
     }
 
     pub(super) fn endpoint(&self, endpoint: &Endpoint) -> ChainName {
         let mut hasher = self.hasher.clone();
         hasher.update(endpoint.socket().to_string());
-        joined(ENDPOINT_PREFIX, &base32_of(hasher))
+        joined(ENDPOINT_PREFIX, &base32(hasher))
     }
 }
 
-/// The first 16 letters of the hash in base 32.
-fn base32_of(hasher: Sha256) -> [u8; 16] {
+/// Returns the first 16 letters of the hash in base 32.
+fn base32(hasher: Sha256) -> [u8; 16] {
     let mut letters = [0; 16];
     BASE32.encode_mut(&hasher.finalize()[..10], &mut letters);
     letters
@@ -162,12 +162,12 @@ fn joined(prefix: &str, hash: &[u8; 16]) -> ChainName {
     name
 }
 
-/// Chains that hold a few rules of each of many Services.
+/// A chain that holds some rules of each of many Services.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum SharedChain {
-    /// `nat KUBE-SERVICES`: where virtual addresses are caught.
+    /// `nat KUBE-SERVICES`: virtual addresses.
     NatServices,
-    /// `nat KUBE-NODEPORTS`: where node ports are caught.
+    /// `nat KUBE-NODEPORTS`: node ports.
     NatNodePorts,
     /// `filter KUBE-SERVICES`: ClusterIPs without endpoints.
     FilterServices,
@@ -205,8 +205,8 @@ impl SharedChain {
         }
     }
 
-    /// Its place in [`SharedChain::ALL`].
-    pub(super) fn at(self) -> usize {
+    /// Returns its index in [`SharedChain::ALL`].
+    pub(super) fn index(self) -> usize {
         SharedChain::ALL.iter().position(|c| *c == self).expect("ALL names every chain")
     }
 }

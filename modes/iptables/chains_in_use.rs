@@ -1,34 +1,34 @@
 //! Chains of Services to which rules of another process jump.
 //!
-//! The tool rejects the deletion of such a chain, and everything else in the same restore. So it is emptied and stays,
-//! instead of keeping its Service from being updated, until nothing jumps to it any more.
+//! The tool rejects the deletion of such a chain, and with it the whole restore. So that its Service can still be
+//! updated, the chain is emptied and kept until no rule jumps to it any more.
 
 use std::collections::BTreeSet;
 
-use super::chain::{ChainName, Table, belongs_to_a_service};
-use super::family_sync::IptablesFamilySync;
+use super::chain::{ChainName, Table, is_service_chain};
+use super::family_proxier::IptablesFamilyProxier;
 use super::kernel::IptablesKernel;
 use super::script::Script;
 use crate::mode::SyncError;
 
-/// How many chains a log line names.
+/// The number of chains that a log line names.
 const NAMED: usize = 5;
 
-/// What is known of them.
+/// The known chains in use.
 #[derive(Default)]
 pub(super) struct ChainsInUse {
     chains: BTreeSet<ChainName>,
-    /// This sync has read the rules for them already.
+    /// This sync has already read the rules for them.
     is_read: bool,
 }
 
 impl ChainsInUse {
-    /// A sync begins.
+    /// Begins a sync.
     pub(super) fn begin(&mut self) {
         self.is_read = false;
     }
 
-    /// Deletes chains that are empty by then.
+    /// Deletes a chain, which must be empty, unless it is in use.
     pub(super) fn delete(&self, script: &mut Script, chain: ChainName) {
         if !self.chains.contains(&chain) {
             script.delete_chain(chain);
@@ -36,13 +36,13 @@ impl ChainsInUse {
     }
 }
 
-impl IptablesFamilySync {
-    /// Looks, once a sync, for chains that may be the reason for which a restore was rejected. Returns whether any was
-    /// found that was not known: then the restore is worth another try.
+impl IptablesFamilyProxier {
+    /// Looks, once per sync, for chains in use that may be the reason for a rejected restore. Returns true if it found
+    /// new ones: the restore is then worth a retry.
     ///
     /// # Errors
     /// The rules cannot be read.
-    pub(super) fn notes_chains_in_use(&mut self) -> Result<bool, SyncError> {
+    pub(super) fn finds_chains_in_use(&mut self) -> Result<bool, SyncError> {
         if std::mem::replace(&mut self.in_use.is_read, true) {
             return Ok(false);
         }
@@ -59,7 +59,7 @@ impl IptablesFamilySync {
         Ok(true)
     }
 
-    /// Forgets chains to which nothing jumps any more.
+    /// Removes the chains to which no rule jumps any more.
     ///
     /// # Errors
     /// The rules cannot be read.
@@ -73,19 +73,19 @@ impl IptablesFamilySync {
 
 fn read(kernel: &dyn IptablesKernel) -> Result<BTreeSet<ChainName>, SyncError> {
     let mut found = BTreeSet::new();
-    kernel.dump(Table::Nat, &mut |line| found.extend(target_of_another(line)))?;
+    kernel.dump(Table::Nat, &mut |line| found.extend(foreign_jump_target(line)))?;
     Ok(found)
 }
 
-/// The chain of a Service to which a rule outside of our chains jumps.
-fn target_of_another(line: &str) -> Option<ChainName> {
+/// Returns the Service chain to which a rule of another process jumps.
+fn foreign_jump_target(line: &str) -> Option<ChainName> {
     let (from, rule) = line.strip_prefix("-A ")?.split_once(' ')?;
     if from.starts_with("KUBE-") {
         return None;
     }
     let mut words = rule.split(' ');
     words.find(|word| matches!(*word, "-j" | "-g"))?;
-    words.next().filter(|target| belongs_to_a_service(target)).and_then(ChainName::new)
+    words.next().filter(|target| is_service_chain(target)).and_then(ChainName::new)
 }
 
 #[cfg(test)]
@@ -93,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_jumps_from_outside_to_services_count() {
+    fn only_jumps_of_other_processes_to_service_chains_count() {
         let rows = [
             ("-A MINE -s 10.0.0.0/8 -j KUBE-SVC-AAAAAAAAAAAAAAAA", Some("KUBE-SVC-AAAAAAAAAAAAAAAA")),
             ("-A MINE -g KUBE-SEP-AAAAAAAAAAAAAAAA", Some("KUBE-SEP-AAAAAAAAAAAAAAAA")),
@@ -104,7 +104,7 @@ mod tests {
             ("COMMIT", None),
         ];
         for (line, expected) in rows {
-            assert_eq!(target_of_another(line).as_ref().map(ChainName::as_str), expected, "{line}");
+            assert_eq!(foreign_jump_target(line).as_ref().map(ChainName::as_str), expected, "{line}");
         }
     }
 }

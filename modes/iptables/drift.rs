@@ -1,17 +1,18 @@
-//! External changes: where the kernel differs from what was last written.
+//! Detection of external changes: differences between the kernel and the rules as last written.
 //!
-//! The kernel is compared with the rules as they were written, not as they are desired now. What new options, node facts or
-//! changed Services make different is no external change.
+//! The kernel is compared with the rules as they were written, not with the desired rules: new options, node facts or
+//! changed Services are no external changes.
 
 use portcullis_cluster::NamespacedName;
 
 use super::chain::SharedChain;
-use super::family_sync::IptablesFamilySync;
+use super::family_proxier::IptablesFamilyProxier;
 use super::plan::{base_differs, order_in_kernel};
 use super::snapshot::{Snapshot, hash_of_rule};
 
-impl IptablesFamilySync {
-    /// Counts the jumps, base chains, shared chains and Services that the kernel does not hold as they were written.
+impl IptablesFamilyProxier {
+    /// Counts the jumps, base chains, shared chains and Services whose rules in the kernel differ from the written
+    /// ones.
     pub(super) fn count_drift(&self, snapshot: &Snapshot) -> usize {
         let (renderer, base) = match &self.written_with {
             Some((renderer, base)) => (renderer, base),
@@ -27,12 +28,12 @@ impl IptablesFamilySync {
             services += usize::from(rules.chains().any(|(chain, lines)| !snapshot.holds(chain, lines)));
             names.push(name);
             for chain in SharedChain::ALL {
-                shared_rules[chain.at()].push(rules.shared(chain).map(hash_of_rule).collect());
+                shared_rules[chain.index()].push(rules.shared(chain).map(hash_of_rule).collect());
             }
         }
         let differs = |chain: &SharedChain| {
             let exists = snapshot.chain(chain.table(), chain.name()).is_some();
-            let (found, rules) = (snapshot.shared_rules(*chain), &shared_rules[chain.at()]);
+            let (found, rules) = (snapshot.shared_rules(*chain), &shared_rules[chain.index()]);
             !exists || order_in_kernel(found, &names, rules, base.tail_of(*chain)).is_none()
         };
         jumps + base_chains + services + SharedChain::ALL.iter().filter(|chain| differs(chain)).count()

@@ -1,4 +1,4 @@
-//! The hot path: a few changed Services, one restore of exactly the chains that differ.
+//! The incremental write of a few changed Services: one restore of exactly the chains that differ.
 
 use std::time::Instant;
 
@@ -7,130 +7,141 @@ use portcullis_cluster::desired::Desired;
 
 use super::base_rules::CANARY;
 use super::chain::{ChainName, SharedChain};
-use super::family_sync::{IptablesFamilySync, Progress, blames_rules};
+use super::family_proxier::{IptablesFamilyProxier, WriteCounts, rejects_rules};
 use super::script::Restore;
 use super::service_rules::ServiceRules;
 use super::shared_order::SharedOrder;
 use crate::mode::SyncError;
 
-/// New orders of the shared chains that a restore edits.
-type Edited = [Option<SharedOrder>; SharedChain::ALL.len()];
+/// The new orders of the shared chains that a restore edits.
+type EditedOrders = [Option<SharedOrder>; SharedChain::ALL.len()];
 
-/// What is known after a restore.
-enum Written {
-    /// What was written, and what was not.
-    Exactly,
-    /// Some of it may be written.
-    Unsure,
+/// The state of the kernel after a restore, as far as it is known.
+enum WriteOutcome {
+    /// It is known which Services were written.
+    Known,
+    /// An unknown part may have been written.
+    Unknown,
 }
 
-impl IptablesFamilySync {
+impl IptablesFamilyProxier {
     pub(super) fn incremental(
         &mut self,
         desired: &Desired,
         large: bool,
         now: Instant,
-        progress: &mut Progress,
+        counts: &mut WriteCounts,
     ) -> Result<(), SyncError> {
         let names: Vec<NamespacedName> =
-            self.pending.iter().filter(|name| !self.isolations.holds(name, now)).cloned().collect();
+            self.pending.iter().filter(|name| !self.isolations.is_held_back(name, now)).cloned().collect();
         if names.is_empty() {
             return Ok(());
         }
-        match self.write_changes(&names, desired, large, now, progress)? {
-            Written::Exactly => Ok(()),
-            // Only the kernel knows what it took.
-            Written::Unsure => {
-                self.note_failed_write();
-                self.reconcile(desired, large, now, progress)
+        match self.write_changes(&names, desired, large, now, counts)? {
+            WriteOutcome::Known => Ok(()),
+            // Only a comparison shows which part the kernel accepted.
+            WriteOutcome::Unknown => {
+                self.record_failed_write();
+                self.reconcile(desired, large, now, counts)
             }
         }
     }
 
-    /// Writes some Services in one restore. If it is refused, finds out by whom.
+    /// Writes some Services in one restore. If that is rejected, finds the Service to isolate.
     fn write_changes(
         &mut self,
         names: &[NamespacedName],
         desired: &Desired,
         large: bool,
         now: Instant,
-        progress: &mut Progress,
-    ) -> Result<Written, SyncError> {
-        let (restore, edited) = self.difference(names, desired, large);
+        counts: &mut WriteCounts,
+    ) -> Result<WriteOutcome, SyncError> {
+        let (restore, edited) = self.render_difference(names, desired, large);
         let result =
             if restore.is_empty() { Ok(()) } else { self.kernel.restore(&mut |out| restore.write(out)) };
         let error = match result {
             Ok(()) => {
-                progress.lines += restore.count();
-                progress.written += restore.rules();
-                self.note_changes(names, edited, desired, large);
-                return Ok(Written::Exactly);
+                counts.lines += restore.count();
+                counts.rules += restore.rules();
+                self.apply_changes(names, edited, desired, large);
+                return Ok(WriteOutcome::Known);
             }
-            // A restore is all or nothing for each table, not for all.
-            Err(error) if restore.written().count() > 1 => {
-                self.note_failed_write();
-                return if blames_rules(&error) { Ok(Written::Unsure) } else { Err(error) };
+            // A restore is atomic for each table, but not for several.
+            Err(error) if restore.tables().count() > 1 => {
+                self.record_failed_write();
+                return if rejects_rules(&error) { Ok(WriteOutcome::Unknown) } else { Err(error) };
             }
-            Err(error) if !blames_rules(&error) => return Err(error),
-            Err(_) if self.notes_chains_in_use()? => {
-                return self.write_changes(names, desired, large, now, progress);
+            Err(error) if !rejects_rules(&error) => return Err(error),
+            Err(_) if self.finds_chains_in_use()? => {
+                return self.write_changes(names, desired, large, now, counts);
             }
             Err(error) => error,
         };
-        if let [guilty] = names {
-            self.takes_anything(&restore)?;
-            self.isolations.add(guilty, &error, now);
-            self.pending.remove(guilty);
-            return Ok(Written::Exactly);
+        if let [rejected] = names {
+            self.check_accepts_rules(&restore)?;
+            self.isolations.add(rejected, &error, now);
+            self.pending.remove(rejected);
+            return Ok(WriteOutcome::Known);
         }
-        let (first, rest) = match named_line(&error).and_then(|line| restore.owner_of(line)) {
-            // The tool named the line: that Service alone, and all the others together.
-            Some(guilty) => {
+        let (first, rest) = match rejected_line(&error).and_then(|line| restore.owner_of(line)) {
+            // The tool named the line: try that Service alone, and all other Services together.
+            Some(rejected) => {
                 let mut rest = names.to_vec();
-                (vec![rest.remove(guilty)], rest)
+                (vec![rest.remove(rejected)], rest)
             }
             None => {
                 let (first, rest) = names.split_at(names.len() / 2);
                 (first.to_vec(), rest.to_vec())
             }
         };
-        match self.write_changes(&first, desired, large, now, progress)? {
-            Written::Exactly => self.write_changes(&rest, desired, large, now, progress),
-            Written::Unsure => Ok(Written::Unsure),
+        match self.write_changes(&first, desired, large, now, counts)? {
+            WriteOutcome::Known => self.write_changes(&rest, desired, large, now, counts),
+            WriteOutcome::Unknown => Ok(WriteOutcome::Unknown),
         }
     }
 
-    /// Whether the kernel and its tool take rules at all, in the tables of a restore that they refused: if not, no Service
-    /// is to blame.
+    /// Checks that the kernel and its tool accept any rules in the tables of a rejected restore; otherwise no Service
+    /// is the cause.
     ///
     /// # Errors
-    /// They do not.
-    fn takes_anything(&self, refused: &Restore) -> Result<(), SyncError> {
+    /// They accept none.
+    fn check_accepts_rules(&self, restore: &Restore) -> Result<(), SyncError> {
         self.kernel.restore(&mut |out| {
-            refused.written().try_for_each(|table| write!(out, "*{table}\n:{CANARY} - [0:0]\nCOMMIT\n"))
+            restore.tables().try_for_each(|table| write!(out, "*{table}\n:{CANARY} - [0:0]\nCOMMIT\n"))
         })
     }
 
-    fn note_changes(&mut self, names: &[NamespacedName], edited: Edited, desired: &Desired, large: bool) {
+    fn apply_changes(
+        &mut self,
+        names: &[NamespacedName],
+        edited: EditedOrders,
+        desired: &Desired,
+        large: bool,
+    ) {
         for (order, edited) in self.orders.iter_mut().zip(edited) {
             if let Some(edited) = edited {
                 *order = edited;
             }
         }
         for name in names {
-            let wanted = self.wanted(desired, name);
+            let wanted = self.ports_to_program(desired, name);
             let rules = wanted.as_ref().map(|ports| self.renderer.service(ports, large).count());
-            self.note_programmed(name, wanted, large, rules.unwrap_or_default());
+            self.set_programmed(name, wanted, large, rules.unwrap_or_default());
         }
     }
 
-    /// What turns the Services as they stand in the kernel into the wanted ones.
-    fn difference(&self, names: &[NamespacedName], desired: &Desired, large: bool) -> (Restore, Edited) {
+    /// Renders the difference between the programmed and the desired rules of some Services.
+    fn render_difference(
+        &self,
+        names: &[NamespacedName],
+        desired: &Desired,
+        large: bool,
+    ) -> (Restore, EditedOrders) {
         let mut restore = Restore::default();
-        let mut edited = Edited::default();
+        let mut edited = EditedOrders::default();
         for (i, name) in names.iter().enumerate() {
             let old = self.programmed_rules(name);
-            let new = match self.wanted(desired, name) {
+            let new = match self.ports_to_program(desired, name) {
                 Some(ports) => self.renderer.service(&ports, large),
                 None => ServiceRules::default(),
             };
@@ -138,7 +149,7 @@ impl IptablesFamilySync {
             let (old_chains, new_chains) = (old.by_name(), new.by_name());
             let changed: Vec<(ChainName, &str)> =
                 new.chains().filter(|(chain, lines)| old_chains.get(chain) != Some(lines)).collect();
-            // All are declared before any is jumped to.
+            // All chains are declared before any rule jumps to one.
             changed.iter().for_each(|(chain, _)| restore.nat.declare(chain));
             changed.iter().for_each(|(_, lines)| restore.nat.lines(lines));
             for chain in SharedChain::ALL {
@@ -160,18 +171,18 @@ impl IptablesFamilySync {
         old: &ServiceRules,
         new: &ServiceRules,
         restore: &mut Restore,
-        edited: &mut Edited,
+        edited: &mut EditedOrders,
     ) {
         if old.shared(chain).eq(new.shared(chain)) {
             return;
         }
-        let order = edited[chain.at()].get_or_insert_with(|| self.orders[chain.at()].clone());
+        let order = edited[chain.index()].get_or_insert_with(|| self.orders[chain.index()].clone());
         let (position, count) = order.find(name).unwrap_or_else(|| (order.end(), 0));
         let script = restore.table(chain.table());
         for _ in 0..count {
             script.delete_at(chain, position);
         }
-        // The tail must stay last in the chain that has one.
+        // The tail must stay last in its chain.
         let has_tail = chain == SharedChain::NatServices && !self.base.tail.is_empty();
         let last = position == order.end() && !has_tail;
         let mut written = 0;
@@ -187,8 +198,8 @@ impl IptablesFamilySync {
     }
 }
 
-/// The line that a tool blames, from 1.
-pub(super) fn named_line(error: &SyncError) -> Option<usize> {
+/// Returns the line of its input that a tool named in its error, from 1.
+pub(super) fn rejected_line(error: &SyncError) -> Option<usize> {
     match error {
         SyncError::Rejected { line, .. } => *line,
         _ => None,

@@ -1,7 +1,7 @@
-//! iptables mode: the rules of kube-proxy v1.36, name for name.
+//! iptables mode: the rules of kube-proxy v1.36, with the same names.
 //!
 //! ```text
-//! Desired ─► service_renderer, base_rules ─► text ─► family_sync ─► kernel (iptables-restore)
+//! Desired ─► service_renderer, base_rules ─► text ─► family_proxier ─► kernel (iptables-restore)
 //!                                            └──► rule_set (render, diff)
 //! ```
 
@@ -12,7 +12,7 @@ mod chains_in_use;
 mod compose;
 mod diff;
 mod drift;
-mod family_sync;
+mod family_proxier;
 mod incremental;
 mod kernel;
 mod nfacct;
@@ -28,8 +28,8 @@ mod shared_order;
 mod snapshot;
 mod tool;
 
-pub use chain::{ChainName, Table, belongs_to_a_service};
-pub use diff::{ChainDifference, Difference, Line, Subject, differences};
+pub use chain::{ChainName, Table, is_service_chain};
+pub use diff::{ChainDiff, RuleDiff, RuleLine, RuleOwner, compare_rules};
 pub use kernel::{Fingerprint, Flavour, IptablesKernel};
 pub use nfacct::{NFACCT_INVALID_DROPPED, NFACCT_LOCALHOST_NODE_PORTS};
 pub use proxier::IptablesProxier;

@@ -1,4 +1,4 @@
-//! What a bulk write has to do: the difference between what is wanted and what the kernel holds.
+//! The plan of a bulk write: the difference between the desired rules and the kernel's.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
@@ -8,51 +8,51 @@ use portcullis_cluster::NamespacedName;
 use portcullis_cluster::desired::{Desired, ServicePort};
 
 use super::base_rules::BaseChain;
-use super::chain::{ChainName, SharedChain, Table, belongs_to_a_service};
-use super::family_sync::IptablesFamilySync;
+use super::chain::{ChainName, SharedChain, Table, is_service_chain};
+use super::family_proxier::IptablesFamilyProxier;
 use super::script::RuleCount;
 use super::service_rules::ServiceRules;
 use super::shared_order::SharedOrder;
 use super::snapshot::{Snapshot, hash_of, hash_of_rule};
 
-/// What the kernel holds, as far as a plan relies on it.
-pub(super) enum Known {
-    /// What was just read from it.
-    Read(Box<Snapshot>),
-    /// What we wrote.
+/// The kernel's rules that a plan starts from.
+pub(super) enum Baseline {
+    /// A snapshot just read from the kernel.
+    Snapshot(Box<Snapshot>),
+    /// The rules as last written.
     Programmed,
 }
 
 /// A Service to be written.
-pub(super) struct Target {
+pub(super) struct PlannedService {
     pub(super) name: NamespacedName,
-    /// How it is to be served; `None` if not at all.
+    /// Its desired ports; `None` if it is to be removed.
     pub(super) ports: Option<Arc<[ServicePort]>>,
     pub(super) large: bool,
-    /// At most how many lines must be written for it; 0 where its chains are right.
-    pub(super) weight: usize,
-    /// How many rules it has.
+    /// The largest number of lines that must be written for it; 0 if its chains are unchanged.
+    pub(super) max_lines: usize,
+    /// The number of its rules.
     pub(super) rules: RuleCount,
-    /// Chains of its own that it no longer needs.
+    /// Its chains that it no longer needs.
     pub(super) removals: Vec<ChainName>,
 }
 
-/// All that is to be written.
+/// The changes of a bulk write.
 pub(super) struct Plan {
-    pub(super) known: Known,
-    /// By name.
-    pub(super) services: Vec<Target>,
-    /// The chains of Services to be written, sorted by name, each with the number of its Service.
+    pub(super) baseline: Baseline,
+    /// Sorted by name.
+    pub(super) services: Vec<PlannedService>,
+    /// The chains of Services to be written, sorted by name, each with the index of its Service.
     pub(super) declared: Vec<(ChainName, usize)>,
-    /// Shared chains to be written anew, as in [`SharedChain::ALL`].
+    /// The shared chains to be rewritten, indexed as [`SharedChain::ALL`].
     pub(super) shared: [bool; SharedChain::ALL.len()],
-    /// Chains to be deleted of Services that are not wanted.
+    /// Chains of Services that are not desired.
     pub(super) removals: Vec<ChainName>,
 }
 
-impl IptablesFamilySync {
-    /// A plan that takes the kernel from what was read to what is wanted.
-    pub(super) fn plan_from(
+impl IptablesFamilyProxier {
+    /// Plans the changes from a snapshot of the kernel to the desired rules.
+    pub(super) fn plan_from_snapshot(
         &mut self,
         snapshot: Snapshot,
         desired: &Desired,
@@ -60,7 +60,7 @@ impl IptablesFamilySync {
         now: Instant,
     ) -> Plan {
         let mut services = Vec::new();
-        // What the rules of each Service in each shared chain hash to.
+        // The hashes of each Service's rules in each shared chain.
         let mut shared_rules: [Vec<Vec<u64>>; SharedChain::ALL.len()] = Default::default();
         let (mut wanted_chains, mut declared) = (HashSet::new(), Vec::new());
         let names: BTreeSet<&NamespacedName> =
@@ -69,66 +69,66 @@ impl IptablesFamilySync {
             let Some((ports, large)) = self.version_to_write(desired, name, large, now) else { continue };
             let rules = ports.as_ref().map(|p| self.renderer.service(p, large)).unwrap_or_default();
             let before = declared.len();
-            let wrong = rules.chains().filter(|(chain, lines)| !snapshot.holds(*chain, lines));
-            declared.extend(wrong.map(|(chain, _)| (chain, services.len())));
-            let weight = if declared.len() > before { weight(&rules) } else { 0 };
+            let changed = rules.chains().filter(|(chain, lines)| !snapshot.holds(*chain, lines));
+            declared.extend(changed.map(|(chain, _)| (chain, services.len())));
+            let max_lines = if declared.len() > before { max_lines(&rules) } else { 0 };
             wanted_chains.extend(rules.chains().map(|(chain, _)| chain));
             for chain in SharedChain::ALL {
-                shared_rules[chain.at()].push(rules.shared(chain).map(hash_of_rule).collect());
+                shared_rules[chain.index()].push(rules.shared(chain).map(hash_of_rule).collect());
             }
             let (name, rules) = (name.clone(), rules.count());
-            services.push(Target { name, ports, large, weight, rules, removals: Vec::new() });
+            services.push(PlannedService { name, ports, large, max_lines, rules, removals: Vec::new() });
         }
-        let stale =
-            |chain: &ChainName| belongs_to_a_service(chain.as_str()) && !wanted_chains.contains(chain);
+        let stale = |chain: &ChainName| is_service_chain(chain.as_str()) && !wanted_chains.contains(chain);
         let mut removals: Vec<ChainName> = snapshot.chains_of(Table::Nat).filter(stale).collect();
-        // What refers to others goes before them.
+        // Chains that jump to endpoint chains are deleted before these.
         removals.sort_by_key(|chain| (chain.as_str().starts_with("KUBE-SEP-"), *chain));
-        let names: Vec<&NamespacedName> = services.iter().map(|s: &Target| &s.name).collect();
+        let names: Vec<&NamespacedName> = services.iter().map(|s: &PlannedService| &s.name).collect();
         let shared = SharedChain::ALL.map(|chain| {
-            let rules = &shared_rules[chain.at()];
+            let rules = &shared_rules[chain.index()];
             let exists = snapshot.chain(chain.table(), chain.name()).is_some();
             let tail = self.base.tail_of(chain);
             let order = order_in_kernel(snapshot.shared_rules(chain), &names, rules, tail);
-            let right = order.is_some() && exists;
-            self.orders[chain.at()] = order.unwrap_or_else(|| self.order_to_write(chain, &services, rules));
-            !right
+            let unchanged = order.is_some() && exists;
+            self.orders[chain.index()] =
+                order.unwrap_or_else(|| self.order_to_write(chain, &services, rules));
+            !unchanged
         });
         declared.sort_unstable();
-        Plan { known: Known::Read(Box::new(snapshot)), services, declared, shared, removals }
+        Plan { baseline: Baseline::Snapshot(Box::new(snapshot)), services, declared, shared, removals }
     }
 
-    /// A plan that takes what we wrote to what is wanted, for the Services that are pending.
+    /// Plans the changes from the written to the desired rules, for the pending Services.
     pub(super) fn plan_for_pending(&self, desired: &Desired, large: bool, now: Instant) -> Plan {
         let mut plan = Plan {
-            known: Known::Programmed,
+            baseline: Baseline::Programmed,
             services: Vec::new(),
             declared: Vec::new(),
             shared: Default::default(),
             removals: Vec::new(),
         };
-        for name in self.pending.iter().filter(|name| !self.isolations.holds(name, now)) {
-            let ports = self.wanted(desired, name);
+        for name in self.pending.iter().filter(|name| !self.isolations.is_held_back(name, now)) {
+            let ports = self.ports_to_program(desired, name);
             let old = self.programmed_rules(name);
             let new = ports.as_ref().map(|p| self.renderer.service(p, large)).unwrap_or_default();
             for chain in SharedChain::ALL {
-                plan.shared[chain.at()] |= !old.shared(chain).eq(new.shared(chain));
+                plan.shared[chain.index()] |= !old.shared(chain).eq(new.shared(chain));
             }
             let (old_chains, new_chains) = (old.by_name(), new.by_name());
-            let wrong = new.chains().filter(|(chain, lines)| old_chains.get(chain) != Some(lines));
-            plan.declared.extend(wrong.map(|(chain, _)| (chain, plan.services.len())));
+            let changed = new.chains().filter(|(chain, lines)| old_chains.get(chain) != Some(lines));
+            plan.declared.extend(changed.map(|(chain, _)| (chain, plan.services.len())));
             let removals =
                 old.chains().map(|(chain, _)| chain).filter(|chain| !new_chains.contains_key(chain));
             let removals = removals.collect();
-            let (name, weight, rules) = (name.clone(), weight(&new), new.count());
-            plan.services.push(Target { name, weight, ports, large, rules, removals });
+            let (name, max_lines, rules) = (name.clone(), max_lines(&new), new.count());
+            plan.services.push(PlannedService { name, max_lines, ports, large, rules, removals });
         }
         plan.declared.sort_unstable();
         plan
     }
 
-    /// How a Service is to be written: as desired, or, while it is refused so, as it last was. `None` if it
-    /// is refused and never was.
+    /// Returns the version of a Service to write: the desired one, or, while that is held back, the programmed one.
+    /// `None` if it is held back and was never programmed.
     fn version_to_write(
         &self,
         desired: &Desired,
@@ -136,20 +136,27 @@ impl IptablesFamilySync {
         large: bool,
         now: Instant,
     ) -> Option<(Option<Arc<[ServicePort]>>, bool)> {
-        let wanted = self.wanted(desired, name);
+        let wanted = self.ports_to_program(desired, name);
         match self.programmed.get(name) {
-            Some(old) if self.isolations.holds(name, now) => Some((Some(Arc::clone(&old.ports)), old.large)),
-            None if self.isolations.holds(name, now) => None,
-            // Whether endpoints bear comments is no reason to write a Service anew.
+            Some(old) if self.isolations.is_held_back(name, now) => {
+                Some((Some(Arc::clone(&old.ports)), old.large))
+            }
+            None if self.isolations.is_held_back(name, now) => None,
+            // A change of comments on endpoints alone does not rewrite a Service.
             Some(old) if wanted.as_ref() == Some(&old.ports) => Some((wanted, old.large)),
             _ => Some((wanted, large)),
         }
     }
 
-    /// The order in which a shared chain is to be written: as we last wrote it, new Services at the end.
-    fn order_to_write(&self, chain: SharedChain, services: &[Target], rules: &[Vec<u64>]) -> SharedOrder {
+    /// Returns the order in which a shared chain is written: as last written, then new Services.
+    fn order_to_write(
+        &self,
+        chain: SharedChain,
+        services: &[PlannedService],
+        rules: &[Vec<u64>],
+    ) -> SharedOrder {
         let find = |name: &NamespacedName| services.binary_search_by(|s| s.name.cmp(name)).ok();
-        let mut order: Vec<usize> = self.orders[chain.at()].services().filter_map(find).collect();
+        let mut order: Vec<usize> = self.orders[chain.index()].services().filter_map(find).collect();
         let known: HashSet<usize> = order.iter().copied().collect();
         order.extend((0..services.len()).filter(|i| !known.contains(i)));
         let mut counted = SharedOrder::default();
@@ -158,8 +165,8 @@ impl IptablesFamilySync {
     }
 }
 
-/// The order in which the kernel holds the rules of these Services in a shared chain that ends with `tail`, if it holds
-/// exactly those: any order of the Services will do.
+/// Returns the order in which the kernel holds the rules of these Services in a shared chain that ends with `tail`, if
+/// it holds exactly those. The order of Services has no meaning.
 pub(super) fn order_in_kernel(
     found: &[u64],
     services: &[&NamespacedName],
@@ -180,18 +187,18 @@ pub(super) fn order_in_kernel(
 }
 
 impl Snapshot {
-    /// Whether a chain of table nat holds exactly these lines.
+    /// Returns true if a chain of table nat has exactly these lines.
     pub(super) fn holds(&self, chain: ChainName, lines: &str) -> bool {
         self.chain(Table::Nat, chain.as_str()).is_some_and(|hash| hash == hash_of(chain.as_str(), lines))
     }
 }
 
-/// Whether a base chain is not as it should be.
+/// Returns true if a base chain differs from the kernel's.
 pub(crate) fn base_differs(chain: &BaseChain, snapshot: &Snapshot) -> bool {
     snapshot.chain(chain.table, chain.name) != Some(hash_of(chain.name, &chain.lines))
 }
 
-/// How many lines the chains of a Service take.
-pub(super) fn weight(rules: &ServiceRules) -> usize {
+/// Returns the number of lines of a Service's chains.
+pub(super) fn max_lines(rules: &ServiceRules) -> usize {
     rules.chains().map(|(_, lines)| 1 + lines.bytes().filter(|b| *b == b'\n').count()).sum::<usize>().max(1)
 }

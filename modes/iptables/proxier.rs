@@ -1,4 +1,4 @@
-//! The mode itself: both families, and what they share.
+//! The proxier of iptables mode: both families, and their shared fingerprint of the kernel.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use portcullis_cluster::Family;
 use portcullis_cluster::desired::{Desired, ServiceChange, ServicePortName};
 
-use super::chain::{Names, SharedChain, belongs_to_a_service};
-use super::family_sync::IptablesFamilySync;
+use super::chain::{ServiceChainNames, SharedChain, is_service_chain};
+use super::family_proxier::IptablesFamilyProxier;
 use super::kernel::{Fingerprint, IptablesKernel, has_synced_since};
 use super::saved_rule::SavedRule;
 use crate::mode::{Mode, SyncError, SyncResult};
@@ -18,57 +18,57 @@ use crate::progress::SyncProgress;
 use crate::sync_state::{FULL_CHECK, SyncState};
 use crate::traffic::{ServicePortTraffic, TrafficCounts, TrafficMeter};
 
-/// Comparisons that find nothing take at most a tenth of the time: after one that took long, the next waits.
+/// Comparisons that find no change take at most a tenth of the time: after a long one, the next is delayed.
 const CHECK_SHARE: u32 = 10;
 
-/// A comparison that took less than this is no burden, however often.
+/// A comparison that took less than this delays nothing.
 const LONG_CHECK: Duration = Duration::from_secs(1);
 
-/// Serves Services by iptables.
+/// Programs Services with iptables.
 pub struct IptablesProxier {
     options: Options,
-    host: NodeFacts,
-    families: Vec<IptablesFamilySync>,
+    node_facts: NodeFacts,
+    families: Vec<IptablesFamilyProxier>,
     progress: Arc<SyncProgress>,
     fingerprint: Option<Fingerprint>,
-    /// The shape of our chains as we left them; `None` if it was not taken since we last wrote.
-    shapes: Option<Vec<u64>>,
+    /// The fingerprints of our chains after the last write; `None` if they were not read since.
+    chain_fingerprints: Option<Vec<u64>>,
     checked: Instant,
-    /// The next sync compares everything because of an external change.
-    alarmed: bool,
-    /// Until then, external changes cause no comparison.
-    rests_until: Option<Instant>,
-    /// An external change came during the rest.
+    /// The next sync compares all rules because of an external change.
+    comparing_after_change: bool,
+    /// Until this time, external changes cause no comparison.
+    comparison_not_before: Option<Instant>,
+    /// An external change was found before [`Self::comparison_not_before`].
     postponed: bool,
-    /// The tool or the kernel does not know the nfacct match, though there are counters.
-    nfacct_refused: bool,
-    /// By family and rule.
+    /// The tool or the kernel rejected the nfacct match, although the kernel has nfacct objects.
+    nfacct_rejected: bool,
+    /// Traffic by family and rule.
     meter: TrafficMeter<(Family, String)>,
 }
 
 impl IptablesProxier {
-    /// A proxier for these kernels, one a family.
+    /// Returns a proxier for these kernels, one per family.
     pub fn new(
         options: Options,
-        host: NodeFacts,
+        node_facts: NodeFacts,
         kernels: impl IntoIterator<Item = (Family, Box<dyn IptablesKernel>)>,
     ) -> Self {
         let progress = Arc::default();
         let families = kernels.into_iter().map(|(family, kernel)| {
-            IptablesFamilySync::new(family, kernel, Arc::clone(&progress), &options, &host)
+            IptablesFamilyProxier::new(family, kernel, Arc::clone(&progress), &options, &node_facts)
         });
         IptablesProxier {
             families: families.collect(),
             progress,
             options,
-            host,
+            node_facts,
             fingerprint: None,
-            shapes: None,
+            chain_fingerprints: None,
             checked: Instant::now(),
-            alarmed: false,
-            rests_until: None,
+            comparing_after_change: false,
+            comparison_not_before: None,
             postponed: false,
-            nfacct_refused: false,
+            nfacct_rejected: false,
             meter: TrafficMeter::default(),
         }
     }
@@ -81,61 +81,63 @@ impl IptablesProxier {
         Some(all)
     }
 
-    fn read_shapes(&self) -> Option<Vec<u64>> {
-        self.families.iter().map(|family| family.kernel.shape()).collect()
+    fn read_chain_fingerprints(&self) -> Option<Vec<u64>> {
+        self.families.iter().map(|family| family.kernel.chain_fingerprint()).collect()
     }
 
-    /// Whether somebody else may have changed our rules since we last wrote. Others write to nf_tables all the
-    /// time; as long as our chains keep their shape, that is no concern of ours.
-    fn somebody_wrote(&mut self) -> bool {
+    /// Returns true if another process may have changed our rules since the last write. Network plugins write to
+    /// nf_tables all the time; as long as the fingerprints of our own chains are unchanged, their writes do not matter.
+    fn has_external_change(&mut self) -> bool {
         let now = self.read_fingerprint();
         if now.is_some() && now == self.fingerprint {
             return false;
         }
-        if self.shapes.is_some() && self.read_shapes() == self.shapes {
+        if self.chain_fingerprints.is_some() && self.read_chain_fingerprints() == self.chain_fingerprints {
             self.fingerprint = now;
             return false;
         }
         true
     }
 
-    /// Takes the shape of our chains, while they are as we left them.
-    fn remember_shapes(&mut self) {
-        if self.shapes.is_none() {
-            let shapes = self.read_shapes();
-            let still_ours = self.read_fingerprint() == self.fingerprint;
-            self.shapes = shapes.filter(|_| still_ours);
+    /// Reads the fingerprints of our chains while the chains are as last written.
+    fn record_chain_fingerprints(&mut self) {
+        if self.chain_fingerprints.is_none() {
+            let chain_fingerprints = self.read_chain_fingerprints();
+            let unchanged = self.read_fingerprint() == self.fingerprint;
+            self.chain_fingerprints = chain_fingerprints.filter(|_| unchanged);
         }
     }
 
-    fn rests(&self, now: Instant) -> bool {
-        self.rests_until.is_some_and(|end| now < end)
+    fn is_throttled(&self, now: Instant) -> bool {
+        self.comparison_not_before.is_some_and(|end| now < end)
     }
 
-    /// Makes the next sync compare everything, as another process may have changed our rules.
-    fn alarm(&mut self) {
-        (self.alarmed, self.postponed) = (true, false);
-        self.families.iter_mut().for_each(IptablesFamilySync::suspect);
+    /// Makes the next sync compare all rules, as another process may have changed them.
+    fn request_comparison(&mut self) {
+        (self.comparing_after_change, self.postponed) = (true, false);
+        self.families.iter_mut().for_each(IptablesFamilyProxier::mark_unverified);
     }
 
-    /// Notes that everything was compared. A comparison that found something was needed, so the next one does not wait.
-    fn note_comparison(&mut self, reports: &[SyncResult]) {
+    /// Records a comparison of all rules. If it found a change, the next one is not delayed.
+    fn record_comparison(&mut self, results: &[SyncResult]) {
         self.checked = Instant::now();
-        let took: Duration = reports.iter().map(|r| r.duration).sum();
-        let needed = !self.alarmed || reports.iter().any(|r| r.written > 0 || r.error.is_some());
-        self.rests_until = (!needed && took > LONG_CHECK).then(|| self.checked + took * CHECK_SHARE);
-        (self.alarmed, self.postponed) = (false, false);
+        let took: Duration = results.iter().map(|r| r.duration).sum();
+        let needed =
+            !self.comparing_after_change || results.iter().any(|r| r.written > 0 || r.error.is_some());
+        self.comparison_not_before =
+            (!needed && took > LONG_CHECK).then(|| self.checked + took * CHECK_SHARE);
+        (self.comparing_after_change, self.postponed) = (false, false);
     }
 
-    /// A kernel or tool without the nfacct match refuses the base rules: better none of its counters than none
-    /// of the rules.
-    fn without_nfacct(&mut self, reports: &[SyncResult]) -> bool {
-        let refused = |r: &SyncResult| matches!(&r.error, Some(SyncError::Rejected { .. }));
-        let retry = self.host.nfacct && reports.iter().any(refused);
+    /// Retries without the nfacct counters if the base rules were rejected: a kernel or tool may lack the nfacct match.
+    /// Returns true if there is something to retry.
+    fn retries_without_nfacct(&mut self, results: &[SyncResult]) -> bool {
+        let is_rejected = |r: &SyncResult| matches!(&r.error, Some(SyncError::Rejected { .. }));
+        let retry = self.node_facts.nfacct && results.iter().any(is_rejected);
         if retry {
-            tracing::warn!("the rules were refused; trying once more without the nfacct counters");
-            self.nfacct_refused = true;
-            self.reconfigure(self.options.clone(), self.host.clone());
+            tracing::warn!("the kernel rejected the rules; retrying without the nfacct counters");
+            self.nfacct_rejected = true;
+            self.reconfigure(self.options.clone(), self.node_facts.clone());
         }
         retry
     }
@@ -146,11 +148,11 @@ impl Mode for IptablesProxier {
         "iptables"
     }
 
-    fn reconfigure(&mut self, options: Options, mut host: NodeFacts) {
-        host.nfacct &= !self.nfacct_refused;
-        if host != self.host || options != self.options {
-            (self.options, self.host) = (options, host);
-            self.families.iter_mut().for_each(|f| f.reconfigure(&self.options, &self.host));
+    fn reconfigure(&mut self, options: Options, mut node_facts: NodeFacts) {
+        node_facts.nfacct &= !self.nfacct_rejected;
+        if node_facts != self.node_facts || options != self.options {
+            (self.options, self.node_facts) = (options, node_facts);
+            self.families.iter_mut().for_each(|f| f.reconfigure(&self.options, &self.node_facts));
         }
     }
 
@@ -159,50 +161,51 @@ impl Mode for IptablesProxier {
     }
 
     fn node_facts(&self) -> &NodeFacts {
-        &self.host
+        &self.node_facts
     }
 
     fn sync(&mut self, desired: &Desired, changes: &[ServiceChange]) -> Vec<SyncResult> {
         let now = Instant::now();
-        if self.postponed && !self.rests(now) {
-            self.alarm();
+        if self.postponed && !self.is_throttled(now) {
+            self.request_comparison();
         }
-        if self.fingerprint.is_some() && self.somebody_wrote() {
-            self.families.iter_mut().for_each(|f| f.positions_unsure = true);
+        if self.fingerprint.is_some() && self.has_external_change() {
+            self.families.iter_mut().for_each(|f| f.positions_unreliable = true);
         }
-        let unsure = self.families.iter().any(|f| f.positions_unsure);
-        let first = self.families.iter().any(|f| f.sync_state == SyncState::NotSynced);
-        let mut reports: Vec<SyncResult> =
+        let unreliable = self.families.iter().any(|f| f.positions_unreliable);
+        let is_first = self.families.iter().any(|f| f.sync_state == SyncState::NotSynced);
+        let mut results: Vec<SyncResult> =
             self.families.iter_mut().map(|family| family.sync(desired, changes, now)).collect();
-        if first && self.without_nfacct(&reports) {
-            reports = self.families.iter_mut().map(|family| family.sync(desired, &[], now)).collect();
+        if is_first && self.retries_without_nfacct(&results) {
+            results = self.families.iter_mut().map(|family| family.sync(desired, &[], now)).collect();
         }
-        if reports.iter().any(|r| r.is_full) {
-            self.note_comparison(&reports);
+        if results.iter().any(|r| r.is_full) {
+            self.record_comparison(&results);
         }
-        if reports.iter().any(|r| r.written > 0 || r.error.is_some()) {
-            self.shapes = None;
+        if results.iter().any(|r| r.written > 0 || r.error.is_some()) {
+            self.chain_fingerprints = None;
         }
-        // What somebody else wrote meanwhile stays suspect until it has been compared.
-        let compared = reports.iter().all(|r| r.is_full && r.error.is_none());
-        if compared || !unsure {
+        // Until everything has been compared, external changes made meanwhile remain unverified.
+        let compared = results.iter().all(|r| r.is_full && r.error.is_none());
+        if compared || !unreliable {
             self.fingerprint = self.read_fingerprint();
         }
-        reports
+        results
     }
 
-    /// A connection passes one of the rules that lead to a Service's chains, with its first packet.
+    /// Each connection passes one of the rules that jump to a Service's chains, with its first packet.
     fn traffic(&mut self, desired: &Desired) -> Result<Option<Vec<ServicePortTraffic>>, SyncError> {
-        let named = desired.ports().map(|port| (Names::of(&port.name).ending().to_owned(), &port.name));
+        let named =
+            desired.ports().map(|port| (ServiceChainNames::new(&port.name).hash().to_owned(), &port.name));
         let named: HashMap<String, &ServicePortName> = named.collect();
         let mut counters = Vec::new();
         for family in self.families.iter().filter(|family| family.sync_state != SyncState::NotSynced) {
             for chain in [SharedChain::NatServices, SharedChain::NatNodePorts] {
-                family.kernel.counted(chain.name(), &mut |line| {
+                family.kernel.dump_counters(chain.name(), &mut |line| {
                     let Some(rule) = SavedRule::parse(line) else { return };
                     let Some(((packets, bytes), target)) = rule.counters().zip(rule.target()) else { return };
                     let port = target.rsplit('-').next().and_then(|ending| named.get(ending));
-                    let Some(port) = port.filter(|_| belongs_to_a_service(target)) else { return };
+                    let Some(port) = port.filter(|_| is_service_chain(target)) else { return };
                     let rule = line.replacen(&format!(" -c {packets} {bytes}"), "", 1);
                     let counts = TrafficCounts { connections: packets, volume: None };
                     counters.push(((family.family, rule), (*port).clone(), family.family, counts));
@@ -223,20 +226,20 @@ impl Mode for IptablesProxier {
     }
 
     fn check_drift(&mut self) -> bool {
-        let drifted = self.somebody_wrote();
-        if !drifted {
-            self.remember_shapes();
+        let changed = self.has_external_change();
+        if !changed {
+            self.record_chain_fingerprints();
         }
-        self.postponed = drifted && self.rests(Instant::now());
-        if drifted && !self.postponed {
-            self.alarm();
+        self.postponed = changed && self.is_throttled(Instant::now());
+        if changed && !self.postponed {
+            self.request_comparison();
         } else if self.checked.elapsed() >= FULL_CHECK {
-            self.families.iter_mut().for_each(IptablesFamilySync::suspect);
+            self.families.iter_mut().for_each(IptablesFamilyProxier::mark_unverified);
         }
-        drifted && !self.postponed
+        changed && !self.postponed
     }
 
     fn next_due(&self) -> Option<Instant> {
-        self.rests_until.filter(|_| self.postponed)
+        self.comparison_not_before.filter(|_| self.postponed)
     }
 }

@@ -1,7 +1,7 @@
-//! Writes rules in the form in which `iptables-save` prints them.
+//! A builder of rules in the form in which `iptables-save` prints them.
 //!
-//! One form serves for restoring, for golden files and for comparing with the kernel: what is written is
-//! what is read back.
+//! The same form serves for restores, golden files and comparison with the kernel: the text read back is the text
+//! written.
 
 use std::fmt::{Display, Write};
 use std::net::{IpAddr, SocketAddr};
@@ -11,7 +11,7 @@ use portcullis_cluster::{Family, Protocol};
 
 use crate::detect_local::LocalMatch;
 
-/// One rule being written. Conditions may be given in any order, matches are kept in theirs.
+/// A rule being built. Conditions may be given in any order; matches keep theirs.
 pub(crate) struct Rule<'a> {
     out: &'a mut String,
     matches: String,
@@ -27,7 +27,7 @@ fn any_interface(prefix: &str) -> String {
 }
 
 impl<'a> Rule<'a> {
-    /// A rule whose text goes to the end of `out`, without `-A CHAIN`.
+    /// Returns a rule whose text is appended to `out`, without `-A CHAIN`.
     pub(crate) fn new(out: &'a mut String) -> Self {
         Rule { out, matches: String::new(), source: None, destination: None, interface: None, protocol: None }
     }
@@ -84,36 +84,36 @@ impl<'a> Rule<'a> {
         self.matching(format_args!(" -m comment --comment {}", Quoted(&text)))
     }
 
-    /// The protocol, and a match on it without conditions.
+    /// Matches the protocol, with a protocol match without conditions.
     pub(crate) fn protocol(mut self, protocol: Protocol) -> Self {
         self.protocol = Some(protocol);
         self.matching(format_args!(" -m {protocol}"))
     }
 
-    /// The protocol and a destination port.
+    /// Matches the protocol and a destination port.
     pub(crate) fn port(mut self, protocol: Protocol, port: impl Display) -> Self {
         self.protocol = Some(protocol);
         self.matching(format_args!(" -m {protocol} --dport {port}"))
     }
 
-    /// The protocol alone.
+    /// Matches the protocol alone.
     pub(crate) fn of_protocol(mut self, protocol: Protocol) -> Self {
         self.protocol = Some(protocol);
         self
     }
 
-    /// A set has the packet's addresses and ports, those of them that `which` names.
+    /// Matches packets whose addresses or ports, as named by `which`, are in a set.
     pub(crate) fn in_set(self, set: impl Display, which: &str) -> Self {
         self.matching(format_args!(" -m set --match-set {set} {which}"))
     }
 
-    /// The packet was sent to a virtual server of IPVS.
+    /// Matches packets to an IPVS virtual server.
     pub(crate) fn virtual_server(self, protocol: Protocol, address: IpAddr, port: u16) -> Self {
         let protocol = protocol.number();
         self.matching(format_args!(" -m ipvs --vproto {protocol} --vaddr {address} --vport {port}"))
     }
 
-    /// The packet did not come in through a port of a bridge.
+    /// Matches packets that did not arrive through a bridge port.
     pub(crate) fn not_from_bridge(self) -> Self {
         self.matching(format_args!(" -m physdev ! --physdev-is-in"))
     }
@@ -147,25 +147,25 @@ impl<'a> Rule<'a> {
     }
 
     pub(crate) fn nfacct(self, name: &str) -> Self {
-        // The tool itself prints two blanks here.
+        // The tool prints two spaces here.
         self.matching(format_args!(" -m nfacct --nfacct-name  {name}"))
     }
 
-    /// Takes one packet in `n`.
+    /// Matches one of `n` packets at random.
     pub(crate) fn one_in(self, n: usize) -> Self {
         self.matching(format_args!(" -m statistic --mode random --probability {:.11}", probability(n)))
     }
 
-    /// The source was seen in a list within the last `seconds`; what is older is forgotten.
-    pub(crate) fn seen(self, list: impl Display, seconds: u32, family: Family) -> Self {
+    /// Matches if the source was added to a list within the last `seconds`, and removes older entries.
+    pub(crate) fn seen_recently(self, list: impl Display, seconds: u32, family: Family) -> Self {
         let mask = host_mask(family);
         self.matching(format_args!(
             " -m recent --rcheck --seconds {seconds} --reap --name {list} --mask {mask} --rsource"
         ))
     }
 
-    /// Notes the source in a list.
-    pub(crate) fn note(self, list: impl Display, family: Family) -> Self {
+    /// Adds the source to a list.
+    pub(crate) fn record_source(self, list: impl Display, family: Family) -> Self {
         self.matching(format_args!(" -m recent --set --name {list} --mask {} --rsource", host_mask(family)))
     }
 
@@ -198,12 +198,12 @@ impl<'a> Rule<'a> {
         self.write(Some(format_args!("MASQUERADE{option}")));
     }
 
-    /// A rule that does nothing but count, and say something to who reads it.
+    /// Writes a rule without a target, which only counts packets and carries a comment.
     pub(crate) fn no_target(self) {
         self.write(None);
     }
 
-    /// A rule that is written already.
+    /// Appends a complete rule.
     pub(crate) fn text(self, rule: &str) {
         self.out.push_str(rule);
     }
@@ -233,7 +233,7 @@ impl<'a> Rule<'a> {
         if let Some(target) = target {
             put(out, format_args!(" -j {target}"));
         }
-        // What comes first brings a blank of its own; a rule starts without.
+        // Each part begins with a space; a rule does not.
         if out.len() > from {
             out.remove(from);
         }
@@ -244,7 +244,7 @@ fn put(out: &mut String, text: std::fmt::Arguments<'_>) {
     out.write_fmt(text).expect("writing to a string does not fail");
 }
 
-/// A probability as the kernel keeps it, in parts of 2^31, of the ten digits that kube-proxy gives.
+/// Returns a probability as the kernel stores it, in parts of 2^31, from the ten digits that kube-proxy gives.
 fn probability(n: usize) -> f64 {
     const PARTS: f64 = 2_147_483_648.0;
     let given = (1e10 / n as f64).round() / 1e10;
@@ -258,12 +258,12 @@ fn host_mask(family: Family) -> &'static str {
     }
 }
 
-/// The block of one address.
+/// Returns the network of a single address.
 pub(crate) fn host(address: IpAddr) -> IpNet {
     IpNet::from(address)
 }
 
-/// A text as the tool quotes it: in quotes unless all its letters are harmless.
+/// A text as the tool quotes it: in quotes unless all its characters are harmless.
 struct Quoted<'a, T>(&'a T);
 
 impl<T: Display> Display for Quoted<'_, T> {
@@ -289,7 +289,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn probabilities_are_those_the_tool_prints() {
+    fn probabilities_equal_those_that_the_tool_prints() {
         for (n, text) in
             [(2, "0.50000000000"), (3, "0.33333333349"), (5, "0.20000000019"), (7, "0.14285714272")]
         {

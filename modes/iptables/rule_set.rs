@@ -1,4 +1,4 @@
-//! All rules of a family as one value: what `render` prints and `diff` compares.
+//! A rule set: all rules of a family, as `render` prints and `diff` compares them.
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
@@ -6,7 +6,7 @@ use std::fmt::{self, Write};
 use portcullis_cluster::Family;
 use portcullis_cluster::desired::Desired;
 
-use super::chain::{SharedChain, Table, belongs_to_a_service};
+use super::chain::{SharedChain, Table, is_service_chain};
 use super::kernel::IptablesKernel;
 use super::saved_rule::{SavedRule, declared_chain};
 use super::service_renderer::Renderer;
@@ -21,13 +21,13 @@ const LARGE_CLUSTER_ENDPOINTS: usize = 1000;
 /// The rules of all our tables in one family.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RuleSet {
-    /// By table and chain; a line each, beginning with `-A CHAIN`. Chains that were only declared are empty.
+    /// Rules by table and chain, each beginning with `-A CHAIN`. Chains that are only declared are empty.
     pub tables: BTreeMap<Table, BTreeMap<String, Vec<String>>>,
 }
 
 impl RuleSet {
-    /// What must stand in the kernel for a desired state.
-    pub fn render(desired: &Desired, family: Family, options: &Options, on: &NodeFacts) -> RuleSet {
+    /// Renders the rules of a desired state.
+    pub fn render(desired: &Desired, family: Family, options: &Options, facts: &NodeFacts) -> RuleSet {
         let mut set = RuleSet::default();
         for table in Table::ALL {
             for chain in table.built_in().iter().copied().chain(base_rules::shared_names(table)) {
@@ -37,22 +37,22 @@ impl RuleSet {
         for jump in base_rules::jumps() {
             set.add(jump.table, jump.from, &jump.rule);
         }
-        for base in base_rules::chains(family, options, on) {
+        for base in base_rules::chains(family, options, facts) {
             set.chain(base.table, base.name).extend(base.lines.lines().map(str::to_owned));
         }
-        let renderer = Renderer::new(family, options, on);
-        let large = is_large(desired, family);
+        let renderer = Renderer::new(family, options, facts);
+        let large = is_large_cluster(desired, family);
         for ports in desired.services().values() {
             set.add_service(&renderer.service(ports, large));
         }
-        for line in base_rules::node_port_tail(family, options, on) {
+        for line in base_rules::node_port_tail(family, options, facts) {
             set.add(Table::Nat, SharedChain::NatServices.name(), &line);
         }
         set
     }
 
-    /// What stands in the kernel: the chains that this mode writes, and the jumps to them from built-in chains.
-    /// What belongs to others, the kubelet among them, is left out.
+    /// Reads the kernel's rules: the chains of this mode, and the jumps to them from built-in chains. Chains of other
+    /// programs, such as the kubelet, are left out.
     ///
     /// # Errors
     /// The tool could not be run, or failed.
@@ -60,7 +60,7 @@ impl RuleSet {
         RuleSet::read_chains(kernel, &Table::ALL, is_ours)
     }
 
-    /// The same for chains of any mode.
+    /// Reads the chains of any mode.
     pub(crate) fn read_chains(
         kernel: &dyn IptablesKernel,
         tables: &[Table],
@@ -71,12 +71,12 @@ impl RuleSet {
             for chain in table.built_in() {
                 set.chain(table, chain);
             }
-            kernel.dump(table, &mut |line| set.take_in(table, line.trim_end(), &is_ours))?;
+            kernel.dump(table, &mut |line| set.add_line(table, line.trim_end(), &is_ours))?;
         }
         Ok(set)
     }
 
-    fn take_in(&mut self, table: Table, line: &str, is_ours: &impl Fn(Table, &str) -> bool) {
+    fn add_line(&mut self, table: Table, line: &str, is_ours: &impl Fn(Table, &str) -> bool) {
         if let Some(name) = declared_chain(line) {
             if is_ours(table, name) {
                 self.chain(table, name);
@@ -110,23 +110,23 @@ impl RuleSet {
     }
 }
 
-/// Whether this mode writes a chain of this name.
+/// Returns true if this mode writes a chain of this name.
 pub(crate) fn is_ours(table: Table, name: &str) -> bool {
     base_rules::shared_names(table).chain(base_rules::names(table)).any(|ours| ours == name)
-        || (table == Table::Nat && belongs_to_a_service(name))
+        || (table == Table::Nat && is_service_chain(name))
 }
 
-/// Whether a family has so many endpoints that comments on them are left out.
-pub(super) fn is_large(desired: &Desired, family: Family) -> bool {
+/// Returns true if a family has so many endpoints that comments on them are left out.
+pub(super) fn is_large_cluster(desired: &Desired, family: Family) -> bool {
     let mut endpoints = 0;
-    // Every sync asks: where there are many, the first of them tell.
+    // Runs at every sync: in a large cluster the first Services suffice.
     desired.ports().filter(|p| p.family == family).any(|p| {
         endpoints += p.endpoints.total();
         endpoints > LARGE_CLUSTER_ENDPOINTS
     })
 }
 
-/// As `iptables-save` prints it, with counters at zero and tables sorted by name.
+/// Prints the rules as `iptables-save` does, with counters at zero and tables sorted by name.
 impl fmt::Display for RuleSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (table, chains) in &self.tables {

@@ -1,53 +1,53 @@
-//! A rule as `iptables-save` prints it, read as far as others depend on it.
+//! A parser of rules as `iptables-save` prints them, as far as this program needs their parts.
 
 use std::borrow::Cow;
 
-/// The chain that a line `:CHAIN …` declares; `None` if it is another line.
+/// Returns the chain that a line `:CHAIN …` declares; `None` for other lines.
 pub(crate) fn declared_chain(line: &str) -> Option<&str> {
     line.strip_prefix(':').and_then(|declared| declared.split(' ').next())
 }
 
-/// A line `-A CHAIN …`, cut into words. What stands in quotes is one word, which keeps its quotes.
+/// A line `-A CHAIN …`, split into words. A quoted text is one word and keeps its quotes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct SavedRule<'a> {
-    /// The chain that holds it.
+    /// The chain that contains it.
     pub(crate) chain: &'a str,
     words: Vec<&'a str>,
 }
 
 impl<'a> SavedRule<'a> {
-    /// Reads a line; `None` if it is no rule.
+    /// Parses a line; `None` if it is no rule.
     pub(crate) fn parse(line: &'a str) -> Option<Self> {
         let mut words = words(line);
         let ("-A", chain) = (words.next()?, words.next()?) else { return None };
         Some(SavedRule { chain, words: words.collect() })
     }
 
-    /// What it jumps or goes to: a chain, or a target such as `DROP`.
+    /// Returns the chain that it jumps or goes to, or a target such as `DROP`.
     pub(crate) fn target(&self) -> Option<&'a str> {
         self.value_of(&["-j", "-g"])
     }
 
-    /// How many packets and bytes it has seen, where it is printed with that.
+    /// Returns its packet and byte counters, if they are printed.
     pub(crate) fn counters(&self) -> Option<(u64, u64)> {
         let at = self.position_of(&["-c"])?;
         let number = |n: usize| self.words.get(at + n)?.parse().ok();
         Some((number(1)?, number(2)?))
     }
 
-    /// Its comment, without quotes.
+    /// Returns its comment, without quotes.
     pub(crate) fn comment(&self) -> Option<Cow<'a, str>> {
         self.value_of(&["--comment"]).map(unquoted)
     }
 
-    /// Its words without the comment, which changes nothing for any packet.
+    /// Returns its words without the comment, which has no effect on packets.
     pub(crate) fn effect(&self) -> impl Iterator<Item = &'a str> + '_ {
         let comment = self.position_of(&["--comment"]);
         let hidden = comment.map_or(0..0, |at| at.saturating_sub(2)..at + 2);
         self.words.iter().enumerate().filter(move |(i, _)| !hidden.contains(i)).map(|(_, word)| *word)
     }
 
-    /// All its words but `-A CHAIN`.
+    /// Returns all its words but `-A CHAIN`.
     pub(crate) fn words(&self) -> &[&'a str] {
         &self.words
     }
@@ -69,7 +69,7 @@ impl<'a> SavedRule<'a> {
     }
 }
 
-/// Cuts at blanks outside of quotes.
+/// Splits at white space outside of quotes.
 fn words(line: &str) -> impl Iterator<Item = &str> {
     let mut rest = line;
     std::iter::from_fn(move || {

@@ -1,11 +1,11 @@
-//! The text of a restore, put together chain by chain, and whose line each is.
+//! The text of a restore, built chain by chain, and the Service that each line belongs to.
 
 use std::fmt::Write as _;
 use std::io::{self, Write};
 
 use super::chain::{ChainName, SharedChain, Table};
 
-/// Rules by table; there are none in `mangle`.
+/// The number of rules by table. `mangle` has none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct RuleCount {
     pub(super) filter: usize,
@@ -26,32 +26,32 @@ impl std::ops::SubAssign for RuleCount {
     }
 }
 
-/// Lines for one table. Knows which Service each line is for, since the tools name a bad line by number.
+/// Lines of a restore. Knows the Service of each line, since the tools name a rejected line by its number.
 #[derive(Default)]
 pub(super) struct Script {
     text: String,
     lines: usize,
     rules: RuleCount,
     current: Option<Table>,
-    /// The number of the Service that owns all lines from the first one on, in order.
+    /// The first line of each section, and the index of the Service that owns the section.
     owners: Vec<(usize, Option<usize>)>,
-    /// A table that begins with the next line.
+    /// The table that begins with the next line.
     table: Option<Table>,
 }
 
 impl Script {
-    /// From here on lines are for the Service of this number, or for all.
+    /// Sets the owner of the following lines: the Service with this index, or none.
     pub(super) fn owner(&mut self, service: Option<usize>) {
         self.owners.push((self.lines, service));
     }
 
-    /// Begins a table, as soon as there is a line for it.
+    /// Begins a table; its header is written with its first line.
     pub(super) fn begin_table(&mut self, table: Table) {
         self.table = Some(table);
         self.current = Some(table);
     }
 
-    /// Ends the table, if it was begun.
+    /// Ends the table, if its header was written.
     pub(super) fn end_table(&mut self) {
         if self.table.take().is_none() {
             self.line(format_args!("COMMIT"));
@@ -74,12 +74,12 @@ impl Script {
         self.count_rules(1);
     }
 
-    /// Appends a rule to a chain that is gone at the end of the restore, so that it does not count.
-    pub(super) fn try_rule(&mut self, chain: &str, rule: &str) {
+    /// Appends a rule to a chain that the same restore deletes, so that the rule does not count.
+    pub(super) fn append_check(&mut self, chain: &str, rule: &str) {
         self.line(format_args!("-A {chain} {rule}"));
     }
 
-    /// Inserts a rule given without `-A CHAIN` so that it stands at `position`, from 1.
+    /// Inserts a rule, given without `-A CHAIN`, at `position`, from 1.
     pub(super) fn insert(&mut self, chain: SharedChain, position: usize, rule: &str) {
         self.line(format_args!("-I {} {position} {rule}", chain.name()));
         self.count_rules(1);
@@ -96,7 +96,7 @@ impl Script {
         self.line(format_args!("-D {} {position}", chain.name()));
     }
 
-    /// Lines as they stand, each ended.
+    /// Appends lines, each with its line end.
     pub(super) fn lines(&mut self, lines: &str) {
         if lines.is_empty() {
             return;
@@ -112,7 +112,7 @@ impl Script {
         self.text.is_empty()
     }
 
-    /// The text held back, in bytes.
+    /// Returns the size of the buffered text in bytes.
     pub(super) fn bytes(&self) -> usize {
         self.text.len()
     }
@@ -121,20 +121,20 @@ impl Script {
         self.lines
     }
 
-    /// Whose the line of this number, from 0, is.
+    /// Returns the index of the Service that owns a line, counted from 0.
     pub(super) fn owner_of(&self, line: usize) -> Option<usize> {
         let after = self.owners.partition_point(|(first, _)| *first <= line);
         self.owners.get(after.checked_sub(1)?)?.1
     }
 
-    /// Hands on what it holds so far and forgets the text, not the numbers.
+    /// Writes the buffered text and clears it, keeping the line numbers.
     pub(super) fn drain(&mut self, out: &mut dyn Write) -> io::Result<()> {
         out.write_all(self.text.as_bytes())?;
         self.text.clear();
         Ok(())
     }
 
-    /// How many rules it writes.
+    /// Returns the number of rules that it writes.
     pub(super) fn rules(&self) -> RuleCount {
         self.rules
     }
@@ -160,7 +160,7 @@ impl Script {
     }
 }
 
-/// A restore of several tables.
+/// The incremental restore: one script per table.
 pub(super) struct Restore {
     pub(super) filter: Script,
     pub(super) mangle: Script,
@@ -175,7 +175,7 @@ impl Default for Restore {
 }
 
 impl Restore {
-    /// How many rules it writes.
+    /// Returns the number of rules that it writes.
     pub(super) fn rules(&self) -> RuleCount {
         let mut rules = self.filter.rules();
         rules += self.nat.rules();
@@ -190,7 +190,7 @@ impl Restore {
         }
     }
 
-    /// From here on lines of all tables are for this Service, or for all.
+    /// Sets the owner of the following lines of all tables.
     pub(super) fn owner(&mut self, service: Option<usize>) {
         for table in Table::ALL {
             self.table(table).owner(service);
@@ -201,17 +201,17 @@ impl Restore {
         self.filter.is_empty() && self.mangle.is_empty() && self.nat.is_empty()
     }
 
-    /// The tables that it writes to.
-    pub(super) fn written(&self) -> impl Iterator<Item = Table> {
+    /// Returns the tables that it writes to.
+    pub(super) fn tables(&self) -> impl Iterator<Item = Table> {
         self.in_order().filter(|(_, script)| !script.is_empty()).map(|(table, _)| table)
     }
 
-    /// How many lines it has, without those that only begin and end tables.
+    /// Returns the number of its lines, without table headers and COMMIT lines.
     pub(super) fn count(&self) -> usize {
         self.filter.count() + self.mangle.count() + self.nat.count()
     }
 
-    /// Writes it out. The nat table comes last: what refuses traffic stands before what leads it.
+    /// Writes the restore. Table nat comes last: rules that reject traffic must exist before rules that forward it.
     pub(super) fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         for (table, script) in self.in_order().filter(|(_, script)| !script.is_empty()) {
             writeln!(out, "*{table}")?;
@@ -221,7 +221,7 @@ impl Restore {
         Ok(())
     }
 
-    /// Whose a line of the whole text, from 1 as the tools count, is.
+    /// Returns the index of the Service that owns a line of the whole text, counted from 1 as the tools do.
     pub(super) fn owner_of(&self, line: usize) -> Option<usize> {
         let mut first = 1;
         for (_, script) in self.in_order().filter(|(_, script)| !script.is_empty()) {
@@ -244,7 +244,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_leads_to_its_service() {
+    fn each_line_has_the_service_that_owns_it() {
         let mut restore = Restore::default();
         restore.owner(Some(0));
         restore.filter.append("KUBE-SERVICES", "-j DROP");

@@ -1,9 +1,9 @@
-//! Renders the rules of one Service in one family.
+//! The renderer of one Service's rules in one family.
 
 use portcullis_cluster::Family;
 use portcullis_cluster::desired::{Endpoint, ServicePort};
 
-use super::chain::{ChainName, Kind, Names, SharedChain};
+use super::chain::{ChainName, ServiceChainKind, ServiceChainNames, SharedChain};
 use super::nfacct::NFACCT_LOCALHOST_NODE_PORTS;
 use super::rule::{Rule, host};
 use super::service_rules::ServiceRules;
@@ -11,30 +11,30 @@ use crate::detect_local::LocalMatch;
 use crate::node_facts::NodeFacts;
 use crate::options::Options;
 
-/// What the rules of all Services of a family have in common.
+/// The inputs that the rules of all Services of a family share.
 pub(super) struct Renderer {
     pub(super) family: Family,
     masquerade_all: bool,
     local: Option<LocalMatch>,
-    /// Count connections to node ports on loopback.
+    /// Count connections to node ports on loopback addresses.
     count_localhost_node_ports: bool,
     node_ip: Option<std::net::IpAddr>,
 }
 
 impl Renderer {
-    pub(super) fn new(family: Family, options: &Options, on: &NodeFacts) -> Self {
+    pub(super) fn new(family: Family, options: &Options, facts: &NodeFacts) -> Self {
         Renderer {
             family,
             masquerade_all: options.masquerade_all,
             local: options.detect_local.matching(family),
             count_localhost_node_ports: family == Family::V4
-                && on.nfacct
+                && facts.nfacct
                 && options.serves_localhost_node_ports(),
-            node_ip: on.node_ip(family),
+            node_ip: facts.node_ip(family),
         }
     }
 
-    /// All rules of a Service: those of its ports in this family.
+    /// Renders all rules of a Service: those of its ports in this family.
     pub(super) fn service(&self, ports: &[ServicePort], large_cluster: bool) -> ServiceRules {
         let mut rules = ServiceRules::default();
         for port in ports.iter().filter(|p| p.family == self.family) {
@@ -43,11 +43,11 @@ impl Renderer {
         rules
     }
 
-    /// Only the rules of a Service that stand in shared chains.
+    /// Renders only the rules of a Service in shared chains.
     pub(super) fn shared(&self, ports: &[ServicePort]) -> ServiceRules {
         let mut rules = ServiceRules::default();
         for port in ports.iter().filter(|p| p.family == self.family) {
-            PortRenderer::new(self, port, false).capture(&mut rules);
+            PortRenderer::new(self, port, false).shared_rules(&mut rules);
         }
         rules
     }
@@ -57,26 +57,32 @@ struct PortRenderer<'a> {
     all: &'a Renderer,
     port: &'a ServicePort,
     name: String,
-    names: Names,
+    names: ServiceChainNames,
     large_cluster: bool,
 }
 
-/// What becomes of traffic that no endpoint takes.
+/// The handling of traffic without an endpoint.
 #[derive(Clone, Copy)]
-enum Refusal {
-    /// There is none anywhere: say so.
+enum Rejection {
+    /// The Service has no endpoint: reject.
     Reject,
-    /// There are some elsewhere, and the load balancer will find out: be silent.
+    /// Only other nodes have endpoints, as the load balancer will find out: drop.
     Drop,
 }
 
 impl<'a> PortRenderer<'a> {
     fn new(all: &'a Renderer, port: &'a ServicePort, large_cluster: bool) -> Self {
-        PortRenderer { all, port, name: port.name.to_string(), names: Names::of(&port.name), large_cluster }
+        PortRenderer {
+            all,
+            port,
+            name: port.name.to_string(),
+            names: ServiceChainNames::new(&port.name),
+            large_cluster,
+        }
     }
 
     fn render(&self, rules: &mut ServiceRules) {
-        self.capture(rules);
+        self.shared_rules(rules);
         self.external_chain(rules);
         self.firewall_chain(rules);
         self.policy_chains(rules);
@@ -93,109 +99,111 @@ impl<'a> PortRenderer<'a> {
         self.port.endpoints.for_local().next().is_some()
     }
 
-    fn internal_refusal(&self) -> Option<Refusal> {
-        self.refusal(self.port.internal_local)
+    fn internal_rejection(&self) -> Option<Rejection> {
+        self.rejection(self.port.internal_local)
     }
 
-    fn external_refusal(&self) -> Option<Refusal> {
-        self.refusal(self.port.external_local)
+    fn external_rejection(&self) -> Option<Rejection> {
+        self.rejection(self.port.external_local)
     }
 
-    fn refusal(&self, local_only: bool) -> Option<Refusal> {
+    fn rejection(&self, local_only: bool) -> Option<Rejection> {
         if !self.has_endpoints() {
-            Some(Refusal::Reject)
+            Some(Rejection::Reject)
         } else if local_only && !self.has_local_endpoints() {
-            Some(Refusal::Drop)
+            Some(Rejection::Drop)
         } else {
             None
         }
     }
 
-    fn policy_kind(local_only: bool) -> Kind {
-        if local_only { Kind::Local } else { Kind::Cluster }
+    fn policy_kind(local_only: bool) -> ServiceChainKind {
+        if local_only { ServiceChainKind::Local } else { ServiceChainKind::Cluster }
     }
 
     fn has_firewall(&self) -> bool {
         self.has_endpoints() && !self.port.load_balancer_vips.is_empty() && self.port.source_ranges.is_some()
     }
 
-    /// The rules that catch the traffic, in shared chains.
-    fn capture(&self, rules: &mut ServiceRules) {
+    /// Renders the rules in shared chains, which match the Service's addresses and ports.
+    fn shared_rules(&self, rules: &mut ServiceRules) {
         let internal = self.names.chain(Self::policy_kind(self.port.internal_local));
-        let external = self.names.chain(Kind::External);
-        match (self.port.cluster_ip, self.internal_refusal()) {
+        let external = self.names.chain(ServiceChainKind::External);
+        match (self.port.cluster_ip, self.internal_rejection()) {
             (None, _) => {}
-            (Some(ip), None) => self.capture_address(rules, ip, "cluster IP", internal),
-            (Some(ip), Some(refusal)) => {
-                self.refuse_address(rules, SharedChain::FilterServices, ip, refusal);
+            (Some(ip), None) => self.address_rule(rules, ip, "cluster IP", internal),
+            (Some(ip), Some(rejection)) => {
+                self.reject_address(rules, SharedChain::FilterServices, ip, rejection);
             }
         }
         for &ip in &self.port.external_ips {
             if self.has_endpoints() {
-                self.capture_address(rules, ip, "external IP", external);
+                self.address_rule(rules, ip, "external IP", external);
             }
-            self.refuse_external(rules, ip);
+            self.reject_external(rules, ip);
         }
-        let firewall = self.names.chain(Kind::Firewall);
+        let firewall = self.names.chain(ServiceChainKind::Firewall);
         for &ip in &self.port.load_balancer_vips {
             if self.has_endpoints() {
                 let target = if self.has_firewall() { firewall } else { external };
-                self.capture_address(rules, ip, "loadbalancer IP", target);
+                self.address_rule(rules, ip, "loadbalancer IP", target);
             }
             if self.has_firewall() {
                 let comment = format!("{} traffic not accepted by {firewall}", self.name);
                 rules.shared_rule(SharedChain::FilterFirewall, |rule| {
-                    self.to(rule.comment(comment), ip).jump("DROP");
+                    self.to_address(rule.comment(comment), ip).jump("DROP");
                 });
             }
-            self.refuse_external(rules, ip);
+            self.reject_external(rules, ip);
         }
-        self.capture_node_port(rules, external);
+        self.node_port_rules(rules, external);
         self.health_check_port(rules);
     }
 
-    fn to<'r>(&self, rule: Rule<'r>, ip: std::net::IpAddr) -> Rule<'r> {
+    fn to_address<'r>(&self, rule: Rule<'r>, ip: std::net::IpAddr) -> Rule<'r> {
         rule.destination(host(ip)).port(self.port.name.protocol, self.port.port)
     }
 
-    fn capture_address(&self, rules: &mut ServiceRules, ip: std::net::IpAddr, what: &str, target: ChainName) {
+    fn address_rule(&self, rules: &mut ServiceRules, ip: std::net::IpAddr, what: &str, target: ChainName) {
         let comment = format!("{} {what}", self.name);
-        rules.shared_rule(SharedChain::NatServices, |rule| self.to(rule.comment(comment), ip).jump(target));
+        rules.shared_rule(SharedChain::NatServices, |rule| {
+            self.to_address(rule.comment(comment), ip).jump(target)
+        });
     }
 
-    fn refuse_external(&self, rules: &mut ServiceRules, ip: std::net::IpAddr) {
-        if let Some(refusal) = self.external_refusal() {
-            self.refuse_address(rules, SharedChain::FilterExternalServices, ip, refusal);
+    fn reject_external(&self, rules: &mut ServiceRules, ip: std::net::IpAddr) {
+        if let Some(rejection) = self.external_rejection() {
+            self.reject_address(rules, SharedChain::FilterExternalServices, ip, rejection);
         }
     }
 
-    fn refuse_address(
+    fn reject_address(
         &self,
         rules: &mut ServiceRules,
         chain: SharedChain,
         ip: std::net::IpAddr,
-        refusal: Refusal,
+        rejection: Rejection,
     ) {
         rules.shared_rule(chain, |rule| {
-            self.refuse(self.to(rule.comment(self.refusal_comment(refusal)), ip), refusal);
+            self.reject(self.to_address(rule.comment(self.rejection_comment(rejection)), ip), rejection);
         });
     }
 
-    fn refusal_comment(&self, refusal: Refusal) -> String {
-        match refusal {
-            Refusal::Reject => format!("{} has no endpoints", self.name),
-            Refusal::Drop => format!("{} has no local endpoints", self.name),
+    fn rejection_comment(&self, rejection: Rejection) -> String {
+        match rejection {
+            Rejection::Reject => format!("{} has no endpoints", self.name),
+            Rejection::Drop => format!("{} has no local endpoints", self.name),
         }
     }
 
-    fn refuse(&self, rule: Rule<'_>, refusal: Refusal) {
-        match refusal {
-            Refusal::Reject => rule.reject(self.all.family),
-            Refusal::Drop => rule.jump("DROP"),
+    fn reject(&self, rule: Rule<'_>, rejection: Rejection) {
+        match rejection {
+            Rejection::Reject => rule.reject(self.all.family),
+            Rejection::Drop => rule.jump("DROP"),
         }
     }
 
-    fn capture_node_port(&self, rules: &mut ServiceRules, external: ChainName) {
+    fn node_port_rules(&self, rules: &mut ServiceRules, external: ChainName) {
         let Some(node_port) = self.port.node_port else { return };
         let protocol = self.port.name.protocol;
         if self.has_endpoints() {
@@ -212,10 +220,13 @@ impl<'a> PortRenderer<'a> {
                 rule.comment(&self.name).port(protocol, node_port).jump(external);
             });
         }
-        if let Some(refusal) = self.external_refusal() {
+        if let Some(rejection) = self.external_rejection() {
             rules.shared_rule(SharedChain::FilterExternalServices, |rule| {
-                let comment = self.refusal_comment(refusal);
-                self.refuse(rule.comment(comment).destination_is_local().port(protocol, node_port), refusal);
+                let comment = self.rejection_comment(rejection);
+                self.reject(
+                    rule.comment(comment).destination_is_local().port(protocol, node_port),
+                    rejection,
+                );
             });
         }
     }
@@ -228,15 +239,15 @@ impl<'a> PortRenderer<'a> {
         });
     }
 
-    /// Traffic from outside: masqueraded, unless only local endpoints take it, where the real source
-    /// is to be kept; then what comes from pods and from the node itself is led as inside the cluster.
+    /// Renders the chain for traffic from outside. The traffic is masqueraded, except with traffic policy Local, which
+    /// preserves the client's address; then traffic from pods and from the node itself is routed as inside the cluster.
     fn external_chain(&self, rules: &mut ServiceRules) {
         if !self.has_endpoints() || !self.port.externally_accessible() {
             return;
         }
         let name = &self.name;
-        let cluster = self.names.chain(Kind::Cluster);
-        rules.begin_chain(self.names.chain(Kind::External));
+        let cluster = self.names.chain(ServiceChainKind::Cluster);
+        rules.begin_chain(self.names.chain(ServiceChainKind::External));
         if self.port.external_local {
             let pods = format!("pod traffic for {name} external destinations");
             if let Some(local) = &self.all.local {
@@ -250,7 +261,7 @@ impl<'a> PortRenderer<'a> {
             let masquerade = format!("masquerade traffic for {name} external destinations");
             rules.rule(|rule| rule.comment(masquerade).jump("KUBE-MARK-MASQ"));
         }
-        if self.external_refusal().is_none() {
+        if self.external_rejection().is_none() {
             let policy = self.names.chain(Self::policy_kind(self.port.external_local));
             rules.rule(|rule| rule.jump(policy));
         }
@@ -259,13 +270,13 @@ impl<'a> PortRenderer<'a> {
     fn firewall_chain(&self, rules: &mut ServiceRules) {
         let Some(ranges) = self.port.source_ranges.as_ref().filter(|_| self.has_firewall()) else { return };
         let name = &self.name;
-        let external = self.names.chain(Kind::External);
+        let external = self.names.chain(ServiceChainKind::External);
         let comment = format!("{name} loadbalancer IP");
-        rules.begin_chain(self.names.chain(Kind::Firewall));
+        rules.begin_chain(self.names.chain(ServiceChainKind::Firewall));
         for &range in ranges {
             rules.rule(|rule| rule.source(range).comment(&comment).jump(external));
         }
-        // A load balancer may put its address on the node, which then uses it as source towards itself.
+        // A load balancer may assign its address to the node, which then uses it as the source of packets to itself.
         let node_allowed = |node| ranges.iter().any(|range| range.contains(&node));
         if self.all.node_ip.is_some_and(node_allowed) {
             for &ip in &self.port.load_balancer_vips {
@@ -280,23 +291,31 @@ impl<'a> PortRenderer<'a> {
         let endpoints = &self.port.endpoints;
         let cluster: Vec<&Endpoint> = endpoints.for_cluster().collect();
         let local: Vec<&Endpoint> = endpoints.for_local().collect();
-        self.policy_chain(Kind::Cluster, &cluster, !self.port.internal_local, rules);
-        self.policy_chain(Kind::Local, &local, self.port.internal_local, rules);
+        self.policy_chain(ServiceChainKind::Cluster, &cluster, !self.port.internal_local, rules);
+        self.policy_chain(ServiceChainKind::Local, &local, self.port.internal_local, rules);
     }
 
-    fn policy_chain(&self, kind: Kind, endpoints: &[&Endpoint], internal: bool, rules: &mut ServiceRules) {
+    fn policy_chain(
+        &self,
+        kind: ServiceChainKind,
+        endpoints: &[&Endpoint],
+        internal: bool,
+        rules: &mut ServiceRules,
+    ) {
         if endpoints.is_empty() {
             return;
         }
         rules.begin_chain(self.names.chain(kind));
         if internal {
-            self.masquerade_from_outside(rules);
+            self.masquerade_cluster_ip(rules);
         }
         let chains: Vec<ChainName> = endpoints.iter().map(|e| self.names.endpoint(e)).collect();
         if let Some(seconds) = self.port.affinity {
             for (endpoint, chain) in endpoints.iter().zip(&chains) {
                 rules.rule(|rule| {
-                    self.endpoint_comment(rule, endpoint).seen(chain, seconds, self.all.family).jump(chain);
+                    self.endpoint_comment(rule, endpoint)
+                        .seen_recently(chain, seconds, self.all.family)
+                        .jump(chain);
                 });
             }
         }
@@ -311,8 +330,8 @@ impl<'a> PortRenderer<'a> {
         }
     }
 
-    /// Traffic to the ClusterIP that does not come from a pod needs an answer by way of this node.
-    fn masquerade_from_outside(&self, rules: &mut ServiceRules) {
+    /// Masquerades traffic to the ClusterIP that does not come from a pod: its replies must pass this node.
+    fn masquerade_cluster_ip(&self, rules: &mut ServiceRules) {
         let Some(cluster_ip) = self.port.cluster_ip else { return };
         let comment = format!("{} cluster IP", self.name);
         let local = self.all.local.as_ref().filter(|_| !self.all.masquerade_all);
@@ -320,7 +339,7 @@ impl<'a> PortRenderer<'a> {
             return;
         }
         rules.rule(|rule| {
-            let rule = self.to(rule.comment(comment), cluster_ip);
+            let rule = self.to_address(rule.comment(comment), cluster_ip);
             let rule = match local {
                 Some(local) => rule.not_local(local),
                 None => rule,
@@ -343,19 +362,19 @@ impl<'a> PortRenderer<'a> {
     fn endpoint_chain(&self, endpoint: &Endpoint, rules: &mut ServiceRules) {
         let chain = self.names.endpoint(endpoint);
         rules.begin_chain(chain);
-        // Hairpin: a pod that is led back to itself must not see its own address as source.
+        // Hairpin: a pod that reaches itself through the Service must not see its own address as the source.
         rules.rule(|rule| self.name_comment(rule).source(host(endpoint.ip)).jump("KUBE-MARK-MASQ"));
         rules.rule(|rule| {
             let mut rule = self.name_comment(rule);
             if self.port.affinity.is_some() {
-                rule = rule.note(chain, self.all.family);
+                rule = rule.record_source(chain, self.all.family);
             }
             rule.protocol(self.port.name.protocol).dnat(endpoint.socket());
         });
     }
 }
 
-/// The IPv4 loopback block, 127.0.0.0/8.
+/// Returns the IPv4 loopback block, 127.0.0.0/8.
 pub(crate) fn loopback_block() -> ipnet::IpNet {
     ipnet::IpNet::V4(ipnet::Ipv4Net::new_assert(std::net::Ipv4Addr::new(127, 0, 0, 0), 8))
 }

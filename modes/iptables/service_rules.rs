@@ -1,4 +1,4 @@
-//! The rules of one Service in one family, as text that knows its parts.
+//! The rules of one Service in one family: one text, and the ranges of its chains and rules.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -7,7 +7,7 @@ use super::chain::{ChainName, SharedChain, Table};
 use super::rule::Rule;
 use super::script::RuleCount;
 
-/// The rules of a Service: chains of its own in table nat, and rules in shared chains.
+/// The rules of a Service: its own chains in table nat, and its rules in shared chains.
 #[derive(Default)]
 pub(super) struct ServiceRules {
     text: String,
@@ -16,22 +16,22 @@ pub(super) struct ServiceRules {
 }
 
 impl ServiceRules {
-    /// Its own chains, each with its rules, a line each beginning with `-A CHAIN`.
+    /// Returns its own chains, each with its rules, one per line, beginning with `-A CHAIN`.
     pub(super) fn chains(&self) -> impl Iterator<Item = (ChainName, &str)> {
         self.chains.iter().map(|(name, range)| (*name, &self.text[range.clone()]))
     }
 
-    /// The lines of its own chains by name.
+    /// Returns the lines of its own chains by name.
     pub(super) fn by_name(&self) -> HashMap<ChainName, &str> {
         self.chains().collect()
     }
 
-    /// Its rules in a shared chain, without `-A CHAIN`.
+    /// Returns its rules in a shared chain, without `-A CHAIN`.
     pub(super) fn shared(&self, chain: SharedChain) -> impl Iterator<Item = &str> {
         self.shared.iter().filter(move |(c, _)| *c == chain).map(|(_, range)| &self.text[range.clone()])
     }
 
-    /// How many rules it has.
+    /// Returns the number of its rules.
     pub(super) fn count(&self) -> RuleCount {
         let own = self.chains().map(|(_, lines)| lines.lines().count()).sum::<usize>();
         let in_nat = self.shared.iter().filter(|(chain, _)| chain.table() == Table::Nat).count();
@@ -43,7 +43,7 @@ impl ServiceRules {
         self.chains.push((name, self.text.len()..self.text.len()));
     }
 
-    /// A rule at the end of the chain begun last.
+    /// Appends a rule to the chain begun last.
     pub(super) fn rule(&mut self, write: impl FnOnce(Rule<'_>)) {
         let (name, range) = self.chains.last_mut().expect("a chain was begun");
         self.text.push_str("-A ");
@@ -54,7 +54,7 @@ impl ServiceRules {
         range.end = self.text.len();
     }
 
-    /// A rule in a shared chain.
+    /// Appends a rule of a shared chain.
     pub(super) fn shared_rule(&mut self, chain: SharedChain, write: impl FnOnce(Rule<'_>)) {
         let from = self.text.len();
         write(Rule::new(&mut self.text));

@@ -1,13 +1,13 @@
-//! The order in which a shared chain holds the rules of Services, so that they can be found by position.
+//! The order of Services in a shared chain, by which their rules are found by position.
 
 use portcullis_cluster::NamespacedName;
 
-/// Which Services have rules in a shared chain, in the chain's order, and how many each.
+/// The Services with rules in a shared chain, in the chain's order, and the number of their rules.
 #[derive(Clone, Default)]
 pub(super) struct SharedOrder(Vec<(NamespacedName, usize)>);
 
 impl SharedOrder {
-    /// Where the rules of a Service begin (from 1) and how many there are.
+    /// Returns the position of a Service's first rule (from 1) and the number of its rules.
     pub(super) fn find(&self, service: &NamespacedName) -> Option<(usize, usize)> {
         let mut position = 1;
         for (name, count) in &self.0 {
@@ -19,12 +19,12 @@ impl SharedOrder {
         None
     }
 
-    /// The position after all rules of Services.
+    /// Returns the position after all rules of Services.
     pub(super) fn end(&self) -> usize {
         1 + self.0.iter().map(|(_, count)| count).sum::<usize>()
     }
 
-    /// Notes that a Service now has so many rules: at their place, or at the end.
+    /// Sets the number of a Service's rules: at their place, or at the end.
     pub(super) fn set(&mut self, service: &NamespacedName, count: usize) {
         match self.0.iter().position(|(name, _)| name == service) {
             Some(at) if count == 0 => {
@@ -36,14 +36,14 @@ impl SharedOrder {
         }
     }
 
-    /// Notes a Service at the end, without looking whether it is there.
+    /// Appends a Service that is known to be absent.
     pub(super) fn push(&mut self, service: &NamespacedName, count: usize) {
         if count > 0 {
             self.0.push((service.clone(), count));
         }
     }
 
-    /// The Services in order.
+    /// Returns the Services in order.
     pub(super) fn services(&self) -> impl Iterator<Item = &NamespacedName> {
         self.0.iter().map(|(name, _)| name)
     }

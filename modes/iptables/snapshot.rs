@@ -1,4 +1,4 @@
-//! What the kernel holds, remembered as one number a chain.
+//! A snapshot of the kernel's rules: one hash per chain.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -8,21 +8,21 @@ use super::kernel::IptablesKernel;
 use super::saved_rule::declared_chain;
 use crate::mode::SyncError;
 
-/// The number of lines that are read between two reports of progress.
+/// The number of lines read between two reports of progress.
 const LINES_A_STEP: usize = 1000;
 
-/// The chains of our tables, by what their rules hash to.
+/// The chains of our tables, with the hashes of their rules.
 #[derive(Default)]
 pub(crate) struct Snapshot {
     chains: HashMap<(Table, ChainName), u64>,
-    /// The rules of built-in chains, where our jumps are.
+    /// The rules of built-in chains, which hold our jumps.
     built_in: HashMap<(Table, String), Vec<String>>,
-    /// The rules of shared chains, by what each hashes to.
+    /// The hashes of the rules of shared chains.
     shared: [Vec<u64>; SharedChain::ALL.len()],
 }
 
 impl Snapshot {
-    /// Reads all our tables, and calls `progressed` now and then.
+    /// Reads all our tables, and calls `progressed` after some lines each.
     pub(super) fn read(kernel: &dyn IptablesKernel, progressed: &dyn Fn()) -> Result<Snapshot, SyncError> {
         let mut snapshot = Snapshot::default();
         for table in Table::ALL {
@@ -57,28 +57,28 @@ impl Snapshot {
         Ok(())
     }
 
-    /// The number of a chain; `None` if it is not there.
+    /// Returns the hash of a chain's rules; `None` if the chain does not exist.
     pub(super) fn chain(&self, table: Table, name: &str) -> Option<u64> {
         self.chains.get(&(table, ChainName::new(name)?)).copied()
     }
 
-    /// All chains of a table but the built-in ones.
+    /// Returns all chains of a table but the built-in ones.
     pub(super) fn chains_of(&self, table: Table) -> impl Iterator<Item = ChainName> + '_ {
         self.chains.keys().filter(move |(t, _)| *t == table).map(|(_, name)| *name)
     }
 
-    /// What the rules of a shared chain hash to, in order.
+    /// Returns the hashes of a shared chain's rules, in order.
     pub(super) fn shared_rules(&self, chain: SharedChain) -> &[u64] {
-        &self.shared[chain.at()]
+        &self.shared[chain.index()]
     }
 
-    /// Whether a built-in chain holds a rule, given without `-A CHAIN`.
+    /// Returns true if a built-in chain has a rule, given without `-A CHAIN`.
     pub(crate) fn has_rule(&self, table: Table, chain: &str, rule: &str) -> bool {
         self.built_in.get(&(table, chain.to_owned())).is_some_and(|rules| rules.iter().any(|r| r == rule))
     }
 }
 
-/// What rules hash to: their lines one after the other.
+/// The hash of a list of rules.
 pub(super) struct ChainHash(DefaultHasher);
 
 impl ChainHash {
@@ -86,9 +86,9 @@ impl ChainHash {
         ChainHash(DefaultHasher::new())
     }
 
-    /// Takes in a rule without `-A CHAIN`.
+    /// Adds a rule, given without `-A CHAIN`.
     pub(super) fn rule(&mut self, rule: &str) {
-        // Blanks are left out of account: versions of the tools differ in them.
+        // White space is ignored: versions of the tools differ in it.
         rule.split_ascii_whitespace().for_each(|word| word.hash(&mut self.0));
         self.0.write_u8(b'\n');
     }
@@ -98,14 +98,14 @@ impl ChainHash {
     }
 }
 
-/// The hash of one rule without `-A CHAIN`.
+/// Returns the hash of one rule, given without `-A CHAIN`.
 pub(super) fn hash_of_rule(rule: &str) -> u64 {
     let mut hash = ChainHash::new();
     hash.rule(rule);
     hash.finish()
 }
 
-/// The hash of lines that each begin with `-A CHAIN`.
+/// Returns the hash of lines that each begin with `-A CHAIN`.
 pub(super) fn hash_of(chain: &str, lines: &str) -> u64 {
     let mut hash = ChainHash::new();
     for line in lines.lines() {
@@ -118,7 +118,7 @@ fn rule_of<'a>(chain: &str, line: &'a str) -> &'a str {
     line.get("-A ".len() + chain.len() + 1..).unwrap_or_default()
 }
 
-/// Follows a dump, in which the rules of a chain stand together.
+/// Reads a dump, in which the rules of a chain are contiguous.
 struct Reader<'a> {
     into: &'a mut Snapshot,
     table: Table,
@@ -152,7 +152,7 @@ impl<'a> Reader<'a> {
             let shared =
                 SharedChain::ALL.into_iter().find(|c| c.table() == self.table && c.name() == name.as_str());
             if let Some(chain) = shared {
-                self.into.shared[chain.at()].push(hash_of_rule(rule));
+                self.into.shared[chain.index()].push(hash_of_rule(rule));
             }
         }
     }

@@ -1,4 +1,4 @@
-//! The iptables tools of the host: which flavour the node's rules live in, and how they are run.
+//! The iptables tools of this host: selection of the flavour, and running them.
 
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -15,14 +15,14 @@ use super::kernel::{Fingerprint, Flavour, IptablesKernel};
 use super::saved_rule::declared_chain;
 use crate::mode::SyncError;
 
-/// How long a tool waits for the xtables lock, in seconds, as kube-proxy has it.
+/// Seconds for which a tool waits for the xtables lock, as in kube-proxy.
 const LOCK_SECONDS: &str = "5";
 
 /// The exit status of a tool that did not get the lock (`RESOURCE_PROBLEM`).
 const LOCKED: i32 = 4;
 
-/// As many lines of a tool's complaints are kept.
-const COMPLAINT_LINES: usize = 20;
+/// The number of lines of a tool's error output that are kept.
+const ERROR_LINES: usize = 20;
 
 /// The tools of one flavour.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,66 +31,66 @@ pub struct Tools {
     pub flavour: Flavour,
     /// Their version, as in `1.8.9`.
     pub version: String,
-    /// What stands between `iptables` and `-restore` in their names: nothing, or `-nft` or `-legacy`.
+    /// The text between `iptables` and `-restore` in their names: empty, `-nft` or `-legacy`.
     infix: &'static str,
 }
 
-/// Names that a kubelet leaves so that others find the flavour in which it works.
+/// Chains with which a kubelet marks the flavour that it uses.
 const KUBELET_HINTS: [&str; 2] = ["KUBE-IPTABLES-HINT", "KUBE-KUBELET-CANARY"];
 
 impl Tools {
-    /// Finds the tools: those of the flavour in which the node's rules live, or the host's default where there
-    /// are none. A kubelet's hint counts before rules of others.
+    /// Selects the tools: those of the flavour with the node's rules, or the host's default if there are no rules. A
+    /// kubelet's hint chains count more than any rules.
     ///
     /// # Errors
-    /// There is no iptables.
+    /// iptables is not installed.
     pub fn find() -> Result<Tools, SyncError> {
-        let default = Tools::of("")?;
-        let Ok(other) = Tools::of(default.flavour.other().infix()) else { return Ok(default) };
-        let (here, there) = (default.traces(), other.traces());
+        let default = Tools::with_infix("")?;
+        let Ok(other) = Tools::with_infix(default.flavour.other().infix()) else { return Ok(default) };
+        let (here, there) = (default.evidence(), other.evidence());
         let choice = if there > here { other } else { default };
         tracing::info!(flavour = ?choice.flavour, version = choice.version, default = ?here, other = ?there,
-            "iptables tools chosen");
+            "selected iptables tools");
         Ok(choice)
     }
 
-    /// Whether the kernel has this family's NAT: a kernel without IPv6 has none for it.
+    /// Checks that the kernel has this family's NAT: a kernel without IPv6 has none for IPv6.
     ///
     /// # Errors
-    /// Why not, in the words of the tool.
+    /// It has none; the error has the message of the tool.
     pub fn supports(&self, family: Family) -> Result<(), SyncError> {
         let tool = self.name(family, None);
         output(Command::new(&tool).args(["-w", LOCK_SECONDS, "-t", "nat", "-S", "POSTROUTING"]), &tool)
             .map(drop)
     }
 
-    /// The tools of a flavour.
+    /// Returns the tools of a flavour.
     ///
     /// # Errors
-    /// The host has none of that flavour.
+    /// The host has no tools of that flavour.
     pub fn of_flavour(flavour: Flavour) -> Result<Tools, SyncError> {
-        let default = Tools::of("")?;
-        if default.flavour == flavour { Ok(default) } else { Tools::of(flavour.infix()) }
+        let default = Tools::with_infix("")?;
+        if default.flavour == flavour { Ok(default) } else { Tools::with_infix(flavour.infix()) }
     }
 
-    fn of(infix: &'static str) -> Result<Tools, SyncError> {
+    fn with_infix(infix: &'static str) -> Result<Tools, SyncError> {
         let tool = format!("iptables{infix}");
-        let said = output(Command::new(&tool).arg("--version"), &tool)?;
-        // As in: iptables v1.8.9 (nf_tables)
+        let version_line = output(Command::new(&tool).arg("--version"), &tool)?;
+        // For example: iptables v1.8.9 (nf_tables)
         let version =
-            said.split_whitespace().find_map(|word| word.strip_prefix('v')).unwrap_or("0").to_owned();
-        let flavour = if said.contains("nf_tables") { Flavour::Nft } else { Flavour::Legacy };
+            version_line.split_whitespace().find_map(|word| word.strip_prefix('v')).unwrap_or("0").to_owned();
+        let flavour = if version_line.contains("nf_tables") { Flavour::Nft } else { Flavour::Legacy };
         Ok(Tools { flavour, version, infix })
     }
 
-    /// Whether they can masquerade with `--random-fully` (since 1.6.2).
+    /// Returns true if the tools support `--random-fully` (since 1.6.2).
     pub fn random_fully(&self) -> bool {
         let mut parts = self.version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
         let mut next = || parts.next().unwrap_or(0);
         (next(), next(), next()) >= (1, 6, 2)
     }
 
-    /// The kernel of one family, spoken to by these tools.
+    /// Returns the kernel of one family, accessed through these tools.
     pub fn kernel(&self, family: Family) -> Box<dyn IptablesKernel> {
         Box::new(ToolKernel { tools: self.clone(), family })
     }
@@ -104,11 +104,11 @@ impl Tools {
         format!("{base}{}{action}", self.infix)
     }
 
-    /// Hands over every line of a dump of one table, as `iptables-save` prints it.
+    /// Calls `line` with each line of a dump of one table, as `iptables-save` prints it.
     fn dump(&self, family: Family, table: Table, mut line: impl FnMut(&str)) -> Result<(), SyncError> {
         if self.flavour == Flavour::Nft {
-            // Whichever table it prints, iptables-nft-save 1.8.9 reads the rules of all, and the kernel takes quadratic
-            // time for the rules of one chain.
+            // iptables-nft-save 1.8.9 reads the rules of all tables, whichever it prints, and the kernel takes
+            // quadratic time for the rules of one chain.
             let tool = self.name(family, None);
             let mut command = Command::new(&tool);
             command.args(["-w", LOCK_SECONDS, "-t", table.as_str(), "-S"]);
@@ -120,20 +120,20 @@ impl Tools {
             if listed.is_ok() || printed {
                 return listed;
             }
-            // It rejects a table that has rules which only nft can print; iptables-save leaves such a table out.
+            // It rejects a table with rules that only nft can print; iptables-save leaves such a table out.
         }
         dump(&self.name(family, Some("save")), Some(table), line)
     }
 
-    /// How much speaks for this flavour: the kubelet's hints, then the number of rules.
-    fn traces(&self) -> (usize, usize) {
+    /// Returns the evidence that this flavour is in use: the number of the kubelet's hint chains, then the number of
+    /// rules.
+    fn evidence(&self) -> (usize, usize) {
         let (mut hints, mut rules) = (0, 0);
-        // The kubelet's hints are in mangle, and whoever serves or guards a node has rules in filter; nat may
-        // have hundreds of thousands, which take seconds to print.
-        let looked_at =
-            [Table::Mangle, Table::Filter].map(|table| Family::BOTH.map(|family| (table, family)));
-        for (table, family) in looked_at.into_iter().flatten() {
-            // To ask the legacy tools for a table that is not there would create it.
+        // The hint chains are in mangle, and proxies and firewalls have rules in filter; nat may have hundreds of
+        // thousands, which take seconds to print.
+        let places = [Table::Mangle, Table::Filter].map(|table| Family::BOTH.map(|family| (table, family)));
+        for (table, family) in places.into_iter().flatten() {
+            // The legacy tools create a table that does not exist when asked for it.
             if self.flavour == Flavour::Legacy
                 && !legacy_tables(family).iter().any(|name| name == table.as_str())
             {
@@ -167,7 +167,7 @@ impl Flavour {
     }
 }
 
-/// The legacy tables of a family that exist here.
+/// Returns the existing legacy tables of a family.
 fn legacy_tables(family: Family) -> Vec<String> {
     xtables::tables(in_netlink(family)).unwrap_or_default()
 }
@@ -201,34 +201,34 @@ impl IptablesKernel for ToolKernel {
         command.args(["-w", LOCK_SECONDS, "--noflush"]);
         let mut child =
             spawn(command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()), &tool)?;
-        let complaints = collect_complaints(&mut child);
+        let error_output = collect_error_output(&mut child);
         let input = child.stdin.take().expect("stdin is piped");
         let mut input = BufWriter::with_capacity(64 * 1024, input);
-        // A tool that refuses a line stops reading; what it says then matters more than the broken pipe.
+        // A tool that rejects a line stops reading; its error message matters more than the broken pipe.
         let written = write(&mut input).and_then(|()| input.flush());
         drop(input);
-        let status = child.wait().map_err(|e| cannot_run(&tool, &e))?;
-        let message = complaints.join().unwrap_or_default();
+        let status = child.wait().map_err(|e| tool_error(&tool, &e))?;
+        let message = error_output.join().unwrap_or_default();
         if !status.success() {
-            return Err(refused(tool, status, message));
+            return Err(tool_failed(tool, status, message));
         }
-        written.map_err(|e| cannot_run(&tool, &e))
+        written.map_err(|e| tool_error(&tool, &e))
     }
 
     fn dump(&self, table: Table, line: &mut dyn FnMut(&str)) -> Result<(), SyncError> {
-        // To ask the legacy tools for a table that is not there would create it. One without rules is as good as
-        // that, and the tool takes its time to say so.
-        let bare = || {
+        // The legacy tools create a table that does not exist when asked for it. A table without rules is treated like
+        // a missing one, since the tool is slow to print it.
+        let is_bare = || {
             xtables::table_info(in_netlink(self.family), table.as_str())
                 .map(|i| i.is_none_or(|i| i.is_bare()))
         };
-        if self.tools.flavour == Flavour::Legacy && bare().unwrap_or(false) {
+        if self.tools.flavour == Flavour::Legacy && is_bare().unwrap_or(false) {
             return Ok(());
         }
         self.tools.dump(self.family, table, line)
     }
 
-    fn counted(&self, chain: &str, line: &mut dyn FnMut(&str)) -> Result<(), SyncError> {
+    fn dump_counters(&self, chain: &str, line: &mut dyn FnMut(&str)) -> Result<(), SyncError> {
         let tool = self.tools.name(self.family, None);
         let mut command = Command::new(&tool);
         command.args(["-w", LOCK_SECONDS, "-t", Table::Nat.as_str(), "-v", "-S", chain]);
@@ -250,29 +250,29 @@ impl IptablesKernel for ToolKernel {
         }
     }
 
-    fn shape(&self) -> Option<u64> {
+    fn chain_fingerprint(&self) -> Option<u64> {
         match self.tools.flavour {
-            Flavour::Nft => shape_of_chains(self.family).ok(),
+            Flavour::Nft => own_chains_fingerprint(self.family).ok(),
             Flavour::Legacy => None,
         }
     }
 }
 
-/// The shape of our chains in nf_tables. Their order does not count, so that it need not be known.
-fn shape_of_chains(family: Family) -> portcullis_netlink::Result<u64> {
+/// Returns the fingerprint of our chains in nf_tables, which does not depend on their order.
+fn own_chains_fingerprint(family: Family) -> portcullis_netlink::Result<u64> {
     let family = match family {
         Family::V4 => TableFamily::Ip,
         Family::V6 => TableFamily::Ip6,
     };
-    let mut shape = 0u64;
+    let mut fingerprint = 0u64;
     nf_tables::list_chains(&mut Socket::open(NetlinkProtocol::Netfilter)?, family, |chain| {
-        if chain.name.starts_with("KUBE-") && Table::named(&chain.table).is_some() {
+        if chain.name.starts_with("KUBE-") && Table::from_name(&chain.table).is_some() {
             let mut hasher = DefaultHasher::new();
             chain.hash(&mut hasher);
-            shape = shape.wrapping_add(hasher.finish());
+            fingerprint = fingerprint.wrapping_add(hasher.finish());
         }
     })?;
-    Ok(shape)
+    Ok(fingerprint)
 }
 
 fn dump(tool: &str, table: Option<Table>, mut line: impl FnMut(&str)) -> Result<(), SyncError> {
@@ -283,7 +283,7 @@ fn dump(tool: &str, table: Option<Table>, mut line: impl FnMut(&str)) -> Result<
     lines(command, tool, &mut line)
 }
 
-/// Hands over a line of `iptables -S` as `iptables-save` prints it.
+/// Converts a line of `iptables -S` to the form of `iptables-save`.
 fn in_save_format(text: &str, line: &mut dyn FnMut(&str)) {
     match text.split_once(' ') {
         Some(("-N", chain)) => line(&format!(":{chain} - [0:0]")),
@@ -292,10 +292,10 @@ fn in_save_format(text: &str, line: &mut dyn FnMut(&str)) {
     }
 }
 
-/// Runs a tool that reads nothing, and hands over each line that it prints.
+/// Runs a tool without input, and calls `line` with each line that it prints.
 fn lines(mut command: Command, tool: &str, line: &mut dyn FnMut(&str)) -> Result<(), SyncError> {
     let mut child = spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()), tool)?;
-    let complaints = collect_complaints(&mut child);
+    let error_output = collect_error_output(&mut child);
     let mut reader = BufReader::with_capacity(64 * 1024, child.stdout.take().expect("stdout is piped"));
     let mut text = String::new();
     loop {
@@ -303,45 +303,45 @@ fn lines(mut command: Command, tool: &str, line: &mut dyn FnMut(&str)) -> Result
         match reader.read_line(&mut text) {
             Ok(0) => break,
             Ok(_) => line(text.trim_end_matches('\n')),
-            Err(error) => return Err(cannot_run(tool, &error)),
+            Err(error) => return Err(tool_error(tool, &error)),
         }
     }
-    let status = child.wait().map_err(|e| cannot_run(tool, &e))?;
-    let message = complaints.join().unwrap_or_default();
-    if status.success() { Ok(()) } else { Err(refused(tool.to_owned(), status, message)) }
+    let status = child.wait().map_err(|e| tool_error(tool, &e))?;
+    let message = error_output.join().unwrap_or_default();
+    if status.success() { Ok(()) } else { Err(tool_failed(tool.to_owned(), status, message)) }
 }
 
 fn output(command: &mut Command, tool: &str) -> Result<String, SyncError> {
-    let output = command.stdin(Stdio::null()).output().map_err(|e| cannot_run(tool, &e))?;
+    let output = command.stdin(Stdio::null()).output().map_err(|e| tool_error(tool, &e))?;
     if !output.status.success() {
         let message = String::from_utf8_lossy(&output.stderr).into_owned();
-        return Err(refused(tool.to_owned(), output.status, message));
+        return Err(tool_failed(tool.to_owned(), output.status, message));
     }
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Starts a tool, wherever PATH leads to it.
+/// Starts a tool found in PATH.
 fn spawn(command: &mut Command, tool: &str) -> Result<Child, SyncError> {
-    command.spawn().map_err(|e| cannot_run(tool, &e))
+    command.spawn().map_err(|e| tool_error(tool, &e))
 }
 
-fn cannot_run(tool: &str, error: &io::Error) -> SyncError {
+fn tool_error(tool: &str, error: &io::Error) -> SyncError {
     SyncError::Tool { tool: tool.to_owned(), reason: error.to_string() }
 }
 
-fn refused(tool: String, status: ExitStatus, message: String) -> SyncError {
+fn tool_failed(tool: String, status: ExitStatus, message: String) -> SyncError {
     if status.code() == Some(LOCKED) && message.contains("xtables lock") {
         return SyncError::Locked { tool };
     }
-    let line = blamed_line(&message);
+    let line = reported_line(&message);
     let message =
         message.lines().filter(|l| !l.is_empty() && !l.starts_with("Try `")).collect::<Vec<_>>().join("; ");
     SyncError::Rejected { tool, status: status.to_string(), message, line }
 }
 
-/// The line that a complaint names. The legacy tool blames the COMMIT for what the kernel refuses, which
-/// belongs to no Service.
-fn blamed_line(message: &str) -> Option<usize> {
+/// Returns the line that an error message names. The legacy tool names the COMMIT line for a rejection by the kernel,
+/// which belongs to no Service.
+fn reported_line(message: &str) -> Option<usize> {
     message.lines().find_map(|text| {
         let (_, rest) = text.split_once("line: ").or_else(|| text.split_once("line "))?;
         let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
@@ -349,14 +349,14 @@ fn blamed_line(message: &str) -> Option<usize> {
     })
 }
 
-/// Reads what a tool complains of while it runs, so that it never waits for us; keeps the last lines.
-fn collect_complaints(child: &mut Child) -> std::thread::JoinHandle<String> {
+/// Reads a tool's error output while the tool runs, so that it does not block; keeps the last lines.
+fn collect_error_output(child: &mut Child) -> std::thread::JoinHandle<String> {
     let stderr = child.stderr.take();
     std::thread::spawn(move || {
         let mut kept: VecDeque<String> = VecDeque::new();
         let lines = stderr.into_iter().flat_map(|s| BufReader::new(s.take(1 << 20)).lines());
         for line in lines.map_while(Result::ok) {
-            if kept.len() == COMPLAINT_LINES {
+            if kept.len() == ERROR_LINES {
                 kept.pop_front();
             }
             kept.push_back(line);
@@ -370,7 +370,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_are_read_as_dumps() {
+    fn list_output_is_converted_to_dumps() {
         for (listed, dumped) in [
             ("-P INPUT ACCEPT", ":INPUT ACCEPT [0:0]"),
             ("-N KUBE-SERVICES", ":KUBE-SERVICES - [0:0]"),
@@ -383,14 +383,14 @@ mod tests {
     }
 
     #[test]
-    fn a_complaint_names_its_line() {
+    fn an_error_message_names_its_line() {
         for (message, line) in [
             ("iptables-restore v1.8.9 (legacy): bad\n\nError occurred at line: 12\nTry `x'", Some(12)),
             ("iptables-restore: line 7 failed", Some(7)),
             ("x: \nline 5: RULE_APPEND failed (No such file or directory): rule in chain Y", Some(5)),
             ("something else", None),
         ] {
-            assert_eq!(blamed_line(message), line, "{message}");
+            assert_eq!(reported_line(message), line, "{message}");
         }
     }
 }

@@ -138,7 +138,7 @@ impl FamilySync {
 
     /// When it wants to be called though nothing changed.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.terminations.next().into_iter().chain(self.isolations.next()).min()
+        self.terminations.next().into_iter().chain(self.isolations.next_retry()).min()
     }
 
     pub(super) fn sync(
@@ -152,7 +152,7 @@ impl FamilySync {
         let start = Instant::now();
         for change in changes {
             if !self.same(&change.before, &change.after) {
-                self.isolations.forget(&change.name);
+                self.isolations.remove(&change.name);
                 self.withheld.remove(&change.name);
                 self.pending.insert(change.name.clone());
             }

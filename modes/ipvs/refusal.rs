@@ -57,7 +57,7 @@ impl FamilySync {
         }
         for name in names.iter().filter(|name| !guilty.contains(*name) && !self.withheld.contains_key(*name))
         {
-            self.isolations.forget(name);
+            self.isolations.remove(name);
         }
         lost.map_or(Ok(()), Err)
     }

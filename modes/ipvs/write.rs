@@ -266,7 +266,9 @@ impl FamilySync {
         for key in std::mem::take(&mut self.unsure) {
             let owner = self.ledger.owner(&key).cloned();
             match owner {
-                Some(owner) if self.isolations.holds(&owner, now) && !self.withheld.contains_key(&owner) => {
+                Some(owner)
+                    if self.isolations.is_held_back(&owner, now) && !self.withheld.contains_key(&owner) =>
+                {
                     self.unsure.insert(key);
                 }
                 Some(owner) => {

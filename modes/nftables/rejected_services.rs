@@ -66,7 +66,7 @@ impl TableSync {
             let steps: Vec<ServiceUpdate> = group.into_iter().map(|name| self.step(desired, name)).collect();
             self.put(&steps, desired, now);
             match self.add(kernel, report) {
-                Ok(()) => steps.iter().for_each(|step| self.isolations.forget(&step.name)),
+                Ok(()) => steps.iter().for_each(|step| self.isolations.remove(&step.name)),
                 Err(error) => {
                     self.take_back(&steps, desired, now);
                     self.divide(kernel, desired, steps, error, now)?;

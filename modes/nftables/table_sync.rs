@@ -95,7 +95,7 @@ impl TableSync {
             return None;
         }
         let waiting = (!self.waiting.is_empty()).then_some(now);
-        [self.table.next_sweep(), self.isolations.next(), waiting].into_iter().flatten().min()
+        [self.table.next_sweep(), self.isolations.next_retry(), waiting].into_iter().flatten().min()
     }
 
     pub(super) fn sync(
@@ -178,7 +178,7 @@ impl TableSync {
         }
         let mut steps: Vec<ServiceUpdate> = Vec::with_capacity(changes.len());
         for change in changes {
-            self.isolations.forget(&change.name);
+            self.isolations.remove(&change.name);
             let before = self.kept.get(&change.name).unwrap_or(&change.before);
             let (name, after) = (change.name.clone(), Arc::clone(&change.after));
             steps.push(ServiceUpdate { before: Arc::clone(before), name, after });
@@ -254,7 +254,7 @@ impl TableSync {
         groups.iter().for_each(|group| self.put(group, desired, now));
         match self.commit_if_dirty(kernel, report) {
             Ok(()) => {
-                groups.iter().flatten().for_each(|step| self.isolations.forget(&step.name));
+                groups.iter().flatten().for_each(|step| self.isolations.remove(&step.name));
             }
             Err(error) => {
                 groups.iter().rev().for_each(|group| self.take_back(group, desired, now));

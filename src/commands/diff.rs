@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use portcullis_cluster::Family;
-use portcullis_modes::iptables::{ChainDifference, Difference, IptablesKernel, RuleSet, Tools, differences};
+use portcullis_modes::iptables::{ChainDiff, IptablesKernel, RuleDiff, RuleSet, Tools, compare_rules};
 use portcullis_modes::ipvs::{NetlinkKernel, ObjectDifference, object_differences};
 use portcullis_modes::{SyncError, ipvs, nftables};
 use portcullis_netlink::nf_tables::{self, TableFamily};
@@ -167,25 +167,25 @@ fn is_empty(set: &RuleSet) -> bool {
 impl Printer<'_> {
     /// How the rules of a family differ. Says whether they do.
     fn rules(&mut self, family: Family, wanted: &RuleSet, found: &RuleSet) -> io::Result<bool> {
-        let differences = differences(wanted, found);
+        let differences = compare_rules(wanted, found);
         differences.iter().try_for_each(|difference| self.difference(family, difference))?;
         Ok(!differences.is_empty())
     }
 
-    fn difference(&mut self, family: Family, difference: &Difference) -> io::Result<()> {
-        self.head(format_args!("{family}/{}", difference.subject))?;
+    fn difference(&mut self, family: Family, difference: &RuleDiff) -> io::Result<()> {
+        self.head(format_args!("{family}/{}", difference.owner))?;
         difference.chains.iter().try_for_each(|chain| self.chain(chain))
     }
 
-    fn chain(&mut self, chain: &ChainDifference) -> io::Result<()> {
-        let remark = match (&chain.found, &chain.wanted) {
+    fn chain(&mut self, chain: &ChainDiff) -> io::Result<()> {
+        let remark = match (&chain.actual, &chain.desired) {
             (None, _) => " (the chain is missing)",
             (_, None) => " (the chain is not wanted)",
             _ => "",
         };
         let section = format!("{} {}{remark}", chain.table, chain.chain);
         let lines = |lines: &Option<Vec<_>>| lines.clone().unwrap_or_default();
-        self.section(&lines(&chain.found), &lines(&chain.wanted), &section)
+        self.section(&lines(&chain.actual), &lines(&chain.desired), &section)
     }
 
     /// How the policies' table of a family differs. Says whether it does.

@@ -45,15 +45,15 @@ impl IptablesKernel for SteppingKernel {
         self.after(self.kernel.dump(table, line))
     }
 
-    fn counted(&self, chain: &str, line: &mut dyn FnMut(&str)) -> Result<(), SyncError> {
-        self.after(self.kernel.counted(chain, line))
+    fn dump_counters(&self, chain: &str, line: &mut dyn FnMut(&str)) -> Result<(), SyncError> {
+        self.after(self.kernel.dump_counters(chain, line))
     }
 
     fn fingerprint(&self) -> Option<Fingerprint> {
         self.kernel.fingerprint()
     }
 
-    fn shape(&self) -> Option<u64> {
-        self.kernel.shape()
+    fn chain_fingerprint(&self) -> Option<u64> {
+        self.kernel.chain_fingerprint()
     }
 }

@@ -131,7 +131,7 @@ impl IptablesKernel for FakeKernel {
     }
 
     /// It counts a packet and 60 bytes for each letter of a rule.
-    fn counted(&self, chain: &str, line: &mut dyn FnMut(&str)) -> Result<(), SyncError> {
+    fn dump_counters(&self, chain: &str, line: &mut dyn FnMut(&str)) -> Result<(), SyncError> {
         for rule in self.state().tables[&Table::Nat].get(chain).into_iter().flatten() {
             let (before, target) = rule.split_once("-j ").expect("rules lead somewhere");
             line(&format!("-A {chain} {before}-c {} {} -j {target}", rule.len(), rule.len() * 60));
@@ -139,7 +139,7 @@ impl IptablesKernel for FakeKernel {
         Ok(())
     }
 
-    fn shape(&self) -> Option<u64> {
+    fn chain_fingerprint(&self) -> Option<u64> {
         if self.flavour == Flavour::Legacy {
             return None;
         }
@@ -170,7 +170,7 @@ fn restore(state: &mut State, text: &str) -> Result<(), Refusal> {
         let refuse = |message: String| (Some(i + 1), format!("{message}: {line}"));
         if let Some(name) = line.strip_prefix('*') {
             assert!(open.is_none(), "a table begins inside of another: {line}");
-            let table = Table::named(name).expect("one of our tables");
+            let table = Table::from_name(name).expect("one of our tables");
             open = Some((table, state.tables[&table].clone()));
         } else if line == "COMMIT" {
             let (table, chains) = open.take().expect("COMMIT ends a table");

@@ -50,7 +50,7 @@ impl IptablesKernel for Tool {
         write(&mut text).expect("writing to memory");
         let text = String::from_utf8(text).expect("rules are text");
         let tables = text.lines().filter_map(|line| line.strip_prefix('*'));
-        let tables = tables.map(|name| Table::named(name).expect("one of our tables"));
+        let tables = tables.map(|name| Table::from_name(name).expect("one of our tables"));
         self.kernel.state().log.extend(tables.map(|table| Call::Restored(self.family, table)));
         self.check_sets(&text)?;
         self.rules.restore(&mut |out| out.write_all(text.as_bytes()))
@@ -62,8 +62,8 @@ impl IptablesKernel for Tool {
         self.rules.dump(table, line)
     }
 
-    fn counted(&self, chain: &str, line: &mut dyn FnMut(&str)) -> Result<(), SyncError> {
-        self.rules.counted(chain, line)
+    fn dump_counters(&self, chain: &str, line: &mut dyn FnMut(&str)) -> Result<(), SyncError> {
+        self.rules.dump_counters(chain, line)
     }
 
     fn fingerprint(&self) -> Option<Fingerprint> {
@@ -71,7 +71,7 @@ impl IptablesKernel for Tool {
         self.rules.fingerprint()
     }
 
-    fn shape(&self) -> Option<u64> {
-        self.rules.shape()
+    fn chain_fingerprint(&self) -> Option<u64> {
+        self.rules.chain_fingerprint()
     }
 }

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::Path;
 
 use portcullis_cluster::Family;
-use portcullis_modes::iptables::{Flavour, RuleSet, Subject, Table, differences};
+use portcullis_modes::iptables::{Flavour, RuleOwner, RuleSet, Table, compare_rules};
 
 use crate::namespace::{inside, run};
 use crate::node::{FLAVOURS, Node, feed, tool};
@@ -23,8 +23,8 @@ fn states() -> Vec<String> {
 }
 
 fn subjects(node: &Node, family: Family) -> Vec<String> {
-    let differences = differences(&node.wanted(family), &node.found(family));
-    differences.into_iter().map(|difference| difference.subject.to_string()).collect()
+    let differences = compare_rules(&node.wanted(family), &node.found(family));
+    differences.into_iter().map(|difference| difference.owner.to_string()).collect()
 }
 
 #[test]
@@ -33,13 +33,13 @@ fn a_set_does_not_differ_from_itself_whatever_the_order_of_services() {
         let node = Node::new(Flavour::Nft, &state);
         for family in Family::BOTH {
             let wanted = node.wanted(family);
-            assert_eq!(differences(&wanted, &wanted), [], "{state} {family}");
+            assert_eq!(compare_rules(&wanted, &wanted), [], "{state} {family}");
             let mut turned = wanted.clone();
             for lines in turned.tables.values_mut().flat_map(|chains| chains.values_mut()) {
                 turn(lines);
             }
-            assert_eq!(differences(&wanted, &turned), [], "{state} {family}");
-            assert_eq!(differences(&turned, &wanted), [], "{state} {family}");
+            assert_eq!(compare_rules(&wanted, &turned), [], "{state} {family}");
+            assert_eq!(compare_rules(&turned, &wanted), [], "{state} {family}");
         }
     }
 }
@@ -150,7 +150,7 @@ fn chains_without_comments_are_known_by_who_leads_to_them() {
         .expect("the state has more than a thousand endpoints");
     let mut found = wanted.clone();
     found.tables.get_mut(&Table::Nat).unwrap().remove(chain);
-    let told = differences(&wanted, &found);
+    let told = compare_rules(&wanted, &found);
     let [difference] = told.as_slice() else { panic!("{told:?}") };
     let leads = |line: &&String| line.ends_with(&format!("-j {chain}"));
     let leading = wanted.tables[&Table::Nat].values().flatten().find(leads).unwrap();
@@ -158,10 +158,10 @@ fn chains_without_comments_are_known_by_who_leads_to_them() {
         .iter()
         .find(|line| line.ends_with(leading.split(' ').nth(1).unwrap()))
         .unwrap();
-    let Subject::Service(name) = &difference.subject else { panic!("{:?}", difference.subject) };
+    let RuleOwner::Service(name) = &difference.owner else { panic!("{:?}", difference.owner) };
     assert!(service.contains(&format!("--comment \"{name}")), "{name}: {service}");
     let [part] = difference.chains.as_slice() else { panic!("{:?}", difference.chains) };
-    assert_eq!((&part.chain, part.found.as_ref()), (chain, None));
+    assert_eq!((&part.chain, part.actual.as_ref()), (chain, None));
 }
 
 /// A node port rule that does not come last would take what is meant for a Service.
@@ -172,5 +172,5 @@ fn a_service_after_the_last_rule_is_out_of_place() {
     let mut found = wanted.clone();
     let lines = found.tables.get_mut(&Table::Nat).unwrap().get_mut("KUBE-SERVICES").unwrap();
     lines.rotate_right(1);
-    assert!(differences(&wanted, &found).iter().any(|d| d.subject == Subject::Base));
+    assert!(compare_rules(&wanted, &found).iter().any(|d| d.owner == RuleOwner::Base));
 }

@@ -1,12 +1,12 @@
-//! Keeps one family's rules in the kernel equal to what is desired.
+//! The proxier of one IP family: keeps its rules in the kernel equal to the desired ones.
 //!
 //! ```text
-//! changes ─► pending ─┬─ few, kernel known ──► incremental: one restore of the changed chains
-//!                     └─ many, or unknown ───► bulk: compared with the kernel, written in parts
+//! changes ─► pending ─┬─ few, in sync ────► incremental: one restore of the changed chains
+//!                     └─ many, or not ───► bulk: compared with the kernel, written in batches
 //! ```
 //!
-//! What was written is remembered as the resolved Services themselves (shared with `Desired`), and rendered
-//! again when it must be compared: rules are cheap to render and dear to keep.
+//! Written rules are remembered as the resolved Services (shared with `Desired`) and rendered again for comparisons:
+//! rendering is cheap, and the text takes much memory.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
@@ -20,7 +20,7 @@ use super::bulk::NFT_LINES;
 use super::chain::{SharedChain, Table};
 use super::chains_in_use::ChainsInUse;
 use super::kernel::{Flavour, IptablesKernel};
-use super::rule_set::is_large;
+use super::rule_set::is_large_cluster;
 use super::script::RuleCount;
 use super::service_renderer::Renderer;
 use super::service_rules::ServiceRules;
@@ -32,89 +32,87 @@ use crate::options::Options;
 use crate::progress::SyncProgress;
 use crate::sync_state::SyncState;
 
-/// As many changed Services as are written by position; above, shared chains are written anew.
+/// Up to this many changed Services are written by position; above, shared chains are rewritten completely.
 const INCREMENTAL_SERVICES: usize = 250;
 
-/// A Service as it stands in the kernel.
+/// A Service as it is programmed in the kernel.
 #[derive(Clone)]
-pub(super) struct Programmed {
+pub(super) struct ProgrammedService {
     pub(super) ports: Arc<[ServicePort]>,
     /// It was written without comments on endpoints.
     pub(super) large: bool,
     rules: RuleCount,
 }
 
-/// The rules of one family.
-pub(super) struct IptablesFamilySync {
+/// The rules of one family, and the state of the kernel's.
+pub(super) struct IptablesFamilyProxier {
     pub(super) family: Family,
     pub(super) kernel: Box<dyn IptablesKernel>,
     pub(super) renderer: Renderer,
-    pub(super) base: Base,
-    /// What the rules in the kernel were rendered with, where options or node facts have changed since.
-    pub(super) written_with: Option<(Renderer, Base)>,
-    /// A write failed since the kernel was last compared. It may hold part of that write, so that differences do not
-    /// prove an external change.
+    pub(super) base: BaseRules,
+    /// The renderer and base rules of the last write, if options or node facts have changed since.
+    pub(super) written_with: Option<(Renderer, BaseRules)>,
+    /// A write failed since the last comparison. The kernel may hold part of it, so a difference does not prove an
+    /// external change.
     pub(super) write_failed: bool,
-    /// Chains and jumps that another process changed and that are not restored yet.
+    /// The number of chains and jumps that another process changed and that are not restored yet.
     pub(super) drift: usize,
     pub(super) sync_state: SyncState,
-    pub(super) programmed: BTreeMap<NamespacedName, Programmed>,
-    /// The rules of all Services that are programmed.
+    pub(super) programmed: BTreeMap<NamespacedName, ProgrammedService>,
+    /// The number of rules of all programmed Services.
     rules: RuleCount,
     pub(super) orders: [SharedOrder; SharedChain::ALL.len()],
     pub(super) pending: BTreeSet<NamespacedName>,
     pub(super) isolations: Isolations,
     pub(super) in_use: ChainsInUse,
     pub(super) progress: Arc<SyncProgress>,
-    /// Somebody wrote since we last did, so positions in shared chains cannot be relied on.
-    pub(super) positions_unsure: bool,
+    /// Another process wrote since the last write, so positions in shared chains are unreliable.
+    pub(super) positions_unreliable: bool,
 }
 
 /// The rules that do not depend on Services.
-pub(super) struct Base {
+pub(super) struct BaseRules {
     pub(super) jumps: Vec<Jump>,
     pub(super) chains: Vec<BaseChain>,
     pub(super) tail: Vec<String>,
 }
 
-impl Base {
-    fn new(family: Family, options: &Options, on: &NodeFacts) -> Self {
-        Base {
+impl BaseRules {
+    fn new(family: Family, options: &Options, facts: &NodeFacts) -> Self {
+        BaseRules {
             jumps: base_rules::jumps(),
-            chains: base_rules::chains(family, options, on),
-            tail: base_rules::node_port_tail(family, options, on),
+            chains: base_rules::chains(family, options, facts),
+            tail: base_rules::node_port_tail(family, options, facts),
         }
     }
-}
 
-impl Base {
-    /// The rules that end a shared chain.
+    /// Returns the last rules of a shared chain, which belong to no Service.
     pub(super) fn tail_of(&self, chain: SharedChain) -> &[String] {
         if chain == SharedChain::NatServices { &self.tail } else { &[] }
     }
 }
 
-/// What a sync has done so far.
+/// The numbers of lines, rules and restored objects that a sync has written so far.
 #[derive(Default)]
-pub(super) struct Progress {
+pub(super) struct WriteCounts {
     pub(super) lines: usize,
-    pub(super) written: RuleCount,
-    pub(super) repaired: usize,
+    pub(super) rules: RuleCount,
+    pub(super) restored: usize,
 }
 
-impl IptablesFamilySync {
+impl IptablesFamilyProxier {
     pub(super) fn new(
         family: Family,
         kernel: Box<dyn IptablesKernel>,
         progress: Arc<SyncProgress>,
         options: &Options,
-        on: &NodeFacts,
+        facts: &NodeFacts,
     ) -> Self {
-        IptablesFamilySync {
+        IptablesFamilyProxier {
             family,
             kernel,
-            renderer: Renderer::new(family, options, on),
-            base: Base::new(family, options, on),
+            renderer: Renderer::new(family, options, facts),
+            base: BaseRules::new(family, options, facts),
             written_with: None,
             write_failed: false,
             drift: 0,
@@ -126,75 +124,79 @@ impl IptablesFamilySync {
             isolations: Isolations::default(),
             in_use: ChainsInUse::default(),
             progress,
-            positions_unsure: false,
+            positions_unreliable: false,
         }
     }
 
-    /// Takes new options or facts of the host. Everything is compared with the kernel at the next sync.
-    pub(super) fn reconfigure(&mut self, options: &Options, on: &NodeFacts) {
-        let renderer = std::mem::replace(&mut self.renderer, Renderer::new(self.family, options, on));
-        let base = std::mem::replace(&mut self.base, Base::new(self.family, options, on));
+    /// Sets new options and node facts. The next sync compares all rules with the kernel.
+    pub(super) fn reconfigure(&mut self, options: &Options, facts: &NodeFacts) {
+        let renderer = std::mem::replace(&mut self.renderer, Renderer::new(self.family, options, facts));
+        let base = std::mem::replace(&mut self.base, BaseRules::new(self.family, options, facts));
         if self.sync_state != SyncState::NotSynced {
             self.written_with.get_or_insert((renderer, base));
         }
-        self.suspect();
+        self.mark_unverified();
     }
 
-    /// Makes the next sync compare everything with the kernel.
-    pub(super) fn suspect(&mut self) {
+    /// Makes the next sync compare all rules with the kernel.
+    pub(super) fn mark_unverified(&mut self) {
         if self.sync_state == SyncState::InSync {
             self.sync_state = SyncState::Unverified;
         }
     }
 
-    /// Notes that a write failed and that only the kernel knows which part of it was written.
-    pub(super) fn note_failed_write(&mut self) {
+    /// Records a failed write, of which the kernel may hold any part.
+    pub(super) fn record_failed_write(&mut self) {
         self.write_failed = true;
-        self.suspect();
+        self.mark_unverified();
     }
 
     pub(super) fn sync(&mut self, desired: &Desired, changes: &[ServiceChange], now: Instant) -> SyncResult {
         let start = Instant::now();
         for change in changes {
-            if !self.same(&change.before, &change.after) {
-                self.isolations.forget(&change.name);
+            if !self.is_same(&change.before, &change.after) {
+                self.isolations.remove(&change.name);
                 self.pending.insert(change.name.clone());
             }
         }
         self.pending.extend(self.isolations.due(now));
         self.in_use.begin();
-        let mut progress = Progress::default();
-        let full = self.sync_state != SyncState::InSync;
-        let large = is_large(desired, self.family);
-        let result = if full {
-            self.reconcile(desired, large, now, &mut progress)
+        let mut counts = WriteCounts::default();
+        let is_full = self.sync_state != SyncState::InSync;
+        let large = is_large_cluster(desired, self.family);
+        let result = if is_full {
+            self.reconcile(desired, large, now, &mut counts)
         } else if self.pending.len() > INCREMENTAL_SERVICES
             || self.pending_rules(desired) > self.incremental_rules()
-            || (self.positions_unsure && !self.pending.is_empty())
+            || (self.positions_unreliable && !self.pending.is_empty())
         {
-            self.bulk_changes(desired, large, now, &mut progress)
+            self.bulk_changes(desired, large, now, &mut counts)
         } else {
-            self.incremental(desired, large, now, &mut progress)
+            self.incremental(desired, large, now, &mut counts)
         };
         SyncResult {
             family: self.family,
-            is_full: full,
+            is_full,
             duration: start.elapsed().max(Duration::from_nanos(1)),
-            written: progress.lines,
-            tables: self.table_rules(progress.written),
-            restored: progress.repaired,
+            written: counts.lines,
+            tables: self.rule_counts(counts.rules),
+            restored: counts.restored,
             isolated: self.isolations.all().collect(),
             error: result.err(),
         }
     }
 
-    /// What is to be written of a Service: what is desired, or nothing.
-    pub(super) fn wanted(&self, desired: &Desired, name: &NamespacedName) -> Option<Arc<[ServicePort]>> {
+    /// Returns the ports to program for a Service, or `None` if it has none in this family.
+    pub(super) fn ports_to_program(
+        &self,
+        desired: &Desired,
+        name: &NamespacedName,
+    ) -> Option<Arc<[ServicePort]>> {
         let ports = desired.services().get(name)?;
         ports.iter().any(|p| p.family == self.family).then(|| Arc::clone(ports))
     }
 
-    /// The rules of a Service as it stands in the kernel.
+    /// Returns the programmed rules of a Service.
     pub(super) fn programmed_rules(&self, name: &NamespacedName) -> ServiceRules {
         match self.programmed.get(name) {
             Some(programmed) => self.renderer.service(&programmed.ports, programmed.large),
@@ -202,7 +204,7 @@ impl IptablesFamilySync {
         }
     }
 
-    /// The rules of those of a Service's ports that have the same names as these, as they stand in the kernel.
+    /// Returns the programmed rules of those of a Service's ports that have the same names as `ports`.
     pub(super) fn programmed_rules_of(&self, name: &NamespacedName, ports: &[ServicePort]) -> ServiceRules {
         let Some(programmed) = self.programmed.get(name) else { return ServiceRules::default() };
         let names: HashSet<_> = ports.iter().map(|port| &port.name).collect();
@@ -210,9 +212,9 @@ impl IptablesFamilySync {
         self.renderer.service(&old.collect::<Vec<_>>(), programmed.large)
     }
 
-    /// About how many rules the pending Services have or had. Costs nothing for each rule.
+    /// Estimates the number of rules of the pending Services, without rendering them.
     fn pending_rules(&self, desired: &Desired) -> usize {
-        let rules_of = |ports: &[ServicePort]| ports.iter().map(about_rules).sum::<usize>();
+        let rules_of = |ports: &[ServicePort]| ports.iter().map(estimated_rules).sum::<usize>();
         let of = |name: &NamespacedName| {
             let (old, new) = (self.programmed.get(name), desired.services().get(name));
             let old = old.map_or(0, |programmed| rules_of(&programmed.ports));
@@ -221,17 +223,17 @@ impl IptablesFamilySync {
         self.pending.iter().map(of).sum()
     }
 
-    /// As many rules of changed Services are written in one restore of exactly the chains that differ.
+    /// Returns the largest number of rules of changed Services that is written in one incremental restore.
     fn incremental_rules(&self) -> usize {
         match self.kernel.flavour() {
             Flavour::Nft => NFT_LINES,
-            // Each restore costs the whole table, whatever is in it.
+            // Each restore takes as long as the whole table does, whatever its size.
             Flavour::Legacy => usize::MAX,
         }
     }
 
-    /// Notes that a Service was written.
-    pub(super) fn note_programmed(
+    /// Records that a Service was written.
+    pub(super) fn set_programmed(
         &mut self,
         name: &NamespacedName,
         ports: Option<Arc<[ServicePort]>>,
@@ -241,7 +243,7 @@ impl IptablesFamilySync {
         let before = match ports {
             Some(ports) => {
                 self.rules += rules;
-                self.programmed.insert(name.clone(), Programmed { ports, large, rules })
+                self.programmed.insert(name.clone(), ProgrammedService { ports, large, rules })
             }
             None => self.programmed.remove(name),
         };
@@ -249,10 +251,10 @@ impl IptablesFamilySync {
             self.rules -= before.rules;
         }
         self.pending.remove(name);
-        self.isolations.forget(name);
+        self.isolations.remove(name);
     }
 
-    fn table_rules(&self, written: RuleCount) -> Vec<TableRuleCounts> {
+    fn rule_counts(&self, written: RuleCount) -> Vec<TableRuleCounts> {
         let base = |table: Table| {
             let chains = self.base.chains.iter().filter(|c| c.table == table);
             chains.map(|c| c.lines.lines().count()).sum::<usize>()
@@ -265,18 +267,18 @@ impl IptablesFamilySync {
         ]
     }
 
-    fn same(&self, a: &[ServicePort], b: &[ServicePort]) -> bool {
+    fn is_same(&self, a: &[ServicePort], b: &[ServicePort]) -> bool {
         let of_family = |p: &&ServicePort| p.family == self.family;
         a.iter().filter(of_family).eq(b.iter().filter(of_family))
     }
 }
 
-/// About how many rules a port has: two and a jump for each endpoint, and two for each address.
-fn about_rules(port: &ServicePort) -> usize {
+/// Estimates the number of rules of a port: two and a jump for each endpoint, and two for each address.
+fn estimated_rules(port: &ServicePort) -> usize {
     3 * port.endpoints.serving().len() + 2 * (1 + port.external_ips.len() + port.load_balancer_vips.len())
 }
 
-/// Whether an error means that the rules themselves are refused, so that some of them may be to blame.
-pub(super) fn blames_rules(error: &SyncError) -> bool {
+/// Returns true if the rules themselves were rejected, so that one Service may be the cause.
+pub(super) fn rejects_rules(error: &SyncError) -> bool {
     matches!(error, SyncError::Rejected { .. })
 }
