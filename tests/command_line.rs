@@ -1,4 +1,4 @@
-//! What the program says of its own command line: the manual and completions.
+//! Tests of the command line: manual pages, shell completions and output errors.
 
 use std::collections::BTreeSet;
 use std::io::Write;
@@ -11,8 +11,8 @@ fn portcullis(arguments: &[&str]) -> String {
     String::from_utf8(stdout).expect("it prints UTF-8")
 }
 
-/// Feeds a text to a program, and returns everything that this says.
-fn say_to(program: &str, arguments: &[&str], text: &str) -> (bool, String) {
+/// Runs a program with a text as standard input. Returns whether it succeeded, and its output.
+fn run_with_input(program: &str, arguments: &[&str], text: &str) -> (bool, String) {
     let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::piped())
@@ -22,14 +22,14 @@ fn say_to(program: &str, arguments: &[&str], text: &str) -> (bool, String) {
         .unwrap_or_else(|error| panic!("{program}: {error}"));
     child.stdin.take().expect("it is piped").write_all(text.as_bytes()).expect("it reads");
     let Output { status, stdout, stderr } = child.wait_with_output().expect("it ends");
-    let said = [stdout, stderr].concat();
-    (status.success(), String::from_utf8(said).expect("programs print UTF-8"))
+    let output_text = [stdout, stderr].concat();
+    (status.success(), String::from_utf8(output_text).expect("programs print UTF-8"))
 }
 
-/// The flags that `--help` shows.
+/// Returns the flags in the output of `--help`.
 fn flags(command: &[&str]) -> BTreeSet<String> {
     let help = portcullis(&[command, &["--help"]].concat());
-    // What a flag means may be broken before the name of another, further to the right.
+    // A wrapped description may begin with the name of another flag, but further to the right.
     let is_flag =
         |line: &&str| line.find(|c| c != ' ').is_some_and(|at| at < 8 && line[at..].starts_with('-'));
     let words = help.lines().filter(is_flag);
@@ -64,13 +64,13 @@ const PAGES: [&[&str]; 19] = [
 ];
 
 #[test]
-fn every_page_of_the_manual_is_well_formed_and_has_all_flags() {
+fn every_manual_page_is_well_formed_and_has_all_flags() {
     for page in PAGES {
         let roff = portcullis(&[&["man"], page].concat());
-        let (_, complaints) = say_to("mandoc", &["-T", "lint", "-W", "warning"], &roff);
-        // Blank lines around the values that a flag may have, which are shown well.
+        let (_, messages) = run_with_input("mandoc", &["-T", "lint", "-W", "warning"], &roff);
+        // Blank lines around the possible values of a flag are displayed correctly.
         let serious: Vec<_> =
-            complaints.lines().filter(|line| !line.contains("skipping paragraph macro")).collect();
+            messages.lines().filter(|line| !line.contains("skipping paragraph macro")).collect();
         assert_eq!(serious, [""; 0], "{page:?}");
         let name = [&["portcullis"], page].concat().join("-");
         assert!(roff.contains(&format!(".TH {name} 1 ")), "{name}:\n{roff}");
@@ -82,7 +82,7 @@ fn every_page_of_the_manual_is_well_formed_and_has_all_flags() {
 }
 
 #[test]
-fn all_pages_are_written_at_once() {
+fn all_pages_are_written_to_a_folder() {
     let folder = tempfile::tempdir().expect("a folder for temporary files");
     portcullis(&["man", "--all-to", &folder.path().display().to_string()]);
     let written: BTreeSet<String> = std::fs::read_dir(folder.path())
@@ -99,33 +99,36 @@ fn all_pages_are_written_at_once() {
 }
 
 #[test]
-fn a_page_that_is_not_there_is_said_with_those_that_are() {
+fn an_unknown_page_is_an_error_that_lists_the_known_ones() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
     let output = command.args(["man", "policy", "matrx"]).output().expect("the binary runs");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains("\"matrx\" of \"policy\"") && said.contains("expected one of matrix"), "{said}");
+    let output_text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{output_text}");
+    assert!(
+        output_text.contains("\"matrx\" of \"policy\"") && output_text.contains("expected one of matrix"),
+        "{output_text}"
+    );
 }
 
-/// What bash offers for the last of these words.
+/// Returns bash's completions of the last word.
 fn completed(script: &str, words: &[&str]) -> BTreeSet<String> {
     let last = words.len() - 1;
     let line = words.iter().map(|word| format!("'{word}'")).collect::<Vec<_>>().join(" ");
-    let asked = format!(
+    let script_text = format!(
         "{script}\nCOMP_WORDS=({line})\nCOMP_CWORD={last}\n_portcullis portcullis '{}' '{}'\nprintf '%s\\n' \"${{COMPREPLY[@]}}\"\n",
         words[last],
         words[last - 1]
     );
-    let (fine, said) = say_to("bash", &["--norc"], &asked);
-    assert!(fine, "{said}");
-    said.lines().map(str::to_owned).collect()
+    let (fine, output_text) = run_with_input("bash", &["--norc"], &script_text);
+    assert!(fine, "{output_text}");
+    output_text.lines().map(str::to_owned).collect()
 }
 
 #[test]
 fn bash_completes_flags_subcommands_and_values() {
     let script = portcullis(&["completions", "bash"]);
-    let (fine, complaints) = say_to("bash", &["-n"], &script);
-    assert!(fine && complaints.is_empty(), "{complaints}");
+    let (fine, messages) = run_with_input("bash", &["-n"], &script);
+    assert!(fine && messages.is_empty(), "{messages}");
     let rows: [(&[&str], &[&str]); 5] = [
         (&["portcullis", "--conntrack-m"], &["--conntrack-max-per-core", "--conntrack-min"]),
         (&["portcullis", "ren"], &["render"]),
@@ -143,7 +146,7 @@ fn bash_completes_flags_subcommands_and_values() {
 }
 
 #[test]
-fn other_shells_have_every_flag_too() {
+fn other_shells_complete_every_flag() {
     for (shell, before) in [("zsh", "--"), ("fish", "-l ")] {
         let script = portcullis(&["completions", shell]);
         for flag in flags(&[]) {
@@ -154,7 +157,7 @@ fn other_shells_have_every_flag_too() {
 }
 
 #[test]
-fn called_kube_proxy_it_takes_kube_proxys_flags() {
+fn the_program_accepts_kube_proxys_flags_under_its_name() {
     let folder = tempfile::tempdir().expect("a folder for temporary files");
     let link = folder.path().join("kube-proxy");
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_portcullis"), &link).expect("links can be made");
@@ -170,9 +173,9 @@ fn called_kube_proxy_it_takes_kube_proxys_flags() {
     assert!(written.contains("mode: ipvs") && written.contains("hostnameOverride: node-1"), "{written}");
 }
 
-/// The reader of the output may stop reading (`portcullis render | head -1`).
+/// As in `portcullis render | head -1`.
 #[test]
-fn a_reader_that_has_seen_enough_changes_no_exit_status() {
+fn a_closed_output_pipe_does_not_change_the_exit_status() {
     let folder = tempfile::tempdir().expect("a folder");
     let manifests = "\
 apiVersion: v1
@@ -224,13 +227,15 @@ metadata: {name: node-a}
         assert!(!read.stdout.is_empty(), "{arguments:?} prints nothing");
         let (_, closed) = std::io::pipe().expect("a pipe");
         let unread = run(closed.into());
-        let said = String::from_utf8_lossy(&unread.stderr);
-        assert_eq!(unread.status.code(), read.status.code(), "{arguments:?}: {said}");
-        assert!(!said.contains("pipe") && !said.contains("panic"), "{arguments:?}: {said}");
+        let output_text = String::from_utf8_lossy(&unread.stderr);
+        assert_eq!(unread.status.code(), read.status.code(), "{arguments:?}: {output_text}");
+        assert!(
+            !output_text.contains("pipe") && !output_text.contains("panic"),
+            "{arguments:?}: {output_text}"
+        );
     }
 }
 
-/// Output that is lost is no success.
 #[test]
 fn a_full_disk_fails_each_command_that_prints() {
     let rows: [&[&str]; 6] = [
@@ -245,8 +250,8 @@ fn a_full_disk_fails_each_command_that_prints() {
         let full = std::fs::OpenOptions::new().write(true).open("/dev/full").expect("/dev/full");
         let output = Command::new(env!("CARGO_BIN_EXE_portcullis")).args(arguments).stdout(full).output();
         let output = output.expect("the binary runs");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {said}");
-        assert!(said.contains("No space left"), "{arguments:?}: {said}");
+        let output_text = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output_text}");
+        assert!(output_text.contains("No space left"), "{arguments:?}: {output_text}");
     }
 }

@@ -1,4 +1,4 @@
-//! The limit: the same objects of nf_tables in one transaction, with no logic before it.
+//! Baseline: one nf_tables transaction with the same objects, without computing them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,25 +9,25 @@ use portcullis_netlink::socket::Socket;
 use super::figures::{Spent, Watch};
 use super::namespace::Namespace;
 
-/// The elements of one set.
+/// Elements of one set.
 type Elements = (Arc<str>, SetSpec, Vec<(Key, Element)>);
 
-/// What makes one state of a table into another, as a list.
+/// Operations that turn one version of a table into another.
 pub(crate) struct Bare {
     table: Table,
     is_new: bool,
     new_counters: Vec<(Arc<str>, Option<Arc<str>>)>,
     new_sets: Vec<(Arc<str>, SetSpec)>,
     new_chains: Vec<(Arc<str>, Chain)>,
-    gone: Vec<Elements>,
-    come: Vec<Elements>,
+    removed: Vec<Elements>,
+    added: Vec<Elements>,
     changed_chains: Vec<(Arc<str>, Chain)>,
     old_sets: Vec<Arc<str>>,
     old_chains: Vec<Arc<str>>,
     old_counters: Vec<Arc<str>>,
 }
 
-/// Those of a map that another has not.
+/// Returns the entries of a map that are missing in another one.
 fn missing<T: Clone>(all: &BTreeMap<Arc<str>, T>, there: &BTreeMap<Arc<str>, T>) -> Vec<(Arc<str>, T)> {
     let missing = all.iter().filter(|(name, _)| !there.contains_key(*name));
     missing.map(|(name, value)| (Arc::clone(name), value.clone())).collect()
@@ -38,7 +38,7 @@ fn names<T>(all: Vec<(Arc<str>, T)>) -> Vec<Arc<str>> {
 }
 
 impl Bare {
-    /// From one state to another; `None` is no table.
+    /// Computes the operations between two versions; `None` means no table.
     pub(crate) fn between(before: Option<&Table>, after: &Table) -> Bare {
         let nothing = Table::new(after.family, &after.name);
         let (is_new, before) = (before.is_none(), before.unwrap_or(&nothing));
@@ -67,8 +67,8 @@ impl Bare {
             new_counters: missing(&after.counters, &before.counters),
             new_sets: new_sets.into_iter().map(|(name, set)| (name, set.spec)).collect(),
             new_chains: missing(&after.chains, &before.chains),
-            gone: elements(before, after, false),
-            come: elements(after, before, true),
+            removed: elements(before, after, false),
+            added: elements(after, before, true),
             changed_chains: after
                 .chains
                 .iter()
@@ -81,16 +81,18 @@ impl Bare {
         }
     }
 
-    /// Elements that come and go.
+    /// Returns the number of added and removed elements.
     pub(crate) fn elements(&self) -> usize {
-        self.gone.iter().chain(&self.come).map(|(_, _, elements)| elements.len()).sum()
+        self.removed.iter().chain(&self.added).map(|(_, _, elements)| elements.len()).sum()
     }
 
-    /// Writes it, from building the messages to the kernel's answer.
+    /// Writes the transaction. Measures from building the messages to the kernel's response.
     pub(crate) fn send(&self, socket: &mut Socket) -> Spent {
         let watch = Watch::start();
-        let transaction = self.transaction().expect("nothing in it is too large for a message");
-        transaction.commit(socket).unwrap_or_else(|error| panic!("the kernel refuses: {error}"));
+        let transaction = self.transaction().expect("every object fits into a message");
+        transaction
+            .commit(socket)
+            .unwrap_or_else(|error| panic!("the kernel rejected the transaction: {error}"));
         watch.spent()
     }
 
@@ -108,10 +110,10 @@ impl Bare {
         for (name, chain) in &self.new_chains {
             to.add_chain(name, chain)?;
         }
-        for (name, spec, elements) in &self.gone {
+        for (name, spec, elements) in &self.removed {
             to.delete_elements(name, spec, elements.iter().map(|(key, element)| (key, element)))?;
         }
-        for (name, spec, elements) in &self.come {
+        for (name, spec, elements) in &self.added {
             to.add_elements(name, spec, elements.iter().map(|(key, element)| (key, element)))?;
         }
         self.changed_chains.iter().try_for_each(|(name, _)| to.flush_chain(name))?;
@@ -126,8 +128,8 @@ impl Bare {
     }
 }
 
-/// A socket for nf_tables in a namespace.
+/// Opens an nf_tables socket in a namespace.
 pub(crate) fn socket(namespace: &Namespace) -> Socket {
     let open = namespace.run(nf_tables::open);
-    open.expect("root may").expect("this kernel has nf_tables")
+    open.expect("runs as root").expect("this kernel has nf_tables")
 }

@@ -1,5 +1,4 @@
-//! A large cluster, as its API server has it: nodes, namespaces, pods of both families, and NetworkPolicies as teams
-//! write them.
+//! State of a large cluster: nodes, namespaces, dual-stack pods, and typical NetworkPolicies.
 
 use portcullis_cluster::{Event, Index, Kind, NamespacedName, Object, ObjectKey};
 use serde_json::{Value, json};
@@ -7,34 +6,33 @@ use serde_json::{Value, json};
 use super::api_server::ApiServer;
 use super::namespace::Namespace;
 
-/// The node whose pods are judged.
+/// The node on which policies are enforced.
 pub(crate) const NODE: &str = "node-000";
 
-/// What `--cluster-cidr` says.
+/// Value of `--cluster-cidr`.
 pub(crate) const CLUSTER_CIDR: &str = "10.0.0.0/8,fd00:10::/32";
 
-/// Pods of that node.
+/// Number of pods on that node.
 pub(crate) const LOCAL_PODS: usize = 110;
 
-/// NetworkPolicies; those of a namespace are numbered from 0, and the first two of them select pods of the node.
+/// Number of NetworkPolicies. In each namespace, policies 0 and 1 select pods of the node.
 pub(crate) const POLICIES: usize = NAMESPACES * POLICIES_OF_NAMESPACE;
 
-/// Policies that select pods of the node.
+/// Number of policies that select pods of the node.
 pub(crate) const LOCAL_POLICIES: usize = 2 * NAMESPACES;
 
 pub(crate) const NAMESPACES: usize = 50;
 pub(crate) const NODES: usize = 100;
-/// An app of which the node has no pod, and which policies of its own select.
+/// App without pods on the node, which is selected by its own policies.
 pub(crate) const APP_OF_NO_POD_HERE: &str = "cache";
 
 const POLICIES_OF_NAMESPACE: usize = 20;
 
-/// In the order of pods: a node's pods are the first ones of each namespace, so the node has `web` everywhere, `api`
-/// everywhere, and a few `db`.
+/// Apps in the order of pods. The node has the first pods of each namespace: `web` and `api` in all of them, and a few `db`.
 const APPS: [&str; 10] =
     ["web", "api", "db", "cache", "queue", "auth", "search", "billing", "mail", "worker"];
 
-/// All objects, for so many pods.
+/// Returns all objects of a cluster with this number of pods.
 pub(crate) fn objects(pods: usize) -> impl Iterator<Item = Value> {
     let nodes = (0..NODES).map(node);
     let namespaces = (0..NAMESPACES).map(|n| namespace(n, stage(n)));
@@ -43,7 +41,7 @@ pub(crate) fn objects(pods: usize) -> impl Iterator<Item = Value> {
     nodes.chain(namespaces).chain(pods).chain(policies)
 }
 
-/// An API server in a namespace that has all objects.
+/// Starts an API server with all objects in a namespace.
 pub(crate) fn server(pods: usize, namespace: &Namespace) -> ApiServer {
     namespace.run(|| {
         let server = ApiServer::start();
@@ -53,21 +51,21 @@ pub(crate) fn server(pods: usize, namespace: &Namespace) -> ApiServer {
     })
 }
 
-/// An index that has all objects.
+/// Returns an index with all objects.
 pub(crate) fn index(pods: usize) -> Index {
     let mut index = Index::new();
     objects(pods).for_each(|object| index.handle(applied(object)));
     index
 }
 
-/// The event of an object that came or changed.
+/// Returns the event of an added or changed object.
 pub(crate) fn applied(object: Value) -> Event {
     let text = |field: &str| object[field].as_str().unwrap_or_default();
     let kind = Kind::from_api(text("apiVersion"), text("kind")).expect("a kind that is used");
     Event::Applied(Object::parse(kind, object).expect("an object as the API has it").object)
 }
 
-/// The event of an object that is gone.
+/// Returns the event of a deleted object.
 pub(crate) fn deleted(object: &Value) -> Event {
     let text = |at: &str| object.pointer(at).and_then(Value::as_str).unwrap_or_default();
     let kind = Kind::from_api(text("/apiVersion"), text("/kind")).expect("a kind that is used");
@@ -86,12 +84,12 @@ fn node(n: usize) -> Value {
     })
 }
 
-/// Half of the namespaces are of stage `live`.
+/// Returns the stage of a namespace; half of them are `live`.
 fn stage(n: usize) -> &'static str {
     if n.is_multiple_of(2) { "live" } else { "trial" }
 }
 
-/// A namespace with a label of its own choice.
+/// Returns a namespace with this stage as label.
 pub(crate) fn namespace(n: usize, stage: &str) -> Value {
     let name = namespace_name(n);
     json!({
@@ -107,12 +105,12 @@ fn namespace_name(n: usize) -> String {
     format!("team-{n:02}")
 }
 
-/// A pod by its number, which gives its namespace, its app and its addresses, on a node.
+/// Returns the pod with this number, which determines its namespace, app and addresses, on a node.
 pub(crate) fn pod(n: usize, node: usize) -> Value {
     pod_of(n, APPS[n / NAMESPACES % APPS.len()], node)
 }
 
-/// A pod of an app.
+/// Returns a pod of an app.
 pub(crate) fn pod_of(n: usize, app: &str, node: usize) -> Value {
     let [_, a, b, c] = u32::try_from(n).expect("pods are few").to_be_bytes();
     json!({
@@ -137,8 +135,8 @@ pub(crate) fn pod_of(n: usize, app: &str, node: usize) -> Value {
     })
 }
 
-/// A policy of a namespace: the first isolates all pods and lets through what every pod needs, the second is for `web`
-/// and `api`, all others are for one of the other apps, of which the node has no pods. `port` is one of its ports.
+/// Returns a policy of a namespace: policy 0 isolates all pods and allows common traffic, policy 1 selects `web`
+/// and `api`, the others select one of the other apps, which have no pods on the node. `port` is one of its ports.
 pub(crate) fn policy(n: usize, k: usize, port: u16) -> Value {
     let others = &APPS[3..];
     let (name, selector, spec) = match k {
@@ -156,7 +154,7 @@ pub(crate) fn policy(n: usize, k: usize, port: u16) -> Value {
     named_policy(n, &name, selector, spec)
 }
 
-/// A policy with this name, selector of pods, and rules.
+/// Returns a policy with this name, pod selector and rules.
 pub(crate) fn named_policy(n: usize, name: &str, selector: Value, mut spec: Value) -> Value {
     spec["podSelector"] = selector;
     spec["policyTypes"] = json!(["Ingress", "Egress"]);
@@ -185,7 +183,7 @@ fn default_rules() -> Value {
     })
 }
 
-/// What a team writes for an app.
+/// Returns typical rules for an app.
 pub(crate) fn app_rules(n: usize, app: &str, port: u16) -> Value {
     json!({
         "ingress": [

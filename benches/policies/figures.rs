@@ -1,19 +1,19 @@
-//! What was measured, and how it is summed up.
+//! Measurements and their statistics.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::process::of_this_thread;
 
-/// What one thing took.
+/// Time spent in one run.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Spent {
     pub(crate) wall: Duration,
-    /// Processor time of the thread, in the kernel too: what else the machine does hardly shows in it.
+    /// CPU time of the thread, including the kernel. Other load on the machine hardly affects it.
     pub(crate) processor: Duration,
 }
 
-/// Measures from its making on.
+/// Stopwatch, which starts when it is created.
 pub(crate) struct Watch(Instant, Duration);
 
 impl Watch {
@@ -26,7 +26,7 @@ impl Watch {
     }
 }
 
-/// What one thing took, each time.
+/// Times spent in several runs.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Samples {
     pub(crate) wall: Times,
@@ -40,7 +40,7 @@ impl Samples {
     }
 }
 
-/// Times of one thing.
+/// Durations of several runs.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Times(Vec<Duration>);
 
@@ -60,13 +60,13 @@ impl Times {
     }
 }
 
-/// The middle one of some numbers.
+/// Returns the median.
 pub(crate) fn median(mut numbers: Vec<f64>) -> f64 {
     numbers.sort_by(f64::total_cmp);
     numbers.get(numbers.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// A time in a column of 9, in milliseconds.
+/// Formats a duration in milliseconds, 9 characters wide.
 pub(crate) struct Millis(pub(crate) Duration);
 
 impl fmt::Display for Millis {
@@ -77,7 +77,7 @@ impl fmt::Display for Millis {
     }
 }
 
-/// How many times as long one took as another.
+/// Returns the ratio of two durations.
 pub(crate) fn ratio(of: Duration, to: Duration) -> f64 {
     of.as_secs_f64() / to.as_secs_f64()
 }

@@ -1,4 +1,4 @@
-//! From an event to the kernel's answer, in this process, beside the bare transaction.
+//! Syncs in this process, from an event to the kernel's response, compared with the bare transaction.
 
 use std::thread::sleep;
 
@@ -14,30 +14,30 @@ use super::cluster_state::{self, APP_OF_NO_POD_HERE, LOCAL_PODS, NAMESPACES, NOD
 use super::figures::{Samples, Spent, Watch};
 use super::namespace::{Namespace, SETTLE};
 
-/// What a first sync took.
+/// Measurements of the first sync.
 #[derive(Default)]
 pub(crate) struct First {
-    /// All, from an index that is full.
+    /// Whole sync, with a complete index.
     pub(crate) ours: Samples,
-    /// The part until it is known what to write.
-    pub(crate) thought: Samples,
+    /// Part before writing.
+    pub(crate) compile: Samples,
     pub(crate) bare: Samples,
-    /// What was written.
+    /// Description of the table.
     pub(crate) written: String,
 }
 
-/// What a kind of event took.
+/// Measurements of a kind of change.
 pub(crate) struct Change {
     pub(crate) what: &'static str,
     pub(crate) ours: Samples,
-    /// The part until it is known what to write.
-    pub(crate) thought: Samples,
+    /// Part before writing.
+    pub(crate) compile: Samples,
     pub(crate) bare: Samples,
-    /// Elements that it adds to sets and takes out of them.
+    /// Number of elements added to and removed from sets.
     pub(crate) elements: usize,
 }
 
-/// An index, and the table that follows it in a namespace's kernel.
+/// An index, and the enforcer that keeps the table in a namespace in sync with it.
 pub(crate) struct Follower {
     index: Index,
     compiler: Compiler,
@@ -45,36 +45,36 @@ pub(crate) struct Follower {
 }
 
 impl Follower {
-    /// Of a cluster with so many pods; nothing is compiled or written yet.
+    /// Creates the index of a cluster with this number of pods; nothing is compiled or written yet.
     fn new(pods: usize, namespace: &Namespace) -> Self {
         let enforcer = namespace.run(|| Enforcer::open(PolicyOptions::default()));
         Follower {
             index: cluster_state::index(pods),
             compiler: Compiler::new(Scope::Node(Name::new(NODE))),
-            enforcer: enforcer.expect("root may, and the kernel has nf_tables"),
+            enforcer: enforcer.expect("runs as root, and the kernel has nf_tables"),
         }
     }
 
-    /// Follows an event up to the kernel's answer; how long that took, and how long it was thought about.
-    fn follow(&mut self, event: Event) -> (Spent, Spent) {
+    /// Handles an event up to the kernel's response. Returns the whole time, and the time before writing.
+    fn handle(&mut self, event: Event) -> (Spent, Spent) {
         let watch = Watch::start();
         self.index.handle(event);
         self.sync(&watch)
     }
 
     /// Compiles what changed; at first, everything.
-    fn think(&mut self, watch: &Watch) -> Spent {
+    fn compile(&mut self, watch: &Watch) -> Spent {
         let touched = self.index.take_dirty_policy_objects();
         let changes = self.compiler.update(&self.index, &touched);
         self.enforcer.apply(&changes, self.compiler.compiled());
         watch.spent()
     }
 
-    /// The same, and writes it.
+    /// Compiles what changed and writes it.
     fn sync(&mut self, watch: &Watch) -> (Spent, Spent) {
-        let thought = self.think(watch);
-        self.enforcer.sync().unwrap_or_else(|error| panic!("the kernel refuses: {error}"));
-        (watch.spent(), thought)
+        let compile = self.compile(watch);
+        self.enforcer.sync().unwrap_or_else(|error| panic!("the kernel rejected the sync: {error}"));
+        (watch.spent(), compile)
     }
 
     fn table(&self) -> &Table {
@@ -82,25 +82,25 @@ impl Follower {
     }
 }
 
-/// The first sync of a cluster, in turns with the bare transaction; then all changes.
+/// Measures the first sync of a cluster, alternating with the bare transaction, then all changes.
 pub(crate) fn measure(pods: usize, repeats: usize, rounds: usize) -> (First, Vec<Change>) {
     let mut first = First::default();
     let mut last = None;
     for repeat in 0..repeats {
-        // What was before goes first, and is gone before anything is measured.
+        // Drop the previous namespaces before measuring.
         drop(last.take());
         sleep(SETTLE);
         let (ours, theirs) = (Namespace::new(), Namespace::new());
         let (mut follower, mut socket) = (Follower::new(pods, &ours), bare::socket(&theirs));
-        // Whoever comes first finds the kernel without memory at hand.
+        // Alternate the order: the first one to run has to wait for the kernel to allocate memory.
         let mut twin = (!repeat.is_multiple_of(2)).then(|| Follower::new(pods, &theirs));
         if let Some(twin) = &mut twin {
-            twin.think(&Watch::start());
+            twin.compile(&Watch::start());
             first.bare.push(Bare::between(None, twin.table()).send(&mut socket));
         }
-        let (took, thought) = follower.sync(&Watch::start());
+        let (took, compile) = follower.sync(&Watch::start());
         first.ours.push(took);
-        first.thought.push(thought);
+        first.compile.push(compile);
         if twin.is_none() {
             first.bare.push(Bare::between(None, follower.table()).send(&mut socket));
         }
@@ -111,11 +111,11 @@ pub(crate) fn measure(pods: usize, repeats: usize, rounds: usize) -> (First, Vec
     let changes = kinds(pods).into_iter().flat_map(|kind| kind.measure(&mut follower, &mut socket, rounds));
     let changes = changes.collect();
     let differs = follower.enforcer.check().expect("it can be read");
-    assert!(differs.is_empty(), "the kernel does not hold what it should: {differs:?}");
+    assert!(differs.is_empty(), "the table in the kernel differs: {differs:?}");
     (first, changes)
 }
 
-/// What a remote pod's start takes in a cluster of so many pods.
+/// Measures the start of a remote pod in a cluster with this number of pods.
 pub(crate) fn pod_start(pods: usize, rounds: usize) -> Change {
     let (ours, theirs) = (Namespace::new(), Namespace::new());
     let mut follower = Follower::new(pods, &ours);
@@ -136,14 +136,14 @@ fn describe(table: &Table) -> String {
     )
 }
 
-/// Two events that undo each other.
+/// A kind of change: two events that undo each other.
 struct Kind {
     names: [&'static str; 2],
     events: [Box<dyn Fn() -> Event>; 2],
 }
 
 impl Kind {
-    /// An object that comes and goes.
+    /// Adds and deletes an object.
     fn object(names: [&'static str; 2], object: Value) -> Self {
         let gone = object.clone();
         let events: [Box<dyn Fn() -> Event>; 2] =
@@ -151,7 +151,7 @@ impl Kind {
         Kind { names, events }
     }
 
-    /// An object that is this way, then that way.
+    /// Alternates between two versions of an object.
     fn versions(names: [&'static str; 2], after: Value, before: Value) -> Self {
         Kind {
             names,
@@ -159,27 +159,27 @@ impl Kind {
         }
     }
 
-    /// Both events in turns, each in turns with its bare transaction.
+    /// Measures both events alternately, each followed by its bare transaction.
     fn measure(&self, follower: &mut Follower, socket: &mut Socket, rounds: usize) -> Vec<Change> {
         let before = follower.table().clone();
-        follower.follow(self.events[0]());
+        follower.handle(self.events[0]());
         let between = follower.table().clone();
-        follower.follow(self.events[1]());
+        follower.handle(self.events[1]());
         assert!(*follower.table() == before, "the second event undoes the first: {}", self.names[0]);
         let bare = [Bare::between(Some(&before), &between), Bare::between(Some(&between), &before)];
         let mut changes = [0, 1].map(|which| Change {
             what: self.names[which],
             ours: Samples::default(),
-            thought: Samples::default(),
+            compile: Samples::default(),
             bare: Samples::default(),
             elements: bare[which].elements(),
         });
         for _ in 0..rounds {
             for (which, change) in changes.iter_mut().enumerate() {
                 let event = self.events[which]();
-                let (took, thought) = follower.follow(event);
+                let (took, compile) = follower.handle(event);
                 change.ours.push(took);
-                change.thought.push(thought);
+                change.compile.push(compile);
                 change.bare.push(bare[which].send(socket));
             }
         }
@@ -188,7 +188,7 @@ impl Kind {
 }
 
 fn remote_pod(pods: usize) -> Kind {
-    // Its number gives a namespace of stage `live` and the app `web`, which many rules name.
+    // This number has a namespace of stage `live` and the app `web`, which many rules select.
     let number = pods.next_multiple_of(NAMESPACES * 10);
     Kind::object(["pod elsewhere starts", "pod elsewhere stops"], cluster_state::pod(number, 7))
 }
@@ -226,14 +226,14 @@ fn kinds(pods: usize) -> Vec<Kind> {
     ]
 }
 
-/// The first rule lets in all pods of some apps in all namespaces, a set that nothing else uses.
+/// Changes the first rule to allow all pods of some apps in all namespaces, a set that no other rule uses.
 fn with_new_peers(mut policy: Value) -> Value {
     let apps = json!({"matchExpressions": [{"key": "app", "operator": "NotIn", "values": ["db", "mail"]}]});
     policy["spec"]["ingress"][0]["from"] = json!([{"namespaceSelector": {}, "podSelector": apps}]);
     policy
 }
 
-/// What it is about, in words.
+/// Describes the cluster.
 pub(crate) fn about(pods: usize) -> String {
     format!(
         "{} pods on {} nodes, {LOCAL_PODS} of them here; {} namespaces; {} policies, {} of them for pods here",
@@ -245,7 +245,7 @@ pub(crate) fn about(pods: usize) -> String {
     )
 }
 
-/// A number with commas between thousands.
+/// Formats a number with thousands separators.
 pub(crate) fn grouped(number: usize) -> String {
     match number / 1000 {
         0 => number.to_string(),

@@ -1,9 +1,9 @@
-//! Figures of NetworkPolicy: what a first sync, a change, memory and a packet cost, beside the limit of each.
+//! Benchmark of NetworkPolicy: first sync, changes, memory and packet rates, each compared with a baseline.
 //!
-//! `make bench` runs it, as root; `cargo bench --bench policies -- --help` tells what can be chosen.
+//! `make bench` runs it, as root; `cargo bench --bench policies -- --help` lists the options.
 //!
-//! The limit of a sync is the same objects in one bare transaction, in the same run and in a namespace of its own,
-//! taking turns; that of packets is a node that tracks connections, as Services need it, and has no policies.
+//! The baseline of a sync is one bare transaction with the same objects, measured alternately in the same run in a separate
+//! namespace. The baseline of packet rates is a node with conntrack, which Services need, and without policies.
 
 #[path = "../../tests/api_server/mod.rs"]
 mod api_server;
@@ -30,41 +30,41 @@ use clap::Parser;
 use packets::Level;
 use portcullis_lab::qemu;
 
-/// Nothing takes longer in a machine of QEMU.
+/// Time limit for a run in QEMU.
 const LIMIT: Duration = Duration::from_secs(3600);
 
-/// Measures NetworkPolicy. Needs root: everything happens in network namespaces of its own.
+/// Benchmark of NetworkPolicy. Requires root; runs in its own network namespaces.
 #[derive(Parser)]
 struct Arguments {
-    /// What to measure
+    /// Parts to measure
     #[arg(long, value_delimiter = ',', value_enum, default_values_t = [Part::Sync, Part::Growth, Part::Daemon, Part::Packets])]
     parts: Vec<Part>,
 
-    /// Pods of the cluster
+    /// Number of pods in the cluster
     #[arg(long, default_value_t = 10_000)]
     pods: usize,
 
-    /// Pods of the clusters in which the start of one is compared
+    /// Numbers of pods in the clusters of part `growth`
     #[arg(long, value_delimiter = ',', default_values_t = [1_000, 10_000, 30_000])]
     growth: Vec<usize>,
 
-    /// First syncs, repairs, and rounds of traffic, of which the median counts
+    /// Number of first syncs, repairs and traffic rounds; results are medians
     #[arg(long, default_value_t = 5)]
     repeats: usize,
 
-    /// Changes of each kind, of which the median counts
+    /// Number of changes of each kind; results are medians
     #[arg(long, default_value_t = 100)]
     changes: usize,
 
-    /// Policies of the pod that is talked to
+    /// Numbers of policies that select the server pod
     #[arg(long, value_delimiter = ',', default_values_t = [0, 10, 100])]
     policies: Vec<usize>,
 
-    /// Measure syncs in a machine of QEMU, on the oldest kernel that is claimed, some 15 times slower
+    /// Measure syncs in QEMU, on the oldest supported kernel; about 15 times slower
     #[arg(long)]
     qemu: bool,
 
-    /// What `cargo bench` says to every benchmark
+    /// Passed by `cargo bench` to every benchmark
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -73,21 +73,21 @@ struct Arguments {
 enum Part {
     /// First sync and changes, in this process
     Sync,
-    /// The start of a pod in clusters of several sizes
+    /// Start of a pod in clusters of several sizes
     Growth,
-    /// The daemon in front of an API server
+    /// Daemon with an API server
     Daemon,
-    /// Packets between pods
+    /// Packet rates between pods
     Packets,
 }
 
-/// Syncs, in a machine of its own.
+/// Runs part `sync` in QEMU.
 fn in_qemu(pods: usize, repeats: usize, changes: usize) {
     let program = std::env::current_exe().expect("it runs");
     let numbers = [("--pods", pods), ("--repeats", repeats), ("--changes", changes)];
     let numbers = numbers.map(|(name, number)| format!("{name}={number}"));
     let arguments = ["--parts=sync"].into_iter().chain(numbers.iter().map(String::as_str));
-    print!("{}", qemu::run(&program, arguments, LIMIT).unwrap_or_else(|complaint| panic!("{complaint}")));
+    print!("{}", qemu::run(&program, arguments, LIMIT).unwrap_or_else(|error| panic!("{error}")));
 }
 
 fn main() {
@@ -97,9 +97,11 @@ fn main() {
         return in_qemu(pods, repeats, changes);
     }
     println!(
-        "Times in milliseconds, medians; CPU is processor time. thought: until it is known what to write."
+        "Times in milliseconds, medians; CPU is processor time. compile: computing the change, before writing it."
     );
-    println!("bare: the same objects in one transaction, with no logic before it; ratios are to it.");
+    println!(
+        "bare: baseline, one transaction with the same objects and nothing computed; ratios are relative to it."
+    );
     for part in parts {
         println!();
         match part {

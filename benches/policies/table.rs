@@ -1,4 +1,4 @@
-//! The tables that are printed.
+//! Output tables.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use super::in_process::{self, Change, First, grouped};
 use super::packets::{Level, Row};
 use super::through_daemon::Measured;
 
-/// Syncs and changes in this process.
+/// Table of syncs and changes in this process.
 pub(crate) struct InProcess<'a> {
     pub(crate) pods: usize,
     pub(crate) first: &'a First,
@@ -16,11 +16,11 @@ pub(crate) struct InProcess<'a> {
 
 impl fmt::Display for InProcess<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let First { ours, thought, bare, written } = self.first;
+        let First { ours, compile, bare, written } = self.first;
         writeln!(f, "{}", in_process::about(self.pods))?;
         writeln!(f, "{written}")?;
         head(f)?;
-        row(f, "first sync", [ours, thought, bare], None)?;
+        row(f, "first sync", [ours, compile, bare], None)?;
         self.changes.iter().try_for_each(|change| change_row(f, change.what, change))
     }
 }
@@ -28,37 +28,37 @@ impl fmt::Display for InProcess<'_> {
 fn head(f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let names = |names: &[&str]| names.iter().map(|name| format!("{name:>9}")).collect::<String>();
     let (wall, processor) =
-        (names(&["median", "worst", "thought", "bare"]), names(&["CPU", "thought", "bare"]));
+        (names(&["median", "worst", "compile", "bare"]), names(&["CPU", "compile", "bare"]));
     writeln!(f, "  {:<28}{:>9}{wall}{:>7} │{processor}{:>7}", "", "elements", "ratio", "ratio")
 }
 
 fn change_row(f: &mut fmt::Formatter<'_>, what: &str, change: &Change) -> fmt::Result {
-    let Change { ours, thought, bare, elements, .. } = change;
-    row(f, what, [ours, thought, bare], Some(*elements))
+    let Change { ours, compile, bare, elements, .. } = change;
+    row(f, what, [ours, compile, bare], Some(*elements))
 }
 
 fn row(
     f: &mut fmt::Formatter<'_>,
     what: &str,
-    [ours, thought, bare]: [&Samples; 3],
+    [ours, compile, bare]: [&Samples; 3],
     elements: Option<usize>,
 ) -> fmt::Result {
     let elements = elements.map(grouped).unwrap_or_default();
     write!(f, "  {what:<28}{elements:>9}{}{}", Millis(ours.wall.median()), Millis(ours.wall.worst()))?;
     let medians =
-        |times: fn(&Samples) -> &Times| [ours, thought, bare].map(|samples| times(samples).median());
-    let [took, thought_for, limit] = medians(|samples| &samples.wall);
-    write!(f, "{}{}{:>7.2} │", Millis(thought_for), Millis(limit), ratio(took, limit))?;
-    let [took, thought_for, limit] = medians(|samples| &samples.processor);
-    writeln!(f, "{}{}{}{:>7.2}", Millis(took), Millis(thought_for), Millis(limit), ratio(took, limit))
+        |times: fn(&Samples) -> &Times| [ours, compile, bare].map(|samples| times(samples).median());
+    let [took, compile_time, limit] = medians(|samples| &samples.wall);
+    write!(f, "{}{}{:>7.2} │", Millis(compile_time), Millis(limit), ratio(took, limit))?;
+    let [took, compile_time, limit] = medians(|samples| &samples.processor);
+    writeln!(f, "{}{}{}{:>7.2}", Millis(took), Millis(compile_time), Millis(limit), ratio(took, limit))
 }
 
-/// The start of a remote pod in clusters of several sizes.
+/// Table of the start of a remote pod in clusters of several sizes.
 pub(crate) struct Growth<'a>(pub(crate) &'a [(usize, Change)]);
 
 impl fmt::Display for Growth<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "A pod starts elsewhere, by the cluster's size")?;
+        writeln!(f, "A pod starts elsewhere, by cluster size")?;
         head(f)?;
         self.0
             .iter()
@@ -66,7 +66,7 @@ impl fmt::Display for Growth<'_> {
     }
 }
 
-/// The daemon, in front of an API server.
+/// Table of the daemon with an API server.
 pub(crate) struct Daemon<'a>(pub(crate) &'a Measured);
 
 impl fmt::Display for Daemon<'_> {
@@ -78,7 +78,7 @@ impl fmt::Display for Daemon<'_> {
             writeln!(f, "  {what:<28}{}{}", Millis(times.median()), Millis(times.worst()))?;
         }
         let ratio = ratio(repair.median(), repair_bare.wall.median());
-        write!(f, "  {:<28}{}", "table deleted, to whole", Millis(repair.median()))?;
+        write!(f, "  {:<28}{}", "table deleted and restored", Millis(repair.median()))?;
         writeln!(f, "{}{}{ratio:>7.2}", Millis(repair.worst()), Millis(repair_bare.wall.median()))?;
         let first = first.as_secs_f64() * 1e3;
         writeln!(
@@ -88,7 +88,7 @@ impl fmt::Display for Daemon<'_> {
     }
 }
 
-/// What packets cost.
+/// Table of packet rates.
 pub(crate) struct Packets<'a> {
     pub(crate) levels: &'a [Level],
     pub(crate) rows: &'a [Row],
@@ -98,7 +98,7 @@ impl fmt::Display for Packets<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "Packets, a second, by the policies of the pod that is talked to; ratios are to no table at all"
+            "Packets per second, by number of policies of the server pod; ratios are relative to no table"
         )?;
         write!(f, "  {:<34}", "")?;
         for level in self.levels {
@@ -109,8 +109,8 @@ impl fmt::Display for Packets<'_> {
             write!(f, "{name:>18}")?;
         }
         writeln!(f)?;
-        for Row { what, way, rates } in self.rows {
-            write!(f, "  {:<34}", format!("{what}, {way}"))?;
+        for Row { what, path, rates } in self.rows {
+            write!(f, "  {:<34}", format!("{what}, {path}"))?;
             let limit = rates.first().copied().unwrap_or(f64::NAN);
             for rate in rates {
                 write!(f, "{:>11}{:>7.2}", grouped(*rate as usize), rate / limit)?;

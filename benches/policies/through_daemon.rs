@@ -1,4 +1,5 @@
-//! The real daemon in front of an API server: from the server's write to the kernel's notification, memory, and repair.
+//! Measurements of the daemon with an API server: latency from the server's write to the kernel's notification, memory, and
+//! repair.
 
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
@@ -16,30 +17,30 @@ use super::daemon::{Daemon, Launch};
 use super::figures::{Samples, Times};
 use super::namespace::{Namespace, SETTLE};
 
-/// The daemon's own measure of a sync of policies.
+/// The daemon's metric of the duration of policy syncs.
 const SYNC: &str = "portcullis_network_policy_sync_duration_seconds";
 
-/// No sync takes longer, however busy the machine is.
-const PATIENCE: Duration = Duration::from_secs(120);
+/// Time limit for a sync on a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(120);
 
-/// Between two changes, so that what the one leaves to be done does not slow the other down.
+/// Pause between two changes, so that one does not slow down the other.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What was measured of the daemon.
+/// Measurements of the daemon.
 pub(crate) struct Measured {
-    /// From the change at the server to the kernel's notification: (what, times).
+    /// Latency from the change at the server to the kernel's notification, by kind of change.
     pub(crate) changes: Vec<(&'static str, Times)>,
-    /// The first sync of policies as the daemon measures it.
+    /// Duration of the first sync of policies, as measured by the daemon.
     pub(crate) first: Duration,
-    /// From the end of the table to the same table.
+    /// Time from the deletion of the table until it is restored.
     pub(crate) repair: Times,
-    /// The bare transaction of that table.
+    /// Bare transaction of that table.
     pub(crate) repair_bare: Samples,
-    /// Memory at its highest with and without policies, in MB.
+    /// Peak memory with and without policies, in MB.
     pub(crate) memory: (f64, f64),
 }
 
-/// Measures it with so many pods in the cluster.
+/// Measures the daemon in a cluster with this number of pods.
 pub(crate) fn measure(pods: usize, rounds: usize, repairs: usize) -> Measured {
     let folder = TempDir::new().expect("a temporary folder");
     let without = memory_without(pods, &folder);
@@ -60,8 +61,8 @@ pub(crate) fn measure(pods: usize, rounds: usize, repairs: usize) -> Measured {
         let meta = |field: &str| pod["metadata"][field].as_str().unwrap_or_default().to_owned();
         let name = format!("{}/{}", meta("namespace"), meta("name"));
         for _ in 0..rounds {
-            starts.push(kernel.follows(&server, |server| _ = server.apply(pod.clone())));
-            stops.push(kernel.follows(&server, |server| _ = server.delete("pods", &name)));
+            starts.push(kernel.change_latency(&server, |server| _ = server.apply(pod.clone())));
+            stops.push(kernel.change_latency(&server, |server| _ = server.delete("pods", &name)));
         }
         changes.extend([(names[0], starts), (names[1], stops)]);
     }
@@ -79,48 +80,48 @@ fn memory_without(pods: usize, folder: &TempDir) -> f64 {
     daemon.memory().1
 }
 
-/// The policies' table in a namespace's kernel, and who changes it.
+/// The NetworkPolicy table in a namespace, and notifications of changes.
 struct Kernel {
-    /// Our own, whose changes are not told.
+    /// Socket of the benchmark, whose own changes are not notified.
     socket: Socket,
-    told: Receiver<Instant>,
+    changes: Receiver<Instant>,
 }
 
 impl Kernel {
     fn watch(namespace: &Namespace) -> Self {
         let socket = bare::socket(namespace);
         let events = namespace.run(|| RulesetEvents::listen(TABLE, &socket));
-        let mut events = events.expect("root may listen");
-        let (tell, told) = channel();
-        // It sleeps in the kernel until the process ends.
+        let mut events = events.expect("runs as root");
+        let (sender, changes) = channel();
+        // The thread sleeps in the kernel until the process ends.
         thread::spawn(move || {
             loop {
                 let mut touched = false;
-                // A notification that found no room is one all the same.
+                // A lost notification is a change, too.
                 let lost = events.wait(|event| touched |= event.is_relevant).is_err();
-                if (touched || lost) && tell.send(Instant::now()).is_err() {
+                if (touched || lost) && sender.send(Instant::now()).is_err() {
                     return;
                 }
             }
         });
-        Kernel { socket, told }
+        Kernel { socket, changes }
     }
 
-    /// How long it takes until a change at the server has changed the table.
-    fn follows(&self, server: &ApiServer, change: impl FnOnce(&ApiServer)) -> Duration {
+    /// Measures the time until a change at the server has changed the table.
+    fn change_latency(&self, server: &ApiServer, change: impl FnOnce(&ApiServer)) -> Duration {
         thread::sleep(PAUSE);
-        while self.told.try_recv().is_ok() {}
+        while self.changes.try_recv().is_ok() {}
         let started = Instant::now();
         change(server);
-        self.told.recv_timeout(PATIENCE).expect("the daemon follows") - started
+        self.changes.recv_timeout(TIMEOUT).expect("the daemon syncs") - started
     }
 
     fn table(&mut self) -> Option<Table> {
         let found = nf_tables::read(&mut self.socket, TableFamily::Inet, TABLE);
-        found.expect("it can be read").map(|(table, _)| table)
+        found.expect("the table can be read").map(|(table, _)| table)
     }
 
-    /// Takes the table away and waits until it is there as it was; and the same by the bare transaction.
+    /// Deletes the table and measures until it is restored, and the same with the bare transaction.
     fn repairs(&mut self, repeats: usize) -> (Times, Samples) {
         let before = self.table().expect("the daemon has made it");
         let all = Bare::between(None, &before);
@@ -129,16 +130,16 @@ impl Kernel {
         let (mut ours, mut bare) = (Times::default(), Samples::default());
         for _ in 0..repeats {
             thread::sleep(SETTLE);
-            while self.told.try_recv().is_ok() {}
+            while self.changes.try_recv().is_ok() {}
             let started = Instant::now();
-            nf_tables::delete_table(&mut self.socket, TableFamily::Inet, TABLE).expect("root may");
-            let mut whole = self.told.recv_timeout(PATIENCE).expect("the daemon repairs it");
+            nf_tables::delete_table(&mut self.socket, TableFamily::Inet, TABLE).expect("runs as root");
+            let mut whole = self.changes.recv_timeout(TIMEOUT).expect("the daemon repairs it");
             while self.table().as_ref() != Some(&before) {
-                whole = self.told.recv_timeout(PATIENCE).expect("the daemon repairs all of it");
+                whole = self.changes.recv_timeout(TIMEOUT).expect("the daemon repairs all of it");
             }
             ours.push(whole - started);
             bare.push(all.send(&mut socket));
-            nf_tables::delete_table(&mut socket, TableFamily::Inet, TABLE).expect("root may");
+            nf_tables::delete_table(&mut socket, TableFamily::Inet, TABLE).expect("runs as root");
         }
         (ours, bare)
     }

@@ -1,4 +1,4 @@
-//! The Helm chart.
+//! Tests of the Helm chart.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,14 +9,15 @@ use serde_json::{Value, json};
 use crate::helm::render;
 use crate::kustomize;
 use crate::manifests::{
-    assert_restarts_alone, assert_taken, containers, parse, readable, root, unknown_fields,
+    assert_arguments_accepted, assert_restarts_without_api_server, containers, parse, readable, root,
+    unknown_fields,
 };
 
 fn chart() -> PathBuf {
     root().join("deploy/helm/portcullis")
 }
 
-/// All objects for some values, by kind.
+/// Returns the objects rendered with these values, by kind.
 fn objects(values: &Value) -> Result<BTreeMap<String, Value>, String> {
     let files = render(&chart(), ["portcullis", "kube-system"], values)?;
     let manifests = files.iter().filter(|(file, text)| file.ends_with(".yaml") && !text.trim().is_empty());
@@ -24,13 +25,13 @@ fn objects(values: &Value) -> Result<BTreeMap<String, Value>, String> {
     Ok(documents.map(|document| (document["kind"].as_str().unwrap().to_owned(), document)).collect())
 }
 
-/// What must be set.
-fn needed() -> Value {
+/// The required values.
+fn required_values() -> Value {
     json!({"apiServer": {"host": "192.0.2.1"}, "config": {"clusterCIDR": "10.244.0.0/16"}})
 }
 
-/// Everything that may be set, set.
-fn all() -> Value {
+/// Values that set every option.
+fn all_values() -> Value {
     json!({
         "image": {"repository": "registry.example:5000/portcullis", "tag": "1.2.3", "pullPolicy": "Always", "pullSecrets": [{"name": "registry"}]},
         "apiServer": {"host": "fd00::1", "port": 6443},
@@ -59,9 +60,9 @@ fn all() -> Value {
 }
 
 #[test]
-fn what_it_makes_is_what_the_api_and_the_program_take() {
+fn the_api_and_the_program_accept_the_rendered_objects() {
     let folder = tempfile::tempdir().unwrap();
-    for (name, values) in [("needed", needed()), ("all", all())] {
+    for (name, values) in [("required", required_values()), ("all", all_values())] {
         let objects = objects(&values).unwrap();
         for (kind, object) in &objects {
             match unknown_fields(object) {
@@ -73,27 +74,27 @@ fn what_it_makes_is_what_the_api_and_the_program_take() {
         fs::write(&config, objects["ConfigMap"]["data"]["config.yaml"].as_str().unwrap()).unwrap();
         let containers = containers(objects.values());
         assert_eq!(containers.len(), 2);
-        containers.iter().for_each(|container| assert_taken(container, &config, name));
+        containers.iter().for_each(|container| assert_arguments_accepted(container, &config, name));
     }
 }
 
 #[test]
 fn pods_restart_while_the_api_server_is_away() {
-    let objects = objects(&needed()).unwrap();
+    let objects = objects(&required_values()).unwrap();
     for container in containers(objects.values()) {
-        assert_restarts_alone(&container, "chart");
+        assert_restarts_without_api_server(&container, "chart");
         let host =
             container["env"].as_array().unwrap().iter().find(|v| v["name"] == "KUBERNETES_SERVICE_HOST");
         assert_eq!(host.unwrap()["value"], "192.0.2.1");
     }
 }
 
-/// It and the overlay install the same.
 #[test]
-fn it_is_the_standalone_overlay() {
-    let objects = objects(&needed()).unwrap();
+fn it_installs_the_same_objects_as_the_standalone_overlay() {
+    let objects = objects(&required_values()).unwrap();
     let read = readable(objects.values());
-    let (base, policies) = (kustomize::of("base"), kustomize::of("network-policy"));
+    let (base, policies) =
+        (kustomize::folder_documents("base"), kustomize::folder_documents("network-policy"));
     assert_eq!(read, &readable(&base) | &readable(&policies));
 
     let pod = |set: &Value| set["spec"]["template"]["spec"].clone();
@@ -117,7 +118,7 @@ fn it_is_the_standalone_overlay() {
         ] {
             assert_eq!(ours[field], theirs[field], "{field}");
         }
-        // Flags may stand in any order.
+        // Flags may be in any order.
         let sorted = |container: &Value| {
             let mut args = crate::manifests::texts(&container["args"]);
             args.sort();
@@ -125,18 +126,18 @@ fn it_is_the_standalone_overlay() {
         };
         assert_eq!(sorted(ours), sorted(&arguments[n]));
     }
-    let overlay = kustomize::of("standalone");
+    let overlay = kustomize::folder_documents("standalone");
     let config = overlay.iter().find(|document| document["kind"] == "KubeProxyConfiguration").unwrap();
     let ours = parse(objects["ConfigMap"]["data"]["config.yaml"].as_str().unwrap(), "config.yaml".as_ref());
     assert_eq!(&ours[0], config);
 }
 
 #[test]
-fn everything_that_is_set_arrives() {
-    let objects = objects(&all()).unwrap();
+fn every_value_is_rendered() {
+    let objects = objects(&all_values()).unwrap();
     let set = &objects["DaemonSet"];
     let pod = &set["spec"]["template"]["spec"];
-    let values = all();
+    let values = all_values();
     for field in ["tolerations", "affinity", "priorityClassName"] {
         assert_eq!(pod[field], values[field], "{field}");
     }
@@ -158,7 +159,11 @@ fn everything_that_is_set_arrives() {
         assert!(args.contains("--bind-address-hard-fail") && !args.contains("network-policy"), "{args}");
     }
     assert_eq!(pod["containers"][0]["ports"][1]["containerPort"], 10250);
-    assert_eq!(readable(objects.values()), readable(&kustomize::of("base")), "policies are not read");
+    assert_eq!(
+        readable(objects.values()),
+        readable(&kustomize::folder_documents("base")),
+        "policies are not read"
+    );
     assert_eq!(objects["ClusterRoleBinding"]["subjects"][0]["name"], "proxy");
     assert_eq!(objects["PodMonitor"]["metadata"]["labels"]["release"], "prometheus");
     let scraped = &objects["PodMonitor"]["spec"]["podMetricsEndpoints"];
@@ -169,13 +174,13 @@ fn everything_that_is_set_arrives() {
 }
 
 #[test]
-fn what_is_missing_is_named() {
+fn a_missing_required_value_is_named() {
     for (values, expected) in [
         (
             json!({"config": {"clusterCIDR": "10.0.0.0/8"}}),
-            "apiServer.host: expected the API server's address",
+            "apiServer.host: expected the address of the API server itself",
         ),
-        (json!({"apiServer": {"host": "a"}}), "config.clusterCIDR: expected the ranges of all pods"),
+        (json!({"apiServer": {"host": "a"}}), "config.clusterCIDR: expected the CIDRs of the cluster's pods"),
     ] {
         let error = objects(&values).unwrap_err();
         assert!(error.contains(expected), "{error}");
@@ -184,13 +189,14 @@ fn what_is_missing_is_named() {
     assert!(objects(&other).is_ok());
 }
 
-/// The version of chart and program, the notes, and a schema that knows every value and no other.
+/// The schema has exactly the values of the chart.
 #[test]
-fn what_is_said_of_it_is_so() {
+fn version_notes_and_schema_are_correct() {
     let yaml = |file: &str| parse(&fs::read_to_string(chart().join(file)).unwrap(), file.as_ref()).remove(0);
     let about = yaml("Chart.yaml");
     assert_eq!([&about["version"], &about["appVersion"]], [env!("CARGO_PKG_VERSION"); 2]);
-    let notes = render(&chart(), ["web", "kube-system"], &needed()).unwrap().remove("NOTES.txt").unwrap();
+    let notes =
+        render(&chart(), ["web", "kube-system"], &required_values()).unwrap().remove("NOTES.txt").unwrap();
     assert!(notes.contains("in nftables mode, and enforces NetworkPolicy."), "{notes}");
     assert!(notes.contains("kubectl -n kube-system rollout status daemonset/web"), "{notes}");
 
@@ -198,11 +204,11 @@ fn what_is_said_of_it_is_so() {
     let schema: Value = serde_json::from_str(&schema).unwrap();
     let mut wrong = Vec::new();
     differing(&yaml("values.yaml"), &schema, "", &mut wrong);
-    differing(&all(), &schema, "", &mut wrong);
+    differing(&all_values(), &schema, "", &mut wrong);
     assert_eq!(wrong, [""; 0]);
 }
 
-/// Values that a schema does not know, or knows of another type; where it is closed.
+/// Collects the paths of values that are not in the schema or have another type.
 fn differing(value: &Value, schema: &Value, path: &str, wrong: &mut Vec<String>) {
     let kind = match value {
         Value::Object(_) => "object",

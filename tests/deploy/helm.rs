@@ -1,4 +1,4 @@
-//! Renders a chart as Helm does, as far as ours needs it: Go's templates, and the functions that it uses.
+//! Minimal Helm: Go templates and the Helm functions that the chart uses.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -10,7 +10,7 @@ use serde_json::{Value as Json, json};
 
 use crate::manifests::parse;
 
-/// What Helm adds to Go's templates, of that what the chart uses.
+/// Helm's template functions that the chart uses.
 const FUNCTIONS: [(&str, Func); 11] = [
     ("quote", quote),
     ("default", default),
@@ -26,14 +26,14 @@ const FUNCTIONS: [(&str, Func); 11] = [
 ];
 
 thread_local! {
-    /// The templates that others include.
+    /// Templates that other templates include.
     static HELPERS: RefCell<String> = const { RefCell::new(String::new()) };
 }
 
-/// What `helm template NAME CHART --namespace NAMESPACE` prints with values beside the chart's own, by file.
+/// Returns the output of `helm template NAME CHART --namespace NAMESPACE` with these values, by file.
 ///
 /// # Errors
-/// What a template says of the values.
+/// Returns the error of a template.
 pub(crate) fn render(
     chart: &Path,
     [name, namespace]: [&str; 2],
@@ -61,7 +61,7 @@ pub(crate) fn render(
     Ok(rendered)
 }
 
-/// As Helm lets one set of values overrule another: field by field, lists as a whole, and without those that are null.
+/// Merges values as Helm does: field by field, lists as a whole; null removes a field.
 fn merge(base: &mut Json, over: &Json) {
     match (base, over) {
         (Json::Object(base), Json::Object(over)) => {
@@ -120,7 +120,7 @@ fn text(value: &Value) -> String {
     }
 }
 
-/// Go's zero values.
+/// Returns true for Go's zero values.
 fn is_empty(value: &Value) -> bool {
     match json(value) {
         Json::Null => true,

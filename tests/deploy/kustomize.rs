@@ -1,4 +1,4 @@
-//! The overlays for kustomize.
+//! Tests of the kustomize overlays.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -8,15 +8,16 @@ use portcullis::source::Selection;
 use serde_json::Value;
 
 use crate::manifests::{
-    assert_restarts_alone, assert_taken, containers, documents, readable, root, texts, unknown_fields,
+    assert_arguments_accepted, assert_restarts_without_api_server, containers, documents, readable, root,
+    texts, unknown_fields,
 };
 
 fn kustomize() -> PathBuf {
     root().join("deploy/kustomize")
 }
 
-/// The documents in a folder.
-pub(crate) fn of(folder: &str) -> Vec<Value> {
+/// Returns the documents in a folder of `deploy/kustomize`.
+pub(crate) fn folder_documents(folder: &str) -> Vec<Value> {
     documents(&kustomize().join(folder)).into_iter().map(|(_, document)| document).collect()
 }
 
@@ -24,7 +25,7 @@ pub(crate) fn of(folder: &str) -> Vec<Value> {
 const KUBEADM: &str = include_str!("../../fixtures/command-lines/kubeadm.conf");
 
 #[test]
-fn arguments_and_configurations_are_taken() {
+fn the_program_accepts_arguments_and_configurations() {
     let folder = tempfile::tempdir().unwrap();
     let kubeadm = folder.path().join("config.conf");
     fs::write(&kubeadm, KUBEADM).unwrap();
@@ -35,21 +36,23 @@ fn arguments_and_configurations_are_taken() {
         ("kubeadm", kubeadm),
     ];
     for (name, file) in rows {
-        let containers = containers(&of(name));
+        let containers = containers(&folder_documents(name));
         assert!(!containers.is_empty(), "{name}");
-        containers.iter().for_each(|container| assert_taken(container, &file, name));
+        containers.iter().for_each(|container| assert_arguments_accepted(container, &file, name));
     }
 }
 
-/// Of all pods, and of the overlays in place of kube-proxy also that they know the API server's address.
+/// Also, overlays for clusters without kube-proxy set the address of the API server.
 #[test]
 fn pods_restart_while_the_api_server_is_away() {
     let folders = fs::read_dir(kustomize()).unwrap().map(|entry| entry.unwrap().file_name());
     let folders: Vec<String> = folders.map(|name| name.to_str().unwrap().to_owned()).collect();
     assert!(folders.len() > 3, "{folders:?}");
     for folder in &folders {
-        let objects = of(folder);
-        containers(&objects).iter().for_each(|container| assert_restarts_alone(container, folder));
+        let objects = folder_documents(folder);
+        containers(&objects)
+            .iter()
+            .for_each(|container| assert_restarts_without_api_server(container, folder));
         let overlay = objects.iter().any(|object| object["resources"].to_string().contains("../base"));
         let addresses: Vec<Value> = containers(&objects)
             .iter()
@@ -61,12 +64,12 @@ fn pods_restart_while_the_api_server_is_away() {
 }
 
 #[test]
-fn the_api_knows_all_fields() {
-    let mut judged = 0;
+fn all_fields_exist_in_the_api() {
+    let mut checked = 0;
     for (path, value) in documents(&kustomize()) {
         match unknown_fields(&value) {
             Some(unknown) => {
-                judged += 1;
+                checked += 1;
                 assert_eq!(unknown, [""; 0], "{}", path.display());
             }
             None => {
@@ -80,30 +83,34 @@ fn the_api_knows_all_fields() {
             }
         }
     }
-    assert!(judged > 7, "{judged}");
+    assert!(checked > 7, "{checked}");
 }
 
-/// API group and resource, of kinds that are listed and watched.
-fn read(selections: impl IntoIterator<Item = Selection>) -> BTreeSet<(String, String)> {
-    let of = |selection: Selection| {
+/// Returns the API groups and resources of the selections.
+fn resources(selections: impl IntoIterator<Item = Selection>) -> BTreeSet<(String, String)> {
+    let group_and_resource = |selection: Selection| {
         let group = selection.kind.api_version().split_once('/').map_or("", |(group, _)| group).to_owned();
         (group, selection.kind.plural().to_owned())
     };
-    selections.into_iter().map(of).collect()
+    selections.into_iter().map(group_and_resource).collect()
 }
 
 #[test]
-fn rights_are_those_to_read_what_is_read() {
+fn permissions_are_exactly_those_needed() {
     let mut services = Selection::service_proxying("node-a");
     services.push(Selection::service_cidrs());
-    let services = read(services);
-    assert_eq!(readable(&of("base")), services);
-    let policies = read(Selection::network_policy());
-    assert_eq!(readable(&of("network-policy")), &policies - &services, "beside those of the base");
+    let services = resources(services);
+    assert_eq!(readable(&folder_documents("base")), services);
+    let policies = resources(Selection::network_policy());
+    assert_eq!(
+        readable(&folder_documents("network-policy")),
+        &policies - &services,
+        "in addition to those of the base"
+    );
 }
 
 #[test]
-fn paths_that_files_name_are_there() {
+fn referenced_files_exist() {
     for (path, value) in documents(&kustomize()) {
         let folder = path.parent().unwrap();
         let lists = ["resources", "components"].map(|field| texts(&value[field])).concat();

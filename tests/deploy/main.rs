@@ -1,5 +1,5 @@
-//! What is in `deploy/`: manifests that can be read, whose arguments the program takes and whose rights are what it needs;
-//! and what a Debian package is made of.
+//! Tests of `deploy/`: manifests are valid, the program accepts their arguments, and their permissions are exactly the ones it
+//! needs; the files of the Debian package exist.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

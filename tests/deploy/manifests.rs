@@ -1,4 +1,4 @@
-//! Manifests, and what is asked of them however they were made.
+//! Parsing of manifests, and checks common to all of them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -16,7 +16,7 @@ pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).to_owned()
 }
 
-/// The documents of a YAML file.
+/// Returns the documents of a YAML file.
 pub(crate) fn parse(text: &str, file: &Path) -> Vec<Value> {
     let documents = text.split("\n---\n").map(|document| {
         let value = serde_saphyr::from_str(document);
@@ -25,7 +25,7 @@ pub(crate) fn parse(text: &str, file: &Path) -> Vec<Value> {
     documents.collect()
 }
 
-/// The documents of all YAML files below a folder, each with its path.
+/// Returns the documents of all YAML files below a folder, with their paths.
 pub(crate) fn documents(folder: &Path) -> Vec<(PathBuf, Value)> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).unwrap() {
@@ -44,7 +44,7 @@ pub(crate) fn texts(value: &Value) -> Vec<String> {
     value.as_array().into_iter().flatten().map(|text| text.as_str().unwrap().to_owned()).collect()
 }
 
-/// The containers of DaemonSets, init containers too.
+/// Returns the containers of DaemonSets, including init containers.
 pub(crate) fn containers<'a>(documents: impl IntoIterator<Item = &'a Value>) -> Vec<Value> {
     let sets = documents.into_iter().filter(|value| value["kind"] == "DaemonSet");
     let pods = sets.map(|value| value["spec"]["template"]["spec"].clone());
@@ -52,8 +52,8 @@ pub(crate) fn containers<'a>(documents: impl IntoIterator<Item = &'a Value>) -> 
     lists.filter_map(|list| list.as_array().cloned()).flatten().collect()
 }
 
-/// The program takes a container's arguments, with a configuration file in the place of the one that is mounted.
-pub(crate) fn assert_taken(container: &Value, file: &Path, of: &str) {
+/// Asserts that the program accepts a container's arguments, with `file` instead of the mounted configuration file.
+pub(crate) fn assert_arguments_accepted(container: &Value, file: &Path, of: &str) {
     let folder = tempfile::tempdir().unwrap();
     let arguments =
         [texts(&container["command"]).get(1..).unwrap_or_default(), &texts(&container["args"])].concat();
@@ -65,14 +65,14 @@ pub(crate) fn assert_taken(container: &Value, file: &Path, of: &str) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
     command.args(arguments).arg("--write-config-to").arg(folder.path().join("written.yaml"));
     let output = command.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{of}, {}: {said}", container["name"]);
-    assert!(!said.contains("ERROR"), "{of}: {said}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{of}, {}: {stderr}", container["name"]);
+    assert!(!stderr.contains("ERROR"), "{of}: {stderr}");
 }
 
-/// The kubelet can make a container from its pod alone: what refers to a ConfigMap or a Secret is read from the API server
-/// at each restart, and fails it (`CreateContainerConfigError`) while that is away.
-pub(crate) fn assert_restarts_alone(container: &Value, of: &str) {
+/// Asserts that the kubelet can restart a container while the API server is unreachable: references to a ConfigMap or a
+/// Secret in its environment are read from the API server at each restart, which fails (`CreateContainerConfigError`).
+pub(crate) fn assert_restarts_without_api_server(container: &Value, of: &str) {
     let name = container["name"].as_str().unwrap();
     assert!(container["envFrom"].is_null(), "{of}, {name}: {}", container["envFrom"]);
     for variable in container["env"].as_array().into_iter().flatten() {
@@ -87,7 +87,7 @@ pub(crate) fn assert_restarts_alone(container: &Value, of: &str) {
     assert!(pull.is_none_or(|policy| policy == "IfNotPresent"), "{of}, {name}: {pull:?}");
 }
 
-/// The paths of fields that the API does not know of an object of its kind; `None` for kinds that are not the API's own.
+/// Returns the paths of fields that the API does not have; `None` for kinds that are not built in.
 pub(crate) fn unknown_fields(value: &Value) -> Option<Vec<String>> {
     match value["kind"].as_str() {
         Some("DaemonSet") => Some(unknown::<DaemonSet>(value)),
@@ -99,7 +99,7 @@ pub(crate) fn unknown_fields(value: &Value) -> Option<Vec<String>> {
     }
 }
 
-/// What an API type does not know is not in it when it is written again.
+/// Finds unknown fields: they are missing after a round trip through the API type.
 fn unknown<T: DeserializeOwned + Serialize>(value: &Value) -> Vec<String> {
     let mut found = Vec::new();
     match serde_json::from_value::<T>(value.clone()) {
@@ -109,7 +109,7 @@ fn unknown<T: DeserializeOwned + Serialize>(value: &Value) -> Vec<String> {
     found
 }
 
-/// What is in `part` and not in `whole`, as paths.
+/// Collects the paths that are in `part` and not in `whole`.
 fn missing(part: &Value, whole: &Value, path: &str, found: &mut Vec<String>) {
     match (part, whole) {
         (Value::Object(fields), Value::Object(others)) => fields.iter().for_each(|(name, value)| {
@@ -125,7 +125,7 @@ fn missing(part: &Value, whole: &Value, path: &str, found: &mut Vec<String>) {
     }
 }
 
-/// API group and resource of what roles let read.
+/// Returns the API groups and resources that the roles allow to list and watch.
 pub(crate) fn readable<'a>(documents: impl IntoIterator<Item = &'a Value>) -> BTreeSet<(String, String)> {
     let roles = documents.into_iter().filter(|value| value["kind"] == "ClusterRole");
     let rules = roles.flat_map(|role| role["rules"].as_array().cloned().unwrap_or_default());
@@ -140,7 +140,7 @@ pub(crate) fn readable<'a>(documents: impl IntoIterator<Item = &'a Value>) -> BT
 }
 
 #[test]
-fn fields_that_the_api_does_not_know_are_found() {
+fn unknown_fields_are_found() {
     let misspelt =
         serde_json::json!({"kind": "DaemonSet", "spec": {"template": {"spec": {"hostNetwrok": true}}}});
     assert_eq!(unknown_fields(&misspelt).unwrap(), [".spec.template.spec.hostNetwrok"]);

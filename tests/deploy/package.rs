@@ -1,4 +1,4 @@
-//! What the Debian package is made of, and the systemd unit in it.
+//! Tests of the Debian package and its systemd unit.
 
 use std::fs;
 
@@ -6,8 +6,8 @@ use toml::Table;
 
 use crate::manifests::root;
 
-/// What `make deb` makes before it packs.
-const MADE: [&str; 5] = [
+/// Files that `make deb` generates.
+const GENERATED: [&str; 5] = [
     "target/release/portcullis",
     "target/package/man/*.1",
     "target/package/portcullis.bash",
@@ -16,7 +16,7 @@ const MADE: [&str; 5] = [
 ];
 
 #[test]
-fn everything_in_the_package_is_there_or_made() {
+fn every_file_of_the_package_exists_or_is_generated() {
     let manifest: Table = fs::read_to_string(root().join("Cargo.toml")).unwrap().parse().unwrap();
     let deb = &manifest["package"]["metadata"]["deb"];
     let assets = deb["assets"].as_array().unwrap();
@@ -26,10 +26,10 @@ fn everything_in_the_package_is_there_or_made() {
         let [from, to] = [0, 1].map(|n| asset[n].as_str().unwrap());
         installed.push(to.to_owned());
         match from.strip_prefix("target/") {
-            Some(made) => {
-                assert!(MADE.contains(&from), "{from}");
-                let name = made.rsplit('/').find(|part| !part.contains('*')).unwrap();
-                assert!(makefile.contains(name), "{from} is made by nothing");
+            Some(generated) => {
+                assert!(GENERATED.contains(&from), "{from}");
+                let name = generated.rsplit('/').find(|part| !part.contains('*')).unwrap();
+                assert!(makefile.contains(name), "no rule makes {from}");
             }
             None => {
                 let folder = root().join(from.split('*').next().unwrap());
@@ -50,12 +50,12 @@ fn everything_in_the_package_is_there_or_made() {
 }
 
 #[test]
-fn the_service_manager_is_notified_and_watches() {
+fn the_unit_has_notifications_and_a_watchdog() {
     let unit = fs::read_to_string(root().join("deploy/systemd/portcullis.service")).unwrap();
     let is_set = |setting: &str| unit.lines().any(|line| line == setting);
     assert!(is_set("Type=notify") && is_set("NotifyAccess=main") && is_set("Restart=always"), "{unit}");
     let watchdog = unit.lines().find_map(|line| line.strip_prefix("WatchdogSec=")).unwrap();
-    assert!(watchdog.parse::<u64>().unwrap() >= 30, "a busy node is given no time");
+    assert!(watchdog.parse::<u64>().unwrap() >= 30, "too short for a busy node");
     // The notification goes through a unix socket.
     let families = unit.lines().find_map(|line| line.strip_prefix("RestrictAddressFamilies=")).unwrap();
     assert!(families.split(' ').any(|family| family == "AF_UNIX"), "{families}");

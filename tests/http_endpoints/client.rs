@@ -1,4 +1,4 @@
-//! An HTTP/1.1 client that shows an answer as it came, with the headers as they were spelled.
+//! HTTP/1.1 client that returns responses unchanged, including the case of header names.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -9,53 +9,57 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 
-/// An answer, without its `Date`.
+/// A response, without its `Date` header.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub(crate) status: u16,
     pub(crate) headers: BTreeMap<String, String>,
     pub(crate) body: String,
 }
 
-impl Answer {
+impl Response {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name).map(String::as_str)
     }
 }
 
-/// Asks for a path and has the connection closed, as kube-proxy's recorder did.
-pub(crate) async fn get(address: SocketAddr, path: &str) -> io::Result<Answer> {
+/// Requests a path with `Connection: close`, as the recorder of kube-proxy's responses did.
+pub(crate) async fn get(address: SocketAddr, path: &str) -> io::Result<Response> {
     let request = format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
     let talk = async {
         let mut stream = TcpStream::connect(address).await?;
         stream.write_all(request.as_bytes()).await?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).await?;
-        Ok(parse(&answer))
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await?;
+        Ok(parse(&response))
     };
     timeout(Duration::from_secs(10), talk).await?
 }
 
-fn parse(answer: &str) -> Answer {
-    let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+fn parse(response: &str) -> Response {
+    let (head, body) = response.split_once("\r\n\r\n").expect("a head and a body");
     let mut lines = head.split("\r\n");
     let status = lines.next().and_then(|line| line.split(' ').nth(1)).expect("a status line");
     let headers = lines.filter_map(|line| line.split_once(": ")).filter(|(name, _)| *name != "Date");
-    Answer {
+    Response {
         status: status.parse().expect("a status"),
         headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         body: body.to_owned(),
     }
 }
 
-/// Asks until the answer is as wanted, for at most ten seconds.
-pub(crate) async fn until(address: SocketAddr, path: &str, wanted: impl Fn(&io::Result<Answer>) -> bool) {
+/// Repeats a request until the response satisfies `is_expected`, for at most ten seconds.
+pub(crate) async fn until(
+    address: SocketAddr,
+    path: &str,
+    is_expected: impl Fn(&io::Result<Response>) -> bool,
+) {
     for _ in 0..200 {
-        let answer = get(address, path).await;
-        if wanted(&answer) {
+        let response = get(address, path).await;
+        if is_expected(&response) {
             return;
         }
         sleep(Duration::from_millis(50)).await;
     }
-    panic!("{address}{path} did not come to answer as wanted: {:?}", get(address, path).await);
+    panic!("{address}{path}: unexpected response after ten seconds: {:?}", get(address, path).await);
 }

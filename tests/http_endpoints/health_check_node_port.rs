@@ -1,4 +1,4 @@
-//! The ports where load balancers ask for a Service.
+//! Tests of `healthCheckNodePort`s.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -42,7 +42,7 @@ impl Ports {
         self.ports.set(DesiredPorts { addresses: addresses.to_vec(), services });
     }
 
-    /// Waits until exactly these Services' ports cannot be answered, for reasons with these words.
+    /// Waits until exactly these Services have failures, whose reasons contain these words.
     async fn until_failures(&self, expected: &[(&str, &str)]) {
         for _ in 0..200 {
             let failures = self.ports.failures();
@@ -71,31 +71,31 @@ fn check(port: u16, local_endpoints: &[(Family, usize)]) -> ServiceHealthCheck {
     }
 }
 
-/// A port that was free a moment ago, in both families.
+/// Returns a port that is currently free.
 async fn free_port() -> u16 {
     let v4 = TcpListener::bind((LOOPBACK, 0)).await.expect("a free port");
     v4.local_addr().expect("it is bound").port()
 }
 
-/// What an answer says: its status, and the count and health in its body.
-async fn says(address: (IpAddr, u16)) -> Option<(u16, u64, bool)> {
-    let answer = get(address.into(), "/").await.ok()?;
-    let body: Value = serde_json::from_str(&answer.body).expect("JSON");
+/// Returns the status code of a response, and the endpoint count and health in its body.
+async fn read_check(address: (IpAddr, u16)) -> Option<(u16, u64, bool)> {
+    let response = get(address.into(), "/").await.ok()?;
+    let body: Value = serde_json::from_str(&response.body).expect("JSON");
     let (count, healthy) = (body["localEndpoints"].as_u64()?, body["serviceProxyHealthy"].as_bool()?);
-    Some((answer.status, count, healthy))
+    Some((response.status, count, healthy))
 }
 
-async fn until_says(address: (IpAddr, u16), expected: (u16, u64, bool)) {
+async fn until_check(address: (IpAddr, u16), expected: (u16, u64, bool)) {
     for _ in 0..200 {
-        if says(address).await == Some(expected) {
+        if read_check(address).await == Some(expected) {
             return;
         }
         sleep(Duration::from_millis(50)).await;
     }
-    panic!("{address:?}: {:?} instead of {expected:?}", says(address).await);
+    panic!("{address:?}: {:?} instead of {expected:?}", read_check(address).await);
 }
 
-/// The recordings of iptables mode: the answers, and the state that they belong to.
+/// Returns the recordings of iptables mode: the responses, and the cluster state to which they belong.
 fn recordings() -> Vec<(PathBuf, PathBuf)> {
     let entries = |folder: &Path| -> Vec<PathBuf> {
         let read = fs::read_dir(folder).into_iter().flatten();
@@ -105,9 +105,9 @@ fn recordings() -> Vec<(PathBuf, PathBuf)> {
     for case in entries(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/services"))) {
         for step in entries(&case.join("iptables")) {
             let number = step.file_name().and_then(|name| name.to_str()).expect("a number");
-            let (answers, state) = (step.join("health.json"), case.join(format!("state-{number}.yaml")));
-            if answers.exists() {
-                found.push((answers, state));
+            let (responses, state) = (step.join("health.json"), case.join(format!("state-{number}.yaml")));
+            if responses.exists() {
+                found.push((responses, state));
             }
         }
     }
@@ -123,73 +123,81 @@ fn desired(state: &Path) -> Desired {
             index.handle(Event::Applied(Object::parse(kind, document.value).expect("it can be read").object));
         }
     }
-    // The recorder's node.
+    // The node of the recording.
     Desired::from_index(&index, Name::new("node-a"))
 }
 
 #[tokio::test]
-async fn every_recorded_answer_of_kube_proxy() {
+async fn responses_equal_the_recorded_ones_of_kube_proxy() {
     let recordings = recordings();
     assert!(recordings.len() >= 14, "{}", recordings.len());
-    for (answers, state) in recordings {
+    for (responses, state) in recordings {
         let recorded: Vec<Value> =
-            serde_json::from_str(&fs::read_to_string(&answers).expect("a file")).expect("it is JSON");
-        let mut wanted = DesiredPorts::new(&desired(&state), vec![LOOPBACK, LOOPBACK_V6]);
-        assert_eq!(wanted.services.len(), recorded.len(), "{}", answers.display());
+            serde_json::from_str(&fs::read_to_string(&responses).expect("a file")).expect("it is JSON");
+        let mut desired_ports = DesiredPorts::new(&desired(&state), vec![LOOPBACK, LOOPBACK_V6]);
+        assert_eq!(desired_ports.services.len(), recorded.len(), "{}", responses.display());
         for expected in recorded {
             let (namespace, name) =
                 expected["service"].as_str().and_then(|s| s.split_once('/')).expect("a name");
-            let check = wanted.services.get_mut(&NamespacedName::new(namespace, name)).expect("it is wanted");
+            let check = desired_ports
+                .services
+                .get_mut(&NamespacedName::new(namespace, name))
+                .expect("the Service has a health check");
             assert_eq!(u64::from(check.port.get()), expected["port"].as_u64().expect("a port"));
             // The recorded port may be in use where the test runs.
             check.port = NonZeroU16::new(free_port().await).expect("not zero");
             let v6_recorded = expected["listens"].to_string().contains("::");
-            assert_eq!(check.local_endpoints.contains_key(&Family::V6), v6_recorded, "{}", answers.display());
+            assert_eq!(
+                check.local_endpoints.contains_key(&Family::V6),
+                v6_recorded,
+                "{}",
+                responses.display()
+            );
             let port = check.port.get();
 
             let ports = Ports::start();
-            ports.ports.set(wanted.clone());
+            ports.ports.set(desired_ports.clone());
             let address = SocketAddr::new(LOOPBACK, port);
             until(address, "/", Result::is_ok).await;
-            let answer = get(address, "/").await.expect("an answer");
+            let response = get(address, "/").await.expect("a response");
             let expected = &expected["answer"];
             let headers: BTreeMap<String, String> =
                 serde_json::from_value(expected["headers"].clone()).expect("headers");
-            assert_eq!(u64::from(answer.status), expected["status"].as_u64().expect("a status"));
-            assert_eq!(answer.headers, headers, "{}", answers.display());
-            assert_eq!(answer.body, expected["body"].as_str().expect("a body"));
-            assert_eq!(says((LOOPBACK_V6, port)).await, None, "the Service is not served in IPv6");
+            assert_eq!(u64::from(response.status), expected["status"].as_u64().expect("a status"));
+            assert_eq!(response.headers, headers, "{}", responses.display());
+            assert_eq!(response.body, expected["body"].as_str().expect("a body"));
+            assert_eq!(read_check((LOOPBACK_V6, port)).await, None, "the Service is not served in IPv6");
         }
     }
 }
 
 #[tokio::test]
-async fn the_answer_follows_counts_health_and_the_stop() {
+async fn the_response_follows_counts_health_and_the_stop_signal() {
     let (ports, port) = (Ports::start(), free_port().await);
     let address = (LOOPBACK, port);
     ports.set(&[LOOPBACK], &[("a", check(port, &[(Family::V4, 2)]))]);
-    until_says(address, (200, 2, true)).await;
+    until_check(address, (200, 2, true)).await;
     ports.set(&[LOOPBACK], &[("a", check(port, &[(Family::V4, 0)]))]);
-    until_says(address, (503, 0, true)).await;
+    until_check(address, (503, 0, true)).await;
     ports.set(&[LOOPBACK], &[("a", check(port, &[(Family::V4, 1)]))]);
-    until_says(address, (200, 1, true)).await;
+    until_check(address, (200, 1, true)).await;
     ports.health.sync_failed(Family::V4, Moment::now(), "no");
-    until_says(address, (503, 1, false)).await;
+    until_check(address, (503, 1, false)).await;
     ports.health.synced(Family::V4, Moment::now());
     ports.health.set_node_eligible(false);
-    until_says(address, (200, 1, true)).await;
+    until_check(address, (200, 1, true)).await;
 
     let moved = free_port().await;
     ports.set(&[LOOPBACK], &[("a", check(moved, &[(Family::V4, 1)]))]);
-    until_says((LOOPBACK, moved), (200, 1, true)).await;
-    assert_eq!(says(address).await, None, "the old port is closed");
+    until_check((LOOPBACK, moved), (200, 1, true)).await;
+    assert_eq!(read_check(address).await, None, "the old port is closed");
     ports.stop.send(true).expect("it waits for it");
     until((LOOPBACK, moved).into(), "/", Result::is_err).await;
 }
 
-/// Rules translate connections to a node port before a listener gets them, so it must not be said that it answers.
+/// Rules translate connections to a node port before a listener receives them, so the port must not count as served.
 #[tokio::test]
-async fn a_port_that_is_also_a_node_port_is_not_answered() {
+async fn a_port_that_is_also_a_node_port_is_not_served() {
     let port = free_port().await;
     let service =
         |name: &str, spec: Value| json!({"metadata": {"name": name, "namespace": "default"}, "spec": spec});
@@ -205,7 +213,7 @@ async fn a_port_that_is_also_a_node_port_is_not_answered() {
         "ports": [{"port": 80, "protocol": protocol, "nodePort": port}]}),
         )
     };
-    let wanted = |owner: Value| {
+    let desired_ports = |owner: Value| {
         let mut index = Index::new();
         for object in [checked.clone(), owner] {
             let object = Object::parse(Kind::Service, object).expect("a Service").object;
@@ -214,15 +222,15 @@ async fn a_port_that_is_also_a_node_port_is_not_answered() {
         DesiredPorts::new(&Desired::from_index(&index, Name::new("node-a")), vec![LOOPBACK])
     };
     let ports = Ports::start();
-    ports.ports.set(wanted(owner("TCP", "10.96.0.2")));
+    ports.ports.set(desired_ports(owner("TCP", "10.96.0.2")));
     ports.until_failures(&[("checked", "node port of Service default/owner")]).await;
-    assert_eq!(says((LOOPBACK, port)).await, None);
+    assert_eq!(read_check((LOOPBACK, port)).await, None);
     for other in [owner("UDP", "10.96.0.2"), owner("TCP", "fd00::2")] {
-        ports.ports.set(wanted(other));
-        until_says((LOOPBACK, port), (503, 0, true)).await;
-        ports.ports.set(wanted(owner("TCP", "10.96.0.2")));
+        ports.ports.set(desired_ports(other));
+        until_check((LOOPBACK, port), (503, 0, true)).await;
+        ports.ports.set(desired_ports(owner("TCP", "10.96.0.2")));
         ports.until_failures(&[("checked", "node port of Service default/owner")]).await;
-        assert_eq!(says((LOOPBACK, port)).await, None, "it is closed again");
+        assert_eq!(read_check((LOOPBACK, port)).await, None, "the port is closed again");
     }
 }
 
@@ -231,37 +239,37 @@ async fn both_families_of_a_service_have_their_own_sockets_and_counts() {
     let (ports, port) = (Ports::start(), free_port().await);
     let all = [IpAddr::V4(Ipv4Addr::UNSPECIFIED), IpAddr::V6(Ipv6Addr::UNSPECIFIED)];
     ports.set(&all, &[("a", check(port, &[(Family::V4, 1), (Family::V6, 3)]))]);
-    until_says((LOOPBACK, port), (200, 1, true)).await;
-    until_says((LOOPBACK_V6, port), (200, 3, true)).await;
+    until_check((LOOPBACK, port), (200, 1, true)).await;
+    until_check((LOOPBACK_V6, port), (200, 3, true)).await;
     ports.set(&all, &[("a", check(port, &[(Family::V6, 3)]))]);
     until((LOOPBACK, port).into(), "/", Result::is_err).await;
-    until_says((LOOPBACK_V6, port), (200, 3, true)).await;
+    until_check((LOOPBACK_V6, port), (200, 3, true)).await;
     ports.set(&[LOOPBACK], &[("a", check(port, &[(Family::V6, 3)]))]);
     ports.until_failures(&[("a", "no address")]).await;
 }
 
 #[tokio::test]
-async fn of_two_services_on_one_port_the_first_has_it_until_it_is_gone() {
+async fn of_two_services_with_one_port_the_first_keeps_it_until_it_is_removed() {
     let (ports, port) = (Ports::start(), free_port().await);
     let (one, two) = (check(port, &[(Family::V4, 1)]), check(port, &[(Family::V4, 2)]));
     ports.set(&[LOOPBACK], &[("b", two.clone())]);
-    until_says((LOOPBACK, port), (200, 2, true)).await;
+    until_check((LOOPBACK, port), (200, 2, true)).await;
     ports.set(&[LOOPBACK], &[("a", one.clone()), ("b", two)]);
     ports.until_failures(&[("a", "default/b")]).await;
-    assert_eq!(says((LOOPBACK, port)).await, Some((200, 2, true)));
+    assert_eq!(read_check((LOOPBACK, port)).await, Some((200, 2, true)));
     ports.set(&[LOOPBACK], &[("a", one)]);
-    until_says((LOOPBACK, port), (200, 1, true)).await;
+    until_check((LOOPBACK, port), (200, 1, true)).await;
     ports.until_failures(&[]).await;
 }
 
 #[tokio::test]
-async fn a_port_that_another_program_has_is_taken_once_it_is_free() {
+async fn a_port_in_use_is_opened_once_it_is_free() {
     let ports = Ports::start();
-    let taker = TcpListener::bind((LOOPBACK, 0)).await.expect("a free port");
-    let port = taker.local_addr().expect("it is bound").port();
+    let other_program = TcpListener::bind((LOOPBACK, 0)).await.expect("a free port");
+    let port = other_program.local_addr().expect("it is bound").port();
     ports.set(&[LOOPBACK], &[("a", check(port, &[(Family::V4, 1)]))]);
     ports.until_failures(&[("a", "another program listens")]).await;
-    drop(taker);
-    until_says((LOOPBACK, port), (200, 1, true)).await;
+    drop(other_program);
+    until_check((LOOPBACK, port), (200, 1, true)).await;
     ports.until_failures(&[]).await;
 }

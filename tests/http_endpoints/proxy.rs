@@ -1,4 +1,4 @@
-//! The servers of the proxy itself.
+//! Tests of the health and metrics servers.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
-use crate::client::{Answer, get};
+use crate::client::{Response, get};
 
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -53,7 +53,7 @@ impl Proxy {
         self.servers.metrics_address().expect("it listens")
     }
 
-    /// With both servers listening.
+    /// Starts a proxy and waits until both servers listen.
     async fn listening(mode: ProxyMode, configuration: &str) -> Proxy {
         let addresses = Addresses { healthz: Some(ANY_PORT), metrics: Some(ANY_PORT), hard_fail: true };
         let proxy = Self::start(mode, configuration, addresses).await.expect("free ports");
@@ -70,8 +70,8 @@ fn recorded() -> serde_json::Map<String, Value> {
     serde_json::from_str(&text).expect("it is JSON")
 }
 
-/// A body with the times replaced, and for `/statusz` and `/flagz`, which tell of another program, only
-/// what comes before that.
+/// Returns a body with timestamps replaced; for `/statusz` and `/flagz`, whose content depends on the program, only
+/// the header.
 fn comparable(path: &str, body: &str) -> String {
     match path {
         "/statusz" => body.split("Started:").next().expect("a first part").to_owned(),
@@ -84,7 +84,7 @@ fn comparable(path: &str, body: &str) -> String {
     }
 }
 
-/// Whether it is a time as Go writes one: `2026-11-21T05:00:22.769Z`.
+/// Returns true for a timestamp as formatted by Go: `2026-11-21T05:00:22.769Z`.
 fn is_time(text: &str) -> bool {
     let shape: String = text.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
     let fraction = shape.strip_prefix("0000-00-00T00:00:00").and_then(|rest| rest.strip_suffix('Z'));
@@ -94,7 +94,7 @@ fn is_time(text: &str) -> bool {
 }
 
 #[tokio::test]
-async fn every_recorded_answer_of_kube_proxy() {
+async fn responses_equal_the_recorded_ones_of_kube_proxy() {
     let recorded = recorded();
     for mode in [ProxyMode::Iptables, ProxyMode::Nftables] {
         let configz = recorded[&format!("{} 10249/configz", mode.name())]["body"].as_str().expect("a body");
@@ -108,12 +108,12 @@ async fn every_recorded_answer_of_kube_proxy() {
         for (place, expected) in of_mode {
             let (port, path) = place.split_at(place.find('/').expect("a path"));
             let address = if port == "10256" { proxy.health_port() } else { proxy.metrics_port() };
-            let answer = get(address, path).await.expect("an answer");
-            let found = comparable(path, &answer.body);
+            let response = get(address, path).await.expect("a response");
+            let found = comparable(path, &response.body);
             assert_eq!(found, comparable(path, expected["body"].as_str().expect("a body")), "{place}");
-            assert_eq!(u64::from(answer.status), expected["status"].as_u64().expect("a status"), "{place}");
+            assert_eq!(u64::from(response.status), expected["status"].as_u64().expect("a status"), "{place}");
             for name in ["Content-Type", "X-Content-Type-Options"] {
-                assert_eq!(answer.header(name), expected["headers"][name].as_str(), "{place} {name}");
+                assert_eq!(response.header(name), expected["headers"][name].as_str(), "{place} {name}");
             }
             seen += 1;
         }
@@ -122,12 +122,12 @@ async fn every_recorded_answer_of_kube_proxy() {
 }
 
 #[tokio::test]
-async fn health_fails_when_a_sync_fails_and_metrics_count_the_answers() {
+async fn health_fails_when_a_sync_fails_and_metrics_count_the_responses() {
     let proxy = Proxy::listening(ProxyMode::Iptables, "{}").await;
     let statuses = async || {
         let mut statuses = Vec::new();
         for path in ["/healthz", "/livez"] {
-            statuses.push(get(proxy.health_port(), path).await.expect("an answer").status);
+            statuses.push(get(proxy.health_port(), path).await.expect("a response").status);
         }
         statuses
     };
@@ -139,7 +139,7 @@ async fn health_fails_when_a_sync_fails_and_metrics_count_the_answers() {
     proxy.health.set_node_eligible(false);
     assert_eq!(statuses().await, [503, 200]);
 
-    let Answer { status, body, headers } = get(proxy.metrics_port(), "/metrics").await.expect("an answer");
+    let Response { status, body, headers } = get(proxy.metrics_port(), "/metrics").await.expect("a response");
     assert_eq!((status, headers["Content-Type"].as_str()), (200, "text/plain; version=0.0.4; charset=utf-8"));
     for line in [
         "kubeproxy_proxy_healthz_total{code=\"200\"} 1",
@@ -152,37 +152,39 @@ async fn health_fails_when_a_sync_fails_and_metrics_count_the_answers() {
 }
 
 #[tokio::test]
-async fn an_address_that_is_taken_is_an_error_or_tried_again() {
-    let taker = TcpListener::bind(ANY_PORT).await.expect("a free port");
-    let address = taker.local_addr().expect("it is bound");
+async fn an_address_in_use_is_an_error_or_retried() {
+    let other_program = TcpListener::bind(ANY_PORT).await.expect("a free port");
+    let address = other_program.local_addr().expect("it is bound");
     let addresses = |hard_fail| Addresses { healthz: Some(address), metrics: None, hard_fail };
 
-    let error = Proxy::start(ProxyMode::Iptables, "{}", addresses(true)).await.err().expect("it is taken");
+    let error =
+        Proxy::start(ProxyMode::Iptables, "{}", addresses(true)).await.err().expect("the address is in use");
     let message = error.to_string();
     assert!(message.contains(&address.to_string()), "{message}");
     assert!(message.contains("--healthz-bind-address"), "{message}");
 
-    let proxy = Proxy::start(ProxyMode::Iptables, "{}", addresses(false)).await.expect("it tries again");
+    let proxy = Proxy::start(ProxyMode::Iptables, "{}", addresses(false)).await.expect("the servers retry");
     assert_eq!(proxy.servers.healthz_address(), None);
-    drop(taker);
-    crate::client::until(address, "/healthz", |answer| answer.as_ref().is_ok_and(|a| a.status == 200)).await;
+    drop(other_program);
+    crate::client::until(address, "/healthz", |response| response.as_ref().is_ok_and(|a| a.status == 200))
+        .await;
     assert_eq!(proxy.servers.healthz_address(), Some(address));
     assert_eq!(proxy.servers.metrics_address(), None);
 }
 
 #[tokio::test]
-async fn one_connection_takes_several_requests_and_is_closed_at_the_stop() {
+async fn a_connection_serves_several_requests_and_is_closed_by_the_stop_signal() {
     let proxy = Proxy::listening(ProxyMode::Iptables, "{}").await;
     let address = proxy.health_port();
     let mut stream = TcpStream::connect(address).await.expect("it listens");
     for _ in 0..2 {
         stream.write_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n").await.expect("it reads");
-        let mut answer = [0; 4096];
-        let length = stream.read(&mut answer).await.expect("it answers");
-        assert!(answer[..length].starts_with(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"));
+        let mut response = [0; 4096];
+        let length = stream.read(&mut response).await.expect("it answers");
+        assert!(response[..length].starts_with(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"));
     }
     proxy.stop.send(true).expect("it waits for it");
     timeout(Duration::from_secs(5), proxy.servers.stopped()).await.expect("it stops");
     assert_eq!(stream.read(&mut [0; 1]).await.expect("the end"), 0, "the idle connection is closed");
-    assert!(TcpStream::connect(address).await.is_err(), "nobody listens");
+    assert!(TcpStream::connect(address).await.is_err(), "the port is closed");
 }

@@ -1,4 +1,4 @@
-//! What kube-proxy reports to the API server about its node, as Events.
+//! Events that kube-proxy also reports to the API server.
 
 use std::net::{Ipv4Addr, TcpListener};
 
@@ -29,8 +29,8 @@ fn server() -> ApiServer {
     server
 }
 
-/// What the Events say, in the order of what they are about.
-fn told(server: &ApiServer) -> Vec<String> {
+/// Returns the Events as text, sorted by object.
+fn event_texts(server: &ApiServer) -> Vec<String> {
     let words = |event: &Value| {
         let text =
             |pointer: &str| event.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -44,30 +44,30 @@ fn told(server: &ApiServer) -> Vec<String> {
             text("/note")
         )
     };
-    let mut told: Vec<String> = server.objects("events").iter().map(words).collect();
-    told.sort();
-    told
+    let mut texts: Vec<String> = server.objects("events").iter().map(words).collect();
+    texts.sort();
+    texts
 }
 
-/// The beginnings of what the Events say.
-fn assert_starts(told: &[String], expected: &[&str]) {
-    let all = told.len() == expected.len()
-        && told.iter().zip(expected).all(|(told, start)| told.starts_with(start));
-    assert!(all, "{told:#?}");
+/// Asserts the beginnings of the Events' texts.
+fn assert_starts(texts: &[String], expected: &[&str]) {
+    let all = texts.len() == expected.len()
+        && texts.iter().zip(expected).all(|(texts, start)| texts.starts_with(start));
+    assert!(all, "{texts:#?}");
 }
 
-/// As upstream, and with the UIDs by which `kubectl describe` finds them.
+/// The Events have the UIDs by which `kubectl describe` finds them.
 #[test]
-fn a_start_and_ports_that_are_taken_are_told() {
+fn a_start_and_ports_in_use_are_reported() {
     namespace::inside(|| {
         let node = Node::new();
         let _taken = [(Ipv4Addr::LOCALHOST, METRICS.port()), (Ipv4Addr::UNSPECIFIED, HEALTH_CHECK_PORT)]
             .map(|address| TcpListener::bind(address).unwrap());
         let server = server();
         let mut daemon = node.start_following(&server.url(), &["--conntrack-max-per-core=0"]);
-        daemon.wait_until("all is told", || server.objects("events").len() >= 3);
+        daemon.wait_until("all Events are reported", || server.objects("events").len() >= 3);
         assert_starts(
-            &told(&server),
+            &event_texts(&server),
             &[
                 "Node node-a 4b0e: Normal Starting StartKubeProxy by kube-proxy kube-proxy-node-a: Starting portcullis ",
                 "Node node-a 4b0e: Warning FailedToStartMetricServer StartKubeProxy by kube-proxy kube-proxy-node-a: \
@@ -79,18 +79,17 @@ fn a_start_and_ports_that_are_taken_are_told() {
     });
 }
 
-/// A process that ends at once says why before.
 #[test]
-fn a_start_that_fails_is_told() {
+fn a_failed_start_is_reported() {
     namespace::inside(|| {
         let node = Node::new();
         let _taken = TcpListener::bind(METRICS).unwrap();
         let server = server();
         let arguments = ["--bind-address-hard-fail", "--conntrack-max-per-core=0"];
         let mut daemon = node.start_following(&server.url(), &arguments);
-        assert_eq!(daemon.ended().code(), Some(2));
+        assert_eq!(daemon.wait_for_exit().code(), Some(2));
         assert_starts(
-            &told(&server),
+            &event_texts(&server),
             &[
                 "Node node-a 4b0e: Warning FailedToStartMetricServer StartKubeProxy by kube-proxy kube-proxy-node-a: ",
             ],
@@ -98,9 +97,8 @@ fn a_start_that_fails_is_told() {
     });
 }
 
-/// An API server that takes no Events, or none at all, holds up nothing.
 #[test]
-fn events_that_cannot_be_made_hold_nothing_up() {
+fn rejected_events_do_not_delay_the_daemon() {
     namespace::inside(|| {
         let node = Node::new();
         let server = server();
@@ -108,6 +106,6 @@ fn events_that_cannot_be_made_hold_nothing_up() {
         let mut daemon = node.start_following(&server.url(), &[]);
         daemon.wait_healthy();
         daemon.wait_until("it has tried", || !server.requests(&["/events"]).is_empty());
-        assert!(daemon.runs(), "{PATIENCE:?}: {}", daemon.log());
+        assert!(daemon.is_running(), "{PATIENCE:?}: {}", daemon.log());
     });
 }

@@ -1,10 +1,10 @@
-//! A cluster of one node and one Service, behind an API server.
+//! API server with a cluster of one node and one Service.
 
 use serde_json::{Value, json};
 
 use crate::api_server::ApiServer;
 
-/// A server that has the node and the Service shop/web at 10.96.0.10:80, with one endpoint.
+/// Starts a server with the node and the Service shop/web at 10.96.0.10:80, with one endpoint.
 pub(crate) fn server(endpoint: &str) -> ApiServer {
     let server = ApiServer::start();
     server.apply(json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-a"}}));
@@ -16,7 +16,7 @@ pub(crate) fn server(endpoint: &str) -> ApiServer {
     server
 }
 
-/// The Service's slice, with one endpoint at port 8080.
+/// Returns the EndpointSlice of the Service, with one endpoint at port 8080.
 pub(crate) fn slice(endpoint: &str) -> Value {
     json!({
         "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "addressType": "IPv4",
@@ -25,7 +25,7 @@ pub(crate) fn slice(endpoint: &str) -> Value {
     })
 }
 
-/// The rules of table nat.
+/// Returns the rules of table nat.
 pub(crate) fn rules() -> String {
     let output = std::process::Command::new("iptables-save").args(["-t", "nat"]).output().unwrap();
     String::from_utf8(output.stdout).unwrap()

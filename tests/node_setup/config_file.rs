@@ -1,4 +1,4 @@
-//! The file of `--config` changes while the daemon runs.
+//! Tests of changes to the `--config` file while the daemon runs.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -13,7 +13,7 @@ fn configuration(more: &str) -> String {
     format!("apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n{more}")
 }
 
-/// Writes it as a whole, as editors do.
+/// Replaces a file atomically, as editors do.
 fn replace(path: &Path, text: &str) {
     let fresh = path.with_extension("new");
     fs::write(&fresh, text).unwrap();
@@ -31,7 +31,7 @@ fn start(node: &Node, path: &Path) -> Daemon {
 }
 
 #[test]
-fn a_file_that_cannot_be_used_is_told_and_one_that_says_something_else_ends_it() {
+fn an_invalid_file_is_reported_and_a_changed_configuration_ends_the_daemon() {
     namespace::inside(|| {
         let node = Node::new();
         let path = node.folder.path().join("config.yaml");
@@ -39,7 +39,7 @@ fn a_file_that_cannot_be_used_is_told_and_one_that_says_something_else_ends_it()
         let mut daemon = start(&node, &path);
 
         replace(&path, &configuration("mode: iptables\nconntrack: {min: many}\n"));
-        daemon.wait_until("the mistake is told", is_unusable);
+        daemon.wait_until("the error is reported", is_unusable);
         let health = get(HEALTH, "/healthz").unwrap();
         assert!(health.contains(" 200 ") && health.contains("conntrack.min"), "{health}");
         let log = daemon.log();
@@ -47,23 +47,23 @@ fn a_file_that_cannot_be_used_is_told_and_one_that_says_something_else_ends_it()
 
         fs::remove_file(&path).unwrap();
         std::thread::sleep(Duration::from_millis(500));
-        assert!(daemon.runs() && is_unusable(), "a file that is gone is no reason to end");
+        assert!(daemon.is_running() && is_unusable(), "a removed file must not end the daemon");
 
-        replace(&path, &configuration("mode: iptables\n# Somebody's remark.\n"));
-        daemon.wait_until("it is well again", || !is_unusable());
+        replace(&path, &configuration("mode: iptables\n# A comment.\n"));
+        daemon.wait_until("the file is valid again", || !is_unusable());
         assert!(!get(HEALTH, "/healthz").unwrap().contains("warning"));
 
         replace(&path, &configuration("mode: iptables\nconntrack: {min: 4}\n"));
-        let status = daemon.ended();
+        let status = daemon.wait_for_exit();
         let log = daemon.log();
         assert_eq!(status.code(), Some(1), "{log}");
         assert!(log.contains("config.yaml was changed") && log.contains("the rules stay"), "{log}");
     });
 }
 
-/// As the kubelet replaces what is in a ConfigMap: all files at once, by one link.
+/// The kubelet replaces all files of a ConfigMap at once, by a symbolic link.
 #[test]
-fn a_config_map_is_replaced_as_a_whole() {
+fn a_replaced_config_map_ends_the_daemon() {
     namespace::inside(|| {
         let node = Node::new();
         let mounted = node.folder.path().join("mounted");
@@ -78,7 +78,7 @@ fn a_config_map_is_replaced_as_a_whole() {
         let mut daemon = start(&node, &mounted.join("config.conf"));
 
         version("..2026_2", "bindAddress: 0.0.0.0\nclusterCIDR: 10.244.0.0/16\n");
-        assert_eq!(daemon.ended().code(), Some(1), "{}", daemon.log());
+        assert_eq!(daemon.wait_for_exit().code(), Some(1), "{}", daemon.log());
         assert!(daemon.log().contains("was changed"), "{}", daemon.log());
     });
 }

@@ -1,4 +1,4 @@
-//! The program as a daemon on a node without Services, in the namespace of the calling thread.
+//! Runs the daemon on a node without Services, in the network namespace of the calling thread.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -9,13 +9,13 @@ use std::time::{Duration, Instant};
 use crate::http::get;
 use crate::namespace;
 
-/// How long the daemon may take for anything, on a machine that is busy.
+/// Time limit for the daemon to do anything, on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) const HEALTH: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10256);
 pub(crate) const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10249);
 
-/// A folder with manifests and more; the namespace's loopback is up.
+/// A node with a folder for manifests and other files; the loopback interface is up.
 pub(crate) struct Node {
     pub(crate) folder: tempfile::TempDir,
 }
@@ -28,7 +28,7 @@ impl Node {
         Node { folder }
     }
 
-    /// The program with arguments that every node needs, and others.
+    /// Returns the program with manifests and these arguments.
     pub(crate) fn program(&self, arguments: &[&str]) -> Command {
         let mut command = program();
         command
@@ -42,7 +42,7 @@ impl Node {
         self.spawn(self.program(arguments))
     }
 
-    /// A daemon that follows an API server instead of the manifests.
+    /// Starts a daemon with an API server instead of manifests.
     pub(crate) fn start_following(&self, server: &str, arguments: &[&str]) -> Daemon {
         let mut command = program();
         command.args(["--mode=nftables", "--master", server]).args(arguments);
@@ -58,7 +58,7 @@ impl Node {
     }
 }
 
-/// The program with arguments that every node needs.
+/// Returns the program with the arguments that every node needs.
 pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
     command.arg("--hostname-override=node-a");
@@ -66,14 +66,14 @@ pub(crate) fn program() -> Command {
     command
 }
 
-/// A daemon that runs; it is killed when this is dropped.
+/// A running daemon, which is killed on drop.
 pub(crate) struct Daemon {
     child: Child,
     pub(crate) log: PathBuf,
 }
 
 impl Daemon {
-    /// Starts one that logs into something else than a file.
+    /// Starts a daemon with this standard error.
     pub(crate) fn spawn(mut command: Command, stderr: impl Into<Stdio>, log: PathBuf) -> Self {
         let child = command.stderr(stderr).spawn().unwrap();
         Daemon { child, log }
@@ -87,29 +87,29 @@ impl Daemon {
         self.child.id()
     }
 
-    /// Waits until something is so; the daemon must not end meanwhile.
-    pub(crate) fn wait_until(&mut self, what: &str, so: impl Fn() -> bool) {
+    /// Waits until a condition holds; the daemon must not exit meanwhile.
+    pub(crate) fn wait_until(&mut self, what: &str, condition: impl Fn() -> bool) {
         let until = Instant::now() + PATIENCE;
-        while !so() {
+        while !condition() {
             assert!(self.child.try_wait().unwrap().is_none(), "ended before {what}:\n{}", self.log());
             assert!(Instant::now() < until, "not within {PATIENCE:?}: {what}\n{}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 
-    /// Waits until it answers that it is well.
+    /// Waits until `/healthz` succeeds.
     pub(crate) fn wait_healthy(&mut self) {
         self.wait_until("it is healthy", || {
             get(HEALTH, "/healthz").is_some_and(|answer| answer.contains(" 200 "))
         });
     }
 
-    pub(crate) fn runs(&mut self) -> bool {
+    pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
 
-    /// Waits until it has ended by itself.
-    pub(crate) fn ended(&mut self) -> ExitStatus {
+    /// Waits until the daemon exits by itself.
+    pub(crate) fn wait_for_exit(&mut self) -> ExitStatus {
         let until = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {

@@ -1,4 +1,4 @@
-//! What `/healthz`, `/livez` and the metrics say while something fails, and that it passes.
+//! Tests of `/healthz`, `/livez` and metrics during failures and after recovery.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -10,7 +10,7 @@ use crate::daemon::{Daemon, HEALTH, METRICS, Node, program};
 use crate::http::get;
 use crate::namespace;
 
-/// Tools in a folder that refuse to restore while there is a file `broken`, and otherwise are the system's.
+/// Creates wrappers of the restore tools that fail while a file `broken` exists.
 fn breakable_tools(folder: &Path) {
     let path = std::env::var("PATH").unwrap();
     for tool in ["iptables", "ip6tables"] {
@@ -27,7 +27,7 @@ fn breakable_tools(folder: &Path) {
     }
 }
 
-/// The value of a metric's first series.
+/// Returns the value of a metric's first series.
 fn metric(name: &str) -> f64 {
     let text = get(METRICS, "/metrics").unwrap();
     let line =
@@ -35,7 +35,7 @@ fn metric(name: &str) -> f64 {
     line.unwrap_or_else(|| panic!("no {name}:\n{text}")).rsplit(' ').next().unwrap().parse().unwrap()
 }
 
-fn is(path: &str, status: &str) -> bool {
+fn has_status(path: &str, status: &str) -> bool {
     get(HEALTH, path).is_some_and(|answer| answer.starts_with(&format!("HTTP/1.1 {status} ")))
 }
 
@@ -48,7 +48,7 @@ fn start(node: &Node, server: &ApiServer, mode: &str) -> Daemon {
 }
 
 #[test]
-fn a_restore_that_fails_shows_keeps_the_rules_and_is_tried_again() {
+fn a_failed_restore_is_reported_keeps_the_rules_and_is_retried() {
     namespace::inside(|| {
         let node = Node::new();
         breakable_tools(node.folder.path());
@@ -63,25 +63,26 @@ fn a_restore_that_fails_shows_keeps_the_rules_and_is_tried_again() {
         let broken = node.folder.path().join("broken");
         fs::write(&broken, "").unwrap();
         server.apply(slice("10.244.0.10"));
-        daemon.wait_until("it is not healthy", || is("/healthz", "503"));
+        daemon.wait_until("it is not healthy", || has_status("/healthz", "503"));
         let answer = get(HEALTH, "/healthz").unwrap();
         assert!(answer.contains("the last sync failed") && answer.contains("out of luck"), "{answer}");
-        assert!(is("/livez", "503"), "a new process may help");
+        assert!(has_status("/livez", "503"), "a restart may help");
         assert!(rules().contains("10.244.0.9:8080") && !rules().contains("10.244.0.10:8080"));
         assert!(metric("portcullis_sync_failures_total") > 0.0);
         assert!(metric("kubeproxy_sync_proxy_rules_iptables_partial_restore_failures_total") > 0.0);
 
         fs::remove_file(broken).unwrap();
-        daemon.wait_until("it is healthy again", || is("/healthz", "200") && is("/livez", "200"));
+        daemon.wait_until("it is healthy again", || {
+            has_status("/healthz", "200") && has_status("/livez", "200")
+        });
         assert!(rules().contains("10.244.0.10:8080") && !rules().contains("10.244.0.9:8080"));
-        assert!(daemon.runs());
+        assert!(daemon.is_running());
     });
 }
 
-/// That an API server is silent is a problem after minutes only, which other tests tell by the clock; until then nobody
-/// is alarmed, and after it the node follows.
+/// Silence of the API server fails health checks only after minutes, which unit tests check with a fake clock.
 #[test]
-fn an_api_server_that_is_gone_for_a_while_breaks_nothing() {
+fn a_short_outage_of_the_api_server_changes_neither_health_nor_rules() {
     for mode in ["--mode=iptables", "--mode=nftables"] {
         namespace::inside(move || {
             let node = Node::new();
@@ -89,8 +90,8 @@ fn an_api_server_that_is_gone_for_a_while_breaks_nothing() {
             let mut daemon = start(&node, &server, mode);
             daemon.wait_healthy();
             server.stop();
-            daemon.wait_until("it is noticed", daemon_says_unreachable);
-            assert!(is("/healthz", "200") && is("/livez", "200"));
+            daemon.wait_until("the outage is noticed", daemon_says_unreachable);
+            assert!(has_status("/healthz", "200") && has_status("/livez", "200"));
             server.apply(slice("10.244.0.10"));
             server.start_again();
             let held = || match mode {
@@ -105,7 +106,7 @@ fn an_api_server_that_is_gone_for_a_while_breaks_nothing() {
             daemon.wait_until("it follows", || {
                 held().contains("10.244.0.10") && !held().contains("10.244.0.9")
             });
-            assert!(daemon.runs() && is("/healthz", "200"));
+            assert!(daemon.is_running() && has_status("/healthz", "200"));
         });
     }
 }

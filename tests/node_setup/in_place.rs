@@ -1,4 +1,4 @@
-//! Started unchanged with what kubeadm and k3s give kube-proxy.
+//! Tests with the unchanged command lines that kubeadm and k3s give kube-proxy.
 
 use std::fs;
 use std::process::Command;
@@ -8,8 +8,8 @@ use crate::daemon::{METRICS, Node, program};
 use crate::http::get;
 use crate::namespace;
 
-/// It serves the Service, by iptables as both configure it, and answers as kube-proxy does.
-fn serves(node: &Node, command: Command) -> String {
+/// Asserts that the program serves the Service in iptables mode, as both configure, and returns the rules.
+fn assert_serves(node: &Node, command: Command) -> String {
     let mut daemon = node.spawn(command);
     daemon.wait_until("it serves", || rules().contains("KUBE-SERVICES -d "));
     daemon.wait_healthy();
@@ -23,12 +23,12 @@ fn serves(node: &Node, command: Command) -> String {
 }
 
 #[test]
-fn by_kubeadm() {
+fn kubeadm_command_line() {
     namespace::inside(|| {
         let node = Node::new();
         let server = server("10.244.0.9");
         let folder = node.folder.path();
-        // The ConfigMap is mounted whole, and has both files.
+        // The ConfigMap has both files and is mounted as a whole.
         server.kubeconfig(folder, "token");
         let kubeconfig = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
         let kubeconfig = kubeconfig.into_iter().find(|path| path.is_file()).unwrap();
@@ -39,29 +39,29 @@ fn by_kubeadm() {
         fs::write(&path, config.replace(mounted, &kubeconfig.display().to_string())).unwrap();
         let mut command = kube_proxy(&node);
         command.arg(format!("--config={}", path.display())).arg("--hostname-override=node-a");
-        let rules = serves(&node, command);
+        let rules = assert_serves(&node, command);
         assert!(rules.contains("! -s 10.244.0.0/16"), "its clusterCIDR: {rules}");
     });
 }
 
 #[test]
-fn by_k3s() {
+fn k3s_command_line() {
     namespace::inside(|| {
         let node = Node::new();
         let server = server("10.244.0.9");
         let kubeconfig = server.kubeconfig(node.folder.path(), "token");
         let arguments = include_str!("../../fixtures/command-lines/k3s");
-        let theirs = "/var/lib/rancher/k3s/agent/kubeproxy.kubeconfig";
-        assert!(arguments.contains(theirs));
-        let arguments = arguments.replace(theirs, &kubeconfig.display().to_string());
+        let recorded_path = "/var/lib/rancher/k3s/agent/kubeproxy.kubeconfig";
+        assert!(arguments.contains(recorded_path));
+        let arguments = arguments.replace(recorded_path, &kubeconfig.display().to_string());
         let mut command = kube_proxy(&node);
         command.args(arguments.lines());
-        let rules = serves(&node, command);
+        let rules = assert_serves(&node, command);
         assert!(rules.contains("! -s 10.42.0.0/16"), "its --cluster-cidr: {rules}");
     });
 }
 
-/// The program by its second name, as the image has it.
+/// Returns the program under the name `kube-proxy`, as in the image.
 fn kube_proxy(node: &Node) -> Command {
     let link = node.folder.path().join("manifests/kube-proxy");
     std::os::unix::fs::symlink(program().get_program(), &link).unwrap();

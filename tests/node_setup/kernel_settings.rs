@@ -1,11 +1,11 @@
-//! Connection tracking and the score for when memory runs out.
+//! Tests of the conntrack sysctls and `oom_score_adj`.
 
 use std::fs;
 
 use crate::daemon::{Node, program};
 use crate::namespace;
 
-/// What a setting of connection tracking is in the namespace of this thread.
+/// Returns the value of a conntrack sysctl in the namespace of this thread.
 fn setting(name: &str) -> String {
     let text = fs::read_to_string(format!("/proc/thread-self/root/proc/sys/net/netfilter/{name}")).unwrap();
     text.trim().to_owned()
@@ -31,23 +31,23 @@ fn settings() -> [String; 5] {
 }
 
 #[test]
-fn connection_tracking_is_set_by_init_only_and_nothing_else_is_done() {
+fn init_only_sets_conntrack_sysctls_and_nothing_else() {
     namespace::inside(|| {
         let node = Node::new();
         let before = settings();
         let output =
             node.program(&ARGUMENTS).args(["--init-only", "--conntrack-max-per-core=1"]).output().unwrap();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(0), "{said}");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(0), "{stderr}");
         let expected = ["7200", before[1].as_str(), "45", "90", "1"];
-        assert_eq!(settings(), expected, "what is 0 stays as it was: {said}");
+        assert_eq!(settings(), expected, "0 keeps the value: {stderr}");
         assert_eq!(namespace::run("nft list ruleset"), "");
     });
 }
 
-/// More than any machine has, which only the first namespace may set: the daemon serves all the same.
+/// Only the initial namespace may set the limit; the daemon serves anyway.
 #[test]
-fn a_limit_that_cannot_be_raised_is_told() {
+fn a_limit_that_cannot_be_raised_is_logged() {
     namespace::inside(|| {
         let node = Node::new();
         let mut daemon = node.start(&["--conntrack-min=2000000000", "--conntrack-max-per-core=1"]);
@@ -58,7 +58,7 @@ fn a_limit_that_cannot_be_raised_is_told() {
 }
 
 #[test]
-fn the_score_for_when_memory_runs_out_is_set() {
+fn oom_score_adj_is_set() {
     namespace::inside(|| {
         let node = Node::new();
         let mut daemon = node.start(&["--oom-score-adj=321"]);
@@ -68,8 +68,8 @@ fn the_score_for_when_memory_runs_out_is_set() {
     });
 }
 
-/// What a start writes to the kernel before its first sync, as far as the namespace shows it.
-fn written() -> (Vec<String>, String) {
+/// Returns the kernel state that a start may change before its first sync.
+fn kernel_state() -> (Vec<String>, String) {
     let bridged = fs::read_to_string("/proc/thread-self/root/proc/sys/net/bridge/bridge-nf-call-iptables");
     let counters = namespace::run("nft list ruleset") + &namespace::run("ip link");
     (settings().into_iter().chain(bridged.ok()).collect(), counters)
@@ -86,7 +86,7 @@ fn a_daemon_that_cannot_start_changes_nothing() {
         let broken = format!("--kubeconfig={}", broken.display());
         let manifests = format!("--manifests={}", node.folder.path().join("manifests").display());
         let _taken = std::net::TcpListener::bind("127.0.0.1:10256").unwrap();
-        // The arguments, and what the message names.
+        // Arguments, and a text in the error.
         let rows: [(&[&str], &str); 5] = [
             (&[], "neither --kubeconfig nor --master"),
             (&[&kubeconfig], "no-such-file"),
@@ -99,14 +99,14 @@ fn a_daemon_that_cannot_start_changes_nothing() {
         ];
         for mode in ["iptables", "nftables"] {
             for (arguments, named) in rows {
-                let before = written();
+                let before = kernel_state();
                 let mut command = program();
                 command.args(ARGUMENTS).args(["--network-policy", "--mode", mode]).args(arguments);
                 let output = command.output().unwrap();
-                let said = String::from_utf8_lossy(&output.stderr).into_owned();
-                assert_eq!(output.status.code(), Some(2), "{mode} {arguments:?}: {said}");
-                assert!(said.contains(named), "{mode} {arguments:?}: {said}");
-                assert_eq!(written(), before, "{mode} {arguments:?}: {said}");
+                let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+                assert_eq!(output.status.code(), Some(2), "{mode} {arguments:?}: {stderr}");
+                assert!(stderr.contains(named), "{mode} {arguments:?}: {stderr}");
+                assert_eq!(kernel_state(), before, "{mode} {arguments:?}: {stderr}");
             }
         }
     });

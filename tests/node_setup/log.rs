@@ -1,4 +1,4 @@
-//! The daemon serves, however its standard error fares.
+//! Tests of the daemon with a standard error that cannot be written.
 
 use std::fs::OpenOptions;
 use std::io::Write;
@@ -10,11 +10,11 @@ use crate::daemon::{Daemon, HEALTH, METRICS, Node, PATIENCE, program};
 use crate::http::get;
 use crate::namespace;
 
-/// A pipe that is full.
+/// Returns a full pipe.
 fn full_pipe() -> (std::io::PipeReader, std::io::PipeWriter) {
     let (reader, writer) = std::io::pipe().unwrap();
     let mut filler = writer.try_clone().unwrap();
-    // It holds 64 KiB, and would block at the next byte.
+    // A pipe holds 64 KiB; the next byte would block.
     filler.write_all(&vec![b'.'; 64 << 10]).unwrap();
     (reader, writer)
 }
@@ -24,7 +24,7 @@ fn is_healthy() -> bool {
 }
 
 #[test]
-fn a_log_that_cannot_be_written_stops_nothing() {
+fn a_log_that_cannot_be_written_does_not_stop_the_daemon() {
     for (case, format) in [
         ("full disk", "text"),
         ("full disk", "json"),
@@ -79,23 +79,22 @@ fn a_log_that_cannot_be_written_stops_nothing() {
                     metrics.lines().find_map(|l| l.strip_prefix("portcullis_log_lines_dropped_total "));
                 assert!(dropped.unwrap().parse::<f64>().unwrap() > 5.0, "{case}: {dropped:?}");
             }
-            assert!(daemon.runs());
+            assert!(daemon.is_running());
             let begun = std::time::Instant::now();
             Command::new("kill").arg(daemon.pid().to_string()).status().unwrap();
-            assert_eq!(daemon.ended().code(), Some(0), "{case}");
+            assert_eq!(daemon.wait_for_exit().code(), Some(0), "{case}");
             assert!(begun.elapsed() < PATIENCE / 2, "{case}: it took {:?} to end", begun.elapsed());
             drop(unread);
         });
     }
 }
 
-/// The last lines of the log are there when the daemon has ended.
 #[test]
-fn the_last_lines_are_written() {
+fn all_log_lines_are_written_before_exit() {
     namespace::inside(|| {
         let node = Node::new();
         let mut daemon = node.start(&["--once"]);
-        daemon.ended();
+        daemon.wait_for_exit();
         assert!(
             daemon.log().trim_end().lines().last().unwrap().contains("everything is written"),
             "{}",

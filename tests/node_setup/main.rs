@@ -1,7 +1,7 @@
-//! What the daemon does on a node beside its rules: kernel settings, its configuration file, its ports. The real program,
-//! in a network namespace.
+//! Tests of the daemon in a network namespace: sysctls, configuration file, ports, Events, logging, and behaviour during
+//! failures.
 
-#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod api_events;
 #[path = "../api_server/mod.rs"]

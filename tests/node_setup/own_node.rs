@@ -1,4 +1,4 @@
-//! This node's Node object is deleted, and created again with its facts assigned one by one.
+//! Tests of the deletion of this node's Node object, and of its recreation field by field.
 
 use std::process::Command;
 
@@ -23,7 +23,7 @@ fn full(pod_cidr: &str, address: &str) -> Value {
     }))
 }
 
-/// Slices in both zones, so that hints apply.
+/// Returns a slice with endpoints in both zones, so that topology hints apply.
 fn slices(here: &str) -> Value {
     let mut slice = slice(here);
     slice["endpoints"] = json!([
@@ -33,7 +33,7 @@ fn slices(here: &str) -> Value {
     slice
 }
 
-/// All rules of the node.
+/// Returns all rules of the node.
 fn rules() -> String {
     let lists: [&[&str]; 2] = [&["iptables-save"], &["nft", "list", "ruleset"]];
     let outputs = lists.map(|list| Command::new(list[0]).args(&list[1..]).output().unwrap().stdout);
@@ -45,7 +45,7 @@ fn health() -> String {
 }
 
 #[test]
-fn facts_of_a_node_whose_object_is_deleted_stay() {
+fn facts_of_a_deleted_node_object_are_kept() {
     let policy: &[&str] = &["--network-policy", "--network-policy-unknown-pods=deny"];
     for (mode, policy) in [("--mode=iptables", policy), ("--mode=nftables", &[]), ("--mode=nftables", policy)]
     {
@@ -66,7 +66,7 @@ fn facts_of_a_node_whose_object_is_deleted_stay() {
             command.args([mode, "--master", &server.url(), "--iptables-min-sync-period=0s"]);
             command.args(["--detect-local-mode=NodeCIDR", "--nodeport-addresses=primary"]).args(policy);
             let mut daemon = home.spawn(command);
-            // Node ports, local traffic, the zone's endpoints, and with policies the ranges of unknown pods.
+            // Node ports, local traffic, the zone's endpoints and, with policies, the pod CIDRs of unknown pods.
             let follows = |cidr: &str, address: &str, endpoint: &str| {
                 let rules = rules();
                 let own = [cidr, address, endpoint].iter().all(|text| rules.contains(text));

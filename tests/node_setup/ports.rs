@@ -1,4 +1,4 @@
-//! Another program has the ports, or another proxy runs.
+//! Tests with ports in use, and with another proxy on the node.
 
 use std::net::TcpListener;
 
@@ -7,7 +7,7 @@ use crate::http::get;
 use crate::namespace;
 
 #[test]
-fn the_rules_are_served_while_another_has_the_port_and_it_is_taken_when_it_is_free() {
+fn a_port_in_use_is_retried_while_services_are_served() {
     namespace::inside(|| {
         let node = Node::new();
         let taken = TcpListener::bind(METRICS).unwrap();
@@ -21,27 +21,27 @@ fn the_rules_are_served_while_another_has_the_port_and_it_is_taken_when_it_is_fr
 }
 
 #[test]
-fn a_port_that_is_taken_ends_it_where_that_is_asked_for() {
+fn a_port_in_use_ends_the_daemon_with_hard_fail() {
     namespace::inside(|| {
         let node = Node::new();
         let _taken = TcpListener::bind(METRICS).unwrap();
         let mut daemon = node.start(&["--bind-address-hard-fail"]);
-        assert_eq!(daemon.ended().code(), Some(2));
+        assert_eq!(daemon.wait_for_exit().code(), Some(2));
         let log = daemon.log();
         assert!(log.contains("127.0.0.1:10249"), "{log}");
     });
 }
 
-/// Two DaemonSets that were meant to take turns.
+/// For example with two DaemonSets on one node.
 #[test]
-fn another_proxy_on_the_node_is_told() {
+fn another_proxy_on_the_node_is_logged() {
     namespace::inside(|| {
         let node = Node::new();
         let mut first = node.start(&[]);
         first.wait_healthy();
         let mut second = node.start(&["--healthz-bind-address="]);
         let log = second.log.clone();
-        second.wait_until("it tells of the first", || {
+        second.wait_until("the log names the first daemon", || {
             let said = std::fs::read_to_string(&log).unwrap();
             said.contains("portcullis answers on 127.0.0.1:10249 in nftables mode")
         });

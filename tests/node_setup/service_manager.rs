@@ -1,4 +1,4 @@
-//! What the daemon tells a service manager, and what makes it stop feeding the watchdog.
+//! Tests of the notifications to systemd: readiness, status and watchdog.
 
 use std::cell::RefCell;
 use std::fs;
@@ -13,7 +13,7 @@ use crate::daemon::{HEALTH, Node, PATIENCE, program};
 use crate::http::get;
 use crate::namespace;
 
-/// The socket of a service manager, and the status that it heard last.
+/// Notification socket of a service manager, and the last status received.
 struct Manager {
     socket: UnixDatagram,
     status: RefCell<String>,
@@ -26,7 +26,7 @@ impl Manager {
         Manager { socket, status: RefCell::default() }
     }
 
-    /// The next message, if one comes soon.
+    /// Returns the next message, or `None` after a short timeout.
     fn next(&self) -> Option<String> {
         let mut buffer = [0; 4096];
         let length = self.socket.recv(&mut buffer).ok()?;
@@ -37,7 +37,7 @@ impl Manager {
         Some(message)
     }
 
-    /// Waits for a status that begins so; the one heard last counts.
+    /// Waits until the last status has this prefix.
     fn wait_for_status(&self, status: &str) {
         let until = Instant::now() + PATIENCE;
         while !self.status.borrow().starts_with(status) {
@@ -46,22 +46,22 @@ impl Manager {
         }
     }
 
-    /// Waits for a message with a line that begins so.
+    /// Waits for a message with a line that has this prefix.
     fn wait_for(&self, line: &str) {
         let until = Instant::now() + PATIENCE;
-        let mut heard = Vec::new();
+        let mut received = Vec::new();
         while Instant::now() < until {
             let Some(message) = self.next() else { continue };
             if message.lines().any(|l| l.starts_with(line)) {
                 return;
             }
-            heard.push(message);
+            received.push(message);
         }
-        panic!("no {line:?}: {heard:?}");
+        panic!("no {line:?}: {received:?}");
     }
 
-    /// What comes in a time.
-    fn during(&self, time: Duration) -> String {
+    /// Returns all messages received within a time.
+    fn receive_for(&self, time: Duration) -> String {
         let until = Instant::now() + time;
         let mut all = String::new();
         while Instant::now() < until {
@@ -71,8 +71,8 @@ impl Manager {
     }
 }
 
-/// Tools that do not end while there is a file `stuck`.
-fn sticky_tools(folder: &Path) {
+/// Creates wrappers of the restore tools that block while a file `stuck` exists.
+fn blocking_tools(folder: &Path) {
     let path = std::env::var("PATH").unwrap();
     for tool in ["iptables", "ip6tables"] {
         for infix in ["", "-nft", "-legacy"] {
@@ -102,7 +102,7 @@ fn notified(socket: &Path, server: &str) -> Command {
 }
 
 #[test]
-fn it_is_ready_before_the_api_server_answers_and_says_what_it_does() {
+fn the_daemon_is_ready_before_the_api_server_responds_and_reports_its_status() {
     namespace::inside(|| {
         let node = Node::new();
         let socket = node.folder.path().join("notify");
@@ -119,15 +119,15 @@ fn it_is_ready_before_the_api_server_answers_and_says_what_it_does() {
         manager.wait_for("WATCHDOG=1");
         Command::new("kill").arg(daemon.pid().to_string()).status().unwrap();
         manager.wait_for("STOPPING=1");
-        assert_eq!(daemon.ended().code(), Some(0));
+        assert_eq!(daemon.wait_for_exit().code(), Some(0));
     });
 }
 
 #[test]
-fn a_sync_that_hangs_fails_livez_and_starves_the_watchdog() {
+fn a_blocked_sync_fails_livez_and_stops_watchdog_notifications() {
     namespace::inside(|| {
         let node = Node::new();
-        sticky_tools(node.folder.path());
+        blocking_tools(node.folder.path());
         let socket = node.folder.path().join("notify");
         let manager = Manager::listen(&socket);
         let server = server("10.244.0.9");
@@ -145,9 +145,9 @@ fn a_sync_that_hangs_fails_livez_and_starves_the_watchdog() {
         daemon.wait_until("it is not live", live(" 503 "));
         let answer = get(HEALTH, "/livez").unwrap();
         assert!(answer.contains("the thread that syncs Services has made no progress since"), "{answer}");
-        manager.during(Duration::from_millis(500));
-        let heard = manager.during(Duration::from_secs(2));
-        assert!(!heard.contains("WATCHDOG=1"), "{heard}");
+        manager.receive_for(Duration::from_millis(500));
+        let received = manager.receive_for(Duration::from_secs(2));
+        assert!(!received.contains("WATCHDOG=1"), "{received}");
 
         fs::remove_file(stuck).unwrap();
         daemon.wait_until("it is live again", live(" 200 "));

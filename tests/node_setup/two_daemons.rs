@@ -1,4 +1,4 @@
-//! Two daemons in one network namespace: the lock on the policy table, and a table that both write.
+//! Tests of two daemons in one network namespace: the lock on the NetworkPolicy table, and contention for a table.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -11,14 +11,14 @@ use crate::namespace::{self, run};
 
 const POLICIES: &str = "nft -a list chain inet portcullis-policy postrouting";
 
-/// Ports that only the first daemon has.
+/// Flags of the second daemon: the first one has the ports.
 const SECOND: [&str; 2] = ["--healthz-bind-address=", "--metrics-bind-address="];
 
 fn start_second(node: &Node, arguments: &[&str]) -> Daemon {
     node.start(&[&SECOND[..], arguments].concat())
 }
 
-/// What `portcullis cleanup` prints, and whether it left nothing.
+/// Returns the output of `portcullis cleanup`, and whether it succeeded.
 fn cleanup(arguments: &[&str]) -> (String, bool) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
     let output = command.arg("cleanup").args(arguments).stderr(Stdio::null()).output().unwrap();
@@ -26,7 +26,7 @@ fn cleanup(arguments: &[&str]) -> (String, bool) {
 }
 
 #[test]
-fn the_policy_table_belongs_to_the_daemon_that_enforces_policies() {
+fn the_policy_table_is_owned_by_the_daemon_that_enforces_policies() {
     namespace::inside(|| {
         let node = Node::new();
         let mut first = node.start(&["--network-policy"]);
@@ -35,25 +35,25 @@ fn the_policy_table_belongs_to_the_daemon_that_enforces_policies() {
         let table = run(POLICIES);
         let holder = format!("portcullis (process {}) already enforces NetworkPolicies", first.pid());
 
-        // One that should enforce policies too does not start, in whatever way it is asked to.
+        // A second daemon with policies does not start.
         for arguments in [&["--network-policy"][..], &["--network-policy", "--once"]] {
             let mut second = start_second(&node, arguments);
-            assert_eq!(second.ended().code(), Some(2), "{arguments:?}");
+            assert_eq!(second.wait_for_exit().code(), Some(2), "{arguments:?}");
             assert!(second.log().contains(&holder), "{arguments:?}: {}", second.log());
         }
-        // One that should not leaves the table.
+        // A second daemon without policies leaves the table.
         let mut second = start_second(&node, &[]);
         let log = second.log.clone();
-        second.wait_until("it tells of the first", || {
+        second.wait_until("the log names the first daemon", || {
             std::fs::read_to_string(&log).unwrap().contains("the NetworkPolicy table stays")
         });
         assert!(second.log().contains(&holder), "{}", second.log());
         drop(second);
-        // Nor does cleanup take it, unless that is forced.
+        // Cleanup leaves the table, too, unless it is forced.
         let (printed, nothing_left) = cleanup(&[]);
         assert!(!nothing_left && printed.contains("left table inet portcullis-policy: "), "{printed}");
         assert!(printed.contains(&holder), "{printed}");
-        assert_eq!(run(POLICIES), table, "nobody touched it, as its handles tell");
+        assert_eq!(run(POLICIES), table, "the table is unchanged, including its handles");
         let (printed, _) = cleanup(&["--force"]);
         assert!(printed.contains("removed table inet portcullis-policy"), "{printed}");
         first.wait_until("it is written again", nft_succeeds);
@@ -65,7 +65,7 @@ fn the_policy_table_belongs_to_the_daemon_that_enforces_policies() {
         });
         drop(second);
 
-        // A lock ends with its process, however that came.
+        // The lock ends with its process.
         drop(first);
         let mut next = node.start(&["--network-policy"]);
         next.wait_healthy();
@@ -84,14 +84,14 @@ fn nft_succeeds() -> bool {
 }
 
 #[test]
-fn two_daemons_that_want_different_rules_slow_down_and_health_says_so() {
+fn contention_of_two_daemons_slows_repairs_and_fails_health() {
     namespace::inside(|| {
         let node = Node::new();
         let mut first = node.start(&[]);
         first.wait_healthy();
         let second = start_second(&node, &["--masquerade-all"]);
         let problem = "rules of Services: restored ";
-        first.wait_until("health tells of the second", || {
+        first.wait_until("health reports the second daemon", || {
             get(HEALTH, "/healthz").is_some_and(|answer| answer.contains(problem))
         });
         let answer = get(HEALTH, "/healthz").unwrap();

@@ -1,4 +1,4 @@
-//! Objects that cannot be read when the program starts: the rules that may serve them stay, and they are named.
+//! Tests of objects that cannot be parsed when the program starts: existing rules stay, and the objects are reported.
 
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::daemon::{HEALTH, Node, program};
 use crate::http::get;
 use crate::namespace;
 
-/// A Service with one endpoint, as it is given to an API server.
+/// Returns a Service with one endpoint, for an API server.
 fn service(name: &str, address: &str, endpoint: &str) -> [Value; 2] {
     [
         json!({
@@ -27,12 +27,12 @@ fn service(name: &str, address: &str, endpoint: &str) -> [Value; 2] {
     ]
 }
 
-/// The same as a manifest, in JSON documents of a YAML file.
+/// Returns a Service with one endpoint as a manifest: JSON documents in a YAML file.
 fn manifest(name: &str, address: &str, endpoint: &str) -> String {
     service(name, address, endpoint).map(|object| format!("---\n{object}\n")).concat()
 }
 
-/// Texts that take the place of a manifest, and what the message about each says.
+/// Invalid manifests, and a text in the error about each.
 const BROKEN: [(&str, &str); 5] = [
     ("apiVersion: v1\nkind: Service\nmetadata:\n\tname: b\n", "b.yaml:4: malformed YAML: a tab"),
     (
@@ -78,7 +78,7 @@ fn status(path: &str) -> String {
 }
 
 #[test]
-fn rules_stay_until_every_document_was_read_once() {
+fn rules_stay_until_every_document_has_been_parsed_once() {
     namespace::inside(|| {
         for mode in MODES {
             let node = Node::new();
@@ -91,10 +91,10 @@ fn rules_stay_until_every_document_was_read_once() {
             for (text, named) in BROKEN {
                 fs::write(folder.join("b.yaml"), text).unwrap();
                 let output = once(mode, &folder);
-                let said = String::from_utf8_lossy(&output.stderr).into_owned();
-                assert_eq!(output.status.code(), Some(2), "{mode}: {said}");
-                assert!(said.contains(named), "{mode}: {said} does not say {named}");
-                assert_eq!(rules(mode), before, "{mode}: {said}");
+                let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+                assert_eq!(output.status.code(), Some(2), "{mode}: {stderr}");
+                assert!(stderr.contains(named), "{mode}: {stderr} does not contain {named}");
+                assert_eq!(rules(mode), before, "{mode}: {stderr}");
             }
 
             let mut start = command(mode, &["--manifests"]);
@@ -113,7 +113,7 @@ fn rules_stay_until_every_document_was_read_once() {
             daemon.wait_healthy();
             assert!(rules(mode).contains("10.244.0.1"), "{mode}");
 
-            // From now on, the last good version counts, and all other documents are followed.
+            // After the first sync, the last good version of a document counts, and other documents are followed.
             fs::write(folder.join("b.yaml"), BROKEN[0].0).unwrap();
             fs::write(folder.join("a.yaml"), manifest("a", "10.96.0.1", "10.244.0.11")).unwrap();
             daemon.wait_until("the other document is followed", || rules(mode).contains("10.244.0.11"));
@@ -127,7 +127,7 @@ fn rules_stay_until_every_document_was_read_once() {
 }
 
 #[test]
-fn a_node_without_rules_serves_what_can_be_read() {
+fn a_node_without_rules_serves_the_valid_objects() {
     namespace::inside(|| {
         for mode in MODES {
             for (text, named) in BROKEN {
@@ -136,10 +136,10 @@ fn a_node_without_rules_serves_what_can_be_read() {
                 fs::write(folder.join("a.yaml"), manifest("a", "10.96.0.1", "10.244.0.1")).unwrap();
                 fs::write(folder.join("b.yaml"), text).unwrap();
                 let output = once(mode, &folder);
-                let said = String::from_utf8_lossy(&output.stderr).into_owned();
-                assert_eq!(output.status.code(), Some(2), "{mode}: {said}");
-                assert!(said.contains(named), "{mode}: {said} does not say {named}");
-                assert!(rules(mode).contains("10.244.0.1"), "{mode}: {said}");
+                let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+                assert_eq!(output.status.code(), Some(2), "{mode}: {stderr}");
+                assert!(stderr.contains(named), "{mode}: {stderr} does not contain {named}");
+                assert!(rules(mode).contains("10.244.0.1"), "{mode}: {stderr}");
                 namespace::run("nft flush ruleset");
             }
         }
@@ -147,7 +147,7 @@ fn a_node_without_rules_serves_what_can_be_read() {
 }
 
 #[test]
-fn an_object_of_the_first_list_that_cannot_be_decoded_removes_no_rules() {
+fn an_invalid_object_in_the_first_list_removes_no_rules() {
     namespace::inside(|| {
         for mode in MODES {
             let node = Node::new();
@@ -170,9 +170,9 @@ fn an_object_of_the_first_list_that_cannot_be_decoded_removes_no_rules() {
             broken["spec"]["ports"] = json!("80");
             server.apply(broken);
             let output = once();
-            let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            assert_eq!(output.status.code(), Some(2), "{mode}: {said}");
-            assert!(said.contains("Service shop/b: field spec.ports"), "{mode}: {said}");
+            let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(2), "{mode}: {stderr}");
+            assert!(stderr.contains("Service shop/b: field spec.ports"), "{mode}: {stderr}");
             assert_eq!(rules(mode), before, "{mode}");
 
             let mut daemon = node.spawn(command(mode, &["--master", &server.url()]));
@@ -202,7 +202,7 @@ fn daemon_is_held() -> bool {
 }
 
 #[test]
-fn policies_stay_while_one_of_them_cannot_be_read() {
+fn policies_stay_while_one_of_them_is_invalid() {
     namespace::inside(|| {
         let node = Node::new();
         let folder = manifests_of(&node);
@@ -226,15 +226,18 @@ fn policies_stay_while_one_of_them_cannot_be_read() {
         assert!(before.contains("10.244.0.1"), "{before}");
         fs::write(folder.join("policy.yaml"), policy("spec: {podSelector: []}")).unwrap();
         let output = once();
-        let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert_eq!(output.status.code(), Some(2), "{said}");
-        assert!(said.contains("policy.yaml:1: NetworkPolicy default/p: field spec.podSelector"), "{said}");
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(2), "{stderr}");
+        assert!(
+            stderr.contains("policy.yaml:1: NetworkPolicy default/p: field spec.podSelector"),
+            "{stderr}"
+        );
         assert_eq!(table(), before);
     });
 }
 
 #[test]
-fn a_policy_that_was_never_read_fails_health_on_a_node_without_rules() {
+fn a_policy_that_was_never_valid_fails_health_on_a_node_without_rules() {
     namespace::inside(|| {
         let node = Node::new();
         let file = manifests_of(&node).join("policy.yaml");

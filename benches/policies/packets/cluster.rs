@@ -1,22 +1,22 @@
-//! Three pods that are there, and many that only policies know.
+//! Cluster of the packet benchmark: three real pods, and many that exist only as peers of policies.
 
 use portcullis_lab::{Cluster, Object};
 use serde_json::{Value, json};
 
-/// The pod that is talked to, on the first node.
+/// The server pod, on the first node.
 pub(super) const SERVER: &str = "default/server";
 
-/// A pod that talks to it, on the same node.
+/// Client pod on the same node.
 pub(super) const NEAR: &str = "default/near";
 
-/// A pod that talks to it, on the other node.
+/// Client pod on the other node.
 pub(super) const FAR: &str = "default/far";
 
-/// Pods elsewhere, which peers of policies select.
+/// Number of pods on other nodes, which are selected as peers of policies.
 const OTHERS: usize = 1_000;
 const APPS: usize = 20;
 
-/// What the lab is made of.
+/// Returns the objects of the lab.
 pub(super) fn pods() -> Cluster {
     let pod = |name: &str, node: &str| {
         let app = if name == "server" { "server" } else { "client" };
@@ -30,7 +30,7 @@ pub(super) fn pods() -> Cluster {
     [pod("server", "node-1"), pod("near", "node-1"), pod("far", "node-2")].into_iter().collect()
 }
 
-/// The pods elsewhere.
+/// Returns the pods on other nodes.
 pub(super) fn others() -> impl Iterator<Item = Value> {
     (0..OTHERS).map(|n| {
         json!({
@@ -42,8 +42,8 @@ pub(super) fn others() -> impl Iterator<Item = Value> {
     })
 }
 
-/// So many policies of the server, in the order in which they are asked. Of their rules only the last one of the last
-/// policy lets the clients in.
+/// Returns this number of policies for the server, in the order of evaluation. Only the last rule of the last
+/// policy allows the clients.
 pub(super) fn policies(count: usize) -> impl Iterator<Item = Value> {
     (0..count).map(move |n| {
         let mut rules = vec![

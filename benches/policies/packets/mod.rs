@@ -1,5 +1,4 @@
-//! What policies cost a packet: two pods of one node, and two pods of two nodes, with ever more policies on the pod
-//! that is talked to.
+//! Packet rates between two pods on one node and on two nodes, with an increasing number of policies for the server pod.
 
 mod cluster;
 mod traffic;
@@ -16,31 +15,31 @@ use portcullis_policy::{Compiler, Scope};
 
 use super::cluster_state::applied;
 use super::figures::median;
-use traffic::{Wire, address, track_connections};
+use traffic::{TrafficPath, address, track_connections};
 
 const NODES: [&str; 2] = ["node-1", "node-2"];
 
-/// What the kernel still does for packets that were is not what is measured next.
+/// Pause between samples, in which the kernel finishes work for earlier packets.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// How much is enforced.
+/// Number of enforced policies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Level {
-    /// There is no table of policies.
+    /// No NetworkPolicy table.
     NoTable,
-    /// So many policies select the pod that is talked to.
+    /// This number of policies selects the server pod.
     Policies(usize),
 }
 
-/// Rates a second of one kind of traffic, by way and by level.
+/// Rates per second of one kind of traffic on one path, by level.
 pub(crate) struct Row {
     pub(crate) what: &'static str,
-    pub(crate) way: &'static str,
+    pub(crate) path: &'static str,
     /// In the order of the levels.
     pub(crate) rates: Vec<f64>,
 }
 
-/// What is sent.
+/// Kind of traffic.
 #[derive(Clone, Copy)]
 enum Kind {
     Connections,
@@ -54,19 +53,19 @@ const KINDS: [(&str, Kind); 3] = [
     ("new UDP flows", Kind::Flows),
 ];
 
-/// Measures all levels in turns, so many times; the medians count.
+/// Measures all levels alternately, `repeats` times, and returns the medians.
 pub(crate) fn measure(levels: &[Level], repeats: usize) -> Vec<Row> {
     let plan = PlanOptions { clients: false, ..PlanOptions::default() };
-    let lab = Lab::up(cluster::pods(), LabOptions { plan, daemon: None }).expect("the lab is built");
+    let lab = Lab::up(cluster::pods(), LabOptions { plan, daemon: None }).expect("the lab starts");
     for node in NODES {
         let netns = lab.netns(&Vantage::node(node)).expect("it is there");
         netns.run(track_connections).expect("it can be entered");
     }
-    let ways = [("one node", cluster::NEAR), ("two nodes", cluster::FAR)];
+    let paths = [("one node", cluster::NEAR), ("two nodes", cluster::FAR)];
     let mut rows: Vec<(Row, Kind, &str, Vec<Vec<f64>>)> = Vec::new();
-    for (way, client) in ways {
+    for (path, client) in paths {
         for (what, kind) in KINDS {
-            let row = Row { what, way, rates: Vec::new() };
+            let row = Row { what, path, rates: Vec::new() };
             rows.push((row, kind, client, vec![Vec::new(); levels.len()]));
         }
     }
@@ -76,13 +75,13 @@ pub(crate) fn measure(levels: &[Level], repeats: usize) -> Vec<Row> {
             enforce(&lab, *level);
             for (_, kind, client, samples) in &mut rows {
                 port += 1;
-                let wire = wire(&lab, client, port);
+                let traffic = traffic_path(&lab, client, port);
                 samples[at].push(match kind {
-                    Kind::Connections => wire.connections().rate,
-                    Kind::Established => wire.established(),
-                    Kind::Flows => wire.flows(),
+                    Kind::Connections => traffic.connections().rate,
+                    Kind::Established => traffic.established(),
+                    Kind::Flows => traffic.flows(),
                 });
-                forget_connections(&lab);
+                flush_conntrack(&lab);
             }
         }
     }
@@ -93,17 +92,23 @@ pub(crate) fn measure(levels: &[Level], repeats: usize) -> Vec<Row> {
     rows.into_iter().map(finish).collect()
 }
 
-fn wire(lab: &Lab, client: &str, port: u16) -> Wire {
+fn traffic_path(lab: &Lab, client: &str, port: u16) -> TrafficPath {
     let netns = |name: &str| lab.netns(&Vantage::pod(name)).expect("the pod runs");
     let at = SocketAddrV4::new(address(lab, cluster::SERVER), port);
-    Wire { client: netns(client), server: netns(cluster::SERVER), from: address(lab, client), to: at, at }
+    TrafficPath {
+        client: netns(client),
+        server: netns(cluster::SERVER),
+        from: address(lab, client),
+        to: at,
+        at,
+    }
 }
 
-/// Makes both nodes enforce that many policies.
+/// Enforces this number of policies on both nodes.
 fn enforce(lab: &Lab, level: Level) {
     for node in NODES {
         let netns = lab.netns(&Vantage::node(node)).expect("it is there");
-        netns.run(Enforcer::remove).expect("it can be entered").expect("root may");
+        netns.run(Enforcer::remove).expect("it can be entered").expect("runs as root");
         let Level::Policies(count) = level else { continue };
         let mut index = Index::new();
         let list = lab.plan().to_list();
@@ -113,15 +118,15 @@ fn enforce(lab: &Lab, level: Level) {
         let mut compiler = Compiler::new(Scope::Node(Name::new(node)));
         let changes = compiler.update(&index, &index.dirty_policy_objects().clone());
         let enforcer = netns.run(|| Enforcer::open(PolicyOptions::default())).expect("it can be entered");
-        let mut enforcer = enforcer.expect("root may");
+        let mut enforcer = enforcer.expect("runs as root");
         enforcer.apply(&changes, compiler.compiled());
-        enforcer.sync().expect("the kernel takes it");
+        enforcer.sync().expect("the kernel accepts the table");
     }
     thread::sleep(PAUSE);
 }
 
-/// What one sample leaves of connections must not fill the table of the next.
-fn forget_connections(lab: &Lab) {
+/// Deletes the conntrack entries of a sample, so that they do not fill the table of the next one.
+fn flush_conntrack(lab: &Lab) {
     for node in NODES {
         let netns: NetNs = lab.netns(&Vantage::node(node)).expect("it is there");
         let mut command = netns.command("conntrack");

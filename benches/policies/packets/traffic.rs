@@ -1,4 +1,4 @@
-//! Senders and receivers: threads inside the pods.
+//! Senders and receivers of benchmark traffic, as threads in the pods' namespaces.
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
@@ -12,41 +12,41 @@ use portcullis_netlink::nf_tables::{
     BaseChain, Chain, ChainKind, CtState, DesiredTable, Hook, Rule, TableFamily, Verdict, open,
 };
 
-/// How long a sample of connections or of a flow takes.
+/// Duration of a sample of connections or of a flow.
 const TIME: Duration = Duration::from_secs(1);
 
-/// New flows of a sample: each has a source port of its own.
+/// Number of new flows per sample; each has its own source port.
 const FLOWS: u16 = 30_000;
 const FIRST_SOURCE_PORT: u16 = 20_000;
 
-/// What a datagram carries, in bytes.
+/// Payload of a datagram in bytes.
 const PAYLOAD: usize = 64;
 
-/// Room for packets that the receiver has not taken yet, in bytes.
+/// Size of the receive buffer in bytes.
 const RECEIVE_BUFFER: i32 = 64 << 20;
 
-/// Two pods.
-pub(crate) struct Wire {
+/// Path from a client pod to a server pod.
+pub(crate) struct TrafficPath {
     pub(crate) client: NetNs,
     pub(crate) server: NetNs,
     pub(crate) from: Ipv4Addr,
-    /// What the client calls: the server, or what leads there.
+    /// Destination of the client: the server, or a Service.
     pub(crate) to: SocketAddrV4,
-    /// Where the server listens.
+    /// Listening address of the server.
     pub(crate) at: SocketAddrV4,
 }
 
-/// TCP connections, made and ended one after another.
+/// Result of opening and closing TCP connections one after another.
 pub(crate) struct Connections {
-    /// How many a second.
+    /// Connections per second.
     pub(crate) rate: f64,
-    /// From a connection's first packet to the answer to it, medians.
+    /// Median time from a connection's first packet to its reply.
     #[allow(dead_code, reason = "the policies benchmark counts")]
-    pub(crate) answer: Duration,
+    pub(crate) latency: Duration,
 }
 
-impl Wire {
-    /// Makes and ends connections for a while.
+impl TrafficPath {
+    /// Opens and closes connections for the duration of a sample.
     pub(crate) fn connections(&self) -> Connections {
         let listener = inside(&self.server, || TcpListener::bind(self.at));
         let done = AtomicBool::new(false);
@@ -57,25 +57,25 @@ impl Wire {
                 }
             });
             let connect = || -> io::Result<Connections> {
-                let (started, mut answers) = (Instant::now(), Vec::new());
+                let (started, mut latencies) = (Instant::now(), Vec::new());
                 while started.elapsed() < TIME {
-                    let asked = Instant::now();
+                    let started_connect = Instant::now();
                     let stream = TcpStream::connect(self.to)?;
-                    answers.push(asked.elapsed());
-                    end_at_once(&stream)?;
+                    latencies.push(started_connect.elapsed());
+                    reset_on_close(&stream)?;
                 }
-                let rate = answers.len() as f64 / started.elapsed().as_secs_f64();
-                answers.sort();
-                let answer = answers[answers.len() / 2];
+                let rate = latencies.len() as f64 / started.elapsed().as_secs_f64();
+                latencies.sort();
+                let latency = latencies[latencies.len() / 2];
                 done.store(true, Ordering::Relaxed);
-                // The last one wakes the listener.
-                TcpStream::connect(self.to).map(|_| Connections { rate, answer })
+                // The last connection wakes the listener.
+                TcpStream::connect(self.to).map(|_| Connections { rate, latency })
             };
             inside(&self.client, connect)
         })
     }
 
-    /// Packets a second that arrive of a flow that was answered once.
+    /// Returns the packets per second received of a flow with one reply.
     pub(crate) fn established(&self) -> f64 {
         let server = self.receiver();
         let client = inside(&self.client, || {
@@ -91,13 +91,13 @@ impl Wire {
             let started = Instant::now();
             while started.elapsed() < TIME {
                 for _ in 0..64 {
-                    client.send(&[0; PAYLOAD]).expect("the way is open");
+                    client.send(&[0; PAYLOAD]).expect("the server is reachable");
                 }
             }
         })
     }
 
-    /// First packets of new flows a second that arrive; none is answered.
+    /// Returns the first packets of new flows received per second; there are no replies.
     pub(crate) fn flows(&self) -> f64 {
         let server = self.receiver();
         let raw = inside(&self.client, raw_socket);
@@ -124,12 +124,12 @@ impl Wire {
 
     fn receiver(&self) -> UdpSocket {
         let socket = inside(&self.server, || UdpSocket::bind(self.at));
-        set(&socket, libc::SO_RCVBUFFORCE, &RECEIVE_BUFFER).expect("root may");
+        set(&socket, libc::SO_RCVBUFFORCE, &RECEIVE_BUFFER).expect("runs as root");
         socket.set_read_timeout(Some(Duration::from_millis(100))).expect("it is not zero");
         socket
     }
 
-    /// A datagram with its IPv4 header; the kernel fills in lengths and checksums of IPv4.
+    /// Returns a datagram with its IPv4 header; the kernel sets the IPv4 length and checksum.
     fn packet(&self) -> [u8; 28 + PAYLOAD] {
         let mut packet = [0; 28 + PAYLOAD];
         packet[0] = 0x45;
@@ -143,7 +143,7 @@ impl Wire {
     }
 }
 
-/// How many packets a second arrive while something is sent.
+/// Returns the packets received per second while `send` runs.
 fn count(server: &UdpSocket, send: impl FnOnce()) -> f64 {
     let (received, done) = (AtomicUsize::new(0), AtomicBool::new(false));
     thread::scope(|scope| {
@@ -173,8 +173,8 @@ fn inside<T: Send>(netns: &NetNs, work: impl FnOnce() -> io::Result<T> + Send) -
     done.unwrap_or_else(|error| panic!("in {}: {error}", netns.name()))
 }
 
-/// Has the kernel send a reset at the end, so that no port waits for stragglers.
-fn end_at_once(stream: &TcpStream) -> io::Result<()> {
+/// Makes the kernel send a reset on close, so that no port stays in TIME_WAIT.
+fn reset_on_close(stream: &TcpStream) -> io::Result<()> {
     set(stream, libc::SO_LINGER, &libc::linger { l_onoff: 1, l_linger: 0 })
 }
 
@@ -184,7 +184,7 @@ fn raw_socket() -> io::Result<OwnedFd> {
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the descriptor is new, and nobody else's.
+    // SAFETY: the descriptor is new and owned by nothing else.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
@@ -199,17 +199,17 @@ fn set<T>(socket: &impl AsRawFd, option: i32, value: &T) -> io::Result<()> {
     }
 }
 
-/// Services need connection tracking on every node, so it is there with and without policies, and with and without Services.
+/// Enables conntrack in a namespace. Services need it on every node, so it is enabled in the baseline, too.
 pub(crate) fn track_connections() {
     let mut table = DesiredTable::new(TableFamily::Inet, "as-services-do");
     let base = BaseChain { kind: ChainKind::Filter, hook: Hook::Forward, priority: 0 };
     let rules = vec![Rule::new().ct_state(CtState::INVALID).then(Verdict::Drop)];
     table.put_chain(&"forward".into(), Chain { base: Some(base), ..Chain::new(rules) });
-    let mut socket = open().expect("root may").expect("this kernel has nf_tables");
-    table.commit(&mut socket).expect("the kernel takes it");
+    let mut socket = open().expect("runs as root").expect("this kernel has nf_tables");
+    table.commit(&mut socket).expect("the kernel accepts the table");
 }
 
-/// The IPv4 address of a pod.
+/// Returns the IPv4 address of a pod.
 pub(crate) fn address(lab: &Lab, pod: &str) -> Ipv4Addr {
     let pod = lab.plan().pod(pod).expect("the pod is planned");
     let v4 = pod.addresses.iter().find_map(|address| match address {

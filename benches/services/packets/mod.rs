@@ -24,7 +24,7 @@ use crate::daemon::{Daemon, Launch};
 use crate::figures::{grouped, median};
 use crate::iptables::Flavour;
 use crate::namespace::{Namespace, SETTLE};
-use traffic::{Connections, Wire, address, track_connections};
+use traffic::{Connections, TrafficPath, address, track_connections};
 
 const CLIENT: &str = "default/client";
 const SERVER: &str = "default/server";
@@ -65,7 +65,7 @@ pub(crate) fn measure(way: Way, services: usize, repeats: usize) -> Line {
     let lab = Lab::up(pods, LabOptions { plan, daemon: None }).expect("the lab is built");
     let node = lab.netns(&Vantage::node(HOST)).expect("it is there");
     let server = SocketAddrV4::new(address(&lab, SERVER), TARGET_PORT);
-    let wire = |to| Wire {
+    let wire = |to| TrafficPath {
         client: lab.netns(&Vantage::pod(CLIENT)).expect("the pod runs"),
         server: lab.netns(&Vantage::pod(SERVER)).expect("the pod runs"),
         from: address(&lab, CLIENT),
@@ -108,11 +108,11 @@ pub(crate) fn measure(way: Way, services: usize, repeats: usize) -> Line {
         way,
         services,
         rate: median(samples.iter().map(one)).recip(),
-        answer: median(samples.iter().map(|sample| sample.answer)) * 1e6,
+        answer: median(samples.iter().map(|sample| sample.latency)) * 1e6,
     }
 }
 
-fn sample(wire: &Wire, repeats: usize) -> Vec<Connections> {
+fn sample(wire: &TrafficPath, repeats: usize) -> Vec<Connections> {
     (0..WARM_UP + repeats).map(|_| wire.connections()).skip(WARM_UP).collect()
 }
 

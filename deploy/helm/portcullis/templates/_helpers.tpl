@@ -37,7 +37,7 @@ env:
   - name: NODE_NAME
     valueFrom: {fieldRef: {fieldPath: spec.nodeName}}
   - name: KUBERNETES_SERVICE_HOST
-    value: {{ required "apiServer.host: expected the API server's address without Services, such as 192.0.2.1" .Values.apiServer.host | quote }}
+    value: {{ required "apiServer.host: expected the address of the API server itself (not its ClusterIP), such as 192.0.2.1" .Values.apiServer.host | quote }}
   - name: KUBERNETES_SERVICE_PORT
     value: {{ .Values.apiServer.port | quote }}
 resources:
