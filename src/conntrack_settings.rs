@@ -93,7 +93,7 @@ pub(crate) fn set(config: &Conntrack) -> Vec<Refused> {
 fn set_in(root: &Path, config: &Conntrack) -> Vec<Refused> {
     let settings = wanted(config, cores(root));
     if !settings.is_empty() && !root.join(MAX).exists() {
-        sysctl::ask_for_module("nf_conntrack");
+        sysctl::load_module("nf_conntrack");
     }
     settings.into_iter().filter_map(|(name, wanted)| ensure(root.join(name), wanted).err()).collect()
 }

@@ -22,7 +22,7 @@ mod tests {
     use std::io;
 
     use super::*;
-    use crate::state::StateError;
+    use crate::cluster_view::LoadError;
 
     #[derive(Debug, thiserror::Error)]
     #[error("cannot start")]
@@ -35,7 +35,7 @@ mod tests {
         // Its message names its cause.
         let error = portcullis_lab::Error::System { doing: "cannot bind".into(), source: refused() };
         assert_eq!(describe(&error), "cannot bind: permission denied");
-        let error = StateError::NodeName(refused());
+        let error = LoadError::NodeName(refused());
         assert_eq!(describe(&error), "cannot tell this node's name: permission denied");
     }
 }

@@ -11,36 +11,36 @@ use tokio::sync::Notify;
 pub(crate) struct FileWatch {
     path: PathBuf,
     inotify: Option<RecommendedWatcher>,
-    complained: bool,
+    has_warned: bool,
 }
 
 impl FileWatch {
-    /// Gives word by `changed` when the path itself is another, or a file in its folder that `counts`. It watches nothing
-    /// before [`FileWatch::aim`].
-    pub(crate) fn new(path: PathBuf, counts: fn(&Path) -> bool, changed: Arc<Notify>) -> Self {
+    /// Gives word by `changed` when the path itself is another, or a file in its folder that `is_watched_file`. It watches nothing
+    /// before [`FileWatch::watch_paths`].
+    pub(crate) fn new(path: PathBuf, is_watched_file: fn(&Path) -> bool, changed: Arc<Notify>) -> Self {
         let root = path.clone();
         let inotify = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             // An error may be a lost event.
-            if event.map_or(true, |event| matters(&root, counts, &event)) {
+            if event.map_or(true, |event| is_relevant(&root, is_watched_file, &event)) {
                 changed.notify_one();
             }
         });
-        let mut watcher = FileWatch { path, inotify: None, complained: false };
+        let mut watcher = FileWatch { path, inotify: None, has_warned: false };
         match inotify {
             Ok(inotify) => watcher.inotify = Some(inotify),
-            Err(error) => watcher.complain(&error),
+            Err(error) => watcher.warn(&error),
         }
         watcher
     }
 
     /// Watches what the path leads to now; whether that is all that it depends on. To be called again
     /// after each change, because a folder that was replaced is another folder.
-    pub(crate) fn aim(&mut self) -> bool {
+    pub(crate) fn watch_paths(&mut self) -> bool {
         let Some(inotify) = &mut self.inotify else { return false };
         for folder in folders(&self.path) {
             if let Err(error) = inotify.watch(&folder, RecursiveMode::NonRecursive) {
                 if folder.exists() {
-                    self.complain(&error);
+                    self.warn(&error);
                 }
                 return false;
             }
@@ -48,8 +48,8 @@ impl FileWatch {
         true
     }
 
-    fn complain(&mut self, error: &notify::Error) {
-        if !std::mem::replace(&mut self.complained, true) {
+    fn warn(&mut self, error: &notify::Error) {
+        if !std::mem::replace(&mut self.has_warned, true) {
             tracing::warn!(
                 "no inotify for {}: {error}; looking twice a second instead (fs.inotify.max_user_instances and max_user_watches may be too small)",
                 self.path.display()
@@ -73,13 +73,13 @@ fn folders(path: &Path) -> Vec<PathBuf> {
 }
 
 /// Whether an event can have changed what the files say.
-fn matters(root: &Path, counts: fn(&Path) -> bool, event: &notify::Event) -> bool {
+fn is_relevant(root: &Path, is_watched_file: fn(&Path) -> bool, event: &notify::Event) -> bool {
     let only_looked_at =
         matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write));
     let ours = |path: &PathBuf| {
         let name = path.file_name();
         // `..data` is the link by which a mounted ConfigMap is replaced as a whole.
-        counts(path)
+        is_watched_file(path)
             || name == root.file_name()
             || name.is_some_and(|name| name.as_encoded_bytes().starts_with(b".."))
     };

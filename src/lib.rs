@@ -1,13 +1,14 @@
 //! The program: flags, configuration, sources, the loop, HTTP endpoints, subcommands.
 
-#[cfg(test)]
-mod blessed;
+pub mod cluster_view;
 pub mod commands;
 pub mod config;
 mod conntrack_settings;
 pub mod daemon;
 mod error_chain;
 mod file_watch;
+#[cfg(test)]
+mod generated_docs;
 pub mod health_check_node_port;
 pub mod host;
 pub mod host_file;
@@ -20,10 +21,9 @@ mod oom_score;
 mod other_proxies;
 mod output;
 mod policy_lock;
-mod short_list;
 pub mod source;
-pub mod state;
 pub mod sysctl;
+mod truncated_list;
 
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;

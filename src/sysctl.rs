@@ -45,7 +45,7 @@ pub fn filter_bridged_packets() {
     let settings = ["net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables"];
     let there = || settings.iter().all(|setting| Path::new("/proc/sys").join(setting).exists());
     if !there() {
-        ask_for_module("br_netfilter");
+        load_module("br_netfilter");
     }
     if !there() {
         tracing::warn!(
@@ -93,7 +93,7 @@ pub(crate) fn change<V: fmt::Display>(
 }
 
 /// Has a module loaded where that can be done. Whether it was shows by what it brings.
-pub(crate) fn ask_for_module(module: &str) {
+pub(crate) fn load_module(module: &str) {
     let loaded = std::process::Command::new("modprobe").arg(module).output();
     tracing::debug!(?loaded, "asked for {module}");
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use portcullis::source::{self, KindStatus, Origin, Source, read_manifests};
+use portcullis::source::{self, KindStatus, Source, SourceConfig, read_manifests};
 use portcullis_cluster::{Event, Kind, Object};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
@@ -25,7 +25,7 @@ struct Heard {
 impl Heard {
     async fn of(path: &Path) -> Self {
         let (sink, batches) = mpsc::channel(4);
-        let origin = Origin::Manifests { path: path.to_owned() };
+        let origin = SourceConfig::Manifests { path: path.to_owned() };
         let source = source::spawn(origin, sink).await.expect("manifests need no access");
         Heard { source, batches, waiting: VecDeque::new() }
     }

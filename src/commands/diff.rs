@@ -13,16 +13,16 @@ use portcullis_policy::table::{
 
 use super::render::families;
 use super::unified::Printer;
+use crate::cluster_view::{self, LoadError, NodeView};
 use crate::config::{Config, Diff, ProxyMode};
 use crate::node;
-use crate::state::{self, State, StateError};
 
 /// Why no difference can be told.
 #[derive(Debug, thiserror::Error)]
 pub enum DiffError {
     /// The state cannot be had.
     #[error(transparent)]
-    State(#[from] StateError),
+    State(#[from] LoadError),
     /// The kernel's rules cannot be read.
     #[error("cannot read the rules: {0}")]
     Kernel(#[from] SyncError),
@@ -46,7 +46,7 @@ pub enum DiffError {
 /// # Errors
 /// The state or the kernel's rules cannot be had, or the mode cannot be compared.
 pub fn run(config: &Config, diff: &Diff, colour: bool, out: &mut dyn Write) -> Result<bool, DiffError> {
-    let state = state::load(config, diff.host.as_deref())?;
+    let state = cluster_view::load_node(config, diff.host.as_deref())?;
     let mut printer = Printer { out, colour };
     let differs = match config.mode {
         ProxyMode::Nftables => by_nftables(diff, &state, &mut printer)?,
@@ -78,7 +78,7 @@ fn by_policies(policies: &PolicyTable, printer: &mut Printer<'_>) -> Result<bool
 
 fn by_iptables(
     diff: &Diff,
-    state: &State,
+    state: &NodeView,
     tools: &Tools,
     printer: &mut Printer<'_>,
 ) -> Result<bool, DiffError> {
@@ -97,7 +97,7 @@ fn by_iptables(
 fn by_ipvs(
     config: &Config,
     diff: &Diff,
-    state: &State,
+    state: &NodeView,
     tools: &Tools,
     printer: &mut Printer<'_>,
 ) -> Result<bool, DiffError> {
@@ -127,7 +127,7 @@ fn by_ipvs(
     Ok(differs)
 }
 
-fn by_nftables(diff: &Diff, state: &State, printer: &mut Printer<'_>) -> Result<bool, DiffError> {
+fn by_nftables(diff: &Diff, state: &NodeView, printer: &mut Printer<'_>) -> Result<bool, DiffError> {
     let asked = |error: portcullis_netlink::Error| {
         DiffError::Kernel(SyncError::Kernel { what: "nf_tables".into(), reason: error.to_string() })
     };

@@ -6,16 +6,16 @@ use portcullis_cluster::Family;
 use portcullis_modes::iptables::RuleSet;
 use portcullis_modes::{ipvs, nftables};
 
+use crate::cluster_view::{self, LoadError, NodeView};
 use crate::config::{AddressFamily, Config, ProxyMode, Render};
 use crate::node;
-use crate::state::{self, State, StateError};
 
 /// Why rules cannot be printed.
 #[derive(Debug, thiserror::Error)]
 pub enum RenderError {
     /// The state cannot be had.
     #[error(transparent)]
-    State(#[from] StateError),
+    State(#[from] LoadError),
     /// There is no table of policies.
     #[error("no policies are enforced, so they have no table; --network-policy enforces them")]
     NoPolicies,
@@ -35,7 +35,7 @@ pub fn run(config: &Config, render: &Render, out: &mut dyn Write) -> Result<(), 
     if config.network_policy.is_none() && render.only_policies {
         return Err(RenderError::NoPolicies);
     }
-    let state = state::load(config, render.host.as_deref())?;
+    let state = cluster_view::load_node(config, render.host.as_deref())?;
     if !render.only_policies {
         services(config, render, &state, out)?;
     }
@@ -50,7 +50,12 @@ pub fn run(config: &Config, render: &Render, out: &mut dyn Write) -> Result<(), 
     Ok(state.unreadable.check()?)
 }
 
-fn services(config: &Config, render: &Render, state: &State, out: &mut dyn Write) -> Result<(), RenderError> {
+fn services(
+    config: &Config,
+    render: &Render,
+    state: &NodeView,
+    out: &mut dyn Write,
+) -> Result<(), RenderError> {
     if config.mode == ProxyMode::Nftables {
         for family in families(render.family) {
             write!(out, "{}", nftables::render(&state.desired, family, &state.options, &state.host))?;

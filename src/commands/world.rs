@@ -10,7 +10,7 @@ use portcullis_cluster::{Family, Index, Name, NamespacedName, Protocol};
 use portcullis_policy::{CompiledPolicies, Compiler, Connection, Evaluation, Scope};
 
 use crate::config::{Config, nearest};
-use crate::{host, node, short_list};
+use crate::{host, node, truncated_list};
 
 /// A port's number and its protocol.
 pub(crate) type PortNumber = (u16, Protocol);
@@ -196,6 +196,6 @@ const TOLD: usize = 8;
 
 /// Some names, and how many more there are.
 pub(crate) fn listed<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    let listed = short_list::names(names, TOLD);
+    let listed = truncated_list::names(names, TOLD);
     if listed.is_empty() { "none".to_owned() } else { listed }
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use portcullis_cluster::NamespacedName;
 
 use crate::http::HealthProblem;
-use crate::short_list;
+use crate::truncated_list;
 
 /// The most isolated Services that fail no health check, whatever their share is.
 const FEW: usize = 3;
@@ -25,7 +25,7 @@ pub(super) fn problem(isolated: &BTreeSet<&NamespacedName>, services: usize) -> 
         "{} of {services} Services are isolated, as the kernel or its tool rejects their rules; each keeps the last rules \
          that were accepted: {}",
         isolated.len(),
-        short_list::names(isolated, NAMED)
+        truncated_list::names(isolated, NAMED)
     );
     let is_few = isolated.len() <= FEW.max(services * FEW_PERCENT / 100);
     // A restart would forget the rules that were accepted last, and isolate the same Services again.

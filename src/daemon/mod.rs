@@ -10,21 +10,21 @@
 //! While a sync runs, events are taken in; what they change is for the next one.
 
 mod address_watch;
+mod api_server_silence;
 mod config_watch;
 mod drift_watch;
 mod dropped_lines;
 mod first_sync;
 mod isolation_health;
+mod kernel_progress;
+pub(crate) mod mode_setup;
 mod own_node_reporter;
 mod policies;
 mod repairs;
 mod running_sync;
 mod schedule;
 mod service_manager;
-pub(crate) mod serving;
-mod silence;
 mod source_problems;
-mod stepping_kernel;
 mod telemetry;
 pub(crate) mod unserved;
 mod watch_thread;
@@ -51,23 +51,23 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle};
 use tokio::time::MissedTickBehavior;
 
+use crate::cluster_view::UnreadableObjects;
 use crate::config::{self, Config, Daemon, ProxyMode};
 use crate::http::{BindError, FirstSyncsHeld, ITERATION_LIMIT, Job, Servers, ServiceTraffic, TrafficRequest};
 use crate::policy_lock::{PolicyLock, PolicyLockError};
-use crate::source::{self, AccessError, PathError, Recorder, Reporter, START, Severity, Source};
-use crate::state::Unreadable;
-use crate::{conntrack_settings, host, memory, node, oom_score, other_proxies, state};
+use crate::source::{self, AccessError, EventRecorder, EventReporter, EventType, PathError, START, Source};
+use crate::{cluster_view, conntrack_settings, host, memory, node, oom_score, other_proxies};
+use config_watch::ConfigChange;
 pub use config_watch::ConfigFile;
-use config_watch::News;
 use drift_watch::Drift;
 use first_sync::FirstSync;
-use policies::{Policies, PolicyOutcome, PolicyWorker, RunningPolicies};
+use kernel_progress::with_progress;
+use policies::{Policies, PolicySyncResult, PolicyWorker, RunningPolicies};
 use repairs::{Repairs, Unlogged};
 use schedule::{Due, Schedule};
 use service_manager::ServiceManager;
-use stepping_kernel::report_steps;
 use telemetry::{CONTENDED_POLICIES, CONTENDED_SERVICES, Telemetry};
-use worker::{Order, Outcome, Worker};
+use worker::{ServiceSyncRequest, ServiceSyncResult, Worker};
 
 /// How long a start that fails may take to say why as an Event.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -129,7 +129,7 @@ pub enum DaemonError {
         /// Nothing was written.
         held: bool,
         /// What could not be read.
-        unreadable: Unreadable,
+        unreadable: UnreadableObjects,
     },
     /// With `--once`: the manifests cannot be read at all.
     #[error(transparent)]
@@ -158,13 +158,13 @@ pub async fn run(
     tracing::info!(mode = config.mode.name(), "starting {}", crate::version());
     // Everything that can fail is checked before anything is written to the node: a daemon that cannot start changes nothing.
     let name = node::name(&config).map_err(DaemonError::NodeName)?;
-    let mut means = serving::means(config.mode)?;
+    let mut means = mode_setup::check_prerequisites(config.mode)?;
     if config.mode == ProxyMode::Ipvs {
         ipvs::check_requirements(config.ipvs.scheduler)?;
     }
     if options.init_only {
         ready_kernel(&config);
-        serving::prepare(&config)?;
+        mode_setup::prepare_node(&config)?;
         tracing::info!("the node is set up; ending, as --init-only asks for");
         return Ok(());
     }
@@ -178,8 +178,12 @@ pub async fn run(
         tokio::task::spawn_blocking(move || PolicyLock::acquire(force)).await??.keep()?;
     }
     let (sink, events) = mpsc::channel(EVENT_BATCHES);
-    let source =
-        source::spawn_reporting(state::origin(&config, name), sink, Some(Reporter::new(name))).await?;
+    let source = source::spawn_with_events(
+        cluster_view::source_config(&config, name),
+        sink,
+        Some(EventReporter::new(name)),
+    )
+    .await?;
     let recorder = source.recorder().clone();
     let families: Vec<Family> = means.families.clone();
     tell_of_others(&config, &recorder).await?;
@@ -199,7 +203,7 @@ pub async fn run(
             return Err(error.into());
         }
     };
-    means.kernels = report_steps(means.kernels, &telemetry.step_of(Job::Services));
+    means.kernels = with_progress(means.kernels, &telemetry.step_of(Job::Services));
     let options_now = node::options(&config, None);
     let accepts_loopback = host::accepts_loopback(&options_now);
     let inherits_guard =
@@ -212,17 +216,17 @@ pub async fn run(
         inherits_guard,
     };
     let host_now = facts.host(&config, &Index::new(), name, &options_now);
-    let (mode, news) = serving::mode(&config, options_now, host_now, means)?;
+    let (mode, news) = mode_setup::start_mode(&config, options_now, host_now, means)?;
     telemetry.read_progress(mode.progress());
-    serving::route_localhost(&config);
+    mode_setup::route_localhost(&config);
     tracing::info!(node = %name, ?families, "serving Services by {}", mode.name());
     let starting = format!("Starting portcullis {} in {} mode", env!("CARGO_PKG_VERSION"), mode.name());
-    recorder.of_node(Severity::Normal, ["Starting", START], &starting);
+    recorder.node_event(EventType::Normal, ["Starting", START], &starting);
     let flows = StaleFlows::new(KernelFlows::default());
     // Without tools there are no rules of iptables that could stay.
     let flavour = facts.tools.as_ref().map_or(Flavour::Nft, |tools| tools.flavour);
     let drain = if options.once { Duration::ZERO } else { DRAIN };
-    let takeover = Takeover::new(serving::serving(config.mode), flavour, drain);
+    let takeover = Takeover::new(mode_setup::serving_mode(config.mode), flavour, drain);
     let desired = Desired::new(name).with_external_cidrs(&config.external_address_cidrs);
     let worker = Worker::new(mode, desired, flows, takeover);
     let (policies, drift) = match config.network_policy.zip(enforcer) {
@@ -268,7 +272,7 @@ pub async fn run(
 }
 
 /// Logs what the first sync that succeeded serves.
-fn log_first_sync(desired: &Desired, outcome: &Outcome, start: Instant) {
+fn log_first_sync(desired: &Desired, outcome: &ServiceSyncResult, start: Instant) {
     let (services, ports) = (desired.services().len(), desired.ports().count());
     let endpoints: usize = desired.ports().map(|port| port.endpoints.serving().len()).sum();
     let isolated: usize = outcome.reports.iter().map(|report| report.isolated.len()).sum();
@@ -300,24 +304,24 @@ fn ready_kernel(config: &Config) -> ReadyKernel {
 
 /// Tells of what the kernel did not take of the settings of connection tracking, as upstream does where `/sys` is
 /// read-only.
-fn tell_of_refused(recorder: &Recorder, refused: &[conntrack_settings::Refused]) {
+fn tell_of_refused(recorder: &EventRecorder, refused: &[conntrack_settings::Refused]) {
     if refused.is_empty() {
         return;
     }
     let read_only = refused.iter().any(conntrack_settings::Refused::is_read_only);
     let reason = if read_only { "readOnlySysFS" } else { "KernelSettingRefused" };
     let told: Vec<String> = refused.iter().map(ToString::to_string).collect();
-    recorder.of_node(Severity::Warning, [reason, START], &told.join("; "));
+    recorder.node_event(EventType::Warning, [reason, START], &told.join("; "));
 }
 
 /// Says so where another proxy runs on this node. It is asked before this one answers at the same addresses.
-async fn tell_of_others(config: &Config, recorder: &Recorder) -> Result<(), JoinError> {
+async fn tell_of_others(config: &Config, recorder: &EventRecorder) -> Result<(), JoinError> {
     let config = config.clone();
     let others = tokio::task::spawn_blocking(move || other_proxies::running(&config)).await?;
     for proxy in others {
         let told = format!("{proxy}: two proxies on one node undo each other's work; stop one of them");
         tracing::error!("{told}");
-        recorder.of_node(Severity::Warning, ["AnotherProxy", START], &told);
+        recorder.node_event(EventType::Warning, ["AnotherProxy", START], &told);
     }
     Ok(())
 }
@@ -413,7 +417,7 @@ struct Loop {
     first_sync: Option<Instant>,
 }
 
-type Running = JoinHandle<(Worker, Outcome)>;
+type Running = JoinHandle<(Worker, ServiceSyncResult)>;
 
 impl Loop {
     async fn run(
@@ -502,7 +506,7 @@ impl Loop {
             }
             if once && self.all_listed() {
                 if self.first_services.is_held() || self.first_policies.is_held() {
-                    let unreadable = Unreadable(self.source.health().unreadable());
+                    let unreadable = UnreadableObjects(self.source.health().unreadable());
                     return Err(DaemonError::Unreadable { held: true, unreadable });
                 }
                 if let Some(outcome) = &served
@@ -529,14 +533,14 @@ impl Loop {
     }
 
     /// Whether it is time to end for what the file of `--config` says now.
-    fn told_of_configuration(&self, news: &News) -> bool {
+    fn told_of_configuration(&self, news: &ConfigChange) -> bool {
         match news {
-            News::Changed => return true,
-            News::Restored => {
+            ConfigChange::Changed => return true,
+            ConfigChange::Restored => {
                 tracing::info!("the configuration file can be used again, and says what holds");
                 self.telemetry.configuration_is(None);
             }
-            News::Unusable(errors) => {
+            ConfigChange::Invalid(errors) => {
                 tracing::error!(
                     "the configuration file cannot be used; what was read at the start holds on:\n{errors}"
                 );
@@ -592,7 +596,7 @@ impl Loop {
                 return self.telemetry.first_syncs_are_held(held, None);
             }
         };
-        let unreadable = Unreadable(self.source.health().unreadable());
+        let unreadable = UnreadableObjects(self.source.health().unreadable());
         let reason = format!(
             "the rules of {of} stay as an earlier proxy left them, as they may serve what cannot be read: {unreadable}; \
              repair or remove it"
@@ -610,7 +614,7 @@ impl Loop {
             return;
         }
         let reason = lack.then(|| {
-            let unreadable = Unreadable(self.source.health().unreadable());
+            let unreadable = UnreadableObjects(self.source.health().unreadable());
             format!("enforced without what was never read, so they may allow too much: {unreadable}; repair or remove it")
         });
         if let Some(reason) = reason.as_ref().filter(|_| !lacked) {
@@ -627,7 +631,7 @@ impl Loop {
         }
         // Who makes interfaces may set it on them.
         self.check_loopback();
-        serving::route_localhost(&self.config);
+        mode_setup::route_localhost(&self.config);
     }
 
     /// Fails when the API server has been silent for longer than a process that ends by itself waits.
@@ -636,7 +640,7 @@ impl Loop {
         else {
             return Ok(());
         };
-        match self.source.health().silence(start, api.request_timeout) {
+        match self.source.health().list_timeout(start, api.request_timeout) {
             Some(reason) => Err(DaemonError::Silent(api.request_timeout, reason)),
             None => Ok(()),
         }
@@ -672,7 +676,7 @@ impl Loop {
         let changes = worker.desired.update(&self.index, touched);
         self.telemetry.resolved(&mut worker.desired);
         let options = node::options(&self.config, self.index.node(self.name));
-        let order = Order {
+        let request = ServiceSyncRequest {
             host: self.facts.host(&self.config, &self.index, self.name, &options),
             addresses: self.facts.addresses.clone(),
             due,
@@ -683,7 +687,7 @@ impl Loop {
         };
         self.telemetry.job_started(Job::Services);
         Some(tokio::task::spawn_blocking(move || {
-            let outcome = worker.sync(order);
+            let outcome = worker.sync(request);
             if outcome.reports.iter().any(|report| report.is_full) {
                 memory::give_back();
             }
@@ -703,7 +707,7 @@ impl Loop {
         }))
     }
 
-    fn finish(&mut self, (worker, outcome): (Worker, Outcome)) -> Outcome {
+    fn finish(&mut self, (worker, outcome): (Worker, ServiceSyncResult)) -> ServiceSyncResult {
         self.telemetry.job_ended(Job::Services);
         let error = outcome.error();
         self.telemetry.sync_ended(error.is_none());
@@ -783,7 +787,7 @@ impl Loop {
         }
     }
 
-    fn finish_policies(&mut self, (worker, outcome): (PolicyWorker, PolicyOutcome)) -> PolicyOutcome {
+    fn finish_policies(&mut self, (worker, outcome): (PolicyWorker, PolicySyncResult)) -> PolicySyncResult {
         self.telemetry.job_ended(Job::Policies);
         if let Some(policies) = &mut self.policies {
             policies.finish(worker, &outcome, Instant::now());
@@ -793,9 +797,13 @@ impl Loop {
     }
 
     /// The result of `--once`, after Services were synced, and policies where they are enforced.
-    fn end_once(&self, outcome: &Outcome, policies: Option<&PolicyOutcome>) -> Result<(), DaemonError> {
+    fn end_once(
+        &self,
+        outcome: &ServiceSyncResult,
+        policies: Option<&PolicySyncResult>,
+    ) -> Result<(), DaemonError> {
         let written = all_written(outcome, policies);
-        let unreadable = Unreadable(self.source.health().unreadable());
+        let unreadable = UnreadableObjects(self.source.health().unreadable());
         if unreadable.0.is_empty() {
             return written;
         }
@@ -811,7 +819,7 @@ fn log_repairs(Unlogged { repairs, objects }: Unlogged, process: &str) {
 }
 
 /// Whether the syncs of `--once` wrote everything.
-fn all_written(outcome: &Outcome, policies: Option<&PolicyOutcome>) -> Result<(), DaemonError> {
+fn all_written(outcome: &ServiceSyncResult, policies: Option<&PolicySyncResult>) -> Result<(), DaemonError> {
     let errors = outcome.error().map(ToString::to_string).into_iter();
     let isolated = outcome.reports.iter().flat_map(|r| &r.isolated).map(ToString::to_string);
     let flows = outcome.flows.as_ref().err().map(ToString::to_string);
@@ -827,7 +835,7 @@ fn all_written(outcome: &Outcome, policies: Option<&PolicyOutcome>) -> Result<()
 /// The file of the configuration.
 struct Followed {
     path: PathBuf,
-    news: mpsc::Receiver<News>,
+    news: mpsc::Receiver<ConfigChange>,
 }
 
 /// The next of a channel; without one, never.

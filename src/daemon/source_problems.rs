@@ -15,7 +15,7 @@ pub(super) fn of_kinds(kinds: &[KindStatus], now: Instant) -> Vec<HealthProblem>
     let mut by_error: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for status in kinds {
         let lasts = |heard: Instant| now.saturating_duration_since(heard) >= LISTED_AFTER;
-        if let Some(error) = status.error.as_deref().filter(|_| status.last_heard.is_none_or(lasts)) {
+        if let Some(error) = status.error.as_deref().filter(|_| status.last_contact.is_none_or(lasts)) {
             by_error.entry(error).or_default().push(status.kind.as_str());
         }
     }
@@ -36,7 +36,7 @@ mod tests {
         let start = Instant::now();
         let second = |second| start + Duration::from_secs(second);
         let status = |kind, heard: Option<u64>, error: Option<&str>| KindStatus {
-            last_heard: heard.map(second),
+            last_contact: heard.map(second),
             error: error.map(str::to_owned),
             ..KindStatus::new(kind)
         };

@@ -16,16 +16,16 @@ use portcullis_netlink::nfacct::Counters;
 use portcullis_policy::table as policy_table;
 use tokio::sync::watch;
 
+use super::api_server_silence::SilenceReporter;
 use super::dropped_lines::DroppedLines;
 use super::isolation_health;
+use super::kernel_progress::ReportProgress;
 use super::own_node_reporter::OwnNodeReporter;
-use super::policies::{Labels, PolicyOutcome};
+use super::policies::{CounterLabels, PolicySyncResult};
 use super::running_sync::RunningSync;
-use super::silence::SilenceReporter;
 use super::source_problems;
-use super::stepping_kernel::Step;
 use super::unserved;
-use super::worker::Outcome;
+use super::worker::ServiceSyncResult;
 use crate::config::{self, Config};
 use crate::health_check_node_port::{DesiredPorts, ServiceHealthServer};
 use crate::http::{
@@ -34,7 +34,7 @@ use crate::http::{
 };
 use crate::logging;
 use crate::metrics::{Metrics, SyncScope, TrafficPolicyField};
-use crate::source::{self, Recorder, Source};
+use crate::source::{self, EventRecorder, Source};
 
 /// The component of health problems about a sync that runs.
 const SYNC: &str = "sync";
@@ -69,17 +69,17 @@ pub(super) struct Telemetry {
     stop: watch::Sender<bool>,
     families: Vec<Family>,
     isolated: BTreeMap<Family, Vec<NamespacedName>>,
-    recorder: Recorder,
+    recorder: EventRecorder,
     running_sync: RunningSync,
     /// When the changes happened that the running sync writes.
     trigger_times: Vec<Timestamp>,
     /// What each counter of the policies' table counts.
-    policy_labels: Arc<Mutex<Labels>>,
+    policy_labels: Arc<Mutex<CounterLabels>>,
     silence: SilenceReporter,
     dropped_lines: DroppedLines,
     own_node: OwnNodeReporter,
     /// The state of the source, if it is an API server.
-    api_server: Option<Arc<source::Health>>,
+    api_server: Option<Arc<source::SourceHealth>>,
     /// The time before which changes are not ours: they were there when this started.
     started: Timestamp,
 }
@@ -108,7 +108,7 @@ impl Telemetry {
         let limits = Limits::new(config.sync.period, speaks);
         let health = Arc::new(Health::new(limits, families.iter().copied(), started));
         let status = source.health().clone();
-        health.watch_source(move || status.last_heard());
+        health.watch_source(move || status.last_contact());
         let status = source.health().clone();
         health.read_problems("source", move || unreadable(&status.unreadable()));
         let (stop, stopping) = watch::channel(false);
@@ -175,7 +175,7 @@ impl Telemetry {
     }
 
     /// Reports a step of a job, from its thread.
-    pub(super) fn step_of(&self, job: Job) -> Step {
+    pub(super) fn step_of(&self, job: Job) -> ReportProgress {
         let health = self.health();
         Arc::new(move || health.job_stepped(job, Moment::now()))
     }
@@ -262,7 +262,7 @@ impl Telemetry {
     }
 
     /// A sync ended; `services` is the number of Services.
-    pub(super) fn synced(&mut self, outcome: &Outcome, services: usize) {
+    pub(super) fn synced(&mut self, outcome: &ServiceSyncResult, services: usize) {
         let now = SystemTime::now();
         for report in &outcome.reports {
             self.report(report, now);
@@ -307,7 +307,7 @@ impl Telemetry {
         let isolated: Vec<NamespacedName> = report.isolated.iter().map(|i| i.service.clone()).collect();
         let before = self.isolated.entry(family).or_default();
         for new in report.isolated.iter().filter(|isolated| !before.contains(&isolated.service)) {
-            self.recorder.of_service(&new.service, NOT_WRITTEN, &new.to_string());
+            self.recorder.service_event(&new.service, NOT_WRITTEN, &new.to_string());
         }
         self.metrics.set_isolated(family, before, &isolated);
         *before = isolated;
@@ -332,7 +332,7 @@ impl Telemetry {
     }
 
     /// A sync of policies ended. `labels`: what each of the table's counters counts.
-    pub(super) fn policies_synced(&self, outcome: &PolicyOutcome, labels: Option<Labels>) {
+    pub(super) fn policies_synced(&self, outcome: &PolicySyncResult, labels: Option<CounterLabels>) {
         if let Some(labels) = labels {
             *self.policy_labels.lock().unwrap_or_else(PoisonError::into_inner) = labels;
         }

@@ -3,8 +3,8 @@
 use portcullis_cluster::desired::{Desired, UnservedFrontend, UnservedReason};
 
 use crate::metrics::Metrics;
-use crate::short_list;
-use crate::source::Recorder;
+use crate::source::EventRecorder;
+use crate::truncated_list;
 
 /// Reason and action of the Event about a Service that is not served at one of its addresses or node ports.
 const NOT_SERVED: [&str; 2] = ["FrontendNotServed", "SyncProxyRules"];
@@ -13,7 +13,7 @@ const NOT_SERVED: [&str; 2] = ["FrontendNotServed", "SyncProxyRules"];
 const NAMED: usize = 3;
 
 /// Reports what changed since the last call.
-pub(super) fn report(desired: &mut Desired, metrics: &Metrics, recorder: &Recorder) {
+pub(super) fn report(desired: &mut Desired, metrics: &Metrics, recorder: &EventRecorder) {
     let changed = desired.take_unserved_changes();
     if changed.is_empty() {
         return;
@@ -23,7 +23,7 @@ pub(super) fn report(desired: &mut Desired, metrics: &Metrics, recorder: &Record
         if !unserved.is_empty() {
             tracing::warn!(%service, "Service {service}: {}", summary(&unserved));
             let sentences = unserved.iter().map(ToString::to_string).collect();
-            recorder.of_service_on_all_nodes(&service, NOT_SERVED, sentences);
+            recorder.shared_service_event(&service, NOT_SERVED, sentences);
         } else if desired.services().contains_key(&service) {
             tracing::info!(%service, "Service {service} is served at all of its addresses and node ports again");
         }
@@ -44,5 +44,5 @@ pub(crate) fn warn_of_all(desired: &Desired) {
 
 /// The first frontends, and how many more there are.
 fn summary(unserved: &[UnservedFrontend]) -> String {
-    short_list::clauses(unserved, NAMED)
+    truncated_list::clauses(unserved, NAMED)
 }

@@ -24,7 +24,7 @@ pub(super) struct Worker {
 }
 
 /// What a sync is to do.
-pub(super) struct Order {
+pub(super) struct ServiceSyncRequest {
     pub(super) changes: Vec<ServiceChange>,
     pub(super) options: Options,
     pub(super) host: NodeFacts,
@@ -39,7 +39,7 @@ pub(super) struct Order {
 }
 
 /// What a sync did.
-pub(super) struct Outcome {
+pub(super) struct ServiceSyncResult {
     pub(super) reports: Vec<SyncResult>,
     /// Somebody else had written rules.
     pub(super) drifted: bool,
@@ -53,7 +53,7 @@ pub(super) struct Outcome {
     due: Due,
 }
 
-impl Outcome {
+impl ServiceSyncResult {
     /// Why it failed as a whole, if it did.
     pub(super) fn error(&self) -> Option<&SyncError> {
         self.reports.iter().find_map(|report| report.error.as_ref())
@@ -78,39 +78,47 @@ impl Worker {
         Worker { mode, desired, stale_flows, takeover: Some(takeover) }
     }
 
-    pub(super) fn sync(&mut self, order: Order) -> Outcome {
+    pub(super) fn sync(&mut self, request: ServiceSyncRequest) -> ServiceSyncResult {
         let start = Instant::now();
-        self.mode.reconfigure(order.options, order.host);
-        if order.suspect {
+        self.mode.reconfigure(request.options, request.host);
+        if request.suspect {
             self.mode.note_external_change();
         }
-        let drifted = order.due == Due::Check && self.mode.check_drift();
+        let drifted = request.due == Due::Check && self.mode.check_drift();
         if let Some(takeover) = &self.takeover
             && let Err(error) = takeover.prepare(&self.mode.node_facts().node_ips)
         {
             tracing::warn!(%error, "this machine's own connections may break when addresses of IPVS mode go");
         }
-        self.stale_flows.note(&order.changes);
-        let mut reports = self.mode.sync(&self.desired, &order.changes);
+        self.stale_flows.note(&request.changes);
+        let mut reports = self.mode.sync(&self.desired, &request.changes);
         if reports.iter().all(|report| report.error.is_none()) {
             // Only now: the rules that drop packets from other hosts to loopback addresses must be there before.
             if self.mode.options().serves_localhost_node_ports() {
                 sysctl::allow_localhost_node_ports();
             }
-            if order.inherits_guard {
+            if request.inherits_guard {
                 reports.extend(self.replace_inherited_guard());
             }
             self.tidy();
         }
         // Only now: before the new rules stood, a flow could have been led astray again.
-        let addresses = self.node_port_addresses(&order.addresses);
+        let addresses = self.node_port_addresses(&request.addresses);
         let flows = self.stale_flows.delete(&self.desired, &reports, &addresses);
         let counts =
             |p: &ServicePort| p.internal_local || p.external_local || p.health_check_node_port.is_some();
-        let local = order.changes.iter().any(|c| c.before.iter().chain(c.after.iter()).any(counts));
+        let local = request.changes.iter().any(|c| c.before.iter().chain(c.after.iter()).any(counts));
         let takeover = self.takeover.as_ref().and_then(Takeover::next_due);
         let next_due = self.mode.next_due().into_iter().chain(takeover).min();
-        Outcome { reports, drifted, flows, took: start.elapsed(), local, next_due, due: order.due }
+        ServiceSyncResult {
+            reports,
+            drifted,
+            flows,
+            took: start.elapsed(),
+            local,
+            next_due,
+            due: request.due,
+        }
     }
 
     /// Resets `route_localnet`, or else has this mode's own rules guard loopback addresses, before those of iptables mode

@@ -27,7 +27,7 @@ pub use desired_ports::{DesiredPorts, ServiceHealthCheck};
 
 use crate::http::serve::stopped;
 use crate::http::{Health, Stop};
-use crate::source::Recorder;
+use crate::source::EventRecorder;
 use listener::Listener;
 
 /// Time between two attempts to open a port.
@@ -46,7 +46,7 @@ pub struct ServiceHealthServer {
 
 impl ServiceHealthServer {
     /// Starts the server without any port. It runs until the stop signal.
-    pub fn start(health: Arc<Health>, stop: Stop, recorder: Recorder) -> Self {
+    pub fn start(health: Arc<Health>, stop: Stop, recorder: EventRecorder) -> Self {
         let (desired_ports, changes) = watch::channel(DesiredPorts::default());
         let failures = Arc::default();
         let manager = Manager { health, open: BTreeMap::new(), failures: Arc::clone(&failures), recorder };
@@ -78,7 +78,7 @@ struct Manager {
     health: Arc<Health>,
     open: BTreeMap<NamespacedName, Listener>,
     failures: Arc<Mutex<Failures>>,
-    recorder: Recorder,
+    recorder: EventRecorder,
 }
 
 impl Manager {
@@ -154,7 +154,7 @@ impl Manager {
                     RETRY.as_secs()
                 );
                 tracing::error!(%service, port, "{message}");
-                self.recorder.of_service(service, ["FailedToStartServiceHealthcheck", "Listen"], &message);
+                self.recorder.service_event(service, ["FailedToStartServiceHealthcheck", "Listen"], &message);
             }
         }
         *known = failures;

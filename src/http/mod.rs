@@ -37,7 +37,7 @@ pub use serve::Stop;
 pub use service_metrics::{ServiceTraffic, TrafficRequest, TrafficResponse};
 
 use crate::metrics::Metrics;
-use crate::source::{Recorder, START, Severity};
+use crate::source::{EventRecorder, EventType, START};
 use serve::{serve, stopped};
 
 /// Time between two attempts to listen, as upstream.
@@ -97,12 +97,12 @@ impl Servers {
     ///
     /// # Errors
     /// Returns an error if an address cannot be bound.
-    pub async fn check(addresses: Addresses, recorder: &Recorder) -> Result<(), BindError> {
+    pub async fn check(addresses: Addresses, recorder: &EventRecorder) -> Result<(), BindError> {
         let all = [(addresses.healthz, HEALTHZ), (addresses.metrics, METRICS)];
         for (address, purpose) in all.into_iter().filter(|_| addresses.hard_fail) {
             let Some(address) = address else { continue };
             if let Err(error) = listen(address, purpose).await {
-                recorder.of_node(Severity::Warning, [purpose.event, START], &error.to_string());
+                recorder.node_event(EventType::Warning, [purpose.event, START], &error.to_string());
                 return Err(error);
             }
         }
@@ -120,7 +120,7 @@ impl Servers {
         metrics: Metrics,
         diagnostics: Diagnostics,
         stop: Stop,
-        recorder: &Recorder,
+        recorder: &EventRecorder,
     ) -> Result<Self, BindError> {
         let mut servers = Servers { tasks: JoinSet::new(), healthz: Arc::default(), metrics: Arc::default() };
         let routes = [
@@ -132,7 +132,7 @@ impl Servers {
             let Some(address) = address else { continue };
             let listener = listen(address, purpose).await;
             if let Err(error) = &listener {
-                recorder.of_node(Severity::Warning, [purpose.event, START], &error.to_string());
+                recorder.node_event(EventType::Warning, [purpose.event, START], &error.to_string());
             }
             let listener = match listener {
                 Ok(listener) => Some(listener),

@@ -87,7 +87,7 @@ const SOURCE: &[(&str, &str, &[&str], MetricType, Samples)] = &[
         &["kind"],
         MetricType::GAUGE,
         |status, now| {
-            let age = status.last_heard.map(|at| now.saturating_duration_since(at).as_secs_f64());
+            let age = status.last_contact.map(|at| now.saturating_duration_since(at).as_secs_f64());
             age.map(|age| (vec![status.kind.to_string()], age)).into_iter().collect()
         },
     ),

@@ -6,7 +6,7 @@
 //! manifests ─── manifests (one task) ───────────┘
 //! ```
 //!
-//! A source never gives up: what fails is logged, shown in its [`Health`] and tried again. A full channel
+//! A source never gives up: what fails is logged, shown in its [`SourceHealth`] and tried again. A full channel
 //! makes it wait, so that memory follows the objects that are kept, not those that arrive.
 //!
 //! [`cluster::Event`]: portcullis_cluster::Event
@@ -15,12 +15,12 @@ pub mod access;
 pub mod api;
 mod backoff;
 mod credential_files;
-pub mod health;
 pub mod manifests;
-mod report;
-mod reported;
+mod object_reader;
+mod reported_problems;
 pub mod selection;
-pub(crate) mod unenforced;
+pub mod source_health;
+pub(crate) mod unsupported_policies;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -31,14 +31,14 @@ use tokio::task::JoinSet;
 
 pub use access::{Access, AccessError};
 pub(crate) use api::START;
-pub use api::{Pace, Recorder, Reporter, SILENCE_LIMIT, Severity};
-pub use health::{Health, KindStatus};
+pub use api::{EventRecorder, EventReporter, EventType, ListWatchOptions, SILENCE_LIMIT};
 pub use manifests::{Manifests, PathError, check_path, read_manifests};
 pub use selection::Selection;
+pub use source_health::{KindStatus, SourceHealth};
 
 /// Where objects come from.
 #[derive(Clone, Debug)]
-pub enum Origin {
+pub enum SourceConfig {
     /// The API server.
     ApiServer {
         /// How to reach it, and as whom.
@@ -46,7 +46,7 @@ pub enum Origin {
         /// Which objects to ask for.
         selections: Vec<Selection>,
         /// Page sizes and times.
-        pace: Pace,
+        options: ListWatchOptions,
     },
     /// A file or a folder of manifests. Gives all kinds.
     Manifests {
@@ -58,19 +58,19 @@ pub enum Origin {
 /// A running source. Dropping it ends its tasks.
 #[derive(Debug)]
 pub struct Source {
-    health: Arc<Health>,
-    recorder: Recorder,
+    health: Arc<SourceHealth>,
+    recorder: EventRecorder,
     tasks: JoinSet<()>,
 }
 
 impl Source {
     /// How it fares, kind by kind.
-    pub fn health(&self) -> &Arc<Health> {
+    pub fn health(&self) -> &Arc<SourceHealth> {
         &self.health
     }
 
     /// Takes what the API server should be told of; deaf unless the source is one, and was spawned to report.
-    pub fn recorder(&self) -> &Recorder {
+    pub fn recorder(&self) -> &EventRecorder {
         &self.recorder
     }
 
@@ -86,8 +86,8 @@ impl Source {
 /// # Errors
 /// The kubeconfig cannot be read or makes no sense. A server that does not answer is no error here: the
 /// source tries again, and says so.
-pub async fn spawn(origin: Origin, sink: mpsc::Sender<Vec<Event>>) -> Result<Source, AccessError> {
-    spawn_reporting(origin, sink, None).await
+pub async fn spawn(origin: SourceConfig, sink: mpsc::Sender<Vec<Event>>) -> Result<Source, AccessError> {
+    spawn_with_events(origin, sink, None).await
 }
 
 /// The same, and where an API server is the source, `reporter` tells it as Events what is wrong with policies,
@@ -95,29 +95,29 @@ pub async fn spawn(origin: Origin, sink: mpsc::Sender<Vec<Event>>) -> Result<Sou
 ///
 /// # Errors
 /// As [`spawn`].
-pub async fn spawn_reporting(
-    origin: Origin,
+pub async fn spawn_with_events(
+    origin: SourceConfig,
     sink: mpsc::Sender<Vec<Event>>,
-    reporter: Option<Reporter>,
+    reporter: Option<EventReporter>,
 ) -> Result<Source, AccessError> {
     let mut tasks = JoinSet::new();
     let (health, recorder) = match origin {
-        Origin::ApiServer { access, selections, pace } => {
-            let health = Arc::new(Health::new(selections.iter().map(|selection| selection.kind)));
+        SourceConfig::ApiServer { access, selections, options } => {
+            let health = Arc::new(SourceHealth::new(selections.iter().map(|selection| selection.kind)));
             let connection = Arc::new(access::Connection::open(access).await?);
-            let recorder = reporter.map_or_else(Recorder::deaf, |reporter| {
-                let (recorder, outlet) = Recorder::channel(reporter.node);
-                tasks.spawn(api::publish(outlet, connection.clone(), reporter));
+            let recorder = reporter.map_or_else(EventRecorder::disabled, |reporter| {
+                let (recorder, queue) = EventRecorder::channel(reporter.node);
+                tasks.spawn(api::publish(queue, connection.clone(), reporter));
                 recorder
             });
             if selections.iter().any(|selection| selection.kind == Kind::ClusterNetworkPolicy) {
-                tasks.spawn(api::warn_of_unenforced(connection.clone(), recorder.clone()));
+                tasks.spawn(api::warn_of_superseded_policies(connection.clone(), recorder.clone()));
             }
             for selection in selections {
-                tasks.spawn(api::follow(
+                tasks.spawn(api::reflect(
                     selection,
                     connection.clone(),
-                    pace.clone(),
+                    options.clone(),
                     health.clone(),
                     sink.clone(),
                     recorder.clone(),
@@ -125,10 +125,10 @@ pub async fn spawn_reporting(
             }
             (health, recorder)
         }
-        Origin::Manifests { path } => {
-            let health = Arc::new(Health::new(Kind::ALL));
+        SourceConfig::Manifests { path } => {
+            let health = Arc::new(SourceHealth::new(Kind::ALL));
             tasks.spawn(manifests::follow(path, health.clone(), sink));
-            (health, Recorder::deaf())
+            (health, EventRecorder::disabled())
         }
     };
     Ok(Source { health, recorder, tasks })

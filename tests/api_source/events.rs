@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use portcullis::source::{self, Access, Origin, Reporter, Selection};
+use portcullis::source::{self, Access, EventReporter, Selection, SourceConfig};
 use portcullis_cluster::{Kind, Name};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::api_server::{ApiServer, Fault};
-use crate::{Heard, PATIENCE, eventually, pace};
+use crate::{Heard, PATIENCE, eventually, options};
 
 /// What a node hears of policies, which it reports without waiting.
 async fn node(server: &ApiServer, name: &str) -> Heard {
@@ -16,9 +16,10 @@ async fn node(server: &ApiServer, name: &str) -> Heard {
     let (sink, batches) = mpsc::channel(64);
     let access = Access { kubeconfig: None, master: Some(server.url()) };
     let selections = vec![Selection::all(Kind::NetworkPolicy), Selection::all(Kind::ClusterNetworkPolicy)];
-    let reporter = Reporter { node: Name::new(name), spread: Duration::ZERO };
-    let origin = Origin::ApiServer { access, selections, pace: pace() };
-    let source = source::spawn_reporting(origin, sink, Some(reporter)).await.expect("the access makes sense");
+    let reporter = EventReporter { node: Name::new(name), max_delay: Duration::ZERO };
+    let origin = SourceConfig::ApiServer { access, selections, options: options() };
+    let source =
+        source::spawn_with_events(origin, sink, Some(reporter)).await.expect("the access makes sense");
     Heard { source, batches, waiting: Default::default() }
 }
 
@@ -125,7 +126,7 @@ async fn a_server_that_refuses_events_or_is_silent_holds_nothing_up() {
 async fn without_a_reporter_nothing_is_reported() {
     let server = ApiServer::start();
     server.apply(policy("web", 1, 0.into()));
-    let mut heard = Heard::by(&server, vec![Selection::all(Kind::NetworkPolicy)], pace()).await;
+    let mut heard = Heard::by(&server, vec![Selection::all(Kind::NetworkPolicy)], options()).await;
     heard.until("NetworkPolicy)").await;
     server.apply(policy("web", 2, 0.into()));
     heard.until("+shop/web").await;

@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use portcullis::source::{Access, Pace, Selection};
+use portcullis::source::{Access, ListWatchOptions, Selection};
 use portcullis_cluster::Kind;
 use serde_json::json;
 
 use crate::api_server::{Fault, Streaming};
-use crate::{Heard, eventually, pace, server_with, service};
+use crate::{Heard, eventually, options, server_with, service};
 
 const ALL: [&str; 4] = ["(Service", "+default/a", "+default/b", "Service)"];
 
@@ -33,8 +33,8 @@ async fn a_list_that_fails_is_tried_again() {
     for (case, fault, error) in rows {
         let server = server_with(&["a", "b"]);
         server.fail(fault.times(2));
-        let pace = Pace { first_wait: Duration::from_millis(60), ..pace() };
-        let mut heard = Heard::by(&server, vec![Selection::all(Kind::Service)], pace).await;
+        let options = ListWatchOptions { initial_backoff: Duration::from_millis(60), ..options() };
+        let mut heard = Heard::by(&server, vec![Selection::all(Kind::Service)], options).await;
         if !error.is_empty() {
             let says = || heard.status().error.is_some_and(|says| says.contains(error));
             eventually(&format!("{case}: the health says {error:?}"), says).await;
@@ -119,7 +119,7 @@ async fn a_server_that_comes_up_later_is_found() {
         heard.status().error.is_some_and(|error| error.contains("cannot be reached"))
     })
     .await;
-    assert!(heard.status().last_heard.is_none());
+    assert!(heard.status().last_contact.is_none());
     server.start_again();
     heard.expect(&ALL).await;
 }
@@ -131,7 +131,7 @@ async fn renewed_credentials_are_read_again() {
     server.require_token("new");
     let kubeconfig = Some(server.kubeconfig(folder.path(), "old"));
     let access = Access { kubeconfig, master: None };
-    let mut heard = Heard::with(access, vec![Selection::all(Kind::Service)], pace()).await;
+    let mut heard = Heard::with(access, vec![Selection::all(Kind::Service)], options()).await;
     eventually("the health names the kubeconfig", || {
         heard.status().error.is_some_and(|error| error.contains("kubeconfig"))
     })
@@ -152,7 +152,7 @@ async fn a_token_file_may_end_in_a_new_line_and_is_read_again_when_it_changes() 
     std::fs::write(&kubeconfig, text.replace("\"token\":\"\"", "\"tokenFile\":\"token\""))
         .expect("it can be written");
     let access = Access { kubeconfig: Some(kubeconfig), master: None };
-    let mut heard = Heard::with(access, vec![Selection::all(Kind::Service)], pace()).await;
+    let mut heard = Heard::with(access, vec![Selection::all(Kind::Service)], options()).await;
     heard.expect(&ALL).await;
     token("second\r\n");
     server.require_token("second");
@@ -174,7 +174,7 @@ async fn master_overrides_the_kubeconfig() {
     let kubeconfig = Some(elsewhere.kubeconfig(folder.path(), "secret"));
     elsewhere.stop();
     let access = Access { kubeconfig, master: Some(server.url()) };
-    let mut heard = Heard::with(access, vec![Selection::all(Kind::Service)], pace()).await;
+    let mut heard = Heard::with(access, vec![Selection::all(Kind::Service)], options()).await;
     heard.expect(&ALL).await;
 }
 
@@ -218,10 +218,10 @@ async fn bookmarks_move_the_revision_on() {
     let server = server_with(&["a", "b"]);
     let mut heard = Heard::services(&server).await;
     heard.expect(&ALL).await;
-    let before = heard.status().last_heard;
+    let before = heard.status().last_contact;
     server.set_revision(1_000);
     server.bookmark_now();
-    eventually("the bookmark is heard", || heard.status().last_heard > before).await;
+    eventually("the bookmark is heard", || heard.status().last_contact > before).await;
     server.disconnect_all();
     eventually("a watch from the bookmark", || !server.requests(&["resourceVersion=1000&"]).is_empty()).await;
     heard.expect_silence(Duration::from_millis(100)).await;
@@ -335,7 +335,7 @@ async fn the_hint_for_a_kind_that_is_forbidden_names_a_role_that_allows_it() {
         let server = server_with(&[]);
         let kind = selection.kind;
         server.fail(Fault::status(403).times(100));
-        let heard = Heard::by(&server, vec![selection], pace()).await;
+        let heard = Heard::by(&server, vec![selection], options()).await;
         eventually(&format!("{kind}: {hint}"), || {
             heard.status().error.is_some_and(|says| says.contains(hint))
         })

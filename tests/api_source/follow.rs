@@ -2,12 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use portcullis::source::{Pace, Selection};
+use portcullis::source::{ListWatchOptions, Selection};
 use portcullis_cluster::Kind;
 use serde_json::json;
 
 use crate::api_server::{Fault, Streaming};
-use crate::{Heard, eventually, pace, server_with, service};
+use crate::{Heard, eventually, options, server_with, service};
 
 #[tokio::test]
 async fn a_streaming_list_then_changes_on_one_connection() {
@@ -23,14 +23,14 @@ async fn a_streaming_list_then_changes_on_one_connection() {
     assert!(requests[0].uri.contains("sendInitialEvents=true"), "{requests:?}");
     assert!(requests[0].user_agent.starts_with("portcullis/"), "{requests:?}");
     let status = heard.status();
-    assert!(status.synced && status.error.is_none() && status.last_heard.is_some(), "{status:?}");
+    assert!(status.synced && status.error.is_none() && status.last_contact.is_some(), "{status:?}");
     assert_eq!((status.lists, status.failures, status.unreadable), (1, 0, 0));
 }
 
 #[tokio::test]
 async fn an_empty_list_is_a_list() {
     let server = server_with(&[]);
-    let mut heard = Heard::by(&server, Selection::service_proxying("n1"), pace()).await;
+    let mut heard = Heard::by(&server, Selection::service_proxying("n1"), options()).await;
     let mut events = Vec::new();
     for _ in 0..6 {
         events.push(heard.next().await);
@@ -42,7 +42,7 @@ async fn an_empty_list_is_a_list() {
 
 #[tokio::test]
 async fn servers_without_streaming_lists_are_read_by_pages() {
-    let quick = Pace { answer: Duration::from_millis(200), ..pace() };
+    let quick = ListWatchOptions { response_timeout: Duration::from_millis(200), ..options() };
     let rows = [
         ("etcd cannot", Streaming::EtcdTooOld, Duration::from_secs(60)),
         ("the gate is off", Streaming::GateOff, Duration::from_secs(60)),
@@ -94,10 +94,10 @@ async fn selectors_are_those_of_kube_proxy() {
         (Selection::node("n2"), vec!["(Node", "+n2", "Node)"]),
     ];
     for (selection, expected) in rows {
-        let mut heard = Heard::by(&server, vec![selection], pace()).await;
+        let mut heard = Heard::by(&server, vec![selection], options()).await;
         heard.expect(&expected).await;
     }
-    let mut heard = Heard::by(&server, vec![Selection::services()], pace()).await;
+    let mut heard = Heard::by(&server, vec![Selection::services()], options()).await;
     heard.until("Service)").await;
     server.apply(labelled("Service", "v1", "plain", "service.kubernetes.io/service-proxy-name"));
     heard.expect(&["-default/plain"]).await;
@@ -107,7 +107,7 @@ async fn selectors_are_those_of_kube_proxy() {
 async fn a_kind_that_need_not_be_served_is_empty_where_it_is_not() {
     let server = server_with(&[]);
     server.set_absent(&["servicecidrs"]);
-    let mut heard = Heard::by(&server, vec![Selection::service_cidrs()], pace()).await;
+    let mut heard = Heard::by(&server, vec![Selection::service_cidrs()], options()).await;
     heard.expect(&["(ServiceCIDR", "ServiceCIDR)"]).await;
     eventually("the kind is synced", || heard.status().synced).await;
     // It is asked for again, and nothing is said twice.
@@ -116,14 +116,14 @@ async fn a_kind_that_need_not_be_served_is_empty_where_it_is_not() {
     let waits = times.windows(2).map(|pair| pair[1] - pair[0]);
     let longest = waits.max().unwrap_or_default();
     assert!(
-        longest < pace().absent_wait() + Duration::from_secs(1),
+        longest < options().unserved_retry() + Duration::from_secs(1),
         "one that is installed waited {longest:?}"
     );
-    assert!(heard.status().absent, "which is no silence");
+    assert!(heard.status().is_unserved, "which is no silence");
     server.set_absent(&[]);
     server.apply(json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "k"}, "spec": {"cidrs": ["10.96.0.0/12"]}}));
     heard.expect(&["(ServiceCIDR", "+k", "ServiceCIDR)"]).await;
-    eventually("it is served", || !heard.status().absent).await;
+    eventually("it is served", || !heard.status().is_unserved).await;
 }
 
 /// As while an API server starts, before it has read its CustomResourceDefinitions.
@@ -131,7 +131,7 @@ async fn a_kind_that_need_not_be_served_is_empty_where_it_is_not() {
 async fn a_kind_that_is_not_served_for_a_moment_keeps_its_objects() {
     let server = server_with(&[]);
     server.apply(json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "k"}, "spec": {"cidrs": ["10.96.0.0/12"]}}));
-    let mut heard = Heard::by(&server, vec![Selection::service_cidrs()], pace()).await;
+    let mut heard = Heard::by(&server, vec![Selection::service_cidrs()], options()).await;
     heard.expect(&["(ServiceCIDR", "+k", "ServiceCIDR)"]).await;
     // How many answers say so, before the server serves the kind again.
     for (answers, expected) in
@@ -140,7 +140,7 @@ async fn a_kind_that_is_not_served_for_a_moment_keeps_its_objects() {
         server.fail(Fault::text(404, "404 page not found").on("servicecidrs").times(answers));
         server.disconnect_all();
         heard.expect(expected).await;
-        eventually(&format!("{answers}"), || heard.status().absent == (answers > 10)).await;
+        eventually(&format!("{answers}"), || heard.status().is_unserved == (answers > 10)).await;
     }
 }
 

@@ -11,7 +11,7 @@ mod recordings;
 use std::time::Duration;
 
 use api_server::ApiServer;
-use portcullis::source::{self, Access, KindStatus, Origin, Pace, Selection, Source};
+use portcullis::source::{self, Access, KindStatus, ListWatchOptions, Selection, Source, SourceConfig};
 use portcullis_cluster::{Event, Kind};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
@@ -20,15 +20,15 @@ use tokio::time::timeout;
 /// No test waits longer for anything.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A pace for impatient tests.
-fn pace() -> Pace {
-    Pace {
-        page: 2,
-        answer: Duration::from_millis(600),
-        silence: Duration::from_millis(500),
-        watch: Duration::from_secs(60)..Duration::from_secs(61),
-        first_wait: Duration::from_millis(20),
-        longest_wait: Duration::from_millis(200),
+/// A options for impatient tests.
+fn options() -> ListWatchOptions {
+    ListWatchOptions {
+        page_size: 2,
+        response_timeout: Duration::from_millis(600),
+        idle_timeout: Duration::from_millis(500),
+        watch_duration: Duration::from_secs(60)..Duration::from_secs(61),
+        initial_backoff: Duration::from_millis(20),
+        max_backoff: Duration::from_millis(200),
     }
 }
 
@@ -42,16 +42,16 @@ struct Heard {
 
 impl Heard {
     async fn services(server: &ApiServer) -> Self {
-        Heard::by(server, vec![Selection::all(Kind::Service)], pace()).await
+        Heard::by(server, vec![Selection::all(Kind::Service)], options()).await
     }
 
-    async fn by(server: &ApiServer, selections: Vec<Selection>, pace: Pace) -> Self {
-        Heard::with(Access { kubeconfig: None, master: Some(server.url()) }, selections, pace).await
+    async fn by(server: &ApiServer, selections: Vec<Selection>, options: ListWatchOptions) -> Self {
+        Heard::with(Access { kubeconfig: None, master: Some(server.url()) }, selections, options).await
     }
 
-    async fn with(access: Access, selections: Vec<Selection>, pace: Pace) -> Self {
+    async fn with(access: Access, selections: Vec<Selection>, options: ListWatchOptions) -> Self {
         let (sink, batches) = mpsc::channel(4);
-        let source = source::spawn(Origin::ApiServer { access, selections, pace }, sink)
+        let source = source::spawn(SourceConfig::ApiServer { access, selections, options }, sink)
             .await
             .expect("the access makes sense");
         Heard { source, batches, waiting: Default::default() }

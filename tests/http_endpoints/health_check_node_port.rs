@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use portcullis::health_check_node_port::{DesiredPorts, ServiceHealthCheck, ServiceHealthServer};
 use portcullis::http::{Health, Limits, Moment};
-use portcullis::source::Recorder;
+use portcullis::source::EventRecorder;
 use portcullis_cluster::desired::Desired;
 use portcullis_cluster::{Event, Family, Index, Kind, Name, NamespacedName, Object, manifest};
 use serde_json::{Value, json};
@@ -34,7 +34,7 @@ impl Ports {
         let limits = Limits::new(Duration::from_secs(30), true);
         let health = Arc::new(Health::new(limits, Family::BOTH, Moment::now()));
         let (stop, stopped) = watch::channel(false);
-        Ports { ports: ServiceHealthServer::start(health.clone(), stopped, Recorder::deaf()), health, stop }
+        Ports { ports: ServiceHealthServer::start(health.clone(), stopped, EventRecorder::disabled()), health, stop }
     }
 
     fn set(&self, addresses: &[IpAddr], services: &[(&str, ServiceHealthCheck)]) {

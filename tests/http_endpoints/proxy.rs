@@ -7,7 +7,7 @@ use std::time::Duration;
 use portcullis::config::ProxyMode;
 use portcullis::http::{Addresses, BindError, Diagnostics, Health, Limits, Moment, Servers, ServiceTraffic};
 use portcullis::metrics::Metrics;
-use portcullis::source::Recorder;
+use portcullis::source::EventRecorder;
 use portcullis_cluster::Family;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -39,9 +39,15 @@ impl Proxy {
         };
         let (stop, stopped) = watch::channel(false);
         let metrics = Metrics::new(mode);
-        let servers =
-            Servers::start(addresses, health.clone(), metrics, diagnostics, stopped, &Recorder::deaf())
-                .await?;
+        let servers = Servers::start(
+            addresses,
+            health.clone(),
+            metrics,
+            diagnostics,
+            stopped,
+            &EventRecorder::disabled(),
+        )
+        .await?;
         Ok(Proxy { health, servers, stop })
     }
 

@@ -3,14 +3,14 @@
 use std::io;
 
 use super::asked::Malformed;
-use crate::state::StateError;
+use crate::cluster_view::LoadError;
 
 /// Why nothing can be explained.
 #[derive(Debug, thiserror::Error)]
 pub enum ExplainError {
     /// The state cannot be had.
     #[error(transparent)]
-    State(#[from] StateError),
+    State(#[from] LoadError),
     /// A text on the command line has another form.
     #[error("{flag}: {text}")]
     Malformed {

@@ -38,7 +38,7 @@ use self::connection::explain;
 use super::render::families;
 use super::world::World;
 use crate::config::{AddressFamily, Config, Explain, OutputFormat, ProtocolArgument};
-use crate::state;
+use crate::cluster_view;
 
 pub use error::ExplainError;
 
@@ -51,7 +51,7 @@ pub fn run(config: &Config, asked: &Explain, out: &mut dyn Write) -> Result<bool
     // What cannot be read needs no cluster to be refused.
     End::read(&asked.from).map_err(ExplainError::malformed("--from"))?;
     destination(asked)?;
-    let cluster = state::load_cluster(config)?;
+    let cluster = cluster_view::load_cluster(config)?;
     let arrives = of_index(config, &cluster.index, asked, out)?;
     cluster.unreadable.check()?;
     Ok(arrives)

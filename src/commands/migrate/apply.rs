@@ -13,9 +13,9 @@ use portcullis_modes::{Mode, SyncResult};
 
 use super::MigrateError;
 use super::report::Applied;
+use crate::cluster_view::NodeView;
 use crate::config::Config;
-use crate::daemon::serving::{self, Means};
-use crate::state::State;
+use crate::daemon::mode_setup::{self, Prerequisites};
 use crate::{host, sysctl};
 
 /// Writes the new mode, and then removes what others left. `say` is told what happens, a line each.
@@ -24,17 +24,17 @@ use crate::{host, sysctl};
 /// The new mode cannot serve everything. Nothing of the old one is removed then.
 pub(super) fn apply(
     config: &Config,
-    state: &State,
-    means: Means,
+    state: &NodeView,
+    prerequisites: Prerequisites,
     drain: Duration,
     say: &mut dyn FnMut(&str) -> io::Result<()>,
 ) -> Result<Applied, MigrateError> {
-    let flavour = means.tools.as_ref().map_or(Flavour::Nft, |tools| tools.flavour);
-    let mut takeover = Takeover::new(serving::serving(config.mode), flavour, drain);
+    let flavour = prerequisites.tools.as_ref().map_or(Flavour::Nft, |tools| tools.flavour);
+    let mut takeover = Takeover::new(mode_setup::serving_mode(config.mode), flavour, drain);
     let mut host = state.host.clone();
     host.nfacct = host::ensure_nfacct();
-    let (mut mode, _) = serving::mode(config, state.options.clone(), host, means)?;
-    serving::route_localhost(config);
+    let (mut mode, _) = mode_setup::start_mode(config, state.options.clone(), host, prerequisites)?;
+    mode_setup::route_localhost(config);
     if let Err(error) = takeover.prepare(&mode.node_facts().node_ips) {
         tracing::warn!(%error, "this machine's own connections may break when addresses of IPVS mode go");
     }

@@ -16,9 +16,9 @@ use std::io::{self, Write};
 
 use portcullis_modes::SyncError;
 
+use crate::cluster_view::{self, LoadError};
 use crate::config::{Config, Migrate, OutputFormat};
-use crate::daemon::{DaemonError, serving};
-use crate::state::{self, StateError};
+use crate::daemon::{DaemonError, mode_setup};
 use report::Report;
 
 /// Why a node cannot be moved.
@@ -26,7 +26,7 @@ use report::Report;
 pub enum MigrateError {
     /// The state cannot be had.
     #[error(transparent)]
-    State(#[from] StateError),
+    State(#[from] LoadError),
     /// The new mode cannot be had.
     #[error(transparent)]
     Mode(#[from] DaemonError),
@@ -50,20 +50,20 @@ pub enum MigrateError {
 /// # Errors
 /// The state or the kernel cannot be read; the new mode cannot serve.
 pub fn run(config: &Config, migrate: &Migrate, out: &mut dyn Write) -> Result<bool, MigrateError> {
-    let state = state::load(config, None)?;
+    let state = cluster_view::load_node(config, None)?;
     if migrate.apply {
         // A mode that does not know all Services must not replace one that may serve them.
         state.unreadable.check()?;
     }
-    let means = serving::means(config.mode);
-    let mut report = Report::of(config, migrate, &state, &means)?;
+    let prerequisites = mode_setup::check_prerequisites(config.mode);
+    let mut report = Report::of(config, migrate, &state, &prerequisites)?;
     let is_text = migrate.output == OutputFormat::Text;
     if is_text {
         text::print(&report, out)?;
     }
     if migrate.apply && report.is_possible() && (migrate.force || report.obstacles().is_empty()) {
         let mut say = |line: &str| if is_text { writeln!(out, "{line}") } else { Ok(()) };
-        report.applied = Some(apply::apply(config, &state, means?, migrate.drain, &mut say)?);
+        report.applied = Some(apply::apply(config, &state, prerequisites?, migrate.drain, &mut say)?);
     } else if migrate.apply && is_text {
         writeln!(out, "\nNothing was done.")?;
     }

@@ -7,9 +7,9 @@ use portcullis_modes::iptables::RuleSet;
 use portcullis_modes::{ipvs, nftables};
 use serde::Serialize;
 
+use crate::cluster_view::NodeView;
 use crate::config::{Config, ProxyMode};
 use crate::node;
-use crate::state::State;
 
 /// What would be written, counted.
 #[derive(Debug, Default, Serialize)]
@@ -23,8 +23,8 @@ pub(super) struct Written {
 }
 
 /// Counts it, for the families that can be served.
-pub(super) fn written(config: &Config, state: &State, families: &[Family]) -> Written {
-    let State { desired, options, host, .. } = state;
+pub(super) fn written(config: &Config, state: &NodeView, families: &[Family]) -> Written {
+    let NodeView { desired, options, host, .. } = state;
     let ports: BTreeSet<_> =
         desired.ports().map(|port| (&port.name.service, &port.name.port, port.name.protocol)).collect();
     let details = match config.mode {

@@ -8,11 +8,11 @@ use serde::Serialize;
 use super::plan::Written;
 use super::stake::Stake;
 use super::{MigrateError, plan};
+use crate::cluster_view::NodeView;
 use crate::config::{Config, Migrate, ProxyMode};
 use crate::daemon::DaemonError;
-use crate::daemon::serving::{self, Means};
+use crate::daemon::mode_setup::{self, Prerequisites};
 use crate::other_proxies::{self, Proxy};
-use crate::state::State;
 
 /// What a migration comes to.
 #[derive(Debug, Serialize)]
@@ -73,10 +73,10 @@ impl Report {
     pub(super) fn of(
         config: &Config,
         migrate: &Migrate,
-        state: &State,
-        means: &Result<Means, DaemonError>,
+        state: &NodeView,
+        prerequisites: &Result<Prerequisites, DaemonError>,
     ) -> Result<Report, MigrateError> {
-        let missing = match (means, config.mode) {
+        let missing = match (prerequisites, config.mode) {
             (Err(error), _) => Some(error.to_string()),
             (Ok(_), ProxyMode::Ipvs) => {
                 ipvs::check_requirements(config.ipvs.scheduler).err().map(|error| error.to_string())
@@ -84,12 +84,12 @@ impl Report {
             (Ok(_), _) => None,
         };
         // Without tools no rules of iptables can stay.
-        let means = means.as_ref().ok();
-        let tools = means.and_then(|means| means.tools.as_ref());
+        let prerequisites = prerequisites.as_ref().ok();
+        let tools = prerequisites.and_then(|prerequisites| prerequisites.tools.as_ref());
         let flavour = tools.map_or(Flavour::Nft, |tools| tools.flavour);
-        let families = means.map(|means| means.families.clone()).unwrap_or_default();
+        let families = prerequisites.map(|prerequisites| prerequisites.families.clone()).unwrap_or_default();
         let (seen, mut unknown) = cleanup::seen();
-        let others = cleanup::look_for_other_modes(serving::serving(config.mode), flavour);
+        let others = cleanup::look_for_other_modes(mode_setup::serving_mode(config.mode), flavour);
         unknown.extend(others.left);
         Ok(Report {
             to: config.mode.name(),

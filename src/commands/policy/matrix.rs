@@ -12,18 +12,18 @@ use super::cells::{End, Sort, Table, folded, tables};
 use super::groups::Represented;
 use super::limits::{Limits, UNGROUPED};
 use super::{equivalence_classes, groups, pod_selection, text};
+use crate::cluster_view::{self, LoadError};
 use crate::commands::explain::asked::{Malformed, read_number};
 use crate::commands::render::families;
 use crate::commands::world::{PortNumber, World};
 use crate::config::{Config, Matrix, OutputFormat};
-use crate::state::{self, StateError};
 
 /// Why no matrix can be printed.
 #[derive(Debug, thiserror::Error)]
 pub enum MatrixError {
     /// The state cannot be had.
     #[error(transparent)]
-    State(#[from] StateError),
+    State(#[from] LoadError),
     /// A port cannot be understood.
     #[error("--port: {0}")]
     Port(Malformed),
@@ -62,7 +62,7 @@ pub enum MatrixError {
 /// # Errors
 /// The state cannot be had, or what was asked for is not there.
 pub fn matrix(config: &Config, asked: &Matrix, out: &mut dyn Write) -> Result<(), MatrixError> {
-    let cluster = state::load_cluster(config)?;
+    let cluster = cluster_view::load_cluster(config)?;
     of_index(config, &cluster.index, asked, out)?;
     Ok(cluster.unreadable.check()?)
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
-use crate::blessed::assert_written;
+use crate::generated_docs::assert_current;
 
 use super::super::setting::{Setting, WithConfigFile};
 use super::super::setting_table::{SUBJECTS, settings};
@@ -105,7 +105,7 @@ fn example_comment(path: &str) -> String {
 
 #[test]
 fn the_reference_is_written_from_the_table() {
-    assert_written("docs/settings.md", &reference());
+    assert_current("docs/settings.md", &reference());
 }
 
 #[test]

@@ -27,13 +27,13 @@ use tokio::task::JoinHandle;
 use super::drift_watch::{self, Drift};
 use super::repairs::{Repairs, Unlogged};
 use crate::config::{Established, NetworkPolicy};
-use crate::{node, short_list, sysctl};
+use crate::{node, sysctl, truncated_list};
 
 use interface_search::InterfaceSearch;
 pub(super) use link_watch::watch as watch_links;
 use pick_up::PickUp;
-use worker::PolicyOrder;
-pub(super) use worker::{Labels, PolicyOutcome, PolicyWorker};
+use worker::PolicySyncRequest;
+pub(super) use worker::{CounterLabels, PolicySyncResult, PolicyWorker};
 
 /// The first time until a failed sync is tried again; it doubles with each failure.
 const FIRST_RETRY: Duration = Duration::from_millis(250);
@@ -52,7 +52,7 @@ const NEEDED: [Kind; 5] =
 const NAMED: usize = 5;
 
 /// A sync under way.
-pub(super) type RunningPolicies = JoinHandle<(PolicyWorker, PolicyOutcome)>;
+pub(super) type RunningPolicies = JoinHandle<(PolicyWorker, PolicySyncResult)>;
 
 /// When and with what policies are synced.
 pub(super) struct Policies {
@@ -184,7 +184,7 @@ impl Policies {
             self.repairs.process().to_owned()
         });
         let own_node = index.node(self.node);
-        let order = PolicyOrder {
+        let request = PolicySyncRequest {
             changes,
             options: node::policy_options(&self.config, own_node),
             lacks_ranges: node::lacks_pod_ranges(&self.config, own_node),
@@ -195,13 +195,13 @@ impl Policies {
             own: addresses.iter().copied().collect::<HashSet<IpAddr>>(),
         };
         Some(tokio::task::spawn_blocking(move || {
-            let outcome = worker.sync(order);
+            let outcome = worker.sync(request);
             (worker, outcome)
         }))
     }
 
     /// A sync ended.
-    pub(super) fn finish(&mut self, worker: PolicyWorker, outcome: &PolicyOutcome, now: Instant) {
+    pub(super) fn finish(&mut self, worker: PolicyWorker, outcome: &PolicySyncResult, now: Instant) {
         self.worker = Some(worker);
         self.tell_of_interfaces(outcome, now);
         if let Some(error) = &outcome.error {
@@ -230,12 +230,12 @@ impl Policies {
     }
 
     /// Warns of pods that policies match by their addresses of the API alone.
-    fn tell_of_interfaces(&mut self, outcome: &PolicyOutcome, now: Instant) {
+    fn tell_of_interfaces(&mut self, outcome: &PolicySyncResult, now: Instant) {
         let unattached = self.interfaces.take(outcome.unattached.clone(), now);
         if !unattached.is_empty() {
             tracing::warn!(
                 count = unattached.len(),
-                pods = short_list::names(&unattached, NAMED),
+                pods = truncated_list::names(&unattached, NAMED),
                 "no interface of these pods was found (no veth pair leads to their addresses): NetworkPolicies match \
                  them by their addresses alone, and not their link-local, multicast and broadcast packets"
             );
@@ -250,7 +250,7 @@ impl Policies {
     }
 
     /// What each counter of the table counts, as of the last sync.
-    pub(super) fn labels(&self) -> Option<Labels> {
+    pub(super) fn labels(&self) -> Option<CounterLabels> {
         self.worker.as_ref().map(|worker| Arc::clone(worker.labels()))
     }
 }

@@ -16,7 +16,7 @@ use portcullis_policy::table::{DropLabels, Enforcer, PolicyOptions};
 use super::pick_up::PickUp;
 
 /// What each counter of the table counts, by its name.
-pub(in crate::daemon) type Labels = Arc<BTreeMap<Arc<str>, DropLabels>>;
+pub(in crate::daemon) type CounterLabels = Arc<BTreeMap<Arc<str>, DropLabels>>;
 
 /// Policies as they are to be enforced. It goes to a thread for each sync and comes back.
 pub(in crate::daemon) struct PolicyWorker {
@@ -28,7 +28,7 @@ pub(in crate::daemon) struct PolicyWorker {
 }
 
 /// What a sync is to do.
-pub(super) struct PolicyOrder {
+pub(super) struct PolicySyncRequest {
     pub(super) changes: PolicyChanges,
     pub(super) options: PolicyOptions,
     /// Unknown pods should be denied, and this node's pod ranges are not known.
@@ -46,7 +46,7 @@ pub(super) struct PolicyOrder {
 }
 
 /// What a sync did.
-pub(in crate::daemon) struct PolicyOutcome {
+pub(in crate::daemon) struct PolicySyncResult {
     pub(in crate::daemon) committed: CommitSummary,
     pub(in crate::daemon) error: Option<String>,
     /// The process that changed the tables, and how many objects had to be restored, if any.
@@ -67,7 +67,7 @@ pub(in crate::daemon) struct PolicyOutcome {
     cut_failed: bool,
 }
 
-impl PolicyOutcome {
+impl PolicySyncResult {
     /// The search for connections to cut is still to be done.
     pub(super) fn cut_failed(&self) -> bool {
         self.cut_failed
@@ -84,25 +84,25 @@ impl PolicyWorker {
         }
     }
 
-    pub(super) fn labels(&self) -> &Labels {
+    pub(super) fn labels(&self) -> &CounterLabels {
         self.enforcer.table().labels()
     }
 
-    pub(super) fn sync(&mut self, order: PolicyOrder) -> PolicyOutcome {
+    pub(super) fn sync(&mut self, request: PolicySyncRequest) -> PolicySyncResult {
         let start = Instant::now();
-        let repaired = self.repair(order.doubt.as_deref());
+        let repaired = self.repair(request.doubt.as_deref());
         let compiled = self.compiler.compiled();
-        self.enforcer.apply(&order.changes, compiled);
-        self.enforcer.set_options(order.options.clone(), compiled);
-        self.enforcer.set_pick_up(order.pick_up.is_on());
-        self.attach(&order);
+        self.enforcer.apply(&request.changes, compiled);
+        self.enforcer.set_options(request.options.clone(), compiled);
+        self.enforcer.set_pick_up(request.pick_up.is_on());
+        self.attach(&request);
         let compiled = self.compiler.compiled();
         let judged = |pod: &&_| {
             let pod: &portcullis_policy::compile::LocalPod = pod;
             pod.ingress.is_some() || pod.egress.is_some()
         };
         let pods = (compiled.pods().count(), compiled.pods().filter(judged).count());
-        let mut outcome = PolicyOutcome {
+        let mut outcome = PolicySyncResult {
             committed: CommitSummary::default(),
             error: None,
             repaired: None,
@@ -110,7 +110,7 @@ impl PolicyWorker {
             took: Duration::ZERO,
             pods,
             lacks_facts: false,
-            pick_up: order.pick_up,
+            pick_up: request.pick_up,
             unattached: self.interfaces.missing(compiled),
             lacks_bridge_family: false,
             cut_failed: false,
@@ -118,14 +118,14 @@ impl PolicyWorker {
         match self.enforcer.sync() {
             Ok(committed) => {
                 outcome.committed = committed;
-                outcome.repaired = order.doubt.zip(repaired);
+                outcome.repaired = request.doubt.zip(repaired);
             }
             Err(error) => outcome.error = Some(error.to_string()),
         }
         outcome.lacks_bridge_family = !self.enforcer.has_bridge_family()
             && self.interfaces.found().iter().any(|interface| interface.is_bridge_port);
-        if order.pick_up == PickUp::Ends && !order.options.audit && outcome.error.is_none() {
-            match self.cut(&order.own, established::terminate_forbidden_picked_up) {
+        if request.pick_up == PickUp::Ends && !request.options.audit && outcome.error.is_none() {
+            match self.cut(&request.own, established::terminate_forbidden_picked_up) {
                 Some(Ok(cut)) => outcome.cut = cut,
                 failed => {
                     let error =
@@ -135,8 +135,8 @@ impl PolicyWorker {
                 }
             }
         }
-        if order.cut {
-            match self.cut(&order.own, established::terminate_forbidden).filter(|_| outcome.error.is_none()) {
+        if request.cut {
+            match self.cut(&request.own, established::terminate_forbidden).filter(|_| outcome.error.is_none()) {
                 Some(Ok(cut)) => outcome.cut += cut,
                 Some(Err(error)) => {
                     outcome.cut_failed = true;
@@ -146,7 +146,7 @@ impl PolicyWorker {
                 None => outcome.cut_failed = true,
             }
         }
-        if order.lacks_ranges {
+        if request.lacks_ranges {
             outcome.lacks_facts = outcome.error.is_none();
             outcome.error.get_or_insert_with(|| {
                 "unknown pods cannot be denied: this node's Node object is not there, or names no pod CIDRs \
@@ -171,9 +171,10 @@ impl PolicyWorker {
     }
 
     /// Matches pods by their interfaces, as they are known or found now.
-    fn attach(&mut self, order: &PolicyOrder) {
+    fn attach(&mut self, request: &PolicySyncRequest) {
         let compiled = self.compiler.compiled();
-        let look = order.look_for_interfaces || order.doubt.is_some() || !order.changes.addresses.is_empty();
+        let look =
+            request.look_for_interfaces || request.doubt.is_some() || !request.changes.addresses.is_empty();
         if look && let Err(error) = self.interfaces.scan(compiled) {
             tracing::warn!(
                 %error,

@@ -51,9 +51,9 @@ fn report_everything(metrics: &Metrics) {
 fn status(kind: Kind) -> KindStatus {
     KindStatus {
         kind,
-        last_heard: Some(Instant::now()),
+        last_contact: Some(Instant::now()),
         synced: true,
-        absent: false,
+        is_unserved: false,
         error: None,
         failures: 2,
         lists: 1,

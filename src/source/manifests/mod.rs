@@ -1,8 +1,8 @@
 //! A file or a folder of manifests, read again whenever it changes.
 //!
 //! ```text
-//! inotify ─┐                       ┌─ first reading: a list of every kind
-//!          ├─► settle ─► Ledger ───┤
+//! inotify ─┐                       ┌─ first outcome: a list of every kind
+//!          ├─► settle ─► ManifestCache ───┤
 //! polling ─┘             (what was └─ later ones: what differs
 //!                         given)
 //! ```
@@ -12,7 +12,7 @@
 //! when it could still be read.
 
 mod files;
-mod ledger;
+mod manifest_cache;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -24,26 +24,26 @@ use portcullis_cluster::{Event, Kind, Object, ObjectKey, Problem};
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep, timeout};
 
-use super::health::Health;
-use super::reported::Reported;
-use super::unenforced;
+use super::reported_problems::ReportedProblems;
+use super::source_health::SourceHealth;
+use super::unsupported_policies;
 use crate::file_watch::FileWatch;
 pub use files::PathError;
 use files::{Stamp, is_manifest};
-use ledger::{Ledger, Outcome};
+use manifest_cache::{ManifestCache, ReadResult};
 
 /// How long a folder must rest before it is read: an editor writes a file in several steps.
-const SETTLED: Duration = Duration::from_millis(100);
+const QUIET_PERIOD: Duration = Duration::from_millis(100);
 
 /// A folder that never rests is read all the same after this time.
-const LONGEST_UNREST: Duration = Duration::from_secs(1);
+const MAX_SETTLE: Duration = Duration::from_secs(1);
 
 /// How often to look whether something has changed that inotify does not see: files on network file
 /// systems, and those behind links to other folders.
-const GLANCE: Duration = Duration::from_secs(10);
+const CHECK_PERIOD: Duration = Duration::from_secs(10);
 
 /// How often to look where there is no inotify, or no such path.
-const POLL: Duration = Duration::from_millis(500);
+const POLL_PERIOD: Duration = Duration::from_millis(500);
 
 /// How many events go into one batch.
 const BATCH: usize = 256;
@@ -71,18 +71,18 @@ pub struct Manifests {
 /// # Errors
 /// There is no such path, or it cannot be read. What cannot be read inside of it is in the answer.
 pub fn read_manifests(path: &Path) -> Result<Manifests, PathError> {
-    let outcome = Ledger::default().read(path)?;
-    let objects = outcome.events.into_iter().filter_map(|event| match event {
+    let result = ManifestCache::default().read(path)?;
+    let objects = result.events.into_iter().filter_map(|event| match event {
         Event::Applied(object) => Some(object),
         _ => None,
     });
     Ok(Manifests {
         objects: objects.collect(),
-        errors: outcome.errors,
-        problems: outcome.problems,
-        ignored: outcome.ignored,
-        warnings: outcome.duplicates,
-        skipped: outcome.skipped,
+        errors: result.errors,
+        problems: result.problems,
+        ignored: result.ignored,
+        warnings: result.duplicates,
+        skipped: result.skipped,
     })
 }
 
@@ -95,25 +95,25 @@ pub fn check_path(path: &Path) -> Result<(), PathError> {
 }
 
 /// Follows a file or folder until nobody listens any more.
-pub(super) async fn follow(path: PathBuf, health: Arc<Health>, sink: mpsc::Sender<Vec<Event>>) {
+pub(super) async fn follow(path: PathBuf, health: Arc<SourceHealth>, sink: mpsc::Sender<Vec<Event>>) {
     let changed = Arc::new(Notify::new());
     let mut watcher = FileWatch::new(path.clone(), is_manifest, changed.clone());
-    let mut ledger = Ledger::default();
-    let mut told = Told::default();
+    let mut cache = ManifestCache::default();
+    let mut reporter = ReadReporter::default();
     loop {
         // First watched, then read: what changes in between is seen.
-        let watched = watcher.aim();
+        let watched = watcher.watch_paths();
         let stamp = files::stamp(&path);
-        let outcome;
-        (ledger, outcome) = match in_background(ledger, path.clone()).await {
+        let result;
+        (cache, result) = match read_in_background(cache, path.clone()).await {
             Some(done) => done,
             None => return,
         };
-        let events = told.take(outcome, &health);
+        let events = reporter.take(result, &health);
         if send(events, &sink, &health).await.is_err() {
             return;
         }
-        let poll = if watched && stamp.is_some() { GLANCE } else { POLL };
+        let poll = if watched && stamp.is_some() { CHECK_PERIOD } else { POLL_PERIOD };
         tokio::select! {
             () = wait(&path, &changed, stamp, poll) => {}
             () = sink.closed() => return,
@@ -121,13 +121,13 @@ pub(super) async fn follow(path: PathBuf, health: Arc<Health>, sink: mpsc::Sende
     }
 }
 
-type Reading = Result<Outcome, PathError>;
+type ReadOutcome = Result<ReadResult, PathError>;
 
 /// Reads on a thread of its own; `None` when the runtime shuts down.
-async fn in_background(mut ledger: Ledger, path: PathBuf) -> Option<(Ledger, Reading)> {
+async fn read_in_background(mut cache: ManifestCache, path: PathBuf) -> Option<(ManifestCache, ReadOutcome)> {
     let task = tokio::task::spawn_blocking(move || {
-        let outcome = ledger.read(&path);
-        (ledger, outcome)
+        let result = cache.read(&path);
+        (cache, result)
     });
     match task.await {
         Ok(done) => Some(done),
@@ -145,8 +145,8 @@ async fn wait(path: &Path, changed: &Notify, stamp: Option<Stamp>, poll: Duratio
             Err(_) => {}
         }
     }
-    let latest = Instant::now() + LONGEST_UNREST;
-    while Instant::now() < latest && timeout(SETTLED, changed.notified()).await.is_ok() {}
+    let latest = Instant::now() + MAX_SETTLE;
+    while Instant::now() < latest && timeout(QUIET_PERIOD, changed.notified()).await.is_ok() {}
     // What was written just now may not differ in its times from what will be written next.
     sleep(Duration::from_millis(10)).await;
 }
@@ -154,7 +154,7 @@ async fn wait(path: &Path, changed: &Notify, stamp: Option<Stamp>, poll: Duratio
 async fn send(
     mut events: Vec<Event>,
     sink: &mpsc::Sender<Vec<Event>>,
-    health: &Health,
+    health: &SourceHealth,
 ) -> Result<(), mpsc::error::SendError<Vec<Event>>> {
     while !events.is_empty() {
         let rest = events.split_off(events.len().min(BATCH));
@@ -164,30 +164,30 @@ async fn send(
             .filter_map(|event| if let Event::Listed(kind) = event { Some(*kind) } else { None })
             .collect();
         sink.send(batch).await?;
-        listed.into_iter().for_each(|kind| health.listed(kind));
+        listed.into_iter().for_each(|kind| health.record_list(kind));
     }
     Ok(())
 }
 
-/// What the log has been told, so that it is told once.
+/// What the log has been reporter, so that it is reporter once.
 #[derive(Default)]
-struct Told {
+struct ReadReporter {
     errors: Vec<ManifestError>,
     duplicates: Vec<ManifestError>,
     ignored: BTreeSet<String>,
     skipped: Vec<String>,
-    reported: HashMap<ObjectKey, Reported>,
+    reported: HashMap<ObjectKey, ReportedProblems>,
     path: Option<String>,
 }
 
-impl Told {
-    /// Reports a reading, and gives its events.
-    fn take(&mut self, reading: Reading, health: &Health) -> Vec<Event> {
-        let outcome = match reading {
-            Ok(outcome) => outcome,
+impl ReadReporter {
+    /// Reports a outcome, and gives its events.
+    fn take(&mut self, outcome: ReadOutcome, health: &SourceHealth) -> Vec<Event> {
+        let result = match outcome {
+            Ok(result) => result,
             Err(error) => {
                 let error = error.to_string();
-                Kind::ALL.iter().for_each(|&kind| health.failed(kind, error.clone()));
+                Kind::ALL.iter().for_each(|&kind| health.record_failure(kind, error.clone()));
                 health.set_unreadable(None, vec![error.clone()]);
                 if self.path.as_deref() != Some(&error) {
                     tracing::error!("{error}; what was read from it before stays, and it is tried again");
@@ -197,49 +197,49 @@ impl Told {
             }
         };
         self.path = None;
-        for error in outcome.errors.iter().filter(|error| !self.errors.contains(error)) {
+        for error in result.errors.iter().filter(|error| !self.errors.contains(error)) {
             tracing::warn!(
                 file = error.file,
                 line = error.line,
                 "{error}; what it gave before stays, all other documents count"
             );
         }
-        for duplicate in outcome.duplicates.iter().filter(|duplicate| !self.duplicates.contains(duplicate)) {
+        for duplicate in result.duplicates.iter().filter(|duplicate| !self.duplicates.contains(duplicate)) {
             tracing::warn!(file = duplicate.file, line = duplicate.line, "{duplicate}");
         }
-        for skipped in outcome.skipped.iter().filter(|skipped| !self.skipped.contains(skipped)) {
+        for skipped in result.skipped.iter().filter(|skipped| !self.skipped.contains(skipped)) {
             tracing::warn!("{skipped}");
         }
-        for kind in outcome.ignored {
+        for kind in result.ignored {
             if !self.ignored.insert(kind.clone()) {
                 continue;
             }
-            match unenforced::warning_of(&kind) {
+            match unsupported_policies::warning_of(&kind) {
                 Some(warning) => tracing::warn!("{warning}"),
                 None => tracing::info!("objects of {kind} are of no use here and are ignored"),
             }
         }
-        let doubtful: HashSet<&ObjectKey> = outcome.doubtful.iter().collect();
-        self.reported.retain(|key, _| doubtful.contains(key));
-        for (key, problem) in &outcome.problems {
+        let with_problems: HashSet<&ObjectKey> = result.with_problems.iter().collect();
+        self.reported.retain(|key, _| with_problems.contains(key));
+        for (key, problem) in &result.problems {
             self.reported.entry(key.clone()).or_default().warn(key, std::slice::from_ref(problem));
         }
         for kind in Kind::ALL {
-            health.heard(kind);
+            health.record_contact(kind);
             let count = |keys: &[ObjectKey]| keys.iter().filter(|key| key.kind == kind).count();
-            health.doubtful(kind, count(&outcome.unreadable), count(&outcome.doubtful));
-            if let Some(first) = outcome.errors.first() {
-                let more = outcome.errors.len() - 1;
-                health.failed(
+            health.set_invalid(kind, count(&result.unreadable), count(&result.with_problems));
+            if let Some(first) = result.errors.first() {
+                let more = result.errors.len() - 1;
+                health.record_failure(
                     kind,
                     if more > 0 { format!("{first}, and {more} more") } else { first.to_string() },
                 );
             }
         }
-        health.set_unreadable(None, outcome.errors.iter().map(ToString::to_string).collect());
-        self.errors = outcome.errors;
-        self.duplicates = outcome.duplicates;
-        self.skipped = outcome.skipped;
-        outcome.events
+        health.set_unreadable(None, result.errors.iter().map(ToString::to_string).collect());
+        self.errors = result.errors;
+        self.duplicates = result.duplicates;
+        self.skipped = result.skipped;
+        result.events
     }
 }

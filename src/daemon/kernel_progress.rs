@@ -6,33 +6,33 @@ use std::sync::Arc;
 use portcullis_modes::SyncError;
 use portcullis_modes::iptables::{Fingerprint, Flavour, IptablesKernel, Table};
 
-use super::serving::Kernels;
+use super::mode_setup::Kernels;
 
 /// Reports a step of the sync.
-pub(super) type Step = Arc<dyn Fn() + Send + Sync>;
+pub(super) type ReportProgress = Arc<dyn Fn() + Send + Sync>;
 
 /// Kernels that report their steps.
-pub(super) fn report_steps(kernels: Kernels, step: &Step) -> Kernels {
-    let stepping = |kernel| Box::new(SteppingKernel { kernel, step: Arc::clone(step) });
+pub(super) fn with_progress(kernels: Kernels, step: &ReportProgress) -> Kernels {
+    let stepping = |kernel| Box::new(ProgressKernel { kernel, step: Arc::clone(step) });
     kernels
         .into_iter()
         .map(|(family, kernel)| (family, stepping(kernel) as Box<dyn IptablesKernel>))
         .collect()
 }
 
-struct SteppingKernel {
+struct ProgressKernel {
     kernel: Box<dyn IptablesKernel>,
-    step: Step,
+    step: ReportProgress,
 }
 
-impl SteppingKernel {
+impl ProgressKernel {
     fn after<T>(&self, result: Result<T, SyncError>) -> Result<T, SyncError> {
         (self.step)();
         result
     }
 }
 
-impl IptablesKernel for SteppingKernel {
+impl IptablesKernel for ProgressKernel {
     fn flavour(&self) -> Flavour {
         self.kernel.flavour()
     }

@@ -15,11 +15,13 @@ use tokio::time::timeout;
 use crate::config::{ApiServer, Config, ProxyMode, Source};
 use crate::daemon::unserved;
 use crate::host_file::{HostFile, HostFileError};
-use crate::source::{AccessError, Manifests, Origin, PathError, Selection, read_manifests, unenforced};
-use crate::{host, node, short_list};
+use crate::source::{
+    AccessError, Manifests, PathError, Selection, SourceConfig, read_manifests, unsupported_policies,
+};
+use crate::{host, node, truncated_list};
 
 /// What a node must serve, and how.
-pub struct State {
+pub struct NodeView {
     /// What it must serve.
     pub desired: Desired,
     /// The options that follow from the configuration.
@@ -29,43 +31,43 @@ pub struct State {
     /// The table that enforces policies, where they are enforced.
     pub policies: Option<PolicyTable>,
     /// What could not be read, and is left out.
-    pub unreadable: Unreadable,
+    pub unreadable: UnreadableObjects,
 }
 
 /// The objects of a cluster, read once.
-pub struct Cluster {
+pub struct ClusterView {
     /// The objects.
     pub index: Index,
     /// What could not be read, and is left out.
-    pub unreadable: Unreadable,
+    pub unreadable: UnreadableObjects,
 }
 
 /// Why documents or objects cannot be read, a line each, which names the file and line or the object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Unreadable(pub Vec<String>);
+pub struct UnreadableObjects(pub Vec<String>);
 
-impl Unreadable {
+impl UnreadableObjects {
     /// Fails if anything could not be read. Commands call it after they printed what they could.
     ///
     /// # Errors
-    /// [`StateError::Unreadable`].
-    pub fn check(&self) -> Result<(), StateError> {
-        if self.0.is_empty() { Ok(()) } else { Err(StateError::Unreadable(self.clone())) }
+    /// [`LoadError::Unreadable`].
+    pub fn check(&self) -> Result<(), LoadError> {
+        if self.0.is_empty() { Ok(()) } else { Err(LoadError::Unreadable(self.clone())) }
     }
 }
 
 /// How many reasons a message spells out.
 const SPELLED_OUT: usize = 10;
 
-impl fmt::Display for Unreadable {
+impl fmt::Display for UnreadableObjects {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&short_list::clauses(&self.0, SPELLED_OUT))
+        f.write_str(&truncated_list::clauses(&self.0, SPELLED_OUT))
     }
 }
 
 /// Why a state cannot be had.
 #[derive(Debug, thiserror::Error)]
-pub enum StateError {
+pub enum LoadError {
     /// The manifests cannot be read.
     #[error(transparent)]
     Manifests(#[from] PathError),
@@ -80,7 +82,7 @@ pub enum StateError {
     NodeName(std::io::Error),
     /// Something cannot be read; the rest was read and used.
     #[error("incomplete, as not everything could be read: {0}")]
-    Unreadable(Unreadable),
+    Unreadable(UnreadableObjects),
     /// The API server does not answer.
     #[error("no answer of the API server for {0:?} (--request-timeout): {1}")]
     Silent(Duration, String),
@@ -100,21 +102,21 @@ const LISTENING: Duration = Duration::from_millis(100);
 ///
 /// # Errors
 /// Nothing can be read at all.
-pub fn load(config: &Config, host_file: Option<&Path>) -> Result<State, StateError> {
-    let name = node::name(config).map_err(StateError::NodeName)?;
+pub fn load_node(config: &Config, host_file: Option<&Path>) -> Result<NodeView, LoadError> {
+    let name = node::name(config).map_err(LoadError::NodeName)?;
     let cluster = match &config.source {
         Source::Manifests(path) => read_once(path)?,
         Source::ApiServer(api) => list_once(api, selections(config, name))?,
     };
     let file = host_file.map(HostFile::read).transpose()?;
-    Ok(resolve(config, name, cluster, file.as_ref()))
+    Ok(resolve_node(config, name, cluster, file.as_ref()))
 }
 
 /// Reads all of the cluster that decides who reaches whom. What cannot be understood is logged, and left out.
 ///
 /// # Errors
 /// Nothing can be read at all.
-pub fn load_cluster(config: &Config) -> Result<Cluster, StateError> {
+pub fn load_cluster(config: &Config) -> Result<ClusterView, LoadError> {
     match &config.source {
         Source::Manifests(path) => read_once(path),
         Source::ApiServer(api) => {
@@ -126,8 +128,8 @@ pub fn load_cluster(config: &Config) -> Result<Cluster, StateError> {
     }
 }
 
-fn resolve(config: &Config, name: Name, cluster: Cluster, file: Option<&HostFile>) -> State {
-    let Cluster { index, unreadable } = cluster;
+fn resolve_node(config: &Config, name: Name, cluster: ClusterView, file: Option<&HostFile>) -> NodeView {
+    let ClusterView { index, unreadable } = cluster;
     let index = &index;
     let node = index.node(name);
     if node.is_none() {
@@ -155,10 +157,10 @@ fn resolve(config: &Config, name: Name, cluster: Cluster, file: Option<&HostFile
     let policies = config.network_policy.map(|policy| node::policies(&policy, name, index, file.is_none()));
     let desired = Desired::new(name).with_external_cidrs(&config.external_address_cidrs).with_index(index);
     unserved::warn_of_all(&desired);
-    State { desired, options, host, policies, unreadable }
+    NodeView { desired, options, host, policies, unreadable }
 }
 
-fn read_once(path: &Path) -> Result<Cluster, StateError> {
+fn read_once(path: &Path) -> Result<ClusterView, LoadError> {
     let Manifests { objects, errors, problems, warnings, ignored, skipped } = read_manifests(path)?;
     errors.iter().for_each(|error| tracing::error!("{error}"));
     warnings.iter().for_each(|warning| tracing::warn!("{warning}"));
@@ -166,25 +168,25 @@ fn read_once(path: &Path) -> Result<Cluster, StateError> {
     problems.iter().for_each(|(key, problem)| tracing::warn!("{key}: {problem}"));
     ignored
         .iter()
-        .filter_map(|kind| unenforced::warning_of(kind))
+        .filter_map(|kind| unsupported_policies::warning_of(kind))
         .for_each(|warning| tracing::warn!("{warning}"));
     let ignored: Vec<&String> =
-        ignored.iter().filter(|kind| unenforced::warning_of(kind).is_none()).collect();
+        ignored.iter().filter(|kind| unsupported_policies::warning_of(kind).is_none()).collect();
     if !ignored.is_empty() {
         tracing::info!(kinds = ?ignored, "objects of kinds that serving Services does not need are left out");
     }
     let mut index = Index::new();
     objects.into_iter().for_each(|object| index.handle(Event::Applied(object)));
-    let unreadable = Unreadable(errors.iter().map(ToString::to_string).collect());
-    Ok(Cluster { index, unreadable })
+    let unreadable = UnreadableObjects(errors.iter().map(ToString::to_string).collect());
+    Ok(ClusterView { index, unreadable })
 }
 
-fn list_once(api: &ApiServer, selections: Vec<Selection>) -> Result<Cluster, StateError> {
+fn list_once(api: &ApiServer, selections: Vec<Selection>) -> Result<ClusterView, LoadError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime of one thread needs no more than a few file descriptors");
     runtime.block_on(async {
         let (sink, mut events) = tokio::sync::mpsc::channel(16);
-        let source = crate::source::spawn(listing(api, selections), sink).await?;
+        let source = crate::source::spawn(api_server_source(api, selections), sink).await?;
         let mut index = Index::new();
         let start = Instant::now();
         while !source.health().synced() {
@@ -193,29 +195,29 @@ fn list_once(api: &ApiServer, selections: Vec<Selection>) -> Result<Cluster, Sta
                 Ok(None) => break,
                 Err(_) => {}
             }
-            if let Some(reason) = source.health().silence(start, api.request_timeout) {
-                return Err(StateError::Silent(api.request_timeout, reason));
+            if let Some(reason) = source.health().list_timeout(start, api.request_timeout) {
+                return Err(LoadError::Silent(api.request_timeout, reason));
             }
             if let Some(reason) =
-                source.health().silence(start, Duration::ZERO).filter(|_| start.elapsed() > LIST_TIMEOUT)
+                source.health().list_timeout(start, Duration::ZERO).filter(|_| start.elapsed() > LIST_TIMEOUT)
             {
-                return Err(StateError::TimedOut(LIST_TIMEOUT, reason));
+                return Err(LoadError::TimedOut(LIST_TIMEOUT, reason));
             }
         }
         while let Ok(batch) = events.try_recv() {
             batch.into_iter().for_each(|event| index.handle(event));
         }
-        let unreadable = Unreadable(source.health().unreadable());
+        let unreadable = UnreadableObjects(source.health().unreadable());
         source.stop().await;
-        Ok(Cluster { index, unreadable })
+        Ok(ClusterView { index, unreadable })
     })
 }
 
 /// The source that a configuration names, for serving Services on a node.
-pub fn origin(config: &Config, node: Name) -> Origin {
+pub fn source_config(config: &Config, node: Name) -> SourceConfig {
     match &config.source {
-        Source::Manifests(path) => Origin::Manifests { path: PathBuf::clone(path) },
-        Source::ApiServer(api) => listing(api, selections(config, node)),
+        Source::Manifests(path) => SourceConfig::Manifests { path: PathBuf::clone(path) },
+        Source::ApiServer(api) => api_server_source(api, selections(config, node)),
     }
 }
 
@@ -234,7 +236,7 @@ fn selections(config: &Config, node: Name) -> Vec<Selection> {
     selections
 }
 
-fn listing(api: &ApiServer, selections: Vec<Selection>) -> Origin {
+fn api_server_source(api: &ApiServer, selections: Vec<Selection>) -> SourceConfig {
     let access = crate::source::Access { kubeconfig: api.kubeconfig.clone(), master: api.master.clone() };
-    Origin::ApiServer { access, selections, pace: crate::source::Pace::default() }
+    SourceConfig::ApiServer { access, selections, options: crate::source::ListWatchOptions::default() }
 }

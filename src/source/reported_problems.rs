@@ -10,14 +10,14 @@ const MAX_PROBLEMS: usize = 64;
 
 /// The problems of one object that were logged, so that each is logged once.
 #[derive(Debug, Default)]
-pub(super) struct Reported {
+pub(super) struct ReportedProblems {
     /// Hashes of their texts.
     problems: HashSet<u64>,
     /// More were found than are remembered.
     is_full: bool,
 }
 
-impl Reported {
+impl ReportedProblems {
     /// Logs the problems of an object that were not logged before. Says whether there was one.
     pub(super) fn warn(&mut self, key: &ObjectKey, problems: &[Problem]) -> bool {
         let mut is_any_new = false;
@@ -47,7 +47,7 @@ mod tests {
 
     #[test]
     fn problems_are_new_once_and_have_a_limit() {
-        let mut reported = Reported::default();
+        let mut reported = ReportedProblems::default();
         assert!(reported.is_new("a") && !reported.is_new("a") && reported.is_new("b"));
         let new = (0..1000).filter(|i| reported.is_new(&i.to_string())).count();
         assert_eq!(new, MAX_PROBLEMS - 2);

@@ -1,4 +1,4 @@
-//! What the manifests have given, and what another reading changes of that.
+//! What the manifests have object_ref, and what another pass changes of that.
 //!
 //! The objects themselves are with the index; here is only what it takes to tell that one has changed: a
 //! hash. Documents are known by a hash of their text, so that of a large folder only what was edited is
@@ -17,14 +17,14 @@ use serde_json::Value;
 
 use super::files::{Listing, PathError, list};
 
-/// What has been given so far.
+/// What has been object_ref so far.
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
+pub(super) struct ManifestCache {
     hasher: RandomState,
     /// Readable documents, by the hash of their text.
-    documents: HashMap<u64, Arc<[Given]>>,
+    documents: HashMap<u64, Arc<[CachedObject]>>,
     /// What stands, by its key.
-    held: HashMap<ObjectKey, Held>,
+    current: HashMap<ObjectKey, CurrentVersion>,
     /// Every kind has been listed.
     listed: bool,
     /// Objects of which no version could be read since the start. Of a document whose kind cannot be read, those
@@ -36,26 +36,26 @@ pub(super) struct Ledger {
 
 /// An object that a document gives.
 #[derive(Clone, Debug)]
-struct Given {
+struct CachedObject {
     key: ObjectKey,
     hash: u64,
     /// Its line, counted from that of the document.
     line: usize,
     /// A field of it is ignored.
-    doubtful: bool,
+    with_problems: bool,
 }
 
 /// The version of an object that stands.
 #[derive(Clone, Debug)]
-struct Held {
+struct CurrentVersion {
     hash: u64,
     file: Arc<str>,
     line: usize,
 }
 
-/// What a reading brought.
+/// What a pass brought.
 #[derive(Debug, Default)]
-pub(super) struct Outcome {
+pub(super) struct ReadResult {
     /// What has changed.
     pub(super) events: Vec<Event>,
     /// Documents that cannot be read.
@@ -69,56 +69,56 @@ pub(super) struct Outcome {
     /// Objects that cannot be read as a whole.
     pub(super) unreadable: Vec<ObjectKey>,
     /// Objects of which a field is ignored.
-    pub(super) doubtful: Vec<ObjectKey>,
+    pub(super) with_problems: Vec<ObjectKey>,
     /// Why sub-folders and kustomizations are not read.
     pub(super) skipped: Vec<String>,
 }
 
-impl Ledger {
+impl ManifestCache {
     /// Reads everything, and notes it.
     ///
     /// # Errors
     /// The path cannot be read; nothing has changed then.
-    pub(super) fn read(&mut self, path: &Path) -> Result<Outcome, PathError> {
+    pub(super) fn read(&mut self, path: &Path) -> Result<ReadResult, PathError> {
         let Listing { files, skipped } = list(path)?;
-        let mut reading = Reading::of(self);
-        reading.outcome.skipped = skipped;
+        let mut pass = ReadPass::new(self);
+        pass.result.skipped = skipped;
         for file in files {
             let name: Arc<str> = file.to_string_lossy().into();
             match text_of(&file) {
-                Ok(text) => reading.file(&name, &text),
+                Ok(text) => pass.file(&name, &text),
                 // It went between the look at the folder and now.
-                Err(Unreadable { error, .. }) if error.kind() == io::ErrorKind::NotFound && file != path => {}
-                Err(Unreadable { error, .. }) if file == path => {
+                Err(ReadError { error, .. }) if error.kind() == io::ErrorKind::NotFound && file != path => {}
+                Err(ReadError { error, .. }) if file == path => {
                     return Err(PathError { path: path.to_owned(), source: error });
                 }
-                Err(Unreadable { error, line }) => reading.broken(&name, line, &error.to_string()),
+                Err(ReadError { error, line }) => pass.broken(&name, line, &error.to_string()),
             }
         }
-        let (ledger, outcome) = reading.finish();
-        *self = ledger;
-        Ok(outcome)
+        let (cache, result) = pass.finish();
+        *self = cache;
+        Ok(result)
     }
 }
 
-struct Unreadable {
+struct ReadError {
     error: io::Error,
     line: usize,
 }
 
-fn text_of(file: &Path) -> Result<String, Unreadable> {
-    let bytes = fs::read(file).map_err(|error| Unreadable { error, line: 1 })?;
+fn text_of(file: &Path) -> Result<String, ReadError> {
+    let bytes = fs::read(file).map_err(|error| ReadError { error, line: 1 })?;
     String::from_utf8(bytes).map_err(|error| {
         let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = 1 + before.iter().filter(|&&b| b == b'\n').count();
-        Unreadable { error: io::Error::other("this is no UTF-8 text"), line }
+        ReadError { error: io::Error::other("this is no UTF-8 text"), line }
     })
 }
 
-/// A reading under way.
-struct Reading<'a> {
-    before: &'a mut Ledger,
-    now: Ledger,
+/// A pass under way.
+struct ReadPass<'a> {
+    before: &'a mut ManifestCache,
+    now: ManifestCache,
     /// Objects that are not as they were, and the order in which they came.
     changed: HashMap<ObjectKey, (usize, Object)>,
     order: usize,
@@ -126,20 +126,20 @@ struct Reading<'a> {
     unreadable: Vec<(ObjectKey, Arc<str>)>,
     /// Files with documents of which not even the key can be read.
     broken: HashSet<Arc<str>>,
-    outcome: Outcome,
+    result: ReadResult,
 }
 
-impl<'a> Reading<'a> {
-    fn of(before: &'a mut Ledger) -> Self {
-        let now = Ledger { hasher: before.hasher.clone(), listed: true, ..Ledger::default() };
-        Reading {
+impl<'a> ReadPass<'a> {
+    fn new(before: &'a mut ManifestCache) -> Self {
+        let now = ManifestCache { hasher: before.hasher.clone(), listed: true, ..ManifestCache::default() };
+        ReadPass {
             before,
             now,
             changed: HashMap::new(),
             order: 0,
             unreadable: Vec::new(),
             broken: HashSet::new(),
-            outcome: Outcome::default(),
+            result: ReadResult::default(),
         }
     }
 
@@ -147,37 +147,39 @@ impl<'a> Reading<'a> {
         for chunk in manifest::split(name, text) {
             let id = self.now.hasher.hash_one(chunk.text);
             match self.before.documents.get(&id) {
-                Some(given) if given.iter().all(|given| self.stood(given)) => {
-                    let given = given.clone();
-                    given.iter().for_each(|given| self.give(name, chunk.line + given.line, given, None));
-                    self.now.documents.insert(id, given);
+                Some(object_ref) if object_ref.iter().all(|object_ref| self.is_current(object_ref)) => {
+                    let object_ref = object_ref.clone();
+                    object_ref.iter().for_each(|object_ref| {
+                        self.insert(name, chunk.line + object_ref.line, object_ref, None)
+                    });
+                    self.now.documents.insert(id, object_ref);
                 }
                 _ => self.chunk(name, chunk, id),
             }
         }
     }
 
-    /// Whether this very version stood before.
-    fn stood(&self, given: &Given) -> bool {
-        self.before.held.get(&given.key).is_some_and(|held| held.hash == given.hash)
+    /// Whether this very version is_current before.
+    fn is_current(&self, object_ref: &CachedObject) -> bool {
+        self.before.current.get(&object_ref.key).is_some_and(|current| current.hash == object_ref.hash)
     }
 
     fn chunk(&mut self, name: &Arc<str>, chunk: Chunk<'_>, id: u64) {
-        let mut all_given = Some(Vec::new());
+        let mut objects = Some(Vec::new());
         for document in chunk.documents(name) {
             if document.is_err() {
                 self.broken.insert(name.clone());
             }
             match document.and_then(|document| self.document(name, chunk, document)) {
-                Ok(Some(given)) => all_given.iter_mut().for_each(|all| all.push(given.clone())),
+                Ok(Some(object_ref)) => objects.iter_mut().for_each(|all| all.push(object_ref.clone())),
                 Ok(None) => {}
                 Err(error) => {
-                    self.outcome.errors.push(error);
-                    all_given = None;
+                    self.result.errors.push(error);
+                    objects = None;
                 }
             }
         }
-        if let Some(all) = all_given {
+        if let Some(all) = objects {
             self.now.documents.insert(id, all.into());
         }
     }
@@ -188,11 +190,11 @@ impl<'a> Reading<'a> {
         name: &Arc<str>,
         chunk: Chunk<'_>,
         document: Document,
-    ) -> Result<Option<Given>, ManifestError> {
+    ) -> Result<Option<CachedObject>, ManifestError> {
         let Document { line, kind, value } = document;
         let Some(kind) = kind else {
             let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default();
-            self.outcome.ignored.insert(format!("{} {}", text("apiVersion"), text("kind")));
+            self.result.ignored.insert(format!("{} {}", text("apiVersion"), text("kind")));
             return Ok(None);
         };
         let error = |message: String| ManifestError { file: name.to_string(), line, message };
@@ -205,26 +207,32 @@ impl<'a> Reading<'a> {
             self.unreadable.push((key.clone(), name.clone()));
             error(e.to_string())
         })?;
-        let given =
-            Given { key: key.clone(), hash, line: line - chunk.line, doubtful: !parsed.problems.is_empty() };
-        self.outcome.problems.extend(parsed.problems.into_iter().map(|problem| (key.clone(), problem)));
-        self.give(name, line, &given, Some(parsed.object));
-        Ok(Some(given))
+        let object_ref = CachedObject {
+            key: key.clone(),
+            hash,
+            line: line - chunk.line,
+            with_problems: !parsed.problems.is_empty(),
+        };
+        self.result.problems.extend(parsed.problems.into_iter().map(|problem| (key.clone(), problem)));
+        self.insert(name, line, &object_ref, Some(parsed.object));
+        Ok(Some(object_ref))
     }
 
-    /// A version of an object stands; the later one counts. Without the object it is the one that stood before.
-    fn give(&mut self, file: &Arc<str>, line: usize, given: &Given, object: Option<Object>) {
-        let key = &given.key;
-        if given.doubtful {
-            self.outcome.doubtful.push(key.clone());
+    /// A version of an object stands; the later one counts. Without the object it is the one that is_current before.
+    fn insert(&mut self, file: &Arc<str>, line: usize, object_ref: &CachedObject, object: Option<Object>) {
+        let key = &object_ref.key;
+        if object_ref.with_problems {
+            self.result.with_problems.push(key.clone());
         }
-        let held = Held { hash: given.hash, file: file.clone(), line };
-        if let Some(Held { file: other, line: there, .. }) = self.now.held.insert(key.clone(), held) {
+        let current = CurrentVersion { hash: object_ref.hash, file: file.clone(), line };
+        if let Some(CurrentVersion { file: other, line: there, .. }) =
+            self.now.current.insert(key.clone(), current)
+        {
             let message = format!("{key} stands here and at {other}:{there}; this one counts");
-            self.outcome.duplicates.push(ManifestError { file: file.to_string(), line, message });
+            self.result.duplicates.push(ManifestError { file: file.to_string(), line, message });
         }
         match object {
-            Some(object) if !self.stood(given) => {
+            Some(object) if !self.is_current(object_ref) => {
                 self.order += 1;
                 self.changed.insert(key.clone(), (self.order, object));
             }
@@ -236,7 +244,7 @@ impl<'a> Reading<'a> {
 
     /// A file cannot be read at all.
     fn broken(&mut self, name: &Arc<str>, line: usize, message: &str) {
-        self.outcome.errors.push(ManifestError { file: name.to_string(), line, message: message.to_owned() });
+        self.result.errors.push(ManifestError { file: name.to_string(), line, message: message.to_owned() });
         self.broken.insert(name.clone());
     }
 
@@ -258,27 +266,27 @@ impl<'a> Reading<'a> {
     }
 
     /// What could be read last stays where it cannot be read now.
-    fn keep(&mut self) {
+    fn keep_last_readable(&mut self) {
         for (key, file) in &self.unreadable {
-            let Some(held) = self.before.held.get(key) else { continue };
-            if held.file == *file || !self.now.held.contains_key(key) {
-                self.now.held.insert(key.clone(), held.clone());
+            let Some(current) = self.before.current.get(key) else { continue };
+            if current.file == *file || !self.now.current.contains_key(key) {
+                self.now.current.insert(key.clone(), current.clone());
                 self.changed.remove(key);
             }
         }
-        for (key, held) in &self.before.held {
-            if self.broken.contains(&held.file) && !self.now.held.contains_key(key) {
-                self.now.held.insert(key.clone(), held.clone());
+        for (key, current) in &self.before.current {
+            if self.broken.contains(&current.file) && !self.now.current.contains_key(key) {
+                self.now.current.insert(key.clone(), current.clone());
             }
         }
     }
 
-    fn finish(mut self) -> (Ledger, Outcome) {
-        self.keep();
-        let Reading { before, mut now, changed, unreadable, broken, mut outcome, .. } = self;
-        outcome.unreadable = unreadable.into_iter().map(|(key, _)| key).collect();
+    fn finish(mut self) -> (ManifestCache, ReadResult) {
+        self.keep_last_readable();
+        let ReadPass { before, mut now, changed, unreadable, broken, mut result, .. } = self;
+        result.unreadable = unreadable.into_iter().map(|(key, _)| key).collect();
         if !before.complete {
-            now.unread.extend(outcome.unreadable.iter().filter(|key| !now.held.contains_key(key)).cloned());
+            now.unread.extend(result.unreadable.iter().filter(|key| !now.current.contains_key(key)).cloned());
             if !broken.is_empty() {
                 now.unread.extend(Kind::ALL.map(ObjectKey::unnamed));
             }
@@ -289,21 +297,21 @@ impl<'a> Reading<'a> {
         changed.sort_by_key(|(order, _)| *order);
         let applied = changed.into_iter().map(|(_, object)| Event::Applied(object));
         if before.listed {
-            let known = before.held.keys().chain(&before.unread);
+            let known = before.current.keys().chain(&before.unread);
             let mut gone: Vec<ObjectKey> = known
-                .filter(|key| !now.held.contains_key(key) && !now.unread.contains(key))
+                .filter(|key| !now.current.contains_key(key) && !now.unread.contains(key))
                 .cloned()
                 .collect();
             gone.sort();
-            outcome.events.extend(gone.into_iter().map(Event::Deleted));
-            outcome.events.extend(kept);
-            outcome.events.extend(applied);
+            result.events.extend(gone.into_iter().map(Event::Deleted));
+            result.events.extend(kept);
+            result.events.extend(applied);
         } else {
-            outcome.events.extend(Kind::ALL.map(Event::ListStarted));
-            outcome.events.extend(kept);
-            outcome.events.extend(applied);
-            outcome.events.extend(Kind::ALL.map(Event::Listed));
+            result.events.extend(Kind::ALL.map(Event::ListStarted));
+            result.events.extend(kept);
+            result.events.extend(applied);
+            result.events.extend(Kind::ALL.map(Event::Listed));
         }
-        (now, outcome)
+        (now, result)
     }
 }

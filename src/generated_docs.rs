@@ -4,7 +4,7 @@ use std::path::Path;
 use std::{env, fs};
 
 /// Fails with the difference where a page is not what the code makes of it; writes it if `BLESS` is set.
-pub(crate) fn assert_written(name: &str, page: &str) {
+pub(crate) fn assert_current(name: &str, page: &str) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
     if env::var_os("BLESS").is_some() {
         fs::write(&path, page).expect("docs can be written");

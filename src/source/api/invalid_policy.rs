@@ -3,37 +3,41 @@
 use portcullis_cluster::object::{ObjectError, ObjectKey};
 use portcullis_cluster::{Kind, Problem};
 
-use super::notice::{By, Notice, Severity, Version, note};
+use super::api_event::{ApiEvent, EventSource, EventType, ObjectVersion, join_note};
 
 /// Whether objects of a kind are complained of: policies are, as what is wrong with one isolates pods, or opens less
 /// than its author thinks.
-pub(in crate::source) fn concerns(kind: Kind) -> bool {
+pub(in crate::source) fn is_policy(kind: Kind) -> bool {
     matches!(kind, Kind::NetworkPolicy | Kind::ClusterNetworkPolicy)
 }
 
 /// Some of its fields are not understood.
-pub(in crate::source) fn of_problems(key: &ObjectKey, version: Version, problems: &[Problem]) -> Notice {
-    complaint(key, version, note(problems.iter().map(ToString::to_string).collect()))
+pub(in crate::source) fn of_problems(
+    key: &ObjectKey,
+    version: ObjectVersion,
+    problems: &[Problem],
+) -> ApiEvent {
+    invalid_policy_event(key, version, join_note(problems.iter().map(ToString::to_string).collect()))
 }
 
 /// It cannot be read at all. `None` if it has no name.
-pub(in crate::source) fn of_error(error: &ObjectError, version: Version) -> Option<Notice> {
+pub(in crate::source) fn of_error(error: &ObjectError, version: ObjectVersion) -> Option<ApiEvent> {
     let ObjectError::Field { key, field, message } = error else { return None };
     let words = format!(
         "{field}: {message}; the whole object is skipped, and what was last understood of it still counts"
     );
-    Some(complaint(key, version, note(vec![words])))
+    Some(invalid_policy_event(key, version, join_note(vec![words])))
 }
 
-fn complaint(key: &ObjectKey, version: Version, note: String) -> Notice {
-    Notice {
+fn invalid_policy_event(key: &ObjectKey, version: ObjectVersion, note: String) -> ApiEvent {
+    ApiEvent {
         regarding: key.clone(),
         version,
-        severity: Severity::Warning,
+        event_type: EventType::Warning,
         reason: format!("Invalid{}", key.kind),
         action: "Enforcing",
         note,
-        reporter: By::AnyNode,
+        source: EventSource::AnyNode,
     }
 }
 
@@ -45,9 +49,9 @@ mod tests {
 
     use super::*;
 
-    fn invalid(kind: Kind, namespace: &str, name: &str, metadata: Value) -> Notice {
+    fn invalid(kind: Kind, namespace: &str, name: &str, metadata: Value) -> ApiEvent {
         let key = ObjectKey { kind, name: NamespacedName::new(namespace, name) };
-        let version = Version::of(&json!({"metadata": metadata}));
+        let version = ObjectVersion::of(&json!({"metadata": metadata}));
         let problem = Problem {
             field: "spec.egress[0].ports[0].port".into(),
             value: "0".into(),
@@ -61,7 +65,7 @@ mod tests {
     fn events_are_as_the_api_wants_them() {
         let metadata = json!({"uid": "5f0c", "resourceVersion": "77", "generation": 3});
         let event = invalid(Kind::NetworkPolicy, "shop", "web", metadata)
-            .event(Name::new("node-1"), Timestamp::from_second(1_800_000_000).expect("a time"));
+            .to_json(Name::new("node-1"), Timestamp::from_second(1_800_000_000).expect("a time"));
         let expected = json!({
             "apiVersion": "events.k8s.io/v1", "kind": "Event",
             "metadata": {"name": "web.5f0c.3", "namespace": "shop"},
@@ -81,8 +85,8 @@ mod tests {
     fn names_tell_versions_apart_and_nodes_not() {
         let kind = Kind::ClusterNetworkPolicy;
         let name = |name: &str, metadata: Value| {
-            let complaint = invalid(kind, "", name, metadata);
-            format!("{}/{}", complaint.namespace(), complaint.identity())
+            let invalid_policy_event = invalid(kind, "", name, metadata);
+            format!("{}/{}", invalid_policy_event.namespace(), invalid_policy_event.dedup_key())
         };
         let versions = |revision: &str, generation: i64| json!({"uid": "a-b", "resourceVersion": revision, "generation": generation});
         assert_eq!(name("guard", versions("7", 1)), "default/guard.a-b.1");

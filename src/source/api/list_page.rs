@@ -4,27 +4,27 @@ use portcullis_cluster::{Event, Kind};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::failure::Failure;
-use crate::source::report::Reader;
+use super::request_error::RequestError;
+use crate::source::object_reader::ObjectReader;
 
 /// What a page brought.
 pub(super) struct Page {
     /// Its objects. The first page begins the list, the last one ends it.
     pub(super) events: Vec<Event>,
     /// Where the list goes on.
-    pub(super) then: Then,
+    pub(super) next: NextPage,
 }
 
 /// What follows a page.
-pub(super) enum Then {
+pub(super) enum NextPage {
     /// Another page, by its token.
-    Next(String),
+    Token(String),
     /// Nothing: this is the revision of the list.
     End(String),
 }
 
 #[derive(Deserialize)]
-struct Wire<'a> {
+struct ListBody<'a> {
     metadata: Metadata,
     #[serde(borrow)]
     items: Option<Vec<&'a RawValue>>,
@@ -39,10 +39,15 @@ struct Metadata {
 }
 
 /// Reads a page. Its objects are read one by one, so that one that cannot be read costs only itself.
-pub(super) fn read(kind: Kind, first: bool, body: &[u8], reader: &mut Reader) -> Result<Page, Failure> {
-    let wire: Wire = serde_json::from_slice(body)
-        .map_err(|e| Failure::Garbage(format!("a page of {}: {e}", kind.plural())))?;
-    let items = wire.items.unwrap_or_default();
+pub(super) fn read(
+    kind: Kind,
+    first: bool,
+    body: &[u8],
+    reader: &mut ObjectReader,
+) -> Result<Page, RequestError> {
+    let list: ListBody = serde_json::from_slice(body)
+        .map_err(|e| RequestError::Malformed(format!("a page of {}: {e}", kind.plural())))?;
+    let items = list.items.unwrap_or_default();
     let mut events = Vec::with_capacity(items.len() + 2);
     if first {
         reader.list_started();
@@ -52,14 +57,14 @@ pub(super) fn read(kind: Kind, first: bool, body: &[u8], reader: &mut Reader) ->
     events.extend(
         items.iter().map(|item| reader.applied(serde_json::from_str(item.get()).unwrap_or_default())),
     );
-    let then = if wire.metadata.r#continue.is_empty() {
+    let next = if list.metadata.r#continue.is_empty() {
         reader.listed();
         events.push(Event::Listed(kind));
-        Then::End(wire.metadata.resource_version)
+        NextPage::End(list.metadata.resource_version)
     } else {
-        Then::Next(wire.metadata.r#continue)
+        NextPage::Token(list.metadata.r#continue)
     };
-    Ok(Page { events, then })
+    Ok(Page { events, next })
 }
 
 #[cfg(test)]
@@ -72,12 +77,12 @@ mod tests {
     fn an_unreadable_object_costs_only_itself() {
         let body = br#"{"metadata": {"resourceVersion": "9"}, "items": [
             {"metadata": {"name": "a"}}, {"metadata": {"name": "b"}, "spec": {"ports": 7}}, 8, {"metadata": {"name": "c"}}]}"#;
-        let mut reader = Reader::new(Kind::Service);
+        let mut reader = ObjectReader::new(Kind::Service);
         let page = read(Kind::Service, true, body, &mut reader).expect("the page itself is well formed");
         assert_eq!(page.events.len(), 6, "{:?}", page.events);
         assert_eq!(page.events[3], Event::Unreadable(ObjectKey::unnamed(Kind::Service)));
-        assert_eq!(reader.doubtful().unreadable.len(), 2);
-        assert!(matches!(page.then, Then::End(revision) if revision == "9"));
+        assert_eq!(reader.invalid().unreadable.len(), 2);
+        assert!(matches!(page.next, NextPage::End(revision) if revision == "9"));
     }
 
     #[test]
@@ -89,8 +94,8 @@ mod tests {
             "{\"items\": []}",
             "{\"metadata\": {\"resourceVersion\": \"1\"}, \"items\": [{]}",
         ] {
-            let read = read(Kind::Service, true, body.as_bytes(), &mut Reader::new(Kind::Service));
-            assert!(matches!(read, Err(Failure::Garbage(_))), "{body:?}");
+            let read = read(Kind::Service, true, body.as_bytes(), &mut ObjectReader::new(Kind::Service));
+            assert!(matches!(read, Err(RequestError::Malformed(_))), "{body:?}");
         }
     }
 }

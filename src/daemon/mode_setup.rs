@@ -22,7 +22,7 @@ use crate::{node, sysctl};
 
 /// Notifications of external changes of what a mode writes.
 #[derive(Default)]
-pub(crate) struct News {
+pub(crate) struct DriftEvents {
     /// Where the kernel sends them.
     pub(super) drift: Option<mpsc::Receiver<Drift>>,
     /// The generation of nf_tables that the latest change made, which may be one of our own tools; 0 where it is not known.
@@ -33,7 +33,7 @@ pub(crate) struct News {
 pub(crate) type Kernels = Vec<(Family, Box<dyn IptablesKernel>)>;
 
 /// What the node has of what the mode takes.
-pub(crate) struct Means {
+pub(crate) struct Prerequisites {
     /// The tools of iptables; nftables mode does without.
     pub(crate) tools: Option<Tools>,
     /// The kernels by which rules of iptables are written.
@@ -46,15 +46,15 @@ pub(crate) struct Means {
 ///
 /// # Errors
 /// Something is missing.
-pub(crate) fn means(mode: ProxyMode) -> Result<Means, DaemonError> {
+pub(crate) fn check_prerequisites(mode: ProxyMode) -> Result<Prerequisites, DaemonError> {
     if mode == ProxyMode::Nftables {
         let families = nftables::check_prerequisites()?;
-        return Ok(Means { tools: Tools::find().ok(), kernels: Kernels::new(), families });
+        return Ok(Prerequisites { tools: Tools::find().ok(), kernels: Kernels::new(), families });
     }
     let tools = Tools::find()?;
     let kernels = kernels(&tools)?;
     let families = kernels.iter().map(|(family, _)| *family).collect();
-    Ok(Means { tools: Some(tools), kernels, families })
+    Ok(Prerequisites { tools: Some(tools), kernels, families })
 }
 
 /// The kernels of both families; a family that the kernel does not have is left out, as upstream does.
@@ -80,7 +80,7 @@ fn kernels(tools: &Tools) -> Result<Kernels, SyncError> {
 ///
 /// # Errors
 /// The kernel lacks what IPVS mode needs.
-pub(crate) fn prepare(config: &Config) -> Result<(), DaemonError> {
+pub(crate) fn prepare_node(config: &Config) -> Result<(), DaemonError> {
     if config.mode == ProxyMode::Ipvs {
         // Opening it loads its modules, without which there are none of its settings.
         drop(ipvs::open(config.ipvs.scheduler)?);
@@ -142,19 +142,19 @@ fn warn_of_bridges() {
     }
 }
 
-/// The mode of the configuration, and news of who else changes what it writes, where the kernel tells.
+/// The mode of the configuration, and drift_events of who else changes what it writes, where the kernel tells.
 ///
 /// # Errors
 /// The kernel lacks what it needs.
-pub(crate) fn mode(
+pub(crate) fn start_mode(
     config: &Config,
     options: Options,
     host: NodeFacts,
-    means: Means,
-) -> Result<(Box<dyn Mode>, News), DaemonError> {
-    let kernels = means.kernels;
+    prerequisites: Prerequisites,
+) -> Result<(Box<dyn Mode>, DriftEvents), DaemonError> {
+    let kernels = prerequisites.kernels;
     // Legacy tables announce no changes.
-    let nft = means.tools.as_ref().is_some_and(|tools| tools.flavour == Flavour::Nft);
+    let nft = prerequisites.tools.as_ref().is_some_and(|tools| tools.flavour == Flavour::Nft);
     let mode: Box<dyn Mode> = match config.mode {
         ProxyMode::Iptables => Box::new(iptables::IptablesProxier::new(options, host, kernels)),
         ProxyMode::Ipvs => {
@@ -172,18 +172,18 @@ pub(crate) fn mode(
         ProxyMode::Nftables => {
             let socket = nf_tables::open().map_err(nftables::NftablesPrerequisiteError::from)?;
             let socket = socket.ok_or(nftables::NftablesPrerequisiteError::NoTables)?;
-            let proxier = nftables::NftablesProxier::new(options, host, &means.families, socket);
+            let proxier = nftables::NftablesProxier::new(options, host, &prerequisites.families, socket);
             let drift = drift_watch::watch(nftables::TABLE, proxier.socket());
-            return Ok((Box::new(proxier), News { drift: Some(drift), ..News::default() }));
+            return Ok((Box::new(proxier), DriftEvents { drift: Some(drift), ..DriftEvents::default() }));
         }
     };
-    let mut news = News::default();
-    news.drift = nft.then(|| drift_watch::watch_iptables(Arc::clone(&news.generation)));
-    Ok((mode, news))
+    let mut drift_events = DriftEvents::default();
+    drift_events.drift = nft.then(|| drift_watch::watch_iptables(Arc::clone(&drift_events.generation)));
+    Ok((mode, drift_events))
 }
 
 /// The mode as the cleanup of what others left knows it.
-pub(crate) fn serving(mode: ProxyMode) -> Serving {
+pub(crate) fn serving_mode(mode: ProxyMode) -> Serving {
     match mode {
         ProxyMode::Ipvs => Serving::Ipvs,
         ProxyMode::Iptables => Serving::Iptables,

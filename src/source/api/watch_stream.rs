@@ -7,14 +7,14 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::failure::{Failure, Refusal};
-use crate::source::report::{Doubtful, Reader, resource_version};
+use super::request_error::{RequestError, StatusError};
+use crate::source::object_reader::{InvalidObjects, ObjectReader, resource_version};
 
 /// The annotation of the bookmark that ends a streaming list (KEP-3157).
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
 #[derive(Deserialize)]
-struct Wire<'a> {
+struct WatchEvent<'a> {
     #[serde(rename = "type", borrow)]
     kind: Cow<'a, str>,
     #[serde(borrow)]
@@ -22,10 +22,10 @@ struct Wire<'a> {
 }
 
 /// A stream of events as far as it has been read.
-pub(super) struct Watch<'a> {
+pub(super) struct WatchStream<'a> {
     kind: Kind,
-    reader: &'a mut Reader,
-    phase: Phase,
+    reader: &'a mut ObjectReader,
+    phase: StreamPhase,
     /// The revision from which another watch can go on.
     pub(super) revision: Option<String>,
     /// What has been read and not been taken yet.
@@ -33,53 +33,53 @@ pub(super) struct Watch<'a> {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
+enum StreamPhase {
     /// A streaming list of which nothing has come yet.
-    Announced,
+    ListRequested,
     /// In the objects of a streaming list.
     Listing,
     /// What changes.
     Changes,
 }
 
-impl<'a> Watch<'a> {
+impl<'a> WatchStream<'a> {
     /// What changes after a revision.
-    pub(super) fn after(kind: Kind, revision: &str, reader: &'a mut Reader) -> Self {
+    pub(super) fn after(kind: Kind, revision: &str, reader: &'a mut ObjectReader) -> Self {
         let revision = Some(revision.to_owned());
-        Watch { kind, reader, phase: Phase::Changes, revision, events: Vec::new() }
+        WatchStream { kind, reader, phase: StreamPhase::Changes, revision, events: Vec::new() }
     }
 
     /// A streaming list, and then what changes.
-    pub(super) fn with_list(kind: Kind, reader: &'a mut Reader) -> Self {
-        Watch { kind, reader, phase: Phase::Announced, revision: None, events: Vec::new() }
+    pub(super) fn with_list(kind: Kind, reader: &'a mut ObjectReader) -> Self {
+        WatchStream { kind, reader, phase: StreamPhase::ListRequested, revision: None, events: Vec::new() }
     }
 
     /// Whether all objects are known.
     pub(super) fn listed(&self) -> bool {
-        self.phase == Phase::Changes
+        self.phase == StreamPhase::Changes
     }
 
-    /// The objects that are doubtful, as [`Reader::doubtful`].
-    pub(super) fn doubtful(&self) -> Doubtful {
-        self.reader.doubtful()
+    /// The objects that are invalid, as [`ObjectReader::invalid`].
+    pub(super) fn invalid(&self) -> InvalidObjects {
+        self.reader.invalid()
     }
 
     /// Takes in one line.
     ///
     /// # Errors
     /// It is no event, or it is one that ends the stream.
-    pub(super) fn line(&mut self, line: &[u8]) -> Result<(), Failure> {
-        let garbage = |e: serde_json::Error| {
+    pub(super) fn line(&mut self, line: &[u8]) -> Result<(), RequestError> {
+        let malformed = |e: serde_json::Error| {
             let text: String = String::from_utf8_lossy(line).chars().take(80).collect();
-            Failure::Garbage(format!("{text:?} in a watch of {}: {e}", self.kind.plural()))
+            RequestError::Malformed(format!("{text:?} in a watch of {}: {e}", self.kind.plural()))
         };
-        let wire: Wire = serde_json::from_slice(line).map_err(garbage)?;
-        if wire.kind == "ERROR" {
-            return Err(Failure::Refused(Refusal::from_body(0, wire.object.get().as_bytes())));
+        let event: WatchEvent = serde_json::from_slice(line).map_err(malformed)?;
+        if event.kind == "ERROR" {
+            return Err(RequestError::Rejected(StatusError::from_body(0, event.object.get().as_bytes())));
         }
-        let object: Value = serde_json::from_str(wire.object.get()).map_err(garbage)?;
+        let object: Value = serde_json::from_str(event.object.get()).map_err(malformed)?;
         let revision = resource_version(&object).map(str::to_owned);
-        match &*wire.kind {
+        match &*event.kind {
             "ADDED" | "MODIFIED" => {
                 self.begin();
                 self.events.push(self.reader.applied(object));
@@ -101,14 +101,14 @@ impl<'a> Watch<'a> {
     }
 
     fn begin(&mut self) {
-        if self.phase == Phase::Announced {
-            self.phase = Phase::Listing;
+        if self.phase == StreamPhase::ListRequested {
+            self.phase = StreamPhase::Listing;
             self.reader.list_started();
             self.events.push(Event::ListStarted(self.kind));
         }
     }
 
-    fn bookmark(&mut self, object: &Value) -> Result<(), Failure> {
+    fn bookmark(&mut self, object: &Value) -> Result<(), RequestError> {
         if self.listed() {
             return Ok(());
         }
@@ -118,12 +118,12 @@ impl<'a> Watch<'a> {
         if end != Some("true") {
             // A server that knows streaming lists sends no other bookmark before.
             let message = "the list has no end: this server does not know sendInitialEvents".to_owned();
-            return Err(Failure::Refused(Refusal { code: 400, message, ..Refusal::default() }));
+            return Err(RequestError::Rejected(StatusError { code: 400, message, ..StatusError::default() }));
         }
         self.begin();
         self.reader.listed();
         self.events.push(Event::Listed(self.kind));
-        self.phase = Phase::Changes;
+        self.phase = StreamPhase::Changes;
         Ok(())
     }
 }

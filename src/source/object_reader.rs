@@ -6,25 +6,25 @@ use portcullis_cluster::Event;
 use portcullis_cluster::object::{Kind, Object, ObjectKey};
 use serde_json::Value;
 
-use super::api::{Notice, Recorder, Version, complaint};
-use super::reported::Reported;
+use super::api::{ApiEvent, EventRecorder, ObjectVersion, invalid_policy};
+use super::reported_problems::ReportedProblems;
 
 /// Turns objects of one kind into events. Of an object that cannot be read, or only in part, each problem is reported
 /// once, however often the object is listed or changes, until the object has no problem.
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(super) struct ObjectReader {
     kind: Kind,
-    doubtful: HashMap<ObjectKey, Doubt>,
+    invalid: HashMap<ObjectKey, InvalidObject>,
     list: u64,
-    recorder: Option<Recorder>,
+    recorder: Option<EventRecorder>,
     /// Why items of the current list have no name.
     nameless: Vec<String>,
-    reported_nameless: Reported,
+    reported_nameless: ReportedProblems,
 }
 
 /// Objects that cannot be read as a whole, or only in part.
 #[derive(Debug, Default)]
-pub(super) struct Doubtful {
+pub(super) struct InvalidObjects {
     /// Why objects cannot be read as a whole, a line each.
     pub(super) unreadable: Vec<String>,
     /// The number of objects of which a field is ignored.
@@ -32,29 +32,29 @@ pub(super) struct Doubtful {
 }
 
 #[derive(Debug, Default)]
-struct Doubt {
-    reported: Reported,
+struct InvalidObject {
+    reported: ReportedProblems,
     /// Why the object cannot be read as a whole.
     unreadable: Option<String>,
     /// The list in which it was last seen.
     list: u64,
 }
 
-impl Reader {
+impl ObjectReader {
     pub(super) fn new(kind: Kind) -> Self {
-        Reader {
+        ObjectReader {
             kind,
-            doubtful: HashMap::new(),
+            invalid: HashMap::new(),
             list: 0,
             recorder: None,
             nameless: Vec::new(),
-            reported_nameless: Reported::default(),
+            reported_nameless: ReportedProblems::default(),
         }
     }
 
     /// Complains also there of policies that cannot be read, or only in part.
-    pub(super) fn complaining(self, recorder: Recorder) -> Self {
-        Reader { recorder: complaint::concerns(self.kind).then_some(recorder), ..self }
+    pub(super) fn with_events(self, recorder: EventRecorder) -> Self {
+        ObjectReader { recorder: invalid_policy::is_policy(self.kind).then_some(recorder), ..self }
     }
 
     /// A full list begins.
@@ -65,27 +65,27 @@ impl Reader {
 
     /// A full list has ended: what was not in it is gone.
     pub(super) fn listed(&mut self) {
-        self.doubtful.retain(|_, doubt| doubt.list == self.list);
+        self.invalid.retain(|_, invalid_object| invalid_object.list == self.list);
     }
 
     /// The event of an object that was added or changed; of one that cannot be read, that what was known of it
     /// stays.
     pub(super) fn applied(&mut self, value: Value) -> Event {
-        let subject = self.recorder.as_ref().map(|_| Version::of(&value)).unwrap_or_default();
+        let subject = self.recorder.as_ref().map(|_| ObjectVersion::of(&value)).unwrap_or_default();
         match Object::parse(self.kind, value) {
             Ok(parsed) => {
                 let key = parsed.object.key();
                 if parsed.problems.is_empty() {
-                    self.doubtful.remove(&key);
-                } else if self.doubt(&key, None).reported.warn(&key, &parsed.problems) {
-                    self.complain(|| Some(complaint::of_problems(&key, subject, &parsed.problems)));
+                    self.invalid.remove(&key);
+                } else if self.invalid_object(&key, None).reported.warn(&key, &parsed.problems) {
+                    self.record(|| Some(invalid_policy::of_problems(&key, subject, &parsed.problems)));
                 }
                 Event::Applied(parsed.object)
             }
             Err(error) => {
                 let text = error.to_string();
                 let new = match error.key() {
-                    Some(key) => self.doubt(key, Some(text.clone())).reported.is_new(&text),
+                    Some(key) => self.invalid_object(key, Some(text.clone())).reported.is_new(&text),
                     None => {
                         self.nameless.push(text.clone());
                         self.reported_nameless.is_new(&text)
@@ -93,16 +93,16 @@ impl Reader {
                 };
                 if new {
                     tracing::warn!(kind = %self.kind, "{text}; the object is skipped, all others count");
-                    self.complain(|| complaint::of_error(&error, subject));
+                    self.record(|| invalid_policy::of_error(&error, subject));
                 }
                 Event::Unreadable(error.key().cloned().unwrap_or_else(|| ObjectKey::unnamed(self.kind)))
             }
         }
     }
 
-    fn complain(&self, notice: impl FnOnce() -> Option<Notice>) {
+    fn record(&self, event: impl FnOnce() -> Option<ApiEvent>) {
         if let Some(recorder) = &self.recorder {
-            notice().into_iter().for_each(|notice| recorder.tell(notice));
+            event().into_iter().for_each(|event| recorder.send(event));
         }
     }
 
@@ -110,7 +110,7 @@ impl Reader {
     pub(super) fn deleted(&mut self, value: &Value) -> Option<Event> {
         match ObjectKey::parse(self.kind, value) {
             Ok(key) => {
-                self.doubtful.remove(&key);
+                self.invalid.remove(&key);
                 Some(Event::Deleted(key))
             }
             Err(error) => {
@@ -121,18 +121,18 @@ impl Reader {
     }
 
     /// The objects that cannot be read as a whole, or only in part.
-    pub(super) fn doubtful(&self) -> Doubtful {
-        let unreadable = self.doubtful.values().filter_map(|doubt| doubt.unreadable.clone());
+    pub(super) fn invalid(&self) -> InvalidObjects {
+        let unreadable = self.invalid.values().filter_map(|invalid_object| invalid_object.unreadable.clone());
         let unreadable: Vec<String> = unreadable.chain(self.nameless.iter().cloned()).collect();
-        let with_problems = self.doubtful.len() + self.nameless.len() - unreadable.len();
-        Doubtful { unreadable, with_problems }
+        let with_problems = self.invalid.len() + self.nameless.len() - unreadable.len();
+        InvalidObjects { unreadable, with_problems }
     }
 
     /// Notes an object that cannot be read, or only in part.
-    fn doubt(&mut self, key: &ObjectKey, unreadable: Option<String>) -> &mut Doubt {
-        let doubt = self.doubtful.entry(key.clone()).or_default();
-        (doubt.unreadable, doubt.list) = (unreadable, self.list);
-        doubt
+    fn invalid_object(&mut self, key: &ObjectKey, unreadable: Option<String>) -> &mut InvalidObject {
+        let invalid_object = self.invalid.entry(key.clone()).or_default();
+        (invalid_object.unreadable, invalid_object.list) = (unreadable, self.list);
+        invalid_object
     }
 }
 
@@ -151,15 +151,15 @@ mod tests {
         json!({"metadata": {"name": "a", "namespace": "x", "resourceVersion": version}, "spec": spec})
     }
 
-    fn counts(reader: &Reader) -> (usize, usize) {
-        let doubtful = reader.doubtful();
-        (doubtful.unreadable.len(), doubtful.with_problems)
+    fn counts(reader: &ObjectReader) -> (usize, usize) {
+        let invalid = reader.invalid();
+        (invalid.unreadable.len(), invalid.with_problems)
     }
 
     #[test]
     fn an_unreadable_object_is_counted_until_it_is_readable_deleted_or_gone_from_a_list() {
         let bad = || service("5", json!({"ports": "none"}));
-        let mut reader = Reader::new(Kind::Service);
+        let mut reader = ObjectReader::new(Kind::Service);
         assert!(matches!(reader.applied(bad()), Event::Unreadable(_)));
         assert_eq!(counts(&reader), (1, 0));
         assert!(matches!(reader.applied(service("6", json!({}))), Event::Applied(_)));
@@ -173,16 +173,16 @@ mod tests {
         assert_eq!(counts(&reader), (0, 0));
     }
 
-    /// The notices of a Reader of NetworkPolicies, for each of these versions of one policy.
-    fn notices(specs: &[Value]) -> Vec<usize> {
-        let (recorder, mut outlet) = Recorder::channel(portcullis_cluster::Name::new("node-1"));
-        let mut reader = Reader::new(Kind::NetworkPolicy).complaining(recorder);
+    /// The event_counts of a ObjectReader of NetworkPolicies, for each of these versions of one policy.
+    fn event_counts(specs: &[Value]) -> Vec<usize> {
+        let (recorder, mut queue) = EventRecorder::channel(portcullis_cluster::Name::new("node-1"));
+        let mut reader = ObjectReader::new(Kind::NetworkPolicy).with_events(recorder);
         let versions = specs.iter().enumerate();
         versions
             .map(|(version, spec)| {
                 let metadata = json!({"name": "a", "namespace": "x", "uid": "u", "generation": version});
                 reader.applied(json!({"metadata": metadata, "spec": spec}));
-                outlet.drain()
+                queue.drain()
             })
             .collect()
     }
@@ -193,9 +193,20 @@ mod tests {
             |cidr: &str| json!({"podSelector": {}, "ingress": [{"from": [{"ipBlock": {"cidr": cidr}}]}]});
         let (bad, worse) = (block("x"), block("y"));
         let unreadable = json!({"ingress": 3});
-        assert_eq!(notices(&[bad.clone(), bad.clone(), bad.clone()]), [1, 0, 0], "an annotation changes");
-        assert_eq!(notices(&[bad.clone(), worse.clone(), bad.clone(), worse]), [1, 1, 0, 0]);
-        assert_eq!(notices(&[unreadable.clone(), unreadable.clone(), bad.clone(), unreadable]), [1, 0, 1, 0]);
-        assert_eq!(notices(&[bad.clone(), block("10.0.0.0/8"), bad]), [1, 0, 1], "it was good in between");
+        assert_eq!(
+            event_counts(&[bad.clone(), bad.clone(), bad.clone()]),
+            [1, 0, 0],
+            "an annotation changes"
+        );
+        assert_eq!(event_counts(&[bad.clone(), worse.clone(), bad.clone(), worse]), [1, 1, 0, 0]);
+        assert_eq!(
+            event_counts(&[unreadable.clone(), unreadable.clone(), bad.clone(), unreadable]),
+            [1, 0, 1, 0]
+        );
+        assert_eq!(
+            event_counts(&[bad.clone(), block("10.0.0.0/8"), bad]),
+            [1, 0, 1],
+            "it was good in between"
+        );
     }
 }

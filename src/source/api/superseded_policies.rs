@@ -8,12 +8,12 @@ use kube::client::Body;
 use serde_json::Value;
 use tokio::time::sleep;
 
-use super::answer::ask;
-use super::events::{Recorder, START};
-use super::failure::{Failure, Refusal};
-use super::notice::Severity;
+use super::api_event::EventType;
+use super::event_recorder::{EventRecorder, START};
+use super::request_error::{RequestError, StatusError};
+use super::response::send_request;
 use crate::source::access::Connection;
-use crate::source::unenforced::warning;
+use crate::source::unsupported_policies::warning;
 
 /// The reason of the Event about the node.
 const REASON: &str = "PolicyKindNotEnforced";
@@ -26,36 +26,38 @@ const KINDS: [(&str, &str); 2] = [
     ("BaselineAdminNetworkPolicy", "baselineadminnetworkpolicies"),
 ];
 
-/// How long the server may take to answer.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long the server may take to response.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The time between two looks at the API server.
-const INTERVAL: Duration = Duration::from_mins(5);
+const CHECK_PERIOD: Duration = Duration::from_mins(5);
 
 /// Warns of each kind once, as soon as the API server has an object of it.
-pub(in crate::source) async fn follow(connection: Arc<Connection>, recorder: Recorder) {
-    let mut silent = KINDS.to_vec();
-    while !silent.is_empty() {
+pub(in crate::source) async fn watch(connection: Arc<Connection>, recorder: EventRecorder) {
+    let mut unreported = KINDS.to_vec();
+    while !unreported.is_empty() {
         if let Ok(served) = served(&connection).await {
-            for (kind, plural) in silent.clone().into_iter().filter(|(_, plural)| served.contains(plural)) {
+            for (kind, plural) in unreported.clone().into_iter().filter(|(_, plural)| served.contains(plural))
+            {
                 let Some(found) = found(&connection, plural).await else { continue };
-                let words = warning(API_VERSION, kind).expect("it is one of the kinds that were superseded");
-                let note = format!("{words} ({found})");
+                let warning_text =
+                    warning(API_VERSION, kind).expect("it is one of the kinds that were superseded");
+                let note = format!("{warning_text} ({found})");
                 tracing::warn!(kind, "{note}");
-                recorder.of_node(Severity::Warning, [REASON, START], &note);
-                silent.retain(|(other, _)| *other != kind);
+                recorder.node_event(EventType::Warning, [REASON, START], &note);
+                unreported.retain(|(other, _)| *other != kind);
             }
         }
-        sleep(INTERVAL).await;
+        sleep(CHECK_PERIOD).await;
     }
 }
 
 /// The resources of the group and version; none where the API server does not have it. Every user may ask
 /// (ClusterRole `system:discovery`).
-async fn served(connection: &Connection) -> Result<Vec<&'static str>, Failure> {
+async fn served(connection: &Connection) -> Result<Vec<&'static str>, RequestError> {
     let list = match get(connection, &format!("/apis/{API_VERSION}")).await {
-        Err(Failure::Refused(Refusal { code: 404, .. })) => return Ok(Vec::new()),
-        answer => answer?,
+        Err(RequestError::Rejected(StatusError { code: 404, .. })) => return Ok(Vec::new()),
+        response => response?,
     };
     let names =
         list["resources"].as_array().into_iter().flatten().filter_map(|resource| resource["name"].as_str());
@@ -63,7 +65,7 @@ async fn served(connection: &Connection) -> Result<Vec<&'static str>, Failure> {
     Ok(KINDS.iter().map(|(_, plural)| *plural).filter(|plural| names.contains(plural)).collect())
 }
 
-/// Which objects of a kind there are, in words; `None` if there is none, or the API server does not say.
+/// Which objects of a kind there are, in warning_text; `None` if there is none, or the API server does not say.
 async fn found(connection: &Connection, plural: &str) -> Option<String> {
     match get(connection, &format!("/apis/{API_VERSION}/{plural}?limit=1")).await {
         Ok(list) => {
@@ -72,17 +74,17 @@ async fn found(connection: &Connection, plural: &str) -> Option<String> {
                 list.pointer("/metadata/remainingItemCount").and_then(Value::as_u64).unwrap_or_default();
             Some(if more > 0 { format!("{first} and {more} more") } else { first.to_owned() })
         }
-        Err(Failure::Refused(Refusal { code: 403, .. })) => Some(format!(
+        Err(RequestError::Rejected(StatusError { code: 403, .. })) => Some(format!(
             "the cluster has the kind; whether it has objects is not known, as {plural} cannot be listed"
         )),
         Err(_) => None,
     }
 }
 
-async fn get(connection: &Connection, path: &str) -> Result<Value, Failure> {
+async fn get(connection: &Connection, path: &str) -> Result<Value, RequestError> {
     let request = http::Request::get(path).header(ACCEPT, "application/json").body(Body::empty());
     let request = request.expect("the path is a constant of valid characters");
-    let answer = ask(&connection.client().await?, request, PATIENCE).await?;
-    let bytes = answer.whole(PATIENCE, || {}).await?;
-    serde_json::from_slice(&bytes).map_err(|error| Failure::Garbage(format!("{path}: {error}")))
+    let response = send_request(&connection.client().await?, request, RESPONSE_TIMEOUT).await?;
+    let bytes = response.whole(RESPONSE_TIMEOUT, || {}).await?;
+    serde_json::from_slice(&bytes).map_err(|error| RequestError::Malformed(format!("{path}: {error}")))
 }

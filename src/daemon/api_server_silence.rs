@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use crate::source::{Recorder, Severity};
+use crate::source::{EventRecorder, EventType};
 
 /// The action of these Events.
 const WATCH: &str = "WatchObjects";
@@ -25,13 +25,13 @@ enum Report {
 
 impl SilenceReporter {
     /// Reports a change. `problem` is what health says of the silence, if it lasts too long now.
-    pub(super) fn observe(&mut self, problem: Option<&str>, now: Instant, recorder: &Recorder) {
+    pub(super) fn observe(&mut self, problem: Option<&str>, now: Instant, recorder: &EventRecorder) {
         match self.changed(problem.is_some(), now) {
             Some(Report::Silent) => {
                 let problem = problem.unwrap_or_default();
                 let text = format!("{problem}; keeping the last rules, which may be stale");
                 tracing::warn!("{text}");
-                recorder.of_node(Severity::Warning, ["APIServerSilent", WATCH], &text);
+                recorder.node_event(EventType::Warning, ["APIServerSilent", WATCH], &text);
             }
             Some(Report::HeardAgain(silent)) => {
                 let text = format!(
@@ -39,7 +39,7 @@ impl SilenceReporter {
                     silent.as_secs()
                 );
                 tracing::info!("{text}");
-                recorder.of_node(Severity::Normal, ["APIServerHeardAgain", WATCH], &text);
+                recorder.node_event(EventType::Normal, ["APIServerHeardAgain", WATCH], &text);
             }
             None => {}
         }

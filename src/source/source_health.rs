@@ -8,7 +8,7 @@ use portcullis_cluster::Kind;
 
 /// The state of a source, kind by kind. Shared with its tasks; reading it is cheap.
 #[derive(Debug)]
-pub struct Health {
+pub struct SourceHealth {
     kinds: Vec<Mutex<KindStatus>>,
     /// Why objects or documents cannot be read, by kind where it is known.
     unreadable: Mutex<BTreeMap<Option<Kind>, Vec<String>>>,
@@ -20,12 +20,12 @@ pub struct Health {
 pub struct KindStatus {
     /// The kind.
     pub kind: Kind,
-    /// When the source last heard anything: an answer, an event, a bookmark, a file read.
-    pub last_heard: Option<Instant>,
+    /// When the source last contacted anything: an answer, an event, a bookmark, a file read.
+    pub last_contact: Option<Instant>,
     /// The kind has been fully listed once.
     pub synced: bool,
     /// The API server does not serve the kind, which it need not.
-    pub absent: bool,
+    pub is_unserved: bool,
     /// What it is trying to get over; `None` while all is well.
     pub error: Option<String>,
     /// Requests or reads that failed, since the start.
@@ -39,13 +39,13 @@ pub struct KindStatus {
 }
 
 impl KindStatus {
-    /// That of a kind of which nothing has been heard.
+    /// That of a kind of which nothing has been contacted.
     pub(crate) fn new(kind: Kind) -> Self {
         KindStatus {
             kind,
-            last_heard: None,
+            last_contact: None,
             synced: false,
-            absent: false,
+            is_unserved: false,
             error: None,
             failures: 0,
             lists: 0,
@@ -55,10 +55,10 @@ impl KindStatus {
     }
 }
 
-impl Health {
+impl SourceHealth {
     pub(super) fn new(kinds: impl IntoIterator<Item = Kind>) -> Self {
         let kinds = kinds.into_iter().map(|kind| Mutex::new(KindStatus::new(kind))).collect();
-        Health { kinds, unreadable: Mutex::default() }
+        SourceHealth { kinds, unreadable: Mutex::default() }
     }
 
     /// Why objects or documents cannot be read now, a line each, which names the file and line or the object.
@@ -87,22 +87,22 @@ impl Health {
         self.kinds.iter().all(|status| lock(status).synced)
     }
 
-    /// When the kind that has been silent for longest was last heard of; `None` where one never was. A kind that the
+    /// When the kind that has been silent for longest was last contacted of; `None` where one never was. A kind that the
     /// server does not serve is not silent, so it does not count.
-    pub fn last_heard(&self) -> Option<Instant> {
-        let served = self.kinds.iter().map(lock).filter(|status| !status.absent);
-        served.map(|status| status.last_heard).min().flatten()
+    pub fn last_contact(&self) -> Option<Instant> {
+        let served = self.kinds.iter().map(lock).filter(|status| !status.is_unserved);
+        served.map(|status| status.last_contact).min().flatten()
     }
 
-    /// When the source last heard of any kind.
-    pub fn last_answer(&self) -> Option<Instant> {
-        self.kinds.iter().filter_map(|status| lock(status).last_heard).max()
+    /// When the source last contacted of any kind.
+    pub fn last_response(&self) -> Option<Instant> {
+        self.kinds.iter().filter_map(|status| lock(status).last_contact).max()
     }
 
-    /// Says what kinds are not listed yet, and why, once the source has heard nothing of any kind for `limit`.
-    pub fn silence(&self, since: Instant, limit: Duration) -> Option<String> {
-        let heard = self.last_answer().unwrap_or(since);
-        if self.synced() || heard.max(since).elapsed() < limit {
+    /// Says what kinds are not listed yet, and why, once the source has contacted nothing of any kind for `limit`.
+    pub fn list_timeout(&self, since: Instant, limit: Duration) -> Option<String> {
+        let contacted = self.last_response().unwrap_or(since);
+        if self.synced() || contacted.max(since).elapsed() < limit {
             return None;
         }
         // Most kinds fail for the same reason.
@@ -121,32 +121,32 @@ impl Health {
         }
     }
 
-    pub(super) fn heard(&self, kind: Kind) {
+    pub(super) fn record_contact(&self, kind: Kind) {
         self.update(kind, |status| {
-            status.last_heard = Some(Instant::now());
+            status.last_contact = Some(Instant::now());
             status.error = None;
         });
     }
 
-    pub(super) fn listed(&self, kind: Kind) {
+    pub(super) fn record_list(&self, kind: Kind) {
         self.update(kind, |status| {
             status.synced = true;
             status.lists += 1;
         });
     }
 
-    pub(super) fn set_absent(&self, kind: Kind, absent: bool) {
-        self.update(kind, |status| status.absent = absent);
+    pub(super) fn set_unserved(&self, kind: Kind, is_unserved: bool) {
+        self.update(kind, |status| status.is_unserved = is_unserved);
     }
 
-    pub(super) fn failed(&self, kind: Kind, error: String) {
+    pub(super) fn record_failure(&self, kind: Kind, error: String) {
         self.update(kind, |status| {
             status.error = Some(error);
             status.failures += 1;
         });
     }
 
-    pub(super) fn doubtful(&self, kind: Kind, unreadable: usize, with_problems: usize) {
+    pub(super) fn set_invalid(&self, kind: Kind, unreadable: usize, with_problems: usize) {
         self.update(kind, |status| {
             status.unreadable = unreadable;
             status.with_problems = with_problems;
@@ -165,13 +165,13 @@ mod tests {
 
     #[test]
     fn a_kind_that_is_not_served_is_not_silent() {
-        let health = Health::new([Kind::Service, Kind::ClusterNetworkPolicy]);
-        let heard = || health.last_heard().is_some();
-        health.heard(Kind::Service);
-        assert!(!heard(), "the other kind has not been heard of");
-        health.set_absent(Kind::ClusterNetworkPolicy, true);
-        assert!(heard());
-        health.set_absent(Kind::ClusterNetworkPolicy, false);
-        assert!(!heard(), "it is served now, and nothing has come");
+        let health = SourceHealth::new([Kind::Service, Kind::ClusterNetworkPolicy]);
+        let contacted = || health.last_contact().is_some();
+        health.record_contact(Kind::Service);
+        assert!(!contacted(), "the other kind has not been contacted of");
+        health.set_unserved(Kind::ClusterNetworkPolicy, true);
+        assert!(contacted());
+        health.set_unserved(Kind::ClusterNetworkPolicy, false);
+        assert!(!contacted(), "it is served now, and nothing has come");
     }
 }

@@ -8,26 +8,26 @@ use portcullis_cluster::{Kind, Name, NamespacedName};
 use serde_json::{Value, json};
 
 /// The API's limit for a note, in bytes.
-const NOTE: usize = 1024;
+const MAX_NOTE: usize = 1024;
 
 /// So much of an object's name is in that of an Event, which may have 253 characters.
-const NAME: usize = 180;
+const MAX_NAME_PREFIX: usize = 180;
 
 /// Something about an object that its owner should be told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(in crate::source) struct Notice {
+pub(in crate::source) struct ApiEvent {
     pub(super) regarding: ObjectKey,
-    pub(super) version: Version,
-    pub(super) severity: Severity,
+    pub(super) version: ObjectVersion,
+    pub(super) event_type: EventType,
     pub(super) reason: String,
     pub(super) action: &'static str,
     pub(super) note: String,
-    pub(super) reporter: By,
+    pub(super) source: EventSource,
 }
 
-/// How much a notice matters.
+/// How much a event matters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Severity {
+pub enum EventType {
     /// It is good to know.
     Normal,
     /// Somebody should do something about it.
@@ -36,7 +36,7 @@ pub enum Severity {
 
 /// Who reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum By {
+pub(super) enum EventSource {
     /// This node, under the names that kube-proxy has: who looks for its Events finds ours.
     KubeProxy,
     /// Whichever node is first: all nodes see the same, and say it in an Event of the same name.
@@ -45,19 +45,19 @@ pub(super) enum By {
 
 /// Which version of which object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(in crate::source) struct Version {
+pub(in crate::source) struct ObjectVersion {
     pub(super) uid: String,
     revision: String,
     /// Counts changes of the spec alone, where the server counts them.
     generation: Option<i64>,
 }
 
-impl Version {
+impl ObjectVersion {
     /// That of an object.
     pub(in crate::source) fn of(object: &Value) -> Self {
         let field = |name: &str| object.get("metadata").and_then(|metadata| metadata.get(name));
         let text = |name: &str| field(name).and_then(Value::as_str).unwrap_or_default().to_owned();
-        Version {
+        ObjectVersion {
             uid: text("uid"),
             revision: text("resourceVersion"),
             generation: field("generation").and_then(Value::as_i64),
@@ -65,67 +65,68 @@ impl Version {
     }
 }
 
-impl Notice {
+impl ApiEvent {
     /// Of this node, about an object of which only the name is known.
-    pub(super) fn of_this_node(
+    pub(super) fn of_node(
         kind: Kind,
         name: NamespacedName,
-        severity: Severity,
+        event_type: EventType,
         [reason, action]: [&'static str; 2],
         note: &str,
     ) -> Self {
-        Notice {
+        ApiEvent {
             regarding: ObjectKey { kind, name },
-            version: Version::default(),
-            severity,
+            version: ObjectVersion::default(),
+            event_type,
             reason: reason.to_owned(),
             action,
-            note: shortened(note, NOTE),
-            reporter: By::KubeProxy,
+            note: shortened(note, MAX_NOTE),
+            source: EventSource::KubeProxy,
         }
     }
 
     /// Of any node, about an object of which only the name is known. Nodes that report the same note make one Event.
-    pub(super) fn of_any_node(
+    pub(super) fn of_cluster(
         kind: Kind,
         name: NamespacedName,
-        severity: Severity,
+        event_type: EventType,
         [reason, action]: [&'static str; 2],
         note: String,
     ) -> Self {
         let mut hasher = DefaultHasher::new();
         note.hash(&mut hasher);
         // Stands in for the generation of the object: another note is another Event.
-        let version = Version { generation: Some(i64::from(hasher.finish() as u32)), ..Version::default() };
-        let reporter = By::AnyNode;
-        Notice {
+        let version =
+            ObjectVersion { generation: Some(i64::from(hasher.finish() as u32)), ..ObjectVersion::default() };
+        let source = EventSource::AnyNode;
+        ApiEvent {
             regarding: ObjectKey { kind, name },
             version,
-            severity,
+            event_type,
             reason: reason.to_owned(),
             action,
             note,
-            reporter,
+            source,
         }
     }
 
     /// Two with the same say the same.
-    pub(super) fn identity(&self) -> String {
-        match self.reporter {
-            By::AnyNode => self.name(Timestamp::UNIX_EPOCH),
-            By::KubeProxy => format!("{}: {}: {}", self.regarding, self.reason, self.note),
+    pub(super) fn dedup_key(&self) -> String {
+        match self.source {
+            EventSource::AnyNode => self.name(Timestamp::UNIX_EPOCH),
+            EventSource::KubeProxy => format!("{}: {}: {}", self.regarding, self.reason, self.note),
         }
     }
 
     /// The Event's name. That of any node follows from the version of the object, so that of all nodes the first one
     /// makes the Event, and the others are told that it is there.
     fn name(&self, now: Timestamp) -> String {
-        let Version { uid, revision, generation } = &self.version;
-        let object: String = self.regarding.name.name.chars().take(NAME).collect();
+        let ObjectVersion { uid, revision, generation } = &self.version;
+        let object: String = self.regarding.name.name.chars().take(MAX_NAME_PREFIX).collect();
         let object = object.trim_end_matches(['-', '.']);
-        match self.reporter {
-            By::KubeProxy => format!("{object}.{:x}", now.as_nanosecond()),
-            By::AnyNode => {
+        match self.source {
+            EventSource::KubeProxy => format!("{object}.{:x}", now.as_nanosecond()),
+            EventSource::AnyNode => {
                 let version =
                     generation.map_or_else(|| revision.clone(), |generation| generation.to_string());
                 let parts = [object, uid, &version];
@@ -140,8 +141,8 @@ impl Notice {
     }
 
     /// The Event (`events.k8s.io/v1`), as a node reports it.
-    pub(super) fn event(&self, node: Name, now: Timestamp) -> Value {
-        let Version { uid, revision, .. } = &self.version;
+    pub(super) fn to_json(&self, node: Name, now: Timestamp) -> Value {
+        let ObjectVersion { uid, revision, .. } = &self.version;
         let ObjectKey { kind, name } = &self.regarding;
         let mut regarding =
             json!({"apiVersion": kind.api_version(), "kind": kind.as_str(), "name": &*name.name});
@@ -149,13 +150,13 @@ impl Notice {
         for (field, text) in more.into_iter().filter(|(_, text)| !text.is_empty()) {
             regarding[field] = text.into();
         }
-        let (controller, instance) = match self.reporter {
-            By::KubeProxy => ("kube-proxy", format!("kube-proxy-{node}")),
-            By::AnyNode => ("portcullis", node.to_string()),
+        let (controller, instance) = match self.source {
+            EventSource::KubeProxy => ("kube-proxy", format!("kube-proxy-{node}")),
+            EventSource::AnyNode => ("portcullis", node.to_string()),
         };
-        let severity = match self.severity {
-            Severity::Normal => "Normal",
-            Severity::Warning => "Warning",
+        let event_type = match self.event_type {
+            EventType::Normal => "Normal",
+            EventType::Warning => "Warning",
         };
         json!({
             "apiVersion": "events.k8s.io/v1",
@@ -163,7 +164,7 @@ impl Notice {
             "metadata": {"name": self.name(now), "namespace": self.namespace()},
             // The API wants exactly six digits of the second.
             "eventTime": format!("{now:.6}"),
-            "type": severity,
+            "type": event_type,
             "reason": self.reason,
             "action": self.action,
             "note": self.note,
@@ -175,13 +176,13 @@ impl Notice {
 }
 
 /// As many of the sentences as fit, and how many more there are.
-pub(super) fn note(sentences: Vec<String>) -> String {
+pub(super) fn join_note(sentences: Vec<String>) -> String {
     let mut note = String::new();
     for (told, sentence) in sentences.iter().enumerate() {
         let rest = format!("; and {} more", sentences.len() - told);
         let between = if told == 0 { "" } else { "; " };
         let last = told + 1 == sentences.len();
-        let room = NOTE - note.len() - if last { 0 } else { rest.len() };
+        let room = MAX_NOTE - note.len() - if last { 0 } else { rest.len() };
         if between.len() + sentence.len() <= room {
             note.push_str(between);
             note.push_str(sentence);
@@ -210,13 +211,13 @@ mod tests {
 
     #[test]
     fn notes_have_a_limit() {
-        let sentences = |number: usize, length: usize| note(vec!["x".repeat(length); number]);
+        let sentences = |number: usize, length: usize| join_note(vec!["x".repeat(length); number]);
         assert_eq!(sentences(2, 3), "xxx; xxx");
-        assert_eq!(sentences(1, NOTE), "x".repeat(NOTE));
-        assert!(sentences(1, NOTE + 1).ends_with("x…"));
+        assert_eq!(sentences(1, MAX_NOTE), "x".repeat(MAX_NOTE));
+        assert!(sentences(1, MAX_NOTE + 1).ends_with("x…"));
         assert!(sentences(30, 100).ends_with("x; and 21 more"), "{}", sentences(30, 100));
-        for (number, length) in [(1, 2000), (2, 600), (3, 2000), (2, NOTE / 2), (400, 1)] {
-            assert!(sentences(number, length).len() <= NOTE, "{number} of {length}");
+        for (number, length) in [(1, 2000), (2, 600), (3, 2000), (2, MAX_NOTE / 2), (400, 1)] {
+            assert!(sentences(number, length).len() <= MAX_NOTE, "{number} of {length}");
         }
     }
 
@@ -225,12 +226,12 @@ mod tests {
         let name = |note: &str| {
             let service = NamespacedName::new("shop", "web");
             let names = ["FrontendNotServed", "Resolving"];
-            let mut notice =
-                Notice::of_any_node(Kind::Service, service, Severity::Warning, names, note.to_owned());
-            notice.version.uid = "5f0c".to_owned();
+            let mut event =
+                ApiEvent::of_cluster(Kind::Service, service, EventType::Warning, names, note.to_owned());
+            event.version.uid = "5f0c".to_owned();
             let event = |node, seconds| {
                 let now = Timestamp::from_second(seconds).expect("a time");
-                notice.event(Name::new(node), now)["metadata"]["name"].as_str().map(str::to_owned)
+                event.to_json(Name::new(node), now)["metadata"]["name"].as_str().map(str::to_owned)
             };
             let (one, two) = (event("node-1", 1_800_000_000), event("node-2", 1_800_000_007));
             assert_eq!(one, two);
@@ -243,14 +244,14 @@ mod tests {
     #[test]
     fn what_kube_proxy_reports_stands_under_its_names() {
         let service = NamespacedName::new("shop", "web");
-        let mut notice = Notice::of_this_node(
+        let mut event = ApiEvent::of_node(
             Kind::Service,
             service,
-            Severity::Warning,
+            EventType::Warning,
             ["FailedToStartServiceHealthcheck", "Listen"],
             "the port is taken",
         );
-        notice.version.uid = "5f0c".to_owned();
+        event.version.uid = "5f0c".to_owned();
         let now = Timestamp::from_second(1_800_000_000).expect("a time");
         let expected = json!({
             "apiVersion": "events.k8s.io/v1", "kind": "Event",
@@ -261,6 +262,6 @@ mod tests {
             "regarding": {"apiVersion": "v1", "kind": "Service", "namespace": "shop", "name": "web", "uid": "5f0c"},
             "reportingController": "kube-proxy", "reportingInstance": "kube-proxy-node-1",
         });
-        assert_eq!(notice.event(Name::new("node-1"), now), expected);
+        assert_eq!(event.to_json(Name::new("node-1"), now), expected);
     }
 }

@@ -1,0 +1,82 @@
+//! Cuts a stream of bytes into lines.
+
+use super::request_error::RequestError;
+
+/// The longest line that is taken in, in bytes. An object is at most 1.5 MiB in etcd.
+const MAX_LINE: usize = 16 << 20;
+
+/// What remains in memory between lines, in bytes.
+const RETAINED_CAPACITY: usize = 64 << 10;
+
+/// The line that has partial and not ended yet.
+#[derive(Debug, Default)]
+pub(super) struct LineSplitter {
+    partial: Vec<u8>,
+}
+
+impl LineSplitter {
+    /// Gives each line that ends in `bytes` to `each`, without its end. Empty lines are left out.
+    pub(super) fn push(
+        &mut self,
+        bytes: &[u8],
+        mut each: impl FnMut(&[u8]) -> Result<(), RequestError>,
+    ) -> Result<(), RequestError> {
+        let mut rest = bytes;
+        while let Some(end) = rest.iter().position(|&b| b == b'\n') {
+            if self.partial.is_empty() {
+                emit(&rest[..end], &mut each)?;
+            } else {
+                self.partial.extend_from_slice(&rest[..end]);
+                emit(&self.partial, &mut each)?;
+                self.partial.clear();
+                self.partial.shrink_to(RETAINED_CAPACITY);
+            }
+            rest = &rest[end + 1..];
+        }
+        if self.partial.len() + rest.len() > MAX_LINE {
+            return Err(RequestError::Malformed(format!("a line of more than {} MiB", MAX_LINE >> 20)));
+        }
+        self.partial.extend_from_slice(rest);
+        Ok(())
+    }
+
+    /// Whether a line has partial that has not ended.
+    pub(super) fn has_partial_line(&self) -> bool {
+        !self.partial.is_empty()
+    }
+}
+
+fn emit(line: &[u8], each: &mut impl FnMut(&[u8]) -> Result<(), RequestError>) -> Result<(), RequestError> {
+    let line = line.trim_ascii();
+    if line.is_empty() { Ok(()) } else { each(line) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_the_same_however_the_bytes_are_cut() {
+        let text = b"one\ntwo\r\n\nthree and more\nlast";
+        for size in 1..=text.len() {
+            let (mut lines, mut got) = (LineSplitter::default(), Vec::new());
+            for piece in text.chunks(size) {
+                let each = |line: &[u8]| {
+                    got.push(String::from_utf8_lossy(line).into_owned());
+                    Ok(())
+                };
+                lines.push(piece, each).expect("no line is long");
+            }
+            assert_eq!(got, ["one", "two", "three and more"], "in pieces of {size}");
+            assert!(lines.has_partial_line());
+        }
+    }
+
+    #[test]
+    fn a_line_without_end_is_refused_before_it_fills_the_memory() {
+        let mut lines = LineSplitter::default();
+        let piece = vec![b'x'; 1 << 20];
+        let taken = (0..100).take_while(|_| lines.push(&piece, |_| Ok(())).is_ok()).count();
+        assert_eq!(taken, 16);
+    }
+}

@@ -1,0 +1,331 @@
+//! Follows one kind: a request at a time, for ever.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use portcullis_cluster::{Event, Kind};
+use tokio::sync::mpsc;
+
+use super::line_splitter::LineSplitter;
+use super::list_page::{self, NextPage};
+use super::list_watch::ListWatch;
+use super::request::{Request, http_request, path};
+use super::request_error::{RequestError, StatusError};
+use super::response::{Response, send_request};
+use super::watch_stream::WatchStream;
+use super::{EventRecorder, ListWatchOptions};
+use crate::source::access::Connection;
+use crate::source::backoff::{Backoff, random};
+use crate::source::object_reader::{InvalidObjects, ObjectReader};
+use crate::source::selection::Selection;
+use crate::source::source_health::SourceHealth;
+
+/// How many answers in a row must say that a kind is not served before its objects are taken for deleted. An API server that
+/// starts, and has not read its CustomResourceDefinitions yet, says so for a moment; policies must not be lifted for that.
+const UNSERVED_RESPONSES: u32 = 6;
+
+/// Follows one kind until nobody listens any more. What is wrong with policies goes to `recorder`.
+pub(in crate::source) async fn run(
+    selection: Selection,
+    connection: Arc<Connection>,
+    options: ListWatchOptions,
+    health: Arc<SourceHealth>,
+    sink: mpsc::Sender<Vec<Event>>,
+    recorder: EventRecorder,
+) {
+    let reader = ObjectReader::new(selection.kind).with_events(recorder);
+    let backoff = Backoff::new(options.initial_backoff, options.max_backoff);
+    let mut reflector = Reflector {
+        selection,
+        connection,
+        options,
+        health,
+        sink,
+        reader,
+        backoff,
+        reported_no_streams: false,
+        reported_unserved: false,
+        served: false,
+        unserved_responses: 0,
+    };
+    let mut state = ListWatch::START;
+    loop {
+        let begun = Instant::now();
+        let error = match reflector.step(&mut state).await {
+            Ok(()) => continue,
+            Err(RequestError::ReceiverClosed) => return,
+            Err(error) => error,
+        };
+        let Ok(wait) = reflector.handle_error(&mut state, error, begun.elapsed()).await else { return };
+        tokio::time::sleep(wait).await;
+    }
+}
+
+struct Reflector {
+    selection: Selection,
+    connection: Arc<Connection>,
+    options: ListWatchOptions,
+    health: Arc<SourceHealth>,
+    sink: mpsc::Sender<Vec<Event>>,
+    reader: ObjectReader,
+    backoff: Backoff,
+    reported_no_streams: bool,
+    reported_unserved: bool,
+    /// Its objects were listed.
+    served: bool,
+    /// How many answers in a row have said that it is not served.
+    unserved_responses: u32,
+}
+
+impl Reflector {
+    /// Makes one request, takes in its response to the end, and leaves in `state` what comes next.
+    async fn step(&mut self, state: &mut ListWatch) -> Result<(), RequestError> {
+        let seconds = self.watch_seconds();
+        let what = match state {
+            ListWatch::StreamingList { .. } => Request::StreamingList { seconds },
+            ListWatch::PagedList { next, size } => Request::Page { next: next.as_deref(), size: *size },
+            ListWatch::Watch { revision, .. } => Request::Watch { revision, seconds },
+        };
+        let client = self.connection.client().await?;
+        let response =
+            send_request(&client, http_request(&self.selection, what), self.options.response_timeout).await?;
+        self.health.record_contact(self.selection.kind);
+        match state {
+            ListWatch::PagedList { .. } => self.page(response, state).await,
+            ListWatch::StreamingList { .. } | ListWatch::Watch { .. } => self.watch(response, state).await,
+        }
+    }
+
+    async fn page(&mut self, response: Response, state: &mut ListWatch) -> Result<(), RequestError> {
+        let ListWatch::PagedList { next, size } = state else { return Ok(()) };
+        let kind = self.selection.kind;
+        let health = &self.health;
+        let body = response.whole(self.options.response_timeout, || health.record_contact(kind)).await?;
+        let page = list_page::read(kind, next.is_none(), &body, &mut self.reader)?;
+        drop(body);
+        let (events, next) = (page.events, page.next);
+        *state = match next {
+            NextPage::Token(token) => ListWatch::PagedList { next: Some(token), size: *size },
+            NextPage::End(revision) => ListWatch::Watch { revision, idle_watches: 0 },
+        };
+        let invalid = self.reader.invalid();
+        self.send(events, invalid).await
+    }
+
+    async fn watch(&mut self, mut response: Response, state: &mut ListWatch) -> Result<(), RequestError> {
+        let kind = self.selection.kind;
+        let mut reader = std::mem::replace(&mut self.reader, ObjectReader::new(kind));
+        let mut watch = match &*state {
+            ListWatch::Watch { revision, .. } => WatchStream::after(kind, revision, &mut reader),
+            ListWatch::StreamingList { .. } | ListWatch::PagedList { .. } => {
+                WatchStream::with_list(kind, &mut reader)
+            }
+        };
+        let result = self.stream(&mut response, &mut watch, state).await;
+        self.reader = reader;
+        result
+    }
+
+    /// Takes in a stream of events to its end.
+    async fn stream(
+        &mut self,
+        response: &mut Response,
+        watch: &mut WatchStream<'_>,
+        state: &mut ListWatch,
+    ) -> Result<(), RequestError> {
+        let begun = Instant::now();
+        let (mut lines, mut heard) = (LineSplitter::default(), false);
+        loop {
+            let patience =
+                if watch.listed() { self.options.idle_timeout } else { self.options.response_timeout };
+            let bytes = response.next(patience).await;
+            let taken = match &bytes {
+                Ok(Some(bytes)) => lines.push(bytes.as_ref(), |line| watch.line(line)),
+                _ => Ok(()),
+            };
+            if matches!(bytes, Ok(Some(_))) && taken.is_ok() {
+                heard = true;
+                self.health.record_contact(self.selection.kind);
+            }
+            if let (true, Some(revision)) = (watch.listed(), &watch.revision) {
+                // All good news so far counts, whatever comes next.
+                if heard {
+                    *state = ListWatch::Watch { revision: revision.clone(), idle_watches: 0 };
+                    self.backoff.reset();
+                }
+            }
+            self.send(std::mem::take(&mut watch.events), watch.invalid()).await?;
+            taken?;
+            if bytes?.is_none() {
+                break;
+            }
+        }
+        match (watch.listed(), lines.has_partial_line(), heard) {
+            (false, ..) => Err(RequestError::Disconnected("it ended before the list was complete".into())),
+            (_, true, _) => Err(RequestError::Disconnected("it ended in the middle of an event".into())),
+            (.., true) => Ok(()),
+            (.., false)
+                if begun.elapsed() >= self.options.idle_timeout.min(self.options.watch_duration.start) =>
+            {
+                Err(RequestError::TimedOut(begun.elapsed()))
+            }
+            (.., false) => {
+                Err(RequestError::Disconnected("a watch was closed before it brought anything".into()))
+            }
+        }
+    }
+
+    /// Hands events on, and waits while the receiver is busy.
+    async fn send(&mut self, events: Vec<Event>, invalid: InvalidObjects) -> Result<(), RequestError> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let kind = self.selection.kind;
+        let listed = events.contains(&Event::Listed(kind));
+        // Before the events, so that why an object is unread can be told as soon as it is known to be.
+        self.health.set_invalid(kind, invalid.unreadable.len(), invalid.with_problems);
+        self.health.set_unreadable(Some(kind), invalid.unreadable);
+        self.sink.send(events).await.map_err(|_| RequestError::ReceiverClosed)?;
+        if listed {
+            self.health.record_list(kind);
+            self.health.set_unserved(kind, false);
+            (self.reported_unserved, self.served, self.unserved_responses) = (false, true, 0);
+        }
+        Ok(())
+    }
+
+    /// Takes in a error, and says how long to wait. Fails when nobody listens.
+    async fn handle_error(
+        &mut self,
+        state: &mut ListWatch,
+        error: RequestError,
+        lived: Duration,
+    ) -> Result<Duration, RequestError> {
+        if let (RequestError::Rejected(StatusError { code: 404, .. }), true) =
+            (&error, self.selection.optional)
+        {
+            return self.handle_unserved(state).await;
+        }
+        if matches!(
+            error,
+            RequestError::Unreachable(_) | RequestError::Rejected(StatusError { code: 401, .. })
+        ) {
+            self.connection.forget().await;
+        }
+        if matches!(error, RequestError::Rejected(_)) {
+            // The kind is served now, or may be: the server no longer says that it is not.
+            self.health.set_unserved(self.selection.kind, false);
+            self.unserved_responses = 0;
+        }
+        let before = state.clone();
+        let (next, now) = before.clone().after(&error, self.options.page_size);
+        *state = next;
+        self.report(&before, state, &error);
+        if now
+            || (matches!(before, ListWatch::Watch { .. })
+                && lived >= self.options.initial_backoff
+                && is_expected(&error))
+        {
+            return Ok(Duration::ZERO);
+        }
+        let asked = match &error {
+            RequestError::Rejected(status_error) => {
+                status_error.retry_after.unwrap_or_default().min(self.options.max_retry_after())
+            }
+            _ => Duration::ZERO,
+        };
+        let wait = self.backoff.wait();
+        Ok(if asked > wait { asked + self.options.initial_backoff.mul_f64(random()) } else { wait })
+    }
+
+    /// The server does not serve this kind, and need not: there are no such objects. Those that it served before are kept
+    /// until it has said so several times.
+    async fn handle_unserved(&mut self, state: &mut ListWatch) -> Result<Duration, RequestError> {
+        *state = ListWatch::START;
+        let kind = self.selection.kind;
+        let wait = self.options.unserved_retry().mul_f64(0.5 + random() / 2.0);
+        self.health.record_contact(kind);
+        self.unserved_responses = self.unserved_responses.saturating_add(1);
+        if self.served && self.unserved_responses < UNSERVED_RESPONSES {
+            if self.unserved_responses == 1 {
+                tracing::warn!(%kind, "the API server does not serve {} any more; keeping its objects for now", path(kind));
+            }
+            return Ok(wait);
+        }
+        if !self.reported_unserved {
+            tracing::info!(%kind, "the API server does not serve {}; taken as empty", path(kind));
+            self.reader.list_started();
+            self.reader.listed();
+            self.send(vec![Event::ListStarted(kind), Event::Listed(kind)], InvalidObjects::default()).await?;
+            (self.reported_unserved, self.served) = (true, false);
+        }
+        self.health.set_unserved(kind, true);
+        Ok(wait)
+    }
+
+    fn report(&mut self, before: &ListWatch, next: &ListWatch, error: &RequestError) {
+        let kind = self.selection.kind;
+        if let (ListWatch::StreamingList { .. }, ListWatch::PagedList { .. }) = (before, next) {
+            if !std::mem::replace(&mut self.reported_no_streams, true) {
+                tracing::info!(%kind, "no streaming list, so by pages: {error}");
+            }
+            return;
+        }
+        let (plural, hint) = (kind.plural(), self.hint(error));
+        self.health.record_failure(kind, format!("{error}{hint}"));
+        match (before, error) {
+            (ListWatch::Watch { .. }, RequestError::Disconnected(_)) => {
+                tracing::debug!(%kind, "watching {plural}: {error}")
+            }
+            (ListWatch::Watch { .. }, RequestError::Rejected(no)) if no.is_expired() => {
+                tracing::info!(%kind, "watching {plural}: {error}; listing again");
+            }
+            (ListWatch::Watch { .. }, _) => tracing::warn!(%kind, "watching {plural}: {error}{hint}"),
+            _ => tracing::warn!(%kind, "listing {plural}: {error}{hint}"),
+        }
+    }
+
+    /// What the operator can do about a error.
+    fn hint(&self, error: &RequestError) -> String {
+        let RequestError::Rejected(status_error) = error else { return String::new() };
+        let kind = self.selection.kind;
+        match status_error.code {
+            401 => format!(
+                "; our credentials are not accepted, renew {}",
+                self.connection.access().credentials()
+            ),
+            403 => format!(
+                "; allow our user to list and watch {} (API group {:?}), as the ClusterRole {} does",
+                kind.plural(),
+                kind.api_version().split_once('/').map_or("", |(group, _)| group),
+                cluster_role(kind)
+            ),
+            404 => format!("; this server does not serve {}", path(kind)),
+            _ => String::new(),
+        }
+    }
+
+    fn watch_seconds(&self) -> u64 {
+        let length = self.options.watch_duration.end.saturating_sub(self.options.watch_duration.start);
+        (self.options.watch_duration.start + length.mul_f64(random())).as_secs().max(1)
+    }
+}
+
+/// The ClusterRole that allows a proxy to list and watch a kind: Kubernetes' own, or ours of docs/network-policy.md.
+fn cluster_role(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Service | Kind::EndpointSlice | Kind::Node | Kind::ServiceCidr => "system:node-proxier",
+        Kind::Namespace | Kind::Pod | Kind::NetworkPolicy | Kind::ClusterNetworkPolicy => {
+            "portcullis-network-policy (docs/network-policy.md, deploy/kustomize/network-policy/rbac.yaml)"
+        }
+    }
+}
+
+/// A error that long watches end in.
+fn is_expected(error: &RequestError) -> bool {
+    match error {
+        RequestError::Disconnected(_) => true,
+        RequestError::Rejected(status_error) => status_error.is_expired(),
+        _ => false,
+    }
+}

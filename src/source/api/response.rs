@@ -1,0 +1,94 @@
+//! One request, and the bytes that come back.
+
+use std::time::Duration;
+
+use http::header::RETRY_AFTER;
+use http_body_util::{BodyExt, Limited};
+use kube::Client;
+use kube::client::Body;
+use tokio::time::timeout;
+
+use super::request_error::{RequestError, StatusError};
+use crate::error_chain::describe;
+use crate::source::access::AccessError;
+
+/// The most that is read of a status_error, in bytes.
+const MAX_ERROR_BODY: usize = 64 << 10;
+
+/// An response that has begun well.
+pub(super) struct Response {
+    body: Body,
+}
+
+/// Sends a request and waits for the head of the response, `limit` at most.
+pub(super) async fn send_request(
+    client: &Client,
+    request: http::Request<Body>,
+    limit: Duration,
+) -> Result<Response, RequestError> {
+    let response = match timeout(limit, client.send(request)).await {
+        Err(_) => return Err(RequestError::TimedOut(limit)),
+        Ok(Err(error)) => return Err(send_error(&error)),
+        Ok(Ok(response)) => response,
+    };
+    let (head, body) = response.into_parts();
+    if head.status.is_success() {
+        return Ok(Response { body });
+    }
+    let read = timeout(limit, Limited::new(body, MAX_ERROR_BODY).collect()).await;
+    // The status counts, even where its explanation cannot be read.
+    let bytes = read.ok().and_then(Result::ok).map(|body| body.to_bytes()).unwrap_or_default();
+    let mut status_error = StatusError::from_body(head.status.as_u16(), &bytes);
+    let seconds = head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+    status_error.retry_after = seconds.map(Duration::from_secs).or(status_error.retry_after);
+    Err(RequestError::Rejected(status_error))
+}
+
+/// Why a request was not sent, or not answered: the server is to blame only where the credentials could be had.
+fn send_error(error: &kube::Error) -> RequestError {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if error.is::<kube::client::AuthError>() {
+            let of =
+                "credentials for the API server (the exec plugin or the token of the kubeconfig)".to_owned();
+            return RequestError::Access(AccessError::Credentials { of, message: describe(error) });
+        }
+        cause = error.source();
+    }
+    RequestError::Unreachable(describe(error))
+}
+
+impl Response {
+    /// The next bytes, waited for `limit` at most; `None` at the end.
+    pub(super) async fn next(
+        &mut self,
+        limit: Duration,
+    ) -> Result<Option<impl AsRef<[u8]> + use<>>, RequestError> {
+        loop {
+            match timeout(limit, self.body.frame()).await {
+                Err(_) => return Err(RequestError::TimedOut(limit)),
+                Ok(None) => return Ok(None),
+                Ok(Some(Err(error))) => return Err(RequestError::Disconnected(describe(&error))),
+                Ok(Some(Ok(frame))) => {
+                    if let Ok(data) = frame.into_data() {
+                        return Ok(Some(data));
+                    }
+                }
+            }
+        }
+    }
+
+    /// All of it.
+    pub(super) async fn whole(
+        mut self,
+        limit: Duration,
+        mut on_data: impl FnMut(),
+    ) -> Result<Vec<u8>, RequestError> {
+        let mut bytes = Vec::new();
+        while let Some(data) = self.next(limit).await? {
+            on_data();
+            bytes.extend_from_slice(data.as_ref());
+        }
+        Ok(bytes)
+    }
+}
