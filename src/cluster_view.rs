@@ -1,5 +1,4 @@
-//! A state of the cluster and what it makes of a node, read once: for `render`, `diff`, and `--once`; and the
-//! cluster as a whole, for `explain` and `policy`.
+//! A view of the cluster that is read once, for commands that do not run as a daemon.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -20,17 +19,17 @@ use crate::source::{
 };
 use crate::{host, node, truncated_list};
 
-/// What a node must serve, and how.
+/// The desired state of a node: its Services, and the options and facts that determine their rules.
 pub struct NodeView {
-    /// What it must serve.
+    /// The Services to serve.
     pub desired: Desired,
     /// The options that follow from the configuration.
     pub options: Options,
     /// The facts of the node.
     pub host: NodeFacts,
-    /// The table that enforces policies, where they are enforced.
+    /// The NetworkPolicy table; `None` without `--network-policy`.
     pub policies: Option<PolicyTable>,
-    /// What could not be read, and is left out.
+    /// Objects that could not be read, and are left out.
     pub unreadable: UnreadableObjects,
 }
 
@@ -38,16 +37,16 @@ pub struct NodeView {
 pub struct ClusterView {
     /// The objects.
     pub index: Index,
-    /// What could not be read, and is left out.
+    /// Objects that could not be read, and are left out.
     pub unreadable: UnreadableObjects,
 }
 
-/// Why documents or objects cannot be read, a line each, which names the file and line or the object.
+/// Why documents or objects cannot be read: one line each, with the file and line or the object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UnreadableObjects(pub Vec<String>);
 
 impl UnreadableObjects {
-    /// Fails if anything could not be read. Commands call it after they printed what they could.
+    /// Returns an error if there are any. Commands call it after they printed their output.
     ///
     /// # Errors
     /// [`LoadError::Unreadable`].
@@ -56,52 +55,52 @@ impl UnreadableObjects {
     }
 }
 
-/// How many reasons a message spells out.
-const SPELLED_OUT: usize = 10;
+/// How many reasons a message has.
+const MAX_REASONS: usize = 10;
 
 impl fmt::Display for UnreadableObjects {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&truncated_list::clauses(&self.0, SPELLED_OUT))
+        f.write_str(&truncated_list::clauses(&self.0, MAX_REASONS))
     }
 }
 
-/// Why a state cannot be had.
+/// Why the cluster cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The manifests cannot be read.
     #[error(transparent)]
     Manifests(#[from] PathError),
-    /// The description of the host cannot be read.
+    /// The host file cannot be read.
     #[error(transparent)]
     HostFile(#[from] HostFileError),
     /// The kubeconfig cannot be used.
     #[error(transparent)]
     Access(#[from] AccessError),
-    /// The node has no name.
-    #[error("cannot tell this node's name: {0}")]
+    /// The name of the node is unknown.
+    #[error("cannot determine this node's name: {0}")]
     NodeName(std::io::Error),
-    /// Something cannot be read; the rest was read and used.
-    #[error("incomplete, as not everything could be read: {0}")]
+    /// Some objects cannot be read; the others were used.
+    #[error("incomplete, as some objects could not be read: {0}")]
     Unreadable(UnreadableObjects),
-    /// The API server does not answer.
-    #[error("no answer of the API server for {0:?} (--request-timeout): {1}")]
+    /// The API server does not respond.
+    #[error("no response from the API server for {0:?} (--request-timeout): {1}")]
     Silent(Duration, String),
-    /// The API server answers, but did not list everything in time.
-    #[error("the API server has not listed everything within {0:?}: {1}")]
+    /// The API server responds, but did not list all objects in time.
+    #[error("the API server has not listed all objects within {0:?}: {1}")]
     TimedOut(Duration, String),
 }
 
-/// How long the API server may take to list everything.
+/// How long the API server may take to list all objects.
 const LIST_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How often it is checked whether the API server still answers.
-const LISTENING: Duration = Duration::from_millis(100);
+/// The period of checks for a response of the API server.
+const CHECK_PERIOD: Duration = Duration::from_millis(100);
 
-/// Reads the state that a configuration names, for the host of a file or for this one. What cannot be
-/// understood is logged, and left out.
+/// Reads the cluster and resolves what a node must serve, with the facts of a host file or of this machine. Invalid objects
+/// are logged and left out.
 ///
 /// # Errors
-/// Nothing can be read at all.
+/// Nothing can be read.
 pub fn load_node(config: &Config, host_file: Option<&Path>) -> Result<NodeView, LoadError> {
     let name = node::name(config).map_err(LoadError::NodeName)?;
     let cluster = match &config.source {
@@ -112,16 +111,16 @@ pub fn load_node(config: &Config, host_file: Option<&Path>) -> Result<NodeView, 
     Ok(resolve_node(config, name, cluster, file.as_ref()))
 }
 
-/// Reads all of the cluster that decides who reaches whom. What cannot be understood is logged, and left out.
+/// Reads all objects of the cluster that affect connectivity. Invalid objects are logged and left out.
 ///
 /// # Errors
-/// Nothing can be read at all.
+/// Nothing can be read.
 pub fn load_cluster(config: &Config) -> Result<ClusterView, LoadError> {
     match &config.source {
         Source::Manifests(path) => read_once(path),
         Source::ApiServer(api) => {
             let mut selections = Selection::network_policy();
-            // Also Services that no proxy serves: somebody may ask why.
+            // Also Services that no proxy serves, to explain why.
             selections.extend([Selection::all(Kind::Service), Selection::endpoint_slices()]);
             list_once(api, selections)
         }
@@ -133,7 +132,7 @@ fn resolve_node(config: &Config, name: Name, cluster: ClusterView, file: Option<
     let index = &index;
     let node = index.node(name);
     if node.is_none() {
-        tracing::warn!(node = %name, "there is no Node object of this name; zones and its addresses are unknown");
+        tracing::warn!(node = %name, "no Node object has this name; its zone and addresses are unknown");
     }
     let options = node::options(config, node);
     let host = match file {
@@ -173,7 +172,7 @@ fn read_once(path: &Path) -> Result<ClusterView, LoadError> {
     let ignored: Vec<&String> =
         ignored.iter().filter(|kind| unsupported_policies::warning_of(kind).is_none()).collect();
     if !ignored.is_empty() {
-        tracing::info!(kinds = ?ignored, "objects of kinds that serving Services does not need are left out");
+        tracing::info!(kinds = ?ignored, "ignoring objects of unused kinds");
     }
     let mut index = Index::new();
     objects.into_iter().for_each(|object| index.handle(Event::Applied(object)));
@@ -183,14 +182,14 @@ fn read_once(path: &Path) -> Result<ClusterView, LoadError> {
 
 fn list_once(api: &ApiServer, selections: Vec<Selection>) -> Result<ClusterView, LoadError> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.expect("a runtime of one thread needs no more than a few file descriptors");
+    let runtime = runtime.expect("a runtime of one thread needs only a few file descriptors");
     runtime.block_on(async {
         let (sink, mut events) = tokio::sync::mpsc::channel(16);
         let source = crate::source::spawn(api_server_source(api, selections), sink).await?;
         let mut index = Index::new();
         let start = Instant::now();
         while !source.health().synced() {
-            match timeout(LISTENING, events.recv()).await {
+            match timeout(CHECK_PERIOD, events.recv()).await {
                 Ok(Some(batch)) => batch.into_iter().for_each(|event| index.handle(event)),
                 Ok(None) => break,
                 Err(_) => {}
@@ -213,7 +212,7 @@ fn list_once(api: &ApiServer, selections: Vec<Selection>) -> Result<ClusterView,
     })
 }
 
-/// The source that a configuration names, for serving Services on a node.
+/// Returns the source of a configuration, for the daemon of a node.
 pub fn source_config(config: &Config, node: Name) -> SourceConfig {
     match &config.source {
         Source::Manifests(path) => SourceConfig::Manifests { path: PathBuf::clone(path) },
@@ -221,7 +220,7 @@ pub fn source_config(config: &Config, node: Name) -> SourceConfig {
     }
 }
 
-/// What the API server is asked for.
+/// Returns the objects that are requested from the API server.
 fn selections(config: &Config, node: Name) -> Vec<Selection> {
     let mut selections = Selection::service_proxying(node.as_str());
     if config.mode == ProxyMode::Nftables {
@@ -229,7 +228,7 @@ fn selections(config: &Config, node: Name) -> Vec<Selection> {
     }
     if config.network_policy.is_some() {
         let more = Selection::network_policy();
-        // Policies take all nodes, among which is this one.
+        // Policies need all nodes, which include this one.
         selections.retain(|selection| more.iter().all(|other| other.kind != selection.kind));
         selections.extend(more);
     }

@@ -1,8 +1,8 @@
-//! The kernel's connection tracking, as `conntrack` in the configuration wants it.
+//! Kernel settings of connection tracking, from `conntrack` in the configuration.
 //!
-//! As kube-proxy does it: limits are only ever raised, as somebody may have raised them for a reason; timeouts become what
-//! is configured. What cannot be set is told and ends nothing: in containers within containers the limit cannot be
-//! written, and Services can be served all the same.
+//! As in kube-proxy, limits are only raised, as an administrator may have raised them; timeouts are set to the configured
+//! values. Errors are reported and not fatal: in nested containers the limit cannot be written, and Services can be served
+//! without.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -12,8 +12,7 @@ use std::{fs, io};
 use crate::config::Conntrack;
 use crate::sysctl;
 
-/// Connections for each bucket of the hash table, as the kernel has it where it sizes both itself
-/// (`nf_conntrack_init_start`).
+/// Connections per bucket of the hash table, as in the kernel (`nf_conntrack_init_start`).
 const PER_BUCKET: u64 = 4;
 
 const MAX: &str = "proc/sys/net/netfilter/nf_conntrack_max";
@@ -24,86 +23,86 @@ const TCP_BE_LIBERAL: &str = "proc/sys/net/netfilter/nf_conntrack_tcp_be_liberal
 const UDP: &str = "proc/sys/net/netfilter/nf_conntrack_udp_timeout";
 const UDP_STREAM: &str = "proc/sys/net/netfilter/nf_conntrack_udp_timeout_stream";
 
-/// The processors that the node has, however few of them this process may use.
+/// The processors of the node, including those that this process may not use.
 const ONLINE: &str = "sys/devices/system/cpu/online";
 
-/// A setting that the kernel did not take.
+/// A setting that could not be written.
 #[derive(Debug)]
-pub(crate) struct Refused {
+pub(crate) struct RejectedSetting {
     path: PathBuf,
     value: u64,
     error: io::Error,
 }
 
-impl Refused {
-    /// Whether the file system is mounted so that nothing can be set.
+impl RejectedSetting {
+    /// Returns true if the file system is mounted read-only.
     pub(crate) fn is_read_only(&self) -> bool {
         self.error.kind() == io::ErrorKind::ReadOnlyFilesystem
     }
 }
 
-impl fmt::Display for Refused {
+impl fmt::Display for RejectedSetting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Refused { path, value, error } = self;
-        write!(f, "{} cannot be set to {value}: {error}", path.display())?;
+        let RejectedSetting { path, value, error } = self;
+        write!(f, "cannot set {} to {value}: {error}", path.display())?;
         match error.kind() {
             io::ErrorKind::NotFound => write!(f, " (is the module nf_conntrack loaded?)"),
             io::ErrorKind::ReadOnlyFilesystem => {
                 write!(f, " (mount it writable, or set it on the node beforehand)")
             }
             io::ErrorKind::PermissionDenied => {
-                write!(f, " (only the node's own network namespace may; set it there)")
+                write!(f, " (only allowed in the node's network namespace; set it there)")
             }
             _ => Ok(()),
         }
     }
 }
 
-/// What a setting is to be.
+/// The target value of a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wanted {
+enum Target {
     AtLeast(u64),
     Exactly(u64),
 }
 
-impl Wanted {
-    /// What is to be written where it is `now`.
-    fn to_write(self, now: u64) -> Option<u64> {
+impl Target {
+    /// Returns the value to write, given the current one.
+    fn to_write(self, current: u64) -> Option<u64> {
         match self {
-            Wanted::AtLeast(value) => (now < value).then_some(value),
-            Wanted::Exactly(value) => (now != value).then_some(value),
+            Target::AtLeast(value) => (current < value).then_some(value),
+            Target::Exactly(value) => (current != value).then_some(value),
         }
     }
 
     fn value(self) -> u64 {
         match self {
-            Wanted::AtLeast(value) | Wanted::Exactly(value) => value,
+            Target::AtLeast(value) | Target::Exactly(value) => value,
         }
     }
 }
 
-/// Sets what is configured, and logs what the kernel did not take, which is what it returns.
-pub(crate) fn set(config: &Conntrack) -> Vec<Refused> {
-    let refused = set_in(Path::new("/"), config);
-    refused.iter().for_each(|refused| tracing::warn!("{refused}"));
-    refused
+/// Writes the configured settings. Logs and returns those that could not be written.
+pub(crate) fn set(config: &Conntrack) -> Vec<RejectedSetting> {
+    let rejected = set_in(Path::new("/"), config);
+    rejected.iter().for_each(|setting| tracing::warn!("{setting}"));
+    rejected
 }
 
-/// The same in the file system of `root`; what was not taken.
-fn set_in(root: &Path, config: &Conntrack) -> Vec<Refused> {
-    let settings = wanted(config, cores(root));
+/// The same below the folder `root`.
+fn set_in(root: &Path, config: &Conntrack) -> Vec<RejectedSetting> {
+    let settings = targets(config, cores(root));
     if !settings.is_empty() && !root.join(MAX).exists() {
         sysctl::load_module("nf_conntrack");
     }
-    settings.into_iter().filter_map(|(name, wanted)| ensure(root.join(name), wanted).err()).collect()
+    settings.into_iter().filter_map(|(name, target)| ensure(root.join(name), target).err()).collect()
 }
 
-/// What is wanted of a node with so many processors.
-fn wanted(config: &Conntrack, cores: u64) -> Vec<(&'static str, Wanted)> {
+/// Returns the target values for a number of processors.
+fn targets(config: &Conntrack, cores: u64) -> Vec<(&'static str, Target)> {
     let mut settings = Vec::new();
     if let Some(per_core) = config.max_per_core {
         let max = (u64::from(per_core.get()) * cores).max(config.min.into());
-        settings.extend([(MAX, Wanted::AtLeast(max)), (BUCKETS, Wanted::AtLeast(max / PER_BUCKET))]);
+        settings.extend([(MAX, Target::AtLeast(max)), (BUCKETS, Target::AtLeast(max / PER_BUCKET))]);
     }
     let timeouts = [
         (TCP_ESTABLISHED, config.tcp_established_timeout),
@@ -111,31 +110,31 @@ fn wanted(config: &Conntrack, cores: u64) -> Vec<(&'static str, Wanted)> {
         (UDP, config.udp_timeout),
         (UDP_STREAM, config.udp_stream_timeout),
     ];
-    // A part of a second must not come to mean that packets are forgotten at once.
+    // Less than a second must not become 0, which would expire entries immediately.
     let seconds = |timeout: Duration| timeout.as_secs().max(1);
     settings.extend(
         timeouts
             .into_iter()
-            .filter_map(|(name, timeout)| timeout.map(|timeout| (name, Wanted::Exactly(seconds(timeout))))),
+            .filter_map(|(name, timeout)| timeout.map(|timeout| (name, Target::Exactly(seconds(timeout))))),
     );
     if config.tcp_be_liberal {
-        settings.push((TCP_BE_LIBERAL, Wanted::Exactly(1)));
+        settings.push((TCP_BE_LIBERAL, Target::Exactly(1)));
     }
     settings
 }
 
-fn ensure(path: PathBuf, wanted: Wanted) -> Result<(), Refused> {
-    let to_write = |now: &str| Ok(wanted.to_write(now.parse().map_err(io::Error::other)?));
-    sysctl::change(&path, to_write).map_err(|error| Refused { value: wanted.value(), error, path })
+fn ensure(path: PathBuf, target: Target) -> Result<(), RejectedSetting> {
+    let to_write = |current: &str| Ok(target.to_write(current.parse().map_err(io::Error::other)?));
+    sysctl::change(&path, to_write).map_err(|error| RejectedSetting { value: target.value(), error, path })
 }
 
-/// How many processors are there.
+/// Returns the number of processors.
 fn cores(root: &Path) -> u64 {
     let online = fs::read_to_string(root.join(ONLINE)).ok().and_then(|list| count(list.trim()));
     online.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |cores| cores.get() as u64))
 }
 
-/// How many numbers are in a list such as `0-3,8`.
+/// Counts the numbers in a list such as `0-3,8`.
 fn count(list: &str) -> Option<u64> {
     let ranges = list.split(',').map(|range| {
         let (first, last) = range.split_once('-').unwrap_or((range, range));
@@ -164,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn limits_follow_the_processors_and_the_minimum() {
+    fn limits_depend_on_the_processors_and_the_minimum() {
         let rows = [
             // per core, at least, processors: limit
             (32_768, 131_072, 2, Some(131_072)),
@@ -173,20 +172,20 @@ mod tests {
             (0, 131_072, 64, None),
         ];
         for (per_core, min, cores, limit) in rows {
-            let settings = wanted(&config(per_core, min), cores);
+            let settings = targets(&config(per_core, min), cores);
             let expected = limit.map(|limit| {
-                vec![(MAX, Wanted::AtLeast(limit)), (BUCKETS, Wanted::AtLeast(limit / PER_BUCKET))]
+                vec![(MAX, Target::AtLeast(limit)), (BUCKETS, Target::AtLeast(limit / PER_BUCKET))]
             });
             assert_eq!(settings, expected.unwrap_or_default(), "{per_core} {min} {cores}");
         }
     }
 
     #[test]
-    fn limits_are_raised_and_timeouts_are_set() {
-        assert_eq!(Wanted::AtLeast(10).to_write(9), Some(10));
-        assert_eq!(Wanted::AtLeast(10).to_write(11), None);
-        assert_eq!(Wanted::Exactly(10).to_write(11), Some(10));
-        assert_eq!(Wanted::Exactly(10).to_write(10), None);
+    fn limits_are_only_raised_and_timeouts_are_set() {
+        assert_eq!(Target::AtLeast(10).to_write(9), Some(10));
+        assert_eq!(Target::AtLeast(10).to_write(11), None);
+        assert_eq!(Target::Exactly(10).to_write(11), Some(10));
+        assert_eq!(Target::Exactly(10).to_write(10), None);
         let seconds = |millis| Some(Duration::from_millis(millis));
         let config = Conntrack {
             tcp_established_timeout: seconds(86_400_000),
@@ -196,11 +195,11 @@ mod tests {
             ..config(0, 0)
         };
         let expected = [(TCP_ESTABLISHED, 86_400), (UDP, 10), (UDP_STREAM, 1), (TCP_BE_LIBERAL, 1)];
-        assert_eq!(wanted(&config, 4), expected.map(|(name, value)| (name, Wanted::Exactly(value))));
+        assert_eq!(targets(&config, 4), expected.map(|(name, value)| (name, Target::Exactly(value))));
     }
 
     #[test]
-    fn processors_are_counted_by_ranges() {
+    fn ranges_of_processors_are_counted() {
         let rows = [("0", Some(1)), ("0-3", Some(4)), ("0-3,8,10-11", Some(7)), ("3-1", None), ("", None)];
         for (list, expected) in rows {
             assert_eq!(count(list), expected, "{list:?}");
@@ -208,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_there_is_written_and_what_is_not_is_told() {
+    fn existing_settings_are_written_and_missing_ones_are_reported() {
         let root = tempfile::tempdir().expect("a folder for temporary files");
         let files = [(ONLINE, "0-7\n"), (MAX, "65536\n"), (BUCKETS, "262144\n"), (TCP_BE_LIBERAL, "0\n")];
         for (name, text) in files {
@@ -221,11 +220,11 @@ mod tests {
             udp_timeout: Some(Duration::from_secs(30)),
             ..config(32_768, 131_072)
         };
-        let refused = set_in(root.path(), &config);
+        let rejected = set_in(root.path(), &config);
         let read = |name: &str| fs::read_to_string(root.path().join(name)).expect("it is there");
         assert_eq!([MAX, BUCKETS, TCP_BE_LIBERAL].map(read), ["262144", "262144\n", "1"]);
-        let [refused] = &refused[..] else { panic!("{refused:?}") };
-        let told = refused.to_string();
-        assert!(told.contains(UDP) && told.contains("30") && told.contains("nf_conntrack loaded"), "{told}");
+        let [setting] = &rejected[..] else { panic!("{rejected:?}") };
+        let text = setting.to_string();
+        assert!(text.contains(UDP) && text.contains("30") && text.contains("nf_conntrack loaded"), "{text}");
     }
 }

@@ -1,20 +1,20 @@
-//! An error with its causes, in one line.
+//! Formatting of an error with its causes.
 
 use std::error::Error;
 
-/// The error and all its causes, separated by colons. A cause whose words are there already is left out: many errors name
-/// their cause in their own message.
+/// Formats an error and its causes, separated by colons. A cause that the text already has is left out, as many errors
+/// include their cause in their own message.
 pub(crate) fn describe(error: &(dyn Error + 'static)) -> String {
-    let mut words = error.to_string();
+    let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
-        let text = error.to_string();
-        if !words.contains(&text) {
-            words = format!("{words}: {text}");
+        let message = error.to_string();
+        if !text.contains(&message) {
+            text = format!("{text}: {message}");
         }
         cause = error.source();
     }
-    words
+    text
 }
 
 #[cfg(test)]
@@ -29,13 +29,13 @@ mod tests {
     struct Bare(#[source] io::Error);
 
     #[test]
-    fn every_cause_is_named_once() {
-        let refused = || io::Error::other("permission denied");
-        assert_eq!(describe(&Bare(refused())), "cannot start: permission denied");
+    fn each_cause_occurs_once() {
+        let denied = || io::Error::other("permission denied");
+        assert_eq!(describe(&Bare(denied())), "cannot start: permission denied");
         // Its message names its cause.
-        let error = portcullis_lab::Error::System { doing: "cannot bind".into(), source: refused() };
+        let error = portcullis_lab::Error::System { doing: "cannot bind".into(), source: denied() };
         assert_eq!(describe(&error), "cannot bind: permission denied");
-        let error = LoadError::NodeName(refused());
-        assert_eq!(describe(&error), "cannot tell this node's name: permission denied");
+        let error = LoadError::NodeName(denied());
+        assert_eq!(describe(&error), "cannot determine this node's name: permission denied");
     }
 }

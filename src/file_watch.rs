@@ -1,4 +1,4 @@
-//! Hears from the kernel (inotify) that a file, or the files of a folder, have changed.
+//! inotify watches of a file, or of the files of a folder.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use notify::event::{AccessKind, AccessMode};
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
 
-/// Watches the folders on which a path's files depend.
+/// A watch of the folders on which a path depends.
 pub(crate) struct FileWatch {
     path: PathBuf,
     inotify: Option<RecommendedWatcher>,
@@ -15,8 +15,8 @@ pub(crate) struct FileWatch {
 }
 
 impl FileWatch {
-    /// Gives word by `changed` when the path itself is another, or a file in its folder that `is_watched_file`. It watches nothing
-    /// before [`FileWatch::watch_paths`].
+    /// A watch that notifies `changed` when the path changes, or a file of its folder for which `is_watched_file` returns
+    /// true. It watches nothing before [`FileWatch::watch_paths`] is called.
     pub(crate) fn new(path: PathBuf, is_watched_file: fn(&Path) -> bool, changed: Arc<Notify>) -> Self {
         let root = path.clone();
         let inotify = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
@@ -33,8 +33,8 @@ impl FileWatch {
         watcher
     }
 
-    /// Watches what the path leads to now; whether that is all that it depends on. To be called again
-    /// after each change, because a folder that was replaced is another folder.
+    /// Watches the folders of the path, and returns true if that succeeded for all. It has to be called again after each
+    /// change, as a folder may have been replaced.
     pub(crate) fn watch_paths(&mut self) -> bool {
         let Some(inotify) = &mut self.inotify else { return false };
         for folder in folders(&self.path) {
@@ -51,20 +51,20 @@ impl FileWatch {
     fn warn(&mut self, error: &notify::Error) {
         if !std::mem::replace(&mut self.has_warned, true) {
             tracing::warn!(
-                "no inotify for {}: {error}; looking twice a second instead (fs.inotify.max_user_instances and max_user_watches may be too small)",
+                "cannot watch {} with inotify: {error}; polling it twice a second (fs.inotify.max_user_instances or max_user_watches may be too small)",
                 self.path.display()
             );
         }
     }
 }
 
-/// The folders in which a change of the path can show.
+/// Returns the folders in which a change of the path may occur.
 fn folders(path: &Path) -> Vec<PathBuf> {
     let parent = |path: &Path| match path.parent() {
         Some(parent) if parent.as_os_str().is_empty() => Some(PathBuf::from(".")),
         parent => parent.map(Path::to_owned),
     };
-    // Its own name, which may be replaced or be a link, and what that leads to.
+    // The path itself may be replaced or be a link; its target may change too.
     let real = path.canonicalize().unwrap_or_else(|_| path.to_owned());
     let content = if real.is_dir() { Some(real) } else { parent(&real) };
     let mut folders: Vec<PathBuf> = parent(path).into_iter().chain(content).collect();
@@ -72,9 +72,9 @@ fn folders(path: &Path) -> Vec<PathBuf> {
     folders
 }
 
-/// Whether an event can have changed what the files say.
+/// Returns true if an event may have changed the content of the files.
 fn is_relevant(root: &Path, is_watched_file: fn(&Path) -> bool, event: &notify::Event) -> bool {
-    let only_looked_at =
+    let is_read =
         matches!(event.kind, EventKind::Access(kind) if kind != AccessKind::Close(AccessMode::Write));
     let ours = |path: &PathBuf| {
         let name = path.file_name();
@@ -83,5 +83,5 @@ fn is_relevant(root: &Path, is_watched_file: fn(&Path) -> bool, event: &notify::
             || name == root.file_name()
             || name.is_some_and(|name| name.as_encoded_bytes().starts_with(b".."))
     };
-    event.need_rescan() || (!only_looked_at && (event.paths.is_empty() || event.paths.iter().any(ours)))
+    event.need_rescan() || (!is_read && (event.paths.is_empty() || event.paths.iter().any(ours)))
 }

@@ -1,4 +1,4 @@
-//! What is so on this machine: its addresses, and what its kernel and tools can do.
+//! Facts of this machine: its addresses, and the features of its kernel and tools.
 
 use std::net::IpAddr;
 
@@ -11,8 +11,8 @@ use portcullis_netlink::route::Rtnetlink;
 
 use crate::config::ProxyMode;
 
-/// All addresses of this machine's interfaces, in the kernel's order, but for those of `kube-ipvs0`, which are
-/// Services'. Empty, with a line in the log, where they cannot be read.
+/// Returns the addresses of this machine's interfaces, in the kernel's order, except those of `kube-ipvs0`, which belong to
+/// Services. On an error, which is logged, it is empty.
 pub fn addresses() -> Vec<IpAddr> {
     let read = Rtnetlink::open().and_then(|mut i| i.addresses(&portcullis_netlink::Family::ALL));
     match read {
@@ -28,7 +28,7 @@ pub fn addresses() -> Vec<IpAddr> {
     }
 }
 
-/// The address that this machine's packets bear by default.
+/// Returns the source address of the default route.
 pub fn default_route_source(family: Family) -> Option<IpAddr> {
     let family = match family {
         Family::V4 => portcullis_netlink::Family::V4,
@@ -37,31 +37,31 @@ pub fn default_route_source(family: Family) -> Option<IpAddr> {
     Rtnetlink::open().and_then(|mut i| i.default_route_source(family)).ok().flatten()
 }
 
-/// Makes the kernel count packets for the rules that name counters. Says whether it can.
+/// Creates the nfacct counters that rules name. Returns true on success.
 pub fn ensure_nfacct() -> bool {
     let ensured = Counters::open().and_then(|mut counters| {
         counters.ensure(NFACCT_INVALID_DROPPED)?;
         counters.ensure(NFACCT_LOCALHOST_NODE_PORTS)
     });
     if let Err(error) = &ensured {
-        tracing::info!(%error, "no nfacct counters here; the rules do without");
+        tracing::info!(%error, "cannot create nfacct counters; writing rules without them");
     }
     ensured.is_ok()
 }
 
-/// Whether this kernel has nfacct, without changing anything.
+/// Returns true if this kernel has nfacct. Changes nothing.
 pub fn has_nfacct() -> bool {
     Counters::open().and_then(|mut counters| counters.available()).unwrap_or(false)
 }
 
-/// Whether this machine accepts packets to loopback addresses from other hosts, where the rules depend on it: with node
-/// ports on localhost they always drop such packets.
+/// Returns true if this machine accepts packets to loopback addresses from other hosts (`route_localnet`) and the rules
+/// depend on it: with node ports on localhost they always drop such packets.
 pub fn accepts_loopback(options: &portcullis_modes::Options) -> bool {
     !options.serves_localhost_node_ports() && route_localnet::is_set()
 }
 
-/// Those of the addresses that the rules depend on: in ipvs mode all, for each serves node ports. Else none unless
-/// node ports are served on some blocks only, so that a pod's new interface is no reason to look at the rules.
+/// Returns the addresses that the rules depend on: in IPVS mode all, as each serves node ports. In the other modes those
+/// within `--nodeport-addresses`, so that the interface of a new pod does not trigger a sync.
 pub fn addresses_in_rules(
     mode: ProxyMode,
     options: &portcullis_modes::Options,

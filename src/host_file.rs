@@ -1,4 +1,4 @@
-//! A description of a node's interfaces in a file, for rendering rules of another machine than this.
+//! A file that describes a node's interfaces, to render the rules of another machine.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use ipnet::IpNet;
 use serde::Deserialize;
 
-/// The interfaces of a node and what its tools can do.
+/// The interfaces of a node, and the features of its tools.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HostFile {
     /// The interfaces, in the kernel's order.
     pub interfaces: Vec<Interface>,
-    /// Commands that made the host what it is; they are only for who reads the file.
+    /// Commands that set up the host; for readers of the file only.
     #[serde(default)]
     pub commands: Vec<String>,
     /// Its iptables can masquerade with `--random-fully`.
@@ -37,7 +37,7 @@ pub struct Interface {
     pub bridge: bool,
 }
 
-/// Why a description of a host cannot be used.
+/// Why a host file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum HostFileError {
     /// The file cannot be read.
@@ -48,12 +48,12 @@ pub enum HostFileError {
         /// Why.
         source: std::io::Error,
     },
-    /// The file is not such a description.
+    /// The file is invalid.
     #[error("{}: {message}", path.display())]
     Content {
         /// The file.
         path: PathBuf,
-        /// Where and what, with the line.
+        /// The error, with its line.
         message: String,
     },
 }
@@ -62,7 +62,7 @@ impl HostFile {
     /// Reads a file, in YAML.
     ///
     /// # Errors
-    /// It cannot be read, or has unknown fields or values that are no addresses.
+    /// The file cannot be read, or has unknown fields or invalid addresses.
     pub fn read(path: &Path) -> Result<HostFile, HostFileError> {
         let text = std::fs::read_to_string(path)
             .map_err(|source| HostFileError::Io { path: path.to_owned(), source })?;
@@ -70,7 +70,7 @@ impl HostFile {
             .map_err(|error| HostFileError::Content { path: path.to_owned(), message: error.to_string() })
     }
 
-    /// All addresses.
+    /// Returns the addresses of all interfaces.
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.interfaces.iter().flat_map(|i| &i.addresses).map(IpNet::addr)
     }

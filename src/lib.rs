@@ -34,10 +34,10 @@ use daemon::{ConfigFile, DaemonError};
 use logging::Delivery;
 use output::Output;
 
-/// The exit status where the configuration is wrong or nothing could be done.
+/// The exit status if the configuration is invalid or the command failed.
 const FAILED: u8 = 2;
 
-/// Does what the command line asks for.
+/// Runs the command of the command line.
 pub fn run(invocation: Invocation) -> ExitCode {
     logging::exit_on_panic();
     let code = perform(&invocation).unwrap_or_else(|error| {
@@ -51,7 +51,7 @@ pub fn run(invocation: Invocation) -> ExitCode {
 fn perform(invocation: &Invocation) -> anyhow::Result<ExitCode> {
     let config = match &invocation.config {
         Ok(config) => config,
-        Err(errors) => anyhow::bail!("the configuration cannot be used:\n{errors}"),
+        Err(errors) => anyhow::bail!("invalid configuration:\n{errors}"),
     };
     let delivery = match &invocation.command {
         Command::Daemon(_) => Delivery::Queued,
@@ -76,17 +76,17 @@ fn perform(invocation: &Invocation) -> anyhow::Result<ExitCode> {
         Command::Completions(completions) => commands::completions::run(completions, &mut out)?,
         Command::Version => writeln!(out, "{}", version())?,
         Command::Cleanup(cleanup) => {
-            return Ok(yes_or_one(commands::cleanup::run(*cleanup, &mut out)?));
+            return Ok(exit_code(commands::cleanup::run(*cleanup, &mut out)?));
         }
         Command::Diff(diff) => {
             let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            return Ok(yes_or_one(!commands::diff::run(config, diff, colour, &mut out)?));
+            return Ok(exit_code(!commands::diff::run(config, diff, colour, &mut out)?));
         }
         Command::Explain(explain) => {
-            return Ok(yes_or_one(commands::explain::run(config, explain, &mut out)?));
+            return Ok(exit_code(commands::explain::run(config, explain, &mut out)?));
         }
         Command::Migrate(migrate) => {
-            return Ok(yes_or_one(commands::migrate::run(config, migrate, &mut out)?));
+            return Ok(exit_code(commands::migrate::run(config, migrate, &mut out)?));
         }
         Command::Policy(config::Policy::Matrix(matrix)) => {
             commands::policy::matrix(config, matrix, &mut out)?;
@@ -95,24 +95,24 @@ fn perform(invocation: &Invocation) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// 0 if all is well, and 1 if it is not, as `diff` has it.
-fn yes_or_one(well: bool) -> ExitCode {
-    if well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+/// Returns 0 or 1, as `diff` does.
+fn exit_code(success: bool) -> ExitCode {
+    if success { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn serve(invocation: &Invocation, config: &Config, daemon: &config::Daemon) -> anyhow::Result<ExitCode> {
     let configuration: serde_json::Value = serde_saphyr::from_str(&invocation.kube_proxy_configuration())?;
-    // Two threads: one for the loop and the servers, and one more for when a sync or a client keeps it busy.
+    // Two threads, so that the servers respond while the loop is busy.
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let file = invocation.config_file.clone().map(|path| ConfigFile { path, read: Box::new(read_anew) });
+    let file = invocation.config_file.clone().map(|path| ConfigFile { path, read: Box::new(reload_config) });
     match runtime.block_on(daemon::run(config.clone(), configuration.to_string(), daemon, file)) {
         Ok(()) => Ok(ExitCode::SUCCESS),
-        // Supervisors start it anew for either status; one that keeps off after bad configurations must do so, too.
+        // Status 1: supervisors restart it, also those that do not restart after an invalid configuration (status 2).
         Err(error @ DaemonError::Reconfigured(_)) => {
             logging::final_message(&format!("portcullis: {error}"));
             Ok(ExitCode::FAILURE)
         }
-        // With --once this is an answer, not a failure to answer.
+        // `--once` completed, with Services that could not be programmed.
         Err(error @ DaemonError::Incomplete(_)) => {
             logging::final_message(&format!("portcullis: {error}"));
             Ok(ExitCode::FAILURE)
@@ -121,13 +121,13 @@ fn serve(invocation: &Invocation, config: &Config, daemon: &config::Daemon) -> a
     }
 }
 
-/// The configuration by this process' command line, and by what the file that it names says now.
-fn read_anew() -> Result<Config, ConfigErrors> {
+/// Reads the configuration again from this process's command line and the current content of its file.
+fn reload_config() -> Result<Config, ConfigErrors> {
     let invocation = Invocation::from_arguments(std::env::args_os(), |path| std::fs::read_to_string(path));
-    invocation.expect("the same command line was taken at the start").config
+    invocation.expect("the command line was parsed at the start").config
 }
 
-/// What `portcullis version` prints.
+/// Returns the output of `portcullis version`.
 pub fn version() -> String {
     format!("Portcullis v{} (kube-proxy v1.36.2)", env!("CARGO_PKG_VERSION"))
 }

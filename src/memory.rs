@@ -1,9 +1,9 @@
-//! Gives memory back that is not needed any more.
+//! Release of unused memory to the kernel.
 
 use std::fs;
 
-/// After something that happens seldom and takes much, as a full sync.
-pub(crate) fn give_back() {
+/// Releases memory after rare work that needs much of it, such as a full sync.
+pub(crate) fn release() {
     trim();
     unmap_code();
 }
@@ -39,7 +39,7 @@ fn executable_range(line: &str, program: &str) -> Option<(usize, usize)> {
     Some((start, end.checked_sub(start)?))
 }
 
-/// Gives the system what was allocated and is free.
+/// Returns free heap memory to the kernel.
 fn trim() {
     #[cfg(target_env = "gnu")]
     // SAFETY: it may be called at any time, by any thread.
@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn the_program_goes_on() {
-        give_back();
+        release();
         let text = fs::read_to_string("/proc/self/maps").expect("it is always there");
         assert!(text.lines().count() > 3);
     }

@@ -1,4 +1,4 @@
-//! This node: its name, its addresses, and what they make of the configuration.
+//! Options that follow from the configuration and this node's Node object.
 
 use std::net::IpAddr;
 
@@ -14,40 +14,40 @@ use crate::config::{
     Config, DetectLocal, Established, NetworkPolicy, NodePortAddresses, ProxyMode, UnknownPods,
 };
 
-/// The name of this node in the cluster: as configured, or the host's name in lower case.
+/// Returns the name of this node in the cluster: as configured, or the host name in lower case.
 ///
 /// # Errors
-/// The host's name cannot be read or is empty.
+/// The host name cannot be read or is empty.
 pub fn name(config: &Config) -> std::io::Result<Name> {
     if let Some(name) = &config.hostname_override {
         return Ok(Name::new(name));
     }
     let name = std::fs::read_to_string("/proc/sys/kernel/hostname")?.trim().to_lowercase();
     if name.is_empty() {
-        return Err(std::io::Error::other("the host has no name; set --hostname-override"));
+        return Err(std::io::Error::other("the host name is empty; set --hostname-override"));
     }
     Ok(Name::new(&name))
 }
 
-/// The node's primary addresses, at most one a family: that of `--bind-address` if it names one, else those
-/// of the Node object, the internal ones first; in a family without either, that of the default route.
+/// Returns the node's primary addresses, at most one per family: `--bind-address` unless it is unspecified, else that of the
+/// Node object (internal before external), else the source address of the default route.
 pub fn primary_ips(
     config: &Config,
     node: Option<&Node>,
     default_route: impl Fn(Family) -> Option<IpAddr>,
 ) -> Box<[IpAddr]> {
     let bound = Some(config.bind_address).filter(|ip| !ip.is_unspecified());
-    let of = |family: Family| {
+    let primary_ip = |family: Family| {
         let same = |ip: &IpAddr| Family::from_address(*ip) == family;
         let known = || node.and_then(|node| node.ips().find(same));
         bound.filter(same).or_else(known).or_else(|| default_route(family).filter(|_| node.is_none()))
     };
     let primary = Family::from_address(config.bind_address);
     let both = if primary == Family::V4 { Family::BOTH } else { [Family::V6, Family::V4] };
-    both.into_iter().filter_map(of).collect()
+    both.into_iter().filter_map(primary_ip).collect()
 }
 
-/// What the configuration and the Node object make of the options that all modes share.
+/// Returns the options that all modes share.
 pub fn options(config: &Config, node: Option<&Node>) -> portcullis_modes::Options {
     portcullis_modes::Options {
         masquerade_all: config.masquerade.all,
@@ -56,7 +56,7 @@ pub fn options(config: &Config, node: Option<&Node>) -> portcullis_modes::Option
         node_port_addresses: node_port_addresses(&config.node_port_addresses),
         localhost_node_ports: match config.mode {
             ProxyMode::Iptables => config.iptables.localhost_node_ports,
-            // It cannot: what it sends on would bear a loopback address as its source.
+            // Not possible: forwarded packets would have a loopback address as their source.
             ProxyMode::Ipvs => false,
             ProxyMode::Nftables => config.node_port_addresses.has_localhost(),
         },
@@ -64,7 +64,7 @@ pub fn options(config: &Config, node: Option<&Node>) -> portcullis_modes::Option
     }
 }
 
-/// What the configuration makes of the options of ipvs mode.
+/// Returns the options of IPVS mode.
 pub fn ipvs_options(config: &Config) -> IpvsOptions {
     IpvsOptions {
         scheduler: config.ipvs.scheduler,
@@ -72,7 +72,7 @@ pub fn ipvs_options(config: &Config) -> IpvsOptions {
     }
 }
 
-/// The blocks of cluster IPs that the cluster tells, sorted, where the mode looks at them.
+/// Returns the CIDRs of all ServiceCIDRs, sorted; empty for modes that do not use them.
 pub fn service_cidrs(mode: ProxyMode, index: &Index) -> Box<[IpNet]> {
     if mode != ProxyMode::Nftables {
         return Box::default();
@@ -83,7 +83,7 @@ pub fn service_cidrs(mode: ProxyMode, index: &Index) -> Box<[IpNet]> {
     cidrs.into()
 }
 
-/// What the configuration and the Node object make of how policies are enforced.
+/// Returns the options of the NetworkPolicy table.
 pub fn policy_options(config: &NetworkPolicy, node: Option<&Node>) -> table::PolicyOptions {
     let ranges = node.map(|node| node.pod_cidrs.to_vec()).unwrap_or_default();
     table::PolicyOptions {
@@ -97,26 +97,26 @@ pub fn policy_options(config: &NetworkPolicy, node: Option<&Node>) -> table::Pol
     }
 }
 
-/// The tables that enforce a cluster's policies on a node. `is_this_machine`: the node is this one, so its pods are matched
-/// by their interfaces too.
+/// Returns the tables that enforce a cluster's policies on a node. `is_this_machine`: the node is this machine, so pods are
+/// also matched by their interfaces.
 pub fn policies(config: &NetworkPolicy, name: Name, index: &Index, is_this_machine: bool) -> PolicyTable {
     let node = index.node(name);
     if lacks_pod_ranges(config, node) {
-        tracing::warn!(node = %name, "its Node object names no pod CIDRs, so unknown pods are not denied");
+        tracing::warn!(node = %name, "the Node object has no pod CIDRs; unknown pods are not denied");
     }
     let compiler = Compiler::from_index(Scope::Node(name), index);
     let mut table = PolicyTable::from_compiled(policy_options(config, node), compiler.compiled());
     let mut interfaces = PodInterfaces::default();
     if is_this_machine {
         if let Err(error) = interfaces.scan(compiler.compiled()) {
-            tracing::warn!(%error, "cannot look for the interfaces of pods: pods are matched by their addresses alone");
+            tracing::warn!(%error, "cannot look up the interfaces of pods; matching pods by their addresses only");
         }
         table.set_interfaces(interfaces.found(), compiler.compiled());
     }
     table
 }
 
-/// Whether unknown pods should be denied, and the Node object does not say which addresses they have.
+/// Returns true if unknown pods should be denied and the pod CIDRs of the node are not known.
 pub fn lacks_pod_ranges(config: &NetworkPolicy, node: Option<&Node>) -> bool {
     config.unknown_pods == UnknownPods::Deny && node.is_none_or(|node| node.pod_cidrs.is_empty())
 }

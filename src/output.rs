@@ -1,30 +1,30 @@
-//! Standard output of the commands that print and end.
+//! Standard output of commands, which ignores EPIPE.
 
 use std::io::{self, ErrorKind, Write};
 
-/// Writes until the reader has seen enough (`portcullis render | head -1`). From then on nothing is written and nothing
-/// fails, so that the command ends as usual, and with the exit status that its answer has.
+/// A writer that discards everything once the reader has closed the pipe (`portcullis render | head -1`), so that the
+/// command ends with its usual exit status.
 #[derive(Debug)]
 pub(crate) struct Output<W> {
     inner: W,
-    reader_gone: bool,
+    is_closed: bool,
 }
 
 impl<W> Output<W> {
-    /// Writes to this.
+    /// A writer to `inner`.
     pub(crate) fn new(inner: W) -> Self {
-        Output { inner, reader_gone: false }
+        Output { inner, is_closed: false }
     }
 }
 
 impl<W: Write> Output<W> {
-    fn unless_gone<T>(&mut self, done: T, write: impl FnOnce(&mut W) -> io::Result<T>) -> io::Result<T> {
-        if self.reader_gone {
+    fn unless_closed<T>(&mut self, done: T, write: impl FnOnce(&mut W) -> io::Result<T>) -> io::Result<T> {
+        if self.is_closed {
             return Ok(done);
         }
         match write(&mut self.inner) {
             Err(error) if error.kind() == ErrorKind::BrokenPipe => {
-                self.reader_gone = true;
+                self.is_closed = true;
                 Ok(done)
             }
             result => result,
@@ -34,10 +34,10 @@ impl<W: Write> Output<W> {
 
 impl<W: Write> Write for Output<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.unless_gone(bytes.len(), |inner| inner.write(bytes))
+        self.unless_closed(bytes.len(), |inner| inner.write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.unless_gone((), Write::flush)
+        self.unless_closed((), Write::flush)
     }
 }

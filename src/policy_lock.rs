@@ -1,8 +1,8 @@
-//! The lock on the NetworkPolicy table: one process of a network namespace enforces policies.
+//! The lock on the NetworkPolicy table: one process per network namespace enforces policies.
 //!
-//! It is a listening socket with a name of the abstract namespace. Such names belong to a network namespace, as the table
-//! does, and are free as soon as the process has ended, whatever ended it. Any user may take one, so a holder that is not
-//! root, and therefore cannot write the table, does not count.
+//! It is a listening Unix socket with an abstract name. Abstract names belong to a network namespace, as the table does, and
+//! are free as soon as the process has ended. Any user may bind one, so a holder that is not root, and cannot write the
+//! table, is ignored.
 
 use std::fmt;
 use std::io;
@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 const NAME: &[u8] = b"portcullis/network-policy";
 
-/// How long a holder may take to end: a new daemon may start while the old one ends.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long to wait for a holder to end: a new daemon may start while the old one ends.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The time between two attempts.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -31,9 +31,9 @@ pub(crate) struct PolicyLock {
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyLockError {
     /// Another process enforces policies.
-    #[error("{0} already enforces NetworkPolicies in this network namespace; stop it first, or give --force")]
+    #[error("{0} already enforces NetworkPolicies in this network namespace; stop it first, or use --force")]
     Held(Holder),
-    /// The system does not give the socket.
+    /// The socket cannot be created.
     #[error("cannot lock the NetworkPolicy table: {0}")]
     Io(#[from] io::Error),
 }
@@ -60,18 +60,18 @@ impl fmt::Display for Holder {
 enum Attempt {
     Acquired(PolicyLock),
     Held(Holder),
-    /// The name is taken, and nothing answers: its holder has just ended, or is no daemon of ours, which would listen.
-    Unanswered,
+    /// The name is bound, and nothing listens: its holder has just ended, or is another program.
+    NotListening,
 }
 
 impl PolicyLock {
-    /// Takes the lock, and waits a few seconds for a holder that is about to end. With `force`, continues without the
-    /// lock if it does not.
+    /// Acquires the lock, and waits a few seconds for a holder to end. With `force`, it continues without the lock if the
+    /// holder does not end.
     ///
     /// # Errors
     /// [`PolicyLockError::Held`] if the holder does not end.
     pub(crate) fn acquire(force: bool) -> Result<Self, PolicyLockError> {
-        let until = Instant::now() + if force { Duration::ZERO } else { PATIENCE };
+        let until = Instant::now() + if force { Duration::ZERO } else { TIMEOUT };
         loop {
             let is_last = Instant::now() >= until;
             match attempt()? {
@@ -81,19 +81,19 @@ impl PolicyLock {
                     return Ok(PolicyLock { listener: None });
                 }
                 Attempt::Held(holder) if is_last => return Err(PolicyLockError::Held(holder)),
-                Attempt::Unanswered if is_last => {
+                Attempt::NotListening if is_last => {
                     tracing::warn!(
-                        "a process that does not answer holds the name of the NetworkPolicy lock; \
+                        "a process that does not listen holds the name of the NetworkPolicy lock; \
                         continuing without the lock"
                     );
                     return Ok(PolicyLock { listener: None });
                 }
-                Attempt::Held(_) | Attempt::Unanswered => thread::sleep(PAUSE),
+                Attempt::Held(_) | Attempt::NotListening => thread::sleep(PAUSE),
             }
         }
     }
 
-    /// Takes the lock if it is free.
+    /// Acquires the lock if it is free.
     ///
     /// # Errors
     /// [`PolicyLockError::Held`] if it is not.
@@ -101,19 +101,19 @@ impl PolicyLock {
         match attempt()? {
             Attempt::Acquired(lock) => Ok(lock),
             Attempt::Held(holder) => Err(PolicyLockError::Held(holder)),
-            Attempt::Unanswered => Ok(PolicyLock { listener: None }),
+            Attempt::NotListening => Ok(PolicyLock { listener: None }),
         }
     }
 
-    /// Holds the lock for as long as the process lives.
+    /// Holds the lock until the process ends.
     ///
     /// # Errors
-    /// The system gives no thread.
+    /// The thread cannot be started.
     pub(crate) fn keep(self) -> io::Result<()> {
         let Some(listener) = self.listener else { return Ok(()) };
-        // Processes that ask who holds the lock connect, and would wait once the queue of connections is full.
-        let answer = move || while listener.accept().is_ok() {};
-        thread::Builder::new().name("policy-lock".into()).spawn(answer).map(drop)
+        // Processes that look up the holder connect, and would block once the backlog is full.
+        let accept = move || while listener.accept().is_ok() {};
+        thread::Builder::new().name("policy-lock".into()).spawn(accept).map(drop)
     }
 }
 
@@ -122,7 +122,7 @@ fn attempt() -> io::Result<Attempt> {
     match UnixListener::bind_addr(&address) {
         Ok(listener) => return Ok(Attempt::Acquired(PolicyLock { listener: Some(listener) })),
         Err(error) if error.kind() == io::ErrorKind::AddrInUse => {}
-        // A sandbox may forbid it; policies are enforced all the same.
+        // A sandbox may forbid it; policies are enforced without the lock.
         Err(error)
             if matches!(error.raw_os_error(), Some(libc::EPERM | libc::EACCES | libc::EAFNOSUPPORT)) =>
         {
@@ -132,7 +132,7 @@ fn attempt() -> io::Result<Attempt> {
         Err(error) => return Err(error),
     }
     let Ok(credentials) = UnixStream::connect_addr(&address).and_then(|stream| peer(&stream)) else {
-        return Ok(Attempt::Unanswered);
+        return Ok(Attempt::NotListening);
     };
     if credentials.uid != 0 {
         tracing::warn!(
@@ -147,7 +147,7 @@ fn attempt() -> io::Result<Attempt> {
     Ok(Attempt::Held(Holder { process, name: name.map(|name| name.trim_end().to_owned()) }))
 }
 
-/// The process that listens at the other end.
+/// Returns the credentials of the listening process.
 fn peer(stream: &UnixStream) -> io::Result<libc::ucred> {
     let mut credentials = libc::ucred { pid: 0, uid: 0, gid: 0 };
     let mut length = size_of_val(&credentials) as libc::socklen_t;

@@ -1,18 +1,18 @@
-//! Lists in a line of text, of which only the first items are spelled out.
+//! Lists in a line of text, truncated to the first items.
 
 use std::fmt::Display;
 
-/// The first `most` names, and how many more there are: `a, b and 3 more`. Empty for an empty list.
+/// Formats the first `most` names and the number of the rest: `a, b and 3 more`. Empty for an empty list.
 pub(crate) fn names<T: Display>(items: impl IntoIterator<Item = T>, most: usize) -> String {
-    shortened(items, most, ", ", " and")
+    truncated(items, most, ", ", " and")
 }
 
-/// The first `most` clauses, and how many more there are: `a; b; and 3 more`. Empty for an empty list.
+/// Formats the first `most` clauses and the number of the rest: `a; b; and 3 more`. Empty for an empty list.
 pub(crate) fn clauses<T: Display>(items: impl IntoIterator<Item = T>, most: usize) -> String {
-    shortened(items, most, "; ", "; and")
+    truncated(items, most, "; ", "; and")
 }
 
-fn shortened<T: Display>(
+fn truncated<T: Display>(
     items: impl IntoIterator<Item = T>,
     most: usize,
     separator: &str,
@@ -33,7 +33,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_rest_is_counted() {
+    fn rest_is_counted() {
         let rows: [(&[&str], &str, &str); 4] = [
             (&[], "", ""),
             (&["a"], "a", "a"),

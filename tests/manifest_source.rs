@@ -1,5 +1,4 @@
-//! The source that reads manifests: a folder that is edited in all the ways in which people and machines
-//! edit folders.
+//! The manifest source: folders and files that are changed in all usual ways.
 
 use std::collections::VecDeque;
 use std::fs;
@@ -13,35 +12,35 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-/// No test waits longer for anything.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// The longest wait for an event or a condition.
+const TIMEOUT: Duration = Duration::from_secs(15);
 
-struct Heard {
+struct TestSource {
     source: Source,
     batches: mpsc::Receiver<Vec<Event>>,
     waiting: VecDeque<String>,
 }
 
-impl Heard {
-    async fn of(path: &Path) -> Self {
+impl TestSource {
+    async fn start(path: &Path) -> Self {
         let (sink, batches) = mpsc::channel(4);
         let origin = SourceConfig::Manifests { path: path.to_owned() };
         let source = source::spawn(origin, sink).await.expect("manifests need no access");
-        Heard { source, batches, waiting: VecDeque::new() }
+        TestSource { source, batches, waiting: VecDeque::new() }
     }
 
     async fn next(&mut self) -> String {
         while self.waiting.is_empty() {
-            let batch = timeout(PATIENCE, self.batches.recv())
+            let batch = timeout(TIMEOUT, self.batches.recv())
                 .await
                 .expect("an event comes")
                 .expect("the source runs");
-            self.waiting.extend(batch.iter().map(words));
+            self.waiting.extend(batch.iter().map(describe));
         }
         self.waiting.pop_front().expect("the loop above filled it")
     }
 
-    /// The objects of the first list, after checking that it is one of every kind.
+    /// Returns the objects of the first list, and asserts that it lists every kind.
     async fn list(&mut self) -> Vec<String> {
         let mut events = Vec::new();
         let last = Kind::ALL.last().map(|kind| format!("{kind})"));
@@ -68,10 +67,10 @@ impl Heard {
         }
     }
 
-    async fn expect_silence(&mut self) {
+    async fn expect_no_events(&mut self) {
         assert_eq!(self.waiting, [""; 0]);
-        let said = timeout(Duration::from_millis(400), self.batches.recv()).await;
-        assert!(said.is_err(), "{said:?}");
+        let received = timeout(Duration::from_millis(400), self.batches.recv()).await;
+        assert!(received.is_err(), "{received:?}");
     }
 
     fn status(&self, kind: Kind) -> KindStatus {
@@ -84,7 +83,7 @@ impl Heard {
     }
 
     async fn eventually(&self, what: &str, holds: impl Fn(KindStatus) -> bool) {
-        let deadline = tokio::time::Instant::now() + PATIENCE;
+        let deadline = tokio::time::Instant::now() + TIMEOUT;
         while !holds(self.status(Kind::Service)) {
             assert!(
                 tokio::time::Instant::now() < deadline,
@@ -97,9 +96,9 @@ impl Heard {
 }
 
 /// `+a=1` is Service `a` with port 1.
-fn words(event: &Event) -> String {
+fn describe(event: &Event) -> String {
     match event {
-        Event::Applied(object) => words_of(object),
+        Event::Applied(object) => describe_object(object),
         Event::Unreadable(key) => format!("={}", key.name.name),
         Event::Deleted(key) => format!("-{}", key.name.name),
         Event::ListStarted(kind) => format!("({kind}"),
@@ -107,7 +106,7 @@ fn words(event: &Event) -> String {
     }
 }
 
-fn words_of(object: &Object) -> String {
+fn describe_object(object: &Object) -> String {
     let name = object.key().name.name;
     match object {
         Object::Service(service) => {
@@ -123,7 +122,7 @@ fn service(name: &str, port: u16) -> String {
     )
 }
 
-/// A folder with these files.
+/// Creates a folder with these files.
 fn folder(files: &[(&str, String)]) -> TempDir {
     let folder = tempfile::tempdir().expect("a folder");
     files.iter().for_each(|(name, text)| write(folder.path(), name, text));
@@ -134,7 +133,7 @@ fn write(folder: &Path, name: &str, text: &str) {
     fs::write(folder.join(name), text).expect("the folder can be written");
 }
 
-/// As careful programs write: beside it, then renamed over it.
+/// Replaces a file by renaming a new one.
 fn replace(folder: &Path, name: &str, text: &str) {
     let new = folder.join(format!(".{name}.new"));
     fs::write(&new, text).expect("the folder can be written");
@@ -142,7 +141,7 @@ fn replace(folder: &Path, name: &str, text: &str) {
 }
 
 #[tokio::test]
-async fn a_folder_is_listed_and_then_only_differences_are_told() {
+async fn folder_is_listed_and_then_only_changes_are_sent() {
     let folder = folder(&[
         ("b.yaml", service("b", 1) + &service("c", 1)),
         ("a.yml", service("a", 1)),
@@ -156,53 +155,53 @@ async fn a_folder_is_listed_and_then_only_differences_are_told() {
         ("b.yaml~", service("backup", 1)),
     ]);
     fs::create_dir(folder.path().join("within.yaml")).expect("the folder can be written");
-    let mut heard = Heard::of(folder.path()).await;
-    assert_eq!(heard.list().await, ["+a=1", "+b=1", "+c=1", "+n1"]);
-    heard.eventually("it is synced", |status| status.synced && status.error.is_none()).await;
-    assert!(heard.source.health().synced());
+    let mut source = TestSource::start(folder.path()).await;
+    assert_eq!(source.list().await, ["+a=1", "+b=1", "+c=1", "+n1"]);
+    source.eventually("it is synced", |status| status.synced && status.error.is_none()).await;
+    assert!(source.source.health().synced());
 
     write(folder.path(), "b.yaml", &(service("b", 1) + &service("c", 2)));
-    heard.expect(&["+c=2"]).await;
+    source.expect(&["+c=2"]).await;
     replace(folder.path(), "b.yaml", &(service("c", 2) + &service("b", 3)));
-    heard.expect(&["+b=3"]).await;
+    source.expect(&["+b=3"]).await;
     write(folder.path(), "d.yaml", &service("d", 1));
-    heard.expect(&["+d=1"]).await;
+    source.expect(&["+d=1"]).await;
     fs::remove_file(folder.path().join("a.yml")).expect("it is there");
-    heard.expect(&["-a"]).await;
+    source.expect(&["-a"]).await;
     fs::rename(folder.path().join("b.yaml"), folder.path().join("z.yaml")).expect("it is there");
-    heard.expect_silence().await;
+    source.expect_no_events().await;
     write(folder.path(), ".z.yaml.swp", &service("b", 9));
     write(folder.path(), "notes.txt", "");
-    heard.expect_silence().await;
-    assert_eq!(heard.status(Kind::Service).lists, 1);
+    source.expect_no_events().await;
+    assert_eq!(source.status(Kind::Service).lists, 1);
 }
 
 #[tokio::test]
-async fn a_single_file_is_followed_through_every_way_of_writing_it() {
+async fn single_file_is_followed_however_it_is_written() {
     let folder = folder(&[("web.conf", service("a", 1)), ("other.yaml", service("other", 1))]);
     let file = folder.path().join("web.conf");
-    let mut heard = Heard::of(&file).await;
-    assert_eq!(heard.list().await, ["+a=1"]);
+    let mut source = TestSource::start(&file).await;
+    assert_eq!(source.list().await, ["+a=1"]);
     write(folder.path(), "web.conf", &service("a", 2));
-    heard.expect(&["+a=2"]).await;
+    source.expect(&["+a=2"]).await;
     for port in 3..6 {
         replace(folder.path(), "web.conf", &service("a", port));
-        heard.expect(&[&format!("+a={port}")]).await;
+        source.expect(&[&format!("+a={port}")]).await;
     }
-    // Gone for a while: what it gave stays, because nobody said that it should go.
+    // While the file does not exist, its objects stay.
     fs::remove_file(&file).expect("it is there");
-    heard
+    source
         .eventually("the health names it", |status| {
             status.error.is_some_and(|error| error.contains("web.conf"))
         })
         .await;
     write(folder.path(), "web.conf", &(service("a", 5) + &service("b", 1)));
-    heard.expect(&["+b=1"]).await;
-    heard.eventually("all is well", |status| status.error.is_none()).await;
+    source.expect(&["+b=1"]).await;
+    source.eventually("no error remains", |status| status.error.is_none()).await;
 }
 
 #[tokio::test]
-async fn a_mounted_config_map_is_replaced_as_a_whole() {
+async fn mounted_config_map_is_replaced_atomically() {
     let folder = folder(&[]);
     let version = |number: u32, port: u16| {
         let name = format!("..2026_{number}");
@@ -215,56 +214,57 @@ async fn a_mounted_config_map_is_replaced_as_a_whole() {
     version(1, 1);
     symlink("..data/web.yaml", folder.path().join("web.yaml")).expect("the folder can be written");
     for path in [folder.path().to_owned(), folder.path().join("web.yaml")] {
-        let mut heard = Heard::of(&path).await;
-        let port = heard.list().await.concat().trim_start_matches("+a=").parse::<u16>().expect("one Service");
+        let mut source = TestSource::start(&path).await;
+        let port =
+            source.list().await.concat().trim_start_matches("+a=").parse::<u16>().expect("one Service");
         version(u32::from(port) + 1, port + 1);
-        heard.expect(&[&format!("+a={}", port + 1)]).await;
+        source.expect(&[&format!("+a={}", port + 1)]).await;
         version(u32::from(port) + 2, port + 2);
-        heard.expect(&[&format!("+a={}", port + 2)]).await;
+        source.expect(&[&format!("+a={}", port + 2)]).await;
     }
 }
 
 #[tokio::test]
-async fn a_folder_that_comes_later_goes_and_comes_again() {
+async fn folder_may_be_created_deleted_and_replaced() {
     let parent = folder(&[]);
     let path: PathBuf = parent.path().join("deep/manifests");
-    let mut heard = Heard::of(&path).await;
-    heard
+    let mut source = TestSource::start(&path).await;
+    source
         .eventually("the health names it", |status| {
             status.error.is_some_and(|error| error.contains("deep/manifests"))
         })
         .await;
-    assert!(!heard.source.health().synced(), "nothing is known yet, not even that there is nothing");
+    assert!(!source.source.health().synced(), "nothing is listed yet");
     fs::create_dir_all(&path).expect("the folder can be written");
-    assert_eq!(heard.list().await, [""; 0]);
+    assert_eq!(source.list().await, [""; 0]);
     write(&path, "a.yaml", &service("a", 1));
-    heard.expect(&["+a=1"]).await;
+    source.expect(&["+a=1"]).await;
 
     fs::rename(&path, parent.path().join("old")).expect("it is there");
-    heard.eventually("the health names it", |status| status.error.is_some()).await;
+    source.eventually("the health names it", |status| status.error.is_some()).await;
     fs::create_dir(&path).expect("the folder can be written");
     write(&path, "b.yaml", &service("b", 1));
-    let mut events = [heard.next().await, heard.next().await];
+    let mut events = [source.next().await, source.next().await];
     events.sort();
     assert_eq!(events, ["+b=1", "-a"]);
     write(&path, "b.yaml", &service("b", 2));
-    heard.expect(&["+b=2"]).await;
+    source.expect(&["+b=2"]).await;
 
-    // A link that leads elsewhere.
+    // A link to another folder.
     let other = folder(&[("c.yaml", service("c", 1))]);
     fs::rename(&path, parent.path().join("older")).expect("it is there");
     symlink(other.path(), &path).expect("the folder can be written");
-    let mut events = [heard.next().await, heard.next().await];
+    let mut events = [source.next().await, source.next().await];
     events.sort();
     assert_eq!(events, ["+c=1", "-b"]);
     write(other.path(), "c.yaml", &service("c", 2));
-    heard.expect(&["+c=2"]).await;
+    source.expect(&["+c=2"]).await;
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_reported_and_keeps_its_last_good_version() {
+async fn unreadable_document_is_reported_and_keeps_its_last_readable_version() {
     let good = service("a", 1) + &service("b", 1);
-    // The file after it broke; the error that is reported; what is told of the rest.
+    // The invalid file; the error that is reported; the events of the other documents.
     let rows: &[(&str, String, &str, &[&str])] = &[
         (
             "a field of a wrong type",
@@ -287,56 +287,58 @@ async fn what_cannot_be_read_is_reported_and_keeps_its_last_good_version() {
         ),
         ("all of it", "{{{".to_owned(), "web.yaml:1: malformed YAML", &[]),
     ];
-    for (case, broken, error, told) in rows {
+    for (case, invalid, error, events) in rows {
         let folder = folder(&[("web.yaml", good.clone()), ("x.yaml", service("x", 1))]);
-        let mut heard = Heard::of(folder.path()).await;
-        assert_eq!(heard.list().await, ["+a=1", "+b=1", "+x=1"], "{case}");
-        replace(folder.path(), "web.yaml", broken);
-        heard.expect(told).await;
-        let says = |status: KindStatus| status.error.is_some_and(|says| says.contains(error));
-        heard.eventually(&format!("{case}: the health says {error:?}"), says).await;
-        heard.expect_silence().await;
-        // The others go on meanwhile, and what is repaired is told.
+        let mut source = TestSource::start(folder.path()).await;
+        assert_eq!(source.list().await, ["+a=1", "+b=1", "+x=1"], "{case}");
+        replace(folder.path(), "web.yaml", invalid);
+        source.expect(events).await;
+        let has_error = |status: KindStatus| status.error.is_some_and(|found| found.contains(error));
+        source.eventually(&format!("{case}: the health has {error:?}"), has_error).await;
+        source.expect_no_events().await;
+        // Other files are followed meanwhile, and changes are sent once the file is valid.
         write(folder.path(), "x.yaml", &service("x", 2));
-        heard.expect(&["+x=2"]).await;
+        source.expect(&["+x=2"]).await;
         replace(folder.path(), "web.yaml", &service("b", 3));
-        heard.expect(&["-a", "+b=3"]).await;
-        heard.eventually("all is well", |status| status.error.is_none() && status.unreadable == 0).await;
+        source.expect(&["-a", "+b=3"]).await;
+        source
+            .eventually("no error remains", |status| status.error.is_none() && status.unreadable == 0)
+            .await;
     }
 }
 
 #[tokio::test]
-async fn a_deleted_file_is_gone_even_if_it_was_broken() {
+async fn objects_of_a_deleted_file_are_deleted_even_if_it_was_invalid() {
     let folder = folder(&[("web.yaml", service("a", 1))]);
-    let mut heard = Heard::of(folder.path()).await;
-    heard.list().await;
+    let mut source = TestSource::start(folder.path()).await;
+    source.list().await;
     write(folder.path(), "web.yaml", "{{{");
-    heard.eventually("the health says so", |status| status.error.is_some()).await;
-    heard.expect_silence().await;
+    source.eventually("the health has the error", |status| status.error.is_some()).await;
+    source.expect_no_events().await;
     fs::remove_file(folder.path().join("web.yaml")).expect("it is there");
-    heard.expect(&["-a"]).await;
+    source.expect(&["-a"]).await;
 }
 
 #[tokio::test]
-async fn of_an_object_that_stands_twice_the_later_one_counts() {
+async fn last_manifest_of_an_object_is_used() {
     let folder = folder(&[("1.yaml", service("a", 1)), ("2.yaml", service("a", 2))]);
     let read = read_manifests(folder.path()).expect("the folder is there");
-    assert_eq!(read.objects.iter().map(words_of).collect::<Vec<_>>(), ["+a=2"]);
+    assert_eq!(read.objects.iter().map(describe_object).collect::<Vec<_>>(), ["+a=2"]);
     let warning = read.warnings[0].to_string();
     assert!(warning.contains("2.yaml:2") && warning.contains("1.yaml:2"), "{warning}");
 
-    let mut heard = Heard::of(folder.path()).await;
-    assert_eq!(heard.list().await, ["+a=2"]);
+    let mut source = TestSource::start(folder.path()).await;
+    assert_eq!(source.list().await, ["+a=2"]);
     write(folder.path(), "3.yaml", &service("b", 1));
-    heard.expect(&["+b=1"]).await;
+    source.expect(&["+b=1"]).await;
     write(folder.path(), "1.yaml", &service("a", 9));
-    heard.expect_silence().await;
+    source.expect_no_events().await;
     fs::remove_file(folder.path().join("2.yaml")).expect("it is there");
-    heard.expect(&["+a=9"]).await;
+    source.expect(&["+a=9"]).await;
 }
 
 #[tokio::test]
-async fn one_object_of_a_list_changes_alone() {
+async fn only_the_changed_object_of_a_list_is_sent() {
     let list = |ports: [u16; 3]| {
         let item = |(name, port): (&str, u16)| {
             format!(
@@ -347,31 +349,31 @@ async fn one_object_of_a_list_changes_alone() {
         format!("{{\"apiVersion\": \"v1\", \"kind\": \"ServiceList\", \"items\": [{}]}}", items.join(",\n"))
     };
     let folder = folder(&[("l.json", list([1, 1, 1]))]);
-    let mut heard = Heard::of(folder.path()).await;
-    assert_eq!(heard.list().await, ["+a=1", "+b=1", "+c=1"]);
+    let mut source = TestSource::start(folder.path()).await;
+    assert_eq!(source.list().await, ["+a=1", "+b=1", "+c=1"]);
     replace(folder.path(), "l.json", &list([1, 2, 1]));
-    heard.expect(&["+b=2"]).await;
-    heard.expect_silence().await;
+    source.expect(&["+b=2"]).await;
+    source.expect_no_events().await;
 }
 
 #[tokio::test]
-async fn fields_that_are_ignored_are_counted() {
-    let odd = service("a", 1).replace("spec:\n", "spec:\n  clusterIP: nonsense\n");
-    let folder = folder(&[("web.yaml", odd.clone())]);
+async fn invalid_fields_are_counted() {
+    let invalid = service("a", 1).replace("spec:\n", "spec:\n  clusterIP: nonsense\n");
+    let folder = folder(&[("web.yaml", invalid.clone())]);
     let read = read_manifests(folder.path()).expect("the folder is there");
     assert_eq!((read.objects.len(), read.problems.len(), read.errors.len()), (1, 1, 0), "{read:?}");
     assert!(read.problems[0].1.value.contains("nonsense"), "{:?}", read.problems);
-    let mut heard = Heard::of(folder.path()).await;
-    assert_eq!(heard.list().await, ["+a=1"]);
-    heard.eventually("it is counted", |status| status.with_problems == 1).await;
+    let mut source = TestSource::start(folder.path()).await;
+    assert_eq!(source.list().await, ["+a=1"]);
+    source.eventually("it is counted", |status| status.with_problems == 1).await;
     // Still counted when it is not parsed again.
     write(folder.path(), "x.yaml", &service("x", 1));
-    heard.expect(&["+x=1"]).await;
-    heard.eventually("it is counted", |status| status.with_problems == 1).await;
+    source.expect(&["+x=1"]).await;
+    source.eventually("it is counted", |status| status.with_problems == 1).await;
 }
 
 #[test]
-fn reading_once_tells_all_that_is_wrong() {
+fn reading_once_returns_all_errors() {
     let folder = folder(&[
         ("a.yaml", service("a", 1) + "---\n7\n" + &service("b", 1)),
         ("b.json", "{\"kind\": }".into()),
@@ -379,14 +381,13 @@ fn reading_once_tells_all_that_is_wrong() {
     ]);
     fs::write(folder.path().join("d.yaml"), b"a: 1\nb: \xff\n").expect("the folder can be written");
     let read = read_manifests(folder.path()).expect("the folder is there");
-    assert_eq!(read.objects.iter().map(words_of).collect::<Vec<_>>(), ["+a=1", "+b=1", "+c=1"]);
+    assert_eq!(read.objects.iter().map(describe_object).collect::<Vec<_>>(), ["+a=1", "+b=1", "+c=1"]);
     assert_eq!(read.ignored.iter().collect::<Vec<_>>(), ["apps/v1 Deployment"]);
     let errors: Vec<String> = read.errors.iter().map(ToString::to_string).collect();
-    let expected =
-        ["a.yaml:10: expected an object", "b.json:1: malformed JSON", "d.yaml:2: this is no UTF-8 text"];
+    let expected = ["a.yaml:10: expected an object", "b.json:1: malformed JSON", "d.yaml:2: invalid UTF-8"];
     assert_eq!(errors.len(), expected.len(), "{errors:?}");
     for (error, expected) in errors.iter().zip(expected) {
-        assert!(error.contains(expected), "{error:?} does not say {expected:?}");
+        assert!(error.contains(expected), "{error:?} does not have {expected:?}");
     }
 
     let error = read_manifests(&folder.path().join("none")).expect_err("there is no such path").to_string();
@@ -408,36 +409,38 @@ fn sub_folders_and_kustomizations_are_reported() {
         fs::write(file, text).expect("it can be written");
     }
     let read = read_manifests(folder.path()).expect("the folder is there");
-    assert_eq!(read.objects.iter().map(words_of).collect::<Vec<_>>(), ["+a=1"]);
+    assert_eq!(read.objects.iter().map(describe_object).collect::<Vec<_>>(), ["+a=1"]);
     assert!(read.errors.is_empty(), "{:?}", read.errors);
     assert_eq!(read.skipped.len(), 2, "{:?}", read.skipped);
-    for (skipped, expected) in
-        read.skipped.iter().zip(["kustomization.yaml: this kustomization", "sub: this sub-folder"])
+    for (skipped, expected) in read
+        .skipped
+        .iter()
+        .zip(["kustomization.yaml: skipping this kustomization", "sub: skipping this sub-folder"])
     {
-        assert!(skipped.contains(expected), "{skipped:?} does not say {expected:?}");
+        assert!(skipped.contains(expected), "{skipped:?} does not have {expected:?}");
     }
 }
 
 #[tokio::test]
-async fn objects_that_were_never_read_are_told_until_they_are() {
-    let broken = "---\napiVersion: v1\nkind: Service\nmetadata: {name: b}\nspec: {ports: 1}\n";
-    let folder = folder(&[("a.yaml", service("a", 1)), ("b.yaml", broken.into())]);
-    let mut heard = Heard::of(folder.path()).await;
-    while heard.next().await != "=b" {}
-    while heard.next().await != format!("{})", Kind::ALL[7]) {}
-    heard.expect_silence().await;
-    assert!(heard.source.health().unreadable()[0].contains("b.yaml:2: Service default/b: field spec.ports"));
+async fn unreadable_objects_are_reported_until_they_are_read() {
+    let unreadable = "---\napiVersion: v1\nkind: Service\nmetadata: {name: b}\nspec: {ports: 1}\n";
+    let folder = folder(&[("a.yaml", service("a", 1)), ("b.yaml", unreadable.into())]);
+    let mut source = TestSource::start(folder.path()).await;
+    while source.next().await != "=b" {}
+    while source.next().await != format!("{})", Kind::ALL[7]) {}
+    source.expect_no_events().await;
+    assert!(source.source.health().unreadable()[0].contains("b.yaml:2: Service default/b: field spec.ports"));
     replace(folder.path(), "b.yaml", &service("b", 1));
-    heard.expect(&["+b=1"]).await;
-    // Its last good version counts from now on.
-    replace(folder.path(), "b.yaml", broken);
-    heard.eventually("the health says so", |status| status.error.is_some()).await;
-    heard.expect_silence().await;
-    assert_eq!(heard.source.health().unreadable().len(), 1);
-    // Of a document that cannot be read, objects of any kind may be unread; they are no longer when it is gone.
+    source.expect(&["+b=1"]).await;
+    // From now on, its last readable version is kept.
+    replace(folder.path(), "b.yaml", unreadable);
+    source.eventually("the health has the error", |status| status.error.is_some()).await;
+    source.expect_no_events().await;
+    assert_eq!(source.source.health().unreadable().len(), 1);
+    // An unreadable document may have objects of any kind. They are reported as deleted when its file is.
     let other = self::folder(&[("a.yaml", service("a", 1)), ("c.yaml", "{{{".into())]);
-    let mut heard = Heard::of(other.path()).await;
-    assert_eq!(heard.list().await, ["+a=1"]);
+    let mut source = TestSource::start(other.path()).await;
+    assert_eq!(source.list().await, ["+a=1"]);
     fs::remove_file(other.path().join("c.yaml")).expect("it is there");
-    heard.expect(&["-"; Kind::ALL.len()]).await;
+    source.expect(&["-"; Kind::ALL.len()]).await;
 }

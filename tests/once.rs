@@ -1,4 +1,4 @@
-//! `--once` writes everything once and leaves it; its exit status says how that went.
+//! `--once`: one sync, and its exit status.
 
 #[path = "../netlink/tests/namespace/mod.rs"]
 mod namespace;
@@ -21,12 +21,12 @@ endpoints: [{addresses: [10.244.0.1]}]
 ports: [{name: '', port: 8080}]
 ";
 
-/// The tools refuse a session affinity of no time.
-const REFUSED: &str = "
+/// The tools reject a session affinity timeout of 0.
+const REJECTED: &str = "
 ---
 apiVersion: v1
 kind: Service
-metadata: {name: refused, namespace: default}
+metadata: {name: rejected, namespace: default}
 spec:
   clusterIP: 10.96.0.2
   ports: [{port: 80}]
@@ -35,13 +35,13 @@ spec:
 ---
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
-metadata: {name: refused-1, namespace: default, labels: {kubernetes.io/service-name: refused}}
+metadata: {name: rejected-1, namespace: default, labels: {kubernetes.io/service-name: rejected}}
 addressType: IPv4
 endpoints: [{addresses: [10.244.0.2]}]
 ports: [{name: '', port: 8080}]
 ";
 
-/// What it says, and the rules that `listed_by` then lists.
+/// Runs `--once`. Returns its output, and then that of the command `listed_by`.
 fn once(mode: &str, listed_by: &[&str], manifests: &str) -> (Output, String) {
     let folder = tempfile::tempdir().expect("a folder for temporary files");
     fs::write(folder.path().join("all.yaml"), manifests).expect("it can be written to");
@@ -56,7 +56,7 @@ fn once(mode: &str, listed_by: &[&str], manifests: &str) -> (Output, String) {
 }
 
 #[test]
-fn everything_written_is_success_and_the_rules_stay() {
+fn once_writes_rules_and_exits_with_status_0() {
     let rows: [(&str, &[&str], &str); 2] = [
         ("iptables", &["iptables-save"], "--to-destination 10.244.0.1:8080"),
         ("nftables", &["nft", "list", "ruleset"], ": 10.244.0.1 . 8080"),
@@ -75,26 +75,26 @@ fn everything_written_is_success_and_the_rules_stay() {
 }
 
 #[test]
-fn a_refused_service_is_named_and_all_others_are_served() {
-    let (output, rules) = once("iptables", &["iptables-save"], &format!("{GOOD}{REFUSED}"));
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{said}");
-    assert!(said.contains("default/refused") && said.contains("--seconds"), "{said}");
+fn once_names_a_rejected_service_and_serves_the_others() {
+    let (output, rules) = once("iptables", &["iptables-save"], &format!("{GOOD}{REJECTED}"));
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{log}");
+    assert!(log.contains("default/rejected") && log.contains("--seconds"), "{log}");
     assert!(rules.contains("--to-destination 10.244.0.1:8080"), "{rules}");
     assert!(!rules.contains("10.244.0.2"), "{rules}");
 }
 
 #[test]
-fn no_manifests_and_no_rules_is_another_failure() {
+fn invalid_setting_is_status_2() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
     let output = command.args(["--once", "--bind-address=nonsense"]).output().expect("the binary runs");
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(2), "{said}");
-    assert!(said.contains("bind-address") && said.contains("nonsense"), "{said}");
+    let log = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(2), "{log}");
+    assert!(log.contains("bind-address") && log.contains("nonsense"), "{log}");
 }
 
 #[test]
-fn commands_that_end_do_not_wait_for_a_server_that_does_not_answer() {
+fn one_shot_commands_fail_without_a_response_of_the_api_server() {
     let commands: [&[&str]; 6] = [
         &["render"],
         &["diff"],
@@ -115,21 +115,21 @@ fn commands_that_end_do_not_wait_for_a_server_that_does_not_answer() {
                 .expect("the binary runs");
             (output, start.elapsed())
         });
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{command:?}: {said}");
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{command:?}: {log}");
         assert!(took < Duration::from_secs(20), "{command:?}: {took:?}");
-        let last = said.lines().last().unwrap_or_default();
+        let last = log.lines().last().unwrap_or_default();
         assert!(
-            last.contains("no answer of the API server for 700ms (--request-timeout): cannot list "),
-            "{said}"
+            last.contains("no response from the API server for 700ms (--request-timeout): cannot list "),
+            "{log}"
         );
         assert_eq!(last.matches("Connection refused").count(), 1, "{command:?}: {last}");
-        assert!(!said.contains("ERROR"), "the library's own lines repeat ours: {said}");
+        assert!(!log.contains("ERROR"), "errors of libraries repeat this message: {log}");
     }
 }
 
 #[test]
-fn loopback_is_guarded_from_the_moment_that_init_only_sets_route_localnet() {
+fn loopback_is_guarded_since_init_only_sets_route_localnet() {
     let folder = tempfile::tempdir().expect("a folder for temporary files");
     fs::write(folder.path().join("all.yaml"), GOOD).expect("it can be written to");
     namespace::inside(|| {

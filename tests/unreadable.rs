@@ -1,4 +1,4 @@
-//! Commands that run once name what cannot be read, and end with status 2. What they print is about the rest.
+//! One-shot commands name objects that cannot be read, print the result for all others, and end with status 2.
 
 #[path = "../netlink/tests/namespace/mod.rs"]
 mod namespace;
@@ -32,8 +32,8 @@ endpoints: [{addresses: [10.244.0.1], nodeName: node-a}]
 ports: [{port: 8080}]
 ";
 
-/// Documents that cannot be read, and what is said of them.
-const BROKEN: [(&str, &str); 5] = [
+/// Documents that cannot be read, and their errors.
+const UNREADABLE: [(&str, &str); 5] = [
     ("kind: Service\n\tname: x\n", "bad.yaml:2: malformed YAML: a tab"),
     ("kind: Service\nmetadata: {name: {{ .Name }}}\n", "bad.yaml:2: malformed YAML: a template"),
     ("apiVersion: v1\nkind: Sevice\nmetadata: {name: x}\n", "bad.yaml:1: kind: \"Sevice\""),
@@ -44,19 +44,20 @@ const BROKEN: [(&str, &str); 5] = [
     ),
 ];
 
-/// The status, standard output and standard error of a command about manifests.
+/// Runs a command on a folder of manifests. Returns its status, standard output and standard error.
 fn run(arguments: &[&str], folder: &Path) -> (Option<i32>, String, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
     let output =
         command.args(arguments).arg(folder).env_remove("RUST_LOG").output().expect("the binary runs");
-    let [said, told] = [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
-    (output.status.code(), said, told)
+    let [stdout, stderr] =
+        [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
+    (output.status.code(), stdout, stderr)
 }
 
 #[test]
-fn one_shot_commands_name_what_they_cannot_read() {
+fn one_shot_commands_name_unreadable_objects() {
     let node = "--hostname-override=node-a";
-    // The arguments, and what is printed of the rest: nothing where the command must not begin.
+    // Arguments, and an excerpt of the output about the other objects; `None` if the command must not start.
     let rows: [(&[&str], Option<&str>); 9] = [
         (&["render", node, "--mode=iptables", "--manifests"], Some("10.244.0.1:8080")),
         (&["render", node, "--mode=ipvs", "--manifests"], Some("10.96.0.1:80")),
@@ -72,15 +73,15 @@ fn one_shot_commands_name_what_they_cannot_read() {
         (&["lab", "up"], None),
     ];
     for (arguments, printed) in rows {
-        for (text, named) in BROKEN {
+        for (text, named) in UNREADABLE {
             let folder = tempfile::tempdir().expect("a folder for temporary files");
             fs::write(folder.path().join("good.yaml"), GOOD).expect("it can be written");
             fs::write(folder.path().join("bad.yaml"), text).expect("it can be written");
-            let (status, said, told) = namespace::inside(|| run(arguments, folder.path()));
-            assert_eq!(status, Some(2), "{arguments:?}: {told}");
-            assert!(told.contains(named), "{arguments:?}: {told} does not say {named}");
-            assert!(said.contains(printed.unwrap_or_default()), "{arguments:?}: {said}");
-            assert_eq!(said.is_empty(), printed.is_none(), "{arguments:?}: {said}");
+            let (status, stdout, stderr) = namespace::inside(|| run(arguments, folder.path()));
+            assert_eq!(status, Some(2), "{arguments:?}: {stderr}");
+            assert!(stderr.contains(named), "{arguments:?}: {stderr} does not have {named}");
+            assert!(stdout.contains(printed.unwrap_or_default()), "{arguments:?}: {stdout}");
+            assert_eq!(stdout.is_empty(), printed.is_none(), "{arguments:?}: {stdout}");
         }
     }
 }

@@ -1,8 +1,8 @@
-//! Follows the file of `--config`.
+//! A watch of the configuration file (`--config`).
 //!
-//! kube-proxy ends when it changes, for its supervisor to start it anew with what the file says then. So does this
-//! daemon, but only for a file that can be used and that comes to something else: a slip in a ConfigMap must not take
-//! the proxies of all nodes down at once, and a comment is no reason to end.
+//! kube-proxy ends when the file changes, so that its supervisor restarts it. So does this daemon, but only if the file is
+//! valid and results in another configuration: an invalid ConfigMap must not stop the proxies of all nodes, and a changed
+//! comment needs no restart.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,35 +14,35 @@ use tokio::time::timeout;
 use crate::config::{Config, ConfigErrors};
 use crate::file_watch::FileWatch;
 
-/// How long the file must rest before it is read: an editor writes it in several steps.
+/// The time without a change before the file is read: editors write it in several steps.
 const QUIET_PERIOD: Duration = Duration::from_millis(200);
 
-/// How often to look all the same, for file systems that inotify does not see through.
+/// The period of reading without a change, for file systems without inotify.
 const CHECK_PERIOD: Duration = Duration::from_secs(60);
 
-/// How often to look where there is no inotify, or no such folder.
+/// The period of reading without inotify, and while the folder does not exist.
 const POLL_PERIOD: Duration = Duration::from_secs(5);
 
-/// The file, and what it comes to together with the command line.
+/// The configuration file, and a function that reads it.
 pub struct ConfigFile {
-    /// Where it is.
+    /// Its path.
     pub path: PathBuf,
-    /// Reads the configuration anew.
+    /// Reads the configuration from the command line and the file.
     pub read: Box<dyn Fn() -> Result<Config, ConfigErrors> + Send>,
 }
 
-/// What became of the file.
+/// A change of the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ConfigChange {
-    /// It can be used, and says something else.
+    /// It is valid, and results in another configuration.
     Changed,
-    /// It cannot be used, for these reasons; what was read at the start holds on.
+    /// It is invalid, for these reasons; the configuration of the start stays in use.
     Invalid(String),
-    /// It can be used again, and says what it said at the start.
+    /// It is valid, and results in the configuration of the start.
     Restored,
 }
 
-/// Follows the file while `running` is what holds.
+/// Watches the file and reports changes relative to the `running` configuration.
 pub(super) fn follow(file: ConfigFile, running: Config) -> mpsc::Receiver<ConfigChange> {
     let (sink, changes) = mpsc::channel(1);
     tokio::spawn(async move {
@@ -50,7 +50,7 @@ pub(super) fn follow(file: ConfigFile, running: Config) -> mpsc::Receiver<Config
         let mut watch = FileWatch::new(file.path.clone(), |_| false, changed.clone());
         let mut last = ConfigChange::Restored;
         loop {
-            // First watched, then read: what changes in between is seen.
+            // Watch before reading, so that changes in between are noticed.
             let watched = watch.watch_paths();
             let found = compare((file.read)(), &running);
             if found != last && sink.send(found.clone()).await.is_err() {

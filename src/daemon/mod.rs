@@ -91,7 +91,7 @@ const DRAIN: Duration = Duration::from_secs(10 * 60);
 #[derive(Debug, thiserror::Error)]
 pub enum DaemonError {
     /// This node's name is not known.
-    #[error("cannot tell this node's name: {0}")]
+    #[error("cannot determine this node's name: {0}")]
     NodeName(std::io::Error),
     /// There are no tools, or they cannot reach the kernel.
     #[error(transparent)]
@@ -114,17 +114,17 @@ pub enum DaemonError {
     /// An address cannot be listened on.
     #[error(transparent)]
     Serve(#[from] BindError),
-    /// The system refuses signals or threads.
-    #[error("the system refuses: {0}")]
+    /// A signal handler or thread could not be set up.
+    #[error("system error: {0}")]
     System(#[from] std::io::Error),
-    /// A sync ended by a fault in this program.
-    #[error("a sync broke off: {0}")]
+    /// A sync task panicked.
+    #[error("sync task panicked: {0}")]
     BrokeOff(#[from] JoinError),
-    /// The file of `--config` says something else, and it takes a new start to follow it.
-    #[error("{} was changed; ending, to be started anew with what it says now", .0.display())]
+    /// The configuration file changed, which requires a restart.
+    #[error("{} was changed; exiting, to be restarted with the new configuration", .0.display())]
     Reconfigured(PathBuf),
     /// With `--once`: not everything could be read.
-    #[error("{}: {unreadable}", if *.held { "nothing was written, as not everything could be read and the kernel has rules that may serve it" } else { "incomplete, as not everything could be read" })]
+    #[error("{}: {unreadable}", if *.held { "nothing was written, as some objects could not be read and the kernel has rules that may serve them" } else { "incomplete, as some objects could not be read" })]
     Unreadable {
         /// Nothing was written.
         held: bool,
@@ -135,10 +135,10 @@ pub enum DaemonError {
     #[error(transparent)]
     Manifests(#[from] PathError),
     /// With `--once`: the API server does not answer.
-    #[error("no answer of the API server for {0:?} (--request-timeout): {1}")]
+    #[error("no response from the API server for {0:?} (--request-timeout): {1}")]
     Silent(Duration, String),
     /// With `--once`: not everything could be written.
-    #[error("not everything could be written: {0}")]
+    #[error("some rules could not be written: {0}")]
     Incomplete(String),
 }
 
@@ -291,7 +291,7 @@ fn log_first_sync(desired: &Desired, outcome: &ServiceSyncResult, start: Instant
 struct ReadyKernel {
     /// The counters that rules of iptables name are there.
     nfacct: bool,
-    refused: Vec<conntrack_settings::Refused>,
+    refused: Vec<conntrack_settings::RejectedSetting>,
 }
 
 /// Writes the settings of this process and of the kernel that do not depend on the mode.
@@ -304,11 +304,11 @@ fn ready_kernel(config: &Config) -> ReadyKernel {
 
 /// Tells of what the kernel did not take of the settings of connection tracking, as upstream does where `/sys` is
 /// read-only.
-fn tell_of_refused(recorder: &EventRecorder, refused: &[conntrack_settings::Refused]) {
+fn tell_of_refused(recorder: &EventRecorder, refused: &[conntrack_settings::RejectedSetting]) {
     if refused.is_empty() {
         return;
     }
-    let read_only = refused.iter().any(conntrack_settings::Refused::is_read_only);
+    let read_only = refused.iter().any(conntrack_settings::RejectedSetting::is_read_only);
     let reason = if read_only { "readOnlySysFS" } else { "KernelSettingRefused" };
     let told: Vec<String> = refused.iter().map(ToString::to_string).collect();
     recorder.node_event(EventType::Warning, [reason, START], &told.join("; "));
@@ -317,7 +317,7 @@ fn tell_of_refused(recorder: &EventRecorder, refused: &[conntrack_settings::Refu
 /// Says so where another proxy runs on this node. It is asked before this one answers at the same addresses.
 async fn tell_of_others(config: &Config, recorder: &EventRecorder) -> Result<(), JoinError> {
     let config = config.clone();
-    let others = tokio::task::spawn_blocking(move || other_proxies::running(&config)).await?;
+    let others = tokio::task::spawn_blocking(move || other_proxies::detect(&config)).await?;
     for proxy in others {
         let told = format!("{proxy}: two proxies on one node undo each other's work; stop one of them");
         tracing::error!("{told}");
@@ -689,7 +689,7 @@ impl Loop {
         Some(tokio::task::spawn_blocking(move || {
             let outcome = worker.sync(request);
             if outcome.reports.iter().any(|report| report.is_full) {
-                memory::give_back();
+                memory::release();
             }
             (worker, outcome)
         }))

@@ -95,7 +95,7 @@ impl Worker {
         if reports.iter().all(|report| report.error.is_none()) {
             // Only now: the rules that drop packets from other hosts to loopback addresses must be there before.
             if self.mode.options().serves_localhost_node_ports() {
-                sysctl::allow_localhost_node_ports();
+                sysctl::enable_route_localnet();
             }
             if request.inherits_guard {
                 reports.extend(self.replace_inherited_guard());

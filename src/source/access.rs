@@ -1,7 +1,7 @@
-//! How to reach the API server, and as whom: a kubeconfig, the pod's own account, or a bare address.
+//! Clients of the API server: from a kubeconfig, the pod's service account, or an address.
 //!
-//! Of kube-proxy's `clientConnection`, only `kubeconfig` has a use here: we speak JSON, and make so few
-//! requests (one a kind, and then one every 5 to 10 minutes) that `qps` and `burst` would limit nothing.
+//! Of kube-proxy's `clientConnection`, only `kubeconfig` is used: requests are in JSON, and so few (one for each kind, and
+//! then one every 5 to 10 minutes) that `qps` and `burst` would limit nothing.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,19 +14,19 @@ use tokio::sync::Mutex;
 
 use crate::error_chain::describe;
 
-/// How to reach the API server. Where neither is set, the account of the pod we run in is used.
+/// The address and credentials of the API server. If neither is set, the pod's service account is used.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Access {
-    /// A kubeconfig file; its current context counts.
+    /// A kubeconfig file, of which the current context is used.
     pub kubeconfig: Option<PathBuf>,
-    /// `--master`: the server's address, in place of the one that the kubeconfig or the pod gives.
+    /// `--master`: the server's address, which overrides that of the kubeconfig or the service account.
     pub master: Option<String>,
 }
 
-/// Why there is no way to the API server.
+/// Why no client can be created.
 #[derive(Debug, thiserror::Error)]
 pub enum AccessError {
-    /// The kubeconfig cannot be read, or leads nowhere.
+    /// The kubeconfig cannot be read, or is invalid.
     #[error("kubeconfig {path}: {}; check --kubeconfig (clientConnection.kubeconfig) and the files it names", describe(.source))]
     Kubeconfig {
         /// The file.
@@ -34,18 +34,18 @@ pub enum AccessError {
         /// What is wrong.
         source: KubeconfigError,
     },
-    /// We do not run in a pod that has an account.
-    #[error("neither --kubeconfig nor --master is given, and this is no pod with a service account: {}; give one of them, or --manifests", describe(.0))]
+    /// There is no service account.
+    #[error("neither --kubeconfig nor --master is set, and there is no service account of a pod: {}; set one of them, or --manifests", describe(.0))]
     InCluster(#[source] InClusterError),
-    /// `--master` is no address.
+    /// `--master` is invalid.
     #[error("--master {address:?}: {message}, expected an address such as https://10.0.0.1:6443")]
     Master {
-        /// What stands there.
+        /// The value.
         address: String,
         /// What is wrong.
         message: String,
     },
-    /// A file or an exec plugin gives no credentials.
+    /// A file or an exec plugin has no valid credentials.
     #[error("{of}: {message}")]
     Credentials {
         /// The file or plugin.
@@ -53,12 +53,12 @@ pub enum AccessError {
         /// What is wrong, and what was expected.
         message: String,
     },
-    /// The client cannot be built from the configuration.
-    #[error("no client for {server}: {}; check {files}", describe(.source))]
+    /// The client cannot be created from the configuration.
+    #[error("cannot create a client for {server}: {}; check {files}", describe(.source))]
     Client {
         /// The server's address.
         server: String,
-        /// What its credentials come from.
+        /// The files of its credentials.
         files: String,
         /// What is wrong.
         source: Box<kube::Error>,
@@ -66,7 +66,7 @@ pub enum AccessError {
 }
 
 impl Access {
-    /// What it uses, in words, for messages about credentials.
+    /// Describes the credentials, for error messages.
     pub fn credentials(&self) -> String {
         match (&self.kubeconfig, &self.master) {
             (Some(path), _) => format!("those of kubeconfig {}", path.display()),
@@ -77,20 +77,20 @@ impl Access {
         }
     }
 
-    /// Reads the files it names and makes a client of them. Opens no connection.
+    /// Reads the files and creates a client. Opens no connection.
     ///
     /// # Errors
-    /// A file cannot be read or makes no sense, or there is none and this is no pod.
+    /// A file cannot be read or is invalid, or there is neither a file nor a service account.
     pub async fn client(&self) -> Result<Client, AccessError> {
         self.open().await.map(|(client, _)| client)
     }
 
-    /// The same, with the files that were read.
+    /// The same, also with the files that were read.
     async fn open(&self) -> Result<(Client, CredentialFiles), AccessError> {
         let mut files = CredentialFiles::default();
         let mut config = self.config(&mut files).await?;
         if config.root_cert.as_ref().is_some_and(Vec::is_empty) {
-            let message = "no certificate authority in it, expected certificates in PEM".to_owned();
+            let message = "no certificate authority found, expected certificates in PEM".to_owned();
             return Err(AccessError::Credentials { of: files.to_string(), message });
         }
         credential_files::prepare(&mut config.auth_info)?;
@@ -98,9 +98,9 @@ impl Access {
             config.cluster_url = master_url(address)?;
         }
         config.connect_timeout = Some(CONNECT_TIMEOUT);
-        // We know better what to try again, and when.
+        // The reflector retries.
         config.default_retry = false;
-        config.headers.push((USER_AGENT, HeaderValue::from_static(OUR_NAME)));
+        config.headers.push((USER_AGENT, HeaderValue::from_static(USER_AGENT_NAME)));
         let server = config.cluster_url.to_string();
         let client = Client::try_from(config).map_err(|source| AccessError::Client {
             server,
@@ -116,7 +116,7 @@ impl Access {
             let wrong = |source| AccessError::Kubeconfig { path: path.clone(), source };
             let mut kubeconfig = Kubeconfig::read_from(path).map_err(wrong)?;
             if let Some(address) = &self.master {
-                // So that a kubeconfig without an address will do, too.
+                // Before parsing, so that a kubeconfig without an address is accepted.
                 let clusters = kubeconfig.clusters.iter_mut().filter_map(|named| named.cluster.as_mut());
                 clusters.for_each(|cluster| cluster.server = Some(address.clone()));
             }
@@ -140,10 +140,10 @@ impl Access {
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What we call ourselves to the server.
-const OUR_NAME: &str = concat!("portcullis/", env!("CARGO_PKG_VERSION"), " (linux)");
+/// The User-Agent header.
+const USER_AGENT_NAME: &str = concat!("portcullis/", env!("CARGO_PKG_VERSION"), " (linux)");
 
-/// Takes `10.0.0.1:8080` and `localhost:8080` for http, as client-go does.
+/// Parses `--master`; without a scheme it is http, as in client-go.
 fn master_url(address: &str) -> Result<http::Uri, AccessError> {
     let wrong = |message: String| AccessError::Master { address: address.to_owned(), message };
     let full = if address.contains("://") { address.to_owned() } else { format!("http://{address}") };
@@ -154,7 +154,7 @@ fn master_url(address: &str) -> Result<http::Uri, AccessError> {
     }
 }
 
-/// The way to the API server that all kinds share.
+/// A client of the API server that all kinds share.
 #[derive(Debug)]
 pub struct Connection {
     access: Access,
@@ -173,7 +173,7 @@ impl std::fmt::Debug for SharedClient {
 }
 
 impl Connection {
-    /// Makes the first client.
+    /// Creates the first client.
     ///
     /// # Errors
     /// As [`Access::client`].
@@ -182,8 +182,8 @@ impl Connection {
         Ok(Connection { access, client: Mutex::new(Some(SharedClient { client, files })) })
     }
 
-    /// A client; made from the files again when one of them has changed, and after [`Connection::forget`]. While a changed
-    /// file cannot be used, the last client goes on.
+    /// Returns a client; a new one if a file of the credentials has changed, and after [`Connection::forget`]. While a changed
+    /// file is invalid, the last client stays in use.
     ///
     /// # Errors
     /// As [`Access::client`].
@@ -195,7 +195,7 @@ impl Connection {
                 (Ok((client, files)), _) => SharedClient { client, files },
                 (Err(error), Some(before)) => {
                     tracing::warn!(
-                        "changed credentials cannot be used: {error}; going on with the last ones"
+                        "the changed credentials are invalid: {error}; keeping the last credentials"
                     );
                     before
                 }
@@ -207,12 +207,12 @@ impl Connection {
         Ok(client)
     }
 
-    /// Drops the client, because its credentials are refused: they may have been renewed on disk since.
+    /// Drops the client because its credentials were rejected: the files may have newer ones.
     pub async fn forget(&self) {
         *self.client.lock().await = None;
     }
 
-    /// What it was made from.
+    /// Returns the address and credentials.
     pub fn access(&self) -> &Access {
         &self.access
     }
@@ -223,7 +223,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn master_addresses() {
+    fn master_addresses_are_parsed() {
         let rows = [
             ("https://10.0.0.1:6443", Some("https://10.0.0.1:6443/")),
             ("10.0.0.1:8080", Some("http://10.0.0.1:8080/")),
@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn credentials_that_cannot_be_used_are_named() {
+    async fn error_names_the_invalid_credentials() {
         let folder = tempfile::tempdir().expect("a folder for temporary files");
         let write = |name: &str, text: &str| {
             std::fs::write(folder.path().join(name), text).expect("it can be written");
@@ -279,7 +279,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_kubeconfig_that_is_not_there_is_named() {
+    async fn error_names_the_missing_kubeconfig() {
         let access = Access { kubeconfig: Some("/nonexistent/config".into()), master: None };
         let error = access.client().await.err().expect("there is no such file").to_string();
         assert!(error.contains("/nonexistent/config") && error.contains("--kubeconfig"), "{error}");

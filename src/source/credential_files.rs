@@ -1,5 +1,5 @@
-//! The files that credentials for the API server come from: read as client-go reads them, named when they cannot be used,
-//! and read again when they change.
+//! The files of the credentials for the API server: read as client-go does, named in errors, and read again when they
+//! change.
 
 use std::fmt;
 use std::fs;
@@ -11,7 +11,7 @@ use kube::config::{AuthInfo, ExecInteractiveMode, Kubeconfig};
 
 use super::access::AccessError;
 
-/// The files of a client's credentials, as they were when it was made.
+/// The files of a client's credentials, with their versions when the client was created.
 #[derive(Clone, Debug, Default)]
 pub(super) struct CredentialFiles {
     files: Vec<(PathBuf, Option<Identity>)>,
@@ -19,25 +19,25 @@ pub(super) struct CredentialFiles {
     command: Option<String>,
 }
 
-/// What tells a file from its next version: inode, size, and times of the last change.
+/// Identifies a version of a file: inode, size, and times of the last change.
 type Identity = [i64; 6];
 
 fn identity(path: &Path) -> Option<Identity> {
     let m = fs::metadata(path).ok()?;
-    // An inode's number is only compared.
+    // These are only compared.
     let [inode, size] = [m.ino(), m.size()].map(u64::cast_signed);
     Some([inode, size, m.mtime(), m.mtime_nsec(), m.ctime(), m.ctime_nsec()])
 }
 
 impl CredentialFiles {
-    /// Notes a file, before it is read.
+    /// Adds a file; to be called before it is read.
     pub(super) fn add(&mut self, path: impl Into<PathBuf>) {
         let path = path.into();
         let identity = identity(&path);
         self.files.push((path, identity));
     }
 
-    /// Notes the files that a kubeconfig names.
+    /// Adds the files that a kubeconfig names.
     pub(super) fn add_all_of(&mut self, kubeconfig: &Kubeconfig) {
         let clusters = kubeconfig.clusters.iter().filter_map(|named| named.cluster.as_ref());
         let authorities = clusters.filter_map(|cluster| cluster.certificate_authority.as_ref());
@@ -50,14 +50,14 @@ impl CredentialFiles {
         files.into_iter().for_each(|path| self.add(path));
     }
 
-    /// Whether any file was changed or replaced. An exec plugin runs again when its credentials expire.
+    /// Returns true if a file was changed or replaced. An exec plugin runs again when its credentials expire.
     pub(super) fn have_changed(&self) -> bool {
         self.files.iter().any(|(path, before)| identity(path) != *before)
     }
 }
 
 impl fmt::Display for CredentialFiles {
-    /// For messages: what there is to check.
+    /// Lists the files and the exec plugin, for error messages.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let files = self.files.iter().map(|(path, _)| path.display().to_string());
         let command = self.command.iter().map(|command| format!("the exec plugin {command}"));
@@ -66,15 +66,15 @@ impl fmt::Display for CredentialFiles {
     }
 }
 
-/// Makes credentials what a daemon can use: the token of a token file in the place of the file; no white space around a
-/// token; and an exec plugin that does not ask at a terminal.
+/// Prepares credentials for a daemon: replaces a token file by its token, trims tokens, and sets an exec plugin to
+/// non-interactive.
 ///
 /// # Errors
 /// The token file cannot be read or has no token, the kubeconfig's token cannot be sent, or the exec plugin needs a
 /// terminal.
 pub(super) fn prepare(user: &mut AuthInfo) -> Result<(), AccessError> {
     if let Some(path) = user.token_file.take().filter(|path| !path.is_empty()) {
-        // As in client-go, the file wins over a token beside it.
+        // As in client-go, the file has precedence over an inline token.
         user.token = Some(token_of(Path::new(&path))?.into());
     } else if let Some(token) = inline_token(user) {
         user.token = Some(bearer_token("token of the kubeconfig's user", &token)?.into());
@@ -82,22 +82,24 @@ pub(super) fn prepare(user: &mut AuthInfo) -> Result<(), AccessError> {
     let Some(exec) = &mut user.exec else { return Ok(()) };
     let command = exec.command.clone().unwrap_or_default();
     if exec.interactive_mode == Some(ExecInteractiveMode::Always) {
-        let message = "interactiveMode: Always needs a terminal, expected Never or IfAvailable".to_owned();
+        let message =
+            "interactiveMode: Always needs a terminal, which a daemon lacks; expected Never or IfAvailable"
+                .to_owned();
         return Err(AccessError::Credentials { of: format!("exec plugin {command}"), message });
     }
     exec.interactive_mode = Some(ExecInteractiveMode::Never);
     Ok(())
 }
 
-/// The token that a kubeconfig has in itself; an empty one counts as none. The type that keeps it from logs shows it only
-/// when it is serialized.
+/// Returns the inline token of a kubeconfig; `None` if it is empty. Its type, which keeps secrets from logs, reveals it only
+/// when serialized.
 fn inline_token(user: &AuthInfo) -> Option<String> {
     user.token.as_ref()?;
     let user = serde_json::to_value(user).ok()?;
     user["token"].as_str().filter(|token| !token.is_empty()).map(str::to_owned)
 }
 
-/// The token of a file.
+/// Reads the token of a file.
 fn token_of(path: &Path) -> Result<String, AccessError> {
     let of = format!("token file {}", path.display());
     match fs::read_to_string(path) {
@@ -106,7 +108,7 @@ fn token_of(path: &Path) -> Result<String, AccessError> {
     }
 }
 
-/// The token of a text, without the white space around it. `of`: where the text is from.
+/// Returns a trimmed token. `of` names its origin in errors.
 fn bearer_token(of: &str, text: &str) -> Result<String, AccessError> {
     let wrong = |message: &str| AccessError::Credentials { of: of.to_owned(), message: message.to_owned() };
     let token = text.trim();
@@ -124,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_token_is_read_without_the_white_space_around_it() {
+    fn tokens_of_files_are_trimmed() {
         let folder = tempfile::tempdir().expect("a folder for temporary files");
         let path = folder.path().join("token");
         let rows: [(&[u8], Result<&str, &str>); 8] = [
@@ -152,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_of_the_kubeconfig_is_read_as_one_of_a_file() {
+    fn inline_tokens_are_trimmed_like_those_of_files() {
         let rows = [
             ("secret", Ok("secret")),
             ("secret\n", Ok("secret")),
@@ -175,13 +177,13 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_replaced_has_changed() {
+    fn replaced_file_has_changed() {
         let folder = tempfile::tempdir().expect("a folder for temporary files");
         let path = folder.path().join("token");
         let mut files = CredentialFiles::default();
         files.add(&path);
         assert!(!files.have_changed());
         fs::write(&path, "a").expect("it can be written");
-        assert!(files.have_changed(), "it came");
+        assert!(files.have_changed(), "it was created");
     }
 }

@@ -1,13 +1,13 @@
-//! Sources: where the objects come from. Both turn the outside into [`cluster::Event`]s.
+//! Sources of cluster objects: the API server and manifests. Both produce [`cluster::Event`]s.
 //!
 //! ```text
-//! API server ── api::follow (one task a kind) ──┐
+//! API server ── api::reflect (one task per kind) ─┐
 //!                                               ├── Vec<Event> ──► one bounded channel ──► the loop
 //! manifests ─── manifests (one task) ───────────┘
 //! ```
 //!
-//! A source never gives up: what fails is logged, shown in its [`SourceHealth`] and tried again. A full channel
-//! makes it wait, so that memory follows the objects that are kept, not those that arrive.
+//! A source retries for ever: errors are logged, shown in its [`SourceHealth`] and retried. A full channel makes it wait, so
+//! that memory depends on the objects that are kept, not on those that arrive.
 //!
 //! [`cluster::Event`]: portcullis_cluster::Event
 
@@ -36,26 +36,26 @@ pub use manifests::{Manifests, PathError, check_path, read_manifests};
 pub use selection::Selection;
 pub use source_health::{KindStatus, SourceHealth};
 
-/// Where objects come from.
+/// The kind of source, and its settings.
 #[derive(Clone, Debug)]
 pub enum SourceConfig {
     /// The API server.
     ApiServer {
-        /// How to reach it, and as whom.
+        /// Its address and credentials.
         access: Access,
-        /// Which objects to ask for.
+        /// The objects to request.
         selections: Vec<Selection>,
-        /// Page sizes and times.
+        /// Page size and times.
         options: ListWatchOptions,
     },
-    /// A file or a folder of manifests. Gives all kinds.
+    /// A file or folder of manifests, which has all kinds.
     Manifests {
         /// The file or folder.
         path: PathBuf,
     },
 }
 
-/// A running source. Dropping it ends its tasks.
+/// A running source. Dropping it aborts its tasks.
 #[derive(Debug)]
 pub struct Source {
     health: Arc<SourceHealth>,
@@ -64,34 +64,33 @@ pub struct Source {
 }
 
 impl Source {
-    /// How it fares, kind by kind.
+    /// Returns its health.
     pub fn health(&self) -> &Arc<SourceHealth> {
         &self.health
     }
 
-    /// Takes what the API server should be told of; deaf unless the source is one, and was spawned to report.
+    /// Returns the recorder of Events; disabled unless the source is an API server and was given a reporter.
     pub fn recorder(&self) -> &EventRecorder {
         &self.recorder
     }
 
-    /// Ends its tasks, and returns when they have ended.
+    /// Aborts its tasks, and returns when they have ended.
     pub async fn stop(mut self) {
         self.tasks.shutdown().await;
     }
 }
 
-/// Starts a source that sends what it learns into `sink`, in batches that are never empty. The source ends
-/// when the channel's receiver is gone.
+/// Starts a source that sends events into `sink`, in batches that are never empty. The source ends when the receiver is
+/// dropped.
 ///
 /// # Errors
-/// The kubeconfig cannot be read or makes no sense. A server that does not answer is no error here: the
-/// source tries again, and says so.
+/// The kubeconfig cannot be read or is invalid. A server that does not respond is no error: the source retries.
 pub async fn spawn(origin: SourceConfig, sink: mpsc::Sender<Vec<Event>>) -> Result<Source, AccessError> {
     spawn_with_events(origin, sink, None).await
 }
 
-/// The same, and where an API server is the source, `reporter` tells it as Events what is wrong with policies,
-/// and what its recorder is told.
+/// The same, and with an API server as the source, `reporter` creates Events about invalid policies and those of the
+/// recorder.
 ///
 /// # Errors
 /// As [`spawn`].

@@ -1,4 +1,4 @@
-//! Reads objects, and says once what is wrong with each.
+//! The reader of API objects, which reports each problem of an object once.
 
 use std::collections::HashMap;
 
@@ -9,34 +9,34 @@ use serde_json::Value;
 use super::api::{ApiEvent, EventRecorder, ObjectVersion, invalid_policy};
 use super::reported_problems::ReportedProblems;
 
-/// Turns objects of one kind into events. Of an object that cannot be read, or only in part, each problem is reported
-/// once, however often the object is listed or changes, until the object has no problem.
+/// Parses objects of one kind into events. Each problem of an object is reported once, however often the object is listed or
+/// changes, until the object has no problem.
 #[derive(Debug)]
 pub(super) struct ObjectReader {
     kind: Kind,
     invalid: HashMap<ObjectKey, InvalidObject>,
     list: u64,
     recorder: Option<EventRecorder>,
-    /// Why items of the current list have no name.
+    /// Errors of the items of the current list that have no name.
     nameless: Vec<String>,
     reported_nameless: ReportedProblems,
 }
 
-/// Objects that cannot be read as a whole, or only in part.
+/// Objects that cannot be parsed, and objects with invalid fields.
 #[derive(Debug, Default)]
 pub(super) struct InvalidObjects {
-    /// Why objects cannot be read as a whole, a line each.
+    /// Why objects cannot be parsed, one line for each object.
     pub(super) unreadable: Vec<String>,
-    /// The number of objects of which a field is ignored.
+    /// The number of objects with an invalid field, which is ignored.
     pub(super) with_problems: usize,
 }
 
 #[derive(Debug, Default)]
 struct InvalidObject {
     reported: ReportedProblems,
-    /// Why the object cannot be read as a whole.
+    /// Why the object cannot be parsed at all.
     unreadable: Option<String>,
-    /// The list in which it was last seen.
+    /// The number of the last list that had it.
     list: u64,
 }
 
@@ -52,24 +52,23 @@ impl ObjectReader {
         }
     }
 
-    /// Complains also there of policies that cannot be read, or only in part.
+    /// Also records Events about invalid policies.
     pub(super) fn with_events(self, recorder: EventRecorder) -> Self {
         ObjectReader { recorder: invalid_policy::is_policy(self.kind).then_some(recorder), ..self }
     }
 
-    /// A full list begins.
+    /// Starts a full list.
     pub(super) fn list_started(&mut self) {
         self.list += 1;
         self.nameless.clear();
     }
 
-    /// A full list has ended: what was not in it is gone.
+    /// Ends a full list: invalid objects that it did not have were deleted.
     pub(super) fn listed(&mut self) {
         self.invalid.retain(|_, invalid_object| invalid_object.list == self.list);
     }
 
-    /// The event of an object that was added or changed; of one that cannot be read, that what was known of it
-    /// stays.
+    /// Returns the event of an object that was added or changed; for one that cannot be parsed, [`Event::Kept`].
     pub(super) fn applied(&mut self, value: Value) -> Event {
         let subject = self.recorder.as_ref().map(|_| ObjectVersion::of(&value)).unwrap_or_default();
         match Object::parse(self.kind, value) {
@@ -92,7 +91,7 @@ impl ObjectReader {
                     }
                 };
                 if new {
-                    tracing::warn!(kind = %self.kind, "{text}; the object is skipped, all others count");
+                    tracing::warn!(kind = %self.kind, "{text}; skipping this object");
                     self.record(|| invalid_policy::of_error(&error, subject));
                 }
                 Event::Unreadable(error.key().cloned().unwrap_or_else(|| ObjectKey::unnamed(self.kind)))
@@ -106,7 +105,7 @@ impl ObjectReader {
         }
     }
 
-    /// The event of an object that is gone; `None` if it has no name.
+    /// Returns the event of a deleted object; `None` if it has no name.
     pub(super) fn deleted(&mut self, value: &Value) -> Option<Event> {
         match ObjectKey::parse(self.kind, value) {
             Ok(key) => {
@@ -114,13 +113,13 @@ impl ObjectReader {
                 Some(Event::Deleted(key))
             }
             Err(error) => {
-                tracing::warn!(kind = %self.kind, "an object without a name is said to be deleted: {error}");
+                tracing::warn!(kind = %self.kind, "ignoring a DELETED event for an object without a name: {error}");
                 None
             }
         }
     }
 
-    /// The objects that cannot be read as a whole, or only in part.
+    /// Returns the objects that are invalid now.
     pub(super) fn invalid(&self) -> InvalidObjects {
         let unreadable = self.invalid.values().filter_map(|invalid_object| invalid_object.unreadable.clone());
         let unreadable: Vec<String> = unreadable.chain(self.nameless.iter().cloned()).collect();
@@ -128,7 +127,7 @@ impl ObjectReader {
         InvalidObjects { unreadable, with_problems }
     }
 
-    /// Notes an object that cannot be read, or only in part.
+    /// Records an invalid object.
     fn invalid_object(&mut self, key: &ObjectKey, unreadable: Option<String>) -> &mut InvalidObject {
         let invalid_object = self.invalid.entry(key.clone()).or_default();
         (invalid_object.unreadable, invalid_object.list) = (unreadable, self.list);
@@ -136,7 +135,7 @@ impl ObjectReader {
     }
 }
 
-/// The revision of an object.
+/// Returns `metadata.resourceVersion` of an object.
 pub(super) fn resource_version(value: &Value) -> Option<&str> {
     value.get("metadata")?.get("resourceVersion")?.as_str()
 }
@@ -157,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn an_unreadable_object_is_counted_until_it_is_readable_deleted_or_gone_from_a_list() {
+    fn unreadable_object_is_counted_until_it_is_readable_deleted_or_not_listed() {
         let bad = || service("5", json!({"ports": "none"}));
         let mut reader = ObjectReader::new(Kind::Service);
         assert!(matches!(reader.applied(bad()), Event::Unreadable(_)));
@@ -173,7 +172,7 @@ mod tests {
         assert_eq!(counts(&reader), (0, 0));
     }
 
-    /// The event_counts of a ObjectReader of NetworkPolicies, for each of these versions of one policy.
+    /// Returns how many Events are recorded for each of these versions of one NetworkPolicy.
     fn event_counts(specs: &[Value]) -> Vec<usize> {
         let (recorder, mut queue) = EventRecorder::channel(portcullis_cluster::Name::new("node-1"));
         let mut reader = ObjectReader::new(Kind::NetworkPolicy).with_events(recorder);
@@ -188,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_problem_is_reported_once_for_all_versions_of_an_object() {
+    fn problem_is_reported_once_for_all_versions_of_an_object() {
         let block =
             |cidr: &str| json!({"podSelector": {}, "ingress": [{"from": [{"ipBlock": {"cidr": cidr}}]}]});
         let (bad, worse) = (block("x"), block("y"));

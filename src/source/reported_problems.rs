@@ -1,11 +1,11 @@
-//! Which problems of an object were logged.
+//! The problems of an object that were logged.
 
 use std::collections::HashSet;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use portcullis_cluster::{ObjectKey, Problem};
 
-/// Problems of one object that are remembered. The owner of an object chooses its content, so this needs a limit.
+/// How many problems of one object are remembered. The limit is needed as the owner of an object chooses its content.
 const MAX_PROBLEMS: usize = 64;
 
 /// The problems of one object that were logged, so that each is logged once.
@@ -13,12 +13,12 @@ const MAX_PROBLEMS: usize = 64;
 pub(super) struct ReportedProblems {
     /// Hashes of their texts.
     problems: HashSet<u64>,
-    /// More were found than are remembered.
+    /// The limit was reached.
     is_full: bool,
 }
 
 impl ReportedProblems {
-    /// Logs the problems of an object that were not logged before. Says whether there was one.
+    /// Logs the problems of an object that were not logged before. Returns true if there was one.
     pub(super) fn warn(&mut self, key: &ObjectKey, problems: &[Problem]) -> bool {
         let mut is_any_new = false;
         for problem in problems.iter().filter(|problem| self.is_new(&problem.to_string())) {
@@ -28,12 +28,12 @@ impl ReportedProblems {
             is_any_new = true;
         }
         if self.problems.len() >= MAX_PROBLEMS && !std::mem::replace(&mut self.is_full, true) {
-            tracing::warn!(kind = %key.kind, object = %key.name, "{key}: {MAX_PROBLEMS} problems were logged; further ones are not");
+            tracing::warn!(kind = %key.kind, object = %key.name, "{key}: {MAX_PROBLEMS} problems were logged; further problems are not logged");
         }
         is_any_new
     }
 
-    /// Whether a problem has not been logged yet; it counts as logged from now on. None is new beyond the limit.
+    /// Records a problem. Returns true if it was not recorded before and the limit is not reached.
     pub(super) fn is_new(&mut self, problem: &str) -> bool {
         let mut hasher = DefaultHasher::new();
         problem.hash(&mut hasher);

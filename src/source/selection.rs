@@ -1,17 +1,17 @@
-//! Which objects of a kind the API server is asked for.
+//! The objects of a kind that are requested from the API server.
 
 use portcullis_cluster::Kind;
 
-/// One kind, and which of its objects.
+/// A kind, and the selectors of its objects.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selection {
     /// The kind.
     pub kind: Kind,
-    /// A label selector, as the API spells it.
+    /// The label selector, in the API's syntax.
     pub labels: Option<String>,
-    /// A field selector, as the API spells it.
+    /// The field selector, in the API's syntax.
     pub fields: Option<String>,
-    /// A server that does not serve the kind (404) counts as one that has no such objects.
+    /// A server that does not serve the kind (404) counts as having no objects of it.
     pub optional: bool,
 }
 
@@ -21,8 +21,8 @@ impl Selection {
         Selection { kind, labels: None, fields: None, optional: false }
     }
 
-    /// The Services that a service proxy without a name serves: not headless, not another proxy's
-    /// (kube-proxy 1.36, `ProxyServer.Run`).
+    /// The Services that kube-proxy serves: neither headless nor with the label `service-proxy-name` (kube-proxy 1.36,
+    /// `ProxyServer.Run`).
     pub fn services() -> Self {
         Selection {
             labels: Some("!service.kubernetes.io/service-proxy-name".into()),
@@ -31,7 +31,7 @@ impl Selection {
         }
     }
 
-    /// The slices of Services that are not headless (kube-proxy 1.36, `ProxyServer.Run`).
+    /// The EndpointSlices of Services that are not headless (kube-proxy 1.36, `ProxyServer.Run`).
     pub fn endpoint_slices() -> Self {
         Selection {
             labels: Some("!service.kubernetes.io/headless".into()),
@@ -44,13 +44,13 @@ impl Selection {
         Selection { fields: Some(format!("metadata.name={name}")), ..Selection::all(Kind::Node) }
     }
 
-    /// All ServiceCIDRs; served since Kubernetes 1.33.
+    /// All ServiceCIDRs, which are served since Kubernetes 1.33.
     pub fn service_cidrs() -> Self {
         Selection { optional: true, ..Selection::all(Kind::ServiceCidr) }
     }
 
-    /// What enforcing policies takes: all nodes, which may be peers; namespaces; pods that have not ended, whose
-    /// addresses count; and both kinds of policy, of which a cluster may not have ClusterNetworkPolicy.
+    /// The kinds that policies need: all nodes, which may be peers; namespaces; pods that have not terminated; and both kinds
+    /// of policy, of which ClusterNetworkPolicy is optional.
     pub fn network_policy() -> Vec<Self> {
         let running = "status.phase!=Succeeded,status.phase!=Failed".to_owned();
         vec![
@@ -62,7 +62,7 @@ impl Selection {
         ]
     }
 
-    /// What serving Services on a node takes.
+    /// The kinds that serving Services on a node needs.
     pub fn service_proxying(node: &str) -> Vec<Self> {
         vec![Selection::node(node), Selection::services(), Selection::endpoint_slices()]
     }

@@ -1,4 +1,4 @@
-//! What is known of a source's state, for `/healthz`, metrics and the log.
+//! The health of a source, by kind, for `/healthz`, metrics and the log.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,40 +6,40 @@ use std::time::{Duration, Instant};
 
 use portcullis_cluster::Kind;
 
-/// The state of a source, kind by kind. Shared with its tasks; reading it is cheap.
+/// The health of a source, shared with its tasks.
 #[derive(Debug)]
 pub struct SourceHealth {
     kinds: Vec<Mutex<KindStatus>>,
-    /// Why objects or documents cannot be read, by kind where it is known.
+    /// Why objects or documents cannot be read, by their kind if it is known.
     unreadable: Mutex<BTreeMap<Option<Kind>, Vec<String>>>,
 }
 
-/// The state of one kind.
+/// The status of one kind.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct KindStatus {
     /// The kind.
     pub kind: Kind,
-    /// When the source last contacted anything: an answer, an event, a bookmark, a file read.
+    /// When the source last received a response, watch event or bookmark, or read the manifests.
     pub last_contact: Option<Instant>,
     /// The kind has been fully listed once.
     pub synced: bool,
-    /// The API server does not serve the kind, which it need not.
+    /// The API server does not serve the kind, which is optional.
     pub is_unserved: bool,
-    /// What it is trying to get over; `None` while all is well.
+    /// The last error; `None` after a success.
     pub error: Option<String>,
-    /// Requests or reads that failed, since the start.
+    /// The number of requests or reads that failed since the start.
     pub failures: u64,
-    /// Full lists, since the start.
+    /// The number of full lists since the start.
     pub lists: u64,
-    /// Objects that cannot be read as a whole, and are not served or served as they last were.
+    /// The number of objects that cannot be parsed; their last valid version stays in use.
     pub unreadable: usize,
-    /// Objects of which a field is ignored because it cannot be understood.
+    /// The number of objects with an invalid field, which is ignored.
     pub with_problems: usize,
 }
 
 impl KindStatus {
-    /// That of a kind of which nothing has been contacted.
+    /// The status before the first contact.
     pub(crate) fn new(kind: Kind) -> Self {
         KindStatus {
             kind,
@@ -61,13 +61,13 @@ impl SourceHealth {
         SourceHealth { kinds, unreadable: Mutex::default() }
     }
 
-    /// Why objects or documents cannot be read now, a line each, which names the file and line or the object.
+    /// Returns why objects or documents cannot be read now: one line each, with the file and line or the object.
     pub fn unreadable(&self) -> Vec<String> {
         let unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
         unreadable.values().flatten().cloned().collect()
     }
 
-    /// Replaces what was reported before as unreadable of a kind; `None` where the kind is not known.
+    /// Sets why objects or documents of a kind cannot be read; `None` if the kind is not known.
     pub(super) fn set_unreadable(&self, kind: Option<Kind>, reasons: Vec<String>) {
         let mut unreadable = self.unreadable.lock().unwrap_or_else(PoisonError::into_inner);
         if reasons.is_empty() {
@@ -77,32 +77,32 @@ impl SourceHealth {
         }
     }
 
-    /// The state of each kind that the source follows.
+    /// Returns the status of each kind that the source follows.
     pub fn snapshot(&self) -> Vec<KindStatus> {
         self.kinds.iter().map(|status| lock(status).clone()).collect()
     }
 
-    /// Whether all kinds have been fully listed.
+    /// Returns true if all kinds have been fully listed.
     pub fn synced(&self) -> bool {
         self.kinds.iter().all(|status| lock(status).synced)
     }
 
-    /// When the kind that has been silent for longest was last contacted of; `None` where one never was. A kind that the
-    /// server does not serve is not silent, so it does not count.
+    /// Returns the oldest last contact of all kinds; `None` if one had none. Kinds that the server does not serve are
+    /// ignored.
     pub fn last_contact(&self) -> Option<Instant> {
         let served = self.kinds.iter().map(lock).filter(|status| !status.is_unserved);
         served.map(|status| status.last_contact).min().flatten()
     }
 
-    /// When the source last contacted of any kind.
+    /// Returns the latest contact of any kind.
     pub fn last_response(&self) -> Option<Instant> {
         self.kinds.iter().filter_map(|status| lock(status).last_contact).max()
     }
 
-    /// Says what kinds are not listed yet, and why, once the source has contacted nothing of any kind for `limit`.
+    /// Returns which kinds are not listed yet, and why, if there was no contact of any kind for `limit`.
     pub fn list_timeout(&self, since: Instant, limit: Duration) -> Option<String> {
-        let contacted = self.last_response().unwrap_or(since);
-        if self.synced() || contacted.max(since).elapsed() < limit {
+        let last = self.last_response().unwrap_or(since);
+        if self.synced() || last.max(since).elapsed() < limit {
             return None;
         }
         // Most kinds fail for the same reason.
@@ -110,7 +110,7 @@ impl SourceHealth {
         let reasons: BTreeSet<String> = missing.iter().filter_map(|kind| kind.error.clone()).collect();
         let reasons: Vec<String> = reasons.into_iter().collect();
         let plurals: Vec<&str> = missing.iter().map(|kind| kind.kind.plural()).collect();
-        let why = if reasons.is_empty() { "no answer".to_owned() } else { reasons.join("; ") };
+        let why = if reasons.is_empty() { "no response".to_owned() } else { reasons.join("; ") };
         Some(format!("cannot list {}: {why}", plurals.join(", ")))
     }
 
@@ -155,7 +155,7 @@ impl SourceHealth {
 }
 
 fn lock(status: &Mutex<KindStatus>) -> MutexGuard<'_, KindStatus> {
-    // A panic while it is held leaves whole values behind.
+    // A panic with the lock held leaves no partial value.
     status.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -164,14 +164,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_kind_that_is_not_served_is_not_silent() {
+    fn kinds_that_are_not_served_are_ignored_in_the_last_contact() {
         let health = SourceHealth::new([Kind::Service, Kind::ClusterNetworkPolicy]);
-        let contacted = || health.last_contact().is_some();
+        let is_contacted = || health.last_contact().is_some();
         health.record_contact(Kind::Service);
-        assert!(!contacted(), "the other kind has not been contacted of");
+        assert!(!is_contacted(), "the other kind has no contact");
         health.set_unserved(Kind::ClusterNetworkPolicy, true);
-        assert!(contacted());
+        assert!(is_contacted());
         health.set_unserved(Kind::ClusterNetworkPolicy, false);
-        assert!(!contacted(), "it is served now, and nothing has come");
+        assert!(!is_contacted(), "it is served now, without a contact");
     }
 }

@@ -1,11 +1,11 @@
-//! Kinds of network policies that are not enforced, which deserve more than a line about kinds without a use: an
-//! operator who applied such an object expects that it restricts access.
+//! Warnings about kinds of network policies that are not enforced: an operator who applied such an object expects that it
+//! restricts access.
 
 /// The group of ClusterNetworkPolicy, and of the kinds that it replaced.
 const GROUP: &str = "policy.networking.k8s.io";
 
-/// What to say of objects of a kind that is not read, by its `apiVersion` and `kind`, where they are network policies;
-/// `None` for all other kinds.
+/// Returns a warning about the objects of a kind if they are network policies that are not enforced; `None` for all other
+/// kinds.
 pub(crate) fn warning(api_version: &str, kind: &str) -> Option<String> {
     let group = api_version.split_once('/').map_or("", |(group, _)| group);
     let instead = match (group, kind) {
@@ -24,7 +24,7 @@ pub(crate) fn warning(api_version: &str, kind: &str) -> Option<String> {
     Some(format!("{kind} objects ({api_version}) are not enforced: {instead}"))
 }
 
-/// The same for a kind as the manifests name it, `apiVersion` and `kind` with a space between.
+/// The same for `apiVersion` and `kind` with a space between.
 pub(crate) fn warning_of(named: &str) -> Option<String> {
     let (api_version, kind) = named.split_once(' ')?;
     warning(api_version, kind)
@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn policies_that_are_not_enforced_are_named() {
+    fn kinds_that_are_not_enforced_have_a_warning() {
         let rows = [
             (
                 "policy.networking.k8s.io/v1alpha1 AdminNetworkPolicy",
@@ -56,16 +56,16 @@ mod tests {
             ("nonsense", None),
         ];
         for (named, expected) in rows {
-            let words = warning_of(named);
+            let warning = warning_of(named);
             match expected {
                 Some(expected) => {
-                    let words = words.expect(named);
+                    let warning = warning.expect(named);
                     assert!(
-                        words.contains(" are not enforced: ") && words.contains(expected),
-                        "{named}: {words}"
+                        warning.contains(" are not enforced: ") && warning.contains(expected),
+                        "{named}: {warning}"
                     );
                 }
-                None => assert_eq!(words, None, "{named}"),
+                None => assert_eq!(warning, None, "{named}"),
             }
         }
     }

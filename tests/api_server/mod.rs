@@ -1,8 +1,8 @@
-//! An API server for tests: in this process, over plain HTTP, with a script.
+//! A fake API server, in the test's process and over plain HTTP.
 //!
-//! It answers lists (pages, selectors), single objects and watches (bookmarks, streaming lists, expired
-//! revisions) and creations in the shape that a real one has, which `fixtures/apiserver/` records and
-//! `tests/api_source.rs` holds it against. A test changes what it stores and how it misbehaves:
+//! It serves lists (pages, selectors), single objects, watches (bookmarks, streaming lists, expired revisions) and creations.
+//! `tests/api_source/recordings.rs` compares it with recordings of a real server in `fixtures/apiserver/`. Tests change its
+//! objects and plan faults:
 //!
 //! ```ignore
 //! let server = ApiServer::start();
@@ -12,9 +12,9 @@
 //! ```
 #![allow(dead_code, reason = "each test file uses its own part of it")]
 
-mod answer;
 mod fault;
 mod resource;
+mod response;
 mod selector;
 mod store;
 mod watch;
@@ -32,39 +32,39 @@ pub(crate) use fault::Fault;
 use store::Store;
 use watch::Command;
 
-/// How it answers a request for a streaming list.
+/// The response to a request for a streaming list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Streaming {
-    /// With a streaming list.
+    /// A streaming list.
     Supported,
-    /// With an ERROR event, code 500, inside a stream with status 200: its etcd cannot do it.
+    /// An ERROR event with code 500, inside a stream with status 200: its etcd does not support it.
     EtcdTooOld,
-    /// With status 422: it knows the option, and its feature gate is off.
+    /// Status 422: the feature gate is off.
     GateOff,
-    /// With a watch that begins with all objects and never says where they end: it does not know the option.
+    /// A watch that begins with all objects, without a bookmark at their end: the option is unknown.
     Unknown,
 }
 
-/// How it behaves, apart from faults.
+/// The behaviour of the server, apart from faults.
 #[derive(Clone, Debug)]
 struct Settings {
     streaming: Streaming,
-    /// The wait before the head of each answer.
+    /// The wait before the head of each response.
     slow: Duration,
     /// The wait after each object of a streaming list.
     drip: Duration,
     /// The time between bookmarks.
     bookmarks: Duration,
-    /// The bearer token that is asked for.
+    /// The required bearer token.
     token: Option<String>,
     /// Resources that are not served, by their name in the path.
     absent: Vec<String>,
 }
 
-/// A request as it came.
+/// A received request.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
-    /// When it came.
+    /// Its time.
     pub(crate) at: Instant,
     /// Its path and query.
     pub(crate) uri: String,
@@ -93,7 +93,7 @@ pub(crate) struct ApiServer {
 }
 
 impl ApiServer {
-    /// Starts an empty one on a free port of 127.0.0.1.
+    /// Starts a server without objects on a free port of 127.0.0.1.
     pub(crate) fn start() -> Self {
         let settings = Settings {
             streaming: Streaming::Supported,
@@ -125,7 +125,7 @@ impl ApiServer {
             .enable_all()
             .build()
             .expect("a thread");
-        let router = answer::router(self.shared.clone());
+        let router = response::router(self.shared.clone());
         runtime.spawn(async move {
             let listener = tokio::net::TcpListener::from_std(listener).expect("the runtime drives sockets");
             axum::serve(listener, router).await
@@ -133,7 +133,7 @@ impl ApiServer {
         self.runtime = Some(runtime);
     }
 
-    /// Closes the port and all connections; what is stored stays.
+    /// Closes the port and all connections; the objects stay.
     pub(crate) fn stop(&mut self) {
         if let Some(runtime) = self.runtime.take() {
             runtime.shutdown_background();
@@ -142,7 +142,7 @@ impl ApiServer {
     }
 
     /// Opens the same port again.
-    pub(crate) fn start_again(&mut self) {
+    pub(crate) fn restart(&mut self) {
         let deadline = Instant::now() + Duration::from_secs(5);
         let listener = loop {
             match TcpListener::bind(self.address) {
@@ -154,12 +154,12 @@ impl ApiServer {
         self.serve(listener);
     }
 
-    /// Its address, as `--master` takes it.
+    /// Returns its address, as for `--master`.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Writes a kubeconfig that leads to it, with a bearer token, and returns its path.
+    /// Writes a kubeconfig of the server with a bearer token, and returns its path.
     pub(crate) fn kubeconfig(&self, folder: &Path, token: &str) -> PathBuf {
         let config = json!({
             "apiVersion": "v1", "kind": "Config", "current-context": "test",
@@ -172,18 +172,18 @@ impl ApiServer {
         path
     }
 
-    /// Creates or replaces an object; its revision is the answer.
+    /// Creates or replaces an object and returns its revision.
     pub(crate) fn apply(&self, object: Value) -> u64 {
         self.change(|store| store.apply(object, None))
     }
 
-    /// The same with the revision that the object says, which must not be older than the newest.
+    /// The same with the object's own revision, which must be newer than the latest one.
     pub(crate) fn apply_recorded(&self, object: Value) -> u64 {
         let revision = recorded_revision(&object);
         self.change(|store| store.apply(object, Some(revision)))
     }
 
-    /// Takes objects in as they are, with their revisions, as if they had always been there.
+    /// Adds objects with their revisions, without watch events.
     pub(crate) fn load(&self, objects: impl IntoIterator<Item = Value>) {
         self.change(|store| {
             objects.into_iter().for_each(|object| store.load(object));
@@ -191,33 +191,33 @@ impl ApiServer {
         });
     }
 
-    /// Deletes an object, as in `delete("services", "default/web")`; the revision is the answer.
+    /// Deletes an object, as in `delete("services", "default/web")`, and returns the revision.
     pub(crate) fn delete(&self, plural: &str, name: &str) -> u64 {
         self.change(|store| store.delete(plural, name, None))
     }
 
-    /// The same with a revision.
+    /// The same with a given revision.
     pub(crate) fn delete_recorded(&self, plural: &str, name: &str, revision: u64) -> u64 {
         self.change(|store| store.delete(plural, name, Some(revision)))
     }
 
-    /// Moves the revision on, as changes of objects that nobody here watches do.
+    /// Raises the revision, as changes of other objects do.
     pub(crate) fn set_revision(&self, revision: u64) {
         self.change(|store| store.set_revision(revision));
     }
 
-    /// Goes back to an older revision, as an etcd that was restored from a backup: later changes never were.
+    /// Returns to an older revision, as an etcd that is restored from a backup.
     pub(crate) fn restore(&self, revision: u64) {
         self.change(|store| store.restore(revision));
         self.disconnect_all();
     }
 
-    /// The newest revision.
+    /// Returns the latest revision.
     pub(crate) fn revision(&self) -> u64 {
         lock(&self.shared.store).revision()
     }
 
-    /// All objects of a resource, as in `objects("events")`, by their keys.
+    /// Returns all objects of a resource, as in `objects("events")`, ordered by key.
     pub(crate) fn objects(&self, plural: &str) -> Vec<Value> {
         let (resource, selector) = (resource::Resource::by_plural(plural), selector::Selector::default());
         let store = lock(&self.shared.store);
@@ -231,67 +231,67 @@ impl ApiServer {
         revision
     }
 
-    /// Forgets all history: older revisions and continuations are answered with 410.
+    /// Compacts the history: requests for older revisions and continue tokens get 410.
     pub(crate) fn compact(&self) {
         lock(&self.shared.store).compact();
     }
 
-    /// Sets how streaming lists are answered.
+    /// Sets the response to requests for streaming lists.
     pub(crate) fn set_streaming(&self, streaming: Streaming) {
         lock(&self.shared.settings).streaming = streaming;
     }
 
-    /// Makes it wait before each answer.
+    /// Sets the wait before each response.
     pub(crate) fn slow(&self, wait: Duration) {
         lock(&self.shared.settings).slow = wait;
     }
 
-    /// Makes it wait after each object of a streaming list.
+    /// Sets the wait after each object of a streaming list.
     pub(crate) fn drip(&self, wait: Duration) {
         lock(&self.shared.settings).drip = wait;
     }
 
-    /// Sets the time between bookmarks; a minute if it is never set.
+    /// Sets the time between bookmarks; the default is a minute.
     pub(crate) fn bookmark_every(&self, time: Duration) {
         lock(&self.shared.settings).bookmarks = time;
     }
 
-    /// Asks for a bearer token: others get 401.
+    /// Requires a bearer token: other requests get 401.
     pub(crate) fn require_token(&self, token: &str) {
         lock(&self.shared.settings).token = Some(token.to_owned());
     }
 
-    /// Sets which resources it does not serve (404), as in `["servicecidrs"]`.
+    /// Sets the resources that are not served (404), as in `["servicecidrs"]`.
     pub(crate) fn set_absent(&self, plurals: &[&str]) {
         lock(&self.shared.settings).absent = plurals.iter().map(|&plural| plural.to_owned()).collect();
     }
 
-    /// Plans a fault; the first that fits a request is used.
+    /// Plans a fault; the first one that matches a request is used.
     pub(crate) fn fail(&self, fault: Fault) {
         lock(&self.shared.faults).push(fault);
     }
 
-    /// Whether all planned faults have happened.
+    /// Returns true if all planned faults were used.
     pub(crate) fn all_failed(&self) -> bool {
         lock(&self.shared.faults).is_empty()
     }
 
-    /// Breaks all watches in the middle of their streams.
+    /// Interrupts all watches.
     pub(crate) fn disconnect_all(&self) {
         self.command(&Command::Break);
     }
 
-    /// Ends all watches as if their time were over.
+    /// Ends all watches, as after their timeout.
     pub(crate) fn close_all(&self) {
         self.command(&Command::Close);
     }
 
-    /// Sends a bookmark in all watches that allow them.
+    /// Sends a bookmark to all watches that allow them.
     pub(crate) fn bookmark_now(&self) {
         self.command(&Command::Bookmark);
     }
 
-    /// Sends any text in all watches.
+    /// Sends text to all watches.
     pub(crate) fn send_raw(&self, text: &str) {
         self.command(&Command::Send(text.to_owned()));
     }
@@ -300,17 +300,17 @@ impl ApiServer {
         lock(&self.shared.watches).retain(|watch| watch.send(command.clone()).is_ok());
     }
 
-    /// The number of open watches.
+    /// Returns the number of open watches.
     pub(crate) fn watches(&self) -> usize {
         let mut watches = lock(&self.shared.watches);
         watches.retain(|watch| !watch.is_closed());
         watches.len()
     }
 
-    /// The requests so far of which the path and query contain all of `words`.
+    /// Returns the requests whose path and query contain all of `words`.
     pub(crate) fn requests(&self, words: &[&str]) -> Vec<Request> {
-        let fits = |request: &&Request| words.iter().all(|word| request.uri.contains(word));
-        lock(&self.shared.requests).iter().filter(fits).cloned().collect()
+        let matches = |request: &&Request| words.iter().all(|word| request.uri.contains(word));
+        lock(&self.shared.requests).iter().filter(matches).cloned().collect()
     }
 }
 

@@ -1,17 +1,17 @@
-//! What is served, and where.
+//! The resources that are served.
 
 use serde_json::{Value, json};
 
 /// A resource of the API.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Resource {
-    /// The group and version, as `apiVersion` spells them.
+    /// The `apiVersion` of its objects.
     pub(super) version: &'static str,
     /// Its name in paths.
     pub(super) plural: &'static str,
     /// The kind of its objects.
     pub(super) kind: &'static str,
-    /// Whether its objects live in namespaces.
+    /// True if it is namespaced.
     pub(super) namespaced: bool,
 }
 
@@ -44,7 +44,7 @@ static RESOURCES: [Resource; 11] = [
 ];
 
 impl Resource {
-    /// The resource of an object.
+    /// Returns the resource of an object.
     pub(super) fn of(object: &Value) -> &'static Resource {
         let (version, kind) = (object["apiVersion"].as_str(), object["kind"].as_str());
         let found = RESOURCES.iter().find(|r| Some(r.version) == version && Some(r.kind) == kind);
@@ -56,12 +56,12 @@ impl Resource {
         found.unwrap_or_else(|| panic!("this server has no {plural}; add it to RESOURCES"))
     }
 
-    /// All resources of a group and version.
+    /// Returns all resources of an `apiVersion`.
     pub(super) fn of_version(version: &str) -> impl Iterator<Item = &'static Resource> {
         RESOURCES.iter().filter(move |resource| resource.version == version)
     }
 
-    /// The resource, namespace and name that a path names.
+    /// Parses a path into resource, namespace and name.
     pub(super) fn at(path: &str) -> Option<(&'static Resource, Option<String>, Option<String>)> {
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         let (version, rest) = match parts.as_slice() {
@@ -81,7 +81,7 @@ impl Resource {
         Some((found, owned(namespace), owned(name)))
     }
 
-    /// The key of an object in etcd, below that of its resource.
+    /// Returns the key of an object in etcd, relative to its resource.
     pub(super) fn key(&self, object: &Value) -> String {
         let text = |field: &str| object["metadata"][field].as_str().unwrap_or_default().to_owned();
         match (self.namespaced, text("namespace")) {
@@ -91,7 +91,7 @@ impl Resource {
         }
     }
 
-    /// A bookmark: an empty object, with the fields that the API never leaves out.
+    /// Returns the object of a bookmark: empty, except for fields without `omitempty`.
     pub(super) fn bookmark(&self, revision: u64, ends_list: bool) -> Value {
         let mut object = json!({"kind": self.kind, "apiVersion": self.version, "metadata": {"resourceVersion": revision.to_string()}});
         if ends_list {

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-/// Which objects a request is about.
+/// The selectors of a request.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Selector {
     pub(super) namespace: Option<String>,
@@ -11,7 +11,7 @@ pub(super) struct Selector {
 }
 
 impl Selector {
-    /// Whether it narrows anything down.
+    /// Returns true if it restricts the objects.
     pub(super) fn is_some(&self) -> bool {
         !(self.labels.is_empty() && self.fields.is_empty())
     }
@@ -57,7 +57,7 @@ fn field(term: &str, object: &Value) -> bool {
     let (path, value, wanted) = match (term.split_once("!="), term.split_once('=')) {
         (Some((path, value)), _) => (path, value, false),
         (None, Some((path, value))) => (path, value.trim_start_matches('='), true),
-        (None, None) => panic!("{term:?} is no field selector"),
+        (None, None) => panic!("{term:?}: invalid field selector"),
     };
     let found = path.split('.').fold(object, |value, part| &value[part]).as_str().unwrap_or_default();
     (found == value) == wanted

@@ -1,4 +1,4 @@
-//! What the server knows: objects by revision.
+//! The server's objects, by revision.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,13 +8,13 @@ use serde_json::Value;
 use super::resource::Resource;
 use super::selector::Selector;
 
-/// An object's resource (by its plural) and its key below that.
+/// The plural of an object's resource, and its key.
 type Key = (&'static str, String);
 
 #[derive(Default)]
 pub(super) struct Store {
     revision: u64,
-    /// Revisions before this one are forgotten.
+    /// Older revisions are compacted.
     compacted: u64,
     objects: BTreeMap<Key, Arc<Value>>,
     history: Vec<Change>,
@@ -37,7 +37,7 @@ impl Store {
     }
 
     pub(super) fn compact(&mut self) {
-        // The history itself stays for watches that are open.
+        // The history stays for open watches.
         self.compacted = self.revision;
     }
 
@@ -93,7 +93,7 @@ impl Store {
         self.revision
     }
 
-    /// All objects as they were at a revision.
+    /// Returns all objects at a revision.
     fn at(&self, revision: u64) -> BTreeMap<Key, Arc<Value>> {
         let mut objects = self.objects.clone();
         for change in self.history.iter().rev().take_while(|change| change.revision > revision) {
@@ -105,7 +105,7 @@ impl Store {
         objects
     }
 
-    /// The objects of a resource at a revision, by their keys.
+    /// Returns the objects of a resource at a revision, ordered by key.
     pub(super) fn list(
         &self,
         resource: &Resource,
@@ -122,7 +122,7 @@ impl Store {
         self.objects.get(&(resource.plural, key.to_owned())).cloned()
     }
 
-    /// The watch events of a resource after a revision: their types and objects.
+    /// Returns the watch events of a resource after a revision: their types and objects.
     pub(super) fn events(
         &self,
         resource: &Resource,
@@ -136,14 +136,14 @@ impl Store {
 }
 
 impl Change {
-    /// What a watch with this selector sees of it.
+    /// Returns the watch event for a selector, if any.
     fn event(&self, selector: &Selector) -> Option<(&'static str, Arc<Value>)> {
         let matching = |object: &Option<Arc<Value>>| object.clone().filter(|object| selector.matches(object));
         match (matching(&self.old), matching(&self.new)) {
             (None, Some(new)) => Some(("ADDED", new)),
             (Some(_), Some(new)) => Some(("MODIFIED", new)),
             (Some(old), None) => {
-                // The object as it last was, with the revision of its end.
+                // The last version of the object, with the revision of its deletion.
                 let mut last = Value::clone(&old);
                 last["metadata"]["resourceVersion"] = self.revision.to_string().into();
                 Some(("DELETED", Arc::new(last)))

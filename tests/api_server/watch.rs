@@ -1,4 +1,4 @@
-//! One open watch.
+//! Watches of the server.
 
 use std::collections::HashMap;
 use std::io;
@@ -9,12 +9,12 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::answer::failure;
 use super::resource::Resource;
+use super::response::error_status;
 use super::selector::Selector;
 use super::{Shared, Streaming, lock};
 
-/// What a test orders.
+/// A command of a test.
 #[derive(Clone, Debug)]
 pub(super) enum Command {
     Bookmark,
@@ -29,18 +29,18 @@ pub(super) struct Watch {
     shared: Arc<Shared>,
     resource: &'static Resource,
     selector: Selector,
-    /// How to answer the wish for a streaming list, if there is one.
+    /// The response to the request for a streaming list, if it is one.
     initial: Option<Streaming>,
     bookmarks: bool,
-    /// Events after this revision are sent; `None` begins with what is there.
+    /// The revision after which events are sent; `None` to begin with all objects.
     since: Option<u64>,
-    /// The newest and the oldest known revision when it was asked for.
-    asked_at: (u64, u64),
+    /// The latest and the oldest revision at the time of the request.
+    revisions_at_start: (u64, u64),
     end: Instant,
 }
 
-/// The watch is over: nobody listens, or it has ended by itself.
-struct Over;
+/// The watch has ended.
+struct Ended;
 
 impl Watch {
     pub(super) fn new(
@@ -54,14 +54,14 @@ impl Watch {
         let end = Instant::now() + Duration::from_secs(number("timeoutSeconds").unwrap_or(1800));
         let bookmarks = parameters.get("allowWatchBookmarks").is_some_and(|value| value == "true");
         let since = number("resourceVersion").filter(|&revision| revision > 0 && initial.is_none());
-        let asked_at = {
+        let revisions_at_start = {
             let store = lock(&shared.store);
             (store.revision(), store.compacted())
         };
-        Watch { shared, resource, selector, initial, bookmarks, since, asked_at, end }
+        Watch { shared, resource, selector, initial, bookmarks, since, revisions_at_start, end }
     }
 
-    /// Sends events until the time is over or the test ends it.
+    /// Sends events until the timeout, or until the test ends the watch.
     pub(super) async fn run(mut self, lines: Lines, mut commands: mpsc::UnboundedReceiver<Command>) {
         let _ = self.events(&lines, &mut commands).await;
     }
@@ -70,7 +70,7 @@ impl Watch {
         &mut self,
         lines: &Lines,
         commands: &mut mpsc::UnboundedReceiver<Command>,
-    ) -> Result<(), Over> {
+    ) -> Result<(), Ended> {
         let mut changed = self.shared.changed.subscribe();
         let mut since = self.begin(lines).await?;
         let every = lock(&self.shared.settings).bookmarks;
@@ -94,20 +94,20 @@ impl Watch {
                     next_bookmark = Instant::now() + every;
                 }
                 () = sleep_until(self.end) => return self.bookmark(lines, since, false).await,
-                () = lines.closed() => return Err(Over),
+                () = lines.closed() => return Err(Ended),
             }
         }
     }
 
-    /// What comes before changes: nothing, all objects, or an error that ends it.
-    async fn begin(&self, lines: &Lines) -> Result<u64, Over> {
-        let (revision, compacted) = self.asked_at;
+    /// Sends all objects, or an error, or nothing, and returns the revision after which changes follow.
+    async fn begin(&self, lines: &Lines) -> Result<u64, Ended> {
+        let (revision, compacted) = self.revisions_at_start;
         let error = match (self.initial, self.since) {
             (Some(Streaming::EtcdTooOld), _) => {
                 let message = "a watch stream was requested by the client but the required storage feature RequestWatchProgress is disabled";
-                Some(failure(500, "InternalError", message, None))
+                Some(error_status(500, "InternalError", message, None))
             }
-            (_, Some(since)) if since < compacted => Some(failure(
+            (_, Some(since)) if since < compacted => Some(error_status(
                 410,
                 "Expired",
                 &format!("too old resource version: {since} ({compacted})"),
@@ -117,7 +117,7 @@ impl Watch {
         };
         if let Some(error) = error {
             event(lines, "ERROR", &error).await?;
-            return Err(Over);
+            return Err(Ended);
         }
         if let Some(since) = self.since {
             return Ok(since);
@@ -126,7 +126,7 @@ impl Watch {
         let objects = lock(&self.shared.store).list(self.resource, &self.selector, revision);
         for (_, object) in objects {
             event(lines, "ADDED", &object).await?;
-            // Even a sleep of no time lasts a tick of the timer.
+            // A sleep of 0 takes one tick of the timer.
             if !drip.is_zero() {
                 sleep(drip).await;
             }
@@ -137,7 +137,7 @@ impl Watch {
         Ok(revision)
     }
 
-    async fn catch_up(&self, lines: &Lines, since: u64) -> Result<u64, Over> {
+    async fn catch_up(&self, lines: &Lines, since: u64) -> Result<u64, Ended> {
         let (events, revision) = {
             let store = lock(&self.shared.store);
             (store.events(self.resource, &self.selector, since), store.revision())
@@ -148,8 +148,8 @@ impl Watch {
         Ok(since.max(revision))
     }
 
-    async fn bookmark(&self, lines: &Lines, since: u64, ends_list: bool) -> Result<(), Over> {
-        // Of a revision that it has not reached, the server has nothing to say.
+    async fn bookmark(&self, lines: &Lines, since: u64, ends_list: bool) -> Result<(), Ended> {
+        // No bookmarks for revisions that the server has not reached.
         if !self.bookmarks || since > lock(&self.shared.store).revision() {
             return Ok(());
         }
@@ -157,10 +157,10 @@ impl Watch {
     }
 }
 
-async fn event(lines: &Lines, kind: &str, object: &Value) -> Result<(), Over> {
+async fn event(lines: &Lines, kind: &str, object: &Value) -> Result<(), Ended> {
     send(lines, Ok(format!("{}\n", json!({"type": kind, "object": object})))).await
 }
 
-async fn send(lines: &Lines, line: Result<String, io::Error>) -> Result<(), Over> {
-    lines.send(line).await.map_err(|_| Over)
+async fn send(lines: &Lines, line: Result<String, io::Error>) -> Result<(), Ended> {
+    lines.send(line).await.map_err(|_| Ended)
 }

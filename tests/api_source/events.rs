@@ -1,4 +1,4 @@
-//! What is wrong with policies becomes Events, once for each version of an object, whoever sees it.
+//! Events about invalid policies: one for each version of an object, on all nodes.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::api_server::{ApiServer, Fault};
-use crate::{Heard, PATIENCE, eventually, options};
+use crate::{TIMEOUT, TestSource, eventually, options};
 
-/// What a node hears of policies, which it reports without waiting.
-async fn node(server: &ApiServer, name: &str) -> Heard {
-    // So that a test need not take in what it does not ask for.
+/// Starts the source of a node that follows policies and creates Events without delay.
+async fn node(server: &ApiServer, name: &str) -> TestSource {
+    // A capacity that lets tests ignore events.
     let (sink, batches) = mpsc::channel(64);
     let access = Access { kubeconfig: None, master: Some(server.url()) };
     let selections = vec![Selection::all(Kind::NetworkPolicy), Selection::all(Kind::ClusterNetworkPolicy)];
@@ -20,7 +20,7 @@ async fn node(server: &ApiServer, name: &str) -> Heard {
     let origin = SourceConfig::ApiServer { access, selections, options: options() };
     let source =
         source::spawn_with_events(origin, sink, Some(reporter)).await.expect("the access makes sense");
-    Heard { source, batches, waiting: Default::default() }
+    TestSource { source, batches, waiting: Default::default() }
 }
 
 fn policy(name: &str, generation: u64, port: Value) -> Value {
@@ -31,15 +31,15 @@ fn policy(name: &str, generation: u64, port: Value) -> Value {
     })
 }
 
-/// The Events, in words.
+/// Returns the Events as text.
 fn events(server: &ApiServer) -> Vec<String> {
-    let words = |event: &Value| {
+    let describe = |event: &Value| {
         let text = |pointer: &str| event.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
         let (regarding, node) = (text("/regarding/name"), text("/reportingInstance"));
         let (place, reason) = (text("/metadata/namespace"), text("/reason"));
         format!("{place}/{} {reason} of {regarding} by {node}: {}", text("/metadata/name"), text("/note"))
     };
-    server.objects("events").iter().map(words).collect()
+    server.objects("events").iter().map(describe).collect()
 }
 
 async fn eventually_events(server: &ApiServer, expected: &[&str]) {
@@ -51,7 +51,7 @@ const NOT_A_PORT: &str = "web.0-1.1 InvalidNetworkPolicy of web by node-1: spec.
                           \"0\" is not a number from 1 to 65535, or a name; this rule allows nothing";
 
 #[tokio::test]
-async fn a_malformed_policy_is_reported_once_for_each_version() {
+async fn invalid_policy_is_reported_once_for_each_version() {
     let server = ApiServer::start();
     server.apply(policy("web", 1, 0.into()));
     server.apply(policy("fine", 1, 80.into()));
@@ -59,7 +59,7 @@ async fn a_malformed_policy_is_reported_once_for_each_version() {
     let first = format!("shop/{NOT_A_PORT}");
     eventually_events(&server, &[&first]).await;
 
-    // Another node sees the same; nothing of the spec changes; the list comes again.
+    // Another node reports the same; the spec does not change; the kind is listed again.
     let _two = node(&server, "node-2").await;
     eventually("the other node reports it too", || server.requests(&["/events"]).len() == 2).await;
     server.apply(policy("web", 1, 0.into()));
@@ -83,25 +83,25 @@ async fn a_malformed_policy_is_reported_once_for_each_version() {
 }
 
 #[tokio::test]
-async fn an_unreadable_policy_is_reported_as_a_whole() {
+async fn unreadable_policy_is_reported() {
     let server = ApiServer::start();
     let mut unreadable = policy("web", 1, 80.into());
-    unreadable["spec"]["podSelector"] = json!("everybody");
+    unreadable["spec"]["podSelector"] = json!("all pods");
     server.apply(unreadable);
     let _node = node(&server, "node-1").await;
     eventually("it is reported", || server.objects("events").len() == 1).await;
-    let told = events(&server).remove(0);
-    assert!(told.contains(" of web by node-1: spec.podSelector: "), "{told}");
-    assert!(told.contains("the whole object is skipped"), "{told}");
+    let text = events(&server).remove(0);
+    assert!(text.contains(" of web by node-1: spec.podSelector: "), "{text}");
+    assert!(text.contains("the whole object is skipped"), "{text}");
 }
 
 #[tokio::test]
-async fn a_server_that_refuses_events_or_is_silent_holds_nothing_up() {
+async fn rejected_and_hanging_event_requests_do_not_block_the_source() {
     let faults = [
         ("forbidden", Fault::status(403), 1),
-        ("the namespace is going", Fault::status(404), 1),
+        ("the namespace is being deleted", Fault::status(404), 1),
         ("silent", Fault::hang(), 1),
-        ("too busy, until the third time", Fault::status(429).times(2), 3),
+        ("too many requests, twice", Fault::status(429).times(2), 3),
     ];
     for (case, fault, tries) in faults {
         let server = ApiServer::start();
@@ -111,11 +111,11 @@ async fn a_server_that_refuses_events_or_is_silent_holds_nothing_up() {
         eventually(case, || server.requests(&["/events"]).len() == tries).await;
         for name in ["a", "b", "c"] {
             server.apply(policy(name, 1, 0.into()));
-            let seen = tokio::time::timeout(PATIENCE, node.until(&format!("+shop/{name}"))).await;
-            assert!(seen.is_ok(), "{case}");
+            let received = tokio::time::timeout(TIMEOUT, node.until(&format!("+shop/{name}"))).await;
+            assert!(received.is_ok(), "{case}");
         }
         if case != "silent" {
-            // Those after it are made, should it be allowed later.
+            // Later Events are created.
             let made = if tries == 1 { 3 } else { 4 };
             eventually(case, || server.objects("events").len() == made).await;
         }
@@ -123,18 +123,18 @@ async fn a_server_that_refuses_events_or_is_silent_holds_nothing_up() {
 }
 
 #[tokio::test]
-async fn without_a_reporter_nothing_is_reported() {
+async fn without_a_reporter_no_events_are_created() {
     let server = ApiServer::start();
     server.apply(policy("web", 1, 0.into()));
-    let mut heard = Heard::by(&server, vec![Selection::all(Kind::NetworkPolicy)], options()).await;
-    heard.until("NetworkPolicy)").await;
+    let mut source = TestSource::by(&server, vec![Selection::all(Kind::NetworkPolicy)], options()).await;
+    source.until("NetworkPolicy)").await;
     server.apply(policy("web", 2, 0.into()));
-    heard.until("+shop/web").await;
+    source.until("+shop/web").await;
     assert!(server.requests(&["/events"]).is_empty());
 }
 
 #[tokio::test]
-async fn superseded_policies_are_reported_where_there_are_any() {
+async fn existing_superseded_policies_are_reported() {
     let object = |kind: &str, name: &str| {
         let version = "policy.networking.k8s.io/v1alpha1";
         json!({"apiVersion": version, "kind": kind, "metadata": {"name": name}, "spec": {}})
@@ -177,8 +177,8 @@ async fn superseded_policies_are_reported_where_there_are_any() {
             continue;
         }
         eventually(case, || !events(&server).is_empty()).await;
-        let told = events(&server).remove(0);
-        assert!(told.contains("PolicyKindNotEnforced of node-1 by "), "{case}: {told}");
-        expected.iter().for_each(|words| assert!(told.contains(words), "{case}: {told}"));
+        let text = events(&server).remove(0);
+        assert!(text.contains("PolicyKindNotEnforced of node-1 by "), "{case}: {text}");
+        expected.iter().for_each(|part| assert!(text.contains(part), "{case}: {text}"));
     }
 }

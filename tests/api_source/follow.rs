@@ -1,4 +1,4 @@
-//! Lists and watches as they should go.
+//! Lists and watches without errors.
 
 use std::time::{Duration, Instant};
 
@@ -7,55 +7,55 @@ use portcullis_cluster::Kind;
 use serde_json::json;
 
 use crate::api_server::{Fault, Streaming};
-use crate::{Heard, eventually, options, server_with, service};
+use crate::{TestSource, eventually, options, server_with, service};
 
 #[tokio::test]
-async fn a_streaming_list_then_changes_on_one_connection() {
+async fn streaming_list_and_changes_use_one_connection() {
     let server = server_with(&["a", "b"]);
-    let mut heard = Heard::services(&server).await;
-    heard.expect(&["(Service", "+default/a", "+default/b", "Service)"]).await;
+    let mut source = TestSource::services(&server).await;
+    source.expect(&["(Service", "+default/a", "+default/b", "Service)"]).await;
     server.apply(service("c", json!({})));
     server.apply(service("a", json!({"clusterIP": "10.96.0.9"})));
     server.delete("services", "default/b");
-    heard.expect(&["+default/c", "+default/a", "-default/b"]).await;
+    source.expect(&["+default/c", "+default/a", "-default/b"]).await;
     let requests = server.requests(&[]);
     assert_eq!(requests.len(), 1, "{requests:?}");
     assert!(requests[0].uri.contains("sendInitialEvents=true"), "{requests:?}");
     assert!(requests[0].user_agent.starts_with("portcullis/"), "{requests:?}");
-    let status = heard.status();
+    let status = source.status();
     assert!(status.synced && status.error.is_none() && status.last_contact.is_some(), "{status:?}");
     assert_eq!((status.lists, status.failures, status.unreadable), (1, 0, 0));
 }
 
 #[tokio::test]
-async fn an_empty_list_is_a_list() {
+async fn empty_list_counts_as_listed() {
     let server = server_with(&[]);
-    let mut heard = Heard::by(&server, Selection::service_proxying("n1"), options()).await;
+    let mut source = TestSource::by(&server, Selection::service_proxying("n1"), options()).await;
     let mut events = Vec::new();
     for _ in 0..6 {
-        events.push(heard.next().await);
+        events.push(source.next().await);
     }
     events.sort();
     assert_eq!(events, ["(EndpointSlice", "(Node", "(Service", "EndpointSlice)", "Node)", "Service)"]);
-    eventually("all kinds are synced", || heard.source.health().synced()).await;
+    eventually("all kinds are synced", || source.source.health().synced()).await;
 }
 
 #[tokio::test]
-async fn servers_without_streaming_lists_are_read_by_pages() {
-    let quick = ListWatchOptions { response_timeout: Duration::from_millis(200), ..options() };
+async fn servers_without_streaming_lists_are_read_in_pages() {
+    let short = ListWatchOptions { response_timeout: Duration::from_millis(200), ..options() };
     let rows = [
-        ("etcd cannot", Streaming::EtcdTooOld, Duration::from_secs(60)),
-        ("the gate is off", Streaming::GateOff, Duration::from_secs(60)),
-        ("the option is unknown, and nothing follows", Streaming::Unknown, Duration::from_secs(60)),
-        ("the option is unknown, and a bookmark follows", Streaming::Unknown, Duration::from_millis(20)),
+        ("etcd does not support it", Streaming::EtcdTooOld, Duration::from_secs(60)),
+        ("the feature gate is off", Streaming::GateOff, Duration::from_secs(60)),
+        ("unknown option, no bookmark", Streaming::Unknown, Duration::from_secs(60)),
+        ("unknown option, a bookmark", Streaming::Unknown, Duration::from_millis(20)),
     ];
     for (case, streaming, bookmarks) in rows {
         let server = server_with(&["a", "b", "c", "d", "e"]);
         server.set_streaming(streaming);
         server.bookmark_every(bookmarks);
-        let mut heard = Heard::by(&server, vec![Selection::all(Kind::Service)], quick.clone()).await;
-        let mut events = heard.until("Service)").await;
-        // What an unending stream brought before it was given up does no harm: the list begins again.
+        let mut source = TestSource::by(&server, vec![Selection::all(Kind::Service)], short.clone()).await;
+        let mut events = source.until("Service)").await;
+        // Events of a stream without end have no effect: the list starts again.
         let begin = events.iter().rposition(|event| event == "(Service").expect("a list has a beginning");
         events.drain(..begin);
         assert_eq!(
@@ -66,9 +66,9 @@ async fn servers_without_streaming_lists_are_read_by_pages() {
         assert_eq!(server.requests(&["limit=2"]).len(), 3, "{case}");
         assert_eq!(server.requests(&["continue="]).len(), 2, "{case}");
         server.apply(service("f", json!({})));
-        heard.expect(&["+default/f"]).await;
+        source.expect(&["+default/f"]).await;
         assert_eq!(server.requests(&["watch=true", "resourceVersion=5&"]).len(), 1, "{case}");
-        assert_eq!(heard.status().lists, 1, "{case}");
+        assert_eq!(source.status().lists, 1, "{case}");
     }
 }
 
@@ -94,97 +94,97 @@ async fn selectors_are_those_of_kube_proxy() {
         (Selection::node("n2"), vec!["(Node", "+n2", "Node)"]),
     ];
     for (selection, expected) in rows {
-        let mut heard = Heard::by(&server, vec![selection], options()).await;
-        heard.expect(&expected).await;
+        let mut source = TestSource::by(&server, vec![selection], options()).await;
+        source.expect(&expected).await;
     }
-    let mut heard = Heard::by(&server, vec![Selection::services()], options()).await;
-    heard.until("Service)").await;
+    let mut source = TestSource::by(&server, vec![Selection::services()], options()).await;
+    source.until("Service)").await;
     server.apply(labelled("Service", "v1", "plain", "service.kubernetes.io/service-proxy-name"));
-    heard.expect(&["-default/plain"]).await;
+    source.expect(&["-default/plain"]).await;
 }
 
 #[tokio::test]
-async fn a_kind_that_need_not_be_served_is_empty_where_it_is_not() {
+async fn optional_kind_that_is_not_served_counts_as_empty() {
     let server = server_with(&[]);
     server.set_absent(&["servicecidrs"]);
-    let mut heard = Heard::by(&server, vec![Selection::service_cidrs()], options()).await;
-    heard.expect(&["(ServiceCIDR", "ServiceCIDR)"]).await;
-    eventually("the kind is synced", || heard.status().synced).await;
-    // It is asked for again, and nothing is said twice.
-    eventually("it is asked for again", || server.requests(&["servicecidrs"]).len() > 4).await;
+    let mut source = TestSource::by(&server, vec![Selection::service_cidrs()], options()).await;
+    source.expect(&["(ServiceCIDR", "ServiceCIDR)"]).await;
+    eventually("the kind is synced", || source.status().synced).await;
+    // It is requested again, and no event is sent twice.
+    eventually("it is requested again", || server.requests(&["servicecidrs"]).len() > 4).await;
     let times: Vec<Instant> = server.requests(&["servicecidrs"]).iter().map(|request| request.at).collect();
     let waits = times.windows(2).map(|pair| pair[1] - pair[0]);
     let longest = waits.max().unwrap_or_default();
     assert!(
         longest < options().unserved_retry() + Duration::from_secs(1),
-        "one that is installed waited {longest:?}"
+        "a kind that is installed later would wait {longest:?}"
     );
-    assert!(heard.status().is_unserved, "which is no silence");
+    assert!(source.status().is_unserved, "it counts as not served");
     server.set_absent(&[]);
     server.apply(json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "k"}, "spec": {"cidrs": ["10.96.0.0/12"]}}));
-    heard.expect(&["(ServiceCIDR", "+k", "ServiceCIDR)"]).await;
-    eventually("it is served", || !heard.status().is_unserved).await;
+    source.expect(&["(ServiceCIDR", "+k", "ServiceCIDR)"]).await;
+    eventually("it is served", || !source.status().is_unserved).await;
 }
 
-/// As while an API server starts, before it has read its CustomResourceDefinitions.
+/// An API server that starts returns 404 until it has read its CustomResourceDefinitions.
 #[tokio::test]
-async fn a_kind_that_is_not_served_for_a_moment_keeps_its_objects() {
+async fn kind_keeps_its_objects_while_it_is_not_served_for_a_moment() {
     let server = server_with(&[]);
     server.apply(json!({"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": {"name": "k"}, "spec": {"cidrs": ["10.96.0.0/12"]}}));
-    let mut heard = Heard::by(&server, vec![Selection::service_cidrs()], options()).await;
-    heard.expect(&["(ServiceCIDR", "+k", "ServiceCIDR)"]).await;
-    // How many answers say so, before the server serves the kind again.
+    let mut source = TestSource::by(&server, vec![Selection::service_cidrs()], options()).await;
+    source.expect(&["(ServiceCIDR", "+k", "ServiceCIDR)"]).await;
+    // The number of 404 responses, and the events that follow.
     for (answers, expected) in
         [(2, ["(ServiceCIDR", "+k", "ServiceCIDR)"].as_slice()), (100, &["(ServiceCIDR", "ServiceCIDR)"])]
     {
         server.fail(Fault::text(404, "404 page not found").on("servicecidrs").times(answers));
         server.disconnect_all();
-        heard.expect(expected).await;
-        eventually(&format!("{answers}"), || heard.status().is_unserved == (answers > 10)).await;
+        source.expect(expected).await;
+        eventually(&format!("{answers}"), || source.status().is_unserved == (answers > 10)).await;
     }
 }
 
 #[tokio::test]
-async fn a_slow_server_is_waited_for() {
+async fn slow_server_causes_no_errors() {
     let server = server_with(&["a", "b", "c"]);
     server.slow(Duration::from_millis(300));
     server.drip(Duration::from_millis(300));
-    let mut heard = Heard::services(&server).await;
-    heard.expect(&["(Service", "+default/a", "+default/b", "+default/c", "Service)"]).await;
-    assert_eq!(heard.status().failures, 0);
+    let mut source = TestSource::services(&server).await;
+    source.expect(&["(Service", "+default/a", "+default/b", "+default/c", "Service)"]).await;
+    assert_eq!(source.status().failures, 0);
 }
 
 #[tokio::test]
-async fn a_busy_receiver_loses_nothing() {
+async fn busy_receiver_loses_no_events() {
     let server = server_with(&[]);
     let names: Vec<String> = (0..500).map(|i| format!("s{i:03}")).collect();
     for name in &names {
-        // Large enough that the socket's buffers cannot hold them all.
+        // Too large for the socket's buffers.
         server.apply(json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name, "annotations": {"x": "y".repeat(20_000)}}}));
     }
-    let mut heard = Heard::services(&server).await;
+    let mut source = TestSource::services(&server).await;
     tokio::time::sleep(Duration::from_millis(700)).await;
-    let mut events = heard.until("Service)").await;
+    let mut events = source.until("Service)").await;
     events.pop();
     let expected: Vec<String> = names.iter().map(|name| format!("+default/{name}")).collect();
     assert_eq!(events[1..], expected);
-    assert_eq!(heard.status().failures, 0, "waiting for the receiver is no silence of the server");
+    assert_eq!(source.status().failures, 0, "waiting for the receiver is no timeout of the server");
 }
 
 #[tokio::test]
-async fn the_source_ends_when_nobody_listens_and_when_it_is_stopped() {
+async fn source_ends_when_its_receiver_is_dropped_and_when_it_is_stopped() {
     let server = server_with(&["a"]);
-    let mut heard = Heard::services(&server).await;
-    heard.until("Service)").await;
-    let Heard { source, batches, .. } = heard;
+    let mut source = TestSource::services(&server).await;
+    source.until("Service)").await;
+    let TestSource { source, batches, .. } = source;
     drop(batches);
     server.apply(service("b", json!({})));
     eventually("its watch is closed", || server.watches() == 0).await;
     source.stop().await;
 
-    let mut heard = Heard::services(&server).await;
-    heard.until("Service)").await;
+    let mut source = TestSource::services(&server).await;
+    source.until("Service)").await;
     assert_eq!(server.watches(), 1);
-    heard.source.stop().await;
+    source.source.stop().await;
     eventually("its watch is closed", || server.watches() == 0).await;
 }

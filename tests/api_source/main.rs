@@ -1,4 +1,4 @@
-//! The API source, against a server that behaves as the recordings in `fixtures/apiserver/` show.
+//! The API server source, against a test server that behaves as the recordings in `fixtures/apiserver/`.
 
 #[path = "../api_server/mod.rs"]
 mod api_server;
@@ -17,10 +17,10 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-/// No test waits longer for anything.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// The longest wait for an event or a condition.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A options for impatient tests.
+/// Short times for tests.
 fn options() -> ListWatchOptions {
     ListWatchOptions {
         page_size: 2,
@@ -32,45 +32,45 @@ fn options() -> ListWatchOptions {
     }
 }
 
-/// A running source, and what it says.
-struct Heard {
+/// A running source, and its events.
+struct TestSource {
     source: Source,
     batches: mpsc::Receiver<Vec<Event>>,
-    /// Events of a batch that have not been asked for yet.
+    /// Received events that the test has not read yet.
     waiting: std::collections::VecDeque<String>,
 }
 
-impl Heard {
+impl TestSource {
     async fn services(server: &ApiServer) -> Self {
-        Heard::by(server, vec![Selection::all(Kind::Service)], options()).await
+        TestSource::by(server, vec![Selection::all(Kind::Service)], options()).await
     }
 
     async fn by(server: &ApiServer, selections: Vec<Selection>, options: ListWatchOptions) -> Self {
-        Heard::with(Access { kubeconfig: None, master: Some(server.url()) }, selections, options).await
+        TestSource::with(Access { kubeconfig: None, master: Some(server.url()) }, selections, options).await
     }
 
     async fn with(access: Access, selections: Vec<Selection>, options: ListWatchOptions) -> Self {
         let (sink, batches) = mpsc::channel(4);
         let source = source::spawn(SourceConfig::ApiServer { access, selections, options }, sink)
             .await
-            .expect("the access makes sense");
-        Heard { source, batches, waiting: Default::default() }
+            .expect("the address is valid");
+        TestSource { source, batches, waiting: Default::default() }
     }
 
-    /// The next event, in words: `+default/a` applied, `-default/a` deleted, `(Service` and `Service)` a list.
+    /// Returns the next event as text: `+default/a` applied, `-default/a` deleted, `(Service` and `Service)` a list.
     async fn next(&mut self) -> String {
         while self.waiting.is_empty() {
-            let batch = timeout(PATIENCE, self.batches.recv()).await;
+            let batch = timeout(TIMEOUT, self.batches.recv()).await;
             let batch =
                 batch.unwrap_or_else(|_| panic!("no event came; {:?}", self.source.health().snapshot()));
             let batch = batch.expect("the source runs");
             assert!(!batch.is_empty(), "a batch is never empty");
-            self.waiting.extend(batch.iter().map(words));
+            self.waiting.extend(batch.iter().map(describe));
         }
         self.waiting.pop_front().expect("the loop above filled it")
     }
 
-    /// The events up to and including this one.
+    /// Returns the events up to and including `last`.
     async fn until(&mut self, last: &str) -> Vec<String> {
         let mut events = Vec::new();
         while events.last().is_none_or(|event| event != last) {
@@ -91,11 +91,11 @@ impl Heard {
         }
     }
 
-    /// Asserts that nothing is said for a while.
-    async fn expect_silence(&mut self, time: Duration) {
+    /// Asserts that no event arrives for a while.
+    async fn expect_no_events(&mut self, time: Duration) {
         assert_eq!(self.waiting, [""; 0]);
-        let said = timeout(time, self.batches.recv()).await;
-        assert!(said.is_err(), "{said:?}");
+        let received = timeout(time, self.batches.recv()).await;
+        assert!(received.is_err(), "{received:?}");
     }
 
     fn status(&self) -> KindStatus {
@@ -103,7 +103,7 @@ impl Heard {
     }
 }
 
-fn words(event: &Event) -> String {
+fn describe(event: &Event) -> String {
     match event {
         Event::Applied(object) => format!("+{}", object.key().name),
         Event::Unreadable(key) => format!("={}", key.name),
@@ -113,9 +113,9 @@ fn words(event: &Event) -> String {
     }
 }
 
-/// Waits until something holds.
+/// Waits until a condition holds.
 async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
-    let deadline = tokio::time::Instant::now() + PATIENCE;
+    let deadline = tokio::time::Instant::now() + TIMEOUT;
     while !holds() {
         assert!(tokio::time::Instant::now() < deadline, "never: {what}");
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -126,7 +126,7 @@ fn service(name: &str, spec: Value) -> Value {
     json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": name}, "spec": spec})
 }
 
-/// A server with Services of these names.
+/// Starts a server with Services of these names.
 fn server_with(names: &[&str]) -> ApiServer {
     let server = ApiServer::start();
     for name in names {

@@ -1,4 +1,4 @@
-//! The tests' own server, held against the recordings.
+//! The test server, compared with recordings of a real API server.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,7 +18,7 @@ fn text(name: &str) -> String {
     fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// The events of a recorded watch.
+/// Returns the request and the events of a recorded watch.
 fn watch_recording(name: &str) -> (String, Vec<Value>) {
     let lines: Vec<Value> =
         text(name).lines().map(|line| serde_json::from_str(line).expect("a line is JSON")).collect();
@@ -29,7 +29,7 @@ fn watch_recording(name: &str) -> (String, Vec<Value>) {
     )
 }
 
-/// The items of a recorded list, with the kind that the list says.
+/// Returns the items of a recorded list, with the kind of the list.
 fn items(name: &str) -> Vec<Value> {
     let mut body = recording(name)["body"].take();
     let kind = body["kind"].as_str().expect("a list has a kind").trim_end_matches("List").to_owned();
@@ -42,7 +42,7 @@ fn items(name: &str) -> Vec<Value> {
     body["items"].as_array_mut().expect("a list has items").iter().map(complete).collect()
 }
 
-/// A server that knows what the recorded one knew.
+/// Starts a server with the objects of the recorded one.
 fn server() -> ApiServer {
     let server = ApiServer::start();
     for list in ["list-services", "list-endpointslices", "list-nodes", "list-namespaces", "list-servicecidrs"]
@@ -53,7 +53,7 @@ fn server() -> ApiServer {
     server
 }
 
-/// Sends a recorded request (`GET /path`) and reads the head of the answer.
+/// Sends a recorded request (`GET /path`) and reads the head of the response.
 fn get(server: &ApiServer, request: &str) -> (u16, BTreeMap<String, String>, BufReader<TcpStream>) {
     let mut stream =
         TcpStream::connect(server.url().trim_start_matches("http://")).expect("the server listens");
@@ -73,7 +73,7 @@ fn get(server: &ApiServer, request: &str) -> (u16, BTreeMap<String, String>, Buf
     (code, headers, reader)
 }
 
-/// The body, with chunks joined.
+/// Reads the body, and joins its chunks.
 fn body(headers: &BTreeMap<String, String>, mut reader: BufReader<TcpStream>) -> String {
     let mut whole = String::new();
     if !headers.contains_key("transfer-encoding") {
@@ -94,7 +94,7 @@ fn body(headers: &BTreeMap<String, String>, mut reader: BufReader<TcpStream>) ->
 }
 
 #[test]
-fn single_answers_are_equal() {
+fn responses_are_equal() {
     let server = server();
     for name in [
         "list-services.json",
@@ -118,7 +118,7 @@ fn single_answers_are_equal() {
 }
 
 #[test]
-fn refusals_are_equal() {
+fn error_responses_are_equal() {
     let server = server();
     server.set_revision(113);
     let recorded = recording("list-rv-in-future.json");
@@ -133,13 +133,13 @@ fn refusals_are_equal() {
     assert_eq!(serde_json::from_str::<Value>(&body(&headers, reader)).expect("JSON"), recorded["body"]);
 }
 
-/// Runs a recorded watch: each recorded change is made here, too, and the events must be equal.
+/// Replays a recorded watch: makes each recorded change, and compares the events.
 fn replay(name: &str, server: &ApiServer, plural: &str) {
     let (request, expected) = watch_recording(name);
     let (code, headers, reader) = get(server, &request);
     assert_eq!((code, headers["transfer-encoding"].as_str()), (200, "chunked"), "{name}");
     let mut changes = expected.iter().skip_while(|event| {
-        // What was there before the request is not to be made again.
+        // Objects from before the request exist already.
         let revision =
             event["object"]["metadata"]["resourceVersion"].as_str().and_then(|text| text.parse().ok());
         revision.is_none_or(|revision: u64| revision <= 86)
@@ -183,7 +183,7 @@ fn watches_are_equal() {
 }
 
 #[test]
-fn watches_that_cannot_be_are_equal() {
+fn rejected_watches_are_equal() {
     let server = server();
     server.set_streaming(Streaming::EtcdTooOld);
     replay("watchlist-services-unsupported.jsonl", &server, "services");

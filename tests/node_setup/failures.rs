@@ -93,7 +93,7 @@ fn a_short_outage_of_the_api_server_changes_neither_health_nor_rules() {
             daemon.wait_until("the outage is noticed", daemon_says_unreachable);
             assert!(has_status("/healthz", "200") && has_status("/livez", "200"));
             server.apply(slice("10.244.0.10"));
-            server.start_again();
+            server.restart();
             let held = || match mode {
                 "--mode=iptables" => rules(),
                 _ => {

@@ -43,7 +43,7 @@ fn another_proxy_on_the_node_is_logged() {
         let log = second.log.clone();
         second.wait_until("the log names the first daemon", || {
             let said = std::fs::read_to_string(&log).unwrap();
-            said.contains("portcullis answers on 127.0.0.1:10249 in nftables mode")
+            said.contains("portcullis is listening on 127.0.0.1:10249 in nftables mode")
         });
     });
 }

@@ -114,7 +114,7 @@ fn the_daemon_is_ready_before_the_api_server_responds_and_reports_its_status() {
         manager.wait_for("WATCHDOG=1");
         manager.wait_for_status("Problem: API server: ");
         assert!(get(HEALTH, "/livez").unwrap().contains(" 200 "));
-        server.start_again();
+        server.restart();
         manager.wait_for_status("Serving");
         manager.wait_for("WATCHDOG=1");
         Command::new("kill").arg(daemon.pid().to_string()).status().unwrap();

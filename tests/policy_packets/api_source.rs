@@ -145,7 +145,7 @@ fn policies_of_an_api_server_are_enforced_as_they_change() {
     served.server.compact();
     served.town.check("without a server", "y/b → x/a 80/tcp allow\n x/b → x/a 80/tcp allow");
     let netns = served.netns.clone();
-    netns.run(|| served.server.start_again()).unwrap();
+    netns.run(|| served.server.restart()).unwrap();
     wait_until("what went meanwhile", || !served.town.table("node-1").contains("x/late"));
     served.town.check("listed anew", "y/b → x/a 80/tcp deny\n x/b → x/a 80/tcp allow");
     assert_eq!(served.metric("portcullis_network_policy_sync_failures_total", &[]), 0.0);
@@ -167,5 +167,5 @@ fn without_pods_nothing_is_enforced_and_services_are_served() {
     assert_eq!(served.town.table("node-1"), "", "with less than all, what policies allow would be dropped");
     served.town.check("open", "y/b → x/a 80/tcp allow\n z/b → x/a 80/udp allow");
     let log = std::fs::read_to_string(served.log.path()).unwrap();
-    assert!(log.contains("allow our user to list and watch pods"), "{log}");
+    assert!(log.contains("allow this user to list and watch pods"), "{log}");
 }

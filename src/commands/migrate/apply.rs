@@ -44,7 +44,7 @@ pub(super) fn apply(
     must_serve(reports.as_slice())?;
     // Only now: the rules that drop packets from other hosts to loopback addresses must be there before.
     if mode.options().serves_localhost_node_ports() {
-        sysctl::allow_localhost_node_ports();
+        sysctl::enable_route_localnet();
     }
     say(&format!("\n{} mode serves, after {:.1} s", config.mode.name(), start.elapsed().as_secs_f64()))?;
 

@@ -12,7 +12,7 @@ use crate::cluster_view::NodeView;
 use crate::config::{Config, Migrate, ProxyMode};
 use crate::daemon::DaemonError;
 use crate::daemon::mode_setup::{self, Prerequisites};
-use crate::other_proxies::{self, Proxy};
+use crate::other_proxies::{self, RunningProxy};
 
 /// What a migration comes to.
 #[derive(Debug, Serialize)]
@@ -23,7 +23,7 @@ pub(super) struct Report {
     /// What serves now, as far as the kernel tells.
     pub(super) serving: Vec<Now>,
     /// Proxies that answer on this node.
-    pub(super) running: Vec<Proxy>,
+    pub(super) running: Vec<RunningProxy>,
     /// Why the new mode cannot be had; nothing if it can.
     pub(super) missing: Option<String>,
     /// What would be written.
@@ -94,7 +94,7 @@ impl Report {
         Ok(Report {
             to: config.mode.name(),
             serving: seen.into_iter().map(now).collect(),
-            running: other_proxies::running(config),
+            running: other_proxies::detect(config),
             missing,
             written: plan::written(config, state, &families),
             removed: others.removed.iter().map(ToString::to_string).collect(),
@@ -111,7 +111,7 @@ impl Report {
     }
 
     /// Proxies that would write the rules of another mode again.
-    pub(super) fn obstacles(&self) -> Vec<&Proxy> {
+    pub(super) fn obstacles(&self) -> Vec<&RunningProxy> {
         self.running.iter().filter(|proxy| proxy.mode.as_deref() != Some(self.to)).collect()
     }
 }

@@ -1,4 +1,4 @@
-//! What somebody should be told about an object, as an Event of the API.
+//! Events of the Kubernetes API (`events.k8s.io/v1`).
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -7,13 +7,13 @@ use portcullis_cluster::object::ObjectKey;
 use portcullis_cluster::{Kind, Name, NamespacedName};
 use serde_json::{Value, json};
 
-/// The API's limit for a note, in bytes.
+/// The API's limit for `note`, in bytes.
 const MAX_NOTE: usize = 1024;
 
-/// So much of an object's name is in that of an Event, which may have 253 characters.
+/// How many characters of the object's name are used in the Event's, which may have 253.
 const MAX_NAME_PREFIX: usize = 180;
 
-/// Something about an object that its owner should be told.
+/// An Event about an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::source) struct ApiEvent {
     pub(super) regarding: ObjectKey,
@@ -25,35 +25,35 @@ pub(in crate::source) struct ApiEvent {
     pub(super) source: EventSource,
 }
 
-/// How much a event matters.
+/// The `type` of an Event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EventType {
-    /// It is good to know.
+    /// Information.
     Normal,
-    /// Somebody should do something about it.
+    /// A problem that needs an operator.
     Warning,
 }
 
-/// Who reports.
+/// The reporter of an Event, which determines its name and `reportingController`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum EventSource {
-    /// This node, under the names that kube-proxy has: who looks for its Events finds ours.
+    /// This node, under the names that kube-proxy uses, so that filters for its Events match.
     KubeProxy,
-    /// Whichever node is first: all nodes see the same, and say it in an Event of the same name.
+    /// Any node: all nodes report the same under the same Event name, so that one Event is created.
     AnyNode,
 }
 
-/// Which version of which object.
+/// UID and version of the regarding object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::source) struct ObjectVersion {
     pub(super) uid: String,
     revision: String,
-    /// Counts changes of the spec alone, where the server counts them.
+    /// `metadata.generation`, which counts changes of the spec; `None` for kinds without it.
     generation: Option<i64>,
 }
 
 impl ObjectVersion {
-    /// That of an object.
+    /// Reads them from an object.
     pub(in crate::source) fn of(object: &Value) -> Self {
         let field = |name: &str| object.get("metadata").and_then(|metadata| metadata.get(name));
         let text = |name: &str| field(name).and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -66,7 +66,7 @@ impl ObjectVersion {
 }
 
 impl ApiEvent {
-    /// Of this node, about an object of which only the name is known.
+    /// An Event of this node about an object of which only the name is known.
     pub(super) fn of_node(
         kind: Kind,
         name: NamespacedName,
@@ -80,12 +80,12 @@ impl ApiEvent {
             event_type,
             reason: reason.to_owned(),
             action,
-            note: shortened(note, MAX_NOTE),
+            note: truncated(note, MAX_NOTE),
             source: EventSource::KubeProxy,
         }
     }
 
-    /// Of any node, about an object of which only the name is known. Nodes that report the same note make one Event.
+    /// An Event of any node about an object of which only the name is known. Nodes with the same note create one Event.
     pub(super) fn of_cluster(
         kind: Kind,
         name: NamespacedName,
@@ -95,7 +95,7 @@ impl ApiEvent {
     ) -> Self {
         let mut hasher = DefaultHasher::new();
         note.hash(&mut hasher);
-        // Stands in for the generation of the object: another note is another Event.
+        // Takes the place of the object's generation: another note is another Event.
         let version =
             ObjectVersion { generation: Some(i64::from(hasher.finish() as u32)), ..ObjectVersion::default() };
         let source = EventSource::AnyNode;
@@ -110,7 +110,7 @@ impl ApiEvent {
         }
     }
 
-    /// Two with the same say the same.
+    /// Returns a key that equal Events share.
     pub(super) fn dedup_key(&self) -> String {
         match self.source {
             EventSource::AnyNode => self.name(Timestamp::UNIX_EPOCH),
@@ -118,8 +118,8 @@ impl ApiEvent {
         }
     }
 
-    /// The Event's name. That of any node follows from the version of the object, so that of all nodes the first one
-    /// makes the Event, and the others are told that it is there.
+    /// Returns the Event's name. For [`EventSource::AnyNode`] it is a function of the object's version, so that the first
+    /// node creates the Event and the API server answers all others with 409.
     fn name(&self, now: Timestamp) -> String {
         let ObjectVersion { uid, revision, generation } = &self.version;
         let object: String = self.regarding.name.name.chars().take(MAX_NAME_PREFIX).collect();
@@ -135,12 +135,12 @@ impl ApiEvent {
         }
     }
 
-    /// Where it is made: beside the object, or in `default` for one that is in no namespace.
+    /// Returns the namespace of the Event: that of the object, or `default` for cluster-scoped objects.
     pub(super) fn namespace(&self) -> &str {
         if self.regarding.kind.namespaced() { self.regarding.name.namespace.as_str() } else { "default" }
     }
 
-    /// The Event (`events.k8s.io/v1`), as a node reports it.
+    /// Returns the Event as JSON.
     pub(super) fn to_json(&self, node: Name, now: Timestamp) -> Value {
         let ObjectVersion { uid, revision, .. } = &self.version;
         let ObjectKey { kind, name } = &self.regarding;
@@ -162,7 +162,7 @@ impl ApiEvent {
             "apiVersion": "events.k8s.io/v1",
             "kind": "Event",
             "metadata": {"name": self.name(now), "namespace": self.namespace()},
-            // The API wants exactly six digits of the second.
+            // MicroTime: exactly six digits of the second.
             "eventTime": format!("{now:.6}"),
             "type": event_type,
             "reason": self.reason,
@@ -175,19 +175,19 @@ impl ApiEvent {
     }
 }
 
-/// As many of the sentences as fit, and how many more there are.
+/// Joins as many sentences as fit into a note, and the number of the rest.
 pub(super) fn join_note(sentences: Vec<String>) -> String {
     let mut note = String::new();
-    for (told, sentence) in sentences.iter().enumerate() {
-        let rest = format!("; and {} more", sentences.len() - told);
-        let between = if told == 0 { "" } else { "; " };
-        let last = told + 1 == sentences.len();
+    for (used, sentence) in sentences.iter().enumerate() {
+        let rest = format!("; and {} more", sentences.len() - used);
+        let between = if used == 0 { "" } else { "; " };
+        let last = used + 1 == sentences.len();
         let room = MAX_NOTE - note.len() - if last { 0 } else { rest.len() };
         if between.len() + sentence.len() <= room {
             note.push_str(between);
             note.push_str(sentence);
-        } else if told == 0 {
-            note.push_str(&shortened(sentence, room));
+        } else if used == 0 {
+            note.push_str(&truncated(sentence, room));
         } else {
             note.push_str(&rest);
             break;
@@ -196,8 +196,8 @@ pub(super) fn join_note(sentences: Vec<String>) -> String {
     note
 }
 
-/// A text, or as much of its beginning as has so many bytes at most.
-fn shortened(text: &str, bytes: usize) -> String {
+/// Returns a text, truncated to this number of bytes.
+fn truncated(text: &str, bytes: usize) -> String {
     if text.len() <= bytes {
         return text.to_owned();
     }
@@ -210,7 +210,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn notes_have_a_limit() {
+    fn notes_are_truncated() {
         let sentences = |number: usize, length: usize| join_note(vec!["x".repeat(length); number]);
         assert_eq!(sentences(2, 3), "xxx; xxx");
         assert_eq!(sentences(1, MAX_NOTE), "x".repeat(MAX_NOTE));
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn nodes_that_report_the_same_note_make_one_event() {
+    fn nodes_with_the_same_note_create_one_event() {
         let name = |note: &str| {
             let service = NamespacedName::new("shop", "web");
             let names = ["FrontendNotServed", "Resolving"];
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_kube_proxy_reports_stands_under_its_names() {
+    fn events_of_kube_proxy_keep_its_names() {
         let service = NamespacedName::new("shop", "web");
         let mut event = ApiEvent::of_node(
             Kind::Service,

@@ -1,8 +1,8 @@
-//! Tells the API server what people should know, as Events.
+//! The recorder of Events (`events.k8s.io/v1`) about nodes, Services and policies.
 //!
-//! A event never holds anything up and may get lost; the log has them all. A thousand nodes see the same policy at
-//! the same moment, and start at the same moment, so each waits a random time first. An Event about a policy has the
-//! same name on all of them: one makes it, the others hear that it is there.
+//! Recording never blocks, and Events may be lost; the log has all of them. All nodes of a cluster may report the same
+//! policy at the same time, or start at the same time, so each waits for a random time first. An Event about a policy has
+//! the same name on all nodes: one of them creates it, the API server answers the others with 409 (already exists).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -26,41 +26,41 @@ use crate::source::Selection;
 use crate::source::access::Connection;
 use crate::source::backoff::random;
 
-/// The action of Events about the start, as upstream has it.
+/// The action of Events about the start, as in kube-proxy.
 pub(crate) const START: &str = "StartKubeProxy";
 
-/// Notices that may wait.
+/// How many Events may wait to be created.
 const QUEUE_CAPACITY: usize = 64;
 
-/// How often one is tried.
+/// How many requests are made for one Event.
 const MAX_ATTEMPTS: usize = 3;
 
-/// Events that are remembered, so that they are not created twice.
+/// How many created Events are remembered, so that they are not created twice.
 const MAX_CREATED: usize = 1024;
 
-/// How long an Event is remembered. API servers forget them after an hour (`--event-ttl`).
+/// How long a created Event is remembered. The API server deletes it after an hour (`--event-ttl`).
 const DEDUP_PERIOD: Duration = Duration::from_hours(1);
 
-/// How long the server may take to response.
+/// How long the server may take to respond.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Who reports, and at what pace.
+/// The node for which Events are created, and their delay.
 #[derive(Clone, Debug)]
 pub struct EventReporter {
     /// This node.
     pub node: Name,
-    /// Before each report there is a random wait of up to this long.
+    /// The longest random wait before an Event is created.
     pub max_delay: Duration,
 }
 
 impl EventReporter {
-    /// Reports for a node, at a pace that suits large clusters.
+    /// Creates Events for a node, with a delay that suits large clusters.
     pub fn new(node: Name) -> Self {
         EventReporter { node, max_delay: Duration::from_secs(10) }
     }
 }
 
-/// Takes events, from which Events become where there is an API server.
+/// A queue of Events to create. Without an API server it discards them.
 #[derive(Clone, Debug, Default)]
 pub struct EventRecorder(Option<Queue>);
 
@@ -68,18 +68,18 @@ pub struct EventRecorder(Option<Queue>);
 struct Queue {
     node: Name,
     items: mpsc::Sender<Item>,
-    /// Whether somebody waits for all to be done.
+    /// True while [`EventRecorder::flush`] waits: random delays are skipped.
     flushing: Arc<watch::Sender<bool>>,
 }
 
 #[derive(Debug)]
 enum Item {
     Event(Box<ApiEvent>),
-    /// All before it are done.
+    /// Signals that all Events before it are done.
     Flush(oneshot::Sender<()>),
 }
 
-/// Where what a [`EventRecorder`] takes comes out.
+/// The receiving end of an [`EventRecorder`].
 #[derive(Debug)]
 pub(in crate::source) struct EventQueue {
     items: mpsc::Receiver<Item>,
@@ -88,19 +88,19 @@ pub(in crate::source) struct EventQueue {
 
 #[cfg(test)]
 impl EventQueue {
-    /// Takes all that waits, and says how much that was.
+    /// Removes all queued items and returns their number.
     pub(in crate::source) fn drain(&mut self) -> usize {
         std::iter::from_fn(|| self.items.try_recv().ok()).count()
     }
 }
 
 impl EventRecorder {
-    /// One for which nobody listens: what it is done is lost.
+    /// A recorder that discards Events.
     pub fn disabled() -> Self {
         EventRecorder::default()
     }
 
-    /// Where events of a node go in, and where they come out.
+    /// A recorder for a node, and its receiving end.
     pub(in crate::source) fn channel(node: Name) -> (Self, EventQueue) {
         let (sender, items) = mpsc::channel(QUEUE_CAPACITY);
         let (flushing, flush_requested) = watch::channel(false);
@@ -108,7 +108,7 @@ impl EventRecorder {
         (EventRecorder(Some(queue)), EventQueue { items, flushing: flush_requested })
     }
 
-    /// Something about this node. `names`: reason and action of the Event.
+    /// Records an Event about this node. `names`: its reason and action.
     pub fn node_event(&self, event_type: EventType, names: [&'static str; 2], note: &str) {
         if let Some(queue) = &self.0 {
             let node = NamespacedName::new("", queue.node.as_str());
@@ -116,12 +116,12 @@ impl EventRecorder {
         }
     }
 
-    /// Something that went wrong with a Service on this node.
+    /// Records a warning about a Service on this node.
     pub fn service_event(&self, service: &NamespacedName, names: [&'static str; 2], note: &str) {
         self.send(ApiEvent::of_node(Kind::Service, service.clone(), EventType::Warning, names, note));
     }
 
-    /// What is wrong with a Service on every node alike, in sentences. Of all nodes, one makes the Event.
+    /// Records a warning about a Service that all nodes report alike, so that one Event is created for all nodes.
     pub fn shared_service_event(
         &self,
         service: &NamespacedName,
@@ -132,16 +132,16 @@ impl EventRecorder {
         self.send(ApiEvent::of_cluster(Kind::Service, service, EventType::Warning, names, note));
     }
 
-    /// Takes a event, or loses it if too many wait.
+    /// Queues an Event, or discards it if the queue is full.
     pub(in crate::source) fn send(&self, event: ApiEvent) {
         if let Some(queue) = &self.0
             && let Err(TrySendError::Full(item)) = queue.items.try_send(Item::Event(Box::new(event)))
         {
-            tracing::debug!(?item, "too many Events wait; this one is not created");
+            tracing::debug!(?item, "the queue of Events is full; this one is discarded");
         }
     }
 
-    /// Waits until all are done, without their random waits, so long at most.
+    /// Waits up to `limit` until all queued Events are created, without their random delays.
     pub async fn flush(&self, limit: Duration) {
         let Some(queue) = &self.0 else { return };
         queue.flushing.send_replace(true);
@@ -155,7 +155,7 @@ impl EventRecorder {
     }
 }
 
-/// Makes Events of events until nobody has any more.
+/// Creates the recorded Events, until all recorders are dropped.
 pub(in crate::source) async fn publish(
     queue: EventQueue,
     connection: Arc<Connection>,
@@ -168,7 +168,7 @@ pub(in crate::source) async fn publish(
         let mut event = match item {
             Item::Event(event) => event,
             Item::Flush(all) => {
-                // Who waited may have lost limit.
+                // The caller of `flush` may have stopped waiting.
                 let _ = all.send(());
                 continue;
             }
@@ -184,7 +184,7 @@ pub(in crate::source) async fn publish(
             }
             let error = match create(&connection, &mut event, reporter.node).await {
                 Ok(()) => None,
-                // It is there: another node was first, or this one was before it started anew.
+                // It exists: another node created it, or this one did before a restart.
                 Err(RequestError::Rejected(StatusError { code: 409, .. })) => None,
                 Err(error) => Some(error),
             };
@@ -197,7 +197,7 @@ pub(in crate::source) async fn publish(
             };
             if !std::mem::replace(&mut reported_error, true) {
                 let hint = hint(&error);
-                tracing::debug!("Events cannot be created: {error}{hint}");
+                tracing::debug!("cannot create Events: {error}{hint}");
             }
             if !is_retryable(&error) {
                 break;
@@ -208,7 +208,7 @@ pub(in crate::source) async fn publish(
 
 async fn create(connection: &Connection, event: &mut ApiEvent, node: Name) -> Result<(), RequestError> {
     if event.version.uid.is_empty() {
-        // Without it, `kubectl describe` does not show the Event; but it is better than none.
+        // Without a UID, `kubectl describe` does not show the Event, but `kubectl get events` does.
         event.version.uid = uid(connection, &event.regarding).await.unwrap_or_default();
     }
     let body = event.to_json(node, Timestamp::now()).to_string();
@@ -217,12 +217,12 @@ async fn create(connection: &Connection, event: &mut ApiEvent, node: Name) -> Re
         .header(CONTENT_TYPE, "application/json")
         .body(Body::from(body.into_bytes()))
         .map_err(|error| {
-            RequestError::Malformed(format!("{} is no namespace: {error}", event.namespace()))
+            RequestError::Malformed(format!("{}: invalid namespace: {error}", event.namespace()))
         })?;
     send_request(&connection.client().await?, request, RESPONSE_TIMEOUT).await.map(drop)
 }
 
-/// The UID of an object of which only the name is known. It is listed, which we may, not got.
+/// Returns the UID of an object. It is listed, as the ClusterRole allows `list` and `watch`, not `get`.
 async fn uid(connection: &Connection, object: &ObjectKey) -> Option<String> {
     let ObjectKey { kind, name } = object;
     let mut fields = format!("metadata.name={}", name.name);
@@ -237,7 +237,7 @@ async fn uid(connection: &Connection, object: &ObjectKey) -> Option<String> {
     (!uid.is_empty()).then_some(uid)
 }
 
-/// Whether the same request may do later.
+/// Returns true if the same request may succeed later.
 fn is_retryable(error: &RequestError) -> bool {
     match error {
         RequestError::Rejected(no) => matches!(no.code, 401 | 429 | 500..),
@@ -249,7 +249,7 @@ fn is_retryable(error: &RequestError) -> bool {
 fn hint(error: &RequestError) -> &'static str {
     match error {
         RequestError::Rejected(StatusError { code: 403, .. }) => {
-            "; allow our user to create events (API group \"events.k8s.io\")"
+            "; allow this user to create events (API group \"events.k8s.io\")"
         }
         _ => "",
     }

@@ -1,17 +1,17 @@
-//! What is wrong with a policy.
+//! Events about invalid NetworkPolicies and ClusterNetworkPolicies.
 
 use portcullis_cluster::object::{ObjectError, ObjectKey};
 use portcullis_cluster::{Kind, Problem};
 
 use super::api_event::{ApiEvent, EventSource, EventType, ObjectVersion, join_note};
 
-/// Whether objects of a kind are complained of: policies are, as what is wrong with one isolates pods, or opens less
+/// Returns true for the kinds whose invalid objects are reported as Events. An invalid policy isolates pods, or allows less
 /// than its author thinks.
 pub(in crate::source) fn is_policy(kind: Kind) -> bool {
     matches!(kind, Kind::NetworkPolicy | Kind::ClusterNetworkPolicy)
 }
 
-/// Some of its fields are not understood.
+/// An Event about invalid fields, which are ignored.
 pub(in crate::source) fn of_problems(
     key: &ObjectKey,
     version: ObjectVersion,
@@ -20,13 +20,12 @@ pub(in crate::source) fn of_problems(
     invalid_policy_event(key, version, join_note(problems.iter().map(ToString::to_string).collect()))
 }
 
-/// It cannot be read at all. `None` if it has no name.
+/// An Event about an object that cannot be parsed. `None` if it has no name.
 pub(in crate::source) fn of_error(error: &ObjectError, version: ObjectVersion) -> Option<ApiEvent> {
     let ObjectError::Field { key, field, message } = error else { return None };
-    let words = format!(
-        "{field}: {message}; the whole object is skipped, and what was last understood of it still counts"
-    );
-    Some(invalid_policy_event(key, version, join_note(vec![words])))
+    let text =
+        format!("{field}: {message}; the whole object is skipped, and its last valid version stays in force");
+    Some(invalid_policy_event(key, version, join_note(vec![text])))
 }
 
 fn invalid_policy_event(key: &ObjectKey, version: ObjectVersion, note: String) -> ApiEvent {
@@ -62,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn events_are_as_the_api_wants_them() {
+    fn events_have_the_fields_of_the_events_api() {
         let metadata = json!({"uid": "5f0c", "resourceVersion": "77", "generation": 3});
         let event = invalid(Kind::NetworkPolicy, "shop", "web", metadata)
             .to_json(Name::new("node-1"), Timestamp::from_second(1_800_000_000).expect("a time"));
@@ -82,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn names_tell_versions_apart_and_nodes_not() {
+    fn event_names_depend_on_the_version_and_not_on_the_node() {
         let kind = Kind::ClusterNetworkPolicy;
         let name = |name: &str, metadata: Value| {
             let invalid_policy_event = invalid(kind, "", name, metadata);

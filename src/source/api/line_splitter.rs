@@ -1,21 +1,21 @@
-//! Cuts a stream of bytes into lines.
+//! Splits a stream of bytes into lines.
 
 use super::request_error::RequestError;
 
-/// The longest line that is taken in, in bytes. An object is at most 1.5 MiB in etcd.
+/// The longest line that is accepted, in bytes. An object has at most 1.5 MiB in etcd.
 const MAX_LINE: usize = 16 << 20;
 
-/// What remains in memory between lines, in bytes.
+/// The capacity of the buffer that is kept between lines, in bytes.
 const RETAINED_CAPACITY: usize = 64 << 10;
 
-/// The line that has partial and not ended yet.
+/// A buffer for the line of which the end has not arrived yet.
 #[derive(Debug, Default)]
 pub(super) struct LineSplitter {
     partial: Vec<u8>,
 }
 
 impl LineSplitter {
-    /// Gives each line that ends in `bytes` to `each`, without its end. Empty lines are left out.
+    /// Calls `each` for each line that ends in `bytes`, without its line end. Empty lines are skipped.
     pub(super) fn push(
         &mut self,
         bytes: &[u8],
@@ -40,7 +40,7 @@ impl LineSplitter {
         Ok(())
     }
 
-    /// Whether a line has partial that has not ended.
+    /// Returns true if the last line has not ended.
     pub(super) fn has_partial_line(&self) -> bool {
         !self.partial.is_empty()
     }
@@ -56,7 +56,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_are_the_same_however_the_bytes_are_cut() {
+    fn lines_do_not_depend_on_the_chunks_of_the_stream() {
         let text = b"one\ntwo\r\n\nthree and more\nlast";
         for size in 1..=text.len() {
             let (mut lines, mut got) = (LineSplitter::default(), Vec::new());
@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_end_is_refused_before_it_fills_the_memory() {
+    fn too_long_line_is_an_error() {
         let mut lines = LineSplitter::default();
         let piece = vec![b'x'; 1 << 20];
         let taken = (0..100).take_while(|_| lines.push(&piece, |_| Ok(())).is_ok()).count();

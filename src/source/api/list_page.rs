@@ -1,4 +1,4 @@
-//! One page of a list.
+//! Pages of a paginated list.
 
 use portcullis_cluster::{Event, Kind};
 use serde::Deserialize;
@@ -7,19 +7,19 @@ use serde_json::value::RawValue;
 use super::request_error::RequestError;
 use crate::source::object_reader::ObjectReader;
 
-/// What a page brought.
+/// A parsed page.
 pub(super) struct Page {
-    /// Its objects. The first page begins the list, the last one ends it.
+    /// Its objects; the first page also has `ListStarted`, the last one `Listed`.
     pub(super) events: Vec<Event>,
-    /// Where the list goes on.
+    /// How to continue the list.
     pub(super) next: NextPage,
 }
 
-/// What follows a page.
+/// The page after a page.
 pub(super) enum NextPage {
-    /// Another page, by its token.
+    /// The `continue` token of the next page.
     Token(String),
-    /// Nothing: this is the revision of the list.
+    /// The last page; the resourceVersion of the list.
     End(String),
 }
 
@@ -38,7 +38,7 @@ struct Metadata {
     r#continue: String,
 }
 
-/// Reads a page. Its objects are read one by one, so that one that cannot be read costs only itself.
+/// Parses a page. Its objects are parsed one by one, so that an invalid object does not affect the others.
 pub(super) fn read(
     kind: Kind,
     first: bool,
@@ -53,7 +53,7 @@ pub(super) fn read(
         reader.list_started();
         events.push(Event::ListStarted(kind));
     }
-    // The page as a whole is well-formed JSON, so every item is.
+    // The page is well-formed JSON, so every item is.
     events.extend(
         items.iter().map(|item| reader.applied(serde_json::from_str(item.get()).unwrap_or_default())),
     );
@@ -74,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_unreadable_object_costs_only_itself() {
+    fn unreadable_object_does_not_affect_the_others() {
         let body = br#"{"metadata": {"resourceVersion": "9"}, "items": [
             {"metadata": {"name": "a"}}, {"metadata": {"name": "b"}, "spec": {"ports": 7}}, 8, {"metadata": {"name": "c"}}]}"#;
         let mut reader = ObjectReader::new(Kind::Service);
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_list_is_garbage() {
+    fn other_bodies_than_lists_are_malformed() {
         for body in [
             "",
             "<html>",

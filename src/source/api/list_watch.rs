@@ -1,50 +1,50 @@
-//! Where a kind stands between its list and its watch, and what a error makes of that.
+//! The state machine of listing and watching one kind.
 
 use super::request_error::RequestError;
 
-/// What is asked of the server next.
+/// The next request for a kind.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ListWatch {
-    /// Nothing is known, or what is known is too old: a streaming list.
+    /// A streaming list: no objects are known, or the resourceVersion is too old.
     StreamingList {
-        /// How many in a row have broken before they were complete.
+        /// How many streaming lists in a row were interrupted.
         failed_streams: u32,
     },
-    /// The same from a server that has no streaming lists.
+    /// A paginated list, for servers that do not support streaming lists.
     PagedList {
-        /// The token of the page; `None` for the first.
+        /// The continue token; `None` for the first page.
         next: Option<String>,
-        /// Objects in a page; 0 for all at once.
+        /// Objects per page; 0 for all objects.
         size: u32,
     },
-    /// All objects are known; changes follow.
+    /// A watch: all objects are known.
     Watch {
-        /// The revision from which they follow.
+        /// The resourceVersion after which changes are requested.
         revision: String,
-        /// How many watches in a row have heard nothing at all.
+        /// How many watches in a row received no data.
         idle_watches: u32,
     },
 }
 
-/// After so many streaming lists that broke, something between us and the server does not let them live
-/// long enough; pages are shorter, and go on where they broke.
+/// After this number of interrupted streaming lists, an HTTP proxy between this program and the server probably limits the
+/// duration of connections. Pages are shorter, and can continue after an error.
 const MAX_FAILED_STREAMS: u32 = 3;
 
-/// The largest page that is tried before all is asked for at once.
+/// The largest page size before all objects are requested in one response.
 const MAX_PAGE_SIZE: u32 = 5_000;
 
 impl ListWatch {
-    /// A full list, from the beginning.
+    /// A full list from the beginning.
     pub(super) const START: ListWatch = ListWatch::StreamingList { failed_streams: 0 };
 
-    /// What to do after a error, and whether to do it at once.
+    /// Returns the next request after an error, and whether to send it immediately.
     pub(super) fn after(self, error: &RequestError, page: u32) -> (ListWatch, bool) {
         let paged = ListWatch::PagedList { next: None, size: page };
         match (self, error) {
-            // A server that cannot stream says so in many ways: 400 or 422 (it does not know the option),
-            // 500 inside the stream (its etcd cannot), or nothing at all.
+            // Servers reject streaming lists in several ways: 400 or 422 (unknown option), 500 inside the stream (etcd
+            // too old), or no data at all.
             (ListWatch::StreamingList { .. }, RequestError::Rejected(no))
-                if !no.may_pass() || no.code == 500 =>
+                if !no.is_transient() || no.code == 500 =>
             {
                 (paged, true)
             }
@@ -60,22 +60,24 @@ impl ListWatch {
                 (ListWatch::StreamingList { failed_streams: failed_streams + 1 }, false)
             }
             (ListWatch::PagedList { next: Some(_), size }, RequestError::Rejected(no)) if no.is_expired() => {
-                // The list outlives its continuation: fewer, larger pages.
+                // The continue token expired before the list was complete: use larger pages.
                 let size = size.saturating_mul(10);
                 (
                     ListWatch::PagedList { next: None, size: if size > MAX_PAGE_SIZE { 0 } else { size } },
                     false,
                 )
             }
-            (ListWatch::PagedList { next: Some(_), size }, RequestError::Rejected(no)) if !no.may_pass() => {
+            (ListWatch::PagedList { next: Some(_), size }, RequestError::Rejected(no))
+                if !no.is_transient() =>
+            {
                 (ListWatch::PagedList { next: None, size }, false)
             }
-            (ListWatch::Watch { .. }, RequestError::Rejected(no)) if !no.may_pass() => {
+            (ListWatch::Watch { .. }, RequestError::Rejected(no)) if !no.is_transient() => {
                 (ListWatch::START, false)
             }
             (ListWatch::Watch { .. }, RequestError::Malformed(_)) => (ListWatch::START, false),
-            // Once is a dead connection. Twice may be a revision that the server has not reached, because
-            // its etcd came back from a backup: it waits in silence, for ever.
+            // One idle watch is a dead connection. Two may mean that the server has not reached the resourceVersion
+            // because its etcd was restored from a backup: it would then send nothing for ever.
             (ListWatch::Watch { revision, idle_watches: 0 }, RequestError::TimedOut(_)) => {
                 (ListWatch::Watch { revision, idle_watches: 1 }, true)
             }
@@ -97,37 +99,37 @@ mod tests {
     }
 
     #[test]
-    fn what_a_failure_makes_of_each_state() {
+    fn transitions_after_errors() {
         let page = |next: Option<&str>, size| ListWatch::PagedList { next: next.map(str::to_owned), size };
-        let watch = |silent| ListWatch::Watch { revision: "7".into(), idle_watches: silent };
+        let watch = |idle_watches| ListWatch::Watch { revision: "7".into(), idle_watches };
         let stream = |failed_streams| ListWatch::StreamingList { failed_streams };
-        let broken = || RequestError::Disconnected("reset".into());
-        let garbage = || RequestError::Malformed("<".into());
-        let silent = || RequestError::TimedOut(Duration::from_secs(1));
+        let disconnected = || RequestError::Disconnected("reset".into());
+        let malformed = || RequestError::Malformed("<".into());
+        let timed_out = || RequestError::TimedOut(Duration::from_secs(1));
         let rows = [
             ("cannot stream: unknown option", ListWatch::START, rejected(400), (page(None, 50), true)),
             ("cannot stream: forbidden option", ListWatch::START, rejected(422), (page(None, 50), true)),
             ("cannot stream: etcd", ListWatch::START, rejected(500), (page(None, 50), true)),
-            ("a proxy's page", ListWatch::START, garbage(), (page(None, 50), true)),
-            ("a list without end", ListWatch::START, silent(), (page(None, 50), true)),
+            ("a proxy's page", ListWatch::START, malformed(), (page(None, 50), true)),
+            ("a list without end", ListWatch::START, timed_out(), (page(None, 50), true)),
             ("no credentials", ListWatch::START, rejected(401), (ListWatch::START, false)),
             ("too many requests", ListWatch::START, rejected(429), (ListWatch::START, false)),
-            ("not there yet", ListWatch::START, rejected(503), (ListWatch::START, false)),
-            ("broken list", ListWatch::START, broken(), (stream(1), false)),
-            ("broken list again", stream(1), broken(), (stream(2), false)),
-            ("lists that always break", stream(2), broken(), (page(None, 50), false)),
-            ("broken page", page(Some("t"), 50), broken(), (page(Some("t"), 50), false)),
+            ("unavailable", ListWatch::START, rejected(503), (ListWatch::START, false)),
+            ("interrupted list", ListWatch::START, disconnected(), (stream(1), false)),
+            ("interrupted again", stream(1), disconnected(), (stream(2), false)),
+            ("lists that are always interrupted", stream(2), disconnected(), (page(None, 50), false)),
+            ("interrupted page", page(Some("t"), 50), disconnected(), (page(Some("t"), 50), false)),
             ("page token expired", page(Some("t"), 50), rejected(410), (page(None, 500), false)),
             ("larger page token expired", page(Some("t"), 5_000), rejected(410), (page(None, 0), false)),
-            ("page token not understood", page(Some("t"), 50), rejected(400), (page(None, 50), false)),
+            ("page token rejected", page(Some("t"), 50), rejected(400), (page(None, 50), false)),
             ("failing page", page(Some("t"), 50), rejected(500), (page(Some("t"), 50), false)),
-            ("broken watch", watch(0), broken(), (watch(0), false)),
+            ("interrupted watch", watch(0), disconnected(), (watch(0), false)),
             ("failing watch", watch(0), rejected(500), (watch(0), false)),
             ("revision expired", watch(0), rejected(410), (ListWatch::START, false)),
-            ("revision not understood", watch(0), rejected(400), (ListWatch::START, false)),
-            ("garbage", watch(0), garbage(), (ListWatch::START, false)),
-            ("silent watch", watch(0), silent(), (watch(1), true)),
-            ("silent again", watch(1), silent(), (ListWatch::START, true)),
+            ("revision rejected", watch(0), rejected(400), (ListWatch::START, false)),
+            ("malformed event", watch(0), malformed(), (ListWatch::START, false)),
+            ("idle watch", watch(0), timed_out(), (watch(1), true)),
+            ("idle again", watch(1), timed_out(), (ListWatch::START, true)),
         ];
         for (case, state, error, expected) in rows {
             assert_eq!(state.after(&error, 50), expected, "{case}");

@@ -1,14 +1,14 @@
-//! The API server: list, then watch, for ever.
+//! The source that lists and watches the objects of an API server.
 //!
 //! ```text
-//!             refused                      410, garbage, twice silent
-//! Stream ───────────────► Page ─► Page…        ┌────────────┐
-//!    │  (a streaming list)   (no streams here) ▼            │
-//!    └──────────────────────────┴──────────► Watch ─────────┴──► Stream
+//!                  rejected                       410, malformed, two idle watches
+//! StreamingList ─────────────► PagedList ─► …        ┌───────────┐
+//!       │      (no WatchList support)                ▼           │
+//!       └───────────────────────────┴─────────────► Watch ───────┴──► StreamingList
 //! ```
 //!
-//! The machine is `state::State`: each step is one request, and what its failure means is a pure function
-//! (`State::after`). Everything else here moves bytes.
+//! The state machine is `list_watch::ListWatch`: each step is one request, and the transition after an error is a pure
+//! function (`ListWatch::after`). The other modules do the I/O.
 
 mod api_event;
 mod event_recorder;
@@ -34,20 +34,20 @@ pub use event_recorder::{EventRecorder, EventReporter};
 pub(super) use reflector::run as reflect;
 pub(super) use superseded_policies::watch as warn_of_superseded_policies;
 
-/// Page sizes and times. The default is what a cluster wants; tests are in more of a hurry.
+/// Page size and times of lists and watches. The default suits clusters; tests use shorter times.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListWatchOptions {
     /// Objects in a page of a list. Small pages keep memory small: 10,000 slices of 100 endpoints took
     /// 36 MB in pages of 50, 123 MB in pages of 500.
     pub page_size: u32,
-    /// How long a server may take to begin an answer, and to go on with a list.
+    /// The longest wait for the head of a response, and for the next bytes of a list.
     pub response_timeout: Duration,
-    /// A watch that is silent for so long is dead. A server sends a bookmark a minute.
+    /// The time without data after which a watch is taken for dead. The server sends a bookmark a minute.
     pub idle_timeout: Duration,
-    /// The length of a watch that the server is asked for; chosen at random so that the watches of a
-    /// cluster do not end together. client-go has 5 to 10 minutes.
+    /// The `timeoutSeconds` of a watch, chosen at random in this range so that the watches of a cluster do not end
+    /// together. client-go has 5 to 10 minutes.
     pub watch_duration: Range<Duration>,
-    /// The first wait after a failure; waits double. client-go has 800 ms.
+    /// The wait after the first error; waits double. client-go has 800 ms.
     pub initial_backoff: Duration,
     /// The longest wait. client-go has 30 s.
     pub max_backoff: Duration,
@@ -66,29 +66,29 @@ impl Default for ListWatchOptions {
     }
 }
 
-/// How long no request about a kind may be answered, and no event or bookmark of it come, until health takes the API
-/// server for silent. Longer than [`ListWatchOptions::max_contact_gap`], or a server that works would be taken for silent now and then.
+/// The time without a response, watch event or bookmark of a kind after which health reports the API server as silent. It is
+/// longer than [`ListWatchOptions::max_contact_gap`], so that a server that works is not reported.
 pub const SILENCE_LIMIT: Duration = Duration::from_mins(5);
 
 impl ListWatchOptions {
-    /// The longest wait between two requests for a kind that the server does not serve: a definition that is installed
-    /// later is found within seconds.
+    /// Returns the longest wait between two requests for a kind that the server does not serve. It is short, so that a
+    /// CustomResourceDefinition that is installed later is found within seconds.
     pub fn unserved_retry(&self) -> Duration {
         self.max_backoff / 6
     }
 
-    /// The longest that the server's Retry-After is obeyed.
+    /// Returns the longest Retry-After that is honoured.
     pub fn max_retry_after(&self) -> Duration {
         self.max_backoff * 6
     }
 
-    /// The longest time between two signs of life of a server that works, for any kind.
+    /// Returns the longest time between two responses, watch events or bookmarks of a server that works, for any kind.
     pub fn max_contact_gap(&self) -> Duration {
-        let silent_watch = self.idle_timeout;
-        let absent = self.unserved_retry();
+        let idle_watch = self.idle_timeout;
+        let unserved = self.unserved_retry();
         let overloaded = self.max_retry_after() + self.initial_backoff;
         let failed = self.max_backoff;
-        silent_watch.max(absent).max(overloaded).max(failed) + self.response_timeout
+        idle_watch.max(unserved).max(overloaded).max(failed) + self.response_timeout
     }
 }
 
@@ -97,11 +97,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_server_that_works_is_never_taken_for_silent() {
+    fn working_server_is_never_reported_as_silent() {
         let gap = ListWatchOptions::default().max_contact_gap();
         assert!(
             gap < SILENCE_LIMIT,
-            "{gap:?} may pass between two signs of life, and {SILENCE_LIMIT:?} is silence"
+            "{gap:?} may pass between two contacts, and {SILENCE_LIMIT:?} is reported"
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Follows one kind: a request at a time, for ever.
+//! The reflector of one kind: lists it, and then watches it, with one request at a time.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -20,11 +20,11 @@ use crate::source::object_reader::{InvalidObjects, ObjectReader};
 use crate::source::selection::Selection;
 use crate::source::source_health::SourceHealth;
 
-/// How many answers in a row must say that a kind is not served before its objects are taken for deleted. An API server that
-/// starts, and has not read its CustomResourceDefinitions yet, says so for a moment; policies must not be lifted for that.
+/// How many 404 responses in a row it takes until a kind counts as not served and its objects as deleted. An API server that
+/// starts returns 404 until it has read its CustomResourceDefinitions; policies must not be removed for that.
 const UNSERVED_RESPONSES: u32 = 6;
 
-/// Follows one kind until nobody listens any more. What is wrong with policies goes to `recorder`.
+/// Sends the events of one kind into `sink` until its receiver is dropped. Invalid policies are reported to `recorder`.
 pub(in crate::source) async fn run(
     selection: Selection,
     connection: Arc<Connection>,
@@ -50,13 +50,13 @@ pub(in crate::source) async fn run(
     };
     let mut state = ListWatch::START;
     loop {
-        let begun = Instant::now();
+        let start = Instant::now();
         let error = match reflector.step(&mut state).await {
             Ok(()) => continue,
             Err(RequestError::ReceiverClosed) => return,
             Err(error) => error,
         };
-        let Ok(wait) = reflector.handle_error(&mut state, error, begun.elapsed()).await else { return };
+        let Ok(wait) = reflector.handle_error(&mut state, error, start.elapsed()).await else { return };
         tokio::time::sleep(wait).await;
     }
 }
@@ -71,14 +71,14 @@ struct Reflector {
     backoff: Backoff,
     reported_no_streams: bool,
     reported_unserved: bool,
-    /// Its objects were listed.
+    /// The kind was listed.
     served: bool,
-    /// How many answers in a row have said that it is not served.
+    /// The number of 404 responses in a row.
     unserved_responses: u32,
 }
 
 impl Reflector {
-    /// Makes one request, takes in its response to the end, and leaves in `state` what comes next.
+    /// Makes one request, handles its response to the end, and sets `state` to the next request.
     async fn step(&mut self, state: &mut ListWatch) -> Result<(), RequestError> {
         let seconds = self.watch_seconds();
         let what = match state {
@@ -126,63 +126,67 @@ impl Reflector {
         result
     }
 
-    /// Takes in a stream of events to its end.
+    /// Handles a stream of watch events to its end.
     async fn stream(
         &mut self,
         response: &mut Response,
         watch: &mut WatchStream<'_>,
         state: &mut ListWatch,
     ) -> Result<(), RequestError> {
-        let begun = Instant::now();
-        let (mut lines, mut heard) = (LineSplitter::default(), false);
+        let start = Instant::now();
+        let (mut lines, mut received) = (LineSplitter::default(), false);
         loop {
-            let patience =
+            let limit =
                 if watch.listed() { self.options.idle_timeout } else { self.options.response_timeout };
-            let bytes = response.next(patience).await;
-            let taken = match &bytes {
+            let bytes = response.next(limit).await;
+            let parsed = match &bytes {
                 Ok(Some(bytes)) => lines.push(bytes.as_ref(), |line| watch.line(line)),
                 _ => Ok(()),
             };
-            if matches!(bytes, Ok(Some(_))) && taken.is_ok() {
-                heard = true;
+            if matches!(bytes, Ok(Some(_))) && parsed.is_ok() {
+                received = true;
                 self.health.record_contact(self.selection.kind);
             }
             if let (true, Some(revision)) = (watch.listed(), &watch.revision) {
-                // All good news so far counts, whatever comes next.
-                if heard {
+                // Keeps the resourceVersion of the events so far, even if an error follows.
+                if received {
                     *state = ListWatch::Watch { revision: revision.clone(), idle_watches: 0 };
                     self.backoff.reset();
                 }
             }
             self.send(std::mem::take(&mut watch.events), watch.invalid()).await?;
-            taken?;
+            parsed?;
             if bytes?.is_none() {
                 break;
             }
         }
-        match (watch.listed(), lines.has_partial_line(), heard) {
-            (false, ..) => Err(RequestError::Disconnected("it ended before the list was complete".into())),
-            (_, true, _) => Err(RequestError::Disconnected("it ended in the middle of an event".into())),
+        match (watch.listed(), lines.has_partial_line(), received) {
+            (false, ..) => {
+                Err(RequestError::Disconnected("the response ended before the list was complete".into()))
+            }
+            (_, true, _) => {
+                Err(RequestError::Disconnected("the response ended in the middle of an event".into()))
+            }
             (.., true) => Ok(()),
             (.., false)
-                if begun.elapsed() >= self.options.idle_timeout.min(self.options.watch_duration.start) =>
+                if start.elapsed() >= self.options.idle_timeout.min(self.options.watch_duration.start) =>
             {
-                Err(RequestError::TimedOut(begun.elapsed()))
+                Err(RequestError::TimedOut(start.elapsed()))
             }
             (.., false) => {
-                Err(RequestError::Disconnected("a watch was closed before it brought anything".into()))
+                Err(RequestError::Disconnected("the watch was closed before its first event".into()))
             }
         }
     }
 
-    /// Hands events on, and waits while the receiver is busy.
+    /// Sends events, and waits while the channel is full.
     async fn send(&mut self, events: Vec<Event>, invalid: InvalidObjects) -> Result<(), RequestError> {
         if events.is_empty() {
             return Ok(());
         }
         let kind = self.selection.kind;
         let listed = events.contains(&Event::Listed(kind));
-        // Before the events, so that why an object is unread can be told as soon as it is known to be.
+        // Before the events are sent, so that the receiver finds the reasons of unread objects.
         self.health.set_invalid(kind, invalid.unreadable.len(), invalid.with_problems);
         self.health.set_unreadable(Some(kind), invalid.unreadable);
         self.sink.send(events).await.map_err(|_| RequestError::ReceiverClosed)?;
@@ -194,12 +198,15 @@ impl Reflector {
         Ok(())
     }
 
-    /// Takes in a error, and says how long to wait. Fails when nobody listens.
+    /// Handles an error and returns the wait before the next request.
+    ///
+    /// # Errors
+    /// The receiver of the events was dropped.
     async fn handle_error(
         &mut self,
         state: &mut ListWatch,
         error: RequestError,
-        lived: Duration,
+        duration: Duration,
     ) -> Result<Duration, RequestError> {
         if let (RequestError::Rejected(StatusError { code: 404, .. }), true) =
             (&error, self.selection.optional)
@@ -213,33 +220,37 @@ impl Reflector {
             self.connection.forget().await;
         }
         if matches!(error, RequestError::Rejected(_)) {
-            // The kind is served now, or may be: the server no longer says that it is not.
+            // Another error than 404: the kind may be served now.
             self.health.set_unserved(self.selection.kind, false);
             self.unserved_responses = 0;
         }
         let before = state.clone();
-        let (next, now) = before.clone().after(&error, self.options.page_size);
+        let (next, immediately) = before.clone().after(&error, self.options.page_size);
         *state = next;
         self.report(&before, state, &error);
-        if now
+        if immediately
             || (matches!(before, ListWatch::Watch { .. })
-                && lived >= self.options.initial_backoff
+                && duration >= self.options.initial_backoff
                 && is_expected(&error))
         {
             return Ok(Duration::ZERO);
         }
-        let asked = match &error {
+        let retry_after = match &error {
             RequestError::Rejected(status_error) => {
                 status_error.retry_after.unwrap_or_default().min(self.options.max_retry_after())
             }
             _ => Duration::ZERO,
         };
         let wait = self.backoff.wait();
-        Ok(if asked > wait { asked + self.options.initial_backoff.mul_f64(random()) } else { wait })
+        Ok(if retry_after > wait {
+            retry_after + self.options.initial_backoff.mul_f64(random())
+        } else {
+            wait
+        })
     }
 
-    /// The server does not serve this kind, and need not: there are no such objects. Those that it served before are kept
-    /// until it has said so several times.
+    /// Handles a 404 for an optional kind: it has no objects. Objects that were served before are kept until several
+    /// responses in a row were 404.
     async fn handle_unserved(&mut self, state: &mut ListWatch) -> Result<Duration, RequestError> {
         *state = ListWatch::START;
         let kind = self.selection.kind;
@@ -248,12 +259,12 @@ impl Reflector {
         self.unserved_responses = self.unserved_responses.saturating_add(1);
         if self.served && self.unserved_responses < UNSERVED_RESPONSES {
             if self.unserved_responses == 1 {
-                tracing::warn!(%kind, "the API server does not serve {} any more; keeping its objects for now", path(kind));
+                tracing::warn!(%kind, "the API server no longer serves {}; keeping its objects for now", path(kind));
             }
             return Ok(wait);
         }
         if !self.reported_unserved {
-            tracing::info!(%kind, "the API server does not serve {}; taken as empty", path(kind));
+            tracing::info!(%kind, "the API server does not serve {}; assuming that there are no such objects", path(kind));
             self.reader.list_started();
             self.reader.listed();
             self.send(vec![Event::ListStarted(kind), Event::Listed(kind)], InvalidObjects::default()).await?;
@@ -267,7 +278,7 @@ impl Reflector {
         let kind = self.selection.kind;
         if let (ListWatch::StreamingList { .. }, ListWatch::PagedList { .. }) = (before, next) {
             if !std::mem::replace(&mut self.reported_no_streams, true) {
-                tracing::info!(%kind, "no streaming list, so by pages: {error}");
+                tracing::info!(%kind, "the API server does not support streaming lists; using paginated lists: {error}");
             }
             return;
         }
@@ -285,17 +296,17 @@ impl Reflector {
         }
     }
 
-    /// What the operator can do about a error.
+    /// Returns what an operator can do about an error.
     fn hint(&self, error: &RequestError) -> String {
         let RequestError::Rejected(status_error) = error else { return String::new() };
         let kind = self.selection.kind;
         match status_error.code {
             401 => format!(
-                "; our credentials are not accepted, renew {}",
+                "; the credentials are not accepted, renew {}",
                 self.connection.access().credentials()
             ),
             403 => format!(
-                "; allow our user to list and watch {} (API group {:?}), as the ClusterRole {} does",
+                "; allow this user to list and watch {} (API group {:?}), as the ClusterRole {} does",
                 kind.plural(),
                 kind.api_version().split_once('/').map_or("", |(group, _)| group),
                 cluster_role(kind)
@@ -311,7 +322,7 @@ impl Reflector {
     }
 }
 
-/// The ClusterRole that allows a proxy to list and watch a kind: Kubernetes' own, or ours of docs/network-policy.md.
+/// The ClusterRole that allows a proxy to list and watch a kind: that of Kubernetes, or the one of docs/network-policy.md.
 fn cluster_role(kind: Kind) -> &'static str {
     match kind {
         Kind::Service | Kind::EndpointSlice | Kind::Node | Kind::ServiceCidr => "system:node-proxier",
@@ -321,7 +332,7 @@ fn cluster_role(kind: Kind) -> &'static str {
     }
 }
 
-/// A error that long watches end in.
+/// Returns true for errors with which long watches usually end.
 fn is_expected(error: &RequestError) -> bool {
     match error {
         RequestError::Disconnected(_) => true,

@@ -1,4 +1,4 @@
-//! The requests that a list and a watch take.
+//! HTTP requests for lists and watches.
 
 use http::header::ACCEPT;
 use kube::client::Body;
@@ -6,18 +6,18 @@ use portcullis_cluster::Kind;
 
 use crate::source::Selection;
 
-/// What is asked for.
+/// A request for the objects of a kind.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Request<'a> {
-    /// All objects, one by one, and then what changes.
+    /// A streaming list (KEP-3157): all objects as watch events, and then their changes.
     StreamingList { seconds: u64 },
-    /// A page of all objects; the first one without a token. A size of 0 asks for all at once.
+    /// A page of a list; `next` is the continue token, `None` for the first page. A size of 0 requests all objects.
     Page { next: Option<&'a str>, size: u32 },
-    /// What has changed since a revision.
+    /// The changes after a resourceVersion.
     Watch { revision: &'a str, seconds: u64 },
 }
 
-/// The request for it.
+/// Returns the HTTP request.
 pub(super) fn http_request(selection: &Selection, request: Request<'_>) -> http::Request<Body> {
     http::Request::get(uri(selection, request))
         .header(ACCEPT, "application/json")
@@ -62,7 +62,7 @@ fn uri(selection: &Selection, request: Request<'_>) -> String {
     uri.strip_suffix('?').map_or(uri.clone(), str::to_owned)
 }
 
-/// The path under which all objects of a kind stand.
+/// The path of the objects of a kind in all namespaces.
 pub(super) fn path(kind: Kind) -> String {
     let root = if kind.api_version().contains('/') { "apis" } else { "api" };
     format!("/{root}/{}/{}", kind.api_version(), kind.plural())
@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn requests_are_those_of_the_recordings() {
+    fn uris_are_those_of_the_recordings() {
         let services = Selection::all(Kind::Service);
         let rows = [
             (&services, Request::Page { next: None, size: 0 }, "/api/v1/services"),

@@ -1,4 +1,4 @@
-//! What can go wrong between us and the API server.
+//! Errors of requests to the API server.
 
 use std::time::Duration;
 
@@ -6,42 +6,42 @@ use serde::Deserialize;
 
 use crate::source::access::AccessError;
 
-/// Why a request did not bring what it should.
+/// An error of a request, or of the stream that it returned.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum RequestError {
-    /// No client can be made.
+    /// No client can be created.
     #[error(transparent)]
     Access(#[from] AccessError),
-    /// No answer came.
+    /// No connection could be made.
     #[error("the API server cannot be reached: {0}")]
     Unreachable(String),
-    /// The server says no, as the answer or inside a stream.
-    #[error("the API server answers {}", .0)]
+    /// The server responded with an error status, as the response or inside a watch.
+    #[error("the API server responded {}", .0)]
     Rejected(StatusError),
-    /// The connection ended in the middle.
-    #[error("the connection to the API server broke: {0}")]
+    /// The connection ended before the response did.
+    #[error("the connection to the API server was interrupted: {0}")]
     Disconnected(String),
-    /// Nothing was heard.
-    #[error("the API server was silent for {} s", .0.as_secs())]
+    /// Nothing was received in time.
+    #[error("no data from the API server for {} s", .0.as_secs())]
     TimedOut(Duration),
-    /// What came is not what the API gives.
-    #[error("the API server sent what cannot be understood: {0}")]
+    /// The response is not what the API specifies.
+    #[error("malformed response of the API server: {0}")]
     Malformed(String),
-    /// The receiver of the events is gone.
-    #[error("nobody listens")]
+    /// The receiver of the events was dropped.
+    #[error("the receiver of events is closed")]
     ReceiverClosed,
 }
 
-/// The server's no.
+/// The `Status` object of an error.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct StatusError {
-    /// The HTTP status, or that which an ERROR event names.
+    /// The HTTP status, or the code of an ERROR watch event.
     pub(super) code: u16,
-    /// The machine's word for it, as in `Expired`; may be empty.
+    /// The machine-readable reason, such as `Expired`; may be empty.
     pub(super) reason: String,
-    /// The server's own words.
+    /// The human-readable message.
     pub(super) message: String,
-    /// How long it asks us to wait.
+    /// The delay of Retry-After, or of `details.retryAfterSeconds`.
     pub(super) retry_after: Option<Duration>,
 }
 
@@ -58,7 +58,7 @@ impl std::fmt::Display for StatusError {
     }
 }
 
-/// The API's `Status` object.
+/// The fields of the API's `Status` object that are used.
 #[derive(Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 #[derive(Default)]
@@ -77,7 +77,7 @@ struct Details {
 }
 
 impl StatusError {
-    /// From a body, which is a `Status` object unless something stands between us and the server.
+    /// Parses a body, which is a `Status` object unless an HTTP proxy sent it.
     pub(super) fn from_body(code: u16, body: &[u8]) -> StatusError {
         let Ok(status) = serde_json::from_slice::<Status>(body) else {
             let text = String::from_utf8_lossy(body);
@@ -93,13 +93,13 @@ impl StatusError {
         }
     }
 
-    /// The revision or the continuation is too old.
+    /// Returns true if the resourceVersion or the continue token is too old (410).
     pub(super) fn is_expired(&self) -> bool {
         self.code == 410
     }
 
-    /// It is not about the request as such, and the same request may do later.
-    pub(super) fn may_pass(&self) -> bool {
+    /// Returns true if the same request may succeed later.
+    pub(super) fn is_transient(&self) -> bool {
         matches!(self.code, 401 | 403 | 404 | 408 | 429 | 500..)
     }
 }
@@ -109,7 +109,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn refusals_are_read_from_status_objects_and_from_anything_else() {
+    fn status_errors_are_parsed_from_status_objects_and_from_other_bodies() {
         let status = br#"{"kind":"Status","message":"slow down","reason":"TooManyRequests","details":{"retryAfterSeconds":3},"code":429}"#;
         let status_error = StatusError::from_body(429, status);
         assert_eq!(status_error.to_string(), "429 TooManyRequests: slow down");

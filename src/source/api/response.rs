@@ -1,4 +1,4 @@
-//! One request, and the bytes that come back.
+//! HTTP responses of the API server, read with a timeout for each part.
 
 use std::time::Duration;
 
@@ -12,15 +12,18 @@ use super::request_error::{RequestError, StatusError};
 use crate::error_chain::describe;
 use crate::source::access::AccessError;
 
-/// The most that is read of a status_error, in bytes.
+/// The largest body of an error response that is read, in bytes.
 const MAX_ERROR_BODY: usize = 64 << 10;
 
-/// An response that has begun well.
+/// A successful response, of which the body is still to be read.
 pub(super) struct Response {
     body: Body,
 }
 
-/// Sends a request and waits for the head of the response, `limit` at most.
+/// Sends a request and waits up to `limit` for the head of the response.
+///
+/// # Errors
+/// The request could not be sent, or the response has another status than success.
 pub(super) async fn send_request(
     client: &Client,
     request: http::Request<Body>,
@@ -36,7 +39,7 @@ pub(super) async fn send_request(
         return Ok(Response { body });
     }
     let read = timeout(limit, Limited::new(body, MAX_ERROR_BODY).collect()).await;
-    // The status counts, even where its explanation cannot be read.
+    // The status is used even if the body cannot be read.
     let bytes = read.ok().and_then(Result::ok).map(|body| body.to_bytes()).unwrap_or_default();
     let mut status_error = StatusError::from_body(head.status.as_u16(), &bytes);
     let seconds = head.headers.get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
@@ -44,7 +47,7 @@ pub(super) async fn send_request(
     Err(RequestError::Rejected(status_error))
 }
 
-/// Why a request was not sent, or not answered: the server is to blame only where the credentials could be had.
+/// Tells an error of the credentials from one of the connection.
 fn send_error(error: &kube::Error) -> RequestError {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
@@ -59,7 +62,7 @@ fn send_error(error: &kube::Error) -> RequestError {
 }
 
 impl Response {
-    /// The next bytes, waited for `limit` at most; `None` at the end.
+    /// Returns the next bytes, waiting up to `limit`; `None` at the end.
     pub(super) async fn next(
         &mut self,
         limit: Duration,
@@ -78,7 +81,7 @@ impl Response {
         }
     }
 
-    /// All of it.
+    /// Returns the whole body. `on_data` is called for each part of it.
     pub(super) async fn whole(
         mut self,
         limit: Duration,

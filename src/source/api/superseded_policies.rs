@@ -1,4 +1,4 @@
-//! Policies that the API server holds and that are not enforced: AdminNetworkPolicy and BaselineAdminNetworkPolicy.
+//! Warnings about objects of superseded policy kinds in the API server: AdminNetworkPolicy and BaselineAdminNetworkPolicy.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,13 +26,13 @@ const KINDS: [(&str, &str); 2] = [
     ("BaselineAdminNetworkPolicy", "baselineadminnetworkpolicies"),
 ];
 
-/// How long the server may take to response.
+/// How long the server may take to respond.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The time between two looks at the API server.
+/// The time between two checks.
 const CHECK_PERIOD: Duration = Duration::from_mins(5);
 
-/// Warns of each kind once, as soon as the API server has an object of it.
+/// Warns about each kind once, when the API server has an object of it.
 pub(in crate::source) async fn watch(connection: Arc<Connection>, recorder: EventRecorder) {
     let mut unreported = KINDS.to_vec();
     while !unreported.is_empty() {
@@ -40,8 +40,7 @@ pub(in crate::source) async fn watch(connection: Arc<Connection>, recorder: Even
             for (kind, plural) in unreported.clone().into_iter().filter(|(_, plural)| served.contains(plural))
             {
                 let Some(found) = found(&connection, plural).await else { continue };
-                let warning_text =
-                    warning(API_VERSION, kind).expect("it is one of the kinds that were superseded");
+                let warning_text = warning(API_VERSION, kind).expect("`KINDS` has superseded kinds only");
                 let note = format!("{warning_text} ({found})");
                 tracing::warn!(kind, "{note}");
                 recorder.node_event(EventType::Warning, [REASON, START], &note);
@@ -52,8 +51,7 @@ pub(in crate::source) async fn watch(connection: Arc<Connection>, recorder: Even
     }
 }
 
-/// The resources of the group and version; none where the API server does not have it. Every user may ask
-/// (ClusterRole `system:discovery`).
+/// Returns the served resources of the group and version. Every user may request them (ClusterRole `system:discovery`).
 async fn served(connection: &Connection) -> Result<Vec<&'static str>, RequestError> {
     let list = match get(connection, &format!("/apis/{API_VERSION}")).await {
         Err(RequestError::Rejected(StatusError { code: 404, .. })) => return Ok(Vec::new()),
@@ -65,7 +63,7 @@ async fn served(connection: &Connection) -> Result<Vec<&'static str>, RequestErr
     Ok(KINDS.iter().map(|(_, plural)| *plural).filter(|plural| names.contains(plural)).collect())
 }
 
-/// Which objects of a kind there are, in warning_text; `None` if there is none, or the API server does not say.
+/// Describes the objects of a kind; `None` if there are none, or they cannot be listed.
 async fn found(connection: &Connection, plural: &str) -> Option<String> {
     match get(connection, &format!("/apis/{API_VERSION}/{plural}?limit=1")).await {
         Ok(list) => {
@@ -75,7 +73,7 @@ async fn found(connection: &Connection, plural: &str) -> Option<String> {
             Some(if more > 0 { format!("{first} and {more} more") } else { first.to_owned() })
         }
         Err(RequestError::Rejected(StatusError { code: 403, .. })) => Some(format!(
-            "the cluster has the kind; whether it has objects is not known, as {plural} cannot be listed"
+            "the cluster has the kind; {plural} cannot be listed, so it is unknown whether objects exist"
         )),
         Err(_) => None,
     }
@@ -83,7 +81,7 @@ async fn found(connection: &Connection, plural: &str) -> Option<String> {
 
 async fn get(connection: &Connection, path: &str) -> Result<Value, RequestError> {
     let request = http::Request::get(path).header(ACCEPT, "application/json").body(Body::empty());
-    let request = request.expect("the path is a constant of valid characters");
+    let request = request.expect("the path has valid characters");
     let response = send_request(&connection.client().await?, request, RESPONSE_TIMEOUT).await?;
     let bytes = response.whole(RESPONSE_TIMEOUT, || {}).await?;
     serde_json::from_slice(&bytes).map_err(|error| RequestError::Malformed(format!("{path}: {error}")))

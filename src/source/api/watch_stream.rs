@@ -1,4 +1,4 @@
-//! The events of a watch, and those of a streaming list.
+//! Watch events, and those of a streaming list.
 
 use std::borrow::Cow;
 
@@ -21,53 +21,53 @@ struct WatchEvent<'a> {
     object: &'a RawValue,
 }
 
-/// A stream of events as far as it has been read.
+/// A parser of the events of a watch or streaming list.
 pub(super) struct WatchStream<'a> {
     kind: Kind,
     reader: &'a mut ObjectReader,
     phase: StreamPhase,
-    /// The revision from which another watch can go on.
+    /// The resourceVersion from which another watch can continue.
     pub(super) revision: Option<String>,
-    /// What has been read and not been taken yet.
+    /// Parsed events that the caller has not taken yet.
     pub(super) events: Vec<Event>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum StreamPhase {
-    /// A streaming list of which nothing has come yet.
+    /// A streaming list of which no event has arrived yet.
     ListRequested,
-    /// In the objects of a streaming list.
+    /// The initial events of a streaming list.
     Listing,
-    /// What changes.
+    /// Changes after the list.
     Changes,
 }
 
 impl<'a> WatchStream<'a> {
-    /// What changes after a revision.
+    /// A watch of the changes after a resourceVersion.
     pub(super) fn after(kind: Kind, revision: &str, reader: &'a mut ObjectReader) -> Self {
         let revision = Some(revision.to_owned());
         WatchStream { kind, reader, phase: StreamPhase::Changes, revision, events: Vec::new() }
     }
 
-    /// A streaming list, and then what changes.
+    /// A streaming list, and then changes.
     pub(super) fn with_list(kind: Kind, reader: &'a mut ObjectReader) -> Self {
         WatchStream { kind, reader, phase: StreamPhase::ListRequested, revision: None, events: Vec::new() }
     }
 
-    /// Whether all objects are known.
+    /// Returns true once all initial events have arrived.
     pub(super) fn listed(&self) -> bool {
         self.phase == StreamPhase::Changes
     }
 
-    /// The objects that are invalid, as [`ObjectReader::invalid`].
+    /// The invalid objects, see [`ObjectReader::invalid`].
     pub(super) fn invalid(&self) -> InvalidObjects {
         self.reader.invalid()
     }
 
-    /// Takes in one line.
+    /// Parses one line.
     ///
     /// # Errors
-    /// It is no event, or it is one that ends the stream.
+    /// The line is not a watch event, or is an ERROR event.
     pub(super) fn line(&mut self, line: &[u8]) -> Result<(), RequestError> {
         let malformed = |e: serde_json::Error| {
             let text: String = String::from_utf8_lossy(line).chars().take(80).collect();
@@ -93,7 +93,7 @@ impl<'a> WatchStream<'a> {
                 tracing::debug!(kind = %self.kind, "a watch event of the unknown type {other:?} is ignored")
             }
         }
-        // Revisions within a streaming list are those of its objects, in no order: none to go on from.
+        // The resourceVersions of initial events are unordered: a watch cannot continue from one of them.
         if self.listed() && revision.is_some() {
             self.revision = revision;
         }
@@ -116,8 +116,9 @@ impl<'a> WatchStream<'a> {
         let end =
             annotations.and_then(|annotations| annotations.get(INITIAL_EVENTS_END)).and_then(Value::as_str);
         if end != Some("true") {
-            // A server that knows streaming lists sends no other bookmark before.
-            let message = "the list has no end: this server does not know sendInitialEvents".to_owned();
+            // A server that supports streaming lists sends no other bookmark before.
+            let message =
+                "the server does not support sendInitialEvents: the streaming list has no end".to_owned();
             return Err(RequestError::Rejected(StatusError { code: 400, message, ..StatusError::default() }));
         }
         self.begin();

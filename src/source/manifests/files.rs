@@ -1,4 +1,4 @@
-//! Which files count, and whether they have changed.
+//! The files of a path of manifests, and detection of changes.
 
 use std::fs;
 use std::io;
@@ -11,16 +11,16 @@ use std::path::{Path, PathBuf};
 pub struct PathError {
     /// The path.
     pub path: PathBuf,
-    /// What the system says.
+    /// The error.
     pub source: io::Error,
 }
 
 /// The contents of a path of manifests.
 #[derive(Debug, Default)]
 pub(super) struct Listing {
-    /// The files to read: the path itself, or those of the folder, in the order of their names. Links are followed.
+    /// The files to read: the path itself, or the files of the folder by name. Links are followed.
     pub(super) files: Vec<PathBuf>,
-    /// Why other entries of the folder are not read though they may hold manifests, in the order of their names.
+    /// Why other entries of the folder that may have manifests are not read, by name.
     pub(super) skipped: Vec<String>,
 }
 
@@ -36,12 +36,12 @@ pub(super) fn list(path: &Path) -> Result<Listing, PathError> {
         let is_folder = fs::metadata(&entry).is_ok_and(|metadata| metadata.is_dir());
         if is_folder && !is_hidden(&entry) && holds_manifests(&entry) {
             listing.skipped.push(format!(
-                "{}: this sub-folder is skipped; --manifests reads the files of one folder only",
+                "{}: skipping this sub-folder; --manifests reads the files of one folder only",
                 entry.display()
             ));
         } else if !is_folder && is_kustomization(&entry) {
             listing.skipped.push(format!(
-                "{}: this kustomization is skipped, as it is not built; write the output of `kubectl kustomize` to a \
+                "{}: skipping this kustomization, as it is not built; write the output of `kubectl kustomize` to a \
                  file of the folder instead",
                 entry.display()
             ));
@@ -63,28 +63,28 @@ fn is_kustomization(file: &Path) -> bool {
     matches!(name, Some("kustomization.yaml" | "kustomization.yml" | "Kustomization"))
 }
 
-/// Whether a folder has manifests, or folders of its own that may have some.
+/// Returns true if a folder has manifests, or folders that may have some.
 fn holds_manifests(folder: &Path) -> bool {
     let Ok(entries) = fs::read_dir(folder) else { return true };
     let may_hold = |entry: PathBuf| is_manifest(&entry) || (entry.is_dir() && !is_hidden(&entry));
     entries.filter_map(Result::ok).any(|entry| may_hold(entry.path()))
 }
 
-/// Whether a file of a folder counts, going by its name.
+/// Returns true if a file of a folder is a manifest, by its name.
 pub(super) fn is_manifest(file: &Path) -> bool {
     let extension = file.extension().and_then(|extension| extension.to_str());
     !is_hidden(file) && matches!(extension, Some("yaml" | "yml" | "json"))
 }
 
-/// Changes whenever a file may have.
+/// A value that changes when a file may have changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Stamp(Vec<(PathBuf, [i64; 6])>);
 
-/// The stamp of a path's files; `None` where it cannot be read.
+/// Returns the stamp of a path's files; `None` if the path cannot be read.
 pub(super) fn stamp(path: &Path) -> Option<Stamp> {
     let of_file = |file: PathBuf| {
         let m = fs::metadata(&file).ok()?;
-        // An inode's number is only compared.
+        // These are only compared.
         Some((
             file,
             [

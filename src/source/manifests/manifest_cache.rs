@@ -1,8 +1,7 @@
-//! What the manifests have object_ref, and what another pass changes of that.
+//! A cache of the objects of manifests, from which each reading derives events.
 //!
-//! The objects themselves are with the index; here is only what it takes to tell that one has changed: a
-//! hash. Documents are known by a hash of their text, so that of a large folder only what was edited is
-//! parsed again.
+//! The objects themselves are in the index; the cache has only their hashes, to find those that changed. Documents are
+//! identified by a hash of their text, so that only edited documents are parsed again.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::fs;
@@ -17,35 +16,35 @@ use serde_json::Value;
 
 use super::files::{Listing, PathError, list};
 
-/// What has been object_ref so far.
+/// The objects as last read.
 #[derive(Debug, Default)]
 pub(super) struct ManifestCache {
     hasher: RandomState,
     /// Readable documents, by the hash of their text.
     documents: HashMap<u64, Arc<[CachedObject]>>,
-    /// What stands, by its key.
+    /// The current version of each object.
     current: HashMap<ObjectKey, CurrentVersion>,
     /// Every kind has been listed.
     listed: bool,
-    /// Objects of which no version could be read since the start. Of a document whose kind cannot be read, those
-    /// without a name of all kinds.
+    /// Objects of which no version could be read since the start. A document whose kind cannot be read counts as an unnamed
+    /// object of every kind.
     unread: BTreeSet<ObjectKey>,
-    /// Every object could be read at one time. From then on, what cannot be read was known before, or is new.
+    /// Every object could be read at one time. An object that cannot be read later was known before, or is new.
     complete: bool,
 }
 
-/// An object that a document gives.
+/// An object of a document.
 #[derive(Clone, Debug)]
 struct CachedObject {
     key: ObjectKey,
     hash: u64,
-    /// Its line, counted from that of the document.
+    /// Its line, relative to the document.
     line: usize,
-    /// A field of it is ignored.
+    /// It has an invalid field, which is ignored.
     with_problems: bool,
 }
 
-/// The version of an object that stands.
+/// The current version of an object.
 #[derive(Clone, Debug)]
 struct CurrentVersion {
     hash: u64,
@@ -53,32 +52,32 @@ struct CurrentVersion {
     line: usize,
 }
 
-/// What a pass brought.
+/// The result of reading the manifests.
 #[derive(Debug, Default)]
 pub(super) struct ReadResult {
-    /// What has changed.
+    /// The changes.
     pub(super) events: Vec<Event>,
     /// Documents that cannot be read.
     pub(super) errors: Vec<ManifestError>,
-    /// Fields that are ignored, of objects that were not read so before.
+    /// Invalid fields of objects that changed.
     pub(super) problems: Vec<(ObjectKey, Problem)>,
-    /// Objects that stand twice.
+    /// Objects with more than one manifest.
     pub(super) duplicates: Vec<ManifestError>,
-    /// The kinds, in words, of objects that we do not use; of documents that were not read so before.
+    /// `apiVersion` and `kind` of objects of unused kinds, in documents that changed.
     pub(super) ignored: BTreeSet<String>,
-    /// Objects that cannot be read as a whole.
+    /// Objects that cannot be parsed.
     pub(super) unreadable: Vec<ObjectKey>,
-    /// Objects of which a field is ignored.
+    /// Objects with an invalid field, which is ignored.
     pub(super) with_problems: Vec<ObjectKey>,
     /// Why sub-folders and kustomizations are not read.
     pub(super) skipped: Vec<String>,
 }
 
 impl ManifestCache {
-    /// Reads everything, and notes it.
+    /// Reads all manifests and updates the cache.
     ///
     /// # Errors
-    /// The path cannot be read; nothing has changed then.
+    /// The path cannot be read; the cache is unchanged.
     pub(super) fn read(&mut self, path: &Path) -> Result<ReadResult, PathError> {
         let Listing { files, skipped } = list(path)?;
         let mut pass = ReadPass::new(self);
@@ -87,7 +86,7 @@ impl ManifestCache {
             let name: Arc<str> = file.to_string_lossy().into();
             match text_of(&file) {
                 Ok(text) => pass.file(&name, &text),
-                // It went between the look at the folder and now.
+                // It was deleted after the folder was listed.
                 Err(ReadError { error, .. }) if error.kind() == io::ErrorKind::NotFound && file != path => {}
                 Err(ReadError { error, .. }) if file == path => {
                     return Err(PathError { path: path.to_owned(), source: error });
@@ -111,20 +110,20 @@ fn text_of(file: &Path) -> Result<String, ReadError> {
     String::from_utf8(bytes).map_err(|error| {
         let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = 1 + before.iter().filter(|&&b| b == b'\n').count();
-        ReadError { error: io::Error::other("this is no UTF-8 text"), line }
+        ReadError { error: io::Error::other("invalid UTF-8"), line }
     })
 }
 
-/// A pass under way.
+/// A reading of all manifests in progress.
 struct ReadPass<'a> {
     before: &'a mut ManifestCache,
     now: ManifestCache,
-    /// Objects that are not as they were, and the order in which they came.
+    /// Changed objects, with their order.
     changed: HashMap<ObjectKey, (usize, Object)>,
     order: usize,
-    /// Objects that cannot be read, and the files that have them.
+    /// Objects that cannot be parsed, and their files.
     unreadable: Vec<(ObjectKey, Arc<str>)>,
-    /// Files with documents of which not even the key can be read.
+    /// Files with documents of which the key cannot be read.
     broken: HashSet<Arc<str>>,
     result: ReadResult,
 }
@@ -147,21 +146,21 @@ impl<'a> ReadPass<'a> {
         for chunk in manifest::split(name, text) {
             let id = self.now.hasher.hash_one(chunk.text);
             match self.before.documents.get(&id) {
-                Some(object_ref) if object_ref.iter().all(|object_ref| self.is_current(object_ref)) => {
-                    let object_ref = object_ref.clone();
-                    object_ref.iter().for_each(|object_ref| {
-                        self.insert(name, chunk.line + object_ref.line, object_ref, None)
-                    });
-                    self.now.documents.insert(id, object_ref);
+                Some(objects) if objects.iter().all(|object| self.is_current(object)) => {
+                    let objects = objects.clone();
+                    objects
+                        .iter()
+                        .for_each(|object| self.insert(name, chunk.line + object.line, object, None));
+                    self.now.documents.insert(id, objects);
                 }
                 _ => self.chunk(name, chunk, id),
             }
         }
     }
 
-    /// Whether this very version is_current before.
-    fn is_current(&self, object_ref: &CachedObject) -> bool {
-        self.before.current.get(&object_ref.key).is_some_and(|current| current.hash == object_ref.hash)
+    /// Returns true if this version was the current one before.
+    fn is_current(&self, object: &CachedObject) -> bool {
+        self.before.current.get(&object.key).is_some_and(|current| current.hash == object.hash)
     }
 
     fn chunk(&mut self, name: &Arc<str>, chunk: Chunk<'_>, id: u64) {
@@ -171,7 +170,7 @@ impl<'a> ReadPass<'a> {
                 self.broken.insert(name.clone());
             }
             match document.and_then(|document| self.document(name, chunk, document)) {
-                Ok(Some(object_ref)) => objects.iter_mut().for_each(|all| all.push(object_ref.clone())),
+                Ok(Some(cached)) => objects.iter_mut().for_each(|all| all.push(cached.clone())),
                 Ok(None) => {}
                 Err(error) => {
                     self.result.errors.push(error);
@@ -184,7 +183,7 @@ impl<'a> ReadPass<'a> {
         }
     }
 
-    /// Takes in one object; `None` if it is of a kind that we do not use.
+    /// Reads one object; `None` if it is of an unused kind.
     fn document(
         &mut self,
         name: &Arc<str>,
@@ -207,32 +206,32 @@ impl<'a> ReadPass<'a> {
             self.unreadable.push((key.clone(), name.clone()));
             error(e.to_string())
         })?;
-        let object_ref = CachedObject {
+        let cached = CachedObject {
             key: key.clone(),
             hash,
             line: line - chunk.line,
             with_problems: !parsed.problems.is_empty(),
         };
         self.result.problems.extend(parsed.problems.into_iter().map(|problem| (key.clone(), problem)));
-        self.insert(name, line, &object_ref, Some(parsed.object));
-        Ok(Some(object_ref))
+        self.insert(name, line, &cached, Some(parsed.object));
+        Ok(Some(cached))
     }
 
-    /// A version of an object stands; the later one counts. Without the object it is the one that is_current before.
-    fn insert(&mut self, file: &Arc<str>, line: usize, object_ref: &CachedObject, object: Option<Object>) {
-        let key = &object_ref.key;
-        if object_ref.with_problems {
+    /// Sets the current version of an object, replacing one of an earlier document. Without `object` it is unchanged.
+    fn insert(&mut self, file: &Arc<str>, line: usize, cached: &CachedObject, object: Option<Object>) {
+        let key = &cached.key;
+        if cached.with_problems {
             self.result.with_problems.push(key.clone());
         }
-        let current = CurrentVersion { hash: object_ref.hash, file: file.clone(), line };
+        let current = CurrentVersion { hash: cached.hash, file: file.clone(), line };
         if let Some(CurrentVersion { file: other, line: there, .. }) =
             self.now.current.insert(key.clone(), current)
         {
-            let message = format!("{key} stands here and at {other}:{there}; this one counts");
+            let message = format!("{key} is defined here and at {other}:{there}; using this one");
             self.result.duplicates.push(ManifestError { file: file.to_string(), line, message });
         }
         match object {
-            Some(object) if !self.is_current(object_ref) => {
+            Some(object) if !self.is_current(cached) => {
                 self.order += 1;
                 self.changed.insert(key.clone(), (self.order, object));
             }
@@ -242,7 +241,7 @@ impl<'a> ReadPass<'a> {
         }
     }
 
-    /// A file cannot be read at all.
+    /// Records a file that cannot be read.
     fn broken(&mut self, name: &Arc<str>, line: usize, message: &str) {
         self.result.errors.push(ManifestError { file: name.to_string(), line, message: message.to_owned() });
         self.broken.insert(name.clone());
@@ -260,12 +259,11 @@ impl<'a> ReadPass<'a> {
             }
         }
         let mut sink = Sink(self.now.hasher.build_hasher());
-        serde_json::to_writer(&mut sink, value)
-            .expect("a JSON value is written to a sink that takes everything");
+        serde_json::to_writer(&mut sink, value).expect("writing a JSON value to a hasher cannot fail");
         sink.0.finish()
     }
 
-    /// What could be read last stays where it cannot be read now.
+    /// Keeps the last readable version of objects that cannot be read now.
     fn keep_last_readable(&mut self) {
         for (key, file) in &self.unreadable {
             let Some(current) = self.before.current.get(key) else { continue };

@@ -1,15 +1,14 @@
-//! A file or a folder of manifests, read again whenever it changes.
+//! The source that reads a file or folder of manifests, and reads it again when it changes.
 //!
 //! ```text
-//! inotify ─┐                       ┌─ first outcome: a list of every kind
-//!          ├─► settle ─► ManifestCache ───┤
-//! polling ─┘             (what was └─ later ones: what differs
-//!                         given)
+//! inotify ─┐                       ┌─ first reading: a list of every kind
+//!          ├─► settle ─► ManifestCache
+//! polling ─┘                       └─ later ones: changes
 //! ```
 //!
-//! Of a folder, the files `*.yaml`, `*.yml` and `*.json` count, in the order of their names; hidden files do not, and
-//! sub-folders and kustomizations are reported. What cannot be read costs only itself, and does not take back what it gave
-//! when it could still be read.
+//! Of a folder, the files `*.yaml`, `*.yml` and `*.json` are read, ordered by name. Hidden files are ignored; sub-folders and
+//! kustomizations are reported. A document that cannot be read does not affect the others, and its last readable version
+//! stays in use.
 
 mod files;
 mod manifest_cache;
@@ -32,44 +31,43 @@ pub use files::PathError;
 use files::{Stamp, is_manifest};
 use manifest_cache::{ManifestCache, ReadResult};
 
-/// How long a folder must rest before it is read: an editor writes a file in several steps.
+/// The time without a change before the files are read: editors write a file in several steps.
 const QUIET_PERIOD: Duration = Duration::from_millis(100);
 
-/// A folder that never rests is read all the same after this time.
+/// The longest wait for such a time.
 const MAX_SETTLE: Duration = Duration::from_secs(1);
 
-/// How often to look whether something has changed that inotify does not see: files on network file
-/// systems, and those behind links to other folders.
+/// The period of checks for changes that inotify does not report: files on network file systems, and links to other
+/// folders.
 const CHECK_PERIOD: Duration = Duration::from_secs(10);
 
-/// How often to look where there is no inotify, or no such path.
+/// The period of checks without inotify, and while the path does not exist.
 const POLL_PERIOD: Duration = Duration::from_millis(500);
 
-/// How many events go into one batch.
+/// The number of events per batch.
 const BATCH: usize = 256;
 
-/// What a file or folder of manifests gives.
+/// The content of a file or folder of manifests.
 #[derive(Debug, Default)]
 pub struct Manifests {
-    /// The objects of the kinds that we use, in the order in which they stand; of one that stands twice,
-    /// the later version.
+    /// The objects of the supported kinds, in document order; of an object with several manifests, the last one.
     pub objects: Vec<Object>,
     /// Documents that cannot be read, with file and line.
     pub errors: Vec<ManifestError>,
-    /// Fields that are ignored because they cannot be understood.
+    /// Invalid fields, which are ignored.
     pub problems: Vec<(ObjectKey, Problem)>,
-    /// Kinds of objects that we do not use, as in `apps/v1 Deployment`.
+    /// Unused kinds, such as `apps/v1 Deployment`.
     pub ignored: BTreeSet<String>,
-    /// What else the operator may want to know: objects that stand twice.
+    /// Objects with more than one manifest.
     pub warnings: Vec<ManifestError>,
-    /// Why sub-folders and kustomizations of the folder are not read, a line each.
+    /// Why sub-folders and kustomizations of the folder are not read, one line each.
     pub skipped: Vec<String>,
 }
 
 /// Reads a file or folder once.
 ///
 /// # Errors
-/// There is no such path, or it cannot be read. What cannot be read inside of it is in the answer.
+/// There is no such path, or it cannot be read. Errors of documents are in the result.
 pub fn read_manifests(path: &Path) -> Result<Manifests, PathError> {
     let result = ManifestCache::default().read(path)?;
     let objects = result.events.into_iter().filter_map(|event| match event {
@@ -86,7 +84,7 @@ pub fn read_manifests(path: &Path) -> Result<Manifests, PathError> {
     })
 }
 
-/// Whether a file or folder of manifests can be read at all.
+/// Checks that a file or folder of manifests can be read.
 ///
 /// # Errors
 /// There is no such path, or it cannot be read.
@@ -94,14 +92,14 @@ pub fn check_path(path: &Path) -> Result<(), PathError> {
     files::list(path).map(drop)
 }
 
-/// Follows a file or folder until nobody listens any more.
+/// Sends the events of a file or folder into `sink` until its receiver is dropped.
 pub(super) async fn follow(path: PathBuf, health: Arc<SourceHealth>, sink: mpsc::Sender<Vec<Event>>) {
     let changed = Arc::new(Notify::new());
     let mut watcher = FileWatch::new(path.clone(), is_manifest, changed.clone());
     let mut cache = ManifestCache::default();
     let mut reporter = ReadReporter::default();
     loop {
-        // First watched, then read: what changes in between is seen.
+        // Watch before reading, so that changes in between are noticed.
         let watched = watcher.watch_paths();
         let stamp = files::stamp(&path);
         let result;
@@ -136,7 +134,7 @@ async fn read_in_background(mut cache: ManifestCache, path: PathBuf) -> Option<(
     }
 }
 
-/// Waits until something has changed, and then until it rests.
+/// Waits for a change, and then for a time without changes.
 async fn wait(path: &Path, changed: &Notify, stamp: Option<Stamp>, poll: Duration) {
     loop {
         match timeout(poll, changed.notified()).await {
@@ -147,7 +145,7 @@ async fn wait(path: &Path, changed: &Notify, stamp: Option<Stamp>, poll: Duratio
     }
     let latest = Instant::now() + MAX_SETTLE;
     while Instant::now() < latest && timeout(QUIET_PERIOD, changed.notified()).await.is_ok() {}
-    // What was written just now may not differ in its times from what will be written next.
+    // A file that is written twice within the resolution of its timestamps would have the same stamp.
     sleep(Duration::from_millis(10)).await;
 }
 
@@ -169,7 +167,7 @@ async fn send(
     Ok(())
 }
 
-/// What the log has been reporter, so that it is reporter once.
+/// Logs the results of readings, each message once.
 #[derive(Default)]
 struct ReadReporter {
     errors: Vec<ManifestError>,
@@ -181,7 +179,7 @@ struct ReadReporter {
 }
 
 impl ReadReporter {
-    /// Reports a outcome, and gives its events.
+    /// Reports a result, and returns its events.
     fn take(&mut self, outcome: ReadOutcome, health: &SourceHealth) -> Vec<Event> {
         let result = match outcome {
             Ok(result) => result,
@@ -190,7 +188,7 @@ impl ReadReporter {
                 Kind::ALL.iter().for_each(|&kind| health.record_failure(kind, error.clone()));
                 health.set_unreadable(None, vec![error.clone()]);
                 if self.path.as_deref() != Some(&error) {
-                    tracing::error!("{error}; what was read from it before stays, and it is tried again");
+                    tracing::error!("{error}; keeping the objects that were read before, and retrying");
                     self.path = Some(error);
                 }
                 return Vec::new();
@@ -201,7 +199,7 @@ impl ReadReporter {
             tracing::warn!(
                 file = error.file,
                 line = error.line,
-                "{error}; what it gave before stays, all other documents count"
+                "{error}; keeping its last readable version"
             );
         }
         for duplicate in result.duplicates.iter().filter(|duplicate| !self.duplicates.contains(duplicate)) {
@@ -216,7 +214,7 @@ impl ReadReporter {
             }
             match unsupported_policies::warning_of(&kind) {
                 Some(warning) => tracing::warn!("{warning}"),
-                None => tracing::info!("objects of {kind} are of no use here and are ignored"),
+                None => tracing::info!("ignoring objects of the unused kind {kind}"),
             }
         }
         let with_problems: HashSet<&ObjectKey> = result.with_problems.iter().collect();

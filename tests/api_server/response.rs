@@ -1,4 +1,4 @@
-//! Requests, and their answers.
+//! Request handlers.
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -16,7 +16,7 @@ use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use super::fault::{Fault, What};
+use super::fault::{Fault, FaultKind};
 use super::resource::Resource;
 use super::selector::Selector;
 use super::watch::Watch;
@@ -25,10 +25,10 @@ use super::{Shared, Streaming, lock};
 type Parameters = HashMap<String, String>;
 
 pub(super) fn router(shared: Arc<Shared>) -> Router {
-    Router::new().fallback(answer).with_state(shared)
+    Router::new().fallback(respond).with_state(shared)
 }
 
-async fn answer(
+async fn respond(
     State(shared): State<Arc<Shared>>,
     Query(parameters): Query<Parameters>,
     request: Request,
@@ -45,11 +45,11 @@ async fn answer(
     }
     let fault = Fault::take(&mut lock(&shared.faults), &uri);
     if let Some(fault) = fault {
-        return faulty(fault).await;
+        return fault_response(fault).await;
     }
     let path = request.uri().path();
     if path == "/version" {
-        return json_answer(
+        return json_response(
             200,
             &json!({"major": "1", "minor": "36", "gitVersion": "v1.36.2", "platform": "linux/amd64"}),
         );
@@ -79,7 +79,7 @@ async fn answer(
     }
 }
 
-/// The resources of a group and version of which there has been an object.
+/// The resources of a group and version that have objects.
 fn discovery(shared: &Shared, version: &str, absent: &[String]) -> Response {
     let store = lock(&shared.store);
     let everything = Selector { namespace: None, labels: String::new(), fields: String::new() };
@@ -93,7 +93,7 @@ fn discovery(shared: &Shared, version: &str, absent: &[String]) -> Response {
         .collect();
     match resources.is_empty() {
         true => no_such_page(),
-        false => json_answer(
+        false => json_response(
             200,
             &json!({"kind": "APIResourceList", "groupVersion": version, "resources": resources}),
         ),
@@ -104,13 +104,13 @@ fn header(headers: &HeaderMap, name: &str) -> String {
     headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
 }
 
-fn json_answer(code: u16, body: &Value) -> Response {
+fn json_response(code: u16, body: &Value) -> Response {
     let code = StatusCode::from_u16(code).expect("a test names a valid status");
     (code, [(CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }
 
-/// A `Status` object of a failure.
-pub(super) fn failure(code: u16, reason: &str, message: &str, details: Option<Value>) -> Value {
+/// A `Status` object of an error.
+pub(super) fn error_status(code: u16, reason: &str, message: &str, details: Option<Value>) -> Value {
     let mut status = json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": message, "reason": reason});
     if let Some(details) = details {
         status["details"] = details;
@@ -120,16 +120,16 @@ pub(super) fn failure(code: u16, reason: &str, message: &str, details: Option<Va
 }
 
 fn status(code: u16, reason: &str, message: &str, details: Option<Value>) -> Response {
-    json_answer(code, &failure(code, reason, message, details))
+    json_response(code, &error_status(code, reason, message, details))
 }
 
 fn no_such_page() -> Response {
     (StatusCode::NOT_FOUND, "404 page not found\n").into_response()
 }
 
-async fn faulty(what: What) -> Response {
-    match what {
-        What::Status { code, retry_after } => {
+async fn fault_response(kind: FaultKind) -> Response {
+    match kind {
+        FaultKind::Status { code, retry_after } => {
             let reason = match code {
                 400 => "BadRequest",
                 403 => "Forbidden",
@@ -143,25 +143,25 @@ async fn faulty(what: What) -> Response {
             response.headers_mut().extend(retry_after.map(|seconds| (RETRY_AFTER, seconds.into())));
             response
         }
-        What::Text { code, text } => {
+        FaultKind::Text { code, text } => {
             (StatusCode::from_u16(code).expect("a test names a valid status"), text).into_response()
         }
-        What::BreakOff { text } => {
+        FaultKind::Interrupt { text } => {
             let broken = stream::once(async {
-                // So that the head and the text are out before the connection breaks.
+                // Sends the head and the text before the connection closes.
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 Err(std::io::Error::other("a planned fault"))
             });
             Body::from_stream(stream::iter([Ok(text)]).chain(broken)).into_response()
         }
-        What::Hang => std::future::pending().await,
+        FaultKind::Hang => std::future::pending().await,
     }
 }
 
 fn one(shared: &Shared, resource: &Resource, namespace: Option<String>, name: &str) -> Response {
     let key = namespace.map_or_else(|| format!("/{name}"), |namespace| format!("/{namespace}/{name}"));
     match lock(&shared.store).get(resource, &key) {
-        Some(object) => json_answer(200, &object),
+        Some(object) => json_response(200, &object),
         None => {
             let message = format!("{} {name:?} not found", resource.plural);
             status(404, "NotFound", &message, Some(json!({"name": name, "kind": resource.plural})))
@@ -185,16 +185,17 @@ async fn create(shared: &Shared, resource: &Resource, body: Body) -> Response {
     let created = store.get(resource, &key).expect("it was stored just now");
     drop(store);
     shared.changed.send_modify(|tick| *tick += 1);
-    json_answer(201, &created)
+    json_response(201, &created)
 }
 
 fn list(shared: &Shared, resource: &Resource, selector: &Selector, parameters: &Parameters) -> Response {
     let store = lock(&shared.store);
     let number =
         |name: &str| parameters.get(name).and_then(|text| text.parse::<u64>().ok()).unwrap_or_default();
-    let asked = number("resourceVersion");
-    if asked > store.revision() {
-        let message = format!("Timeout: Too large resource version: {asked}, current: {}", store.revision());
+    let requested = number("resourceVersion");
+    if requested > store.revision() {
+        let message =
+            format!("Timeout: Too large resource version: {requested}, current: {}", store.revision());
         let cause = json!({"reason": "ResourceVersionTooLarge", "message": "Too large resource version"});
         let mut response =
             status(504, "Timeout", &message, Some(json!({"causes": [cause], "retryAfterSeconds": 1})));
@@ -224,10 +225,10 @@ fn list(shared: &Shared, resource: &Resource, selector: &Selector, parameters: &
     }
     let items = objects.iter().map(|(_, object)| without_kind(object));
     let body = json!({"kind": format!("{}List", resource.kind), "apiVersion": resource.version, "metadata": metadata, "items": items.collect::<Vec<_>>()});
-    json_answer(200, &body)
+    json_response(200, &body)
 }
 
-/// The items of a list do not repeat their kind.
+/// Removes `kind` and `apiVersion`, which items of a list do not have.
 fn without_kind(object: &Value) -> Value {
     let mut object = object.clone();
     let fields = object.as_object_mut().expect("an object is stored");
@@ -236,19 +237,19 @@ fn without_kind(object: &Value) -> Value {
     object
 }
 
-/// A continuation, in the very form of the API server. Written by hand for the order of its fields.
+/// A continue token, with the fields of the API server's in their order.
 fn write_token(revision: u64, last: &str) -> String {
     BASE64_NOPAD
         .encode(format!(r#"{{"v":"meta.k8s.io/v1","rv":{revision},"start":"{last}\u0000"}}"#).as_bytes())
 }
 
 fn read_token(token: &str) -> Result<(u64, String), String> {
-    let wrong = |e: &dyn std::fmt::Display| format!("continue key is not valid: {e}");
-    let bytes = BASE64_NOPAD.decode(token.as_bytes()).map_err(|e| wrong(&e))?;
-    let token: Value = serde_json::from_slice(&bytes).map_err(|e| wrong(&e))?;
+    let invalid = |e: &dyn std::fmt::Display| format!("continue key is not valid: {e}");
+    let bytes = BASE64_NOPAD.decode(token.as_bytes()).map_err(|e| invalid(&e))?;
+    let token: Value = serde_json::from_slice(&bytes).map_err(|e| invalid(&e))?;
     match (token["rv"].as_u64(), token["start"].as_str()) {
         (Some(revision), Some(start)) => Ok((revision, start.to_owned())),
-        _ => Err(wrong(&"rv or start is missing")),
+        _ => Err(invalid(&"rv or start is missing")),
     }
 }
 
@@ -265,15 +266,15 @@ fn watch(
         return status(422, "Invalid", message, None);
     }
     let (sender, receiver) = mpsc::channel(16);
-    let (commands, orders) = mpsc::unbounded_channel();
+    let (commands, receiver_of_commands) = mpsc::unbounded_channel();
     lock(&shared.watches).push(commands);
     let watch = Watch::new(shared, resource, selector, parameters, initial.then_some(streaming));
-    tokio::spawn(watch.run(sender, orders));
+    tokio::spawn(watch.run(sender, receiver_of_commands));
     let lines = stream::unfold(receiver, async |mut receiver| {
         let line: Result<String, std::io::Error> = receiver.recv().await?;
         Some((line, receiver))
     });
-    // A chunk at once, so that the head of the answer does not wait for the first event.
+    // An empty chunk first, so that the head of the response does not wait for the first event.
     let begin = stream::iter([Ok::<String, Infallible>(String::new())])
         .map(|line| line.map_err(|never| match never {}));
     ([(CONTENT_TYPE, "application/json")], Body::from_stream(begin.chain(lines))).into_response()
