@@ -34,7 +34,11 @@ impl Ports {
         let limits = Limits::new(Duration::from_secs(30), true);
         let health = Arc::new(Health::new(limits, Family::BOTH, Moment::now()));
         let (stop, stopped) = watch::channel(false);
-        Ports { ports: ServiceHealthServer::start(health.clone(), stopped, EventRecorder::disabled()), health, stop }
+        Ports {
+            ports: ServiceHealthServer::start(health.clone(), stopped, EventRecorder::disabled()),
+            health,
+            stop,
+        }
     }
 
     fn set(&self, addresses: &[IpAddr], services: &[(&str, ServiceHealthCheck)]) {

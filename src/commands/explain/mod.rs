@@ -37,8 +37,8 @@ use self::client::{Client, ClientKind};
 use self::connection::explain;
 use super::render::families;
 use super::world::World;
-use crate::config::{AddressFamily, Config, Explain, OutputFormat, ProtocolArgument};
 use crate::cluster_view;
+use crate::config::{AddressFamily, Config, Explain, OutputFormat, ProtocolArgument};
 
 pub use error::ExplainError;
 

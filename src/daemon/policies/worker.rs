@@ -136,7 +136,8 @@ impl PolicyWorker {
             }
         }
         if request.cut {
-            match self.cut(&request.own, established::terminate_forbidden).filter(|_| outcome.error.is_none()) {
+            match self.cut(&request.own, established::terminate_forbidden).filter(|_| outcome.error.is_none())
+            {
                 Some(Ok(cut)) => outcome.cut += cut,
                 Some(Err(error)) => {
                     outcome.cut_failed = true;
