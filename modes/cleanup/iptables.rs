@@ -1,239 +1,197 @@
-//! What modes that use iptables leave: jumps from built-in chains, and chains.
+//! Removal of iptables rules: jumps from built-in chains, and chains.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write};
 
 use portcullis_cluster::Family;
-use portcullis_netlink::{nf_tables, xtables};
 
-use super::standing::Standing;
-use super::{Cleanup, Doing, IptablesPlace, Removed};
+use super::active_rules::ActiveRules;
+use super::chain_names::{FILTER, FIREWALL, KUBELET_CHAINS, MANGLE, NAT};
+use super::result::{Action, CleanupResult, IptablesLocation, RemovedObject};
+use super::tools::tools_for;
 use crate::iptables::saved_rule::{SavedRule, declared_chain};
-use crate::iptables::{Flavour, IptablesKernel, Table, Tools, is_service_chain};
+use crate::iptables::{Flavour, IptablesKernel, Table, is_service_chain};
 use crate::mode::SyncError;
 
-/// Chains of kube-proxy's in table filter, of all its modes and versions.
-pub(super) const FILTER: [&str; 10] = [
-    "KUBE-SERVICES",
-    "KUBE-EXTERNAL-SERVICES",
-    "KUBE-NODEPORTS",
-    "KUBE-FORWARD",
-    "KUBE-PROXY-FIREWALL",
-    "KUBE-PROXY-CANARY",
-    "KUBE-NODE-PORT",
-    "KUBE-SOURCE-RANGES-FIREWALL",
-    "KUBE-IPVS-FILTER",
-    "KUBE-IPVS-OUT-FILTER",
-];
-
-/// The same in table nat, beside those of Services.
-const NAT: [&str; 8] = [
-    "KUBE-SERVICES",
-    "KUBE-NODEPORTS",
-    "KUBE-POSTROUTING",
-    "KUBE-PROXY-CANARY",
-    "KUBE-NODE-PORT",
-    "KUBE-LOAD-BALANCER",
-    "KUBE-FIRE-WALL",
-    "KUBE-MARK-MASQ",
-];
-
-/// The same in table mangle.
-const MANGLE: [&str; 1] = ["KUBE-PROXY-CANARY"];
-
-/// A chain that kubelet and proxy both make, alike. It goes only where no kubelet works.
-const FIREWALL: &str = "KUBE-FIREWALL";
-
-/// What a kubelet leaves in table mangle.
-const KUBELET: [&str; 2] = ["KUBE-KUBELET-CANARY", "KUBE-IPTABLES-HINT"];
-
-/// On the nft flavour, a restore takes longer than in proportion to its chains.
+/// The number of chains per restore with the nft flavour, where a restore's cost grows faster than its number of
+/// chains.
 const CHAINS_AT_ONCE: usize = 2000;
 
-/// Others may write at the same time, and a chain that turns out to be in use is found by trying.
+/// The number of attempts: another process may write at the same time, and a chain in use shows only when its deletion
+/// is rejected.
 const ATTEMPTS: usize = 5;
 
-/// Removes all rules of any mode, or all but those that are to stay; or only looks what that would be. `keeps_firewall`:
-/// the chain that guards loopback addresses stays, as it does where a kubelet works.
-pub(super) fn go_over(done: &mut Cleanup, standing: Option<&Standing>, doing: Doing, keeps_firewall: bool) {
+/// Removes, or only finds, the rules of all modes, except those of the active mode. With `keeps_firewall` the chain
+/// that drops packets to loopback addresses stays, as it does if a kubelet uses it.
+pub(super) fn clean(
+    result: &mut CleanupResult,
+    active: Option<&ActiveRules>,
+    action: Action,
+    keeps_firewall: bool,
+) {
     for flavour in [Flavour::Nft, Flavour::Legacy] {
-        let stays = standing.filter(|standing| standing.flavour == flavour);
-        let Some(tools) = tools_of(flavour, done) else { continue };
+        let of_flavour = active.filter(|active| active.flavour == flavour);
+        let Some(tools) = tools_for(flavour, result) else { continue };
         for family in Family::BOTH {
             let kernel = tools.kernel(family);
-            // A node's rules may be many, and it is a look at one small table that tells whether to read them all.
-            if standing.is_some() && !has_leftovers(&*kernel, stays) {
+            // A node may have many rules; one small table shows if all must be read.
+            if active.is_some() && !has_leftovers(&*kernel, of_flavour) {
                 continue;
             }
-            let mut kubelet = keeps_firewall;
+            let mut has_kubelet = keeps_firewall;
             for table in [Table::Mangle, Table::Filter, Table::Nat] {
-                let place = IptablesPlace { flavour, family, table };
-                let remover = Remover { kernel: &*kernel, place, kubelet, stays, kept: BTreeMap::new() };
-                let ran = match doing {
-                    Doing::Remove => remover.run(done),
-                    Doing::Look => remover.look(done),
+                let location = IptablesLocation { flavour, family, table };
+                let remover = Remover {
+                    kernel: &*kernel,
+                    location,
+                    has_kubelet,
+                    active: of_flavour,
+                    kept: BTreeMap::new(),
                 };
-                match ran {
-                    Ok(found_kubelet) => kubelet |= found_kubelet,
-                    Err(error) => done.left(place, error),
+                let outcome = match action {
+                    Action::Remove => remover.remove(result),
+                    Action::Find => remover.find(result),
+                };
+                match outcome {
+                    Ok(found) => has_kubelet |= found,
+                    Err(error) => result.add_failure(location, error),
                 }
             }
         }
     }
 }
 
-/// The tools of a flavour, where the kernel has it. Tells of tables that cannot be looked at without.
-pub(super) fn tools_of(flavour: Flavour, done: &mut Cleanup) -> Option<Tools> {
-    if flavour == Flavour::Nft && matches!(nf_tables::open(), Ok(None)) {
-        return None; // the tools would only complain
-    }
-    match Tools::of_flavour(flavour) {
-        Ok(tools) => Some(tools),
-        Err(error) => {
-            tracing::debug!(?flavour, %error, "no tools of this flavour");
-            if flavour == Flavour::Legacy && legacy_tables_exist() {
-                done.left("legacy tables of iptables", error);
-            }
-            None
-        }
-    }
-}
-
-/// Whether somebody served by rules other than those that are to stay.
-fn has_leftovers(kernel: &dyn IptablesKernel, stays: Option<&Standing>) -> bool {
-    let is_mark = |name: &str| match stays {
-        Some(standing) => standing.is_mark_of_others(name),
+/// Returns true if there are chains of another mode than the active one.
+fn has_leftovers(kernel: &dyn IptablesKernel, active: Option<&ActiveRules>) -> bool {
+    let is_other = |name: &str| match active {
+        Some(active) => active.indicates_other_mode(name),
         None => FILTER.contains(&name),
     };
     let mut found = false;
     let dumped = kernel.dump(Table::Filter, &mut |line| {
-        found |= declared_chain(line).is_some_and(is_mark);
+        found |= declared_chain(line).is_some_and(is_other);
     });
-    // What cannot be looked at is looked at in full, and the failure is told.
+    // If the table cannot be read, the full pass reports the failure.
     found || dumped.is_err()
 }
 
-fn legacy_tables_exist() -> bool {
-    let families = portcullis_netlink::Family::ALL;
-    families.into_iter().any(|family| xtables::tables(family).is_ok_and(|tables| !tables.is_empty()))
-}
-
-/// What is in a table, as far as it matters.
+/// The parts of a table's content that a cleanup needs.
 #[derive(Default)]
-struct Survey {
-    /// Chains of a proxy's, each with the number of its rules.
+struct TableContents {
+    /// Chains to remove, each with the number of its rules.
     chains: BTreeMap<String, usize>,
-    /// Rules of built-in chains that lead to them.
+    /// Rules of built-in chains that jump to them.
     jumps: Vec<String>,
-    /// Rules of other chains that do, by the chain that they lead to.
-    foreign: BTreeMap<String, Vec<String>>,
-    /// There are chains that only a kubelet makes.
-    kubelet: bool,
+    /// Rules of other chains that jump to them, by target chain.
+    other_references: BTreeMap<String, Vec<String>>,
+    /// There are chains that only a kubelet creates.
+    has_kubelet: bool,
 }
 
-/// Clears one table.
+/// The cleanup of one table.
 struct Remover<'a> {
     kernel: &'a dyn IptablesKernel,
-    place: IptablesPlace,
-    /// A kubelet works with this flavour and family.
-    kubelet: bool,
-    /// The rules that are not to be touched.
-    stays: Option<&'a Standing>,
-    /// Chains that others use, and who.
+    location: IptablesLocation,
+    /// A kubelet uses this flavour and family.
+    has_kubelet: bool,
+    /// The rules of the active mode, which stay.
+    active: Option<&'a ActiveRules>,
+    /// Chains in use by other programs, each with the reason that it stays.
     kept: BTreeMap<String, String>,
 }
 
 impl Remover<'_> {
-    /// Clears the table, and says whether a kubelet was seen in it.
-    fn run(mut self, done: &mut Cleanup) -> Result<bool, SyncError> {
-        let before = self.survey()?;
+    /// Removes the rules. Returns true if a kubelet uses the table.
+    fn remove(mut self, result: &mut CleanupResult) -> Result<bool, SyncError> {
+        let before = self.read()?;
         let (mut after, mut outcome) = (None, Ok(()));
         for attempt in 0..ATTEMPTS {
-            let survey = after.as_ref().unwrap_or(&before);
-            self.keep_what_others_use(survey);
-            if self.is_clear(survey) {
+            let contents = after.as_ref().unwrap_or(&before);
+            self.keep_chains_in_use(contents);
+            if self.is_finished(contents) {
                 break;
             }
-            outcome = self.write(survey, attempt > 0);
-            after = Some(self.survey()?);
+            outcome = self.write(contents, attempt > 0);
+            after = Some(self.read()?);
         }
         let after = after.as_ref().unwrap_or(&before);
-        self.report(&before, after, outcome, done);
-        Ok(before.kubelet)
+        self.report(&before, after, outcome, result);
+        Ok(before.has_kubelet)
     }
 
-    /// Tells what [`Remover::run`] would remove, and whether a kubelet was seen in the table.
-    fn look(self, done: &mut Cleanup) -> Result<bool, SyncError> {
-        let survey = self.survey()?;
-        self.report(&survey, &Survey::default(), Ok(()), done);
-        Ok(survey.kubelet)
+    /// Finds the rules that [`Remover::remove`] would remove. Returns true if a kubelet uses the table.
+    fn find(self, result: &mut CleanupResult) -> Result<bool, SyncError> {
+        let contents = self.read()?;
+        self.report(&contents, &TableContents::default(), Ok(()), result);
+        Ok(contents.has_kubelet)
     }
 
-    fn survey(&self) -> Result<Survey, SyncError> {
-        let mut survey = Survey::default();
-        let table = self.place.table;
+    fn read(&self) -> Result<TableContents, SyncError> {
+        let mut contents = TableContents::default();
+        let table = self.location.table;
         self.kernel.dump(table, &mut |line| {
             if let Some(name) = declared_chain(line) {
-                survey.kubelet |= table == Table::Mangle && KUBELET.contains(&name);
-                if self.is_ours(name) {
-                    survey.chains.insert(name.to_owned(), 0);
+                contents.has_kubelet |= table == Table::Mangle && KUBELET_CHAINS.contains(&name);
+                if self.is_removed(name) {
+                    contents.chains.insert(name.to_owned(), 0);
                 }
             } else if let Some(rule) = SavedRule::parse(line) {
-                if let Some(rules) = survey.chains.get_mut(rule.chain) {
+                if let Some(rules) = contents.chains.get_mut(rule.chain) {
                     *rules += 1;
-                } else if let Some(target) = rule.target().filter(|target| self.is_a_proxys(target)) {
+                } else if let Some(target) = rule.target().filter(|target| self.is_proxy_chain(target)) {
                     if table.built_in().contains(&rule.chain) {
-                        if !self.stays.is_some_and(|standing| standing.has_jump(table, line)) {
-                            survey.jumps.push(line.to_owned());
+                        if !self.active.is_some_and(|active| active.has_jump(table, line)) {
+                            contents.jumps.push(line.to_owned());
                         }
-                    } else if self.is_ours(target) {
-                        survey.foreign.entry(target.to_owned()).or_default().push(line.to_owned());
+                    } else if self.is_removed(target) {
+                        contents.other_references.entry(target.to_owned()).or_default().push(line.to_owned());
                     }
                 }
             }
         })?;
-        Ok(survey)
+        Ok(contents)
     }
 
-    /// Whether a chain is to go.
-    fn is_ours(&self, name: &str) -> bool {
-        let table = self.place.table;
-        self.is_a_proxys(name) && !self.stays.is_some_and(|standing| standing.has_chain(table, name))
+    /// Returns true if a chain is to be removed.
+    fn is_removed(&self, name: &str) -> bool {
+        let table = self.location.table;
+        self.is_proxy_chain(name) && !self.active.is_some_and(|active| active.has_chain(table, name))
     }
 
-    fn is_a_proxys(&self, name: &str) -> bool {
-        match self.place.table {
-            Table::Filter => FILTER.contains(&name) || (name == FIREWALL && !self.kubelet),
+    fn is_proxy_chain(&self, name: &str) -> bool {
+        match self.location.table {
+            Table::Filter => FILTER.contains(&name) || (name == FIREWALL && !self.has_kubelet),
             Table::Mangle => MANGLE.contains(&name),
-            // Before 1.27, policy Local had chains called XLB.
+            // Before 1.27, chains for traffic policy Local had the prefix KUBE-XLB-.
             Table::Nat => NAT.contains(&name) || is_service_chain(name) || name.starts_with("KUBE-XLB-"),
         }
     }
 
-    fn keep_what_others_use(&mut self, survey: &Survey) {
-        for (chain, rules) in &survey.foreign {
+    fn keep_chains_in_use(&mut self, contents: &TableContents) {
+        for (chain, rules) in &contents.other_references {
             self.kept.insert(chain.clone(), format!("used by {}", rules.join(", and by ")));
         }
     }
 
-    /// Whether there is nothing left to do: no jumps, and no chains but empty ones that are kept.
-    fn is_clear(&self, survey: &Survey) -> bool {
-        survey.jumps.is_empty()
-            && survey.chains.iter().all(|(name, rules)| *rules == 0 && self.kept.contains_key(name))
+    /// Returns true if there is nothing to remove: no jumps, and only empty chains that are in use.
+    fn is_finished(&self, contents: &TableContents) -> bool {
+        contents.jumps.is_empty()
+            && contents.chains.iter().all(|(name, rules)| *rules == 0 && self.kept.contains_key(name))
     }
 
-    /// Writes one restore, or several on the nft flavour: there a deletion by its rule makes the tool read the rules of all
-    /// chains that the restore names, in quadratic time for those of one chain, so jumps go alone. `careful` empties all chains before it deletes the
-    /// first: then it does not matter who leads to whom.
-    fn write(&mut self, survey: &Survey, careful: bool) -> Result<(), SyncError> {
-        let mut chains: Vec<&str> = survey.chains.keys().map(String::as_str).collect();
+    /// Writes the removal in one restore, or in several with the nft flavour. There, the deletion of a rule by its text
+    /// makes the tool read the rules of all chains in the restore, in quadratic time for the rules of one chain, so
+    /// jumps have a restore of their own. `careful` empties all chains before the first deletion, so that references
+    /// among them do not matter.
+    fn write(&mut self, contents: &TableContents, careful: bool) -> Result<(), SyncError> {
+        let mut chains: Vec<&str> = contents.chains.keys().map(String::as_str).collect();
         chains.sort_by_key(|name| (rank(name), *name));
-        let at_once = match self.place.flavour {
+        let at_once = match self.location.flavour {
             Flavour::Nft => CHAINS_AT_ONCE,
             Flavour::Legacy => chains.len().max(1),
         };
-        let mut jumps = survey.jumps.as_slice();
-        if self.place.flavour == Flavour::Nft && !jumps.is_empty() {
+        let mut jumps = contents.jumps.as_slice();
+        if self.location.flavour == Flavour::Nft && !jumps.is_empty() {
             self.restore(std::mem::take(&mut jumps), &[], &BTreeSet::new())?;
         }
         if careful && chains.len() > at_once {
@@ -251,8 +209,8 @@ impl Remover<'_> {
         Ok(())
     }
 
-    /// Deletes jumps, empties chains, and deletes those that are to be. A chain that the tool blames is kept
-    /// from then on.
+    /// Deletes jumps, empties chains, and deletes some of them. A chain that the tool names in its error is kept from
+    /// then on.
     fn restore(
         &mut self,
         jumps: &[String],
@@ -261,52 +219,62 @@ impl Remover<'_> {
     ) -> Result<(), SyncError> {
         let mut emptied = emptied.to_vec();
         emptied.sort_unstable();
-        let table = self.place.table;
+        let table = self.location.table;
         let result = self.kernel.restore(&mut |out| write_restore(out, table, jumps, &emptied, deleted));
         if let Err(SyncError::Rejected { line: Some(line), message, .. }) = &result {
-            // Before the deletions: the table, the declarations, the jumps.
+            // The lines before the deletions: the table, the declarations, the jumps.
             let before = 1 + emptied.len() + jumps.len();
-            let blamed = line.checked_sub(before + 1).and_then(|at| deleted.iter().nth(at));
-            if let Some(chain) = blamed {
+            let rejected = line.checked_sub(before + 1).and_then(|at| deleted.iter().nth(at));
+            if let Some(chain) = rejected {
                 self.kept.insert((*chain).to_owned(), format!("cannot be deleted: {message}"));
             }
         }
         result
     }
 
-    /// Tells what went between two surveys, and what stayed.
-    fn report(&self, before: &Survey, after: &Survey, outcome: Result<(), SyncError>, done: &mut Cleanup) {
+    /// Records the objects that are gone since the first reading, and those that remain.
+    fn report(
+        &self,
+        before: &TableContents,
+        after: &TableContents,
+        outcome: Result<(), SyncError>,
+        result: &mut CleanupResult,
+    ) {
         let chains = before.chains.keys().filter(|name| !after.chains.contains_key(*name)).count();
         let jumps = before.jumps.len().saturating_sub(after.jumps.len());
         if chains + jumps > 0 {
-            done.removed.push(Removed::Iptables { place: self.place, jumps, chains });
+            result.removed.push(RemovedObject::Iptables { location: self.location, jumps, chains });
         }
         for name in after.chains.keys() {
-            let what = format!("{}: chain {name}", self.place);
+            let what = format!("{}: chain {name}", self.location);
             match (self.kept.get(name), &outcome) {
-                (Some(why), _) => done
-                    .left(what, format_args!("it is empty now, but {why}; delete that, and clean up again")),
-                (None, Err(error)) => done.left(what, error),
-                (None, Ok(())) => done.left(what, "somebody makes it again; is a proxy still running?"),
+                (Some(why), _) => result.add_failure(
+                    what,
+                    format_args!("it is empty now, but {why}; delete that rule and run cleanup again"),
+                ),
+                (None, Err(error)) => result.add_failure(what, error),
+                (None, Ok(())) => {
+                    result.add_failure(what, "another process creates it again; is a proxy still running?")
+                }
             }
         }
         for jump in &after.jumps {
             let reason = match &outcome {
                 Err(error) => error.to_string(),
-                Ok(()) => "somebody makes it again; is a proxy still running?".to_owned(),
+                Ok(()) => "another process creates it again; is a proxy still running?".to_owned(),
             };
-            done.left(format_args!("{}: {jump}", self.place), reason);
+            result.add_failure(format_args!("{}: {jump}", self.location), reason);
         }
     }
 }
 
-/// Those that lead to others come first.
+/// Returns the position of a chain in the order of deletion: chains that jump to other chains first.
 fn rank(chain: &str) -> usize {
     let order = ["KUBE-FW-", "KUBE-XLB-", "KUBE-EXT-", "KUBE-SV", "KUBE-SEP-"];
     match order.iter().position(|prefix| chain.starts_with(prefix)) {
         Some(at) => 1 + at,
         None if chain == "KUBE-MARK-MASQ" => 1 + order.len(),
-        // Among them KUBE-SERVICES, which leads to all.
+        // One of them is KUBE-SERVICES, which jumps to all Service chains.
         None => 0,
     }
 }

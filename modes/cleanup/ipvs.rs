@@ -1,4 +1,4 @@
-//! What IPVS modes leave beside rules: virtual servers, sets, and the link that bears their addresses.
+//! Removal of the kernel objects of IPVS mode other than rules: virtual servers, ipsets, and the dummy interface.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -11,106 +11,107 @@ use portcullis_netlink::ipset::{Destroyed, IpSets, SetEntry};
 use portcullis_netlink::route::Rtnetlink;
 use portcullis_netlink::{self as netlink, Result};
 
-use super::{Cleanup, Removed};
+use super::result::{CleanupResult, RemovedObject};
 use crate::ipvs::{DUMMY_INTERFACE, IpSet};
 
-/// The sets that name virtual servers by address and port.
+/// The sets that contain virtual servers by address and port.
 const SERVED: [IpSet; 4] = [IpSet::ClusterIp, IpSet::ExternalIp, IpSet::ExternalIpLocal, IpSet::LoadBalancer];
 
-/// nf_tables lets go of a deleted rule's set a moment after the rule is gone.
+/// nf_tables releases the set of a deleted rule a moment after the rule.
 const SET_RETRIES: usize = 40;
 const SET_PAUSE: Duration = Duration::from_millis(50);
 
-pub(super) fn remove(done: &mut Cleanup) {
+pub(super) fn remove(result: &mut CleanupResult) {
     let mut sets = match IpSets::open() {
         Ok(sets) => sets,
-        Err(error) => return done.left("ipsets of IPVS mode", error),
+        Err(error) => return result.add_failure("ipsets of IPVS mode", error),
     };
     match remove_virtual_servers(sets.as_mut()) {
         Ok(0) => {}
-        Ok(count) => done.removed.push(Removed::VirtualServers(count)),
-        Err(error) => done.left("virtual servers of IPVS mode", error),
+        Ok(count) => result.removed.push(RemovedObject::VirtualServers(count)),
+        Err(error) => result.add_failure("virtual servers of IPVS mode", error),
     }
     if let Some(sets) = &mut sets {
         for name in Family::BOTH.into_iter().flat_map(|family| IpSet::ALL.map(|set| set.name(family))) {
-            remove_set(sets, &name, done);
+            remove_set(sets, &name, result);
         }
     }
-    if let Err(error) = let_go_of_kept_addresses() {
-        done.left("routes of addresses that IPVS mode served", error);
+    if let Err(error) = remove_local_routes() {
+        result.add_failure("routes of addresses that IPVS mode served", error);
     }
     match remove_link() {
-        Ok(true) => done.removed.push(Removed::Link(DUMMY_INTERFACE.to_owned())),
+        Ok(true) => result.removed.push(RemovedObject::Link(DUMMY_INTERFACE.to_owned())),
         Ok(false) => {}
-        Err(error) => done.left(format_args!("link {DUMMY_INTERFACE}"), error),
+        Err(error) => result.add_failure(format_args!("link {DUMMY_INTERFACE}"), error),
     }
 }
 
-/// Tells what [`remove`] would remove.
-pub(super) fn look(done: &mut Cleanup) {
-    match find(done) {
+/// Finds the objects that [`remove`] would remove.
+pub(super) fn find(result: &mut CleanupResult) {
+    match find_objects(result) {
         Ok(()) => {}
-        Err(error) => done.left("what IPVS mode left", error),
+        Err(error) => result.add_failure("objects of IPVS mode", error),
     }
 }
 
-fn find(done: &mut Cleanup) -> Result<()> {
+fn find_objects(result: &mut CleanupResult) -> Result<()> {
     let mut sets = IpSets::open()?;
     if let Some(mut ip_vs) = IpVs::open()? {
-        let ours = Ours::read(sets.as_mut())?;
-        let count = ip_vs.virtual_servers()?.iter().filter(|(server, _)| ours.made(server)).count();
+        let servers = ProxyVirtualServers::read(sets.as_mut())?;
+        let count = ip_vs.virtual_servers()?.iter().filter(|(server, _)| servers.contains(server)).count();
         if count > 0 {
-            done.removed.push(Removed::VirtualServers(count));
+            result.removed.push(RemovedObject::VirtualServers(count));
         }
     }
     if let Some(sets) = &mut sets {
         let names = sets.names()?;
-        let ours = Family::BOTH.into_iter().flat_map(|family| IpSet::ALL.map(|set| set.name(family)));
-        done.removed.extend(ours.filter(|name| names.contains(name)).map(Removed::IpSet));
+        let own_names = Family::BOTH.into_iter().flat_map(|family| IpSet::ALL.map(|set| set.name(family)));
+        result.removed.extend(own_names.filter(|name| names.contains(name)).map(RemovedObject::IpSet));
     }
     if Rtnetlink::open()?.link_index(DUMMY_INTERFACE)?.is_some() {
-        done.removed.push(Removed::Link(DUMMY_INTERFACE.to_owned()));
+        result.removed.push(RemovedObject::Link(DUMMY_INTERFACE.to_owned()));
     }
     Ok(())
 }
 
-/// Whether IPVS mode left anything: its link stands for all the rest.
-pub(super) fn left_something() -> bool {
+/// Returns true if there are objects of IPVS mode: its dummy interface exists.
+pub(super) fn has_leftovers() -> bool {
     let link = Rtnetlink::open().and_then(|mut interfaces| interfaces.link_index(DUMMY_INTERFACE));
-    // What cannot be asked for is looked for in full, and the failure is told.
+    // If this cannot be determined, a full pass reports the failure.
     !matches!(link, Ok(None))
 }
 
-/// Deletes the virtual servers that a proxy made, and says how many: those on an address of its link, those that
-/// its sets name, and those for its node ports on an address of this node. All others are somebody else's.
+/// Deletes the virtual servers of a proxy and returns their number: those with an address of its dummy interface, those
+/// in its sets, and those for its node ports on an address of this node. All other virtual servers belong to other
+/// programs.
 fn remove_virtual_servers(sets: Option<&mut IpSets>) -> Result<usize> {
     let Some(mut ip_vs) = IpVs::open()? else { return Ok(0) };
-    let ours = Ours::read(sets)?;
+    let servers = ProxyVirtualServers::read(sets)?;
     let mut count = 0;
-    for (server, _) in ip_vs.virtual_servers()?.iter().filter(|(server, _)| ours.made(server)) {
+    for (server, _) in ip_vs.virtual_servers()?.iter().filter(|(server, _)| servers.contains(server)) {
         count += usize::from(ip_vs.delete(server)?);
     }
     Ok(count)
 }
 
-/// By what a proxy's virtual servers are known.
-pub(super) struct Ours {
+/// The properties by which a proxy's virtual servers are recognised.
+pub(super) struct ProxyVirtualServers {
     virtual_addresses: HashSet<IpAddr>,
     node_addresses: HashSet<IpAddr>,
     served: HashSet<VirtualServer>,
-    /// Family, protocol, port.
+    /// Family, protocol and port.
     node_ports: HashSet<(Family, u8, u16)>,
 }
 
-impl Ours {
-    pub(super) fn read(sets: Option<&mut IpSets>) -> Result<Ours> {
+impl ProxyVirtualServers {
+    pub(super) fn read(sets: Option<&mut IpSets>) -> Result<ProxyVirtualServers> {
         let mut interfaces = Rtnetlink::open()?;
         let addresses = interfaces.addresses(&netlink::Family::ALL)?;
         let (on_link, elsewhere): (Vec<_>, Vec<_>) =
             addresses.into_iter().partition(|a| a.interface == DUMMY_INTERFACE);
         let only = |addresses: Vec<netlink::route::Address>| addresses.into_iter().map(|a| a.address.addr());
-        let mut ours = Ours {
-            // Those that were the link's until a migration began are its addresses, too.
+        let mut servers = ProxyVirtualServers {
+            // A migration replaces the interface's addresses with local routes.
             virtual_addresses: only(on_link).chain(interfaces.local_route_addresses()?).collect(),
             node_addresses: only(elsewhere).collect(),
             served: HashSet::new(),
@@ -118,10 +119,10 @@ impl Ours {
         };
         if let Some(sets) = sets {
             for family in Family::BOTH {
-                ours.read_sets(sets, family)?;
+                servers.read_sets(sets, family)?;
             }
         }
-        Ok(ours)
+        Ok(servers)
     }
 
     fn read_sets(&mut self, sets: &mut IpSets, family: Family) -> Result<()> {
@@ -140,7 +141,7 @@ impl Ours {
         Ok(())
     }
 
-    pub(super) fn made(&self, server: &VirtualServer) -> bool {
+    pub(super) fn contains(&self, server: &VirtualServer) -> bool {
         let family = Family::from_address(server.address);
         self.virtual_addresses.contains(&server.address)
             || self.served.contains(server)
@@ -149,22 +150,21 @@ impl Ours {
     }
 }
 
-fn remove_set(sets: &mut IpSets, name: &str, done: &mut Cleanup) {
+fn remove_set(sets: &mut IpSets, name: &str, result: &mut CleanupResult) {
     for _ in 0..SET_RETRIES {
         match sets.destroy(name) {
-            Ok(Destroyed::Yes) => return done.removed.push(Removed::IpSet(name.to_owned())),
+            Ok(Destroyed::Yes) => return result.removed.push(RemovedObject::IpSet(name.to_owned())),
             Ok(Destroyed::Missing) => return,
             Ok(Destroyed::InUse) => thread::sleep(SET_PAUSE),
-            Err(error) => return done.left(format_args!("ipset {name}"), error),
+            Err(error) => return result.add_failure(format_args!("ipset {name}"), error),
         }
     }
-    const REASON: &str =
-        "a rule or another set still refers to it; find it with iptables-save, delete it and clean up again";
-    done.left(format_args!("ipset {name}"), REASON);
+    const REASON: &str = "a rule or another set still refers to it; find it with iptables-save, delete it and run cleanup again";
+    result.add_failure(format_args!("ipset {name}"), REASON);
 }
 
-/// Deletes the routes that a migration which was broken off may have left.
-fn let_go_of_kept_addresses() -> Result<()> {
+/// Deletes the local routes that an interrupted migration may have left.
+fn remove_local_routes() -> Result<()> {
     let mut interfaces = Rtnetlink::open()?;
     let kept = interfaces.local_route_addresses()?;
     if kept.is_empty() {
@@ -188,9 +188,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn virtual_servers_of_others_stay() {
+    fn virtual_servers_of_other_programs_are_not_matched() {
         let ip = |text: &str| -> IpAddr { text.parse().expect(text) };
-        let ours = Ours {
+        let servers = ProxyVirtualServers {
             virtual_addresses: [ip("10.96.0.1"), ip("fd00::1")].into(),
             node_addresses: [ip("192.168.10.11"), ip("fd00:192::11")].into(),
             served: [VirtualServer { protocol: 6, address: ip("192.168.10.11"), port: 443 }].into(),
@@ -209,7 +209,7 @@ mod tests {
             ("fd00:192::11", libc::IPPROTO_TCP, 30080, false),
         ] {
             let server = VirtualServer { protocol: protocol as u8, address: ip(address), port };
-            assert_eq!(ours.made(&server), made, "{server:?}");
+            assert_eq!(servers.contains(&server), made, "{server:?}");
         }
     }
 }

@@ -1,10 +1,11 @@
-//! What nftables modes leave: tables of their own.
+//! Removal of the nf_tables tables of kube-proxy and of Portcullis.
 
 use portcullis_netlink::nf_tables::{self, TableFamily, delete_table, list_chains};
 use portcullis_netlink::socket::Socket;
 
-use super::{Cleanup, Doing, Removed, Serving};
+use super::result::{Action, CleanupResult, RemovedObject};
 use crate::nftables::{GUARD_TABLE, TABLE};
+use crate::proxy_mode::ProxyMode;
 
 /// A table by its family and name.
 type Table = (TableFamily, &'static str);
@@ -13,44 +14,44 @@ type Table = (TableFamily, &'static str);
 pub(super) const KUBE_PROXY: [Table; 2] = [(TableFamily::Ip, "kube-proxy"), (TableFamily::Ip6, "kube-proxy")];
 
 /// Our tables.
-pub(super) const OURS: [Table; 2] = [(TableFamily::Ip, TABLE), (TableFamily::Ip6, TABLE)];
+pub(super) const PORTCULLIS: [Table; 2] = [(TableFamily::Ip, TABLE), (TableFamily::Ip6, TABLE)];
 
-/// The table that guards loopback addresses while no mode does.
+/// The table that drops packets to loopback addresses from other hosts while no mode does.
 pub(super) const GUARD: Table = (TableFamily::Ip, GUARD_TABLE);
 
 /// kube-proxy's tables, and ours.
-pub(super) const ALL: [Table; 4] = [KUBE_PROXY[0], KUBE_PROXY[1], OURS[0], OURS[1]];
+pub(super) const ALL: [Table; 4] = [KUBE_PROXY[0], KUBE_PROXY[1], PORTCULLIS[0], PORTCULLIS[1]];
 
-/// The tables that are not the serving mode's. Each mode guards loopback addresses itself.
-pub(super) fn of_others(serving: Serving) -> &'static [Table] {
-    match serving {
-        Serving::Nftables => &[KUBE_PROXY[0], KUBE_PROXY[1], GUARD],
-        _ => &[KUBE_PROXY[0], KUBE_PROXY[1], OURS[0], OURS[1], GUARD],
+/// Returns the tables of other modes than the active one. Each mode drops packets to loopback addresses itself.
+pub(super) fn of_other_modes(active: ProxyMode) -> &'static [Table] {
+    match active {
+        ProxyMode::Nftables => &[KUBE_PROXY[0], KUBE_PROXY[1], GUARD],
+        _ => &[KUBE_PROXY[0], KUBE_PROXY[1], PORTCULLIS[0], PORTCULLIS[1], GUARD],
     }
 }
 
-pub(super) fn go_over(done: &mut Cleanup, tables: &[Table], doing: Doing) {
+pub(super) fn clean(result: &mut CleanupResult, tables: &[Table], action: Action) {
     let mut socket = match nf_tables::open() {
         Ok(Some(socket)) => socket,
         Ok(None) => return,
-        Err(error) => return done.left("nf_tables", error),
+        Err(error) => return result.add_failure("nf_tables", error),
     };
     for &(family, name) in tables {
         let table = format!("{} {name}", family.as_str());
-        let found = match doing {
-            Doing::Remove => delete_table(&mut socket, family, name),
-            Doing::Look => is_there(&mut socket, family, name),
+        let found = match action {
+            Action::Remove => delete_table(&mut socket, family, name),
+            Action::Find => exists(&mut socket, family, name),
         };
         match found {
-            Ok(true) => done.removed.push(Removed::NftTable(table)),
+            Ok(true) => result.removed.push(RemovedObject::NftTable(table)),
             Ok(false) => {}
-            Err(error) => done.left(format_args!("nf_tables table {table}"), error),
+            Err(error) => result.add_failure(format_args!("nf_tables table {table}"), error),
         }
     }
 }
 
-/// Whether a table is there, and has a chain.
-fn is_there(socket: &mut Socket, family: TableFamily, name: &str) -> portcullis_netlink::Result<bool> {
+/// Returns true if a table exists and has a chain.
+fn exists(socket: &mut Socket, family: TableFamily, name: &str) -> portcullis_netlink::Result<bool> {
     let mut found = false;
     match list_chains(socket, family, |chain| found |= chain.table == name) {
         // The kernel has no such family.

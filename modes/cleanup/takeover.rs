@@ -1,132 +1,140 @@
-//! One mode takes over from others: they go once it serves, and IPVS when its connections have ended.
+//! Takeover by a mode: the objects of other modes are removed once it serves, those of IPVS once its connections have
+//! ended.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use portcullis_netlink::Result;
 
-use super::drain::{self, Drain, Draining};
-use super::standing::Standing;
-use super::{Cleanup, Doing, Serving, iptables, ipvs, nftables, of_other_modes};
+use super::active_rules::ActiveRules;
+use super::connection_drain::{self, ConnectionDrain, DrainStatus};
+use super::removal::remove_other_modes;
+use super::result::{Action, CleanupResult};
+use super::{iptables, ipvs, nftables};
 use crate::iptables::Flavour;
+use crate::proxy_mode::ProxyMode;
 
-/// How a mode takes over.
+/// The steps of a takeover.
 ///
 /// ```text
-/// prepare ─ the mode serves ─ proceed ─ (next_due) ─ proceed … ─ nothing is due: nothing is left
+/// prepare ─► the mode serves ─► proceed ─► (next_due) ─► proceed … ─► is_done
 /// ```
 pub struct Takeover {
-    serving: Serving,
+    mode: ProxyMode,
     flavour: Flavour,
-    limit: Duration,
+    drain_limit: Duration,
     stage: Stage,
-    cut_off: u64,
+    interrupted: u64,
 }
 
 enum Stage {
     /// The new mode does not serve yet.
     Waiting,
-    /// Connections through IPVS live on.
-    Draining(Box<Drain>, Option<Draining>),
+    /// IPVS connections are draining.
+    Draining(Box<ConnectionDrain>, Option<DrainStatus>),
     Done,
 }
 
 impl Takeover {
-    /// Of a mode, whose rules of iptables are of this flavour. Connections through IPVS may last for `limit` after it
-    /// serves.
-    pub fn new(serving: Serving, flavour: Flavour, limit: Duration) -> Self {
-        Takeover { serving, flavour, limit, stage: Stage::Waiting, cut_off: 0 }
+    /// Returns the takeover by a mode that uses iptables tools of this flavour. Connections through IPVS may last for
+    /// `drain_limit` after it serves.
+    pub fn new(mode: ProxyMode, flavour: Flavour, drain_limit: Duration) -> Self {
+        Takeover { mode, flavour, drain_limit, stage: Stage::Waiting, interrupted: 0 }
     }
 
-    /// To be called before the mode serves, with this machine's primary addresses: from then on its own connections to
-    /// Services leave from these, as in other modes, and not from the Services' addresses, which will go.
+    /// Call it before the mode serves, with this machine's primary addresses: from then on, the machine's own
+    /// connections to Services have these as their source, as in other modes, and not the Services' addresses, which
+    /// will be removed.
     ///
     /// # Errors
-    /// The kernel refuses. Such connections may then break when the addresses go.
+    /// The kernel rejected a request. Such connections may then break when the addresses are removed.
     pub fn prepare(&self, node_ips: &[IpAddr]) -> Result<()> {
-        let begins = matches!(self.stage, Stage::Waiting) && self.serving != Serving::Ipvs;
-        let from_ipvs = begins && ipvs::left_something();
-        if from_ipvs { drain::keep_addresses_by_routes(node_ips) } else { Ok(()) }
+        let begins = matches!(self.stage, Stage::Waiting) && self.mode != ProxyMode::Ipvs;
+        let from_ipvs = begins && ipvs::has_leftovers();
+        if from_ipvs { connection_drain::replace_addresses_with_routes(node_ips) } else { Ok(()) }
     }
 
-    /// Removes what can go. To be called once the mode serves all, and whenever [`Takeover::next_due`] says so.
-    pub fn proceed(&mut self, now: Instant) -> Cleanup {
+    /// Removes the objects that can be removed now. Call it once the mode serves all Services, and at the time of
+    /// [`Takeover::next_due`].
+    pub fn proceed(&mut self, now: Instant) -> CleanupResult {
         match &mut self.stage {
-            Stage::Done => Cleanup::default(),
-            Stage::Waiting if self.serving == Serving::Ipvs || !ipvs::left_something() => self.finish(),
-            Stage::Waiting => match Drain::begin(self.limit, now) {
-                Ok(_) if self.limit.is_zero() => self.drain_at_once(now),
+            Stage::Done => CleanupResult::default(),
+            Stage::Waiting if self.mode == ProxyMode::Ipvs || !ipvs::has_leftovers() => self.finish(),
+            Stage::Waiting => match ConnectionDrain::start(self.drain_limit, now) {
+                Ok(_) if self.drain_limit.is_zero() => self.drain_immediately(now),
                 Ok(drain) => {
                     self.stage = Stage::Draining(Box::new(drain), None);
                     self.remove_rules()
                 }
-                Err(error) => self.finish_despite(&error),
+                Err(error) => self.finish_after(&error),
             },
-            Stage::Draining(drain, _) if drain.next() > now => Cleanup::default(),
+            Stage::Draining(drain, _) if drain.next_count() > now => CleanupResult::default(),
             Stage::Draining(drain, waiting) => match drain.step(now) {
                 Ok(None) => {
-                    self.cut_off = drain.cut_off();
+                    self.interrupted = drain.interrupted();
                     self.finish()
                 }
                 Ok(some) => {
                     *waiting = some;
-                    Cleanup::default()
+                    CleanupResult::default()
                 }
-                Err(error) => self.finish_despite(&error),
+                Err(error) => self.finish_after(&error),
             },
         }
     }
 
-    fn drain_at_once(&mut self, now: Instant) -> Cleanup {
-        match Drain::begin(self.limit, now).and_then(|mut drain| drain.step(now).map(|_| drain.cut_off())) {
-            Ok(cut_off) => {
-                self.cut_off = cut_off;
+    fn drain_immediately(&mut self, now: Instant) -> CleanupResult {
+        match ConnectionDrain::start(self.drain_limit, now)
+            .and_then(|mut drain| drain.step(now).map(|_| drain.interrupted()))
+        {
+            Ok(interrupted) => {
+                self.interrupted = interrupted;
                 self.finish()
             }
-            Err(error) => self.finish_despite(&error),
+            Err(error) => self.finish_after(&error),
         }
     }
 
-    /// Removes the rules of the others, which lead nobody any more; what guards the addresses stays.
-    fn remove_rules(&self) -> Cleanup {
-        let mut done = Cleanup::default();
-        let standing = Standing::new(self.serving, self.flavour).draining();
-        iptables::go_over(&mut done, Some(&standing), Doing::Remove, false);
-        nftables::go_over(&mut done, nftables::of_others(self.serving), Doing::Remove);
-        done
+    /// Removes the rules of other modes, which match no packets any more; the chain that protects IPVS addresses stays.
+    fn remove_rules(&self) -> CleanupResult {
+        let mut result = CleanupResult::default();
+        let active = ActiveRules::new(self.mode, self.flavour).with_ipvs_filter();
+        iptables::clean(&mut result, Some(&active), Action::Remove, false);
+        nftables::clean(&mut result, nftables::of_other_modes(self.mode), Action::Remove);
+        result
     }
 
-    fn finish(&mut self) -> Cleanup {
+    fn finish(&mut self) -> CleanupResult {
         self.stage = Stage::Done;
-        of_other_modes(self.serving, self.flavour)
+        remove_other_modes(self.mode, self.flavour)
     }
 
-    /// Nothing can be waited for, so all goes.
-    fn finish_despite(&mut self, error: &portcullis_netlink::Error) -> Cleanup {
-        tracing::warn!(%error, "connections through IPVS cannot be waited for");
+    /// Removes everything, as connections cannot be counted.
+    fn finish_after(&mut self, error: &portcullis_netlink::Error) -> CleanupResult {
+        tracing::warn!(%error, "cannot count connections through IPVS; removing its virtual servers now");
         self.finish()
     }
 
-    /// When [`Takeover::proceed`] is to be called again.
+    /// Returns the time at which [`Takeover::proceed`] must be called again.
     pub fn next_due(&self) -> Option<Instant> {
         match &self.stage {
-            Stage::Draining(drain, _) => Some(drain.next()),
+            Stage::Draining(drain, _) => Some(drain.next_count()),
             Stage::Waiting | Stage::Done => None,
         }
     }
 
-    /// Whether nothing of other modes is left, but for what could not be removed.
+    /// Returns true if the objects of other modes are removed, except those that could not be.
     pub fn is_done(&self) -> bool {
         matches!(self.stage, Stage::Done)
     }
 
-    /// Connections through IPVS that had not ended in time.
-    pub fn cut_off(&self) -> u64 {
-        self.cut_off
+    /// Returns the number of IPVS connections that had not ended in time.
+    pub fn interrupted(&self) -> u64 {
+        self.interrupted
     }
 
-    /// The connections that were waited for when they were last counted.
-    pub fn waiting(&self) -> Option<Draining> {
+    /// Returns the connections that were draining at the last count.
+    pub fn drain_status(&self) -> Option<DrainStatus> {
         match &self.stage {
             Stage::Draining(_, waiting) => *waiting,
             Stage::Waiting | Stage::Done => None,

@@ -14,9 +14,9 @@ use crate::policy_lock::{PolicyLock, PolicyLockError};
 /// # Errors
 /// The output cannot be written.
 pub fn run(options: Cleanup, out: &mut dyn Write) -> io::Result<bool> {
-    let done = cleanup::everything();
+    let done = cleanup::remove_all_modes();
     let mut removed: Vec<String> = done.removed.iter().map(ToString::to_string).collect();
-    let mut left: Vec<String> = done.left.iter().map(ToString::to_string).collect();
+    let mut left: Vec<String> = done.not_removed.iter().map(ToString::to_string).collect();
     match PolicyLock::try_acquire() {
         Err(error @ PolicyLockError::Held(_)) if !options.force => {
             left.push(format!("table inet {TABLE}: {error}"));

@@ -50,7 +50,8 @@ pub use feature_gates::{FeatureGates, Stage};
 pub use invocation::Invocation;
 pub(crate) use nearest::{closest, nearest};
 pub use node_port_addresses::NodePortAddresses;
+pub use portcullis_modes::ProxyMode;
 pub use validated::{
     ApiServer, Config, Conntrack, DropLog, Established, Iptables, Ipvs, LogFormat, Logging, Masquerade,
-    MasqueradeBit, NetworkPolicy, ProxyMode, Source, SyncPeriods, UnknownPods,
+    MasqueradeBit, NetworkPolicy, Source, SyncPeriods, UnknownPods,
 };

@@ -7,40 +7,11 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use portcullis_cluster::IpvsScheduler;
+use portcullis_modes::ProxyMode;
 
 use super::detect_local::DetectLocal;
 use super::feature_gates::FeatureGates;
 use super::node_port_addresses::NodePortAddresses;
-
-/// How Services are served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ProxyMode {
-    /// By rules of xtables, written with `iptables-restore`.
-    Iptables,
-    /// By the kernel's virtual servers.
-    Ipvs,
-    /// By rules of nf_tables, written over netlink.
-    Nftables,
-}
-
-impl ProxyMode {
-    /// All of them, the default first.
-    pub const ALL: [Self; 3] = [Self::Iptables, Self::Ipvs, Self::Nftables];
-
-    /// As in flags and files.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Iptables => "iptables",
-            Self::Ipvs => "ipvs",
-            Self::Nftables => "nftables",
-        }
-    }
-
-    /// The mode of this name.
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|mode| mode.name() == name)
-    }
-}
 
 /// The configuration of a proxy. It has been checked: whatever it says can be done, as far as can be
 /// told without looking at the node.

@@ -4,8 +4,8 @@
 //! read even once, and the kernel has rules of an earlier proxy, those rules may serve that object: they all stay until
 //! every object was read once. Where the kernel has no such rules, nothing can be lost, and what is known is served.
 
-use portcullis_modes::cleanup::{self, Serving};
 use portcullis_modes::ipvs::DUMMY_INTERFACE;
+use portcullis_modes::{ProxyMode, cleanup};
 use portcullis_netlink::nf_tables::TableFamily;
 use portcullis_policy::table::{self as policy_table, EnforceError};
 
@@ -64,8 +64,8 @@ impl FirstSync {
 fn services_are_served() -> bool {
     // In IPVS mode the link is made at the start.
     let own_link = format!("link {DUMMY_INTERFACE}");
-    let (seen, _) = cleanup::seen();
-    seen.iter().any(|seen| seen.mode != Serving::Ipvs || seen.evidence.iter().any(|line| *line != own_link))
+    let (seen, _) = cleanup::detect_modes();
+    seen.iter().any(|seen| seen.mode != ProxyMode::Ipvs || seen.evidence.iter().any(|line| *line != own_link))
 }
 
 /// Whether the table of policies is in the kernel. One that cannot be read is taken for one that enforces.

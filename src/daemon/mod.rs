@@ -207,7 +207,7 @@ pub async fn run(
     let options_now = node::options(&config, None);
     let accepts_loopback = host::accepts_loopback(&options_now);
     let inherits_guard =
-        accepts_loopback && config.mode == ProxyMode::Ipvs && cleanup::is_guarded_by_iptables_mode();
+        accepts_loopback && config.mode == ProxyMode::Ipvs && cleanup::has_iptables_loopback_guard();
     let facts = Facts {
         tools: means.tools.clone(),
         nfacct: kernel.nfacct,
@@ -226,7 +226,7 @@ pub async fn run(
     // Without tools there are no rules of iptables that could stay.
     let flavour = facts.tools.as_ref().map_or(Flavour::Nft, |tools| tools.flavour);
     let drain = if options.once { Duration::ZERO } else { DRAIN };
-    let takeover = Takeover::new(mode_setup::serving_mode(config.mode), flavour, drain);
+    let takeover = Takeover::new(config.mode, flavour, drain);
     let desired = Desired::new(name).with_external_cidrs(&config.external_address_cidrs);
     let worker = Worker::new(mode, desired, flows, takeover);
     let (policies, drift) = match config.network_policy.zip(enforcer) {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Once};
 use std::time::Duration;
 
 use portcullis_cluster::Family;
-use portcullis_modes::cleanup::{self, Serving};
+use portcullis_modes::cleanup;
 use portcullis_modes::iptables::{self, Flavour, IptablesKernel, Tools};
 use portcullis_modes::{Mode, SyncError, ipvs, nftables};
 use portcullis_modes::{NodeFacts, Options};
@@ -180,15 +180,6 @@ pub(crate) fn start_mode(
     let mut drift_events = DriftEvents::default();
     drift_events.drift = nft.then(|| drift_watch::watch_iptables(Arc::clone(&drift_events.generation)));
     Ok((mode, drift_events))
-}
-
-/// The mode as the cleanup of what others left knows it.
-pub(crate) fn serving_mode(mode: ProxyMode) -> Serving {
-    match mode {
-        ProxyMode::Ipvs => Serving::Ipvs,
-        ProxyMode::Iptables => Serving::Iptables,
-        ProxyMode::Nftables => Serving::Nftables,
-    }
 }
 
 /// The timeouts that are to be set, if any is; 0 leaves the kernel's.

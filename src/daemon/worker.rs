@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use portcullis_cluster::desired::{Desired, ServiceChange, ServicePort};
-use portcullis_modes::cleanup::{self, Cleanup, Takeover};
+use portcullis_modes::cleanup::{self, CleanupResult, Takeover};
 use portcullis_modes::stale_flows::{StaleFlows, StaleFlowsError, Sweep};
 use portcullis_modes::{Mode, SyncError, SyncResult};
 use portcullis_modes::{NodeFacts, Options};
@@ -124,7 +124,7 @@ impl Worker {
     /// Resets `route_localnet`, or else has this mode's own rules guard loopback addresses, before those of iptables mode
     /// go.
     fn replace_inherited_guard(&mut self) -> Vec<SyncResult> {
-        log_cleanup(&cleanup::without_localhost());
+        log_cleanup(&cleanup::reset_unneeded_route_localnet());
         if !host::accepts_loopback(self.mode.options()) {
             return Vec::new();
         }
@@ -136,12 +136,12 @@ impl Worker {
     /// Removes what other modes left, and IPVS once its connections have ended.
     fn tidy(&mut self) {
         let Some(takeover) = &mut self.takeover else { return };
-        let before = takeover.waiting();
+        let before = takeover.drain_status();
         let done = takeover.proceed(Instant::now());
         log_cleanup(&done);
-        match takeover.waiting() {
+        match takeover.drain_status() {
             Some(waiting) if before.is_none() => {
-                tracing::info!(connections = waiting.connections, servers = waiting.servers, at_most = ?waiting.left,
+                tracing::info!(connections = waiting.connections, servers = waiting.servers, at_most = ?waiting.remaining,
                     "connections through IPVS live on; their virtual servers go when they have ended");
             }
             Some(waiting) => {
@@ -175,8 +175,8 @@ impl Worker {
     }
 }
 
-fn log_cleanup(done: &Cleanup) {
+fn log_cleanup(done: &CleanupResult) {
     done.removed.iter().for_each(|removed| tracing::info!(%removed, "removed what another mode left"));
-    done.left.iter().for_each(|left| tracing::warn!(%left, "another mode left this, and it stays"));
+    done.not_removed.iter().for_each(|left| tracing::warn!(%left, "another mode left this, and it stays"));
     done.kept.iter().for_each(|kept| tracing::info!("kept {kept}"));
 }

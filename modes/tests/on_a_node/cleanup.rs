@@ -1,7 +1,7 @@
 //! A cleanup leaves the node as it was.
 
 use portcullis_cluster::Family;
-use portcullis_modes::cleanup::{self, Cleanup, Removed};
+use portcullis_modes::cleanup::{self, CleanupResult, RemovedObject};
 use portcullis_modes::iptables::Flavour;
 
 use crate::namespace::{inside, run};
@@ -48,9 +48,9 @@ fn put_others(flavour: Flavour) {
 }
 
 /// Jumps and chains that were removed in all.
-fn counts(done: &Cleanup) -> (usize, usize) {
+fn counts(done: &CleanupResult) -> (usize, usize) {
     done.removed.iter().fold((0, 0), |(all_jumps, all_chains), removed| match removed {
-        Removed::Iptables { jumps, chains, .. } => (all_jumps + jumps, all_chains + chains),
+        RemovedObject::Iptables { jumps, chains, .. } => (all_jumps + jumps, all_chains + chains),
         _ => (all_jumps, all_chains),
     })
 }
@@ -64,12 +64,12 @@ fn rules_go_and_those_of_others_stay() {
                 let before = saved(flavour);
                 Node::new(flavour, state).sync();
                 assert_ne!(saved(flavour), before, "{flavour:?} {state}");
-                let done = cleanup::everything();
-                assert_eq!(done.left, [], "{flavour:?} {state}");
+                let done = cleanup::remove_all_modes();
+                assert_eq!(done.not_removed, [], "{flavour:?} {state}");
                 assert_eq!(saved(flavour), before, "{flavour:?} {state}");
                 // KUBE-FIREWALL and its two jumps are the kubelet's.
                 assert_eq!(counts(&done).0, 2 * 12, "{flavour:?} {state}: {:?}", done.removed);
-                assert_eq!(cleanup::everything(), Cleanup::default(), "nothing is left to do");
+                assert_eq!(cleanup::remove_all_modes(), CleanupResult::default(), "nothing is left to do");
             });
         }
     }
@@ -80,8 +80,8 @@ fn the_chain_of_kubelet_and_proxy_goes_where_no_kubelet_works() {
     for flavour in FLAVOURS {
         inside(|| {
             Node::new(flavour, "mixed").sync();
-            let done = cleanup::everything();
-            assert_eq!(done.left, [], "{flavour:?}");
+            let done = cleanup::remove_all_modes();
+            assert_eq!(done.not_removed, [], "{flavour:?}");
             assert!(!saved(flavour).contains("KUBE-"), "{flavour:?}: {}", saved(flavour));
             assert_eq!(counts(&done).0, 2 * 14, "{flavour:?}: {:?}", done.removed);
         });
@@ -92,14 +92,14 @@ fn the_chain_of_kubelet_and_proxy_goes_where_no_kubelet_works() {
 fn both_flavours_are_cleaned_and_legacy_tables_are_not_made() {
     inside(|| {
         Node::new(Flavour::Nft, "mixed").sync();
-        cleanup::everything();
+        cleanup::remove_all_modes();
         for family in portcullis_netlink::Family::ALL {
             assert_eq!(portcullis_netlink::xtables::tables(family).unwrap(), Vec::<String>::new());
         }
         for flavour in FLAVOURS {
             Node::new(flavour, "mixed").sync();
         }
-        assert!(cleanup::everything().is_complete());
+        assert!(cleanup::remove_all_modes().is_complete());
         for flavour in FLAVOURS {
             assert!(!saved(flavour).contains("KUBE-"), "{flavour:?}");
         }
@@ -114,16 +114,16 @@ fn a_chain_that_others_use_is_emptied_kept_and_told() {
             Node::new(flavour, "mixed").sync();
             run(&format!("{tool} -w 60 -t nat -N MINE"));
             run(&format!("{tool} -w 60 -t nat -A MINE -d 192.0.2.1 -j KUBE-SERVICES"));
-            let done = cleanup::everything();
-            let [left] = done.left.as_slice() else { panic!("{flavour:?}: {:?}", done.left) };
-            assert!(left.what.ends_with("table nat: chain KUBE-SERVICES"), "{left}");
+            let done = cleanup::remove_all_modes();
+            let [left] = done.not_removed.as_slice() else { panic!("{flavour:?}: {:?}", done.not_removed) };
+            assert!(left.object.ends_with("table nat: chain KUBE-SERVICES"), "{left}");
             assert!(left.reason.contains("-A MINE -d 192.0.2.1/32 -j KUBE-SERVICES"), "{left}");
             let rules = saved(flavour);
             let kube: Vec<&str> = rules.lines().filter(|line| line.contains("KUBE-")).collect();
             assert_eq!(kube, [":KUBE-SERVICES -", "-A MINE -d 192.0.2.1/32 -j KUBE-SERVICES"], "{flavour:?}");
 
             run(&format!("{tool} -w 60 -t nat -F MINE"));
-            assert!(cleanup::everything().is_complete(), "{flavour:?}");
+            assert!(cleanup::remove_all_modes().is_complete(), "{flavour:?}");
             assert!(!saved(flavour).contains("KUBE-"), "{flavour:?}");
         });
     }
@@ -149,10 +149,10 @@ fn thousands_of_chains() {
             rules += "-A KUBE-SEP-0000000000000000 -j KUBE-SVC-0000000000002599\n-D KUBE-SVC-0000000000002599 1\nCOMMIT\n";
             feed(&format!("{}-restore -w 60 --noflush", tool(flavour, Family::V4)), &rules);
             let start = std::time::Instant::now();
-            let done = cleanup::everything();
+            let done = cleanup::remove_all_modes();
             println!("{flavour:?}: {} chains in {:?}", 2 * SERVICES + 2, start.elapsed());
             assert_eq!(
-                (done.left.as_slice(), counts(&done)),
+                (done.not_removed.as_slice(), counts(&done)),
                 (&[][..], (1, 2 * SERVICES + 2)),
                 "{flavour:?}"
             );
@@ -168,10 +168,10 @@ fn tables_of_nftables_mode_go_and_others_stay() {
             run(&format!("nft add table {table}"));
             run(&format!("nft add chain {table} one"));
         }
-        let done = cleanup::everything();
-        assert_eq!(done.left, []);
+        let done = cleanup::remove_all_modes();
+        assert_eq!(done.not_removed, []);
         let gone = ["ip kube-proxy", "ip6 kube-proxy", "ip portcullis"];
-        assert_eq!(done.removed, gone.map(|table| Removed::NftTable(table.to_owned())));
+        assert_eq!(done.removed, gone.map(|table| RemovedObject::NftTable(table.to_owned())));
         assert_eq!(run("nft list tables"), "table inet firewall\ntable inet portcullis\n");
     });
 }
@@ -226,15 +226,15 @@ COMMIT
             feed(&format!("{}-restore -w 60 --noflush", tool(flavour, Family::V4)), RULES);
             run("ip link add kube-ipvs0 type bridge");
             run("ip addr add 10.96.0.1/32 dev kube-ipvs0");
-            let done = cleanup::everything();
-            assert_eq!(done.left, [], "{flavour:?}");
+            let done = cleanup::remove_all_modes();
+            assert_eq!(done.not_removed, [], "{flavour:?}");
             assert_eq!(counts(&done), (5, 9), "{flavour:?}");
             let rules = saved(flavour);
             assert!(!rules.contains("KUBE-") && rules.contains("--match-set MINE"), "{flavour:?}: {rules}");
             assert_eq!(run("ipset list -n"), "MINE\n", "{flavour:?}");
             assert!(!run("ip link").contains("kube-ipvs0"), "{flavour:?}");
-            assert!(done.removed.contains(&Removed::Link("kube-ipvs0".to_owned())));
-            assert!(!done.removed.iter().any(|removed| matches!(removed, Removed::VirtualServers(_))));
+            assert!(done.removed.contains(&RemovedObject::Link("kube-ipvs0".to_owned())));
+            assert!(!done.removed.iter().any(|removed| matches!(removed, RemovedObject::VirtualServers(_))));
         });
     }
 }
@@ -244,9 +244,9 @@ fn a_set_that_others_use_is_told() {
     inside(|| {
         run("ipset create KUBE-CLUSTER-IP hash:ip,port");
         run("iptables-legacy -w 60 -A INPUT -m set --match-set KUBE-CLUSTER-IP dst,dst -j DROP");
-        let done = cleanup::everything();
-        let [left] = done.left.as_slice() else { panic!("{:?}", done.left) };
-        assert_eq!(left.what, "ipset KUBE-CLUSTER-IP");
+        let done = cleanup::remove_all_modes();
+        let [left] = done.not_removed.as_slice() else { panic!("{:?}", done.not_removed) };
+        assert_eq!(left.object, "ipset KUBE-CLUSTER-IP");
         assert_eq!(run("ipset list -n"), "KUBE-CLUSTER-IP\n");
     });
 }
@@ -275,11 +275,15 @@ fn route_localnet_is_reset_with_the_rules_that_guarded_loopback() {
     for flavour in FLAVOURS {
         with_route_localnet(&["all"], || {
             Node::new(flavour, "mixed").sync();
-            let done = cleanup::everything();
-            assert!(done.removed.contains(&Removed::RouteLocalnet), "{flavour:?}: {:?}", done.removed);
-            assert_eq!((done.left, done.kept), (vec![], vec![]), "{flavour:?}");
+            let done = cleanup::remove_all_modes();
+            assert!(done.removed.contains(&RemovedObject::RouteLocalnet), "{flavour:?}: {:?}", done.removed);
+            assert_eq!((done.not_removed, done.kept), (vec![], vec![]), "{flavour:?}");
             assert_eq!(route_localnet(), "0", "{flavour:?}");
-            assert_eq!(cleanup::everything(), Cleanup::default(), "{flavour:?}: nothing is left to do");
+            assert_eq!(
+                cleanup::remove_all_modes(),
+                CleanupResult::default(),
+                "{flavour:?}: nothing is left to do"
+            );
             assert!(!run("nft list tables").contains(GUARD), "{flavour:?}");
         });
     }
@@ -289,16 +293,19 @@ fn route_localnet_is_reset_with_the_rules_that_guarded_loopback() {
 fn loopback_stays_guarded_while_route_localnet_is_set_on_an_interface() {
     with_route_localnet(&["all", "cni0"], || {
         run("nft add table ip portcullis");
-        let done = cleanup::everything();
-        assert_eq!(done.removed, [Removed::NftTable("ip portcullis".into()), Removed::RouteLocalnet]);
-        assert_eq!((done.left.len(), done.kept.len()), (0, 1));
+        let done = cleanup::remove_all_modes();
+        assert_eq!(
+            done.removed,
+            [RemovedObject::NftTable("ip portcullis".into()), RemovedObject::RouteLocalnet]
+        );
+        assert_eq!((done.not_removed.len(), done.kept.len()), (0, 1));
         assert!(done.kept[0].reason.contains("net.ipv4.conf.cni0.route_localnet"), "{}", done.kept[0]);
         assert_eq!(run("nft list tables"), GUARD);
-        let again = cleanup::everything();
+        let again = cleanup::remove_all_modes();
         assert_eq!((again.removed.len(), again.kept), (0, done.kept), "it is still set");
         set_route_localnet("cni0", "0");
-        let table = Removed::NftTable("ip portcullis-loopback".into());
-        assert_eq!(cleanup::everything().removed, [table], "and now it is not");
+        let table = RemovedObject::NftTable("ip portcullis-loopback".into());
+        assert_eq!(cleanup::remove_all_modes().removed, [table], "and now it is not");
     });
 }
 
@@ -312,7 +319,7 @@ fn route_localnet_stays_where_a_rule_of_other_software_needs_it() {
                 &format!("{}-restore -w 60 --noflush", tool(flavour, Family::V4)),
                 &format!("*nat\n{rule}\nCOMMIT\n"),
             );
-            let done = cleanup::everything();
+            let done = cleanup::remove_all_modes();
             assert_eq!(route_localnet(), "1", "{flavour:?}");
             let kept: Vec<String> = done.kept.iter().map(ToString::to_string).collect();
             assert!(kept.iter().any(|kept| kept.contains("--to-destination 127.0.0.1:8181")), "{kept:?}");
@@ -324,7 +331,7 @@ fn route_localnet_stays_where_a_rule_of_other_software_needs_it() {
 #[test]
 fn route_localnet_of_a_node_without_a_proxy_is_left_alone() {
     with_route_localnet(&["all", "cni0"], || {
-        assert_eq!(cleanup::everything(), Cleanup::default());
+        assert_eq!(cleanup::remove_all_modes(), CleanupResult::default());
         assert_eq!((route_localnet().as_str(), run("nft list tables").as_str()), ("1", ""));
     });
 }

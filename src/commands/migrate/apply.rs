@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use portcullis_cluster::desired::{Desired, ServiceChange};
-use portcullis_modes::cleanup::{Cleanup, Takeover};
+use portcullis_modes::cleanup::{CleanupResult, Takeover};
 use portcullis_modes::iptables::Flavour;
 use portcullis_modes::stale_flows::{KernelFlows, StaleFlows};
 use portcullis_modes::{Mode, SyncResult};
@@ -30,7 +30,7 @@ pub(super) fn apply(
     say: &mut dyn FnMut(&str) -> io::Result<()>,
 ) -> Result<Applied, MigrateError> {
     let flavour = prerequisites.tools.as_ref().map_or(Flavour::Nft, |tools| tools.flavour);
-    let mut takeover = Takeover::new(mode_setup::serving_mode(config.mode), flavour, drain);
+    let mut takeover = Takeover::new(config.mode, flavour, drain);
     let mut host = state.host.clone();
     host.nfacct = host::ensure_nfacct();
     let (mut mode, _) = mode_setup::start_mode(config, state.options.clone(), host, prerequisites)?;
@@ -56,10 +56,10 @@ pub(super) fn apply(
     while let Some(due) = takeover.next_due() {
         thread::sleep(due.saturating_duration_since(Instant::now()));
         note(takeover.proceed(Instant::now()), &mut applied, say)?;
-        match takeover.waiting() {
+        match takeover.drain_status() {
             Some(waiting) if waiting.connections != told => {
                 told = waiting.connections;
-                let (servers, left) = (waiting.servers, waiting.left.as_secs());
+                let (servers, left) = (waiting.servers, waiting.remaining.as_secs());
                 say(&format!(
                     "{told} connections through {servers} virtual servers live on, {left} s at most"
                 ))?;
@@ -68,7 +68,7 @@ pub(super) fn apply(
             None => {}
         }
     }
-    applied.cut_off = takeover.cut_off();
+    applied.cut_off = takeover.interrupted();
     if applied.cut_off > 0 {
         say(&format!(
             "{} connections through IPVS had not ended in time, and were cut off",
@@ -98,7 +98,7 @@ fn must_serve(reports: &[SyncResult]) -> Result<(), MigrateError> {
 }
 
 fn note(
-    done: Cleanup,
+    done: CleanupResult,
     applied: &mut Applied,
     say: &mut dyn FnMut(&str) -> io::Result<()>,
 ) -> Result<(), MigrateError> {
@@ -109,7 +109,7 @@ fn note(
     for kept in &done.kept {
         say(&format!("kept {kept}"))?;
     }
-    for left in done.left.iter().map(ToString::to_string) {
+    for left in done.not_removed.iter().map(ToString::to_string) {
         say(&format!("left {left}"))?;
         applied.left.push(left);
     }

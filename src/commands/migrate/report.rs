@@ -1,6 +1,6 @@
 //! All that there is to know before a node is moved.
 
-use portcullis_modes::cleanup::{self, Seen, Serving, Whose};
+use portcullis_modes::cleanup::{self, DetectedMode, Implementation};
 use portcullis_modes::iptables::Flavour;
 use portcullis_modes::ipvs;
 use serde::Serialize;
@@ -11,7 +11,7 @@ use super::{MigrateError, plan};
 use crate::cluster_view::NodeView;
 use crate::config::{Config, Migrate, ProxyMode};
 use crate::daemon::DaemonError;
-use crate::daemon::mode_setup::{self, Prerequisites};
+use crate::daemon::mode_setup::Prerequisites;
 use crate::other_proxies::{self, RunningProxy};
 
 /// What a migration comes to.
@@ -88,9 +88,9 @@ impl Report {
         let tools = prerequisites.and_then(|prerequisites| prerequisites.tools.as_ref());
         let flavour = tools.map_or(Flavour::Nft, |tools| tools.flavour);
         let families = prerequisites.map(|prerequisites| prerequisites.families.clone()).unwrap_or_default();
-        let (seen, mut unknown) = cleanup::seen();
-        let others = cleanup::look_for_other_modes(mode_setup::serving_mode(config.mode), flavour);
-        unknown.extend(others.left);
+        let (seen, mut unknown) = cleanup::detect_modes();
+        let others = cleanup::find_other_modes(config.mode, flavour);
+        unknown.extend(others.not_removed);
         Ok(Report {
             to: config.mode.name(),
             serving: seen.into_iter().map(now).collect(),
@@ -116,16 +116,11 @@ impl Report {
     }
 }
 
-fn now(seen: Seen) -> Now {
-    let mode = match seen.mode {
-        Serving::Iptables => "iptables",
-        Serving::Ipvs => "ipvs",
-        Serving::Nftables => "nftables",
+fn now(seen: DetectedMode) -> Now {
+    let whose = match seen.implementation {
+        Implementation::KubeProxy => "kube-proxy",
+        Implementation::Portcullis => "portcullis",
+        Implementation::Either => "kube-proxy or portcullis",
     };
-    let whose = match seen.whose {
-        Whose::KubeProxys => "kube-proxy",
-        Whose::Ours => "portcullis",
-        Whose::Either => "kube-proxy or portcullis",
-    };
-    Now { mode, whose, evidence: seen.evidence }
+    Now { mode: seen.mode.name(), whose, evidence: seen.evidence }
 }

@@ -16,6 +16,8 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use portcullis_cluster::IpvsScheduler;
 
 use super::address::{parse_cidr, parse_ip, parse_socket_address};
+use portcullis_modes::ProxyMode;
+
 use super::detect_local::{DetectLocal, InterfaceName};
 use super::error::{ConfigError, Warning};
 use super::feature_gates::{self, FeatureGates, GateCheck};
@@ -24,7 +26,7 @@ use super::node_port_addresses::NodePortAddresses;
 use super::origins::Origins;
 use super::settings::{HEALTHZ_PORT, METRICS_PORT, Settings};
 use super::validated::{
-    ApiServer, Config, Conntrack, Iptables, Ipvs, Masquerade, MasqueradeBit, ProxyMode, Source, SyncPeriods,
+    ApiServer, Config, Conntrack, Iptables, Ipvs, Masquerade, MasqueradeBit, Source, SyncPeriods,
 };
 
 /// The only version whose hidden metrics may be asked for: the minor version before v1.36.
