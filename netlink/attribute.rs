@@ -1,8 +1,8 @@
-//! Attributes: the length-kind-value pieces that every netlink message is made of, read and written.
+//! Netlink attributes (`struct nlattr`): reading and writing.
 //!
-//! An attribute is `u16 length, u16 kind, payload`, padded to 4 bytes; the length counts the header and not
-//! the padding, and is in host order, as is the kind. What order a payload's numbers have is the family's
-//! affair: netfilter uses network order, route uses host order, so both are here and named.
+//! An attribute is `u16 length, u16 kind, payload`, padded to 4 bytes. The length includes the header and excludes
+//! the padding; length and kind are in host byte order. The byte order of numbers in the payload depends on the
+//! family: netfilter uses network order, rtnetlink host order.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -10,36 +10,36 @@ use crate::error::{Error, Result};
 
 /// Bytes of an attribute's header.
 pub const HEADER: usize = 4;
-/// The bit of `kind` that says the payload is attributes (`NLA_F_NESTED`).
+/// Flag in `kind`: the payload consists of attributes (`NLA_F_NESTED`).
 const NESTED: u16 = 1 << 15;
-/// The bit of `kind` that says the payload is in network order (`NLA_F_NET_BYTEORDER`). Most families do not
-/// look at it; ipset insists on it.
+/// Flag in `kind`: the payload is in network order (`NLA_F_NET_BYTEORDER`). Most families ignore it; ipset
+/// requires it.
 pub const NETWORK_ORDER: u16 = 1 << 14;
 
-/// Bytes that do not follow the format: truncated, or of another length than the kind of number read.
+/// A malformed message or attribute: truncated, or of an unexpected length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    /// Something announces more bytes than there are, or fewer than its own header.
-    #[error("{what} announces {announced} bytes where {present} are left")]
+    /// A length field exceeds the bytes that are left, or is smaller than the header.
+    #[error("{what} has length {announced}, but {present} bytes are left")]
     Length {
         /// "message" or "attribute".
         what: &'static str,
-        /// What the length field says.
+        /// The value of the length field.
         announced: usize,
-        /// What there is.
+        /// The number of bytes left.
         present: usize,
     },
-    /// An attribute's payload has not the length of what it should hold.
-    #[error("attribute {kind} has {present} bytes where {expected} were expected")]
+    /// An attribute's payload does not have the length of its type.
+    #[error("attribute {kind} has {present} bytes; expected {expected}")]
     Payload {
         /// The attribute's number.
         kind: u16,
-        /// What the type read needs.
+        /// The length of the type that is read.
         expected: usize,
-        /// What there is.
+        /// The length of the payload.
         present: usize,
     },
-    /// An attribute that the answer is useless without is not there.
+    /// A required attribute is missing.
     #[error("{0} is missing")]
     Missing(&'static str),
 }
@@ -49,7 +49,7 @@ pub(crate) fn align(length: usize) -> usize {
     (length + 3) & !3
 }
 
-/// The bytes that align `length`.
+/// Returns the number of padding bytes after `length` bytes.
 fn padding(length: usize) -> usize {
     align(length) - length
 }
@@ -107,7 +107,7 @@ impl<'a> Attribute<'a> {
         self.exactly().map(u64::from_be_bytes)
     }
 
-    /// An address; its family follows from the length, 4 or 16 bytes.
+    /// An IPv4 address of 4 bytes or an IPv6 address of 16 bytes.
     pub fn address(&self) -> Result<IpAddr, Malformed> {
         match self.payload.len() {
             4 => self.exactly::<4>().map(|bytes| Ipv4Addr::from(bytes).into()),
@@ -115,19 +115,19 @@ impl<'a> Attribute<'a> {
         }
     }
 
-    /// Text up to the first NUL, or to the end if there is none. Bytes that are not UTF-8 are replaced.
+    /// Text up to the first NUL, or to the end if there is none. Invalid UTF-8 is replaced.
     pub fn text(&self) -> String {
         let end = self.payload.iter().position(|&byte| byte == 0).unwrap_or(self.payload.len());
         String::from_utf8_lossy(&self.payload[..end]).into_owned()
     }
 
-    /// The attributes inside.
+    /// The nested attributes.
     pub fn nested(&self) -> Attributes<'a> {
         Attributes::new(self.payload)
     }
 }
 
-/// Walks over attributes that follow one another. After the first malformed one it ends.
+/// Iterator over consecutive attributes. It ends after the first malformed one.
 #[derive(Clone, Debug)]
 pub struct Attributes<'a> {
     rest: &'a [u8],
@@ -148,7 +148,7 @@ impl<'a> Iterator for Attributes<'a> {
         if present == 0 {
             return None;
         }
-        // Fewer bytes than a header announce nothing; report them as a header that isn't whole.
+        // Fewer bytes than a header have no length field; report a truncated header.
         let length = match self.rest {
             [a, b, _, _, ..] => usize::from(u16::from_ne_bytes([*a, *b])),
             _ => HEADER,
@@ -159,7 +159,7 @@ impl<'a> Iterator for Attributes<'a> {
         }
         let kind = u16::from_ne_bytes([self.rest[2], self.rest[3]]) & !(NESTED | NETWORK_ORDER);
         let payload = &self.rest[HEADER..length];
-        // The last attribute may come without its padding.
+        // The last attribute may lack its padding.
         self.rest = &self.rest[align(length).min(present)..];
         Some(Ok(Attribute { kind, payload }))
     }
@@ -169,7 +169,7 @@ impl<'a> Iterator for Attributes<'a> {
 #[derive(Debug)]
 pub struct Writer<'b> {
     bytes: &'b mut Vec<u8>,
-    /// The first attribute that outgrew its length field: kind and length.
+    /// The first attribute that exceeded its 16-bit length field: kind and length.
     too_long: Option<(u16, usize)>,
 }
 
@@ -185,54 +185,54 @@ impl<'b> Writer<'b> {
         }
     }
 
-    /// How many bytes there are of the message, or of the batch that it is part of.
+    /// Returns the number of bytes in the message, or in the batch that contains it.
     pub(crate) fn written(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Appends bytes that are no attribute: the fixed header that a family puts before its attributes.
+    /// Appends bytes outside of any attribute: the fixed header of a family, which precedes its attributes.
     pub fn raw(&mut self, header: &[u8]) -> &mut Self {
         self.bytes.extend_from_slice(header);
         self.pad();
         self
     }
 
-    /// An attribute with any bytes.
+    /// Appends an attribute with these bytes.
     pub fn bytes(&mut self, kind: u16, payload: &[u8]) -> &mut Self {
         self.open(kind, |writer| writer.bytes.extend_from_slice(payload))
     }
 
-    /// An attribute of one byte.
+    /// Appends an attribute of one byte.
     pub fn u8(&mut self, kind: u16, value: u8) -> &mut Self {
         self.bytes(kind, &[value])
     }
 
-    /// An attribute of two bytes in host order.
+    /// Appends an attribute of two bytes in host order.
     pub fn u16(&mut self, kind: u16, value: u16) -> &mut Self {
         self.bytes(kind, &value.to_ne_bytes())
     }
 
-    /// An attribute of two bytes in network order.
+    /// Appends an attribute of two bytes in network order.
     pub fn u16_be(&mut self, kind: u16, value: u16) -> &mut Self {
         self.bytes(kind, &value.to_be_bytes())
     }
 
-    /// An attribute of four bytes in network order.
+    /// Appends an attribute of four bytes in network order.
     pub fn u32_be(&mut self, kind: u16, value: u32) -> &mut Self {
         self.bytes(kind, &value.to_be_bytes())
     }
 
-    /// An attribute of four bytes in host order.
+    /// Appends an attribute of four bytes in host order.
     pub fn u32(&mut self, kind: u16, value: u32) -> &mut Self {
         self.bytes(kind, &value.to_ne_bytes())
     }
 
-    /// An attribute of eight bytes in network order.
+    /// Appends an attribute of eight bytes in network order.
     pub fn u64_be(&mut self, kind: u16, value: u64) -> &mut Self {
         self.bytes(kind, &value.to_be_bytes())
     }
 
-    /// An address of 4 or 16 bytes.
+    /// Appends an attribute with an address of 4 or 16 bytes.
     pub fn address(&mut self, kind: u16, address: IpAddr) -> &mut Self {
         match address {
             IpAddr::V4(v4) => self.bytes(kind, &v4.octets()),
@@ -240,7 +240,7 @@ impl<'b> Writer<'b> {
         }
     }
 
-    /// Text with a NUL at its end. The text must hold none itself, or the kernel sees only the start.
+    /// Appends an attribute with NUL-terminated text. The kernel ignores the rest after a NUL inside of the text.
     pub fn text(&mut self, kind: u16, text: &str) -> &mut Self {
         self.open(kind, |writer| {
             writer.bytes.extend_from_slice(text.as_bytes());
@@ -248,7 +248,7 @@ impl<'b> Writer<'b> {
         })
     }
 
-    /// An attribute that holds the attributes which `fill` writes.
+    /// Appends an attribute that contains the attributes that `fill` writes.
     pub fn nested(&mut self, kind: u16, fill: impl FnOnce(&mut Writer<'_>)) -> &mut Self {
         self.open(kind | NESTED, fill)
     }

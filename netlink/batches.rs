@@ -1,24 +1,24 @@
-//! Requests for more than one send.
+//! Batches of netlink requests that may need more than one `sendmsg`.
 
 use crate::attribute::Writer;
 use crate::error::{Error, Result};
 use crate::message::Batch;
 use crate::socket::Socket;
 
-/// A send takes messages until it has this many bytes. With one more message, of at most 64 KiB as a rule, it
-/// fits the send buffer even where that is the system's usual one; and if every message of it is refused, the
-/// answers fit the receive buffer: up to 4,000, of about 1 KiB of kernel memory each.
+/// The size in bytes from which a send accepts no further message. With its last message, usually at most 64 KiB, a
+/// send fits the default send buffer. If the kernel rejects every message of it, the responses fit the receive
+/// buffer: up to 4,000, each of about 1 KiB of kernel memory.
 pub const SEND: usize = 256 * 1024;
 
-/// Requests without limit in number, in order. They are cut into sends at message borders, so it is for
-/// requests that stand each by itself.
+/// Any number of requests, in order. They are split into sends between messages, so every request must be
+/// independent of the others.
 #[derive(Debug, Default)]
 pub struct Batches {
     sends: Vec<Batch>,
 }
 
 impl Batches {
-    /// None yet.
+    /// Returns an empty value.
     pub fn new() -> Self {
         Self::default()
     }
@@ -26,7 +26,7 @@ impl Batches {
     /// Appends a message, as [`Batch::push`] does.
     ///
     /// # Errors
-    /// [`Error::AttributeTooLong`]; the batches are then as they were before.
+    /// [`Error::AttributeTooLong`]; the batches are then unchanged.
     pub fn push(
         &mut self,
         action: &'static str,
@@ -43,47 +43,47 @@ impl Batches {
         }
     }
 
-    /// How many messages there are.
+    /// Returns the number of messages.
     pub fn len(&self) -> usize {
         self.sends.iter().map(|send| send.len() as usize).sum()
     }
 
-    /// Whether there is nothing to send.
+    /// Returns true if there are no messages.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// What would be sent, in bytes.
+    /// Returns the size of all messages in bytes.
     pub fn size(&self) -> usize {
         self.sends.iter().map(Batch::size).sum()
     }
 
-    /// Forgets the messages and keeps the memory of one send.
+    /// Removes all messages and keeps the memory of one send.
     pub fn clear(&mut self) {
         self.sends.truncate(1);
         self.sends.iter_mut().for_each(Batch::clear);
     }
 
-    /// The sends, in order, none of them empty unless all are.
+    /// Returns the sends in order. None of them is empty unless all are.
     pub(crate) fn sends(&mut self) -> impl Iterator<Item = &mut Batch> {
         self.sends.iter_mut()
     }
 }
 
 impl Socket {
-    /// Sends batches one after the other, as [`Socket::transact`] does; positions count through all of them.
+    /// Sends batches one after the other, as [`Socket::transact`] does. Positions are counted across all batches.
     ///
     /// # Errors
-    /// As [`Socket::transact`]. After the first, the sends that remain are not made.
+    /// As [`Socket::transact`]. The sends after the failed one are skipped.
     pub fn transact_all(
         &mut self,
         action: &'static str,
         batches: &mut Batches,
-        mut refused: impl FnMut(usize, Error) -> Result<()>,
+        mut rejected: impl FnMut(usize, Error) -> Result<()>,
     ) -> Result<()> {
         let mut before = 0;
         for batch in batches.sends() {
-            self.transact(action, batch, |position, error| refused(before + position, error))?;
+            self.transact(action, batch, |position, error| rejected(before + position, error))?;
             before += batch.len() as usize;
         }
         Ok(())
@@ -95,7 +95,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sends_are_cut_between_messages() {
+    fn batches_are_split_between_messages() {
         let mut batches = Batches::new();
         assert!(batches.is_empty());
         for _ in 0..1000 {

@@ -1,12 +1,14 @@
+//! Errors of netlink requests.
+
 use std::io;
 
 use crate::attribute::Malformed;
 use crate::ipset::{SetEntry, TYPE_SPECIFIC};
 
-/// The result of talking to the kernel.
+/// Result of a netlink request.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why a conversation with the kernel failed. `action` completes "cannot …".
+/// Error of a netlink request. In messages, `action` completes "cannot …".
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A system call on the socket failed.
@@ -17,83 +19,85 @@ pub enum Error {
         /// The system call's error.
         source: io::Error,
     },
-    /// The kernel understood the request and said no.
-    #[error("cannot {action}: the kernel answers {}{}", errno_text(*errno), text.as_deref().map(|t| format!(" ({t})")).unwrap_or_default())]
+    /// The kernel rejected the request.
+    #[error("cannot {action}: the kernel returned {}{}", errno_text(*errno), text.as_deref().map(|t| format!(" ({t})")).unwrap_or_default())]
     Rejected {
         /// What was being done.
         action: &'static str,
         /// The error number, positive (`libc::ENOENT`, …).
         errno: i32,
-        /// The kernel's own explanation (extended ACK), when it gave one.
+        /// The kernel's message (extended ACK), if it sent one.
         text: Option<String>,
-        /// Where in the request the offending attribute begins, in bytes, when the kernel said so.
+        /// Offset of the offending attribute in the request, in bytes, if the kernel reported it.
         offset: Option<u32>,
     },
-    /// The answer does not parse: a kernel that speaks another dialect than the one expected.
-    #[error("cannot {action}: the kernel's answer does not parse: {source}")]
+    /// The response is malformed.
+    #[error("cannot {action}: malformed response from the kernel: {source}")]
     Malformed {
         /// What was being done.
         action: &'static str,
-        /// What is wrong with the answer.
+        /// The parse error.
         source: Malformed,
     },
-    /// The dumped objects changed underneath the dump (`NLM_F_DUMP_INTR`): entries may be missing or
-    /// doubled. Ask again.
-    #[error("cannot {action} consistently: the kernel's list changed meanwhile; ask again")]
+    /// The dump is inconsistent because objects changed meanwhile (`NLM_F_DUMP_INTR`): objects may be missing or
+    /// duplicated. The request can be repeated.
+    #[error("cannot {action}: the dump was interrupted by a concurrent change; retry")]
     Interrupted {
         /// What was being done.
         action: &'static str,
     },
-    /// The socket's receive buffer overflowed (`ENOBUFS`), and messages are lost. Read the state anew, or
-    /// give the socket a larger buffer.
-    #[error("cannot {action}: messages were lost because the socket's receive buffer overflowed")]
+    /// The socket's receive buffer overflowed (`ENOBUFS`) and messages were lost. Dump all objects again, or enlarge
+    /// the buffer.
+    #[error("cannot {action}: the socket's receive buffer overflowed and messages were lost")]
     Overrun {
         /// What was being done.
         action: &'static str,
     },
-    /// The kernel sent no answer in time.
-    #[error("cannot {action}: the kernel gave no answer")]
+    /// The kernel sent no response within the timeout.
+    #[error("cannot {action}: no response from the kernel")]
     NoResponse {
         /// What was being done.
         action: &'static str,
     },
-    /// A message was larger than the socket's buffer, which has been enlarged. Ask again.
-    #[error("cannot {action}: a message of {needed} bytes did not fit; ask again, the buffer has grown")]
+    /// A message was larger than the read buffer, which has been enlarged. The request can be repeated.
+    #[error(
+        "cannot {action}: a message of {needed} bytes exceeded the read buffer, which has been enlarged; retry"
+    )]
     Truncated {
         /// What was being done.
         action: &'static str,
         /// The size of the datagram, in bytes.
         needed: usize,
     },
-    /// An attribute's length field has 16 bits, and this one needs more. Split what it carries.
-    #[error("cannot {action}: attribute {kind} holds {length} bytes, and netlink allows 65535; split it")]
+    /// An attribute exceeds the 16-bit length field. Its content must be split.
+    #[error("cannot {action}: attribute {kind} has {length} bytes; netlink allows at most 65535")]
     AttributeTooLong {
         /// What was being done.
         action: &'static str,
         /// The attribute's number in its family.
         kind: u16,
-        /// What it would have held with its header, in bytes.
+        /// The attribute's length with its header, in bytes.
         length: usize,
     },
-    /// The kernel refused something about an ipset.
+    /// The kernel rejected a request about an ipset.
     #[error("ipset {set}{}: {source}", entry.map(|entry| format!(", entry {entry}")).unwrap_or_default())]
     Set {
         /// The set's name.
         set: String,
-        /// The entry that it refused, where the kernel says which.
+        /// The rejected entry, if the kernel reported it.
         entry: Option<SetEntry>,
-        /// What was being done, and the kernel's answer.
+        /// The rejection.
         source: Box<Error>,
     },
-    /// The kernel refused an object of nf_tables.
+    /// The kernel rejected an nf_tables object.
     #[error("{object}: {source}")]
     Object {
-        /// The object: its kind and its name.
+        /// The object's kind and name.
         object: String,
-        /// What was being done, and the kernel's answer.
+        /// The rejection.
         source: Box<Error>,
     },
-    /// A name that the kernel has no room for, or that it would cut.
+    /// A name that the kernel would reject or truncate.
     #[error("cannot {action}: {name:?} must have 1 to {most} bytes and no NUL")]
     BadName {
         /// What was being done.
@@ -106,7 +110,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The kernel's error number, if it was the kernel that refused (`libc::ENOENT`, …).
+    /// Returns the error number of a rejection by the kernel (`libc::ENOENT`, …).
     pub fn errno(&self) -> Option<i32> {
         match self {
             Error::Rejected { errno, .. } => Some(*errno),
@@ -115,7 +119,7 @@ impl Error {
         }
     }
 
-    /// Whether an ipset refused an entry because it is full (`IPSET_ERR_HASH_FULL`).
+    /// Returns true if the kernel rejected an entry because its ipset is full (`IPSET_ERR_HASH_FULL`).
     pub fn is_set_full(&self) -> bool {
         let of_a_hash = |entry: &SetEntry| !matches!(entry, SetEntry::Port(_));
         match self {
@@ -126,22 +130,22 @@ impl Error {
         }
     }
 
-    /// Whether an ipset refused one of its entries, and not the request as a whole.
+    /// Returns true if the kernel rejected an entry of an ipset, and not the request as a whole.
     pub fn is_entry_error(&self) -> bool {
         self.errno().is_some_and(|errno| errno >= TYPE_SPECIFIC)
     }
 
-    /// Whether privilege or memory is lacking: nothing of the object that was refused is to blame.
+    /// Returns true if the kernel rejected the request for lack of privilege or memory, whatever the object.
     pub fn is_privilege_or_memory_error(&self) -> bool {
         matches!(self.errno(), Some(libc::EPERM | libc::ENOMEM | libc::ENOBUFS))
     }
 
-    /// Whether what another process put there may be the reason for which the kernel rejected a change.
+    /// Returns true if objects of another process may be the reason for the rejection.
     pub(crate) fn may_be_external(&self) -> bool {
         self.errno().is_some() && !self.is_privilege_or_memory_error()
     }
 
-    /// Whether the same question may well be answered if it is asked again at once.
+    /// Returns true if the same request may succeed when it is repeated immediately.
     pub fn is_transient(&self) -> bool {
         match self {
             Error::Interrupted { .. } | Error::Truncated { .. } | Error::Overrun { .. } => true,
@@ -150,7 +154,7 @@ impl Error {
         }
     }
 
-    /// Refuses a name that the kernel has no room for: it has 1 to `most` bytes and no NUL.
+    /// Checks that a name has 1 to `most` bytes and no NUL.
     pub(crate) fn check_name(action: &'static str, name: &str, most: usize) -> Result<()> {
         if name.is_empty() || name.len() > most || name.contains('\0') {
             return Err(Error::BadName { action, name: name.to_owned(), most });
@@ -163,18 +167,18 @@ impl Error {
     }
 }
 
-/// The system's words for an error number, with the way out where there is a usual one.
+/// Returns the description of an error number, with a remedy where there is a usual one.
 fn errno_text(errno: i32) -> String {
     let words = io::Error::from_raw_os_error(errno);
     match errno {
-        // ipset's own, which the system has no words for.
+        // Error numbers of ipset, which strerror(3) does not know.
         4096.. => format!("error {errno}"),
         libc::EPERM => format!("{words}; run with CAP_NET_ADMIN"),
         _ => words.to_string(),
     }
 }
 
-/// Binds a parse error to what was being done.
+/// Adds the action to a parse error.
 pub(crate) trait During<T> {
     fn during(self, action: &'static str) -> Result<T>;
 }

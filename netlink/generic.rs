@@ -1,4 +1,4 @@
-//! Generic netlink: families that the kernel numbers as they are registered, found by name.
+//! Generic netlink: families with dynamic message types, found by name.
 
 use crate::attribute::Writer;
 use crate::error::{During, Result};
@@ -21,8 +21,9 @@ impl Writer<'_> {
     }
 }
 
-/// The message type of a family on `socket` (a [`NetlinkProtocol::Generic`] one); `None` if the kernel has not loaded
-/// it. All families are listed for that: to ask for one by name makes the kernel load its module.
+/// Returns the message type of a family; `None` if its module is not loaded. `socket` must be a
+/// [`NetlinkProtocol::Generic`] one. This dumps all families, as a request for one by name makes the kernel load its
+/// module.
 ///
 /// [`NetlinkProtocol::Generic`]: crate::socket::NetlinkProtocol::Generic
 ///

@@ -1,18 +1,18 @@
-//! The kernel families Portcullis speaks, over raw netlink sockets.
+//! Netlink families of the Linux kernel, over raw sockets.
 //!
 //! ```text
 //! conntrack   ipset  nfacct   nf_tables    route    ip_vs         xtables
 //!      \        |      |       /              |       |   (getsockopt, no netlink)
 //!       netfilter (nfgenmsg, subsystems)      |    generic
 //!             \                               |     /
-//!              socket ── message ── attribute          the codec, family-neutral
+//!              socket ── message ── attribute          the codec, independent of the family
 //! ```
 //!
-//! Everything blocks and belongs on a worker thread. A netlink family answers inside the `sendmsg` that
-//! asks, so "blocks" means the time that the kernel needs for the work itself. A [`socket::Socket`] stays
-//! in the network namespace of the thread that opened it.
+//! All calls block, so they belong on a worker thread. The kernel processes a request inside of `sendmsg`, so a call
+//! takes as long as the kernel needs for the work itself. A [`socket::Socket`] belongs to the network namespace of the
+//! thread that opened it.
 //!
-//! Nothing here knows Kubernetes.
+//! This crate is independent of Kubernetes.
 
 pub mod attribute;
 pub mod batches;

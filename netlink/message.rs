@@ -1,4 +1,4 @@
-//! Messages: the 16-byte header, batches of requests to send, and what a received datagram holds.
+//! Netlink messages (`struct nlmsghdr`): batches of requests, and the messages of a received datagram.
 
 use crate::attribute::{Attributes, Malformed, Writer, align};
 use crate::error::{Error, Result};
@@ -6,19 +6,19 @@ use crate::error::{Error, Result};
 /// Bytes of a message's header (`struct nlmsghdr`).
 pub const HEADER: usize = 16;
 
-/// `NLM_F_REQUEST`: every message to the kernel has it, and [`Batch::push`] adds it.
+/// `NLM_F_REQUEST`: set in every message to the kernel; [`Batch::push`] adds it.
 pub const REQUEST: u16 = libc::NLM_F_REQUEST as u16;
-/// `NLM_F_ACK`: answer also when all went well.
+/// `NLM_F_ACK`: requests a response on success too.
 pub const ACK: u16 = libc::NLM_F_ACK as u16;
-/// `NLM_F_DUMP`: list everything that matches.
+/// `NLM_F_DUMP`: lists all matching objects.
 pub const DUMP: u16 = libc::NLM_F_DUMP as u16;
-/// `NLM_F_CREATE`: make the object if it isn't there.
+/// `NLM_F_CREATE`: creates the object if it does not exist.
 pub const CREATE: u16 = libc::NLM_F_CREATE as u16;
-/// `NLM_F_EXCL`: refuse with `EEXIST` if it is there.
+/// `NLM_F_EXCL`: fails with `EEXIST` if the object exists.
 pub const EXCLUSIVE: u16 = libc::NLM_F_EXCL as u16;
 
 const DUMP_INTERRUPTED: u16 = libc::NLM_F_DUMP_INTR as u16;
-/// The kernel left out the copy of the failed request (`NLM_F_CAPPED`).
+/// The response does not contain a copy of the failed request (`NLM_F_CAPPED`).
 const CAPPED: u16 = 0x100;
 /// Extended-ACK attributes follow (`NLM_F_ACK_TLVS`).
 const ACK_ATTRIBUTES: u16 = 0x200;
@@ -28,8 +28,8 @@ const KIND_AT: usize = 4;
 const FLAGS_AT: usize = 6;
 const SEQUENCE_AT: usize = 8;
 
-/// Requests that go to the kernel in one send, in order. Families that know transactions (nf_tables) frame
-/// them with messages of their own.
+/// Requests that are sent to the kernel in one `sendmsg`, in order. Families with transactions (nf_tables) enclose
+/// them in begin and end messages.
 #[derive(Debug, Default)]
 pub struct Batch {
     bytes: Vec<u8>,
@@ -37,12 +37,12 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// An empty batch.
+    /// Returns an empty batch.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// A batch of one message.
+    /// Returns a batch of one message.
     ///
     /// # Errors
     /// [`Error::AttributeTooLong`], as for [`Batch::push`].
@@ -60,7 +60,7 @@ impl Batch {
     /// Appends a message. `fill` writes the family's fixed header with [`Writer::raw`], then attributes.
     ///
     /// # Errors
-    /// [`Error::AttributeTooLong`] if an attribute outgrows 64 KiB; the batch is then as it was before.
+    /// [`Error::AttributeTooLong`] if an attribute exceeds 64 KiB; the batch is then unchanged.
     pub fn push(
         &mut self,
         action: &'static str,
@@ -85,28 +85,28 @@ impl Batch {
         Ok(())
     }
 
-    /// How many messages there are.
+    /// Returns the number of messages.
     pub fn len(&self) -> u32 {
         self.count
     }
 
-    /// Whether there is nothing to send.
+    /// Returns true if there are no messages.
     pub fn is_empty(&self) -> bool {
         self.count == 0
     }
 
-    /// What would be sent, in bytes.
+    /// Returns the size of all messages in bytes.
     pub fn size(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Forgets the messages and keeps the memory.
+    /// Removes all messages and keeps the memory.
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.count = 0;
     }
 
-    /// Numbers the messages from `first` on.
+    /// Sets the sequence numbers of the messages, starting at `first`.
     pub(crate) fn number(&mut self, first: u32) {
         let mut at = 0;
         for index in 0..self.count {
@@ -116,7 +116,7 @@ impl Batch {
         }
     }
 
-    /// Gives all messages one type: that of a generic family is known only to the kernel they go to.
+    /// Sets the type of all messages. That of a generic family is assigned by the kernel.
     pub(crate) fn set_kind(&mut self, kind: u16) {
         let mut at = 0;
         for _ in 0..self.count {
@@ -125,25 +125,25 @@ impl Batch {
         }
     }
 
-    /// Sets flags on one message, by its position.
+    /// Sets flags on the message at this position.
     pub(crate) fn add_flags(&mut self, position: u32, flags: u16) {
         let at = (0..position).fold(0, |at, _| self.after(at)) + FLAGS_AT;
         let flags = u16::from_ne_bytes([self.bytes[at], self.bytes[at + 1]]) | flags;
         self.bytes[at..at + 2].copy_from_slice(&flags.to_ne_bytes());
     }
 
-    /// Where the message after the one at `at` begins.
+    /// Returns the offset of the message after the one at offset `at`.
     fn after(&self, at: usize) -> usize {
         let length = self.bytes[at..at + 4].try_into().expect("four bytes were sliced");
         at + align(u32::from_ne_bytes(length) as usize)
     }
 
-    /// One of the messages, by its position.
+    /// Returns the message at this position.
     pub fn message(&self, position: usize) -> Option<Message<'_>> {
         Messages::new(&self.bytes).nth(position)?.ok()
     }
 
-    /// The bytes to send.
+    /// Returns the encoded messages.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes
     }
@@ -152,31 +152,31 @@ impl Batch {
 /// One received message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Message<'a> {
-    /// The message type: below 16 netlink's own, else the family's.
+    /// The message type: below 16 a control message of netlink, else one of the family.
     pub kind: u16,
     /// `NLM_F_*`.
     pub flags: u16,
-    /// The number of the request that this answers; 0 for events.
+    /// The sequence number of the request; 0 for notifications.
     pub sequence: u32,
     /// The family's fixed header and its attributes.
     pub payload: &'a [u8],
 }
 
-/// What a message means to the conversation.
+/// The role of a received message in a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Response {
     /// An object of the family.
     Object,
-    /// The request of that number succeeded.
+    /// The request with this sequence number succeeded.
     Acknowledged,
-    /// The dump is over.
+    /// End of a dump.
     Done,
-    /// The request failed, or the dump did.
+    /// The request or the dump failed.
     Failed { errno: i32, text: Option<String>, offset: Option<u32> },
     /// `NLMSG_OVERRUN`: messages were lost.
-    Lost,
-    /// `NLMSG_NOOP` and other messages of netlink's own that say nothing.
-    Nothing,
+    Overrun,
+    /// `NLMSG_NOOP` and other control messages without content.
+    Noop,
 }
 
 impl<'a> Message<'a> {
@@ -193,24 +193,24 @@ impl<'a> Message<'a> {
         Ok((header, Attributes::new(rest.get(align(N) - N..).unwrap_or_default())))
     }
 
-    /// Whether the kernel says that the dump this belongs to isn't consistent.
+    /// Returns true if the kernel reports that the dump is inconsistent.
     pub(crate) fn dump_interrupted(&self) -> bool {
         self.flags & DUMP_INTERRUPTED != 0
     }
 
     pub(crate) fn response(&self) -> Result<Response, Malformed> {
         match i32::from(self.kind) {
-            libc::NLMSG_ERROR => self.verdict(Response::Acknowledged, true),
-            libc::NLMSG_DONE => self.verdict(Response::Done, false),
-            libc::NLMSG_OVERRUN => Ok(Response::Lost),
-            kind if kind < libc::NLMSG_MIN_TYPE => Ok(Response::Nothing),
+            libc::NLMSG_ERROR => self.status(Response::Acknowledged, true),
+            libc::NLMSG_DONE => self.status(Response::Done, false),
+            libc::NLMSG_OVERRUN => Ok(Response::Overrun),
+            kind if kind < libc::NLMSG_MIN_TYPE => Ok(Response::Noop),
             _ => Ok(Response::Object),
         }
     }
 
-    /// Reads `i32 negative errno`, then, for errors, the header of the request and all of the request unless
-    /// capped, then extended-ACK attributes if flagged. A `DONE` without any payload is a success.
-    fn verdict(&self, success: Response, echoes_request: bool) -> Result<Response, Malformed> {
+    /// Reads a status (`struct nlmsgerr`): the negative errno, then for errors the header of the request, the rest of
+    /// the request unless capped, and extended-ACK attributes if flagged. A `DONE` without payload is a success.
+    fn status(&self, success: Response, echoes_request: bool) -> Result<Response, Malformed> {
         let Some((code, rest)) = self.payload.split_first_chunk::<4>() else {
             return match success {
                 Response::Done => Ok(success),
@@ -232,7 +232,7 @@ impl<'a> Message<'a> {
         };
         let (mut text, mut offset) = (None, None);
         if self.flags & ACK_ATTRIBUTES != 0 {
-            // An explanation that does not parse must not hide the error it explains.
+            // A malformed explanation must not hide the error itself.
             for attribute in Attributes::new(rest.get(echoed..).unwrap_or_default()).flatten() {
                 match attribute.kind {
                     NLMSGERR_ATTR_MSG => text = Some(attribute.text()),
@@ -249,17 +249,17 @@ const NLMSGERR_ATTR_MSG: u16 = 1;
 const NLMSGERR_ATTR_OFFS: u16 = 2;
 
 impl Response {
-    /// The error this stands for, if it stands for one.
+    /// Returns the error of a failed request or an overrun.
     pub(crate) fn error(self, action: &'static str) -> Option<Error> {
         match self {
             Response::Failed { errno, text, offset } => Some(Error::Rejected { action, errno, text, offset }),
-            Response::Lost => Some(Error::Overrun { action }),
+            Response::Overrun => Some(Error::Overrun { action }),
             _ => None,
         }
     }
 }
 
-/// Walks over the messages of one datagram. After the first malformed one it ends.
+/// Iterator over the messages of one datagram. It ends after the first malformed one.
 #[derive(Clone, Debug)]
 pub struct Messages<'a> {
     rest: &'a [u8],
@@ -307,7 +307,7 @@ impl<'a> Iterator for Messages<'a> {
 mod tests {
     use super::*;
 
-    /// An error answer: the code, as much of the request as given, then the kernel's words.
+    /// An error response: the code, the given part of the request, then the kernel's message.
     fn answer(kind: i32, flags: u16, code: i32, echoed: &[u8], text: Option<&str>) -> Vec<u8> {
         let mut batch = Batch::new();
         let pushed = batch.push("test", kind as u16, flags, |writer| {
@@ -321,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn verdicts() {
+    fn responses_are_classified() {
         let request = |length: usize| {
             let mut request = vec![0; length];
             request[..4].copy_from_slice(&(length as u32).to_ne_bytes());
@@ -333,42 +333,38 @@ mod tests {
             offset: text.map(|_| 20),
         };
         let (error, done) = (libc::NLMSG_ERROR, libc::NLMSG_DONE);
-        let words = Some("no such zone");
+        let text = Some("no such zone");
         let rows = [
             ("success", answer(error, CAPPED, 0, &request(16), None), Response::Acknowledged),
             ("a bare error", answer(error, CAPPED, -2, &request(16), None), failed(2, None)),
             ("an error that echoes the request", answer(error, 0, -2, &request(40), None), failed(2, None)),
             (
-                "words after a capped request",
-                // The capped header still says how long the request was.
+                "a message after a capped request",
+                // The capped header still has the length of the whole request.
                 answer(
                     error,
                     CAPPED | ACK_ATTRIBUTES,
                     -22,
                     &[&400u32.to_ne_bytes()[..], &[0; 12]].concat(),
-                    words,
+                    text,
                 ),
-                failed(22, words),
+                failed(22, text),
             ),
             (
-                "words after a whole request",
-                answer(error, ACK_ATTRIBUTES, -22, &request(40), words),
-                failed(22, words),
+                "a message after a whole request",
+                answer(error, ACK_ATTRIBUTES, -22, &request(40), text),
+                failed(22, text),
             ),
-            ("the end", answer(done, 0, 0, &[], None), Response::Done),
+            ("end of a dump", answer(done, 0, 0, &[], None), Response::Done),
+            ("a failed dump with a message", answer(done, ACK_ATTRIBUTES, -95, &[], text), failed(95, text)),
             (
-                "an end that is a failure, in words",
-                answer(done, ACK_ATTRIBUTES, -95, &[], words),
-                failed(95, words),
-            ),
-            (
-                "noise where the words should be",
+                "random bytes in place of the message",
                 answer(error, ACK_ATTRIBUTES, -1, &[255; 40], None),
                 failed(1, None),
             ),
-            ("lost", answer(libc::NLMSG_OVERRUN, 0, 0, &[], None), Response::Lost),
+            ("an overrun", answer(libc::NLMSG_OVERRUN, 0, 0, &[], None), Response::Overrun),
             ("an object", answer(0x0100, 0, 0, &[], None), Response::Object),
-            ("nothing", answer(libc::NLMSG_NOOP, 0, 0, &[], None), Response::Nothing),
+            ("no operation", answer(libc::NLMSG_NOOP, 0, 0, &[], None), Response::Noop),
         ];
         for (case, bytes, response) in rows {
             let message = Messages::new(&bytes).next().expect("one message").expect("a whole message");
@@ -377,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_follow_and_only_the_last_asks_for_the_ack() {
+    fn sequence_numbers_are_consecutive_and_only_the_last_message_requests_an_ack() {
         let mut batch = Batch::new();
         for length in [1, 2, 3] {
             batch
@@ -394,7 +390,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn noise_has_some_meaning_or_none(kind: u16, flags: u16, payload in proptest::collection::vec(0u8.., 0..80)) {
+        fn random_bytes_never_panic(kind: u16, flags: u16, payload in proptest::collection::vec(0u8.., 0..80)) {
             let _ = Message { kind, flags, sequence: 1, payload: &payload }.response();
         }
     }

@@ -1,25 +1,25 @@
-//! What all netfilter families share: the subsystem in the message type, and the fixed header.
+//! Message types and the fixed header of all netfilter families (nfnetlink).
 
 use crate::attribute::Writer;
 use crate::family::Family;
 
-/// The families under `NETLINK_NETFILTER` (`NFNL_SUBSYS_*`).
+/// Subsystems of `NETLINK_NETFILTER` (`NFNL_SUBSYS_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Subsystem {
-    /// Tracked connections.
+    /// Connection tracking.
     Conntrack = 1,
-    /// Sets of addresses and ports for iptables.
+    /// IP sets.
     Ipset = 6,
-    /// Named counters.
+    /// Accounting objects (nfacct).
     Acct = 7,
-    /// Tables, chains, rules, sets.
+    /// nf_tables.
     NfTables = 10,
 }
 
 /// Bytes of the fixed header (`struct nfgenmsg`): family, version, resource in network order.
 pub const HEADER: usize = 4;
 
-/// The message type for a subsystem's `message`.
+/// Returns the message type of a subsystem's `message`.
 pub const fn kind(subsystem: Subsystem, message: u8) -> u16 {
     (subsystem as u16) << 8 | message as u16
 }
@@ -27,13 +27,13 @@ pub const fn kind(subsystem: Subsystem, message: u8) -> u16 {
 impl Writer<'_> {
     /// Writes the fixed header. `None` is `AF_UNSPEC`, which for most requests means every family.
     pub fn netfilter_header(&mut self, family: Option<Family>) -> &mut Self {
-        // Version 0 (NFNETLINK_V0), the only one that every kernel takes. For conntrack it also says that the
-        // family alone never makes a delete request a flush of that family.
+        // Version 0 (NFNETLINK_V0), which every kernel accepts. For conntrack it also prevents that a delete request
+        // with nothing but a family flushes that family.
         self.netfilter_resource(family.map_or(libc::AF_UNSPEC as u8, Family::number), 0)
     }
 
-    /// Writes the fixed header with a family's number (`NFPROTO_*`) and a resource, whose meaning is the
-    /// message's.
+    /// Writes the fixed header with a family's number (`NFPROTO_*`) and a resource id, whose meaning depends on the
+    /// message.
     pub fn netfilter_resource(&mut self, family: u8, resource: u16) -> &mut Self {
         let [high, low] = resource.to_be_bytes();
         self.raw(&[family, 0, high, low])

@@ -1,5 +1,5 @@
-//! Named counters (`nfnetlink_acct`), which rules count into with `-m nfacct --nfacct-name NAME` and which
-//! keep counting when the rules are replaced.
+//! Accounting objects (`nfnetlink_acct`): named counters that rules increment with `-m nfacct --nfacct-name NAME` and
+//! that keep their values when the rules are replaced.
 
 use crate::attribute::Malformed;
 use crate::error::{During, Error, Result};
@@ -16,14 +16,14 @@ const NFACCT_BYTES: u16 = 3;
 /// `NFACCT_NAME_MAX` is 32 with the NUL.
 const NAME_MOST: usize = 31;
 
-/// A counter as the kernel holds it.
+/// A counter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Counter {
     /// The name that rules refer to.
     pub name: String,
     /// Packets counted.
     pub packets: u64,
-    /// Bytes counted, with IP headers.
+    /// Bytes counted, including IP headers.
     pub bytes: u64,
 }
 
@@ -42,11 +42,11 @@ impl Counters {
         Ok(Counters { socket: Socket::open(NetlinkProtocol::Netfilter)? })
     }
 
-    /// Whether the kernel has `nfnetlink_acct`, loading its module if need be. netfilter answers `EINVAL` to
-    /// a subsystem that it does not have.
+    /// Returns true if the kernel has `nfnetlink_acct`, loading its module if necessary. netfilter returns `EINVAL`
+    /// for an unknown subsystem.
     ///
     /// # Errors
-    /// Any refusal but that one, `EPERM` without CAP_NET_ADMIN among them.
+    /// Any other rejection, such as `EPERM` without CAP_NET_ADMIN.
     pub fn available(&mut self) -> Result<bool> {
         match self.each("look for nfnetlink_acct", |_| Ok(())) {
             Ok(()) => Ok(true),
@@ -55,7 +55,7 @@ impl Counters {
         }
     }
 
-    /// Makes sure that a counter of this name exists. One that exists keeps its counts.
+    /// Creates a counter unless it exists. An existing counter keeps its values.
     ///
     /// # Errors
     /// [`Error::BadName`] for names outside 1 to 31 bytes, [`Error::Rejected`] otherwise.
@@ -68,10 +68,10 @@ impl Counters {
         }
     }
 
-    /// Reads one counter; `None` if there is none of this name.
+    /// Reads a counter; `None` if it does not exist.
     ///
     /// # Errors
-    /// [`Error::BadName`], or a refusal other than "no such counter".
+    /// [`Error::BadName`], or a rejection other than `ENOENT`.
     pub fn get(&mut self, name: &str) -> Result<Option<Counter>> {
         const ACTION: &str = "read an nfacct counter";
         let mut request = named(ACTION, NFNL_MSG_ACCT_GET, 0, name)?;
@@ -85,7 +85,7 @@ impl Counters {
     /// Reads all counters.
     ///
     /// # Errors
-    /// [`Error::Rejected`], as a rule for want of privilege or of the module.
+    /// [`Error::Rejected`], usually without privilege or the module.
     pub fn list(&mut self) -> Result<Vec<Counter>> {
         let mut counters = Vec::new();
         self.each("list nfacct counters", |counter| {

@@ -1,4 +1,4 @@
-//! The netlink socket: requests with acknowledgements, single answers, streamed dumps, events.
+//! Netlink sockets: acknowledged requests, queries, dumps and notifications.
 
 use std::io;
 use std::mem;
@@ -7,28 +7,30 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use crate::error::{During, Error, Result};
 use crate::message::{ACK, Batch, DUMP, Message, Messages, Response};
 
-/// `NETLINK_CAP_ACK`: errors carry no copy of the request.
+/// `NETLINK_CAP_ACK`: errors do not contain a copy of the request.
 const NETLINK_CAP_ACK: i32 = 10;
-/// `NETLINK_EXT_ACK`: errors carry the kernel's own words.
+/// `NETLINK_EXT_ACK`: errors contain a message.
 const NETLINK_EXT_ACK: i32 = 11;
-/// `NETLINK_GET_STRICT_CHK`: dumps honour the filters in their request's header.
+/// `NETLINK_GET_STRICT_CHK`: dumps apply the filters in the request's header.
 const NETLINK_GET_STRICT_CHK: i32 = 12;
 
-/// A dump's datagrams have 32 KiB at most unless a single message is larger, and an attribute ends at 64.
+/// Size of the read buffer. Datagrams of a dump have at most 32 KiB unless a single message is larger, and an
+/// attribute has at most 64 KiB.
 const RECEIVE_BYTES: usize = 64 * 1024;
-/// Room for the error answers to a full [`Batch`] of single deletes.
+/// Size of the kernel's buffers: enough for the error responses to a full [`Batch`] of single deletes.
 const BUFFER_BYTES: i32 = 4 << 20;
-/// The kernel answers inside the send. Only a lost answer is awaited, and it must not hang a worker.
-const ANSWER_WITHIN: libc::timeval = libc::timeval { tv_sec: 10, tv_usec: 0 };
+/// Timeout for a response. The kernel responds inside of `sendmsg`, so only a lost response is waited for; it must not
+/// block a worker forever.
+const RESPONSE_TIMEOUT: libc::timeval = libc::timeval { tv_sec: 10, tv_usec: 0 };
 
-/// Which part of the kernel a socket talks to.
+/// Protocol of a netlink socket (`NETLINK_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NetlinkProtocol {
     /// Links, addresses, routes (`NETLINK_ROUTE`).
     Route,
     /// conntrack, nfacct, nf_tables, ipset (`NETLINK_NETFILTER`).
     Netfilter,
-    /// Families by name, among them ip_vs (`NETLINK_GENERIC`).
+    /// Generic netlink families, among them ip_vs (`NETLINK_GENERIC`).
     Generic,
 }
 
@@ -42,11 +44,11 @@ impl NetlinkProtocol {
     }
 }
 
-/// A socket to one [`NetlinkProtocol`], in the network namespace of the thread that opened it.
+/// A netlink socket, in the network namespace of the thread that opened it.
 #[derive(Debug)]
 pub struct Socket {
     fd: OwnedFd,
-    /// The number that the next request gets; never 0, which marks events.
+    /// The sequence number of the next request; never 0, which marks notifications.
     next_sequence: u32,
     buffer: Vec<u8>,
 }
@@ -55,20 +57,20 @@ impl Socket {
     /// Opens a socket for requests.
     ///
     /// # Errors
-    /// [`Error::Io`], as a rule when the kernel lacks the protocol.
+    /// [`Error::Io`], usually if the kernel lacks the protocol.
     pub fn open(protocol: NetlinkProtocol) -> Result<Self> {
         let socket = Self::bare(protocol)?;
-        let seconds = ANSWER_WITHIN;
-        set_option(socket.fd.as_fd(), libc::SOL_SOCKET, libc::SO_RCVTIMEO, &seconds)
-            .map_err(|source| Error::Io { action: "limit the wait for the kernel's answers", source })?;
+        let timeout = RESPONSE_TIMEOUT;
+        set_option(socket.fd.as_fd(), libc::SOL_SOCKET, libc::SO_RCVTIMEO, &timeout)
+            .map_err(|source| Error::Io { action: "set the timeout of a netlink socket", source })?;
         Ok(socket)
     }
 
-    /// Opens a socket that receives the events of `groups` (`RTNLGRP_*`, `NFNLGRP_*`) and waits for them
-    /// without limit.
+    /// Opens a socket that receives the notifications of multicast groups (`RTNLGRP_*`, `NFNLGRP_*`) and waits for
+    /// them without a timeout.
     ///
     /// # Errors
-    /// [`Error::Io`], as a rule for want of privilege or of the group.
+    /// [`Error::Io`], usually without privilege or for an unknown group.
     pub fn listen(protocol: NetlinkProtocol, groups: &[u32]) -> Result<Self> {
         let socket = Self::bare(protocol)?;
         for group in groups {
@@ -85,9 +87,9 @@ impl Socket {
         if fd < 0 {
             return Err(Error::last_os("open a netlink socket"));
         }
-        // SAFETY: `fd` was just opened and belongs to nobody else.
+        // SAFETY: `fd` was just opened and has no other owner.
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        // Old kernels lack some of these, and all that is lost is comfort.
+        // Old kernels lack some of these options; none of them is essential.
         for option in [NETLINK_CAP_ACK, NETLINK_EXT_ACK, NETLINK_GET_STRICT_CHK] {
             let _ = set_option(fd.as_fd(), libc::SOL_NETLINK, option, &1i32);
         }
@@ -97,10 +99,10 @@ impl Socket {
         Ok(socket)
     }
 
-    /// The port by which the kernel knows it, unique in the network namespace.
+    /// Returns the socket's port id, unique in the network namespace.
     ///
     /// # Errors
-    /// [`Error::Io`] if the descriptor refuses.
+    /// [`Error::Io`] if the system call fails.
     pub fn port(&self) -> Result<u32> {
         // SAFETY: all zeros is a valid sockaddr_nl.
         let mut address: libc::sockaddr_nl = unsafe { mem::zeroed() };
@@ -112,8 +114,8 @@ impl Socket {
         }
     }
 
-    /// Sets both of the kernel's buffers for this socket to `bytes`, beyond the system's limit if privilege
-    /// allows and up to it otherwise. One send may not be larger than the send buffer.
+    /// Sets the send and receive buffers to `bytes`: beyond the system's limit with privilege, else up to it. A send
+    /// must not exceed the send buffer.
     pub fn set_buffers(&self, bytes: i32) {
         self.set_buffer(libc::SO_RCVBUFFORCE, libc::SO_RCVBUF, bytes);
         self.set_send_buffer(bytes);
@@ -125,15 +127,15 @@ impl Socket {
 
     fn set_buffer(&self, forced: i32, plain: i32, bytes: i32) {
         if set_option(self.fd.as_fd(), libc::SOL_SOCKET, forced, &bytes).is_err() {
-            // The plain option clamps instead of failing.
+            // The plain option truncates to the limit instead of failing.
             let _ = set_option(self.fd.as_fd(), libc::SOL_SOCKET, plain, &bytes);
         }
     }
 
-    /// Makes reads return instead of wait, for a socket driven by a poller.
+    /// Makes reads non-blocking, for a socket driven by a poller.
     ///
     /// # Errors
-    /// [`Error::Io`] if the descriptor refuses.
+    /// [`Error::Io`] if the system call fails.
     pub fn set_nonblocking(&self) -> Result<()> {
         let on: libc::c_int = 1;
         // SAFETY: FIONBIO reads one int behind the pointer, which lives through the call.
@@ -143,8 +145,8 @@ impl Socket {
         }
     }
 
-    /// Has the kernel drop events before they are queued, where the 32 bits at `offset` of a message, its header
-    /// included, are `value` in host order. Takes the place of an earlier one.
+    /// Attaches a socket filter that drops notifications whose 32 bits at `offset` of the message, including its
+    /// header, equal `value` in host order. Replaces an earlier filter.
     pub(crate) fn drop_events(&self, action: &'static str, offset: u32, value: u32) -> Result<()> {
         let instruction = |code: u32, jt, jf, k| libc::sock_filter { code: code as u16, jt, jf, k };
         // A load reads in network order.
@@ -160,7 +162,7 @@ impl Socket {
             .map_err(|source| Error::Io { action, source })
     }
 
-    /// Waits, without limit, until there is something to read, also on a non-blocking socket.
+    /// Blocks until the socket is readable, also if it is non-blocking.
     pub(crate) fn wait(&self, action: &'static str) -> Result<()> {
         loop {
             let mut wanted = libc::pollfd { fd: self.fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
@@ -175,43 +177,43 @@ impl Socket {
         }
     }
 
-    /// Sends a batch and waits until the kernel has worked through it. Messages that the kernel refuses are
-    /// given to `refused` by their position in the batch; the rest are done. Ask for no ACK per message: the
-    /// last one gets one, and answers of success to thousands overflow the receive buffer.
+    /// Sends a batch and waits until the kernel has processed it. Calls `rejected` with the position of each message
+    /// that the kernel rejects; the others take effect. Messages must not request an ACK: only the last one does, as
+    /// thousands of ACKs would overflow the receive buffer.
     ///
     /// # Errors
-    /// What `refused` returns, once all answers are read. [`Error::Overrun`] if answers were lost: the
-    /// kernel has then seen all messages, but which ones it refused isn't known.
+    /// The first error that `rejected` returns, once all responses are read. [`Error::Overrun`] if responses were
+    /// lost: the kernel has then processed all messages, but it is unknown which ones it rejected.
     pub fn transact(
         &mut self,
         action: &'static str,
         batch: &mut Batch,
-        mut refused: impl FnMut(usize, Error) -> Result<()>,
+        mut rejected: impl FnMut(usize, Error) -> Result<()>,
     ) -> Result<()> {
-        self.transact_reading(action, batch, |position, error, _| refused(position, error))
+        self.transact_reading(action, batch, |position, error, _| rejected(position, error))
     }
 
-    /// As [`Socket::transact`], for families whose refusals say more than an error number: `refused` also
-    /// gets the answer's bytes (`struct nlmsgerr` and what follows).
+    /// As [`Socket::transact`], for families whose rejections contain more than an error number: `rejected` also gets
+    /// the payload of the response (`struct nlmsgerr` and its attributes).
     pub(crate) fn transact_reading(
         &mut self,
         action: &'static str,
         batch: &mut Batch,
-        mut refused: impl FnMut(usize, Error, &[u8]) -> Result<()>,
+        mut rejected: impl FnMut(usize, Error, &[u8]) -> Result<()>,
     ) -> Result<()> {
         if batch.is_empty() {
             return Ok(());
         }
         let last = batch.len() - 1;
         let first = self.send(action, batch, ACK)?;
-        self.answers(action, first, batch.len(), |position| position == last, &mut refused)
+        self.read_responses(action, first, batch.len(), |position| position == last, &mut rejected)
     }
 
-    /// Sends a batch whose first and last message are a frame, and waits until the message at `awaited`, which
-    /// asks for an ACK, has its answer, or the frame is refused.
+    /// Sends a batch that is enclosed in a begin and an end message, and waits for the response to the message at
+    /// `awaited`, which requests an ACK, or for the rejection of the begin message.
     ///
     /// # Errors
-    /// As [`Socket::acknowledge`], each with the position of the message that was refused.
+    /// As [`Socket::acknowledge`], with the position of the rejected message.
     pub(crate) fn transact_framed(
         &mut self,
         action: &'static str,
@@ -220,36 +222,37 @@ impl Socket {
     ) -> Result<(), (usize, Error)> {
         let first = self.send(action, batch, 0).map_err(|error| (0, error))?;
         let finishes = |position| position == awaited || position == 0;
-        let mut refused_at = 0;
-        let mut first_refusal = |position, error, _: &[u8]| {
-            refused_at = position;
+        let mut rejected_at = 0;
+        let mut first_rejection = |position, error, _: &[u8]| {
+            rejected_at = position;
             Err(error)
         };
-        self.answers(action, first, batch.len(), finishes, &mut first_refusal)
-            .map_err(|error| (refused_at, error))
+        self.read_responses(action, first, batch.len(), finishes, &mut first_rejection)
+            .map_err(|error| (rejected_at, error))
     }
 
-    /// Reads the answers to a batch up to that to a message which `finishes` it.
-    fn answers(
+    /// Reads the responses to a batch until the response to a position for which `finishes` returns true.
+    fn read_responses(
         &mut self,
         action: &'static str,
         first: u32,
         count: u32,
         finishes: impl Fn(u32) -> bool,
-        refused: &mut impl FnMut(usize, Error, &[u8]) -> Result<()>,
+        rejected: &mut impl FnMut(usize, Error, &[u8]) -> Result<()>,
     ) -> Result<()> {
-        let mut outcome = Ok(());
+        let mut result = Ok(());
         let mut overrun = false;
         loop {
-            // After an overrun, nothing more comes than what is queued: the kernel answers inside the send.
-            let received = match self.receive_by(action, if overrun { libc::MSG_DONTWAIT } else { 0 }) {
-                // So many refusals that not all found room: the first ones did, and they tell what is wrong.
+            // After an overrun only queued responses are left, as the kernel responds inside of `sendmsg`.
+            let received = match self.receive_with_flags(action, if overrun { libc::MSG_DONTWAIT } else { 0 })
+            {
+                // More rejections than the receive buffer holds: read the first ones, which are still there.
                 Err(Error::Overrun { .. }) if !overrun => {
                     overrun = true;
                     continue;
                 }
                 Err(Error::NoResponse { .. }) if overrun => {
-                    return outcome.and(Err(Error::Overrun { action }));
+                    return result.and(Err(Error::Overrun { action }));
                 }
                 received => received?,
             };
@@ -258,33 +261,33 @@ impl Socket {
                 let message = message.during(action)?;
                 let position = message.sequence.wrapping_sub(first);
                 if position >= count {
-                    continue; // an answer to a request that was given up
+                    continue; // a response to an abandoned request
                 }
                 let response = message.response().during(action)?;
                 finished |= finishes(position)
                     && matches!(response, Response::Acknowledged | Response::Failed { .. });
                 if let Some(error) = response.error(action) {
-                    outcome = outcome.and_then(|()| refused(position as usize, error, message.payload));
+                    result = result.and_then(|()| rejected(position as usize, error, message.payload));
                 }
             }
             if finished {
-                return outcome;
+                return result;
             }
         }
     }
 
-    /// Sends a batch and waits for it, the first refusal being the error.
+    /// Sends a batch, waits for it and returns the first rejection.
     ///
     /// # Errors
-    /// As [`Socket::transact`]; [`Error::Rejected`] with the kernel's words.
+    /// As [`Socket::transact`]; [`Error::Rejected`] with the kernel's message.
     pub fn acknowledge(&mut self, action: &'static str, batch: &mut Batch) -> Result<()> {
         self.transact(action, batch, |_, error| Err(error))
     }
 
-    /// Asks for one object and gives it to `read`.
+    /// Requests one object and passes it to `read`.
     ///
     /// # Errors
-    /// [`Error::Rejected`] (`ENOENT` if there is no such object), or what `read` returns.
+    /// [`Error::Rejected`] (`ENOENT` if there is no such object), or the error of `read`.
     pub fn query<T>(
         &mut self,
         action: &'static str,
@@ -292,7 +295,7 @@ impl Socket {
         mut read: impl FnMut(Message<'_>) -> Result<T>,
     ) -> Result<T> {
         let first = self.send(action, batch, ACK)?;
-        let mut answer = None;
+        let mut object = None;
         loop {
             let received = self.receive(action)?;
             for message in Messages::new(&self.buffer[..received]) {
@@ -301,8 +304,8 @@ impl Socket {
                     continue;
                 }
                 match message.response().during(action)? {
-                    Response::Object => answer = Some(read(message)),
-                    Response::Acknowledged => return answer.unwrap_or(Err(Error::NoResponse { action })),
+                    Response::Object => object = Some(read(message)),
+                    Response::Acknowledged => return object.unwrap_or(Err(Error::NoResponse { action })),
                     other => {
                         if let Some(error) = other.error(action) {
                             return Err(error);
@@ -313,12 +316,12 @@ impl Socket {
         }
     }
 
-    /// Asks for all objects and gives each to `each` as it arrives; nothing is collected. After an error
-    /// from `each` the rest is read and dropped, so that the socket stays usable.
+    /// Requests all objects and passes each to `each` as it arrives, without collecting them. After an error of `each`
+    /// the rest is read and discarded, so that the socket remains usable.
     ///
     /// # Errors
-    /// [`Error::Interrupted`], after the last object, if the kernel's list changed during the dump in a way
-    /// that it could not hide; [`Error::Rejected`]; or what `each` returns.
+    /// [`Error::Interrupted`] after the last object, if a concurrent change made the dump inconsistent;
+    /// [`Error::Rejected`]; or the error of `each`.
     pub fn dump(
         &mut self,
         action: &'static str,
@@ -326,13 +329,13 @@ impl Socket {
         mut each: impl FnMut(Message<'_>) -> Result<()>,
     ) -> Result<()> {
         let first = self.send(action, batch, DUMP)?;
-        let mut outcome = Ok(());
+        let mut result = Ok(());
         let mut interrupted = false;
         loop {
             let received = match self.receive(action) {
                 Ok(received) => received,
                 Err(lost @ (Error::Overrun { .. } | Error::Truncated { .. })) => {
-                    outcome = outcome.and(Err(lost));
+                    result = result.and(Err(lost));
                     continue;
                 }
                 Err(error) => return Err(error),
@@ -344,9 +347,9 @@ impl Socket {
                 }
                 interrupted |= message.dump_interrupted();
                 match message.response().during(action)? {
-                    Response::Object => outcome = outcome.and_then(|()| each(message)),
-                    Response::Done if interrupted => return outcome.and(Err(Error::Interrupted { action })),
-                    Response::Done => return outcome,
+                    Response::Object => result = result.and_then(|()| each(message)),
+                    Response::Done if interrupted => return result.and(Err(Error::Interrupted { action })),
+                    Response::Done => return result,
                     other => {
                         if let Some(error) = other.error(action) {
                             return Err(error);
@@ -357,11 +360,11 @@ impl Socket {
         }
     }
 
-    /// Reads the next datagram of events and gives its messages to `each`. Returns whether there was one:
-    /// `false` only on a non-blocking socket.
+    /// Reads the next datagram of notifications and passes its messages to `each`. Returns false if there is none,
+    /// which happens on a non-blocking socket only.
     ///
     /// # Errors
-    /// [`Error::Overrun`] if events were lost since the last read: the next call reads on after the gap.
+    /// [`Error::Overrun`] if notifications were lost since the last read; the next call continues after the gap.
     pub fn events(
         &mut self,
         action: &'static str,
@@ -378,7 +381,7 @@ impl Socket {
         Ok(true)
     }
 
-    /// Numbers and sends a batch; returns the number of its first message.
+    /// Assigns sequence numbers to a batch and sends it. Returns the sequence number of its first message.
     fn send(&mut self, action: &'static str, batch: &mut Batch, last_flags: u16) -> Result<u32> {
         let mut first = self.next_sequence;
         if first.checked_add(batch.len()).is_none() {
@@ -390,7 +393,7 @@ impl Socket {
         let mut enlarged = false;
         loop {
             let bytes = batch.bytes();
-            // SAFETY: pointer and length are of one live slice. Without an address, the kernel is meant.
+            // SAFETY: pointer and length are of one live slice. Without an address, the kernel is the receiver.
             let sent = unsafe { libc::send(self.fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0) };
             if sent >= 0 {
                 return Ok(first);
@@ -398,7 +401,7 @@ impl Socket {
             let source = io::Error::last_os_error();
             match source.raw_os_error() {
                 Some(libc::EINTR) => {}
-                // One send may not be larger than the send buffer.
+                // A send must not exceed the send buffer.
                 Some(libc::EMSGSIZE) if !enlarged => {
                     enlarged = true;
                     self.set_send_buffer(i32::try_from(bytes.len()).unwrap_or(i32::MAX));
@@ -408,18 +411,18 @@ impl Socket {
         }
     }
 
-    /// Reads one datagram from the kernel into the buffer; returns its length.
+    /// Reads one datagram of the kernel into the buffer and returns its length.
     fn receive(&mut self, action: &'static str) -> Result<usize> {
-        self.receive_by(action, 0)
+        self.receive_with_flags(action, 0)
     }
 
-    fn receive_by(&mut self, action: &'static str, flags: i32) -> Result<usize> {
+    fn receive_with_flags(&mut self, action: &'static str, flags: i32) -> Result<usize> {
         loop {
             // SAFETY: all zeros is a valid sockaddr_nl.
             let mut from: libc::sockaddr_nl = unsafe { mem::zeroed() };
             let mut from_length = size_of_val(&from) as libc::socklen_t;
-            // SAFETY: buffer and address are live, and their lengths are their own. MSG_TRUNC makes the
-            // result the datagram's true length, which is checked below.
+            // SAFETY: buffer and address are live and passed with their lengths. With MSG_TRUNC the result is the
+            // full length of the datagram, which is checked below.
             let received = unsafe {
                 libc::recvfrom(
                     self.fd.as_raw_fd(),
@@ -441,7 +444,7 @@ impl Socket {
             }
             let received = received as usize;
             if from.nl_pid != 0 {
-                continue; // another process may write to our port, and is not the kernel
+                continue; // sent by another process to our port
             }
             if received > self.buffer.len() {
                 self.buffer.resize(received.next_power_of_two(), 0);
@@ -464,8 +467,8 @@ impl AsFd for Socket {
     }
 }
 
-/// Takes a port number of the kernel's choice. Requests would get one by themselves, but a socket without one
-/// has the kernel's own, 0, and the kernel sends no events to itself.
+/// Binds to a port id that the kernel chooses. A request would bind the socket too, but an unbound socket has port id
+/// 0, which is the kernel's, and receives no notifications.
 fn bind(fd: BorrowedFd<'_>) -> Result<()> {
     // SAFETY: all zeros is a valid sockaddr_nl.
     let mut address: libc::sockaddr_nl = unsafe { mem::zeroed() };

@@ -1,4 +1,4 @@
-//! Legacy iptables (`ip_tables`, `ip6_tables`): a cheap fingerprint of a table.
+//! Fingerprints of legacy iptables tables (`ip_tables`, `ip6_tables`).
 
 use std::fs;
 use std::io;
@@ -15,26 +15,26 @@ const NAME_BYTES: usize = 32;
 /// `NF_INET_NUMHOOKS`: prerouting, input, forward, output, postrouting.
 const HOOKS: usize = 5;
 
-/// What the kernel says of a legacy table (`struct ipt_getinfo`), in constant time. Any insertion or deletion
-/// moves `entries` and `size` or one of the offsets, unless another of the very same size undoes it: a rule
-/// replaced by one of equal length goes unnoticed.
+/// Size and offsets of a legacy table (`struct ipt_getinfo`), which the kernel returns in constant time. Any insertion
+/// or deletion changes `entries` and `size` or one of the offsets. A rule that is replaced by one of the same size is
+/// not detected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct TableInfo {
-    /// A bit for each hook that the table has a built-in chain for.
+    /// Bit mask of the hooks with a built-in chain.
     pub valid_hooks: u32,
-    /// Where each hook's chain begins, in bytes.
+    /// Offset of each hook's chain, in bytes.
     pub hook_entry: [u32; HOOKS],
-    /// Where each hook's policy is, in bytes.
+    /// Offset of each hook's policy, in bytes.
     pub underflow: [u32; HOOKS],
-    /// Rules, chain heads and chain ends.
+    /// The number of entries: rules, chain heads and chain ends.
     pub entries: u32,
-    /// All of them, in bytes.
+    /// The size of all entries, in bytes.
     pub size: u32,
 }
 
 impl TableInfo {
-    /// Whether there is nothing in it but built-in chains: each is its policy, and the table ends with an entry of
-    /// its own.
+    /// Returns true if the table has nothing but empty built-in chains: one entry for each policy, and one for the end
+    /// of the table.
     pub fn is_bare(&self) -> bool {
         self.entries == self.valid_hooks.count_ones() + 1
     }
@@ -51,15 +51,15 @@ struct GetInfo {
     size: u32,
 }
 
-/// Reads the fingerprint of a legacy table in the calling thread's network namespace. `None` if the table is
-/// not there, as on a node whose iptables is of the nft flavour.
+/// Reads the fingerprint of a legacy table in the calling thread's network namespace. `None` if the table does not
+/// exist, as on a node with iptables-nft.
 ///
-/// The bare question would create the table: the kernel loads its module (`iptable_nat`, …) and registers its
-/// hooks, and every packet of the namespace then passes an empty table. So the list of existing tables in
-/// `/proc` is read first (it has a handful of lines), and the question is asked only for a table in it.
+/// `getsockopt` alone would create the table: the kernel loads its module (`iptable_nat`, …) and registers its hooks,
+/// and then every packet of the namespace passes an empty table. So this reads the short list of existing tables in
+/// `/proc` first.
 ///
 /// # Errors
-/// [`Error::Io`]: `EPERM` without CAP_NET_ADMIN, `EACCES` if `/proc` hides the list (it is root's alone).
+/// [`Error::Io`]: `EPERM` without CAP_NET_ADMIN, `EACCES` without permission to read the list, which is root's.
 /// [`Error::BadName`] for names outside 1 to 31 bytes.
 pub fn table_info(family: Family, table: &str) -> Result<Option<TableInfo>> {
     const ACTION: &str = "read the state of a legacy iptables table";
@@ -72,17 +72,17 @@ pub fn table_info(family: Family, table: &str) -> Result<Option<TableInfo>> {
     }
     match get_info(family, table) {
         Ok(info) => Ok(Some(info)),
-        // Unloaded between the two questions.
+        // The module was unloaded between the two calls.
         Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         Err(source) => Err(Error::Io { action: ACTION, source }),
     }
 }
 
-/// The legacy tables that exist in the calling thread's network namespace, in the kernel's order. None on a
-/// kernel without legacy iptables, or before anyone has used it.
+/// Returns the names of the legacy tables in the calling thread's network namespace, in the kernel's order. Empty on a
+/// kernel without legacy iptables, or before its first use.
 ///
 /// # Errors
-/// [`Error::Io`], as a rule `EACCES`: the list is root's alone.
+/// [`Error::Io`], usually `EACCES`: only root may read the list.
 pub fn tables(family: Family) -> Result<Vec<String>> {
     let path = match family {
         Family::V4 => "/proc/thread-self/net/ip_tables_names",
@@ -101,20 +101,20 @@ fn get_info(family: Family, table: &str) -> io::Result<TableInfo> {
         Family::V6 => libc::SOL_IPV6,
     };
     let domain = libc::c_int::from(family.number());
-    // SAFETY: no pointers; the result is checked before use. Any IP socket will do, and a datagram one needs
-    // no privilege of its own.
+    // SAFETY: no pointers; the result is checked before use. Any IP socket works, and a datagram one needs no
+    // privilege.
     let fd = unsafe { libc::socket(domain, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0) };
     if fd < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: `fd` was just opened and belongs to nobody else.
+    // SAFETY: `fd` was just opened and has no other owner.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     // SAFETY: all zeros is a valid GetInfo.
     let mut info: GetInfo = unsafe { mem::zeroed() };
     info.name[..table.len()].copy_from_slice(table.as_bytes());
     let mut length = size_of::<GetInfo>() as libc::socklen_t;
-    // SAFETY: the kernel reads the name from and writes at most `length` bytes to `info`, which is that long
-    // and consists of plain numbers.
+    // SAFETY: the kernel reads the name from `info` and writes at most `length` bytes to it, which is its size; it
+    // consists of plain numbers.
     let result =
         unsafe { libc::getsockopt(fd.as_raw_fd(), level, SO_GET_INFO, (&raw mut info).cast(), &mut length) };
     if result != 0 {

@@ -1,4 +1,4 @@
-//! Connections that policies forbid though they are there already: found among what the kernel tracks, and cut.
+//! Termination of established connections that policies no longer allow.
 
 use std::collections::HashSet;
 use std::net::IpAddr;
@@ -10,12 +10,12 @@ use portcullis_netlink::conntrack::{Conntrack, DeleteCounts, Flow};
 use crate::compile::CompiledPolicies;
 use crate::evaluation::Connection;
 
-/// Deletes what the kernel knows of connections that the policies forbid now. Their next packet counts as the first of
-/// a new connection, which is dropped. `own` are the addresses of this machine: its own connections with its pods
-/// always live on.
+/// Deletes the conntrack entries of connections that policies forbid. Their next packet is then evaluated as the first
+/// of a new connection, and dropped. `own` are the addresses of this node, whose own connections with its pods are
+/// always kept.
 ///
 /// # Errors
-/// The kernel cannot be asked; the call can be repeated.
+/// The conntrack table cannot be read or changed; the call can be repeated.
 pub fn terminate_forbidden(
     conntrack: &mut Conntrack,
     compiled: &CompiledPolicies,
@@ -25,7 +25,7 @@ pub fn terminate_forbidden(
     conntrack.delete_where(&Family::ALL, &protocols, |flow| is_forbidden(flow, compiled, own))
 }
 
-/// The same for TCP connections alone whose first segment was not seen.
+/// As [`terminate_forbidden`], for TCP connections that conntrack picked up only.
 ///
 /// # Errors
 /// As [`terminate_forbidden`].
@@ -39,8 +39,8 @@ pub fn terminate_forbidden_picked_up(
     })
 }
 
-/// Whether policies forbid a connection. One whose first segment was not seen may have been opened by either end, and is
-/// forbidden if neither may have.
+/// Returns true if policies forbid a connection. One that was picked up may have been opened by either end, so it is
+/// forbidden only if neither end may open it.
 fn is_forbidden(flow: &Flow, compiled: &CompiledPolicies, own: &HashSet<IpAddr>) -> bool {
     let Some(connection) = connection_of(flow, own) else { return false };
     let is_allowed = |connection| compiled.evaluate(connection).is_allowed();
@@ -48,13 +48,13 @@ fn is_forbidden(flow: &Flow, compiled: &CompiledPolicies, own: &HashSet<IpAddr>)
     !(is_allowed(connection) || by_other_end())
 }
 
-/// The same connection, opened by its other end.
+/// Returns the same connection as opened by its other end.
 fn reversed(connection: Connection, flow: &Flow) -> Connection {
     Connection { from: connection.to, to: connection.from, port: flow.original.source_port, ..connection }
 }
 
-/// The connection as policies see it: from the client, to the endpoint that a Service's address was replaced by.
-/// `None` for what is this machine's own.
+/// Returns the connection as policies see it: from the client to the endpoint, after DNAT. `None` for connections of
+/// this node, and for protocols other than TCP, UDP and SCTP.
 fn connection_of(flow: &Flow, own: &HashSet<IpAddr>) -> Option<Connection> {
     let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
     let protocol = protocols.into_iter().find(|protocol| protocol.number() == flow.protocol)?;
@@ -72,7 +72,7 @@ mod tests {
     use crate::compile::{Compiler, Scope};
 
     #[test]
-    fn a_connection_is_from_the_client_to_the_endpoint() {
+    fn connection_has_the_client_as_source_and_the_endpoint_as_destination() {
         let address = |text: &str| text.parse::<IpAddr>().expect("an address");
         let flow = |client: &str, service: &str, endpoint: &str, protocol: u8| Flow {
             family: Family::V4,
@@ -83,7 +83,7 @@ mod tests {
                 source_port: 4000,
                 destination_port: 80,
             },
-            // The answer goes to the node, which masqueraded the client.
+            // Replies go to the node, which masqueraded the client.
             reply: Tuple {
                 source: address(endpoint),
                 destination: address("172.18.0.11"),
@@ -97,19 +97,19 @@ mod tests {
             is_picked_up: false,
         };
         let own = HashSet::from([address("172.18.0.11"), address("10.244.1.1")]);
-        let of = |client, endpoint, protocol| {
+        let connection = |client, endpoint, protocol| {
             let found = connection_of(&flow(client, "10.96.0.1", endpoint, protocol), &own)?;
             Some((found.from.to_string(), found.to.to_string(), found.port, found.protocol))
         };
         let expected = ("10.244.1.5".to_owned(), "10.244.2.6".to_owned(), 8080, Protocol::Tcp);
-        assert_eq!(of("10.244.1.5", "10.244.2.6", 6), Some(expected));
-        assert_eq!(of("10.244.1.1", "10.244.1.6", 6), None, "a probe of the kubelet's");
-        assert_eq!(of("10.244.1.5", "172.18.0.11", 17), None, "to the node itself");
-        assert_eq!(of("10.244.1.5", "10.244.2.6", 1), None, "policies do not cut pings");
+        assert_eq!(connection("10.244.1.5", "10.244.2.6", 6), Some(expected));
+        assert_eq!(connection("10.244.1.1", "10.244.1.6", 6), None, "a probe of the kubelet");
+        assert_eq!(connection("10.244.1.5", "172.18.0.11", 17), None, "to the node itself");
+        assert_eq!(connection("10.244.1.5", "10.244.2.6", 1), None, "ICMP is not terminated");
     }
 
     #[test]
-    fn a_connection_whose_begin_was_not_seen_is_forbidden_if_neither_end_may_open_it() {
+    fn picked_up_connection_is_forbidden_if_neither_end_may_open_it() {
         let policy = serde_json::json!({
             "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"namespace": "x", "name": "web"},
             "spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "ingress": [{"ports": [{"port": 80}]}]},
@@ -123,12 +123,12 @@ mod tests {
             index.handle(Event::Applied(Object::parse(kind, object).expect("an object").object));
         }
         let compiler = Compiler::from_index(Scope::Node(Name::new("n")), &index);
-        // From where to where by which ports, whether its begin was seen, whether it is forbidden.
+        // Case, source, source port, destination, destination port, picked up, forbidden
         let rows = [
-            ("the client's", "10.244.2.6", 4000, "10.244.1.5", 80, false, false),
-            ("the server's, seen from its begin", "10.244.1.5", 80, "10.244.2.6", 4000, false, true),
-            ("the server's, picked up", "10.244.1.5", 80, "10.244.2.6", 4000, true, false),
-            ("of another port, picked up", "10.244.1.5", 81, "10.244.2.6", 4000, true, true),
+            ("opened by the client", "10.244.2.6", 4000, "10.244.1.5", 80, false, false),
+            ("opened by the server", "10.244.1.5", 80, "10.244.2.6", 4000, false, true),
+            ("picked up by a packet of the server", "10.244.1.5", 80, "10.244.2.6", 4000, true, false),
+            ("from another port, picked up", "10.244.1.5", 81, "10.244.2.6", 4000, true, true),
             ("to another port, picked up", "10.244.2.6", 4000, "10.244.1.5", 81, true, true),
         ];
         for (what, from, source_port, to, destination_port, is_picked_up, expected) in rows {

@@ -1,4 +1,4 @@
-//! What becomes of a connection, and why: judged by addresses over the compiled values, as the kernel does.
+//! Evaluation of connections against compiled policies, by addresses as in the kernel, with the reason of each decision.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,8 +10,7 @@ use crate::compile::{
     RulePorts, RulesId,
 };
 
-/// A new connection, after the address of a Service was replaced by that of its endpoint, and before the
-/// source is masqueraded.
+/// A new connection: after DNAT to a Service's endpoint and before masquerading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connection {
     /// The source.
@@ -24,70 +23,70 @@ pub struct Connection {
     pub protocol: Protocol,
 }
 
-/// What both ends say.
+/// The decisions at both ends of a connection.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Evaluation {
-    /// At the source; `None` if it is not a judged pod's address.
+    /// Decision at the source; `None` if it is not the address of a pod in scope.
     pub egress: Option<Decision>,
-    /// At the destination; `None` if it is not a judged pod's address.
+    /// Decision at the destination; `None` if it is not the address of a pod in scope.
     pub ingress: Option<Decision>,
 }
 
 impl Evaluation {
-    /// Whether neither end stops it.
+    /// Returns true if no end denies the connection.
     pub fn is_allowed(&self) -> bool {
         [&self.egress, &self.ingress].into_iter().flatten().all(|d| d.verdict == PolicyVerdict::Allow)
     }
 }
 
-/// What one end says, and why.
+/// The decision at one end, and its reason.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Decision {
-    /// Whether the connection may pass.
+    /// The verdict.
     pub verdict: PolicyVerdict,
-    /// What decided.
+    /// The reason.
     pub reason: DecisionReason,
-    /// Rules that passed it on to the next tier before that, at most one of each tier.
+    /// Rules with action Pass that matched before, at most one of each tier.
     pub passed: Box<[RuleRef]>,
 }
 
-/// Whether a connection may pass.
+/// Verdict about a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum PolicyVerdict {
-    /// It may.
+    /// The connection is allowed.
     Allow,
-    /// It may not.
+    /// The connection is denied.
     Deny,
 }
 
-/// Why a connection may pass or not.
+/// Reason of a verdict.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DecisionReason {
     /// No policy selects the pod in this direction.
     NotSelected,
-    /// The other end is the node the pod is on.
+    /// The other end is the pod's own node.
     OwnNode,
-    /// The other end is the pod itself, and NetworkPolicies let that pass.
+    /// The other end is the pod itself, which NetworkPolicies allow.
     SamePod,
     /// This rule matches.
     Rule(RuleRef),
-    /// NetworkPolicies isolate the pod, and none of their rules matches: denied.
+    /// NetworkPolicies isolate the pod and none of their rules matches: denied.
     NoRuleMatches {
-        /// The policies that isolate it.
+        /// The policies that isolate the pod.
         policies: Box<[PolicyId]>,
     },
-    /// No rule of a ClusterNetworkPolicy decides, and no NetworkPolicy isolates the pod: allowed.
+    /// No rule of a ClusterNetworkPolicy decides and no NetworkPolicy isolates the pod: allowed.
     DefaultAllow,
 }
 
-/// A rule, and where it is found.
+/// Reference to a rule of a policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleRef {
     /// The policy and direction.
     pub rules: RulesId,
     /// Its tier.
     pub tier: PolicyTier,
-    /// Its place in the object, counted from 0, as in `spec.ingress[0]`.
+    /// Its index in the object, as in `spec.ingress[0]`.
     pub index: usize,
     /// Its name, if it has one.
     pub name: Option<Arc<str>>,
@@ -96,23 +95,23 @@ pub struct RuleRef {
 }
 
 impl CompiledPolicies {
-    /// What becomes of a connection, by what is compiled. A pod's connection to its own address stays in the
-    /// pod and is never judged; one with the same address at both ends came through a Service.
+    /// Evaluates a connection. A pod's connection to its own address does not leave the pod and is never evaluated, so
+    /// one with the same address at both ends passes through a Service.
     pub fn evaluate(&self, connection: Connection) -> Evaluation {
         self.evaluate_with_node_addresses(connection, &|_, _| false)
     }
 
-    /// The same for a caller that knows more addresses of nodes than the Node objects list, such as those of their
-    /// bridges: `is_of_node` says whether a node has an address. The kernel treats all of a node's own addresses
-    /// alike.
+    /// As [`CompiledPolicies::evaluate`], for a caller that knows more node addresses than the Node objects list, such
+    /// as those of bridges: `is_node_address` returns true if a node has an address. The kernel treats all addresses of
+    /// a node alike.
     pub fn evaluate_with_node_addresses(
         &self,
         connection: Connection,
-        is_of_node: &dyn Fn(Name, IpAddr) -> bool,
+        is_node_address: &dyn Fn(Name, IpAddr) -> bool,
     ) -> Evaluation {
         let decide = |address, direction| {
             let pod = self.pod_at(address)?;
-            Some(Evaluator { compiled: self, pod, direction, connection, is_of_node }.decide())
+            Some(Evaluator { compiled: self, pod, direction, connection, is_node_address }.decide())
         };
         Evaluation {
             egress: decide(connection.from, Direction::Egress),
@@ -120,7 +119,7 @@ impl CompiledPolicies {
         }
     }
 
-    /// Whether a rule matches a connection with this peer.
+    /// Returns true if a rule matches a connection with this peer.
     fn matches(&self, rule: &PolicyRule, peer: IpAddr, connection: Connection) -> bool {
         let Connection { to, port, protocol, .. } = connection;
         let peers = &rule.peers;
@@ -136,19 +135,19 @@ impl CompiledPolicies {
                     id.protocol == protocol
                         && self.named_port(id).is_some_and(|set| set.contains(&(to, port)))
                 };
-                numeric.of(protocol).contains(port) || named.iter().any(has_name)
+                numeric.by_protocol(protocol).contains(port) || named.iter().any(has_name)
             }
         }
     }
 }
 
-/// One end of a connection.
+/// Evaluation of one end of a connection.
 struct Evaluator<'a> {
     compiled: &'a CompiledPolicies,
     pod: &'a LocalPod,
     direction: Direction,
     connection: Connection,
-    is_of_node: &'a dyn Fn(Name, IpAddr) -> bool,
+    is_node_address: &'a dyn Fn(Name, IpAddr) -> bool,
 }
 
 impl Evaluator<'_> {
@@ -164,9 +163,9 @@ impl Evaluator<'_> {
         };
         let peer = self.peer();
         let own_node = self.pod.node.is_some_and(|node| {
-            self.compiled.node_addresses(node).contains(&peer) || (self.is_of_node)(node, peer)
+            self.compiled.node_addresses(node).contains(&peer) || (self.is_node_address)(node, peer)
         });
-        // The node must reach its pods whatever the policy: it asks after their health.
+        // The API always allows a pod's own node: the kubelet probes its pods.
         if own_node && self.direction == Direction::Ingress {
             return allow(DecisionReason::OwnNode, passed);
         }
@@ -200,7 +199,7 @@ impl Evaluator<'_> {
         allow(DecisionReason::DefaultAllow, passed)
     }
 
-    /// The other end.
+    /// Returns the address of the other end.
     fn peer(&self) -> IpAddr {
         match self.direction {
             Direction::Ingress => self.connection.from,
@@ -208,7 +207,7 @@ impl Evaluator<'_> {
         }
     }
 
-    /// The first rule of a tier that matches.
+    /// Returns the first matching rule of a tier.
     fn first_match(&self, tier: PolicyTier, policies: &[PolicyId]) -> Option<RuleRef> {
         let peer = self.peer();
         policies.iter().find_map(|policy| {
@@ -221,8 +220,8 @@ impl Evaluator<'_> {
     }
 }
 
-/// Whether packets to an address come from a link-local address of a pod, which policies match by the pod's interface,
-/// also on their way to the pod's own node.
+/// Returns true for IPv6 link-local addresses. Packets to these have a link-local source address, so policies match
+/// them by the pod's interface, including packets to the pod's own node.
 fn is_link_local_v6(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(address) if address.is_unicast_link_local())
 }

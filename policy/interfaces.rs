@@ -1,12 +1,12 @@
-//! The interfaces of this node by pod: the node's ends of the veth pairs.
+//! Network interfaces of this node's pods: the node's ends of the veth pairs.
 //!
 //! ```text
 //!  node's network namespace                pod's network namespace
 //!  vethN ── link: peer (netns 3, 2) ─────► eth0, number 2: 10.244.1.5, fd00:10:244:1::5, fe80::…
 //! ```
-//! The kernel knows the other end of each veth pair, and lists the addresses there, so a pod is found by its addresses
-//! of the API, however pods are wired: as ports of a bridge or by routes. An interface stays with the pod for which
-//! it was found as long as both exist: a pod that changes its addresses changes nothing of that.
+//! The kernel knows the peer of each veth pair and lists the addresses of the peer, so an interface is assigned to the
+//! pod whose Pod object has one of these addresses. This works with bridges and with routed pods. The assignment lasts
+//! as long as both exist: a pod that changes its own addresses does not change it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -21,17 +21,18 @@ use crate::compile::{CompiledPolicies, LocalPod};
 pub struct PodInterface {
     /// Its name.
     pub name: Arc<str>,
-    /// Its number.
+    /// Its index.
     pub index: u32,
-    /// It is a port of a bridge.
+    /// True if it is a port of a bridge.
     pub is_bridge_port: bool,
-    /// The pods of which it has an address, sorted. Several only where a pod has given itself another one's address.
+    /// The pods of which it has an address, sorted. More than one only if a pod has assigned itself an address of
+    /// another pod.
     pub pods: Box<[NamespacedName]>,
     peer: LinkPeer,
 }
 
 impl PodInterface {
-    /// An interface of these pods.
+    /// Returns an interface of these pods that is a bridge port.
     pub fn new(name: &str, index: u32, pods: &[NamespacedName]) -> Self {
         let peer = LinkPeer { netns: 0, index: 0 };
         PodInterface { name: name.into(), index, is_bridge_port: true, pods: pods.into(), peer }
@@ -45,15 +46,15 @@ pub struct PodInterfaces {
 }
 
 impl PodInterfaces {
-    /// Those that were found last, in the order of their numbers.
+    /// Returns the interfaces that the last scan found, by index.
     pub fn found(&self) -> &[PodInterface] {
         &self.found
     }
 
-    /// Looks for the interfaces of all pods, in the network namespace of the calling thread.
+    /// Finds the interfaces of all pods in the network namespace of the calling thread.
     ///
     /// # Errors
-    /// The kernel cannot list its links; what was found before stays.
+    /// The links cannot be listed; the previous result is kept.
     pub fn scan(&mut self, compiled: &CompiledPolicies) -> portcullis_netlink::Result<()> {
         let mut interfaces = Rtnetlink::open()?;
         let links = interfaces.links()?;
@@ -68,7 +69,7 @@ impl PodInterfaces {
             let same = |known: &&PodInterface| *known.name == *link.name && known.peer == peer;
             let pods = match known.get(&link.index).filter(same) {
                 Some(known) => known.pods.clone(),
-                // An interface whose other end cannot be read belongs to no known pod.
+                // An interface whose peer cannot be read belongs to no known pod.
                 None => pods_at(&mut interfaces, peer, compiled).unwrap_or_default(),
             };
             if !pods.is_empty() {
@@ -79,7 +80,7 @@ impl PodInterfaces {
         Ok(())
     }
 
-    /// The pods that some policy isolates and of which no interface was found, sorted.
+    /// Returns the pods that some policy selects and that have no known interface, sorted.
     pub fn missing(&self, compiled: &CompiledPolicies) -> Vec<NamespacedName> {
         let attached: BTreeSet<&NamespacedName> =
             self.found.iter().flat_map(|interface| &interface.pods).collect();
@@ -89,7 +90,7 @@ impl PodInterfaces {
     }
 }
 
-/// Whether a link is one end of a pair whose other end is a pod's interface.
+/// Returns true if a link is one end of a pair whose other end can be a pod's interface.
 fn is_pair(link: &Link) -> bool {
     matches!(link.kind.as_deref(), Some("veth" | "netkit"))
 }

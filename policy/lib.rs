@@ -1,13 +1,14 @@
-//! NetworkPolicy and ClusterNetworkPolicy: who may talk to whom.
+//! NetworkPolicy and ClusterNetworkPolicy: compilation, evaluation and enforcement.
 //!
 //! ```text
-//! Index ──touched──► Compiler ──PolicyChanges──► the kernel's table
+//! Index ──touched──► Compiler ──PolicyChanges──► PolicyTable ──► kernel
 //!                        │
 //!                        ▼
-//!                    CompiledPolicies ──judge──► explain, truth tables
+//!                 CompiledPolicies ──evaluate──► explain, matrix, truth tables
 //! ```
 //!
-//! [`compile`] and [`judge`] are pure: no I/O, no clock. [`table`] writes what is compiled to the kernel.
+//! [`compile`] and [`evaluation`] are pure: no I/O, no clock. [`table`] renders compiled policies as nf_tables objects
+//! and writes these to the kernel.
 #![forbid(unsafe_code)]
 
 pub mod compile;

@@ -1,6 +1,6 @@
-//! The table that policies become on a node, for the states in `fixtures/policies`: each is what
-//! `portcullis render --only-policies` prints, `nft` takes it, and the kernel then holds what `portcullis diff` wants.
-//! `make bless` writes the tables anew; read what that changes.
+//! Golden tables of policies for the clusters in `fixtures/policies`: `portcullis render --only-policies` prints each
+//! table, `nft` accepts it, and `portcullis diff` then finds no difference to the kernel. `make bless` regenerates the
+//! tables; review the changes.
 
 #[path = "../netlink/tests/namespace/mod.rs"]
 mod namespace;
@@ -9,10 +9,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-/// The node whose table it is.
+/// The node of the tables.
 const NODE: &str = "node-1";
 
-/// A state of a cluster: `manifests.yaml`, the table in `table.nft`, and settings in `config.toml` if it has any.
+/// A folder with a cluster in `manifests.yaml`, its table in `table.nft`, and optional settings in `config.toml`.
 struct Case(PathBuf);
 
 impl Case {
@@ -21,7 +21,7 @@ impl Case {
         let entries = fs::read_dir(folder).expect("the fixtures are there");
         let mut folders: Vec<PathBuf> = entries.map(|entry| entry.expect("readable").path()).collect();
         folders.sort();
-        assert!(folders.len() >= 6, "only {} states", folders.len());
+        assert!(folders.len() >= 6, "only {} cases", folders.len());
         folders.into_iter().map(Case).collect()
     }
 
@@ -33,7 +33,7 @@ impl Case {
         self.0.join("table.nft")
     }
 
-    /// Runs portcullis on the state.
+    /// Runs portcullis with the cluster.
     fn portcullis(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
         command.args(arguments).args(["--network-policy", "--hostname-override", NODE]);
@@ -51,7 +51,7 @@ fn text(bytes: Vec<u8>) -> String {
 }
 
 #[test]
-fn tables_are_the_recorded_ones() {
+fn rendered_tables_match_the_golden_files() {
     for case in Case::all() {
         let Output { status, stdout, stderr } = case.portcullis(&["render", "--only-policies"]);
         assert!(status.success(), "{}: {}", case.name(), text(stderr));
@@ -68,7 +68,7 @@ fn tables_are_the_recorded_ones() {
 }
 
 #[test]
-fn the_table_comes_after_the_rules_of_services() {
+fn policy_table_is_rendered_after_the_service_rules() {
     let case = Case::all().swap_remove(0);
     let rendered = |arguments: &[&str]| {
         let output = case.portcullis(&[&["render"], arguments].concat());
@@ -81,7 +81,7 @@ fn the_table_comes_after_the_rules_of_services() {
     assert!(!rendered(&["--family=ipv4"]).contains("portcullis-policy"));
 }
 
-/// What `diff` prints from this line on.
+/// Returns the output of `diff` from this line on.
 fn compared_with(case: &Case, head: &str) -> Option<String> {
     let Output { status, stdout, stderr } = case.portcullis(&["diff"]);
     assert!(matches!(status.code(), Some(0 | 1)), "{}: {}", case.name(), text(stderr));
@@ -90,7 +90,7 @@ fn compared_with(case: &Case, head: &str) -> Option<String> {
 }
 
 #[test]
-fn nft_makes_of_it_what_is_wanted() {
+fn nft_loads_the_golden_tables_without_a_difference() {
     namespace::inside(|| {
         namespace::run("ip link set lo up");
         for case in Case::all() {
@@ -110,18 +110,18 @@ fn nft_makes_of_it_what_is_wanted() {
                 namespace::run("nft flush chain inet portcullis-policy ingress");
                 namespace::run("nft delete element inet portcullis-policy ingress-ipv4 { 10.244.1.6 }");
                 namespace::run("nft add chain inet portcullis-policy mine");
-                let told = compared().expect("somebody changed the table");
-                let sections: Vec<&str> = told.lines().filter(|line| line.starts_with("@@")).collect();
-                let [ingress, mine, map] = sections[..] else { panic!("{told}") };
-                assert!(ingress.ends_with("@@ chain ingress"), "{told}");
-                assert!(mine.ends_with("@@ chain mine (is not wanted)"), "{told}");
-                assert!(map.ends_with("@@ map ingress-ipv4: pods to which connections are judged"), "{told}");
-                assert!(told.contains("\n+10.244.1.6 : goto profile-in-"), "{told}");
+                let diff = compared().expect("the table differs");
+                let sections: Vec<&str> = diff.lines().filter(|line| line.starts_with("@@")).collect();
+                let [ingress, mine, map] = sections[..] else { panic!("{diff}") };
+                assert!(ingress.ends_with("@@ chain ingress"), "{diff}");
+                assert!(mine.ends_with("@@ chain mine (is not wanted)"), "{diff}");
+                assert!(map.ends_with("@@ map ingress-ipv4: pods to which connections are judged"), "{diff}");
+                assert!(diff.contains("\n+10.244.1.6 : goto profile-in-"), "{diff}");
             }
             if case.name() == "named-ports" {
                 namespace::run("nft flush chain bridge portcullis-policy forward");
-                let told = compared_with(&case, "--- kernel/bridge portcullis-policy\n");
-                assert!(told.expect("the bridge table differs").contains("\n+ether type ip oifname . "));
+                let diff = compared_with(&case, "--- kernel/bridge portcullis-policy\n");
+                assert!(diff.expect("the bridge table differs").contains("\n+ether type ip oifname . "));
             }
             namespace::run("nft delete table inet portcullis-policy");
             namespace::run("nft delete table bridge portcullis-policy");

@@ -1,5 +1,5 @@
-//! The matrix is that of the corpora's tables, and explanations say the same, cell by cell; what they advise lets
-//! the connection through.
+//! `portcullis policy matrix` and `portcullis explain` against the truth tables of the policy fixtures, cell by cell. The
+//! advice of an explanation must allow the connection.
 
 #[path = "../policy/tests/corpus/mod.rs"]
 mod corpus;
@@ -15,13 +15,13 @@ use serde_json::{Value, json};
 /// The objects of a cluster.
 struct Cluster {
     index: Index,
-    /// As written; for what advice is added to.
+    /// The manifests, to which advice is applied.
     objects: BTreeMap<ObjectKey, Value>,
     config: Config,
 }
 
 impl Cluster {
-    fn of(objects: &[Value]) -> Self {
+    fn from_objects(objects: &[Value]) -> Self {
         let mut cluster =
             Cluster { index: Index::new(), objects: BTreeMap::new(), config: Config::default() };
         objects.iter().for_each(|object| cluster.apply(object));
@@ -47,9 +47,9 @@ impl Cluster {
     }
 
     fn matrix(&self, ports: &[String]) -> Value {
-        let asked = Matrix { ports: ports.to_vec(), output: OutputFormat::Json, ..everything() };
+        let asked = Matrix { ports: ports.to_vec(), output: OutputFormat::Json, ..all_pods() };
         let mut out = Vec::new();
-        policy::of_index(&self.config, &self.index, &asked, &mut out).expect("a matrix");
+        policy::matrix_of_index(&self.config, &self.index, &asked, &mut out).expect("a matrix");
         serde_json::from_slice(&out).expect("JSON")
     }
 
@@ -68,8 +68,8 @@ impl Cluster {
         (arrives, serde_json::from_slice(&out).expect("JSON"))
     }
 
-    /// Does what an explanation advises.
-    fn follow(&mut self, connection: &Value) {
+    /// Applies the advice of an explanation.
+    fn apply_advice(&mut self, connection: &Value) {
         for advice in connection["advice"].as_array().expect("a list") {
             let yaml = |field: &str| -> Option<Value> {
                 advice[field].as_str().map(|text| serde_saphyr::from_str(text).expect("well-formed advice"))
@@ -84,7 +84,7 @@ impl Cluster {
         }
     }
 
-    /// Puts a rule of a ClusterNetworkPolicy before another.
+    /// Inserts a rule of a ClusterNetworkPolicy before another rule.
     fn insert(&mut self, before: &Value, direction: &str, rule: &Value) {
         let name = before["policy"].as_str().and_then(|name| name.strip_prefix("ClusterNetworkPolicy "));
         let name = name.expect("only these have rules that deny").to_owned();
@@ -97,8 +97,8 @@ impl Cluster {
     }
 }
 
-/// A matrix of all pods and ports.
-fn everything() -> Matrix {
+/// Returns the command for a matrix of all pods and ports.
+fn all_pods() -> Matrix {
     Matrix {
         namespaces: Vec::new(),
         selector: None,
@@ -110,7 +110,7 @@ fn everything() -> Matrix {
     }
 }
 
-/// Cells by what they are about, of the tables that the program prints.
+/// Returns the cells of a printed matrix by family, port, source and destination.
 fn cells_of(matrix: &Value) -> BTreeMap<(Family, String, String, String), char> {
     let columns = matrix["columns"].as_array().expect("columns");
     let mut cells = BTreeMap::new();
@@ -148,7 +148,7 @@ fn check_matrix(cluster: &Cluster, step: &Step, place: &str) -> usize {
     expected.len()
 }
 
-/// Explains a cell, follows the advice if it is denied, and explains it again.
+/// Explains a cell, applies the advice if it is denied, and explains it again.
 fn check_explanation(cluster: &mut Cluster, cell: &Cell<'_>, place: &str) {
     let (arrives, answer) = cluster.explain(cell);
     let connection = &answer["connections"][0];
@@ -163,14 +163,14 @@ fn check_explanation(cluster: &mut Cluster, cell: &Cell<'_>, place: &str) {
     let about = format!("{place}: {} → {} {}/{}", cell.from, cell.to, cell.port, cell.protocol);
     assert_eq!((found, arrives), (cell.expected, cell.expected == '.'), "{about}: {answer:#}");
     if matches!(found, 'E' | 'I' | 'B') {
-        cluster.follow(connection);
+        cluster.apply_advice(connection);
         let (arrives, after) = cluster.explain(cell);
-        assert!(arrives, "{about}: the advice does not help: {answer:#} {after:#}");
+        assert!(arrives, "{about}: still denied after the advice: {answer:#} {after:#}");
     }
 }
 
 fn check_case(corpus: &Corpus, case: &Case, turn: usize) -> usize {
-    let mut cluster = Cluster::of(&corpus.cluster);
+    let mut cluster = Cluster::from_objects(&corpus.cluster);
     let mut cells = 0;
     for (n, step) in case.steps.iter().enumerate() {
         let place = format!("{} step {}", case.name, n + 1);
@@ -181,7 +181,7 @@ fn check_case(corpus: &Corpus, case: &Case, turn: usize) -> usize {
             let (denied, other): (Vec<_>, Vec<_>) =
                 all.iter().partition(|cell| "IEB".contains(cell.expected));
             let sample = |cells: &[&Cell<'_>]| (!cells.is_empty()).then(|| (turn * 7919) % cells.len());
-            // What is denied comes last, for it changes the cluster.
+            // Denied cells come last, as their advice changes the cluster.
             for (cells, at) in [(&other, sample(&other)), (&denied, sample(&denied))] {
                 if let Some(at) = at {
                     check_explanation(&mut cluster, cells[at], &place);
@@ -192,7 +192,7 @@ fn check_case(corpus: &Corpus, case: &Case, turn: usize) -> usize {
     cells
 }
 
-/// Checks all matrices, and an explanation or two in each case.
+/// Checks all matrices, and one or two explanations of each case.
 fn check(folder: &str, at_least: usize) {
     let corpus = corpus::read(folder);
     let half = |which: usize| {
@@ -206,7 +206,7 @@ fn check(folder: &str, at_least: usize) {
     assert!(cells >= at_least, "only {cells} cells");
 }
 
-/// A cluster of 3,000 pods: Deployments and StatefulSets in 60 namespaces, each with policies of its own.
+/// Returns a cluster of 3,000 pods: Deployments and StatefulSets in 60 namespaces, each with its own policies.
 fn large_cluster() -> Cluster {
     let mut objects = Vec::new();
     for node in 0..10 {
@@ -242,44 +242,44 @@ fn large_cluster() -> Cluster {
             }));
         }
     }
-    Cluster::of(&objects)
+    Cluster::from_objects(&objects)
 }
 
 #[test]
-fn large_clusters_give_a_bounded_matrix_in_bounded_time() {
+fn matrix_of_a_large_cluster_is_bounded_in_size_and_time() {
     let cluster = large_cluster();
-    // Selection · rows' groups expected · what must be said
+    // Namespaces, expected number of row groups, expected note
     for (namespaces, groups, note) in [
-        (vec![], 100, Some("groups of pods, with 2000 pods, are left out")),
+        (vec![], 100, Some("groups of pods, with 2000 pods, are omitted")),
         (vec!["team-7".to_owned()], 5, None),
     ] {
-        let asked = Matrix { namespaces, ports: Vec::new(), output: OutputFormat::Text, ..everything() };
+        let asked = Matrix { namespaces, ports: Vec::new(), output: OutputFormat::Text, ..all_pods() };
         let (mut out, started) = (Vec::new(), std::time::Instant::now());
-        policy::of_index(&cluster.config, &cluster.index, &asked, &mut out).expect("a matrix");
+        policy::matrix_of_index(&cluster.config, &cluster.index, &asked, &mut out).expect("a matrix");
         let (text, took) = (String::from_utf8(out).expect("it prints UTF-8"), started.elapsed());
         assert!(took.as_secs() < 60, "it took {took:?}");
         assert!(text.lines().count() < 1_000, "{} lines", text.lines().count());
         let rows = text.lines().take_while(|line| !line.is_empty()).filter(|line| line.contains("team-"));
         assert_eq!(rows.count(), groups, "{text}");
-        assert_eq!(note.is_some(), text.contains("are left out"), "{text}");
+        assert_eq!(note.is_some(), text.contains("are omitted"), "{text}");
         assert!(note.is_none_or(|note| text.contains(note)), "{text}");
     }
     for asked in [
-        Matrix { no_group: true, output: OutputFormat::Text, ..everything() },
-        Matrix { output: OutputFormat::Json, ..everything() },
+        Matrix { no_group: true, output: OutputFormat::Text, ..all_pods() },
+        Matrix { output: OutputFormat::Json, ..all_pods() },
     ] {
-        let refused = policy::of_index(&cluster.config, &cluster.index, &asked, &mut Vec::new());
-        let message = refused.expect_err("3,000 rows are too many").to_string();
+        let result = policy::matrix_of_index(&cluster.config, &cluster.index, &asked, &mut Vec::new());
+        let message = result.expect_err("3,000 rows are too many").to_string();
         assert!(message.contains("3000 pods") && message.contains("--namespace"), "{message}");
     }
 }
 
 #[test]
-fn network_policies() {
+fn matrix_and_explanations_match_the_network_policy_cases() {
     check(corpus::NETWORK_POLICY, 400_000);
 }
 
 #[test]
-fn cluster_network_policies() {
+fn matrix_and_explanations_match_the_cluster_network_policy_cases() {
     check(corpus::CLUSTER_NETWORK_POLICY, 36_000);
 }

@@ -76,12 +76,12 @@ mod tests {
         for (error, printed) in [
             (
                 refused(full(), "KUBE-CLUSTER-IP", None, false),
-                "ipset KUBE-CLUSTER-IP: cannot add to an ipset: the kernel answers error 4352 \
+                "ipset KUBE-CLUSTER-IP: cannot add to an ipset: the kernel returned error 4352 \
                  (the set is full: it has as many entries as its maxelem allows)",
             ),
             (
                 refused(full(), "KUBE-NODE-PORT-TCP", entry, true),
-                "ipset KUBE-NODE-PORT-TCP, entry 80: cannot add to an ipset: the kernel answers error 4352 \
+                "ipset KUBE-NODE-PORT-TCP, entry 80: cannot add to an ipset: the kernel returned error 4352 \
                  (the port is outside the range of the set)",
             ),
         ] {

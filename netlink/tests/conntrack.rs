@@ -359,7 +359,7 @@ fn the_kernels_refusals_are_named() {
         assert_eq!(again.errno(), Some(libc::EEXIST));
         assert_eq!(
             again.to_string(),
-            "cannot create a tracked connection: the kernel answers File exists (os error 17)"
+            "cannot create a tracked connection: the kernel returned File exists (os error 17)"
         );
     });
 }

@@ -1,4 +1,4 @@
-//! Who has which address: pods and nodes.
+//! Index of pod and node addresses.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -12,8 +12,8 @@ use portcullis_cluster::{Index, Name, NamespacedName};
 
 use super::pods_by_labels::PodsByLabels;
 
-/// The labels of a namespace. One that is not known has the one that every namespace has, so that pods in a
-/// folder of manifests need no Namespace.
+/// Returns the labels of a namespace. An unknown namespace has the label that every namespace has, so that pods in a
+/// folder of manifests need no Namespace object.
 pub(super) fn namespace_labels(index: &Index, name: Name) -> Cow<'_, Labels> {
     match index.namespace(name) {
         Some(namespace) => Cow::Borrowed(&namespace.labels),
@@ -24,13 +24,13 @@ pub(super) fn namespace_labels(index: &Index, name: Name) -> Cow<'_, Labels> {
     }
 }
 
-/// Whether a pod has addresses that are its own.
+/// Returns true if a pod has addresses of its own: it has not finished and is not on the host network.
 pub(super) fn is_live(pod: &Pod) -> bool {
     !pod.host_network && !pod.is_finished && !pod.ips.is_empty()
 }
 
-/// AddressIndex whose owner may be another than before, or may have other labels, each with the namespaces of
-/// the pods that had and have it.
+/// Addresses whose owner or whose owner's labels may have changed, with the namespaces of the pods that have or had
+/// them.
 #[derive(Default)]
 pub(super) struct DirtyAddresses(BTreeMap<IpAddr, Vec<Name>>);
 
@@ -49,7 +49,7 @@ impl DirtyAddresses {
     }
 }
 
-/// The addresses of all pods and nodes.
+/// Addresses of all pods and nodes.
 #[derive(Default)]
 pub(super) struct AddressIndex {
     pods: AddressMap<NamespacedName>,
@@ -58,8 +58,8 @@ pub(super) struct AddressIndex {
 }
 
 impl AddressIndex {
-    /// Takes over what the index says of a pod.
-    pub(super) fn follow_pod(&mut self, index: &Index, key: &NamespacedName, dirty: &mut DirtyAddresses) {
+    /// Updates the addresses of a pod from the index.
+    pub(super) fn update_pod(&mut self, index: &Index, key: &NamespacedName, dirty: &mut DirtyAddresses) {
         let addresses = match index.pod(key).filter(|pod| is_live(pod)) {
             Some(pod) => {
                 self.of_namespace.entry(key.namespace).or_default().insert(key, &pod.labels);
@@ -76,37 +76,37 @@ impl AddressIndex {
             }
         };
         for address in self.pods.replace(key, addresses) {
-            let others = self.pods.at(address).iter().map(|pod| pod.namespace);
-            dirty.add(address, others.chain([key.namespace]));
+            let owners = self.pods.at(address).iter().map(|pod| pod.namespace);
+            dirty.add(address, owners.chain([key.namespace]));
         }
     }
 
-    /// Takes over that a namespace has other labels.
-    pub(super) fn follow_namespace(&mut self, namespace: Name, dirty: &mut DirtyAddresses) {
+    /// Marks the addresses of a namespace's pods dirty, as its labels have changed.
+    pub(super) fn update_namespace(&mut self, namespace: Name, dirty: &mut DirtyAddresses) {
         for pod in self.pods_of(namespace) {
             self.pods.of(pod).iter().for_each(|address| dirty.add(*address, [namespace]));
         }
     }
 
-    /// Takes over what the index says of a node.
-    pub(super) fn follow_node(&mut self, index: &Index, node: Name, dirty: &mut DirtyAddresses) {
+    /// Updates the addresses of a node from the index.
+    pub(super) fn update_node(&mut self, index: &Index, node: Name, dirty: &mut DirtyAddresses) {
         let addresses: Vec<IpAddr> = index.node(node).into_iter().flat_map(|node| node.ips()).collect();
         for address in self.nodes.replace(&node, &addresses) {
             dirty.add(address, self.pods.at(address).iter().map(|pod| pod.namespace));
         }
     }
 
-    /// All namespaces with live pods.
+    /// Returns all namespaces with live pods.
     pub(super) fn namespaces(&self) -> impl Iterator<Item = Name> + '_ {
         self.of_namespace.keys().copied()
     }
 
-    /// The live pods of a namespace.
+    /// Returns the live pods of a namespace.
     pub(super) fn pods_of(&self, namespace: Name) -> impl Iterator<Item = &NamespacedName> {
         self.of_namespace.get(&namespace).into_iter().flat_map(PodsByLabels::pods)
     }
 
-    /// The live pods of a namespace, those with equal labels together.
+    /// Returns the live pods of a namespace, grouped by labels.
     pub(super) fn by_labels(
         &self,
         namespace: Name,
@@ -114,8 +114,8 @@ impl AddressIndex {
         self.of_namespace.get(&namespace).into_iter().flat_map(PodsByLabels::by_labels)
     }
 
-    /// The pod that has an address, among those that a condition lets through: one that is not being
-    /// terminated; else the one created last; else the last by name.
+    /// Returns the pod that owns an address, among those that satisfy `counts`: one that is not terminating, then the
+    /// youngest, then the last by name.
     pub(super) fn owner<'a>(
         &'a self,
         index: &'a Index,
@@ -129,7 +129,7 @@ impl AddressIndex {
         })
     }
 
-    /// The addresses that a live pod has and no other.
+    /// Returns the addresses that a live pod owns.
     pub(super) fn owned_by<'a>(
         &'a self,
         index: &'a Index,
@@ -141,23 +141,23 @@ impl AddressIndex {
         })
     }
 
-    /// The nodes that have an address.
+    /// Returns the nodes that have an address.
     pub(super) fn nodes_at(&self, address: IpAddr) -> &[Name] {
         self.nodes.at(address)
     }
 
-    /// The addresses of a node, sorted.
+    /// Returns the addresses of a node, sorted.
     pub(super) fn of_node(&self, node: Name) -> &[IpAddr] {
         self.nodes.of(&node)
     }
 
-    /// All nodes that have an address.
+    /// Returns all nodes with addresses.
     pub(super) fn nodes(&self) -> impl Iterator<Item = Name> + '_ {
         self.nodes.of.keys().copied()
     }
 }
 
-/// AddressIndex, and who claims them.
+/// Map between objects and their addresses. Several objects may have one address.
 struct AddressMap<K> {
     of: HashMap<K, Box<[IpAddr]>>,
     at: HashMap<IpAddr, Vec<K>>,
@@ -178,7 +178,7 @@ impl<K: Clone + Eq + Hash> AddressMap<K> {
         self.at.get(&address).map_or(&[], |keys| keys)
     }
 
-    /// Replaces the addresses of one; those it had and those it has now.
+    /// Replaces the addresses of an object. Returns its old and new addresses.
     fn replace(&mut self, key: &K, addresses: &[IpAddr]) -> Vec<IpAddr> {
         let mut after = addresses.to_vec();
         after.sort_unstable();

@@ -1,11 +1,10 @@
-//! Address blocks, as ranges.
+//! Address ranges of `ipBlock` and `networks` peers.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-/// AddressIndex in blocks: ranges from the first to the last address, both included, sorted, disjoint and not
-/// adjacent, for each family.
+/// Address ranges of each family, from the first to the last address inclusive; sorted, disjoint and not adjacent.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AddressRanges {
     /// IPv4 ranges.
@@ -15,8 +14,7 @@ pub struct AddressRanges {
 }
 
 impl AddressRanges {
-    /// The union of blocks, each without its own exceptions. An exception of the other family excepts
-    /// nothing.
+    /// Returns the union of blocks, each without its own exceptions. An exception of the other family has no effect.
     pub(super) fn union<'a>(blocks: impl IntoIterator<Item = (&'a IpNet, &'a [IpNet])>) -> Self {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
         for (block, except) in blocks {
@@ -44,12 +42,12 @@ impl AddressRanges {
         }
     }
 
-    /// Whether there is none.
+    /// Returns true if there are no ranges.
     pub fn is_empty(&self) -> bool {
         self.v4.is_empty() && self.v6.is_empty()
     }
 
-    /// Whether an address is in one of them.
+    /// Returns true if an address is in a range.
     pub fn contains(&self, address: IpAddr) -> bool {
         match address {
             IpAddr::V4(address) => within(&self.v4, address),
@@ -71,7 +69,7 @@ fn bounds_v6(net: &Ipv6Net) -> (u128, u128) {
     (net.network().to_bits(), net.broadcast().to_bits())
 }
 
-/// Adds what of a block is left without the exceptions.
+/// Appends the ranges of a block without its exceptions.
 fn subtract(block: (u128, u128), except: impl Iterator<Item = (u128, u128)>, ranges: &mut Vec<(u128, u128)>) {
     let mut at = block.0;
     for (first, last) in merge(except.collect()) {
@@ -92,7 +90,7 @@ fn subtract(block: (u128, u128), except: impl Iterator<Item = (u128, u128)>, ran
     ranges.push((at, block.1));
 }
 
-/// Sorts ranges, and joins those that overlap or touch.
+/// Sorts ranges and merges those that overlap or are adjacent.
 fn merge(mut ranges: Vec<(u128, u128)>) -> Vec<(u128, u128)> {
     ranges.sort_unstable();
     let mut merged: Vec<(u128, u128)> = Vec::with_capacity(ranges.len());
@@ -135,7 +133,7 @@ mod tests {
             ("10.0.0.0/24 -10.0.0.0/16", &[]),
             ("10.0.0.0/24 -10.0.1.0/24 -9.0.0.0/8", &["10.0.0.0-10.0.0.255"]),
             ("10.0.0.0/24 -fd00::/8", &["10.0.0.0-10.0.0.255"]),
-            // An exception narrows only its own block.
+            // An exception applies to its own block only.
             ("10.0.0.0/24 -10.0.0.0/25 + 10.0.0.0/26", &["10.0.0.0-10.0.0.63", "10.0.0.128-10.0.0.255"]),
             ("10.0.1.0/24 + 10.0.0.0/24", &["10.0.0.0-10.0.1.255"]),
             ("0.0.0.0/0 -255.255.255.255/32", &["0.0.0.0-255.255.255.254"]),

@@ -1,4 +1,4 @@
-//! What an update changed: net, and all that is needed to follow it.
+//! Changes of compiled policies between two updates.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -13,41 +13,40 @@ use super::policy_id::RulesId;
 use super::profile::Profile;
 use super::rule::PolicyRule;
 
-/// What changed since the update before. Each list is sorted, names everything once, and holds nothing that
-/// is as it was.
+/// Net changes since the previous update. Each list is sorted, without duplicates and without unchanged entries.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PolicyChanges {
-    /// AddressIndex of pods that are judged, by address.
+    /// Addresses of pods in scope, by address.
     pub addresses: Vec<AddressChange>,
-    /// Profiles that no pod had before.
+    /// Profiles that have become used.
     pub profiles_added: Vec<Arc<Profile>>,
-    /// Profiles that no pod has any more.
+    /// Profiles that no pod uses any longer.
     pub profiles_removed: Vec<Arc<Profile>>,
     /// Rules, by policy and direction.
     pub rules: Vec<RulesChange>,
-    /// Sets of peers.
+    /// Peer sets.
     pub sets: Vec<SetChange<PeerSetId, IpAddr>>,
     /// Sets of named ports.
     pub named_ports: Vec<SetChange<NamedPortId, (IpAddr, u16)>>,
-    /// AddressIndex of the nodes whose pods are judged, by the node's name.
+    /// Addresses of the nodes in scope, by the node's name.
     pub nodes: Vec<NodeChange>,
 }
 
 impl PolicyChanges {
-    /// Whether something may be denied now that was allowed before: all but peers that were only added.
+    /// Returns true if a connection may be denied that was allowed before: for all changes but added set members.
     pub fn may_forbid(&self) -> bool {
-        fn takes_away<Id, Element>(change: &SetChange<Id, Element>) -> bool {
-            !matches!(&change.members, SetUpdate::Updated { removed, .. } if removed.is_empty())
+        fn may_remove<Id, Element>(change: &SetChange<Id, Element>) -> bool {
+            !matches!(&change.update, SetUpdate::Updated { removed, .. } if removed.is_empty())
         }
         !self.addresses.is_empty()
             || !self.rules.is_empty()
-            || self.sets.iter().any(takes_away)
-            || self.named_ports.iter().any(takes_away)
+            || self.sets.iter().any(may_remove)
+            || self.named_ports.iter().any(may_remove)
     }
 
-    /// The changes from nothing to all that is compiled.
+    /// Returns the changes from an empty state to these compiled policies.
     pub fn all(compiled: &CompiledPolicies) -> Self {
-        let judged = |(address, pod): (IpAddr, &LocalPod)| AddressChange {
+        let address = |(address, pod): (IpAddr, &LocalPod)| AddressChange {
             address,
             before: None,
             after: Some(pod.profiles()),
@@ -57,8 +56,8 @@ impl PolicyChanges {
             before: None,
             after: Some(Arc::clone(rules)),
         };
-        fn came<Id: Clone, T: Clone>((id, members): (&Id, &BTreeSet<T>)) -> SetChange<Id, T> {
-            SetChange { id: id.clone(), members: SetUpdate::Created(members.iter().cloned().collect()) }
+        fn created<Id: Clone, T: Clone>((id, members): (&Id, &BTreeSet<T>)) -> SetChange<Id, T> {
+            SetChange { id: id.clone(), update: SetUpdate::Created(members.iter().cloned().collect()) }
         }
         let node = |(node, addresses): (Name, &[IpAddr])| NodeChange {
             node,
@@ -66,85 +65,85 @@ impl PolicyChanges {
             after: addresses.into(),
         };
         PolicyChanges {
-            addresses: compiled.addresses().map(judged).collect(),
+            addresses: compiled.addresses().map(address).collect(),
             profiles_added: compiled.profiles().cloned().collect(),
             profiles_removed: Vec::new(),
             rules: compiled.rules().map(rules).collect(),
-            sets: compiled.sets().map(came).collect(),
-            named_ports: compiled.named_ports().map(came).collect(),
+            sets: compiled.sets().map(created).collect(),
+            named_ports: compiled.named_ports().map(created).collect(),
             nodes: compiled.nodes().map(node).collect(),
         }
     }
 
-    /// Whether nothing changed.
+    /// Returns true if nothing changed.
     pub fn is_empty(&self) -> bool {
         *self == PolicyChanges::default()
     }
 }
 
-/// An address is judged differently than before.
+/// Change of an address and of the profiles of its pod.
 #[derive(Clone, Debug, PartialEq)]
 pub struct AddressChange {
     /// The address.
     pub address: IpAddr,
-    /// How it was judged; `None` if it was not known as a pod's.
+    /// The profiles before; `None` if no pod in scope had the address.
     pub before: Option<PodProfiles>,
-    /// How it is judged; `None` if it is not known as a pod's any more.
+    /// The profiles now; `None` if no pod in scope has the address.
     pub after: Option<PodProfiles>,
 }
 
-/// By what an address of a pod is judged. With no profile at all it is known, and free.
+/// The profiles of a pod; `None` for a direction in which no policy selects it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PodProfiles {
-    /// What comes in.
+    /// For connections to the pod.
     pub ingress: Option<Arc<Profile>>,
-    /// What goes out.
+    /// For connections from the pod.
     pub egress: Option<Arc<Profile>>,
 }
 
-/// The rules of a policy in a direction are others than before.
+/// Change of a policy's rules in one direction.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RulesChange {
-    /// Whose rules.
+    /// The policy and direction.
     pub id: RulesId,
-    /// The rules there were; `None` if no pod was judged by them.
+    /// The rules before; `None` if no profile contained them.
     pub before: Option<Arc<[PolicyRule]>>,
-    /// The rules there are; `None` if no pod is judged by them any more.
+    /// The rules now; `None` if no profile contains them.
     pub after: Option<Arc<[PolicyRule]>>,
 }
 
-/// A set is another than before.
+/// Change of a set.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SetChange<Id, Element> {
-    /// Which set.
+    /// The set.
     pub id: Id,
-    /// What happened to it.
-    pub members: SetUpdate<Element>,
+    /// The change.
+    pub update: SetUpdate<Element>,
 }
 
-/// What happened to a set. Elements are sorted.
+/// Kind of a set's change, with sorted elements.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SetUpdate<Element> {
-    /// It was not there, and has these members.
+    /// The set is new and has these members.
     Created(Vec<Element>),
-    /// It is there no more.
+    /// The set is no longer used.
     Deleted,
-    /// It has other members.
+    /// Members of the set have changed.
     Updated {
-        /// Those that were not in it.
+        /// Added members.
         added: Vec<Element>,
-        /// Those that are not in it any more.
+        /// Removed members.
         removed: Vec<Element>,
     },
 }
 
-/// A node has other addresses than before.
+/// Change of a node's addresses.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodeChange {
     /// Its name.
     pub node: Name,
-    /// The addresses it had, sorted; none if it was not there.
+    /// The addresses before, sorted; empty for a new node.
     pub before: Box<[IpAddr]>,
-    /// The addresses it has, sorted; none if it is not there any more.
+    /// The addresses now, sorted; empty for a deleted node.
     pub after: Box<[IpAddr]>,
 }

@@ -1,4 +1,4 @@
-//! The compiled values.
+//! Compiled policies: profiles, rules and sets by the pods they apply to.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -13,7 +13,7 @@ use super::policy_id::{Direction, RulesId};
 use super::profile::Profile;
 use super::rule::PolicyRule;
 
-/// All that is needed to judge connections of the pods in scope.
+/// The policies that apply to the pods in scope, with everything that an evaluation of their connections needs.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CompiledPolicies {
     pub(super) pods: BTreeMap<NamespacedName, LocalPod>,
@@ -25,24 +25,23 @@ pub struct CompiledPolicies {
     pub(super) nodes: BTreeMap<Name, Box<[IpAddr]>>,
 }
 
-/// A pod that is judged. Pods on the host network, pods that have ended and pods without an address are not.
+/// A pod in scope. Pods on the host network, finished pods and pods without an address are not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LocalPod {
     /// Its namespace and name.
     pub key: NamespacedName,
     /// The node it is on.
     pub node: Option<Name>,
-    /// Its addresses. One that another pod of the scope has as well may be that one's
-    /// ([`CompiledPolicies::pod_at`]).
+    /// Its addresses. Another pod in scope with the same address may own it ([`CompiledPolicies::pod_at`]).
     pub addresses: Box<[IpAddr]>,
-    /// By what connections to it are judged; `None`: none is ever denied.
+    /// The profile for connections to the pod; `None` if no policy selects it.
     pub ingress: Option<Arc<Profile>>,
-    /// By what connections from it are judged; `None`: none is ever denied.
+    /// The profile for connections from the pod; `None` if no policy selects it.
     pub egress: Option<Arc<Profile>>,
 }
 
 impl LocalPod {
-    /// By what it is judged in a direction.
+    /// Returns its profile of a direction.
     pub fn profile(&self, direction: Direction) -> Option<&Arc<Profile>> {
         match direction {
             Direction::Ingress => self.ingress.as_ref(),
@@ -50,76 +49,75 @@ impl LocalPod {
         }
     }
 
-    /// By what its addresses are judged.
+    /// Returns its profiles.
     pub fn profiles(&self) -> PodProfiles {
         PodProfiles { ingress: self.ingress.clone(), egress: self.egress.clone() }
     }
 }
 
 impl CompiledPolicies {
-    /// All judged pods, by name.
+    /// Returns all pods in scope, by name.
     pub fn pods(&self) -> impl Iterator<Item = &LocalPod> {
         self.pods.values()
     }
 
-    /// A judged pod.
+    /// Returns a pod in scope.
     pub fn pod(&self, key: &NamespacedName) -> Option<&LocalPod> {
         self.pods.get(key)
     }
 
-    /// The judged pod that has an address. Of several that claim it: one that is not being terminated; else
-    /// the one created last; else the last by name.
+    /// Returns the pod in scope that owns an address. Of several pods with it: one that is not terminating, then the
+    /// youngest, then the last by name.
     pub fn pod_at(&self, address: IpAddr) -> Option<&LocalPod> {
         self.pods.get(self.addresses.get(&address)?)
     }
 
-    /// All addresses of judged pods, sorted, each with the pod that has it. Also of those without a profile.
+    /// Returns all addresses of pods in scope, sorted, with their owners, including pods without a profile.
     pub fn addresses(&self) -> impl Iterator<Item = (IpAddr, &LocalPod)> {
         self.addresses.iter().filter_map(|(address, key)| Some((*address, self.pods.get(key)?)))
     }
 
-    /// All profiles that some judged pod has.
+    /// Returns all profiles of pods in scope.
     pub fn profiles(&self) -> impl Iterator<Item = &Arc<Profile>> {
         self.profiles.iter()
     }
 
-    /// All rules of policies that are in some profile. Those of a NetworkPolicy may be none: it isolates all
-    /// the same.
+    /// Returns all rules of policies in profiles. A NetworkPolicy without rules still isolates its pods.
     pub fn rules(&self) -> impl Iterator<Item = (&RulesId, &Arc<[PolicyRule]>)> {
         self.rules.iter()
     }
 
-    /// The rules of a policy in a direction; none where no judged pod needs them.
+    /// Returns the rules of a policy in a direction; empty if no profile contains them.
     pub fn rules_of(&self, id: &RulesId) -> &[PolicyRule] {
         self.rules.get(id).map_or(&[], |rules| rules)
     }
 
-    /// All sets of peers that some rule names.
+    /// Returns all peer sets of rules.
     pub fn sets(&self) -> impl Iterator<Item = (&PeerSetId, &BTreeSet<IpAddr>)> {
         self.sets.iter()
     }
 
-    /// The members of a set of peers that some rule names.
+    /// Returns the members of a peer set.
     pub fn set(&self, id: &PeerSetId) -> Option<&BTreeSet<IpAddr>> {
         self.sets.get(id)
     }
 
-    /// All sets of named ports that some rule names.
+    /// Returns all sets of named ports of rules.
     pub fn named_ports(&self) -> impl Iterator<Item = (&NamedPortId, &BTreeSet<(IpAddr, u16)>)> {
         self.named_ports.iter()
     }
 
-    /// The members of a set of named ports that some rule names.
+    /// Returns the members of a set of named ports.
     pub fn named_port(&self, id: &NamedPortId) -> Option<&BTreeSet<(IpAddr, u16)>> {
         self.named_ports.get(id)
     }
 
-    /// The addresses of a node whose pods are judged, sorted; none where it is not known.
+    /// Returns the addresses of a node in scope, sorted; empty for an unknown node.
     pub fn node_addresses(&self, node: Name) -> &[IpAddr] {
         self.nodes.get(&node).map_or(&[], |addresses| addresses)
     }
 
-    /// All nodes whose pods are judged and that are known, with their addresses, sorted.
+    /// Returns all known nodes in scope with their addresses, sorted.
     pub fn nodes(&self) -> impl Iterator<Item = (Name, &[IpAddr])> {
         self.nodes.iter().map(|(name, addresses)| (*name, &**addresses))
     }

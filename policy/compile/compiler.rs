@@ -1,7 +1,7 @@
-//! Brings the compiled values up to date.
+//! Incremental compiler of policies.
 //!
-//! Everything is computed once, against the index as it is at the end, and compared with what was there: so
-//! changes are net, whatever happened in between.
+//! An update evaluates everything that was touched once, against the current index, and compares it with the previous
+//! values. So changes are net, whatever happened in between.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -28,31 +28,31 @@ use super::set_members::{self, MemberChanges, PeerSetIndex};
 use super::touched_objects::TouchedObjects;
 use super::translate;
 
-/// Whose pods are judged.
+/// The pods for which policies are compiled.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scope {
-    /// Those of one node: what that node's kernel has to know.
+    /// Pods of one node, for enforcement on that node.
     Node(Name),
-    /// Those of all nodes, for answers about the cluster.
+    /// Pods of all nodes, for commands about the whole cluster.
     Cluster,
 }
 
 impl Scope {
-    /// Whether pods of this node are judged.
-    fn has_node(self, node: Option<Name>) -> bool {
+    /// Returns true if pods of this node are in scope.
+    fn includes_node(self, node: Option<Name>) -> bool {
         match self {
             Scope::Node(own) => node == Some(own),
             Scope::Cluster => true,
         }
     }
 
-    /// Whether a pod is judged.
-    fn has(self, pod: &Pod) -> bool {
-        is_live(pod) && self.has_node(pod.node)
+    /// Returns true if a pod is in scope.
+    fn includes_pod(self, pod: &Pod) -> bool {
+        is_live(pod) && self.includes_node(pod.node)
     }
 }
 
-/// Compiles the policies of an index, and follows its changes.
+/// Compiles the policies of an index, and updates the result after changes of the index.
 pub struct Compiler {
     scope: Scope,
     compiled: CompiledPolicies,
@@ -61,16 +61,17 @@ pub struct Compiler {
     peer_set_index: PeerSetIndex,
     /// PodProfiles pods that have a profile.
     profiles: ReferenceCounts<Arc<Profile>>,
-    /// Profiles that name a policy's rules.
+    /// Counts the profiles with a policy's rules.
     rules: ReferenceCounts<RulesId>,
-    /// Rules that name a set.
+    /// Counts the rules with a peer set.
     sets: ReferenceCounts<PeerSetId>,
+    /// Counts the rules with a named port.
     named_ports: ReferenceCounts<NamedPortId>,
     started: bool,
 }
 
 impl Compiler {
-    /// A compiler that has seen nothing yet.
+    /// Returns a compiler whose first update compiles the whole index.
     pub fn new(scope: Scope) -> Self {
         Compiler {
             scope,
@@ -86,38 +87,41 @@ impl Compiler {
         }
     }
 
-    /// Everything that an index holds.
+    /// Compiles all policies of an index.
     pub fn from_index(scope: Scope, index: &Index) -> Self {
         let mut compiler = Compiler::new(scope);
         compiler.update(index, &DirtyPolicyObjects::default());
         compiler
     }
 
-    /// Whose pods are judged.
+    /// Returns the pods for which policies are compiled.
     pub fn scope(&self) -> Scope {
         self.scope
     }
 
-    /// The compiled values.
+    /// Returns the compiled policies.
     pub fn compiled(&self) -> &CompiledPolicies {
         &self.compiled
     }
 
-    /// Brings the compiled values up to date with an index, given all that was touched in it since the
-    /// update before. The first update looks at everything. The work follows what was touched, not the size
-    /// of the cluster.
+    /// Updates the compiled policies from an index, given the objects that were touched since the previous update. The
+    /// first update compiles everything. The cost depends on the touched objects, not on the size of the cluster.
     pub fn update(&mut self, index: &Index, touched: &DirtyPolicyObjects) -> PolicyChanges {
-        let work = if self.started { TouchedObjects::of(touched) } else { TouchedObjects::all(index) };
+        let work = if self.started {
+            TouchedObjects::from_index_changes(touched)
+        } else {
+            TouchedObjects::all(index)
+        };
         self.started = true;
         if work.is_empty() {
             return PolicyChanges::default();
         }
 
-        let dirty = self.follow(index, &work);
+        let dirty = self.update_indexes(index, &work);
         let pods = self.pods_to_select(index, &work);
-        let before = self.judged_before(&dirty, &pods);
+        let before = self.profiles_before(&dirty, &pods);
         pods.iter().for_each(|key| self.select(index, key));
-        self.follow_owners(index, &dirty);
+        self.update_owners(index, &dirty);
         let (profiles_added, profiles_removed) = self.profiles.take_changes();
         for profile in &profiles_added {
             profile.rules().for_each(|id| self.rules.add(&id));
@@ -135,28 +139,28 @@ impl Compiler {
         PolicyChanges { addresses, profiles_added, profiles_removed, rules, sets, named_ports, nodes }
     }
 
-    /// Takes over who has which address, and which policies there are.
-    fn follow(&mut self, index: &Index, work: &TouchedObjects) -> DirtyAddresses {
+    /// Updates the indexes of addresses and policies.
+    fn update_indexes(&mut self, index: &Index, work: &TouchedObjects) -> DirtyAddresses {
         let mut dirty = DirtyAddresses::default();
-        work.pods.iter().for_each(|key| self.addresses.follow_pod(index, key, &mut dirty));
-        work.namespaces.iter().for_each(|name| self.addresses.follow_namespace(*name, &mut dirty));
-        work.nodes.iter().for_each(|name| self.addresses.follow_node(index, *name, &mut dirty));
-        work.network_policies.iter().for_each(|key| self.selection.follow_network_policy(index, key));
+        work.pods.iter().for_each(|key| self.addresses.update_pod(index, key, &mut dirty));
+        work.namespaces.iter().for_each(|name| self.addresses.update_namespace(*name, &mut dirty));
+        work.nodes.iter().for_each(|name| self.addresses.update_node(index, *name, &mut dirty));
+        work.network_policies.iter().for_each(|key| self.selection.update_network_policy(index, key));
         if !work.cluster_policies.is_empty() {
-            self.selection.follow_cluster_policies(index);
+            self.selection.update_cluster_policies(index);
         }
         dirty
     }
 
-    /// The pods that may be judged by others than before.
+    /// Returns the pods whose profiles may have changed.
     fn pods_to_select(&self, index: &Index, work: &TouchedObjects) -> BTreeSet<NamespacedName> {
-        let judged = &self.compiled.pods;
-        let is_judged = |key: &&NamespacedName| {
-            index.pod(key).is_some_and(|pod| self.scope.has(pod)) || judged.contains_key(key)
+        let known = &self.compiled.pods;
+        let is_in_scope = |key: &&NamespacedName| {
+            index.pod(key).is_some_and(|pod| self.scope.includes_pod(pod)) || known.contains_key(key)
         };
-        let mut pods: BTreeSet<NamespacedName> = work.pods.iter().filter(is_judged).cloned().collect();
+        let mut pods: BTreeSet<NamespacedName> = work.pods.iter().filter(is_in_scope).cloned().collect();
         if !work.cluster_policies.is_empty() {
-            pods.extend(judged.keys().cloned());
+            pods.extend(known.keys().cloned());
             return pods;
         }
         let mut namespaces: BTreeSet<Name> = work.network_policies.iter().map(|key| key.namespace).collect();
@@ -165,14 +169,14 @@ impl Compiler {
         }
         for namespace in namespaces {
             let first = NamespacedName { namespace, name: "".into() };
-            let from_there = judged.range(first..).map(|(key, _)| key);
-            pods.extend(from_there.take_while(|key| key.namespace == namespace).cloned());
+            let from_first = known.range(first..).map(|(key, _)| key);
+            pods.extend(from_first.take_while(|key| key.namespace == namespace).cloned());
         }
         pods
     }
 
-    /// How addresses were judged that may be judged differently now.
-    fn judged_before(
+    /// Returns the previous profiles of all addresses whose profiles may have changed.
+    fn profiles_before(
         &self,
         dirty: &DirtyAddresses,
         pods: &BTreeSet<NamespacedName>,
@@ -190,9 +194,9 @@ impl Compiler {
         changes.collect()
     }
 
-    /// Finds what a pod is judged by.
+    /// Updates the profiles of a pod.
     fn select(&mut self, index: &Index, key: &NamespacedName) {
-        let after = index.pod(key).filter(|pod| self.scope.has(pod)).map(|pod| {
+        let after = index.pod(key).filter(|pod| self.scope.includes_pod(pod)).map(|pod| {
             let selected = self.selection.select(index, pod);
             LocalPod {
                 key: key.clone(),
@@ -214,31 +218,31 @@ impl Compiler {
         profiles(&before).iter().for_each(|profile| self.profiles.remove(profile));
     }
 
-    /// The one value of a profile that all pods with it share.
+    /// Returns the value of a profile that all pods with it share.
     fn shared(&self, profile: Profile) -> Arc<Profile> {
         self.profiles.key(&profile).cloned().unwrap_or_else(|| Arc::new(profile))
     }
 
-    /// Takes over which of the judged pods has an address. Only judged pods count: a pod elsewhere that
-    /// claims the address of one here takes nothing of what comes from here.
-    fn follow_owners(&mut self, index: &Index, dirty: &DirtyAddresses) {
+    /// Updates which pod in scope owns each dirty address. A pod out of scope with the same address does not change
+    /// the profile of packets that come from here.
+    fn update_owners(&mut self, index: &Index, dirty: &DirtyAddresses) {
         for (address, _) in dirty.iter() {
-            match self.addresses.owner(index, address, |pod| self.scope.has(pod)) {
+            match self.addresses.owner(index, address, |pod| self.scope.includes_pod(pod)) {
                 Some(pod) => self.compiled.addresses.insert(address, pod.key.clone()),
                 None => self.compiled.addresses.remove(&address),
             };
         }
     }
 
-    /// Compiles rules that are newly needed or that may have changed, and drops those not needed any more.
+    /// Compiles rules that have become used or may have changed, and removes unused ones.
     fn compile_rules(&mut self, index: &Index, work: &TouchedObjects) -> Vec<RulesChange> {
-        let (came, went) = self.rules.take_changes();
+        let (added, removed) = self.rules.take_changes();
         let network = work.network_policies.iter().cloned().map(PolicyId::Network);
         let cluster = work.cluster_policies.iter().map(|key| PolicyId::Cluster(key.name.clone()));
         let touched = network.chain(cluster).flat_map(|policy| {
             Direction::BOTH.map(|direction| RulesId { policy: policy.clone(), direction })
         });
-        let ids: BTreeSet<RulesId> = touched.chain(came).chain(went).collect();
+        let ids: BTreeSet<RulesId> = touched.chain(added).chain(removed).collect();
         let mut changes = Vec::new();
         for id in ids {
             let after: Option<Arc<[PolicyRule]>> =
@@ -265,16 +269,17 @@ impl Compiler {
     }
 
     fn update_sets(&mut self, index: &Index, dirty: &DirtyAddresses) -> Vec<SetChange<PeerSetId, IpAddr>> {
-        let (came, went) = self.sets.take_changes();
-        for id in &went {
+        let (added, removed) = self.sets.take_changes();
+        for id in &removed {
             self.compiled.sets.remove(id);
             self.peer_set_index.remove(id);
         }
         let sets = &mut self.compiled.sets;
-        let moves = set_members::update_peer_sets(index, &self.addresses, &self.peer_set_index, dirty, sets);
-        let found = set_members::collect_peer_sets(index, &self.addresses, &came);
-        came.iter().for_each(|id| self.peer_set_index.insert(id));
-        set_changes(sets, found, went, moves)
+        let updated =
+            set_members::update_peer_sets(index, &self.addresses, &self.peer_set_index, dirty, sets);
+        let created = set_members::collect_peer_sets(index, &self.addresses, &added);
+        added.iter().for_each(|id| self.peer_set_index.insert(id));
+        set_changes(sets, created, removed, updated)
     }
 
     fn update_named_ports(
@@ -282,21 +287,21 @@ impl Compiler {
         index: &Index,
         dirty: &DirtyAddresses,
     ) -> Vec<SetChange<NamedPortId, (IpAddr, u16)>> {
-        let (came, went) = self.named_ports.take_changes();
-        let CompiledPolicies { named_ports: sets, addresses: judged, .. } = &mut self.compiled;
-        went.iter().for_each(|id| {
+        let (added, removed) = self.named_ports.take_changes();
+        let CompiledPolicies { named_ports: sets, addresses: in_scope, .. } = &mut self.compiled;
+        removed.iter().for_each(|id| {
             sets.remove(id);
         });
         let addresses = &self.addresses;
-        let moves = set_members::update_named_ports(dirty, sets, |id, address| match id.direction {
-            Direction::Ingress => judged.get(&address).and_then(|key| index.pod(key)),
+        let updated = set_members::update_named_ports(dirty, sets, |id, address| match id.direction {
+            Direction::Ingress => in_scope.get(&address).and_then(|key| index.pod(key)),
             Direction::Egress => addresses.owner(index, address, |_| true),
         });
         let all_pods = || addresses.namespaces().flat_map(|name| addresses.pods_of(name));
-        let found = came.into_iter().map(|id| {
+        let created = added.into_iter().map(|id| {
             let members = match id.direction {
                 Direction::Ingress => {
-                    let pods = judged.iter().filter_map(|(address, key)| Some((*address, index.pod(key)?)));
+                    let pods = in_scope.iter().filter_map(|(address, key)| Some((*address, index.pod(key)?)));
                     pods.flat_map(|(address, pod)| set_members::ports_of(pod, &id, address)).collect()
                 }
                 Direction::Egress => {
@@ -309,13 +314,13 @@ impl Compiler {
             };
             (id, members)
         });
-        let found = found.collect();
-        set_changes(sets, found, went, moves)
+        let created = created.collect();
+        set_changes(sets, created, removed, updated)
     }
 
     fn update_nodes(&mut self, work: &TouchedObjects) -> Vec<NodeChange> {
         let mut changes = Vec::new();
-        for &node in work.nodes.iter().filter(|node| self.scope.has_node(Some(**node))) {
+        for &node in work.nodes.iter().filter(|node| self.scope.includes_node(Some(**node))) {
             let after: Box<[IpAddr]> = self.addresses.of_node(node).into();
             let before = match after.is_empty() {
                 true => self.compiled.nodes.remove(&node),
@@ -330,7 +335,7 @@ impl Compiler {
     }
 }
 
-/// The named ports of a rule.
+/// Returns the named ports of a rule.
 fn named(rule: &PolicyRule) -> &[NamedPortId] {
     match &rule.ports {
         RulePorts::Any => &[],
@@ -338,23 +343,23 @@ fn named(rule: &PolicyRule) -> &[NamedPortId] {
     }
 }
 
-/// Adds sets that came to the others, and tells all that happened.
+/// Adds new sets, and returns the changes of all sets.
 fn set_changes<Id: Ord + Clone, Element: Ord + Copy>(
     sets: &mut BTreeMap<Id, BTreeSet<Element>>,
-    found: BTreeMap<Id, BTreeSet<Element>>,
-    went: Vec<Id>,
-    moves: MemberChanges<Id, Element>,
+    created: BTreeMap<Id, BTreeSet<Element>>,
+    deleted: Vec<Id>,
+    updated: MemberChanges<Id, Element>,
 ) -> Vec<SetChange<Id, Element>> {
     let mut changes: Vec<SetChange<Id, Element>> = Vec::new();
-    changes.extend(went.into_iter().map(|id| SetChange { id, members: SetUpdate::Deleted }));
+    changes.extend(deleted.into_iter().map(|id| SetChange { id, update: SetUpdate::Deleted }));
     changes.extend(
-        moves
+        updated
             .into_iter()
-            .map(|(id, (added, removed))| SetChange { id, members: SetUpdate::Updated { added, removed } }),
+            .map(|(id, (added, removed))| SetChange { id, update: SetUpdate::Updated { added, removed } }),
     );
-    for (id, members) in found {
+    for (id, members) in created {
         let all = members.iter().copied().collect();
-        changes.push(SetChange { id: id.clone(), members: SetUpdate::Created(all) });
+        changes.push(SetChange { id: id.clone(), update: SetUpdate::Created(all) });
         sets.insert(id, members);
     }
     changes.sort_by(|a, b| a.id.cmp(&b.id));

@@ -1,17 +1,16 @@
-//! Policies, compiled: what the kernel has to know to judge the pods of a node, and what changed of it.
+//! Compiler of policies to profiles, rules and sets, and their changes.
 //!
 //! ```text
 //! address ─► LocalPod ─┬─ ingress: Profile ─┬─ admin    ─► RulesId ─► PolicyRule*   first match decides
 //!                      └─ egress:  Profile  ├─ network  ─► RulesId ─► PolicyRule*   any match allows, else denied
 //!                                           └─ baseline ─► RulesId ─► PolicyRule*   first match decides
-//! PolicyRule ── peers ─► PeerSetId ─► addresses      (selectors, shared by all rules with the same)
-//!      │        └► AddressRanges                  (ipBlock, networks)
-//!      └─ ports ─► numbers, NamedPortId ─► (address, port)
+//! PolicyRule ─┬─ peers ─┬► PeerSetId ─► addresses      (selectors; shared by all rules with the same selectors)
+//!             │         └► AddressRanges               (ipBlock, networks)
+//!             └─ ports ─► numbers, NamedPortId ─► (address, port)
 //! ```
 //!
-//! Everything is a function of the objects' content: the same cluster gives the same values and the same
-//! names, whatever came first and however often the program was restarted. AddressIndex are of both families;
-//! who writes rules splits them.
+//! All values and names are functions of the objects' content, independent of the order of events and of restarts.
+//! Addresses of both families are mixed; [`table`](crate::table) separates them.
 
 mod address_index;
 mod address_ranges;

@@ -1,4 +1,4 @@
-//! A port name, and where pods have it.
+//! Named ports and their sets of pod addresses and port numbers.
 
 use std::fmt;
 
@@ -7,13 +7,13 @@ use portcullis_cluster::{Name, Protocol};
 use super::identifier::{Digest, comment, identifier};
 use super::policy_id::Direction;
 
-/// A port of a name: a set of (address, port).
+/// Identity of a named port's set of (address, port).
 ///
-/// A name is looked up in the pod at a connection's destination: for ingress that is a pod which is judged,
-/// for egress any pod of the cluster.
+/// A name is resolved in the destination pod of a connection: for ingress that is a pod in scope, for egress any pod of
+/// the cluster.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NamedPortId {
-    /// For which direction.
+    /// The direction of the rules.
     pub direction: Direction,
     /// The port's name.
     pub name: Name,
@@ -22,7 +22,7 @@ pub struct NamedPortId {
 }
 
 impl NamedPortId {
-    /// An identifier for nf_tables.
+    /// Returns the name of the nf_tables set.
     pub fn name(&self) -> String {
         let mut digest = Digest::new("named port");
         digest.part(self.direction.as_str()).part(self.name.as_str()).part(self.protocol.as_str());
@@ -30,7 +30,7 @@ impl NamedPortId {
         identifier(&format!("port-{}", self.direction.short()), &readable, &digest.finish())
     }
 
-    /// What it is, in words for a comment: at most 128 bytes.
+    /// Returns a description for a comment, of at most 128 bytes.
     pub fn describe(&self) -> String {
         comment(self.to_string())
     }
@@ -38,10 +38,10 @@ impl NamedPortId {
 
 impl fmt::Display for NamedPortId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let whose = match self.direction {
+        let pods = match self.direction {
             Direction::Ingress => "pods judged here",
             Direction::Egress => "all pods",
         };
-        write!(f, "port {}/{} of {whose}", self.name, self.protocol)
+        write!(f, "port {}/{} of {pods}", self.name, self.protocol)
     }
 }

@@ -1,4 +1,4 @@
-//! RulePeers that are found by selectors: pods and nodes, as sets of addresses.
+//! Peer sets: addresses of the pods and nodes that selectors match.
 
 use std::cmp::Ordering;
 use std::fmt;
@@ -10,31 +10,31 @@ use portcullis_cluster::label_selector::LabelSelector;
 
 use super::identifier::{Digest, comment, identifier};
 
-/// RulePeers found by one selector.
+/// Peers that one selector matches.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PeerSelector {
     /// Pods.
     Pods {
-        /// Of which namespaces.
+        /// Their namespaces.
         namespaces: NamespaceScope,
-        /// Which of them.
+        /// The selector of pods in these namespaces.
         pods: LabelSelector,
     },
     /// Nodes.
     Nodes(LabelSelector),
 }
 
-/// Where pods are looked for.
+/// Namespaces of a peer's pods.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum NamespaceScope {
-    /// In this namespace, whatever its labels.
+    /// This namespace, whatever its labels.
     One(Name),
-    /// In the namespaces that a selector finds.
+    /// All namespaces that a selector matches.
     Selected(LabelSelector),
 }
 
-/// A set of addresses, named by what is in it: the union of what its selectors find. Rules with the same
-/// selectors, of whichever policies, share one set.
+/// Identity of a peer set: the union of the peers that its selectors match. Rules with the same selectors share one
+/// set, also across policies.
 #[derive(Clone)]
 pub struct PeerSetId {
     digest: [u8; 16],
@@ -42,7 +42,7 @@ pub struct PeerSetId {
 }
 
 impl PeerSetId {
-    /// The set of what any of the selectors finds.
+    /// Returns the set of all peers that any of these selectors matches.
     pub(super) fn new(mut selectors: Vec<PeerSelector>) -> Self {
         selectors.sort();
         selectors.dedup();
@@ -51,17 +51,17 @@ impl PeerSetId {
         PeerSetId { digest: digest.finish(), selectors: selectors.into() }
     }
 
-    /// What finds its members, sorted.
+    /// Returns its selectors, sorted.
     pub fn selectors(&self) -> &[PeerSelector] {
         &self.selectors
     }
 
-    /// An identifier for nf_tables.
+    /// Returns the name of the nf_tables set.
     pub fn name(&self) -> String {
         identifier("set", &self.to_string(), &self.digest)
     }
 
-    /// What it is, in words for a comment: at most 128 bytes.
+    /// Returns a description for a comment, of at most 128 bytes.
     pub fn describe(&self) -> String {
         comment(self.to_string())
     }

@@ -1,5 +1,4 @@
-//! The pods of a namespace, those with equal labels together: selectors are asked once for all replicas of a
-//! workload.
+//! Pods of a namespace, grouped by labels, so that selectors are evaluated once for all replicas of a workload.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -7,7 +6,7 @@ use std::sync::Arc;
 use portcullis_cluster::NamespacedName;
 use portcullis_cluster::labels::Labels;
 
-/// Live pods by their labels.
+/// Live pods of a namespace by their labels.
 #[derive(Default)]
 pub(super) struct PodsByLabels {
     labels: HashMap<NamespacedName, Arc<Labels>>,
@@ -15,7 +14,7 @@ pub(super) struct PodsByLabels {
 }
 
 impl PodsByLabels {
-    /// Puts a pod to those with its labels.
+    /// Adds a pod, or moves it if its labels have changed.
     pub(super) fn insert(&mut self, pod: &NamespacedName, labels: &Labels) {
         if self.labels.get(pod).is_some_and(|known| **known == *labels) {
             return;
@@ -29,7 +28,7 @@ impl PodsByLabels {
         self.pods.entry(labels).or_default().insert(pod.clone());
     }
 
-    /// Takes a pod out, if it is there.
+    /// Removes a pod, if it is present.
     pub(super) fn remove(&mut self, pod: &NamespacedName) {
         let Some(labels) = self.labels.remove(pod) else { return };
         if let Some(pods) = self.pods.get_mut(&labels) {
@@ -44,12 +43,12 @@ impl PodsByLabels {
         self.labels.is_empty()
     }
 
-    /// All pods.
+    /// Returns all pods.
     pub(super) fn pods(&self) -> impl Iterator<Item = &NamespacedName> {
         self.labels.keys()
     }
 
-    /// All labels, each with the pods that have them.
+    /// Returns all labels, each with the pods that have them.
     pub(super) fn by_labels(&self) -> impl Iterator<Item = (&Labels, &HashSet<NamespacedName>)> {
         self.pods.iter().map(|(labels, pods)| (&**labels, pods))
     }
@@ -75,7 +74,7 @@ mod tests {
     }
 
     #[test]
-    fn pods_move_with_their_labels_and_nothing_stays_of_those_that_are_gone() {
+    fn pods_move_with_their_labels_and_removed_pods_leave_no_entries() {
         let [one, two] = ["one", "two"].map(|name| NamespacedName::new("shop", name));
         let mut replicas = PodsByLabels::default();
         replicas.insert(&one, &labels("web"));

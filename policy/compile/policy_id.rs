@@ -1,4 +1,4 @@
-//! What names a policy, and its rules of one direction.
+//! Identity of policies, of their rules in one direction, and of tiers.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,7 +7,7 @@ use portcullis_cluster::NamespacedName;
 
 use super::identifier::{Digest, comment, identifier};
 
-/// Which way a connection goes, as seen from the pod that is judged.
+/// Direction of a connection, as seen from the pod that a policy selects.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Direction {
     /// To the pod.
@@ -17,10 +17,10 @@ pub enum Direction {
 }
 
 impl Direction {
-    /// Both.
+    /// Both directions.
     pub const BOTH: [Direction; 2] = [Direction::Ingress, Direction::Egress];
 
-    /// `ingress` or `egress`, as fields of the API spell it.
+    /// Returns `ingress` or `egress`, as the API's fields.
     pub fn as_str(self) -> &'static str {
         match self {
             Direction::Ingress => "ingress",
@@ -28,7 +28,7 @@ impl Direction {
         }
     }
 
-    /// `in` or `out`, for names that must be short.
+    /// Returns `in` or `out`, for short names.
     pub(super) fn short(self) -> &'static str {
         match self {
             Direction::Ingress => "in",
@@ -43,10 +43,10 @@ impl fmt::Display for Direction {
     }
 }
 
-/// The tiers, in the order in which they are asked.
+/// Tiers of policies, in the order of evaluation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum PolicyTier {
-    /// ClusterNetworkPolicies before all others.
+    /// ClusterNetworkPolicies that are evaluated before all other policies.
     Admin,
     /// NetworkPolicies.
     Network,
@@ -64,7 +64,7 @@ impl fmt::Display for PolicyTier {
     }
 }
 
-/// A policy.
+/// Identity of a policy.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum PolicyId {
     /// The NetworkPolicy of this namespace and name.
@@ -74,7 +74,7 @@ pub enum PolicyId {
 }
 
 impl PolicyId {
-    /// `namespace/name`, or the name alone of a ClusterNetworkPolicy.
+    /// Returns `namespace/name`, or the name of a ClusterNetworkPolicy.
     pub(super) fn short(&self) -> String {
         match self {
             PolicyId::Network(name) => name.to_string(),
@@ -107,17 +107,17 @@ impl fmt::Debug for PolicyId {
     }
 }
 
-/// The rules of a policy in one direction.
+/// Identity of the rules of a policy in one direction.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RulesId {
-    /// Whose rules.
+    /// The policy.
     pub policy: PolicyId,
-    /// Which of them.
+    /// The direction.
     pub direction: Direction,
 }
 
 impl RulesId {
-    /// An identifier for nf_tables; says which policy and direction, not what the rules are.
+    /// Returns the name of the nf_tables chain. It depends on the policy and direction, not on the rules.
     pub fn name(&self) -> String {
         let mut digest = Digest::new("rules");
         self.policy.feed(&mut digest);
@@ -129,7 +129,7 @@ impl RulesId {
         identifier(&format!("{prefix}-{}", self.direction.short()), &self.policy.short(), &digest.finish())
     }
 
-    /// What it is, in words for a comment: at most 128 bytes.
+    /// Returns a description for a comment, of at most 128 bytes.
     pub fn describe(&self) -> String {
         comment(self.to_string())
     }

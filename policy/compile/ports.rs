@@ -1,13 +1,13 @@
-//! RulePorts that a rule matches.
+//! Ports that a rule matches.
 
 use portcullis_cluster::Protocol;
 
 use super::named_port::NamedPortId;
 
-/// RulePorts at a connection's destination.
+/// Destination ports of a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RulePorts {
-    /// All ports of all protocols, and protocols without ports.
+    /// All ports of all protocols, including protocols without ports.
     Any,
     /// Any of these.
     Listed {
@@ -18,23 +18,23 @@ pub enum RulePorts {
     },
 }
 
-/// RulePorts by number, for each protocol.
+/// Port numbers of each protocol.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct NumericPorts {
-    /// Of TCP.
+    /// TCP ports.
     pub tcp: ProtocolPorts,
-    /// Of UDP.
+    /// UDP ports.
     pub udp: ProtocolPorts,
-    /// Of SCTP.
+    /// SCTP ports.
     pub sctp: ProtocolPorts,
 }
 
-/// RulePorts of one protocol.
+/// Port numbers of one protocol.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProtocolPorts {
-    /// All of them.
+    /// All ports.
     All,
-    /// From the first to the last, both included: sorted, apart from one another by at least one port.
+    /// Ranges from the first to the last port inclusive; sorted, disjoint and not adjacent.
     Ranges(Box<[(u16, u16)]>),
 }
 
@@ -45,7 +45,7 @@ impl Default for ProtocolPorts {
 }
 
 impl RulePorts {
-    /// Whether there is none.
+    /// Returns true if there are no ports.
     pub fn is_empty(&self) -> bool {
         match self {
             RulePorts::Any => false,
@@ -55,8 +55,8 @@ impl RulePorts {
 }
 
 impl NumericPorts {
-    /// Those of a protocol.
-    pub fn of(&self, protocol: Protocol) -> &ProtocolPorts {
+    /// Returns the ports of a protocol.
+    pub fn by_protocol(&self, protocol: Protocol) -> &ProtocolPorts {
         match protocol {
             Protocol::Tcp => &self.tcp,
             Protocol::Udp => &self.udp,
@@ -64,7 +64,7 @@ impl NumericPorts {
         }
     }
 
-    pub(super) fn of_mut(&mut self, protocol: Protocol) -> &mut ProtocolPorts {
+    pub(super) fn by_protocol_mut(&mut self, protocol: Protocol) -> &mut ProtocolPorts {
         match protocol {
             Protocol::Tcp => &mut self.tcp,
             Protocol::Udp => &mut self.udp,
@@ -72,15 +72,15 @@ impl NumericPorts {
         }
     }
 
-    /// Whether there is none.
+    /// Returns true if there are no ports.
     pub fn is_empty(&self) -> bool {
         [&self.tcp, &self.udp, &self.sctp].into_iter().all(ProtocolPorts::is_empty)
     }
 }
 
 impl ProtocolPorts {
-    /// From ranges in any order.
-    pub(super) fn ranges(mut ranges: Vec<(u16, u16)>) -> Self {
+    /// Merges ranges in any order.
+    pub(super) fn from_ranges(mut ranges: Vec<(u16, u16)>) -> Self {
         ranges.sort_unstable();
         let mut merged: Vec<(u16, u16)> = Vec::with_capacity(ranges.len());
         for (first, last) in ranges {
@@ -92,12 +92,12 @@ impl ProtocolPorts {
         ProtocolPorts::Ranges(merged.into())
     }
 
-    /// Whether there is none.
+    /// Returns true if there are no ports.
     pub fn is_empty(&self) -> bool {
         matches!(self, ProtocolPorts::Ranges(ranges) if ranges.is_empty())
     }
 
-    /// Whether a port is among them.
+    /// Returns true if a port is among them.
     pub fn contains(&self, port: u16) -> bool {
         match self {
             ProtocolPorts::All => true,
@@ -123,7 +123,7 @@ mod tests {
             (vec![(1, 65535), (80, 80)], vec![(1, 65535)]),
             (vec![(65535, 65535), (65535, 65535)], vec![(65535, 65535)]),
         ] {
-            let ports = ProtocolPorts::ranges(given.clone());
+            let ports = ProtocolPorts::from_ranges(given.clone());
             assert_eq!(ports, ProtocolPorts::Ranges(expected.clone().into()), "{given:?}");
             for port in [1, 79, 80, 81, 82, 83, 90, 91, 65535] {
                 let within = expected.iter().any(|(first, last)| (*first..=*last).contains(&port));

@@ -1,25 +1,25 @@
-//! What a pod is judged by in one direction.
+//! Profiles: the policies that apply to a pod in one direction.
 
 use super::identifier::{Digest, comment, identifier};
 use super::policy_id::{Direction, PolicyId, PolicyTier, RulesId};
 
-/// The policies that a pod is judged by in one direction, shared by all pods that the same ones select.
-/// Its content is its identity. A pod that no policy selects in a direction has none there.
+/// The policies that apply to a pod in one direction, shared by all pods that the same policies select. Profiles with
+/// equal content are identical. A pod that no policy selects in a direction has no profile there.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Profile {
     /// The direction.
     pub direction: Direction,
     /// ClusterNetworkPolicies of tier Admin with a rule in this direction, by priority, then by name.
     pub admin: Box<[PolicyId]>,
-    /// NetworkPolicies that isolate the pod, by name; none: it is not isolated.
+    /// NetworkPolicies that isolate the pod, by name; empty if the pod is not isolated.
     pub network: Box<[PolicyId]>,
     /// ClusterNetworkPolicies of tier Baseline with a rule in this direction, by priority, then by name.
-    /// None where there is a NetworkPolicy: it has the last word.
+    /// Empty if there is a NetworkPolicy, which always decides before this tier.
     pub baseline: Box<[PolicyId]>,
 }
 
 impl Profile {
-    /// The policies of a tier, in their order.
+    /// Returns the policies of a tier in the order of evaluation.
     pub fn tier(&self, tier: PolicyTier) -> &[PolicyId] {
         match tier {
             PolicyTier::Admin => &self.admin,
@@ -28,22 +28,22 @@ impl Profile {
         }
     }
 
-    /// All its policies, tier by tier.
+    /// Returns all policies in the order of evaluation.
     pub fn policies(&self) -> impl Iterator<Item = &PolicyId> {
         self.admin.iter().chain(&self.network).chain(&self.baseline)
     }
 
-    /// The rules of all its policies, tier by tier.
+    /// Returns the rules of all policies in the order of evaluation.
     pub fn rules(&self) -> impl Iterator<Item = RulesId> + '_ {
         self.policies().map(|policy| RulesId { policy: policy.clone(), direction: self.direction })
     }
 
-    /// Whether no policy is in it.
+    /// Returns true if there are no policies.
     pub(super) fn is_empty(&self) -> bool {
         self.policies().next().is_none()
     }
 
-    /// An identifier for nf_tables.
+    /// Returns the name of the nf_tables chain.
     pub fn name(&self) -> String {
         let mut digest = Digest::new("profile");
         digest.part(self.direction.as_str());
@@ -54,14 +54,14 @@ impl Profile {
         let mut readable = self.policies().next().map(PolicyId::short).unwrap_or_default();
         let more = self.policies().count().saturating_sub(1);
         if more > 0 {
-            // Behind a long name the number would be cut off.
+            // After a long name, the number would be truncated.
             readable.truncate(readable.floor_char_boundary(60));
             readable.push_str(&format!("-and-{more}-more"));
         }
         identifier(&format!("profile-{}", self.direction.short()), &readable, &digest.finish())
     }
 
-    /// What it is, in words for a comment: at most 128 bytes.
+    /// Returns a description for a comment, of at most 128 bytes.
     pub fn describe(&self) -> String {
         let mut words = format!("{} by", self.direction);
         for tier in [PolicyTier::Admin, PolicyTier::Network, PolicyTier::Baseline] {

@@ -1,12 +1,12 @@
-//! Counts users of things, and tells which things came and went in between.
+//! Reference counts that report which keys have become used or unused.
 
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
-/// How often each thing is used.
+/// Number of references to each key.
 pub(super) struct ReferenceCounts<K> {
     counts: BTreeMap<K, usize>,
-    /// What was counted since it was last settled, and whether it was used then.
+    /// Keys that were counted since the last call of [`Self::take_changes`], and whether they were used then.
     before: BTreeMap<K, bool>,
 }
 
@@ -15,13 +15,13 @@ impl<K: Ord + Clone> ReferenceCounts<K> {
         ReferenceCounts { counts: BTreeMap::new(), before: BTreeMap::new() }
     }
 
-    /// One user more.
+    /// Adds a reference.
     pub(super) fn add(&mut self, key: &K) {
         self.note(key);
         *self.counts.entry(key.clone()).or_default() += 1;
     }
 
-    /// One user less.
+    /// Removes a reference.
     pub(super) fn remove(&mut self, key: &K) {
         self.note(key);
         if let Some(count) = self.counts.get_mut(key) {
@@ -38,12 +38,12 @@ impl<K: Ord + Clone> ReferenceCounts<K> {
         }
     }
 
-    /// Whether a thing is used.
+    /// Returns true if a key is used.
     pub(super) fn contains(&self, key: &K) -> bool {
         self.counts.contains_key(key)
     }
 
-    /// The key that is used for this content, if any is.
+    /// Returns the used key that equals this content.
     pub(super) fn key<Q: Ord + ?Sized>(&self, content: &Q) -> Option<&K>
     where
         K: Borrow<Q>,
@@ -51,17 +51,17 @@ impl<K: Ord + Clone> ReferenceCounts<K> {
         self.counts.get_key_value(content).map(|(key, _)| key)
     }
 
-    /// What is used and was not when this was last called; and what was used and is not any more.
+    /// Returns the keys that have become used since the last call, and those that have become unused.
     pub(super) fn take_changes(&mut self) -> (Vec<K>, Vec<K>) {
-        let (mut came, mut went) = (Vec::new(), Vec::new());
+        let (mut added, mut removed) = (Vec::new(), Vec::new());
         for (key, before) in std::mem::take(&mut self.before) {
             match (before, self.counts.contains_key(&key)) {
-                (false, true) => came.push(key),
-                (true, false) => went.push(key),
+                (false, true) => added.push(key),
+                (true, false) => removed.push(key),
                 _ => {}
             }
         }
-        (came, went)
+        (added, removed)
     }
 }
 
@@ -70,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_came_or_went_for_good_is_told() {
+    fn only_net_changes_are_reported() {
         let mut tally = ReferenceCounts::new();
         ["a", "b", "b"].iter().for_each(|key| tally.add(key));
         assert_eq!(tally.take_changes(), (vec!["a", "b"], vec![]));

@@ -1,4 +1,4 @@
-//! A rule, compiled.
+//! Compiled rules of policies.
 
 use std::fmt;
 use std::sync::Arc;
@@ -7,30 +7,29 @@ use super::address_ranges::AddressRanges;
 use super::peer_set::PeerSetId;
 use super::ports::RulePorts;
 
-/// A rule that can match something. Rules that cannot are left out.
+/// A compiled rule. Rules that can never match are omitted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyRule {
-    /// Its place among the policy's rules of the direction, counted from 0, as in `spec.ingress[0]`. Those
-    /// left out count too.
+    /// Its index among the policy's rules of the direction, as in `spec.ingress[0]`. Omitted rules count too.
     pub index: usize,
     /// Its name, which only rules of ClusterNetworkPolicies may have.
     pub name: Option<Arc<str>>,
-    /// What becomes of a connection that it matches.
+    /// Its action.
     pub action: RuleAction,
-    /// Who is at the other end.
+    /// The peers: sources for ingress, destinations for egress.
     pub peers: RulePeers,
-    /// Which ports at the destination.
+    /// The destination ports.
     pub ports: RulePorts,
 }
 
-/// What becomes of a connection that a rule matches.
+/// Action of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum RuleAction {
-    /// It may pass, as far as this direction is concerned. The only action in NetworkPolicies.
+    /// Allows the connection in this direction. The only action in NetworkPolicies.
     Accept,
-    /// It may not.
+    /// Denies the connection.
     Deny,
-    /// The rest of the tier is skipped, also its other policies.
+    /// Skips the rest of the tier, including its other policies.
     Pass,
 }
 
@@ -44,19 +43,19 @@ impl fmt::Display for RuleAction {
     }
 }
 
-/// Who is at the other end: the union of a rule's peers.
+/// The union of a rule's peers.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RulePeers {
-    /// Every address. Then there is nothing else.
+    /// Matches every address; the other fields are then empty.
     pub any: bool,
-    /// Those found by selectors.
+    /// Pods and nodes that selectors match.
     pub pods: Option<PeerSetId>,
-    /// Those in address blocks.
+    /// Address ranges.
     pub blocks: AddressRanges,
 }
 
 impl RulePeers {
-    /// Whether there is nobody.
+    /// Returns true if there are no peers.
     pub fn is_empty(&self) -> bool {
         !self.any && self.pods.is_none() && self.blocks.is_empty()
     }

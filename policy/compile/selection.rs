@@ -1,4 +1,4 @@
-//! Which policies select a pod.
+//! Selection of the policies that apply to a pod.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -11,31 +11,32 @@ use super::policy_id::{Direction, PolicyId};
 use super::profile::Profile;
 use super::translate;
 
-/// The policies, in the order in which they are asked.
+/// All policies, in the order of evaluation.
 #[derive(Default)]
 pub(super) struct Selection {
     of_namespace: HashMap<Name, BTreeSet<NamespacedName>>,
-    /// By tier, priority and name. A cluster has few of them.
+    /// ClusterNetworkPolicies by tier, priority and name. A cluster has few of them.
     cluster: Vec<ClusterPolicy>,
 }
 
 struct ClusterPolicy {
     key: NamespacedName,
     tier: cluster_network_policy::Tier,
-    /// Whether it has a rule in the direction that can match something. Without one it has no effect.
+    /// True if it has an ingress rule that can match. Without one it has no effect on ingress.
     ingress: bool,
+    /// The same for egress.
     egress: bool,
 }
 
-/// The policies that select a pod, for both directions.
+/// The profiles of a pod in both directions.
 pub(super) struct Selected {
     pub(super) ingress: Option<Profile>,
     pub(super) egress: Option<Profile>,
 }
 
 impl Selection {
-    /// Takes over that a NetworkPolicy is there, or is not.
-    pub(super) fn follow_network_policy(&mut self, index: &Index, key: &NamespacedName) {
+    /// Updates whether a NetworkPolicy exists.
+    pub(super) fn update_network_policy(&mut self, index: &Index, key: &NamespacedName) {
         if index.network_policy(key).is_some() {
             self.of_namespace.entry(key.namespace).or_default().insert(key.clone());
         } else if let Some(policies) = self.of_namespace.get_mut(&key.namespace) {
@@ -46,8 +47,8 @@ impl Selection {
         }
     }
 
-    /// Takes over what the index says of ClusterNetworkPolicies.
-    pub(super) fn follow_cluster_policies(&mut self, index: &Index) {
+    /// Updates all ClusterNetworkPolicies.
+    pub(super) fn update_cluster_policies(&mut self, index: &Index) {
         let mut policies: Vec<&ClusterNetworkPolicy> = index.cluster_network_policies().collect();
         policies.sort_by_key(|policy| (policy.tier, policy.priority, &policy.key.name));
         let has_rules = |policy: &ClusterNetworkPolicy, direction| {
@@ -64,12 +65,12 @@ impl Selection {
             .collect();
     }
 
-    /// Whether there is any ClusterNetworkPolicy.
+    /// Returns true if there is any ClusterNetworkPolicy.
     pub(super) fn has_cluster_policies(&self) -> bool {
         !self.cluster.is_empty()
     }
 
-    /// What a pod is judged by.
+    /// Returns the profiles of a pod.
     pub(super) fn select(&self, index: &Index, pod: &Pod) -> Selected {
         let (mut ingress, mut egress) = (Tiers::default(), Tiers::default());
         for key in self.of_namespace.get(&pod.key.namespace).into_iter().flatten() {
@@ -120,7 +121,7 @@ impl Tiers {
     }
 
     fn profile(self, direction: Direction) -> Option<Profile> {
-        // A NetworkPolicy has the last word: the tier behind it is never asked.
+        // A NetworkPolicy always decides, so the Baseline tier is never evaluated after one.
         let baseline = if self.network.is_empty() { self.baseline } else { Vec::new() };
         let profile = Profile {
             direction,

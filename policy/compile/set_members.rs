@@ -1,4 +1,4 @@
-//! Who is in a set: of peers, and of named ports.
+//! Members of peer sets and of sets of named ports.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
@@ -12,14 +12,14 @@ use super::address_index::{AddressIndex, DirtyAddresses, namespace_labels};
 use super::named_port::NamedPortId;
 use super::peer_set::{NamespaceScope, PeerSelector, PeerSetId};
 
-/// Sets of peers, by what can change who is in them.
+/// Index of peer sets by the objects that can change their members.
 #[derive(Default)]
 pub(super) struct PeerSetIndex {
-    /// Pods of this namespace, whatever its labels.
+    /// Sets with pods of one namespace, whatever its labels.
     of_namespace: HashMap<Name, BTreeSet<PeerSetId>>,
-    /// Pods of namespaces found by labels.
+    /// Sets with pods of namespaces that a selector matches.
     of_any_namespace: BTreeSet<PeerSetId>,
-    /// Nodes.
+    /// Sets with nodes.
     of_nodes: BTreeSet<PeerSetId>,
 }
 
@@ -57,23 +57,23 @@ impl PeerSetIndex {
         }
     }
 
-    /// Those that can have pods of a namespace in them.
-    fn by(&self, namespace: Name) -> impl Iterator<Item = &PeerSetId> {
+    /// Returns the sets that can contain pods of a namespace.
+    fn by_namespace(&self, namespace: Name) -> impl Iterator<Item = &PeerSetId> {
         self.of_namespace.get(&namespace).into_iter().flatten().chain(&self.of_any_namespace)
     }
 
-    /// Those whose members an address can be, given the namespaces of pods that had or have it. A set may be
-    /// named more than once.
+    /// Returns the sets that can contain an address, given the namespaces of the pods that have or had it. A set may be
+    /// returned more than once.
     fn by_address<'a>(&'a self, namespaces: &'a [Name]) -> impl Iterator<Item = &'a PeerSetId> {
         let own = namespaces.iter().filter_map(|name| self.of_namespace.get(name)).flatten();
         own.chain(&self.of_any_namespace).chain(&self.of_nodes)
     }
 }
 
-/// Elements that came into sets and went out of them.
+/// Added and removed elements of each set.
 pub(super) type MemberChanges<Id, Element> = BTreeMap<Id, (Vec<Element>, Vec<Element>)>;
 
-/// Brings sets that were there before up to date, for addresses that may have changed hands.
+/// Updates existing peer sets for dirty addresses.
 pub(super) fn update_peer_sets(
     index: &Index,
     addresses: &AddressIndex,
@@ -126,24 +126,24 @@ fn is_namespace(name: Name, labels: &Labels, namespaces: &NamespaceScope) -> boo
     }
 }
 
-/// The members of sets that were not there before. All pods of a namespace with the same labels are looked at once,
-/// however many sets there are.
+/// Returns the members of new peer sets. Each selector is evaluated once for all pods of a namespace with the same
+/// labels.
 pub(super) fn collect_peer_sets(
     index: &Index,
     addresses: &AddressIndex,
-    came: &[PeerSetId],
+    new: &[PeerSetId],
 ) -> BTreeMap<PeerSetId, BTreeSet<IpAddr>> {
     let mut peer_set_index = PeerSetIndex::default();
-    came.iter().for_each(|id| peer_set_index.insert(id));
-    let mut found: BTreeMap<&PeerSetId, Vec<IpAddr>> = came.iter().map(|id| (id, Vec::new())).collect();
+    new.iter().for_each(|id| peer_set_index.insert(id));
+    let mut found: BTreeMap<&PeerSetId, Vec<IpAddr>> = new.iter().map(|id| (id, Vec::new())).collect();
     let namespaces: Vec<Name> = match peer_set_index.of_any_namespace.is_empty() {
         true => peer_set_index.of_namespace.keys().copied().collect(),
         false => addresses.namespaces().collect(),
     };
     for namespace in namespaces {
         let labels = namespace_labels(index, namespace);
-        // What is left to ask of a pod of this namespace.
-        let asks = peer_set_index.by(namespace).map(|id| {
+        // The selectors that a pod of this namespace must match.
+        let candidates = peer_set_index.by_namespace(namespace).map(|id| {
             let selectors = id.selectors().iter().filter_map(|selector| match selector {
                 PeerSelector::Pods { namespaces, pods } => {
                     is_namespace(namespace, &labels, namespaces).then_some(pods)
@@ -152,16 +152,16 @@ pub(super) fn collect_peer_sets(
             });
             (id, selectors.collect::<Vec<&LabelSelector>>())
         });
-        // A set with selectors of both sorts is named twice; it is one set all the same.
-        let asks: BTreeMap<&PeerSetId, Vec<&LabelSelector>> =
-            asks.filter(|(_, selectors)| !selectors.is_empty()).collect();
-        if asks.is_empty() {
+        // A set with selectors of both scopes is returned twice; the map keeps one.
+        let candidates: BTreeMap<&PeerSetId, Vec<&LabelSelector>> =
+            candidates.filter(|(_, selectors)| !selectors.is_empty()).collect();
+        if candidates.is_empty() {
             continue;
         }
         for (labels, pods) in addresses.by_labels(namespace) {
-            // Most pods are in few sets or none, and to find what they own takes longer than to ask.
+            // Most pods are in few sets or none, and finding the addresses they own is slower than the selectors.
             let mut owned: Option<Vec<IpAddr>> = None;
-            for (id, selectors) in &asks {
+            for (id, selectors) in &candidates {
                 if selectors.iter().any(|selector| selector.matches(labels)) {
                     let owned = owned.get_or_insert_with(|| {
                         let pods = pods.iter().filter_map(|key| index.pod(key));
@@ -176,11 +176,11 @@ pub(super) fn collect_peer_sets(
         for node in addresses.nodes() {
             for id in &peer_set_index.of_nodes {
                 let mut selectors = id.selectors().iter();
-                let is = |selector: &PeerSelector| match selector {
+                let matches_node = |selector: &PeerSelector| match selector {
                     PeerSelector::Nodes(selector) => is_node(index, node, selector),
                     PeerSelector::Pods { .. } => false,
                 };
-                if selectors.any(is) {
+                if selectors.any(matches_node) {
                     found.entry(id).or_default().extend(addresses.of_node(node));
                 }
             }
@@ -189,8 +189,7 @@ pub(super) fn collect_peer_sets(
     found.into_iter().map(|(id, members)| (id.clone(), members.into_iter().collect())).collect()
 }
 
-/// Brings sets of named ports that were there before up to date, for addresses that may have changed hands.
-/// `owner` says in which pod a name is looked up.
+/// Updates existing sets of named ports for dirty addresses. `owner` returns the pod in which a name is resolved.
 pub(super) fn update_named_ports<'a>(
     dirty: &DirtyAddresses,
     sets: &mut BTreeMap<NamedPortId, BTreeSet<(IpAddr, u16)>>,
@@ -220,7 +219,7 @@ pub(super) fn update_named_ports<'a>(
     moves
 }
 
-/// The ports of a name that a pod has, as members of the set.
+/// Returns the ports of a pod with this name, as members of the set.
 pub(super) fn ports_of(pod: &Pod, id: &NamedPortId, address: IpAddr) -> impl Iterator<Item = (IpAddr, u16)> {
     let NamedPortId { name, protocol, .. } = *id;
     let ports = pod.named_ports.iter().filter(move |port| port.name == name && port.protocol == protocol);

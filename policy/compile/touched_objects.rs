@@ -1,4 +1,4 @@
-//! What an update has to look at.
+//! Objects that an update must compile again.
 
 use std::collections::BTreeSet;
 
@@ -16,8 +16,8 @@ pub(super) struct TouchedObjects {
 }
 
 impl TouchedObjects {
-    /// What was touched.
-    pub(super) fn of(touched: &DirtyPolicyObjects) -> Self {
+    /// Returns the objects that were touched in an index.
+    pub(super) fn from_index_changes(touched: &DirtyPolicyObjects) -> Self {
         let mut work = TouchedObjects { nodes: touched.nodes.clone(), ..TouchedObjects::default() };
         for ObjectKey { kind, name } in &touched.objects {
             match kind {
@@ -31,11 +31,11 @@ impl TouchedObjects {
         work
     }
 
-    /// Everything there is.
+    /// Returns all objects of an index.
     pub(super) fn all(index: &Index) -> Self {
         TouchedObjects {
             pods: index.pods().map(|pod| pod.key.clone()).collect(),
-            // They matter for their pods, and those are looked at anyway.
+            // Namespaces only affect their pods, all of which are included.
             namespaces: Vec::new(),
             network_policies: index.network_policies().map(|policy| policy.key.clone()).collect(),
             cluster_policies: index.cluster_network_policies().map(|policy| policy.key.clone()).collect(),
@@ -43,7 +43,7 @@ impl TouchedObjects {
         }
     }
 
-    /// Whether there is nothing to do.
+    /// Returns true if nothing was touched.
     pub(super) fn is_empty(&self) -> bool {
         self.pods.is_empty()
             && self.namespaces.is_empty()

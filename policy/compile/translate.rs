@@ -1,4 +1,4 @@
-//! Rules as written, to rules as compiled. What matches nothing is left out.
+//! Translation of the API's rules to compiled rules. Rules that can never match are omitted.
 
 use ipnet::IpNet;
 use portcullis_cluster::cluster_network_policy::{
@@ -17,7 +17,7 @@ use super::rule::{PolicyRule, RuleAction, RulePeers};
 
 const PROTOCOLS: [Protocol; 3] = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
 
-/// The rules of a policy in a direction, as it stands in the index.
+/// Returns the compiled rules of a policy in the index in one direction.
 pub(super) fn rules(index: &Index, id: &RulesId) -> Vec<PolicyRule> {
     match &id.policy {
         PolicyId::Network(key) => {
@@ -32,7 +32,7 @@ pub(super) fn rules(index: &Index, id: &RulesId) -> Vec<PolicyRule> {
     }
 }
 
-/// The rules of a NetworkPolicy; none where it has none, or does not concern the direction.
+/// Returns the compiled rules of a NetworkPolicy; empty if it does not apply to the direction.
 fn network_policy_rules(policy: &NetworkPolicy, direction: Direction) -> Vec<PolicyRule> {
     let rules = match direction {
         Direction::Ingress => &policy.ingress,
@@ -54,7 +54,7 @@ fn network_policy_rules(policy: &NetworkPolicy, direction: Direction) -> Vec<Pol
     compiled.filter(can_match).collect()
 }
 
-/// The rules of a ClusterNetworkPolicy.
+/// Returns the compiled rules of a ClusterNetworkPolicy.
 pub(super) fn cluster_policy_rules(policy: &ClusterNetworkPolicy, direction: Direction) -> Vec<PolicyRule> {
     let rules = match direction {
         Direction::Ingress => &policy.ingress,
@@ -96,7 +96,7 @@ fn network_peers(peers: &[NetworkPolicyPeer], own: Name) -> RulePeers {
             NetworkPolicyPeer::Invalid => {}
         }
     }
-    RulePeers { any: false, pods: set_of(selectors), blocks: AddressRanges::union(blocks) }
+    RulePeers { any: false, pods: peer_set(selectors), blocks: AddressRanges::union(blocks) }
 }
 
 fn cluster_peers(peers: &[ClusterNetworkPolicyPeer]) -> RulePeers {
@@ -115,11 +115,11 @@ fn cluster_peers(peers: &[ClusterNetworkPolicyPeer]) -> RulePeers {
             }
         }
     }
-    RulePeers { any: false, pods: set_of(selectors), blocks: AddressRanges::union(blocks) }
+    RulePeers { any: false, pods: peer_set(selectors), blocks: AddressRanges::union(blocks) }
 }
 
-/// The set of what selectors find, if one of them was understood.
-fn set_of(mut selectors: Vec<PeerSelector>) -> Option<PeerSetId> {
+/// Returns the peer set of the valid selectors, if there are any.
+fn peer_set(mut selectors: Vec<PeerSelector>) -> Option<PeerSetId> {
     selectors.retain(|selector| match selector {
         PeerSelector::Pods { namespaces: NamespaceScope::One(_), pods } => pods.is_valid(),
         PeerSelector::Pods { namespaces: NamespaceScope::Selected(namespaces), pods } => {
@@ -147,17 +147,15 @@ fn cluster_ports(ports: &[ClusterNetworkPolicyPort], direction: Direction) -> Ru
     let mut collected = Collected::new(direction);
     for port in ports {
         match *port {
-            ClusterNetworkPolicyPort::Range { protocol, first, last } => {
-                collected.ranges.push((protocol, first, last))
-            }
-            // It has the protocol that the pod's port of this name has.
+            ClusterNetworkPolicyPort::Range { protocol, first, last } => collected.ranges.push((protocol, first, last)),
+            // The protocol is that of the pod's port with this name.
             ClusterNetworkPolicyPort::Named(name) => PROTOCOLS.iter().for_each(|p| collected.name(name, *p)),
         }
     }
     collected.finish()
 }
 
-/// A rule's ports, as they are found.
+/// Collects a rule's ports.
 struct Collected {
     direction: Direction,
     all: Vec<Protocol>,
@@ -177,11 +175,11 @@ impl Collected {
     fn finish(mut self) -> RulePorts {
         let mut numeric = NumericPorts::default();
         for protocol in PROTOCOLS {
-            let own = self.ranges.iter().filter(|(of, ..)| *of == protocol);
+            let own = self.ranges.iter().filter(|(range_protocol, ..)| *range_protocol == protocol);
             let ranges = own.map(|(_, first, last)| (*first, *last)).collect();
-            *numeric.of_mut(protocol) = match self.all.contains(&protocol) {
+            *numeric.by_protocol_mut(protocol) = match self.all.contains(&protocol) {
                 true => ProtocolPorts::All,
-                false => ProtocolPorts::ranges(ranges),
+                false => ProtocolPorts::from_ranges(ranges),
             };
         }
         self.named.sort();

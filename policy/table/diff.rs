@@ -1,66 +1,66 @@
-//! What differs between two states of the table, line by line.
+//! Line-by-line comparison of the desired and the actual table.
 
 use std::collections::BTreeMap;
 
 use portcullis_netlink::nf_tables::{Chain, Set, Table};
 
-/// What differs in one chain, set, map or counter.
+/// Differences in one chain, set, map or counter.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableDifference {
-    /// Which one, as in `chain egress`.
-    pub place: String,
-    /// What is said of it.
-    pub about: Option<String>,
-    /// The lines that are there; `None` if it is not.
-    pub found: Option<Vec<String>>,
-    /// The lines that should be.
-    pub wanted: Option<Vec<String>>,
+    /// The object, as in `chain egress`.
+    pub object: String,
+    /// The object's comment.
+    pub comment: Option<String>,
+    /// The actual lines; `None` if the object does not exist.
+    pub actual: Option<Vec<String>>,
+    /// The desired lines; `None` if the object should not exist.
+    pub desired: Option<Vec<String>>,
 }
 
-/// A chain, set, map or counter in lines.
+/// Lines and comment of a chain, set, map or counter.
 #[derive(Default)]
 struct Section {
-    about: Option<String>,
+    comment: Option<String>,
     lines: Vec<String>,
 }
 
-/// What differs of the kernel's table, by name; chains come first. What is said of a thing is no difference, nor is
-/// what counters have counted. `foreign` is what is there and is nothing of ours.
-pub fn differences(wanted: &Table, found: Option<&Table>, foreign: &[String]) -> Vec<TableDifference> {
-    let mut wanted = sections(wanted);
-    let mut all = found.map(sections).unwrap_or_default();
-    all.extend(foreign.iter().map(|place| (place.clone(), Section::default())));
+/// Compares the kernel's table with the desired one. Returns differences by name, chains first. Comments and counter
+/// values are ignored. `foreign` are objects in the kernel's table that Portcullis does not know.
+pub fn differences(desired: &Table, actual: Option<&Table>, foreign: &[String]) -> Vec<TableDifference> {
+    let mut desired = sections(desired);
+    let mut all = actual.map(sections).unwrap_or_default();
+    all.extend(foreign.iter().map(|object| (object.clone(), Section::default())));
     let mut differences = Vec::new();
-    for (place, found) in all {
-        let wanted = wanted.remove(&place);
-        if wanted.as_ref().is_some_and(|wanted| wanted.lines == found.lines) {
+    for (object, actual) in all {
+        let desired = desired.remove(&object);
+        if desired.as_ref().is_some_and(|desired| desired.lines == actual.lines) {
             continue;
         }
-        let about = wanted.as_ref().and_then(|wanted| wanted.about.clone()).or(found.about);
-        let wanted = wanted.map(|wanted| wanted.lines);
-        differences.push(TableDifference { place, about, found: Some(found.lines), wanted });
+        let comment = desired.as_ref().and_then(|desired| desired.comment.clone()).or(actual.comment);
+        let desired = desired.map(|desired| desired.lines);
+        differences.push(TableDifference { object, comment, actual: Some(actual.lines), desired });
     }
-    differences.extend(wanted.into_iter().map(|(place, section)| TableDifference {
-        place,
-        about: section.about,
-        found: None,
-        wanted: Some(section.lines),
+    differences.extend(desired.into_iter().map(|(object, section)| TableDifference {
+        object,
+        comment: section.comment,
+        actual: None,
+        desired: Some(section.lines),
     }));
-    differences.sort_by(|a, b| a.place.cmp(&b.place));
+    differences.sort_by(|a, b| a.object.cmp(&b.object));
     differences
 }
 
 fn sections(table: &Table) -> BTreeMap<String, Section> {
     let text = |comment: &Option<_>| comment.as_ref().map(ToString::to_string);
     let chains = table.chains.iter().map(|(name, chain)| {
-        (format!("chain {name}"), Section { about: text(&chain.comment), lines: chain_lines(chain) })
+        (format!("chain {name}"), Section { comment: text(&chain.comment), lines: chain_lines(chain) })
     });
     let sets = table.sets.iter().map(|(name, set)| {
         let kind = if set.spec.is_map() { "map" } else { "set" };
-        (format!("{kind} {name}"), Section { about: text(&set.spec.comment), lines: set_lines(set) })
+        (format!("{kind} {name}"), Section { comment: text(&set.spec.comment), lines: set_lines(set) })
     });
     let counters = table.counters.iter().map(|(name, comment)| {
-        (format!("counter {name}"), Section { about: text(comment), lines: Vec::new() })
+        (format!("counter {name}"), Section { comment: text(comment), lines: Vec::new() })
     });
     chains.chain(sets).chain(counters).collect()
 }
@@ -69,10 +69,10 @@ fn chain_lines(chain: &Chain) -> Vec<String> {
     lines_of(&Chain { comment: None, ..chain.clone() })
 }
 
-/// What kind of set it is, and then its elements.
+/// Returns the set's properties, then its elements.
 fn set_lines(set: &Set) -> Vec<String> {
     let mut bare = Set::new(set.spec.clone());
-    // A size may be the kernel's own choice.
+    // The kernel may choose the size.
     (bare.spec.comment, bare.spec.size) = (None, None);
     let mut lines = lines_of(&bare);
     lines.extend(set.element_lines());
@@ -106,12 +106,13 @@ mod tests {
     }
 
     #[test]
-    fn what_differs_is_told_by_name_and_line() {
-        let words = |found: &Table, foreign: &[&str]| -> Vec<String> {
+    fn differences_are_reported_by_object_and_line() {
+        let lines = |actual: &Table, foreign: &[&str]| -> Vec<String> {
             let foreign: Vec<String> = foreign.iter().map(|text| (*text).to_owned()).collect();
-            let told = differences(&table(), Some(found), &foreign).into_iter();
-            let words = told.map(|d| format!("{} ({:?}): {:?} {:?}", d.place, d.about, d.found, d.wanted));
-            words.collect()
+            let differences = differences(&table(), Some(actual), &foreign).into_iter();
+            let lines = differences
+                .map(|d| format!("{} ({:?}): {:?} {:?}", d.object, d.comment, d.actual, d.desired));
+            lines.collect()
         };
         let changed = |change: fn(&mut Table)| {
             let mut changed = table();
@@ -119,13 +120,13 @@ mod tests {
             changed
         };
         let none: [&str; 0] = [];
-        assert_eq!(words(&table(), &[]), none);
+        assert_eq!(lines(&table(), &[]), none);
         let comments = changed(|table| {
             table.chains.values_mut().for_each(|chain| chain.comment = None);
             table.sets.values_mut().for_each(|set| set.spec.comment = None);
             table.sets.values_mut().for_each(|set| set.spec.size = Some(7));
         });
-        assert_eq!(words(&comments, &[]), none);
+        assert_eq!(lines(&comments, &[]), none);
         type Row<'a> = (fn(&mut Table), &'a [&'a str], &'a str);
         let rows: [Row<'_>; 5] = [
             (
@@ -147,7 +148,7 @@ mod tests {
             (|_| {}, &["object quota"], "object quota (None): Some([]) None"),
         ];
         for (change, foreign, expected) in rows {
-            assert_eq!(words(&changed(change), foreign), [expected]);
+            assert_eq!(lines(&changed(change), foreign), [expected]);
         }
         assert_eq!(differences(&table(), None, &[]).len(), 3, "no table at all");
     }

@@ -1,4 +1,4 @@
-//! The table in the kernel.
+//! Enforcer: keeps the policies' tables in the kernel.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -16,10 +16,10 @@ use super::options::PolicyOptions;
 use crate::compile::{CompiledPolicies, PolicyChanges};
 use crate::interfaces::PodInterface;
 
-/// The families of the tables that there are.
+/// The families of the tables.
 const FAMILIES: [TableFamily; 2] = [TableFamily::Inet, TableFamily::Bridge];
 
-/// Keeps the kernel's tables as the policies want them.
+/// Writes the policies' tables to the kernel.
 #[derive(Debug)]
 pub struct Enforcer {
     table: PolicyTable,
@@ -27,60 +27,59 @@ pub struct Enforcer {
     socket: Socket,
 }
 
-/// Packets that were dropped, or, with [`PolicyOptions::audit`], would have been.
+/// A counter of packets that were dropped, or would be with [`PolicyOptions::audit`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DropCounter {
-    /// Why.
-    pub label: DropLabels,
-    /// How many packets, since the counter was made.
+    /// Direction and policies.
+    pub labels: DropLabels,
+    /// Packets since the counter was created.
     pub packets: u64,
-    /// How many bytes.
+    /// Bytes since the counter was created.
     pub bytes: u64,
 }
 
-/// Why policies cannot be enforced.
+/// Error of the enforcer.
 #[derive(Debug, thiserror::Error)]
 pub enum EnforceError {
     /// The kernel has no nf_tables.
-    #[error("this kernel has no nf_tables (CONFIG_NF_TABLES), by which NetworkPolicies are enforced")]
+    #[error("NetworkPolicies cannot be enforced: this kernel has no nf_tables (CONFIG_NF_TABLES)")]
     NoTables,
-    /// The kernel refuses.
+    /// The kernel rejected a request.
     #[error(transparent)]
     Kernel(#[from] portcullis_netlink::Error),
 }
 
 impl Enforcer {
-    /// Prepares to enforce; the kernel is not touched before [`Enforcer::sync`]. Belongs to the network namespace of
-    /// the calling thread.
+    /// Opens an enforcer in the network namespace of the calling thread. It changes nothing before [`Enforcer::sync`].
     ///
     /// # Errors
-    /// The kernel has no nf_tables, or there is no privilege.
+    /// The kernel has no nf_tables, or the process lacks privilege.
     pub fn open(options: PolicyOptions) -> Result<Self, EnforceError> {
         let socket = nf_tables::open()?.ok_or(EnforceError::NoTables)?;
         Ok(Enforcer { table: PolicyTable::new(options), has_bridge_family: true, socket })
     }
 
-    /// How policies are enforced.
+    /// Returns the options.
     pub fn options(&self) -> &PolicyOptions {
         self.table.options()
     }
 
-    /// The table as it should be.
+    /// Returns the desired tables.
     pub fn table(&self) -> &PolicyTable {
         &self.table
     }
 
-    /// The socket that writes, by which events tell our own changes from those of others.
+    /// Returns the socket that writes, whose port id distinguishes our own changes from external ones.
     pub fn socket(&self) -> &Socket {
         &self.socket
     }
 
-    /// Takes in what changed. `compiled` is how it is after the changes.
+    /// Applies changes of compiled policies to the desired tables. `compiled` is the state after the changes.
     pub fn apply(&mut self, changes: &PolicyChanges, compiled: &CompiledPolicies) {
         self.table.apply(changes, compiled);
     }
 
-    /// Enforces in another way from the next [`Enforcer::sync`] on.
+    /// Changes the options, with effect from the next [`Enforcer::sync`].
     pub fn set_options(&mut self, options: PolicyOptions, compiled: &CompiledPolicies) {
         if options == *self.table.options() {
             return;
@@ -88,38 +87,38 @@ impl Enforcer {
         self.table = PolicyTable::from_compiled(options, compiled);
     }
 
-    /// Has the middle of a TCP connection that is not tracked pass from the next [`Enforcer::sync`] on, or be judged as
-    /// its begin.
+    /// Sets whether untracked TCP connections are picked up in their middle, with effect from the next
+    /// [`Enforcer::sync`]. If not, such a packet is evaluated as the first of a new connection.
     pub fn set_pick_up(&mut self, on: bool) {
         self.table.set_pick_up(on);
     }
 
-    /// Matches pods by these interfaces from the next [`Enforcer::sync`] on. `compiled` is what the table follows.
+    /// Sets the interfaces by which pods are matched, with effect from the next [`Enforcer::sync`].
     pub fn set_interfaces(&mut self, interfaces: &[PodInterface], compiled: &CompiledPolicies) {
         self.table.set_interfaces(interfaces, compiled);
     }
 
-    /// Whether the kernel may hold something else than it should.
+    /// Returns true if the kernel's tables may differ from the desired ones.
     pub fn needs_sync(&self) -> bool {
         let bridge = self.has_bridge_family && self.table.bridge().is_dirty();
         self.table.table().is_dirty() || bridge
     }
 
-    /// Whether the kernel has nf_tables for bridges, as far as is known. Without it, pods that are ports of a bridge are
-    /// matched by their addresses of the API alone.
+    /// Returns false if the kernel is known to lack the bridge family of nf_tables. Pods that are ports of a bridge are
+    /// then matched by the addresses of their Pod objects only.
     pub fn has_bridge_family(&self) -> bool {
         self.has_bridge_family
     }
 
-    /// Has the next [`Enforcer::sync`] compare everything with the kernel.
+    /// Makes the next [`Enforcer::sync`] compare all objects with the kernel.
     pub fn request_full_sync(&mut self) {
         self.table.tables_mut().into_iter().for_each(DesiredTable::invalidate);
     }
 
-    /// Makes the kernel hold what it should, in one transaction for each of the two tables.
+    /// Writes the desired tables, in one transaction each.
     ///
     /// # Errors
-    /// The kernel refuses; it then holds what it held before.
+    /// The kernel rejected a transaction, which then has no effect.
     pub fn sync(&mut self) -> Result<CommitSummary, portcullis_netlink::Error> {
         let Enforcer { table, socket, has_bridge_family } = self;
         let [inet, bridge] = table.tables_mut();
@@ -142,10 +141,10 @@ impl Enforcer {
         Ok(committed)
     }
 
-    /// What the kernel's tables differ in.
+    /// Compares the kernel's tables with the desired ones.
     ///
     /// # Errors
-    /// They cannot be read.
+    /// The tables cannot be read.
     pub fn check(&mut self) -> Result<ChangeCounts, portcullis_netlink::Error> {
         let mut extent = self.table.table().check(&mut self.socket)?;
         if self.has_bridge_family {
@@ -154,14 +153,14 @@ impl Enforcer {
         Ok(extent)
     }
 
-    /// Takes the tables away: nothing is enforced any more. The families of those that there were.
+    /// Removes the tables, which ends enforcement. Returns the families of the removed tables.
     ///
     /// # Errors
-    /// The kernel refuses.
+    /// The kernel rejected a deletion.
     pub fn remove() -> Result<Vec<TableFamily>, EnforceError> {
         let mut socket = nf_tables::open()?.ok_or(EnforceError::NoTables)?;
         let mut removed = Vec::new();
-        // That of the family bridge alone does nothing, so it goes last.
+        // The bridge table has no effect on its own, so it is removed last.
         for family in FAMILIES {
             if delete_table(&mut socket, family, TABLE)? {
                 removed.push(family);
@@ -171,11 +170,11 @@ impl Enforcer {
     }
 }
 
-/// The kernel's table of a family, and what is in it that we have no words for; `None` if there is none. Belongs to the
-/// network namespace of the calling thread.
+/// Reads the kernel's table of a family, and the objects in it that Portcullis does not know, in the network namespace
+/// of the calling thread; `None` if there is no table.
 ///
 /// # Errors
-/// It cannot be read.
+/// The table cannot be read.
 pub fn read(family: TableFamily) -> Result<Option<(Table, UnknownObjects)>, EnforceError> {
     let mut socket = nf_tables::open()?.ok_or(EnforceError::NoTables)?;
     match nf_tables::read(&mut socket, family, TABLE) {
@@ -184,29 +183,28 @@ pub fn read(family: TableFamily) -> Result<Option<(Table, UnknownObjects)>, Enfo
     }
 }
 
-/// Whether the kernel has nf_tables for bridges. PolicyChanges nothing.
+/// Returns true if the kernel has the bridge family of nf_tables. Changes nothing.
 pub fn has_bridge_family() -> bool {
-    let tried = || -> portcullis_netlink::Result<bool> {
+    let probe = || -> portcullis_netlink::Result<bool> {
         let Some(mut socket) = nf_tables::open()? else { return Ok(false) };
         match DesiredTable::new(TableFamily::Bridge, TABLE).check_edits(&mut socket) {
             Err(error) if is_without_family(&error) => Ok(false),
-            tried => tried.map(|()| true),
+            result => result.map(|()| true),
         }
     };
-    // What cannot be told is found out when the table is written.
-    tried().unwrap_or(true)
+    // If this fails for another reason, the first sync finds out.
+    probe().unwrap_or(true)
 }
 
-/// Whether the kernel has no nf_tables for a family.
+/// Returns true if the kernel lacks an nf_tables family.
 fn is_without_family(error: &portcullis_netlink::Error) -> bool {
     matches!(error.errno(), Some(libc::EOPNOTSUPP | libc::EAFNOSUPPORT))
 }
 
-/// What was dropped so far, by the counters of the kernel's table. Belongs to the network namespace of the calling
-/// thread.
+/// Reads the drop counters of the kernel's tables in the network namespace of the calling thread.
 ///
 /// # Errors
-/// It cannot be read.
+/// The counters cannot be read.
 pub fn read_drop_counters(labels: &BTreeMap<Arc<str>, DropLabels>) -> Result<Vec<DropCounter>, EnforceError> {
     let mut socket = nf_tables::open()?.ok_or(EnforceError::NoTables)?;
     let mut counters: Vec<(String, (u64, u64))> = Vec::new();
@@ -218,18 +216,18 @@ pub fn read_drop_counters(labels: &BTreeMap<Arc<str>, DropLabels>) -> Result<Vec
     }
     let counters =
         counters.into_iter().filter_map(|(name, sums)| Some((labels.get(name.as_str())?.clone(), sums)));
-    Ok(by_label(counters))
+    Ok(sum_by_labels(counters))
 }
 
-/// Adds up counters of one label: profiles may have the same NetworkPolicies and differ in others, or in policies that
-/// their label has no room for. A metric has each label once.
-fn by_label(counters: impl Iterator<Item = (DropLabels, (u64, u64))>) -> Vec<DropCounter> {
+/// Sums up counters with equal labels, which a metric must have only once. Profiles may have the same NetworkPolicies
+/// and differ in ClusterNetworkPolicies, or in policies that do not fit into the labels.
+fn sum_by_labels(counters: impl Iterator<Item = (DropLabels, (u64, u64))>) -> Vec<DropCounter> {
     let mut sums: BTreeMap<DropLabels, (u64, u64)> = BTreeMap::new();
-    for (label, (packets, bytes)) in counters {
-        let sum = sums.entry(label).or_default();
+    for (labels, (packets, bytes)) in counters {
+        let sum = sums.entry(labels).or_default();
         *sum = (sum.0 + packets, sum.1 + bytes);
     }
-    sums.into_iter().map(|(label, (packets, bytes))| DropCounter { label, packets, bytes }).collect()
+    sums.into_iter().map(|(labels, (packets, bytes))| DropCounter { labels, packets, bytes }).collect()
 }
 
 #[cfg(test)]
@@ -237,10 +235,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_label_is_counted_once() {
-        let label = |policy: &str| DropLabels { direction: "ingress", policy: policy.to_owned() };
-        let counters = [(label("b"), (1, 10)), (label("a"), (2, 20)), (label("b"), (3, 30))];
-        let counted = |policy, packets, bytes| DropCounter { label: label(policy), packets, bytes };
-        assert_eq!(by_label(counters.into_iter()), [counted("a", 2, 20), counted("b", 4, 40)]);
+    fn counters_with_equal_labels_are_summed_up() {
+        let labels = |policy: &str| DropLabels { direction: "ingress", policy: policy.to_owned() };
+        let counters = [(labels("b"), (1, 10)), (labels("a"), (2, 20)), (labels("b"), (3, 30))];
+        let counter = |policy, packets, bytes| DropCounter { labels: labels(policy), packets, bytes };
+        assert_eq!(sum_by_labels(counters.into_iter()), [counter("a", 2, 20), counter("b", 4, 40)]);
     }
 }

@@ -1,15 +1,15 @@
-//! Pods matched by their interfaces, for packets whose address at the pod's end is none that the API gives the pod:
-//! link-local addresses, multicast, broadcast, and addresses that the pod has given itself.
+//! Matching of pods by interface, for packets whose address at the pod's end is not in the Pod object: link-local,
+//! multicast and broadcast addresses, and addresses that the pod has assigned itself.
 //!
 //! ```text
-//! bridge prerouting ── from a port, source is none of the pod's ─► priority becomes the number of the port
-//!   └► inet prerouting ── interface, or that number, is in a map ─► profile-out-…
-//! bridge forward ───── to a port, destination is none of the pod's ─► priority becomes the number of the port
-//!   └► inet postrouting, chain ingress ── interface, or that number, is in a map ─► profile-in-…
+//! bridge prerouting ── from a port, source is no address of the pod ─► meta priority = index of the port
+//!   └► inet prerouting ── interface, or meta priority, is in a map ─► profile-out-…
+//! bridge forward ───── to a port, destination is no address of the pod ─► meta priority = index of the port
+//!   └► inet postrouting, chain ingress ── interface, or meta priority, is in a map ─► profile-in-…
 //! ```
-//! Rules of the family `inet` see the bridge as the interface of packets that it passes on, not the port, and rules of
-//! the family `bridge` have no connection tracking; so the latter tell the former the port. They do so by the packet's
-//! priority, as marks are shared with everything else on the node. Only packets with foreign addresses get one.
+//! For bridged packets, rules of the inet family see the bridge as interface and not its port, and rules of the bridge
+//! family have no connection tracking. So the bridge table passes the port to the inet table in the packet's priority;
+//! marks are shared with all other software on the node. Only packets with foreign addresses get a priority.
 
 use std::sync::Arc;
 
@@ -33,29 +33,28 @@ const INTERFACE_ADDRESSES: &str = "interface-addresses";
 const EGRESS_INTERFACES: &str = "egress-interfaces";
 const INGRESS_INTERFACES: &str = "ingress-interfaces";
 
-/// Before br_netfilter has the rules of the family `inet` look at a frame (`NF_BR_PRI_BRNF`, 0).
+/// Before br_netfilter passes a frame to the inet hooks (`NF_BR_PRI_BRNF`, 0).
 const BRIDGE_PRIORITY: i32 = -300;
 
-/// What tells the number of a port towards which a packet goes from that of one it comes from. Numbers of interfaces
-/// have 31 bits.
-const TOWARDS: u32 = 1 << 31;
+/// Flag in the priority: the port is the packet's output port, not its input port. Interface indexes have 31 bits.
+const OUTPUT_PORT: u32 = 1 << 31;
 
-/// Length of an interface's name with its padding (`IFNAMSIZ`).
+/// Length of an interface name with padding (`IFNAMSIZ`).
 const NAME_BYTES: usize = 16;
 
 const IN: Field = Field::Meta(Meta::IifName);
 const OUT: Field = Field::Meta(Meta::OifName);
 const PORT: Field = Field::Meta(Meta::Priority);
 
-/// ICMP types that no pod has to send: router advertisement and redirect (RFC 4861 for IPv6; RFC 1256 and RFC 792 for
+/// ICMP types that pods must not send: router advertisement and redirect (RFC 4861 for IPv6; RFC 1256 and RFC 792 for
 /// IPv4).
 const ROUTERS_ONLY: [(Family, u8); 4] =
     [(Family::V6, 134), (Family::V6, 137), (Family::V4, 9), (Family::V4, 5)];
 
-/// DHCP and DHCPv6: the group that clients ask, and the port of servers.
+/// DHCP and DHCPv6: the address to which clients send, and the servers' port.
 const ADDRESS_ASSIGNMENT: [(&str, u16); 2] = [("255.255.255.255", 67), ("ff02::1:2", 547)];
 
-/// The table of the family `bridge`, without any port.
+/// Returns the table of the bridge family, without any port.
 pub(super) fn bridge_table(options: &PolicyOptions) -> DesiredTable {
     let mut table = DesiredTable::new(TableFamily::Bridge, TABLE);
     table.set_comment("NetworkPolicy for ports of bridges, by portcullis");
@@ -86,7 +85,7 @@ pub(super) fn bridge_table(options: &PolicyOptions) -> DesiredTable {
     table
 }
 
-/// The lines that drop what only routers send, where it comes from a pod.
+/// Returns the rules that drop router advertisements and redirects of pods.
 fn router_advertisements(
     of_family: impl Fn(Family) -> Rule,
     interfaces: &str,
@@ -97,14 +96,14 @@ fn router_advertisements(
             Family::V4 => libc::IPPROTO_ICMP,
             Family::V6 => libc::IPPROTO_ICMPV6,
         };
-        let line = of_family(family).protocol(protocol as u8);
-        let line = line.is(Field::IcmpType, kind).is_in(&[IN], interfaces);
-        dropped(line, ROUTER_ADVERTISEMENTS, options)
+        let rule = of_family(family).protocol(protocol as u8);
+        let rule = rule.is(Field::IcmpType, kind).is_in(&[IN], interfaces);
+        count_and_drop(rule, ROUTER_ADVERTISEMENTS, options)
     })
 }
 
-/// The lines that give packets of a port the number of the port, unless their address is one of the pod's. Frames that are
-/// neither IP nor ARP never reach rules of the family `inet`, so they are dropped.
+/// Returns the rules that set the priority of a port's packets to the index of the port, unless their address is one of
+/// the pod's. Frames that are neither IP nor ARP never reach rules of the inet family, so they are dropped.
 fn number_of_port(
     interface: Field,
     address: fn(Family) -> Field,
@@ -118,19 +117,19 @@ fn number_of_port(
     let foreign = Family::ALL.map(|family| {
         Rule::new().ether_family(family).set_priority_from_map(&[interface], numbers).then(Verdict::Accept)
     });
-    let passed = [libc::ETH_P_IP, libc::ETH_P_IPV6, libc::ETH_P_ARP];
-    let other = passed.iter().fold(Rule::new(), |line, kind| line.ether_type_is_not(*kind as u16));
-    let other = dropped(other.set_priority_from_map(&[interface], numbers), OTHER_PROTOCOLS, options);
+    let known_protocols = [libc::ETH_P_IP, libc::ETH_P_IPV6, libc::ETH_P_ARP];
+    let other = known_protocols.iter().fold(Rule::new(), |rule, kind| rule.ether_type_is_not(*kind as u16));
+    let other = count_and_drop(other.set_priority_from_map(&[interface], numbers), OTHER_PROTOCOLS, options);
     known.into_iter().chain(foreign).chain([other])
 }
 
-/// Counts what a line matches, and drops it unless it is only audited.
-fn dropped(line: Rule, counter: &str, options: &PolicyOptions) -> Rule {
-    let line = line.counter(counter);
-    if options.audit { line } else { line.then(Verdict::Drop) }
+/// Adds a counter to a rule, and a drop unless in audit mode.
+fn count_and_drop(rule: Rule, counter: &str, options: &PolicyOptions) -> Rule {
+    let rule = rule.counter(counter);
+    if options.audit { rule } else { rule.then(Verdict::Drop) }
 }
 
-/// Puts the sets and maps of interfaces into the table of the family `inet`, without any interface.
+/// Adds the sets and maps of interfaces to the inet table, without any interface.
 pub(super) fn put_sets(table: &mut DesiredTable) {
     let mut put = |name: &str, spec: SetSpec| table.put_set(&name.into(), Set::new(spec));
     put(POD_INTERFACES, SetSpec::new(&[DataType::IfName]).with_comment("interfaces of pods"));
@@ -160,21 +159,22 @@ pub(super) fn put_sets(table: &mut DesiredTable) {
     }
 }
 
-/// The lines of the inet hook `prerouting`, behind those that accept established connections and neighbour discovery.
+/// Returns the rules of the inet prerouting chain, after those that accept established connections and neighbour
+/// discovery.
 pub(super) fn from_interfaces() -> Vec<Rule> {
-    let mut lines: Vec<Rule> = address_assignment().collect();
-    lines.extend(from_ports());
-    lines.extend(Family::ALL.map(|family| {
+    let mut rules: Vec<Rule> = dhcp_clients().collect();
+    rules.extend(from_ports());
+    rules.extend(Family::ALL.map(|family| {
         let key = [IN, Field::Source(family)];
         Rule::new().family(family).is_in(&key, of_family(INTERFACE_ADDRESSES, family)).then(Verdict::Accept)
     }));
-    lines.push(Rule::new().verdict_map(&[IN], EGRESS_INTERFACES));
-    lines
+    rules.push(Rule::new().verdict_map(&[IN], EGRESS_INTERFACES));
+    rules
 }
 
-/// The lines that drop router advertisements and redirects that come in by an interface of a pod.
-pub(super) fn of_routers(options: &PolicyOptions) -> impl Iterator<Item = Rule> {
-    // The header of ICMP tells nft the family only of IPv6.
+/// Returns the rules that drop router advertisements and redirects from pod interfaces.
+pub(super) fn router_advertisements_of_pods(options: &PolicyOptions) -> impl Iterator<Item = Rule> {
+    // For nft, a match of ICMPv6 implies the family; one of ICMP does not.
     let packet = |family| match family {
         Family::V4 => Rule::new().family(family),
         Family::V6 => Rule::new(),
@@ -182,45 +182,45 @@ pub(super) fn of_routers(options: &PolicyOptions) -> impl Iterator<Item = Rule> 
     router_advertisements(packet, POD_INTERFACES, options)
 }
 
-/// The line for packets that come from a port whose number the bridge table has told.
+/// Returns the rule for packets from a port that the bridge table has set as priority.
 pub(super) fn from_ports() -> [Rule; 1] {
     [Rule::new().verdict_map(&[PORT], EGRESS_PORTS)]
 }
 
-/// The lines for packets that go to an interface or a port of a pod with an address that is none of the pod's.
+/// Returns the rules for packets to an interface or port of a pod with an address that is not the pod's.
 pub(super) fn to_interfaces() -> Vec<Rule> {
-    let mut lines = vec![Rule::new().verdict_map(&[PORT], INGRESS_PORTS)];
-    lines.extend(Family::ALL.map(|family| {
+    let mut rules = vec![Rule::new().verdict_map(&[PORT], INGRESS_PORTS)];
+    rules.extend(Family::ALL.map(|family| {
         let key = [OUT, Field::Destination(family)];
         let foreign = Rule::new().family(family).is_not_in(&key, of_family(INTERFACE_ADDRESSES, family));
         foreign.verdict_map(&[OUT], INGRESS_INTERFACES)
     }));
-    lines
+    rules
 }
 
-/// The lines of the hook `input` for what pods send to all nodes and hosts of a network. It may be for the node as for
-/// any other, and so their rules for other destinations count.
+/// Returns the rules of the input chain for multicast and broadcast packets of pods. The node is only one of their
+/// receivers, so the rules for all other destinations apply.
 pub(super) fn to_groups() -> Vec<Rule> {
-    let mut lines: Vec<Rule> = address_assignment().collect();
+    let mut rules: Vec<Rule> = dhcp_clients().collect();
     let kinds = [(Family::V4, FIB_BROADCAST), (Family::V4, FIB_MULTICAST), (Family::V6, FIB_MULTICAST)];
-    lines.extend(kinds.map(|(family, kind)| {
-        let line = Rule::new().family(family).to_address_type(kind);
-        line.verdict_map(&[Field::Source(family)], of_family(EGRESS, family))
+    rules.extend(kinds.map(|(family, kind)| {
+        let rule = Rule::new().family(family).to_address_type(kind);
+        rule.verdict_map(&[Field::Source(family)], of_family(EGRESS, family))
     }));
-    lines
+    rules
 }
 
-/// The lines that accept what clients of DHCP and DHCPv6 send.
-fn address_assignment() -> impl Iterator<Item = Rule> {
+/// Returns the rules that accept packets of DHCP and DHCPv6 clients.
+fn dhcp_clients() -> impl Iterator<Item = Rule> {
     ADDRESS_ASSIGNMENT.into_iter().map(|(group, port)| {
-        let line =
+        let rule =
             Rule::new().destination(group.parse().expect("an address")).protocol(libc::IPPROTO_UDP as u8);
-        line.is(Field::DestinationPort, port).then(Verdict::Accept)
+        rule.is(Field::DestinationPort, port).then(Verdict::Accept)
     })
 }
 
-/// Makes both tables' sets and maps those of these interfaces.
-pub(super) fn attach(
+/// Replaces the elements of both tables' sets and maps by those of these interfaces.
+pub(super) fn set_interfaces(
     interfaces: &[PodInterface],
     compiled: &CompiledPolicies,
     inet: &mut DesiredTable,
@@ -241,12 +241,13 @@ pub(super) fn attach(
         (&contents.egress, EGRESS_PORTS, EGRESS_INTERFACES),
         (&contents.ingress, INGRESS_PORTS, INGRESS_INTERFACES),
     ];
-    for (judged, ports, interfaces) in directions {
-        let number = |one: &Judged| (one.name.clone(), Element::value(Key::new().number(one.number)));
-        fill(bridge, ports, judged.iter().map(number).collect());
-        let goto = |one: &Judged| Element::verdict(Verdict::goto(one.profile.name()));
-        fill(inet, ports, judged.iter().map(|one| (Key::new().number(one.number), goto(one))).collect());
-        fill(inet, interfaces, judged.iter().map(|one| (one.name.clone(), goto(one))).collect());
+    for (selected, ports, interfaces) in directions {
+        let number =
+            |one: &SelectedInterface| (one.name.clone(), Element::value(Key::new().number(one.number)));
+        fill(bridge, ports, selected.iter().map(number).collect());
+        let goto = |one: &SelectedInterface| Element::verdict(Verdict::goto(one.profile.name()));
+        fill(inet, ports, selected.iter().map(|one| (Key::new().number(one.number), goto(one))).collect());
+        fill(inet, interfaces, selected.iter().map(|one| (one.name.clone(), goto(one))).collect());
     }
 }
 
@@ -258,8 +259,8 @@ fn fill(table: &mut DesiredTable, name: &str, elements: Vec<(Key, Element)>) {
     }
 }
 
-/// An interface of a pod that is judged in a direction.
-struct Judged {
+/// An interface of a pod with a profile in a direction.
+struct SelectedInterface {
     name: Key,
     number: u32,
     profile: Arc<Profile>,
@@ -268,10 +269,10 @@ struct Judged {
 #[derive(Default)]
 struct Contents {
     names: Vec<Key>,
-    /// Names with addresses of the API, by family in the order of [`Family::ALL`].
+    /// Names with addresses of Pod objects, by family in the order of [`Family::ALL`].
     addresses: [Vec<Key>; 2],
-    egress: Vec<Judged>,
-    ingress: Vec<Judged>,
+    egress: Vec<SelectedInterface>,
+    ingress: Vec<SelectedInterface>,
 }
 
 impl Contents {
@@ -281,7 +282,7 @@ impl Contents {
         bytes[..length].copy_from_slice(&interface.name.as_bytes()[..length]);
         let name = Key::new().part(&bytes);
         let pods: Vec<&LocalPod> = interface.pods.iter().filter_map(|pod| compiled.pod(pod)).collect();
-        // Where several pods claim an interface, one that is judged counts.
+        // If several pods claim an interface, the first one with a profile is used.
         let egress = pods.iter().find_map(|pod| pod.egress.clone());
         let ingress = pods.iter().find_map(|pod| pod.ingress.clone());
         self.names.push(name.clone());
@@ -296,7 +297,15 @@ impl Contents {
             }
         }
         let index = interface.index;
-        self.egress.extend(egress.map(|profile| Judged { name: name.clone(), number: index, profile }));
-        self.ingress.extend(ingress.map(|profile| Judged { name, number: index | TOWARDS, profile }));
+        self.egress.extend(egress.map(|profile| SelectedInterface {
+            name: name.clone(),
+            number: index,
+            profile,
+        }));
+        self.ingress.extend(ingress.map(|profile| SelectedInterface {
+            name,
+            number: index | OUTPUT_PORT,
+            profile,
+        }));
     }
 }

@@ -119,7 +119,7 @@ impl PolicyTable {
 
     /// Matches pods by these interfaces from now on. `compiled` is what the table follows.
     pub fn set_interfaces(&mut self, interfaces: &[PodInterface], compiled: &CompiledPolicies) {
-        interfaces::attach(interfaces, compiled, &mut self.table, &mut self.bridge);
+        interfaces::set_interfaces(interfaces, compiled, &mut self.table, &mut self.bridge);
     }
 
     /// What each counter counts, by its name.
@@ -201,7 +201,7 @@ impl PolicyTable {
         rules.extend(self.taken_up());
         rules.push(Rule::new().then(Verdict::goto(EGRESS)));
         self.table.put_chain(&POSTROUTING.into(), base(Hook::Postrouting, POSTROUTING_PRIORITY, rules));
-        let mut rules: Vec<Rule> = interfaces::of_routers(&self.options).collect();
+        let mut rules: Vec<Rule> = interfaces::router_advertisements_of_pods(&self.options).collect();
         rules.push(established());
         rules.extend(discovery());
         rules.extend(interfaces::from_interfaces());
@@ -294,12 +294,12 @@ impl PolicyTable {
         for change in &changes.sets {
             let (name, about) = (change.id.name(), change.id.describe());
             let address = |address: &IpAddr| (*address, Key::from(*address));
-            self.members(&name, &about, &[], &change.members, address);
+            self.members(&name, &about, &[], &change.update, address);
         }
         for change in &changes.named_ports {
             let (name, about) = (change.id.name(), change.id.describe());
             let member = |(address, port): &(IpAddr, u16)| (*address, Key::from(*address).port(*port));
-            self.members(&name, &about, &[DataType::InetService], &change.members, member);
+            self.members(&name, &about, &[DataType::InetService], &change.update, member);
         }
         for change in &changes.rules {
             self.policy_rules(change, compiled);

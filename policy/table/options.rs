@@ -1,39 +1,39 @@
-//! How policies are enforced.
+//! Options of enforcement.
 
 use ipnet::IpNet;
 
-/// How policies are enforced.
+/// Options of enforcement.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct PolicyOptions {
-    /// Count and log what would be dropped, and drop nothing.
+    /// Counts and logs packets that would be dropped, and drops nothing.
     pub audit: bool,
-    /// Log what is dropped, or would be.
+    /// Logs packets that are dropped or would be.
     pub log: Option<DropLog>,
-    /// What becomes of pods that are not known yet.
+    /// Treatment of unknown pods.
     pub unknown_pods: UnknownPods,
-    /// Connections that policies forbid are cut, and are not taken up again in their midst by the end that may speak:
-    /// by an answer of a pod that is isolated inwards, or to one that is isolated outwards.
+    /// Forbidden connections are terminated, and must not be picked up by a packet in the allowed direction: a reply of
+    /// a pod that is isolated for ingress, or to one that is isolated for egress.
     pub terminates_connections: bool,
 }
 
-/// Where dropped packets are logged.
+/// NFLOG settings of dropped packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DropLog {
     /// The NFLOG group.
     pub group: u16,
-    /// At most so many packets a second from each profile.
+    /// Maximum number of packets a second from each profile.
     pub rate: u32,
 }
 
-/// What becomes of connections of addresses in this node's pod ranges that belong to no pod which is known.
+/// Treatment of connections of addresses in this node's pod CIDRs that belong to no known pod.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum UnknownPods {
-    /// They pass.
+    /// They are allowed.
     #[default]
     Allow,
-    /// They are dropped, except those with this node itself.
+    /// They are dropped, except those with this node.
     Deny {
-        /// This node's pod ranges.
+        /// This node's pod CIDRs.
         ranges: Vec<IpNet>,
     },
 }

@@ -79,7 +79,7 @@ impl<'a> RuleRenderer<'a> {
                 RulePorts::Any => matches.push(line),
                 RulePorts::Listed { numeric, named } => {
                     for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
-                        matches.extend(self.ports(&line, protocol, numeric.of(protocol)));
+                        matches.extend(self.ports(&line, protocol, numeric.by_protocol(protocol)));
                     }
                     for id in named {
                         let families: &[Family] = match &family {

@@ -1,4 +1,4 @@
-//! Sets that rules share by content: ports, and address blocks. They never change; other content is another set.
+//! Immutable sets of ports and address ranges that rules share by content. Different content is a different set.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,16 +11,16 @@ use sha2::{Digest, Sha256};
 
 use crate::compile::AddressRanges;
 
-/// The sets that a chain's rules use, with what is in them.
+/// The sets that a chain's rules use, by name.
 pub(super) type UsedSets = BTreeMap<Arc<str>, Set>;
 
-/// A set of port ranges; its name.
+/// Adds a set of port ranges, and returns its name.
 pub(super) fn ports(ranges: &[(u16, u16)], used: &mut UsedSets) -> Arc<str> {
     let elements = ranges.iter().map(|(first, last)| (Key::new().port(*first), Key::new().port(*last)));
     ranged("ports", DataType::InetService, elements.collect(), used)
 }
 
-/// A set of a family's address ranges; its name. `None` if there is none.
+/// Adds a set of a family's address ranges, and returns its name; `None` if there are no ranges of the family.
 pub(super) fn blocks(blocks: &AddressRanges, family: Family, used: &mut UsedSets) -> Option<Arc<str>> {
     let range = |first: IpAddr, last: IpAddr| (Key::from(first), Key::from(last));
     let elements: Vec<(Key, Key)> = match family {
@@ -45,7 +45,7 @@ fn ranged(prefix: &str, of: DataType, ranges: Vec<(Key, Key)>, used: &mut UsedSe
     name
 }
 
-/// How many chains use each of the shared sets.
+/// Number of chains that use each shared set.
 #[derive(Debug, Default)]
 pub(super) struct SharedSets {
     users: BTreeMap<Arc<str>, usize>,
@@ -53,7 +53,7 @@ pub(super) struct SharedSets {
 }
 
 impl SharedSets {
-    /// A chain uses these sets from now on, and no others; those that nothing uses any more go.
+    /// Replaces the sets that a chain uses. Removes sets that are no longer used from the table.
     pub(super) fn assign(&mut self, chain: &Arc<str>, used: UsedSets, table: &mut DesiredTable) {
         let before = self.of_chain.remove(chain).unwrap_or_default();
         let names: Vec<Arc<str>> = used.keys().cloned().collect();

@@ -1,4 +1,4 @@
-//! What decides, as `explain` is to say it.
+//! Reasons of decisions, as `explain` reports them.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -35,7 +35,7 @@ fn network_policy(name: &str, selector: &Value, ingress: &Value) -> Value {
     })
 }
 
-fn words(decision: Option<&Decision>) -> String {
+fn describe(decision: Option<&Decision>) -> String {
     let rule = |rule: &RuleRef| {
         let name = rule.name.as_deref().map(|name| format!(" {name}")).unwrap_or_default();
         format!("{} {} {}[{}]{name}", rule.action, rule.tier, rule.rules, rule.index)
@@ -51,7 +51,7 @@ fn words(decision: Option<&Decision>) -> String {
 }
 
 #[test]
-fn decisions_name_what_decides() {
+fn decisions_name_the_deciding_rule_or_policy() {
     let mut cluster = CompiledCluster::new(&["n1"]);
     for (name, ip) in [("n1", "172.18.0.1"), ("n2", "172.18.0.2")] {
         cluster.apply(&json!({
@@ -62,13 +62,13 @@ fn decisions_name_what_decides() {
     for object in [pod("a", "n1", "10.0.0.1"), pod("b", "n2", "10.0.0.2"), pod("c", "n1", "10.0.1.3")] {
         cluster.apply(&object);
     }
-    cluster.follow();
+    cluster.update();
     let check = |cluster: &CompiledCluster, rows: &[(&str, &str, u16, &str, &str)]| {
         for (from, to, port, egress, ingress) in rows {
             let [from, to] = [from, to].map(|text| text.parse().unwrap());
             let connection = Connection { from, to, port: *port, protocol: Protocol::Tcp };
             let evaluation = cluster.compiled(Scope::Cluster).evaluate(connection);
-            let found = (words(evaluation.egress.as_ref()), words(evaluation.ingress.as_ref()));
+            let found = (describe(evaluation.egress.as_ref()), describe(evaluation.ingress.as_ref()));
             assert_eq!(found, ((*egress).to_owned(), (*ingress).to_owned()), "{from} → {to} {port}");
         }
     };
@@ -85,7 +85,7 @@ fn decisions_name_what_decides() {
     let from_c = json!([from_c[1], from_c[2]]);
     cluster.apply(&network_policy("one", &json!({"matchLabels": {"pod": "a"}}), &from_c));
     cluster.apply(&network_policy("two", &json!({"matchLabels": {"pod": "a"}}), &json!([])));
-    cluster.follow();
+    cluster.update();
     let (one, isolated) = ("NetworkPolicy x/one", "no rule of [NetworkPolicy x/one, NetworkPolicy x/two]");
     let allowed_out = format!("Allow: Accept NetworkPolicy {one} egress[0]");
     let allowed_in = format!("Allow: Accept NetworkPolicy {one} ingress[1]");
@@ -105,18 +105,18 @@ fn decisions_name_what_decides() {
         ],
     );
 
-    // The node's bridge has one, which pods reach from their own.
+    // A link-local address of the node's bridge, which pods reach from their own.
     let link_local = "fe80::1".parse().unwrap();
-    let is_of_node = |name: Name, address| name == Name::new("n1") && address == link_local;
-    let judge = |from, to| {
+    let is_node_address = |name: Name, address| name == Name::new("n1") && address == link_local;
+    let evaluate = |from, to| {
         let connection = Connection { from, to, port: 80, protocol: Protocol::Tcp };
         let evaluation =
-            cluster.compiled(Scope::Cluster).evaluate_with_node_addresses(connection, &is_of_node);
-        (words(evaluation.egress.as_ref()), words(evaluation.ingress.as_ref()))
+            cluster.compiled(Scope::Cluster).evaluate_with_node_addresses(connection, &is_node_address);
+        (describe(evaluation.egress.as_ref()), describe(evaluation.ingress.as_ref()))
     };
     let a = "10.0.0.1".parse().unwrap();
-    assert_eq!(judge(a, link_local), (denied.clone(), "-".to_owned()));
-    assert_eq!(judge(link_local, a), ("-".to_owned(), "Allow: OwnNode".to_owned()));
+    assert_eq!(evaluate(a, link_local), (denied.clone(), "-".to_owned()));
+    assert_eq!(evaluate(link_local, a), ("-".to_owned(), "Allow: OwnNode".to_owned()));
 
     let peers = json!([{"namespaces": {}}]);
     let port = |number: u16| json!([{"tcp": {"destinationPort": {"number": number}}}]);
@@ -128,7 +128,7 @@ fn decisions_name_what_decides() {
     cluster.apply(&cluster_policy("admin", "Admin", &rules));
     let base = json!([{"action": "Deny", "from": peers, "to": peers, "protocols": port(2)}]);
     cluster.apply(&cluster_policy("base", "Baseline", &base));
-    cluster.follow();
+    cluster.update();
     let admin = |way: &str| format!("ClusterNetworkPolicy admin {way}");
     let rest = |way: &str| format!("Deny: Deny Admin {}[2] rest", admin(way));
     let passed = |way: &str| format!("Pass Admin {}[1]", admin(way));
@@ -164,7 +164,7 @@ fn decisions_name_what_decides() {
                 &format!("Allow: {}, SamePod", passed("egress")),
                 &format!("Allow: {}, SamePod", passed("ingress")),
             ),
-            // To the own node it may be denied; from the own node never.
+            // Connections to the pod's own node may be denied, but never those from it.
             ("10.0.0.1", "172.18.0.1", 3, &rest("egress"), "-"),
             ("172.18.0.1", "10.0.0.1", 3, "-", "Allow: OwnNode"),
             ("172.18.0.2", "10.0.0.2", 3, "-", "Allow: OwnNode"),

@@ -1,4 +1,5 @@
-//! The tables of both corpora in a real kernel: each step is one commit, after which the kernel holds what it should.
+//! The tables of all policy fixtures in a real kernel: each step is one commit, after which the kernel's tables equal the
+//! desired ones.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -19,8 +20,8 @@ fn apply(index: &mut Index, value: &Value) {
     index.handle(Event::Applied(Object::parse(kind, value.clone()).expect("an object").object));
 }
 
-/// From case to case nothing is removed by hand: what one case leaves is what the next begins with.
-fn play(folder: &str, options: &PolicyOptions) {
+/// Applies all cases one after another. Each case starts with the tables that the previous one left.
+fn apply_all_cases(folder: &str, options: &PolicyOptions) {
     let corpus = corpus::read(folder);
     inside(|| {
         let mut enforcer = Enforcer::open(options.clone()).unwrap();
@@ -42,7 +43,7 @@ fn play(folder: &str, options: &PolicyOptions) {
                 let touched = index.take_dirty_policy_objects();
                 let changes = compiler.update(&index, &touched);
                 if n == 0 {
-                    // A new daemon finds what the one before it left.
+                    // A new daemon finds the tables of the previous one.
                     enforcer = Enforcer::open(options.clone()).unwrap();
                 }
                 enforcer.apply(&changes, compiler.compiled());
@@ -61,12 +62,12 @@ fn play(folder: &str, options: &PolicyOptions) {
 }
 
 #[test]
-fn every_state_of_the_network_policies() {
-    play(corpus::NETWORK_POLICY, &PolicyOptions::default());
+fn kernel_holds_the_tables_of_all_network_policy_cases() {
+    apply_all_cases(corpus::NETWORK_POLICY, &PolicyOptions::default());
 }
 
 #[test]
-fn every_state_of_the_cluster_network_policies_with_all_options() {
+fn kernel_holds_the_tables_of_all_cluster_network_policy_cases_with_all_options() {
     let ranges = vec!["10.244.1.0/24".parse().unwrap(), "fd00:10:244:1::/64".parse().unwrap()];
     let log = Some(DropLog { group: 5, rate: 10 });
     let options = PolicyOptions {
@@ -75,6 +76,6 @@ fn every_state_of_the_cluster_network_policies_with_all_options() {
         audit: false,
         terminates_connections: true,
     };
-    play(corpus::CLUSTER_NETWORK_POLICY, &options);
-    play(corpus::CLUSTER_NETWORK_POLICY, &PolicyOptions { audit: true, ..options });
+    apply_all_cases(corpus::CLUSTER_NETWORK_POLICY, &options);
+    apply_all_cases(corpus::CLUSTER_NETWORK_POLICY, &PolicyOptions { audit: true, ..options });
 }

@@ -1,5 +1,5 @@
-//! Names in the kernel's table: the same at every start, on every node and in every version, or each start
-//! would replace all of them.
+//! Names of nf_tables objects must be the same after a restart, on every node and in every version; otherwise each start
+//! would replace all objects.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -43,7 +43,7 @@ fn names_and_descriptions_are_functions_of_content() {
             }],
         },
     }));
-    cluster.follow();
+    cluster.update();
     let compiled = cluster.compiled(Scope::Cluster);
     let mut names: Vec<String> = Vec::new();
     names.extend(compiled.profiles().map(|profile| format!("{}: {}", profile.name(), profile.describe())));

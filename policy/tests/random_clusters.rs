@@ -1,5 +1,5 @@
-//! What holds for any sequence of events: following gives what compiling from scratch gives, the changes tell
-//! all of it, and connections are judged as a naive evaluation of the objects judges them.
+//! Properties of random sequences of events: incremental compilation equals compilation from scratch, the reported
+//! changes are complete, and connections are evaluated as by the reference evaluation.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -19,7 +19,7 @@ use support::CompiledCluster;
 const NODES: [&str; 2] = ["n1", "n2"];
 const NAMESPACES: [&str; 3] = ["x", "y", "z"];
 
-/// Few addresses, so that pods claim those of others, and of nodes.
+/// Few addresses, so that several pods and nodes have the same one.
 const ADDRESSES: [&str; 10] = [
     "10.0.0.1",
     "10.0.0.2",
@@ -55,7 +55,7 @@ fn selector() -> impl Strategy<Value = Value> {
     let key = || select(vec!["app", "tier"]);
     let expression = (key(), select(vec!["In", "NotIn", "Exists", "DoesNotExist", "Near"]), 0..3usize);
     let expression = expression.prop_map(|(key, operator, values)| {
-        // Too many or too few values are for the reader to refuse; mostly they are right.
+        // Sometimes the number of values is invalid.
         let values = match operator {
             "Exists" | "DoesNotExist" if values < 2 => vec![],
             _ => ["a", "b"][..values].to_vec(),
@@ -263,7 +263,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(512))]
 
     #[test]
-    fn following_events_compiles_and_judges_as_a_look_at_the_whole_does(
+    fn incremental_compilation_equals_compilation_from_scratch_and_the_reference_evaluation(
         start in prop::collection::vec(object(), 0..25),
         batches in prop::collection::vec(prop::collection::vec(event(), 0..5), 1..8),
         connections in prop::collection::vec(connection(), 40),
@@ -284,7 +284,7 @@ proptest! {
                     }
                 }
             }
-            cluster.follow();
+            cluster.update();
             for connection in &connections {
                 for node in [None, Some(NODES[0]), Some(NODES[1])] {
                     let scope = node.map_or(Scope::Cluster, |node| Scope::Node(Name::new(node)));

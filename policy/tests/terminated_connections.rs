@@ -1,5 +1,5 @@
-//! A connection that was cut is not taken up again by the end that may speak: TCP segments in the midst of a connection,
-//! by who sends them.
+//! Terminated connections must not be picked up again by a packet in the allowed direction: TCP segments in the middle
+//! of a connection, by sender.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -14,15 +14,15 @@ use support::CompiledCluster;
 
 const ACK: u8 = 0x10;
 
-/// A pod that takes nothing, one that sends nothing, and one that is free.
+/// A pod that is isolated for ingress, one that is isolated for egress, and one that is not isolated.
 const SERVER: &str = "10.0.0.1";
 const CLIENT: &str = "10.0.0.2";
-const FREE: &str = "10.0.0.3";
-const ELSEWHERE: &str = "10.9.0.9";
+const NOT_ISOLATED: &str = "10.0.0.3";
+const OTHER_HOST: &str = "10.9.0.9";
 
 fn cluster() -> CompiledCluster {
     let mut cluster = CompiledCluster::new(&[]);
-    for (name, address) in [("server", SERVER), ("client", CLIENT), ("free", FREE)] {
+    for (name, address) in [("server", SERVER), ("client", CLIENT), ("not-isolated", NOT_ISOLATED)] {
         cluster.apply(&json!({
             "apiVersion": "v1", "kind": "Pod",
             "metadata": {"namespace": "red", "name": name, "labels": {"app": name}},
@@ -40,29 +40,45 @@ fn cluster() -> CompiledCluster {
 }
 
 #[test]
-fn only_who_is_judged_takes_a_connection_up() {
+fn only_the_restricted_direction_picks_up_a_connection() {
     let cluster = cluster();
     let compiler = Compiler::from_index(Scope::Cluster, &cluster.index);
-    // From, to, flags, whether it is of a connection that is tracked; what becomes of it with terminates_connections, and without.
+    // Case, source, destination, TCP flags, tracked, result with termination, result without
     let rows = [
-        ("a server answers", SERVER, ELSEWHERE, ACK, false, Fate::Dropped, Fate::Accepted),
-        ("a server's SYN and ACK", SERVER, ELSEWHERE, TCP_SYN | ACK, false, Fate::Dropped, Fate::Accepted),
-        ("a server connects", SERVER, ELSEWHERE, TCP_SYN, false, Fate::Accepted, Fate::Accepted),
+        ("reply of a server", SERVER, OTHER_HOST, ACK, false, Fate::Dropped, Fate::Accepted),
+        ("SYN and ACK of a server", SERVER, OTHER_HOST, TCP_SYN | ACK, false, Fate::Dropped, Fate::Accepted),
+        ("SYN of a server", SERVER, OTHER_HOST, TCP_SYN, false, Fate::Accepted, Fate::Accepted),
         (
-            "with congestion notification",
+            "SYN with congestion notification",
             SERVER,
-            ELSEWHERE,
+            OTHER_HOST,
             TCP_SYN_ECN,
             false,
             Fate::Accepted,
             Fate::Accepted,
         ),
-        ("tracked", SERVER, ELSEWHERE, ACK, true, Fate::Accepted, Fate::Accepted),
-        ("a client is answered", ELSEWHERE, CLIENT, ACK, false, Fate::Dropped, Fate::Accepted),
-        ("a client is asked", ELSEWHERE, CLIENT, TCP_SYN, false, Fate::Accepted, Fate::Accepted),
-        ("a client asks", CLIENT, ELSEWHERE, ACK, false, Fate::Dropped, Fate::Dropped),
-        ("between the free", FREE, ELSEWHERE, ACK, false, Fate::Accepted, Fate::Accepted),
-        ("to the free", ELSEWHERE, FREE, ACK, false, Fate::Accepted, Fate::Accepted),
+        ("tracked", SERVER, OTHER_HOST, ACK, true, Fate::Accepted, Fate::Accepted),
+        ("reply to a client", OTHER_HOST, CLIENT, ACK, false, Fate::Dropped, Fate::Accepted),
+        ("SYN to a client", OTHER_HOST, CLIENT, TCP_SYN, false, Fate::Accepted, Fate::Accepted),
+        ("packet of a client", CLIENT, OTHER_HOST, ACK, false, Fate::Dropped, Fate::Dropped),
+        (
+            "from a pod that is not isolated",
+            NOT_ISOLATED,
+            OTHER_HOST,
+            ACK,
+            false,
+            Fate::Accepted,
+            Fate::Accepted,
+        ),
+        (
+            "to a pod that is not isolated",
+            OTHER_HOST,
+            NOT_ISOLATED,
+            ACK,
+            false,
+            Fate::Accepted,
+            Fate::Accepted,
+        ),
     ];
     for terminates_connections in [true, false] {
         let mut table =
@@ -79,8 +95,8 @@ fn only_who_is_judged_takes_a_connection_up() {
                 "{what}, terminates_connections: {terminates_connections}"
             );
             let counted: Vec<&str> = trace.counters.iter().map(|name| &**name).collect();
-            let is_cut = terminates_connections && with != without;
-            assert_eq!(counted.contains(&"cut-connections"), is_cut, "{what}: {counted:?}");
+            let is_counted = terminates_connections && with != without;
+            assert_eq!(counted.contains(&"cut-connections"), is_counted, "{what}: {counted:?}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! The corpora once more, by the table that goes to the kernel: every cell and every flow is a packet that is traced
-//! through the rules of the nodes that it passes.
+//! The policy fixtures, traced through the rendered tables: every cell and every flow is a packet that passes the rules of
+//! its nodes.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -21,18 +21,18 @@ use serde_json::Value;
 const NODES: [&str; 2] = ["node-1", "node-2"];
 
 #[test]
-fn tables_of_network_policies_drop_what_they_should() {
+fn tables_of_network_policies_drop_the_expected_packets() {
     check(&corpus::read(corpus::NETWORK_POLICY));
 }
 
 #[test]
-fn tables_of_cluster_network_policies_drop_what_they_should() {
+fn tables_of_cluster_network_policies_drop_the_expected_packets() {
     check(&corpus::read(corpus::CLUSTER_NETWORK_POLICY));
 }
 
-/// What reaches the node itself by an address in the pods' range, such as its bridge's.
+/// Packets to an address of the node in the pod CIDRs, such as that of its bridge.
 #[test]
-fn a_nodes_address_among_the_pods_is_no_unknown_pod() {
+fn node_address_in_the_pod_cidrs_is_not_an_unknown_pod() {
     let ranges = vec!["10.244.1.0/24".parse().unwrap(), "fd00:10:244:1::/64".parse().unwrap()];
     let options = PolicyOptions { unknown_pods: UnknownPods::Deny { ranges }, ..PolicyOptions::default() };
     let objects = [
@@ -85,12 +85,12 @@ fn a_nodes_address_among_the_pods_is_no_unknown_pod() {
     }
 }
 
-/// A node that follows, and its table.
+/// A node with its incrementally updated tables.
 struct Node {
     name: &'static str,
     compiler: Compiler,
     table: PolicyTable,
-    /// Counts and logs, and drops nothing.
+    /// The same in audit mode.
     audit: PolicyTable,
 }
 
@@ -103,45 +103,45 @@ impl Node {
         Node { name, compiler, table: PolicyTable::new(options), audit }
     }
 
-    fn follow(&mut self, index: &Index, touched: &portcullis_cluster::index::DirtyPolicyObjects) {
+    fn update(&mut self, index: &Index, touched: &portcullis_cluster::index::DirtyPolicyObjects) {
         let changes = self.compiler.update(index, touched);
         let compiled = self.compiler.compiled();
         for table in [&mut self.table, &mut self.audit] {
             table.apply(&changes, compiled);
             let mut scratch = PolicyTable::new(table.options().clone());
             scratch.apply(&PolicyChanges::all(compiled), compiled);
-            let (followed, scratch) = (table.table().desired(), scratch.table().desired());
-            assert!(followed == scratch, "{}: {followed}\nfrom scratch {scratch}", self.name);
+            let (updated, scratch) = (table.table().desired(), scratch.table().desired());
+            assert!(updated == scratch, "{}: {updated}\nfrom scratch {scratch}", self.name);
         }
     }
 }
 
-/// What one node does to a packet: nothing, or it drops it for this direction.
+/// Traces a packet on one node. Returns the direction for which it is dropped, if it is.
 fn dropped(node: &Node, hook: Hook, packet: &Packet) -> Option<&'static str> {
     let mut none = |_| 0;
     let trace = node.table.table().desired().trace(hook, packet, &mut none);
     let audited = node.audit.table().desired().trace(hook, packet, &mut none);
     assert_eq!(audited.fate, Fate::Accepted, "an audit drops nothing");
     let counted = trace.counters.last().map(|counter| node.table.labels()[counter].clone());
-    let said = |logged: &[std::sync::Arc<str>]| logged.first().map(|prefix| prefix.to_string());
+    let log_prefix = |logged: &[std::sync::Arc<str>]| logged.first().map(|prefix| prefix.to_string());
     match trace.fate {
         Fate::Accepted => {
-            assert_eq!(counted, None, "what is counted is dropped");
-            assert_eq!(audited.counters, [], "an audit counts what would be dropped");
+            assert_eq!(counted, None, "accepted packets are not counted");
+            assert_eq!(audited.counters, [], "an audit does not count accepted packets");
             None
         }
         Fate::Dropped => {
-            let label = counted.expect("what is dropped is counted");
-            let prefix = said(&trace.log_prefixes).expect("what is dropped is logged");
+            let label = counted.expect("dropped packets are counted");
+            let prefix = log_prefix(&trace.log_prefixes).expect("dropped packets are logged");
             assert!(prefix.starts_with(&format!("drop {}", label.direction)), "{prefix}");
             assert_eq!(
-                said(&audited.log_prefixes),
+                log_prefix(&audited.log_prefixes),
                 Some(format!("would {prefix}").chars().take(127).collect())
             );
             assert!(audited.counters.contains(trace.counters.last().unwrap()));
             Some(label.direction)
         }
-        Fate::Rejected(_) => panic!("nothing is rejected where packets leave"),
+        Fate::Rejected(_) => panic!("policies drop packets and never reject them"),
     }
 }
 
@@ -161,12 +161,12 @@ impl Cluster {
         self.index.handle(Event::Applied(Object::parse(kind, value.clone()).expect("an object").object));
     }
 
-    fn follow(&mut self) {
+    fn update(&mut self) {
         let touched = self.index.take_dirty_policy_objects();
-        self.nodes.iter_mut().for_each(|node| node.follow(&self.index, &touched));
+        self.nodes.iter_mut().for_each(|node| node.update(&self.index, &touched));
     }
 
-    /// The node that a pod's address, or a node's own, is on.
+    /// Returns the node of a pod's or node's address.
     fn node_of(&self, of: IpAddr) -> Option<&Node> {
         self.nodes.iter().find(|node| {
             let own = self.index.node(Name::new(node.name));
@@ -178,13 +178,13 @@ impl Cluster {
         self.index.nodes().any(|node| node.ips().any(|ip| ip == address))
     }
 
-    /// In which directions a connection is stopped, as a table writes it.
+    /// Returns the character of a cell: the directions in which a connection is denied.
     fn character(&self, from: IpAddr, to: IpAddr, port: u16, protocol: Protocol) -> char {
         let mut packet = Packet::new(from, to, protocol.number(), port);
         let [first, last] = [from, to].map(|end| self.node_of(end).map(|node| node.name));
         let mut directions = Vec::new();
         for node in &self.nodes {
-            // A node sees what comes from it, goes to it, or both.
+            // A node sees packets that come from it, go to it, or both.
             let (is_first, is_last) = (first == Some(node.name), last == Some(node.name));
             packet.source_is_local = is_first && self.is_node(from);
             packet.destination_is_local = is_last && self.is_node(to);
@@ -214,7 +214,7 @@ fn check(corpus: &Corpus) {
 fn check_case(corpus: &Corpus, case: &Case) {
     let mut cluster = Cluster::new();
     corpus.cluster.iter().for_each(|object| cluster.apply(object));
-    cluster.follow();
+    cluster.update();
     for (n, step) in case.steps.iter().enumerate() {
         let place = format!("{} step {}", case.name, n + 1);
         step.apply.iter().for_each(|object| cluster.apply(object));
@@ -224,16 +224,16 @@ fn check_case(corpus: &Corpus, case: &Case) {
             let name = NamespacedName::new(namespace, &gone.name);
             cluster.index.handle(Event::Deleted(ObjectKey { kind, name }));
         }
-        cluster.follow();
+        cluster.update();
         for cell in step.expect.cells() {
             let ends =
-                [cell.from, cell.to].map(|name| address(&cluster.index, &End::read(name), cell.family));
+                [cell.from, cell.to].map(|name| address(&cluster.index, &End::parse(name), cell.family));
             let [Some(from), Some(to)] = ends else { continue };
             if from == to {
                 continue;
             }
             let seen = cluster.character(from, to, cell.port, cell.protocol);
-            // On one node the egress drops it before the ingress could.
+            // On one node, egress drops the packet before ingress is evaluated.
             let one_node = cluster.node_of(from).map(|n| n.name) == cluster.node_of(to).map(|n| n.name);
             let expected = if one_node && cell.expected == 'B' { 'E' } else { cell.expected };
             let (from, to, port, protocol) = (cell.from, cell.to, cell.port, cell.protocol);
@@ -250,7 +250,7 @@ fn check_flow(cluster: &Cluster, flow: &Flow, place: &str) {
     let (port, protocol) = flow.port();
     let masqueraded = flow.masqueraded_as.as_ref().map(|text| match text.parse::<IpAddr>() {
         Ok(address) => address,
-        Err(_) => address(&cluster.index, &End::read(text), family).expect("a source"),
+        Err(_) => address(&cluster.index, &End::parse(text), family).expect("a source"),
     });
     let from = masqueraded.or_else(|| address(&cluster.index, &flow.from(), family)).expect("a source");
     let targets = match flow.to() {

@@ -1,5 +1,5 @@
-//! The corpora: every step of every case, every cell of both families and every flow, judged for the cluster
-//! and by each node for itself.
+//! The policy fixtures: every cell of both families and every flow of all steps, evaluated for the whole cluster and for
+//! each node.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -20,26 +20,26 @@ use support::CompiledCluster;
 
 const NODES: [&str; 2] = ["node-1", "node-2"];
 
-/// What was checked.
+/// Counts of checked items.
 #[derive(Debug, Default, PartialEq)]
 struct Checked {
     cases: usize,
     steps: usize,
     cells: usize,
     flows: usize,
-    /// Packets of connections that are there already: not a matter of policy alone.
+    /// Packets of existing connections, which policies alone do not decide.
     skipped: usize,
 }
 
 #[test]
-fn network_policies_allow_and_deny_as_the_tables_say() {
+fn network_policies_match_the_truth_tables() {
     let checked = check(&corpus::read(corpus::NETWORK_POLICY));
     let expected = Checked { cases: 282, steps: 419, cells: 409_036, flows: 43, skipped: 3 };
     assert_eq!(checked, expected);
 }
 
 #[test]
-fn cluster_network_policies_allow_and_deny_as_the_tables_say() {
+fn cluster_network_policies_match_the_truth_tables() {
     let checked = check(&corpus::read(corpus::CLUSTER_NETWORK_POLICY));
     let expected = Checked { cases: 20, steps: 47, cells: 36_096, flows: 220, skipped: 0 };
     assert_eq!(checked, expected);
@@ -61,7 +61,7 @@ fn check_case(corpus: &Corpus, case: &Case, checked: &mut Checked) {
         cluster.apply(object);
         naive_cluster.apply(object);
     }
-    cluster.follow();
+    cluster.update();
     for (n, step) in case.steps.iter().enumerate() {
         checked.steps += 1;
         let place = format!("{} step {}", case.name, n + 1);
@@ -74,23 +74,23 @@ fn check_case(corpus: &Corpus, case: &Case, checked: &mut Checked) {
             cluster.delete(kind, &gone.namespace, &gone.name);
             naive_cluster.delete(&gone.kind, &gone.namespace, &gone.name);
         }
-        cluster.follow();
+        cluster.update();
 
         let mut columns = step.expect.columns.clone();
         columns.sort();
         let pods = cluster.compiled(Scope::Cluster).pods().map(|pod| pod.key.to_string());
-        assert!(pods.eq(columns), "{place}: the tables name all pods that are judged");
+        assert!(pods.eq(columns), "{place}: the tables have all pods in scope");
         for cell in step.expect.cells() {
             checked.cells += 1;
             let ends =
-                [cell.from, cell.to].map(|name| address(&cluster.index, &End::read(name), cell.family));
+                [cell.from, cell.to].map(|name| address(&cluster.index, &End::parse(name), cell.family));
             let verdict = match ends {
-                // What stays inside a pod is nobody's to judge.
+                // Packets inside of a pod are never evaluated.
                 [Some(from), Some(to)] if from == to => '.',
                 [Some(from), Some(to)] => {
                     let connection = Connection { from, to, port: cell.port, protocol: cell.protocol };
                     let evaluation = evaluate(&cluster, connection, &place);
-                    // The naive evaluation takes its time; here it is only seen to agree with the tables.
+                    // The reference evaluation is slow, so only a sample is compared with it.
                     if checked.cells.is_multiple_of(13) {
                         agree(&naive_cluster, &evaluation, connection, &place);
                     }
@@ -120,7 +120,7 @@ fn check_flow(cluster: &CompiledCluster, naive_cluster: &NaiveCluster, flow: &Fl
     let (port, protocol) = flow.port();
     let seen = match flow.masqueraded_as.as_deref().map(|text| text.parse::<IpAddr>()) {
         Some(Ok(address)) => Some(address),
-        Some(Err(_)) => address(&cluster.index, &End::read(flow.masqueraded_as.as_ref().unwrap()), family),
+        Some(Err(_)) => address(&cluster.index, &End::parse(flow.masqueraded_as.as_ref().unwrap()), family),
         None => address(&cluster.index, &flow.from(), family),
     };
     let from = seen.unwrap_or_else(|| panic!("{place}: {} has no source", flow.describe()));
@@ -152,7 +152,7 @@ fn check_flow(cluster: &CompiledCluster, naive_cluster: &NaiveCluster, flow: &Fl
     );
 }
 
-/// What the cluster says, which each node must say of its own end.
+/// Evaluates a connection for the whole cluster, and checks that each node decides the same about its own end.
 fn evaluate(cluster: &CompiledCluster, connection: Connection, place: &str) -> Evaluation {
     let whole = cluster.compiled(Scope::Cluster).evaluate(connection);
     for node in NODES {
@@ -165,7 +165,7 @@ fn evaluate(cluster: &CompiledCluster, connection: Connection, place: &str) -> E
             egress: whole.egress.clone().filter(|_| is_here(connection.from)),
             ingress: whole.ingress.clone().filter(|_| is_here(connection.to)),
         };
-        assert_eq!(part, expected, "{place}: {node} judges {connection:?} as the cluster does");
+        assert_eq!(part, expected, "{place}: {node} evaluates {connection:?} as the cluster does");
     }
     whole
 }

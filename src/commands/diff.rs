@@ -197,15 +197,15 @@ impl Printer<'_> {
         if !differences.is_empty() {
             self.head(format_args!("{} {TABLE}", family.as_str()))?;
         }
-        for policy_table::TableDifference { place, about, found, wanted } in differences {
-            let remark = match (found, wanted) {
+        for policy_table::TableDifference { object, comment, actual, desired } in differences {
+            let remark = match (actual, desired) {
                 (None, _) => " (is missing)",
                 (_, None) => " (is not wanted)",
                 _ => "",
             };
-            let about = about.as_ref().map(|about| format!(": {about}")).unwrap_or_default();
+            let comment = comment.as_ref().map(|comment| format!(": {comment}")).unwrap_or_default();
             let lines = |lines: &Option<Vec<String>>| lines.clone().unwrap_or_default();
-            self.section(&lines(found), &lines(wanted), &format!("{place}{about}{remark}"))?;
+            self.section(&lines(actual), &lines(desired), &format!("{object}{comment}{remark}"))?;
         }
         Ok(!differences.is_empty())
     }

@@ -148,8 +148,8 @@ impl Collector for DropCounters {
             None => (false, Vec::new()),
         };
         let action = if audit { "audit" } else { "drop" };
-        let labels = |counted: &DropCounter| {
-            vec![counted.label.direction.to_owned(), counted.label.policy.clone(), action.to_owned()]
+        let labels = |counter: &DropCounter| {
+            vec![counter.labels.direction.to_owned(), counter.labels.policy.clone(), action.to_owned()]
         };
         let samples =
             |value: fn(&DropCounter) -> u64| counted.iter().map(move |one| (labels(one), value(one) as f64));

@@ -1,5 +1,5 @@
-//! The cases in `fixtures/network-policy` and `fixtures/cluster-network-policy`: read once, for the tests of
-//! this crate and, by `#[path]`, for those that send real packets.
+//! Reader of the test cases in `fixtures/network-policy` and `fixtures/cluster-network-policy`, shared by several test
+//! binaries with `#[path]`.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 use std::collections::BTreeMap;
@@ -18,9 +18,9 @@ pub const CLUSTER_NETWORK_POLICY: &str = "cluster-network-policy";
 
 /// A folder of cases.
 pub struct Corpus {
-    /// The objects with which each case begins.
+    /// The objects at the start of each case.
     pub cluster: Vec<Value>,
-    /// By name.
+    /// The cases, by name.
     pub cases: Vec<Case>,
 }
 
@@ -36,7 +36,7 @@ pub struct Case {
 pub struct Step {
     #[serde(default)]
     pub note: String,
-    /// Objects to create or replace, before those to delete.
+    /// Objects to create or replace, before the deletions.
     #[serde(default)]
     pub apply: Vec<Value>,
     #[serde(default)]
@@ -66,19 +66,19 @@ pub struct Expect {
 /// By port (`80/tcp`), by source (`namespace/name`): a character for each destination.
 type Table = BTreeMap<String, BTreeMap<String, String>>;
 
-/// What is expected of a new connection from one pod to another.
+/// Expected verdict about a new connection between two pods.
 pub struct Cell<'a> {
     pub family: Family,
     pub from: &'a str,
     pub to: &'a str,
     pub port: u16,
     pub protocol: Protocol,
-    /// `.` allowed, `I`, `E`, `B` denied by ingress, egress, both, `-` does not apply.
+    /// `.` allowed; `I`, `E`, `B` denied by ingress, egress, both; `-` not applicable.
     pub expected: char,
 }
 
 impl Expect {
-    /// All cells of both families.
+    /// Returns all cells of both families.
     pub fn cells(&self) -> Vec<Cell<'_>> {
         let mut cells = Vec::new();
         for family in Family::BOTH {
@@ -110,7 +110,7 @@ impl Expect {
     }
 }
 
-/// A connection that a table of pods cannot say.
+/// A connection that the tables of pods cannot express.
 #[derive(Deserialize)]
 pub struct Flow {
     from: String,
@@ -118,16 +118,16 @@ pub struct Flow {
     port: String,
     #[serde(default)]
     family: Option<String>,
-    /// The source that the packet bears when policy sees it.
+    /// The source address of the packet when policies are evaluated.
     #[serde(default)]
     pub masqueraded_as: Option<String>,
-    /// It is not new: answers of this connection.
+    /// Not new: replies in this connection.
     #[serde(default)]
     pub reply_to: Option<String>,
-    /// It is not new: made in this step, counted from 1, and still open.
+    /// Not new: opened in this step, counted from 1, and still open.
     #[serde(default)]
     pub opened_in_step: Option<usize>,
-    /// How the client got in.
+    /// The path by which the client enters the cluster.
     #[serde(default)]
     pub via: Option<String>,
     pub verdict: Verdict,
@@ -141,9 +141,9 @@ pub struct Flow {
 pub enum Verdict {
     Allow,
     Deny,
-    /// It depends on the endpoint.
+    /// Depends on the endpoint.
     Mixed,
-    /// Both are right.
+    /// Both verdicts are correct.
     Either,
 }
 
@@ -164,8 +164,8 @@ pub enum End {
 }
 
 impl End {
-    /// Reads an end.
-    pub fn read(text: &str) -> End {
+    /// Parses an end.
+    pub fn parse(text: &str) -> End {
         let parts: Vec<&str> = text.split('/').collect();
         match parts[..] {
             ["node", name] => End::Node(name.to_owned()),
@@ -174,18 +174,18 @@ impl End {
                 End::Service { namespace: namespace.to_owned(), name: name.to_owned() }
             }
             [namespace, name] => End::Pod { namespace: namespace.to_owned(), name: name.to_owned() },
-            _ => panic!("{text} is no end of a flow"),
+            _ => panic!("invalid end of a flow: {text}"),
         }
     }
 }
 
 impl Flow {
     pub fn from(&self) -> End {
-        End::read(&self.from)
+        End::parse(&self.from)
     }
 
     pub fn to(&self) -> End {
-        End::read(&self.to)
+        End::parse(&self.to)
     }
 
     pub fn port(&self) -> (u16, Protocol) {
@@ -196,29 +196,29 @@ impl Flow {
         match self.family.as_deref() {
             None | Some("ipv4") => Family::V4,
             Some("ipv6") => Family::V6,
-            Some(other) => panic!("{other} is no family"),
+            Some(other) => panic!("invalid family: {other}"),
         }
     }
 
-    /// Whether it is a connection that begins, and not packets of one that is there.
+    /// Returns true for a new connection, false for packets of an existing one.
     pub fn is_new(&self) -> bool {
         self.reply_to.is_none() && self.opened_in_step.is_none()
     }
 
-    /// `from → to port`, for messages.
+    /// Returns `from → to port family`, for messages.
     pub fn describe(&self) -> String {
         format!("{} → {} {} {}", self.from, self.to, self.port, self.family())
     }
 }
 
-/// `80/tcp`, read.
+/// Parses `80/tcp`.
 fn port(text: &str) -> (u16, Protocol) {
     let (number, protocol) = text.split_once('/').expect("a port and a protocol");
     let protocol = match protocol {
         "tcp" => Protocol::Tcp,
         "udp" => Protocol::Udp,
         "sctp" => Protocol::Sctp,
-        other => panic!("{other} is no protocol"),
+        other => panic!("invalid protocol: {other}"),
     };
     (number.parse().expect("a port's number"), protocol)
 }
@@ -226,7 +226,8 @@ fn port(text: &str) -> (u16, Protocol) {
 /// Reads a folder of cases.
 pub fn read(folder: &str) -> Corpus {
     let folder = fixtures().join(folder);
-    let text = fs::read_to_string(folder.join("cluster.yaml")).expect("where the cases begin");
+    let text =
+        fs::read_to_string(folder.join("cluster.yaml")).expect("the cluster at the start of the cases");
     let cluster = manifest::parse("cluster.yaml", &text).map(|d| d.expect("well formed").value).collect();
     let mut files: Vec<PathBuf> =
         fs::read_dir(folder.join("cases")).expect("cases").map(|e| e.expect("readable").path()).collect();
@@ -238,7 +239,7 @@ pub fn read(folder: &str) -> Corpus {
     Corpus { cluster, cases: cases.collect() }
 }
 
-/// The fixtures of the workspace, of whichever package this is compiled into.
+/// Returns the workspace's folder of fixtures, from whichever package this is compiled into.
 fn fixtures() -> PathBuf {
     let package = Path::new(env!("CARGO_MANIFEST_DIR"));
     let mut candidates = package.ancestors().map(|folder| folder.join("fixtures"));

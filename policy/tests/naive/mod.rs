@@ -1,5 +1,5 @@
-//! A second evaluation of policies: straight from the objects' JSON and the rules of the API, for one
-//! connection at a time, slow and plain. It shares no code with what it checks.
+//! Independent reference evaluation of policies: directly from the objects' JSON by the rules of the API, one connection
+//! at a time, slow and simple. It shares no code with the crate.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 use std::collections::BTreeMap;
@@ -14,10 +14,10 @@ pub struct NaiveCluster {
     objects: BTreeMap<(String, String, String), Value>,
 }
 
-/// What each end says: `None` where it is not a pod that is judged.
+/// The verdicts at both ends, egress and ingress: true if allowed, `None` if the end is not a pod in scope.
 pub type Verdicts = (Option<bool>, Option<bool>);
 
-/// The verdicts of a evaluation, without the reasons: egress, ingress.
+/// Returns the verdicts of an evaluation without the reasons.
 pub fn verdicts(evaluation: &Evaluation) -> Verdicts {
     let of = |decision: &Option<portcullis_policy::evaluation::Decision>| {
         decision.as_ref().map(|decision| decision.verdict == PolicyVerdict::Allow)
@@ -69,7 +69,7 @@ impl NaiveCluster {
         self.objects.get(&(kind.to_owned(), namespace.to_owned(), name.to_owned()))
     }
 
-    /// What becomes of a connection, where the pods of one node are judged, or those of all.
+    /// Evaluates a connection, with the pods of one node in scope or with all pods.
     pub fn evaluate(&self, node: Option<&str>, connection: Connection) -> Verdicts {
         let end = |address, direction| {
             let pod = self.pod_at(address, node)?;
@@ -78,7 +78,7 @@ impl NaiveCluster {
         (end(connection.from, Direction::Egress), end(connection.to, Direction::Ingress))
     }
 
-    /// The pod that has an address, of one node or of all.
+    /// Returns the pod that owns an address, of one node or of all.
     fn pod_at(&self, address: IpAddr, node: Option<&str>) -> Option<&Value> {
         let live = self.all("Pod").filter(|pod| {
             pod["spec"]["hostNetwork"] != true
@@ -101,7 +101,7 @@ impl NaiveCluster {
         }
     }
 
-    /// Whether an address is one of a node.
+    /// Returns true if a node has an address.
     fn is_of_node(&self, node: &Value, address: IpAddr) -> bool {
         list(&node["status"]["addresses"]).iter().any(|entry| {
             matches!(text(entry, "/type"), "InternalIP" | "ExternalIP")
@@ -142,12 +142,12 @@ impl End<'_> {
         if !isolating.is_empty() {
             return own_node
                 || self.connection.from == self.connection.to
-                || isolating.iter().any(|policy| self.is_let_through_by(policy));
+                || isolating.iter().any(|policy| self.is_allowed_by(policy));
         }
         self.tier("Baseline") != Some("Deny")
     }
 
-    /// The action of the first rule of a tier that matches.
+    /// Returns the action of the first matching rule of a tier.
     fn tier(&self, tier: &str) -> Option<&str> {
         let mut policies: Vec<&Value> = self
             .naive_cluster
@@ -156,7 +156,8 @@ impl End<'_> {
             .filter(|policy| policy["spec"]["priority"].as_u64().is_some_and(|n| n <= 1000))
             .filter(|policy| {
                 let subject = &policy["spec"]["subject"];
-                subject.as_object().is_some_and(|fields| fields.len() == 1) && self.finds(subject, self.pod)
+                subject.as_object().is_some_and(|fields| fields.len() == 1)
+                    && self.matches_pod(subject, self.pod)
             })
             .collect();
         policies.sort_by_key(|p| (p["spec"]["priority"].as_u64(), text(p, "/metadata/name")));
@@ -171,8 +172,8 @@ impl End<'_> {
         matching.next().map(|rule| text(rule, "/action"))
     }
 
-    /// Whether a subject or peer of a ClusterNetworkPolicy finds a pod.
-    fn finds(&self, found: &Value, pod: &Value) -> bool {
+    /// Returns true if a subject or peer of a ClusterNetworkPolicy matches a pod.
+    fn matches_pod(&self, found: &Value, pod: &Value) -> bool {
         let namespace = self.naive_cluster.namespace_labels(text(pod, "/metadata/namespace"));
         let labels = &pod["metadata"]["labels"];
         let pods = &found["pods"];
@@ -190,7 +191,7 @@ impl End<'_> {
         }
         let address = self.peer();
         let pod = self.naive_cluster.pod_at(address, None);
-        if pod.is_some_and(|pod| self.finds(peer, pod)) {
+        if pod.is_some_and(|pod| self.matches_pod(peer, pod)) {
             return true;
         }
         if self.direction == Direction::Ingress {
@@ -220,7 +221,7 @@ impl End<'_> {
                 && range["end"].as_u64().is_some_and(|end| number <= end)
     }
 
-    /// Whether a NetworkPolicy isolates the pod in this direction.
+    /// Returns true if a NetworkPolicy isolates the pod in this direction.
     fn isolates(&self, policy: &Value) -> bool {
         let spec = &policy["spec"];
         let types = list(&spec["policyTypes"]);
@@ -235,8 +236,8 @@ impl End<'_> {
                 || !is_valid(&spec["podSelector"]))
     }
 
-    fn is_let_through_by(&self, policy: &Value) -> bool {
-        // A policy whose pods are not known isolates all of them, and allows nothing.
+    fn is_allowed_by(&self, policy: &Value) -> bool {
+        // A policy with an invalid selector isolates all pods of its namespace and allows nothing.
         is_valid(&policy["spec"]["podSelector"])
             && list(&policy["spec"][self.direction.field()]).iter().any(|rule| {
                 let peers = list(&rule[self.direction.peers()]);
@@ -289,7 +290,7 @@ impl End<'_> {
         }
     }
 
-    /// Whether the pod at the destination calls the connection's port by this name.
+    /// Returns true if the destination pod has a port with this name and the connection's number.
     fn destination_has(&self, name: &str, protocol: &str) -> bool {
         let destination = match self.direction {
             Direction::Ingress => Some(self.pod),
@@ -304,7 +305,7 @@ impl End<'_> {
     }
 }
 
-/// Whether a selector selects an object with these labels. One that the API server refuses selects nothing.
+/// Returns true if a selector matches labels. An invalid selector matches nothing.
 fn selects(selector: &Value, labels: &Value) -> bool {
     let equal = selector["matchLabels"].as_object().into_iter().flatten();
     let mut expressions = list(&selector["matchExpressions"]).iter();
@@ -323,7 +324,7 @@ fn selects(selector: &Value, labels: &Value) -> bool {
         })
 }
 
-/// Whether the API server accepts a selector.
+/// Returns true if the API server would accept a selector.
 fn is_valid(selector: &Value) -> bool {
     list(&selector["matchExpressions"]).iter().all(|expression| {
         let has_values = !list(&expression["values"]).is_empty();
@@ -339,7 +340,7 @@ fn is_address(text: &str, address: IpAddr) -> bool {
     text.parse() == Ok(address)
 }
 
-/// An address block as its bits and length; octets may have leading zeros.
+/// Parses a CIDR; octets may have leading zeros.
 fn net(text: &str) -> Option<(IpAddr, u32)> {
     let (address, length) = text.split_once('/')?;
     let address = match address.contains(':') {

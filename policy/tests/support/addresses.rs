@@ -1,4 +1,4 @@
-//! Which addresses the ends of cells and flows have.
+//! Addresses of the ends of cells and flows.
 
 use std::net::IpAddr;
 
@@ -14,12 +14,12 @@ pub(crate) fn address(index: &Index, end: &End, family: Family) -> Option<IpAddr
         }
         End::Node(name) => Box::new(index.node(Name::new(name)).expect("a node").ips()),
         End::External(address) => Box::new(std::iter::once(*address)),
-        End::Service { .. } => panic!("{end:?} is no address"),
+        End::Service { .. } => panic!("{end:?} has no single address"),
     };
     addresses.find(|address| Family::from_address(*address) == family)
 }
 
-/// Where connections to a Service's port go.
+/// Returns the endpoints of a Service's port.
 pub(crate) fn endpoints(
     index: &Index,
     service: &NamespacedName,

@@ -1,4 +1,4 @@
-//! A cluster that events change, and compilers that follow it and are checked at each step.
+//! A cluster with compilers of all scopes, which are checked at each step.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 pub mod replica;
@@ -10,24 +10,24 @@ use portcullis_policy::{Compiler, Scope};
 use replica::Replica;
 use serde_json::Value;
 
-/// An index, and compilers of all scopes that follow it.
+/// An index, and compilers of all scopes.
 pub struct CompiledCluster {
     pub index: Index,
-    followers: Vec<(Compiler, Replica)>,
+    compilers: Vec<(Compiler, Replica)>,
 }
 
 impl CompiledCluster {
-    /// Nothing, followed for the cluster and for each of these nodes.
+    /// Returns an empty cluster, compiled for all nodes together and for each of these nodes.
     pub fn new(nodes: &[&str]) -> Self {
         let scopes = nodes.iter().map(|node| Scope::Node(Name::new(node)));
         let scopes = std::iter::once(Scope::Cluster).chain(scopes);
         CompiledCluster {
             index: Index::new(),
-            followers: scopes.map(|scope| (Compiler::new(scope), Replica::default())).collect(),
+            compilers: scopes.map(|scope| (Compiler::new(scope), Replica::default())).collect(),
         }
     }
 
-    /// Creates or replaces an object, as the API server would send it.
+    /// Creates or replaces an object.
     pub fn apply(&mut self, value: &Value) {
         let text = |field: &str| value[field].as_str().unwrap_or_default();
         let kind = Kind::from_api(text("apiVersion"), text("kind")).expect("a kind that we use");
@@ -40,11 +40,11 @@ impl CompiledCluster {
         self.index.handle(Event::Deleted(ObjectKey { kind, name }));
     }
 
-    /// Lets the compilers follow, and checks that each ends where one that never saw anything else begins,
-    /// and that its changes tell all of it.
-    pub fn follow(&mut self) {
+    /// Updates the compilers. Checks that each result equals a compilation from scratch, and that the reported changes
+    /// are complete.
+    pub fn update(&mut self) {
         let touched = self.index.take_dirty_policy_objects();
-        for (compiler, replica) in &mut self.followers {
+        for (compiler, replica) in &mut self.compilers {
             let changes = compiler.update(&self.index, &touched);
             replica.apply(&changes);
             replica.check(compiler.compiled());
@@ -52,37 +52,37 @@ impl CompiledCluster {
             assert_same(compiler.compiled(), scratch.compiled());
             let none = compiler.update(&self.index, &DirtyPolicyObjects::default());
             assert!(none.is_empty(), "nothing was touched: {none:?}");
-            let none = compiler.update(&self.index, &everything(&self.index));
+            let none = compiler.update(&self.index, &all_touched(&self.index));
             assert!(none.is_empty(), "nothing changed: {none:?}");
         }
     }
 
-    /// What the compiler of a scope has.
+    /// Returns the compiled policies of a scope.
     pub fn compiled(&self, scope: Scope) -> &CompiledPolicies {
-        let follower = self.followers.iter().find(|(compiler, _)| compiler.scope() == scope);
-        follower.expect("it is followed").0.compiled()
+        let found = self.compilers.iter().find(|(compiler, _)| compiler.scope() == scope);
+        found.expect("the scope was passed to `new`").0.compiled()
     }
 }
 
-fn assert_same(followed: &CompiledPolicies, scratch: &CompiledPolicies) {
-    // Asked part by part: the whole would fill screens.
-    assert!(followed.pods().eq(scratch.pods()), "pods");
-    assert!(followed.addresses().eq(scratch.addresses()), "addresses");
-    assert!(followed.profiles().eq(scratch.profiles()), "profiles");
-    assert!(followed.rules().eq(scratch.rules()), "rules");
+fn assert_same(updated: &CompiledPolicies, scratch: &CompiledPolicies) {
+    // Compared part by part, as the whole value would be too long for a failure message.
+    assert!(updated.pods().eq(scratch.pods()), "pods");
+    assert!(updated.addresses().eq(scratch.addresses()), "addresses");
+    assert!(updated.profiles().eq(scratch.profiles()), "profiles");
+    assert!(updated.rules().eq(scratch.rules()), "rules");
     assert!(
-        followed.sets().eq(scratch.sets()),
+        updated.sets().eq(scratch.sets()),
         "sets: {:#?} {:#?}",
-        followed.sets().collect::<Vec<_>>(),
+        updated.sets().collect::<Vec<_>>(),
         scratch.sets().collect::<Vec<_>>()
     );
-    assert!(followed.named_ports().eq(scratch.named_ports()), "named ports");
-    assert!(followed.nodes().eq(scratch.nodes()), "nodes");
-    assert!(followed == scratch);
+    assert!(updated.named_ports().eq(scratch.named_ports()), "named ports");
+    assert!(updated.nodes().eq(scratch.nodes()), "nodes");
+    assert!(updated == scratch);
 }
 
-/// As if all objects had been touched.
-fn everything(index: &Index) -> DirtyPolicyObjects {
+/// Returns all objects as touched.
+fn all_touched(index: &Index) -> DirtyPolicyObjects {
     let key = |kind, name: &NamespacedName| ObjectKey { kind, name: name.clone() };
     let mut touched = DirtyPolicyObjects::default();
     touched.nodes.extend(index.nodes().map(|node| node.name));

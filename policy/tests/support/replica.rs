@@ -1,4 +1,4 @@
-//! A copy of the compiled values that knows of nothing but changes, as the kernel's table does.
+//! A copy of the compiled policies that is built from the reported changes alone, as the kernel's table is.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -22,7 +22,7 @@ pub struct Replica {
 }
 
 impl Replica {
-    /// Follows changes; each must begin where the last one ended, and change something.
+    /// Applies changes. Each must match the state before it, and change something.
     pub fn apply(&mut self, changes: &PolicyChanges) {
         assert!(changes.addresses.is_sorted_by(|a, b| a.address < b.address));
         for change in &changes.addresses {
@@ -31,18 +31,18 @@ impl Replica {
         }
         assert!(changes.profiles_added.is_sorted() && changes.profiles_removed.is_sorted());
         for profile in &changes.profiles_added {
-            assert!(self.profiles.insert(Arc::clone(profile)), "{profile:?} came twice");
+            assert!(self.profiles.insert(Arc::clone(profile)), "{profile:?} was added twice");
         }
         for profile in &changes.profiles_removed {
-            assert!(self.profiles.remove(profile), "{profile:?} went twice");
+            assert!(self.profiles.remove(profile), "{profile:?} was removed twice");
         }
         assert!(changes.rules.is_sorted_by(|a, b| a.id < b.id));
         for change in &changes.rules {
             assert_ne!(change.before, change.after, "{}", change.id);
             assert_eq!(put(&mut self.rules, change.id.clone(), change.after.clone()), change.before);
         }
-        follow(&mut self.sets, &changes.sets);
-        follow(&mut self.named_ports, &changes.named_ports);
+        apply_set_changes(&mut self.sets, &changes.sets);
+        apply_set_changes(&mut self.named_ports, &changes.named_ports);
         assert!(changes.nodes.is_sorted_by(|a, b| a.node < b.node));
         for change in &changes.nodes {
             assert_ne!(change.before, change.after, "{}", change.node);
@@ -51,7 +51,8 @@ impl Replica {
         }
     }
 
-    /// Whether it is what was compiled, all that is named is there, and names are fit for the kernel.
+    /// Checks that it equals the compiled policies, that all references exist, and that all names are valid nf_tables
+    /// names.
     pub fn check(&self, compiled: &CompiledPolicies) {
         let addresses = compiled.addresses().map(|(address, pod)| (address, pod.profiles()));
         assert!(addresses.eq(self.addresses.clone()));
@@ -78,17 +79,17 @@ impl Replica {
         assert!(all().flat_map(named).collect::<BTreeSet<_>>().iter().eq(self.named_ports.keys()));
 
         let mut names = BTreeSet::new();
-        let mut fit = |name: String, words: String| {
+        let mut check_name = |name: String, description: String| {
             let allowed = |c: char| c.is_ascii_alphanumeric() || "_./-".contains(c);
             let letter_first = name.starts_with(|c: char| c.is_ascii_alphabetic());
             assert!(letter_first && name.chars().all(allowed) && name.len() <= 200, "{name}");
-            assert!(!words.is_empty() && words.len() <= 128, "{words}");
-            assert!(names.insert(name.clone()), "{name} names two things");
+            assert!(!description.is_empty() && description.len() <= 128, "{description}");
+            assert!(names.insert(name.clone()), "{name} names two objects");
         };
-        self.profiles.iter().for_each(|profile| fit(profile.name(), profile.describe()));
-        self.rules.keys().for_each(|id| fit(id.name(), id.describe()));
-        self.sets.keys().for_each(|id| fit(id.name(), id.describe()));
-        self.named_ports.keys().for_each(|id| fit(id.name(), id.describe()));
+        self.profiles.iter().for_each(|profile| check_name(profile.name(), profile.describe()));
+        self.rules.keys().for_each(|id| check_name(id.name(), id.describe()));
+        self.sets.keys().for_each(|id| check_name(id.name(), id.describe()));
+        self.named_ports.keys().for_each(|id| check_name(id.name(), id.describe()));
     }
 }
 
@@ -99,14 +100,16 @@ fn put<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) -> Option<
     }
 }
 
-fn follow<Id, Element>(sets: &mut BTreeMap<Id, BTreeSet<Element>>, changes: &[SetChange<Id, Element>])
-where
+fn apply_set_changes<Id, Element>(
+    sets: &mut BTreeMap<Id, BTreeSet<Element>>,
+    changes: &[SetChange<Id, Element>],
+) where
     Id: Ord + Clone + Debug,
     Element: Ord + Copy + Debug,
 {
     assert!(changes.is_sorted_by(|a, b| a.id < b.id));
-    for SetChange { id, members } in changes {
-        match members {
+    for SetChange { id, update } in changes {
+        match update {
             SetUpdate::Created(all) => {
                 assert!(all.is_sorted_by(|a, b| a < b));
                 assert!(sets.insert(id.clone(), all.iter().copied().collect()).is_none(), "{id:?}");

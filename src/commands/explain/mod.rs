@@ -3,7 +3,7 @@
 //! ```text
 //! --from ─► Client ─┐
 //!                   ├─► Goal ─► Led ─────► Path, one an endpoint ─► Answer ─► text, JSON
-//! --to ─► Destination    address, Service   CompiledPolicies::judge
+//! --to ─► Destination    address, Service   CompiledPolicies::evaluate
 //! ```
 //!
 //! Endpoints come from [`Desired`] of the node that leads the connection, verdicts from what is compiled of the

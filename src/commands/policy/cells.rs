@@ -1,4 +1,4 @@
-//! Who can talk to whom, cell by cell.
+//! Cells of the policy matrix: verdicts about connections from each row's endpoint to each column's.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,53 +11,61 @@ use portcullis_policy::evaluation::{Connection, Decision, PolicyVerdict};
 
 use crate::commands::world::PortNumber;
 
-/// One end of connections.
+/// An endpoint of connections: a row or a column of the matrix.
 #[derive(Clone)]
-pub(super) struct End {
+pub(super) struct MatrixEndpoint {
     pub(super) name: String,
-    pub(super) kind: EndKind,
+    pub(super) kind: EndpointKind,
     addresses: Box<[IpAddr]>,
 }
 
-/// What an end is.
+/// Kind of an endpoint.
 #[derive(Clone, PartialEq)]
-pub(super) enum EndKind {
-    Pod(PodEnd),
+pub(super) enum EndpointKind {
+    Pod(PodEndpoint),
     Node(Name),
     External,
 }
 
-/// What pods must have in common to stand for one another.
+/// A pod, with the properties that pods of one group share.
 #[derive(Clone, PartialEq)]
-pub(super) struct PodEnd {
+pub(super) struct PodEndpoint {
     pub(super) namespace: Name,
     pub(super) name: Arc<str>,
     pub(super) node: Option<Name>,
     pub(super) profiles: [Option<Arc<Profile>>; 2],
 }
 
-impl End {
-    pub(super) fn of_pod(pod: &LocalPod) -> End {
-        let kind = EndKind::Pod(PodEnd {
+impl MatrixEndpoint {
+    pub(super) fn from_pod(pod: &LocalPod) -> MatrixEndpoint {
+        let kind = EndpointKind::Pod(PodEndpoint {
             namespace: pod.key.namespace,
             name: pod.key.name.clone(),
             node: pod.node,
             profiles: [pod.ingress.clone(), pod.egress.clone()],
         });
-        End { name: pod.key.to_string(), kind, addresses: pod.addresses.clone() }
+        MatrixEndpoint { name: pod.key.to_string(), kind, addresses: pod.addresses.clone() }
     }
 
-    pub(super) fn of_node(name: Name, addresses: &[IpAddr]) -> End {
-        End { name: format!("node/{name}"), kind: EndKind::Node(name), addresses: addresses.into() }
+    pub(super) fn from_node(name: Name, addresses: &[IpAddr]) -> MatrixEndpoint {
+        MatrixEndpoint {
+            name: format!("node/{name}"),
+            kind: EndpointKind::Node(name),
+            addresses: addresses.into(),
+        }
     }
 
-    pub(super) fn external(address: IpAddr) -> End {
-        End { name: address.to_string(), kind: EndKind::External, addresses: Box::new([address]) }
+    pub(super) fn external(address: IpAddr) -> MatrixEndpoint {
+        MatrixEndpoint {
+            name: address.to_string(),
+            kind: EndpointKind::External,
+            addresses: Box::new([address]),
+        }
     }
 
-    pub(super) fn pod(&self) -> Option<&PodEnd> {
+    pub(super) fn pod(&self) -> Option<&PodEndpoint> {
         match &self.kind {
-            EndKind::Pod(pod) => Some(pod),
+            EndpointKind::Pod(pod) => Some(pod),
             _ => None,
         }
     }
@@ -67,72 +75,73 @@ impl End {
     }
 }
 
-/// Which connections a table is about.
+/// Port and family of the connections in a table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Sort {
+pub(super) struct PortAndFamily {
     pub(super) port: PortNumber,
     pub(super) family: Family,
 }
 
-/// What becomes of connections of these sorts: a character a cell, rows by columns.
-pub(super) struct Table {
-    pub(super) sorts: Vec<Sort>,
+/// Verdicts about connections to these ports: a character for each cell, rows by columns.
+pub(super) struct MatrixTable {
+    pub(super) ports: Vec<PortAndFamily>,
     pub(super) cells: Vec<Vec<char>>,
 }
 
-/// The tables of all sorts; sorts of which every cell is the same share one.
+/// Returns the tables of all ports and families. Those with equal cells share one table.
 pub(super) fn tables(
     compiled: &CompiledPolicies,
-    rows: &[End],
-    columns: &[End],
-    sorts: &[Sort],
-) -> Vec<Table> {
-    let mut found: BTreeMap<Vec<Vec<char>>, Vec<Sort>> = BTreeMap::new();
-    for sort in sorts {
-        let row = |from: &End| columns.iter().map(|to| cell(compiled, from, to, *sort)).collect();
-        found.entry(rows.iter().map(row).collect()).or_default().push(*sort);
+    rows: &[MatrixEndpoint],
+    columns: &[MatrixEndpoint],
+    ports: &[PortAndFamily],
+) -> Vec<MatrixTable> {
+    let mut found: BTreeMap<Vec<Vec<char>>, Vec<PortAndFamily>> = BTreeMap::new();
+    for port in ports {
+        let row = |from: &MatrixEndpoint| columns.iter().map(|to| cell(compiled, from, to, *port)).collect();
+        found.entry(rows.iter().map(row).collect()).or_default().push(*port);
     }
-    in_order(found.into_iter().map(|(cells, sorts)| Table { sorts, cells }).collect())
+    sorted(found.into_iter().map(|(cells, ports)| MatrixTable { ports, cells }).collect())
 }
 
-fn in_order(mut tables: Vec<Table>) -> Vec<Table> {
-    tables.iter_mut().for_each(|table| table.sorts.sort());
-    tables.sort_by_key(|table| (table.sorts[0].port.1, table.sorts[0].port.0, table.sorts[0].family));
+fn sorted(mut tables: Vec<MatrixTable>) -> Vec<MatrixTable> {
+    tables.iter_mut().for_each(|table| table.ports.sort());
+    tables.sort_by_key(|table| (table.ports[0].port.1, table.ports[0].port.0, table.ports[0].family));
     tables
 }
 
-/// Fewer tables, for people: one that only has nothing to judge where another tells more goes into that. So a
-/// few pods of a single family do not double everything.
-pub(super) fn folded(mut tables: Vec<Table>) -> Vec<Table> {
-    let silent = |table: &Table| table.cells.iter().flatten().filter(|cell| **cell == '-').count();
-    tables.sort_by_key(|table| (silent(table), table.sorts.first().copied()));
-    let mut kept: Vec<Table> = Vec::new();
+/// Merges tables for text output: a table that differs from another only by cells without a verdict is merged into that
+/// one. So a few single-stack pods do not double the number of tables.
+pub(super) fn merged(mut tables: Vec<MatrixTable>) -> Vec<MatrixTable> {
+    let without_verdict =
+        |table: &MatrixTable| table.cells.iter().flatten().filter(|cell| **cell == '-').count();
+    tables.sort_by_key(|table| (without_verdict(table), table.ports.first().copied()));
+    let mut kept: Vec<MatrixTable> = Vec::new();
     for table in tables {
-        let covers = |other: &&mut Table| {
+        let covers = |other: &&mut MatrixTable| {
             let mut pairs = other.cells.iter().flatten().zip(table.cells.iter().flatten());
-            pairs.all(|(more, less)| more == less || *less == '-')
+            pairs.all(|(kept, merged)| kept == merged || *merged == '-')
         };
         match kept.iter_mut().find(covers) {
-            Some(other) => other.sorts.extend(&table.sorts),
+            Some(other) => other.ports.extend(&table.ports),
             None => kept.push(table),
         }
     }
-    in_order(kept)
+    sorted(kept)
 }
 
-/// `.` allowed, `I`, `E`, `B` denied by ingress, egress, both; `-` nothing to judge.
-fn cell(compiled: &CompiledPolicies, from: &End, to: &End, sort: Sort) -> char {
+/// Returns `.` for allowed; `I`, `E`, `B` for denied by ingress, egress, both; `-` for no verdict.
+fn cell(compiled: &CompiledPolicies, from: &MatrixEndpoint, to: &MatrixEndpoint, at: PortAndFamily) -> char {
     if from.pod().is_none() && to.pod().is_none() {
         return '-';
     }
-    let (Some(source), Some(destination)) = (from.address(sort.family), to.address(sort.family)) else {
+    let (Some(source), Some(destination)) = (from.address(at.family), to.address(at.family)) else {
         return '-';
     };
-    // What stays inside a pod is nobody's to judge.
+    // Packets inside of a pod are never evaluated.
     if source == destination {
         return '.';
     }
-    let (port, protocol) = sort.port;
+    let (port, protocol) = at.port;
     let evaluation = compiled.evaluate(Connection { from: source, to: destination, port, protocol });
     let denied = |decision: Option<Decision>| decision.is_some_and(|d| d.verdict == PolicyVerdict::Deny);
     match (denied(evaluation.egress), denied(evaluation.ingress)) {

@@ -1,5 +1,4 @@
-//! Pods that policies cannot tell apart, found without judging a connection: what many pods of a large cluster have in
-//! common is judged once.
+//! Equivalence classes of pods that no policy distinguishes, so that one pod of each class is evaluated for all.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
@@ -9,7 +8,7 @@ use portcullis_cluster::{Family, Name, NamespacedName};
 use portcullis_policy::CompiledPolicies;
 use portcullis_policy::compile::{AddressRanges, LocalPod, Profile};
 
-/// Everything that decides about a pod's connections, except those with itself and with its own node.
+/// Everything that decides about a pod's connections, except those to itself and to its own node.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Signature {
     namespace: Name,
@@ -17,54 +16,54 @@ struct Signature {
     addresses: Vec<AddressSignature>,
 }
 
-/// What policies know of an address.
+/// What rules match of an address.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct AddressSignature {
     is_ipv6: bool,
-    /// The pod that has it by the policies, where that is another.
+    /// The pod that owns the address, if it is another one.
     owner: Option<NamespacedName>,
-    /// The sets of peers that it is in.
+    /// The peer sets that contain the address.
     sets: Vec<usize>,
-    /// The rules' address blocks that it is in.
-    blocks: Vec<usize>,
-    /// Its ports of a name, with the set that has them.
+    /// The rules' address ranges that contain the address.
+    ranges: Vec<usize>,
+    /// Its named ports, with the sets that contain them.
     named_ports: Vec<(usize, u16)>,
 }
 
-/// The places of pods that policies cannot tell apart, in the order of the first of each.
+/// Returns the classes of equivalent pods, as indexes into `pods`, ordered by the first pod of each.
 pub(super) fn classes(compiled: &CompiledPolicies, pods: &[&LocalPod]) -> Vec<Vec<usize>> {
-    let facts = Facts::of(compiled);
+    let matches = AddressMatches::new(compiled);
     let mut found: BTreeMap<Signature, Vec<usize>> = BTreeMap::new();
-    for (place, pod) in pods.iter().enumerate() {
-        found.entry(facts.signature(compiled, pod)).or_default().push(place);
+    for (index, pod) in pods.iter().enumerate() {
+        found.entry(matches.signature(compiled, pod)).or_default().push(index);
     }
     let mut classes: Vec<Vec<usize>> = found.into_values().collect();
     classes.sort();
     classes
 }
 
-/// What rules name, by address.
-struct Facts<'a> {
+/// Sets and ranges of all rules, by address.
+struct AddressMatches<'a> {
     sets: HashMap<IpAddr, Vec<usize>>,
     named_ports: HashMap<IpAddr, Vec<(usize, u16)>>,
-    blocks: Vec<&'a AddressRanges>,
+    ranges: Vec<&'a AddressRanges>,
 }
 
-impl<'a> Facts<'a> {
-    fn of(compiled: &'a CompiledPolicies) -> Self {
+impl<'a> AddressMatches<'a> {
+    fn new(compiled: &'a CompiledPolicies) -> Self {
         let mut sets: HashMap<IpAddr, Vec<usize>> = HashMap::new();
-        for (place, (_, members)) in compiled.sets().enumerate() {
-            members.iter().for_each(|address| sets.entry(*address).or_default().push(place));
+        for (set, (_, members)) in compiled.sets().enumerate() {
+            members.iter().for_each(|address| sets.entry(*address).or_default().push(set));
         }
         let mut named_ports: HashMap<IpAddr, Vec<(usize, u16)>> = HashMap::new();
-        for (place, (_, members)) in compiled.named_ports().enumerate() {
+        for (set, (_, members)) in compiled.named_ports().enumerate() {
             members
                 .iter()
-                .for_each(|(address, port)| named_ports.entry(*address).or_default().push((place, *port)));
+                .for_each(|(address, port)| named_ports.entry(*address).or_default().push((set, *port)));
         }
         let rules = compiled.rules().flat_map(|(_, rules)| rules.iter());
-        let blocks = rules.map(|rule| &rule.peers.blocks).filter(|blocks| !blocks.is_empty());
-        Facts { sets, named_ports, blocks: blocks.collect() }
+        let ranges = rules.map(|rule| &rule.peers.blocks).filter(|ranges| !ranges.is_empty());
+        AddressMatches { sets, named_ports, ranges: ranges.collect() }
     }
 
     fn signature(&self, compiled: &CompiledPolicies, pod: &LocalPod) -> Signature {
@@ -72,7 +71,7 @@ impl<'a> Facts<'a> {
             is_ipv6: Family::from_address(*address) == Family::V6,
             owner: compiled.pod_at(*address).map(|owner| &owner.key).filter(|key| **key != pod.key).cloned(),
             sets: self.sets.get(address).cloned().unwrap_or_default(),
-            blocks: (0..self.blocks.len()).filter(|at| self.blocks[*at].contains(*address)).collect(),
+            ranges: (0..self.ranges.len()).filter(|index| self.ranges[*index].contains(*address)).collect(),
             named_ports: self.named_ports.get(address).cloned().unwrap_or_default(),
         };
         Signature {
@@ -83,12 +82,12 @@ impl<'a> Facts<'a> {
     }
 }
 
-/// At most two pods of a class that stand for all: on two nodes, if the class is on several, as a node may always reach
+/// Returns at most two pods that represent a class: on two nodes if the class is on several, as a node may always reach
 /// its own pods.
 pub(super) fn samples(pods: &[&LocalPod], class: &[usize]) -> Vec<usize> {
     let first = class[0];
-    let elsewhere = class.iter().find(|place| pods[**place].node != pods[first].node);
-    std::iter::once(first).chain(elsewhere.or(class.get(1)).copied()).collect()
+    let on_other_node = class.iter().find(|index| pods[**index].node != pods[first].node);
+    std::iter::once(first).chain(on_other_node.or(class.get(1)).copied()).collect()
 }
 
 #[cfg(test)]
@@ -122,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn classes_are_what_rules_can_tell_apart() {
+    fn pods_are_equivalent_unless_a_rule_distinguishes_them() {
         let web = |hash: &str| json!({"app": "web", "pod-template-hash": hash});
         let pods = [
             pod("web-1", "node-1", web("a"), "10.244.1.1", 8080),

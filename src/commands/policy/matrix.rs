@@ -1,4 +1,4 @@
-//! `portcullis policy matrix`: who can talk to whom.
+//! `portcullis policy matrix`: verdicts of policies about connections between all pods.
 
 use std::collections::BTreeSet;
 use std::io::{self, Write};
@@ -8,9 +8,9 @@ use portcullis_cluster::{Family, Index};
 use portcullis_policy::compile::LocalPod;
 use serde::Serialize;
 
-use super::cells::{End, Sort, Table, folded, tables};
+use super::cells::{MatrixEndpoint, MatrixTable, PortAndFamily, merged, tables};
 use super::groups::Represented;
-use super::limits::{Limits, UNGROUPED};
+use super::limits::{Limits, MAX_UNGROUPED_PODS};
 use super::{equivalence_classes, groups, pod_selection, text};
 use crate::cluster_view::{self, LoadError};
 use crate::commands::explain::asked::{Malformed, read_number};
@@ -18,38 +18,40 @@ use crate::commands::render::families;
 use crate::commands::world::{PortNumber, World};
 use crate::config::{Config, Matrix, OutputFormat};
 
-/// Why no matrix can be printed.
+/// Error of `portcullis policy matrix`.
 #[derive(Debug, thiserror::Error)]
 pub enum MatrixError {
-    /// The state cannot be had.
+    /// The cluster's objects cannot be loaded.
     #[error(transparent)]
     State(#[from] LoadError),
-    /// A port cannot be understood.
+    /// Invalid port.
     #[error("--port: {0}")]
     Port(Malformed),
-    /// A condition on labels cannot be understood.
+    /// Invalid label condition.
     #[error("--selector: {0:?} is not KEY=VALUE, KEY!=VALUE, KEY or !KEY")]
     Selector(String),
-    /// No pod of such a namespace is known.
+    /// A namespace has no known pods.
     #[error("--namespace: no pod is in namespace {name}; there are pods in {known}")]
     Namespace {
         /// The namespace.
         name: String,
-        /// Those with pods.
+        /// The namespaces with pods.
         known: String,
     },
-    /// No pod has what was asked for.
-    #[error("no pod to tell of: none has such labels, or none is known that has addresses of its own")]
+    /// No pod matches the selection.
+    #[error("no pods found: none has these labels, or none has addresses of its own")]
     NoPods,
-    /// No port was asked for, and none is known.
-    #[error("--port: no pod names a port and no Service leads to one of them; say which, as in 80/tcp")]
-    NoPorts,
-    /// A row and a column for each pod would be too much.
+    /// No port is given, and none is known.
     #[error(
-        "{pods} pods are too many for a row and a column each (at most {UNGROUPED}); choose some by --namespace or --selector, or let them be grouped (without --no-group, as text)"
+        "--port: no port given, and no pod has named ports or is an endpoint of a Service; expected e.g. 80/tcp"
+    )]
+    NoPorts,
+    /// Too many pods without grouping.
+    #[error(
+        "{pods} pods are too many without grouping (at most {MAX_UNGROUPED_PODS}); select pods with --namespace or --selector, or use grouped text output (without --no-group)"
     )]
     TooMany {
-        /// How many pods there are.
+        /// The number of pods.
         pods: usize,
     },
     /// The output cannot be written.
@@ -57,51 +59,51 @@ pub enum MatrixError {
     Io(#[from] io::Error),
 }
 
-/// Prints a table for each port, or for ports of which all cells are the same.
+/// Prints a table for each port. Ports with equal cells share one table.
 ///
 /// # Errors
-/// The state cannot be had, or what was asked for is not there.
-pub fn matrix(config: &Config, asked: &Matrix, out: &mut dyn Write) -> Result<(), MatrixError> {
+/// The cluster's objects cannot be loaded, or the selection matches nothing.
+pub fn matrix(config: &Config, command: &Matrix, out: &mut dyn Write) -> Result<(), MatrixError> {
     let cluster = cluster_view::load_cluster(config)?;
-    of_index(config, &cluster.index, asked, out)?;
+    matrix_of_index(config, &cluster.index, command, out)?;
     Ok(cluster.unreadable.check()?)
 }
 
-/// The same for a cluster that was read before.
+/// As [`matrix`], for a cluster that is already loaded.
 ///
 /// # Errors
-/// What was asked for is not there.
-pub fn of_index(
+/// The selection matches nothing.
+pub fn matrix_of_index(
     config: &Config,
     index: &Index,
-    asked: &Matrix,
+    command: &Matrix,
     out: &mut dyn Write,
 ) -> Result<(), MatrixError> {
-    let mut ports: Vec<PortNumber> = asked
+    let mut ports: Vec<PortNumber> = command
         .ports
         .iter()
         .map(|text| read_number(text))
         .collect::<Result<_, _>>()
         .map_err(MatrixError::Port)?;
     let world = World::of(config, index);
-    let pods = pod_selection::pods(&world, &asked.namespaces, asked.selector.as_deref())?;
-    let is_grouped = asked.output == OutputFormat::Text && !asked.no_group;
-    let limits = Limits::of(asked);
-    let (classes, left_out) = match is_grouped {
-        true => limits.first(equivalence_classes::classes(world.compiled(), &pods)),
-        false if pods.len() > UNGROUPED => return Err(MatrixError::TooMany { pods: pods.len() }),
-        false => ((0..pods.len()).map(|place| vec![place]).collect(), None),
+    let pods = pod_selection::pods(&world, &command.namespaces, command.selector.as_deref())?;
+    let is_grouped = command.output == OutputFormat::Text && !command.no_group;
+    let limits = Limits::from_command(command);
+    let (classes, omitted) = match is_grouped {
+        true => limits.truncate_classes(equivalence_classes::classes(world.compiled(), &pods)),
+        false if pods.len() > MAX_UNGROUPED_PODS => return Err(MatrixError::TooMany { pods: pods.len() }),
+        false => ((0..pods.len()).map(|index| vec![index]).collect(), None),
     };
     let samples: Vec<(usize, usize)> = classes
         .iter()
         .enumerate()
         .flat_map(|(class, members)| {
-            equivalence_classes::samples(&pods, members).into_iter().map(move |place| (place, class))
+            equivalence_classes::samples(&pods, members).into_iter().map(move |index| (index, class))
         })
         .collect();
-    let shown: Vec<&LocalPod> = samples.iter().map(|(place, _)| pods[*place]).collect();
+    let shown: Vec<&LocalPod> = samples.iter().map(|(index, _)| pods[*index]).collect();
     let addresses: BTreeSet<IpAddr> = shown.iter().flat_map(|pod| pod.addresses.iter().copied()).collect();
-    let mut notes: Vec<String> = left_out.into_iter().collect();
+    let mut notes: Vec<String> = omitted.into_iter().collect();
     if ports.is_empty() {
         ports.extend(world.ports_at(&addresses));
         notes.extend(limits.truncate_ports(&mut ports));
@@ -109,19 +111,19 @@ pub fn of_index(
     if ports.is_empty() {
         return Err(MatrixError::NoPorts);
     }
-    let (rows, columns) = (rows(&world, &shown, asked), columns(&shown, asked));
-    let tables = tables(world.compiled(), &rows, &columns, &sorts(&ports, &addresses, asked));
-    if asked.output == OutputFormat::Json {
-        let answer = serde_json::to_string_pretty(&Answer::of(&rows, &columns, &tables));
-        writeln!(out, "{}", answer.map_err(io::Error::from)?)?;
+    let (rows, columns) = (rows(&world, &shown, command), columns(&shown, command));
+    let tables = tables(world.compiled(), &rows, &columns, &ports_and_families(&ports, &addresses, command));
+    if command.output == OutputFormat::Json {
+        let json = serde_json::to_string_pretty(&JsonMatrix::new(&rows, &columns, &tables));
+        writeln!(out, "{}", json.map_err(io::Error::from)?)?;
         return Ok(());
     }
-    let mut tables = folded(tables);
+    let mut tables = merged(tables);
     let grouped = match is_grouped {
-        false => (groups::alone(&rows), groups::alone(&columns)),
+        false => (groups::ungrouped(&rows), groups::ungrouped(&columns)),
         true => {
             let represented = Represented {
-                pods: pods.iter().filter_map(|pod| End::of_pod(pod).pod().cloned()).collect(),
+                pods: pods.iter().filter_map(|pod| MatrixEndpoint::from_pod(pod).pod().cloned()).collect(),
                 classes,
                 class_of: samples.iter().map(|(_, class)| *class).collect(),
             };
@@ -139,79 +141,83 @@ pub fn of_index(
     Ok(())
 }
 
-fn columns(pods: &[&LocalPod], asked: &Matrix) -> Vec<End> {
-    let external = asked.external.iter().map(|ip| End::external(*ip));
-    pods.iter().map(|pod| End::of_pod(pod)).chain(external).collect()
+fn columns(pods: &[&LocalPod], command: &Matrix) -> Vec<MatrixEndpoint> {
+    let external = command.external.iter().map(|ip| MatrixEndpoint::external(*ip));
+    pods.iter().map(|pod| MatrixEndpoint::from_pod(pod)).chain(external).collect()
 }
 
-fn rows(world: &World<'_>, pods: &[&LocalPod], asked: &Matrix) -> Vec<End> {
+fn rows(world: &World<'_>, pods: &[&LocalPod], command: &Matrix) -> Vec<MatrixEndpoint> {
     let nodes = world.node_names().into_iter().filter_map(|name| {
         let node = world.index.node(name)?;
-        Some(End::of_node(name, &node.ips().collect::<Vec<_>>()))
+        Some(MatrixEndpoint::from_node(name, &node.ips().collect::<Vec<_>>()))
     });
-    let external = asked.external.iter().map(|ip| End::external(*ip));
-    pods.iter().map(|pod| End::of_pod(pod)).chain(nodes).chain(external).collect()
+    let external = command.external.iter().map(|ip| MatrixEndpoint::external(*ip));
+    pods.iter().map(|pod| MatrixEndpoint::from_pod(pod)).chain(nodes).chain(external).collect()
 }
 
-/// The connections that tables are about: these ports in the families that pods have and that are asked for.
-fn sorts(ports: &[PortNumber], addresses: &BTreeSet<IpAddr>, asked: &Matrix) -> Vec<Sort> {
+/// Returns these ports in the requested families that pods have.
+fn ports_and_families(
+    ports: &[PortNumber],
+    addresses: &BTreeSet<IpAddr>,
+    command: &Matrix,
+) -> Vec<PortAndFamily> {
     let used: BTreeSet<Family> = addresses.iter().copied().map(Family::from_address).collect();
-    let families: Vec<Family> = families(asked.family).into_iter().filter(|f| used.contains(f)).collect();
-    let sorts: BTreeSet<Sort> = ports
+    let families: Vec<Family> = families(command.family).into_iter().filter(|f| used.contains(f)).collect();
+    let all: BTreeSet<PortAndFamily> = ports
         .iter()
-        .flat_map(|port| families.iter().map(|family| Sort { port: *port, family: *family }))
+        .flat_map(|port| families.iter().map(|family| PortAndFamily { port: *port, family: *family }))
         .collect();
-    sorts.into_iter().collect()
+    all.into_iter().collect()
 }
 
-/// The tables, as `-o json` gives them.
+/// The output of `-o json`.
 #[derive(Serialize)]
-struct Answer<'a> {
+struct JsonMatrix<'a> {
     /// The destination of each character.
     columns: Vec<&'a str>,
-    tables: Vec<TableAnswer<'a>>,
+    tables: Vec<JsonTable<'a>>,
 }
 
 #[derive(Serialize)]
-struct TableAnswer<'a> {
-    /// All connections of which this table tells.
-    connections: Vec<SortAnswer>,
-    rows: Vec<RowAnswer<'a>>,
+struct JsonTable<'a> {
+    /// All ports and families to which this table applies.
+    connections: Vec<JsonConnection>,
+    rows: Vec<JsonRow<'a>>,
 }
 
 #[derive(Serialize)]
-struct SortAnswer {
+struct JsonConnection {
     port: u16,
     protocol: &'static str,
     family: &'static str,
 }
 
 #[derive(Serialize)]
-struct RowAnswer<'a> {
+struct JsonRow<'a> {
     from: &'a str,
-    /// A character a column.
+    /// A character for each column.
     to: String,
 }
 
-impl<'a> Answer<'a> {
-    fn of(rows: &'a [End], columns: &'a [End], tables: &[Table]) -> Self {
-        let table = |table: &Table| TableAnswer {
+impl<'a> JsonMatrix<'a> {
+    fn new(rows: &'a [MatrixEndpoint], columns: &'a [MatrixEndpoint], tables: &[MatrixTable]) -> Self {
+        let table = |table: &MatrixTable| JsonTable {
             connections: table
-                .sorts
+                .ports
                 .iter()
-                .map(|sort| SortAnswer {
-                    port: sort.port.0,
-                    protocol: sort.port.1.as_str(),
-                    family: sort.family.as_str(),
+                .map(|at| JsonConnection {
+                    port: at.port.0,
+                    protocol: at.port.1.as_str(),
+                    family: at.family.as_str(),
                 })
                 .collect(),
             rows: rows
                 .iter()
                 .zip(&table.cells)
-                .map(|(from, cells)| RowAnswer { from: &from.name, to: cells.iter().collect() })
+                .map(|(from, cells)| JsonRow { from: &from.name, to: cells.iter().collect() })
                 .collect(),
         };
-        Answer {
+        JsonMatrix {
             columns: columns.iter().map(|column| column.name.as_str()).collect(),
             tables: tables.iter().map(table).collect(),
         }

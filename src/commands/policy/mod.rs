@@ -1,4 +1,4 @@
-//! `portcullis policy`: what policies come to.
+//! `portcullis policy`: the effect of policies on connections.
 
 mod cells;
 mod equivalence_classes;
@@ -8,4 +8,4 @@ mod matrix;
 mod pod_selection;
 mod text;
 
-pub use matrix::{MatrixError, matrix, of_index};
+pub use matrix::{MatrixError, matrix, matrix_of_index};

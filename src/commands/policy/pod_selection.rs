@@ -1,4 +1,4 @@
-//! Which pods are asked about.
+//! Selection of pods by namespace and labels (`--namespace`, `--selector`).
 
 use std::collections::BTreeSet;
 
@@ -9,18 +9,18 @@ use portcullis_policy::compile::LocalPod;
 use super::matrix::MatrixError;
 use crate::commands::world::{World, listed};
 
-/// What one label must be, as kubectl takes it.
+/// A condition on one label, with kubectl's syntax.
 #[derive(Debug, PartialEq, Eq)]
-enum Condition {
-    Is(String, String),
-    IsNot(String, String),
+enum LabelCondition {
+    Equals(String, String),
+    NotEquals(String, String),
     Exists(String),
-    IsAbsent(String),
+    DoesNotExist(String),
 }
 
-impl Condition {
-    /// Reads `KEY=VALUE`, `KEY==VALUE`, `KEY!=VALUE`, `KEY` or `!KEY`.
-    fn read(text: &str) -> Option<Condition> {
+impl LabelCondition {
+    /// Parses `KEY=VALUE`, `KEY==VALUE`, `KEY!=VALUE`, `KEY` or `!KEY`.
+    fn parse(text: &str) -> Option<LabelCondition> {
         let text = text.trim();
         let key = |key: &str| {
             let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
@@ -28,39 +28,39 @@ impl Condition {
             (!key.is_empty() && key.chars().all(allowed)).then(|| key.to_owned())
         };
         if let Some((name, value)) = text.split_once("!=") {
-            return Some(Condition::IsNot(key(name)?, value.trim().to_owned()));
+            return Some(LabelCondition::NotEquals(key(name)?, value.trim().to_owned()));
         }
         if let Some((name, value)) = text.split_once('=') {
             let value = value.strip_prefix('=').unwrap_or(value);
-            return Some(Condition::Is(key(name)?, value.trim().to_owned()));
+            return Some(LabelCondition::Equals(key(name)?, value.trim().to_owned()));
         }
         match text.strip_prefix('!') {
-            Some(name) => Some(Condition::IsAbsent(key(name)?)),
-            None => Some(Condition::Exists(key(text)?)),
+            Some(name) => Some(LabelCondition::DoesNotExist(key(name)?)),
+            None => Some(LabelCondition::Exists(key(text)?)),
         }
     }
 
-    fn holds(&self, labels: &Labels) -> bool {
+    fn matches(&self, labels: &Labels) -> bool {
         match self {
-            Condition::Is(key, value) => labels.get(key) == Some(value),
-            Condition::IsNot(key, value) => labels.get(key) != Some(value),
-            Condition::Exists(key) => labels.contains(key),
-            Condition::IsAbsent(key) => !labels.contains(key),
+            LabelCondition::Equals(key, value) => labels.get(key) == Some(value),
+            LabelCondition::NotEquals(key, value) => labels.get(key) != Some(value),
+            LabelCondition::Exists(key) => labels.contains(key),
+            LabelCondition::DoesNotExist(key) => !labels.contains(key),
         }
     }
 }
 
-/// The judged pods of these namespaces (none: of all) with these labels, by namespace and name.
+/// Returns the pods in scope of these namespaces (all, if empty) with these labels, by namespace and name.
 pub(super) fn pods<'a>(
     world: &'a World<'_>,
     namespaces: &[String],
     selector: Option<&str>,
 ) -> Result<Vec<&'a LocalPod>, MatrixError> {
-    let conditions: Vec<Condition> = match selector {
+    let conditions: Vec<LabelCondition> = match selector {
         None => Vec::new(),
         Some(text) => text
             .split(',')
-            .map(|part| Condition::read(part).ok_or_else(|| MatrixError::Selector(part.to_owned())))
+            .map(|part| LabelCondition::parse(part).ok_or_else(|| MatrixError::Selector(part.to_owned())))
             .collect::<Result<_, _>>()?,
     };
     let known: BTreeSet<Name> = world.compiled().pods().map(|pod| pod.key.namespace).collect();
@@ -69,12 +69,12 @@ pub(super) fn pods<'a>(
         let known = listed(known.iter().map(|name| name.as_str()));
         return Err(MatrixError::Namespace { name: unknown.to_string(), known });
     }
-    let fits = |pod: &&LocalPod| {
+    let is_selected = |pod: &&LocalPod| {
         let labels = world.index.pod(&pod.key).map(|pod| &pod.labels);
         (wanted.is_empty() || wanted.contains(&pod.key.namespace))
-            && labels.is_some_and(|labels| conditions.iter().all(|condition| condition.holds(labels)))
+            && labels.is_some_and(|labels| conditions.iter().all(|condition| condition.matches(labels)))
     };
-    let pods: Vec<&LocalPod> = world.compiled().pods().filter(fits).collect();
+    let pods: Vec<&LocalPod> = world.compiled().pods().filter(is_selected).collect();
     if pods.is_empty() {
         return Err(MatrixError::NoPods);
     }
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn conditions_are_read_and_hold() {
+    fn label_conditions_are_parsed_and_matched() {
         let labels = Labels::from(BTreeMap::from([("app".to_owned(), "web".to_owned())]));
         for (text, expected) in [
             ("app=web", Some(true)),
@@ -105,7 +105,8 @@ mod tests {
             ("=web", None),
             ("app in (web)", None),
         ] {
-            assert_eq!(Condition::read(text).map(|condition| condition.holds(&labels)), expected, "{text}");
+            let found = LabelCondition::parse(text).map(|condition| condition.matches(&labels));
+            assert_eq!(found, expected, "{text}");
         }
     }
 }

@@ -1,32 +1,32 @@
-//! Tables for people.
+//! Text output of a policy matrix.
 
 use std::io::{self, Write};
 
 use portcullis_cluster::Family;
 
-use super::cells::{End, Sort, Table};
+use super::cells::{MatrixEndpoint, MatrixTable, PortAndFamily};
 use super::groups::{Group, cell};
 use crate::commands::world::PortNumber;
 
-/// Prints the tables: columns have the numbers of the rows of the same pods.
+/// Prints the tables. Columns are numbered like the rows of the same pods.
 pub(super) fn print(
-    rows: &[End],
-    columns: &[End],
-    tables: &[Table],
+    rows: &[MatrixEndpoint],
+    columns: &[MatrixEndpoint],
+    tables: &[MatrixTable],
     (row_groups, column_groups): &(Vec<Group>, Vec<Group>),
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let number = |group: &Group| {
         let column = column_groups.iter().position(|column| column.label == group.label);
-        column.map_or_else(String::new, |place| (place + 1).to_string())
+        column.map_or_else(String::new, |index| (index + 1).to_string())
     };
     let digits = column_groups.len().to_string().len();
     let width = row_groups.iter().map(|group| group.label.chars().count()).max().unwrap_or_default();
     for table in tables {
-        writeln!(out, "{}", heading(&table.sorts))?;
-        // Numbers of columns stand upright, a line a digit.
+        writeln!(out, "{}", heading(&table.ports))?;
+        // Numbers of columns are vertical, one line for each digit.
         for digit in 0..digits {
-            let upright = |place: usize| format!("{:>digits$}", place + 1).chars().nth(digit).unwrap_or(' ');
+            let upright = |index: usize| format!("{:>digits$}", index + 1).chars().nth(digit).unwrap_or(' ');
             let numbers: String = (0..column_groups.len()).map(upright).collect();
             writeln!(out, "{}", format!("{:1$}{numbers}", "", digits + width + 4).trim_end())?;
         }
@@ -43,23 +43,22 @@ pub(super) fn print(
     )?;
     writeln!(
         out,
-        "- nothing to judge: neither end is a pod, or one has no address of the family (of any, with several)"
+        "- not applicable: neither end is a pod, or one has no address of the family (of any, with several)"
     )
 }
 
-/// `80/tcp, 81/tcp by IPv4 and IPv6`.
-fn heading(sorts: &[Sort]) -> String {
+/// Returns `80/tcp, 81/tcp by IPv4 and IPv6`.
+fn heading(all: &[PortAndFamily]) -> String {
     let families: Vec<Family> =
-        Family::BOTH.into_iter().filter(|f| sorts.iter().any(|s| s.family == *f)).collect();
-    let mut ports: Vec<PortNumber> = sorts.iter().map(|sort| sort.port).collect();
+        Family::BOTH.into_iter().filter(|f| all.iter().any(|at| at.family == *f)).collect();
+    let mut ports: Vec<PortNumber> = all.iter().map(|at| at.port).collect();
     ports.dedup();
     let name = |(port, protocol): &PortNumber| format!("{port}/{protocol}");
-    if sorts.len() == ports.len() * families.len() {
+    if all.len() == ports.len() * families.len() {
         let ports: Vec<String> = ports.iter().map(name).collect();
         let families: Vec<&str> = families.iter().map(|family| family.as_str()).collect();
         return format!("{} by {}", ports.join(", "), families.join(" and "));
     }
-    let each: Vec<String> =
-        sorts.iter().map(|sort| format!("{} by {}", name(&sort.port), sort.family)).collect();
+    let each: Vec<String> = all.iter().map(|at| format!("{} by {}", name(&at.port), at.family)).collect();
     each.join(", ")
 }

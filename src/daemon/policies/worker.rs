@@ -37,7 +37,7 @@ pub(super) struct PolicySyncRequest {
     pub(super) pick_up: PickUp,
     /// Addresses of this machine.
     pub(super) own: HashSet<IpAddr>,
-    /// Rtnetlink of pods are to be looked for, as they are after a change of addresses.
+    /// Interfaces of pods are to be looked for, as they are after a change of addresses.
     pub(super) look_for_interfaces: bool,
     /// Who changed the table.
     pub(super) doubt: Option<String>,

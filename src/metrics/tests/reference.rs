@@ -83,9 +83,10 @@ fn is_counted(name: &str, mode: ProxyMode) -> bool {
 fn report_policies(metrics: &Metrics) {
     metrics.policies_synced(true, Duration::from_secs(1), UNIX_EPOCH);
     metrics.set_policy_pods(2, 1);
-    let label = DropLabels { direction: "ingress", policy: "shop/web".to_owned() };
-    metrics
-        .read_policy_drops(false, move || vec![DropCounter { label: label.clone(), packets: 1, bytes: 60 }]);
+    let labels = DropLabels { direction: "ingress", policy: "shop/web".to_owned() };
+    metrics.read_policy_drops(false, move || {
+        vec![DropCounter { labels: labels.clone(), packets: 1, bytes: 60 }]
+    });
 }
 
 fn page() -> String {
