@@ -1,4 +1,4 @@
-//! Policies from an API server: one daemon on node-1 of a town, which asks a server that the test runs beside it.
+//! Policies from an API server: one daemon on node-1, connected to a test API server.
 
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -8,25 +8,25 @@ use serde_json::{Value, json};
 
 use crate::api_server::{ApiServer, Fault};
 use crate::daemons::{healthz, metric, wait_until};
+use crate::test_cluster::{ClusterSetup, TestCluster, daemon_args};
 use crate::tools;
-use crate::town::{Site, Town, daemon_args};
 
-/// A town whose daemons are none but this one.
-struct Served {
-    town: Town,
+/// A cluster with one daemon, which is connected to an API server.
+struct ApiServerCluster {
+    cluster: TestCluster,
     netns: NetNs,
     server: ApiServer,
     daemon: Child,
     log: tempfile::NamedTempFile,
 }
 
-impl Served {
-    /// Starts the daemon once the server is as `prepare` wants it.
+impl ApiServerCluster {
+    /// Starts the server, calls `prepare`, and starts the daemon.
     fn start(prepare: impl FnOnce(&ApiServer)) -> Self {
-        let town = Site { daemons: false, ..Site::default() }.up();
-        let netns = town.netns("node-1");
+        let cluster = ClusterSetup { daemons: false, ..ClusterSetup::default() }.up();
+        let netns = cluster.netns("node-1");
         let server = netns.run(ApiServer::start).unwrap();
-        let objects = town.lab.plan().to_list();
+        let objects = cluster.lab.plan().to_list();
         let namespaces = ["x", "y", "z"].map(|name| {
             let labels = json!({"kubernetes.io/metadata.name": name, "ns": name});
             json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": labels}})
@@ -44,27 +44,27 @@ impl Served {
         command.env("XTABLES_LOCKFILE", log.path().with_extension("lock"));
         command.stdin(Stdio::null()).stdout(log.reopen().unwrap()).stderr(log.reopen().unwrap());
         let daemon = command.spawn().unwrap();
-        Self { town, netns, server, daemon, log }
+        Self { cluster, netns, server, daemon, log }
     }
 
     fn metric(&self, name: &str, labels: &[&str]) -> f64 {
         metric(&self.netns, name, labels)
     }
 
-    fn answers(&self) -> bool {
+    fn is_serving_metrics(&self) -> bool {
         tools::http_get(&self.netns, "127.0.0.1:10249", "/metrics").is_ok()
     }
 
-    /// How long it takes from an object's way into the server until the kernel's table shows a word, or no more.
+    /// Returns the time from a change at the server until the kernel's table contains a word, or no longer does.
     fn until_table(&self, word: &str, is_there: bool, change: impl FnOnce(&ApiServer)) -> Duration {
         let start = Instant::now();
         change(&self.server);
-        wait_until(word, || self.town.table("node-1").contains(word) == is_there);
+        wait_until(word, || self.cluster.table("node-1").contains(word) == is_there);
         start.elapsed()
     }
 }
 
-impl Drop for Served {
+impl Drop for ApiServerCluster {
     fn drop(&mut self) {
         // Both fail only for a process that was waited for already.
         let _ = self.daemon.kill();
@@ -75,7 +75,7 @@ impl Drop for Served {
     }
 }
 
-/// Isolates the pods of a namespace but for peers.
+/// A policy that allows only these peers to reach the pods of a namespace.
 fn policy(name: &str, peers: Value) -> Value {
     json!({
         "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy",
@@ -87,85 +87,89 @@ fn policy(name: &str, peers: Value) -> Value {
 const SYNCED: &str = "portcullis_source_synced";
 
 #[test]
-fn policies_of_an_api_server_are_enforced_as_they_change() {
-    let mut served = Served::start(|server| {
+fn policies_of_an_api_server_are_enforced_when_they_change() {
+    let mut setup = ApiServerCluster::start(|server| {
         server.apply(policy("own", json!([{"podSelector": {}}])));
     });
-    wait_until("the first table", || served.town.table("node-1").contains("x/own"));
-    served.town.check("at first", "x/b → x/a 80/tcp allow\n y/b → x/a 80/tcp deny");
+    wait_until("the first table", || setup.cluster.table("node-1").contains("x/own"));
+    setup.cluster.check("at first", "x/b → x/a 80/tcp allow\n y/b → x/a 80/tcp deny");
     let start = Instant::now();
-    served.town.wait_for("Services", "x/a → service/x/s-x-b 80/tcp allow");
-    println!("Services were served {:?} later", start.elapsed());
+    setup.cluster.wait_for("Services", "x/a → service/x/s-x-b 80/tcp allow");
+    println!("Services were programmed {:?} later", start.elapsed());
     for kind in ["Pod", "Namespace", "NetworkPolicy", "ClusterNetworkPolicy", "Node"] {
-        assert_eq!(served.metric(SYNCED, &[&format!("kind=\"{kind}\"")]), 1.0, "{kind}");
+        assert_eq!(setup.metric(SYNCED, &[&format!("kind=\"{kind}\"")]), 1.0, "{kind}");
     }
-    assert!(healthz(&served.netns).contains(" 200 "));
-    let unserved = served.server.requests(&["clusternetworkpolicies"]);
-    assert!(!unserved.is_empty(), "the kind is asked for, and answered with 404");
+    assert!(healthz(&setup.netns).contains(" 200 "));
+    let not_found = setup.server.requests(&["clusternetworkpolicies"]);
+    assert!(!not_found.is_empty(), "the kind is requested; the response is 404");
     assert!(
-        !served.server.requests(&["/pods", "fieldSelector=status.phase", "Failed"]).is_empty(),
-        "only of pods that run"
+        !setup.server.requests(&["/pods", "fieldSelector=status.phase", "Failed"]).is_empty(),
+        "finished pods are excluded"
     );
 
     let mut times = Vec::new();
     for round in 0..5 {
         let name = format!("more-{round}");
         let fresh = || policy(&name, json!([{"namespaceSelector": {"matchLabels": {"ns": "y"}}}]));
-        times.push(served.until_table(&format!("x/{name}"), true, |server| {
+        times.push(setup.until_table(&format!("x/{name}"), true, |server| {
             server.apply(fresh());
         }));
         if round == 0 {
-            served.town.check("with another", "y/b → x/a 80/tcp allow\n z/b → x/a 80/tcp deny");
+            setup.cluster.check("with another", "y/b → x/a 80/tcp allow\n z/b → x/a 80/tcp deny");
         }
-        times.push(served.until_table(&format!("x/{name}"), false, |server| {
+        times.push(setup.until_table(&format!("x/{name}"), false, |server| {
             server.delete("networkpolicies", &format!("x/{name}"));
         }));
     }
     times.sort();
-    println!("from the event to the kernel's table, nft's own time included: {times:?}");
+    println!("from the event to the kernel's table, including the time of nft: {times:?}");
 
-    // A pod that comes, elsewhere, is a peer at once.
-    let listed = served.until_table("10.244.2.99", true, |server| {
+    // A new pod on another node becomes a peer.
+    let listed = setup.until_table("10.244.2.99", true, |server| {
         server.apply(json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "far", "namespace": "x"},
             "spec": {"nodeName": "node-2"}, "status": {"phase": "Running", "podIP": "10.244.2.99", "podIPs": [{"ip": "10.244.2.99"}]},
         }));
     });
-    println!("a peer: {listed:?}");
+    println!("a new peer: {listed:?}");
 
-    // Watches break; what changed meanwhile is followed all the same.
-    served.server.disconnect_all();
-    served.until_table("x/late", true, |server| {
+    // After broken watches, changes are still followed.
+    setup.server.disconnect_all();
+    setup.until_table("x/late", true, |server| {
         server.apply(policy("late", json!([{"namespaceSelector": {}}])));
     });
-    served.town.check("after a break", "y/b → x/a 80/tcp allow");
-    // The server goes, forgets its history, and comes back: 410, and all is listed anew.
-    served.server.stop();
-    served.server.delete("networkpolicies", "x/late");
-    served.server.compact();
-    served.town.check("without a server", "y/b → x/a 80/tcp allow\n x/b → x/a 80/tcp allow");
-    let netns = served.netns.clone();
-    netns.run(|| served.server.restart()).unwrap();
-    wait_until("what went meanwhile", || !served.town.table("node-1").contains("x/late"));
-    served.town.check("listed anew", "y/b → x/a 80/tcp deny\n x/b → x/a 80/tcp allow");
-    assert_eq!(served.metric("portcullis_network_policy_sync_failures_total", &[]), 0.0);
+    setup.cluster.check("after broken watches", "y/b → x/a 80/tcp allow");
+    // The server stops, compacts its history and starts again: 410, and all objects are listed again.
+    setup.server.stop();
+    setup.server.delete("networkpolicies", "x/late");
+    setup.server.compact();
+    setup.cluster.check("without a server", "y/b → x/a 80/tcp allow\n x/b → x/a 80/tcp allow");
+    let netns = setup.netns.clone();
+    netns.run(|| setup.server.restart()).unwrap();
+    wait_until("the deleted policy is removed", || !setup.cluster.table("node-1").contains("x/late"));
+    setup.cluster.check("listed again", "y/b → x/a 80/tcp deny\n x/b → x/a 80/tcp allow");
+    assert_eq!(setup.metric("portcullis_network_policy_sync_failures_total", &[]), 0.0);
 }
 
 #[test]
-fn without_pods_nothing_is_enforced_and_services_are_served() {
-    let served = Served::start(|server| {
+fn without_a_list_of_pods_nothing_is_enforced_and_services_are_programmed() {
+    let setup = ApiServerCluster::start(|server| {
         server.apply(policy("own", json!([{"podSelector": {}}])));
         server.fail(Fault::status(403).on("/pods").times(1_000));
     });
-    wait_until("the daemon answers", || served.answers());
-    served.town.wait_for("Services", "x/a → service/x/s-x-b 80/tcp allow");
+    wait_until("the daemon serves metrics", || setup.is_serving_metrics());
+    setup.cluster.wait_for("Services", "x/a → service/x/s-x-b 80/tcp allow");
     wait_until("the failures are counted", || {
-        served.metric("portcullis_source_failures_total", &["kind=\"Pod\""]) >= 2.0
+        setup.metric("portcullis_source_failures_total", &["kind=\"Pod\""]) >= 2.0
     });
-    assert_eq!(served.metric(SYNCED, &["kind=\"Pod\""]), 0.0);
-    assert_eq!(served.metric(SYNCED, &["kind=\"NetworkPolicy\""]), 1.0);
-    assert_eq!(served.town.table("node-1"), "", "with less than all, what policies allow would be dropped");
-    served.town.check("open", "y/b → x/a 80/tcp allow\n z/b → x/a 80/udp allow");
-    let log = std::fs::read_to_string(served.log.path()).unwrap();
+    assert_eq!(setup.metric(SYNCED, &["kind=\"Pod\""]), 0.0);
+    assert_eq!(setup.metric(SYNCED, &["kind=\"NetworkPolicy\""]), 1.0);
+    assert_eq!(
+        setup.cluster.table("node-1"),
+        "",
+        "with incomplete objects, allowed connections would be dropped"
+    );
+    setup.cluster.check("not enforced", "y/b → x/a 80/tcp allow\n z/b → x/a 80/udp allow");
+    let log = std::fs::read_to_string(setup.log.path()).unwrap();
     assert!(log.contains("allow this user to list and watch pods"), "{log}");
 }

@@ -1,5 +1,5 @@
-//! What policies drop is counted by direction and policy, and logged; with `--network-policy-audit` it is counted and
-//! logged, and passes.
+//! Dropped packets are counted by direction and policy, and logged. With `--network-policy-audit` they are counted and
+//! logged but not dropped.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -9,9 +9,9 @@ use portcullis_lab::{Family, Protocol, TrafficOptions};
 use crate::daemons::{NODES, wait_until};
 use crate::flows::end;
 use crate::nflog::{Listener, Logged};
-use crate::town::Town;
+use crate::test_cluster::TestCluster;
 
-/// Inwards for x/b, outwards for y/a.
+/// One policy for ingress of x/b, one for egress of y/a.
 const POLICIES: &str = "
 {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: inwards, namespace: x}, spec: {
   podSelector: {matchLabels: {pod: b}}, ingress: [{from: [{podSelector: {}}]}]}}
@@ -19,52 +19,53 @@ const POLICIES: &str = "
 {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: outwards, namespace: y}, spec: {
   podSelector: {matchLabels: {pod: a}}, policyTypes: [Egress], egress: [{to: [{podSelector: {}}]}]}}";
 
-/// A ClusterNetworkPolicy that denies by a rule of its own.
-const BY_THE_CLUSTER: &str = "
+/// A ClusterNetworkPolicy with a rule that denies.
+const CLUSTER_POLICY: &str = "
 {apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy, metadata: {name: no-81}, spec: {
   tier: Admin, priority: 5, subject: {namespaces: {matchLabels: {kubernetes.io/metadata.name: z}}},
   ingress: [{action: Deny, from: [{namespaces: {}}], protocols: [{tcp: {destinationPort: {number: 81}}}]}]}}";
 
 const DROPPED: &str = "portcullis_network_policy_dropped_packets_total";
 
-/// The daemons' figures: the node, the direction, the policy.
+/// Series of the daemons: node, direction, policy.
 const COUNTED: [(&str, &str, &str); 3] =
     [("node-2", "ingress", "x/inwards"), ("node-2", "egress", "y/outwards"), ("node-1", "ingress", "no-81")];
 
-/// Each of the figures, with this action.
-fn counted(town: &Town, action: &str) -> [f64; 3] {
+/// Returns the value of each series with this action.
+fn counted(cluster: &TestCluster, action: &str) -> [f64; 3] {
     COUNTED.map(|(node, direction, policy)| {
         let labels =
             [format!("action=\"{action}\""), format!("direction=\"{direction}\""), policy.to_owned()];
-        town.metric(node, DROPPED, &labels.each_ref().map(String::as_str))
+        cluster.metric(node, DROPPED, &labels.each_ref().map(String::as_str))
     })
 }
 
 #[test]
 fn dropped_packets_are_counted_by_policy_and_direction() {
-    let mut town = Town::enforcing(&[]);
-    town.apply(POLICIES);
-    town.apply(BY_THE_CLUSTER);
-    assert_eq!(counted(&town, "drop"), [0.0; 3]);
-    town.check("what is allowed", "x/a → x/b 80/tcp allow\n y/a → y/c 80/udp allow\n y/c → z/a 80/tcp allow");
-    assert_eq!(counted(&town, "drop"), [0.0; 3], "it counts nowhere");
-    one_datagram_each(&town, "y/b", "x/b", 80);
-    one_datagram_each(&town, "y/a", "x/c", 80);
-    assert_eq!(counted(&town, "drop"), [2.0, 2.0, 0.0], "a datagram a family");
-    town.check("what is denied", "y/c → z/a 81/tcp deny");
-    assert!(counted(&town, "drop")[2] >= 2.0, "{:?}", counted(&town, "drop"));
-    assert_eq!(counted(&town, "audit"), [0.0; 3]);
-    let bytes = town.metric("node-2", "portcullis_network_policy_dropped_bytes_total", &["x/inwards"]);
+    let mut cluster = TestCluster::enforcing(&[]);
+    cluster.apply(POLICIES);
+    cluster.apply(CLUSTER_POLICY);
+    assert_eq!(counted(&cluster, "drop"), [0.0; 3]);
+    cluster.check("allowed", "x/a → x/b 80/tcp allow\n y/a → y/c 80/udp allow\n y/c → z/a 80/tcp allow");
+    assert_eq!(counted(&cluster, "drop"), [0.0; 3], "allowed packets are not counted");
+    one_datagram_each(&cluster, "y/b", "x/b", 80);
+    one_datagram_each(&cluster, "y/a", "x/c", 80);
+    assert_eq!(counted(&cluster, "drop"), [2.0, 2.0, 0.0], "one datagram of each family");
+    cluster.check("denied", "y/c → z/a 81/tcp deny");
+    assert!(counted(&cluster, "drop")[2] >= 2.0, "{:?}", counted(&cluster, "drop"));
+    assert_eq!(counted(&cluster, "audit"), [0.0; 3]);
+    let bytes = cluster.metric("node-2", "portcullis_network_policy_dropped_bytes_total", &["x/inwards"]);
     assert!(bytes > 2.0 * 40.0, "{bytes}");
-    // What is forbidden twice is counted where it leaves.
-    one_datagram_each(&town, "y/a", "x/b", 80);
-    assert_eq!(counted(&town, "drop")[..2], [2.0, 4.0]);
+    // A packet that is denied at both ends is counted for egress.
+    one_datagram_each(&cluster, "y/a", "x/b", 80);
+    assert_eq!(counted(&cluster, "drop")[..2], [2.0, 4.0]);
 }
 
-/// Sends a datagram of each family, to which no answer comes.
-fn one_datagram_each(town: &Town, from: &str, to: &str, port: u16) {
-    let [from, to] = [from, to].map(|name| end(town.lab.plan(), name));
-    let prober = town.lab.from(from.vantage().unwrap().clone()).unwrap().timeout(Duration::from_millis(200));
+/// Sends a datagram of each family and expects no reply.
+fn one_datagram_each(cluster: &TestCluster, from: &str, to: &str, port: u16) {
+    let [from, to] = [from, to].map(|name| end(cluster.lab.plan(), name));
+    let prober =
+        cluster.lab.from(from.vantage().unwrap().clone()).unwrap().timeout(Duration::from_millis(200));
     for family in Family::BOTH {
         let outcome = prober.udp(SocketAddr::new(to.address_of(family).unwrap(), port));
         assert_eq!(outcome.by(), None, "{from} → {to} {port} {}", family.name());
@@ -72,11 +73,11 @@ fn one_datagram_each(town: &Town, from: &str, to: &str, port: u16) {
 }
 
 #[test]
-fn in_an_audit_all_passes_and_is_counted() {
-    let mut town = Town::enforcing(&["--network-policy-audit"]);
-    town.apply(POLICIES);
-    town.apply(BY_THE_CLUSTER);
-    town.check(
+fn audit_counts_denied_packets_and_drops_nothing() {
+    let mut cluster = TestCluster::enforcing(&["--network-policy-audit"]);
+    cluster.apply(POLICIES);
+    cluster.apply(CLUSTER_POLICY);
+    cluster.check(
         "nothing is dropped",
         "x/a → x/b 80/tcp allow
          y/b → x/b 80/udp allow
@@ -84,53 +85,54 @@ fn in_an_audit_all_passes_and_is_counted() {
          y/a → service/x/s-x-c 81/tcp allow
          y/c → z/a 81/tcp allow",
     );
-    let audit = counted(&town, "audit");
+    let audit = counted(&cluster, "audit");
     assert!(audit.iter().zip([2.0, 4.0, 2.0]).all(|(seen, least)| *seen >= least), "{audit:?}");
-    assert_eq!(counted(&town, "drop"), [0.0; 3]);
-    // What would be dropped at both ends is counted at both.
-    town.check("nothing is dropped", "y/a → x/b 80/udp allow");
-    let after = counted(&town, "audit");
+    assert_eq!(counted(&cluster, "drop"), [0.0; 3]);
+    // A packet that would be dropped at both ends is counted at both.
+    cluster.check("nothing is dropped", "y/a → x/b 80/udp allow");
+    let after = counted(&cluster, "audit");
     assert!(after[0] > audit[0] && after[1] > audit[1], "{audit:?} {after:?}");
-    NODES.iter().for_each(|node| assert!(town.table(node).contains("portcullis-policy")));
+    NODES.iter().for_each(|node| assert!(cluster.table(node).contains("portcullis-policy")));
 }
 
 #[test]
 fn dropped_packets_are_logged_with_their_headers() {
-    let mut town = Town::enforcing(&["--network-policy-log-group=7", "--network-policy-log-rate=10"]);
-    town.apply(POLICIES);
-    town.apply(BY_THE_CLUSTER);
-    let mut listeners = NODES.map(|node| Listener::bind(&town.netns(node), 7));
+    let mut cluster =
+        TestCluster::enforcing(&["--network-policy-log-group=7", "--network-policy-log-rate=10"]);
+    cluster.apply(POLICIES);
+    cluster.apply(CLUSTER_POLICY);
+    let mut listeners = NODES.map(|node| Listener::bind(&cluster.netns(node), 7));
     let rows = [
         ("y/b → x/b 80/udp deny", 1, "drop ingress NetworkPolicy x/inwards"),
         ("y/a → x/c 80/udp deny", 1, "drop egress NetworkPolicy y/outwards"),
         ("y/c → z/a 81/tcp deny", 0, "drop ingress ClusterNetworkPolicy no-81"),
     ];
     for (line, node, prefix) in rows {
-        town.check("what is logged", line);
+        cluster.check("logged", line);
         let logged = listeners[node].drain(Duration::from_millis(300));
         let words: Vec<&str> = line.split_whitespace().collect();
-        let [from, to] = [words[0], words[2]].map(|name| end(town.lab.plan(), name));
+        let [from, to] = [words[0], words[2]].map(|name| end(cluster.lab.plan(), name));
         for family in Family::BOTH {
             let addresses = (from.address_of(family).unwrap(), to.address_of(family).unwrap());
-            let is_it = |logged: &&Logged| addresses_of(&logged.packet) == Some(addresses);
-            let found: Vec<&Logged> = logged.iter().filter(is_it).collect();
+            let matches = |logged: &&Logged| addresses_of(&logged.packet) == Some(addresses);
+            let found: Vec<&Logged> = logged.iter().filter(matches).collect();
             assert!(!found.is_empty(), "{line}: {addresses:?} is not among {logged:?}");
             assert!(found.iter().all(|logged| logged.prefix.trim_end() == prefix), "{line}: {found:?}");
             assert!(found.iter().all(|logged| logged.packet.len() <= 128), "{line}: {found:?}");
         }
     }
     for listener in &mut listeners {
-        assert!(listener.drain(Duration::from_millis(200)).is_empty(), "what is allowed is not logged");
+        assert!(listener.drain(Duration::from_millis(200)).is_empty(), "allowed packets are not logged");
     }
-    flooded(&town, &mut listeners[1]);
+    check_rate_limit(&cluster, &mut listeners[1]);
 }
 
-/// Many packets, of which ten a second are logged.
-fn flooded(town: &Town, listener: &mut Listener) {
-    let [from, to] = ["y/b", "x/b"].map(|name| end(town.lab.plan(), name));
-    let prober = town.lab.from(from.vantage().unwrap().clone()).unwrap();
+/// Sends many packets, of which ten a second are logged.
+fn check_rate_limit(cluster: &TestCluster, listener: &mut Listener) {
+    let [from, to] = ["y/b", "x/b"].map(|name| end(cluster.lab.plan(), name));
+    let prober = cluster.lab.from(from.vantage().unwrap().clone()).unwrap();
     let to = SocketAddr::new(to.address_of(Family::V4).unwrap(), 80);
-    let dropped = || town.metric("node-2", DROPPED, &["x/inwards"]);
+    let dropped = || cluster.metric("node-2", DROPPED, &["x/inwards"]);
     let (before, start) = (dropped(), Instant::now());
     let options = TrafficOptions {
         pace: Duration::from_millis(4),
@@ -146,7 +148,7 @@ fn flooded(town: &Town, listener: &mut Listener) {
     assert!(logged >= 10 && logged as f64 <= 10.0 * (seconds + 2.0), "{logged} of {all} in {seconds} s");
 }
 
-/// The addresses of a packet that begins with its IP header.
+/// Returns source and destination of a packet that starts with its IP header.
 fn addresses_of(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
     let v4 = |at: usize| Some(IpAddr::V4(Ipv4Addr::from(<[u8; 4]>::try_from(packet.get(at..at + 4)?).ok()?)));
     let v6 =

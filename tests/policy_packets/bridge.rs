@@ -1,9 +1,9 @@
-//! Pods of one bridge: where the kernel keeps packets between them from netfilter, the daemon has it not do so.
+//! Pods of one bridge: the daemon enables `net.bridge.bridge-nf-call-iptables`, so that netfilter sees their packets.
 
 use std::fs;
 
 use crate::daemons::NODES;
-use crate::town::Town;
+use crate::test_cluster::TestCluster;
 
 const OWN_NAMESPACE: &str = "
 {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: own, namespace: x}, spec: {
@@ -19,20 +19,20 @@ const SETTINGS: [&str; 2] =
     ["/proc/sys/net/bridge/bridge-nf-call-iptables", "/proc/sys/net/bridge/bridge-nf-call-ip6tables"];
 
 #[test]
-fn packets_between_pods_of_a_bridge_are_judged() {
-    let mut town = Town::enforcing(&[]);
-    town.apply(OWN_NAMESPACE);
+fn policies_apply_between_pods_of_a_bridge() {
+    let mut cluster = TestCluster::enforcing(&[]);
+    cluster.apply(OWN_NAMESPACE);
     for node in NODES {
-        town.kill(node);
+        cluster.kill(node);
         let off = || SETTINGS.iter().for_each(|setting| fs::write(setting, "0").unwrap());
-        town.netns(node).run(off).unwrap();
+        cluster.netns(node).run(off).unwrap();
     }
     let open = BETWEEN_NEIGHBOURS.replace("deny", "allow");
-    town.check("the kernel hides them", &open);
-    town.restart(&["--network-policy"], |_, _| ());
-    town.check("the daemon has it show them", BETWEEN_NEIGHBOURS);
+    cluster.check("netfilter does not see the packets", &open);
+    cluster.restart(&["--network-policy"], |_, _| ());
+    cluster.check("the daemon has set the sysctls", BETWEEN_NEIGHBOURS);
     for node in NODES {
         let read = || SETTINGS.map(|setting| fs::read_to_string(setting).unwrap().trim().to_owned());
-        assert_eq!(town.netns(node).run(read).unwrap(), ["1", "1"], "{node}");
+        assert_eq!(cluster.netns(node).run(read).unwrap(), ["1", "1"], "{node}");
     }
 }

@@ -1,4 +1,4 @@
-//! A case of the corpus: steps, each with what must be seen after it.
+//! Cases of the policy fixtures: steps with their expected tables and flows.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -8,14 +8,14 @@ use portcullis_lab::{EchoPort, Family, Object, ObjectRef, Protocol};
 use serde::Deserialize;
 use serde_json::Value;
 
-/// One file of the corpus.
+/// A file of the fixtures.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) steps: Vec<Step>,
 }
 
-/// Objects that come and go, then what must be seen.
+/// Objects to apply and delete, and the expected results.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Step {
     #[serde(default)]
@@ -35,7 +35,7 @@ struct Gone {
     name: String,
 }
 
-/// Tables of who may talk to whom, by `80/tcp` and source, a letter a destination.
+/// Truth tables by `80/tcp` and source, with a letter for each destination.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Expect {
     pub(crate) columns: Vec<String>,
@@ -44,7 +44,7 @@ pub(crate) struct Expect {
     ipv6: BTreeMap<String, BTreeMap<String, String>>,
 }
 
-/// What a table of pods cannot say.
+/// A connection that the tables of pods cannot express.
 #[derive(Debug, Clone, Deserialize)]
 pub(crate) struct Flow {
     pub(crate) from: String,
@@ -64,13 +64,13 @@ pub(crate) struct Flow {
 }
 
 impl Case {
-    /// Reads a case.
+    /// Parses a case.
     pub(crate) fn parse(text: &str) -> Self {
         let options = serde_saphyr::options! { strict_booleans: true };
         serde_saphyr::from_str_with_options(text, options).unwrap_or_else(|error| panic!("{error}\n{text}"))
     }
 
-    /// Reads the cases of a corpus of `fixtures/`, in the order of names.
+    /// Reads the cases of a folder of `fixtures/`, by name.
     pub(crate) fn all_of(corpus: &str) -> Vec<Self> {
         let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(corpus).join("cases");
         let entries = fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
@@ -79,7 +79,7 @@ impl Case {
         files.iter().map(|file| Self::parse(&fs::read_to_string(file).unwrap())).collect()
     }
 
-    /// All ports that tables and flows speak of and for which there are sockets.
+    /// Returns all ports of tables and flows that the lab can probe.
     pub(crate) fn ports(&self) -> impl Iterator<Item = EchoPort> {
         self.steps.iter().flat_map(|step| {
             let flows = step.flows.iter().filter_map(|flow| port(&flow.port));
@@ -89,48 +89,48 @@ impl Case {
 }
 
 impl Step {
-    /// The objects to make or replace.
+    /// Returns the objects to create or replace.
     pub(crate) fn objects(&self) -> Vec<Object> {
         self.apply.iter().map(|object| Object::from_value(object.clone()).unwrap()).collect()
     }
 
-    /// The objects to delete after that.
-    pub(crate) fn gone(&self) -> Vec<ObjectRef> {
+    /// Returns the objects to delete afterwards.
+    pub(crate) fn deletions(&self) -> Vec<ObjectRef> {
         self.delete.iter().map(|gone| ObjectRef::new(&gone.kind, &gone.namespace, &gone.name)).collect()
     }
 }
 
 impl Expect {
-    /// The ports of the tables for which there are sockets.
+    /// Returns the ports of the tables that the lab can probe.
     pub(crate) fn ports(&self) -> Vec<EchoPort> {
         self.ipv4.keys().filter_map(|text| port(text)).collect()
     }
 
-    /// Whether a new connection between two pods is allowed; `None` where the table does not say.
+    /// Returns true if a new connection between two pods is allowed; `None` if the table has no verdict.
     pub(crate) fn allows(&self, from: &str, to: &str, at: EchoPort, family: Family) -> Option<bool> {
         let name = format!("{}/{}", at.port, at.protocol.to_string().to_lowercase());
-        let of = |tables: &BTreeMap<String, BTreeMap<String, String>>| {
+        let letter = |tables: &BTreeMap<String, BTreeMap<String, String>>| {
             let row = tables.get(&name)?.get(from)?;
             row.chars().nth(self.columns.iter().position(|column| column == to)?)
         };
-        let own = if family == Family::V6 { of(&self.ipv6) } else { None };
-        match own.or_else(|| of(&self.ipv4))? {
+        let own = if family == Family::V6 { letter(&self.ipv6) } else { None };
+        match own.or_else(|| letter(&self.ipv4))? {
             '.' => Some(true),
             'I' | 'E' | 'B' => Some(false),
             '-' => None,
-            other => panic!("{other:?} is no letter of a table"),
+            other => panic!("invalid letter of a table: {other:?}"),
         }
     }
 }
 
 impl Flow {
-    /// The family of the connection.
+    /// Returns the family of the connection.
     pub(crate) fn family(&self) -> Family {
         if self.family.as_deref() == Some("ipv6") { Family::V6 } else { Family::V4 }
     }
 }
 
-/// Reads `80/tcp`; `None` for a protocol without sockets.
+/// Parses `80/tcp`; `None` for a protocol that this kernel has no sockets for.
 pub(crate) fn port(text: &str) -> Option<EchoPort> {
     let (number, protocol) = text.split_once('/').unwrap();
     let protocol = Protocol::named(&protocol.to_uppercase()).filter(|protocol| protocol.is_spoken())?;

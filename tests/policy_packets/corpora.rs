@@ -1,14 +1,14 @@
-//! The daemons enforce the corpora: a broad share of their cases by real packets, TCP and UDP, IPv4 and IPv6, on one
-//! node and across two, directly and through Services.
+//! The policy fixtures, enforced by the daemons and checked with real packets: TCP and UDP, IPv4 and IPv6, on one node and
+//! across two, directly and through Services.
 
 use crate::case::Case;
-use crate::enforcer::Daemons;
-use crate::run::run_all;
+use crate::enforcement::Daemons;
+use crate::runner::run_all;
 
-/// So many labs side by side.
+/// Number of labs that run in parallel.
 const LABS: usize = 2;
 
-/// Those whose names the words are part of, or every so many of all.
+/// Returns the cases whose names contain one of these words, and every n-th of all cases.
 fn share(corpus: &str, words: &[&str], every: usize) -> Vec<Case> {
     let mut cases = Case::all_of(corpus);
     let mut n = 0;
@@ -21,14 +21,13 @@ fn share(corpus: &str, words: &[&str], every: usize) -> Vec<Case> {
 
 #[test]
 fn network_policies() {
-    // What is written by hand is where the pitfalls are.
+    // The handwritten cases have the pitfalls.
     let cases = share("network-policy", &["edge-", "e2e-", "action-"], 8);
     assert!(cases.len() > 60, "{}", cases.len());
     run_all("network-policy", &cases, &["--network-policy"], LABS, || Box::new(Daemons));
 }
 
-/// Beside the table of nftables mode, which translates as rules of iptables do: a few of each kind, and all that have to do
-/// with Services.
+/// Beside nftables mode, which does DNAT in the same hooks as iptables: a few cases of each kind, and all with Services.
 #[test]
 fn network_policies_beside_nftables() {
     let cases = share("network-policy", &["service", "external", "node"], 40);

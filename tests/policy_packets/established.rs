@@ -1,4 +1,4 @@
-//! What becomes of connections that a new policy forbids: they live on, or are cut.
+//! Established connections that a new policy forbids: they are kept or terminated (`--network-policy-established`).
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
@@ -9,17 +9,17 @@ use portcullis_netlink::conntrack::{Conntrack, Flow};
 
 use crate::daemons::{NODES, wait_until};
 use crate::flows::end;
-use crate::rest::wait_for_rest;
+use crate::settle::wait_until_settled;
+use crate::test_cluster::{PATIENCE, TestCluster};
 use crate::tools;
-use crate::town::{PATIENCE, Town};
 
-/// Only x/a may speak to x/b; to that by TCP and UDP alike.
+/// Only x/a may connect to x/b, with TCP and UDP.
 const ONLY_A: &str = "
 {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: only-a, namespace: x}, spec: {
   podSelector: {matchLabels: {pod: b}}, ingress: [{from: [{podSelector: {matchLabels: {pod: a}}}]}]}}";
 
-/// From where to where, and whether the policy allows it.
-const WAYS: [(&str, &str, bool); 7] = [
+/// Source, destination, allowed by the policy.
+const CONNECTIONS: [(&str, &str, bool); 7] = [
     ("x/a", "x/b", true),
     ("x/a", "service/x/s-x-b", true),
     ("node/node-2", "x/b", true),
@@ -29,16 +29,16 @@ const WAYS: [(&str, &str, bool); 7] = [
     ("y/a", "service/x/s-x-b", false),
 ];
 
-/// A conversation, and of what.
-struct Open {
+/// An open conversation.
+struct OpenConversation {
     what: String,
     allowed: bool,
     conversation: Conversation,
 }
 
-fn open_all(lab: &Lab) -> Vec<Open> {
+fn open_all(lab: &Lab) -> Vec<OpenConversation> {
     let mut all = Vec::new();
-    for (from, to, allowed) in WAYS {
+    for (from, to, allowed) in CONNECTIONS {
         for family in Family::BOTH {
             for protocol in [Protocol::Tcp, Protocol::Udp] {
                 let what = format!("{from} → {to} {protocol} {}", family.name());
@@ -47,15 +47,15 @@ fn open_all(lab: &Lab) -> Vec<Open> {
                 let to = SocketAddr::new(to.address_of(family).unwrap(), 80);
                 let mut conversation = prober.open(protocol, to).unwrap();
                 assert!(conversation.ask("hello").by().is_some(), "{what}");
-                all.push(Open { what, allowed, conversation });
+                all.push(OpenConversation { what, allowed, conversation });
             }
         }
     }
     all
 }
 
-/// The conversations that are at an end though they must not be, or the other way round.
-fn wrong(open: &mut [Open], lives: impl Fn(&Open) -> bool) -> Vec<String> {
+/// Returns the conversations that have ended unexpectedly, or unexpectedly have not.
+fn wrong(open: &mut [OpenConversation], lives: impl Fn(&OpenConversation) -> bool) -> Vec<String> {
     let mut wrong = Vec::new();
     for one in open {
         let lives = lives(one);
@@ -69,103 +69,105 @@ fn wrong(open: &mut [Open], lives: impl Fn(&Open) -> bool) -> Vec<String> {
     wrong
 }
 
-fn cut(town: &Town) -> f64 {
-    let of = |node| town.metric(node, "portcullis_network_policy_connections_cut_total", &[]);
-    NODES.into_iter().map(of).sum()
+fn terminated(cluster: &TestCluster) -> f64 {
+    let value = |node| cluster.metric(node, "portcullis_network_policy_connections_cut_total", &[]);
+    NODES.into_iter().map(value).sum()
 }
 
 #[test]
-fn open_connections_live_on() {
-    let mut town = Town::enforcing(&["--network-policy-established=keep"]);
-    let mut open = open_all(&town.lab);
-    town.apply(ONLY_A);
-    town.check("new ones", "y/b → x/b 80/tcp deny\n y/c → x/b 80/udp deny\n x/a → x/b 80/tcp allow");
+fn established_connections_are_kept() {
+    let mut cluster = TestCluster::enforcing(&["--network-policy-established=keep"]);
+    let mut open = open_all(&cluster.lab);
+    cluster.apply(ONLY_A);
+    cluster.check("new ones", "y/b → x/b 80/tcp deny\n y/c → x/b 80/udp deny\n x/a → x/b 80/tcp allow");
     let wrong = wrong(&mut open, |_| true);
     assert!(wrong.is_empty(), "{wrong:#?}");
-    assert_eq!(cut(&town), 0.0);
+    assert_eq!(terminated(&cluster), 0.0);
 }
 
 #[test]
-fn open_connections_are_cut() {
-    let mut town = Town::enforcing(&["--network-policy-established=cut"]);
-    let mut open = open_all(&town.lab);
+fn forbidden_established_connections_are_terminated() {
+    let mut cluster = TestCluster::enforcing(&["--network-policy-established=cut"]);
+    let mut open = open_all(&cluster.lab);
     let forbidden = open.iter().filter(|one| !one.allowed).count();
-    town.apply(ONLY_A);
-    let took = wait_until("connections are cut", || cut(&town) >= forbidden as f64);
-    println!("{forbidden} connections were cut within {took:?} of the table's rest");
-    assert_eq!(cut(&town), forbidden as f64, "those that are forbidden, at the pod's node alone");
-    let tracked = tools::output(town.netns("node-2").command("conntrack").arg("-L"));
-    let x_b = end(town.lab.plan(), "x/b").address_of(Family::V4).unwrap();
+    cluster.apply(ONLY_A);
+    let took = wait_until("connections are terminated", || terminated(&cluster) >= forbidden as f64);
+    println!("{forbidden} connections were terminated within {took:?} after the daemons settled");
+    assert_eq!(terminated(&cluster), forbidden as f64, "the forbidden ones, on the pod's node only");
+    let tracked = tools::output(cluster.netns("node-2").command("conntrack").arg("-L"));
+    let x_b = end(cluster.lab.plan(), "x/b").address_of(Family::V4).unwrap();
     for name in ["y/a", "y/b", "y/c"] {
-        let answer = format!("src={x_b} dst={} ", end(town.lab.plan(), name).address_of(Family::V4).unwrap());
-        assert!(!tracked.contains(&answer), "{name} is tracked still:\n{tracked}");
+        let reply =
+            format!("src={x_b} dst={} ", end(cluster.lab.plan(), name).address_of(Family::V4).unwrap());
+        assert!(!tracked.contains(&reply), "{name} is still tracked:\n{tracked}");
     }
     let wrong = wrong(&mut open, |one| one.allowed);
     assert!(wrong.is_empty(), "{wrong:#?}");
-    // What allows more ends nothing, and what forbids nothing that is open neither.
-    town.apply(&ONLY_A.replace("{pod: a}", "{}"));
+    // A change that allows more, or that forbids no open connection, terminates none.
+    cluster.apply(&ONLY_A.replace("{pod: a}", "{}"));
     let other = ONLY_A.replace("pod: b", "pod: c").replace("only-a", "other");
-    town.apply(&other.replace("podSelector: {matchLabels: {pod: a}}", "namespaceSelector: {}"));
+    cluster.apply(&other.replace("podSelector: {matchLabels: {pod: a}}", "namespaceSelector: {}"));
     assert!(
         open.iter_mut().filter(|one| one.allowed).all(|one| one.conversation.ask("and now").by().is_some())
     );
 }
 
-/// What changed while nobody followed.
+/// A policy that was created while no daemon ran.
 #[test]
-fn a_policy_that_came_without_a_daemon_cuts_once_there_is_one() {
-    let mut town = Town::enforcing(&["--network-policy-established=cut"]);
-    let mut open = open_all(&town.lab);
+fn new_policy_terminates_connections_after_a_daemon_start() {
+    let mut cluster = TestCluster::enforcing(&["--network-policy-established=cut"]);
+    let mut open = open_all(&cluster.lab);
     let forbidden = open.iter().filter(|one| !one.allowed).count();
-    NODES.iter().for_each(|node| town.kill(node));
-    town.lab.apply_text(ONLY_A).unwrap();
-    town.restart(&["--network-policy", "--network-policy-established=cut"], |_, _| ());
-    wait_until("connections are cut", || cut(&town) >= forbidden as f64);
+    NODES.iter().for_each(|node| cluster.kill(node));
+    cluster.lab.apply_text(ONLY_A).unwrap();
+    cluster.restart(&["--network-policy", "--network-policy-established=cut"], |_, _| ());
+    wait_until("connections are terminated", || terminated(&cluster) >= forbidden as f64);
     let wrong = wrong(&mut open, |one| one.allowed);
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// A connection from one pod to another: its sockets at the client and at the server.
-fn connected(town: &Town, pods: [&str; 2], family: Family) -> (TcpStream, TcpStream) {
-    let [client, server] = pods.map(|name| end(town.lab.plan(), name));
+/// Opens a connection between two pods, and returns the sockets of client and server.
+fn connected(cluster: &TestCluster, pods: [&str; 2], family: Family) -> (TcpStream, TcpStream) {
+    let [client, server] = pods.map(|name| end(cluster.lab.plan(), name));
     let at = SocketAddr::new(server.address_of(family).unwrap(), 8123);
-    let listener = town.lab.netns(server.vantage().unwrap()).unwrap().run(|| TcpListener::bind(at)).unwrap();
+    let listener =
+        cluster.lab.netns(server.vantage().unwrap()).unwrap().run(|| TcpListener::bind(at)).unwrap();
     let listener = listener.unwrap();
-    let netns = town.lab.netns(client.vantage().unwrap()).unwrap();
+    let netns = cluster.lab.netns(client.vantage().unwrap()).unwrap();
     let client = netns.run(|| TcpStream::connect_timeout(&at, PATIENCE)).unwrap().unwrap();
     (client, listener.accept().unwrap().0)
 }
 
-/// A server that speaks without being asked does not take the connection up again by that.
+/// Packets of the server must not make conntrack pick up the connection again.
 #[test]
-fn a_cut_connection_is_not_taken_up_again_from_its_other_end() {
-    let mut town = Town::enforcing(&["--network-policy-established=cut"]);
+fn terminated_connection_is_not_picked_up_from_the_server() {
+    let mut cluster = TestCluster::enforcing(&["--network-policy-established=cut"]);
     for family in Family::BOTH {
-        let (mut client, mut server) = connected(&town, ["y/b", "x/b"], family);
-        let mut heard = [0; 5];
+        let (mut client, mut server) = connected(&cluster, ["y/b", "x/b"], family);
+        let mut received = [0; 5];
         server.write_all(b"early").unwrap();
-        client.read_exact(&mut heard).unwrap();
-        let before = cut(&town);
-        town.apply(ONLY_A);
-        wait_until("the connection is cut", || cut(&town) > before);
+        client.read_exact(&mut received).unwrap();
+        let before = terminated(&cluster);
+        cluster.apply(ONLY_A);
+        wait_until("the connection is terminated", || terminated(&cluster) > before);
         server.write_all(b"later").unwrap();
         client.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-        let error = client.read(&mut heard).unwrap_err();
+        let error = client.read(&mut received).unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
-        town.delete_policy("only-a");
-        // The server goes on trying for a while.
+        cluster.delete_policy("only-a");
+        // The server retransmits for a while.
         client.set_read_timeout(Some(PATIENCE)).unwrap();
-        client.read_exact(&mut heard).unwrap();
-        assert_eq!(&heard, b"later", "what is allowed again goes on");
+        client.read_exact(&mut received).unwrap();
+        assert_eq!(&received, b"later", "the connection continues once it is allowed again");
     }
 }
 
-/// x/b answers, and opens no connection itself.
+/// x/b may reply, and may not open connections.
 const ANSWERS: &str = "
 {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: answers, namespace: x}, spec: {
   podSelector: {matchLabels: {pod: b}}, policyTypes: [Egress]}}";
 
-/// Whether a connection is tracked that a server has opened by its second half.
+/// Returns true if conntrack has picked up a connection with a packet of this server.
 fn is_picked_up(netns: &NetNs, server: IpAddr) -> bool {
     let look = || {
         let mut found = false;
@@ -181,47 +183,51 @@ fn is_picked_up(netns: &NetNs, server: IpAddr) -> bool {
     netns.run(look).unwrap()
 }
 
-/// A connection of which connection tracking has not seen the begin, and of which the first packet is the server's.
+/// A connection that is older than connection tracking, and whose first tracked packet comes from the server.
 #[test]
-fn a_connection_older_than_connection_tracking_goes_on_where_enforcing_begins() {
-    let mut town = Town::enforcing(&[]);
-    town.apply(ANSWERS);
-    let forget = |town: &Town| _ = tools::output(town.netns("node-2").command("conntrack").arg("-F"));
+fn connection_older_than_connection_tracking_continues_when_enforcement_starts() {
+    let mut cluster = TestCluster::enforcing(&[]);
+    cluster.apply(ANSWERS);
+    let forget =
+        |cluster: &TestCluster| _ = tools::output(cluster.netns("node-2").command("conntrack").arg("-F"));
     for family in Family::BOTH {
-        let (mut client, mut server) = connected(&town, ["y/a", "x/b"], family);
-        let mut heard = [0; 5];
+        let (mut client, mut server) = connected(&cluster, ["y/a", "x/b"], family);
+        let mut received = [0; 5];
 
-        // As on a node that never had a policy.
-        town.stop("node-2");
-        town.nft("node-2", &["delete", "table", "inet", "portcullis-policy"]);
-        town.lab.start_daemon("node-2").unwrap();
-        wait_for_rest(&mut town.lab);
-        forget(&town);
+        // As on a node without policies before.
+        cluster.stop("node-2");
+        cluster.nft("node-2", &["delete", "table", "inet", "portcullis-policy"]);
+        cluster.lab.start_daemon("node-2").unwrap();
+        wait_until_settled(&mut cluster.lab);
+        forget(&cluster);
         server.write_all(b"first").unwrap();
         client.set_read_timeout(Some(PATIENCE)).unwrap();
-        client.read_exact(&mut heard).unwrap();
-        assert_eq!(&heard, b"first", "{}", family.name());
+        client.read_exact(&mut received).unwrap();
+        assert_eq!(&received, b"first", "{}", family.name());
         assert!(
-            is_picked_up(&town.netns("node-2"), server.local_addr().unwrap().ip()),
-            "the kernel says that it has not seen the begin"
+            is_picked_up(&cluster.netns("node-2"), server.local_addr().unwrap().ip()),
+            "conntrack reports that it picked up the connection"
         );
-        town.check(
+        cluster.check(
             "new connections",
             "x/b → y/a 80/tcp deny\n x/b → x/c 80/udp deny\n y/a → x/b 80/tcp allow",
         );
 
-        // Where policies were enforced before, connections were tracked.
-        town.kill("node-2");
-        town.lab.start_daemon("node-2").unwrap();
-        wait_for_rest(&mut town.lab);
-        forget(&town);
+        // If policies were enforced before, connections were tracked.
+        cluster.kill("node-2");
+        cluster.lab.start_daemon("node-2").unwrap();
+        wait_until_settled(&mut cluster.lab);
+        forget(&cluster);
         server.write_all(b"later").unwrap();
         client.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
-        let error = client.read(&mut heard).unwrap_err();
+        let error = client.read(&mut received).unwrap_err();
         assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut), "{error}");
         client.write_all(b"still there").unwrap();
         client.set_read_timeout(Some(PATIENCE)).unwrap();
-        client.read_exact(&mut heard).unwrap();
-        assert_eq!(&heard, b"later", "the client's packet is judged as the client's");
+        client.read_exact(&mut received).unwrap();
+        assert_eq!(
+            &received, b"later",
+            "a packet of the client is evaluated as one of a connection of the client"
+        );
     }
 }

@@ -1,4 +1,4 @@
-//! The flows of a step: connections that are new, that answer others, or that were opened in an earlier step.
+//! Flows of a step: new connections, replies, and connections that an earlier step opened.
 
 use std::net::SocketAddr;
 use std::thread;
@@ -9,56 +9,56 @@ use portcullis_lab::{
 };
 
 use crate::case::{Case, Flow, Step, port};
-use crate::tables::wait;
+use crate::truth_tables::wait;
 
-/// How many connections a flow with several outcomes gets.
+/// Number of connections for a flow whose verdict depends on the endpoint.
 const MANY: usize = 24;
 
-/// Connections that later steps speak of, and the flow that does.
+/// An open connection that a flow of a later step refers to.
 pub(crate) struct Open {
     step: usize,
     flow: Flow,
     conversation: Result<Conversation>,
 }
 
-/// Opens the connections of which later steps say that they were made in this one; steps count from 1.
+/// Opens the connections of this step that later steps refer to. Steps count from 1.
 pub(crate) fn open(lab: &Lab, case: &Case, step: usize) -> Vec<Open> {
     let later = case.steps.iter().skip(step).flat_map(|step| &step.flows);
     let made_now = later.filter(|flow| flow.opened_in_step == Some(step));
     made_now
         .filter_map(|flow| {
-            let way = Way::of(lab.plan(), flow)?;
+            let probe = Probe::from_flow(lab.plan(), flow)?;
             let conversation =
-                way.prober(lab).timeout(Duration::from_secs(2)).open(way.port.protocol, way.address());
+                probe.prober(lab).timeout(Duration::from_secs(2)).open(probe.port.protocol, probe.address());
             Some(Open { step, flow: flow.clone(), conversation })
         })
         .collect()
 }
 
-/// Probes the flows of a step; gives a line for each that is not as it must be.
+/// Probes the flows of a step, and returns a line for each unexpected result.
 pub(crate) fn probe(lab: &Lab, step: &Step, open: &mut [Open]) -> Vec<String> {
     let mut wrong: Vec<String> = Vec::new();
     let (old, new): (Vec<&Flow>, Vec<&Flow>) =
         step.flows.iter().partition(|flow| flow.opened_in_step.is_some());
     for flow in old {
-        wrong.extend(ask_open(flow, open));
+        wrong.extend(probe_open(flow, open));
     }
     let lines = thread::scope(|scope| {
-        let asked: Vec<_> = new.into_iter().map(|flow| scope.spawn(move || ask(lab, flow))).collect();
-        asked.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
+        let probes: Vec<_> = new.into_iter().map(|flow| scope.spawn(move || probe_flow(lab, flow))).collect();
+        probes.into_iter().map(|thread| thread.join().unwrap()).collect::<Vec<_>>()
     });
     wrong.extend(lines.into_iter().flatten());
     wrong
 }
 
-fn ask_open(flow: &Flow, open: &mut [Open]) -> Option<String> {
+fn probe_open(flow: &Flow, open: &mut [Open]) -> Option<String> {
     let same = |open: &&mut Open| {
         let other = &open.flow;
         (Some(open.step), &other.from, &other.to, &other.port, &other.family)
             == (flow.opened_in_step, &flow.from, &flow.to, &flow.port, &flow.family)
     };
     let Some(open) = open.iter_mut().find(same) else {
-        return port(&flow.port).map(|_| format!("{flow:?}: nothing was opened for it"));
+        return port(&flow.port).map(|_| format!("{flow:?}: no connection was opened for it"));
     };
     let outcome = match &mut open.conversation {
         Ok(conversation) => conversation.ask("still there"),
@@ -72,22 +72,23 @@ fn ask_open(flow: &Flow, open: &mut [Open]) -> Option<String> {
     (!is_right).then(|| format!("{flow:?}: {outcome}"))
 }
 
-fn ask(lab: &Lab, flow: &Flow) -> Option<String> {
+fn probe_flow(lab: &Lab, flow: &Flow) -> Option<String> {
     if flow.masqueraded_as.is_some() || flow.via.is_some() {
-        return Some(format!("{flow:?}: the runner does not know this way in"));
+        return Some(format!("{flow:?}: the runner does not support this path"));
     }
-    let way = Way::of(lab.plan(), flow)?;
+    let probe = Probe::from_flow(lab.plan(), flow)?;
     match flow.verdict.as_str() {
         "either" => None,
         "mixed" => {
-            let tally = way.prober(lab).timeout(wait()).probe_many(way.port.protocol, way.address(), MANY);
+            let tally =
+                probe.prober(lab).timeout(wait()).probe_many(probe.port.protocol, probe.address(), MANY);
             let is_mixed = (1..MANY).contains(&tally.answered());
-            (!is_mixed).then(|| format!("{flow:?}: {} of {MANY} were answered", tally.answered()))
+            (!is_mixed).then(|| format!("{flow:?}: {} of {MANY} got a reply", tally.answered()))
         }
         verdict => {
             let options = MatrixOptions {
                 patience: wait(),
-                ..MatrixOptions::new(vec![way.from], vec![way.to], [way.port])
+                ..MatrixOptions::new(vec![probe.from], vec![probe.to], [probe.port])
             };
             let families = if flow.family() == Family::V4 { Families::V4 } else { Families::V6 };
             let matrix = lab.matrix(&options.families(families), |_| Some(verdict == "allow")).unwrap();
@@ -100,22 +101,23 @@ fn ask(lab: &Lab, flow: &Flow) -> Option<String> {
     }
 }
 
-/// A flow as something that can be probed.
-struct Way {
+/// A flow with resolved ends.
+struct Probe {
     from: End,
     to: End,
     port: EchoPort,
     family: Family,
 }
 
-impl Way {
-    /// `None` for a protocol without sockets. Answers are probed by the connection that they answer.
-    fn of(plan: &Plan, flow: &Flow) -> Option<Self> {
+impl Probe {
+    /// Resolves a flow; `None` for a protocol without sockets. Replies are probed with the connection that they belong
+    /// to.
+    fn from_flow(plan: &Plan, flow: &Flow) -> Option<Self> {
         let (from, to, port_text) = match &flow.reply_to {
             None => (flow.from.as_str(), flow.to.as_str(), flow.port.as_str()),
             Some(text) => {
                 let words: Vec<&str> = text.split_whitespace().collect();
-                let [from, "->", to, port] = words[..] else { panic!("{text:?} is no connection") };
+                let [from, "->", to, port] = words[..] else { panic!("invalid connection: {text:?}") };
                 (from, to, port)
             }
         };
@@ -133,7 +135,7 @@ impl Way {
     }
 }
 
-/// `ns/pod`, `node/NAME`, `external/ADDRESS`, `service/ns/name`.
+/// Parses `ns/pod`, `node/NAME`, `external/ADDRESS` or `service/ns/name`.
 pub(crate) fn end(plan: &Plan, text: &str) -> End {
     match text.split_once('/') {
         Some(("node", name)) => End::node(plan, name),

@@ -1,11 +1,10 @@
-//! Policies beside IPVS, on a kernel that has both, and SCTP: where a Service's address is replaced by that of its endpoint
-//! only behind the hooks of other modes.
+//! Policies beside IPVS and with SCTP, in QEMU: IPVS does DNAT in later hooks than the other modes.
 
 use portcullis_lab::{EchoPort, Protocol, qemu};
 
-use crate::town::{Site, Town};
+use crate::test_cluster::{ClusterSetup, TestCluster};
 
-/// x/b lets in x/a by number and y by name, x/c a block in which x/a and y/b are. y/c may go out to x/b and its own node.
+/// x/b allows x/a by port number and y by port name; x/c allows a CIDR with exceptions; y/c may connect to x/b only.
 const POLICIES: &str = "
 {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: b, namespace: x}, spec: {
   podSelector: {matchLabels: {pod: b}}, ingress: [
@@ -20,8 +19,8 @@ const POLICIES: &str = "
   podSelector: {matchLabels: {pod: c}}, policyTypes: [Egress], egress: [{to: [
   {namespaceSelector: {matchLabels: {ns: x}}, podSelector: {matchLabels: {pod: b}}}]}]}}";
 
-/// To pods, and through Services to the same ones.
-const WAYS: &str = "
+/// Connections to pods, and to the same pods through Services.
+const CONNECTIONS: &str = "
     x/a → x/b 80/tcp allow
     x/a → service/x/s-x-b 80/tcp allow
     x/a → service/x/s-x-b 80/sctp allow
@@ -49,12 +48,15 @@ const WAYS: &str = "
 fn policies_beside_ipvs_in_qemu() {
     qemu::inside(|| {
         assert!(Protocol::Sctp.is_spoken(), "this kernel has SCTP sockets");
-        let mut site = Site { mode: "ipvs", ..Site::default() };
-        site.ports.insert(EchoPort { port: 80, protocol: Protocol::Sctp });
-        let mut town: Town = site.up();
-        town.apply(POLICIES);
-        town.check("by IPVS", WAYS);
-        town.lab.delete(&portcullis_lab::ObjectRef::new("NetworkPolicy", "x", "b")).unwrap();
-        town.wait_for("once a policy is gone", "z/b → service/x/s-x-b 80/tcp allow\n y/b → x/c 80/tcp deny");
+        let mut setup = ClusterSetup { mode: "ipvs", ..ClusterSetup::default() };
+        setup.ports.insert(EchoPort { port: 80, protocol: Protocol::Sctp });
+        let mut cluster: TestCluster = setup.up();
+        cluster.apply(POLICIES);
+        cluster.check("with IPVS", CONNECTIONS);
+        cluster.lab.delete(&portcullis_lab::ObjectRef::new("NetworkPolicy", "x", "b")).unwrap();
+        cluster.wait_for(
+            "after the deletion of a policy",
+            "z/b → service/x/s-x-b 80/tcp allow\n y/b → x/c 80/tcp deny",
+        );
     });
 }

@@ -1,12 +1,11 @@
-//! NetworkPolicy by real packets: the cases of `fixtures/network-policy/`, probed pair by pair.
+//! NetworkPolicy with real packets: the cases of the policy fixtures, probed pair by pair in the lab.
 //!
 //! ```text
-//! cluster.yaml ─ Town (lab + a daemon a node) ─┬─ a step's objects ─ at rest ─ tables and flows ─┐ case by case,
-//!        ▲                                     └─────────────────── complaints ◄─────────────────┘ in one lab
-//!        └───────────────── the start again ──────────────────────────┘
+//! cluster.yaml ─ TestCluster (lab and daemons) ─┬─ objects of a step ─ settle ─ tables and flows ─┐ case by case,
+//!        ▲                                      └───────────────── failures ◄─────────────────────┘ in one lab
+//!        └───────────────────── reset ────────────────────┘
 //! ```
-//! What enforces is the daemon, or, to prove that the runner sees what it must, rules that are made of the expected
-//! tables themselves.
+//! Policies are enforced by the daemons or, in tests of the runner itself, by rules from the expected tables.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -17,15 +16,15 @@ mod api_server;
 mod tools;
 
 mod case;
+mod connection_lines;
 mod daemons;
-mod enforcer;
+mod enforcement;
 mod flows;
-mod rest;
-mod run;
+mod runner;
 mod service_of_pod;
-mod tables;
-mod town;
-mod ways;
+mod settle;
+mod test_cluster;
+mod truth_tables;
 
 mod api_source;
 mod audit_and_log;

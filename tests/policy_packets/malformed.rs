@@ -1,21 +1,21 @@
-//! Policies that cannot be understood, or only in part: they open nothing, a selector of isolated pods that is not
-//! understood isolates all pods of the namespace, all other policies are enforced, and it is counted.
+//! Invalid and partly invalid policies: they allow nothing, an invalid `podSelector` isolates all pods of the namespace, all
+//! other policies are enforced, and the problems are counted.
 
 use crate::daemons::{NODES, wait_until};
-use crate::town::Town;
+use crate::test_cluster::TestCluster;
 
-/// A good one beside them: x/b takes only what x/a sends.
-const GOOD: &str = "
+/// A valid policy beside them: only x/a may connect to x/b.
+const VALID: &str = "
 {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: good, namespace: x}, spec: {
   podSelector: {matchLabels: {pod: b}}, ingress: [{from: [{podSelector: {matchLabels: {pod: a}}}]}]}}";
 
-/// What stays so whatever else is written.
-const OF_THE_GOOD: &str = "
+/// Connections that the invalid policies must not change.
+const UNCHANGED: &str = "
     x/a → x/b 80/tcp allow
     y/b → x/b 80/tcp deny
     z/b → y/c 80/tcp allow";
 
-/// What is wrong, the policy's `spec`, how the count calls it, and which packets pass.
+/// Case, the policy's `spec`, the metric's label, the expected connections.
 const ROWS: [(&str, &str, &str, &str); 13] = [
     (
         "an unknown operator among the pods that are isolated",
@@ -89,29 +89,29 @@ fn policy(name: &str, spec: &str) -> String {
 }
 
 #[test]
-fn a_policy_that_is_not_understood_never_opens() {
-    let mut town = Town::enforcing(&[]);
-    town.apply(GOOD);
+fn invalid_policy_never_allows_connections() {
+    let mut cluster = TestCluster::enforcing(&[]);
+    cluster.apply(VALID);
     for (what, spec, problem, lines) in ROWS {
-        town.apply(&policy("odd", spec));
-        town.check(what, &format!("{lines}\n{OF_THE_GOOD}"));
+        cluster.apply(&policy("odd", spec));
+        cluster.check(what, &format!("{lines}\n{UNCHANGED}"));
         for node in NODES {
             let problem = format!("problem=\"{problem}\"");
             let labels = ["kind=\"NetworkPolicy\"", &problem];
-            let problems = || town.metric(node, "portcullis_object_problems", &labels);
+            let problems = || cluster.metric(node, "portcullis_object_problems", &labels);
             wait_until(&format!("{what}: it is counted as {problem}"), || problems() >= 1.0);
-            assert!(town.log(node).contains("NetworkPolicy"), "{what}: the log names it");
+            assert!(cluster.log(node).contains("NetworkPolicy"), "{what}: the log names it");
         }
-        town.delete_policy("odd");
+        cluster.delete_policy("odd");
     }
     for node in NODES {
-        wait_until("nothing is wrong any more", || {
-            town.metric(node, "portcullis_object_problems", &["kind=\"NetworkPolicy\""]) == 0.0
+        wait_until("no problems are left", || {
+            cluster.metric(node, "portcullis_object_problems", &["kind=\"NetworkPolicy\""]) == 0.0
         });
     }
-    // A good one that becomes unreadable is enforced as it last was.
-    town.apply(&policy("odd", "{podSelector: {matchLabels: {pod: c}}}"));
-    town.check("as it was", "y/b → x/c 80/tcp deny");
-    town.apply(&policy("odd", "{podSelector: {matchLabels: {pod: c}}, ingress: all}"));
-    town.check("unreadable", &format!("y/b → x/c 80/tcp deny\n{OF_THE_GOOD}"));
+    // The last valid version of a policy that becomes unreadable is enforced.
+    cluster.apply(&policy("odd", "{podSelector: {matchLabels: {pod: c}}}"));
+    cluster.check("valid", "y/b → x/c 80/tcp deny");
+    cluster.apply(&policy("odd", "{podSelector: {matchLabels: {pod: c}}, ingress: all}"));
+    cluster.check("unreadable", &format!("y/b → x/c 80/tcp deny\n{UNCHANGED}"));
 }

@@ -1,4 +1,4 @@
-//! What listens to an NFLOG group, as a log daemon does.
+//! Receiver of an NFLOG group.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ const CONFIG: u16 = PACKET | 1;
 /// `NFULNL_COPY_PACKET`, `NFULA_CFG_QTHRESH`.
 const COMMAND: (u16, [u8; 1]) = (1, [1]);
 const MODE: (u16, [u8; 6]) = (2, [0, 0, 0xff, 0xff, 2, 0]);
-const AT_ONCE: (u16, [u8; 4]) = (5, [0, 0, 0, 1]);
+const QUEUE_THRESHOLD: (u16, [u8; 4]) = (5, [0, 0, 0, 1]);
 
 /// Attributes of a packet: `NFULA_PAYLOAD`, `NFULA_PREFIX`.
 const PAYLOAD: u16 = 9;
@@ -24,28 +24,28 @@ const PREFIX: u16 = 10;
 
 const ACTION: &str = "listen to a log group";
 
-/// A packet that was logged.
+/// A logged packet.
 #[derive(Debug, Clone)]
 pub(crate) struct Logged {
-    /// The rule's words.
+    /// The log prefix of the rule.
     pub(crate) prefix: String,
-    /// The packet from its IP header on, as much of it as was copied.
+    /// The copied part of the packet, from its IP header.
     pub(crate) packet: Vec<u8>,
 }
 
-/// A group of a namespace that is listened to.
+/// Receiver of an NFLOG group in a network namespace.
 pub(crate) struct Listener {
     socket: Socket,
 }
 
 impl Listener {
-    /// Listens from now on.
+    /// Binds to a group.
     pub(crate) fn bind(netns: &NetNs, group: u16) -> Self {
         let bound = netns.run(|| {
             let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
             let mut batch = Batch::new();
             let parameters: [(u16, &[u8]); 3] =
-                [(COMMAND.0, &COMMAND.1), (MODE.0, &MODE.1), (AT_ONCE.0, &AT_ONCE.1)];
+                [(COMMAND.0, &COMMAND.1), (MODE.0, &MODE.1), (QUEUE_THRESHOLD.0, &QUEUE_THRESHOLD.1)];
             for (kind, value) in parameters {
                 let fill = |writer: &mut portcullis_netlink::attribute::Writer<'_>| {
                     writer.netfilter_resource(0, group).bytes(kind, value);
@@ -59,7 +59,7 @@ impl Listener {
         Self { socket: bound.unwrap() }
     }
 
-    /// What is logged from now on until there has been nothing for so long.
+    /// Returns the packets that are logged until none was logged for `quiet`.
     pub(crate) fn drain(&mut self, quiet: Duration) -> Vec<Logged> {
         let (mut all, mut last) = (Vec::new(), Instant::now());
         while last.elapsed() < quiet {

@@ -1,38 +1,38 @@
-//! The runner itself: it is content with what enforces the tables, and names every connection that does not go by them.
+//! Tests of the runner itself: it accepts rules that enforce the tables, and reports every connection that differs.
 
 use std::collections::BTreeSet;
 
 use portcullis_lab::{EchoPort, Family};
 
 use crate::case::Case;
-use crate::enforcer::{ByTheTables, Daemons, Enforcer};
-use crate::run::{Times, Verdict, run, run_all};
-use crate::town::Town;
+use crate::enforcement::{Daemons, Enforcement, RulesFromTables};
+use crate::runner::{StepResult, Times, run, run_all};
+use crate::test_cluster::TestCluster;
 
-/// The connections of which the verdicts complain, as `x/a → y/b 80/TCP IPv4: allowed`, by what must be.
-fn complaints(verdicts: &[Verdict]) -> BTreeSet<String> {
-    verdicts.iter().flat_map(|verdict| &verdict.complaints).cloned().collect()
+/// Returns all failures, as `x/a → y/b 80/TCP IPv4: must be allowed; …`.
+fn failures(results: &[StepResult]) -> BTreeSet<String> {
+    results.iter().flat_map(|result| &result.failures).cloned().collect()
 }
 
 #[test]
-fn the_runner_sees_what_goes_by_the_tables_and_what_does_not() {
+fn runner_reports_exactly_the_connections_that_differ_from_the_tables() {
     let case = Case::parse(include_str!("self_test.yaml"));
-    let mut town = Town::up("network-policy", std::slice::from_ref(&case), &[]);
-    let mut run = |enforcer: &mut dyn Enforcer| {
+    let mut cluster = TestCluster::up("network-policy", std::slice::from_ref(&case), &[]);
+    let mut run = |enforcement: &mut dyn Enforcement| {
         let mut times = Times::default();
-        let verdicts = run(&mut town, &case, enforcer, &mut times);
+        let results = run(&mut cluster, &case, enforcement, &mut times);
         println!("{times:?}");
-        verdicts
+        results
     };
-    let right = run(&mut ByTheTables { mistakes: Vec::new() });
-    // The second step's table has not all pods, on purpose.
+    let right = run(&mut RulesFromTables { mistakes: Vec::new() });
+    // The second step's table lacks pods on purpose.
     let unlisted = ["x/b", "x/c", "y/a", "y/b", "y/c", "z/a"].map(str::to_owned);
-    assert_eq!(complaints(&right), BTreeSet::from(unlisted.clone()), "{}{}", right[0].table, right[1].table);
+    assert_eq!(failures(&right), BTreeSet::from(unlisted.clone()), "{}{}", right[0].table, right[1].table);
 
     let tcp = EchoPort::tcp(80);
     let mistakes = vec![("x/a", "x/c", tcp, Family::V4), ("z/a", "z/b", tcp, Family::V6)];
-    let wrong = run(&mut ByTheTables { mistakes });
-    let found = complaints(&wrong);
+    let wrong = run(&mut RulesFromTables { mistakes });
+    let found = failures(&wrong);
     let expected = [
         "x/a → x/c 80/TCP IPv4: must be denied",
         "x/a → x/s-x-c 80/TCP IPv4: must be denied",
@@ -46,20 +46,20 @@ fn the_runner_sees_what_goes_by_the_tables_and_what_does_not() {
     }
 }
 
-/// Without an enforcer all that is denied is found to be open, tables and flows alike.
+/// Without enforcement, all denied connections of tables and flows are reported.
 #[test]
-fn the_runner_sees_that_nothing_is_enforced() {
+fn runner_reports_all_denied_connections_without_enforcement() {
     let case = Case::parse(include_str!("self_test.yaml"));
-    let mut town = Town::up("network-policy", std::slice::from_ref(&case), &[]);
-    let verdicts = run(&mut town, &case, &mut Daemons, &mut Times::default());
-    let found = complaints(&verdicts[..1]);
-    // Three cells, each also through its Service, and five flows.
+    let mut cluster = TestCluster::up("network-policy", std::slice::from_ref(&case), &[]);
+    let results = run(&mut cluster, &case, &mut Daemons, &mut Times::default());
+    let found = failures(&results[..1]);
+    // Three cells, each also through a Service, and five flows.
     assert_eq!(found.len(), 3 * 2 + 5, "{found:#?}");
     assert!(found.iter().all(|line| line.contains("denied") || line.contains("\"deny\"")), "{found:#?}");
 }
 
-/// By corpus, the cases that need more than tables of the pods that are there: others that come, end or wait, hosts
-/// outside, the host network, Services, and connections that last.
+/// Cases by folder that need more than tables of running pods: pods that start, finish or wait, hosts outside, the host
+/// network, Services, and established connections.
 const UNCOMMON: [(&str, &[&str]); 2] = [
     (
         "network-policy",
@@ -85,6 +85,6 @@ fn every_kind_of_case_can_be_run() {
         let mut cases = Case::all_of(corpus);
         cases.retain(|case| names.contains(&case.name.as_str()));
         assert_eq!(cases.len(), names.len());
-        run_all(corpus, &cases, &[], 2, || Box::new(ByTheTables { mistakes: Vec::new() }));
+        run_all(corpus, &cases, &[], 2, || Box::new(RulesFromTables { mistakes: Vec::new() }));
     }
 }

@@ -1,21 +1,21 @@
-//! Services that lead to one pod, by that pod's own ports: policy must treat them as the pod itself.
+//! Services with a single pod and that pod's own ports. Policies must treat them as the pod itself.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use portcullis_lab::{EchoPort, End, FrontKind, Plan, Protocol};
 
-/// A Service with one pod behind it.
+/// A Service with one pod.
 pub(crate) struct ServiceOfPod {
     /// The Service, as a destination.
     pub(crate) end: End,
     /// The pod, `namespace/name`.
     pub(crate) pod: String,
-    /// The ports that are the pod's too.
+    /// The ports that the pod has too.
     pub(crate) ports: BTreeSet<EchoPort>,
 }
 
-/// All such Services.
+/// Returns all such Services.
 pub(crate) fn services_of_pods(plan: &Plan) -> Vec<ServiceOfPod> {
     let mut found = Vec::new();
     for service in &plan.services {

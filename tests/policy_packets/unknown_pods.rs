@@ -1,9 +1,9 @@
-//! `--network-policy-unknown-pods=deny`: a pod of which the daemon has not heard yet can speak with its own node alone.
+//! `--network-policy-unknown-pods=deny`: a pod that the daemon does not know yet can only communicate with its own node.
 
 use crate::daemons::{NODES, wait_until};
-use crate::rest::wait_for_rest;
+use crate::settle::wait_until_settled;
+use crate::test_cluster::{TestCluster, daemon_args};
 use crate::tools;
-use crate::town::{Town, daemon_args};
 
 const DENY: [&str; 2] = ["--network-policy", "--network-policy-unknown-pods=deny"];
 
@@ -12,19 +12,19 @@ const NEW_PODS: &str = "
 ---
 {apiVersion: v1, kind: Pod, metadata: {name: e, namespace: x, labels: {pod: e}}, spec: {nodeName: node-2}}";
 
-/// x/e takes nothing but from x/a.
+/// Only x/a may connect to x/e.
 const ONLY_A: &str = "
 {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: only-a, namespace: x}, spec: {
   podSelector: {matchLabels: {pod: e}}, ingress: [{from: [{podSelector: {matchLabels: {pod: a}}}]}]}}";
 
 #[test]
-fn an_unknown_pod_is_alone_with_its_node() {
-    let mut town = Town::enforcing(&DENY[1..]);
-    town.apply(ONLY_A);
-    // The daemon sleeps while pods start, as one does that waits for its API server.
-    town.signal("node-2", libc::SIGSTOP);
-    town.lab.apply_text(NEW_PODS).unwrap();
-    town.check(
+fn unknown_pod_can_only_communicate_with_its_node() {
+    let mut cluster = TestCluster::enforcing(&DENY[1..]);
+    cluster.apply(ONLY_A);
+    // The daemon is stopped while pods start, like one that waits for its API server.
+    cluster.signal("node-2", libc::SIGSTOP);
+    cluster.lab.apply_text(NEW_PODS).unwrap();
+    cluster.check(
         "while they are unknown",
         "x/d → x/b 80/tcp deny
          x/d → x/a 80/udp deny
@@ -38,10 +38,10 @@ fn an_unknown_pod_is_alone_with_its_node() {
          x/b → x/c 80/tcp allow
          x/a → x/b 80/udp allow",
     );
-    town.signal("node-2", libc::SIGCONT);
-    town.wait_for("once they are known", "x/d → x/b 80/tcp allow");
-    wait_for_rest(&mut town.lab);
-    town.check(
+    cluster.signal("node-2", libc::SIGCONT);
+    cluster.wait_for("once they are known", "x/d → x/b 80/tcp allow");
+    wait_until_settled(&mut cluster.lab);
+    cluster.check(
         "once they are known",
         "x/d → x/a 80/udp allow
          x/b → x/d 80/tcp allow
@@ -50,17 +50,18 @@ fn an_unknown_pod_is_alone_with_its_node() {
          node/node-1 → x/e 80/tcp deny
          node/node-2 → x/e 80/tcp allow",
     );
-    let dropped = town.metric("node-2", "portcullis_network_policy_dropped_packets_total", &["unknown-pods"]);
+    let dropped =
+        cluster.metric("node-2", "portcullis_network_policy_dropped_packets_total", &["unknown-pods"]);
     assert!(dropped >= 12.0, "{dropped}");
 }
 
-/// Where the node's object does not say which addresses are its pods', nothing can be denied, and that is no secret.
+/// Without `spec.podCIDRs` in the Node, unknown pods cannot be denied, and health reports that.
 #[test]
-fn a_node_without_pod_cidrs_says_that_it_cannot() {
-    let mut town = Town::enforcing(&DENY[1..]);
-    town.apply(ONLY_A.replace("pod: e", "pod: b").as_str());
+fn health_reports_a_node_without_pod_cidrs() {
+    let mut cluster = TestCluster::enforcing(&DENY[1..]);
+    cluster.apply(ONLY_A.replace("pod: e", "pod: b").as_str());
     let folder = tempfile::tempdir().unwrap();
-    let all = std::fs::read_dir(town.lab.manifests()).unwrap();
+    let all = std::fs::read_dir(cluster.lab.manifests()).unwrap();
     for file in all.map(|file| file.unwrap().path()) {
         let mut list: serde_json::Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
         for item in list["items"].as_array_mut().unwrap() {
@@ -70,18 +71,18 @@ fn a_node_without_pod_cidrs_says_that_it_cannot() {
         }
         std::fs::write(folder.path().join(file.file_name().unwrap()), list.to_string()).unwrap();
     }
-    NODES.iter().for_each(|node| town.stop(node));
-    let mut child = town.netns("node-2").command(env!("CARGO_BIN_EXE_portcullis"));
+    NODES.iter().for_each(|node| cluster.stop(node));
+    let mut child = cluster.netns("node-2").command(env!("CARGO_BIN_EXE_portcullis"));
     child.args(daemon_args("iptables", &DENY)).arg("--hostname-override=node-2");
     let mut child = child.arg("--manifests").arg(folder.path()).spawn().unwrap();
-    let netns = town.netns("node-2");
+    let netns = cluster.netns("node-2");
     let healthz = || tools::http_get(&netns, "127.0.0.1:10256", "/healthz").unwrap_or_default();
-    wait_until("healthz says so", || healthz().contains("pod CIDRs (spec.podCIDRs)"));
+    wait_until("healthz reports it", || healthz().contains("pod CIDRs (spec.podCIDRs)"));
     let answer = healthz();
     assert!(answer.contains(" 503 ") && answer.contains("\"NetworkPolicy: "), "{answer}");
-    assert!(town.metric("node-2", "portcullis_network_policy_sync_failures_total", &[]) >= 1.0);
-    town.check(
-        "what is known is judged",
+    assert!(cluster.metric("node-2", "portcullis_network_policy_sync_failures_total", &[]) >= 1.0);
+    cluster.check(
+        "policies of known pods are enforced",
         "x/a → x/b 80/tcp allow\n x/c → x/b 80/tcp deny\n y/c → z/b 80/udp allow",
     );
     child.kill().unwrap();

@@ -1,4 +1,4 @@
-//! The tables of a step: every pod to every pod, and to every Service that stands for one.
+//! Truth tables of a step: connections from every pod to every pod, and to every Service with a single pod.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,8 +10,8 @@ use portcullis_lab::{EchoPort, End, Family, Lab, Matrix, MatrixOptions, Question
 use crate::case::Expect;
 use crate::service_of_pod::services_of_pods;
 
-/// How long a probe waits at first. Answers come within a few milliseconds, and what must be answered is asked again; what
-/// must not be is believed to be lost, so on a machine on which more wants to run than can, it waits longer by as much.
+/// Timeout of a probe. Replies take a few milliseconds, and probes that expect one are repeated. Probes that expect none
+/// count as lost after the timeout, so it is longer on a busy machine.
 pub(crate) fn wait() -> Duration {
     let load = fs::read_to_string("/proc/loadavg").unwrap();
     let load: f64 = load.split(' ').next().unwrap().parse().unwrap();
@@ -28,13 +28,13 @@ pub(crate) fn probe(lab: &Lab, expect: &Expect) -> Matrix {
     to.extend(services.iter().map(|service| service.end.clone()));
     let ports: BTreeSet<EchoPort> = expect.ports().into_iter().collect();
     let options = MatrixOptions { patience: wait(), ..MatrixOptions::new(pods, to, ports) };
-    // NetworkPolicies let a pod reach itself through a Service; ClusterNetworkPolicies judge that as any other way, of
-    // which the tables do not speak.
-    let judged_to_itself = plan.others.iter().any(|other| other["kind"] == "ClusterNetworkPolicy");
+    // NetworkPolicies allow a pod to reach itself through a Service; ClusterNetworkPolicies evaluate that like any other
+    // connection, and the tables have no such cells.
+    let evaluates_self = plan.others.iter().any(|other| other["kind"] == "ClusterNetworkPolicy");
     let expected = |question: &Question<'_>| {
         let pod = match services.iter().find(|service| service.end == *question.to) {
             None => question.to.name(),
-            Some(service) if judged_to_itself && service.pod == question.from.name() => return None,
+            Some(service) if evaluates_self && service.pod == question.from.name() => return None,
             Some(service) if service.ports.contains(&question.port) => &service.pod,
             Some(_) => return None,
         };
@@ -43,7 +43,7 @@ pub(crate) fn probe(lab: &Lab, expect: &Expect) -> Matrix {
     lab.matrix(&options, expected).unwrap()
 }
 
-/// The pods of a table that have an address must be all that run.
+/// Compares the columns of a table with the running pods. Returns pods without a column and columns without a pod.
 pub(crate) fn missing(lab: &Lab, expect: &Expect) -> Vec<String> {
     let pods = End::pods(lab.plan());
     let named = |name: &str| expect.columns.iter().any(|column| column == name);

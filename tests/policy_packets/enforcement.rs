@@ -1,4 +1,4 @@
-//! What makes a step's policies count.
+//! Ways to enforce a step's policies: the daemons, or rules from the expected tables.
 
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -8,43 +8,43 @@ use portcullis_lab::{EchoPort, End, Family, Lab, Vantage};
 
 use crate::case::{Expect, Step, port};
 use crate::flows::end;
-use crate::rest::wait_for_rest;
+use crate::settle::wait_until_settled;
 
-/// Brings a lab to rest after a step.
-pub(crate) trait Enforcer {
-    /// Returns when the step's policies count on every node.
+/// A way to enforce policies.
+pub(crate) trait Enforcement {
+    /// Waits until the step's policies are enforced on every node.
     fn settle(&mut self, lab: &mut Lab, step: &Step);
 }
 
 /// The daemons themselves.
 pub(crate) struct Daemons;
 
-impl Enforcer for Daemons {
+impl Enforcement for Daemons {
     fn settle(&mut self, lab: &mut Lab, _: &Step) {
-        wait_for_rest(lab);
+        wait_until_settled(lab);
     }
 }
 
-/// Rules that drop just what the step says is denied, in place of an enforcer; and so many mistakes as are asked for.
-pub(crate) struct ByTheTables {
-    /// Connections that are treated as their contrary: source, destination, port, family.
+/// Rules that drop the connections that the step's tables deny, with these mistakes.
+pub(crate) struct RulesFromTables {
+    /// Connections with the inverse verdict: source, destination, port, family.
     pub(crate) mistakes: Vec<(&'static str, &'static str, EchoPort, Family)>,
 }
 
-impl Enforcer for ByTheTables {
+impl Enforcement for RulesFromTables {
     fn settle(&mut self, lab: &mut Lab, step: &Step) {
-        wait_for_rest(lab);
+        wait_until_settled(lab);
         let denied = self.denied(lab, step);
         for node in lab.plan().nodes.clone() {
             let netns = lab.netns(&Vantage::node(&node.name)).unwrap();
             let mut nft = netns.command("nft").args(["-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();
             nft.stdin.take().unwrap().write_all(rules(&denied).as_bytes()).unwrap();
-            assert!(nft.wait().unwrap().success(), "nft refused:\n{}", rules(&denied));
+            assert!(nft.wait().unwrap().success(), "nft failed:\n{}", rules(&denied));
         }
     }
 }
 
-impl ByTheTables {
+impl RulesFromTables {
     fn denied(&self, lab: &Lab, step: &Step) -> Vec<(End, End, EchoPort, Family)> {
         let plan = lab.plan();
         let mut denied = Vec::new();
@@ -60,7 +60,7 @@ impl ByTheTables {
                 }
             }
         }
-        // Services lead to pods, of which the tables have spoken.
+        // Services route to pods, which the tables have.
         let flows =
             step.flows.iter().filter(|flow| flow.verdict == "deny" && !flow.to.starts_with("service/"));
         denied.extend(flows.filter_map(|flow| {

@@ -1,7 +1,7 @@
-//! When a daemon has come to rest.
+//! Waiting until the daemons have settled.
 //!
-//! That it has read the last change it says itself, and that it serves Services as they are then. Of policy the only word
-//! is what the kernel holds: at rest is a node whose rules are what they were a while ago.
+//! The daemons report when they have read the last change, and when Services are synced. For policies the kernel's rules are
+//! the only evidence: a node has settled if its rules have not changed for a while.
 
 use std::fs;
 use std::thread;
@@ -9,14 +9,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use portcullis_lab::{Lab, Vantage};
 
+use crate::test_cluster::PATIENCE;
 use crate::tools;
-use crate::town::PATIENCE;
 
-/// How long rules must stay as they are; a folder of manifests is read 100 ms after its last change.
+/// Time without a change of rules; a folder of manifests is read 100 ms after its last change.
 const QUIET: Duration = Duration::from_millis(400);
 
-/// Waits until every daemon has followed the last change of Services, and no rule changes any more.
-pub(crate) fn wait_for_rest(lab: &mut Lab) {
+/// Waits until every daemon has synced the last change and the rules no longer change.
+pub(crate) fn wait_until_settled(lab: &mut Lab) {
     let until = Instant::now() + PATIENCE;
     for node in lab.plan().nodes.iter().filter(|node| lab.daemon_pid(&node.name).is_some()) {
         while !has_read_all(lab, &node.name) {
@@ -28,7 +28,7 @@ pub(crate) fn wait_for_rest(lab: &mut Lab) {
     let mut since = Instant::now();
     let mut before = rules(lab);
     while since.elapsed() < QUIET {
-        assert!(Instant::now() < until, "the rules do not come to rest within {PATIENCE:?}");
+        assert!(Instant::now() < until, "the rules still change after {PATIENCE:?}");
         thread::sleep(Duration::from_millis(50));
         let now = rules(lab);
         if now != before {
@@ -37,12 +37,12 @@ pub(crate) fn wait_for_rest(lab: &mut Lab) {
     }
 }
 
-/// Whether a daemon has read the manifests since they were written last.
+/// Returns true if a daemon has read the manifests since they were last written.
 fn has_read_all(lab: &Lab, node: &str) -> bool {
     let files = fs::read_dir(lab.manifests()).unwrap().map(|file| file.unwrap().metadata().unwrap());
     let written = files.map(|file| file.modified().unwrap()).max().unwrap();
     let netns = lab.netns(&Vantage::node(node)).unwrap();
-    // One that has just been started does not answer yet.
+    // A daemon that has just started may not respond yet.
     let Ok(metrics) = tools::http_get(&netns, "127.0.0.1:10249", "/metrics") else { return false };
     let age = "portcullis_source_last_heard_age_seconds{kind=\"NetworkPolicy\"} ";
     let age = metrics.lines().find_map(|line| line.strip_prefix(age)?.parse::<f64>().ok());
@@ -50,7 +50,7 @@ fn has_read_all(lab: &Lab, node: &str) -> bool {
     age.is_some_and(|age| age < since)
 }
 
-/// What the nodes' kernels hold, without counters.
+/// Returns the rule sets of all nodes without counters.
 fn rules(lab: &Lab) -> Vec<Vec<u8>> {
     let nodes = lab.plan().nodes.iter();
     let list = nodes.map(|node| {

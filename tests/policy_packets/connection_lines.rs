@@ -1,4 +1,4 @@
-//! Single ways from here to there, as lines of a table: `x/a → y/b 80/tcp allow`.
+//! Expected connections as lines of text: `x/a → y/b 80/tcp allow`.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -7,17 +7,17 @@ use portcullis_lab::{End, Families, Lab, MatrixOptions};
 
 use crate::case::port;
 use crate::flows::end;
-use crate::tables::wait;
-use crate::town::{PATIENCE, Town};
+use crate::test_cluster::{PATIENCE, TestCluster};
+use crate::truth_tables::wait;
 
-impl Town {
-    /// Each way, by both families, must be as its line says. `when` is for the failure.
+impl TestCluster {
+    /// Checks that each line's connection has the expected result in both families. `when` is for the failure.
     pub(crate) fn check(&self, when: &str, lines: &str) {
         let wrong = wrong(&self.lab, lines);
         assert!(wrong.is_empty(), "{when}:\n{}", wrong.join("\n"));
     }
 
-    /// Waits until each way is as its line says.
+    /// Waits until each line's connection has the expected result.
     pub(crate) fn wait_for(&self, when: &str, lines: &str) {
         let start = Instant::now();
         loop {
@@ -31,18 +31,18 @@ impl Town {
     }
 }
 
-/// The lines that are not as they must be, with what was seen.
+/// Returns the lines with unexpected results.
 fn wrong(lab: &Lab, lines: &str) -> Vec<String> {
     let lines = lines.lines().map(str::trim).filter(|line| !line.is_empty());
     thread::scope(|scope| {
-        let asked: Vec<_> = lines.map(|line| scope.spawn(move || ask(lab, line))).collect();
-        asked.into_iter().flat_map(|line| line.join().unwrap()).collect()
+        let probes: Vec<_> = lines.map(|line| scope.spawn(move || probe(lab, line))).collect();
+        probes.into_iter().flat_map(|line| line.join().unwrap()).collect()
     })
 }
 
-fn ask(lab: &Lab, line: &str) -> Vec<String> {
+fn probe(lab: &Lab, line: &str) -> Vec<String> {
     let words: Vec<&str> = line.split_whitespace().collect();
-    let [from, "→", to, at, verdict] = words[..] else { panic!("{line:?} is no way") };
+    let [from, "→", to, at, verdict] = words[..] else { panic!("invalid line: {line:?}") };
     let allowed = match verdict {
         "allow" => true,
         "deny" => false,
