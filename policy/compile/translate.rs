@@ -147,7 +147,9 @@ fn cluster_ports(ports: &[ClusterNetworkPolicyPort], direction: Direction) -> Ru
     let mut collected = Collected::new(direction);
     for port in ports {
         match *port {
-            ClusterNetworkPolicyPort::Range { protocol, first, last } => collected.ranges.push((protocol, first, last)),
+            ClusterNetworkPolicyPort::Range { protocol, first, last } => {
+                collected.ranges.push((protocol, first, last))
+            }
             // The protocol is that of the pod's port with this name.
             ClusterNetworkPolicyPort::Named(name) => PROTOCOLS.iter().for_each(|p| collected.name(name, *p)),
         }
