@@ -1,4 +1,4 @@
-//! Services that the kernel refuses: known, reported, tried again, and no obstacle to the others.
+//! Isolated Services: rejected by the kernel, reported and retried, while all other Services are served.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -7,13 +7,13 @@ use portcullis_cluster::NamespacedName;
 
 use crate::mode::{IsolatedService, SyncError};
 
-/// The first time until a refused Service is tried again; it doubles with each refusal.
+/// The time until the first retry of a rejected Service; it doubles with each rejection.
 const FIRST_RETRY: Duration = Duration::from_secs(30);
 
-/// The longest time until a refused Service is tried again.
+/// The longest time until a retry.
 const LAST_RETRY: Duration = Duration::from_secs(600);
 
-/// The refused Services of one family.
+/// The isolated Services of one family.
 #[derive(Default)]
 pub(crate) struct Isolations(BTreeMap<NamespacedName, Isolation>);
 
@@ -24,38 +24,38 @@ struct Isolation {
 }
 
 impl Isolations {
-    /// Notes that a Service was refused. One that was tried before its time is tried again when it was to be.
+    /// Adds a rejected Service. The time of a retry that is already planned does not change.
     pub(crate) fn add(&mut self, service: &NamespacedName, error: &SyncError, now: Instant) {
         if self.is_held_back(service, now) {
             return;
         }
         let wait = self.0.get(service).map_or(FIRST_RETRY, |old| (old.wait * 2).min(LAST_RETRY));
-        tracing::error!(%service, %error, retry_in = ?wait, "Service cannot be programmed; all others are served");
+        tracing::error!(%service, %error, retry_in = ?wait, "cannot program Service; all other Services are served");
         let isolation = Isolation { reason: error.to_string(), retry_at: now + wait, wait };
         self.0.insert(service.clone(), isolation);
     }
 
-    /// Notes that a Service is no longer as it was refused.
+    /// Removes a Service, which has changed or is written.
     pub(crate) fn remove(&mut self, service: &NamespacedName) {
         self.0.remove(service);
     }
 
-    /// Whether a Service was refused when it was last tried.
+    /// Returns true if a Service was rejected at its last write.
     pub(crate) fn contains(&self, service: &NamespacedName) -> bool {
         self.0.contains_key(service)
     }
 
-    /// Whether a Service is not to be tried now.
+    /// Returns true if a Service must not be retried yet.
     pub(crate) fn is_held_back(&self, service: &NamespacedName, now: Instant) -> bool {
         self.0.get(service).is_some_and(|isolation| isolation.retry_at > now)
     }
 
-    /// Those to be tried again.
+    /// Returns the Services to be retried now.
     pub(crate) fn due(&self, now: Instant) -> Vec<NamespacedName> {
         self.0.iter().filter(|(_, i)| i.retry_at <= now).map(|(name, _)| name.clone()).collect()
     }
 
-    /// When the next of them is to be tried again.
+    /// Returns the time of the next retry.
     pub(crate) fn next_retry(&self) -> Option<Instant> {
         self.0.values().map(|isolation| isolation.retry_at).min()
     }

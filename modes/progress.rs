@@ -1,9 +1,9 @@
-//! How far a long sync has come, for the log and for health.
+//! The progress of a long sync, for the log and for health.
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
-/// Counters that the thread of a sync writes and other threads read while it runs.
+/// Progress counters that the sync's thread writes and other threads read meanwhile.
 #[derive(Debug, Default)]
 pub struct SyncProgress {
     steps: AtomicUsize,
@@ -15,18 +15,18 @@ pub struct SyncProgress {
 /// The progress of a sync at some time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ProgressSnapshot {
-    /// Grows with every step, such as a restore or some thousand rules that were read, and is never reset.
+    /// The number of steps, such as a restore or some thousand rules read; never reset.
     pub steps: usize,
-    /// How many Services of a family are to be written or compared; 0 while the kernel is being read.
+    /// The number of Services of a family to be written or compared; 0 while the kernel's rules are being read.
     pub services: usize,
-    /// How many of them are written.
+    /// The number of them that are written.
     pub written: usize,
-    /// How many lines of rules are written.
+    /// The number of lines of rules written.
     pub lines: usize,
 }
 
 impl SyncProgress {
-    /// A write of this number of Services begins.
+    /// Begins the write of this number of Services.
     pub fn begin(&self, services: usize) {
         self.services.store(services, Relaxed);
         self.written.store(0, Relaxed);
@@ -34,25 +34,25 @@ impl SyncProgress {
         self.steps.fetch_add(1, Relaxed);
     }
 
-    /// Some of the kernel's rules are read.
+    /// Counts the reading of some of the kernel's rules.
     pub(crate) fn read(&self) {
         self.steps.fetch_add(1, Relaxed);
     }
 
-    /// A restore is done. `services`: as many are written by now; fewer than before does not count. `lines`: as many
-    /// lines it had.
+    /// Counts a restore. `services` is the number written by now, which never decreases; `lines` is the number of its
+    /// lines.
     pub fn step(&self, services: usize, lines: usize) {
         self.written.fetch_max(services, Relaxed);
         self.lines.fetch_add(lines, Relaxed);
         self.steps.fetch_add(1, Relaxed);
     }
 
-    /// No Services are being written.
-    pub(crate) fn rest(&self) {
+    /// Ends the write: no Services are being written.
+    pub(crate) fn reset(&self) {
         self.begin(0);
     }
 
-    /// The progress now.
+    /// Returns the present progress.
     pub fn now(&self) -> ProgressSnapshot {
         let counters = [&self.steps, &self.services, &self.written, &self.lines];
         let [steps, services, written, lines] = counters.map(|counter| counter.load(Relaxed));

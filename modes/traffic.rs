@@ -1,4 +1,4 @@
-//! What Services have served, by counters that the kernel keeps anyway.
+//! The traffic of Services, from counters that the kernel keeps anyway.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::Hash;
@@ -7,27 +7,28 @@ use std::ops::{AddAssign, Sub};
 use portcullis_cluster::Family;
 use portcullis_cluster::desired::ServicePortName;
 
-/// What one port of a Service has served in one family, since this program first looked or the kernel began to count.
+/// The traffic of one Service port in one family, since this program first read the counters or the kernel began to
+/// count.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicePortTraffic {
     /// The port.
     pub port: ServicePortName,
     /// The family.
     pub family: Family,
-    /// What was counted at all of its addresses.
+    /// The traffic at all of its addresses.
     pub counts: TrafficCounts,
 }
 
-/// What is counted.
+/// Traffic counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TrafficCounts {
-    /// Connections, and flows of other protocols than TCP, that were led to an endpoint.
+    /// Connections, and flows of other protocols than TCP, that were forwarded to an endpoint.
     pub connections: u64,
-    /// Where the mode sees more than first packets.
+    /// Packets and bytes, in modes that count more than first packets.
     pub volume: Option<TrafficVolume>,
 }
 
-/// Packets, and bytes with their IP headers. In is from the client, out is to it.
+/// Packets, and bytes with their IP headers. "In" is from the client, "out" is to it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TrafficVolume {
     /// Packets from clients.
@@ -46,7 +47,7 @@ impl TrafficCounts {
         [self.connections, packets_in, packets_out, bytes_in, bytes_out]
     }
 
-    /// Makes the same of each number of two.
+    /// Combines each pair of numbers.
     fn with(self, other: TrafficCounts, make: impl Fn(u64, u64) -> u64) -> TrafficCounts {
         let (ours, theirs) = (self.numbers(), other.numbers());
         let [connections, packets_in, packets_out, bytes_in, bytes_out] =
@@ -56,7 +57,7 @@ impl TrafficCounts {
         TrafficCounts { connections, volume }
     }
 
-    /// Whether it counted on from `before`, rather than began anew.
+    /// Returns true if no counter was reset since `before`.
     fn follows(self, before: TrafficCounts) -> bool {
         self.numbers().iter().zip(before.numbers()).all(|(now, before)| *now >= before)
     }
@@ -76,8 +77,8 @@ impl Sub for TrafficCounts {
     }
 }
 
-/// Adds up the kernel's counters by the port that they belong to. One counter of a port may go or begin anew, as when
-/// an address goes or a rule is replaced, while the sum only ever grows, as who reads it expects.
+/// Sums the kernel's counters by Service port. A single counter may disappear or be reset, for example when an address
+/// is removed or a rule is replaced, but the sums never decrease, as Prometheus expects.
 pub(crate) struct TrafficMeter<Key> {
     last: HashMap<Key, TrafficCounts>,
     totals: BTreeMap<(ServicePortName, Family), TrafficCounts>,
@@ -90,7 +91,7 @@ impl<Key> Default for TrafficMeter<Key> {
 }
 
 impl<Key: Eq + Hash> TrafficMeter<Key> {
-    /// Takes in what all counters say now. Ports of which none is there any more are forgotten.
+    /// Adds the present values of all counters. Ports without a counter are removed.
     pub(crate) fn read(
         &mut self,
         counters: impl IntoIterator<Item = (Key, ServicePortName, Family, TrafficCounts)>,
@@ -138,23 +139,23 @@ mod tests {
     }
 
     #[test]
-    fn sums_grow_whatever_becomes_of_single_counters() {
+    fn sums_never_decrease_when_single_counters_are_reset() {
         let mut meter = TrafficMeter::default();
         let mut read = |counters: &[(&'static str, ServicePortName, Family, TrafficCounts)]| {
             let traffic = meter.read(counters.iter().cloned());
-            let told = traffic.iter().map(|t| format!("{} {}", t.port.service.name, t.counts.connections));
-            told.collect::<Vec<_>>()
+            let texts = traffic.iter().map(|t| format!("{} {}", t.port.service.name, t.counts.connections));
+            texts.collect::<Vec<_>>()
         };
         let rows: [(&str, &[_], &[&str]); 7] = [
-            ("from what was counted before", &[counter("a", "web", 5), counter("b", "web", 2)], &["web 7"]),
-            ("on", &[counter("a", "web", 6), counter("b", "web", 2)], &["web 8"]),
+            ("from earlier counts", &[counter("a", "web", 5), counter("b", "web", 2)], &["web 7"]),
+            ("increase", &[counter("a", "web", 6), counter("b", "web", 2)], &["web 8"]),
             ("one is gone", &[counter("b", "web", 4)], &["web 10"]),
+            ("it is back, and one was reset", &[counter("a", "web", 1), counter("b", "web", 3)], &["web 14"]),
             (
-                "it is back, and one began anew",
-                &[counter("a", "web", 1), counter("b", "web", 3)],
-                &["web 14"],
+                "another port has the counter",
+                &[counter("a", "db", 2), counter("b", "web", 3)],
+                &["db 1", "web 14"],
             ),
-            ("another port has it", &[counter("a", "db", 2), counter("b", "web", 3)], &["db 1", "web 14"]),
             ("none is left", &[], &[]),
             ("from the beginning", &[counter("b", "web", 3)], &["web 3"]),
         ];
@@ -164,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn all_numbers_are_added_up() {
+    fn all_numbers_are_summed() {
         let volume =
             |n| Some(TrafficVolume { packets_in: n, packets_out: n + 1, bytes_in: n + 2, bytes_out: n + 3 });
         let mut counts = TrafficCounts { connections: 1, volume: volume(10) };

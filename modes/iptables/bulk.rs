@@ -80,7 +80,7 @@ impl IptablesFamilyProxier {
         now: Instant,
         counts: &mut WriteCounts,
     ) -> Result<(), SyncError> {
-        self.progress.rest();
+        self.progress.reset();
         let progressed = Arc::clone(&self.progress);
         self.refresh_chains_in_use()?;
         let snapshot = Snapshot::read(&*self.kernel, &|| progressed.read())?;

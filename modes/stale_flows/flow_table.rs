@@ -1,14 +1,14 @@
-//! The table of flows: the kernel's, or a test's.
+//! The conntrack table: the kernel's, or a test's.
 
 use portcullis_netlink::conntrack::{Conntrack, DeleteCounts, Flow};
 use portcullis_netlink::{Family, Result};
 
-/// Where flows are.
+/// A conntrack table.
 pub trait FlowTable: Send {
     /// Lists the flows of these families and protocols (`IPPROTO_*`) once, and deletes those that are stale.
     ///
     /// # Errors
-    /// The kernel refused. Some of the flows may be deleted, and the call can be repeated.
+    /// The kernel rejected a request. Some of the flows may be deleted, and the call can be repeated.
     fn delete_where(
         &mut self,
         families: &[Family],
@@ -17,10 +17,10 @@ pub trait FlowTable: Send {
     ) -> Result<DeleteCounts>;
 }
 
-/// The kernel's flows, in the network namespace of the thread that first uses this.
+/// The kernel's conntrack table, in the network namespace of the thread that first uses this.
 #[derive(Debug, Default)]
 pub struct KernelFlows {
-    /// Opened when first needed, and again after an error.
+    /// Opened at the first use, and again after an error.
     conntrack: Option<Conntrack>,
 }
 

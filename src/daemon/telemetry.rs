@@ -271,7 +271,7 @@ impl Telemetry {
         self.health
             .set_problems("Services", isolation_health::problem(&isolated, services).into_iter().collect());
         for (family, deleted) in outcome.flows.iter().flat_map(|sweep| sweep.by_family()) {
-            let took = outcome.flows.as_ref().map_or_else(|_| Default::default(), |sweep| sweep.took);
+            let took = outcome.flows.as_ref().map_or_else(|_| Default::default(), |sweep| sweep.duration);
             self.metrics.conntrack_reconciled(family, took, deleted as u64);
         }
         if outcome.error().is_none() {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use portcullis_cluster::desired::{Desired, ServiceChange, ServicePort};
 use portcullis_modes::cleanup::{self, CleanupResult, Takeover};
-use portcullis_modes::stale_flows::{StaleFlows, StaleFlowsError, Sweep};
+use portcullis_modes::stale_flows::{StaleFlows, StaleFlowsError, StaleFlowsResult};
 use portcullis_modes::{Mode, SyncError, SyncResult};
 use portcullis_modes::{NodeFacts, Options};
 
@@ -43,7 +43,7 @@ pub(super) struct ServiceSyncResult {
     pub(super) reports: Vec<SyncResult>,
     /// Somebody else had written rules.
     pub(super) drifted: bool,
-    pub(super) flows: Result<Sweep, StaleFlowsError>,
+    pub(super) flows: Result<StaleFlowsResult, StaleFlowsError>,
     pub(super) took: Duration,
     /// Services changed for which it counts what is on this node.
     pub(super) local: bool,
@@ -90,7 +90,7 @@ impl Worker {
         {
             tracing::warn!(%error, "this machine's own connections may break when addresses of IPVS mode go");
         }
-        self.stale_flows.note(&request.changes);
+        self.stale_flows.add_changes(&request.changes);
         let mut reports = self.mode.sync(&self.desired, &request.changes);
         if reports.iter().all(|report| report.error.is_none()) {
             // Only now: the rules that drop packets from other hosts to loopback addresses must be there before.

@@ -325,7 +325,7 @@ pub(crate) fn check(place: &dyn Place) {
             let node = NODE.map(|ip| reading.ip(ip));
             if !row.restart {
                 let changes = cluster.become_text(&state(row.before), reading);
-                stale.note(&changes);
+                stale.add_changes(&changes);
                 stale.delete(&cluster.desired, &written(), &node).unwrap();
             }
             let flows = flows(row.flows, reading);
@@ -333,13 +333,13 @@ pub(crate) fn check(place: &dyn Place) {
             let changes = cluster.become_text(&state(row.after), reading);
             // At a start there may be a list of changes from nothing, or none.
             for changes in if row.restart { vec![changes, vec![]] } else { vec![changes] } {
-                stale.note(&changes);
+                stale.add_changes(&changes);
                 stale.delete(&cluster.desired, &written(), &node).unwrap();
             }
             let expected: BTreeSet<String> =
                 flows.iter().filter(|(_, stays)| *stays).map(|(flow, _)| words(flow)).collect();
             assert_eq!(place.take_all(), expected, "{}, {reading:?}", row.case);
-            assert!(!stale.is_waiting(), "{}", row.case);
+            assert!(!stale.has_pending(), "{}", row.case);
         }
     }
 }
@@ -407,7 +407,7 @@ fn a_dual_stack_service_is_judged_by_family() {
     let (mut cluster, mut stale) = (Cluster::new(), memory.stale_flows());
     let node = [v4.ip(NODE[0]), v6.ip(NODE[0])];
     let mut go = |changes: Vec<ServiceChange>, cluster: &Cluster| {
-        stale.note(&changes);
+        stale.add_changes(&changes);
         stale.delete(&cluster.desired, &written(), &node).unwrap()
     };
     let changes = cluster.become_objects(state("10.244.1.10", "10.244.1.10"));
@@ -419,7 +419,7 @@ fn a_dual_stack_service_is_judged_by_family() {
     memory.0.lock().unwrap().asked.clear();
     let changes = cluster.become_objects(state("10.244.1.11", "10.244.1.10"));
     let sweep = go(changes, &cluster);
-    assert_eq!((sweep.suspects, sweep.examined, sweep.deleted), (2, 2, 2));
+    assert_eq!((sweep.frontends, sweep.examined, sweep.deleted), (2, 2, 2));
     assert_eq!(sweep.by_family().collect::<Vec<_>>(), [(portcullis_cluster::Family::V4, 2)]);
     assert_eq!(memory.0.lock().unwrap().asked, [(vec![Family::V4], vec![UDP.1])]);
     assert_eq!(memory.take_all(), six.iter().map(|(flow, _)| words(flow)).collect());

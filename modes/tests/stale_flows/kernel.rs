@@ -57,12 +57,12 @@ fn ten_thousand_flows() {
 
         let changes = cluster.become_text(&after, reading);
         let start = Instant::now();
-        stale.note(&changes);
+        stale.add_changes(&changes);
         let sweep = stale.delete(&cluster.desired, &written(), &[]).unwrap();
         let took = start.elapsed();
         println!(
             "10,000 flows: restart {:?}; {} of {} deleted in {took:?}",
-            first.took, sweep.deleted, sweep.examined
+            first.duration, sweep.deleted, sweep.examined
         );
         assert_eq!(Kernel.take_all(), expected);
         assert_eq!(sweep.deleted, flows.len() - expected.len());

@@ -117,7 +117,7 @@ fn check(place: &dyn Place) {
             let known = documents.filter_map(|d| Some((d.kind?, d.value)));
             let wanted = known.filter(|(kind, _)| !matches!(kind, portcullis_cluster::Kind::ServiceCidr));
             let changes = cluster.become_objects(wanted);
-            stale.note(&changes);
+            stale.add_changes(&changes);
             stale.delete(&cluster.desired, &written(), &node).unwrap();
         };
         if number == 2 {

@@ -43,7 +43,7 @@ impl Run {
 
     fn go(&mut self, state: &str, reports: &[SyncResult]) {
         let changes = self.cluster.become_text(state, V4);
-        self.stale.note(&changes);
+        self.stale.add_changes(&changes);
         self.again(reports);
     }
 
@@ -54,7 +54,7 @@ impl Run {
     /// Flows left, listings made, whether something waits.
     fn now(&self) -> (usize, usize, bool) {
         let held = self.memory.0.lock().unwrap();
-        (held.flows.len(), held.asked.len(), self.stale.is_waiting())
+        (held.flows.len(), held.asked.len(), self.stale.has_pending())
     }
 }
 
@@ -86,7 +86,7 @@ fn what_the_kernel_refused_is_tried_again() {
     let mut run = Run::new();
     run.memory.0.lock().unwrap().failing = true;
     let changes = run.cluster.become_text(AFTER, V4);
-    run.stale.note(&changes);
+    run.stale.add_changes(&changes);
     let error = run.stale.delete(&run.cluster.desired, &written(), &[]).unwrap_err();
     assert!(error.to_string().starts_with("cannot delete the stale flows of 2 Services: "), "{error}");
     assert_eq!(run.now(), (2, 1, true));

@@ -1,4 +1,4 @@
-//! Says of each flow whether it is stale.
+//! The decision whether a flow is stale.
 
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
@@ -7,47 +7,47 @@ use portcullis_cluster::desired::{Desired, Endpoint, Frontend, ServicePort};
 use portcullis_cluster::{Family, Protocol};
 use portcullis_netlink::conntrack::{Flow, status};
 
-/// What must be known to judge the flows to some frontends.
-pub(super) struct Judge {
-    suspects: HashSet<Frontend>,
+/// The serving endpoints at some frontends, by which flows to these are judged.
+pub(super) struct StaleFlowMatcher {
+    frontends: HashSet<Frontend>,
     local: LocalAddresses,
-    /// Who is reached at a frontend, by index; no entry where nobody is.
-    owners: HashMap<Frontend, Vec<usize>>,
-    /// What serves each owner.
+    /// The Service ports that serve a frontend, as indices; no entry for a frontend without one.
+    ports: HashMap<Frontend, Vec<usize>>,
+    /// The serving endpoints of each Service port.
     serving: Vec<HashSet<SocketAddr>>,
 }
 
-impl Judge {
-    /// Looks up who is reached at the suspect frontends now. Costs one look at each port that `desired` has
-    /// of their protocols, and memory in proportion to the suspects.
-    pub(super) fn new(suspects: HashSet<Frontend>, desired: &Desired, local: LocalAddresses) -> Self {
-        let beside = suspects.iter().filter_map(|frontend| local.node_port_beside(*frontend)).collect();
-        let mut judge = Judge { suspects, local, owners: HashMap::new(), serving: Vec::new() };
+impl StaleFlowMatcher {
+    /// Collects the Service ports that serve the affected frontends now. Visits each port of their protocols, and takes
+    /// memory in proportion to the frontends.
+    pub(super) fn new(frontends: HashSet<Frontend>, desired: &Desired, local: LocalAddresses) -> Self {
+        let node_ports = frontends.iter().filter_map(|frontend| local.node_port_at(*frontend)).collect();
+        let mut matcher = StaleFlowMatcher { frontends, local, ports: HashMap::new(), serving: Vec::new() };
         let protocols: HashSet<Protocol> =
-            judge.suspects.iter().map(|frontend| frontend.protocol()).collect();
+            matcher.frontends.iter().map(|frontend| frontend.protocol()).collect();
         for port in desired.ports().filter(|port| protocols.contains(&port.name.protocol)) {
-            judge.add(port, &beside);
+            matcher.add(port, &node_ports);
         }
-        judge
+        matcher
     }
 
-    fn add(&mut self, port: &ServicePort, beside: &HashSet<Frontend>) {
-        let mut owner = None;
+    fn add(&mut self, port: &ServicePort, node_ports: &HashSet<Frontend>) {
+        let mut index = None;
         for frontend in port.frontends() {
-            let wanted = self.suspects.contains(&frontend)
-                || beside.contains(&frontend)
-                || self.local.node_port_beside(frontend).is_some_and(|n| self.suspects.contains(&n));
-            if wanted {
-                let owner = *owner.get_or_insert_with(|| {
+            let is_affected = self.frontends.contains(&frontend)
+                || node_ports.contains(&frontend)
+                || self.local.node_port_at(frontend).is_some_and(|n| self.frontends.contains(&n));
+            if is_affected {
+                let index = *index.get_or_insert_with(|| {
                     self.serving.push(port.endpoints.serving().iter().map(Endpoint::socket).collect());
                     self.serving.len() - 1
                 });
-                self.owners.entry(frontend).or_default().push(owner);
+                self.ports.entry(frontend).or_default().push(index);
             }
         }
     }
 
-    /// Whether the flow leads to where its Service no longer is.
+    /// Returns true if the flow goes to an endpoint that no longer serves its Service.
     pub(super) fn is_stale(&self, flow: &Flow) -> bool {
         let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp];
         let Some(protocol) = protocols.into_iter().find(|p| p.number() == flow.protocol) else {
@@ -57,15 +57,15 @@ impl Judge {
             return false;
         }
         let address = Frontend::address(protocol, flow.original.destination, flow.original.destination_port);
-        let node_port = self.local.node_port_beside(address);
-        if !self.suspects.contains(&address) && !node_port.is_some_and(|n| self.suspects.contains(&n)) {
+        let node_port = self.local.node_port_at(address);
+        if !self.frontends.contains(&address) && !node_port.is_some_and(|n| self.frontends.contains(&n)) {
             return false;
         }
-        let at = [Some(address), node_port].into_iter().flatten();
-        let owners = at.filter_map(|frontend| self.owners.get(&frontend)).flatten();
-        let mut served = owners.map(|&owner| &self.serving[owner]).filter(|s| !s.is_empty()).peekable();
+        let reached = [Some(address), node_port].into_iter().flatten();
+        let ports = reached.filter_map(|frontend| self.ports.get(&frontend)).flatten();
+        let mut served = ports.map(|&index| &self.serving[index]).filter(|s| !s.is_empty()).peekable();
         match served.peek() {
-            // Whoever serves now is to be reached; that includes a flow which was never translated.
+            // A flow must reach a serving endpoint; this includes a flow that was never translated.
             Some(_) => !served.any(|endpoints| endpoints.contains(&reply_source(flow))),
             None => is_translated(flow),
         }
@@ -76,7 +76,7 @@ fn reply_source(flow: &Flow) -> SocketAddr {
     SocketAddr::new(flow.reply.source, flow.reply.source_port)
 }
 
-/// Whether the answers come from elsewhere than where the client sends to.
+/// Returns true if the replies come from another address than the client sends to.
 fn is_translated(flow: &Flow) -> bool {
     reply_source(flow) != SocketAddr::new(flow.original.destination, flow.original.destination_port)
 }
@@ -92,18 +92,18 @@ impl LocalAddresses {
     pub(super) fn new(addresses: &[IpAddr]) -> Self {
         LocalAddresses {
             loopback: addresses.iter().any(|address| address.is_ipv4() && address.is_loopback()),
-            // No packet leaves ::1 for anywhere else, so no mode serves node ports there.
+            // Packets from ::1 do not leave the machine, so no mode serves node ports there.
             addresses: addresses.iter().copied().filter(|a| *a != Ipv6Addr::LOCALHOST).collect(),
         }
     }
 
     fn contains(&self, address: IpAddr) -> bool {
-        // All of 127.0.0.0/8 is local where some of it is.
+        // All of 127.0.0.0/8 is local if some of it is.
         (self.loopback && address.is_ipv4() && address.is_loopback()) || self.addresses.contains(&address)
     }
 
-    /// The node port that a packet to this address would reach too.
-    fn node_port_beside(&self, frontend: Frontend) -> Option<Frontend> {
+    /// Returns the node port that a packet to this address would also reach.
+    fn node_port_at(&self, frontend: Frontend) -> Option<Frontend> {
         match frontend {
             Frontend::Address { protocol, ip, port } => self.contains(ip).then(|| Frontend::NodePort {
                 protocol,

@@ -1,4 +1,4 @@
-//! The frontends of a Service of which a change may have left stale flows.
+//! The frontends of a Service whose change may have left stale flows.
 
 use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
@@ -6,21 +6,21 @@ use std::net::SocketAddr;
 use portcullis_cluster::Family;
 use portcullis_cluster::desired::{Endpoint, Frontend, ServiceChange, ServicePort};
 
-/// The frontends of which a change may have left stale flows. An endpoint that is merely added leaves none.
-pub(super) fn suspects(change: &ServiceChange) -> HashSet<Frontend> {
+/// Returns the frontends for which a change may have left stale flows. An added endpoint leaves none.
+pub(super) fn affected_frontends(change: &ServiceChange) -> HashSet<Frontend> {
     let (before, after) = (by_frontend(&change.before), by_frontend(&change.after));
     let gone = before.keys().filter(|frontend| !after.contains_key(frontend) && keeps_flows(frontend));
-    let suspect = after.iter().filter(|(frontend, serving)| {
+    let affected = after.iter().filter(|(frontend, serving)| {
         let served = before.get(frontend).copied().unwrap_or_default();
         let is_new = !before.contains_key(frontend) && keeps_flows(frontend);
         let lost = keeps_flows(frontend) && lost_an_endpoint(served, serving);
         is_new || lost || (served.is_empty() && !serving.is_empty())
     });
-    gone.chain(suspect.map(|(frontend, _)| frontend)).copied().collect()
+    gone.chain(affected.map(|(frontend, _)| frontend)).copied().collect()
 }
 
-/// All frontends of some ports of which flows may be stale for what happened while nothing was seen.
-pub(super) fn all_suspects(ports: &[ServicePort], family: Family) -> impl Iterator<Item = Frontend> + '_ {
+/// Returns all frontends of some ports that may have stale flows from a time when no proxy ran.
+pub(super) fn all_frontends(ports: &[ServicePort], family: Family) -> impl Iterator<Item = Frontend> + '_ {
     let frontends = ports.iter().filter(move |port| port.family == family).flat_map(|port| {
         let serves = !port.endpoints.serving().is_empty();
         port.frontends().map(move |frontend| (frontend, serves))
@@ -28,8 +28,8 @@ pub(super) fn all_suspects(ports: &[ServicePort], family: Family) -> impl Iterat
     frontends.filter(|(frontend, serves)| *serves || keeps_flows(frontend)).map(|(frontend, _)| frontend)
 }
 
-/// Whether connections to it outlive their endpoint. Those of TCP do not; of them, only attempts that nothing has
-/// answered can be stale, and only once there are endpoints that would answer.
+/// Returns true if flows to a frontend outlive their endpoint. TCP connections do not; only TCP connection attempts
+/// without a reply can be stale, and only once there are endpoints to reply.
 fn keeps_flows(frontend: &Frontend) -> bool {
     frontend.protocol().needs_conntrack_cleanup()
 }
