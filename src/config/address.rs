@@ -1,19 +1,19 @@
-//! Addresses, networks and listening addresses as kube-proxy takes them.
+//! Parsers of IP addresses, CIDRs and listening addresses, with kube-proxy's rules.
 //!
-//! Upstream parses with Go's older rules ("sloppy"), in which an octet of an IPv4 address may have
-//! leading zeros and is decimal all the same; configurations in use rely on it.
+//! Upstream uses Go's older, "sloppy" parser: an octet of an IPv4 address may have leading zeros and is still
+//! decimal. Existing configurations rely on it.
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
 
-/// An IP address; IPv4 octets may have leading zeros. No zone (`fe80::1%eth0`).
+/// Parses an IP address without zone (`fe80::1%eth0`); IPv4 octets may have leading zeros.
 pub(super) fn parse_ip(text: &str) -> Option<IpAddr> {
     without_leading_zeros(text).parse().ok()
 }
 
-/// A network in CIDR notation, with its host bits cleared.
+/// Parses a CIDR and clears its host bits.
 pub(super) fn parse_cidr(text: &str) -> Option<IpNet> {
     let (address, length) = text.split_once('/')?;
     if length.is_empty() || !length.bytes().all(|b| b.is_ascii_digit()) {
@@ -22,7 +22,7 @@ pub(super) fn parse_cidr(text: &str) -> Option<IpNet> {
     IpNet::new(parse_ip(address)?, length.parse().ok()?).ok().map(|net| net.trunc())
 }
 
-/// `ADDRESS:PORT`, with brackets around an IPv6 address; or an address alone, with or without
+/// Parses `ADDRESS:PORT`, with brackets around an IPv6 address, or an address alone, with or without
 /// brackets, which gets `default_port`.
 pub(super) fn parse_socket_address(text: &str, default_port: u16) -> Option<SocketAddr> {
     if let Some(ip) = parse_ip(text) {

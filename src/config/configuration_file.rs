@@ -1,8 +1,8 @@
-//! Reading the file of `--config`, in either language, into the settings.
+//! Reader of the `--config` file, in YAML or TOML.
 //!
 //! kube-proxy first decodes strictly and, if that fails, decodes again leniently, logs the mistakes and
-//! runs on. Here a field that is unknown or given twice is an error, and stays one: a misspelt setting
-//! that is silently at its default is found out when it hurts. Fields that the version once had are warnings.
+//! continues. Here an unknown or duplicate field is an error: otherwise a misspelt setting would silently keep its
+//! default. Fields that `v1alpha1` had in earlier releases are warnings.
 
 use std::path::Path;
 
@@ -15,8 +15,8 @@ use super::setting_table::settings;
 use super::settings::Settings;
 use super::{config_map, kube_proxy_configuration, toml_file, yaml_document};
 
-/// Tells the language by the file's extension or, failing that, by its first line of content.
-pub(super) fn language_of(path: &Path, text: &str) -> FileFormat {
+/// Detects the format by the file's extension or, without a known one, by the first line of content.
+pub(super) fn detect_format(path: &Path, text: &str) -> FileFormat {
     if text.starts_with(toml_file::MARKER) {
         return FileFormat::Toml;
     }
@@ -33,36 +33,36 @@ pub(super) fn language_of(path: &Path, text: &str) -> FileFormat {
     if first.is_some_and(is_toml) { FileFormat::Toml } else { FileFormat::KubeProxy }
 }
 
-/// Reads `text` over the defaults that belong to its language. Returns the settings with what is wrong
-/// with the file; values that can't be read stay at their defaults.
+/// Reads `text` over the defaults of its format. Returns the settings and the errors; a setting with an invalid value keeps
+/// its default.
 pub(super) fn read(path: &Path, text: &str, origins: &mut Origins) -> (Settings, Vec<ConfigError>) {
-    let mut language = language_of(path, text);
-    let mut root = parse(language, text);
-    let mut unwrapping = None;
-    if let (FileFormat::KubeProxy, Ok(node)) = (language, &root)
+    let mut format = detect_format(path, text);
+    let mut root = parse(format, text);
+    let mut config_map_error = None;
+    if let (FileFormat::KubeProxy, Ok(node)) = (format, &root)
         && config_map::is_config_map(node)
     {
-        match config_map::unwrap(node, text) {
+        match config_map::find_configuration(node, text) {
             Ok(entry) => {
                 origins.warn(Warning::Unwrapped { path: path.to_owned(), entry: entry.key });
-                (language, root) = (entry.language, entry.root);
+                (format, root) = (entry.format, entry.root);
             }
-            Err(expected) => unwrapping = Some((node.line, expected)),
+            Err(expected) => config_map_error = Some((node.line, expected)),
         }
     }
-    origins.set_file(path, language);
+    origins.set_file(path, format);
     let mut reader = Reader {
         path,
-        language,
-        settings: match language {
+        format,
+        settings: match format {
             FileFormat::KubeProxy => Settings::for_kube_proxy_file(),
             FileFormat::Toml => Settings::default(),
         },
         origins,
         errors: Vec::new(),
     };
-    if let Some((line, expected)) = unwrapping {
-        reader.invalid(line.max(1), "data", "the data of the ConfigMap".to_owned(), expected);
+    if let Some((line, expected)) = config_map_error {
+        reader.invalid(line.max(1), "data", "{...}".to_owned(), expected);
         return (reader.settings, reader.errors);
     }
     match root {
@@ -70,7 +70,7 @@ pub(super) fn read(path: &Path, text: &str, origins: &mut Origins) -> (Settings,
         Err(all) => reader.errors.extend(all.into_iter().map(|malformed| ConfigError::Malformed {
             path: path.to_owned(),
             line: malformed.line,
-            language: language.name(),
+            format: format.name(),
             message: malformed.message,
         })),
     }
@@ -78,8 +78,8 @@ pub(super) fn read(path: &Path, text: &str, origins: &mut Origins) -> (Settings,
 }
 
 /// Parses a file into a tree.
-pub(super) fn parse(language: FileFormat, text: &str) -> Result<Node, Vec<Malformed>> {
-    match language {
+pub(super) fn parse(format: FileFormat, text: &str) -> Result<Node, Vec<Malformed>> {
+    match format {
         FileFormat::KubeProxy => yaml_document::parse(text).map_err(|malformed| vec![malformed]),
         FileFormat::Toml => toml_file::parse(text),
     }
@@ -87,7 +87,7 @@ pub(super) fn parse(language: FileFormat, text: &str) -> Result<Node, Vec<Malfor
 
 struct Reader<'a> {
     path: &'a Path,
-    language: FileFormat,
+    format: FileFormat,
     settings: Settings,
     origins: &'a mut Origins,
     errors: Vec<ConfigError>,
@@ -100,7 +100,7 @@ impl Reader<'_> {
             Value::Null => &[],
             other => return self.invalid(root.line, "the document", other.to_string(), "a mapping"),
         };
-        match self.language {
+        match self.format {
             FileFormat::KubeProxy => {
                 self.errors.extend(kube_proxy_configuration::check_header(self.path, root.line, entries));
                 let is_header = |entry: &&Entry| kube_proxy_configuration::is_header(&entry.key);
@@ -116,11 +116,11 @@ impl Reader<'_> {
         self.duplicates(prefix, entries);
         for entry in entries {
             let field = join(prefix, &entry.key);
-            if let Some(setting) = settings().find(|setting| self.language.field(setting) == Some(&field)) {
+            if let Some(setting) = settings().find(|setting| self.format.field(setting) == Some(&field)) {
                 self.value(setting, &field, &entry.node);
             } else if self.is_section(&field) {
                 self.section(&field, &entry.node);
-            } else if let Some(why) = self.retired(&field) {
+            } else if let Some(why) = self.removed_field(&field) {
                 let origin = self.origin(entry.line, &field);
                 self.origins.warn(Warning::NoEffect { origin, why });
             } else {
@@ -140,7 +140,7 @@ impl Reader<'_> {
     }
 
     fn value(&mut self, setting: &'static Setting, field: &str, node: &Node) {
-        // As in Go, null leaves a field as it was.
+        // As in Go, null keeps the field's value.
         if node.value == Value::Null {
             return;
         }
@@ -149,7 +149,7 @@ impl Reader<'_> {
             return self.invalid(node.line, field, node.value.to_string(), expected);
         }
         let zero = (setting.field_ref)(&mut self.settings).is_zero();
-        if zero && setting.zero_is_default && self.language == FileFormat::KubeProxy {
+        if zero && setting.zero_is_default && self.format == FileFormat::KubeProxy {
             self.settings = before;
         } else {
             self.origins.by_file(setting.id(), node.line);
@@ -165,21 +165,21 @@ impl Reader<'_> {
         }
     }
 
-    fn retired(&self, field: &str) -> Option<&'static str> {
-        let of_kube_proxy = self.language == FileFormat::KubeProxy;
-        kube_proxy_configuration::retired(field).filter(|_| of_kube_proxy)
+    fn removed_field(&self, field: &str) -> Option<&'static str> {
+        let is_kube_proxy = self.format == FileFormat::KubeProxy;
+        kube_proxy_configuration::removed_field(field).filter(|_| is_kube_proxy)
     }
 
     fn fields(&self) -> impl Iterator<Item = &'static str> + use<> {
-        let language = self.language;
-        settings().filter_map(move |setting| language.field(setting))
+        let format = self.format;
+        settings().filter_map(move |setting| format.field(setting))
     }
 
     fn is_section(&self, field: &str) -> bool {
         self.fields().any(|known| known.strip_prefix(field).is_some_and(|rest| rest.starts_with('.')))
     }
 
-    /// The known field that was probably meant: one of the same mapping, or one of that name elsewhere.
+    /// Finds the field that was probably meant: one of the same mapping, or one with a similar name in another mapping.
     fn suggestion(&self, prefix: &str, key: &str) -> Option<String> {
         let within = |known: &'static str| {
             let rest =
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn language() {
+    fn formats_are_detected() {
         let rows = [
             ("a.toml", "mode: x", FileFormat::Toml),
             ("a.yaml", "mode = 'x'", FileFormat::KubeProxy),
@@ -233,7 +233,7 @@ mod tests {
             ("a.yaml", "# Portcullis configuration in TOML\nmode = 'x'\n", FileFormat::Toml),
         ];
         for (path, text, expected) in rows {
-            assert_eq!(language_of(Path::new(path), text), expected, "{path} {text:?}");
+            assert_eq!(detect_format(Path::new(path), text), expected, "{path} {text:?}");
         }
     }
 
@@ -246,42 +246,42 @@ mod tests {
             ("iptables: {}\nfeatureGates: {AllBeta: yes}\n", &[]),
             (
                 "clusterCidr: 10.0.0.0/8\n",
-                &["f.yaml:3: clusterCidr: no such field; did you mean clusterCIDR?"],
+                &["f.yaml:3: clusterCidr: unknown field; did you mean clusterCIDR?"],
             ),
             (
                 "iptables:\n  masqueradBit: 3\n",
-                &["f.yaml:4: iptables.masqueradBit: no such field; did you mean iptables.masqueradeBit?"],
+                &["f.yaml:4: iptables.masqueradBit: unknown field; did you mean iptables.masqueradeBit?"],
             ),
             (
                 "masqueradeBit: 3\n",
-                &["f.yaml:3: masqueradeBit: no such field; did you mean iptables.masqueradeBit?"],
+                &["f.yaml:3: masqueradeBit: unknown field; did you mean iptables.masqueradeBit?"],
             ),
-            ("frobnicate: 3\n", &["f.yaml:3: frobnicate: no such field"]),
-            ("mode: ipvs\nmode: iptables\n", &["f.yaml:4: mode: given twice, first in line 3"]),
-            ("kind: KubeProxyConfiguration\n", &["f.yaml:3: kind: given twice, first in line 2"]),
+            ("frobnicate: 3\n", &["f.yaml:3: frobnicate: unknown field"]),
+            ("mode: ipvs\nmode: iptables\n", &["f.yaml:4: mode: duplicate field; first defined in line 3"]),
+            ("kind: KubeProxyConfiguration\n", &["f.yaml:3: kind: duplicate field; first defined in line 2"]),
             (
                 "iptables:\n  syncPeriod: 30\n  masqueradeAll: 1\n",
                 &[
-                    "f.yaml:4: iptables.syncPeriod: 30 is not possible: expected a duration such as \"30s\", \"1h30m\" or \"500ms\"",
-                    "f.yaml:5: iptables.masqueradeAll: 1 is not possible: expected true or false",
+                    "f.yaml:4: iptables.syncPeriod: invalid value 30: expected a duration such as \"30s\", \"1h30m\" or \"500ms\"",
+                    "f.yaml:5: iptables.masqueradeAll: invalid value 1: expected true or false",
                 ],
             ),
-            ("iptables: 3\n", &["f.yaml:3: iptables: 3 is not possible: expected a mapping"]),
+            ("iptables: 3\n", &["f.yaml:3: iptables: invalid value 3: expected a mapping"]),
             (
                 "oomScoreAdj: 9999999999\nshowHiddenMetricsForVersion: 1.35\n",
                 &[
-                    "f.yaml:3: oomScoreAdj: 9999999999 is not possible: expected a whole number of 32 bits",
-                    "f.yaml:4: showHiddenMetricsForVersion: 1.35 is not possible: expected a string (put it in quotes)",
+                    "f.yaml:3: oomScoreAdj: invalid value 9999999999: expected a 32-bit integer",
+                    "f.yaml:4: showHiddenMetricsForVersion: invalid value 1.35: expected a string (put it in quotes)",
                 ],
             ),
             (
                 "nodePortAddresses: primary\n",
-                &["f.yaml:3: nodePortAddresses: \"primary\" is not possible: expected a list of strings"],
+                &["f.yaml:3: nodePortAddresses: invalid value \"primary\": expected a list of strings"],
             ),
             (
                 "featureGates:\n  AllAlpha: true\n  AllAlpha: false\n",
                 &[
-                    "f.yaml:4: featureGates: a mapping is not possible: expected a mapping from the gate's name to true or false, each gate once",
+                    "f.yaml:4: featureGates: invalid value {...}: expected a mapping of feature gate names to true or false, without duplicates",
                 ],
             ),
         ];
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn fields_that_the_version_once_had_are_warnings() {
+    fn fields_of_earlier_releases_are_warnings() {
         let rows = [
             ("udpIdleTimeout: 250ms\n", "f.yaml:3: udpIdleTimeout has no effect"),
             ("udpTimeoutMilliseconds: 250ms\n", "f.yaml:3: udpTimeoutMilliseconds has no effect"),
@@ -312,11 +312,11 @@ mod tests {
         }
         let (settings, errors, _) = warnings_in(&format!("{HEADER}featureGates: \"AllBeta=true\"\n"));
         assert_eq!((errors.len(), settings.feature_gates.get("AllBeta")), (0, Some(&true)));
-        assert_eq!(errors_in("f.toml", "udpIdleTimeout = \"1s\"\n").len(), 1, "our language never had it");
+        assert_eq!(errors_in("f.toml", "udpIdleTimeout = \"1s\"\n").len(), 1, "Portcullis TOML never had it");
     }
 
     #[test]
-    fn a_whole_config_map_is_unwrapped() {
+    fn configuration_is_read_from_a_config_map() {
         let indented = |rest: &str| format!("{HEADER}{rest}").replace('\n', "\n    ").trim_end().to_owned();
         let map = |key: &str, rest: &str| {
             format!(
@@ -331,7 +331,7 @@ mod tests {
             assert!(warnings[1].starts_with("f.yaml:10: udpIdleTimeout"), "{warnings:?}");
         }
         let (_, errors, _) = warnings_in(&map("config.conf", "moode: ipvs\n"));
-        assert_eq!(errors, ["f.yaml:9: moode: no such field; did you mean mode?"]);
+        assert_eq!(errors, ["f.yaml:9: moode: unknown field; did you mean mode?"]);
         let (_, errors, _) = warnings_in(&map("config.conf", "mode: [\n"));
         assert!(errors[0].starts_with("f.yaml:"), "{errors:?}");
         let toml = "apiVersion: v1\nkind: ConfigMap\ndata:\n  config.toml: |\n    mode = \"ipvs\"\n    [network-policy]\n    enabled = true\n";
@@ -365,7 +365,7 @@ mod tests {
                     "f.yaml:1: apiVersion is \"kubeproxy.config.k8s.io/v1alpha2\", expected \"kubeproxy.config.k8s.io/v1alpha1\"",
                 ],
             ),
-            ("- 1\n", &["f.yaml:1: the document: a list is not possible: expected a mapping"]),
+            ("- 1\n", &["f.yaml:1: the document: invalid value [...]: expected a mapping"]),
         ];
         for (text, expected) in rows {
             assert_eq!(errors_in("f.yaml", text), *expected, "{text}");
@@ -376,16 +376,14 @@ mod tests {
     fn mistakes_in_toml() {
         let rows: &[(&str, &[&str])] = &[
             ("mode = \"ipvs\"\n[ipvs]\nstrict-arp = true\n", &[]),
-            ("\nmoode = \"ipvs\"\n", &["f.toml:2: moode: no such field; did you mean mode?"]),
+            ("\nmoode = \"ipvs\"\n", &["f.toml:2: moode: unknown field; did you mean mode?"]),
             (
                 "[ipvs]\nstrictARP = true\n",
-                &["f.toml:2: ipvs.strictARP: no such field; did you mean ipvs.strict-arp?"],
+                &["f.toml:2: ipvs.strictARP: unknown field; did you mean ipvs.strict-arp?"],
             ),
             (
                 "[iptables]\nmasquerade-bit = \"3\"\n",
-                &[
-                    "f.toml:2: iptables.masquerade-bit: \"3\" is not possible: expected a whole number of 32 bits",
-                ],
+                &["f.toml:2: iptables.masquerade-bit: invalid value \"3\": expected a 32-bit integer"],
             ),
         ];
         for (text, expected) in rows {

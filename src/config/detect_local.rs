@@ -1,24 +1,24 @@
-//! How this node's pods are told from everybody else (`--detect-local-mode`).
+//! Detection of traffic from this node's pods (`--detect-local-mode`).
 
 use ipnet::{Ipv4Net, Ipv6Net};
 
-/// What counts as traffic of a pod on this node. Such traffic is not masqueraded on its way to a cluster
-/// IP, and short-cuts `externalTrafficPolicy: Local`.
+/// Criterion by which traffic is local, that is, from a pod on this node. Local traffic to a cluster IP is not
+/// masqueraded, and short-circuits `externalTrafficPolicy: Local`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DetectLocal {
-    /// It has a source address of the cluster's pods. Strictly this says "a pod", not "a pod here", and
-    /// is upstream's default all the same. A family without a CIDR can't be told.
+    /// The source address is in the cluster CIDR. This matches pods of all nodes, but is upstream's default.
+    /// In a family without a CIDR, no traffic is local.
     ClusterCidr {
-        /// The pods' IPv4 addresses.
+        /// CIDR of the pods' IPv4 addresses.
         v4: Option<Ipv4Net>,
-        /// The pods' IPv6 addresses.
+        /// CIDR of the pods' IPv6 addresses.
         v6: Option<Ipv6Net>,
     },
-    /// It has a source address of the Node's `spec.podCIDRs`.
+    /// The source address is in the Node's `spec.podCIDRs`.
     NodeCidr,
-    /// It comes from this bridge.
+    /// The packet arrives on this bridge.
     BridgeInterface(InterfaceName),
-    /// It comes from an interface whose name begins so.
+    /// The packet arrives on an interface with this name prefix.
     InterfaceNamePrefix(InterfaceName),
 }
 
@@ -28,20 +28,20 @@ impl Default for DetectLocal {
     }
 }
 
-/// The name of a network interface, or the beginning of one: 1 to 15 bytes (the kernel's `IFNAMSIZ` less
+/// Name of a network interface, or a prefix of one: 1 to 15 bytes (the kernel's `IFNAMSIZ` less
 /// the terminating zero), without white space, `/` and `:`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InterfaceName(String);
 
 impl InterfaceName {
-    /// `None` for what the kernel takes for no name.
+    /// Returns `None` for a name that the kernel rejects.
     pub fn new(name: &str) -> Option<Self> {
         let fits = (1..=15).contains(&name.len()) && name != "." && name != "..";
         let clean = !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '/' || c == ':');
         (fits && clean).then(|| Self(name.to_owned()))
     }
 
-    /// As text.
+    /// Returns the name.
     pub fn as_str(&self) -> &str {
         &self.0
     }

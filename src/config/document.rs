@@ -1,15 +1,15 @@
-//! A configuration file as a tree with line numbers, whichever language it was written in.
+//! Document tree of a configuration file, with line numbers, common to YAML and TOML.
 
 use std::fmt;
 
-/// A value and the line that it starts on, counted from 1 (0 where the parser could not tell).
+/// A value and the line on which it starts, counted from 1 (0 if unknown).
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Node {
     pub(super) line: usize,
     pub(super) value: Value,
 }
 
-/// What YAML, JSON and TOML have in common. Mappings keep the file's order and their duplicates.
+/// A value of YAML, JSON or TOML. Mappings keep the order of the file and duplicate keys.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Value {
     Null,
@@ -21,7 +21,7 @@ pub(super) enum Value {
     Mapping(Vec<Entry>),
 }
 
-/// One `key: value`.
+/// A `key: value` pair of a mapping.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Entry {
     pub(super) line: usize,
@@ -30,7 +30,7 @@ pub(super) struct Entry {
 }
 
 impl fmt::Display for Value {
-    /// For messages: scalars as they are, the others by their kind.
+    /// Formats the value for messages: scalars as written, lists and mappings abbreviated.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Null => f.write_str("null"),
@@ -38,17 +38,17 @@ impl fmt::Display for Value {
             Self::Integer(value) => value.fmt(f),
             Self::Float(value) => value.fmt(f),
             Self::Text(value) => write!(f, "{value:?}"),
-            Self::List(_) => f.write_str("a list"),
-            Self::Mapping(_) => f.write_str("a mapping"),
+            Self::List(_) => f.write_str("[...]"),
+            Self::Mapping(_) => f.write_str("{...}"),
         }
     }
 }
 
-/// Why a file is not even a tree.
+/// A syntax error.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Malformed {
-    /// Counted from 1, where the parser knows it.
+    /// Line, counted from 1, if the parser knows it.
     pub(super) line: Option<usize>,
-    /// The parser's words.
+    /// Message of the parser.
     pub(super) message: String,
 }

@@ -1,25 +1,25 @@
-//! What is wrong with a configuration. All of it at once: a user who mends one mistake should not be
-//! shown the next.
+//! Configuration errors and warnings. All errors are reported at once, so that a user does not fix one mistake only to see
+//! the next.
 
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-/// Where a value was given.
+/// Origin of a value: the flag, or the line of the file, that set it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// By a flag of this name (without dashes).
+    /// The flag of this name (without dashes).
     Flag(&'static str),
-    /// In the configuration file, under this field.
+    /// This field of the configuration file.
     File {
-        /// The file, as named by `--config`.
+        /// The path given to `--config`.
         path: PathBuf,
-        /// Counted from 1; 0 if unknown.
+        /// Line, counted from 1; 0 if unknown.
         line: usize,
-        /// The path of the field, such as `iptables.masqueradeBit`.
+        /// Path of the field, such as `iptables.masqueradeBit`.
         field: String,
     },
-    /// Nowhere: it is the default of this field.
+    /// The default of this field.
     Default(&'static str),
 }
 
@@ -34,82 +34,82 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One thing that is wrong.
+/// One error in a configuration.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file of `--config` can't be read.
+    /// The file of `--config` cannot be read.
     #[error("{}: cannot read the configuration file: {source}", path.display())]
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// The system's reason.
+        /// The I/O error.
         source: io::Error,
     },
-    /// The file is not YAML, or not TOML.
-    #[error("{}{}: not valid {language}: {message}", path.display(), line.map(|line| format!(":{line}")).unwrap_or_default())]
+    /// The file has a syntax error.
+    #[error("{}{}: invalid {format}: {message}", path.display(), line.map(|line| format!(":{line}")).unwrap_or_default())]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// Counted from 1, if known.
+        /// Line, counted from 1, if known.
         line: Option<usize>,
         /// `YAML` or `TOML`.
-        language: &'static str,
-        /// The parser's words.
+        format: &'static str,
+        /// Message of the parser.
         message: String,
     },
-    /// The file is of another kind or version.
+    /// The document has another `apiVersion` or `kind`.
     #[error("{}:{line}: {field} is {found}, expected {expected:?}", path.display())]
     WrongKind {
         /// The file.
         path: PathBuf,
-        /// Counted from 1.
+        /// Line, counted from 1.
         line: usize,
         /// `apiVersion` or `kind`.
         field: &'static str,
-        /// What it says.
+        /// The value in the file, or `missing`.
         found: String,
-        /// What it should say.
+        /// The expected value.
         expected: &'static str,
     },
-    /// A field that there is not.
-    #[error("{origin}: no such field{}", suggestion.as_ref().map(|suggestion| format!("; did you mean {suggestion}?")).unwrap_or_default())]
+    /// An unknown field.
+    #[error("{origin}: unknown field{}", suggestion.as_ref().map(|suggestion| format!("; did you mean {suggestion}?")).unwrap_or_default())]
     UnknownField {
-        /// Where.
+        /// Origin of the value.
         origin: Origin,
-        /// The known field with the most similar name.
+        /// Known field with a similar name.
         suggestion: Option<String>,
     },
-    /// A field that stands in a mapping more than once.
-    #[error("{origin}: given twice, first in line {first}")]
+    /// A field that occurs more than once in a mapping.
+    #[error("{origin}: duplicate field; first defined in line {first}")]
     Duplicate {
-        /// Where the second one stands.
+        /// Origin of the second occurrence.
         origin: Origin,
-        /// The line of the first one.
+        /// Line of the first occurrence.
         first: usize,
     },
-    /// A value that can't be what it should be, by its form or by its meaning.
-    #[error("{origin}: {value} is not possible: expected {expected}")]
+    /// A value with the wrong form, or outside of the allowed values.
+    #[error("{origin}: invalid value {value}: expected {expected}")]
     Invalid {
-        /// Where.
+        /// Origin of the value.
         origin: Origin,
-        /// The value.
+        /// The value, formatted for the message.
         value: String,
-        /// What it should be.
+        /// Description of the expected value.
         expected: String,
     },
 }
 
-/// Everything that is wrong with a configuration; never empty. Prints one line for each.
+/// All errors of a configuration; never empty. Displays one line per error.
 #[derive(Debug)]
 pub struct ConfigErrors(Vec<ConfigError>);
 
 impl ConfigErrors {
-    /// `Ok` with the value if there are no errors.
+    /// Returns the value if there are no errors.
     pub(super) fn unless_empty<T>(errors: Vec<ConfigError>, value: T) -> Result<T, Self> {
         if errors.is_empty() { Ok(value) } else { Err(Self(errors)) }
     }
 
-    /// Each of them.
+    /// Iterates over the errors.
     pub fn iter(&self) -> impl Iterator<Item = &ConfigError> {
         self.0.iter()
     }
@@ -129,53 +129,52 @@ impl fmt::Display for ConfigErrors {
 
 impl std::error::Error for ConfigErrors {}
 
-/// Something that a user should know although it does not keep the program from running. Each is
-/// one line for the log.
+/// A warning about a configuration that can be used. Each is one line for the log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Warning {
-    /// Accepted for kube-proxy's sake.
+    /// A setting that is accepted for compatibility with kube-proxy.
     #[error("{origin} has no effect: {why}")]
     NoEffect {
-        /// Where it was given.
+        /// Origin of the setting.
         origin: Origin,
-        /// Why it has none.
+        /// The reason.
         why: &'static str,
     },
-    /// The file is a whole ConfigMap.
-    #[error("{} is a whole ConfigMap; its entry data[{entry}] is read", path.display())]
+    /// The file is a ConfigMap.
+    #[error("{} is a ConfigMap; reading the configuration from data[{entry}]", path.display())]
     Unwrapped {
         /// The file.
         path: PathBuf,
-        /// The key of the entry.
+        /// Key of the entry.
         entry: String,
     },
-    /// `--write-config-to` writes another language than the file's name promises.
+    /// `--write-config-to` writes TOML to a file whose name does not end in `.toml`.
     #[error(
-        "{} is written in Portcullis' TOML, as a KubeProxyConfiguration has no field for {fields}; kube-proxy cannot read it", path.display()
+        "{} is written as Portcullis TOML, because a KubeProxyConfiguration has no field for {fields}; kube-proxy cannot read it", path.display()
     )]
     WrittenAsToml {
         /// The file.
         path: PathBuf,
-        /// The settings that would be lost.
+        /// The settings without a field.
         fields: String,
     },
-    /// A flag that a configuration file puts out of force, as in kube-proxy.
+    /// A flag that is ignored because of a configuration file, as in kube-proxy.
     #[error("--{flag} is ignored because of --config; {}", field.map_or_else(
-        || "leave out one of the two".to_owned(), |field| format!("set {field} in {}", path.display())))]
+        || "remove one of the two".to_owned(), |field| format!("set {field} in {}", path.display())))]
     IgnoredFlag {
         /// The flag's name.
         flag: &'static str,
         /// The configuration file.
         path: PathBuf,
-        /// The field of that file which says the same.
+        /// The field of that file with the same meaning.
         field: Option<&'static str>,
     },
-    /// A feature gate that can no longer be changed.
-    #[error("{origin}: the feature gate {gate} is always on and need not be given")]
+    /// A feature gate that is locked to its default.
+    #[error("{origin}: the feature gate {gate} is always enabled and need not be set")]
     GraduatedGate {
-        /// Where it was given.
+        /// Origin of the setting.
         origin: Origin,
-        /// Its name.
+        /// Name of the gate.
         gate: String,
     },
 }

@@ -1,4 +1,4 @@
-//! The feature gates that kube-proxy v1.36 lists in its help: name, stage, default.
+//! Table of the feature gates in the help of kube-proxy v1.36: name, stage, default.
 
 use super::feature_gates::Stage::{self, Alpha, Beta};
 

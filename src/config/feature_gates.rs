@@ -1,23 +1,22 @@
-//! Kubernetes' feature gates, which kube-proxy's flags and files may set.
+//! Kubernetes feature gates.
 //!
-//! All gates of the Kubernetes libraries are accepted, as they are by kube-proxy, of which most are for
-//! other components.
+//! As in kube-proxy, all gates of the Kubernetes libraries are accepted, most of which are for other components.
 
 use std::collections::BTreeMap;
 
 use super::feature_gate_table::GATES;
 use super::nearest::nearest;
 
-/// How far a gated feature has come.
+/// Maturity of a feature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
-    /// Off unless asked for; `AllAlpha` speaks for all of them.
+    /// Disabled by default; `AllAlpha` sets all of them.
     Alpha,
-    /// On as a rule; `AllBeta` speaks for all of them.
+    /// Usually enabled by default; `AllBeta` sets all of them.
     Beta,
 }
 
-/// Gates of kube-proxy's own features that v1.36 still takes but no longer lists: they are always on.
+/// Graduated gates of kube-proxy's own features, which v1.36 accepts but no longer lists: they are locked to true.
 const GRADUATED: [&str; 6] = [
     "DisableAllocatorDualWrite",
     "MultiCIDRServiceAllocator",
@@ -27,15 +26,15 @@ const GRADUATED: [&str; 6] = [
     "TopologyAwareHints",
 ];
 
-/// Which gates are on.
+/// Feature gates as set by the user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FeatureGates {
     set: BTreeMap<String, bool>,
 }
 
 impl FeatureGates {
-    /// Whether the gate is on: as it was set, else as `AllAlpha` or `AllBeta` was set for its stage, else
-    /// by its default. Gates that nobody knows are off.
+    /// Returns true if the gate is enabled: by its own setting, else by `AllAlpha` or `AllBeta` for its stage, else
+    /// by its default. Unknown gates are disabled.
     pub fn enabled(&self, gate: &str) -> bool {
         if GRADUATED.contains(&gate) {
             return true;
@@ -48,29 +47,29 @@ impl FeatureGates {
         self.set.get(gate).or_else(|| self.set.get(all)).copied().unwrap_or(*default)
     }
 
-    /// The gates that were set, by name.
+    /// Iterates over the gates that were set, by name.
     pub fn set(&self) -> impl Iterator<Item = (&str, bool)> {
         self.set.iter().map(|(name, on)| (name.as_str(), *on))
     }
 }
 
-/// What becomes of one `GATE=value`.
+/// Result of checking one `GATE=value`.
 #[derive(Debug, PartialEq)]
 pub(super) enum GateCheck {
     Accepted,
-    /// Always on, and asked to be on.
+    /// Locked to true, and set to true.
     Graduated,
-    /// Completes "expected …".
+    /// Invalid; the text completes "expected …".
     Rejected(String),
 }
 
-/// Judges one gate.
+/// Checks one gate.
 pub(super) fn check(gate: &str, on: bool) -> GateCheck {
     if GRADUATED.contains(&gate) {
         return if on {
             GateCheck::Graduated
         } else {
-            GateCheck::Rejected("true: the gate can no longer be turned off".into())
+            GateCheck::Rejected("true, to which the gate is locked".into())
         };
     }
     if GATES.iter().any(|(name, ..)| *name == gate) {
@@ -82,8 +81,8 @@ pub(super) fn check(gate: &str, on: bool) -> GateCheck {
     })
 }
 
-/// The gates as set by the user, each of them [judged](check) before.
-pub(super) fn accept(set: &BTreeMap<String, bool>) -> FeatureGates {
+/// Returns the gates as set by the user; each must have passed [`check`].
+pub(super) fn from_checked(set: &BTreeMap<String, bool>) -> FeatureGates {
     FeatureGates { set: set.clone() }
 }
 
@@ -92,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn exactly_kube_proxys_gates_are_known() {
+    fn the_table_is_kube_proxys_list_of_gates() {
         let recorded = include_str!("../../fixtures/kube-proxy/feature-gates.tsv");
         let rows: Vec<_> =
             recorded.lines().skip(1).map(|line| line.split('\t').collect::<Vec<_>>()).collect();
@@ -106,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn verdicts() {
+    fn checks_of_single_gates() {
         assert_eq!(check("NFTablesProxyMode", true), GateCheck::Graduated);
         assert!(matches!(check("NFTablesProxyMode", false), GateCheck::Rejected(_)));
         assert_eq!(
@@ -120,9 +119,10 @@ mod tests {
     }
 
     #[test]
-    fn all_alpha_and_all_beta() {
-        let gates =
-            |pairs: &[(&str, bool)]| accept(&pairs.iter().map(|(name, on)| ((*name).into(), *on)).collect());
+    fn all_alpha_and_all_beta_set_the_gates_of_their_stage() {
+        let gates = |pairs: &[(&str, bool)]| {
+            from_checked(&pairs.iter().map(|(name, on)| ((*name).into(), *on)).collect())
+        };
         type Set = &'static [(&'static str, bool)];
         let rows: [(Set, &str, bool); 8] = [
             (&[], "LoggingAlphaOptions", false),

@@ -1,5 +1,5 @@
-//! A setting's place in [`Settings`](super::settings::Settings), with its type: how it is read from a
-//! flag and from a file, and how it is written.
+//! Typed reference to a field of [`Settings`](super::settings::Settings): parses a flag or a node of a file into the
+//! field, and formats its value.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,7 +9,7 @@ use super::go_duration::GoDuration;
 use super::go_number::{parse_bool, parse_integer, parse_quantity};
 use super::settings::VModule;
 
-/// What a value should have looked like; completes "expected …".
+/// Description of the expected value; completes "expected …".
 pub(super) type ExpectedValue = &'static str;
 
 pub(super) enum FieldRef<'a> {
@@ -17,12 +17,12 @@ pub(super) enum FieldRef<'a> {
     Integer(&'a mut i32),
     Float(&'a mut f32),
     Duration(&'a mut GoDuration),
-    /// A duration that files may also give as a number of nanoseconds (`logging.flushFrequency`).
+    /// A duration that files may also specify as a number of nanoseconds (`logging.flushFrequency`).
     DurationOrNanoseconds(&'a mut GoDuration),
     Text(&'a mut String),
-    /// Several values: a list in files, separated by commas in a flag, which may be repeated.
+    /// A list; in a flag, which may be repeated, separated by commas.
     List(&'a mut Vec<String>),
-    /// Several values in one string with commas, except in TOML, where it is a list.
+    /// A list that is a string with commas, except in TOML.
     Joined(&'a mut Vec<String>),
     /// A Kubernetes resource quantity, kept as written.
     Quantity(&'a mut String),
@@ -31,7 +31,7 @@ pub(super) enum FieldRef<'a> {
 }
 
 const BOOL: ExpectedValue = "true or false";
-const INTEGER: ExpectedValue = "a whole number of 32 bits";
+const INTEGER: ExpectedValue = "a 32-bit integer";
 const FLOAT: ExpectedValue = "a number";
 const DURATION: ExpectedValue = "a duration such as \"30s\", \"1h30m\" or \"500ms\"";
 const DURATION_OR_NANOSECONDS: ExpectedValue = "a duration such as \"5s\", or a number of nanoseconds";
@@ -39,64 +39,64 @@ const TEXT: ExpectedValue = "a string (put it in quotes)";
 const LIST: ExpectedValue = "a list of strings";
 const QUANTITY: ExpectedValue = "a size in bytes such as 512, \"1K\" or \"2Ki\"";
 const GATES_FLAG: ExpectedValue = "GATE=true or GATE=false, separated by commas";
-const GATES_FILE: ExpectedValue = "a mapping from the gate's name to true or false, each gate once";
+const GATES_FILE: ExpectedValue = "a mapping of feature gate names to true or false, without duplicates";
 const VMODULE_FLAG: ExpectedValue = "PATTERN=LEVEL, separated by commas";
 const VMODULE_FILE: ExpectedValue = "a list of mappings with filePattern and verbosity";
 
 impl FieldRef<'_> {
-    /// Takes the values that a flag was given on the command line, in their order.
+    /// Parses the values of a flag, in the order of the command line.
     pub(super) fn read_flag(self, values: &[String]) -> Result<(), ExpectedValue> {
         let last = values.last().map_or("", String::as_str);
         match self {
-            Self::Bool(place) => *place = parse_bool(last).ok_or(BOOL)?,
-            Self::Integer(place) => {
-                *place = parse_integer(last).and_then(|n| n.try_into().ok()).ok_or(INTEGER)?
+            Self::Bool(field) => *field = parse_bool(last).ok_or(BOOL)?,
+            Self::Integer(field) => {
+                *field = parse_integer(last).and_then(|n| n.try_into().ok()).ok_or(INTEGER)?
             }
-            Self::Float(place) => *place = last.parse().ok().filter(|n: &f32| n.is_finite()).ok_or(FLOAT)?,
-            Self::Duration(place) | Self::DurationOrNanoseconds(place) => {
-                *place = GoDuration::parse(last).ok_or(DURATION)?;
+            Self::Float(field) => *field = last.parse().ok().filter(|n: &f32| n.is_finite()).ok_or(FLOAT)?,
+            Self::Duration(field) | Self::DurationOrNanoseconds(field) => {
+                *field = GoDuration::parse(last).ok_or(DURATION)?;
             }
-            Self::Text(place) => *place = last.to_owned(),
-            Self::List(place) => *place = values.iter().flat_map(|value| split_commas(value)).collect(),
-            Self::Joined(place) => *place = split_commas(last),
-            Self::Quantity(place) => {
-                *place = parse_quantity(last).map(|_| last.to_owned()).ok_or(QUANTITY)?
+            Self::Text(field) => *field = last.to_owned(),
+            Self::List(field) => *field = values.iter().flat_map(|value| split_commas(value)).collect(),
+            Self::Joined(field) => *field = split_commas(last),
+            Self::Quantity(field) => {
+                *field = parse_quantity(last).map(|_| last.to_owned()).ok_or(QUANTITY)?
             }
-            Self::Gates(place) => *place = gates_of_flag(values)?,
-            Self::VModules(place) => *place = vmodules_of_flag(last)?,
+            Self::Gates(field) => *field = parse_gates_flag(values)?,
+            Self::VModules(field) => *field = parse_vmodule_flag(last)?,
         }
         Ok(())
     }
 
-    /// Takes a value from a file.
+    /// Parses a value of a file.
     pub(super) fn read_node(self, node: &Node) -> Result<(), ExpectedValue> {
         match (self, &node.value) {
-            (Self::Bool(place), value) => *place = boolean(value).ok_or(BOOL)?,
-            (Self::Integer(place), Value::Integer(n)) => *place = (*n).try_into().map_err(|_| INTEGER)?,
-            (Self::Float(place), Value::Integer(n)) => *place = *n as f32,
-            (Self::Float(place), Value::Float(n)) if n.is_finite() => *place = *n as f32,
-            (Self::Duration(place), Value::Text(text)) => *place = GoDuration::parse(text).ok_or(DURATION)?,
-            (Self::DurationOrNanoseconds(place), Value::Text(text)) => {
-                *place = GoDuration::parse(text).ok_or(DURATION_OR_NANOSECONDS)?;
+            (Self::Bool(field), value) => *field = boolean(value).ok_or(BOOL)?,
+            (Self::Integer(field), Value::Integer(n)) => *field = (*n).try_into().map_err(|_| INTEGER)?,
+            (Self::Float(field), Value::Integer(n)) => *field = *n as f32,
+            (Self::Float(field), Value::Float(n)) if n.is_finite() => *field = *n as f32,
+            (Self::Duration(field), Value::Text(text)) => *field = GoDuration::parse(text).ok_or(DURATION)?,
+            (Self::DurationOrNanoseconds(field), Value::Text(text)) => {
+                *field = GoDuration::parse(text).ok_or(DURATION_OR_NANOSECONDS)?;
             }
-            (Self::DurationOrNanoseconds(place), Value::Integer(nanoseconds)) => {
-                *place = GoDuration(*nanoseconds)
+            (Self::DurationOrNanoseconds(field), Value::Integer(nanoseconds)) => {
+                *field = GoDuration(*nanoseconds)
             }
-            (Self::Text(place), Value::Text(text)) => *place = text.clone(),
-            (Self::List(place) | Self::Joined(place), Value::List(items)) => {
-                *place = texts(items).ok_or(LIST)?
+            (Self::Text(field), Value::Text(text)) => *field = text.clone(),
+            (Self::List(field) | Self::Joined(field), Value::List(items)) => {
+                *field = strings(items).ok_or(LIST)?
             }
-            (Self::Joined(place), Value::Text(text)) => *place = split_commas(text),
-            (Self::Quantity(place), Value::Integer(bytes)) if *bytes >= 0 => *place = bytes.to_string(),
-            (Self::Quantity(place), Value::Text(text)) => {
-                *place = parse_quantity(text).map(|_| text.clone()).ok_or(QUANTITY)?;
+            (Self::Joined(field), Value::Text(text)) => *field = split_commas(text),
+            (Self::Quantity(field), Value::Integer(bytes)) if *bytes >= 0 => *field = bytes.to_string(),
+            (Self::Quantity(field), Value::Text(text)) => {
+                *field = parse_quantity(text).map(|_| text.clone()).ok_or(QUANTITY)?;
             }
-            (Self::Gates(place), Value::Mapping(entries)) => *place = gates_of_file(entries)?,
-            // As the first releases of v1alpha1 had it.
-            (Self::Gates(place), Value::Text(text)) => {
-                *place = gates_of_flag(std::slice::from_ref(text)).map_err(|_| GATES_FILE)?;
+            (Self::Gates(field), Value::Mapping(entries)) => *field = parse_gates_mapping(entries)?,
+            // The form of the first releases of v1alpha1.
+            (Self::Gates(field), Value::Text(text)) => {
+                *field = parse_gates_flag(std::slice::from_ref(text)).map_err(|_| GATES_FILE)?;
             }
-            (Self::VModules(place), Value::List(items)) => *place = vmodules_of_file(items)?,
+            (Self::VModules(field), Value::List(items)) => *field = parse_vmodule_list(items)?,
             (field_ref, _) => return Err(field_ref.expected_in_file()),
         }
         Ok(())
@@ -111,14 +111,14 @@ impl FieldRef<'_> {
             Self::DurationOrNanoseconds(_) => DURATION_OR_NANOSECONDS,
             Self::Text(_) => TEXT,
             Self::List(_) => LIST,
-            Self::Joined(_) => "a string with commas between the values",
+            Self::Joined(_) => "a string of values separated by commas",
             Self::Quantity(_) => QUANTITY,
             Self::Gates(_) => GATES_FILE,
             Self::VModules(_) => VMODULE_FILE,
         }
     }
 
-    /// Whether the value is what Go calls zero, which upstream's defaulting takes for "not given".
+    /// Returns true for Go's zero value, which upstream's defaulting treats as unset.
     pub(super) fn is_zero(&self) -> bool {
         match self {
             Self::Bool(value) => !**value,
@@ -137,7 +137,7 @@ impl FieldRef<'_> {
         matches!(self, Self::Bool(_))
     }
 
-    /// The type as kube-proxy's help names it, where the setting does not have a name of its own.
+    /// Returns the name of the type in kube-proxy's help.
     pub(super) fn go_type(&self) -> &'static str {
         match self {
             Self::Bool(_) => "bool",
@@ -154,7 +154,7 @@ impl FieldRef<'_> {
 }
 
 impl fmt::Display for FieldRef<'_> {
-    /// As a flag's value.
+    /// Formats the field as the value of a flag.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Bool(value) => value.fmt(f),
@@ -184,14 +184,14 @@ fn boolean(value: &Value) -> Option<bool> {
     if let Value::Bool(value) = value { Some(*value) } else { None }
 }
 
-fn texts(items: &[Node]) -> Option<Vec<String>> {
+fn strings(items: &[Node]) -> Option<Vec<String>> {
     items
         .iter()
         .map(|item| if let Value::Text(text) = &item.value { Some(text.clone()) } else { None })
         .collect()
 }
 
-fn gates_of_flag(values: &[String]) -> Result<BTreeMap<String, bool>, ExpectedValue> {
+fn parse_gates_flag(values: &[String]) -> Result<BTreeMap<String, bool>, ExpectedValue> {
     let pairs = values.iter().flat_map(|value| value.split(',')).filter(|pair| !pair.is_empty());
     pairs
         .map(|pair| {
@@ -201,7 +201,7 @@ fn gates_of_flag(values: &[String]) -> Result<BTreeMap<String, bool>, ExpectedVa
         .collect()
 }
 
-fn gates_of_file(entries: &[Entry]) -> Result<BTreeMap<String, bool>, ExpectedValue> {
+fn parse_gates_mapping(entries: &[Entry]) -> Result<BTreeMap<String, bool>, ExpectedValue> {
     let mut gates = BTreeMap::new();
     for Entry { key, node, .. } in entries {
         let on = boolean(&node.value).ok_or(GATES_FILE)?;
@@ -212,7 +212,7 @@ fn gates_of_file(entries: &[Entry]) -> Result<BTreeMap<String, bool>, ExpectedVa
     Ok(gates)
 }
 
-fn vmodules_of_flag(value: &str) -> Result<Vec<VModule>, ExpectedValue> {
+fn parse_vmodule_flag(value: &str) -> Result<Vec<VModule>, ExpectedValue> {
     let pairs = value.split(',').filter(|pair| !pair.is_empty());
     pairs
         .map(|pair| {
@@ -224,11 +224,11 @@ fn vmodules_of_flag(value: &str) -> Result<Vec<VModule>, ExpectedValue> {
         .collect()
 }
 
-fn vmodules_of_file(items: &[Node]) -> Result<Vec<VModule>, ExpectedValue> {
-    items.iter().map(|item| vmodule_of_file(item).ok_or(VMODULE_FILE)).collect()
+fn parse_vmodule_list(items: &[Node]) -> Result<Vec<VModule>, ExpectedValue> {
+    items.iter().map(|item| parse_vmodule_mapping(item).ok_or(VMODULE_FILE)).collect()
 }
 
-fn vmodule_of_file(item: &Node) -> Option<VModule> {
+fn parse_vmodule_mapping(item: &Node) -> Option<VModule> {
     let Value::Mapping(entries) = &item.value else { return None };
     let mut module = VModule { file_pattern: String::new(), verbosity: 0 };
     for Entry { key, node, .. } in entries {

@@ -1,15 +1,15 @@
-//! The command line's flags: kube-proxy's, with its words and syntax, and ours.
+//! Command-line flags: kube-proxy's, with their names and syntax, and Portcullis' own.
 //!
-//! As with kube-proxy's flag library: `_` in a flag's name is `-`; a value may begin with `-`; a boolean
-//! takes its value only after `=`; the last of several wins, except that lists and feature gates add up.
+//! As in kube-proxy's flag library: `_` in a flag name is `-`; a value may begin with `-`; a boolean
+//! takes its value only after `=`; the last of several values wins, except that lists and feature gates are merged.
 //!
-//! What holds beside `--config` is upstream's rule, which its help tells in part only. The loaded file
-//! replaces *everything* that flags had filled in, so every flag that has a field in the file is void.
-//! Afterwards the logging flags and `--hostname-override` are applied over the file; and `--master`,
-//! `--cleanup`, `--init-only` and `--write-config-to` have no field there. Where a void flag is given,
-//! kube-proxy says nothing; here there is a [warning](Warning::IgnoredFlag). Ours beside those:
-//! `--manifests`, `--once` and `--mode` count, while `--proxy-mode` is void as upstream. The subcommands
-//! are ours, and so is their rule: there every flag beats the file.
+//! Precedence over `--config` follows upstream, whose help documents only part of it. The loaded file
+//! replaces *everything* that flags had set, so every flag that has a field in the file is ignored.
+//! Then the logging flags and `--hostname-override` are applied over the file. `--master`,
+//! `--cleanup`, `--init-only` and `--write-config-to` have no field in the file, so they always apply. kube-proxy ignores
+//! flags silently; Portcullis [warns](Warning::IgnoredFlag). Of Portcullis' own flags,
+//! `--manifests`, `--once` and `--mode` override the file, while `--proxy-mode` is ignored as upstream. In
+//! subcommands, which kube-proxy does not have, every flag overrides the file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -23,7 +23,7 @@ use super::setting::{Flag, Setting, WithConfigFile};
 use super::setting_table::{SUBJECTS, settings};
 use super::settings::Settings;
 
-/// A flag of the table for each name, as arguments for clap, under the headings of the table.
+/// Returns the flags of the table as clap arguments, one per name, with the headings of the table.
 pub(super) fn arguments() -> Vec<Arg> {
     let mut seen = BTreeSet::new();
     let mut arguments = Vec::new();
@@ -57,10 +57,10 @@ fn argument(setting: &Setting, flag: Flag) -> Arg {
     }
 }
 
-/// Turns `_` into `-` in the names of flags, up to a lone `--`.
-pub(super) fn with_dashes(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+/// Replaces `_` by `-` in flag names, up to a `--` argument.
+pub(super) fn normalize_names(arguments: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
     let mut ended = false;
-    let normalised = arguments.into_iter().map(|argument| {
+    let normalized = arguments.into_iter().map(|argument| {
         ended |= argument == "--";
         match argument.to_str().filter(|text| !ended && text.starts_with("--") && text.contains('_')) {
             Some(text) => {
@@ -70,23 +70,23 @@ pub(super) fn with_dashes(arguments: impl IntoIterator<Item = OsString>) -> Vec<
             None => argument,
         }
     });
-    normalised.collect()
+    normalized.collect()
 }
 
-/// The last value of a flag, if it was given.
+/// Returns the last value of a flag, if it was given.
 pub(super) fn last<'a>(matches: &'a ArgMatches, flag: &str) -> Option<&'a str> {
     let given = matches.value_source(flag) == Some(ValueSource::CommandLine);
     given.then(|| matches.get_many::<String>(flag)?.next_back().map(String::as_str)).flatten()
 }
 
-/// Every flag with its value on a command line, or its default, in the order of their names: what `/flagz` shows.
+/// Returns every flag with its value or default, sorted by name, for `/flagz`.
 pub(super) fn values(matches: &ArgMatches) -> Vec<(String, String)> {
     let (mut given, mut defaults) = (Settings::default(), Settings::default());
     apply(matches, FlagPrecedence::FlagsOverride, &mut given, &mut Origins::default());
     let mut values = BTreeMap::new();
     for (setting, flag) in settings().filter_map(|setting| Some((setting, setting.flag?))) {
         let is_given = last(matches, flag.name).is_some();
-        // Flags that fill the same place must not show each other's value.
+        // Flags that set the same field must not show each other's value.
         let from = if is_given { &mut given } else { &mut defaults };
         if is_given || !flag.hidden {
             values.insert(flag.name.to_owned(), (setting.field_ref)(from).to_string());
@@ -95,16 +95,16 @@ pub(super) fn values(matches: &ArgMatches) -> Vec<(String, String)> {
     values.into_iter().collect()
 }
 
-/// Whose rule tells what becomes of flags beside a configuration file.
+/// Precedence between flags and a configuration file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FlagPrecedence {
-    /// Those that have a field in the file are void.
+    /// Flags that have a field in the file are ignored.
     KubeProxy,
-    /// Every flag beats the file.
+    /// Every flag overrides the file.
     FlagsOverride,
 }
 
-/// Fills in the flags that were given.
+/// Applies the flags that were given to the settings.
 pub(super) fn apply(
     matches: &ArgMatches,
     rule: FlagPrecedence,
@@ -112,9 +112,9 @@ pub(super) fn apply(
     origins: &mut Origins,
 ) -> (Vec<ConfigError>, Vec<Warning>) {
     let (mut errors, mut warnings) = (Vec::new(), Vec::new());
-    let mut told = BTreeSet::new();
+    let mut reported = BTreeSet::new();
     for (setting, flag) in settings().filter_map(|setting| Some((setting, setting.flag?))) {
-        // Subcommands do not have the daemon's own flags.
+        // Subcommands do not have the daemon-only flags.
         let known = matches.try_contains_id(flag.name).is_ok();
         if !known || matches.value_source(flag.name) != Some(ValueSource::CommandLine) {
             continue;
@@ -122,8 +122,8 @@ pub(super) fn apply(
         if let Some(file) = origins.file().filter(|_| rule == FlagPrecedence::KubeProxy)
             && flag.with_config_file == WithConfigFile::Ignored
         {
-            if told.insert(flag.name) {
-                let (path, field) = (file.path.clone(), file.language.field(setting));
+            if reported.insert(flag.name) {
+                let (path, field) = (file.path.clone(), file.format.field(setting));
                 warnings.push(Warning::IgnoredFlag { flag: flag.name, path, field });
             }
             continue;
@@ -131,7 +131,7 @@ pub(super) fn apply(
         let values: Vec<String> = matches.get_many(flag.name).into_iter().flatten().cloned().collect();
         match (setting.field_ref)(settings_).read_flag(&values) {
             Ok(()) => origins.by_flag(setting.id(), flag.name),
-            Err(_) if !told.insert(flag.name) => {}
+            Err(_) if !reported.insert(flag.name) => {}
             Err(expected) => errors.push(ConfigError::Invalid {
                 origin: Origin::Flag(flag.name),
                 value: format!("{:?}", values.join(",")),
@@ -142,17 +142,17 @@ pub(super) fn apply(
     (errors, warnings)
 }
 
-/// Warnings for what was said without having any effect here. A file may well spell out kube-proxy's
-/// defaults, as those do that its own tools write; that is not worth a word.
+/// Returns warnings for settings without effect. A file may spell out kube-proxy's defaults, as files written by its
+/// tools do; that is no reason for a warning.
 pub(super) fn without_effect(settings_: &Settings, origins: &Origins) -> Vec<Warning> {
     let (mut given, mut defaults) = (settings_.clone(), Settings::default());
     let rows = settings().filter_map(|setting| Some((setting, setting.unused?)));
-    let told = rows.filter(|(setting, _)| {
+    let warned = rows.filter(|(setting, _)| {
         let changed =
             (setting.field_ref)(&mut given).to_string() != (setting.field_ref)(&mut defaults).to_string();
         origins.is_flag(setting.id()) || changed && !origins.is_default(setting.id())
     });
-    told.map(|(setting, why)| Warning::NoEffect { origin: origins.origin(setting.id()), why }).collect()
+    warned.map(|(setting, why)| Warning::NoEffect { origin: origins.origin(setting.id()), why }).collect()
 }
 
 #[cfg(test)]
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn every_flag_of_kube_proxy_is_there_as_it_is_there() {
+    fn every_flag_of_kube_proxy_exists_with_its_name_type_and_default() {
         let recorded = include_str!("../../fixtures/kube-proxy/flags.tsv");
         let mut rows = 0;
         for line in recorded.lines().skip(1) {
@@ -200,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn underscores() {
+    fn underscores_in_flag_names_are_dashes() {
         let rows = [
             (vec!["--proxy_mode", "ipvs"], vec!["--proxy-mode", "ipvs"]),
             (vec!["--proxy_mode=a_b"], vec!["--proxy-mode=a_b"]),
@@ -209,7 +209,7 @@ mod tests {
         ];
         for (given, expected) in rows {
             let given = given.into_iter().map(OsString::from);
-            assert_eq!(with_dashes(given), expected);
+            assert_eq!(normalize_names(given), expected);
         }
     }
 }

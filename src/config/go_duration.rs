@@ -1,11 +1,11 @@
-//! Durations in Go's notation, which kube-proxy's flags and files use: `1h30m`, `500ms`, `1.5s`, `0`.
+//! Go's `time.Duration`, which kube-proxy's flags and files use: `1h30m`, `500ms`, `1.5s`, `0`.
 
 use std::fmt;
 use std::time::Duration;
 
-/// A signed duration of whole nanoseconds, as Go's `time.Duration`.
+/// Signed duration in nanoseconds, like Go's `time.Duration`.
 ///
-/// It is signed because users can write `-5s`, and the validation must be able to show it to them.
+/// It is signed because users can write `-5s`, which validation must show in its error.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct GoDuration(pub(super) i64);
 
@@ -15,7 +15,7 @@ const SECOND: i64 = 1_000_000_000;
 const MINUTE: i64 = 60 * SECOND;
 const HOUR: i64 = 60 * MINUTE;
 
-/// The units of Go's `time.ParseDuration`, with both spellings of the micro sign that Go takes.
+/// Units of Go's `time.ParseDuration`, with both code points of the micro sign that Go accepts.
 const UNITS: [(&str, i64); 8] = [
     ("ns", 1),
     ("us", MICROSECOND),
@@ -34,8 +34,8 @@ impl GoDuration {
         Self(seconds * SECOND)
     }
 
-    /// Parses by the rules of Go's `time.ParseDuration`: an optional sign, then `0` alone or a series of
-    /// decimal numbers, each with a unit. `None` where Go would return an error, overflow included.
+    /// Parses with the rules of Go's `time.ParseDuration`: an optional sign, then `0` alone or a sequence of
+    /// decimal numbers, each with a unit. Returns `None` where Go returns an error, including overflow.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (negative, mut rest) = match text.as_bytes().first()? {
             b'-' => (true, &text[1..]),
@@ -58,13 +58,13 @@ impl GoDuration {
         i64::try_from(signed).ok().map(Self)
     }
 
-    /// The same as a [`Duration`]; `None` if negative.
+    /// Converts to a [`Duration`]; `None` if negative.
     pub(super) fn to_std(self) -> Option<Duration> {
         u64::try_from(self.0).ok().map(Duration::from_nanos)
     }
 }
 
-/// Takes one `12.5ms` off the front: its nanoseconds, and what follows.
+/// Parses the first `12.5ms` of a text. Returns its nanoseconds and the rest of the text.
 fn parse_part(text: &str) -> Option<(i128, &str)> {
     let number_end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, rest) = text.split_at(number_end);
@@ -79,16 +79,16 @@ fn parse_part(text: &str) -> Option<(i128, &str)> {
     Some((whole.checked_mul(i128::from(*factor))? + fraction_of(fraction, *factor), rest))
 }
 
-/// `.25` of a unit in nanoseconds, cut (not rounded) below one nanosecond, as Go does.
+/// Returns the fraction `.25` of a unit in nanoseconds, truncated to whole nanoseconds as in Go.
 fn fraction_of(digits: &str, unit: i64) -> i128 {
-    // A nanosecond is at best 10^-13 of an hour, so more than 18 digits cannot change the outcome.
+    // A nanosecond is at best 10^-13 of an hour, so digits after the 18th cannot change the result.
     let digits = &digits[..digits.len().min(18)];
     let scale = 10_i128.pow(digits.len() as u32);
     digits.parse::<i128>().map_or(0, |fraction| fraction * i128::from(unit) / scale)
 }
 
 impl fmt::Display for GoDuration {
-    /// As Go's `Duration.String`: `15m0s`, `1h0m0s`, `1.5s`, `250ms`, `0s`.
+    /// Formats like Go's `Duration.String`: `15m0s`, `1h0m0s`, `1.5s`, `250ms`, `0s`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0 == 0 {
             return f.write_str("0s");
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_go_refuses() {
+    fn durations_that_go_rejects() {
         for text in [
             "",
             "-",

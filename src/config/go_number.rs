@@ -1,6 +1,6 @@
-//! Numbers and booleans as kube-proxy's flag library (Go's `strconv`) reads them.
+//! Parsers of numbers and booleans with the rules of Go's `strconv`, which kube-proxy's flag library uses.
 
-/// Go's `strconv.ParseBool`: its twelve spellings and no others.
+/// Parses like Go's `strconv.ParseBool`: exactly its twelve spellings.
 pub(super) fn parse_bool(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
@@ -9,7 +9,7 @@ pub(super) fn parse_bool(text: &str) -> Option<bool> {
     }
 }
 
-/// Go's `strconv.ParseInt` with base 0: decimal, `0x`, `0o`, `0b`, and a leading `0` for octal; digits
+/// Parses like Go's `strconv.ParseInt` with base 0: decimal, `0x`, `0o`, `0b`, and a leading `0` for octal; digits
 /// may be separated by `_`.
 pub(super) fn parse_integer(text: &str) -> Option<i64> {
     let (negative, digits) = match text.as_bytes().first()? {
@@ -25,7 +25,7 @@ pub(super) fn parse_integer(text: &str) -> Option<i64> {
         [b'0', _, ..] => (8, &lower[1..]),
         _ => (10, lower.as_str()),
     };
-    // `from_str_radix` would take a second sign.
+    // `from_str_radix` would accept a second sign.
     if !digits.starts_with(|c: char| c.is_ascii_hexdigit() || c == '_')
         || digits.ends_with('_')
         || digits.contains("__")
@@ -36,10 +36,9 @@ pub(super) fn parse_integer(text: &str) -> Option<i64> {
     i64::try_from(if negative { -value } else { value }).ok()
 }
 
-/// The bytes of a Kubernetes resource quantity: `512`, `1K` (1,000), `2Ki` (2,048), `3M`, `4Gi`, `1e3`.
+/// Parses a Kubernetes resource quantity into bytes: `512`, `1K` (1,000), `2Ki` (2,048), `3M`, `4Gi`, `1e3`.
 ///
-/// Only what can name a buffer's size: not negative, a whole number of bytes after rounding up, as
-/// Kubernetes rounds.
+/// Only buffer sizes are accepted: not negative, and rounded up to whole bytes, as Kubernetes does.
 pub(super) fn parse_quantity(text: &str) -> Option<u64> {
     const SUFFIXES: [(&str, f64); 14] = [
         ("", 1.0),

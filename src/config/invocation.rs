@@ -1,4 +1,4 @@
-//! From the command line to a command and its configuration.
+//! Parsed command line: the command, its configuration and warnings.
 
 use std::ffi::OsString;
 use std::io;
@@ -17,12 +17,12 @@ use super::validated::Config;
 use super::validation::{Validated, validate};
 use super::{setting_table, toml_file};
 
-/// Prints the help, or what is wrong, and ends the process.
+/// Prints the help or the error of clap, and exits.
 fn exit(error: &clap::Error) -> ! {
-    let complaint = error.use_stderr();
-    // A reader that has seen enough is no failure, and a complaint has no other place.
+    let is_error = error.use_stderr();
+    // A closed pipe is not a failure, and a failure to print an error cannot be reported.
     match error.print() {
-        Err(cause) if !complaint && cause.kind() != io::ErrorKind::BrokenPipe => {
+        Err(cause) if !is_error && cause.kind() != io::ErrorKind::BrokenPipe => {
             crate::logging::final_message(&format!("portcullis: cannot print: {cause}"));
             std::process::exit(2)
         }
@@ -30,39 +30,39 @@ fn exit(error: &clap::Error) -> ! {
     }
 }
 
-/// What a command line comes to.
+/// A parsed command line.
 #[derive(Debug)]
 pub struct Invocation {
-    /// What to do.
+    /// The command.
     pub command: Command,
-    /// With which settings. [`Command::Lab`] and those that only print about the program take none, and
-    /// have the defaults.
+    /// Its configuration. [`Command::Lab`] and commands that only print about the program have no settings; they
+    /// get the defaults.
     pub config: Result<Config, ConfigErrors>,
-    /// For the log, one line each.
+    /// Warnings for the log, one line each.
     pub warnings: Vec<Warning>,
-    /// The file of `--config`. kube-proxy ends when it changes, for its supervisor to start it anew.
+    /// The file of `--config`. kube-proxy exits when it changes, so that its supervisor restarts it.
     pub config_file: Option<PathBuf>,
     settings: Settings,
 }
 
 impl Invocation {
-    /// Reads the process' command line, and the file that `--config` names. Prints the help, or what is
-    /// wrong with the command line, and ends the process where there is nothing else to do.
+    /// Parses the command line of the process and reads the file of `--config`. Exits after printing the help or a
+    /// usage error.
     pub fn parse() -> Self {
         Self::from_arguments(std::env::args_os(), |path| std::fs::read_to_string(path))
             .unwrap_or_else(|error| exit(&error))
     }
 
-    /// The same for any command line (the program's name first) and any way of reading a file.
+    /// Parses a command line, including the program name; files are read with `read_file`.
     ///
     /// # Errors
-    /// If the command line has another form than flags and commands have, and for `--help`. A value that
-    /// can't be used is no such error but one in [`Invocation::config`], beside all others.
+    /// Returns clap's error for a malformed command line and for `--help`. An invalid value is an error in
+    /// [`Invocation::config`] instead, so that all of them are reported.
     pub fn from_arguments(
         arguments: impl IntoIterator<Item = OsString>,
         read_file: impl Fn(&Path) -> io::Result<String>,
     ) -> Result<Self, clap::Error> {
-        let matches = command::parser().try_get_matches_from(flags::with_dashes(arguments))?;
+        let matches = command::parser().try_get_matches_from(flags::normalize_names(arguments))?;
         Ok(match command::subcommand(&matches)? {
             Some((command, Some(flags))) => {
                 Self::configured(flags, FlagPrecedence::FlagsOverride, read_file, |settings| {
@@ -85,20 +85,20 @@ impl Invocation {
         })
     }
 
-    /// Every flag of the daemon with its value on this command line, or its default, for `/flagz`.
+    /// Returns every flag of the daemon with its value on this command line, or its default, for `/flagz`.
     pub fn flag_values(arguments: impl IntoIterator<Item = OsString>) -> Vec<(String, String)> {
-        let matches = command::parser().try_get_matches_from(flags::with_dashes(arguments));
+        let matches = command::parser().try_get_matches_from(flags::normalize_names(arguments));
         matches.map(|matches| flags::values(&matches)).unwrap_or_default()
     }
 
-    /// The settings as a `KubeProxyConfiguration` in YAML, for [`Command::WriteConfig`]. With no flags, it
-    /// is to the byte what kube-proxy v1.36 writes.
+    /// Returns the settings as a `KubeProxyConfiguration` in YAML, for [`Command::WriteConfig`]. Without flags, the
+    /// output is byte-identical to that of kube-proxy v1.36.
     pub fn kube_proxy_configuration(&self) -> String {
         kube_proxy_configuration::write(&self.settings)
     }
 
-    /// The settings for the file of [`Command::WriteConfig`], and a warning where its language is not the one that its name
-    /// promises: a `KubeProxyConfiguration`, or TOML if its name ends so or a setting would be lost otherwise.
+    /// Returns the content of the file of [`Command::WriteConfig`]: a `KubeProxyConfiguration`, or TOML if the file name
+    /// ends in `.toml` or a setting has no field in a `KubeProxyConfiguration`, which is a warning.
     pub fn configuration_for(&self, path: &Path) -> (String, Option<Warning>) {
         if path.extension().is_some_and(|extension| extension == "toml") {
             return (toml_file::write(&self.settings), None);
@@ -153,14 +153,14 @@ impl Invocation {
         }
         let command = command(&mut settings);
         warnings.extend(flags::without_effect(&settings, &origins));
-        let Validated { config, errors: more, warnings: told } = validate(&settings, &origins);
+        let Validated { config, errors: more, warnings: more_warnings } = validate(&settings, &origins);
         errors.extend(more);
-        warnings.extend(told);
+        warnings.extend(more_warnings);
         Self { command, config: ConfigErrors::unless_empty(errors, config), warnings, config_file, settings }
     }
 }
 
-/// Upstream's order where several are asked for.
+/// Selects the command, in upstream's order of precedence if several are requested.
 fn root_command(settings: &Settings) -> Command {
     let actions = &settings.actions;
     if !actions.write_config_to.is_empty() {
@@ -172,25 +172,25 @@ fn root_command(settings: &Settings) -> Command {
     }
 }
 
-/// Without a configuration file, `--healthz-port` and `--metrics-port` complete addresses that have no
-/// port, and switch the servers off with 0.
+/// Applies `--healthz-port` and `--metrics-port`: without a configuration file, they complete addresses without a
+/// port, and 0 disables the servers.
 fn complete_from_deprecated_ports(settings: &mut Settings) {
     let ports = (settings.compatibility.healthz_port, settings.compatibility.metrics_port);
     let addresses = [
         (&mut settings.healthz_bind_address, ports.0, HEALTHZ_PORT),
         (&mut settings.metrics_bind_address, ports.1, METRICS_PORT),
     ];
-    for (address, port, usual) in addresses {
+    for (address, port, default) in addresses {
         if port == 0 {
             address.clear();
         } else {
-            kube_proxy_configuration::append_port(address, u16::try_from(port).unwrap_or(usual));
+            kube_proxy_configuration::append_port(address, u16::try_from(port).unwrap_or(default));
         }
     }
 }
 
 impl Default for Config {
-    /// What holds when neither flags nor a file say anything.
+    /// Returns the configuration without flags and files.
     fn default() -> Self {
         validate(&Settings::default(), &Origins::default()).config
     }

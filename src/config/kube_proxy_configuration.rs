@@ -1,5 +1,5 @@
-//! kube-proxy's own configuration file, `KubeProxyConfiguration` v1alpha1: what is particular to it when
-//! read, and how it is written for `--write-config-to`.
+//! `KubeProxyConfiguration` v1alpha1, kube-proxy's configuration file: its header and its defaults, and the writer for
+//! `--write-config-to`.
 //!
 //! Source of the rules: the package `k8s.io/kube-proxy/config/v1alpha1` and its defaults as of v1.36.
 
@@ -18,27 +18,28 @@ use super::settings::{HEALTHZ_PORT, METRICS_PORT, Settings};
 const API_VERSION: &str = "kubeproxy.config.k8s.io/v1alpha1";
 const KIND: &str = "KubeProxyConfiguration";
 
-const USERSPACE: &str = "it was for the mode userspace, which kube-proxy no longer has";
+const USERSPACE: &str = "it is for userspace mode, which kube-proxy no longer has";
 
-/// Fields that `v1alpha1` once had, with the reason why they have no effect. kube-proxy logs them as unknown and goes on.
-const RETIRED: [(&str, &str); 4] = [
-    ("conntrack.max", "conntrack.maxPerCore and conntrack.min took its place"),
+/// Fields of earlier releases of `v1alpha1`, with the reason why they have no effect. kube-proxy logs them as unknown and
+/// continues.
+const REMOVED: [(&str, &str); 4] = [
+    ("conntrack.max", "conntrack.maxPerCore and conntrack.min replaced it"),
     ("resourceContainer", "kube-proxy no longer moves itself to a cgroup"),
     ("udpIdleTimeout", USERSPACE),
     ("udpTimeoutMilliseconds", USERSPACE),
 ];
 
-/// Why a field has no effect that `v1alpha1` once had.
-pub(super) fn retired(field: &str) -> Option<&'static str> {
-    RETIRED.iter().find(|(retired, _)| *retired == field).map(|(_, why)| *why)
+/// Returns the reason why a field of earlier releases of `v1alpha1` has no effect.
+pub(super) fn removed_field(field: &str) -> Option<&'static str> {
+    REMOVED.iter().find(|(removed, _)| *removed == field).map(|(_, why)| *why)
 }
 
-/// Whether a top-level field says what the document is, rather than being a setting.
+/// Returns true for `apiVersion` and `kind`, which are not settings.
 pub(super) fn is_header(field: &str) -> bool {
     matches!(field, "apiVersion" | "kind")
 }
 
-/// Whether a text says that it is a `KubeProxyConfiguration`, well-formed or not.
+/// Returns true if a text looks like a `KubeProxyConfiguration`, well-formed or not.
 pub(super) fn is_configuration(text: &str) -> bool {
     text.lines().any(|line| line.trim_start().starts_with("kind") && line.contains(KIND))
         || (text.trim_start().starts_with('{') && text.contains(KIND))
@@ -58,8 +59,8 @@ pub(super) fn check_header(path: &Path, line: usize, entries: &[Entry]) -> Vec<C
     [("apiVersion", API_VERSION), ("kind", KIND)].into_iter().filter_map(wrong).collect()
 }
 
-/// Defaults that depend on other fields: with an IPv6 `bindAddress` the servers' addresses are IPv6, and
-/// an address without a port gets the server's usual one.
+/// Applies the defaults that depend on other fields: with an IPv6 `bindAddress` the servers' addresses are IPv6, and
+/// an address without a port gets the server's default port.
 pub(super) fn complete(settings: &mut Settings, origins: &Origins) {
     let is_v4 = parse_ip(&settings.bind_address).is_some_and(|ip| ip.is_ipv4());
     if !is_v4 && origins.is_default("healthzBindAddress") {
@@ -72,7 +73,7 @@ pub(super) fn complete(settings: &mut Settings, origins: &Origins) {
     append_port(&mut settings.metrics_bind_address, METRICS_PORT);
 }
 
-/// Gives a bare IP address a port. Anything else is left for the validation to judge.
+/// Appends a port to an IP address without one. Anything else is left to validation.
 pub(super) fn append_port(address: &mut String, port: u16) {
     if parse_ip(address)
         .is_some_and(|ip: IpAddr| parse_socket_address(address, port).is_some_and(|a| a.ip() == ip))
@@ -82,9 +83,9 @@ pub(super) fn append_port(address: &mut String, port: u16) {
     }
 }
 
-/// The settings as a `KubeProxyConfiguration`, as kube-proxy's `--write-config-to` writes it: keys
-/// sorted, empty optional fields left out, and of the sections that have synchronisation periods and
-/// `masqueradeAll`, only the one of the mode in use filled in.
+/// Returns the settings as kube-proxy's `--write-config-to` writes them: keys
+/// sorted, empty optional fields omitted, and sync periods and `masqueradeAll` set only in the section of the
+/// configured mode.
 pub(super) fn write(settings: &Settings) -> String {
     let mut settings = as_converted(settings);
     let mut rows: Vec<_> =
@@ -113,7 +114,7 @@ pub(super) fn write(settings: &Settings) -> String {
     out
 }
 
-/// Stands for the header among the settings, where it has no place of its own.
+/// Placeholder for the header, which has no field in the settings.
 fn header(settings: &mut Settings) -> FieldRef<'_> {
     FieldRef::Text(&mut settings.mode)
 }
@@ -125,7 +126,7 @@ fn push_line(out: &mut String, depth: usize, key: &str, value: &str) {
     writeln!(out, "{indent}{key}:{separator}{value}").expect("writing to a string does not fail");
 }
 
-/// What upstream's conversion from its internal form does to the sections of the modes, and its
+/// Applies upstream's conversion from its internal form, which clears settings of other modes, and its
 /// platform defaults for mode and detect-local mode.
 fn as_converted(settings: &Settings) -> Settings {
     let mut converted = settings.clone();
@@ -155,11 +156,11 @@ fn as_converted(settings: &Settings) -> Settings {
     converted
 }
 
-/// A value in YAML, or `None` for what upstream leaves out when it is empty.
+/// Returns a value in YAML, or `None` for a field that upstream omits when it is empty.
 fn scalar_or_block(path: &str, field_ref: FieldRef<'_>) -> Option<String> {
-    let left_out = matches!(path, "featureGates" | "logging.vmodule" | "windowsRunAsService")
+    let is_optional = matches!(path, "featureGates" | "logging.vmodule" | "windowsRunAsService")
         || path.ends_with(".splitStream");
-    if left_out && field_ref.is_zero() {
+    if is_optional && field_ref.is_zero() {
         return None;
     }
     Some(match field_ref {
@@ -189,7 +190,7 @@ fn scalar_or_block(path: &str, field_ref: FieldRef<'_>) -> Option<String> {
     })
 }
 
-/// A string in YAML: plain where it would be read back as the same string, else in double quotes.
+/// Returns a YAML string: plain if a parser reads it as the same string, else in double quotes.
 fn quoted_where_needed(text: &str) -> String {
     let safe = |c: char| c.is_ascii_alphanumeric() || "/._-:,+ ".contains(c);
     let starts_plain = text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '/');
@@ -201,7 +202,7 @@ fn quoted_where_needed(text: &str) -> String {
     if plain && !special && !number { text.to_owned() } else { double_quoted(text) }
 }
 
-/// With everything escaped that YAML does not let stand in double quotes, and some more.
+/// Quotes a string, escaping at least the characters that YAML does not allow in double quotes.
 fn double_quoted(text: &str) -> String {
     let mut out = String::from("\"");
     for c in text.chars() {
@@ -225,27 +226,30 @@ mod tests {
     const RECORDED: &str = include_str!("../../fixtures/kube-proxy/default-config.yaml");
 
     #[test]
-    fn the_default_configuration_is_kube_proxys() {
+    fn the_default_configuration_equals_kube_proxys() {
         assert_eq!(write(&Settings::default()), RECORDED);
     }
 
     #[test]
-    fn every_field_is_in_the_recorded_configuration_or_known_to_be_left_out() {
-        let left_out = [
+    fn every_field_is_in_the_recorded_configuration_or_is_optional() {
+        let optional = [
             "featureGates",
             "logging.vmodule",
             "windowsRunAsService",
             "logging.options.text.splitStream",
             "logging.options.json.splitStream",
         ];
-        for field in settings().filter_map(|setting| setting.yaml).filter(|field| !left_out.contains(field)) {
+        for field in settings().filter_map(|setting| setting.yaml).filter(|field| !optional.contains(field)) {
             let key = field.rsplit('.').next().expect("a segment");
-            assert!(RECORDED.contains(&format!("{key}:")), "{field} is not in kube-proxy's own file");
+            assert!(
+                RECORDED.contains(&format!("{key}:")),
+                "{field} is not in the file that kube-proxy writes"
+            );
         }
     }
 
     #[test]
-    fn what_is_written_reads_back_the_same() {
+    fn written_configurations_read_back_the_same() {
         let rows = [
             "mode: iptables\n",
             "mode: ipvs\nipvs:\n  scheduler: rr\n  syncPeriod: 10s\n  minSyncPeriod: 2s\n  excludeCIDRs:\n  - 10.0.0.0/8\n  - ::/0\n",

@@ -1,14 +1,14 @@
-//! Flags and configuration files, as kube-proxy v1.36 takes them, and ours.
+//! Command line and configuration files: those of kube-proxy v1.36, and Portcullis' own flags and TOML.
 //!
 //! ```text
 //! command line ──────────────┐
-//! KubeProxyConfiguration ────┼─ Settings (what was said) ─ validation ─ Config (what can be done)
-//! TOML ──────────────────────┘                                └──────── everything that is wrong
+//! KubeProxyConfiguration ────┼─ Settings (raw) ─ validation ─┬─ Config (validated)
+//! TOML ──────────────────────┘                               └─ ConfigErrors, all at once
 //! ```
 //!
-//! [`Invocation::parse`] does all of it. Every setting is a row in `setting_table`, with its names in
-//! the three inputs; adding one there adds it to the flags, both kinds of file, the help, and to what
-//! `--write-config-to` writes. A test holds `config.example.toml` to the table.
+//! [`Invocation::parse`] does all of it. Every setting is a row in `setting_table`, with its name in each of
+//! the three inputs. A new row adds the setting to the flags, both file formats, the help, and the output of
+//! `--write-config-to`. A test compares `config.example.toml` with the table.
 
 mod address;
 mod command;

@@ -1,7 +1,7 @@
-//! What a misspelt name was probably meant to be.
+//! Suggestions for misspelt names.
 
-/// The candidate that takes the fewest edits to reach, if those are few for the name's length. Case
-/// does not count: `clustercidr` is `clusterCIDR`.
+/// Returns the candidate with the smallest edit distance, if that is small for the name's length. Case
+/// is ignored: `clustercidr` matches `clusterCIDR`.
 pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let wanted = name.to_lowercase();
     let allowed = (wanted.chars().count() / 3).max(1);
@@ -13,13 +13,13 @@ pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a s
         .map(|(_, candidate)| candidate)
 }
 
-/// The candidate that takes the fewest edits, however many; the first of several.
+/// Returns the candidate with the smallest edit distance, however large; the first of several.
 pub(crate) fn closest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let wanted = name.to_lowercase();
     candidates.into_iter().min_by_key(|candidate| distance(&wanted, &candidate.to_lowercase()))
 }
 
-/// Levenshtein's: insertions, deletions and replacements of a character count 1 each.
+/// Levenshtein distance.
 fn distance(a: &str, b: &str) -> usize {
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();

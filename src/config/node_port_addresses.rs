@@ -1,31 +1,31 @@
-//! On which of the node's addresses NodePorts are served (`--nodeport-addresses`).
+//! Node addresses on which NodePorts are served (`--nodeport-addresses`).
 
 use ipnet::IpNet;
 
 use super::ProxyMode;
 use super::address::parse_cidr;
 
-/// The addresses of the node that take connections to NodePorts.
+/// Node addresses that accept connections to NodePorts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NodePortAddresses {
-    /// All of them.
+    /// All addresses.
     All,
-    /// The primary ones: those in the Node object, one of each family.
+    /// The primary addresses: those in the Node object, one of each family.
     Primary {
-        /// Loopback addresses, too (`localhost`, which kube-proxy v1.36 does not have).
+        /// Also loopback addresses (`localhost`, which kube-proxy v1.36 does not support).
         localhost: bool,
     },
-    /// Those in these networks.
+    /// Addresses in these CIDRs.
     Within {
-        /// In the order given, without host bits.
+        /// CIDRs in the order given, without host bits.
         cidrs: Vec<IpNet>,
-        /// Loopback addresses, too (`localhost`, which kube-proxy v1.36 does not have).
+        /// Also loopback addresses (`localhost`, which kube-proxy v1.36 does not support).
         localhost: bool,
     },
 }
 
 impl NodePortAddresses {
-    /// Without a list: all addresses, but in nftables mode the primary ones, as upstream.
+    /// Returns the default: all addresses, or in nftables mode the primary ones, as upstream.
     pub(super) fn default_for(mode: ProxyMode) -> Self {
         match mode {
             ProxyMode::Nftables => Self::Primary { localhost: false },
@@ -33,13 +33,13 @@ impl NodePortAddresses {
         }
     }
 
-    /// Whether loopback addresses are asked for by name.
+    /// Returns true if the list contains `localhost`.
     pub fn has_localhost(&self) -> bool {
         matches!(self, Self::Primary { localhost: true } | Self::Within { localhost: true, .. })
     }
 
-    /// Upstream's rule: either `primary` alone, or CIDRs. Ours: `localhost` beside either, or alone.
-    /// The error is the guilty item, and what was expected.
+    /// Parses a list: `primary` alone or CIDRs, as upstream. Portcullis also accepts `localhost`, with either or alone.
+    /// The error is the invalid item and a description of the expected value.
     pub(super) fn parse(items: &[String], mode: ProxyMode) -> Result<Self, (String, &'static str)> {
         let (mut primary, mut localhost, mut cidrs) = (None, false, Vec::new());
         for item in items {
@@ -48,7 +48,7 @@ impl NodePortAddresses {
                 "localhost" if mode == ProxyMode::Ipvs => {
                     return Err((
                         item.clone(),
-                        "CIDRs or primary: ipvs mode can't serve NodePorts on localhost",
+                        "CIDRs or \"primary\"; ipvs mode cannot serve NodePorts on localhost",
                     ));
                 }
                 "localhost" => localhost = true,

@@ -1,4 +1,4 @@
-//! Which setting was given where, so that a message can name the flag, or the file and line.
+//! Origins of the settings, so that a message can name the flag, or the file and line.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -7,17 +7,17 @@ use super::error::{Origin, Warning};
 use super::setting::Setting;
 use super::setting_table::settings;
 
-/// The language of a configuration file.
+/// Format of a configuration file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FileFormat {
-    /// `KubeProxyConfiguration`, in YAML or JSON.
+    /// A `KubeProxyConfiguration`, in YAML or JSON.
     KubeProxy,
-    /// Ours.
+    /// Portcullis TOML.
     Toml,
 }
 
 impl FileFormat {
-    /// A setting's path in a file of this language.
+    /// Returns the path of a setting in a file of this format.
     pub(super) fn field(self, setting: &Setting) -> Option<&'static str> {
         match self {
             Self::KubeProxy => setting.yaml,
@@ -33,11 +33,11 @@ impl FileFormat {
     }
 }
 
-/// The configuration file of an invocation.
+/// Path and format of the configuration file.
 #[derive(Clone, Debug)]
 pub(super) struct File {
     pub(super) path: PathBuf,
-    pub(super) language: FileFormat,
+    pub(super) format: FileFormat,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +46,7 @@ enum Place {
     Line(usize),
 }
 
-/// Where the settings come from, by [`Setting::id`].
+/// Origin of each setting, by [`Setting::id`].
 #[derive(Debug, Default)]
 pub(super) struct Origins {
     file: Option<File>,
@@ -55,15 +55,15 @@ pub(super) struct Origins {
 }
 
 impl Origins {
-    pub(super) fn set_file(&mut self, path: &Path, language: FileFormat) {
-        self.file = Some(File { path: path.to_owned(), language });
+    pub(super) fn set_file(&mut self, path: &Path, format: FileFormat) {
+        self.file = Some(File { path: path.to_owned(), format });
     }
 
     pub(super) fn file(&self) -> Option<&File> {
         self.file.as_ref()
     }
 
-    /// Adds a warning about the file, which can be used all the same.
+    /// Adds a warning about the file.
     pub(super) fn warn(&mut self, warning: Warning) {
         self.warnings.push(warning);
     }
@@ -88,24 +88,21 @@ impl Origins {
         matches!(self.places.get(id), Some(Place::Flag(_)))
     }
 
-    /// Where the setting with this id was given.
+    /// Returns the origin of the setting with this id.
     pub(super) fn origin(&self, id: &'static str) -> Origin {
         match (self.places.get(id), &self.file) {
             (Some(Place::Flag(flag)), _) => Origin::Flag(flag),
             (Some(Place::Line(line)), Some(file)) => Origin::File {
                 path: file.path.clone(),
                 line: *line,
-                field: self.field(id, file.language).to_owned(),
+                field: self.field(id, file.format).to_owned(),
             },
-            (_, Some(file)) => Origin::Default(self.field(id, file.language)),
+            (_, Some(file)) => Origin::Default(self.field(id, file.format)),
             (_, None) => Origin::Default(id),
         }
     }
 
-    fn field(&self, id: &'static str, language: FileFormat) -> &'static str {
-        settings()
-            .find(|setting| setting.id() == id)
-            .and_then(|setting| language.field(setting))
-            .unwrap_or(id)
+    fn field(&self, id: &'static str, format: FileFormat) -> &'static str {
+        settings().find(|setting| setting.id() == id).and_then(|setting| format.field(setting)).unwrap_or(id)
     }
 }

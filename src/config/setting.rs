@@ -1,4 +1,4 @@
-//! One setting: its names in the three inputs, its place, its help.
+//! Definition of a setting: its names, its field in [`Settings`], its flag and help.
 
 use super::field_ref::FieldRef;
 use super::settings::Settings;
@@ -11,9 +11,9 @@ pub(super) struct Setting {
     pub(super) toml: Option<&'static str>,
     pub(super) flag: Option<Flag>,
     pub(super) field_ref: fn(&mut Settings) -> FieldRef<'_>,
-    /// In a `KubeProxyConfiguration`, zero (`""`, `0`, `0s`) stands for the default.
+    /// In a `KubeProxyConfiguration`, zero (`""`, `0`, `0s`) means the default.
     pub(super) zero_is_default: bool,
-    /// Why it is accepted without any effect.
+    /// Reason why the setting has no effect, for settings accepted only for compatibility.
     pub(super) unused: Option<&'static str>,
 }
 
@@ -25,18 +25,18 @@ pub(super) struct Flag {
     /// The type's name in kube-proxy's help, where it isn't that of the field_ref.
     pub(super) type_name: Option<&'static str>,
     pub(super) with_config_file: WithConfigFile,
-    /// Left out of the help: kube-proxy does not show it either, or it is another spelling.
+    /// Hidden in the help: kube-proxy does not show it either, or it is an alias.
     pub(super) hidden: bool,
     pub(super) help: &'static str,
 }
 
-/// What becomes of a flag when `--config` is given as well.
+/// Effect of a flag if `--config` is given as well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WithConfigFile {
-    /// The file counts. So it is upstream for all flags that have a field in the file, although the
-    /// help of only some says so: the loaded file replaces what the flags had filled in.
+    /// The file overrides the flag. Upstream, this applies to all flags that have a field in the file, although the
+    /// help of only some documents it.
     Ignored,
-    /// The flag counts. Upstream: `--hostname-override`, the logging flags, and the flags that have no
+    /// The flag overrides the file. Upstream: `--hostname-override`, the logging flags, and the flags that have no
     /// field in the file (`--master`, `--cleanup`, `--init-only`, `--write-config-to`).
     Applied,
 }
@@ -56,12 +56,12 @@ impl Setting {
         self
     }
 
-    /// A flag that a configuration file puts out of force.
+    /// Adds a flag that is ignored if a configuration file is given.
     pub(super) const fn flag(self, name: &'static str, help: &'static str) -> Self {
         self.any_flag(name, WithConfigFile::Ignored, help)
     }
 
-    /// A flag that counts beside a configuration file, too.
+    /// Adds a flag that overrides a configuration file.
     pub(super) const fn override_flag(self, name: &'static str, help: &'static str) -> Self {
         self.any_flag(name, WithConfigFile::Applied, help)
     }
@@ -76,7 +76,7 @@ impl Setting {
         self
     }
 
-    /// Corrects the flag just added.
+    /// Replaces the flag just added.
     const fn with_flag(mut self, flag: Flag) -> Self {
         self.flag = Some(flag);
         self
@@ -113,7 +113,7 @@ impl Setting {
         self
     }
 
-    /// What the setting is known by inside this module: its name in the inputs, upstream's first.
+    /// Returns the identifier of the setting in this module: the first of its YAML, TOML and flag names.
     pub(super) fn id(&self) -> &'static str {
         self.yaml
             .or(self.toml)

@@ -1,18 +1,18 @@
-//! Everything a user can say, as it was said: the state between reading and validation.
+//! Raw settings, as read from flags and files and not yet validated.
 //!
-//! Like upstream's versioned configuration, it has a section for each mode and leaves judgement to
-//! [`validation`](super::validation), which turns it into a [`Config`](super::Config).
+//! Like upstream's versioned configuration, they have a section for each mode.
+//! [`validation`](super::validation) turns them into a [`Config`](super::Config).
 
 use std::collections::BTreeMap;
 
 use super::go_duration::GoDuration;
 
-/// The port of the health check server where an address comes without one.
+/// Default port of the health server.
 pub(super) const HEALTHZ_PORT: u16 = 10256;
-/// The port of the metrics server where an address comes without one.
+/// Default port of the metrics server.
 pub(super) const METRICS_PORT: u16 = 10249;
 
-/// See the table in [`setting_table`](super::setting_table) for what each field means.
+/// All settings; the table in [`setting_table`](super::setting_table) documents each field.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Settings {
     pub(super) actions: Actions,
@@ -46,7 +46,7 @@ pub(super) struct Settings {
     pub(super) logging: Logging,
 }
 
-/// What only the command line can say.
+/// Settings that have a flag but no field in files.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Actions {
     pub(super) config: String,
@@ -57,7 +57,7 @@ pub(super) struct Actions {
     pub(super) force: bool,
 }
 
-/// What kube-proxy takes and Portcullis takes for its sake, without any use for it.
+/// Settings accepted for compatibility with kube-proxy.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Compatibility {
     pub(super) boot_id_file: String,
@@ -147,7 +147,7 @@ pub(super) struct Logging {
     pub(super) json: OutputRouting,
 }
 
-/// A verbosity for the source files that match a pattern.
+/// Verbosity of the source files that match a pattern.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct VModule {
     pub(super) file_pattern: String,
@@ -164,8 +164,8 @@ const SYNC_PERIOD: GoDuration = GoDuration::seconds(30);
 const MIN_SYNC_PERIOD: GoDuration = GoDuration::seconds(1);
 
 impl Default for Settings {
-    /// What holds when nothing is said at all: kube-proxy's defaults for a start without a
-    /// configuration file. (Those for a start with one differ in [`Settings::for_kube_proxy_file`].)
+    /// Returns kube-proxy's defaults without a configuration file. (Defaults with a file:
+    /// [`Settings::for_kube_proxy_file`].)
     fn default() -> Self {
         Self {
             actions: Actions::default(),
@@ -208,8 +208,8 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// The defaults below a `KubeProxyConfiguration` file. Upstream gives `ipvs.minSyncPeriod` none
-    /// there, so it is 0, while without a file IPVS mode takes over the 1 s of iptables mode.
+    /// Returns the defaults of a `KubeProxyConfiguration` file. Upstream has no default for `ipvs.minSyncPeriod`
+    /// there, so it is 0, while without a file IPVS mode uses the 1 s of iptables mode.
     pub(super) fn for_kube_proxy_file() -> Self {
         let mut settings = Self::default();
         settings.ipvs.min_sync_period = GoDuration::ZERO;

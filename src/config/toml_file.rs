@@ -1,5 +1,6 @@
-//! Portcullis' own configuration language: TOML with the flags' words in kebab case, as
-//! `config.example.toml` shows it, read into a [`Node`] tree.
+//! Portcullis' TOML configuration file: parser into a [`Node`] tree, and writer.
+//!
+//! Keys are in kebab case, like the flags; `config.example.toml` shows all of them.
 
 use toml::de::{DeTable, DeValue};
 use toml::{Spanned, Table};
@@ -8,10 +9,10 @@ use super::document::{Entry, Malformed, Node, Value};
 use super::field_ref::FieldRef;
 use super::settings::Settings;
 
-/// The first line of a file that [`write`] wrote, by which it is known whatever its name.
+/// First line of a file written by [`write`], by which the format is detected regardless of the file name.
 pub(super) const MARKER: &str = "# Portcullis configuration in TOML";
 
-/// The settings that differ from their defaults as a file of this language.
+/// Returns a file with the settings that differ from their defaults.
 pub(super) fn write(settings: &Settings) -> String {
     let (mut given, mut defaults) = (settings.clone(), Settings::default());
     let mut root = Table::new();
@@ -23,7 +24,7 @@ pub(super) fn write(settings: &Settings) -> String {
         let mut table = &mut root;
         for section in sections.split('.').filter(|section| !section.is_empty()) {
             let entry = table.entry(section).or_insert_with(|| toml::Value::Table(Table::new()));
-            table = entry.as_table_mut().expect("a section is no setting");
+            table = entry.as_table_mut().expect("no setting has the name of a section");
         }
         table.insert(key.to_owned(), value(field_ref(&mut given)));
     }
@@ -50,9 +51,9 @@ fn value(field_ref: FieldRef<'_>) -> toml::Value {
     }
 }
 
-/// Parses a file. The parser goes on after a mistake, so several may come back.
+/// Parses a file. The parser continues after an error, so it may return several.
 pub(super) fn parse(text: &str) -> Result<Node, Vec<Malformed>> {
-    let lines = Lines::of(text);
+    let lines = LineStarts::new(text);
     let (table, errors) = DeTable::parse_recoverable(text);
     if errors.is_empty() {
         let (line, entries) = (lines.line_at(table.span().start), mapping(table.get_ref(), &lines));
@@ -65,19 +66,19 @@ pub(super) fn parse(text: &str) -> Result<Node, Vec<Malformed>> {
     Err(malformed.collect())
 }
 
-fn mapping(table: &DeTable<'_>, lines: &Lines) -> Vec<Entry> {
+fn mapping(table: &DeTable<'_>, lines: &LineStarts) -> Vec<Entry> {
     let entries = table.iter().map(|(key, value)| Entry {
         line: lines.line_at(key.span().start),
         key: key.get_ref().to_string(),
         node: node(value, lines),
     });
     let mut entries: Vec<Entry> = entries.collect();
-    // The parser sorts by key; messages come in the file's order.
+    // The parser sorts by key; messages are in the order of the file.
     entries.sort_by_key(|entry| entry.line);
     entries
 }
 
-fn node(value: &Spanned<DeValue<'_>>, lines: &Lines) -> Node {
+fn node(value: &Spanned<DeValue<'_>>, lines: &LineStarts) -> Node {
     let plain = match value.get_ref() {
         DeValue::String(text) => Value::Text(text.to_string()),
         DeValue::Boolean(value) => Value::Bool(*value),
@@ -93,15 +94,15 @@ fn node(value: &Spanned<DeValue<'_>>, lines: &Lines) -> Node {
     Node { line: lines.line_at(value.span().start), value: plain }
 }
 
-/// Where the lines of a text begin.
-struct Lines(Vec<usize>);
+/// Byte offsets of the line starts of a text.
+struct LineStarts(Vec<usize>);
 
-impl Lines {
-    fn of(text: &str) -> Self {
+impl LineStarts {
+    fn new(text: &str) -> Self {
         Self(std::iter::once(0).chain(text.match_indices('\n').map(|(at, _)| at + 1)).collect())
     }
 
-    /// The line of a byte, from 1.
+    /// Returns the line of a byte offset, counted from 1.
     fn line_at(&self, offset: usize) -> usize {
         self.0.partition_point(|start| *start <= offset)
     }

@@ -1,4 +1,4 @@
-//! The configuration after validation: what the rest of the program works with.
+//! Validated configuration, which the rest of the program uses.
 
 use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU32;
@@ -13,99 +13,98 @@ use super::detect_local::DetectLocal;
 use super::feature_gates::FeatureGates;
 use super::node_port_addresses::NodePortAddresses;
 
-/// The configuration of a proxy. It has been checked: whatever it says can be done, as far as can be
-/// told without looking at the node.
+/// Configuration of a proxy. It is valid, as far as can be checked without looking at the node.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Config {
-    /// How Services are served.
+    /// Proxy mode.
     pub mode: ProxyMode,
-    /// Where the cluster's objects come from.
+    /// Source of the cluster's objects.
     pub source: Source,
-    /// The node's name in the cluster, without blanks around it and in lower case. `None`: the host name.
+    /// Name of this node's Node object, trimmed and in lower case. `None`: the host name.
     pub hostname_override: Option<String>,
-    /// The node's primary address, unless it is unspecified (`0.0.0.0`, `::`): then the one in the Node
-    /// object counts. In any case its family is the primary one where nothing else decides that.
+    /// Primary IP address of the node, or an unspecified address (`0.0.0.0`, `::`) to use the one in the Node
+    /// object. Its family is the primary IP family unless something else determines that.
     pub bind_address: IpAddr,
-    /// Where the health of the proxy is served. `None`: nowhere.
+    /// Listening address of the health server. `None`: disabled.
     pub healthz_bind_address: Option<SocketAddr>,
-    /// Where metrics are served. `None`: nowhere.
+    /// Listening address of the metrics server. `None`: disabled.
     pub metrics_bind_address: Option<SocketAddr>,
-    /// End if one of these addresses can't be listened on, rather than trying again.
+    /// Exit if one of these addresses is in use, instead of retrying.
     pub bind_address_hard_fail: bool,
-    /// On which of the node's addresses NodePorts are served.
+    /// Node addresses on which NodePorts are served.
     pub node_port_addresses: NodePortAddresses,
-    /// The blocks to which external IPs and load balancer addresses of Services are restricted, without host bits.
-    /// None: all addresses are allowed.
+    /// CIDRs that contain all allowed external IPs and load balancer addresses of Services, without host bits.
+    /// Empty: all addresses are allowed.
     pub external_address_cidrs: Vec<IpNet>,
-    /// How this node's pods are told from others.
+    /// Detection of traffic from this node's pods.
     pub detect_local: DetectLocal,
-    /// How often rules are synchronised, in the chosen mode.
+    /// Intervals between syncs, in the configured mode.
     pub sync: SyncPeriods,
-    /// Masquerading, in the chosen mode.
+    /// Masquerading, in the configured mode.
     pub masquerade: Masquerade,
-    /// What concerns iptables mode only.
+    /// Settings of iptables mode only.
     pub iptables: Iptables,
-    /// What concerns ipvs mode only.
+    /// Settings of ipvs mode only.
     pub ipvs: Ipvs,
-    /// The kernel's connection tracking.
+    /// Settings of the kernel's connection tracking.
     pub conntrack: Conntrack,
-    /// How policies are enforced. `None`: they are not.
+    /// NetworkPolicy enforcement. `None`: disabled.
     pub network_policy: Option<NetworkPolicy>,
-    /// How often everything known from the API server is looked at anew. More than zero.
+    /// Refresh interval of configuration from the API server. Greater than zero.
     pub config_sync_period: Duration,
-    /// The process' `oom_score_adj`, from -1000 to 1000.
+    /// `oom_score_adj` of the process, from -1000 to 1000.
     pub oom_score_adj: i32,
-    /// The log.
+    /// Logging.
     pub logging: Logging,
-    /// Kubernetes' feature gates.
+    /// Kubernetes feature gates.
     pub feature_gates: FeatureGates,
-    /// Whether kube-proxy would serve profiles. Without effect here.
+    /// kube-proxy would serve profiles. No effect in Portcullis.
     pub profiling: bool,
-    /// The version whose hidden metrics kube-proxy would show. Without effect here.
+    /// Version whose hidden metrics kube-proxy would show. No effect in Portcullis.
     pub show_hidden_metrics_for_version: Option<String>,
 }
 
-/// Where the cluster's objects come from.
+/// Source of the cluster's objects.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Source {
     /// An API server.
     ApiServer(ApiServer),
-    /// A file or a folder with manifests.
+    /// A manifest file or a folder of manifests.
     Manifests(PathBuf),
 }
 
-/// How to reach the API server.
+/// Connection to the API server.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ApiServer {
-    /// The kubeconfig. `None`, without `master`: the service account of the pod this runs in.
+    /// Path of the kubeconfig. `None` without `master`: the pod's service account.
     pub kubeconfig: Option<PathBuf>,
-    /// The server's URL, which beats the one in the kubeconfig.
+    /// URL of the server, which overrides the one in the kubeconfig.
     pub master: Option<String>,
-    /// How long a command that ends by itself waits for an answer.
+    /// Time that commands other than the daemon wait for a response.
     pub request_timeout: Duration,
-    /// Requests a second, on average. Negative: without limit, as in client-go.
+    /// Requests per second, on average. Negative: unlimited, as in client-go.
     pub qps: f32,
-    /// Requests that may come at once.
+    /// Burst of requests.
     pub burst: u32,
-    /// The content type asked for. JSON is what is spoken.
+    /// Requested content type; responses are always JSON.
     pub content_type: String,
 }
 
-/// How often rules are synchronised.
+/// Intervals between syncs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SyncPeriods {
-    /// How often the rules are looked after though nothing changed. More than zero.
+    /// Interval of the periodic sync, even if nothing changed. Greater than zero.
     pub period: Duration,
-    /// The least time between two synchronisations; zero for one at every change. At most `period`.
+    /// Minimum interval between two syncs; with zero, every change triggers a sync. At most `period`.
     pub min_period: Duration,
 }
 
-/// How packets are marked for masquerading, and which.
+/// Masquerading settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Masquerade {
-    /// All traffic to cluster IPs, not only that from outside of the cluster.
+    /// Masquerade all traffic to cluster IPs, not only traffic from outside of the cluster.
     pub all: bool,
-    /// The bit of the packet mark that asks for it.
+    /// Bit of the packet mark that requests masquerading.
     pub bit: MasqueradeBit,
 }
 
@@ -114,121 +113,121 @@ pub struct Masquerade {
 pub struct MasqueradeBit(u8);
 
 impl MasqueradeBit {
-    /// `None` unless from 0 to 31.
+    /// Returns `None` unless the bit is from 0 to 31.
     pub fn new(bit: i32) -> Option<Self> {
         u8::try_from(bit).ok().filter(|bit| *bit <= 31).map(Self)
     }
 
-    /// Its number.
+    /// Returns the number of the bit.
     pub const fn get(self) -> u8 {
         self.0
     }
 
-    /// The mark with this bit alone: `0x4000` for 14.
+    /// Returns the mark with only this bit set: `0x4000` for 14.
     pub const fn mark(self) -> u32 {
         1 << self.0
     }
 }
 
-/// What concerns iptables mode only.
+/// Settings of iptables mode only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Iptables {
-    /// Serve NodePorts on 127.0.0.1 (IPv4 only), which needs the sysctl `route_localnet`.
+    /// Serve NodePorts on 127.0.0.1 (IPv4 only), which requires the sysctl `route_localnet`.
     pub localhost_node_ports: bool,
 }
 
-/// What concerns ipvs mode only.
+/// Settings of ipvs mode only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ipvs {
-    /// The scheduler of Services that ask for none.
+    /// Default scheduler, for Services that request none.
     pub scheduler: IpvsScheduler,
-    /// Virtual servers with addresses in here belong to others.
+    /// CIDRs whose virtual servers are not managed by the proxy.
     pub exclude_cidrs: Vec<IpNet>,
     /// Set `arp_ignore` to 1 and `arp_announce` to 2.
     pub strict_arp: bool,
-    /// For idle TCP connections. `None`: the kernel's setting stays.
+    /// Timeout of idle TCP connections. `None` keeps the kernel's value.
     pub tcp_timeout: Option<Duration>,
-    /// For TCP connections after a FIN. `None`: the kernel's setting stays.
+    /// Timeout of TCP connections after a FIN. `None` keeps the kernel's value.
     pub tcp_fin_timeout: Option<Duration>,
-    /// For idle UDP flows. `None`: the kernel's setting stays.
+    /// Timeout of idle UDP flows. `None` keeps the kernel's value.
     pub udp_timeout: Option<Duration>,
 }
 
-/// Settings of the kernel's connection tracking. `None` leaves the kernel's setting.
+/// Settings of the kernel's connection tracking. `None` keeps the kernel's value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conntrack {
-    /// Connections that may be tracked, for each core. `None`: the limit stays, and `min` is void.
+    /// Maximum number of tracked connections per CPU core. `None`: the kernel's limit is kept, and `min` is ignored.
     pub max_per_core: Option<NonZeroU32>,
-    /// Connections that may be tracked at least, however few cores there are.
+    /// Lower bound of the limit on tracked connections, regardless of the number of cores.
     pub min: u32,
-    /// For idle established TCP connections.
+    /// Timeout of idle established TCP connections.
     pub tcp_established_timeout: Option<Duration>,
-    /// For TCP connections in CLOSE_WAIT.
+    /// Timeout of TCP connections in CLOSE_WAIT.
     pub tcp_close_wait_timeout: Option<Duration>,
     /// Set `nf_conntrack_tcp_be_liberal`.
     pub tcp_be_liberal: bool,
-    /// For unanswered UDP flows.
+    /// Timeout of unreplied UDP flows.
     pub udp_timeout: Option<Duration>,
-    /// For answered UDP flows.
+    /// Timeout of replied UDP flows.
     pub udp_stream_timeout: Option<Duration>,
 }
 
-/// How NetworkPolicies are enforced.
+/// Settings of NetworkPolicy enforcement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NetworkPolicy {
-    /// What becomes of connections that a changed policy forbids.
+    /// Action on established connections that a changed policy forbids.
     pub established: Established,
-    /// Count and log what would be dropped, and drop nothing.
+    /// Count and log packets that policies would drop, without dropping them.
     pub audit: bool,
-    /// What becomes of connections of pods that are not known yet.
+    /// Action on connections of pods that are not known yet.
     pub unknown_pods: UnknownPods,
-    /// Where dropped packets are logged, if anywhere.
+    /// Logging of dropped packets, if enabled.
     pub log: Option<DropLog>,
 }
 
-/// What becomes of connections that a changed policy forbids.
+/// Action on established connections that a changed policy forbids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Established {
-    /// They live on.
+    /// Leave them open.
     Keep,
-    /// They are ended: what conntrack knows of them is deleted.
+    /// Terminate them by deleting their conntrack entries.
     Cut,
 }
 
-/// What becomes of connections of pods that are not known yet.
+/// Action on connections of pods that are not known yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UnknownPods {
-    /// They pass.
+    /// Allow them.
     Allow,
-    /// They are dropped, except those with the node itself.
+    /// Drop them, except those from and to the node itself.
     Deny,
 }
 
-/// Where dropped packets are logged.
+/// Logging of dropped packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DropLog {
-    /// The NFLOG group, not 0.
+    /// NFLOG group, not 0.
     pub group: u16,
-    /// At most so many packets a second for pods that the same policies isolate; not 0.
+    /// Maximum number of packets per second for pods isolated by the same policies; not 0.
     pub rate: u32,
 }
 
-/// The log's form.
+/// Log format.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Text,
-    /// An object a line. (kube-proxy itself has the text format only.)
+    /// One JSON object per line. (kube-proxy has only the text format.)
     Json,
 }
 
-/// The log.
+/// Logging settings.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Logging {
-    /// Its form.
+    /// Log format.
     pub format: LogFormat,
-    /// Upstream's level: 0 the least, 2 the usual, 4 for debugging, 9 and above for everything.
+    /// Upstream's verbosity: 0 is the lowest, 2 is usual, 4 is for debugging, 9 and above log everything.
     pub verbosity: u32,
-    /// How often kube-proxy would flush. Without effect here: nothing is buffered.
+    /// Flush interval of kube-proxy. No effect in Portcullis, which does not buffer its log.
     pub flush_frequency: Duration,
 }

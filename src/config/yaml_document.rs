@@ -1,4 +1,4 @@
-//! YAML (and so JSON) as a [`Node`] tree.
+//! YAML parser (and so JSON parser) into a [`Node`] tree.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use super::document::{Entry, Malformed, Node, Value};
 
 /// Parses one document.
 pub(super) fn parse(text: &str) -> Result<Node, Malformed> {
-    // Duplicates are kept, so that they are reported beside all other mistakes.
+    // Duplicates are kept, so that they are reported together with all other errors.
     let options = serde_saphyr::options! {
         duplicate_keys: DuplicateKeyPolicy::PassThrough,
         with_snippet: false,
@@ -19,11 +19,11 @@ pub(super) fn parse(text: &str) -> Result<Node, Malformed> {
         .map_err(|error| Malformed { line: error.location().and_then(line_of), message: message_of(&error) })
 }
 
-/// The parser's words, save where they are for programmers.
+/// Returns the parser's message, except where it addresses programmers.
 fn message_of(error: &serde_saphyr::Error) -> String {
     match error.without_snippet() {
         serde_saphyr::Error::MultipleDocuments { .. } => {
-            "a second document; a configuration is one".to_owned()
+            "more than one document; expected a single one".to_owned()
         }
         other => other.to_string(),
     }
@@ -33,7 +33,7 @@ fn line_of(location: Location) -> Option<usize> {
     usize::try_from(location.line()).ok().filter(|line| *line > 0)
 }
 
-/// What `deserialize_any` makes of a node.
+/// Result of `deserialize_any`.
 enum Tree {
     Scalar(Value),
     List(Vec<Spanned<Tree>>),
@@ -143,7 +143,7 @@ mod tests {
             ("a: ''", Value::Text(String::new())),
             ("a: 1h30m", Value::Text("1h30m".into())),
             ("a: 0.0.0.0:10256", Value::Text("0.0.0.0:10256".into())),
-            // YAML 1.1, which kube-proxy's parser speaks, too.
+            // YAML 1.1, as in kube-proxy's parser.
             ("a: yes", Value::Bool(true)),
             ("a: 'yes'", Value::Text("yes".into())),
             ("{\"a\": [1]}", Value::List(vec![Node { line: 1, value: Value::Integer(1) }])),

@@ -1,16 +1,16 @@
-//! `portcullis completions`.
+//! Arguments of `portcullis completions`.
 
 use clap::{Args, ValueEnum};
 
-/// Print a script that completes command lines.
+/// Print a shell completion script.
 #[derive(Args, Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Completions {
-    /// The shell
+    /// Shell to generate the script for
     #[arg(value_name = "SHELL")]
     pub shell: CompletionShell,
 }
 
-/// A shell for which there is such a script.
+/// A supported shell.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CompletionShell {
     /// For /usr/share/bash-completion/completions

@@ -1,4 +1,4 @@
-//! `portcullis diff`.
+//! Arguments of `portcullis diff`.
 
 use std::path::PathBuf;
 
@@ -6,14 +6,14 @@ use clap::Args;
 
 use super::AddressFamily;
 
-/// Print how the kernel differs from what a state of the cluster asks for. State (manifests or an API
-/// server) and settings are in the [configuration](crate::config::Config).
+/// Print the differences between the kernel's rules and the rules for a cluster state. The source of the state
+/// (manifests or an API server) and the settings are in the [configuration](crate::config::Config).
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct Diff {
-    /// The node's interfaces and addresses, in YAML; without it, those of this machine
+    /// YAML file with the node's interfaces and addresses [default: those of this machine]
     #[arg(long, value_name = "FILE")]
     pub host: Option<PathBuf>,
-    /// Compare the rules of this address family only, and not the table of policies, which is for both
+    /// Compare only the rules of this IP family, without the NetworkPolicy table, which is for both families
     #[arg(long, value_name = "FAMILY")]
     pub family: Option<AddressFamily>,
 }

@@ -1,38 +1,38 @@
-//! `portcullis explain`.
+//! Arguments of `portcullis explain`.
 
 use clap::{Args, ValueEnum};
 
 use super::AddressFamily;
 
-/// Say whether a connection arrives, where, and by which rules. State (manifests or an API server) and settings
-/// are in the [configuration](crate::config::Config).
+/// Explain whether a connection is delivered, where, and by which rules. The source of the cluster state (manifests or
+/// an API server) and the settings are in the [configuration](crate::config::Config).
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct Explain {
-    /// The client: NAMESPACE/POD, node/NAME, or an address
-    #[arg(long, value_name = "WHO")]
+    /// Client: NAMESPACE/POD, node/NAME, or an IP address
+    #[arg(long, value_name = "CLIENT")]
     pub from: String,
-    /// The destination: NAMESPACE/POD, NAMESPACE/SERVICE, node/NAME or an address, with :PORT (a number or a
-    /// name) and /PROTOCOL where they are needed; pod/… and service/… where both have the name
-    #[arg(long, value_name = "WHERE")]
+    /// Destination: NAMESPACE/POD, NAMESPACE/SERVICE, node/NAME or an IP address, optionally with :PORT (a number or a
+    /// name) and /PROTOCOL; the prefixes pod/ and service/ distinguish a pod and a Service of the same name
+    #[arg(long, value_name = "DESTINATION")]
     pub to: String,
-    /// The destination's port: a number or a name, as in 80, 53/udp, http
+    /// Destination port: a number or a name, such as 80, 53/udp, http
     #[arg(long, value_name = "PORT")]
     pub port: Option<String>,
-    /// The protocol [default: what the destination has on that port, else tcp]
+    /// Protocol [default: the destination's protocol on that port, else tcp]
     #[arg(long, value_name = "PROTOCOL")]
     pub protocol: Option<ProtocolArgument>,
-    /// Explain this address family only
+    /// Explain only this IP family
     #[arg(long, value_name = "FAMILY")]
     pub family: Option<AddressFamily>,
-    /// The node whose rules lead a client that is on no node [default: this node]
+    /// Node that receives the connection of a client outside of the cluster [default: this node]
     #[arg(long, value_name = "NAME")]
     pub node: Option<String>,
-    /// How to print the answer
+    /// Output format
     #[arg(long, short, value_name = "FORMAT", default_value = "text")]
     pub output: OutputFormat,
 }
 
-/// A protocol, as asked for on the command line.
+/// A protocol on the command line.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProtocolArgument {
     /// TCP
@@ -46,11 +46,11 @@ pub enum ProtocolArgument {
     Sctp,
 }
 
-/// How an answer is printed.
+/// Output format.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OutputFormat {
-    /// For people
+    /// Text for people
     Text,
-    /// For programs
+    /// JSON for programs
     Json,
 }

@@ -1,4 +1,4 @@
-//! `portcullis lab`.
+//! Arguments of `portcullis lab`.
 
 use std::path::PathBuf;
 
@@ -6,73 +6,74 @@ use clap::{Args, Subcommand};
 
 use crate::config::ProxyMode;
 
-/// Build a throwaway cluster in network namespaces.
+/// Create a throwaway cluster in network namespaces.
 #[derive(Subcommand, Clone, Debug, PartialEq, Eq)]
 pub enum Lab {
-    /// Build the cluster of a folder of manifests, try every Service from everywhere, print who answered, and take it down
+    /// Create the cluster of a folder of manifests, connect to every Service from every client, print the results, and
+    /// delete the cluster
     Run(LabCluster),
-    /// Build the cluster of a folder of manifests, and keep it
+    /// Create the cluster of a folder of manifests, and keep it
     Up {
-        /// The name of the lab; without one, some letters and digits
+        /// Name of the lab [default: generated]
         #[arg(long, value_name = "NAME", value_parser = name)]
         name: Option<String>,
-        /// What is built
+        /// The cluster
         #[command(flatten)]
         cluster: LabCluster,
     },
-    /// List the labs of this machine
+    /// List the labs on this machine
     List,
-    /// What `lab up` leaves behind to keep the cluster; ends with it
+    /// Process that `lab up` leaves running to keep the cluster
     #[command(hide = true)]
     Keep,
-    /// Bring the cluster that is up to another state of its manifests
+    /// Apply another version of the manifests to a running cluster
     Apply {
-        /// Which lab
+        /// The lab
         #[command(flatten)]
         lab: LabName,
-        /// The manifests
+        /// Folder of manifests
         folder: PathBuf,
     },
-    /// Take down the cluster that is up
+    /// Delete a running cluster
     Down(LabName),
-    /// Print the log of the daemon of a node, or of all nodes
+    /// Print the log of the daemon on one node, or on all nodes
     Logs {
-        /// Which lab
+        /// The lab
         #[command(flatten)]
         lab: LabName,
-        /// The node
+        /// Name of the node
         node: Option<String>,
     },
-    /// Run a command in a pod of the cluster that is up, with the exit status that a shell gives
+    /// Run a command in a pod of a running cluster; exits with the status of the command, as a shell does
     Exec {
-        /// Which lab
+        /// The lab
         #[command(flatten)]
         lab: LabName,
-        /// The pod: its name, or NAMESPACE/NAME; or a node, or "outside"
+        /// Pod (NAME or NAMESPACE/NAME), node, or "outside"
         pod: String,
-        /// The command with its arguments, after --
+        /// Command and arguments, after --
         #[arg(last = true, required = true, value_name = "CMD")]
         command: Vec<String>,
     },
 }
 
-/// What `lab` builds.
+/// The cluster that `lab` creates.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct LabCluster {
-    /// The manifests
+    /// Folder of manifests
     pub folder: PathBuf,
-    /// How its nodes serve Services: iptables, ipvs or nftables
+    /// Proxy mode of the nodes: iptables, ipvs or nftables
     #[arg(long, value_name = "MODE", default_value = "iptables", value_parser = mode)]
     pub mode: ProxyMode,
-    /// More flags for the daemons, after --
+    /// Additional flags for the daemons, after --
     #[arg(last = true, value_name = "FLAG")]
     pub flags: Vec<String>,
 }
 
-/// The lab that a command is about.
+/// Selects a lab by name.
 #[derive(Args, Clone, Debug, Default, PartialEq, Eq)]
 pub struct LabName {
-    /// The name of the lab; needed if several are up
+    /// Name of the lab; required if several are running
     #[arg(long, value_name = "NAME")]
     pub name: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! `portcullis migrate`.
+//! Arguments of `portcullis migrate`.
 
 use std::time::Duration;
 
@@ -8,23 +8,24 @@ use super::OutputFormat;
 use crate::config::ProxyMode;
 use crate::config::go_duration::GoDuration;
 
-/// Move this node to another mode. State (manifests or an API server) and settings are in the
-/// [configuration](crate::config::Config), whose mode is the new one.
+/// Switch this node to another proxy mode. The source of the cluster state (manifests or an API server) and the settings
+/// are in the [configuration](crate::config::Config), whose mode is the new one.
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct Migrate {
-    /// The new mode: iptables, ipvs or nftables
+    /// New proxy mode: iptables, ipvs or nftables
     #[arg(long, value_name = "MODE", value_parser = mode)]
     pub to: ProxyMode,
-    /// Write the new mode's rules, and then remove what is left of the old one
+    /// Write the rules of the new mode, then remove those of the old one; without this flag, only print the plan
     #[arg(long)]
     pub apply: bool,
-    /// How long connections through IPVS may last before what serves them goes, as in 90s or 5m; with 0 they end at once
+    /// Maximum time to wait for connections through IPVS to end before removing the virtual servers, such as 90s or 5m; 0
+    /// terminates them immediately
     #[arg(long, value_name = "DURATION", default_value = "5m", value_parser = duration)]
     pub drain: Duration,
-    /// Go on though a proxy seems to run that would write the old mode's rules again
+    /// Continue even if a proxy appears to be running that would write the old mode's rules again
     #[arg(long)]
     pub force: bool,
-    /// How to print what is found
+    /// Output format
     #[arg(long, short, value_name = "FORMAT", default_value = "text")]
     pub output: OutputFormat,
 }
@@ -36,5 +37,5 @@ fn mode(name: &str) -> Result<ProxyMode, String> {
 
 fn duration(text: &str) -> Result<Duration, String> {
     let parsed = GoDuration::parse(text).and_then(GoDuration::to_std);
-    parsed.ok_or_else(|| "expected a duration, as in 90s, 5m or 0".to_owned())
+    parsed.ok_or_else(|| "expected a duration such as 90s, 5m or 0".to_owned())
 }

@@ -1,4 +1,4 @@
-//! What the program is asked to do: the subcommands, and the daemon without one.
+//! Subcommands, and the daemon, which runs without one.
 
 mod completions;
 mod diff;
@@ -24,62 +24,62 @@ pub use render::{AddressFamily, Render};
 
 use super::flags;
 
-/// What to do.
+/// Command of an invocation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
-    /// Serve the node (no subcommand).
+    /// Run the daemon (no subcommand).
     Daemon(Daemon),
-    /// Write the settings as a `KubeProxyConfiguration` to this file, and exit (`--write-config-to`).
+    /// Write the settings to this file and exit (`--write-config-to`).
     WriteConfig(PathBuf),
-    /// Remove what any mode has left in the kernel, and exit (`cleanup`, `--cleanup`).
+    /// Remove the rules of all proxy modes from the kernel and exit (`cleanup`, `--cleanup`).
     Cleanup(Cleanup),
-    /// Print the rules for a state of the cluster, without touching the kernel.
+    /// Print the rules for a cluster state, without changing the kernel.
     Render(Render),
-    /// Print how the kernel differs from what a state of the cluster asks for.
+    /// Print the differences between the kernel's rules and the rules for a cluster state.
     Diff(Diff),
-    /// Say whether a connection arrives, where, and by which rules.
+    /// Explain whether a connection is delivered, where, and by which rules.
     Explain(Explain),
-    /// Print what policies come to.
+    /// Evaluate network policies.
     Policy(Policy),
-    /// Move this node to another mode, or say what that comes to.
+    /// Switch this node to another proxy mode, or print the plan for it.
     Migrate(Migrate),
-    /// Build a throwaway cluster in network namespaces.
+    /// Create a throwaway cluster in network namespaces.
     Lab(Lab),
-    /// Print a page of the manual.
+    /// Print a manual page.
     Man(Man),
-    /// Print a script that completes command lines in a shell.
+    /// Print a shell completion script.
     Completions(Completions),
     /// Print the version (`version`, `--version`).
     Version,
 }
 
-/// How long the daemon is to live.
+/// Options of the daemon.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Daemon {
     /// Sync once and exit, leaving the rules (`--once`).
     pub once: bool,
-    /// Do what needs full root privileges, and exit (`--init-only`).
+    /// Perform the setup that needs full root privileges and exit (`--init-only`).
     pub init_only: bool,
-    /// Do not respect the NetworkPolicy lock of another process (`--force`).
+    /// Ignore the NetworkPolicy lock of another process (`--force`).
     pub force: bool,
 }
 
-/// How everything is removed.
+/// Options of the cleanup.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Cleanup {
-    /// Remove the NetworkPolicy table also while another process enforces policies (`--force`).
+    /// Remove the NetworkPolicy table even while another process enforces policies (`--force`).
     pub force: bool,
 }
 
-/// The command line as clap knows it, whole: for the manual, and for shells to complete.
+/// Returns the complete clap command, for manual pages and shell completions.
 pub(crate) fn command_line() -> clap::Command {
     let mut command = parser();
-    // Fills in what clap adds by itself, such as --help and help.
+    // Adds clap's own arguments and subcommands, such as --help and help.
     command.build();
     command
 }
 
-/// The command line as clap knows it.
+/// Returns the clap command.
 pub(super) fn parser() -> clap::Command {
     let version = Arg::new("version")
         .long("version")
@@ -87,31 +87,31 @@ pub(super) fn parser() -> clap::Command {
         .require_equals(true)
         .default_missing_value("true")
         .action(ArgAction::Append)
-        .help("Print the version, and exit");
+        .help("Print the version and exit");
     let render = Render::augment_args(with_settings(clap::Command::new("render")))
-        .about("Print the rules for a state of the cluster, without touching the kernel")
+        .about("Print the rules for a cluster state, without changing the kernel")
         .after_help(ALL_SETTINGS);
     let diff = Diff::augment_args(with_settings(clap::Command::new("diff")))
         .about(
-            "Print how the kernel differs from what a state of the cluster asks for; exit with 1 if it does",
+            "Print the differences between the kernel's rules and the rules for a cluster state; exit status 1 if there are any",
         )
         .after_help(ALL_SETTINGS);
     let explain = Explain::augment_args(with_settings(clap::Command::new("explain")))
-        .about("Say whether a connection arrives, where, and by which rules; exit with 1 if it does not")
+        .about("Explain whether a connection is delivered, where, and by which rules; exit status 1 if it is not")
         .after_help(EXPLAIN_EXAMPLES);
     let migrate = Migrate::augment_args(with_settings(clap::Command::new("migrate")).mut_arg("mode", |mode| mode.hide(true)))
-        .about("Say what moving this node to another mode comes to, and with --apply do it; nothing is written without")
+        .about("Plan the switch of this node to another proxy mode, and with --apply perform it; without, nothing is written")
         .after_help(MIGRATE_EXAMPLES);
     let matrix = Matrix::augment_args(with_settings(clap::Command::new("matrix")))
-        .about("Print who can talk to whom")
+        .about("Print which pods can connect to which")
         .after_help(ALL_SETTINGS);
     let policy = clap::Command::new("policy")
-        .about("Print what policies come to")
+        .about("Evaluate network policies")
         .subcommand_required(true)
         .arg_required_else_help(true)
         .subcommand(matrix);
     clap::Command::new("portcullis")
-        .about("Serves Kubernetes Services on this node from the kernel, as kube-proxy does")
+        .about("Serves Kubernetes Services on this node like kube-proxy, and enforces NetworkPolicy")
         .disable_version_flag(true)
         .args_conflicts_with_subcommands(true)
         .args(flags::arguments())
@@ -124,35 +124,33 @@ pub(super) fn parser() -> clap::Command {
         .subcommand(
             with_settings(clap::Command::new("cleanup"))
                 .args(flags::arguments().into_iter().filter(|argument| argument.get_id().as_str() == "force"))
-                .about("Remove what any mode has left in the kernel"),
+                .about("Remove the rules of all proxy modes from the kernel"),
         )
         .subcommand(
             Lab::augment_subcommands(clap::Command::new("lab"))
-                .about("Build a throwaway cluster in network namespaces, and try its Services")
+                .about("Create a throwaway cluster in network namespaces and test its Services")
                 .subcommand_required(true)
                 .arg_required_else_help(true),
         )
         .subcommand(
-            Man::augment_args(clap::Command::new("man"))
-                .about("Print a page of the manual, for man -l - or a file"),
+            Man::augment_args(clap::Command::new("man")).about("Print a manual page, for man -l - or a file"),
         )
         .subcommand(
             Completions::augment_args(clap::Command::new("completions"))
-                .about("Print a script that completes command lines in a shell"),
+                .about("Print a shell completion script"),
         )
         .subcommand(clap::Command::new("version").about("Print the version"))
 }
 
-const ALL_SETTINGS: &str =
-    "All settings of the daemon are flags here, too (see portcullis --help), and beat those of the file.";
+const ALL_SETTINGS: &str = "All settings of the daemon are also flags of this command (see portcullis --help) and override the file.";
 
 const MIGRATE_EXAMPLES: &str = "\
 Examples:
-  portcullis migrate --to nftables --config FILE             what would be written, removed, and is at stake
-  portcullis migrate --to nftables --config FILE --apply     do it, once kube-proxy is stopped on this node
+  portcullis migrate --to nftables --config FILE             print the plan and the affected connections
+  portcullis migrate --to nftables --config FILE --apply     perform it, after kube-proxy is stopped on this node
 
-The exit status is 0 if all is well, 1 if something is in the way or not everything could be done.
-All settings of the daemon are flags here, too (see portcullis --help), and beat those of the file.";
+The exit status is 0 on success, and 1 if something prevents the switch or part of it failed.
+All settings of the daemon are also flags of this command (see portcullis --help) and override the file.";
 
 const EXPLAIN_EXAMPLES: &str = "\
 Examples:
@@ -161,12 +159,12 @@ Examples:
   portcullis explain --from 198.51.100.7 --to node/node-1:30080
   portcullis explain --from node/node-1 --to 10.96.0.10:53/udp --manifests FOLDER
 
-All settings of the daemon are flags here, too (see portcullis --help), and beat those of the file.";
+All settings of the daemon are also flags of this command (see portcullis --help) and override the file.";
 
-/// The settings that the help of a subcommand shows; all others are accepted as well.
+/// Settings in the help of a subcommand; it accepts all others as well.
 const SHOWN: [&str; 4] = ["config", "mode", "manifests", "kubeconfig"];
 
-/// What only the daemon can be told.
+/// Flags that only the daemon has.
 const DAEMON_ONLY: [&str; 5] = ["cleanup", "force", "init-only", "once", "write-config-to"];
 
 fn with_settings(command: clap::Command) -> clap::Command {
@@ -176,15 +174,16 @@ fn with_settings(command: clap::Command) -> clap::Command {
         let shown = SHOWN.contains(&argument.get_id().as_str());
         let argument = argument.hide(!shown).help_heading(None::<&str>);
         match argument.get_id().as_str() {
-            "config" => argument
-                .help("Read the settings from this file: a KubeProxyConfiguration or Portcullis' TOML"),
-            "mode" => argument.help("How to serve Services: iptables (the default), ipvs or nftables"),
+            "config" => {
+                argument.help("Read settings from this file: a KubeProxyConfiguration or Portcullis TOML")
+            }
+            "mode" => argument.help("Proxy mode: iptables (the default), ipvs or nftables"),
             _ => argument,
         }
     }))
 }
 
-/// The subcommand, and the matches that hold the settings' flags; `None` for those without settings.
+/// Returns the subcommand and the matches with its setting flags, which are `None` for subcommands without settings.
 pub(super) fn subcommand(
     matches: &ArgMatches,
 ) -> Result<Option<(Command, Option<&ArgMatches>)>, clap::Error> {

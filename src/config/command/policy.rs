@@ -1,4 +1,4 @@
-//! `portcullis policy`.
+//! Arguments of `portcullis policy`.
 
 use std::net::IpAddr;
 
@@ -6,37 +6,37 @@ use clap::Args;
 
 use super::{AddressFamily, OutputFormat};
 
-/// What policies come to.
+/// Evaluate network policies.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Policy {
-    /// Print who can talk to whom.
+    /// Print the connectivity matrix.
     Matrix(Matrix),
 }
 
-/// Print who can talk to whom. State (manifests or an API server) and settings are in the
-/// [configuration](crate::config::Config).
+/// Print which pods can connect to which. The source of the cluster state (manifests or an API server) and the settings
+/// are in the [configuration](crate::config::Config).
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct Matrix {
-    /// Pods of this namespace only; may be repeated
+    /// Only pods in this namespace; may be repeated
     #[arg(long = "namespace", short = 'n', value_name = "NAME")]
     pub namespaces: Vec<String>,
-    /// Pods with these labels only: KEY=VALUE, KEY!=VALUE, KEY or !KEY, several with commas between
+    /// Only pods with these labels: KEY=VALUE, KEY!=VALUE, KEY or !KEY, separated by commas
     #[arg(long, short = 'l', value_name = "LABELS")]
     pub selector: Option<String>,
-    /// A port to ask for, as in 80, 53/udp; may be repeated [default: all ports that some pod names or some
-    /// Service leads to]
+    /// Port to evaluate, such as 80 or 53/udp; may be repeated [default: all named ports of pods and target ports of
+    /// Services]
     #[arg(long = "port", value_name = "PORT")]
     pub ports: Vec<String>,
-    /// Add a client and destination that is no pod; may be repeated
+    /// Add an IP address outside of the cluster as client and destination; may be repeated
     #[arg(long, value_name = "ADDRESS")]
     pub external: Vec<IpAddr>,
-    /// Ask for this address family only
+    /// Evaluate only this IP family
     #[arg(long, value_name = "FAMILY")]
     pub family: Option<AddressFamily>,
-    /// A line and a column for each pod, also for those that reach the same and are reached by the same
+    /// Print one row and column per pod; do not group pods with the same connectivity
     #[arg(long)]
     pub no_group: bool,
-    /// How to print the tables; json never groups pods
+    /// Output format; json never groups pods
     #[arg(long, short, value_name = "FORMAT", default_value = "text")]
     pub output: OutputFormat,
 }

@@ -1,25 +1,25 @@
-//! `portcullis render`.
+//! Arguments of `portcullis render`.
 
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
-/// Print the rules for a state of the cluster. State and settings are in the
+/// Print the rules for a cluster state. The source of the state and the settings are in the
 /// [configuration](crate::config::Config).
 #[derive(Args, Clone, Debug, PartialEq, Eq)]
 pub struct Render {
-    /// The node's interfaces and addresses, in YAML; without it, those of this machine
+    /// YAML file with the node's interfaces and addresses [default: those of this machine]
     #[arg(long, value_name = "FILE")]
     pub host: Option<PathBuf>,
-    /// Print the rules of this address family only, and not the table of policies, which is for both
+    /// Print only the rules of this IP family, without the NetworkPolicy table, which is for both families
     #[arg(long, value_name = "FAMILY")]
     pub family: Option<AddressFamily>,
-    /// Print the table of policies only, as nft takes it (needs --network-policy)
+    /// Print only the NetworkPolicy table, in nft syntax (requires --network-policy)
     #[arg(long, conflicts_with = "family")]
     pub only_policies: bool,
 }
 
-/// An address family, as asked for on the command line.
+/// An IP family on the command line.
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressFamily {
     /// IPv4

@@ -1,4 +1,4 @@
-//! What is set in the kernel: the modes, and connection tracking.
+//! Settings of the proxy modes and of connection tracking.
 
 use crate::config::field_ref::FieldRef;
 use crate::config::setting::Setting;
@@ -7,32 +7,26 @@ pub(super) const IPTABLES: &[Setting] = &[
     Setting::new(|s| FieldRef::Bool(&mut s.iptables.masquerade_all))
         .yaml("iptables.masqueradeAll")
         .toml("iptables.masquerade-all")
-        .flag(
-            "masquerade-all",
-            "Give all traffic to cluster IPs the node's source address (some CNI plugins need it)",
-        ),
+        .flag("masquerade-all", "Masquerade all traffic to cluster IPs (needed by some CNI plugins)"),
     Setting::new(|s| FieldRef::Integer(&mut s.iptables.masquerade_bit))
         .yaml("iptables.masqueradeBit")
         .toml("iptables.masquerade-bit")
         .flag(
             "iptables-masquerade-bit",
-            "In iptables and ipvs mode: the bit of the packet mark that asks for masquerading, 0 to 31",
+            "iptables and ipvs mode: bit of the packet mark that requests masquerading, 0 to 31",
         ),
     Setting::new(|s| FieldRef::Bool(&mut s.iptables.localhost_node_ports))
         .yaml("iptables.localhostNodePorts")
         .toml("iptables.localhost-nodeports")
-        .flag(
-            "iptables-localhost-nodeports",
-            "In iptables mode: serve NodePorts on 127.0.0.1, too (IPv4 only)",
-        ),
+        .flag("iptables-localhost-nodeports", "iptables mode: also serve NodePorts on 127.0.0.1 (IPv4 only)"),
     Setting::new(|s| FieldRef::Duration(&mut s.iptables.sync_period))
         .yaml("iptables.syncPeriod")
         .toml("iptables.sync-period")
         .zero_is_default()
         .flag(
             "iptables-sync-period",
-            "In iptables and nftables mode: how often the rules are looked after though nothing changed; \
-             more than 0",
+            "iptables and nftables mode: interval of the periodic sync, even if nothing changed; must be \
+             greater than 0",
         ),
     Setting::new(|s| FieldRef::Duration(&mut s.iptables.min_sync_period))
         .yaml("iptables.minSyncPeriod")
@@ -40,7 +34,7 @@ pub(super) const IPTABLES: &[Setting] = &[
         .zero_is_default()
         .flag(
             "iptables-min-sync-period",
-            "In iptables and nftables mode: the least time between two syncs; 0 for one at every change",
+            "iptables and nftables mode: minimum interval between two syncs; 0 syncs on every change",
         ),
 ];
 
@@ -48,38 +42,38 @@ pub(super) const IPVS: &[Setting] = &[
     Setting::new(|s| FieldRef::Text(&mut s.ipvs.scheduler))
         .yaml("ipvs.scheduler")
         .toml("ipvs.scheduler")
-        .flag("ipvs-scheduler", "In ipvs mode: the scheduler, by the kernel's name for it; rr without it"),
+        .flag("ipvs-scheduler", "ipvs mode: name of the IPVS scheduler; defaults to rr"),
     Setting::new(|s| FieldRef::List(&mut s.ipvs.exclude_cidrs))
         .yaml("ipvs.excludeCIDRs")
         .toml("ipvs.exclude-cidrs")
         .flag(
             "ipvs-exclude-cidrs",
-            "In ipvs mode: virtual servers with addresses in these CIDRs belong to others and stay",
+            "ipvs mode: virtual servers with addresses in these CIDRs are not managed by the proxy",
         ),
     Setting::new(|s| FieldRef::Bool(&mut s.ipvs.strict_arp)).yaml("ipvs.strictARP").toml("ipvs.strict-arp").flag(
         "ipvs-strict-arp",
-        "In ipvs mode: answer ARP only for addresses of the asked interface (arp_ignore 1, arp_announce 2)",
+        "ipvs mode: answer ARP requests only on the interface that has the address (arp_ignore=1, arp_announce=2)",
     ),
     Setting::new(|s| FieldRef::Duration(&mut s.ipvs.tcp_timeout))
         .yaml("ipvs.tcpTimeout")
         .toml("ipvs.tcp-timeout")
         .flag(
             "ipvs-tcp-timeout",
-            "In ipvs mode: how long an idle TCP connection is kept; 0 leaves the kernel's setting",
+            "ipvs mode: timeout of idle TCP connections; 0 keeps the kernel's value",
         ),
     Setting::new(|s| FieldRef::Duration(&mut s.ipvs.tcp_fin_timeout))
         .yaml("ipvs.tcpFinTimeout")
         .toml("ipvs.tcp-fin-timeout")
         .flag(
             "ipvs-tcpfin-timeout",
-            "In ipvs mode: how long a TCP connection is kept after a FIN; 0 leaves the kernel's setting",
+            "ipvs mode: timeout of TCP connections after a FIN; 0 keeps the kernel's value",
         ),
     Setting::new(|s| FieldRef::Duration(&mut s.ipvs.udp_timeout))
         .yaml("ipvs.udpTimeout")
         .toml("ipvs.udp-timeout")
         .flag(
             "ipvs-udp-timeout",
-            "In ipvs mode: how long an idle UDP flow is kept; 0 leaves the kernel's setting",
+            "ipvs mode: timeout of idle UDP flows; 0 keeps the kernel's value",
         ),
     Setting::new(|s| FieldRef::Duration(&mut s.ipvs.sync_period))
         .yaml("ipvs.syncPeriod")
@@ -87,14 +81,14 @@ pub(super) const IPVS: &[Setting] = &[
         .zero_is_default()
         .flag(
             "ipvs-sync-period",
-            "In ipvs mode: how often the rules are looked after though nothing changed; more than 0",
+            "ipvs mode: interval of the periodic sync, even if nothing changed; must be greater than 0",
         ),
     Setting::new(|s| FieldRef::Duration(&mut s.ipvs.min_sync_period))
         .yaml("ipvs.minSyncPeriod")
         .toml("ipvs.min-sync-period")
         .flag(
             "ipvs-min-sync-period",
-            "In ipvs mode: the least time between two syncs; 0 for one at every change",
+            "ipvs mode: minimum interval between two syncs; 0 syncs on every change",
         ),
 ];
 
@@ -124,45 +118,48 @@ pub(super) const CONNTRACK: &[Setting] = &[
         .toml("conntrack.max-per-core")
         .flag(
             "conntrack-max-per-core",
-            "Connections that the kernel may track, for each core; 0 leaves the kernel's limit",
+            "Maximum number of tracked connections per CPU core; 0 keeps the kernel's limit",
         ),
     Setting::new(|s| FieldRef::Integer(&mut s.conntrack.min))
         .yaml("conntrack.min")
         .toml("conntrack.min")
-        .flag("conntrack-min", "Connections that the kernel may track at least, however few cores there are"),
+        .flag(
+            "conntrack-min",
+            "Lower bound of the limit on tracked connections, regardless of the number of CPU cores",
+        ),
     Setting::new(|s| FieldRef::Duration(&mut s.conntrack.tcp_established_timeout))
         .yaml("conntrack.tcpEstablishedTimeout")
         .toml("conntrack.tcp-established-timeout")
         .flag(
             "conntrack-tcp-timeout-established",
-            "How long an idle established TCP connection is tracked; 0 leaves the kernel's setting",
+            "conntrack timeout of idle established TCP connections; 0 keeps the kernel's value",
         ),
     Setting::new(|s| FieldRef::Duration(&mut s.conntrack.tcp_close_wait_timeout))
         .yaml("conntrack.tcpCloseWaitTimeout")
         .toml("conntrack.tcp-close-wait-timeout")
         .flag(
             "conntrack-tcp-timeout-close-wait",
-            "How long a TCP connection in CLOSE_WAIT is tracked; 0 leaves the kernel's setting",
+            "conntrack timeout of TCP connections in CLOSE_WAIT; 0 keeps the kernel's value",
         ),
     Setting::new(|s| FieldRef::Bool(&mut s.conntrack.tcp_be_liberal))
         .yaml("conntrack.tcpBeLiberal")
         .toml("conntrack.tcp-be-liberal")
         .flag(
             "conntrack-tcp-be-liberal",
-            "Do not call TCP packets outside of the window invalid (nf_conntrack_tcp_be_liberal)",
+            "Do not mark out-of-window TCP packets as invalid (nf_conntrack_tcp_be_liberal)",
         ),
     Setting::new(|s| FieldRef::Duration(&mut s.conntrack.udp_timeout))
         .yaml("conntrack.udpTimeout")
         .toml("conntrack.udp-timeout")
         .flag(
             "conntrack-udp-timeout",
-            "How long an unanswered UDP flow is tracked; 0 leaves the kernel's setting",
+            "conntrack timeout of unreplied UDP flows; 0 keeps the kernel's value",
         ),
     Setting::new(|s| FieldRef::Duration(&mut s.conntrack.udp_stream_timeout))
         .yaml("conntrack.udpStreamTimeout")
         .toml("conntrack.udp-stream-timeout")
         .flag(
             "conntrack-udp-timeout-stream",
-            "How long an answered UDP flow is tracked; 0 leaves the kernel's setting",
+            "conntrack timeout of replied UDP flows; 0 keeps the kernel's value",
         ),
 ];

@@ -1,11 +1,11 @@
-//! Configuration files, and flags beside them.
+//! Tests of configuration files, and of flags given together with a file.
 
 use std::path::Path;
 
 use super::*;
 
 #[test]
-fn flags_beside_a_file_of_kube_proxy() {
+fn flags_with_a_kube_proxy_file() {
     let file = "mode: ipvs\nhostnameOverride: from-file\nlogging:\n  verbosity: 1\nclientConnection:\n  kubeconfig: /k\n";
     let arguments = [
         "--config=f.yaml",
@@ -41,13 +41,13 @@ fn flags_beside_a_file_of_kube_proxy() {
             "--oom-score-adj is ignored because of --config; set oomScoreAdj in f.yaml",
             "--masquerade-all is ignored because of --config; set iptables.masqueradeAll in f.yaml",
             "--iptables-sync-period is ignored because of --config; set iptables.syncPeriod in f.yaml",
-            "--healthz-port is ignored because of --config; leave out one of the two",
+            "--healthz-port is ignored because of --config; remove one of the two",
         ]
     );
 }
 
 #[test]
-fn our_flags_beat_a_file_and_in_our_commands_all_do() {
+fn own_flags_override_a_file_and_in_subcommands_all_flags_do() {
     let yaml = "mode: ipvs\nclientConnection:\n  kubeconfig: /k\n";
     let daemon = config_of_yaml(yaml, &["--mode=nftables", "--manifests=m"]);
     assert_eq!((daemon.mode, daemon.source), (ProxyMode::Nftables, Source::Manifests("m".into())));
@@ -70,7 +70,7 @@ fn kube_proxys_own_file_gives_kube_proxys_defaults() {
 }
 
 #[test]
-fn both_files_say_the_same() {
+fn both_formats_give_the_same_configuration() {
     let yaml = "mode: nftables\nnftables: {masqueradeAll: true, syncPeriod: 1m30s}\nclusterCIDR: 10.0.0.0/8,fd00::/8\n\
         nodePortAddresses: [primary]\nfeatureGates: {AllBeta: false}\nclientConnection: {kubeconfig: /k}\nlogging: {format: json, verbosity: 3}\n";
     let toml = "mode = 'nftables'\nnodeport-addresses = ['primary']\n[feature-gates]\nAllBeta = false\n[nftables]\nmasquerade-all = true\nsync-period = '1m30s'\n\

@@ -1,4 +1,4 @@
-//! The three inputs together: command lines, with files beside them, and what they come to.
+//! Tests of the three inputs together: command lines, files, and the resulting configuration.
 
 mod example;
 mod files;
@@ -12,7 +12,7 @@ use super::*;
 
 const HEADER: &str = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
 
-/// An invocation with these arguments, and one file that can be read, at any path.
+/// Returns an invocation with these arguments; every path reads as `file`.
 fn invoke_beside(arguments: &[&str], file: &str) -> Invocation {
     let arguments = ["portcullis"].iter().chain(arguments).map(Into::into);
     Invocation::from_arguments(arguments, |_: &Path| Ok(file.to_owned())).expect("a well-formed command line")
@@ -45,7 +45,7 @@ fn warnings(invocation: &Invocation) -> Vec<String> {
 }
 
 #[test]
-fn no_input_at_all() {
+fn defaults_without_any_input() {
     let config = config(&[]);
     assert_eq!(config, Config::default());
     assert_eq!(config.mode, ProxyMode::Iptables);
@@ -97,7 +97,7 @@ fn syntax_of_flags() {
 }
 
 #[test]
-fn what_is_no_command_line() {
+fn malformed_command_lines_are_errors() {
     for arguments in [
         ["--frobnicate"].as_slice(),
         &["frobnicate"],
@@ -209,8 +209,8 @@ fn commands() {
 }
 
 #[test]
-fn the_synchronisation_periods_are_those_of_the_mode() {
-    // (arguments, file, period, least period in milliseconds)
+fn sync_periods_are_those_of_the_mode() {
+    // (arguments, file, period, minimum period in milliseconds)
     let rows: &[(&[&str], Option<&str>, u64, u64)] = &[
         (&[], None, 30_000, 1_000),
         (&["--mode=ipvs"], None, 30_000, 1_000),
@@ -237,7 +237,7 @@ fn the_synchronisation_periods_are_those_of_the_mode() {
 }
 
 #[test]
-fn masquerading_is_that_of_the_mode() {
+fn masquerade_settings_are_those_of_the_mode() {
     // (arguments, file, all, bit)
     let rows: &[(&[&str], Option<&str>, bool, u8)] = &[
         (&["--masquerade-all", "--iptables-masquerade-bit=3"], None, true, 3),
@@ -346,7 +346,7 @@ fn flag_values_are_those_of_the_command_line_or_the_defaults() {
 }
 
 #[test]
-fn what_is_written_loses_no_setting() {
+fn written_files_lose_no_setting() {
     let read = |line: &[&str]| {
         let line = std::iter::once("portcullis").chain(line.iter().copied());
         Invocation::from_arguments(line.map(Into::into), |path| std::fs::read_to_string(path))
@@ -367,7 +367,7 @@ fn what_is_written_loses_no_setting() {
         std::fs::write(&file, &text).expect("it can be written");
         let again = read(&["--config", file.to_str().expect("a path of text")]);
         assert_eq!(again.config.as_ref().expect("it can be read back"), config, "{line:?}:\n{text}");
-        // Where every setting has a field, kube-proxy can read it.
+        // If every setting has a field, the file is a KubeProxyConfiguration.
         let lost = name.ends_with("yaml") && !line.contains(&"--iptables-sync-period=45s");
         assert_eq!(warning.is_some(), lost, "{line:?}: {warning:?}");
         let setting = line[0].trim_start_matches('-').split('=').next().expect("a name");

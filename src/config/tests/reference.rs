@@ -1,4 +1,4 @@
-//! `docs/settings.md`, which is written from the table of settings: `make bless` writes it anew.
+//! `docs/settings.md`, generated from the table of settings; `make bless` regenerates it.
 
 use std::collections::BTreeSet;
 use std::fmt::Write;
@@ -12,24 +12,25 @@ use super::super::settings::Settings;
 const HEAD: &str = "\
 # Settings
 
-Every setting, by its names in the three places where it can be said: a flag, a `KubeProxyConfiguration` (YAML or JSON)
-and Portcullis' own TOML, of which [config.example.toml](../config.example.toml) is a whole file. `--config` takes either
-kind of file. This page is written from the table that the program reads its settings by.
+All settings, with their names as a flag, in a `KubeProxyConfiguration` (YAML or JSON) and in Portcullis' own TOML, of
+which [config.example.toml](../config.example.toml) is a complete example. `--config` takes either kind of file. This page
+is generated from the table of settings in the code.
 
-- **Default** is what holds if nothing is said; an empty one is empty, 0 or off. Durations are written as in Go:
-  `1h30m`, `500ms`.
-- Flags without a mark are *ignored beside `--config`*, as in kube-proxy, with a warning; those marked with **+** count
-  beside it, too. For subcommands (`render`, `diff`, …) every flag beats the file.
-- In a flag's name `_` is the same as `-`. A boolean flag takes its value after `=`: `--masquerade-all=false`.
-- In a `KubeProxyConfiguration`, zero stands for the default where that is marked with **°**.
-- An unknown or misspelt field is an error, and the message names the one that was probably meant.
+- **Default**: the value of a setting that is not given; an empty cell means empty, 0 or off. Durations are written as in
+  Go: `1h30m`, `500ms`.
+- Flags are *ignored if `--config` is given*, as in kube-proxy, with a warning, except those marked with **+**, which
+  override the file. In subcommands (`render`, `diff`, …) every flag overrides the file.
+- In flag names, `_` is equivalent to `-`. A boolean flag takes its value after `=`: `--masquerade-all=false`.
+- In a `KubeProxyConfiguration`, zero means the default in fields marked with **°**.
+- An unknown field is an error, which suggests the field with the most similar name.
 ";
 
 const TAIL: &str = "
-## Others
+## Other flags and environment variables
 
-`--version` prints the version, `--help` (`-h`) the help. `RUST_LOG` in the environment says more exactly than `-v` what
-is logged. Without a kubeconfig, `KUBERNETES_SERVICE_HOST` and `KUBERNETES_SERVICE_PORT` say where the API server is.
+`--version` prints the version, `--help` (`-h`) the help. The environment variable `RUST_LOG` selects log levels by module
+and overrides `-v`. Without a kubeconfig, `KUBERNETES_SERVICE_HOST` and `KUBERNETES_SERVICE_PORT` are the address of the
+API server.
 ";
 
 fn reference() -> String {
@@ -70,25 +71,24 @@ fn row(setting: &Setting) -> String {
     format!("| {} |\n", cells.map(|cell| cell.replace('|', "\\|")).join(" | "))
 }
 
-/// The help of its flag, or of the flag that fills this place, too; and why it has no effect, if it has none.
+/// Returns the help of the flag that sets the field, or the reason why the setting has no effect.
 fn meaning(setting: &Setting) -> String {
     let name = setting.flag.map(|flag| flag.name);
     let mut helps = settings().filter_map(|other| other.flag).filter(|flag| Some(flag.name) == name);
-    let said = helps.find(|flag| !flag.help.is_empty()).map(|flag| flag.help).unwrap_or_default();
-    // The table tells it by its own means.
-    let said = said.strip_suffix("; ignored with --config").unwrap_or(said);
-    let said = said.strip_prefix("Accepted for kube-proxy's sake, without effect").map_or(said, |_| "");
-    match (setting.unused, said) {
-        (Some(why), _) => format!("Accepted, without effect: {why}"),
-        // A field without a flag means what the example says of it, which a test holds to have every setting.
-        (None, "") => {
-            example_comment(setting.toml.expect("a setting without a flag is one of our TOML, too"))
-        }
-        (None, said) => said.to_owned(),
+    let help = helps.find(|flag| !flag.help.is_empty()).map(|flag| flag.help).unwrap_or_default();
+    // The table marks it with +.
+    let help = help.strip_suffix("; ignored with --config").unwrap_or(help);
+    let help =
+        help.strip_prefix("Accepted for compatibility with kube-proxy, no effect").map_or(help, |_| "");
+    match (setting.unused, help) {
+        (Some(why), _) => format!("No effect: {why}"),
+        // A setting without a flag is documented in the example, which has every setting, as a test checks.
+        (None, "") => example_comment(setting.toml.expect("a setting without a flag has a name in TOML")),
+        (None, help) => help.to_owned(),
     }
 }
 
-/// The comment before a setting in `config.example.toml`.
+/// Returns the comment of a setting in `config.example.toml`.
 fn example_comment(path: &str) -> String {
     let (mut table, mut comment) = (String::new(), String::new());
     for line in include_str!("../../../config.example.toml").lines() {

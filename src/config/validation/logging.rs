@@ -1,4 +1,4 @@
-//! The rules for the log's settings.
+//! Validation of the logging settings.
 
 use super::Validator;
 use crate::config::feature_gates::FeatureGates;
@@ -7,7 +7,7 @@ use crate::config::settings::OutputRouting;
 use crate::config::validated::{LogFormat, Logging};
 
 impl Validator<'_> {
-    /// More lenient than kube-proxy, which is built without the JSON format.
+    /// Validates the logging settings. Unlike kube-proxy, which is built without it, the JSON format is allowed.
     pub(super) fn logging(&mut self, gates: &FeatureGates) -> Logging {
         let given = &self.settings.logging;
         let format = match given.format.as_str() {
@@ -19,7 +19,13 @@ impl Validator<'_> {
             }
         };
         if format == LogFormat::Json && !given.vmodule.is_empty() {
-            self.reject("logging.vmodule", "a level by source file", "none with the log format json");
+            let patterns: Vec<_> =
+                given.vmodule.iter().map(|m| format!("{}={}", m.file_pattern, m.verbosity)).collect();
+            self.reject(
+                "logging.vmodule",
+                format!("{:?}", patterns.join(",")),
+                "none with the json log format",
+            );
         }
         let (text, json) = (&given.text, &given.json);
         self.output_routing(
@@ -45,7 +51,7 @@ impl Validator<'_> {
         [split, buffer]: [&'static str; 2],
         given: &OutputRouting,
     ) {
-        let expected = "the feature gate LoggingAlphaOptions to be on as well";
+        let expected = "the feature gate LoggingAlphaOptions to be enabled";
         if given.split_stream && !gates.enabled("LoggingAlphaOptions") {
             self.reject(split, true, expected);
         }

@@ -1,7 +1,7 @@
-//! From what was given to what can be done: every rule of kube-proxy's validation, and the few of ours.
+//! Validation of the settings: the rules of kube-proxy, and those of Portcullis' own settings.
 //!
 //! Source of the rules: upstream's `pkg/proxy/apis/config/validation` as of v1.36, and the validation of
-//! logging in `component-base`. Where ours is stricter or more lenient, the rule says so.
+//! logging in `component-base`. Comments note where Portcullis is stricter or more lenient.
 
 mod logging;
 mod network_policy;
@@ -29,20 +29,19 @@ use super::validated::{
     ApiServer, Config, Conntrack, Iptables, Ipvs, Masquerade, MasqueradeBit, Source, SyncPeriods,
 };
 
-/// The only version whose hidden metrics may be asked for: the minor version before v1.36.
+/// The only version whose hidden metrics may be requested: the minor version before v1.36.
 const PREVIOUS_VERSION: &str = "1.35";
 
 const NOT_NEGATIVE: &str = "0 or more";
 
-/// What a validation came to. The configuration is only good if there are no errors: where there are, it
-/// has a stand-in for what could not be used.
+/// Result of a validation. If there are errors, the configuration has placeholders for invalid values.
 pub(super) struct Validated {
     pub(super) config: Config,
     pub(super) errors: Vec<ConfigError>,
     pub(super) warnings: Vec<Warning>,
 }
 
-/// Applies all rules and collects all that is wrong.
+/// Applies all rules and collects all errors.
 pub(super) fn validate(settings: &Settings, origins: &Origins) -> Validated {
     let mut validator = Validator { settings, origins, errors: Vec::new(), warnings: Vec::new() };
     let mode = validator.mode();
@@ -110,8 +109,8 @@ impl Validator<'_> {
         })
     }
 
-    /// Ours: manifests and an API server exclude one another, if both are asked for in the same place.
-    /// Manifests asked for by a flag beat the API server of a file.
+    /// Portcullis' own rule: manifests and an API server are mutually exclusive if both are set by flags or both in the
+    /// file. Manifests set by a flag override an API server in the file.
     fn source(&mut self) -> Source {
         let connection = &self.settings.client_connection;
         let burst = u32::try_from(connection.burst).unwrap_or_else(|_| {
@@ -119,11 +118,11 @@ impl Validator<'_> {
             0
         });
         if !self.settings.manifests.is_empty() {
-            let rivals = [
+            let conflicting = [
                 ("clientConnection.kubeconfig", &connection.kubeconfig),
                 ("api-server.master", &self.settings.master),
             ];
-            for (id, value) in rivals {
+            for (id, value) in conflicting {
                 if !value.is_empty() && self.origins.is_flag("manifests") == self.origins.is_flag(id) {
                     self.reject(id, format!("{value:?}"), "either manifests or an API server, not both");
                 }
@@ -140,7 +139,7 @@ impl Validator<'_> {
         })
     }
 
-    /// Upstream trims the name and turns it to lower case; one of blanks alone is an error.
+    /// Upstream trims the name and converts it to lower case; a blank name is an error.
     fn hostname_override(&mut self) -> Option<String> {
         let given = &self.settings.hostname_override;
         let name = given.trim().to_lowercase();
@@ -157,8 +156,8 @@ impl Validator<'_> {
         })
     }
 
-    /// Ours: empty switches the server off, also for metrics, as the help of upstream's flag says (its
-    /// code then keeps the default).
+    /// An empty address disables the server, also for metrics, as documented by upstream's help. (Upstream's
+    /// code then uses the default.)
     fn listener(&mut self, id: &'static str, address: &str, port: u16) -> Option<SocketAddr> {
         if address.is_empty() {
             return None;
@@ -168,7 +167,7 @@ impl Validator<'_> {
             self.reject(
                 id,
                 format!("{address:?}"),
-                "an IP address and a port from 1 to 65535, as 127.0.0.1:80 or [::1]:80",
+                "an IP address and a port from 1 to 65535, such as 127.0.0.1:80 or [::1]:80",
             );
         }
         parsed
@@ -202,27 +201,25 @@ impl Validator<'_> {
         }
     }
 
-    /// Upstream wants a name here and takes any; ours wants one that an interface can have.
+    /// Upstream accepts any non-empty name; Portcullis requires a valid interface name.
     fn interface(&mut self, id: &'static str, name: &str) -> Option<InterfaceName> {
         let parsed = InterfaceName::new(name);
         if parsed.is_none() {
-            let expected = format!(
-                "an interface's name, of 1 to 15 bytes, for the mode {}",
-                self.settings.detect_local_mode
-            );
+            let expected =
+                format!("an interface name of 1 to 15 bytes in {} mode", self.settings.detect_local_mode);
             self.reject(id, format!("{name:?}"), expected);
         }
         parsed
     }
 
-    /// At most one of each family. None at all is possible: then no traffic is known to be local.
+    /// At most one CIDR of each family. Without any, no traffic is local.
     fn cluster_cidrs(&mut self) -> DetectLocal {
         let (mut v4, mut v6): (Option<Ipv4Net>, Option<Ipv6Net>) = (None, None);
-        let mut twice = false;
+        let mut has_duplicate_family = false;
         for text in &self.settings.cluster_cidrs {
             match parse_cidr(text) {
-                Some(IpNet::V4(net)) => twice |= v4.replace(net).is_some(),
-                Some(IpNet::V6(net)) => twice |= v6.replace(net).is_some(),
+                Some(IpNet::V4(net)) => has_duplicate_family |= v4.replace(net).is_some(),
+                Some(IpNet::V6(net)) => has_duplicate_family |= v6.replace(net).is_some(),
                 None => self.reject(
                     "clusterCIDR",
                     format!("{text:?}"),
@@ -230,7 +227,7 @@ impl Validator<'_> {
                 ),
             }
         }
-        if twice {
+        if has_duplicate_family {
             let all = self.settings.cluster_cidrs.join(",");
             self.reject(
                 "clusterCIDR",
@@ -264,13 +261,13 @@ impl Validator<'_> {
             ),
         };
         if min > period && period > GoDuration::ZERO {
-            self.reject(period_id, period, format!("at least the minimum period of {min}"));
+            self.reject(period_id, period, format!("at least the minimum sync period of {min}"));
         }
         SyncPeriods { period: self.positive(period_id, period), min_period: self.not_negative(min_id, min) }
     }
 
-    /// ipvs mode uses the settings of iptables mode. Upstream checks the bit of iptables mode always, and
-    /// that of nftables mode only there.
+    /// ipvs mode uses the settings of iptables mode. Upstream always checks the bit of iptables mode, and
+    /// that of nftables mode only in nftables mode.
     fn masquerade(&mut self, mode: ProxyMode) -> Masquerade {
         let (iptables, nftables) = (&self.settings.iptables, &self.settings.nftables);
         let bit = self.masquerade_bit("iptables.masqueradeBit", iptables.masquerade_bit);
@@ -290,7 +287,7 @@ impl Validator<'_> {
         })
     }
 
-    /// Ours.
+    /// Portcullis' own setting.
     fn external_address_cidrs(&mut self) -> Vec<IpNet> {
         self.cidrs("external-address-cidrs", &self.settings.external_address_cidrs)
     }
@@ -306,7 +303,7 @@ impl Validator<'_> {
         cidrs
     }
 
-    /// As upstream, judged in ipvs mode only; in other modes what can't be used is left out.
+    /// As upstream, errors count in ipvs mode only; in other modes invalid values are ignored.
     fn ipvs(&mut self, mode: ProxyMode) -> Ipvs {
         let errors = self.errors.len();
         let given = &self.settings.ipvs;
@@ -354,7 +351,7 @@ impl Validator<'_> {
     fn oom_score_adj(&mut self) -> i32 {
         let score = self.settings.oom_score_adj;
         if !(-1000..=1000).contains(&score) {
-            self.reject("oomScoreAdj", score, "from -1000 to 1000");
+            self.reject("oomScoreAdj", score, "a number from -1000 to 1000");
         }
         score
     }
@@ -372,13 +369,13 @@ impl Validator<'_> {
                 }
             }
         }
-        feature_gates::accept(&self.settings.feature_gates)
+        feature_gates::from_checked(&self.settings.feature_gates)
     }
 
     fn show_hidden_metrics(&mut self) -> Option<String> {
         let version = &self.settings.show_hidden_metrics_for_version;
         if !version.is_empty() && version != PREVIOUS_VERSION {
-            let expected = format!("nothing or the previous minor version, {PREVIOUS_VERSION:?}");
+            let expected = format!("an empty string or the previous minor version, {PREVIOUS_VERSION:?}");
             self.reject("showHiddenMetricsForVersion", format!("{version:?}"), expected);
         }
         non_empty(version)
@@ -393,7 +390,7 @@ impl Validator<'_> {
 
     fn positive(&mut self, id: &'static str, value: GoDuration) -> Duration {
         value.to_std().filter(|duration| !duration.is_zero()).unwrap_or_else(|| {
-            self.reject(id, value, "a duration of more than 0");
+            self.reject(id, value, "a duration greater than 0");
             Duration::from_secs(1)
         })
     }
@@ -405,7 +402,7 @@ impl Validator<'_> {
         })
     }
 
-    /// A timeout of which 0 means that the kernel's stays.
+    /// Validates a timeout; 0 keeps the kernel's value.
     fn timeout(&mut self, id: &'static str, value: GoDuration) -> Option<Duration> {
         Some(self.not_negative(id, value)).filter(|duration| !duration.is_zero())
     }

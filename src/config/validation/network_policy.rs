@@ -1,4 +1,4 @@
-//! NetworkPolicy: rules of ours.
+//! Validation of the NetworkPolicy settings, which kube-proxy does not have.
 
 use super::Validator;
 use crate::config::validated::{DropLog, Established, NetworkPolicy, UnknownPods};
@@ -25,11 +25,15 @@ impl Validator<'_> {
             }
         };
         let valid_group = u16::try_from(group).unwrap_or_else(|_| {
-            self.reject("network-policy.log-group", group, "an NFLOG group from 1 to 65535, or 0 for none");
+            self.reject(
+                "network-policy.log-group",
+                group,
+                "an NFLOG group from 1 to 65535, or 0 to disable logging",
+            );
             0
         });
         let valid_rate = u32::try_from(rate).ok().filter(|rate| *rate > 0).unwrap_or_else(|| {
-            self.reject("network-policy.log-rate", rate, "a number of packets, 1 or more");
+            self.reject("network-policy.log-rate", rate, "a number of packets greater than 0");
             1
         });
         let log = (valid_group > 0).then_some(DropLog { group: valid_group, rate: valid_rate });
