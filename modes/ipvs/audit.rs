@@ -1,85 +1,125 @@
-//! Looks in the background whether the kernel still holds what we wrote.
+//! The audit: a comparison of the kernel's objects with those that were written, in the background.
 //!
-//! Reading ten thousand virtual servers takes a while, and a change must not wait for it. So a thread reads, and
-//! remembers one number a virtual server; what we wrote meanwhile it cannot judge, and leaves for the next time.
+//! Reading 10,000 virtual servers takes a while, and a change must not wait for it. So a thread reads them, and keeps a
+//! hash for each. Objects that are written during an audit are left to the next one.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::mpsc::{self, Receiver, TryRecvError};
+use std::time::{Duration, Instant};
 
 use portcullis_cluster::Family;
-use portcullis_netlink::Result;
+use portcullis_netlink as netlink;
 use portcullis_netlink::ip_vs::{MASQUERADING, RealServer, VirtualServer, VirtualServerConfig};
 use portcullis_netlink::ipset::SetEntry;
 
-use super::family_sync::FamilySync;
 use super::ip_set::IpSet;
 use super::kernel::IpvsReader;
-use super::server_diff::place;
+use super::programmed::Programmed;
+use super::termination::Terminations;
 
-/// What the kernel held.
-pub(super) struct Sight {
-    servers: HashMap<VirtualServer, SeenServer>,
+/// The interval at which a running audit is polled.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
+
+/// The inverse of the largest share of one thread's time that audits take: after a long one, the next one waits.
+const INVERSE_SHARE: u32 = 10;
+
+/// The objects of the kernel as read by an audit.
+pub(super) struct AuditSnapshot {
+    servers: HashMap<VirtualServer, ServerSnapshot>,
     addresses: HashSet<IpAddr>,
     entries: HashMap<(IpSet, Family), HashSet<SetEntry>>,
 }
 
-struct SeenServer {
-    /// What it and the real servers that take connections hash to.
-    number: u64,
-    /// Those that take none.
-    idle: Box<[(IpAddr, u16)]>,
+struct ServerSnapshot {
+    /// The hash of the virtual server and its real servers with a weight.
+    hash: u64,
+    /// The real servers with weight 0.
+    drained: Box<[SocketAddr]>,
 }
 
-/// What an audit found to be otherwise than we wrote it.
+/// The objects that another process changed.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Findings {
+pub(super) struct Drift {
     pub(super) servers: BTreeSet<VirtualServer>,
-    /// Entries or addresses are missing, or are there and should not be.
-    pub(super) sets_or_addresses: bool,
+    /// Entries or addresses are missing, or there are unknown ones.
+    pub(super) entries_or_addresses: bool,
 }
 
-/// What we wrote to since an audit began: of that it may have seen what was before.
+/// The objects written since an audit began, which may have read their previous state.
 #[derive(Debug, Default)]
-pub(super) struct Written {
+pub(super) struct AuditWrites {
     pub(super) servers: HashSet<VirtualServer>,
-    pub(super) sets_or_addresses: bool,
+    pub(super) entries_or_addresses: bool,
 }
 
-/// An audit under way.
-pub(super) struct Audit(Receiver<Result<Sight>>);
+/// Runs one audit at a time, with pauses between them.
+pub(super) struct AuditSchedule {
+    running: Option<Audit>,
+    /// The earliest begin of the next audit.
+    next_at: Instant,
+}
 
-impl Audit {
-    /// Begins to read. The thread is in the network namespace of the caller.
+struct Audit {
+    result: Receiver<netlink::Result<AuditSnapshot>>,
+    began_at: Instant,
+    poll_at: Instant,
+}
+
+impl AuditSchedule {
+    pub(super) fn new(now: Instant) -> Self {
+        AuditSchedule { running: None, next_at: now }
+    }
+
+    /// Returns true if an audit may begin.
+    pub(super) fn is_due(&self, now: Instant) -> bool {
+        self.running.is_none() && now >= self.next_at
+    }
+
+    /// Returns the time at which the running audit must be polled.
+    pub(super) fn next_poll(&self) -> Option<Instant> {
+        self.running.as_ref().map(|audit| audit.poll_at)
+    }
+
+    /// Begins an audit on a thread, which is in the network namespace of the caller.
     ///
     /// # Errors
-    /// The system has no thread to spare.
-    pub(super) fn begin(mut reader: Box<dyn IpvsReader>, families: Vec<Family>) -> std::io::Result<Self> {
-        let (sink, result) = mpsc::channel();
-        let look = move || {
-            // Nobody waits any more once the program ends.
-            drop(sink.send(Sight::take(&mut *reader, &families)));
-        };
-        std::thread::Builder::new().name("audit".into()).spawn(look)?;
-        Ok(Audit(result))
+    /// The system cannot start a thread.
+    pub(super) fn begin(
+        &mut self,
+        mut reader: Box<dyn IpvsReader>,
+        families: Vec<Family>,
+        now: Instant,
+    ) -> std::io::Result<()> {
+        let (sender, result) = mpsc::channel();
+        // The receiver is gone when the program ends.
+        let read = move || drop(sender.send(AuditSnapshot::read(&mut *reader, &families)));
+        std::thread::Builder::new().name("audit".into()).spawn(read)?;
+        self.running = Some(Audit { result, began_at: now, poll_at: now + POLL_INTERVAL });
+        Ok(())
     }
 
-    /// What was seen, once it is done; `None` before.
-    pub(super) fn finished(&self) -> Option<Result<Sight>> {
-        match self.0.try_recv() {
-            Ok(sight) => Some(sight),
-            Err(TryRecvError::Empty) => None,
+    /// Returns the result of the running audit once it has ended.
+    pub(super) fn poll(&mut self, now: Instant) -> Option<netlink::Result<AuditSnapshot>> {
+        let audit = self.running.as_mut()?;
+        audit.poll_at = now + POLL_INTERVAL;
+        let result = match audit.result.try_recv() {
+            Ok(result) => result,
+            Err(TryRecvError::Empty) => return None,
             Err(TryRecvError::Disconnected) => {
                 let action = "look at the virtual servers in the background";
-                Some(Err(portcullis_netlink::Error::NoResponse { action }))
+                Err(netlink::Error::NoResponse { action })
             }
-        }
+        };
+        self.next_at = now + (now - audit.began_at) * INVERSE_SHARE;
+        self.running = None;
+        Some(result)
     }
 }
 
-impl Sight {
-    fn take(reader: &mut dyn IpvsReader, families: &[Family]) -> Result<Sight> {
+impl AuditSnapshot {
+    fn read(reader: &mut dyn IpvsReader, families: &[Family]) -> netlink::Result<AuditSnapshot> {
         let mut entries = HashMap::new();
         for family in families {
             for set in IpSet::ALL {
@@ -88,68 +128,70 @@ impl Sight {
         }
         let addresses = reader.addresses()?.into_iter().collect();
         let mut servers = HashMap::new();
-        for (key, config) in reader.virtual_servers()? {
-            let found = reader.real_servers(&key)?;
-            let (working, idle): (Vec<_>, Vec<_>) = found.into_iter().partition(|s| s.server.weight > 0);
-            let mut hasher = DefaultHasher::new();
-            // Another forwarding is none of ours, whatever its weight.
-            let real = working.iter().map(|s| (s.server, s.forwarding));
-            number(&config, real, &mut hasher);
-            let idle = idle.iter().map(|s| place(&s.server)).collect();
-            servers.insert(key, SeenServer { number: hasher.finish(), idle });
+        for (server, config) in reader.virtual_servers()? {
+            let found = reader.real_servers(&server)?;
+            let (serving, drained): (Vec<_>, Vec<_>) = found.into_iter().partition(|s| s.server.weight > 0);
+            // A real server with another forwarding method is not one of this mode's.
+            let hash = hash(&config, serving.iter().map(|s| (s.server, s.forwarding)));
+            let drained = drained.iter().map(|s| s.server.socket_address()).collect();
+            servers.insert(server, ServerSnapshot { hash, drained });
         }
-        Ok(Sight { servers, addresses, entries })
+        Ok(AuditSnapshot { servers, addresses, entries })
     }
 }
 
-fn number(
-    config: &VirtualServerConfig,
-    real: impl Iterator<Item = (RealServer, u32)>,
-    hasher: &mut DefaultHasher,
-) {
-    config.hash(hasher);
-    let mut real: Vec<(RealServer, u32)> = real.collect();
-    real.sort_unstable();
-    real.hash(hasher);
+/// Hashes a virtual server with its real servers and their forwarding methods.
+fn hash(config: &VirtualServerConfig, real_servers: impl Iterator<Item = (RealServer, u32)>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    config.hash(&mut hasher);
+    let mut real_servers: Vec<(RealServer, u32)> = real_servers.collect();
+    real_servers.sort_unstable();
+    real_servers.hash(&mut hasher);
+    hasher.finish()
 }
 
-impl FamilySync {
-    /// Compares what was seen with what was written last, `since` the audit began left out.
-    pub(super) fn judge(&self, sight: &Sight, since: &Written) -> Findings {
-        let mut findings = Findings::default();
-        let mut wanted = HashSet::new();
-        for (name, ports) in &self.programmed {
-            let objects = self.renderer.service(ports);
-            for server in objects.servers.iter().filter(|s| self.ledger.owner(&s.key) == Some(name)) {
-                wanted.insert(server.key);
-                let mut hasher = DefaultHasher::new();
-                number(&server.config, server.real.iter().map(|real| (*real, MASQUERADING)), &mut hasher);
-                let number = hasher.finish();
-                let idle = |at: &(IpAddr, u16)| self.terminations.holds(&server.key, *at);
-                let right = |seen: &SeenServer| seen.number == number && seen.idle.iter().all(idle);
-                if !sight.servers.get(&server.key).is_some_and(right) {
-                    findings.servers.insert(server.key);
-                }
+/// Compares a snapshot with the programmed objects of one family, but for those in `writes`.
+pub(super) fn compare(
+    snapshot: &AuditSnapshot,
+    programmed: &Programmed,
+    terminations: &Terminations,
+    writes: &AuditWrites,
+) -> Drift {
+    let mut drift = Drift::default();
+    let mut desired = HashSet::new();
+    for (name, ports) in programmed.services() {
+        for (server, spec) in programmed.owned_servers(name, ports) {
+            desired.insert(server);
+            let expected = hash(&spec.config, spec.real_servers.iter().map(|real| (*real, MASQUERADING)));
+            let is_draining = |real: &SocketAddr| terminations.is_draining(&server, *real);
+            let is_as_written =
+                |found: &ServerSnapshot| found.hash == expected && found.drained.iter().all(is_draining);
+            if !snapshot.servers.get(&server).is_some_and(is_as_written) {
+                drift.servers.insert(server);
             }
         }
-        let foreign = sight.servers.keys().filter(|key| !wanted.contains(*key) && self.may_delete(key));
-        findings.servers.extend(foreign);
-        findings.servers.retain(|key| !since.servers.contains(key) && !self.unsure.contains(key));
-        findings.sets_or_addresses = !since.sets_or_addresses && self.sets_or_addresses_differ(sight);
-        findings
     }
+    let is_unknown = |server: &&VirtualServer| !desired.contains(*server) && programmed.may_delete(server);
+    drift.servers.extend(snapshot.servers.keys().filter(is_unknown));
+    drift.servers.retain(|server| !writes.servers.contains(server));
+    drift.entries_or_addresses =
+        !writes.entries_or_addresses && entries_or_addresses_differ(snapshot, programmed);
+    drift
+}
 
-    fn sets_or_addresses_differ(&self, sight: &Sight) -> bool {
-        let of_family = |address: &&IpAddr| Family::from_address(**address) == self.family;
-        let bound = sight.addresses.iter().filter(of_family).count();
-        let needed = self.ledger.addresses().count();
-        let all_bound = self.ledger.addresses().all(|address| sight.addresses.contains(address));
-        let nothing = HashSet::new();
-        let differs = |set: IpSet| {
-            let seen = sight.entries.get(&(set, self.family)).unwrap_or(&nothing);
-            seen.len() != self.ledger.entries(set).count()
-                || !self.ledger.entries(set).all(|e| seen.contains(e))
-        };
-        bound != needed || !all_bound || IpSet::ALL.into_iter().any(differs)
+fn entries_or_addresses_differ(snapshot: &AuditSnapshot, programmed: &Programmed) -> bool {
+    let (family, references) = (programmed.family(), programmed.references());
+    let is_in_family = |address: &&IpAddr| Family::from_address(**address) == family;
+    let found = snapshot.addresses.iter().filter(is_in_family).count();
+    if found != references.addresses().count()
+        || !references.addresses().all(|address| snapshot.addresses.contains(address))
+    {
+        return true;
     }
+    let empty = HashSet::new();
+    IpSet::ALL.into_iter().any(|set| {
+        let found = snapshot.entries.get(&(set, family)).unwrap_or(&empty);
+        found.len() != references.entries(set).count()
+            || !references.entries(set).all(|entry| found.contains(entry))
+    })
 }

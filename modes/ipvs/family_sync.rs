@@ -1,343 +1,412 @@
-//! One family: what is programmed, and which way a sync takes.
+//! The sync of one family: takes the pending Services, plans their operations, and has them executed.
 
-use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use portcullis_cluster::desired::{Desired, ServiceChange, ServicePort};
-use portcullis_cluster::{Family, IpvsScheduler, NamespacedName};
+use portcullis_cluster::desired::{Desired, ServiceChange};
+use portcullis_cluster::{Family, NamespacedName};
 use portcullis_netlink::ip_vs::VirtualServer;
+use portcullis_netlink::ipset::SetEntry;
 
-use super::audit::Written;
+use super::audit::{self, AuditSnapshot, AuditWrites};
+use super::errors::cannot;
+use super::executor::{Executor, Results};
 use super::ip_set::IpSet;
-use super::kernel::IpvsKernel;
-use super::ledger::{Delta, Ledger};
+use super::kernel::{IpvsKernel, ServerChange};
+use super::pending::Pending;
+use super::planner::{self, FoundServers, Operation, Plan};
+use super::programmed::{ChangeSet, Programmed, Update};
+use super::rejections::{RejectedChanges, RejectedEntries};
 use super::renderer::Renderer;
-use super::rule_sync::{RuleSync, TABLES, place};
+use super::rule_sync::TABLES;
 use super::rules::Rules;
-use super::service_objects::Server;
+use super::server_diff::ServerDiff;
+use super::snapshot::{FamilySnapshot, NodeSnapshot, read_server};
 use super::termination::Terminations;
-use super::write::Held;
-use crate::iptables::{self, Table};
-use crate::isolation::Isolations;
+use super::unconfirmed::Unconfirmed;
+use crate::iptables::{IptablesKernel, Table};
 use crate::mode::{SyncError, SyncResult};
 use crate::node_facts::NodeFacts;
 use crate::options::Options;
 use crate::sync_state::SyncState;
 
-/// One family of a node that is served by IPVS.
+/// The number of changes that a full sync sends at once, so that its memory does not grow with the cluster.
+const CHANGES_PER_SEND: usize = 1800;
+
+/// One family of a node in IPVS mode.
 pub(super) struct FamilySync {
-    pub(super) family: Family,
-    pub(super) renderer: Renderer,
-    /// What takes the renderer's place at the next sync.
-    next_renderer: Option<Renderer>,
-    pub(super) rules: RuleSync,
-    /// The rules depend on options and facts of the host, and those have changed.
-    rules_outdated: bool,
-    pub(super) sync_state: SyncState,
-    /// Which Services are in the ledger, each as it was rendered last.
-    pub(super) programmed: BTreeMap<NamespacedName, Arc<[ServicePort]>>,
-    pub(super) ledger: Ledger,
-    pub(super) pending: BTreeSet<NamespacedName>,
-    pub(super) isolations: Isolations,
-    /// Those of the isolated Services that are not served as desired, and how they are instead, if at all.
-    pub(super) withheld: BTreeMap<NamespacedName, Option<Arc<[ServicePort]>>>,
-    pub(super) terminations: Terminations,
-    /// Virtual servers of which only the kernel knows what they are: a change was rejected, or somebody else's.
-    pub(super) unsure: BTreeSet<VirtualServer>,
-    /// What was undertaken since a sync last succeeded: where the kernel differs from that, nobody else is to blame.
-    pub(super) undertaken: Undertaken,
-    /// What was written since an audit began that is under way.
-    pub(super) written: Option<Written>,
-    /// Virtual servers with addresses in here belong to others.
-    pub(super) exclude: Arc<[IpNet]>,
-    options: Options,
-    on: NodeFacts,
-    scheduler: IpvsScheduler,
+    pub(super) programmed: Programmed,
+    pending: Pending,
+    terminations: Terminations,
+    sync_state: SyncState,
+    /// Virtual servers that may differ from what was written: the kernel rejected a change, or an audit found another.
+    unverified: BTreeSet<VirtualServer>,
+    unconfirmed: Unconfirmed,
+    pub(super) executor: Executor,
 }
 
-/// What a sync has done so far.
-#[derive(Default)]
-pub(super) struct Progress {
-    /// Changes of servers, sets and addresses, and lines of rules.
-    pub(super) lines: usize,
-    pub(super) rules: [usize; TABLES.len()],
-    pub(super) repaired: usize,
-    /// Why something that belongs to no single virtual server was rejected, while all else was written.
-    pub(super) rejected: Option<SyncError>,
+/// The inputs of a sync.
+#[derive(Clone, Copy)]
+pub(super) struct Inputs<'a> {
+    pub(super) desired: &'a Desired,
+    pub(super) options: &'a Options,
+    pub(super) facts: &'a NodeFacts,
+    pub(super) now: Instant,
 }
-
-/// What is to be changed in the kernel.
-#[derive(Default)]
-pub(super) struct Undertaken {
-    /// The Services that change, as they were.
-    pub(super) before: HashMap<NamespacedName, Option<Arc<[ServicePort]>>>,
-    pub(super) servers: BTreeSet<VirtualServer>,
-    pub(super) delta: Delta,
-}
-
-/// What a virtual server is to become.
-pub(super) struct Target {
-    /// The Service that is to blame if it is rejected.
-    pub(super) owner: NamespacedName,
-    pub(super) before: Option<Server>,
-    pub(super) after: Option<Server>,
-}
-
-/// Virtual servers by what they are to become.
-pub(super) type Targets = BTreeMap<VirtualServer, Target>;
 
 impl FamilySync {
-    pub(super) fn new(
-        family: Family,
-        kernel: Box<dyn iptables::IptablesKernel>,
-        scheduler: IpvsScheduler,
-        exclude: Arc<[IpNet]>,
-        options: &Options,
-        on: &NodeFacts,
-    ) -> Self {
+    pub(super) fn new(renderer: Renderer, iptables: Box<dyn IptablesKernel>, excluded: Arc<[IpNet]>) -> Self {
         FamilySync {
-            family,
-            renderer: Renderer::new(family, scheduler, options, on),
-            next_renderer: None,
-            rules: RuleSync::new(kernel),
-            rules_outdated: true,
-            sync_state: SyncState::NotSynced,
-            programmed: BTreeMap::new(),
-            ledger: Ledger::default(),
-            pending: BTreeSet::new(),
-            isolations: Isolations::default(),
-            withheld: BTreeMap::new(),
+            executor: Executor::new(renderer.family, iptables),
+            programmed: Programmed::new(renderer, excluded),
+            pending: Pending::default(),
             terminations: Terminations::default(),
-            unsure: BTreeSet::new(),
-            undertaken: Undertaken::default(),
-            written: None,
-            exclude,
-            options: options.clone(),
-            on: on.clone(),
-            scheduler,
+            sync_state: SyncState::NotSynced,
+            unverified: BTreeSet::new(),
+            unconfirmed: Unconfirmed::default(),
         }
     }
 
-    /// Takes new options or facts of the host; what they change is written at the next sync.
-    pub(super) fn reconfigure(&mut self, options: &Options, on: &NodeFacts) {
-        let renderer = Renderer::new(self.family, self.scheduler, options, on);
-        self.next_renderer = Some(renderer).filter(|next| *next != self.renderer);
-        (self.options, self.on) = (options.clone(), on.clone());
-        self.rules_outdated = true;
+    pub(super) fn family(&self) -> Family {
+        self.programmed.family()
     }
 
-    /// Makes the next sync compare everything with the kernel.
-    pub(super) fn suspect(&mut self) {
-        if self.sync_state == SyncState::InSync {
-            self.sync_state = SyncState::Unverified;
-        }
+    /// Adopts new options or node facts; the next sync writes what they change.
+    pub(super) fn reconfigure(&mut self, options: &Options, facts: &NodeFacts) {
+        let renderer = self.programmed.renderer().with_facts(options, facts);
+        self.pending.set_renderer(Some(renderer).filter(|next| next != self.programmed.renderer()));
+        self.executor.rules.mark_outdated();
     }
 
-    /// When it wants to be called though nothing changed.
+    /// Returns the time of the next sync that is necessary without a change.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        self.terminations.next().into_iter().chain(self.isolations.next_retry()).min()
+        self.terminations.next_check().into_iter().chain(self.pending.next_retry()).min()
     }
 
     pub(super) fn sync(
         &mut self,
         kernel: &mut dyn IpvsKernel,
-        held: &mut Held,
-        desired: &Desired,
+        node: &mut NodeSnapshot,
         changes: &[ServiceChange],
-        now: Instant,
+        inputs: Inputs<'_>,
     ) -> SyncResult {
         let start = Instant::now();
-        for change in changes {
-            if !self.same(&change.before, &change.after) {
-                self.isolations.remove(&change.name);
-                self.withheld.remove(&change.name);
-                self.pending.insert(change.name.clone());
-            }
-        }
-        for name in self.isolations.due(now) {
-            self.withheld.remove(&name);
-            self.pending.insert(name);
-        }
-        let mut progress = Progress::default();
-        let full = self.sync_state != SyncState::InSync;
-        let result = match full {
-            true => self.reconcile(kernel, held, desired, now, &mut progress),
-            false => self.incremental(kernel, desired, now, &mut progress),
+        self.pending.add_changes(self.family(), changes);
+        self.pending.add_retries(inputs.now);
+        let mut results = Results::default();
+        let is_full = self.sync_state != SyncState::InSync;
+        let synced = match is_full {
+            true => self.full(kernel, node, inputs, &mut results),
+            false => self.incremental(kernel, inputs, &mut results),
         };
-        let result = result.and_then(|()| self.drain(kernel, now, &mut progress));
-        let result = result.and_then(|()| progress.rejected.take().map_or(Ok(()), Err));
-        match result {
-            // Part of it may be written; only the kernel knows.
-            Err(_) => self.suspect(),
-            Ok(()) => self.undertaken = Undertaken::default(),
+        let synced = synced.and_then(|()| self.delete_drained(kernel, inputs.now, &mut results));
+        let rejected = results.rejected_addresses.into_iter().next();
+        let synced = synced.and_then(|()| rejected.map_or(Ok(()), |rejected| Err(rejected.error)));
+        match synced {
+            // The kernel may have part of the changes.
+            Err(_) => self.mark_unverified(),
+            Ok(()) => self.unconfirmed = Unconfirmed::default(),
         }
         SyncResult {
-            family: self.family,
-            is_full: full,
+            family: self.family(),
+            is_full,
             duration: start.elapsed().max(Duration::from_nanos(1)),
-            written: progress.lines,
-            tables: self.rules.count(progress.rules),
-            restored: progress.repaired,
-            isolated: self.isolations.all().collect(),
-            error: result.err(),
+            written: results.written,
+            tables: self.executor.rules.count(results.rules),
+            restored: results.restored,
+            isolated: self.pending.rejected().collect(),
+            error: synced.err(),
         }
     }
 
-    /// Takes the pending Services into the ledger. Says what their virtual servers are to become, and what else
-    /// changed.
-    pub(super) fn take_in(&mut self, desired: &Desired, names: Vec<NamespacedName>) -> (Targets, Delta) {
-        let mut targets = Targets::new();
-        let mut rendered = HashMap::new();
-        let next = self.next_renderer.as_ref().unwrap_or(&self.renderer);
-        // First all that was, for Services may take virtual servers over from each other.
-        for name in names {
-            let before = self.programmed.get(&name).map(|ports| self.renderer.service(ports));
-            let ports = self.wanted(desired, &name);
-            let after = ports.as_ref().map(|ports| next.service(ports)).unwrap_or_default();
-            let before = before.unwrap_or_default();
-            for key in before.servers.iter().chain(&after.servers).map(|s| s.key) {
-                let Entry::Vacant(target) = targets.entry(key) else { continue };
-                let owner = self.ledger.owner(&key).cloned();
-                let server = match &owner {
-                    Some(owner) if *owner == name => before.server(&key).cloned(),
-                    Some(owner) => self.server_of(owner, &key, &self.renderer),
-                    None => None,
-                };
-                let owner = owner.unwrap_or_else(|| name.clone());
-                target.insert(Target { owner, before: server, after: None });
-            }
-            rendered.insert(name, (before, after, ports));
+    /// Writes the changes of pending Services to a kernel that is in sync.
+    fn incremental(
+        &mut self,
+        kernel: &mut dyn IpvsKernel,
+        inputs: Inputs<'_>,
+        results: &mut Results,
+    ) -> Result<(), SyncError> {
+        let filled = self.programmed.references().filled();
+        let update = self.pending.take_update(&self.programmed, inputs.desired);
+        let tried: Vec<NamespacedName> = update.services.iter().map(|(name, _)| name.clone()).collect();
+        let mut changes = self.update(update);
+        let needed = |programmed: &Programmed, changes: &ChangeSet, set| {
+            programmed.references().changed_entries(set, &changes.references).0
+        };
+        self.add_entries(kernel, needed, &mut changes, inputs.now, results)?;
+        let found = self.read_unverified(kernel, &changes, inputs.now)?;
+        let plan = planner::incremental(&self.programmed, &changes, found, &self.terminations);
+        let filled_changed = self.programmed.references().filled() != filled;
+        if self.executor.rules.is_outdated() || filled_changed || changes.references.out_filter {
+            self.set_rules(inputs);
         }
-        let mut delta = Delta::default();
-        let mut wanted = HashMap::new();
-        for (name, (before, after, ports)) in rendered {
-            self.ledger.remove(&name, &before, &mut delta);
-            self.ledger.add(&name, &after, &mut delta);
-            let was = match ports {
-                Some(ports) => self.programmed.insert(name.clone(), ports),
-                None => self.programmed.remove(&name),
-            };
-            if self.sync_state != SyncState::NotSynced {
-                self.undertaken.before.entry(name.clone()).or_insert(was);
-            }
-            self.pending.remove(&name);
-            wanted.insert(name, after);
+        self.run(kernel, plan, inputs.now, results)?;
+        self.retry_rejected(kernel, tried, inputs.now, results)
+    }
+
+    /// Compares all objects with the kernel, and writes the differences.
+    fn full(
+        &mut self,
+        kernel: &mut dyn IpvsKernel,
+        node: &mut NodeSnapshot,
+        inputs: Inputs<'_>,
+        results: &mut Results,
+    ) -> Result<(), SyncError> {
+        let is_first = self.sync_state == SyncState::NotSynced;
+        let mut snapshot = FamilySnapshot::read(kernel, self.family(), node)?;
+        let mut changes = if is_first {
+            let (renderer, services) = self.pending.take_all(self.family(), inputs.desired);
+            self.programmed.replace(renderer, services);
+            ChangeSet::default()
+        } else {
+            let update = self.pending.take_update(&self.programmed, inputs.desired);
+            self.update(update)
+        };
+        let needed = |programmed: &Programmed, _: &ChangeSet, set| {
+            snapshot.missing_entries(set, programmed.references().entries(set))
+        };
+        self.add_entries(kernel, needed, &mut changes, inputs.now, results)?;
+        let mut restored = self.unconfirmed.unexplained_entries(&results.added);
+        restored += self.compare_servers(kernel, &mut snapshot, inputs.now, results)?;
+        self.set_rules(inputs);
+        // Starting iptables-restore takes longer than its work, so both tables are written at once if they can be.
+        let both = is_first && self.executor.rules.has_no_chains(Table::Nat)?;
+        let first: &[Table] = if both { &TABLES } else { &[Table::Filter] };
+        let plan = planner::full(&self.programmed, &snapshot, first);
+        let operations = self.run(kernel, plan, inputs.now, results)?;
+        restored += operations.iter().map(|operation| self.unconfirmed.unexplained(operation)).sum::<usize>();
+        if !is_first {
+            results.restored += restored;
         }
-        let next = self.next_renderer.as_ref().unwrap_or(&self.renderer);
-        for (key, target) in &mut targets {
-            let Some(owner) = self.ledger.owner(key) else { continue };
-            target.after = match wanted.get_mut(owner) {
-                // Each key is asked for once.
-                Some(objects) => {
-                    objects.servers.iter().position(|s| s.key == *key).map(|i| objects.servers.swap_remove(i))
-                }
-                None => self.server_of(owner, key, next),
-            };
-            if target.owner != *owner {
-                target.owner = owner.clone();
-            }
-        }
+        self.unverified.clear();
+        let tried = self.pending.rejected().map(|isolated| isolated.service).collect();
+        self.retry_rejected(kernel, tried, inputs.now, results)?;
+        self.sync_state = SyncState::InSync;
+        Ok(())
+    }
+
+    /// Programs an update.
+    fn update(&mut self, update: Update) -> ChangeSet {
+        let changes = self.programmed.update(update);
         if self.sync_state != SyncState::NotSynced {
-            self.undertaken.servers.extend(targets.keys());
-            self.undertaken.delta.extend(&delta);
+            self.unconfirmed.add(&changes);
         }
-        (targets, delta)
+        changes
     }
 
-    /// Takes all that is desired into a new ledger, for a kernel of which nothing is known: it is compared with the
-    /// whole ledger anyway.
-    pub(super) fn take_in_all(&mut self, desired: &Desired) {
-        self.pending.clear();
-        self.withheld.clear();
-        let served = desired.services().iter().filter(|(_, ports)| self.concerns(ports));
-        self.programmed = served.map(|(name, ports)| (name.clone(), Arc::clone(ports))).collect();
-        self.ledger = Ledger::with_room_for(self.programmed.len());
-        let renderer = self.next_renderer.as_ref().unwrap_or(&self.renderer);
-        for (name, ports) in &self.programmed {
-            self.ledger.add(name, &renderer.service(ports), &mut Delta::default());
-        }
-    }
-
-    /// The Services to be taken in. That is all of them where the renderer is to be replaced, so that all is rendered
-    /// alike.
-    pub(super) fn due(&mut self, desired: &Desired) -> Vec<NamespacedName> {
-        if self.next_renderer.is_some() {
-            self.withheld.clear();
-            self.pending.extend(self.programmed.keys().cloned());
-            self.pending.extend(desired.services().keys().cloned());
-        }
-        self.pending.iter().cloned().collect()
-    }
-
-    /// Notes that all that is programmed is as the next renderer has it.
-    pub(super) fn renderer_replaced(&mut self) {
-        if let Some(next) = self.next_renderer.take() {
-            self.renderer = next;
+    /// Adds the entries that are `needed`. Services whose entries a set rejects are held back, as a Service without one
+    /// of its entries may be open to clients that it must not serve.
+    fn add_entries(
+        &mut self,
+        kernel: &mut dyn IpvsKernel,
+        needed: impl Fn(&Programmed, &ChangeSet, IpSet) -> Vec<SetEntry>,
+        changes: &mut ChangeSet,
+        now: Instant,
+        results: &mut Results,
+    ) -> Result<(), SyncError> {
+        loop {
+            let needed = |set| needed(&self.programmed, changes, set);
+            let operations = planner::add_entries(needed, &results.added);
+            self.executor.run(kernel, &operations, results)?;
+            let Some(rejected) = results.rejected_entries.take() else { return Ok(()) };
+            changes.extend(self.hold_back(rejected, now)?);
+            let operations = planner::delete_unneeded_entries(&self.programmed, &mut results.added);
+            self.executor.run(kernel, &operations, results)?;
         }
     }
 
-    /// Tells the rules what they depend on.
-    pub(super) fn update_rules(&mut self, delta: Option<&Delta>, filled_before: [bool; IpSet::ALL.len()]) {
-        let filled = self.ledger.filled();
-        if !self.rules_outdated && filled == filled_before && delta.is_some_and(|d| !d.out_filter) {
-            return;
+    /// Holds back the Services that need rejected entries. Each stays as last programmed with success if it did not need
+    /// them, and is removed otherwise.
+    ///
+    /// # Errors
+    /// No Service needs the entries.
+    fn hold_back(&mut self, rejected: RejectedEntries, now: Instant) -> Result<ChangeSet, SyncError> {
+        let renderer = self.programmed.renderer();
+        let is_concerned = |ports: &_| rejected.are_needed_by(&renderer.service(ports));
+        let concerned = self.programmed.services().iter().filter(|(_, ports)| is_concerned(ports));
+        let held_back = |(name, _): (&NamespacedName, _)| {
+            let fallback = self.unconfirmed.last_confirmed(name).filter(|ports| !is_concerned(ports));
+            (name.clone(), self.pending.hold_back(name, fallback, &rejected.error, now))
+        };
+        let services: Vec<_> = concerned.map(held_back).collect();
+        if services.is_empty() {
+            return Err(rejected.error);
         }
-        self.rules_outdated = false;
-        let out_filter: Vec<&str> = self.ledger.out_filter().collect();
-        self.rules.set(Rules {
-            family: self.family,
-            options: &self.options,
-            on: &self.on,
-            filled,
+        Ok(self.update(Update { renderer: None, services }))
+    }
+
+    /// Reads the unverified virtual servers, but those of rejected Services whose next attempt is not due.
+    fn read_unverified(
+        &mut self,
+        kernel: &mut dyn IpvsKernel,
+        changes: &ChangeSet,
+        now: Instant,
+    ) -> Result<FoundServers, SyncError> {
+        let mut found = FoundServers::new();
+        for server in std::mem::take(&mut self.unverified) {
+            let transition = changes.servers.get(&server);
+            let is_changed = transition.is_some_and(|t| t.before.is_some() || t.after.is_some());
+            match self.programmed.owner(&server) {
+                Some(owner) if !is_changed && self.pending.is_waiting(owner, now) => {
+                    self.unverified.insert(server);
+                }
+                None if !is_changed && !self.programmed.may_delete(&server) => {}
+                _ => drop(found.insert(server, read_server(kernel, &server)?)),
+            }
+        }
+        Ok(found)
+    }
+
+    /// Compares the desired virtual servers with the kernel, and writes the differences. Virtual servers that no Service
+    /// needs remain in the snapshot. Returns the number of changes that restored what another process had changed.
+    fn compare_servers(
+        &mut self,
+        kernel: &mut dyn IpvsKernel,
+        snapshot: &mut FamilySnapshot,
+        now: Instant,
+        results: &mut Results,
+    ) -> Result<usize, SyncError> {
+        let (mut changes, mut restored) = (Vec::new(), 0);
+        for (name, ports) in self.programmed.services() {
+            for (server, spec) in self.programmed.owned_servers(name, ports) {
+                let found = snapshot.take_server(kernel, &server)?;
+                let draining = self.terminations.draining(&server);
+                let diff = ServerDiff::from_found(server, draining, found.as_ref(), Some(&spec));
+                if !self.unconfirmed.contains_server(&server) && !self.pending.is_rejected(name) {
+                    restored += diff.changes.len();
+                }
+                self.terminations.set(server, diff.draining, now);
+                changes.extend(diff.changes);
+            }
+            if changes.len() >= CHANGES_PER_SEND {
+                let operation = Operation::ChangeServers(std::mem::take(&mut changes));
+                self.executor.run(kernel, &[operation], results)?;
+            }
+        }
+        self.executor.run(kernel, &[Operation::ChangeServers(changes)], results)?;
+        Ok(restored)
+    }
+
+    /// Executes a plan. Returns its operations.
+    fn run(
+        &mut self,
+        kernel: &mut dyn IpvsKernel,
+        plan: Plan,
+        now: Instant,
+        results: &mut Results,
+    ) -> Result<Vec<Operation>, SyncError> {
+        for (server, draining) in plan.draining {
+            self.terminations.set(server, draining, now);
+        }
+        let executed = self.executor.run(kernel, &plan.operations, results);
+        for rejected in &results.rejected_addresses {
+            self.unconfirmed.add_address(rejected.address);
+        }
+        executed.map(|()| plan.operations)
+    }
+
+    /// Retries rejected changes once, from what the kernel has: the object may have existed, or been deleted, before.
+    /// A Service that is rejected again is isolated; the isolation of the other `tried` Services ends.
+    ///
+    /// # Errors
+    /// A rejection that no Service explains.
+    fn retry_rejected(
+        &mut self,
+        kernel: &mut dyn IpvsKernel,
+        tried: Vec<NamespacedName>,
+        now: Instant,
+        results: &mut Results,
+    ) -> Result<(), SyncError> {
+        let rejected = std::mem::take(&mut results.rejected_changes);
+        let mut changes: Vec<ServerChange> = Vec::new();
+        for server in rejected.servers() {
+            let found = read_server(kernel, server)?;
+            let desired = self.programmed.server(server);
+            let draining = self.terminations.draining(server);
+            let diff = ServerDiff::from_found(*server, draining, found.as_ref(), desired.as_ref());
+            self.terminations.set(*server, diff.draining, now);
+            changes.extend(diff.changes);
+        }
+        let mut rejected_again = RejectedChanges::default();
+        self.executor.change_servers(kernel, &changes, &mut rejected_again)?;
+        let (mut isolated, mut unexplained) = (BTreeSet::new(), None);
+        for (server, rejected) in rejected_again {
+            match self.programmed.owner(&server) {
+                Some(owner) if !rejected.is_node_error => {
+                    self.pending.reject(owner, &rejected.error, now);
+                    isolated.insert(owner.clone());
+                    self.unverified.insert(server);
+                }
+                owner => {
+                    self.unverified.extend(owner.map(|_| server));
+                    unexplained = Some(rejected.error);
+                }
+            }
+        }
+        tried.iter().filter(|name| !isolated.contains(*name)).for_each(|name| self.pending.accept(name));
+        unexplained.map_or(Ok(()), Err)
+    }
+
+    /// Deletes the draining real servers whose connections have ended.
+    fn delete_drained(
+        &mut self,
+        kernel: &mut dyn IpvsKernel,
+        now: Instant,
+        results: &mut Results,
+    ) -> Result<(), SyncError> {
+        let mut changes = Vec::new();
+        for server in self.terminations.due(now) {
+            let found =
+                kernel.real_servers(&server).map_err(cannot("count the connections of real servers"))?;
+            let ended = self.terminations.check(&server, &found, now);
+            changes.extend(ended.into_iter().map(|real| ServerChange::DeleteRealServer(server, real)));
+        }
+        self.executor.run(kernel, &[Operation::ChangeServers(changes)], results)?;
+        self.retry_rejected(kernel, Vec::new(), now, results)
+    }
+
+    fn set_rules(&mut self, inputs: Inputs<'_>) {
+        let references = self.programmed.references();
+        let out_filter: Vec<&str> = references.out_filter().collect();
+        self.executor.rules.set_rules(Rules {
+            family: self.programmed.family(),
+            options: inputs.options,
+            facts: inputs.facts,
+            filled: references.filled(),
             out_filter: &out_filter,
         });
     }
 
-    pub(super) fn write_rules(&mut self, tables: &[Table], progress: &mut Progress) -> Result<(), SyncError> {
-        for (table, wrote) in self.rules.write(tables)? {
-            progress.lines += wrote.lines;
-            progress.repaired += wrote.repaired;
-            progress.rules[place(table)] += wrote.lines;
+    /// Makes the next sync a full one.
+    fn mark_unverified(&mut self) {
+        if self.sync_state == SyncState::InSync {
+            self.sync_state = SyncState::Unverified;
         }
-        Ok(())
     }
 
-    /// A virtual server as a Service that is not being changed has it.
-    pub(super) fn server_of(
-        &self,
-        owner: &NamespacedName,
-        key: &VirtualServer,
-        renderer: &Renderer,
-    ) -> Option<Server> {
-        let ports = self.programmed.get(owner)?;
-        renderer.service(ports).server(key).cloned()
+    /// Prepares for an audit: notes the objects written from now on. Returns false if the next sync is a full one anyway.
+    pub(super) fn begin_audit(&mut self) -> bool {
+        let is_in_sync = self.sync_state == SyncState::InSync;
+        self.executor.audit_writes = is_in_sync.then(AuditWrites::default);
+        is_in_sync
     }
 
-    /// What is to be written of a Service: what is desired, what it is to be instead, or nothing.
-    fn wanted(&self, desired: &Desired, name: &NamespacedName) -> Option<Arc<[ServicePort]>> {
-        if let Some(instead) = self.withheld.get(name) {
-            return instead.clone();
+    /// Compares the result of an audit with what was written; the next sync restores the differences. Returns true if
+    /// there are any.
+    pub(super) fn end_audit(&mut self, snapshot: &AuditSnapshot) -> bool {
+        let Some(writes) = self.executor.audit_writes.take() else { return false };
+        if self.sync_state != SyncState::InSync {
+            return false;
         }
-        let ports = desired.services().get(name)?;
-        self.concerns(ports).then(|| Arc::clone(ports))
-    }
-
-    /// Whether a Service is served in this family.
-    fn concerns(&self, ports: &[ServicePort]) -> bool {
-        ports.iter().any(|p| p.family == self.family)
-    }
-
-    /// Whether a virtual server that nobody wants is ours to delete.
-    pub(super) fn may_delete(&self, server: &VirtualServer) -> bool {
-        Family::from_address(server.address) == self.family
-            && !self.exclude.iter().any(|net| net.contains(&server.address))
-    }
-
-    fn same(&self, a: &[ServicePort], b: &[ServicePort]) -> bool {
-        let of_family = |p: &&ServicePort| p.family == self.family;
-        a.iter().filter(of_family).eq(b.iter().filter(of_family))
+        let mut drift = audit::compare(snapshot, &self.programmed, &self.terminations, &writes);
+        drift.servers.retain(|server| !self.unverified.contains(server));
+        let has_drift = !drift.servers.is_empty() || drift.entries_or_addresses;
+        self.unverified.extend(drift.servers);
+        if drift.entries_or_addresses {
+            self.mark_unverified();
+        }
+        has_drift
     }
 }

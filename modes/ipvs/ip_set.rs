@@ -1,49 +1,51 @@
-//! The sets that the rules of IPVS mode match against. Names and types are kube-proxy's, and public.
+//! The ipsets that the rules of IPVS mode match against. Their names and types are kube-proxy's, and public.
+
+use std::ops::{Index, IndexMut};
 
 use portcullis_cluster::{Family, Protocol};
 use portcullis_netlink::ipset::{NAME_MOST, SetType};
 
-/// A set. Each is there once a family.
+/// An ipset. Each exists once per family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum IpSet {
-    /// Endpoints on this node, which may meet themselves through a Service.
+    /// Endpoints on this node, with themselves as client: connections that need hairpin masquerading.
     LoopBack,
-    /// ClusterIPs with their ports.
+    /// ClusterIPs with ports.
     ClusterIp,
-    /// External IPs with their ports.
+    /// External IPs with ports.
     ExternalIp,
-    /// The same, of Services with external traffic policy Local.
+    /// External IPs with ports, of Services with external traffic policy Local.
     ExternalIpLocal,
-    /// Addresses of load balancers with their ports.
+    /// Load balancer IPs with ports.
     LoadBalancer,
-    /// Those of them that have source ranges.
+    /// Load balancer IPs with ports, of Services with source ranges.
     LoadBalancerFirewall,
-    /// Those of them whose Services have external traffic policy Local.
+    /// Load balancer IPs with ports, of Services with external traffic policy Local.
     LoadBalancerLocal,
-    /// Single sources that may use a load balancer's address.
+    /// Source IPs that may connect to a load balancer IP with source ranges.
     LoadBalancerSourceIp,
-    /// Blocks of sources that may use a load balancer's address.
+    /// Source ranges that may connect to a load balancer IP.
     LoadBalancerSourceCidr,
-    /// Node ports of TCP.
+    /// TCP node ports.
     NodePortTcp,
-    /// Those of them whose Services have external traffic policy Local.
+    /// TCP node ports of Services with external traffic policy Local.
     NodePortLocalTcp,
-    /// Node ports of UDP.
+    /// UDP node ports.
     NodePortUdp,
-    /// Those of them whose Services have external traffic policy Local.
+    /// UDP node ports of Services with external traffic policy Local.
     NodePortLocalUdp,
-    /// Node ports of SCTP, with the addresses that serve them.
+    /// SCTP node ports, with node addresses.
     NodePortSctp,
-    /// Those of them whose Services have external traffic policy Local.
+    /// SCTP node ports of Services with external traffic policy Local, with node addresses.
     NodePortLocalSctp,
-    /// Ports on which load balancers ask for the health of Services.
+    /// Health check node ports of Services.
     HealthCheckNodePort,
     /// All addresses of `kube-ipvs0`.
     IpvsIps,
 }
 
 impl IpSet {
-    /// All of them, in the order of their numbers: exceptions stand behind what they are exceptions to.
+    /// All sets in declaration order. Sets that narrow another, such as source ranges, come after it.
     pub const ALL: [IpSet; 17] = [
         IpSet::LoopBack,
         IpSet::ClusterIp,
@@ -87,7 +89,7 @@ impl IpSet {
         }
     }
 
-    /// Its name in a family, cut to what a name may have.
+    /// Returns the name in a family, truncated to the longest possible.
     pub fn name(self, family: Family) -> String {
         let prefix = match family {
             Family::V4 => "KUBE-",
@@ -98,12 +100,12 @@ impl IpSet {
         name
     }
 
-    /// Its type.
+    /// Returns the type.
     pub fn set_type(self) -> SetType {
         self.row().1
     }
 
-    /// The set that holds the node ports of a protocol.
+    /// Returns the set for the node ports of a protocol.
     pub fn node_ports(protocol: Protocol) -> IpSet {
         match protocol {
             Protocol::Tcp => IpSet::NodePortTcp,
@@ -112,7 +114,7 @@ impl IpSet {
         }
     }
 
-    /// The set that holds those of them whose Services have external traffic policy Local.
+    /// Returns the set for the node ports of Services with external traffic policy Local.
     pub(super) fn local_node_ports(protocol: Protocol) -> IpSet {
         match protocol {
             Protocol::Tcp => IpSet::NodePortLocalTcp,
@@ -120,10 +122,29 @@ impl IpSet {
             Protocol::Sctp => IpSet::NodePortLocalSctp,
         }
     }
+}
 
-    /// Its place in [`IpSet::ALL`].
-    pub(super) fn at(self) -> usize {
-        self as usize
+/// One value for each set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct PerSet<T>([T; IpSet::ALL.len()]);
+
+impl<T> PerSet<T> {
+    pub(super) fn from_fn(value: impl FnMut(IpSet) -> T) -> Self {
+        PerSet(IpSet::ALL.map(value))
+    }
+}
+
+impl<T> Index<IpSet> for PerSet<T> {
+    type Output = T;
+
+    fn index(&self, set: IpSet) -> &T {
+        &self.0[set as usize]
+    }
+}
+
+impl<T> IndexMut<IpSet> for PerSet<T> {
+    fn index_mut(&mut self, set: IpSet) -> &mut T {
+        &mut self.0[set as usize]
     }
 }
 
@@ -132,7 +153,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_fit() {
+    fn long_names_are_truncated() {
         for (family, set, name) in [
             (Family::V4, IpSet::LoadBalancerSourceCidr, "KUBE-LOAD-BALANCER-SOURCE-CIDR"),
             (Family::V6, IpSet::LoadBalancerSourceCidr, "KUBE-6-LOAD-BALANCER-SOURCE-CID"),
@@ -144,9 +165,9 @@ mod tests {
     }
 
     #[test]
-    fn each_stands_at_its_place() {
+    fn all_sets_are_in_declaration_order() {
         for (i, set) in IpSet::ALL.into_iter().enumerate() {
-            assert_eq!(set.at(), i, "{set:?}");
+            assert_eq!(set as usize, i, "{set:?}");
         }
     }
 }

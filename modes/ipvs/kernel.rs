@@ -1,6 +1,6 @@
-//! What the engine needs of IPVS, ipset and route netlink, so that tests can fake them.
+//! The kernel interfaces of IPVS mode as traits, so that tests can replace them: ip_vs, ipset and rtnetlink.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use portcullis_cluster::Family;
 use portcullis_netlink::Result;
@@ -11,74 +11,74 @@ use portcullis_netlink::ipset::SetEntry;
 
 use super::ip_set::IpSet;
 
-/// The link that bears the virtual addresses.
+/// The dummy interface with the addresses of Services, which makes the node accept their packets.
 pub const DUMMY_INTERFACE: &str = "kube-ipvs0";
 
-/// Reads what the kernel holds.
+/// Reads the objects of IPVS mode from the kernel.
 pub trait IpvsReader: Send {
-    /// All virtual servers at addresses, of both families.
+    /// Returns all virtual servers that have an address, of both families.
     ///
     /// # Errors
-    /// The kernel could not be asked.
+    /// The kernel could not be read.
     fn virtual_servers(&mut self) -> Result<Vec<(VirtualServer, VirtualServerConfig)>>;
 
-    /// How one virtual server balances; `None` if it is not there.
+    /// Returns the configuration of a virtual server; `None` if it is missing.
     ///
     /// # Errors
-    /// The kernel could not be asked.
+    /// The kernel could not be read.
     fn virtual_server(&mut self, server: &VirtualServer) -> Result<Option<VirtualServerConfig>>;
 
-    /// What each virtual server at addresses counted, of both families.
+    /// Returns the counters of all virtual servers that have an address, of both families.
     ///
     /// # Errors
-    /// The kernel could not be asked.
+    /// The kernel could not be read.
     fn statistics(&mut self) -> Result<Vec<(VirtualServer, Statistics)>>;
 
-    /// What is behind a virtual server; nothing if it is not there.
+    /// Returns the real servers of a virtual server; none if it is missing.
     ///
     /// # Errors
-    /// The kernel could not be asked.
+    /// The kernel could not be read.
     fn real_servers(&mut self, server: &VirtualServer) -> Result<Vec<RealServerState>>;
 
-    /// The entries of a set; none if it is not there.
+    /// Returns the entries of a set; none if it is missing.
     ///
     /// # Errors
-    /// The kernel could not be asked.
+    /// The kernel could not be read.
     fn entries(&mut self, set: IpSet, family: Family) -> Result<Vec<SetEntry>>;
 
-    /// The addresses of [`LINK`], of both families; none if it is not there.
+    /// Returns the addresses of [`DUMMY_INTERFACE`], of both families; none if it is missing.
     ///
     /// # Errors
-    /// The kernel could not be asked.
+    /// The kernel could not be read.
     fn addresses(&mut self) -> Result<Vec<IpAddr>>;
 }
 
-/// The kernel of one network namespace. One for both families.
+/// The kernel of one network namespace, for both families.
 pub trait IpvsKernel: IpvsReader {
-    /// Another view of it, for a thread of its own.
+    /// Returns a reader for another thread.
     fn reader(&self) -> Box<dyn IpvsReader>;
 
-    /// Makes changes in order, as few sends as possible. Each that the kernel refuses is given to `rejected` by
-    /// its position, and the others are made.
+    /// Applies changes in order, in as few sends as possible. Calls `rejected` with the position of each change that
+    /// the kernel rejects; the rest is applied.
     ///
     /// # Errors
-    /// The kernel could not be told, so some changes may be made and others not.
+    /// The kernel could not be reached. Some of the changes may be applied.
     fn change_servers(
         &mut self,
         changes: &[ServerChange],
         rejected: &mut dyn FnMut(usize, portcullis_netlink::Error),
     ) -> Result<()>;
 
-    /// Makes a set, if it is not there as it must be.
+    /// Creates a set if it is missing or has another type.
     ///
     /// # Errors
-    /// The kernel refuses, or has one of this name and another type which rules refer to.
+    /// The kernel rejects it, or has a set of this name and another type that rules refer to.
     fn ensure_set(&mut self, set: IpSet, family: Family) -> Result<()>;
 
-    /// Adds entries to a set, and deletes others. To add one that is there, or to delete one that is not, is fine.
+    /// Deletes entries from a set and adds others. Adding an entry that exists or deleting a missing one is no error.
     ///
     /// # Errors
-    /// The kernel refuses one of them, as when the set is full.
+    /// The kernel rejects an entry, for example because the set is full.
     fn change_set(
         &mut self,
         set: IpSet,
@@ -87,12 +87,12 @@ pub trait IpvsKernel: IpvsReader {
         deleted: &[SetEntry],
     ) -> Result<()>;
 
-    /// Adds addresses to [`LINK`], which is made if it is not there, and deletes others. To add one that is there,
-    /// or to delete one that is not, is fine. Each that the kernel refuses is given to `rejected`, and the others are
-    /// changed.
+    /// Deletes addresses of [`DUMMY_INTERFACE`] and adds others; creates the interface if it is missing. Adding an
+    /// address that exists or deleting a missing one is no error. Calls `rejected` for each address that the kernel
+    /// rejects; the rest is changed.
     ///
     /// # Errors
-    /// The kernel could not be told, or makes no such link.
+    /// The kernel could not be reached, or cannot create the interface.
     fn change_addresses(
         &mut self,
         added: &[IpAddr],
@@ -101,25 +101,25 @@ pub trait IpvsKernel: IpvsReader {
     ) -> Result<()>;
 }
 
-/// One change of virtual or real servers.
+/// A change of a virtual server or one of its real servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServerChange {
-    /// A new virtual server, with nothing behind it.
+    /// Adds a virtual server without real servers.
     AddServer(VirtualServer, VirtualServerConfig),
-    /// Another way to balance.
+    /// Changes the configuration of a virtual server.
     SetServer(VirtualServer, VirtualServerConfig),
-    /// No virtual server, nor what is behind it.
+    /// Deletes a virtual server with its real servers.
     DeleteServer(VirtualServer),
-    /// One more behind it.
+    /// Adds a real server.
     AddRealServer(VirtualServer, RealServer),
-    /// Another weight.
+    /// Changes the weight of a real server.
     SetRealServer(VirtualServer, RealServer),
-    /// One less behind it, by address and port.
-    DeleteRealServer(VirtualServer, IpAddr, u16),
+    /// Deletes a real server.
+    DeleteRealServer(VirtualServer, SocketAddr),
 }
 
 impl ServerChange {
-    /// The virtual server that it concerns.
+    /// Returns the virtual server that is changed.
     pub fn server(&self) -> &VirtualServer {
         match self {
             ServerChange::AddServer(server, _)
@@ -127,7 +127,7 @@ impl ServerChange {
             | ServerChange::DeleteServer(server)
             | ServerChange::AddRealServer(server, _)
             | ServerChange::SetRealServer(server, _)
-            | ServerChange::DeleteRealServer(server, ..) => server,
+            | ServerChange::DeleteRealServer(server, _) => server,
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The kernel of this network namespace, over netlink: no tool is needed but iptables.
+//! [`IpvsKernel`] over netlink, for the network namespace of the calling thread.
 
 use std::net::IpAddr;
 
@@ -23,17 +23,17 @@ pub struct NetlinkKernel {
     servers: IpVs,
     sets: IpSets,
     interfaces: Rtnetlink,
-    /// Changes on their way, a send at a time.
+    /// The changes of the next send.
     batch: ServerBatch,
     /// The index of [`LINK`], where it is known.
     link: Option<u32>,
 }
 
 impl NetlinkKernel {
-    /// Opens it; `None` if IPVS is not loaded.
+    /// Opens the sockets; `None` if IPVS is not loaded.
     ///
     /// # Errors
-    /// The kernel has no ipset, or cannot be asked.
+    /// The kernel has no ipset, or could not be reached.
     pub fn open() -> Result<Option<Self>> {
         let Some(servers) = IpVs::open()? else { return Ok(None) };
         let (sets, interfaces) = (IpSets::open_or_load()?, Rtnetlink::open()?);
@@ -41,24 +41,24 @@ impl NetlinkKernel {
         Ok(Some(NetlinkKernel { servers, sets, interfaces, batch, link: None }))
     }
 
-    /// Sets how long the kernel keeps connections.
+    /// Sets the timeouts of connections.
     ///
     /// # Errors
-    /// The kernel refuses.
+    /// The kernel rejects them.
     pub fn set_timeouts(&mut self, timeouts: Timeouts) -> Result<()> {
         self.servers.set_timeouts(timeouts)
     }
 
-    /// Makes the link that bears the virtual addresses, if it is not there.
+    /// Creates [`DUMMY_INTERFACE`] if it is missing.
     ///
     /// # Errors
-    /// The kernel has no dummy links.
+    /// The kernel has no dummy interfaces.
     pub fn ensure_link(&mut self) -> Result<()> {
         self.link = Some(self.interfaces.add_link_dummy(DUMMY_INTERFACE)?);
         Ok(())
     }
 
-    /// Adds and deletes addresses on the link of this index.
+    /// Deletes and adds addresses of the interface with this index.
     fn change_addresses_on(
         &mut self,
         link: u32,
@@ -108,15 +108,15 @@ impl IpvsReader for NetlinkKernel {
     fn addresses(&mut self) -> Result<Vec<IpAddr>> {
         let Some(link) = self.interfaces.link_index(DUMMY_INTERFACE)? else { return Ok(Vec::new()) };
         let addresses = self.interfaces.link_addresses(link)?.into_iter().map(|net| net.addr());
-        // The kernel's own, where somebody set the link up.
+        // The kernel adds a link-local address if another process sets the interface up.
         Ok(addresses.filter(|address| !is_link_local(*address)).collect())
     }
 }
 
 impl IpvsKernel for NetlinkKernel {
     fn reader(&self) -> Box<dyn IpvsReader> {
-        // Its sockets are opened by the thread that looks: here that would cost the sync.
-        Box::new(Late(None))
+        // The other thread opens the sockets, so that the sync does not wait for them.
+        Box::new(LazyReader(None))
     }
 
     fn change_servers(
@@ -134,8 +134,8 @@ impl IpvsKernel for NetlinkKernel {
                 ServerChange::DeleteServer(server) => batch.delete_virtual_server(server)?,
                 ServerChange::AddRealServer(server, real) => batch.add_real_server(server, real)?,
                 ServerChange::SetRealServer(server, real) => batch.set_real_server(server, real)?,
-                ServerChange::DeleteRealServer(server, address, port) => {
-                    batch.delete_real_server(server, *address, *port)?;
+                ServerChange::DeleteRealServer(server, address) => {
+                    batch.delete_real_server(server, address.ip(), address.port())?;
                 }
             }
             if batch.size() >= SEND || i + 1 == changes.len() {
@@ -156,7 +156,7 @@ impl IpvsKernel for NetlinkKernel {
         if create()? != Created::Different {
             return Ok(());
         }
-        // Of another version, or somebody else's by mistake: it may go unless rules still use it.
+        // A set of this name is one of kube-proxy's or ours, so it is replaced unless rules still use it.
         const ACTION: &str = "replace the ipset of this name, which has another type, while rules use it";
         match self.sets.destroy(&name)? {
             Destroyed::InUse => {
@@ -179,13 +179,13 @@ impl IpvsKernel for NetlinkKernel {
         let result = self.sets.change(&name, added.iter().copied(), deleted.iter().copied());
         match result {
             Err(error) if error.is_set_full() => {
-                // kube-proxy ends here: no Service beyond the limit is served right.
+                // kube-proxy stops here, and the Services beyond the limit do not work.
                 let header = self.sets.header(&name)?;
                 let held = header.and_then(|header| header.maxelem).unwrap_or(DEFAULT_MAXELEM);
                 let needed = u32::try_from(added.len()).unwrap_or(u32::MAX).saturating_add(held);
                 let maxelem = needed.checked_next_power_of_two().unwrap_or(u32::MAX);
                 self.sets.enlarge(&name, set.set_type(), in_netlink(family), maxelem)?;
-                tracing::warn!(set = name, maxelem, "an ipset was full, and is larger now");
+                tracing::warn!(set = name, maxelem, "ipset was full; increased its maximum size");
                 self.sets.change(&name, added.iter().copied(), deleted.iter().copied())
             }
             result => result,
@@ -203,7 +203,7 @@ impl IpvsKernel for NetlinkKernel {
             None => *self.link.insert(self.interfaces.add_link_dummy(DUMMY_INTERFACE)?),
         };
         match self.change_addresses_on(link, added, deleted, rejected) {
-            // Somebody deleted the link, and its addresses with it.
+            // Another process deleted the interface.
             Err(error) if error.errno() == Some(libc::ENODEV) => {
                 let link = *self.link.insert(self.interfaces.add_link_dummy(DUMMY_INTERFACE)?);
                 self.change_addresses_on(link, added, deleted, rejected)
@@ -213,12 +213,12 @@ impl IpvsKernel for NetlinkKernel {
     }
 }
 
-/// A view that is opened by the thread which first looks.
-struct Late(Option<NetlinkKernel>);
+/// A reader that opens its sockets at the first read.
+struct LazyReader(Option<NetlinkKernel>);
 
-impl Late {
+impl LazyReader {
     fn kernel(&mut self) -> Result<&mut NetlinkKernel> {
-        const ACTION: &str = "look at the virtual servers: IPVS is no longer loaded";
+        const ACTION: &str = "read the virtual servers: IPVS is no longer loaded";
         if self.0.is_none() {
             self.0 = NetlinkKernel::open()?;
         }
@@ -226,7 +226,7 @@ impl Late {
     }
 }
 
-impl IpvsReader for Late {
+impl IpvsReader for LazyReader {
     fn virtual_servers(&mut self) -> Result<Vec<(VirtualServer, VirtualServerConfig)>> {
         self.kernel()?.virtual_servers()
     }

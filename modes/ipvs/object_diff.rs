@@ -1,4 +1,4 @@
-//! How two states differ, told Service by Service. Rules are compared as in
+//! The differences between rendered objects and those of the kernel, by Service. Rules are compared as in
 //! [iptables mode](crate::iptables::differences).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -8,24 +8,24 @@ use portcullis_cluster::NamespacedName;
 use super::kernel::DUMMY_INTERFACE;
 use super::objects::{IpvsObjects, address_line, server_lines};
 
-/// What differs of one Service in one place.
+/// The differences of one Service in one place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectDifference {
-    /// The Service; `None` for what no Service wants.
+    /// The Service; `None` for objects that no Service needs.
     pub service: Option<NamespacedName>,
-    /// Where: virtual servers, a set, the link.
+    /// The place: the virtual servers, a set, or the dummy interface.
     pub place: String,
-    /// The lines that should be there.
+    /// The rendered lines.
     pub wanted: Vec<String>,
-    /// The lines that are.
+    /// The lines of the kernel.
     pub found: Vec<String>,
 }
 
-/// Lines that should be there, and lines that are.
+/// Rendered lines, and lines of the kernel.
 type Sides = (Vec<String>, Vec<String>);
 
-/// How `found` differs from `wanted`, by Service and place: what no Service wants comes first. In sets and on the
-/// link, what is as it should be is left out; of a virtual server that differs, all is shown.
+/// Returns the differences between `wanted` and `found`, by Service and place; objects that no Service needs come first.
+/// A virtual server that differs is shown as a whole; of sets and addresses, only the differences are shown.
 pub fn object_differences(wanted: &IpvsObjects, found: &IpvsObjects) -> Vec<ObjectDifference> {
     let mut all: BTreeMap<(Option<NamespacedName>, String), Sides> = BTreeMap::new();
     let mut note = |service: Option<&NamespacedName>, place: String, line: String, is_wanted: bool| {
@@ -38,8 +38,8 @@ pub fn object_differences(wanted: &IpvsObjects, found: &IpvsObjects) -> Vec<Obje
         if sides[0].0 == sides[1].0 {
             continue;
         }
-        for (served, is_wanted) in sides {
-            for line in served.iter().flat_map(|s| lines(&server_lines(key, s))) {
+        for (spec, is_wanted) in sides {
+            for line in spec.iter().flat_map(|spec| lines(&server_lines(key, spec))) {
                 note(owners.servers.get(key), "virtual servers".into(), line, is_wanted);
             }
         }
@@ -53,11 +53,10 @@ pub fn object_differences(wanted: &IpvsObjects, found: &IpvsObjects) -> Vec<Obje
             is_wanted,
         );
     }
-    let nothing = BTreeSet::new();
+    let empty = BTreeSet::new();
     for key in keys(&wanted.sets, &found.sets) {
         let (family, set) = *key;
-        let (wanted, found) =
-            (wanted.sets.get(key).unwrap_or(&nothing), found.sets.get(key).unwrap_or(&nothing));
+        let (wanted, found) = (wanted.sets.get(key).unwrap_or(&empty), found.sets.get(key).unwrap_or(&empty));
         for entry in wanted.symmetric_difference(found) {
             let name = set.name(family);
             let line = format!("add {name} {entry}");
@@ -87,30 +86,31 @@ mod tests {
     use portcullis_cluster::Family;
 
     use super::super::ip_set::IpSet;
-    use super::super::objects::ServerSpec;
+    use super::super::service_objects::ServerSpec;
     use super::*;
 
-    /// A virtual server with these behind it, and a ClusterIP that is bound and in its set if it is to be.
-    fn state(behind: &[u8], bound: bool) -> IpvsObjects {
-        let mut state = IpvsObjects::default();
+    /// A virtual server with these real servers. Its address is on the dummy interface and in a set if `has_address`.
+    fn objects(real_servers: &[u8], has_address: bool) -> IpvsObjects {
+        let mut objects = IpvsObjects::default();
         let address = IpAddr::from([10, 96, 0, 1]);
         let key = VirtualServer { protocol: 6, address, port: 80 };
         let real = |last: &u8| RealServer { address: IpAddr::from([10, 0, 0, *last]), port: 8080, weight: 1 };
         let config = VirtualServerConfig::new("rr", portcullis_netlink::Family::V4);
-        state.servers.insert(key, ServerSpec { config, real: behind.iter().map(real).collect() });
+        let real_servers = real_servers.iter().map(real).collect();
+        objects.servers.insert(key, ServerSpec { config, real_servers });
         let entry = SetEntry::Ip(address);
-        if bound {
-            state.addresses.insert(address);
-            state.sets.insert((Family::V4, IpSet::IpvsIps), [entry].into());
+        if has_address {
+            objects.addresses.insert(address);
+            objects.sets.insert((Family::V4, IpSet::IpvsIps), [entry].into());
         }
         let service = NamespacedName::new("default", "web");
-        state.owners.servers.insert(key, service.clone());
-        state.owners.addresses.insert(address, service.clone());
-        state.owners.entries.insert((Family::V4, IpSet::IpvsIps, entry), service);
-        state
+        objects.owners.servers.insert(key, service.clone());
+        objects.owners.addresses.insert(address, service.clone());
+        objects.owners.entries.insert((Family::V4, IpSet::IpvsIps, entry), service);
+        objects
     }
 
-    fn told(wanted: &IpvsObjects, found: &IpvsObjects) -> Vec<String> {
+    fn lines_of(wanted: &IpvsObjects, found: &IpvsObjects) -> Vec<String> {
         let line = |d: ObjectDifference| {
             let service = d.service.map_or("-".to_owned(), |s| s.to_string());
             format!("{service} | {} | {} | {}", d.place, d.wanted.join(", "), d.found.join(", "))
@@ -119,10 +119,10 @@ mod tests {
     }
 
     #[test]
-    fn differences_are_told_by_service() {
-        assert_eq!(told(&state(&[1], true), &state(&[1], true)), [""; 0]);
+    fn differences_are_grouped_by_service() {
+        assert_eq!(lines_of(&objects(&[1], true), &objects(&[1], true)), [""; 0]);
         assert_eq!(
-            told(&state(&[1], true), &state(&[2], false)),
+            lines_of(&objects(&[1], true), &objects(&[2], false)),
             [
                 "default/web | addresses of kube-ipvs0 | inet 10.96.0.1/32 | ",
                 "default/web | ipset KUBE-IPVS-IPS | add KUBE-IPVS-IPS 10.96.0.1 | ",
@@ -131,8 +131,11 @@ mod tests {
                  -a -t 10.96.0.1:80 -r 10.0.0.2:8080 -m -w 1",
             ]
         );
-        let mut more = state(&[1], true);
+        let mut more = objects(&[1], true);
         more.addresses.insert(IpAddr::from([10, 96, 0, 9]));
-        assert_eq!(told(&state(&[1], true), &more), ["- | addresses of kube-ipvs0 |  | inet 10.96.0.9/32"]);
+        assert_eq!(
+            lines_of(&objects(&[1], true), &more),
+            ["- | addresses of kube-ipvs0 |  | inet 10.96.0.9/32"]
+        );
     }
 }

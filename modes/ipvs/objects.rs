@@ -1,4 +1,4 @@
-//! Everything that the mode has in the kernel, as one value: what `render` prints and `diff` compares.
+//! All kernel objects of IPVS mode as one value, which `render` prints and `diff` compares.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{self, Write};
@@ -11,162 +11,144 @@ use portcullis_netlink::ip_vs::{
 };
 use portcullis_netlink::ipset::{SetEntry, SetType};
 
+use super::errors::cannot;
 use super::ip_set::IpSet;
 use super::kernel::IpvsReader;
-use super::ledger::{Delta, Ledger};
 use super::options::IpvsOptions;
+use super::references::{ReferenceChanges, References};
 use super::renderer::Renderer;
+use super::rule_sync::TABLES;
 use super::rules::{self, Rules};
-use super::write::asked;
-use crate::iptables::{self, RuleSet, Table};
+use super::service_objects::ServerSpec;
+use crate::iptables::{IptablesKernel, RuleSet, Table};
 use crate::mode::SyncError;
 use crate::node_facts::NodeFacts;
 use crate::options::Options;
 
-/// A virtual server, and what is behind it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ServerSpec {
-    /// How it balances.
-    pub config: VirtualServerConfig,
-    /// What is behind it.
-    pub real: BTreeSet<RealServer>,
-}
-
-/// What the mode has in the kernel for some families, or should have.
+/// The kernel objects of IPVS mode for some families, rendered or read from the kernel.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IpvsObjects {
     /// The virtual servers.
     pub servers: BTreeMap<VirtualServer, ServerSpec>,
-    /// The entries of the sets, each of which is there once a family.
+    /// The entries of the ipsets.
     pub sets: BTreeMap<(Family, IpSet), BTreeSet<SetEntry>>,
     /// The addresses of `kube-ipvs0`.
     pub addresses: BTreeSet<IpAddr>,
-    /// The rules of iptables by family.
+    /// The iptables rules by family.
     pub rules: BTreeMap<Family, RuleSet>,
-    /// Which Service has what, as far as that is known.
+    /// The Services of the objects; empty if they were read from the kernel.
     pub owners: Owners,
 }
 
-/// Which Service virtual servers, addresses and entries are for. What several Services share is the first one's.
+/// The Services that own virtual servers, addresses and entries. The first Service owns an object that several share.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Owners {
-    /// Of virtual servers.
+    /// Owners of virtual servers.
     pub servers: BTreeMap<VirtualServer, NamespacedName>,
-    /// Of addresses.
+    /// Owners of addresses.
     pub addresses: BTreeMap<IpAddr, NamespacedName>,
-    /// Of entries.
+    /// Owners of entries.
     pub entries: BTreeMap<(Family, IpSet, SetEntry), NamespacedName>,
 }
 
 impl IpvsObjects {
-    /// What must be in the kernel for a desired state.
+    /// Renders the objects of a desired state.
     pub fn render(
         desired: &Desired,
         families: &[Family],
         ipvs: &IpvsOptions,
         options: &Options,
-        on: &NodeFacts,
+        facts: &NodeFacts,
     ) -> IpvsObjects {
-        let mut state = IpvsObjects::default();
+        let mut objects = IpvsObjects::default();
         for family in families {
-            state.render_family(desired, *family, ipvs, options, on);
+            let renderer = Renderer::new(*family, ipvs.scheduler, options, facts);
+            objects.render_family(desired, &renderer, options, facts);
         }
-        state
+        objects
     }
 
     fn render_family(
         &mut self,
         desired: &Desired,
-        family: Family,
-        ipvs: &IpvsOptions,
+        renderer: &Renderer,
         options: &Options,
-        on: &NodeFacts,
+        facts: &NodeFacts,
     ) {
-        let renderer = Renderer::new(family, ipvs.scheduler, options, on);
-        let mut ledger = Ledger::default();
+        let family = renderer.family;
+        let mut references = References::default();
         for (name, ports) in desired.services() {
             let objects = renderer.service(ports);
-            ledger.add(name, &objects, &mut Delta::default());
+            references.add(name, &objects, &mut ReferenceChanges::default());
             for address in &objects.addresses {
                 self.owners.addresses.entry(*address).or_insert_with(|| name.clone());
             }
             for (set, entry) in &objects.entries {
                 self.owners.entries.entry((family, *set, *entry)).or_insert_with(|| name.clone());
             }
-            // By name, so the first to come is the one that is served.
-            for server in objects.servers {
-                self.owners.servers.entry(server.key).or_insert_with(|| name.clone());
-                let real = server.real.into_iter().collect();
-                self.servers.entry(server.key).or_insert(ServerSpec { config: server.config, real });
+            // Services are sorted by name, and the first one owns a virtual server.
+            for (server, spec) in objects.servers {
+                self.owners.servers.entry(server).or_insert_with(|| name.clone());
+                self.servers.entry(server).or_insert(spec);
             }
         }
         for set in IpSet::ALL {
-            self.sets.insert((family, set), ledger.entries(set).copied().collect());
+            self.sets.insert((family, set), references.entries(set).copied().collect());
         }
-        self.addresses.extend(ledger.addresses());
-        let out_filter: Vec<&str> = ledger.out_filter().collect();
-        let rules = Rules { family, options, on, filled: ledger.filled(), out_filter: &out_filter };
-        let mut set = RuleSet::default();
-        for table in super::rule_sync::TABLES {
-            for chain in table.built_in() {
-                set.chain(table, chain);
-            }
-        }
-        for jump in rules::jumps() {
-            set.add(jump.table, jump.from, &jump.rule);
-        }
-        for chain in rules.chains() {
-            set.chain(chain.table, chain.name).extend(chain.lines.lines().map(str::to_owned));
-        }
-        self.rules.insert(family, set);
+        self.addresses.extend(references.addresses());
+        let out_filter: Vec<&str> = references.out_filter().collect();
+        let rules = Rules { family, options, facts, filled: references.filled(), out_filter: &out_filter };
+        self.rules.insert(family, rule_set(rules));
     }
 
-    /// What is in the kernel. Virtual servers that belong to others by the operator's word are left out, and so
-    /// are real servers that take no new connections, as they only wait for the old ones to end, and those to which
-    /// packets are forwarded otherwise than this mode does it.
+    /// Reads the objects from the kernel. Leaves out virtual servers with excluded addresses, real servers that are
+    /// draining, and real servers with another forwarding method than this mode's.
     ///
     /// # Errors
-    /// The kernel or the tool of iptables cannot be asked.
+    /// The kernel could not be read, or iptables could not be run.
     pub fn read(
         kernel: &mut dyn IpvsReader,
-        iptables: &[(Family, Box<dyn iptables::IptablesKernel>)],
+        iptables: &[(Family, Box<dyn IptablesKernel>)],
         ipvs: &IpvsOptions,
     ) -> Result<IpvsObjects, SyncError> {
-        let mut state = IpvsObjects::default();
-        let of_family = |ip: &IpAddr| iptables.iter().any(|(family, _)| *family == Family::from_address(*ip));
-        let excluded = |ip: &IpAddr| ipvs.exclude_cidrs.iter().any(|net| net.contains(ip));
-        let asked = asked("read the virtual servers, ipsets and addresses");
-        for (key, config) in kernel.virtual_servers().map_err(&asked)? {
-            if of_family(&key.address) && !excluded(&key.address) {
-                let found = kernel.real_servers(&key).map_err(&asked)?.into_iter();
-                let works = found.filter(|s| s.server.weight > 0 && s.forwarding == MASQUERADING);
-                let real = works.map(|s| s.server).collect();
-                state.servers.insert(key, ServerSpec { config, real });
+        let mut objects = IpvsObjects::default();
+        let is_in_families =
+            |ip: &IpAddr| iptables.iter().any(|(family, _)| *family == Family::from_address(*ip));
+        let is_excluded = |ip: &IpAddr| ipvs.exclude_cidrs.iter().any(|net| net.contains(ip));
+        let error = cannot("read the virtual servers, ipsets and addresses");
+        for (server, config) in kernel.virtual_servers().map_err(&error)? {
+            if is_in_families(&server.address) && !is_excluded(&server.address) {
+                let mut found = kernel.real_servers(&server).map_err(&error)?;
+                found.retain(|state| state.server.weight > 0 && state.forwarding == MASQUERADING);
+                let mut real_servers: Vec<RealServer> = found.iter().map(|state| state.server).collect();
+                real_servers.sort_unstable();
+                objects.servers.insert(server, ServerSpec { config, real_servers });
             }
         }
-        state.addresses = kernel.addresses().map_err(&asked)?.into_iter().filter(of_family).collect();
-        for (family, tool) in iptables {
+        let addresses = kernel.addresses().map_err(&error)?;
+        objects.addresses = addresses.into_iter().filter(is_in_families).collect();
+        for (family, iptables) in iptables {
             for set in IpSet::ALL {
-                let entries = kernel.entries(set, *family).map_err(&asked)?;
-                state.sets.insert((*family, set), entries.into_iter().collect());
+                let entries = kernel.entries(set, *family).map_err(&error)?;
+                objects.sets.insert((*family, set), entries.into_iter().collect());
             }
-            let ours = |table: Table, chain: &str| rules::names(table).contains(&chain);
-            let set = RuleSet::read_chains(&**tool, &super::rule_sync::TABLES, ours)?;
-            state.rules.insert(*family, set);
+            let is_ours = |table: Table, chain: &str| rules::names(table).contains(&chain);
+            let rules = RuleSet::read_chains(&**iptables, &TABLES, is_ours)?;
+            objects.rules.insert(*family, rules);
         }
-        Ok(state)
+        Ok(objects)
     }
 
-    /// The virtual servers as `ipvsadm -Sn` prints them.
+    /// Returns the virtual servers in the format of `ipvsadm -Sn`.
     pub fn ipvsadm(&self) -> String {
         let mut text = String::new();
-        for (key, served) in &self.servers {
-            text += &server_lines(key, served);
+        for (server, spec) in &self.servers {
+            text += &server_lines(server, spec);
         }
         text
     }
 
-    /// The sets as `ipset save` prints them.
+    /// Returns the sets in the format of `ipset save`.
     pub fn ipset(&self) -> String {
         let mut text = String::new();
         for ((family, set), entries) in &self.sets {
@@ -179,7 +161,7 @@ impl IpvsObjects {
         text
     }
 
-    /// The addresses of `kube-ipvs0`, as `ip addr` prints them.
+    /// Returns the addresses of `kube-ipvs0` in the format of `ip address`.
     pub fn address_lines(&self) -> String {
         let mut text = String::new();
         for address in &self.addresses {
@@ -189,15 +171,32 @@ impl IpvsObjects {
     }
 }
 
-/// A virtual server and what is behind it, as `ipvsadm -Sn` prints it.
-pub fn server_lines(key: &VirtualServer, served: &ServerSpec) -> String {
-    let option = match i32::from(key.protocol) {
+/// Renders all rules of a family, with the built-in chains and their jumps.
+fn rule_set(rules: Rules<'_>) -> RuleSet {
+    let mut set = RuleSet::default();
+    for table in TABLES {
+        for chain in table.built_in() {
+            set.chain(table, chain);
+        }
+    }
+    for jump in rules::jumps() {
+        set.add(jump.table, jump.from, &jump.rule);
+    }
+    for chain in rules.chains() {
+        set.chain(chain.table, chain.name).extend(chain.lines.lines().map(str::to_owned));
+    }
+    set
+}
+
+/// Returns a virtual server and its real servers in the format of `ipvsadm -Sn`.
+pub fn server_lines(server: &VirtualServer, spec: &ServerSpec) -> String {
+    let option = match i32::from(server.protocol) {
         libc::IPPROTO_TCP => "-t",
         libc::IPPROTO_UDP => "-u",
         _ => "--sctp-service",
     };
-    let VirtualServerConfig { scheduler, flags, timeout, .. } = &served.config;
-    let at = SocketAddr::new(key.address, key.port);
+    let VirtualServerConfig { scheduler, flags, timeout, .. } = &spec.config;
+    let at = SocketAddr::new(server.address, server.port);
     let mut text = format!("-A {option} {at} -s {scheduler}");
     if flags & PERSISTENT != 0 {
         put(&mut text, format_args!(" -p {timeout}"));
@@ -212,14 +211,14 @@ pub fn server_lines(key: &VirtualServer, served: &ServerSpec) -> String {
         put(&mut text, format_args!(" -b {}", names.join(",")));
     }
     text.push('\n');
-    for real in &served.real {
-        let to = SocketAddr::new(real.address, real.port);
+    for real in &spec.real_servers {
+        let to = real.socket_address();
         put(&mut text, format_args!("-a {option} {at} -r {to} -m -w {}\n", real.weight));
     }
     text
 }
 
-/// An address as `ip addr` prints it.
+/// Returns an address in the format of `ip address`.
 pub fn address_line(address: &IpAddr) -> String {
     match address {
         IpAddr::V4(_) => format!("inet {address}/32"),
@@ -227,7 +226,7 @@ pub fn address_line(address: &IpAddr) -> String {
     }
 }
 
-/// The type of a set with what it was made with.
+/// Returns the type of a set and its parameters in the format of `ipset save`.
 fn header(set: IpSet, family: Family) -> String {
     let name = set.set_type().name();
     let family = match family {

@@ -1,14 +1,13 @@
-//! What the operator decides for this mode alone.
+//! The options of IPVS mode.
 
 use ipnet::IpNet;
 use portcullis_cluster::IpvsScheduler;
 
-/// What the operator decides, from flags and configuration. All that the modes have in common is in
-/// [`Options`](crate::Options).
+/// The options of IPVS mode. Those of all modes are in [`Options`](crate::Options).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct IpvsOptions {
-    /// The scheduler of Services that ask for none.
+    /// The scheduler of Services without an annotation for it.
     pub scheduler: IpvsScheduler,
-    /// Virtual servers with addresses in here belong to others, and stay.
+    /// Virtual servers with these addresses belong to other programs, and are not deleted.
     pub exclude_cidrs: Box<[IpNet]>,
 }

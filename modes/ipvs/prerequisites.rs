@@ -1,4 +1,4 @@
-//! What IPVS mode needs of the kernel, and how it is had.
+//! The prerequisites of IPVS mode: kernel modules, which are loaded if they are missing.
 
 use std::process::{Command, Stdio};
 
@@ -8,27 +8,27 @@ use portcullis_netlink::ip_vs::IpVs;
 
 use super::netlink_kernel::NetlinkKernel;
 
-/// The kernel lacks what IPVS mode needs.
+/// A prerequisite of IPVS mode is missing.
 #[derive(Debug, thiserror::Error)]
 pub enum IpvsPrerequisiteError {
-    /// IPVS is not loaded, and could not be.
+    /// IPVS is not loaded, and cannot be loaded.
     #[error(
         "this kernel has no IPVS: load its modules on the node with `modprobe -a {modules}` (they are part of the \
          distribution's kernel package; in a container, mount the node's /lib/modules), or use --mode=nftables or \
          --mode=iptables. modprobe: {reason}"
     )]
     NoIpvs {
-        /// The modules that are needed.
+        /// The required modules.
         modules: String,
-        /// What was tried, and what came of it.
+        /// The reason why they could not be loaded.
         reason: String,
     },
-    /// The kernel cannot be asked, or has no ipset.
+    /// The kernel could not be reached, or has no ipset.
     #[error("cannot use IPVS: {0}")]
     IpvsKernel(#[from] Error),
 }
 
-/// Opens the kernel for IPVS mode. Modules that are missing are loaded.
+/// Opens the kernel for IPVS mode. Loads missing modules.
 ///
 /// # Errors
 /// The kernel has no IPVS or no ipset, and they cannot be loaded.
@@ -45,12 +45,12 @@ pub fn open(scheduler: IpvsScheduler) -> Result<NetlinkKernel, IpvsPrerequisiteE
         }
         None => Err(IpvsPrerequisiteError::NoIpvs {
             modules: modules.join(" "),
-            reason: reason.unwrap_or_else(|| "it loaded them, but IPVS does not answer".to_owned()),
+            reason: reason.unwrap_or_else(|| "it loaded them, but IPVS does not respond".to_owned()),
         }),
     }
 }
 
-/// Whether [`open`] would succeed, as far as can be told without loading anything.
+/// Checks whether [`open`] would succeed, without loading modules.
 ///
 /// # Errors
 /// As [`open`].

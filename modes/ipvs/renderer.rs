@@ -1,4 +1,4 @@
-//! Renders a Service to virtual servers, addresses, entries of sets and rules.
+//! Renders a Service to its virtual servers, addresses, set entries and rules.
 
 use std::net::IpAddr;
 use std::num::NonZeroU16;
@@ -10,73 +10,85 @@ use portcullis_netlink::ipset::SetEntry;
 
 use super::ip_set::IpSet;
 use super::rules;
-use super::service_objects::{Server, ServiceObjects};
+use super::service_objects::{ServerSpec, ServiceObjects};
 use crate::iptables::in_netlink;
 use crate::node_facts::NodeFacts;
 use crate::node_port_addresses::NodePortScope;
 use crate::options::Options;
 
-/// The weight of every real server that takes new connections, as in kube-proxy.
+/// The weight of every real server that gets new connections, as in kube-proxy.
 const WEIGHT: u32 = 1;
 
-/// What the objects of all Services of a family have in common.
+/// Renders the Services of one family.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Renderer {
     pub(super) family: Family,
     scheduler: IpvsScheduler,
     node_ip: Option<IpAddr>,
-    /// The node's own addresses, which need no place on the link. Sorted.
-    own: Box<[IpAddr]>,
-    /// Those of them that serve node ports.
+    /// The node's addresses, sorted. They are not added to the dummy interface.
+    node_addresses: Box<[IpAddr]>,
+    /// The node's addresses with node ports.
     node_port_addresses: Box<[IpAddr]>,
 }
 
 impl Renderer {
-    pub(super) fn new(family: Family, scheduler: IpvsScheduler, options: &Options, on: &NodeFacts) -> Self {
-        let mut own: Vec<IpAddr> = on
+    pub(super) fn new(
+        family: Family,
+        scheduler: IpvsScheduler,
+        options: &Options,
+        facts: &NodeFacts,
+    ) -> Self {
+        let mut node_addresses: Vec<IpAddr> = facts
             .addresses
             .iter()
             .copied()
-            .filter(|ip| Family::from_address(*ip) == family && serves(*ip))
+            .filter(|ip| Family::from_address(*ip) == family && can_serve(*ip))
             .collect();
-        own.sort_unstable();
-        own.dedup();
-        let node_port_addresses = match options.node_port_scope(family, on) {
-            NodePortScope::All => own.clone(),
-            NodePortScope::Addresses(served) => served.into_iter().filter(|ip| serves(*ip)).collect(),
+        node_addresses.sort_unstable();
+        node_addresses.dedup();
+        let node_port_addresses = match options.node_port_scope(family, facts) {
+            NodePortScope::All => node_addresses.clone(),
+            NodePortScope::Addresses(addresses) => {
+                addresses.into_iter().filter(|ip| can_serve(*ip)).collect()
+            }
         };
         Renderer {
             family,
             scheduler,
-            node_ip: on.node_ip(family),
-            own: own.into(),
+            node_ip: facts.node_ip(family),
+            node_addresses: node_addresses.into(),
             node_port_addresses: node_port_addresses.into(),
         }
     }
 
-    /// All that a Service needs: what its ports need in this family.
+    /// Returns a renderer for other options and node facts.
+    pub(super) fn with_facts(&self, options: &Options, facts: &NodeFacts) -> Self {
+        Renderer::new(self.family, self.scheduler, options, facts)
+    }
+
+    /// Renders the ports of a Service that are in this family.
     pub(super) fn service(&self, ports: &[ServicePort]) -> ServiceObjects {
         let mut objects = ServiceObjects::default();
         for port in ports.iter().filter(|p| p.family == self.family) {
-            PortRenderer { all: self, port, objects: &mut objects }.render();
+            PortRenderer { renderer: self, port, objects: &mut objects }.render();
         }
         objects
     }
 }
 
-/// Whether IPVS can serve at an address of the node: no packet leaves a loopback address, and a link-local one
-/// is not the node's alone.
-fn serves(address: IpAddr) -> bool {
+/// Returns true if a virtual server can have this address of the node. Packets do not leave the node from a loopback
+/// address, and a link-local address is not unique.
+fn can_serve(address: IpAddr) -> bool {
     !address.is_loopback() && !is_link_local(address)
 }
 
-/// Whether it is an address that IPv6 gives each link by itself.
+/// Returns true for the addresses that the kernel assigns to IPv6 interfaces itself.
 pub(crate) fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
 
 struct PortRenderer<'a> {
-    all: &'a Renderer,
+    renderer: &'a Renderer,
     port: &'a ServicePort,
     objects: &'a mut ServiceObjects,
 }
@@ -91,7 +103,7 @@ impl PortRenderer<'_> {
                 port: endpoint.port(),
                 ip2: endpoint.ip(),
             };
-            self.entry(IpSet::LoopBack, entry);
+            self.add_entry(IpSet::LoopBack, entry);
         }
         self.cluster_ip();
         for address in &port.external_ips {
@@ -105,43 +117,43 @@ impl PortRenderer<'_> {
             self.node_port(node_port);
         }
         if let Some(health_check) = port.health_check_node_port {
-            self.entry(IpSet::HealthCheckNodePort, SetEntry::Port(health_check.get()));
+            self.add_entry(IpSet::HealthCheckNodePort, SetEntry::Port(health_check.get()));
         }
     }
 
     fn cluster_ip(&mut self) {
         let Some(address) = self.port.cluster_ip else { return };
-        self.entry(IpSet::ClusterIp, self.at(address));
-        self.bind(address);
-        self.serve(address, self.port.port, self.real_servers(self.port.internal_local));
+        self.add_entry(IpSet::ClusterIp, self.ip_port(address));
+        self.add_address(address);
+        self.add_server(address, self.port.port, self.real_servers(self.port.internal_local));
     }
 
     fn external(&mut self, address: IpAddr, set: IpSet) {
-        self.entry(set, self.at(address));
-        self.bind(address);
-        self.serve(address, self.port.port, self.real_servers(self.port.external_local));
+        self.add_entry(set, self.ip_port(address));
+        self.add_address(address);
+        self.add_server(address, self.port.port, self.real_servers(self.port.external_local));
     }
 
     fn load_balancer(&mut self, address: IpAddr) {
         let port = self.port;
         self.external(address, IpSet::LoadBalancer);
-        let at = self.at(address);
+        let ip_port = self.ip_port(address);
         if port.external_local {
-            self.entry(IpSet::LoadBalancerLocal, at);
+            self.add_entry(IpSet::LoadBalancerLocal, ip_port);
         }
         let Some(ranges) = &port.source_ranges else { return };
-        self.entry(IpSet::LoadBalancerFirewall, at);
+        self.add_entry(IpSet::LoadBalancerFirewall, ip_port);
         let (protocol, number) = (port.name.protocol, port.port.get());
         for range in ranges {
             let entry =
                 SetEntry::IpPortNet { ip: address, protocol: protocol.number(), port: number, net: *range };
-            self.entry(IpSet::LoadBalancerSourceCidr, entry);
+            self.add_entry(IpSet::LoadBalancerSourceCidr, entry);
         }
-        // What the node itself sends to the address bears that address as its source.
-        if ranges.iter().any(|range| self.all.node_ip.is_some_and(|ip| range.contains(&ip))) {
+        // The node's own connections to the address have the same address as their source.
+        if ranges.iter().any(|range| self.renderer.node_ip.is_some_and(|ip| range.contains(&ip))) {
             let entry =
                 SetEntry::IpPortIp { ip: address, protocol: protocol.number(), port: number, ip2: address };
-            self.entry(IpSet::LoadBalancerSourceIp, entry);
+            self.add_entry(IpSet::LoadBalancerSourceIp, entry);
         } else {
             self.objects.out_filter.push(rules::drop_own(address, protocol, number));
         }
@@ -153,31 +165,31 @@ impl PortRenderer<'_> {
         if self.port.external_local {
             sets.push(IpSet::local_node_ports(protocol));
         }
-        let all = self.all;
-        if all.node_port_addresses.is_empty() {
+        let renderer = self.renderer;
+        if renderer.node_port_addresses.is_empty() {
             return;
         }
         for set in sets {
             match set {
                 IpSet::NodePortSctp | IpSet::NodePortLocalSctp => {
-                    for &ip in &all.node_port_addresses {
+                    for &ip in &renderer.node_port_addresses {
                         let entry =
                             SetEntry::IpPort { ip, protocol: protocol.number(), port: node_port.get() };
-                        self.entry(set, entry);
+                        self.add_entry(set, entry);
                     }
                 }
-                _ => self.entry(set, SetEntry::Port(node_port.get())),
+                _ => self.add_entry(set, SetEntry::Port(node_port.get())),
             }
         }
-        for &address in &all.node_port_addresses {
-            self.serve(address, node_port, self.real_servers(self.port.external_local));
+        for &address in &renderer.node_port_addresses {
+            self.add_server(address, node_port, self.real_servers(self.port.external_local));
         }
     }
 
-    /// What serves by policy Local, or by policy Cluster. Without an endpoint on this node, policy Local leads to
-    /// those elsewhere, where the Service has traffic by policy Cluster at all. That is for this node's own pods, which
-    /// IPVS cannot tell from others; answers to anyone outside would bear another address than was asked. (A Service
-    /// with both policies is not kept to its internal one then; so it is in kube-proxy.)
+    /// Returns the endpoints for a traffic policy. Policy Local without an endpoint on this node falls back to remote
+    /// endpoints if the Service also has traffic with policy Cluster. This is for the node's own pods, which IPVS cannot
+    /// distinguish from other clients; those would get replies from another address. So, as in kube-proxy, internal traffic
+    /// policy Local does not restrict a Service that also serves clients outside of the cluster.
     fn real_servers(&self, local: bool) -> Vec<RealServer> {
         let endpoints = &self.port.endpoints;
         match local && endpoints.for_local().next().is_some() {
@@ -186,18 +198,18 @@ impl PortRenderer<'_> {
         }
     }
 
-    fn serve(&mut self, address: IpAddr, port: NonZeroU16, real: Vec<RealServer>) {
+    fn add_server(&mut self, address: IpAddr, port: NonZeroU16, real_servers: Vec<RealServer>) {
         let protocol = self.port.name.protocol.number();
-        let key = VirtualServer { protocol, address, port: port.get() };
+        let server = VirtualServer { protocol, address, port: port.get() };
         let config = self.config();
-        self.objects.serve(Server { key, config, real });
+        self.objects.add_server(server, ServerSpec { config, real_servers });
     }
 
     fn config(&self) -> VirtualServerConfig {
-        let scheduler = self.port.scheduler.unwrap_or(self.all.scheduler);
-        let mut config = VirtualServerConfig::new(scheduler.name(), in_netlink(self.all.family));
+        let scheduler = self.port.scheduler.unwrap_or(self.renderer.scheduler);
+        let mut config = VirtualServerConfig::new(scheduler.name(), in_netlink(self.renderer.family));
         if scheduler == IpvsScheduler::MaglevHash {
-            // The port counts too, or all clients behind one address would meet one endpoint.
+            // Hashes the source port too, or all clients with one address would get the same endpoint.
             config.flags |= ip_vs::SCHED_2;
         }
         if let Some(seconds) = self.port.affinity {
@@ -207,23 +219,23 @@ impl PortRenderer<'_> {
         config
     }
 
-    fn at(&self, ip: IpAddr) -> SetEntry {
+    fn ip_port(&self, ip: IpAddr) -> SetEntry {
         SetEntry::IpPort { ip, protocol: self.port.name.protocol.number(), port: self.port.port.get() }
     }
 
-    fn entry(&mut self, set: IpSet, entry: SetEntry) {
+    fn add_entry(&mut self, set: IpSet, entry: SetEntry) {
         self.objects.entries.push((set, entry));
     }
 
-    /// Has the node take an address for its own, if it is not already and any link may bear it.
-    fn bind(&mut self, address: IpAddr) {
+    /// Adds an address to the dummy interface, unless the node has it or no interface can have it.
+    fn add_address(&mut self, address: IpAddr) {
         let loopback = address.is_ipv6() && address.is_loopback();
         if loopback || address.is_multicast() || address.is_unspecified() {
             return;
         }
-        if self.all.own.binary_search(&address).is_err() {
+        if self.renderer.node_addresses.binary_search(&address).is_err() {
             self.objects.addresses.push(address);
-            self.entry(IpSet::IpvsIps, SetEntry::Ip(address));
+            self.add_entry(IpSet::IpvsIps, SetEntry::Ip(address));
         }
     }
 }

@@ -1,140 +1,154 @@
-//! Keeps the iptables rules of one family as they must be.
+//! The iptables rules of one family: writes them, and restores what another process changed.
 
 use std::io::{self, Write};
 
-use super::rules;
+use super::rules::{self, Rules};
 use crate::iptables::saved_rule::declared_chain;
 use crate::iptables::{
     BaseChain, Fingerprint, IptablesKernel, Jump, Snapshot, Table, base_differs, has_synced_since,
 };
 use crate::mode::{SyncError, TableRuleCounts};
 
-/// The tables with rules of this mode. The packet filter stands before addresses lead anyone here.
+/// The tables with rules of this mode, in the order of writing.
 pub(super) const TABLES: [Table; 2] = [Table::Filter, Table::Nat];
 
-/// The place of a table in [`TABLES`].
-pub(super) fn place(table: Table) -> usize {
-    TABLES.iter().position(|t| *t == table).expect("only these have rules")
+/// Returns the index of a table in [`TABLES`].
+pub(super) fn table_index(table: Table) -> usize {
+    TABLES.iter().position(|t| *t == table).expect("this mode has rules in these tables only")
 }
 
 /// The rules of one family.
 pub(super) struct RuleSync {
     kernel: Box<dyn IptablesKernel>,
-    /// What each of [`TABLES`] must hold, and what it holds.
-    tables: [Rules; TABLES.len()],
-    /// As it was when all that others had written till then was compared, or is known not to be.
+    /// In the order of [`TABLES`].
+    tables: [TableSync; TABLES.len()],
+    /// The options or node facts changed since the rules were rendered.
+    is_outdated: bool,
+    /// The fingerprint of the kernel's rules when they were last written or compared.
     fingerprint: Option<Fingerprint>,
 }
 
 /// The rules of one table.
 #[derive(Default)]
-struct Rules {
-    wanted: Vec<BaseChain>,
-    /// What we wrote, or found to be as it must be. Nothing before that.
+struct TableSync {
+    desired: Vec<BaseChain>,
+    /// The chains as last written or found in the kernel; empty before that.
     written: Vec<BaseChain>,
-    /// Nobody else wrote since.
-    sure: bool,
-    /// Set while the last write has failed: how many external changes were found before it. The kernel may hold part of that
-    /// write, so that differences found after it do not prove more.
-    found_before_failure: Option<usize>,
+    /// No other process has written since.
+    is_verified: bool,
+    /// Set after a failed write: the number of external changes that had been found before it. The kernel may have part
+    /// of the write, so differences found later do not prove more external changes.
+    restored_before_failure: Option<usize>,
 }
 
-/// What a write did.
+/// The result of a write to one table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Wrote {
-    pub(super) lines: usize,
-    /// Chains and jumps that somebody else had changed.
-    pub(super) repaired: usize,
+pub(super) struct TableWrite {
+    /// The number of rules.
+    pub(super) rules: usize,
+    /// The number of chains and jumps that another process had changed.
+    pub(super) restored: usize,
 }
 
 impl RuleSync {
     pub(super) fn new(kernel: Box<dyn IptablesKernel>) -> Self {
-        RuleSync { kernel, tables: Default::default(), fingerprint: None }
+        RuleSync { kernel, tables: Default::default(), is_outdated: true, fingerprint: None }
     }
 
-    /// Takes new rules to be written.
-    pub(super) fn set(&mut self, rules: rules::Rules<'_>) {
+    /// Returns true if [`RuleSync::set_rules`] must be called before the next write.
+    pub(super) fn is_outdated(&self) -> bool {
+        self.is_outdated
+    }
+
+    /// Notes that options or node facts changed.
+    pub(super) fn mark_outdated(&mut self) {
+        self.is_outdated = true;
+    }
+
+    /// Sets the rules for the next write.
+    pub(super) fn set_rules(&mut self, rules: Rules<'_>) {
+        self.is_outdated = false;
         let mut chains = rules.chains();
-        for (table, rules) in TABLES.into_iter().zip(&mut self.tables) {
-            (rules.wanted, chains) = chains.into_iter().partition(|chain| chain.table == table);
+        for (table, sync) in TABLES.into_iter().zip(&mut self.tables) {
+            (sync.desired, chains) = chains.into_iter().partition(|chain| chain.table == table);
         }
     }
 
-    /// Makes the next write compare everything with the kernel.
-    pub(super) fn suspect(&mut self) {
-        self.tables.iter_mut().for_each(|rules| rules.sure = false);
+    /// Makes the next write compare all rules with the kernel.
+    pub(super) fn mark_unverified(&mut self) {
+        self.tables.iter_mut().for_each(|sync| sync.is_verified = false);
     }
 
-    /// Whether somebody wrote since we last wrote or compared.
-    pub(super) fn somebody_wrote(&self) -> bool {
+    /// Returns true if another process may have written rules since the last write or comparison.
+    pub(super) fn has_external_changes(&self) -> bool {
         self.fingerprint.is_some() && self.kernel.fingerprint() != self.fingerprint
     }
 
-    /// Whether the rules were written or compared at this generation of nf_tables or later.
+    /// Returns true if the rules were written or compared at this generation of nf_tables or later.
     pub(super) fn has_synced_since(&self, generation: u32) -> bool {
         has_synced_since(self.kernel.flavour(), self.fingerprint.as_ref(), generation)
     }
 
-    /// Whether a table has none of the chains that are written here, so that no other mode serves by them.
+    /// Returns true if a table has none of this mode's chains, which other modes may have, too.
     ///
     /// # Errors
-    /// The tool could not be run.
-    pub(super) fn is_new(&self, table: Table) -> Result<bool, SyncError> {
-        let mut new = true;
+    /// iptables could not be run.
+    pub(super) fn has_no_chains(&self, table: Table) -> Result<bool, SyncError> {
+        let mut has_none = true;
         self.kernel.dump(table, &mut |line| {
-            new &= !declared_chain(line).is_some_and(|chain| rules::names(table).contains(&chain));
+            has_none &= !declared_chain(line).is_some_and(|chain| rules::names(table).contains(&chain));
         })?;
-        Ok(new)
+        Ok(has_none)
     }
 
-    /// Writes those of these tables that are not as they must be, in one restore. Says what that did to each.
+    /// Writes those of `tables` that differ from the desired rules, in one restore. Returns the written tables.
     ///
     /// # Errors
-    /// The tool could not be run, or rejected. The table that it rejected, and those after it, are as they were.
-    pub(super) fn write(&mut self, tables: &[Table]) -> Result<Vec<(Table, Wrote)>, SyncError> {
-        let outdated = |rules: &Rules| !rules.sure || rules.written != rules.wanted;
-        if !tables.iter().any(|table| outdated(&self.tables[place(*table)])) {
+    /// iptables could not be run, or rejected the rules. The rejected table and those after it are unchanged.
+    pub(super) fn write(&mut self, tables: &[Table]) -> Result<Vec<(Table, TableWrite)>, SyncError> {
+        let needs_write = |sync: &TableSync| !sync.is_verified || sync.written != sync.desired;
+        if !tables.iter().any(|table| needs_write(&self.tables[table_index(*table)])) {
             return Ok(Vec::new());
         }
-        // Taken first, so that what others write from now on is not taken for what was compared.
+        // Read first: external changes during the comparison must change the fingerprint.
         let before = self.kernel.fingerprint();
         if self.fingerprint.is_some() && before != self.fingerprint {
-            self.suspect();
+            self.mark_unverified();
         }
-        let mut differences = Vec::new();
-        for (table, at) in tables.iter().map(|table| (*table, place(*table))) {
-            if outdated(&self.tables[at]) {
-                match self.tables[at].difference(&*self.kernel, table)? {
-                    Some(difference) => differences.push((table, at, difference)),
-                    None => self.tables[at].is_right(),
+        let mut diffs = Vec::new();
+        for (table, index) in tables.iter().map(|table| (*table, table_index(*table))) {
+            if needs_write(&self.tables[index]) {
+                match self.tables[index].compare(&*self.kernel, table)? {
+                    Some(diff) => diffs.push((table, index, diff)),
+                    None => self.tables[index].mark_written(),
                 }
             }
         }
-        if differences.is_empty() {
+        if diffs.is_empty() {
             self.fingerprint = before;
             return Ok(Vec::new());
         }
-        let restored = self.kernel.restore(&mut |out| {
-            differences.iter().try_for_each(|(table, at, d)| self.tables[*at].write(out, *table, d))
+        let written = self.kernel.restore(&mut |out| {
+            diffs.iter().try_for_each(|(table, index, diff)| self.tables[*index].write(out, *table, diff))
         });
-        if let Err(error) = restored {
-            for (_, at, difference) in differences {
-                self.tables[at].sure = false;
-                self.tables[at].found_before_failure = Some(difference.repaired);
+        if let Err(error) = written {
+            for (_, index, diff) in diffs {
+                self.tables[index].is_verified = false;
+                self.tables[index].restored_before_failure = Some(diff.restored);
             }
             return Err(error);
         }
-        let mut wrote = Vec::new();
-        for (table, at, difference) in differences {
-            self.tables[at].is_right();
-            let lines = self.tables[at].count() + difference.missing_jumps.len();
-            wrote.push((table, Wrote { lines, repaired: difference.repaired }));
+        let mut written = Vec::new();
+        for (table, index, diff) in diffs {
+            self.tables[index].mark_written();
+            let rules = self.tables[index].count() + diff.missing_jumps.len();
+            written.push((table, TableWrite { rules, restored: diff.restored }));
         }
         self.fingerprint = self.kernel.fingerprint();
-        Ok(wrote)
+        Ok(written)
     }
 
-    /// How many rules there are, by table.
+    /// Returns the number of rules by table. `written` is the number of those that a sync wrote.
     pub(super) fn count(&self, written: [usize; TABLES.len()]) -> Vec<TableRuleCounts> {
         let count = |(i, table): (usize, Table)| TableRuleCounts {
             table: table.as_str(),
@@ -145,58 +159,59 @@ impl RuleSync {
     }
 }
 
-/// How a table differs from what it must hold.
+/// The differences between a table and its desired rules.
 #[derive(Default)]
-struct Difference {
+struct TableDiff {
     missing_jumps: Vec<Jump>,
-    /// Chains and jumps that somebody else had changed.
-    repaired: usize,
+    /// The number of chains and jumps that another process changed.
+    restored: usize,
 }
 
-impl Rules {
-    /// How the kernel differs from what is wanted; `None` if it does not.
-    fn difference(&self, kernel: &dyn IptablesKernel, table: Table) -> Result<Option<Difference>, SyncError> {
-        if self.sure {
-            return Ok(Some(Difference::default()));
+impl TableSync {
+    /// Compares the table with the desired rules; `None` if there is no difference.
+    fn compare(&self, kernel: &dyn IptablesKernel, table: Table) -> Result<Option<TableDiff>, SyncError> {
+        if self.is_verified {
+            return Ok(Some(TableDiff::default()));
         }
         let snapshot = Snapshot::read_table(kernel, table)?;
-        let missing = |jump: &Jump| jump.table == table && !snapshot.has_rule(table, jump.from, &jump.rule);
-        let missing_jumps: Vec<Jump> = rules::jumps().into_iter().filter(missing).collect();
-        let differ = |chains: &[BaseChain]| chains.iter().filter(|c| base_differs(c, &snapshot)).count();
-        if missing_jumps.is_empty() && differ(&self.wanted) == 0 {
+        let is_missing =
+            |jump: &Jump| jump.table == table && !snapshot.has_rule(table, jump.from, &jump.rule);
+        let missing_jumps: Vec<Jump> = rules::jumps().into_iter().filter(is_missing).collect();
+        let differing = |chains: &[BaseChain]| chains.iter().filter(|c| base_differs(c, &snapshot)).count();
+        if missing_jumps.is_empty() && differing(&self.desired) == 0 {
             return Ok(None);
         }
-        let repaired = match self.found_before_failure {
-            Some(found) => found,
-            // Rules that were there before the first write are no external change.
+        let restored = match self.restored_before_failure {
+            Some(restored) => restored,
+            // Rules from before the first write are no external change.
             None if self.written.is_empty() => 0,
-            None => missing_jumps.len() + differ(&self.written),
+            None => missing_jumps.len() + differing(&self.written),
         };
-        Ok(Some(Difference { missing_jumps, repaired }))
+        Ok(Some(TableDiff { missing_jumps, restored }))
     }
 
-    /// Writes the table for a restore.
-    fn write(&self, out: &mut dyn Write, table: Table, difference: &Difference) -> io::Result<()> {
+    /// Writes the table in the format of iptables-restore.
+    fn write(&self, out: &mut dyn Write, table: Table, diff: &TableDiff) -> io::Result<()> {
         writeln!(out, "*{table}")?;
-        for chain in &self.wanted {
+        for chain in &self.desired {
             writeln!(out, ":{} - [0:0]", chain.name)?;
         }
-        for chain in &self.wanted {
+        for chain in &self.desired {
             out.write_all(chain.lines.as_bytes())?;
         }
-        // Each goes to the top, so the last written is the first.
-        for jump in difference.missing_jumps.iter().rev() {
+        // Each jump is inserted at the top, so the last one written comes first.
+        for jump in diff.missing_jumps.iter().rev() {
             writeln!(out, "-I {} 1 {}", jump.from, jump.rule)?;
         }
         writeln!(out, "COMMIT")
     }
 
-    /// Notes that the kernel holds what it must.
-    fn is_right(&mut self) {
-        (self.written, self.sure, self.found_before_failure) = (self.wanted.clone(), true, None);
+    /// Notes that the kernel has the desired rules.
+    fn mark_written(&mut self) {
+        (self.written, self.is_verified, self.restored_before_failure) = (self.desired.clone(), true, None);
     }
 
-    /// How many rules there are.
+    /// Returns the number of rules.
     fn count(&self) -> usize {
         self.written.iter().map(|chain| chain.lines.lines().count()).sum()
     }

@@ -1,20 +1,20 @@
-//! The iptables rules beside the virtual servers: kube-proxy's, word for word.
+//! The iptables rules of IPVS mode, which equal kube-proxy's.
 //!
-//! IPVS itself picks the endpoint. The rules decide whose source address is replaced, keep strangers from what
-//! listens on the node under a Service's address (kubernetes #72236), and let load balancers' sources in. They
-//! match against sets, so they change only when a set gets its first entry or loses its last.
+//! IPVS selects the endpoint. The rules select the connections to masquerade, reject connections to a Service's address
+//! on other ports (kubernetes #72236), and enforce the source ranges of load balancers. They match against sets, so they
+//! change only when a set gets its first entry or loses its last.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use portcullis_cluster::{Family, Protocol};
 
-use super::ip_set::IpSet;
+use super::ip_set::{IpSet, PerSet};
 use crate::iptables::{BaseChain, Jump, Rule, Table, guard_loopback, host, loopback_block};
 use crate::node_facts::NodeFacts;
 use crate::options::Options;
 
-/// The chain that keeps this node itself from a load balancer's address whose source ranges leave it out.
+/// The chain that drops the node's own connections to load balancer IPs whose source ranges do not contain it.
 pub(super) const OUT_FILTER: &str = "KUBE-IPVS-OUT-FILTER";
 
 const FILTER: &str = "KUBE-IPVS-FILTER";
@@ -27,7 +27,7 @@ const POSTROUTING: &str = "KUBE-POSTROUTING";
 const SERVICES: &str = "KUBE-SERVICES";
 const SOURCE_RANGES: &str = "KUBE-SOURCE-RANGES-FIREWALL";
 
-/// The chains of this mode in a table.
+/// Returns the chains of this mode in a table.
 pub(crate) fn names(table: Table) -> &'static [&'static str] {
     match table {
         Table::Filter => &[FORWARD, FILTER, OUT_FILTER, NODE_PORT, FIREWALL, SOURCE_RANGES],
@@ -36,7 +36,7 @@ pub(crate) fn names(table: Table) -> &'static [&'static str] {
     }
 }
 
-/// All jumps from built-in chains, in the order in which the chains hold them.
+/// Returns the jumps from built-in chains, in the order of the rules there.
 pub(crate) fn jumps() -> Vec<Jump> {
     use Table::{Filter, Nat};
     const ACCESS: &str = "kubernetes ipvs access filter";
@@ -61,27 +61,27 @@ pub(crate) fn jumps() -> Vec<Jump> {
     rows.into_iter().map(jump).collect()
 }
 
-/// The rule that drops what the node sends to a load balancer's address from that very address, as it does when it
-/// is its own client. Without `-A CHAIN`.
+/// Returns the rule, without `-A CHAIN`, that drops the node's own connections to a load balancer IP. Their source is the
+/// same address, which is on the dummy interface.
 pub(super) fn drop_own(address: IpAddr, protocol: Protocol, port: u16) -> String {
     let mut text = String::new();
     Rule::new(&mut text).source(host(address)).virtual_server(protocol, address, port).jump("DROP");
     text
 }
 
-/// What the rules of a family depend on.
+/// The inputs of the rules of a family.
 pub(super) struct Rules<'a> {
     pub(super) family: Family,
     pub(super) options: &'a Options,
-    pub(super) on: &'a NodeFacts,
-    /// Which sets have entries, as in [`IpSet::ALL`].
-    pub(super) filled: [bool; IpSet::ALL.len()],
+    pub(super) facts: &'a NodeFacts,
+    /// For each set, whether it has entries.
+    pub(super) filled: PerSet<bool>,
     /// The rules of [`OUT_FILTER`], without `-A CHAIN`.
     pub(super) out_filter: &'a [&'a str],
 }
 
 impl Rules<'_> {
-    /// All chains with their rules.
+    /// Renders all chains.
     pub(super) fn chains(self) -> Vec<BaseChain> {
         let mut out_filter = BaseChain::new(Table::Filter, OUT_FILTER);
         for rule in self.out_filter {
@@ -105,7 +105,7 @@ impl Rules<'_> {
     }
 
     fn has(&self, set: IpSet) -> bool {
-        self.filled[set.at()]
+        self.filled[set]
     }
 
     fn name(&self, set: IpSet) -> String {
@@ -124,10 +124,10 @@ impl Rules<'_> {
         chain
     }
 
-    /// What is sent to a Service's address but not to its port is for nobody, though the node has the address.
+    /// Rejects new connections to addresses of the dummy interface on ports that no Service has.
     fn access_filter(&self) -> BaseChain {
         let mut chain = BaseChain::new(Table::Filter, FILTER);
-        if self.family == Family::V4 && self.on.route_localnet {
+        if self.family == Family::V4 && self.facts.route_localnet {
             guard_loopback(&mut chain);
         }
         for set in [IpSet::LoadBalancer, IpSet::ClusterIp, IpSet::ExternalIp, IpSet::ExternalIpLocal] {
@@ -196,7 +196,7 @@ impl Rules<'_> {
             accept_external(&mut chain, &self.name(IpSet::ExternalIpLocal), EXTERNAL_LOCAL);
         }
         chain.rule(|rule| rule.destination_is_local().jump(NODE_PORT));
-        // Or a rule of somebody else's for what is sent to the node, such as host ports, would lead it away.
+        // Rules of other programs for local destinations, such as host ports, must not redirect these connections.
         for set in [IpSet::ClusterIp, IpSet::LoadBalancer].into_iter().filter(|set| self.has(*set)) {
             chain.rule(|rule| rule.in_set(self.name(set), "dst,dst").jump("ACCEPT"));
         }
@@ -210,7 +210,7 @@ impl Rules<'_> {
         match self.options.detect_local.matching(self.family) {
             _ if self.options.masquerade_all => to_cluster_ip(rule),
             Some(local) => to_cluster_ip(rule.not_local(&local)),
-            // Pods cannot be told from others, but the node can: what it sends to a ClusterIP bears a ClusterIP.
+            // Without a detection of local pods, the node's own connections are known by their source, a ClusterIP.
             None => rule.in_set(&set, "src,dst").jump(MARK_MASQUERADE),
         }
     }
@@ -232,7 +232,7 @@ impl Rules<'_> {
         let mut chain = BaseChain::new(Table::Nat, NODE_PORT);
         for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
             let letters = protocol.as_str().to_uppercase();
-            let (what, matched) = match protocol {
+            let (suffix, matched) = match protocol {
                 Protocol::Sctp => (" with type 'hash ip:port'", "dst,dst"),
                 _ => ("", "dst"),
             };
@@ -241,7 +241,7 @@ impl Rules<'_> {
                 chain.rule(|rule| {
                     rule.of_protocol(protocol)
                         .comment(format_args!(
-                            "Kubernetes nodeport {letters} port with externalTrafficPolicy=local{what}"
+                            "Kubernetes nodeport {letters} port with externalTrafficPolicy=local{suffix}"
                         ))
                         .in_set(self.name(local), matched)
                         .jump("RETURN");
@@ -251,7 +251,7 @@ impl Rules<'_> {
                 chain.rule(|rule| {
                     rule.of_protocol(protocol)
                         .comment(format_args!(
-                            "Kubernetes nodeport {letters} port for masquerade purpose{what}"
+                            "Kubernetes nodeport {letters} port for masquerade purpose{suffix}"
                         ))
                         .in_set(self.name(all), matched)
                         .jump(MARK_MASQUERADE);
@@ -271,17 +271,17 @@ impl Rules<'_> {
             });
         }
         chain.rule(|rule| rule.not_mark(self.options.masquerade_mark()).jump("RETURN"));
-        // The mark is cleared so that a packet that passes here again is not masqueraded again.
+        // The mark is cleared so that a packet that traverses the chain twice is masqueraded once.
         chain.rule(|rule| rule.flip_mark(self.options.masquerade_mark()));
         chain.rule(|rule| {
-            rule.comment("kubernetes service traffic requiring SNAT").masquerade(self.on.random_fully);
+            rule.comment("kubernetes service traffic requiring SNAT").masquerade(self.facts.random_fully);
         });
         chain
     }
 }
 
-/// Lets pass what comes from outside or is for the node itself. What a bridge hands on is led elsewhere: such a
-/// packet is a pod's, and its client would get answers from an address that it did not ask.
+/// Accepts connections from outside of the node, and those to the node itself. Packets from a bridge are a pod's, whose
+/// client would get replies from another address.
 fn accept_external(chain: &mut BaseChain, set: &str, comment: &str) {
     chain.rule(|rule| {
         let rule = rule.comment(comment).in_set(set, "dst,dst");

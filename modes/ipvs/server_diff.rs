@@ -1,108 +1,126 @@
-//! What must change to take a virtual server from what it is to what it must be.
+//! The changes that bring one virtual server from a known or read configuration to the desired one.
 
 use std::cmp::Ordering;
-use std::net::IpAddr;
-use std::time::Instant;
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 
 use portcullis_netlink::ip_vs::{
     MASQUERADING, RealServer, RealServerState, VirtualServer, VirtualServerConfig,
 };
 
 use super::kernel::ServerChange;
-use super::service_objects::Server;
-use super::termination::{Terminations, is_graceful};
+use super::service_objects::ServerSpec;
+use super::termination::is_graceful;
 
-/// A virtual server as the kernel has it.
-pub(super) struct Found {
+/// A virtual server as read from the kernel.
+#[derive(Clone, Debug)]
+pub(super) struct FoundServer {
     pub(super) config: VirtualServerConfig,
-    pub(super) real: Vec<RealServerState>,
+    pub(super) real_servers: Vec<RealServerState>,
 }
 
-/// Collects changes, and keeps the list of real servers that wait for their connections to end.
-pub(super) struct Differ<'a> {
-    pub(super) changes: &'a mut Vec<ServerChange>,
-    pub(super) terminations: &'a mut Terminations,
-    pub(super) now: Instant,
+/// The changes of one virtual server.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct ServerDiff {
+    server: VirtualServer,
+    pub(super) changes: Vec<ServerChange>,
+    /// The real servers that are draining after the changes: their weight is 0, and they keep their connections.
+    pub(super) draining: BTreeSet<SocketAddr>,
 }
 
-impl Differ<'_> {
-    /// From what we wrote to what is wanted.
-    pub(super) fn between(&mut self, key: &VirtualServer, before: Option<&Server>, after: Option<&Server>) {
-        let nothing: &[RealServer] = &[];
+impl ServerDiff {
+    /// Returns the changes from the configuration as last written to the desired one. `draining` are the real servers
+    /// that are draining now.
+    pub(super) fn from_written(
+        server: VirtualServer,
+        draining: BTreeSet<SocketAddr>,
+        before: Option<&ServerSpec>,
+        after: Option<&ServerSpec>,
+    ) -> Self {
+        let mut diff = ServerDiff { server, changes: Vec::new(), draining };
         match (before, after) {
             (None, None) => {}
-            (Some(_), None) => self.delete(key),
+            (Some(_), None) => diff.delete(),
             (None, Some(after)) => {
-                self.changes.push(ServerChange::AddServer(*key, after.config.clone()));
-                self.real(key, nothing, &after.real);
+                diff.changes.push(ServerChange::AddServer(server, after.config.clone()));
+                diff.change_real_servers(&[], &after.real_servers);
             }
             (Some(before), Some(after)) => {
                 if before.config != after.config {
-                    self.changes.push(ServerChange::SetServer(*key, after.config.clone()));
+                    diff.changes.push(ServerChange::SetServer(server, after.config.clone()));
                 }
-                self.real(key, &before.real, &after.real);
+                diff.change_real_servers(&before.real_servers, &after.real_servers);
             }
         }
+        diff
     }
 
-    /// From what the kernel has to what is wanted.
-    pub(super) fn correct(&mut self, key: &VirtualServer, found: Option<&Found>, after: Option<&Server>) {
-        let (found, after) = match (found, after) {
-            (None, after) => {
-                self.terminations.forget(key);
-                return self.between(key, None, after);
-            }
-            (Some(_), None) => return self.delete(key),
-            (Some(found), Some(after)) => (found, after),
+    /// Returns the changes from the configuration as read from the kernel to the desired one.
+    pub(super) fn from_found(
+        server: VirtualServer,
+        draining: BTreeSet<SocketAddr>,
+        found: Option<&FoundServer>,
+        after: Option<&ServerSpec>,
+    ) -> Self {
+        let Some(found) = found else {
+            return ServerDiff::from_written(server, BTreeSet::new(), None, after);
         };
-        if found.config != after.config {
-            self.changes.push(ServerChange::SetServer(*key, after.config.clone()));
+        let mut diff = ServerDiff { server, changes: Vec::new(), draining };
+        match after {
+            None => diff.delete(),
+            Some(after) => diff.correct(found, after),
         }
-        for wanted in &after.real {
-            let at = place(wanted);
-            // It may wait for its end though the kernel was never told, or was told that it need not.
-            self.terminations.end(key, at);
-            match found.real.iter().find(|state| place(&state.server) == at) {
-                None => self.changes.push(ServerChange::AddRealServer(*key, *wanted)),
+        diff
+    }
+
+    fn correct(&mut self, found: &FoundServer, after: &ServerSpec) {
+        if found.config != after.config {
+            self.changes.push(ServerChange::SetServer(self.server, after.config.clone()));
+        }
+        for wanted in &after.real_servers {
+            let address = wanted.socket_address();
+            // Its termination may have begun in a sync that failed before the kernel received it.
+            self.draining.remove(&address);
+            match found.real_servers.iter().find(|state| state.server.socket_address() == address) {
+                None => self.changes.push(ServerChange::AddRealServer(self.server, *wanted)),
                 Some(state) if state.server != *wanted || state.forwarding != MASQUERADING => {
-                    self.changes.push(ServerChange::SetRealServer(*key, *wanted));
+                    self.changes.push(ServerChange::SetRealServer(self.server, *wanted));
                 }
                 Some(_) => {}
             }
         }
-        for state in &found.real {
-            let at = place(&state.server);
-            if after.real.iter().any(|wanted| place(wanted) == at) {
+        for state in &found.real_servers {
+            let address = state.server.socket_address();
+            if after.real_servers.iter().any(|wanted| wanted.socket_address() == address) {
                 continue;
             }
-            if state.server.weight == 0 && is_graceful(key) {
-                self.terminations.begin(*key, at, self.now);
+            if state.server.weight == 0 && is_graceful(&self.server) {
+                self.draining.insert(address);
             } else {
-                self.end(key, at);
+                self.remove_real_server(address);
             }
         }
     }
 
-    /// From whatever is there to nothing.
-    pub(super) fn delete(&mut self, key: &VirtualServer) {
-        self.terminations.forget(key);
-        self.changes.push(ServerChange::DeleteServer(*key));
+    fn delete(&mut self) {
+        self.draining.clear();
+        self.changes.push(ServerChange::DeleteServer(self.server));
     }
 
-    /// Both sorted.
-    fn real(&mut self, key: &VirtualServer, mut before: &[RealServer], mut after: &[RealServer]) {
+    /// Adds the changes between two sorted lists of real servers.
+    fn change_real_servers(&mut self, mut before: &[RealServer], mut after: &[RealServer]) {
         loop {
             let order = match (before.first(), after.first()) {
                 (None, None) => return,
                 (Some(_), None) => Ordering::Less,
                 (None, Some(_)) => Ordering::Greater,
-                (Some(old), Some(new)) => place(old).cmp(&place(new)),
+                (Some(old), Some(new)) => old.socket_address().cmp(&new.socket_address()),
             };
             match order {
-                Ordering::Less => self.end(key, place(&before[0])),
-                Ordering::Greater => self.begin(key, after[0]),
+                Ordering::Less => self.remove_real_server(before[0].socket_address()),
+                Ordering::Greater => self.add_real_server(after[0]),
                 Ordering::Equal if before[0] != after[0] => {
-                    self.changes.push(ServerChange::SetRealServer(*key, after[0]));
+                    self.changes.push(ServerChange::SetRealServer(self.server, after[0]));
                 }
                 Ordering::Equal => {}
             }
@@ -111,32 +129,29 @@ impl Differ<'_> {
         }
     }
 
-    fn begin(&mut self, key: &VirtualServer, real: RealServer) {
-        // One that is still there, without new connections, gets them again.
-        match self.terminations.end(key, place(&real)) {
-            true => self.changes.push(ServerChange::SetRealServer(*key, real)),
-            false => self.changes.push(ServerChange::AddRealServer(*key, real)),
-        }
+    /// Adds a real server, or gives one that is draining its weight back.
+    fn add_real_server(&mut self, real_server: RealServer) {
+        self.changes.push(match self.draining.remove(&real_server.socket_address()) {
+            true => ServerChange::SetRealServer(self.server, real_server),
+            false => ServerChange::AddRealServer(self.server, real_server),
+        });
     }
 
-    fn end(&mut self, key: &VirtualServer, at: (IpAddr, u16)) {
-        if is_graceful(key) {
-            self.terminations.begin(*key, at, self.now);
-            self.changes
-                .push(ServerChange::SetRealServer(*key, RealServer { address: at.0, port: at.1, weight: 0 }));
+    fn remove_real_server(&mut self, address: SocketAddr) {
+        if is_graceful(&self.server) {
+            self.draining.insert(address);
+            let drained = RealServer { address: address.ip(), port: address.port(), weight: 0 };
+            self.changes.push(ServerChange::SetRealServer(self.server, drained));
         } else {
-            self.changes.push(ServerChange::DeleteRealServer(*key, at.0, at.1));
+            self.changes.push(ServerChange::DeleteRealServer(self.server, address));
         }
     }
-}
-
-/// What tells the real servers of one virtual server apart.
-pub(super) fn place(real: &RealServer) -> (IpAddr, u16) {
-    (real.address, real.port)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use portcullis_netlink::Family;
     use portcullis_netlink::ip_vs::PERSISTENT;
 
@@ -145,7 +160,7 @@ mod tests {
     const TCP: u8 = 6;
     const UDP: u8 = 17;
 
-    fn key(protocol: u8) -> VirtualServer {
+    fn server(protocol: u8) -> VirtualServer {
         VirtualServer { protocol, address: IpAddr::from([10, 96, 0, 1]), port: 80 }
     }
 
@@ -153,24 +168,28 @@ mod tests {
         RealServer { address: IpAddr::from([10, 244, 0, last]), port: 8080, weight }
     }
 
-    fn server(protocol: u8, persistent: bool, last: &[u8]) -> Server {
+    fn spec(persistent: bool, last: &[u8]) -> ServerSpec {
         let mut config = VirtualServerConfig::new("rr", Family::V4);
         if persistent {
             (config.flags, config.timeout) = (PERSISTENT, 10);
         }
-        Server { key: key(protocol), config, real: last.iter().map(|l| real(*l, 1)).collect() }
+        ServerSpec { config, real_servers: last.iter().map(|l| real(*l, 1)).collect() }
+    }
+
+    fn addresses(last: &[u8]) -> BTreeSet<SocketAddr> {
+        last.iter().map(|last| real(*last, 1).socket_address()).collect()
     }
 
     /// A virtual server in short: whether it is persistent, and the last bytes of its real servers.
-    type Drawn<'a> = Option<(bool, &'a [u8])>;
+    type Short<'a> = Option<(bool, &'a [u8])>;
 
-    /// A real server in short: the last byte of its address, its weight, how it is forwarded to.
-    type Seen = (u8, u32, u32);
+    /// A real server as read from the kernel in short: the last byte of its address, its weight, its forwarding method.
+    type ShortReal = (u8, u32, u32);
 
-    type Step<'a> = (&'a str, u8, Drawn<'a>, &'a [u8], Drawn<'a>, &'a str, &'a [u8]);
-    type Sight<'a> = (&'a str, Option<&'a [Seen]>, Option<&'a [u8]>, &'a str, &'a [u8]);
+    type WrittenRow<'a> = (&'a str, u8, Short<'a>, &'a [u8], Short<'a>, &'a str, &'a [u8]);
+    type FoundRow<'a> = (&'a str, Option<&'a [ShortReal]>, Option<&'a [u8]>, &'a str, &'a [u8]);
 
-    /// Changes in few letters: `+vs`, `~vs`, `-vs` for the virtual server, `+1`, `1=0`, `-1` for real ones.
+    /// Prints changes in short: `+vs`, `~vs`, `-vs` for the virtual server, `+1`, `1=0`, `-1` for real servers.
     fn letters(changes: &[ServerChange]) -> String {
         let last = |ip: &IpAddr| ip.to_string().rsplit('.').next().unwrap_or_default().to_owned();
         let letters = changes.iter().map(|change| match change {
@@ -179,85 +198,66 @@ mod tests {
             ServerChange::DeleteServer(_) => "-vs".to_owned(),
             ServerChange::AddRealServer(_, r) => format!("+{}", last(&r.address)),
             ServerChange::SetRealServer(_, r) => format!("{}={}", last(&r.address), r.weight),
-            ServerChange::DeleteRealServer(_, ip, _) => format!("-{}", last(ip)),
+            ServerChange::DeleteRealServer(_, address) => format!("-{}", last(&address.ip())),
         });
         letters.collect::<Vec<_>>().join(" ")
     }
 
     #[test]
-    fn a_change_costs_what_it_changes() {
-        let at = |last: u8| place(&real(last, 1));
+    fn changes_from_the_written_configuration_are_minimal() {
         #[rustfmt::skip]
-        let rows: [Step<'_>; 10] = [
-            // what; protocol; before; waiting; after; changes; waiting after
+        let rows: [WrittenRow<'_>; 10] = [
+            // name; protocol; before; draining; after; changes; draining after
             ("new", TCP, None, &[], Some((false, &[1, 2])), "+vs +1 +2", &[]),
-            ("gone", TCP, Some((false, &[1, 2])), &[3], None, "-vs", &[]),
-            ("nothing", TCP, Some((false, &[1, 2])), &[], Some((false, &[1, 2])), "", &[]),
-            ("one more", TCP, Some((false, &[1, 3])), &[], Some((false, &[1, 2, 3])), "+2", &[]),
-            ("one less waits", TCP, Some((false, &[1, 2, 3])), &[], Some((false, &[1, 3])), "2=0", &[2]),
-            ("UDP does not wait", UDP, Some((false, &[1, 2])), &[], Some((false, &[2])), "-1", &[]),
-            ("back before it went", TCP, Some((false, &[1])), &[2], Some((false, &[1, 2])), "2=1", &[]),
+            ("removed", TCP, Some((false, &[1, 2])), &[3], None, "-vs", &[]),
+            ("unchanged", TCP, Some((false, &[1, 2])), &[], Some((false, &[1, 2])), "", &[]),
+            ("added", TCP, Some((false, &[1, 3])), &[], Some((false, &[1, 2, 3])), "+2", &[]),
+            ("TCP drains", TCP, Some((false, &[1, 2, 3])), &[], Some((false, &[1, 3])), "2=0", &[2]),
+            ("UDP does not drain", UDP, Some((false, &[1, 2])), &[], Some((false, &[2])), "-1", &[]),
+            ("added while it drains", TCP, Some((false, &[1])), &[2], Some((false, &[1, 2])), "2=1", &[]),
             ("replaced", TCP, Some((false, &[1])), &[], Some((false, &[2])), "1=0 +2", &[1]),
             ("affinity", TCP, Some((false, &[1])), &[], Some((true, &[1])), "~vs", &[]),
-            ("all at once", TCP, Some((true, &[1, 4])), &[5], Some((false, &[4, 5, 6])), "~vs 1=0 5=1 +6", &[1]),
+            ("all of these", TCP, Some((true, &[1, 4])), &[5], Some((false, &[4, 5, 6])), "~vs 1=0 5=1 +6", &[1]),
         ];
-        for (what, protocol, before, waiting, after, expected, left) in rows {
-            let now = Instant::now();
-            let (mut changes, mut terminations) = (Vec::new(), Terminations::default());
-            waiting.iter().for_each(|last| terminations.begin(key(protocol), at(*last), now));
-            let of = |state: Drawn<'_>| state.map(|(p, last)| server(protocol, p, last));
-            let mut differ = Differ { changes: &mut changes, terminations: &mut terminations, now };
-            differ.between(&key(protocol), of(before).as_ref(), of(after).as_ref());
-            assert_eq!(letters(&changes), expected, "{what}");
-            for last in 1..10 {
-                assert_eq!(
-                    terminations.holds(&key(protocol), at(last)),
-                    left.contains(&last),
-                    "{what}: {last}"
-                );
-            }
+        for (name, protocol, before, draining, after, expected, draining_after) in rows {
+            let spec = |short: Short<'_>| short.map(|(persistent, last)| spec(persistent, last));
+            let (before, after) = (spec(before), spec(after));
+            let draining = addresses(draining);
+            let diff = ServerDiff::from_written(server(protocol), draining, before.as_ref(), after.as_ref());
+            assert_eq!(letters(&diff.changes), expected, "{name}");
+            assert_eq!(diff.draining, addresses(draining_after), "{name}");
         }
     }
 
     #[test]
-    fn what_is_found_is_put_right() {
-        let at = |last: u8| place(&real(last, 1));
+    fn changes_from_a_found_configuration_restore_the_desired_one() {
         #[rustfmt::skip]
-        let rows: [Sight<'_>; 7] = [
-            // what; found; wanted; changes; waiting after
-            ("nothing there", None, Some(&[1]), "+vs +1", &[]),
-            ("as it must be", Some(&[(1, 1, 0), (2, 1, 0)]), Some(&[1, 2]), "", &[]),
+        let rows: [FoundRow<'_>; 7] = [
+            // name; found; desired; changes; draining after
+            ("missing", None, Some(&[1]), "+vs +1", &[]),
+            ("as desired", Some(&[(1, 1, 0), (2, 1, 0)]), Some(&[1, 2]), "", &[]),
             ("a weight of 0 is restored", Some(&[(1, 0, 0)]), Some(&[1]), "1=1", &[]),
-            ("one too many ends gracefully", Some(&[(1, 1, 0), (2, 1, 0)]), Some(&[1]), "2=0", &[2]),
-            ("one that was ending goes on ending", Some(&[(1, 1, 0), (2, 0, 0)]), Some(&[1]), "", &[2]),
-            ("direct routing is not ours", Some(&[(1, 1, 3)]), Some(&[1]), "1=1", &[]),
-            ("not wanted", Some(&[(1, 1, 0)]), None, "-vs", &[]),
+            ("an unknown real server drains", Some(&[(1, 1, 0), (2, 1, 0)]), Some(&[1]), "2=0", &[2]),
+            ("a draining real server goes on draining", Some(&[(1, 1, 0), (2, 0, 0)]), Some(&[1]), "", &[2]),
+            ("direct routing is replaced", Some(&[(1, 1, 3)]), Some(&[1]), "1=1", &[]),
+            ("not desired", Some(&[(1, 1, 0)]), None, "-vs", &[]),
         ];
-        for (what, found, wanted, expected, waiting) in rows {
-            let now = Instant::now();
-            let (mut changes, mut terminations) = (Vec::new(), Terminations::default());
-            let state = |&(last, weight, forwarding): &Seen| RealServerState {
+        for (name, found, desired, expected, draining_after) in rows {
+            let state = |&(last, weight, forwarding): &ShortReal| RealServerState {
                 server: real(last, weight),
                 forwarding,
                 active: 0,
                 inactive: 0,
                 persistent: 0,
             };
-            let found = found.map(|states| Found {
+            let found = found.map(|states| FoundServer {
                 config: VirtualServerConfig::new("rr", Family::V4),
-                real: states.iter().map(state).collect(),
+                real_servers: states.iter().map(state).collect(),
             });
-            let wanted = wanted.map(|last| server(TCP, false, last));
-            let mut differ = Differ { changes: &mut changes, terminations: &mut terminations, now };
-            differ.correct(&key(TCP), found.as_ref(), wanted.as_ref());
-            assert_eq!(letters(&changes), expected, "{what}");
-            for last in 1..10 {
-                assert_eq!(
-                    terminations.holds(&key(TCP), at(last)),
-                    waiting.contains(&last),
-                    "{what}: {last}"
-                );
-            }
+            let desired = desired.map(|last| spec(false, last));
+            let diff = ServerDiff::from_found(server(TCP), BTreeSet::new(), found.as_ref(), desired.as_ref());
+            assert_eq!(letters(&diff.changes), expected, "{name}");
+            assert_eq!(diff.draining, addresses(draining_after), "{name}");
         }
     }
 }

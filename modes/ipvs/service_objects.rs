@@ -1,4 +1,4 @@
-//! What one Service needs in the kernel, in one family.
+//! The kernel objects that one Service needs in one family.
 
 use std::net::IpAddr;
 
@@ -7,22 +7,21 @@ use portcullis_netlink::ipset::SetEntry;
 
 use super::ip_set::IpSet;
 
-/// A virtual server with what is behind it.
+/// The configuration of a virtual server, and its real servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Server {
-    pub(super) key: VirtualServer,
-    pub(super) config: VirtualServerConfig,
-    /// Sorted.
-    pub(super) real: Vec<RealServer>,
+pub struct ServerSpec {
+    /// Its scheduler and flags.
+    pub config: VirtualServerConfig,
+    /// Its real servers, sorted.
+    pub real_servers: Vec<RealServer>,
 }
 
-/// All that a Service needs. An address or an entry may be named several times: by two ports, or by two
-/// Services that share it.
+/// The kernel objects that one Service needs. Two ports, or two Services, may need the same address or entry.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct ServiceObjects {
-    /// No two have the same key.
-    pub(super) servers: Vec<Server>,
-    /// Addresses that the node must take for its own.
+    /// The virtual servers, each once.
+    pub(super) servers: Vec<(VirtualServer, ServerSpec)>,
+    /// Addresses for [`DUMMY_INTERFACE`](super::kernel::DUMMY_INTERFACE).
     pub(super) addresses: Vec<IpAddr>,
     pub(super) entries: Vec<(IpSet, SetEntry)>,
     /// Rules for [`OUT_FILTER`](super::rules::OUT_FILTER), without `-A CHAIN`.
@@ -30,14 +29,20 @@ pub(super) struct ServiceObjects {
 }
 
 impl ServiceObjects {
-    /// Adds a virtual server, unless there is one for the same packets.
-    pub(super) fn serve(&mut self, server: Server) {
-        if !self.servers.iter().any(|s| s.key == server.key) {
-            self.servers.push(server);
+    /// Adds a virtual server, unless there is one with the same protocol, address and port.
+    pub(super) fn add_server(&mut self, server: VirtualServer, spec: ServerSpec) {
+        if self.server(&server).is_none() {
+            self.servers.push((server, spec));
         }
     }
 
-    pub(super) fn server(&self, key: &VirtualServer) -> Option<&Server> {
-        self.servers.iter().find(|s| s.key == *key)
+    pub(super) fn server(&self, server: &VirtualServer) -> Option<&ServerSpec> {
+        self.servers.iter().find(|(key, _)| key == server).map(|(_, spec)| spec)
+    }
+
+    /// Removes a virtual server from the list, and returns its specification.
+    pub(super) fn take_server(&mut self, server: &VirtualServer) -> Option<ServerSpec> {
+        let index = self.servers.iter().position(|(key, _)| key == server)?;
+        Some(self.servers.swap_remove(index).1)
     }
 }

@@ -1,4 +1,4 @@
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::{read_address, write_address};
 use crate::attribute::{Attribute, Malformed, Writer};
@@ -45,6 +45,11 @@ pub struct RealServerState {
 }
 
 impl RealServer {
+    /// Returns the address and port, by which its virtual server identifies it.
+    pub fn socket_address(&self) -> SocketAddr {
+        SocketAddr::new(self.address, self.port)
+    }
+
     pub(super) fn write(&self, destination: &mut Writer<'_>) {
         write_key(destination, self.address, self.port);
         destination

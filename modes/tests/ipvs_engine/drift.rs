@@ -305,10 +305,9 @@ fn terminations_are_no_drift() {
     assert_eq!(node.kernel.state().server_changes(), []);
     node.kernel.state().connect(&server(TCP, 1), place(2), 0, 0);
     assert_eq!(node.look_after(), 0);
-    let (address, port) = place(2);
     assert_eq!(
         node.kernel.state().server_changes(),
-        [ServerChange::DeleteRealServer(server(TCP, 1), address, port)]
+        [ServerChange::DeleteRealServer(server(TCP, 1), place(2))]
     );
 }
 

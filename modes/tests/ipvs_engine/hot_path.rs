@@ -1,6 +1,6 @@
 //! What a change costs: what it changes, whatever else there is.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use portcullis_modes::Mode;
@@ -24,9 +24,8 @@ pub fn real(endpoint: u8, weight: u32) -> RealServer {
     RealServer { address: IpAddr::from([10, 244, 0, endpoint]), port: 8080, weight }
 }
 
-pub fn place(endpoint: u8) -> (IpAddr, u16) {
-    let RealServer { address, port, .. } = real(endpoint, 1);
-    (address, port)
+pub fn place(endpoint: u8) -> SocketAddr {
+    real(endpoint, 1).socket_address()
 }
 
 /// What one Service's change asks of the kernel among others that do not change.
@@ -55,11 +54,10 @@ fn a_change_costs_what_it_changes() {
     let weigh =
         |endpoint, weight| Call::Server(ServerChange::SetRealServer(server(TCP, 0), real(endpoint, weight)));
     let delete = |protocol, endpoint: u8| {
-        let (address, port) = place(endpoint);
-        Call::Server(ServerChange::DeleteRealServer(server(protocol, 0), address, port))
+        Call::Server(ServerChange::DeleteRealServer(server(protocol, 0), place(endpoint)))
     };
     let at_home = |protocol, endpoint: u8| {
-        let (ip, port) = place(endpoint);
+        let RealServer { address: ip, port, .. } = real(endpoint, 1);
         portcullis_netlink::ipset::SetEntry::IpPortIp { ip, protocol, port, ip2: ip }
     };
     let v4 = portcullis_cluster::Family::V4;

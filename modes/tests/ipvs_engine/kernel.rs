@@ -1,7 +1,7 @@
 //! IPVS, ipset and the dummy link in memory, with the real kernel's refusals.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use portcullis_cluster::Family;
@@ -62,7 +62,7 @@ pub struct State {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Server {
     pub config: VirtualServerConfig,
-    pub real: BTreeMap<(IpAddr, u16), RealServerState>,
+    pub real: BTreeMap<SocketAddr, RealServerState>,
 }
 
 /// A set.
@@ -172,14 +172,14 @@ impl State {
     }
 
     /// Gives a real server connections.
-    pub fn connect(&mut self, server: &VirtualServer, real: (IpAddr, u16), active: u32, inactive: u32) {
+    pub fn connect(&mut self, server: &VirtualServer, real: SocketAddr, active: u32, inactive: u32) {
         let real = self.servers.get_mut(server).and_then(|s| s.real.get_mut(&real)).expect("it is there");
         (real.active, real.inactive) = (active, inactive);
     }
 
     /// Adds a virtual server as somebody else.
     pub fn put(&mut self, key: VirtualServer, config: VirtualServerConfig, real: &[RealServer]) {
-        let real = real.iter().map(|real| ((real.address, real.port), new_real_server(*real))).collect();
+        let real = real.iter().map(|real| (real.socket_address(), new_real_server(*real))).collect();
         self.servers.insert(key, Server { config, real });
     }
 
@@ -209,18 +209,18 @@ impl State {
         match change {
             ServerChange::SetServer(_, config) => server.config = config.clone(),
             ServerChange::AddRealServer(_, real) => {
-                let place = (real.address, real.port);
+                let place = real.socket_address();
                 if server.real.contains_key(&place) {
                     return Err(libc::EEXIST);
                 }
                 server.real.insert(place, new_real_server(*real));
             }
             ServerChange::SetRealServer(_, real) => {
-                let state = server.real.get_mut(&(real.address, real.port)).ok_or(libc::ENOENT)?;
+                let state = server.real.get_mut(&real.socket_address()).ok_or(libc::ENOENT)?;
                 (state.server, state.forwarding) = (*real, 0);
             }
-            ServerChange::DeleteRealServer(_, address, port) => {
-                return server.real.remove(&(*address, *port)).map(drop).ok_or(libc::ENOENT);
+            ServerChange::DeleteRealServer(_, address) => {
+                return server.real.remove(address).map(drop).ok_or(libc::ENOENT);
             }
             ServerChange::AddServer(..) | ServerChange::DeleteServer(_) => unreachable!("done above"),
         }

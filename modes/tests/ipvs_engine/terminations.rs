@@ -17,8 +17,7 @@ fn set(endpoint: u8, weight: u32) -> ServerChange {
 }
 
 fn deleted(endpoint: u8) -> ServerChange {
-    let (address, port) = place(endpoint);
-    ServerChange::DeleteRealServer(server(TCP, 0), address, port)
+    ServerChange::DeleteRealServer(server(TCP, 0), place(endpoint))
 }
 
 /// A Service of which endpoint 2, with connections or without, is no longer wanted.

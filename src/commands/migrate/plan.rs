@@ -49,7 +49,7 @@ pub(super) fn written(config: &Config, state: &NodeView, families: &[Family]) ->
         ProxyMode::Ipvs => {
             let ipvs = node::ipvs_options(config);
             let wanted = ipvs::IpvsObjects::render(desired, families, &ipvs, options, host);
-            let real: usize = wanted.servers.values().map(|served| served.real.len()).sum();
+            let real: usize = wanted.servers.values().map(|spec| spec.real_servers.len()).sum();
             let entries: usize = wanted.sets.values().map(BTreeSet::len).sum();
             let mut lines = vec![
                 format!("{} virtual servers, {real} real servers", wanted.servers.len()),

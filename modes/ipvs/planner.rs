@@ -1,0 +1,175 @@
+//! The plan of a sync: the operations on the kernel, in the order of writing. Pure.
+//!
+//! No packet may meet half a Service, so the order is fixed: entries of sets; virtual servers with their real servers;
+//! rules; addresses of the dummy interface. Removals follow in the opposite direction: entries that accept packets,
+//! then virtual servers, then addresses. Sets that narrow others, such as the source ranges of load balancers, follow
+//! those in [`IpSet::ALL`]: they are filled first and emptied last.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, SocketAddr};
+
+use portcullis_netlink::ip_vs::VirtualServer;
+use portcullis_netlink::ipset::SetEntry;
+
+use super::ip_set::{IpSet, PerSet};
+use super::kernel::ServerChange;
+use super::programmed::{ChangeSet, Programmed};
+use super::rule_sync::TABLES;
+use super::server_diff::{FoundServer, ServerDiff};
+use super::snapshot::FamilySnapshot;
+use super::termination::Terminations;
+use crate::iptables::Table;
+
+/// Entries by set.
+pub(super) type SetEntries = PerSet<Vec<SetEntry>>;
+
+/// One operation on the kernel.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Operation {
+    AddEntries(IpSet, Vec<SetEntry>),
+    DeleteEntries(IpSet, Vec<SetEntry>),
+    /// Changes virtual servers that the desired state requires.
+    ChangeServers(Vec<ServerChange>),
+    /// Restores virtual servers that another process changed.
+    RestoreServers(Vec<ServerChange>),
+    /// Writes the rules of these tables, where they differ from the kernel's.
+    WriteRules(&'static [Table]),
+    /// Adds addresses to the dummy interface, which is created if it is missing.
+    AddAddresses(Vec<IpAddr>),
+    DeleteAddresses(Vec<IpAddr>),
+}
+
+/// Operations in the order of writing, and the real servers that are draining after them.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Plan {
+    pub(super) operations: Vec<Operation>,
+    pub(super) draining: BTreeMap<VirtualServer, BTreeSet<SocketAddr>>,
+}
+
+/// Virtual servers as read from the kernel; `None` where there is none.
+pub(super) type FoundServers = BTreeMap<VirtualServer, Option<FoundServer>>;
+
+impl Plan {
+    /// Adds the changes of a virtual server to `changes`.
+    fn add(&mut self, server: VirtualServer, diff: ServerDiff, changes: &mut Vec<ServerChange>) {
+        changes.extend(diff.changes);
+        self.draining.insert(server, diff.draining);
+    }
+
+    fn delete_entries(&mut self, set: IpSet, entries: Vec<SetEntry>) {
+        if !entries.is_empty() {
+            self.operations.push(Operation::DeleteEntries(set, entries));
+        }
+    }
+}
+
+/// Plans the entries to add, of which `added` (sorted) are in the kernel already. Narrowing sets come first.
+pub(super) fn add_entries(needed: impl Fn(IpSet) -> Vec<SetEntry>, added: &SetEntries) -> Vec<Operation> {
+    let mut operations = Vec::new();
+    for set in IpSet::ALL.into_iter().rev() {
+        let mut entries = needed(set);
+        entries.retain(|entry| added[set].binary_search(entry).is_err());
+        if !entries.is_empty() {
+            operations.push(Operation::AddEntries(set, entries));
+        }
+    }
+    operations
+}
+
+/// Plans the removal of entries that were added and are no longer needed. They are removed from `added`.
+pub(super) fn delete_unneeded_entries(programmed: &Programmed, added: &mut SetEntries) -> Vec<Operation> {
+    let mut plan = Plan::default();
+    for set in IpSet::ALL {
+        let is_unneeded = |entry: &mut SetEntry| !programmed.references().needs_entry(set, entry);
+        plan.delete_entries(set, added[set].extract_if(.., is_unneeded).collect());
+    }
+    plan.operations
+}
+
+/// Plans the changes of Services, after the entries that they need were added. `found` are virtual servers that may
+/// differ from what was written, as read from the kernel.
+pub(super) fn incremental(
+    programmed: &Programmed,
+    changes: &ChangeSet,
+    mut found: FoundServers,
+    terminations: &Terminations,
+) -> Plan {
+    let mut plan = Plan::default();
+    let (mut changed, mut removed, mut restored) = (Vec::new(), Vec::new(), Vec::new());
+    for (server, transition) in &changes.servers {
+        let (before, after) = (transition.before.as_ref(), transition.after.as_ref());
+        if before.is_none() && after.is_none() {
+            continue;
+        }
+        let draining = terminations.draining(server);
+        let diff = match found.remove(server) {
+            Some(found) => ServerDiff::from_found(*server, draining, found.as_ref(), after),
+            None => ServerDiff::from_written(*server, draining, before, after),
+        };
+        let list = if after.is_some() { &mut changed } else { &mut removed };
+        plan.add(*server, diff, list);
+    }
+    for (server, found) in found {
+        let desired = programmed.server(&server);
+        let draining = terminations.draining(&server);
+        let diff = ServerDiff::from_found(server, draining, found.as_ref(), desired.as_ref());
+        plan.add(server, diff, &mut restored);
+    }
+    let references = programmed.references();
+    let (added_addresses, removed_addresses) = references.changed_addresses(&changes.references);
+    let removed_entries = |set: IpSet| references.changed_entries(set, &changes.references).1;
+    if !changed.is_empty() {
+        plan.operations.push(Operation::ChangeServers(changed));
+    }
+    if !restored.is_empty() {
+        plan.operations.push(Operation::RestoreServers(restored));
+    }
+    plan.operations.push(Operation::WriteRules(&TABLES));
+    if !added_addresses.is_empty() {
+        plan.operations.push(Operation::AddAddresses(added_addresses));
+    }
+    for set in IpSet::ALL.into_iter().filter(|set| *set != IpSet::IpvsIps) {
+        plan.delete_entries(set, removed_entries(set));
+    }
+    if !removed.is_empty() {
+        plan.operations.push(Operation::ChangeServers(removed));
+    }
+    if !removed_addresses.is_empty() {
+        plan.operations.push(Operation::DeleteAddresses(removed_addresses));
+    }
+    plan.delete_entries(IpSet::IpvsIps, removed_entries(IpSet::IpvsIps));
+    plan
+}
+
+/// Plans the rest of a full sync, after entries were added and the desired virtual servers were compared. `snapshot`
+/// has the virtual servers that are left over. `first` are the tables to write before the addresses: rules of another
+/// proxy mode serve until the addresses are on the dummy interface, so the nat table may have to wait.
+pub(super) fn full(programmed: &Programmed, snapshot: &FamilySnapshot, first: &'static [Table]) -> Plan {
+    let mut plan = Plan::default();
+    let references = programmed.references();
+    let mut added: Vec<IpAddr> =
+        references.addresses().filter(|address| !snapshot.addresses.contains(*address)).copied().collect();
+    added.sort_unstable();
+    let is_unneeded = |address: &&IpAddr| !references.needs_address(address);
+    let removed: Vec<IpAddr> = snapshot.addresses.iter().filter(is_unneeded).copied().collect();
+    let unneeded_entries = |set: IpSet| -> Vec<SetEntry> {
+        let is_unneeded = |entry: &&SetEntry| !references.needs_entry(set, entry);
+        snapshot.entries[set].iter().filter(is_unneeded).copied().collect()
+    };
+    plan.operations.push(Operation::WriteRules(first));
+    plan.operations.push(Operation::AddAddresses(added));
+    plan.operations.push(Operation::WriteRules(&TABLES));
+    for set in IpSet::ALL.into_iter().filter(|set| *set != IpSet::IpvsIps) {
+        plan.delete_entries(set, unneeded_entries(set));
+    }
+    let deleted: Vec<VirtualServer> =
+        snapshot.servers.keys().filter(|server| programmed.may_delete(server)).copied().collect();
+    plan.draining.extend(deleted.iter().map(|server| (*server, BTreeSet::new())));
+    if !deleted.is_empty() {
+        let changes = deleted.into_iter().map(ServerChange::DeleteServer).collect();
+        plan.operations.push(Operation::ChangeServers(changes));
+    }
+    plan.operations.push(Operation::DeleteAddresses(removed));
+    plan.delete_entries(IpSet::IpvsIps, unneeded_entries(IpSet::IpvsIps));
+    plan
+}
