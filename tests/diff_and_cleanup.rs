@@ -121,11 +121,11 @@ fn compare_and_clean_nftables() {
             "+++ wanted/IPv4/base rules",
             "@@ -0,0 +1 @@ chain reject-chain",
             "+reject",
-            "+++ wanted/IPv4/what no Service wants",
-            "@@ -0,0 +0,0 @@ chain mine (not wanted)",
+            "+++ wanted/IPv4/objects of no Service",
+            "@@ -0,0 +0,0 @@ chain mine (unexpected)",
             "@@ -1 +0,0 @@ set cluster-ips",
             "-10.55.0.5",
-            "@@ -1 +0,0 @@ what this mode has none of",
+            "@@ -1 +0,0 @@ unknown objects",
             "-object much",
             "+++ wanted/IPv4/default/kubernetes",
             "@@ -1 +1 @@ map service-1",
@@ -196,7 +196,7 @@ fn compare_and_clean_ipvs() {
     assert_eq!(
         told,
         [
-            "+++ wanted/what no Service wants",
+            "+++ wanted/objects of no Service",
             "@@ -1 +0,0 @@ virtual servers",
             "--A -t 10.55.0.5:80 -s rr",
             "+++ wanted/default/kubernetes",

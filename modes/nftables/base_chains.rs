@@ -1,4 +1,4 @@
-//! The sets, maps and chains that are there with or without Services.
+//! The sets, maps and chains that exist with or without Services.
 
 use portcullis_netlink::nf_tables::{
     BaseChain, CT_STATUS_DNAT, Chain, ChainKind, Ct, CtState, DataType, DesiredTable, Element, Expression,
@@ -12,11 +12,11 @@ use super::names::{
     LOCAL_NODE_PORTS, NO_ENDPOINT_NODE_PORTS, NO_ENDPOINTS, NODE_PORT_IPS, REJECT, SERVICE_CIDRS,
     SERVICE_IPS, SERVICE_NODE_PORTS, SERVICES,
 };
-use super::settings::{Settings, within};
+use super::settings::{Settings, match_block};
 use crate::node_port_addresses::NodePortScope;
 
-/// Clients that are remembered at most. Each takes about 200 bytes of the kernel's memory, while it is remembered.
-const MOST_CLIENTS: u32 = 1 << 20;
+/// The size of the set of session-affinity entries. An entry takes about 200 bytes of kernel memory.
+const MAX_AFFINITY_ENTRIES: u32 = 1 << 20;
 
 const FIREWALL_CHECK: &str = "firewall-check";
 const SERVICE_ENDPOINTS_CHECK: &str = "service-endpoints-check";
@@ -24,7 +24,7 @@ const NODE_PORT_ENDPOINTS_CHECK: &str = "nodeport-endpoints-check";
 const CLUSTER_IPS_CHECK: &str = "cluster-ips-check";
 const MASQUERADING: &str = "masquerading";
 
-/// Puts the empty sets and maps.
+/// Adds the sets and maps.
 pub(super) fn put_sets(table: &mut DesiredTable, settings: &Settings) {
     let address = settings.address();
     let (protocol, port, number) = (DataType::InetProto, DataType::InetService, DataType::Mark);
@@ -33,8 +33,12 @@ pub(super) fn put_sets(table: &mut DesiredTable, settings: &Settings) {
     let source = [&service[..], &[address]].concat();
     let hairpin = [address, address, protocol, port];
     let client = [address, address, number, address, port];
-    let remembered =
-        SetSpec { dynamic: true, timeout: Some(0), size: Some(MOST_CLIENTS), ..SetSpec::new(&client) };
+    let affinity = SetSpec {
+        dynamic: true,
+        timeout: Some(0),
+        size: Some(MAX_AFFINITY_ENTRIES),
+        ..SetSpec::new(&client)
+    };
     let sets: Vec<(&str, SetSpec, &str)> = vec![
         (SERVICE_IPS, SetSpec::new(&service), "cluster, external and load balancer IPs"),
         (SERVICE_NODE_PORTS, SetSpec::new(&node_port), "node ports"),
@@ -48,7 +52,7 @@ pub(super) fn put_sets(table: &mut DesiredTable, settings: &Settings) {
         (HAIRPIN, SetSpec::new(&hairpin), "endpoints that are led back to themselves"),
         (FIREWALL_IPS, SetSpec::new(&service), "load balancer IPs for some sources only"),
         (FIREWALL_SOURCES, SetSpec::new(&source).with_intervals(), "the sources"),
-        (AFFINITY, remembered, "clients, and the endpoints that served them"),
+        (AFFINITY, affinity, "clients, and the endpoints that served them"),
     ];
     for (name, spec, about) in sets {
         table.put_set(&name.into(), Set::new(spec.with_comment(about)));
@@ -67,7 +71,7 @@ pub(super) fn put_sets(table: &mut DesiredTable, settings: &Settings) {
     }
 }
 
-/// Puts the chains.
+/// Adds the chains.
 pub(super) fn put_chains(table: &mut DesiredTable, settings: &Settings) {
     let base = |kind, hook, priority, rules: Vec<Rule>| Chain {
         base: Some(BaseChain { kind, hook, priority }),
@@ -84,7 +88,7 @@ pub(super) fn put_chains(table: &mut DesiredTable, settings: &Settings) {
     if settings.guards_loopback {
         input.insert(0, loopback_guard::rule(settings.family));
     }
-    // Only for this node itself: strangers could send to loopback addresses, too.
+    // In the output hook only: on a link without a guard, other hosts can send packets to loopback addresses.
     let mut output = jump(SERVICES);
     output.extend(settings.localhost.then(|| on_localhost(settings, SERVICE_NODE_PORTS)));
     let chains = [
@@ -99,14 +103,14 @@ pub(super) fn put_chains(table: &mut DesiredTable, settings: &Settings) {
         (FIREWALL_CHECK, Chain::new(vec![firewall(settings)])),
         (
             SERVICE_ENDPOINTS_CHECK,
-            Chain::new(vec![Rule::new().verdict_map(&FrontendKey::Address.key(settings), NO_ENDPOINTS)]),
+            Chain::new(vec![Rule::new().verdict_map(&FrontendKey::Address.fields(settings), NO_ENDPOINTS)]),
         ),
         (NODE_PORT_ENDPOINTS_CHECK, Chain::new(node_ports(settings, NO_ENDPOINT_NODE_PORTS, false))),
         (CLUSTER_IPS_CHECK, Chain::new(cluster_ips(settings))),
         (SERVICES, Chain::new(services(settings))),
         (MASQUERADING, Chain::new(masquerading(settings))),
-        (AFFINE_IPS, affine(FrontendKey::Address, settings)),
-        (AFFINE_NODE_PORTS, affine(FrontendKey::NodePort, settings)),
+        (AFFINE_IPS, affinity_chain(FrontendKey::Address, settings)),
+        (AFFINE_NODE_PORTS, affinity_chain(FrontendKey::NodePort, settings)),
         (REJECT, Chain::new(vec![Rule::new().reject(Reject::IcmpPortUnreachable(settings.kernel_family()))])),
     ];
     for (name, chain) in chains {
@@ -114,28 +118,28 @@ pub(super) fn put_chains(table: &mut DesiredTable, settings: &Settings) {
     }
 }
 
-/// Looks node ports up for loopback addresses.
+/// Returns the rule that looks up node ports for packets to loopback addresses.
 fn on_localhost(settings: &Settings, map: &'static str) -> Rule {
-    let to_loopback = within(Rule::new(), settings.destination(), settings.loopback(), false);
+    let to_loopback = match_block(Rule::new(), settings.destination(), settings.loopback(), false);
     look_up_node_port(to_loopback, settings, map).with_comment("on localhost")
 }
 
-/// Leads to what serves a node port, or to what refuses it.
+/// Adds the lookup of a node port: a set and a jump to the dispatch chain, or a verdict map.
 fn look_up_node_port(rule: Rule, settings: &Settings, map: &'static str) -> Rule {
-    let key = FrontendKey::NodePort.key(settings);
+    let key = FrontendKey::NodePort.fields(settings);
     match map {
         SERVICE_NODE_PORTS => rule.is_in(&key, map).then(Verdict::goto(map)),
         _ => rule.verdict_map(&key, map),
     }
 }
 
-/// Leads to the chain that a Service has for itself.
-fn affine(front: FrontendKey, settings: &Settings) -> Chain {
-    Chain::new(vec![Rule::new().verdict_map(&front.key(settings), front.affine())])
+/// Returns the chain that forwards frontends with session affinity to the chains of their Services.
+fn affinity_chain(key: FrontendKey, settings: &Settings) -> Chain {
+    Chain::new(vec![Rule::new().verdict_map(&key.fields(settings), key.affinity_map())])
 }
 
 fn firewall(settings: &Settings) -> Rule {
-    let service = FrontendKey::Address.key(settings);
+    let service = FrontendKey::Address.fields(settings);
     Rule::new()
         .is_in(&service, FIREWALL_IPS)
         .is_not_in(&[&service[..], &[settings.source()]].concat(), FIREWALL_SOURCES)
@@ -162,20 +166,23 @@ fn services(settings: &Settings) -> Vec<Rule> {
     let to_cluster_ip = Rule::new().is_in(&[settings.destination()], CLUSTER_IPS);
     let masqueraded = match settings.masquerade_all {
         true => Some(to_cluster_ip),
-        false => settings.of_pods(to_cluster_ip, true),
+        false => settings.match_pods(to_cluster_ip, true),
     };
     rules.extend(
         masqueraded.map(|rule| rule.set_mark(settings.mark).with_comment("masquerade what is not from pods")),
     );
     rules.push(
-        Rule::new().is_in(&FrontendKey::Address.key(settings), SERVICE_IPS).then(Verdict::goto(SERVICE_IPS)),
+        Rule::new()
+            .is_in(&FrontendKey::Address.fields(settings), SERVICE_IPS)
+            .then(Verdict::goto(SERVICE_IPS)),
     );
     rules.extend(node_ports(settings, SERVICE_NODE_PORTS, true));
     rules
 }
 
-/// Looks node ports up for the addresses that serve them. `translating`: where the destination is still the node's.
-fn node_ports(settings: &Settings, map: &'static str, translating: bool) -> Vec<Rule> {
+/// Returns the rules that look up node ports for packets to the addresses that serve them. `is_nat` is true before
+/// destination NAT.
+fn node_ports(settings: &Settings, map: &'static str, is_nat: bool) -> Vec<Rule> {
     let look_up = |rule: Rule| look_up_node_port(rule, settings, map);
     let destination = settings.destination();
     let mut rules = Vec::new();
@@ -184,12 +191,12 @@ fn node_ports(settings: &Settings, map: &'static str, translating: bool) -> Vec<
             rules.push(look_up(Rule::new().is_in(&[destination], NODE_PORT_IPS)));
         }
         NodePortScope::All => {
-            // What comes in is for an address of this node anyway.
-            let local = if translating { Rule::new().to_local() } else { Rule::new() };
-            rules.push(look_up(within(local, destination, settings.loopback(), true)));
+            // Packets of the input hook have a local destination.
+            let local = if is_nat { Rule::new().to_local() } else { Rule::new() };
+            rules.push(look_up(match_block(local, destination, settings.loopback(), true)));
         }
     }
-    if settings.localhost && !translating {
+    if settings.localhost && !is_nat {
         rules.push(on_localhost(settings, map));
     }
     rules

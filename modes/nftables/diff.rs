@@ -1,4 +1,4 @@
-//! How a table in the kernel differs from what a state asks for, Service by Service.
+//! The differences between the kernel's table and the desired one, by Service.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
@@ -19,106 +19,107 @@ use super::settings::Settings;
 use crate::node_facts::NodeFacts;
 use crate::options::Options;
 
-/// Whose a difference is, in the order in which they are told.
+/// The owner of an object that differs. The order of the values is the order of the output.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum DiffOwner {
-    /// What is there with or without Services, and the chains that they share.
+    /// Objects that exist with or without Services, and shared chains.
     Shared,
-    /// Nobody's that is wanted.
+    /// Objects in the kernel that are not desired.
     Unexpected,
-    /// A Service's.
+    /// Objects of a Service.
     Service(NamespacedName),
 }
 
-/// What differs in one chain, set or map.
+/// The differences in one chain, set or map.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectDiff {
-    /// Whose it is.
-    pub subject: DiffOwner,
-    /// The chain, set or map.
-    pub place: String,
-    /// Its lines in the kernel.
+    /// The owner of the object.
+    pub owner: DiffOwner,
+    /// The kind and name of the object.
+    pub object: String,
+    /// The lines in the kernel that differ.
     pub found: Vec<String>,
-    /// Its lines as they should be.
+    /// The wanted lines that differ.
     pub wanted: Vec<String>,
 }
 
-/// How the table of a family differs, `found` being what the kernel has of it. Empty if it does not.
+/// Compares `found`, the kernel's table of a family, with the desired one. Returns nothing if they are equal.
 pub fn diff_table(
     desired: &Desired,
     family: Family,
     options: &Options,
-    host: &NodeFacts,
+    node: &NodeFacts,
     found: Option<&(Table, UnknownObjects)>,
 ) -> Vec<ObjectDiff> {
-    let wanted = render(desired, family, options, host);
-    let none = (Table::new(wanted.family, &wanted.name), UnknownObjects::new());
-    let (found, foreign) = found.unwrap_or(&none);
-    let mut all = Differences {
-        owners: Owners::of(desired, &Settings::new(family, options, host)),
+    let table = render(desired, family, options, node);
+    let none = (Table::new(table.family, &table.name), UnknownObjects::new());
+    let (found, unknown) = found.unwrap_or(&none);
+    let mut diff = TableDiff {
+        owners: Owners::new(desired, &Settings::new(family, options, node)),
         lines: BTreeMap::new(),
     };
-    foreign.iter().for_each(|what| {
-        all.lines_of(DiffOwner::Unexpected, "what this mode has none of").0.push(what.clone())
+    unknown.iter().for_each(|object| {
+        diff.lines_of(DiffOwner::Unexpected, "unknown objects").0.push(object.clone())
     });
-    for name in names(&found.chains, &wanted.chains) {
-        all.chain(name, found.chains.get(name), wanted.chains.get(name));
+    for name in names(&found.chains, &table.chains) {
+        diff.add_chain(name, found.chains.get(name), table.chains.get(name));
     }
-    for name in names(&found.sets, &wanted.sets) {
-        all.set(name, found.sets.get(name), wanted.sets.get(name));
+    for name in names(&found.sets, &table.sets) {
+        diff.add_set(name, found.sets.get(name), table.sets.get(name));
     }
-    all.finish()
+    diff.into_objects()
 }
 
 fn names<'a, T>(
     found: &'a BTreeMap<Arc<str>, T>,
-    wanted: &'a BTreeMap<Arc<str>, T>,
+    desired: &'a BTreeMap<Arc<str>, T>,
 ) -> BTreeSet<&'a Arc<str>> {
-    found.keys().chain(wanted.keys()).collect()
+    found.keys().chain(desired.keys()).collect()
 }
 
-/// Lines in the kernel, and lines as they should be.
+/// The lines in the kernel, and the desired lines.
 type Lines = (Vec<String>, Vec<String>);
 
-struct Differences {
+struct TableDiff {
     owners: Owners,
     lines: BTreeMap<(DiffOwner, String), Lines>,
 }
 
-impl Differences {
-    fn lines_of(&mut self, subject: DiffOwner, place: impl fmt::Display) -> &mut Lines {
-        self.lines.entry((subject, place.to_string())).or_default()
+impl TableDiff {
+    fn lines_of(&mut self, owner: DiffOwner, object: impl fmt::Display) -> &mut Lines {
+        self.lines.entry((owner, object.to_string())).or_default()
     }
 
-    fn chain(&mut self, name: &Arc<str>, found: Option<&Chain>, wanted: Option<&Chain>) {
-        let parts = |chain: Option<&Chain>| chain.map(|chain| (chain.base, chain.rules.clone()));
-        if parts(found) == parts(wanted) {
+    fn add_chain(&mut self, name: &Arc<str>, found: Option<&Chain>, desired: Option<&Chain>) {
+        let contents = |chain: Option<&Chain>| chain.map(|chain| (chain.base, chain.rules.clone()));
+        if contents(found) == contents(desired) {
             return;
         }
-        let subject = match (self.owners.chains.get(name), wanted) {
+        let owner = match (self.owners.chains.get(name), desired) {
             (Some(owner), _) => DiffOwner::Service(owner.clone()),
             (None, Some(_)) => DiffOwner::Shared,
             (None, None) => DiffOwner::Unexpected,
         };
         let lines = |chain: Option<&Chain>| chain.map(ToString::to_string).unwrap_or_default();
-        let place = format!("chain {name}{}", remark(found.is_some(), wanted.is_some()));
-        *self.lines_of(subject, place) = (trimmed(&lines(found)), trimmed(&lines(wanted)));
+        let object = format!("chain {name}{}", note(found.is_some(), desired.is_some()));
+        *self.lines_of(owner, object) = (trimmed(&lines(found)), trimmed(&lines(desired)));
     }
 
-    fn set(&mut self, name: &Arc<str>, found: Option<&Set>, wanted: Option<&Set>) {
+    fn add_set(&mut self, name: &Arc<str>, found: Option<&Set>, desired: Option<&Set>) {
         let spec = |set: Option<&Set>| {
             set.map(|set| trimmed(&Set::new(set.spec.clone()).to_string())).unwrap_or_default()
         };
-        let kind = if wanted.or(found).is_some_and(|set| set.spec.is_map()) { "map" } else { "set" };
-        if spec(found) != spec(wanted) {
-            let subject = if wanted.is_some() { DiffOwner::Shared } else { DiffOwner::Unexpected };
-            let place = format!("{kind} {name}{}", remark(found.is_some(), wanted.is_some()));
-            *self.lines_of(subject, place) = (spec(found), spec(wanted));
+        let kind = if desired.or(found).is_some_and(|set| set.spec.is_map()) { "map" } else { "set" };
+        if spec(found) != spec(desired) {
+            let owner = if desired.is_some() { DiffOwner::Shared } else { DiffOwner::Unexpected };
+            let object = format!("{kind} {name}{}", note(found.is_some(), desired.is_some()));
+            *self.lines_of(owner, object) = (spec(found), spec(desired));
         }
+        // Rules write the session-affinity entries.
         if &**name == AFFINITY {
-            return; // what is in it, rules wrote
+            return;
         }
-        let place = format!("{kind} {name}");
+        let object = format!("{kind} {name}");
         let elements = |set: Option<&Set>| -> BTreeMap<Key, String> {
             let Some(set) = set else { return BTreeMap::new() };
             set.elements
@@ -126,27 +127,27 @@ impl Differences {
                 .map(|(key, element)| (key.clone(), set.line(key, element).to_string()))
                 .collect()
         };
-        let (found, wanted) = (elements(found), elements(wanted));
-        for (key, line) in found.iter().filter(|(key, line)| wanted.get(*key) != Some(*line)) {
-            let subject = self.owners.of_element(name, key).unwrap_or(DiffOwner::Unexpected);
-            self.lines_of(subject, &place).0.push(line.clone());
+        let (found, desired) = (elements(found), elements(desired));
+        for (key, line) in found.iter().filter(|(key, line)| desired.get(*key) != Some(*line)) {
+            let owner = self.owners.of_element(name, key).unwrap_or(DiffOwner::Unexpected);
+            self.lines_of(owner, &object).0.push(line.clone());
         }
-        for (key, line) in wanted.iter().filter(|(key, line)| found.get(*key) != Some(*line)) {
-            let subject = self.owners.of_element(name, key).unwrap_or(DiffOwner::Shared);
-            self.lines_of(subject, &place).1.push(line.clone());
+        for (key, line) in desired.iter().filter(|(key, line)| found.get(*key) != Some(*line)) {
+            let owner = self.owners.of_element(name, key).unwrap_or(DiffOwner::Shared);
+            self.lines_of(owner, &object).1.push(line.clone());
         }
     }
 
-    fn finish(self) -> Vec<ObjectDiff> {
-        let difference = |((subject, place), (found, wanted))| ObjectDiff { subject, place, found, wanted };
-        self.lines.into_iter().map(difference).collect()
+    fn into_objects(self) -> Vec<ObjectDiff> {
+        let diff = |((owner, object), (found, wanted))| ObjectDiff { owner, object, found, wanted };
+        self.lines.into_iter().map(diff).collect()
     }
 }
 
-fn remark(is_found: bool, is_wanted: bool) -> &'static str {
-    match (is_found, is_wanted) {
+fn note(is_found: bool, is_desired: bool) -> &'static str {
+    match (is_found, is_desired) {
         (false, _) => " (missing)",
-        (_, false) => " (not wanted)",
+        (_, false) => " (unexpected)",
         _ => "",
     }
 }
@@ -155,37 +156,42 @@ fn trimmed(text: &str) -> Vec<String> {
     text.lines().map(|line| line.trim().to_owned()).collect()
 }
 
-/// Which Services have what.
+/// The Services that own chains and elements.
 #[derive(Default)]
 struct Owners {
     chains: HashMap<Arc<str>, NamespacedName>,
-    /// By the set, and the key.
+    /// By set and key.
     elements: HashMap<(Arc<str>, Key), NamespacedName>,
-    /// By an address, protocol and port; or protocol and node port; or a cluster IP.
-    fronts: HashMap<Key, NamespacedName>,
-    /// How long the first of these are, and the last.
-    lengths: [usize; 3],
+    /// By the start of a key: address, protocol and port; protocol and node port; or cluster IP.
+    frontends: HashMap<Key, NamespacedName>,
+    /// The lengths of these starts.
+    lengths: FrontendLengths,
+}
+
+#[derive(Default)]
+struct FrontendLengths {
+    address: usize,
+    node_port: usize,
+    cluster_ip: usize,
 }
 
 impl Owners {
-    fn of(desired: &Desired, settings: &Settings) -> Self {
-        let mut owners = Owners {
-            lengths: [
-                FrontendKey::Address.length(settings),
-                FrontendKey::NodePort.length(settings),
-                settings.address().length(),
-            ],
-            ..Owners::default()
+    fn new(desired: &Desired, settings: &Settings) -> Self {
+        let lengths = FrontendLengths {
+            address: FrontendKey::Address.length(settings),
+            node_port: FrontendKey::NodePort.length(settings),
+            cluster_ip: settings.address().length(),
         };
+        let mut owners = Owners { lengths, ..Owners::default() };
         for (name, ports) in desired.services() {
-            let entries = ServiceElements::of(ports, settings);
-            for chain in entries.own_chains.into_keys() {
+            let service = ServiceElements::new(ports, settings);
+            for chain in service.chains.into_keys() {
                 owners.chains.entry(chain).or_insert_with(|| name.clone());
             }
-            for (set, key) in entries.elements.into_keys() {
+            for (set, key) in service.elements.into_keys() {
                 let set = set.name();
-                if let Some(front) = owners.front(&set, &key) {
-                    owners.fronts.entry(front).or_insert_with(|| name.clone());
+                if let Some(frontend) = owners.frontend(&set, &key) {
+                    owners.frontends.entry(frontend).or_insert_with(|| name.clone());
                 }
                 owners.elements.entry((set, key)).or_insert_with(|| name.clone());
             }
@@ -193,14 +199,14 @@ impl Owners {
         owners
     }
 
-    /// The address or node port that an element is about.
-    fn front(&self, set: &str, key: &Key) -> Option<Key> {
-        let [address, node_port, cluster_ip] = self.lengths;
+    /// Returns the part of an element's key that identifies its frontend.
+    fn frontend(&self, set: &str, key: &Key) -> Option<Key> {
+        let FrontendLengths { address, node_port, cluster_ip } = self.lengths;
         let length = match set {
             SERVICE_IPS | LOCAL_IPS | AFFINE_IPS | NO_ENDPOINTS | FIREWALL_IPS | FIREWALL_SOURCES => address,
             SERVICE_NODE_PORTS | LOCAL_NODE_PORTS | AFFINE_NODE_PORTS | NO_ENDPOINT_NODE_PORTS => node_port,
             CLUSTER_IPS => cluster_ip,
-            _ => match EndpointMap::of_name(set)?.front {
+            _ => match EndpointMap::from_name(set)?.key {
                 FrontendKey::Address => address,
                 FrontendKey::NodePort => node_port,
             },
@@ -210,7 +216,7 @@ impl Owners {
 
     fn of_element(&self, set: &Arc<str>, key: &Key) -> Option<DiffOwner> {
         let exact = self.elements.get(&(Arc::clone(set), key.clone()));
-        let owner = exact.or_else(|| self.fronts.get(&self.front(set, key)?))?;
+        let owner = exact.or_else(|| self.frontends.get(&self.frontend(set, key)?))?;
         Some(DiffOwner::Service(owner.clone()))
     }
 }
@@ -219,7 +225,7 @@ impl fmt::Display for DiffOwner {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             DiffOwner::Shared => f.write_str("base rules"),
-            DiffOwner::Unexpected => f.write_str("what no Service wants"),
+            DiffOwner::Unexpected => f.write_str("objects of no Service"),
             DiffOwner::Service(name) => write!(f, "{name}"),
         }
     }

@@ -1,20 +1,20 @@
-//! How a packet finds what serves it: by trying.
+//! Dispatch: the chains that find the endpoint map of a frontend by looking it up in one map after another.
 //!
 //! ```text
 //! service-ips    jump affinity-ips                                      vmap @affinity-ips: a chain of the Service's own
-//!                from pods, in @local-ips    jump service-ips-inside    policy Local is for what comes from outside
-//!                jump service-1                                         has it one endpoint?
-//!                jump service-3                                         has it three?
+//!                from pods, in @local-ips    jump service-ips-inside    internal clients of externalTrafficPolicy: Local
+//!                jump service-1                                         Services with one endpoint
+//!                jump service-3                                         Services with three endpoints
 //!                jump external-3
 //!                …                                                      and all once more
 //! ```
-//! A map that tells which chain to go to would be shorter. But for every verdict that is added, the kernel looks at all
-//! verdicts of all maps in use (`nft_table_validate`), and for every rule that is added and looks into a map, at all of that
-//! map (`nf_tables_bind_set`). Here a Service with one endpoint more changes elements only, and for a number of endpoints
-//! that no Service had, a map is made that is empty when the rule comes.
+//! One map from frontends to chains would be shorter. But for each added verdict, the kernel walks the verdicts of all maps
+//! in use (`nft_table_validate`), and for each added rule with a lookup, all elements of its map (`nf_tables_bind_set`).
+//! With this layout a change of the number of endpoints changes only elements, and the map for a new number of endpoints is
+//! empty when its rule is added.
 //!
-//! While a packet is under way, its Service may go from a map that is still to be looked into, to one that was. So all is
-//! tried twice.
+//! A transaction can move a Service to another map while a packet is in these chains: out of a map that the packet has not
+//! reached into one that it has passed. So all steps come twice.
 
 use portcullis_netlink::nf_tables::{Chain, Rule, Verdict};
 
@@ -25,53 +25,53 @@ use super::names::{
 };
 use super::settings::Settings;
 
-/// Something to try, in the order in which it is.
+/// A jump of a dispatch chain. The order of the values is the order in the chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum DispatchStep {
-    /// Whether it has affinity.
+    /// To the chain that looks up frontends of Services with session affinity.
     Affinity(FrontendKey),
-    /// Whether only what comes from outside is kept to local endpoints.
+    /// To the chain for internal clients of frontends with external traffic policy Local.
     LocalPolicy(FrontendKey),
-    /// Whether it has so many endpoints.
+    /// To the chain of an endpoint map.
     EndpointMap(EndpointMap),
 }
 
 impl DispatchStep {
-    pub(super) fn front(self) -> FrontendKey {
+    pub(super) fn key(self) -> FrontendKey {
         match self {
-            DispatchStep::Affinity(front) | DispatchStep::LocalPolicy(front) => front,
-            DispatchStep::EndpointMap(picking) => picking.front,
+            DispatchStep::Affinity(key) | DispatchStep::LocalPolicy(key) => key,
+            DispatchStep::EndpointMap(map) => map.key,
         }
     }
 }
 
 impl FrontendKey {
-    /// The set of what is served, and the chain that serves it.
-    pub(super) fn served(self) -> &'static str {
+    /// Returns the set of all frontends, which is also the name of their dispatch chain.
+    pub(super) fn frontends(self) -> &'static str {
         match self {
             FrontendKey::Address => SERVICE_IPS,
             FrontendKey::NodePort => SERVICE_NODE_PORTS,
         }
     }
 
-    /// The chain that serves pods and this node, where only what comes from outside is kept to local endpoints.
-    pub(super) fn inside(self) -> &'static str {
+    /// Returns the dispatch chain for internal clients of frontends with external traffic policy Local.
+    pub(super) fn internal_chain(self) -> &'static str {
         match self {
             FrontendKey::Address => INSIDE_IPS,
             FrontendKey::NodePort => INSIDE_NODE_PORTS,
         }
     }
 
-    /// The set of what is served that way.
-    pub(super) fn part_outside(self) -> &'static str {
+    /// Returns the set of frontends with external traffic policy Local.
+    pub(super) fn local_policy_set(self) -> &'static str {
         match self {
             FrontendKey::Address => LOCAL_IPS,
             FrontendKey::NodePort => LOCAL_NODE_PORTS,
         }
     }
 
-    /// The map to chains of one Service, and the chain that looks into it.
-    pub(super) fn affine(self) -> &'static str {
+    /// Returns the verdict map of frontends with session affinity, which is also the name of the chain that looks it up.
+    pub(super) fn affinity_map(self) -> &'static str {
         match self {
             FrontendKey::Address => AFFINE_IPS,
             FrontendKey::NodePort => AFFINE_NODE_PORTS,
@@ -79,43 +79,42 @@ impl FrontendKey {
     }
 }
 
-/// The chains of a front: the one that tries all, and the one for what is inside.
+/// Returns the dispatch chains: for all clients, and for internal clients of frontends with external traffic policy Local.
 pub(super) fn chains(
-    front: FrontendKey,
-    trials: impl Iterator<Item = DispatchStep> + Clone,
+    key: FrontendKey,
+    steps: impl Iterator<Item = DispatchStep> + Clone,
     settings: &Settings,
 ) -> [(&'static str, Chain); 2] {
-    let trials = trials.filter(|trial| trial.front() == front);
-    let is_inside = |trial: &DispatchStep| {
-        matches!(trial, DispatchStep::EndpointMap(EndpointMap { purpose: MapKind::Internal, .. }))
+    let steps = steps.filter(|step| step.key() == key);
+    let is_internal =
+        |step: &DispatchStep| matches!(step, DispatchStep::EndpointMap(map) if map.kind == MapKind::Internal);
+    let rules = |step: DispatchStep| match step {
+        DispatchStep::Affinity(key) => vec![jump(Rule::new(), key.affinity_map())],
+        DispatchStep::LocalPolicy(key) => local_policy_rules(key, settings),
+        DispatchStep::EndpointMap(map) => vec![jump(Rule::new(), &map.name())],
     };
-    let rules = |trial: DispatchStep| match trial {
-        DispatchStep::Affinity(front) => vec![jump(Rule::new(), front.affine())],
-        DispatchStep::LocalPolicy(front) => part_outside(front, settings),
-        DispatchStep::EndpointMap(picking) => vec![jump(Rule::new(), &picking.name())],
-    };
-    let inside: Vec<Rule> = trials.clone().filter(is_inside).flat_map(rules).collect();
-    let outside: Vec<Rule> = trials.clone().filter(|trial| !is_inside(trial)).flat_map(rules).collect();
-    // One that is alone was not in another one before.
-    let mut again = if trials.count() > 1 { outside.clone() } else { Vec::new() };
+    let internal: Vec<Rule> = steps.clone().filter(is_internal).flat_map(rules).collect();
+    let all: Vec<Rule> = steps.clone().filter(|step| !is_internal(step)).flat_map(rules).collect();
+    // A Service cannot have moved from another map if there is only one.
+    let mut again = if steps.count() > 1 { all.clone() } else { Vec::new() };
     if let Some(first) = again.first_mut() {
         *first = first.clone().with_comment("again, as it may be another one by now");
     }
-    [(front.served(), Chain::new([outside, again].concat())), (front.inside(), Chain::new(inside))]
+    [(key.frontends(), Chain::new([all, again].concat())), (key.internal_chain(), Chain::new(internal))]
 }
 
 fn jump(rule: Rule, chain: &str) -> Rule {
     rule.then(Verdict::jump(chain))
 }
 
-/// Sends pods and this node to what they would find inside of the cluster.
-fn part_outside(front: FrontendKey, settings: &Settings) -> Vec<Rule> {
-    let is_in = |rule: Rule| rule.is_in(&front.key(settings), front.part_outside());
+/// Returns the rules that send pods and this node to the chain for internal clients.
+fn local_policy_rules(key: FrontendKey, settings: &Settings) -> Vec<Rule> {
+    let is_in = |rule: Rule| rule.is_in(&key.fields(settings), key.local_policy_set());
     let local = || is_in(Rule::new().from_local());
-    let pods = settings.of_pods(Rule::new(), false).map(is_in);
+    let pods = settings.match_pods(Rule::new(), false).map(is_in);
     let mut rules = Vec::new();
-    rules.extend(pods.map(|rule| jump(rule, front.inside()).with_comment("short-circuit pod traffic")));
+    rules.extend(pods.map(|rule| jump(rule, key.internal_chain()).with_comment("short-circuit pod traffic")));
     rules.push(local().set_mark(settings.mark).with_comment("masquerade local traffic"));
-    rules.push(jump(local(), front.inside()).with_comment("short-circuit local traffic"));
+    rules.push(jump(local(), key.internal_chain()).with_comment("short-circuit local traffic"));
     rules
 }

@@ -1,8 +1,8 @@
-//! EndpointMap an endpoint: for each number of endpoints that Services have, a map of them and a chain that draws from it.
+//! Endpoint maps: one map and one chain for all Services that have N endpoints.
 //!
 //! ```text
 //! chain service-3    dnat to daddr . protocol . dport . (random of 3)   map @service-3
-//! @service-3         10.96.0.10 . tcp . 80 . 0 : 10.244.1.7 . 8080      of all Services with three
+//! @service-3         10.96.0.10 . tcp . 80 . 0 : 10.244.1.7 . 8080      elements of all Services with three endpoints
 //! ```
 
 use std::fmt;
@@ -13,25 +13,27 @@ use portcullis_netlink::nf_tables::{Chain, DataType, Expression, Field, Register
 
 use super::settings::Settings;
 
-/// By what a Service is reached, and so by what it is found.
+/// The packet fields by which a frontend is looked up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum FrontendKey {
-    /// An address: its cluster IP, an external or a load balancer's.
+    /// Destination address, protocol and port: cluster IPs, external IPs, load balancer IPs.
     Address,
-    /// A node port.
+    /// Protocol and port: node ports.
     NodePort,
 }
 
 impl FrontendKey {
-    /// What a packet shows of the Service.
-    pub(super) fn key(self, settings: &Settings) -> Vec<Field> {
+    pub(super) const ALL: [FrontendKey; 2] = [FrontendKey::Address, FrontendKey::NodePort];
+
+    /// Returns the fields to look up.
+    pub(super) fn fields(self, settings: &Settings) -> Vec<Field> {
         match self {
             FrontendKey::NodePort => vec![Field::PROTOCOL, Field::DestinationPort],
             FrontendKey::Address => vec![settings.destination(), Field::PROTOCOL, Field::DestinationPort],
         }
     }
 
-    /// The types of that.
+    /// Returns the types of the fields.
     pub(super) fn types(self, settings: &Settings) -> Vec<DataType> {
         let port = [DataType::InetProto, DataType::InetService];
         match self {
@@ -40,98 +42,102 @@ impl FrontendKey {
         }
     }
 
-    /// Bytes of it in a key.
+    /// Returns the length of the fields in a set key, in bytes.
     pub(super) fn length(self, settings: &Settings) -> usize {
         self.types(settings).into_iter().map(|part| part.length().next_multiple_of(4)).sum()
     }
 }
 
-/// Whose endpoints take it.
+/// The traffic policy that selects endpoints.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum TrafficPolicy {
-    /// Those of policy Cluster.
     Cluster,
-    /// Those of policy Local.
     Local,
 }
 
 impl TrafficPolicy {
-    /// A port's endpoints, in the order in which they are numbered.
+    /// Returns the endpoints of a port, in the order of their numbers in maps.
     pub(super) fn endpoints(self, port: &ServicePort) -> Vec<Endpoint> {
-        let chosen: Vec<Endpoint> = match self {
+        let endpoints: Vec<Endpoint> = match self {
             TrafficPolicy::Cluster => port.endpoints.for_cluster().copied().collect(),
             TrafficPolicy::Local => port.endpoints.for_local().copied().collect(),
         };
-        chosen.into_iter().take(MOST_ENDPOINTS).collect()
+        endpoints.into_iter().take(MAX_ENDPOINTS).collect()
+    }
+
+    /// Returns true if the port has endpoints for this policy.
+    pub(super) fn has_endpoints(self, port: &ServicePort) -> bool {
+        match self {
+            TrafficPolicy::Cluster => port.endpoints.for_cluster().next().is_some(),
+            TrafficPolicy::Local => port.endpoints.for_local().next().is_some(),
+        }
     }
 }
 
-/// The most endpoints of a Service that are used.
-pub(super) const MOST_ENDPOINTS: usize = u16::MAX as usize;
+/// The number of endpoints of a Service that are used; further ones are ignored.
+pub(super) const MAX_ENDPOINTS: usize = u16::MAX as usize;
 
-/// For whom endpoints are.
+/// The clients of an endpoint map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum MapKind {
-    /// For all that may be answered directly.
+    /// Clients whose source address is kept.
     Direct,
-    /// For what must be masqueraded, as it comes from outside and the endpoint may be anywhere.
+    /// External clients of a frontend with traffic policy Cluster: masqueraded, because the endpoint may be on any node.
     Masqueraded,
-    /// For pods and this node, where what comes from outside is kept to local endpoints.
+    /// Cluster-internal clients (pods and this node) of an external frontend with traffic policy Local.
     Internal,
 }
 
-/// A chain that picks an endpoint, and its map.
+/// A map of endpoints by random number, and the chain that looks it up; both have the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) struct EndpointMap {
-    pub(super) front: FrontendKey,
-    pub(super) purpose: MapKind,
-    /// How many endpoints.
+    pub(super) key: FrontendKey,
+    pub(super) kind: MapKind,
+    /// The number of endpoints of each Service in the map.
     pub(super) count: u16,
 }
 
 impl EndpointMap {
-    /// The name of the chain, and of the map.
+    /// Returns the name of the chain and the map.
     pub(super) fn name(self) -> Arc<str> {
         self.to_string().into()
     }
 
-    /// The one of this name.
-    pub(super) fn of_name(name: &str) -> Option<Self> {
+    /// Parses a name that [`EndpointMap::name`] returned.
+    pub(super) fn from_name(name: &str) -> Option<Self> {
         let count = name.rsplit_once('-')?.1.parse().ok()?;
-        let fronts = [FrontendKey::Address, FrontendKey::NodePort];
-        let purposes = [MapKind::Direct, MapKind::Masqueraded, MapKind::Internal];
-        let all = fronts
-            .into_iter()
-            .flat_map(|front| purposes.map(|purpose| EndpointMap { front, purpose, count }));
-        all.into_iter().find(|picking| *picking.name() == *name)
+        let kinds = [MapKind::Direct, MapKind::Masqueraded, MapKind::Internal];
+        let maps =
+            FrontendKey::ALL.into_iter().flat_map(|key| kinds.map(|kind| EndpointMap { key, kind, count }));
+        maps.into_iter().find(|map| *map.name() == *name)
     }
 
-    /// The map, without elements.
+    /// Returns the map without elements.
     pub(super) fn map(self, settings: &Settings) -> Set {
-        let mut key = self.front.types(settings);
+        let mut key = self.key.types(settings);
         key.push(DataType::Mark);
         let spec = SetSpec::new(&key).with_data(&[settings.address(), DataType::InetService]);
         Set::new(spec.with_comment("endpoints by number"))
     }
 
-    /// The chain.
+    /// Returns the chain.
     pub(super) fn chain(self, settings: &Settings) -> Chain {
-        let mut key = self.front.key(settings);
+        let mut key = self.key.fields(settings);
         key.push(Field::Random { modulus: self.count.into(), offset: 0 });
-        let (found, beyond) = (Register::FIRST, Register(8));
-        let rule = Rule::new().map(&key, self.name(), found);
-        // What is marked must have been found, too.
-        let rule = match self.purpose {
-            MapKind::Masqueraded => rule.set_mark_in(beyond, settings.mark),
+        let (endpoint, free) = (Register::FIRST, Register(8));
+        let rule = Rule::new().map(&key, self.name(), endpoint);
+        // After the lookup: a packet that is not in the map must not be marked.
+        let rule = match self.kind {
+            MapKind::Masqueraded => rule.set_mark_in(free, settings.mark),
             MapKind::Direct | MapKind::Internal => rule,
         };
-        Chain::new(vec![translate(rule, settings, found)])
+        Chain::new(vec![dnat(rule, settings, endpoint)])
     }
 }
 
 impl fmt::Display for EndpointMap {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let what = match (self.front, self.purpose) {
+        let prefix = match (self.key, self.kind) {
             (FrontendKey::Address, MapKind::Direct) => "service",
             (FrontendKey::Address, MapKind::Masqueraded) => "external",
             (FrontendKey::Address, MapKind::Internal) => "inside",
@@ -139,12 +145,12 @@ impl fmt::Display for EndpointMap {
             (FrontendKey::NodePort, MapKind::Masqueraded) => "nodeport",
             (FrontendKey::NodePort, MapKind::Internal) => "nodeport-inside",
         };
-        write!(f, "{what}-{}", self.count)
+        write!(f, "{prefix}-{}", self.count)
     }
 }
 
-/// Sends the packet to the address and port in registers.
-pub(super) fn translate(rule: Rule, settings: &Settings, address: Register) -> Rule {
+/// Appends a `dnat` to the address in `address` and the port in the register after it.
+pub(super) fn dnat(rule: Rule, settings: &Settings, address: Register) -> Rule {
     rule.push(Expression::Dnat {
         family: settings.kernel_family(),
         address,

@@ -1,4 +1,4 @@
-//! The rule that drops packets from other hosts to loopback addresses, and a table that has nothing but this rule.
+//! The loopback guard: the rule that drops packets from other hosts to loopback addresses, and a table of its own for it.
 
 use std::net::Ipv6Addr;
 
@@ -11,14 +11,14 @@ use portcullis_netlink::nf_tables::{
 };
 use portcullis_netlink::socket::Socket;
 
-use super::settings::{came_by, kernel_family, within};
+use super::settings::{kernel_family, match_block, match_input};
 
-/// The table that guards loopback addresses while no mode of ours does: before the first sync, and after a cleanup.
+/// The table with the loopback guard while no proxy mode has one: before the first sync and after a cleanup.
 pub(crate) const GUARD_TABLE: &str = "portcullis-loopback";
 
 const CHAIN: &str = "filter-input";
 
-/// The loopback block of a family, 127.0.0.0/8 or ::1.
+/// Returns the loopback block of a family: 127.0.0.0/8 or ::1.
 pub(super) fn loopback(family: Family) -> IpNet {
     match family {
         Family::V4 => crate::iptables::loopback_block(),
@@ -26,22 +26,22 @@ pub(super) fn loopback(family: Family) -> IpNet {
     }
 }
 
-/// Drops packets to loopback addresses that came by an interface other than `lo`, unless they belong to a connection
-/// that conntrack knows, or a rule translated their destination. Without `route_localnet` the kernel drops them itself.
+/// Returns the rule that drops packets to loopback addresses from interfaces other than `lo`, except packets of
+/// connections in conntrack and packets whose destination was translated. Without `route_localnet` the kernel drops them.
 pub(super) fn rule(family: Family) -> Rule {
     let destination = Field::Destination(kernel_family(family));
-    came_by(within(Rule::new(), destination, loopback(family), false), "lo", true)
+    match_input(match_block(Rule::new(), destination, loopback(family), false), "lo", true)
         .no_bit(Field::Ct(Ct::State), CtState::ESTABLISHED | CtState::RELATED)
         .no_bit(Field::Ct(Ct::Status), CT_STATUS_DNAT)
         .then(Verdict::Drop)
         .with_comment("packets from other hosts to loopback addresses")
 }
 
-/// Adds the table that has nothing but the rule for IPv4, or writes it again. Says whether it was added; `None` where the
-/// kernel has no nf_tables for IPv4.
+/// Adds the table with the IPv4 rule, or rewrites it. Returns true if it was added, and `None` if the kernel has no
+/// nf_tables for IPv4.
 ///
 /// # Errors
-/// The kernel rejects it: `EPERM` without CAP_NET_ADMIN.
+/// The kernel rejects the table, for example with `EPERM` without CAP_NET_ADMIN.
 pub(crate) fn add_table() -> Result<Option<bool>> {
     let Some(mut socket) = nf_tables::open()? else { return Ok(None) };
     let mut is_there = false;

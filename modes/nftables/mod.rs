@@ -1,14 +1,14 @@
-//! nftables mode: Services by one flat table a family, `portcullis`, written over netlink.
+//! nftables mode: one table per family, `portcullis`, written over netlink.
 //!
 //! ```text
-//! services ── daddr . proto . dport ─► @service-ips ──────► service-ips         tries one after another:
-//!          └─ proto . dport ─────────► @service-nodeports ► service-nodeports
+//! services ── daddr . proto . dport ─► @service-ips ──────► chain service-ips         jumps to the chains below
+//!          └─ proto . dport ─────────► @service-nodeports ► chain service-nodeports
 //!
 //! service-3    dnat to  daddr . proto . dport . (random of 3)  map @service-3      all Services with three endpoints
-//! external-3   the same, and mark
-//! nodeport-3   dnat to  proto . dport . (random of 3)  map @nodeport-3, and mark
+//! external-3   the same, and mark for masquerading
+//! nodeport-3   dnat to  proto . dport . (random of 3)  map @nodeport-3, and mark for masquerading
 //! ```
-//! A Service is elements of a few maps and no chain of its own, so what a change costs does not grow with the
+//! A Service is a few elements of shared maps and has no chain of its own, so the cost of a change does not grow with the
 //! cluster. See `docs/nftables.md`.
 
 mod affinity;

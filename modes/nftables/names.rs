@@ -1,44 +1,45 @@
-//! The names of what is always in the table.
+//! The names of the table, its chains and its sets.
 
-/// The table's name, in the families `ip` and `ip6`.
+/// The name of the table, in the families `ip` and `ip6`.
 pub const TABLE: &str = "portcullis";
 
-/// The chain that finds Services.
+/// The chain that looks up frontends.
 pub(super) const SERVICES: &str = "services";
-/// The chain that answers for Services without endpoints.
+/// The chain that rejects packets to Services without endpoints.
 pub(super) const REJECT: &str = "reject-chain";
 
-/// Cluster IPs, external IPs and load balancer IPs with protocol and port: what is served. The chain that serves it.
+/// The set of cluster IPs, external IPs and load balancer IPs with protocol and port that have endpoints, and their
+/// dispatch chain.
 pub(super) const SERVICE_IPS: &str = "service-ips";
-/// The same by protocol and node port.
+/// The set of node ports with protocol that have endpoints, and their dispatch chain.
 pub(super) const SERVICE_NODE_PORTS: &str = "service-nodeports";
-/// External addresses where policy Local is for what comes from outside only.
+/// The set of external addresses with external traffic policy Local.
 pub(super) const LOCAL_IPS: &str = "local-ips";
-/// The same by node port.
+/// The set of node ports with external traffic policy Local.
 pub(super) const LOCAL_NODE_PORTS: &str = "local-nodeports";
-/// The chain that serves pods and this node there.
+/// The dispatch chain for internal clients of [`LOCAL_IPS`].
 pub(super) const INSIDE_IPS: &str = "service-ips-inside";
-/// The same by node port.
+/// The dispatch chain for internal clients of [`LOCAL_NODE_PORTS`].
 pub(super) const INSIDE_NODE_PORTS: &str = "service-nodeports-inside";
-/// By address, protocol and port of a Service with affinity: its own chain. The chain that looks for it.
+/// The verdict map from addresses of Services with session affinity to their chains, and the chain that looks it up.
 pub(super) const AFFINE_IPS: &str = "affinity-ips";
-/// The same by node port.
+/// The verdict map from node ports of Services with session affinity to their chains, and the chain that looks it up.
 pub(super) const AFFINE_NODE_PORTS: &str = "affinity-nodeports";
-/// Endpoints that talk to themselves.
+/// The set of connections from endpoints to themselves, which need masquerading.
 pub(super) const HAIRPIN: &str = "hairpin-connections";
-/// All cluster IPs.
+/// The set of all cluster IPs.
 pub(super) const CLUSTER_IPS: &str = "cluster-ips";
-/// This node's addresses that serve node ports.
+/// The set of this node's addresses that serve node ports.
 pub(super) const NODE_PORT_IPS: &str = "nodeport-ips";
-/// Addresses and ports of Services without endpoints: reject or drop.
+/// The verdict map of addresses and ports without endpoints: reject or drop.
 pub(super) const NO_ENDPOINTS: &str = "no-endpoint-services";
-/// Node ports of Services without endpoints: reject or drop.
+/// The verdict map of node ports without endpoints: reject or drop.
 pub(super) const NO_ENDPOINT_NODE_PORTS: &str = "no-endpoint-nodeports";
-/// Load balancers' addresses and ports that only some may use.
+/// The set of load balancer IPs and ports with `loadBalancerSourceRanges`.
 pub(super) const FIREWALL_IPS: &str = "firewall-ips";
-/// Who may use them: address, protocol, port, source.
+/// The interval set of allowed sources: address, protocol, port, source range.
 pub(super) const FIREWALL_SOURCES: &str = "firewall-sources";
-/// The blocks that cluster IPs are of.
+/// The interval set of Service CIDRs.
 pub(super) const SERVICE_CIDRS: &str = "service-cidrs";
-/// Clients, and the endpoints that served them last: client, cluster IP, protocol and port, endpoint, its port.
+/// The set of session-affinity entries: client, cluster IP, protocol and port, endpoint address, endpoint port.
 pub(super) const AFFINITY: &str = "affinity";

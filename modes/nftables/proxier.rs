@@ -1,4 +1,4 @@
-//! The mode itself: both families' tables over one socket.
+//! The proxier of nftables mode: the tables of both families, written over one socket.
 
 use std::time::Instant;
 
@@ -13,26 +13,34 @@ use crate::node_facts::NodeFacts;
 use crate::options::Options;
 use crate::sync_state::FULL_CHECK;
 
-/// Serves Services by nf_tables.
+/// Serves Services with nf_tables.
 pub struct NftablesProxier {
     options: Options,
     host: NodeFacts,
     families: Vec<TableSync>,
     socket: Socket,
-    /// Somebody else changed the tables, or may have.
-    suspected: bool,
-    checked: Instant,
+    /// Another process changed the tables, or may have.
+    has_external_change: bool,
+    /// The time of the last comparison with the kernel.
+    compared: Instant,
 }
 
 impl NftablesProxier {
-    /// A proxier for these families. `socket` is a netfilter one of the network namespace to serve.
+    /// Returns a proxier for these families. `socket` is a netfilter socket in the network namespace to serve.
     pub fn new(options: Options, host: NodeFacts, families: &[Family], socket: Socket) -> Self {
         let families = families.iter().map(|family| TableSync::new(Settings::new(*family, &options, &host)));
         let families = families.collect();
-        NftablesProxier { options, host, families, socket, suspected: false, checked: Instant::now() }
+        NftablesProxier {
+            options,
+            host,
+            families,
+            socket,
+            has_external_change: false,
+            compared: Instant::now(),
+        }
     }
 
-    /// The socket that writes, by which events tell our own changes from those of others.
+    /// Returns the socket that writes, by whose port events of external changes are distinguished from our own.
     pub fn socket(&self) -> &Socket {
         &self.socket
     }
@@ -50,7 +58,7 @@ impl Mode for NftablesProxier {
         (self.options, self.host) = (options, host);
         for family in &mut self.families {
             let settings = Settings::new(family.family(), &self.options, &self.host);
-            family.set(settings);
+            family.reconfigure(settings);
         }
     }
 
@@ -69,16 +77,16 @@ impl Mode for NftablesProxier {
     }
 
     fn note_external_change(&mut self) {
-        self.suspected = true;
+        self.has_external_change = true;
     }
 
     fn check_drift(&mut self) -> bool {
-        let suspected = std::mem::take(&mut self.suspected);
-        if suspected || self.checked.elapsed() >= FULL_CHECK {
-            self.checked = Instant::now();
+        let has_external_change = std::mem::take(&mut self.has_external_change);
+        if has_external_change || self.compared.elapsed() >= FULL_CHECK {
+            self.compared = Instant::now();
             self.families.iter_mut().for_each(TableSync::invalidate);
         }
-        suspected
+        has_external_change
     }
 
     fn next_due(&self) -> Option<Instant> {

@@ -1,4 +1,4 @@
-//! The table for a state, without a kernel.
+//! Rendering of a table without a kernel.
 
 use std::collections::HashMap;
 use std::time::Instant;
@@ -12,12 +12,12 @@ use super::settings::Settings;
 use crate::node_facts::NodeFacts;
 use crate::options::Options;
 
-/// The table that serves `desired` in one family.
-pub fn render(desired: &Desired, family: Family, options: &Options, host: &NodeFacts) -> Table {
-    let mut table = ServiceTable::with_settings(Settings::new(family, options, host));
+/// Returns the table that serves `desired` in one family.
+pub fn render(desired: &Desired, family: Family, options: &Options, node: &NodeFacts) -> Table {
+    let mut table = ServiceTable::with_settings(Settings::new(family, options, node));
     for ports in desired.services().values() {
         table.change(&[], ports, Instant::now());
     }
-    table.settle(desired, &HashMap::new());
+    table.finish(desired, &HashMap::new());
     table.table.desired().clone()
 }

@@ -1,4 +1,4 @@
-//! What a Service's port is in the sets and maps: elements, and by what trials a packet finds them.
+//! The elements, dispatch steps and chains of one Service.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -15,12 +15,11 @@ use super::names::{
 };
 use super::settings::Settings;
 
-/// A set or a map.
+/// A set or map of the table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(super) enum SetId {
-    /// One that is always there.
+    /// One that exists with or without Services.
     Fixed(&'static str),
-    /// The endpoints of some Services.
     EndpointMap(EndpointMap),
 }
 
@@ -28,52 +27,53 @@ impl SetId {
     pub(super) fn name(self) -> Arc<str> {
         match self {
             SetId::Fixed(name) => name.into(),
-            SetId::EndpointMap(picking) => picking.name(),
+            SetId::EndpointMap(map) => map.name(),
         }
     }
 }
 
-/// An element's place: the set, and the key.
+/// The set of an element, and its key.
 pub(super) type ElementId = (SetId, Key);
 
-/// All that a Service is in one family.
+/// The objects of one Service in the table.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct ServiceElements {
     pub(super) elements: BTreeMap<ElementId, Element>,
-    /// By what trials it is found, and how often.
-    pub(super) trials: BTreeMap<DispatchStep, usize>,
-    /// Chains of its own, by name.
-    pub(super) own_chains: BTreeMap<Arc<str>, Chain>,
-    /// Endpoints that clients may stay with, as they stand behind the client where that is remembered.
-    pub(super) affinities: BTreeSet<Key>,
+    /// The dispatch steps of its frontends, with the number of frontends that need each.
+    pub(super) steps: BTreeMap<DispatchStep, usize>,
+    /// The chains of the Service, by name. Only Services with session affinity have some.
+    pub(super) chains: BTreeMap<Arc<str>, Chain>,
+    /// The keys of its session-affinity entries without the client: one for each endpoint.
+    pub(super) affinity_keys: BTreeSet<Key>,
 }
 
 impl ServiceElements {
-    /// Those of a Service's ports in the family.
-    pub(super) fn of(ports: &[ServicePort], settings: &Settings) -> Self {
-        let mut entries = ServiceElements::default();
+    /// Returns the objects of the Service with these ports in the family of `settings`.
+    pub(super) fn new(ports: &[ServicePort], settings: &Settings) -> Self {
+        let mut service = ServiceElements::default();
         for port in ports.iter().filter(|port| port.family == settings.family) {
-            let affinity = Affinity::of(port, settings);
-            PortElements { port, settings, affinity, entries: &mut entries }.add();
+            let affinity = Affinity::new(port, settings);
+            PortElements { port, settings, affinity, service: &mut service }.add();
         }
-        entries
+        service
     }
 }
 
-/// What becomes of traffic that no endpoint takes.
+/// The verdict for packets to a frontend that has no endpoint for them.
 #[derive(Clone, Copy, PartialEq)]
 enum NoEndpoints {
-    /// There is none anywhere: say so.
+    /// The Service has no endpoints at all.
     Reject,
-    /// There are some elsewhere: be silent.
+    /// The traffic policy excludes all its endpoints.
     Drop,
 }
 
+/// Adds the objects of one port to those of its Service.
 struct PortElements<'a> {
     port: &'a ServicePort,
     settings: &'a Settings,
     affinity: Option<Affinity<'a>>,
-    entries: &'a mut ServiceElements,
+    service: &'a mut ServiceElements,
 }
 
 impl PortElements<'_> {
@@ -82,94 +82,93 @@ impl PortElements<'_> {
             self.put(CLUSTER_IPS, Key::from(cluster_ip), Element::new());
         }
         if self.has_endpoints() {
-            self.hairpins();
+            self.hairpin();
             self.affinity_chains();
         }
-        self.internal();
+        self.cluster_ip();
         for ip in self.port.external_ips.iter().chain(&self.port.load_balancer_vips) {
-            self.external(*ip);
+            self.external_ip(*ip);
         }
         self.node_port();
         self.firewall();
     }
 
     fn put(&mut self, set: &'static str, key: Key, element: Element) {
-        self.entries.elements.insert((SetId::Fixed(set), key), element);
+        self.service.elements.insert((SetId::Fixed(set), key), element);
     }
 
-    fn find_by(&mut self, trial: DispatchStep) {
-        *self.entries.trials.entry(trial).or_default() += 1;
+    fn needs(&mut self, step: DispatchStep) {
+        *self.service.steps.entry(step).or_default() += 1;
     }
 
-    /// Serves it by a chain of its own.
-    fn lead_to_own(&mut self, front: FrontendKey, key: Key, chain: Arc<str>) {
-        self.put(front.served(), key.clone(), Element::new());
-        self.put(front.affine(), key, Element::verdict(Verdict::Goto(chain)));
-        self.find_by(DispatchStep::Affinity(front));
+    /// Forwards a frontend to a chain of the Service.
+    fn forward_to_chain(&mut self, frontend: FrontendKey, key: Key, chain: Arc<str>) {
+        self.put(frontend.frontends(), key.clone(), Element::new());
+        self.put(frontend.affinity_map(), key, Element::verdict(Verdict::Goto(chain)));
+        self.needs(DispatchStep::Affinity(frontend));
     }
 
-    /// Serves it by the endpoints of a view.
-    fn pick(&mut self, front: FrontendKey, key: &Key, view: TrafficPolicy, purpose: MapKind) {
-        self.put(front.served(), key.clone(), Element::new());
-        let chosen = view.endpoints(self.port);
-        let picking = EndpointMap { front, purpose, count: chosen.len() as u16 };
-        if !chosen.is_empty() {
-            self.find_by(DispatchStep::EndpointMap(picking));
+    /// Forwards a frontend to the endpoints that a traffic policy selects.
+    fn forward_to_endpoints(
+        &mut self,
+        frontend: FrontendKey,
+        key: &Key,
+        policy: TrafficPolicy,
+        kind: MapKind,
+    ) {
+        self.put(frontend.frontends(), key.clone(), Element::new());
+        let endpoints = policy.endpoints(self.port);
+        let map = EndpointMap { key: frontend, kind, count: endpoints.len() as u16 };
+        if !endpoints.is_empty() {
+            self.needs(DispatchStep::EndpointMap(map));
         }
-        for (number, endpoint) in (0..).zip(&chosen) {
+        for (number, endpoint) in (0..).zip(&endpoints) {
             let target = Key::from(endpoint.ip).port(endpoint.port.get());
-            let place = (SetId::EndpointMap(picking), key.clone().number(number));
-            self.entries.elements.insert(place, Element::value(target));
+            let id = (SetId::EndpointMap(map), key.clone().number(number));
+            self.service.elements.insert(id, Element::value(target));
         }
     }
 
-    fn refuse(&mut self, set: &'static str, key: Key, refusal: NoEndpoints) {
-        let verdict = match refusal {
+    fn no_endpoints(&mut self, map: &'static str, key: Key, verdict: NoEndpoints) {
+        let verdict = match verdict {
             NoEndpoints::Reject => Verdict::goto(REJECT),
             NoEndpoints::Drop => Verdict::Drop,
         };
-        self.put(set, key, Element::verdict(verdict));
+        self.put(map, key, Element::verdict(verdict));
     }
 
     fn has_endpoints(&self) -> bool {
         self.port.endpoints.has_usable()
     }
 
-    fn has_some(&self, view: TrafficPolicy) -> bool {
-        let endpoints = &self.port.endpoints;
-        match view {
-            TrafficPolicy::Cluster => endpoints.for_cluster().next().is_some(),
-            TrafficPolicy::Local => endpoints.for_local().next().is_some(),
-        }
-    }
-
     fn protocol(&self) -> u8 {
         self.port.name.protocol.number()
     }
 
-    /// An address with the Service's protocol and port.
-    fn at(&self, ip: IpAddr) -> Key {
+    /// Returns the key of an address with the protocol and port of the Service.
+    fn key_of(&self, ip: IpAddr) -> Key {
         Key::from(ip).protocol(self.protocol()).port(self.port.port.get())
     }
 
-    /// The chains of a port whose clients stay with their endpoints. They know the endpoints themselves, so that they
-    /// serve all fronts.
+    /// Adds the chains of a port with session affinity. They contain the endpoints, so all frontends share them.
     fn affinity_chains(&mut self) {
         let Some(affinity) = &self.affinity else { return };
-        for view in [TrafficPolicy::Cluster, TrafficPolicy::Local] {
-            let chosen = affinity.endpoints(view);
-            if !chosen.is_empty() {
-                self.entries.affinities.extend(chosen.iter().map(|endpoint| affinity.remembered(endpoint)));
-                self.entries.own_chains.insert(affinity.picking(view), affinity.picking_chain(view));
+        for policy in [TrafficPolicy::Cluster, TrafficPolicy::Local] {
+            let endpoints = affinity.endpoints(policy);
+            if !endpoints.is_empty() {
+                self.service
+                    .affinity_keys
+                    .extend(endpoints.iter().map(|endpoint| affinity.entry_key(endpoint)));
+                self.service.chains.insert(affinity.chain_name(policy), affinity.endpoint_chain(policy));
             }
         }
         if self.port.externally_accessible() {
-            self.entries.own_chains.insert(affinity.external(), affinity.external_chain());
+            self.service.chains.insert(affinity.external_chain_name(), affinity.external_chain());
         }
     }
 
-    /// Only endpoints on this node can be led back to themselves.
-    fn hairpins(&mut self) {
+    /// Adds the endpoints that may reach themselves through the Service. Only endpoints on this node can.
+    fn hairpin(&mut self) {
         let local: Vec<Endpoint> =
             self.port.endpoints.reachable().filter(|e| e.is_local()).copied().collect();
         for endpoint in local {
@@ -179,82 +178,85 @@ impl PortElements<'_> {
         }
     }
 
-    fn refusal(&self, local_only: bool) -> Option<NoEndpoints> {
+    fn no_endpoint_verdict(&self, is_local_policy: bool) -> Option<NoEndpoints> {
         if !self.has_endpoints() {
             Some(NoEndpoints::Reject)
-        } else if local_only && !self.has_some(TrafficPolicy::Local) {
+        } else if is_local_policy && !TrafficPolicy::Local.has_endpoints(self.port) {
             Some(NoEndpoints::Drop)
         } else {
             None
         }
     }
 
-    fn internal(&mut self) {
-        let view = if self.port.internal_local { TrafficPolicy::Local } else { TrafficPolicy::Cluster };
+    fn cluster_ip(&mut self) {
+        let policy = if self.port.internal_local { TrafficPolicy::Local } else { TrafficPolicy::Cluster };
         let Some(cluster_ip) = self.port.cluster_ip else { return };
-        let key = self.at(cluster_ip);
-        match self.refusal(self.port.internal_local) {
-            Some(refusal) => self.refuse(NO_ENDPOINTS, key, refusal),
-            None if !self.has_some(view) => self.refuse(NO_ENDPOINTS, key, NoEndpoints::Drop),
+        let key = self.key_of(cluster_ip);
+        match self.no_endpoint_verdict(self.port.internal_local) {
+            Some(verdict) => self.no_endpoints(NO_ENDPOINTS, key, verdict),
+            None if !policy.has_endpoints(self.port) => {
+                self.no_endpoints(NO_ENDPOINTS, key, NoEndpoints::Drop);
+            }
             None => match &self.affinity {
                 Some(affinity) => {
-                    let chain = affinity.picking(view);
-                    self.lead_to_own(FrontendKey::Address, key, chain);
+                    let chain = affinity.chain_name(policy);
+                    self.forward_to_chain(FrontendKey::Address, key, chain);
                 }
-                None => self.pick(FrontendKey::Address, &key, view, MapKind::Direct),
+                None => self.forward_to_endpoints(FrontendKey::Address, &key, policy, MapKind::Direct),
             },
         }
     }
 
-    fn external(&mut self, ip: IpAddr) {
-        self.reach(FrontendKey::Address, self.at(ip), NO_ENDPOINTS);
+    fn external_ip(&mut self, ip: IpAddr) {
+        self.external(FrontendKey::Address, self.key_of(ip), NO_ENDPOINTS);
     }
 
     fn node_port(&mut self) {
         let Some(node_port) = self.port.node_port else { return };
         let key = Key::new().protocol(self.protocol()).port(node_port.get());
-        self.reach(FrontendKey::NodePort, key, NO_ENDPOINT_NODE_PORTS);
+        self.external(FrontendKey::NodePort, key, NO_ENDPOINT_NODE_PORTS);
     }
 
-    /// What is reached from outside, by the external policy. `refuses`: the map of what nobody serves.
-    fn reach(&mut self, front: FrontendKey, key: Key, refuses: &'static str) {
-        let cluster = self.has_some(TrafficPolicy::Cluster);
-        let affinity = self.affinity.as_ref().map(Affinity::external);
+    /// Adds a frontend of the external traffic policy. `no_endpoint_map` is the map of frontends without endpoints.
+    fn external(&mut self, frontend: FrontendKey, key: Key, no_endpoint_map: &'static str) {
+        let has_cluster_endpoints = TrafficPolicy::Cluster.has_endpoints(self.port);
+        let affinity = self.affinity.as_ref().map(Affinity::external_chain_name);
         if let Some(chain) = affinity.filter(|_| self.has_endpoints()) {
-            if self.port.external_local || cluster {
-                self.lead_to_own(front, key.clone(), chain);
+            if self.port.external_local || has_cluster_endpoints {
+                self.forward_to_chain(frontend, key.clone(), chain);
             }
         } else if self.has_endpoints() {
             if self.port.external_local {
-                self.pick(front, &key, TrafficPolicy::Local, MapKind::Direct);
-                self.pick(front, &key, TrafficPolicy::Cluster, MapKind::Internal);
-                self.put(front.part_outside(), key.clone(), Element::new());
-                self.find_by(DispatchStep::LocalPolicy(front));
-            } else if cluster {
-                self.pick(front, &key, TrafficPolicy::Cluster, MapKind::Masqueraded);
+                self.forward_to_endpoints(frontend, &key, TrafficPolicy::Local, MapKind::Direct);
+                self.forward_to_endpoints(frontend, &key, TrafficPolicy::Cluster, MapKind::Internal);
+                self.put(frontend.local_policy_set(), key.clone(), Element::new());
+                self.needs(DispatchStep::LocalPolicy(frontend));
+            } else if has_cluster_endpoints {
+                self.forward_to_endpoints(frontend, &key, TrafficPolicy::Cluster, MapKind::Masqueraded);
             }
         }
-        let refusal = self.refusal(self.port.external_local);
-        let none_here = (!self.port.external_local && !cluster).then_some(NoEndpoints::Drop);
-        if let Some(refusal) = refusal.or(none_here) {
-            self.refuse(refuses, key, refusal);
+        let verdict = self.no_endpoint_verdict(self.port.external_local);
+        let none_usable = (!self.port.external_local && !has_cluster_endpoints).then_some(NoEndpoints::Drop);
+        if let Some(verdict) = verdict.or(none_usable) {
+            self.no_endpoints(no_endpoint_map, key, verdict);
         }
     }
 
-    /// Without endpoints too: who may not use it gets no answer either way.
+    /// Adds the allowed source ranges of load balancer IPs. They apply to Services without endpoints too: excluded
+    /// clients are dropped, not rejected.
     fn firewall(&mut self) {
         let port = self.port;
         let Some(allowed) = &port.source_ranges else { return };
         let mut ranges: Vec<(IpAddr, IpAddr)> =
             allowed.iter().map(|net| (net.network(), net.broadcast())).collect();
-        // A load balancer may put its address on the node, which then uses it as source towards itself.
+        // If the node has the load balancer's address, it uses this address as the source of packets to itself.
         let is_allowed = |ip: IpAddr| allowed.iter().any(|range| range.contains(&ip));
         if self.settings.node_ip.is_some_and(is_allowed) {
             ranges.extend(port.load_balancer_vips.iter().map(|ip| (*ip, *ip)));
         }
-        let ranges = joined(ranges);
+        let ranges = merge_ranges(ranges);
         for ip in &port.load_balancer_vips {
-            let key = self.at(*ip);
+            let key = self.key_of(*ip);
             self.put(FIREWALL_IPS, key.clone(), Element::new());
             for (first, last) in &ranges {
                 let [first, last] = [first, last].map(|end| key.clone().address(*end));
@@ -264,15 +266,15 @@ impl PortElements<'_> {
     }
 }
 
-/// Sorts ranges and joins those that overlap: the kernel takes no others.
-fn joined(mut ranges: Vec<(IpAddr, IpAddr)>) -> Vec<(IpAddr, IpAddr)> {
+/// Sorts ranges and merges overlapping ones, which the kernel rejects.
+fn merge_ranges(mut ranges: Vec<(IpAddr, IpAddr)>) -> Vec<(IpAddr, IpAddr)> {
     ranges.sort_unstable();
-    let mut joined: Vec<(IpAddr, IpAddr)> = Vec::with_capacity(ranges.len());
+    let mut merged: Vec<(IpAddr, IpAddr)> = Vec::with_capacity(ranges.len());
     for (first, last) in ranges {
-        match joined.last_mut() {
+        match merged.last_mut() {
             Some(before) if first <= before.1 => before.1 = before.1.max(last),
-            _ => joined.push((first, last)),
+            _ => merged.push((first, last)),
         }
     }
-    joined
+    merged
 }

@@ -1,4 +1,7 @@
-//! The table of one family, as it follows Services.
+//! The desired table of one family, updated Service by Service.
+//!
+//! Objects that a packet in progress may still look up are removed after [`GRACE`]. If several Services claim an address
+//! and port or a node port, the first of them by namespace and name gets it.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -20,60 +23,67 @@ use super::settings::Settings;
 use crate::node_facts::NodeFacts;
 use crate::options::Options;
 
-/// How long what a packet under way may still look for stays, when nothing new leads to it any more.
+/// The delay between the last use of an object by rules and its removal, for packets that are traversing the rules.
 pub(super) const GRACE: Duration = Duration::from_secs(1);
 
-/// Who may use load balancers' addresses.
 const SOURCES: SetId = SetId::Fixed(FIREWALL_SOURCES);
 
-/// The set in which a Service must have got an address and port, to have elements of this one that begin with them.
-fn claims(set: SetId) -> Option<&'static str> {
+/// Returns the set whose element a Service must own to have elements of `set` with the same address and port.
+fn owning_set(set: SetId) -> Option<&'static str> {
     Some(match set {
         SetId::Fixed(LOCAL_IPS | AFFINE_IPS) => SERVICE_IPS,
         SetId::Fixed(LOCAL_NODE_PORTS | AFFINE_NODE_PORTS) => SERVICE_NODE_PORTS,
         SOURCES => FIREWALL_IPS,
         SetId::Fixed(_) => return None,
-        SetId::EndpointMap(picking) => picking.front.served(),
+        SetId::EndpointMap(map) => map.key.frontends(),
     })
 }
 
-/// A family's table, with all Services that were put into it.
+/// The desired table of one family with all its Services.
 #[derive(Debug)]
 pub struct ServiceTable {
     settings: Settings,
     pub(super) table: DesiredTable,
-    /// How many addresses and ports are found by each trial.
-    trials: BTreeMap<DispatchStep, usize>,
-    /// Fronts that are found by more or fewer trials than their chains know.
-    stale: BTreeSet<FrontendKey>,
-    /// How many Services have each endpoint that talks to itself.
+    /// The number of frontends that need each dispatch step.
+    steps: BTreeMap<DispatchStep, usize>,
+    /// The frontend keys whose dispatch chains do not match `steps`.
+    outdated_dispatch: BTreeSet<FrontendKey>,
+    /// The number of Services that have each hairpin element.
     hairpins: HashMap<Key, usize>,
-    /// Elements that more than one Service claims or claimed, and when they may go if none does any more.
-    contested: HashMap<ElementId, Instant>,
-    /// What is to go, and when.
-    doomed: BTreeMap<ElementId, Instant>,
-    doomed_trials: BTreeMap<DispatchStep, Instant>,
-    doomed_own_chains: BTreeMap<Arc<str>, Instant>,
-    /// Endpoints that clients may not stay with any more: when what is remembered of them is to be deleted, and whether
-    /// that was done once.
-    pub(super) forgotten: BTreeMap<Key, (Instant, bool)>,
+    /// Elements that several Services claim or claimed, and the time at which each may be removed if no Service claims it
+    /// any more.
+    conflicts: HashMap<ElementId, Instant>,
+    /// Pending removals: objects that no Service needs any more, and the time of their removal.
+    pending_elements: BTreeMap<ElementId, Instant>,
+    pending_steps: BTreeMap<DispatchStep, Instant>,
+    pending_chains: BTreeMap<Arc<str>, Instant>,
+    /// Removed endpoints of Services with session affinity, whose entries must be deleted.
+    pub(super) stale_affinity: BTreeMap<Key, StaleAffinity>,
+}
+
+/// The deletion of the session-affinity entries of a removed endpoint.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct StaleAffinity {
+    pub(super) due: Instant,
+    /// The entries were deleted once. They are deleted twice, because a packet in progress may add one again.
+    pub(super) is_last: bool,
 }
 
 impl ServiceTable {
-    /// An empty one, that follows Services without a kernel.
-    pub fn new(family: Family, options: &Options, host: &NodeFacts) -> Self {
-        Self::with_settings(Settings::new(family, options, host))
+    /// Returns the table without Services.
+    pub fn new(family: Family, options: &Options, node: &NodeFacts) -> Self {
+        Self::with_settings(Settings::new(family, options, node))
     }
 
-    /// Follows changes that have led to `desired`, and removes what is due by `now`.
-    pub fn follow(&mut self, desired: &Desired, changes: &[ServiceChange], now: Instant) {
-        self.sweep(now);
+    /// Applies the changes that led to `desired`, and removes what is due by `now`.
+    pub fn apply(&mut self, desired: &Desired, changes: &[ServiceChange], now: Instant) {
+        self.remove_due(now);
         changes.iter().for_each(|change| self.change(&change.before, &change.after, now));
-        self.settle(desired, &HashMap::new());
+        self.finish(desired, &HashMap::new());
     }
 
-    /// What the kernel should hold.
-    pub fn wanted(&self) -> &Table {
+    /// Returns the contents that the kernel should hold.
+    pub fn desired(&self) -> &Table {
         self.table.desired()
     }
 
@@ -90,16 +100,16 @@ impl ServiceTable {
         let mut new = ServiceTable {
             settings,
             table,
-            trials: BTreeMap::new(),
-            stale: [FrontendKey::Address, FrontendKey::NodePort].into(),
+            steps: BTreeMap::new(),
+            outdated_dispatch: FrontendKey::ALL.into(),
             hairpins: HashMap::new(),
-            contested: HashMap::new(),
-            doomed: BTreeMap::new(),
-            doomed_trials: BTreeMap::new(),
-            doomed_own_chains: BTreeMap::new(),
-            forgotten: BTreeMap::new(),
+            conflicts: HashMap::new(),
+            pending_elements: BTreeMap::new(),
+            pending_steps: BTreeMap::new(),
+            pending_chains: BTreeMap::new(),
+            stale_affinity: BTreeMap::new(),
         };
-        new.dispatch();
+        new.update_dispatch();
         new
     }
 
@@ -107,73 +117,74 @@ impl ServiceTable {
         &self.settings
     }
 
-    /// A Service is to be served differently. Places that others claim too are to be settled after all changes.
+    /// Replaces the objects of a Service. Conflicts are resolved in [`ServiceTable::finish`], after all changes.
     pub(super) fn change(&mut self, before: &[ServicePort], after: &[ServicePort], now: Instant) {
-        let (before, after) =
-            (ServiceElements::of(before, &self.settings), ServiceElements::of(after, &self.settings));
-        // What comes is there before what goes is missed.
-        for (trial, uses) in &after.trials {
-            self.enter(*trial, *uses);
+        let before = ServiceElements::new(before, &self.settings);
+        let after = ServiceElements::new(after, &self.settings);
+        // Add before removing, so that what both have is kept.
+        for (step, uses) in &after.steps {
+            self.add_step(*step, *uses);
         }
-        for place in after.elements.keys().filter(|place| !before.elements.contains_key(*place)) {
-            self.claim(place, now);
+        for id in after.elements.keys().filter(|id| !before.elements.contains_key(*id)) {
+            self.detect_conflict(id, now);
         }
-        for (place, element) in &after.elements {
-            if before.elements.get(place) != Some(element) {
-                self.put(place, element);
+        for (id, element) in &after.elements {
+            if before.elements.get(id) != Some(element) {
+                self.add_element(id, element);
             }
         }
-        for place in before.elements.keys().filter(|place| !after.elements.contains_key(*place)) {
-            self.remove(place, now);
+        for id in before.elements.keys().filter(|id| !after.elements.contains_key(*id)) {
+            self.remove_element(id, now);
         }
-        for (trial, uses) in &before.trials {
-            self.leave(*trial, *uses, now);
+        for (step, uses) in &before.steps {
+            self.remove_step(*step, *uses, now);
         }
-        for (name, chain) in &after.own_chains {
-            self.doomed_own_chains.remove(name);
+        for (name, chain) in &after.chains {
+            self.pending_chains.remove(name);
             self.table.put_chain(name, chain.clone());
         }
-        for name in before.own_chains.keys().filter(|name| !after.own_chains.contains_key(*name)) {
-            self.doomed_own_chains.insert(Arc::clone(name), now + GRACE);
+        for name in before.chains.keys().filter(|name| !after.chains.contains_key(*name)) {
+            self.pending_chains.insert(Arc::clone(name), now + GRACE);
         }
-        for gone in before.affinities.difference(&after.affinities) {
-            self.forgotten.insert(gone.clone(), (now, false));
-        }
-    }
-
-    /// Another Service may have the place already.
-    fn claim(&mut self, place: &ElementId, now: Instant) {
-        let goes_with_another = place.0 == SetId::Fixed(HAIRPIN) || claims(place.0).is_some();
-        if !goes_with_another && self.is_there(place) {
-            self.contested.insert(place.clone(), now + GRACE);
+        for key in before.affinity_keys.difference(&after.affinity_keys) {
+            self.stale_affinity.insert(key.clone(), StaleAffinity { due: now, is_last: false });
         }
     }
 
-    fn put(&mut self, place: &ElementId, element: &Element) {
-        let (set, key) = place;
-        if self.is_of_contested(place) {
+    /// Notes a conflict if another Service has the element already.
+    fn detect_conflict(&mut self, id: &ElementId, now: Instant) {
+        let cannot_conflict = id.0 == SetId::Fixed(HAIRPIN) || owning_set(id.0).is_some();
+        if !cannot_conflict && self.contains(id) {
+            self.conflicts.insert(id.clone(), now + GRACE);
+        }
+    }
+
+    fn add_element(&mut self, id: &ElementId, element: &Element) {
+        let (set, key) = id;
+        if self.has_conflicting_owner(id) {
             return;
         }
         if *set == SetId::Fixed(HAIRPIN) {
             *self.hairpins.entry(key.clone()).or_default() += 1;
         }
-        self.doomed.remove(place);
+        self.pending_elements.remove(id);
         if *set == SOURCES {
-            self.make_room(place);
+            self.evict_sources(id);
         }
-        if !self.contested.contains_key(place) {
+        if !self.conflicts.contains_key(id) {
             self.table.put_element(&set.name(), key.clone(), element.clone());
         }
     }
 
-    fn is_there(&self, place: &ElementId) -> bool {
-        let (set, key) = place;
+    /// Returns true if the table has the element, and its removal is not pending.
+    fn contains(&self, id: &ElementId) -> bool {
+        let (set, key) = id;
         let set = self.table.desired().sets.get(&set.name());
-        set.is_some_and(|set| set.elements.contains_key(key)) && !self.doomed.contains_key(place)
+        set.is_some_and(|set| set.elements.contains_key(key)) && !self.pending_elements.contains_key(id)
     }
 
-    fn remove(&mut self, place: &ElementId, now: Instant) {
-        let (set, key) = place;
+    fn remove_element(&mut self, id: &ElementId, now: Instant) {
+        let (set, key) = id;
         if *set == SetId::Fixed(HAIRPIN) {
             let Some(users) = self.hairpins.get_mut(key) else { return };
             *users -= 1;
@@ -182,194 +193,203 @@ impl ServiceTable {
             }
             self.hairpins.remove(key);
         }
-        if self.is_of_contested(place) {
-            // If it was not its own, it is put again at the end.
+        if self.has_conflicting_owner(id) {
+            // If it belongs to another Service, `finish` puts it back.
             if *set != SOURCES {
-                self.take(place);
+                self.delete_element(id);
             }
             return;
         }
-        match self.contested.get_mut(place) {
-            Some(goes) => *goes = now + GRACE,
-            None => self.retire(place.clone(), now + GRACE),
+        match self.conflicts.get_mut(id) {
+            Some(removal) => *removal = now + GRACE,
+            None => self.delete_or_defer(id.clone(), now + GRACE),
         }
     }
 
-    fn take(&mut self, place: &ElementId) {
-        self.table.remove_element(&place.0.name(), &place.1);
+    fn delete_element(&mut self, id: &ElementId) {
+        self.table.remove_element(&id.0.name(), &id.1);
     }
 
-    /// Removes an element at once, or, where packets under way may still look for it, later.
-    fn retire(&mut self, place: ElementId, at: Instant) {
-        // Others may have the address now, and other ranges.
-        if place.0 == SOURCES && self.claim_of(&place).is_some_and(|claim| !self.is_there(&claim)) {
-            self.doomed.insert(place, at);
+    /// Deletes an element, or marks it as pending removal while packets in progress may look it up.
+    fn delete_or_defer(&mut self, id: ElementId, at: Instant) {
+        // If another Service has the address now, it has other source ranges.
+        if id.0 == SOURCES && self.owner(&id).is_some_and(|owner| !self.contains(&owner)) {
+            self.pending_elements.insert(id, at);
         } else {
-            self.doomed.remove(&place);
-            self.take(&place);
+            self.pending_elements.remove(&id);
+            self.delete_element(&id);
         }
     }
 
-    /// Removes what was left of the sources of a source's address, as the kernel takes no ranges that overlap.
-    fn make_room(&mut self, source: &ElementId) {
-        let Some((_, address)) = self.claim_of(source) else { return };
+    /// Deletes the pending removals among the source ranges of the same address and port: the kernel rejects overlapping
+    /// ranges.
+    fn evict_sources(&mut self, source: &ElementId) {
+        let Some((_, address)) = self.owner(source) else { return };
         let from = (SOURCES, address.clone());
-        let is_of = |(set, key): &ElementId| *set == SOURCES && key.bytes().starts_with(address.bytes());
-        let left: Vec<ElementId> =
-            self.doomed.range(from..).map(|(place, _)| place.clone()).take_while(is_of).collect();
-        for place in left {
-            self.doomed.remove(&place);
-            self.take(&place);
+        let has_address =
+            |(set, key): &ElementId| *set == SOURCES && key.bytes().starts_with(address.bytes());
+        let evicted: Vec<ElementId> =
+            self.pending_elements.range(from..).map(|(id, _)| id.clone()).take_while(has_address).collect();
+        for id in evicted {
+            self.pending_elements.remove(&id);
+            self.delete_element(&id);
         }
     }
 
-    /// The place of the address and port that a Service must have got, to have this one.
-    fn claim_of(&self, (set, key): &ElementId) -> Option<ElementId> {
-        let claim = claims(*set)?;
-        let front = if claim == SERVICE_NODE_PORTS { FrontendKey::NodePort } else { FrontendKey::Address };
-        let address = &key.bytes()[..front.length(&self.settings)];
-        Some((SetId::Fixed(claim), Key::new().part(address)))
+    /// Returns the element that a Service must own to have this one: that of its address and port.
+    fn owner(&self, (set, key): &ElementId) -> Option<ElementId> {
+        let owning = owning_set(*set)?;
+        let frontend =
+            if owning == SERVICE_NODE_PORTS { FrontendKey::NodePort } else { FrontendKey::Address };
+        let address = &key.bytes()[..frontend.length(&self.settings)];
+        Some((SetId::Fixed(owning), Key::new().part(address)))
     }
 
-    /// Whether only one of several Services that claim an address and port has it.
-    fn is_of_contested(&self, place: &ElementId) -> bool {
-        !self.contested.is_empty()
-            && self.claim_of(place).is_some_and(|claim| self.contested.contains_key(&claim))
+    /// Returns true if several Services claim the address and port of an element.
+    fn has_conflicting_owner(&self, id: &ElementId) -> bool {
+        !self.conflicts.is_empty() && self.owner(id).is_some_and(|owner| self.conflicts.contains_key(&owner))
     }
 
-    /// Gives an address and port, with all that belongs to it, to the first of these.
-    fn settle_place(&mut self, place: ElementId, claimants: &[Arc<ServiceElements>], goes: Instant) {
-        let Some((winner, others)) = claimants.split_first() else {
-            if self.is_there(&place) {
-                self.retire(place, goes);
+    /// Gives a claimed element, with all elements that depend on it, to the first of the claimants.
+    fn resolve_conflict(&mut self, id: ElementId, claimants: &[Arc<ServiceElements>], removal: Instant) {
+        let Some((winner, losers)) = claimants.split_first() else {
+            if self.contains(&id) {
+                self.delete_or_defer(id, removal);
             }
             return;
         };
-        // Sources are settled by themselves: some stay for a while.
-        let belongs = |of: &ElementId| {
-            let claim = self.claim_of(of).filter(|_| of.0 != SOURCES);
-            *of == place || claim.is_some_and(|claim| claim == place)
+        // Source ranges are resolved separately, because their removal may be deferred.
+        let depends = |other: &ElementId| {
+            let owner = self.owner(other).filter(|_| other.0 != SOURCES);
+            *other == id || owner.is_some_and(|owner| owner == id)
         };
-        let all = others.iter().flat_map(|entries| entries.elements.keys());
-        let lost = all.filter(|of| belongs(of) && !winner.elements.contains_key(*of));
+        let lost = losers.iter().flat_map(|service| service.elements.keys());
+        let lost = lost.filter(|other| depends(other) && !winner.elements.contains_key(*other));
         let lost: Vec<ElementId> = lost.cloned().collect();
-        let won: Vec<(&ElementId, &Element)> = winner.elements.iter().filter(|(of, _)| belongs(of)).collect();
-        lost.iter().for_each(|of| self.take(of));
+        let won: Vec<(&ElementId, &Element)> =
+            winner.elements.iter().filter(|(other, _)| depends(other)).collect();
+        lost.iter().for_each(|other| self.delete_element(other));
         for ((set, key), element) in won {
             self.table.put_element(&set.name(), key.clone(), element.clone());
         }
     }
 
-    /// Gives an address and port the sources that may use it.
-    fn settle_sources(&mut self, address: &Key, of_winner: Option<&ServiceElements>, at: Instant) {
-        let is_of = |key: &Key| key.bytes().starts_with(address.bytes());
+    /// Replaces the source ranges of an address and port by those of the Service that owns it.
+    fn resolve_sources(&mut self, address: &Key, owner: Option<&ServiceElements>, at: Instant) {
+        let has_address = |key: &Key| key.bytes().starts_with(address.bytes());
         let mut wanted = HashMap::new();
-        if let Some(entries) = of_winner {
-            let of_it = entries.elements.iter().filter(|((set, key), _)| *set == SOURCES && is_of(key));
-            wanted.extend(of_it.map(|((_, key), element)| (key.clone(), element.clone())));
+        if let Some(service) = owner {
+            let sources =
+                service.elements.iter().filter(|((set, key), _)| *set == SOURCES && has_address(key));
+            wanted.extend(sources.map(|((_, key), element)| (key.clone(), element.clone())));
         }
-        let there =
+        let present =
             self.table.desired().sets.get(FIREWALL_SOURCES).into_iter().flat_map(|set| set.elements.keys());
-        let gone: Vec<Key> = there.filter(|key| is_of(key) && !wanted.contains_key(*key)).cloned().collect();
-        gone.into_iter().for_each(|key| self.retire((SOURCES, key), at));
+        let removed: Vec<Key> =
+            present.filter(|key| has_address(key) && !wanted.contains_key(*key)).cloned().collect();
+        removed.into_iter().for_each(|key| self.delete_or_defer((SOURCES, key), at));
         for (key, element) in wanted {
-            self.doomed.remove(&(SOURCES, key.clone()));
+            self.pending_elements.remove(&(SOURCES, key.clone()));
             self.table.put_element(&SOURCES.name(), key, element);
         }
     }
 
-    fn enter(&mut self, trial: DispatchStep, uses: usize) {
-        let users = self.trials.entry(trial).or_default();
-        let is_new = *users == 0 && self.doomed_trials.remove(&trial).is_none();
+    fn add_step(&mut self, step: DispatchStep, uses: usize) {
+        let users = self.steps.entry(step).or_default();
+        let is_new = *users == 0 && self.pending_steps.remove(&step).is_none();
         *users += uses;
         if is_new {
-            self.stale.insert(trial.front());
-            if let DispatchStep::EndpointMap(picking) = trial {
-                self.table.put_set(&picking.name(), picking.map(&self.settings));
-                self.table.put_chain(&picking.name(), picking.chain(&self.settings));
+            self.outdated_dispatch.insert(step.key());
+            if let DispatchStep::EndpointMap(map) = step {
+                self.table.put_set(&map.name(), map.map(&self.settings));
+                self.table.put_chain(&map.name(), map.chain(&self.settings));
             }
         }
     }
 
-    fn leave(&mut self, trial: DispatchStep, uses: usize, now: Instant) {
-        let Some(users) = self.trials.get_mut(&trial) else { return };
+    fn remove_step(&mut self, step: DispatchStep, uses: usize, now: Instant) {
+        let Some(users) = self.steps.get_mut(&step) else { return };
         *users -= uses;
         if *users == 0 {
-            self.trials.remove(&trial);
-            self.doomed_trials.insert(trial, now + GRACE);
+            self.steps.remove(&step);
+            self.pending_steps.insert(step, now + GRACE);
         }
     }
 
-    /// Tries what there is now, or was a moment ago.
-    fn dispatch(&mut self) {
-        if self.stale.is_empty() {
+    /// Rewrites outdated dispatch chains. They keep the steps whose removal is pending.
+    fn update_dispatch(&mut self) {
+        if self.outdated_dispatch.is_empty() {
             return;
         }
-        let trials: BTreeSet<DispatchStep> =
-            self.trials.keys().chain(self.doomed_trials.keys()).copied().collect();
-        for front in std::mem::take(&mut self.stale) {
-            for (name, chain) in dispatch::chains(front, trials.iter().copied(), &self.settings) {
+        let steps: BTreeSet<DispatchStep> =
+            self.steps.keys().chain(self.pending_steps.keys()).copied().collect();
+        for key in std::mem::take(&mut self.outdated_dispatch) {
+            for (name, chain) in dispatch::chains(key, steps.iter().copied(), &self.settings) {
                 self.table.put_chain(&name.into(), chain);
             }
         }
     }
 
-    /// Ends a step: gives what several Services claim to the first of them by name, and tries what there is now. `kept`:
-    /// what is in the table of Services of which it has not what is wanted.
-    pub(super) fn settle(&mut self, desired: &Desired, kept: &HashMap<NamespacedName, Arc<[ServicePort]>>) {
-        self.dispatch();
-        if self.contested.is_empty() {
+    /// Completes a group of changes: rewrites dispatch chains and resolves conflicts. `programmed` has the version in the
+    /// table of each Service whose desired version is not there.
+    pub(super) fn finish(
+        &mut self,
+        desired: &Desired,
+        programmed: &HashMap<NamespacedName, Arc<[ServicePort]>>,
+    ) {
+        self.update_dispatch();
+        if self.conflicts.is_empty() {
             return;
         }
-        let all: BTreeMap<&NamespacedName, &Arc<[ServicePort]>> =
-            desired.services().iter().chain(kept).collect();
+        let services: BTreeMap<&NamespacedName, &Arc<[ServicePort]>> =
+            desired.services().iter().chain(programmed).collect();
         let mut claimants: HashMap<ElementId, Vec<Arc<ServiceElements>>> = HashMap::new();
-        for ports in all.into_values() {
-            let entries = Arc::new(ServiceElements::of(ports, &self.settings));
-            for place in self.contested.keys().filter(|place| entries.elements.contains_key(*place)) {
-                claimants.entry(place.clone()).or_default().push(Arc::clone(&entries));
+        for ports in services.into_values() {
+            let service = Arc::new(ServiceElements::new(ports, &self.settings));
+            for id in self.conflicts.keys().filter(|id| service.elements.contains_key(*id)) {
+                claimants.entry(id.clone()).or_default().push(Arc::clone(&service));
             }
         }
-        for (place, goes) in std::mem::take(&mut self.contested) {
-            let claimants = claimants.remove(&place).unwrap_or_default();
-            self.settle_place(place.clone(), &claimants, goes);
-            if place.0 == SetId::Fixed(FIREWALL_IPS) {
-                self.settle_sources(&place.1, claimants.first().map(|entries| &**entries), goes);
+        for (id, removal) in std::mem::take(&mut self.conflicts) {
+            let claimants = claimants.remove(&id).unwrap_or_default();
+            self.resolve_conflict(id.clone(), &claimants, removal);
+            if id.0 == SetId::Fixed(FIREWALL_IPS) {
+                self.resolve_sources(&id.1, claimants.first().map(|service| &**service), removal);
             }
             if claimants.len() > 1 {
-                self.contested.insert(place, goes);
+                self.conflicts.insert(id, removal);
             }
         }
     }
 
-    /// Removes what no packet can look for any more.
-    pub(super) fn sweep(&mut self, now: Instant) {
-        for place in take_due(&mut self.doomed, now) {
-            self.take(&place);
+    /// Removes the pending removals that are due.
+    pub(super) fn remove_due(&mut self, now: Instant) {
+        for id in take_due(&mut self.pending_elements, now) {
+            self.delete_element(&id);
         }
-        for chain in take_due(&mut self.doomed_own_chains, now) {
+        for chain in take_due(&mut self.pending_chains, now) {
             self.table.remove_chain(&chain);
         }
-        for trial in take_due(&mut self.doomed_trials, now) {
-            self.stale.insert(trial.front());
-            if let DispatchStep::EndpointMap(picking) = trial {
-                self.table.remove_chain(&picking.name());
-                self.table.remove_set(&picking.name());
+        for step in take_due(&mut self.pending_steps, now) {
+            self.outdated_dispatch.insert(step.key());
+            if let DispatchStep::EndpointMap(map) = step {
+                self.table.remove_chain(&map.name());
+                self.table.remove_set(&map.name());
             }
         }
     }
 
-    /// When there is something to sweep.
-    pub(super) fn next_sweep(&self) -> Option<Instant> {
-        let again = self.forgotten.values().map(|(due, _)| *due).min();
-        let chains = self.doomed_trials.values().chain(self.doomed_own_chains.values());
-        self.doomed.values().chain(chains).copied().chain(again).min()
+    /// Returns the time of the next pending removal.
+    pub(super) fn next_removal(&self) -> Option<Instant> {
+        let affinity = self.stale_affinity.values().map(|stale| stale.due).min();
+        let objects = self.pending_steps.values().chain(self.pending_chains.values());
+        self.pending_elements.values().chain(objects).copied().chain(affinity).min()
     }
 }
 
-/// Takes out what is due.
-fn take_due<K: Clone + Ord>(doomed: &mut BTreeMap<K, Instant>, now: Instant) -> Vec<K> {
-    let due: Vec<K> = doomed.iter().filter(|(_, at)| **at <= now).map(|(what, _)| what.clone()).collect();
-    due.iter().for_each(|what| _ = doomed.remove(what));
+/// Takes the entries that are due.
+fn take_due<K: Clone + Ord>(pending: &mut BTreeMap<K, Instant>, now: Instant) -> Vec<K> {
+    let due: Vec<K> = pending.iter().filter(|(_, at)| **at <= now).map(|(id, _)| id.clone()).collect();
+    due.iter().for_each(|id| _ = pending.remove(id));
     due
 }

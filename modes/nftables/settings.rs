@@ -1,4 +1,4 @@
-//! What all rules of a family have in common: options, and facts of the host.
+//! The options and node facts that rendering needs, and the matches that depend on them.
 
 use std::net::IpAddr;
 
@@ -12,32 +12,33 @@ use crate::node_facts::NodeFacts;
 use crate::node_port_addresses::NodePortScope;
 use crate::options::Options;
 
-/// Options and facts, for one family.
+/// The options and node facts for one family.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Settings {
     pub(super) family: Family,
     pub(super) masquerade_all: bool,
-    /// The mark that asks for masquerading.
+    /// The bit of the packet mark that requests masquerading.
     pub(super) mark: u32,
+    /// The match for packets from local pods.
     pub(super) local: Option<LocalMatch>,
     pub(super) node_ports: NodePortScope,
-    /// Node ports are served on loopback addresses too.
+    /// Node ports are also served on loopback addresses.
     pub(super) localhost: bool,
-    /// Packets to loopback addresses from other hosts are dropped by a rule. Without `route_localnet`, which IPv6 does not
-    /// have, the kernel drops them itself.
+    /// A rule drops packets from other hosts to loopback addresses. Without `route_localnet`, which IPv6 does not have,
+    /// the kernel drops them.
     pub(super) guards_loopback: bool,
     pub(super) node_ip: Option<IpAddr>,
     pub(super) service_cidrs: Vec<IpNet>,
 }
 
 impl Settings {
-    pub(super) fn new(family: Family, options: &Options, host: &NodeFacts) -> Self {
-        let mut node_ports = options.node_port_scope(family, host);
+    pub(super) fn new(family: Family, options: &Options, node: &NodeFacts) -> Self {
+        let mut node_ports = options.node_port_scope(family, node);
         let localhost = options.serves_localhost_in_nftables();
         if let NodePortScope::Addresses(addresses) = &mut node_ports {
             addresses.retain(|ip| !ip.is_loopback());
         }
-        let cidrs = host.service_cidrs.iter().filter(|cidr| Family::from_net(cidr) == family);
+        let cidrs = node.service_cidrs.iter().filter(|cidr| Family::from_net(cidr) == family);
         Settings {
             family,
             masquerade_all: options.masquerade_all,
@@ -45,18 +46,18 @@ impl Settings {
             local: options.detect_local.matching(family),
             node_ports,
             localhost,
-            guards_loopback: localhost || (family == Family::V4 && host.route_localnet),
-            node_ip: host.node_ip(family),
+            guards_loopback: localhost || (family == Family::V4 && node.route_localnet),
+            node_ip: node.node_ip(family),
             service_cidrs: cidrs.copied().collect(),
         }
     }
 
-    /// The family as netlink has it.
+    /// Returns the family as a type of the netlink crate.
     pub(super) fn kernel_family(&self) -> netlink::Family {
         kernel_family(self.family)
     }
 
-    /// The type of its addresses.
+    /// Returns the type of addresses of the family.
     pub(super) fn address(&self) -> DataType {
         DataType::address(self.kernel_family())
     }
@@ -69,23 +70,23 @@ impl Settings {
         Field::Destination(self.kernel_family())
     }
 
-    /// The loopback block of the family, 127.0.0.0/8 or ::1.
+    /// Returns the loopback block of the family: 127.0.0.0/8 or ::1.
     pub(super) fn loopback(&self) -> IpNet {
         super::loopback_guard::loopback(self.family)
     }
 
-    /// A rule for what comes from pods of the cluster (or, negated, from elsewhere); `None` where they cannot be told
-    /// apart.
-    pub(super) fn of_pods(&self, rule: Rule, negated: bool) -> Option<Rule> {
+    /// Adds a match for packets from local pods, or from other sources if `negated`. Returns `None` if
+    /// `--detect-local-mode` does not allow to detect them.
+    pub(super) fn match_pods(&self, rule: Rule, negated: bool) -> Option<Rule> {
         Some(match self.local.as_ref()? {
-            LocalMatch::Source(net) => within(rule, self.source(), *net, negated),
-            LocalMatch::Interface(name) => came_by(rule, name, negated),
-            LocalMatch::InterfacePrefix(prefix) => came_by_prefix(rule, prefix, negated),
+            LocalMatch::Source(net) => match_block(rule, self.source(), *net, negated),
+            LocalMatch::Interface(name) => match_input(rule, name, negated),
+            LocalMatch::InterfacePrefix(prefix) => match_input_prefix(rule, prefix, negated),
         })
     }
 }
 
-/// The family as netlink has it.
+/// Returns the family as a type of the netlink crate.
 pub(super) fn kernel_family(family: Family) -> netlink::Family {
     match family {
         Family::V4 => netlink::Family::V4,
@@ -97,16 +98,16 @@ fn comparison(negated: bool) -> Comparison {
     if negated { Comparison::NotEqual } else { Comparison::Equal }
 }
 
-/// Matches packets that arrived, or did not, on the interface with this name.
-pub(super) fn came_by(rule: Rule, name: &str, negated: bool) -> Rule {
+/// Adds a match for packets that arrived on this interface, or on another if `negated`.
+pub(super) fn match_input(rule: Rule, name: &str, negated: bool) -> Rule {
     let mut bytes = [0; 16];
     let length = name.len().min(15);
     bytes[..length].copy_from_slice(&name.as_bytes()[..length]);
     compare_interface(rule, Value::new(&bytes), negated)
 }
 
-/// Matches packets that arrived, or did not, on an interface whose name has this prefix.
-fn came_by_prefix(rule: Rule, prefix: &str, negated: bool) -> Rule {
+/// Adds a match for packets that arrived on an interface whose name has this prefix, or on another if `negated`.
+fn match_input_prefix(rule: Rule, prefix: &str, negated: bool) -> Rule {
     // The kernel compares as many bytes as the value has.
     compare_interface(rule, Value::new(prefix.as_bytes()), negated)
 }
@@ -116,8 +117,8 @@ fn compare_interface(rule: Rule, with: Value, negated: bool) -> Rule {
     rule.load(&[Field::Meta(Meta::IifName)], from).push(Expression::Compare { from, op, with })
 }
 
-/// The address is, or is not, in the block.
-pub(super) fn within(rule: Rule, field: Field, net: IpNet, negated: bool) -> Rule {
+/// Adds a match for an address in the block, or outside of it if `negated`.
+pub(super) fn match_block(rule: Rule, field: Field, net: IpNet, negated: bool) -> Rule {
     let (register, op, network) = (Register::FIRST, comparison(negated), Value::from(net.network()));
     let rule = rule.load(&[field], register);
     let rule = match net.prefix_len() == net.max_prefix_len() {

@@ -1,4 +1,4 @@
-//! Deletes what is remembered of clients' endpoints that serve no more.
+//! Deletion of the session-affinity entries of removed endpoints.
 
 use std::collections::HashSet;
 use std::time::Instant;
@@ -8,37 +8,36 @@ use portcullis_netlink::nf_tables::{Element, Key, SetSpec, Transaction, read_ele
 use portcullis_netlink::socket::Socket;
 
 use super::names::{AFFINITY, TABLE};
-use super::service_table::{GRACE, ServiceTable};
+use super::service_table::{GRACE, ServiceTable, StaleAffinity};
 
-const ACTION: &str = "forget clients' endpoints";
+const ACTION: &str = "delete session-affinity entries";
 
-/// So many clients are forgotten in one transaction.
-const AT_ONCE: usize = 256;
+/// The number of entries that one transaction deletes.
+const BATCH: usize = 256;
 
 impl ServiceTable {
-    /// Deletes it. Packets that were under way may have written it again; so it is looked for once more after a while.
+    /// Deletes the entries of endpoints whose deletion is due. Each endpoint is handled twice, immediately and after
+    /// [`GRACE`], because a packet in progress may add an entry again.
     ///
     /// # Errors
     /// The kernel's; the call can be repeated.
     pub(super) fn forget(&mut self, socket: &mut Socket, now: Instant) -> Result<()> {
-        if !self.forgotten.values().any(|(due, _)| *due <= now) {
+        if !self.stale_affinity.values().any(|stale| stale.due <= now) {
             return Ok(());
         }
-        let forgotten = &self.forgotten;
-        self.delete_where(socket, |endpoint| forgotten.contains_key(endpoint))?;
-        // Each is looked for twice: at once, and when no packet can be under way any more.
-        self.forgotten.retain(|_, (due, once)| {
-            let (is_due, is_last) = (*due <= now, *once);
-            if is_due {
-                (*due, *once) = (now + GRACE, true);
+        let keys = &self.stale_affinity;
+        self.delete_where(socket, |key| keys.contains_key(key))?;
+        self.stale_affinity.retain(|_, stale| {
+            let StaleAffinity { due, is_last } = *stale;
+            if due <= now {
+                *stale = StaleAffinity { due: now + GRACE, is_last: true };
             }
-            !(is_due && is_last)
+            due > now || !is_last
         });
         Ok(())
     }
 
-    /// Deletes what is remembered of all endpoints but those that may serve: at the start, when nobody knows what
-    /// happened before.
+    /// Deletes the entries of all endpoints except `valid` ones: at the start, when removed endpoints are unknown.
     ///
     /// # Errors
     /// The kernel's.
@@ -46,21 +45,20 @@ impl ServiceTable {
         self.delete_where(socket, |endpoint| !valid.contains(endpoint))
     }
 
-    /// `is_gone` is asked with what stands behind the client.
-    fn delete_where(&self, socket: &mut Socket, is_gone: impl Fn(&Key) -> bool) -> Result<()> {
+    /// Deletes entries whose key without the client is stale.
+    fn delete_where(&self, socket: &mut Socket, is_stale: impl Fn(&Key) -> bool) -> Result<()> {
         let desired = self.table.desired();
         let Some(spec) = desired.sets.get(AFFINITY).map(|set| &set.spec) else { return Ok(()) };
         let client = self.settings().address().length();
         let elements = read_elements(socket, desired.family, TABLE, AFFINITY, spec)?;
-        let is_gone = |(key, _): &(&Key, &Element)| {
-            is_gone(&Key::new().part(key.bytes().get(client..).unwrap_or_default()))
+        let is_stale = |(key, _): &(&Key, &Element)| {
+            is_stale(&Key::new().part(key.bytes().get(client..).unwrap_or_default()))
         };
-        let gone: Vec<(&Key, &Element)> = elements.iter().filter(is_gone).collect();
-        gone.chunks(AT_ONCE).try_for_each(|some| self.delete(socket, spec, some))
+        let stale: Vec<(&Key, &Element)> = elements.iter().filter(is_stale).collect();
+        stale.chunks(BATCH).try_for_each(|some| self.delete(socket, spec, some))
     }
 
-    /// Deletes what is remembered of some clients. One that ran out meanwhile keeps the others, which are then found by
-    /// halves.
+    /// Deletes entries. The kernel rejects the batch if one of them has expired meanwhile, so the batch is bisected.
     fn delete(&self, socket: &mut Socket, spec: &SetSpec, some: &[(&Key, &Element)]) -> Result<()> {
         let mut transaction = Transaction::new(ACTION, self.table.desired().family, TABLE)?;
         transaction.delete_elements(AFFINITY, spec, some.iter().copied())?;

@@ -75,7 +75,7 @@ impl TableSync {
     }
 
     /// Takes other settings. What the kernel has is then compared with the table, and only what differs is changed.
-    pub(super) fn set(&mut self, settings: Settings) {
+    pub(super) fn reconfigure(&mut self, settings: Settings) {
         if settings != *self.table.settings() {
             self.table = ServiceTable::with_settings(settings);
             self.last_good.extend(self.kept.drain());
@@ -95,7 +95,7 @@ impl TableSync {
             return None;
         }
         let waiting = (!self.waiting.is_empty()).then_some(now);
-        [self.table.next_sweep(), self.isolations.next_retry(), waiting].into_iter().flatten().min()
+        [self.table.next_removal(), self.isolations.next_retry(), waiting].into_iter().flatten().min()
     }
 
     pub(super) fn sync(
@@ -120,7 +120,7 @@ impl TableSync {
         // Changes are reported once only, so they are taken in even if nothing can be written now.
         let changed = self.changed(desired, changes);
         let due = self.due(desired, now);
-        self.table.sweep(now);
+        self.table.remove_due(now);
         let outcome = match repaired {
             Ok(()) => {
                 let written = self.write(kernel, desired, [changed, due], now, &mut report);
@@ -211,7 +211,7 @@ impl TableSync {
             self.table.change(&step.before, &step.after, now);
             self.kept.remove(&step.name);
         }
-        self.table.settle(desired, &self.kept);
+        self.table.finish(desired, &self.kept);
     }
 
     /// Makes the table what it was before, without the grace in which what served would stay.
@@ -221,8 +221,8 @@ impl TableSync {
             self.table.change(&step.after, &step.before, before_grace);
             self.kept.insert(step.name.clone(), Arc::clone(&step.before));
         }
-        self.table.sweep(now);
-        self.table.settle(desired, &self.kept);
+        self.table.remove_due(now);
+        self.table.finish(desired, &self.kept);
     }
 
     /// Has steps that are not in the table wait, each group by itself.
@@ -282,8 +282,8 @@ impl TableSync {
         }
         let with_affinity =
             desired.services().values().filter(|ports| ports.iter().any(|p| p.affinity.is_some()));
-        let entries = with_affinity.map(|ports| ServiceElements::of(ports, self.table.settings()));
-        let valid = entries.flat_map(|entries| entries.affinities).collect();
+        let entries = with_affinity.map(|ports| ServiceElements::new(ports, self.table.settings()));
+        let valid = entries.flat_map(|entries| entries.affinity_keys).collect();
         kernel.forget_all_but(&mut self.table, &valid)?;
         self.unforgotten = false;
         Ok(())
@@ -604,7 +604,7 @@ mod tests {
         node.apply(&[(1, "10.96.0.66")], start);
         assert_eq!(node.kernel.held, ["10.96.0.1", "10.96.0.2"]);
         let options = Options { masquerade_all: true, ..Options::default() };
-        node.sync.set(Settings::new(Family::V4, &options, &NodeFacts::default()));
+        node.sync.reconfigure(Settings::new(Family::V4, &options, &NodeFacts::default()));
         let report = node.apply(&[], start);
         assert_eq!((isolated(&report), report.error), (vec!["ns/s01".to_owned()], None));
         assert_eq!(node.kernel.held, ["10.96.0.1", "10.96.0.2"]);

@@ -140,11 +140,11 @@ fn by_nftables(diff: &Diff, state: &NodeView, printer: &mut Printer<'_>) -> Resu
         let mut last = None;
         for difference in nftables::diff_table(&state.desired, family, options, host, found.as_ref()) {
             differs = true;
-            if last.as_ref() != Some(&difference.subject) {
-                printer.head(format_args!("{family}/{}", difference.subject))?;
+            if last.as_ref() != Some(&difference.owner) {
+                printer.head(format_args!("{family}/{}", difference.owner))?;
             }
-            printer.section(&difference.found, &difference.wanted, &difference.place)?;
-            last = Some(difference.subject);
+            printer.section(&difference.found, &difference.wanted, &difference.object)?;
+            last = Some(difference.owner);
         }
     }
     Ok(differs)
@@ -213,7 +213,7 @@ impl Printer<'_> {
     fn owner(&mut self, difference: &ObjectDifference) -> io::Result<()> {
         match &difference.service {
             Some(service) => self.head(service),
-            None => self.head("what no Service wants"),
+            None => self.head("objects of no Service"),
         }
     }
 }

@@ -62,7 +62,7 @@ fn without(state: &State<'_>, gone: IpAddr) -> ServiceTable {
     let mut follow = |index: &mut Index| {
         let touched = index.take_dirty_services();
         let changes = desired.update(index, touched);
-        table.follow(&desired, &changes, now);
+        table.apply(&desired, &changes, now);
     };
     bring(&mut index, state.file);
     follow(&mut index);
@@ -154,7 +154,7 @@ impl Client<'_> {
 
 /// The client's endpoint goes away, and it goes to those that are left, and stays with that.
 fn endpoint_goes(state: &State<'_>, packet: &Packet, gone: SocketAddr, before: &Table, addresses: &[IpAddr]) {
-    let mut table = without(state, gone.ip()).wanted().clone();
+    let mut table = without(state, gone.ip()).desired().clone();
     let unbound = Node { table: &table, addresses }.outcome(packet);
     for (name, set) in &before.sets {
         if let Some(after) = table.sets.get_mut(name).filter(|_| set.spec.dynamic) {

@@ -106,9 +106,9 @@ impl Follower {
             })
             .collect();
         for table in &mut self.tables {
-            table.follow(desired, if is_new { &all } else { changes }, now);
-            table.follow(desired, &[], now + Duration::from_secs(60));
+            table.apply(desired, if is_new { &all } else { changes }, now);
+            table.apply(desired, &[], now + Duration::from_secs(60));
         }
-        self.tables.iter().map(|table| table.wanted().clone()).collect()
+        self.tables.iter().map(|table| table.desired().clone()).collect()
     }
 }

@@ -133,16 +133,16 @@ impl Cluster {
         }
         let touched = self.index.take_dirty_services();
         let changes: Vec<ServiceChange> = self.desired.update(&self.index, touched);
-        self.table.follow(&self.desired, &changes, self.now);
+        self.table.apply(&self.desired, &changes, self.now);
         self.now += Duration::from_millis(*pause);
-        self.table.wanted().clone()
+        self.table.desired().clone()
     }
 
     /// Waits until everything that was to go is gone.
     pub fn settle(&mut self) -> Table {
         self.now += LONG;
-        self.table.follow(&self.desired, &[], self.now);
-        self.table.wanted().clone()
+        self.table.apply(&self.desired, &[], self.now);
+        self.table.desired().clone()
     }
 
     fn apply(&mut self, kind: Kind, value: Value) {

@@ -78,7 +78,7 @@ fn look(steps: &[ServiceUpdate]) -> Result<(), TestCaseError> {
     let mut cluster = Cluster::new();
     let packets = packets();
     let all = |table: &Table| packets.iter().map(|packet| lead(table, packet, None).to).collect::<Vec<_>>();
-    let mut before = cluster.table.wanted().clone();
+    let mut before = cluster.table.desired().clone();
     let mut were = all(&before);
     for step in steps {
         let services = cluster.services.clone();
