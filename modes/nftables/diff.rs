@@ -58,9 +58,9 @@ pub fn diff_table(
         owners: Owners::new(desired, &Settings::new(family, options, node)),
         lines: BTreeMap::new(),
     };
-    unknown.iter().for_each(|object| {
-        diff.lines_of(DiffOwner::Unexpected, "unknown objects").0.push(object.clone())
-    });
+    unknown
+        .iter()
+        .for_each(|object| diff.lines_of(DiffOwner::Unexpected, "unknown objects").0.push(object.clone()));
     for name in names(&found.chains, &table.chains) {
         diff.add_chain(name, found.chains.get(name), table.chains.get(name));
     }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Instant;
 
 use portcullis_netlink::Result;
-use portcullis_netlink::nf_tables::{CommitSummary, Key};
+use portcullis_netlink::nf_tables::{self, CommitSummary, Key};
 use portcullis_netlink::socket::Socket;
 
 use super::service_table::ServiceTable;
@@ -44,15 +44,15 @@ pub(super) trait NftablesKernel {
 
 impl NftablesKernel for Socket {
     fn commit(&mut self, table: &mut ServiceTable) -> Result<CommitSummary> {
-        table.table.commit(self)
+        nf_tables::commit(self, &mut table.table)
     }
 
     fn check_edits(&mut self, table: &ServiceTable) -> Result<()> {
-        table.table.check_edits(self)
+        nf_tables::check_edits(self, &table.table)
     }
 
     fn check_replacement(&mut self, table: &ServiceTable) -> Result<()> {
-        table.table.check_replacement(self)
+        nf_tables::check_replacement(self, &table.table)
     }
 
     fn forget(&mut self, table: &mut ServiceTable, now: Instant) -> Result<()> {

@@ -89,7 +89,7 @@ pub fn check() -> Result<Vec<Family>, NftablesPrerequisiteError> {
     for (feature, since, fill) in FEATURES {
         let mut table = DesiredTable::new(TableFamily::Ip, PROBE);
         fill(&mut table);
-        let tried = table.commit(&mut socket);
+        let tried = nf_tables::commit(&mut socket, &mut table);
         delete_table(&mut socket, TableFamily::Ip, PROBE)?;
         match tried {
             Ok(_) => {}
@@ -101,7 +101,7 @@ pub fn check() -> Result<Vec<Family>, NftablesPrerequisiteError> {
     }
     let mut families = vec![Family::V4];
     let mut table = DesiredTable::new(TableFamily::Ip6, PROBE);
-    let tried = table.commit(&mut socket);
+    let tried = nf_tables::commit(&mut socket, &mut table);
     delete_table(&mut socket, TableFamily::Ip6, PROBE)?;
     match tried {
         Ok(_) => families.push(Family::V6),

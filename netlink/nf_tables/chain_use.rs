@@ -1,3 +1,5 @@
+//! Listing of chains with their use counts.
+
 use super::table::TableFamily;
 use crate::error::{During, Result};
 use crate::message::Batch;
@@ -13,26 +15,25 @@ const NFTA_CHAIN_USE: u16 = 6;
 /// A chain as the kernel lists it, without its rules.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ChainUse {
-    /// The table it is in.
+    /// The name of its table.
     pub table: String,
     /// Its name.
     pub name: String,
-    /// Its number, which no other chain of the table ever has.
+    /// Its handle: the kernel assigns each handle of a table only once.
     pub handle: u64,
-    /// How many rules it has, and how many lead to it, added up.
+    /// The number of its rules and of the jumps to it.
     pub uses: u32,
 }
 
-/// Lists the chains of a family in the namespace of `socket` (a [`NetlinkProtocol::Netfilter`] one). It costs a
-/// message a chain and none for the rules, so that a look whether rules came or went is cheap however many
-/// there are: each adds to, or takes from, the uses of its chain. A rule put in the place of another does not
-/// show.
+/// Lists the chains of a family in the network namespace of `socket`, a [`NetlinkProtocol::Netfilter`] socket. The kernel
+/// sends one message per chain and none per rule, so that a check for added or removed rules is cheap: each changes the use
+/// count of its chain. A rule that replaces another does not.
 ///
 /// [`NetlinkProtocol::Netfilter`]: crate::socket::NetlinkProtocol::Netfilter
 ///
 /// # Errors
 /// [`Error::Rejected`] with `EPERM` without CAP_NET_ADMIN; [`Error::Interrupted`] if the chains changed
-/// meanwhile.
+/// during the dump.
 ///
 /// [`Error::Rejected`]: crate::Error::Rejected
 /// [`Error::Interrupted`]: crate::Error::Interrupted

@@ -1,18 +1,18 @@
-//! Comments, as `nft` keeps them: in the objects' user data, which the kernel stores and does not look at.
+//! Comments of tables, chains, rules and sets, in the user data that `nft` writes. The kernel stores it without reading it.
 
 use crate::attribute::Writer;
 
-/// The types of `nft`'s user data for comments: of rules, chains, tables and objects 0, of sets 7.
+/// The type of a comment in the user data of tables, chains, rules and objects (`NFTNL_UDATA_RULE_COMMENT` and others).
 pub(super) const COMMENT: u8 = 0;
-/// `NFTNL_UDATA_SET_COMMENT`.
+/// The type of a comment in the user data of sets (`NFTNL_UDATA_SET_COMMENT`).
 pub(super) const SET_COMMENT: u8 = 7;
 
 /// The longest comment, in bytes (`NFTNL_UDATA_COMMENT_MAXLEN`, less its NUL).
-const LONGEST: usize = 127;
+const MAX_LENGTH: usize = 127;
 
-/// As much of a text as a comment holds; `nft` cannot read back what has a quotation mark.
-pub(super) fn shortened(text: &str) -> String {
-    let mut end = text.len().min(LONGEST);
+/// Truncates a text to the length of a comment, and replaces quotation marks, which `nft` cannot parse back.
+pub(super) fn sanitize(text: &str) -> String {
+    let mut end = text.len().min(MAX_LENGTH);
     while !text.is_char_boundary(end) {
         end -= 1;
     }
@@ -28,7 +28,7 @@ pub(super) fn write(out: &mut Writer<'_>, attribute: u16, kind: u8, comment: Opt
     out.bytes(attribute, &bytes);
 }
 
-/// Finds the comment in user data.
+/// Returns the comment in user data.
 pub(super) fn read(mut user_data: &[u8], kind: u8) -> Option<String> {
     while let [this, length, rest @ ..] = user_data {
         let text = rest.get(..usize::from(*length))?;
@@ -46,12 +46,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_comment_is_found_among_other_user_data_and_noise_has_none() {
+    fn read_finds_comments_among_other_user_data() {
         let mut bytes = vec![1, 4, 0, 0, 0, 0];
         bytes.extend_from_slice(b"\x07\x03hi\0");
         assert_eq!(read(&bytes, SET_COMMENT).as_deref(), Some("hi"));
         assert_eq!(read(&bytes, COMMENT), None);
         assert_eq!(read(&[7, 200, 1], SET_COMMENT), None);
-        assert_eq!(shortened(&"ä".repeat(100)).len(), 126);
+        assert_eq!(sanitize(&"ä".repeat(100)).len(), 126);
     }
 }

@@ -1,4 +1,4 @@
-//! The numbers of `linux/netfilter/nf_tables.h` that messages, attributes and expressions go by.
+//! Constants of `linux/netfilter/nf_tables.h`: messages, attributes, expressions.
 
 /// Messages (`NFT_MSG_*`).
 pub(super) mod messages {
@@ -82,7 +82,7 @@ pub(super) const REJECT_TCP_RST: u32 = 1;
 pub(super) const REJECT_ICMPX: u32 = 2;
 /// `NFT_REJECT_ICMPX_PORT_UNREACH`.
 pub(super) const ICMPX_PORT_UNREACHABLE: u8 = 1;
-/// `ICMP_PORT_UNREACH`, `ICMPV6_PORT_UNREACH`.
+/// Returns `ICMP_PORT_UNREACH` or `ICMPV6_PORT_UNREACH`.
 pub(super) fn port_unreachable(family: crate::Family) -> u8 {
     match family {
         crate::Family::V4 => 3,
@@ -92,5 +92,5 @@ pub(super) fn port_unreachable(family: crate::Family) -> u8 {
 pub(super) const NAT_DNAT: u32 = 1;
 /// `NF_NAT_RANGE_PROTO_RANDOM_FULLY`.
 pub(super) const RANDOM_FULLY: u32 = 16;
-/// `NF_NAT_RANGE_MAP_IPS` and `NF_NAT_RANGE_PROTO_SPECIFIED`: the kernel lists them with every translation.
+/// `NF_NAT_RANGE_MAP_IPS` and `NF_NAT_RANGE_PROTO_SPECIFIED`, which the kernel lists with each NAT expression.
 pub(super) const NAT_IMPLIED: u32 = 1 | 2;

@@ -1,4 +1,4 @@
-//! What registers, keys and maps hold: values and verdicts.
+//! Registers, values and verdicts.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -11,21 +11,21 @@ const NFTA_DATA_VERDICT: u16 = 2;
 const NFTA_VERDICT_CODE: u16 = 1;
 const NFTA_VERDICT_CHAIN: u16 = 2;
 
-/// One of the sixteen 4-byte data registers (`NFT_REG32_00` and on), by its number from 0. A value longer than 4
-/// bytes takes those that follow too.
+/// One of the sixteen 4-byte data registers (`NFT_REG32_00` and following), by its number from 0. A value longer than 4
+/// bytes also occupies the following registers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Register(pub u8);
 
 /// `NFT_REG32_00`.
 const FIRST_REGISTER: u32 = 8;
-/// `NFT_REG_VERDICT`: not a data register, but where verdicts go.
+/// `NFT_REG_VERDICT`, the register of verdicts.
 pub(super) const VERDICT_REGISTER: u32 = 0;
 
 impl Register {
-    /// The first.
+    /// The first data register.
     pub const FIRST: Register = Register(0);
 
-    /// The register behind a value of `length` bytes that begins in this one.
+    /// Returns the register after a value of `length` bytes that starts in this one.
     pub fn after(self, length: usize) -> Register {
         Register(self.0 + length.div_ceil(4) as u8)
     }
@@ -34,7 +34,7 @@ impl Register {
         FIRST_REGISTER + u32::from(self.0)
     }
 
-    /// Reads the kernel's number: 1 to 4 are the old names of four registers at a time.
+    /// Decodes the number of a register: 1 to 4 are the older 16-byte registers (`NFT_REG_1` to `NFT_REG_4`).
     pub(super) fn read(attribute: &Attribute<'_>) -> Result<Self, Malformed> {
         Ok(match attribute.u32_be()? {
             old @ 1..=4 => Register((old as u8 - 1) * 4),
@@ -43,7 +43,7 @@ impl Register {
     }
 }
 
-/// A value of up to 16 bytes, in the order in which the packet or the kernel has it.
+/// A value of up to 16 bytes, in the byte order of the packet or the kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Value {
     bytes: [u8; 16],
@@ -51,7 +51,7 @@ pub struct Value {
 }
 
 impl Value {
-    /// These bytes; what is beyond the 16th is cut off.
+    /// Returns a value of these bytes, truncated to 16.
     pub fn new(from: &[u8]) -> Self {
         let length = from.len().min(16);
         let mut bytes = [0; 16];
@@ -59,7 +59,7 @@ impl Value {
         Value { bytes, length: length as u8 }
     }
 
-    /// The bytes.
+    /// Returns the bytes.
     pub fn bytes(&self) -> &[u8] {
         &self.bytes[..usize::from(self.length)]
     }
@@ -84,7 +84,7 @@ impl From<u8> for Value {
     }
 }
 
-/// In network order, as ports are.
+/// In network byte order, as ports are.
 impl From<u16> for Value {
     fn from(number: u16) -> Self {
         Value::new(&number.to_be_bytes())
@@ -100,35 +100,35 @@ impl From<IpAddr> for Value {
     }
 }
 
-/// What is to become of a packet (`NF_*`, `NFT_*`).
+/// A verdict (`NF_*`, `NFT_*`).
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Verdict {
-    /// It passes this hook; base chains of a later priority still see it.
+    /// Ends the base chain; later base chains see the packet.
     Accept,
-    /// It is dropped.
+    /// Drops the packet.
     Drop,
-    /// On with the next rule.
+    /// Continues with the next rule.
     Continue,
-    /// Back to the rule after the jump.
+    /// Returns to the rule after the jump.
     Return,
-    /// To a chain, and back when it ends.
+    /// Evaluates a chain and returns after it.
     Jump(Arc<str>),
-    /// To a chain, and not back.
+    /// Continues in a chain without returning.
     Goto(Arc<str>),
 }
 
 impl Verdict {
-    /// To a chain of that name, and back.
+    /// Returns a jump to a chain.
     pub fn jump(chain: impl Into<Arc<str>>) -> Self {
         Verdict::Jump(chain.into())
     }
 
-    /// To a chain of that name, and not back.
+    /// Returns a goto to a chain.
     pub fn goto(chain: impl Into<Arc<str>>) -> Self {
         Verdict::Goto(chain.into())
     }
 
-    /// The chain that it leads to.
+    /// Returns the target of a jump or goto.
     pub fn chain(&self) -> Option<&Arc<str>> {
         match self {
             Verdict::Jump(chain) | Verdict::Goto(chain) => Some(chain),
@@ -175,7 +175,7 @@ impl Verdict {
             -3 => Verdict::Jump(chain.into()),
             -4 => Verdict::Goto(chain.into()),
             -5 => Verdict::Return,
-            _ => return Err(Malformed::Missing("a verdict that is known")),
+            _ => return Err(Malformed::Missing("a known verdict")),
         })
     }
 }
@@ -193,7 +193,7 @@ impl fmt::Display for Verdict {
     }
 }
 
-/// What the kernel calls data: bytes or a verdict.
+/// The contents of a data attribute (`NFTA_DATA_*`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Data<'a> {
     Bytes(&'a [u8]),
@@ -222,7 +222,7 @@ impl<'a> Data<'a> {
 
     pub(super) fn value(self) -> Result<Value, Malformed> {
         match self.bytes()? {
-            // Cut off, it could equal a value of ours.
+            // If truncated, it could equal one of our values.
             long if long.len() > 16 => {
                 Err(Malformed::Payload { kind: NFTA_DATA_VALUE, expected: 16, present: long.len() })
             }
@@ -230,7 +230,7 @@ impl<'a> Data<'a> {
         }
     }
 
-    /// Writes bytes of any length as data.
+    /// Writes bytes of any length as a data attribute.
     pub(super) fn write_bytes(bytes: &[u8], writer: &mut Writer<'_>, kind: u16) {
         writer.nested(kind, |data| {
             data.bytes(NFTA_DATA_VALUE, bytes);

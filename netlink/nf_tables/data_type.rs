@@ -1,12 +1,12 @@
-//! The types of keys and data, as `nft` knows them: the kernel only knows lengths.
+//! Data types of set keys and map data. Only `nft` interprets them; the kernel uses lengths.
 
 use std::fmt::{self, Write};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use crate::family::Family;
 
-/// What a part of a key, or the data of a map, means. The numbers are those of `nft` (`enum datatypes`), which it
-/// reads back to print sets; the kernel keeps them and does not look.
+/// The type of a part of a key or of map data. The numbers are those of `nft` (`enum datatypes`), which needs them to print
+/// sets; the kernel stores them without interpreting them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DataType {
     /// `ipv4_addr`.
@@ -39,7 +39,7 @@ impl DataType {
         DataType::Verdict,
     ];
 
-    /// The type of a family's addresses.
+    /// Returns the type of the addresses of a family.
     pub fn address(family: Family) -> Self {
         match family {
             Family::V4 => DataType::Ipv4Addr,
@@ -47,7 +47,7 @@ impl DataType {
         }
     }
 
-    /// The number by which `nft` knows it.
+    /// Returns the number that `nft` uses.
     pub(super) fn number(self) -> u32 {
         match self {
             DataType::Ipv4Addr => 7,
@@ -65,7 +65,7 @@ impl DataType {
         Self::ALL.into_iter().find(|data_type| data_type.number() == number)
     }
 
-    /// Its length in bytes.
+    /// Returns the length in bytes.
     pub fn length(self) -> usize {
         match self {
             DataType::Ipv4Addr | DataType::Mark | DataType::ClassId => 4,
@@ -75,7 +75,7 @@ impl DataType {
         }
     }
 
-    /// As `nft` writes it.
+    /// Returns the name that `nft` uses.
     pub fn as_str(self) -> &'static str {
         match self {
             DataType::Ipv4Addr => "ipv4_addr",
@@ -89,7 +89,7 @@ impl DataType {
         }
     }
 
-    /// Writes a value of the type as `nft -n` does. Bytes that it cannot be are written in hexadecimal.
+    /// Prints a value as `nft -n` does, in hexadecimal if it has another length than the type.
     pub(super) fn print(self, bytes: &[u8], out: &mut dyn Write) -> fmt::Result {
         match (self, bytes) {
             (DataType::Ipv4Addr, &[a, b, c, d]) => write!(out, "{}", Ipv4Addr::new(a, b, c, d)),
@@ -110,7 +110,7 @@ impl DataType {
             },
             (DataType::IfName, bytes) => {
                 let end = bytes.iter().position(|byte| *byte == 0);
-                // Without its end, only the first letters are compared.
+                // A name without NUL is a prefix.
                 let rest = if end.is_none() && bytes.len() < self.length() { "*" } else { "" };
                 let name = String::from_utf8_lossy(&bytes[..end.unwrap_or(bytes.len())]);
                 write!(out, "\"{name}{rest}\"")
@@ -120,7 +120,7 @@ impl DataType {
     }
 }
 
-/// The name of a transport protocol, where it is one that we write by name.
+/// Returns the name of a transport protocol that is printed by name.
 pub(super) fn protocol_name(protocol: u8) -> Option<&'static str> {
     Some(match i32::from(protocol) {
         libc::IPPROTO_ICMP => "icmp",

@@ -1,8 +1,8 @@
-//! Expressions from what the kernel lists.
+//! Decoding of expressions from netlink attributes.
 //!
-//! The kernel lists every attribute of an expression, also those that were left out when it was made. An expression
-//! with one that we never set, or a value that we never give, is [`Expression::Unknown`]. So is one that does not parse:
-//! whatever another process writes, a table can be read.
+//! The kernel lists all attributes of an expression, including those that its sender omitted. An expression with unknown
+//! attributes or values, or one that cannot be decoded, becomes [`Expression::Unknown`], so that rules of other processes
+//! do not make a table unreadable.
 
 use super::constants::{attributes as a, *};
 use super::data::{Data, Register, VERDICT_REGISTER, Value};
@@ -11,12 +11,12 @@ use super::field::{Ct, Fib, Header, Meta};
 use crate::Family;
 use crate::attribute::{Attribute, Malformed};
 
-/// The attributes of an expression by their numbers, each at most once.
-struct Found<'a> {
+/// The attributes of an expression by number.
+struct ExpressionAttributes<'a> {
     by_kind: [Option<Attribute<'a>>; 16],
 }
 
-impl<'a> Found<'a> {
+impl<'a> ExpressionAttributes<'a> {
     fn read(data: Option<Attribute<'a>>) -> Result<Self, Malformed> {
         let mut by_kind = [None; 16];
         for attribute in data.iter().flat_map(Attribute::nested) {
@@ -25,7 +25,7 @@ impl<'a> Found<'a> {
                 *place = Some(attribute);
             }
         }
-        Ok(Found { by_kind })
+        Ok(ExpressionAttributes { by_kind })
     }
 
     fn has(&self, kind: u16) -> bool {
@@ -40,7 +40,7 @@ impl<'a> Found<'a> {
         self.get(kind)?.u32_be()
     }
 
-    /// A number that is 0 when left out.
+    /// Returns a number that is 0 if omitted.
     fn number_or_0(&self, kind: u16) -> Result<u32, Malformed> {
         if self.has(kind) { self.number(kind) } else { Ok(0) }
     }
@@ -63,7 +63,7 @@ impl<'a> Found<'a> {
 }
 
 impl Expression {
-    /// Reads an element of a rule's list.
+    /// Decodes an element of a rule's expression list.
     pub(super) fn read(element: &Attribute<'_>) -> Self {
         let (mut name, mut data) = (String::new(), None);
         for attribute in element.nested().flatten() {
@@ -73,12 +73,12 @@ impl Expression {
                 _ => {}
             }
         }
-        let known = Found::read(data).and_then(|found| read(&name, &found));
+        let known = ExpressionAttributes::read(data).and_then(|found| read(&name, &found));
         known.ok().flatten().unwrap_or(Expression::Unknown(name))
     }
 }
 
-fn read(name: &str, found: &Found<'_>) -> Result<Option<Expression>, Malformed> {
+fn read(name: &str, found: &ExpressionAttributes<'_>) -> Result<Option<Expression>, Malformed> {
     Ok(Some(match name {
         "payload" if found.has(a::PAYLOAD_DREG) => {
             let header = match found.number(a::PAYLOAD_BASE)? {
@@ -230,20 +230,20 @@ fn read(name: &str, found: &Found<'_>) -> Result<Option<Expression>, Malformed> 
     }))
 }
 
-fn dnat(found: &Found<'_>) -> Result<Option<Expression>, Malformed> {
+fn dnat(found: &ExpressionAttributes<'_>) -> Result<Option<Expression>, Malformed> {
     let family = Family::from_number(found.number(a::NAT_FAMILY)? as u8);
-    let only_a_translation = found.number_or_0(a::NAT_FLAGS)? & !NAT_IMPLIED == 0;
+    let is_plain_dnat = found.number_or_0(a::NAT_FLAGS)? & !NAT_IMPLIED == 0;
     let address = found.optional_register(a::NAT_ADDR_MIN)?;
-    let (Some(family), Some(address), true) = (family, address, only_a_translation) else { return Ok(None) };
+    let (Some(family), Some(address), true) = (family, address, is_plain_dnat) else { return Ok(None) };
     if found.number(a::NAT_TYPE)? != NAT_DNAT {
         return Ok(None);
     }
     let port = found.optional_register(a::NAT_PROTO_MIN)?;
-    // Without ends of their own, the kernel lists the beginnings as ends.
-    let ends = [(a::NAT_ADDR_MAX, Some(address)), (a::NAT_PROTO_MAX, port)];
-    for (kind, beginning) in ends {
+    // If a range has no end, the kernel lists its start as its end.
+    let range_ends = [(a::NAT_ADDR_MAX, Some(address)), (a::NAT_PROTO_MAX, port)];
+    for (kind, start) in range_ends {
         let end = found.optional_register(kind)?;
-        if end.is_some() && end != beginning {
+        if end.is_some() && end != start {
             return Ok(None);
         }
     }
@@ -259,7 +259,7 @@ mod tests {
     use crate::attribute::Attributes;
     use crate::message::Batch;
 
-    /// A rule's list of one expression, of any name that we know, with any attributes.
+    /// Encodes a list of one expression with any attributes.
     fn expression(name: &str, attributes: &[(u16, Vec<u8>)]) -> Vec<u8> {
         let batch = Batch::with_message("test", 1, 0, |out| {
             out.nested(a::LIST_ELEM, |element| {
@@ -298,7 +298,7 @@ mod tests {
     ];
 
     proptest! {
-        /// Whatever the kernel says, it is read or refused, and printed.
+        /// Any attributes are decoded or rejected, and printed, without panicking.
         #[test]
         fn any_attributes_are_an_expression_or_malformed(
             name in 0..NAMES.len(),
@@ -314,7 +314,7 @@ mod tests {
             }
         }
 
-        /// Numbers as the kernel sends them get further into the decoder than noise does.
+        /// Attributes of the right length reach more code of the decoder than random bytes.
         #[test]
         fn numbers_in_all_attributes_are_an_expression_or_malformed(
             name in 0..NAMES.len(),

@@ -1,4 +1,4 @@
-//! Reading a table back from the kernel.
+//! Reading of tables from the kernel.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,7 +9,7 @@ use super::data::Data;
 use super::element::{Element, ElementData, Key};
 use super::expression::Expression;
 use super::rule::Rule;
-use super::set::{SetSpec, types_of};
+use super::set::{SetSpec, types_from_number};
 use super::set_flags as flags;
 use super::table::{BaseChain, Chain, ChainKind, Hook, Set, Table, TableFamily};
 use super::transaction::INTERVAL_END;
@@ -21,32 +21,32 @@ use crate::socket::Socket;
 
 const ACTION: &str = "list an nf_tables table";
 
-/// Flags of tables (`NFT_TABLE_F_*`). None is ours: no packet passes the chains of a dormant table, and an owned one
-/// belongs to another process.
+/// Flags of tables (`NFT_TABLE_F_*`), none of which we set: chains of a dormant table are inactive, and a table with an
+/// owner belongs to another process.
 const TABLE_FLAGS: [(u32, &str); 3] = [(1, "dormant"), (2, "owner"), (4, "persist")];
 
 /// Flags of chains (`NFT_CHAIN_*`).
 const CHAIN_HW_OFFLOAD: u32 = 2;
 const CHAIN_BINDING: u32 = 4;
 
-/// `NFT_SET_ELEM_CATCHALL`: the element without a key, which holds for every key that has no element.
+/// `NFT_SET_ELEM_CATCHALL`: the element without a key, which matches every key that has no element.
 const CATCH_ALL: u32 = 2;
 
-/// So often a table is read anew when others change the rule set meanwhile.
-const TRIES: usize = 10;
+/// The number of attempts to read a table while other processes change the rule set.
+const MAX_ATTEMPTS: usize = 10;
 
-/// Parts of a table that a [`Table`] cannot express, and which another process must have made: sets of unknown types,
-/// chains with other policies or hooks, flow tables, flags of the table, and everything that does not parse.
+/// Descriptions of objects that a [`Table`] cannot express, which another process must have added: sets of unknown types,
+/// chains with other policies or hooks, flow tables, flags of the table, and objects that cannot be decoded.
 pub type UnknownObjects = Vec<String>;
 
-/// Reads a table; `None` if there is no such table. Whatever another process put into it, it can be read: parts that
-/// are not understood are named in [`UnknownObjects`] or in [`Set::unknown`], or are an [`Expression::Unknown`].
+/// Reads a table. Returns `None` if it does not exist. Additions of other processes never make a table unreadable: what is
+/// unknown is listed in [`UnknownObjects`] or [`Set::unknown`], or becomes an [`Expression::Unknown`].
 ///
 /// # Errors
-/// [`Error::Rejected`] with `EPERM` without CAP_NET_ADMIN; [`Error::Interrupted`] if others change the rule set all the
-/// time.
+/// [`Error::Rejected`] with `EPERM` without CAP_NET_ADMIN; [`Error::Interrupted`] if other processes keep
+/// changing the rule set.
 pub fn read(socket: &mut Socket, family: TableFamily, name: &str) -> Result<Option<(Table, UnknownObjects)>> {
-    for _ in 1..TRIES {
+    for _ in 1..MAX_ATTEMPTS {
         match read_once(socket, family, name) {
             Err(error) if error.is_transient() => {}
             done => return done,
@@ -61,7 +61,7 @@ fn read_once(
     name: &str,
 ) -> Result<Option<(Table, UnknownObjects)>> {
     let mut table = Table::new(family, name);
-    let mut foreign = UnknownObjects::new();
+    let mut unknown_objects = UnknownObjects::new();
     match one(
         socket,
         family,
@@ -71,9 +71,9 @@ fn read_once(
             table.comment = comment(found, a::TABLE_USERDATA, COMMENT)?;
             let flags = number(found, a::TABLE_FLAGS)?.unwrap_or_default();
             let known = TABLE_FLAGS.iter().filter(|(flag, _)| flags & flag != 0);
-            foreign.extend(known.map(|(_, name)| format!("flag {name}")));
+            unknown_objects.extend(known.map(|(_, name)| format!("flag {name}")));
             if flags >= 8 {
-                foreign.push(format!("flags {flags:#x}"));
+                unknown_objects.push(format!("flags {flags:#x}"));
             }
             Ok(())
         },
@@ -82,26 +82,26 @@ fn read_once(
         done => done?,
     }
     let of_table = |attribute: u16| move |out: &mut Writer<'_>| _ = out.text(attribute, name);
-    // Listings of chains and rules take a table's name only since Linux 5.x, so each is looked at.
+    // Before Linux 5.x, dumps of chains and rules ignore the name of the table, so check it here.
     list(socket, family, m::GETCHAIN, of_table(a::CHAIN_TABLE), |found| {
         if text(found, a::CHAIN_TABLE)?.as_deref() == Some(name)
-            && read_chain(found, &mut table, &mut foreign).is_err()
+            && read_chain(found, &mut table, &mut unknown_objects).is_err()
         {
-            foreign.push(unreadable(found, "chain", a::CHAIN_NAME));
+            unknown_objects.push(unreadable(found, "chain", a::CHAIN_NAME));
         }
         Ok(())
     })?;
     list(socket, family, m::GETRULE, of_table(a::RULE_TABLE), |found| {
         if text(found, a::RULE_TABLE)?.as_deref() == Some(name) && read_rule(found, &mut table).is_err() {
-            foreign.push(unreadable(found, "rule of chain", a::RULE_CHAIN));
+            unknown_objects.push(unreadable(found, "rule of chain", a::RULE_CHAIN));
         }
         Ok(())
     })?;
     list(socket, family, m::GETSET, of_table(a::SET_TABLE), |found| {
         if text(found, a::SET_TABLE)?.as_deref() == Some(name)
-            && read_set(found, &mut table, &mut foreign).is_err()
+            && read_set(found, &mut table, &mut unknown_objects).is_err()
         {
-            foreign.push(unreadable(found, "set", a::SET_NAME));
+            unknown_objects.push(unreadable(found, "set", a::SET_NAME));
         }
         Ok(())
     })?;
@@ -112,24 +112,24 @@ fn read_once(
                 Some(OBJECT_COUNTER) => {
                     table.counters.insert(object, comment(found, a::OBJ_USERDATA, COMMENT)?);
                 }
-                _ => foreign.push(format!("object {object}")),
+                _ => unknown_objects.push(format!("object {object}")),
             }
         }
         Ok(())
     })?;
-    foreign.extend(flow_tables(socket, family, name)?);
+    unknown_objects.extend(flow_tables(socket, family, name)?);
     for (set, content) in &mut table.sets {
         let (elements, unknown) = read_all_elements(socket, family, name, set, &content.spec)?;
         content.unknown = unknown;
-        // Elements that rules add come and go by themselves.
+        // Rules add the elements of dynamic sets.
         if !content.spec.dynamic {
             content.elements = elements;
         }
     }
-    Ok(Some((table, foreign)))
+    Ok(Some((table, unknown_objects)))
 }
 
-/// The flow tables of a table.
+/// Lists the flow tables of a table.
 fn flow_tables(socket: &mut Socket, family: TableFamily, name: &str) -> Result<UnknownObjects> {
     let mut flow_tables = UnknownObjects::new();
     let of_table = |out: &mut Writer<'_>| _ = out.text(a::FLOWTABLE_TABLE, name);
@@ -141,21 +141,21 @@ fn flow_tables(socket: &mut Socket, family: TableFamily, name: &str) -> Result<U
         Ok(())
     });
     match listed {
-        // A kernel without flow tables has none.
+        // The kernel does not support flow tables.
         Err(error) if matches!(error.errno(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => Ok(flow_tables),
         listed => listed.map(|()| flow_tables),
     }
 }
 
-/// An object that does not parse, by its kind and, if that much can be read, its name.
+/// Describes an object that cannot be decoded by its kind and, if possible, its name.
 fn unreadable(found: &Attributes<'_>, kind: &str, name: u16) -> String {
     format!("{kind} {} (unreadable)", text(found, name).ok().flatten().unwrap_or_default())
 }
 
-/// Reads the elements of a set; those that [`Element`] cannot express are left out.
+/// Reads the elements of a set, except those that [`Element`] cannot express.
 ///
 /// # Errors
-/// As [`read`]; [`Error::Rejected`] with `ENOENT` if there is no such set.
+/// As [`read`]; [`Error::Rejected`] with `ENOENT` if the set does not exist.
 pub fn read_elements(
     socket: &mut Socket,
     family: TableFamily,
@@ -166,7 +166,7 @@ pub fn read_elements(
     read_all_elements(socket, family, table, set, spec).map(|(elements, _)| elements)
 }
 
-/// The elements of a set, and those that [`Element`] cannot express, as `nft` would print their keys.
+/// Reads the elements of a set, and the keys of those that [`Element`] cannot express, as `nft` would print them.
 fn read_all_elements(
     socket: &mut Socket,
     family: TableFamily,
@@ -194,7 +194,7 @@ fn read_all_elements(
     Ok((elements.into_iter().map(|(key, element, _)| (key, element)).collect(), unknown))
 }
 
-/// Reads what all named counters of a table have counted: packets and bytes, by name.
+/// Reads the packets and bytes of all named counters of a table, by name.
 ///
 /// # Errors
 /// As [`read`].
@@ -231,16 +231,16 @@ pub fn read_counters(
 fn read_chain(
     found: &Attributes<'_>,
     table: &mut Table,
-    foreign: &mut UnknownObjects,
+    unknown_objects: &mut UnknownObjects,
 ) -> Result<(), Malformed> {
     let name: Arc<str> = text(found, a::CHAIN_NAME)?.unwrap_or_default().into();
     let flags = number(found, a::CHAIN_FLAGS)?.unwrap_or_default();
     if flags & CHAIN_BINDING != 0 {
-        // An anonymous chain goes with the rule that holds it, which another process made too. It cannot be deleted alone.
+        // An anonymous chain is deleted with the rule that contains it, which another process added too.
         return Ok(());
     }
     if flags & CHAIN_HW_OFFLOAD != 0 {
-        foreign.push(format!("chain {name}"));
+        unknown_objects.push(format!("chain {name}"));
         return Ok(());
     }
     let mut base = None;
@@ -254,7 +254,7 @@ fn read_chain(
         let accepts = number(found, a::CHAIN_POLICY)? == Some(libc::NF_ACCEPT as u32);
         let place = number(&hook, a::HOOK_NUMBER)?.and_then(Hook::from_number);
         let (Some(kind), Some(place), true) = (kind, place, accepts) else {
-            foreign.push(format!("chain {name}"));
+            unknown_objects.push(format!("chain {name}"));
             return Ok(());
         };
         let priority = number(&hook, a::HOOK_PRIORITY)?.unwrap_or_default() as i32;
@@ -283,19 +283,19 @@ fn read_rule(found: &Attributes<'_>, table: &mut Table) -> Result<(), Malformed>
 fn read_set(
     found: &Attributes<'_>,
     table: &mut Table,
-    foreign: &mut UnknownObjects,
+    unknown_objects: &mut UnknownObjects,
 ) -> Result<(), Malformed> {
     let name: Arc<str> = text(found, a::SET_NAME)?.unwrap_or_default().into();
     let flag_bits = number(found, a::SET_FLAGS)?.unwrap_or_default();
     let known = flags::INTERVAL | flags::MAP | flags::TIMEOUT | flags::EVAL | flags::CONCAT;
-    let key = number(found, a::SET_KEY_TYPE)?.and_then(types_of).filter(|key| !key.is_empty());
+    let key = number(found, a::SET_KEY_TYPE)?.and_then(types_from_number).filter(|key| !key.is_empty());
     let data_type = number(found, a::SET_DATA_TYPE)?.unwrap_or_default();
-    let data = if flag_bits & flags::MAP == 0 { Some(Vec::new()) } else { types_of(data_type) };
+    let data = if flag_bits & flags::MAP == 0 { Some(Vec::new()) } else { types_from_number(data_type) };
     let has_expressions = find(found, a::SET_EXPR)?.is_some() || find(found, a::SET_EXPRESSIONS)?.is_some();
     let (Some(key), Some(data), true) = (key, data, flag_bits & !known == 0 && !has_expressions) else {
-        // An anonymous set goes with the rule that uses it, which another process made too.
+        // An anonymous set is deleted with the rule that uses it, which another process added too.
         if flag_bits & flags::ANONYMOUS == 0 {
-            foreign.push(format!("set {name}"));
+            unknown_objects.push(format!("set {name}"));
         }
         return Ok(());
     };
@@ -317,7 +317,7 @@ fn read_set(
     Ok(())
 }
 
-/// An element, and whether it is the end of a range.
+/// Decodes an element. The boolean is true for the end of a range.
 fn read_element(found: &Attribute<'_>, spec: &SetSpec) -> Result<(Key, Element, bool), Malformed> {
     let (mut key, mut element, mut ends) = (None, Element::new(), false);
     let read_key = |attribute: &Attribute<'_>| {
@@ -357,7 +357,7 @@ fn read_element(found: &Attribute<'_>, spec: &SetSpec) -> Result<(Key, Element, 
     Ok((key.ok_or(Malformed::Missing("NFTA_SET_ELEM_KEY"))?, element, ends))
 }
 
-/// The key of an element that [`Element`] cannot express: `*` of a catch-all element, or its bytes.
+/// Returns the key of an element that [`Element`] cannot express: `*` for a catch-all element, else its bytes.
 fn unknown_element(found: &Attribute<'_>) -> String {
     let attributes = || found.nested().flatten();
     let flags = attributes().find(|attribute| attribute.kind == a::ELEMENT_FLAGS);
@@ -370,9 +370,9 @@ fn unknown_element(found: &Attribute<'_>) -> String {
     format!("0x{hex} (an element of an unknown kind)")
 }
 
-/// Puts beginnings and ends together.
+/// Joins the starts and ends of ranges.
 fn ranges(mut elements: Vec<(Key, Element, bool)>, spec: &SetSpec) -> HashMap<Key, Element> {
-    // Where one range ends and the next begins, the end comes first.
+    // If one range ends where the next begins, the end comes first.
     elements.sort_by(|a, b| (&a.0, !a.2).cmp(&(&b.0, !b.2)));
     let mut ranges = HashMap::new();
     let mut open: Option<(Key, Element)> = None;
@@ -419,7 +419,7 @@ fn list(
     let dumped =
         socket.dump(ACTION, &mut request(family, message, fill)?, |message| each(message, &mut read));
     match dumped {
-        // The table went between two listings.
+        // The table was deleted between two dumps.
         Err(error) if error.errno() == Some(libc::ENOENT) => Err(Error::Interrupted { action: ACTION }),
         done => done,
     }
@@ -462,9 +462,9 @@ mod tests {
     use crate::nf_tables::data_type::DataType;
 
     proptest! {
-        /// Listings that are noise, cut off or of another shape than ours are read or refused.
+        /// Random, truncated or unexpected messages are decoded or rejected without panicking.
         #[test]
-        fn any_listing_is_read_or_malformed(
+        fn any_message_is_decoded_or_malformed(
             attributes in vec((0u16..20, vec(0u8.., 0..40)), 0..10),
             interval: bool,
         ) {
@@ -475,10 +475,10 @@ mod tests {
             });
             let batch = batch.expect("a short message");
             let found = Attributes::new(&batch.bytes()[crate::message::HEADER..]);
-            let (mut table, mut foreign) = (Table::new(TableFamily::Inet, "test"), UnknownObjects::new());
-            let _ = read_chain(&found, &mut table, &mut foreign);
+            let (mut table, mut unknown_objects) = (Table::new(TableFamily::Inet, "test"), UnknownObjects::new());
+            let _ = read_chain(&found, &mut table, &mut unknown_objects);
             let _ = read_rule(&found, &mut table);
-            let _ = read_set(&found, &mut table, &mut foreign);
+            let _ = read_set(&found, &mut table, &mut unknown_objects);
             let _ = table.to_string();
             let spec = SetSpec { interval, ..SetSpec::new(&[DataType::Ipv4Addr]) };
             let elements = found.flatten().filter_map(|element| read_element(&element, &spec).ok());

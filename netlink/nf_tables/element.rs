@@ -5,18 +5,18 @@ use std::net::IpAddr;
 use super::data::Verdict;
 use super::set::SetSpec;
 
-/// A key, or the data of a map: the bytes of its parts one after another, each filled up to whole registers of 4
-/// bytes. (The kernel wants a key of a single part without the filling; that is done when it is written.)
+/// A key, or the data of a map: its concatenated parts, each padded to a multiple of 4 bytes. (The kernel expects keys of a
+/// single part without padding, which is removed when the key is written.)
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(Box<[u8]>);
 
 impl Key {
-    /// A key without parts, to add to.
+    /// Returns a key without parts.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a part as it stands.
+    /// Appends a part.
     pub fn part(self, bytes: &[u8]) -> Self {
         let mut all = Vec::with_capacity(self.0.len() + bytes.len().next_multiple_of(4));
         all.extend_from_slice(&self.0);
@@ -25,7 +25,7 @@ impl Key {
         Key(all.into())
     }
 
-    /// Adds an address.
+    /// Appends an address.
     pub fn address(self, address: IpAddr) -> Self {
         match address {
             IpAddr::V4(v4) => self.part(&v4.octets()),
@@ -33,27 +33,27 @@ impl Key {
         }
     }
 
-    /// Adds a transport protocol (`IPPROTO_*`).
+    /// Appends a transport protocol (`IPPROTO_*`).
     pub fn protocol(self, protocol: u8) -> Self {
         self.part(&[protocol])
     }
 
-    /// Adds a port.
+    /// Appends a port.
     pub fn port(self, port: u16) -> Self {
         self.part(&port.to_be_bytes())
     }
 
-    /// Adds a mark, or another number of four bytes in host order.
+    /// Appends a mark or another number of four bytes in host byte order.
     pub fn number(self, number: u32) -> Self {
         self.part(&number.to_ne_bytes())
     }
 
-    /// All bytes, filled up.
+    /// Returns all bytes with padding.
     pub fn bytes(&self) -> &[u8] {
         &self.0
     }
 
-    /// The key whose bytes are the number after these, read as one big-endian number; `None` after the last.
+    /// Returns the next key, interpreting the bytes as one big-endian number; `None` after the last.
     pub(super) fn successor(&self, length: usize) -> Option<Self> {
         let mut bytes = self.0.clone();
         for byte in bytes[..length].iter_mut().rev() {
@@ -65,7 +65,7 @@ impl Key {
         None
     }
 
-    /// The key before, so that it is the last of a range that ends before this one.
+    /// Returns the previous key; `None` before the first.
     pub(super) fn predecessor(&self, length: usize) -> Option<Self> {
         let mut bytes = self.0.clone();
         for byte in bytes[..length].iter_mut().rev() {
@@ -77,12 +77,12 @@ impl Key {
         None
     }
 
-    /// A key of a set as the kernel lists it.
+    /// Returns a key that the kernel listed.
     pub(super) fn from_kernel(bytes: &[u8]) -> Self {
         Key::new().part(bytes)
     }
 
-    /// The key as the kernel wants it.
+    /// Returns the bytes that the kernel expects.
     pub(super) fn for_kernel(&self, length: usize) -> &[u8] {
         &self.0[..length.min(self.0.len())]
     }
@@ -94,54 +94,54 @@ impl From<IpAddr> for Key {
     }
 }
 
-/// What belongs to a key in a map.
+/// The data of a map element.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum ElementData {
     /// Bytes.
     Value(Key),
-    /// A verdict.
+    /// A verdict, in a verdict map.
     Verdict(Verdict),
 }
 
-/// What an element is besides its key.
+/// An element of a set or map without its key.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Element {
-    /// The last key of the range that begins with the key, in a set of ranges; it belongs to the range.
+    /// The last key of a range that starts at the key, inclusive, in an interval set.
     pub last: Option<Key>,
-    /// What belongs to the key, in a map.
+    /// The data, in a map.
     pub data: Option<ElementData>,
-    /// How long it stays, in milliseconds, if not as long as its set says.
+    /// The timeout in milliseconds, if not the default of the set.
     pub timeout: Option<u64>,
 }
 
 impl Element {
-    /// An element of a set.
+    /// Returns an element of a set.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// An element of a set of ranges that ends with `last`.
+    /// Returns a range that ends with `last`.
     pub fn range_to(last: Key) -> Self {
         Element { last: Some(last), ..Self::default() }
     }
 
-    /// An element of a verdict map.
+    /// Returns an element of a verdict map.
     pub fn verdict(verdict: Verdict) -> Self {
         Element { data: Some(ElementData::Verdict(verdict)), ..Self::default() }
     }
 
-    /// The same, with a timeout in milliseconds.
+    /// Sets the timeout in milliseconds.
     pub fn with_timeout(self, milliseconds: u64) -> Self {
         Element { timeout: Some(milliseconds), ..self }
     }
 
-    /// An element of a map to data.
+    /// Returns an element of a map to values.
     pub fn value(value: Key) -> Self {
         Element { data: Some(ElementData::Value(value)), ..Self::default() }
     }
 }
 
-/// Where the end of a range of one part lies, as the kernel keeps it: the first key beyond; `None` if there is none.
+/// Returns the end of a range of one part as the kernel stores it: the first key after the range, if any.
 pub(super) fn end_of_range(key: &Key, element: &Element, spec: &SetSpec) -> Option<Key> {
     element.last.as_ref().unwrap_or(key).successor(spec.key_length())
 }
@@ -151,7 +151,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_have_neighbours_but_for_the_ends() {
+    fn successor_and_predecessor_are_inverse() {
         let key = |address: &str| Key::from(address.parse::<IpAddr>().expect("an address"));
         for (from, to) in [("10.0.0.255", "10.0.1.0"), ("0.0.0.0", "0.0.0.1"), ("::ffff:ffff", "::1:0:0")] {
             let length = key(from).bytes().len();
@@ -160,6 +160,6 @@ mod tests {
         }
         assert_eq!(key("255.255.255.255").successor(4), None);
         assert_eq!(key("0.0.0.0").predecessor(4), None);
-        assert_eq!(Key::new().port(80).successor(2), Some(Key::new().port(81)), "the filling is no number");
+        assert_eq!(Key::new().port(80).successor(2), Some(Key::new().port(81)), "padding is not counted");
     }
 }

@@ -1,4 +1,4 @@
-//! Expressions as attributes.
+//! Encoding of expressions as netlink attributes.
 
 use super::constants::{attributes as a, *};
 use super::data::VERDICT_REGISTER;
@@ -7,7 +7,7 @@ use super::field::Fib;
 use crate::attribute::Writer;
 
 impl Expression {
-    /// Its name in the kernel.
+    /// Returns the name of the expression in the kernel.
     fn name(&self) -> &str {
         match self {
             Expression::Payload { .. } => "payload",
@@ -34,7 +34,7 @@ impl Expression {
         }
     }
 
-    /// Writes it as an element of a rule's list.
+    /// Writes the expression as an element of a rule's expression list.
     pub(super) fn write(&self, list: &mut Writer<'_>) {
         list.nested(a::LIST_ELEM, |element| {
             element.text(a::EXPR_NAME, self.name());

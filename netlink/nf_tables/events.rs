@@ -1,4 +1,4 @@
-//! Who else changes the rule set: nf_tables tells its listeners of every transaction.
+//! Notifications of nf_tables transactions, by which changes of other processes are detected.
 
 use super::constants::{attributes as a, messages as m};
 use super::table::TableFamily;
@@ -11,80 +11,80 @@ use crate::socket::{NetlinkProtocol, Socket};
 /// `NFNLGRP_NFTABLES`.
 const GROUP: u32 = 7;
 
-const ACTION: &str = "listen to changes of nf_tables";
+const ACTION: &str = "receive nf_tables events";
 
-/// Where a message's header has the port of the socket that made the change.
-const PORT_AT: u32 = 12;
+/// The offset of the port ID in a netlink header: that of the socket that made the change.
+const PORT_ID_OFFSET: u32 = 12;
 
-/// The tables of the iptables tools.
+/// The tables of iptables-nft.
 const IPTABLES: [&str; 3] = ["filter", "nat", "mangle"];
 
-/// The chains of [`IPTABLES`] that hooks call.
+/// The built-in chains of [`IPTABLES`].
 const BUILT_IN: [&str; 5] = ["PREROUTING", "INPUT", "FORWARD", "OUTPUT", "POSTROUTING"];
 
-/// The changes of a part of the rule set that other processes make.
+/// A subscription to changes of a part of the rule set by other processes.
 #[derive(Debug)]
 pub struct RulesetEvents {
     socket: Socket,
     watched: Watched,
-    /// The transaction whose end has not come yet touches it.
-    touched: bool,
+    /// The transaction that is being received changes the watched part.
+    is_relevant: bool,
 }
 
-/// A part of the rule set.
+/// The watched part of the rule set.
 #[derive(Debug)]
 enum Watched {
     /// All tables of this name.
     Table(String),
-    /// In the tables of the iptables tools: chains whose names begin so, and what is deleted from built-in chains.
+    /// In the tables of iptables-nft: chains with this prefix, and deletions from built-in chains.
     Chains(&'static str),
 }
 
-/// A transaction of somebody else's.
+/// A committed transaction.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TransactionEvent {
-    /// It changed something that is watched.
+    /// It changed the watched part of the rule set.
     pub is_relevant: bool,
-    /// The [generation](super::generation()) of the rule set that it made.
+    /// The [generation](super::generation()) after the transaction.
     pub generation: u32,
-    /// The process that sent it; 0 if the kernel does not say.
+    /// The ID of the process that sent it; 0 if unknown.
     pub pid: u32,
-    /// That process's name.
+    /// The name of that process.
     pub process_name: String,
 }
 
 impl RulesetEvents {
-    /// Listens, in the calling thread's network namespace, to what happens to a table of this name in any family.
-    /// What `own` sends is left out.
+    /// Subscribes to changes of tables with this name in the calling thread's network namespace, except transactions that
+    /// the socket `own` sends.
     ///
     /// # Errors
-    /// [`crate::Error::Io`] for want of privilege or of nf_tables.
+    /// [`crate::Error::Io`] if the privilege or nf_tables is missing.
     pub fn listen(table: &str, own: &Socket) -> Result<Self> {
         let socket = Socket::listen(NetlinkProtocol::Netfilter, &[GROUP])?;
-        socket.drop_events(ACTION, PORT_AT, own.port()?)?;
-        Ok(RulesetEvents { socket, watched: Watched::Table(table.to_owned()), touched: false })
+        socket.drop_events(ACTION, PORT_ID_OFFSET, own.port()?)?;
+        Ok(RulesetEvents { socket, watched: Watched::Table(table.to_owned()), is_relevant: false })
     }
 
-    /// Listens, in the calling thread's network namespace, to changes of chains whose names begin with `prefix` in the
-    /// tables that the nft flavour of iptables has, and to rules that are deleted from built-in chains. Those of the
-    /// caller's own tools are not left out: each run of them has a socket of its own.
+    /// Subscribes to changes of chains with this prefix in the tables of iptables-nft, and to deletions of rules from
+    /// built-in chains, in the calling thread's network namespace. Includes changes by tools that the caller runs, because
+    /// each run has a socket of its own.
     ///
     /// # Errors
-    /// [`crate::Error::Io`] for want of privilege or of nf_tables.
+    /// [`crate::Error::Io`] if the privilege or nf_tables is missing.
     pub fn listen_to_iptables(prefix: &'static str) -> Result<Self> {
         let socket = Socket::listen(NetlinkProtocol::Netfilter, &[GROUP])?;
-        Ok(RulesetEvents { socket, watched: Watched::Chains(prefix), touched: false })
+        Ok(RulesetEvents { socket, watched: Watched::Chains(prefix), is_relevant: false })
     }
 
-    /// Waits for transactions of others, and gives each to `each`. Returns after every datagram.
+    /// Waits for transactions, and passes each to `each`. Returns after one datagram.
     ///
     /// # Errors
-    /// [`crate::Error::Overrun`] if some were missed: whatever was watched may have changed.
+    /// [`crate::Error::Overrun`] if notifications were lost: the watched part may have changed.
     pub fn wait(&mut self, mut each: impl FnMut(TransactionEvent)) -> Result<()> {
         self.socket.wait(ACTION)?;
-        let RulesetEvents { socket, watched, touched } = self;
+        let RulesetEvents { socket, watched, is_relevant } = self;
         let read = socket.events(ACTION, |message| {
-            if let Some(event) = read(message, watched, touched)? {
+            if let Some(event) = read(message, watched, is_relevant)? {
                 each(event);
             }
             Ok(())
@@ -92,15 +92,15 @@ impl RulesetEvents {
         match read {
             Ok(_) => Ok(()),
             Err(error) => {
-                *touched = false;
+                *is_relevant = false;
                 Err(error)
             }
         }
     }
 }
 
-/// Takes in a message; the last of a transaction gives the whole.
-fn read(message: Message<'_>, watched: &Watched, touched: &mut bool) -> Result<Option<TransactionEvent>> {
+/// Reads a message. Returns the transaction after its last message (`NFT_MSG_NEWGEN`).
+fn read(message: Message<'_>, watched: &Watched, is_relevant: &mut bool) -> Result<Option<TransactionEvent>> {
     if message.kind >> 8 != Subsystem::NfTables as u16 {
         return Ok(None);
     }
@@ -118,10 +118,12 @@ fn read(message: Message<'_>, watched: &Watched, touched: &mut bool) -> Result<O
                 _ => {}
             }
         }
-        *touched |= watched.is_touched(*family, kind, table.unwrap_or_default(), chain.unwrap_or_default());
+        *is_relevant |=
+            watched.is_relevant_to(*family, kind, table.unwrap_or_default(), chain.unwrap_or_default());
         return Ok(None);
     }
-    let mut event = TransactionEvent { is_relevant: std::mem::take(touched), ..TransactionEvent::default() };
+    let mut event =
+        TransactionEvent { is_relevant: std::mem::take(is_relevant), ..TransactionEvent::default() };
     for attribute in attributes {
         let attribute: Attribute<'_> = attribute.during(ACTION)?;
         match attribute.kind {
@@ -135,21 +137,22 @@ fn read(message: Message<'_>, watched: &Watched, touched: &mut bool) -> Result<O
 }
 
 impl Watched {
-    /// Whether a change of an object is one of it. `chain` is given for chains and rules.
-    fn is_touched(&self, family: u8, kind: u8, table: &[u8], chain: &[u8]) -> bool {
+    /// Returns true for a change of a watched object. `chain` is empty unless the object is a chain or a rule.
+    fn is_relevant_to(&self, family: u8, kind: u8, table: &[u8], chain: &[u8]) -> bool {
         match self {
             Watched::Table(name) => table == name.as_bytes(),
             Watched::Chains(prefix) => {
                 let families = [TableFamily::Ip as u8, TableFamily::Ip6 as u8];
-                let of_tools = families.contains(&family) && IPTABLES.iter().any(|t| table == t.as_bytes());
+                let is_iptables =
+                    families.contains(&family) && IPTABLES.iter().any(|t| table == t.as_bytes());
                 let built_in = || BUILT_IN.iter().any(|name| chain == name.as_bytes());
-                let touches = match kind {
+                let is_watched = match kind {
                     m::DELTABLE => true,
                     m::NEWCHAIN | m::DELCHAIN | m::NEWRULE => chain.starts_with(prefix.as_bytes()),
                     m::DELRULE => chain.starts_with(prefix.as_bytes()) || built_in(),
                     _ => false,
                 };
-                of_tools && touches
+                is_iptables && is_watched
             }
         }
     }

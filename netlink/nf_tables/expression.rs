@@ -1,27 +1,27 @@
-//! Expressions: the instructions that a rule is made of, as the kernel takes them and lists them.
+//! Expressions: the instructions of a rule.
 //!
-//! Only what [`super::Rule`] writes is known by name; a rule of somebody else may hold others, which are read as
-//! [`Expression::Unknown`], equal to nothing that we would write.
+//! Only expressions that [`super::Rule`] writes are known. Others, in rules of other processes, become
+//! [`Expression::Unknown`], which equals none of ours.
 
 use std::sync::Arc;
 
 use super::data::{Register, Value, Verdict};
 use super::field::{Ct, Fib, Header, Meta};
 
-/// How two values are compared (`NFT_CMP_*`).
+/// A comparison operator (`NFT_CMP_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Comparison {
-    /// They are the same.
+    /// Equal.
     Equal = 0,
-    /// They differ.
+    /// Not equal.
     NotEqual = 1,
-    /// The register's is smaller, read as a big-endian number.
+    /// Less, as big-endian numbers.
     Less = 2,
-    /// It is smaller or the same.
+    /// Less or equal.
     AtMost = 3,
-    /// It is greater.
+    /// Greater.
     Greater = 4,
-    /// It is greater or the same.
+    /// Greater or equal.
     AtLeast = 5,
 }
 
@@ -32,30 +32,30 @@ impl Comparison {
     }
 }
 
-/// What an answer to a refused packet says (`NFT_REJECT_*`).
+/// The error that the sender of a rejected packet receives (`NFT_REJECT_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reject {
     /// A TCP reset.
     TcpReset,
-    /// ICMP or ICMPv6 "port unreachable", in a table of the family `inet`. Elsewhere the kernel takes it, and answers
-    /// nothing.
+    /// ICMP or ICMPv6 "port unreachable" (`icmpx`), in tables of family `inet`. In other families the kernel accepts the
+    /// expression, but sends nothing.
     IcmpxPortUnreachable,
-    /// The same in a table of one family.
+    /// ICMP or ICMPv6 "port unreachable" in a table of one family.
     IcmpPortUnreachable(crate::Family),
 }
 
-/// How a set is written to from the packet path (`NFT_DYNSET_OP_*`).
+/// The operation of a `dynset` expression (`NFT_DYNSET_OP_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DynsetOp {
-    /// Adds an element; one that is there stays as it is.
+    /// Adds an element; an existing one is kept.
     Add = 0,
-    /// Adds an element, or begins the timeout of one that is there anew.
+    /// Adds an element, or restarts the timeout of an existing one.
     Update = 1,
-    /// Takes an element away (Linux 5.11).
+    /// Deletes an element (Linux 5.11).
     Delete = 2,
 }
 
-/// How long a rate limit's unit is, in seconds.
+/// The time unit of a rate limit, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum RateUnit {
     /// A second.
@@ -66,93 +66,93 @@ pub enum RateUnit {
     Hour = 3600,
 }
 
-/// One instruction.
+/// An expression.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Expression {
-    /// Loads from the packet.
+    /// Loads bytes of the packet.
     Payload {
-        /// Where the offset counts from.
+        /// The base of the offset.
         header: Header,
         /// In bytes.
         offset: u32,
         /// In bytes.
         length: u32,
-        /// Where the value goes.
+        /// The destination register.
         to: Register,
     },
-    /// Loads what the kernel keeps of the packet.
+    /// Loads metadata of the packet.
     Meta {
-        /// Which.
+        /// The key.
         key: Meta,
-        /// Where the value goes.
+        /// The destination register.
         to: Register,
     },
-    /// Writes what the kernel keeps of the packet.
+    /// Sets metadata of the packet.
     SetMeta {
-        /// Which.
+        /// The key.
         key: Meta,
-        /// Where the value comes from.
+        /// The source register.
         from: Register,
     },
-    /// Loads what conntrack knows of the packet's connection.
+    /// Loads conntrack data of the packet's connection.
     Ct {
-        /// Which.
+        /// The key.
         key: Ct,
-        /// Where the value goes.
+        /// The destination register.
         to: Register,
     },
-    /// Loads what the routing tables say.
+    /// Loads the result of a FIB lookup.
     Fib {
-        /// Of which address.
+        /// The address to look up.
         of: Fib,
-        /// Where the value goes.
+        /// The destination register.
         to: Register,
     },
-    /// Draws a number (`numgen random`).
+    /// Loads a random number (`numgen random`).
     Random {
-        /// How many different numbers there are.
+        /// The number of different values.
         modulus: u32,
-        /// The first of them.
+        /// The lowest value.
         offset: u32,
-        /// Where it goes.
+        /// The destination register.
         to: Register,
     },
-    /// Hashes bytes (`jhash`).
+    /// Loads a hash of registers (`jhash`).
     Hash {
-        /// Where the bytes begin.
+        /// The first source register.
         from: Register,
-        /// How many bytes.
+        /// The number of bytes.
         length: u32,
-        /// From 0 up to this, not included.
+        /// The hash is below this value.
         modulus: u32,
-        /// Makes the hash another one.
+        /// The seed of the hash.
         seed: u32,
-        /// Where it goes.
+        /// The destination register.
         to: Register,
     },
-    /// Puts a constant into a register.
+    /// Loads a constant (`immediate`).
     Immediate {
         /// The constant.
         value: Value,
-        /// Where it goes.
+        /// The destination register.
         to: Register,
     },
-    /// The end of the rule, and what becomes of the packet.
+    /// Ends the rule with a verdict.
     Verdict(Verdict),
-    /// Ends the rule unless the comparison holds.
+    /// Breaks unless the comparison holds (`cmp`).
     Compare {
-        /// The value.
+        /// The register to compare.
         from: Register,
-        /// How.
+        /// The operator.
         op: Comparison,
-        /// With what.
+        /// The constant to compare with.
         with: Value,
     },
-    /// Ends the rule unless the value is in the range, or, negated, if it is.
+    /// Breaks unless the value is in the range, or, negated, if it is.
     Range {
-        /// The value.
+        /// The register to compare.
         from: Register,
-        /// Whether it must be outside.
+        /// The value must be outside of the range.
         negated: bool,
         /// The first value in the range.
         first: Value,
@@ -161,91 +161,90 @@ pub enum Expression {
     },
     /// Sets `value & mask ^ xor`.
     Bitwise {
-        /// The value, and where the result goes.
+        /// The source and destination register.
         register: Register,
         /// In bytes.
         length: u32,
         /// The bits to keep.
         mask: Value,
-        /// The bits to turn over.
+        /// The bits to flip.
         xor: Value,
     },
-    /// Ends the rule unless the key is in the set, or, negated, if it is. In a map, what belongs to the key goes to a
-    /// register, or is the verdict.
+    /// Looks up a key in a set or map, and breaks depending on the result.
     Lookup {
-        /// The set's name.
+        /// The name of the set.
         set: Arc<str>,
-        /// Where the key begins.
+        /// The first register of the key.
         key: Register,
-        /// What is done with what the map holds.
+        /// The use of the result.
         result: LookupResult,
     },
-    /// Writes to a set from the packet path. Ends the rule if the set is full.
+    /// Adds, updates or deletes an element of a set. Breaks if the set is full.
     Dynset {
-        /// The set's name.
+        /// The name of the set.
         set: Arc<str>,
-        /// How.
+        /// The operation.
         op: DynsetOp,
-        /// Where the key begins.
+        /// The first register of the key.
         key: Register,
-        /// Where the data begins, in a map.
+        /// The first register of the data, in a map.
         data: Option<Register>,
-        /// How long the element stays, in milliseconds; `None` is the set's own.
+        /// The timeout of the element in milliseconds; `None` for the default of the set.
         timeout: Option<u64>,
     },
-    /// Counts packets and bytes; the numbers are no part of the expression.
+    /// Counts packets and bytes. The values are not part of the expression.
     Counter,
-    /// Counts in a named counter.
+    /// Counts packets and bytes in a named counter.
     NamedCounter(Arc<str>),
-    /// Ends the rule when there are more than so many packets in the unit.
+    /// Breaks if the packet exceeds a rate limit.
     Limit {
-        /// Packets.
+        /// Packets per unit.
         rate: u64,
-        /// In how long.
+        /// The time unit.
         unit: RateUnit,
-        /// So many more at once.
+        /// The burst in packets.
         burst: u32,
     },
-    /// Hands a copy to who listens to an NFLOG group.
+    /// Sends a copy of the packet to an NFLOG group.
     Log {
         /// The group.
         group: u16,
-        /// What is said with it; at most 127 bytes.
+        /// The prefix; at most 127 bytes.
         prefix: Arc<str>,
-        /// How many bytes of the packet; 0 is all.
+        /// The number of bytes of the packet; 0 for all.
         length: u32,
     },
-    /// Drops the packet and answers.
+    /// Drops the packet and sends an error to its sender.
     Reject(Reject),
-    /// Translates the destination.
+    /// Destination NAT.
     Dnat {
-        /// IPv4 or IPv6.
+        /// The address family.
         family: crate::Family,
-        /// Where the address begins.
+        /// The first register of the address.
         address: Register,
-        /// Where the port is, if it is translated too.
+        /// The register of the port, if that is translated too.
         port: Option<Register>,
     },
-    /// Translates the source to an address of the interface it goes out by.
+    /// Source NAT to an address of the output interface.
     Masquerade {
-        /// Picks source ports at random (`NF_NAT_RANGE_PROTO_RANDOM_FULLY`).
+        /// Randomizes source ports (`NF_NAT_RANGE_PROTO_RANDOM_FULLY`).
         random_fully: bool,
     },
-    /// Does not track the packet's connection.
+    /// Disables connection tracking for the packet.
     Notrack,
-    /// Something else, by its name: somebody else's.
+    /// An expression that this program never writes, by name.
     Unknown(String),
 }
 
-/// What is done with what a set holds.
+/// The use of the result of a lookup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LookupResult {
-    /// The key must be there.
+    /// Breaks unless the key is found.
     Found,
-    /// The key must not be there.
+    /// Breaks if the key is found.
     NotFound,
-    /// What belongs to the key goes to a register.
+    /// Loads the data of the key into a register; breaks if not found.
     Data(Register),
-    /// What belongs to the key is the verdict.
+    /// Uses the data of the key as the verdict; breaks if not found.
     Verdict,
 }

@@ -1,12 +1,12 @@
-//! What a rule can load from a packet, or from what the kernel knows of it.
+//! Packet fields and metadata that rules can match.
 
 use super::data_type::DataType;
 use crate::family::Family;
 
-/// Where in a packet an offset counts from (`NFT_PAYLOAD_*_HEADER`).
+/// The base of a payload offset (`NFT_PAYLOAD_*_HEADER`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Header {
-    /// The frame's: Ethernet.
+    /// The link layer header: Ethernet.
     Link = 0,
     /// IPv4 or IPv6.
     Network = 1,
@@ -14,20 +14,20 @@ pub enum Header {
     Transport = 2,
 }
 
-/// What the kernel keeps of a packet (`NFT_META_*`).
+/// Metadata of a packet (`NFT_META_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Meta {
-    /// The packet's priority, in host order. Until it is queued on an interface, nothing but rules looks at it.
+    /// The packet priority, in host byte order. Until the packet is queued on an interface, only rules use it.
     Priority = 2,
     /// The packet mark.
     Mark = 3,
-    /// The index of the interface it came in by; 0 for what this machine sends.
+    /// The index of the input interface; 0 for packets that this host sends.
     Iif = 4,
-    /// The index of the interface it goes out by.
+    /// The index of the output interface.
     Oif = 5,
-    /// The name of the interface it came in by.
+    /// The name of the input interface.
     IifName = 6,
-    /// The name of the interface it goes out by.
+    /// The name of the output interface.
     OifName = 7,
     /// IPv4 or IPv6 (`NFPROTO_*`), one byte.
     NfProto = 15,
@@ -51,7 +51,7 @@ impl Meta {
         Self::ALL.into_iter().find(|key| *key as u32 == number)
     }
 
-    /// Bytes of its value.
+    /// Returns the length of the value in bytes.
     pub(super) fn length(self) -> usize {
         match self {
             Meta::NfProto | Meta::L4Proto => 1,
@@ -61,14 +61,14 @@ impl Meta {
     }
 }
 
-/// What conntrack knows of a packet's connection (`NFT_CT_*`).
+/// Conntrack data of a packet's connection (`NFT_CT_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Ct {
-    /// The packet's place in the connection ([`CtState`] bits), in host order.
+    /// The state ([`CtState`] bits), in host byte order.
     State = 0,
-    /// Which way the packet goes: 0 as the first one, 1 back; one byte.
+    /// The direction: 0 original, 1 reply; one byte.
     Direction = 1,
-    /// What happened to the connection (`IPS_*`), in host order.
+    /// The status (`IPS_*`), in host byte order.
     Status = 2,
     /// The connection mark.
     Mark = 3,
@@ -82,54 +82,54 @@ impl Ct {
     }
 }
 
-/// Bits of a packet's place in its connection (`NF_CT_STATE_*`).
+/// Conntrack state bits (`NF_CT_STATE_*`).
 pub struct CtState;
 
 impl CtState {
-    /// It fits no connection.
+    /// The packet matches no connection.
     pub const INVALID: u32 = 1;
-    /// The connection has seen packets both ways.
+    /// The connection has packets in both directions.
     pub const ESTABLISHED: u32 = 2;
-    /// It belongs to another connection: an ICMP error, a helper's expectation.
+    /// The packet is related to another connection: an ICMP error, or the expectation of a helper.
     pub const RELATED: u32 = 4;
-    /// It begins a connection.
+    /// The packet starts a connection.
     pub const NEW: u32 = 8;
-    /// Somebody asked not to track it, or it is of a kind that is never tracked.
+    /// The packet is not tracked.
     pub const UNTRACKED: u32 = 64;
 }
 
 /// `IPS_DNAT`: the destination was translated.
 pub const CT_STATUS_DNAT: u32 = 1 << 5;
 
-/// What the routing tables say of an address (`NFT_FIB_RESULT_*`, `NFTA_FIB_F_*`).
+/// A FIB lookup (`NFT_FIB_RESULT_ADDRTYPE`, `NFTA_FIB_F_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Fib {
-    /// The kind of the source address (`RTN_*`), in host order.
+    /// The type of the source address (`RTN_*`), in host byte order.
     SourceType,
-    /// The kind of the destination address.
+    /// The type of the destination address.
     DestinationType,
 }
 
 /// The flags of the first segment of a TCP connection: SYN alone.
 pub const TCP_SYN: u8 = 0x02;
-/// The same from a client that offers congestion notification (RFC 3168): SYN, ECE, CWR.
+/// The flags of the first segment with ECN negotiation (RFC 3168): SYN, ECE, CWR.
 pub const TCP_SYN_ECN: u8 = 0xc2;
 
-/// `RTN_LOCAL`: an address of this machine.
+/// `RTN_LOCAL`: an address of this host.
 pub const FIB_LOCAL: u32 = 2;
-/// `RTN_BROADCAST`: all machines of a network.
+/// `RTN_BROADCAST`: the broadcast address of a network.
 pub const FIB_BROADCAST: u32 = 3;
-/// `RTN_MULTICAST`: the members of a group.
+/// `RTN_MULTICAST`: a multicast address.
 pub const FIB_MULTICAST: u32 = 5;
 
-/// A value that a rule can compare, look up, or hash.
+/// A field that a rule can compare, look up or hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Field {
     /// The source address.
     Source(Family),
     /// The destination address.
     Destination(Family),
-    /// What an Ethernet frame carries (`ETH_P_*`), two bytes in network order: 802.1Q for a tagged one.
+    /// The EtherType (`ETH_P_*`), two bytes in network byte order; 802.1Q for tagged frames.
     EtherType,
     /// The source port of TCP, UDP, SCTP.
     SourcePort,
@@ -137,19 +137,19 @@ pub enum Field {
     DestinationPort,
     /// The type of an ICMP or ICMPv6 message.
     IcmpType,
-    /// The flags of a TCP segment, one byte ([`TCP_SYN`] and others).
+    /// The TCP flags, one byte ([`TCP_SYN`] and others).
     TcpFlags,
-    /// What the kernel keeps of the packet.
+    /// Metadata.
     Meta(Meta),
-    /// What conntrack knows.
+    /// Conntrack data.
     Ct(Ct),
-    /// What the routing tables say.
+    /// The result of a FIB lookup.
     Fib(Fib),
-    /// A number drawn anew for each packet (`numgen random`), in host order.
+    /// A random number for each packet (`numgen random`), in host byte order.
     Random {
-        /// How many different numbers there are.
+        /// The number of different values.
         modulus: u32,
-        /// The first of them.
+        /// The lowest value.
         offset: u32,
     },
 }
@@ -158,7 +158,7 @@ impl Field {
     /// The transport protocol.
     pub const PROTOCOL: Field = Field::Meta(Meta::L4Proto);
 
-    /// Bytes of its value.
+    /// Returns the length of the value in bytes.
     pub fn length(self) -> usize {
         match self {
             Field::Source(family) | Field::Destination(family) => DataType::address(family).length(),
@@ -170,8 +170,8 @@ impl Field {
         }
     }
 
-    /// Where it is in the packet, if it is in the packet: the header and the offset there.
-    pub(super) fn place(self) -> Option<(Header, u32)> {
+    /// Returns the header and the offset in it, for a field of the packet itself.
+    pub(super) fn payload_offset(self) -> Option<(Header, u32)> {
         Some(match self {
             Field::EtherType => (Header::Link, 12),
             Field::Source(Family::V4) => (Header::Network, 12),

@@ -1,3 +1,5 @@
+//! The generation of the rule set, and sockets for nf_tables.
+
 use crate::attribute::Malformed;
 use crate::error::{During, Error, Result};
 use crate::message::Batch;
@@ -7,7 +9,7 @@ use crate::socket::{NetlinkProtocol, Socket};
 const NFT_MSG_GETGEN: u8 = 16;
 const NFTA_GEN_ID: u16 = 1;
 
-/// Opens a socket for the calling thread's network namespace; `None` on a kernel without nf_tables.
+/// Opens a netfilter socket in the calling thread's network namespace. Returns `None` if the kernel has no nf_tables.
 ///
 /// # Errors
 /// [`Error::Rejected`] with `EPERM` without CAP_NET_ADMIN.
@@ -25,11 +27,10 @@ pub fn open() -> Result<Option<Socket>> {
     }
 }
 
-/// The generation of the rule set in the namespace of `socket` (a [`NetlinkProtocol::Netfilter`] one): a number that
-/// the kernel raises with every committed transaction, whoever sends it, and that wraps around but skips 0.
-/// One question and one answer, whatever the rule set's size, so it is a drift check that can run often:
-/// the same number as after our own last commit means that nobody touched nf_tables since. `iptables` of
-/// the nft flavour moves it too; `iptables-legacy` does not.
+/// Returns the generation of the rule set in the network namespace of `socket`, a [`NetlinkProtocol::Netfilter`] socket. The
+/// kernel increases this number with each committed transaction of any process; it wraps around and skips 0. The request
+/// costs the same for rule sets of all sizes, so it can serve as a frequent drift check: if the number is that of the last
+/// own commit, no process changed nf_tables since. iptables-nft increases it too, iptables-legacy does not.
 ///
 /// [`NetlinkProtocol::Netfilter`]: crate::socket::NetlinkProtocol::Netfilter
 ///

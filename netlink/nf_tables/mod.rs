@@ -1,14 +1,15 @@
-//! nf_tables: rules, sets and maps, changed in transactions of which all or nothing happens.
+//! nf_tables: rules, sets and maps, changed in atomic transactions.
 //!
 //! ```text
-//! DesiredTable ── edits ──► TableDiff ──► Transaction ──► kernel
+//! DesiredTable ── edits ────► TableDiff ──► Transaction ──► kernel      RulesetEvents ◄── changes by other processes
 //!      │                        ▲                             │
-//!      └── Table (as wanted) ───┴── Table (as it is) ◄─ dump ─┘     RulesetEvents: who else changed something
+//!      └── Table (desired) ─────┴──── Table (found) ◄─ dump ──┘
 //! ```
-//! [`Table`], [`Chain`], [`Rule`], [`SetSpec`] and [`Element`] are values; printed, they read as `nft` lists them.
+//! [`Table`], [`Chain`], [`Rule`], [`SetSpec`] and [`Element`] are plain values, which print as `nft` lists them.
 
 mod chain_use;
 mod comment;
+mod commit;
 mod constants;
 mod data;
 mod data_type;
@@ -36,9 +37,10 @@ mod trace;
 mod transaction;
 
 pub use chain_use::{ChainUse, list_chains};
+pub use commit::{CommitSummary, check_edits, check_replacement, commit, compare};
 pub use data::{Register, Value, Verdict};
 pub use data_type::DataType;
-pub use desired_table::{CommitSummary, DesiredTable};
+pub use desired_table::DesiredTable;
 pub use dump::{UnknownObjects, read, read_counters, read_elements};
 pub use element::{Element, ElementData, Key};
 pub use events::{RulesetEvents, TransactionEvent};

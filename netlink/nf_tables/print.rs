@@ -1,4 +1,4 @@
-//! Tables, chains and sets as `nft -y list` prints them.
+//! Printing of tables, chains and sets in the format of `nft -y list`.
 
 use std::fmt::{self, Display, Formatter, Write};
 
@@ -87,7 +87,7 @@ impl Set {
         elements
     }
 
-    /// Its elements as they are printed, in the order of their keys.
+    /// Returns the printed elements, sorted by key.
     pub fn element_lines(&self) -> impl Iterator<Item = String> + '_ {
         let known = self.sorted().into_iter().map(|(key, element)| {
             std::fmt::from_fn(|f| print_element(f, &self.spec, key, element)).to_string()
@@ -95,7 +95,7 @@ impl Set {
         known.chain(self.unknown.iter().cloned())
     }
 
-    /// An element of it, as it is printed.
+    /// Returns an element as it is printed.
     pub fn line<'a>(&'a self, key: &'a Key, element: &'a Element) -> impl Display + 'a {
         fmt::from_fn(move |f| print_element(f, &self.spec, key, element))
     }
@@ -119,7 +119,7 @@ fn print_element(f: &mut Formatter<'_>, spec: &SetSpec, key: &Key, element: &Ele
     }
 }
 
-/// Cuts filled-up bytes into the parts of these types.
+/// Splits padded bytes into parts of these types.
 fn parts<'a>(types: &'a [DataType], mut bytes: &'a [u8]) -> impl Iterator<Item = (DataType, &'a [u8])> {
     types.iter().map(move |part| {
         let (this, rest) = bytes.split_at(part.length().next_multiple_of(4).min(bytes.len()));
@@ -149,7 +149,7 @@ fn print_range(f: &mut Formatter<'_>, types: &[DataType], first: &[u8], last: &[
     })
 }
 
-/// The length of the prefix that a range is, if it is one.
+/// Returns the prefix length of a range that is an address block.
 fn prefix_length(first: &[u8], last: &[u8]) -> Option<u32> {
     let number = |bytes: &[u8]| bytes.iter().fold(0u128, |number, byte| number << 8 | u128::from(*byte));
     let (bits, first, last) = (first.len() as u32 * 8, number(first), number(last));
@@ -175,7 +175,7 @@ fn join<T>(
     Ok(())
 }
 
-/// A time in milliseconds, as `nft` writes it.
+/// A time span in milliseconds, in the format of `nft`: `1h10m42s`.
 pub(super) struct Span(pub(super) u64);
 
 impl Display for Span {

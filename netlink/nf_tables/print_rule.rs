@@ -1,5 +1,4 @@
-//! Rules as `nft -y list` prints them: worked through expression by expression as the kernel does, with words in the
-//! registers instead of values.
+//! Printing of rules in the format of `nft -y list`: evaluates the expressions with text instead of values in the registers.
 
 use std::fmt::{self, Display, Formatter, Write};
 
@@ -11,16 +10,16 @@ use super::print::Span;
 use super::rule::Rule;
 use crate::Family;
 
-/// What a register holds, in words.
+/// The symbolic contents of a register.
 #[derive(Clone)]
-struct Words {
+struct Operand {
     text: String,
-    meaning: Response,
+    format: Format,
 }
 
-/// How values that it is compared with are written.
+/// The format of constants that are compared with a register.
 #[derive(Clone, Copy, PartialEq)]
-enum Response {
+enum Format {
     Typed(DataType),
     Family,
     State,
@@ -28,22 +27,22 @@ enum Response {
     Number,
 }
 
-/// A rule on its way through its expressions.
+/// The state of printing a rule.
 #[derive(Default)]
-struct Reading {
-    registers: Vec<Option<Words>>,
-    /// The transport protocol is known to be this.
+struct Printer {
+    registers: Vec<Option<Operand>>,
+    /// The transport protocol that a previous expression matched.
     protocol: Option<u8>,
-    /// The family is known, and was not said yet: an address of that family says it.
-    family: Option<Family>,
-    /// The transport protocol was not said yet: a port of it says it.
-    unsaid: Option<u8>,
+    /// A matched family that is not printed yet, because an address of the family implies it.
+    implicit_family: Option<Family>,
+    /// A matched transport protocol that is not printed yet, because a port of the protocol implies it.
+    implicit_protocol: Option<u8>,
     out: Vec<String>,
 }
 
 impl Display for Rule {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        let mut reading = Reading { registers: vec![None; 20], ..Reading::default() };
+        let mut printer = Printer { registers: vec![None; 20], ..Printer::default() };
         let mut expressions = self.expressions().iter().peekable();
         while let Some(expression) = expressions.next() {
             // Two comparisons of one register are a range.
@@ -57,13 +56,13 @@ impl Display for Rule {
             match (expression, upper) {
                 (Expression::Compare { from, with, .. }, Some(last)) => {
                     expressions.next();
-                    reading.range(*from, with, &last, false)
+                    printer.range(*from, with, &last, false)
                 }
-                _ => reading.step(expression),
+                _ => printer.step(expression),
             }
         }
-        reading.say_what_is_unsaid();
-        f.write_str(&reading.out.join(" "))?;
+        printer.print_implied();
+        f.write_str(&printer.out.join(" "))?;
         match self.comment() {
             Some(comment) => write!(f, " comment \"{comment}\""),
             None => Ok(()),
@@ -71,40 +70,40 @@ impl Display for Rule {
     }
 }
 
-impl Reading {
-    fn say(&mut self, text: impl Into<String>) {
+impl Printer {
+    fn print(&mut self, text: impl Into<String>) {
         self.out.push(text.into());
     }
 
-    /// Says the family and the protocol, before something that does not imply them.
-    fn say_what_is_unsaid(&mut self) {
-        if let Some(family) = self.family.take() {
-            self.say(format!("meta nfproto {}", if family == Family::V4 { "ipv4" } else { "ipv6" }));
+    /// Prints the implicit family and protocol before something that does not imply them.
+    fn print_implied(&mut self) {
+        if let Some(family) = self.implicit_family.take() {
+            self.print(format!("meta nfproto {}", if family == Family::V4 { "ipv4" } else { "ipv6" }));
         }
-        if let Some(protocol) = self.unsaid.take() {
+        if let Some(protocol) = self.implicit_protocol.take() {
             let name = protocol_name(protocol).map_or_else(|| protocol.to_string(), str::to_owned);
-            self.say(format!("meta l4proto {name}"));
+            self.print(format!("meta l4proto {name}"));
         }
     }
 
-    fn put(&mut self, to: Register, text: impl Into<String>, meaning: Response) {
+    fn put(&mut self, to: Register, text: impl Into<String>, format: Format) {
         if let Some(register) = self.registers.get_mut(usize::from(to.0)) {
-            *register = Some(Words { text: text.into(), meaning });
+            *register = Some(Operand { text: text.into(), format });
         }
     }
 
-    /// What is in a register, and in those that were loaded behind it.
+    /// Returns the contents of a register and those that follow it.
     fn key(&self, from: Register) -> String {
-        let mut words = Vec::new();
+        let mut parts = Vec::new();
         let mut at = usize::from(from.0);
         while let Some(Some(part)) = self.registers.get(at) {
-            words.push(part.text.clone());
-            at += match part.meaning {
-                Response::Typed(part) => part.length().div_ceil(4),
+            parts.push(part.text.clone());
+            at += match part.format {
+                Format::Typed(part) => part.length().div_ceil(4),
                 _ => 1,
             };
         }
-        words.join(" . ")
+        parts.join(" . ")
     }
 
     fn take_key(&mut self, from: Register) -> String {
@@ -113,17 +112,17 @@ impl Reading {
         key
     }
 
-    fn at(&self, from: Register) -> Option<&Words> {
+    fn at(&self, from: Register) -> Option<&Operand> {
         self.registers.get(usize::from(from.0)).and_then(Option::as_ref)
     }
 
     fn range(&mut self, from: Register, first: &Value, last: &Value, negated: bool) {
-        let Some(words) = self.at(from).cloned() else { return };
-        self.say_what_is_unsaid_for_keys();
+        let Some(operand) = self.at(from).cloned() else { return };
+        self.print_implied_unless_in_key();
         let not = if negated { "!= " } else { "" };
-        let text = format!("{} {not}{}-{}", words.text, words.value(first), words.value(last));
+        let text = format!("{} {not}{}-{}", operand.text, operand.value(first), operand.value(last));
         self.registers[usize::from(from.0)] = None;
-        self.say(text);
+        self.print(text);
     }
 
     fn step(&mut self, expression: &Expression) {
@@ -132,44 +131,44 @@ impl Reading {
                 self.payload(*header, *offset, *length, *to)
             }
             Expression::Meta { key, to } => {
-                let (text, meaning) = match key {
-                    Meta::Priority => ("meta priority", Response::Typed(DataType::ClassId)),
-                    Meta::Mark => ("meta mark", Response::Typed(DataType::Mark)),
-                    Meta::Iif => ("iif", Response::Number),
-                    Meta::Oif => ("oif", Response::Number),
-                    Meta::IifName => ("iifname", Response::Typed(DataType::IfName)),
-                    Meta::OifName => ("oifname", Response::Typed(DataType::IfName)),
-                    Meta::NfProto => ("meta nfproto", Response::Family),
-                    Meta::L4Proto => ("meta l4proto", Response::Typed(DataType::InetProto)),
+                let (text, format) = match key {
+                    Meta::Priority => ("meta priority", Format::Typed(DataType::ClassId)),
+                    Meta::Mark => ("meta mark", Format::Typed(DataType::Mark)),
+                    Meta::Iif => ("iif", Format::Number),
+                    Meta::Oif => ("oif", Format::Number),
+                    Meta::IifName => ("iifname", Format::Typed(DataType::IfName)),
+                    Meta::OifName => ("oifname", Format::Typed(DataType::IfName)),
+                    Meta::NfProto => ("meta nfproto", Format::Family),
+                    Meta::L4Proto => ("meta l4proto", Format::Typed(DataType::InetProto)),
                 };
-                self.put(*to, text, meaning);
+                self.put(*to, text, format);
             }
             Expression::SetMeta { key, from } => {
                 let value = self.take_key(*from).replace('\0', " & ");
-                self.say_what_is_unsaid();
+                self.print_implied();
                 let name = if *key == Meta::Priority { "priority" } else { "mark" };
-                self.say(format!("meta {name} set {value}"));
+                self.print(format!("meta {name} set {value}"));
             }
             Expression::Ct { key, to } => {
-                let (text, meaning) = match key {
-                    Ct::State => ("ct state", Response::State),
-                    Ct::Direction => ("ct direction", Response::Number),
-                    Ct::Status => ("ct status", Response::Number),
-                    Ct::Mark => ("ct mark", Response::Typed(DataType::Mark)),
+                let (text, format) = match key {
+                    Ct::State => ("ct state", Format::State),
+                    Ct::Direction => ("ct direction", Format::Number),
+                    Ct::Status => ("ct status", Format::Number),
+                    Ct::Mark => ("ct mark", Format::Typed(DataType::Mark)),
                 };
-                self.put(*to, text, meaning);
+                self.put(*to, text, format);
             }
             Expression::Fib { of, to } => {
                 let of = if *of == Fib::SourceType { "saddr" } else { "daddr" };
-                self.put(*to, format!("fib {of} type"), Response::FibType);
+                self.put(*to, format!("fib {of} type"), Format::FibType);
             }
             Expression::Random { modulus, offset, to } => {
                 let offset = if *offset > 0 { format!(" offset {offset}") } else { String::new() };
-                self.put(*to, format!("numgen random mod {modulus}{offset}"), Response::Number);
+                self.put(*to, format!("numgen random mod {modulus}{offset}"), Format::Number);
             }
             Expression::Hash { from, modulus, seed, to, .. } => {
                 let key = self.take_key(*from);
-                self.put(*to, format!("jhash {key} mod {modulus} seed {seed:#x}"), Response::Number);
+                self.put(*to, format!("jhash {key} mod {modulus} seed {seed:#x}"), Format::Number);
             }
             Expression::Immediate { value, to } => {
                 let mut text = String::new();
@@ -180,102 +179,103 @@ impl Reading {
                     _ => DataType::Ipv4Addr,
                 };
                 _ = typed.print(value.bytes(), &mut text);
-                self.put(*to, text, Response::Typed(typed));
+                self.put(*to, text, Format::Typed(typed));
             }
             Expression::Verdict(verdict) => {
-                self.say_what_is_unsaid();
-                self.say(verdict.to_string());
+                self.print_implied();
+                self.print(verdict.to_string());
             }
             Expression::Compare { from, op, with } => self.compare(*from, *op, with),
             Expression::Range { from, negated, first, last } => self.range(*from, first, last, *negated),
             Expression::Bitwise { register, mask, xor, .. } => {
-                let Some(words) = self.at(*register).cloned() else { return };
+                let Some(operand) = self.at(*register).cloned() else { return };
                 let all = |value: &Value, byte: u8| value.bytes().iter().all(|b| *b == byte);
                 let sets = mask.bytes().iter().zip(xor.bytes()).all(|(mask, xor)| *mask == !xor);
                 let text = match () {
-                    // "value & mask != 0" is how several bits are asked for.
-                    () if all(xor, 0) => format!("{}\0{}", words.text, words.value(mask)),
-                    () if sets => format!("{} | {}", words.text, words.value(xor)),
-                    () if all(mask, 255) => format!("{} ^ {}", words.text, words.value(xor)),
-                    () => format!("{} & {} ^ {}", words.text, words.value(mask), words.value(xor)),
+                    // `value & mask != 0` matches any of several bits. NUL separates value and mask until the comparison.
+                    () if all(xor, 0) => format!("{}\0{}", operand.text, operand.value(mask)),
+                    () if sets => format!("{} | {}", operand.text, operand.value(xor)),
+                    () if all(mask, 255) => format!("{} ^ {}", operand.text, operand.value(xor)),
+                    () => format!("{} & {} ^ {}", operand.text, operand.value(mask), operand.value(xor)),
                 };
-                self.put(*register, text, words.meaning);
+                self.put(*register, text, operand.format);
             }
             Expression::Lookup { set, key, result } => {
-                self.say_what_is_unsaid_for_keys();
+                self.print_implied_unless_in_key();
                 let key = self.take_key(*key);
                 match result {
-                    LookupResult::Found => self.say(format!("{key} @{set}")),
-                    LookupResult::NotFound => self.say(format!("{key} != @{set}")),
-                    LookupResult::Verdict => self.say(format!("{key} vmap @{set}")),
-                    LookupResult::Data(to) => self.put(*to, format!("{key} map @{set}"), Response::Number),
+                    LookupResult::Found => self.print(format!("{key} @{set}")),
+                    LookupResult::NotFound => self.print(format!("{key} != @{set}")),
+                    LookupResult::Verdict => self.print(format!("{key} vmap @{set}")),
+                    LookupResult::Data(to) => self.put(*to, format!("{key} map @{set}"), Format::Number),
                 }
             }
             Expression::Dynset { set, op, key, data, timeout } => {
-                self.say_what_is_unsaid_for_keys();
-                let data = data.and_then(|data| self.at(data)).map(|words| format!(" : {}", words.text));
+                self.print_implied_unless_in_key();
+                let data = data.and_then(|data| self.at(data)).map(|operand| format!(" : {}", operand.text));
                 let key = self.take_key(*key);
                 let verb = ["add", "update", "delete"][*op as usize];
                 let timeout = timeout.map(|timeout| format!(" timeout {}", Span(timeout)));
                 let (timeout, data) = (timeout.unwrap_or_default(), data.unwrap_or_default());
-                self.say(format!("{verb} @{set} {{ {key}{timeout}{data} }}"));
+                self.print(format!("{verb} @{set} {{ {key}{timeout}{data} }}"));
             }
-            Expression::Counter => self.say_last("counter"),
-            Expression::NamedCounter(name) => self.say_last(format!("counter name \"{name}\"")),
+            Expression::Counter => self.print_statement("counter"),
+            Expression::NamedCounter(name) => self.print_statement(format!("counter name \"{name}\"")),
             Expression::Limit { rate, unit, burst } => {
                 let unit = match unit {
                     RateUnit::Second => "second",
                     RateUnit::Minute => "minute",
                     RateUnit::Hour => "hour",
                 };
-                self.say_last(format!("limit rate {rate}/{unit} burst {burst} packets"));
+                self.print_statement(format!("limit rate {rate}/{unit} burst {burst} packets"));
             }
             Expression::Log { group, prefix, length } => {
                 let prefix = if prefix.is_empty() { String::new() } else { format!("prefix \"{prefix}\" ") };
                 let length = if *length > 0 { format!(" snaplen {length}") } else { String::new() };
-                self.say_last(format!("log {prefix}group {group}{length}"));
+                self.print_statement(format!("log {prefix}group {group}{length}"));
             }
-            Expression::Reject(Reject::TcpReset) => self.say_last("reject with tcp reset"),
+            Expression::Reject(Reject::TcpReset) => self.print_statement("reject with tcp reset"),
             Expression::Reject(Reject::IcmpxPortUnreachable | Reject::IcmpPortUnreachable(_)) => {
-                self.say_last("reject")
+                self.print_statement("reject")
             }
             Expression::Dnat { family, address, port } => {
                 let family = if *family == Family::V4 { "ip" } else { "ip6" };
                 let to = self.key(*address);
                 let port = port.filter(|port| port.0 != address.0);
-                let port = port.and_then(|port| self.at(port)).map(|words| format!(":{}", words.text));
-                self.say_last(format!("dnat {family} to {to}{}", port.unwrap_or_default()));
+                let port = port.and_then(|port| self.at(port)).map(|operand| format!(":{}", operand.text));
+                self.print_statement(format!("dnat {family} to {to}{}", port.unwrap_or_default()));
             }
-            Expression::Masquerade { random_fully: true } => self.say_last("masquerade fully-random"),
-            Expression::Masquerade { random_fully: false } => self.say_last("masquerade"),
-            Expression::Notrack => self.say_last("notrack"),
-            Expression::Unknown(name) => self.say_last(format!("({name})")),
+            Expression::Masquerade { random_fully: true } => self.print_statement("masquerade fully-random"),
+            Expression::Masquerade { random_fully: false } => self.print_statement("masquerade"),
+            Expression::Notrack => self.print_statement("notrack"),
+            Expression::Unknown(name) => self.print_statement(format!("({name})")),
         }
     }
 
-    fn say_last(&mut self, text: impl Into<String>) {
-        self.say_what_is_unsaid();
-        self.say(text);
+    fn print_statement(&mut self, text: impl Into<String>) {
+        self.print_implied();
+        self.print(text);
     }
 
-    /// A key of a family's addresses says the family itself.
-    fn say_what_is_unsaid_for_keys(&mut self) {
-        let says = |start: &str| self.registers.iter().flatten().any(|words| words.text.starts_with(start));
-        if says("ip ") || says("ip6 ") {
-            self.family = None;
+    /// Prints the implicit family and protocol unless loaded fields imply them.
+    fn print_implied_unless_in_key(&mut self) {
+        let is_loaded =
+            |start: &str| self.registers.iter().flatten().any(|operand| operand.text.starts_with(start));
+        if is_loaded("ip ") || is_loaded("ip6 ") {
+            self.implicit_family = None;
         }
-        if self.family == Some(Family::V6) && says("icmpv6 ") {
-            self.family = None;
+        if self.implicit_family == Some(Family::V6) && is_loaded("icmpv6 ") {
+            self.implicit_family = None;
         }
-        let said = match self.unsaid.and_then(protocol_name) {
-            Some("ipv6-icmp") => says("icmpv6 "),
-            Some(name) => says(&format!("{name} ")),
+        let is_implied = match self.implicit_protocol.and_then(protocol_name) {
+            Some("ipv6-icmp") => is_loaded("icmpv6 "),
+            Some(name) => is_loaded(&format!("{name} ")),
             None => false,
         };
-        if said {
-            self.unsaid = None;
+        if is_implied {
+            self.implicit_protocol = None;
         }
-        self.say_what_is_unsaid();
+        self.print_implied();
     }
 
     fn payload(&mut self, header: Header, offset: u32, length: u32, to: Register) {
@@ -291,10 +291,10 @@ impl Reading {
             _ => None,
         };
         match known {
-            Some((text, of)) => self.put(to, text, Response::Typed(of)),
+            Some((text, of)) => self.put(to, text, Format::Typed(of)),
             None if header == Header::Transport && (offset, length) == (0, 1) => {
                 let text = if name == "ipv6-icmp" { "icmpv6 type" } else { "icmp type" };
-                self.put(to, text, Response::Typed(DataType::InetProto));
+                self.put(to, text, Format::Typed(DataType::InetProto));
             }
             None => {
                 let header = match header {
@@ -302,55 +302,55 @@ impl Reading {
                     Header::Network => "nh",
                     Header::Transport => "th",
                 };
-                self.put(to, format!("@{header},{},{}", offset * 8, length * 8), Response::Number);
+                self.put(to, format!("@{header},{},{}", offset * 8, length * 8), Format::Number);
             }
         }
     }
 
     fn compare(&mut self, from: Register, op: Comparison, with: &Value) {
-        let Some(words) = self.at(from).cloned() else { return };
-        if op == Comparison::Equal && words.meaning == Response::Family {
-            self.family = with.bytes().first().and_then(|number| Family::from_number(*number));
+        let Some(operand) = self.at(from).cloned() else { return };
+        if op == Comparison::Equal && operand.format == Format::Family {
+            self.implicit_family = with.bytes().first().and_then(|number| Family::from_number(*number));
             self.registers[usize::from(from.0)] = None;
             return;
         }
-        if op == Comparison::Equal && words.text == "meta l4proto" {
+        if op == Comparison::Equal && operand.text == "meta l4proto" {
             self.protocol = with.bytes().first().copied();
-            self.unsaid = self.protocol;
+            self.implicit_protocol = self.protocol;
             self.registers[usize::from(from.0)] = None;
             return;
         }
-        self.say_what_is_unsaid_for_keys();
+        self.print_implied_unless_in_key();
         self.registers[usize::from(from.0)] = None;
         let zero = with.bytes().iter().all(|byte| *byte == 0);
-        let text = match words.text.split_once('\0') {
-            Some((value, mask)) if words.meaning == Response::State && op == Comparison::NotEqual && zero => {
+        let text = match operand.text.split_once('\0') {
+            Some((value, mask)) if operand.format == Format::State && op == Comparison::NotEqual && zero => {
                 format!("{value} {mask}")
             }
-            Some((value, mask)) => format!("{value} & {mask} {} {}", op.words(), words.value(with)),
-            None if op == Comparison::Equal => format!("{} {}", words.text, words.value(with)),
-            None => format!("{} {} {}", words.text, op.words(), words.value(with)),
+            Some((value, mask)) => format!("{value} & {mask} {} {}", op.symbol(), operand.value(with)),
+            None if op == Comparison::Equal => format!("{} {}", operand.text, operand.value(with)),
+            None => format!("{} {} {}", operand.text, op.symbol(), operand.value(with)),
         };
-        self.say(text);
+        self.print(text);
     }
 }
 
-impl Words {
+impl Operand {
     fn value(&self, value: &Value) -> String {
         let mut text = String::new();
         let number = <[u8; 4]>::try_from(value.bytes()).map(u32::from_ne_bytes);
-        _ = match (self.meaning, number) {
-            (Response::Typed(DataType::InetProto), _) if self.text.starts_with("icmp") => {
+        _ = match (self.format, number) {
+            (Format::Typed(DataType::InetProto), _) if self.text.starts_with("icmp") => {
                 write!(text, "{}", value.bytes().first().copied().unwrap_or_default())
             }
-            (Response::Typed(_), _) if self.text == "ether type" => match value.bytes() {
+            (Format::Typed(_), _) if self.text == "ether type" => match value.bytes() {
                 [0x08, 0x00] => text.write_str("ip"),
                 [0x86, 0xdd] => text.write_str("ip6"),
                 [0x08, 0x06] => text.write_str("arp"),
                 bytes => hexadecimal(bytes, &mut text),
             },
-            (Response::Typed(of), _) => of.print(value.bytes(), &mut text),
-            (Response::State, Ok(bits)) => {
+            (Format::Typed(of), _) => of.print(value.bytes(), &mut text),
+            (Format::State, Ok(bits)) => {
                 let names = [
                     (CtState::INVALID, "invalid"),
                     (CtState::ESTABLISHED, "established"),
@@ -361,9 +361,9 @@ impl Words {
                 let set = names.iter().filter(|(bit, _)| bits & bit != 0).map(|(_, name)| *name);
                 write!(text, "{}", set.collect::<Vec<_>>().join(","))
             }
-            (Response::FibType, Ok(FIB_LOCAL)) => text.write_str("local"),
-            (Response::FibType, Ok(FIB_BROADCAST)) => text.write_str("broadcast"),
-            (Response::FibType, Ok(FIB_MULTICAST)) => text.write_str("multicast"),
+            (Format::FibType, Ok(FIB_LOCAL)) => text.write_str("local"),
+            (Format::FibType, Ok(FIB_BROADCAST)) => text.write_str("broadcast"),
+            (Format::FibType, Ok(FIB_MULTICAST)) => text.write_str("multicast"),
             (_, Ok(number)) => write!(text, "{number}"),
             (_, Err(_)) => hexadecimal(value.bytes(), &mut text),
         };
@@ -372,7 +372,7 @@ impl Words {
 }
 
 impl Comparison {
-    fn words(self) -> &'static str {
+    fn symbol(self) -> &'static str {
         match self {
             Comparison::Equal => "==",
             Comparison::NotEqual => "!=",

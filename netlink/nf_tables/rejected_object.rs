@@ -1,4 +1,4 @@
-//! Which of our objects the kernel refused: read off the message that it refused.
+//! The nf_tables object that the kernel rejected, from the message that it rejected.
 
 use std::net::IpAddr;
 
@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::message::{HEADER, Message};
 use crate::netfilter;
 
-/// The same error, with the object that the message is about, and for elements the one that the kernel points at.
+/// Adds the object of the rejected message to an error; for elements, the one at the offset that the kernel returned.
 pub(super) fn name_object(message: Message<'_>, error: Error) -> Error {
     let Ok((_, attributes)) = message.split::<{ netfilter::HEADER }>() else { return error };
     let texts = |kind: u16| {
@@ -23,8 +23,8 @@ pub(super) fn name_object(message: Message<'_>, error: Error) -> Error {
         m::NEWRULE | m::DELRULE => {
             let comment = attributes.clone().flatten().find(|attribute| attribute.kind == a::RULE_USERDATA);
             let comment = comment.and_then(|c| super::comment::read(c.payload, super::comment::COMMENT));
-            let said = comment.map(|comment| format!(" ({comment})")).unwrap_or_default();
-            format!("{}a rule of chain {}{said}", verb(m::NEWRULE), texts(a::RULE_CHAIN))
+            let comment = comment.map(|comment| format!(" ({comment})")).unwrap_or_default();
+            format!("{}a rule of chain {}{comment}", verb(m::NEWRULE), texts(a::RULE_CHAIN))
         }
         m::NEWSET | m::DELSET => format!("{}set {}", verb(m::NEWSET), texts(a::SET_NAME)),
         m::NEWOBJ | m::DELOBJ => format!("{}counter {}", verb(m::NEWOBJ), texts(a::OBJ_NAME)),
@@ -39,10 +39,10 @@ pub(super) fn name_object(message: Message<'_>, error: Error) -> Error {
         }
         other => format!("message {other}"),
     };
-    error.of_object(object)
+    error.with_object(object)
 }
 
-/// The key of the element that holds, or begins at, an offset in the message.
+/// Returns the key of the element at an offset in the message.
 fn key_at(message: Message<'_>, offset: usize) -> Option<String> {
     let mut at = HEADER + netfilter::HEADER;
     for attribute in Attributes::new(message.payload.get(netfilter::HEADER..)?).flatten() {
@@ -52,7 +52,7 @@ fn key_at(message: Message<'_>, offset: usize) -> Option<String> {
             for element in attribute.nested().flatten() {
                 let element_end = element_at + align(crate::attribute::HEADER + element.payload.len());
                 if (element_at..element_end).contains(&offset) {
-                    return key_of(&element);
+                    return print_key(&element);
                 }
                 element_at = element_end;
             }
@@ -62,10 +62,10 @@ fn key_at(message: Message<'_>, offset: usize) -> Option<String> {
     None
 }
 
-fn key_of(element: &Attribute<'_>) -> Option<String> {
+fn print_key(element: &Attribute<'_>) -> Option<String> {
     let key = element.nested().flatten().find(|attribute| attribute.kind == a::ELEMENT_KEY)?;
     let Ok(Data::Bytes(bytes)) = Data::read(&key) else { return None };
-    // Which types the parts have is not said in the message, but most keys begin with an address.
+    // The message does not contain the types of the parts. Most short keys are addresses.
     Some(match bytes.len() {
         4 => IpAddr::from(<[u8; 4]>::try_from(bytes).ok()?).to_string(),
         16 => IpAddr::from(<[u8; 16]>::try_from(bytes).ok()?).to_string(),

@@ -1,4 +1,4 @@
-//! Rules, written as they read: what must hold, then what becomes of the packet.
+//! Rules and their builder: matches, then statements.
 //!
 //! ```
 //! use portcullis_netlink::Family;
@@ -20,7 +20,7 @@ use super::expression::{Comparison, DynsetOp, Expression, LookupResult, RateUnit
 use super::field::{Ct, FIB_LOCAL, Fib, Field, Meta};
 use crate::family::Family;
 
-/// A rule: expressions that are worked through until one of them does not hold.
+/// A rule: expressions that the kernel evaluates until one of them breaks.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Rule {
     expressions: Vec<Expression>,
@@ -28,7 +28,7 @@ pub struct Rule {
 }
 
 impl Rule {
-    /// A rule that holds for every packet and does nothing.
+    /// Returns a rule that matches every packet and does nothing.
     pub fn new() -> Self {
         Self::default()
     }
@@ -37,29 +37,29 @@ impl Rule {
         Rule { expressions, comment }
     }
 
-    /// What it is made of.
+    /// Returns the expressions.
     pub fn expressions(&self) -> &[Expression] {
         &self.expressions
     }
 
-    /// What is said of it.
+    /// Returns the comment.
     pub fn comment(&self) -> Option<&str> {
         self.comment.as_deref()
     }
 
-    /// Says something of it; at most 127 bytes are kept.
+    /// Sets the comment, truncated to 127 bytes.
     pub fn with_comment(mut self, text: &str) -> Self {
-        self.comment = Some(super::comment::shortened(text).into());
+        self.comment = Some(super::comment::sanitize(text).into());
         self
     }
 
-    /// Adds an expression.
+    /// Appends an expression.
     pub fn push(mut self, expression: Expression) -> Self {
         self.expressions.push(expression);
         self
     }
 
-    /// Loads fields one after another into the registers from `to` on.
+    /// Loads fields into consecutive registers, starting at `to`.
     pub fn load(mut self, fields: &[Field], mut to: Register) -> Self {
         for field in fields {
             self.expressions.push(field.load(to));
@@ -68,7 +68,7 @@ impl Rule {
         self
     }
 
-    /// The field compares so with the value.
+    /// Compares a field with a value.
     pub fn compare(self, field: Field, op: Comparison, value: impl Into<Value>) -> Self {
         self.load(&[field], Register::FIRST).push(Expression::Compare {
             from: Register::FIRST,
@@ -77,34 +77,34 @@ impl Rule {
         })
     }
 
-    /// The field has this value.
+    /// Matches a value of a field.
     pub fn is(self, field: Field, value: impl Into<Value>) -> Self {
         self.compare(field, Comparison::Equal, value)
     }
 
-    /// The packet is of this family. In a table of both, it must come before anything of the network header.
+    /// Matches packets of a family. In `inet` tables it must precede matches on the network header.
     pub fn family(self, family: Family) -> Self {
         self.is(Field::Meta(Meta::NfProto), family.number())
     }
 
-    /// The packet is of this transport protocol (`IPPROTO_*`).
+    /// Matches a transport protocol (`IPPROTO_*`).
     pub fn protocol(self, protocol: u8) -> Self {
         self.is(Field::PROTOCOL, protocol)
     }
 
-    /// The source is this address.
+    /// Matches a source address.
     pub fn source(self, address: IpAddr) -> Self {
         let family = Family::from_address(address);
         self.family(family).is(Field::Source(family), address)
     }
 
-    /// The destination is this address.
+    /// Matches a destination address.
     pub fn destination(self, address: IpAddr) -> Self {
         let family = Family::from_address(address);
         self.family(family).is(Field::Destination(family), address)
     }
 
-    /// The field, a number in network order, is in a range, both ends included.
+    /// Matches a range of a field in network byte order; both ends are included.
     pub fn between(self, field: Field, first: impl Into<Value>, last: impl Into<Value>) -> Self {
         let (from, first, last) = (Register::FIRST, first.into(), last.into());
         let loaded = self.load(&[field], from);
@@ -117,12 +117,12 @@ impl Rule {
             .push(Expression::Compare { from, op: Comparison::AtMost, with: last })
     }
 
-    /// Some of these bits of the field, a number in host order, are set.
+    /// Matches if any of these bits of the field, a number in host byte order, is set.
     pub fn any_bit(self, field: Field, bits: u32) -> Self {
         self.bits(field, bits, Comparison::NotEqual)
     }
 
-    /// None of these bits of the field, a number in host order, is set.
+    /// Matches if none of these bits of the field, a number in host byte order, is set.
     pub fn no_bit(self, field: Field, bits: u32) -> Self {
         self.bits(field, bits, Comparison::Equal)
     }
@@ -139,70 +139,69 @@ impl Rule {
             .push(Expression::Compare { from, op, with: zero })
     }
 
-    /// The packet's place in its connection is one of these ([`super::CtState`]).
+    /// Matches conntrack states ([`super::CtState`] bits).
     pub fn ct_state(self, states: u32) -> Self {
         self.any_bit(Field::Ct(Ct::State), states)
     }
 
-    /// This machine sends the packet itself, from an address of its own.
+    /// Matches packets that this host sends from one of its addresses.
     pub fn sent_locally(self) -> Self {
         self.is(Field::Meta(Meta::Iif), Value::new(&0u32.to_ne_bytes())).from_local()
     }
 
-    /// The source is an address of this machine.
+    /// Matches a local source address.
     pub fn from_local(self) -> Self {
         self.is(Field::Fib(Fib::SourceType), Value::new(&FIB_LOCAL.to_ne_bytes()))
     }
 
-    /// The destination is an address of this machine.
+    /// Matches a local destination address.
     pub fn to_local(self) -> Self {
         self.is(Field::Fib(Fib::DestinationType), Value::new(&FIB_LOCAL.to_ne_bytes()))
     }
 
-    /// The destination is no address of this machine.
+    /// Matches a destination address that is not local.
     pub fn not_to_local(self) -> Self {
         let local = Value::new(&FIB_LOCAL.to_ne_bytes());
         self.compare(Field::Fib(Fib::DestinationType), Comparison::NotEqual, local)
     }
 
-    /// The destination is of this kind by the routing tables ([`super::FIB_BROADCAST`] and others).
+    /// Matches a type of destination address ([`super::FIB_BROADCAST`] and others).
     pub fn to_address_type(self, kind: u32) -> Self {
         self.is(Field::Fib(Fib::DestinationType), Value::new(&kind.to_ne_bytes()))
     }
 
-    /// The frame carries packets of this family. In a table of the family `bridge`, it must come before anything of the
-    /// network header.
+    /// Matches frames that carry a family. In `bridge` tables it must precede matches on the network header.
     pub fn ether_family(self, family: Family) -> Self {
         self.is(Field::EtherType, ether_type(family))
     }
 
-    /// The frame carries something else than this (`ETH_P_*`).
+    /// Matches frames with another EtherType (`ETH_P_*`).
     pub fn ether_type_is_not(self, ether_type: u16) -> Self {
         self.compare(Field::EtherType, Comparison::NotEqual, ether_type)
     }
 
-    /// Gives the packet the priority that a map holds for the fields. The rule ends if it holds nothing.
+    /// Sets the packet priority to the data of a map for the fields. Breaks if the map has no element.
     pub fn set_priority_from_map(self, key: &[Field], map: impl Into<Arc<str>>) -> Self {
         let register = Register::FIRST;
         self.map(key, map, register).push(Expression::SetMeta { key: Meta::Priority, from: register })
     }
 
-    /// The fields together are in the set.
+    /// Matches if the set contains the fields.
     pub fn is_in(self, key: &[Field], set: impl Into<Arc<str>>) -> Self {
         self.look_up(key, set, LookupResult::Found)
     }
 
-    /// The fields together are not in the set.
+    /// Matches if the set does not contain the fields.
     pub fn is_not_in(self, key: &[Field], set: impl Into<Arc<str>>) -> Self {
         self.look_up(key, set, LookupResult::NotFound)
     }
 
-    /// What a map holds for the fields goes to registers from `to` on. The rule ends if it holds nothing.
+    /// Loads the data of a map for the fields into registers, starting at `to`. Breaks if the map has no element.
     pub fn map(self, key: &[Field], map: impl Into<Arc<str>>, to: Register) -> Self {
         self.look_up(key, map, LookupResult::Data(to))
     }
 
-    /// What a map holds for the fields is the verdict. The rule ends if it holds nothing.
+    /// Ends the rule with the verdict of a verdict map for the fields. Breaks if the map has no element.
     pub fn verdict_map(self, key: &[Field], map: impl Into<Arc<str>>) -> Self {
         self.look_up(key, map, LookupResult::Verdict)
     }
@@ -212,7 +211,7 @@ impl Rule {
         self.load(key, key_at).push(Expression::Lookup { set: set.into(), key: key_at, result })
     }
 
-    /// The fields become an element of a set, whose timeout begins anew.
+    /// Adds the fields to a set, or restarts the timeout of the element.
     pub fn update_set(self, key: &[Field], set: impl Into<Arc<str>>) -> Self {
         let key_at = Register::FIRST;
         self.load(key, key_at).push(Expression::Dynset {
@@ -224,22 +223,22 @@ impl Rule {
         })
     }
 
-    /// Counts in a named counter.
+    /// Counts packets and bytes in a named counter.
     pub fn counter(self, name: impl Into<Arc<str>>) -> Self {
         self.push(Expression::NamedCounter(name.into()))
     }
 
-    /// Holds for so many packets a second at most, and for `burst` more at once.
+    /// Matches up to `rate` packets per second, with a burst.
     pub fn limit_per_second(self, rate: u32, burst: u32) -> Self {
         self.push(Expression::Limit { rate: rate.into(), unit: RateUnit::Second, burst })
     }
 
-    /// Hands the first bytes of the packet to an NFLOG group; the prefix has at most 127 bytes.
+    /// Logs the first `length` bytes of the packet to an NFLOG group; the prefix is truncated to 127 bytes.
     pub fn log(self, group: u16, prefix: &str, length: u32) -> Self {
-        self.push(Expression::Log { group, prefix: super::comment::shortened(prefix).into(), length })
+        self.push(Expression::Log { group, prefix: super::comment::sanitize(prefix).into(), length })
     }
 
-    /// Drops the packet and answers.
+    /// Drops the packet and sends an error to its sender.
     pub fn reject(self, with: Reject) -> Self {
         self.push(Expression::Reject(with))
     }
@@ -249,12 +248,12 @@ impl Rule {
         self.set_mark_in(Register::FIRST, bits)
     }
 
-    /// Sets bits of the packet mark by way of this register, where others hold something.
+    /// Sets bits of the packet mark, using this register for the calculation.
     pub fn set_mark_in(self, register: Register, bits: u32) -> Self {
         self.change_mark(register, !bits, bits)
     }
 
-    /// Turns bits of the packet mark over.
+    /// Flips bits of the packet mark.
     pub fn flip_mark(self, bits: u32) -> Self {
         self.change_mark(Register::FIRST, u32::MAX, bits)
     }
@@ -266,13 +265,13 @@ impl Rule {
             .push(Expression::SetMeta { key: Meta::Mark, from: register })
     }
 
-    /// What becomes of the packet.
+    /// Ends the rule with a verdict.
     pub fn then(self, verdict: Verdict) -> Self {
         self.push(Expression::Verdict(verdict))
     }
 }
 
-/// What frames with packets of a family carry (`ETH_P_IP`, `ETH_P_IPV6`).
+/// Returns the EtherType of a family (`ETH_P_IP`, `ETH_P_IPV6`).
 fn ether_type(family: Family) -> u16 {
     match family {
         Family::V4 => libc::ETH_P_IP as u16,
@@ -282,7 +281,7 @@ fn ether_type(family: Family) -> u16 {
 
 impl Field {
     fn load(self, to: Register) -> Expression {
-        if let Some((header, offset)) = self.place() {
+        if let Some((header, offset)) = self.payload_offset() {
             return Expression::Payload { header, offset, length: self.length() as u32, to };
         }
         match self {
@@ -290,7 +289,7 @@ impl Field {
             Field::Ct(key) => Expression::Ct { key, to },
             Field::Fib(of) => Expression::Fib { of, to },
             Field::Random { modulus, offset } => Expression::Random { modulus, offset, to },
-            _ => unreachable!("all other fields have a place in the packet"),
+            _ => unreachable!("all other fields are in the packet"),
         }
     }
 }

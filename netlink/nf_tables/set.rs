@@ -1,4 +1,4 @@
-//! Sets and maps: what their keys and data are, and what may be in them.
+//! Specifications of sets and maps: key, data and flags.
 
 use std::sync::Arc;
 
@@ -6,28 +6,28 @@ use super::comment;
 use super::data_type::DataType;
 use super::element::Key;
 
-/// What a set is: everything but its elements. Two of the same name that differ in it cannot be made into one another.
+/// The specification of a set or map: everything except its elements. The kernel cannot change the specification of an
+/// existing set.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SetSpec {
-    /// The parts of the key: five at most, as their types are kept in one number.
+    /// The types of the parts of the key: at most five, because one number encodes them.
     pub key: Arc<[DataType]>,
-    /// What belongs to each key, in a map; [`DataType::Verdict`] for a verdict map.
+    /// The types of the data of a map; [`DataType::Verdict`] for a verdict map; empty for a set.
     pub data: Arc<[DataType]>,
-    /// Its elements are ranges.
+    /// The elements are ranges.
     pub interval: bool,
-    /// Rules may add elements from the packet path.
+    /// Rules may add elements.
     pub dynamic: bool,
-    /// Elements go after this many milliseconds unless they say otherwise; `Some(0)` for elements that may have a
-    /// timeout, and have none by default.
+    /// The default timeout of elements in milliseconds; `Some(0)` if elements may have a timeout, but have none by default.
     pub timeout: Option<u64>,
-    /// The most elements it may have.
+    /// The maximum number of elements.
     pub size: Option<u32>,
-    /// What is said of it.
+    /// The comment.
     pub comment: Option<Arc<str>>,
 }
 
 impl SetSpec {
-    /// A set of such keys.
+    /// Returns the specification of a set.
     pub fn new(key: &[DataType]) -> Self {
         SetSpec {
             key: key.into(),
@@ -40,49 +40,49 @@ impl SetSpec {
         }
     }
 
-    /// A map from such keys to verdicts.
+    /// Returns the specification of a verdict map.
     pub fn verdict_map(key: &[DataType]) -> Self {
         Self::new(key).with_data(&[DataType::Verdict])
     }
 
-    /// Makes it a map to such data.
+    /// Makes it a map with data of these types.
     pub fn with_data(self, data: &[DataType]) -> Self {
         SetSpec { data: data.into(), ..self }
     }
 
-    /// Makes its elements ranges.
+    /// Makes it an interval set.
     pub fn with_intervals(self) -> Self {
         SetSpec { interval: true, ..self }
     }
 
-    /// Says something of it; at most 127 bytes are kept.
+    /// Sets the comment, truncated to 127 bytes.
     pub fn with_comment(self, text: &str) -> Self {
-        SetSpec { comment: Some(comment::shortened(text).into()), ..self }
+        SetSpec { comment: Some(comment::sanitize(text).into()), ..self }
     }
 
-    /// Whether it is a map.
+    /// Returns true for a map.
     pub fn is_map(&self) -> bool {
         !self.data.is_empty()
     }
 
-    /// Bytes of a key: each part fills whole registers if there are several.
+    /// Returns the length of a key in bytes. In concatenated keys, each part is padded to whole registers.
     pub(super) fn key_length(&self) -> usize {
         length(&self.key)
     }
 
-    /// Bytes of what belongs to a key.
+    /// Returns the length of the data in bytes.
     pub(super) fn data_length(&self) -> usize {
         length(&self.data)
     }
 
-    /// Whether ranges are kept as one element each, with both ends, as those of keys of several parts are. Those of a
-    /// single part are two elements: where a range begins, and where none begins anew.
+    /// Returns true if the kernel stores a range as one element with both ends, as it does for concatenated keys. A range of
+    /// a single part is two elements: its start, and the first key after it.
     pub(super) fn has_range_elements(&self) -> bool {
         self.interval && self.key.len() > 1
     }
 
-    /// Whether every part of the key is between those of the ends.
-    pub(super) fn covers(&self, first: &Key, last: Option<&Key>, key: &Key) -> bool {
+    /// Returns true if every part of the key is between those of the ends.
+    pub(super) fn range_contains(&self, first: &Key, last: Option<&Key>, key: &Key) -> bool {
         let last = last.unwrap_or(first);
         let mut at = 0;
         self.key.iter().all(|part| {
@@ -101,17 +101,17 @@ fn length(types: &[DataType]) -> usize {
     }
 }
 
-/// The type of keys of several parts, as `nft` knows it: six bits a part, so that there are five at most.
+/// Returns the type of a concatenation as `nft` encodes it: six bits per part, so at most five parts.
 pub(super) fn type_number(types: &[DataType]) -> u32 {
-    debug_assert!(types.len() <= 5, "the types of {types:?} do not fit into a number");
+    debug_assert!(types.len() <= 5, "the types of {types:?} do not fit into one number");
     match types {
         [one] => one.number(),
         several => several.iter().fold(0, |number, part| number << 6 | part.number()),
     }
 }
 
-/// Takes such a number apart. `None` if a part is not one that we know.
-pub(super) fn types_of(number: u32) -> Option<Vec<DataType>> {
+/// Decodes such a number. Returns `None` if a type is unknown.
+pub(super) fn types_from_number(number: u32) -> Option<Vec<DataType>> {
     if let Some(verdict) = DataType::from_number(number) {
         return Some(vec![verdict]);
     }

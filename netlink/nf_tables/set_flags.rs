@@ -1,4 +1,4 @@
-//! A set's flags (`NFT_SET_*`).
+//! The flags of sets (`NFT_SET_*`).
 
 use super::set::SetSpec;
 
@@ -9,14 +9,14 @@ pub(super) const TIMEOUT: u32 = 0x10;
 pub(super) const EVAL: u32 = 0x20;
 pub(super) const CONCAT: u32 = 0x80;
 
-/// The flags of what we make.
-pub(super) fn of(spec: &SetSpec) -> u32 {
+/// Returns the flags of a set.
+pub(super) fn of_spec(spec: &SetSpec) -> u32 {
     let rows = [
         (INTERVAL, spec.interval),
         (MAP, spec.is_map()),
         (TIMEOUT, spec.timeout.is_some()),
         (EVAL, spec.dynamic),
-        // With the parts' lengths described, and without it, the kernel refuses the set.
+        // The kernel rejects a set that describes the lengths of several parts without this flag.
         (CONCAT, spec.key.len() > 1),
     ];
     rows.into_iter().filter(|(_, on)| *on).fold(0, |flags, (flag, _)| flags | flag)

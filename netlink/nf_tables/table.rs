@@ -1,4 +1,4 @@
-//! A table as a value: what we want of it, or what the kernel has.
+//! Tables, chains and sets as values: desired, or as the kernel has them.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -17,14 +17,14 @@ pub enum TableFamily {
     Ip = 2,
     /// IPv6.
     Ip6 = 10,
-    /// Both.
+    /// IPv4 and IPv6.
     Inet = 1,
-    /// Frames that pass a bridge. There is no connection tracking here unless the kernel has nf_conntrack_bridge.
+    /// Bridged frames. There is no connection tracking unless the kernel has nf_conntrack_bridge.
     Bridge = 7,
 }
 
 impl TableFamily {
-    /// As `nft` writes it.
+    /// Returns the name that `nft` uses.
     pub fn as_str(self) -> &'static str {
         match self {
             TableFamily::Ip => "ip",
@@ -35,25 +35,25 @@ impl TableFamily {
     }
 }
 
-/// A table with all that is in it.
+/// A table with its contents.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Table {
     /// Its family.
     pub family: TableFamily,
     /// Its name.
     pub name: Arc<str>,
-    /// What is said of it.
+    /// The comment.
     pub comment: Option<Arc<str>>,
     /// Its chains by name.
     pub chains: BTreeMap<Arc<str>, Chain>,
     /// Its sets and maps by name.
     pub sets: BTreeMap<Arc<str>, Set>,
-    /// Its named counters, with what is said of each. What they count is not here.
+    /// Its named counters by name, with their comments but without their values.
     pub counters: BTreeMap<Arc<str>, Option<Arc<str>>>,
 }
 
 impl Table {
-    /// An empty one.
+    /// Returns an empty table.
     pub fn new(family: TableFamily, name: &str) -> Self {
         Table {
             family,
@@ -69,48 +69,48 @@ impl Table {
 /// A chain.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chain {
-    /// Where packets come into it, if not from other chains only.
+    /// The hook, if it is a base chain.
     pub base: Option<BaseChain>,
     /// Its rules in order.
     pub rules: Vec<Rule>,
-    /// What is said of it.
+    /// The comment.
     pub comment: Option<Arc<str>>,
 }
 
 impl Chain {
-    /// A chain that other chains lead to.
+    /// Returns a regular chain, to which other chains jump.
     pub fn new(rules: Vec<Rule>) -> Self {
         Chain { base: None, rules, comment: None }
     }
 
-    /// Says something of it; at most 127 bytes are kept.
+    /// Sets the comment, truncated to 127 bytes.
     pub fn with_comment(self, text: &str) -> Self {
-        Chain { comment: Some(super::comment::shortened(text).into()), ..self }
+        Chain { comment: Some(super::comment::sanitize(text).into()), ..self }
     }
 }
 
-/// Where a base chain hangs. Its policy is to accept.
+/// The type, hook and priority of a base chain. The policy is always accept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct BaseChain {
-    /// What it may do.
+    /// The type.
     pub kind: ChainKind,
-    /// Where packets pass it.
+    /// The hook.
     pub hook: Hook,
-    /// Those of smaller priorities come first. 0 is `filter`, -100 `dstnat`, 100 `srcnat`.
+    /// Chains with lower priorities come first. 0 is `filter`, -100 `dstnat`, 100 `srcnat`.
     pub priority: i32,
 }
 
-/// What a base chain may do.
+/// The type of a base chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ChainKind {
-    /// Accept and drop.
+    /// Accepts and drops packets.
     Filter,
-    /// Translate addresses; it sees the first packet of each connection only.
+    /// Translates addresses; sees only the first packet of each connection.
     Nat,
 }
 
 impl ChainKind {
-    /// As the kernel and `nft` write it.
+    /// Returns the name that the kernel and `nft` use.
     pub fn as_str(self) -> &'static str {
         match self {
             ChainKind::Filter => "filter",
@@ -119,23 +119,23 @@ impl ChainKind {
     }
 }
 
-/// Where in the kernel packets pass (`NF_INET_*`).
+/// A netfilter hook (`NF_INET_*`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Hook {
-    /// What comes in, before it is routed.
+    /// Received packets before routing.
     Prerouting = 0,
-    /// What is for this machine.
+    /// Packets to this host.
     Input = 1,
-    /// What passes through.
+    /// Forwarded packets.
     Forward = 2,
-    /// What this machine sends.
+    /// Packets that this host sends.
     Output = 3,
-    /// What goes out.
+    /// Outgoing packets after routing.
     Postrouting = 4,
 }
 
 impl Hook {
-    /// As `nft` writes it.
+    /// Returns the name that `nft` uses.
     pub fn as_str(self) -> &'static str {
         match self {
             Hook::Prerouting => "prerouting",
@@ -156,42 +156,42 @@ impl Hook {
 /// A set or a map with its elements.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Set {
-    /// What it is.
+    /// Its key, data and flags.
     pub spec: SetSpec,
-    /// What is in it. Of a set that rules write to, only what is put there by us.
+    /// Its elements. For dynamic sets, without those that rules added.
     pub elements: HashMap<Key, Element>,
-    /// Elements of a set in the kernel that [`Element`] cannot express, as `nft` would print their keys: catch-all
-    /// elements, and elements with expressions. None of them is ours.
+    /// Elements in the kernel that [`Element`] cannot express, as `nft` would print their keys: catch-all elements and
+    /// elements with expressions. Other processes added them.
     pub unknown: Vec<String>,
 }
 
 impl Set {
-    /// An empty one.
+    /// Returns an empty set.
     pub fn new(spec: SetSpec) -> Self {
         Set { spec, elements: HashMap::new(), unknown: Vec::new() }
     }
 
-    /// One with these elements.
+    /// Returns a set with these elements.
     pub fn with_elements(spec: SetSpec, elements: impl IntoIterator<Item = (Key, Element)>) -> Self {
         Set { spec, elements: elements.into_iter().collect(), unknown: Vec::new() }
     }
 }
 
 impl Set {
-    /// The element that a key falls on.
+    /// Returns the element that contains a key.
     pub fn find(&self, key: &Key) -> Option<&Element> {
         if !self.spec.interval {
             return self.elements.get(key);
         }
         self.elements
             .iter()
-            .find(|(first, element)| self.spec.covers(first, element.last.as_ref(), key))
+            .find(|(first, element)| self.spec.range_contains(first, element.last.as_ref(), key))
             .map(|(_, element)| element)
     }
 }
 
-/// Deletes a table with all that is in it, in the namespace of `socket` (a [`NetlinkProtocol::Netfilter`] one). Says
-/// whether there was one: a kernel without nf_tables has none.
+/// Deletes a table with its contents in the network namespace of `socket`, a [`NetlinkProtocol::Netfilter`] socket. Returns
+/// false if there was no such table, or the kernel has no nf_tables.
 ///
 /// [`NetlinkProtocol::Netfilter`]: crate::socket::NetlinkProtocol::Netfilter
 ///

@@ -1,4 +1,4 @@
-//! What makes one state of a table into another, and the transaction that does it.
+//! The diff between two versions of a table, and the changes that it adds to a transaction.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -9,55 +9,54 @@ use super::table::{Chain, Set, Table};
 use super::transaction::Transaction;
 use crate::error::Result;
 
-/// Before and after.
+/// A value before and after; `None` where it does not exist.
 #[derive(Debug)]
 pub(super) struct Change<T> {
     pub(super) before: Option<T>,
     pub(super) after: Option<T>,
 }
 
-/// The elements of a set that are to go and to come.
+/// The elements of a set to delete and to add.
 #[derive(Debug, Default)]
 pub(super) struct ElementChanges<'a> {
-    pub(super) gone: Vec<(&'a Key, &'a Element)>,
-    pub(super) come: Vec<(&'a Key, &'a Element)>,
-    /// The set holds elements that cannot be deleted one by one, as they cannot be expressed: all are deleted, and the
-    /// wanted ones added.
+    pub(super) deleted: Vec<(&'a Key, &'a Element)>,
+    pub(super) added: Vec<(&'a Key, &'a Element)>,
+    /// The set has unknown elements, which cannot be deleted individually: the set is flushed and filled again.
     pub(super) refill: Option<Refill<'a>>,
 }
 
-/// A set whose elements are all replaced.
+/// The replacement of all elements of a set.
 #[derive(Debug)]
 pub(super) struct Refill<'a> {
-    /// How many of its elements are unknown.
+    /// The number of unknown elements.
     unknown: usize,
-    wanted: &'a Set,
+    desired: &'a Set,
 }
 
 impl<'a> ElementChanges<'a> {
-    /// What makes the elements of one set into those of another.
+    /// Compares the elements of two sets.
     pub(super) fn between(before: &'a Set, after: &'a Set) -> Self {
         let lacks = |set: &'a Set| move |(key, e): &(&Key, &Element)| set.elements.get(*key) != Some(*e);
         ElementChanges {
-            gone: before.elements.iter().filter(lacks(after)).collect(),
-            come: after.elements.iter().filter(lacks(before)).collect(),
+            deleted: before.elements.iter().filter(lacks(after)).collect(),
+            added: after.elements.iter().filter(lacks(before)).collect(),
             refill: (!before.unknown.is_empty())
-                .then_some(Refill { unknown: before.unknown.len(), wanted: after }),
+                .then_some(Refill { unknown: before.unknown.len(), desired: after }),
         }
     }
 
-    /// Whether nothing differs.
+    /// Returns true if nothing differs.
     pub(super) fn is_empty(&self) -> bool {
-        self.gone.is_empty() && self.come.is_empty() && self.refill.is_none()
+        self.deleted.is_empty() && self.added.is_empty() && self.refill.is_none()
     }
 
-    /// Whether the set loses elements.
-    fn takes(&self) -> bool {
-        !self.gone.is_empty() || self.refill.is_some()
+    /// Returns true if elements are deleted.
+    fn has_deletions(&self) -> bool {
+        !self.deleted.is_empty() || self.refill.is_some()
     }
 }
 
-/// All that differs between two states of a table.
+/// The diff between two versions of a table.
 #[derive(Debug, Default)]
 pub(super) struct TableDiff<'a> {
     pub(super) chains: BTreeMap<&'a Arc<str>, Change<&'a Chain>>,
@@ -65,16 +64,16 @@ pub(super) struct TableDiff<'a> {
     pub(super) counters: BTreeMap<&'a Arc<str>, Change<Option<&'a str>>>,
 }
 
-/// How much differs.
+/// The number of changed objects.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ChangeCounts {
-    /// Chains that came, went or got other rules.
+    /// Chains that were added, deleted or got other rules.
     pub chains: usize,
-    /// Sets and maps that came or went.
+    /// Sets and maps that were added or deleted.
     pub sets: usize,
-    /// Elements of sets that stay.
+    /// Elements of existing sets.
     pub elements: usize,
-    /// Counters that came or went.
+    /// Counters that were added or deleted.
     pub counters: usize,
 }
 
@@ -88,51 +87,51 @@ impl std::ops::AddAssign for ChangeCounts {
 }
 
 impl ChangeCounts {
-    /// Whether nothing differs.
+    /// Returns true if nothing differs.
     pub fn is_empty(&self) -> bool {
         *self == ChangeCounts::default()
     }
 
-    /// All together.
+    /// Returns the sum.
     pub fn total(&self) -> usize {
         self.chains + self.sets + self.elements + self.counters
     }
 }
 
-/// Whether one can be made into the other: nothing that is there would have to be of another kind.
-pub(super) fn same_kinds(before: &Table, after: &Table) -> bool {
+/// Returns true if `before` can be changed into `after`: the kernel cannot change the hook of a chain or the specification
+/// of a set.
+pub(super) fn is_compatible(before: &Table, after: &Table) -> bool {
     let chains = after
         .chains
         .iter()
         .all(|(name, chain)| before.chains.get(name).is_none_or(|there| there.base == chain.base));
-    let sets = after
-        .sets
-        .iter()
-        .all(|(name, set)| before.sets.get(name).is_none_or(|there| is_same_kind(&there.spec, &set.spec)));
+    let sets = after.sets.iter().all(|(name, set)| {
+        before.sets.get(name).is_none_or(|there| is_compatible_spec(&there.spec, &set.spec))
+    });
     chains && sets
 }
 
-/// What is said of a set is no part of what it is; nor is a size that the kernel chose itself.
-fn is_same_kind(there: &SetSpec, wanted: &SetSpec) -> bool {
-    let bare = |spec: &SetSpec| SetSpec { comment: None, size: None, ..spec.clone() };
-    bare(there) == bare(wanted) && (wanted.size.is_none() || there.size == wanted.size)
+/// Ignores comments, and sizes that the kernel chose.
+fn is_compatible_spec(found: &SetSpec, desired: &SetSpec) -> bool {
+    let plain = |spec: &SetSpec| SetSpec { comment: None, size: None, ..spec.clone() };
+    plain(found) == plain(desired) && (desired.size.is_none() || found.size == desired.size)
 }
 
 impl<'a> TableDiff<'a> {
-    /// Compares two states; `None` before is no table.
+    /// Compares two versions; `before` is `None` if the table does not exist.
     pub(super) fn between(before: Option<&'a Table>, after: &'a Table) -> Self {
-        let mut difference = TableDiff::default();
+        let mut diff = TableDiff::default();
         for (name, before, after) in pairs(before.map(|table| &table.chains), &after.chains) {
             if before.map(|chain| &chain.rules) != after.map(|chain| &chain.rules)
                 || before.is_some() != after.is_some()
             {
-                difference.chains.insert(name, Change { before, after });
+                diff.chains.insert(name, Change { before, after });
             }
         }
         for (name, before, after) in pairs(before.map(|table| &table.sets), &after.sets) {
             let mut changes = ElementChanges::default();
             match (before, after) {
-                (None, Some(after)) => changes.come.extend(&after.elements),
+                (None, Some(after)) => changes.added.extend(&after.elements),
                 (Some(before), Some(after)) => {
                     changes = ElementChanges::between(before, after);
                     if changes.is_empty() {
@@ -141,18 +140,18 @@ impl<'a> TableDiff<'a> {
                 }
                 (_, None) => {}
             }
-            difference.sets.insert(name, (spec_change(before, after), changes));
+            diff.sets.insert(name, (spec_change(before, after), changes));
         }
         for (name, before, after) in pairs(before.map(|table| &table.counters), &after.counters) {
             if before.is_some() != after.is_some() {
-                let said = |comment: Option<&'a Option<Arc<str>>>| comment.map(Option::as_deref);
-                difference.counters.insert(name, Change { before: said(before), after: said(after) });
+                let text = |comment: Option<&'a Option<Arc<str>>>| comment.map(Option::as_deref);
+                diff.counters.insert(name, Change { before: text(before), after: text(after) });
             }
         }
-        difference
+        diff
     }
 
-    /// How much it is.
+    /// Returns the number of changed objects.
     pub(super) fn counts(&self) -> ChangeCounts {
         let whole = |change: &Change<&SetSpec>| change.before.is_some() != change.after.is_some();
         let mut extent = ChangeCounts {
@@ -164,43 +163,42 @@ impl<'a> TableDiff<'a> {
             if whole(change) {
                 extent.sets += 1;
             } else {
-                // One that got other data is one.
-                let gone: HashSet<&Key> = elements.gone.iter().map(|(key, _)| *key).collect();
-                let new = elements.come.iter().filter(|(key, _)| !gone.contains(key)).count();
+                // An element with other data is deleted and added, and counts once.
+                let deleted: HashSet<&Key> = elements.deleted.iter().map(|(key, _)| *key).collect();
+                let new = elements.added.iter().filter(|(key, _)| !deleted.contains(key)).count();
                 let unknown = elements.refill.as_ref().map_or(0, |refill| refill.unknown);
-                extent.elements += gone.len() + new + unknown;
+                extent.elements += deleted.len() + new + unknown;
             }
         }
         extent
     }
 
-    /// Whether something gets a verdict that leads to a chain which is not there, and sets that stay lose something, it may
-    /// be what served before: a packet under way would find the elements of the new state and the chain of the old one,
-    /// without rules.
-    pub(super) fn leads_to_new_chains(&self) -> bool {
-        let staying = || self.sets.values().filter(|(change, _)| change.before.is_some());
+    /// Returns true if existing sets lose elements and get verdicts to new chains. A packet in progress during such a
+    /// transaction would find the new verdict, but the chain without its rules. So the chains need a transaction before.
+    pub(super) fn has_verdicts_to_new_chains(&self) -> bool {
+        let existing = || self.sets.values().filter(|(change, _)| change.before.is_some());
         let is_new = |chain: &Arc<str>| self.chains.get(chain).is_some_and(|change| change.before.is_none());
-        let leads_there = |(_, element): &(&Key, &Element)| match &element.data {
+        let targets_new = |(_, element): &(&Key, &Element)| match &element.data {
             Some(ElementData::Verdict(verdict)) => verdict.chain().is_some_and(is_new),
             _ => false,
         };
-        self.takes_elements() && staying().any(|(_, elements)| elements.come.iter().any(leads_there))
+        self.deletes_elements() && existing().any(|(_, elements)| elements.added.iter().any(targets_new))
     }
 
-    /// Whether rules of chains that stay change, and sets that stay lose something: a packet under way would know only the
-    /// rules of the old state, and find only the elements of the new one.
-    pub(super) fn takes_from_old_rules(&self) -> bool {
-        let stays = |change: &Change<&Chain>| change.before.is_some() && change.after.is_some();
-        self.takes_elements() && self.chains.values().any(stays)
+    /// Returns true if existing sets lose elements and existing chains change. A packet in progress during such a transaction
+    /// would find the new elements by the old rules.
+    pub(super) fn changes_rules_and_deletes_elements(&self) -> bool {
+        let is_changed = |change: &Change<&Chain>| change.before.is_some() && change.after.is_some();
+        self.deletes_elements() && self.chains.values().any(is_changed)
     }
 
-    /// Whether sets that are there lose something.
-    fn takes_elements(&self) -> bool {
-        self.sets.values().any(|(change, elements)| change.before.is_some() && elements.takes())
+    /// Returns true if existing sets lose elements.
+    fn deletes_elements(&self) -> bool {
+        self.sets.values().any(|(change, elements)| change.before.is_some() && elements.has_deletions())
     }
 
-    /// Adds what is new, empty; nothing leads to it yet.
-    pub(super) fn write_new(&self, transaction: &mut Transaction) -> Result<()> {
+    /// Adds the new counters, sets and chains without their contents.
+    pub(super) fn write_new_objects(&self, transaction: &mut Transaction) -> Result<()> {
         for (name, change) in &self.counters {
             if let (None, Some(comment)) = (change.before, change.after) {
                 transaction.add_counter(name, comment)?;
@@ -219,17 +217,17 @@ impl<'a> TableDiff<'a> {
         Ok(())
     }
 
-    /// The sets that are new, with their elements.
+    /// Returns the new sets with their elements.
     pub(super) fn new_elements(
         &self,
     ) -> impl Iterator<Item = (&'a str, &'a SetSpec, &[(&'a Key, &'a Element)])> {
         self.sets.iter().filter_map(|(name, (change, elements))| match (change.before, change.after) {
-            (None, Some(spec)) => Some((&***name, spec, elements.come.as_slice())),
+            (None, Some(spec)) => Some((&***name, spec, elements.added.as_slice())),
             _ => None,
         })
     }
 
-    /// Adds the rules of what is new.
+    /// Adds the rules of new chains.
     pub(super) fn write_new_rules(&self, transaction: &mut Transaction) -> Result<()> {
         for (name, change) in self.chains.iter().filter(|(_, change)| change.before.is_none()) {
             for rule in change.after.iter().flat_map(|chain| &chain.rules) {
@@ -239,23 +237,23 @@ impl<'a> TableDiff<'a> {
         Ok(())
     }
 
-    /// Changes the elements of sets that stay.
-    pub(super) fn write_elements(&self, transaction: &mut Transaction) -> Result<()> {
+    /// Changes the elements of existing sets.
+    pub(super) fn write_element_changes(&self, transaction: &mut Transaction) -> Result<()> {
         for (name, (change, elements)) in &self.sets {
             let (Some(_), Some(spec)) = (change.before, change.after) else { continue };
-            if let Some(Refill { wanted, .. }) = elements.refill {
+            if let Some(Refill { desired, .. }) = elements.refill {
                 transaction.flush_set(name)?;
-                transaction.add_elements(name, spec, &wanted.elements)?;
+                transaction.add_elements(name, spec, &desired.elements)?;
             } else {
-                transaction.delete_elements(name, spec, elements.gone.iter().copied())?;
-                transaction.add_elements(name, spec, elements.come.iter().copied())?;
+                transaction.delete_elements(name, spec, elements.deleted.iter().copied())?;
+                transaction.add_elements(name, spec, elements.added.iter().copied())?;
             }
         }
         Ok(())
     }
 
-    /// Gives chains that stay their other rules.
-    pub(super) fn write_other_rules(&self, transaction: &mut Transaction) -> Result<()> {
+    /// Replaces the rules of existing chains.
+    pub(super) fn write_rule_changes(&self, transaction: &mut Transaction) -> Result<()> {
         for (name, change) in &self.chains {
             let (Some(before), Some(after)) = (change.before, change.after) else { continue };
             if !before.rules.is_empty() {
@@ -266,21 +264,22 @@ impl<'a> TableDiff<'a> {
         Ok(())
     }
 
-    /// Removes what goes.
-    pub(super) fn write_removals(&self, transaction: &mut Transaction) -> Result<()> {
-        // Chains that go may lead to one another, and use sets that go.
-        let go = || self.chains.iter().filter(|(_, change)| change.after.is_none());
-        for (name, _) in go().filter(|(_, change)| change.before.is_some_and(|chain| !chain.rules.is_empty()))
+    /// Deletes the removed objects.
+    pub(super) fn write_deletions(&self, transaction: &mut Transaction) -> Result<()> {
+        // Flush deleted chains first: they may jump to each other and use deleted sets.
+        let deleted = || self.chains.iter().filter(|(_, change)| change.after.is_none());
+        for (name, _) in
+            deleted().filter(|(_, change)| change.before.is_some_and(|chain| !chain.rules.is_empty()))
         {
             transaction.flush_chain(name)?;
         }
-        // A verdict map that goes holds its chains until it is gone.
+        // A verdict map references its chains until it is deleted.
         for (name, (change, _)) in &self.sets {
             if change.after.is_none() {
                 transaction.delete_set(name)?;
             }
         }
-        for (name, _) in go() {
+        for (name, _) in deleted() {
             transaction.delete_chain(name)?;
         }
         for (name, _) in self.counters.iter().filter(|(_, change)| change.after.is_none()) {
@@ -294,7 +293,7 @@ fn spec_change<'a>(before: Option<&'a Set>, after: Option<&'a Set>) -> Change<&'
     Change { before: before.map(|set| &set.spec), after: after.map(|set| &set.spec) }
 }
 
-/// The values of two maps by name.
+/// Joins two maps by name.
 fn pairs<'a, T>(
     before: Option<&'a BTreeMap<Arc<str>, T>>,
     after: &'a BTreeMap<Arc<str>, T>,
@@ -302,6 +301,6 @@ fn pairs<'a, T>(
     let both = after
         .iter()
         .map(move |(name, value)| (name, before.and_then(|before| before.get(name)), Some(value)));
-    let gone = before.into_iter().flatten().filter(|(name, _)| !after.contains_key(*name));
-    both.chain(gone.map(|(name, value)| (name, Some(value), None)))
+    let deleted = before.into_iter().flatten().filter(|(name, _)| !after.contains_key(*name));
+    both.chain(deleted.map(|(name, value)| (name, Some(value), None)))
 }

@@ -1,4 +1,4 @@
-//! Changes of the rule set that happen together or not at all.
+//! Atomic transactions on one table.
 
 use std::sync::Arc;
 
@@ -26,60 +26,59 @@ pub(super) const INTERVAL_END: u32 = 1;
 /// `NF_ACCEPT`, as a base chain's policy.
 const POLICY_ACCEPT: u32 = 1;
 
-/// So many bytes of elements go into one message: an attribute ends at 64 KiB, and the largest element with a
-/// comment is far below 1 KiB.
+/// The bytes of elements in one message: an attribute has at most 64 KiB, and an element has less than 1 KiB.
 const ELEMENT_BYTES: usize = 60 << 10;
 
-/// Changes of one table that happen together or not at all. Each method appends one; what it names must be there by
-/// then, in the kernel or earlier in the transaction. Nothing is sent before [`Transaction::commit`].
+/// A batch of changes to one table that the kernel applies atomically. Each method appends a change; the objects that it
+/// names must exist in the kernel or earlier in the transaction. [`Transaction::commit`] sends the batch.
 #[derive(Debug)]
 pub struct Transaction {
     action: &'static str,
     family: TableFamily,
     table: Arc<str>,
     batch: Batch,
-    /// The number of the next set that is made: unique in the transaction.
-    next_set: u32,
+    /// The ID of the next new set (`NFTA_SET_ID`), unique in the transaction.
+    next_set_id: u32,
 }
 
 impl Transaction {
-    /// An empty one. `action` completes "cannot …".
+    /// Returns an empty transaction. `action` completes "cannot …" in errors.
     ///
     /// # Errors
-    /// None in practice: the frame is short.
+    /// None in practice: the first message is short.
     pub fn new(action: &'static str, family: TableFamily, table: &str) -> Result<Self> {
         let mut transaction =
-            Transaction { action, family, table: table.into(), batch: Batch::new(), next_set: 1 };
-        transaction.frame(NFNL_MSG_BATCH_BEGIN)?;
+            Transaction { action, family, table: table.into(), batch: Batch::new(), next_set_id: 1 };
+        transaction.push_delimiter(NFNL_MSG_BATCH_BEGIN)?;
         Ok(transaction)
     }
 
-    /// How many changes there are.
+    /// Returns the number of changes.
     pub fn len(&self) -> usize {
         self.batch.len() as usize - 1
     }
 
-    /// Whether there is nothing to do.
+    /// Returns true if there are no changes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// What would be sent, in bytes.
+    /// Returns the size of the batch in bytes.
     pub fn size(&self) -> usize {
         self.batch.size()
     }
 
-    /// Makes the table, if it is not there.
+    /// Adds the table unless it exists.
     ///
     /// # Errors
-    /// [`Error::AttributeTooLong`] for a change that is too large for a message, as for all methods below.
+    /// [`Error::AttributeTooLong`] if a change is too large for a message, as for all methods below.
     pub fn add_table(&mut self, comment: Option<&str>) -> Result<()> {
         self.push(m::NEWTABLE, CREATE, a::TABLE_NAME, |message| {
             comment::write(message, a::TABLE_USERDATA, COMMENT, comment);
         })
     }
 
-    /// Deletes the table with all that is in it.
+    /// Deletes the table with its contents.
     ///
     /// # Errors
     /// As [`Transaction::add_table`].
@@ -87,7 +86,7 @@ impl Transaction {
         self.push(m::DELTABLE, 0, a::TABLE_NAME, |_| ())
     }
 
-    /// Makes a chain without rules.
+    /// Adds a chain without rules.
     ///
     /// # Errors
     /// As [`Transaction::add_table`].
@@ -105,7 +104,7 @@ impl Transaction {
         })
     }
 
-    /// Deletes a chain, with its rules. Nothing may lead to it any more.
+    /// Deletes a chain with its rules. No rule or element may jump to it.
     ///
     /// # Errors
     /// As [`Transaction::add_table`].
@@ -139,15 +138,15 @@ impl Transaction {
         })
     }
 
-    /// Makes a set or a map without elements.
+    /// Adds a set or map without elements.
     ///
     /// # Errors
     /// As [`Transaction::add_table`].
     pub fn add_set(&mut self, name: &str, spec: &SetSpec) -> Result<()> {
-        let id = self.next_set;
-        self.next_set += 1;
+        let id = self.next_set_id;
+        self.next_set_id += 1;
         self.push(m::NEWSET, CREATE, a::SET_TABLE, |message| {
-            message.text(a::SET_NAME, name).u32_be(a::SET_FLAGS, flags::of(spec));
+            message.text(a::SET_NAME, name).u32_be(a::SET_FLAGS, flags::of_spec(spec));
             message.u32_be(a::SET_KEY_TYPE, type_number(&spec.key));
             message.u32_be(a::SET_KEY_LEN, spec.key_length() as u32);
             if spec.is_map() {
@@ -158,12 +157,12 @@ impl Transaction {
             if let Some(timeout) = spec.timeout.filter(|timeout| *timeout > 0) {
                 message.u64_be(a::SET_TIMEOUT, timeout);
             }
-            message.nested(a::SET_DESC, |description| describe(spec, description));
+            message.nested(a::SET_DESC, |description| write_description(spec, description));
             comment::write(message, a::SET_USERDATA, SET_COMMENT, spec.comment.as_deref());
         })
     }
 
-    /// Deletes a set or a map. No rule may use it any more.
+    /// Deletes a set or map. No rule may use it.
     ///
     /// # Errors
     /// As [`Transaction::add_table`].
@@ -173,7 +172,7 @@ impl Transaction {
         })
     }
 
-    /// Adds elements. One that is there with the same data stays.
+    /// Adds elements. Existing ones with the same data are kept.
     ///
     /// # Errors
     /// As [`Transaction::add_table`].
@@ -186,7 +185,7 @@ impl Transaction {
         self.elements(m::NEWSETELEM, CREATE, set, spec, elements)
     }
 
-    /// Deletes elements, by their keys.
+    /// Deletes elements by their keys.
     ///
     /// # Errors
     /// As [`Transaction::add_table`].
@@ -223,7 +222,7 @@ impl Transaction {
         Ok(())
     }
 
-    /// Deletes all elements of a set, whatever they are.
+    /// Deletes all elements of a set, known and unknown.
     ///
     /// # Errors
     /// As [`Transaction::add_table`].
@@ -233,7 +232,7 @@ impl Transaction {
         })
     }
 
-    /// Makes a named counter that begins at 0, if it is not there.
+    /// Adds a named counter unless it exists.
     ///
     /// # Errors
     /// As [`Transaction::add_table`].
@@ -245,7 +244,7 @@ impl Transaction {
         })
     }
 
-    /// Deletes a named counter. No rule may use it any more.
+    /// Deletes a named counter. No rule may use it.
     ///
     /// # Errors
     /// As [`Transaction::add_table`].
@@ -255,7 +254,7 @@ impl Transaction {
         })
     }
 
-    /// Appends a change; `table` is the attribute that names the table.
+    /// Appends a change. `table` is the attribute that has the name of the table.
     fn push(
         &mut self,
         message: u8,
@@ -270,21 +269,21 @@ impl Transaction {
         })
     }
 
-    /// Sends it, and waits until it is done.
+    /// Sends the transaction and waits for the result.
     ///
     /// # Errors
-    /// [`Error::Object`] for the first change that the kernel refuses; none is then made. [`Error::Rejected`] if it
-    /// refuses them as a whole.
+    /// [`Error::Object`] with the first change that the kernel rejects; then it applies none. [`Error::Rejected`] if it
+    /// rejects the batch as a whole.
     pub fn commit(mut self, socket: &mut Socket) -> Result<()> {
         if self.is_empty() {
             return Ok(());
         }
         let last = self.batch.len() - 1;
-        self.frame(NFNL_MSG_BATCH_END)?;
+        self.push_delimiter(NFNL_MSG_BATCH_END)?;
         self.send(socket, last)
     }
 
-    /// Has the kernel say what it would say to [`Transaction::commit`], and changes nothing.
+    /// Has the kernel validate the transaction without applying it.
     ///
     /// # Errors
     /// As [`Transaction::commit`].
@@ -292,13 +291,13 @@ impl Transaction {
         if self.is_empty() {
             return Ok(());
         }
-        // A batch without its end is looked through and given up.
+        // The kernel validates and then aborts a batch without NFNL_MSG_BATCH_END.
         let last = self.batch.len() - 1;
         self.send(socket, last)
     }
 
     fn send(&mut self, socket: &mut Socket, last: u32) -> Result<()> {
-        // Kernels before 6.10 never answer to the end of a batch, so the last change is asked for.
+        // Kernels before 6.10 do not acknowledge NFNL_MSG_BATCH_END, so request an ACK for the last change.
         self.batch.add_flags(last, ACK);
         socket.transact_framed(self.action, &mut self.batch, last).map_err(|(position, error)| {
             match self.batch.message(position) {
@@ -308,14 +307,14 @@ impl Transaction {
         })
     }
 
-    fn frame(&mut self, kind: u16) -> Result<()> {
+    fn push_delimiter(&mut self, kind: u16) -> Result<()> {
         self.batch.push(self.action, kind, 0, |message| {
             message.netfilter_resource(libc::AF_UNSPEC as u8, Subsystem::NfTables as u16);
         })
     }
 }
 
-fn describe(spec: &SetSpec, description: &mut Writer<'_>) {
+fn write_description(spec: &SetSpec, description: &mut Writer<'_>) {
     if let Some(size) = spec.size {
         description.u32_be(a::SET_DESC_SIZE, size);
     }
@@ -359,8 +358,8 @@ fn write_element(list: &mut Writer<'_>, spec: &SetSpec, key: &Key, element: &Ele
 }
 
 impl Error {
-    /// Binds a refusal to the nf_tables object that it is about.
-    pub(super) fn of_object(self, object: String) -> Self {
+    /// Adds the nf_tables object that was rejected.
+    pub(super) fn with_object(self, object: String) -> Self {
         Error::Object { object, source: Box::new(self) }
     }
 }

@@ -122,11 +122,11 @@ impl Enforcer {
     pub fn sync(&mut self) -> Result<CommitSummary, portcullis_netlink::Error> {
         let Enforcer { table, socket, has_bridge_family } = self;
         let [inet, bridge] = table.tables_mut();
-        let mut committed = inet.commit(socket)?;
+        let mut committed = nf_tables::commit(socket, inet)?;
         if !*has_bridge_family {
             return Ok(committed);
         }
-        match bridge.commit(socket) {
+        match nf_tables::commit(socket, bridge) {
             Ok(more) => {
                 committed.changes += more.changes;
                 committed.full |= more.full;
@@ -146,9 +146,9 @@ impl Enforcer {
     /// # Errors
     /// The tables cannot be read.
     pub fn check(&mut self) -> Result<ChangeCounts, portcullis_netlink::Error> {
-        let mut extent = self.table.table().check(&mut self.socket)?;
+        let mut extent = nf_tables::compare(&mut self.socket, self.table.table())?;
         if self.has_bridge_family {
-            extent += self.table.bridge().check(&mut self.socket)?;
+            extent += nf_tables::compare(&mut self.socket, self.table.bridge())?;
         }
         Ok(extent)
     }
@@ -187,7 +187,7 @@ pub fn read(family: TableFamily) -> Result<Option<(Table, UnknownObjects)>, Enfo
 pub fn has_bridge_family() -> bool {
     let probe = || -> portcullis_netlink::Result<bool> {
         let Some(mut socket) = nf_tables::open()? else { return Ok(false) };
-        match DesiredTable::new(TableFamily::Bridge, TABLE).check_edits(&mut socket) {
+        match nf_tables::check_edits(&mut socket, &DesiredTable::new(TableFamily::Bridge, TABLE)) {
             Err(error) if is_without_family(&error) => Ok(false),
             result => result.map(|()| true),
         }

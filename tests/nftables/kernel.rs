@@ -9,7 +9,7 @@ use portcullis_cluster::desired::Desired;
 use portcullis_cluster::{Family, Index};
 use portcullis_modes::Mode;
 use portcullis_modes::nftables::{self, NftablesProxier};
-use portcullis_netlink::nf_tables::{ChangeCounts, DesiredTable, Table, open, read};
+use portcullis_netlink::nf_tables::{ChangeCounts, DesiredTable, Table, compare, open, read};
 
 use crate::namespace;
 use crate::services::{Case, assert_same, bring, cases};
@@ -41,7 +41,7 @@ fn follow(case: &Case) {
         }
         for family in Family::BOTH {
             let rendered = managed(&nftables::render(&desired, family, &options, &host));
-            let differs = rendered.check(&mut socket()).expect("the kernel is read");
+            let differs = compare(&mut socket(), &rendered).expect("the kernel is read");
             let wanted = rendered.desired();
             let held = read(&mut socket(), wanted.family, &wanted.name).expect("the kernel is read");
             let held = held.map(|(table, _)| table.to_string()).unwrap_or_default();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use portcullis_lab::{Lab, NetNs};
 use portcullis_netlink::nf_tables::{
-    BaseChain, Chain, ChainKind, CtState, DesiredTable, Hook, Rule, TableFamily, Verdict, open,
+    BaseChain, Chain, ChainKind, CtState, DesiredTable, Hook, Rule, TableFamily, Verdict, commit, open,
 };
 
 /// Duration of a sample of connections or of a flow.
@@ -206,7 +206,7 @@ pub(crate) fn track_connections() {
     let rules = vec![Rule::new().ct_state(CtState::INVALID).then(Verdict::Drop)];
     table.put_chain(&"forward".into(), Chain { base: Some(base), ..Chain::new(rules) });
     let mut socket = open().expect("runs as root").expect("this kernel has nf_tables");
-    table.commit(&mut socket).expect("the kernel accepts the table");
+    commit(&mut socket, &mut table).expect("the kernel accepts the table");
 }
 
 /// Returns the IPv4 address of a pod.

@@ -28,7 +28,7 @@ fn the_changes_of_others_are_told_and_our_own_are_not() {
         ];
         for (change, touches) in rows {
             managed.put_element(&name("peers6"), key("fd00::7"), Element::new());
-            managed.commit(&mut socket).unwrap();
+            nf_tables::commit(&mut socket, &mut managed).unwrap();
             run(&change);
             let batch = receiver.recv_timeout(Duration::from_secs(5)).expect(&change);
             assert_eq!((batch.is_relevant, batch.process_name.as_str()), (touches, "nft"), "{change}");

@@ -99,7 +99,8 @@ fn edits_change_only_what_they_touch() {
         ];
         for (step, edit, expected) in steps {
             edit(&mut managed);
-            let committed = managed.commit(&mut socket).unwrap_or_else(|error| panic!("{step}: {error}"));
+            let committed = nf_tables::commit(&mut socket, &mut managed)
+                .unwrap_or_else(|error| panic!("{step}: {error}"));
             assert_eq!(committed.changes, expected, "{step}");
             assert!(!committed.full && !committed.replaced, "{step}");
             matches_kernel(&managed, &mut socket);
@@ -150,12 +151,13 @@ fn what_others_change_is_found_and_put_right() {
         ];
         for change in changes {
             run(change);
-            assert!(!managed.check(&mut socket).unwrap().is_empty(), "{change}");
+            assert!(!nf_tables::compare(&mut socket, &managed).unwrap().is_empty(), "{change}");
             managed.invalidate();
-            let committed = managed.commit(&mut socket).unwrap_or_else(|error| panic!("{change}: {error}"));
+            let committed = nf_tables::commit(&mut socket, &mut managed)
+                .unwrap_or_else(|error| panic!("{change}: {error}"));
             assert!(committed.full && !committed.changes.is_empty(), "{change}: {committed:?}");
             matches_kernel(&managed, &mut socket);
-            assert!(managed.check(&mut socket).unwrap().is_empty(), "{change}");
+            assert!(nf_tables::compare(&mut socket, &managed).unwrap().is_empty(), "{change}");
         }
     });
 }
@@ -170,7 +172,7 @@ fn a_set_of_another_kind_makes_the_table_anew_at_once() {
             &name("peers"),
             Set::with_elements(spec, [(key("10.0.0.0"), Element::range_to(key("10.0.0.3")))]),
         );
-        assert!(managed.commit(&mut socket).unwrap().replaced);
+        assert!(nf_tables::commit(&mut socket, &mut managed).unwrap().replaced);
         matches_kernel(&managed, &mut socket);
     });
 }
@@ -183,7 +185,7 @@ fn content_of_another_process_rejects_no_commit() {
         let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
         let mut managed = write(&sample(), &mut socket);
         managed.put_chain(&name("mine"), Chain::new(vec![Rule::new().then(Verdict::Accept)]));
-        managed.commit(&mut socket).unwrap();
+        nf_tables::commit(&mut socket, &mut managed).unwrap();
         let holds = [
             format!("nft add chain inet {NAME} theirs ; add rule inet {NAME} theirs jump mine"),
             format!("nft add element inet {NAME} pods {{ * : goto mine }}"),
@@ -191,20 +193,21 @@ fn content_of_another_process_rejects_no_commit() {
         ];
         for hold in holds {
             managed.put_chain(&name("mine"), Chain::new(vec![Rule::new().then(Verdict::Accept)]));
-            managed.commit(&mut socket).unwrap();
+            nf_tables::commit(&mut socket, &mut managed).unwrap();
             run(&hold);
             managed.remove_chain("mine");
-            let committed = managed.commit(&mut socket).unwrap_or_else(|error| panic!("{hold}: {error}"));
+            let committed = nf_tables::commit(&mut socket, &mut managed)
+                .unwrap_or_else(|error| panic!("{hold}: {error}"));
             assert!(committed.full, "{hold}: {committed:?}");
             matches_kernel(&managed, &mut socket);
-            assert!(managed.check(&mut socket).unwrap().is_empty(), "{hold}");
+            assert!(nf_tables::compare(&mut socket, &managed).unwrap().is_empty(), "{hold}");
         }
         // Neither does it decide what the kernel is said to reject.
         run(&format!("nft insert rule inet {NAME} lb jump {{ counter ; }}"));
         managed.invalidate();
-        managed.check_edits(&mut socket).unwrap();
+        nf_tables::check_edits(&mut socket, &managed).unwrap();
         managed.put_element(&name("pods"), key("10.0.0.9"), Element::verdict(Verdict::goto("nowhere")));
-        let error = managed.check_edits(&mut socket).unwrap_err();
+        let error = nf_tables::check_edits(&mut socket, &managed).unwrap_err();
         assert!(error.to_string().starts_with("element 10.0.0.9 of set pods:"), "{error}");
     });
 }
@@ -219,7 +222,7 @@ fn elements_that_are_not_understood_are_replaced_and_the_table_stays() {
         let (read, foreign) = nf_tables::read(&mut socket, TableFamily::Inet, NAME).unwrap().unwrap();
         assert_eq!((foreign.len(), &read.sets["pods"].unknown[..]), (0, &["*".to_owned()][..]));
         managed.invalidate();
-        let committed = managed.commit(&mut socket).unwrap();
+        let committed = nf_tables::commit(&mut socket, &mut managed).unwrap();
         assert!(committed.changes.elements == 1 && !committed.replaced, "{committed:?}");
         matches_kernel(&managed, &mut socket);
         let clients = run(&format!("nft list set inet {NAME} affinity"));
@@ -268,12 +271,12 @@ fn a_refusal_names_the_object_and_changes_nothing() {
         ];
         for (object, edit, undo) in rows {
             edit(&mut managed);
-            let error = managed.commit(&mut socket).unwrap_err();
+            let error = nf_tables::commit(&mut socket, &mut managed).unwrap_err();
             assert!(matches!(&error, Error::Object { object: named, .. } if named == object), "{error}");
             assert_eq!(error.errno(), Some(libc::ENOENT), "{error}");
             assert_eq!(nf_tables::read(&mut socket, TableFamily::Inet, NAME).unwrap(), before, "{object}");
             undo(&mut managed);
-            managed.commit(&mut socket).unwrap();
+            nf_tables::commit(&mut socket, &mut managed).unwrap();
             matches_kernel(&managed, &mut socket);
         }
     });
@@ -290,17 +293,17 @@ fn a_batch_of_any_size_goes_through_and_so_many_refusals_are_one() {
         // With its size known, the kernel makes room at once; else it may move elements while we read them.
         let spec = SetSpec { size: Some(200_000), ..SetSpec::verdict_map(&[DataType::Ipv6Addr]) };
         managed.put_set(&name("many"), Set::with_elements(spec, many));
-        let committed = managed.commit(&mut socket).unwrap();
+        let committed = nf_tables::commit(&mut socket, &mut managed).unwrap();
         assert!(committed.bytes > 8 << 20, "{committed:?}");
-        assert_eq!(managed.check(&mut socket).unwrap(), ChangeCounts::default());
+        assert_eq!(nf_tables::compare(&mut socket, &managed).unwrap(), ChangeCounts::default());
         let rules = vec![Rule::new().then(Verdict::jump("nowhere")); 20_000];
         managed.put_chain(&name("uses"), Chain::new(rules));
-        let error = managed.commit(&mut socket).unwrap_err();
+        let error = nf_tables::commit(&mut socket, &mut managed).unwrap_err();
         assert_eq!(error.errno(), Some(libc::ENOENT), "{error}");
         assert!(error.to_string().starts_with("a rule of chain uses:"), "{error}");
         managed.remove_chain("uses");
-        managed.commit(&mut socket).unwrap();
-        assert!(managed.check(&mut socket).unwrap().is_empty());
+        nf_tables::commit(&mut socket, &mut managed).unwrap();
+        assert!(nf_tables::compare(&mut socket, &managed).unwrap().is_empty());
     });
 }
 
@@ -316,7 +319,7 @@ fn what_is_new_and_large_goes_ahead_in_pieces_and_its_rules_come_last() {
         let rule = Rule::new().family(portcullis_netlink::Family::V4).is_in(&[field], "large");
         managed.put_chain(&name("uses"), Chain::new(vec![rule.then(Verdict::Drop)]));
         let before = nf_tables::generation(&mut socket).unwrap();
-        let committed = managed.commit(&mut socket).unwrap();
+        let committed = nf_tables::commit(&mut socket, &mut managed).unwrap();
         let transactions = nf_tables::generation(&mut socket).unwrap() - before;
         assert!((2..10).contains(&transactions), "{transactions} transactions for {} bytes", committed.bytes);
         matches_kernel(&managed, &mut socket);
@@ -339,11 +342,11 @@ fn rules_change_before_elements_go_where_that_is_wanted() {
         managed.put_set(&one, set());
         managed.put_element(&one, key("10.0.0.1"), Element::new());
         managed.put_chain(&name("tries"), tries(&["one"]));
-        managed.commit(&mut socket).unwrap();
+        nf_tables::commit(&mut socket, &mut managed).unwrap();
 
         let mut transactions = |managed: &mut DesiredTable| {
             let before = nf_tables::generation(&mut socket).unwrap();
-            let done = managed.commit(&mut socket).map(drop);
+            let done = nf_tables::commit(&mut socket, managed).map(drop);
             (done, nf_tables::generation(&mut socket).unwrap() - before)
         };
         managed.put_set(&two, set());

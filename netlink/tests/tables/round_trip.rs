@@ -16,7 +16,7 @@ pub(crate) fn write(table: &Table, socket: &mut Socket) -> DesiredTable {
     table.sets.iter().for_each(|(name, set)| managed.put_set(name, set.clone()));
     table.chains.iter().for_each(|(name, chain)| managed.put_chain(name, chain.clone()));
     assert_eq!(managed.desired(), table);
-    managed.commit(socket).unwrap();
+    nf_tables::commit(socket, &mut managed).unwrap();
     managed
 }
 
@@ -29,7 +29,7 @@ fn every_kind_of_thing_is_read_back_as_it_was_written() {
         assert_eq!(foreign, Vec::<String>::new());
         assert_eq!(read.to_string(), sample().to_string());
         assert_eq!(read, sample());
-        assert!(managed.check(&mut socket).unwrap().is_empty());
+        assert!(nf_tables::compare(&mut socket, &managed).unwrap().is_empty());
         assert_eq!(nf_tables::read(&mut socket, TableFamily::Ip, NAME).unwrap(), None);
     });
 }

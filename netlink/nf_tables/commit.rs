@@ -1,0 +1,205 @@
+//! Commits: the transactions that give the kernel's table the desired contents.
+//!
+//! ```text
+//! contents known    ─► the edits ──────────────┐ rejected
+//! contents unknown  ─► read the table, compare ◄┘─► the differences ─ rejected ─► replace the table
+//! ```
+//! Large new sets are filled in transactions of their own, before any rule uses them.
+
+use super::desired_table::DesiredTable;
+use super::dump;
+use super::table_diff::{ChangeCounts, TableDiff, is_compatible};
+use super::transaction::Transaction;
+use crate::error::{Error, Result};
+use crate::socket::Socket;
+
+const ACTION: &str = "write an nf_tables table";
+
+/// The bytes of elements of new sets in one transaction. While a process subscribes to nf_tables events, the kernel allocates
+/// a message of 4 KiB per element before it sends the first: 400 MB for 100,000 elements.
+const MAX_ELEMENT_BYTES: usize = 128 << 10;
+
+/// The number of elements between two checks of [`MAX_ELEMENT_BYTES`].
+const ELEMENT_CHUNK: usize = 1000;
+
+/// The effects of a commit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CommitSummary {
+    /// The objects that were changed in the kernel.
+    pub changes: ChangeCounts,
+    /// The whole table was compared with the kernel, not only the edits.
+    pub full: bool,
+    /// The table was replaced in one transaction, because the one in the kernel could not be changed.
+    pub replaced: bool,
+    /// The bytes that were sent.
+    pub bytes: usize,
+}
+
+/// Gives the kernel's table the desired contents. If the kernel rejects the edits, compares the table with the kernel; if it
+/// rejects the differences, or the table cannot be read, replaces the table in one transaction. So changes of other
+/// processes cannot make a commit fail.
+///
+/// # Errors
+/// [`crate::Error::Object`] for an object of the desired table that the kernel rejects. The kernel then has the previous
+/// contents, perhaps with new objects that no rule uses, and the next commit compares the whole table.
+pub fn commit(socket: &mut Socket, table: &mut DesiredTable) -> Result<CommitSummary> {
+    let result = write(socket, table);
+    table.record_commit(result.is_ok());
+    result
+}
+
+/// Has the kernel validate the edits without applying them, or the whole table if the contents in the kernel are unknown.
+///
+/// # Errors
+/// As [`commit`].
+pub fn check_edits(socket: &mut Socket, table: &DesiredTable) -> Result<()> {
+    match Plan::from_edits(table) {
+        Some(plan) => plan.check(socket),
+        None => check_replacement(socket, table),
+    }
+}
+
+/// Has the kernel validate the whole table as a replacement of the existing one, without applying it. Changes of other
+/// processes do not influence the result.
+///
+/// # Errors
+/// As [`commit`].
+pub fn check_replacement(socket: &mut Socket, table: &DesiredTable) -> Result<()> {
+    Plan::replacement(table).check(socket)
+}
+
+/// Compares the kernel's table with the desired contents. Returns the number of differing objects.
+///
+/// # Errors
+/// As [`super::read`].
+pub fn compare(socket: &mut Socket, table: &DesiredTable) -> Result<ChangeCounts> {
+    let desired = table.desired();
+    let found = dump::read(socket, desired.family, &desired.name)?;
+    let mut counts = TableDiff::between(found.as_ref().map(|(table, _)| table), desired).counts();
+    if let Some((found, unknown)) = &found {
+        counts.chains += unknown.len() + usize::from(!is_compatible(found, desired));
+    }
+    Ok(counts)
+}
+
+fn write(socket: &mut Socket, table: &DesiredTable) -> Result<CommitSummary> {
+    if let Some(plan) = Plan::from_edits(table) {
+        match plan.send(socket, false) {
+            Err(error) if error.may_be_external() => {}
+            result => return result,
+        }
+    }
+    let desired = table.desired();
+    let found = match dump::read(socket, desired.family, &desired.name) {
+        Ok(found) => found,
+        Err(Error::Malformed { .. }) => return Plan::replacement(table).send(socket, true),
+        Err(error) => return Err(error),
+    };
+    let plan = match &found {
+        None => Plan { table, diff: TableDiff::between(None, desired), existing: Existing::None },
+        Some((found, unknown)) if unknown.is_empty() && is_compatible(found, desired) => {
+            Plan { table, diff: TableDiff::between(Some(found), desired), existing: Existing::Compatible }
+        }
+        Some(_) => Plan::replacement(table),
+    };
+    match plan.send(socket, true) {
+        Err(error) if plan.existing == Existing::Compatible && error.may_be_external() => {
+            Plan::replacement(table).send(socket, true)
+        }
+        result => result,
+    }
+}
+
+/// The table in the kernel before a commit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Existing {
+    None,
+    /// It can be changed into the desired one.
+    Compatible,
+    /// It cannot be changed, or is unknown: it is replaced, if it exists.
+    Incompatible,
+}
+
+/// The changes of a commit.
+struct Plan<'a> {
+    table: &'a DesiredTable,
+    diff: TableDiff<'a>,
+    existing: Existing,
+}
+
+impl<'a> Plan<'a> {
+    fn from_edits(table: &'a DesiredTable) -> Option<Self> {
+        table.edits().map(|diff| Plan { table, diff, existing: Existing::Compatible })
+    }
+
+    fn replacement(table: &'a DesiredTable) -> Self {
+        Plan { table, diff: TableDiff::between(None, table.desired()), existing: Existing::Incompatible }
+    }
+
+    fn check(&self, socket: &mut Socket) -> Result<()> {
+        let mut transaction = self.begin()?;
+        self.diff.write_new_objects(&mut transaction)?;
+        for (name, spec, elements) in self.diff.new_elements() {
+            transaction.add_elements(name, spec, elements.iter().copied())?;
+        }
+        self.diff.write_new_rules(&mut transaction)?;
+        self.diff.write_element_changes(&mut transaction)?;
+        self.diff.write_rule_changes(&mut transaction)?;
+        self.diff.write_deletions(&mut transaction)?;
+        transaction.check(socket)
+    }
+
+    fn send(&self, socket: &mut Socket, full: bool) -> Result<CommitSummary> {
+        let diff = &self.diff;
+        // A replacement deletes the existing table, so it must be a single transaction.
+        let may_split = self.existing != Existing::Incompatible;
+        let mut bytes = 0;
+        let mut transaction = self.begin()?;
+        diff.write_new_objects(&mut transaction)?;
+        for (name, spec, elements) in diff.new_elements() {
+            for chunk in elements.chunks(ELEMENT_CHUNK) {
+                transaction.add_elements(name, spec, chunk.iter().copied())?;
+                if transaction.size() >= MAX_ELEMENT_BYTES && may_split {
+                    bytes += transaction.size();
+                    std::mem::replace(&mut transaction, self.transaction()?).commit(socket)?;
+                }
+            }
+        }
+        diff.write_new_rules(&mut transaction)?;
+        let rules_first = self.table.has_rules_before_elements() && diff.changes_rules_and_deletes_elements();
+        if rules_first {
+            diff.write_rule_changes(&mut transaction)?;
+        }
+        if may_split && (rules_first || diff.has_verdicts_to_new_chains()) {
+            bytes += transaction.size();
+            transaction.commit(socket)?;
+            transaction = self.transaction()?;
+        }
+        diff.write_element_changes(&mut transaction)?;
+        if !rules_first {
+            diff.write_rule_changes(&mut transaction)?;
+        }
+        diff.write_deletions(&mut transaction)?;
+        bytes += if transaction.is_empty() { 0 } else { transaction.size() };
+        transaction.commit(socket)?;
+        Ok(CommitSummary { changes: diff.counts(), full, replaced: !may_split, bytes })
+    }
+
+    fn begin(&self) -> Result<Transaction> {
+        let mut transaction = self.transaction()?;
+        if self.existing == Existing::Incompatible {
+            // Add the table first: deleting a missing table is an error.
+            transaction.add_table(None)?;
+            transaction.delete_table()?;
+        }
+        if self.existing != Existing::Compatible {
+            transaction.add_table(self.table.desired().comment.as_deref())?;
+        }
+        Ok(transaction)
+    }
+
+    fn transaction(&self) -> Result<Transaction> {
+        let desired = self.table.desired();
+        Transaction::new(ACTION, desired.family, &desired.name)
+    }
+}
