@@ -1,7 +1,8 @@
-//! Announcements of addresses to neighbours: gratuitous ARP, and unsolicited neighbour advertisements.
+//! Gratuitous ARP and unsolicited neighbour advertisements.
 //!
-//! A pod may get the address that another pod of its bridge had. Neighbours that sent to that pod remember its link-layer
-//! address for up to a minute, and what they send until then is lost. CNI plugins announce addresses for this reason.
+//! A pod may get an address that another pod on its bridge had before. Neighbours keep the old link-layer address in
+//! their caches for up to a minute, and packets sent during that time are lost. CNI plugins announce addresses for the
+//! same reason.
 
 use std::io;
 use std::mem::{size_of, size_of_val};
@@ -17,7 +18,7 @@ const LINK: &str = "eth0";
 
 type Mac = [u8; 6];
 
-/// Tells the neighbours of a pod which link-layer address its addresses have now.
+/// Announces the link-layer address of a pod's addresses to its neighbours.
 pub(crate) fn announce(netns: &NetNs, addresses: &[IpAddr]) -> Result<()> {
     let announced = netns.run(|| {
         let (index, mac) = link()?;
@@ -30,7 +31,7 @@ pub(crate) fn announce(netns: &NetNs, addresses: &[IpAddr]) -> Result<()> {
         .map_err(|source| Error::system(format!("cannot announce the addresses of {}", netns.name()), source))
 }
 
-/// The index and the link-layer address of the interface, in the namespace of the calling thread.
+/// Returns the index and the link-layer address of the pod's interface, in the namespace of the calling thread.
 fn link() -> io::Result<(u32, Mac)> {
     let name = std::ffi::CString::new(LINK)?;
     // SAFETY: the name is a C string that outlives the call.
@@ -53,7 +54,7 @@ fn link() -> io::Result<(u32, Mac)> {
     Ok((index, mac))
 }
 
-/// A request for the own address (RFC 5227), which neighbours that know the address take as an update.
+/// Sends an ARP announcement (RFC 5227): a request for the sender's own address, which updates neighbours' caches.
 fn send_gratuitous_arp(index: u32, mac: Mac, address: Ipv4Addr) -> io::Result<()> {
     const ETHERNET_IPV4_REQUEST: [u8; 8] = [0, 1, 8, 0, 6, 4, 0, 1];
     let own = address.octets();
@@ -70,7 +71,8 @@ fn send_gratuitous_arp(index: u32, mac: Mac, address: Ipv4Addr) -> io::Result<()
     send(&socket, &packet, &to)
 }
 
-/// An advertisement to all nodes that overrides what they know (RFC 4861, 7.2.6). The kernel fills in the checksum.
+/// Sends a neighbour advertisement with the override flag to all nodes (RFC 4861, 7.2.6). The kernel fills in the
+/// checksum.
 fn send_unsolicited_advertisement(index: u32, mac: Mac, address: Ipv6Addr) -> io::Result<()> {
     const ADVERTISEMENT: [u8; 4] = [136, 0, 0, 0];
     const OVERRIDE: [u8; 4] = [0x20, 0, 0, 0];
@@ -79,7 +81,7 @@ fn send_unsolicited_advertisement(index: u32, mac: Mac, address: Ipv6Addr) -> io
     let packet =
         [&ADVERTISEMENT[..], &OVERRIDE, &address.octets(), &TARGET_LINK_LAYER_ADDRESS, &mac].concat();
     let socket = open(libc::AF_INET6, libc::SOCK_RAW, libc::IPPROTO_ICMPV6)?;
-    // Neighbours ignore what a router may have forwarded.
+    // Neighbours discard advertisements with another hop limit, which a router could have forwarded.
     set_option(&socket, libc::IPPROTO_IPV6, libc::IPV6_MULTICAST_HOPS, &255_i32)?;
     // SAFETY: every bit pattern, zeroes too, is a valid sockaddr_in6.
     let mut to: libc::sockaddr_in6 = unsafe { std::mem::zeroed() };
@@ -90,14 +92,14 @@ fn send_unsolicited_advertisement(index: u32, mac: Mac, address: Ipv6Addr) -> io
 }
 
 fn open(family: libc::c_int, kind: libc::c_int, protocol: libc::c_int) -> io::Result<OwnedFd> {
-    // SAFETY: no pointers are passed; the answer is checked before it is used.
+    // SAFETY: no pointers are passed; the result is checked before use.
     let fd = unsafe { libc::socket(family, kind | libc::SOCK_CLOEXEC, protocol) };
     check(fd)?;
     // SAFETY: the descriptor was just opened, and nothing else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-/// Sends a packet to an address, which is one of the kernel's `sockaddr` types.
+/// Sends a packet to an address of one of the kernel's `sockaddr` types.
 fn send<A>(socket: &OwnedFd, packet: &[u8], to: &A) -> io::Result<()> {
     let to = (&raw const *to).cast();
     // SAFETY: the pointers and lengths describe the packet and the address, which outlive the call.

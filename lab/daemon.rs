@@ -1,4 +1,4 @@
-//! The daemon under test, one a node.
+//! The daemon under test, one per node.
 
 use std::fs::{self, File};
 use std::io::{Read, Seek, SeekFrom};
@@ -11,18 +11,18 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::netns::NetNs;
 
-/// How to start the daemon of a node. The lab adds `--manifests` and `--hostname-override`.
+/// Command line and environment of a node's daemon. The lab adds `--manifests` and `--hostname-override`.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct DaemonSpec {
     /// The program.
     pub binary: PathBuf,
-    /// More arguments, e.g. `--mode=iptables`.
+    /// Additional arguments, e.g. `--mode=iptables`.
     pub args: Vec<String>,
-    /// More environment variables.
+    /// Additional environment variables.
     pub env: Vec<(String, String)>,
 }
 
-/// A daemon that runs.
+/// A running daemon.
 #[derive(Debug)]
 pub(crate) struct Daemon {
     node: String,
@@ -32,7 +32,7 @@ pub(crate) struct Daemon {
 }
 
 impl Daemon {
-    /// Starts it inside the node; its log goes to a file of the lab's folder. `now` is in seconds since 1970.
+    /// Starts the daemon in the node's namespace. Its log is a file in the lab's folder. `now` is in seconds since 1970.
     pub(crate) fn start(
         spec: &DaemonSpec,
         node: &str,
@@ -47,7 +47,7 @@ impl Daemon {
         let mut command = netns.command(&spec.binary);
         command.arg("--manifests").arg(folder.join("manifests")).args(["--hostname-override", node]);
         command.args(&spec.args).envs(spec.env.iter().map(|(name, value)| (name, value)));
-        // Nodes are machines: the lock of their iptables is not shared.
+        // Each node has its own xtables lock, as separate machines do.
         command.env("XTABLES_LOCKFILE", folder.join(format!("{node}.xtables.lock")));
         let child = command.stdin(Stdio::null()).stdout(output).stderr(errors).spawn().map_err(|error| {
             Error::Command { command: spec.binary.display().to_string(), message: error.to_string() }
@@ -55,63 +55,63 @@ impl Daemon {
         Ok(Self { node: node.to_owned(), child, log, started: now })
     }
 
-    /// Since when it must have synced to have followed a change; and whether it must also have queued that sync since,
-    /// which one that was started after the change need not have.
-    pub(crate) fn must_follow(&self, changed: f64) -> (f64, bool) {
+    /// Returns the time after which the daemon must have synced to have applied a change, and whether it must also have
+    /// queued that sync after this time. A daemon that was started after the change need not queue another sync.
+    pub(crate) fn required_sync(&self, changed: f64) -> (f64, bool) {
         (self.started.max(changed), self.started < changed)
     }
 
-    /// The process; `ip netns exec` becomes the program, so it is the daemon's own.
+    /// The daemon's process id. `ip netns exec` replaces itself with the program, so the child is the daemon.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// The log's file.
+    /// The log file.
     pub(crate) fn log(&self) -> &Path {
         &self.log
     }
 
-    /// An error when the daemon is no longer there.
+    /// Returns an error if the daemon has exited.
     pub(crate) fn check(&mut self) -> Result<()> {
         match self.child.try_wait() {
             Ok(None) => Ok(()),
-            Ok(Some(status)) => Err(self.error(format!("ended with {status}"))),
+            Ok(Some(status)) => Err(self.error(format!("exited with {status}"))),
             Err(error) => Err(self.error(format!("cannot be waited for: {error}"))),
         }
     }
 
-    /// Asks it to end by SIGTERM, and waits; after the time it is killed, which is an error.
-    pub(crate) fn stop(&mut self, patience: Duration) -> Result<()> {
+    /// Sends SIGTERM and waits for the exit. After the timeout, kills the daemon and returns an error.
+    pub(crate) fn stop(&mut self, timeout: Duration) -> Result<()> {
         let pid = libc::pid_t::try_from(self.pid()).expect("a process id fits");
-        // SAFETY: the process is a child that was not waited for yet, so the id is still its own.
+        // SAFETY: the process is a child that was not waited for yet, so its id was not reused.
         unsafe { libc::kill(pid, libc::SIGTERM) };
-        let until = Instant::now() + patience;
+        let until = Instant::now() + timeout;
         while Instant::now() < until {
             if let Ok(Some(_)) = self.child.try_wait() {
                 return Ok(());
             }
             std::thread::sleep(Duration::from_millis(5));
         }
-        // It may end by itself just now.
+        // Fails if the process exits at this moment.
         let _ = self.child.kill();
         self.reap();
-        Err(self.error(format!("did not end within {patience:?} of SIGTERM")))
+        Err(self.error(format!("did not exit within {timeout:?} of SIGTERM")))
     }
 
-    /// Collects a process that is dead or dying.
+    /// Waits for a process that has exited or is exiting.
     pub(crate) fn reap(&mut self) {
-        // Only fails for a process that was collected already.
+        // Fails only if the process was waited for before.
         let _ = self.child.wait();
     }
 
-    /// An error about this daemon, with the end of its log.
+    /// Returns an error about this daemon, with the last lines of its log.
     pub(crate) fn error(&self, message: impl Into<String>) -> Error {
         let tail = tail(&self.log).unwrap_or_else(|error| format!("(cannot be read: {error})"));
         Error::Daemon { node: self.node.clone(), message: message.into(), log: self.log.clone(), tail }
     }
 }
 
-/// The last 4 KiB of a file, from the start of a line.
+/// Returns the last 4 KiB of a file, from the start of a line.
 fn tail(path: &Path) -> std::io::Result<String> {
     let mut file = File::open(path)?;
     let length = fs::metadata(path)?.len();

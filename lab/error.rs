@@ -1,4 +1,4 @@
-//! What can go wrong in a lab, each with the thing it is about and the way out.
+//! The lab's error type.
 
 use std::io;
 use std::path::PathBuf;
@@ -7,81 +7,81 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file or folder could not be read or written.
-    #[error("{doing} {path}: {source}")]
+    #[error("{action} {path}: {source}")]
     File {
-        /// What was tried, e.g. `cannot read`.
-        doing: &'static str,
+        /// The failed action, e.g. `cannot read`.
+        action: &'static str,
         /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
-    /// A manifest is not YAML or JSON, or not the Kubernetes object that its `kind` says.
+    /// A manifest is not YAML or JSON, or not a valid object of its `kind`.
     #[error("{origin}: {message}")]
     Manifest {
-        /// The file, or a name for text that came from elsewhere.
+        /// The file, or a name for text from another source.
         origin: String,
-        /// What is wrong, with the line or the field.
+        /// The problem, with the line or the field.
         message: String,
     },
-    /// The objects are well-formed, yet no cluster can be made from them.
+    /// The objects are well-formed but contradict each other or exceed the lab's ranges.
     #[error("{object}: {message}")]
     Plan {
         /// `Service default/web`, `Node node-1` and the like.
         object: String,
-        /// What is wrong, and what would be right.
+        /// The problem, and what was expected.
         message: String,
     },
-    /// A tool of the system failed.
+    /// An external program failed.
     #[error("`{command}` failed: {message}")]
     Command {
         /// The command line.
         command: String,
-        /// What it printed, or why it could not start.
+        /// Its error output, or why it could not start.
         message: String,
     },
     /// A system call failed.
-    #[error("{doing}: {source}")]
+    #[error("{action}: {source}")]
     System {
-        /// What was tried, with the thing it was tried on.
-        doing: String,
-        /// What the kernel said.
+        /// The failed action and its object, e.g. `cannot enter network namespace x`.
+        action: String,
+        /// The kernel's error.
         source: io::Error,
     },
     /// No such pod, node, or lab.
-    #[error("no {what} named {name}; there {are}")]
-    Unknown {
+    #[error("no {kind} named {name}; {existing}")]
+    NotFound {
         /// `pod`, `node`, `lab`.
-        what: &'static str,
-        /// The name that was asked for.
+        kind: &'static str,
+        /// The requested name.
         name: String,
-        /// What there is instead, e.g. `are default/web-1, default/web-2`.
-        are: String,
+        /// The existing names, e.g. `expected one of default/web-1, default/web-2`.
+        existing: String,
     },
-    /// `lab up` made no lab that is still there.
-    #[error("no lab is up; `portcullis lab up FOLDER` makes one")]
+    /// No lab started by `lab up` exists.
+    #[error("no lab is up; `portcullis lab up FOLDER` starts one")]
     NoLab,
     /// No lab was named, and there are several.
     #[error("several labs are up: {0}; choose one with --name")]
     SeveralLabs(String),
-    /// A lab of that name is there already.
-    #[error("a lab named {0} is there already; `portcullis lab down --name {0}` removes it")]
+    /// A lab of that name exists.
+    #[error("a lab named {0} already exists; `portcullis lab down --name {0}` removes it")]
     NameTaken(String),
-    /// A daemon died, or did not sync in time.
-    #[error("the daemon on {node} {message}\n--- the end of {log} ---\n{tail}", log = log.display())]
+    /// A daemon exited, or did not sync in time.
+    #[error("the daemon on {node} {message}\n--- last lines of {log} ---\n{tail}", log = log.display())]
     Daemon {
         /// The node it serves.
         node: String,
-        /// What it did or failed to do.
+        /// The failure, as a predicate: `exited with exit status: 1`.
         message: String,
         /// Its log.
         log: PathBuf,
         /// The last lines of the log.
         tail: String,
     },
-    /// The process that holds a kept lab said something unexpected.
-    #[error("the lab's keeper: {0}")]
-    Keeper(String),
+    /// Communication with the background process of a lab failed.
+    #[error("background process of the lab: {0}")]
+    Background(String),
 }
 
 /// The result of the lab's functions.
@@ -92,23 +92,26 @@ impl Error {
         Self::Plan { object: object.into(), message: message.into() }
     }
 
-    pub(crate) fn system(doing: impl Into<String>, source: io::Error) -> Self {
-        Self::System { doing: doing.into(), source }
+    pub(crate) fn system(action: impl Into<String>, source: io::Error) -> Self {
+        Self::System { action: action.into(), source }
     }
 
-    pub(crate) fn file(doing: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn file(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
-        move |source| Self::File { doing, path, source }
+        move |source| Self::File { action, path, source }
     }
 
-    /// An [`Error::Unknown`] that lists what there is.
-    pub(crate) fn unknown<'a>(
-        what: &'static str,
+    /// Returns an [`Error::NotFound`] that lists the existing names.
+    pub(crate) fn not_found<'a>(
+        kind: &'static str,
         name: &str,
-        known: impl IntoIterator<Item = &'a String>,
+        existing: impl IntoIterator<Item = &'a String>,
     ) -> Self {
-        let known: Vec<&str> = known.into_iter().map(String::as_str).collect();
-        let are = if known.is_empty() { "are none".to_owned() } else { format!("are {}", known.join(", ")) };
-        Self::Unknown { what, name: name.to_owned(), are }
+        let existing: Vec<&str> = existing.into_iter().map(String::as_str).collect();
+        let existing = match existing.as_slice() {
+            [] => "none exist".to_owned(),
+            names => format!("expected one of {}", names.join(", ")),
+        };
+        Self::NotFound { kind, name: name.to_owned(), existing }
     }
 }

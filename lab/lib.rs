@@ -1,18 +1,18 @@
 //! A throwaway cluster in network namespaces, for demonstrations and for tests with real packets.
 //!
 //! ```text
-//! manifests ─ Cluster ─ plan (pure) ─ Plan ─ Lab::up ─ namespaces, wires, echo servers, a daemon per node
-//!                                       ▲                └ lab.from(Vantage).tcp(address) → Outcome
-//!                lab.apply, lab.delete ─┘
+//! manifests ─ ClusterObjects ─ plan (pure) ─ ClusterPlan ─ Lab::up ─ namespaces, links, echo servers, a daemon per node
+//!                                                ▲            └ lab.prober(Vantage).tcp(address) → ProbeOutcome
+//!                         lab.apply, lab.delete ─┘
 //! ```
 //! ```no_run
-//! use portcullis_lab::{Cluster, Family, FrontKind, Lab, LabOptions, Vantage};
+//! use portcullis_lab::{ClusterObjects, Family, FrontendKind, Lab, LabOptions, Vantage};
 //!
 //! # fn main() -> portcullis_lab::Result<()> {
-//! let lab = Lab::up(Cluster::read("fixtures/demo")?, LabOptions::default())?;
-//! let web = lab.plan().front("web", &FrontKind::ClusterIp, Family::V4, 80).expect("web has a cluster IP");
-//! let tally = lab.from(Vantage::client_on("node-1"))?.tcp_many(web, 200);
-//! println!("{:?}, sources {:?}", tally.by, tally.sources);
+//! let lab = Lab::up(ClusterObjects::read("fixtures/demo")?, LabOptions::default())?;
+//! let web = lab.plan().frontend_address("web", &FrontendKind::ClusterIp, Family::V4, 80);
+//! let tally = lab.prober(Vantage::client_on("node-1"))?.tcp_many(web.expect("web has a cluster IP"), 200);
+//! println!("{:?}, source addresses {:?}", tally.by_responder, tally.sources);
 //! # Ok(())
 //! # }
 //! ```
@@ -20,49 +20,49 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test that cannot go on has failed"))]
 
 mod announce;
-mod cluster;
-mod conversation;
+pub mod background;
+mod cluster_objects;
+mod colors;
 mod daemon;
-mod echo;
+mod data_path;
+mod echo_client;
+mod echo_server;
 mod error;
 pub mod expectation;
-mod interrupt;
-pub mod keeper;
+mod lab_record;
+mod link_readiness;
 mod machine;
 pub mod manifests;
 mod matrix;
-mod mode;
 mod netns;
-mod paint;
+mod network;
 pub mod plan;
 mod probe;
+mod probe_batch;
+mod probe_report;
 pub mod qemu;
 mod reaper;
-mod report;
 mod run;
 mod running;
-mod settle;
+mod signals;
 mod socket;
-mod state;
 mod stream;
-mod synced;
+mod sync_times;
 mod traffic;
 pub mod uml;
-mod volley;
-mod wiring;
 
-pub use cluster::{Cluster, Object, ObjectRef};
-pub use conversation::Conversation;
+pub use cluster_objects::{ClusterObjects, LabObject, ObjectRef};
 pub use daemon::DaemonSpec;
+pub use data_path::DataPath;
+pub use echo_client::EchoClient;
 pub use error::{Error, Result};
-pub use expectation::excused;
-pub use matrix::{Cell, End, Matrix, MatrixOptions, Question, Table};
-pub use mode::Mode;
+pub use expectation::tolerating_ipvs_losses;
+pub use lab_record::{LabRecord, check_name};
+pub use matrix::{Matrix, MatrixCell, MatrixOptions, MatrixPeer, MatrixProbe, MatrixTable};
 pub use netns::NetNs;
-pub use plan::{EchoPort, Families, Family, Front, FrontKind, Plan, PlanOptions, Protocol};
-pub use probe::{Outcome, Prober, Tally, Vantage};
-pub use report::{Report, Row};
-pub use run::{RunOptions, probe, probe_judged, run, run_with};
+pub use plan::{ClusterPlan, EchoPort, Families, Family, Frontend, FrontendKind, PlanOptions, Protocol};
+pub use probe::{ProbeOutcome, ProbeTally, Prober, Vantage};
+pub use probe_report::{ProbeReport, ProbeRow};
+pub use run::{RunOptions, probe, probe_with_policies, run, run_with};
 pub use running::{Lab, LabOptions};
-pub use state::{LabState, check_name};
-pub use traffic::{Log, Sent, Traffic, TrafficOptions};
+pub use traffic::{TrafficGenerator, TrafficLog, TrafficOptions, TrafficProbe};

@@ -1,18 +1,18 @@
-//! Reading manifests: a file or a folder of YAML and JSON, several documents a file, `List` objects.
+//! Reading manifests: files and folders of YAML and JSON, several documents per file, `List` objects.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::cluster::{Cluster, Object};
+use crate::cluster_objects::{ClusterObjects, LabObject};
 use crate::error::{Error, Result};
 
-impl Cluster {
-    /// Reads a file, or every `.yaml`, `.yml` and `.json` file of a folder and its folders, in the order of names.
+impl ClusterObjects {
+    /// Reads a file, or every `.yaml`, `.yml` and `.json` file of a folder, recursively and ordered by name.
     ///
     /// # Errors
-    /// The first file that cannot be read, or the first document that is no Kubernetes object.
+    /// A file cannot be read, or a document is not a Kubernetes object.
     pub fn read(path: impl AsRef<Path>) -> Result<Self> {
         let mut cluster = Self::new();
         for file in manifest_files(path.as_ref())? {
@@ -22,22 +22,22 @@ impl Cluster {
         Ok(cluster)
     }
 
-    /// Reads YAML or JSON text.
+    /// Parses YAML or JSON text.
     ///
     /// # Errors
-    /// The first document that is no Kubernetes object.
+    /// A document is not a Kubernetes object.
     pub fn parse(text: &str) -> Result<Self> {
         Ok(parse(text, "manifest")?.into_iter().collect())
     }
 }
 
-/// Reads the objects of a text; `origin` is what errors call it.
+/// Parses the objects in a text; `origin` names the text in errors.
 ///
 /// # Errors
-/// The first document that is no Kubernetes object.
-pub fn parse(text: &str, origin: &str) -> Result<Vec<Object>> {
+/// A document is not a Kubernetes object.
+pub fn parse(text: &str, origin: &str) -> Result<Vec<LabObject>> {
     let wrong = |message: String| Error::Manifest { origin: origin.to_owned(), message };
-    // Kubernetes takes only `true` and `false` for booleans, so a label `on: "y"` may lose its quotes.
+    // Kubernetes accepts only `true` and `false` as booleans, so that a label `on: y` is a string.
     let options = serde_saphyr::options! { strict_booleans: true };
     let documents: Vec<Value> =
         serde_saphyr::from_multiple_with_options(text, options).map_err(|error| wrong(error.to_string()))?;
@@ -48,24 +48,24 @@ pub fn parse(text: &str, origin: &str) -> Result<Vec<Object>> {
     Ok(objects)
 }
 
-fn flatten(document: Value, objects: &mut Vec<Object>) -> Result<(), String> {
+fn flatten(document: Value, objects: &mut Vec<LabObject>) -> Result<(), String> {
     let is_list = document.get("kind").and_then(Value::as_str).is_some_and(|kind| kind.ends_with("List"));
     match document {
         Value::Null => Ok(()),
         Value::Object(mut fields) if is_list && fields.contains_key("items") => {
             let Some(Value::Array(items)) = fields.remove("items") else {
-                return Err("`items` of a List must be a sequence".to_owned());
+                return Err("`items` of a List: expected a sequence".to_owned());
             };
             items.into_iter().try_for_each(|item| flatten(item, objects))
         }
         document => {
-            objects.push(Object::from_value(document)?);
+            objects.push(LabObject::from_value(document)?);
             Ok(())
         }
     }
 }
 
-/// The files that [`Cluster::read`] reads, in the order in which it reads them.
+/// Returns the files that [`ClusterObjects::read`] reads, in order.
 ///
 /// # Errors
 /// The path cannot be read.
@@ -98,11 +98,11 @@ pub fn manifest_files(path: &Path) -> Result<Vec<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::ObjectRef;
+    use crate::cluster_objects::ObjectRef;
 
     #[test]
-    fn several_documents_lists_and_unknown_kinds() {
-        let cluster = Cluster::parse(
+    fn several_documents_lists_and_unknown_kinds_are_parsed() {
+        let cluster = ClusterObjects::parse(
             "# nothing but a comment\n---\napiVersion: v1\nkind: List\nitems:\n- apiVersion: v1\n  kind: Service\n  \
              metadata: {name: a, labels: {on: y}}\n- {apiVersion: v1, kind: Pod, metadata: {name: p, namespace: n}}\n---\n\
              apiVersion: networking.k8s.io/v1\nkind: NetworkPolicy\nmetadata: {name: deny}\n---\n",
@@ -110,16 +110,17 @@ mod tests {
         .unwrap();
         let names: Vec<String> = cluster.objects().map(|object| object.name().to_string()).collect();
         assert_eq!(names, ["NetworkPolicy deny", "Pod n/p", "Service default/a"]);
-        let Some(Object::Service(service)) = cluster.get(&ObjectRef::new("Service", "default", "a")) else {
+        let Some(LabObject::Service(service)) = cluster.get(&ObjectRef::new("Service", "default", "a"))
+        else {
             panic!("the Service is not typed");
         };
         assert_eq!(service.metadata.labels.as_ref().unwrap()["on"], "y");
     }
 
     #[test]
-    fn json_is_read_too() {
+    fn json_is_parsed() {
         let text = r#"{"apiVersion":"v1","kind":"ServiceList","items":[{"apiVersion":"v1","kind":"Service","metadata":{"name":"a"}}]}"#;
-        assert_eq!(Cluster::parse(text).unwrap().objects().count(), 1);
+        assert_eq!(ClusterObjects::parse(text).unwrap().objects().count(), 1);
     }
 
     #[test]
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn a_folder_is_read_with_its_folders() {
+    fn a_folder_is_read_recursively() {
         let folder = tempfile::tempdir().unwrap();
         let service = |name: &str| format!("apiVersion: v1\nkind: Service\nmetadata: {{name: {name}}}\n");
         fs::create_dir(folder.path().join("sub")).unwrap();
@@ -151,7 +152,7 @@ mod tests {
             fs::write(folder.path().join(file), service(name)).unwrap();
         }
         let names: Vec<String> =
-            Cluster::read(folder.path()).unwrap().objects().map(|object| object.name().name).collect();
+            ClusterObjects::read(folder.path()).unwrap().objects().map(|object| object.name().name).collect();
         assert_eq!(names, ["a", "b"]);
     }
 }

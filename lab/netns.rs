@@ -1,4 +1,4 @@
-//! Network namespaces: entering one, and running the tools of iproute2 on it.
+//! Named network namespaces: entering them, and running commands in them.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -9,36 +9,36 @@ use std::process::{Command, Stdio};
 use std::thread;
 
 use crate::error::{Error, Result};
-use crate::interrupt;
+use crate::signals;
 use crate::socket::check;
 
-/// A named network namespace, as `ip netns` knows it.
+/// A named network namespace of `ip netns`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NetNs {
     name: String,
 }
 
 impl NetNs {
-    /// Names a namespace; it need not exist yet.
-    pub fn named(name: impl Into<String>) -> Self {
+    /// Returns a handle of a namespace by name; it need not exist yet.
+    pub fn new(name: impl Into<String>) -> Self {
         Self { name: name.into() }
     }
 
-    /// The name, for `ip netns exec`.
+    /// Returns the name, for `ip netns exec`.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// Where `ip netns` keeps it.
+    /// Returns the file to which `ip netns` binds the namespace.
     pub(crate) fn path(&self) -> PathBuf {
         PathBuf::from("/run/netns").join(&self.name)
     }
 
-    /// Runs a piece of code inside the namespace, on a thread of its own. Sockets that it opens stay in the namespace
-    /// wherever they are used later; processes that it starts are born there.
+    /// Runs a closure inside the namespace, on a new thread. Sockets that it opens stay in the namespace wherever they are
+    /// used later; processes that it starts run there.
     ///
     /// # Errors
-    /// When the namespace cannot be entered.
+    /// The namespace cannot be entered.
     pub fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T> {
         thread::scope(|scope| {
             let inside = scope.spawn(|| self.enter().map(|()| work()));
@@ -46,39 +46,39 @@ impl NetNs {
         })
     }
 
-    /// Moves the calling thread into the namespace for good.
+    /// Moves the calling thread into the namespace permanently.
     pub(crate) fn enter(&self) -> Result<()> {
         let failed = |source| Error::system(format!("cannot enter network namespace {}", self.name), source);
         let file = File::open(self.path()).map_err(failed)?;
         // SAFETY: setns takes a descriptor that is open for the whole call, and changes only the calling thread.
-        let answer = unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) };
-        if answer == 0 { Ok(()) } else { Err(failed(io::Error::last_os_error())) }
+        let result = unsafe { libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET) };
+        if result == 0 { Ok(()) } else { Err(failed(io::Error::last_os_error())) }
     }
 
-    /// A command that will run inside the namespace, with a `/sys` that shows its devices.
+    /// Returns a command that runs inside the namespace, with a `/sys` that shows its devices.
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         let mut command = Command::new("ip");
         command.args(["netns", "exec", &self.name]).arg(program);
-        interrupt::unblock(&mut command);
+        signals::unblock(&mut command);
         command
     }
 
-    /// Has a command run inside the namespace, with a `/sys` that shows its devices. Unlike [`NetNs::command`] it starts
-    /// the program itself, so that a program that cannot be started is an error of the start.
+    /// Makes a command run inside the namespace, with a `/sys` that shows its devices. Unlike [`NetNs::command`] the
+    /// program is executed directly, so that a program that cannot be executed is an error of `spawn`.
     ///
     /// # Errors
-    /// When there is no such namespace.
+    /// No such namespace.
     pub(crate) fn enter_with(&self, command: &mut Command) -> Result<()> {
         let failed = |source| Error::system(format!("cannot enter network namespace {}", self.name), source);
         let file = File::open(self.path()).map_err(failed)?;
-        interrupt::unblock(command);
+        signals::unblock(command);
         let enter = move || {
             let none = std::ptr::null::<libc::c_void>();
             // SAFETY: the descriptor is open until exec, and all pointers are to constants.
             unsafe {
                 check(libc::setns(file.as_raw_fd(), libc::CLONE_NEWNET))?;
                 check(libc::unshare(libc::CLONE_NEWNS))?;
-                // The machine's own /sys stays as it is.
+                // The host's /sys must not change.
                 check(libc::mount(
                     c"".as_ptr(),
                     c"/".as_ptr(),
@@ -86,7 +86,7 @@ impl NetNs {
                     libc::MS_SLAVE | libc::MS_REC,
                     none,
                 ))?;
-                // Without a /sys there is nothing to hide.
+                // Fails if no /sys is mounted.
                 libc::umount2(c"/sys".as_ptr(), libc::MNT_DETACH);
                 libc::mount(c"sysfs".as_ptr(), c"/sys".as_ptr(), c"sysfs".as_ptr(), 0, none);
             }
@@ -97,16 +97,16 @@ impl NetNs {
         Ok(())
     }
 
-    /// Runs lines of `ip` in the namespace.
+    /// Runs `ip` commands in the namespace.
     ///
     /// # Errors
-    /// With the lines that failed.
+    /// A command failed; the message includes it.
     pub(crate) fn ip(&self, lines: &[String]) -> Result<()> {
         ip_batch(&["-n", &self.name], lines)
     }
 }
 
-/// Runs lines of `ip` by one process; `arguments` come before `-batch`.
+/// Runs `ip` commands by one `ip -batch` process; `arguments` precede `-batch`.
 pub(crate) fn ip_batch(arguments: &[&str], lines: &[String]) -> Result<()> {
     if lines.is_empty() {
         return Ok(());
@@ -124,15 +124,15 @@ pub(crate) fn ip_batch(arguments: &[&str], lines: &[String]) -> Result<()> {
         .spawn()
         .map_err(|error| failed(format!("{error}; the lab needs iproute2")))?;
     let mut stdin = child.stdin.take().expect("standard input is piped");
-    // A tool that ends early says why on its standard error, which is read below.
+    // If the tool exits early, its standard error says why; it is read below.
     let written = stdin.write_all((lines.join("\n") + "\n").as_bytes());
     drop(stdin);
     let output = child.wait_with_output().map_err(|error| failed(error.to_string()))?;
     if output.status.success() && written.is_ok() {
         return Ok(());
     }
-    let said = String::from_utf8_lossy(&output.stderr);
-    let number = said.rsplit("failed -:").next().and_then(|rest| rest.trim().parse::<usize>().ok());
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let number = errors.rsplit("failed -:").next().and_then(|rest| rest.trim().parse::<usize>().ok());
     let line = number.and_then(|number| lines.get(number.checked_sub(1)?));
-    Err(failed(format!("{}\n  at: {}", said.trim(), line.map_or("?", String::as_str))))
+    Err(failed(format!("{}\n  at: {}", errors.trim(), line.map_or("?", String::as_str))))
 }

@@ -1,4 +1,4 @@
-//! Probes: TCP connections and UDP datagrams from inside the lab, and what came of them.
+//! Probes from inside the lab: TCP and SCTP connections and UDP datagrams, and their outcomes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -9,34 +9,34 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use crate::conversation::Conversation;
+use crate::echo_client::EchoClient;
 use crate::error::{Error, Result};
 use crate::netns::NetNs;
 use crate::plan::{Protocol, client_on};
 
-/// Where a probe starts.
+/// Vantage point of a probe.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Vantage {
     /// A pod, written `namespace/name`, or just `name` for the namespace `default`.
     Pod(String),
     /// A node itself.
     Node(String),
-    /// The host outside of the cluster.
+    /// The outside host.
     Outside,
 }
 
 impl Vantage {
-    /// A pod.
+    /// Returns a pod.
     pub fn pod(name: impl Into<String>) -> Self {
         Self::Pod(name.into())
     }
 
-    /// A node.
+    /// Returns a node.
     pub fn node(name: impl Into<String>) -> Self {
         Self::Node(name.into())
     }
 
-    /// The lab's own client pod on a node.
+    /// Returns the lab's client pod on a node.
     pub fn client_on(node: &str) -> Self {
         Self::Pod(client_on(node))
     }
@@ -52,48 +52,48 @@ impl fmt::Display for Vantage {
     }
 }
 
-/// How long probes wait by default. A refusal of TCP over IPv6 takes a second: the first ICMP error comes while the
-/// kernel is still in `connect`, where it does not count, and the next when the SYN is sent again.
+/// Default timeout of probes. A rejected TCP connection over IPv6 takes a second: the first ICMP error arrives while the
+/// kernel is still in `connect` and is ignored; the next one follows the retransmitted SYN.
 pub(crate) const TIMEOUT: Duration = Duration::from_millis(1500);
 
-/// What came of one probe.
+/// Outcome of one probe.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Outcome {
-    /// An echo server answered.
+pub enum ProbeOutcome {
+    /// An echo server responded.
     Answered {
-        /// The pod, `namespace/name`.
-        by: String,
-        /// The address and port of the client as the pod saw them.
-        saw_source: SocketAddr,
+        /// Name of the echo server: `namespace/name` of a pod, a node, or `outside`.
+        responder: String,
+        /// Source address and port of the client as the responder saw them.
+        source: SocketAddr,
     },
-    /// A TCP reset, or an ICMP "port unreachable".
+    /// Connection refused: a TCP reset, or an ICMP "port unreachable".
     Refused,
-    /// Nothing came in time.
+    /// No response within the timeout.
     TimedOut,
     /// No route, or another ICMP error.
     Unreachable,
-    /// Something that no network does by itself, e.g. the wanted source address is not the client's.
+    /// The probe could not run, e.g. because the client does not have the source address.
     Failed(String),
 }
 
-impl Outcome {
-    /// Who answered, if anyone did.
-    pub fn by(&self) -> Option<&str> {
+impl ProbeOutcome {
+    /// Returns the name of the responder, if there was a response.
+    pub fn responder(&self) -> Option<&str> {
         match self {
-            Self::Answered { by, .. } => Some(by),
+            Self::Answered { responder, .. } => Some(responder),
             _ => None,
         }
     }
 
-    /// The client's address as the pod saw it, if one answered.
+    /// Returns the client's address as the responder saw it, if there was a response.
     pub fn source(&self) -> Option<IpAddr> {
         match self {
-            Self::Answered { saw_source, .. } => Some(saw_source.ip()),
+            Self::Answered { source, .. } => Some(source.ip()),
             _ => None,
         }
     }
 
-    pub(crate) fn of_error(error: &io::Error) -> Self {
+    pub(crate) fn from_error(error: &io::Error) -> Self {
         match error.kind() {
             ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => Self::Refused,
             ErrorKind::TimedOut | ErrorKind::WouldBlock => Self::TimedOut,
@@ -104,20 +104,20 @@ impl Outcome {
         }
     }
 
-    /// Reads an echo server's line.
-    pub(crate) fn of_reply(line: &str) -> Self {
+    /// Parses a reply of an echo server.
+    pub(crate) fn from_reply(line: &str) -> Self {
         let mut words = line.split_whitespace();
         match (words.next(), words.next().and_then(|source| source.parse().ok())) {
-            (Some(by), Some(saw_source)) => Self::Answered { by: by.to_owned(), saw_source },
-            _ => Self::Failed(format!("answered {line:?}, which is no echo server's line")),
+            (Some(responder), Some(source)) => Self::Answered { responder: responder.to_owned(), source },
+            _ => Self::Failed(format!("expected a reply of an echo server, found {line:?}")),
         }
     }
 }
 
-impl fmt::Display for Outcome {
+impl fmt::Display for ProbeOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Answered { by, saw_source } => write!(f, "{by} (saw {saw_source})"),
+            Self::Answered { responder, source } => write!(f, "{responder} (saw {source})"),
             Self::Refused => f.write_str("refused"),
             Self::TimedOut => f.write_str("timed out"),
             Self::Unreachable => f.write_str("unreachable"),
@@ -126,145 +126,145 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// The outcomes of many probes.
+/// Counts of the outcomes of many probes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Tally {
-    /// How often each pod answered.
-    pub by: BTreeMap<String, usize>,
-    /// The client addresses that the pods saw.
+pub struct ProbeTally {
+    /// Number of responses by responder.
+    pub by_responder: BTreeMap<String, usize>,
+    /// The client addresses that the responders saw.
     pub sources: BTreeSet<IpAddr>,
-    /// How often each other outcome came.
-    pub others: BTreeMap<Outcome, usize>,
+    /// Number of probes by outcome, without responses.
+    pub failures: BTreeMap<ProbeOutcome, usize>,
 }
 
-impl Tally {
+impl ProbeTally {
     /// Counts one outcome.
-    pub fn add(&mut self, outcome: Outcome) {
+    pub fn add(&mut self, outcome: ProbeOutcome) {
         match outcome {
-            Outcome::Answered { by, saw_source } => {
-                *self.by.entry(by).or_default() += 1;
-                self.sources.insert(saw_source.ip());
+            ProbeOutcome::Answered { responder, source } => {
+                *self.by_responder.entry(responder).or_default() += 1;
+                self.sources.insert(source.ip());
             }
-            other => *self.others.entry(other).or_default() += 1,
+            other => *self.failures.entry(other).or_default() += 1,
         }
     }
 
-    /// How many probes were answered.
+    /// Returns the number of responses.
     pub fn answered(&self) -> usize {
-        self.by.values().sum()
+        self.by_responder.values().sum()
     }
 
-    /// How many probes there were.
+    /// Returns the number of probes.
     pub fn total(&self) -> usize {
-        self.answered() + self.others.values().sum::<usize>()
+        self.answered() + self.failures.values().sum::<usize>()
     }
 
-    /// The part of all probes that a pod answered, 0 to 1.
+    /// Returns the fraction of all probes to which a pod responded, 0 to 1.
     pub fn share(&self, pod: &str) -> f64 {
-        let answers = self.by.get(pod).copied().unwrap_or(0);
+        let answers = self.by_responder.get(pod).copied().unwrap_or(0);
         if answers == 0 { 0.0 } else { answers as f64 / self.total() as f64 }
     }
 
-    /// The pods that answered.
-    pub fn answerers(&self) -> BTreeSet<&str> {
-        self.by.keys().map(String::as_str).collect()
+    /// Returns the names of the responders.
+    pub fn responders(&self) -> BTreeSet<&str> {
+        self.by_responder.keys().map(String::as_str).collect()
     }
 }
 
-impl FromIterator<Outcome> for Tally {
-    fn from_iter<T: IntoIterator<Item = Outcome>>(outcomes: T) -> Self {
+impl FromIterator<ProbeOutcome> for ProbeTally {
+    fn from_iter<T: IntoIterator<Item = ProbeOutcome>>(outcomes: T) -> Self {
         let mut tally = Self::default();
         outcomes.into_iter().for_each(|outcome| tally.add(outcome));
         tally
     }
 }
 
-/// A place to probe from, with options; made by [`Lab::from`](crate::Lab::from).
+/// Sends probes from one network namespace; created by [`Lab::prober`](crate::Lab::prober).
 #[derive(Debug, Clone)]
 pub struct Prober {
     netns: NetNs,
     timeout: Duration,
     source: Option<IpAddr>,
     source_port: u16,
-    ports_apart: bool,
+    unique_source_ports: bool,
 }
 
-/// Ports for probes that must not share any: below those that a kernel gives by itself, and those of NodePorts.
-const PORTS_APART: Range<u16> = 12_000..30_000;
+/// Source ports for probes that must not share any: below the kernel's ephemeral ports and the node ports.
+const UNIQUE_SOURCE_PORTS: Range<u16> = 12_000..30_000;
 
 impl Prober {
     pub(crate) fn new(netns: NetNs) -> Self {
-        Self { netns, timeout: TIMEOUT, source: None, source_port: 0, ports_apart: false }
+        Self { netns, timeout: TIMEOUT, source: None, source_port: 0, unique_source_ports: false }
     }
 
-    /// How long a probe waits for its connection, and again for its answer; 1.5 s by default.
+    /// Sets the timeout for the connection, and again for the response; 1.5 s by default.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Probes from this address; the host outside has all of 198.51.100.0/24 and 2001:db8:100::/64.
+    /// Sets the source address; the outside host has all of 198.51.100.0/24 and 2001:db8:100::/64.
     pub fn source(mut self, source: IpAddr) -> Self {
         self.source = Some(source);
         self
     }
 
-    /// Probes from this port; of use for one probe at a time.
+    /// Sets the source port, for one probe at a time.
     pub fn source_port(mut self, port: u16) -> Self {
         self.source_port = port;
         self
     }
 
-    /// Probes from ports that no other probe of this process had, for the next 18,000 of them. IPVS takes answers to two
-    /// connections for one's, if a client has both at a time from one port, through two Services, to one pod.
-    pub fn ports_apart(mut self) -> Self {
-        self.ports_apart = true;
+    /// Uses source ports that none of the last 18,000 probes of this process used. IPVS confuses the replies of two
+    /// connections that a client has at the same time from one port, through two Services, to one pod.
+    pub fn unique_source_ports(mut self) -> Self {
+        self.unique_source_ports = true;
         self
     }
 
-    /// One TCP connection.
-    pub fn tcp(&self, to: SocketAddr) -> Outcome {
+    /// Opens one TCP connection.
+    pub fn tcp(&self, to: SocketAddr) -> ProbeOutcome {
         self.probe(Protocol::Tcp, to)
     }
 
-    /// One UDP datagram, from a new socket.
-    pub fn udp(&self, to: SocketAddr) -> Outcome {
+    /// Sends one UDP datagram from a new socket.
+    pub fn udp(&self, to: SocketAddr) -> ProbeOutcome {
         self.probe(Protocol::Udp, to)
     }
 
-    /// One probe.
-    pub fn probe(&self, protocol: Protocol, to: SocketAddr) -> Outcome {
+    /// Sends one probe.
+    pub fn probe(&self, protocol: Protocol, to: SocketAddr) -> ProbeOutcome {
         match self.netns.run(|| self.probe_here(protocol, to)) {
             Ok(outcome) => outcome,
-            Err(error) => Outcome::Failed(error.to_string()),
+            Err(error) => ProbeOutcome::Failed(error.to_string()),
         }
     }
 
-    /// `count` TCP connections, a few at a time.
-    pub fn tcp_many(&self, to: SocketAddr, count: usize) -> Tally {
+    /// Opens `count` TCP connections, a few concurrently.
+    pub fn tcp_many(&self, to: SocketAddr, count: usize) -> ProbeTally {
         self.probe_many(Protocol::Tcp, to, count)
     }
 
-    /// `count` UDP datagrams, each from a new socket, a few at a time.
-    pub fn udp_many(&self, to: SocketAddr, count: usize) -> Tally {
+    /// Sends `count` UDP datagrams, each from a new socket, a few concurrently.
+    pub fn udp_many(&self, to: SocketAddr, count: usize) -> ProbeTally {
         self.probe_many(Protocol::Udp, to, count)
     }
 
-    /// `count` probes, a few at a time; many more at a time once the first was not answered at all.
-    pub fn probe_many(&self, protocol: Protocol, to: SocketAddr, count: usize) -> Tally {
+    /// Sends `count` probes, a few concurrently, or many if the first one timed out.
+    pub fn probe_many(&self, protocol: Protocol, to: SocketAddr, count: usize) -> ProbeTally {
         if count == 0 {
-            return Tally::default();
+            return ProbeTally::default();
         }
         let first = self.probe(protocol, to);
         let rest = count - 1;
-        let width = if first == Outcome::TimedOut { 64 } else { 4 }.min(rest);
+        let width = if first == ProbeOutcome::TimedOut { 64 } else { 4 }.min(rest);
         let outcomes = thread::scope(|scope| {
             let workers: Vec<_> = (0..width)
                 .map(|worker| {
                     let share = rest / width + usize::from(worker < rest % width);
                     scope.spawn(move || match self.netns.enter() {
                         Ok(()) => (0..share).map(|_| self.probe_here(protocol, to)).collect(),
-                        Err(error) => vec![Outcome::Failed(error.to_string()); share],
+                        Err(error) => vec![ProbeOutcome::Failed(error.to_string()); share],
                     })
                 })
                 .collect();
@@ -277,11 +277,11 @@ impl Prober {
         std::iter::once(first).chain(outcomes).collect()
     }
 
-    /// A TCP connection or a UDP flow that stays open for several exchanges.
+    /// Opens a connection or a UDP flow for several exchanges.
     ///
     /// # Errors
-    /// When the connection cannot be made; the message says how it failed.
-    pub fn open(&self, protocol: Protocol, to: SocketAddr) -> Result<Conversation> {
+    /// The connection cannot be established.
+    pub fn open(&self, protocol: Protocol, to: SocketAddr) -> Result<EchoClient> {
         let opened = self.netns.run(|| self.open_here(protocol, to))?;
         opened.map_err(|source| Error::system(format!("cannot open {protocol} to {to}"), source))
     }
@@ -290,26 +290,26 @@ impl Prober {
         &self.netns
     }
 
-    /// The address that was chosen to come from, or the family's for any.
+    /// Returns the source address, or the unspecified address.
     pub(crate) fn source_address(&self, to: SocketAddr) -> IpAddr {
         let any = if to.is_ipv4() { IpAddr::from([0; 4]) } else { IpAddr::from([0; 16]) };
         self.source.unwrap_or(any)
     }
 
-    fn probe_here(&self, protocol: Protocol, to: SocketAddr) -> Outcome {
+    fn probe_here(&self, protocol: Protocol, to: SocketAddr) -> ProbeOutcome {
         match self.open_here(protocol, to) {
-            Ok(mut conversation) => conversation.ask("probe"),
-            Err(error) => Outcome::of_error(&error),
+            Ok(mut conversation) => conversation.exchange("probe"),
+            Err(error) => ProbeOutcome::from_error(&error),
         }
     }
 
-    fn open_here(&self, protocol: Protocol, to: SocketAddr) -> io::Result<Conversation> {
-        if !self.ports_apart {
+    fn open_here(&self, protocol: Protocol, to: SocketAddr) -> io::Result<EchoClient> {
+        if !self.unique_source_ports {
             return self.open_from(self.source_port, protocol, to);
         }
         let mut opened = self.open_from(next_port(), protocol, to);
-        for _ in 1..PORTS_APART.len() {
-            // Someone else listens there.
+        for _ in 1..UNIQUE_SOURCE_PORTS.len() {
+            // Another socket listens on the port.
             let Err(error) = &opened else { break };
             if error.kind() != ErrorKind::AddrInUse {
                 break;
@@ -319,24 +319,26 @@ impl Prober {
         opened
     }
 
-    fn open_from(&self, port: u16, protocol: Protocol, to: SocketAddr) -> io::Result<Conversation> {
+    fn open_from(&self, port: u16, protocol: Protocol, to: SocketAddr) -> io::Result<EchoClient> {
         let from = match (self.source, port) {
             (None, 0) => None,
             (Some(source), port) => Some(SocketAddr::new(source, port)),
             (None, port) if to.is_ipv4() => Some(SocketAddr::new(IpAddr::from([0; 4]), port)),
             (None, port) => Some(SocketAddr::new(IpAddr::from([0; 16]), port)),
         };
-        Conversation::open(protocol, from, to, self.timeout)
+        EchoClient::open(protocol, from, to, self.timeout)
     }
 }
 
-/// The next of [`PORTS_APART`].
+/// Returns the next of [`UNIQUE_SOURCE_PORTS`].
 fn next_port() -> u16 {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
-    port_apart(NEXT.fetch_add(1, Ordering::Relaxed))
+    unique_source_port(NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// The port at a place of [`PORTS_APART`], from the first again after the last.
-pub(crate) fn port_apart(place: usize) -> u16 {
-    PORTS_APART.start + u16::try_from(place % PORTS_APART.len()).expect("there are fewer ports than fit")
+/// Returns the port at an index of [`UNIQUE_SOURCE_PORTS`], modulo its length.
+pub(crate) fn unique_source_port(index: usize) -> u16 {
+    let offset =
+        u16::try_from(index % UNIQUE_SOURCE_PORTS.len()).expect("the range has fewer ports than u16");
+    UNIQUE_SOURCE_PORTS.start + offset
 }

@@ -1,11 +1,11 @@
-# Takes a lab down: $1 is the prefix of its namespaces, $2 its folder, $3 the process that owns it.
-# Waits for the end of standard input first, which comes when the owner closes it or dies, however it dies.
+# Removes a lab: $1 is the prefix of its network namespaces, $2 its folder, $3 the process that owns it.
+# First waits for end of file on standard input, which the owner closes explicitly or by exiting.
 trap '' HUP INT TERM PIPE
 cat >/dev/null
 
 namespaces=$(cd /run/netns 2>/dev/null && ls -d "$1"* 2>/dev/null)
 if [ -n "$namespaces" ]; then
-    # Everything that runs in one of them: daemons, and what `lab exec` started.
+    # Kill all processes in the namespaces: daemons, and commands started by `lab exec`.
     inodes=$(cd /run/netns && stat -L -c %i $namespaces 2>/dev/null)
     for pass in 1 2 3; do
         pids=$(stat -L -c '%i %n' /proc/[0-9]*/ns/net 2>/dev/null |
@@ -19,6 +19,6 @@ if [ -n "$namespaces" ]; then
     for namespace in $namespaces; do echo "netns del $namespace"; done | ip -force -batch -
 fi
 rm -rf "$2"
-# The folder of all labs goes with the last of them.
+# Remove the folder of all labs if this was the last lab.
 rmdir "${2%/*}" 2>/dev/null
 exit 0

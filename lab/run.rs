@@ -1,4 +1,4 @@
-//! `lab run`: build, probe every Service from everywhere, take down.
+//! `lab run`: builds a lab, probes every Service from every vantage point, and removes the lab.
 
 use std::net::IpAddr;
 use std::path::Path;
@@ -6,86 +6,90 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use crate::cluster::Cluster;
+use crate::cluster_objects::ClusterObjects;
+use crate::data_path::DataPath;
 use crate::error::Result;
-use crate::expectation::{Judge, excused, expected, where_judged};
-use crate::interrupt;
-use crate::mode::Mode;
+use crate::expectation::{PolicyCheck, expectation, restricted_by_policies, tolerating_ipvs_losses};
 use crate::plan::service_defaults::{has_type, is_headless};
-use crate::plan::{Front, FrontKind, Plan, Protocol};
-use crate::probe::{TIMEOUT, Tally, Vantage};
-use crate::report::{Report, Row};
+use crate::plan::{ClusterPlan, Frontend, FrontendKind, Protocol};
+use crate::probe::{ProbeTally, TIMEOUT, Vantage};
+use crate::probe_report::{ProbeReport, ProbeRow};
 use crate::running::{Lab, LabOptions};
+use crate::signals;
 
-/// How a run is done.
+/// Options for a run.
 #[derive(Debug, Clone)]
 pub struct RunOptions {
-    /// How the lab is built.
+    /// Options for building the lab.
     pub lab: LabOptions,
-    /// How the daemons serve; they must be told by [`LabOptions::daemon`].
-    pub mode: Mode,
-    /// How many probes each row of the table gets.
+    /// The data path of the daemons' proxy mode; the mode itself is an argument in [`LabOptions::daemon`].
+    pub data_path: DataPath,
+    /// Number of probes per row of the table.
     pub probes: usize,
-    /// How long a probe waits.
+    /// Timeout of a probe.
     pub timeout: Duration,
-    /// How long the daemons may take to serve the manifests.
+    /// Timeout of the daemons' first sync.
     pub sync_timeout: Duration,
 }
 
 impl Default for RunOptions {
     fn default() -> Self {
         let sync_timeout = Duration::from_secs(30);
-        let (lab, mode) = (LabOptions::default(), Mode::default());
-        Self { lab, mode, probes: 24, timeout: TIMEOUT, sync_timeout }
+        let (lab, data_path) = (LabOptions::default(), DataPath::default());
+        Self { lab, data_path, probes: 24, timeout: TIMEOUT, sync_timeout }
     }
 }
 
-/// Builds a lab from a folder of manifests, probes it, and takes it down. SIGINT, SIGTERM and SIGHUP take it down too,
-/// and then end the process with 128 and the signal's number. To be called from a thread that no other was started
-/// before, or else a signal may reach one that does not wait for it.
+/// Builds a lab from a folder of manifests, probes it, and removes it. SIGINT, SIGTERM and SIGHUP remove it too, and then
+/// exit the process with 128 plus the signal's number. Must be called before any other thread is started, because a
+/// signal may otherwise be delivered to a thread that does not block it.
 ///
 /// # Errors
-/// When the manifests make no cluster, the system refuses a namespace, or a daemon does not sync.
-pub fn run(folder: impl AsRef<Path>, options: &RunOptions) -> Result<Report> {
-    run_with(Cluster::read(folder)?, options, |lab| probe(lab, options))
+/// No cluster can be made from the manifests, a system call or tool failed, or a daemon does not sync.
+pub fn run(folder: impl AsRef<Path>, options: &RunOptions) -> Result<ProbeReport> {
+    run_with(ClusterObjects::read(folder)?, options, |lab| probe(lab, options))
 }
 
-/// Builds a lab, has this done in it once the daemons serve it, and takes it down; signals as for [`run`].
+/// Builds a lab, runs `work` once the daemons have synced, and removes the lab; signals as for [`run`].
 ///
 /// # Errors
-/// As [`run`], and what `work` returns.
+/// As [`run`], and the errors of `work`.
 pub fn run_with<T>(
-    cluster: Cluster,
+    cluster: ClusterObjects,
     options: &RunOptions,
     work: impl FnOnce(&mut Lab) -> Result<T>,
 ) -> Result<T> {
-    let signals = interrupt::block()?;
+    let signals = signals::block()?;
     let mut lab = Lab::up(cluster, options.lab.clone())?;
     let reaper = lab.reaper();
     signals.watch(move || {
-        // What it complains of is in the log; the process ends anyhow.
+        // The process exits anyway.
         let _ = reaper.finish();
     })?;
     lab.wait_synced(options.sync_timeout)?;
-    let done = work(&mut lab)?;
+    let result = work(&mut lab)?;
     lab.check_daemons()?;
     lab.down()?;
-    Ok(done)
+    Ok(result)
 }
 
 /// Probes every Service of a lab from a pod on each node, from each node and from outside.
 ///
 /// # Errors
-/// When the lab was built without client pods.
-pub fn probe(lab: &Lab, options: &RunOptions) -> Result<Report> {
-    probe_judged(lab, options, None)
+/// The lab was built without client pods.
+pub fn probe(lab: &Lab, options: &RunOptions) -> Result<ProbeReport> {
+    probe_with_policies(lab, options, None)
 }
 
-/// The same where policies are enforced, which `judge` knows.
+/// Probes every Service as [`probe`] does, where network policies are enforced.
 ///
 /// # Errors
 /// As [`probe`].
-pub fn probe_judged(lab: &Lab, options: &RunOptions, judge: Option<&Judge<'_>>) -> Result<Report> {
+pub fn probe_with_policies(
+    lab: &Lab,
+    options: &RunOptions,
+    policies: Option<&PolicyCheck<'_>>,
+) -> Result<ProbeReport> {
     let plan = lab.plan();
     let mut vantages = Vec::new();
     for node in &plan.nodes {
@@ -93,60 +97,73 @@ pub fn probe_judged(lab: &Lab, options: &RunOptions, judge: Option<&Judge<'_>>) 
     }
     vantages.extend(plan.nodes.iter().map(|node| Vantage::node(&node.name)));
     vantages.push(Vantage::Outside);
-    let mut report = Report::default();
+    let mut report = ProbeReport::default();
     let mut planned = Vec::new();
     for service in &plan.services {
         let meta = &service.metadata;
         let name = [meta.namespace.as_deref(), meta.name.as_deref()].map(Option::unwrap_or_default).join("/");
-        let fronts = plan.fronts(service);
-        if fronts.is_empty() {
+        let frontends = plan.frontends(service);
+        if frontends.is_empty() {
             let spec = service.spec.clone().unwrap_or_default();
             let why = match () {
-                () if has_type(&spec, "ExternalName") => "an ExternalName is only a name: nothing to probe",
-                () if is_headless(&spec) => "headless: clients meet its pods directly, nothing to probe",
-                () => "has no ports: nothing to probe",
+                () if has_type(&spec, "ExternalName") => "ExternalName: nothing to probe",
+                () if is_headless(&spec) => {
+                    "headless: clients connect to its pods directly, nothing to probe"
+                }
+                () => "no ports: nothing to probe",
             };
-            report.unprobed.push((name.clone(), why));
+            report.skipped.push((name.clone(), why));
         }
-        for front in fronts {
-            // Cluster IPs are not routed outside of a cluster.
-            let from =
-                vantages.iter().filter(|v| front.kind != FrontKind::ClusterIp || **v != Vantage::Outside);
-            planned.extend(from.map(|vantage| (service, name.clone(), front.clone(), vantage.clone())));
+        for frontend in frontends {
+            // Cluster IPs are not routed outside of the cluster.
+            let from = vantages
+                .iter()
+                .filter(|v| frontend.kind != FrontendKind::ClusterIp || **v != Vantage::Outside);
+            planned.extend(from.map(|vantage| (service, name.clone(), frontend.clone(), vantage.clone())));
         }
     }
-    let tallies = probe_all(lab, options, planned.iter().map(|(_, _, front, vantage)| (front, vantage)))?;
-    for ((service, name, front, vantage), tally) in planned.into_iter().zip(tallies) {
-        let (node, client) = whereabouts(plan, &vantage);
-        let mut expected = expected(plan, options.mode, service, &front, &vantage, node.as_deref());
-        if let Some(judge) = judge {
-            let sources = seen_by_pods(plan, &front, &vantage, &client);
-            expected = where_judged(expected, plan, service, &front, &sources, judge);
+    let tallies =
+        probe_all(lab, options, planned.iter().map(|(_, _, frontend, vantage)| (frontend, vantage)))?;
+    for ((service, name, frontend, vantage), tally) in planned.into_iter().zip(tallies) {
+        let (node, client) = location(plan, &vantage);
+        let mut expected =
+            expectation(plan, options.data_path, service, &frontend, &vantage, node.as_deref());
+        if let Some(policies) = policies {
+            let sources = possible_sources(plan, &frontend, &vantage, &client);
+            expected = restricted_by_policies(expected, plan, service, &frontend, &sources, policies);
         }
-        let judged = tally.as_ref().map(|tally| excused(options.mode, plan, tally));
-        let complaint = judged.and_then(|judged| expected.complaint(&judged, &client));
-        let seen_as = tally.iter().flat_map(|tally| &tally.sources).filter(|source| !client.contains(source));
-        let seen_as = seen_as.map(|source| owner_of(plan, *source)).collect();
-        report.rows.push(Row { service: name, front, vantage, client, tally, complaint, seen_as });
+        let checked = tally.as_ref().map(|tally| tolerating_ipvs_losses(options.data_path, plan, tally));
+        let violation = checked.and_then(|checked| expected.violation(&checked, &client));
+        let sources = tally.iter().flat_map(|tally| &tally.sources).filter(|source| !client.contains(source));
+        let translated_to = sources.map(|source| owner_of_address(plan, *source)).collect();
+        report.rows.push(ProbeRow {
+            service: name,
+            frontend,
+            vantage,
+            client,
+            tally,
+            violation,
+            translated_to,
+        });
     }
     Ok(report)
 }
 
-/// Probes in parallel, a thread a vantage, since most of the time goes in waiting for what is dropped.
+/// Probes all rows in parallel, because most of the time is spent waiting for timeouts.
 fn probe_all<'a>(
     lab: &Lab,
     options: &RunOptions,
-    rows: impl Iterator<Item = (&'a Front, &'a Vantage)>,
-) -> Result<Vec<Option<Tally>>> {
+    rows: impl Iterator<Item = (&'a Frontend, &'a Vantage)>,
+) -> Result<Vec<Option<ProbeTally>>> {
     let rows: Vec<_> = rows.collect();
     let mut probers = Vec::new();
-    for (front, vantage) in &rows {
-        let mut prober = lab.from((*vantage).clone())?.timeout(options.timeout);
-        if options.mode == Mode::Ipvs {
-            prober = prober.ports_apart();
+    for (frontend, vantage) in &rows {
+        let mut prober = lab.prober((*vantage).clone())?.timeout(options.timeout);
+        if options.data_path == DataPath::Ipvs {
+            prober = prober.unique_source_ports();
         }
-        let spoken = Protocol::named(&front.protocol).filter(|protocol| protocol.is_spoken());
-        probers.push(spoken.map(|protocol| (prober, protocol, front.address)));
+        let supported = Protocol::parse(&frontend.protocol).filter(|protocol| protocol.is_supported());
+        probers.push(supported.map(|protocol| (prober, protocol, frontend.address)));
     }
     let probers = Arc::new(probers);
     let width = 8.min(rows.len()).max(1);
@@ -155,26 +172,26 @@ fn probe_all<'a>(
             .map(|worker| {
                 let probers = Arc::clone(&probers);
                 scope.spawn(move || {
-                    let mine = probers.iter().enumerate().skip(worker).step_by(width);
+                    let own = probers.iter().enumerate().skip(worker).step_by(width);
                     let probe = |(prober, protocol, to): &(crate::Prober, Protocol, std::net::SocketAddr)| {
                         prober.probe_many(*protocol, *to, options.probes)
                     };
-                    mine.map(|(index, row)| (index, row.as_ref().map(probe))).collect::<Vec<_>>()
+                    own.map(|(index, row)| (index, row.as_ref().map(probe))).collect::<Vec<_>>()
                 })
             })
             .collect();
         let mut tallies = vec![None; probers.len()];
         for worker in workers {
-            let done = worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            done.into_iter().for_each(|(index, tally)| tallies[index] = tally);
+            let probed = worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            probed.into_iter().for_each(|(index, tally)| tallies[index] = tally);
         }
         tallies
     });
     Ok(tallies)
 }
 
-/// The node of a vantage, and the addresses that are its own.
-fn whereabouts(plan: &Plan, vantage: &Vantage) -> (Option<String>, Vec<IpAddr>) {
+/// Returns the node of a vantage point, and its addresses.
+fn location(plan: &ClusterPlan, vantage: &Vantage) -> (Option<String>, Vec<IpAddr>) {
     match vantage {
         Vantage::Pod(name) => match plan.pod(name) {
             Some(pod) => (Some(pod.node.clone()), pod.addresses.clone()),
@@ -184,23 +201,33 @@ fn whereabouts(plan: &Plan, vantage: &Vantage) -> (Option<String>, Vec<IpAddr>) 
             let own = plan.node(name).map(|node| node.addresses.clone());
             (Some(name.clone()), own.unwrap_or_default())
         }
-        Vantage::Outside => (None, crate::wiring::outside_clients()),
+        Vantage::Outside => (None, crate::network::outside_clients()),
     }
 }
 
-/// The addresses that pods may see the client as: its own, and where it may be masqueraded, those of all nodes.
-fn seen_by_pods(plan: &Plan, front: &Front, vantage: &Vantage, client: &[IpAddr]) -> Vec<IpAddr> {
+/// Returns the source addresses that pods may see for a client: its own, and where it may be masqueraded, those of all
+/// nodes.
+fn possible_sources(
+    plan: &ClusterPlan,
+    frontend: &Frontend,
+    vantage: &Vantage,
+    client: &[IpAddr],
+) -> Vec<IpAddr> {
     let mut sources = client.to_vec();
-    if front.kind != FrontKind::ClusterIp || !matches!(vantage, Vantage::Pod(_)) {
-        sources.extend(plan.nodes.iter().flat_map(|node| [node.addresses.clone(), node.bridge()].concat()));
+    if frontend.kind != FrontendKind::ClusterIp || !matches!(vantage, Vantage::Pod(_)) {
+        sources.extend(
+            plan.nodes.iter().flat_map(|node| [node.addresses.clone(), node.bridge_addresses()].concat()),
+        );
     }
     sources
 }
 
-/// Whose address it is.
-fn owner_of(plan: &Plan, address: IpAddr) -> String {
-    let node =
-        plan.nodes.iter().find(|node| node.addresses.contains(&address) || node.bridge().contains(&address));
+/// Returns the name of the node or pod with an address, and the address.
+fn owner_of_address(plan: &ClusterPlan, address: IpAddr) -> String {
+    let node = plan
+        .nodes
+        .iter()
+        .find(|node| node.addresses.contains(&address) || node.bridge_addresses().contains(&address));
     let pod = plan.pods.iter().find(|pod| pod.addresses.contains(&address) && !pod.host_network);
     match (node, pod) {
         (Some(node), _) => format!("{} ({address})", node.name),

@@ -1,5 +1,5 @@
-//! Streams as the standard library does not open them: over SCTP, or from an address of choice. Once open, one over
-//! SCTP is used as if it were TCP's, in the style that RFC 6458 calls one-to-one.
+//! TCP and SCTP streams with options that the standard library lacks: SCTP, and a source address. SCTP sockets are of the
+//! one-to-one style (RFC 6458) and wrapped in the standard library's TCP types.
 
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -13,10 +13,10 @@ use crate::socket;
 /// `SCTP_NODELAY` of linux/sctp.h.
 const SCTP_NODELAY: libc::c_int = 3;
 
-/// The most connections that wait to be accepted, as in the standard library.
+/// Length of the accept queue, as in the standard library.
 const BACKLOG: libc::c_int = 128;
 
-/// Whether this kernel has SCTP sockets; it loads the module if it has that.
+/// Returns true if this kernel has SCTP sockets. Opening one loads the module.
 pub(crate) fn has_sctp() -> bool {
     static HAS: LazyLock<bool> = LazyLock::new(|| {
         let any = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
@@ -25,20 +25,20 @@ pub(crate) fn has_sctp() -> bool {
     *HAS
 }
 
-/// Listens.
+/// Opens a listening socket.
 pub(crate) fn listen(protocol: Protocol, at: SocketAddr) -> io::Result<TcpListener> {
     if protocol == Protocol::Tcp {
         return TcpListener::bind(at);
     }
     let listener = TcpListener::from(socket::open(protocol, at, 0)?);
-    socket::share_port(&listener)?;
+    socket::reuse_address(&listener)?;
     socket::bind(&listener, at)?;
     // SAFETY: no pointers are passed.
     socket::check(unsafe { libc::listen(listener.as_raw_fd(), BACKLOG) })?;
     Ok(listener)
 }
 
-/// Connects, if that takes no longer than `timeout`.
+/// Opens a connection within `timeout`.
 pub(crate) fn connect(
     protocol: Protocol,
     from: Option<SocketAddr>,
@@ -50,11 +50,11 @@ pub(crate) fn connect(
     }
     let stream = TcpStream::from(socket::open(protocol, to, 0)?);
     if let Some(from) = from {
-        // Even if a connection that is over still holds it.
-        socket::share_port(&stream)?;
+        // A closed connection may still hold the port.
+        socket::reuse_address(&stream)?;
         socket::bind(&stream, from)?;
     }
-    // The kernel bounds a blocking connect by the time-out for sending.
+    // The send timeout also limits a blocking connect.
     stream.set_write_timeout(Some(timeout))?;
     match socket::connect(&stream, to) {
         Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => Err(ErrorKind::TimedOut.into()),
@@ -63,8 +63,8 @@ pub(crate) fn connect(
     }
 }
 
-/// Lets it send what it is given at once, without waiting for more.
-pub(crate) fn at_once(protocol: Protocol, stream: &TcpStream) -> io::Result<()> {
+/// Disables Nagle's algorithm.
+pub(crate) fn set_nodelay(protocol: Protocol, stream: &TcpStream) -> io::Result<()> {
     let on: libc::c_int = 1;
     match protocol {
         Protocol::Sctp => socket::set_option(stream, libc::IPPROTO_SCTP, SCTP_NODELAY, &on),

@@ -1,10 +1,10 @@
-//! What a probe must show, where it follows from the Service alone.
+//! Expected outcomes of probes, derived from the Service alone.
 //!
-//! This is the API's word on Services, not a second proxy: where the answer hangs on a proxy's settings (what counts as
-//! cluster-local traffic, source ranges seen from inside), nothing is expected and the table only shows what was seen.
+//! They follow from the API reference. Where the outcome depends on the proxy's settings (detection of local traffic,
+//! source ranges for clients in the cluster), the outcome is not checked and the table only shows it.
 
-mod excused;
-mod judged;
+mod ipvs_losses;
+mod policies;
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -12,169 +12,174 @@ use std::net::{IpAddr, SocketAddr};
 use k8s_openapi::api::core::v1::{Service, ServiceSpec};
 use k8s_openapi::api::discovery::v1::Endpoint;
 
-use crate::mode::Mode;
+use crate::data_path::DataPath;
 use crate::plan::service_defaults::has_type;
-use crate::plan::{Family, Front, FrontKind, Plan};
-use crate::probe::{Outcome, Tally, Vantage};
+use crate::plan::{ClusterPlan, Family, Frontend, FrontendKind};
+use crate::probe::{ProbeOutcome, ProbeTally, Vantage};
 
-pub use excused::excused;
-pub use judged::{Judge, where_judged};
+pub use ipvs_losses::tolerating_ipvs_losses;
+pub use policies::{PolicyCheck, restricted_by_policies};
 
-/// What must be seen.
+/// Expected outcome of the probes of one client.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Expected {
-    /// One of these pods answers.
+pub enum Expectation {
+    /// One of these pods responds.
     AnswerFrom {
         /// `namespace/name` of the pods.
         pods: BTreeSet<String>,
-        /// Whether all the probes of one client must meet the same pod.
+        /// True if all probes of a client must reach the same pod.
         same: bool,
-        /// Whether the pod must see the client's own address.
+        /// True if the pod must see the client's own address.
         source_kept: bool,
     },
-    /// Refused at once.
+    /// The connection is refused.
     Refused,
-    /// Nothing comes back.
+    /// No response.
     Dropped,
-    /// It depends.
-    Anything,
+    /// The outcome is not checked.
+    Unspecified,
 }
 
-impl Expected {
-    /// What is wrong with what was seen, if anything. `client` are the addresses of the prober.
-    pub fn complaint(&self, tally: &Tally, client: &[IpAddr]) -> Option<String> {
+impl Expectation {
+    /// Returns how the outcomes violate the expectation, if they do. `client` are the addresses of the prober.
+    pub fn violation(&self, tally: &ProbeTally, client: &[IpAddr]) -> Option<String> {
         match self {
-            Self::Anything => None,
-            Self::Refused => only(tally, "refused", |outcome| *outcome == Outcome::Refused),
-            Self::Dropped => {
-                only(tally, "lost", |outcome| matches!(outcome, Outcome::TimedOut | Outcome::Unreachable))
-            }
+            Self::Unspecified => None,
+            Self::Refused => only(tally, "refused", |outcome| *outcome == ProbeOutcome::Refused),
+            Self::Dropped => only(tally, "lost", |outcome| {
+                matches!(outcome, ProbeOutcome::TimedOut | ProbeOutcome::Unreachable)
+            }),
             Self::AnswerFrom { pods, same, source_kept } => {
-                let strangers: Vec<&str> =
-                    tally.answerers().into_iter().filter(|by| !pods.contains(*by)).collect();
-                if !strangers.is_empty() {
-                    return Some(format!("{} must not answer", strangers.join(", ")));
+                let unexpected: Vec<&str> =
+                    tally.responders().into_iter().filter(|by| !pods.contains(*by)).collect();
+                if !unexpected.is_empty() {
+                    return Some(format!("unexpected response from {}", unexpected.join(", ")));
                 }
-                if let Some((outcome, count)) = tally.others.iter().next() {
-                    return Some(format!("{count} of {} {outcome}, expected an answer", tally.total()));
+                if let Some((outcome, count)) = tally.failures.iter().next() {
+                    return Some(format!("{count} of {} {outcome}, expected a response", tally.total()));
                 }
-                if *same && tally.by.len() > 1 {
+                if *same && tally.by_responder.len() > 1 {
                     return Some("session affinity was not kept".to_owned());
                 }
-                let hidden = tally.sources.iter().find(|source| *source_kept && !client.contains(source));
-                hidden.map(|source| format!("the client's address became {source}, and must be kept"))
+                let translated = tally.sources.iter().find(|source| *source_kept && !client.contains(source));
+                translated
+                    .map(|source| format!("source address was translated to {source}, expected the client's"))
             }
         }
     }
 }
 
-fn only(tally: &Tally, what: &str, fits: impl Fn(&Outcome) -> bool) -> Option<String> {
+fn only(tally: &ProbeTally, what: &str, fits: impl Fn(&ProbeOutcome) -> bool) -> Option<String> {
     let fitting: usize =
-        tally.others.iter().filter(|(outcome, _)| fits(outcome)).map(|(_, count)| count).sum();
-    (fitting < tally.total()).then(|| format!("must be {what}"))
+        tally.failures.iter().filter(|(outcome, _)| fits(outcome)).map(|(_, count)| count).sum();
+    (fitting < tally.total()).then(|| format!("expected {what}"))
 }
 
-/// What probes of a front of a Service must show from a vantage, where `node` is the node of the vantage.
-pub fn expected(
-    plan: &Plan,
-    mode: Mode,
+/// Returns the expected outcome of probes from a vantage point to a frontend of a Service. `node` is the node of the
+/// vantage point.
+pub fn expectation(
+    plan: &ClusterPlan,
+    data_path: DataPath,
     service: &Service,
-    front: &Front,
+    frontend: &Frontend,
     vantage: &Vantage,
     node: Option<&str>,
-) -> Expected {
-    let Some(spec) = &service.spec else { return Expected::Anything };
-    if is_left_to_others(service) {
-        return Expected::Anything;
+) -> Expectation {
+    let Some(spec) = &service.spec else { return Expectation::Unspecified };
+    if is_served_by_another_proxy(service) {
+        return Expectation::Unspecified;
     }
-    let all = usable(plan, service, front);
+    let all = usable_endpoints(plan, service, frontend);
     let local_to = |node: &str| {
-        let here = |endpoint: &&Reached| endpoint.node.as_deref() == Some(node);
-        all.iter().filter(here).map(|endpoint| endpoint.pod.clone()).collect::<Option<BTreeSet<String>>>()
+        let is_local = |endpoint: &&Destination| endpoint.node.as_deref() == Some(node);
+        all.iter().filter(is_local).map(|endpoint| endpoint.pod.clone()).collect::<Option<BTreeSet<String>>>()
     };
-    // An SCTP client takes no notice of "port unreachable": it asks on until its time is over.
-    let refused = if front.protocol == "SCTP" { Expected::Anything } else { Expected::Refused };
+    // An SCTP client ignores "port unreachable" and retries until its timeout.
+    let refused = if frontend.protocol == "SCTP" { Expectation::Unspecified } else { Expectation::Refused };
     if all.is_empty() {
-        // What refuses outside addresses looks at what comes in or through, not at what a node itself sends.
-        let unseen = matches!(vantage, Vantage::Node(_))
-            && matches!(front.kind, FrontKind::LoadBalancer | FrontKind::ExternalIp);
-        // IPVS refuses a node's own UDP by an error that the socket may not be told of.
-        let untold = mode == Mode::Ipvs && matches!(vantage, Vantage::Node(_)) && front.protocol == "UDP";
-        let depends = unseen || untold || has_ranges(spec, front);
-        return if depends { Expected::Anything } else { refused };
+        // The rules that reject external addresses apply to input and forwarded packets, not to a node's own.
+        let is_not_filtered = matches!(vantage, Vantage::Node(_))
+            && matches!(frontend.kind, FrontendKind::LoadBalancer | FrontendKind::ExternalIp);
+        // IPVS rejects a node's own UDP by an error that may not be reported to the socket.
+        let may_be_silent =
+            data_path == DataPath::Ipvs && matches!(vantage, Vantage::Node(_)) && frontend.protocol == "UDP";
+        let depends = is_not_filtered || may_be_silent || has_source_ranges(spec, frontend);
+        return if depends { Expectation::Unspecified } else { refused };
     }
-    let Some(every) = all.iter().map(|endpoint| endpoint.pod.clone()).collect::<Option<BTreeSet<String>>>()
+    let Some(all_pods) =
+        all.iter().map(|endpoint| endpoint.pod.clone()).collect::<Option<BTreeSet<String>>>()
     else {
-        return Expected::Anything;
+        return Expectation::Unspecified;
     };
     let same = spec.session_affinity.as_deref() == Some("ClientIP");
     let answer = |pods: Option<BTreeSet<String>>, source_kept| match pods {
-        None => Expected::Anything,
-        Some(pods) if pods.is_empty() => Expected::Dropped,
-        Some(pods) => Expected::AnswerFrom { pods, same, source_kept },
+        None => Expectation::Unspecified,
+        Some(pods) if pods.is_empty() => Expectation::Dropped,
+        Some(pods) => Expectation::AnswerFrom { pods, same, source_kept },
     };
-    let anywhere = || answer(Some(every.clone()), false);
-    if has_ranges(spec, front) || is_hinted(plan, service) {
-        return Expected::Anything;
+    let any_endpoint = || answer(Some(all_pods.clone()), false);
+    if has_source_ranges(spec, frontend) || has_hints(plan, service) {
+        return Expectation::Unspecified;
     }
-    if front.kind == FrontKind::ClusterIp {
+    if frontend.kind == FrontendKind::ClusterIp {
         return match (spec.internal_traffic_policy.as_deref(), node) {
             (Some("Local"), Some(node)) => {
                 let pods = local_to(node);
-                match mode {
-                    Mode::Ipvs if is_empty(&pods) && has_outside(spec) => Expected::Anything,
-                    // A virtual server without real servers refuses.
-                    Mode::Ipvs if is_empty(&pods) => refused,
+                match data_path {
+                    DataPath::Ipvs if is_empty(&pods) && is_external(spec) => Expectation::Unspecified,
+                    // A virtual server without real servers rejects connections.
+                    DataPath::Ipvs if is_empty(&pods) => refused,
                     _ => answer(pods, false),
                 }
             }
-            (Some("Local"), None) => Expected::Anything,
-            _ => anywhere(),
+            (Some("Local"), None) => Expectation::Unspecified,
+            _ => any_endpoint(),
         };
     }
     if spec.external_traffic_policy.as_deref() != Some("Local") {
-        return anywhere();
+        return any_endpoint();
     }
-    let entry = match &front.kind {
-        FrontKind::NodePort(node) => node.as_str(),
-        _ => plan.entry_node(service),
+    let entry = match &frontend.kind {
+        FrontendKind::NodePort(node) => node.as_str(),
+        _ => plan.load_balancer_node(service),
     };
     match (vantage, node) {
         (Vantage::Outside, _) => answer(local_to(entry), true),
-        // Cluster-local traffic that its own node takes to the address goes to every endpoint; IPVS has one virtual
-        // server for all clients, and keeps it to the node's own as long as there are any. Without, what the node
-        // itself sends to an address that is not its own bears that very address, and no other node answers to that.
-        (_, Some(node)) if !matches!(&front.kind, FrontKind::NodePort(at) if at != node) => {
+        // Traffic from within the cluster that its own node handles goes to all endpoints. IPVS has one virtual server
+        // for all clients, with only the node's own endpoints as long as there are any. Without local endpoints, packets
+        // that the node itself sends to a load balancer address or external IP have that address as their source, and
+        // other nodes do not reply to it.
+        (_, Some(node)) if !matches!(&frontend.kind, FrontendKind::NodePort(at) if at != node) => {
             let pods = local_to(node);
-            let is_itself =
-                matches!(vantage, Vantage::Node(_)) && !matches!(front.kind, FrontKind::NodePort(_));
-            match mode {
-                Mode::Ipvs if !is_empty(&pods) => answer(pods, false),
-                Mode::Ipvs if is_itself => Expected::Anything,
-                _ => anywhere(),
+            let is_own_traffic =
+                matches!(vantage, Vantage::Node(_)) && !matches!(frontend.kind, FrontendKind::NodePort(_));
+            match data_path {
+                DataPath::Ipvs if !is_empty(&pods) => answer(pods, false),
+                DataPath::Ipvs if is_own_traffic => Expectation::Unspecified,
+                _ => any_endpoint(),
             }
         }
-        _ => Expected::Anything,
+        _ => Expectation::Unspecified,
     }
 }
 
-/// An endpoint that a front leads to.
-struct Reached {
-    /// Its pod's name; `None` when nothing of the lab has the address, or the pod has no echo server on the port.
+/// An endpoint to which a frontend routes.
+struct Destination {
+    /// Its pod's name; `None` if no pod of the lab has the address.
     pod: Option<String>,
     node: Option<String>,
-    /// Where it is.
-    at: Option<SocketAddr>,
+    address: Option<SocketAddr>,
 }
 
-/// The endpoints of the front's family and port that are ready, or, when none is, serving and terminating (KEP-1669).
-fn usable(plan: &Plan, service: &Service, front: &Front) -> Vec<Reached> {
-    let family = Family::of(front.address.ip()).name();
+/// Returns the ready endpoints of the frontend's family and port, or, if there are none, those that are serving and
+/// terminating (KEP-1669).
+fn usable_endpoints(plan: &ClusterPlan, service: &Service, frontend: &Frontend) -> Vec<Destination> {
+    let family = Family::from_ip(frontend.address.ip()).name();
     let mut ready = Vec::new();
-    let mut draining = Vec::new();
+    let mut terminating = Vec::new();
     for slice in plan.slices_of(service).filter(|slice| slice.address_type == family) {
         let fits = |name: Option<&str>, protocol: Option<&str>| {
-            name.unwrap_or_default() == front.port_name && protocol.unwrap_or("TCP") == front.protocol
+            name.unwrap_or_default() == frontend.port_name && protocol.unwrap_or("TCP") == frontend.protocol
         };
         let mut ports = slice.ports.iter().flatten();
         let port = ports.find(|port| fits(port.name.as_deref(), port.protocol.as_deref()));
@@ -182,50 +187,51 @@ fn usable(plan: &Plan, service: &Service, front: &Front) -> Vec<Reached> {
         for endpoint in slice.endpoints.iter().flatten() {
             let conditions = endpoint.conditions.clone().unwrap_or_default();
             let is_ready = conditions.ready != Some(false);
-            let is_draining = conditions.serving.unwrap_or(is_ready) && conditions.terminating == Some(true);
+            let is_serving_terminating =
+                conditions.serving.unwrap_or(is_ready) && conditions.terminating == Some(true);
             if is_ready {
-                ready.push(reached(plan, endpoint, port.port));
-            } else if is_draining {
-                draining.push(reached(plan, endpoint, port.port));
+                ready.push(destination(plan, endpoint, port.port));
+            } else if is_serving_terminating {
+                terminating.push(destination(plan, endpoint, port.port));
             }
         }
     }
-    if ready.is_empty() { draining } else { ready }
+    if ready.is_empty() { terminating } else { ready }
 }
 
-fn reached(plan: &Plan, endpoint: &Endpoint, port: Option<i32>) -> Reached {
+fn destination(plan: &ClusterPlan, endpoint: &Endpoint, port: Option<i32>) -> Destination {
     let address: Option<IpAddr> = endpoint.addresses.first().and_then(|address| address.parse().ok());
     let pod = plan.pods.iter().find(|pod| address.is_some_and(|address| pod.addresses.contains(&address)));
     let port = port.and_then(|port| u16::try_from(port).ok());
-    let at = address.zip(port).map(|(address, port)| SocketAddr::new(address, port));
-    Reached { pod: pod.map(|pod| pod.name.clone()), node: endpoint.node_name.clone(), at }
+    let address = address.zip(port).map(|(address, port)| SocketAddr::new(address, port));
+    Destination { pod: pod.map(|pod| pod.name.clone()), node: endpoint.node_name.clone(), address }
 }
 
-fn has_ranges(spec: &ServiceSpec, front: &Front) -> bool {
-    front.kind == FrontKind::LoadBalancer
+fn has_source_ranges(spec: &ServiceSpec, frontend: &Frontend) -> bool {
+    frontend.kind == FrontendKind::LoadBalancer
         && spec.load_balancer_source_ranges.as_ref().is_some_and(|ranges| !ranges.is_empty())
 }
 
-/// Whether it is known that there are none.
+/// Returns true if the pods are known and there are none.
 fn is_empty(pods: &Option<BTreeSet<String>>) -> bool {
     pods.as_ref().is_some_and(BTreeSet::is_empty)
 }
 
-/// Whether the Service has addresses or ports for clients outside of the cluster.
-fn has_outside(spec: &ServiceSpec) -> bool {
+/// Returns true if the Service has addresses or ports for clients outside of the cluster.
+fn is_external(spec: &ServiceSpec) -> bool {
     has_type(spec, "NodePort")
         || has_type(spec, "LoadBalancer")
         || spec.external_ips.as_ref().is_some_and(|ips| !ips.is_empty())
 }
 
-/// Whether the Service has a label that tells proxies to leave it alone.
-fn is_left_to_others(service: &Service) -> bool {
+/// Returns true if the Service has a label that excludes it from this proxy.
+fn is_served_by_another_proxy(service: &Service) -> bool {
     const LABELS: [&str; 2] = ["service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"];
     let labels = service.metadata.labels.as_ref();
     LABELS.iter().any(|label| labels.is_some_and(|labels| labels.contains_key(*label)))
 }
 
-fn is_hinted(plan: &Plan, service: &Service) -> bool {
+fn has_hints(plan: &ClusterPlan, service: &Service) -> bool {
     let mut endpoints = plan.slices_of(service).flat_map(|slice| slice.endpoints.iter().flatten());
     endpoints.any(|endpoint| endpoint.hints.is_some())
 }
@@ -233,10 +239,11 @@ fn is_hinted(plan: &Plan, service: &Service) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Cluster;
+    use crate::ClusterObjects;
 
-    /// Three pods: `a-1` and `a-3` on node-1, `a-2` on node-2; or as the rows say.
-    fn plan(spec: &str, pods: &str) -> Plan {
+    /// Plans a Service `a` with this `spec`, and pods written as `NAME@NODE`, with `:x` for not ready and `:t` for
+    /// terminating.
+    fn plan(spec: &str, pods: &str) -> ClusterPlan {
         let pods = pods.split_whitespace().map(|pod| {
             let (name, node) = pod.split_once('@').unwrap();
             let (node, state) = node.split_once(':').unwrap_or((node, ""));
@@ -251,12 +258,12 @@ mod tests {
             "apiVersion: v1\nkind: Service\nmetadata: {{name: a}}\nspec: {{selector: {{app: a}}, ports: [{{port: 80}}], {spec}}}\n"
         );
         let node2 = "---\napiVersion: v1\nkind: Node\nmetadata: {name: node-2}\n---\napiVersion: v1\nkind: Node\nmetadata: {name: node-1}\n";
-        Cluster::parse(&(service + node2 + &pods.collect::<String>())).unwrap().plan().unwrap()
+        ClusterObjects::parse(&(service + node2 + &pods.collect::<String>())).unwrap().plan().unwrap()
     }
 
-    fn describe(expected: &Expected) -> String {
+    fn describe(expected: &Expectation) -> String {
         match expected {
-            Expected::AnswerFrom { pods, same, source_kept } => {
+            Expectation::AnswerFrom { pods, same, source_kept } => {
                 let names: Vec<&str> = pods.iter().map(|pod| pod.trim_start_matches("default/")).collect();
                 let marks = [(*same, " same"), (*source_kept, " kept")];
                 names.join(" ")
@@ -267,13 +274,13 @@ mod tests {
     }
 
     #[test]
-    fn expectations_follow_the_service() {
+    fn expectations_follow_from_the_service() {
         let all = "a-1@node-1 a-2@node-2";
         let one = "a-1@node-1";
         let local = "type: LoadBalancer, externalTrafficPolicy: Local";
-        let cluster_ip = || FrontKind::ClusterIp;
-        let balancer = || FrontKind::LoadBalancer;
-        let node_port = |node: &str| FrontKind::NodePort(node.into());
+        let cluster_ip = || FrontendKind::ClusterIp;
+        let balancer = || FrontendKind::LoadBalancer;
+        let node_port = |node: &str| FrontendKind::NodePort(node.into());
         let outside = || (Vantage::Outside, None);
         let on = |node: &'static str| (Vantage::client_on(node), Some(node));
         let rows = [
@@ -307,7 +314,7 @@ mod tests {
             ),
             ("trafficDistribution: PreferSameNode", all, cluster_ip(), on("node-1"), "Anything"),
         ];
-        // What IPVS does otherwise.
+        // Expectations that differ with IPVS.
         let in_ipvs = [
             ("internalTrafficPolicy: Local", one, cluster_ip(), on("node-1"), "a-1"),
             ("internalTrafficPolicy: Local", one, cluster_ip(), on("node-2"), "Refused"),
@@ -320,62 +327,72 @@ mod tests {
             (local, "a-2@node-2", balancer(), (Vantage::node("node-1"), Some("node-1")), "Anything"),
             ("type: NodePort", all, node_port("node-2"), on("node-2"), "a-1 a-2"),
         ];
-        let rows = rows.map(|row| (Mode::Rules, row)).into_iter().chain(in_ipvs.map(|row| (Mode::Ipvs, row)));
-        for (mode, (spec, pods, kind, (vantage, node), wanted)) in rows {
+        let rows = rows
+            .map(|row| (DataPath::Netfilter, row))
+            .into_iter()
+            .chain(in_ipvs.map(|row| (DataPath::Ipvs, row)));
+        for (data_path, (spec, pods, kind, (vantage, node), wanted)) in rows {
             let plan = plan(spec, pods);
             let service = plan.service("a").unwrap();
-            let front = plan.fronts(service).into_iter().find(|front| front.kind == kind).unwrap();
-            let found = describe(&expected(&plan, mode, service, &front, &vantage, node));
-            assert_eq!(found, wanted, "{mode:?}: {{{spec}}} with {pods:?} at {kind:?} from {vantage}");
+            let frontend =
+                plan.frontends(service).into_iter().find(|frontend| frontend.kind == kind).unwrap();
+            let found = describe(&expectation(&plan, data_path, service, &frontend, &vantage, node));
+            assert_eq!(found, wanted, "{data_path:?}: {{{spec}}} with {pods:?} at {kind:?} from {vantage}");
         }
     }
 
     #[test]
-    fn nothing_is_expected_of_services_that_are_left_to_others() {
+    fn services_of_another_proxy_are_not_checked() {
         for label in ["service.kubernetes.io/service-proxy-name", "service.kubernetes.io/headless"] {
             let mut plan = plan("", "a-1@node-1");
             plan.services[0].metadata.labels = Some([(label.to_owned(), "x".to_owned())].into());
             let service = plan.service("a").unwrap();
-            let front = plan.fronts(service).remove(0);
+            let frontend = plan.frontends(service).remove(0);
             let vantage = Vantage::client_on("node-1");
             assert_eq!(
-                expected(&plan, Mode::Rules, service, &front, &vantage, Some("node-1")),
-                Expected::Anything,
+                expectation(&plan, DataPath::Netfilter, service, &frontend, &vantage, Some("node-1")),
+                Expectation::Unspecified,
                 "{label}"
             );
         }
     }
 
     #[test]
-    fn a_few_losses_are_excused_in_ipvs_mode_where_a_node_masquerades() {
+    fn a_few_losses_are_tolerated_in_ipvs_mode_where_a_node_masquerades() {
         let plan = plan("", "a@node-1");
-        let from_a = Expected::AnswerFrom { pods: ["a".to_owned()].into(), same: false, source_kept: false };
-        let (of_node, of_bridge) = (plan.nodes[0].addresses[0], plan.nodes[0].bridge()[0]);
+        let from_a =
+            Expectation::AnswerFrom { pods: ["a".to_owned()].into(), same: false, source_kept: false };
+        let (of_node, of_bridge) = (plan.nodes[0].addresses[0], plan.nodes[0].bridge_addresses()[0]);
         let of_client: IpAddr = "10.0.0.1".parse().unwrap();
-        for (mode, source, lost, is_good) in [
-            (Mode::Ipvs, of_node, 0, true),
-            (Mode::Ipvs, of_node, 2, true),
-            (Mode::Ipvs, of_bridge, 2, true),
-            (Mode::Ipvs, of_node, 3, false),
-            (Mode::Ipvs, of_node, 24, false),
-            (Mode::Ipvs, of_client, 0, true),
-            (Mode::Ipvs, of_client, 1, false),
-            (Mode::Rules, of_node, 1, false),
+        for (data_path, source, lost, is_as_expected) in [
+            (DataPath::Ipvs, of_node, 0, true),
+            (DataPath::Ipvs, of_node, 2, true),
+            (DataPath::Ipvs, of_bridge, 2, true),
+            (DataPath::Ipvs, of_node, 3, false),
+            (DataPath::Ipvs, of_node, 24, false),
+            (DataPath::Ipvs, of_client, 0, true),
+            (DataPath::Ipvs, of_client, 1, false),
+            (DataPath::Netfilter, of_node, 1, false),
         ] {
-            let answered = Outcome::Answered { by: "a".into(), saw_source: SocketAddr::new(source, 1) };
-            let outcomes = (0..24).map(|n| if n < lost { Outcome::TimedOut } else { answered.clone() });
-            let tally = excused(mode, &plan, &outcomes.collect());
-            assert_eq!(from_a.complaint(&tally, &[]).is_none(), is_good, "{mode:?}, {source}, {lost} lost");
+            let answered =
+                ProbeOutcome::Answered { responder: "a".into(), source: SocketAddr::new(source, 1) };
+            let outcomes = (0..24).map(|n| if n < lost { ProbeOutcome::TimedOut } else { answered.clone() });
+            let tally = tolerating_ipvs_losses(data_path, &plan, &outcomes.collect());
+            assert_eq!(
+                from_a.violation(&tally, &[]).is_none(),
+                is_as_expected,
+                "{data_path:?}, {source}, {lost} lost"
+            );
         }
     }
 
     #[test]
-    fn complaints_say_what_is_wrong() {
-        let answered = |by: &str, source: &str| Outcome::Answered {
-            by: by.into(),
-            saw_source: format!("{source}:1").parse().unwrap(),
+    fn violations_name_the_difference() {
+        let answered = |by: &str, source: &str| ProbeOutcome::Answered {
+            responder: by.into(),
+            source: format!("{source}:1").parse().unwrap(),
         };
-        let from = |pods: &[&str], same, source_kept| Expected::AnswerFrom {
+        let from = |pods: &[&str], same, source_kept| Expectation::AnswerFrom {
             pods: pods.iter().map(|pod| (*pod).to_owned()).collect(),
             same,
             source_kept,
@@ -384,24 +401,32 @@ mod tests {
         let both = vec![answered("a", "10.0.0.1"), answered("b", "10.0.0.1")];
         let rows = [
             (from(&["a", "b"], false, true), both.clone(), None),
-            (from(&["a"], false, false), both.clone(), Some("b must not answer")),
+            (from(&["a"], false, false), both.clone(), Some("unexpected response from b")),
             (from(&["a", "b"], true, false), both.clone(), Some("session affinity was not kept")),
             (
                 from(&["a"], false, true),
                 vec![answered("a", "10.0.0.9")],
-                Some("the client's address became 10.0.0.9, and must be kept"),
+                Some("source address was translated to 10.0.0.9, expected the client's"),
             ),
             (from(&["a"], false, false), vec![answered("a", "10.0.0.9")], None),
-            (from(&["a"], false, false), vec![Outcome::Refused], Some("1 of 1 refused, expected an answer")),
-            (Expected::Refused, vec![Outcome::Refused, Outcome::Refused], None),
-            (Expected::Refused, vec![Outcome::Refused, Outcome::TimedOut], Some("must be refused")),
-            (Expected::Dropped, vec![Outcome::TimedOut], None),
-            (Expected::Dropped, vec![Outcome::Refused], Some("must be lost")),
-            (Expected::Anything, vec![Outcome::Refused], None),
+            (
+                from(&["a"], false, false),
+                vec![ProbeOutcome::Refused],
+                Some("1 of 1 refused, expected a response"),
+            ),
+            (Expectation::Refused, vec![ProbeOutcome::Refused, ProbeOutcome::Refused], None),
+            (
+                Expectation::Refused,
+                vec![ProbeOutcome::Refused, ProbeOutcome::TimedOut],
+                Some("expected refused"),
+            ),
+            (Expectation::Dropped, vec![ProbeOutcome::TimedOut], None),
+            (Expectation::Dropped, vec![ProbeOutcome::Refused], Some("expected lost")),
+            (Expectation::Unspecified, vec![ProbeOutcome::Refused], None),
         ];
-        for (expected, outcomes, complaint) in rows {
-            let tally: Tally = outcomes.into_iter().collect();
-            assert_eq!(expected.complaint(&tally, &client).as_deref(), complaint, "{expected:?} {tally:?}");
+        for (expected, outcomes, violation) in rows {
+            let tally: ProbeTally = outcomes.into_iter().collect();
+            assert_eq!(expected.violation(&tally, &client).as_deref(), violation, "{expected:?} {tally:?}");
         }
     }
 }

@@ -19,7 +19,7 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::state;
+use crate::lab_record;
 
 /// What a machine prints before the program.
 const BEGINS: &str = "portcullis-machine: the program begins\n";
@@ -190,7 +190,7 @@ impl Machine {
         program: &Path,
         arguments: impl IntoIterator<Item = &'a str>,
     ) -> io::Result<Self> {
-        let folder = std::env::temp_dir().join(format!("portcullis-{}-{}", kind.name, state::new_id()));
+        let folder = std::env::temp_dir().join(format!("portcullis-{}-{}", kind.name, lab_record::new_id()));
         let keep = std::env::var_os(kind.keep).is_some();
         fs::create_dir(&folder)?;
         let init = folder.join("init");

@@ -1,17 +1,17 @@
-//! Who can talk to whom: probes from every source to every destination, by every port and family.
+//! Connectivity matrix: probes from every source to every destination, by every port and family.
 //!
 //! ```text
-//! sources × destinations × ports × families ─ a thread a source, all its probes at a time ─ Matrix
-//!        └ expected(question) ─ what disagrees is asked again, with more patience ─┘
+//! sources × destinations × ports × families ─ a thread per source, all its probes concurrently ─ Matrix
+//!        └ expected(probe) ─ unexpected timeouts are retried with longer timeouts ─┘
 //! ```
-//! Most of the time goes in waiting for what never comes, and all wait at once: a thousand probes take little more than one
-//! time-out. An answer is always believed. Silence where an answer was expected is asked about again, for machines are
-//! busy and first packets wait for neighbours to be found; silence that was expected is believed too.
+//! All probes wait concurrently, so a thousand probes take little more than one timeout. A response is always final. A
+//! timeout where a response was expected is retried, because of busy machines and neighbour discovery; an expected
+//! timeout is final.
 //!
-//! Each probe of a source has a source port of its own, which it had in no earlier round: a flow that was allowed once
-//! stays so for a while, and connections of one port through a Service and past it clash at the pod.
+//! Each probe of a source uses a source port that no earlier round used: an established flow stays allowed for a while,
+//! and two connections from one port, one through a Service and one direct, collide at the pod.
 
-mod end;
+mod peer;
 mod rounds;
 mod table;
 
@@ -19,145 +19,149 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::plan::{EchoPort, Families, Family};
-use crate::probe::Outcome;
+use crate::probe::ProbeOutcome;
 
-pub use end::End;
+pub use peer::MatrixPeer;
 
-/// What is probed, and with how much patience.
+/// Sources, destinations, ports and timeouts of a matrix.
 #[derive(Debug, Clone)]
 pub struct MatrixOptions {
-    /// The rows.
-    pub from: Vec<End>,
-    /// The columns.
-    pub to: Vec<End>,
+    /// The sources: the rows.
+    pub from: Vec<MatrixPeer>,
+    /// The destinations: the columns.
+    pub to: Vec<MatrixPeer>,
     /// The ports and protocols.
     pub ports: Vec<EchoPort>,
     /// The families.
     pub families: Families,
-    /// How long probes wait at first; 500 ms by default.
-    pub patience: Duration,
-    /// How long those wait that must be answered and were not, each time that they are asked again; 1.2 s, then 3.5 s
-    /// by default, in which a lost SYN is sent again once and twice.
-    pub again: Vec<Duration>,
+    /// Timeout of the first attempt; 500 ms by default.
+    pub timeout: Duration,
+    /// Timeouts of the retries of probes that got no response but expected one; 1.2 s, then 3.5 s by default, which allow
+    /// for one and two retransmissions of a SYN.
+    pub retry_timeouts: Vec<Duration>,
 }
 
 impl MatrixOptions {
-    /// Between these ends, by these ports, in both families.
-    pub fn new(from: Vec<End>, to: Vec<End>, ports: impl IntoIterator<Item = EchoPort>) -> Self {
+    /// Returns options for both families with default timeouts.
+    pub fn new(
+        from: Vec<MatrixPeer>,
+        to: Vec<MatrixPeer>,
+        ports: impl IntoIterator<Item = EchoPort>,
+    ) -> Self {
         Self {
             from,
             to,
             ports: ports.into_iter().collect(),
             families: Families::Dual,
-            patience: Duration::from_millis(500),
-            again: vec![Duration::from_millis(1200), Duration::from_millis(3500)],
+            timeout: Duration::from_millis(500),
+            retry_timeouts: vec![Duration::from_millis(1200), Duration::from_millis(3500)],
         }
     }
 
-    /// The families.
+    /// Sets the families.
     pub fn families(mut self, families: Families) -> Self {
         self.families = families;
         self
     }
 }
 
-/// One cell, before it is probed.
+/// Source, destination, port and family of one probe.
 #[derive(Debug, Clone, Copy)]
-pub struct Question<'a> {
+pub struct MatrixProbe<'a> {
     /// The source.
-    pub from: &'a End,
+    pub from: &'a MatrixPeer,
     /// The destination.
-    pub to: &'a End,
+    pub to: &'a MatrixPeer,
     /// The port and protocol.
     pub port: EchoPort,
     /// The family.
     pub family: Family,
 }
 
-impl fmt::Display for Question<'_> {
+impl fmt::Display for MatrixProbe<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} → {} {} {}", self.from, self.to, self.port, self.family.name())
     }
 }
 
-/// What was expected and what was seen.
+/// Expected and actual outcome of one probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cell {
-    /// Whether an answer was expected, if anything was.
+pub struct MatrixCell {
+    /// Whether a response is expected; `None` if the outcome is not checked.
     pub expected: Option<bool>,
-    /// What came; `None` where one of the ends has no address of the family, or none is asked at the port.
-    pub seen: Option<Outcome>,
-    /// How often it was asked.
-    pub asked: usize,
+    /// The outcome; `None` if the source or destination has no address of the family, or is not probed at the port.
+    pub outcome: Option<ProbeOutcome>,
+    /// Number of attempts.
+    pub attempts: usize,
 }
 
-impl Cell {
-    /// Whether an answer came; `None` where nothing was asked.
+impl MatrixCell {
+    /// Returns whether the probe got a response; `None` if there was no probe.
     pub fn is_allowed(&self) -> Option<bool> {
-        self.seen.as_ref().map(|outcome| outcome.by().is_some())
+        self.outcome.as_ref().map(|outcome| outcome.responder().is_some())
     }
 
-    /// Whether it is as expected. A probe that could not be made is not, whatever was expected.
-    pub fn is_right(&self) -> bool {
-        match (&self.seen, self.expected) {
+    /// Returns true if the outcome is as expected, or not checked. A probe that failed to run never is.
+    pub fn is_as_expected(&self) -> bool {
+        match (&self.outcome, self.expected) {
             (None, _) => true,
-            (Some(Outcome::Failed(_)), _) => false,
+            (Some(ProbeOutcome::Failed(_)), _) => false,
             (Some(_), None) => true,
-            (Some(outcome), Some(expected)) => outcome.by().is_some() == expected,
+            (Some(outcome), Some(expected)) => outcome.responder().is_some() == expected,
         }
     }
 }
 
-/// The cells of one port and family.
+/// Cells of one port and family.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Table {
+pub struct MatrixTable {
     /// The port and protocol.
     pub port: EchoPort,
     /// The family.
     pub family: Family,
-    /// A row a source, in it a cell a destination.
-    pub rows: Vec<Vec<Cell>>,
+    /// A row per source, with a cell per destination.
+    pub rows: Vec<Vec<MatrixCell>>,
 }
 
-/// What came of all the probes.
+/// Outcomes of all probes.
 #[derive(Debug, Clone)]
 pub struct Matrix {
     /// The sources.
-    pub from: Vec<End>,
+    pub from: Vec<MatrixPeer>,
     /// The destinations.
-    pub to: Vec<End>,
-    /// A table a port and family.
-    pub tables: Vec<Table>,
-    /// How long it took.
-    pub took: Duration,
+    pub to: Vec<MatrixPeer>,
+    /// A table per port and family.
+    pub tables: Vec<MatrixTable>,
+    /// Duration of all probes.
+    pub duration: Duration,
 }
 
 impl Matrix {
-    /// All that was asked, with what came.
-    pub fn cells(&self) -> impl Iterator<Item = (Question<'_>, &Cell)> {
+    /// Returns all probes with their cells.
+    pub fn cells(&self) -> impl Iterator<Item = (MatrixProbe<'_>, &MatrixCell)> {
         self.tables.iter().flat_map(move |table| {
             let rows = table.rows.iter().zip(&self.from);
             rows.flat_map(move |(row, from)| {
                 let (port, family) = (table.port, table.family);
-                row.iter().zip(&self.to).map(move |(cell, to)| (Question { from, to, port, family }, cell))
+                row.iter().zip(&self.to).map(move |(cell, to)| (MatrixProbe { from, to, port, family }, cell))
             })
         })
     }
 
-    /// What is not as expected.
-    pub fn differences(&self) -> Vec<(Question<'_>, &Cell)> {
-        self.cells().filter(|(_, cell)| !cell.is_right()).collect()
+    /// Returns the probes with an unexpected outcome.
+    pub fn unexpected(&self) -> Vec<(MatrixProbe<'_>, &MatrixCell)> {
+        self.cells().filter(|(_, cell)| !cell.is_as_expected()).collect()
     }
 
-    /// Whether all is as expected.
-    pub fn is_good(&self) -> bool {
-        self.cells().all(|(_, cell)| cell.is_right())
+    /// Returns true if all outcomes are as expected.
+    pub fn is_as_expected(&self) -> bool {
+        self.cells().all(|(_, cell)| cell.is_as_expected())
     }
 
-    /// The cell from one end to another, by their names.
-    pub fn cell(&self, from: &str, to: &str, port: EchoPort, family: Family) -> Option<&Cell> {
-        let row = self.from.iter().position(|end| end.name() == from)?;
-        let column = self.to.iter().position(|end| end.name() == to)?;
+    /// Returns the cell of a source and a destination, by their names.
+    pub fn cell(&self, from: &str, to: &str, port: EchoPort, family: Family) -> Option<&MatrixCell> {
+        let row = self.from.iter().position(|peer| peer.name() == from)?;
+        let column = self.to.iter().position(|peer| peer.name() == to)?;
         let table = self.tables.iter().find(|table| (table.port, table.family) == (port, family))?;
         table.rows.get(row)?.get(column)
     }

@@ -1,4 +1,4 @@
-//! A matrix as text.
+//! A matrix as a text table.
 //!
 //! ```text
 //! 80/TCP 81/TCP · IPv4 IPv6
@@ -6,71 +6,71 @@
 //!   x/a  .    X    .
 //! ✗ x/b  .    .    .!
 //! ```
-//! `.` is allowed, `X` is denied, `-` cannot be asked; `!` is not as it must be.
+//! `.` means allowed, `X` denied, `-` not probed; `!` marks an unexpected outcome.
 
 use std::fmt::{self, Write};
 
-use super::{Cell, Matrix, Table};
-use crate::paint::Paint;
+use super::{Matrix, MatrixCell, MatrixTable};
+use crate::colors::Colors;
 use crate::plan::{EchoPort, Family};
-use crate::probe::Outcome;
+use crate::probe::ProbeOutcome;
 
-/// How wide a table may be before its columns are numbered instead of named.
-const WIDEST: usize = 110;
-/// How many differences are told one by one.
-const TOLD: usize = 20;
+/// Maximum width of a table with named columns; wider tables have numbered columns.
+const MAX_WIDTH: usize = 110;
+/// Maximum number of unexpected outcomes that are listed.
+const MAX_LISTED: usize = 20;
 
 impl Matrix {
-    /// The tables as text, with colours for a terminal if wanted; ports and families whose tables are the same share
-    /// one.
-    pub fn render(&self, colour: bool) -> String {
-        let paint = Paint { colour };
+    /// Formats the tables, optionally with terminal colors. Equal tables of several ports and families are merged.
+    pub fn render(&self, colors: bool) -> String {
+        let colors = Colors { enabled: colors };
         let mut text = String::new();
-        let layout = Layout::of(self);
-        let mut groups: Vec<(Vec<Vec<&str>>, Vec<&Table>)> = Vec::new();
+        let layout = Layout::new(self);
+        let mut groups: Vec<(Vec<Vec<&str>>, Vec<&MatrixTable>)> = Vec::new();
         for table in &self.tables {
             let marks: Vec<Vec<&str>> = table.rows.iter().map(|row| row.iter().map(mark).collect()).collect();
-            match groups.iter_mut().find(|(known, _)| *known == marks) {
+            match groups.iter_mut().find(|(other, _)| *other == marks) {
                 Some((_, tables)) => tables.push(table),
                 None => groups.push((marks, vec![table])),
             }
         }
         for (marks, tables) in &groups {
-            let _ = writeln!(text, "{}", paint.bold(&heading(tables)));
-            let _ = writeln!(text, "  {}", paint.dim(layout.line("", &layout.heads).trim_end()));
+            let _ = writeln!(text, "{}", colors.bold(&heading(tables)));
+            let _ = writeln!(text, "  {}", colors.dim(layout.line("", &layout.heads).trim_end()));
             for (name, marks) in layout.names.iter().zip(marks) {
-                let is_wrong = marks.iter().any(|mark| mark.ends_with('!'));
+                let is_unexpected = marks.iter().any(|mark| mark.ends_with('!'));
                 let line = layout.line(name, marks).trim_end().to_owned();
-                let line = if is_wrong { paint.red(&format!("✗ {line}")) } else { format!("  {line}") };
+                let line =
+                    if is_unexpected { colors.red(&format!("✗ {line}")) } else { format!("  {line}") };
                 let _ = writeln!(text, "{line}");
             }
             text.push('\n');
         }
         for line in &layout.legend {
-            let _ = writeln!(text, "{}", paint.dim(line));
+            let _ = writeln!(text, "{}", colors.dim(line));
         }
-        let differences = self.differences();
-        for (question, cell) in differences.iter().take(TOLD) {
-            let must = if cell.expected == Some(true) { "must be allowed" } else { "must be denied" };
-            let seen = cell.seen.as_ref().map(Outcome::to_string).unwrap_or_default();
-            let _ = writeln!(text, "{} {question}: {must}; {seen}", paint.red("✗"));
+        let unexpected = self.unexpected();
+        for (probe, cell) in unexpected.iter().take(MAX_LISTED) {
+            let expected = if cell.expected == Some(true) { "allowed" } else { "denied" };
+            let outcome = cell.outcome.as_ref().map(ProbeOutcome::to_string).unwrap_or_default();
+            let _ = writeln!(text, "{} {probe}: expected {expected}; {outcome}", colors.red("✗"));
         }
-        if differences.len() > TOLD {
-            let _ = writeln!(text, "{} and {} more", paint.red("✗"), differences.len() - TOLD);
+        if unexpected.len() > MAX_LISTED {
+            let _ = writeln!(text, "{} and {} more", colors.red("✗"), unexpected.len() - MAX_LISTED);
         }
-        let _ = writeln!(text, "{}", self.summary(differences.len(), &paint));
+        let _ = writeln!(text, "{}", self.summary(unexpected.len(), &colors));
         text
     }
 
-    fn summary(&self, differences: usize, paint: &Paint) -> String {
+    fn summary(&self, unexpected: usize, colors: &Colors) -> String {
         let count = |allowed| self.cells().filter(|(_, cell)| cell.is_allowed() == Some(allowed)).count();
         let (allowed, denied) = (count(true), count(false));
-        let verdict = if differences == 0 {
-            paint.green("all as it must be")
+        let verdict = if unexpected == 0 {
+            colors.green("all expectations met")
         } else {
-            paint.red(&format!("{differences} are not as they must be"))
+            colors.red(&format!("{unexpected} unexpected"))
         };
-        format!("{} ways: {allowed} allowed, {denied} denied; {verdict}", allowed + denied)
+        format!("{} connections: {allowed} allowed, {denied} denied; {verdict}", allowed + denied)
     }
 }
 
@@ -80,9 +80,9 @@ impl fmt::Display for Matrix {
     }
 }
 
-fn mark(cell: &Cell) -> &'static str {
-    match (&cell.seen, cell.is_allowed(), cell.is_right()) {
-        (Some(Outcome::Failed(_)), _, _) => "?!",
+fn mark(cell: &MatrixCell) -> &'static str {
+    match (&cell.outcome, cell.is_allowed(), cell.is_as_expected()) {
+        (Some(ProbeOutcome::Failed(_)), _, _) => "?!",
         (_, None, _) => "-",
         (_, Some(true), true) => ".",
         (_, Some(true), false) => ".!",
@@ -91,8 +91,8 @@ fn mark(cell: &Cell) -> &'static str {
     }
 }
 
-/// `80/TCP 81/TCP · IPv4 IPv6`, or each port with its family where not all go together.
-fn heading(tables: &[&Table]) -> String {
+/// Returns `80/TCP 81/TCP · IPv4 IPv6`, or pairs of port and family if not all combinations are in the group.
+fn heading(tables: &[&MatrixTable]) -> String {
     let mut ports: Vec<EchoPort> = tables.iter().map(|table| table.port).collect();
     ports.dedup();
     let families: Vec<Family> = Family::BOTH
@@ -109,7 +109,7 @@ fn heading(tables: &[&Table]) -> String {
     each.collect::<Vec<_>>().join(", ")
 }
 
-/// What stands at the margins.
+/// Headings, row names and column widths.
 struct Layout {
     names: Vec<String>,
     heads: Vec<String>,
@@ -119,7 +119,7 @@ struct Layout {
 }
 
 impl Layout {
-    fn of(matrix: &Matrix) -> Self {
+    fn new(matrix: &Matrix) -> Self {
         let names: Vec<String> = matrix.from.iter().map(|end| end.name().to_owned()).collect();
         let mut heads: Vec<String> = matrix.to.iter().map(|end| end.name().to_owned()).collect();
         let mut legend = Vec::new();
@@ -128,7 +128,7 @@ impl Layout {
             heads.iter().map(|head| head.chars().count().max(2) + 2).collect()
         };
         let mut widths = wide(&heads);
-        if margin + widths.iter().sum::<usize>() > WIDEST {
+        if margin + widths.iter().sum::<usize>() > MAX_WIDTH {
             legend =
                 heads.iter().enumerate().map(|(index, head)| format!("{:>3} {head}", index + 1)).collect();
             heads = (1..=heads.len()).map(|number| number.to_string()).collect();
@@ -147,29 +147,35 @@ impl Layout {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::matrix::End;
+    use crate::matrix::MatrixPeer;
     use std::time::Duration;
 
-    /// A row a word, a cell a letter: seen `.` or `X`; `a` and `d` were allowed and denied but must not be.
-    fn table(port: EchoPort, family: Family, rows: &str) -> Table {
-        let answered = || Outcome::Answered { by: "x/b".into(), saw_source: "10.0.0.1:99".parse().unwrap() };
+    /// Builds a table from a word per row and a letter per cell: `.` allowed, `X` denied, `a` unexpectedly allowed, `d`
+    /// unexpectedly denied.
+    fn table(port: EchoPort, family: Family, rows: &str) -> MatrixTable {
+        let answered =
+            || ProbeOutcome::Answered { responder: "x/b".into(), source: "10.0.0.1:99".parse().unwrap() };
         let cell = |letter| match letter {
-            '-' => Cell { expected: None, seen: None, asked: 0 },
-            '.' => Cell { expected: Some(true), seen: Some(answered()), asked: 1 },
-            'X' => Cell { expected: Some(false), seen: Some(Outcome::TimedOut), asked: 1 },
-            'a' => Cell { expected: Some(false), seen: Some(answered()), asked: 1 },
-            _ => Cell { expected: Some(true), seen: Some(Outcome::TimedOut), asked: 3 },
+            '-' => MatrixCell { expected: None, outcome: None, attempts: 0 },
+            '.' => MatrixCell { expected: Some(true), outcome: Some(answered()), attempts: 1 },
+            'X' => MatrixCell { expected: Some(false), outcome: Some(ProbeOutcome::TimedOut), attempts: 1 },
+            'a' => MatrixCell { expected: Some(false), outcome: Some(answered()), attempts: 1 },
+            _ => MatrixCell { expected: Some(true), outcome: Some(ProbeOutcome::TimedOut), attempts: 3 },
         };
-        Table { port, family, rows: rows.split(' ').map(|row| row.chars().map(cell).collect()).collect() }
+        MatrixTable {
+            port,
+            family,
+            rows: rows.split(' ').map(|row| row.chars().map(cell).collect()).collect(),
+        }
     }
 
-    fn matrix(names: &[&str], tables: Vec<Table>) -> Matrix {
-        let ends: Vec<End> = names.iter().map(|name| End::address(*name, [])).collect();
-        Matrix { from: ends.clone(), to: ends, tables, took: Duration::ZERO }
+    fn matrix(names: &[&str], tables: Vec<MatrixTable>) -> Matrix {
+        let peers: Vec<MatrixPeer> = names.iter().map(|name| MatrixPeer::address(*name, [])).collect();
+        Matrix { from: peers.clone(), to: peers, tables, duration: Duration::ZERO }
     }
 
     #[test]
-    fn the_tables_read_well() {
+    fn tables_are_grouped_and_unexpected_outcomes_listed() {
         let (tcp, udp) = (EchoPort::tcp(80), EchoPort::udp(80));
         let tables = vec![
             table(tcp, Family::V4, ".X .."),
@@ -178,7 +184,7 @@ mod tests {
             table(udp, Family::V6, ".- --"),
         ];
         let matrix = matrix(&["x/a", "x/b"], tables);
-        assert!(!matrix.is_good());
+        assert!(!matrix.is_as_expected());
         let expected = "\
 80/TCP · IPv4 IPv6
        x/a  x/b
@@ -195,16 +201,16 @@ mod tests {
   x/a  .    -
   x/b  -    -
 
-✗ x/a → x/b 80/UDP IPv4: must be denied; x/b (saw 10.0.0.1:99)
-✗ x/b → x/a 80/UDP IPv4: must be allowed; timed out
-13 ways: 10 allowed, 3 denied; 2 are not as they must be
+✗ x/a → x/b 80/UDP IPv4: expected denied; x/b (saw 10.0.0.1:99)
+✗ x/b → x/a 80/UDP IPv4: expected allowed; timed out
+13 connections: 10 allowed, 3 denied; 2 unexpected
 ";
         assert_eq!(matrix.to_string(), expected);
         assert!(matrix.render(true).contains("\x1b[31m✗ x/a"));
     }
 
     #[test]
-    fn long_names_become_numbers_and_uneven_groups_are_spelt_out() {
+    fn wide_tables_have_numbered_columns_and_incomplete_groups_list_pairs() {
         let name = "a-namespace-with-a-long-name/a-pod-with-a-long-name-too";
         let (tcp, udp) = (EchoPort::tcp(80), EchoPort::udp(80));
         let tables = vec![

@@ -1,4 +1,4 @@
-//! Handing out addresses and ports, each once.
+//! Allocation of addresses and node ports.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -18,12 +18,12 @@ impl Family {
     /// Both families, IPv4 first.
     pub const BOTH: [Self; 2] = [Self::V4, Self::V6];
 
-    /// The family of an address.
-    pub fn of(address: IpAddr) -> Self {
+    /// Returns the family of an address.
+    pub fn from_ip(address: IpAddr) -> Self {
         if address.is_ipv4() { Self::V4 } else { Self::V6 }
     }
 
-    /// `IPv4` or `IPv6`, as the API writes it in `ipFamilies` and `addressType`.
+    /// Returns `IPv4` or `IPv6`, as the API spells it in `ipFamilies` and `addressType`.
     pub fn name(self) -> &'static str {
         match self {
             Self::V4 => "IPv4",
@@ -31,12 +31,12 @@ impl Family {
         }
     }
 
-    /// The family of that name, if it is one.
-    pub fn named(name: &str) -> Option<Self> {
+    /// Parses the API's spelling: `IPv4` or `IPv6`.
+    pub fn parse(name: &str) -> Option<Self> {
         Self::BOTH.into_iter().find(|family| family.name() == name)
     }
 
-    /// The length of a network that holds one address: 32 or 128.
+    /// Returns the prefix length of a single address: 32 or 128.
     pub(crate) fn host_prefix(self) -> u8 {
         match self {
             Self::V4 => 32,
@@ -45,7 +45,7 @@ impl Family {
     }
 }
 
-/// The `offset`th address of a network, if the network is that large.
+/// Returns the `offset`th address of a network, if the network is that large.
 pub(crate) fn nth(net: IpNet, offset: u32) -> Option<IpAddr> {
     let address = match net.network() {
         IpAddr::V4(base) => IpAddr::from((u32::from(base).checked_add(offset)?).to_be_bytes()),
@@ -54,7 +54,7 @@ pub(crate) fn nth(net: IpNet, offset: u32) -> Option<IpAddr> {
     net.contains(&address).then_some(address)
 }
 
-/// The addresses of a network that are still free.
+/// Pool of the free addresses of a network.
 #[derive(Debug)]
 pub(crate) struct AddressPool {
     net: IpNet,
@@ -63,17 +63,17 @@ pub(crate) struct AddressPool {
 }
 
 impl AddressPool {
-    /// A pool that starts with the `first`th address of the network.
+    /// Returns a pool that starts with the `first`th address of the network.
     pub(crate) fn new(net: IpNet, first: u32) -> Self {
         Self { net, next: first, taken: BTreeSet::new() }
     }
 
-    /// Marks an address as used; one that is not of the network is no concern of the pool.
+    /// Marks an address as used. Addresses outside of the network have no effect.
     pub(crate) fn reserve(&mut self, address: IpAddr) {
         self.taken.insert(address);
     }
 
-    /// The next free address, or `None` when the network is full.
+    /// Allocates the next free address; `None` if the network is full.
     pub(crate) fn take(&mut self) -> Option<IpAddr> {
         loop {
             let address = nth(self.net, self.next)?;
@@ -84,13 +84,13 @@ impl AddressPool {
         }
     }
 
-    /// The network.
+    /// Returns the network.
     pub(crate) fn net(&self) -> IpNet {
         self.net
     }
 }
 
-/// The node ports that are still free: 30000 to 32767, the API server's default range.
+/// Pool of free node ports: 30000 to 32767, the API server's default range.
 #[derive(Debug)]
 pub(crate) struct NodePortPool {
     next: i32,
@@ -119,7 +119,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pool_skips_what_is_reserved_and_ends() {
+    fn a_pool_skips_reserved_addresses_and_ends() {
         let mut pool = AddressPool::new("10.0.0.0/30".parse().unwrap(), 1);
         pool.reserve("10.0.0.2".parse().unwrap());
         let got: Vec<String> = std::iter::from_fn(|| pool.take()).map(|ip| ip.to_string()).collect();
@@ -127,7 +127,7 @@ mod tests {
     }
 
     #[test]
-    fn ipv6_counts_the_same_way() {
+    fn ipv6_addresses_are_counted_from_the_network_address() {
         assert_eq!(nth("fd00:10:96::/112".parse().unwrap(), 10), "fd00:10:96::a".parse().ok());
         assert_eq!(nth("fd00:10:96::/112".parse().unwrap(), 65_536), None);
     }

@@ -1,4 +1,4 @@
-//! Which ports each pod's echo server listens on.
+//! Ports of the echo servers.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -10,20 +10,20 @@ use super::endpoint_slices::container_ports;
 use super::{PlanOptions, PodPlan};
 use crate::stream;
 
-/// A transport protocol that the echo server speaks.
+/// A transport protocol of the echo servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Protocol {
     /// TCP.
     Tcp,
     /// UDP.
     Udp,
-    /// SCTP, where the kernel has its sockets: see [`Protocol::is_spoken`].
+    /// SCTP, where the kernel has its sockets: see [`Protocol::is_supported`].
     Sctp,
 }
 
 impl Protocol {
-    /// Reads the API's spelling, `TCP`, `UDP` or `SCTP`.
-    pub fn named(name: &str) -> Option<Self> {
+    /// Parses the API's spelling: `TCP`, `UDP` or `SCTP`.
+    pub fn parse(name: &str) -> Option<Self> {
         match name {
             "TCP" => Some(Self::Tcp),
             "UDP" => Some(Self::Udp),
@@ -32,8 +32,9 @@ impl Protocol {
         }
     }
 
-    /// Whether this kernel has sockets for it. Many have none for SCTP: no pod listens there then, and none is probed.
-    pub fn is_spoken(self) -> bool {
+    /// Returns true if this kernel has sockets for the protocol. Many kernels have none for SCTP; then no pod listens on
+    /// SCTP ports, and these are not probed.
+    pub fn is_supported(self) -> bool {
         self != Self::Sctp || stream::has_sctp()
     }
 }
@@ -48,7 +49,7 @@ impl fmt::Display for Protocol {
     }
 }
 
-/// A port of a pod.
+/// Port and protocol of an echo server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct EchoPort {
     /// The number.
@@ -58,12 +59,12 @@ pub struct EchoPort {
 }
 
 impl EchoPort {
-    /// A TCP port.
+    /// Returns a TCP port.
     pub const fn tcp(port: u16) -> Self {
         Self { port, protocol: Protocol::Tcp }
     }
 
-    /// A UDP port.
+    /// Returns a UDP port.
     pub const fn udp(port: u16) -> Self {
         Self { port, protocol: Protocol::Udp }
     }
@@ -75,14 +76,13 @@ impl fmt::Display for EchoPort {
     }
 }
 
-/// Gives each pod the ports that its containers name, and those under which a slice lists it: in Kubernetes
-/// `containerPort` is a remark, and a Service may lead to a port that no container names. All that the options ask for
-/// come on top.
+/// Sets each pod's ports: those that its containers declare, those of the EndpointSlices that list it, and those of the
+/// options. `containerPort` is informational in Kubernetes, and a Service may use a port that no container declares.
 pub(super) fn assign(pods: &mut [PodPlan], slices: &[EndpointSlice], options: &PlanOptions) {
-    for pod in pods.iter_mut().filter(|pod| pod.runs) {
-        let named = container_ports(&pod.object)
+    for pod in pods.iter_mut().filter(|pod| pod.is_running) {
+        let declared = container_ports(&pod.object)
             .filter_map(|port| echo_port(port.protocol.as_deref(), port.container_port));
-        let mut ports: BTreeSet<EchoPort> = named.collect();
+        let mut ports: BTreeSet<EchoPort> = declared.collect();
         for slice in slices.iter().filter(|slice| lists(slice, pod)) {
             let listed = slice.ports.iter().flatten();
             ports.extend(listed.filter_map(|port| echo_port(port.protocol.as_deref(), port.port?)));
@@ -98,7 +98,7 @@ pub(super) fn assign(pods: &mut [PodPlan], slices: &[EndpointSlice], options: &P
 
 fn echo_port(protocol: Option<&str>, port: i32) -> Option<EchoPort> {
     let port = u16::try_from(port).ok().filter(|port| *port > 0)?;
-    Some(EchoPort { protocol: Protocol::named(protocol.unwrap_or("TCP"))?, port })
+    Some(EchoPort { protocol: Protocol::parse(protocol.unwrap_or("TCP"))?, port })
 }
 
 fn lists(slice: &EndpointSlice, pod: &PodPlan) -> bool {
@@ -111,11 +111,11 @@ fn lists(slice: &EndpointSlice, pod: &PodPlan) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::Cluster;
-    use crate::plan::Plan;
+    use crate::cluster_objects::ClusterObjects;
+    use crate::plan::ClusterPlan;
 
     #[test]
-    fn every_pod_and_node_listens_where_it_is_told_to() {
+    fn pods_and_nodes_listen_on_declared_and_requested_ports() {
         let ports = |ports: &[u16]| ports.iter().map(|port| EchoPort::tcp(*port)).collect::<BTreeSet<_>>();
         let options = PlanOptions {
             echo_ports: ports(&[80, 81]),
@@ -132,7 +132,8 @@ mod tests {
         let pods = pod("own", "", "")
             + &pod("host", "hostNetwork: true, ", "")
             + &pod("done", "", ", status: {phase: Failed}");
-        let plan = Cluster::parse(&pods).unwrap().plan_after(&Plan::default(), &options).unwrap();
+        let plan =
+            ClusterObjects::parse(&pods).unwrap().plan_after(&ClusterPlan::default(), &options).unwrap();
         for (name, expected) in
             [("own", ports(&[80, 81, 9000])), ("host", ports(&[9000])), ("done", ports(&[]))]
         {

@@ -1,4 +1,4 @@
-//! The EndpointSlices that a cluster's controller would make of a Service and its pods.
+//! EndpointSlices of a Service and its pods, as the EndpointSlice controller creates them.
 //!
 //! Rules: KEP-752 (EndpointSlices), KEP-1672 (terminating endpoints), KEP-4444 and KEP-3015 (`trafficDistribution`).
 
@@ -13,18 +13,17 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::addresses::Family;
 use super::service_defaults::{has_type, is_headless};
-use crate::cluster::namespace_of;
+use crate::cluster_objects::namespace_of;
 
-/// The label that says whose slice it is.
+/// Label with the name of the slice's Service.
 pub(crate) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// The controller's default for `--max-endpoints-per-slice`.
 const MAX_ENDPOINTS: usize = 100;
 
-/// A slice's ports, in a form that can be a key: pods that resolve the Service's named ports differently go to
-/// different slices.
+/// Ports of a slice, as a map key: pods that resolve the Service's named ports differently are in different slices.
 type PortKey = Vec<(String, String, i32, Option<String>)>;
 
-/// The slices of a Service whose defaults are set; none for a Service without a selector.
+/// Returns the slices of a Service with defaults set; none for a Service without a selector.
 pub(crate) fn slices_of(service: &Service, pods: &[&Pod], nodes: &[&Node]) -> Vec<EndpointSlice> {
     let Some(spec) = &service.spec else { return Vec::new() };
     let Some(selector) = spec.selector.as_ref().filter(|selector| !selector.is_empty()) else {
@@ -34,7 +33,7 @@ pub(crate) fn slices_of(service: &Service, pods: &[&Pod], nodes: &[&Node]) -> Ve
         return Vec::new();
     }
     let selected: Vec<&Pod> = pods.iter().copied().filter(|pod| selects(service, selector, pod)).collect();
-    let families = spec.ip_families.iter().flatten().filter_map(|name| Family::named(name));
+    let families = spec.ip_families.iter().flatten().filter_map(|name| Family::parse(name));
     families.flat_map(|family| slices_of_family(service, family, &selected, nodes)).collect()
 }
 
@@ -46,7 +45,7 @@ fn slices_of_family(service: &Service, family: Family, pods: &[&Pod], nodes: &[&
         }
     }
     if by_ports.is_empty() {
-        // The controller keeps an empty slice as a sign that it has seen the Service.
+        // The controller creates an empty slice for a Service without endpoints.
         return vec![slice(service, family, 0, Vec::new(), Vec::new())];
     }
     let pieces = by_ports.into_iter().flat_map(|(ports, endpoints)| {
@@ -74,7 +73,7 @@ fn endpoint(service: &Service, pod: &Pod, family: Family, nodes: &[&Node]) -> Op
     let status = pod.status.as_ref()?;
     let ips = status.pod_ips.iter().flatten().map(|ip| ip.ip.clone());
     let addresses: Vec<String> =
-        ips.filter(|ip| ip.parse().is_ok_and(|ip| Family::of(ip) == family)).take(1).collect();
+        ips.filter(|ip| ip.parse().is_ok_and(|ip| Family::from_ip(ip) == family)).take(1).collect();
     if addresses.is_empty() {
         return None;
     }
@@ -106,7 +105,7 @@ fn endpoint(service: &Service, pod: &Pod, family: Family, nodes: &[&Node]) -> Op
     })
 }
 
-/// Whether the pod's condition `Ready` is true.
+/// Returns true if the pod's condition `Ready` is true.
 pub(crate) fn is_ready(pod: &Pod) -> bool {
     let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
     conditions.into_iter().any(|condition| condition.type_ == "Ready" && condition.status == "True")
@@ -130,7 +129,7 @@ fn hints(service: &Service, node: Option<&str>, zone: Option<&str>) -> Option<En
     }
 }
 
-/// A pod's `hostname` counts only for the Service that is its `subdomain`.
+/// Returns the pod's `hostname` if the Service is its `subdomain`.
 fn hostname(service: &Service, pod: &Pod) -> Option<String> {
     let spec = pod.spec.as_ref()?;
     (spec.subdomain.is_some() && spec.subdomain == service.metadata.name).then(|| spec.hostname.clone())?
@@ -146,7 +145,7 @@ fn ports_for(service: &Service, pod: &Pod) -> PortKey {
     resolved.collect()
 }
 
-/// The port of the pod that a Service port leads to; `None` when the pod has no port of the wanted name.
+/// Returns the target port of a Service port in a pod; `None` if the pod has no port of that name.
 fn target_port(port: &ServicePort, pod: &Pod) -> Option<i32> {
     match port.target_port.as_ref() {
         None => Some(port.port),
@@ -162,7 +161,7 @@ fn target_port(port: &ServicePort, pod: &Pod) -> Option<i32> {
     }
 }
 
-/// The ports of the pod's containers, and of the init containers that keep running as sidecars.
+/// Returns the ports of the pod's containers and of its sidecar containers.
 pub(crate) fn container_ports(pod: &Pod) -> impl Iterator<Item = &ContainerPort> {
     let spec = pod.spec.iter();
     spec.flat_map(|spec| {

@@ -1,9 +1,10 @@
-//! What a cluster's controllers, scheduler, network plugin and cloud would make of a set of objects. Pure.
+//! Plan of a cluster: the objects and addresses that controllers, scheduler, network plugin and cloud provider would
+//! produce from the user's objects. Pure.
 
 pub(crate) mod addresses;
 mod echo_ports;
 pub(crate) mod endpoint_slices;
-mod front;
+mod frontend;
 mod nodes;
 mod pods;
 pub(crate) mod service_defaults;
@@ -22,24 +23,24 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::cluster::{Cluster, Object, namespace_of};
+use crate::cluster_objects::{ClusterObjects, LabObject, namespace_of};
 use crate::error::Result;
 use addresses::{AddressPool, NodePortPool};
 use service_defaults::Pools;
 
 pub use addresses::Family;
 pub use echo_ports::{EchoPort, Protocol};
-pub use front::{Front, FrontKind};
+pub use frontend::{Frontend, FrontendKind};
 
-/// The namespace of the lab's own client pods.
+/// Namespace of the lab's own client pods.
 pub const CLIENT_NAMESPACE: &str = "portcullis-lab";
 
-/// The name of the client pod on a node, as `namespace/name`.
+/// Returns the name of the client pod on a node, as `namespace/name`.
 pub fn client_on(node: &str) -> String {
     format!("{CLIENT_NAMESPACE}/client-{node}")
 }
 
-/// The address families of a cluster, the primary one first.
+/// Address families of a cluster, the primary one first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub enum Families {
     /// IPv4 only.
@@ -52,7 +53,7 @@ pub enum Families {
 }
 
 impl Families {
-    /// The families in order.
+    /// Returns the families in order.
     pub fn list(self) -> &'static [Family] {
         match self {
             Self::V4 => &[Family::V4],
@@ -62,24 +63,24 @@ impl Families {
     }
 }
 
-/// How a plan is made.
+/// Options for a plan.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct PlanOptions {
-    /// The least number of nodes; those that the objects name count.
+    /// Minimum number of nodes, including those that the objects name.
     pub nodes: usize,
-    /// The families of the addresses that are handed out.
+    /// Families of the allocated addresses.
     pub families: Families,
-    /// Whether each node gets a pod to probe from ([`client_on`]).
+    /// Adds a client pod on each node ([`client_on`]).
     pub clients: bool,
-    /// Whether endpoints of slices that no pod has get pods of their own, which daemons are told of. Where a pod that was
-    /// deleted must not come back by a slice that stays, they must not.
-    pub stand_ins: bool,
-    /// Ports that each pod with a network of its own listens on, besides those that it or a slice names.
+    /// Creates pods for endpoints whose address belongs to no pod; daemons receive them too. Disable it where a deleted
+    /// pod must not be created again because its EndpointSlice remains.
+    pub placeholder_pods: bool,
+    /// Ports on which every pod with a network namespace of its own listens, besides its declared ports.
     pub echo_ports: BTreeSet<EchoPort>,
-    /// Ports that each node listens on, by the node's name. A pod on the host network that names one of them leaves it
-    /// to its node.
+    /// Ports on which every node listens; the echo server replies with the node's name. A pod on the host network that
+    /// declares one of them does not listen on it.
     pub node_echo_ports: BTreeSet<EchoPort>,
-    /// More addresses of the host outside, where it listens on `echo_ports` by the name `outside`.
+    /// Additional addresses of the outside host, on which it listens on `echo_ports` with the name `outside`.
     pub outside: Vec<IpAddr>,
 }
 
@@ -89,7 +90,7 @@ impl Default for PlanOptions {
             nodes: 2,
             families: Families::Dual,
             clients: true,
-            stand_ins: true,
+            placeholder_pods: true,
             echo_ports: BTreeSet::new(),
             node_echo_ports: BTreeSet::new(),
             outside: Vec::new(),
@@ -102,13 +103,13 @@ impl Default for PlanOptions {
 pub struct NodePlan {
     /// The node's name.
     pub name: String,
-    /// Its `InternalIP`s, one of each family.
+    /// Its `InternalIP`s, one per family.
     pub addresses: Vec<IpAddr>,
-    /// Its pod CIDRs, one of each family. The first address of each is the node's own, on its bridge.
+    /// Its pod CIDRs, one per family. The first address of each is the node's own, on its bridge.
     pub pod_cidrs: Vec<IpNet>,
-    /// The ports it listens on itself.
+    /// Ports of its own echo server.
     pub ports: BTreeSet<EchoPort>,
-    /// The object, filled in.
+    /// The completed object.
     pub object: Node,
 }
 
@@ -119,69 +120,73 @@ pub struct PodPlan {
     pub name: String,
     /// The node it runs on.
     pub node: String,
-    /// Its addresses, one of each family; none unless it runs.
+    /// Its addresses, one per family; none unless it is running.
     pub addresses: Vec<IpAddr>,
-    /// Whether it runs. One that has ended, or still waits for an address, is an object and no more: its address may
-    /// be another's.
-    pub runs: bool,
-    /// Whether it shares the node's network namespace.
+    /// False for a pod that has terminated or has no address yet. It exists only as an object, and its address may belong
+    /// to another pod.
+    pub is_running: bool,
+    /// True if the pod shares the node's network namespace.
     pub host_network: bool,
-    /// The ports its echo server listens on.
+    /// Ports of its echo server.
     pub ports: BTreeSet<EchoPort>,
-    /// The object; what its status does not say is filled in, if it runs.
+    /// The object; the status of a running pod is completed.
     pub object: Pod,
 }
 
-/// A whole cluster, every field filled in that a running one would have.
+/// A planned cluster, with every field that a running one would have.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Plan {
+pub struct ClusterPlan {
     /// The nodes.
     pub nodes: Vec<NodePlan>,
     /// The pods.
     pub pods: Vec<PodPlan>,
     /// The Services with their defaults and addresses.
     pub services: Vec<Service>,
-    /// The user's EndpointSlices, then those that the controller would make.
+    /// The user's EndpointSlices, then those of the EndpointSlice controller.
     pub slices: Vec<EndpointSlice>,
-    /// The objects that the lab hands on without a look.
+    /// Objects of other kinds, unchanged.
     pub others: Vec<Value>,
-    /// The addresses of the host outside that were asked for, and the ports it listens on there.
+    /// The additional addresses of the outside host, and the ports on which it listens there.
     pub outside: (Vec<IpAddr>, BTreeSet<EchoPort>),
 }
 
-impl Cluster {
+impl ClusterObjects {
     /// Plans a new cluster with the default [`PlanOptions`].
     ///
     /// # Errors
-    /// When objects contradict each other or a range of addresses is used up.
-    pub fn plan(&self) -> Result<Plan> {
-        self.plan_after(&Plan::default(), &PlanOptions::default())
+    /// Objects contradict each other, or an address range is exhausted.
+    pub fn plan(&self) -> Result<ClusterPlan> {
+        self.plan_after(&ClusterPlan::default(), &PlanOptions::default())
     }
 
-    /// Plans the cluster that an earlier one becomes: what has an address, a port or a node keeps it.
+    /// Plans the next state of a cluster: allocated addresses, ports and nodes of the previous plan are kept.
     ///
     /// # Errors
     /// As [`plan`](Self::plan).
-    pub fn plan_after(&self, before: &Plan, options: &PlanOptions) -> Result<Plan> {
+    pub fn plan_after(&self, before: &ClusterPlan, options: &PlanOptions) -> Result<ClusterPlan> {
         let families = options.families.list();
         let nodes = nodes::plan(self, before, options)?;
         let mut pods = pods::plan(self, before, options, &nodes)?;
         let services = plan_services(self, before, families)?;
         let slices = plan_slices(self, &services, &pods, &nodes);
-        if options.stand_ins {
-            pods.extend(pods::stand_ins(&slices, &pods, &nodes));
+        if options.placeholder_pods {
+            pods.extend(pods::placeholder_pods(&slices, &pods, &nodes));
         }
         echo_ports::assign(&mut pods, &slices, options);
         let others = self.objects().filter_map(|object| match object {
-            Object::Other(value) => Some(value.clone()),
+            LabObject::Other(value) => Some(value.clone()),
             _ => None,
         });
         let outside = (options.outside.clone(), options.echo_ports.clone());
-        Ok(Plan { nodes, pods, services, slices, others: others.collect(), outside })
+        Ok(ClusterPlan { nodes, pods, services, slices, others: others.collect(), outside })
     }
 }
 
-fn plan_services(cluster: &Cluster, before: &Plan, families: &[Family]) -> Result<Vec<Service>> {
+fn plan_services(
+    cluster: &ClusterObjects,
+    before: &ClusterPlan,
+    families: &[Family],
+) -> Result<Vec<Service>> {
     let net = |text: &str| text.parse::<IpNet>().expect("the lab's ranges are well-formed");
     let mut pools = Pools {
         cluster_ips: vec![
@@ -196,14 +201,14 @@ fn plan_services(cluster: &Cluster, before: &Plan, families: &[Family]) -> Resul
     };
     let mut services = Vec::new();
     for object in cluster.objects() {
-        let Object::Service(service) = object else { continue };
+        let LabObject::Service(service) = object else { continue };
         let mut service = service.clone();
-        let twin = before.services.iter().find(|old| {
+        let previous = before.services.iter().find(|old| {
             old.metadata.name == service.metadata.name
                 && namespace_of(&old.metadata) == namespace_of(&service.metadata)
         });
-        if let Some(twin) = twin {
-            service_defaults::keep_allocated(&mut service, twin);
+        if let Some(previous) = previous {
+            service_defaults::keep_allocated(&mut service, previous);
         }
         service_defaults::set_defaults(&mut service, families)?;
         pools.reserve(&service);
@@ -214,57 +219,57 @@ fn plan_services(cluster: &Cluster, before: &Plan, families: &[Family]) -> Resul
 }
 
 fn plan_slices(
-    cluster: &Cluster,
+    cluster: &ClusterObjects,
     services: &[Service],
     pods: &[PodPlan],
     nodes: &[NodePlan],
 ) -> Vec<EndpointSlice> {
     let mut slices: Vec<EndpointSlice> = Vec::new();
     for object in cluster.objects() {
-        if let Object::EndpointSlice(slice) = object {
+        if let LabObject::EndpointSlice(slice) = object {
             let mut slice = slice.clone();
             slice.metadata.namespace = Some(namespace_of(&slice.metadata).to_owned());
             slices.push(slice);
         }
     }
-    let given: BTreeSet<(String, String)> = slices.iter().filter_map(owner_of).collect();
+    let with_own_slices: BTreeSet<(String, String)> = slices.iter().filter_map(service_of).collect();
     let pods: Vec<&Pod> = pods.iter().map(|pod| &pod.object).collect();
     let nodes: Vec<&Node> = nodes.iter().map(|node| &node.object).collect();
     for service in services {
         let name = service.metadata.name.clone().unwrap_or_default();
-        if !given.contains(&(namespace_of(&service.metadata).to_owned(), name)) {
+        if !with_own_slices.contains(&(namespace_of(&service.metadata).to_owned(), name)) {
             slices.extend(endpoint_slices::slices_of(service, &pods, &nodes));
         }
     }
     slices
 }
 
-/// The namespace and name of the Service that a slice belongs to.
-pub(crate) fn owner_of(slice: &EndpointSlice) -> Option<(String, String)> {
+/// Returns the namespace and name of the Service to which a slice belongs.
+pub(crate) fn service_of(slice: &EndpointSlice) -> Option<(String, String)> {
     let service = slice.metadata.labels.as_ref()?.get(endpoint_slices::SERVICE_NAME)?;
     Some((namespace_of(&slice.metadata).to_owned(), service.clone()))
 }
 
 impl PodPlan {
-    /// Whether it has a network namespace of its own.
-    pub fn is_wired(&self) -> bool {
-        self.runs && !self.host_network
+    /// Returns true if the pod has a network namespace of its own.
+    pub fn has_own_netns(&self) -> bool {
+        self.is_running && !self.host_network
     }
 }
 
-impl Plan {
-    /// The node of that name.
+impl ClusterPlan {
+    /// Returns a node by name.
     pub fn node(&self, name: &str) -> Option<&NodePlan> {
         self.nodes.iter().find(|node| node.name == name)
     }
 
-    /// The pod of that name, written `namespace/name`, or just `name` for the namespace `default`.
+    /// Returns a pod by `namespace/name`, or by `name` alone for the namespace `default`.
     pub fn pod(&self, name: &str) -> Option<&PodPlan> {
         let full = if name.contains('/') { name.to_owned() } else { format!("default/{name}") };
         self.pods.iter().find(|pod| pod.name == full)
     }
 
-    /// The Service of that name, written as for [`pod`](Self::pod).
+    /// Returns a Service by name, written as for [`pod`](Self::pod).
     pub fn service(&self, name: &str) -> Option<&Service> {
         let (namespace, name) = name.split_once('/').unwrap_or(("default", name));
         self.services.iter().find(|service| {
@@ -272,7 +277,7 @@ impl Plan {
         })
     }
 
-    /// The plan as one `List`, as a daemon reads it from a manifest.
+    /// Returns the objects of the plan as a `List`, for the daemons' manifests.
     pub fn to_list(&self) -> Value {
         let mut items = Vec::new();
         items.extend(self.nodes.iter().map(|node| manifest(&node.object)));
@@ -285,5 +290,5 @@ impl Plan {
 }
 
 fn manifest<T: Resource + Serialize>(object: &T) -> Value {
-    serde_json::to_value(object).expect("a Kubernetes object has only text for keys")
+    serde_json::to_value(object).expect("a Kubernetes object has only strings for keys")
 }

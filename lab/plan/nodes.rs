@@ -1,4 +1,4 @@
-//! The nodes: the user's, those that pods and slices name, and as many more as are asked for.
+//! Nodes of the plan: the user's, those that pods and EndpointSlices name, and additional ones up to the minimum number.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -8,15 +8,19 @@ use k8s_openapi::api::core::v1::{Node, NodeAddress, NodeCondition};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::addresses::{AddressPool, Family, nth};
-use super::{NodePlan, Plan, PlanOptions};
-use crate::cluster::{Cluster, Object};
+use super::{ClusterPlan, NodePlan, PlanOptions};
+use crate::cluster_objects::{ClusterObjects, LabObject};
 use crate::error::{Error, Result};
 
-pub(super) fn plan(cluster: &Cluster, before: &Plan, options: &PlanOptions) -> Result<Vec<NodePlan>> {
+pub(super) fn plan(
+    cluster: &ClusterObjects,
+    before: &ClusterPlan,
+    options: &PlanOptions,
+) -> Result<Vec<NodePlan>> {
     let families = options.families.list();
     let mut objects: Vec<Node> = Vec::new();
     for object in cluster.objects() {
-        if let Object::Node(node) = object {
+        if let LabObject::Node(node) = object {
             objects.push(node.clone());
         }
     }
@@ -43,7 +47,7 @@ pub(super) fn plan(cluster: &Cluster, before: &Plan, options: &PlanOptions) -> R
     Ok(nodes)
 }
 
-/// A key that sorts names as people count: `node-2` before `node-10`.
+/// Returns a sort key for natural order: `node-2` before `node-10`.
 fn natural_order(name: &str) -> (String, u64, String) {
     let stem = name.trim_end_matches(|c: char| c.is_ascii_digit());
     let number = name[stem.len()..].parse().unwrap_or(0);
@@ -57,29 +61,30 @@ fn push_missing(nodes: &mut Vec<Node>, name: &str) {
     }
 }
 
-/// The nodes that an object says it is on.
-fn node_names(object: &Object) -> Vec<String> {
+/// Returns the nodes that an object names.
+fn node_names(object: &LabObject) -> Vec<String> {
     match object {
-        Object::Pod(pod) => pod.spec.iter().filter_map(|spec| spec.node_name.clone()).collect(),
-        Object::EndpointSlice(slice) => {
+        LabObject::Pod(pod) => pod.spec.iter().filter_map(|spec| spec.node_name.clone()).collect(),
+        LabObject::EndpointSlice(slice) => {
             slice.endpoints.iter().flatten().filter_map(|endpoint| endpoint.node_name.clone()).collect()
         }
         _ => Vec::new(),
     }
 }
 
-/// A node with what the user gave it, or the earlier plan.
-fn given(object: Node, before: &Plan) -> Result<NodePlan> {
+/// Returns a node with the addresses and CIDRs of the user's object or of the previous plan.
+fn given(object: Node, before: &ClusterPlan) -> Result<NodePlan> {
     let name = object.metadata.name.clone().unwrap_or_default();
     let wrong = |message: String| Error::plan(format!("Node {name}"), message);
     if name == "outside" {
-        return Err(wrong("the lab keeps this name for the host outside of the cluster; rename it".into()));
+        return Err(wrong("name is reserved for the outside host; expected another name".into()));
     }
     let listed = object.status.iter().flat_map(|status| status.addresses.iter().flatten());
     let mut addresses = Vec::new();
     for address in listed.filter(|address| address.type_ == "InternalIP") {
         let parsed = address.address.parse::<IpAddr>();
-        addresses.push(parsed.map_err(|_| wrong(format!("{:?} is no IP address", address.address)))?);
+        let invalid = |_| wrong(format!("expected an IP address, found {:?}", address.address));
+        addresses.push(parsed.map_err(invalid)?);
     }
     let cidrs = object.spec.iter().flat_map(|spec| {
         let several = spec.pod_cidrs.iter().flatten();
@@ -87,20 +92,20 @@ fn given(object: Node, before: &Plan) -> Result<NodePlan> {
     });
     let mut pod_cidrs = Vec::new();
     for cidr in cidrs {
-        pod_cidrs.push(cidr.parse::<IpNet>().map_err(|_| wrong(format!("{cidr:?} is no CIDR")))?);
+        pod_cidrs.push(cidr.parse::<IpNet>().map_err(|_| wrong(format!("expected a CIDR, found {cidr:?}")))?);
     }
-    if let Some(twin) = before.node(&name) {
+    if let Some(previous) = before.node(&name) {
         if addresses.is_empty() {
-            addresses.clone_from(&twin.addresses);
+            addresses.clone_from(&previous.addresses);
         }
         if pod_cidrs.is_empty() {
-            pod_cidrs.clone_from(&twin.pod_cidrs);
+            pod_cidrs.clone_from(&previous.pod_cidrs);
         }
     }
     Ok(NodePlan { name, addresses, pod_cidrs, ports: BTreeSet::new(), object })
 }
 
-/// Gives each node that lacks them an address and a pod CIDR of a family.
+/// Allocates an address and a pod CIDR of a family for each node that has none.
 fn allocate(nodes: &mut [NodePlan], family: Family) -> Result<()> {
     let underlay = match family {
         Family::V4 => "192.168.77.0/24",
@@ -111,16 +116,16 @@ fn allocate(nodes: &mut [NodePlan], family: Family) -> Result<()> {
     let taken: Vec<IpNet> = nodes.iter().flat_map(|node| node.pod_cidrs.clone()).collect();
     let overlaps = |net: &IpNet| taken.iter().any(|t| t.contains(net) || net.contains(t));
     let mut free = (1..=254_u8).map(|index| pod_cidr(family, index)).filter(|net| !overlaps(net));
-    // Names decide, not the order of the objects that mention the nodes.
+    // The result depends on the nodes' names, not on the order of the objects that name them.
     let mut nodes: Vec<&mut NodePlan> = nodes.iter_mut().collect();
     nodes.sort_by_cached_key(|node| natural_order(&node.name));
     for node in nodes {
-        let full = |what: &str| Error::plan(format!("Node {}", node.name), format!("no {what} is left"));
-        if !node.addresses.iter().any(|address| Family::of(*address) == family) {
+        let full = |what: &str| Error::plan(format!("Node {}", node.name), format!("no free {what}"));
+        if !node.addresses.iter().any(|address| Family::from_ip(*address) == family) {
             let address = pool.take().ok_or_else(|| full("node address"))?;
             node.addresses.push(address);
         }
-        if !node.pod_cidrs.iter().any(|net| Family::of(net.addr()) == family) {
+        if !node.pod_cidrs.iter().any(|net| Family::from_ip(net.addr()) == family) {
             let net = free.next().ok_or_else(|| full("pod CIDR"))?;
             node.pod_cidrs.push(net);
         }
@@ -158,8 +163,8 @@ fn fill_in(node: &mut NodePlan) {
 }
 
 impl NodePlan {
-    /// The node's own addresses in its pod CIDRs, which its bridge has.
-    pub fn bridge(&self) -> Vec<IpAddr> {
+    /// Returns the addresses of the node's bridge, the first of each pod CIDR.
+    pub fn bridge_addresses(&self) -> Vec<IpAddr> {
         self.pod_cidrs.iter().filter_map(|net| nth(net.trunc(), 1)).collect()
     }
 }

@@ -1,4 +1,4 @@
-//! The pods: which node each runs on, and its addresses.
+//! Scheduling of pods to nodes, and their addresses.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -8,14 +8,14 @@ use k8s_openapi::api::discovery::v1::{Endpoint, EndpointSlice};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::addresses::{AddressPool, Family};
-use super::workloads::{self, MadePod};
-use super::{CLIENT_NAMESPACE, NodePlan, Plan, PlanOptions, PodPlan};
-use crate::cluster::{Cluster, Object, namespace_of};
+use super::workloads::{self, WorkloadPod};
+use super::{CLIENT_NAMESPACE, ClusterPlan, NodePlan, PlanOptions, PodPlan};
+use crate::cluster_objects::{ClusterObjects, LabObject, namespace_of};
 use crate::error::{Error, Result};
 
 pub(super) fn plan(
-    cluster: &Cluster,
-    before: &Plan,
+    cluster: &ClusterObjects,
+    before: &ClusterPlan,
     options: &PlanOptions,
     nodes: &[NodePlan],
 ) -> Result<Vec<PodPlan>> {
@@ -32,27 +32,29 @@ pub(super) fn plan(
     Ok(pods)
 }
 
-fn client(node: &str) -> MadePod {
+fn client(node: &str) -> WorkloadPod {
     let metadata = ObjectMeta {
         name: Some(format!("client-{node}")),
         namespace: Some(CLIENT_NAMESPACE.into()),
         ..Default::default()
     };
     let spec = PodSpec { node_name: Some(node.to_owned()), ..Default::default() };
-    MadePod { pod: Pod { metadata, spec: Some(spec), status: None }, owner: None }
+    WorkloadPod { pod: Pod { metadata, spec: Some(spec), status: None }, owner: None }
 }
 
-/// Puts each pod on a node: the one it names, the one it was on, or of those that its `nodeSelector` allows the one
-/// with the fewest pods of its owner, then the fewest pods.
-fn schedule(made: Vec<MadePod>, before: &Plan, nodes: &[NodePlan]) -> Result<Vec<PodPlan>> {
+/// Assigns each pod to a node: the node that it names, or its previous node, or of the nodes that its `nodeSelector`
+/// allows the one with the fewest pods of the same owner, then the fewest pods.
+fn schedule(made: Vec<WorkloadPod>, before: &ClusterPlan, nodes: &[NodePlan]) -> Result<Vec<PodPlan>> {
     let mut load: BTreeMap<(&str, Option<String>), usize> = BTreeMap::new();
     let mut pods = Vec::new();
-    for MadePod { pod: object, owner } in made {
+    for WorkloadPod { pod: object, owner } in made {
         let own_name = object.metadata.name.as_deref().unwrap_or_default();
         let name = format!("{}/{own_name}", namespace_of(&object.metadata));
         let spec = object.spec.as_ref();
-        let twin = before.pod(&name);
-        let named = spec.and_then(|spec| spec.node_name.as_deref()).or(twin.map(|twin| twin.node.as_str()));
+        let previous = before.pod(&name);
+        let named = spec
+            .and_then(|spec| spec.node_name.as_deref())
+            .or(previous.map(|previous| previous.node.as_str()));
         let selector = spec.and_then(|spec| spec.node_selector.clone()).unwrap_or_default();
         let allowed = nodes.iter().filter(|node| {
             let labels = node.object.metadata.labels.as_ref();
@@ -71,7 +73,10 @@ fn schedule(made: Vec<MadePod>, before: &Plan, nodes: &[NodePlan]) -> Result<Vec
             (own, of(&node.name, &None, &load).unwrap_or(0))
         });
         let node = node.ok_or_else(|| {
-            Error::plan(format!("Pod {name}"), "no node has the labels of its `nodeSelector`; label a Node")
+            Error::plan(
+                format!("Pod {name}"),
+                "no node matches its `nodeSelector`; expected a Node with its labels",
+            )
         })?;
         *load.entry((&node.name, None)).or_default() += 1;
         if owner.is_some() {
@@ -80,18 +85,27 @@ fn schedule(made: Vec<MadePod>, before: &Plan, nodes: &[NodePlan]) -> Result<Vec
         let host_network = spec.and_then(|spec| spec.host_network).unwrap_or(false);
         let mut addresses = given_addresses(&object, &name)?;
         let has_ended = is_phase(&object, &["Succeeded", "Failed"]);
-        let waits = addresses.is_empty() && is_phase(&object, &["Pending"]);
-        let runs = !has_ended && !waits;
-        if !runs {
+        let is_waiting = addresses.is_empty() && is_phase(&object, &["Pending"]);
+        let is_running = !has_ended && !is_waiting;
+        if !is_running {
             addresses.clear();
         } else if host_network {
             addresses.clone_from(&node.addresses);
-        } else if let (true, Some(twin)) = (addresses.is_empty(), twin.filter(|twin| twin.node == node.name))
+        } else if let (true, Some(previous)) =
+            (addresses.is_empty(), previous.filter(|previous| previous.node == node.name))
         {
-            addresses.clone_from(&twin.addresses);
+            addresses.clone_from(&previous.addresses);
         }
         let ports = Default::default();
-        pods.push(PodPlan { name, node: node.name.clone(), addresses, runs, host_network, ports, object });
+        pods.push(PodPlan {
+            name,
+            node: node.name.clone(),
+            addresses,
+            is_running,
+            host_network,
+            ports,
+            object,
+        });
     }
     Ok(pods)
 }
@@ -108,16 +122,19 @@ fn given_addresses(pod: &Pod, name: &str) -> Result<Vec<IpAddr>> {
         texts.extend(&status.pod_ip);
     }
     let parsed = texts.into_iter().filter(|text| !text.is_empty()).map(|text| {
-        text.parse().map_err(|_| Error::plan(format!("Pod {name}"), format!("{text:?} is no IP address")))
+        text.parse().map_err(|_| {
+            Error::plan(format!("Pod {name}"), format!("expected an IP address, found {text:?}"))
+        })
     });
     parsed.collect()
 }
 
-/// Gives the pods that have no address one of each pod CIDR of their node, and none that a slice of the user names.
-fn address(pods: &mut [PodPlan], cluster: &Cluster, nodes: &[NodePlan]) -> Result<()> {
+/// Allocates addresses for pods without any, one from each pod CIDR of their node. Addresses in the user's EndpointSlices
+/// are reserved.
+fn address(pods: &mut [PodPlan], cluster: &ClusterObjects, nodes: &[NodePlan]) -> Result<()> {
     let mut taken: Vec<IpAddr> = pods.iter().flat_map(|pod| pod.addresses.clone()).collect();
     for object in cluster.objects() {
-        if let Object::EndpointSlice(slice) = object {
+        if let LabObject::EndpointSlice(slice) = object {
             let addresses = slice.endpoints.iter().flatten().flat_map(|endpoint| &endpoint.addresses);
             taken.extend(addresses.filter_map(|address| address.parse::<IpAddr>().ok()));
         }
@@ -127,11 +144,15 @@ fn address(pods: &mut [PodPlan], cluster: &Cluster, nodes: &[NodePlan]) -> Resul
         let mut pools: Vec<AddressPool> =
             node.pod_cidrs.iter().map(|net| AddressPool::new(net.trunc(), 2)).collect();
         pools.iter_mut().for_each(|pool| taken.iter().for_each(|address| pool.reserve(*address)));
-        let lacking = |pod: &&mut PodPlan| pod.runs && pod.node == node.name && pod.addresses.is_empty();
-        for pod in pods.iter_mut().filter(lacking) {
+        let needs_addresses =
+            |pod: &&mut PodPlan| pod.is_running && pod.node == node.name && pod.addresses.is_empty();
+        for pod in pods.iter_mut().filter(needs_addresses) {
             for pool in &mut pools {
                 let address = pool.take();
-                let full = || Error::plan(format!("Node {}", node.name), format!("{} is full", pool.net()));
+                let full = || {
+                    let message = format!("no free address in pod CIDR {}", pool.net());
+                    Error::plan(format!("Node {}", node.name), message)
+                };
                 pod.addresses.push(address.ok_or_else(full)?);
             }
         }
@@ -142,12 +163,12 @@ fn address(pods: &mut [PodPlan], cluster: &Cluster, nodes: &[NodePlan]) -> Resul
 fn fill_in(pod: &mut PodPlan, nodes: &[NodePlan]) {
     let object = &mut pod.object;
     object.metadata.namespace = Some(namespace_of(&object.metadata).to_owned());
-    if !pod.runs {
+    if !pod.is_running {
         return;
     }
     object.spec.get_or_insert_default().node_name = Some(pod.node.clone());
     let status = object.status.get_or_insert_with(PodStatus::default);
-    // What is written stays as it is written: a daemon must take every spelling of an address.
+    // The user's spelling of addresses is kept: a daemon must accept every spelling.
     if status.pod_ips.as_ref().is_none_or(Vec::is_empty) {
         status.pod_ip = pod.addresses.first().map(IpAddr::to_string);
         status.pod_ips = Some(pod.addresses.iter().map(|ip| PodIP { ip: ip.to_string() }).collect());
@@ -163,11 +184,15 @@ fn fill_in(pod: &mut PodPlan, nodes: &[NodePlan]) {
     }
 }
 
-/// Pods for the endpoints of slices that no pod owns, so that a cluster's Services and EndpointSlices alone make a
-/// lab. Addresses outside of every pod CIDR whose node is not named lie outside of the cluster, and get none.
-pub(super) fn stand_ins(slices: &[EndpointSlice], pods: &[PodPlan], nodes: &[NodePlan]) -> Vec<PodPlan> {
+/// Returns pods for endpoints whose address belongs to no pod, so that Services and EndpointSlices without pods can be
+/// probed. Endpoints outside of every pod CIDR and without a node name are outside of the cluster and get no pod.
+pub(super) fn placeholder_pods(
+    slices: &[EndpointSlice],
+    pods: &[PodPlan],
+    nodes: &[NodePlan],
+) -> Vec<PodPlan> {
     let mut made: Vec<PodPlan> = Vec::new();
-    // An address that is listed twice belongs to the pod that is ready, on that pod's node.
+    // If an address is listed twice, the ready endpoint determines the node.
     for wants_ready in [true, false] {
         for (slice, endpoint) in endpoints_of(slices).filter(|(_, e)| is_ready_endpoint(e) == wants_ready) {
             let Some(address) = endpoint.addresses.first().and_then(|ip| ip.parse::<IpAddr>().ok()) else {
@@ -186,12 +211,12 @@ pub(super) fn stand_ins(slices: &[EndpointSlice], pods: &[PodPlan], nodes: &[Nod
                 target.unwrap_or_else(|| format!("at-{}", address.to_string().replace([':', '.'], "-")));
             let namespace = namespace_of(&slice.metadata).to_owned();
             let name = format!("{namespace}/{own_name}");
-            if pods.iter().any(|pod| pod.name == name && !pod.runs) {
+            if pods.iter().any(|pod| pod.name == name && !pod.is_running) {
                 continue;
             }
-            let twin = made.iter_mut().find(|pod| pod.name == name && pod.node == node.name);
-            if let Some(twin) = twin.filter(|pod| !has_family(pod, Family::of(address))) {
-                twin.addresses.push(address);
+            let previous = made.iter_mut().find(|pod| pod.name == name && pod.node == node.name);
+            if let Some(previous) = previous.filter(|pod| !has_family(pod, Family::from_ip(address))) {
+                previous.addresses.push(address);
                 continue;
             }
             let metadata =
@@ -200,7 +225,7 @@ pub(super) fn stand_ins(slices: &[EndpointSlice], pods: &[PodPlan], nodes: &[Nod
                 name,
                 node: node.name.clone(),
                 addresses: vec![address],
-                runs: true,
+                is_running: true,
                 host_network: false,
                 ports: Default::default(),
                 object: Pod { metadata, ..Default::default() },
@@ -215,13 +240,13 @@ fn endpoints_of(slices: &[EndpointSlice]) -> impl Iterator<Item = (&EndpointSlic
     slices.iter().flat_map(|slice| slice.endpoints.iter().flatten().map(move |endpoint| (slice, endpoint)))
 }
 
-/// Whether an endpoint is ready; by the API reference one that does not say so is.
+/// Returns true if an endpoint is ready. An unset condition means ready, see the API reference.
 fn is_ready_endpoint(endpoint: &Endpoint) -> bool {
     endpoint.conditions.as_ref().and_then(|conditions| conditions.ready) != Some(false)
 }
 
 fn has_family(pod: &PodPlan, family: Family) -> bool {
-    pod.addresses.iter().any(|address| Family::of(*address) == family)
+    pod.addresses.iter().any(|address| Family::from_ip(*address) == family)
 }
 
 #[cfg(test)]
@@ -231,10 +256,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_status_says_goes_on_as_it_is_written() {
+    fn a_given_status_is_kept_unchanged() {
         let live = "{phase: Running, hostIP: 1.2.3.4, hostIPs: [{ip: 1.2.3.4}], podIP: 'FD00:10:244:1::A', podIPs: [{ip: 'FD00:10:244:1::A'}]}";
         let done = "{phase: Succeeded, podIP: 10.244.1.9, podIPs: [{ip: 10.244.1.9}]}";
-        // status · whether the pod runs · its addresses · whether the object stays what it was
+        // status · whether the pod is running · its addresses · whether the status stays unchanged
         let rows: &[(&str, bool, &[&str], bool)] = &[
             (live, true, &["fd00:10:244:1::a"], true),
             (done, false, &[], true),
@@ -245,8 +270,8 @@ mod tests {
             ("{phase: Running}", true, &["10.244.1.2", "fd00:10:244:1::2"], false),
             ("{phase: Running, podIPs: [{ip: 10.244.1.9}]}", true, &["10.244.1.9"], false),
         ];
-        for (status, runs, addresses, same) in rows {
-            let plan = Cluster::parse(&format!(
+        for (status, is_running, addresses, same) in rows {
+            let plan = ClusterObjects::parse(&format!(
                     "{{apiVersion: v1, kind: Pod, metadata: {{name: p}}, spec: {{nodeName: node-1}}, status: {status}}}"
                 ))
                 .unwrap()
@@ -255,14 +280,14 @@ mod tests {
             let pod = plan.pod("p").unwrap();
             let found: Vec<String> = pod.addresses.iter().map(ToString::to_string).collect();
             assert_eq!(
-                (pod.runs, found.iter().map(String::as_str).collect::<Vec<_>>()),
-                (*runs, addresses.to_vec()),
+                (pod.is_running, found.iter().map(String::as_str).collect::<Vec<_>>()),
+                (*is_running, addresses.to_vec()),
                 "{status}"
             );
             let given: Value = serde_saphyr::from_str(status).unwrap();
             let mut kept = serde_json::to_value(&pod.object.status).unwrap();
-            if pod.runs {
-                // That it is ready is said besides.
+            if pod.is_running {
+                // The condition `Ready` is added.
                 kept.as_object_mut().unwrap().remove("conditions");
             }
             let given = serde_json::to_value(serde_json::from_value::<PodStatus>(given).unwrap()).unwrap();

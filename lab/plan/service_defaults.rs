@@ -1,5 +1,5 @@
-//! What the API server fills in when a Service is created: defaults, then cluster IPs, node ports and, in the
-//! place of a cloud, the addresses of a load balancer.
+//! Defaults and allocations of Services, as the API server makes them: default fields, cluster IPs, node ports. In place of
+//! a cloud provider, it also allocates load balancer addresses.
 //!
 //! The rules are those of the API reference for `ServiceSpec`.
 
@@ -12,13 +12,13 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::addresses::{AddressPool, Family, NodePortPool};
-use crate::cluster::namespace_of;
+use crate::cluster_objects::namespace_of;
 use crate::error::{Error, Result};
 
-/// Fills in what needs no allocation.
+/// Sets the defaults that need no allocation.
 ///
 /// # Errors
-/// When a family is asked for that the cluster does not have.
+/// The Service requires a family that the cluster does not have.
 pub(crate) fn set_defaults(service: &mut Service, families: &[Family]) -> Result<()> {
     let about = about(service);
     service.metadata.namespace = Some(namespace_of(&service.metadata).to_owned());
@@ -57,20 +57,24 @@ fn set_port_defaults(port: &mut ServicePort) {
     }
 }
 
-/// `ipFamilyPolicy` and `ipFamilies`, in the order: what is given, what given cluster IPs imply, the cluster's first.
+/// Sets `ipFamilyPolicy` and `ipFamilies`. Families in order: those given, those of given cluster IPs, the cluster's
+/// primary family.
 fn set_families(spec: &mut ServiceSpec, cluster: &[Family]) -> Result<(), String> {
     if spec.cluster_ips.as_ref().is_none_or(Vec::is_empty) {
         spec.cluster_ips = spec.cluster_ip.clone().filter(|ip| !ip.is_empty()).map(|ip| vec![ip]);
     }
     let mut families = Vec::new();
     for name in spec.ip_families.iter().flatten() {
-        families
-            .push(Family::named(name).ok_or_else(|| format!("`ipFamilies` has {name:?}; use IPv4 or IPv6"))?);
+        families.push(
+            Family::parse(name)
+                .ok_or_else(|| format!("`ipFamilies`: expected IPv4 or IPv6, found {name:?}"))?,
+        );
     }
     for ip in spec.cluster_ips.iter().flatten().filter(|ip| *ip != "None") {
-        let ip: IpAddr = ip.parse().map_err(|_| format!("cluster IP {ip:?} is no IP address"))?;
-        if !families.contains(&Family::of(ip)) {
-            families.push(Family::of(ip));
+        let ip: IpAddr =
+            ip.parse().map_err(|_| format!("cluster IP: expected an IP address, found {ip:?}"))?;
+        if !families.contains(&Family::from_ip(ip)) {
+            families.push(Family::from_ip(ip));
         }
     }
     let selectorless_headless = is_headless(spec) && spec.selector.as_ref().is_none_or(|s| s.is_empty());
@@ -85,18 +89,18 @@ fn set_families(spec: &mut ServiceSpec, cluster: &[Family]) -> Result<(), String
     match (policy.as_str(), second) {
         ("PreferDualStack" | "RequireDualStack", Some(&second)) => families.push(second),
         ("RequireDualStack", None) if families.len() < 2 => {
-            return Err("`ipFamilyPolicy: RequireDualStack` needs a cluster of two families".into());
+            return Err("`ipFamilyPolicy: RequireDualStack` requires a dual-stack cluster".into());
         }
         _ => {}
     }
     if let Some(foreign) = families.iter().find(|family| !cluster.contains(family)) {
-        return Err(format!("asks for {}, which the cluster does not have", foreign.name()));
+        return Err(format!("requires {}, which the cluster does not have", foreign.name()));
     }
     spec.ip_families = Some(families.iter().map(|family| family.name().to_owned()).collect());
     Ok(())
 }
 
-/// Takes over what an earlier plan allocated for the same Service, wherever the new one leaves it open.
+/// Copies the allocations of the previous plan for the same Service into unset fields.
 pub(crate) fn keep_allocated(service: &mut Service, before: &Service) {
     let status = before.status.clone();
     let (Some(spec), Some(before)) = (service.spec.as_mut(), before.spec.as_ref()) else { return };
@@ -109,13 +113,13 @@ pub(crate) fn keep_allocated(service: &mut Service, before: &Service) {
         }
     }
     for port in spec.ports.iter_mut().flatten() {
-        let twin = before.ports.iter().flatten().find(|old| {
+        let previous = before.ports.iter().flatten().find(|old| {
             old.name == port.name
                 && old.port == port.port
                 && old.protocol.as_deref() == Some(port.protocol.as_deref().unwrap_or("TCP"))
         });
-        if wants_node_ports(spec.type_.as_deref(), spec.allocate_load_balancer_node_ports) {
-            port.node_port = port.node_port.or(twin.and_then(|old| old.node_port));
+        if needs_node_ports(spec.type_.as_deref(), spec.allocate_load_balancer_node_ports) {
+            port.node_port = port.node_port.or(previous.and_then(|old| old.node_port));
         }
     }
     if has_type(spec, "LoadBalancer") {
@@ -128,7 +132,7 @@ pub(crate) fn keep_allocated(service: &mut Service, before: &Service) {
     }
 }
 
-/// The pools that Services draw from.
+/// Pools from which Services are allocated.
 pub(crate) struct Pools {
     pub(crate) cluster_ips: Vec<AddressPool>,
     pub(crate) load_balancer_ips: Vec<AddressPool>,
@@ -136,7 +140,7 @@ pub(crate) struct Pools {
 }
 
 impl Pools {
-    /// Marks all that a Service already has.
+    /// Marks the addresses and ports that a Service already has as used.
     pub(crate) fn reserve(&mut self, service: &Service) {
         let Some(spec) = &service.spec else { return };
         let cluster_ips = spec.cluster_ips.iter().flatten().chain(&spec.cluster_ip);
@@ -151,19 +155,19 @@ impl Pools {
         ports.chain(spec.health_check_node_port).for_each(|port| self.node_ports.reserve(port));
     }
 
-    /// Gives a Service, whose defaults are set, what it lacks.
+    /// Allocates the missing addresses and ports of a Service with defaults set.
     ///
     /// # Errors
-    /// When a pool is empty.
+    /// A pool is empty.
     pub(crate) fn allocate(&mut self, service: &mut Service) -> Result<()> {
         let about = about(service);
-        let empty = |what: &str| Error::plan(about.clone(), format!("no {what} is left in the lab's range"));
+        let empty = |what: &str| Error::plan(about.clone(), format!("no free {what} in the lab's range"));
         let spec = service.spec.get_or_insert_default();
         if has_type(spec, "ExternalName") {
             return Ok(());
         }
         let families: Vec<Family> =
-            spec.ip_families.iter().flatten().filter_map(|name| Family::named(name)).collect();
+            spec.ip_families.iter().flatten().filter_map(|name| Family::parse(name)).collect();
         if !is_headless(spec) {
             let ips = spec.cluster_ips.get_or_insert_default();
             for &family in families.iter().skip(ips.len()) {
@@ -171,7 +175,7 @@ impl Pools {
             }
         }
         spec.cluster_ip = spec.cluster_ips.as_ref().and_then(|ips| ips.first().cloned());
-        if wants_node_ports(spec.type_.as_deref(), spec.allocate_load_balancer_node_ports) {
+        if needs_node_ports(spec.type_.as_deref(), spec.allocate_load_balancer_node_ports) {
             for port in spec.ports.iter_mut().flatten().filter(|port| port.node_port.unwrap_or(0) == 0) {
                 port.node_port = Some(self.node_ports.take().ok_or_else(|| empty("node port"))?);
             }
@@ -183,19 +187,21 @@ impl Pools {
         if local && spec.health_check_node_port.unwrap_or(0) == 0 {
             spec.health_check_node_port = Some(self.node_ports.take().ok_or_else(|| empty("node port"))?);
         }
-        let wished = spec.load_balancer_ip.clone().filter(|ip| !ip.is_empty());
+        let requested = spec.load_balancer_ip.clone().filter(|ip| !ip.is_empty());
         let status = service.status.get_or_insert_with(ServiceStatus::default);
         let balancer = status.load_balancer.get_or_insert_with(LoadBalancerStatus::default);
         if balancer.ingress.is_none() {
             let mut ingress = Vec::new();
             for &family in &families {
-                let ip =
-                    match wished.as_ref().filter(|ip| ip.parse().is_ok_and(|ip| Family::of(ip) == family)) {
-                        Some(wished) => wished.clone(),
-                        None => take(&mut self.load_balancer_ips, family)
-                            .ok_or_else(|| empty("load balancer IP"))?
-                            .to_string(),
-                    };
+                let ip = match requested
+                    .as_ref()
+                    .filter(|ip| ip.parse().is_ok_and(|ip| Family::from_ip(ip) == family))
+                {
+                    Some(requested) => requested.clone(),
+                    None => take(&mut self.load_balancer_ips, family)
+                        .ok_or_else(|| empty("load balancer IP"))?
+                        .to_string(),
+                };
                 let ip_mode = Some("VIP".to_owned());
                 ingress.push(LoadBalancerIngress { ip: Some(ip), ip_mode, ..Default::default() });
             }
@@ -206,10 +212,10 @@ impl Pools {
 }
 
 fn take(pools: &mut [AddressPool], family: Family) -> Option<IpAddr> {
-    pools.iter_mut().find(|pool| Family::of(pool.net().addr()) == family)?.take()
+    pools.iter_mut().find(|pool| Family::from_ip(pool.net().addr()) == family)?.take()
 }
 
-/// The IPs that a load balancer gave the Service.
+/// Returns the IPs in the load balancer status of a Service.
 pub(crate) fn ingress_ips(service: &Service) -> impl Iterator<Item = String> + '_ {
     let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
     balancer.and_then(|balancer| balancer.ingress.as_ref()).into_iter().flatten().filter_map(|i| i.ip.clone())
@@ -219,7 +225,7 @@ pub(crate) fn has_type(spec: &ServiceSpec, type_: &str) -> bool {
     spec.type_.as_deref().unwrap_or("ClusterIP") == type_
 }
 
-/// Whether the Service has `clusterIP: None`.
+/// Returns true if the Service has `clusterIP: None`.
 pub(crate) fn is_headless(spec: &ServiceSpec) -> bool {
     spec.cluster_ip.as_deref() == Some("None")
         || spec.cluster_ips.as_ref().is_some_and(|ips| ips.iter().any(|ip| ip == "None"))
@@ -231,7 +237,7 @@ fn is_external(spec: &ServiceSpec) -> bool {
         || spec.external_ips.as_ref().is_some_and(|ips| !ips.is_empty())
 }
 
-fn wants_node_ports(type_: Option<&str>, allocate: Option<bool>) -> bool {
+fn needs_node_ports(type_: Option<&str>, allocate: Option<bool>) -> bool {
     match type_ {
         Some("NodePort") => true,
         Some("LoadBalancer") => allocate.unwrap_or(true),

@@ -1,14 +1,14 @@
-//! Plans, as tables: manifests in, a line for each thing that was decided out.
+//! Tables of manifests and the resulting plans.
 
 use std::fmt::Write;
 
 use super::*;
 
-fn plan(manifests: &str) -> Plan {
-    Cluster::parse(manifests).unwrap().plan().unwrap()
+fn plan(manifests: &str) -> ClusterPlan {
+    ClusterObjects::parse(manifests).unwrap().plan().unwrap()
 }
 
-/// `spec` of a Service `a` that selects `app: a`, as a manifest.
+/// Returns the manifest of a Service `a` that selects `app: a`, with this `spec`.
 fn service(spec: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Service\nmetadata: {{name: a}}\nspec: {{selector: {{app: a}}, {spec}}}\n---\n"
@@ -19,7 +19,8 @@ fn pod(name: &str, rest: &str) -> String {
     format!("apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, labels: {{app: a}}}}\n{rest}\n---\n")
 }
 
-/// A slice as `IPv4 http:8080/TCP web-1@node-1 web-2@node-2!` with `!` for not ready, `t` for terminating.
+/// Formats a slice as `IPv4 http:8080/TCP web-1@node-1 web-2@node-2!`, with `!` for not ready, `x` for not serving, `t`
+/// for terminating.
 fn describe(slice: &EndpointSlice) -> String {
     let mut text = slice.address_type.clone();
     for port in slice.ports.iter().flatten() {
@@ -63,8 +64,8 @@ fn an_empty_cluster_has_two_nodes_with_clients() {
 }
 
 #[test]
-fn services_get_the_api_servers_defaults() {
-    // What is given · pointers into the Service that the plan has, and what must be there.
+fn services_get_the_defaults_of_the_api_server() {
+    // `spec` · JSON pointers into the planned Service, and the expected values
     let rows: &[(&str, &[(&str, &str)])] = &[
         (
             "ports: [{port: 80}]",
@@ -77,7 +78,7 @@ fn services_get_the_api_servers_defaults() {
                 ("/spec/ports/0/protocol", "\"TCP\""),
                 ("/spec/ports/0/targetPort", "80"),
                 ("/spec/sessionAffinity", "\"None\""),
-                ("/spec/internalTrafficPolicy", "\"Cluster\""),
+                ("/spec/internalTrafficPolicy", "\"ClusterObjects\""),
                 ("/spec/externalTrafficPolicy", "null"),
                 ("/spec/ports/0/nodePort", "null"),
             ],
@@ -111,7 +112,7 @@ fn services_get_the_api_servers_defaults() {
             &[
                 ("/spec/ports/0/nodePort", "30001"),
                 ("/spec/ports/1/nodePort", "30000"),
-                ("/spec/externalTrafficPolicy", "\"Cluster\""),
+                ("/spec/externalTrafficPolicy", "\"ClusterObjects\""),
                 ("/spec/healthCheckNodePort", "null"),
             ],
         ),
@@ -130,7 +131,7 @@ fn services_get_the_api_servers_defaults() {
         ),
         (
             "externalIPs: [198.51.100.7], ports: [{port: 80}]",
-            &[("/spec/externalTrafficPolicy", "\"Cluster\"")],
+            &[("/spec/externalTrafficPolicy", "\"ClusterObjects\"")],
         ),
         (
             "type: ExternalName, externalName: example.com",
@@ -147,7 +148,7 @@ fn services_get_the_api_servers_defaults() {
 }
 
 #[test]
-fn slices_are_those_of_the_controller() {
+fn slices_are_those_of_the_endpoint_slice_controller() {
     let port = |name: &str, number: u16| {
         format!("spec: {{containers: [{{name: c, ports: [{{name: {name}, containerPort: {number}}}]}}]}}")
     };
@@ -192,7 +193,7 @@ fn slices_are_those_of_the_controller() {
             &["IPv4 :80/TCP p1@node-1!t"],
         ),
         (
-            "ended pods, pods of other namespaces and labels do not count",
+            "terminated pods and pods of other namespaces and labels are not selected",
             service("ports: [{port: 80}]")
                 + &pod("p1", "status: {phase: Succeeded}")
                 + "apiVersion: v1\nkind: Pod\nmetadata: {name: p2, namespace: other, labels: {app: a}}\n---\n"
@@ -200,7 +201,7 @@ fn slices_are_those_of_the_controller() {
             &["IPv4"],
         ),
         (
-            "a user's slice stands, and none is made beside it",
+            "a user's slice replaces those of the controller",
             service("ports: [{port: 80}]")
                 + &pod("p1", "")
                 + "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: mine, labels: {kubernetes.io/service-name: a}}\naddressType: IPv6\n",
@@ -239,7 +240,7 @@ fn traffic_distribution_becomes_hints() {
 }
 
 #[test]
-fn a_hundred_endpoints_a_slice() {
+fn slices_have_at_most_100_endpoints() {
     let deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: big}\nspec: {replicas: 150, \
                       selector: {}, template: {metadata: {labels: {app: a}}}}\n---\n";
     let plan = plan(&(deployment.to_owned() + &service("ports: [{port: 80}]")));
@@ -248,7 +249,7 @@ fn a_hundred_endpoints_a_slice() {
 }
 
 #[test]
-fn workloads_make_pods() {
+fn workloads_create_pods() {
     let workload = |kind: &str, replicas: &str| {
         format!(
             "apiVersion: apps/v1\nkind: {kind}\nmetadata: {{name: w}}\nspec: {{{replicas}selector: {{}}, template: \
@@ -274,16 +275,16 @@ fn workloads_make_pods() {
 }
 
 #[test]
-fn what_was_allocated_stays() {
+fn allocations_are_kept_by_the_next_plan() {
     let all = service("type: LoadBalancer, externalTrafficPolicy: Local, ports: [{port: 80}]")
         + &pod("p1", "")
         + &pod("p2", "")
         + &pod("p3", "");
-    let mut cluster = Cluster::parse(&all).unwrap();
+    let mut cluster = ClusterObjects::parse(&all).unwrap();
     let before = cluster.plan().unwrap();
     cluster.delete(&crate::ObjectRef::new("Pod", "default", "p1"));
     cluster.extend(
-        Cluster::parse(&service("x: y").replace("name: a}", "name: '0'}")).unwrap().objects().cloned(),
+        ClusterObjects::parse(&service("x: y").replace("name: a}", "name: '0'}")).unwrap().objects().cloned(),
     );
     let after = cluster.plan_after(&before, &PlanOptions::default()).unwrap();
     for name in ["p2", "p3"] {
@@ -297,7 +298,7 @@ fn what_was_allocated_stays() {
 }
 
 #[test]
-fn a_given_pod_takes_the_place_of_a_replica() {
+fn a_pod_of_the_user_replaces_a_replica() {
     let deployment = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: w}\nspec: {replicas: 2, selector: {}, \
                       template: {metadata: {labels: {app: a}}}}\n---\n";
     let plan = plan(&(deployment.to_owned() + &pod("w-1", "status: {podIP: 10.9.9.9}")));
@@ -308,13 +309,13 @@ fn a_given_pod_takes_the_place_of_a_replica() {
 }
 
 #[test]
-fn endpoints_without_pods_get_stand_ins() {
+fn endpoints_without_pods_get_placeholder_pods() {
     let plan = plan(
         "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: s, labels: {kubernetes.io/service-name: a}}\n\
          addressType: IPv4\nports: [{port: 90, protocol: UDP}]\nendpoints:\n- {addresses: [10.244.2.2]}\n\
          - {addresses: [10.1.1.1], nodeName: node-9, targetRef: {kind: Pod, name: web}}\n- {addresses: [192.0.2.1]}\n",
     );
-    let stand_ins: Vec<String> = plan
+    let placeholder_pods: Vec<String> = plan
         .pods
         .iter()
         .filter(|pod| pod.name.starts_with("default/"))
@@ -322,55 +323,62 @@ fn endpoints_without_pods_get_stand_ins() {
             format!("{}@{} {:?} {:?}", pod.name, pod.node, pod.addresses, pod.ports.first().map(|p| p.port))
         })
         .collect();
-    // Without `nodes` for it, the first node of the plan is the one that the slice names. Its pod CIDR is the second.
+    // The only node named in the manifests is the first of the plan. Its pod CIDR is the second.
     assert_eq!(plan.nodes.iter().map(|node| node.name.as_str()).collect::<Vec<_>>(), ["node-9", "node-1"]);
     assert_eq!(
-        stand_ins,
+        placeholder_pods,
         ["default/at-10-244-2-2@node-9 [10.244.2.2] Some(90)", "default/web@node-9 [10.1.1.1] Some(90)"]
     );
 }
 
 #[test]
-fn a_deleted_pod_comes_back_as_a_stand_in_only_where_there_are_such() {
+fn a_deleted_pod_is_replaced_by_a_placeholder_only_if_enabled() {
     let slice = "apiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: s, labels: {kubernetes.io/service-name: a}}\n\
                  addressType: IPv4\nendpoints: [{addresses: [10.244.2.9], targetRef: {kind: Pod, name: p}}]\n";
-    for stand_ins in [true, false] {
-        let options = PlanOptions { stand_ins, ..Default::default() };
-        let plan = Cluster::parse(slice).unwrap().plan_after(&Plan::default(), &options).unwrap();
-        assert_eq!(plan.pod("p").is_some(), stand_ins);
+    for placeholder_pods in [true, false] {
+        let options = PlanOptions { placeholder_pods, ..Default::default() };
+        let plan =
+            ClusterObjects::parse(slice).unwrap().plan_after(&ClusterPlan::default(), &options).unwrap();
+        assert_eq!(plan.pod("p").is_some(), placeholder_pods);
     }
 }
 
 #[test]
-fn contradictions_are_named() {
+fn errors_name_the_object_and_the_expected_value() {
     let rows = [
-        (service("ipFamilies: [IPv5], ports: [{port: 80}]"), "Service default/a: `ipFamilies` has \"IPv5\""),
-        (service("clusterIP: web, ports: [{port: 80}]"), "Service default/a: cluster IP \"web\""),
-        (pod("p1", "spec: {nodeSelector: {disk: ssd}}"), "Pod default/p1: no node has the labels"),
-        (pod("p1", "status: {podIP: x}"), "Pod default/p1: \"x\" is no IP address"),
+        (
+            service("ipFamilies: [IPv5], ports: [{port: 80}]"),
+            "Service default/a: `ipFamilies`: expected IPv4 or IPv6, found \"IPv5\"",
+        ),
+        (
+            service("clusterIP: web, ports: [{port: 80}]"),
+            "Service default/a: cluster IP: expected an IP address, found \"web\"",
+        ),
+        (pod("p1", "spec: {nodeSelector: {disk: ssd}}"), "Pod default/p1: no node matches"),
+        (pod("p1", "status: {podIP: x}"), "Pod default/p1: expected an IP address, found \"x\""),
         ("apiVersion: v1\nkind: Node\nmetadata: {name: outside}\n".to_owned(), "Node outside"),
     ];
     for (manifests, expected) in rows {
-        let error = Cluster::parse(&manifests).unwrap().plan().unwrap_err().to_string();
+        let error = ClusterObjects::parse(&manifests).unwrap().plan().unwrap_err().to_string();
         assert!(error.starts_with(expected), "{error}");
     }
 }
 
 #[test]
-fn a_family_that_the_cluster_lacks_is_refused() {
+fn families_that_the_cluster_lacks_are_rejected() {
     let options = PlanOptions { families: Families::V4, ..Default::default() };
     for (spec, expected) in [
-        ("ipFamilies: [IPv6], ports: [{port: 80}]", "asks for IPv6"),
-        ("ipFamilyPolicy: RequireDualStack, ports: [{port: 80}]", "needs a cluster of two families"),
+        ("ipFamilies: [IPv6], ports: [{port: 80}]", "requires IPv6"),
+        ("ipFamilyPolicy: RequireDualStack, ports: [{port: 80}]", "requires a dual-stack cluster"),
     ] {
-        let cluster = Cluster::parse(&service(spec)).unwrap();
-        let error = cluster.plan_after(&Plan::default(), &options).unwrap_err().to_string();
+        let cluster = ClusterObjects::parse(&service(spec)).unwrap();
+        let error = cluster.plan_after(&ClusterPlan::default(), &options).unwrap_err().to_string();
         assert!(error.contains(expected), "{error}");
     }
 }
 
 #[test]
-fn pod_cidrs_and_addresses_follow_the_names_of_nodes() {
+fn pod_cidrs_and_addresses_are_allocated_by_node_name() {
     let on = |name: &str, node: &str| pod(name, &format!("spec: {{nodeName: {node}}}"));
     let pods = [("a", "node-10"), ("b", "node-2"), ("c", "node-1")];
     let plan = plan(&pods.map(|(name, node)| on(name, node)).concat());

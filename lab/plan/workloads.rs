@@ -1,32 +1,32 @@
-//! The pods that the workload controllers would make.
+//! Pods of Deployments, ReplicaSets, StatefulSets and DaemonSets.
 
 use k8s_openapi::api::core::v1::{Pod, PodTemplateSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
-use crate::cluster::{Cluster, Object, namespace_of};
+use crate::cluster_objects::{ClusterObjects, LabObject, namespace_of};
 
-/// A pod, and the workload that made it, if any did.
-pub(crate) struct MadePod {
+/// A pod and its workload, if it has one.
+pub(crate) struct WorkloadPod {
     /// The pod.
     pub(crate) pod: Pod,
-    /// `Deployment default/web`; pods of one owner are spread over the nodes.
+    /// E.g. `Deployment default/web`; pods of the same owner are spread over the nodes.
     pub(crate) owner: Option<String>,
 }
 
-/// All pods: the user's own, then those of the workloads. A pod that the user gave under the name of one that a
-/// workload would make takes that one's place, which is how a test changes the state of a single replica.
-pub(crate) fn pods(cluster: &Cluster, nodes: &[String]) -> Vec<MadePod> {
-    let mut pods: Vec<MadePod> = Vec::new();
+/// Returns all pods: the user's, then those of workloads. A pod of the user replaces a workload's pod of the same name,
+/// which lets a test change the status of a single replica.
+pub(crate) fn pods(cluster: &ClusterObjects, nodes: &[String]) -> Vec<WorkloadPod> {
+    let mut pods: Vec<WorkloadPod> = Vec::new();
     for object in cluster.objects() {
-        if let Object::Pod(pod) = object {
-            pods.push(MadePod { pod: pod.clone(), owner: None });
+        if let LabObject::Pod(pod) = object {
+            pods.push(WorkloadPod { pod: pod.clone(), owner: None });
         }
     }
     for object in cluster.objects() {
-        for (pod, owner) in made_by(object, nodes) {
-            match pods.iter_mut().find(|known| same_name(&known.pod.metadata, &pod.metadata)) {
-                Some(known) => known.owner = Some(owner),
-                None => pods.push(MadePod { pod, owner: Some(owner) }),
+        for (pod, owner) in pods_of_workload(object, nodes) {
+            match pods.iter_mut().find(|existing| same_name(&existing.pod.metadata, &pod.metadata)) {
+                Some(existing) => existing.owner = Some(owner),
+                None => pods.push(WorkloadPod { pod, owner: Some(owner) }),
             }
         }
     }
@@ -37,15 +37,15 @@ fn same_name(a: &ObjectMeta, b: &ObjectMeta) -> bool {
     a.name == b.name && namespace_of(a) == namespace_of(b)
 }
 
-fn made_by(object: &Object, nodes: &[String]) -> Vec<(Pod, String)> {
+fn pods_of_workload(object: &LabObject, nodes: &[String]) -> Vec<(Pod, String)> {
     let numbered = |first: i32, replicas: Option<i32>| {
         (0..replicas.unwrap_or(1)).map(|index| ((first + index).to_string(), None)).collect::<Vec<_>>()
     };
     let (meta, template, suffixes) = match object {
-        Object::Deployment(o) => (&o.metadata, Some(&o.spec.template), numbered(1, o.spec.replicas)),
-        Object::ReplicaSet(o) => (&o.metadata, o.spec.template.as_ref(), numbered(1, o.spec.replicas)),
-        Object::StatefulSet(o) => (&o.metadata, Some(&o.spec.template), numbered(0, o.spec.replicas)),
-        Object::DaemonSet(o) => {
+        LabObject::Deployment(o) => (&o.metadata, Some(&o.spec.template), numbered(1, o.spec.replicas)),
+        LabObject::ReplicaSet(o) => (&o.metadata, o.spec.template.as_ref(), numbered(1, o.spec.replicas)),
+        LabObject::StatefulSet(o) => (&o.metadata, Some(&o.spec.template), numbered(0, o.spec.replicas)),
+        LabObject::DaemonSet(o) => {
             let suffixes = nodes.iter().map(|node| (node.clone(), Some(node.clone()))).collect();
             (&o.metadata, Some(&o.spec.template), suffixes)
         }

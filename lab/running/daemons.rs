@@ -1,4 +1,4 @@
-//! The daemons of a lab: starting, stopping, and waiting until they have followed.
+//! Starting and stopping the daemons of a lab, and waiting for their syncs.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use super::{Lab, now};
 use crate::daemon::Daemon;
 use crate::error::Result;
-use crate::synced::{self, SyncTimes};
+use crate::sync_times::{self, SyncTimes};
 
 impl Lab {
     pub(super) fn start_daemons(&mut self) -> Result<()> {
@@ -14,30 +14,30 @@ impl Lab {
         nodes.iter().try_for_each(|node| self.start_daemon(node))
     }
 
-    /// Starts a node's daemon, if the lab has daemons and this one does not run.
+    /// Starts a node's daemon if the lab has daemons and this one is not running.
     ///
     /// # Errors
-    /// When there is no such node or program.
+    /// No such node, or the program cannot be started.
     pub fn start_daemon(&mut self, node: &str) -> Result<()> {
         let netns = self.names.node(&self.node(node)?.name);
         if let (Some(spec), None) = (&self.options.daemon, self.daemons.get(node)) {
             self.daemons
-                .insert(node.to_owned(), Daemon::start(spec, node, &netns, &self.state.folder, now())?);
+                .insert(node.to_owned(), Daemon::start(spec, node, &netns, &self.record.folder, now())?);
         }
         Ok(())
     }
 
-    /// Gives other arguments to daemons that are started from now on.
+    /// Sets the arguments of daemons that are started later.
     pub fn set_daemon_args(&mut self, args: Vec<String>) {
         if let Some(spec) = &mut self.options.daemon {
             spec.args = args;
         }
     }
 
-    /// Ends a node's daemon by SIGTERM, and waits up to 10 s for it.
+    /// Sends SIGTERM to a node's daemon and waits up to 10 s for its exit.
     ///
     /// # Errors
-    /// When it does not end.
+    /// The daemon does not exit in time.
     pub fn stop_daemon(&mut self, node: &str) -> Result<()> {
         match self.daemons.remove(node) {
             Some(mut daemon) => daemon.stop(Duration::from_secs(10)),
@@ -45,20 +45,20 @@ impl Lab {
         }
     }
 
-    /// The process id of a node's daemon.
+    /// Returns the process id of a node's daemon.
     pub fn daemon_pid(&self, node: &str) -> Option<u32> {
         self.daemons.get(node).map(Daemon::pid)
     }
 
-    /// The file that holds the log of a node's daemon.
+    /// Returns the path of the log of a node's daemon.
     pub fn daemon_log(&self, node: &str) -> Option<&Path> {
         self.daemons.get(node).map(Daemon::log)
     }
 
-    /// Waits until every daemon has served the last change of Services or endpoints.
+    /// Waits until every daemon has synced the last change of Services or endpoints.
     ///
     /// # Errors
-    /// When a daemon ends or takes longer; the error holds the end of its log.
+    /// A daemon exits or takes longer; the error includes the last lines of its log.
     pub fn wait_synced(&mut self, timeout: Duration) -> Result<()> {
         let until = Instant::now() + timeout;
         let families = self.options.plan.families.list();
@@ -67,16 +67,16 @@ impl Lab {
             let mut before = None;
             loop {
                 daemon.check()?;
-                let times = synced::metrics(&netns).map(|text| SyncTimes::parse(&text));
-                let (since, queued) = daemon.must_follow(self.changed);
+                let times = sync_times::metrics(&netns).map(|text| SyncTimes::parse(&text));
+                let (since, queued) = daemon.required_sync(self.changed);
                 let done = times.as_ref().is_some_and(|times| times.is_since(since, queued, families));
-                // Twice the same: one change of ours may reach the daemon as several events.
+                // Require two equal readings: one change may reach the daemon as several events.
                 if done && before == times {
                     break;
                 }
                 if Instant::now() > until {
                     return Err(
-                        daemon.error(format!("did not sync within {timeout:?}; it last said {times:?}"))
+                        daemon.error(format!("did not sync within {timeout:?}; last sync times: {times:?}"))
                     );
                 }
                 before = times;
@@ -86,18 +86,18 @@ impl Lab {
         Ok(())
     }
 
-    /// Waits until every daemon tells a figure above 0 for a metric.
+    /// Waits until every daemon reports a value above 0 for a metric.
     ///
     /// # Errors
-    /// When a daemon ends or takes longer; the error holds the end of its log.
+    /// A daemon exits or takes longer; the error includes the last lines of its log.
     pub fn wait_for_metric(&mut self, name: &str, timeout: Duration) -> Result<()> {
         let until = Instant::now() + timeout;
         for (node, daemon) in &mut self.daemons {
             let netns = self.names.node(node);
-            while !synced::metrics(&netns).is_some_and(|text| synced::is_above_zero(&text, name)) {
+            while !sync_times::metrics(&netns).is_some_and(|text| sync_times::is_above_zero(&text, name)) {
                 daemon.check()?;
                 if Instant::now() > until {
-                    return Err(daemon.error(format!("did not come to tell any {name} within {timeout:?}")));
+                    return Err(daemon.error(format!("did not report {name} above 0 within {timeout:?}")));
                 }
                 std::thread::sleep(Duration::from_millis(20));
             }
@@ -105,10 +105,10 @@ impl Lab {
         Ok(())
     }
 
-    /// An error for each daemon that has ended.
+    /// Checks that all daemons are running.
     ///
     /// # Errors
-    /// The first such.
+    /// A daemon has exited; the error includes the last lines of its log.
     pub fn check_daemons(&mut self) -> Result<()> {
         self.daemons.values_mut().try_for_each(Daemon::check)
     }

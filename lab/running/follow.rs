@@ -1,4 +1,4 @@
-//! A lab that changes: objects come and go, pods with them.
+//! Changing the objects of a running lab.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -9,22 +9,22 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
 use super::{Lab, now};
-use crate::cluster::{Cluster, Object, ObjectRef};
+use crate::cluster_objects::{ClusterObjects, LabObject, ObjectRef};
 use crate::error::{Error, Result};
-use crate::plan::{FrontKind, Plan, PodPlan};
-use crate::wiring;
+use crate::network;
+use crate::plan::{ClusterPlan, FrontendKind, PodPlan};
 
 impl Lab {
-    /// Adds or replaces objects, and follows: pods come and go, slices are made anew, daemons see the new manifests.
+    /// Adds or replaces objects and updates the lab: pods, EndpointSlices, and the daemons' manifests.
     ///
     /// # Errors
-    /// When the objects make no cluster; then nothing has changed. When the system refuses; then the lab is best
-    /// dropped.
-    pub fn apply(&mut self, objects: impl IntoIterator<Item = Object>) -> Result<()> {
+    /// No cluster can be made from the objects; then nothing has changed. A system call or tool failed; then the lab
+    /// may be changed in part and should be dropped.
+    pub fn apply(&mut self, objects: impl IntoIterator<Item = LabObject>) -> Result<()> {
         self.update(|cluster| cluster.extend(objects))
     }
 
-    /// [`apply`](Self::apply) for YAML or JSON text.
+    /// Parses YAML or JSON text and [applies](Self::apply) its objects.
     ///
     /// # Errors
     /// As `apply`, and when the text is malformed.
@@ -32,74 +32,76 @@ impl Lab {
         self.apply(crate::manifests::parse(manifests, "manifest")?)
     }
 
-    /// Deletes an object that was given to the lab. The pods of a Deployment go with it, or by its `replicas`.
+    /// Deletes an object of the user. The pods of a workload are deleted with it; single replicas are deleted by
+    /// reducing `replicas`.
     ///
     /// # Errors
-    /// When there is no such object; otherwise as [`apply`](Self::apply).
+    /// No such object; otherwise as [`apply`](Self::apply).
     pub fn delete(&mut self, object: &ObjectRef) -> Result<()> {
         let names: Vec<String> = self.cluster.objects().map(|object| object.name().to_string()).collect();
         if self.cluster.get(object).is_none() {
-            return Err(Error::unknown("object", &object.to_string(), &names));
+            return Err(Error::not_found("object", &object.to_string(), &names));
         }
         self.update(|cluster| {
             cluster.delete(object);
         })
     }
 
-    /// Changes the objects in any way, and follows once.
+    /// Changes the objects by a closure and updates the lab once.
     ///
     /// # Errors
     /// As [`apply`](Self::apply).
-    pub fn update(&mut self, change: impl FnOnce(&mut Cluster)) -> Result<()> {
+    pub fn update(&mut self, change: impl FnOnce(&mut ClusterObjects)) -> Result<()> {
         let mut cluster = self.cluster.clone();
         change(&mut cluster);
         let plan = cluster.plan_after(&self.plan, &self.options.plan)?;
-        let names = |plan: &Plan| plan.nodes.iter().map(|node| node.name.clone()).collect::<Vec<_>>();
+        let names = |plan: &ClusterPlan| plan.nodes.iter().map(|node| node.name.clone()).collect::<Vec<_>>();
         if let Some(new) = names(&plan).into_iter().find(|name| self.plan.node(name).is_none()) {
-            let message = "cannot join a lab that runs; give it when the lab is built";
+            let message = "cannot be added to a running lab; expected in the manifests that build the lab";
             return Err(Error::plan(format!("Node {new}"), message));
         }
         let before = std::mem::replace(&mut self.plan, plan);
         self.cluster = cluster;
-        self.follow(&before)
+        self.apply_plan(&before)
     }
 
-    /// Makes the namespaces and the manifests what the plan says now.
-    fn follow(&mut self, before: &Plan) -> Result<()> {
-        let stays = |pod: &PodPlan, plan: &Plan| {
-            plan.pod(&pod.name).is_some_and(|twin| {
-                (&twin.node, &twin.addresses, twin.runs, twin.host_network)
-                    == (&pod.node, &pod.addresses, pod.runs, pod.host_network)
+    /// Updates namespaces, echo servers, routes and manifests from a previous plan to the current one.
+    fn apply_plan(&mut self, before: &ClusterPlan) -> Result<()> {
+        let is_unchanged = |pod: &PodPlan, plan: &ClusterPlan| {
+            plan.pod(&pod.name).is_some_and(|other| {
+                (&other.node, &other.addresses, other.is_running, other.host_network)
+                    == (&pod.node, &pod.addresses, pod.is_running, pod.host_network)
             })
         };
-        let gone: Vec<&PodPlan> = before.pods.iter().filter(|pod| !stays(pod, &self.plan)).collect();
-        let new: Vec<&PodPlan> = self.plan.pods.iter().filter(|pod| !stays(pod, before)).collect();
-        let echo = self.echo.as_ref().expect("the echo servers end with the lab");
-        gone.iter().for_each(|pod| echo.close(&pod.name));
-        wiring::remove_pods(&wired(gone), &self.names, &mut self.wires)?;
-        wiring::add_pods(&wired(new), &self.plan, &self.names, &mut self.wires)?;
-        for pod in self.plan.pods.iter().filter(|pod| pod.runs) {
-            let known = before.pod(&pod.name).filter(|twin| stays(twin, &self.plan));
-            let served = known.map(|twin| twin.ports.clone()).unwrap_or_default();
+        let removed: Vec<&PodPlan> =
+            before.pods.iter().filter(|pod| !is_unchanged(pod, &self.plan)).collect();
+        let added: Vec<&PodPlan> = self.plan.pods.iter().filter(|pod| !is_unchanged(pod, before)).collect();
+        let echo = self.echo.as_ref().expect("the echo servers run until the lab ends");
+        removed.iter().for_each(|pod| echo.close(&pod.name));
+        network::remove_pods(&with_own_netns(removed), &self.names, &mut self.veths)?;
+        network::add_pods(&with_own_netns(added), &self.plan, &self.names, &mut self.veths)?;
+        for pod in self.plan.pods.iter().filter(|pod| pod.is_running) {
+            let previous = before.pod(&pod.name).filter(|previous| is_unchanged(previous, &self.plan));
+            let served = previous.map(|previous| previous.ports.clone()).unwrap_or_default();
             let wanted = pod.ports.clone();
             if served.difference(&wanted).next().is_some() {
                 echo.close_ports(&pod.name, move |port| !wanted.contains(&port));
             }
-            let fresh: Vec<_> = pod.ports.difference(&served).copied().collect();
-            echo.serve(&pod.name, &self.names.pod(pod), &pod.addresses, fresh)?;
+            let new_ports: Vec<_> = pod.ports.difference(&served).copied().collect();
+            echo.serve(&pod.name, &self.names.pod(pod), &pod.addresses, new_ports)?;
         }
-        self.route_fronts()?;
+        self.route_external_addresses()?;
         if self.plan.services != before.services || self.plan.slices != before.slices {
             self.changed = now();
         }
         self.write_manifests()?;
-        self.write_state()
+        self.write_record()
     }
 
-    /// Sets a pod's readiness, as its kubelet would.
+    /// Sets a pod's `Ready` condition, as the kubelet does.
     ///
     /// # Errors
-    /// When there is no such pod; otherwise as [`apply`](Self::apply).
+    /// No such pod; otherwise as [`apply`](Self::apply).
     pub fn set_ready(&mut self, pod: &str, ready: bool) -> Result<()> {
         self.change_pod(pod, |pod| {
             let conditions = pod.status.get_or_insert_default().conditions.get_or_insert_default();
@@ -113,7 +115,7 @@ impl Lab {
         })
     }
 
-    /// Marks a pod as terminating: it still answers, as pods do in their grace period.
+    /// Marks a pod as terminating. It still responds, as pods do in their grace period.
     ///
     /// # Errors
     /// As [`set_ready`](Self::set_ready).
@@ -128,41 +130,42 @@ impl Lab {
         self.apply([pod.into()])
     }
 
-    /// Sends what the host outside has for an address through this node, from now on.
+    /// Routes traffic of the outside host to an address through a node.
     ///
     /// # Errors
-    /// When there is no such node, or it has no address of that family.
+    /// No such node, or it has no address of that family.
     pub fn route_from_outside(&mut self, to: IpAddr, node: &str) -> Result<()> {
         let node = self.node(node)?.clone();
-        wiring::route_from_outside(&self.names, to.into(), &node)?;
-        self.routed_by_hand.insert(to.into(), node.name);
+        network::route_from_outside(&self.names, to.into(), &node)?;
+        self.explicit_routes.insert(to.into(), node.name);
         Ok(())
     }
 
-    /// Leads outside traffic for load balancers' and external addresses to a node, as a cloud or a router would.
-    pub(super) fn route_fronts(&mut self) -> Result<()> {
+    /// Routes outside traffic for load balancer addresses and external IPs to a node, as a cloud or a router does.
+    pub(super) fn route_external_addresses(&mut self) -> Result<()> {
         let mut wanted = BTreeMap::new();
         for service in &self.plan.services {
-            let fronts = self.plan.fronts(service);
-            let routed =
-                fronts.iter().filter(|f| matches!(f.kind, FrontKind::LoadBalancer | FrontKind::ExternalIp));
-            for front in routed {
-                let node = self.plan.entry_node(service);
-                wanted.insert(IpNet::from(front.address.ip()), node.to_owned());
+            let frontends = self.plan.frontends(service);
+            let routed = frontends
+                .iter()
+                .filter(|f| matches!(f.kind, FrontendKind::LoadBalancer | FrontendKind::ExternalIp));
+            for frontend in routed {
+                let node = self.plan.load_balancer_node(service);
+                wanted.insert(IpNet::from(frontend.address.ip()), node.to_owned());
             }
         }
-        wanted.extend(self.routed_by_hand.clone());
+        wanted.extend(self.explicit_routes.clone());
         for (net, node) in &wanted {
-            if self.routed.get(net) != Some(node) {
-                wiring::route_from_outside(&self.names, *net, self.node(node)?)?;
+            if self.routes.get(net) != Some(node) {
+                network::route_from_outside(&self.names, *net, self.node(node)?)?;
             }
         }
-        self.routed = wanted;
+        self.routes = wanted;
         Ok(())
     }
 }
 
-/// The pods that have a namespace and a wire of their own.
-fn wired(pods: Vec<&PodPlan>) -> Vec<&PodPlan> {
-    pods.into_iter().filter(|pod| pod.is_wired()).collect()
+/// Returns the pods that have a network namespace of their own.
+fn with_own_netns(pods: Vec<&PodPlan>) -> Vec<&PodPlan> {
+    pods.into_iter().filter(|pod| pod.has_own_netns()).collect()
 }

@@ -1,4 +1,4 @@
-//! A running lab.
+//! A running lab: construction, access and removal.
 
 mod daemons;
 mod follow;
@@ -16,84 +16,84 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::cluster::Cluster;
+use crate::cluster_objects::ClusterObjects;
 use crate::daemon::{Daemon, DaemonSpec};
-use crate::echo::EchoServers;
+use crate::echo_server::EchoServers;
 use crate::error::{Error, Result};
+use crate::lab_record::{self, LabRecord};
 use crate::netns::NetNs;
-use crate::plan::{NodePlan, Plan, PlanOptions, PodPlan};
+use crate::network::{self, NetNsNames, VethNames};
+use crate::plan::{ClusterPlan, NodePlan, PlanOptions, PodPlan};
 use crate::probe::{Prober, Vantage};
 use crate::reaper::Reaper;
-use crate::state::{self, LabState};
-use crate::wiring::{self, Names, Wires};
 
-/// The name of the host outside, in the answers of its echo server and for `lab exec`.
+/// Name of the outside host, in the replies of its echo server and for `lab exec`.
 pub(crate) const OUTSIDE: &str = "outside";
 
-/// How a lab is built.
+/// Options for building a lab.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct LabOptions {
     /// Nodes, families, client pods.
     pub plan: PlanOptions,
-    /// The daemon of each node; without one there are only wires and pods.
+    /// The daemon of each node; if `None`, there are only links and pods.
     pub daemon: Option<DaemonSpec>,
 }
 
 /// A cluster that runs in network namespaces of this machine, until the value is dropped or its process dies.
 #[derive(Debug)]
 pub struct Lab {
-    state: LabState,
-    names: Names,
+    record: LabRecord,
+    names: NetNsNames,
     options: LabOptions,
-    cluster: Cluster,
-    plan: Plan,
-    wires: Wires,
+    cluster: ClusterObjects,
+    plan: ClusterPlan,
+    veths: VethNames,
     echo: Option<EchoServers>,
     daemons: BTreeMap<String, Daemon>,
-    /// Routes that were set by hand, then those that the lab chose.
-    routed_by_hand: BTreeMap<IpNet, String>,
-    routed: BTreeMap<IpNet, String>,
-    /// When Services or endpoints changed last, in seconds since 1970.
+    /// Routes set by [`Lab::route_from_outside`], then all routes of the outside host to Services' addresses.
+    explicit_routes: BTreeMap<IpNet, String>,
+    routes: BTreeMap<IpNet, String>,
+    /// Time of the last change of Services or endpoints, in seconds since 1970.
     changed: f64,
-    /// How many source ports matrices have taken.
-    places_of_ports: AtomicUsize,
+    /// Number of source ports that matrices have used.
+    source_ports_taken: AtomicUsize,
     reaper: Arc<Reaper>,
 }
 
 impl Lab {
-    /// Builds a lab. Takes root; needs iproute2.
+    /// Builds a lab. Needs root and iproute2.
     ///
     /// # Errors
-    /// When the objects make no cluster, or the system refuses a namespace. What was built by then is taken down.
-    pub fn up(cluster: Cluster, options: LabOptions) -> Result<Self> {
+    /// No cluster can be made from the objects, or a system call or tool failed. A lab built in part is removed.
+    pub fn up(cluster: ClusterObjects, options: LabOptions) -> Result<Self> {
         Self::up_named(None, cluster, options)
     }
 
-    /// Builds a lab with a name of the caller's choice; see [`state::check_name`].
+    /// Builds a lab with a chosen name; see [`lab_record::check_name`].
     ///
     /// # Errors
-    /// As [`Lab::up`], and when there is a lab of that name.
-    pub fn up_named(name: Option<&str>, cluster: Cluster, options: LabOptions) -> Result<Self> {
-        let plan = cluster.plan_after(&Plan::default(), &options.plan)?;
-        let id = name.map_or_else(state::new_id, str::to_owned);
-        let folder = state::root().join(&id);
+    /// As [`Lab::up`], and when a lab of that name exists.
+    pub fn up_named(name: Option<&str>, cluster: ClusterObjects, options: LabOptions) -> Result<Self> {
+        let plan = cluster.plan_after(&ClusterPlan::default(), &options.plan)?;
+        let id = name.map_or_else(lab_record::new_id, str::to_owned);
+        let folder = lab_record::root().join(&id);
         make_folders(&folder)?;
-        let prefix = state::prefix(&id);
+        let prefix = lab_record::prefix(&id);
         let reaper = Arc::new(Reaper::start(&prefix, &folder)?);
         let owner = std::process::id();
         let mut lab = Self {
-            names: Names { prefix: prefix.clone() },
-            state: LabState { id, prefix, folder, owner, places: Vec::new() },
+            names: NetNsNames { prefix: prefix.clone() },
+            record: LabRecord { id, prefix, folder, owner, namespaces: Vec::new() },
             options,
             cluster,
             plan,
-            wires: Wires::default(),
+            veths: VethNames::default(),
             echo: Some(EchoServers::start()?),
             daemons: BTreeMap::new(),
-            routed_by_hand: BTreeMap::new(),
-            routed: BTreeMap::new(),
+            explicit_routes: BTreeMap::new(),
+            routes: BTreeMap::new(),
             changed: now(),
-            places_of_ports: AtomicUsize::new(0),
+            source_ports_taken: AtomicUsize::new(0),
             reaper,
         };
         lab.build()?;
@@ -101,22 +101,22 @@ impl Lab {
     }
 
     fn build(&mut self) -> Result<()> {
-        first_namespace()?;
-        wiring::build(&self.plan, &self.names, &mut self.wires)?;
+        ensure_netns_mount()?;
+        network::build(&self.plan, &self.names, &mut self.veths)?;
         self.serve_hosts()?;
-        for pod in self.plan.pods.iter().filter(|pod| pod.runs) {
+        for pod in self.plan.pods.iter().filter(|pod| pod.is_running) {
             self.echo().serve(&pod.name, &self.names.pod(pod), &pod.addresses, pod.ports.clone())?;
         }
-        self.route_fronts()?;
+        self.route_external_addresses()?;
         self.write_manifests()?;
-        self.write_state()?;
+        self.write_record()?;
         self.start_daemons()
     }
 
-    /// The echo servers of the nodes and of the host outside, which stay as they are.
+    /// Starts the echo servers of the nodes and of the outside host, which do not change.
     fn serve_hosts(&self) -> Result<()> {
         for node in &self.plan.nodes {
-            let addresses = [node.addresses.clone(), node.bridge()].concat();
+            let addresses = [node.addresses.clone(), node.bridge_addresses()].concat();
             self.echo().serve(&node.name, &self.names.node(&node.name), &addresses, node.ports.clone())?;
         }
         let (addresses, ports) = &self.plan.outside;
@@ -124,96 +124,98 @@ impl Lab {
     }
 
     fn echo(&self) -> &EchoServers {
-        self.echo.as_ref().expect("the echo servers end with the lab")
+        self.echo.as_ref().expect("the echo servers run until the lab ends")
     }
 
-    /// The lab's name, as `lab exec --name` takes it.
+    /// Returns the lab's name, as `lab exec --name` takes it.
     pub fn id(&self) -> &str {
-        &self.state.id
+        &self.record.id
     }
 
-    /// What other processes know of the lab.
-    pub fn state(&self) -> &LabState {
-        &self.state
+    /// Returns the record that other processes read.
+    pub fn record(&self) -> &LabRecord {
+        &self.record
     }
 
-    /// What the lab is made of.
-    pub fn plan(&self) -> &Plan {
+    /// Returns the current plan.
+    pub fn plan(&self) -> &ClusterPlan {
         &self.plan
     }
 
-    /// The objects that the plan was made of.
-    pub fn cluster(&self) -> &Cluster {
+    /// Returns the objects from which the plan was made.
+    pub fn cluster(&self) -> &ClusterObjects {
         &self.cluster
     }
 
-    /// The lab's own folder: `manifests/`, `logs/`.
+    /// Returns the lab's folder, with `manifests/` and `logs/`.
     pub fn folder(&self) -> &Path {
-        &self.state.folder
+        &self.record.folder
     }
 
-    /// The folder that the daemons read.
+    /// Returns the folder of manifests that the daemons read.
     pub fn manifests(&self) -> PathBuf {
-        self.state.folder.join("manifests")
+        self.record.folder.join("manifests")
     }
 
-    /// The network namespace of a vantage.
+    /// Returns the network namespace of a vantage point.
     ///
     /// # Errors
-    /// When there is no such pod or node.
+    /// No such pod or node, or the pod is not running.
     pub fn netns(&self, vantage: &Vantage) -> Result<NetNs> {
         match vantage {
             Vantage::Outside => Ok(self.names.outside()),
             Vantage::Node(name) => Ok(self.names.node(&self.node(name)?.name)),
             Vantage::Pod(name) => {
                 let pod = self.pod(name)?;
-                let still =
-                    || Error::plan(format!("Pod {}", pod.name), "does not run: there is nothing to enter");
-                pod.runs.then(|| self.names.pod(pod)).ok_or_else(still)
+                let not_running = || {
+                    Error::plan(format!("Pod {}", pod.name), "is not running and has no network namespace")
+                };
+                pod.is_running.then(|| self.names.pod(pod)).ok_or_else(not_running)
             }
         }
     }
 
-    /// Probes from a pod, a node, or outside.
+    /// Returns a prober in a pod, on a node, or outside.
     ///
     /// # Errors
-    /// When there is no such pod or node.
-    pub fn from(&self, vantage: Vantage) -> Result<Prober> {
+    /// No such pod or node, or the pod is not running.
+    pub fn prober(&self, vantage: Vantage) -> Result<Prober> {
         Ok(Prober::new(self.netns(&vantage)?))
     }
 
     fn pod(&self, name: &str) -> Result<&PodPlan> {
-        let known = || Error::unknown("pod", name, self.plan.pods.iter().map(|pod| &pod.name));
+        let known = || Error::not_found("pod", name, self.plan.pods.iter().map(|pod| &pod.name));
         self.plan.pod(name).ok_or_else(known)
     }
 
     fn node(&self, name: &str) -> Result<&NodePlan> {
-        let known = || Error::unknown("node", name, self.plan.nodes.iter().map(|node| &node.name));
+        let known = || Error::not_found("node", name, self.plan.nodes.iter().map(|node| &node.name));
         self.plan.node(name).ok_or_else(known)
     }
 
     fn write_manifests(&self) -> Result<()> {
         let list: Value = self.plan.to_list();
-        let text = serde_json::to_vec_pretty(&list).expect("a JSON value has only text for keys");
-        state::replace_file(&self.manifests().join("cluster.json"), &text)
+        let text = serde_json::to_vec_pretty(&list).expect("a JSON value has only strings for keys");
+        lab_record::replace_file(&self.manifests().join("cluster.json"), &text)
     }
 
-    fn write_state(&mut self) -> Result<()> {
+    fn write_record(&mut self) -> Result<()> {
         let netns = |netns: NetNs| netns.name().to_owned();
-        let running = self.plan.pods.iter().filter(|pod| pod.runs);
-        let mut places: Vec<_> = running.map(|pod| (pod.name.clone(), netns(self.names.pod(pod)))).collect();
-        places.extend(
+        let running = self.plan.pods.iter().filter(|pod| pod.is_running);
+        let mut namespaces: Vec<_> =
+            running.map(|pod| (pod.name.clone(), netns(self.names.pod(pod)))).collect();
+        namespaces.extend(
             self.plan.nodes.iter().map(|node| (node.name.clone(), netns(self.names.node(&node.name)))),
         );
-        places.push((OUTSIDE.into(), netns(self.names.outside())));
-        self.state.places = places;
-        self.state.write()
+        namespaces.push((OUTSIDE.into(), netns(self.names.outside())));
+        self.record.namespaces = namespaces;
+        self.record.write()
     }
 
-    /// Takes the lab down. Dropping it does the same, and logs what this returns.
+    /// Removes the lab. Dropping it does the same, and logs the error.
     ///
     /// # Errors
-    /// What could not be removed.
+    /// Part of the lab could not be removed.
     pub fn down(mut self) -> Result<()> {
         self.end()
     }
@@ -226,8 +228,8 @@ impl Lab {
         ended
     }
 
-    pub(crate) fn places_of_ports(&self) -> &AtomicUsize {
-        &self.places_of_ports
+    pub(crate) fn source_ports_taken(&self) -> &AtomicUsize {
+        &self.source_ports_taken
     }
 
     pub(crate) fn reaper(&self) -> Arc<Reaper> {
@@ -238,13 +240,13 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         if let Err(error) = self.end() {
-            tracing::warn!(%error, "the lab may have left something behind");
+            tracing::warn!(%error, "lab was not removed completely");
         }
     }
 }
 
-/// Makes sure that /run/netns is there: the first `ip netns add` of a machine mounts it, and two at a time clash.
-fn first_namespace() -> Result<()> {
+/// Ensures that /run/netns is mounted. The first `ip netns add` on a machine mounts it, and two concurrent mounts conflict.
+fn ensure_netns_mount() -> Result<()> {
     let run = Path::new("/run");
     let file = File::open(run).map_err(Error::file("cannot open", run))?;
     // SAFETY: the descriptor is open for the whole call; the lock ends with it.
@@ -255,27 +257,28 @@ fn first_namespace() -> Result<()> {
     crate::netns::ip_batch(&[], &[format!("netns add {probe}"), format!("netns del {probe}")])
 }
 
-/// Makes the folders of a lab, which no other lab may have. The reaper of another one may remove the empty folder of all
-/// labs just then.
+/// Creates the folders of a lab; fails if another lab has the same name. Retries, because the reaper of another lab may
+/// remove the empty parent folder at the same time.
 fn make_folders(folder: &Path) -> Result<()> {
-    let own = || {
+    let create = || {
         folder.parent().map_or(Ok(()), fs::create_dir_all)?;
         fs::create_dir(folder)
     };
-    let again = |error: std::io::Error| if error.kind() == ErrorKind::NotFound { own() } else { Err(error) };
-    let made = own().or_else(again).or_else(again);
-    match made
+    let retry =
+        |error: std::io::Error| if error.kind() == ErrorKind::NotFound { create() } else { Err(error) };
+    let created = create().or_else(retry).or_else(retry);
+    match created
         .and_then(|()| ["manifests", "logs"].iter().try_for_each(|name| fs::create_dir(folder.join(name))))
     {
         Ok(()) => Ok(()),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => {
             Err(Error::NameTaken(folder.file_name().unwrap_or_default().to_string_lossy().into_owned()))
         }
-        Err(error) => Err(Error::file("cannot make", folder)(error)),
+        Err(error) => Err(Error::file("cannot create", folder)(error)),
     }
 }
 
-/// Seconds since 1970.
+/// Returns the current time in seconds since 1970.
 fn now() -> f64 {
     SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
 }

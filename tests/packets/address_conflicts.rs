@@ -2,15 +2,15 @@
 
 use portcullis_lab::{ObjectRef, uml};
 
-use crate::bed::Setup;
 use crate::expectation::only;
 use crate::mode::Mode;
 use crate::row::{at, client, cluster_ip, load_balancer, node, outside, row};
+use crate::testbed::Setup;
 use crate::tools::Flavour;
 
 #[rustfmt::skip]
 fn an_address_stays_with_its_service(mode: Mode) {
-    let mut bed = Setup::of("address-conflicts.yaml").mode(mode).up();
+    let mut testbed = Setup::new("address-conflicts.yaml").mode(mode).up();
     let rows = [
         row("an external IP takes no ClusterIP: a pod", client(1), cluster_ip("victim", 80), only("a").kept()),
         row("an external IP takes no ClusterIP: a pod of another node", client(2), cluster_ip("victim", 80), only("a").kept()),
@@ -18,19 +18,19 @@ fn an_address_stays_with_its_service(mode: Mode) {
         row("an external IP takes no load balancer address", outside(), load_balancer("balanced", 80), only("a").masqueraded_by(1)),
         row("the other Service has its ClusterIP", client(1), cluster_ip("a-claims-the-cluster-ip", 80), only("b")),
     ];
-    bed.check(&rows);
-    assert_eq!(bed.metric("node-1", "portcullis_unserved_frontends", "reason=\"shadowed\""), 4.0);
+    testbed.check(&rows);
+    assert_eq!(testbed.metric("node-1", "portcullis_unserved_frontends", "reason=\"shadowed\""), 4.0);
 
-    bed.lab.stop_daemon("node-1").unwrap();
-    bed.lab.start_daemon("node-1").unwrap();
-    bed.synced();
-    bed.check(&rows);
+    testbed.lab.stop_daemon("node-1").unwrap();
+    testbed.lab.start_daemon("node-1").unwrap();
+    testbed.synced();
+    testbed.check(&rows);
 
-    bed.lab.delete(&ObjectRef::new("Service", "default", "victim")).unwrap();
-    bed.synced();
+    testbed.lab.delete(&ObjectRef::new("Service", "default", "victim")).unwrap();
+    testbed.synced();
     let freed = at(&["10.96.8.1:80", "[fd00:10:96::801]:80"]);
-    bed.check(&[row("an address of a deleted Service goes to the next one", client(1), freed, only("b"))]);
-    assert_eq!(bed.metric("node-1", "portcullis_unserved_frontends", "reason=\"shadowed\""), 2.0);
+    testbed.check(&[row("an address of a deleted Service goes to the next claimant", client(1), freed, only("b"))]);
+    assert_eq!(testbed.metric("node-1", "portcullis_unserved_frontends", "reason=\"shadowed\""), 2.0);
 }
 
 #[test]

@@ -1,13 +1,13 @@
-//! Cluster IPs: who answers, and what source address it sees.
+//! Cluster IPs: responders and source addresses.
 
 use std::net::SocketAddr;
 
-use portcullis_lab::{Outcome, Protocol, uml};
+use portcullis_lab::{ProbeOutcome, Protocol, uml};
 
-use crate::bed::{Bed, PATIENCE, Setup};
-use crate::expectation::{lost, only, refused, spread, turned_away};
+use crate::expectation::{lost, only, refused, rejected, spread};
 use crate::mode::Mode;
 use crate::row::{Row, at, client, cluster_ip, node, outside, pod, row};
+use crate::testbed::{PATIENCE, Setup, Testbed};
 use crate::tools::Flavour;
 
 const WEB: [&str; 3] = ["a", "b", "c"];
@@ -34,7 +34,7 @@ fn rows() -> Vec<Row> {
         row("no endpoint: TCP is refused", client(1), cluster_ip("none", 80), refused()),
         row("no endpoint: UDP is refused", client(1), cluster_ip("none", 53).udp(), refused()),
         row("no endpoint: a node's own TCP is refused", node(1), cluster_ip("none", 80), refused()),
-        row("no endpoint: a node's own UDP is refused", node(1), cluster_ip("none", 53).udp(), refused()).in_ipvs(turned_away()),
+        row("no endpoint: a node's own UDP is refused", node(1), cluster_ip("none", 53).udp(), refused()).in_ipvs(rejected()),
         row("no ready endpoint: refused", client(2), cluster_ip("unready", 80), refused()),
         row("all terminating: the one that still serves", client(2), cluster_ip("draining", 80), only("e").kept()),
         row("terminating ones do not count while one is ready", client(2), cluster_ip("half-drained", 80), only("g").kept()),
@@ -45,8 +45,8 @@ fn rows() -> Vec<Row> {
         row("internal policy Local, from a node without an endpoint", node(2), cluster_ip("here", 80), lost()).in_ipvs(refused()),
         row("internal policy Local, no endpoint anywhere", client(1), cluster_ip("here-none", 80), refused()),
         // Hairpin
-        row("a pod that meets itself sees its node: TCP", pod("a"), cluster_ip("alone", 80), only("a").masqueraded_by(1)),
-        row("a pod that meets itself sees its node: UDP", pod("a"), cluster_ip("alone", 53).udp(), only("a").masqueraded_by(1)),
+        row("a pod that connects to itself is masqueraded: TCP", pod("a"), cluster_ip("alone", 80), only("a").masqueraded_by(1)),
+        row("a pod that connects to itself is masqueraded: UDP", pod("a"), cluster_ip("alone", 53).udp(), only("a").masqueraded_by(1)),
         row("another pod of the node keeps its address", client(1), cluster_ip("alone", 80), only("a").kept()),
         // What is not this proxy's
         row("service.kubernetes.io/service-proxy-name", client(1), at(&["10.96.7.7:80"]), lost()),
@@ -58,26 +58,26 @@ fn rows() -> Vec<Row> {
     ]
 }
 
-fn up(mode: Mode) -> Bed {
-    let mut bed = Setup::of("cluster-ips.yaml").mode(mode).up();
+fn up(mode: Mode) -> Testbed {
+    let mut testbed = Setup::new("cluster-ips.yaml").mode(mode).up();
     for service in ["web", "names", "none"] {
-        for ip in bed.lab.plan().service(service).unwrap().spec.clone().unwrap().cluster_ips.unwrap() {
-            bed.lab.route_from_outside(ip.parse().unwrap(), "node-1").unwrap();
+        for ip in testbed.lab.plan().service(service).unwrap().spec.clone().unwrap().cluster_ips.unwrap() {
+            testbed.lab.route_from_outside(ip.parse().unwrap(), "node-1").unwrap();
         }
     }
-    bed
+    testbed
 }
 
 #[test]
 fn cluster_ips_by_the_nft_tool() {
-    let bed = cluster_ips(Mode::Iptables(Flavour::Nft));
-    nothing_is_written_for_services_without_an_address(&bed);
+    let testbed = cluster_ips(Mode::Iptables(Flavour::Nft));
+    nothing_is_written_for_services_without_an_address(&testbed);
 }
 
 #[test]
 fn cluster_ips_by_the_legacy_tool() {
-    let bed = cluster_ips(Mode::Iptables(Flavour::Legacy));
-    nothing_is_written_for_services_without_an_address(&bed);
+    let testbed = cluster_ips(Mode::Iptables(Flavour::Legacy));
+    nothing_is_written_for_services_without_an_address(&testbed);
 }
 
 #[test]
@@ -87,22 +87,22 @@ fn cluster_ips_by_ipvs() {
 
 #[test]
 fn cluster_ips_by_nftables() {
-    let bed = cluster_ips(Mode::Nftables);
-    what_no_service_has(&bed);
+    let testbed = cluster_ips(Mode::Nftables);
+    what_no_service_has(&testbed);
 }
 
-/// What is not a Service's, of addresses that are: refused or dropped, where iptables lets it out into the void.
-fn what_no_service_has(bed: &Bed) {
-    let web = cluster_ip("web", 80).addresses(bed.lab.plan(), bed.families);
+/// Unused ports of cluster IPs are rejected, and unused cluster IPs dropped. iptables mode routes such packets out.
+fn what_no_service_has(testbed: &Testbed) {
+    let web = cluster_ip("web", 80).addresses(testbed.lab.plan(), testbed.families);
     let other: Vec<String> = web.iter().map(|web| SocketAddr::new(web.ip(), 81).to_string()).collect();
     let ports = || at(&other.iter().map(String::as_str).collect::<Vec<_>>());
     let stray = || at(&["10.96.200.200:80", "[fd00:10:96::dead]:80"]);
-    bed.write_manifest("cidr.yaml", CIDR);
-    bed.wait_until("the ServiceCIDR is told", PATIENCE, |bed| {
-        bed.nft("node-1", &["list", "set", "ip6", "portcullis", "service-cidrs"]).contains("fd00:10:96::")
+    testbed.write_manifest("cidr.yaml", CIDR);
+    testbed.wait_until("the ServiceCIDR is programmed", PATIENCE, |testbed| {
+        testbed.nft("node-1", &["list", "set", "ip6", "portcullis", "service-cidrs"]).contains("fd00:10:96::")
     });
     #[rustfmt::skip]
-    bed.check(&[
+    testbed.check(&[
         row("a port that a cluster IP does not have", client(1), ports(), refused()),
         row("a port that a cluster IP does not have, UDP", client(2), ports().udp(), refused()),
         row("a port that a cluster IP does not have, from a node", node(2), ports(), refused()),
@@ -115,33 +115,33 @@ fn what_no_service_has(bed: &Bed) {
 const CIDR: &str = "{apiVersion: networking.k8s.io/v1, kind: ServiceCIDR, metadata: {name: kubernetes}, \
                     spec: {cidrs: [10.96.0.0/16, 'fd00:10:96::/112']}}\n";
 
-fn cluster_ips(mode: Mode) -> Bed {
-    let bed = up(mode);
-    bed.check(&rows());
-    only_the_pod_itself_is_masqueraded(&bed);
-    bed
+fn cluster_ips(mode: Mode) -> Testbed {
+    let testbed = up(mode);
+    testbed.check(&rows());
+    only_the_pod_itself_is_masqueraded(&testbed);
+    testbed
 }
 
-/// A pod behind a Service of several keeps its address towards the others, and only towards those.
-fn only_the_pod_itself_is_masqueraded(bed: &Bed) {
-    let own = bed.lab.plan().pod("a").unwrap().addresses.clone();
-    let prober = bed.from(pod("a"));
-    let mut met_itself = 0;
-    for to in cluster_ip("web", 80).addresses(bed.lab.plan(), bed.families) {
+/// A pod that is an endpoint of the Service is masqueraded only if it connects to itself.
+fn only_the_pod_itself_is_masqueraded(testbed: &Testbed) {
+    let own = testbed.lab.plan().pod("a").unwrap().addresses.clone();
+    let prober = testbed.from(pod("a"));
+    let mut hairpins = 0;
+    for to in cluster_ip("web", 80).addresses(testbed.lab.plan(), testbed.families) {
         for _ in 0..60 {
             let outcome = prober.probe(Protocol::Tcp, to);
-            let Outcome::Answered { by, saw_source } = &outcome else { panic!("{to}: {outcome}") };
-            assert_eq!(own.contains(&saw_source.ip()), by != "default/a", "{outcome}");
-            met_itself += usize::from(by == "default/a");
+            let ProbeOutcome::Answered { responder, source } = &outcome else { panic!("{to}: {outcome}") };
+            assert_eq!(own.contains(&source.ip()), responder != "default/a", "{outcome}");
+            hairpins += usize::from(responder == "default/a");
         }
     }
-    // Never in 120 times happens once in 10^21 runs.
-    assert!(met_itself > 0);
+    // None in 120 connections has a probability of 10^-21.
+    assert!(hairpins > 0);
 }
 
-fn nothing_is_written_for_services_without_an_address(bed: &Bed) {
+fn nothing_is_written_for_services_without_an_address(testbed: &Testbed) {
     for tool in ["iptables", "ip6tables"] {
-        let rules = bed.rules("node-1", tool, "nat") + &bed.rules("node-1", tool, "filter");
+        let rules = testbed.rules("node-1", tool, "nat") + &testbed.rules("node-1", tool, "filter");
         assert!(rules.contains("default/web:http"), "{rules}");
         for service in ["headless", "elsewhere", "foreign", "marked-headless"] {
             assert!(!rules.contains(&format!("default/{service}")), "{service} in\n{rules}");

@@ -1,30 +1,30 @@
-//! Another process changes the rules: they are restored and counted, with the nft tool within a second, with the legacy tool
-//! within the sync period.
+//! Drift of iptables rules: changes by another process are reverted and counted, with the nft tool within a second,
+//! with the legacy tool within the sync period.
 
 use std::time::{Duration, Instant};
 
-use crate::bed::{Bed, PATIENCE, Setup};
 use crate::expectation::spread;
 use crate::row::{client, cluster_ip, node_port, outside, row};
+use crate::testbed::{PATIENCE, Setup, Testbed};
 use crate::tools::Flavour;
 
 const TABLES: [&str; 3] = ["nat", "filter", "mangle"];
 
 #[test]
-fn drift_is_repaired_by_the_nft_tool() {
-    drift_is_repaired(Flavour::Nft);
+fn drift_is_reverted_by_the_nft_tool() {
+    drift_is_reverted(Flavour::Nft);
 }
 
 #[test]
-fn drift_is_repaired_by_the_legacy_tool() {
-    drift_is_repaired(Flavour::Legacy);
+fn drift_is_reverted_by_the_legacy_tool() {
+    drift_is_reverted(Flavour::Legacy);
 }
 
-/// What somebody does, and with which arguments of iptables.
-type Tampering = (&'static str, Vec<Vec<&'static str>>);
+/// Description of a change, and arguments of iptables for it.
+type Change = (&'static str, Vec<Vec<&'static str>>);
 
 #[rustfmt::skip]
-fn tampering() -> Vec<Tampering> {
+fn changes() -> Vec<Change> {
     vec![
         ("KUBE-SERVICES is flushed", vec![vec!["-t", "nat", "-F", "KUBE-SERVICES"]]),
         ("the jump from PREROUTING is deleted", vec![vec!["-t", "nat", "-D", "PREROUTING", "-m", "comment", "--comment", "kubernetes service portals", "-j", "KUBE-SERVICES"]]),
@@ -40,61 +40,65 @@ fn tampering() -> Vec<Tampering> {
     ]
 }
 
-/// Stand for the chains of the Service `web` and of one of its endpoints.
+/// Placeholders for the chains of the Service `web` and of one of its endpoints.
 const SERVICE: &str = "KUBE-SVC-…";
 const ENDPOINT: &str = "KUBE-SEP-…";
 
-fn drift_is_repaired(flavour: Flavour) {
-    // Nothing announces changes of legacy tables. With the nft tool, the sync period is the default.
+fn drift_is_reverted(flavour: Flavour) {
+    // The kernel sends no notifications about legacy tables. With the nft tool, the sync period is the default.
     let args: &[&str] = if flavour == Flavour::Legacy { &["--iptables-sync-period=2s"] } else { &[] };
-    let bed = Setup::of("web.yaml").args(args).flavour(flavour).up();
-    // Long enough for a look at rules that nobody has touched.
+    let testbed = Setup::new("web.yaml").args(args).flavour(flavour).up();
+    // Long enough for a comparison of unchanged rules.
     std::thread::sleep(Duration::from_millis(2500));
-    // A second, or the sync period, and more for a busy machine.
+    // One second or one sync period, plus time for a busy machine.
     let limit = Duration::from_secs(if flavour == Flavour::Legacy { 6 } else { 3 });
-    tamper(&bed, &tampering(), |bed, node, row| is_repaired(bed, node, row, limit));
+    check_drift(&testbed, &changes(), |testbed, node, row| assert_reverted(testbed, node, row, limit));
 }
 
-/// Has somebody tamper with both nodes, each with half of the rows, and then sees them serve.
-pub(crate) fn tamper<T: Sync>(bed: &Bed, rows: &[T], is_repaired: impl Fn(&Bed, &str, &T) + Sync) {
+/// Changes the rules of both nodes, each with half of the rows, and then checks that the Services are served.
+pub(crate) fn check_drift<T: Sync>(
+    testbed: &Testbed,
+    rows: &[T],
+    assert_reverted: impl Fn(&Testbed, &str, &T) + Sync,
+) {
     let (first, second) = rows.split_at(rows.len() / 2);
     std::thread::scope(|scope| {
         for (node, rows) in [("node-1", first), ("node-2", second)] {
-            let is_repaired = &is_repaired;
+            let assert_reverted = &assert_reverted;
             scope.spawn(move || {
-                assert_eq!(bed.metric(node, REPAIRS, ""), 0.0, "{node}: nothing to repair yet");
-                rows.iter().for_each(|row| is_repaired(bed, node, row));
+                assert_eq!(testbed.metric(node, REPAIRS, ""), 0.0, "{node}: no repairs yet");
+                rows.iter().for_each(|row| assert_reverted(testbed, node, row));
             });
         }
     });
     #[rustfmt::skip]
-    bed.check(&[
-        row("cluster IP after repairs", client(1), cluster_ip("web", 80), spread(&["a", "b", "c"]).kept()),
-        row("cluster IP after repairs on node-2", client(2), cluster_ip("web", 80), spread(&["a", "b", "c"]).kept()),
-        row("node port after repairs", outside(), node_port(1, "web", 80), spread(&["a", "b", "c"]).masqueraded_by(1)),
-        row("node port after repairs on node-2", outside(), node_port(2, "web", 80), spread(&["a", "b", "c"]).masqueraded_by(2)),
+    testbed.check(&[
+        row("cluster IP after drift", client(1), cluster_ip("web", 80), spread(&["a", "b", "c"]).kept()),
+        row("cluster IP after drift on node-2", client(2), cluster_ip("web", 80), spread(&["a", "b", "c"]).kept()),
+        row("node port after drift", outside(), node_port(1, "web", 80), spread(&["a", "b", "c"]).masqueraded_by(1)),
+        row("node port after drift on node-2", outside(), node_port(2, "web", 80), spread(&["a", "b", "c"]).masqueraded_by(2)),
     ]);
 }
 
 pub(crate) const REPAIRS: &str = "portcullis_drift_repairs_total";
 
-/// Tampers, and waits until everything is as it was and has been counted.
-fn is_repaired(bed: &Bed, node: &str, (what, commands): &Tampering, limit: Duration) {
-    let service = chain_of(bed, node, "-A KUBE-SERVICES ", "default/web:http cluster IP");
-    let endpoint = chain_of(bed, node, &format!("-A {service} "), "default/web:http ->");
-    let before = rules(bed, node);
-    let repairs = bed.metric(node, REPAIRS, "IPv4");
-    let counted = |bed: &Bed| bed.metric(node, REPAIRS, "IPv4") > repairs;
-    // A repair must not come between two commands for one table.
-    bed.iptables_restore(node, &restore_of(commands, &service, &endpoint));
+/// Applies a change, and waits until it is reverted and counted.
+fn assert_reverted(testbed: &Testbed, node: &str, (what, commands): &Change, limit: Duration) {
+    let service = chain_of(testbed, node, "-A KUBE-SERVICES ", "default/web:http cluster IP");
+    let endpoint = chain_of(testbed, node, &format!("-A {service} "), "default/web:http ->");
+    let before = rules(testbed, node);
+    let repairs = testbed.metric(node, REPAIRS, "IPv4");
+    let counted = |testbed: &Testbed| testbed.metric(node, REPAIRS, "IPv4") > repairs;
+    // Atomic per table, so that the daemon cannot restore rules between two commands.
+    testbed.iptables_restore(node, &restore_of(commands, &service, &endpoint));
     let since = Instant::now();
-    bed.wait_until(what, PATIENCE, |bed| counted(bed) && rules(bed, node) == before);
+    testbed.wait_until(what, PATIENCE, |testbed| counted(testbed) && rules(testbed, node) == before);
     let took = since.elapsed();
-    println!("{what}: repaired after {took:?}");
-    assert!(took < limit, "{what}: repaired after {took:?}");
+    println!("{what}: reverted after {took:?}");
+    assert!(took < limit, "{what}: reverted after {took:?}");
 }
 
-/// What iptables-restore reads to do what these commands do, each table at once.
+/// Returns the input of iptables-restore for the commands, one transaction per table.
 fn restore_of(commands: &[Vec<&str>], service: &str, endpoint: &str) -> String {
     let mut restore = String::new();
     for commands in commands.chunk_by(|one, next| one[..2] == next[..2]) {
@@ -113,12 +117,12 @@ fn restore_of(commands: &[Vec<&str>], service: &str, endpoint: &str) -> String {
     restore
 }
 
-/// The IPv4 rules of a node in the order of the tool, chains sorted: where a chain stands in the listing says nothing.
-fn rules(bed: &Bed, node: &str) -> Vec<String> {
+/// Returns the IPv4 rules of a node in the order of the tool, with sorted chains: the order of chains has no meaning.
+fn rules(testbed: &Testbed, node: &str) -> Vec<String> {
     let of_table = move |table| {
-        let text = bed.rules(node, "iptables", table);
+        let text = testbed.rules(node, "iptables", table);
         let lines = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty());
-        // A chain's line ends in its counters.
+        // A chain's line ends with its counters.
         let mut lines: Vec<String> =
             lines.map(|l| format!("{table} {}", l.split(" [").next().unwrap())).collect();
         lines.sort_by_key(|line| line.split(' ').take(3).collect::<Vec<_>>().join(" "));
@@ -127,9 +131,9 @@ fn rules(bed: &Bed, node: &str) -> Vec<String> {
     TABLES.into_iter().flat_map(of_table).collect()
 }
 
-/// The target of the first rule that begins and contains so.
-fn chain_of(bed: &Bed, node: &str, begin: &str, contains: &str) -> String {
-    let rules = bed.rules(node, "iptables", "nat");
+/// Returns the target of the first rule with this beginning and content.
+fn chain_of(testbed: &Testbed, node: &str, begin: &str, contains: &str) -> String {
+    let rules = testbed.rules(node, "iptables", "nat");
     let mut fitting = rules.lines().filter(|line| line.starts_with(begin) && line.contains(contains));
     let target = fitting.next().and_then(|line| line.rsplit("-j ").next());
     target.unwrap_or_else(|| panic!("no {begin}…{contains} in\n{rules}")).to_owned()

@@ -1,51 +1,51 @@
-//! What probes must show.
+//! Expected outcomes of probes.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
-use portcullis_lab::{Outcome, Tally};
+use portcullis_lab::{ProbeOutcome, ProbeTally};
 
 use crate::mode::Mode;
 
-/// Probes for each endpoint over which traffic is to be spread.
+/// Number of probes per endpoint for checking a random distribution.
 const PROBES_PER_ENDPOINT: usize = 150;
 
-/// The same where endpoints take turns rather than chances.
-const PROBES_IN_TURN: usize = 40;
+/// Number of probes per endpoint for checking a round-robin distribution.
+const PROBES_PER_ENDPOINT_ROUND_ROBIN: usize = 40;
 
-/// The chance, on each side, that a fair spread is called unfair.
+/// Probability, on each side, that a fair distribution fails the check.
 const RISK: f64 = 1e-10;
 
-/// What must be seen.
+/// Expected responders and source address.
 #[derive(Debug, Clone)]
 pub(crate) struct Expectation {
     pub(crate) answer: Answer,
     pub(crate) source: Source,
 }
 
-/// Who must answer.
+/// Expected responders.
 #[derive(Debug, Clone)]
 pub(crate) enum Answer {
-    /// These pods, each as often as any other.
+    /// These pods, with equal shares.
     Spread(Vec<String>),
-    /// One and the same of these pods.
+    /// A single one of these pods.
     OneOf(Vec<String>),
-    /// No one: a reset, or "port unreachable".
+    /// None: a reset, or ICMP "port unreachable".
     Refused,
-    /// No one: a node's own datagram is turned away, as it is sent or by "port unreachable", whichever is seen first.
-    TurnedAway,
-    /// No one, and nothing says so.
+    /// None: a node's own datagram is rejected, either by `send` or by ICMP "port unreachable".
+    Rejected,
+    /// None: a timeout.
     Lost,
 }
 
-/// Which address the answering pods must see.
+/// Expected source address, as the pods see it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Source {
     Any,
-    /// The client's own.
+    /// The client's own address.
     Kept,
-    /// One of this node's, and not the client's own.
+    /// An address of this node other than the client's own.
     Masqueraded(usize),
 }
 
@@ -73,8 +73,8 @@ pub(crate) fn refused() -> Expectation {
     expectation(Answer::Refused)
 }
 
-pub(crate) fn turned_away() -> Expectation {
-    expectation(Answer::TurnedAway)
+pub(crate) fn rejected() -> Expectation {
+    expectation(Answer::Rejected)
 }
 
 pub(crate) fn lost() -> Expectation {
@@ -90,20 +90,20 @@ impl Expectation {
         Self { source: Source::Masqueraded(node), ..self }
     }
 
-    /// How many probes it takes to tell.
+    /// Returns the number of probes needed to check the expectation.
     pub(crate) fn probes(&self, mode: Mode) -> usize {
         match &self.answer {
-            Answer::Spread(pods) if mode == Mode::Ipvs => PROBES_IN_TURN * pods.len(),
+            Answer::Spread(pods) if mode == Mode::Ipvs => PROBES_PER_ENDPOINT_ROUND_ROBIN * pods.len(),
             Answer::Spread(pods) => PROBES_PER_ENDPOINT * pods.len(),
             Answer::OneOf(_) => 10,
-            Answer::Refused | Answer::TurnedAway => 5,
+            Answer::Refused | Answer::Rejected => 5,
             Answer::Lost => 2,
         }
     }
 
-    /// What is wrong with what was seen, if anything. `client` are the prober's addresses, `node` those of the node
-    /// that is to masquerade.
-    pub(crate) fn complaint(&self, seen: &Tally, client: &[IpAddr], node: &[IpAddr]) -> Option<String> {
+    /// Returns how the outcomes violate the expectation, if they do. `client` are the prober's addresses, `node` those
+    /// of the masquerading node.
+    pub(crate) fn violation(&self, seen: &ProbeTally, client: &[IpAddr], node: &[IpAddr]) -> Option<String> {
         self.wrong_answer(seen).or_else(|| {
             let right = |source: &IpAddr| match self.source {
                 Source::Any => true,
@@ -111,50 +111,54 @@ impl Expectation {
                 Source::Masqueraded(_) => node.contains(source) && !client.contains(source),
             };
             let wrong = seen.sources.iter().find(|source| !right(source))?;
-            Some(format!("the pod saw {wrong}, and the source must be {:?}", self.source))
+            Some(format!("the pod saw {wrong}, expected {:?}", self.source))
         })
     }
 
-    fn wrong_answer(&self, seen: &Tally) -> Option<String> {
-        let others = |fits: fn(&Outcome) -> bool| {
-            let fitting = seen.others.iter().filter(|(outcome, _)| fits(outcome));
+    fn wrong_answer(&self, seen: &ProbeTally) -> Option<String> {
+        let others = |fits: fn(&ProbeOutcome) -> bool| {
+            let fitting = seen.failures.iter().filter(|(outcome, _)| fits(outcome));
             let count: usize = fitting.map(|(_, count)| count).sum();
-            (count < seen.total()).then(|| format!("must be {:?}", self.answer))
+            (count < seen.total()).then(|| format!("expected {:?}", self.answer))
         };
         match &self.answer {
-            Answer::Refused => others(|outcome| *outcome == Outcome::Refused),
-            Answer::TurnedAway => {
-                others(|outcome| matches!(outcome, Outcome::Refused | Outcome::Unreachable))
+            Answer::Refused => others(|outcome| *outcome == ProbeOutcome::Refused),
+            Answer::Rejected => {
+                others(|outcome| matches!(outcome, ProbeOutcome::Refused | ProbeOutcome::Unreachable))
             }
-            Answer::Lost => others(|outcome| matches!(outcome, Outcome::TimedOut | Outcome::Unreachable)),
+            Answer::Lost => {
+                others(|outcome| matches!(outcome, ProbeOutcome::TimedOut | ProbeOutcome::Unreachable))
+            }
             Answer::Spread(pods) | Answer::OneOf(pods) => {
                 let wanted: BTreeSet<&str> = pods.iter().map(String::as_str).collect();
                 if seen.answered() < seen.total() {
-                    return Some("every probe must be answered".into());
+                    return Some("expected a response to every probe".into());
                 }
-                if let Some(stranger) = seen.answerers().difference(&wanted).next() {
-                    return Some(format!("{stranger} must not answer"));
+                if let Some(unexpected) = seen.responders().difference(&wanted).next() {
+                    return Some(format!("unexpected response from {unexpected}"));
                 }
                 if matches!(self.answer, Answer::OneOf(_)) {
-                    return (seen.by.len() > 1).then(|| "only one pod may answer".into());
+                    return (seen.by_responder.len() > 1)
+                        .then(|| "expected responses of only one pod".into());
                 }
                 let fair = fair_counts(seen.total(), pods.len());
-                let count = |pod: &&String| seen.by.get(*pod).copied().unwrap_or(0);
+                let count = |pod: &&String| seen.by_responder.get(*pod).copied().unwrap_or(0);
                 let unfair = pods.iter().find(|pod| !fair.contains(&count(pod)))?;
-                Some(format!("{unfair} answered {} times, not {fair:?}", count(&unfair)))
+                Some(format!("{unfair} responded {} times, expected {fair:?}", count(&unfair)))
             }
         }
     }
 }
 
-/// How often one of `endpoints` may answer `probes`: a fair one is outside of it with a chance of [`RISK`] on each side.
+/// Returns the range of responses of one of `endpoints` to `probes`: a fair endpoint is outside of it with a
+/// probability of [`RISK`] on each side.
 pub(crate) fn fair_counts(probes: usize, endpoints: usize) -> RangeInclusive<usize> {
     if endpoints == 1 {
         return probes..=probes;
     }
     let p = 1.0 / endpoints as f64;
     let n = probes as f64;
-    // The binomial distribution from one count to the next, in logarithms: its ends are below the smallest number.
+    // Logarithms of the binomial distribution: its tails are smaller than the smallest float.
     let mut log = vec![n * (1.0 - p).ln()];
     for k in 0..probes {
         log.push(log[k] + ((n - k as f64) / (k as f64 + 1.0)).ln() + (p / (1.0 - p)).ln());
@@ -174,7 +178,7 @@ pub(crate) fn fair_counts(probes: usize, endpoints: usize) -> RangeInclusive<usi
 
 #[test]
 fn fair_counts_are_those_of_the_binomial_distribution() {
-    // By a table of the normal distribution a chance of 1e-10 lies 6.36 standard deviations out.
+    // A probability of 1e-10 corresponds to 6.36 standard deviations of the normal distribution.
     for (probes, endpoints) in [(400, 2), (600, 3), (800, 4)] {
         let (n, p) = (probes as f64, 1.0 / endpoints as f64);
         let (mean, deviation) = (n * p, (n * p * (1.0 - p)).sqrt());
@@ -182,7 +186,7 @@ fn fair_counts_are_those_of_the_binomial_distribution() {
         let out = [mean - *fair.start() as f64, *fair.end() as f64 - mean].map(|d| d / deviation);
         assert!(out.iter().all(|d| (5.8..6.9).contains(d)), "{fair:?} of {probes}: {out:?}");
     }
-    // Twice the weight on one of three is seen.
+    // Twice the weight of one of three endpoints fails the check.
     assert!(!fair_counts(3 * PROBES_PER_ENDPOINT, 3).contains(&(3 * PROBES_PER_ENDPOINT / 2)));
     assert_eq!(fair_counts(10, 1), 10..=10);
 }

@@ -1,13 +1,13 @@
-//! Node ports, load balancers' addresses and external IPs.
+//! Node ports, load balancer addresses and external IPs.
 
 use portcullis_lab::{Vantage, uml};
 
-use crate::bed::{Bed, Setup};
 use crate::expectation::{lost, only, refused, spread};
 use crate::mode::Mode;
 use crate::row::{
     Row, at, client, external_ip, load_balancer, node, node_port, node_port_at, outside, outside_as, row,
 };
+use crate::testbed::{Setup, Testbed};
 use crate::tools::{self, Flavour};
 
 const WEB: [&str; 3] = ["a", "b", "c"];
@@ -36,9 +36,9 @@ fn rows() -> Vec<Row> {
         row("external policy Local without an endpoint on the node, UDP", outside(), node_port(2, "np-local", 53).udp(), lost()),
         row("external policy Local on the first node", outside(), node_port(1, "np-local-all", 80), only("a").kept()),
         row("external policy Local on the second node", outside(), node_port(2, "np-local-all", 80), spread(&["b", "c"]).kept()),
-        row("a pod's own node leads it to all despite policy Local", client(1), node_port(1, "np-local-all", 80), spread(&WEB)).in_ipvs(only("a")),
-        row("a node's own traffic goes to all despite policy Local", node(1), node_port(1, "np-local-all", 80), spread(&WEB)).in_ipvs(only("a")),
-        row("a pod's own node leads it on, where it has no endpoint", client(2), node_port(2, "np-local", 80), only("a")),
+        row("policy Local: a pod's own node uses all endpoints", client(1), node_port(1, "np-local-all", 80), spread(&WEB)).in_ipvs(only("a")),
+        row("policy Local: a node's own traffic uses all endpoints", node(1), node_port(1, "np-local-all", 80), spread(&WEB)).in_ipvs(only("a")),
+        row("policy Local: a pod's own node without an endpoint routes to another node", client(2), node_port(2, "np-local", 80), only("a")),
         // Load balancers
         row("every address of the load balancer", outside(), load_balancer("lb", 80), spread(&WEB).masqueraded_by(1)),
         row("a load balancer's address over UDP", outside(), load_balancer("lb", 53).udp(), spread(&WEB).masqueraded_by(1)),
@@ -47,7 +47,7 @@ fn rows() -> Vec<Row> {
         row("a load balancer's address from a pod", client(2), load_balancer("lb", 80), spread(&WEB).masqueraded_by(2)),
         row("a load balancer's address from a node", node(2), load_balancer("lb", 80), spread(&WEB)),
         row("a load balancer without endpoints", outside(), load_balancer("lb-none", 80), refused()),
-        row("ipMode Proxy is the balancer's own business", outside(), at(&["203.0.113.30:80"]), lost()),
+        row("ipMode Proxy is not served by nodes", outside(), at(&["203.0.113.30:80"]), lost()),
         row("ipMode Proxy from a pod", client(1), at(&["203.0.113.30:80"]), lost()),
         row("ipMode Proxy: its node port is served", outside(), node_port(1, "lb-proxy", 80).v4(), spread(&WEB).masqueraded_by(1)),
         row("a balancer with a host name alone: its node port is served", outside(), node_port(1, "lb-hostname", 80).v4(), spread(&WEB).masqueraded_by(1)),
@@ -60,9 +60,9 @@ fn rows() -> Vec<Row> {
         row("a source outside of the ranges", outside(), load_balancer("lb-ranges", 80), lost()),
         row("a pod in the ranges", client(2), load_balancer("lb-ranges", 80).v4(), spread(&WEB)),
         row("a pod outside of the ranges", client(1), load_balancer("lb-ranges", 80), lost()),
-        row("no source range can be understood: a pod", client(2), load_balancer("lb-closed", 80), lost()),
-        row("no source range can be understood: from outside", outside_as(&ALLOWED), load_balancer("lb-closed", 80), lost()),
-        row("source ranges do not bind the node port", outside(), node_port(1, "lb-ranges", 80), spread(&WEB).masqueraded_by(1)),
+        row("no valid source range: a pod", client(2), load_balancer("lb-closed", 80), lost()),
+        row("no valid source range: from outside", outside_as(&ALLOWED), load_balancer("lb-closed", 80), lost()),
+        row("source ranges do not apply to the node port", outside(), node_port(1, "lb-ranges", 80), spread(&WEB).masqueraded_by(1)),
         // External IPs
         row("every external IP", outside(), external_ip("ext", 80), spread(&WEB).masqueraded_by(1)),
         row("external IPs from a pod", client(2), external_ip("ext", 80), spread(&WEB).masqueraded_by(2)),
@@ -70,54 +70,54 @@ fn rows() -> Vec<Row> {
     ]
 }
 
-fn up(mode: Mode) -> Bed {
-    let mut bed = Setup::of("external-addresses.yaml").mode(mode).up();
-    bed.lab.route_from_outside("203.0.113.30".parse().unwrap(), "node-1").unwrap();
-    bed
+fn up(mode: Mode) -> Testbed {
+    let mut testbed = Setup::new("external-addresses.yaml").mode(mode).up();
+    testbed.lab.route_from_outside("203.0.113.30".parse().unwrap(), "node-1").unwrap();
+    testbed
 }
 
 #[test]
 fn external_addresses_by_the_nft_tool() {
-    let bed = up(Mode::Iptables(Flavour::Nft));
-    bed.check(&rows());
-    no_node_port_is_served_that_was_not_allocated(&bed);
-    load_balancers_are_told_where_endpoints_are(&bed);
+    let testbed = up(Mode::Iptables(Flavour::Nft));
+    testbed.check(&rows());
+    only_allocated_node_ports_are_served(&testbed);
+    health_check_node_ports_report_local_endpoints(&testbed);
 }
 
 #[test]
 fn external_addresses_by_the_legacy_tool() {
-    let bed = up(Mode::Iptables(Flavour::Legacy));
-    bed.check(&rows());
-    no_node_port_is_served_that_was_not_allocated(&bed);
+    let testbed = up(Mode::Iptables(Flavour::Legacy));
+    testbed.check(&rows());
+    only_allocated_node_ports_are_served(&testbed);
 }
 
 #[test]
 fn external_addresses_by_ipvs() {
     uml::inside(|| {
-        let bed = up(Mode::Ipvs);
-        bed.check(&rows());
-        load_balancers_are_told_where_endpoints_are(&bed);
+        let testbed = up(Mode::Ipvs);
+        testbed.check(&rows());
+        health_check_node_ports_report_local_endpoints(&testbed);
     });
 }
 
 #[test]
 fn external_addresses_by_nftables() {
-    let bed = up(Mode::Nftables);
-    bed.check(&rows());
-    load_balancers_are_told_where_endpoints_are(&bed);
+    let testbed = up(Mode::Nftables);
+    testbed.check(&rows());
+    health_check_node_ports_report_local_endpoints(&testbed);
 }
 
-fn no_node_port_is_served_that_was_not_allocated(bed: &Bed) {
+fn only_allocated_node_ports_are_served(testbed: &Testbed) {
     for tool in ["iptables", "ip6tables"] {
-        let rules = bed.rules("node-1", tool, "nat");
+        let rules = testbed.rules("node-1", tool, "nat");
         let node_ports: Vec<&str> = rules.lines().filter(|l| l.starts_with("-A KUBE-NODEPORTS ")).collect();
         assert!(node_ports.iter().any(|line| line.contains("default/np:http")), "{rules}");
         assert!(!node_ports.iter().any(|line| line.contains("default/lb-only")), "{rules}");
     }
 }
 
-fn load_balancers_are_told_where_endpoints_are(bed: &Bed) {
-    let outside = bed.lab.netns(&Vantage::Outside).unwrap();
+fn health_check_node_ports_report_local_endpoints(testbed: &Testbed) {
+    let outside = testbed.lab.netns(&Vantage::Outside).unwrap();
     for (address, status) in [
         ("192.168.77.11:32000", "200"),
         ("192.168.77.12:32000", "503"),
@@ -125,7 +125,7 @@ fn load_balancers_are_told_where_endpoints_are(bed: &Bed) {
         ("[fd00:77::c]:32000", "503"),
     ] {
         let answer = tools::http_get(&outside, address, "/").unwrap();
-        let said = answer.split_whitespace().nth(1);
-        assert_eq!(said, Some(status), "{address}: {answer}");
+        let status_code = answer.split_whitespace().nth(1);
+        assert_eq!(status_code, Some(status), "{address}: {answer}");
     }
 }

@@ -1,11 +1,11 @@
-//! `portcullis lab run` of a folder with policies: who can talk to whom is as the compiler says, and where it is not, the
-//! run says so and fails.
+//! `portcullis lab run` with network policies: the matrix shows the verdicts of the policy compiler, and a difference
+//! fails the run.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use portcullis_lab::{LabState, NetNs};
+use portcullis_lab::{LabRecord, NetNs};
 
 fn lab_run(folder: &Path) -> (Output, String) {
     let run = Command::new(env!("CARGO_BIN_EXE_portcullis"))
@@ -18,7 +18,7 @@ fn lab_run(folder: &Path) -> (Output, String) {
     (run, text)
 }
 
-/// Rows of the table of a port, as `from`, `to`, and what is seen.
+/// Rows of the matrix of a port: source, destination, mark.
 const SEEN: [(&str, &str, &str, &str); 8] = [
     ("5432/TCP", "shop/api", "shop/db", "."),
     ("5432/TCP", "shop/web", "shop/db", "X"),
@@ -31,11 +31,11 @@ const SEEN: [(&str, &str, &str, &str); 8] = [
 ];
 
 #[test]
-fn who_can_talk_to_whom_is_shown() {
+fn the_matrix_shows_policy_verdicts() {
     let (run, text) =
         lab_run(&Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/lab/network-policy.yaml"));
     assert!(run.status.success(), "{text}");
-    assert_eq!(text.matches("all as it must be").count(), 2, "of Services, and of policies:\n{text}");
+    assert_eq!(text.matches("all expectations met").count(), 2, "of Services, and of policies:\n{text}");
     for (heading, from, to, seen) in SEEN {
         let mut lines = text.lines().skip_while(|line| !line.starts_with(heading)).skip(1);
         let words = |line: &str| line.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
@@ -47,7 +47,7 @@ fn who_can_talk_to_whom_is_shown() {
     }
 }
 
-/// Two pods, one of which takes what comes.
+/// Two pods, one of which allows all ingress.
 const OPEN: &str = "
 {apiVersion: v1, kind: Pod, metadata: {name: a, labels: {app: a}}, spec: {nodeName: node-1, containers: [{name: a, ports: [{containerPort: 80}]}]}}
 ---
@@ -56,34 +56,35 @@ const OPEN: &str = "
 {apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {name: b}, spec: {podSelector: {matchLabels: {app: b}}, ingress: [{}]}}
 ";
 
-/// Somebody who drops what a pod asks of others.
-const MEDDLING: &str = "table inet meddling { chain c { type filter hook output priority 0; tcp dport 80 ct state new drop; }; }";
+/// Rules of another process that drop connections of a pod.
+const DROP_RULE: &str =
+    "table inet other { chain c { type filter hook output priority 0; tcp dport 80 ct state new drop; }; }";
 
 #[test]
-fn what_is_otherwise_fails_the_run() {
+fn an_unexpected_outcome_fails_the_run() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("all.yaml"), OPEN).unwrap();
     let (run, text) = lab_run(folder.path());
-    assert!(run.status.success() && text.contains("denied; all as it must be"), "{text}");
+    assert!(run.status.success() && text.contains("denied; all expectations met"), "{text}");
 
     let mut run = Command::new(env!("CARGO_BIN_EXE_portcullis"));
     run.args(["lab", "run"]).arg(folder.path()).stdin(Stdio::null()).stdout(Stdio::piped());
     let run = run.spawn().unwrap();
     let until = Instant::now() + Duration::from_secs(30);
     let lab = loop {
-        let found = LabState::all().unwrap().into_iter().find(|lab| lab.owner == run.id());
-        match found.filter(|lab| lab.netns_of("a").is_ok()) {
+        let found = LabRecord::all().unwrap().into_iter().find(|lab| lab.owner == run.id());
+        match found.filter(|lab| lab.netns_name("a").is_ok()) {
             Some(lab) => break lab,
-            None => assert!(Instant::now() < until, "the lab does not come to be"),
+            None => assert!(Instant::now() < until, "the lab was not built"),
         }
         std::thread::sleep(Duration::from_millis(5));
     };
-    let meddle = NetNs::named(lab.netns_of("a").unwrap()).command("nft").arg(MEDDLING).status().unwrap();
-    assert!(meddle.success());
+    let status = NetNs::new(lab.netns_name("a").unwrap()).command("nft").arg(DROP_RULE).status().unwrap();
+    assert!(status.success());
     let run = run.wait_with_output().unwrap();
     let text = String::from_utf8_lossy(&run.stdout);
     assert_eq!(run.status.code(), Some(1), "{text}");
-    assert!(text.contains("are not as they must be"), "{text}");
-    assert!(text.contains("✗ default/a → default/b 80/TCP IPv4: must be allowed; timed out"), "{text}");
+    assert!(text.contains(" unexpected\n"), "{text}");
+    assert!(text.contains("✗ default/a → default/b 80/TCP IPv4: expected allowed; timed out"), "{text}");
     assert!(!text.contains("✗ default/b →"), "{text}");
 }

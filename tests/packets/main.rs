@@ -1,22 +1,22 @@
-//! Real packets through real daemons: each test builds a cluster of network namespaces from `fixtures/lab/`, lets a
-//! `portcullis` a node serve it, and probes it row by row.
+//! Packets through real daemons: each test builds a lab from `fixtures/lab/`, with a `portcullis` daemon per node, and
+//! probes it row by row.
 //!
 //! ```text
-//! fixtures/lab/*.yaml ─ Bed (lab + daemons) ─ rows: from · to · expectation ─ what the pods saw
+//! fixtures/lab/*.yaml ─ Testbed (lab + daemons) ─ rows: source · target · expectation ─ outcomes of probes
 //! ```
-//! IPVS mode is probed in user-mode Linux, whose kernel has IPVS, by the same rows, and a few of them in QEMU, where
-//! nf_tables is, too.
+//! IPVS mode runs the same rows in user-mode Linux, whose kernel has IPVS, and a few of them in QEMU, with nf_tables.
 //!
-//! nftables mode is probed by the same rows where the tests run, with daemons that find no tool at all.
+//! nftables mode runs the same rows on the host's kernel, with daemons that find no tool in their path.
 //!
-//! SCTP has its rows in QEMU alone: the kernel here may have no SCTP sockets. `sctp.rs` holds its rules for it, too.
+//! SCTP rows run only in QEMU, because other kernels may have no SCTP sockets. `sctp.rs` also checks its rules on the
+//! host.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-mod bed;
 mod expectation;
 mod mode;
 mod row;
+mod testbed;
 mod tools;
 
 mod address_conflicts;
@@ -25,7 +25,7 @@ mod cluster_ips;
 mod drift;
 mod drift_of_ipvs;
 mod drift_of_nftables;
-mod explained;
+mod explain;
 mod external_addresses;
 mod graceful_termination;
 mod host_daemons;

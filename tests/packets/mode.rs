@@ -1,4 +1,4 @@
-//! How the daemons of a cluster serve it.
+//! Modes of the daemons under test.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -7,18 +7,18 @@ use portcullis_lab::uml;
 
 use crate::tools::Flavour;
 
-/// A mode of the daemon, and the iptables of its node.
+/// A proxy mode, and the node's variant of iptables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mode {
     Iptables(Flavour),
-    /// Needs a kernel that has IPVS.
+    /// Needs a kernel with IPVS.
     Ipvs,
-    /// Needs no tool at all.
+    /// Needs no tools.
     Nftables,
 }
 
 impl Mode {
-    /// Lets the daemon serve so, and sync at once; with other arguments.
+    /// Returns the arguments for this mode, without delay of syncs, followed by other arguments.
     pub(crate) fn with_args(self, others: &[String]) -> Vec<String> {
         let own = match self {
             Self::Iptables(_) => ["--mode=iptables", "--iptables-min-sync-period=0s"],
@@ -28,18 +28,18 @@ impl Mode {
         own.map(str::to_owned).into_iter().chain(others.iter().cloned()).collect()
     }
 
-    /// Which iptables the node has.
+    /// Returns the node's variant of iptables.
     pub(crate) fn flavour(self) -> Flavour {
         match self {
             Self::Iptables(flavour) => flavour,
-            // User-mode Linux has no other.
+            // User-mode Linux supports only the legacy variant.
             Self::Ipvs if uml::is_inside() => Flavour::Legacy,
             Self::Ipvs | Self::Nftables => Flavour::Nft,
         }
     }
 
-    /// The search path of its daemons; `folder` is for links. In nftables mode nothing is on it but what leads into the
-    /// node's namespace.
+    /// Returns the search path of the daemons; `folder` is for symbolic links. In nftables mode it contains only `ip`,
+    /// which enters the node's namespace.
     pub(crate) fn path(self, folder: &Path) -> String {
         match self {
             Self::Nftables => {

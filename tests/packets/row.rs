@@ -1,32 +1,34 @@
-//! Rows: from where, to what, and what must be seen.
+//! Rows: source, target and expected outcome.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use portcullis_lab::{self as lab, Families, Family, FrontKind, Plan, Prober, Protocol, Tally, Vantage};
+use portcullis_lab::{
+    self as lab, ClusterPlan, Families, Family, FrontendKind, ProbeTally, Prober, Protocol, Vantage,
+};
 
-use crate::bed::Bed;
 use crate::expectation::{Answer, Expectation, Source};
 use crate::mode::Mode;
+use crate::testbed::Testbed;
 
-/// How long to wait for an answer that must come, on a machine that may be busy.
+/// Timeout for expected responses, for a busy machine.
 pub(crate) const ANSWER: Duration = Duration::from_secs(10);
 
-/// How long to wait for an answer that must not come. A refusal over IPv6 takes a second: the first comes while the
-/// kernel is still in `connect`, where it does not count, and the next with the packet that is sent again.
-fn silence(family: Family) -> Duration {
+/// Returns the timeout for expected timeouts. A rejection over IPv6 takes a second: the first ICMP error arrives while
+/// the kernel is still in `connect` and is ignored; the next one follows the retransmitted SYN.
+fn silent_timeout(family: Family) -> Duration {
     Duration::from_millis(if family == Family::V6 { 1500 } else { 500 })
 }
 
-/// Rows that are probed at a time; many of them wait.
+/// Number of rows probed concurrently; many of them wait.
 const WIDTH: usize = 6;
 
-/// The host outside probes from these unless told otherwise.
+/// Default addresses of the outside host.
 const OUTSIDE: [&str; 2] = ["198.51.100.10", "2001:db8:100::10"];
 
-/// One line of a table.
+/// One row of a table.
 pub(crate) struct Row {
     pub(crate) name: &'static str,
     pub(crate) from: Origin,
@@ -41,12 +43,12 @@ pub(crate) fn row(name: &'static str, from: Origin, to: Target, expect: Expectat
 }
 
 impl Row {
-    /// What must be seen in IPVS mode, where kube-proxy's differs from its other modes.
+    /// Sets the expectation for IPVS mode, where kube-proxy's differs from its other modes.
     pub(crate) fn in_ipvs(self, expect: Expectation) -> Self {
         Self { expect_of_ipvs: Some(expect), ..self }
     }
 
-    /// What must be seen in nftables mode, where kube-proxy's differs: node ports are served at primary addresses.
+    /// Sets the expectation for nftables mode, where kube-proxy's differs: node ports are served at primary addresses.
     pub(crate) fn in_nftables(self, expect: Expectation) -> Self {
         Self { expect_of_nftables: Some(expect), ..self }
     }
@@ -61,7 +63,7 @@ impl Row {
     }
 }
 
-/// Where probes start.
+/// Source of probes.
 #[derive(Debug, Clone)]
 pub(crate) struct Origin {
     pub(crate) vantage: Vantage,
@@ -72,27 +74,27 @@ fn origin(vantage: Vantage) -> Origin {
     Origin { vantage, source: Vec::new() }
 }
 
-/// A pod of the table's own.
+/// Returns a pod of the fixture.
 pub(crate) fn pod(name: &str) -> Origin {
     origin(Vantage::pod(name))
 }
 
-/// The client pod on node-1 or node-2.
+/// Returns the client pod on node-1 or node-2.
 pub(crate) fn client(node: usize) -> Origin {
     origin(Vantage::client_on(&node_name(node)))
 }
 
-/// A node itself.
+/// Returns a node.
 pub(crate) fn node(node: usize) -> Origin {
     origin(Vantage::node(node_name(node)))
 }
 
-/// The host outside of the cluster.
+/// Returns the outside host.
 pub(crate) fn outside() -> Origin {
     origin(Vantage::Outside)
 }
 
-/// The host outside, as one of its other addresses.
+/// Returns the outside host with other source addresses.
 pub(crate) fn outside_as(addresses: &[&str]) -> Origin {
     Origin { vantage: Vantage::Outside, source: addresses.iter().map(|a| a.parse().unwrap()).collect() }
 }
@@ -101,7 +103,7 @@ pub(crate) fn node_name(node: usize) -> String {
     format!("node-{node}")
 }
 
-/// What is probed.
+/// Target of probes.
 #[derive(Debug, Clone)]
 pub(crate) struct Target {
     what: What,
@@ -111,41 +113,41 @@ pub(crate) struct Target {
 
 #[derive(Debug, Clone)]
 enum What {
-    Front { service: &'static str, kind: FrontKind, port: u16 },
+    Frontend { service: &'static str, kind: FrontendKind, port: u16 },
     NodePortAt { addresses: Vec<IpAddr>, service: &'static str, port: u16 },
     Addresses(Vec<SocketAddr>),
 }
 
-fn front(kind: FrontKind, service: &'static str, port: u16) -> Target {
-    Target { what: What::Front { service, kind, port }, protocol: Protocol::Tcp, family: None }
+fn frontend(kind: FrontendKind, service: &'static str, port: u16) -> Target {
+    Target { what: What::Frontend { service, kind, port }, protocol: Protocol::Tcp, family: None }
 }
 
 pub(crate) fn cluster_ip(service: &'static str, port: u16) -> Target {
-    front(FrontKind::ClusterIp, service, port)
+    frontend(FrontendKind::ClusterIp, service, port)
 }
 
-/// The node port of the Service's `port`, at the node's addresses.
+/// Returns the node port of the Service's `port`, at the node's addresses.
 pub(crate) fn node_port(node: usize, service: &'static str, port: u16) -> Target {
-    front(FrontKind::NodePort(node_name(node)), service, port)
+    frontend(FrontendKind::NodePort(node_name(node)), service, port)
 }
 
-/// Every address of the Service's load balancer that nodes serve.
+/// Returns every load balancer address of the Service that nodes serve.
 pub(crate) fn load_balancer(service: &'static str, port: u16) -> Target {
-    front(FrontKind::LoadBalancer, service, port)
+    frontend(FrontendKind::LoadBalancer, service, port)
 }
 
-/// Every one of the Service's `externalIPs`.
+/// Returns the Service's `externalIPs`.
 pub(crate) fn external_ip(service: &'static str, port: u16) -> Target {
-    front(FrontKind::ExternalIp, service, port)
+    frontend(FrontendKind::ExternalIp, service, port)
 }
 
-/// The node port of the Service's `port`, at these addresses.
+/// Returns the node port of the Service's `port`, at these addresses.
 pub(crate) fn node_port_at(addresses: &[&str], service: &'static str, port: u16) -> Target {
     let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
     Target { what: What::NodePortAt { addresses, service, port }, protocol: Protocol::Tcp, family: None }
 }
 
-/// Addresses and ports that no Service need have.
+/// Returns addresses and ports, independent of Services.
 pub(crate) fn at(addresses: &[&str]) -> Target {
     let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
     Target { what: What::Addresses(addresses), protocol: Protocol::Tcp, family: None }
@@ -160,84 +162,90 @@ impl Target {
         Self { protocol: Protocol::Sctp, ..self }
     }
 
-    /// Only the IPv4 addresses. Without this, each family of the cluster must have one.
+    /// Selects the IPv4 addresses. Without a selection, each family of the cluster must have one.
     pub(crate) fn v4(self) -> Self {
         Self { family: Some(Family::V4), ..self }
     }
 
-    /// Only the IPv6 addresses.
+    /// Selects the IPv6 addresses.
     pub(crate) fn v6(self) -> Self {
         Self { family: Some(Family::V6), ..self }
     }
 
-    /// The addresses to probe.
-    pub(crate) fn addresses(&self, plan: &Plan, families: Families) -> Vec<SocketAddr> {
+    /// Returns the addresses to probe.
+    pub(crate) fn addresses(&self, plan: &ClusterPlan, families: Families) -> Vec<SocketAddr> {
         let wanted = self.family.map_or(families.list().to_vec(), |family| vec![family]);
         let mut all = match &self.what {
             What::Addresses(addresses) => addresses.clone(),
-            What::Front { service, kind, port } => self.fronts(plan, service, kind, *port),
+            What::Frontend { service, kind, port } => self.frontends(plan, service, kind, *port),
             What::NodePortAt { addresses, service, port } => {
-                let kind = FrontKind::NodePort(node_name(1));
-                let number = self.fronts(plan, service, &kind, *port)[0].port();
+                let kind = FrontendKind::NodePort(node_name(1));
+                let number = self.frontends(plan, service, &kind, *port)[0].port();
                 addresses.iter().map(|address| SocketAddr::new(*address, number)).collect()
             }
         };
-        let has = |family: &Family| all.iter().any(|address| Family::of(address.ip()) == *family);
+        let has = |family: &Family| all.iter().any(|address| Family::from_ip(address.ip()) == *family);
         let given = matches!(self.what, What::Addresses(_) | What::NodePortAt { .. });
         assert!(
             wanted.iter().all(has) || (given && self.family.is_none()),
             "{self:?} has no {wanted:?} in {all:?}"
         );
-        all.retain(|address| wanted.contains(&Family::of(address.ip())));
+        all.retain(|address| wanted.contains(&Family::from_ip(address.ip())));
         all
     }
 
-    fn fronts(&self, plan: &Plan, service: &str, kind: &FrontKind, port: u16) -> Vec<SocketAddr> {
-        let object = plan.service(service).unwrap_or_else(|| panic!("there is no Service {service}"));
+    fn frontends(
+        &self,
+        plan: &ClusterPlan,
+        service: &str,
+        kind: &FrontendKind,
+        port: u16,
+    ) -> Vec<SocketAddr> {
+        let object = plan.service(service).unwrap_or_else(|| panic!("no Service {service}"));
         let protocol = self.protocol.to_string();
-        let fronts = plan.fronts(object).into_iter();
-        let fitting = fronts.filter(|f| f.kind == *kind && f.port == port && f.protocol == protocol);
-        let found: Vec<SocketAddr> = fitting.map(|front| front.address).collect();
+        let frontends = plan.frontends(object).into_iter();
+        let fitting = frontends.filter(|f| f.kind == *kind && f.port == port && f.protocol == protocol);
+        let found: Vec<SocketAddr> = fitting.map(|frontend| frontend.address).collect();
         assert!(!found.is_empty(), "Service {service} has no {kind} with port {port}/{protocol}");
         found
     }
 }
 
-impl Bed {
-    /// The address of a target that has but one of IPv4.
+impl Testbed {
+    /// Returns the first IPv4 address of a target.
     pub(crate) fn address(&self, to: Target) -> SocketAddr {
         to.v4().addresses(self.lab.plan(), self.families)[0]
     }
 
-    /// Probes from there.
+    /// Returns a prober for a source.
     pub(crate) fn from(&self, origin: Origin) -> Prober {
-        self.lab.from(origin.vantage).unwrap().timeout(ANSWER)
+        self.lab.prober(origin.vantage).unwrap().timeout(ANSWER)
     }
 
-    /// Probes all rows; the failure lists every row that is not as it must be.
+    /// Probes all rows; the failure message lists every row with an unexpected outcome.
     pub(crate) fn check(&self, rows: &[Row]) {
         let probes: Vec<Probe> = rows.iter().flat_map(|row| self.probes(row)).collect();
         let next = AtomicUsize::new(0);
         let worker = || {
-            let mut complaints = Vec::new();
+            let mut violations = Vec::new();
             while let Some(probe) = probes.get(next.fetch_add(1, Ordering::Relaxed)) {
-                complaints.extend(probe.run());
+                violations.extend(probe.run());
             }
-            complaints
+            violations
         };
-        let complaints: Vec<String> = thread::scope(|scope| {
+        let violations: Vec<String> = thread::scope(|scope| {
             let workers: Vec<_> = (0..WIDTH).map(|_| scope.spawn(worker)).collect();
             workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
         });
-        let count = complaints.len();
-        assert!(count == 0, "{count} of {} probes are wrong:\n{}", probes.len(), complaints.join("\n"));
+        let count = violations.len();
+        assert!(count == 0, "{count} of {} probes unexpected:\n{}", probes.len(), violations.join("\n"));
     }
 
     fn probes<'a>(&'a self, row: &'a Row) -> Vec<Probe<'a>> {
         let addresses = row.to.addresses(self.lab.plan(), self.families);
-        let prober = self.lab.from(row.from.vantage.clone()).unwrap();
+        let prober = self.lab.prober(row.from.vantage.clone()).unwrap();
         let expect = row.expect(self.mode);
-        let silent = matches!(expect.answer, Answer::Lost);
+        let is_silent = matches!(expect.answer, Answer::Lost);
         let masquerading = match expect.source {
             Source::Masqueraded(node) => self.node_addresses(&node_name(node)),
             Source::Any | Source::Kept => Vec::new(),
@@ -245,10 +253,10 @@ impl Bed {
         let client = self.client_addresses(&row.from);
         let of = |to: SocketAddr| {
             let same_family = row.from.source.iter().find(|source| source.is_ipv4() == to.is_ipv4());
-            let patience = if silent { silence(Family::of(to.ip())) } else { ANSWER };
-            let prober = prober.clone().timeout(patience);
+            let timeout = if is_silent { silent_timeout(Family::from_ip(to.ip())) } else { ANSWER };
+            let prober = prober.clone().timeout(timeout);
             let prober = same_family.map_or(prober.clone(), |source| prober.source(*source));
-            let prober = if self.mode == Mode::Ipvs { prober.ports_apart() } else { prober };
+            let prober = if self.mode == Mode::Ipvs { prober.unique_source_ports() } else { prober };
             let probes = expect.probes(self.mode);
             Probe {
                 row,
@@ -276,14 +284,14 @@ impl Bed {
 
     fn node_addresses(&self, node: &str) -> Vec<IpAddr> {
         let node = self.lab.plan().node(node).unwrap();
-        node.addresses.iter().copied().chain(node.bridge()).collect()
+        node.addresses.iter().copied().chain(node.bridge_addresses()).collect()
     }
 }
 
-/// One address of a row.
+/// Probes of one address of a row.
 struct Probe<'a> {
     row: &'a Row,
-    plan: &'a Plan,
+    plan: &'a ClusterPlan,
     expect: &'a Expectation,
     mode: Mode,
     probes: usize,
@@ -294,28 +302,28 @@ struct Probe<'a> {
 }
 
 impl Probe<'_> {
-    /// Probes, and says what is wrong, if anything.
+    /// Sends the probes; returns a description of an unexpected outcome.
     fn run(&self) -> Option<String> {
-        let seen: Tally = self.prober.probe_many(self.row.to.protocol, self.to, self.probes);
-        // The line shows what IPVS lost, too.
-        let judged = match self.mode {
-            Mode::Ipvs => lab::excused(lab::Mode::Ipvs, self.plan, &seen),
+        let seen: ProbeTally = self.prober.probe_many(self.row.to.protocol, self.to, self.probes);
+        // The output includes tolerated losses.
+        let checked = match self.mode {
+            Mode::Ipvs => lab::tolerating_ipvs_losses(lab::DataPath::Ipvs, self.plan, &seen),
             Mode::Iptables(_) | Mode::Nftables => seen.clone(),
         };
-        let complaint = self.expect.complaint(&judged, &self.client, &self.masquerading);
-        let verdict = complaint.as_deref().unwrap_or("ok");
+        let violation = self.expect.violation(&checked, &self.client, &self.masquerading);
+        let verdict = violation.as_deref().unwrap_or("ok");
         let line = format!(
             "{:<70} {} -> {}/{}: {verdict}; saw {:?} {:?} from {:?}",
             self.row.name,
             self.row.from.vantage,
             self.to,
             self.row.to.protocol,
-            seen.by,
-            seen.others,
+            seen.by_responder,
+            seen.failures,
             seen.sources
         );
         println!("{line}");
-        complaint.map(|_| line)
+        violation.map(|_| line)
     }
 }
 

@@ -1,21 +1,20 @@
-//! SCTP: real associations in QEMU, whose kernel has its sockets, and rules where the kernel has none, as this one may
-//! not.
+//! SCTP: associations in QEMU, and rules on the host, whose kernel may have no SCTP sockets.
 
 use portcullis_lab::{Protocol, qemu};
 
-use crate::bed::Setup;
 use crate::expectation::{lost, spread};
 use crate::mode::Mode;
 use crate::row::{client, cluster_ip, node, node_port, outside, row};
+use crate::testbed::Setup;
 use crate::tools::Flavour;
 
-/// Both pods behind the Service.
+/// The endpoints of the Service.
 const TUNNEL: [&str; 2] = ["a", "b"];
 
 fn associations(mode: Mode) {
-    assert!(Protocol::Sctp.is_spoken(), "this kernel has SCTP sockets");
-    let bed = Setup::of("sctp.yaml").mode(mode).up();
-    bed.check(&[
+    assert!(Protocol::Sctp.is_supported(), "this kernel has SCTP sockets");
+    let testbed = Setup::new("sctp.yaml").mode(mode).up();
+    testbed.check(&[
         row("from a pod", client(1), cluster_ip("tunnel", 9900).sctp(), spread(&TUNNEL).kept()),
         row("a node's own", node(2), cluster_ip("tunnel", 9900).sctp().v4(), spread(&TUNNEL)),
         row(
@@ -24,7 +23,7 @@ fn associations(mode: Mode) {
             node_port(1, "tunnel", 9900).sctp().v6(),
             spread(&TUNNEL).masqueraded_by(1),
         ),
-        // The client takes no notice of "port unreachable".
+        // The client ignores "port unreachable".
         row("no endpoint", client(2), cluster_ip("no-tunnel", 9901).sctp(), lost()),
     ]);
 }
@@ -47,12 +46,12 @@ fn sctp_associations_by_ipvs_in_qemu() {
 #[test]
 fn sctp_by_its_rules() {
     for flavour in [Flavour::Nft, Flavour::Legacy] {
-        let bed = Setup::of("sctp.yaml").flavour(flavour).up();
-        let plan = bed.lab.plan();
+        let testbed = Setup::new("sctp.yaml").flavour(flavour).up();
+        let plan = testbed.lab.plan();
         let ips = |service: &str| plan.service(service).unwrap().spec.clone().unwrap().cluster_ips.unwrap();
         for (family, tool) in ["iptables", "ip6tables"].into_iter().enumerate() {
-            let nat = bed.rules("node-1", tool, "nat");
-            let filter = bed.rules("node-1", tool, "filter");
+            let nat = testbed.rules("node-1", tool, "nat");
+            let filter = testbed.rules("node-1", tool, "filter");
             let prefix = [32, 128][family];
             let has = |rules: &str, words: &[&str]| {
                 let count = rules.lines().filter(|line| words.iter().all(|word| line.contains(word))).count();

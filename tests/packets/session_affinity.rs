@@ -1,22 +1,22 @@
-//! Session affinity by the client's address: kept while the client comes back in time, forgotten afterwards.
+//! Session affinity by client IP: kept until the timeout, then expired.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use portcullis_lab::{Outcome, Protocol, uml};
+use portcullis_lab::{ProbeOutcome, Protocol, uml};
 
-use crate::bed::{Bed, Setup};
 use crate::expectation::one_of;
 use crate::mode::Mode;
 use crate::row::{Target, client, cluster_ip, node, node_port, outside, outside_as, row};
+use crate::testbed::{Setup, Testbed};
 use crate::tools::Flavour;
 
 const WEB: [&str; 3] = ["a", "b", "c"];
 /// `timeoutSeconds` of the fixture.
 const TIMEOUT: Duration = Duration::from_secs(3);
-/// Clients enough that not all of 3 pods' clients meet the same pod again by chance: once in 10^15 times.
+/// Enough clients that they all reach the same of 3 pods again by chance only once in 10^15 times.
 const CLIENTS: u8 = 32;
 
 #[test]
@@ -34,18 +34,18 @@ fn affinity_is_kept_then_expires_by_nftables() {
     affinity(Mode::Nftables);
 }
 
-/// IPVS forgets a client only once the last of its connections is forgotten, minutes after it was closed.
+/// IPVS expires a client's affinity only after its last connection has expired, minutes after it was closed.
 #[test]
 fn affinity_is_kept_by_ipvs() {
     uml::inside(|| {
-        one_pod_for_a_client(&Setup::of("session-affinity.yaml").mode(Mode::Ipvs).up());
-        a_client_whose_pod_goes(Mode::Ipvs);
+        one_pod_for_a_client(&Setup::new("session-affinity.yaml").mode(Mode::Ipvs).up());
+        a_client_whose_pod_is_removed(Mode::Ipvs);
     });
 }
 
 #[rustfmt::skip]
-fn one_pod_for_a_client(bed: &Bed) {
-    bed.check(&[
+fn one_pod_for_a_client(testbed: &Testbed) {
+    testbed.check(&[
         row("one pod for a client of a cluster IP", client(1), cluster_ip("sticky", 80), one_of(&WEB)),
         row("one pod for a client over UDP", client(2), cluster_ip("sticky", 53).udp(), one_of(&WEB)),
         row("one pod for a node", node(1), cluster_ip("sticky", 80), one_of(&WEB)),
@@ -57,98 +57,103 @@ fn one_pod_for_a_client(bed: &Bed) {
 
 #[rustfmt::skip]
 fn affinity(mode: Mode) {
-    let bed = Setup::of("session-affinity.yaml").mode(mode).up();
-    one_pod_for_a_client(&bed);
+    let testbed = Setup::new("session-affinity.yaml").mode(mode).up();
+    one_pod_for_a_client(&testbed);
     let tables = [("TCP", Protocol::Tcp, node_port(1, "sticky", 80)), ("UDP", Protocol::Udp, node_port(1, "sticky", 53).udp())];
     thread::scope(|scope| {
         for (name, protocol, to) in tables {
-            let bed = &bed;
-            scope.spawn(move || kept_then_expired(name, bed, protocol, to));
+            let testbed = &testbed;
+            scope.spawn(move || kept_then_expires(name, testbed, protocol, to));
         }
     });
 }
 
-/// Who answers each of many clients.
-fn answerers(bed: &Bed, protocol: Protocol, to: SocketAddr) -> BTreeMap<u8, String> {
+/// Returns the responder of each client.
+fn responders(testbed: &Testbed, protocol: Protocol, to: SocketAddr) -> BTreeMap<u8, String> {
     let ask = |client: u8| {
-        let prober = bed.from(outside()).source(format!("198.51.100.{}", 20 + client).parse().unwrap());
+        let prober = testbed.from(outside()).source(format!("198.51.100.{}", 20 + client).parse().unwrap());
         match prober.probe(protocol, to) {
-            Outcome::Answered { by, .. } => (client, by),
+            ProbeOutcome::Answered { responder, .. } => (client, responder),
             other => panic!("client {client}: {other}"),
         }
     };
     (0..CLIENTS).map(ask).collect()
 }
 
-fn kept_then_expired(name: &str, bed: &Bed, protocol: Protocol, to: Target) {
-    let to = bed.address(to);
+fn kept_then_expires(name: &str, testbed: &Testbed, protocol: Protocol, to: Target) {
+    let to = testbed.address(to);
     let mut at = Instant::now();
-    let first = answerers(bed, protocol, to);
+    let first = responders(testbed, protocol, to);
     assert!(first.values().any(|by| *by != first[&0]), "{name}: clients are spread: {first:?}");
-    // Each connection starts the time anew: kept for longer than the timeout, once a second.
+    // Each connection restarts the timeout: affinity is kept for longer than the timeout with one connection per
+    // second.
     let (mut kept, mut rounds) = (0, 0);
     while kept < 5 {
         rounds += 1;
-        assert!(rounds < 30, "{name}: this machine is too busy to come back within {TIMEOUT:?}");
+        assert!(rounds < 30, "{name}: this machine is too busy to connect within {TIMEOUT:?}");
         thread::sleep(Duration::from_secs(1));
         let now = Instant::now();
-        let again = answerers(bed, protocol, to);
-        // A pause of the machine may outlast the timeout; then nothing was to be kept.
+        let again = responders(testbed, protocol, to);
+        // If the machine paused for longer than the timeout, the affinity may have expired.
         if at.elapsed() >= TIMEOUT {
-            return kept_then_expired(name, bed, protocol, Target::from(to));
+            return kept_then_expires(name, testbed, protocol, Target::from(to));
         }
         assert_eq!(again, first, "{name}: kept after {:?}", at.elapsed());
         at = now;
         kept += 1;
     }
     thread::sleep(TIMEOUT + Duration::from_secs(1));
-    assert_ne!(answerers(bed, protocol, to), first, "{name}: forgotten after {TIMEOUT:?}");
+    assert_ne!(responders(testbed, protocol, to), first, "{name}: expired after {TIMEOUT:?}");
 }
 
 #[test]
-fn a_client_whose_pod_goes_meets_another_and_stays_there() {
-    a_client_whose_pod_goes(Mode::Iptables(Flavour::Nft));
+fn a_client_whose_pod_is_removed_gets_another_and_stays() {
+    a_client_whose_pod_is_removed(Mode::Iptables(Flavour::Nft));
 }
 
 #[test]
-fn a_client_whose_pod_goes_by_nftables() {
-    a_client_whose_pod_goes(Mode::Nftables);
-    others_stay_when_a_pod_goes();
+fn a_client_whose_pod_is_removed_by_nftables() {
+    a_client_whose_pod_is_removed(Mode::Nftables);
+    other_clients_stay_when_a_pod_is_removed();
 }
 
-fn a_client_whose_pod_goes(mode: Mode) {
-    let mut bed = Setup::of("session-affinity.yaml").mode(mode).up();
-    let to = bed.address(cluster_ip("long", 80));
-    let prober = bed.from(client(1));
-    let met = prober.tcp(to).by().unwrap().to_owned();
-    bed.lab.set_ready(&met, false).unwrap();
-    bed.synced();
-    let next = prober.tcp(to).by().unwrap().to_owned();
+fn a_client_whose_pod_is_removed(mode: Mode) {
+    let mut testbed = Setup::new("session-affinity.yaml").mode(mode).up();
+    let to = testbed.address(cluster_ip("long", 80));
+    let prober = testbed.from(client(1));
+    let met = prober.tcp(to).responder().unwrap().to_owned();
+    testbed.lab.set_ready(&met, false).unwrap();
+    testbed.synced();
+    let next = prober.tcp(to).responder().unwrap().to_owned();
     assert_ne!(next, met);
-    bed.lab.set_ready(&met, true).unwrap();
-    bed.synced();
+    testbed.lab.set_ready(&met, true).unwrap();
+    testbed.synced();
     for _ in 0..20 {
-        assert_eq!(prober.tcp(to).by(), Some(next.as_str()), "the first pod is back, and the client stays");
+        assert_eq!(
+            prober.tcp(to).responder(),
+            Some(next.as_str()),
+            "the first pod is back, and the client stays"
+        );
     }
 }
 
-/// Each client is remembered with an endpoint: what other endpoints do changes nothing for it.
-fn others_stay_when_a_pod_goes() {
-    let mut bed = Setup::of("session-affinity.yaml").mode(Mode::Nftables).up();
-    bed.apply(
+/// Affinity is per endpoint: changes of other endpoints do not affect a client.
+fn other_clients_stay_when_a_pod_is_removed() {
+    let mut testbed = Setup::new("session-affinity.yaml").mode(Mode::Nftables).up();
+    testbed.apply(
         "{apiVersion: v1, kind: Service, metadata: {name: kept}, spec: {type: NodePort, sessionAffinity: ClientIP, \
          selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080, nodePort: 30089}]}}",
     );
-    let to = bed.address(node_port(1, "kept", 80));
-    let first = answerers(&bed, Protocol::Tcp, to);
+    let to = testbed.address(node_port(1, "kept", 80));
+    let first = responders(&testbed, Protocol::Tcp, to);
     assert!(first.values().any(|by| by == "default/a"), "{first:?}");
-    for (ready, when) in [(false, "a is gone"), (true, "a is back")] {
-        bed.lab.set_ready("a", ready).unwrap();
-        bed.synced();
-        let now = answerers(&bed, Protocol::Tcp, to);
+    for (ready, when) in [(false, "a is not ready"), (true, "a is ready again")] {
+        testbed.lab.set_ready("a", ready).unwrap();
+        testbed.synced();
+        let now = responders(&testbed, Protocol::Tcp, to);
         for (client, met) in &first {
             assert!(met == "default/a" || now[client] == *met, "{when}: client {client} left {met}");
-            // Nobody went to a: who was there before has been forgotten, and led elsewhere since.
+            // No client is at a: its former clients have been moved to other endpoints.
             assert_ne!(now[client], "default/a", "{when}: client {client}");
         }
     }

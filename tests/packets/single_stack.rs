@@ -1,11 +1,11 @@
-//! Clusters of one family.
+//! Single-stack clusters.
 
 use portcullis_lab::{Families, uml};
 
-use crate::bed::Setup;
 use crate::expectation::{only, refused, spread};
 use crate::mode::Mode;
 use crate::row::{client, cluster_ip, load_balancer, node, node_port, outside, pod, row};
+use crate::testbed::Setup;
 use crate::tools::Flavour;
 
 const WEB: [&str; 3] = ["a", "b", "c"];
@@ -32,7 +32,7 @@ fn clusters_of_one_family_by_ipvs() {
 
 #[rustfmt::skip]
 fn a_cluster_of_ipv6_alone(mode: Mode) {
-    Setup::of("ipv6-only.yaml").mode(mode).families(Families::V6).up().check(&[
+    Setup::new("ipv6-only.yaml").mode(mode).families(Families::V6).up().check(&[
         row("cluster IP", client(1), cluster_ip("np", 80), spread(&WEB).kept()),
         row("cluster IP, UDP", client(2), cluster_ip("np", 53).udp(), spread(&WEB).kept()),
         row("cluster IP from a node", node(1), cluster_ip("np", 80), spread(&WEB)),
@@ -45,7 +45,7 @@ fn a_cluster_of_ipv6_alone(mode: Mode) {
 
 #[rustfmt::skip]
 fn a_cluster_of_ipv4_alone(mode: Mode) {
-    let fixture = Setup::of("ipv4-only.yaml").mode(mode).families(Families::V4);
+    let fixture = Setup::new("ipv4-only.yaml").mode(mode).families(Families::V4);
     fixture.up().check(&[
         row("cluster IP", client(1), cluster_ip("np", 80), spread(&WEB).kept()),
         row("cluster IP, UDP", client(2), cluster_ip("np", 53).udp(), spread(&WEB).kept()),

@@ -1,4 +1,4 @@
-//! The machine's tools, in the flavours that it has.
+//! Tools of the host, with a chosen variant of iptables.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use portcullis_lab::NetNs;
 
-/// Which iptables a node has.
+/// Variant of iptables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flavour {
     Nft,
@@ -17,7 +17,7 @@ pub(crate) enum Flavour {
 }
 
 impl Flavour {
-    /// A search path on which `iptables` is of this flavour; `folder` is for links.
+    /// Returns a search path with this variant as `iptables`; `folder` is for symbolic links.
     pub(crate) fn path(self, folder: &Path) -> String {
         let program = match self {
             Self::Nft => "/usr/sbin/xtables-nft-multi",
@@ -32,7 +32,7 @@ impl Flavour {
         format!("{}:{}", folder.display(), std::env::var("PATH").unwrap())
     }
 
-    /// The name of a tool that is of this flavour whatever the search path says.
+    /// Returns the name of a tool of this variant, independent of the search path.
     pub(crate) fn tool(self, base: &str, action: &str) -> String {
         match self {
             Self::Nft => format!("{base}-nft{action}"),
@@ -41,7 +41,7 @@ impl Flavour {
     }
 }
 
-/// What a command prints that reads this text; it must succeed.
+/// Returns the output of a command with this input; it must succeed.
 pub(crate) fn output_of(command: &mut Command, text: &str) -> String {
     let mut child =
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
@@ -51,14 +51,14 @@ pub(crate) fn output_of(command: &mut Command, text: &str) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// What a command prints; it must succeed.
+/// Returns the output of a command, which must succeed.
 pub(crate) fn output(command: &mut Command) -> String {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The answer to an HTTP request, headers and all, asked from inside a namespace.
+/// Returns the HTTP response including headers to a request from inside a namespace.
 pub(crate) fn http_get(netns: &NetNs, address: &str, path: &str) -> io::Result<String> {
     let address: SocketAddr = address.parse().unwrap();
     let get = || {
@@ -73,7 +73,7 @@ pub(crate) fn http_get(netns: &NetNs, address: &str, path: &str) -> io::Result<S
     netns.run(get).unwrap()
 }
 
-/// The sum of a metric over the series whose labels contain all of these; 0 without any.
+/// Returns the sum of a metric over the series whose labels contain all of these; 0 without any.
 pub(crate) fn sum_of(metrics: &str, name: &str, labels: &[&str]) -> f64 {
     let of_name = metrics.lines().filter(|line| {
         let rest = line.strip_prefix(name);

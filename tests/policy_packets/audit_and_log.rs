@@ -65,10 +65,10 @@ fn dropped_packets_are_counted_by_policy_and_direction() {
 fn one_datagram_each(cluster: &TestCluster, from: &str, to: &str, port: u16) {
     let [from, to] = [from, to].map(|name| end(cluster.lab.plan(), name));
     let prober =
-        cluster.lab.from(from.vantage().unwrap().clone()).unwrap().timeout(Duration::from_millis(200));
+        cluster.lab.prober(from.vantage().unwrap().clone()).unwrap().timeout(Duration::from_millis(200));
     for family in Family::BOTH {
         let outcome = prober.udp(SocketAddr::new(to.address_of(family).unwrap(), port));
-        assert_eq!(outcome.by(), None, "{from} → {to} {port} {}", family.name());
+        assert_eq!(outcome.responder(), None, "{from} → {to} {port} {}", family.name());
     }
 }
 
@@ -130,18 +130,18 @@ fn dropped_packets_are_logged_with_their_headers() {
 /// Sends many packets, of which ten a second are logged.
 fn check_rate_limit(cluster: &TestCluster, listener: &mut Listener) {
     let [from, to] = ["y/b", "x/b"].map(|name| end(cluster.lab.plan(), name));
-    let prober = cluster.lab.from(from.vantage().unwrap().clone()).unwrap();
+    let prober = cluster.lab.prober(from.vantage().unwrap().clone()).unwrap();
     let to = SocketAddr::new(to.address_of(Family::V4).unwrap(), 80);
     let dropped = || cluster.metric("node-2", DROPPED, &["x/inwards"]);
     let (before, start) = (dropped(), Instant::now());
     let options = TrafficOptions {
-        pace: Duration::from_millis(4),
-        patience: Duration::from_millis(100),
+        interval: Duration::from_millis(4),
+        timeout: Duration::from_millis(100),
         ..TrafficOptions::default()
     };
     let traffic = prober.connections(Protocol::Udp, to, options).unwrap();
     wait_until("many packets are dropped", || dropped() > before + 400.0);
-    let all = traffic.stop().sent.len();
+    let all = traffic.stop().probes.len();
     let seconds = start.elapsed().as_secs_f64();
     let logged = listener.drain(Duration::from_millis(300)).len();
     println!("{logged} of {all} packets were logged in {seconds:.1} s");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use portcullis_lab::{EchoPort, Family, Object, ObjectRef, Protocol};
+use portcullis_lab::{EchoPort, Family, LabObject, ObjectRef, Protocol};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -90,8 +90,8 @@ impl Case {
 
 impl Step {
     /// Returns the objects to create or replace.
-    pub(crate) fn objects(&self) -> Vec<Object> {
-        self.apply.iter().map(|object| Object::from_value(object.clone()).unwrap()).collect()
+    pub(crate) fn objects(&self) -> Vec<LabObject> {
+        self.apply.iter().map(|object| LabObject::from_value(object.clone()).unwrap()).collect()
     }
 
     /// Returns the objects to delete afterwards.
@@ -133,6 +133,6 @@ impl Flow {
 /// Parses `80/tcp`; `None` for a protocol that this kernel has no sockets for.
 pub(crate) fn port(text: &str) -> Option<EchoPort> {
     let (number, protocol) = text.split_once('/').unwrap();
-    let protocol = Protocol::named(&protocol.to_uppercase()).filter(|protocol| protocol.is_spoken())?;
+    let protocol = Protocol::parse(&protocol.to_uppercase()).filter(|protocol| protocol.is_supported())?;
     Some(EchoPort { port: number.parse().unwrap(), protocol })
 }

@@ -3,7 +3,7 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use portcullis_lab::{End, Families, Lab, MatrixOptions};
+use portcullis_lab::{Families, Lab, MatrixOptions, MatrixPeer};
 
 use crate::case::port;
 use crate::flows::end;
@@ -49,9 +49,9 @@ fn probe(lab: &Lab, line: &str) -> Vec<String> {
         other => panic!("{other:?} is neither allow nor deny"),
     };
     let at = port(at).unwrap_or_else(|| panic!("{line:?} cannot be probed"));
-    let [from, to]: [End; 2] = [from, to].map(|text| end(lab.plan(), text));
-    let options = MatrixOptions { patience: wait(), ..MatrixOptions::new(vec![from], vec![to], [at]) };
+    let [from, to]: [MatrixPeer; 2] = [from, to].map(|text| end(lab.plan(), text));
+    let options = MatrixOptions { timeout: wait(), ..MatrixOptions::new(vec![from], vec![to], [at]) };
     let matrix = lab.matrix(&options.families(Families::Dual), |_| Some(allowed)).unwrap();
-    let seen = matrix.differences();
-    seen.into_iter().map(|(question, cell)| format!("{line}: {question}: {:?}", cell.seen)).collect()
+    let seen = matrix.unexpected();
+    seen.into_iter().map(|(question, cell)| format!("{line}: {question}: {:?}", cell.outcome)).collect()
 }

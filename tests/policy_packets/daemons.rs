@@ -4,7 +4,7 @@ use std::fs;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use portcullis_lab::{NetNs, Object, ObjectRef, Vantage};
+use portcullis_lab::{LabObject, NetNs, ObjectRef, Vantage};
 
 use crate::settle::wait_until_settled;
 use crate::test_cluster::{PATIENCE, TestCluster, daemon_args};
@@ -30,7 +30,7 @@ impl TestCluster {
     pub(crate) fn label_pod(&mut self, name: &str, key: &str, value: &str) {
         let mut pod = self.lab.plan().pod(name).unwrap().object.clone();
         pod.metadata.labels.get_or_insert_default().insert(key.to_owned(), value.to_owned());
-        self.lab.apply([Object::Pod(pod)]).unwrap();
+        self.lab.apply([LabObject::Pod(pod)]).unwrap();
         wait_until_settled(&mut self.lab);
     }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::io::Write as _;
 use std::process::Stdio;
 
-use portcullis_lab::{EchoPort, End, Family, Lab, Vantage};
+use portcullis_lab::{EchoPort, Family, Lab, MatrixPeer, Vantage};
 
 use crate::case::{Expect, Step, port};
 use crate::flows::end;
@@ -45,7 +45,7 @@ impl Enforcement for RulesFromTables {
 }
 
 impl RulesFromTables {
-    fn denied(&self, lab: &Lab, step: &Step) -> Vec<(End, End, EchoPort, Family)> {
+    fn denied(&self, lab: &Lab, step: &Step) -> Vec<(MatrixPeer, MatrixPeer, EchoPort, Family)> {
         let plan = lab.plan();
         let mut denied = Vec::new();
         let Expect { columns, .. } = &step.expect;
@@ -70,7 +70,7 @@ impl RulesFromTables {
     }
 }
 
-fn rules(denied: &[(End, End, EchoPort, Family)]) -> String {
+fn rules(denied: &[(MatrixPeer, MatrixPeer, EchoPort, Family)]) -> String {
     let table = "table inet by-the-tables";
     let (mut sets, mut checks) = (String::new(), String::new());
     for (family, word, kind) in [(Family::V4, "ip", "ipv4_addr"), (Family::V6, "ip6", "ipv6_addr")] {

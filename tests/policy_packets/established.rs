@@ -4,7 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
-use portcullis_lab::{Conversation, Family, Lab, NetNs, Protocol};
+use portcullis_lab::{EchoClient, Family, Lab, NetNs, Protocol};
 use portcullis_netlink::conntrack::{Conntrack, Flow};
 
 use crate::daemons::{NODES, wait_until};
@@ -33,7 +33,7 @@ const CONNECTIONS: [(&str, &str, bool); 7] = [
 struct OpenConversation {
     what: String,
     allowed: bool,
-    conversation: Conversation,
+    conversation: EchoClient,
 }
 
 fn open_all(lab: &Lab) -> Vec<OpenConversation> {
@@ -43,10 +43,10 @@ fn open_all(lab: &Lab) -> Vec<OpenConversation> {
             for protocol in [Protocol::Tcp, Protocol::Udp] {
                 let what = format!("{from} → {to} {protocol} {}", family.name());
                 let [from, to] = [from, to].map(|name| end(lab.plan(), name));
-                let prober = lab.from(from.vantage().unwrap().clone()).unwrap().timeout(PATIENCE);
+                let prober = lab.prober(from.vantage().unwrap().clone()).unwrap().timeout(PATIENCE);
                 let to = SocketAddr::new(to.address_of(family).unwrap(), 80);
                 let mut conversation = prober.open(protocol, to).unwrap();
-                assert!(conversation.ask("hello").by().is_some(), "{what}");
+                assert!(conversation.exchange("hello").responder().is_some(), "{what}");
                 all.push(OpenConversation { what, allowed, conversation });
             }
         }
@@ -61,8 +61,8 @@ fn wrong(open: &mut [OpenConversation], lives: impl Fn(&OpenConversation) -> boo
         let lives = lives(one);
         let patience = if lives { PATIENCE } else { Duration::from_millis(400) };
         one.conversation.set_timeout(patience).unwrap();
-        let outcome = one.conversation.ask("still there");
-        if outcome.by().is_some() != lives {
+        let outcome = one.conversation.exchange("still there");
+        if outcome.responder().is_some() != lives {
             wrong.push(format!("{}: {outcome}", one.what));
         }
     }
@@ -108,7 +108,11 @@ fn forbidden_established_connections_are_terminated() {
     let other = ONLY_A.replace("pod: b", "pod: c").replace("only-a", "other");
     cluster.apply(&other.replace("podSelector: {matchLabels: {pod: a}}", "namespaceSelector: {}"));
     assert!(
-        open.iter_mut().filter(|one| one.allowed).all(|one| one.conversation.ask("and now").by().is_some())
+        open.iter_mut().filter(|one| one.allowed).all(|one| one
+            .conversation
+            .exchange("and now")
+            .responder()
+            .is_some())
     );
 }
 

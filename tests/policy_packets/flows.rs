@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use portcullis_lab::{
-    Conversation, EchoPort, End, Families, Family, Lab, MatrixOptions, Plan, Prober, Result,
+    ClusterPlan, EchoClient, EchoPort, Families, Family, Lab, MatrixOptions, MatrixPeer, Prober, Result,
 };
 
 use crate::case::{Case, Flow, Step, port};
@@ -18,7 +18,7 @@ const MANY: usize = 24;
 pub(crate) struct Open {
     step: usize,
     flow: Flow,
-    conversation: Result<Conversation>,
+    conversation: Result<EchoClient>,
 }
 
 /// Opens the connections of this step that later steps refer to. Steps count from 1.
@@ -61,12 +61,12 @@ fn probe_open(flow: &Flow, open: &mut [Open]) -> Option<String> {
         return port(&flow.port).map(|_| format!("{flow:?}: no connection was opened for it"));
     };
     let outcome = match &mut open.conversation {
-        Ok(conversation) => conversation.ask("still there"),
+        Ok(conversation) => conversation.exchange("still there"),
         Err(error) => return Some(format!("{flow:?}: {error}")),
     };
     let is_right = match flow.verdict.as_str() {
-        "allow" => outcome.by().is_some(),
-        "deny" => outcome.by().is_none(),
+        "allow" => outcome.responder().is_some(),
+        "deny" => outcome.responder().is_none(),
         _ => true,
     };
     (!is_right).then(|| format!("{flow:?}: {outcome}"))
@@ -87,15 +87,15 @@ fn probe_flow(lab: &Lab, flow: &Flow) -> Option<String> {
         }
         verdict => {
             let options = MatrixOptions {
-                patience: wait(),
+                timeout: wait(),
                 ..MatrixOptions::new(vec![probe.from], vec![probe.to], [probe.port])
             };
             let families = if flow.family() == Family::V4 { Families::V4 } else { Families::V6 };
             let matrix = lab.matrix(&options.families(families), |_| Some(verdict == "allow")).unwrap();
             let (_, cell) = matrix.cells().next().unwrap();
-            match &cell.seen {
+            match &cell.outcome {
                 None => Some(format!("{flow:?}: an end has no address")),
-                Some(outcome) => (!cell.is_right()).then(|| format!("{flow:?}: {outcome}")),
+                Some(outcome) => (!cell.is_as_expected()).then(|| format!("{flow:?}: {outcome}")),
             }
         }
     }
@@ -103,8 +103,8 @@ fn probe_flow(lab: &Lab, flow: &Flow) -> Option<String> {
 
 /// A flow with resolved ends.
 struct Probe {
-    from: End,
-    to: End,
+    from: MatrixPeer,
+    to: MatrixPeer,
     port: EchoPort,
     family: Family,
 }
@@ -112,7 +112,7 @@ struct Probe {
 impl Probe {
     /// Resolves a flow; `None` for a protocol without sockets. Replies are probed with the connection that they belong
     /// to.
-    fn from_flow(plan: &Plan, flow: &Flow) -> Option<Self> {
+    fn from_flow(plan: &ClusterPlan, flow: &Flow) -> Option<Self> {
         let (from, to, port_text) = match &flow.reply_to {
             None => (flow.from.as_str(), flow.to.as_str(), flow.port.as_str()),
             Some(text) => {
@@ -127,7 +127,7 @@ impl Probe {
 
     fn prober(&self, lab: &Lab) -> Prober {
         let source = self.from.address_of(self.family).unwrap();
-        lab.from(self.from.vantage().unwrap().clone()).unwrap().source(source)
+        lab.prober(self.from.vantage().unwrap().clone()).unwrap().source(source)
     }
 
     fn address(&self) -> SocketAddr {
@@ -136,12 +136,12 @@ impl Probe {
 }
 
 /// Parses `ns/pod`, `node/NAME`, `external/ADDRESS` or `service/ns/name`.
-pub(crate) fn end(plan: &Plan, text: &str) -> End {
+pub(crate) fn end(plan: &ClusterPlan, text: &str) -> MatrixPeer {
     match text.split_once('/') {
-        Some(("node", name)) => End::node(plan, name),
-        Some(("service", name)) => End::service(plan, name),
-        Some(("external", address)) => Ok(End::outside([address.parse().unwrap()])),
-        _ => End::pod(plan, text),
+        Some(("node", name)) => MatrixPeer::node(plan, name),
+        Some(("service", name)) => MatrixPeer::service(plan, name),
+        Some(("external", address)) => Ok(MatrixPeer::outside([address.parse().unwrap()])),
+        _ => MatrixPeer::pod(plan, text),
     }
     .unwrap_or_else(|error| panic!("{error}"))
 }

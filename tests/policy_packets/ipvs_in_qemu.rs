@@ -47,7 +47,7 @@ const CONNECTIONS: &str = "
 #[test]
 fn policies_beside_ipvs_in_qemu() {
     qemu::inside(|| {
-        assert!(Protocol::Sctp.is_spoken(), "this kernel has SCTP sockets");
+        assert!(Protocol::Sctp.is_supported(), "this kernel has SCTP sockets");
         let mut setup = ClusterSetup { mode: "ipvs", ..ClusterSetup::default() };
         setup.ports.insert(EchoPort { port: 80, protocol: Protocol::Sctp });
         let mut cluster: TestCluster = setup.up();

@@ -37,13 +37,13 @@ fn policies_are_enforced_without_daemons_and_across_restarts() {
     // Probes that must always be denied, a few hundred a second.
     let [from, to] = ["y/c", "x/b"].map(|name| end(cluster.lab.plan(), name));
     let options = TrafficOptions {
-        pace: Duration::from_millis(3),
-        patience: Duration::from_millis(200),
-        under_way: 128,
+        interval: Duration::from_millis(3),
+        timeout: Duration::from_millis(200),
+        max_in_flight: 128,
     };
     let traffic = Family::BOTH.map(|family| {
         let to = std::net::SocketAddr::new(to.address_of(family).unwrap(), 80);
-        let prober = cluster.lab.from(from.vantage().unwrap().clone()).unwrap();
+        let prober = cluster.lab.prober(from.vantage().unwrap().clone()).unwrap();
         prober.source(from.address_of(family).unwrap()).connections(Protocol::Udp, to, options).unwrap()
     });
 
@@ -72,7 +72,7 @@ fn policies_are_enforced_without_daemons_and_across_restarts() {
     for traffic in traffic {
         let log = traffic.stop();
         println!("{log}");
-        assert!(log.sent.len() > 100 && log.answered().is_empty(), "{log}");
+        assert!(log.probes.len() > 100 && log.answered().is_empty(), "{log}");
     }
 }
 

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use portcullis_lab::{EchoPort, End, FrontKind, Plan, Protocol};
+use portcullis_lab::{ClusterPlan, EchoPort, FrontendKind, MatrixPeer, Protocol};
 
 /// A Service with one pod.
 pub(crate) struct ServiceOfPod {
     /// The Service, as a destination.
-    pub(crate) end: End,
+    pub(crate) end: MatrixPeer,
     /// The pod, `namespace/name`.
     pub(crate) pod: String,
     /// The ports that the pod has too.
@@ -16,7 +16,7 @@ pub(crate) struct ServiceOfPod {
 }
 
 /// Returns all such Services.
-pub(crate) fn services_of_pods(plan: &Plan) -> Vec<ServiceOfPod> {
+pub(crate) fn services_of_pods(plan: &ClusterPlan) -> Vec<ServiceOfPod> {
     let mut found = Vec::new();
     for service in &plan.services {
         let slices: Vec<_> = plan.slices_of(service).collect();
@@ -32,17 +32,18 @@ pub(crate) fn services_of_pods(plan: &Plan) -> Vec<ServiceOfPod> {
             .flat_map(|slice| slice.ports.iter().flatten())
             .map(|port| (port.name.clone().unwrap_or_default(), port.port.unwrap_or_default()))
             .collect();
-        let fronts = plan.fronts(service).into_iter().filter(|front| front.kind == FrontKind::ClusterIp);
+        let fronts =
+            plan.frontends(service).into_iter().filter(|front| front.kind == FrontendKind::ClusterIp);
         let own = fronts.filter(|front| targets.contains(&(front.port_name.clone(), front.port.into())));
         let ports = own.filter_map(|front| {
-            Some(EchoPort { port: front.port, protocol: Protocol::named(&front.protocol)? })
+            Some(EchoPort { port: front.port, protocol: Protocol::parse(&front.protocol)? })
         });
         let name = format!(
             "{}/{}",
             service.metadata.namespace.as_deref().unwrap(),
             service.metadata.name.as_deref().unwrap()
         );
-        let end = End::service(plan, &name).unwrap();
+        let end = MatrixPeer::service(plan, &name).unwrap();
         found.push(ServiceOfPod { end, pod: pod.name.clone(), ports: ports.collect() });
     }
     found

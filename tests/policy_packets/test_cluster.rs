@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use portcullis_lab::{Cluster, DaemonSpec, EchoPort, Lab, LabOptions, PlanOptions};
+use portcullis_lab::{ClusterObjects, DaemonSpec, EchoPort, Lab, LabOptions, PlanOptions};
 
 use crate::case::{Case, Step};
 
@@ -22,7 +22,7 @@ const COMMON_ARGS: [&str; 3] = [
 /// A lab with a daemon on each node.
 pub(crate) struct TestCluster {
     pub(crate) lab: Lab,
-    start: Cluster,
+    start: ClusterObjects,
 }
 
 /// Configuration of a test cluster.
@@ -64,10 +64,10 @@ impl ClusterSetup<'_> {
     /// Starts the cluster, and waits until every daemon has synced.
     pub(crate) fn up(self) -> TestCluster {
         let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures");
-        let start = Cluster::read(fixtures.join(self.corpus).join("cluster.yaml")).unwrap();
+        let start = ClusterObjects::read(fixtures.join(self.corpus).join("cluster.yaml")).unwrap();
         let plan = PlanOptions {
             clients: false,
-            stand_ins: false,
+            placeholder_pods: false,
             echo_ports: self.ports.clone(),
             node_echo_ports: self.ports,
             outside: self.outside.into_iter().collect(),

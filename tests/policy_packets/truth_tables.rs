@@ -5,7 +5,7 @@ use std::fs;
 use std::thread;
 use std::time::Duration;
 
-use portcullis_lab::{EchoPort, End, Family, Lab, Matrix, MatrixOptions, Question};
+use portcullis_lab::{EchoPort, Family, Lab, Matrix, MatrixOptions, MatrixPeer, MatrixProbe};
 
 use crate::case::Expect;
 use crate::service_of_pod::services_of_pods;
@@ -22,16 +22,17 @@ pub(crate) fn wait() -> Duration {
 /// Probes the tables.
 pub(crate) fn probe(lab: &Lab, expect: &Expect) -> Matrix {
     let plan = lab.plan();
-    let pods: Vec<End> = expect.columns.iter().map(|name| End::pod(plan, name).unwrap()).collect();
+    let pods: Vec<MatrixPeer> =
+        expect.columns.iter().map(|name| MatrixPeer::pod(plan, name).unwrap()).collect();
     let services = services_of_pods(plan);
     let mut to = pods.clone();
     to.extend(services.iter().map(|service| service.end.clone()));
     let ports: BTreeSet<EchoPort> = expect.ports().into_iter().collect();
-    let options = MatrixOptions { patience: wait(), ..MatrixOptions::new(pods, to, ports) };
+    let options = MatrixOptions { timeout: wait(), ..MatrixOptions::new(pods, to, ports) };
     // NetworkPolicies allow a pod to reach itself through a Service; ClusterNetworkPolicies evaluate that like any other
     // connection, and the tables have no such cells.
     let evaluates_self = plan.others.iter().any(|other| other["kind"] == "ClusterNetworkPolicy");
-    let expected = |question: &Question<'_>| {
+    let expected = |question: &MatrixProbe<'_>| {
         let pod = match services.iter().find(|service| service.end == *question.to) {
             None => question.to.name(),
             Some(service) if evaluates_self && service.pod == question.from.name() => return None,
@@ -45,11 +46,11 @@ pub(crate) fn probe(lab: &Lab, expect: &Expect) -> Matrix {
 
 /// Compares the columns of a table with the running pods. Returns pods without a column and columns without a pod.
 pub(crate) fn missing(lab: &Lab, expect: &Expect) -> Vec<String> {
-    let pods = End::pods(lab.plan());
+    let pods = MatrixPeer::pods(lab.plan());
     let named = |name: &str| expect.columns.iter().any(|column| column == name);
-    let unlisted = pods.iter().map(End::name).filter(|name| !named(name)).map(str::to_owned);
+    let unlisted = pods.iter().map(MatrixPeer::name).filter(|name| !named(name)).map(str::to_owned);
     let without = expect.columns.iter().filter(|name| {
-        let end = End::pod(lab.plan(), name);
+        let end = MatrixPeer::pod(lab.plan(), name);
         end.is_ok_and(|end| Family::BOTH.iter().all(|family| end.address_of(*family).is_none()))
     });
     unlisted.chain(without.cloned()).collect()

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use portcullis_lab::{Family, Log, ObjectRef, Protocol, Traffic, TrafficOptions};
+use portcullis_lab::{Family, ObjectRef, Protocol, TrafficGenerator, TrafficLog, TrafficOptions};
 
 use crate::daemons::NODES;
 use crate::flows::end;
@@ -134,9 +134,9 @@ fn run(cluster: &mut TestCluster, steps: &[Step], forbidden: &[(&str, &str)]) {
         std::thread::sleep(Duration::from_millis(300));
     }
     history.push((begin.elapsed(), "end"));
-    let allowed: Vec<Log> = allowed.into_iter().map(Traffic::stop).collect();
-    let forbidden: Vec<Log> = forbidden.into_iter().map(Traffic::stop).collect();
-    let count = |logs: &[Log]| logs.iter().map(|log| log.sent.len()).sum::<usize>();
+    let allowed: Vec<TrafficLog> = allowed.into_iter().map(TrafficGenerator::stop).collect();
+    let forbidden: Vec<TrafficLog> = forbidden.into_iter().map(TrafficGenerator::stop).collect();
+    let count = |logs: &[TrafficLog]| logs.iter().map(|log| log.probes.len()).sum::<usize>();
     println!(
         "{} flows with {} probes that expect a reply, {} with {} that expect none, {history:#?}",
         allowed.len(),
@@ -144,23 +144,28 @@ fn run(cluster: &mut TestCluster, steps: &[Step], forbidden: &[(&str, &str)]) {
         forbidden.len(),
         count(&forbidden)
     );
-    let lost = allowed.iter().filter(|log| log.sent.is_empty() || !log.lost().is_empty());
-    let answered = forbidden.iter().filter(|log| log.sent.is_empty() || !log.answered().is_empty());
-    let told = |log: &Log| format!("{log} {:?}", log.tally().others);
+    let lost = allowed.iter().filter(|log| log.probes.is_empty() || !log.lost().is_empty());
+    let answered = forbidden.iter().filter(|log| log.probes.is_empty() || !log.answered().is_empty());
+    let told = |log: &TrafficLog| format!("{log} {:?}", log.tally().failures);
     let wrong: Vec<String> = lost.chain(answered).map(told).collect();
     assert!(wrong.is_empty(), "{history:#?}\n{}", wrong.join("\n"));
     NODES.iter().for_each(|node| assert!(cluster.lab.daemon_pid(node).is_some()));
 }
 
 /// Starts all kinds of traffic of both families between pairs.
-fn start(cluster: &TestCluster, pairs: &[(&str, &str)], pace: Duration, patience: Duration) -> Vec<Traffic> {
-    let options = TrafficOptions { pace, patience, under_way: 64 };
+fn start(
+    cluster: &TestCluster,
+    pairs: &[(&str, &str)],
+    pace: Duration,
+    patience: Duration,
+) -> Vec<TrafficGenerator> {
+    let options = TrafficOptions { interval: pace, timeout: patience, max_in_flight: 64 };
     let mut all = Vec::new();
     for (from, to) in pairs {
         for family in Family::BOTH {
             let [from, to] = [from, to].map(|name| end(cluster.lab.plan(), name));
             let source = from.address_of(family).unwrap();
-            let prober = cluster.lab.from(from.vantage().unwrap().clone()).unwrap().source(source);
+            let prober = cluster.lab.prober(from.vantage().unwrap().clone()).unwrap().source(source);
             let to = SocketAddr::new(to.address_of(family).unwrap(), 80);
             all.push(prober.datagrams(to, options).unwrap());
             for protocol in [Protocol::Tcp, Protocol::Udp] {

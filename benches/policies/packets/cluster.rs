@@ -1,6 +1,6 @@
 //! Cluster of the packet benchmark: three real pods, and many that exist only as peers of policies.
 
-use portcullis_lab::{Cluster, Object};
+use portcullis_lab::{ClusterObjects, LabObject};
 use serde_json::{Value, json};
 
 /// The server pod, on the first node.
@@ -17,7 +17,7 @@ const OTHERS: usize = 1_000;
 const APPS: usize = 20;
 
 /// Returns the objects of the lab.
-pub(super) fn pods() -> Cluster {
+pub(super) fn pods() -> ClusterObjects {
     let pod = |name: &str, node: &str| {
         let app = if name == "server" { "server" } else { "client" };
         let value = json!({
@@ -25,7 +25,7 @@ pub(super) fn pods() -> Cluster {
             "metadata": {"name": name, "labels": {"app": app}},
             "spec": {"nodeName": node, "containers": []},
         });
-        Object::from_value(value).expect("a pod")
+        LabObject::from_value(value).expect("a pod")
     };
     [pod("server", "node-1"), pod("near", "node-1"), pod("far", "node-2")].into_iter().collect()
 }

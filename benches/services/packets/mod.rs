@@ -15,7 +15,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::thread::sleep;
 use std::time::Duration;
 
-use portcullis_lab::{Cluster, Lab, LabOptions, Object, PlanOptions, Vantage};
+use portcullis_lab::{ClusterObjects, Lab, LabObject, LabOptions, PlanOptions, Vantage};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -60,7 +60,7 @@ pub(crate) struct Line {
 
 /// Measures one after another, in namespaces that are new each time; the medians count.
 pub(crate) fn measure(way: Way, services: usize, repeats: usize) -> Line {
-    let pods: Cluster = [pod(CLIENT), pod(SERVER)].into_iter().collect();
+    let pods: ClusterObjects = [pod(CLIENT), pod(SERVER)].into_iter().collect();
     let plan = PlanOptions { clients: false, ..PlanOptions::default() };
     let lab = Lab::up(pods, LabOptions { plan, daemon: None }).expect("the lab is built");
     let node = lab.netns(&Vantage::node(HOST)).expect("it is there");
@@ -116,9 +116,9 @@ fn sample(wire: &TrafficPath, repeats: usize) -> Vec<Connections> {
     (0..WARM_UP + repeats).map(|_| wire.connections()).skip(WARM_UP).collect()
 }
 
-fn pod(name: &str) -> Object {
+fn pod(name: &str) -> LabObject {
     let name = name.rsplit_once('/').map_or(name, |(_, name)| name);
-    Object::from_value(json!({
+    LabObject::from_value(json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name},
         "spec": {"nodeName": HOST, "containers": []},
     }))

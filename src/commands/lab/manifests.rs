@@ -1,4 +1,4 @@
-//! What `portcullis lab` refuses to build from, with file and line, before it builds anything.
+//! Validation of manifests before a lab is built.
 
 use std::fs;
 use std::path::Path;
@@ -9,11 +9,11 @@ use portcullis_cluster::{Kind, Object};
 use portcullis_lab::Error;
 use portcullis_lab::manifests::manifest_files;
 
-/// Checks that the daemons of a lab will be able to read its manifests: the syntax, the kinds, and the objects that the
-/// lab hands on without reading them. All other objects are checked by the lab itself.
+/// Checks that daemons can read the manifests of a lab: syntax, kinds, and objects of kinds that the lab passes on
+/// unchanged. The lab itself checks objects of other kinds.
 ///
 /// # Errors
-/// The first file that cannot be read, or the first document.
+/// A file cannot be read, or a document is invalid; the message has file and line.
 pub(super) fn check(path: &Path) -> Result<(), Error> {
     for file in manifest_files(path)? {
         let name = file.display().to_string();
@@ -22,11 +22,11 @@ pub(super) fn check(path: &Path) -> Result<(), Error> {
             Some("kustomization.yaml" | "kustomization.yml")
         ) {
             let message =
-                "a kustomization is not built; give the output of `kubectl kustomize` instead".to_owned();
+                "kustomizations are not supported; expected the output of `kubectl kustomize`".to_owned();
             return Err(Error::Manifest { origin: name, message });
         }
         let text = fs::read_to_string(&file).map_err(|source| Error::File {
-            doing: "cannot read",
+            action: "cannot read",
             path: file.clone(),
             source,
         })?;

@@ -1,8 +1,8 @@
-//! `portcullis lab run` with policies: who can talk to whom, as the compiler says and as packets show.
+//! `portcullis lab run` with network policies: compares probes with the verdicts of the policy compiler.
 //!
 //! ```text
-//! manifests ─ lab ─ its objects, filled in ─ Compiler ─ Judge ─┬─ the Services' table
-//!              └── real packets ───────────────────────────────┴─ Matrix: expected, seen
+//! manifests ─ lab ─ completed objects ─ Compiler ─ PolicyEvaluator ─┬─ table of Services
+//!              └── probes ──────────────────────────────────────────┴─ Matrix: expected and actual outcomes
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,45 +12,52 @@ use std::path::Path;
 
 use portcullis_cluster::{Event, Index, Protocol};
 use portcullis_lab as lab;
-use portcullis_lab::{Cluster, EchoPort, End, Error, Lab, Matrix, MatrixOptions, Object, Plan, PlanOptions};
+use portcullis_lab::{
+    ClusterObjects, ClusterPlan, EchoPort, Error, Lab, LabObject, Matrix, MatrixOptions, MatrixPeer,
+    PlanOptions,
+};
 use portcullis_policy::{Compiler, Connection, Scope};
 
 use crate::source::read_manifests;
 
-/// The host outside listens at these.
+/// Addresses on which the outside host listens.
 const OUTSIDE: [&str; 2] = ["198.51.100.77", "2001:db8:100::77"];
 
-/// A daemon's word that it enforces.
-pub(super) const ENFORCED: &str = "portcullis_network_policy_last_sync_timestamp_seconds";
+/// Metric of a daemon that is above 0 once it enforces policies.
+pub(super) const POLICY_SYNC_METRIC: &str = "portcullis_network_policy_last_sync_timestamp_seconds";
 
-/// The policies of a folder, and what is to be probed for them.
+/// Ports to probe in a cluster with network policies.
 pub(super) struct Policies {
-    /// The ports that each pod with a network of its own declares, by its name.
+    /// Declared ports of each pod with a network namespace of its own, by the pod's name.
     ports: BTreeMap<String, BTreeSet<EchoPort>>,
 }
 
 impl Policies {
-    /// `None` if the cluster has none.
+    /// Returns `None` if the cluster has no network policies.
     ///
     /// # Errors
-    /// The objects make no cluster.
-    pub(super) fn of(cluster: &Cluster, options: &PlanOptions) -> Result<Option<Self>, Error> {
-        let is_policy =
-            |object: &Object| matches!(object.name().kind.as_str(), "NetworkPolicy" | "ClusterNetworkPolicy");
+    /// No cluster can be made from the objects.
+    pub(super) fn from_objects(
+        cluster: &ClusterObjects,
+        options: &PlanOptions,
+    ) -> Result<Option<Self>, Error> {
+        let is_policy = |object: &LabObject| {
+            matches!(object.name().kind.as_str(), "NetworkPolicy" | "ClusterNetworkPolicy")
+        };
         if !cluster.objects().any(is_policy) {
             return Ok(None);
         }
-        let plan = cluster.plan_after(&Plan::default(), options)?;
-        let spoken = |ports: &BTreeSet<EchoPort>| {
-            ports.iter().copied().filter(|port| port.protocol.is_spoken()).collect::<BTreeSet<_>>()
+        let plan = cluster.plan_after(&ClusterPlan::default(), options)?;
+        let supported = |ports: &BTreeSet<EchoPort>| {
+            ports.iter().copied().filter(|port| port.protocol.is_supported()).collect::<BTreeSet<_>>()
         };
-        let pods = plan.pods.iter().filter(|pod| pod.is_wired());
-        let ports = pods.map(|pod| (pod.name.clone(), spoken(&pod.ports))).collect();
+        let pods = plan.pods.iter().filter(|pod| pod.has_own_netns());
+        let ports = pods.map(|pod| (pod.name.clone(), supported(&pod.ports))).collect();
         Ok(Some(Self { ports }))
     }
 
-    /// Has nodes and the host outside listen at all ports that pods declare.
-    pub(super) fn listen_everywhere(&self, options: &mut PlanOptions) {
+    /// Makes nodes and the outside host listen on all ports that pods declare.
+    pub(super) fn add_echo_ports(&self, options: &mut PlanOptions) {
         options.echo_ports = self.all_ports();
         options.node_echo_ports = self.all_ports();
         options.outside = OUTSIDE.map(|text| text.parse().expect("an address")).to_vec();
@@ -60,65 +67,65 @@ impl Policies {
         self.ports.values().flatten().copied().collect()
     }
 
-    /// Probes every pod, node and the host outside from each of them, at the ports that pods declare.
+    /// Probes every pod, every node and the outside host from each of them, at the ports that pods declare.
     ///
     /// # Errors
-    /// A namespace is not there.
-    pub(super) fn probe(&self, lab: &Lab, judge: &Judge) -> Result<Matrix, Error> {
+    /// A network namespace does not exist.
+    pub(super) fn probe(&self, lab: &Lab, evaluator: &PolicyEvaluator) -> Result<Matrix, Error> {
         let plan = lab.plan();
-        let pods = End::pods(plan);
+        let pods = MatrixPeer::pods(plan);
         let host_ports: BTreeSet<EchoPort> =
             plan.pods.iter().filter(|pod| pod.host_network).flat_map(|pod| pod.ports.clone()).collect();
-        let outside = End::outside(plan.outside.0.iter().copied()).named("outside");
-        let hosts = End::nodes(plan).into_iter().chain([outside]);
-        let from: Vec<End> = pods.iter().cloned().chain(hosts.clone()).collect();
+        let outside = MatrixPeer::outside(plan.outside.0.iter().copied()).with_name("outside");
+        let hosts = MatrixPeer::nodes(plan).into_iter().chain([outside]);
+        let from: Vec<MatrixPeer> = pods.iter().cloned().chain(hosts.clone()).collect();
         let at_pods = pods.into_iter().map(|pod| {
             let ports = self.ports.get(pod.name()).cloned().unwrap_or_default();
-            pod.only_at(ports)
+            pod.with_ports(ports)
         });
-        let at_hosts = hosts.map(|host| host.only_at(self.all_ports().difference(&host_ports).copied()));
+        let at_hosts = hosts.map(|host| host.with_ports(self.all_ports().difference(&host_ports).copied()));
         let to = at_pods.chain(at_hosts).collect();
         let options = MatrixOptions::new(from, to, self.all_ports());
-        lab.matrix(&options, |question| {
-            let [from, to] = [question.from, question.to].map(|end| end.address_of(question.family));
-            // What an end sends to itself never leaves it.
+        lab.matrix(&options, |probe| {
+            let [from, to] = [probe.from, probe.to].map(|peer| peer.address_of(probe.family));
             let (from, to) = from.zip(to)?;
-            Some(from == to || judge.allows(from, to, question.port))
+            // Policies do not apply to connections of a peer to itself.
+            Some(from == to || evaluator.allows(from, to, probe.port))
         })
     }
 }
 
-/// The compiler's word on a cluster.
-pub(super) struct Judge {
+/// Evaluates connections by the policies of a cluster.
+pub(super) struct PolicyEvaluator {
     compiler: Compiler,
 }
 
-impl Judge {
-    /// Reads the objects as the daemons do.
+impl PolicyEvaluator {
+    /// Reads manifests as the daemons do.
     ///
     /// # Errors
-    /// They cannot be read.
-    pub(super) fn of(manifests: &Path) -> Result<Self, Error> {
+    /// The manifests cannot be read.
+    pub(super) fn read(manifests: &Path) -> Result<Self, Error> {
         let read = read_manifests(manifests).map_err(|error| Error::System {
-            doing: "read the lab's own manifests".into(),
+            action: "cannot read the lab's manifests".into(),
             source: io::Error::other(error),
         })?;
         if let Some(error) = read.errors.first() {
             let source = io::Error::other(error.to_string());
-            return Err(Error::System { doing: "read the lab's own manifests".into(), source });
+            return Err(Error::System { action: "cannot read the lab's manifests".into(), source });
         }
         let mut index = Index::new();
         read.objects.into_iter().for_each(|object| index.handle(Event::Applied(object)));
         Ok(Self { compiler: Compiler::from_index(Scope::Cluster, &index) })
     }
 
-    /// Whether policies let a new connection pass.
-    pub(super) fn allows(&self, from: IpAddr, to: IpAddr, at: EchoPort) -> bool {
-        let protocol = match at.protocol {
+    /// Returns true if the policies allow a new connection.
+    pub(super) fn allows(&self, from: IpAddr, to: IpAddr, port: EchoPort) -> bool {
+        let protocol = match port.protocol {
             lab::Protocol::Tcp => Protocol::Tcp,
             lab::Protocol::Udp => Protocol::Udp,
             lab::Protocol::Sctp => Protocol::Sctp,
         };
-        self.compiler.compiled().evaluate(Connection { from, to, port: at.port, protocol }).is_allowed()
+        self.compiler.compiled().evaluate(Connection { from, to, port: port.port, protocol }).is_allowed()
     }
 }

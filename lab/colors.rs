@@ -1,13 +1,13 @@
-//! Colours for a terminal.
+//! Terminal colors.
 
-/// Colours, or none.
-pub(crate) struct Paint {
-    pub(crate) colour: bool,
+/// Wraps text in ANSI escape sequences, if enabled.
+pub(crate) struct Colors {
+    pub(crate) enabled: bool,
 }
 
-impl Paint {
+impl Colors {
     fn with(&self, code: &str, text: &str) -> String {
-        if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        if self.enabled { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
     }
 
     pub(crate) fn bold(&self, text: &str) -> String {

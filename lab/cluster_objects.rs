@@ -1,4 +1,4 @@
-//! The objects that a user gives: what would lie in the cluster's API server before any controller ran.
+//! Kubernetes objects as a user writes them, before any controller has run.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,19 +10,19 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-/// The name of an object: kind, namespace, name.
+/// Reference to an object: kind, namespace, name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectRef {
     /// The kind, e.g. `Service`.
     pub kind: String,
-    /// The namespace; empty for objects of the cluster, such as nodes.
+    /// The namespace; empty for cluster-scoped objects, such as nodes.
     pub namespace: String,
     /// The name.
     pub name: String,
 }
 
 impl ObjectRef {
-    /// Names an object of a namespace.
+    /// Returns a reference to a namespaced object.
     pub fn new(kind: &str, namespace: &str, name: &str) -> Self {
         Self { kind: kind.into(), namespace: namespace.into(), name: name.into() }
     }
@@ -38,34 +38,34 @@ impl fmt::Display for ObjectRef {
     }
 }
 
-/// A Kubernetes object. The kinds that the lab acts on are typed, all others go to the daemons as they are.
+/// A Kubernetes object. Kinds that the lab acts on are typed; all others are passed to the daemons unchanged.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Object {
+pub enum LabObject {
     /// A node of the lab.
     Node(Node),
     /// A pod: a network namespace with an echo server.
     Pod(Pod),
     /// A Service.
     Service(Service),
-    /// An EndpointSlice that the user wrote; it replaces what the controller would make.
+    /// An EndpointSlice of the user; it replaces those of the EndpointSlice controller.
     EndpointSlice(EndpointSlice),
-    /// Makes pods.
+    /// Creates pods, numbered from 1.
     Deployment(Deployment),
-    /// Makes pods.
+    /// Creates pods, numbered from 1.
     ReplicaSet(ReplicaSet),
-    /// Makes pods, numbered from 0.
+    /// Creates pods, numbered from 0.
     StatefulSet(StatefulSet),
-    /// Makes a pod on each node.
+    /// Creates a pod on each node.
     DaemonSet(DaemonSet),
-    /// Anything else, e.g. a NetworkPolicy.
+    /// An object of any other kind, e.g. a NetworkPolicy.
     Other(Value),
 }
 
-impl Object {
-    /// Reads an object by its `kind`.
+impl LabObject {
+    /// Deserializes an object according to its `apiVersion` and `kind`.
     ///
     /// # Errors
-    /// When `kind` or `metadata.name` is missing, or a field has the wrong type; the message names the field.
+    /// `kind`, `apiVersion` or `metadata.name` is missing, or a field has the wrong type; the message names the field.
     pub fn from_value(value: Value) -> Result<Self, String> {
         let kind = value.get("kind").and_then(Value::as_str).ok_or("`kind` is missing")?.to_owned();
         let version = value.get("apiVersion").and_then(Value::as_str).ok_or("`apiVersion` is missing")?;
@@ -87,7 +87,7 @@ impl Object {
         })
     }
 
-    /// The object's name. A namespaced object without a namespace lies in `default`.
+    /// Returns a reference to the object. A namespaced object without a namespace is in `default`.
     pub fn name(&self) -> ObjectRef {
         match self {
             Self::Node(o) => ObjectRef::new("Node", "", meta_name(&o.metadata)),
@@ -108,7 +108,7 @@ impl Object {
 
 macro_rules! object_from {
     ($($kind:ident),*) => { $(
-        impl From<$kind> for Object {
+        impl From<$kind> for LabObject {
             fn from(object: $kind) -> Self {
                 Self::$kind(object)
             }
@@ -130,60 +130,60 @@ fn namespaced(kind: &str, meta: &ObjectMeta) -> ObjectRef {
     ObjectRef::new(kind, namespace_of(meta), meta_name(meta))
 }
 
-/// The namespace that the API server would put the object in.
+/// Returns the namespace of an object, `default` if it has none.
 pub(crate) fn namespace_of(meta: &ObjectMeta) -> &str {
     meta.namespace.as_deref().filter(|namespace| !namespace.is_empty()).unwrap_or("default")
 }
 
-/// A set of objects, at most one of each name.
+/// A set of objects, at most one per kind, namespace and name.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct Cluster {
-    objects: BTreeMap<ObjectRef, Object>,
+pub struct ClusterObjects {
+    objects: BTreeMap<ObjectRef, LabObject>,
 }
 
-impl Cluster {
-    /// An empty cluster.
+impl ClusterObjects {
+    /// Returns an empty set.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds an object, or replaces the one of the same name.
-    pub fn apply(&mut self, object: impl Into<Object>) {
+    /// Adds an object, or replaces the one with the same reference.
+    pub fn apply(&mut self, object: impl Into<LabObject>) {
         let object = object.into();
         self.objects.insert(object.name(), object);
     }
 
-    /// Removes an object; says whether there was one.
+    /// Removes an object; returns true if it existed.
     pub fn delete(&mut self, name: &ObjectRef) -> bool {
         self.objects.remove(name).is_some()
     }
 
-    /// The object of that name.
-    pub fn get(&self, name: &ObjectRef) -> Option<&Object> {
+    /// Returns an object by reference.
+    pub fn get(&self, name: &ObjectRef) -> Option<&LabObject> {
         self.objects.get(name)
     }
 
-    /// All objects, ordered by kind, namespace, name.
-    pub fn objects(&self) -> impl Iterator<Item = &Object> {
+    /// Returns all objects, ordered by kind, namespace, name.
+    pub fn objects(&self) -> impl Iterator<Item = &LabObject> {
         self.objects.values()
     }
 
-    /// Whether there is nothing in it.
+    /// Returns true if the set has no objects.
     pub fn is_empty(&self) -> bool {
         self.objects.is_empty()
     }
 }
 
-impl Extend<Object> for Cluster {
-    fn extend<T: IntoIterator<Item = Object>>(&mut self, objects: T) {
+impl Extend<LabObject> for ClusterObjects {
+    fn extend<T: IntoIterator<Item = LabObject>>(&mut self, objects: T) {
         for object in objects {
             self.apply(object);
         }
     }
 }
 
-impl FromIterator<Object> for Cluster {
-    fn from_iter<T: IntoIterator<Item = Object>>(objects: T) -> Self {
+impl FromIterator<LabObject> for ClusterObjects {
+    fn from_iter<T: IntoIterator<Item = LabObject>>(objects: T) -> Self {
         let mut cluster = Self::new();
         cluster.extend(objects);
         cluster

@@ -1,50 +1,50 @@
-//! The table of a lab run.
+//! Outcomes of the probes of a lab run, as a table.
 
 use std::fmt::{self, Write};
 use std::net::IpAddr;
 
-use crate::paint::Paint;
-use crate::plan::{Front, FrontKind};
-use crate::probe::{Outcome, Tally, Vantage};
+use crate::colors::Colors;
+use crate::plan::{Frontend, FrontendKind};
+use crate::probe::{ProbeOutcome, ProbeTally, Vantage};
 
-/// Probes of one front from one vantage.
+/// Probes of one frontend from one vantage point.
 #[derive(Debug, Clone)]
-pub struct Row {
+pub struct ProbeRow {
     /// The Service, `namespace/name`.
     pub service: String,
-    /// Where the probes went.
-    pub front: Front,
-    /// Where they came from.
+    /// The probed frontend.
+    pub frontend: Frontend,
+    /// The vantage point.
     pub vantage: Vantage,
-    /// The addresses of the prober.
+    /// The addresses of the vantage point.
     pub client: Vec<IpAddr>,
-    /// What came of them; `None` for a protocol that the lab does not speak.
-    pub tally: Option<Tally>,
-    /// What is wrong with it.
-    pub complaint: Option<String>,
-    /// The places of the lab that have the addresses which the pods saw, other than the client.
-    pub seen_as: Vec<String>,
+    /// The outcomes; `None` for a protocol that the kernel does not support.
+    pub tally: Option<ProbeTally>,
+    /// How the outcomes violate the expectation.
+    pub violation: Option<String>,
+    /// Owners of the source addresses that pods saw, other than the client.
+    pub translated_to: Vec<String>,
 }
 
-/// All the probes of a run.
+/// All probes of a run.
 #[derive(Debug, Clone, Default)]
-pub struct Report {
+pub struct ProbeReport {
     /// The rows, by Service.
-    pub rows: Vec<Row>,
-    /// Services that have no address to probe, and why.
-    pub unprobed: Vec<(String, &'static str)>,
+    pub rows: Vec<ProbeRow>,
+    /// Services without a frontend, and the reason.
+    pub skipped: Vec<(String, &'static str)>,
 }
 
-impl Report {
-    /// Whether nothing was seen that must not be.
-    pub fn is_good(&self) -> bool {
-        self.rows.iter().all(|row| row.complaint.is_none())
+impl ProbeReport {
+    /// Returns true if no row violates its expectation.
+    pub fn is_as_expected(&self) -> bool {
+        self.rows.iter().all(|row| row.violation.is_none())
     }
 
-    /// The table as text, with colours for a terminal if wanted.
-    pub fn render(&self, colour: bool) -> String {
-        let paint = Paint { colour };
-        let mut cells: Vec<[String; 5]> = self.rows.iter().map(Row::cells).collect();
+    /// Formats the table, optionally with terminal colors.
+    pub fn render(&self, colors: bool) -> String {
+        let colors = Colors { enabled: colors };
+        let mut cells: Vec<[String; 5]> = self.rows.iter().map(ProbeRow::cells).collect();
         let mut widths = ["ADDRESS", "", "FROM", "ANSWERED BY", "SOURCE ADDRESS"].map(str::len);
         for row in &cells {
             for (width, cell) in widths.iter_mut().zip(row) {
@@ -53,8 +53,8 @@ impl Report {
         }
         for index in (1..cells.len()).rev() {
             let (row, above) = (&self.rows[index], &self.rows[index - 1]);
-            if (&row.service, &row.front) == (&above.service, &above.front) {
-                // Rows of one front read as a group.
+            if (&row.service, &row.frontend) == (&above.service, &above.frontend) {
+                // The address is shown in the first row of a frontend only.
                 cells[index][0].clear();
                 cells[index][1].clear();
             }
@@ -66,77 +66,77 @@ impl Report {
                 service = &row.service;
                 let titles = ["ADDRESS", "", "FROM", "ANSWERED BY", "SOURCE ADDRESS"].map(str::to_owned);
                 let space = if text.is_empty() { "" } else { "\n" };
-                let _ = writeln!(text, "{space}{}", paint.bold(service));
-                let _ = writeln!(text, "  {}", paint.dim(aligned(&titles, &widths).trim_end()));
+                let _ = writeln!(text, "{space}{}", colors.bold(service));
+                let _ = writeln!(text, "  {}", colors.dim(aligned(&titles, &widths).trim_end()));
             }
             let line = aligned(cells, &widths);
-            let (mark, line) = match (&row.complaint, &row.tally) {
-                (Some(complaint), _) => (paint.red("✗"), format!("{line}{}", paint.red(complaint))),
-                (None, None) => (paint.dim("-"), paint.dim(line.trim_end())),
-                (None, Some(_)) => (paint.green("✓"), line.trim_end().to_owned()),
+            let (mark, line) = match (&row.violation, &row.tally) {
+                (Some(violation), _) => (colors.red("✗"), format!("{line}{}", colors.red(violation))),
+                (None, None) => (colors.dim("-"), colors.dim(line.trim_end())),
+                (None, Some(_)) => (colors.green("✓"), line.trim_end().to_owned()),
             };
             let _ = writeln!(text, "{mark} {line}");
         }
-        for (service, why) in &self.unprobed {
-            let _ = writeln!(text, "\n{}\n  {}", paint.bold(service), paint.dim(why));
+        for (service, why) in &self.skipped {
+            let _ = writeln!(text, "\n{}\n  {}", colors.bold(service), colors.dim(why));
         }
-        let _ = writeln!(text, "\n{}", self.summary(&paint));
+        let _ = writeln!(text, "\n{}", self.summary(&colors));
         text
     }
 
-    fn summary(&self, paint: &Paint) -> String {
+    fn summary(&self, colors: &Colors) -> String {
         let tallies = || self.rows.iter().filter_map(|row| row.tally.as_ref());
-        let total: usize = tallies().map(Tally::total).sum();
-        let answered: usize = tallies().map(Tally::answered).sum();
-        let count = |which: fn(&Outcome) -> bool| {
+        let total: usize = tallies().map(ProbeTally::total).sum();
+        let answered: usize = tallies().map(ProbeTally::answered).sum();
+        let count = |which: fn(&ProbeOutcome) -> bool| {
             tallies()
-                .flat_map(|tally| &tally.others)
+                .flat_map(|tally| &tally.failures)
                 .filter(|(o, _)| which(o))
                 .map(|(_, count)| count)
                 .sum::<usize>()
         };
-        let refused = count(|outcome| *outcome == Outcome::Refused);
-        let lost = count(|outcome| *outcome != Outcome::Refused);
-        let complaints = self.rows.iter().filter(|row| row.complaint.is_some()).count();
-        let verdict = if complaints == 0 {
-            paint.green("all as it must be")
+        let refused = count(|outcome| *outcome == ProbeOutcome::Refused);
+        let lost = count(|outcome| *outcome != ProbeOutcome::Refused);
+        let violations = self.rows.iter().filter(|row| row.violation.is_some()).count();
+        let verdict = if violations == 0 {
+            colors.green("all expectations met")
         } else {
-            paint.red(&format!("{complaints} of {} rows are not as they must be", self.rows.len()))
+            colors.red(&format!("{violations} of {} rows unexpected", self.rows.len()))
         };
         format!("{total} probes: {answered} answered, {refused} refused, {lost} lost; {verdict}")
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for ProbeReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.render(false))
     }
 }
 
-impl Row {
+impl ProbeRow {
     fn cells(&self) -> [String; 5] {
-        let kind = match &self.front.kind {
-            FrontKind::NodePort(node) => format!("NodePort of {node}"),
+        let kind = match &self.frontend.kind {
+            FrontendKind::NodePort(node) => format!("NodePort of {node}"),
             kind => kind.to_string(),
         };
-        let address = format!("{} {}", self.front.address, self.front.protocol);
+        let address = format!("{} {}", self.frontend.address, self.frontend.protocol);
         let (answered, source) = match &self.tally {
             None => ("not probed: no sockets for it".to_owned(), String::new()),
             Some(tally) => (self.shares(tally), self.source(tally)),
         };
-        [address, kind, place(&self.vantage), answered, source]
+        [address, kind, vantage_name(&self.vantage), answered, source]
     }
 
-    /// `web-1 35% web-2 65%`, then what was not answered.
-    fn shares(&self, tally: &Tally) -> String {
+    /// Returns `web-1 35%  web-2 65%`, then the other outcomes.
+    fn shares(&self, tally: &ProbeTally) -> String {
         let namespace = self.service.split('/').next().unwrap_or_default();
         let percent = |count: usize| (count * 100 + tally.total() / 2) / tally.total().max(1);
         let mut parts = Vec::new();
-        for (pod, count) in &tally.by {
+        for (pod, count) in &tally.by_responder {
             let own = pod.strip_prefix(namespace).and_then(|rest| rest.strip_prefix('/'));
             parts.push(format!("{} {}%", own.unwrap_or(pod), percent(*count)));
         }
-        for (outcome, count) in &tally.others {
+        for (outcome, count) in &tally.failures {
             parts.push(if *count == tally.total() {
                 outcome.to_string()
             } else {
@@ -146,7 +146,7 @@ impl Row {
         parts.join("  ")
     }
 
-    fn source(&self, tally: &Tally) -> String {
+    fn source(&self, tally: &ProbeTally) -> String {
         if tally.answered() == 0 {
             return String::new();
         }
@@ -155,15 +155,15 @@ impl Row {
         if kept {
             words.push("kept".to_owned());
         }
-        if !self.seen_as.is_empty() {
-            words.push(format!("seen as {}", self.seen_as.join(", ")));
+        if !self.translated_to.is_empty() {
+            words.push(format!("seen as {}", self.translated_to.join(", ")));
         }
         words.join("; ")
     }
 }
 
-/// A vantage in the words of the table; the lab's client pods are known by their node.
-fn place(vantage: &Vantage) -> String {
+/// Returns the name of a vantage point in the table; the lab's client pods are named by their node.
+fn vantage_name(vantage: &Vantage) -> String {
     let client = format!("{}/client-", crate::plan::CLIENT_NAMESPACE);
     match vantage {
         Vantage::Pod(name) => match name.strip_prefix(&client) {
@@ -183,60 +183,62 @@ fn aligned(cells: &[String; 5], widths: &[usize; 5]) -> String {
 mod tests {
     use super::*;
 
-    fn row(vantage: Vantage, outcomes: Vec<Outcome>, complaint: Option<&str>) -> Row {
-        let front = Front {
-            kind: FrontKind::ClusterIp,
+    fn row(vantage: Vantage, outcomes: Vec<ProbeOutcome>, violation: Option<&str>) -> ProbeRow {
+        let frontend = Frontend {
+            kind: FrontendKind::ClusterIp,
             address: "10.96.0.10:80".parse().unwrap(),
             protocol: "TCP".into(),
             port_name: String::new(),
             port: 80,
         };
-        Row {
+        ProbeRow {
             service: "default/web".into(),
-            front,
+            frontend,
             vantage,
             client: vec!["10.244.1.2".parse().unwrap()],
             tally: Some(outcomes.into_iter().collect()),
-            complaint: complaint.map(str::to_owned),
-            seen_as: Vec::new(),
+            violation: violation.map(str::to_owned),
+            translated_to: Vec::new(),
         }
     }
 
     #[test]
-    fn the_table_reads_well() {
-        let answered =
-            |by: &str| Outcome::Answered { by: by.into(), saw_source: "10.244.1.2:9".parse().unwrap() };
-        let mut masked = row(Vantage::Outside, vec![answered("other/db-1")], Some("must be refused"));
+    fn rows_are_grouped_by_service_and_frontend() {
+        let answered = |by: &str| ProbeOutcome::Answered {
+            responder: by.into(),
+            source: "10.244.1.2:9".parse().unwrap(),
+        };
+        let mut masked = row(Vantage::Outside, vec![answered("other/db-1")], Some("expected refused"));
         masked.client.clear();
-        masked.seen_as = vec!["node-1 (10.244.1.1)".into()];
+        masked.translated_to = vec!["node-1 (10.244.1.1)".into()];
         let mut sctp = row(Vantage::Outside, Vec::new(), None);
         sctp.tally = None;
-        let report = Report {
+        let report = ProbeReport {
             rows: vec![
                 row(
                     Vantage::client_on("node-1"),
-                    vec![answered("default/web-1"), answered("default/web-2"), Outcome::TimedOut],
+                    vec![answered("default/web-1"), answered("default/web-2"), ProbeOutcome::TimedOut],
                     None,
                 ),
-                row(Vantage::node("node-2"), vec![Outcome::Refused], None),
+                row(Vantage::node("node-2"), vec![ProbeOutcome::Refused], None),
                 masked,
                 sctp,
             ],
-            unprobed: vec![("default/head".into(), "headless")],
+            skipped: vec![("default/head".into(), "headless")],
         };
-        assert!(!report.is_good());
+        assert!(!report.is_as_expected());
         let expected = "\
 default/web
   ADDRESS                       FROM             ANSWERED BY                         SOURCE ADDRESS
 ✓ 10.96.0.10:80 TCP  ClusterIP  a pod on node-1  web-1 33%  web-2 33%  timed out 33%  kept
 ✓                               node-2           refused
-✗                               outside          other/db-1 100%                      seen as node-1 (10.244.1.1)  must be refused
+✗                               outside          other/db-1 100%                      seen as node-1 (10.244.1.1)  expected refused
 -                               outside          not probed: no sockets for it
 
 default/head
   headless
 
-5 probes: 3 answered, 1 refused, 1 lost; 1 of 4 rows are not as they must be
+5 probes: 3 answered, 1 refused, 1 lost; 1 of 4 rows unexpected
 ";
         let expected = expected.replace(
             "ANSWERED BY                         SOURCE",

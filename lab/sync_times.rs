@@ -1,4 +1,4 @@
-//! Whether a daemon has done what it was told last, read off its metrics.
+//! Times of a daemon's last sync, from its metrics.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -11,7 +11,7 @@ use crate::plan::Family;
 const LAST_SYNC: &str = "kubeproxy_sync_proxy_rules_last_timestamp_seconds";
 const LAST_QUEUED: &str = "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds";
 
-/// When each family was queued and synced last, in seconds since 1970.
+/// Times at which each IP family was last queued and last synced, in seconds since 1970.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct SyncTimes {
     synced: BTreeMap<String, f64>,
@@ -19,7 +19,7 @@ pub(crate) struct SyncTimes {
 }
 
 impl SyncTimes {
-    /// Reads the metrics' text.
+    /// Parses the text of `/metrics`.
     pub(crate) fn parse(metrics: &str) -> Self {
         let mut times = Self::default();
         for line in metrics.lines() {
@@ -39,11 +39,11 @@ impl SyncTimes {
         times
     }
 
-    /// Whether every family was synced since it was queued last, and since a time. With `queued`, the family must also
-    /// have been queued since: a sync that began before the change may end after it.
+    /// Returns true if every family was synced after it was last queued, and after `time`. With `queued`, the family must
+    /// also have been queued after `time`, because a sync that started before a change may end after it.
     pub(crate) fn is_since(&self, time: f64, queued: bool, families: &[Family]) -> bool {
         families.iter().all(|family| {
-            // Without a label the daemon has one figure for both.
+            // A series without the label is about both families.
             let of = |times: &BTreeMap<String, f64>| times.get(family.name()).or(times.get("")).copied();
             let (Some(synced), was_queued) = (of(&self.synced), of(&self.queued).unwrap_or(0.0)) else {
                 return false;
@@ -53,7 +53,7 @@ impl SyncTimes {
     }
 }
 
-/// Whether any series of a metric is above 0.
+/// Returns true if any series of a metric is above 0.
 pub(crate) fn is_above_zero(metrics: &str, name: &str) -> bool {
     let of_name = metrics.lines().filter_map(|line| line.strip_prefix(name));
     let mut series = of_name.filter(|rest| rest.starts_with([' ', '{']));
@@ -61,7 +61,7 @@ pub(crate) fn is_above_zero(metrics: &str, name: &str) -> bool {
         .any(|rest| rest.rsplit(' ').next().is_some_and(|value| value.parse::<f64>().is_ok_and(|v| v > 0.0)))
 }
 
-/// Asks a daemon for its metrics.
+/// Requests a daemon's metrics; `None` if it does not respond.
 pub(crate) fn metrics(netns: &NetNs) -> Option<String> {
     let get = || {
         let wait = Duration::from_secs(1);
@@ -72,7 +72,6 @@ pub(crate) fn metrics(netns: &NetNs) -> Option<String> {
         stream.read_to_string(&mut text)?;
         std::io::Result::Ok(text)
     };
-    // A daemon that does not answer yet is asked again.
     netns.run(get).ok()?.ok()
 }
 
@@ -81,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn which_metrics_are_above_zero() {
+    fn a_metric_is_above_zero_if_any_of_its_series_is() {
         let text = "# HELP a b\na 0\nb{x=\"1\"} 0\nb{x=\"2\"} 1.5e+09\nab 1\n";
         for (name, expected) in [("a", false), ("b", true), ("ab", true), ("c", false)] {
             assert_eq!(is_above_zero(text, name), expected, "{name}");
@@ -89,10 +88,10 @@ mod tests {
     }
 
     #[test]
-    fn when_a_daemon_is_synced() {
+    fn a_daemon_is_synced_if_all_families_are() {
         let figure =
             |name: &str, family: &str, value: f64| format!("{name}{{ip_family=\"{family}\"}} {value:e}\n");
-        // Queued and synced of IPv4, then of IPv6 · whether the queue counts · synced since 100?
+        // Queued and synced of IPv4, then of IPv6 · whether the queued time counts · synced since 100?
         let rows = [
             ([101.0, 102.0, 101.0, 102.0], true, true),
             ([101.0, 102.0, 101.0, 100.5], true, false),

@@ -1,4 +1,4 @@
-//! Tests inside user-mode Linux: what is there, and that what fails inside fails outside.
+//! Machines of user-mode Linux: kernel features, and reporting of failures inside.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use portcullis_lab::uml;
 
-/// What a command line of plain words prints; it must succeed.
+/// Returns the output of a command line of plain words, which must succeed.
 fn output(line: &str) -> String {
     let mut words = line.split(' ');
     let output = Command::new(words.next().unwrap()).args(words).output().unwrap();
@@ -37,13 +37,13 @@ fn a_machine_has_ipvs_and_legacy_iptables() {
 
 #[test]
 #[should_panic(expected = "failed: two is not three")]
-fn what_fails_inside_fails_outside() {
+fn a_failure_inside_fails_the_test() {
     uml::inside(|| panic!("two is not three"));
 }
 
 #[test]
 #[should_panic(expected = "the last words")]
-fn what_was_printed_is_told() {
+fn output_is_reported() {
     uml::inside(|| {
         println!("the last words");
         panic!("for another reason");
@@ -52,7 +52,7 @@ fn what_was_printed_is_told() {
 
 #[test]
 #[should_panic(expected = "did not end within 6s")]
-fn what_takes_too_long_is_turned_off() {
+fn a_test_that_exceeds_its_limit_is_killed() {
     uml::inside_for(Duration::from_secs(6), || {
         loop {
             std::thread::park();

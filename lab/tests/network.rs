@@ -1,15 +1,15 @@
-//! The wiring, without a daemon: every way that a packet may take before Services come into it.
+//! Connectivity of a lab without daemons: every path between pods, nodes and the outside host.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-mod machine;
+mod node_tools;
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use portcullis_lab::plan::client_on;
 use portcullis_lab::{
-    Cluster, Families, Lab, LabOptions, ObjectRef, Outcome, PlanOptions, Protocol, Vantage,
+    ClusterObjects, Families, Lab, LabOptions, ObjectRef, PlanOptions, ProbeOutcome, Protocol, Vantage,
 };
 
 const PODS: &str = r"
@@ -36,7 +36,7 @@ status: {podIPs: [{ip: 10.99.0.7}, {ip: 'fd00:99::7'}]}
 ";
 
 fn lab(manifests: &str) -> Lab {
-    Lab::up(Cluster::parse(manifests).unwrap(), LabOptions::default()).unwrap()
+    Lab::up(ClusterObjects::parse(manifests).unwrap(), LabOptions::default()).unwrap()
 }
 
 fn answered(by: &str, source: IpAddr) -> (Option<String>, Option<IpAddr>) {
@@ -44,7 +44,7 @@ fn answered(by: &str, source: IpAddr) -> (Option<String>, Option<IpAddr>) {
 }
 
 #[test]
-fn every_place_reaches_every_pod_and_is_seen_as_itself() {
+fn every_vantage_point_reaches_every_pod_with_its_own_address() {
     let lab = lab(PODS);
     let plan = lab.plan();
     let mut vantages =
@@ -56,12 +56,12 @@ fn every_place_reaches_every_pod_and_is_seen_as_itself() {
     }
     let mut probes = 0;
     for (vantage, sources) in vantages {
-        let prober = lab.from(vantage.clone()).unwrap();
+        let prober = lab.prober(vantage.clone()).unwrap();
         for pod in plan.pods.iter().filter(|pod| !pod.ports.is_empty()) {
             for (address, source) in pod.addresses.iter().zip(&sources) {
                 for port in &pod.ports {
                     let outcome = prober.probe(port.protocol, SocketAddr::new(*address, port.port));
-                    // A node speaks to its own pods from its bridge, and to itself from the address it calls.
+                    // A node's source address is its bridge's towards its own pods, and the destination towards itself.
                     let node = plan.node(&pod.node).unwrap();
                     let source = match &vantage {
                         Vantage::Node(name) if *name == pod.node && pod.host_network => *address,
@@ -72,7 +72,7 @@ fn every_place_reaches_every_pod_and_is_seen_as_itself() {
                         }
                         _ => *source,
                     };
-                    let found = (outcome.by().map(str::to_owned), outcome.source());
+                    let found = (outcome.responder().map(str::to_owned), outcome.source());
                     assert_eq!(
                         found,
                         answered(&pod.name, source),
@@ -88,29 +88,29 @@ fn every_place_reaches_every_pod_and_is_seen_as_itself() {
 }
 
 #[test]
-fn what_is_not_there_is_refused_lost_or_out_of_reach() {
+fn closed_ports_are_refused_and_unknown_addresses_time_out() {
     let lab = lab(PODS);
-    let from = lab.from(Vantage::client_on("node-1")).unwrap().timeout(Duration::from_millis(300));
+    let from = lab.prober(Vantage::client_on("node-1")).unwrap().timeout(Duration::from_millis(300));
     let pod = lab.plan().pod("web-1").unwrap().addresses.clone();
-    let rows: [(SocketAddr, Outcome); 5] = [
-        ((pod[0], 81).into(), Outcome::Refused),
-        ((pod[1], 81).into(), Outcome::Refused),
-        // A node hands what it does not know to the host outside, which forwards nothing.
-        ("10.96.0.10:80".parse().unwrap(), Outcome::TimedOut),
-        ("[fd00:10:96::a]:80".parse().unwrap(), Outcome::TimedOut),
-        ("10.244.1.200:80".parse().unwrap(), Outcome::TimedOut),
+    let rows: [(SocketAddr, ProbeOutcome); 5] = [
+        ((pod[0], 81).into(), ProbeOutcome::Refused),
+        ((pod[1], 81).into(), ProbeOutcome::Refused),
+        // Nodes send packets to unknown addresses to the outside host, which does not forward.
+        ("10.96.0.10:80".parse().unwrap(), ProbeOutcome::TimedOut),
+        ("[fd00:10:96::a]:80".parse().unwrap(), ProbeOutcome::TimedOut),
+        ("10.244.1.200:80".parse().unwrap(), ProbeOutcome::TimedOut),
     ];
     for (to, expected) in rows {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
             assert_eq!(from.probe(protocol, to), expected, "{to}/{protocol}");
         }
     }
-    let error = lab.from(Vantage::pod("nobody")).unwrap_err().to_string();
+    let error = lab.prober(Vantage::pod("nobody")).unwrap_err().to_string();
     assert!(error.contains("no pod named nobody") && error.contains("default/web-1"), "{error}");
 }
 
 #[test]
-fn what_rules_reject_is_refused() {
+fn rejecting_rules_refuse_connections() {
     let lab = lab(PODS);
     let node = lab.netns(&Vantage::node("node-1")).unwrap();
     for (tool, rejected, dropped) in
@@ -125,56 +125,59 @@ fn what_rules_reject_is_refused() {
         let to = |ip: &str| SocketAddr::new(ip.parse().unwrap(), 80);
         for vantage in [Vantage::client_on("node-1"), Vantage::node("node-1")] {
             for protocol in [Protocol::Tcp, Protocol::Udp] {
-                let from = lab.from(vantage.clone()).unwrap();
+                let from = lab.prober(vantage.clone()).unwrap();
                 assert_eq!(
                     from.probe(protocol, to(rejected)),
-                    Outcome::Refused,
+                    ProbeOutcome::Refused,
                     "{rejected}/{protocol} {vantage}"
                 );
             }
         }
-        let from = lab.from(Vantage::node("node-1")).unwrap();
-        assert_eq!(from.udp(to(dropped)), Outcome::Unreachable, "{dropped}");
+        let from = lab.prober(Vantage::node("node-1")).unwrap();
+        assert_eq!(from.udp(to(dropped)), ProbeOutcome::Unreachable, "{dropped}");
     }
 }
 
 #[test]
-fn a_probe_comes_from_the_address_and_port_of_choice() {
+fn a_probe_uses_the_requested_source_address_and_port() {
     let lab = lab(PODS);
     let pod = lab.plan().pod("web-2").unwrap().addresses.clone();
     for (protocol, port) in [(Protocol::Tcp, 8080), (Protocol::Udp, 53)] {
         for (to, source) in [(pod[0], "198.51.100.77"), (pod[1], "2001:db8:100::77")] {
             let source: IpAddr = source.parse().unwrap();
-            let prober = lab.from(Vantage::Outside).unwrap().source(source).source_port(4321);
-            let saw_source = SocketAddr::new(source, 4321);
-            let expected = Outcome::Answered { by: "default/web-2".into(), saw_source };
+            let prober = lab.prober(Vantage::Outside).unwrap().source(source).source_port(4321);
+            let source = SocketAddr::new(source, 4321);
+            let expected = ProbeOutcome::Answered { responder: "default/web-2".into(), source };
             assert_eq!(prober.probe(protocol, (to, port).into()), expected);
         }
     }
-    let foreign = lab.from(Vantage::Outside).unwrap().source("192.0.2.1".parse().unwrap());
-    assert!(matches!(foreign.tcp((pod[0], 8080).into()), Outcome::Failed(_)));
+    let foreign = lab.prober(Vantage::Outside).unwrap().source("192.0.2.1".parse().unwrap());
+    assert!(matches!(foreign.tcp((pod[0], 8080).into()), ProbeOutcome::Failed(_)));
 }
 
 #[test]
-fn a_conversation_stays_open_until_its_pod_goes() {
+fn an_echo_client_stays_connected_until_its_pod_is_deleted() {
     let mut lab = lab(PODS);
     let pod = lab.plan().pod("web-1").unwrap().addresses[0];
-    let from = lab.from(Vantage::client_on("node-2")).unwrap().timeout(Duration::from_millis(500));
+    let from = lab.prober(Vantage::client_on("node-2")).unwrap().timeout(Duration::from_millis(500));
     let mut tcp = from.open(Protocol::Tcp, (pod, 8080).into()).unwrap();
     let mut udp = from.open(Protocol::Udp, (pod, 53).into()).unwrap();
     for word in ["one", "two", "three"] {
-        for conversation in [&mut tcp, &mut udp] {
-            let saw_source = conversation.local_addr().unwrap();
-            assert_eq!(conversation.ask(word), Outcome::Answered { by: "default/web-1".into(), saw_source });
+        for client in [&mut tcp, &mut udp] {
+            let source = client.local_addr().unwrap();
+            assert_eq!(
+                client.exchange(word),
+                ProbeOutcome::Answered { responder: "default/web-1".into(), source }
+            );
         }
     }
     lab.delete(&ObjectRef::new("Deployment", "default", "web")).unwrap();
-    assert_eq!(tcp.ask("four").by(), None);
-    assert_eq!(udp.ask("four").by(), None);
+    assert_eq!(tcp.exchange("four").responder(), None);
+    assert_eq!(udp.exchange("four").responder(), None);
 }
 
 #[test]
-fn pods_come_and_go_while_the_lab_runs() {
+fn pods_are_added_and_removed_while_the_lab_runs() {
     let mut lab = lab(PODS);
     let before = lab.plan().clone();
     lab.apply_text(
@@ -183,28 +186,31 @@ fn pods_come_and_go_while_the_lab_runs() {
     .unwrap();
     let plan = lab.plan().clone();
     assert_eq!(before.pod("web-3").unwrap().addresses, plan.pod("web-3").unwrap().addresses);
-    let from = lab.from(Vantage::client_on("node-1")).unwrap().timeout(Duration::from_millis(300));
+    let from = lab.prober(Vantage::client_on("node-1")).unwrap().timeout(Duration::from_millis(300));
     for name in ["web-1", "web-6"] {
         let address = plan.pod(name).unwrap().addresses[0];
-        assert_eq!(from.tcp((address, 8081).into()).by(), Some(format!("default/{name}").as_str()));
-        assert_eq!(from.tcp((address, 8080).into()), Outcome::Refused);
+        assert_eq!(from.tcp((address, 8081).into()).responder(), Some(format!("default/{name}").as_str()));
+        assert_eq!(from.tcp((address, 8080).into()), ProbeOutcome::Refused);
     }
     lab.apply_text(&PODS.replace("replicas: 4", "replicas: 1")).unwrap();
-    assert_eq!(from.tcp((plan.pod("web-1").unwrap().addresses[0], 8080).into()).by(), Some("default/web-1"));
-    assert_eq!(from.tcp((plan.pod("web-6").unwrap().addresses[0], 8081).into()), Outcome::TimedOut);
+    assert_eq!(
+        from.tcp((plan.pod("web-1").unwrap().addresses[0], 8080).into()).responder(),
+        Some("default/web-1")
+    );
+    assert_eq!(from.tcp((plan.pod("web-6").unwrap().addresses[0], 8081).into()), ProbeOutcome::TimedOut);
     let error =
         lab.apply_text("{apiVersion: v1, kind: Node, metadata: {name: late}}").unwrap_err().to_string();
-    assert!(error.contains("Node late: cannot join a lab that runs"), "{error}");
+    assert!(error.contains("Node late: cannot be added to a running lab"), "{error}");
 }
 
 #[test]
-fn readiness_reaches_the_manifests() {
+fn readiness_is_written_to_the_manifests() {
     let service = "apiVersion: v1\nkind: Service\nmetadata: {name: web}\nspec: {selector: {app: web}, ports: [{port: 80}]}\n---\n";
     let mut lab = lab(&(service.to_owned() + PODS));
     let conditions = |lab: &Lab| {
-        let written = Cluster::read(lab.manifests()).unwrap();
+        let written = ClusterObjects::read(lab.manifests()).unwrap();
         let slices = written.objects().filter_map(|object| match object {
-            portcullis_lab::Object::EndpointSlice(slice) => Some(slice.clone()),
+            portcullis_lab::LabObject::EndpointSlice(slice) => Some(slice.clone()),
             _ => None,
         });
         let endpoints = slices.flat_map(|slice| slice.endpoints.unwrap_or_default());
@@ -234,18 +240,19 @@ fn a_cluster_of_one_family_has_no_other_addresses() {
     for (families, is_v4) in [(Families::V4, true), (Families::V6, false)] {
         let plan = PlanOptions { families, ..Default::default() };
         let manifests = PODS.replace(", {ip: 'fd00:99::7'}", "").replace("{podIPs: [{ip: 10.99.0.7}]}", "{}");
-        let lab = Lab::up(Cluster::parse(&manifests).unwrap(), LabOptions { plan, daemon: None }).unwrap();
-        let from = lab.from(Vantage::Outside).unwrap();
+        let lab =
+            Lab::up(ClusterObjects::parse(&manifests).unwrap(), LabOptions { plan, daemon: None }).unwrap();
+        let from = lab.prober(Vantage::Outside).unwrap();
         for pod in lab.plan().pods.iter().filter(|pod| pod.name.starts_with("default/web")) {
             assert_eq!(pod.addresses.iter().map(|ip| ip.is_ipv4()).collect::<Vec<_>>(), [is_v4]);
-            assert_eq!(from.tcp((pod.addresses[0], 8080).into()).by(), Some(pod.name.as_str()));
+            assert_eq!(from.tcp((pod.addresses[0], 8080).into()).responder(), Some(pod.name.as_str()));
         }
     }
 }
 
-/// Balances by rules written here by hand, to see that shares and sources are told truly.
+/// Shares and source addresses of a Service that is balanced by rules of the test.
 #[test]
-fn tallies_tell_shares_and_sources() {
+fn tallies_have_shares_and_source_addresses() {
     let lab = lab(PODS);
     let plan = lab.plan();
     let web = |name: &str| plan.pod(name).unwrap().addresses[0];
@@ -256,46 +263,46 @@ fn tallies_tell_shares_and_sources() {
         web("web-2"),
         web("web-2")
     );
-    machine::restore(&lab, "node-1", &rules);
+    node_tools::restore(&lab, "node-1", &rules);
     let client = plan.pod(&client_on("node-1")).unwrap().addresses[0];
     let started = Instant::now();
     let tally =
-        lab.from(Vantage::client_on("node-1")).unwrap().tcp_many("10.96.9.9:80".parse().unwrap(), 400);
+        lab.prober(Vantage::client_on("node-1")).unwrap().tcp_many("10.96.9.9:80".parse().unwrap(), 400);
     let took = started.elapsed();
     assert_eq!(tally.total(), 400);
-    assert_eq!(tally.answerers().into_iter().collect::<Vec<_>>(), ["default/web-1", "default/web-2"]);
-    // Ten standard deviations of 400 draws at 0.25 are 0.22.
+    assert_eq!(tally.responders().into_iter().collect::<Vec<_>>(), ["default/web-1", "default/web-2"]);
+    // Ten standard deviations of the share of 400 connections at 0.25 are 0.22.
     let share = tally.share("default/web-1");
     assert!((0.03..0.47).contains(&share), "{share}");
-    // web-2 lies on the other node: it sees the first one's address there.
+    // web-2 is on the other node and sees the masqueraded address of node-1.
     let node = plan.node("node-1").unwrap().addresses[0];
     assert_eq!(
         tally.sources.iter().copied().collect::<Vec<_>>(),
         [client, node].into_iter().collect::<std::collections::BTreeSet<_>>().into_iter().collect::<Vec<_>>()
     );
     assert!(took < Duration::from_secs(5), "400 connections took {took:?}");
-    let lost = lab.from(Vantage::client_on("node-2")).unwrap().timeout(Duration::from_millis(200));
+    let lost = lab.prober(Vantage::client_on("node-2")).unwrap().timeout(Duration::from_millis(200));
     let tally = lost.tcp_many("10.96.9.9:80".parse().unwrap(), 30);
-    assert_eq!((tally.answered(), tally.others.get(&Outcome::TimedOut)), (0, Some(&30)));
+    assert_eq!((tally.answered(), tally.failures.get(&ProbeOutcome::TimedOut)), (0, Some(&30)));
 }
 
-/// The bridge's ports send a pod's packets back to it, as a Service does that picks the client itself.
+/// Bridge ports are in hairpin mode, which a Service needs whose endpoint is the client itself.
 #[test]
-fn a_pod_may_meet_itself() {
+fn a_pod_can_connect_to_itself_through_a_service() {
     let lab = lab(PODS);
     let pod = lab.plan().pod("web-1").unwrap();
     let (own, node) = (pod.addresses[0], pod.node.clone());
     let rules = format!(
         "*nat\n-A PREROUTING -d 10.96.9.9 -p tcp -j DNAT --to {own}:8080\n-A POSTROUTING -s {own} -d {own} -j MASQUERADE\nCOMMIT\n"
     );
-    machine::restore(&lab, &node, &rules);
-    let outcome = lab.from(Vantage::pod("web-1")).unwrap().tcp("10.96.9.9:80".parse().unwrap());
-    assert_eq!(outcome.by(), Some("default/web-1"), "{outcome}");
+    node_tools::restore(&lab, &node, &rules);
+    let outcome = lab.prober(Vantage::pod("web-1")).unwrap().tcp("10.96.9.9:80".parse().unwrap());
+    assert_eq!(outcome.responder(), Some("default/web-1"), "{outcome}");
     assert_eq!(outcome.source(), Some("10.244.1.1".parse().unwrap()));
 }
 
 #[test]
-fn curl_and_people_are_answered_too() {
+fn http_requests_get_an_http_response() {
     let lab = lab(PODS);
     let address = lab.plan().pod("web-1").unwrap().addresses[0];
     let netns = lab.netns(&Vantage::client_on("node-2")).unwrap();
@@ -315,17 +322,17 @@ fn curl_and_people_are_answered_too() {
 }
 
 #[test]
-fn a_lab_is_built_and_gone_in_a_moment() {
+fn a_lab_is_built_and_removed_quickly() {
     let started = Instant::now();
     let lab = lab(PODS);
     let built = started.elapsed();
     lab.down().unwrap();
-    let gone = started.elapsed() - built;
-    println!("built in {built:?}, gone in {gone:?}");
-    // A few hundred ms when the machine is idle.
+    let removed = started.elapsed() - built;
+    println!("built in {built:?}, removed in {removed:?}");
+    // A few hundred ms on an idle machine.
     assert!(
-        built < Duration::from_secs(5) && gone < Duration::from_secs(5),
-        "built in {built:?}, gone in {gone:?}"
+        built < Duration::from_secs(5) && removed < Duration::from_secs(5),
+        "built in {built:?}, removed in {removed:?}"
     );
 }
 
@@ -341,14 +348,14 @@ fn an_address_that_moves_to_another_pod_is_announced() {
     let mut lab = lab(&(pod("asks", "50") + &pod("before", "60")));
     let addresses = ["10.244.1.60:8080", "[fd00:10:244:1::60]:8080"].map(|text| text.parse().unwrap());
     let ask = |lab: &Lab, address| {
-        let prober = lab.from(Vantage::pod("asks")).unwrap().timeout(Duration::from_millis(500));
-        prober.probe(Protocol::Tcp, address).by().map(str::to_owned)
+        let prober = lab.prober(Vantage::pod("asks")).unwrap().timeout(Duration::from_millis(500));
+        prober.probe(Protocol::Tcp, address).responder().map(str::to_owned)
     };
     for address in addresses {
         assert_eq!(ask(&lab, address).as_deref(), Some("default/before"), "{address}");
     }
     lab.update(|cluster| {
-        *cluster = Cluster::parse(&(pod("asks", "50") + &pod("after", "60"))).unwrap();
+        *cluster = ClusterObjects::parse(&(pod("asks", "50") + &pod("after", "60"))).unwrap();
     })
     .unwrap();
     for address in addresses {

@@ -1,22 +1,22 @@
-//! A cluster to probe: the lab, with the daemon under test on every node.
+//! A test bed: a lab with the daemon under test on every node.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use portcullis_lab::{Cluster, DaemonSpec, Families, Lab, LabOptions, PlanOptions, Vantage};
+use portcullis_lab::{ClusterObjects, DaemonSpec, Families, Lab, LabOptions, PlanOptions, Vantage};
 
 use crate::mode::Mode;
 use crate::tools::{self, Flavour};
 
-/// How long daemons may take to follow; much longer than they do, for machines that are busy, or emulated.
+/// Timeout for syncs of daemons; long, for busy or emulated machines.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The lab's pod CIDRs.
 const CLUSTER_CIDR: &str = "--cluster-cidr=10.244.0.0/16,fd00:10:244::/48";
 
-/// How a cluster is built.
+/// Fixture, mode and arguments of a test bed.
 pub(crate) struct Setup {
     fixture: &'static str,
     mode: Mode,
@@ -25,42 +25,42 @@ pub(crate) struct Setup {
 }
 
 impl Setup {
-    /// The manifests of `fixtures/lab/`, with daemons that know the cluster's CIDR and sync at once.
-    pub(crate) fn of(fixture: &'static str) -> Self {
+    /// Returns a setup with manifests of `fixtures/lab/` and `--cluster-cidr`.
+    pub(crate) fn new(fixture: &'static str) -> Self {
         Self::without_cluster_cidr(fixture).args(&[CLUSTER_CIDR])
     }
 
-    /// The same, but the daemons cannot tell local traffic unless told how.
+    /// Returns a setup without `--cluster-cidr`: daemons cannot detect local traffic without further arguments.
     pub(crate) fn without_cluster_cidr(fixture: &'static str) -> Self {
         let args = ["--conntrack-max-per-core=0", "-v=4"].map(str::to_owned).to_vec();
         Self { fixture, mode: Mode::Iptables(Flavour::Nft), families: Families::Dual, args }
     }
 
-    /// More arguments for the daemons.
+    /// Adds arguments for the daemons.
     pub(crate) fn args(mut self, args: &[&str]) -> Self {
         self.args.extend(args.iter().map(|arg| (*arg).to_owned()));
         self
     }
 
-    /// iptables mode, by this flavour of the tool.
+    /// Sets iptables mode with a variant of the tool.
     pub(crate) fn flavour(self, flavour: Flavour) -> Self {
         self.mode(Mode::Iptables(flavour))
     }
 
-    /// How the daemons serve.
+    /// Sets the mode of the daemons.
     pub(crate) fn mode(mut self, mode: Mode) -> Self {
         self.mode = mode;
         self
     }
 
-    /// The families of the cluster.
+    /// Sets the families of the cluster.
     pub(crate) fn families(mut self, families: Families) -> Self {
         self.families = families;
         self
     }
 
-    /// Builds it, and waits until every daemon serves it.
-    pub(crate) fn up(self) -> Bed {
+    /// Builds the lab and waits for the first sync of every daemon.
+    pub(crate) fn up(self) -> Testbed {
         let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/lab").join(self.fixture);
         let tools = tempfile::tempdir().unwrap();
         let daemon = DaemonSpec {
@@ -70,39 +70,39 @@ impl Setup {
         };
         let plan = PlanOptions { families: self.families, ..Default::default() };
         let options = LabOptions { plan, daemon: Some(daemon) };
-        let lab = Lab::up(Cluster::read(fixture).unwrap(), options).unwrap();
+        let lab = Lab::up(ClusterObjects::read(fixture).unwrap(), options).unwrap();
         let (mode, families, args) = (self.mode, self.families, self.args);
-        let mut bed = Bed { lab, mode, families, args, tools };
-        bed.synced();
-        bed
+        let mut testbed = Testbed { lab, mode, families, args, tools };
+        testbed.synced();
+        testbed
     }
 }
 
-/// A cluster that is served.
-pub(crate) struct Bed {
+/// A running test bed.
+pub(crate) struct Testbed {
     pub(crate) lab: Lab,
     pub(crate) mode: Mode,
     pub(crate) families: Families,
-    /// The daemons' arguments beside those of the mode.
+    /// The daemons' arguments, without those of the mode.
     pub(crate) args: Vec<String>,
     tools: tempfile::TempDir,
 }
 
-impl Bed {
-    /// Waits until the daemons have followed the last change.
+impl Testbed {
+    /// Waits until the daemons have synced the last change.
     pub(crate) fn synced(&mut self) {
         if let Err(error) = self.lab.wait_synced(PATIENCE) {
             panic!("{error}");
         }
     }
 
-    /// Changes objects, and waits until the daemons have followed.
+    /// Applies objects and waits until the daemons have synced.
     pub(crate) fn apply(&mut self, manifests: &str) {
         self.lab.apply_text(manifests).unwrap();
         self.synced();
     }
 
-    /// Has a node's daemon end, and one of another mode take its place. The node's iptables are what they were.
+    /// Replaces a node's daemon by one with another mode, which uses the same variant of iptables.
     pub(crate) fn change_mode_of(&mut self, node: &str, mode: Mode) {
         assert_eq!(mode.flavour(), self.mode.flavour(), "a node keeps its iptables");
         self.lab.set_daemon_args(mode.with_args(&self.args));
@@ -111,12 +111,12 @@ impl Bed {
         self.synced();
     }
 
-    /// Gives nodes that had none the iptables that a mode needs.
+    /// Installs iptables for nodes that had none.
     pub(crate) fn install_iptables(&self) {
         self.mode.flavour().path(self.tools.path());
     }
 
-    /// The program on a node, with the daemons' arguments but the mode, and beside the node's daemon.
+    /// Returns a command for the program on a node, with the daemons' arguments except the mode.
     pub(crate) fn program(&self, node: &str, subcommand: &[&str]) -> Command {
         let netns = self.lab.netns(&Vantage::node(node)).unwrap();
         let mut command = netns.command(env!("CARGO_BIN_EXE_portcullis"));
@@ -128,34 +128,34 @@ impl Bed {
         command
     }
 
-    /// The rules of a table on a node, as the tool's `-save` prints them. `tool` is `iptables` or `ip6tables`.
+    /// Returns the rules of a table on a node, as the tool's `-save` prints them. `tool` is `iptables` or `ip6tables`.
     pub(crate) fn rules(&self, node: &str, tool: &str, table: &str) -> String {
         let netns = self.lab.netns(&Vantage::node(node)).unwrap();
         tools::output(netns.command(self.mode.flavour().tool(tool, "-save")).args(["-t", table]))
     }
 
-    /// Runs iptables on a node, as somebody else would who shares it with the daemon.
+    /// Runs iptables on a node, as another process would who shares it with the daemon.
     pub(crate) fn iptables(&self, node: &str, arguments: &[&str]) {
         let netns = self.lab.netns(&Vantage::node(node)).unwrap();
         tools::output(netns.command(self.mode.flavour().tool("iptables", "")).arg("-w").args(arguments));
     }
 
-    /// Runs iptables-restore on a node, as another process: the commands for one table take effect at once.
+    /// Runs iptables-restore on a node, as another process would. The commands for one table take effect atomically.
     pub(crate) fn iptables_restore(&self, node: &str, text: &str) {
         let netns = self.lab.netns(&Vantage::node(node)).unwrap();
         let mut command = netns.command(self.mode.flavour().tool("iptables", "-restore"));
         tools::output_of(command.args(["-w", "5", "--noflush"]), text);
     }
 
-    /// The sum of a metric of a node's daemon, over the series whose labels contain `labels`; 0 without any.
+    /// Returns the sum of a metric of a node's daemon over the series whose labels contain `labels`; 0 without any.
     pub(crate) fn metric(&self, node: &str, name: &str, labels: &str) -> f64 {
         let text =
             tools::http_get(&self.lab.netns(&Vantage::node(node)).unwrap(), "127.0.0.1:10249", "/metrics");
-        let text = text.unwrap_or_else(|error| panic!("{node} tells no metrics: {error}"));
+        let text = text.unwrap_or_else(|error| panic!("cannot read metrics of {node}: {error}"));
         tools::sum_of(&text, name, &[labels])
     }
 
-    /// Waits until something is so; `what` says what, for the failure.
+    /// Waits until a condition holds; `what` describes it in the failure message.
     pub(crate) fn wait_until(&self, what: &str, patience: Duration, so: impl Fn(&Self) -> bool) {
         let until = Instant::now() + patience;
         while !so(self) {
@@ -164,7 +164,7 @@ impl Bed {
         }
     }
 
-    /// Kills a node's daemon as an out-of-memory killer would, and collects it.
+    /// Kills a node's daemon by SIGKILL and waits for it.
     pub(crate) fn kill_daemon(&mut self, node: &str) {
         self.signal(node, libc::SIGKILL);
         self.lab.stop_daemon(node).unwrap();
@@ -173,11 +173,11 @@ impl Bed {
     /// Sends a signal to a node's daemon.
     pub(crate) fn signal(&self, node: &str, signal: i32) {
         let pid = libc::pid_t::try_from(self.lab.daemon_pid(node).unwrap()).unwrap();
-        // SAFETY: the process is the lab's child and was not waited for yet, so the id is still its own.
+        // SAFETY: the process is a child of the lab that was not waited for, so its id was not reused.
         assert_eq!(unsafe { libc::kill(pid, signal) }, 0);
     }
 
-    /// Writes a file beside the lab's own manifests by an atomic rename, as editors and config maps do.
+    /// Writes a file next to the lab's manifests by an atomic rename, as editors and ConfigMap volumes do.
     pub(crate) fn write_manifest(&self, name: &str, text: &str) {
         let fresh = self.lab.manifests().join(format!(".{name}.new"));
         fs::write(&fresh, text).unwrap();
@@ -185,7 +185,7 @@ impl Bed {
     }
 }
 
-impl Drop for Bed {
+impl Drop for Testbed {
     fn drop(&mut self) {
         if std::thread::panicking() {
             for node in &self.lab.plan().nodes {
@@ -199,8 +199,8 @@ impl Drop for Bed {
     }
 }
 
-impl Bed {
-    /// What `nft` prints on a node; nothing if it fails, as when what is to be listed is not there.
+impl Testbed {
+    /// Returns the output of `nft` on a node; empty if it fails, e.g. because the object to list does not exist.
     pub(crate) fn nft(&self, node: &str, arguments: &[&str]) -> String {
         let netns = self.lab.netns(&Vantage::node(node)).unwrap();
         let listed = netns.command("nft").args(arguments).output().unwrap();

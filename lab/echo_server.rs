@@ -1,13 +1,14 @@
-//! The echo servers of all pods of a lab, served by one thread.
+//! Echo servers of all pods of a lab, run by one thread.
 //!
-//! A socket belongs to the namespace it was opened in, so each is opened inside its pod and then handed to the thread.
+//! A socket belongs to the namespace in which it was opened, so each socket is opened inside its pod and then passed to
+//! the thread.
 //!
-//! Protocol, a line each way over TCP and SCTP, and a datagram each way over UDP:
+//! The protocol is one line in each direction over TCP and SCTP, and one datagram in each direction over UDP:
 //! ```text
-//! → anything
-//! ← NAMESPACE/POD CLIENT-ADDRESS:PORT anything
+//! → TEXT
+//! ← NAMESPACE/POD CLIENT-ADDRESS:PORT TEXT
 //! ```
-//! A connection stays open for more lines. A line that is an HTTP GET is answered as HTTP, for `curl`.
+//! A connection stays open for more lines. An HTTP GET gets an HTTP response, for `curl`.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind, Read, Write};
@@ -22,18 +23,18 @@ use crate::netns::NetNs;
 use crate::plan::{EchoPort, Protocol};
 use crate::stream;
 
-/// The longest line that is answered, in bytes; a client that sends more is cut off.
+/// Maximum length of a line in bytes; a connection that exceeds it is closed.
 const MAX_LINE: usize = 64 * 1024;
 
-/// The thread, and the way to tell it what to serve.
+/// Handle of the server thread.
 #[derive(Debug)]
 pub(crate) struct EchoServers {
-    orders: Option<Sender<Order>>,
+    commands: Option<Sender<Command>>,
     wake: UnixStream,
     thread: Option<JoinHandle<()>>,
 }
 
-enum Order {
+enum Command {
     Serve(String, Vec<Socket>),
     Close(String, Box<dyn Fn(EchoPort) -> bool + Send>),
 }
@@ -55,23 +56,23 @@ impl EchoServers {
     /// Starts the thread.
     ///
     /// # Errors
-    /// When the system is out of descriptors or threads.
+    /// The system is out of descriptors or threads.
     pub(crate) fn start() -> Result<Self> {
         let failed = |source| Error::system("cannot start the echo servers", source);
         let (wake, woken) = UnixStream::pair().map_err(failed)?;
         wake.set_nonblocking(true).map_err(failed)?;
         woken.set_nonblocking(true).map_err(failed)?;
-        let (orders, received) = channel();
-        let server = Server { orders: received, woken, sockets: HashMap::new() };
+        let (commands, received) = channel();
+        let server = Server { commands: received, woken, sockets: HashMap::new() };
         let thread = thread::Builder::new().name("lab-echo".into()).spawn(move || server.run());
-        Ok(Self { orders: Some(orders), wake, thread: Some(thread.map_err(failed)?) })
+        Ok(Self { commands: Some(commands), wake, thread: Some(thread.map_err(failed)?) })
     }
 
-    /// Serves ports of a pod, at each of its addresses, in its namespace; those of protocols that the kernel does not
-    /// speak stay closed.
+    /// Listens on ports of a pod, at each of its addresses, in its namespace. Ports of protocols that the kernel does not
+    /// support are skipped.
     ///
     /// # Errors
-    /// When a port is taken; the message names the pod and the port.
+    /// A port is in use; the message names the pod and the port.
     pub(crate) fn serve(
         &self,
         name: &str,
@@ -81,7 +82,7 @@ impl EchoServers {
     ) -> Result<()> {
         let sockets = netns.run(|| {
             let mut sockets = Vec::new();
-            for port in ports.into_iter().filter(|port| port.protocol.is_spoken()) {
+            for port in ports.into_iter().filter(|port| port.protocol.is_supported()) {
                 for address in addresses {
                     sockets.push(open(SocketAddr::new(*address, port.port), port).map_err(|source| {
                         let at = SocketAddr::new(*address, port.port);
@@ -91,40 +92,40 @@ impl EchoServers {
             }
             Ok::<_, Error>(sockets)
         })??;
-        self.order(Order::Serve(name.to_owned(), sockets));
+        self.send(Command::Serve(name.to_owned(), sockets));
         Ok(())
     }
 
-    /// Stops a pod's server and resets its connections.
+    /// Closes all sockets of a pod, which resets its connections.
     pub(crate) fn close(&self, name: &str) {
-        self.order(Order::Close(name.to_owned(), Box::new(|_| true)));
+        self.send(Command::Close(name.to_owned(), Box::new(|_| true)));
     }
 
-    /// Stops those ports of a pod.
+    /// Closes the ports of a pod that match a predicate.
     pub(crate) fn close_ports(&self, name: &str, which: impl Fn(EchoPort) -> bool + Send + 'static) {
-        self.order(Order::Close(name.to_owned(), Box::new(which)));
+        self.send(Command::Close(name.to_owned(), Box::new(which)));
     }
 
-    fn order(&self, order: Order) {
-        if let Some(orders) = &self.orders {
-            // The thread ends only after this sender is gone.
-            let _ = orders.send(order);
+    fn send(&self, command: Command) {
+        if let Some(commands) = &self.commands {
+            // Cannot fail: the thread ends only after this sender is dropped.
+            let _ = commands.send(command);
         }
         self.wake();
     }
 
     fn wake(&self) {
-        // When the buffer is full the thread is awake anyhow.
+        // If the buffer is full, a wake-up is already pending.
         let _ = (&self.wake).write(&[0]);
     }
 }
 
 impl Drop for EchoServers {
     fn drop(&mut self) {
-        self.orders = None;
+        self.commands = None;
         self.wake();
         if let Some(thread) = self.thread.take() {
-            // A panic in it was printed already.
+            // The panic handler has printed a panic of the thread.
             let _ = thread.join();
         }
     }
@@ -146,7 +147,7 @@ fn open(at: SocketAddr, port: EchoPort) -> io::Result<Socket> {
 }
 
 struct Server {
-    orders: Receiver<Order>,
+    commands: Receiver<Command>,
     woken: UnixStream,
     sockets: HashMap<RawFd, (String, Socket)>,
 }
@@ -154,7 +155,7 @@ struct Server {
 impl Server {
     fn run(mut self) {
         loop {
-            if !self.take_orders() {
+            if !self.run_commands() {
                 return;
             }
             for fd in self.wait() {
@@ -163,18 +164,18 @@ impl Server {
         }
     }
 
-    /// Does what was ordered; `false` at the end of all orders.
-    fn take_orders(&mut self) -> bool {
+    /// Runs the queued commands; returns false once the sender is dropped.
+    fn run_commands(&mut self) -> bool {
         let mut bytes = [0; 64];
         while matches!((&self.woken).read(&mut bytes), Ok(read) if read > 0) {}
         loop {
-            match self.orders.try_recv() {
-                Ok(Order::Serve(name, sockets)) => {
+            match self.commands.try_recv() {
+                Ok(Command::Serve(name, sockets)) => {
                     for socket in sockets {
                         self.sockets.insert(socket.fd(), (name.clone(), socket));
                     }
                 }
-                Ok(Order::Close(name, which)) => {
+                Ok(Command::Close(name, which)) => {
                     self.sockets.retain(|_, (owner, socket)| *owner != name || !which(socket.port()));
                 }
                 Err(error) => return error == std::sync::mpsc::TryRecvError::Empty,
@@ -182,7 +183,7 @@ impl Server {
         }
     }
 
-    /// The sockets that have something to read.
+    /// Waits for events; returns the readable sockets.
     fn wait(&self) -> Vec<RawFd> {
         let poll = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
         let mut polled: Vec<libc::pollfd> = self.sockets.keys().copied().map(poll).collect();
@@ -212,7 +213,7 @@ impl Server {
                 }
             }
             Socket::Connection(connection) => {
-                if !connection.answer(name) {
+                if !connection.reply(name) {
                     self.sockets.remove(&fd);
                 }
             }
@@ -220,7 +221,7 @@ impl Server {
                 let mut datagram = [0; 2048];
                 while let Ok((length, peer)) = socket.recv_from(&mut datagram) {
                     let text = String::from_utf8_lossy(&datagram[..length]);
-                    // A reply that cannot be sent is a timeout for the client, as in any network.
+                    // If a reply cannot be sent, the client times out.
                     let _ = socket.send_to(reply(name, peer, text.trim_end()).as_bytes(), peer);
                 }
             }
@@ -248,12 +249,12 @@ impl Socket {
 impl Connection {
     fn new(stream: TcpStream, peer: SocketAddr, port: EchoPort) -> io::Result<Self> {
         stream.set_nonblocking(true)?;
-        stream::at_once(port.protocol, &stream)?;
+        stream::set_nodelay(port.protocol, &stream)?;
         Ok(Self { stream, port, peer, received: Vec::new() })
     }
 
-    /// Answers the lines that came; `false` when the connection is over.
-    fn answer(&mut self, name: &str) -> bool {
+    /// Replies to the received lines; returns false when the connection is to be closed.
+    fn reply(&mut self, name: &str) -> bool {
         let mut bytes = [0; 4096];
         loop {
             match self.stream.read(&mut bytes) {
@@ -271,9 +272,9 @@ impl Connection {
             let body = reply(name, self.peer, if is_http { "" } else { line.trim_end() });
             if is_http {
                 let head = "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nConnection: close\r\n";
-                let answer = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
-                // The connection ends here either way.
-                let _ = self.stream.write_all(answer.as_bytes());
+                let response = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+                // The connection is closed either way.
+                let _ = self.stream.write_all(response.as_bytes());
                 return false;
             }
             if self.stream.write_all(body.as_bytes()).is_err() {

@@ -1,4 +1,5 @@
-//! The folder of a running lab: its manifests, the daemons' logs, and what it is made of.
+//! Records of running labs, for processes other than their owners: `lab.json` in each lab's folder, which also holds the
+//! manifests and the daemons' logs.
 
 use std::fs;
 use std::io::Write;
@@ -8,25 +9,25 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// What a lab is made of, for processes that did not make it.
+/// Name, owner and network namespaces of a running lab.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct LabState {
+pub struct LabRecord {
     /// The lab's name.
     pub id: String,
-    /// What the names of its namespaces begin with.
+    /// Prefix of the names of its network namespaces.
     pub prefix: String,
     /// Its folder.
     pub folder: PathBuf,
-    /// The process that owns it.
+    /// Id of the process that owns it.
     pub owner: u32,
-    /// What can be entered (`namespace/pod`, a node's name, `outside`), and its network namespace.
-    pub places: Vec<(String, String)>,
+    /// Names of pods (`namespace/pod`), nodes and `outside`, each with its network namespace.
+    pub namespaces: Vec<(String, String)>,
 }
 
-/// The longest name of a lab.
+/// Maximum length of a lab's name.
 const MAX_NAME: usize = 32;
 
-/// The folder of all labs: below /run for root, else below `$XDG_RUNTIME_DIR` or the folder for temporary files.
+/// Returns the folder of all labs: below /run for root, else below `$XDG_RUNTIME_DIR` or the folder for temporary files.
 pub(crate) fn root() -> PathBuf {
     let run = Path::new("/run");
     // SAFETY: geteuid takes nothing and cannot fail.
@@ -38,10 +39,10 @@ pub(crate) fn root() -> PathBuf {
     base.join("portcullis-lab")
 }
 
-/// A name that no other lab of this machine has: a few letters and digits.
+/// Returns a name for a lab that is unique on this machine: a few letters and digits.
 pub(crate) fn new_id() -> String {
     let mut bytes = [0_u8; 4];
-    // SAFETY: the pointer and the length describe `bytes`; a short answer leaves zeroes, which the pid makes up for.
+    // SAFETY: the pointer and the length describe `bytes`. A short read leaves zeroes; the pid still makes it unique.
     unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
     let mut number = u64::from(std::process::id()) << 24 | u64::from(u32::from_ne_bytes(bytes) >> 8);
     let mut id = String::new();
@@ -53,10 +54,10 @@ pub(crate) fn new_id() -> String {
     id
 }
 
-/// Checks a name that a user gives to a lab: it becomes part of the names of its namespaces.
+/// Validates a lab name, which becomes part of the names of the lab's network namespaces.
 ///
 /// # Errors
-/// When it is not a DNS label.
+/// The name is not a DNS label of at most 32 characters.
 pub fn check_name(name: &str) -> Result<(), String> {
     let is_inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     let edges = name.starts_with('-') || name.ends_with('-');
@@ -66,12 +67,12 @@ pub fn check_name(name: &str) -> Result<(), String> {
     Err(format!("expected up to {MAX_NAME} lower-case letters, digits and inner \"-\""))
 }
 
-/// What the names of a lab's namespaces begin with. No lab's prefix is the beginning of another's: names have no `_`.
+/// Returns the prefix of the names of a lab's namespaces. No lab's prefix is a prefix of another's: names have no `_`.
 pub(crate) fn prefix(id: &str) -> String {
     format!("pcl-{}-", id.replace('-', "_"))
 }
 
-/// Writes a file whole: readers see the old text or the new, never a part.
+/// Replaces a file atomically.
 pub(crate) fn replace_file(path: &Path, text: &[u8]) -> Result<()> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let fresh = path.with_file_name(format!(".{name}.new"));
@@ -83,11 +84,11 @@ pub(crate) fn replace_file(path: &Path, text: &[u8]) -> Result<()> {
     write().map_err(Error::file("cannot write", path))
 }
 
-impl LabState {
-    /// The labs that run on this machine, oldest first. A folder without a state is a lab that is still being made.
+impl LabRecord {
+    /// Returns the labs that run on this machine, oldest first. Labs that are still being built have no record yet.
     ///
     /// # Errors
-    /// When the folder of the labs cannot be read.
+    /// The folder of the labs cannot be read.
     pub fn all() -> Result<Vec<Self>> {
         let root = root();
         let entries = match fs::read_dir(&root) {
@@ -108,15 +109,15 @@ impl LabState {
         Ok(labs.into_iter().map(|(_, state)| state).collect())
     }
 
-    /// The lab of that name. Without a name, the only lab that `lab up` made.
+    /// Returns the lab with a name, or without a name the only lab started by `lab up`.
     ///
     /// # Errors
-    /// When there is none, or without a name several.
+    /// No such lab, or no name and several labs.
     pub fn find(id: Option<&str>) -> Result<Self> {
         let mut labs = Self::all()?;
         let ids: Vec<String> = labs.iter().map(|lab| lab.id.clone()).collect();
         let Some(id) = id else {
-            labs.retain(LabState::is_kept);
+            labs.retain(LabRecord::is_persistent);
             let kept: Vec<String> = labs.iter().map(|lab| lab.id.clone()).collect();
             return match labs.pop() {
                 Some(only) if labs.is_empty() => Ok(only),
@@ -125,57 +126,58 @@ impl LabState {
             };
         };
         let named = labs.into_iter().find(|lab| lab.id == id);
-        named.ok_or_else(|| Error::unknown("lab", id, &ids))
+        named.ok_or_else(|| Error::not_found("lab", id, &ids))
     }
 
-    /// Whether `lab up` made it.
-    pub fn is_kept(&self) -> bool {
+    /// Returns true if the lab was started by `lab up` and outlives that command.
+    pub fn is_persistent(&self) -> bool {
         self.folder.join("control").exists()
     }
 
-    /// Whether the process that owns it is alive.
-    pub fn is_owned(&self) -> bool {
+    /// Returns true if the process that owns the lab is alive.
+    pub fn has_live_owner(&self) -> bool {
         Path::new("/proc").join(self.owner.to_string()).exists()
     }
 
-    /// The names of its nodes.
+    /// Returns the names of the nodes.
     pub fn nodes(&self) -> impl Iterator<Item = &str> {
-        let names = self.places.iter().map(|(name, _)| name.as_str());
+        let names = self.namespaces.iter().map(|(name, _)| name.as_str());
         names.filter(|name| !name.contains('/') && *name != crate::running::OUTSIDE)
     }
 
-    /// How many pods run in it.
+    /// Returns the number of running pods.
     pub fn pods(&self) -> usize {
-        self.places.iter().filter(|(name, _)| name.contains('/')).count()
+        self.namespaces.iter().filter(|(name, _)| name.contains('/')).count()
     }
 
-    /// The file with the log of a node's daemon.
+    /// Returns the path of the log of a node's daemon.
     ///
     /// # Errors
-    /// When there is no such node.
-    pub fn log_of(&self, node: &str) -> Result<PathBuf> {
+    /// No such node.
+    pub fn log_path(&self, node: &str) -> Result<PathBuf> {
         let nodes: Vec<String> = self.nodes().map(str::to_owned).collect();
         match nodes.iter().any(|name| name == node) {
             true => Ok(self.folder.join("logs").join(format!("{node}.log"))),
-            false => Err(Error::unknown("node", node, &nodes)),
+            false => Err(Error::not_found("node", node, &nodes)),
         }
     }
 
-    /// The network namespace of a pod (`namespace/name`, or `name` in `default`), a node, or `outside`.
+    /// Returns the name of the network namespace of a pod (`namespace/name`, or `name` in `default`), a node, or `outside`.
     ///
     /// # Errors
-    /// When there is no such place; the message lists those that there are.
-    pub fn netns_of(&self, place: &str) -> Result<&str> {
-        let in_default = format!("default/{place}");
-        let found = self.places.iter().find(|(name, _)| name == place);
-        let found = found.or_else(|| self.places.iter().find(|(name, _)| *name == in_default));
-        let (_, netns) = found
-            .ok_or_else(|| Error::unknown("pod or node", place, self.places.iter().map(|(name, _)| name)))?;
+    /// No such pod or node; the message lists the existing ones.
+    pub fn netns_name(&self, location: &str) -> Result<&str> {
+        let in_default = format!("default/{location}");
+        let find = |wanted: &str| self.namespaces.iter().find(|(name, _)| name == wanted);
+        let existing = || self.namespaces.iter().map(|(name, _)| name);
+        let (_, netns) = find(location)
+            .or_else(|| find(&in_default))
+            .ok_or_else(|| Error::not_found("pod or node", location, existing()))?;
         Ok(netns)
     }
 
     pub(crate) fn write(&self) -> Result<()> {
-        let text = serde_json::to_vec_pretty(self).expect("a state has only text for keys");
+        let text = serde_json::to_vec_pretty(self).expect("a record has only strings for keys");
         replace_file(&self.folder.join("lab.json"), &text)
     }
 }

@@ -1,4 +1,4 @@
-//! The wires: which namespaces a plan needs, and the lines of `ip` that join them.
+//! The lab's network: namespaces, links, addresses and routes, as `ip` commands.
 //!
 //! ```text
 //!  pod ns            node ns                          outside ns
@@ -6,8 +6,8 @@
 //!                    eth0 (192.168.77.11) ─────────── upN
 //!                    routes to the other nodes' CIDRs  all of 198.51.100.0/24 is its own
 //! ```
-//! The host outside holds the bridge that joins the nodes, and is their default gateway. It forwards nothing, so what a
-//! node lets out towards a Service's address is lost there, as in most networks.
+//! The outside host has the bridge that connects the nodes, and is their default gateway. It does not forward, so packets
+//! that a node sends out towards a Service's address are dropped there, as in most networks.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -18,12 +18,12 @@ use ipnet::IpNet;
 
 use crate::announce::announce;
 use crate::error::{Error, Result};
+use crate::link_readiness::wait_until_reachable;
 use crate::netns::{NetNs, ip_batch};
 use crate::plan::addresses::{Family, nth};
-use crate::plan::{NodePlan, Plan, PodPlan};
-use crate::settle::settle;
+use crate::plan::{ClusterPlan, NodePlan, PodPlan};
 
-/// The addresses of the host outside: on the underlay, where probes come from by default, and all that it has.
+/// Addresses of the outside host: on the underlay, the default source address of probes, and its whole range.
 struct Outside {
     underlay: &'static str,
     client: &'static str,
@@ -39,7 +39,7 @@ fn outside(family: Family) -> Outside {
     }
 }
 
-/// The length of the underlay's networks.
+/// Returns the prefix length of the underlay network.
 fn underlay_prefix(family: Family) -> u8 {
     match family {
         Family::V4 => 24,
@@ -47,39 +47,39 @@ fn underlay_prefix(family: Family) -> u8 {
     }
 }
 
-/// The namespaces of a lab, by prefix.
+/// Names of a lab's network namespaces.
 #[derive(Debug, Clone)]
-pub(crate) struct Names {
+pub(crate) struct NetNsNames {
     pub(crate) prefix: String,
 }
 
-impl Names {
+impl NetNsNames {
     pub(crate) fn node(&self, node: &str) -> NetNs {
-        NetNs::named(format!("{}{node}", self.prefix))
+        NetNs::new(format!("{}{node}", self.prefix))
     }
 
     pub(crate) fn outside(&self) -> NetNs {
-        NetNs::named(format!("{}outside", self.prefix))
+        NetNs::new(format!("{}outside", self.prefix))
     }
 
-    /// `_` parts the namespace from the name, since neither can hold one.
+    /// Returns the namespace of a pod. `_` separates its namespace and name, which cannot contain one.
     pub(crate) fn pod(&self, pod: &PodPlan) -> NetNs {
         if pod.host_network {
             return self.node(&pod.node);
         }
-        NetNs::named(format!("{}{}", self.prefix, pod.name.replacen('/', "_", 1)))
+        NetNs::new(format!("{}{}", self.prefix, pod.name.replacen('/', "_", 1)))
     }
 }
 
-/// The nodes' ends of the pods' wires, by pod: names of interfaces are short, so they are numbers.
+/// Names of the nodes' ends of the pods' veth pairs, by pod. They are numbered, because interface names are short.
 #[derive(Debug, Default)]
-pub(crate) struct Wires {
+pub(crate) struct VethNames {
     next: usize,
-    of_pod: BTreeMap<String, String>,
+    by_pod: BTreeMap<String, String>,
 }
 
-/// Makes the namespaces of nodes and pods, and joins them.
-pub(crate) fn build(plan: &Plan, names: &Names, wires: &mut Wires) -> Result<()> {
+/// Creates and connects the namespaces of nodes and pods.
+pub(crate) fn build(plan: &ClusterPlan, names: &NetNsNames, veths: &mut VethNames) -> Result<()> {
     let mut namespaces = vec![names.outside()];
     namespaces.extend(plan.nodes.iter().map(|node| names.node(&node.name)));
     create(&namespaces)?;
@@ -104,16 +104,21 @@ pub(crate) fn build(plan: &Plan, names: &Names, wires: &mut Wires) -> Result<()>
         let mut neighbours: Vec<IpAddr> = others.flat_map(|other| other.addresses.clone()).collect();
         neighbours
             .extend(families(node).filter_map(|family| outside(family).underlay.parse::<IpAddr>().ok()));
-        // A node of one family knows no way to the addresses of the other.
-        neighbours.retain(|neighbour| address_of(node, Family::of(*neighbour)).is_some());
-        settle(&names.node(&node.name), &neighbours);
+        // A node of one family has no route to addresses of the other.
+        neighbours.retain(|neighbour| address_of(node, Family::from_ip(*neighbour)).is_some());
+        wait_until_reachable(&names.node(&node.name), &neighbours);
     }
-    let pods: Vec<&PodPlan> = plan.pods.iter().filter(|pod| pod.is_wired()).collect();
-    add_pods(&pods, plan, names, wires)
+    let pods: Vec<&PodPlan> = plan.pods.iter().filter(|pod| pod.has_own_netns()).collect();
+    add_pods(&pods, plan, names, veths)
 }
 
-/// Makes the namespaces of pods and joins them to their nodes.
-pub(crate) fn add_pods(pods: &[&PodPlan], plan: &Plan, names: &Names, wires: &mut Wires) -> Result<()> {
+/// Creates the namespaces of pods and connects them to their nodes.
+pub(crate) fn add_pods(
+    pods: &[&PodPlan],
+    plan: &ClusterPlan,
+    names: &NetNsNames,
+    veths: &mut VethNames,
+) -> Result<()> {
     let namespaces: Vec<NetNs> = pods.iter().map(|pod| names.pod(pod)).collect();
     create(&namespaces)?;
     for netns in &namespaces {
@@ -122,14 +127,14 @@ pub(crate) fn add_pods(pods: &[&PodPlan], plan: &Plan, names: &Names, wires: &mu
     for node in &plan.nodes {
         let mut lines = Vec::new();
         for pod in pods.iter().filter(|pod| pod.node == node.name) {
-            let wire = format!("veth{}", wires.next);
-            wires.next += 1;
-            lines.push(format!("link add {wire} type veth peer name eth0 netns {}", names.pod(pod).name()));
-            // A pod may be sent back to itself by a Service: its bridge port must let that pass.
-            lines.push(format!("link set {wire} master cni0 up"));
-            lines.push(format!("link set {wire} type bridge_slave hairpin on"));
-            lines.extend(foreign(pod, node).map(|ip| format!("route replace {ip} dev cni0")));
-            wires.of_pod.insert(pod.name.clone(), wire);
+            let veth = format!("veth{}", veths.next);
+            veths.next += 1;
+            lines.push(format!("link add {veth} type veth peer name eth0 netns {}", names.pod(pod).name()));
+            // Hairpin mode: a Service may route a pod's connection back to the same pod.
+            lines.push(format!("link set {veth} master cni0 up"));
+            lines.push(format!("link set {veth} type bridge_slave hairpin on"));
+            lines.extend(outside_pod_cidrs(pod, node).map(|ip| format!("route replace {ip} dev cni0")));
+            veths.by_pod.insert(pod.name.clone(), veth);
         }
         names.node(&node.name).ip(&lines)?;
     }
@@ -140,40 +145,44 @@ pub(crate) fn add_pods(pods: &[&PodPlan], plan: &Plan, names: &Names, wires: &mu
     let others = |pod: &PodPlan| plan.nodes.iter().filter(|node| node.name != pod.node).collect::<Vec<_>>();
     for pod in pods {
         let home = plan.node(&pod.node).expect("a planned pod is on a planned node");
-        let routes: Vec<String> = foreign(pod, home).filter_map(|ip| route_via(ip.into(), home)).collect();
+        let routes: Vec<String> =
+            outside_pod_cidrs(pod, home).filter_map(|ip| route_via(ip.into(), home)).collect();
         for node in others(pod).into_iter().filter(|_| !routes.is_empty()) {
             names.node(&node.name).ip(&routes)?;
         }
-        foreign(pod, home).try_for_each(|ip| route_from_outside(names, ip.into(), home))?;
+        outside_pod_cidrs(pod, home).try_for_each(|ip| route_from_outside(names, ip.into(), home))?;
         let has = |ip: &IpAddr| pod.addresses.iter().any(|own| own.is_ipv4() == ip.is_ipv4());
-        settle(&names.pod(pod), &home.bridge().into_iter().filter(has).collect::<Vec<_>>());
+        wait_until_reachable(
+            &names.pod(pod),
+            &home.bridge_addresses().into_iter().filter(has).collect::<Vec<_>>(),
+        );
         announce(&names.pod(pod), &pod.addresses)?;
     }
     Ok(())
 }
 
-/// Unplugs pods and deletes their namespaces.
-pub(crate) fn remove_pods(pods: &[&PodPlan], names: &Names, wires: &mut Wires) -> Result<()> {
+/// Deletes the links and namespaces of pods.
+pub(crate) fn remove_pods(pods: &[&PodPlan], names: &NetNsNames, veths: &mut VethNames) -> Result<()> {
     for pod in pods {
-        if let Some(wire) = wires.of_pod.remove(&pod.name) {
-            names.node(&pod.node).ip(&[format!("link del {wire}")])?;
+        if let Some(veth) = veths.by_pod.remove(&pod.name) {
+            names.node(&pod.node).ip(&[format!("link del {veth}")])?;
         }
     }
     let lines: Vec<String> = pods.iter().map(|pod| format!("netns del {}", names.pod(pod).name())).collect();
     ip_batch(&[], &lines)
 }
 
-/// Sends what the host outside has for an address through a node.
-pub(crate) fn route_from_outside(names: &Names, to: IpNet, node: &NodePlan) -> Result<()> {
+/// Routes traffic of the outside host to a network through a node.
+pub(crate) fn route_from_outside(names: &NetNsNames, to: IpNet, node: &NodePlan) -> Result<()> {
     let line = route_via(to, node).ok_or_else(|| {
         Error::plan(format!("Node {}", node.name), format!("has no address of the family of {to}"))
     })?;
-    names.outside().ip(&[format!("{line} src {}", outside(Family::of(to.addr())).client)])
+    names.outside().ip(&[format!("{line} src {}", outside(Family::from_ip(to.addr())).client)])
 }
 
-/// The route that leads to `to` through the node.
+/// Returns the `ip route` command for `to` through the node.
 fn route_via(to: IpNet, node: &NodePlan) -> Option<String> {
-    let gateway = address_of(node, Family::of(to.addr()))?;
+    let gateway = address_of(node, Family::from_ip(to.addr()))?;
     Some(format!("route replace {to} via {gateway}"))
 }
 
@@ -183,11 +192,11 @@ fn create(namespaces: &[NetNs]) -> Result<()> {
 }
 
 fn address_of(node: &NodePlan, family: Family) -> Option<IpAddr> {
-    node.addresses.iter().copied().find(|address| Family::of(*address) == family)
+    node.addresses.iter().copied().find(|address| Family::from_ip(*address) == family)
 }
 
-/// The addresses of a pod that its node's CIDRs do not cover.
-fn foreign(pod: &PodPlan, node: &NodePlan) -> impl Iterator<Item = IpAddr> {
+/// Returns the addresses of a pod outside of its node's pod CIDRs.
+fn outside_pod_cidrs(pod: &PodPlan, node: &NodePlan) -> impl Iterator<Item = IpAddr> {
     let covered = |address: &IpAddr| node.pod_cidrs.iter().any(|net| net.contains(address));
     pod.addresses.iter().copied().filter(move |address| !covered(address))
 }
@@ -196,10 +205,10 @@ fn families(node: &NodePlan) -> impl Iterator<Item = Family> {
     Family::BOTH.into_iter().filter(|family| address_of(node, *family).is_some())
 }
 
-fn node_lines(node: &NodePlan, plan: &Plan) -> Vec<String> {
+fn node_lines(node: &NodePlan, plan: &ClusterPlan) -> Vec<String> {
     let mut lines = vec![
         "link set lo up".to_owned(),
-        // A bridge without an address of its own takes that of its lowest port, and so changes it as pods come.
+        // Without an explicit link-layer address, a bridge uses the lowest of its ports', which changes as pods are added.
         "link add cni0 address 02:00:0a:f4:00:01 type bridge mcast_snooping 0".to_owned(),
         "link set cni0 up".to_owned(),
     ];
@@ -209,26 +218,26 @@ fn node_lines(node: &NodePlan, plan: &Plan) -> Vec<String> {
         }
     }
     for &address in &node.addresses {
-        let prefix = underlay_prefix(Family::of(address));
+        let prefix = underlay_prefix(Family::from_ip(address));
         lines.push(format!("address add {address}/{prefix} dev eth0{}", nodad(address)));
     }
     lines.push("link set eth0 up".to_owned());
     for family in families(node) {
         let gateway = outside(family).underlay;
-        // On link, since a node's own address may be of any network.
+        // On-link, because a node's address may be of any network.
         lines.push(format!("route add {gateway} dev eth0"));
         lines.push(format!("route add default via {gateway}"));
         for other in plan.nodes.iter().filter(|other| other.name != node.name) {
             let Some(address) = address_of(other, family) else { continue };
             lines.push(format!("route add {address} dev eth0"));
-            let cidrs = other.pod_cidrs.iter().filter(|net| Family::of(net.addr()) == family);
+            let cidrs = other.pod_cidrs.iter().filter(|net| Family::from_ip(net.addr()) == family);
             lines.extend(cidrs.map(|net| format!("route add {} via {address}", net.trunc())));
         }
     }
     lines
 }
 
-fn outside_lines(plan: &Plan) -> Vec<String> {
+fn outside_lines(plan: &ClusterPlan) -> Vec<String> {
     let mut lines = vec!["link set underlay up".to_owned()];
     for family in Family::BOTH {
         let Outside { underlay, client, range } = outside(family);
@@ -236,17 +245,17 @@ fn outside_lines(plan: &Plan) -> Vec<String> {
         let nodad = if family == Family::V6 { " nodad" } else { "" };
         lines.push(format!("address add {underlay}/{prefix} dev underlay{nodad}"));
         lines.push(format!("address add {client}/{} dev lo{nodad}", family.host_prefix()));
-        // The whole range is local, so that a probe may come from any address of it.
+        // The whole range is local, so that a probe may use any source address of it.
         lines.push(format!("route add local {range} dev lo"));
     }
     let more = plan.outside.0.iter();
     lines.extend(
-        more.map(|&ip| format!("address add {ip}/{} dev lo{}", Family::of(ip).host_prefix(), nodad(ip))),
+        more.map(|&ip| format!("address add {ip}/{} dev lo{}", Family::from_ip(ip).host_prefix(), nodad(ip))),
     );
     for (index, node) in plan.nodes.iter().enumerate() {
         lines.push(format!("link set up{index} master underlay up"));
         for &address in &node.addresses {
-            let client = outside(Family::of(address)).client;
+            let client = outside(Family::from_ip(address)).client;
             lines.push(format!("route add {address} dev underlay src {client}"));
             let cidrs = node.pod_cidrs.iter().filter(|net| net.addr().is_ipv4() == address.is_ipv4());
             lines.extend(cidrs.map(|net| format!("route add {} via {address} src {client}", net.trunc())));
@@ -258,8 +267,8 @@ fn outside_lines(plan: &Plan) -> Vec<String> {
 fn pod_lines(pod: &PodPlan, node: &NodePlan) -> Vec<String> {
     let mut lines = vec!["link set lo up".to_owned(), "link set eth0 up".to_owned()];
     for &address in &pod.addresses {
-        let family = Family::of(address);
-        let own = node.pod_cidrs.iter().find(|net| Family::of(net.addr()) == family);
+        let family = Family::from_ip(address);
+        let own = node.pod_cidrs.iter().find(|net| Family::from_ip(net.addr()) == family);
         let covering = own.filter(|net| net.contains(&address));
         let prefix = covering.map_or(family.host_prefix(), IpNet::prefix_len);
         lines.push(format!("address add {address}/{prefix} dev eth0{}", nodad(address)));
@@ -277,9 +286,8 @@ fn nodad(address: IpAddr) -> &'static str {
     if address.is_ipv6() { " nodad" } else { "" }
 }
 
-/// What every namespace needs: addresses that work at once, no check that the way back is the way in, an ICMP error
-/// for every packet that is refused, where a kernel sends a few a second only, and neighbours that are asked for every
-/// 50 ms, for 3 s as ever.
+/// Sysctls of every namespace: no reverse path filter, no duplicate address detection, no rate limit for ICMP errors, and
+/// neighbour solicitations every 50 ms for 3 s.
 const HOST: &[(&str, &str)] = &[
     ("ipv4/conf/all/rp_filter", "0"),
     ("ipv4/conf/default/rp_filter", "0"),
@@ -294,11 +302,11 @@ const HOST: &[(&str, &str)] = &[
     ("ipv6/neigh/default/mcast_solicit", "60"),
     ("ipv4/icmp_ratemask", "0"),
     ("ipv6/icmp/ratelimit", "0"),
-    // A list of types; the empty list cannot be written, and no one sends type 255.
+    // A list of types. The empty list cannot be written, and type 255 is not used.
     ("ipv6/icmp/ratemask", "255"),
 ];
 
-/// What a node needs besides; the bridge's switches are there once the kernel has br_netfilter.
+/// Additional sysctls of nodes. Those of bridges exist only if the kernel has br_netfilter.
 const NODE: &[(&str, &str)] = &[
     ("ipv4/ip_forward", "1"),
     ("ipv6/conf/all/forwarding", "1"),
@@ -307,7 +315,7 @@ const NODE: &[(&str, &str)] = &[
     ("bridge/bridge-nf-call-ip6tables", "1"),
 ];
 
-/// What the host outside needs besides: IPv6 lets a socket have any address of a local range only with the second.
+/// Additional sysctls of the outside host. IPv6 needs `ip_nonlocal_bind` to bind to any address of a local range.
 const OUTSIDE: &[(&str, &str)] = &[
     ("ipv4/ip_forward", "0"),
     ("ipv6/ip_nonlocal_bind", "1"),
@@ -327,7 +335,7 @@ fn set_outside_sysctls(netns: &NetNs) -> Result<()> {
     netns.run(|| write_sysctls(HOST).and_then(|()| write_sysctls(OUTSIDE)))?
 }
 
-/// Writes the switches that this kernel has, for the namespace of the calling thread.
+/// Writes the sysctls that this kernel has, in the namespace of the calling thread.
 fn write_sysctls(sysctls: &[(&str, &str)]) -> Result<()> {
     for (name, value) in sysctls {
         let path = Path::new("/proc/sys/net").join(name);
@@ -338,7 +346,7 @@ fn write_sysctls(sysctls: &[(&str, &str)]) -> Result<()> {
     Ok(())
 }
 
-/// The addresses that probes from outside come from by default.
+/// Returns the default source addresses of probes from outside.
 pub(crate) fn outside_clients() -> Vec<IpAddr> {
     let parse = |family| outside(family).client.parse().expect("the lab's addresses are well-formed");
     Family::BOTH.into_iter().map(parse).collect()

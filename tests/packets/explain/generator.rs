@@ -1,8 +1,8 @@
-//! Random clusters: a seed always gives the same one.
+//! Random clusters, reproducible by seed.
 
 use std::fmt::Write;
 
-/// SplitMix64, so that a seed means the same on every machine and with every version of a library.
+/// SplitMix64; the sequence of a seed does not depend on the machine or on versions of libraries.
 pub(super) struct Random(u64);
 
 impl Random {
@@ -18,12 +18,12 @@ impl Random {
         z ^ (z >> 31)
     }
 
-    /// A number below `n`.
+    /// Returns a number below `n`.
     pub(super) fn below(&mut self, n: usize) -> usize {
         (self.next() % n as u64) as usize
     }
 
-    /// Whether something happens that does so `percent` times of a hundred.
+    /// Returns true with a probability of `percent` percent.
     fn chance(&mut self, percent: usize) -> bool {
         self.below(100) < percent
     }
@@ -33,12 +33,12 @@ impl Random {
     }
 }
 
-/// How many pods a cluster has on the pods' network.
+/// Number of pods with a network namespace of their own.
 const PODS: usize = 5;
 const NAMESPACES: [&str; 2] = ["a", "b"];
 const APPS: [&str; 2] = ["web", "db"];
 
-/// The manifests of a cluster of two nodes. Without policies where none are enforced.
+/// Returns the manifests of a cluster of two nodes.
 pub(super) fn manifests(random: &mut Random, with_policies: bool) -> String {
     let mut text = String::new();
     for node in 1..=2 {
@@ -113,7 +113,7 @@ impl Pod {
     }
 }
 
-/// A Service, and its slices where no controller makes them.
+/// Adds a Service, and its EndpointSlice if it has no selector.
 fn service(random: &mut Random, n: usize, pods: &[Pod], text: &mut String) {
     let (namespace, app) = (random.pick(&NAMESPACES), random.pick(&APPS));
     let kind = random.pick(&["ClusterIP", "NodePort", "NodePort", "LoadBalancer", "LoadBalancer"]);
@@ -150,7 +150,7 @@ fn service(random: &mut Random, n: usize, pods: &[Pod], text: &mut String) {
     }
 }
 
-/// A slice with endpoints in all states, some of them twice, and now and then with a port of another name.
+/// Adds a slice with endpoints in all states, some of them twice, and sometimes with a port of another name.
 fn slice(random: &mut Random, n: usize, namespace: &str, pods: &[Pod], text: &mut String) {
     const STATES: [&str; 6] = [
         "ready: true, serving: true, terminating: false",
@@ -163,7 +163,7 @@ fn slice(random: &mut Random, n: usize, namespace: &str, pods: &[Pod], text: &mu
     let mut endpoints = Vec::new();
     for _ in 0..random.below(5) {
         let pod = &pods[random.below(pods.len())];
-        // A ghost is what is left of the pod that had the address before, on the other node.
+        // A ghost is an old endpoint of the pod that had the address before, on the other node.
         let ghost = random.chance(30);
         for (node, state) in
             [(3 - pod.node, ghost.then_some(STATES[4])), (pod.node, Some(STATES[random.below(STATES.len())]))]

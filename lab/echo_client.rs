@@ -1,20 +1,20 @@
-//! A connection or a flow that stays open.
+//! Clients of the echo servers that keep a connection or a UDP flow open.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
 
 use crate::plan::Protocol;
-use crate::probe::Outcome;
+use crate::probe::ProbeOutcome;
 use crate::{socket, stream};
 
-/// A connection over TCP or SCTP, or a UDP socket with one peer, to an echo server. It stays in the namespace it was opened in, and
-/// can be used from any thread.
+/// A TCP or SCTP connection, or a connected UDP socket, to an echo server. It stays in the namespace in which it was
+/// opened, and can be used from any thread.
 #[derive(Debug)]
-pub struct Conversation {
+pub struct EchoClient {
     socket: Socket,
     timeout: Duration,
-    asked: u64,
+    sequence: u64,
 }
 
 #[derive(Debug)]
@@ -23,8 +23,8 @@ enum Socket {
     Udp(UdpSocket),
 }
 
-impl Conversation {
-    /// Opens it in the namespace of the calling thread.
+impl EchoClient {
+    /// Opens the connection in the namespace of the calling thread.
     pub(crate) fn open(
         protocol: Protocol,
         from: Option<SocketAddr>,
@@ -34,7 +34,7 @@ impl Conversation {
         let socket = match protocol {
             Protocol::Tcp | Protocol::Sctp => {
                 let stream = stream::connect(protocol, from, to, timeout)?;
-                stream::at_once(protocol, &stream)?;
+                stream::set_nodelay(protocol, &stream)?;
                 stream.set_read_timeout(Some(timeout))?;
                 Socket::Stream(stream, Vec::new())
             }
@@ -46,16 +46,16 @@ impl Conversation {
                 Socket::Udp(socket)
             }
         };
-        Ok(Self { socket, timeout, asked: 0 })
+        Ok(Self { socket, timeout, sequence: 0 })
     }
 
-    /// Sends a word and waits for the answer to it; late answers to earlier words are passed over.
-    pub fn ask(&mut self, word: &str) -> Outcome {
-        self.asked += 1;
-        let word = format!("{word}#{}", self.asked);
-        match self.exchange(&word) {
-            Ok(reply) => Outcome::of_reply(&reply),
-            Err(error) => Outcome::of_error(&error),
+    /// Sends a word and waits for the reply to it; late replies to earlier words are discarded.
+    pub fn exchange(&mut self, word: &str) -> ProbeOutcome {
+        self.sequence += 1;
+        let word = format!("{word}#{}", self.sequence);
+        match self.send_and_receive(&word) {
+            Ok(reply) => ProbeOutcome::from_reply(&reply),
+            Err(error) => ProbeOutcome::from_error(&error),
         }
     }
 
@@ -70,7 +70,8 @@ impl Conversation {
         }
     }
 
-    /// Ends a connection by a reset, so that nobody remembers it for long; a UDP flow has no end but to fall silent.
+    /// Resets the connection, so that neither the peer nor connection tracking keeps it for long. A UDP flow has no
+    /// explicit end.
     ///
     /// # Errors
     /// When the socket is broken.
@@ -79,7 +80,7 @@ impl Conversation {
         socket::reset_on_close(stream)
     }
 
-    /// How long [`ask`](Self::ask) waits.
+    /// Sets how long [`exchange`](Self::exchange) waits.
     pub fn set_timeout(&mut self, timeout: Duration) -> io::Result<()> {
         self.timeout = timeout;
         match &self.socket {
@@ -88,7 +89,7 @@ impl Conversation {
         }
     }
 
-    fn exchange(&mut self, word: &str) -> io::Result<String> {
+    fn send_and_receive(&mut self, word: &str) -> io::Result<String> {
         match &mut self.socket {
             Socket::Stream(stream, received) => {
                 stream.write_all(format!("{word}\n").as_bytes())?;
@@ -100,7 +101,7 @@ impl Conversation {
                 }
             }
             Socket::Udp(socket) => {
-                socket.send(word.as_bytes()).map_err(|error| why_forbidden(socket, error))?;
+                socket.send(word.as_bytes()).map_err(|error| pending_error_for(socket, error))?;
                 let mut datagram = [0; 2048];
                 loop {
                     let length = socket.recv(&mut datagram)?;
@@ -114,9 +115,9 @@ impl Conversation {
     }
 }
 
-/// A datagram that its own machine's rules reject is "not permitted" to `send`, while the rejection itself waits at the
-/// socket; one that they drop is not permitted, and nothing waits.
-pub(crate) fn why_forbidden(socket: &UdpSocket, error: io::Error) -> io::Error {
+/// Replaces the EPERM of `send` by the pending error of the socket, if there is one. A datagram that the sender's own
+/// rules reject fails with EPERM and leaves the ICMP error pending; one that they drop leaves no pending error.
+pub(crate) fn pending_error_for(socket: &UdpSocket, error: io::Error) -> io::Error {
     if error.kind() != ErrorKind::PermissionDenied {
         return error;
     }

@@ -1,4 +1,6 @@
-//! The addresses under which a Service can be reached.
+//! Frontends of Services: the addresses and ports at which clients reach them.
+//!
+//! This is independent of the implementation in `portcullis-cluster` on purpose: the lab tests that implementation.
 
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
@@ -8,22 +10,22 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::addresses::Family;
 use super::service_defaults::{has_type, is_headless};
-use super::{Plan, owner_of};
+use super::{ClusterPlan, service_of};
 
-/// What kind of address it is.
+/// Kind of a frontend's address.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum FrontKind {
+pub enum FrontendKind {
     /// A cluster IP.
     ClusterIp,
-    /// A node port, at the address of this node.
+    /// A node port, at an address of the named node.
     NodePort(String),
-    /// A load balancer's address.
+    /// A load balancer address.
     LoadBalancer,
     /// One of `externalIPs`.
     ExternalIp,
 }
 
-impl fmt::Display for FrontKind {
+impl fmt::Display for FrontendKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::ClusterIp => "ClusterIP",
@@ -36,63 +38,73 @@ impl fmt::Display for FrontKind {
 
 /// One port of a Service at one of its addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Front {
-    /// What kind of address it is.
-    pub kind: FrontKind,
+pub struct Frontend {
+    /// The kind of address.
+    pub kind: FrontendKind,
     /// The address.
     pub address: SocketAddr,
-    /// The protocol as the Service writes it; it may be SCTP.
+    /// The protocol as the Service spells it.
     pub protocol: String,
-    /// The name of the port, empty when it has none.
+    /// The name of the port, empty if it has none.
     pub port_name: String,
-    /// The Service's `port`, which is not the node port's number.
+    /// The Service's `port`; for a node port this differs from the port of `address`.
     pub port: u16,
 }
 
-impl Plan {
-    /// All the fronts of a Service, port by port; none for one that is headless or an ExternalName.
-    pub fn fronts(&self, service: &Service) -> Vec<Front> {
+impl ClusterPlan {
+    /// Returns the frontends of a Service, ordered by port; none for a headless Service or an ExternalName.
+    pub fn frontends(&self, service: &Service) -> Vec<Frontend> {
         let Some(spec) = &service.spec else { return Vec::new() };
         if is_headless(spec) || has_type(spec, "ExternalName") {
             return Vec::new();
         }
-        let mut fronts = Vec::new();
+        let mut frontends = Vec::new();
         let ips = |ips: Vec<String>| ips.into_iter().filter_map(|ip| ip.parse::<IpAddr>().ok());
         let families: Vec<Family> =
-            spec.ip_families.iter().flatten().filter_map(|name| Family::named(name)).collect();
+            spec.ip_families.iter().flatten().filter_map(|name| Family::parse(name)).collect();
         for port in spec.ports.iter().flatten() {
-            let mut add =
-                |kind: FrontKind, ip: IpAddr, number: i32| fronts.extend(front(kind, ip, number, port));
+            let mut add = |kind: FrontendKind, ip: IpAddr, number: i32| {
+                frontends.extend(frontend(kind, ip, number, port))
+            };
             for ip in ips(spec.cluster_ips.clone().unwrap_or_default()) {
-                add(FrontKind::ClusterIp, ip, port.port);
+                add(FrontendKind::ClusterIp, ip, port.port);
             }
             for node in self.nodes.iter().filter(|_| port.node_port.is_some()) {
-                for ip in node.addresses.iter().filter(|ip| families.contains(&Family::of(**ip))) {
-                    add(FrontKind::NodePort(node.name.clone()), *ip, port.node_port.unwrap_or_default());
+                for ip in node.addresses.iter().filter(|ip| families.contains(&Family::from_ip(**ip))) {
+                    add(FrontendKind::NodePort(node.name.clone()), *ip, port.node_port.unwrap_or_default());
                 }
             }
             for ip in proxied_ingress_ips(service) {
-                add(FrontKind::LoadBalancer, ip, port.port);
+                add(FrontendKind::LoadBalancer, ip, port.port);
             }
             for ip in ips(spec.external_ips.clone().unwrap_or_default()) {
-                add(FrontKind::ExternalIp, ip, port.port);
+                add(FrontendKind::ExternalIp, ip, port.port);
             }
         }
-        fronts
+        frontends
     }
 
-    /// The address of the first front of a Service ([`Plan::service`] says how it is named) that is of a kind and a
-    /// family and has this `port`.
-    pub fn front(&self, service: &str, kind: &FrontKind, family: Family, port: u16) -> Option<SocketAddr> {
-        let fronts = self.fronts(self.service(service)?);
-        let mut fitting = fronts.into_iter().filter(|front| {
-            front.kind == *kind && front.port == port && Family::of(front.address.ip()) == family
+    /// Returns the address of the first frontend of a Service, named as for [`ClusterPlan::service`], with a kind, a
+    /// family and the Service's `port`.
+    pub fn frontend_address(
+        &self,
+        service: &str,
+        kind: &FrontendKind,
+        family: Family,
+        port: u16,
+    ) -> Option<SocketAddr> {
+        let frontends = self.frontends(self.service(service)?);
+        let mut matching = frontends.into_iter().filter(|frontend| {
+            frontend.kind == *kind
+                && frontend.port == port
+                && Family::from_ip(frontend.address.ip()) == family
         });
-        fitting.next().map(|front| front.address)
+        matching.next().map(|frontend| frontend.address)
     }
 }
 
-/// The load balancer's addresses that the nodes serve: those of `ipMode: Proxy` are the balancer's own (KEP-1860).
+/// Returns the load balancer addresses that nodes serve. Those with `ipMode: Proxy` are served by the load balancer
+/// (KEP-1860).
 fn proxied_ingress_ips(service: &Service) -> Vec<IpAddr> {
     let balancer = service.status.as_ref().and_then(|status| status.load_balancer.as_ref());
     let ingress = balancer.and_then(|balancer| balancer.ingress.as_ref()).into_iter().flatten();
@@ -100,8 +112,8 @@ fn proxied_ingress_ips(service: &Service) -> Vec<IpAddr> {
     served.filter_map(|ingress| ingress.ip.as_ref()?.parse().ok()).collect()
 }
 
-fn front(kind: FrontKind, ip: IpAddr, number: i32, port: &ServicePort) -> Option<Front> {
-    Some(Front {
+fn frontend(kind: FrontendKind, ip: IpAddr, number: i32, port: &ServicePort) -> Option<Frontend> {
+    Some(Frontend {
         kind,
         address: SocketAddr::new(ip, u16::try_from(number).ok()?),
         protocol: port.protocol.clone().unwrap_or_else(|| "TCP".into()),
@@ -110,10 +122,10 @@ fn front(kind: FrontKind, ip: IpAddr, number: i32, port: &ServicePort) -> Option
     })
 }
 
-impl Plan {
-    /// The node that outside traffic for a Service's load balancer enters by: the first, or under
-    /// `externalTrafficPolicy: Local` the first that has a ready endpoint, as a balancer's health checks find it.
-    pub fn entry_node(&self, service: &Service) -> &str {
+impl ClusterPlan {
+    /// Returns the node to which a load balancer sends traffic for a Service: the first node, or with
+    /// `externalTrafficPolicy: Local` the first node with a ready endpoint, as the load balancer's health checks find it.
+    pub fn load_balancer_node(&self, service: &Service) -> &str {
         let first = self.nodes.first().map_or("", |node| node.name.as_str());
         let policy = service.spec.as_ref().and_then(|spec| spec.external_traffic_policy.as_deref());
         if policy != Some("Local") {
@@ -129,12 +141,12 @@ impl Plan {
         self.nodes.iter().map(|node| node.name.as_str()).find(|node| has_endpoint(node)).unwrap_or(first)
     }
 
-    /// The EndpointSlices of a Service.
+    /// Returns the EndpointSlices of a Service.
     pub fn slices_of<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = &'a EndpointSlice> {
         let name = (
             service.metadata.namespace.clone().unwrap_or_default(),
             service.metadata.name.clone().unwrap_or_default(),
         );
-        self.slices.iter().filter(move |slice| owner_of(slice).as_ref() == Some(&name))
+        self.slices.iter().filter(move |slice| service_of(slice).as_ref() == Some(&name))
     }
 }

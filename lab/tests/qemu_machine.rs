@@ -1,4 +1,4 @@
-//! Tests inside machines of QEMU: what is there, and that what fails inside fails outside.
+//! Machines of QEMU: kernel features, and reporting of failures inside.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use portcullis_lab::qemu;
 
-/// What a command line of plain words prints; it must succeed.
+/// Returns the output of a command line of plain words, which must succeed.
 fn output(line: &str) -> String {
     let mut words = line.split(' ');
     let output = Command::new(words.next().unwrap()).args(words).output().unwrap();
@@ -17,7 +17,7 @@ fn output(line: &str) -> String {
 }
 
 #[test]
-fn a_machine_has_all_that_nodes_have_together() {
+fn a_machine_has_all_kernel_features_of_nodes() {
     qemu::inside(|| {
         let kernel = output("uname -r");
         assert!(kernel.trim_end().ends_with("-cloud-amd64"), "{kernel}");
@@ -54,14 +54,14 @@ fn a_machine_has_all_that_nodes_have_together() {
 
 #[test]
 #[should_panic(expected = "failed: two is not three")]
-fn what_fails_inside_fails_outside() {
+fn a_failure_inside_fails_the_test() {
     qemu::inside(|| panic!("two is not three"));
 }
 
-/// It is turned off while it boots.
+/// The limit is reached while the machine boots.
 #[test]
 #[should_panic(expected = "did not end within 2s")]
-fn what_takes_too_long_is_turned_off() {
+fn a_test_that_exceeds_its_limit_is_killed() {
     qemu::inside_for(Duration::from_secs(2), || {
         loop {
             std::thread::park();

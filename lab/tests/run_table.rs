@@ -1,12 +1,12 @@
-//! The table of a run, over rules that are written here by hand in the place of a daemon.
+//! The table of a run, with iptables rules of the test instead of a daemon.
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-mod machine;
+mod node_tools;
 
 use std::time::Duration;
 
 use portcullis_lab::{
-    Cluster, Family, FrontKind, Lab, LabOptions, Protocol, Report, RunOptions, Vantage, probe,
+    ClusterObjects, Family, FrontendKind, Lab, LabOptions, ProbeReport, Protocol, RunOptions, Vantage, probe,
 };
 
 const MANIFESTS: &str = r"
@@ -36,13 +36,15 @@ metadata: {name: c}
 spec: {clusterIP: None, selector: {app: a}, ports: [{port: 80}]}
 ";
 
-/// Balances `a` over its pods, and refuses `b`; the load balancer's address leads to the pod on node-1.
+/// Rules that balance `a` over its pods, reject `b`, and route the load balancer address of `a` to the pod on node-1.
 fn rules(lab: &Lab, node: &str) -> String {
-    let front =
-        |service: &str, kind: &FrontKind| lab.plan().front(service, kind, Family::V4, 80).unwrap().ip();
+    let frontend = |service: &str, kind: &FrontendKind| {
+        lab.plan().frontend_address(service, kind, Family::V4, 80).unwrap().ip()
+    };
     let pod = |name: &str| lab.plan().pod(name).unwrap().addresses[0];
-    let (cluster, balancer) = (front("a", &FrontKind::ClusterIp), front("a", &FrontKind::LoadBalancer));
-    let (one, two, none) = (pod("a-1"), pod("a-2"), front("b", &FrontKind::ClusterIp));
+    let (cluster, balancer) =
+        (frontend("a", &FrontendKind::ClusterIp), frontend("a", &FrontendKind::LoadBalancer));
+    let (one, two, none) = (pod("a-1"), pod("a-2"), frontend("b", &FrontendKind::ClusterIp));
     let masquerade = if node == "node-1" {
         format!("-A POSTROUTING -s 192.168.77.0/24 -d {one} -j MASQUERADE\n")
     } else {
@@ -57,16 +59,16 @@ fn rules(lab: &Lab, node: &str) -> String {
     )
 }
 
-fn rows(report: &Report, service: &str) -> Vec<String> {
+fn rows(report: &ProbeReport, service: &str) -> Vec<String> {
     let of = report.rows.iter().filter(|row| row.service == service);
     of.map(|row| {
-        let by = row.tally.as_ref().map(|tally| tally.answerers().into_iter().collect::<Vec<_>>().join(" "));
-        let complaint =
-            row.complaint.as_deref().map(|complaint| format!(" ✗ {complaint}")).unwrap_or_default();
+        let by = row.tally.as_ref().map(|tally| tally.responders().into_iter().collect::<Vec<_>>().join(" "));
+        let violation =
+            row.violation.as_deref().map(|violation| format!(" ✗ {violation}")).unwrap_or_default();
         format!(
-            "{} {} {}: {}{complaint}",
-            row.front.kind,
-            row.front.port,
+            "{} {} {}: {}{violation}",
+            row.frontend.kind,
+            row.frontend.port,
             row.vantage,
             by.unwrap_or("-".into())
         )
@@ -75,10 +77,10 @@ fn rows(report: &Report, service: &str) -> Vec<String> {
 }
 
 #[test]
-fn the_table_shows_what_is_right_and_what_is_not() {
-    let lab = Lab::up(Cluster::parse(MANIFESTS).unwrap(), LabOptions::default()).unwrap();
+fn the_table_shows_violations() {
+    let lab = Lab::up(ClusterObjects::parse(MANIFESTS).unwrap(), LabOptions::default()).unwrap();
     for node in ["node-1", "node-2"] {
-        machine::restore(&lab, node, &rules(&lab, node));
+        node_tools::restore(&lab, node, &rules(&lab, node));
     }
     let options = RunOptions { timeout: Duration::from_millis(500), ..Default::default() };
     let report = probe(&lab, &options).unwrap();
@@ -107,11 +109,14 @@ fn the_table_shows_what_is_right_and_what_is_not() {
     .flat_map(|vantage| [format!("ClusterIP 80 {vantage}: ")])
     .collect();
     assert_eq!(rows(&report, "default/b")[..4], refused, "{report}");
-    let unprobed_or_unanswered = if Protocol::Sctp.is_spoken() { ": " } else { ": -" };
+    let not_probed_or_no_response = if Protocol::Sctp.is_supported() { ": " } else { ": -" };
     let sctp = &rows(&report, "default/b")[4..];
-    assert!(sctp.iter().all(|row| row.contains("81") && row.ends_with(unprobed_or_unanswered)), "{sctp:?}");
-    assert_eq!(report.unprobed.len(), 1);
-    assert!(report.is_good(), "{report}");
+    assert!(
+        sctp.iter().all(|row| row.contains("81") && row.ends_with(not_probed_or_no_response)),
+        "{sctp:?}"
+    );
+    assert_eq!(report.skipped.len(), 1);
+    assert!(report.is_as_expected(), "{report}");
     let text = report.to_string();
     assert!(
         text.contains("a-1 ") && text.contains("a-2 ") && text.contains("kept") && text.contains("refused"),
@@ -119,8 +124,9 @@ fn the_table_shows_what_is_right_and_what_is_not() {
     );
     assert!(text.contains("seen as node-1 (10.244.1.1)"), "{text}");
 
-    // Now break it: hide the client, refuse nothing, and lead the balancer to the other node's pod.
-    let balancer = lab.plan().front("a", &FrontKind::LoadBalancer, Family::V4, 80).unwrap().ip();
+    // Break it: masquerade, reject nothing, and route the load balancer address to the other node's pod.
+    let balancer =
+        lab.plan().frontend_address("a", &FrontendKind::LoadBalancer, Family::V4, 80).unwrap().ip();
     let two = lab.plan().pod("a-2").unwrap().addresses[0];
     let broken = format!(
         "*nat\n-F BALANCE\n-A BALANCE -d {balancer} -p tcp -j DNAT --to {two}:8080\n-A POSTROUTING -j MASQUERADE\nCOMMIT\n*filter\n-F\nCOMMIT\n"
@@ -131,7 +137,7 @@ fn the_table_shows_what_is_right_and_what_is_not() {
     let report = probe(&lab, &options).unwrap();
     let outside: Vec<String> =
         rows(&report, "default/a").into_iter().filter(|row| row.contains("outside")).collect();
-    assert_eq!(outside, ["LoadBalancer 80 outside: default/a-2 ✗ default/a-2 must not answer"]);
-    assert!(rows(&report, "default/b")[0].ends_with("✗ must be refused"), "{report}");
-    assert!(!report.is_good());
+    assert_eq!(outside, ["LoadBalancer 80 outside: default/a-2 ✗ unexpected response from default/a-2"]);
+    assert!(rows(&report, "default/b")[0].ends_with("✗ expected refused"), "{report}");
+    assert!(!report.is_as_expected());
 }
