@@ -33,11 +33,7 @@ mod tests {
         let denied = || io::Error::other("permission denied");
         assert_eq!(describe(&Bare(denied())), "cannot start: permission denied");
         // Its message names its cause.
-<<<<<<< HEAD
         let error = portcullis_lab::Error::System { action: "cannot bind".into(), source: denied() };
-=======
-        let error = portcullis_lab::Error::System { action: "cannot bind".into(), source: refused() };
->>>>>>> 6a9c000 (lab, tests: name things in Kubernetes' and the kernel's terms)
         assert_eq!(describe(&error), "cannot bind: permission denied");
         let error = LoadError::NodeName(denied());
         assert_eq!(describe(&error), "cannot determine this node's name: permission denied");

@@ -292,7 +292,7 @@ mod tests {
             ("", "a-1@node-1:t", cluster_ip(), on("node-1"), "a-1"),
             ("type: LoadBalancer", "", balancer(), outside(), "Refused"),
             ("type: LoadBalancer", "", balancer(), on("node-1"), "Refused"),
-            ("type: LoadBalancer", "", balancer(), (Vantage::node("node-1"), Some("node-1")), "Anything"),
+            ("type: LoadBalancer", "", balancer(), (Vantage::node("node-1"), Some("node-1")), "Unspecified"),
             ("publishNotReadyAddresses: true", "a-1@node-1:x", cluster_ip(), on("node-1"), "a-1"),
             ("sessionAffinity: ClientIP", all, cluster_ip(), on("node-1"), "a-1 a-2 same"),
             ("internalTrafficPolicy: Local", all, cluster_ip(), on("node-2"), "a-2"),
@@ -302,7 +302,7 @@ mod tests {
             (local, all, node_port("node-2"), outside(), "a-2 kept"),
             (local, one, node_port("node-2"), outside(), "Dropped"),
             (local, one, node_port("node-2"), on("node-2"), "a-1"),
-            (local, one, node_port("node-2"), on("node-1"), "Anything"),
+            (local, one, node_port("node-2"), on("node-1"), "Unspecified"),
             (local, "a-2@node-2", balancer(), outside(), "a-2 kept"),
             (local, "a-2@node-2", balancer(), on("node-1"), "a-2"),
             (
@@ -310,21 +310,21 @@ mod tests {
                 all,
                 balancer(),
                 outside(),
-                "Anything",
+                "Unspecified",
             ),
-            ("trafficDistribution: PreferSameNode", all, cluster_ip(), on("node-1"), "Anything"),
+            ("trafficDistribution: PreferSameNode", all, cluster_ip(), on("node-1"), "Unspecified"),
         ];
         // Expectations that differ with IPVS.
         let in_ipvs = [
             ("internalTrafficPolicy: Local", one, cluster_ip(), on("node-1"), "a-1"),
             ("internalTrafficPolicy: Local", one, cluster_ip(), on("node-2"), "Refused"),
-            ("type: NodePort, internalTrafficPolicy: Local", one, cluster_ip(), on("node-2"), "Anything"),
+            ("type: NodePort, internalTrafficPolicy: Local", one, cluster_ip(), on("node-2"), "Unspecified"),
             (local, one, node_port("node-2"), outside(), "Dropped"),
             (local, one, node_port("node-2"), on("node-2"), "a-1"),
             (local, all, node_port("node-2"), on("node-2"), "a-2"),
             (local, all, balancer(), on("node-1"), "a-1"),
             (local, "a-2@node-2", balancer(), on("node-1"), "a-2"),
-            (local, "a-2@node-2", balancer(), (Vantage::node("node-1"), Some("node-1")), "Anything"),
+            (local, "a-2@node-2", balancer(), (Vantage::node("node-1"), Some("node-1")), "Unspecified"),
             ("type: NodePort", all, node_port("node-2"), on("node-2"), "a-1 a-2"),
         ];
         let rows = rows

@@ -78,7 +78,7 @@ fn services_get_the_defaults_of_the_api_server() {
                 ("/spec/ports/0/protocol", "\"TCP\""),
                 ("/spec/ports/0/targetPort", "80"),
                 ("/spec/sessionAffinity", "\"None\""),
-                ("/spec/internalTrafficPolicy", "\"ClusterObjects\""),
+                ("/spec/internalTrafficPolicy", "\"Cluster\""),
                 ("/spec/externalTrafficPolicy", "null"),
                 ("/spec/ports/0/nodePort", "null"),
             ],
@@ -112,7 +112,7 @@ fn services_get_the_defaults_of_the_api_server() {
             &[
                 ("/spec/ports/0/nodePort", "30001"),
                 ("/spec/ports/1/nodePort", "30000"),
-                ("/spec/externalTrafficPolicy", "\"ClusterObjects\""),
+                ("/spec/externalTrafficPolicy", "\"Cluster\""),
                 ("/spec/healthCheckNodePort", "null"),
             ],
         ),
@@ -131,7 +131,7 @@ fn services_get_the_defaults_of_the_api_server() {
         ),
         (
             "externalIPs: [198.51.100.7], ports: [{port: 80}]",
-            &[("/spec/externalTrafficPolicy", "\"ClusterObjects\"")],
+            &[("/spec/externalTrafficPolicy", "\"Cluster\"")],
         ),
         (
             "type: ExternalName, externalName: example.com",

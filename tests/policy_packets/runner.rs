@@ -48,14 +48,14 @@ pub(crate) fn run(
         let started = Instant::now();
         let mut failures = truth_tables::missing(&cluster.lab, &step.expect);
         let matrix = truth_tables::probe(&cluster.lab, &step.expect);
-        failures.extend(matrix.differences().iter().map(|(question, cell)| {
+        failures.extend(matrix.unexpected().iter().map(|(question, cell)| {
             let must = if cell.expected == Some(true) { "allowed" } else { "denied" };
-            format!("{question}: must be {must}; {}", cell.seen.as_ref().unwrap())
+            format!("{question}: must be {must}; {}", cell.outcome.as_ref().unwrap())
         }));
         failures.extend(flows::probe(&cluster.lab, step, &mut open));
         open.extend(flows::open(&cluster.lab, case, index + 1));
         times.probing += started.elapsed();
-        times.probes += matrix.cells().filter(|(_, cell)| cell.seen.is_some()).count();
+        times.probes += matrix.cells().filter(|(_, cell)| cell.outcome.is_some()).count();
         times.steps += 1;
         let step = format!("{}, step {}", case.name, index + 1);
         results.push(StepResult { step, failures, table: matrix.to_string() });
