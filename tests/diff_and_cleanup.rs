@@ -1,4 +1,4 @@
-//! `portcullis diff` and `portcullis cleanup` as an operator runs them: what they print, and their exit codes.
+//! Tests of the output and the exit codes of `portcullis diff` and `portcullis cleanup`.
 
 #[path = "../netlink/tests/namespace/mod.rs"]
 mod namespace;
@@ -8,7 +8,7 @@ use std::process::{Command, Output};
 
 use portcullis_lab::uml;
 
-/// Runs a program to its end; its exit code, what it printed, and what it logged.
+/// Runs a program; returns its exit code, its output, and its log.
 fn run(program: &str, arguments: &[&str]) -> (Option<i32>, String, String) {
     let Output { status, stdout, stderr } = Command::new(program)
         .args(arguments)
@@ -27,7 +27,7 @@ fn portcullis(arguments: &[&str]) -> (Option<i32>, String, String) {
 }
 
 #[test]
-fn a_node_is_compared_and_cleaned() {
+fn node_in_iptables_mode_is_compared_and_cleaned() {
     namespace::inside(|| {
         assert_eq!(run("ip", &["link", "set", "lo", "up"]).0, Some(0));
         let before = run("nft", &["list", "ruleset"]).1;
@@ -74,7 +74,7 @@ fn a_node_is_compared_and_cleaned() {
 }
 
 #[test]
-fn a_node_that_serves_by_nftables_is_compared_and_cleaned() {
+fn node_in_nftables_mode_is_compared_and_cleaned() {
     namespace::inside(compare_and_clean_nftables);
 }
 
@@ -100,7 +100,7 @@ fn compare_and_clean_nftables() {
     let (code, printed, log) = nftables(&["diff"]);
     assert_eq!((code, printed.as_str()), (Some(0), ""), "{log}");
 
-    // Somebody takes a Service, an endpoint and a rule, and adds an element, a chain and a counter.
+    // Another process deletes a Service, an endpoint and a rule, and adds an element, a chain and a counter.
     for line in [
         "delete element ip portcullis service-ips { 10.96.0.1 . tcp . 443 }",
         "delete element ip portcullis service-1 { 10.96.0.1 . tcp . 443 . 0x0 }",
@@ -152,14 +152,14 @@ fn compare_and_clean_nftables() {
 }
 
 #[test]
-fn what_cannot_be_compared_is_an_error() {
+fn failed_comparison_is_an_error() {
     let missing = run(env!("CARGO_BIN_EXE_portcullis"), &["diff", "--manifests", "/nonexistent"]);
     assert_eq!((missing.0, missing.1.as_str()), (Some(2), ""), "{}", missing.2);
     assert!(missing.2.contains("/nonexistent"), "{}", missing.2);
 }
 
 #[test]
-fn a_node_that_serves_by_ipvs_is_compared_and_cleaned() {
+fn node_in_ipvs_mode_is_compared_and_cleaned() {
     uml::inside(|| namespace::inside(compare_and_clean_ipvs));
 }
 
@@ -180,7 +180,7 @@ fn compare_and_clean_ipvs() {
     let (code, printed, log) = ipvs(&["diff"]);
     assert_eq!((code, printed.as_str()), (Some(0), ""), "{log}");
 
-    // Somebody takes an endpoint, an address and an entry, and adds a virtual server.
+    // Another process deletes an endpoint, an address and a set entry, and adds a virtual server.
     for line in [
         "ipvsadm -d -t 10.96.0.1:443 -r 192.168.10.11:6443",
         "ip address delete 10.96.0.10/32 dev kube-ipvs0",
@@ -215,7 +215,11 @@ fn compare_and_clean_ipvs() {
     let (code, printed, log) = ipvs(&["cleanup"]);
     assert_eq!(code, Some(0), "{log}");
     assert!(printed.contains("removed link kube-ipvs0\n"), "{printed}");
-    assert_eq!(run("ipvsadm", &["-Sn"]).1, "-A -t 10.55.0.5:80 -s rr\n", "what is somebody else's stays");
+    assert_eq!(
+        run("ipvsadm", &["-Sn"]).1,
+        "-A -t 10.55.0.5:80 -s rr\n",
+        "virtual servers of other programs are kept"
+    );
     assert_eq!(run("ipset", &["list", "-n"]).1, "");
     assert!(!run("iptables-save", &[]).1.contains("KUBE-"));
 }

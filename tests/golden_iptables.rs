@@ -1,4 +1,4 @@
-//! The rules that we render are those that kube-proxy v1.36.2 programs, for every recorded state.
+//! Golden test of iptables mode: for every recorded state the rendered rules equal those of kube-proxy v1.36.2.
 
 mod services;
 
@@ -8,13 +8,13 @@ use portcullis_cluster::{Family, Index};
 use portcullis_modes::iptables::RuleSet;
 use services::{assert_same, bring, cases, normalised};
 
-/// Rules of others stand in this recording; it is compared with the kernel in `kernel_iptables.rs`.
-const WITH_RULES_OF_OTHERS: &str = "leftover-iptables";
+/// This recording contains rules of other programs; `kernel_iptables.rs` compares it with the kernel.
+const WITH_FOREIGN_RULES: &str = "leftover-iptables";
 
 #[test]
-fn rendered_rules_are_those_of_kube_proxy() {
+fn rendered_rules_equal_those_of_kube_proxy() {
     let mut compared = 0;
-    for case in cases(ProxyMode::Iptables).iter().filter(|case| case.name != WITH_RULES_OF_OTHERS) {
+    for case in cases(ProxyMode::Iptables).iter().filter(|case| case.name != WITH_FOREIGN_RULES) {
         let mut index = Index::new();
         for (i, state) in case.states().iter().enumerate() {
             bring(&mut index, state);

@@ -1,5 +1,5 @@
-//! Every recorded state and sequence is programmed into a real kernel, by both flavours of the tool, and read
-//! back. Each case has a network namespace of its own.
+//! Tests of iptables mode with a real kernel: every recorded state and sequence is programmed with both flavours of the
+//! tool and read back. Each case has a network namespace of its own.
 
 #[path = "../netlink/tests/namespace/mod.rs"]
 mod namespace;
@@ -18,16 +18,16 @@ use portcullis_netlink::nfacct::Counters;
 use services::{Case, assert_same, bring, cases, normalised};
 
 #[test]
-fn the_kernel_holds_what_kube_proxy_would_have_programmed_by_the_nft_tool() {
+fn kernel_holds_the_rules_of_kube_proxy_with_the_nft_tool() {
     cases(ProxyMode::Iptables).iter().for_each(|case| namespace::inside(|| follow(case, Flavour::Nft)));
 }
 
 #[test]
-fn the_kernel_holds_what_kube_proxy_would_have_programmed_by_the_legacy_tool() {
+fn kernel_holds_the_rules_of_kube_proxy_with_the_legacy_tool() {
     cases(ProxyMode::Iptables).iter().for_each(|case| namespace::inside(|| follow(case, Flavour::Legacy)));
 }
 
-/// Drives one proxier through the states of a case, as a daemon would be.
+/// Programs the states of a case with one proxier, as a daemon does.
 fn follow(case: &Case, flavour: Flavour) {
     let mut counters = Counters::open().expect("netlink");
     for name in [NFACCT_INVALID_DROPPED, NFACCT_LOCALHOST_NODE_PORTS] {
@@ -49,15 +49,15 @@ fn follow(case: &Case, flavour: Flavour) {
         let proxier = proxier.get_or_insert_with(|| {
             IptablesProxier::new(options, host, Family::BOTH.map(|family| (family, tools.kernel(family))))
         });
-        let reports = proxier.sync(&desired, &changes);
-        for report in &reports {
-            assert!(report.error.is_none() && report.isolated.is_empty(), "{what}: {report:?}");
-            assert_eq!(report.is_full, i == 0, "{what}: only the first sync reads the kernel: {report:?}");
+        let results = proxier.sync(&desired, &changes);
+        for result in &results {
+            assert!(result.error.is_none() && result.isolated.is_empty(), "{what}: {result:?}");
+            assert_eq!(result.is_full, i == 0, "{what}: only the first sync reads the kernel: {result:?}");
         }
         for family in Family::BOTH {
             let found = normalised(&dump(family, flavour));
-            let report = reports.iter().find(|report| report.family == family).expect("one a family");
-            for table in &report.tables {
+            let result = results.iter().find(|result| result.family == family).expect("one per family");
+            for table in &result.tables {
                 let held = rules_of(&found, table.table);
                 assert_eq!(table.in_kernel, held, "{what} {family}: rules counted in {}", table.table);
             }
@@ -67,17 +67,17 @@ fn follow(case: &Case, flavour: Flavour) {
     unchanged_after_restart(case, flavour, &desired, &index);
 }
 
-/// A new process finds everything as it should be, and writes nothing.
+/// A new process finds the rules unchanged, and writes nothing.
 fn unchanged_after_restart(case: &Case, flavour: Flavour, desired: &Desired, index: &Index) {
     let tools = Tools::of_flavour(flavour).expect("iptables is installed in both flavours");
     let (options, host) = case.facts(index);
     let kernels = Family::BOTH.map(|family| (family, tools.kernel(family)));
-    for report in IptablesProxier::new(options, host, kernels).sync(desired, &[]) {
-        assert_eq!((report.written, report.restored), (0, 0), "{} {flavour:?}: {report:?}", case.name);
+    for result in IptablesProxier::new(options, host, kernels).sync(desired, &[]) {
+        assert_eq!((result.written, result.restored), (0, 0), "{} {flavour:?}: {result:?}", case.name);
     }
 }
 
-/// How many rules our chains of a table hold in a dump.
+/// Returns the number of rules in our chains of a table in a dump.
 fn rules_of(dump: &str, table: &str) -> usize {
     let lines = dump.lines().skip_while(|line| line.strip_prefix('*') != Some(table)).skip(1);
     lines.take_while(|line| !line.starts_with('*')).filter(|line| line.starts_with("-A KUBE-")).count()

@@ -1,8 +1,8 @@
-//! What was recorded of IPVS mode beside rules, without what neither kube-proxy nor the kernel fixes.
+//! Readers of the recorded IPVS state besides rules, without parts that vary from run to run.
 
 use std::collections::BTreeMap;
 
-/// Virtual servers as `ipvsadm -Sn` prints them, in order, and in order the real servers of each.
+/// Sorts virtual servers as `ipvsadm -Sn` prints them, and the real servers of each.
 pub fn virtual_servers(dump: &str) -> String {
     let mut servers: Vec<(&str, Vec<&str>)> = Vec::new();
     for line in dump.lines().map(str::trim) {
@@ -16,7 +16,7 @@ pub fn virtual_servers(dump: &str) -> String {
     in_order(servers)
 }
 
-/// Sets as `ipset save` prints them, by name, and in order the entries of each; without the seeds of hashes.
+/// Sorts sets as `ipset save` prints them by name, and the entries of each; removes hash seeds.
 pub fn sets(dump: &str) -> String {
     let seedless = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -36,7 +36,7 @@ pub fn sets(dump: &str) -> String {
     in_order(sets.into_values().collect())
 }
 
-/// A device's addresses as `ip -o address` prints them: family, address and length of the prefix, in order.
+/// Sorts an interface's addresses as `ip -o address` prints them: family, address and prefix length.
 pub fn addresses(dump: &str) -> String {
     let of_line = |line: &str| {
         let mut words = line.split_whitespace().skip_while(|word| !matches!(*word, "inet" | "inet6"));

@@ -1,8 +1,8 @@
-//! The recorded cluster states in `fixtures/services`, and what compares rules with them.
+//! The recorded cluster states in `fixtures/services`, and comparison of rules with them.
 //!
 //! A case is a folder: `config.yaml` (a KubeProxyConfiguration), `host.yaml` (the node's interfaces),
 //! `state-N.yaml` (the cluster, step by step) and, for each mode and step, what kube-proxy v1.36.2 programs.
-//! `case.yaml` says which modes it is for.
+//! `case.yaml` lists its modes.
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its part")]
 
 pub mod ipvs;
@@ -18,7 +18,7 @@ use portcullis_cluster::{Event, Family, Index, Kind, Name, Object};
 use portcullis_modes::{NodeFacts, Options};
 use serde_json::Value;
 
-/// Where the cases are.
+/// The folder of the cases.
 pub const FOLDER: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/fixtures/services");
 
 /// One case, in one of its modes.
@@ -30,7 +30,7 @@ pub struct Case {
     pub host: HostFile,
 }
 
-/// All cases of a mode, by name.
+/// Returns all cases of a mode, by name.
 pub fn cases(mode: ProxyMode) -> Vec<Case> {
     let mut folders: Vec<PathBuf> =
         fs::read_dir(FOLDER).expect("the fixtures are there").map(|e| e.expect("readable").path()).collect();
@@ -41,7 +41,7 @@ pub fn cases(mode: ProxyMode) -> Vec<Case> {
     cases
 }
 
-/// Whether a case is for a mode.
+/// Returns true if a case is for a mode.
 fn is_for(folder: &Path, mode: ProxyMode) -> bool {
     let text = fs::read_to_string(folder.join("case.yaml")).expect("a case says what it is");
     let case: Value = serde_saphyr::from_str(&text).expect("it is YAML");
@@ -73,7 +73,7 @@ impl Case {
         }
     }
 
-    /// The files of its states, in order.
+    /// Returns the files of its states, in order.
     pub fn states(&self) -> Vec<PathBuf> {
         (1..).map(|n| self.folder.join(format!("state-{n}.yaml"))).take_while(|path| path.exists()).collect()
     }
@@ -82,12 +82,12 @@ impl Case {
         node::name(&self.config).expect("the cases name their node")
     }
 
-    /// The folder of a step's recordings; steps count from 1.
+    /// Returns the folder of a step's recordings; steps count from 1.
     pub fn recording(&self, step: usize) -> PathBuf {
         self.folder.join(format!("{}/{step}", self.mode.name()))
     }
 
-    /// What a recording of a step says; steps count from 1.
+    /// Returns the text of a recording of a step; steps count from 1.
     pub fn recorded(&self, step: usize, file: &str) -> String {
         let path = self.recording(step).join(file);
         fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
@@ -98,7 +98,7 @@ impl Case {
         normalised(&self.recorded(step, file))
     }
 
-    /// The options and facts of the host in a state.
+    /// Returns the options and node facts in a state.
     pub fn facts(&self, index: &Index) -> (Options, NodeFacts) {
         let known = index.node(self.node());
         let options = node::options(&self.config, known);
@@ -115,29 +115,29 @@ impl Case {
     }
 }
 
-/// The objects of a state.
+/// Returns the objects of a state.
 pub fn objects(state: &Path) -> Vec<Object> {
     let manifests = read_manifests(state).expect("the state is readable");
     assert!(manifests.errors.is_empty(), "{:?}", manifests.errors);
     manifests.objects
 }
 
-/// Brings an index to a state: what the state does not name is gone.
+/// Changes an index to a state; objects that the state does not contain are deleted.
 pub fn bring(index: &mut Index, state: &Path) {
     Kind::ALL.into_iter().for_each(|kind| index.handle(Event::ListStarted(kind)));
     objects(state).into_iter().for_each(|object| index.handle(Event::Applied(object)));
     Kind::ALL.into_iter().for_each(|kind| index.handle(Event::Listed(kind)));
 }
 
-/// A chain of IPVS mode whose rules bear no comments, and stand in the order of a hash map in kube-proxy.
+/// A chain of IPVS mode whose rules have no comments; kube-proxy writes them in the order of a hash map.
 const UNORDERED_WITHOUT_COMMENTS: &str = "KUBE-IPVS-OUT-FILTER";
 
-/// Chains in which the order of the Services is that of a hash map in kube-proxy.
+/// Chains in which kube-proxy writes Services in the order of a hash map.
 const UNORDERED: [&str; 4] =
     ["KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-EXTERNAL-SERVICES", "KUBE-PROXY-FIREWALL"];
 
-/// A dump without what neither kube-proxy nor the kernel fixes: comments, counters, the order of tables, and
-/// the order of Services (not of a Service's rules) in shared chains.
+/// Returns a dump without parts that vary: comments, counters, the order of tables, and the order of Services (not of a
+/// Service's rules) in shared chains.
 pub fn normalised(dump: &str) -> String {
     let mut tables: Vec<(String, Vec<String>)> = Vec::new();
     for line in dump.lines().filter(|line| !line.starts_with('#') && *line != "COMMIT") {
@@ -171,19 +171,19 @@ fn in_order(lines: Vec<String>) -> Vec<String> {
     ordered
 }
 
-/// The chain of a rule.
+/// Returns the chain of a rule.
 fn chain(line: &str) -> &str {
     line.split(' ').nth(1).unwrap_or_default()
 }
 
-/// Whether the rule may stand before or after those of other Services.
+/// Returns true if the rule's position relative to other Services is arbitrary.
 fn is_of_a_service(line: &str) -> bool {
     let chain = chain(line);
     line.starts_with("-A ")
         && (chain == UNORDERED_WITHOUT_COMMENTS || UNORDERED.contains(&chain) && line.contains("--dport"))
 }
 
-/// What rules are ordered by: the Service port that the comment begins with, or all of a rule that has none.
+/// Returns the sort key of a rule: the Service port at the beginning of its comment, or the whole rule if it has none.
 fn service_port(line: &str) -> String {
     if chain(line) == UNORDERED_WITHOUT_COMMENTS {
         return line.to_owned();
@@ -192,7 +192,7 @@ fn service_port(line: &str) -> String {
     comment.split([' ', '"']).next().unwrap_or_default().to_owned()
 }
 
-/// Fails with what differs between two dumps.
+/// Fails with the differences between two dumps.
 pub fn assert_same(what: &str, wanted: &str, found: &str) {
     if wanted != found {
         let diff = similar::TextDiff::from_lines(wanted, found);

@@ -1,4 +1,4 @@
-//! Small clusters of Services, made from numbers.
+//! Small clusters of generated Services.
 #![allow(unreachable_pub, reason = "a module of a test binary")]
 
 use portcullis_cluster::desired::{Desired, ServiceChange};
@@ -6,11 +6,11 @@ use portcullis_cluster::{Event, Index, Kind, Name, NamespacedName, Object, Objec
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-/// A Service as a test draws it.
+/// A Service as a property test generates it.
 #[derive(Clone, Debug)]
 pub struct Drawn {
     pub ports: u16,
-    /// Endpoints by bits: bit n is endpoint n, on the own node if n is even.
+    /// A bit set of endpoints: endpoint n is on the own node if n is even.
     pub endpoints: u8,
     pub node_port: bool,
     pub load_balancer: bool,
@@ -26,7 +26,7 @@ pub fn drawn() -> impl Strategy<Value = Drawn> {
     })
 }
 
-/// A cluster that follows what a test draws.
+/// A cluster with generated Services.
 pub struct Cluster {
     index: Index,
     pub desired: Desired,
@@ -37,7 +37,7 @@ impl Cluster {
         Cluster { index: Index::new(), desired: Desired::new(Name::new("node-a")) }
     }
 
-    /// Sets or deletes Service number `n`, and says what that changes.
+    /// Sets or deletes Service number `n`, and returns the changes.
     pub fn set(&mut self, n: usize, service: Option<&Drawn>) -> Vec<ServiceChange> {
         match service {
             Some(drawn) => {

@@ -1,4 +1,4 @@
-//! What counts as a repair: chains that another process changed, and nothing that we changed or failed to write.
+//! Tests of external changes: only chains that another process changed count as restored.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -10,9 +10,9 @@ use portcullis_modes::{DetectLocal, NodeFacts, NodePortAddresses, Options};
 
 use crate::cluster::{Cluster, Drawn};
 use crate::fake_kernel::FakeKernel;
-use crate::{all_well, held, host, options, service};
+use crate::{all_well, host, options, rules_in_kernel, service};
 
-/// A node with the addresses of its Node object, as the daemon hands them over.
+/// Node facts with the addresses of the Node object, as the daemon passes them.
 fn on(addresses: &[&str]) -> NodeFacts {
     let addresses: Vec<IpAddr> = addresses.iter().map(|ip| ip.parse().expect("an address")).collect();
     NodeFacts { node_ips: addresses.clone().into(), addresses: addresses.into(), ..host() }
@@ -22,11 +22,11 @@ fn primary_only() -> Options {
     Options { node_port_addresses: NodePortAddresses::Primary { localhost: false }, ..options() }
 }
 
-/// A change of a node that serves 40 Services.
+/// A change on a node with 40 Services.
 type Change = fn(&FakeKernel, &mut IptablesProxier, &mut Cluster);
 
 fn flush_services(kernel: &FakeKernel) {
-    kernel.meddle(|tables| {
+    kernel.change_externally(|tables| {
         let nat = tables.get_mut(&Table::Nat).expect("it is always there");
         nat.get_mut("KUBE-SERVICES").expect("it was written").clear();
     });
@@ -34,7 +34,7 @@ fn flush_services(kernel: &FakeKernel) {
 
 #[rustfmt::skip]
 const CHANGES: [(&str, usize, Change); 8] = [
-    // What; how many repairs that takes; how it happens.
+    // Name; number of restored objects; the change.
     ("the node gets another address", 0, |_, proxier, _| {
         proxier.reconfigure(primary_only(), on(&["192.0.2.2"]));
     }),
@@ -62,7 +62,7 @@ const CHANGES: [(&str, usize, Change); 8] = [
     }),
     ("many Services change, and the tool fails to write the last part", 0, |kernel, proxier, cluster| {
         let changes: Vec<_> = (0..600).flat_map(|n| cluster.set(n, Some(&service(7)))).collect();
-        // The legacy tool writes all in one restore.
+        // The legacy tool writes everything in one restore.
         kernel.state().locked_after = Some(usize::from(kernel.flavour() == Flavour::Nft));
         assert!(proxier.sync(&cluster.desired, &changes)[0].error.is_some());
     }),
@@ -74,7 +74,7 @@ const CHANGES: [(&str, usize, Change); 8] = [
 ];
 
 #[test]
-fn only_external_changes_count_as_repairs() {
+fn only_external_changes_count_as_restored() {
     for flavour in [Flavour::Nft, Flavour::Legacy] {
         let counted = CHANGES.map(|(what, _, change)| {
             let (kernel, mut cluster) = (FakeKernel::new(flavour), Cluster::new());
@@ -85,23 +85,23 @@ fn only_external_changes_count_as_repairs() {
             let mut proxier = IptablesProxier::new(primary_only(), on(&["192.0.2.1"]), [(Family::V4, own)]);
             all_well(&proxier.sync(&cluster.desired, &changes));
             change(&kernel, &mut proxier, &mut cluster);
-            let reports = proxier.sync(&cluster.desired, &[]);
-            all_well(&reports);
+            let results = proxier.sync(&cluster.desired, &[]);
+            all_well(&results);
             let fresh = FakeKernel::new(flavour);
             let own: Box<dyn IptablesKernel> = Box::new(fresh.clone());
             let (options, host) = (proxier.options().clone(), proxier.node_facts().clone());
             let mut other = IptablesProxier::new(options, host, [(Family::V4, own)]);
             all_well(&other.sync(&cluster.desired, &[]));
-            assert_eq!(held(&kernel), held(&fresh), "{flavour:?}: {what}");
-            (what, reports[0].restored)
+            assert_eq!(rules_in_kernel(&kernel), rules_in_kernel(&fresh), "{flavour:?}: {what}");
+            (what, results[0].restored)
         });
         assert_eq!(counted, CHANGES.map(|(what, repairs, _)| (what, repairs)), "{flavour:?}");
     }
 }
 
-/// Only comparisons that find nothing are limited to a part of the time, and what happens meanwhile is compared afterwards.
+/// Only comparisons without a finding are limited in time; changes made meanwhile are compared afterwards.
 #[test]
-fn each_external_change_is_repaired_although_comparing_takes_long() {
+fn each_external_change_is_restored_even_if_comparisons_take_long() {
     for flavour in [Flavour::Nft, Flavour::Legacy] {
         let (kernel, mut cluster) = (FakeKernel::new(flavour), Cluster::new());
         kernel.state().dump_takes = Duration::from_millis(600);
@@ -112,12 +112,12 @@ fn each_external_change_is_repaired_although_comparing_takes_long() {
         for time in 1..=2 {
             flush_services(&kernel);
             assert!(proxier.check_drift(), "{flavour:?}: flush {time}");
-            let reports = proxier.sync(&cluster.desired, &[]);
-            all_well(&reports);
-            assert_eq!(reports[0].restored, 1, "{flavour:?}: flush {time}");
+            let results = proxier.sync(&cluster.desired, &[]);
+            all_well(&results);
+            assert_eq!(results[0].restored, 1, "{flavour:?}: flush {time}");
         }
         let add_chain = |name: &str| {
-            kernel.meddle(|tables| {
+            kernel.change_externally(|tables| {
                 tables
                     .get_mut(&Table::Nat)
                     .expect("it is always there")

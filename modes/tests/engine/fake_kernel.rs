@@ -1,4 +1,4 @@
-//! A kernel in memory that takes what `iptables-restore --noflush` takes, and is as strict.
+//! A kernel in memory that accepts the input of `iptables-restore --noflush` as strictly as the tool.
 #![allow(unreachable_pub, reason = "a module of a test binary")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -13,7 +13,7 @@ use portcullis_modes::iptables::{Fingerprint, Flavour, IptablesKernel, Table};
 /// The chains of a table with their rules, each without `-A CHAIN`.
 pub type Chains = BTreeMap<String, Vec<String>>;
 
-/// The kernel. Clones share it.
+/// The kernel. Clones share its state.
 #[derive(Clone)]
 pub struct FakeKernel {
     state: Arc<Mutex<State>>,
@@ -22,22 +22,22 @@ pub struct FakeKernel {
 
 pub struct State {
     pub tables: BTreeMap<Table, Chains>,
-    /// Rules with any of these words are refused.
+    /// Rules with any of these words are rejected.
     pub refused: BTreeSet<String>,
-    /// Refusals name the line.
+    /// Errors name the rejected line.
     pub names_lines: bool,
-    /// So many restores fail for another reason than their rules.
+    /// The number of restores that fail for another reason than their rules.
     pub locked: usize,
     /// After this number of restores, one fails for another reason than its rules.
     pub locked_after: Option<usize>,
-    /// The next restore fails when it comes to this table, with the tables before it written.
+    /// The next restore fails at this table, after the tables before it are written.
     pub locked_at: Option<Table>,
-    /// All restores are refused, whatever is in them.
+    /// All restores are rejected.
     pub out_of_memory: bool,
-    /// How long a dump of a table takes.
+    /// The duration of a dump of a table.
     pub dump_takes: Duration,
     pub restores: usize,
-    /// The lines of the largest restore.
+    /// The number of lines of the largest restore.
     pub largest: usize,
     generation: u64,
 }
@@ -65,8 +65,8 @@ impl FakeKernel {
         self.state.lock().expect("no test panics while it holds the state")
     }
 
-    /// Changes the rules as somebody else.
-    pub fn meddle(&self, change: impl FnOnce(&mut BTreeMap<Table, Chains>)) {
+    /// Changes the rules as another process would.
+    pub fn change_externally(&self, change: impl FnOnce(&mut BTreeMap<Table, Chains>)) {
         let mut state = self.state();
         change(&mut state.tables);
         state.generation += 1;
@@ -97,7 +97,7 @@ impl IptablesKernel for FakeKernel {
             after => after.map(|restores| restores - 1),
         };
         if let Some(before) = state.locked_at.take().and_then(|table| text.find(&format!("*{table}\n"))) {
-            restore(&mut state, &text[..before]).expect("tables that are not refused");
+            restore(&mut state, &text[..before]).expect("tables that are accepted");
             state.generation += 1;
             return Err(SyncError::Locked { tool: "fake".into() });
         }
@@ -130,10 +130,10 @@ impl IptablesKernel for FakeKernel {
         Ok(())
     }
 
-    /// It counts a packet and 60 bytes for each letter of a rule.
+    /// Returns counters of one packet and 60 bytes per letter of a rule.
     fn dump_counters(&self, chain: &str, line: &mut dyn FnMut(&str)) -> Result<(), SyncError> {
         for rule in self.state().tables[&Table::Nat].get(chain).into_iter().flatten() {
-            let (before, target) = rule.split_once("-j ").expect("rules lead somewhere");
+            let (before, target) = rule.split_once("-j ").expect("every rule has a target");
             line(&format!("-A {chain} {before}-c {} {} -j {target}", rule.len(), rule.len() * 60));
         }
         Ok(())
@@ -161,15 +161,15 @@ impl IptablesKernel for FakeKernel {
     }
 }
 
-type Refusal = (Option<usize>, String);
+type Rejection = (Option<usize>, String);
 
-/// Table by table: what stands before a COMMIT that fails stays, as with the real tool.
-fn restore(state: &mut State, text: &str) -> Result<(), Refusal> {
+/// Restores table by table: a failure keeps the tables committed before it, as the real tool does.
+fn restore(state: &mut State, text: &str) -> Result<(), Rejection> {
     let mut open: Option<(Table, Chains)> = None;
     for (i, line) in text.lines().enumerate() {
-        let refuse = |message: String| (Some(i + 1), format!("{message}: {line}"));
+        let reject = |message: String| (Some(i + 1), format!("{message}: {line}"));
         if let Some(name) = line.strip_prefix('*') {
-            assert!(open.is_none(), "a table begins inside of another: {line}");
+            assert!(open.is_none(), "a table begins inside another table: {line}");
             let table = Table::from_name(name).expect("one of our tables");
             open = Some((table, state.tables[&table].clone()));
         } else if line == "COMMIT" {
@@ -179,9 +179,9 @@ fn restore(state: &mut State, text: &str) -> Result<(), Refusal> {
         } else {
             let (_, chains) = open.as_mut().expect("lines stand in tables");
             if state.refused.iter().any(|word| line.split([' ', '"', ':']).any(|w| w == word)) {
-                return Err(refuse("the rule is refused".into()));
+                return Err(reject("the rule is rejected".into()));
             }
-            apply(chains, line).map_err(refuse)?;
+            apply(chains, line).map_err(reject)?;
         }
     }
     assert!(open.is_none(), "the last table has no COMMIT");

@@ -1,20 +1,20 @@
-//! A Service with more rules than one restore of the nft tool takes in good time.
+//! Tests of a Service with more rules than one restore of the nft tool should have.
 
 use portcullis_modes::Mode;
 use portcullis_modes::iptables::Flavour;
 
 use crate::cluster::{Cluster, Drawn};
 use crate::fake_kernel::FakeKernel;
-use crate::{Rules, all_well, held, proxier, same, service, wanted};
+use crate::{Rules, all_well, desired_rules, proxier, rules_in_kernel, same, service};
 
-/// The largest restore that is right: what the engine aims at, and the last port that goes over it.
+/// The largest acceptable restore: the target size, plus the last port that exceeds it.
 const LARGEST: usize = 6_100;
 
 fn ports(ports: u16, endpoints: u8) -> Drawn {
     Drawn { ports, ..service(endpoints) }
 }
 
-/// In a cluster that has become large, endpoints bear no comments, and those of older Services keep theirs.
+/// In a large cluster new rules have no comments on endpoints, while older Services keep theirs.
 fn without_comments(mut rules: Rules) -> Rules {
     for rule in
         rules.iter_mut().filter(|((_, chain), _)| chain.starts_with("KUBE-S")).flat_map(|(_, rules)| rules)
@@ -27,11 +27,12 @@ fn without_comments(mut rules: Rules) -> Rules {
 }
 
 fn holds(kernel: &FakeKernel, cluster: &Cluster, what: &str) {
-    let (held, wanted) = (without_comments(held(kernel)), without_comments(wanted(cluster)));
+    let (held, wanted) =
+        (without_comments(rules_in_kernel(kernel)), without_comments(desired_rules(cluster)));
     same(&held, &wanted).unwrap_or_else(|error| panic!("{what}: {error}"));
 }
 
-/// With the nft tool, no restore has the rules of more than some ports, whatever makes it necessary to write them all.
+/// With the nft tool each restore has the rules of some ports only, whatever causes the write.
 #[test]
 fn a_large_service_is_written_in_parts() {
     let (kernel, mut cluster) = (FakeKernel::new(Flavour::Nft), Cluster::new());
@@ -62,7 +63,7 @@ fn a_large_service_is_written_in_parts() {
     assert!(largest <= LARGEST, "a restore of {largest} lines");
 }
 
-/// If the tool rejects one port of it, after it took others, the Service is served as before, or not at all.
+/// If the tool rejects one port after it accepted others, the Service keeps its last rules, or has none.
 #[test]
 fn a_large_service_with_a_rejected_port_is_isolated_as_a_whole() {
     for (names_lines, served_before) in [(true, false), (true, true), (false, false), (false, true)] {
@@ -77,13 +78,13 @@ fn a_large_service_with_a_rejected_port_is_isolated_as_a_whole() {
             before.set(1, Some(&ports(300, 15)));
         }
         all_well(&proxier.sync(&cluster.desired, &changes));
-        // Only the endpoints of the port in the middle listen there.
+        // Only the endpoints of the middle port listen there.
         kernel.state().refused.insert("8230".into());
         kernel.state().refused.extend((200..208).map(|at| format!("10.{at}.0.2:8230")));
         let changes = cluster.set(1, Some(&ports(300, 240)));
-        let reports = proxier.sync(&cluster.desired, &changes);
+        let results = proxier.sync(&cluster.desired, &changes);
         assert_eq!(
-            (reports[0].isolated.len(), &reports[0].error),
+            (results[0].isolated.len(), &results[0].error),
             (1, &None),
             "{names_lines} {served_before}"
         );

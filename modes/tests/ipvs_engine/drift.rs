@@ -31,7 +31,7 @@ fn node() -> Node {
 }
 
 fn rules(node: &Node, meddle: impl FnOnce(&mut crate::fake_iptables::Chains), table: Table) {
-    node.rules[0].1.meddle(|tables| meddle(tables.get_mut(&table).expect("it is always there")));
+    node.rules[0].1.change_externally(|tables| meddle(tables.get_mut(&table).expect("it is always there")));
 }
 
 /// Runs as somebody else, who may be careless.
@@ -113,7 +113,7 @@ const MEDDLING: [(&str, usize, Meddle); 21] = [
 /// As `kube-proxy --cleanup` does.
 fn clean_up(node: &Node) {
     for (_, rules) in &node.rules {
-        rules.meddle(|tables| {
+        rules.change_externally(|tables| {
             for chains in tables.values_mut() {
                 chains.retain(|name, _| !name.starts_with("KUBE-"));
                 chains.values_mut().for_each(|rules| rules.retain(|rule| !rule.contains("-j KUBE-")));
@@ -316,7 +316,7 @@ fn terminations_are_no_drift() {
 fn a_family_that_fails_does_not_keep_the_other_from_being_looked_after() {
     let mut node = node();
     node.rules[1].1.state().refused.insert("KUBE-6-NODE-PORT-UDP".into());
-    node.rules[1].1.meddle(|tables| {
+    node.rules[1].1.change_externally(|tables| {
         tables.values_mut().for_each(|chains| chains.retain(|n, _| !n.starts_with("KUBE-")))
     });
     node.proxier.check_drift_at(node.now);

@@ -180,7 +180,7 @@ fn at_first_the_rules_of_nat_come_last_where_any_serve() {
         let mut node = Node::new();
         node.only(Family::V4);
         if let Some(chain) = left {
-            node.rules[0].1.meddle(|tables| {
+            node.rules[0].1.change_externally(|tables| {
                 tables.entry(Table::Nat).or_default().insert(chain.to_owned(), Vec::new());
             });
         }

@@ -1,4 +1,4 @@
-//! A cleanup leaves the node as it was.
+//! Tests of the cleanup: it leaves the node as it was before.
 
 use portcullis_cluster::Family;
 use portcullis_modes::cleanup::{self, CleanupResult, RemovedObject};
@@ -7,7 +7,7 @@ use portcullis_modes::iptables::Flavour;
 use crate::namespace::{inside, run};
 use crate::node::{FLAVOURS, Node, feed, saved, tool};
 
-/// Rules of others, and of a kubelet, which makes one chain that a proxy makes too.
+/// Rules of other programs and of a kubelet, which creates one chain that proxies create too.
 const OTHERS: &str = "\
 *filter
 :KUBE-FIREWALL - [0:0]
@@ -37,7 +37,7 @@ COMMIT
 const LOCALNET: &str = "-A KUBE-FIREWALL ! -s 127.0.0.0/8 -d 127.0.0.0/8 -m comment --comment \
     \"block incoming localnet connections\" -m conntrack ! --ctstate RELATED,ESTABLISHED,DNAT -j DROP\n";
 
-fn put_others(flavour: Flavour) {
+fn add_foreign_rules(flavour: Flavour) {
     for family in Family::BOTH {
         let rules = match family {
             Family::V4 => OTHERS.replacen("COMMIT\n", &format!("{LOCALNET}COMMIT\n"), 1),
@@ -47,7 +47,7 @@ fn put_others(flavour: Flavour) {
     }
 }
 
-/// Jumps and chains that were removed in all.
+/// Returns the total numbers of removed jumps and chains.
 fn counts(done: &CleanupResult) -> (usize, usize) {
     done.removed.iter().fold((0, 0), |(all_jumps, all_chains), removed| match removed {
         RemovedObject::Iptables { jumps, chains, .. } => (all_jumps + jumps, all_chains + chains),
@@ -56,18 +56,18 @@ fn counts(done: &CleanupResult) -> (usize, usize) {
 }
 
 #[test]
-fn rules_go_and_those_of_others_stay() {
+fn rules_are_removed_and_foreign_rules_kept() {
     for flavour in FLAVOURS {
         for state in ["mixed", "lb-source-ranges", "affinity-nodeport-lb", "both-local", "large-cluster"] {
             inside(|| {
-                put_others(flavour);
+                add_foreign_rules(flavour);
                 let before = saved(flavour);
                 Node::new(flavour, state).sync();
                 assert_ne!(saved(flavour), before, "{flavour:?} {state}");
                 let done = cleanup::remove_all_modes();
                 assert_eq!(done.not_removed, [], "{flavour:?} {state}");
                 assert_eq!(saved(flavour), before, "{flavour:?} {state}");
-                // KUBE-FIREWALL and its two jumps are the kubelet's.
+                // KUBE-FIREWALL and its two jumps belong to the kubelet.
                 assert_eq!(counts(&done).0, 2 * 12, "{flavour:?} {state}: {:?}", done.removed);
                 assert_eq!(cleanup::remove_all_modes(), CleanupResult::default(), "nothing is left to do");
             });
@@ -76,7 +76,7 @@ fn rules_go_and_those_of_others_stay() {
 }
 
 #[test]
-fn the_chain_of_kubelet_and_proxy_goes_where_no_kubelet_works() {
+fn kube_firewall_is_removed_if_no_kubelet_runs() {
     for flavour in FLAVOURS {
         inside(|| {
             Node::new(flavour, "mixed").sync();
@@ -89,7 +89,7 @@ fn the_chain_of_kubelet_and_proxy_goes_where_no_kubelet_works() {
 }
 
 #[test]
-fn both_flavours_are_cleaned_and_legacy_tables_are_not_made() {
+fn both_flavours_are_cleaned_and_legacy_tables_are_not_created() {
     inside(|| {
         Node::new(Flavour::Nft, "mixed").sync();
         cleanup::remove_all_modes();
@@ -107,7 +107,7 @@ fn both_flavours_are_cleaned_and_legacy_tables_are_not_made() {
 }
 
 #[test]
-fn a_chain_that_others_use_is_emptied_kept_and_told() {
+fn chain_in_use_is_emptied_kept_and_reported() {
     for flavour in FLAVOURS {
         inside(|| {
             let tool = tool(flavour, Family::V4);
@@ -129,9 +129,9 @@ fn a_chain_that_others_use_is_emptied_kept_and_told() {
     }
 }
 
-/// On the nft flavour more chains go than one restore takes; somebody's own jumps lead the wrong way.
+/// With the nft flavour, removal of more chains than one restore deletes, and of jumps in unusual directions.
 #[test]
-fn thousands_of_chains() {
+fn thousands_of_chains_are_removed() {
     const SERVICES: usize = 2_600;
     for flavour in FLAVOURS {
         inside(|| {
@@ -145,7 +145,8 @@ fn thousands_of_chains() {
                 format!("-A KUBE-SERVICES -d 10.96.{}.{}/32 -j KUBE-SVC-{n:016}\n", n / 250, n % 250)
             });
             rules += &lines(&|n| format!("-A KUBE-SVC-{n:016} -j KUBE-SEP-{n:016}\n"));
-            // An endpoint must not lead to a Service; if it does, all chains must be emptied first.
+            // Endpoint chains do not jump to Service chains; if one does, all chains must be emptied before the first
+            // deletion.
             rules += "-A KUBE-SEP-0000000000000000 -j KUBE-SVC-0000000000002599\n-D KUBE-SVC-0000000000002599 1\nCOMMIT\n";
             feed(&format!("{}-restore -w 60 --noflush", tool(flavour, Family::V4)), &rules);
             let start = std::time::Instant::now();
@@ -161,7 +162,7 @@ fn thousands_of_chains() {
 }
 
 #[test]
-fn tables_of_nftables_mode_go_and_others_stay() {
+fn tables_of_nftables_mode_are_removed_and_others_kept() {
     inside(|| {
         for table in ["ip kube-proxy", "ip6 kube-proxy", "ip portcullis", "inet firewall", "inet portcullis"]
         {
@@ -176,10 +177,10 @@ fn tables_of_nftables_mode_go_and_others_stay() {
     });
 }
 
-/// Rules and sets of IPVS mode as kube-proxy was recorded with them, in part; this kernel has no ip_vs, and the
-/// link stands for the dummy that it has not.
+/// A part of the rules and sets recorded from kube-proxy in IPVS mode. This kernel has neither ip_vs nor dummy
+/// interfaces; a veth link replaces the dummy.
 #[test]
-fn sets_rules_and_link_of_ipvs_mode_go() {
+fn sets_rules_and_link_of_ipvs_mode_are_removed() {
     const SETS: &str = "\
 create KUBE-CLUSTER-IP hash:ip,port family inet
 add KUBE-CLUSTER-IP 10.96.0.1,tcp:443
@@ -240,7 +241,7 @@ COMMIT
 }
 
 #[test]
-fn a_set_that_others_use_is_told() {
+fn set_in_use_is_reported() {
     inside(|| {
         run("ipset create KUBE-CLUSTER-IP hash:ip,port");
         run("iptables-legacy -w 60 -A INPUT -m set --match-set KUBE-CLUSTER-IP dst,dst -j DROP");
@@ -251,7 +252,7 @@ fn a_set_that_others_use_is_told() {
     });
 }
 
-/// Runs in a namespace that accepts packets to loopback addresses from other hosts by these interfaces.
+/// Runs a test in a namespace that accepts packets to loopback addresses from other hosts on these interfaces.
 fn with_route_localnet(interfaces: &[&str], test: impl FnOnce() + Send) {
     inside(|| {
         run("ip link add cni0 type veth peer name other0");
@@ -271,7 +272,7 @@ fn route_localnet() -> String {
 const GUARD: &str = "table ip portcullis-loopback\n";
 
 #[test]
-fn route_localnet_is_reset_with_the_rules_that_guarded_loopback() {
+fn route_localnet_is_reset_with_the_rules_that_protect_loopback() {
     for flavour in FLAVOURS {
         with_route_localnet(&["all"], || {
             Node::new(flavour, "mixed").sync();
@@ -290,7 +291,7 @@ fn route_localnet_is_reset_with_the_rules_that_guarded_loopback() {
 }
 
 #[test]
-fn loopback_stays_guarded_while_route_localnet_is_set_on_an_interface() {
+fn loopback_stays_protected_while_route_localnet_is_set_on_an_interface() {
     with_route_localnet(&["all", "cni0"], || {
         run("nft add table ip portcullis");
         let done = cleanup::remove_all_modes();
@@ -310,7 +311,7 @@ fn loopback_stays_guarded_while_route_localnet_is_set_on_an_interface() {
 }
 
 #[test]
-fn route_localnet_stays_where_a_rule_of_other_software_needs_it() {
+fn route_localnet_is_kept_if_a_rule_of_other_software_needs_it() {
     for flavour in FLAVOURS {
         with_route_localnet(&["all"], || {
             Node::new(flavour, "mixed").sync();
@@ -329,7 +330,7 @@ fn route_localnet_stays_where_a_rule_of_other_software_needs_it() {
 }
 
 #[test]
-fn route_localnet_of_a_node_without_a_proxy_is_left_alone() {
+fn route_localnet_of_a_node_without_a_proxy_is_not_changed() {
     with_route_localnet(&["all", "cni0"], || {
         assert_eq!(cleanup::remove_all_modes(), CleanupResult::default());
         assert_eq!((route_localnet().as_str(), run("nft list tables").as_str()), ("1", ""));

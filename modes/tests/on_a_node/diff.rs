@@ -1,4 +1,4 @@
-//! What is read from the kernel equals what was written, and a difference names its Service.
+//! Tests of the diff: rules read from the kernel equal the written ones, and a difference names its Service.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -10,7 +10,7 @@ use portcullis_modes::iptables::{Flavour, RuleOwner, RuleSet, Table, compare_rul
 use crate::namespace::{inside, run};
 use crate::node::{FLAVOURS, Node, feed, tool};
 
-/// The states that iptables mode was recorded in, each of one step at least.
+/// The states recorded in iptables mode.
 fn states() -> Vec<String> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/services");
     let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
@@ -22,21 +22,21 @@ fn states() -> Vec<String> {
     states
 }
 
-fn subjects(node: &Node, family: Family) -> Vec<String> {
-    let differences = compare_rules(&node.wanted(family), &node.found(family));
+fn owners(node: &Node, family: Family) -> Vec<String> {
+    let differences = compare_rules(&node.desired_rules(family), &node.rules_in_kernel(family));
     differences.into_iter().map(|difference| difference.owner.to_string()).collect()
 }
 
 #[test]
-fn a_set_does_not_differ_from_itself_whatever_the_order_of_services() {
+fn order_of_services_is_no_difference() {
     for state in states() {
         let node = Node::new(Flavour::Nft, &state);
         for family in Family::BOTH {
-            let wanted = node.wanted(family);
+            let wanted = node.desired_rules(family);
             assert_eq!(compare_rules(&wanted, &wanted), [], "{state} {family}");
             let mut turned = wanted.clone();
             for lines in turned.tables.values_mut().flat_map(|chains| chains.values_mut()) {
-                turn(lines);
+                reverse_services(lines);
             }
             assert_eq!(compare_rules(&wanted, &turned), [], "{state} {family}");
             assert_eq!(compare_rules(&turned, &wanted), [], "{state} {family}");
@@ -44,8 +44,8 @@ fn a_set_does_not_differ_from_itself_whatever_the_order_of_services() {
     }
 }
 
-/// Turns around the order of Services in a shared chain, and writes more blanks.
-fn turn(lines: &mut [String]) {
+/// Reverses the order of Services in a shared chain, and adds spaces.
+fn reverse_services(lines: &mut [String]) {
     let port = |line: &String| line.split([' ', '"']).find(|word| word.contains('/')).map(str::to_owned);
     let shared = ["KUBE-SERVICES ", "KUBE-NODEPORTS ", "KUBE-EXTERNAL-SERVICES ", "KUBE-PROXY-FIREWALL "];
     if lines.first().is_some_and(|line| shared.iter().any(|chain| line.starts_with(&format!("-A {chain}")))) {
@@ -57,13 +57,13 @@ fn turn(lines: &mut [String]) {
 }
 
 #[test]
-fn nothing_differs_after_a_sync() {
+fn there_is_no_difference_after_a_sync() {
     for flavour in FLAVOURS {
         for state in ["mixed", "affinity-nodeport-lb", "large-cluster", "dual-stack", "empty"] {
             inside(|| {
                 let node = Node::new(flavour, state);
-                assert!(!subjects(&node, Family::V4).is_empty(), "{flavour:?} {state}: all is missing");
-                // What belongs to others is not told.
+                assert!(!owners(&node, Family::V4).is_empty(), "{flavour:?} {state}: all is missing");
+                // Rules of other programs are not reported.
                 for table in ["nat", "filter"] {
                     run(&format!("{} -w 60 -t {table} -N KUBE-KUBELET-CANARY", tool(flavour, Family::V4)));
                     run(&format!(
@@ -74,14 +74,14 @@ fn nothing_differs_after_a_sync() {
                 node.sync();
                 for family in Family::BOTH {
                     let none: Vec<String> = Vec::new();
-                    assert_eq!(subjects(&node, family), none, "{flavour:?} {state} {family}");
+                    assert_eq!(owners(&node, family), none, "{flavour:?} {state} {family}");
                 }
             });
         }
     }
 }
 
-/// A chain of a Service's, by what a rule in it says.
+/// Returns a Service's chain with a rule that contains some words.
 fn chain_with(set: &RuleSet, prefix: &str, words: &str) -> String {
     let chains = &set.tables[&Table::Nat];
     let has = |lines: &Vec<String>| lines.iter().any(|line| line.contains(words));
@@ -90,12 +90,12 @@ fn chain_with(set: &RuleSet, prefix: &str, words: &str) -> String {
 }
 
 #[test]
-fn what_others_change_is_told_of_the_right_service() {
+fn external_changes_are_reported_for_the_right_service() {
     for flavour in FLAVOURS {
         inside(|| {
             let node = Node::new(flavour, "mixed");
             node.sync();
-            let wanted = node.wanted(Family::V4);
+            let wanted = node.desired_rules(Family::V4);
             let tool = tool(flavour, Family::V4);
             let services: BTreeSet<String> =
                 node.desired.services().keys().map(ToString::to_string).collect();
@@ -124,34 +124,34 @@ fn what_others_change_is_told_of_the_right_service() {
                 ("a base chain", "-t nat -F KUBE-POSTROUTING".to_owned(), &["base rules"]),
                 ("a jump", "-t nat -D OUTPUT 1".to_owned(), &["base rules"]),
                 ("a rule after the last", "-t nat -A KUBE-SERVICES -j RETURN".to_owned(), &["base rules"]),
-                ("somebody's own chain", "-t nat -N MINE".to_owned(), none),
+                ("a foreign chain", "-t nat -N MINE".to_owned(), none),
             ];
             for (what, change, told) in rows {
                 match change.strip_prefix('<') {
                     Some(text) => feed(&format!("{tool}-restore -w 60 --noflush"), text),
                     None => run(&format!("{tool} -w 60 {change}")),
                 };
-                assert_eq!(subjects(&node, Family::V4), told, "{flavour:?}: {what}");
+                assert_eq!(owners(&node, Family::V4), told, "{flavour:?}: {what}");
                 node.sync();
-                assert_eq!(subjects(&node, Family::V4), none, "{flavour:?}: repaired {what}");
+                assert_eq!(owners(&node, Family::V4), none, "{flavour:?}: repaired {what}");
             }
         });
     }
 }
 
-/// In a large cluster the chains of endpoints bear no comments.
+/// In a large cluster, endpoint chains have no comments.
 #[test]
-fn chains_without_comments_are_known_by_who_leads_to_them() {
+fn chains_without_comments_are_assigned_by_the_jumps_to_them() {
     let node = Node::new(Flavour::Nft, "large-cluster");
-    let wanted = node.wanted(Family::V4);
+    let wanted = node.desired_rules(Family::V4);
     let (chain, _) = wanted.tables[&Table::Nat]
         .iter()
         .find(|(name, lines)| name.starts_with("KUBE-SEP-") && !lines[0].contains("--comment"))
         .expect("the state has more than a thousand endpoints");
     let mut found = wanted.clone();
     found.tables.get_mut(&Table::Nat).unwrap().remove(chain);
-    let told = compare_rules(&wanted, &found);
-    let [difference] = told.as_slice() else { panic!("{told:?}") };
+    let differences = compare_rules(&wanted, &found);
+    let [difference] = differences.as_slice() else { panic!("{differences:?}") };
     let leads = |line: &&String| line.ends_with(&format!("-j {chain}"));
     let leading = wanted.tables[&Table::Nat].values().flatten().find(leads).unwrap();
     let service = wanted.tables[&Table::Nat]["KUBE-SERVICES"]
@@ -164,11 +164,11 @@ fn chains_without_comments_are_known_by_who_leads_to_them() {
     assert_eq!((&part.chain, part.actual.as_ref()), (chain, None));
 }
 
-/// A node port rule that does not come last would take what is meant for a Service.
+/// A node port rule that is not last would match packets meant for a Service.
 #[test]
-fn a_service_after_the_last_rule_is_out_of_place() {
+fn service_rule_after_the_node_port_rule_is_a_difference() {
     let node = Node::new(Flavour::Nft, "mixed");
-    let wanted = node.wanted(Family::V4);
+    let wanted = node.desired_rules(Family::V4);
     let mut found = wanted.clone();
     let lines = found.tables.get_mut(&Table::Nat).unwrap().get_mut("KUBE-SERVICES").unwrap();
     lines.rotate_right(1);

@@ -1,5 +1,4 @@
-//! What stands on a node once a mode has written to it: how it differs from what is wanted, and that all of it
-//! goes again. In a real kernel, each test in a network namespace of its own.
+//! Tests of diff and cleanup with a real kernel, each in a network namespace of its own.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

@@ -1,4 +1,4 @@
-//! A node of a recorded state, in a network namespace of its own.
+//! A node in a recorded state, in a network namespace of its own.
 
 use std::fs;
 use std::io::Write;
@@ -13,7 +13,7 @@ use portcullis_modes::{DetectLocal, NodeFacts, Options};
 
 use crate::namespace::run;
 
-/// The same with a text to read.
+/// Runs a command with this input.
 pub(crate) fn feed(line: &str, input: &str) -> String {
     let mut words = line.split_whitespace();
     let mut command = Command::new(words.next().unwrap());
@@ -27,14 +27,14 @@ pub(crate) fn feed(line: &str, input: &str) -> String {
 
 pub(crate) const FLAVOURS: [Flavour; 2] = [Flavour::Nft, Flavour::Legacy];
 
-/// As in `iptables-legacy`.
+/// Returns the name of the tool, for example `iptables-legacy`.
 pub(crate) fn tool(flavour: Flavour, family: Family) -> String {
     let base = if family == Family::V4 { "iptables" } else { "ip6tables" };
     let flavour = if flavour == Flavour::Nft { "nft" } else { "legacy" };
     format!("{base}-{flavour}")
 }
 
-/// All rules of a flavour, both families, without what changes by itself.
+/// Returns all rules of a flavour and of both families, without volatile parts.
 pub(crate) fn saved(flavour: Flavour) -> String {
     let mut text = String::new();
     for family in Family::BOTH {
@@ -53,7 +53,7 @@ fn case(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../fixtures/services").join(name)
 }
 
-/// What a node must serve in a recorded state.
+/// Returns the desired state of a node in a recorded state.
 pub(crate) fn desired(name: &str) -> Desired {
     let path = case(name).join("state-1.yaml");
     let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
@@ -67,7 +67,7 @@ pub(crate) fn desired(name: &str) -> Desired {
     Desired::from_index(&index, Name::new("node-a"))
 }
 
-/// A node that serves a state.
+/// A node in a recorded state.
 pub(crate) struct Node {
     pub(crate) flavour: Flavour,
     pub(crate) desired: Desired,
@@ -100,11 +100,11 @@ impl Node {
         }
     }
 
-    pub(crate) fn wanted(&self, family: Family) -> RuleSet {
+    pub(crate) fn desired_rules(&self, family: Family) -> RuleSet {
         RuleSet::render(&self.desired, family, &self.options, &self.host)
     }
 
-    pub(crate) fn found(&self, family: Family) -> RuleSet {
+    pub(crate) fn rules_in_kernel(&self, family: Family) -> RuleSet {
         RuleSet::read(&*self.kernel(family)).unwrap()
     }
 }

@@ -1,4 +1,4 @@
-//! A cluster of a few words: each line a port of a Service of that name, what leads to it, and its endpoints.
+//! A cluster described by text: each line is a port of a Service with its name, addresses, and endpoints.
 //!
 //! ```text
 //! game udp 10.96.5.4:7777 node=30505 ext=192.0.2.7 lb=203.0.113.7 -> 10.244.1.10:7777 10.244.2.10:7777/terminating
@@ -11,14 +11,14 @@ use portcullis_cluster::{Event, Index, Kind, Name, Object};
 use portcullis_netlink::Family;
 use serde_json::{Value, json};
 
-/// What a text of IPv4 and UDP is read as.
+/// The family and protocol as which a text about IPv4 and UDP is read.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reading {
     pub(crate) family: Family,
     pub(crate) udp_is: Proto,
 }
 
-/// A protocol as the API spells it, and its number.
+/// A protocol's name in the API, and its number.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Proto(pub &'static str, pub u8);
 
@@ -59,7 +59,7 @@ impl Reading {
     }
 }
 
-/// A cluster that goes from state to state.
+/// A cluster that changes from state to state.
 pub(crate) struct Cluster {
     index: Index,
     pub(crate) desired: Desired,
@@ -70,12 +70,12 @@ impl Cluster {
         Cluster { index: Index::new(), desired: Desired::new(Name::new("node-a")) }
     }
 
-    /// Goes to the state that a text describes, and returns what changed.
+    /// Changes to the state that a text describes, and returns the changes.
     pub(crate) fn become_text(&mut self, text: &str, reading: Reading) -> Vec<ServiceChange> {
         self.become_objects(text.lines().filter(|l| !l.trim().is_empty()).flat_map(|l| line(l, reading)))
     }
 
-    /// Goes to the state of these objects, and returns what changed.
+    /// Changes to the state of these objects, and returns the changes.
     pub(crate) fn become_objects(
         &mut self,
         objects: impl IntoIterator<Item = (Kind, Value)>,
@@ -93,7 +93,7 @@ impl Cluster {
     }
 }
 
-/// A Service with one port, and its slices: an endpoint each.
+/// A Service with one port, and its EndpointSlices with one endpoint each.
 fn line(text: &str, reading: Reading) -> Vec<(Kind, Value)> {
     let (front, endpoints) = text.split_once("->").unwrap_or((text, ""));
     let mut words = front.split_whitespace();

@@ -1,4 +1,4 @@
-//! The decision table: flow × change → stale? Each row in both families, for UDP and for SCTP.
+//! Tests of the decision which flows are stale after a change. Each row runs in both families, for UDP and SCTP.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -8,16 +8,16 @@ use portcullis_netlink::Family;
 use portcullis_netlink::conntrack::Flow;
 
 use crate::cluster::{Cluster, Reading, UDP};
-use crate::flows::{Memory, Place, flows, words, written};
+use crate::flows::{MemoryTable, TestFlowTable, flows, words, written};
 
 const GAME: &str = "game udp 10.96.5.4:7777 node=30505 ext=192.0.2.7 lb=203.0.113.7";
 
 pub(crate) struct Row {
     case: &'static str,
-    /// Appended to [`GAME`] if it begins with `->`; else the whole state.
+    /// Appended to [`GAME`] if it begins with `->`; otherwise the whole state.
     before: &'static str,
     after: &'static str,
-    /// The proxy is started anew in state `after`.
+    /// The proxy restarts in state `after`.
     restart: bool,
     flows: &'static str,
 }
@@ -59,7 +59,7 @@ pub(crate) const ROWS: &[Row] = &[
          + udp 10.96.5.4:7777 <- 10.244.2.10:7777",
     ),
     row(
-        "scale to zero: led flows go, so that their clients are rejected; the others have nowhere to go",
+        "scale to zero: translated flows are deleted, so that their clients are rejected; the others are kept",
         "-> 10.244.1.10:7777 10.244.2.10:7777",
         "->",
         "- udp 10.96.5.4:7777      <- 10.244.1.10:7777
@@ -107,7 +107,7 @@ pub(crate) const ROWS: &[Row] = &[
          + udp 10.96.5.4:7777 <- 10.244.1.10:8888",
     ),
     row(
-        "the Service is deleted: what it led goes, what it never led is none of ours",
+        "the Service is deleted: translated flows are deleted, untranslated flows are kept",
         "-> 10.244.1.10:7777",
         "",
         "- udp 10.96.5.4:7777      <- 10.244.1.10:7777
@@ -312,16 +312,16 @@ pub(crate) const ROWS: &[Row] = &[
     ),
 ];
 
-/// The addresses of the node, as the texts write them.
+/// The addresses of the node, as written in the texts.
 const NODE: [&str; 2] = ["192.168.10.11", "172.20.5.11"];
 
-/// Runs every row in every reading, and asserts exactly which flows are left.
-pub(crate) fn check(place: &dyn Place) {
+/// Runs every row in every reading, and asserts exactly which flows remain.
+pub(crate) fn check(table: &dyn TestFlowTable) {
     let state = |text: &str| if text.starts_with("->") { format!("{GAME} {text}") } else { text.to_owned() };
     for row in ROWS {
         for reading in Reading::ALL {
             let mut cluster = Cluster::new();
-            let mut stale = place.stale_flows();
+            let mut stale = table.stale_flows();
             let node = NODE.map(|ip| reading.ip(ip));
             if !row.restart {
                 let changes = cluster.become_text(&state(row.before), reading);
@@ -329,24 +329,24 @@ pub(crate) fn check(place: &dyn Place) {
                 stale.delete(&cluster.desired, &written(), &node).unwrap();
             }
             let flows = flows(row.flows, reading);
-            place.put(&flows.iter().map(|(flow, _)| *flow).collect::<Vec<Flow>>());
+            table.put(&flows.iter().map(|(flow, _)| *flow).collect::<Vec<Flow>>());
             let changes = cluster.become_text(&state(row.after), reading);
-            // At a start there may be a list of changes from nothing, or none.
+            // A start may have a list of changes from an empty state, or none.
             for changes in if row.restart { vec![changes, vec![]] } else { vec![changes] } {
                 stale.add_changes(&changes);
                 stale.delete(&cluster.desired, &written(), &node).unwrap();
             }
             let expected: BTreeSet<String> =
                 flows.iter().filter(|(_, stays)| *stays).map(|(flow, _)| words(flow)).collect();
-            assert_eq!(place.take_all(), expected, "{}, {reading:?}", row.case);
+            assert_eq!(table.take_all(), expected, "{}, {reading:?}", row.case);
             assert!(!stale.has_pending(), "{}", row.case);
         }
     }
 }
 
 #[test]
-fn flows_are_judged_as_the_table_says() {
-    check(&Memory::default());
+fn stale_flows_are_deleted_as_in_the_table() {
+    check(&MemoryTable::default());
 }
 
 #[test]
@@ -357,7 +357,7 @@ fn node_ports_on_loopback() {
         [(&["192.168.10.11", "127.0.0.1"], true), (&["192.168.10.11", "::1"], false), (&[], false)];
     for (node, goes) in served {
         let node: Vec<IpAddr> = node.iter().map(|ip| ip.parse().unwrap()).collect();
-        let memory = Memory::default();
+        let memory = MemoryTable::default();
         let mut cluster = Cluster::new();
         memory.put(&flows(port, reading).iter().map(|(flow, _)| *flow).collect::<Vec<Flow>>());
         cluster.become_text(&format!("{GAME} -> 10.244.1.10:7777"), reading);
@@ -369,7 +369,7 @@ fn node_ports_on_loopback() {
 #[test]
 fn no_mode_serves_node_ports_on_the_ipv6_loopback_address() {
     let reading = Reading { family: Family::V6, udp_is: UDP };
-    let memory = Memory::default();
+    let memory = MemoryTable::default();
     let mut cluster = Cluster::new();
     let at = |text: &str| text.parse().unwrap();
     memory.put(&[crate::flows::translated(UDP.1, at("[::1]:40000"), at("[::1]:30505"), at("[::1]:30505"))]);
@@ -379,7 +379,7 @@ fn no_mode_serves_node_ports_on_the_ipv6_loopback_address() {
 }
 
 #[test]
-fn a_dual_stack_service_is_judged_by_family() {
+fn flows_of_a_dual_stack_service_are_decided_by_family() {
     let (v4, v6) = (Reading { family: Family::V4, udp_is: UDP }, Reading { family: Family::V6, udp_is: UDP });
     let state = |v4_endpoint: &str, v6_endpoint: &str| {
         use portcullis_cluster::Kind;
@@ -403,7 +403,7 @@ fn a_dual_stack_service_is_judged_by_family() {
             slice("dual-6", "IPv6", v6.ip(v6_endpoint)),
         ]
     };
-    let memory = Memory::default();
+    let memory = MemoryTable::default();
     let (mut cluster, mut stale) = (Cluster::new(), memory.stale_flows());
     let node = [v4.ip(NODE[0]), v6.ip(NODE[0])];
     let mut go = |changes: Vec<ServiceChange>, cluster: &Cluster| {

@@ -1,9 +1,9 @@
-//! Flows of a few words, and tables to keep them in.
+//! Flows described by text, and tables that hold them.
 //!
 //! ```text
-//! - udp 10.96.5.4:7777 <- 10.244.2.10:7777     goes: it was answered by an endpoint
-//! + udp 10.96.5.4:7777 <- itself               stays: it was never translated
-//! - syn 10.96.5.4:7777 <- itself               goes: a TCP connection that nothing has answered
+//! - udp 10.96.5.4:7777 <- 10.244.2.10:7777     deleted: an endpoint replied
+//! + udp 10.96.5.4:7777 <- itself               kept: it was never translated
+//! - syn 10.96.5.4:7777 <- itself               deleted: a TCP connection attempt without a reply
 //! ```
 
 use std::collections::BTreeSet;
@@ -19,7 +19,7 @@ use portcullis_netlink::{Error, Family};
 
 use crate::cluster::Reading;
 
-/// The flows of a text, and whether each is expected to stay.
+/// Returns the flows of a text, and whether each is expected to be kept.
 pub(crate) fn flows(text: &str, reading: Reading) -> Vec<(Flow, bool)> {
     let lines = text.lines().filter(|line| !line.trim().is_empty());
     lines.zip(1..).map(|(line, n)| flow(line, n, reading)).collect()
@@ -27,12 +27,12 @@ pub(crate) fn flows(text: &str, reading: Reading) -> Vec<(Flow, bool)> {
 
 fn flow(text: &str, n: u16, reading: Reading) -> (Flow, bool) {
     let words: Vec<&str> = text.split_whitespace().collect();
-    let [fate, protocol, destination, "<-", answering] = words[..] else { panic!("{text}: five words") };
+    let [fate, protocol, destination, "<-", replying] = words[..] else { panic!("{text}: five words") };
     let client = SocketAddr::new(reading.ip(&format!("10.9.0.{n}")), 40_000 + n);
     let destination = reading.socket(destination);
-    let answering = if answering == "itself" { destination } else { reading.socket(answering) };
+    let replying = if replying == "itself" { destination } else { reading.socket(replying) };
     let number = reading.protocol(if protocol == "syn" { "tcp" } else { protocol }).1;
-    let mut flow = translated(number, client, destination, answering);
+    let mut flow = translated(number, client, destination, replying);
     if protocol == "tcp" {
         flow.status = status::SEEN_REPLY;
     }
@@ -45,12 +45,12 @@ fn flow(text: &str, n: u16, reading: Reading) -> (Flow, bool) {
     )
 }
 
-/// A flow to `destination` that is led to `answering`.
+/// Returns a flow to `destination` that is translated to `replying`.
 pub(crate) fn translated(
     protocol: u8,
     client: SocketAddr,
     destination: SocketAddr,
-    answering: SocketAddr,
+    replying: SocketAddr,
 ) -> Flow {
     let tuple = |from: SocketAddr, to: SocketAddr| Tuple {
         source: from.ip(),
@@ -62,7 +62,7 @@ pub(crate) fn translated(
         family: Family::from_address(destination.ip()),
         protocol,
         original: tuple(client, destination),
-        reply: tuple(answering, client),
+        reply: tuple(replying, client),
         id: None,
         status: 0,
         zone: 0,
@@ -71,34 +71,34 @@ pub(crate) fn translated(
     }
 }
 
-/// A flow in words, for comparing and for reading what differs.
+/// Returns the text of a flow, for comparisons and messages.
 pub(crate) fn words(flow: &Flow) -> String {
     let Tuple { source, source_port, destination, destination_port } = flow.original;
     let (from, to) = (SocketAddr::new(source, source_port), SocketAddr::new(destination, destination_port));
-    let answering = SocketAddr::new(flow.reply.source, flow.reply.source_port);
-    format!("{} {from} > {to} <- {answering}", flow.protocol)
+    let replying = SocketAddr::new(flow.reply.source, flow.reply.source_port);
+    format!("{} {from} > {to} <- {replying}", flow.protocol)
 }
 
-/// Somewhere to put flows.
-pub(crate) trait Place {
+/// A conntrack table of a test.
+pub(crate) trait TestFlowTable {
     fn stale_flows(&self) -> StaleFlows;
     fn put(&self, flows: &[Flow]);
     fn take_all(&self) -> BTreeSet<String>;
 }
 
-/// A table that can be looked into, and told to fail.
+/// A table in memory that can be read, and can fail on request.
 #[derive(Clone, Default)]
-pub(crate) struct Memory(pub Arc<Mutex<Held>>);
+pub(crate) struct MemoryTable(pub Arc<Mutex<Held>>);
 
 #[derive(Default)]
 pub(crate) struct Held {
     pub(crate) flows: Vec<Flow>,
-    /// What was asked for, listing by listing.
+    /// The families and protocols of each listing.
     pub(crate) asked: Vec<(Vec<Family>, Vec<u8>)>,
     pub(crate) failing: bool,
 }
 
-impl FlowTable for Memory {
+impl FlowTable for MemoryTable {
     fn delete_where(
         &mut self,
         families: &[Family],
@@ -122,7 +122,7 @@ impl FlowTable for Memory {
     }
 }
 
-impl Place for Memory {
+impl TestFlowTable for MemoryTable {
     fn stale_flows(&self) -> StaleFlows {
         StaleFlows::new(self.clone())
     }
@@ -137,9 +137,9 @@ impl Place for Memory {
 }
 
 /// The kernel's table of this network namespace.
-pub(crate) struct Kernel;
+pub(crate) struct KernelTable;
 
-impl Place for Kernel {
+impl TestFlowTable for KernelTable {
     fn stale_flows(&self) -> StaleFlows {
         StaleFlows::new(KernelFlows::default())
     }
@@ -162,13 +162,13 @@ impl Place for Kernel {
     }
 }
 
-/// The report of a sync in which all went well.
+/// Returns the results of a successful sync.
 pub(crate) fn written() -> Vec<SyncResult> {
-    cluster_crate::Family::BOTH.map(report).into()
+    cluster_crate::Family::BOTH.map(successful_result).into()
 }
 
-/// The same for one family.
-pub(crate) fn report(family: cluster_crate::Family) -> SyncResult {
+/// Returns the result for one family.
+pub(crate) fn successful_result(family: cluster_crate::Family) -> SyncResult {
     SyncResult {
         tables: Vec::new(),
         family,

@@ -1,4 +1,4 @@
-//! The same in a real kernel, each test in a network namespace of its own.
+//! The decisions with a real kernel, each test in a network namespace of its own.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -9,17 +9,17 @@ use portcullis_netlink::conntrack::Flow;
 
 use crate::cluster::{Cluster, Reading, UDP};
 use crate::decisions;
-use crate::flows::{Kernel, Place, translated, words, written};
+use crate::flows::{KernelTable, TestFlowTable, translated, words, written};
 use crate::namespace::inside;
 
 #[test]
-fn the_kernel_loses_the_same_flows_as_the_table_says() {
-    inside(|| decisions::check(&Kernel));
+fn kernel_table_loses_the_same_flows() {
+    inside(|| decisions::check(&KernelTable));
 }
 
-/// 10,000 flows to 100 Services with 2 endpoints each; one endpoint of one Service vanishes.
+/// 10,000 flows to 100 Services with 2 endpoints each; one endpoint is removed.
 #[test]
-fn ten_thousand_flows() {
+fn ten_thousand_flows_are_examined_quickly() {
     const SERVICES: u8 = 100;
     const FLOWS: u16 = 10_000;
     let socket = |a: [u8; 4], port| SocketAddr::new(IpAddr::from(Ipv4Addr::from(a)), port);
@@ -50,8 +50,8 @@ fn ten_thousand_flows() {
 
         let mut cluster = Cluster::new();
         cluster.become_text(&before, reading);
-        let mut stale = Kernel.stale_flows();
-        Kernel.put(&flows);
+        let mut stale = KernelTable.stale_flows();
+        KernelTable.put(&flows);
         let first = stale.delete(&cluster.desired, &written(), &[]).unwrap();
         assert_eq!((first.examined, first.deleted), (FLOWS.into(), 0), "a restart without change");
 
@@ -64,9 +64,9 @@ fn ten_thousand_flows() {
             "10,000 flows: restart {:?}; {} of {} deleted in {took:?}",
             first.duration, sweep.deleted, sweep.examined
         );
-        assert_eq!(Kernel.take_all(), expected);
+        assert_eq!(KernelTable.take_all(), expected);
         assert_eq!(sweep.deleted, flows.len() - expected.len());
-        // Seen: 0.12 s unoptimized, with other tests beside it.
+        // Measured: 0.12 s unoptimized, with other tests running.
         assert!(took < Duration::from_secs(5), "{took:?}");
     });
 }

@@ -1,5 +1,5 @@
-//! Which flows are deleted when Services change: decisions over a table in memory, the same in a real kernel,
-//! and the states that kube-proxy was recorded with.
+//! Tests of the deletion of stale flows: decisions with a table in memory and with a real kernel, and the states
+//! recorded from kube-proxy.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

@@ -1,5 +1,5 @@
-//! The sequences that kube-proxy v1.36.2 was recorded with: the same flows are put in place before the same
-//! steps. Where it deletes what we delete, its recording says so; where it does not, the row does.
+//! Tests with the sequences recorded from kube-proxy v1.36.2: the same flows exist before the same steps. A row says
+//! where Portcullis deletes more than the recording.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,18 +11,17 @@ use portcullis_netlink::conntrack::Flow;
 use serde_json::Value;
 
 use crate::cluster::Cluster;
-use crate::flows::{Kernel, Memory, Place, translated, words, written};
+use crate::flows::{KernelTable, MemoryTable, TestFlowTable, translated, words, written};
 use crate::namespace::inside;
 
-/// What is deleted before a step is done: the client's port of each flow. 40001 and 40003 go to the
-/// ClusterIP and are answered by 10.244.2.10 and 10.244.1.10, 40002 goes to the node port and is answered by
-/// 10.244.2.10, 40004 to the ClusterIP and was never translated; 40005 to a pod, 40006 to the outside and
-/// 40007 by TCP are nobody's to delete.
+/// The flows deleted in a step, by the client's port. 40001 and 40003 go to the ClusterIP with replies from 10.244.2.10
+/// and 10.244.1.10, 40002 goes to the node port with replies from 10.244.2.10, 40004 goes to the ClusterIP and was
+/// never translated. 40005 goes to a pod, 40006 leaves the cluster and 40007 is TCP: these are always kept.
 struct Step {
     case: &'static str,
     step: usize,
     deleted: &'static [u16],
-    /// Why kube-proxy's recording differs; `None` where it does not.
+    /// The reason for a difference to kube-proxy's recording, if there is one.
     differs: Option<&'static str>,
 }
 
@@ -43,14 +42,19 @@ const STEPS: &[Step] = &[
         REPLACED,
         3,
         &[40001, 40002, 40003],
-        "all endpoints went, and kube-proxy deletes only if some are left",
+        "all endpoints were removed, and kube-proxy deletes flows only if some remain",
     ),
     same(REPLACED, 4, &[40001, 40002, 40003, 40004]),
     same(APPEARS, 2, &[]),
     more(APPEARS, 3, &[40003, 40004], "the slice was there before the Service"),
     more(APPEARS, 4, &[40001, 40002, 40003], "the Service was deleted"),
     same(APPEARS, 5, &[]),
-    more(APPEARS, 6, &[40001, 40002, 40003], "the Service appeared without endpoints, so nothing may be led"),
+    more(
+        APPEARS,
+        6,
+        &[40001, 40002, 40003],
+        "the Service was added without endpoints, so no flow may be translated",
+    ),
     same(APPEARS, 7, &[40003, 40004]),
 ];
 
@@ -66,7 +70,7 @@ fn yaml(path: PathBuf) -> Value {
     serde_saphyr::from_str(&read(path)).unwrap()
 }
 
-/// The flow of a `conntrack` command line.
+/// Parses the flow of a `conntrack` command line.
 fn parse_flow(arguments: &str) -> Flow {
     let words: Vec<&str> = arguments.split_whitespace().collect();
     let after = |flag: &str| {
@@ -92,12 +96,12 @@ fn parse_flow(arguments: &str) -> Flow {
     flow
 }
 
-/// The clients' ports in a listing by `conntrack -L`.
+/// Returns the clients' ports in a listing by `conntrack -L`.
 fn client_ports(listing: &str) -> BTreeSet<u16> {
     listing.lines().filter_map(|line| line.split_once(" sport=")?.1.split(' ').next()?.parse().ok()).collect()
 }
 
-fn check(place: &dyn Place) {
+fn check(table: &dyn TestFlowTable) {
     let mut clusters = BTreeMap::new();
     for step in STEPS {
         let Step { case, step: number, .. } = *step;
@@ -109,7 +113,7 @@ fn check(place: &dyn Place) {
         let node: Vec<IpAddr> =
             addresses.map(|a| a.as_str().unwrap().split('/').next().unwrap().parse().unwrap()).collect();
 
-        let (cluster, stale) = clusters.entry(case).or_insert_with(|| (Cluster::new(), place.stale_flows()));
+        let (cluster, stale) = clusters.entry(case).or_insert_with(|| (Cluster::new(), table.stale_flows()));
         let mut go = |n: usize| {
             let file = at.join(format!("state-{n}.yaml"));
             let text = read(file);
@@ -127,12 +131,12 @@ fn check(place: &dyn Place) {
         let flows: Vec<Flow> =
             arguments.as_array().unwrap().iter().map(|a| parse_flow(a.as_str().unwrap())).collect();
         assert_eq!(flows.len(), 7, "{case}, step {number}");
-        place.put(&flows);
+        table.put(&flows);
         go(number);
 
         let goes = |flow: &&Flow| step.deleted.contains(&flow.original.source_port);
         let expected: BTreeSet<String> = flows.iter().filter(|f| !goes(f)).map(words).collect();
-        assert_eq!(place.take_all(), expected, "{case}, step {number}");
+        assert_eq!(table.take_all(), expected, "{case}, step {number}");
 
         for mode in ["iptables", "ipvs"] {
             let what = format!("{case}, step {number}, kube-proxy's {mode} mode");
@@ -146,11 +150,11 @@ fn check(place: &dyn Place) {
 }
 
 #[test]
-fn the_recorded_steps_lose_their_stale_flows() {
-    check(&Memory::default());
+fn recorded_steps_delete_stale_flows() {
+    check(&MemoryTable::default());
 }
 
 #[test]
-fn the_recorded_steps_lose_them_in_the_kernel() {
-    inside(|| check(&Kernel));
+fn recorded_steps_delete_stale_flows_in_the_kernel() {
+    inside(|| check(&KernelTable));
 }

@@ -1,4 +1,4 @@
-//! What waits until rules are written or the kernel answers, and what costs nothing.
+//! Tests of flows that wait for rules or for a retry, and of syncs without a listing.
 
 use portcullis_cluster::Family as Of;
 use portcullis_modes::{IsolatedService, SyncError, SyncResult};
@@ -6,33 +6,33 @@ use portcullis_netlink::Family;
 use portcullis_netlink::conntrack::Flow;
 
 use crate::cluster::{Cluster, Reading, UDP};
-use crate::flows::{Memory, Place, flows, report, written};
+use crate::flows::{MemoryTable, TestFlowTable, flows, successful_result, written};
 
 const V4: Reading = Reading { family: Family::V4, udp_is: UDP };
 const BEFORE: &str = "game udp 10.96.5.4:7777 -> 10.244.1.10:7777\nother udp 10.96.5.5:53 -> 10.244.1.11:53";
 const AFTER: &str = "game udp 10.96.5.4:7777 ->\nother udp 10.96.5.5:53 ->";
 const FLOWS: &str = "- udp 10.96.5.4:7777 <- 10.244.1.10:7777\n- udp 10.96.5.5:53 <- 10.244.1.11:53";
 
-fn refused() -> SyncError {
+fn rejected() -> SyncError {
     SyncError::Kernel { what: "cannot write".into(), reason: "no".into() }
 }
 
 fn with(change: impl Fn(&mut SyncResult)) -> Vec<SyncResult> {
-    let mut reports = written();
-    reports.iter_mut().for_each(change);
-    reports
+    let mut results = written();
+    results.iter_mut().for_each(change);
+    results
 }
 
 struct Run {
-    memory: Memory,
+    memory: MemoryTable,
     cluster: Cluster,
     stale: portcullis_modes::stale_flows::StaleFlows,
 }
 
 impl Run {
-    /// In state `BEFORE`, with a flow to each of its Services.
+    /// Starts in state `BEFORE`, with a flow to each of its Services.
     fn new() -> Run {
-        let memory = Memory::default();
+        let memory = MemoryTable::default();
         let mut run = Run { stale: memory.stale_flows(), memory, cluster: Cluster::new() };
         run.go(BEFORE, &written());
         let flows = flows(FLOWS, V4);
@@ -41,17 +41,17 @@ impl Run {
         run
     }
 
-    fn go(&mut self, state: &str, reports: &[SyncResult]) {
+    fn go(&mut self, state: &str, results: &[SyncResult]) {
         let changes = self.cluster.become_text(state, V4);
         self.stale.add_changes(&changes);
-        self.again(reports);
+        self.again(results);
     }
 
-    fn again(&mut self, reports: &[SyncResult]) {
-        let _ = self.stale.delete(&self.cluster.desired, reports, &[]);
+    fn again(&mut self, results: &[SyncResult]) {
+        let _ = self.stale.delete(&self.cluster.desired, results, &[]);
     }
 
-    /// Flows left, listings made, whether something waits.
+    /// Returns the number of flows left and of listings, and whether frontends wait.
     fn now(&self) -> (usize, usize, bool) {
         let held = self.memory.0.lock().unwrap();
         (held.flows.len(), held.asked.len(), self.stale.has_pending())
@@ -59,16 +59,16 @@ impl Run {
 }
 
 #[test]
-fn nothing_is_deleted_before_the_rules_are_written() {
+fn flows_are_kept_until_the_rules_are_written() {
     let mut run = Run::new();
-    run.go(AFTER, &with(|r| r.error = Some(refused())));
+    run.go(AFTER, &with(|r| r.error = Some(rejected())));
     assert_eq!(run.now(), (2, 0, true));
-    run.again(&with(|r| r.error = (r.family == Of::V6).then(refused)));
+    run.again(&with(|r| r.error = (r.family == Of::V6).then(rejected)));
     assert_eq!(run.now(), (0, 1, false));
 }
 
 #[test]
-fn an_isolated_service_waits_and_the_others_do_not() {
+fn only_flows_of_the_isolated_service_wait() {
     let mut run = Run::new();
     let game = portcullis_cluster::NamespacedName::new("default", "game");
     let isolated =
@@ -82,7 +82,7 @@ fn an_isolated_service_waits_and_the_others_do_not() {
 }
 
 #[test]
-fn what_the_kernel_refused_is_tried_again() {
+fn rejected_deletion_is_retried() {
     let mut run = Run::new();
     run.memory.0.lock().unwrap().failing = true;
     let changes = run.cluster.become_text(AFTER, V4);
@@ -96,19 +96,19 @@ fn what_the_kernel_refused_is_tried_again() {
 }
 
 #[test]
-fn a_failed_first_time_is_made_up_for() {
-    let memory = Memory::default();
+fn failed_first_deletion_is_repeated_for_all_services() {
+    let memory = MemoryTable::default();
     let mut run = Run { stale: memory.stale_flows(), memory, cluster: Cluster::new() };
     run.cluster.become_text(AFTER, V4);
     run.memory.put(&flows(FLOWS, V4).iter().map(|(flow, _)| *flow).collect::<Vec<Flow>>());
-    run.again(&with(|r| r.error = Some(refused())));
+    run.again(&with(|r| r.error = Some(rejected())));
     assert_eq!(run.now(), (2, 0, true));
     run.again(&written());
     assert_eq!(run.now(), (0, 1, false));
 }
 
 #[test]
-fn repaired_rules_make_everything_of_the_family_suspect() {
+fn restored_rules_affect_all_services_of_the_family() {
     let mut run = Run::new();
     let strays = flows(
         "- udp 10.96.5.4:7777 <- itself\n- udp 10.96.5.5:53 <- itself\n- udp 10.96.5.5:53 <- itself",
@@ -122,15 +122,15 @@ fn repaired_rules_make_everything_of_the_family_suspect() {
 }
 
 #[test]
-fn a_family_that_is_not_served_does_not_wait() {
+fn family_that_is_not_served_does_not_wait() {
     let mut run = Run::new();
-    run.go(AFTER, &[report(Of::V6)]);
+    run.go(AFTER, &[successful_result(Of::V6)]);
     assert_eq!(run.now(), (2, 0, false));
 }
 
 #[test]
-fn nothing_is_listed_without_need() {
-    // (what happens, the next state, listings)
+fn table_is_read_only_if_needed() {
+    // (event, next state, listings)
     let rows = [
         ("nothing", BEFORE.to_owned(), 0),
         ("an endpoint more", BEFORE.replace("10.244.1.10:7777", "10.244.1.10:7777 10.244.1.12:7777"), 0),
