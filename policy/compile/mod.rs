@@ -40,4 +40,5 @@ pub use peer_set::{NamespaceScope, PeerSelector, PeerSetId};
 pub use policy_id::{Direction, PolicyId, PolicyTier, RulesId};
 pub use ports::{NumericPorts, ProtocolPorts, RulePorts};
 pub use profile::Profile;
+pub(crate) use reference_counts::ReferenceCounts;
 pub use rule::{PolicyRule, RuleAction, RulePeers};

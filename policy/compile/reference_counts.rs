@@ -4,25 +4,37 @@ use std::borrow::Borrow;
 use std::collections::BTreeMap;
 
 /// Number of references to each key.
-pub(super) struct ReferenceCounts<K> {
+#[derive(Debug)]
+pub(crate) struct ReferenceCounts<K> {
     counts: BTreeMap<K, usize>,
     /// Keys that were counted since the last call of [`Self::take_changes`], and whether they were used then.
     before: BTreeMap<K, bool>,
 }
 
-impl<K: Ord + Clone> ReferenceCounts<K> {
-    pub(super) fn new() -> Self {
+impl<K> Default for ReferenceCounts<K> {
+    fn default() -> Self {
         ReferenceCounts { counts: BTreeMap::new(), before: BTreeMap::new() }
+    }
+}
+
+impl<K: Ord + Clone> ReferenceCounts<K> {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// Returns all used keys.
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &K> {
+        self.counts.keys()
     }
 
     /// Adds a reference.
-    pub(super) fn add(&mut self, key: &K) {
+    pub(crate) fn add(&mut self, key: &K) {
         self.note(key);
         *self.counts.entry(key.clone()).or_default() += 1;
     }
 
     /// Removes a reference.
-    pub(super) fn remove(&mut self, key: &K) {
+    pub(crate) fn remove(&mut self, key: &K) {
         self.note(key);
         if let Some(count) = self.counts.get_mut(key) {
             *count -= 1;
@@ -39,12 +51,12 @@ impl<K: Ord + Clone> ReferenceCounts<K> {
     }
 
     /// Returns true if a key is used.
-    pub(super) fn contains(&self, key: &K) -> bool {
+    pub(crate) fn contains(&self, key: &K) -> bool {
         self.counts.contains_key(key)
     }
 
     /// Returns the used key that equals this content.
-    pub(super) fn key<Q: Ord + ?Sized>(&self, content: &Q) -> Option<&K>
+    pub(crate) fn key<Q: Ord + ?Sized>(&self, content: &Q) -> Option<&K>
     where
         K: Borrow<Q>,
     {
@@ -52,7 +64,7 @@ impl<K: Ord + Clone> ReferenceCounts<K> {
     }
 
     /// Returns the keys that have become used since the last call, and those that have become unused.
-    pub(super) fn take_changes(&mut self) -> (Vec<K>, Vec<K>) {
+    pub(crate) fn take_changes(&mut self) -> (Vec<K>, Vec<K>) {
         let (mut added, mut removed) = (Vec::new(), Vec::new());
         for (key, before) in std::mem::take(&mut self.before) {
             match (before, self.counts.contains_key(&key)) {

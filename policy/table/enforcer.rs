@@ -10,9 +10,9 @@ use portcullis_netlink::nf_tables::{
 use portcullis_netlink::socket::Socket;
 
 use super::label::DropLabels;
-use super::layout::PolicyTable;
 use super::names::TABLE;
 use super::options::PolicyOptions;
+use super::policy_table::PolicyTable;
 use crate::compile::{CompiledPolicies, PolicyChanges};
 use crate::interfaces::PodInterface;
 

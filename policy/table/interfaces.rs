@@ -15,35 +15,17 @@ use std::sync::Arc;
 
 use portcullis_netlink::Family;
 use portcullis_netlink::nf_tables::{
-    BaseChain, Chain, ChainKind, DataType, DesiredTable, Element, FIB_BROADCAST, FIB_MULTICAST, Field, Hook,
-    Key, Meta, Rule, Set, SetSpec, TableFamily, Verdict,
+    DataType, FIB_BROADCAST, FIB_MULTICAST, Field, Meta, Rule, Set, SetSpec, Verdict,
 };
 
-use super::names::{EGRESS, FORWARD, OTHER_PROTOCOLS, PREROUTING, ROUTER_ADVERTISEMENTS, TABLE, of_family};
+use super::names::{
+    EGRESS, EGRESS_INTERFACES, EGRESS_PORTS, INGRESS_INTERFACES, INGRESS_PORTS, INTERFACE_ADDRESSES,
+    POD_INTERFACES, ROUTER_ADVERTISEMENTS, of_family,
+};
 use super::options::PolicyOptions;
-use crate::compile::{CompiledPolicies, LocalPod, Profile};
-use crate::interfaces::PodInterface;
 
-const POD_PORTS: &str = "pod-ports";
-const PORT_ADDRESSES: &str = "port-addresses";
-const EGRESS_PORTS: &str = "egress-ports";
-const INGRESS_PORTS: &str = "ingress-ports";
-const POD_INTERFACES: &str = "pod-interfaces";
-const INTERFACE_ADDRESSES: &str = "interface-addresses";
-const EGRESS_INTERFACES: &str = "egress-interfaces";
-const INGRESS_INTERFACES: &str = "ingress-interfaces";
-
-/// Before br_netfilter passes a frame to the inet hooks (`NF_BR_PRI_BRNF`, 0).
-const BRIDGE_PRIORITY: i32 = -300;
-
-/// Flag in the priority: the port is the packet's output port, not its input port. Interface indexes have 31 bits.
-const OUTPUT_PORT: u32 = 1 << 31;
-
-/// Length of an interface name with padding (`IFNAMSIZ`).
-const NAME_BYTES: usize = 16;
-
-const IN: Field = Field::Meta(Meta::IifName);
-const OUT: Field = Field::Meta(Meta::OifName);
+pub(super) const IN: Field = Field::Meta(Meta::IifName);
+pub(super) const OUT: Field = Field::Meta(Meta::OifName);
 const PORT: Field = Field::Meta(Meta::Priority);
 
 /// ICMP types that pods must not send: router advertisement and redirect (RFC 4861 for IPv6; RFC 1256 and RFC 792 for
@@ -54,109 +36,23 @@ const ROUTERS_ONLY: [(Family, u8); 4] =
 /// DHCP and DHCPv6: the address to which clients send, and the servers' port.
 const ADDRESS_ASSIGNMENT: [(&str, u16); 2] = [("255.255.255.255", 67), ("ff02::1:2", 547)];
 
-/// Returns the table of the bridge family, without any port.
-pub(super) fn bridge_table(options: &PolicyOptions) -> DesiredTable {
-    let mut table = DesiredTable::new(TableFamily::Bridge, TABLE);
-    table.set_comment("NetworkPolicy for ports of bridges, by portcullis");
-    let mut put = |name: &str, spec: SetSpec| table.put_set(&name.into(), Set::new(spec));
-    put(POD_PORTS, SetSpec::new(&[DataType::IfName]).with_comment("interfaces of pods"));
-    let numbers = || SetSpec::new(&[DataType::IfName]).with_data(&[DataType::ClassId]);
-    put(EGRESS_PORTS, numbers().with_comment("of pods whose connections to others are judged"));
-    put(INGRESS_PORTS, numbers().with_comment("of pods to which connections are judged"));
-    for family in Family::ALL {
-        let spec = SetSpec::new(&[DataType::IfName, DataType::address(family)]);
-        put(
-            &of_family(PORT_ADDRESSES, family),
-            spec.with_comment("the addresses that the API gives the pods"),
-        );
-    }
-    table.put_counter(&OTHER_PROTOCOLS.into(), Some("frames of isolated pods that are neither IP nor ARP"));
-    table.put_counter(&ROUTER_ADVERTISEMENTS.into(), Some("router advertisements and redirects of pods"));
-    let base = |hook, rules| Chain {
-        base: Some(BaseChain { kind: ChainKind::Filter, hook, priority: BRIDGE_PRIORITY }),
-        ..Chain::new(rules)
+/// Returns the sets and maps of interfaces in the inet table, without elements.
+pub(super) fn interface_sets() -> Vec<(Arc<str>, Set)> {
+    let (name, priority) = ([DataType::IfName], [DataType::ClassId]);
+    let mut sets: Vec<(Arc<str>, Set)> = Vec::new();
+    let mut put = |name: &str, spec: SetSpec, comment: &str| {
+        sets.push((name.into(), Set::new(spec.with_comment(comment))));
     };
-    let frame = |family| Rule::new().ether_family(family);
-    let mut rules: Vec<Rule> = router_advertisements(frame, POD_PORTS, options).collect();
-    rules.extend(number_of_port(IN, Field::Source, EGRESS_PORTS, options));
-    table.put_chain(&PREROUTING.into(), base(Hook::Prerouting, rules));
-    let rules = number_of_port(OUT, Field::Destination, INGRESS_PORTS, options);
-    table.put_chain(&FORWARD.into(), base(Hook::Forward, rules.collect()));
-    table
-}
-
-/// Returns the rules that drop router advertisements and redirects of pods.
-fn router_advertisements(
-    of_family: impl Fn(Family) -> Rule,
-    interfaces: &str,
-    options: &PolicyOptions,
-) -> impl Iterator<Item = Rule> {
-    ROUTERS_ONLY.into_iter().map(move |(family, kind)| {
-        let protocol = match family {
-            Family::V4 => libc::IPPROTO_ICMP,
-            Family::V6 => libc::IPPROTO_ICMPV6,
-        };
-        let rule = of_family(family).protocol(protocol as u8);
-        let rule = rule.is(Field::IcmpType, kind).is_in(&[IN], interfaces);
-        count_and_drop(rule, ROUTER_ADVERTISEMENTS, options)
-    })
-}
-
-/// Returns the rules that set the priority of a port's packets to the index of the port, unless their address is one of
-/// the pod's. Frames that are neither IP nor ARP never reach rules of the inet family, so they are dropped.
-fn number_of_port(
-    interface: Field,
-    address: fn(Family) -> Field,
-    numbers: &'static str,
-    options: &PolicyOptions,
-) -> impl Iterator<Item = Rule> {
-    let known = Family::ALL.map(|family| {
-        let key = [interface, address(family)];
-        Rule::new().ether_family(family).is_in(&key, of_family(PORT_ADDRESSES, family)).then(Verdict::Accept)
-    });
-    let foreign = Family::ALL.map(|family| {
-        Rule::new().ether_family(family).set_priority_from_map(&[interface], numbers).then(Verdict::Accept)
-    });
-    let known_protocols = [libc::ETH_P_IP, libc::ETH_P_IPV6, libc::ETH_P_ARP];
-    let other = known_protocols.iter().fold(Rule::new(), |rule, kind| rule.ether_type_is_not(*kind as u16));
-    let other = count_and_drop(other.set_priority_from_map(&[interface], numbers), OTHER_PROTOCOLS, options);
-    known.into_iter().chain(foreign).chain([other])
-}
-
-/// Adds a counter to a rule, and a drop unless in audit mode.
-fn count_and_drop(rule: Rule, counter: &str, options: &PolicyOptions) -> Rule {
-    let rule = rule.counter(counter);
-    if options.audit { rule } else { rule.then(Verdict::Drop) }
-}
-
-/// Adds the sets and maps of interfaces to the inet table, without any interface.
-pub(super) fn put_sets(table: &mut DesiredTable) {
-    let mut put = |name: &str, spec: SetSpec| table.put_set(&name.into(), Set::new(spec));
-    put(POD_INTERFACES, SetSpec::new(&[DataType::IfName]).with_comment("interfaces of pods"));
-    let (name, number) = ([DataType::IfName], [DataType::ClassId]);
-    put(
-        EGRESS_INTERFACES,
-        SetSpec::verdict_map(&name).with_comment("of pods whose connections to others are judged"),
-    );
-    put(
-        INGRESS_INTERFACES,
-        SetSpec::verdict_map(&name).with_comment("of pods to which connections are judged"),
-    );
-    put(
-        EGRESS_PORTS,
-        SetSpec::verdict_map(&number).with_comment("the same by numbers from the bridge table"),
-    );
-    put(
-        INGRESS_PORTS,
-        SetSpec::verdict_map(&number).with_comment("the same by numbers from the bridge table"),
-    );
+    put(POD_INTERFACES, SetSpec::new(&name), "interfaces of pods");
+    put(EGRESS_INTERFACES, SetSpec::verdict_map(&name), "of pods whose connections to others are judged");
+    put(INGRESS_INTERFACES, SetSpec::verdict_map(&name), "of pods to which connections are judged");
+    put(EGRESS_PORTS, SetSpec::verdict_map(&priority), "the same by numbers from the bridge table");
+    put(INGRESS_PORTS, SetSpec::verdict_map(&priority), "the same by numbers from the bridge table");
     for family in Family::ALL {
         let spec = SetSpec::new(&[DataType::IfName, DataType::address(family)]);
-        put(
-            &of_family(INTERFACE_ADDRESSES, family),
-            spec.with_comment("the addresses that the API gives the pods"),
-        );
+        put(&of_family(INTERFACE_ADDRESSES, family), spec, "the addresses that the API gives the pods");
     }
+    sets
 }
 
 /// Returns the rules of the inet prerouting chain, after those that accept established connections and neighbour
@@ -219,93 +115,25 @@ fn dhcp_clients() -> impl Iterator<Item = Rule> {
     })
 }
 
-/// Replaces the elements of both tables' sets and maps by those of these interfaces.
-pub(super) fn set_interfaces(
-    interfaces: &[PodInterface],
-    compiled: &CompiledPolicies,
-    inet: &mut DesiredTable,
-    bridge: &mut DesiredTable,
-) {
-    let mut contents = Contents::default();
-    interfaces.iter().for_each(|interface| contents.add(interface, compiled));
-    let bare = |keys: &[Key]| -> Vec<(Key, Element)> {
-        keys.iter().map(|key| (key.clone(), Element::new())).collect()
-    };
-    fill(bridge, POD_PORTS, bare(&contents.names));
-    fill(inet, POD_INTERFACES, bare(&contents.names));
-    for (family, addresses) in Family::ALL.into_iter().zip(&contents.addresses) {
-        fill(bridge, &of_family(PORT_ADDRESSES, family), bare(addresses));
-        fill(inet, &of_family(INTERFACE_ADDRESSES, family), bare(addresses));
-    }
-    let directions = [
-        (&contents.egress, EGRESS_PORTS, EGRESS_INTERFACES),
-        (&contents.ingress, INGRESS_PORTS, INGRESS_INTERFACES),
-    ];
-    for (selected, ports, interfaces) in directions {
-        let number =
-            |one: &SelectedInterface| (one.name.clone(), Element::value(Key::new().number(one.number)));
-        fill(bridge, ports, selected.iter().map(number).collect());
-        let goto = |one: &SelectedInterface| Element::verdict(Verdict::goto(one.profile.name()));
-        fill(inet, ports, selected.iter().map(|one| (Key::new().number(one.number), goto(one))).collect());
-        fill(inet, interfaces, selected.iter().map(|one| (one.name.clone(), goto(one))).collect());
-    }
+/// Returns the rules that drop router advertisements and redirects of pods.
+pub(super) fn router_advertisements(
+    of_family: impl Fn(Family) -> Rule,
+    interfaces: &str,
+    options: &PolicyOptions,
+) -> impl Iterator<Item = Rule> {
+    ROUTERS_ONLY.into_iter().map(move |(family, kind)| {
+        let protocol = match family {
+            Family::V4 => libc::IPPROTO_ICMP,
+            Family::V6 => libc::IPPROTO_ICMPV6,
+        };
+        let rule = of_family(family).protocol(protocol as u8);
+        let rule = rule.is(Field::IcmpType, kind).is_in(&[IN], interfaces);
+        count_and_drop(rule, ROUTER_ADVERTISEMENTS, options)
+    })
 }
 
-fn fill(table: &mut DesiredTable, name: &str, elements: Vec<(Key, Element)>) {
-    let name: Arc<str> = name.into();
-    if let Some(set) = table.desired().sets.get(&name) {
-        let set = Set::with_elements(set.spec.clone(), elements);
-        table.put_set(&name, set);
-    }
-}
-
-/// An interface of a pod with a profile in a direction.
-struct SelectedInterface {
-    name: Key,
-    number: u32,
-    profile: Arc<Profile>,
-}
-
-#[derive(Default)]
-struct Contents {
-    names: Vec<Key>,
-    /// Names with addresses of Pod objects, by family in the order of [`Family::ALL`].
-    addresses: [Vec<Key>; 2],
-    egress: Vec<SelectedInterface>,
-    ingress: Vec<SelectedInterface>,
-}
-
-impl Contents {
-    fn add(&mut self, interface: &PodInterface, compiled: &CompiledPolicies) {
-        let mut bytes = [0; NAME_BYTES];
-        let length = interface.name.len().min(NAME_BYTES - 1);
-        bytes[..length].copy_from_slice(&interface.name.as_bytes()[..length]);
-        let name = Key::new().part(&bytes);
-        let pods: Vec<&LocalPod> = interface.pods.iter().filter_map(|pod| compiled.pod(pod)).collect();
-        // If several pods claim an interface, the first one with a profile is used.
-        let egress = pods.iter().find_map(|pod| pod.egress.clone());
-        let ingress = pods.iter().find_map(|pod| pod.ingress.clone());
-        self.names.push(name.clone());
-        if egress.is_some() || ingress.is_some() {
-            for address in pods.iter().flat_map(|pod| &pod.addresses) {
-                let owned =
-                    compiled.pod_at(*address).is_some_and(|owner| interface.pods.contains(&owner.key));
-                let at = Family::ALL.iter().position(|family| *family == Family::from_address(*address));
-                if let Some(at) = at.filter(|_| owned) {
-                    self.addresses[at].push(name.clone().address(*address));
-                }
-            }
-        }
-        let index = interface.index;
-        self.egress.extend(egress.map(|profile| SelectedInterface {
-            name: name.clone(),
-            number: index,
-            profile,
-        }));
-        self.ingress.extend(ingress.map(|profile| SelectedInterface {
-            name,
-            number: index | OUTPUT_PORT,
-            profile,
-        }));
-    }
+/// Adds a counter to a rule, and a drop unless in audit mode.
+pub(super) fn count_and_drop(rule: Rule, counter: &str, options: &PolicyOptions) -> Rule {
+    let rule = rule.counter(counter);
+    if options.audit { rule } else { rule.then(Verdict::Drop) }
 }

@@ -1,30 +1,39 @@
-//! Policies as an nf_tables table, and how it is kept in the kernel.
+//! Policies as nf_tables tables, and their enforcer.
 //!
-//! One table `inet portcullis-policy` judges the first packet of each connection, where addresses of Services are
-//! already replaced and the source is not yet masqueraded:
+//! The table `inet portcullis-policy` evaluates the first packet of each connection, after DNAT and before masquerading:
 //!
 //! ```text
 //! postrouting (just before srcnat) ── established, related, neighbour discovery, this node's own: accept
-//!   └► egress ── source is a judged pod ─► profile-out-… ─┬─ Admin rules ── Accept ┐   Deny: count, drop
-//!        │                                                ├─ itself ───────────────┤
-//!        │                                                ├─ a policy's rule ──────┤   no rule: count, drop
-//!        ▼                                                └─ Baseline rules ───────┤
-//!      ingress ◄────────────────────────────────────────────── goto ───────────────┘
-//!        ├── destination is a judged pod ─► profile-in-… ── the same, and accept where it says goto
+//!   └► egress ── source has a profile ─► profile-out-… ─┬─ Admin rules ── Accept ┐   Deny: count, drop
+//!        │                                              ├─ itself ───────────────┤
+//!        │                                              ├─ a policy's rule ──────┤   no match: count, drop
+//!        ▼                                              └─ Baseline rules ───────┤
+//!      ingress ◄──────────────────────────────────────────── goto ───────────────┘
+//!        ├── destination has a profile ─► profile-in-… ── the same, with accept in place of goto
 //!        └── accept
-//! prerouting ── an interface of a judged pod, and a source that is none of the pod's ─► profile-out-…
-//! input (behind IPVS) ── pods that ClusterNetworkPolicies judge ─► node-… ── their rules towards this node
+//! prerouting ── interface of a pod, and a source that is not the pod's address ─► profile-out-…
+//! input (after IPVS) ── source has ClusterNetworkPolicies ─► node-… ── their rules for connections to this node
 //! ```
-//! Pods that the same policies select share a profile. What a pod's start costs is elements: one in the map that leads
-//! to its profile, one in each set of peers that it belongs to.
+//! Pods that the same policies select share a profile. A new pod costs elements only: one in the map of profiles, and one
+//! in each peer set that contains it.
+//!
+//! [`PolicyTable`] is the only writer of the desired tables. The other modules are pure functions from compiled policies
+//! to chains, sets and elements.
 
+mod base_chains;
+mod base_sets;
+mod bridge_table;
 mod diff;
+mod edit;
 mod enforcer;
+mod interface_elements;
 mod interfaces;
 mod label;
-mod layout;
+mod member_sets;
 mod names;
 mod options;
+mod pod_elements;
+mod policy_table;
 mod profile_chain;
 mod rules;
 mod shared_sets;
@@ -33,6 +42,6 @@ mod tiers;
 pub use diff::{TableDifference, differences};
 pub use enforcer::{DropCounter, EnforceError, Enforcer, has_bridge_family, read, read_drop_counters};
 pub use label::DropLabels;
-pub use layout::PolicyTable;
 pub use names::{INPUT_PRIORITY, POSTROUTING_PRIORITY, TABLE};
 pub use options::{DropLog, PolicyOptions, UnknownPods};
+pub use policy_table::PolicyTable;

@@ -19,8 +19,40 @@ pub(super) const PREROUTING: &str = "prerouting";
 pub(super) const FORWARD: &str = "forward";
 pub(super) const POSTROUTING: &str = "postrouting";
 pub(super) const INPUT: &str = "input";
+/// Chain for egress, and map of pod addresses to egress profiles.
 pub(super) const EGRESS: &str = "egress";
+/// Chain for ingress, and map of pod addresses to ingress profiles.
 pub(super) const INGRESS: &str = "ingress";
+
+/// Map of pod addresses to the chains for connections to this node.
+pub(super) const TO_THIS_NODE: &str = "to-this-node";
+/// Set of pairs of equal addresses, for a pod that reaches itself through a Service.
+pub(super) const ITSELF: &str = "itself";
+/// Set of pod addresses with an ingress profile.
+pub(super) const SERVERS: &str = "isolated-servers";
+/// Set of pod addresses with an egress profile.
+pub(super) const CLIENTS: &str = "isolated-clients";
+/// Set of all known pod addresses.
+pub(super) const KNOWN_PODS: &str = "known-pods";
+/// Set of this node's pod CIDRs.
+pub(super) const POD_RANGES: &str = "pod-ranges";
+
+/// Set of the interfaces of all pods, in the inet table.
+pub(super) const POD_INTERFACES: &str = "pod-interfaces";
+/// Set of (interface, address of its pod), in the inet table.
+pub(super) const INTERFACE_ADDRESSES: &str = "interface-addresses";
+/// Map of interfaces to egress profiles.
+pub(super) const EGRESS_INTERFACES: &str = "egress-interfaces";
+/// Map of interfaces to ingress profiles.
+pub(super) const INGRESS_INTERFACES: &str = "ingress-interfaces";
+/// Set of the interfaces of all pods, in the bridge table.
+pub(super) const POD_PORTS: &str = "pod-ports";
+/// Set of (interface, address of its pod), in the bridge table.
+pub(super) const PORT_ADDRESSES: &str = "port-addresses";
+/// Map of bridge ports to priorities in the bridge table, and of priorities to egress profiles in the inet table.
+pub(super) const EGRESS_PORTS: &str = "egress-ports";
+/// Map of bridge ports to priorities in the bridge table, and of priorities to ingress profiles in the inet table.
+pub(super) const INGRESS_PORTS: &str = "ingress-ports";
 
 /// Counter of connections of unknown pods.
 pub(super) const UNKNOWN_PODS: &str = "unknown-pods";

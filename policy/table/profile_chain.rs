@@ -1,61 +1,66 @@
-//! A profile as a chain, and as the chain for what its pods send to this node itself.
+//! Chains of a profile: one for all connections of its pods, and one for connections to their own node.
+
+use std::sync::Arc;
 
 use portcullis_netlink::Family;
 use portcullis_netlink::nf_tables::{Chain, Field, Rule, Verdict};
 
-use super::names::of_family;
+use super::names::{ITSELF, of_family};
 use super::options::PolicyOptions;
 use super::rules::{allowed, denied};
 use super::tiers::TierKey;
 use crate::compile::{Direction, PolicyTier, Profile, RulesId};
 
-/// The set of pairs of one address: a pod that talks to itself, through a Service.
-pub(super) const ITSELF: &str = "itself";
-
-/// The name of the chain for what the pods of an egress profile send to this node; `None` if nothing is ever denied
-/// there, as with NetworkPolicies alone.
-pub(super) fn towards_node(profile: &Profile) -> Option<String> {
-    let judged = !profile.admin.is_empty() || !profile.baseline.is_empty();
-    (profile.direction == Direction::Egress && judged).then(|| format!("node-{}", profile.name()))
+/// Returns the chains of a profile by name.
+pub(super) fn profile_chains(profile: &Profile, options: &PolicyOptions) -> Vec<(Arc<str>, Chain)> {
+    let mut chains = vec![(profile.name().into(), profile_chain(profile, options))];
+    chains.extend(node_chain_name(profile).map(|name| (name.into(), node_chain(profile))));
+    chains
 }
 
-/// The chain that judges the pods of a profile.
-pub(super) fn judging(profile: &Profile, options: &PolicyOptions) -> Chain {
+/// Returns the name of the chain for connections of an egress profile's pods to their own node; `None` if none is ever
+/// denied, as with NetworkPolicies alone.
+pub(super) fn node_chain_name(profile: &Profile) -> Option<String> {
+    let has_cluster_policies = !profile.admin.is_empty() || !profile.baseline.is_empty();
+    (profile.direction == Direction::Egress && has_cluster_policies)
+        .then(|| format!("node-{}", profile.name()))
+}
+
+fn profile_chain(profile: &Profile, options: &PolicyOptions) -> Chain {
     let direction = profile.direction;
-    let allow = || Rule::new().then(allowed(direction));
-    let mut lines: Vec<Rule> = tier(profile, PolicyTier::Admin).collect();
+    let mut rules: Vec<Rule> = jump_to_tier(profile, PolicyTier::Admin).collect();
     if profile.network.is_empty() {
-        lines.extend(tier(profile, PolicyTier::Baseline));
-        lines.push(allow());
+        rules.extend(jump_to_tier(profile, PolicyTier::Baseline));
+        rules.push(Rule::new().then(allowed(direction)));
     } else {
         for family in Family::ALL {
             let both = [Field::Source(family), Field::Destination(family)];
             let itself = Rule::new().family(family).is_in(&both, of_family(ITSELF, family));
-            lines.push(itself.then(allowed(direction)));
+            rules.push(itself.then(allowed(direction)));
         }
         for policy in &profile.network {
-            let rules = RulesId { policy: policy.clone(), direction };
-            lines.push(Rule::new().then(Verdict::jump(rules.name())));
+            let policy_rules = RulesId { policy: policy.clone(), direction };
+            rules.push(Rule::new().then(Verdict::jump(policy_rules.name())));
         }
-        let about = profile.describe();
-        let about = about.split_once(" by ").map_or(about.as_str(), |(_, policies)| policies);
-        lines.extend(denied(&Rule::new(), direction, &profile.name(), about, options));
+        let description = profile.describe();
+        let policies = description.split_once(" by ").map_or(description.as_str(), |(_, policies)| policies);
+        rules.extend(denied(&Rule::new(), direction, &profile.name(), policies, options));
     }
-    Chain::new(lines).with_comment(&profile.describe())
+    Chain::new(rules).with_comment(&profile.describe())
 }
 
-/// The chain that judges what the pods of a profile send to the node that they are on. NetworkPolicies always let that
-/// pass, and where there is one, Baseline is not asked.
-pub(super) fn judging_towards_node(profile: &Profile) -> Chain {
-    let mut lines: Vec<Rule> = tier(profile, PolicyTier::Admin).collect();
+/// Returns the chain for connections to the pods' own node. NetworkPolicies always allow these, and if there is one, the
+/// Baseline tier is not evaluated.
+fn node_chain(profile: &Profile) -> Chain {
+    let mut rules: Vec<Rule> = jump_to_tier(profile, PolicyTier::Admin).collect();
     if profile.network.is_empty() {
-        lines.extend(tier(profile, PolicyTier::Baseline));
+        rules.extend(jump_to_tier(profile, PolicyTier::Baseline));
     }
-    lines.push(Rule::new().then(Verdict::Accept));
-    Chain::new(lines).with_comment(&format!("to this node, {}", profile.describe()))
+    rules.push(Rule::new().then(Verdict::Accept));
+    Chain::new(rules).with_comment(&format!("to this node, {}", profile.describe()))
 }
 
-fn tier(profile: &Profile, tier: PolicyTier) -> impl Iterator<Item = Rule> {
-    let key = TierKey::of(profile, tier);
+fn jump_to_tier(profile: &Profile, tier: PolicyTier) -> impl Iterator<Item = Rule> {
+    let key = TierKey::from_profile(profile, tier);
     key.map(|key| Rule::new().then(Verdict::jump(key.name()))).into_iter()
 }

@@ -1,20 +1,21 @@
-//! A policy's rules as rules of nf_tables.
+//! Rendering of policy rules as nf_tables rules.
 
 use std::sync::Arc;
 
 use portcullis_cluster::Protocol;
 use portcullis_netlink::Family;
-use portcullis_netlink::nf_tables::{Field, Rule, Verdict};
+use portcullis_netlink::nf_tables::{Chain, Field, Rule, Verdict};
 
+use super::edit::ChainWithSets;
 use super::names::{INGRESS, of_family};
 use super::options::{DropLog, PolicyOptions};
 use super::shared_sets::{self, UsedSets};
 use crate::compile::{Direction, PolicyRule, ProtocolPorts, RuleAction, RulePorts, RulesId};
 
-/// How much of a logged packet is handed on: the headers.
+/// Length of the logged part of a packet: the headers.
 const LOGGED_BYTES: u32 = 128;
 
-/// What allows a connection in this direction: what leaves a pod has still to be let into another.
+/// Returns the verdict that allows a connection in this direction. After egress, ingress must be evaluated.
 pub(super) fn allowed(direction: Direction) -> Verdict {
     match direction {
         Direction::Egress => Verdict::goto(INGRESS),
@@ -22,76 +23,92 @@ pub(super) fn allowed(direction: Direction) -> Verdict {
     }
 }
 
-/// The lines that deny: log it, count it, drop it. Each begins with what `start` has; `about` says why.
+/// Returns the rules that deny packets: log, count and drop. Each starts with the matches of `start`. `reason` is part of
+/// the log prefix.
 pub(super) fn denied(
     start: &Rule,
     direction: Direction,
     counter: &str,
-    about: &str,
+    reason: &str,
     options: &PolicyOptions,
 ) -> Vec<Rule> {
-    let mut lines = Vec::new();
+    let mut rules = Vec::new();
     if let Some(DropLog { group, rate }) = options.log {
-        let what = if options.audit { "would drop" } else { "drop" };
-        let prefix = format!("{what} {direction} {about}");
-        lines.push(start.clone().limit_per_second(rate, rate.max(5)).log(group, &prefix, LOGGED_BYTES));
+        let action = if options.audit { "would drop" } else { "drop" };
+        let prefix = format!("{action} {direction} {reason}");
+        rules.push(start.clone().limit_per_second(rate, rate.max(5)).log(group, &prefix, LOGGED_BYTES));
     }
     let verdict = if options.audit { allowed(direction) } else { Verdict::Drop };
-    lines.push(start.clone().counter(counter).then(verdict));
-    lines
+    rules.push(start.clone().counter(counter).then(verdict));
+    rules
 }
 
-/// Renders rules; each becomes a line for each family, kind of peers and protocol that it has.
-pub(super) struct RuleRenderer<'a> {
-    pub(super) options: &'a PolicyOptions,
-    pub(super) used: UsedSets,
-    pub(super) lines: Vec<Rule>,
+/// Returns the chain of a NetworkPolicy's rules in one direction.
+pub(super) fn policy_chain(id: &RulesId, rules: &[PolicyRule], options: &PolicyOptions) -> ChainWithSets {
+    chain_of_rules(id.name().into(), &id.describe(), [(id, rules)], options)
 }
 
-impl<'a> RuleRenderer<'a> {
-    pub(super) fn new(options: &'a PolicyOptions) -> Self {
-        RuleRenderer { options, used: UsedSets::new(), lines: Vec::new() }
-    }
+/// Returns a chain with the rules of policies in this order.
+pub(super) fn chain_of_rules<'a>(
+    name: Arc<str>,
+    comment: &str,
+    policies: impl IntoIterator<Item = (&'a RulesId, &'a [PolicyRule])>,
+    options: &PolicyOptions,
+) -> ChainWithSets {
+    let mut renderer = RuleRenderer { options, sets: UsedSets::new(), rules: Vec::new() };
+    policies.into_iter().for_each(|(id, rules)| renderer.add(id, rules));
+    ChainWithSets { name, chain: Chain::new(renderer.rules).with_comment(comment), sets: renderer.sets }
+}
 
+/// Renders policy rules. Each becomes one nf_tables rule for each combination of family, kind of peers and protocol.
+struct RuleRenderer<'a> {
+    options: &'a PolicyOptions,
+    sets: UsedSets,
+    rules: Vec<Rule>,
+}
+
+impl RuleRenderer<'_> {
     /// Adds a policy's rules.
-    pub(super) fn add(&mut self, id: &RulesId, rules: &[PolicyRule]) {
+    fn add(&mut self, id: &RulesId, rules: &[PolicyRule]) {
         for rule in rules {
             for matched in self.matches(rule, id.direction) {
                 match rule.action {
-                    RuleAction::Accept => self.lines.push(matched.then(allowed(id.direction))),
-                    // Out of the tier's chain, in which all its policies are.
-                    RuleAction::Pass => self.lines.push(matched.then(Verdict::Return)),
+                    RuleAction::Accept => self.rules.push(matched.then(allowed(id.direction))),
+                    // Returns from the chain of the whole tier.
+                    RuleAction::Pass => self.rules.push(matched.then(Verdict::Return)),
                     RuleAction::Deny => {
-                        let about = id.policy.to_string();
-                        let lines = denied(&matched, id.direction, &id.name(), &about, self.options);
-                        self.lines.extend(lines);
+                        let policy = id.policy.to_string();
+                        self.rules.extend(denied(&matched, id.direction, &id.name(), &policy, self.options));
                     }
                 }
             }
         }
     }
 
-    /// The ways in which a rule can match, without a verdict.
+    /// Returns all matches of a policy rule, without a verdict.
     fn matches(&mut self, rule: &PolicyRule, direction: Direction) -> Vec<Rule> {
         let mut matches = Vec::new();
-        for (family, line) in self.peers(rule, direction) {
+        for (family, matched) in self.peers(rule, direction) {
             match &rule.ports {
-                RulePorts::Any => matches.push(line),
+                RulePorts::Any => matches.push(matched),
                 RulePorts::Listed { numeric, named } => {
                     for protocol in [Protocol::Tcp, Protocol::Udp, Protocol::Sctp] {
-                        matches.extend(self.ports(&line, protocol, numeric.by_protocol(protocol)));
+                        matches.extend(self.ports(&matched, protocol, numeric.by_protocol(protocol)));
                     }
                     for id in named {
                         let families: &[Family] = match &family {
                             Some(family) => std::slice::from_ref(family),
                             None => &Family::ALL,
                         };
-                        for of in families {
-                            // The family may stand there already.
-                            let line = if family.is_some() { line.clone() } else { line.clone().family(*of) };
-                            let key = [Field::Destination(*of), Field::DestinationPort];
-                            let set = of_family(&id.name(), *of);
-                            matches.push(line.protocol(id.protocol.number()).is_in(&key, set));
+                        for set_family in families {
+                            // The peers may have matched the family already.
+                            let matched = match family {
+                                Some(_) => matched.clone(),
+                                None => matched.clone().family(*set_family),
+                            };
+                            let key = [Field::Destination(*set_family), Field::DestinationPort];
+                            let set = of_family(&id.name(), *set_family);
+                            matches.push(matched.protocol(id.protocol.number()).is_in(&key, set));
                         }
                     }
                 }
@@ -100,39 +117,39 @@ impl<'a> RuleRenderer<'a> {
         matches
     }
 
-    /// The ways in which a rule's peers can match; each with the family that it is for, if it is for one.
+    /// Returns the matches of a policy rule's peers, each with its family if it has one.
     fn peers(&mut self, rule: &PolicyRule, direction: Direction) -> Vec<(Option<Family>, Rule)> {
         if rule.peers.any {
             return vec![(None, Rule::new())];
         }
-        let mut lines = Vec::new();
+        let mut matches = Vec::new();
         for family in Family::ALL {
             let peer = match direction {
                 Direction::Ingress => Field::Source(family),
                 Direction::Egress => Field::Destination(family),
             };
-            let mut of_set = |set: Arc<str>| {
-                lines.push((Some(family), Rule::new().family(family).is_in(&[peer], set)));
+            let mut match_set = |set: Arc<str>| {
+                matches.push((Some(family), Rule::new().family(family).is_in(&[peer], set)));
             };
             if let Some(set) = &rule.peers.pods {
-                of_set(of_family(&set.name(), family).into());
+                match_set(of_family(&set.name(), family).into());
             }
-            if let Some(set) = shared_sets::blocks(&rule.peers.blocks, family, &mut self.used) {
-                of_set(set);
+            if let Some(set) = shared_sets::blocks(&rule.peers.blocks, family, &mut self.sets) {
+                match_set(set);
             }
         }
-        lines
+        matches
     }
 
-    fn ports(&mut self, line: &Rule, protocol: Protocol, ports: &ProtocolPorts) -> Option<Rule> {
-        let line = line.clone().protocol(protocol.number());
+    fn ports(&mut self, peers: &Rule, protocol: Protocol, ports: &ProtocolPorts) -> Option<Rule> {
+        let rule = peers.clone().protocol(protocol.number());
         match ports {
-            ProtocolPorts::All => Some(line),
+            ProtocolPorts::All => Some(rule),
             ProtocolPorts::Ranges(ranges) => match &**ranges {
                 [] => None,
-                [(first, last)] => Some(line.between(Field::DestinationPort, *first, *last)),
+                [(first, last)] => Some(rule.between(Field::DestinationPort, *first, *last)),
                 several => {
-                    Some(line.is_in(&[Field::DestinationPort], shared_sets::ports(several, &mut self.used)))
+                    Some(rule.is_in(&[Field::DestinationPort], shared_sets::ports(several, &mut self.sets)))
                 }
             },
         }

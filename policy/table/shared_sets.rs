@@ -6,10 +6,12 @@ use std::sync::Arc;
 
 use data_encoding::BASE32_NOPAD;
 use portcullis_netlink::Family;
-use portcullis_netlink::nf_tables::{DataType, DesiredTable, Element, Key, Set, SetSpec};
+use portcullis_netlink::nf_tables::{DataType, Element, Key, Set, SetSpec};
 use sha2::{Digest, Sha256};
 
-use crate::compile::AddressRanges;
+use super::edit::SetEdit;
+use super::names::of_family;
+use crate::compile::{AddressRanges, ReferenceCounts};
 
 /// The sets that a chain's rules use, by name.
 pub(super) type UsedSets = BTreeMap<Arc<str>, Set>;
@@ -17,7 +19,7 @@ pub(super) type UsedSets = BTreeMap<Arc<str>, Set>;
 /// Adds a set of port ranges, and returns its name.
 pub(super) fn ports(ranges: &[(u16, u16)], used: &mut UsedSets) -> Arc<str> {
     let elements = ranges.iter().map(|(first, last)| (Key::new().port(*first), Key::new().port(*last)));
-    ranged("ports", DataType::InetService, elements.collect(), used)
+    range_set("ports", DataType::InetService, elements.collect(), used)
 }
 
 /// Adds a set of a family's address ranges, and returns its name; `None` if there are no ranges of the family.
@@ -27,11 +29,11 @@ pub(super) fn blocks(blocks: &AddressRanges, family: Family, used: &mut UsedSets
         Family::V4 => blocks.v4.iter().map(|(first, last)| range((*first).into(), (*last).into())).collect(),
         Family::V6 => blocks.v6.iter().map(|(first, last)| range((*first).into(), (*last).into())).collect(),
     };
-    let prefix = super::names::of_family("blocks", family);
-    (!elements.is_empty()).then(|| ranged(&prefix, DataType::address(family), elements, used))
+    let prefix = of_family("blocks", family);
+    (!elements.is_empty()).then(|| range_set(&prefix, DataType::address(family), elements, used))
 }
 
-fn ranged(prefix: &str, of: DataType, ranges: Vec<(Key, Key)>, used: &mut UsedSets) -> Arc<str> {
+fn range_set(prefix: &str, data_type: DataType, ranges: Vec<(Key, Key)>, used: &mut UsedSets) -> Arc<str> {
     let mut hash = Sha256::new();
     for (first, last) in &ranges {
         hash.update(first.bytes());
@@ -41,39 +43,32 @@ fn ranged(prefix: &str, of: DataType, ranges: Vec<(Key, Key)>, used: &mut UsedSe
     let name: Arc<str> = format!("{prefix}-{hash}").into();
     let elements = ranges.into_iter().map(|(first, last)| (first, Element::range_to(last)));
     used.entry(Arc::clone(&name))
-        .or_insert_with(|| Set::with_elements(SetSpec::new(&[of]).with_intervals(), elements));
+        .or_insert_with(|| Set::with_elements(SetSpec::new(&[data_type]).with_intervals(), elements));
     name
 }
 
-/// Number of chains that use each shared set.
+/// Shared sets of all chains, with the number of chains that use each.
 #[derive(Debug, Default)]
 pub(super) struct SharedSets {
-    users: BTreeMap<Arc<str>, usize>,
+    counts: ReferenceCounts<Arc<str>>,
     of_chain: BTreeMap<Arc<str>, Vec<Arc<str>>>,
 }
 
 impl SharedSets {
-    /// Replaces the sets that a chain uses. Removes sets that are no longer used from the table.
-    pub(super) fn assign(&mut self, chain: &Arc<str>, used: UsedSets, table: &mut DesiredTable) {
+    /// Replaces the sets that a chain uses. Returns the creation of new sets and the removal of sets that have become
+    /// unused.
+    pub(super) fn assign(&mut self, chain: &Arc<str>, mut used: UsedSets) -> Vec<SetEdit> {
         let before = self.of_chain.remove(chain).unwrap_or_default();
         let names: Vec<Arc<str>> = used.keys().cloned().collect();
-        for (name, set) in used {
-            let users = self.users.entry(Arc::clone(&name)).or_default();
-            *users += 1;
-            if *users == 1 {
-                table.put_set(&name, set);
-            }
-        }
-        for name in before {
-            let Some(users) = self.users.get_mut(&name) else { continue };
-            *users -= 1;
-            if *users == 0 {
-                self.users.remove(&name);
-                table.remove_set(&name);
-            }
-        }
+        names.iter().for_each(|name| self.counts.add(name));
+        before.iter().for_each(|name| self.counts.remove(name));
         if !names.is_empty() {
             self.of_chain.insert(Arc::clone(chain), names);
         }
+        let (added, removed) = self.counts.take_changes();
+        let put = added.into_iter().filter_map(|name| used.remove_entry(&name));
+        let mut edits: Vec<SetEdit> = put.map(|(name, set)| SetEdit::Put(name, set)).collect();
+        edits.extend(removed.into_iter().map(SetEdit::Remove));
+        edits
     }
 }

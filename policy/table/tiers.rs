@@ -1,15 +1,15 @@
-//! The ClusterNetworkPolicies of a tier in one chain, in their order: a rule that passes leaves the chain, and with it
-//! the tier.
-
-use std::collections::BTreeMap;
-use std::sync::Arc;
+//! Chains of tiers: the ClusterNetworkPolicies of a tier in their order. A rule with action Pass returns from the chain,
+//! and so skips the rest of the tier.
 
 use data_encoding::BASE32_NOPAD;
 use sha2::{Digest, Sha256};
 
-use crate::compile::{Direction, PolicyId, PolicyTier, Profile, RulesId};
+use super::edit::ChainWithSets;
+use super::options::PolicyOptions;
+use super::rules::chain_of_rules;
+use crate::compile::{CompiledPolicies, Direction, PolicyId, PolicyTier, Profile, ReferenceCounts, RulesId};
 
-/// A tier of a profile. Profiles with the same policies in it share it.
+/// A tier of a profile. Profiles with the same policies in a tier share it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct TierKey {
     tier: PolicyTier,
@@ -18,13 +18,13 @@ pub(super) struct TierKey {
 }
 
 impl TierKey {
-    /// A tier of a profile, if it has policies there.
-    pub(super) fn of(profile: &Profile, tier: PolicyTier) -> Option<Self> {
+    /// Returns a tier of a profile, if it has policies.
+    pub(super) fn from_profile(profile: &Profile, tier: PolicyTier) -> Option<Self> {
         let policies: Box<[PolicyId]> = profile.tier(tier).into();
         (!policies.is_empty()).then_some(TierKey { tier, direction: profile.direction, policies })
     }
 
-    /// The name of its chain.
+    /// Returns the name of its chain.
     pub(super) fn name(&self) -> String {
         let mut hash = Sha256::new();
         for policy in &self.policies {
@@ -36,60 +36,51 @@ impl TierKey {
         format!("{}-{}-{hash}", self.tier.to_string().to_lowercase(), self.direction)
     }
 
-    /// What it is, in words.
-    pub(super) fn describe(&self) -> String {
+    /// Returns a description for a comment.
+    fn describe(&self) -> String {
         let names: Vec<String> = self.policies.iter().map(PolicyId::to_string).collect();
         format!("{} {} of {}", self.tier, self.direction, names.join(", "))
     }
 
-    /// The rules in it, in their order.
-    pub(super) fn rules(&self) -> impl Iterator<Item = RulesId> + '_ {
-        self.policies.iter().map(|policy| RulesId { policy: policy.clone(), direction: self.direction })
+    /// Returns its chain.
+    pub(super) fn chain(&self, compiled: &CompiledPolicies, options: &PolicyOptions) -> ChainWithSets {
+        let ids = self.policies.iter();
+        let ids: Vec<RulesId> =
+            ids.map(|policy| RulesId { policy: policy.clone(), direction: self.direction }).collect();
+        let policies = ids.iter().map(|id| (id, compiled.rules_of(id)));
+        chain_of_rules(self.name().into(), &self.describe(), policies, options)
     }
 }
 
-/// How many profiles have each tier.
+/// Tiers of all profiles, with the number of profiles that use each.
 #[derive(Debug, Default)]
 pub(super) struct Tiers {
-    users: BTreeMap<TierKey, usize>,
+    counts: ReferenceCounts<TierKey>,
 }
 
 impl Tiers {
-    /// A profile has come: the tiers that no other had.
-    pub(super) fn enter(&mut self, profile: &Arc<Profile>) -> Vec<TierKey> {
-        let mut new = Vec::new();
-        for key in of_profile(profile) {
-            let users = self.users.entry(key.clone()).or_default();
-            *users += 1;
-            if *users == 1 {
-                new.push(key);
-            }
-        }
-        new
+    /// Adds a profile. Returns the tiers that no other profile has.
+    pub(super) fn add_profile(&mut self, profile: &Profile) -> Vec<TierKey> {
+        tiers_of(profile).for_each(|key| self.counts.add(&key));
+        self.counts.take_changes().0
     }
 
-    /// A profile is gone: the tiers that no other has.
-    pub(super) fn leave(&mut self, profile: &Arc<Profile>) -> Vec<TierKey> {
-        let mut gone = Vec::new();
-        for key in of_profile(profile) {
-            let Some(users) = self.users.get_mut(&key) else { continue };
-            *users -= 1;
-            if *users == 0 {
-                self.users.remove(&key);
-                gone.push(key);
-            }
-        }
-        gone
+    /// Removes a profile. Returns the tiers that no other profile has.
+    pub(super) fn remove_profile(&mut self, profile: &Profile) -> Vec<TierKey> {
+        tiers_of(profile).for_each(|key| self.counts.remove(&key));
+        self.counts.take_changes().1
     }
 
-    /// The tiers in which a policy's rules are.
-    pub(super) fn with<'a>(&'a self, rules: &'a RulesId) -> impl Iterator<Item = &'a TierKey> {
-        self.users
-            .keys()
-            .filter(move |key| key.direction == rules.direction && key.policies.contains(&rules.policy))
+    /// Returns the tiers that contain a policy's rules.
+    pub(super) fn with_rules(&self, rules: &RulesId) -> Vec<TierKey> {
+        let contains =
+            |key: &&TierKey| key.direction == rules.direction && key.policies.contains(&rules.policy);
+        self.counts.keys().filter(contains).cloned().collect()
     }
 }
 
-fn of_profile(profile: &Profile) -> impl Iterator<Item = TierKey> {
-    [PolicyTier::Admin, PolicyTier::Baseline].into_iter().filter_map(|tier| TierKey::of(profile, tier))
+fn tiers_of(profile: &Profile) -> impl Iterator<Item = TierKey> {
+    [PolicyTier::Admin, PolicyTier::Baseline]
+        .into_iter()
+        .filter_map(|tier| TierKey::from_profile(profile, tier))
 }
