@@ -8,6 +8,8 @@
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use crate::options::Options;
+
 /// One directory per interface, and `all` and `default`.
 const DIRECTORY: &str = "/proc/sys/net/ipv4/conf";
 
@@ -38,6 +40,26 @@ pub(crate) fn is_set_for_all() -> bool {
     is_set_on(ALL)
 }
 
+/// Returns true if the kernel accepts packets to loopback addresses from other hosts and the rules depend on it: with node
+/// ports on localhost they always drop such packets.
+pub fn needs_guard(options: &Options) -> bool {
+    !options.serves_localhost_node_ports() && is_set()
+}
+
+/// Sets `route_localnet` for all interfaces, which node ports on 127.0.0.1 need, as kube-proxy does. From then on, a rule
+/// must drop packets to loopback addresses from other hosts. An error is only logged.
+pub fn enable() {
+    let current = value(ALL).unwrap_or_default();
+    let (setting, current) = (name(ALL), current.trim());
+    if current == "1" {
+        return;
+    }
+    match fs::write(path(ALL), "1") {
+        Ok(()) => tracing::info!(setting, was = current, value = "1", "kernel setting changed"),
+        Err(error) => tracing::warn!(setting, value = "1", %error, "cannot change kernel setting"),
+    }
+}
+
 /// Resets `route_localnet` of all interfaces to 0, the kernel's default.
 ///
 /// # Errors
@@ -52,7 +74,11 @@ pub(crate) fn name(interface: &str) -> String {
 }
 
 fn is_set_on(interface: &str) -> bool {
-    fs::read_to_string(path(interface)).is_ok_and(|value| value.trim() != "0")
+    value(interface).is_ok_and(|value| value.trim() != "0")
+}
+
+fn value(interface: &str) -> io::Result<String> {
+    fs::read_to_string(path(interface))
 }
 
 fn path(interface: &str) -> PathBuf {

@@ -57,7 +57,7 @@ pub fn has_nfacct() -> bool {
 /// Returns true if this machine accepts packets to loopback addresses from other hosts (`route_localnet`) and the rules
 /// depend on it: with node ports on localhost they always drop such packets.
 pub fn accepts_loopback(options: &portcullis_modes::Options) -> bool {
-    !options.serves_localhost_node_ports() && route_localnet::is_set()
+    route_localnet::needs_guard(options)
 }
 
 /// Returns the addresses that the rules depend on: in IPVS mode all, as each serves node ports. In the other modes those

@@ -3,12 +3,6 @@
 use std::path::Path;
 use std::{fmt, fs, io};
 
-/// Sets `route_localnet`, which node ports on 127.0.0.1 need, as kube-proxy does. From then on, a rule must drop packets to
-/// loopback addresses from other hosts.
-pub fn enable_route_localnet() {
-    ensure("net/ipv4/conf/all/route_localnet", "1");
-}
-
 /// The first kernel on which `conn_reuse_mode` need not be changed (commit d752c3645717).
 const CONN_REUSE_MODE_FIXED: (u32, u32) = (5, 9);
 

@@ -67,6 +67,13 @@ impl CleanupResult {
         self.not_removed.is_empty()
     }
 
+    /// Appends another result.
+    pub fn append(&mut self, mut other: CleanupResult) {
+        self.removed.append(&mut other.removed);
+        self.not_removed.append(&mut other.not_removed);
+        self.kept.append(&mut other.kept);
+    }
+
     pub(super) fn add_failure(&mut self, object: impl fmt::Display, reason: impl fmt::Display) {
         self.not_removed.push(KeptObject { object: object.to_string(), reason: reason.to_string() });
     }

@@ -38,13 +38,13 @@ use std::time::{Duration, Instant};
 
 use portcullis_cluster::desired::Desired;
 use portcullis_cluster::{Event, Family, Index, Kind, Name};
-use portcullis_modes::SyncError;
 use portcullis_modes::cleanup::{self, Takeover};
 use portcullis_modes::iptables::{Flavour, Tools};
 use portcullis_modes::ipvs::{self, IpvsPrerequisiteError};
 use portcullis_modes::nftables;
 use portcullis_modes::stale_flows::{KernelFlows, StaleFlows};
 use portcullis_modes::{NodeFacts, Options};
+use portcullis_modes::{ServiceEngine, SyncError};
 use portcullis_policy::table::{EnforceError, Enforcer};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -228,7 +228,7 @@ pub async fn run(
     let drain = if options.once { Duration::ZERO } else { DRAIN };
     let takeover = Takeover::new(config.mode, flavour, drain);
     let desired = Desired::new(name).with_external_cidrs(&config.external_address_cidrs);
-    let worker = Worker::new(mode, desired, flows, takeover);
+    let worker = Worker::new(ServiceEngine::new(mode, takeover, flows), desired);
     let (policies, drift) = match config.network_policy.zip(enforcer) {
         Some((policy, enforcer)) => {
             let (policies, drift) = Policies::start(policy, name, enforcer, options.once);
@@ -717,7 +717,7 @@ impl Loop {
         if error.is_none() && std::mem::take(&mut self.facts.inherits_guard) {
             self.check_loopback();
         }
-        if outcome.is_idle() && !was_failing {
+        if outcome.is_idle && !was_failing {
             self.worker = Some(worker);
             return outcome;
         }

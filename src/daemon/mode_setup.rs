@@ -88,7 +88,7 @@ pub(crate) fn prepare_node(config: &Config) -> Result<(), DaemonError> {
     ready_node(config);
     if node::options(config, None).serves_localhost_node_ports() {
         match cleanup::guard_loopback() {
-            Ok(()) => sysctl::enable_route_localnet(),
+            Ok(()) => portcullis_modes::route_localnet::enable(),
             Err(error) => tracing::warn!(
                 %error,
                 "route_localnet is not set, as packets from other hosts to 127.0.0.0/8 cannot be dropped; node ports on \

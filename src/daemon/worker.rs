@@ -1,26 +1,21 @@
-//! What runs beside the loop: the mode and everything that talks to the kernel, one sync at a time.
+//! The worker beside the loop: everything that talks to the kernel for Services, one sync at a time.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use portcullis_cluster::desired::{Desired, ServiceChange, ServicePort};
-use portcullis_modes::cleanup::{self, CleanupResult, Takeover};
-use portcullis_modes::stale_flows::{StaleFlows, StaleFlowsError, StaleFlowsResult};
-use portcullis_modes::{Mode, SyncError, SyncResult};
-use portcullis_modes::{NodeFacts, Options};
+use portcullis_modes::cleanup::{CleanupResult, DrainStatus};
+use portcullis_modes::stale_flows::{StaleFlowsError, StaleFlowsResult};
+use portcullis_modes::{EngineRequest, NodeFacts, Options, ServiceEngine, SyncError, SyncResult};
 
 use super::schedule::Due;
 use crate::http::TrafficResponse;
-use crate::{host, sysctl};
 
-/// The node as it is to be served. It goes to a thread for each sync and comes back.
+/// The engine, and the Services that it must serve. It moves to a thread for each sync.
 pub(super) struct Worker {
-    mode: Box<dyn Mode>,
-    /// What is to be served; the loop brings it up to date between syncs.
+    engine: ServiceEngine,
+    /// The desired state; the loop updates it between syncs.
     pub(super) desired: Desired,
-    stale_flows: StaleFlows,
-    /// What other modes left is still to be removed.
-    takeover: Option<Takeover>,
 }
 
 /// What a sync is to do.
@@ -41,142 +36,101 @@ pub(super) struct ServiceSyncRequest {
 /// What a sync did.
 pub(super) struct ServiceSyncResult {
     pub(super) reports: Vec<SyncResult>,
-    /// Somebody else had written rules.
+    /// Another process had changed the rules.
     pub(super) drifted: bool,
     pub(super) flows: Result<StaleFlowsResult, StaleFlowsError>,
     pub(super) took: Duration,
-    /// Services changed for which it counts what is on this node.
+    /// Services changed whose rules or health depend on the endpoints of this node.
     pub(super) local: bool,
-    /// When the mode wants to be called, whatever else happens.
+    /// The time of the next sync, even if nothing has changed by then.
     pub(super) next_due: Option<Instant>,
-    /// Why it was due.
-    due: Due,
+    /// The sync was upkeep that found nothing to do.
+    pub(super) is_idle: bool,
 }
 
 impl ServiceSyncResult {
-    /// Why it failed as a whole, if it did.
+    /// Returns the error if the sync failed in a family.
     pub(super) fn error(&self) -> Option<&SyncError> {
         self.reports.iter().find_map(|report| report.error.as_ref())
-    }
-
-    /// Whether it was a call of the mode's own at which nothing came up.
-    pub(super) fn is_idle(&self) -> bool {
-        let idle =
-            |r: &SyncResult| r.error.is_none() && r.written == 0 && r.restored == 0 && r.isolated.is_empty();
-        self.due == Due::Upkeep && self.reports.iter().all(idle)
     }
 }
 
 impl Worker {
-    /// A worker that removes what other modes than the serving one left, once that serves everything.
-    pub(super) fn new(
-        mode: Box<dyn Mode>,
-        desired: Desired,
-        stale_flows: StaleFlows,
-        takeover: Takeover,
-    ) -> Self {
-        Worker { mode, desired, stale_flows, takeover: Some(takeover) }
+    pub(super) fn new(engine: ServiceEngine, desired: Desired) -> Self {
+        Worker { engine, desired }
     }
 
     pub(super) fn sync(&mut self, request: ServiceSyncRequest) -> ServiceSyncResult {
-        let start = Instant::now();
-        self.mode.reconfigure(request.options, request.host);
+        self.engine.reconfigure(request.options, request.host);
         if request.suspect {
-            self.mode.note_external_change();
+            self.engine.note_external_change();
         }
-        let drifted = request.due == Due::Check && self.mode.check_drift();
-        if let Some(takeover) = &self.takeover
-            && let Err(error) = takeover.prepare(&self.mode.node_facts().node_ips)
-        {
-            tracing::warn!(%error, "this machine's own connections may break when addresses of IPVS mode go");
-        }
-        self.stale_flows.add_changes(&request.changes);
-        let mut reports = self.mode.sync(&self.desired, &request.changes);
-        if reports.iter().all(|report| report.error.is_none()) {
-            // Only now: the rules that drop packets from other hosts to loopback addresses must be there before.
-            if self.mode.options().serves_localhost_node_ports() {
-                sysctl::enable_route_localnet();
-            }
-            if request.inherits_guard {
-                reports.extend(self.replace_inherited_guard());
-            }
-            self.tidy();
-        }
-        // Only now: before the new rules stood, a flow could have been led astray again.
-        let addresses = self.node_port_addresses(&request.addresses);
-        let flows = self.stale_flows.delete(&self.desired, &reports, &addresses);
+        let drifted = request.due == Due::Check && self.engine.check_drift();
+        let draining = self.engine.drain_status();
+        let result = self.engine.sync(
+            &self.desired,
+            EngineRequest {
+                changes: &request.changes,
+                addresses: &request.addresses,
+                replaces_iptables_guard: request.inherits_guard,
+                requires_all_services: false,
+            },
+        );
+        log_cleanup(&result.cleanup);
+        log_drain(draining, self.engine.drain_status());
         let counts =
             |p: &ServicePort| p.internal_local || p.external_local || p.health_check_node_port.is_some();
         let local = request.changes.iter().any(|c| c.before.iter().chain(c.after.iter()).any(counts));
-        let takeover = self.takeover.as_ref().and_then(Takeover::next_due);
-        let next_due = self.mode.next_due().into_iter().chain(takeover).min();
         ServiceSyncResult {
-            reports,
+            is_idle: request.due == Due::Upkeep && result.is_idle(),
+            reports: result.syncs,
             drifted,
-            flows,
-            took: start.elapsed(),
+            flows: result.stale_flows,
+            took: result.duration,
             local,
-            next_due,
-            due: request.due,
+            next_due: result.next_due,
         }
     }
 
-    /// Resets `route_localnet`, or else has this mode's own rules guard loopback addresses, before those of iptables mode
-    /// go.
-    fn replace_inherited_guard(&mut self) -> Vec<SyncResult> {
-        log_cleanup(&cleanup::reset_unneeded_route_localnet());
-        if !host::accepts_loopback(self.mode.options()) {
-            return Vec::new();
-        }
-        let host = NodeFacts { route_localnet: true, ..self.mode.node_facts().clone() };
-        self.mode.reconfigure(self.mode.options().clone(), host);
-        self.mode.sync(&self.desired, &[])
-    }
-
-    /// Removes what other modes left, and IPVS once its connections have ended.
-    fn tidy(&mut self) {
-        let Some(takeover) = &mut self.takeover else { return };
-        let before = takeover.drain_status();
-        let done = takeover.proceed(Instant::now());
-        log_cleanup(&done);
-        match takeover.drain_status() {
-            Some(waiting) if before.is_none() => {
-                tracing::info!(connections = waiting.connections, servers = waiting.servers, at_most = ?waiting.remaining,
-                    "connections through IPVS live on; their virtual servers go when they have ended");
-            }
-            Some(waiting) => {
-                tracing::debug!(connections = waiting.connections, "connections through IPVS live on");
-            }
-            None => {}
-        }
-        if takeover.is_done() {
-            self.takeover = None;
-        }
-    }
-
-    /// Those of this machine's addresses on which node ports are served.
+    /// Returns those of this machine's addresses on which node ports are served.
     pub(super) fn node_port_addresses(&self, all: &[IpAddr]) -> Vec<IpAddr> {
-        self.mode.options().node_port_addresses_among(all, self.mode.node_facts())
+        self.engine.node_port_addresses(all)
     }
 
-    /// Whether the rules were written or compared at this generation of nf_tables or later.
+    /// Returns true if the rules were written or compared at this nf_tables generation or a later one.
     pub(super) fn has_synced_since(&self, generation: u32) -> bool {
-        self.mode.has_synced_since(generation)
+        self.engine.has_synced_since(generation)
     }
 
-    /// What Services have served.
+    /// Returns the traffic of all Service ports.
     pub(super) fn traffic(&mut self) -> TrafficResponse {
-        self.mode.traffic(&self.desired)
+        self.engine.traffic(&self.desired)
     }
 
-    /// The options of the last sync.
+    /// Returns the options of the last sync.
     pub(super) fn options(&self) -> &Options {
-        self.mode.options()
+        self.engine.options()
     }
 }
 
-fn log_cleanup(done: &CleanupResult) {
-    done.removed.iter().for_each(|removed| tracing::info!(%removed, "removed what another mode left"));
-    done.not_removed.iter().for_each(|left| tracing::warn!(%left, "another mode left this, and it stays"));
-    done.kept.iter().for_each(|kept| tracing::info!("kept {kept}"));
+fn log_cleanup(cleanup: &CleanupResult) {
+    cleanup
+        .removed
+        .iter()
+        .for_each(|object| tracing::info!(%object, "removed an object of another proxy mode"));
+    cleanup
+        .not_removed
+        .iter()
+        .for_each(|object| tracing::warn!(%object, "cannot remove an object of another proxy mode"));
+    cleanup.kept.iter().for_each(|object| tracing::info!("kept {object}"));
+}
+
+fn log_drain(before: Option<DrainStatus>, now: Option<DrainStatus>) {
+    let Some(now) = now else { return };
+    if before.is_none() {
+        tracing::info!(connections = now.connections, servers = now.servers, at_most = ?now.remaining,
+            "waiting for the end of connections through IPVS before removing their virtual servers");
+    } else {
+        tracing::debug!(connections = now.connections, "waiting for the end of connections through IPVS");
+    }
 }

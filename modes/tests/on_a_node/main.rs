@@ -8,3 +8,4 @@ mod namespace;
 mod cleanup;
 mod diff;
 mod node;
+mod service_engine;

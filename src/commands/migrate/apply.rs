@@ -9,14 +9,14 @@ use portcullis_cluster::desired::{Desired, ServiceChange};
 use portcullis_modes::cleanup::{CleanupResult, Takeover};
 use portcullis_modes::iptables::Flavour;
 use portcullis_modes::stale_flows::{KernelFlows, StaleFlows};
-use portcullis_modes::{Mode, SyncResult};
+use portcullis_modes::{EngineRequest, EngineResult, ServiceEngine};
 
 use super::MigrateError;
 use super::report::Applied;
 use crate::cluster_view::NodeView;
 use crate::config::Config;
 use crate::daemon::mode_setup::{self, Prerequisites};
-use crate::{host, sysctl};
+use crate::host;
 
 /// Writes the new mode, and then removes what others left. `say` is told what happens, a line each.
 ///
@@ -30,33 +30,40 @@ pub(super) fn apply(
     say: &mut dyn FnMut(&str) -> io::Result<()>,
 ) -> Result<Applied, MigrateError> {
     let flavour = prerequisites.tools.as_ref().map_or(Flavour::Nft, |tools| tools.flavour);
-    let mut takeover = Takeover::new(config.mode, flavour, drain);
     let mut host = state.host.clone();
     host.nfacct = host::ensure_nfacct();
-    let (mut mode, _) = mode_setup::start_mode(config, state.options.clone(), host, prerequisites)?;
+    let (mode, _) = mode_setup::start_mode(config, state.options.clone(), host, prerequisites)?;
     mode_setup::route_localhost(config);
-    if let Err(error) = takeover.prepare(&mode.node_facts().node_ips) {
-        tracing::warn!(%error, "this machine's own connections may break when addresses of IPVS mode go");
-    }
+    let takeover = Takeover::new(config.mode, flavour, drain);
+    let mut engine = ServiceEngine::new(mode, takeover, StaleFlows::new(KernelFlows::default()));
 
-    let start = Instant::now();
-    let reports = mode.sync(&state.desired, &everything(&state.desired));
-    must_serve(reports.as_slice())?;
-    // Only now: the rules that drop packets from other hosts to loopback addresses must be there before.
-    if mode.options().serves_localhost_node_ports() {
-        sysctl::enable_route_localnet();
-    }
-    say(&format!("\n{} mode serves, after {:.1} s", config.mode.name(), start.elapsed().as_secs_f64()))?;
+    let result = engine.sync(
+        &state.desired,
+        EngineRequest {
+            changes: &everything(&state.desired),
+            addresses: &host::addresses(),
+            requires_all_services: true,
+            ..EngineRequest::default()
+        },
+    );
+    must_serve(&result)?;
+    let syncs: Duration = result.syncs.iter().map(|sync| sync.duration).sum();
+    say(&format!("\n{} mode serves, after {:.1} s", config.mode.name(), syncs.as_secs_f64()))?;
 
     let mut applied = Applied::default();
-    note(takeover.proceed(Instant::now()), &mut applied, say)?;
-    // Only now: by the old rules a flow could have been led astray again.
-    applied.stale_flows = forget_stale_flows(&*mode, &state.desired, &reports);
+    note(result.cleanup, &mut applied, say)?;
+    applied.stale_flows = result.stale_flows.map_or_else(
+        |error| {
+            tracing::error!(%error);
+            0
+        },
+        |flows| flows.deleted,
+    );
     let mut told = 0;
-    while let Some(due) = takeover.next_due() {
+    while let Some(due) = engine.next_removal() {
         thread::sleep(due.saturating_duration_since(Instant::now()));
-        note(takeover.proceed(Instant::now()), &mut applied, say)?;
-        match takeover.drain_status() {
+        note(engine.remove_other_modes(Instant::now()), &mut applied, say)?;
+        match engine.drain_status() {
             Some(waiting) if waiting.connections != told => {
                 told = waiting.connections;
                 let (servers, left) = (waiting.servers, waiting.remaining.as_secs());
@@ -68,7 +75,7 @@ pub(super) fn apply(
             None => {}
         }
     }
-    applied.cut_off = takeover.interrupted();
+    applied.cut_off = engine.interrupted_connections();
     if applied.cut_off > 0 {
         say(&format!(
             "{} connections through IPVS had not ended in time, and were cut off",
@@ -88,12 +95,12 @@ fn everything(desired: &Desired) -> Vec<ServiceChange> {
     desired.services().iter().map(new).collect()
 }
 
-fn must_serve(reports: &[SyncResult]) -> Result<(), MigrateError> {
-    if let Some(error) = reports.iter().find_map(|report| report.error.clone()) {
-        return Err(MigrateError::Sync(error));
+fn must_serve(result: &EngineResult) -> Result<(), MigrateError> {
+    if let Some(error) = result.error() {
+        return Err(MigrateError::Sync(error.clone()));
     }
     let isolated: Vec<String> =
-        reports.iter().flat_map(|report| &report.isolated).map(ToString::to_string).collect();
+        result.syncs.iter().flat_map(|sync| &sync.isolated).map(ToString::to_string).collect();
     if isolated.is_empty() { Ok(()) } else { Err(MigrateError::Isolated(isolated.join("; "))) }
 }
 
@@ -114,15 +121,4 @@ fn note(
         applied.left.push(left);
     }
     Ok(())
-}
-
-fn forget_stale_flows(mode: &dyn Mode, desired: &Desired, reports: &[SyncResult]) -> usize {
-    let addresses = mode.options().node_port_addresses_among(&host::addresses(), mode.node_facts());
-    match StaleFlows::new(KernelFlows::default()).delete(desired, reports, &addresses) {
-        Ok(sweep) => sweep.deleted,
-        Err(error) => {
-            tracing::error!(%error);
-            0
-        }
-    }
 }
