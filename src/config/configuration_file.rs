@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::document::{Entry, Malformed, Node, Value};
 use super::error::{ConfigError, Origin, Warning};
-use super::nearest::nearest;
+use super::name_suggestion::nearest;
 use super::origins::{FileFormat, Origins};
 use super::setting::Setting;
 use super::setting_table::settings;
@@ -166,8 +166,10 @@ impl Reader<'_> {
     }
 
     fn removed_field(&self, field: &str) -> Option<&'static str> {
-        let is_kube_proxy = self.format == FileFormat::KubeProxy;
-        kube_proxy_configuration::removed_field(field).filter(|_| is_kube_proxy)
+        match self.format {
+            FileFormat::KubeProxy => kube_proxy_configuration::removed_field(field),
+            FileFormat::Toml => toml_file::removed_field(field),
+        }
     }
 
     fn fields(&self) -> impl Iterator<Item = &'static str> + use<> {
@@ -312,6 +314,10 @@ mod tests {
         }
         let (settings, errors, _) = warnings_in(&format!("{HEADER}featureGates: \"AllBeta=true\"\n"));
         assert_eq!((errors.len(), settings.feature_gates.get("AllBeta")), (0, Some(&true)));
+        let (_, errors, warnings) =
+            warnings_in("# Portcullis configuration in TOML\nconfig-sync-period = \"15m\"\n");
+        assert_eq!(errors, [""; 0]);
+        assert!(warnings[0].starts_with("f.yaml:2: config-sync-period has no effect"), "{warnings:?}");
         assert_eq!(errors_in("f.toml", "udpIdleTimeout = \"1s\"\n").len(), 1, "Portcullis TOML never had it");
     }
 

@@ -5,11 +5,11 @@
 use std::collections::BTreeMap;
 
 use super::feature_gate_table::GATES;
-use super::nearest::nearest;
+use super::name_suggestion::nearest;
 
 /// Maturity of a feature.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub(super) enum Stage {
     /// Disabled by default; `AllAlpha` sets all of them.
     Alpha,
     /// Usually enabled by default; `AllBeta` sets all of them.
@@ -28,14 +28,14 @@ const GRADUATED: [&str; 6] = [
 
 /// Feature gates as set by the user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct FeatureGates {
+pub(super) struct FeatureGates {
     set: BTreeMap<String, bool>,
 }
 
 impl FeatureGates {
     /// Returns true if the gate is enabled: by its own setting, else by `AllAlpha` or `AllBeta` for its stage, else
     /// by its default. Unknown gates are disabled.
-    pub fn enabled(&self, gate: &str) -> bool {
+    pub(super) fn enabled(&self, gate: &str) -> bool {
         if GRADUATED.contains(&gate) {
             return true;
         }
@@ -45,11 +45,6 @@ impl FeatureGates {
             Stage::Beta => "AllBeta",
         };
         self.set.get(gate).or_else(|| self.set.get(all)).copied().unwrap_or(*default)
-    }
-
-    /// Iterates over the gates that were set, by name.
-    pub fn set(&self) -> impl Iterator<Item = (&str, bool)> {
-        self.set.iter().map(|(name, on)| (name.as_str(), *on))
     }
 }
 

@@ -42,7 +42,7 @@ pub struct Invocation {
     pub warnings: Vec<Warning>,
     /// The file of `--config`. kube-proxy exits when it changes, so that its supervisor restarts it.
     pub config_file: Option<PathBuf>,
-    settings: Settings,
+    pub(super) settings: Settings,
 }
 
 impl Invocation {
@@ -161,7 +161,7 @@ impl Invocation {
 }
 
 /// Selects the command, in upstream's order of precedence if several are requested.
-fn root_command(settings: &Settings) -> Command {
+pub(super) fn root_command(settings: &Settings) -> Command {
     let actions = &settings.actions;
     if !actions.write_config_to.is_empty() {
         Command::WriteConfig(actions.write_config_to.clone().into())
@@ -174,7 +174,7 @@ fn root_command(settings: &Settings) -> Command {
 
 /// Applies `--healthz-port` and `--metrics-port`: without a configuration file, they complete addresses without a
 /// port, and 0 disables the servers.
-fn complete_from_deprecated_ports(settings: &mut Settings) {
+pub(super) fn complete_from_deprecated_ports(settings: &mut Settings) {
     let ports = (settings.compatibility.healthz_port, settings.compatibility.metrics_port);
     let addresses = [
         (&mut settings.healthz_bind_address, ports.0, HEALTHZ_PORT),

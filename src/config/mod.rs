@@ -25,7 +25,7 @@ mod go_duration;
 mod go_number;
 mod invocation;
 mod kube_proxy_configuration;
-mod nearest;
+mod name_suggestion;
 mod node_port_addresses;
 mod origins;
 mod setting;
@@ -46,9 +46,8 @@ pub use command::{
 };
 pub use detect_local::{DetectLocal, InterfaceName};
 pub use error::{ConfigError, ConfigErrors, Origin, Warning};
-pub use feature_gates::{FeatureGates, Stage};
 pub use invocation::Invocation;
-pub(crate) use nearest::{closest, nearest};
+pub(crate) use name_suggestion::{closest, nearest};
 pub use node_port_addresses::NodePortAddresses;
 pub use portcullis_modes::ProxyMode;
 pub use validated::{

@@ -12,6 +12,11 @@ use super::settings::Settings;
 /// First line of a file written by [`write`], by which the format is detected regardless of the file name.
 pub(super) const MARKER: &str = "# Portcullis configuration in TOML";
 
+/// Returns the reason why a field of earlier releases has no effect.
+pub(super) fn removed_field(field: &str) -> Option<&'static str> {
+    (field == "config-sync-period").then_some(super::setting_table::NO_REFRESH)
+}
+
 /// Returns a file with the settings that differ from their defaults.
 pub(super) fn write(settings: &Settings) -> String {
     let (mut given, mut defaults) = (settings.clone(), Settings::default());

@@ -10,7 +10,6 @@ use portcullis_cluster::IpvsScheduler;
 use portcullis_modes::ProxyMode;
 
 use super::detect_local::DetectLocal;
-use super::feature_gates::FeatureGates;
 use super::node_port_addresses::NodePortAddresses;
 
 /// Configuration of a proxy. It is valid, as far as can be checked without looking at the node.
@@ -50,18 +49,10 @@ pub struct Config {
     pub conntrack: Conntrack,
     /// NetworkPolicy enforcement. `None`: disabled.
     pub network_policy: Option<NetworkPolicy>,
-    /// Refresh interval of configuration from the API server. Greater than zero.
-    pub config_sync_period: Duration,
     /// `oom_score_adj` of the process, from -1000 to 1000.
     pub oom_score_adj: i32,
     /// Logging.
     pub logging: Logging,
-    /// Kubernetes feature gates.
-    pub feature_gates: FeatureGates,
-    /// kube-proxy would serve profiles. No effect in Portcullis.
-    pub profiling: bool,
-    /// Version whose hidden metrics kube-proxy would show. No effect in Portcullis.
-    pub show_hidden_metrics_for_version: Option<String>,
 }
 
 /// Source of the cluster's objects.
@@ -82,12 +73,6 @@ pub struct ApiServer {
     pub master: Option<String>,
     /// Time that commands other than the daemon wait for a response.
     pub request_timeout: Duration,
-    /// Requests per second, on average. Negative: unlimited, as in client-go.
-    pub qps: f32,
-    /// Burst of requests.
-    pub burst: u32,
-    /// Requested content type; responses are always JSON.
-    pub content_type: String,
 }
 
 /// Intervals between syncs.
@@ -228,6 +213,4 @@ pub struct Logging {
     pub format: LogFormat,
     /// Upstream's verbosity: 0 is the lowest, 2 is usual, 4 is for debugging, 9 and above log everything.
     pub verbosity: u32,
-    /// Flush interval of kube-proxy. No effect in Portcullis, which does not buffer its log.
-    pub flush_frequency: Duration,
 }

@@ -16,6 +16,7 @@ use super::setting::Setting;
 
 const NOT_BUFFERED: &str = "Portcullis does not buffer its log";
 const NO_WINDOWS: &str = "it is for Windows only";
+pub(super) const NO_REFRESH: &str = "Portcullis watches the API server and needs no periodic refresh";
 const NO_CADVISOR: &str = "it comes from a library, and kube-proxy does not use it either";
 
 /// The rows by subject, with the subject's heading in the help.
@@ -129,15 +130,13 @@ const GENERAL: &[Setting] = &[
     ),
     Setting::new(|s| FieldRef::Duration(&mut s.config_sync_period))
         .yaml("configSyncPeriod")
-        .toml("config-sync-period")
         .zero_is_default()
-        .flag(
-            "config-sync-period",
-            "Interval at which configuration from the API server is refreshed; must be greater than 0",
-        ),
+        .unused(NO_REFRESH)
+        .flag("config-sync-period", "Accepted for compatibility with kube-proxy, no effect"),
     Setting::new(|s| FieldRef::Gates(&mut s.feature_gates)).yaml("featureGates").toml("feature-gates").flag(
         "feature-gates",
-        "Kubernetes feature gates, as GATE=true,GATE=false. The gates of kube-proxy v1.36 are known",
+        "Kubernetes feature gates, as GATE=true,GATE=false. The gates of kube-proxy v1.36 are accepted, but none of \
+         them changes how Services are served",
     ),
     Setting::new(|s| FieldRef::Bool(&mut s.enable_profiling))
         .yaml("enableProfiling")

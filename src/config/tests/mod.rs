@@ -4,6 +4,7 @@ mod example;
 mod files;
 mod mistakes;
 mod reference;
+mod unused;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -57,10 +58,8 @@ fn defaults_without_any_input() {
     assert_eq!(config.conntrack.tcp_established_timeout, Some(Duration::from_secs(86_400)));
     assert_eq!(config.conntrack.udp_timeout, None);
     assert_eq!(config.detect_local, DetectLocal::ClusterCidr { v4: None, v6: None });
-    assert!(matches!(
-        config.source,
-        Source::ApiServer(ApiServer { kubeconfig: None, master: None, burst: 10, .. })
-    ));
+    assert!(matches!(config.source, Source::ApiServer(ApiServer { kubeconfig: None, master: None, .. })));
+    assert_eq!(invoke(&[]).settings.client_connection.burst, 10);
 }
 
 #[test]
@@ -84,10 +83,10 @@ fn syntax_of_flags() {
     assert_eq!(config(&["--oom_score_adj=0x10"]).oom_score_adj, 16);
     assert_eq!(config(&["--proxy-mode=ipvs"]).mode, ProxyMode::Ipvs);
     assert_eq!(config(&["--mode", "nftables"]).mode, ProxyMode::Nftables);
-    let gates = config(&["--feature-gates=AllAlpha=true,WatchList=false", "--feature-gates", "AllBeta=1"])
-        .feature_gates;
+    let gates = ["--feature-gates=AllAlpha=true,WatchList=false", "--feature-gates", "AllBeta=1"];
+    let gates = invoke(&gates).settings.feature_gates;
     assert_eq!(
-        gates.set().collect::<Vec<_>>(),
+        gates.iter().map(|(name, on)| (name.as_str(), *on)).collect::<Vec<_>>(),
         [("AllAlpha", true), ("AllBeta", true), ("WatchList", false)]
     );
     let addresses =

@@ -38,11 +38,7 @@ impl Validator<'_> {
             ["logging.options.json.splitStream", "logging.options.json.infoBufferSize"],
             json,
         );
-        Logging {
-            format,
-            verbosity: self.count("logging.verbosity", given.verbosity),
-            flush_frequency: self.not_negative("logging.flushFrequency", given.flush_frequency),
-        }
+        Logging { format, verbosity: self.count("logging.verbosity", given.verbosity) }
     }
 
     fn output_routing(

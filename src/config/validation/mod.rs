@@ -71,13 +71,10 @@ pub(super) fn validate(settings: &Settings, origins: &Origins) -> Validated {
         ipvs: validator.ipvs(mode),
         conntrack: validator.conntrack(),
         network_policy: validator.network_policy(),
-        config_sync_period: validator.positive("configSyncPeriod", settings.config_sync_period),
         oom_score_adj: validator.oom_score_adj(),
         logging: validator.logging(&feature_gates),
-        feature_gates,
-        profiling: settings.enable_profiling,
-        show_hidden_metrics_for_version: validator.show_hidden_metrics(),
     };
+    validator.check_unused();
     Validated { config, errors: validator.errors, warnings: validator.warnings }
 }
 
@@ -113,10 +110,6 @@ impl Validator<'_> {
     /// file. Manifests set by a flag override an API server in the file.
     fn source(&mut self) -> Source {
         let connection = &self.settings.client_connection;
-        let burst = u32::try_from(connection.burst).unwrap_or_else(|_| {
-            self.reject("clientConnection.burst", connection.burst, NOT_NEGATIVE);
-            0
-        });
         if !self.settings.manifests.is_empty() {
             let conflicting = [
                 ("clientConnection.kubeconfig", &connection.kubeconfig),
@@ -133,9 +126,6 @@ impl Validator<'_> {
             kubeconfig: non_empty(&connection.kubeconfig).map(Into::into),
             master: non_empty(&self.settings.master),
             request_timeout: self.positive("api-server.request-timeout", self.settings.request_timeout),
-            qps: connection.qps,
-            burst,
-            content_type: connection.content_type.clone(),
         })
     }
 
@@ -372,13 +362,17 @@ impl Validator<'_> {
         feature_gates::from_checked(&self.settings.feature_gates)
     }
 
-    fn show_hidden_metrics(&mut self) -> Option<String> {
-        let version = &self.settings.show_hidden_metrics_for_version;
+    /// Validates settings without effect, so that the same configurations are valid as in kube-proxy.
+    fn check_unused(&mut self) {
+        let settings = self.settings;
+        self.count("clientConnection.burst", settings.client_connection.burst);
+        self.positive("configSyncPeriod", settings.config_sync_period);
+        self.not_negative("logging.flushFrequency", settings.logging.flush_frequency);
+        let version = &settings.show_hidden_metrics_for_version;
         if !version.is_empty() && version != PREVIOUS_VERSION {
             let expected = format!("an empty string or the previous minor version, {PREVIOUS_VERSION:?}");
             self.reject("showHiddenMetricsForVersion", format!("{version:?}"), expected);
         }
-        non_empty(version)
     }
 
     fn count(&mut self, id: &'static str, value: i32) -> u32 {

@@ -1,12 +1,14 @@
 //! Suggestions for misspelt names.
 
+use strsim::levenshtein;
+
 /// Returns the candidate with the smallest edit distance, if that is small for the name's length. Case
 /// is ignored: `clustercidr` matches `clusterCIDR`.
 pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let wanted = name.to_lowercase();
     let allowed = (wanted.chars().count() / 3).max(1);
     let scored =
-        candidates.into_iter().map(|candidate| (distance(&wanted, &candidate.to_lowercase()), candidate));
+        candidates.into_iter().map(|candidate| (levenshtein(&wanted, &candidate.to_lowercase()), candidate));
     scored
         .filter(|(edits, _)| *edits <= allowed)
         .min_by_key(|(edits, _)| *edits)
@@ -16,23 +18,7 @@ pub(crate) fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a s
 /// Returns the candidate with the smallest edit distance, however large; the first of several.
 pub(crate) fn closest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let wanted = name.to_lowercase();
-    candidates.into_iter().min_by_key(|candidate| distance(&wanted, &candidate.to_lowercase()))
-}
-
-/// Levenshtein distance.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, x) in a.chars().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let replaced = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
+    candidates.into_iter().min_by_key(|candidate| levenshtein(&wanted, &candidate.to_lowercase()))
 }
 
 #[cfg(test)]
