@@ -265,7 +265,6 @@ pub async fn run(
         source,
         first_sync: Some(start),
     };
-    memory::unmap_code();
     let service_manager = ServiceManager::notify_of(daemon.telemetry.health());
     let heard = Heard { events, inquiries, mode_drift: news.drift, policy_drift: drift, links, followed };
     daemon.run(heard, options.once, service_manager).await
