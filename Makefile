@@ -64,10 +64,14 @@ bless: ## Regenerate the golden files and docs pages that tests compare with; th
 	BLESS=1 $(CARGO) test --locked --test golden_policies tables_are_the_recorded_ones
 	BLESS=1 $(CARGO) test --locked --lib is_written_from
 
-lint: ## Check formatting and lints
+lint: ## Check formatting, lints, links in code documentation, and dependencies
 	$(call install,$(BUILD))
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --workspace --no-deps --document-private-items
+	@# A debug build of cargo-deny takes less than half the time of a release build.
+	@$(CARGO) deny --version >/dev/null 2>&1 || $(CARGO) install --locked --debug cargo-deny
+	$(CARGO) deny --locked check licenses bans sources
 
 # Fails with instructions unless run as root. $(1): the reason.
 define as_root

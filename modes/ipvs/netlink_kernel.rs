@@ -25,7 +25,7 @@ pub struct NetlinkKernel {
     interfaces: Rtnetlink,
     /// The changes of the next send.
     batch: ServerBatch,
-    /// The index of [`LINK`], where it is known.
+    /// The index of [`DUMMY_INTERFACE`], where it is known.
     link: Option<u32>,
 }
 

@@ -1,5 +1,5 @@
 //! The differences between rendered objects and those of the kernel, by Service. Rules are compared as in
-//! [iptables mode](crate::iptables::differences).
+//! iptables mode (`iptables/diff.rs`).
 
 use std::collections::{BTreeMap, BTreeSet};
 

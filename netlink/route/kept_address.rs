@@ -88,7 +88,7 @@ impl Rtnetlink {
         })
     }
 
-    /// The addresses that are kept by routes of [`LocalRouteBatch::keep`], whoever made them.
+    /// The addresses that are kept by routes of [`LocalRouteBatch`], whoever made them.
     ///
     /// # Errors
     /// [`Error::Interrupted`](crate::Error::Interrupted) if routes change faster than they can be read.

@@ -9,7 +9,7 @@ use super::document::{Entry, Malformed, Node, Value};
 use super::field_ref::FieldRef;
 use super::settings::Settings;
 
-/// First line of a file written by [`write`], by which the format is detected regardless of the file name.
+/// First line of a file written by [`write()`], by which the format is detected regardless of the file name.
 pub(super) const MARKER: &str = "# Portcullis configuration in TOML";
 
 /// Returns the reason why a field of earlier releases has no effect.

@@ -8,7 +8,7 @@
 //! - an IP family that has never been synced is unhealthy after the limit for the first sync;
 //! - the proxy is unhealthy while its source has been silent for too long. A restart does not help, so
 //!   `/livez` does not fail;
-//! - the proxy is unhealthy while the main loop or a job makes no progress ([`progress`](super::progress));
+//! - the proxy is unhealthy while the main loop or a job makes no progress (module `progress`);
 //! - components report [`HealthProblem`]s, each with the health checks that it fails.
 //!
 //! Only the rules about IP families affect `healthCheckNodePort`: otherwise load balancers would

@@ -68,7 +68,7 @@ impl ObjectReader {
         self.invalid.retain(|_, invalid_object| invalid_object.list == self.list);
     }
 
-    /// Returns the event of an object that was added or changed; for one that cannot be parsed, [`Event::Kept`].
+    /// Returns the event of an object that was added or changed; for one that cannot be parsed, [`Event::Unreadable`].
     pub(super) fn applied(&mut self, value: Value) -> Event {
         let subject = self.recorder.as_ref().map(|_| ObjectVersion::of(&value)).unwrap_or_default();
         match Object::parse(self.kind, value) {
