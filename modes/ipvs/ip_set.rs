@@ -3,7 +3,7 @@
 use std::ops::{Index, IndexMut};
 
 use portcullis_cluster::{Family, Protocol};
-use portcullis_netlink::ipset::{NAME_MOST, SetType};
+use portcullis_netlink::ipset::{MAX_NAME_LEN, SetType};
 
 /// An ipset. Each exists once per family.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -96,7 +96,7 @@ impl IpSet {
             Family::V6 => "KUBE-6-",
         };
         let mut name = format!("{prefix}{}", self.row().0);
-        name.truncate(NAME_MOST);
+        name.truncate(MAX_NAME_LEN);
         name
     }
 

@@ -35,6 +35,8 @@ mod server_diff;
 mod service_objects;
 mod snapshot;
 mod termination;
+#[cfg(test)]
+mod test_services;
 mod unconfirmed;
 
 pub use ip_set::IpSet;

@@ -173,3 +173,139 @@ pub(super) fn full(programmed: &Programmed, snapshot: &FamilySnapshot, first: &'
     plan.delete_entries(IpSet::IpvsIps, unneeded_entries(IpSet::IpvsIps));
     plan
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net::IpAddr;
+
+    use portcullis_netlink::Family;
+    use portcullis_netlink::ip_vs::{RealServer, RealServerState, VirtualServerConfig};
+
+    use super::super::test_services::{ShortService, print_operations, programmed, update};
+    use super::*;
+
+    /// A virtual server as read from the kernel in short: the last byte of its address, those of its real servers.
+    type ShortFound<'a> = (u8, Option<&'a [u8]>);
+
+    fn server(last: u8) -> VirtualServer {
+        VirtualServer { protocol: 6, address: IpAddr::from([10, 96, 0, last]), port: 80 }
+    }
+
+    fn found((last, real_servers): ShortFound<'_>) -> (VirtualServer, Option<FoundServer>) {
+        let state = |last: &u8| RealServerState {
+            server: RealServer { address: IpAddr::from([10, 244, 0, *last]), port: 8080, weight: 1 },
+            forwarding: 0,
+            active: 0,
+            inactive: 0,
+            persistent: 0,
+        };
+        let found = real_servers.map(|real_servers| FoundServer {
+            config: VirtualServerConfig::new("rr", Family::V4),
+            real_servers: real_servers.iter().map(state).collect(),
+        });
+        (server(last), found)
+    }
+
+    #[test]
+    fn changes_are_written_in_an_order_in_which_no_packet_meets_half_a_service() {
+        const A: ShortService<'_> = ("a", 1, &[1]);
+        const B: ShortService<'_> = ("b", 1, &[2]);
+        type Row<'a> =
+            (&'a str, &'a [ShortService<'a>], &'a [ShortService<'a>], &'a [ShortFound<'a>], &'a str, &'a str);
+        #[rustfmt::skip]
+        let rows: [Row<'_>; 13] = [
+            // name; Services before; Services after; read virtual servers; added entries; other operations
+            ("no change", &[A], &[A], &[], "", "rules(filter nat)"),
+            ("a new Service", &[], &[A], &[],
+                "+IpvsIps +ClusterIp", "servers(+vs +1) rules(filter nat) +addresses(1)"),
+            ("a removed Service", &[A], &[], &[],
+                "", "rules(filter nat) -ClusterIp servers(-vs) -addresses(1) -IpvsIps"),
+            ("a new address", &[A], &[("a", 2, &[1])], &[], "+IpvsIps +ClusterIp",
+                "servers(+vs +1) rules(filter nat) +addresses(1) -ClusterIp servers(-vs) -addresses(1) -IpvsIps"),
+            ("an added endpoint", &[A], &[("a", 1, &[1, 2])], &[], "", "servers(+2) rules(filter nat)"),
+            ("a removed endpoint", &[("a", 1, &[1, 2])], &[A], &[], "", "servers(2=0) rules(filter nat)"),
+            ("a Service without endpoints", &[A], &[("a", 1, &[])], &[], "", "servers(1=0) rules(filter nat)"),
+            ("the next owner of a virtual server", &[A, B], &[B], &[], "", "servers(1=0 +2) rules(filter nat)"),
+            ("an owner with a lesser name", &[B], &[A, B], &[], "", "servers(+1 2=0) rules(filter nat)"),
+            ("an unverified server", &[A], &[A], &[(1, None)], "", "restore(+vs +1) rules(filter nat)"),
+            ("an unverified server of a changed Service", &[A], &[("a", 1, &[1, 2])], &[(1, Some(&[1, 2, 3]))],
+                "", "servers(3=0) rules(filter nat)"),
+            ("an unverified server of a removed Service", &[A], &[], &[(1, None)],
+                "", "rules(filter nat) -ClusterIp -addresses(1) -IpvsIps"),
+            ("an unknown server", &[A], &[A], &[(7, Some(&[7]))], "", "restore(-vs) rules(filter nat)"),
+        ];
+        for (name, before, after, read, entries, expected) in rows {
+            let mut programmed = programmed(before);
+            let changes = programmed.update(update(before, after));
+            let needed = |set| programmed.references().changed_entries(set, &changes.references).0;
+            let added = add_entries(needed, &SetEntries::default());
+            assert_eq!(print_operations(&added), entries, "{name}");
+            let found = read.iter().copied().map(found).collect();
+            let plan = incremental(&programmed, &changes, found, &Terminations::default());
+            assert_eq!(print_operations(&plan.operations), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn removed_tcp_endpoints_drain_and_get_their_weight_back() {
+        let (two, one): ([ShortService<'_>; 1], [ShortService<'_>; 1]) =
+            ([("a", 1, &[1, 2])], [("a", 1, &[1])]);
+        let mut programmed = programmed(&two);
+        let mut terminations = Terminations::default();
+        let changes = programmed.update(update(&two, &one));
+        let plan = incremental(&programmed, &changes, FoundServers::new(), &terminations);
+        let drained = SocketAddr::from(([10, 244, 0, 2], 8080));
+        assert_eq!(plan.draining, [(server(1), [drained].into())].into());
+        for (server, draining) in plan.draining {
+            terminations.set(server, draining, std::time::Instant::now());
+        }
+        let changes = programmed.update(update(&one, &two));
+        let plan = incremental(&programmed, &changes, FoundServers::new(), &terminations);
+        assert_eq!(print_operations(&plan.operations), "servers(2=1) rules(filter nat)");
+        assert_eq!(plan.draining, [(server(1), BTreeSet::new())].into());
+    }
+
+    #[test]
+    fn entries_are_added_once_and_removed_when_unneeded() {
+        let programmed = programmed(&[("a", 1, &[1])]);
+        let needed = |set| programmed.references().entries(set).copied().collect::<Vec<_>>();
+        let mut added = SetEntries::default();
+        added[IpSet::IpvsIps] = needed(IpSet::IpvsIps);
+        assert_eq!(print_operations(&add_entries(needed, &added)), "+ClusterIp");
+        let unneeded = SetEntry::Ip(IpAddr::from([10, 96, 0, 9]));
+        added[IpSet::IpvsIps].push(unneeded);
+        let operations = delete_unneeded_entries(&programmed, &mut added);
+        assert_eq!(operations, [Operation::DeleteEntries(IpSet::IpvsIps, vec![unneeded])]);
+        assert_eq!(added[IpSet::IpvsIps], needed(IpSet::IpvsIps));
+    }
+
+    #[test]
+    fn a_full_sync_removes_what_no_service_needs() {
+        const FIRST: &[Table] = &[Table::Filter];
+        type Row<'a> = (&'a str, &'a [u8], &'a [IpAddr], &'a [u8], &'a str);
+        let [needed, unneeded, excluded] = [[10, 96, 0, 1], [10, 96, 0, 9], [10, 99, 0, 1]].map(IpAddr::from);
+        #[rustfmt::skip]
+        let rows: [Row<'_>; 4] = [
+            // name; last bytes of addresses on the interface; remaining servers; last bytes in KUBE-IPVS-IPS; operations
+            ("an empty kernel", &[], &[], &[], "rules(filter) +addresses(1) rules(filter nat) -addresses(0)"),
+            ("a kernel in sync", &[1], &[], &[1], "rules(filter) +addresses(0) rules(filter nat) -addresses(0)"),
+            ("an unneeded server", &[1, 9], &[unneeded], &[1, 9],
+                "rules(filter) +addresses(0) rules(filter nat) servers(-vs) -addresses(1) -IpvsIps"),
+            ("a server with an excluded address", &[1], &[excluded], &[1],
+                "rules(filter) +addresses(0) rules(filter nat) -addresses(0)"),
+        ];
+        for (name, addresses, servers, entries, expected) in rows {
+            let programmed = programmed(&[("a", 1, &[1])]);
+            assert!(programmed.references().needs_address(&needed));
+            let mut snapshot = FamilySnapshot::default();
+            let address = |last: &u8| IpAddr::from([10, 96, 0, *last]);
+            snapshot.addresses = addresses.iter().map(address).collect();
+            snapshot.entries[IpSet::IpvsIps] = entries.iter().map(address).map(SetEntry::Ip).collect();
+            let config = VirtualServerConfig::new("rr", Family::V4);
+            let server = |address: &IpAddr| VirtualServer { protocol: 6, address: *address, port: 80 };
+            snapshot.servers = servers.iter().map(|address| (server(address), config.clone())).collect();
+            let plan = full(&programmed, &snapshot, FIRST);
+            assert_eq!(print_operations(&plan.operations), expected, "{name}");
+        }
+    }
+}

@@ -155,6 +155,7 @@ mod tests {
     use portcullis_netlink::Family;
     use portcullis_netlink::ip_vs::PERSISTENT;
 
+    use super::super::test_services::print_changes;
     use super::*;
 
     const TCP: u8 = 6;
@@ -189,20 +190,6 @@ mod tests {
     type WrittenRow<'a> = (&'a str, u8, Short<'a>, &'a [u8], Short<'a>, &'a str, &'a [u8]);
     type FoundRow<'a> = (&'a str, Option<&'a [ShortReal]>, Option<&'a [u8]>, &'a str, &'a [u8]);
 
-    /// Prints changes in short: `+vs`, `~vs`, `-vs` for the virtual server, `+1`, `1=0`, `-1` for real servers.
-    fn letters(changes: &[ServerChange]) -> String {
-        let last = |ip: &IpAddr| ip.to_string().rsplit('.').next().unwrap_or_default().to_owned();
-        let letters = changes.iter().map(|change| match change {
-            ServerChange::AddServer(..) => "+vs".to_owned(),
-            ServerChange::SetServer(..) => "~vs".to_owned(),
-            ServerChange::DeleteServer(_) => "-vs".to_owned(),
-            ServerChange::AddRealServer(_, r) => format!("+{}", last(&r.address)),
-            ServerChange::SetRealServer(_, r) => format!("{}={}", last(&r.address), r.weight),
-            ServerChange::DeleteRealServer(_, address) => format!("-{}", last(&address.ip())),
-        });
-        letters.collect::<Vec<_>>().join(" ")
-    }
-
     #[test]
     fn changes_from_the_written_configuration_are_minimal() {
         #[rustfmt::skip]
@@ -224,7 +211,7 @@ mod tests {
             let (before, after) = (spec(before), spec(after));
             let draining = addresses(draining);
             let diff = ServerDiff::from_written(server(protocol), draining, before.as_ref(), after.as_ref());
-            assert_eq!(letters(&diff.changes), expected, "{name}");
+            assert_eq!(print_changes(&diff.changes), expected, "{name}");
             assert_eq!(diff.draining, addresses(draining_after), "{name}");
         }
     }
@@ -256,7 +243,7 @@ mod tests {
             });
             let desired = desired.map(|last| spec(false, last));
             let diff = ServerDiff::from_found(server(TCP), BTreeSet::new(), found.as_ref(), desired.as_ref());
-            assert_eq!(letters(&diff.changes), expected, "{name}");
+            assert_eq!(print_changes(&diff.changes), expected, "{name}");
             assert_eq!(diff.draining, addresses(draining_after), "{name}");
         }
     }

@@ -1,3 +1,5 @@
+//! Adds flows to the conntrack table.
+
 use std::time::Duration;
 
 use super::flow::{Flow, TupleParts, status};
@@ -6,18 +8,16 @@ use crate::error::Result;
 use crate::message::{Batch, CREATE, EXCLUSIVE};
 use crate::netfilter::{self, Subsystem};
 
-/// Bytes of requests sent at once. The kernel's answer to each refused one stays in the receive buffer until
-/// the batch is through.
+/// The number of bytes of requests in one send. The kernel's errors stay in the receive buffer until the batch is complete.
 const BATCH_BYTES: usize = 128 * 1024;
 
 impl Conntrack {
-    /// Puts flows into the table, as if their packets had passed; they expire after `timeout` (whole seconds,
-    /// at least one). For tests and measurements. `id` is the kernel's to give, and of `status` it keeps its
-    /// own bits.
+    /// Adds flows to the table, as if their packets had passed; they expire after `timeout` (whole seconds, at least one).
+    /// For tests and measurements. The kernel assigns `id` and some bits of `status`.
     ///
     /// # Errors
-    /// [`Error::Rejected`](crate::Error::Rejected), `EEXIST` if a flow has one of the tuples; flows of the same
-    /// call may be in place then.
+    /// [`Error::Rejected`](crate::Error::Rejected), `EEXIST` if a flow has one of the tuples; other flows of the call may
+    /// have been added.
     pub fn create<'f>(&mut self, flows: impl IntoIterator<Item = &'f Flow>, timeout: Duration) -> Result<()> {
         const ACTION: &str = "create a tracked connection";
         let kind = netfilter::kind(Subsystem::Conntrack, IPCTNL_MSG_CT_NEW);
@@ -29,7 +29,7 @@ impl Conntrack {
                 TupleParts::from(flow.original).write(message, attributes::TUPLE_ORIG, flow.protocol);
                 TupleParts::from(flow.reply).write(message, attributes::TUPLE_REPLY, flow.protocol);
                 message.u32_be(attributes::TIMEOUT, seconds);
-                // The kernel takes a flow made this way for confirmed, and refuses to be told otherwise.
+                // The kernel rejects a created flow without this bit.
                 message.u32_be(attributes::STATUS, flow.status | status::CONFIRMED);
                 if flow.mark != 0 {
                     message.u32_be(attributes::MARK, flow.mark);

@@ -1,3 +1,5 @@
+//! Deletes flows: one, by predicate, or by filter.
+
 use super::dump::{self, DumpRequest};
 use super::filter::{self, Filter, KernelFilter};
 use super::flow::{Flow, TupleParts};
@@ -8,31 +10,31 @@ use crate::message::Batch;
 use crate::netfilter::{self, Subsystem};
 use crate::socket::Socket;
 
-/// Flows deleted with one send. The answers to flows that are gone already, about 1 KiB of kernel memory
-/// each, must fit the receive buffer, also where privilege for a large one is missing (208 KiB).
+/// The number of deletes in one send. The errors for missing flows, about 1 KiB of kernel memory each, must fit the receive
+/// buffer, also without the privilege for a large one (208 KiB).
 const DELETES_PER_SEND: u32 = 128;
 const DELETE_ONE: &str = "delete a tracked connection";
 
-/// What a dump with deletes did.
+/// The result of a dump with deletes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DeleteCounts {
-    /// Flows of the families and protocols asked for.
+    /// The number of flows of the requested families and protocols.
     pub examined: usize,
-    /// Flows deleted. One that expired or was deleted by others first doesn't count.
+    /// The number of deleted flows, without those that expired or were deleted by another process first.
     pub deleted: usize,
 }
 
-/// How [`Conntrack::delete_matching`] did its work.
+/// The method that [`Conntrack::delete_matching`] used.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeleteMethod {
-    /// By one filtered delete, and the kernel doesn't tell how many flows that was.
+    /// One filtered delete; the kernel does not report the number of flows.
     ByKernel,
-    /// By a dump and single deletes.
+    /// A dump and single deletes.
     OneByOne(DeleteCounts),
 }
 
 impl Conntrack {
-    /// Deletes this very flow: its original tuple, zone and (if known) id. Returns `false` if it is gone.
+    /// Deletes a flow, identified by its original tuple, zone and (if known) id. Returns false if it is missing.
     ///
     /// # Errors
     /// [`Error::Rejected`] for anything but "no such flow"; `EBUSY` on old kernels while the flow is offloaded.
@@ -42,12 +44,11 @@ impl Conntrack {
         Ok(run(&mut self.deleting, &mut batch)? == 1)
     }
 
-    /// Lists the flows of these families and protocols (none: all), and deletes exactly those for which
-    /// `stale` says so, while the list streams by. Memory does not grow with either.
+    /// Lists the flows of these families and protocols (none: all), and deletes exactly those for which `stale` returns true,
+    /// while the list is received. Memory does not grow with the number of flows.
     ///
     /// # Errors
-    /// The first of the kernel's errors. What was found stale before it is deleted, and the call can be
-    /// repeated.
+    /// The first error of the kernel. Stale flows listed before it are deleted, and the call can be repeated.
     pub fn delete_where(
         &mut self,
         families: &[Family],
@@ -65,19 +66,19 @@ impl Conntrack {
         Ok(total)
     }
 
-    /// Deletes all flows that `filter` matches: with one request where the kernel can be trusted to do that
-    /// (see the module), and flow by flow otherwise.
+    /// Deletes all flows that `filter` matches: with one request if the kernel does that correctly (see the module), and flow
+    /// by flow otherwise.
     ///
     /// # Errors
-    /// [`Error::Rejected`], as a rule for want of CAP_NET_ADMIN.
+    /// [`Error::Rejected`], usually without CAP_NET_ADMIN.
     pub fn delete_matching(&mut self, filter: &Filter) -> Result<DeleteMethod> {
         if let Some(kernel_filter) = filter.exactly_for_kernel()
-            && self.filtered_delete_known()?
+            && self.supports_filtered_delete()?
         {
             match self.delete_filtered(filter.family, &kernel_filter) {
-                // A kernel that knows filters, and not this one. It has deleted nothing.
+                // The kernel supports filters, but not this one. It has deleted nothing.
                 Err(error) if matches!(error.errno(), Some(libc::EINVAL | libc::EOPNOTSUPP)) => {
-                    tracing::debug!(%error, "filtered conntrack delete refused, deleting flow by flow");
+                    tracing::debug!(%error, "kernel rejected a filtered conntrack delete; deleting flow by flow");
                 }
                 outcome => return outcome.map(|()| DeleteMethod::ByKernel),
             }
@@ -86,30 +87,30 @@ impl Conntrack {
         self.delete_listed(&request, &mut |flow| Some(filter.matches(flow))).map(DeleteMethod::OneByOne)
     }
 
-    /// Makes [`Conntrack::delete_matching`] go flow by flow from now on, whatever the kernel knows.
+    /// Makes [`Conntrack::delete_matching`] delete flow by flow from now on, whether the kernel supports filters or not.
     pub fn delete_one_by_one(&mut self) {
         self.filtered_delete = Some(false);
     }
 
-    /// Whether the kernel knows filtered deletes. Asks once; the request deletes nothing on any kernel.
+    /// Returns true if the kernel supports filtered deletes. Sends one request, which deletes nothing on any kernel.
     ///
     /// # Errors
-    /// Any answer that is neither yes nor no, such as `EPERM` without CAP_NET_ADMIN.
-    pub fn filtered_delete_known(&mut self) -> Result<bool> {
-        const ACTION: &str = "ask whether the kernel deletes tracked connections by filter";
-        if let Some(known) = self.filtered_delete {
-            return Ok(known);
+    /// An error that does not answer this, such as `EPERM` without CAP_NET_ADMIN.
+    pub fn supports_filtered_delete(&mut self) -> Result<bool> {
+        const ACTION: &str = "check whether the kernel deletes tracked connections by filter";
+        if let Some(is_supported) = self.filtered_delete {
+            return Ok(is_supported);
         }
         let mut request = delete_request(ACTION, Family::V4, filter::write_impossible)?;
-        let known = match self.socket.acknowledge(ACTION, &mut request) {
+        let is_supported = match self.socket.acknowledge(ACTION, &mut request) {
             Err(error) if matches!(error.errno(), Some(libc::EOPNOTSUPP | libc::EINVAL)) => true,
             Err(error) if error.errno() == Some(libc::ENOENT) => false,
             Err(error) => return Err(error),
-            // No kernel is known to say so. Don't trust one that does.
+            // No known kernel accepts the request. Do not use filters on one that does.
             Ok(()) => false,
         };
-        self.filtered_delete = Some(known);
-        Ok(known)
+        self.filtered_delete = Some(is_supported);
+        Ok(is_supported)
     }
 
     fn delete_filtered(&mut self, family: Family, filter: &KernelFilter) -> Result<()> {
@@ -118,7 +119,7 @@ impl Conntrack {
         self.socket.acknowledge(ACTION, &mut request)
     }
 
-    /// Deletes the listed flows for which `stale` says so; `None` means that nobody asked about the flow.
+    /// Deletes the listed flows for which `stale` returns true; `None` for a flow that was not requested.
     fn delete_listed(
         &mut self,
         request: &DumpRequest,
@@ -138,7 +139,7 @@ impl Conntrack {
             }
             Ok(())
         });
-        // What was found before an error is stale all the same.
+        // Flows found before an error are stale, too.
         done.deleted += run(deleting, &mut batch)?;
         listed.map(|()| done)
     }
@@ -170,7 +171,7 @@ fn push_delete(batch: &mut Batch, flow: &Flow) -> Result<()> {
     })
 }
 
-/// Sends the deletes and empties the batch; returns how many flows were there to delete.
+/// Sends the deletes and clears the batch. Returns the number of deleted flows.
 fn run(socket: &mut Socket, batch: &mut Batch) -> Result<usize> {
     let mut deleted = batch.len() as usize;
     let mut first_error = None;
@@ -183,8 +184,8 @@ fn run(socket: &mut Socket, batch: &mut Batch) -> Result<usize> {
     });
     batch.clear();
     match outcome {
-        // Answers were lost, but the kernel had seen every request before it lost them. Only flows that were
-        // gone answer at all, so the count is too high by some of those, and nothing else is wrong.
+        // Errors were lost after the kernel had processed all requests. Only missing flows return errors, so the count is too
+        // high by some of those.
         Err(Error::Overrun { .. }) | Ok(()) => first_error.map_or(Ok(deleted), Err),
         Err(error) => Err(error),
     }

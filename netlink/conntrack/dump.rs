@@ -1,3 +1,5 @@
+//! Lists flows.
+
 use super::filter::{Filter, KernelFilter};
 use super::flow::Flow;
 use super::{IPCTNL_MSG_CT_GET, IPCTNL_MSG_CT_GET_STATS};
@@ -10,11 +12,11 @@ use crate::socket::Socket;
 
 const CTA_STATS_GLOBAL_ENTRIES: u16 = 1;
 
-/// So many flows are listed in the time that the kernel needs to walk over an empty table: 2 µs against
-/// 20 ms for the usual 262,144 buckets.
+/// The number of flows that the kernel lists in the time in which it walks over an empty table: 2 µs per flow, against 20 ms
+/// for the usual 262,144 buckets.
 const FLOWS_PER_WALK: u32 = 10_000;
 
-/// One dump, narrowed as far as the kernel can. Whoever asks checks the flows, for it may list more.
+/// The request for a dump, with a filter if possible. The caller checks the flows, as the kernel may list more.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct DumpRequest {
     /// `None` for every family.
@@ -23,20 +25,20 @@ pub(super) struct DumpRequest {
 }
 
 impl DumpRequest {
-    /// The narrowest request whose answer holds all that `filter` matches.
+    /// Returns the narrowest request that lists all flows which `filter` matches.
     pub(super) fn from_filter(filter: &Filter) -> Self {
         DumpRequest { family: Some(filter.family), filter: filter.for_kernel() }
     }
 
-    /// Gives the answer's flows to `each` as they arrive.
+    /// Calls `each` for the listed flows as they arrive.
     pub(super) fn send(&self, socket: &mut Socket, each: &mut dyn FnMut(&Flow) -> Result<()>) -> Result<()> {
         match self.dump(socket, self.filter.as_ref(), each) {
-            // A kernel that refuses the filter, before it lists anything, gets the request without it.
+            // A kernel that rejects the filter has not listed anything, and gets the request without it.
             Err(error)
                 if self.filter.is_some()
                     && matches!(error.errno(), Some(libc::EINVAL | libc::EOPNOTSUPP)) =>
             {
-                tracing::debug!(%error, "filtered conntrack dump refused, listing all flows of the family");
+                tracing::debug!(%error, "kernel rejected a filtered conntrack dump; listing all flows of the family");
                 self.dump(socket, None, each)
             }
             outcome => outcome,
@@ -64,14 +66,14 @@ impl DumpRequest {
     }
 }
 
-/// Whether a flow is of these families and protocols (none: all).
+/// Returns true if a flow is of these families and protocols (none: all).
 pub(super) fn wanted(flow: &Flow, families: &[Family], protocols: &[u8]) -> bool {
     families.contains(&flow.family) && (protocols.is_empty() || protocols.contains(&flow.protocol))
 }
 
-/// The requests whose answers together hold all flows of these families and protocols once. The kernel can
-/// narrow a dump to one protocol of one family, and walks over the whole table for each. `entries` tells how
-/// many flows there are: in a small table one walk that lists too much is cheaper.
+/// Returns requests that together list all flows of these families and protocols once. The kernel can filter a dump by one
+/// protocol of one family, and walks over the whole table for each. In a small table, one walk that lists too much is cheaper;
+/// `entries` returns the number of flows.
 pub(super) fn covering(
     families: &[Family],
     protocols: &[u8],
@@ -87,14 +89,14 @@ pub(super) fn covering(
         })
         .collect();
     let saved_walks = narrow.len().saturating_sub(1) as u32;
-    // A count that cannot be had only costs time.
+    // Without a count, the filtered requests only take longer.
     if saved_walks > 0 && entries().is_ok_and(|entries| entries <= saved_walks * FLOWS_PER_WALK) {
         return vec![DumpRequest { family: None, filter: None }];
     }
     narrow
 }
 
-/// How many flows the namespace has, in constant time.
+/// Returns the number of flows of the namespace, in constant time.
 pub(super) fn entries(socket: &mut Socket) -> Result<u32> {
     const ACTION: &str = "count tracked connections";
     let kind = netfilter::kind(Subsystem::Conntrack, IPCTNL_MSG_CT_GET_STATS);
@@ -118,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_walk_for_small_tables_and_narrow_ones_for_large() {
+    fn small_tables_are_walked_once_and_large_ones_by_filter() {
         const UDP_AND_SCTP: &[u8] = &[17, 132];
         // (families, protocols, entries, requests)
         let rows: [(&[Family], &[u8], u32, usize); 8] = [

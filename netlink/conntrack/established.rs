@@ -1,4 +1,4 @@
-//! Tracked connections that are under way, as far as the kernel can tell.
+//! Lists established connections.
 
 use super::flow::Flow;
 use super::{Conntrack, IPCTNL_MSG_CT_GET};
@@ -16,11 +16,11 @@ const CTA_PROTOINFO_TCP_STATE: u16 = 1;
 const ESTABLISHED: u8 = 3;
 
 impl Conntrack {
-    /// Gives every flow of a family to `each` that is under way: of TCP those that are established, of other protocols
-    /// all that are remembered. A flow may come twice when others change meanwhile.
+    /// Calls `each` for the established flows of a family: TCP flows in state ESTABLISHED, and all flows of other protocols. A
+    /// flow may be listed twice if the table changes meanwhile.
     ///
     /// # Errors
-    /// That of the kernel: `EINVAL` without nf_conntrack_netlink, `EPERM` without CAP_NET_ADMIN.
+    /// The kernel's error: `EINVAL` without nf_conntrack_netlink, `EPERM` without CAP_NET_ADMIN.
     pub fn established(&mut self, family: Family, mut each: impl FnMut(&Flow)) -> Result<()> {
         const ACTION: &str = "list tracked connections";
         let kind = netfilter::kind(Subsystem::Conntrack, IPCTNL_MSG_CT_GET);
@@ -38,7 +38,7 @@ impl Conntrack {
     }
 }
 
-/// How far connection tracking thinks that a TCP connection is.
+/// Returns the TCP state of a flow, `enum tcp_conntrack`.
 fn tcp_state(message: &Message<'_>) -> Result<Option<u8>, Malformed> {
     let (_, attributes) = message.split::<{ netfilter::HEADER }>()?;
     for attribute in attributes {

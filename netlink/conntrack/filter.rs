@@ -1,3 +1,5 @@
+//! Filters for flows, and their form for the kernel (`CTA_FILTER`).
+
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::attributes;
@@ -7,16 +9,16 @@ use crate::family::Family;
 
 const CTA_FILTER_ORIG_FLAGS: u16 = 1;
 const CTA_FILTER_REPLY_FLAGS: u16 = 2;
-/// `CTA_FILTER_F_*` of the kernel's nf_internals.h: which parts of the tuple count.
+/// `CTA_FILTER_F_*` of the kernel's nf_internals.h: the parts of the tuple that are compared.
 const F_IP_SRC: u32 = 1 << 0;
 const F_IP_DST: u32 = 1 << 1;
 const F_PROTO_NUM: u32 = 1 << 3;
 const F_PROTO_SRC_PORT: u32 = 1 << 4;
 const F_PROTO_DST_PORT: u32 = 1 << 5;
-/// A flag that no kernel gave a meaning to.
+/// A flag without a meaning in any kernel.
 const F_IMPOSSIBLE: u32 = 1 << 31;
 
-/// Conditions on one direction of a flow; `None` takes anything.
+/// Conditions on one direction of a flow; `None` matches any value.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TupleFilter {
     /// The source address.
@@ -41,7 +43,7 @@ impl TupleFilter {
         *self == Self::default()
     }
 
-    /// Without the conditions that kernels get wrong for this family and protocol.
+    /// Returns the conditions that kernels apply correctly for this family and protocol.
     fn trusted(&self, family: Family, protocol: u8) -> Self {
         let ports = matches!(i32::from(protocol), libc::IPPROTO_TCP | libc::IPPROTO_UDP);
         let address = |address: &IpAddr| family == Family::V4 && address.is_ipv4();
@@ -61,7 +63,7 @@ impl TupleFilter {
             (self.destination_port.is_some(), F_PROTO_DST_PORT),
         ]
         .into_iter()
-        .filter_map(|(named, flag)| named.then_some(flag))
+        .filter_map(|(is_set, flag)| is_set.then_some(flag))
         .sum()
     }
 
@@ -75,7 +77,7 @@ impl TupleFilter {
     }
 }
 
-/// Which flows are meant: those for which every condition given holds.
+/// Matches the flows for which all conditions hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Filter {
     /// The family of the addresses.
@@ -84,25 +86,25 @@ pub struct Filter {
     pub protocol: Option<u8>,
     /// Conditions on the direction from the client.
     pub original: TupleFilter,
-    /// Conditions on the answers.
+    /// Conditions on the reply direction.
     pub reply: TupleFilter,
     /// The zone in the original direction; `None` for any, `Some(0)` for the default zone alone.
     pub zone: Option<u16>,
 }
 
 impl Filter {
-    /// All flows of a family.
+    /// Returns a filter for all flows of a family.
     pub fn new(family: Family) -> Self {
         let any = TupleFilter::default();
         Filter { family, protocol: None, original: any, reply: any, zone: None }
     }
 
-    /// The same, of one protocol.
+    /// Adds a condition on the protocol.
     pub fn protocol(self, protocol: u8) -> Self {
         Filter { protocol: Some(protocol), ..self }
     }
 
-    /// Whether the conditions hold for `flow`.
+    /// Returns true if the conditions hold for `flow`.
     pub fn matches(&self, flow: &Flow) -> bool {
         self.family == flow.family
             && self.protocol.is_none_or(|protocol| protocol == flow.protocol)
@@ -111,8 +113,8 @@ impl Filter {
             && self.reply.matches(&flow.reply)
     }
 
-    /// As much of the filter as a kernel can be trusted with: it matches what the filter matches, and maybe
-    /// more. `None` if that is the family alone.
+    /// Returns the conditions that a kernel applies correctly: they match all flows that the filter matches, and maybe more.
+    /// `None` if only the family is left.
     pub(super) fn for_kernel(&self) -> Option<KernelFilter> {
         let protocol = self.protocol?;
         Some(KernelFilter {
@@ -122,7 +124,7 @@ impl Filter {
         })
     }
 
-    /// The filter in the kernel's form, if that matches the very same flows.
+    /// Returns the filter for the kernel if it matches exactly the same flows.
     pub(super) fn exactly_for_kernel(&self) -> Option<KernelFilter> {
         let narrowed = self.for_kernel()?;
         let exact = self.zone.is_none() && narrowed.original == self.original && narrowed.reply == self.reply;
@@ -130,7 +132,7 @@ impl Filter {
     }
 }
 
-/// A filter that a kernel which knows `CTA_FILTER` applies correctly.
+/// A filter that kernels with `CTA_FILTER` apply correctly.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct KernelFilter {
     protocol: u8,
@@ -146,7 +148,7 @@ impl KernelFilter {
             self.reply.parts().write(message, attributes::TUPLE_REPLY, self.protocol);
         }
         message.nested(attributes::FILTER, |filter| {
-            // Flags are in host order. The kernel wants the protocol number wherever it is to look at ports.
+            // Flags are in host order. The kernel requires the flag of the protocol number to compare ports.
             filter.u32(CTA_FILTER_ORIG_FLAGS, F_PROTO_NUM | self.original.flags());
             if !self.reply.is_empty() {
                 filter.u32(CTA_FILTER_REPLY_FLAGS, F_PROTO_NUM | self.reply.flags());
@@ -155,9 +157,9 @@ impl KernelFilter {
     }
 }
 
-/// Writes the filter that no kernel can carry out, for IPv4; see the module's rule 1.
+/// Writes a filter that no kernel can apply, for IPv4; see rule 1 of the module.
 pub(super) fn write_impossible(message: &mut Writer<'_>) {
-    // No packet has ever had these addresses and ports, and no flow has the id 0.
+    // No flow has these addresses and ports, or the id 0.
     let nowhere = IpAddr::from(Ipv4Addr::UNSPECIFIED);
     let name = Tuple { source: nowhere, destination: nowhere, source_port: 0, destination_port: 0 };
     TupleParts::from(name).write(message, attributes::TUPLE_ORIG, libc::IPPROTO_UDP as u8);

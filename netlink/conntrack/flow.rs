@@ -1,3 +1,5 @@
+//! Flows: tracked connections, `CTA_*`.
+
 use std::net::IpAddr;
 
 use super::attributes;
@@ -60,38 +62,38 @@ pub struct Flow {
     pub family: Family,
     /// The transport protocol (`IPPROTO_*`).
     pub protocol: u8,
-    /// From the client, before any rewriting: `original.destination` is the Service's address.
+    /// The direction from the client, before NAT: `original.destination` is the Service's address.
     pub original: Tuple,
-    /// What answers look like: `reply.source` is the endpoint that serves the flow.
+    /// The reply direction: `reply.source` is the endpoint.
     pub reply: Tuple,
-    /// The kernel's id, which tells this flow from a later one with the same tuples. `None` if unknown.
+    /// The kernel's id, which distinguishes this flow from a later one with the same tuples. `None` if unknown.
     pub id: Option<u32>,
     /// Bits of [`status`].
     pub status: u32,
-    /// The conntrack zone in the original direction, 0 unless somebody set one.
+    /// The conntrack zone in the original direction, 0 by default.
     pub zone: u16,
     /// The conntrack mark.
     pub mark: u32,
-    /// A TCP connection whose first segment was not seen, so that what is its original direction is not known for sure.
+    /// True for a TCP connection whose first segment conntrack has not seen, so that its original direction is uncertain.
     pub is_picked_up: bool,
 }
 
 impl Flow {
-    /// Whether connection tracking itself leads the flow elsewhere than where its client sends to, as NAT rules have it
-    /// do: such a flow goes on when the rules are gone.
+    /// Returns true if NAT rules rewrote the destination of the flow: it continues when the rules are removed.
     pub fn has_destination_nat(&self) -> bool {
         self.status & status::DESTINATION_NAT != 0
     }
 
-    /// Whether IPVS leads the flow: answers come from elsewhere than where the client sends to, but no rule of NAT is
-    /// why. IPVS tells connection tracking so with `net.ipv4.vs.conntrack=1`, which its mode sets.
+    /// Returns true if IPVS forwards the flow: replies have another source than the original destination, without NAT rules.
+    /// IPVS updates conntrack with `net.ipv4.vs.conntrack=1`, which IPVS mode sets.
     pub fn is_forwarded_by_ipvs(&self) -> bool {
-        let (sent, answered) = (&self.original, &self.reply);
-        let same = (sent.destination, sent.destination_port) == (answered.source, answered.source_port);
-        !self.has_destination_nat() && !same
+        let (original, reply) = (&self.original, &self.reply);
+        let is_direct =
+            (original.destination, original.destination_port) == (reply.source, reply.source_port);
+        !self.has_destination_nat() && !is_direct
     }
 
-    /// Reads a flow from a conntrack message. `None` for a flow that is not IP.
+    /// Parses a flow; `None` for a flow that is not IP.
     pub(super) fn parse(message: &Message<'_>) -> Result<Option<Self>, Malformed> {
         let (header, attributes) = message.split::<{ netfilter::HEADER }>()?;
         let Some(family) = Family::from_number(header[0]) else { return Ok(None) };
@@ -119,7 +121,7 @@ impl Flow {
             reply: reply.tuple,
             id,
             status,
-            // A zone of one direction only is named inside the tuple.
+            // The tuple has a zone that applies to one direction only.
             zone: original.zone.unwrap_or(zone),
             mark,
             is_picked_up,
@@ -127,7 +129,7 @@ impl Flow {
     }
 }
 
-/// Whether what the kernel says of a protocol's state is that of a TCP connection that was picked up in its middle.
+/// Returns true if the protocol's state is that of a TCP connection that was picked up in its middle.
 fn is_liberal(protocol_info: Attributes<'_>) -> Result<bool, Malformed> {
     for protocol in protocol_info {
         let protocol = protocol?;
@@ -144,7 +146,7 @@ fn is_liberal(protocol_info: Attributes<'_>) -> Result<bool, Malformed> {
     Ok(false)
 }
 
-/// A tuple with what only the kernel puts beside it.
+/// A tuple with the attributes that the kernel nests in it.
 struct ParsedTuple {
     tuple: Tuple,
     protocol: u8,

@@ -1,24 +1,22 @@
-//! Tracked connections: list them, delete exactly the stale ones, put some in place for a test.
+//! Conntrack: lists and deletes tracked connections (flows), and creates some for tests.
 //!
-//! # Which kernel filters what
-//! Since 5.8 a dump takes a filter (`CTA_FILTER`); older kernels ignore it and list everything of the family.
-//! Every flow is checked again here, so both give the same flows, and only the cost differs.
+//! # Filters in the kernel
+//! Since Linux 5.8 a dump accepts a filter (`CTA_FILTER`); older kernels ignore it and list all flows of the family. This crate
+//! checks each flow again, so only the cost differs.
 //!
-//! Recent kernels (6.18 is one, 6.1 is not) take the same filter for a *delete*, and here a misunderstanding
-//! would be a disaster: a delete request without a tuple flushes the table, and kernels before 5.8 don't know
-//! the attribute that says "only these". Hence three rules:
-//! 1. No filtered delete is sent before the kernel has shown that it knows them. The request is a filtered
-//!    delete that no kernel can carry out: with an impossible filter flag, for which a kernel that knows
-//!    filters refuses it (`EOPNOTSUPP` or `EINVAL`), and with the full name of one flow that cannot exist,
-//!    which any other looks for and does not find (`ENOENT`).
-//! 2. A filtered delete always carries an original tuple, so a kernel that ignored the filter would look for
-//!    one flow of that name: it would find the name incomplete, or delete one flow that was meant.
-//! 3. Only those conditions are left to the kernel that it gets right. As of 6.18 it inverts the comparison
-//!    of IPv6 addresses (seen: the flows of all *other* addresses vanish) and ignores ports of anything but
-//!    TCP and UDP; and some versions take zone 0 for any zone. Filters with such conditions go the other way.
+//! Recent kernels (6.18 is one, 6.1 is not) accept the same filter for a *delete*. An error here would be a disaster: a delete
+//! request without a tuple flushes the table, and kernels before 5.8 ignore the attribute with the filter. Hence three rules:
+//! 1. No filtered delete is sent before the kernel has shown that it supports them. The test request is a filtered delete that
+//!    no kernel can apply. It has an impossible filter flag, for which a kernel with filters rejects it (`EOPNOTSUPP` or
+//!    `EINVAL`), and the complete tuple of a flow that cannot exist, which any other kernel does not find (`ENOENT`).
+//! 2. A filtered delete always has an original tuple, so a kernel that ignored the filter would search for one flow with this
+//!    tuple: it would reject the tuple as incomplete, or delete one flow that the filter matches.
+//! 3. The kernel gets only those conditions that it applies correctly. As of 6.18 it inverts the comparison of IPv6 addresses
+//!    (observed: it deletes the flows of all *other* addresses) and ignores ports of protocols other than TCP and UDP; some
+//!    versions treat zone 0 as any zone. Filters with such conditions use the other method.
 //!
-//! The other way is a dump and single deletes, each by original tuple, zone and id, so that a flow which took
-//! the place of a vanished one stays.
+//! The other method is a dump and single deletes, each by original tuple, zone and id, so that a new flow with the tuple of an
+//! expired one stays.
 
 mod create;
 mod delete;
@@ -56,16 +54,16 @@ mod attributes {
 /// The tracked connections of one network namespace.
 #[derive(Debug)]
 pub struct Conntrack {
-    /// For requests and dumps.
+    /// The socket for requests and dumps.
     socket: Socket,
-    /// For deletes while a dump is under way on the other.
+    /// The socket for deletes during a dump on the other one.
     deleting: Socket,
-    /// Whether the kernel knows filtered deletes; `None` until asked.
+    /// Whether the kernel supports filtered deletes; `None` before the test request.
     filtered_delete: Option<bool>,
 }
 
 impl Conntrack {
-    /// Opens the connections of the calling thread's network namespace.
+    /// Opens the conntrack table of the calling thread's network namespace.
     ///
     /// # Errors
     /// [`Error::Io`](crate::Error::Io) if there is no netfilter netlink.
@@ -77,11 +75,11 @@ impl Conntrack {
         })
     }
 
-    /// Gives every flow of these families and protocols to `each`, as the kernel sends them; nothing is
-    /// collected. No protocols means all of them. A flow may come twice when others change meanwhile.
+    /// Calls `each` for every flow of these families and protocols (none: all), while the kernel sends them. A flow may be
+    /// listed twice if the table changes meanwhile.
     ///
     /// # Errors
-    /// What `each` returns, or that of the kernel: `EINVAL` without nf_conntrack_netlink, `EPERM` without
+    /// The error of `each`, or of the kernel: `EINVAL` without nf_conntrack_netlink, `EPERM` without
     /// CAP_NET_ADMIN.
     pub fn dump(
         &mut self,

@@ -1,3 +1,5 @@
+//! A batch of changes of virtual and real servers.
+
 use std::net::IpAddr;
 
 use super::real_server::{RealServer, write_key};
@@ -12,21 +14,21 @@ use crate::family::Family;
 /// The type of a message until it is sent: the kernel numbers the family when ip_vs is loaded.
 const UNKNOWN: u16 = 0;
 
-/// Changes to virtual and real servers, to be sent with [`IpVs::send`](super::IpVs::send) and carried out in order. It is made
-/// without a kernel, and its calls fail only with [`AttributeTooLong`](crate::Error::AttributeTooLong), for a
-/// scheduler's name of 64 KiB.
+/// Changes of virtual and real servers for [`IpVs::send`](super::IpVs::send), which applies them in order. Building it needs
+/// no kernel. The methods fail only with [`AttributeTooLong`](crate::Error::AttributeTooLong), for a scheduler's name of 64
+/// KiB.
 #[derive(Debug, Default)]
 pub struct ServerBatch {
     requests: Batches,
 }
 
 impl ServerBatch {
-    /// No changes.
+    /// Returns an empty batch.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Adds a virtual server without real servers. Refused with `EEXIST` if it is there, and with `ENOENT` if
+    /// Adds a virtual server without real servers. Rejected with `EEXIST` if it exists, and with `ENOENT` if
     /// the kernel has no such scheduler.
     ///
     /// # Errors
@@ -35,7 +37,7 @@ impl ServerBatch {
         self.virtual_server("add a virtual server", commands::NEW_SERVICE, server, Some(config))
     }
 
-    /// Changes how a virtual server balances; its connections and real servers stay. Refused with `ESRCH` if
+    /// Changes the configuration of a virtual server; its connections and real servers stay. Rejected with `ESRCH` if
     /// it is missing, and with `ENOENT` if the kernel has no such scheduler.
     ///
     /// # Errors
@@ -44,7 +46,7 @@ impl ServerBatch {
         self.virtual_server("change a virtual server", commands::SET_SERVICE, server, Some(config))
     }
 
-    /// Deletes a virtual server with its real servers. Refused with `ESRCH` if it is missing.
+    /// Deletes a virtual server with its real servers. Rejected with `ESRCH` if it is missing.
     ///
     /// # Errors
     /// See the type.
@@ -52,7 +54,7 @@ impl ServerBatch {
         self.virtual_server("delete a virtual server", commands::DEL_SERVICE, server, None)
     }
 
-    /// Adds a real server to a virtual server. Refused with `EEXIST` if it is there, and with `ESRCH` if the
+    /// Adds a real server to a virtual server. Rejected with `EEXIST` if it exists, and with `ESRCH` if the
     /// virtual server is missing.
     ///
     /// # Errors
@@ -61,7 +63,7 @@ impl ServerBatch {
         self.real_server("add a real server", commands::NEW_DEST, server, |writer| real.write(writer))
     }
 
-    /// Changes the weight of a real server. Refused with `ENOENT` if it is missing, and with `ESRCH` if the
+    /// Changes the weight of a real server. Rejected with `ENOENT` if it is missing, and with `ESRCH` if the
     /// virtual server is.
     ///
     /// # Errors
@@ -70,8 +72,8 @@ impl ServerBatch {
         self.real_server("change a real server", commands::SET_DEST, server, |writer| real.write(writer))
     }
 
-    /// Deletes a real server. Refused with `ENOENT` if it is missing, and with `ESRCH` if the virtual server
-    /// is. What becomes of its connections is `net.ipv4.vs.expire_nodest_conn`'s to say.
+    /// Deletes a real server. Rejected with `ENOENT` if it is missing, and with `ESRCH` if the virtual server
+    /// is. `net.ipv4.vs.expire_nodest_conn` determines whether its connections end.
     ///
     /// # Errors
     /// See the type.
@@ -81,27 +83,27 @@ impl ServerBatch {
         })
     }
 
-    /// How many changes there are.
+    /// Returns the number of changes.
     pub fn len(&self) -> usize {
         self.requests.len()
     }
 
-    /// Whether there is nothing to send.
+    /// Returns true if there are no changes.
     pub fn is_empty(&self) -> bool {
         self.requests.is_empty()
     }
 
-    /// What would be sent, in bytes.
+    /// Returns the size of the requests in bytes.
     pub fn size(&self) -> usize {
         self.requests.size()
     }
 
-    /// Forgets the changes and keeps the memory of one send.
+    /// Removes all changes, and keeps the memory of one send.
     pub fn clear(&mut self) {
         self.requests.clear();
     }
 
-    /// The requests, for the family as the kernel numbers it.
+    /// Returns the requests, with the kernel's number of the generic netlink family.
     pub(super) fn requests_of(&mut self, family: u16) -> &mut Batches {
         self.requests.sends().for_each(|send| send.set_kind(family));
         &mut self.requests

@@ -1,13 +1,12 @@
-//! IP Virtual Server (`ip_vs` by generic netlink, linux/ip_vs.h): virtual servers, the real servers behind
-//! them, and what they counted.
+//! IP Virtual Server (ip_vs over generic netlink, linux/ip_vs.h): virtual servers, their real servers, and counters.
 //!
 //! ```text
-//! VirtualServer ── VirtualServerConfig          who is served, and how real servers are chosen
-//!       └────────── RealServer …      who serves; always by masquerading, as kube-proxy forwards
+//! VirtualServer ── VirtualServerConfig    protocol, address and port; scheduler, flags and timeout
+//!       └───────── RealServer …           endpoints; the forwarding method is masquerading, as in kube-proxy
 //! ```
 //!
-//! Single questions and dumps are calls of [`IpVs`]; changes go in a [`ServerBatch`], thousands in a send. The
-//! kernel runs a batch in order, each message by itself: one that it refuses stops none of the others.
+//! [`IpVs`] has methods for single requests and dumps. A [`ServerBatch`] collects changes, thousands per send. The kernel
+//! applies the messages of a batch in order; a rejected message does not stop the rest.
 
 mod batch;
 mod real_server;
@@ -50,13 +49,13 @@ mod commands {
     pub(super) const FLUSH: u8 = 17;
 }
 
-/// `IPVS_CMD_ATTR_*`: what a message is about.
+/// `IPVS_CMD_ATTR_*`: the object of a message.
 const IPVS_CMD_ATTR_SERVICE: u16 = 1;
 const IPVS_CMD_ATTR_DEST: u16 = 2;
 
 /// `union nf_inet_addr`: 16 bytes, of which IPv4 uses the first four.
 const ADDRESS_BYTES: usize = 16;
-/// How often a list that changes while it is read is read again.
+/// The number of attempts to read a list that changes meanwhile.
 const ATTEMPTS: usize = 10;
 
 /// The virtual servers of one network namespace.
@@ -67,8 +66,8 @@ pub struct IpVs {
 }
 
 impl IpVs {
-    /// Opens those of the calling thread's network namespace; `None` on a kernel that has not loaded ip_vs,
-    /// which is not made to.
+    /// Opens the virtual servers of the calling thread's network namespace; `None` if ip_vs is not loaded. Does not load
+    /// it.
     ///
     /// # Errors
     /// [`Error::Io`] if there is no generic netlink.
@@ -78,7 +77,7 @@ impl IpVs {
         Ok(family.map(|family| IpVs { socket, family }))
     }
 
-    /// All virtual servers but those by packet mark, in the kernel's order.
+    /// Returns all virtual servers except those with a packet mark, in the kernel's order.
     ///
     /// # Errors
     /// [`Error::Interrupted`] if they change faster than they can be read; `EPERM` without CAP_NET_ADMIN.
@@ -86,7 +85,7 @@ impl IpVs {
         self.services("list the virtual servers", VirtualServerConfig::parse)
     }
 
-    /// How one virtual server balances; `None` if there is no such server.
+    /// Returns the configuration of a virtual server; `None` if it is missing.
     ///
     /// # Errors
     /// [`Error::Rejected`], as a rule for want of privilege.
@@ -94,8 +93,7 @@ impl IpVs {
         self.read("read a virtual server", server, VirtualServerConfig::parse)
     }
 
-    /// What one virtual server counted; `None` if there is no such server. The kernel adds its counters up
-    /// every two seconds, so this may be that much behind.
+    /// Returns the counters of a virtual server; `None` if it is missing. The kernel updates them every two seconds.
     ///
     /// # Errors
     /// [`Error::Rejected`], as a rule for want of privilege.
@@ -103,7 +101,7 @@ impl IpVs {
         self.read("read what a virtual server counted", server, Statistics::of_service)
     }
 
-    /// What all virtual servers but those by packet mark counted, as [`IpVs::statistics`] does.
+    /// Returns the counters of all virtual servers except those with a packet mark, as [`IpVs::statistics`] does.
     ///
     /// # Errors
     /// As [`IpVs::virtual_servers`].
@@ -111,16 +109,15 @@ impl IpVs {
         self.services("read what all virtual servers counted", Statistics::of_service)
     }
 
-    /// The real servers of one virtual server, in the order in which the kernel holds them; none if there is
-    /// no such virtual server.
+    /// Returns the real servers of a virtual server, in the kernel's order; none if the virtual server is missing.
     ///
     /// # Errors
     /// [`Error::Interrupted`] if they change faster than they can be read; `EPERM` without CAP_NET_ADMIN.
     pub fn real_servers(&mut self, server: &VirtualServer) -> Result<Vec<RealServerState>> {
         const ACTION: &str = "list the real servers of a virtual server";
         let family = Family::from_address(server.address);
-        let about = |message: &mut Writer<'_>| write_service(message, server);
-        let listed = self.collect(ACTION, commands::GET_DEST, &about, &|message| match inside(
+        let fill = |message: &mut Writer<'_>| write_service(message, server);
+        let listed = self.collect(ACTION, commands::GET_DEST, &fill, &|message| match inside(
             message,
             IPVS_CMD_ATTR_DEST,
         )? {
@@ -133,7 +130,7 @@ impl IpVs {
         }
     }
 
-    /// Deletes a virtual server with its real servers. Says whether it was there.
+    /// Deletes a virtual server with its real servers. Returns false if it was missing.
     ///
     /// # Errors
     /// [`Error::Rejected`], as a rule for want of privilege.
@@ -149,7 +146,7 @@ impl IpVs {
         }
     }
 
-    /// Deletes every virtual server of the namespace, those by packet mark and those of others too.
+    /// Deletes all virtual servers of the namespace, including those with a packet mark and those of other programs.
     ///
     /// # Errors
     /// [`Error::Rejected`], as a rule for want of privilege.
@@ -189,7 +186,7 @@ impl IpVs {
         })
     }
 
-    /// Asks for one virtual server; `None` if it is missing.
+    /// Reads one virtual server; `None` if it is missing.
     fn read<T>(
         &mut self,
         action: &'static str,
@@ -210,7 +207,7 @@ impl IpVs {
         }
     }
 
-    /// All virtual servers but those by packet mark, each with what `parse` makes of it.
+    /// Returns all virtual servers except those with a packet mark, each with the result of `parse`.
     fn services<T>(
         &mut self,
         action: &'static str,
@@ -223,18 +220,18 @@ impl IpVs {
         })
     }
 
-    /// Dumps and keeps what `parse` makes of the messages, again if the list changed meanwhile.
+    /// Dumps a list and collects the results of `parse`; retries if the list changed meanwhile.
     fn collect<T>(
         &mut self,
         action: &'static str,
         command: u8,
-        about: &dyn Fn(&mut Writer<'_>),
+        fill: &dyn Fn(&mut Writer<'_>),
         parse: &dyn Fn(&Message<'_>) -> Result<Option<T>, Malformed>,
     ) -> Result<Vec<T>> {
         let mut attempt = 1;
         loop {
             let mut collected = Vec::new();
-            let mut request = self.request(action, command, about)?;
+            let mut request = self.request(action, command, fill)?;
             let outcome = self.socket.dump(action, &mut request, |message| {
                 collected.extend(parse(&message).during(action)?);
                 Ok(())
@@ -248,7 +245,7 @@ impl IpVs {
     }
 }
 
-/// `ESRCH` is a virtual server that is missing, `ENOENT` a real one.
+/// Returns true for `ESRCH`, a missing virtual server, and `ENOENT`, a missing real server.
 fn is_missing(error: &Error) -> bool {
     matches!(error.errno(), Some(libc::ESRCH | libc::ENOENT))
 }
@@ -257,7 +254,7 @@ fn write_service(message: &mut Writer<'_>, server: &VirtualServer) {
     message.nested(IPVS_CMD_ATTR_SERVICE, |service| server.write(service));
 }
 
-/// The attribute that a message is about.
+/// Returns the attribute with the object of a message.
 fn inside<'a>(message: &Message<'a>, kind: u16) -> Result<Option<Attribute<'a>>, Malformed> {
     let (_, mut attributes) = message.split::<{ generic::HEADER }>()?;
     attributes.find(|attribute| attribute.as_ref().map_or(true, |a| a.kind == kind)).transpose()
@@ -272,7 +269,7 @@ fn write_address(writer: &mut Writer<'_>, kind: u16, address: IpAddr) {
     writer.bytes(kind, &bytes);
 }
 
-/// `None` if the bytes are too few. The family is told beside the address, never by it.
+/// Returns `None` if there are too few bytes. The family is in another attribute.
 fn read_address(family: Family, attribute: &Attribute<'_>) -> Option<IpAddr> {
     let bytes = attribute.payload.first_chunk::<ADDRESS_BYTES>()?;
     Some(match family {
@@ -287,7 +284,7 @@ mod tests {
     use crate::message::Messages;
     use proptest::prelude::*;
 
-    /// A message about a service or a destination, as the kernel would send it.
+    /// Builds a message with a service or a destination in the kernel's format.
     fn with_message<T>(
         kind: u16,
         fill: impl FnOnce(&mut Writer<'_>),
@@ -306,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn servers_are_read_as_they_are_written() {
+    fn read_servers_equal_written_ones() {
         for address in ["10.96.0.1", "fd00::1"] {
             let server = VirtualServer { protocol: 17, address: ip(address), port: 53 };
             for config in [
@@ -337,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn real_servers_are_read_as_they_are_written() {
+    fn read_real_servers_equal_written_ones() {
         for (address, weight) in [("10.244.0.7", 1), ("fd00:1::7", 0)] {
             let server = RealServer { address: ip(address), port: 8080, weight };
             let family = Family::from_address(server.address);
@@ -349,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn a_server_by_mark_is_nobodys() {
+    fn a_server_with_a_packet_mark_is_skipped() {
         const IPVS_SVC_ATTR_FWMARK: u16 = 5;
         let fill = |service: &mut Writer<'_>| {
             service.u16(1, 2).u32(IPVS_SVC_ATTR_FWMARK, 7);

@@ -1,3 +1,5 @@
+//! Real servers: the endpoints of a virtual server, `struct ip_vs_dest_user`.
+
 use std::net::{IpAddr, SocketAddr};
 
 use super::{read_address, write_address};
@@ -15,32 +17,32 @@ const IPVS_DEST_ATTR_INACT_CONNS: u16 = 8;
 const IPVS_DEST_ATTR_PERSIST_CONNS: u16 = 9;
 const IPVS_DEST_ATTR_ADDR_FAMILY: u16 = 11;
 
-/// `IP_VS_CONN_F_MASQ`: both addresses of a packet are translated, as kube-proxy does it.
+/// `IP_VS_CONN_F_MASQ`: the forwarding method that rewrites addresses, as in kube-proxy.
 pub const MASQUERADING: u32 = 0;
 
-/// A real server as it is written: always masquerading, without limits on its connections.
+/// A real server as written: with masquerading, and without connection thresholds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RealServer {
     /// Its address, of its virtual server's family.
     pub address: IpAddr,
     /// Its port.
     pub port: u16,
-    /// Its share for schedulers that weigh. With 0 it gets no new connections and keeps those it has.
+    /// Its weight, for weighted schedulers. With 0 it gets no new connections and keeps existing ones.
     pub weight: u32,
 }
 
-/// A real server as it is read.
+/// A real server as read from the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RealServerState {
-    /// What was written.
+    /// The real server as written.
     pub server: RealServer,
-    /// `IP_VS_CONN_F_*`: 0 is masquerading, as all that [`super::ServerBatch`] writes.
+    /// The forwarding method, `IP_VS_CONN_F_*`; [`MASQUERADING`] for all that [`super::ServerBatch`] writes.
     pub forwarding: u32,
-    /// Connections that are established.
+    /// The number of established connections.
     pub active: u32,
-    /// Connections in any other state.
+    /// The number of connections in other states.
     pub inactive: u32,
-    /// Clients that stay with this server.
+    /// The number of clients with persistence to this server.
     pub persistent: u32,
 }
 
@@ -60,7 +62,7 @@ impl RealServer {
     }
 }
 
-/// Writes what a virtual server knows a real server by.
+/// Writes the attributes that identify a real server.
 pub(super) fn write_key(destination: &mut Writer<'_>, address: IpAddr, port: u16) {
     write_address(destination, IPVS_DEST_ATTR_ADDR, address);
     destination
@@ -69,8 +71,8 @@ pub(super) fn write_key(destination: &mut Writer<'_>, address: IpAddr, port: u16
 }
 
 impl RealServerState {
-    /// Reads a real server of a virtual server of `family`, which is its own too unless it says otherwise (as
-    /// it does since 3.18). `None` for a family that is not IP.
+    /// Parses a real server of a virtual server of `family`. Since Linux 3.18 a real server may have another family. Returns
+    /// `None` for a family that is not IP.
     pub(super) fn parse(destination: &Attribute<'_>, family: Family) -> Result<Option<Self>, Malformed> {
         let mut family = Some(family);
         let (mut address, mut port, mut weight) = (None, None, None);

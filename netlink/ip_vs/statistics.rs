@@ -1,3 +1,5 @@
+//! The counters of virtual servers, `struct ip_vs_stats_user`.
+
 use crate::attribute::{Attribute, Malformed};
 
 const IPVS_SVC_ATTR_STATS: u16 = 10;
@@ -9,10 +11,10 @@ const IPVS_STATS_ATTR_OUTPKTS: u16 = 3;
 const IPVS_STATS_ATTR_INBYTES: u16 = 4;
 const IPVS_STATS_ATTR_OUTBYTES: u16 = 5;
 
-/// What a virtual server counted since it was made. In is from the client, out is to it.
+/// The counters of a virtual server since its creation. In is from the client, out is to the client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Statistics {
-    /// Connections that got a real server.
+    /// Connections that were scheduled to a real server.
     pub connections: u64,
     /// Packets from clients.
     pub packets_in: u64,
@@ -25,7 +27,7 @@ pub struct Statistics {
 }
 
 impl Statistics {
-    /// Reads those of a service. Kernels before 4.0 have only the short form, whose counts of connections and
+    /// Parses the counters of a virtual server. Kernels before 4.0 have only the short form, in which connections and
     /// packets wrap at 32 bits.
     pub(super) fn of_service(service: &Attribute<'_>) -> Result<Self, Malformed> {
         let (mut long, mut short) = (None, None);

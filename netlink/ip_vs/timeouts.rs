@@ -1,3 +1,5 @@
+//! The timeouts of IPVS connections, `struct ip_vs_timeout_user`.
+
 use super::{IpVs, commands};
 use crate::attribute::Malformed;
 use crate::error::{During, Result};
@@ -8,7 +10,7 @@ const IPVS_CMD_ATTR_TIMEOUT_TCP: u16 = 4;
 const IPVS_CMD_ATTR_TIMEOUT_TCP_FIN: u16 = 5;
 const IPVS_CMD_ATTR_TIMEOUT_UDP: u16 = 6;
 
-/// How long connections without packets are remembered, in seconds. The kernel starts with 900, 120 and 300.
+/// The timeouts of idle connections in seconds. The kernel's defaults are 900, 120 and 300.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timeouts {
     /// Established TCP connections.
@@ -37,7 +39,7 @@ impl Timeouts {
 }
 
 impl IpVs {
-    /// The timeouts of the namespace. One of a protocol that the kernel's IPVS was built without reads as 0.
+    /// Returns the timeouts of the namespace; 0 for a protocol that the kernel's IPVS was built without.
     ///
     /// # Errors
     /// [`crate::Error::Rejected`], as a rule for want of privilege.
@@ -47,8 +49,7 @@ impl IpVs {
         self.socket.query(ACTION, &mut request, |message| Timeouts::parse(&message).during(ACTION))
     }
 
-    /// Sets the timeouts of the namespace; one of 0 stays as it is. They apply when a connection next changes
-    /// its state.
+    /// Sets the timeouts of the namespace; 0 keeps a timeout. They apply to a connection from its next change of state.
     ///
     /// # Errors
     /// [`crate::Error::Rejected`]: `EINVAL` for more seconds than the kernel counts (2³¹ ticks), `EPERM`

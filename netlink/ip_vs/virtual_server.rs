@@ -1,3 +1,5 @@
+//! Virtual servers: the key of `struct ip_vs_service_user`.
+
 use std::net::IpAddr;
 
 use super::{read_address, write_address};
@@ -9,7 +11,7 @@ const IPVS_SVC_ATTR_PROTOCOL: u16 = 2;
 const IPVS_SVC_ATTR_ADDR: u16 = 3;
 const IPVS_SVC_ATTR_PORT: u16 = 4;
 
-/// A virtual server at an address: what the kernel knows it by. Those by packet mark are never listed here.
+/// The key of a virtual server that has an address. Those with a packet mark are not supported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct VirtualServer {
     /// `IPPROTO_*`: TCP, UDP or SCTP.
@@ -29,7 +31,7 @@ impl VirtualServer {
         write_address(service, IPVS_SVC_ATTR_ADDR, self.address);
     }
 
-    /// `None` for a virtual server by packet mark, and for one of a family that is not IP.
+    /// Parses a virtual server; `None` if it has a packet mark, or a family that is not IP.
     pub(super) fn parse(service: &Attribute<'_>) -> Result<Option<Self>, Malformed> {
         let (mut family, mut protocol, mut address, mut port) = (None, None, None, None);
         for attribute in service.nested() {

@@ -1,3 +1,5 @@
+//! The configuration of a virtual server: scheduler, flags and timeout of `struct ip_vs_service_user`.
+
 use crate::attribute::{Attribute, Malformed, Writer};
 use crate::family::Family;
 
@@ -9,8 +11,8 @@ pub const SCHED_1: u32 = 0x8;
 pub const SCHED_2: u32 = 0x10;
 /// `IP_VS_SVC_F_SCHED3`.
 pub const SCHED_3: u32 = 0x20;
-/// `IP_VS_SVC_F_HASHED`: the kernel's own note that it has the server in its table. It refuses a new server
-/// that claims to be there already, and what is read must compare equal with what was written.
+/// `IP_VS_SVC_F_HASHED`: set by the kernel once the server is in its table. The kernel rejects a new server with this
+/// flag. It is cleared on read, so that a read configuration equals the written one.
 const HASHED: u32 = 0x2;
 
 const IPVS_SVC_ATTR_AF: u16 = 1;
@@ -19,23 +21,23 @@ const IPVS_SVC_ATTR_FLAGS: u16 = 7;
 const IPVS_SVC_ATTR_TIMEOUT: u16 = 8;
 const IPVS_SVC_ATTR_NETMASK: u16 = 9;
 
-/// How a virtual server chooses among its real servers. What is read equals what was written.
+/// The scheduler and persistence of a virtual server. A read configuration equals the written one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct VirtualServerConfig {
-    /// The scheduler's name: "rr", "wrr", "lc", "mh", …; 15 bytes at most. "none" is a name that the kernel
-    /// takes and lists: such a server turns new connections away.
+    /// The scheduler's name: "rr", "wrr", "lc", "mh", …; 15 bytes at most. The kernel
+    /// also accepts and lists "none": such a server rejects new connections.
     pub scheduler: Box<str>,
     /// [`PERSISTENT`], [`SCHED_1`] to [`SCHED_3`], and 0x4 (one packet).
     pub flags: u32,
-    /// How long persistence lasts after the last connection, in seconds; 0 without [`PERSISTENT`].
+    /// The time in seconds from a client's last connection to the end of its persistence; 0 without [`PERSISTENT`].
     pub timeout: u32,
-    /// Which clients count as one for persistence: for IPv4 a mask (`0xffff_ff00` is /24), for IPv6 the length
-    /// of a prefix. The kernel wants it without persistence too.
+    /// The part of the source address that persistence compares: for IPv4 a mask (`0xffff_ff00` is /24), for IPv6 a
+    /// prefix length. The kernel requires it without persistence too.
     pub netmask: u32,
 }
 
 impl VirtualServerConfig {
-    /// A virtual server of this scheduler without persistence, each client by itself.
+    /// Returns the configuration for a scheduler, without persistence.
     pub fn new(scheduler: &str, family: Family) -> Self {
         let netmask = match family {
             Family::V4 => u32::MAX,
@@ -44,9 +46,9 @@ impl VirtualServerConfig {
         VirtualServerConfig { scheduler: scheduler.into(), flags: 0, timeout: 0, netmask }
     }
 
-    /// Writes it beside the virtual server of `family`.
+    /// Writes the configuration after the virtual server, which is of `family`.
     pub(super) fn write(&self, service: &mut Writer<'_>, family: Family) {
-        // struct ip_vs_flags: the flags, then the mask of those that are meant.
+        // struct ip_vs_flags: the flags, then the mask of those to set.
         let mut flags = [0; 8];
         flags[..4].copy_from_slice(&(self.flags & !HASHED).to_ne_bytes());
         flags[4..].copy_from_slice(&(!HASHED).to_ne_bytes());

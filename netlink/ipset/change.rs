@@ -1,30 +1,31 @@
+//! Adds and deletes entries of a set.
+
 use std::iter::Peekable;
 
 use super::entry::SetEntry;
 use super::list::inside;
-use super::rejection::refused;
+use super::rejection::set_error;
 use super::{IpSets, attributes, commands, push_named};
 use crate::batches::SEND;
 use crate::error::Result;
 use crate::message::{Batch, Messages};
 use crate::netfilter;
 
-/// Entries in one message. The largest takes 84 bytes, so the message stays below 32 KiB: the kernel repeats
-/// the whole of it if it refuses one, and that must fit the socket's buffer.
-const ENTRIES_A_MESSAGE: usize = 350;
+/// The number of entries in one message. The largest has 84 bytes, so the message stays below 32 KiB: the kernel returns the
+/// whole message if it rejects an entry, and that must fit the socket's buffer.
+const ENTRIES_PER_MESSAGE: usize = 350;
 
-/// Bytes of the error number before the copy of the request (`struct nlmsgerr`).
+/// The bytes of the error number, which precedes the copy of the request (`struct nlmsgerr`).
 const ERRNO: usize = 4;
 
 impl IpSets {
-    /// Deletes entries from a set, then adds others. To delete one that isn't there and to add one that is are
-    /// no errors. Both are sent as they are drawn, and memory does not grow with their number.
+    /// Deletes entries from a set, then adds entries. Deleting a missing entry or adding an existing one is no error. Entries
+    /// are sent while the iterators yield them, so memory does not grow with their number.
     ///
     /// # Errors
-    /// [`Error::Set`](crate::Error::Set) with the first entry that the kernel refused, and why: the set is
-    /// full, the entry is of the other family or another type than the set. Up to some thousand entries after
-    /// it may be in the set and others not; what is right to do is to list it. Without entry and with `ENOENT`
-    /// if there is no such set.
+    /// [`Error::Set`](crate::Error::Set) with the first rejected entry and the reason: the set is full, or the entry has
+    /// another family or type than the set. Some of the later entries may be in the set: list it to find out. Without an
+    /// entry and with `ENOENT` if the set is missing.
     pub fn change(
         &mut self,
         name: &str,
@@ -48,25 +49,26 @@ impl IpSets {
             batch.clear();
             while batch.size() < SEND && entries.peek().is_some() {
                 push_named(&mut batch, action, command, 0, name, |message| {
-                    // The kernel overwrites it in the copy that it sends back with a rejection.
+                    // The kernel overwrites the number in the copy that it returns with a rejection.
                     message.u32(attributes::LINENO, 0).nested(attributes::ADT, |list| {
-                        for (entry, number) in entries.by_ref().take(ENTRIES_A_MESSAGE).zip(1..) {
+                        for (entry, number) in entries.by_ref().take(ENTRIES_PER_MESSAGE).zip(1..) {
                             list.nested(attributes::DATA, |data| entry.write(data, number));
                         }
                     });
                 })?;
             }
-            self.socket.transact_reading(action, &mut batch, |_, error, answer| {
-                Err(refused(error, name, refused_entry(answer), bitmap))
+            self.socket.transact_reading(action, &mut batch, |_, error, response| {
+                Err(set_error(error, name, rejected_entry(response), bitmap))
             })?;
         }
         Ok(())
     }
 }
 
-/// The entry that an answer is about: the request in it says which by number. Most refusals carry no request.
-fn refused_entry(answer: &[u8]) -> Option<SetEntry> {
-    let message = Messages::new(answer.get(ERRNO..)?).next()?.ok()?;
+/// Returns the rejected entry of an error message, which the copy of the request names by number. Most rejections have no
+/// copy.
+fn rejected_entry(response: &[u8]) -> Option<SetEntry> {
+    let message = Messages::new(response.get(ERRNO..)?).next()?.ok()?;
     let (_, attributes) = message.split::<{ netfilter::HEADER }>().ok()?;
     let (mut number, mut entries) = (None, None);
     for attribute in attributes.flatten() {
@@ -91,7 +93,7 @@ mod tests {
     proptest! {
         #[test]
         fn noise_never_panics(answer in prop::collection::vec(any::<u8>(), 0..200)) {
-            let _ = refused_entry(&answer);
+            let _ = rejected_entry(&answer);
         }
     }
 }

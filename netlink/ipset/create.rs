@@ -1,5 +1,7 @@
+//! Creates sets.
+
 use super::entry::IPSET_ATTR_PORT;
-use super::rejection::{About, NO_SUCH_TYPE};
+use super::rejection::{ForSet, NO_SUCH_TYPE};
 use super::{IpSets, SetType, attributes, commands, named, request};
 use crate::attribute::{Malformed, NETWORK_ORDER};
 use crate::error::{During, Result};
@@ -7,39 +9,39 @@ use crate::family::Family;
 use crate::message::{EXCLUSIVE, Message};
 use crate::netfilter;
 
-/// How many entries a set may have unless it is told otherwise (`IPSET_DEFAULT_MAXELEM`).
+/// The default maximum number of entries of a set (`IPSET_DEFAULT_MAXELEM`).
 pub const DEFAULT_MAXELEM: u32 = 65_536;
-/// The buckets that a set begins with (`IPSET_DEFAULT_HASHSIZE`); it grows.
+/// The initial number of buckets of a set (`IPSET_DEFAULT_HASHSIZE`); it grows.
 const HASHSIZE: u32 = 1024;
 
 const IPSET_ATTR_PORT_TO: u16 = 5;
 const IPSET_ATTR_HASHSIZE: u16 = 18;
 pub(super) const IPSET_ATTR_MAXELEM: u16 = 19;
-/// `IPSET_ATTR_REVISION_MIN`: in an answer about a type, its first revision beside its last.
+/// `IPSET_ATTR_REVISION_MIN`: the first revision in a response about a type.
 const REVISION_MIN: u16 = 10;
 
-/// What became of a set that was to be created.
+/// The result of [`IpSets::create`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Created {
-    /// It is there now, and empty.
+    /// The set was created, and is empty.
     Yes,
-    /// It was there with this type and family, and keeps its entries and its limit.
+    /// The set exists with this type and family, and keeps its entries and limit.
     Existed,
-    /// There is a set of that name with another type or family, which stays.
+    /// A set of this name exists with another type or family, and stays.
     Different,
 }
 
 impl IpSets {
-    /// Makes sure that there is a set of this name, type and family, for at most `maxelem` entries
-    /// ([`DEFAULT_MAXELEM`]). It is what `ipset create NAME TYPE family inet hashsize 1024 maxelem N` makes,
-    /// and for ports `ipset create NAME bitmap:port range 0-65535`, where family and limit mean nothing.
+    /// Creates a set of this name, type and family, for at most `maxelem` entries ([`DEFAULT_MAXELEM`]), unless it exists.
+    /// Equals `ipset create NAME TYPE family inet hashsize 1024 maxelem N`; for ports `ipset create NAME bitmap:port range
+    /// 0-65535`, where family and limit have no meaning.
     ///
     /// # Errors
     /// [`Error::Set`](crate::Error::Set) as a rule if the kernel lacks the type;
     /// [`Error::BadName`](crate::Error::BadName) for names outside 1 to 31 bytes.
     pub fn create(&mut self, name: &str, set_type: SetType, family: Family, maxelem: u32) -> Result<Created> {
         const ACTION: &str = "create an ipset";
-        let revision = self.revision(set_type, family).about(name)?;
+        let revision = self.revision(set_type, family).for_set(name)?;
         let mut request = named(ACTION, commands::CREATE, EXCLUSIVE, name, |message| {
             message
                 .text(attributes::TYPENAME, set_type.name())
@@ -62,23 +64,23 @@ impl IpSets {
                 Some(header) if header.is(set_type, family) => Ok(Created::Existed),
                 _ => Ok(Created::Different),
             },
-            Err(error) => Err(error).about(name),
+            Err(error) => Err(error).for_set(name),
         }
     }
 
-    /// The last revision of a type that the kernel has and that is known here.
+    /// Returns the last revision of a type that the kernel supports and this crate knows.
     fn revision(&mut self, set_type: SetType, family: Family) -> Result<u8> {
         const ACTION: &str = "look for a type of ipset";
-        let mut question = request(ACTION, commands::TYPE, 0, |message| {
+        let mut query = request(ACTION, commands::TYPE, 0, |message| {
             message
                 .text(attributes::TYPENAME, set_type.name())
                 .u8(attributes::FAMILY, family_number(set_type, family));
         })?;
         let (first, last) =
-            self.socket.query(ACTION, &mut question, |message| revisions(&message).during(ACTION))?;
+            self.socket.query(ACTION, &mut query, |message| revisions(&message).during(ACTION))?;
         let wanted = last.min(set_type.last_revision());
         if wanted < first {
-            // A kernel of the future that has forgotten all revisions of today.
+            // A future kernel that no longer supports any revision of today.
             let (errno, text) = (NO_SUCH_TYPE, Some(format!("its first revision of {set_type} is {first}")));
             return Err(crate::Error::Rejected { action: ACTION, errno, text, offset: None });
         }
@@ -86,7 +88,7 @@ impl IpSets {
     }
 }
 
-/// `NFPROTO_UNSPEC` for a type without family.
+/// Returns the number of a family; `NFPROTO_UNSPEC` for a type without family.
 fn family_number(set_type: SetType, family: Family) -> u8 {
     if set_type.has_family() { family.number() } else { libc::AF_UNSPEC as u8 }
 }

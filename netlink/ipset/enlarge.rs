@@ -1,19 +1,21 @@
+//! Raises the maximum size of a set.
+
 use super::create::Created;
 use super::{IpSets, SetType};
 use crate::error::{Error, Result};
 use crate::family::Family;
 
-/// The name of a set that is being made to take another's place.
+/// The name of the larger set that replaces another one.
 const SUCCESSOR: &str = "PORTCULLIS-SUCCESSOR";
 
 impl IpSets {
-    /// Makes a set hold at most `maxelem` entries, under the same name, with the entries that it has. Rules that
-    /// match against it never see it otherwise than whole: a larger one is filled beside it, and takes its place.
+    /// Raises the maximum number of entries of a set. Fills a larger set and swaps the two, so that rules which match against
+    /// the set always find all entries.
     ///
     /// # Errors
     /// [`Error::Set`], as a rule for want of memory. The set is then as it was.
     pub fn enlarge(&mut self, name: &str, set_type: SetType, family: Family, maxelem: u32) -> Result<()> {
-        // One that a process left which was killed at this has who knows what in it.
+        // A killed process may have left one with unknown entries.
         self.destroy(SUCCESSOR)?;
         let mut entries = Vec::new();
         self.entries(name, |entry| {
@@ -26,7 +28,7 @@ impl IpSets {
         }
         let swapped =
             self.change(SUCCESSOR, entries, std::iter::empty()).and_then(|()| self.swap(name, SUCCESSOR));
-        // After the swap this is the old one, else the new one that came to nothing.
+        // After the swap this is the old set, and after a failure the new one.
         let destroyed = self.destroy(SUCCESSOR);
         swapped?;
         destroyed.map(drop)

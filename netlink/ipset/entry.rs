@@ -1,3 +1,5 @@
+//! Entries of sets.
+
 use std::fmt;
 use std::net::IpAddr;
 
@@ -21,7 +23,7 @@ const IPSET_ATTR_IFACE: u16 = 23;
 const IPSET_ATTR_IPADDR_IPV4: u16 = 1;
 const IPSET_ATTR_IPADDR_IPV6: u16 = 2;
 
-/// One entry of a set. It prints as `ipset save` prints it: `10.96.0.1,tcp:443,192.0.2.0/24`.
+/// One entry of a set. Its `Display` has the format of `ipset save`: `10.96.0.1,tcp:443,192.0.2.0/24`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum SetEntry {
     /// Of `hash:ip`.
@@ -54,7 +56,7 @@ pub enum SetEntry {
         protocol: u8,
         /// The port.
         port: u16,
-        /// The network, of the same family. The kernel clears its host bits, and refuses one of length 0.
+        /// The network, of the same family. The kernel clears its host bits, and rejects a prefix length of 0.
         net: IpNet,
     },
     /// Of `bitmap:port`.
@@ -62,7 +64,7 @@ pub enum SetEntry {
 }
 
 impl SetEntry {
-    /// Writes the entry with its number, by which the kernel names it if it refuses it.
+    /// Writes the entry with a number, which the kernel returns if it rejects the entry.
     pub(super) fn write(&self, data: &mut Writer<'_>, number: u32) {
         match *self {
             SetEntry::Ip(ip) => write_address(data, IPSET_ATTR_IP, ip),
@@ -81,7 +83,7 @@ impl SetEntry {
         data.u32(LINENO, number);
     }
 
-    /// Reads an entry, and its number if it has one; `None` for an entry of a type that is not here.
+    /// Parses an entry and its number, if it has one; `None` for an unsupported type of entry.
     pub(super) fn parse(data: &Attribute<'_>) -> Result<Option<(Self, Option<u32>)>, Malformed> {
         let (mut ip, mut ip2, mut port, mut protocol, mut length, mut number) =
             (None, None, None, None, None, None);
@@ -94,7 +96,7 @@ impl SetEntry {
                 IPSET_ATTR_PROTO => protocol = Some(attribute.u8()?),
                 IPSET_ATTR_CIDR2 => length = Some(attribute.u8()?),
                 LINENO => number = Some(attribute.u32()?),
-                // Of networks, marks, link-layer addresses, sets and interfaces.
+                // Entries with networks, marks, link-layer addresses, sets or interfaces.
                 IPSET_ATTR_CIDR | IPSET_ATTR_MARK | IPSET_ATTR_ETHER | IPSET_ATTR_NAME | IPSET_ATTR_IFACE => {
                     return Ok(None);
                 }
@@ -129,7 +131,7 @@ fn write_pair(data: &mut Writer<'_>, ip: IpAddr, protocol: u8, port: u16) {
     data.u8(IPSET_ATTR_PROTO, protocol);
 }
 
-/// ipset refuses numbers that aren't marked as of network order.
+/// Writes a port. ipset rejects numbers without the flag for network order.
 fn write_port(data: &mut Writer<'_>, port: u16) {
     data.u16_be(NETWORK_ORDER | IPSET_ATTR_PORT, port);
 }
@@ -168,7 +170,7 @@ impl fmt::Display for SetEntry {
     }
 }
 
-/// A protocol as ipset prints it.
+/// A protocol in the format of ipset.
 struct Named(u8);
 
 impl fmt::Display for Named {
@@ -190,7 +192,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn entries_print_as_the_tool_prints_them_and_are_read_as_written() {
+    fn entries_have_the_format_of_ipset_and_survive_a_round_trip() {
         let ip = |text: &str| -> IpAddr { text.parse().expect(text) };
         let net = |text: &str| -> IpNet { text.parse().expect(text) };
         for (entry, printed) in [

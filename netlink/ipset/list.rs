@@ -1,6 +1,8 @@
+//! Lists sets and their entries.
+
 use super::create::IPSET_ATTR_MAXELEM;
 use super::entry::{IPSET_ATTR_PORT, SetEntry};
-use super::rejection::About;
+use super::rejection::ForSet;
 use super::{IpSets, SetType, attributes, commands, named, request};
 use crate::attribute::{Attribute, Malformed, NETWORK_ORDER};
 use crate::error::{During, Result};
@@ -8,7 +10,7 @@ use crate::family::Family;
 use crate::message::Message;
 use crate::netfilter;
 
-/// `IPSET_FLAG_LIST_SETNAME`: names alone.
+/// `IPSET_FLAG_LIST_SETNAME`: names only.
 const NAMES: u32 = 1 << 1;
 /// `IPSET_FLAG_LIST_HEADER`: no entries.
 const HEADERS: u32 = 1 << 2;
@@ -16,42 +18,42 @@ const HEADERS: u32 = 1 << 2;
 const IPSET_ATTR_ELEMENTS: u16 = 24;
 const IPSET_ATTR_REFERENCES: u16 = 25;
 
-/// What a set is, without its entries.
+/// The properties of a set.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SetHeader {
-    /// The kernel's name of its type; see [`SetType::from_name`].
+    /// The kernel's name for the type; see [`SetType::from_name`].
     pub type_name: String,
     /// The revision of the type.
     pub revision: u8,
     /// `None` for a type without family.
     pub family: Option<Family>,
-    /// How many rules and other sets refer to it. One of iptables' nft flavour counts too.
+    /// The number of rules and sets that refer to it, including rules of the nft flavour of iptables.
     pub references: u32,
-    /// How many entries it has; `None` before Linux 4.10.
+    /// The number of entries; `None` before Linux 4.10.
     pub elements: Option<u32>,
-    /// How many entries it may have; `None` for a bitmap.
+    /// The maximum number of entries; `None` for a bitmap.
     pub maxelem: Option<u32>,
 }
 
 impl SetHeader {
-    /// Whether it is a set of this type, and of this family unless its type has none.
+    /// Returns true if the set has this type, and this family unless the type has none.
     pub fn is(&self, set_type: SetType, family: Family) -> bool {
         self.type_name == set_type.name() && (!set_type.has_family() || self.family == Some(family))
     }
 }
 
 impl IpSets {
-    /// The names of all sets, in the kernel's order (by age, as a rule).
+    /// Returns the names of all sets, in the kernel's order (usually by age).
     ///
     /// # Errors
-    /// [`Error::Rejected`](crate::Error::Rejected), as a rule for want of CAP_NET_ADMIN.
+    /// [`Error::Rejected`](crate::Error::Rejected), usually without CAP_NET_ADMIN.
     pub fn names(&mut self) -> Result<Vec<String>> {
         const ACTION: &str = "list the ipsets";
         let mut names = Vec::new();
-        let mut question = request(ACTION, commands::LIST, 0, |message| {
+        let mut query = request(ACTION, commands::LIST, 0, |message| {
             message.u32_be(NETWORK_ORDER | attributes::FLAGS, NAMES);
         })?;
-        self.socket.dump(ACTION, &mut question, |message| {
+        self.socket.dump(ACTION, &mut query, |message| {
             let (_, attributes) = message.split::<{ netfilter::HEADER }>().during(ACTION)?;
             for name in inside(attributes, attributes::SETNAME) {
                 names.push(name.during(ACTION)?.text());
@@ -61,31 +63,31 @@ impl IpSets {
         Ok(names)
     }
 
-    /// What a set is; `None` if there is no such set.
+    /// Returns the properties of a set; `None` if it is missing.
     ///
     /// # Errors
     /// [`Error::BadName`](crate::Error::BadName), or a rejection other than "no such set".
     pub fn header(&mut self, name: &str) -> Result<Option<SetHeader>> {
-        const ACTION: &str = "look at an ipset";
+        const ACTION: &str = "read an ipset";
         let mut header = None;
-        let mut question = named(ACTION, commands::LIST, 0, name, |message| {
+        let mut query = named(ACTION, commands::LIST, 0, name, |message| {
             message.u32_be(NETWORK_ORDER | attributes::FLAGS, HEADERS);
         })?;
-        let listed = self.socket.dump(ACTION, &mut question, |message| {
+        let listed = self.socket.dump(ACTION, &mut query, |message| {
             header = Some(parse_header(&message).during(ACTION)?);
             Ok(())
         });
         match listed {
             Err(error) if error.errno() == Some(libc::ENOENT) => Ok(None),
-            listed => listed.about(name).map(|()| header),
+            listed => listed.for_set(name).map(|()| header),
         }
     }
 
-    /// Gives every entry of a set to `each`, as the kernel sends them; nothing is collected. Entries of types
-    /// other than [`SetType`]'s are left out. Says whether there is such a set.
+    /// Calls `each` for every entry of a set, while the kernel sends them. Skips entries of types other than [`SetType`]'s.
+    /// Returns false if the set is missing.
     ///
     /// # Errors
-    /// What `each` returns; [`Error::BadName`](crate::Error::BadName), or a rejection other than "no such set".
+    /// The error of `each`; [`Error::BadName`](crate::Error::BadName), or a rejection other than "no such set".
     pub fn entries(&mut self, name: &str, mut each: impl FnMut(SetEntry) -> Result<()>) -> Result<bool> {
         self.elements("list an ipset", name, &mut |data| match SetEntry::parse(data)
             .during("list an ipset")?
@@ -95,7 +97,7 @@ impl IpSets {
         })
     }
 
-    /// The ports in a set of ports, or of addresses and ports; none if there is no such set.
+    /// Returns the ports in a set of ports, or of addresses and ports; none if the set is missing.
     ///
     /// # Errors
     /// [`Error::BadName`](crate::Error::BadName), or a rejection other than "no such set".
@@ -111,15 +113,15 @@ impl IpSets {
         Ok(ports)
     }
 
-    /// Gives the elements of a set to `each`; says whether there is such a set.
+    /// Calls `each` for the elements of a set. Returns false if the set is missing.
     fn elements(
         &mut self,
         action: &'static str,
         name: &str,
         each: &mut dyn FnMut(&Attribute<'_>) -> Result<()>,
     ) -> Result<bool> {
-        let mut question = named(action, commands::LIST, 0, name, |_| {})?;
-        let listed = self.socket.dump(action, &mut question, |message| {
+        let mut query = named(action, commands::LIST, 0, name, |_| {})?;
+        let listed = self.socket.dump(action, &mut query, |message| {
             let (_, attributes) = message.split::<{ netfilter::HEADER }>().during(action)?;
             for elements in inside(attributes, attributes::ADT) {
                 for element in inside(elements.during(action)?.nested(), attributes::DATA) {
@@ -130,7 +132,7 @@ impl IpSets {
         });
         match listed {
             Err(error) if error.errno() == Some(libc::ENOENT) => Ok(false),
-            listed => listed.about(name).map(|()| true),
+            listed => listed.for_set(name).map(|()| true),
         }
     }
 }

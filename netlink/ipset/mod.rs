@@ -1,4 +1,4 @@
-//! Sets of addresses and ports that iptables rules match against (ipset): created, filled, listed, destroyed.
+//! ipsets: sets of addresses and ports that iptables rules match against.
 //!
 //! ```text
 //! SetType ── create ─┐
@@ -6,7 +6,7 @@
 //! flush · swap · … ──┘
 //! ```
 //!
-//! It replaces the `ipset` tool, whose `restore` asks the kernel for little more than this but takes text.
+//! The kernel interface of the `ipset` tool, without its text format.
 
 mod change;
 mod create;
@@ -28,7 +28,7 @@ use crate::error::{Error, Result};
 use crate::message::{Batch, EXCLUSIVE};
 use crate::netfilter::{self, Subsystem};
 use crate::socket::{NetlinkProtocol, Socket};
-use rejection::About;
+use rejection::ForSet;
 pub(crate) use rejection::TYPE_SPECIFIC;
 
 /// `IPSET_CMD_*`.
@@ -45,7 +45,7 @@ mod commands {
     pub(super) const TYPE: u8 = 13;
 }
 
-/// `IPSET_ATTR_*` of a command. Those in sets and entries have numbers of their own.
+/// `IPSET_ATTR_*` of a command. Attributes in sets and entries have other numbers.
 mod attributes {
     pub(super) const PROTOCOL: u16 = 1;
     pub(super) const SETNAME: u16 = 2;
@@ -59,19 +59,19 @@ mod attributes {
     pub(super) const LINENO: u16 = 9;
 }
 
-/// The version of the protocol that every kernel since 2.6.39 takes (`IPSET_PROTOCOL_MIN`).
+/// The version of the protocol that every kernel since 2.6.39 supports (`IPSET_PROTOCOL_MIN`).
 const PROTOCOL: u8 = 6;
-/// The longest name of a set, in bytes (`IPSET_MAXNAMELEN` less the NUL).
-pub const NAME_MOST: usize = 31;
+/// The maximum length of a set's name in bytes (`IPSET_MAXNAMELEN` without the NUL).
+pub const MAX_NAME_LEN: usize = 31;
 
-/// What became of a set that was to be destroyed.
+/// The result of [`IpSets::destroy`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Destroyed {
-    /// It is gone.
+    /// The set was destroyed.
     Yes,
-    /// There was none of this name.
+    /// There is no set of this name.
     Missing,
-    /// Rules or other sets refer to it, so it stays.
+    /// The set stays, as rules or other sets refer to it.
     InUse,
 }
 
@@ -82,13 +82,12 @@ pub struct IpSets {
 }
 
 impl IpSets {
-    /// Opens the sets of the calling thread's network namespace; `None` on a kernel that has not loaded ipset,
-    /// which a question would make it do.
+    /// Opens the sets of the calling thread's network namespace; `None` if ipset is not loaded, as a request would load it.
     ///
     /// # Errors
     /// [`Error::Io`] if there is no netfilter netlink.
     pub fn open() -> Result<Option<Self>> {
-        // Its parameter gives it a folder there even where it is built in. Without sysfs nobody can tell.
+        // The module has a parameter, so the folder exists even if it is built in. Without sysfs, assume that it is loaded.
         let modules = Path::new("/sys/module");
         if modules.exists() && !modules.join("ip_set").exists() {
             return Ok(None);
@@ -96,8 +95,8 @@ impl IpSets {
         Ok(Some(IpSets { socket: Socket::open(NetlinkProtocol::Netfilter)? }))
     }
 
-    /// Opens the sets of the calling thread's network namespace, and makes the kernel load ipset if it has not.
-    /// The module of a set's type is loaded when the first set of it is created.
+    /// Opens the sets of the calling thread's network namespace, and has the kernel load ipset if necessary. The kernel loads
+    /// the module of a type when the first set of that type is created.
     ///
     /// # Errors
     /// [`Error::Io`] if there is no netfilter netlink; [`Error::Rejected`] with `EINVAL` if the kernel has no
@@ -105,9 +104,9 @@ impl IpSets {
     pub fn open_or_load() -> Result<Self> {
         const ACTION: &str = "load ipset";
         let mut sets = IpSets { socket: Socket::open(NetlinkProtocol::Netfilter)? };
-        let mut question = request(ACTION, commands::PROTOCOL, 0, |_| {})?;
-        match sets.socket.query(ACTION, &mut question, |_| Ok(())) {
-            // What netfilter answers to a subsystem that it does not have.
+        let mut query = request(ACTION, commands::PROTOCOL, 0, |_| {})?;
+        match sets.socket.query(ACTION, &mut query, |_| Ok(())) {
+            // netfilter's response to an unknown subsystem.
             Err(Error::Rejected { action, errno: libc::EINVAL, offset, .. }) => {
                 let text = Some("it has no module ip_set".to_owned());
                 Err(Error::Rejected { action, errno: libc::EINVAL, text, offset })
@@ -119,10 +118,10 @@ impl IpSets {
     /// Destroys a set.
     ///
     /// # Errors
-    /// [`Error::BadName`] for names outside 1 to 31 bytes, or a rejection other than [`Destroyed`] knows.
+    /// [`Error::BadName`] for names outside 1 to 31 bytes, or a rejection without a variant in [`Destroyed`].
     pub fn destroy(&mut self, name: &str) -> Result<Destroyed> {
         const ACTION: &str = "destroy an ipset";
-        // Without the flag, a set that is missing counts as destroyed.
+        // Without the flag, a missing set is no error.
         let mut request = named(ACTION, commands::DESTROY, EXCLUSIVE, name, |_| {})?;
         match self.socket.acknowledge(ACTION, &mut request) {
             Ok(()) => Ok(Destroyed::Yes),
@@ -141,10 +140,10 @@ impl IpSets {
     pub fn flush(&mut self, name: &str) -> Result<()> {
         const ACTION: &str = "remove the entries of an ipset";
         let mut request = named(ACTION, commands::FLUSH, 0, name, |_| {})?;
-        self.socket.acknowledge(ACTION, &mut request).about(name)
+        self.socket.acknowledge(ACTION, &mut request).for_set(name)
     }
 
-    /// Renames a set that nothing refers to.
+    /// Renames a set without references.
     ///
     /// # Errors
     /// [`Error::Set`]: `ENOENT` if there is no such set, and ipset's own numbers if rules refer to it or the
@@ -153,26 +152,25 @@ impl IpSets {
         self.with_two_names("rename an ipset", commands::RENAME, name, new)
     }
 
-    /// Lets two sets change their names at once, so that rules which refer to one see the other's entries.
+    /// Swaps the names of two sets atomically, so that rules which refer to one match the entries of the other.
     ///
     /// # Errors
-    /// [`Error::Set`]: `ENOENT` if the first is missing, and ipset's own numbers if the second is or if rules
-    /// could not do with the other: what the two hold must agree (addresses, ports, pairs of them) as must
-    /// their families. [`Error::BadName`].
+    /// [`Error::Set`]: `ENOENT` if the first set is missing, and numbers of ipset if the second is missing or the sets have
+    /// incompatible types or families. [`Error::BadName`].
     pub fn swap(&mut self, one: &str, other: &str) -> Result<()> {
         self.with_two_names("swap two ipsets", commands::SWAP, one, other)
     }
 
     fn with_two_names(&mut self, action: &'static str, command: u8, name: &str, second: &str) -> Result<()> {
-        Error::check_name(action, second, NAME_MOST)?;
+        Error::check_name(action, second, MAX_NAME_LEN)?;
         let mut request = named(action, command, 0, name, |message| {
             message.text(attributes::SETNAME2, second);
         })?;
-        self.socket.acknowledge(action, &mut request).about(name)
+        self.socket.acknowledge(action, &mut request).for_set(name)
     }
 }
 
-/// A request about one set.
+/// Builds a request for one set.
 fn named(
     action: &'static str,
     command: u8,
@@ -193,14 +191,14 @@ fn push_named(
     name: &str,
     fill: impl FnOnce(&mut Writer<'_>),
 ) -> Result<()> {
-    Error::check_name(action, name, NAME_MOST)?;
+    Error::check_name(action, name, MAX_NAME_LEN)?;
     batch.push(action, netfilter::kind(Subsystem::Ipset, command), flags, |message| {
         message.netfilter_header(None).u8(attributes::PROTOCOL, PROTOCOL).text(attributes::SETNAME, name);
         fill(message);
     })
 }
 
-/// A request about no set in particular.
+/// Builds a request without a set.
 fn request(
     action: &'static str,
     command: u8,

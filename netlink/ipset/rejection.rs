@@ -1,4 +1,4 @@
-//! Why the kernel refused something about a set: its own error numbers (`IPSET_ERR_*`) in words.
+//! Errors of ipset: the meaning of its error numbers (`IPSET_ERR_*`), with the set and entry concerned.
 
 use super::entry::SetEntry;
 use crate::error::{Error, Result};
@@ -10,12 +10,12 @@ pub(super) const NO_SUCH_TYPE: i32 = 4098;
 /// `IPSET_ERR_BUSY`: rules or other sets refer to the set.
 pub(super) const BUSY: i32 = 4100;
 
-/// `IPSET_ERR_TYPE_SPECIFIC`: refusals from here on are about an entry, those below about a set. For hashes it is
+/// `IPSET_ERR_TYPE_SPECIFIC`: errors from here on concern an entry, those below a set. For hashes it is
 /// `IPSET_ERR_HASH_FULL`.
 pub(crate) const TYPE_SPECIFIC: i32 = 4352;
 
-/// The words for a number of ipset's own. Those of a type mean different things for hashes and bitmaps.
-fn words(errno: i32, bitmap: bool) -> Option<&'static str> {
+/// Returns the meaning of an error number of ipset. Those of a type differ between hashes and bitmaps.
+fn meaning(errno: i32, bitmap: bool) -> Option<&'static str> {
     const REFERENCED: &str = "rules or other sets refer to it";
     Some(match errno {
         PROTOCOL => "ipset does not understand the request",
@@ -35,29 +35,28 @@ fn words(errno: i32, bitmap: bool) -> Option<&'static str> {
     })
 }
 
-/// Adds to errors which set, which entry, and what the number means.
-pub(super) trait About<T> {
-    /// It is about the set of this name.
-    fn about(self, set: &str) -> Result<T>;
+/// Adds the set to an error, and the meaning of its number.
+pub(super) trait ForSet<T> {
+    /// Adds the set of this name.
+    fn for_set(self, set: &str) -> Result<T>;
 }
 
-impl<T> About<T> for Result<T> {
-    fn about(self, set: &str) -> Result<T> {
-        self.map_err(|error| refused(error, set, None, false))
+impl<T> ForSet<T> for Result<T> {
+    fn for_set(self, set: &str) -> Result<T> {
+        self.map_err(|error| set_error(error, set, None, false))
     }
 }
 
-/// The error about a set and perhaps an entry. Errors that are no rejection, and those that have a set already,
-/// stay as they are.
-pub(super) fn refused(error: Error, set: &str, entry: Option<SetEntry>, bitmap: bool) -> Error {
+/// Returns a rejection with its set and entry. Other errors are returned unchanged.
+pub(super) fn set_error(error: Error, set: &str, entry: Option<SetEntry>, bitmap: bool) -> Error {
     match error {
         Error::Rejected { action, errno, text, offset } => {
-            let words = match errno {
-                // All entries are written alike, so what it misses is what sets of this kind are made of.
+            let meaning = match errno {
+                // Entries are always complete, so an invalid request means that the entry does not fit the set.
                 PROTOCOL if entry.is_some() => Some("it is of another family or type than the set"),
-                _ => words(errno, bitmap),
+                _ => meaning(errno, bitmap),
             };
-            let text = text.or_else(|| words.map(str::to_owned));
+            let text = text.or_else(|| meaning.map(str::to_owned));
             let source = Box::new(Error::Rejected { action, errno, text, offset });
             Error::Set { set: set.to_owned(), entry, source }
         }
@@ -70,17 +69,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refusal_names_set_and_entry() {
+    fn a_rejection_names_set_and_entry() {
         let full = || Error::Rejected { action: "add to an ipset", errno: 4352, text: None, offset: None };
         let entry = Some(SetEntry::Port(80));
         for (error, printed) in [
             (
-                refused(full(), "KUBE-CLUSTER-IP", None, false),
+                set_error(full(), "KUBE-CLUSTER-IP", None, false),
                 "ipset KUBE-CLUSTER-IP: cannot add to an ipset: the kernel returned error 4352 \
                  (the set is full: it has as many entries as its maxelem allows)",
             ),
             (
-                refused(full(), "KUBE-NODE-PORT-TCP", entry, true),
+                set_error(full(), "KUBE-NODE-PORT-TCP", entry, true),
                 "ipset KUBE-NODE-PORT-TCP, entry 80: cannot add to an ipset: the kernel returned error 4352 \
                  (the port is outside the range of the set)",
             ),

@@ -1,3 +1,5 @@
+//! Types of sets.
+
 use std::fmt;
 
 /// The types of sets that kube-proxy's rules match against.
@@ -25,7 +27,7 @@ impl SetType {
         SetType::BitmapPort,
     ];
 
-    /// The kernel's name, which is also the tool's.
+    /// Returns the name, as in the kernel and in `ipset`.
     pub fn name(self) -> &'static str {
         match self {
             SetType::HashIp => "hash:ip",
@@ -36,19 +38,18 @@ impl SetType {
         }
     }
 
-    /// The type of a kernel's name; `None` for one that is not here.
+    /// Returns the type with a name; `None` if it is unsupported.
     pub fn from_name(name: &str) -> Option<Self> {
         SetType::ALL.into_iter().find(|set_type| set_type.name() == name)
     }
 
-    /// Whether its sets are of one family. Ports have none.
+    /// Returns true if sets of this type have a family; ports have none.
     pub fn has_family(self) -> bool {
         self != SetType::BitmapPort
     }
 
-    /// The last revision known here (Linux 6.18), and not to be exceeded: a later one may demand or list what
-    /// nobody here understands. So far each only added what may be left out: counters, comments, marks, the
-    /// size of buckets, masks.
+    /// Returns the last revision that this crate knows (Linux 6.18). A later one may require or list unknown attributes. So
+    /// far, each revision added optional ones only: counters, comments, marks, bucket sizes, masks.
     pub(super) fn last_revision(self) -> u8 {
         match self {
             SetType::HashIp | SetType::HashIpPortIp => 6,

@@ -283,10 +283,10 @@ fn filters() -> Vec<(&'static str, Filter, bool)> {
 fn delete_matching_takes_exactly_the_matching_either_way() {
     inside(|| {
         let mut conntrack = Conntrack::open().unwrap();
-        let known = conntrack.filtered_delete_known().unwrap();
+        let known = conntrack.supports_filtered_delete().unwrap();
         let mut forced = Conntrack::open().unwrap();
         forced.delete_one_by_one();
-        assert!(!forced.filtered_delete_known().unwrap());
+        assert!(!forced.supports_filtered_delete().unwrap());
 
         let mut flows = Vec::new();
         for family in Family::ALL {
@@ -327,7 +327,7 @@ fn the_question_for_filtered_deletes_deletes_nothing() {
             .flat_map(|&family| [TCP, UDP, SCTP].map(|protocol| flow(family, protocol, 1, 1, 1)))
             .collect();
         conntrack.create(&flows, TIMEOUT).unwrap();
-        conntrack.filtered_delete_known().unwrap();
+        conntrack.supports_filtered_delete().unwrap();
         assert_eq!(keys(&listed(&mut conntrack)), keys(&flows));
     });
 }
