@@ -1,4 +1,4 @@
-//! What we render in IPVS mode is what kube-proxy v1.36.2 programs, for every recorded state: virtual servers, sets,
+//! The rendered objects of IPVS mode equal those of kube-proxy v1.36.2 for every recorded state: virtual servers, sets,
 //! addresses and rules.
 
 mod services;
@@ -11,11 +11,11 @@ use portcullis_modes::ipvs::IpvsObjects;
 use services::ipvs::{addresses, sets, virtual_servers};
 use services::{assert_same, bring, cases, normalised};
 
-/// Virtual servers of others stand in this recording; the operator has them left alone.
-const WITH_SERVERS_OF_OTHERS: &str = "ipvs-exclude-cidrs";
+/// The recording of this case has excluded virtual servers of another program.
+const WITH_FOREIGN_SERVERS: &str = "ipvs-exclude-cidrs";
 
 #[test]
-fn rendered_objects_are_those_of_kube_proxy() {
+fn rendered_objects_equal_those_of_kube_proxy() {
     let mut compared = 0;
     for case in cases(ProxyMode::Ipvs) {
         let mut index = Index::new();
@@ -31,7 +31,7 @@ fn rendered_objects_are_those_of_kube_proxy() {
                 let recorded = normalised(&case.recorded(step, file));
                 assert_same(&what(part), &recorded, &normalised(&ours));
             };
-            if case.name != WITH_SERVERS_OF_OTHERS {
+            if case.name != WITH_FOREIGN_SERVERS {
                 same("virtual servers", "ipvsadm.save", rendered.ipvsadm(), virtual_servers);
             }
             same("sets", "ipset.save", rendered.ipset(), sets);

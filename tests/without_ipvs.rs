@@ -1,4 +1,4 @@
-//! On a kernel that has no IPVS, the daemon ends and says what is missing and which way is out.
+//! On a kernel without IPVS, the daemon exits with an error that names the missing modules and alternatives.
 
 #[path = "../netlink/tests/namespace/mod.rs"]
 mod namespace;
@@ -6,28 +6,28 @@ mod namespace;
 use std::process::Command;
 
 #[test]
-fn a_kernel_without_ipvs_is_told_by_its_modules() {
+fn the_error_names_the_missing_modules() {
     if std::fs::exists("/proc/net/ip_vs").unwrap_or(false) {
-        let why = "this kernel has ip_vs loaded, so that nothing is missing here";
+        let why = "this kernel has ip_vs loaded";
         assert!(std::env::var_os("CI").is_none(), "{why}");
         return eprintln!("not tested: {why}");
     }
-    namespace::inside(ask);
+    namespace::inside(start_without_ipvs);
 }
 
-fn ask() {
+fn start_without_ipvs() {
     let folder = tempfile::tempdir().expect("a folder for temporary files");
     let tools = tools(folder.path());
     for kind in ["--once", "--init-only"] {
         let output = Command::new(env!("CARGO_BIN_EXE_portcullis"))
             .args(["--mode=ipvs", "--ipvs-scheduler=wlc", kind, "--manifests"])
             .arg(folder.path())
-            // No modprobe to be found, as in a container without it.
+            // PATH has no modprobe, as in a container without it.
             .env("PATH", &tools)
             .output()
             .expect("the binary is built");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert_eq!(output.status.code(), Some(2), "{kind}: {said}");
+        let log = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{kind}: {log}");
         let expected = [
             "modprobe -a ip_vs ip_vs_wlc nf_conntrack",
             "--mode=nftables",
@@ -35,12 +35,12 @@ fn ask() {
             "cannot be run",
         ];
         for word in expected {
-            assert!(said.contains(word), "{kind}: {word} is not in: {said}");
+            assert!(log.contains(word), "{kind}: {word} is not in: {log}");
         }
     }
 }
 
-/// A search path with iptables and nothing else.
+/// Returns a PATH with iptables only.
 fn tools(folder: &std::path::Path) -> String {
     let tools = folder.join("tools");
     std::fs::create_dir(&tools).expect("the folder can be written to");

@@ -1,4 +1,4 @@
-//! The codec against itself and against noise.
+//! The netlink codec: round trips, and arbitrary bytes.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -7,7 +7,7 @@ use portcullis_netlink::attribute::{Attributes, Malformed, Writer};
 use portcullis_netlink::message::{Batch, Messages};
 use proptest::prelude::*;
 
-/// An attribute with what it holds.
+/// An attribute with its content.
 #[derive(Clone, Debug, PartialEq)]
 enum Tree {
     Leaf(u16, Vec<u8>),
@@ -37,7 +37,7 @@ fn write(tree: &Tree, writer: &mut Writer<'_>) {
     }
 }
 
-/// Reads attributes back, with the shape of what was written.
+/// Reads attributes with the structure of the written ones.
 fn read(shape: &[Tree], attributes: Attributes<'_>) -> Vec<Tree> {
     let attributes: Vec<_> = attributes.collect::<Result<_, _>>().expect("what was written parses");
     assert_eq!(attributes.len(), shape.len());
@@ -50,7 +50,7 @@ fn read(shape: &[Tree], attributes: Attributes<'_>) -> Vec<Tree> {
         .collect()
 }
 
-/// Reads all that can be read from bytes of any origin; returns how many attributes there were.
+/// Reads all attributes of arbitrary bytes. Returns their number.
 fn walk(bytes: &[u8], depth: usize) -> usize {
     let attributes = Attributes::new(bytes).flatten();
     attributes
@@ -65,7 +65,7 @@ fn walk(bytes: &[u8], depth: usize) -> usize {
 
 proptest! {
     #[test]
-    fn what_is_written_is_read(messages in prop::collection::vec((16u16.., prop::collection::vec(tree(), 0..5)), 1..4)) {
+    fn read_attributes_equal_written_ones(messages in prop::collection::vec((16u16.., prop::collection::vec(tree(), 0..5)), 1..4)) {
         let mut batch = Batch::new();
         for (kind, trees) in &messages {
             batch.push("test", *kind, 0, |writer| {
@@ -99,7 +99,7 @@ proptest! {
     }
 
     #[test]
-    fn cut_short_it_yields_what_is_whole(trees in prop::collection::vec(tree(), 1..6), cut in any::<prop::sample::Index>()) {
+    fn truncated_bytes_yield_complete_attributes(trees in prop::collection::vec(tree(), 1..6), cut in any::<prop::sample::Index>()) {
         let batch = Batch::with_message("test", 16, 0, |writer| trees.iter().for_each(|tree| write(tree, writer))).unwrap();
         let payload = &batch.bytes()[16..];
         let end = cut.index(payload.len());
@@ -110,7 +110,7 @@ proptest! {
         for (cut, whole) in cut.iter().flatten().zip(&whole) {
             prop_assert_eq!(cut, whole);
         }
-        // A message cut short is refused whole: its length field doesn't lie.
+        // A truncated message is rejected as a whole, since its length is checked.
         let message = Messages::new(&batch.bytes()[..16 + end]).next().unwrap();
         let is_length_error = matches!(message, Err(Malformed::Length { what: "message", .. }));
         prop_assert!(is_length_error);
@@ -118,7 +118,7 @@ proptest! {
 }
 
 #[test]
-fn lengths_that_lie() {
+fn wrong_lengths_are_rejected() {
     // (case, bytes)
     let rows: [(&str, &[u8]); 5] = [
         ("half a header", &[4, 0]),
@@ -134,19 +134,19 @@ fn lengths_that_lie() {
 }
 
 #[test]
-fn an_attribute_too_long_is_refused_and_the_batch_stays_whole() {
+fn an_attribute_that_is_too_long_is_rejected_and_the_batch_stays_valid() {
     let mut batch = Batch::with_message("test", 16, 0, |writer| {
         writer.u32_be(1, 7);
     })
     .unwrap();
     let before = batch.bytes().to_vec();
-    let refused = batch.push("fill a set", 16, 0, |writer| {
+    let rejected = batch.push("fill a set", 16, 0, |writer| {
         writer.nested(3, |writer| {
             for element in 0..10_000 {
                 writer.u32_be(1, element);
             }
         });
     });
-    assert!(matches!(refused, Err(Error::AttributeTooLong { kind: 3, length: 80_004, .. })), "{refused:?}");
+    assert!(matches!(rejected, Err(Error::AttributeTooLong { kind: 3, length: 80_004, .. })), "{rejected:?}");
     assert_eq!((batch.bytes(), batch.len()), (&before[..], 1));
 }

@@ -1,4 +1,4 @@
-//! Flows in a real kernel, each test in a namespace of its own.
+//! Flows of a real kernel; each test has its own network namespace.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -19,7 +19,7 @@ const ICMP: u8 = libc::IPPROTO_ICMP as u8;
 const ICMPV6: u8 = libc::IPPROTO_ICMPV6 as u8;
 const TIMEOUT: Duration = Duration::from_secs(600);
 
-/// The last byte or group of an address: a short way to tell addresses of a family apart.
+/// Returns an address of a family by network and number.
 fn host(family: Family, net: u8, number: u16) -> IpAddr {
     match family {
         Family::V4 => Ipv4Addr::new(10, net, (number >> 8) as u8, number as u8).into(),
@@ -27,7 +27,7 @@ fn host(family: Family, net: u8, number: u16) -> IpAddr {
     }
 }
 
-/// A flow from client `client` to Service address `service`, port 53, served by endpoint `endpoint`.
+/// Returns a flow from client `client` to Service address `service`, port 53, with endpoint `endpoint`.
 fn flow(family: Family, protocol: u8, client: u16, service: u16, endpoint: u16) -> Flow {
     let client = (host(family, 1, client), 40_000);
     let service = (host(family, 2, service), 53);
@@ -49,7 +49,7 @@ fn tuple((source, source_port): (IpAddr, u16), (destination, destination_port): 
     Tuple { source, destination, source_port, destination_port }
 }
 
-/// What identifies a flow, for comparing sets of them.
+/// The parts of a flow that tests compare.
 type Key = (u8, IpAddr, u16, IpAddr, u16, u16);
 
 fn key(flow: &Flow) -> Key {
@@ -73,7 +73,7 @@ fn keys<'f>(flows: impl IntoIterator<Item = &'f Flow>) -> BTreeSet<Key> {
 }
 
 #[test]
-fn what_is_created_is_listed() {
+fn created_flows_are_listed() {
     inside(|| {
         let mut conntrack = Conntrack::open().unwrap();
         let mut flows = Vec::new();
@@ -103,7 +103,7 @@ fn what_is_created_is_listed() {
 }
 
 #[test]
-fn a_dump_lists_the_families_and_protocols_asked_for() {
+fn a_dump_lists_the_requested_families_and_protocols() {
     inside(|| {
         let mut conntrack = Conntrack::open().unwrap();
         let mut flows = Vec::new();
@@ -115,7 +115,7 @@ fn a_dump_lists_the_families_and_protocols_asked_for() {
         conntrack.create(&flows, TIMEOUT).unwrap();
         check_dumps(&mut conntrack, &flows);
 
-        // Enough to make the dumps narrow ones, of one protocol each.
+        // Enough flows for filtered dumps, one per protocol.
         let many: Vec<_> = (100..31_000).map(|client| flow(Family::V4, TCP, client, 1, 1)).collect();
         conntrack.create(&many, TIMEOUT).unwrap();
         flows.extend(many);
@@ -152,7 +152,7 @@ fn check_dumps(conntrack: &mut Conntrack, flows: &[Flow]) {
 }
 
 #[test]
-fn deletes_one_flow_and_no_other() {
+fn one_flow_is_deleted() {
     inside(|| {
         let mut conntrack = Conntrack::open().unwrap();
         for family in Family::ALL {
@@ -178,7 +178,7 @@ fn deletes_one_flow_and_no_other() {
 }
 
 #[test]
-fn deletes_icmp_flows_too() {
+fn icmp_flows_are_deleted() {
     inside(|| {
         let mut conntrack = Conntrack::open().unwrap();
         for (family, protocol, ask, answer) in
@@ -205,13 +205,13 @@ fn deletes_icmp_flows_too() {
 }
 
 #[test]
-fn delete_where_takes_exactly_the_stale() {
+fn delete_where_deletes_exactly_the_stale_flows() {
     inside(|| {
         let mut conntrack = Conntrack::open().unwrap();
         let mut flows = Vec::new();
         for family in Family::ALL {
             for protocol in [TCP, UDP, SCTP] {
-                // More than one batch of deletes, and more than one datagram of dump.
+                // More than one batch of deletes, and more than one datagram of the dump.
                 flows.extend((0..400).map(|client| flow(family, protocol, client, client % 10, client % 7)));
             }
         }
@@ -233,8 +233,7 @@ fn delete_where_takes_exactly_the_stale() {
     });
 }
 
-/// What a filter must do, whichever way it goes. Each row: the case, the filter, whether this kernel's own
-/// filter may do it.
+/// Returns filters with their names. The last column is true if the kernel may apply the filter.
 fn filters() -> Vec<(&'static str, Filter, bool)> {
     let v4 = |protocol| Filter::new(Family::V4).protocol(protocol);
     let v6 = |protocol| Filter::new(Family::V6).protocol(protocol);
@@ -258,13 +257,13 @@ fn filters() -> Vec<(&'static str, Filter, bool)> {
             true,
         ),
         ("a port", Filter { original: port(53), ..v4(UDP) }, true),
-        ("a port nobody has", Filter { original: port(54), ..v4(UDP) }, true),
-        ("an SCTP port nobody has", Filter { original: port(54), ..v4(SCTP) }, false),
+        ("a port without flows", Filter { original: port(54), ..v4(UDP) }, true),
+        ("an SCTP port without flows", Filter { original: port(54), ..v4(SCTP) }, false),
         ("the default zone", Filter { zone: Some(0), ..v4(UDP) }, false),
         ("a zone", Filter { zone: Some(3), ..v4(UDP) }, false),
         ("an address of the other family", Filter { original: service(Family::V4, 1), ..v6(UDP) }, false),
         (
-            "a full name, in any zone",
+            "a complete tuple, in any zone",
             Filter {
                 original: TupleFilter {
                     source: Some(host(Family::V4, 1, 1)),
@@ -280,10 +279,10 @@ fn filters() -> Vec<(&'static str, Filter, bool)> {
 }
 
 #[test]
-fn delete_matching_takes_exactly_the_matching_either_way() {
+fn delete_matching_deletes_exactly_the_matching_flows_by_either_method() {
     inside(|| {
         let mut conntrack = Conntrack::open().unwrap();
-        let known = conntrack.supports_filtered_delete().unwrap();
+        let is_supported = conntrack.supports_filtered_delete().unwrap();
         let mut forced = Conntrack::open().unwrap();
         forced.delete_one_by_one();
         assert!(!forced.supports_filtered_delete().unwrap());
@@ -305,9 +304,9 @@ fn delete_matching_takes_exactly_the_matching_either_way() {
                 let matched =
                     if one_by_one { &mut forced } else { &mut conntrack }.delete_matching(&filter).unwrap();
                 match matched {
-                    DeleteMethod::ByKernel => assert!(by_kernel && known && !one_by_one, "{case}"),
+                    DeleteMethod::ByKernel => assert!(by_kernel && is_supported && !one_by_one, "{case}"),
                     DeleteMethod::OneByOne(done) => {
-                        assert!(one_by_one || !by_kernel || !known, "{case}");
+                        assert!(one_by_one || !by_kernel || !is_supported, "{case}");
                         assert_eq!(done.deleted, dead.len(), "{case}");
                     }
                 }
@@ -319,7 +318,7 @@ fn delete_matching_takes_exactly_the_matching_either_way() {
 }
 
 #[test]
-fn the_question_for_filtered_deletes_deletes_nothing() {
+fn the_test_request_for_filtered_deletes_deletes_nothing() {
     inside(|| {
         let mut conntrack = Conntrack::open().unwrap();
         let flows: Vec<_> = Family::ALL
@@ -333,7 +332,7 @@ fn the_question_for_filtered_deletes_deletes_nothing() {
 }
 
 #[test]
-fn an_error_from_the_visitor_ends_the_dump_and_leaves_the_socket_usable() {
+fn an_error_of_the_callback_ends_the_dump_and_the_socket_remains_usable() {
     inside(|| {
         let mut conntrack = Conntrack::open().unwrap();
         let flows: Vec<_> = (0..2000).map(|client| flow(Family::V4, UDP, client, 1, 1)).collect();
@@ -350,7 +349,7 @@ fn an_error_from_the_visitor_ends_the_dump_and_leaves_the_socket_usable() {
 }
 
 #[test]
-fn the_kernels_refusals_are_named() {
+fn rejections_by_the_kernel_are_described() {
     inside(|| {
         let mut conntrack = Conntrack::open().unwrap();
         let made = flow(Family::V4, UDP, 1, 1, 1);
@@ -365,7 +364,7 @@ fn the_kernels_refusals_are_named() {
 }
 
 #[test]
-fn another_namespaces_flows_stay() {
+fn flows_of_another_namespace_stay() {
     inside(|| {
         let mut here = Conntrack::open().unwrap();
         let made = flow(Family::V4, UDP, 1, 1, 1);
@@ -381,16 +380,16 @@ fn another_namespaces_flows_stay() {
 }
 
 #[test]
-fn flows_that_vanish_meanwhile_do_not_count() {
+fn flows_deleted_by_another_process_are_not_counted() {
     inside(|| {
-        let (mut conntrack, mut somebody) = (Conntrack::open().unwrap(), Conntrack::open().unwrap());
+        let (mut conntrack, mut other) = (Conntrack::open().unwrap(), Conntrack::open().unwrap());
         let flows: Vec<_> = (0..1000).map(|client| flow(Family::V4, UDP, client, 1, client % 2)).collect();
         conntrack.create(&flows, TIMEOUT).unwrap();
         let taken = host(Family::V4, 3, 0);
         let done = conntrack
             .delete_where(&[Family::V4], &[UDP], |flow| {
                 if flow.reply.source == taken {
-                    somebody.delete(flow).unwrap();
+                    other.delete(flow).unwrap();
                 }
                 true
             })

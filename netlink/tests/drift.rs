@@ -1,4 +1,4 @@
-//! The cheap drift checks: they move when somebody changes the rules, and only then.
+//! Fingerprints for drift: they change with the rules, and only then.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -10,7 +10,7 @@ use portcullis_netlink::socket::{NetlinkProtocol, Socket};
 use portcullis_netlink::{Error, Family, xtables};
 
 #[test]
-fn the_generation_moves_with_nf_tables() {
+fn the_generation_changes_with_nf_tables() {
     inside(|| {
         let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
         let mut last = generation(&mut socket).unwrap();
@@ -29,7 +29,7 @@ fn the_generation_moves_with_nf_tables() {
         }
         run("nft list ruleset");
         run("iptables-legacy -w 60 -t nat -N KUBE-SERVICES");
-        assert_eq!(generation(&mut socket).unwrap(), last, "reading and legacy iptables leave it alone");
+        assert_eq!(generation(&mut socket).unwrap(), last, "reads and legacy iptables do not change it");
         inside(|| run("nft add table ip elsewhere"));
         assert_eq!(generation(&mut socket).unwrap(), last, "each namespace has its own");
     });
@@ -57,25 +57,25 @@ fn chains_are_listed_with_their_uses() {
             assert_eq!(uses("KUBE-A"), Some(expected), "{command}");
         }
         run("ip6tables-nft -w 60 -t nat -N KUBE-B");
-        assert_eq!(uses("KUBE-B"), None, "of another family");
+        assert_eq!(uses("KUBE-B"), None, "a chain of another family");
     });
 }
 
 #[test]
-fn a_legacy_tables_fingerprint_moves_with_its_rules() {
+fn the_fingerprint_of_a_legacy_table_changes_with_its_rules() {
     for (family, tool) in [(Family::V4, "iptables-legacy -w 60"), (Family::V6, "ip6tables-legacy -w 60")] {
         inside(|| {
             for _ in 0..2 {
-                assert_eq!(xtables::table_info(family, "nat").unwrap(), None, "asking makes no table");
+                assert_eq!(xtables::table_info(family, "nat").unwrap(), None, "a read creates no table");
                 assert_eq!(xtables::tables(family).unwrap(), Vec::<String>::new());
             }
             run(&format!("{tool} -t nat -N KUBE-SERVICES"));
             assert_eq!(xtables::tables(family).unwrap(), ["nat"]);
-            assert_eq!(xtables::table_info(family, "filter").unwrap(), None, "the tool made only nat");
+            assert_eq!(xtables::table_info(family, "filter").unwrap(), None, "iptables created only nat");
 
             let mut last = xtables::table_info(family, "nat").unwrap().unwrap();
             assert_eq!(last, xtables::table_info(family, "nat").unwrap().unwrap());
-            // Four built-in chains of a policy each, the error end, and two for the new chain.
+            // Four built-in chains with a policy each, the error entry at the end, and two for the new chain.
             assert_eq!(last.entries, 7);
             for change in [
                 "-A PREROUTING -j KUBE-SERVICES",
@@ -90,13 +90,13 @@ fn a_legacy_tables_fingerprint_moves_with_its_rules() {
                 last = now;
             }
             run(&format!("{tool} -t nat -S"));
-            assert_eq!(xtables::table_info(family, "nat").unwrap(), Some(last), "reading leaves it alone");
+            assert_eq!(xtables::table_info(family, "nat").unwrap(), Some(last), "a read does not change it");
         });
     }
 }
 
 #[test]
-fn a_name_that_is_no_tables_is_an_error() {
+fn an_invalid_table_name_is_an_error() {
     for name in ["", "a name of more than thirty-one bytes", "a\0b"] {
         assert!(matches!(xtables::table_info(Family::V4, name), Err(Error::BadName { .. })), "{name:?}");
     }

@@ -1,4 +1,4 @@
-//! Families of generic netlink in a real kernel.
+//! Generic netlink families of a real kernel.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -15,14 +15,14 @@ use portcullis_netlink::socket::{NetlinkProtocol, Socket};
 fn families_are_found_by_name() {
     inside(|| {
         let mut socket = Socket::open(NetlinkProtocol::Generic).unwrap();
-        // The controller lists itself, and its number is fixed.
+        // The controller is listed, and has a fixed number.
         assert_eq!(loaded_family(&mut socket, "nlctrl").unwrap(), Some(16));
         assert_eq!(loaded_family(&mut socket, "no-such-family").unwrap(), None);
     });
 }
 
 #[test]
-fn looking_for_virtual_servers_loads_nothing() {
+fn opening_ip_vs_does_not_load_it() {
     inside(|| {
         let loaded = || Path::new("/proc/thread-self/net/ip_vs").exists();
         let before = loaded();

@@ -1,4 +1,4 @@
-//! Virtual servers, and the link that bears their addresses, in the kernel of user-mode Linux.
+//! Virtual servers, and the dummy interface with their addresses, in user-mode Linux.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -31,7 +31,7 @@ fn real(address: &str, port: u16, weight: u32) -> RealServer {
     RealServer { address: address.parse().unwrap(), port, weight }
 }
 
-/// For batches of which nothing is refused.
+/// The callback for batches without rejections.
 fn none(_: usize, error: Error) -> Result<()> {
     Err(error)
 }
@@ -42,7 +42,7 @@ fn listed(ip_vs: &mut IpVs, server: &VirtualServer) -> BTreeSet<RealServer> {
     states.into_iter().map(|state| state.server).collect()
 }
 
-/// What the tool says, in an order of its own.
+/// Returns the sorted output of ipvsadm.
 fn saved() -> BTreeSet<String> {
     run("ipvsadm -Sn").lines().map(|line| line.trim_end().to_owned()).collect()
 }
@@ -67,7 +67,7 @@ fn servers_are_added_changed_listed_and_deleted() {
             netmask: 64,
             ..VirtualServerConfig::new("lc", v6)
         };
-        // (virtual server, config, the tool's words)
+        // (virtual server, config, line of ipvsadm)
         let rows = [
             (server(TCP, "10.96.0.1", 443), VirtualServerConfig::new("rr", v4), "-A -t 10.96.0.1:443 -s rr"),
             (
@@ -113,9 +113,9 @@ fn servers_are_added_changed_listed_and_deleted() {
             assert!(found.contains(&(*server, config.clone())), "{server:?} {found:?}");
             assert_eq!(ip_vs.get(server).unwrap().as_ref(), Some(config), "{server:?}");
         }
-        assert_eq!(saved(), rows.iter().map(|(.., words)| (*words).to_owned()).collect());
+        assert_eq!(saved(), rows.iter().map(|(.., line)| (*line).to_owned()).collect());
 
-        // One by mark is nobody's.
+        // A virtual server with a packet mark is skipped.
         run("ipvsadm -A -f 7 -s rr");
         assert_eq!(ip_vs.virtual_servers().unwrap().len(), rows.len());
         run("ipvsadm -D -f 7");
@@ -184,7 +184,7 @@ fn real_servers_are_added_changed_listed_and_deleted() {
             .map(str::to_owned)
             .into()
         );
-        // One that others made forwards in another way, and says so.
+        // A real server of another program may have another forwarding method.
         run("ipvsadm -a -t 10.96.0.1:80 -r 10.244.0.9:80 -g");
         let states = ip_vs.real_servers(&server(TCP, "10.96.0.1", 80)).unwrap();
         let theirs = states.iter().find(|state| state.server.address == Ipv4Addr::new(10, 244, 0, 9));
@@ -194,7 +194,7 @@ fn real_servers_are_added_changed_listed_and_deleted() {
 }
 
 #[test]
-fn a_large_batch_goes_through_and_refusals_have_their_place() {
+fn a_large_batch_reports_rejections_by_position() {
     inside(|| {
         let mut ip_vs = IpVs::open().unwrap().unwrap();
         let virtual_server = server(TCP, "10.96.0.1", 80);
@@ -208,7 +208,7 @@ fn a_large_batch_goes_through_and_refusals_have_their_place() {
         batch.add_virtual_server(&virtual_server, &VirtualServerConfig::new("rr", Family::V4)).unwrap();
         let mut expected = Vec::new();
         for (number, real) in reals.iter().enumerate() {
-            // In the first send and in the last, and the very last message, which asks for an ACK.
+            // In the first and the last send, and the last message, which requests an ACK.
             if number == 100 || number == 4900 {
                 expected.push((batch.len(), Some(libc::EEXIST)));
                 batch
@@ -242,27 +242,27 @@ fn a_large_batch_goes_through_and_refusals_have_their_place() {
         expected.push((batch.len(), Some(libc::ENOENT)));
         batch.delete_real_server(&virtual_server, numbered(9000).address, 8080).unwrap();
 
-        let mut refused = Vec::new();
+        let mut rejected = Vec::new();
         let started = Instant::now();
         let outcome = ip_vs.send(&mut batch, |position, error| {
-            refused.push((position, error.errno()));
+            rejected.push((position, error.errno()));
             Ok(())
         });
         println!("{} changes, {} bytes: {:?}", batch.len(), batch.size(), started.elapsed());
         outcome.unwrap();
-        assert_eq!(refused, expected);
+        assert_eq!(rejected, expected);
         assert_eq!(listed(&mut ip_vs, &virtual_server), reals.iter().copied().collect());
 
-        // Sent again, all is refused, and all of it is told.
-        let mut refused = 0;
+        // Sent again, every change is rejected and reported.
+        let mut rejected = 0;
         let started = Instant::now();
         let outcome = ip_vs.send(&mut batch, |_, _| {
-            refused += 1;
+            rejected += 1;
             Ok(())
         });
-        println!("the same again, all refused: {:?}", started.elapsed());
+        println!("the same again, all rejected: {:?}", started.elapsed());
         outcome.unwrap();
-        assert_eq!(refused, batch.len());
+        assert_eq!(rejected, batch.len());
 
         batch.clear();
         reals.iter().for_each(|real| {
@@ -273,7 +273,7 @@ fn a_large_batch_goes_through_and_refusals_have_their_place() {
         println!("{} deleted: {:?}", reals.len(), started.elapsed());
         assert_eq!(listed(&mut ip_vs, &virtual_server), BTreeSet::new());
 
-        // As at a cold start: 1,000 virtual servers of 5 each.
+        // The size of a cold start: 1,000 virtual servers with 5 real servers each.
         batch.clear();
         for number in 0..1000u32 {
             let virtual_server =
@@ -314,7 +314,7 @@ fn timeouts_are_set_and_packets_counted() {
         let _real = UdpSocket::bind("127.0.0.1:5353").unwrap();
         let client = UdpSocket::bind("127.0.0.1:0").unwrap();
         client.send_to(b"question", "10.96.0.1:53").unwrap();
-        // The kernel adds the counters up every two seconds.
+        // The kernel updates the counters every two seconds.
         let until = Instant::now() + Duration::from_secs(10);
         let counted = loop {
             let counted = ip_vs.statistics(&virtual_server).unwrap().unwrap();
@@ -330,7 +330,7 @@ fn timeouts_are_set_and_packets_counted() {
 }
 
 #[test]
-fn a_dummy_link_bears_thousands_of_addresses() {
+fn a_dummy_interface_has_thousands_of_addresses() {
     inside(|| {
         let mut interfaces = Rtnetlink::open().unwrap();
         let link = interfaces.add_link_dummy("kube-ipvs0").unwrap();

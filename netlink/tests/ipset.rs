@@ -1,4 +1,4 @@
-//! Sets of addresses and ports in a real kernel.
+//! ipsets of a real kernel.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -29,7 +29,7 @@ fn entries(sets: &mut IpSets, name: &str) -> BTreeSet<SetEntry> {
     entries
 }
 
-/// `ipset save`, without the number that each set hashes by.
+/// Returns the output of `ipset save` without the hash seeds.
 fn saved(name: &str) -> Vec<String> {
     let mut lines: Vec<String> = run(&format!("ipset save {name}"))
         .lines()
@@ -77,10 +77,10 @@ fn every_port_of_a_full_set_is_read() {
 }
 
 #[test]
-fn sets_are_created_as_the_tool_creates_them() {
+fn created_sets_equal_those_of_the_ipset_tool() {
     inside(|| {
         let mut sets = IpSets::open_or_load().unwrap();
-        // (type, family, what the tool is told)
+        // (type, family, arguments of ipset)
         for (set_type, family, options) in [
             (SetType::HashIp, Family::V4, "family inet hashsize 1024 maxelem 65536"),
             (SetType::HashIp, Family::V6, "family inet6 hashsize 1024 maxelem 65536"),
@@ -115,7 +115,7 @@ fn sets_are_created_as_the_tool_creates_them() {
 }
 
 #[test]
-fn entries_are_listed_as_they_were_added() {
+fn listed_entries_equal_added_ones() {
     inside(|| {
         let mut sets = IpSets::open_or_load().unwrap();
         let pair = |address: &str, protocol, port| SetEntry::IpPort { ip: ip(address), protocol, port };
@@ -184,7 +184,7 @@ fn entries_are_listed_as_they_were_added() {
 }
 
 #[test]
-fn sixty_thousand_entries_go_and_come() {
+fn sixty_thousand_entries_are_added_and_deleted() {
     inside(|| {
         let mut sets = IpSets::open_or_load().unwrap();
         let numbered = |number: u32| SetEntry::IpPortIp {
@@ -202,7 +202,7 @@ fn sixty_thousand_entries_go_and_come() {
 }
 
 #[test]
-fn a_refusal_names_the_entry() {
+fn a_rejection_names_the_entry() {
     inside(|| {
         let mut sets = IpSets::open_or_load().unwrap();
         let numbered =
@@ -210,7 +210,7 @@ fn a_refusal_names_the_entry() {
         let v6 = SetEntry::IpPort { ip: ip("fd00::1"), protocol: TCP, port: 80 };
         sets.create("pairs", SetType::HashIpPort, Family::V4, 2000).unwrap();
 
-        // Good entries around it, in the same message and in others.
+        // Valid entries precede and follow it, in the same message and in others.
         let adds = (1..1000).map(numbered).chain([v6]).chain((1000..1500).map(numbered));
         let error = sets.change("pairs", adds, []).unwrap_err();
         let Error::Set { set, entry, .. } = &error else { panic!("{error:?}") };
@@ -220,7 +220,7 @@ fn a_refusal_names_the_entry() {
         let error = sets.change("pairs", (1..100_000).map(numbered), []).unwrap_err();
         assert!(matches!(error, Error::Set { entry: Some(_), .. }), "{error:?}");
         assert!(error.to_string().contains("the set is full"), "{error}");
-        // The socket is as usable as before.
+        // The socket remains usable.
         sets.flush("pairs").unwrap();
         sets.change("pairs", (1..10).map(numbered), []).unwrap();
         assert_eq!(entries(&mut sets, "pairs").len(), 9);
@@ -234,7 +234,7 @@ fn a_refusal_names_the_entry() {
 }
 
 #[test]
-fn sets_change_places() {
+fn sets_are_swapped_and_renamed() {
     inside(|| {
         let mut sets = IpSets::open_or_load().unwrap();
         for (name, address) in [("one", "10.0.0.1"), ("other", "10.0.0.2")] {
@@ -276,7 +276,7 @@ fn a_full_set_is_enlarged_while_rules_use_it() {
         assert_eq!(entries(&mut sets, name), (0..2000).map(of).collect());
         let header = sets.header(name).unwrap().unwrap();
         assert_eq!((header.maxelem, header.references), (Some(2000), 1), "the rule matches against it still");
-        assert_eq!(sets.names().unwrap(), [name], "nothing is left beside it");
+        assert_eq!(sets.names().unwrap(), [name], "the temporary set is destroyed");
         assert!(!Error::NoResponse { action: "wait" }.is_set_full());
     });
 }

@@ -64,7 +64,10 @@ fn lists_links_and_addresses() {
         let loopback = found.iter().find(|found| found.address.to_string() == "::1/128").unwrap();
         assert_eq!((loopback.interface.as_str(), loopback.scope), ("lo", libc::RT_SCOPE_HOST));
         assert!(found.iter().any(|found| found.address.to_string() == "2001:db8::7/64"));
-        assert!(found.iter().take(v4.len()).all(|found| found.address.addr().is_ipv4()), "families as asked");
+        assert!(
+            found.iter().take(v4.len()).all(|found| found.address.addr().is_ipv4()),
+            "the requested families"
+        );
     });
 }
 
@@ -83,7 +86,7 @@ fn finds_the_default_routes_address() {
         run("ip addr add 192.0.2.7/24 dev wan");
         run("ip addr add fd00::5/64 dev lan nodad");
         run("ip addr add 2001:db8::7/64 dev wan nodad");
-        // A default route of another table is none of ours.
+        // Default routes of other tables are ignored.
         run("ip route add default via 10.1.0.1 table 100");
         run("ip -6 route add default dev lan table main metric 1");
         assert_eq!(interfaces.default_route_source(Family::V4).unwrap(), None);
@@ -119,7 +122,7 @@ fn follows_addresses() {
         run("ip addr add 192.0.2.7/24 dev node");
         run("ip addr add 2001:db8::7/64 dev node nodad");
         assert!(readable(&changes));
-        // The kernel tells of IPv6 addresses a little later, and a busy one not before the deletion.
+        // The kernel reports IPv6 addresses with a delay, which may last until the deletion.
         let mut waited: Vec<_> = waiting.by_ref().take(2).map(Result::unwrap).collect();
         run("ip addr del 192.0.2.7/24 dev node");
 
@@ -141,7 +144,7 @@ fn follows_addresses() {
         assert_eq!(seen, expected);
         assert!(!readable(&changes));
 
-        // The blocking one sees the same, and waits rather than ends.
+        // The blocking monitor receives the same events, and waits for more.
         waited.extend(waiting.take(1).map(Result::unwrap));
         assert_eq!(waited, expected);
     });
@@ -157,13 +160,13 @@ fn leaves_out_one_interface_at_a_time() {
         let (services, node) = (index("services"), index("node"));
         let mut changes = AddressMonitor::open().unwrap();
         changes.set_nonblocking().unwrap();
-        for (left_out, told) in [(services, node), (node, services)] {
-            changes.ignore_link(left_out).unwrap();
+        for (ignored, reported) in [(services, node), (node, services)] {
+            changes.ignore_link(ignored).unwrap();
             run("ip addr add 10.96.0.1/32 dev services");
             run("ip addr add 192.0.2.7/32 dev node");
             changes.wait().unwrap();
             match changes.try_next().unwrap() {
-                Some(AddressEvent::Updated { index, .. }) => assert_eq!(index, told),
+                Some(AddressEvent::Updated { index, .. }) => assert_eq!(index, reported),
                 other => panic!("{other:?}"),
             }
             assert_eq!(changes.try_next().unwrap(), None);
@@ -175,12 +178,12 @@ fn leaves_out_one_interface_at_a_time() {
 }
 
 #[test]
-fn says_when_changes_were_missed_and_goes_on() {
+fn missed_changes_are_reported_and_the_monitor_continues() {
     inside(|| {
         run("ip link set lo up");
         let mut changes = AddressMonitor::open().unwrap();
         changes.set_nonblocking().unwrap();
-        // Each change takes some 700 bytes of kernel memory or more, and the buffer has 8 MiB.
+        // Each change takes at least 700 bytes of kernel memory, and the buffer has 8 MiB.
         let commands = "addr add 10.1.0.1/32 dev lo\naddr del 10.1.0.1/32 dev lo\n".repeat(10_000);
         let file = std::env::temp_dir().join(format!("portcullis-addresses-{}", std::process::id()));
         std::fs::write(&file, commands).unwrap();
@@ -209,9 +212,9 @@ fn deletes_a_link() {
         let index = |interfaces: &mut Rtnetlink| {
             interfaces.links().unwrap().into_iter().find(|l| l.name == "kube-ipvs0").map(|l| l.index)
         };
-        let doomed = index(&mut interfaces).unwrap();
-        assert!(interfaces.delete_link(doomed).unwrap());
-        assert!(!interfaces.delete_link(doomed).unwrap(), "it is gone");
+        let deleted = index(&mut interfaces).unwrap();
+        assert!(interfaces.delete_link(deleted).unwrap());
+        assert!(!interfaces.delete_link(deleted).unwrap(), "the link is already deleted");
         assert_eq!(index(&mut interfaces), None);
         assert!(interfaces.links().unwrap().iter().any(|l| l.name == "other"));
     });
@@ -274,17 +277,17 @@ fn changes_thousands_of_addresses_at_once() {
             .collect();
         let mut batch = AddressBatch::new();
         nets.iter().for_each(|&net| batch.add(index, net));
-        // One that the kernel refuses, in the midst, and one that is there.
-        let refused_at = batch.len();
+        // The batch contains an address that the kernel rejects, and one that exists.
+        let rejected_at = batch.len();
         batch.add(index, "ff02::1/128".parse().unwrap());
         batch.add(index, nets[0]);
-        let mut refused = Vec::new();
+        let mut rejected = Vec::new();
         let outcome = interfaces.change_addresses(&mut batch, |position, error| {
-            refused.push((position, error.errno()));
+            rejected.push((position, error.errno()));
             Ok(())
         });
         outcome.unwrap();
-        assert_eq!(refused, [(refused_at, Some(libc::EADDRNOTAVAIL))]);
+        assert_eq!(rejected, [(rejected_at, Some(libc::EADDRNOTAVAIL))]);
         let mut found = interfaces.link_addresses(index).unwrap();
         found.sort();
         let mut sorted = nets.clone();

@@ -1,4 +1,4 @@
-//! The daemon, started as kube-proxy is.
+//! The daemon, with the flags and configuration of kube-proxy.
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -10,22 +10,22 @@ use crate::api_server::ApiServer;
 use crate::http;
 use crate::services::Case;
 
-/// Where the cases' daemons tell their metrics.
+/// The metrics address in the configurations of the cases.
 const METRICS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 10249);
 
-/// The metric of each family's last sync, in seconds since 1970.
+/// The metric with the time of each family's last sync, in seconds since 1970.
 const LAST_SYNC: &str = "kubeproxy_sync_proxy_rules_last_timestamp_seconds{";
 
-/// A daemon that runs.
+/// A running daemon.
 pub(crate) struct Daemon {
     child: Child,
     log: PathBuf,
 }
 
 impl Daemon {
-    /// Starts it as kube-proxy is started: with a configuration file that names a kubeconfig.
-    /// `tools`: whether it finds any.
-    pub(crate) fn start(case: &Case, server: &ApiServer, folder: &Path, tools: bool) -> Daemon {
+    /// Starts the daemon as kube-proxy: with a configuration file that has a kubeconfig. Without `has_tools`, PATH contains no
+    /// tools.
+    pub(crate) fn start(case: &Case, server: &ApiServer, folder: &Path, has_tools: bool) -> Daemon {
         let kubeconfig = server.kubeconfig(folder, "token");
         let text = fs::read_to_string(case.folder.join("config.yaml")).expect("the case has a configuration");
         let text = text.replace("mode: ''", &format!("mode: {}", case.mode.name()));
@@ -36,7 +36,7 @@ impl Daemon {
         let output = fs::File::create(&log).expect("the folder can be written to");
         let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
         command.arg("--config").arg(&config).stdin(Stdio::null()).stdout(Stdio::null()).stderr(output);
-        if !tools {
+        if !has_tools {
             command.env("PATH", folder);
         }
         Daemon { child: command.spawn().expect("the binary is built"), log }
@@ -50,7 +50,7 @@ impl Daemon {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// When its last sync of both families ended, as it tells itself; 1970 before.
+    /// Returns the end of its last sync of both families, from its metrics; 1970 before the first one.
     pub(crate) fn last_sync(&self) -> SystemTime {
         let text = http::get(METRICS, "/metrics").unwrap_or_default();
         let of_family =
@@ -59,21 +59,21 @@ impl Daemon {
         SystemTime::UNIX_EPOCH + Duration::from_secs_f64(seconds)
     }
 
-    /// Ends it as an init system does; says with which status it ended.
+    /// Terminates the daemon with SIGTERM, and returns its exit status.
     pub(crate) fn end(&mut self) -> Option<i32> {
         end(&mut self.child)
     }
 }
 
-/// Ends a child as an init system does; says with which status it ended.
+/// Terminates a child process with SIGTERM, and returns its exit status.
 pub(crate) fn end(child: &mut Child) -> Option<i32> {
     let pid = child.id() as libc::pid_t;
-    // SAFETY: kill takes no pointers; the process is our child and not yet waited for, so the pid is its.
+    // SAFETY: kill takes no pointers; the process is our child and not yet waited for, so the pid is valid.
     unsafe { libc::kill(pid, libc::SIGTERM) };
     child.wait().expect("it is our child").code()
 }
 
-/// The binary, to be started beside a folder of manifests. Nobody hears what it says.
+/// Returns the command for the binary with a folder of manifests, without output.
 pub(crate) fn portcullis(arguments: &[&str], manifests: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
     command.args(arguments).arg("--hostname-override=node-a").arg("--manifests").arg(manifests);
@@ -83,7 +83,7 @@ pub(crate) fn portcullis(arguments: &[&str], manifests: &Path) -> Command {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // After a failed assertion it still runs.
+        // It still runs after a failed assertion.
         drop(self.child.kill());
         drop(self.child.wait());
     }

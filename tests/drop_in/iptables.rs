@@ -1,29 +1,29 @@
-//! iptables mode, by the flavour of the tool that is the machine's own.
+//! iptables mode, with the machine's default flavour of iptables.
 
 use portcullis::config::ProxyMode;
 
-use crate::follow::{Daemons, play};
-use crate::held::{Held, IPV4_RULES, IPV6_RULES, SYSCTLS};
+use crate::follow::{Daemons, run_share};
+use crate::recorded_objects::{IPV4_RULES, IPV6_RULES, RecordedObjects, SYSCTLS};
 
-/// What is looked at.
-const HELD: [Held; 3] = [IPV4_RULES, IPV6_RULES, SYSCTLS];
+/// The compared objects.
+const OBJECTS: [RecordedObjects; 3] = [IPV4_RULES, IPV6_RULES, SYSCTLS];
 
 #[test]
-fn cases_dealt_first() {
-    play(ProxyMode::Iptables, 0, Daemons::OnePerCase, &HELD);
+fn first_share_of_cases() {
+    run_share(ProxyMode::Iptables, 0, Daemons::OnePerCase, &OBJECTS);
 }
 
 #[test]
-fn cases_dealt_second() {
-    play(ProxyMode::Iptables, 1, Daemons::OnePerCase, &HELD);
+fn second_share_of_cases() {
+    run_share(ProxyMode::Iptables, 1, Daemons::OnePerCase, &OBJECTS);
 }
 
 #[test]
-fn cases_dealt_third() {
-    play(ProxyMode::Iptables, 2, Daemons::OnePerCase, &HELD);
+fn third_share_of_cases() {
+    run_share(ProxyMode::Iptables, 2, Daemons::OnePerCase, &OBJECTS);
 }
 
 #[test]
-fn cases_dealt_fourth() {
-    play(ProxyMode::Iptables, 3, Daemons::OnePerCase, &HELD);
+fn fourth_share_of_cases() {
+    run_share(ProxyMode::Iptables, 3, Daemons::OnePerCase, &OBJECTS);
 }

@@ -1,30 +1,32 @@
-//! IPVS mode, in user-mode Linux. A test is a machine of its own.
+//! IPVS mode, in user-mode Linux; each test has its own machine.
 
 use portcullis::config::ProxyMode;
 use portcullis_lab::uml;
 
-use crate::follow::{Daemons, play};
-use crate::held::{ADDRESSES, Held, IPV4_RULES, IPV6_RULES, SETS, SYSCTLS, VIRTUAL_SERVERS};
+use crate::follow::{Daemons, run_share};
+use crate::recorded_objects::{
+    ADDRESSES, IPV4_RULES, IPV6_RULES, RecordedObjects, SETS, SYSCTLS, VIRTUAL_SERVERS,
+};
 
-/// What is looked at. The virtual servers come first, as no set or rule need be looked at while they differ.
-const HELD: [Held; 6] = [VIRTUAL_SERVERS, SETS, ADDRESSES, IPV4_RULES, IPV6_RULES, SYSCTLS];
+/// The compared objects. Virtual servers are the first to differ, so the rest is read only once they are equal.
+const OBJECTS: [RecordedObjects; 6] = [VIRTUAL_SERVERS, SETS, ADDRESSES, IPV4_RULES, IPV6_RULES, SYSCTLS];
 
 #[test]
-fn cases_dealt_first() {
-    uml::inside(|| play(ProxyMode::Ipvs, 0, Daemons::OnePerNode, &HELD));
+fn first_share_of_cases() {
+    uml::inside(|| run_share(ProxyMode::Ipvs, 0, Daemons::OnePerNode, &OBJECTS));
 }
 
 #[test]
-fn cases_dealt_second() {
-    uml::inside(|| play(ProxyMode::Ipvs, 1, Daemons::OnePerNode, &HELD));
+fn second_share_of_cases() {
+    uml::inside(|| run_share(ProxyMode::Ipvs, 1, Daemons::OnePerNode, &OBJECTS));
 }
 
 #[test]
-fn cases_dealt_third() {
-    uml::inside(|| play(ProxyMode::Ipvs, 2, Daemons::OnePerNode, &HELD));
+fn third_share_of_cases() {
+    uml::inside(|| run_share(ProxyMode::Ipvs, 2, Daemons::OnePerNode, &OBJECTS));
 }
 
 #[test]
-fn cases_dealt_fourth() {
-    uml::inside(|| play(ProxyMode::Ipvs, 3, Daemons::OnePerNode, &HELD));
+fn fourth_share_of_cases() {
+    uml::inside(|| run_share(ProxyMode::Ipvs, 3, Daemons::OnePerNode, &OBJECTS));
 }

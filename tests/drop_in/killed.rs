@@ -1,4 +1,4 @@
-//! The daemon of IPVS mode is killed in the middle of its work, again and again; the next one finds its way.
+//! The daemon of IPVS mode is killed during a sync several times; the next daemon restores the desired state.
 
 use std::fmt::Write;
 use std::fs;
@@ -9,21 +9,21 @@ use std::time::{Duration, Instant};
 use portcullis_lab::uml;
 
 use crate::daemon::{end, portcullis};
-use crate::held::output;
+use crate::recorded_objects::output;
 use crate::{namespace, node};
 
-/// Services, each with so many endpoints: enough that a sync takes longer than the first deaths wait.
+/// The number of Services and endpoints: a sync takes longer than the shortest lifetimes.
 const SERVICES: usize = 400;
 const ENDPOINTS: usize = 10;
 
-/// How long daemons live from the first change that they make, in milliseconds.
-const LIVES: [u64; 5] = [0, 1, 3, 10, 30];
+/// The lifetimes of daemons after their first change, in milliseconds.
+const LIFETIMES: [u64; 5] = [0, 1, 3, 10, 30];
 
-/// For a sync and for what comes after it, on a machine that may be busy.
-const PATIENCE: Duration = Duration::from_secs(40);
+/// The longest wait for a sync, on a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(40);
 
 #[test]
-fn killed_in_the_middle_of_a_sync_and_started_again() {
+fn a_daemon_killed_during_a_sync_is_followed_by_one_that_completes_it() {
     uml::inside(|| namespace::inside(kill_and_start));
 }
 
@@ -34,31 +34,31 @@ fn kill_and_start() {
         node::run(&format!("ip {line}"));
     }
     let folder = tempfile::tempdir().expect("a folder for temporary files");
-    let mut halves = 0;
-    for (i, life) in LIVES.into_iter().enumerate() {
-        // Each time other endpoints, so that there is something to write, and to take away.
+    let mut incomplete = 0;
+    for (i, lifetime) in LIFETIMES.into_iter().enumerate() {
+        // Other endpoints each time, so that there are additions and removals.
         fs::write(folder.path().join("cluster.yaml"), cluster(i)).expect("the folder can be written to");
         let before = servers();
         let mut daemon = portcullis(&["--mode=ipvs"], folder.path()).spawn().expect("the binary is built");
         wait_for_a_change(&before);
-        std::thread::sleep(Duration::from_millis(life));
+        std::thread::sleep(Duration::from_millis(lifetime));
         daemon.kill().expect("it runs");
         daemon.wait().expect("it is our child");
-        halves += usize::from(compare(folder.path()).is_err());
+        incomplete += usize::from(compare(folder.path()).is_err());
     }
-    println!("{halves} of {} daemons died before all was written", LIVES.len());
-    assert!(halves > 0, "none died in the middle of its work");
+    println!("{incomplete} of {} daemons were killed before they had written everything", LIFETIMES.len());
+    assert!(incomplete > 0, "no daemon was killed during its sync");
     let mut last = portcullis(&["--mode=ipvs"], folder.path()).spawn().expect("the binary is built");
     let start = Instant::now();
     while let Err(differs) = compare(folder.path()) {
-        assert!(start.elapsed() < PATIENCE, "not put right within {PATIENCE:?}:\n{differs}");
+        assert!(start.elapsed() < TIMEOUT, "not in sync within {TIMEOUT:?}:\n{differs}");
         std::thread::sleep(Duration::from_millis(200));
     }
-    assert_eq!(servers_with_nothing_behind(), 0);
-    assert_eq!(end(&mut last), Some(0), "SIGTERM is no failure");
+    assert_eq!(servers_without_real_servers(), 0);
+    assert_eq!(end(&mut last), Some(0), "exit status after SIGTERM");
 }
 
-/// What the kernel has of IPVS in the namespace of this thread.
+/// Returns the IPVS objects of this thread's network namespace.
 fn servers() -> String {
     fs::read_to_string("/proc/thread-self/net/ip_vs").unwrap_or_default()
 }
@@ -66,12 +66,12 @@ fn servers() -> String {
 fn wait_for_a_change(before: &str) {
     let start = Instant::now();
     while servers() == before {
-        assert!(start.elapsed() < PATIENCE, "the daemon writes nothing");
+        assert!(start.elapsed() < TIMEOUT, "the daemon did not write anything");
         std::thread::sleep(Duration::from_millis(1));
     }
 }
 
-/// What `portcullis diff` has to say, if anything.
+/// Returns the output of `portcullis diff` if there are differences.
 fn compare(folder: &Path) -> Result<(), String> {
     let output = portcullis(&["diff", "--mode=ipvs"], folder).stdout(Stdio::piped()).output();
     let output = output.expect("the binary is built");
@@ -81,14 +81,14 @@ fn compare(folder: &Path) -> Result<(), String> {
     }
 }
 
-fn servers_with_nothing_behind() -> usize {
+fn servers_without_real_servers() -> usize {
     let dump = output(&["ipvsadm", "-Sn"]);
     let lines: Vec<&str> = dump.lines().collect();
     assert!(lines.len() > SERVICES * ENDPOINTS, "only {} lines", lines.len());
     lines.windows(2).filter(|pair| pair.iter().all(|line| line.starts_with("-A "))).count()
 }
 
-/// Services and their endpoints; which endpoints depends on `round`.
+/// Returns manifests of Services and their endpoints, which depend on `round`.
 pub(crate) fn cluster(round: usize) -> String {
     let mut text = String::from("{apiVersion: v1, kind: Node, metadata: {name: node-a}}\n");
     for i in 0..SERVICES {

@@ -1,5 +1,5 @@
-//! The daemon of nftables mode is killed at any moment of its work: the kernel has all of the old state or all of the new
-//! one, and the next daemon goes on from there.
+//! The daemon of nftables mode is killed at random times: the kernel has the complete old or the complete new table, and the
+//! next daemon continues from there.
 
 use std::fs;
 use std::path::Path;
@@ -12,14 +12,13 @@ use crate::daemon::{end, portcullis};
 use crate::killed::cluster;
 use crate::{namespace, node};
 
-/// How long daemons live, in tenths of the time after which the first one had written: some die before they write, some
-/// while, some after.
-const LIVES: [u32; 12] = [5, 7, 8, 9, 9, 10, 10, 10, 11, 11, 12, 20];
+/// The lifetimes of daemons, in tenths of the time that the first one needed: before, during and after the write.
+const LIFETIMES: [u32; 12] = [5, 7, 8, 9, 9, 10, 10, 10, 11, 11, 12, 20];
 
-const PATIENCE: Duration = Duration::from_secs(40);
+const TIMEOUT: Duration = Duration::from_secs(40);
 
 #[test]
-fn killed_at_any_moment_and_started_again() {
+fn a_daemon_killed_at_any_time_leaves_a_complete_table() {
     namespace::inside(|| {
         node::run("ip link set lo up");
         let folder = tempfile::tempdir().expect("a folder for temporary files");
@@ -31,17 +30,17 @@ fn killed_at_any_moment_and_started_again() {
         let began = Instant::now();
         let mut daemon = start();
         while table().is_none() {
-            assert!(began.elapsed() < PATIENCE, "the daemon writes nothing");
+            assert!(began.elapsed() < TIMEOUT, "the daemon did not write anything");
             std::thread::sleep(Duration::from_millis(1));
         }
         let took = began.elapsed();
-        assert_eq!(end(&mut daemon), Some(0), "SIGTERM is no failure");
+        assert_eq!(end(&mut daemon), Some(0), "exit status after SIGTERM");
         let (mut old, mut new) = (0, 0);
-        for (i, tenths) in LIVES.into_iter().enumerate() {
+        for (i, tenths) in LIFETIMES.into_iter().enumerate() {
             write(i + 1);
-            let (before, life) = (table(), took * tenths / 10);
+            let (before, lifetime) = (table(), took * tenths / 10);
             let mut daemon = start();
-            std::thread::sleep(life);
+            std::thread::sleep(lifetime);
             daemon.kill().expect("it runs");
             daemon.wait().expect("it is our child");
             match compare(folder.path()) {
@@ -49,24 +48,24 @@ fn killed_at_any_moment_and_started_again() {
                 Err(differs) => {
                     assert!(
                         table() == before,
-                        "after {life:?} it is neither the old nor the new one:\n{differs}"
+                        "after {lifetime:?} the table is neither the old nor the new one:\n{differs}"
                     );
                     old += 1;
                 }
             }
         }
         println!(
-            "{old} of {} daemons died before all was written, {new} after; the first took {took:?}",
-            LIVES.len()
+            "{old} of {} daemons were killed before the commit, {new} after it; the first took {took:?}",
+            LIFETIMES.len()
         );
         let mut last = start();
         let start = Instant::now();
         while let Err(differs) = compare(folder.path()) {
-            assert!(start.elapsed() < PATIENCE, "not put right within {PATIENCE:?}:\n{differs}");
+            assert!(start.elapsed() < TIMEOUT, "not in sync within {TIMEOUT:?}:\n{differs}");
             std::thread::sleep(Duration::from_millis(50));
         }
-        assert_eq!(end(&mut last), Some(0), "SIGTERM is no failure");
-        let tables = crate::held::output(&["nft", "list", "tables"]);
+        assert_eq!(end(&mut last), Some(0), "exit status after SIGTERM");
+        let tables = crate::recorded_objects::output(&["nft", "list", "tables"]);
         assert_eq!(tables, "table ip portcullis\ntable ip6 portcullis\n");
     });
 }
@@ -78,7 +77,7 @@ fn table() -> Option<Table> {
         .map(|(table, _)| table)
 }
 
-/// What `portcullis diff` has to say, if anything.
+/// Returns the output of `portcullis diff` if there are differences.
 fn compare(folder: &Path) -> Result<(), String> {
     let output = portcullis(&["diff", "--mode=nftables"], folder).stdout(Stdio::piped()).output();
     let output = output.expect("the binary is built");

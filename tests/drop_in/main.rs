@@ -1,11 +1,11 @@
-//! The binary in kube-proxy's place: its own configuration file, an API server over HTTP, a node's interfaces.
-//! What it programs, and what it answers on health check ports, is held against the recordings of kube-proxy.
+//! The binary as a replacement for kube-proxy: with kube-proxy's configuration file, an API server over HTTP, and a node's
+//! interfaces. Kernel objects and health check responses are compared with the recordings of kube-proxy.
 //!
 //! ```text
-//! case ─ node (interfaces) ─ API server ─ state 1, 2, … ─ daemon ─ the kernel holds what was recorded
+//! case ─ node (interfaces) ─ API server ─ state 1, 2, … ─ daemon ─ the kernel has the recorded objects
 //! ```
-//! Each case has a network namespace of its own; the cases of a mode are dealt out to a few tests, which run side by
-//! side. IPVS mode has machines of its own, too, as the kernel here may not know it. `PORTCULLIS_CASE=etp-local` plays that case only.
+//! Each case has its own network namespace. A few parallel tests share the cases of a mode. IPVS mode runs in user-mode Linux,
+//! as the kernel of the machine may lack it. `PORTCULLIS_CASE=etp-local` selects one case.
 
 #[path = "../api_server/mod.rs"]
 mod api_server;
@@ -17,7 +17,6 @@ mod services;
 mod daemon;
 mod follow;
 mod health_checks;
-mod held;
 mod http;
 mod node;
 mod states;
@@ -29,4 +28,5 @@ mod killed_by_nftables;
 mod migrations;
 mod mode_changes;
 mod nftables;
+mod recorded_objects;
 mod schedulers;

@@ -1,5 +1,5 @@
-//! `portcullis migrate` from what was recorded of kube-proxy, written by the real tools: of the old mode nothing is left,
-//! and nothing of others was touched.
+//! `portcullis migrate` from recorded objects of kube-proxy, which the real tools write: no objects of the old mode remain, and
+//! objects of other programs are unchanged.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -8,19 +8,19 @@ use portcullis::config::ProxyMode;
 use portcullis_lab::uml;
 use serde_json::Value;
 
-use crate::held::output;
 use crate::mode_changes::{restore, without_counters};
+use crate::recorded_objects::output;
 use crate::services::Case;
 use crate::{namespace, node};
 
-/// Cases with every kind of address, in both families, and with affinity.
+/// Cases with every kind of address, both families, and session affinity.
 const CASES: [&str; 4] = ["mixed", "external-ips", "dual-stack", "affinity-nodeport-lb"];
 
-/// A machine of its own has one processor, on which tools start slowly.
+/// User-mode Linux has one processor, on which tools start slowly.
 const CASES_BY_IPVS: [&str; 2] = ["mixed", "dual-stack"];
 
-/// What others have in the tables that a proxy writes to.
-const OTHERS: &str = "\
+/// Rules of other programs in the tables of a proxy.
+const FOREIGN_RULES: &str = "\
 *filter
 :OTHERS - [0:0]
 -A INPUT -p tcp -m tcp --dport 22 -j OTHERS
@@ -35,7 +35,7 @@ COMMIT
 COMMIT
 ";
 
-const OTHERS_TABLE: &str = "table inet others {\n\tchain input {\n\t\ttype filter hook input priority filter; policy accept;\n\t\ttcp dport 22 accept\n\t}\n}\n";
+const FOREIGN_TABLE: &str = "table inet others {\n\tchain input {\n\t\ttype filter hook input priority filter; policy accept;\n\t\ttcp dport 22 accept\n\t}\n}\n";
 
 #[test]
 fn from_kube_proxys_iptables_to_nftables() {
@@ -55,12 +55,12 @@ fn from_kube_proxys_nftables_to_iptables() {
         }
         namespace::inside(|| {
             node::set_up(&case);
-            feed("nft", &["-f", "-"], OTHERS_TABLE);
+            feed("nft", &["-f", "-"], FOREIGN_TABLE);
             feed("nft", &["-f", "-"], &std::fs::read_to_string(&recording).expect("it is readable"));
             migrate(&case, ProxyMode::Iptables, "nftables");
             assert_eq!(output(&["nft", "list", "table", "ip", "kube-proxy"]), "", "{name}");
             assert_eq!(output(&["nft", "list", "table", "ip6", "kube-proxy"]), "", "{name}");
-            assert_eq!(output(&["nft", "list", "table", "inet", "others"]), OTHERS_TABLE, "{name}");
+            assert_eq!(output(&["nft", "list", "table", "inet", "others"]), FOREIGN_TABLE, "{name}");
         });
     }
 }
@@ -83,7 +83,7 @@ fn from_iptables(name: &str, flavour: &str, to: ProxyMode) {
     let case = Case::named(name, ProxyMode::Iptables);
     node::set_up(&case);
     let tools = [format!("iptables-{flavour}"), format!("ip6tables-{flavour}")];
-    restore(&format!("{}-restore", tools[0]), OTHERS);
+    restore(&format!("{}-restore", tools[0]), FOREIGN_RULES);
     let before = saved(&tools[0]);
     for (tool, file) in tools.iter().zip(["v4.save", "v6.save"]) {
         let recorded = without_counters(&case.recorded(1, file));
@@ -91,16 +91,16 @@ fn from_iptables(name: &str, flavour: &str, to: ProxyMode) {
     }
     migrate(&case, to, "iptables");
     if to == ProxyMode::Nftables {
-        assert_eq!(saved(&tools[0]), before, "{name}, {flavour}: only what others have is left");
+        assert_eq!(saved(&tools[0]), before, "{name}, {flavour}: only foreign rules are left");
         assert!(!saved(&tools[1]).contains("KUBE-"), "{name}, {flavour}");
     }
-    others_are_there(&tools[0]);
+    assert_foreign_rules_exist(&tools[0]);
 }
 
 fn from_ipvs(name: &str) {
     let case = Case::named(name, ProxyMode::Ipvs);
     node::set_up(&case);
-    restore("iptables-restore", OTHERS);
+    restore("iptables-restore", FOREIGN_RULES);
     feed("ipset", &["restore"], &case.recorded(1, "ipset.save"));
     for (tool, file) in [("iptables-restore", "v4.save"), ("ip6tables-restore", "v6.save")] {
         feed(tool, &["--noflush"], &without_counters(&case.recorded(1, file)));
@@ -111,32 +111,32 @@ fn from_ipvs(name: &str) {
         node::run(&format!("ip address add {address} dev kube-ipvs0{nodad}"));
     }
     feed("ipvsadm", &["-R"], &case.recorded(1, "ipvsadm.save"));
-    // Somebody else's, which neither a set nor an address of the link names.
+    // A virtual server of another program: no set has it, and the interface lacks its address.
     node::run("ipvsadm -A -t 198.51.100.99:4444 -s rr");
     migrate(&case, ProxyMode::Iptables, "ipvs");
     let left = output(&["ipvsadm", "-Sn"]);
     assert_eq!(left.trim(), "-A -t 198.51.100.99:4444 -s rr", "{name}");
     assert_eq!(output(&["ipset", "list", "-n"]), "", "{name}");
     assert!(!output(&["ip", "-o", "link"]).contains("kube-ipvs0"), "{name}");
-    others_are_there("iptables");
+    assert_foreign_rules_exist("iptables");
 }
 
-/// Looks first, which changes nothing; moves the node; and looks again, when nothing is left to be removed.
+/// Runs a dry run, which changes nothing, the migration, and another dry run, which finds nothing to remove.
 fn migrate(case: &Case, to: ProxyMode, from: &str) {
     let before = portcullis(case, to, &[]);
     assert_eq!(modes(&before), [from], "{}: {before:#}", case.name);
     assert_ne!(before["removed"], Value::Array(Vec::new()), "{}: {before:#}", case.name);
     let done = portcullis(case, to, &["--apply"]);
-    assert_eq!(modes(&done), [from], "{}: a look changes nothing", case.name);
+    assert_eq!(modes(&done), [from], "{}: a dry run changes nothing", case.name);
     assert_eq!(done["applied"]["left"], Value::Array(Vec::new()), "{}: {done:#}", case.name);
     let after = portcullis(case, to, &[]);
     assert_eq!(modes(&after), [to.name()], "{}: {after:#}", case.name);
     assert_eq!(after["removed"], Value::Array(Vec::new()), "{}: {after:#}", case.name);
 }
 
-fn portcullis(case: &Case, to: ProxyMode, how: &[&str]) -> Value {
+fn portcullis(case: &Case, to: ProxyMode, arguments: &[&str]) -> Value {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
-    command.args(["migrate", "-o", "json", "--to", to.name()]).args(how);
+    command.args(["migrate", "-o", "json", "--to", to.name()]).args(arguments);
     command.arg("--config").arg(case.folder.join("config.yaml"));
     command.arg("--manifests").arg(case.folder.join("state-1.yaml")).stderr(Stdio::inherit());
     let printed = command.output().expect("the binary is built").stdout;
@@ -149,16 +149,16 @@ fn modes(report: &Value) -> Vec<&str> {
     serving.iter().map(|now| now["mode"].as_str().expect("a name")).collect()
 }
 
-/// All rules and chains of a tool's flavour, without what changes by itself, and without tables that are empty.
+/// Returns all rules and chains of a flavour, without counters and empty tables.
 fn saved(tool: &str) -> String {
     let text = output(&[&format!("{tool}-save")]);
     let lines = text.lines().filter(|line| line.starts_with("-A") || line.contains(" - ["));
     lines.map(|line| line.split(" [").next().unwrap_or(line).to_owned() + "\n").collect()
 }
 
-fn others_are_there(tool: &str) {
+fn assert_foreign_rules_exist(tool: &str) {
     let saved = saved(tool);
-    let rules = OTHERS.lines().filter(|line| line.starts_with("-A"));
+    let rules = FOREIGN_RULES.lines().filter(|line| line.starts_with("-A"));
     rules.for_each(|rule| assert!(saved.contains(rule), "{tool}: {rule} in\n{saved}"));
 }
 
@@ -166,5 +166,5 @@ fn feed(tool: &str, arguments: &[&str], text: &str) {
     let mut child =
         Command::new(tool).args(arguments).stdin(Stdio::piped()).spawn().expect("the tool is installed");
     child.stdin.take().expect("it is piped").write_all(text.as_bytes()).expect("it reads");
-    assert!(child.wait().expect("it is our child").success(), "{tool} refused\n{text}");
+    assert!(child.wait().expect("it is our child").success(), "{tool} rejected\n{text}");
 }

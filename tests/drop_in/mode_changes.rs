@@ -1,4 +1,4 @@
-//! A node changes its mode: the new one serves, and of the old one nothing is left, be it ours or kube-proxy's.
+//! Changes of the mode: the new mode serves, and no objects of the old one remain, be it ours or kube-proxy's.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -7,18 +7,19 @@ use portcullis::config::ProxyMode;
 use portcullis_lab::uml;
 
 use crate::follow::follow_first_state;
-use crate::held::{
-    ADDRESSES, Held, INHERITED_IPV4_RULES, INHERITED_IPV6_RULES, NOTHING_ELSE, SETS, TABLES, VIRTUAL_SERVERS,
-    output,
+use crate::recorded_objects::{
+    ADDRESSES, INHERITED_IPV4_RULES, INHERITED_IPV6_RULES, NOTHING_ELSE, RecordedObjects, SETS, TABLES,
+    VIRTUAL_SERVERS, output,
 };
 use crate::services::Case;
 use crate::{namespace, node};
 
-/// Cases with every kind of address, in both families.
+/// Cases with every kind of address and both families.
 const CASES: [&str; 3] = ["mixed", "external-ips", "dual-stack"];
 
-const IPVS: [Held; 5] = [VIRTUAL_SERVERS, SETS, ADDRESSES, INHERITED_IPV4_RULES, INHERITED_IPV6_RULES];
-const IPTABLES: [Held; 2] = [INHERITED_IPV4_RULES, INHERITED_IPV6_RULES];
+const IPVS: [RecordedObjects; 5] =
+    [VIRTUAL_SERVERS, SETS, ADDRESSES, INHERITED_IPV4_RULES, INHERITED_IPV6_RULES];
+const IPTABLES: [RecordedObjects; 2] = [INHERITED_IPV4_RULES, INHERITED_IPV6_RULES];
 
 #[test]
 fn from_kube_proxys_iptables_to_ipvs_and_back_and_again() {
@@ -49,11 +50,11 @@ fn change(name: &str) {
     follow_first_state(&iptables, &IPTABLES);
     assert_eq!(output(&["ipvsadm", "-Sn"]), "", "{name}: virtual servers are left");
     assert_eq!(output(&["ipset", "list", "-n"]), "", "{name}: sets are left");
-    assert!(!output(&["ip", "-o", "link"]).contains("kube-ipvs0"), "{name}: the link is left");
+    assert!(!output(&["ip", "-o", "link"]).contains("kube-ipvs0"), "{name}: the dummy interface is left");
     follow_first_state(&ipvs, &IPVS);
 }
 
-/// Rules without the matches of counters, which are objects of their own that are not there yet.
+/// Removes nfacct matches, whose counters do not exist yet.
 pub(crate) fn without_counters(rules: &str) -> String {
     let words = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -70,5 +71,5 @@ pub(crate) fn without_counters(rules: &str) -> String {
 pub(crate) fn restore(tool: &str, rules: &str) {
     let mut child = Command::new(tool).stdin(Stdio::piped()).spawn().expect("iptables is installed");
     child.stdin.take().expect("it is piped").write_all(rules.as_bytes()).expect("it reads its rules");
-    assert!(child.wait().expect("it is our child").success(), "{tool} refused\n{rules}");
+    assert!(child.wait().expect("it is our child").success(), "{tool} rejected\n{rules}");
 }

@@ -1,30 +1,30 @@
-//! nftables mode. The table is laid out in a way of its own, so that it is held against what is rendered of the state.
-//! The daemon finds no tool in its path.
+//! nftables mode. Its table differs from kube-proxy's, so it is compared with the rendered table. The daemon has no tools in
+//! its PATH.
 
 use portcullis::config::ProxyMode;
 
-use crate::follow::{Daemons, play};
-use crate::held::{Held, NOTHING_ELSE, SYSCTLS, TABLES};
+use crate::follow::{Daemons, run_share};
+use crate::recorded_objects::{NOTHING_ELSE, RecordedObjects, SYSCTLS, TABLES};
 
-/// What is looked at.
-const HELD: [Held; 3] = [TABLES, NOTHING_ELSE, SYSCTLS];
+/// The compared objects.
+const OBJECTS: [RecordedObjects; 3] = [TABLES, NOTHING_ELSE, SYSCTLS];
 
 #[test]
-fn cases_dealt_first() {
-    play(ProxyMode::Nftables, 0, Daemons::OnePerNode, &HELD);
+fn first_share_of_cases() {
+    run_share(ProxyMode::Nftables, 0, Daemons::OnePerNode, &OBJECTS);
 }
 
 #[test]
-fn cases_dealt_second() {
-    play(ProxyMode::Nftables, 1, Daemons::OnePerNode, &HELD);
+fn second_share_of_cases() {
+    run_share(ProxyMode::Nftables, 1, Daemons::OnePerNode, &OBJECTS);
 }
 
 #[test]
-fn cases_dealt_third() {
-    play(ProxyMode::Nftables, 2, Daemons::OnePerNode, &HELD);
+fn third_share_of_cases() {
+    run_share(ProxyMode::Nftables, 2, Daemons::OnePerNode, &OBJECTS);
 }
 
 #[test]
-fn cases_dealt_fourth() {
-    play(ProxyMode::Nftables, 3, Daemons::OnePerNode, &HELD);
+fn fourth_share_of_cases() {
+    run_share(ProxyMode::Nftables, 3, Daemons::OnePerNode, &OBJECTS);
 }

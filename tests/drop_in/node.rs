@@ -1,4 +1,4 @@
-//! The node that a case was recorded on: its interfaces, its switches, and what others had done there.
+//! The node of a case: its interfaces, sysctls, and commands that ran before the recording.
 
 use std::fs;
 use std::io::Write;
@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use crate::services::Case;
 
-/// Switches that the recorder's node had: it forwards, and IPv6 addresses are those that it is given, at once.
+/// The sysctls of the recorded node: forwarding, and IPv6 addresses without autoconfiguration and delay.
 const SYSCTLS: [(&str, &str); 4] = [
     ("ipv4/ip_forward", "1"),
     ("ipv6/conf/all/forwarding", "1"),
@@ -14,10 +14,10 @@ const SYSCTLS: [(&str, &str); 4] = [
     ("ipv6/conf/default/addr_gen_mode", "1"),
 ];
 
-/// Makes this network namespace such a node.
+/// Sets up this network namespace as the node of a case.
 pub(crate) fn set_up(case: &Case) {
     for (name, value) in SYSCTLS {
-        fs::write(format!("/proc/sys/net/{name}"), value).expect("the kernel has this switch");
+        fs::write(format!("/proc/sys/net/{name}"), value).expect("the kernel has this sysctl");
     }
     set_up_interfaces(case);
     case.host.commands.iter().for_each(|command| run(command));
@@ -44,7 +44,7 @@ fn set_up_interfaces(case: &Case) {
     assert!(ip.wait().expect("it is our child").success(), "{batch}");
 }
 
-/// Runs a command, of words without blanks, that must succeed.
+/// Runs a command line, whose words contain no spaces. Fails if the command does.
 pub(crate) fn run(command: &str) {
     let mut words = command.split(' ');
     let program = words.next().expect("a command");

@@ -1,4 +1,4 @@
-//! Services ask for their schedulers, and the kernel takes each that is known; one that is none costs only the wish.
+//! Schedulers by annotation: the kernel accepts every known one; an unknown name falls back to the default.
 
 use std::fmt::Write as _;
 use std::process::{Command, Stdio};
@@ -7,15 +7,15 @@ use portcullis_cluster::IpvsScheduler;
 use portcullis_lab::uml;
 
 use crate::daemon::portcullis;
-use crate::held::output;
+use crate::recorded_objects::output;
 use crate::{namespace, node};
 
 #[test]
-fn every_scheduler_is_had_by_annotation() {
-    uml::inside(|| namespace::inside(ask_for_all));
+fn every_scheduler_can_be_selected_by_annotation() {
+    uml::inside(|| namespace::inside(select_all));
 }
 
-fn ask_for_all() {
+fn select_all() {
     node::run("ip link set lo up");
     let names: Vec<&str> =
         IpvsScheduler::ALL.into_iter().map(IpvsScheduler::name).chain(["fastest"]).collect();
@@ -38,31 +38,31 @@ fn ask_for_all() {
     let log = String::from_utf8_lossy(&once.stderr);
     assert!(log.contains("\"fastest\" is not rr, wrr"), "{log}");
     let dump = output(&["ipvsadm", "-Sn"]);
-    let mut lacking = 0;
+    let mut missing = 0;
     for (i, name) in names.iter().enumerate() {
-        let wanted = match *name {
+        let expected = match *name {
             "fastest" => "wlc".to_owned(),
             "mh" => "mh -b mh-port".to_owned(),
             name => name.to_owned(),
         };
-        let line = format!("-A -t 10.96.0.{i}:80 -s {wanted}");
+        let line = format!("-A -t 10.96.0.{i}:80 -s {expected}");
         if dump.lines().any(|l| l.trim_end() == line) {
             continue;
         }
-        // What the test's kernel was built without is told by name, and costs no other Service anything.
+        // A scheduler that the test's kernel lacks is reported by name, and does not affect other Services.
         assert!(
             log.contains(&format!("default/s{i}: cannot add the virtual server")),
             "{line}\n{dump}\n{log}"
         );
         assert!(log.contains(&format!("is there a kernel module ip_vs_{name} on this node?")), "{log}");
         assert!(!loads(name), "the kernel has ip_vs_{name}, but {line} is not in\n{dump}\n{log}");
-        lacking += 1;
+        missing += 1;
     }
-    assert_eq!(once.status.code(), Some(i32::from(lacking > 0)), "{log}");
-    assert!(lacking <= 1, "{lacking} schedulers are missing:\n{log}");
+    assert_eq!(once.status.code(), Some(i32::from(missing > 0)), "{log}");
+    assert!(missing <= 1, "{missing} schedulers are missing:\n{log}");
 }
 
-/// Whether the kernel takes the scheduler from ipvsadm.
+/// Returns true if the kernel accepts the scheduler from ipvsadm.
 fn loads(scheduler: &str) -> bool {
     let added = Command::new("ipvsadm")
         .args(["-A", "-t", "192.0.2.1:1", "-s", scheduler])

@@ -1,32 +1,32 @@
-//! Small clusters that share much: ClusterIPs, external addresses, node ports and endpoints.
+//! Small clusters for tests, whose Services share ClusterIPs, external IPs, node ports and endpoints.
 
 use portcullis_cluster::desired::{Desired, ServiceChange};
 use portcullis_cluster::{Event, Index, Kind, Name, NamespacedName, Object, ObjectKey};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-/// How many Services a test has at most.
+/// The maximum number of Services of a test.
 pub const SERVICES: usize = 6;
 
 const ENDPOINTS: usize = 5;
 
-/// A Service as a test draws it.
+/// A Service of a test.
 #[derive(Clone, Debug)]
-pub struct Drawn {
+pub struct TestService {
     /// IPv4, IPv6 or both.
     pub families: &'static [u8],
-    /// Its ClusterIP by number: while Services come and go, two may have the same.
+    /// The number of its ClusterIP, which two Services may share.
     pub cluster_ip: usize,
     /// The number of its first port.
     pub port: usize,
-    /// One letter a port: TCP, UDP or SCTP.
+    /// One letter per port: TCP, UDP or SCTP.
     pub ports: &'static str,
-    /// One letter an endpoint: ready, serving while it terminates, terminating and silent, or absent (`-`).
+    /// One letter per endpoint: `r`eady, `t`erminating and serving, terminating and not serving (`s`), or absent (`-`).
     pub endpoints: [char; ENDPOINTS],
     pub node_port: Option<u16>,
-    /// The load balancer's address by number.
+    /// The number of its load balancer IP.
     pub balancer: Option<u8>,
-    /// External addresses by bits; the last is an address of the node, sometimes.
+    /// External IPs by bits. The last one is sometimes an address of the node.
     pub external: u8,
     pub ranges: &'static [&'static str],
     pub internal_local: bool,
@@ -35,17 +35,17 @@ pub struct Drawn {
     pub scheduler: Option<&'static str>,
 }
 
-impl Drawn {
-    /// The same for more Services than there are last bytes of an address: 100 share a ClusterIP.
-    pub fn many(n: usize, endpoints: &str) -> Drawn {
-        Drawn { cluster_ip: n / 100, port: 1000 + n, ..Drawn::plain(n, endpoints) }
+impl TestService {
+    /// Returns one of many Services, 100 of which share a ClusterIP.
+    pub fn many(n: usize, endpoints: &str) -> TestService {
+        TestService { cluster_ip: n / 100, port: 1000 + n, ..TestService::plain(n, endpoints) }
     }
 
-    /// A Service of TCP on IPv4 with a ClusterIP of its own, and these endpoints.
-    pub fn plain(n: usize, endpoints: &str) -> Drawn {
+    /// Returns a TCP Service on IPv4 with its own ClusterIP, and these endpoints.
+    pub fn plain(n: usize, endpoints: &str) -> TestService {
         let mut letters = ['-'; ENDPOINTS];
         endpoints.chars().enumerate().for_each(|(i, letter)| letters[i] = letter);
-        Drawn {
+        TestService {
             families: &[4],
             cluster_ip: n,
             port: 80,
@@ -63,7 +63,7 @@ impl Drawn {
     }
 }
 
-pub fn drawn() -> impl Strategy<Value = Drawn> {
+pub fn any_service() -> impl Strategy<Value = TestService> {
     let families = prop_oneof![Just(&[4][..]), Just(&[6][..]), Just(&[4, 6][..])];
     let ports = prop_oneof![4 => Just("t"), 2 => Just("tu"), 1 => Just("s"), 1 => Just("tts")];
     let letter = prop_oneof![3 => Just('r'), 1 => Just('t'), 1 => Just('s'), 2 => Just('-')];
@@ -80,10 +80,10 @@ pub fn drawn() -> impl Strategy<Value = Drawn> {
         (proptest::option::of(0..3u16), proptest::option::weighted(0.3, 0..2u8), 0..8u8, ranges),
         (any::<[bool; 3]>(), scheduler),
     )
-        .prop_map(|(who, out, ([internal_local, external_local, affinity], scheduler))| {
-            let (families, cluster_ip, ports, endpoints) = who;
-            let (node_port, balancer, external, ranges) = out;
-            Drawn {
+        .prop_map(|(basic, external, ([internal_local, external_local, affinity], scheduler))| {
+            let (families, cluster_ip, ports, endpoints) = basic;
+            let (node_port, balancer, external, ranges) = external;
+            TestService {
                 families,
                 cluster_ip,
                 port: 80,
@@ -101,7 +101,7 @@ pub fn drawn() -> impl Strategy<Value = Drawn> {
         })
 }
 
-/// A cluster that follows what a test draws.
+/// A cluster with the Services of a test.
 pub struct Cluster {
     index: Index,
     pub desired: Desired,
@@ -112,13 +112,13 @@ impl Cluster {
         Cluster { index: Index::new(), desired: Desired::new(Name::new("node-a")) }
     }
 
-    /// Sets or deletes Service number `n`, and says what that changes.
-    pub fn set(&mut self, n: usize, service: Option<&Drawn>) -> Vec<ServiceChange> {
+    /// Sets or deletes Service number `n`, and returns the changes.
+    pub fn set(&mut self, n: usize, service: Option<&TestService>) -> Vec<ServiceChange> {
         match service {
-            Some(drawn) => {
-                self.apply(Kind::Service, service_object(n, drawn));
+            Some(service) => {
+                self.apply(Kind::Service, service_object(n, service));
                 for family in [4, 6] {
-                    self.apply(Kind::EndpointSlice, slice_object(n, drawn, family));
+                    self.apply(Kind::EndpointSlice, slice_object(n, service, family));
                 }
             }
             None => self.index.handle(Event::Deleted(ObjectKey { kind: Kind::Service, name: name_of(n) })),
@@ -128,7 +128,7 @@ impl Cluster {
     }
 
     fn apply(&mut self, kind: Kind, value: Value) {
-        // Source ranges of another family than the Service's are a problem that leaves the rest as it is.
+        // A Service with source ranges of another family is valid otherwise.
         let parsed = Object::parse(kind, value).expect("a well-formed object");
         self.index.handle(Event::Applied(parsed.object));
     }
@@ -138,7 +138,7 @@ pub fn name_of(n: usize) -> NamespacedName {
     NamespacedName::new("ns", &format!("svc-{n}"))
 }
 
-/// What an address is for, as it is written in a family.
+/// Returns an address of a family.
 fn address(family: u8, v4: &str, v6: &str, number: usize) -> String {
     match family {
         4 => format!("{v4}{number}"),
@@ -154,47 +154,47 @@ fn protocol(letter: char) -> &'static str {
     }
 }
 
-fn service_object(n: usize, drawn: &Drawn) -> Value {
-    let ports = drawn.ports.chars().enumerate().map(|(i, letter)| {
-        let node_port = drawn.node_port.map_or(0, |port| port + 10 * i as u16);
-        json!({"name": format!("p{i}"), "port": drawn.port + i, "protocol": protocol(letter), "nodePort": node_port})
+fn service_object(n: usize, service: &TestService) -> Value {
+    let ports = service.ports.chars().enumerate().map(|(i, letter)| {
+        let node_port = service.node_port.map_or(0, |port| port + 10 * i as u16);
+        json!({"name": format!("p{i}"), "port": service.port + i, "protocol": protocol(letter), "nodePort": node_port})
     });
-    let kind = match (drawn.balancer, drawn.node_port) {
+    let kind = match (service.balancer, service.node_port) {
         (Some(_), _) => "LoadBalancer",
         (_, Some(_)) => "NodePort",
         _ => "ClusterIP",
     };
     let of_each = |v4: &str, v6: &str, number: usize| -> Vec<String> {
-        drawn.families.iter().map(|family| address(*family, v4, v6, number)).collect()
+        service.families.iter().map(|family| address(*family, v4, v6, number)).collect()
     };
-    let external = (0..3).filter(|bit| drawn.external & (1 << bit) != 0);
+    let external = (0..3).filter(|bit| service.external & (1 << bit) != 0);
     let external: Vec<String> =
         external.flat_map(|bit| of_each("192.0.2.1", "2001:db8::1", bit as usize)).collect();
     let ingress =
-        drawn.balancer.iter().flat_map(|b| of_each("203.0.113.", "2001:db8:b::", usize::from(*b) + 1));
+        service.balancer.iter().flat_map(|b| of_each("203.0.113.", "2001:db8:b::", usize::from(*b) + 1));
     let policy = |local: bool| if local { "Local" } else { "Cluster" };
-    let annotation = drawn.scheduler.map(|name| ("portcullis.io/ipvs-scheduler", name));
+    let annotation = service.scheduler.map(|name| ("portcullis.io/ipvs-scheduler", name));
     json!({
         "metadata": {
             "name": name_of(n).name, "namespace": "ns",
             "annotations": annotation.into_iter().collect::<std::collections::BTreeMap<_, _>>(),
         },
         "spec": {
-            "type": kind, "clusterIPs": of_each("10.96.0.", "fd00:96::", drawn.cluster_ip + 1),
+            "type": kind, "clusterIPs": of_each("10.96.0.", "fd00:96::", service.cluster_ip + 1),
             "ports": ports.collect::<Vec<_>>(), "externalIPs": external,
-            "externalTrafficPolicy": policy(drawn.external_local),
-            "internalTrafficPolicy": policy(drawn.internal_local),
+            "externalTrafficPolicy": policy(service.external_local),
+            "internalTrafficPolicy": policy(service.internal_local),
             "healthCheckNodePort": 31_000 + n,
-            "sessionAffinity": if drawn.affinity { "ClientIP" } else { "None" },
-            "loadBalancerSourceRanges": drawn.ranges,
+            "sessionAffinity": if service.affinity { "ClientIP" } else { "None" },
+            "loadBalancerSourceRanges": service.ranges,
         },
         "status": {"loadBalancer": {"ingress": ingress.map(|ip| json!({"ip": ip})).collect::<Vec<_>>()}},
     })
 }
 
-/// Endpoints of even number are on this node.
-fn slice_object(n: usize, drawn: &Drawn, family: u8) -> Value {
-    let endpoints = drawn.endpoints.iter().enumerate().filter(|(_, letter)| **letter != '-');
+/// Endpoints with an even index are on this node.
+fn slice_object(n: usize, service: &TestService, family: u8) -> Value {
+    let endpoints = service.endpoints.iter().enumerate().filter(|(_, letter)| **letter != '-');
     let endpoints = endpoints.map(|(i, letter)| {
         let conditions = match letter {
             'r' => json!({"ready": true}),
@@ -205,7 +205,7 @@ fn slice_object(n: usize, drawn: &Drawn, family: u8) -> Value {
         let address = address(family, "10.244.0.", "fd00:244::", i + 1);
         json!({"addresses": [address], "nodeName": node, "conditions": conditions})
     });
-    let ports = drawn.ports.chars().enumerate();
+    let ports = service.ports.chars().enumerate();
     let ports = ports
         .map(|(i, letter)| json!({"name": format!("p{i}"), "port": 8080 + i, "protocol": protocol(letter)}));
     json!({

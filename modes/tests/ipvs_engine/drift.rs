@@ -1,4 +1,4 @@
-//! What others do to what we wrote is noticed, repaired and counted; what they leave alone is not.
+//! Drift: changes of our objects by another process are detected, restored and counted.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -10,36 +10,36 @@ use portcullis_netlink::ip_vs::VirtualServerConfig;
 use portcullis_netlink::ipset::SetEntry;
 use proptest::prelude::*;
 
-use crate::cluster::{Drawn, SERVICES, drawn};
-use crate::hot_path::{place, real, server};
-use crate::node::{Node, repairs};
+use crate::change_cost::{real, server, socket_address};
+use crate::cluster::{SERVICES, TestService, any_service};
+use crate::node::{Node, restored};
 
 const TCP: u8 = 6;
 
-/// Three Services, one of which uses most there is.
+/// Returns a node with three Services, one of which uses most features.
 fn node() -> Node {
-    let rich = Drawn {
+    let rich = TestService {
         families: &[4, 6],
         ports: "tu",
         node_port: Some(30_000),
         balancer: Some(0),
         external: 1,
         ranges: &["198.51.100.0/24", "2001:db8:5::/48"],
-        ..Drawn::plain(2, "rrr")
+        ..TestService::plain(2, "rrr")
     };
-    Node::serving(&[(0, Drawn::plain(0, "rr")), (1, Drawn::plain(1, "rrr")), (2, rich)])
+    Node::serving(&[(0, TestService::plain(0, "rr")), (1, TestService::plain(1, "rrr")), (2, rich)])
 }
 
 fn rules(node: &Node, meddle: impl FnOnce(&mut crate::fake_iptables::Chains), table: Table) {
     node.rules[0].1.change_externally(|tables| meddle(tables.get_mut(&table).expect("it is always there")));
 }
 
-/// Runs as somebody else, who may be careless.
-type Meddle = fn(&Node);
+/// A change by another process.
+type ExternalChange = fn(&Node);
 
 #[rustfmt::skip]
-const MEDDLING: [(&str, usize, Meddle); 21] = [
-    // What; how many repairs that takes; how it is done.
+const EXTERNAL_CHANGES: [(&str, usize, ExternalChange); 21] = [
+    // name; number of restored objects; change
     ("a virtual server is deleted", 3, |n| {
         n.kernel.state().servers.remove(&server(TCP, 0));
     }),
@@ -47,22 +47,22 @@ const MEDDLING: [(&str, usize, Meddle); 21] = [
         n.kernel.state().servers.get_mut(&server(TCP, 0)).expect("there").config.scheduler = "lc".into();
     }),
     ("a real server is deleted", 1, |n| {
-        n.kernel.state().servers.get_mut(&server(TCP, 0)).expect("there").real.remove(&place(1));
+        n.kernel.state().servers.get_mut(&server(TCP, 0)).expect("there").real.remove(&socket_address(1));
     }),
     ("a weight is changed", 1, |n| {
         let mut state = n.kernel.state();
         let server = state.servers.get_mut(&server(TCP, 0)).expect("there");
-        server.real.get_mut(&place(1)).expect("there").server.weight = 7;
+        server.real.get_mut(&socket_address(1)).expect("there").server.weight = 7;
     }),
     ("a real server is drained", 1, |n| {
         let mut state = n.kernel.state();
         let server = state.servers.get_mut(&server(TCP, 0)).expect("there");
-        server.real.get_mut(&place(1)).expect("there").server.weight = 0;
+        server.real.get_mut(&socket_address(1)).expect("there").server.weight = 0;
     }),
     ("a real server is forwarded to in another way", 1, |n| {
         let mut state = n.kernel.state();
         let server = state.servers.get_mut(&server(TCP, 0)).expect("there");
-        server.real.get_mut(&place(1)).expect("there").forwarding = 3;
+        server.real.get_mut(&socket_address(1)).expect("there").forwarding = 3;
     }),
     ("a real server is added", 1, |n| {
         let config = VirtualServerConfig::new("rr", portcullis_netlink::Family::V4);
@@ -110,7 +110,7 @@ const MEDDLING: [(&str, usize, Meddle); 21] = [
     ("everything is cleaned up", 177, clean_up),
 ];
 
-/// As `kube-proxy --cleanup` does.
+/// Removes all objects, as `kube-proxy --cleanup` does.
 fn clean_up(node: &Node) {
     for (_, rules) in &node.rules {
         rules.change_externally(|tables| {
@@ -127,43 +127,43 @@ fn clean_up(node: &Node) {
 }
 
 #[test]
-fn what_others_do_is_repaired_and_counted() {
-    let repair = |(what, _, meddle): (&'static str, usize, Meddle)| {
+fn external_changes_are_restored_and_counted() {
+    let repair = |(what, _, meddle): (&'static str, usize, ExternalChange)| {
         let mut node = node();
         meddle(&node);
-        let counted = node.look_after();
-        // A real server that is one too many goes when it has no connections.
+        let counted = node.run_audits();
+        // An unknown real server is deleted when it has no connections.
         node.wait(Duration::from_secs(10));
-        node.is_right();
-        assert_eq!(node.look_after(), 0, "{what}: again");
+        node.assert_in_sync();
+        assert_eq!(node.run_audits(), 0, "{what}: again");
         (what, counted)
     };
-    assert_eq!(MEDDLING.map(repair), MEDDLING.map(|(what, repairs, _)| (what, repairs)));
+    assert_eq!(EXTERNAL_CHANGES.map(repair), EXTERNAL_CHANGES.map(|(what, restored, _)| (what, restored)));
 }
 
-/// What somebody did to the rules is not forgotten because a Service changes before the next check.
+/// A change of a Service before the next audit does not hide an external change.
 #[test]
-fn a_change_does_not_hide_what_others_did() {
-    let rich = Drawn { node_port: Some(30_001), ports: "u", ..Drawn::plain(0, "rr") };
-    for change in [None, Some(&Drawn::plain(0, "rrr")), Some(&rich)] {
-        for (what, _, meddle) in MEDDLING {
+fn a_change_of_a_service_does_not_hide_an_external_change() {
+    let rich = TestService { node_port: Some(30_001), ports: "u", ..TestService::plain(0, "rr") };
+    for change in [None, Some(&TestService::plain(0, "rrr")), Some(&rich)] {
+        for (what, _, meddle) in EXTERNAL_CHANGES {
             let mut node = node();
             meddle(&node);
             let changes = node.set([(0, change)]);
-            // What others did may make it fail; that is another story.
+            // The external change may make this sync fail.
             node.sync(&changes);
-            node.look_after();
+            node.run_audits();
             node.wait(Duration::from_secs(10));
-            node.is_right();
-            assert_eq!(node.look_after(), 0, "{what}");
+            node.assert_in_sync();
+            assert_eq!(node.run_audits(), 0, "{what}");
         }
     }
 }
 
-/// New options and node facts change rules, sets and virtual servers. That is no repair, also where the first write fails
-/// half-way.
+/// New options and node facts change rules, sets and virtual servers. These changes do not count as restored, also if the
+/// first write fails halfway.
 #[test]
-fn new_node_facts_are_no_repair() {
+fn new_node_facts_are_no_drift() {
     for fails in [false, true] {
         let mut node = node();
         let moved: Vec<IpAddr> =
@@ -175,16 +175,16 @@ fn new_node_facts_are_no_repair() {
         if fails {
             node.rules[0].1.state().locked_at = Some(Table::Nat);
             let reports = node.sync(&[]);
-            assert!(reports[0].error.is_some() && repairs(&reports) == 0, "{reports:?}");
+            assert!(reports[0].error.is_some() && restored(&reports) == 0, "{reports:?}");
         }
-        assert_eq!(node.look_after(), 0, "after a write that failed: {fails}");
-        node.is_right();
+        assert_eq!(node.run_audits(), 0, "after a write that failed: {fails}");
+        node.assert_in_sync();
     }
 }
 
-/// Somebody else's chains are none of ours.
+/// Chains and excluded virtual servers of other programs are not compared.
 #[test]
-fn what_others_do_to_their_own_is_no_drift() {
+fn changes_of_foreign_objects_are_no_drift() {
     let mut node = node();
     rules(
         &node,
@@ -194,18 +194,18 @@ fn what_others_do_to_their_own_is_no_drift() {
         },
         Table::Nat,
     );
-    let mut theirs = server(TCP, 0);
-    theirs.address = IpAddr::from([10, 99, 0, 1]);
+    let mut foreign = server(TCP, 0);
+    foreign.address = IpAddr::from([10, 99, 0, 1]);
     let config = VirtualServerConfig::new("rr", portcullis_netlink::Family::V4);
-    node.kernel.state().put(theirs, config, &[real(9, 0)]);
-    assert_eq!(node.look_after(), 0);
+    node.kernel.state().put(foreign, config, &[real(9, 0)]);
+    assert_eq!(node.run_audits(), 0);
     assert!(node.kernel.state().log.is_empty());
-    assert!(node.kernel.state().servers.contains_key(&theirs));
+    assert!(node.kernel.state().servers.contains_key(&foreign));
 }
 
-/// What somebody does while a Service changes too is told apart.
+/// External changes and changes of Services in the same sync are distinguished.
 #[test]
-fn only_what_others_did_is_counted() {
+fn only_external_changes_are_counted() {
     let mut node = node();
     {
         let mut state = node.kernel.state();
@@ -214,62 +214,63 @@ fn only_what_others_did_is_counted() {
         let config = VirtualServerConfig::new("rr", portcullis_netlink::Family::V4);
         state.put(server(TCP, 99), config, &[]);
     }
-    node.kernel.state().audit_stops_after = Some(0);
+    node.kernel.state().audit_pauses_after = Some(0);
     node.proxier.check_drift_at(node.now);
-    node.settle(&[]);
-    node.kernel.let_audit_go_on();
+    node.sync_without_rejections(&[]);
+    node.kernel.resume_audit();
     node.kernel.wait_for_audit();
-    let changes = node.set([(0, None), (1, Some(&Drawn::plain(1, "r"))), (3, Some(&Drawn::plain(3, "r")))]);
-    assert_eq!(repairs(&node.settle(&changes)), 3);
-    node.is_right();
+    let changes =
+        node.set([(0, None), (1, Some(&TestService::plain(1, "r"))), (3, Some(&TestService::plain(3, "r")))]);
+    assert_eq!(restored(&node.sync_without_rejections(&changes)), 3);
+    node.assert_in_sync();
 }
 
-/// A change of everything that one may draw, by number.
-fn change(node: &mut Node, services: &[(usize, Option<Drawn>)]) -> usize {
-    let changes = node.set(services.iter().map(|(n, drawn)| (*n, drawn.as_ref())));
-    repairs(&node.settle(&changes))
+/// Sets or deletes Services by number, and syncs. Returns the number of restored objects.
+fn change(node: &mut Node, services: &[(usize, Option<TestService>)]) -> usize {
+    let changes = node.set(services.iter().map(|(n, service)| (*n, service.as_ref())));
+    restored(&node.sync_without_rejections(&changes))
 }
 
-fn services() -> impl Strategy<Value = Vec<(usize, Option<Drawn>)>> {
-    proptest::collection::vec((0..SERVICES, proptest::option::weighted(0.8, drawn())), 1..4)
+fn services() -> impl Strategy<Value = Vec<(usize, Option<TestService>)>> {
+    proptest::collection::vec((0..SERVICES, proptest::option::weighted(0.8, any_service())), 1..4)
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
-    /// An audit that has read some of the kernel when a change is written, and reads the rest after it, finds nothing.
+    /// An audit that reads a part of the kernel before a change and the rest after it finds no drift.
     #[test]
-    fn what_we_write_during_an_audit_is_no_drift(
+    fn our_changes_during_an_audit_are_no_drift(
         first in services(),
         rounds in proptest::collection::vec((0..60usize, services(), 0..70u64), 1..4),
     ) {
         let mut node = Node::new();
-        node.settle(&[]);
+        node.sync_without_rejections(&[]);
         change(&mut node, &first);
         for (reads, during, wait) in rounds {
             node.now += Duration::from_secs(30);
-            node.kernel.state().audit_stops_after = Some(reads);
+            node.kernel.state().audit_pauses_after = Some(reads);
             node.proxier.check_drift_at(node.now);
-            prop_assert_eq!(repairs(&node.settle(&[])), 0);
+            prop_assert_eq!(restored(&node.sync_without_rejections(&[])), 0);
             node.kernel.wait_for_audit();
             prop_assert_eq!(change(&mut node, &during), 0);
-            // The connections of some end meanwhile.
+            // Some draining endpoints are deleted meanwhile.
             node.now += Duration::from_secs(wait);
-            prop_assert_eq!(repairs(&node.settle(&[])), 0);
-            node.kernel.let_audit_go_on();
+            prop_assert_eq!(restored(&node.sync_without_rejections(&[])), 0);
+            node.kernel.resume_audit();
             node.kernel.wait_for_audit();
-            node.forget_log();
-            prop_assert_eq!(repairs(&node.settle(&[])), 0);
-            prop_assert_eq!(node.asked(), (vec![], 0), "nothing made it look again");
-            node.is_right();
+            node.clear_log();
+            prop_assert_eq!(restored(&node.sync_without_rejections(&[])), 0);
+            prop_assert_eq!(node.log_and_reads(), (vec![], 0), "no comparison was necessary");
+            node.assert_in_sync();
         }
     }
 
-    /// Whatever of our servers, entries and addresses others delete, it comes back.
+    /// Deleted servers, entries and addresses are restored.
     #[test]
-    fn what_others_delete_comes_back(first in services(), deleted in any::<[u64; 3]>()) {
+    fn deleted_objects_are_restored(first in services(), deleted in any::<[u64; 3]>()) {
         let mut node = Node::new();
-        node.settle(&[]);
+        node.sync_without_rejections(&[]);
         change(&mut node, &first);
         {
             let mut state = node.kernel.state();
@@ -284,36 +285,36 @@ proptest! {
             let mut kept = keep(addresses.len(), deleted[2]);
             addresses.retain(|_| kept.next() == Some(true));
         }
-        let damaged = node.held() != node.wanted();
-        prop_assert_eq!(node.look_after() > 0, damaged);
-        node.is_right();
+        let has_drift = node.found() != node.expected();
+        prop_assert_eq!(node.run_audits() > 0, has_drift);
+        node.assert_in_sync();
     }
 }
 
-/// Real servers that wait for their connections to end are as we left them.
+/// Draining real servers are no drift.
 #[test]
-fn terminations_are_no_drift() {
+fn draining_real_servers_are_no_drift() {
     let mut node = node();
-    node.kernel.state().connect(&server(TCP, 1), place(2), 1, 0);
-    node.change(1, Some(&Drawn::plain(1, "r-r")));
+    node.kernel.state().connect(&server(TCP, 1), socket_address(2), 1, 0);
+    node.change(1, Some(&TestService::plain(1, "r-r")));
     node.proxier.check_drift_at(node.now);
     node.kernel.wait_for_audit();
-    node.forget_log();
-    node.settle(&[]);
-    assert_eq!(node.asked(), (vec![], 0), "not even worth a look");
-    assert_eq!(node.look_after(), 0);
+    node.clear_log();
+    node.sync_without_rejections(&[]);
+    assert_eq!(node.log_and_reads(), (vec![], 0), "the audit found no difference");
+    assert_eq!(node.run_audits(), 0);
     assert_eq!(node.kernel.state().server_changes(), []);
-    node.kernel.state().connect(&server(TCP, 1), place(2), 0, 0);
-    assert_eq!(node.look_after(), 0);
+    node.kernel.state().connect(&server(TCP, 1), socket_address(2), 0, 0);
+    assert_eq!(node.run_audits(), 0);
     assert_eq!(
         node.kernel.state().server_changes(),
-        [ServerChange::DeleteRealServer(server(TCP, 1), place(2))]
+        [ServerChange::DeleteRealServer(server(TCP, 1), socket_address(2))]
     );
 }
 
-/// A node whose IPv6 cannot be written is looked after in IPv4.
+/// If IPv6 cannot be written, drift of IPv4 is still restored.
 #[test]
-fn a_family_that_fails_does_not_keep_the_other_from_being_looked_after() {
+fn drift_is_restored_while_the_other_family_fails() {
     let mut node = node();
     node.rules[1].1.state().refused.insert("KUBE-6-NODE-PORT-UDP".into());
     node.rules[1].1.change_externally(|tables| {

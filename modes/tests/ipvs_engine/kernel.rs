@@ -1,4 +1,4 @@
-//! IPVS, ipset and the dummy link in memory, with the real kernel's refusals.
+//! A fake kernel: IPVS, ipset and the dummy interface in memory, with the errors of Linux.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -13,48 +13,48 @@ use portcullis_netlink::ip_vs::{
 use portcullis_netlink::ipset::{SetEntry, SetType};
 use portcullis_netlink::{Error, Result};
 
-/// A view of the kernel. All views share it.
+/// A handle of the kernel. All handles share its state.
 pub struct FakeIpvs {
     shared: Arc<Shared>,
-    /// It is the view of an audit, whose reads cost the sync nothing.
-    audit: bool,
+    /// Set for the handle of an audit, whose reads are not counted.
+    is_audit: bool,
 }
 
 struct Shared {
     state: Mutex<State>,
-    /// Somebody waits for an audit, or the audit for somebody.
-    turn: Condvar,
+    /// Wakes a test that waits for an audit, or a paused audit.
+    audit_changed: Condvar,
 }
 
-/// What the kernel holds, what it is to refuse, and what it was asked.
+/// The objects of the kernel, the errors to return, and the log of changes.
 #[derive(Default)]
 pub struct State {
     pub servers: BTreeMap<VirtualServer, Server>,
     pub sets: BTreeMap<String, Set>,
-    /// The addresses of the link; `None` if it is not there.
+    /// The addresses of the dummy interface; `None` if it is missing.
     pub link: Option<BTreeSet<IpAddr>>,
 
-    /// Schedulers that it does not have.
-    pub no_schedulers: BTreeSet<&'static str>,
-    /// Virtual servers that it does not take.
+    /// Schedulers without a module.
+    pub missing_schedulers: BTreeSet<&'static str>,
+    /// Virtual servers whose changes the kernel rejects.
     pub rejected: BTreeSet<VirtualServer>,
-    /// Virtual servers that it does not let go.
-    pub kept: BTreeSet<VirtualServer>,
-    /// Addresses that it does not let the link bear.
-    pub no_addresses: BTreeSet<IpAddr>,
-    /// How many entries one of the sets may have, in either family.
-    pub set_most: Option<(IpSet, usize)>,
-    /// So many more reads and changes are answered, and the next is not.
+    /// Virtual servers whose deletion the kernel rejects.
+    pub undeletable: BTreeSet<VirtualServer>,
+    /// Addresses that the kernel rejects.
+    pub rejected_addresses: BTreeSet<IpAddr>,
+    /// A set with its maximum number of entries, in both families.
+    pub set_limit: Option<(IpSet, usize)>,
+    /// The number of reads and changes until the next failure.
     pub fails_after: Option<usize>,
 
-    /// What was asked to be changed, in order.
+    /// The requested changes, in order.
     pub log: Vec<Call>,
-    /// How often it was read, audits left out.
+    /// The number of reads, without those of audits.
     pub reads: usize,
-    /// An audit waits once it has read so often.
-    pub audit_stops_after: Option<usize>,
+    /// The number of reads after which an audit pauses.
+    pub audit_pauses_after: Option<usize>,
     audit_reads: usize,
-    audit_waits: bool,
+    audit_is_paused: bool,
     audits: usize,
 }
 
@@ -72,62 +72,65 @@ pub struct Set {
     pub entries: BTreeSet<SetEntry>,
 }
 
-/// One thing that was asked to be changed.
+/// A requested change.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Call {
     Server(ServerChange),
-    MadeSet(IpSet, Family),
-    Entered(IpSet, Family, SetEntry),
-    Left(IpSet, Family, SetEntry),
-    Bound(IpAddr),
-    Unbound(IpAddr),
-    Restored(Family, Table),
+    CreatedSet(IpSet, Family),
+    AddedEntry(IpSet, Family, SetEntry),
+    DeletedEntry(IpSet, Family, SetEntry),
+    AddedAddress(IpAddr),
+    DeletedAddress(IpAddr),
+    WroteTable(Family, Table),
 }
 
 impl FakeIpvs {
     pub fn new() -> Self {
-        FakeIpvs { shared: Arc::new(Shared { state: Mutex::default(), turn: Condvar::new() }), audit: false }
-    }
-
-    /// Another view for the test, or for the proxier of the next process.
-    pub fn view(&self) -> Self {
-        FakeIpvs { shared: Arc::clone(&self.shared), audit: false }
-    }
-
-    pub fn state(&self) -> MutexGuard<'_, State> {
-        // A test that fails while it looks must not hide why.
-        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Waits until no audit reads any more, or until one has read as often as it may.
-    pub fn wait_for_audit(&self) {
-        let mut state = self.state();
-        while state.audits > 0 && !state.audit_waits {
-            state = self.shared.turn.wait(state).unwrap_or_else(PoisonError::into_inner);
+        FakeIpvs {
+            shared: Arc::new(Shared { state: Mutex::default(), audit_changed: Condvar::new() }),
+            is_audit: false,
         }
     }
 
-    /// Lets an audit that waits read on.
-    pub fn let_audit_go_on(&self) {
+    /// Returns another handle for the test, or for the proxier after a restart.
+    pub fn view(&self) -> Self {
+        FakeIpvs { shared: Arc::clone(&self.shared), is_audit: false }
+    }
+
+    pub fn state(&self) -> MutexGuard<'_, State> {
+        // A failed assertion with the lock held must not hide its message.
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits until the running audit ends or pauses.
+    pub fn wait_for_audit(&self) {
         let mut state = self.state();
-        (state.audit_stops_after, state.audit_waits) = (None, false);
+        while state.audits > 0 && !state.audit_is_paused {
+            state = self.shared.audit_changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    /// Resumes a paused audit.
+    pub fn resume_audit(&self) {
+        let mut state = self.state();
+        (state.audit_pauses_after, state.audit_is_paused) = (None, false);
         drop(state);
-        self.shared.turn.notify_all();
+        self.shared.audit_changed.notify_all();
     }
 
     fn read(&self, action: &'static str) -> Result<MutexGuard<'_, State>> {
         let mut state = self.state();
-        if !self.audit {
+        if !self.is_audit {
             state.reads += 1;
             state.attempt(action)?;
             return Ok(state);
         }
-        while state.audit_stops_after.is_some_and(|most| state.audit_reads >= most) {
-            state.audit_waits = true;
-            self.shared.turn.notify_all();
-            state = self.shared.turn.wait(state).unwrap_or_else(PoisonError::into_inner);
+        while state.audit_pauses_after.is_some_and(|most| state.audit_reads >= most) {
+            state.audit_is_paused = true;
+            self.shared.audit_changed.notify_all();
+            state = self.shared.audit_changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        state.audit_waits = false;
+        state.audit_is_paused = false;
         state.audit_reads += 1;
         Ok(state)
     }
@@ -135,15 +138,15 @@ impl FakeIpvs {
 
 impl Drop for FakeIpvs {
     fn drop(&mut self) {
-        if self.audit {
+        if self.is_audit {
             self.state().audits -= 1;
-            self.shared.turn.notify_all();
+            self.shared.audit_changed.notify_all();
         }
     }
 }
 
 impl State {
-    /// Answers, unless it is time for a failure.
+    /// Fails if it is time for a failure.
     pub fn attempt(&mut self, action: &'static str) -> Result<()> {
         match &mut self.fails_after {
             Some(0) => {
@@ -158,7 +161,7 @@ impl State {
         }
     }
 
-    /// The changes of virtual and real servers that were asked for.
+    /// Returns the requested changes of virtual and real servers.
     pub fn server_changes(&self) -> Vec<ServerChange> {
         let change = |call: &Call| match call {
             Call::Server(change) => Some(change.clone()),
@@ -171,26 +174,26 @@ impl State {
         self.sets.get(&set.name(family)).into_iter().flat_map(|set| &set.entries)
     }
 
-    /// Gives a real server connections.
+    /// Sets the connections of a real server.
     pub fn connect(&mut self, server: &VirtualServer, real: SocketAddr, active: u32, inactive: u32) {
         let real = self.servers.get_mut(server).and_then(|s| s.real.get_mut(&real)).expect("it is there");
         (real.active, real.inactive) = (active, inactive);
     }
 
-    /// Adds a virtual server as somebody else.
+    /// Adds a virtual server as another process.
     pub fn put(&mut self, key: VirtualServer, config: VirtualServerConfig, real: &[RealServer]) {
         let real = real.iter().map(|real| (real.socket_address(), new_real_server(*real))).collect();
         self.servers.insert(key, Server { config, real });
     }
 
-    /// What `ip_vs_ctl.c` answers.
+    /// Changes a virtual server, with the errors of `ip_vs_ctl.c`.
     fn change_server(&mut self, change: &ServerChange) -> Result<(), i32> {
         if self.rejected.contains(change.server()) {
             return Err(libc::EINVAL);
         }
         match change {
             ServerChange::AddServer(_, config) | ServerChange::SetServer(_, config)
-                if self.no_schedulers.contains(&*config.scheduler) =>
+                if self.missing_schedulers.contains(&*config.scheduler) =>
             {
                 return Err(libc::ENOENT);
             }
@@ -201,7 +204,7 @@ impl State {
                 self.put(*key, config.clone(), &[]);
                 return Ok(());
             }
-            ServerChange::DeleteServer(key) if self.kept.contains(key) => return Err(libc::EBUSY),
+            ServerChange::DeleteServer(key) if self.undeletable.contains(key) => return Err(libc::EBUSY),
             ServerChange::DeleteServer(key) => return self.servers.remove(key).map(drop).ok_or(libc::ESRCH),
             _ => {}
         }
@@ -222,33 +225,37 @@ impl State {
             ServerChange::DeleteRealServer(_, address) => {
                 return server.real.remove(address).map(drop).ok_or(libc::ENOENT);
             }
-            ServerChange::AddServer(..) | ServerChange::DeleteServer(_) => unreachable!("done above"),
+            ServerChange::AddServer(..) | ServerChange::DeleteServer(_) => unreachable!("handled above"),
         }
         Ok(())
     }
 
-    fn enter(&mut self, set: IpSet, family: Family, entry: SetEntry) -> Result<()> {
+    fn add_entry(&mut self, set: IpSet, family: Family, entry: SetEntry) -> Result<()> {
         const ACTION: &str = "add to an ipset";
         self.attempt(ACTION)?;
-        self.log.push(Call::Entered(set, family, entry));
-        let most = self.set_most.filter(|(limited, _)| *limited == set).map(|(_, most)| most);
+        self.log.push(Call::AddedEntry(set, family, entry));
+        let most = self.set_limit.filter(|(limited, _)| *limited == set).map(|(_, most)| most);
         let name = set.name(family);
-        let Some(held) = self.sets.get_mut(&name) else { return Err(set_refusal(name, None, libc::ENOENT)) };
-        assert!(fits(held.set_type, family, &entry), "{name} cannot hold {entry}");
-        if most.is_some_and(|most| held.entries.len() >= most) && !held.entries.contains(&entry) {
+        let Some(content) = self.sets.get_mut(&name) else {
+            return Err(set_rejection(name, None, libc::ENOENT));
+        };
+        assert!(fits(content.set_type, family, &entry), "{name} cannot hold {entry}");
+        if most.is_some_and(|most| content.entries.len() >= most) && !content.entries.contains(&entry) {
             // IPSET_ERR_HASH_FULL
-            return Err(set_refusal(name, Some(entry), 4352));
+            return Err(set_rejection(name, Some(entry), 4352));
         }
-        held.entries.insert(entry);
+        content.entries.insert(entry);
         Ok(())
     }
 
-    fn leave(&mut self, set: IpSet, family: Family, entry: SetEntry) -> Result<()> {
+    fn delete_entry(&mut self, set: IpSet, family: Family, entry: SetEntry) -> Result<()> {
         self.attempt("delete from an ipset")?;
-        self.log.push(Call::Left(set, family, entry));
+        self.log.push(Call::DeletedEntry(set, family, entry));
         let name = set.name(family);
-        let Some(held) = self.sets.get_mut(&name) else { return Err(set_refusal(name, None, libc::ENOENT)) };
-        held.entries.remove(&entry);
+        let Some(content) = self.sets.get_mut(&name) else {
+            return Err(set_rejection(name, None, libc::ENOENT));
+        };
+        content.entries.remove(&entry);
         Ok(())
     }
 }
@@ -264,7 +271,7 @@ impl IpvsReader for FakeIpvs {
         Ok(state.servers.get(server).map(|server| server.config.clone()))
     }
 
-    /// A connection for each real server.
+    /// Returns as many connections as there are real servers.
     fn statistics(&mut self) -> Result<Vec<(VirtualServer, Statistics)>> {
         let state = self.read("read what virtual servers counted")?;
         let counted = |connections| Statistics { connections, packets_in: 10, ..Statistics::default() };
@@ -292,7 +299,7 @@ impl IpvsKernel for FakeIpvs {
         let mut state = self.state();
         state.audits += 1;
         state.audit_reads = 0;
-        Box::new(FakeIpvs { shared: Arc::clone(&self.shared), audit: true })
+        Box::new(FakeIpvs { shared: Arc::clone(&self.shared), is_audit: true })
     }
 
     fn change_servers(
@@ -317,7 +324,7 @@ impl IpvsKernel for FakeIpvs {
         let mut state = self.state();
         state.attempt("make an ipset")?;
         if !state.sets.contains_key(&set.name(family)) {
-            state.log.push(Call::MadeSet(set, family));
+            state.log.push(Call::CreatedSet(set, family));
             let made = Set { set_type: set.set_type(), entries: BTreeSet::new() };
             state.sets.insert(set.name(family), made);
         }
@@ -332,8 +339,8 @@ impl IpvsKernel for FakeIpvs {
         deleted: &[SetEntry],
     ) -> Result<()> {
         let mut state = self.state();
-        deleted.iter().try_for_each(|entry| state.leave(set, family, *entry))?;
-        added.iter().try_for_each(|entry| state.enter(set, family, *entry))
+        deleted.iter().try_for_each(|entry| state.delete_entry(set, family, *entry))?;
+        added.iter().try_for_each(|entry| state.add_entry(set, family, *entry))
     }
 
     fn change_addresses(
@@ -347,17 +354,17 @@ impl IpvsKernel for FakeIpvs {
         state.link.get_or_insert_default();
         for address in deleted {
             state.attempt(ACTION)?;
-            state.log.push(Call::Unbound(*address));
+            state.log.push(Call::DeletedAddress(*address));
             state.link.get_or_insert_default().remove(address);
         }
         for address in added {
             state.attempt(ACTION)?;
-            if state.no_addresses.contains(address) {
+            if state.rejected_addresses.contains(address) {
                 let errno = libc::EADDRNOTAVAIL;
                 rejected(*address, Error::Rejected { action: ACTION, errno, text: None, offset: None });
                 continue;
             }
-            state.log.push(Call::Bound(*address));
+            state.log.push(Call::AddedAddress(*address));
             state.link.get_or_insert_default().insert(*address);
         }
         Ok(())
@@ -368,12 +375,12 @@ fn new_real_server(server: RealServer) -> RealServerState {
     RealServerState { server, forwarding: 0, active: 0, inactive: 0, persistent: 0 }
 }
 
-fn set_refusal(set: String, entry: Option<SetEntry>, errno: i32) -> Error {
+fn set_rejection(set: String, entry: Option<SetEntry>, errno: i32) -> Error {
     let source = Error::Rejected { action: "change an ipset", errno, text: None, offset: None };
     Error::Set { set, entry, source: Box::new(source) }
 }
 
-/// Whether a set of this type and family takes an entry, and lists it as it was given.
+/// Returns true if a set of this type and family takes an entry, and lists it unchanged.
 fn fits(set_type: SetType, family: Family, entry: &SetEntry) -> bool {
     let of = |ip: &IpAddr| Family::from_address(*ip) == family && !ip.is_unspecified();
     match (set_type, entry) {

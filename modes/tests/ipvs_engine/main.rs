@@ -1,18 +1,18 @@
-//! The IPVS engine on a kernel in memory: whatever happens, in whatever order, in the end the kernel holds what is
-//! desired, and on the way there no packet meets half a Service.
+//! Tests of IPVS mode on a kernel in memory: after any changes and failures the kernel has the desired objects, and the order
+//! of writing never exposes half a Service.
 
 #![allow(unreachable_pub, reason = "modules of a test binary")]
 
+mod change_cost;
 mod cluster;
+mod convergence;
 mod drift;
-mod faults;
-mod follows;
-mod hot_path;
+mod failures;
 mod kernel;
 mod node;
-mod order;
 mod terminations;
 mod tool;
+mod write_order;
 
 #[path = "../engine/fake_kernel.rs"]
 mod fake_iptables;

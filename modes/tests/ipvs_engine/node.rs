@@ -1,4 +1,4 @@
-//! A node: the engine, its kernel, the cluster that it follows, and a clock of its own.
+//! A node for tests: the proxier, its kernel, the cluster, and a clock.
 
 use std::time::{Duration, Instant};
 
@@ -10,13 +10,13 @@ use portcullis_modes::{Mode, SyncResult};
 use portcullis_modes::{NodeFacts, Options};
 use portcullis_netlink::ip_vs::VirtualServer;
 
-use crate::cluster::{Cluster, Drawn};
+use crate::cluster::{Cluster, TestService};
 use crate::fake_iptables::FakeKernel;
 use crate::kernel::{Call, FakeIpvs};
 use crate::tool::Tool;
 
-/// How often a test tries what may take several syncs.
-const TRIES: usize = 6;
+/// The maximum number of syncs until success.
+const MAX_SYNCS: usize = 6;
 
 pub struct Node {
     pub kernel: FakeIpvs,
@@ -29,7 +29,7 @@ pub struct Node {
     pub now: Instant,
 }
 
-/// A host with two addresses of each family, and those that nobody can serve at.
+/// Returns node facts with two addresses of each family, and loopback and link-local ones.
 pub fn host() -> NodeFacts {
     let addresses = ["127.0.0.1", "192.0.2.1", "192.0.2.2", "::1", "2001:db8::1", "2001:db8::2", "fe80::1"];
     let addresses: Vec<_> = addresses.iter().map(|ip| ip.parse().expect("an address")).collect();
@@ -43,7 +43,7 @@ pub fn host() -> NodeFacts {
 }
 
 impl Node {
-    /// Before its first sync.
+    /// Returns a node before its first sync.
     pub fn new() -> Self {
         let kernel = FakeIpvs::new();
         let rules: Vec<_> =
@@ -56,58 +56,58 @@ impl Node {
         Node { kernel, rules, cluster: Cluster::new(), ipvs, options, host, proxier, now }
     }
 
-    /// A node that has one family.
-    pub fn only(&mut self, family: Family) {
+    /// Keeps one family only, and restarts.
+    pub fn keep_family(&mut self, family: Family) {
         self.rules.retain(|(other, _)| *other == family);
         self.restart();
     }
 
-    /// A node that serves these Services, of which nothing is asked any more.
-    pub fn serving(services: &[(usize, Drawn)]) -> Self {
+    /// Returns a node that has programmed these Services, with an empty log.
+    pub fn serving(services: &[(usize, TestService)]) -> Self {
         let mut node = Node::new();
-        let changes = node.set(services.iter().map(|(n, drawn)| (*n, Some(drawn))));
-        node.settle(&changes);
-        node.forget_log();
+        let changes = node.set(services.iter().map(|(n, service)| (*n, Some(service))));
+        node.sync_without_rejections(&changes);
+        node.clear_log();
         node
     }
 
     pub fn set<'a>(
         &mut self,
-        services: impl IntoIterator<Item = (usize, Option<&'a Drawn>)>,
+        services: impl IntoIterator<Item = (usize, Option<&'a TestService>)>,
     ) -> Vec<ServiceChange> {
-        services.into_iter().flat_map(|(n, drawn)| self.cluster.set(n, drawn)).collect()
+        services.into_iter().flat_map(|(n, service)| self.cluster.set(n, service)).collect()
     }
 
     pub fn sync(&mut self, changes: &[ServiceChange]) -> Vec<SyncResult> {
         self.proxier.sync_at(self.now, &self.cluster.desired, changes)
     }
 
-    /// Syncs until it succeeds, as the program does.
-    pub fn retry(&mut self, changes: &[ServiceChange]) -> Vec<SyncResult> {
+    /// Syncs until a sync succeeds, as the daemon does.
+    pub fn sync_until_successful(&mut self, changes: &[ServiceChange]) -> Vec<SyncResult> {
         let mut reports = self.sync(changes);
-        for _ in 0..TRIES {
+        for _ in 0..MAX_SYNCS {
             if reports.iter().all(|report| report.error.is_none()) {
                 return reports;
             }
             reports = self.sync(&[]);
         }
-        panic!("it fails again and again: {reports:#?}");
+        panic!("every sync failed: {reports:#?}");
     }
 
-    /// The same where every Service must be served.
-    pub fn settle(&mut self, changes: &[ServiceChange]) -> Vec<SyncResult> {
-        let reports = self.retry(changes);
-        all_well(&reports);
+    /// Syncs until a sync succeeds. Fails if a Service is isolated.
+    pub fn sync_without_rejections(&mut self, changes: &[ServiceChange]) -> Vec<SyncResult> {
+        let reports = self.sync_until_successful(changes);
+        assert_no_errors(&reports);
         reports
     }
 
-    /// Changes one Service, and serves it.
-    pub fn change(&mut self, n: usize, service: Option<&Drawn>) -> Vec<SyncResult> {
+    /// Changes one Service, and syncs.
+    pub fn change(&mut self, n: usize, service: Option<&TestService>) -> Vec<SyncResult> {
         let changes = self.set([(n, service)]);
-        self.settle(&changes)
+        self.sync_without_rejections(&changes)
     }
 
-    /// The process ends, and the next begins on the same kernel.
+    /// Restarts the daemon on the same kernel.
     pub fn restart(&mut self) {
         self.kernel.wait_for_audit();
         self.proxier = proxier(&self.kernel, &self.rules, &self.ipvs, &self.options, &self.host);
@@ -119,63 +119,64 @@ impl Node {
         self.proxier.reconfigure(options, host);
     }
 
-    /// Time passes, and the engine is called when it wants to be.
+    /// Advances the clock, and syncs whenever it is due.
     pub fn wait(&mut self, time: Duration) {
         let end = self.now + time;
         while let Some(due) = self.proxier.next_due().filter(|due| *due <= end) {
             self.now = self.now.max(due);
-            self.retry(&[]);
+            self.sync_until_successful(&[]);
         }
         self.now = end;
     }
 
-    /// Looks for drift until nothing is found any more. Says how much was repaired.
-    pub fn look_after(&mut self) -> usize {
-        let mut repaired = 0;
-        for _ in 0..TRIES {
-            // An audit rests after one that took long.
+    /// Runs audits until no drift is left. Returns the number of restored objects.
+    pub fn run_audits(&mut self) -> usize {
+        let mut restored_total = 0;
+        for _ in 0..MAX_SYNCS {
+            // The next audit waits after a long one.
             self.now += Duration::from_secs(30);
             self.proxier.check_drift_at(self.now);
-            repaired += repairs(&self.settle(&[]));
+            restored_total += restored(&self.sync_without_rejections(&[]));
             self.kernel.wait_for_audit();
             self.now = self.proxier.next_due().map_or(self.now, |due| due.max(self.now));
-            repaired += repairs(&self.settle(&[]));
+            restored_total += restored(&self.sync_without_rejections(&[]));
         }
-        repaired
+        restored_total
     }
 
-    pub fn forget_log(&self) {
+    pub fn clear_log(&self) {
         let mut state = self.kernel.state();
         state.log.clear();
         state.reads = 0;
     }
 
-    /// What the kernel was asked to change, and how often it was read.
-    pub fn asked(&self) -> (Vec<Call>, usize) {
+    /// Returns the changes of the kernel, and the number of reads.
+    pub fn log_and_reads(&self) -> (Vec<Call>, usize) {
         let state = self.kernel.state();
         (state.log.clone(), state.reads)
     }
 
-    /// What the kernel holds.
-    pub fn held(&self) -> IpvsObjects {
-        self.held_in(&self.families())
+    /// Returns the objects of the kernel.
+    pub fn found(&self) -> IpvsObjects {
+        self.found_in(&self.families())
     }
 
-    /// What it must hold.
-    pub fn wanted(&self) -> IpvsObjects {
-        self.wanted_in(&self.families(), &self.cluster)
+    /// Returns the objects that the kernel must have.
+    pub fn expected(&self) -> IpvsObjects {
+        self.expected_in(&self.families(), &self.cluster)
     }
 
-    /// What the kernel holds in some families.
-    pub fn held_in(&self, families: &[Family]) -> IpvsObjects {
+    /// Returns the objects of the kernel in some families.
+    pub fn found_in(&self, families: &[Family]) -> IpvsObjects {
         let tools = tools(&self.kernel, &self.rules).filter(|(family, _)| families.contains(family));
         let tools: Vec<_> = tools.collect();
-        let held = IpvsObjects::read(&mut self.kernel.view(), &tools, &self.ipvs).expect("it can be read");
-        comparable(held)
+        let found =
+            IpvsObjects::read(&mut self.kernel.view(), &tools, &self.ipvs).expect("the kernel can be read");
+        comparable(found)
     }
 
-    /// What it must hold there for a cluster.
-    pub fn wanted_in(&self, families: &[Family], cluster: &Cluster) -> IpvsObjects {
+    /// Returns the objects that the kernel must have in some families for a cluster.
+    pub fn expected_in(&self, families: &[Family], cluster: &Cluster) -> IpvsObjects {
         let Node { ipvs, options, host, .. } = self;
         comparable(IpvsObjects::render(&cluster.desired, families, ipvs, options, host))
     }
@@ -184,7 +185,7 @@ impl Node {
         self.rules.iter().map(|(family, _)| *family).collect()
     }
 
-    /// The Service that must be served at a virtual server.
+    /// Returns the Service that must own a virtual server.
     pub fn owner(&self, key: &VirtualServer) -> Option<NamespacedName> {
         let Node { cluster, ipvs, options, host, .. } = self;
         let state =
@@ -192,26 +193,26 @@ impl Node {
         state.owners.servers.get(key).cloned()
     }
 
-    /// Fails unless the kernel holds what it must.
+    /// Fails unless the kernel has the expected objects.
     #[track_caller]
-    pub fn is_right(&self) {
-        let (held, wanted) = (self.held(), self.wanted());
-        assert_eq!(held.ipvsadm(), wanted.ipvsadm());
-        assert_eq!(held.ipset(), wanted.ipset());
-        assert_eq!(held.address_lines(), wanted.address_lines());
-        assert_eq!(held, wanted);
+    pub fn assert_in_sync(&self) {
+        let (found, expected) = (self.found(), self.expected());
+        assert_eq!(found.ipvsadm(), expected.ipvsadm());
+        assert_eq!(found.ipset(), expected.ipset());
+        assert_eq!(found.address_lines(), expected.address_lines());
+        assert_eq!(found, expected);
         let state = self.kernel.state();
-        let ours = state.servers.iter().filter(|(key, _)| wanted.servers.contains_key(key));
+        let ours = state.servers.iter().filter(|(key, _)| expected.servers.contains_key(key));
         assert!(ours.flat_map(|(_, server)| server.real.values()).all(|real| real.forwarding == 0));
     }
 }
 
-pub fn repairs(reports: &[SyncResult]) -> usize {
+pub fn restored(reports: &[SyncResult]) -> usize {
     reports.iter().map(|report| report.restored).sum()
 }
 
 #[track_caller]
-pub fn all_well(reports: &[SyncResult]) {
+pub fn assert_no_errors(reports: &[SyncResult]) {
     for report in reports {
         assert!(report.error.is_none() && report.isolated.is_empty(), "{report:#?}");
     }
@@ -237,7 +238,7 @@ fn tools<'a>(
     })
 }
 
-/// Without what only a renderer knows, and with jumps in any order: one that was deleted is put back on top.
+/// Removes owners, which only rendered objects have, and sorts jumps: a restored jump is at the top.
 fn comparable(mut state: IpvsObjects) -> IpvsObjects {
     state.owners = Owners::default();
     for rules in state.rules.values_mut() {

@@ -1,4 +1,4 @@
-//! The iptables of one family beside the fake IPVS: it knows which sets there are, and fails when that does.
+//! The fake iptables of one family: rejects rules with missing sets, and fails when the fake IPVS does.
 
 use std::io::{self, Write};
 
@@ -21,7 +21,7 @@ impl Tool {
         self.kernel.state().attempt(action).map_err(failed)
     }
 
-    /// Like the real one, which looks its sets up when a rule is made.
+    /// Rejects rules with missing sets, as iptables does.
     fn check_sets(&self, text: &str) -> Result<(), SyncError> {
         let state = self.kernel.state();
         for line in text.lines() {
@@ -51,7 +51,7 @@ impl IptablesKernel for Tool {
         let text = String::from_utf8(text).expect("rules are text");
         let tables = text.lines().filter_map(|line| line.strip_prefix('*'));
         let tables = tables.map(|name| Table::from_name(name).expect("one of our tables"));
-        self.kernel.state().log.extend(tables.map(|table| Call::Restored(self.family, table)));
+        self.kernel.state().log.extend(tables.map(|table| Call::WroteTable(self.family, table)));
         self.check_sets(&text)?;
         self.rules.restore(&mut |out| out.write_all(text.as_bytes()))
     }

@@ -1,17 +1,17 @@
-//! A network namespace for one test: that of a thread, so it has no name and vanishes with the thread.
+//! A network namespace for one test. It belongs to a thread, so it has no name and ends with the thread.
 
 use std::process::{Command, Output};
 use std::thread;
 
-/// Runs `test` in a new network namespace. Commands it starts are there too.
+/// Runs `test`, and the commands that it starts, in a new network namespace.
 ///
 /// # Panics
-/// If there is no privilege for a namespace, or if `test` panics.
+/// If the process lacks the privilege to create a namespace, or `test` panics.
 #[allow(dead_code, reason = "tests in user-mode Linux have a machine of their own")]
 pub(crate) fn inside<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     thread::scope(|scope| {
         let thread = scope.spawn(|| {
-            // SAFETY: no pointers. Only this thread's namespace changes.
+            // SAFETY: no pointers are passed, and only this thread's namespace changes.
             let outcome = unsafe { libc::unshare(libc::CLONE_NEWNET) };
             let error = std::io::Error::last_os_error();
             assert_eq!(outcome, 0, "these tests make network namespaces and need root: {error}");
@@ -21,7 +21,7 @@ pub(crate) fn inside<T: Send>(test: impl FnOnce() -> T + Send) -> T {
     })
 }
 
-/// Runs a command line of words without spaces in them, which must succeed, and returns its output.
+/// Runs a command line, whose words contain no spaces, and returns its output. Fails if the command does.
 #[allow(dead_code, reason = "not every test file runs commands")]
 pub(crate) fn run(line: &str) -> String {
     let mut words = line.split_whitespace();

@@ -40,7 +40,7 @@ fn the_changes_of_others_are_told_and_our_own_are_not() {
 }
 
 #[test]
-fn changes_of_chains_of_iptables_are_told() {
+fn changes_of_iptables_chains_are_reported() {
     inside(|| {
         run("iptables-nft -t nat -N KUBE-SERVICES");
         run("iptables-nft -t nat -A PREROUTING -j KUBE-SERVICES");

@@ -110,7 +110,7 @@ fn edits_change_only_what_they_touch() {
 }
 
 #[test]
-fn what_others_change_is_found_and_put_right() {
+fn external_changes_are_detected_and_restored() {
     inside(|| {
         let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
         let mut managed = write(&sample(), &mut socket);
@@ -163,7 +163,7 @@ fn what_others_change_is_found_and_put_right() {
 }
 
 #[test]
-fn a_set_of_another_kind_makes_the_table_anew_at_once() {
+fn a_set_of_another_type_recreates_the_table_in_one_transaction() {
     inside(|| {
         let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
         let mut managed = write(&sample(), &mut socket);
@@ -213,7 +213,7 @@ fn content_of_another_process_rejects_no_commit() {
 }
 
 #[test]
-fn elements_that_are_not_understood_are_replaced_and_the_table_stays() {
+fn unknown_elements_are_replaced_and_the_table_stays() {
     inside(|| {
         let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
         let mut managed = write(&sample(), &mut socket);
@@ -231,7 +231,7 @@ fn elements_that_are_not_understood_are_replaced_and_the_table_stays() {
 }
 
 #[test]
-fn a_refusal_names_the_object_and_changes_nothing() {
+fn a_rejection_names_the_object_and_changes_nothing() {
     inside(|| {
         let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
         let mut managed = write(&sample(), &mut socket);
@@ -282,9 +282,9 @@ fn a_refusal_names_the_object_and_changes_nothing() {
     });
 }
 
-/// More than a socket's buffer holds by default, and far more refusals than answers find room for.
+/// More than a socket's default buffer holds, and more rejections than its receive buffer holds.
 #[test]
-fn a_batch_of_any_size_goes_through_and_so_many_refusals_are_one() {
+fn a_batch_of_any_size_is_sent_and_many_rejections_are_one_error() {
     inside(|| {
         let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
         let mut managed = DesiredTable::new(TableFamily::Inet, NAME);
@@ -308,7 +308,7 @@ fn a_batch_of_any_size_goes_through_and_so_many_refusals_are_one() {
 }
 
 #[test]
-fn what_is_new_and_large_goes_ahead_in_pieces_and_its_rules_come_last() {
+fn large_new_sets_are_written_in_parts_before_their_rules() {
     inside(|| {
         let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
         let mut managed = write(&sample(), &mut socket);
@@ -327,7 +327,7 @@ fn what_is_new_and_large_goes_ahead_in_pieces_and_its_rules_come_last() {
 }
 
 #[test]
-fn rules_change_before_elements_go_where_that_is_wanted() {
+fn rules_may_change_before_elements_are_removed() {
     inside(|| {
         let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
         let mut managed = DesiredTable::new(TableFamily::Ip, NAME);

@@ -1,4 +1,4 @@
-//! What is written is what is read back, and what `nft` prints of it is what we print.
+//! Round trips: a read table equals the written one, and prints as `nft` prints it.
 
 use portcullis_netlink::nf_tables::{self, DesiredTable, Table, TableFamily};
 use portcullis_netlink::socket::{NetlinkProtocol, Socket};
@@ -6,7 +6,7 @@ use portcullis_netlink::socket::{NetlinkProtocol, Socket};
 use crate::namespace::{inside, run};
 use crate::sample::{NAME, sample};
 
-/// Writes a table to a kernel that has none of its name.
+/// Writes a table to a kernel without a table of its name.
 pub(crate) fn write(table: &Table, socket: &mut Socket) -> DesiredTable {
     let mut managed = DesiredTable::new(table.family, &table.name);
     if let Some(comment) = &table.comment {
@@ -21,7 +21,7 @@ pub(crate) fn write(table: &Table, socket: &mut Socket) -> DesiredTable {
 }
 
 #[test]
-fn every_kind_of_thing_is_read_back_as_it_was_written() {
+fn every_kind_of_object_survives_a_round_trip() {
     inside(|| {
         let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
         let managed = write(&sample(), &mut socket);
@@ -34,11 +34,11 @@ fn every_kind_of_thing_is_read_back_as_it_was_written() {
     });
 }
 
-/// A listing in which only what differs between `nft` and us on purpose is made the same.
+/// Removes intended differences between `nft` and our output.
 fn plain(listing: &str) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for line in listing.lines().map(str::trim).filter(|line| !line.is_empty()) {
-        // nft breaks elements at any place.
+        // nft wraps elements anywhere.
         match lines.last_mut() {
             Some(last) if last.starts_with("elements") && !last.ends_with('}') => {
                 last.push(' ');
@@ -58,14 +58,14 @@ fn plain(listing: &str) -> Vec<String> {
 }
 
 #[test]
-fn nft_prints_it_as_we_do() {
+fn the_output_equals_that_of_nft() {
     inside(|| {
         let mut socket = Socket::open(NetlinkProtocol::Netfilter).unwrap();
         write(&sample(), &mut socket);
         let theirs = run(&format!("nft -y list table inet {NAME}"));
         let ours = sample().to_string();
         let (mut theirs, mut ours) = (plain(&theirs), plain(&ours));
-        // The order of sets and chains is that of their making there, and that of their names here.
+        // nft sorts sets and chains by creation, and we by name.
         theirs.sort();
         ours.sort();
         // It numbers what it counted, and its names for counters' contents.

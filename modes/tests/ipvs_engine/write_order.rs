@@ -1,4 +1,4 @@
-//! In which order things are written, so that no packet meets half a Service.
+//! The order of writing, in which no packet meets half a Service.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -9,22 +9,22 @@ use portcullis_modes::ipvs::{IpSet, ServerChange};
 use portcullis_netlink::ip_vs::VirtualServer;
 use portcullis_netlink::ipset::SetEntry;
 
-use crate::cluster::Drawn;
+use crate::cluster::TestService;
 use crate::kernel::Call;
-use crate::node::{Node, all_well};
+use crate::node::{Node, assert_no_errors};
 
-/// The sets that let packets to a Service's address and port pass.
+/// The sets that accept packets to a Service's address and port.
 const ACCESS: [IpSet; 4] = [IpSet::ClusterIp, IpSet::ExternalIp, IpSet::ExternalIpLocal, IpSet::LoadBalancer];
 
-/// What a log of calls changes, as far as its order matters.
-pub struct Held {
+/// The objects of the kernel that matter for the order.
+pub struct KernelModel {
     servers: BTreeSet<VirtualServer>,
     entries: BTreeSet<(IpSet, Family, SetEntry)>,
     bound: BTreeSet<IpAddr>,
 }
 
-impl Held {
-    pub fn of(node: &Node) -> Held {
+impl KernelModel {
+    pub fn read(node: &Node) -> KernelModel {
         let state = node.kernel.state();
         let mut entries = BTreeSet::new();
         for family in Family::BOTH {
@@ -32,7 +32,7 @@ impl Held {
                 entries.extend(state.entries(set, family).map(|entry| (set, family, *entry)));
             }
         }
-        Held {
+        KernelModel {
             servers: state.servers.keys().copied().collect(),
             entries,
             bound: state.link.iter().flatten().copied().collect(),
@@ -42,18 +42,18 @@ impl Held {
     fn has(&self, set: IpSet, entry: SetEntry) -> bool {
         let ip = match entry {
             SetEntry::Ip(ip) | SetEntry::IpPort { ip, .. } => ip,
-            _ => unreachable!("only these are asked for"),
+            _ => unreachable!("only these are looked up"),
         };
         self.entries.contains(&(set, Family::from_address(ip), entry))
     }
 
-    fn lets_pass(&self, key: &VirtualServer) -> bool {
+    fn accepts(&self, key: &VirtualServer) -> bool {
         let VirtualServer { protocol, address, port } = *key;
         ACCESS.into_iter().any(|set| self.has(set, SetEntry::IpPort { ip: address, protocol, port }))
     }
 
-    /// Whether packets to any port of an address pass.
-    fn lets_any_pass(&self, address: IpAddr) -> bool {
+    /// Returns true if packets to any port of an address are accepted.
+    fn accepts_any_port(&self, address: IpAddr) -> bool {
         self.entries.iter().any(|(set, _, entry)| {
             ACCESS.contains(set) && matches!(entry, SetEntry::IpPort { ip, .. } if *ip == address)
         })
@@ -64,69 +64,79 @@ impl Held {
     }
 }
 
-/// Fails if one of the calls came before its time.
-pub fn check(mut held: Held, node: &Node) {
+/// Fails if a change is out of order.
+pub fn check(mut kernel: KernelModel, node: &Node) {
     let own = &node.host.addresses;
     let log = node.kernel.state().log.clone();
-    let mut bound_now = BTreeSet::new();
+    let mut added_now = BTreeSet::new();
     for call in &log {
         match call {
             Call::Server(change) => {
                 let key = *change.server();
-                // What becomes the node's own is no longer filtered, as soon as all is written.
-                let ours = held.has(IpSet::IpvsIps, SetEntry::Ip(key.address)) && !own.contains(&key.address);
+                // Addresses that the node gets itself are no longer filtered after the sync.
+                let ours =
+                    kernel.has(IpSet::IpvsIps, SetEntry::Ip(key.address)) && !own.contains(&key.address);
                 match change {
                     ServerChange::AddServer(..) => {
                         assert!(
-                            !ours || held.lets_pass(&key),
-                            "{key:?} stands before packets may pass\n{log:#?}"
+                            !ours || kernel.accepts(&key),
+                            "{key:?} is added before its packets are accepted\n{log:#?}"
                         );
                         assert!(
-                            !bound_now.contains(&key.address),
-                            "{key:?} stands after its address\n{log:#?}"
+                            !added_now.contains(&key.address),
+                            "{key:?} is added after its address\n{log:#?}"
                         );
-                        held.servers.insert(key);
+                        kernel.servers.insert(key);
                     }
                     ServerChange::AddRealServer(..) => {
-                        assert!(!bound_now.contains(&key.address), "{change:?} after its address\n{log:#?}");
+                        assert!(
+                            !added_now.contains(&key.address),
+                            "{change:?} follows its address\n{log:#?}"
+                        );
                     }
                     ServerChange::DeleteServer(_) => {
-                        assert!(!held.lets_pass(&key), "{key:?} goes while packets still pass\n{log:#?}");
-                        held.servers.remove(&key);
+                        assert!(
+                            !kernel.accepts(&key),
+                            "{key:?} is deleted while its packets are accepted\n{log:#?}"
+                        );
+                        kernel.servers.remove(&key);
                     }
                     _ => {}
                 }
             }
-            Call::Entered(set, family, entry) => {
-                held.entries.insert((*set, *family, *entry));
+            Call::AddedEntry(set, family, entry) => {
+                kernel.entries.insert((*set, *family, *entry));
             }
-            Call::Left(IpSet::IpvsIps, family, SetEntry::Ip(ip)) => {
+            Call::DeletedEntry(IpSet::IpvsIps, family, SetEntry::Ip(ip)) => {
                 assert!(
-                    !held.bound.contains(ip),
-                    "{ip} is unknown to the filter while it is bound\n{log:#?}"
+                    !kernel.bound.contains(ip),
+                    "{ip} leaves the filter while it is on the interface\n{log:#?}"
                 );
-                held.entries.remove(&(IpSet::IpvsIps, *family, SetEntry::Ip(*ip)));
+                kernel.entries.remove(&(IpSet::IpvsIps, *family, SetEntry::Ip(*ip)));
             }
-            Call::Left(set, family, entry) => {
-                held.entries.remove(&(*set, *family, *entry));
+            Call::DeletedEntry(set, family, entry) => {
+                kernel.entries.remove(&(*set, *family, *entry));
             }
-            Call::Bound(address) => {
-                assert!(held.has(IpSet::IpvsIps, SetEntry::Ip(*address)), "{address} is no secret\n{log:#?}");
+            Call::AddedAddress(address) => {
                 assert!(
-                    held.lets_any_pass(*address),
-                    "{address} is bound before a packet may pass\n{log:#?}"
+                    kernel.has(IpSet::IpvsIps, SetEntry::Ip(*address)),
+                    "{address} is added before its filter entry\n{log:#?}"
                 );
-                assert!(held.serves(*address), "{address} is bound before anything serves\n{log:#?}");
-                held.bound.insert(*address);
-                bound_now.insert(*address);
+                assert!(
+                    kernel.accepts_any_port(*address),
+                    "{address} is added before its packets are accepted\n{log:#?}"
+                );
+                assert!(kernel.serves(*address), "{address} is added before its virtual server\n{log:#?}");
+                kernel.bound.insert(*address);
+                added_now.insert(*address);
             }
-            Call::Unbound(address) => {
-                let gone = !held.serves(*address) && !held.lets_any_pass(*address);
-                // What becomes the node's own serves on.
-                assert!(gone || own.contains(address), "{address} goes too soon\n{log:#?}");
-                held.bound.remove(address);
+            Call::DeletedAddress(address) => {
+                let is_unused = !kernel.serves(*address) && !kernel.accepts_any_port(*address);
+                // Virtual servers stay for addresses that the node gets itself.
+                assert!(is_unused || own.contains(address), "{address} is deleted too early\n{log:#?}");
+                kernel.bound.remove(address);
             }
-            Call::MadeSet(..) | Call::Restored(..) => {}
+            Call::CreatedSet(..) | Call::WroteTable(..) => {}
         }
     }
 }
@@ -138,68 +148,68 @@ fn letters(node: &Node) -> String {
         Call::Server(ServerChange::AddRealServer(..)) => "+real".to_owned(),
         Call::Server(ServerChange::DeleteServer(..)) => "-server".to_owned(),
         Call::Server(other) => format!("{other:?}"),
-        Call::MadeSet(..) => "set".to_owned(),
-        Call::Entered(set, ..) => format!("+{set:?}"),
-        Call::Left(set, ..) => format!("-{set:?}"),
-        Call::Bound(_) => "+address".to_owned(),
-        Call::Unbound(_) => "-address".to_owned(),
-        Call::Restored(_, table) => table.as_str().to_owned(),
+        Call::CreatedSet(..) => "set".to_owned(),
+        Call::AddedEntry(set, ..) => format!("+{set:?}"),
+        Call::DeletedEntry(set, ..) => format!("-{set:?}"),
+        Call::AddedAddress(_) => "+address".to_owned(),
+        Call::DeletedAddress(_) => "-address".to_owned(),
+        Call::WroteTable(_, table) => table.as_str().to_owned(),
     });
     letters.collect::<Vec<_>>().join(" ")
 }
 
 #[test]
-fn a_service_comes_and_goes_in_order() {
-    let mut node = Node::serving(&[(1, Drawn::plain(1, "rr"))]);
-    let service = Drawn::plain(0, "-r");
+fn a_service_is_added_and_removed_in_order() {
+    let mut node = Node::serving(&[(1, TestService::plain(1, "rr"))]);
+    let service = TestService::plain(0, "-r");
     let changes = node.set([(0, Some(&service))]);
-    all_well(&node.sync(&changes));
+    assert_no_errors(&node.sync(&changes));
     assert_eq!(letters(&node), "+IpvsIps +ClusterIp +server +real +address");
-    node.forget_log();
+    node.clear_log();
     let changes = node.set([(0, None)]);
-    all_well(&node.sync(&changes));
+    assert_no_errors(&node.sync(&changes));
     assert_eq!(letters(&node), "-ClusterIp -server -address -IpvsIps");
 }
 
 #[test]
-fn rules_stand_before_the_address_that_they_are_for() {
+fn rules_are_written_before_the_address() {
     let mut node = Node::serving(&[]);
-    let changes = node.set([(0, Some(&Drawn::plain(0, "-r")))]);
-    all_well(&node.sync(&changes));
+    let changes = node.set([(0, Some(&TestService::plain(0, "-r")))]);
+    assert_no_errors(&node.sync(&changes));
     assert_eq!(letters(&node), "+IpvsIps +ClusterIp +server +real nat +address");
 }
 
-/// Another mode may have left rules that serve until ours do. A chain of the node's own does not.
+/// Rules of another mode serve until those of IPVS mode do. Chains of other programs do not matter.
 #[test]
-fn at_first_the_rules_of_nat_come_last_where_any_serve() {
+fn nat_rules_come_last_while_another_mode_serves() {
     for (left, expected) in [
         (None, "filter nat +address"),
         (Some("FLANNEL-POSTRTG"), "filter nat +address"),
         (Some("KUBE-SERVICES"), "filter +address nat"),
     ] {
         let mut node = Node::new();
-        node.only(Family::V4);
+        node.keep_family(Family::V4);
         if let Some(chain) = left {
             node.rules[0].1.change_externally(|tables| {
                 tables.entry(Table::Nat).or_default().insert(chain.to_owned(), Vec::new());
             });
         }
-        let changes = node.set([(0, Some(&Drawn::plain(0, "-r")))]);
-        all_well(&node.sync(&changes));
+        let changes = node.set([(0, Some(&TestService::plain(0, "-r")))]);
+        assert_no_errors(&node.sync(&changes));
         let sets = "set ".repeat(IpSet::ALL.len());
         assert_eq!(
             letters(&node),
             format!("{sets}+IpvsIps +ClusterIp +server +real {expected}"),
-            "{left:?} was there"
+            "with {left:?}"
         );
     }
 }
 
 #[test]
-fn what_narrows_comes_first_and_goes_last() {
+fn narrowing_sets_are_filled_first_and_emptied_last() {
     let mut node = Node::serving(&[]);
-    let open = Drawn { balancer: Some(0), node_port: Some(30_000), ..Drawn::plain(0, "r") };
-    let narrow = Drawn { ranges: &["192.0.2.0/24"], external_local: true, ..open.clone() };
+    let open = TestService { balancer: Some(0), node_port: Some(30_000), ..TestService::plain(0, "r") };
+    let narrow = TestService { ranges: &["192.0.2.0/24"], external_local: true, ..open.clone() };
     node.change(0, Some(&open));
     for (service, expected) in [
         (
@@ -213,7 +223,7 @@ fn what_narrows_comes_first_and_goes_last() {
              -NodePortLocalTcp -HealthCheckNodePort",
         ),
     ] {
-        node.forget_log();
+        node.clear_log();
         node.change(0, Some(service));
         let log = letters(&node);
         let entries: Vec<&str> = log.split(' ').filter(|word| !["filter", "nat"].contains(word)).collect();

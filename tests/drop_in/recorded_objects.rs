@@ -1,4 +1,4 @@
-//! What the kernel holds of that which was recorded: how it is read, and made to compare.
+//! Kinds of recorded kernel objects: how each is read from the kernel, and normalised for comparison.
 
 use std::fs;
 use std::process::Command;
@@ -10,71 +10,82 @@ use portcullis_netlink::nf_tables::{self, TableFamily};
 
 use crate::services::{Case, bring, ipvs, normalised};
 
-/// One thing that was recorded of the kernel, and that it is asked for.
+/// One kind of recorded kernel objects.
 #[derive(Clone, Copy)]
-pub(crate) struct Held {
-    /// What it is, as a rule the file of the recording.
+pub(crate) struct RecordedObjects {
+    /// The file of the recording, or a description.
     pub(crate) file: &'static str,
-    /// What it must be.
-    wanted: fn(&Case, usize, &str) -> String,
-    /// Reads it from the kernel, in this network namespace; given the recording, for what that names.
+    /// Returns the expected objects.
+    expected: fn(&Case, usize, &str) -> String,
+    /// Reads the objects of this network namespace from the kernel. The argument is the recording, which has the names of
+    /// sysctls.
     read: fn(&str) -> String,
-    /// Leaves out what is fixed by no one.
-    normalised: fn(&str) -> String,
+    /// Removes parts that may differ.
+    normalise: fn(&str) -> String,
 }
 
-/// All tables of IPv4.
-pub(crate) const IPV4_RULES: Held =
-    Held { file: "v4.save", wanted: as_recorded, read: |_| output(&["iptables-save"]), normalised };
+/// All iptables tables of IPv4.
+pub(crate) const IPV4_RULES: RecordedObjects = RecordedObjects {
+    file: "v4.save",
+    expected: as_recorded,
+    read: |_| output(&["iptables-save"]),
+    normalise: normalised,
+};
 
-/// All tables of IPv6.
-pub(crate) const IPV6_RULES: Held =
-    Held { file: "v6.save", wanted: as_recorded, read: |_| output(&["ip6tables-save"]), normalised };
+/// All iptables tables of IPv6.
+pub(crate) const IPV6_RULES: RecordedObjects = RecordedObjects {
+    file: "v6.save",
+    expected: as_recorded,
+    read: |_| output(&["ip6tables-save"]),
+    normalise: normalised,
+};
 
-/// The same on a node where somebody else served before. Tables stay when all that was in them goes; and jumps that
-/// both have stay where they were, below new ones.
-pub(crate) const INHERITED_IPV4_RULES: Held = Held { normalised: inherited, ..IPV4_RULES };
+/// All iptables tables of IPv4, on a node with another mode before. Empty tables remain, and jumps of both modes keep their
+/// position below new ones.
+pub(crate) const INHERITED_IPV4_RULES: RecordedObjects =
+    RecordedObjects { normalise: inherited, ..IPV4_RULES };
 
-/// The same for IPv6.
-pub(crate) const INHERITED_IPV6_RULES: Held = Held { normalised: inherited, ..IPV6_RULES };
+/// All iptables tables of IPv6, on a node with another mode before.
+pub(crate) const INHERITED_IPV6_RULES: RecordedObjects =
+    RecordedObjects { normalise: inherited, ..IPV6_RULES };
 
 /// The virtual servers and their real servers.
-pub(crate) const VIRTUAL_SERVERS: Held = Held {
+pub(crate) const VIRTUAL_SERVERS: RecordedObjects = RecordedObjects {
     file: "ipvsadm.save",
-    wanted: as_recorded,
+    expected: as_recorded,
     read: |_| output(&["ipvsadm", "-Sn"]),
-    normalised: ipvs::virtual_servers,
+    normalise: ipvs::virtual_servers,
 };
 
-/// The sets that rules look into.
-pub(crate) const SETS: Held = Held {
+/// The ipsets.
+pub(crate) const SETS: RecordedObjects = RecordedObjects {
     file: "ipset.save",
-    wanted: as_recorded,
+    expected: as_recorded,
     read: |_| output(&["ipset", "save"]),
-    normalised: ipvs::sets,
+    normalise: ipvs::sets,
 };
 
-/// The addresses that make the node take packets to Services for its own.
-pub(crate) const ADDRESSES: Held = Held {
+/// The addresses of the dummy interface.
+pub(crate) const ADDRESSES: RecordedObjects = RecordedObjects {
     file: "addrs",
-    wanted: as_recorded,
+    expected: as_recorded,
     read: |_| ipvs::addresses(&output(&["ip", "-o", "address", "show", "dev", "kube-ipvs0"])),
-    normalised: str::to_owned,
+    normalise: str::to_owned,
 };
 
-/// The switches of the kernel that the mode may turn.
-pub(crate) const SYSCTLS: Held =
-    Held { file: "sysctls", wanted: as_recorded, read: sysctls, normalised: str::to_owned };
+/// The sysctls that the mode may set.
+pub(crate) const SYSCTLS: RecordedObjects =
+    RecordedObjects { file: "sysctls", expected: as_recorded, read: sysctls, normalise: str::to_owned };
 
-impl Held {
-    /// What was recorded of kube-proxy in a step, or is wanted where it programs otherwise.
+impl RecordedObjects {
+    /// Returns the recorded objects of kube-proxy after a step, or the expected ones where we differ.
     pub(crate) fn recorded(&self, case: &Case, step: usize) -> String {
-        (self.normalised)(&(self.wanted)(case, step, self.file))
+        (self.normalise)(&(self.expected)(case, step, self.file))
     }
 
-    /// What the kernel holds now, as the recording of a case has it.
-    pub(crate) fn found(&self, recorded: &str) -> String {
-        (self.normalised)(&(self.read)(recorded))
+    /// Returns the current objects of the kernel, in the format of the recording.
+    pub(crate) fn read(&self, recorded: &str) -> String {
+        (self.normalise)(&(self.read)(recorded))
     }
 }
 
@@ -82,9 +93,13 @@ fn as_recorded(case: &Case, step: usize, file: &str) -> String {
     case.recorded(step, file)
 }
 
-/// The table of nftables mode in both families, as it is rendered.
-pub(crate) const TABLES: Held =
-    Held { file: "tables", wanted: rendered_tables, read: |_| found_tables(), normalised: str::to_owned };
+/// The tables of nftables mode in both families.
+pub(crate) const TABLES: RecordedObjects = RecordedObjects {
+    file: "tables",
+    expected: rendered_tables,
+    read: |_| found_tables(),
+    normalise: str::to_owned,
+};
 
 fn rendered_tables(case: &Case, step: usize, _: &str) -> String {
     let mut index = Index::new();
@@ -105,10 +120,10 @@ fn found_tables() -> String {
     tables.concat()
 }
 
-/// What is in the kernel of other modes, and of kube-proxy.
-pub(crate) const NOTHING_ELSE: Held = Held {
-    file: "what other modes leave",
-    wanted: |_, _, _| String::new(),
+/// Objects of other modes and of kube-proxy; there must be none.
+pub(crate) const NOTHING_ELSE: RecordedObjects = RecordedObjects {
+    file: "objects of other modes",
+    expected: |_, _, _| String::new(),
     read: |_| {
         let listings = [["iptables-save"].as_slice(), &["ip6tables-save"], &["nft", "list", "tables"]];
         let all = listings.map(output).concat();
@@ -116,17 +131,16 @@ pub(crate) const NOTHING_ELSE: Held = Held {
             .filter(|line| line.contains("KUBE-") || line.contains("kube"))
             .fold(String::new(), |all, line| all + line + "\n")
     },
-    normalised: str::to_owned,
+    normalise: str::to_owned,
 };
 
-/// What a command prints: nothing while there is nothing to be listed, which some say by failing.
+/// Returns the output of a command. Some commands fail if there is nothing to list, which is no error.
 pub(crate) fn output(command: &[&str]) -> String {
     let output = Command::new(command[0]).args(&command[1..]).output().expect("the tool is installed");
     String::from_utf8(output.stdout).expect("it prints text")
 }
 
-/// A dump of rules without the tables that have none, nor chains but those of the kernel, and with the rules of the
-/// kernel's chains in order.
+/// Removes empty tables from a dump of rules, and sorts the rules of built-in chains.
 fn inherited(dump: &str) -> String {
     let dump = normalised(dump);
     let tables = dump.split_inclusive('\n').fold(Vec::<String>::new(), |mut tables, line| {
@@ -147,11 +161,11 @@ fn with_sorted_jumps(table: &str) -> String {
     others.into_iter().chain(jumps).fold(String::new(), |all, line| all + line + "\n")
 }
 
-/// The switches that a recording names, a line each.
+/// Returns the values of the sysctls in a recording, one per line.
 fn sysctls(recorded: &str) -> String {
     let value = |name: &str| {
         let path = format!("/proc/sys/{}", name.replace('.', "/"));
-        fs::read_to_string(path).map_or("not there".to_owned(), |value| value.trim().to_owned())
+        fs::read_to_string(path).map_or("missing".to_owned(), |value| value.trim().to_owned())
     };
     let names = recorded.lines().filter_map(|line| line.split_once('='));
     names.map(|(name, _)| format!("{name}={}\n", value(name))).collect()

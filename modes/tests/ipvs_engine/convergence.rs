@@ -1,4 +1,4 @@
-//! Whatever the cluster and the node become: after each sync the kernel holds what is rendered, nothing else.
+//! Convergence: after each sync the kernel has exactly the rendered objects, for random changes of cluster and node.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -8,31 +8,31 @@ use portcullis_modes::{DetectLocal, NodeFacts, NodePortAddresses, Options};
 use portcullis_netlink::ip_vs::{RealServer, VirtualServer, VirtualServerConfig};
 use proptest::prelude::*;
 
-use crate::cluster::{Drawn, SERVICES, drawn};
-use crate::node::{Node, all_well, host, repairs};
-use crate::order;
+use crate::cluster::{SERVICES, TestService, any_service};
+use crate::node::{Node, assert_no_errors, host, restored};
+use crate::write_order;
 
-/// What happens in a test.
+/// A step of a test.
 #[derive(Clone, Debug)]
 enum Step {
-    /// Services are set or deleted, and a sync follows.
-    Change(Vec<(usize, Option<Drawn>)>),
-    /// The node's addresses or options become others.
+    /// Sets or deletes Services, and syncs.
+    Change(Vec<(usize, Option<TestService>)>),
+    /// Changes the node's addresses and options.
     Facts(u8),
-    /// Both at once.
-    FactsAndChange(u8, Vec<(usize, Option<Drawn>)>),
-    /// Some real servers have connections from now on, or none.
+    /// Changes the node's addresses and options and Services in one sync.
+    FactsAndChange(u8, Vec<(usize, Option<TestService>)>),
+    /// Adds connections to some real servers, or removes all.
     Connections(bool),
-    /// Time passes.
+    /// Advances the clock.
     Wait(u64),
-    /// The process starts anew.
+    /// Restarts the daemon.
     Restart,
-    /// Others make virtual servers while no process runs.
-    RestartAmongOthers,
+    /// Restarts the daemon after another process has added virtual servers.
+    RestartWithForeignServers,
 }
 
-fn changes() -> impl Strategy<Value = Vec<(usize, Option<Drawn>)>> {
-    proptest::collection::vec((0..SERVICES, proptest::option::weighted(0.8, drawn())), 1..4)
+fn changes() -> impl Strategy<Value = Vec<(usize, Option<TestService>)>> {
+    proptest::collection::vec((0..SERVICES, proptest::option::weighted(0.8, any_service())), 1..4)
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -43,17 +43,17 @@ fn step() -> impl Strategy<Value = Step> {
         1 => any::<bool>().prop_map(Step::Connections),
         2 => (0..100u64).prop_map(Step::Wait),
         1 => Just(Step::Restart),
-        1 => Just(Step::RestartAmongOthers),
+        1 => Just(Step::RestartWithForeignServers),
     ]
 }
 
-/// Options and facts made from bits.
+/// Returns options and node facts for the bits of a number.
 fn facts(bits: u8) -> (Options, NodeFacts) {
     let bit = |n: u8| bits & (1 << n) != 0;
     let mut host = host();
     let mut addresses = host.addresses.to_vec();
     if bit(0) {
-        // The node gets what is an external address of Services.
+        // The node gets an address that is an external IP of Services.
         addresses.extend(["192.0.2.12", "2001:db8::12"].map(|ip| ip.parse::<IpAddr>().expect("an address")));
     }
     if bit(1) {
@@ -72,8 +72,8 @@ fn facts(bits: u8) -> (Options, NodeFacts) {
     (Options { node_port_addresses, detect_local, masquerade_all, ..Options::default() }, host)
 }
 
-/// Virtual servers of others: two that may stay, two that may not, and one in the place of a Service's.
-fn put_others(node: &Node) {
+/// Adds virtual servers of another program: excluded ones, unknown ones, and ones with a Service's address.
+fn add_foreign_servers(node: &Node) {
     let at = |address: &str, port| VirtualServer {
         protocol: 6,
         address: address.parse().expect("an address"),
@@ -94,7 +94,7 @@ fn put_others(node: &Node) {
     state.link.get_or_insert_default().insert(IpAddr::from([10, 98, 0, 1]));
 }
 
-fn others_left(node: &Node) -> usize {
+fn count_excluded_servers(node: &Node) -> usize {
     let state = node.kernel.state();
     let excluded = |ip: &IpAddr| node.ipvs.exclude_cidrs.iter().any(|net| net.contains(ip));
     state.servers.keys().filter(|key| excluded(&key.address)).count()
@@ -114,101 +114,101 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 200, ..ProptestConfig::default() })]
 
     #[test]
-    fn the_kernel_follows(others in any::<bool>(), steps in proptest::collection::vec(step(), 1..15)) {
+    fn the_kernel_has_the_desired_objects_after_each_sync(foreign in any::<bool>(), steps in proptest::collection::vec(step(), 1..15)) {
         let mut node = Node::new();
         let mut excluded = 0;
-        if others {
-            put_others(&node);
-            excluded = others_left(&node);
+        if foreign {
+            add_foreign_servers(&node);
+            excluded = count_excluded_servers(&node);
         }
-        node.settle(&[]);
+        node.sync_without_rejections(&[]);
         for step in steps {
-            let before = order::Held::of(&node);
-            node.forget_log();
+            let before = write_order::KernelModel::read(&node);
+            node.clear_log();
             match &step {
                 Step::Change(services) => {
-                    let changes = node.set(services.iter().map(|(n, drawn)| (*n, drawn.as_ref())));
-                    let reports = node.settle(&changes);
-                    prop_assert_eq!(repairs(&reports), 0);
+                    let changes = node.set(services.iter().map(|(n, service)| (*n, service.as_ref())));
+                    let reports = node.sync_without_rejections(&changes);
+                    prop_assert_eq!(restored(&reports), 0);
                     prop_assert!(reports.iter().all(|report| !report.is_full));
                 }
                 Step::Facts(bits) => {
                     let (options, host) = facts(*bits);
                     node.reconfigure(options, host);
-                    prop_assert_eq!(repairs(&node.settle(&[])), 0);
+                    prop_assert_eq!(restored(&node.sync_without_rejections(&[])), 0);
                 }
                 Step::FactsAndChange(bits, services) => {
                     let (options, host) = facts(*bits);
                     node.reconfigure(options, host);
-                    let changes = node.set(services.iter().map(|(n, drawn)| (*n, drawn.as_ref())));
-                    prop_assert_eq!(repairs(&node.settle(&changes)), 0);
+                    let changes = node.set(services.iter().map(|(n, service)| (*n, service.as_ref())));
+                    prop_assert_eq!(restored(&node.sync_without_rejections(&changes)), 0);
                 }
                 Step::Connections(some) => connect_some(&node, *some),
                 Step::Wait(seconds) => node.wait(Duration::from_secs(*seconds)),
                 Step::Restart => {
                     node.restart();
-                    let reports = node.settle(&[]);
-                    prop_assert_eq!(repairs(&reports), 0);
+                    let reports = node.sync_without_rejections(&[]);
+                    prop_assert_eq!(restored(&reports), 0);
                     prop_assert_eq!(&node.kernel.state().log[..], &[], "nothing changed");
                 }
-                Step::RestartAmongOthers => {
-                    put_others(&node);
-                    excluded = others_left(&node);
+                Step::RestartWithForeignServers => {
+                    add_foreign_servers(&node);
+                    excluded = count_excluded_servers(&node);
                     node.restart();
-                    let reports = node.settle(&[]);
-                    prop_assert_eq!(repairs(&reports), 0, "what was there before is nobody's damage");
+                    let reports = node.sync_without_rejections(&[]);
+                    prop_assert_eq!(restored(&reports), 0, "objects from before the start are no drift");
                 }
             }
-            order::check(before, &node);
-            node.is_right();
-            prop_assert_eq!(others_left(&node), excluded);
+            write_order::check(before, &node);
+            node.assert_in_sync();
+            prop_assert_eq!(count_excluded_servers(&node), excluded);
         }
-        prop_assert_eq!(node.look_after(), 0, "nobody touched anything");
+        prop_assert_eq!(node.run_audits(), 0, "no external change");
     }
 }
 
-/// Every Service that there is is written at the first sync, whoever was told of it.
+/// The first sync programs all desired Services, also without changes.
 #[test]
 fn the_first_sync_needs_no_changes() {
     let mut node = Node::new();
     for n in 0..SERVICES {
-        node.cluster.set(n, Some(&Drawn::plain(n, "rr")));
+        node.cluster.set(n, Some(&TestService::plain(n, "rr")));
     }
-    all_well(&node.sync(&[]));
-    node.is_right();
+    assert_no_errors(&node.sync(&[]));
+    node.assert_in_sync();
     assert_eq!(node.kernel.state().servers.len(), SERVICES);
 }
 
-/// More than are taken in at a time.
+/// More changes than fit in one send.
 #[test]
-fn many_services_at_once_come_to_the_same() {
+fn many_services_are_programmed_in_several_sends() {
     let mut node = Node::new();
     for endpoints in ["r", "rr", "", "r-r"] {
-        let services: Vec<_> = (0..1200).map(|n| (n, Drawn::many(n, endpoints))).collect();
-        let changes = node.set(services.iter().map(|(n, drawn)| (*n, Some(drawn))));
-        all_well(&node.sync(&changes));
-        node.is_right();
+        let services: Vec<_> = (0..1200).map(|n| (n, TestService::many(n, endpoints))).collect();
+        let changes = node.set(services.iter().map(|(n, service)| (*n, Some(service))));
+        assert_no_errors(&node.sync(&changes));
+        node.assert_in_sync();
         node.restart();
-        node.forget_log();
-        all_well(&node.sync(&changes));
+        node.clear_log();
+        assert_no_errors(&node.sync(&changes));
         assert_eq!(node.kernel.state().log, []);
     }
     let changes = node.set((0..1200).map(|n| (n, None)));
-    all_well(&node.sync(&changes));
-    node.is_right();
+    assert_no_errors(&node.sync(&changes));
+    node.assert_in_sync();
     assert!(node.kernel.state().servers.is_empty());
 }
 
-/// One family is all that some nodes have.
+/// A node with one family.
 #[test]
-fn the_other_family_is_left_alone() {
+fn objects_of_the_other_family_are_not_changed() {
     let mut node = Node::new();
-    node.only(Family::V4);
-    put_others(&node);
-    let both = Drawn { families: &[4, 6], ..Drawn::plain(0, "rr") };
+    node.keep_family(Family::V4);
+    add_foreign_servers(&node);
+    let both = TestService { families: &[4, 6], ..TestService::plain(0, "rr") };
     node.change(0, Some(&both));
     let state = node.kernel.state();
     let v6: Vec<_> = state.servers.keys().filter(|key| key.address.is_ipv6()).collect();
-    assert_eq!(v6.len(), 3, "they are none of ours");
+    assert_eq!(v6.len(), 3, "those of the other family");
     assert!(state.sets.keys().all(|name| !name.starts_with("KUBE-6-")));
 }
