@@ -93,7 +93,7 @@ fn explained(case: &Case, index: &Index, client: &Client, to: (IpAddr, u16), por
         output: OutputFormat::Json,
     };
     let mut out = Vec::new();
-    explain::of_index(&case.config, index, &asked, &mut out)
+    explain::explain_index(&case.config, index, &asked, &mut out)
         .unwrap_or_else(|error| panic!("{}: {asked:?}: {error}", case.name));
     let answer: Value = serde_json::from_slice(&out).expect("JSON");
     let connection = &answer["connections"][0];

@@ -64,7 +64,8 @@ impl Cluster {
             output: OutputFormat::Json,
         };
         let mut out = Vec::new();
-        let arrives = explain::of_index(&self.config, &self.index, &asked, &mut out).expect("an explanation");
+        let arrives =
+            explain::explain_index(&self.config, &self.index, &asked, &mut out).expect("an explanation");
         (arrives, serde_json::from_slice(&out).expect("JSON"))
     }
 

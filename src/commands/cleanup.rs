@@ -1,4 +1,4 @@
-//! `portcullis cleanup`: removes what any mode, ours or kube-proxy's, left in the kernel, and what enforced policies.
+//! `portcullis cleanup`: removes the rules of all proxy modes, Portcullis' and kube-proxy's, and the policy tables.
 
 use std::io::{self, Write};
 
@@ -8,8 +8,8 @@ use portcullis_policy::table::{EnforceError, Enforcer, TABLE};
 use crate::config::Cleanup;
 use crate::policy_lock::{PolicyLock, PolicyLockError};
 
-/// Removes it, and prints what was removed and what could not be. Says whether nothing is left. The table of a process that
-/// enforces policies is left, unless that is forced.
+/// Removes all rules, and prints which were removed and which could not be. Returns true if nothing is left. The policy table
+/// of a running process is kept unless `force` is set.
 ///
 /// # Errors
 /// The output cannot be written.
@@ -21,7 +21,7 @@ pub fn run(options: Cleanup, out: &mut dyn Write) -> io::Result<bool> {
         Err(error @ PolicyLockError::Held(_)) if !options.force => {
             left.push(format!("table inet {TABLE}: {error}"));
         }
-        // Held until the table is gone, if it could be had.
+        // The lock is held until the table is removed.
         _lock => match Enforcer::remove() {
             Ok(families) => {
                 removed

@@ -1,4 +1,4 @@
-//! `portcullis completions`.
+//! `portcullis completions`: shell completion scripts.
 
 use std::io::{self, Write};
 
@@ -6,17 +6,17 @@ use clap_complete::aot::{Shell, generate};
 
 use crate::config::{CompletionShell, Completions, command_line};
 
-/// Prints a script for a shell.
+/// Prints the completion script of a shell.
 ///
 /// # Errors
-/// It cannot be written.
+/// The script cannot be written.
 pub fn run(completions: &Completions, out: &mut impl Write) -> io::Result<()> {
     let shell = match completions.shell {
         CompletionShell::Bash => Shell::Bash,
         CompletionShell::Zsh => Shell::Zsh,
         CompletionShell::Fish => Shell::Fish,
     };
-    // The generator panics where it cannot write, so it writes to memory.
+    // The generator panics on a write error, so it writes to memory.
     let mut script = Vec::new();
     generate(shell, &mut command_line(), "portcullis", &mut script);
     out.write_all(&script)

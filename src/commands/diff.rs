@@ -1,4 +1,4 @@
-//! `portcullis diff`: how the kernel differs from what a state asks for, as a unified diff by Service.
+//! `portcullis diff`: a unified diff between the kernel's rules and those for a cluster state, by Service.
 
 use std::io::{self, Write};
 
@@ -12,57 +12,59 @@ use portcullis_policy::table::{
 };
 
 use super::render::families;
-use super::unified::Printer;
+use super::unified_diff::DiffPrinter;
 use crate::cluster_view::{self, LoadError, NodeView};
 use crate::config::{Config, Diff, ProxyMode};
 use crate::node;
 
-/// Why no difference can be told.
+/// An error that prevents comparing.
 #[derive(Debug, thiserror::Error)]
 pub enum DiffError {
-    /// The state cannot be had.
+    /// The cluster state cannot be read.
     #[error(transparent)]
     State(#[from] LoadError),
     /// The kernel's rules cannot be read.
     #[error("cannot read the rules: {0}")]
     Kernel(#[from] SyncError),
     /// The kernel has no nf_tables.
-    #[error("this kernel has no nf_tables, so nothing of it is there")]
+    #[error("this kernel has no nf_tables, so there are no rules to compare")]
     NoTables,
-    /// The kernel has no IPVS, so that nothing can be compared.
-    #[error("IPVS is not loaded on this machine, so nothing of it is there; modprobe ip_vs loads it")]
+    /// The kernel has no IPVS.
+    #[error(
+        "the kernel module ip_vs is not loaded, so there are no virtual servers to compare; load it with modprobe ip_vs"
+    )]
     NoIpvs,
-    /// The policies' table cannot be read.
-    #[error("cannot read the policies' table: {0}")]
+    /// The policy tables cannot be read.
+    #[error("cannot read the policy tables: {0}")]
     Policies(#[from] EnforceError),
     /// The output cannot be written.
     #[error("cannot write: {0}")]
     Io(#[from] io::Error),
 }
 
-/// Prints how the kernel differs, coloured if asked for. Lines with `-` stand in the kernel and should not,
-/// lines with `+` are missing. Says whether it differs.
+/// Prints the differences, optionally with colours. Lines with `-` are in the kernel and should not be, lines with `+` are
+/// missing. Returns true if there are differences.
 ///
 /// # Errors
-/// The state or the kernel's rules cannot be had, or the mode cannot be compared.
+/// The cluster state or the kernel's rules cannot be read.
 pub fn run(config: &Config, diff: &Diff, colour: bool, out: &mut dyn Write) -> Result<bool, DiffError> {
     let state = cluster_view::load_node(config, diff.host.as_deref())?;
-    let mut printer = Printer { out, colour };
+    let mut printer = DiffPrinter { out, colour };
     let differs = match config.mode {
-        ProxyMode::Nftables => by_nftables(diff, &state, &mut printer)?,
-        ProxyMode::Ipvs => by_ipvs(config, diff, &state, &Tools::find()?, &mut printer)?,
-        ProxyMode::Iptables => by_iptables(diff, &state, &Tools::find()?, &mut printer)?,
+        ProxyMode::Nftables => diff_nftables(diff, &state, &mut printer)?,
+        ProxyMode::Ipvs => diff_ipvs(config, diff, &state, &Tools::find()?, &mut printer)?,
+        ProxyMode::Iptables => diff_iptables(diff, &state, &Tools::find()?, &mut printer)?,
     };
     let differs = match state.policies.filter(|_| diff.family.is_none()) {
-        Some(policies) => by_policies(&policies, &mut printer)? || differs,
+        Some(policies) => diff_policies(&policies, &mut printer)? || differs,
         None => differs,
     };
-    // What was left out may be why the kernel differs.
+    // Unreadable objects may be the cause of the differences.
     state.unreadable.check()?;
     Ok(differs)
 }
 
-fn by_policies(policies: &PolicyTable, printer: &mut Printer<'_>) -> Result<bool, DiffError> {
+fn diff_policies(policies: &PolicyTable, printer: &mut DiffPrinter<'_>) -> Result<bool, DiffError> {
     let mut differs = false;
     for wanted in [policies.table().desired(), policies.bridge().desired()] {
         let found = policy_table::read(wanted.family)?;
@@ -76,11 +78,11 @@ fn by_policies(policies: &PolicyTable, printer: &mut Printer<'_>) -> Result<bool
     Ok(differs)
 }
 
-fn by_iptables(
+fn diff_iptables(
     diff: &Diff,
     state: &NodeView,
     tools: &Tools,
-    printer: &mut Printer<'_>,
+    printer: &mut DiffPrinter<'_>,
 ) -> Result<bool, DiffError> {
     let mut differs = false;
     for family in families(diff.family) {
@@ -94,17 +96,17 @@ fn by_iptables(
     Ok(differs)
 }
 
-fn by_ipvs(
+fn diff_ipvs(
     config: &Config,
     diff: &Diff,
     state: &NodeView,
     tools: &Tools,
-    printer: &mut Printer<'_>,
+    printer: &mut DiffPrinter<'_>,
 ) -> Result<bool, DiffError> {
-    let asked = |error: portcullis_netlink::Error| {
-        DiffError::Kernel(SyncError::Kernel { what: "cannot ask for IPVS".into(), reason: error.to_string() })
+    let kernel_error = |error: portcullis_netlink::Error| {
+        DiffError::Kernel(SyncError::Kernel { what: "cannot query IPVS".into(), reason: error.to_string() })
     };
-    let mut kernel = NetlinkKernel::open().map_err(asked)?.ok_or(DiffError::NoIpvs)?;
+    let mut kernel = NetlinkKernel::open().map_err(kernel_error)?.ok_or(DiffError::NoIpvs)?;
     let served: Vec<Family> = families(diff.family).into_iter().filter(|f| is_served(*f, tools)).collect();
     let kernels: Vec<(Family, Box<dyn IptablesKernel>)> =
         served.iter().map(|f| (*f, tools.kernel(*f))).collect();
@@ -127,21 +129,21 @@ fn by_ipvs(
     Ok(differs)
 }
 
-fn by_nftables(diff: &Diff, state: &NodeView, printer: &mut Printer<'_>) -> Result<bool, DiffError> {
-    let asked = |error: portcullis_netlink::Error| {
+fn diff_nftables(diff: &Diff, state: &NodeView, printer: &mut DiffPrinter<'_>) -> Result<bool, DiffError> {
+    let kernel_error = |error: portcullis_netlink::Error| {
         DiffError::Kernel(SyncError::Kernel { what: "nf_tables".into(), reason: error.to_string() })
     };
-    let mut socket = nf_tables::open().map_err(asked)?.ok_or(DiffError::NoTables)?;
+    let mut socket = nf_tables::open().map_err(kernel_error)?.ok_or(DiffError::NoTables)?;
     let mut differs = false;
     for family in families(diff.family) {
         let of = if family == Family::V4 { TableFamily::Ip } else { TableFamily::Ip6 };
-        let found = nf_tables::read(&mut socket, of, nftables::TABLE).map_err(asked)?;
+        let found = nf_tables::read(&mut socket, of, nftables::TABLE).map_err(kernel_error)?;
         let (options, host) = (&state.options, &state.host);
         let mut last = None;
         for difference in nftables::diff_table(&state.desired, family, options, host, found.as_ref()) {
             differs = true;
             if last.as_ref() != Some(&difference.owner) {
-                printer.head(format_args!("{family}/{}", difference.owner))?;
+                printer.header(format_args!("{family}/{}", difference.owner))?;
             }
             printer.section(&difference.found, &difference.wanted, &difference.object)?;
             last = Some(difference.owner);
@@ -150,22 +152,22 @@ fn by_nftables(diff: &Diff, state: &NodeView, printer: &mut Printer<'_>) -> Resu
     Ok(differs)
 }
 
-/// Whether a family can be served here. If not, says so.
+/// Returns true if a family can be served here; logs a warning otherwise.
 fn is_served(family: Family, tools: &Tools) -> bool {
     let supports = tools.supports(family);
     if let Err(reason) = &supports {
-        tracing::warn!(%family, %reason, "this family cannot be served here, so it is not compared");
+        tracing::warn!(%family, %reason, "this node cannot serve this IP family; not comparing it");
     }
     supports.is_ok()
 }
 
-/// Whether none of our rules stand.
+/// Returns true if there are no rules.
 fn is_empty(set: &RuleSet) -> bool {
     set.tables.values().all(|chains| chains.values().all(Vec::is_empty))
 }
 
-impl Printer<'_> {
-    /// How the rules of a family differ. Says whether they do.
+impl DiffPrinter<'_> {
+    /// Prints the differences between the rules of a family. Returns true if there are any.
     fn rules(&mut self, family: Family, wanted: &RuleSet, found: &RuleSet) -> io::Result<bool> {
         let differences = compare_rules(wanted, found);
         differences.iter().try_for_each(|difference| self.difference(family, difference))?;
@@ -173,7 +175,7 @@ impl Printer<'_> {
     }
 
     fn difference(&mut self, family: Family, difference: &RuleDiff) -> io::Result<()> {
-        self.head(format_args!("{family}/{}", difference.owner))?;
+        self.header(format_args!("{family}/{}", difference.owner))?;
         difference.chains.iter().try_for_each(|chain| self.chain(chain))
     }
 
@@ -188,14 +190,14 @@ impl Printer<'_> {
         self.section(&lines(&chain.actual), &lines(&chain.desired), &section)
     }
 
-    /// How the policies' table of a family differs. Says whether it does.
+    /// Prints the differences in the policy table of a family. Returns true if there are any.
     fn policies(
         &mut self,
         family: TableFamily,
         differences: &[policy_table::TableDifference],
     ) -> io::Result<bool> {
         if !differences.is_empty() {
-            self.head(format_args!("{} {TABLE}", family.as_str()))?;
+            self.header(format_args!("{} {TABLE}", family.as_str()))?;
         }
         for policy_table::TableDifference { object, comment, actual, desired } in differences {
             let remark = match (actual, desired) {
@@ -212,8 +214,8 @@ impl Printer<'_> {
 
     fn owner(&mut self, difference: &ObjectDifference) -> io::Result<()> {
         match &difference.service {
-            Some(service) => self.head(service),
-            None => self.head("objects of no Service"),
+            Some(service) => self.header(service),
+            None => self.header("objects of no Service"),
         }
     }
 }
@@ -240,7 +242,7 @@ mod tests {
 
     fn printed(wanted: &str, found: &str, colour: bool) -> String {
         let mut out = Vec::new();
-        let mut printer = Printer { out: &mut out, colour };
+        let mut printer = DiffPrinter { out: &mut out, colour };
         printer.rules(Family::V4, &set(wanted), &set(found)).expect("writing to memory");
         String::from_utf8(out).expect("it is text")
     }
@@ -256,7 +258,7 @@ mod tests {
 -A KUBE-SEP-A2 -j DNAT --to-destination 10.0.0.2:80";
 
     #[test]
-    fn a_diff_reads_like_one() {
+    fn differences_are_printed_as_a_unified_diff() {
         let found = WANTED
             .replace(":KUBE-PROXY-CANARY\n", "")
             .replace("10.0.0.1:80\" -j KUBE-SEP-A1", "10.0.0.9:80\" -j KUBE-SEP-A9")
@@ -281,7 +283,7 @@ mod tests {
     }
 
     #[test]
-    fn colours_are_only_colours() {
+    fn colours_do_not_change_the_text() {
         let found = WANTED.replace("10.0.0.2", "10.0.0.8");
         let coloured = printed(WANTED, &found, true);
         assert!(coloured.contains("\x1b[31m-") && coloured.contains("\x1b[32m+"), "{coloured}");

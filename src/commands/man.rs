@@ -1,4 +1,4 @@
-//! `portcullis man`: the manual, from the same table that parses the flags.
+//! `portcullis man`: manual pages, generated from the definitions that parse the flags.
 
 use std::fs::File;
 use std::io::{self, Write};
@@ -8,36 +8,36 @@ use clap_mangen::Man as Page;
 
 use crate::config::{Man, command_line};
 
-/// The date on the pages: that of the version, so that the same program prints the same page.
-const WRITTEN: &str = "2026-11-26";
+/// The date on the pages. Constant, so that the output is reproducible.
+const DATE: &str = "2026-11-26";
 
-/// Why there is no page.
+/// An error that prevents printing a manual page.
 #[derive(Debug, thiserror::Error)]
 pub enum ManError {
     /// There is no such subcommand.
-    #[error("there is no subcommand {asked:?} of {of:?} to print the manual of, expected one of {known}")]
+    #[error("{of:?} has no subcommand {asked:?}, expected one of {known}")]
     Unknown {
-        /// What was asked for.
+        /// The subcommand named on the command line.
         asked: String,
-        /// The command that does not have it.
+        /// The command that lacks it.
         of: String,
-        /// Those that it has.
+        /// The subcommands that exist.
         known: String,
     },
     /// The page cannot be written.
     #[error("cannot print: {0}")]
     Print(#[from] io::Error),
-    /// A page cannot be written into the folder.
+    /// A page cannot be written to the directory.
     #[error("cannot write {}: {source}", path.display())]
     Write {
-        /// The page's file.
+        /// The file of the page.
         path: PathBuf,
-        /// What the system said.
+        /// The error.
         source: io::Error,
     },
 }
 
-/// Prints a page in roff, or writes all of them into a folder.
+/// Prints a page in roff, or writes all pages to a directory.
 ///
 /// # Errors
 /// There is no such subcommand, or a page cannot be written.
@@ -61,7 +61,7 @@ fn render(command: clap::Command, out: &mut impl Write) -> io::Result<()> {
         .title(title(&command))
         .manual("Portcullis")
         .source(concat!("Portcullis ", env!("CARGO_PKG_VERSION")))
-        .date(WRITTEN)
+        .date(DATE)
         .render(out)
 }
 
@@ -69,7 +69,7 @@ fn title(command: &clap::Command) -> String {
     command.get_display_name().unwrap_or("portcullis").to_owned()
 }
 
-/// The pages of a command and of all below it.
+/// Writes the pages of a command and its subcommands.
 fn write_all(command: clap::Command, folder: &Path) -> Result<(), ManError> {
     for below in command.get_subcommands().filter(|of| !of.is_hide_set() && of.get_name() != "help") {
         write_all(below.clone(), folder)?;

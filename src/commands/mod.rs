@@ -1,6 +1,7 @@
-//! Subcommands, one a file.
+//! The subcommands, one per file.
 
 pub mod cleanup;
+mod cluster_lookup;
 pub mod completions;
 pub mod diff;
 pub mod explain;
@@ -9,5 +10,4 @@ pub mod man;
 pub mod migrate;
 pub mod policy;
 pub mod render;
-mod unified;
-mod world;
+mod unified_diff;

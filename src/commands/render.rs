@@ -1,4 +1,4 @@
-//! `portcullis render`: the rules for a state, without touching the kernel.
+//! `portcullis render`: prints the rules for a cluster state without changing the kernel.
 
 use std::io::{self, Write};
 
@@ -10,27 +10,27 @@ use crate::cluster_view::{self, LoadError, NodeView};
 use crate::config::{AddressFamily, Config, ProxyMode, Render};
 use crate::node;
 
-/// Why rules cannot be printed.
+/// An error that prevents rendering.
 #[derive(Debug, thiserror::Error)]
 pub enum RenderError {
-    /// The state cannot be had.
+    /// The cluster state cannot be read.
     #[error(transparent)]
     State(#[from] LoadError),
-    /// There is no table of policies.
-    #[error("no policies are enforced, so they have no table; --network-policy enforces them")]
+    /// Policies are not enforced, so there is no policy table.
+    #[error("policies are not enforced, so there is no policy table; set --network-policy")]
     NoPolicies,
     /// The output cannot be written.
     #[error("cannot write: {0}")]
     Io(#[from] io::Error),
 }
 
-/// Prints the rules, as `iptables-save` would. Those of one family stand alone, so that they can be restored;
-/// those of both have a line of comment before each. In ipvs mode virtual servers, sets and addresses come first, as
-/// `ipvsadm`, `ipset` and `ip` print them, each under a line of comment. Where policies are enforced, their table comes
-/// last, as `nft` prints it.
+/// Prints the rules in the format of `iptables-save`. The rules of one family are printed without a heading, so that they can
+/// be restored; those of both families have a comment line before each. In IPVS mode, virtual servers, sets and addresses
+/// come first, in the formats of `ipvsadm`, `ipset` and `ip`, each after a comment line. If policies are enforced, their table
+/// comes last, in the format of `nft`.
 ///
 /// # Errors
-/// The state cannot be had, or the mode cannot be rendered.
+/// The cluster state cannot be read, or the output cannot be written.
 pub fn run(config: &Config, render: &Render, out: &mut dyn Write) -> Result<(), RenderError> {
     if config.network_policy.is_none() && render.only_policies {
         return Err(RenderError::NoPolicies);
@@ -39,7 +39,7 @@ pub fn run(config: &Config, render: &Render, out: &mut dyn Write) -> Result<(), 
     if !render.only_policies {
         services(config, render, &state, out)?;
     }
-    // With one family's rules alone, nothing else must come.
+    // The rules of one family must be restorable, so nothing follows them.
     match &state.policies {
         Some(policies) if render.only_policies || render.family.is_none() => {
             let head = if render.only_policies { "" } else { "# nft\n" };
@@ -83,9 +83,9 @@ fn services(
     Ok(())
 }
 
-/// The families asked for: one, or both.
-pub fn families(asked: Option<AddressFamily>) -> Vec<Family> {
-    match asked {
+/// Returns the requested family, or both.
+pub fn families(requested: Option<AddressFamily>) -> Vec<Family> {
+    match requested {
         Some(AddressFamily::Ipv4) => vec![Family::V4],
         Some(AddressFamily::Ipv6) => vec![Family::V6],
         None => Family::BOTH.to_vec(),

@@ -1,88 +1,92 @@
-//! What becomes of one connection.
+//! The explanation of one connection.
 
 use std::net::{IpAddr, SocketAddr};
 
 use portcullis_cluster::desired::{Endpoint, ServicePort};
 use portcullis_cluster::{Family, Name};
 
-use super::answer::{Advice, ConnectionAnswer, PathAnswer, RefusalAnswer, ServiceAnswer, Verdict};
 use super::client::Client;
-use super::destination::{Goal, Way};
 use super::entry::Entry;
-use super::leading::{How, Led, Refusal, Source, lead};
+use super::explanation::{
+    Advice, ConnectionExplanation, NoRouteExplanation, PathExplanation, ServiceExplanation, Verdict,
+};
 use super::path::Path;
-use crate::commands::world::World;
+use super::routing::{NoRoute, NoRouteKind, Route, Source, lead};
+use super::target::{Target, TargetKind};
+use crate::commands::cluster_lookup::ClusterLookup;
 use crate::config::ProxyMode;
 
-/// Follows a connection from the client's address to all places where it can arrive.
-pub(super) fn explain(
-    world: &World<'_>,
+/// Traces a connection from the client's address to every endpoint that it can reach.
+pub(super) fn explain_connection(
+    cluster: &ClusterLookup<'_>,
     client: &Client,
     from: IpAddr,
-    goal: &Goal,
-    target: &str,
-) -> ConnectionAnswer {
-    let to = SocketAddr::new(goal.address, goal.port);
-    let mut answer = ConnectionAnswer {
+    target: &Target,
+    argument: &str,
+) -> ConnectionExplanation {
+    let to = SocketAddr::new(target.address, target.port);
+    let mut explanation = ConnectionExplanation {
         verdict: Verdict::Unreachable,
-        family: Family::from_address(goal.address).as_str(),
-        protocol: goal.protocol.as_str(),
+        family: Family::from_address(target.address).as_str(),
+        protocol: target.protocol.as_str(),
         from,
         to,
-        target: target.to_owned(),
+        target: argument.to_owned(),
         service: None,
-        refusal: None,
+        no_route: None,
         paths: Vec::new(),
         advice: Vec::new(),
     };
-    let path = |to: SocketAddr, led: Option<(Name, &Led)>| Path {
-        world,
+    let path = |to: SocketAddr, led: Option<(Name, &Route)>| Path {
+        cluster,
         client,
         from,
-        asked: SocketAddr::new(goal.address, goal.port),
+        client_destination: SocketAddr::new(target.address, target.port),
         to,
-        protocol: goal.protocol,
-        led_by: led.map(|(node, _)| node),
+        protocol: target.protocol,
+        routed_by: led.map(|(node, _)| node),
         masqueraded: led.is_some_and(|(_, led)| led.source.is_masqueraded()),
     };
-    match &goal.via {
-        Way::Direct => add(&mut answer, path(to, None).answer(1)),
-        Way::NotServed(refusal) => answer.refusal = Some(refused(refusal)),
-        Way::Service { port, entry, node } => {
-            let led = lead(world, client, from, goal.address, (port, *entry, *node));
+    match &target.kind {
+        TargetKind::Direct => add(&mut explanation, path(to, None).explain(1)),
+        TargetKind::NotServed(no_route) => explanation.no_route = Some(refused(no_route)),
+        TargetKind::Service { port, entry, node } => {
+            let led = lead(cluster, client, from, target.address, (port, *entry, *node));
             match &led.outcome {
                 Ok(endpoints) => {
                     for endpoint in endpoints {
                         add(
-                            &mut answer,
-                            path(endpoint.socket(), Some((*node, &led))).answer(endpoints.len()),
+                            &mut explanation,
+                            path(endpoint.socket(), Some((*node, &led))).explain(endpoints.len()),
                         );
                     }
                 }
-                Err(refusal) => match before_node(client, *node).then(|| path(to, None).answer(1)) {
+                Err(no_route) => match before_node(client, *node).then(|| path(to, None).explain(1)) {
                     // The client's own node judges the connection first, and drops it.
-                    Some((direct, advice)) if !direct.egress.allowed => add(&mut answer, (direct, advice)),
-                    _ => answer.refusal = Some(refused(refusal)),
+                    Some((direct, advice)) if !direct.egress.allowed => {
+                        add(&mut explanation, (direct, advice))
+                    }
+                    _ => explanation.no_route = Some(refused(no_route)),
                 },
             }
-            let mut about = service(world, port, *entry, node.as_str(), &led);
-            if let (Err(refusal), None) = (&led.outcome, &answer.refusal) {
-                about.remarks.push(format!("there it would be refused: {}", refusal.why));
+            let mut about = service(cluster, port, *entry, node.as_str(), &led);
+            if let (Err(no_route), None) = (&led.outcome, &explanation.no_route) {
+                about.remarks.push(format!("that node would not route it: {}", no_route.reason));
             }
-            answer.service = Some(about);
+            explanation.service = Some(about);
         }
     }
-    let allowed = answer.paths.iter().filter(|path| path.allowed).count();
-    answer.verdict = match (allowed, answer.paths.len()) {
+    let allowed = explanation.paths.iter().filter(|path| path.allowed).count();
+    explanation.verdict = match (allowed, explanation.paths.len()) {
         (_, 0) => Verdict::Unreachable,
-        (0, _) if answer.paths.iter().all(|path| path.egress.allowed && path.ingress.allowed) => {
+        (0, _) if explanation.paths.iter().all(|path| path.egress.allowed && path.ingress.allowed) => {
             Verdict::Unreachable
         }
         (0, _) => Verdict::Denied,
         (some, all) if some == all => Verdict::Allowed,
         _ => Verdict::PartlyAllowed,
     };
-    answer
+    explanation
 }
 
 /// Whether a connection leaves the client's node before another node translates it.
@@ -90,33 +94,39 @@ fn before_node(client: &Client, node: Name) -> bool {
     client.node.is_some_and(|own| own != node)
 }
 
-fn refused(refusal: &Refusal) -> RefusalAnswer {
-    RefusalAnswer {
-        how: match refusal.how {
-            How::Rejected => "rejected",
-            How::Dropped => "dropped",
-            How::NotServed => "notServed",
+fn refused(no_route: &NoRoute) -> NoRouteExplanation {
+    NoRouteExplanation {
+        kind: match no_route.kind {
+            NoRouteKind::Rejected => "rejected",
+            NoRouteKind::Dropped => "dropped",
+            NoRouteKind::NotServed => "notServed",
         },
-        why: refusal.why.clone(),
-        way_out: refusal.way_out.clone(),
+        reason: no_route.reason.clone(),
+        hint: no_route.hint.clone(),
     }
 }
 
 /// Adds a path; advice that was given before is not given again.
-fn add(answer: &mut ConnectionAnswer, (path, advice): (PathAnswer, Vec<Advice>)) {
-    answer.paths.push(path);
+fn add(explanation: &mut ConnectionExplanation, (path, advice): (PathExplanation, Vec<Advice>)) {
+    explanation.paths.push(path);
     for advice in advice {
         let same = |given: &Advice| match (&given.manifest, &advice.manifest) {
             (Some(one), Some(other)) => one == other,
             _ => *given == advice,
         };
-        if !answer.advice.iter().any(same) {
-            answer.advice.push(advice);
+        if !explanation.advice.iter().any(same) {
+            explanation.advice.push(advice);
         }
     }
 }
 
-fn service(world: &World<'_>, port: &ServicePort, entry: Entry, node: &str, led: &Led) -> ServiceAnswer {
+fn service(
+    cluster: &ClusterLookup<'_>,
+    port: &ServicePort,
+    entry: Entry,
+    node: &str,
+    led: &Route,
+) -> ServiceExplanation {
     let chosen = led.outcome.as_ref().map_or(&[] as &[Endpoint], Vec::as_slice);
     let ready = port.endpoints.serving().iter().filter(|endpoint| endpoint.is_ready()).count();
     let mut remarks = Vec::new();
@@ -129,15 +139,15 @@ fn service(world: &World<'_>, port: &ServicePort, entry: Entry, node: &str, led:
     if led.local_only && chosen.iter().any(|endpoint| !endpoint.is_local()) {
         remarks.push(format!("node {node} has none, and IPVS then leads to those elsewhere"));
     }
-    if world.config.mode == ProxyMode::Ipvs && chosen.len() > 1 {
-        let scheduler = port.scheduler.unwrap_or(world.config.ipvs.scheduler);
+    if cluster.config.mode == ProxyMode::Ipvs && chosen.len() > 1 {
+        let scheduler = port.scheduler.unwrap_or(cluster.config.ipvs.scheduler);
         remarks.push(format!("scheduler {} chooses among them", scheduler.name()));
     }
     let (source, source_reason) = match led.source {
         Source::Kept => ("kept", None),
         Source::Masqueraded(why) => ("masqueraded", Some(why)),
     };
-    ServiceAnswer {
+    ServiceExplanation {
         port: port.name.to_string(),
         entry: entry.as_str(),
         node: node.to_owned(),

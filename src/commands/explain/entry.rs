@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use portcullis_cluster::desired::ServicePort;
 
-use crate::commands::world::listed;
+use crate::commands::cluster_lookup::listed;
 
 /// By which sort of address a Service is reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

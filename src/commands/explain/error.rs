@@ -1,30 +1,30 @@
-//! Why nothing can be explained.
+//! Errors of `portcullis explain`.
 
 use std::io;
 
-use super::asked::Malformed;
+use super::argument::MalformedArgument;
 use crate::cluster_view::LoadError;
 
-/// Why nothing can be explained.
+/// An error that prevents an explanation.
 #[derive(Debug, thiserror::Error)]
 pub enum ExplainError {
-    /// The state cannot be had.
+    /// The cluster state cannot be read.
     #[error(transparent)]
     State(#[from] LoadError),
-    /// A text on the command line has another form.
+    /// An argument does not have the expected form.
     #[error("{flag}: {text}")]
     Malformed {
         /// The flag.
         flag: &'static str,
-        /// What is wrong.
-        text: Malformed,
+        /// The text, and what was expected.
+        text: MalformedArgument,
     },
-    /// Something that was asked for is not there, or does not say enough.
+    /// An object that an argument names does not exist, or the arguments are not specific enough.
     #[error("{flag}: {message}")]
-    Asked {
+    Argument {
         /// The flag.
         flag: &'static str,
-        /// What is missing, and what there is instead.
+        /// What is missing, and which alternatives exist.
         message: String,
     },
     /// The output cannot be written.
@@ -33,13 +33,13 @@ pub enum ExplainError {
 }
 
 impl ExplainError {
-    /// What was said by a flag is not enough, or not there.
-    pub(super) fn asked(flag: &'static str, message: impl Into<String>) -> Self {
-        ExplainError::Asked { flag, message: message.into() }
+    /// Returns the error for an argument that names a missing object or is not specific enough.
+    pub(super) fn argument(flag: &'static str, message: impl Into<String>) -> Self {
+        ExplainError::Argument { flag, message: message.into() }
     }
 
-    /// For texts of a flag.
-    pub(super) fn malformed(flag: &'static str) -> impl Fn(Malformed) -> Self {
+    /// Returns a function that makes the error for a malformed argument of a flag.
+    pub(super) fn malformed(flag: &'static str) -> impl Fn(MalformedArgument) -> Self {
         move |text| ExplainError::Malformed { flag, text }
     }
 }

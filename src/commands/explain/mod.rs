@@ -1,29 +1,29 @@
-//! `portcullis explain`: whether a connection arrives, where, and by which rules.
+//! `portcullis explain`: traces a connection through Services and policies.
 //!
 //! ```text
 //! --from ─► Client ─┐
-//!                   ├─► Goal ─► Led ─────► Path, one an endpoint ─► Answer ─► text, JSON
-//! --to ─► Destination    address, Service   CompiledPolicies::evaluate
+//!                   ├─► Target ─► Route ─► Path, one per endpoint ─► Explanation ─► text, JSON
+//! --to ─► DestinationArgument                CompiledPolicies::evaluate
 //! ```
 //!
-//! Endpoints come from [`Desired`] of the node that leads the connection, verdicts from what is compiled of the
-//! policies: the values that are enforced.
+//! Endpoints come from the [`Desired`] state of the node that routes the connection, verdicts from the compiled policies:
+//! the same values that are programmed into the kernel.
 //!
 //! [`Desired`]: portcullis_cluster::desired::Desired
 
 mod advice;
-mod answer;
-pub(crate) mod asked;
+pub(crate) mod argument;
 mod client;
 mod connection;
-mod destination;
 mod entry;
 mod error;
-mod leading;
+mod explanation;
 mod no_endpoints;
 mod path;
-mod reason;
-mod snippet;
+mod policy_decision;
+mod policy_snippet;
+mod routing;
+mod target;
 mod text;
 mod unserved;
 
@@ -31,68 +31,68 @@ use std::io::Write;
 
 use portcullis_cluster::{Family, Index, Name, Protocol};
 
-use self::answer::{Answer, ClientAnswer, Verdict};
-use self::asked::{Destination, End, Port};
+use self::argument::{DestinationArgument, PeerArgument, PortArgument};
 use self::client::{Client, ClientKind};
-use self::connection::explain;
+use self::connection::explain_connection;
+use self::explanation::{ClientExplanation, Explanation, Verdict};
+use super::cluster_lookup::ClusterLookup;
 use super::render::families;
-use super::world::World;
 use crate::cluster_view;
 use crate::config::{AddressFamily, Config, Explain, OutputFormat, ProtocolArgument};
 
 pub use error::ExplainError;
 
-/// Prints what becomes of a connection and why. Says whether it arrives: each of those that were meant, at one
-/// of its endpoints at least.
+/// Prints the explanation of the connections that the arguments name. Returns true if each of them can reach at least one
+/// endpoint.
 ///
 /// # Errors
-/// The state cannot be had, or what was named is not there or does not say enough.
-pub fn run(config: &Config, asked: &Explain, out: &mut dyn Write) -> Result<bool, ExplainError> {
-    // What cannot be read needs no cluster to be refused.
-    End::read(&asked.from).map_err(ExplainError::malformed("--from"))?;
-    destination(asked)?;
+/// The cluster state cannot be read, or an argument names an object that does not exist or is not specific enough.
+pub fn run(config: &Config, arguments: &Explain, out: &mut dyn Write) -> Result<bool, ExplainError> {
+    // Malformed arguments are reported before the cluster state is read.
+    PeerArgument::parse(&arguments.from).map_err(ExplainError::malformed("--from"))?;
+    destination(arguments)?;
     let cluster = cluster_view::load_cluster(config)?;
-    let arrives = of_index(config, &cluster.index, asked, out)?;
+    let arrives = explain_index(config, &cluster.index, arguments, out)?;
     cluster.unreadable.check()?;
     Ok(arrives)
 }
 
-/// The same for a cluster that was read before.
+/// Like [`run`], for a cluster that was already read.
 ///
 /// # Errors
-/// What was named is not there or does not say enough.
-pub fn of_index(
+/// An argument names an object that does not exist, or is not specific enough.
+pub fn explain_index(
     config: &Config,
     index: &Index,
-    asked: &Explain,
+    arguments: &Explain,
     out: &mut dyn Write,
 ) -> Result<bool, ExplainError> {
-    let from = End::read(&asked.from).map_err(ExplainError::malformed("--from"))?;
-    let to = destination(asked)?;
-    let world = World::of(config, index);
-    let answer = answer(&world, asked, &from, &to)?;
-    match asked.output {
-        OutputFormat::Text => text::print(&answer, out)?,
+    let from = PeerArgument::parse(&arguments.from).map_err(ExplainError::malformed("--from"))?;
+    let to = destination(arguments)?;
+    let cluster = ClusterLookup::new(config, index);
+    let explanation = explain_connections(&cluster, arguments, &from, &to)?;
+    match arguments.output {
+        OutputFormat::Text => text::print(&explanation, out)?,
         OutputFormat::Json => {
-            let text = serde_json::to_string_pretty(&answer).map_err(std::io::Error::from)?;
+            let text = serde_json::to_string_pretty(&explanation).map_err(std::io::Error::from)?;
             writeln!(out, "{text}")?;
         }
     }
-    Ok(answer.verdict.arrives())
+    Ok(explanation.verdict.arrives())
 }
 
-/// What `--to`, `--port` and `--protocol` say together.
-fn destination(asked: &Explain) -> Result<Destination, ExplainError> {
-    let mut to = Destination::read(&asked.to).map_err(ExplainError::malformed("--to"))?;
-    if let Some(text) = &asked.port {
-        let (port, protocol) = Port::read(text).map_err(ExplainError::malformed("--port"))?;
+/// Combines `--to`, `--port` and `--protocol`.
+fn destination(arguments: &Explain) -> Result<DestinationArgument, ExplainError> {
+    let mut to = DestinationArgument::parse(&arguments.to).map_err(ExplainError::malformed("--to"))?;
+    if let Some(text) = &arguments.port {
+        let (port, protocol) = PortArgument::parse(text).map_err(ExplainError::malformed("--port"))?;
         if let Some(other) = to.port.as_ref().filter(|other| **other != port) {
-            return Err(ExplainError::asked("--port", format!("--to already says port {other}")));
+            return Err(ExplainError::argument("--port", format!("--to has another port, {other}")));
         }
         to.port = Some(port);
         set_protocol(&mut to, protocol, "--port")?;
     }
-    let protocol = asked.protocol.map(|protocol| match protocol {
+    let protocol = arguments.protocol.map(|protocol| match protocol {
         ProtocolArgument::Tcp => Protocol::Tcp,
         ProtocolArgument::Udp => Protocol::Udp,
         ProtocolArgument::Sctp => Protocol::Sctp,
@@ -102,50 +102,57 @@ fn destination(asked: &Explain) -> Result<Destination, ExplainError> {
 }
 
 fn set_protocol(
-    to: &mut Destination,
+    to: &mut DestinationArgument,
     protocol: Option<Protocol>,
     flag: &'static str,
 ) -> Result<(), ExplainError> {
     match (to.protocol, protocol) {
         (Some(before), Some(after)) if before != after => {
-            Err(ExplainError::asked(flag, format!("{before} was said before")))
+            Err(ExplainError::argument(flag, format!("another protocol was given before, {before}")))
         }
         (_, None) => Ok(()),
-        (_, said) => {
-            to.protocol = said;
+        (_, given) => {
+            to.protocol = given;
             Ok(())
         }
     }
 }
 
-fn answer(world: &World<'_>, asked: &Explain, from: &End, to: &Destination) -> Result<Answer, ExplainError> {
-    let client = Client::find(world, from)?;
-    let node = asked.node.as_deref().map(Name::new);
-    if let Some(node) = node.filter(|node| world.index.node(*node).is_none()) {
-        return Err(ExplainError::asked("--node", world.unknown_node(node)));
+fn explain_connections(
+    cluster: &ClusterLookup<'_>,
+    arguments: &Explain,
+    from: &PeerArgument,
+    to: &DestinationArgument,
+) -> Result<Explanation, ExplainError> {
+    let client = Client::find(cluster, from)?;
+    let node = arguments.node.as_deref().map(Name::new);
+    if let Some(node) = node.filter(|node| cluster.index.node(*node).is_none()) {
+        return Err(ExplainError::argument("--node", cluster.unknown_node(node)));
     }
     if let Some(own) = client.node.filter(|own| node.is_some_and(|node| node != *own)) {
-        let message = format!("{} is on {own}, whose rules lead it", client.name());
-        return Err(ExplainError::asked("--node", message));
+        let message = format!("{} runs on {own}, whose rules route its connections", client.name());
+        return Err(ExplainError::argument("--node", message));
     }
-    let mut both = families(asked.family);
+    let mut both = families(arguments.family);
     both.retain(|family| client.address(*family).is_some());
-    if let End::Address(address) = from {
+    if let PeerArgument::Address(address) = from {
         both.retain(|family| *family == Family::from_address(*address));
     }
-    let (goals, reason) = match both.is_empty() {
-        true => (Vec::new(), Some(without_family(&client, asked.family))),
-        false => destination::find(world, &client, to, &both, node)?,
+    let (targets, reason) = match both.is_empty() {
+        true => (Vec::new(), Some(without_family(&client, arguments.family))),
+        false => target::find(cluster, &client, to, &both, node)?,
     };
     let mut connections = Vec::new();
-    for goal in &goals {
-        let address = client.source_towards(world, goal.address).expect("families without one are left out");
-        connections.push(explain(world, &client, address, goal, &asked.to));
+    for target in &targets {
+        let address = client
+            .source_address(cluster, target.address)
+            .expect("families without an address were left out");
+        connections.push(explain_connection(cluster, &client, address, target, &arguments.to));
     }
     let worst = connections.iter().map(|connection| connection.verdict).max();
-    Ok(Answer {
+    Ok(Explanation {
         verdict: worst.unwrap_or(Verdict::Unreachable),
-        client: ClientAnswer {
+        client: ClientExplanation {
             name: client.name(),
             kind: match client.kind {
                 ClientKind::Pod(_) => "pod",
@@ -158,24 +165,24 @@ fn answer(world: &World<'_>, asked: &Explain, from: &End, to: &Destination) -> R
         },
         connections,
         reason,
-        notes: notes(world),
+        notes: notes(cluster),
     })
 }
 
-fn without_family(client: &Client, asked: Option<AddressFamily>) -> String {
-    let family = families(asked).into_iter().map(Family::as_str).collect::<Vec<_>>().join(" or ");
+fn without_family(client: &Client, requested: Option<AddressFamily>) -> String {
+    let family = families(requested).into_iter().map(Family::as_str).collect::<Vec<_>>().join(" or ");
     format!("{} has no {family} address", client.name())
 }
 
-/// What else is worth knowing.
-fn notes(world: &World<'_>) -> Vec<String> {
-    let note = match &world.config.network_policy {
-        _ if !world.has_policies() => return Vec::new(),
+/// Returns notes about the configuration.
+fn notes(cluster: &ClusterLookup<'_>) -> Vec<String> {
+    let note = match &cluster.config.network_policy {
+        _ if !cluster.has_policies() => return Vec::new(),
         None => {
-            "this configuration does not enforce policies (no --network-policy); they are judged all the same"
+            "this configuration does not enforce policies (--network-policy is not set); they are evaluated anyway"
         }
         Some(policy) if policy.audit => {
-            "--network-policy-audit is set: what policies deny is counted, not dropped"
+            "--network-policy-audit is set: denied packets are counted, not dropped"
         }
         Some(_) => return Vec::new(),
     };

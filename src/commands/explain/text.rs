@@ -1,40 +1,44 @@
-//! An answer for people: the verdict first, then why, then what to change.
+//! Prints an explanation as text: the verdict, then the reasons, then suggested changes.
 
 use std::io::{self, Write};
 
-use super::answer::{Advice, Answer, ConnectionAnswer, EndAnswer, PathAnswer, ServiceAnswer, Verdict};
-use super::reason::rule_words;
+use super::explanation::{
+    Advice, ConnectionExplanation, Explanation, PathExplanation, PolicyExplanation, ServiceExplanation,
+    Verdict,
+};
+use super::policy_decision::describe_rule;
 
-/// Prints an answer.
-pub(super) fn print(answer: &Answer, out: &mut dyn Write) -> io::Result<()> {
-    if let Some(reason) = &answer.reason {
+/// Prints an explanation.
+pub(super) fn print(explanation: &Explanation, out: &mut dyn Write) -> io::Result<()> {
+    if let Some(reason) = &explanation.reason {
         writeln!(out, "UNREACHABLE  {reason}")?;
     }
-    let mut printed: Vec<&ConnectionAnswer> = Vec::new();
-    if let Some(line) = overview(&answer.connections) {
+    let mut printed: Vec<&ConnectionExplanation> = Vec::new();
+    if let Some(line) = overview(&explanation.connections) {
         writeln!(out, "{line}\n")?;
     }
-    for connection in &answer.connections {
+    for connection in &explanation.connections {
         if !printed.is_empty() {
             writeln!(out)?;
         }
-        writeln!(out, "{}", headline(answer, connection))?;
-        let same =
-            |other: &&&ConnectionAnswer| other.family != connection.family && gist(other) == gist(connection);
+        writeln!(out, "{}", headline(explanation, connection))?;
+        let same = |other: &&&ConnectionExplanation| {
+            other.family != connection.family && comparable(other) == comparable(connection)
+        };
         match printed.iter().find(same) {
-            Some(other) => writeln!(out, "  as by {}", other.family)?,
-            None => details(answer, connection, out)?,
+            Some(other) => writeln!(out, "  same as {}", other.family)?,
+            None => details(explanation, connection, out)?,
         }
         printed.push(connection);
     }
-    for note in &answer.notes {
+    for note in &explanation.notes {
         writeln!(out, "\nnote: {note}")?;
     }
     Ok(())
 }
 
-/// Which connections are allowed and which are not, if they differ.
-fn overview(connections: &[ConnectionAnswer]) -> Option<String> {
+/// Returns a summary line if the verdicts of the connections differ.
+fn overview(connections: &[ConnectionExplanation]) -> Option<String> {
     let first = connections.first()?;
     if connections.iter().all(|connection| connection.verdict == first.verdict) {
         return None;
@@ -43,24 +47,24 @@ fn overview(connections: &[ConnectionAnswer]) -> Option<String> {
     for verdict in [Verdict::Allowed, Verdict::PartlyAllowed, Verdict::Denied, Verdict::Unreachable] {
         let mut ports: Vec<String> = Vec::new();
         for connection in connections.iter().filter(|connection| connection.verdict == verdict) {
-            let same = |other: &&ConnectionAnswer| {
+            let same = |other: &&ConnectionExplanation| {
                 (other.to.port(), other.protocol) == (connection.to.port(), connection.protocol)
             };
-            let alike = connections.iter().filter(same).all(|other| other.verdict == verdict);
-            let family = if alike { String::new() } else { format!(" by {}", connection.family) };
+            let is_same = connections.iter().filter(same).all(|other| other.verdict == verdict);
+            let family = if is_same { String::new() } else { format!(" by {}", connection.family) };
             let port = format!("{}/{}{family}", connection.to.port(), connection.protocol);
             if !ports.contains(&port) {
                 ports.push(port);
             }
         }
         if !ports.is_empty() {
-            parts.push(format!("{} {}", word(verdict), ports.join(", ")));
+            parts.push(format!("{} {}", verdict_name(verdict), ports.join(", ")));
         }
     }
     Some(parts.join("; "))
 }
 
-fn word(verdict: Verdict) -> &'static str {
+fn verdict_name(verdict: Verdict) -> &'static str {
     match verdict {
         Verdict::Allowed => "ALLOWED",
         Verdict::PartlyAllowed => "PARTLY ALLOWED",
@@ -69,23 +73,23 @@ fn word(verdict: Verdict) -> &'static str {
     }
 }
 
-/// The verdict in words.
-fn headline(answer: &Answer, connection: &ConnectionAnswer) -> String {
-    let word = word(connection.verdict);
+/// Returns the first line: the verdict, client and destination.
+fn headline(explanation: &Explanation, connection: &ConnectionExplanation) -> String {
+    let word = verdict_name(connection.verdict);
     let target = match (&connection.service, connection.paths.first()) {
         (Some(service), _) => service.port.clone(),
-        (None, Some(PathAnswer { name: Some(name), .. })) => name.clone(),
+        (None, Some(PathExplanation { name: Some(name), .. })) => name.clone(),
         _ => String::new(),
     };
     let at = format!("{}/{}", connection.to, connection.protocol);
     let target = if target.is_empty() { at } else { format!("{target} {at}") };
-    format!("{word}  {} to {target}{}", answer.client.name, why(connection))
+    format!("{word}  {} to {target}{}", explanation.client.name, short_reason(connection))
 }
 
-/// The reason in half a line.
-fn why(connection: &ConnectionAnswer) -> String {
-    if let Some(refusal) = &connection.refusal {
-        return format!(": {}", refusal.why);
+/// Returns the reason that follows the verdict on the first line.
+fn short_reason(connection: &ConnectionExplanation) -> String {
+    if let Some(no_route) = &connection.no_route {
+        return format!(": {}", no_route.reason);
     }
     let allowed = connection.paths.iter().filter(|path| path.allowed).count();
     let all = connection.paths.len();
@@ -102,27 +106,31 @@ fn why(connection: &ConnectionAnswer) -> String {
     match connection.verdict {
         Verdict::Allowed if all > 1 => format!(": all {all} endpoints"),
         Verdict::PartlyAllowed if is_lost && !egress && !ingress => {
-            format!(": {allowed} of {all} endpoints; no answer comes back from the others")
+            format!(": {allowed} of {all} endpoints; replies from the others are lost")
         }
         Verdict::PartlyAllowed => format!(": {allowed} of {all} endpoints; the others are denied {by}"),
         Verdict::Denied => format!(": {by}"),
-        Verdict::Unreachable if is_lost => ": no answer comes back".to_owned(),
+        Verdict::Unreachable if is_lost => ": replies are lost".to_owned(),
         _ => String::new(),
     }
 }
 
-fn details(answer: &Answer, connection: &ConnectionAnswer, out: &mut dyn Write) -> io::Result<()> {
-    client(answer, connection, out)?;
+fn details(
+    explanation: &Explanation,
+    connection: &ConnectionExplanation,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    client(explanation, connection, out)?;
     if let Some(found) = &connection.service {
         service(found, out)?;
     }
-    if let Some(refusal) = &connection.refusal {
-        let how = match refusal.how {
-            "rejected" => "the client is refused at once",
-            "dropped" => "the client gets no answer",
-            _ => "no rule leads it anywhere",
+    if let Some(no_route) = &connection.no_route {
+        let effect = match no_route.kind {
+            "rejected" => "the connection is rejected",
+            "dropped" => "the client gets no response",
+            _ => "no rule matches it",
         };
-        writeln!(out, "  {how}; {}", refusal.way_out)?;
+        writeln!(out, "  {effect}; {}", no_route.hint)?;
     }
     for path in &connection.paths {
         let is_masqueraded = connection.service.as_ref().is_some_and(|found| found.source == "masqueraded");
@@ -135,8 +143,12 @@ fn details(answer: &Answer, connection: &ConnectionAnswer, out: &mut dyn Write) 
     Ok(())
 }
 
-fn client(answer: &Answer, connection: &ConnectionAnswer, out: &mut dyn Write) -> io::Result<()> {
-    let client = &answer.client;
+fn client(
+    explanation: &Explanation,
+    connection: &ConnectionExplanation,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let client = &explanation.client;
     let kind = match client.kind {
         "podOnHostNetwork" => " (on the host network)",
         "outside" => " (neither a pod nor a node)",
@@ -147,33 +159,37 @@ fn client(answer: &Answer, connection: &ConnectionAnswer, out: &mut dyn Write) -
     writeln!(out, "  client   {}{node}{kind}", connection.from)
 }
 
-fn service(found: &ServiceAnswer, out: &mut dyn Write) -> io::Result<()> {
-    writeln!(out, "  service  {} by its {}, led by node {}", found.port, found.entry, found.node)?;
-    let local = if found.traffic_policy == "Local" { ", by traffic policy Local" } else { "" };
+fn service(found: &ServiceExplanation, out: &mut dyn Write) -> io::Result<()> {
+    writeln!(out, "  service  {}, {}, routed by node {}", found.port, found.entry, found.node)?;
+    let local = if found.traffic_policy == "Local" { " (traffic policy Local)" } else { "" };
     match (found.chosen, found.total) {
         (0, _) => {}
-        (1, 1) => writeln!(out, "           led to its one endpoint{local}")?,
+        (1, 1) => writeln!(out, "           forwarded to its only endpoint{local}")?,
         (chosen, total) if chosen == total => {
-            writeln!(out, "           led to all {total} endpoints{local}")?
+            writeln!(out, "           forwarded to all {total} endpoints{local}")?
         }
         (chosen, total) => {
-            writeln!(out, "           led to {chosen} of {total} endpoints ({} ready){local}", found.ready)?;
+            writeln!(
+                out,
+                "           forwarded to {chosen} of {total} endpoints, {} ready{local}",
+                found.ready
+            )?;
         }
     }
     if let Some(seconds) = found.affinity_seconds {
-        writeln!(out, "           a client keeps its endpoint for {seconds} s (session affinity)")?;
+        writeln!(out, "           session affinity: a client keeps its endpoint for {seconds} s")?;
     }
     for remark in &found.remarks {
         writeln!(out, "           {remark}")?;
     }
     if found.chosen > 0 {
-        let why = found.source_reason.map(|why| format!("replaced by one of node {}: {why}", found.node));
+        let why = found.source_reason.map(|why| format!("masqueraded by node {}: {why}", found.node));
         writeln!(out, "           source address {}", why.unwrap_or_else(|| "kept".to_owned()))?;
     }
     Ok(())
 }
 
-fn print_path(path: &PathAnswer, is_masqueraded: bool, out: &mut dyn Write) -> io::Result<()> {
+fn print_path(path: &PathExplanation, is_masqueraded: bool, out: &mut dyn Write) -> io::Result<()> {
     let mark = if path.allowed { '✓' } else { '✗' };
     let share = if path.one_in > 1 { format!(" 1/{}", path.one_in) } else { String::new() };
     let name = path.name.as_ref().map(|name| format!("  {name}")).unwrap_or_default();
@@ -182,33 +198,30 @@ fn print_path(path: &PathAnswer, is_masqueraded: bool, out: &mut dyn Write) -> i
     end("egress", &path.egress, out)?;
     end("ingress", &path.ingress, out)?;
     if let Some(lost) = &path.lost {
-        writeln!(out, "  answer   LOST: {lost}")?;
+        writeln!(out, "  reply    LOST: {lost}")?;
     }
     if let Some(node) = path.masqueraded_by.as_ref().filter(|_| !is_masqueraded) {
-        writeln!(
-            out,
-            "           the pod's connection to itself: its source is replaced by an address of node {node}"
-        )?;
+        writeln!(out, "           hairpin connection: masqueraded by node {node}")?;
     }
     if let Some(seen_as) = path.seen_as {
         writeln!(
             out,
-            "           its source by then is an address of the node that led it, taken to be {seen_as}"
+            "           policies there see a source address of the routing node, assumed to be {seen_as}"
         )?;
     }
     Ok(())
 }
 
-fn end(which: &str, answer: &EndAnswer, out: &mut dyn Write) -> io::Result<()> {
-    for rule in &answer.passed {
-        writeln!(out, "  {which:<8} passed on: {}", rule_words(rule))?;
+fn end(which: &str, explanation: &PolicyExplanation, out: &mut dyn Write) -> io::Result<()> {
+    for rule in &explanation.passed {
+        writeln!(out, "  {which:<8} passed by {}", describe_rule(rule))?;
     }
-    let word = match answer.reason {
-        "notJudged" => "not judged",
-        _ if answer.allowed => "allowed",
+    let decision = match explanation.reason {
+        "notJudged" => "no policy applies",
+        _ if explanation.allowed => "allowed",
         _ => "DENIED",
     };
-    writeln!(out, "  {which:<8} {word}: {}", answer.words)
+    writeln!(out, "  {which:<8} {decision}: {}", explanation.words)
 }
 
 fn print_advice(advice: &Advice, out: &mut dyn Write) -> io::Result<()> {
@@ -225,8 +238,9 @@ fn print_advice(advice: &Advice, out: &mut dyn Write) -> io::Result<()> {
     words.try_for_each(|line| writeln!(out, "{line}"))
 }
 
-/// What an explanation says apart from addresses: if it is the same, it need not be said twice.
-fn gist(connection: &ConnectionAnswer) -> impl PartialEq + use<'_> {
+/// Returns the parts of an explanation that do not depend on addresses: if they are equal in both families, they are printed
+/// once.
+fn comparable(connection: &ConnectionExplanation) -> impl PartialEq + use<'_> {
     let service = connection.service.as_ref().map(|service| {
         (
             &service.port,
@@ -242,15 +256,15 @@ fn gist(connection: &ConnectionAnswer) -> impl PartialEq + use<'_> {
         .iter()
         .map(|path| (&path.name, path.to.port(), path.one_in, &path.egress.words, &path.ingress.words))
         .collect();
-    let refusal = connection.refusal.as_ref().map(|refusal| (refusal.how, &refusal.why));
-    // Advice with addresses in it differs.
+    let no_route = connection.no_route.as_ref().map(|no_route| (no_route.kind, &no_route.reason));
+    // Advice that contains addresses differs.
     (
         connection.verdict,
         connection.protocol,
         connection.to.port(),
         service,
         paths,
-        refusal,
+        no_route,
         &connection.advice,
     )
 }

@@ -9,8 +9,8 @@ use portcullis_cluster::{Family, Name, Protocol};
 use portcullis_modes::NodePortAddresses;
 
 use super::entry::{Entry, entry_at, ports_of};
-use super::leading::{How, Refusal};
-use crate::commands::world::{World, listed};
+use super::routing::{NoRoute, NoRouteKind};
+use crate::commands::cluster_lookup::{ClusterLookup, listed};
 use crate::config::ProxyMode;
 use crate::node;
 
@@ -21,12 +21,12 @@ const NODE_PORTS: RangeInclusive<u16> = 30_000..=32_767;
 /// an eighth of the usual `/12`, and what most clusters have of IPv6.
 const NEIGHBOURS: [u8; 2] = [16, 112];
 
-/// How much an address has in common with a node's if it may be that node's, too: the usual subnets.
+/// NoRouteKind much an address has in common with a node's if it may be that node's, too: the usual subnets.
 const VIPS: [u8; 2] = [24, 64];
 
 /// An address and port that no Service has.
 pub(super) struct Unserved<'a> {
-    pub(super) world: &'a World<'a>,
+    pub(super) cluster: &'a ClusterLookup<'a>,
     pub(super) anywhere: &'a Desired,
     pub(super) address: IpAddr,
     pub(super) number: u16,
@@ -36,12 +36,12 @@ pub(super) struct Unserved<'a> {
 impl Unserved<'_> {
     /// Why nothing serves a port of the node-port range on a node. `None` where a process may listen there: outside of
     /// the range, or where a pod on the host network names the port, or a load balancer asks there for health.
-    pub(super) fn node_port(&self, node: Name) -> Option<Refusal> {
+    pub(super) fn node_port(&self, node: Name) -> Option<NoRoute> {
         let is_health = self.anywhere.ports().any(|port| {
             self.protocol == Protocol::Tcp
                 && port.health_check_node_port.is_some_and(|health| health.get() == self.number)
         });
-        let is_named = self.world.index.pods().any(|pod| {
+        let is_named = self.cluster.index.pods().any(|pod| {
             let same = |port: &portcullis_cluster::pod::NamedPort| {
                 (port.port.get(), port.protocol) == (self.number, self.protocol)
             };
@@ -51,16 +51,16 @@ impl Unserved<'_> {
             return None;
         }
         let others = self.holders();
-        let way_out = match others.is_empty() {
+        let hint = match others.is_empty() {
             true => "node ports are in spec.ports[].nodePort of Services of type NodePort and LoadBalancer"
                 .to_owned(),
             false => format!("Services with node port {} are {}", self.number, others.join(", ")),
         };
         let family = Family::from_address(self.address).as_str();
-        Some(Refusal {
-            how: How::NotServed,
-            why: format!("no Service has node port {}/{} for {family}", self.number, self.protocol),
-            way_out,
+        Some(NoRoute {
+            kind: NoRouteKind::NotServed,
+            reason: format!("no Service has node port {}/{} for {family}", self.number, self.protocol),
+            hint,
         })
     }
 
@@ -75,11 +75,11 @@ impl Unserved<'_> {
 
     /// Why nothing serves an address that belongs to a Service, or that lies among cluster IPs. `None` for any other
     /// address.
-    pub(super) fn service_address(&self) -> Option<Refusal> {
+    pub(super) fn service_address(&self) -> Option<NoRoute> {
         let here = |port: &&ServicePort| entry_at(port, self.address).is_some();
         match self.anywhere.ports().find(here) {
             Some(port) => Some(self.other_port(port)),
-            None if self.world.pod_at(self.address).is_none() => {
+            None if self.cluster.pod_at(self.address).is_none() => {
                 self.vip_of_node().or_else(|| self.unassigned())
             }
             None => None,
@@ -88,29 +88,29 @@ impl Unserved<'_> {
 
     /// A node port on an address beside those of nodes, such as the virtual IP of a keepalived: nodes that serve node
     /// ports on their primary addresses only do not serve it there.
-    fn vip_of_node(&self) -> Option<Refusal> {
+    fn vip_of_node(&self) -> Option<NoRoute> {
         let length = VIPS[usize::from(self.address.is_ipv6())];
         let subnet = IpNet::new(self.address, length).ok()?;
         let primary: Vec<IpAddr> =
-            self.world.node_names().iter().flat_map(|node| self.world.primary_ips(*node)).collect();
+            self.cluster.node_names().iter().flat_map(|node| self.cluster.primary_ips(*node)).collect();
         let mut near = primary.iter().filter(|ip| subnet.contains(*ip)).map(ToString::to_string).peekable();
         let family = Family::from_address(self.address);
         let holder = self.anywhere.ports().find(|port| {
             let same = port.node_port.is_some_and(|node_port| node_port.get() == self.number);
             same && port.name.protocol == self.protocol && port.family == family
         })?;
-        let addresses = node::options(self.world.config, None).node_port_addresses;
+        let addresses = node::options(self.cluster.config, None).node_port_addresses;
         if near.peek().is_none() || !matches!(addresses, NodePortAddresses::Primary { .. }) {
             return None;
         }
         let near: Vec<String> = near.collect();
-        Some(Refusal {
-            how: How::NotServed,
-            why: format!(
+        Some(NoRoute {
+            kind: NoRouteKind::NotServed,
+            reason: format!(
                 "{} is no primary address of a node, and only those serve node port {} of {}",
                 self.address, self.number, holder.name
             ),
-            way_out: format!(
+            hint: format!(
                 "use {}, or set --nodeport-addresses to blocks with {}",
                 listed(near.iter().map(String::as_str)),
                 self.address
@@ -119,10 +119,10 @@ impl Unserved<'_> {
     }
 
     /// The address is a Service's, which does not have the port.
-    fn other_port(&self, port: &ServicePort) -> Refusal {
+    fn other_port(&self, port: &ServicePort) -> NoRoute {
         let entry = entry_at(port, self.address).unwrap_or(Entry::ClusterIp);
         let here = self.anywhere.ports().filter(|port| entry_at(port, self.address).is_some());
-        let why = format!(
+        let reason = format!(
             "{} is the {} of Service {}, which has no port {}/{} but {}",
             self.address,
             entry.as_str(),
@@ -131,57 +131,56 @@ impl Unserved<'_> {
             self.protocol,
             ports_of(here)
         );
-        let how = match (self.world.config.mode, entry) {
+        let kind = match (self.cluster.config.mode, entry) {
             // All Services' addresses are the node's own in IPVS mode; in nftables mode cluster IPs have a rule.
-            (ProxyMode::Ipvs, _) | (ProxyMode::Nftables, Entry::ClusterIp) => How::Rejected,
-            _ => How::NotServed,
+            (ProxyMode::Ipvs, _) | (ProxyMode::Nftables, Entry::ClusterIp) => NoRouteKind::Rejected,
+            _ => NoRouteKind::NotServed,
         };
-        let way_out = match self.holders() {
-            holders if holders.is_empty() => "use a port that it has".to_owned(),
+        let hint = match self.holders() {
+            holders if holders.is_empty() => "use one of its ports".to_owned(),
             holders => format!(
                 "{} is the node port of {}, and node ports are served on addresses of nodes",
                 self.number,
                 holders.join(", ")
             ),
         };
-        Refusal { how, why, way_out }
+        NoRoute { kind, reason, hint }
     }
 
     /// No Service has the address, and it lies in a block of cluster IPs.
-    fn unassigned(&self) -> Option<Refusal> {
-        let (block, how) = match self.service_cidr() {
+    fn unassigned(&self) -> Option<NoRoute> {
+        let (block, kind) = match self.service_cidr() {
             Some(cidr) => {
-                let how = match self.world.config.mode {
-                    ProxyMode::Nftables => How::Dropped,
-                    _ => How::NotServed,
+                let kind = match self.cluster.config.mode {
+                    ProxyMode::Nftables => NoRouteKind::Dropped,
+                    _ => NoRouteKind::NotServed,
                 };
-                (format!("ServiceCIDR {cidr}"), how)
+                (format!("ServiceCIDR {cidr}"), kind)
             }
-            None => (self.neighbours()?, How::NotServed),
+            None => (self.neighbours()?, NoRouteKind::NotServed),
         };
-        Some(Refusal {
-            how,
-            why: format!("{} is in {block}, and no Service has it", self.address),
-            way_out: "was its Service deleted and made again? name the Service, as in NAMESPACE/NAME"
-                .to_owned(),
+        Some(NoRoute {
+            kind,
+            reason: format!("{} is in {block}, and no Service has it", self.address),
+            hint: "was its Service deleted and made again? name the Service, as in NAMESPACE/NAME".to_owned(),
         })
     }
 
     fn service_cidr(&self) -> Option<IpNet> {
-        let all = self.world.index.service_cidrs().flat_map(|object| object.cidrs.iter().copied());
+        let all = self.cluster.index.service_cidrs().flat_map(|object| object.cidrs.iter().copied());
         all.filter(|cidr| cidr.contains(&self.address)).min()
     }
 
     /// The cluster IPs that are so near to the address that it must be one, too: a guess, as no object tells.
     fn neighbours(&self) -> Option<String> {
-        if self.world.index.service_cidrs().any(|object| {
+        if self.cluster.index.service_cidrs().any(|object| {
             object.cidrs.iter().any(|cidr| Family::from_net(cidr) == Family::from_address(self.address))
         }) {
             return None;
         }
         let length = NEIGHBOURS[usize::from(self.address.is_ipv6())];
         let block = IpNet::new(self.address, length).ok()?.trunc();
-        let is_of_nodes = self.world.index.nodes().any(|node| {
+        let is_of_nodes = self.cluster.index.nodes().any(|node| {
             let overlaps = |cidr: &IpNet| cidr.contains(&block) || block.contains(cidr);
             node.ips().any(|ip| block.contains(&ip)) || node.pod_cidrs.iter().any(overlaps)
         });

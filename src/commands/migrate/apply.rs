@@ -1,4 +1,4 @@
-//! Carries a migration out.
+//! Carries out a migration.
 
 use std::io;
 use std::sync::Arc;
@@ -12,22 +12,22 @@ use portcullis_modes::stale_flows::{KernelFlows, StaleFlows};
 use portcullis_modes::{EngineRequest, EngineResult, ServiceEngine};
 
 use super::MigrateError;
-use super::report::Applied;
+use super::migration_report::Applied;
 use crate::cluster_view::NodeView;
 use crate::config::Config;
 use crate::daemon::mode_setup::{self, Prerequisites};
 use crate::host;
 
-/// Writes the new mode, and then removes what others left. `say` is told what happens, a line each.
+/// Writes the rules of the new mode, then removes those of other modes. Reports each step as a line to `print`.
 ///
 /// # Errors
-/// The new mode cannot serve everything. Nothing of the old one is removed then.
+/// The new mode cannot serve all Services; nothing of the old mode is removed then.
 pub(super) fn apply(
     config: &Config,
     state: &NodeView,
     prerequisites: Prerequisites,
     drain: Duration,
-    say: &mut dyn FnMut(&str) -> io::Result<()>,
+    print: &mut dyn FnMut(&str) -> io::Result<()>,
 ) -> Result<Applied, MigrateError> {
     let flavour = prerequisites.tools.as_ref().map_or(Flavour::Nft, |tools| tools.flavour);
     let mut host = state.host.clone();
@@ -40,18 +40,18 @@ pub(super) fn apply(
     let result = engine.sync(
         &state.desired,
         EngineRequest {
-            changes: &everything(&state.desired),
+            changes: &all_as_changes(&state.desired),
             addresses: &host::addresses(),
             requires_all_services: true,
             ..EngineRequest::default()
         },
     );
-    must_serve(&result)?;
+    check_served(&result)?;
     let syncs: Duration = result.syncs.iter().map(|sync| sync.duration).sum();
-    say(&format!("\n{} mode serves, after {:.1} s", config.mode.name(), syncs.as_secs_f64()))?;
+    print(&format!("\n{} mode serves after {:.1} s", config.mode.name(), syncs.as_secs_f64()))?;
 
     let mut applied = Applied::default();
-    note(result.cleanup, &mut applied, say)?;
+    record(result.cleanup, &mut applied, print)?;
     applied.stale_flows = result.stale_flows.map_or_else(
         |error| {
             tracing::error!(%error);
@@ -59,34 +59,34 @@ pub(super) fn apply(
         },
         |flows| flows.deleted,
     );
-    let mut told = 0;
+    let mut reported = 0;
     while let Some(due) = engine.next_removal() {
         thread::sleep(due.saturating_duration_since(Instant::now()));
-        note(engine.remove_other_modes(Instant::now()), &mut applied, say)?;
+        record(engine.remove_other_modes(Instant::now()), &mut applied, print)?;
         match engine.drain_status() {
-            Some(waiting) if waiting.connections != told => {
-                told = waiting.connections;
+            Some(waiting) if waiting.connections != reported => {
+                reported = waiting.connections;
                 let (servers, left) = (waiting.servers, waiting.remaining.as_secs());
-                say(&format!(
-                    "{told} connections through {servers} virtual servers live on, {left} s at most"
+                print(&format!(
+                    "waiting for {reported} connections through {servers} virtual servers, up to {left} s"
                 ))?;
             }
             Some(_) => {}
             None => {}
         }
     }
-    applied.cut_off = engine.interrupted_connections();
-    if applied.cut_off > 0 {
-        say(&format!(
-            "{} connections through IPVS had not ended in time, and were cut off",
-            applied.cut_off
+    applied.terminated = engine.interrupted_connections();
+    if applied.terminated > 0 {
+        print(&format!(
+            "{} connections through IPVS did not end in time and were terminated",
+            applied.terminated
         ))?;
     }
     Ok(applied)
 }
 
-/// Everything is new to a mode that begins.
-fn everything(desired: &Desired) -> Vec<ServiceChange> {
+/// Returns every Service as a change, for the first sync of a mode.
+fn all_as_changes(desired: &Desired) -> Vec<ServiceChange> {
     let new = |(name, ports): (&_, &Arc<[_]>)| ServiceChange {
         name: Clone::clone(name),
         before: Arc::default(),
@@ -95,7 +95,7 @@ fn everything(desired: &Desired) -> Vec<ServiceChange> {
     desired.services().iter().map(new).collect()
 }
 
-fn must_serve(result: &EngineResult) -> Result<(), MigrateError> {
+fn check_served(result: &EngineResult) -> Result<(), MigrateError> {
     if let Some(error) = result.error() {
         return Err(MigrateError::Sync(error.clone()));
     }
@@ -104,20 +104,20 @@ fn must_serve(result: &EngineResult) -> Result<(), MigrateError> {
     if isolated.is_empty() { Ok(()) } else { Err(MigrateError::Isolated(isolated.join("; "))) }
 }
 
-fn note(
+fn record(
     done: CleanupResult,
     applied: &mut Applied,
-    say: &mut dyn FnMut(&str) -> io::Result<()>,
+    print: &mut dyn FnMut(&str) -> io::Result<()>,
 ) -> Result<(), MigrateError> {
     for removed in done.removed.iter().map(ToString::to_string) {
-        say(&format!("removed {removed}"))?;
+        print(&format!("removed {removed}"))?;
         applied.removed.push(removed);
     }
     for kept in &done.kept {
-        say(&format!("kept {kept}"))?;
+        print(&format!("kept {kept}"))?;
     }
     for left in done.not_removed.iter().map(ToString::to_string) {
-        say(&format!("left {left}"))?;
+        print(&format!("left {left}"))?;
         applied.left.push(left);
     }
     Ok(())

@@ -1,15 +1,15 @@
-//! `portcullis migrate`: moves this node to another mode, or says what that comes to.
+//! `portcullis migrate`: moves this node to another proxy mode, or reports what that would change.
 //!
 //! ```text
-//! kernel ─ what serves, what would go, connections ─┐
-//! state ── what would be written ───────────────────┼─► Report ─► text, JSON
-//! node ─── requirements, proxies that run ──────────┘      └────► apply
+//! kernel ── current rules, connections ───────────┐
+//! state ─── rules of the new mode ────────────────┼─► MigrationReport ─► text, JSON
+//! node ──── prerequisites, running proxies ───────┘         └─────────► apply
 //! ```
 
+mod affected_connections;
 mod apply;
-mod plan;
-mod report;
-mod stake;
+mod migration_report;
+mod planned_rules;
 mod text;
 
 use std::io::{self, Write};
@@ -19,24 +19,24 @@ use portcullis_modes::SyncError;
 use crate::cluster_view::{self, LoadError};
 use crate::config::{Config, Migrate, OutputFormat};
 use crate::daemon::{DaemonError, mode_setup};
-use report::Report;
+use migration_report::MigrationReport;
 
-/// Why a node cannot be moved.
+/// An error that prevents a migration.
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
-    /// The state cannot be had.
+    /// The cluster state cannot be read.
     #[error(transparent)]
     State(#[from] LoadError),
-    /// The new mode cannot be had.
+    /// The new mode cannot be started.
     #[error(transparent)]
     Mode(#[from] DaemonError),
     /// The new mode's rules could not be written.
-    #[error("the new mode cannot be written, and the old one still serves: {0}")]
+    #[error("cannot write the rules of the new mode; the old mode still serves: {0}")]
     Sync(SyncError),
-    /// Services that the kernel refuses.
-    #[error("the old mode still serves, too, as the new one cannot serve everything: {0}")]
+    /// The kernel rejected some Services.
+    #[error("the new mode cannot serve all Services, so the old mode was kept as well: {0}")]
     Isolated(String),
-    /// Connections that are under way cannot be counted.
+    /// Established connections cannot be counted.
     #[error("cannot count connections: {0}")]
     Connections(#[from] portcullis_netlink::Error),
     /// The output cannot be written.
@@ -44,28 +44,28 @@ pub enum MigrateError {
     Io(#[from] io::Error),
 }
 
-/// Says what a migration comes to, and with `--apply` carries it out. Says whether nothing is in its way, or whether all
-/// is done.
+/// Prints a report about the migration, and carries it out with `--apply`. Returns true if nothing prevents the migration, or
+/// if it is complete.
 ///
 /// # Errors
 /// The state or the kernel cannot be read; the new mode cannot serve.
 pub fn run(config: &Config, migrate: &Migrate, out: &mut dyn Write) -> Result<bool, MigrateError> {
     let state = cluster_view::load_node(config, None)?;
     if migrate.apply {
-        // A mode that does not know all Services must not replace one that may serve them.
+        // A mode that does not have all Services must not replace one that may serve them.
         state.unreadable.check()?;
     }
     let prerequisites = mode_setup::check_prerequisites(config.mode);
-    let mut report = Report::of(config, migrate, &state, &prerequisites)?;
+    let mut report = MigrationReport::new(config, migrate, &state, &prerequisites)?;
     let is_text = migrate.output == OutputFormat::Text;
     if is_text {
         text::print(&report, out)?;
     }
     if migrate.apply && report.is_possible() && (migrate.force || report.obstacles().is_empty()) {
-        let mut say = |line: &str| if is_text { writeln!(out, "{line}") } else { Ok(()) };
-        report.applied = Some(apply::apply(config, &state, prerequisites?, migrate.drain, &mut say)?);
+        let mut print = |line: &str| if is_text { writeln!(out, "{line}") } else { Ok(()) };
+        report.applied = Some(apply::apply(config, &state, prerequisites?, migrate.drain, &mut print)?);
     } else if migrate.apply && is_text {
-        writeln!(out, "\nNothing was done.")?;
+        writeln!(out, "\nNothing was changed.")?;
     }
     if !is_text {
         let text = serde_json::to_string_pretty(&report).map_err(io::Error::from)?;

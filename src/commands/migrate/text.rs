@@ -1,30 +1,30 @@
-//! A report for people.
+//! Prints a migration report as text.
 
 use std::io::{self, Write};
 
-use super::report::Report;
-use super::stake::Counts;
+use super::affected_connections::Counts;
+use super::migration_report::MigrationReport;
 
-/// So many virtual servers are named.
-const NAMED: usize = 5;
+/// The number of virtual servers that are listed.
+const LISTED: usize = 5;
 
-/// Prints it.
+/// Prints a report.
 ///
 /// # Errors
 /// The output cannot be written.
-pub(super) fn print(report: &Report, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn print(report: &MigrationReport, out: &mut dyn Write) -> io::Result<()> {
     writeln!(out, "To {} mode", report.to)?;
-    section(out, "Serves now", &now(report))?;
-    section(out, "Will be written", &written(report))?;
-    section(out, "Will be removed, once that serves", &or_nothing(&report.removed))?;
-    section(out, "Connections under way", &connections(report))?;
-    let mut in_the_way: Vec<String> = report.missing.iter().cloned().collect();
+    section(out, "Current mode", &current_modes(report))?;
+    section(out, "To be written", &planned_rules(report))?;
+    section(out, "To be removed, once the new mode serves", &or_none(&report.removed))?;
+    section(out, "Established connections", &connections(report))?;
+    let mut obstacles: Vec<String> = report.missing.iter().cloned().collect();
     for proxy in report.obstacles() {
-        in_the_way.push(format!("{proxy}: it would write its rules again; stop it on this node first"));
+        obstacles.push(format!("{proxy} would write its rules again; stop it on this node first"));
     }
-    section(out, "In the way", &or_nothing(&in_the_way))?;
-    if !report.unknown.is_empty() {
-        section(out, "Could not be looked at", &report.unknown)?;
+    section(out, "Obstacles", &or_none(&obstacles))?;
+    if !report.failed_checks.is_empty() {
+        section(out, "Failed checks", &report.failed_checks)?;
     }
     Ok(())
 }
@@ -34,57 +34,57 @@ fn section(out: &mut dyn Write, title: &str, lines: &[String]) -> io::Result<()>
     lines.iter().try_for_each(|line| writeln!(out, "  {line}"))
 }
 
-fn or_nothing(lines: &[String]) -> Vec<String> {
-    if lines.is_empty() { vec!["nothing".to_owned()] } else { lines.to_vec() }
+fn or_none(lines: &[String]) -> Vec<String> {
+    if lines.is_empty() { vec!["none".to_owned()] } else { lines.to_vec() }
 }
 
-fn now(report: &Report) -> Vec<String> {
+fn current_modes(report: &MigrationReport) -> Vec<String> {
     let mut lines = Vec::new();
-    for now in &report.serving {
-        lines.push(format!("{} mode, by {}", now.mode, now.whose));
-        lines.extend(now.evidence.iter().map(|line| format!("  {line}")));
+    for current in &report.serving {
+        lines.push(format!("{} mode, rules of {}", current.mode, current.proxy));
+        lines.extend(current.evidence.iter().map(|line| format!("  {line}")));
     }
-    or_nothing(&lines)
+    or_none(&lines)
 }
 
-fn written(report: &Report) -> Vec<String> {
-    let written = &report.written;
-    let mut lines = vec![format!("{} Services with {} ports", written.services, written.ports)];
-    lines.extend(written.details.iter().map(|line| format!("  {line}")));
+fn planned_rules(report: &MigrationReport) -> Vec<String> {
+    let planned = &report.planned_rules;
+    let mut lines = vec![format!("{} Services with {} ports", planned.services, planned.ports)];
+    lines.extend(planned.details.iter().map(|line| format!("  {line}")));
     lines
 }
 
-fn connections(report: &Report) -> Vec<String> {
-    let stake = &report.connections;
+fn connections(report: &MigrationReport) -> Vec<String> {
+    let affected = &report.connections;
     let mut lines = Vec::new();
-    if !stake.translated.is_empty() {
+    if !affected.translated.is_empty() {
         lines.push(format!(
-            "{} translated by rules: they live on, as connection tracking knows them",
-            counted(&stake.translated)
+            "{} translated by rules: they continue, as connection tracking keeps their translation",
+            describe_counts(&affected.translated)
         ));
     }
-    if !stake.balanced.is_empty() {
-        let becomes = match report.to {
-            "ipvs" => "they live on".to_owned(),
+    if !affected.balanced.is_empty() {
+        let effect = match report.to {
+            "ipvs" => "they continue".to_owned(),
             _ => format!(
-                "TCP and SCTP are waited for, {} s at most, and then reset; UDP goes on through the new rules, maybe \
-                 to another endpoint",
+                "TCP and SCTP connections may end within {} s and are then reset; UDP continues through the new rules, \
+                 possibly to another endpoint",
                 report.drain_seconds
             ),
         };
-        lines.push(format!("{} through IPVS: {becomes}", counted(&stake.balanced)));
-        let named = stake.virtual_servers.iter().take(NAMED);
-        lines.extend(
-            named.map(|server| format!("  {} by {}/{}", server.connections, server.address, server.protocol)),
-        );
-        let more = stake.virtual_servers.len().saturating_sub(NAMED);
+        lines.push(format!("{} through IPVS: {effect}", describe_counts(&affected.balanced)));
+        let listed = affected.virtual_servers.iter().take(LISTED);
+        lines.extend(listed.map(|server| {
+            format!("  {} through {}/{}", server.connections, server.address, server.protocol)
+        }));
+        let more = affected.virtual_servers.len().saturating_sub(LISTED);
         if more > 0 {
             lines.push(format!("  and more through {more} other virtual servers"));
         }
     }
-    or_nothing(&lines)
+    or_none(&lines)
 }
 
-fn counted(counts: &Counts) -> String {
+fn describe_counts(counts: &Counts) -> String {
     counts.iter().map(|(protocol, count)| format!("{count} {protocol}")).collect::<Vec<_>>().join(", ")
 }

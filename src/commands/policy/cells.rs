@@ -9,7 +9,7 @@ use portcullis_policy::CompiledPolicies;
 use portcullis_policy::compile::{LocalPod, Profile};
 use portcullis_policy::evaluation::{Connection, Decision, PolicyVerdict};
 
-use crate::commands::world::PortNumber;
+use crate::commands::cluster_lookup::PortNumber;
 
 /// An endpoint of connections: a row or a column of the matrix.
 #[derive(Clone)]

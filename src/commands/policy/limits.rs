@@ -1,7 +1,7 @@
 //! Limits of a matrix, which bound time and output. Notes report what is omitted.
 
 use super::cells::MatrixTable;
-use crate::commands::world::PortNumber;
+use crate::commands::cluster_lookup::PortNumber;
 use crate::config::Matrix;
 
 /// Maximum number of pods without grouping.

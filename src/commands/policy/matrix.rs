@@ -13,9 +13,9 @@ use super::groups::Represented;
 use super::limits::{Limits, MAX_UNGROUPED_PODS};
 use super::{equivalence_classes, groups, pod_selection, text};
 use crate::cluster_view::{self, LoadError};
-use crate::commands::explain::asked::{Malformed, read_number};
+use crate::commands::cluster_lookup::{ClusterLookup, PortNumber};
+use crate::commands::explain::argument::{MalformedArgument, parse_port_number};
 use crate::commands::render::families;
-use crate::commands::world::{PortNumber, World};
 use crate::config::{Config, Matrix, OutputFormat};
 
 /// Error of `portcullis policy matrix`.
@@ -26,7 +26,7 @@ pub enum MatrixError {
     State(#[from] LoadError),
     /// Invalid port.
     #[error("--port: {0}")]
-    Port(Malformed),
+    Port(MalformedArgument),
     /// Invalid label condition.
     #[error("--selector: {0:?} is not KEY=VALUE, KEY!=VALUE, KEY or !KEY")]
     Selector(String),
@@ -82,10 +82,10 @@ pub fn matrix_of_index(
     let mut ports: Vec<PortNumber> = command
         .ports
         .iter()
-        .map(|text| read_number(text))
+        .map(|text| parse_port_number(text))
         .collect::<Result<_, _>>()
         .map_err(MatrixError::Port)?;
-    let world = World::of(config, index);
+    let world = ClusterLookup::new(config, index);
     let pods = pod_selection::pods(&world, &command.namespaces, command.selector.as_deref())?;
     let is_grouped = command.output == OutputFormat::Text && !command.no_group;
     let limits = Limits::from_command(command);
@@ -146,7 +146,7 @@ fn columns(pods: &[&LocalPod], command: &Matrix) -> Vec<MatrixEndpoint> {
     pods.iter().map(|pod| MatrixEndpoint::from_pod(pod)).chain(external).collect()
 }
 
-fn rows(world: &World<'_>, pods: &[&LocalPod], command: &Matrix) -> Vec<MatrixEndpoint> {
+fn rows(world: &ClusterLookup<'_>, pods: &[&LocalPod], command: &Matrix) -> Vec<MatrixEndpoint> {
     let nodes = world.node_names().into_iter().filter_map(|name| {
         let node = world.index.node(name)?;
         Some(MatrixEndpoint::from_node(name, &node.ips().collect::<Vec<_>>()))

@@ -7,7 +7,7 @@ use portcullis_cluster::labels::Labels;
 use portcullis_policy::compile::LocalPod;
 
 use super::matrix::MatrixError;
-use crate::commands::world::{World, listed};
+use crate::commands::cluster_lookup::{ClusterLookup, listed};
 
 /// A condition on one label, with kubectl's syntax.
 #[derive(Debug, PartialEq, Eq)]
@@ -52,7 +52,7 @@ impl LabelCondition {
 
 /// Returns the pods in scope of these namespaces (all, if empty) with these labels, by namespace and name.
 pub(super) fn pods<'a>(
-    world: &'a World<'_>,
+    world: &'a ClusterLookup<'_>,
     namespaces: &[String],
     selector: Option<&str>,
 ) -> Result<Vec<&'a LocalPod>, MatrixError> {

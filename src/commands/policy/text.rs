@@ -6,7 +6,7 @@ use portcullis_cluster::Family;
 
 use super::cells::{MatrixEndpoint, MatrixTable, PortAndFamily};
 use super::groups::{Group, cell};
-use crate::commands::world::PortNumber;
+use crate::commands::cluster_lookup::PortNumber;
 
 /// Prints the tables. Columns are numbered like the rows of the same pods.
 pub(super) fn print(

@@ -1,4 +1,4 @@
-//! Rules as YAML, to be applied or inserted.
+//! Suggested policies and rules as YAML.
 
 use std::net::IpAddr;
 
@@ -6,39 +6,39 @@ use portcullis_cluster::namespace::NAMESPACE_NAME_LABEL;
 use portcullis_cluster::{Family, Name, Protocol};
 use portcullis_policy::Direction;
 
-/// A rule that lets one sort of connections pass.
-pub(super) struct Snippet {
+/// A rule that allows one kind of connection.
+pub(super) struct PolicySnippet {
     pub(super) direction: Direction,
     pub(super) namespace: Name,
     pub(super) name: String,
-    /// Labels of the pods that it is about.
+    /// Labels of the pods that it selects.
     pub(super) subject: Vec<(&'static str, &'static str)>,
-    pub(super) peer: Peer,
+    pub(super) peer: SnippetPeer,
     pub(super) port: u16,
     pub(super) protocol: Protocol,
 }
 
-/// Who is at the other end.
-pub(super) enum Peer {
+/// The peer of a suggested rule.
+pub(super) enum SnippetPeer {
     /// Pods of a namespace with these labels.
     Pods { namespace: Name, labels: Vec<(&'static str, &'static str)> },
     /// One address.
     Block(IpAddr),
 }
 
-impl Snippet {
-    /// A NetworkPolicy with this rule alone.
+impl PolicySnippet {
+    /// Returns a NetworkPolicy with this rule only.
     pub(super) fn network_policy(&self) -> String {
         let (kind, peers) = self.fields();
         let peer = match &self.peer {
-            Peer::Pods { namespace, labels } => {
+            SnippetPeer::Pods { namespace, labels } => {
                 let pods = match labels.is_empty() {
                     true => String::new(),
                     false => format!("\n      podSelector: {}", selector(labels)),
                 };
-                format!("namespaceSelector: {}{pods}", by_name(*namespace))
+                format!("namespaceSelector: {}{pods}", namespace_selector(*namespace))
             }
-            Peer::Block(address) => format!("ipBlock: {{cidr: {}}}", quoted(&block(*address))),
+            SnippetPeer::Block(address) => format!("ipBlock: {{cidr: {}}}", quoted(&block(*address))),
         };
         format!(
             "apiVersion: networking.k8s.io/v1
@@ -64,20 +64,22 @@ spec:
         )
     }
 
-    /// A rule for a ClusterNetworkPolicy; `None` where none can name the peer.
+    /// Returns a rule for a ClusterNetworkPolicy; `None` where such a rule cannot match the peer.
     pub(super) fn cluster_policy_rule(&self) -> Option<String> {
         let (_, peers) = self.fields();
         let peer = match (&self.peer, self.direction) {
-            (Peer::Pods { namespace, labels }, _) if labels.is_empty() => {
-                format!("namespaces: {}", by_name(*namespace))
+            (SnippetPeer::Pods { namespace, labels }, _) if labels.is_empty() => {
+                format!("namespaces: {}", namespace_selector(*namespace))
             }
-            (Peer::Pods { namespace, labels }, _) => format!(
+            (SnippetPeer::Pods { namespace, labels }, _) => format!(
                 "pods:\n      namespaceSelector: {}\n      podSelector: {}",
-                by_name(*namespace),
+                namespace_selector(*namespace),
                 selector(labels)
             ),
-            (Peer::Block(address), Direction::Egress) => format!("networks: [{}]", quoted(&block(*address))),
-            (Peer::Block(_), Direction::Ingress) => return None,
+            (SnippetPeer::Block(address), Direction::Egress) => {
+                format!("networks: [{}]", quoted(&block(*address)))
+            }
+            (SnippetPeer::Block(_), Direction::Ingress) => return None,
         };
         Some(format!(
             "- name: {}
@@ -93,7 +95,7 @@ spec:
         ))
     }
 
-    /// The policy's type, and the field of its peers.
+    /// Returns the policy type, and the field with its peers.
     fn fields(&self) -> (&'static str, &'static str) {
         match self.direction {
             Direction::Ingress => ("Ingress", "from"),
@@ -102,7 +104,7 @@ spec:
     }
 }
 
-fn by_name(namespace: Name) -> String {
+fn namespace_selector(namespace: Name) -> String {
     selector(&[(NAMESPACE_NAME_LABEL, namespace.as_str())])
 }
 
@@ -119,7 +121,7 @@ fn block(address: IpAddr) -> String {
     format!("{address}/{}", Family::from_address(address).bits())
 }
 
-/// A text as YAML, in quotes where it would be taken for something else: a number, a truth value, null.
+/// Returns a YAML scalar, quoted where the plain text would not be parsed as a string.
 fn quoted(text: &str) -> String {
     const WORDS: [&str; 9] = ["true", "false", "yes", "no", "on", "off", "y", "n", "null"];
     let inner = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '/');
@@ -134,7 +136,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_yaml_would_misread_is_quoted() {
+    fn text_that_yaml_would_not_parse_as_a_string_is_quoted() {
         for (text, expected) in [
             ("web", "web"),
             ("kubernetes.io/metadata.name", "kubernetes.io/metadata.name"),

@@ -1,4 +1,4 @@
-//! What the new mode would write.
+//! Counts of the rules that the new mode would write.
 
 use std::collections::BTreeSet;
 
@@ -11,19 +11,19 @@ use crate::cluster_view::NodeView;
 use crate::config::{Config, ProxyMode};
 use crate::node;
 
-/// What would be written, counted.
+/// Counts of the Services and rules that would be written.
 #[derive(Debug, Default, Serialize)]
-pub(super) struct Written {
-    /// Services.
+pub(super) struct PlannedRules {
+    /// The number of Services.
     pub(super) services: usize,
-    /// Their ports, in all families.
+    /// The number of their ports.
     pub(super) ports: usize,
-    /// The rest, a line a family or kind.
+    /// Counts of rules, sets and elements, one line per family or kind.
     pub(super) details: Vec<String>,
 }
 
-/// Counts it, for the families that can be served.
-pub(super) fn written(config: &Config, state: &NodeView, families: &[Family]) -> Written {
+/// Counts the rules for the families that can be served.
+pub(super) fn count(config: &Config, state: &NodeView, families: &[Family]) -> PlannedRules {
     let NodeView { desired, options, host, .. } = state;
     let ports: BTreeSet<_> =
         desired.ports().map(|port| (&port.name.service, &port.name.port, port.name.protocol)).collect();
@@ -60,10 +60,10 @@ pub(super) fn written(config: &Config, state: &NodeView, families: &[Family]) ->
             lines
         }
     };
-    Written { services: desired.services().len(), ports: ports.len(), details }
+    PlannedRules { services: desired.services().len(), ports: ports.len(), details }
 }
 
-/// The rules of each table; `None` without any.
+/// Returns the number of rules in each table; `None` if there are none.
 fn rules_in(set: &RuleSet) -> Option<String> {
     let count = |chains: &std::collections::BTreeMap<String, Vec<String>>| {
         chains.values().map(Vec::len).sum::<usize>()

@@ -1,92 +1,92 @@
-//! An answer, as `-o json` gives it.
+//! The explanation of connections: the data that `-o json` prints.
 
 use std::net::{IpAddr, SocketAddr};
 
 use serde::Serialize;
 
-/// The whole answer.
+/// The explanation of all connections that the arguments name.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Answer {
-    /// The worst that becomes of any of the connections.
+pub(super) struct Explanation {
+    /// The worst verdict of all connections.
     pub(super) verdict: Verdict,
-    pub(super) client: ClientAnswer,
-    pub(super) connections: Vec<ConnectionAnswer>,
-    /// Why there are no connections to explain, if there are none.
+    pub(super) client: ClientExplanation,
+    pub(super) connections: Vec<ConnectionExplanation>,
+    /// The reason why there is no connection to explain.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reason: Option<String>,
-    /// What else is worth knowing.
+    /// Additional notes.
     pub(super) notes: Vec<String>,
 }
 
-/// What becomes of a connection. The order is from good to bad.
+/// The verdict on a connection, ordered from best to worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Verdict {
-    /// It arrives.
+    /// The connection reaches all endpoints that it may be sent to.
     Allowed,
-    /// Policies stop it at some of the endpoints.
+    /// Policies deny it at some of the endpoints.
     PartlyAllowed,
-    /// Policies stop it.
+    /// Policies deny it.
     Denied,
-    /// There is nowhere to lead it.
+    /// There is no route for it.
     Unreachable,
 }
 
 impl Verdict {
-    /// Whether it may arrive.
+    /// Returns true if the connection can reach an endpoint.
     pub(super) fn arrives(self) -> bool {
         matches!(self, Verdict::Allowed | Verdict::PartlyAllowed)
     }
 }
 
-/// Who asks.
+/// The client.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct ClientAnswer {
+pub(super) struct ClientExplanation {
     pub(super) name: String,
     pub(super) kind: &'static str,
     pub(super) node: Option<String>,
     pub(super) addresses: Vec<IpAddr>,
 }
 
-/// What becomes of one connection.
+/// The explanation of one connection.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct ConnectionAnswer {
+pub(super) struct ConnectionExplanation {
     pub(super) verdict: Verdict,
     pub(super) family: &'static str,
     pub(super) protocol: &'static str,
     pub(super) from: IpAddr,
     pub(super) to: SocketAddr,
-    /// What was asked for, by name.
+    /// The destination as named on the command line.
     pub(super) target: String,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) service: Option<ServiceAnswer>,
-    /// Why it goes nowhere, if it does.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) refusal: Option<RefusalAnswer>,
-    pub(super) paths: Vec<PathAnswer>,
-    /// What would let it through.
+    pub(super) service: Option<ServiceExplanation>,
+    /// The reason why it has no route.
+    #[serde(rename = "refusal", skip_serializing_if = "Option::is_none")]
+    pub(super) no_route: Option<NoRouteExplanation>,
+    pub(super) paths: Vec<PathExplanation>,
+    /// Changes that would allow it.
     pub(super) advice: Vec<Advice>,
 }
 
-/// Which Service leads it, and how.
+/// The Service that the connection uses.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct ServiceAnswer {
+pub(super) struct ServiceExplanation {
     /// `namespace/name:port`.
     pub(super) port: String,
     pub(super) entry: &'static str,
-    /// The node whose rules lead it.
+    /// The node whose rules route the connection.
     pub(super) node: String,
     /// `Cluster` or `Local`.
     pub(super) traffic_policy: &'static str,
-    /// How many endpoints new connections are spread over.
+    /// The number of endpoints among which new connections are distributed.
     pub(super) chosen: usize,
-    /// How many endpoints are ready, chosen or not.
+    /// The number of ready endpoints.
     pub(super) ready: usize,
-    /// How many endpoints there are.
+    /// The number of endpoints.
     pub(super) total: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) affinity_seconds: Option<u32>,
@@ -94,68 +94,71 @@ pub(super) struct ServiceAnswer {
     pub(super) source: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) source_reason: Option<&'static str>,
-    /// What else is worth knowing of it.
+    /// Additional remarks.
     pub(super) remarks: Vec<String>,
 }
 
-/// Why a connection goes nowhere.
+/// The reason why a connection has no route.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct RefusalAnswer {
-    /// `rejected`: the client is told; `dropped`: it waits; `notServed`: no rule concerns it.
-    pub(super) how: &'static str,
-    pub(super) why: String,
-    pub(super) way_out: String,
+pub(super) struct NoRouteExplanation {
+    /// `rejected`: the client gets an error; `dropped`: it gets no response; `notServed`: no rule matches.
+    #[serde(rename = "how")]
+    pub(super) kind: &'static str,
+    #[serde(rename = "why")]
+    pub(super) reason: String,
+    #[serde(rename = "wayOut")]
+    pub(super) hint: String,
 }
 
-/// One place where a connection can arrive.
+/// A destination that a connection can reach.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct PathAnswer {
+pub(super) struct PathExplanation {
     pub(super) allowed: bool,
     pub(super) to: SocketAddr,
-    /// The pod or node there.
+    /// The pod or node that has the address.
     pub(super) name: Option<String>,
     pub(super) node: Option<String>,
-    /// One in so many new connections comes here.
+    /// One in this many new connections is sent here.
     pub(super) one_in: usize,
-    /// The source that the destination's policies see, if it is not the client's address.
+    /// The source address that the destination's policies see, if it is not the client's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) seen_as: Option<IpAddr>,
-    /// Why an answer does not reach the client, if it does not.
+    /// The reason why replies do not reach the client.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) lost: Option<String>,
-    /// The node that replaces the source by one of its addresses before the server sees it, if one does.
+    /// The node that masquerades the connection.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) masqueraded_by: Option<String>,
-    pub(super) egress: EndAnswer,
-    pub(super) ingress: EndAnswer,
+    pub(super) egress: PolicyExplanation,
+    pub(super) ingress: PolicyExplanation,
 }
 
-/// What one end says to it.
+/// The decision of the policies at one end of a connection.
 #[derive(Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct EndAnswer {
+pub(super) struct PolicyExplanation {
     pub(super) allowed: bool,
-    /// `notJudged`, `notSelected`, `ownNode`, `itself`, `rule`, `noRuleMatches` or `undecided`.
+    /// `notJudged` (no policy applies), `notSelected`, `ownNode`, `itself`, `rule`, `noRuleMatches` or `undecided`.
     pub(super) reason: &'static str,
-    /// The same in words.
+    /// The reason as text.
     pub(super) words: String,
-    /// The rule that decides.
+    /// The rule that decided.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) rule: Option<RuleAnswer>,
-    /// The policies that isolate the pod and do not let the connection pass.
+    pub(super) rule: Option<RuleExplanation>,
+    /// The policies that isolate the pod, none of which allows the connection.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) isolated_by: Vec<String>,
-    /// Rules that passed it on before.
+    /// Pass rules that matched before.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) passed: Vec<RuleAnswer>,
+    pub(super) passed: Vec<RuleExplanation>,
 }
 
-/// A rule.
+/// A rule of a policy.
 #[derive(Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct RuleAnswer {
+pub(super) struct RuleExplanation {
     pub(super) policy: String,
     /// As in `spec.ingress[0]`.
     pub(super) place: String,
@@ -167,13 +170,13 @@ pub(super) struct RuleAnswer {
     pub(super) priority: Option<u16>,
 }
 
-/// What would let a connection through, as far as one end is concerned.
+/// A change that would allow the connection at one end.
 #[derive(Clone, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Advice {
     /// `ingress` or `egress`.
     pub(super) direction: &'static str,
-    /// What to do.
+    /// Instructions.
     pub(super) words: Vec<String>,
     /// A NetworkPolicy to apply.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -13,15 +13,15 @@ use portcullis_modes::{DetectLocal, NodePortAddresses};
 
 use super::client::{Client, ClientKind};
 use super::entry::Entry;
-use super::no_endpoints::{Cause, cause};
-use crate::commands::world::{World, listed};
+use super::no_endpoints::{Diagnosis, diagnose};
+use crate::commands::cluster_lookup::{ClusterLookup, listed};
 use crate::config::ProxyMode;
 use crate::node;
 
 /// What becomes of a connection to a Service on the node that leads it.
-pub(super) struct Led {
+pub(super) struct Route {
     /// To whom it goes, each with the same chance; or why to nobody.
-    pub(super) outcome: Result<Vec<Endpoint>, Refusal>,
+    pub(super) outcome: Result<Vec<Endpoint>, NoRoute>,
     /// By traffic policy Local.
     pub(super) local_only: bool,
     /// What the source is replaced by.
@@ -29,18 +29,18 @@ pub(super) struct Led {
 }
 
 /// Why a connection goes nowhere.
-pub(super) struct Refusal {
+pub(super) struct NoRoute {
     /// What the client learns of it.
-    pub(super) how: How,
+    pub(super) kind: NoRouteKind,
     /// In words.
-    pub(super) why: String,
+    pub(super) reason: String,
     /// What may be done.
-    pub(super) way_out: String,
+    pub(super) hint: String,
 }
 
 /// What a client learns of it that its connection goes nowhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum How {
+pub(super) enum NoRouteKind {
     /// It is told so: a reset, or an ICMP error.
     Rejected,
     /// Nothing, until it gives up.
@@ -66,17 +66,17 @@ impl Source {
 
 /// Follows a connection of a client to a Service's port by one sort of its addresses.
 pub(super) fn lead(
-    world: &World<'_>,
+    cluster: &ClusterLookup<'_>,
     client: &Client,
     from: IpAddr,
     to: IpAddr,
     (port, entry, node): (&ServicePort, Entry, Name),
-) -> Led {
-    Leader { world, client, from, to, port, entry, node }.lead()
+) -> Route {
+    Leader { cluster, client, from, to, port, entry, node }.lead()
 }
 
 struct Leader<'a> {
-    world: &'a World<'a>,
+    cluster: &'a ClusterLookup<'a>,
     client: &'a Client,
     from: IpAddr,
     to: IpAddr,
@@ -95,7 +95,7 @@ enum Known {
 }
 
 impl Leader<'_> {
-    fn lead(&self) -> Led {
+    fn lead(&self) -> Route {
         let local_only = match self.entry {
             Entry::ClusterIp => self.port.internal_local,
             _ if !self.port.external_local => false,
@@ -103,11 +103,11 @@ impl Leader<'_> {
             _ => self.is_ipvs() || !(self.seen_as() == Known::Pod || self.is_from_this_node()),
         };
         let outcome = self.refused().map_or_else(|| self.endpoints(local_only), Err);
-        Led { outcome, local_only, source: self.source() }
+        Route { outcome, local_only, source: self.source() }
     }
 
     fn is_ipvs(&self) -> bool {
-        self.world.config.mode == ProxyMode::Ipvs
+        self.cluster.config.mode == ProxyMode::Ipvs
     }
 
     /// Whether the client is the node that leads the connection.
@@ -117,7 +117,7 @@ impl Leader<'_> {
 
     fn seen_as(&self) -> Known {
         let on_node = self.client.node == Some(self.node);
-        match &node::options(self.world.config, self.world.index.node(self.node)).detect_local {
+        match &node::options(self.cluster.config, self.cluster.index.node(self.node)).detect_local {
             DetectLocal::Cidrs(cidrs) => {
                 match cidrs.iter().find(|net| Family::from_net(net) == Family::from_address(self.from)) {
                     Some(net) if net.contains(&self.from) => Known::Pod,
@@ -131,12 +131,12 @@ impl Leader<'_> {
     }
 
     fn source(&self) -> Source {
-        let masquerade_all = self.world.config.masquerade.all;
+        let masquerade_all = self.cluster.config.masquerade.all;
         match self.entry {
             Entry::ClusterIp if masquerade_all => Source::Masqueraded("masqueradeAll is set"),
             Entry::ClusterIp => match self.seen_as() {
                 Known::Pod => Source::Kept,
-                Known::Other => Source::Masqueraded("the client is not one of the cluster's pods"),
+                Known::Other => Source::Masqueraded("the client is not a pod of the cluster"),
                 Known::Unclear if self.is_ipvs() && self.is_from_this_node() => {
                     Source::Masqueraded("the client is the node")
                 }
@@ -152,29 +152,27 @@ impl Leader<'_> {
     }
 
     /// Refusals that do not hang on endpoints.
-    fn refused(&self) -> Option<Refusal> {
+    fn refused(&self) -> Option<NoRoute> {
         match self.entry {
-            Entry::NodePort if !self.serves_node_port() => Some(Refusal {
-                how: How::NotServed,
-                why: format!("node ports are not served on {} of {}", self.to, self.node),
-                way_out: "see --nodeport-addresses, or use another address of the node".to_owned(),
+            Entry::NodePort if !self.serves_node_port() => Some(NoRoute {
+                kind: NoRouteKind::NotServed,
+                reason: format!("node ports are not served on {} of {}", self.to, self.node),
+                hint: "check --nodeport-addresses, or use another address of the node".to_owned(),
             }),
             // Without endpoints anywhere, the rules of iptables mode refuse it whatever its source; the others look at
             // the source first.
             Entry::LoadBalancer
-                if (self.world.config.mode != ProxyMode::Iptables || self.port.endpoints.has_usable())
+                if (self.cluster.config.mode != ProxyMode::Iptables || self.port.endpoints.has_usable())
                     && !self.is_in_source_ranges() =>
             {
-                Some(Refusal {
-                    how: How::Dropped,
-                    why: format!("{} is in none of the loadBalancerSourceRanges", self.from),
-                    way_out: {
+                Some(NoRoute {
+                    kind: NoRouteKind::Dropped,
+                    reason: format!("{} is in none of the loadBalancerSourceRanges", self.from),
+                    hint: {
                         let ranges = self.port.source_ranges.iter().flatten();
                         let ranges: Vec<String> = ranges.map(ToString::to_string).collect();
                         match ranges[..] {
-                            [] => {
-                                "none of the ranges could be understood, so no client is allowed".to_owned()
-                            }
+                            [] => "no source range is valid, so no client is allowed".to_owned(),
                             _ => format!("the ranges are {}", listed(ranges.iter().map(String::as_str))),
                         }
                     },
@@ -186,9 +184,9 @@ impl Leader<'_> {
 
     fn serves_node_port(&self) -> bool {
         let family = Family::from_address(self.to);
-        match node::options(self.world.config, self.world.index.node(self.node)).node_port_addresses {
+        match node::options(self.cluster.config, self.cluster.index.node(self.node)).node_port_addresses {
             NodePortAddresses::All => true,
-            NodePortAddresses::Primary { .. } => self.world.primary_ips(self.node).contains(&self.to),
+            NodePortAddresses::Primary { .. } => self.cluster.primary_ips(self.node).contains(&self.to),
             NodePortAddresses::Cidrs(cidrs) => {
                 let mut own = cidrs.iter().filter(|net| Family::from_net(net) == family).peekable();
                 own.peek().is_none() || own.any(|net| net.contains(&self.to))
@@ -201,18 +199,18 @@ impl Leader<'_> {
         let within = |ip: IpAddr| ranges.iter().any(|range| range.contains(&ip));
         // A load balancer may put its address on the node, which then uses it as source towards itself.
         let own_vip = || {
-            let node = self.world.node_address(self.node, Family::from_address(self.from));
+            let node = self.cluster.node_address(self.node, Family::from_address(self.from));
             self.port.load_balancer_vips.contains(&self.from) && node.is_some_and(within)
         };
         within(self.from) || own_vip()
     }
 
-    fn endpoints(&self, local_only: bool) -> Result<Vec<Endpoint>, Refusal> {
+    fn endpoints(&self, local_only: bool) -> Result<Vec<Endpoint>, NoRoute> {
         let endpoints = &self.port.endpoints;
         let cluster = || endpoints.for_cluster().copied().collect::<Vec<_>>();
         let local = || endpoints.for_local().copied().collect::<Vec<_>>();
         // IPVS cannot tell for whom endpoints elsewhere are right, and leads all to them; but only what comes from
-        // this node's pods gets an answer.
+        // this node's pods gets an explanation.
         let has_way_back = || {
             let own_pod =
                 matches!(self.client.kind, ClientKind::Pod(_)) && self.client.node == Some(self.node);
@@ -232,37 +230,40 @@ impl Leader<'_> {
                 Entry::ClusterIp => "internalTrafficPolicy",
                 _ => "externalTrafficPolicy",
             };
-            return Err(Refusal {
-                how: How::Dropped,
-                why: format!("{field} of {service} is Local, and node {} has no endpoint", self.node),
-                way_out: format!("endpoints are on {}", self.nodes_with_endpoints()),
+            return Err(NoRoute {
+                kind: NoRouteKind::Dropped,
+                reason: format!("{field} of {service} is Local, and node {} has no endpoint", self.node),
+                hint: format!("endpoints are on {}", self.nodes_with_endpoints()),
             });
         }
         let total = endpoints.total();
-        let how = if self.leaves_unanswered() { How::NotServed } else { How::Rejected };
+        let kind = if self.leaves_unanswered() { NoRouteKind::NotServed } else { NoRouteKind::Rejected };
         if total == 0 {
-            let Cause { why, way_out } = cause(self.world, self.port);
-            return Err(Refusal { how, why, way_out });
+            let Diagnosis { reason, hint } = diagnose(self.cluster, self.port);
+            return Err(NoRoute { kind, reason, hint });
         }
-        let (why, way_out) = match total {
-            1 => (format!("{service} has one endpoint, which is not ready"), "look at that pod's readiness"),
-            _ => {
-                (format!("{service} has {total} endpoints, and none is ready"), "look at the pods' readiness")
+        let (reason, hint) = match total {
+            1 => {
+                (format!("{service} has one endpoint, which is not ready"), "check the readiness of that pod")
             }
+            _ => (
+                format!("{service} has {total} endpoints, and none is ready"),
+                "check the readiness of the pods",
+            ),
         };
-        Err(Refusal { how, why, way_out: way_out.to_owned() })
+        Err(NoRoute { kind, reason, hint: hint.to_owned() })
     }
 
     /// Whether a connection without an endpoint meets no rule: in iptables mode what the node itself sends to external
     /// addresses passes the hook output only, and `KUBE-EXTERNAL-SERVICES` is called by input and forward.
     fn leaves_unanswered(&self) -> bool {
         let is_external = matches!(self.entry, Entry::ExternalIp | Entry::LoadBalancer);
-        let is_own = self.world.is_own_address(self.node, self.to);
-        self.world.config.mode == ProxyMode::Iptables && is_external && self.is_from_this_node() && !is_own
+        let is_own = self.cluster.is_own_address(self.node, self.to);
+        self.cluster.config.mode == ProxyMode::Iptables && is_external && self.is_from_this_node() && !is_own
     }
 
     fn nodes_with_endpoints(&self) -> String {
-        let slices = self.world.index.slices_of(&self.port.name.service);
+        let slices = self.cluster.index.slices_of(&self.port.name.service);
         let usable = slices.iter().flat_map(|slice| &slice.endpoints).filter(|e| {
             Family::from_address(e.address) == self.port.family
                 && (e.conditions.ready() || e.conditions.serving())

@@ -1,4 +1,4 @@
-//! Connections through Services that are under way.
+//! Established connections through Services, which a migration affects.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -12,17 +12,17 @@ use serde::Serialize;
 
 use crate::host;
 
-/// How many connections, by protocol.
+/// Numbers of connections by protocol.
 pub(super) type Counts = BTreeMap<&'static str, u64>;
 
-/// What is at stake.
+/// Established connections through Services.
 #[derive(Debug, Default, Serialize)]
-pub(super) struct Stake {
-    /// Those that connection tracking translates: they live on without the rules that led them.
+pub(super) struct AffectedConnections {
+    /// Connections that connection tracking translates: they continue without the rules.
     pub(super) translated: Counts,
-    /// Those that IPVS translates, which need its virtual servers.
+    /// Connections that IPVS translates: they need their virtual server.
     pub(super) balanced: Counts,
-    /// The same by virtual server, those with most first.
+    /// The connections through IPVS by virtual server, those with most connections first.
     #[serde(rename = "virtualServers")]
     pub(super) virtual_servers: Vec<VirtualServer>,
 }
@@ -30,41 +30,41 @@ pub(super) struct Stake {
 /// A virtual server with connections.
 #[derive(Debug, Serialize)]
 pub(super) struct VirtualServer {
-    /// Its address and port.
+    /// The address and port.
     pub(super) address: SocketAddr,
-    /// Its protocol.
+    /// The protocol.
     pub(super) protocol: &'static str,
-    /// Its connections.
+    /// The number of connections.
     pub(super) connections: u64,
 }
 
-impl Stake {
-    /// Counts them: of TCP those that are established.
+impl AffectedConnections {
+    /// Counts the connections; of TCP, only established ones.
     ///
     /// # Errors
-    /// The kernel cannot be asked.
-    pub(super) fn count(desired: &Desired) -> Result<Stake> {
-        let mut stake = Stake::default();
-        let fronts = Fronts::of(desired, host::addresses());
+    /// The kernel's tables cannot be read.
+    pub(super) fn count(desired: &Desired) -> Result<AffectedConnections> {
+        let mut affected = AffectedConnections::default();
+        let frontends = FrontendAddresses::of(desired, host::addresses());
         let mut conntrack = Conntrack::open()?;
         for family in Family::ALL {
             conntrack.established(family, |flow| {
                 if let Some(protocol) = protocol_of(flow.protocol)
                     && flow.has_destination_nat()
-                    && fronts.has(flow, protocol)
+                    && frontends.has(flow, protocol)
                 {
-                    *stake.translated.entry(protocol.as_str()).or_default() += 1;
+                    *affected.translated.entry(protocol.as_str()).or_default() += 1;
                 }
             })?;
         }
         for (server, connections) in cleanup::ipvs_connections()? {
             let Some(protocol) = protocol_of(server.protocol) else { continue };
             let (address, protocol) = (SocketAddr::new(server.address, server.port), protocol.as_str());
-            *stake.balanced.entry(protocol).or_default() += connections;
-            stake.virtual_servers.push(VirtualServer { address, protocol, connections });
+            *affected.balanced.entry(protocol).or_default() += connections;
+            affected.virtual_servers.push(VirtualServer { address, protocol, connections });
         }
-        stake.virtual_servers.sort_by_key(|s| (std::cmp::Reverse(s.connections), s.address, s.protocol));
-        Ok(stake)
+        affected.virtual_servers.sort_by_key(|s| (std::cmp::Reverse(s.connections), s.address, s.protocol));
+        Ok(affected)
     }
 }
 
@@ -73,15 +73,15 @@ fn protocol_of(number: u8) -> Option<Protocol> {
 }
 
 /// Where Services are reached.
-struct Fronts {
+struct FrontendAddresses {
     addresses: HashSet<(Protocol, IpAddr, u16)>,
     node_ports: HashSet<(Protocol, u16)>,
     node: HashSet<IpAddr>,
 }
 
-impl Fronts {
-    fn of(desired: &Desired, node: Vec<IpAddr>) -> Fronts {
-        let mut fronts = Fronts {
+impl FrontendAddresses {
+    fn of(desired: &Desired, node: Vec<IpAddr>) -> FrontendAddresses {
+        let mut frontends = FrontendAddresses {
             addresses: HashSet::new(),
             node_ports: HashSet::new(),
             node: node.into_iter().collect(),
@@ -89,10 +89,10 @@ impl Fronts {
         for port in desired.ports() {
             let protocol = port.name.protocol;
             let all = port.virtual_ips();
-            fronts.addresses.extend(all.map(|address| (protocol, address, port.port.get())));
-            fronts.node_ports.extend(port.node_port.map(|node_port| (protocol, node_port.get())));
+            frontends.addresses.extend(all.map(|address| (protocol, address, port.port.get())));
+            frontends.node_ports.extend(port.node_port.map(|node_port| (protocol, node_port.get())));
         }
-        fronts
+        frontends
     }
 
     fn has(&self, flow: &Flow, protocol: Protocol) -> bool {

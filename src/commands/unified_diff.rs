@@ -1,4 +1,4 @@
-//! Prints differences as `diff -u` does, in sections.
+//! Prints differences as a unified diff, in sections.
 
 use std::fmt::Display;
 use std::hash::Hash;
@@ -6,18 +6,18 @@ use std::io::{self, Write};
 
 use similar::{Algorithm, ChangeTag, DiffOp, capture_diff_slices, group_diff_ops};
 
-/// Unchanged lines shown around changes, as `diff -u` does.
+/// The number of unchanged lines around changes, as in `diff -u`.
 const CONTEXT: usize = 3;
 
-/// Prints to somewhere, coloured if asked for.
-pub(super) struct Printer<'a> {
+/// Prints a unified diff, optionally with colours.
+pub(super) struct DiffPrinter<'a> {
     pub(super) out: &'a mut dyn Write,
     pub(super) colour: bool,
 }
 
-/// What a line is, which decides its colour.
+/// The kind of a line, which determines its colour.
 #[derive(Clone, Copy)]
-enum Part {
+enum LineKind {
     File,
     Hunk,
     Kept,
@@ -25,33 +25,33 @@ enum Part {
     Added,
 }
 
-impl Part {
-    /// The terminal's code (SGR).
+impl LineKind {
+    /// Returns the terminal's control code (SGR).
     fn code(self) -> Option<&'static str> {
         match self {
-            Part::File => Some("1"),
-            Part::Hunk => Some("36"),
-            Part::Kept => None,
-            Part::Deleted => Some("31"),
-            Part::Added => Some("32"),
+            LineKind::File => Some("1"),
+            LineKind::Hunk => Some("36"),
+            LineKind::Kept => None,
+            LineKind::Deleted => Some("31"),
+            LineKind::Added => Some("32"),
         }
     }
 }
 
-impl Printer<'_> {
-    /// The head of what differs of a subject.
-    pub(super) fn head(&mut self, subject: impl Display) -> io::Result<()> {
-        self.line(Part::File, format_args!("--- kernel/{subject}"))?;
-        self.line(Part::File, format_args!("+++ wanted/{subject}"))
+impl DiffPrinter<'_> {
+    /// Prints the header of a subject that differs.
+    pub(super) fn header(&mut self, subject: impl Display) -> io::Result<()> {
+        self.line(LineKind::File, format_args!("--- kernel/{subject}"))?;
+        self.line(LineKind::File, format_args!("+++ wanted/{subject}"))
     }
 
-    /// What differs in one place.
+    /// Prints the differences in one place.
     pub(super) fn section<T>(&mut self, old: &[T], new: &[T], section: &str) -> io::Result<()>
     where
         T: AsRef<str> + Clone + Eq + Ord + Hash,
     {
         if old.is_empty() && new.is_empty() {
-            return self.line(Part::Hunk, format_args!("@@ -0,0 +0,0 @@ {section}"));
+            return self.line(LineKind::Hunk, format_args!("@@ -0,0 +0,0 @@ {section}"));
         }
         let operations = capture_diff_slices(Algorithm::Myers, old, new);
         for hunk in group_diff_ops(operations, CONTEXT) {
@@ -67,27 +67,28 @@ impl Printer<'_> {
         let (Some(first), Some(last)) = (hunk.first(), hunk.last()) else { return Ok(()) };
         let from = range(first.old_range().start, last.old_range().end);
         let to = range(first.new_range().start, last.new_range().end);
-        self.line(Part::Hunk, format_args!("@@ -{from} +{to} @@ {section}"))?;
+        self.line(LineKind::Hunk, format_args!("@@ -{from} +{to} @@ {section}"))?;
         for change in hunk.iter().flat_map(|operation| operation.iter_changes(old, new)) {
-            let (part, sign) = match change.tag() {
-                ChangeTag::Equal => (Part::Kept, ' '),
-                ChangeTag::Delete => (Part::Deleted, '-'),
-                ChangeTag::Insert => (Part::Added, '+'),
+            let (kind, sign) = match change.tag() {
+                ChangeTag::Equal => (LineKind::Kept, ' '),
+                ChangeTag::Delete => (LineKind::Deleted, '-'),
+                ChangeTag::Insert => (LineKind::Added, '+'),
             };
-            self.line(part, format_args!("{sign}{}", change.value_ref().as_ref()))?;
+            self.line(kind, format_args!("{sign}{}", change.value_ref().as_ref()))?;
         }
         Ok(())
     }
 
-    fn line(&mut self, part: Part, text: std::fmt::Arguments<'_>) -> io::Result<()> {
-        match part.code().filter(|_| self.colour) {
+    fn line(&mut self, kind: LineKind, text: std::fmt::Arguments<'_>) -> io::Result<()> {
+        match kind.code().filter(|_| self.colour) {
             Some(code) => writeln!(self.out, "\x1b[{code}m{text}\x1b[0m"),
             None => writeln!(self.out, "{text}"),
         }
     }
 }
 
-/// As `diff -u` numbers lines: the first and how many, where an empty range is named by the line before it.
+/// Returns a range of lines in the notation of `diff -u`: the first line and the length; an empty range is named by the line
+/// before it.
 fn range(start: usize, end: usize) -> String {
     let length = end - start;
     match length {
