@@ -3,6 +3,7 @@
 //! A mode renders [`Desired`](portcullis_cluster::desired::Desired) to rules (pure), writes only the changes, and reads
 //! back the kernel's state.
 
+mod bisect;
 pub mod cleanup;
 mod detect_local;
 pub mod iptables;

@@ -21,6 +21,7 @@ use super::script::{RuleCount, Script};
 use super::service_rules::ServiceRules;
 use super::shared_order::SharedOrder;
 use super::snapshot::Snapshot;
+use crate::bisect::{Bisect, BisectOrder};
 use crate::mode::SyncError;
 use crate::sync_state::SyncState;
 
@@ -52,6 +53,13 @@ pub(super) struct Execution<'a> {
     rules: RuleCount,
     /// A Service was rejected after some of its ports were written.
     half_written: bool,
+}
+
+/// A rejected restore.
+struct Rejection {
+    error: SyncError,
+    /// The index of the Service whose line the tool named.
+    service: Option<usize>,
 }
 
 impl RestoreParts<'_> {
@@ -171,24 +179,56 @@ impl IptablesFamilyProxier {
         Ok(())
     }
 
-    /// Writes parts of a plan in one restore. If that is rejected, finds the Service to isolate.
+    /// Writes parts of a plan in one restore. If that is rejected, bisects its Services and isolates the rejected ones.
     fn write_parts(
         &mut self,
         execution: &mut Execution<'_>,
         parts: RestoreParts<'_>,
     ) -> Result<(), SyncError> {
+        if parts.services.is_empty() {
+            return match self.try_parts(execution, &parts)? {
+                Some(rejection) => Err(rejection.error),
+                None => Ok(()),
+            };
+        }
+        let mut bisect = Bisect::with_batch(BisectOrder::DepthFirst, parts.services.clone().collect());
+        while let Some(batch) = bisect.next_batch() {
+            let (Some(first), Some(last)) = (batch.first(), batch.last()) else { continue };
+            let services = *first..last + 1;
+            // Chains are removed with the last batch, when no rule jumps to them.
+            let removals = if services.end == parts.services.end { parts.removals } else { &[] };
+            let part = RestoreParts { services, removals, ..parts.clone() };
+            let Some(Rejection { error, service }) = self.try_parts(execution, &part)? else { continue };
+            if let Some(service) = service {
+                self.isolate(execution, &part, service, &error);
+                bisect.push(batch);
+            } else if let Some(service) = bisect.reject(batch, None) {
+                // The rest must be accepted without this Service; otherwise it is not the cause.
+                self.write_parts(execution, RestoreParts { services: 0..0, ..part.clone() })?;
+                self.isolate(execution, &part, service, &error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes parts of a plan in one restore. Returns the rejection if the kernel or its tool rejects a rule.
+    fn try_parts(
+        &mut self,
+        execution: &mut Execution<'_>,
+        parts: &RestoreParts<'_>,
+    ) -> Result<Option<Rejection>, SyncError> {
         let mut script = Script::default();
-        let written = if self.nothing_to_do(execution, &parts) {
+        let written = if self.nothing_to_do(execution, parts) {
             Ok(())
         } else {
             self.kernel.restore(&mut |out| {
                 script = Script::default();
-                self.compose(execution, &parts, &mut script, out)
+                self.compose(execution, parts, &mut script, out)
             })
         };
-        let error = match written {
+        match written {
             Ok(()) => {
-                self.record_written(execution, &parts);
+                self.record_written(execution, parts);
                 let whole =
                     |s: &PlannedService| s.ports.as_ref().is_none_or(|ports| parts.ends_service(ports));
                 let services = &execution.plan.services[parts.services.clone()];
@@ -196,31 +236,16 @@ impl IptablesFamilyProxier {
                 self.progress.step(written, script.count());
                 execution.lines += script.count();
                 execution.rules += script.rules();
-                return Ok(());
+                Ok(None)
             }
-            Err(error) if rejects_rules(&error) && self.finds_chains_in_use()? => {
-                return self.write_parts(execution, parts);
+            Err(error) if !rejects_rules(&error) => Err(error),
+            Err(_) if self.finds_chains_in_use()? => self.try_parts(execution, parts),
+            Err(error) => {
+                let line = rejected_line(&error).and_then(|line| line.checked_sub(1));
+                let service = line.and_then(|line| script.owner_of(line));
+                Ok(Some(Rejection { error, service }))
             }
-            Err(error) if !rejects_rules(&error) || parts.services.is_empty() => return Err(error),
-            Err(error) => error,
-        };
-        if let Some(rejected) = rejected_line(&error).and_then(|line| script.owner_of(line.checked_sub(1)?)) {
-            self.isolate(execution, &parts, rejected, &error);
-            return self.write_parts(execution, parts);
         }
-        let Range { start, end } = parts.services.clone();
-        if end - start == 1 {
-            // The rest must be accepted without this Service; otherwise it is not the cause.
-            self.write_parts(execution, RestoreParts { services: 0..0, ..parts.clone() })?;
-            self.isolate(execution, &parts, start, &error);
-            return Ok(());
-        }
-        let middle = start + (end - start) / 2;
-        self.write_parts(
-            execution,
-            RestoreParts { services: start..middle, removals: &[], ..parts.clone() },
-        )?;
-        self.write_parts(execution, RestoreParts { services: middle..end, ..parts })
     }
 
     fn isolate(

@@ -11,15 +11,17 @@ use super::family_proxier::{IptablesFamilyProxier, WriteCounts, rejects_rules};
 use super::script::Restore;
 use super::service_rules::ServiceRules;
 use super::shared_order::SharedOrder;
+use crate::bisect::{Bisect, BisectOrder};
 use crate::mode::SyncError;
 
 /// The new orders of the shared chains that a restore edits.
 type EditedOrders = [Option<SharedOrder>; SharedChain::ALL.len()];
 
-/// The state of the kernel after a restore, as far as it is known.
+/// The result of writing some Services in one restore.
 enum WriteOutcome {
-    /// It is known which Services were written.
-    Known,
+    Written,
+    /// The kernel rejected a rule of one of the Services, and wrote nothing.
+    Rejected(Box<Restore>, SyncError),
     /// An unknown part may have been written.
     Unknown,
 }
@@ -37,66 +39,54 @@ impl IptablesFamilyProxier {
         if names.is_empty() {
             return Ok(());
         }
-        match self.write_changes(&names, desired, large, now, counts)? {
-            WriteOutcome::Known => Ok(()),
-            // Only a comparison shows which part the kernel accepted.
-            WriteOutcome::Unknown => {
-                self.record_failed_write();
-                self.reconcile(desired, large, now, counts)
+        let mut bisect = Bisect::with_batch(BisectOrder::DepthFirst, names);
+        while let Some(batch) = bisect.next_batch() {
+            match self.write_changes(&batch, desired, large, counts)? {
+                WriteOutcome::Written => {}
+                WriteOutcome::Rejected(restore, error) => {
+                    let named = rejected_line(&error).and_then(|line| restore.owner_of(line));
+                    if let Some(rejected) = bisect.reject(batch, named) {
+                        self.check_accepts_rules(&restore)?;
+                        self.isolations.add(&rejected, &error, now);
+                        self.pending.remove(&rejected);
+                    }
+                }
+                // Only a comparison shows which part the kernel accepted.
+                WriteOutcome::Unknown => {
+                    self.record_failed_write();
+                    return self.reconcile(desired, large, now, counts);
+                }
             }
         }
+        Ok(())
     }
 
-    /// Writes some Services in one restore. If that is rejected, finds the Service to isolate.
+    /// Writes some Services in one restore.
     fn write_changes(
         &mut self,
         names: &[NamespacedName],
         desired: &Desired,
         large: bool,
-        now: Instant,
         counts: &mut WriteCounts,
     ) -> Result<WriteOutcome, SyncError> {
         let (restore, edited) = self.render_difference(names, desired, large);
         let result =
             if restore.is_empty() { Ok(()) } else { self.kernel.restore(&mut |out| restore.write(out)) };
-        let error = match result {
+        match result {
             Ok(()) => {
                 counts.lines += restore.count();
                 counts.rules += restore.rules();
                 self.apply_changes(names, edited, desired, large);
-                return Ok(WriteOutcome::Known);
+                Ok(WriteOutcome::Written)
             }
             // A restore is atomic for each table, but not for several.
             Err(error) if restore.tables().count() > 1 => {
                 self.record_failed_write();
-                return if rejects_rules(&error) { Ok(WriteOutcome::Unknown) } else { Err(error) };
+                if rejects_rules(&error) { Ok(WriteOutcome::Unknown) } else { Err(error) }
             }
-            Err(error) if !rejects_rules(&error) => return Err(error),
-            Err(_) if self.finds_chains_in_use()? => {
-                return self.write_changes(names, desired, large, now, counts);
-            }
-            Err(error) => error,
-        };
-        if let [rejected] = names {
-            self.check_accepts_rules(&restore)?;
-            self.isolations.add(rejected, &error, now);
-            self.pending.remove(rejected);
-            return Ok(WriteOutcome::Known);
-        }
-        let (first, rest) = match rejected_line(&error).and_then(|line| restore.owner_of(line)) {
-            // The tool named the line: try that Service alone, and all other Services together.
-            Some(rejected) => {
-                let mut rest = names.to_vec();
-                (vec![rest.remove(rejected)], rest)
-            }
-            None => {
-                let (first, rest) = names.split_at(names.len() / 2);
-                (first.to_vec(), rest.to_vec())
-            }
-        };
-        match self.write_changes(&first, desired, large, now, counts)? {
-            WriteOutcome::Known => self.write_changes(&rest, desired, large, now, counts),
-            WriteOutcome::Unknown => Ok(WriteOutcome::Unknown),
+            Err(error) if !rejects_rules(&error) => Err(error),
+            Err(_) if self.finds_chains_in_use()? => self.write_changes(names, desired, large, counts),
+            Err(error) => Ok(WriteOutcome::Rejected(Box::new(restore), error)),
         }
     }
 

@@ -7,7 +7,7 @@ use portcullis_cluster::desired::{Desired, ServiceChange};
 use portcullis_netlink::socket::Socket;
 
 use super::settings::Settings;
-use super::table_sync::TableSync;
+use super::sync::TableSync;
 use crate::mode::{Mode, SyncResult};
 use crate::node_facts::NodeFacts;
 use crate::options::Options;

@@ -1,0 +1,143 @@
+//! The Services in the table of a family: the version of each, and the updates that wait for a write.
+//!
+//! Between two syncs the table is the one that the kernel accepted last: an update that the kernel rejects, or that could not
+//! be written, is reverted and held back.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Instant;
+
+use portcullis_cluster::NamespacedName;
+use portcullis_cluster::desired::{Desired, ServiceChange, ServicePort};
+
+use crate::bisect::{Bisect, BisectOrder};
+use crate::isolation::Isolations;
+use crate::nftables::service_table::{GRACE, ServiceTable};
+use crate::nftables::settings::Settings;
+
+/// The ports of a Service before and after an update.
+pub(super) struct ServiceUpdate {
+    pub(super) name: NamespacedName,
+    pub(super) before: Arc<[ServicePort]>,
+    pub(super) after: Arc<[ServicePort]>,
+}
+
+/// The table of a family with its Services.
+pub(super) struct ProgrammedServices {
+    pub(super) table: ServiceTable,
+    /// The table is new: all Services must be added.
+    needs_all: bool,
+    /// The version in the table of each Service whose desired version is not there.
+    programmed: HashMap<NamespacedName, Arc<[ServicePort]>>,
+    /// The versions in the previous table of Services whose desired version was rejected.
+    pub(super) last_good: HashMap<NamespacedName, Arc<[ServicePort]>>,
+    /// The Services that are held back: their desired version must be written.
+    pub(super) pending: Bisect<NamespacedName>,
+    pub(super) isolations: Isolations,
+}
+
+impl ProgrammedServices {
+    pub(super) fn new(settings: Settings) -> Self {
+        ProgrammedServices {
+            table: ServiceTable::with_settings(settings),
+            needs_all: true,
+            programmed: HashMap::new(),
+            last_good: HashMap::new(),
+            pending: Bisect::new(BisectOrder::BreadthFirst),
+            isolations: Isolations::default(),
+        }
+    }
+
+    /// Replaces the table by a new one without Services.
+    pub(super) fn reset(&mut self, settings: Settings) {
+        self.table = ServiceTable::with_settings(settings);
+        self.last_good.extend(self.programmed.drain());
+        self.pending.clear();
+        self.needs_all = true;
+    }
+
+    /// Returns the time of the next retry, pending removal or search.
+    pub(super) fn next_due(&self, now: Instant) -> Option<Instant> {
+        let pending = (!self.pending.is_empty()).then_some(now);
+        [self.table.next_removal(), self.isolations.next_retry(), pending].into_iter().flatten().min()
+    }
+
+    /// Returns the updates for changed Services; for all Services if the table is new. Changed Services are no longer
+    /// isolated or held back.
+    pub(super) fn updates_for(&mut self, desired: &Desired, changes: &[ServiceChange]) -> Vec<ServiceUpdate> {
+        if std::mem::take(&mut self.needs_all) {
+            return all_services(desired);
+        }
+        let mut updates: Vec<ServiceUpdate> = Vec::with_capacity(changes.len());
+        for change in changes {
+            self.isolations.remove(&change.name);
+            let before = self.programmed.get(&change.name).unwrap_or(&change.before);
+            let (name, after) = (change.name.clone(), Arc::clone(&change.after));
+            updates.push(ServiceUpdate { before: Arc::clone(before), name, after });
+        }
+        if !self.pending.is_empty() {
+            let changed: HashSet<&NamespacedName> = changes.iter().map(|change| &change.name).collect();
+            self.pending.retain(|name| !changed.contains(name));
+        }
+        updates
+    }
+
+    /// Returns the updates for isolated Services whose retry is due.
+    pub(super) fn retries(&self, desired: &Desired, now: Instant) -> Vec<ServiceUpdate> {
+        let due = self.isolations.due(now).into_iter().filter(|name| !self.pending.contains(name));
+        due.map(|name| self.update(desired, name)).collect()
+    }
+
+    /// Returns the update of a Service to its desired version.
+    pub(super) fn update(&self, desired: &Desired, name: NamespacedName) -> ServiceUpdate {
+        let before = self.programmed.get(&name).cloned().unwrap_or_default();
+        let after = desired.services().get(&name).cloned().unwrap_or_default();
+        ServiceUpdate { name, before, after }
+    }
+
+    /// Applies updates to the table.
+    pub(super) fn apply(&mut self, updates: &[ServiceUpdate], desired: &Desired, now: Instant) {
+        for update in updates {
+            self.table.change(&update.before, &update.after, now);
+            self.programmed.remove(&update.name);
+        }
+        self.table.finish(desired, &self.programmed);
+    }
+
+    /// Reverts updates that the kernel never had, without a grace period for their removal.
+    pub(super) fn revert(&mut self, updates: &[ServiceUpdate], desired: &Desired, now: Instant) {
+        let before_grace = now.checked_sub(GRACE).unwrap_or(now);
+        for update in updates {
+            self.table.change(&update.after, &update.before, before_grace);
+            self.programmed.insert(update.name.clone(), Arc::clone(&update.before));
+        }
+        self.table.remove_due(now);
+        self.table.finish(desired, &self.programmed);
+    }
+
+    /// Records that the table has another version of a Service than the desired one.
+    pub(super) fn set_programmed(&mut self, name: NamespacedName, ports: Arc<[ServicePort]>) {
+        self.programmed.insert(name, ports);
+    }
+
+    /// Holds back updates that are not in the table, each group as a batch.
+    pub(super) fn hold_back(&mut self, groups: [Vec<ServiceUpdate>; 2]) {
+        for group in groups.into_iter().rev() {
+            let mut names = Vec::with_capacity(group.len());
+            for ServiceUpdate { name, before, .. } in group {
+                self.programmed.insert(name.clone(), before);
+                names.push(name);
+            }
+            self.pending.push(names);
+        }
+    }
+}
+
+fn all_services(desired: &Desired) -> Vec<ServiceUpdate> {
+    let update = |(name, after): (&NamespacedName, &Arc<[ServicePort]>)| ServiceUpdate {
+        name: name.clone(),
+        before: Arc::default(),
+        after: Arc::clone(after),
+    };
+    desired.services().iter().map(update).collect()
+}

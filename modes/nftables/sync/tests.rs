@@ -1,0 +1,368 @@
+//! Syncs with a kernel that rejects tables.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use portcullis_cluster::desired::Desired;
+use portcullis_cluster::{Event, Family, Index, Kind, Name, Object};
+use portcullis_netlink::Error;
+use portcullis_netlink::nf_tables::{
+    ChangeCounts, CommitSummary, DesiredTable, Element, Key, SetSpec, TableFamily,
+};
+use serde_json::json;
+
+use super::TableSync;
+use super::kernel::{Elements, NftablesKernel};
+use super::rejected_services::MAX_ATTEMPTS;
+use crate::mode::SyncResult;
+use crate::nftables::names::{AFFINITY, CLUSTER_IPS};
+use crate::nftables::settings::Settings;
+use crate::node_facts::NodeFacts;
+use crate::options::Options;
+
+/// A kernel that records the cluster IPs of the committed table, and rejects some tables.
+#[derive(Default)]
+struct FakeKernel {
+    /// Tables with one of these cluster IPs are rejected.
+    rejected: HashSet<String>,
+    /// Tables with a chain whose name contains this are rejected.
+    rejected_chains: Option<&'static str>,
+    /// All tables are rejected, whatever they contain.
+    rejects_all: bool,
+    /// All requests fail for lack of memory.
+    is_busy: bool,
+    cluster_ips: Vec<String>,
+    attempts: usize,
+    /// The session-affinity entries as they were last read.
+    affinity: Elements,
+    /// The entries that have expired since.
+    expired: HashSet<Key>,
+}
+
+fn rejection(errno: i32) -> Error {
+    Error::Rejected { action: "write", errno, text: None, offset: None }
+}
+
+impl FakeKernel {
+    /// Returns the cluster IPs of a table unless it is rejected.
+    fn validate(&self, table: &DesiredTable) -> Result<Vec<String>, Error> {
+        if self.is_busy {
+            return Err(rejection(libc::ENOMEM));
+        }
+        let object = |object: &str| Error::Object {
+            object: object.to_owned(),
+            source: Box::new(rejection(libc::EEXIST)),
+        };
+        if self.rejects_all {
+            return Err(object("removal of chain __chain0"));
+        }
+        let chains = &table.desired().chains;
+        let is_rejected = |name: &&Arc<str>| self.rejected_chains.is_some_and(|part| name.contains(part));
+        if let Some(chain) = chains.keys().find(is_rejected) {
+            return Err(object(chain));
+        }
+        let mut ips: Vec<String> = table.desired().sets[CLUSTER_IPS]
+            .elements
+            .keys()
+            .map(|key| key.bytes().iter().map(u8::to_string).collect::<Vec<_>>().join("."))
+            .collect();
+        ips.sort();
+        match ips.iter().find(|ip| self.rejected.contains(*ip)) {
+            Some(ip) => Err(object(ip)),
+            None => Ok(ips),
+        }
+    }
+}
+
+impl NftablesKernel for FakeKernel {
+    fn commit(&mut self, table: &mut DesiredTable) -> Result<CommitSummary, Error> {
+        self.cluster_ips = self.validate(table)?;
+        let changes = ChangeCounts { elements: 1, ..ChangeCounts::default() };
+        Ok(CommitSummary { changes, ..CommitSummary::default() })
+    }
+
+    fn check_edits(&mut self, table: &DesiredTable) -> Result<(), Error> {
+        self.attempts += 1;
+        self.validate(table).map(drop)
+    }
+
+    fn check_replacement(&mut self, table: &DesiredTable) -> Result<(), Error> {
+        self.validate(table).map(drop)
+    }
+
+    fn read_elements(&mut self, _: TableFamily, set: &str, _: &SetSpec) -> Result<Elements, Error> {
+        assert_eq!(set, AFFINITY);
+        Ok(self.affinity.clone())
+    }
+
+    fn delete_elements(
+        &mut self,
+        _: TableFamily,
+        _: &str,
+        _: &SetSpec,
+        elements: &[(Key, Element)],
+    ) -> Result<(), Error> {
+        if elements.iter().any(|(key, _)| self.expired.contains(key)) {
+            return Err(rejection(libc::ENOENT));
+        }
+        elements.iter().for_each(|(key, _)| _ = self.affinity.remove(key));
+        Ok(())
+    }
+}
+
+struct Node {
+    index: Index,
+    desired: Desired,
+    sync: TableSync,
+    kernel: FakeKernel,
+}
+
+impl Node {
+    fn new() -> Self {
+        let settings = Settings::new(Family::V4, &Options::default(), &NodeFacts::default());
+        let (index, desired) = (Index::new(), Desired::new(Name::new("node-a")));
+        Node { index, desired, sync: TableSync::new(settings), kernel: FakeKernel::default() }
+    }
+
+    /// Gives Services these cluster IPs, and syncs.
+    fn apply(&mut self, services: &[(usize, &str)], now: Instant) -> SyncResult {
+        for (n, ip) in services {
+            let object = json!({"metadata": {"name": format!("s{n:02}"), "namespace": "ns"},
+                "spec": {"clusterIP": ip, "ports": [{"port": 80}]}});
+            self.handle(Kind::Service, object);
+        }
+        let dirty = self.index.take_dirty_services();
+        let changes = self.desired.update(&self.index, dirty);
+        self.sync.sync(&mut self.kernel, &self.desired, &changes, now)
+    }
+
+    fn handle(&mut self, kind: Kind, object: serde_json::Value) {
+        let object = Object::parse(kind, object).expect("a valid object").object;
+        self.index.handle(Event::Applied(object));
+    }
+
+    /// Adds Service s02 with session affinity and one endpoint.
+    fn add_affinity_service(&mut self, endpoint: &str) {
+        let slice = json!({"metadata": {"name": "s02-x", "namespace": "ns",
+                "labels": {"kubernetes.io/service-name": "s02"}}, "addressType": "IPv4",
+            "ports": [{"name": "", "port": 80, "protocol": "TCP"}], "endpoints": [{"addresses": [endpoint]}]});
+        self.handle(Kind::EndpointSlice, slice);
+        let service = json!({"metadata": {"name": "s02", "namespace": "ns"},
+            "spec": {"clusterIP": "10.96.0.2", "ports": [{"port": 80}], "sessionAffinity": "ClientIP"}});
+        self.handle(Kind::Service, service);
+    }
+
+    fn reject(&mut self, ips: &[&str]) {
+        self.kernel.rejected = ips.iter().map(|ip| (*ip).to_owned()).collect();
+    }
+
+    fn serves(&self, ip: &str) -> bool {
+        self.kernel.cluster_ips.iter().any(|served| served == ip)
+    }
+}
+
+fn isolated(result: &SyncResult) -> Vec<String> {
+    result.isolated.iter().map(|isolated| isolated.service.to_string()).collect()
+}
+
+#[test]
+fn failed_writes_do_not_count_as_external_changes() {
+    let (mut node, now) = (Node::new(), Instant::now());
+    node.apply(&[(1, "10.96.0.1")], now);
+    // True if the previous sync fails, its changes, and the restored objects of the next sync.
+    type Row<'a> = (&'a str, bool, &'a [(usize, &'a str)], usize);
+    let rows: [Row<'_>; 3] = [
+        ("an external change", false, &[], 1),
+        ("and one while a change is held back", true, &[(2, "10.96.0.2")], 0),
+        ("and one after that was written", false, &[], 1),
+    ];
+    for (name, fails, services, restored) in rows {
+        node.kernel.is_busy = fails;
+        node.apply(services, now);
+        node.kernel.is_busy = false;
+        node.sync.invalidate();
+        assert_eq!(node.apply(&[], now).restored, restored, "{name}");
+    }
+}
+
+#[test]
+fn rejected_services_are_isolated_retried_and_do_not_affect_others() {
+    let (mut node, start) = (Node::new(), Instant::now());
+    let ips: Vec<String> = (0..64).map(|n| format!("10.96.0.{n}")).collect();
+    let services: Vec<(usize, &str)> = ips.iter().map(String::as_str).enumerate().collect();
+    node.reject(&["10.96.0.7", "10.96.0.50", "10.96.1.1"]);
+    let result = node.apply(&services, start);
+    assert_eq!(isolated(&result), ["ns/s07", "ns/s50"]);
+    assert!(result.error.is_none());
+    assert_eq!(node.kernel.cluster_ips.len(), 62, "the first sync serves all others");
+    assert!(node.kernel.attempts < 32, "bisected, not tried one by one: {}", node.kernel.attempts);
+
+    // Other Services still change. A Service whose new version is rejected keeps its previous one.
+    let result = node.apply(&[(3, "10.96.2.3"), (4, "10.96.1.1")], start);
+    assert_eq!(isolated(&result), ["ns/s04", "ns/s07", "ns/s50"]);
+    assert!(node.serves("10.96.2.3") && node.serves("10.96.0.4") && !node.serves("10.96.0.3"));
+
+    // One rejected Service is fixed by a change, one without: the retry finds out.
+    node.reject(&["10.96.1.1"]);
+    let result = node.apply(&[(7, "10.96.2.7")], start);
+    assert_eq!(isolated(&result), ["ns/s04", "ns/s50"], "no retry before it is due");
+    assert!(node.serves("10.96.2.7"));
+    let due = node.sync.next_due(start).expect("a retry is due");
+    assert!(due > start);
+    let result = node.apply(&[], due);
+    assert_eq!(isolated(&result), ["ns/s04"]);
+    assert!(node.serves("10.96.0.50") && node.serves("10.96.0.4"));
+    assert!(node.sync.next_due(due).expect("one is isolated") > due, "the delay grows");
+
+    node.reject(&[]);
+    let result = node.apply(&[(4, "10.96.1.2")], due);
+    assert!(isolated(&result).is_empty() && node.serves("10.96.1.2") && !node.serves("10.96.0.4"));
+    assert_eq!(node.kernel.cluster_ips.len(), 64);
+}
+
+#[test]
+fn no_service_is_isolated_if_the_kernel_rejects_the_table_without_it() {
+    let (mut node, start) = (Node::new(), Instant::now());
+    node.apply(&[(1, "10.96.0.1"), (2, "10.96.0.2")], start);
+    node.kernel.rejects_all = true;
+    let assert_fails = |result: SyncResult| {
+        let error = result.error.expect("the sync fails").to_string();
+        assert!(error.contains("so none of them is isolated: removal of chain __chain0"), "{error}");
+        assert!(result.isolated.is_empty(), "{:?}", result.isolated);
+    };
+    node.sync.invalidate();
+    assert_fails(node.apply(&[], start));
+    assert_fails(node.apply(&[(3, "10.96.0.3")], start));
+    assert_fails(node.apply(&[(1, "10.96.0.11")], start));
+    assert_eq!(node.kernel.cluster_ips, ["10.96.0.1", "10.96.0.2"], "the last good rules stay");
+    node.kernel.rejects_all = false;
+    let result = node.apply(&[], start);
+    assert_eq!((isolated(&result), result.error), (vec![], None));
+    assert_eq!(node.kernel.cluster_ips, ["10.96.0.11", "10.96.0.2", "10.96.0.3"]);
+
+    // The same at the start, when the kernel has the table of a previous process.
+    let mut node = Node::new();
+    node.kernel.cluster_ips = vec!["10.96.0.1".to_owned()];
+    node.kernel.rejects_all = true;
+    assert_fails(node.apply(&[(1, "10.96.0.1"), (2, "10.96.0.2")], start));
+    assert_eq!(node.kernel.cluster_ips, ["10.96.0.1"]);
+    node.kernel.rejects_all = false;
+    assert_eq!(node.apply(&[], start).error, None);
+    assert_eq!(node.kernel.cluster_ips, ["10.96.0.1", "10.96.0.2"]);
+}
+
+#[test]
+fn search_is_limited_continues_and_removes_no_service() {
+    let (mut node, start) = (Node::new(), Instant::now());
+    let ips: Vec<String> = (0..600).map(|n| format!("10.97.{}.{}", n / 250, n % 250)).collect();
+    let services: Vec<(usize, &str)> = ips.iter().map(String::as_str).enumerate().collect();
+    let rejected: Vec<&str> = ips[..300].iter().map(String::as_str).collect();
+
+    // A committed table keeps its Services during the search, and other changes are written.
+    node.apply(&services[300..], start);
+    node.reject(&rejected);
+    let result = node.apply(&services[..300], start);
+    assert!(node.kernel.attempts <= MAX_ATTEMPTS, "{} attempts", node.kernel.attempts);
+    let error = result.error.expect("the search is not complete").to_string();
+    assert!(error.contains("the search for them continues"), "{error}");
+    assert_eq!(node.kernel.cluster_ips.len(), 300);
+    assert!(node.sync.next_due(start).is_some_and(|due| due <= start), "it continues immediately");
+    node.apply(&[(700, "10.96.0.7")], start);
+    assert!(node.serves("10.96.0.7"));
+    let mut syncs = 0;
+    while node.apply(&[], start).error.is_some() {
+        syncs += 1;
+        assert!(syncs < 10, "the search ends");
+    }
+    assert_eq!(node.apply(&[], start).isolated.len(), 300);
+    assert_eq!(node.kernel.cluster_ips.len(), 301);
+
+    // The table of a previous process stays until the search is complete.
+    let mut node = Node::new();
+    node.reject(&rejected);
+    node.kernel.cluster_ips = ips.clone();
+    assert!(node.apply(&services, start).error.is_some());
+    assert_eq!(node.kernel.cluster_ips.len(), 600);
+    assert!(node.apply(&[(700, "10.96.0.7")], start).error.is_some());
+    assert_eq!(node.kernel.cluster_ips.len(), 600);
+    while node.apply(&[], start).error.is_some() {
+        syncs += 1;
+        assert!(syncs < 20, "the search ends");
+    }
+    assert_eq!(node.kernel.cluster_ips.len(), 301);
+}
+
+#[test]
+fn rejected_chain_is_removed_with_its_service() {
+    let (mut node, start) = (Node::new(), Instant::now());
+    node.kernel.rejected_chains = Some("ns/s02");
+    node.add_affinity_service("10.1.1.1");
+    let result = node.apply(&[(1, "10.96.0.1"), (3, "10.96.0.3")], start);
+    assert_eq!((isolated(&result), result.error), (vec!["ns/s02".to_owned()], None));
+    assert_eq!(node.kernel.cluster_ips, ["10.96.0.1", "10.96.0.3"]);
+}
+
+/// A new table after a change of settings keeps the last good version of a Service whose desired version is rejected.
+#[test]
+fn new_table_keeps_the_last_good_version() {
+    let (mut node, start) = (Node::new(), Instant::now());
+    node.apply(&[(1, "10.96.0.1"), (2, "10.96.0.2")], start);
+    node.reject(&["10.96.0.66"]);
+    node.apply(&[(1, "10.96.0.66")], start);
+    assert_eq!(node.kernel.cluster_ips, ["10.96.0.1", "10.96.0.2"]);
+    let options = Options { masquerade_all: true, ..Options::default() };
+    node.sync.reconfigure(Settings::new(Family::V4, &options, &NodeFacts::default()));
+    let result = node.apply(&[], start);
+    assert_eq!((isolated(&result), result.error), (vec!["ns/s01".to_owned()], None));
+    assert_eq!(node.kernel.cluster_ips, ["10.96.0.1", "10.96.0.2"]);
+}
+
+#[test]
+fn failed_writes_are_repeated() {
+    let (mut node, start) = (Node::new(), Instant::now());
+    node.apply(&[(1, "10.96.0.1"), (2, "10.96.0.2")], start);
+    node.kernel.is_busy = true;
+    assert!(node.apply(&[(2, "10.96.0.3")], start).error.is_some());
+    node.sync.invalidate();
+    assert!(node.apply(&[(3, "10.96.0.4")], start).error.is_some(), "restoring fails, too");
+    assert_eq!(node.sync.next_due(start), None, "the caller repeats failed syncs");
+    node.kernel.is_busy = false;
+    // One of the changes that were held back is rejected: the search finds it without a new change.
+    node.reject(&["10.96.0.4"]);
+    let result = node.apply(&[], start);
+    assert_eq!((isolated(&result), result.error), (vec!["ns/s03".to_owned()], None));
+    assert_eq!(node.kernel.cluster_ips, ["10.96.0.1", "10.96.0.3"]);
+}
+
+#[test]
+fn affinity_entries_of_removed_endpoints_are_deleted_although_others_expire() {
+    let entry = |client: u32, endpoint: [u8; 4]| {
+        let address = |bytes: [u8; 4]| std::net::IpAddr::from(bytes);
+        let service = Key::from(address(client.to_be_bytes())).address(address([10, 96, 0, 2]));
+        (service.number(6 << 16 | 80).address(address(endpoint)).port(80), Element::new())
+    };
+    let entries = |endpoint| (0..600).map(move |client| entry(client, endpoint));
+    let (mut node, start) = (Node::new(), Instant::now());
+    node.add_affinity_service("10.1.1.1");
+    node.kernel.affinity = entries([10, 1, 1, 1]).chain(entries([10, 9, 9, 9])).collect();
+    node.apply(&[], start);
+    assert_eq!(
+        node.kernel.affinity,
+        entries([10, 1, 1, 1]).collect(),
+        "unknown endpoints are removed at the start"
+    );
+
+    node.add_affinity_service("10.1.1.2");
+    node.kernel.expired = [3, 4, 301, 599].map(|client| entry(client, [10, 1, 1, 1]).0).into();
+    assert_eq!(node.apply(&[], start).error, None);
+    let left: HashSet<Key> = node.kernel.affinity.keys().cloned().collect();
+    assert_eq!(left, node.kernel.expired, "only expired entries are left, which the kernel does not have");
+
+    // Again after the grace period, for packets in progress.
+    node.kernel.expired.clear();
+    let due = node.sync.next_due(start).expect("the second deletion is due");
+    assert!(due <= start + Duration::from_secs(1));
+    node.apply(&[], due);
+    assert!(node.kernel.affinity.is_empty());
+}
