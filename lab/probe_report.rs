@@ -4,6 +4,7 @@ use std::fmt::{self, Write};
 use std::net::IpAddr;
 
 use crate::colors::Colors;
+use crate::expectation::IpvsLosses;
 use crate::plan::{Frontend, FrontendKind};
 use crate::probe::{ProbeOutcome, ProbeTally, Vantage};
 
@@ -20,10 +21,21 @@ pub struct ProbeRow {
     pub client: Vec<IpAddr>,
     /// The outcomes; `None` for a protocol that the kernel does not support.
     pub tally: Option<ProbeTally>,
-    /// How the outcomes violate the expectation.
-    pub violation: Option<String>,
+    /// Result of the comparison with the expectation.
+    pub check: RowCheck,
     /// Owners of the source addresses that pods saw, other than the client.
     pub translated_to: Vec<String>,
+}
+
+/// Result of comparing the outcomes of a row with its expectation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RowCheck {
+    /// The outcomes are as expected.
+    Met,
+    /// The outcomes violate the expectation, as described.
+    Violated(String),
+    /// The row has no expectation, or was not probed.
+    Unchecked,
 }
 
 /// All probes of a run.
@@ -33,12 +45,14 @@ pub struct ProbeReport {
     pub rows: Vec<ProbeRow>,
     /// Services without a frontend, and the reason.
     pub skipped: Vec<(String, &'static str)>,
+    /// Total of the losses that single rows tolerate in IPVS mode.
+    pub ipvs_losses: IpvsLosses,
 }
 
 impl ProbeReport {
-    /// Returns true if no row violates its expectation.
+    /// Returns true if no row violates its expectation and the total of losses in IPVS mode is tolerated.
     pub fn is_as_expected(&self) -> bool {
-        self.rows.iter().all(|row| row.violation.is_none())
+        self.rows.iter().all(|row| row.violation().is_none()) && self.ipvs_losses.is_tolerated()
     }
 
     /// Formats the table, optionally with terminal colors.
@@ -70,10 +84,13 @@ impl ProbeReport {
                 let _ = writeln!(text, "  {}", colors.dim(aligned(&titles, &widths).trim_end()));
             }
             let line = aligned(cells, &widths);
-            let (mark, line) = match (&row.violation, &row.tally) {
-                (Some(violation), _) => (colors.red("✗"), format!("{line}{}", colors.red(violation))),
-                (None, None) => (colors.dim("-"), colors.dim(line.trim_end())),
-                (None, Some(_)) => (colors.green("✓"), line.trim_end().to_owned()),
+            let (mark, line) = match (&row.check, &row.tally) {
+                (RowCheck::Violated(violation), _) => {
+                    (colors.red("✗"), format!("{line}{}", colors.red(violation)))
+                }
+                (_, None) => (colors.dim("-"), colors.dim(line.trim_end())),
+                (RowCheck::Met, Some(_)) => (colors.green("✓"), line.trim_end().to_owned()),
+                (RowCheck::Unchecked, Some(_)) => (colors.dim("·"), line.trim_end().to_owned()),
             };
             let _ = writeln!(text, "{mark} {line}");
         }
@@ -97,13 +114,42 @@ impl ProbeReport {
         };
         let refused = count(|outcome| *outcome == ProbeOutcome::Refused);
         let lost = count(|outcome| *outcome != ProbeOutcome::Refused);
-        let violations = self.rows.iter().filter(|row| row.violation.is_some()).count();
-        let verdict = if violations == 0 {
-            colors.green("all expectations met")
+        format!(
+            "{total} probes: {answered} answered, {refused} refused, {lost} lost; {}; {}",
+            self.checked_rows(),
+            self.verdict(colors)
+        )
+    }
+
+    /// Returns the numbers of rows that were checked and not checked.
+    fn checked_rows(&self) -> String {
+        let checked = self.rows.iter().filter(|row| row.check != RowCheck::Unchecked).count();
+        let probed = self.rows.iter().filter(|row| row.tally.is_some()).count();
+        let not_probed = self.rows.len() - probed;
+        let mut text = format!("{checked} rows checked");
+        if probed > checked {
+            let _ = write!(text, ", {} not checked (·)", probed - checked);
+        }
+        if not_probed > 0 {
+            let _ = write!(text, ", {not_probed} not probed (-)");
+        }
+        text
+    }
+
+    fn verdict(&self, colors: &Colors) -> String {
+        let violations = self.rows.iter().filter(|row| row.violation().is_some()).count();
+        let IpvsLosses { connections, lost } = self.ipvs_losses;
+        if violations > 0 {
+            let checked = self.rows.iter().filter(|row| row.check != RowCheck::Unchecked).count();
+            colors.red(&format!("{violations} of {checked} checked rows unexpected"))
+        } else if !self.ipvs_losses.is_tolerated() {
+            let tolerated = self.ipvs_losses.tolerated();
+            colors.red(&format!(
+                "{lost} of {connections} masqueraded connections lost, expected at most {tolerated}"
+            ))
         } else {
-            colors.red(&format!("{violations} of {} rows unexpected", self.rows.len()))
-        };
-        format!("{total} probes: {answered} answered, {refused} refused, {lost} lost; {verdict}")
+            colors.green("all expectations met")
+        }
     }
 }
 
@@ -114,6 +160,14 @@ impl fmt::Display for ProbeReport {
 }
 
 impl ProbeRow {
+    /// Returns how the outcomes violate the expectation, if they do.
+    pub fn violation(&self) -> Option<&str> {
+        match &self.check {
+            RowCheck::Violated(violation) => Some(violation),
+            RowCheck::Met | RowCheck::Unchecked => None,
+        }
+    }
+
     fn cells(&self) -> [String; 5] {
         let kind = match &self.frontend.kind {
             FrontendKind::NodePort(node) => format!("NodePort of {node}"),
@@ -183,7 +237,7 @@ fn aligned(cells: &[String; 5], widths: &[usize; 5]) -> String {
 mod tests {
     use super::*;
 
-    fn row(vantage: Vantage, outcomes: Vec<ProbeOutcome>, violation: Option<&str>) -> ProbeRow {
+    fn row(vantage: Vantage, outcomes: Vec<ProbeOutcome>, check: RowCheck) -> ProbeRow {
         let frontend = Frontend {
             kind: FrontendKind::ClusterIp,
             address: "10.96.0.10:80".parse().unwrap(),
@@ -197,7 +251,7 @@ mod tests {
             vantage,
             client: vec!["10.244.1.2".parse().unwrap()],
             tally: Some(outcomes.into_iter().collect()),
-            violation: violation.map(str::to_owned),
+            check,
             translated_to: Vec::new(),
         }
     }
@@ -208,37 +262,39 @@ mod tests {
             responder: by.into(),
             source: "10.244.1.2:9".parse().unwrap(),
         };
-        let mut masked = row(Vantage::Outside, vec![answered("other/db-1")], Some("expected refused"));
+        let violated = RowCheck::Violated("expected refused".into());
+        let mut masked = row(Vantage::Outside, vec![answered("other/db-1")], violated);
         masked.client.clear();
         masked.translated_to = vec!["node-1 (10.244.1.1)".into()];
-        let mut sctp = row(Vantage::Outside, Vec::new(), None);
+        let mut sctp = row(Vantage::Outside, Vec::new(), RowCheck::Unchecked);
         sctp.tally = None;
         let report = ProbeReport {
             rows: vec![
                 row(
                     Vantage::client_on("node-1"),
                     vec![answered("default/web-1"), answered("default/web-2"), ProbeOutcome::TimedOut],
-                    None,
+                    RowCheck::Met,
                 ),
-                row(Vantage::node("node-2"), vec![ProbeOutcome::Refused], None),
+                row(Vantage::node("node-2"), vec![ProbeOutcome::Refused], RowCheck::Unchecked),
                 masked,
                 sctp,
             ],
             skipped: vec![("default/head".into(), "headless")],
+            ..ProbeReport::default()
         };
         assert!(!report.is_as_expected());
         let expected = "\
 default/web
   ADDRESS                       FROM             ANSWERED BY                         SOURCE ADDRESS
 ✓ 10.96.0.10:80 TCP  ClusterIP  a pod on node-1  web-1 33%  web-2 33%  timed out 33%  kept
-✓                               node-2           refused
+·                               node-2           refused
 ✗                               outside          other/db-1 100%                      seen as node-1 (10.244.1.1)  expected refused
 -                               outside          not probed: no sockets for it
 
 default/head
   headless
 
-5 probes: 3 answered, 1 refused, 1 lost; 1 of 4 rows unexpected
+5 probes: 3 answered, 1 refused, 1 lost; 2 rows checked, 1 not checked (·), 1 not probed (-); 1 of 2 checked rows unexpected
 ";
         let expected = expected.replace(
             "ANSWERED BY                         SOURCE",

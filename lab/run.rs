@@ -9,11 +9,13 @@ use std::time::Duration;
 use crate::cluster_objects::ClusterObjects;
 use crate::data_path::DataPath;
 use crate::error::Result;
-use crate::expectation::{PolicyCheck, expectation, restricted_by_policies, tolerating_ipvs_losses};
+use crate::expectation::{
+    Expectation, IpvsLosses, PolicyCheck, expectation, restricted_by_policies, tolerating_ipvs_losses,
+};
 use crate::plan::service_defaults::{has_type, is_headless};
 use crate::plan::{ClusterPlan, Frontend, FrontendKind, Protocol};
 use crate::probe::{ProbeTally, TIMEOUT, Vantage};
-use crate::probe_report::{ProbeReport, ProbeRow};
+use crate::probe_report::{ProbeReport, ProbeRow, RowCheck};
 use crate::running::{Lab, LabOptions};
 use crate::signals;
 
@@ -124,6 +126,7 @@ pub fn probe_with_policies(
     }
     let tallies =
         probe_all(lab, options, planned.iter().map(|(_, _, frontend, vantage)| (frontend, vantage)))?;
+    let mut ipvs_losses = Vec::new();
     for ((service, name, frontend, vantage), tally) in planned.into_iter().zip(tallies) {
         let (node, client) = location(plan, &vantage);
         let mut expected =
@@ -132,20 +135,21 @@ pub fn probe_with_policies(
             let sources = possible_sources(plan, &frontend, &vantage, &client);
             expected = restricted_by_policies(expected, plan, service, &frontend, &sources, policies);
         }
-        let checked = tally.as_ref().map(|tally| tolerating_ipvs_losses(options.data_path, plan, tally));
-        let violation = checked.and_then(|checked| expected.violation(&checked, &client));
+        let check = match (&tally, &expected) {
+            (None, _) | (_, Expectation::Unspecified) => RowCheck::Unchecked,
+            (Some(tally), expected) => {
+                if matches!(expected, Expectation::AnswerFrom { .. }) {
+                    ipvs_losses.push(IpvsLosses::new(options.data_path, plan, tally));
+                }
+                let checked = tolerating_ipvs_losses(options.data_path, plan, tally);
+                expected.violation(&checked, &client).map_or(RowCheck::Met, RowCheck::Violated)
+            }
+        };
         let sources = tally.iter().flat_map(|tally| &tally.sources).filter(|source| !client.contains(source));
         let translated_to = sources.map(|source| owner_of_address(plan, *source)).collect();
-        report.rows.push(ProbeRow {
-            service: name,
-            frontend,
-            vantage,
-            client,
-            tally,
-            violation,
-            translated_to,
-        });
+        report.rows.push(ProbeRow { service: name, frontend, vantage, client, tally, check, translated_to });
     }
+    report.ipvs_losses = ipvs_losses.into_iter().sum();
     Ok(report)
 }
 

@@ -17,7 +17,7 @@ use crate::plan::service_defaults::has_type;
 use crate::plan::{ClusterPlan, Family, Frontend, FrontendKind};
 use crate::probe::{ProbeOutcome, ProbeTally, Vantage};
 
-pub use ipvs_losses::tolerating_ipvs_losses;
+pub use ipvs_losses::{IpvsLosses, tolerating_ipvs_losses};
 pub use policies::{PolicyCheck, restricted_by_policies};
 
 /// Expected outcome of the probes of one client.
@@ -362,12 +362,13 @@ mod tests {
         let plan = plan("", "a@node-1");
         let from_a =
             Expectation::AnswerFrom { pods: ["a".to_owned()].into(), same: false, source_kept: false };
-        let (of_node, of_bridge) = (plan.nodes[0].addresses[0], plan.nodes[0].bridge_addresses()[0]);
+        // The pod is on node-1, and node-2 masquerades.
+        let (of_node, of_bridge) = (plan.nodes[1].addresses[0], plan.nodes[0].bridge_addresses()[0]);
         let of_client: IpAddr = "10.0.0.1".parse().unwrap();
         for (data_path, source, lost, is_as_expected) in [
             (DataPath::Ipvs, of_node, 0, true),
             (DataPath::Ipvs, of_node, 2, true),
-            (DataPath::Ipvs, of_bridge, 2, true),
+            (DataPath::Ipvs, of_bridge, 2, false),
             (DataPath::Ipvs, of_node, 3, false),
             (DataPath::Ipvs, of_node, 24, false),
             (DataPath::Ipvs, of_client, 0, true),

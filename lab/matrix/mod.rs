@@ -101,6 +101,11 @@ impl MatrixCell {
         self.outcome.as_ref().map(|outcome| outcome.responder().is_some())
     }
 
+    /// Returns true if the outcome is compared with an expectation. A probe that failed to run always counts as checked.
+    pub fn is_checked(&self) -> bool {
+        self.expected.is_some() || matches!(self.outcome, Some(ProbeOutcome::Failed(_)))
+    }
+
     /// Returns true if the outcome is as expected, or not checked. A probe that failed to run never is.
     pub fn is_as_expected(&self) -> bool {
         match (&self.outcome, self.expected) {

@@ -6,7 +6,7 @@
 //!   x/a  .    X    .
 //! ✗ x/b  .    .    .!
 //! ```
-//! `.` means allowed, `X` denied, `-` not probed; `!` marks an unexpected outcome.
+//! `.` means allowed, `X` denied, `-` not probed; `!` marks an unexpected outcome, `·` one that is not checked.
 
 use std::fmt::{self, Write};
 
@@ -65,12 +65,19 @@ impl Matrix {
     fn summary(&self, unexpected: usize, colors: &Colors) -> String {
         let count = |allowed| self.cells().filter(|(_, cell)| cell.is_allowed() == Some(allowed)).count();
         let (allowed, denied) = (count(true), count(false));
+        let not_checked =
+            self.cells().filter(|(_, cell)| cell.outcome.is_some() && !cell.is_checked()).count();
+        let checked = allowed + denied - not_checked;
         let verdict = if unexpected == 0 {
             colors.green("all expectations met")
         } else {
-            colors.red(&format!("{unexpected} unexpected"))
+            colors.red(&format!("{unexpected} of {checked} checked connections unexpected"))
         };
-        format!("{} connections: {allowed} allowed, {denied} denied; {verdict}", allowed + denied)
+        let mut text = format!("{} connections: {allowed} allowed, {denied} denied; ", allowed + denied);
+        if not_checked > 0 {
+            let _ = write!(text, "{checked} checked, {not_checked} not checked (·); ");
+        }
+        text + &verdict
     }
 }
 
@@ -84,6 +91,8 @@ fn mark(cell: &MatrixCell) -> &'static str {
     match (&cell.outcome, cell.is_allowed(), cell.is_as_expected()) {
         (Some(ProbeOutcome::Failed(_)), _, _) => "?!",
         (_, None, _) => "-",
+        (_, Some(true), _) if !cell.is_checked() => ".·",
+        (_, Some(false), _) if !cell.is_checked() => "X·",
         (_, Some(true), true) => ".",
         (_, Some(true), false) => ".!",
         (_, Some(false), true) => "X",
@@ -151,12 +160,13 @@ mod tests {
     use std::time::Duration;
 
     /// Builds a table from a word per row and a letter per cell: `.` allowed, `X` denied, `a` unexpectedly allowed, `d`
-    /// unexpectedly denied.
+    /// unexpectedly denied, `n` denied and not checked.
     fn table(port: EchoPort, family: Family, rows: &str) -> MatrixTable {
         let answered =
             || ProbeOutcome::Answered { responder: "x/b".into(), source: "10.0.0.1:99".parse().unwrap() };
         let cell = |letter| match letter {
             '-' => MatrixCell { expected: None, outcome: None, attempts: 0 },
+            'n' => MatrixCell { expected: None, outcome: Some(ProbeOutcome::TimedOut), attempts: 1 },
             '.' => MatrixCell { expected: Some(true), outcome: Some(answered()), attempts: 1 },
             'X' => MatrixCell { expected: Some(false), outcome: Some(ProbeOutcome::TimedOut), attempts: 1 },
             'a' => MatrixCell { expected: Some(false), outcome: Some(answered()), attempts: 1 },
@@ -180,7 +190,7 @@ mod tests {
         let tables = vec![
             table(tcp, Family::V4, ".X .."),
             table(tcp, Family::V6, ".X .."),
-            table(udp, Family::V4, ".a d."),
+            table(udp, Family::V4, "na d."),
             table(udp, Family::V6, ".- --"),
         ];
         let matrix = matrix(&["x/a", "x/b"], tables);
@@ -193,7 +203,7 @@ mod tests {
 
 80/UDP · IPv4
        x/a  x/b
-✗ x/a  .    .!
+✗ x/a  X·   .!
 ✗ x/b  X!   .
 
 80/UDP · IPv6
@@ -203,7 +213,7 @@ mod tests {
 
 ✗ x/a → x/b 80/UDP IPv4: expected denied; x/b (saw 10.0.0.1:99)
 ✗ x/b → x/a 80/UDP IPv4: expected allowed; timed out
-13 connections: 10 allowed, 3 denied; 2 unexpected
+13 connections: 9 allowed, 4 denied; 12 checked, 1 not checked (·); 2 of 12 checked connections unexpected
 ";
         assert_eq!(matrix.to_string(), expected);
         assert!(matrix.render(true).contains("\x1b[31m✗ x/a"));

@@ -63,8 +63,7 @@ fn rows(report: &ProbeReport, service: &str) -> Vec<String> {
     let of = report.rows.iter().filter(|row| row.service == service);
     of.map(|row| {
         let by = row.tally.as_ref().map(|tally| tally.responders().into_iter().collect::<Vec<_>>().join(" "));
-        let violation =
-            row.violation.as_deref().map(|violation| format!(" ✗ {violation}")).unwrap_or_default();
+        let violation = row.violation().map(|violation| format!(" ✗ {violation}")).unwrap_or_default();
         format!(
             "{} {} {}: {}{violation}",
             row.frontend.kind,

@@ -3,7 +3,7 @@
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use portcullis_lab::uml;
+use portcullis_lab::{DataPath, uml};
 
 use crate::tools::Flavour;
 
@@ -26,6 +26,14 @@ impl Mode {
             Self::Nftables => ["--mode=nftables", "--iptables-min-sync-period=0s"],
         };
         own.map(str::to_owned).into_iter().chain(others.iter().cloned()).collect()
+    }
+
+    /// Returns the kernel data path of the mode.
+    pub(crate) fn data_path(self) -> DataPath {
+        match self {
+            Self::Ipvs => DataPath::Ipvs,
+            Self::Iptables(_) | Self::Nftables => DataPath::Netfilter,
+        }
     }
 
     /// Returns the node's variant of iptables.

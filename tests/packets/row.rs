@@ -6,7 +6,8 @@ use std::thread;
 use std::time::Duration;
 
 use portcullis_lab::{
-    self as lab, ClusterPlan, Families, Family, FrontendKind, ProbeTally, Prober, Protocol, Vantage,
+    self as lab, ClusterPlan, Families, Family, FrontendKind, IpvsLosses, ProbeTally, Prober, Protocol,
+    Vantage,
 };
 
 use crate::expectation::{Answer, Expectation, Source};
@@ -227,18 +228,28 @@ impl Testbed {
         let probes: Vec<Probe> = rows.iter().flat_map(|row| self.probes(row)).collect();
         let next = AtomicUsize::new(0);
         let worker = || {
-            let mut violations = Vec::new();
+            let mut outcomes = Vec::new();
             while let Some(probe) = probes.get(next.fetch_add(1, Ordering::Relaxed)) {
-                violations.extend(probe.run());
+                outcomes.push(probe.run());
             }
-            violations
+            outcomes
         };
-        let violations: Vec<String> = thread::scope(|scope| {
+        let outcomes: Vec<(Option<String>, IpvsLosses)> = thread::scope(|scope| {
             let workers: Vec<_> = (0..WIDTH).map(|_| scope.spawn(worker)).collect();
             workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
         });
+        let (violations, losses): (Vec<Option<String>>, Vec<IpvsLosses>) = outcomes.into_iter().unzip();
+        let violations: Vec<String> = violations.into_iter().flatten().collect();
         let count = violations.len();
         assert!(count == 0, "{count} of {} probes unexpected:\n{}", probes.len(), violations.join("\n"));
+        self.check_total_of_ipvs_losses(losses);
+    }
+
+    /// Rows tolerate single losses in IPVS mode; the total of all rows of this test bed has a bound of its own.
+    fn check_total_of_ipvs_losses(&self, losses: Vec<IpvsLosses>) {
+        let mut total = self.ipvs_losses.lock().unwrap();
+        *total = losses.into_iter().chain([*total]).sum();
+        assert!(total.is_tolerated(), "{total:?}, expected at most {} lost", total.tolerated());
     }
 
     fn probes<'a>(&'a self, row: &'a Row) -> Vec<Probe<'a>> {
@@ -302,13 +313,14 @@ struct Probe<'a> {
 }
 
 impl Probe<'_> {
-    /// Sends the probes; returns a description of an unexpected outcome.
-    fn run(&self) -> Option<String> {
+    /// Sends the probes; returns a description of an unexpected outcome, and the tolerated losses.
+    fn run(&self) -> (Option<String>, IpvsLosses) {
         let seen: ProbeTally = self.prober.probe_many(self.row.to.protocol, self.to, self.probes);
         // The output includes tolerated losses.
-        let checked = match self.mode {
-            Mode::Ipvs => lab::tolerating_ipvs_losses(lab::DataPath::Ipvs, self.plan, &seen),
-            Mode::Iptables(_) | Mode::Nftables => seen.clone(),
+        let checked = lab::tolerating_ipvs_losses(self.mode.data_path(), self.plan, &seen);
+        let losses = match self.expect.answer {
+            Answer::Spread(_) | Answer::OneOf(_) => IpvsLosses::new(self.mode.data_path(), self.plan, &seen),
+            Answer::Refused | Answer::Rejected | Answer::Lost => IpvsLosses::default(),
         };
         let violation = self.expect.violation(&checked, &self.client, &self.masquerading);
         let verdict = violation.as_deref().unwrap_or("ok");
@@ -323,7 +335,7 @@ impl Probe<'_> {
             seen.sources
         );
         println!("{line}");
-        violation.map(|_| line)
+        (violation.map(|_| line), losses)
     }
 }
 

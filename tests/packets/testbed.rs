@@ -3,9 +3,12 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use portcullis_lab::{ClusterObjects, DaemonSpec, Families, Lab, LabOptions, PlanOptions, Vantage};
+use portcullis_lab::{
+    ClusterObjects, DaemonSpec, Families, IpvsLosses, Lab, LabOptions, PlanOptions, Vantage,
+};
 
 use crate::mode::Mode;
 use crate::tools::{self, Flavour};
@@ -72,7 +75,7 @@ impl Setup {
         let options = LabOptions { plan, daemon: Some(daemon) };
         let lab = Lab::up(ClusterObjects::read(fixture).unwrap(), options).unwrap();
         let (mode, families, args) = (self.mode, self.families, self.args);
-        let mut testbed = Testbed { lab, mode, families, args, tools };
+        let mut testbed = Testbed { lab, mode, families, args, ipvs_losses: Mutex::default(), tools };
         testbed.synced();
         testbed
     }
@@ -85,6 +88,8 @@ pub(crate) struct Testbed {
     pub(crate) families: Families,
     /// The daemons' arguments, without those of the mode.
     pub(crate) args: Vec<String>,
+    /// Total of the losses in IPVS mode that rows have tolerated.
+    pub(crate) ipvs_losses: Mutex<IpvsLosses>,
     tools: tempfile::TempDir,
 }
 

@@ -66,6 +66,11 @@ impl Explanation {
         }
     }
 
+    /// Returns true if every connection gets a response.
+    pub(super) fn expects_responses_only(&self) -> bool {
+        matches!(self, Explanation::Arrives(destinations) if self.allowed() == destinations.len())
+    }
+
     /// Returns the number of probes needed to check the explanation.
     pub(super) fn probes(&self) -> usize {
         match (self, self.allowed()) {

@@ -19,8 +19,8 @@ use std::thread;
 use std::time::Duration;
 
 use portcullis_lab::{
-    ClusterObjects, ClusterPlan, DaemonSpec, EchoPort, Family, FrontendKind, Lab, LabOptions, PlanOptions,
-    Protocol, Vantage, uml,
+    ClusterObjects, ClusterPlan, DaemonSpec, EchoPort, Family, FrontendKind, IpvsLosses, Lab, LabOptions,
+    PlanOptions, Protocol, Vantage, uml,
 };
 
 use crate::mode::Mode;
@@ -79,13 +79,16 @@ fn check_all(mode: Mode, with_policies: bool) {
     let first = number("EXPLAINED_FIRST").unwrap_or(1);
     let seeds = first..first + number("EXPLAINED_SEEDS").unwrap_or(CLUSTERS);
     let found = REGRESSION_SEEDS.into_iter().filter(|_| mode != Mode::Ipvs);
-    let violations: Vec<String> =
-        found.chain(seeds).flat_map(|seed| check_cluster(seed, mode, with_policies)).collect();
+    let (violations, losses): (Vec<_>, Vec<_>) =
+        found.chain(seeds).map(|seed| check_cluster(seed, mode, with_policies)).unzip();
+    let violations: Vec<String> = violations.into_iter().flatten().collect();
     assert!(violations.is_empty(), "{} differences:\n{}", violations.len(), violations.join("\n"));
+    let total: IpvsLosses = losses.into_iter().sum();
+    assert!(total.is_tolerated(), "{total:?}, expected at most {} lost", total.tolerated());
 }
 
-/// Returns the differences between explanations and packets in the cluster of a seed.
-fn check_cluster(seed: u64, mode: Mode, with_policies: bool) -> Vec<String> {
+/// Returns the differences between explanations and packets in the cluster of a seed, and the total of tolerated losses.
+fn check_cluster(seed: u64, mode: Mode, with_policies: bool) -> (Vec<String>, IpvsLosses) {
     let mut random = Random::new(seed);
     let manifests = generator::manifests(&mut random, with_policies);
     let tools = tempfile::tempdir().unwrap();
@@ -113,20 +116,23 @@ fn check_cluster(seed: u64, mode: Mode, with_policies: bool) -> Vec<String> {
     connections.truncate(connections_in(mode));
     let next = AtomicUsize::new(0);
     let worker = || {
-        let mut wrong = Vec::new();
+        let mut outcomes = Vec::new();
         while let Some(connection) = connections.get(next.fetch_add(1, Ordering::Relaxed)) {
-            wrong.extend(connection.check(&lab, mode, &args));
+            outcomes.push(connection.check(&lab, mode, &args));
         }
-        wrong
+        outcomes
     };
-    let wrong: Vec<String> = thread::scope(|scope| {
+    let outcomes: Vec<(Option<String>, IpvsLosses)> = thread::scope(|scope| {
         let workers: Vec<_> = (0..WIDTH).map(|_| scope.spawn(worker)).collect();
         workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
     });
-    if !wrong.is_empty() {
+    let (violations, losses): (Vec<Option<String>>, Vec<IpvsLosses>) = outcomes.into_iter().unzip();
+    let violations: Vec<String> = violations.into_iter().flatten().collect();
+    if !violations.is_empty() {
         eprintln!("--- the manifests of seed {seed} ---\n{manifests}");
     }
-    wrong.into_iter().map(|violation| format!("seed {seed}, {mode:?}: {violation}")).collect()
+    let violations = violations.into_iter().map(|violation| format!("seed {seed}, {mode:?}: {violation}"));
+    (violations.collect(), losses.into_iter().sum())
 }
 
 /// A connection to explain and to open.
@@ -228,8 +234,8 @@ fn targets(plan: &ClusterPlan, node: &str) -> Vec<(SocketAddr, Protocol)> {
 }
 
 impl Connection {
-    /// Explains and opens the connection; returns the difference, if any.
-    fn check(&self, lab: &Lab, mode: Mode, args: &[String]) -> Option<String> {
+    /// Explains and opens the connection; returns the difference, if any, and the tolerated losses.
+    fn check(&self, lab: &Lab, mode: Mode, args: &[String]) -> (Option<String>, IpvsLosses) {
         let explanation =
             Explanation::parse(self.explain(lab, args).as_str()).unwrap_or_else(|| panic!("{self}"));
         let mut prober = lab
@@ -239,18 +245,20 @@ impl Connection {
         if let Some(source) = self.source {
             prober = prober.source(source);
         }
-        let lab_mode = match mode {
-            Mode::Ipvs => portcullis_lab::DataPath::Ipvs,
-            _ => portcullis_lab::DataPath::Netfilter,
-        };
         if mode == Mode::Ipvs {
             prober = prober.unique_source_ports();
         }
         let tally = prober.probe_many(self.protocol, self.to, explanation.probes());
-        let tally = portcullis_lab::tolerating_ipvs_losses(lab_mode, lab.plan(), &tally);
-        explanation
+        // If a policy denies some destinations, timeouts are expected.
+        let losses = match explanation.expects_responses_only() {
+            true => IpvsLosses::new(mode.data_path(), lab.plan(), &tally),
+            false => IpvsLosses::default(),
+        };
+        let tally = portcullis_lab::tolerating_ipvs_losses(mode.data_path(), lab.plan(), &tally);
+        let violation = explanation
             .violation(lab.plan(), &tally)
-            .map(|violation| format!("{self}: {violation}; {explanation:?}; {tally:?}"))
+            .map(|violation| format!("{self}: {violation}; {explanation:?}; {tally:?}"));
+        (violation, losses)
     }
 
     fn explain(&self, lab: &Lab, args: &[String]) -> String {
