@@ -25,7 +25,7 @@ pub mod source;
 pub mod sysctl;
 mod truncated_list;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -79,7 +79,7 @@ fn perform(invocation: &Invocation) -> anyhow::Result<ExitCode> {
             return Ok(exit_code(commands::cleanup::run(*cleanup, &mut out)?));
         }
         Command::Diff(diff) => {
-            let colour = io::stdout().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            let colour = output::has_colors(&io::stdout());
             return Ok(exit_code(!commands::diff::run(config, diff, colour, &mut out)?));
         }
         Command::Explain(explain) => {

@@ -2,6 +2,14 @@
 
 use std::io::{self, ErrorKind, Write};
 
+use anstream::stream::RawStream;
+use anstream::{AutoStream, ColorChoice};
+
+/// Returns true if output to a stream has colors: it is a terminal, unless `NO_COLOR` is set, or `CLICOLOR_FORCE` is set.
+pub(crate) fn has_colors(stream: &impl RawStream) -> bool {
+    AutoStream::choice(stream) != ColorChoice::Never
+}
+
 /// A writer that discards everything once the reader has closed the pipe (`portcullis render | head -1`), so that the
 /// command ends with its usual exit status.
 #[derive(Debug)]

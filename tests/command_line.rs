@@ -4,6 +4,9 @@ use std::collections::BTreeSet;
 use std::io::Write;
 use std::process::{Command, Output, Stdio};
 
+#[path = "../netlink/tests/namespace/mod.rs"]
+mod namespace;
+
 fn portcullis(arguments: &[&str]) -> String {
     let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
     let Output { status, stdout, stderr } = command.args(arguments).output().expect("the binary runs");
@@ -254,4 +257,44 @@ fn a_full_disk_fails_each_command_that_prints() {
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output_text}");
         assert!(output_text.contains("No space left"), "{arguments:?}: {output_text}");
     }
+}
+
+/// Log and diff decide in the same way whether they use colors. Their output is a pipe here.
+#[test]
+fn colors_follow_the_environment_in_all_commands() {
+    const NOTHING: [Option<(&str, &str)>; 2] = [None, None];
+    let (no_color, force) = (Some(("NO_COLOR", "1")), Some(("CLICOLOR_FORCE", "1")));
+    let rows =
+        [(NOTHING, false), ([force, None], true), ([no_color, None], false), ([no_color, force], false)];
+    let folder = tempfile::tempdir().expect("a folder for temporary files");
+    let manifests = "{apiVersion: v1, kind: Node, metadata: {name: node-a}}\n---\n\
+        {apiVersion: v1, kind: Service, metadata: {name: web}, spec: {clusterIP: 10.96.0.10, ports: [{port: 80}]}}\n";
+    std::fs::write(folder.path().join("all.yaml"), manifests).expect("it can be written");
+    namespace::inside(move || {
+        for (variables, is_colored) in rows {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_portcullis"));
+            for variable in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "RUST_LOG"] {
+                command.env_remove(variable);
+            }
+            command.envs(variables.into_iter().flatten());
+            // A setting without effect is a line of the log, and there are no rules yet.
+            command.args([
+                "diff",
+                "--mode=nftables",
+                "--hostname-override=node-a",
+                "--profiling",
+                "--manifests",
+            ]);
+            let output = command.arg(folder.path()).output().expect("the binary runs");
+            let text =
+                [&output.stdout, &output.stderr].map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+            assert_eq!(output.status.code(), Some(1), "{text:?}");
+            assert!(text[0].contains("+++ ") && text[1].contains("--profiling has no effect"), "{text:?}");
+            assert_eq!(
+                text.each_ref().map(|text| text.contains('\x1b')),
+                [is_colored; 2],
+                "{variables:?}: {text:?}"
+            );
+        }
+    });
 }

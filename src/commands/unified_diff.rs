@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::hash::Hash;
 use std::io::{self, Write};
 
+use anstyle::{AnsiColor, Style};
 use similar::{Algorithm, ChangeTag, DiffOp, capture_diff_slices, group_diff_ops};
 
 /// The number of unchanged lines around changes, as in `diff -u`.
@@ -26,14 +27,14 @@ enum LineKind {
 }
 
 impl LineKind {
-    /// Returns the terminal's control code (SGR).
-    fn code(self) -> Option<&'static str> {
+    /// Returns the style on a terminal.
+    fn style(self) -> Option<Style> {
         match self {
-            LineKind::File => Some("1"),
-            LineKind::Hunk => Some("36"),
+            LineKind::File => Some(Style::new().bold()),
+            LineKind::Hunk => Some(AnsiColor::Cyan.on_default()),
             LineKind::Kept => None,
-            LineKind::Deleted => Some("31"),
-            LineKind::Added => Some("32"),
+            LineKind::Deleted => Some(AnsiColor::Red.on_default()),
+            LineKind::Added => Some(AnsiColor::Green.on_default()),
         }
     }
 }
@@ -80,8 +81,8 @@ impl DiffPrinter<'_> {
     }
 
     fn line(&mut self, kind: LineKind, text: std::fmt::Arguments<'_>) -> io::Result<()> {
-        match kind.code().filter(|_| self.colour) {
-            Some(code) => writeln!(self.out, "\x1b[{code}m{text}\x1b[0m"),
+        match kind.style().filter(|_| self.colour) {
+            Some(style) => writeln!(self.out, "{style}{text}{style:#}"),
             None => writeln!(self.out, "{text}"),
         }
     }

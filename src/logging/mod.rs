@@ -20,6 +20,7 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
 
 use crate::config::{LogFormat, Logging};
+use crate::output::has_colors;
 use line_queue::LineQueue;
 pub use panics::exit_on_panic;
 
@@ -61,7 +62,7 @@ pub fn start(logging: Logging, delivery: Delivery) {
     let log =
         tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false).with_writer(writer);
     let started = match logging.format {
-        LogFormat::Text => log.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).try_init(),
+        LogFormat::Text => log.with_ansi(has_colors(&io::stderr())).try_init(),
         LogFormat::Json => log.json().flatten_event(true).try_init(),
     };
     // A second start in one process (a test) keeps the first log.

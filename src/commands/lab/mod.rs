@@ -3,7 +3,7 @@
 mod manifests;
 mod policies;
 
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
@@ -14,6 +14,7 @@ use portcullis_lab::{
 
 use crate::config::{Lab, LabCluster, ProxyMode};
 use crate::output::Output;
+use crate::output::has_colors;
 
 /// Timeout of the daemons' first sync.
 const SYNC_TIMEOUT: Duration = Duration::from_secs(30);
@@ -123,7 +124,7 @@ fn run_once(cluster: &LabCluster) -> Result<ExitCode, Error> {
         ProxyMode::Ipvs => DataPath::Ipvs,
     };
     let options = RunOptions { lab, data_path, sync_timeout: SYNC_TIMEOUT, ..RunOptions::default() };
-    let colors = io::stdout().is_terminal();
+    let colors = has_colors(&io::stdout());
     let is_as_expected = portcullis_lab::run_with(objects, &options, |lab| {
         let Some(policies) = &policies else {
             let report = portcullis_lab::probe(lab, &options)?;
