@@ -50,19 +50,19 @@ impl Daemon {
         fs::read_to_string(&self.log).unwrap_or_default()
     }
 
-    /// Returns the end of its last sync of both families, from its metrics; 1970 before the first one.
-    pub(crate) fn last_sync(&self) -> SystemTime {
-        let text = http::get(METRICS, "/metrics").unwrap_or_default();
-        let of_family =
-            text.lines().filter_map(|line| line.strip_prefix(LAST_SYNC)?.rsplit(' ').next()?.parse().ok());
-        let seconds = of_family.reduce(f64::min).unwrap_or_default();
-        SystemTime::UNIX_EPOCH + Duration::from_secs_f64(seconds)
-    }
-
     /// Terminates the daemon with SIGTERM, and returns its exit status.
     pub(crate) fn end(&mut self) -> Option<i32> {
         end(&mut self.child)
     }
+}
+
+/// Returns the end of the daemon's last sync of both families, from its metrics; 1970 before the first one.
+pub(crate) fn last_sync() -> SystemTime {
+    let text = http::get(METRICS, "/metrics").unwrap_or_default();
+    let of_family =
+        text.lines().filter_map(|line| line.strip_prefix(LAST_SYNC)?.rsplit(' ').next()?.parse().ok());
+    let seconds = of_family.reduce(f64::min).unwrap_or_default();
+    SystemTime::UNIX_EPOCH + Duration::from_secs_f64(seconds)
 }
 
 /// Terminates a child process with SIGTERM, and returns its exit status.

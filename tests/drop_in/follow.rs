@@ -9,7 +9,7 @@ use portcullis::config::ProxyMode;
 use tempfile::TempDir;
 
 use crate::api_server::ApiServer;
-use crate::daemon::Daemon;
+use crate::daemon::{Daemon, last_sync};
 use crate::health_checks::check_health_check_node_ports;
 use crate::recorded_objects::RecordedObjects;
 use crate::services::{Case, assert_same, cases};
@@ -137,7 +137,7 @@ impl Run {
         let recorded: Vec<String> = objects.iter().map(|objects| objects.recorded(case, step)).collect();
         // Polling slows down the start of the daemon.
         let (timeout, interval) = if self.has_synced { (IDLE, 20) } else { (TIMEOUT, 100) };
-        while daemon.last_sync() < since && start.elapsed() < timeout && !daemon.has_ended() {
+        while last_sync() < since && start.elapsed() < timeout && !daemon.has_ended() {
             std::thread::sleep(Duration::from_millis(interval));
         }
         loop {

@@ -4,11 +4,11 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 use std::process::Stdio;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use portcullis_lab::uml;
 
-use crate::daemon::{end, portcullis};
+use crate::daemon::{end, last_sync, portcullis};
 use crate::recorded_objects::output;
 use crate::{namespace, node};
 
@@ -52,6 +52,11 @@ fn kill_and_start() {
     let start = Instant::now();
     while let Err(differs) = compare(folder.path()) {
         assert!(start.elapsed() < TIMEOUT, "not in sync within {TIMEOUT:?}:\n{differs}");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    // The last killed daemon may have written everything; the new one handles signals once it has synced.
+    while last_sync() == SystemTime::UNIX_EPOCH {
+        assert!(start.elapsed() < TIMEOUT, "no sync within {TIMEOUT:?}");
         std::thread::sleep(Duration::from_millis(200));
     }
     assert_eq!(servers_without_real_servers(), 0);
