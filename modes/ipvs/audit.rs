@@ -195,3 +195,111 @@ fn entries_or_addresses_differ(snapshot: &AuditSnapshot, programmed: &Programmed
             || !references.entries(set).all(|entry| found.contains(entry))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use portcullis_netlink::ip_vs::RealServerState;
+
+    use super::super::test_services::programmed;
+    use super::*;
+
+    /// The kernel of a node that has programmed one Service, after a change.
+    struct ChangedKernel {
+        servers: Vec<(VirtualServer, VirtualServerConfig, Vec<RealServerState>)>,
+        entries: HashMap<IpSet, Vec<SetEntry>>,
+        addresses: Vec<IpAddr>,
+    }
+
+    impl ChangedKernel {
+        fn new(programmed: &Programmed, change: impl FnOnce(&mut Self)) -> Self {
+            let state =
+                |server| RealServerState { server, forwarding: 0, active: 0, inactive: 0, persistent: 0 };
+            let services = programmed.services().iter();
+            let servers = services.flat_map(|(name, ports)| programmed.owned_servers(name, ports));
+            let servers = servers.map(|(server, spec)| {
+                (server, spec.config, spec.real_servers.into_iter().map(state).collect())
+            });
+            let references = programmed.references();
+            let mut kernel = ChangedKernel {
+                servers: servers.collect(),
+                entries: IpSet::ALL.map(|set| (set, references.entries(set).copied().collect())).into(),
+                addresses: references.addresses().copied().collect(),
+            };
+            change(&mut kernel);
+            kernel
+        }
+    }
+
+    impl IpvsReader for ChangedKernel {
+        fn virtual_servers(&mut self) -> netlink::Result<Vec<(VirtualServer, VirtualServerConfig)>> {
+            Ok(self.servers.iter().map(|(server, config, _)| (*server, config.clone())).collect())
+        }
+
+        fn virtual_server(&mut self, _: &VirtualServer) -> netlink::Result<Option<VirtualServerConfig>> {
+            unreachable!("audits read lists")
+        }
+
+        fn statistics(&mut self) -> netlink::Result<Vec<(VirtualServer, netlink::ip_vs::Statistics)>> {
+            unreachable!("audits read no statistics")
+        }
+
+        fn real_servers(&mut self, server: &VirtualServer) -> netlink::Result<Vec<RealServerState>> {
+            Ok(self.servers.iter().find(|(key, ..)| key == server).map(|s| s.2.clone()).unwrap_or_default())
+        }
+
+        fn entries(&mut self, set: IpSet, _: Family) -> netlink::Result<Vec<SetEntry>> {
+            Ok(self.entries[&set].clone())
+        }
+
+        fn addresses(&mut self) -> netlink::Result<Vec<IpAddr>> {
+            Ok(self.addresses.clone())
+        }
+    }
+
+    fn server(address: [u8; 4]) -> VirtualServer {
+        VirtualServer { protocol: 6, address: IpAddr::from(address), port: 80 }
+    }
+
+    /// A change of the kernel, and the objects that the proxier wrote during the audit.
+    type Change = fn(&mut ChangedKernel, &mut AuditWrites);
+
+    #[test]
+    fn differences_are_drift_unless_written_during_the_audit() {
+        const OURS: [u8; 4] = [10, 96, 0, 1];
+        #[rustfmt::skip]
+        let rows: [(&str, Change, bool, bool); 11] = [
+            // name; change; has drift of servers; has drift of entries or addresses
+            ("no change", |_, _| (), false, false),
+            ("a changed scheduler", |kernel, _| kernel.servers[0].1.scheduler = "lc".into(), true, false),
+            ("a changed weight", |kernel, _| kernel.servers[0].2[0].server.weight = 7, true, false),
+            ("an unknown drained real server", |kernel, _| kernel.servers[0].2[0].server.weight = 0, true, false),
+            ("another forwarding method", |kernel, _| kernel.servers[0].2[0].forwarding = 3, true, false),
+            ("a deleted virtual server", |kernel, _| kernel.servers.clear(), true, false),
+            ("a deleted virtual server that was written", |kernel, writes| {
+                kernel.servers.clear();
+                writes.servers.insert(server(OURS));
+            }, false, false),
+            ("an excluded virtual server", |kernel, _| {
+                let config = kernel.servers[0].1.clone();
+                kernel.servers.push((server([10, 99, 0, 1]), config, Vec::new()));
+            }, false, false),
+            ("a deleted address", |kernel, _| kernel.addresses.clear(), false, true),
+            ("an unknown entry", |kernel, _| {
+                kernel.entries.insert(IpSet::NodePortTcp, vec![SetEntry::Port(7)]);
+            }, false, true),
+            ("a deleted address that was written", |kernel, writes| {
+                kernel.addresses.clear();
+                writes.entries_or_addresses = true;
+            }, false, false),
+        ];
+        for (name, change, servers, entries_or_addresses) in rows {
+            let programmed = programmed(&[("a", OURS[3], &[1])]);
+            let mut writes = AuditWrites::default();
+            let mut kernel = ChangedKernel::new(&programmed, |kernel| change(kernel, &mut writes));
+            let snapshot = AuditSnapshot::read(&mut kernel, &[Family::V4]).expect("the kernel can be read");
+            let drift = compare(&snapshot, &programmed, &Terminations::default(), &writes);
+            assert_eq!(!drift.servers.is_empty(), servers, "{name}");
+            assert_eq!(drift.entries_or_addresses, entries_or_addresses, "{name}");
+        }
+    }
+}

@@ -16,14 +16,14 @@ use super::executor::{Executor, Results};
 use super::ip_set::IpSet;
 use super::kernel::{IpvsKernel, ServerChange};
 use super::pending::Pending;
-use super::planner::{self, FoundServers, Operation, Plan};
+use super::planner::{self, Operation, Plan};
 use super::programmed::{ChangeSet, Programmed, Update};
-use super::rejections::{RejectedChanges, RejectedEntries};
+use super::rejections::RejectedEntries;
 use super::renderer::Renderer;
 use super::rule_sync::TABLES;
 use super::rules::Rules;
 use super::server_diff::ServerDiff;
-use super::snapshot::{FamilySnapshot, NodeSnapshot, read_server};
+use super::snapshot::{FamilySnapshot, NodeSnapshot, read_servers};
 use super::termination::Terminations;
 use super::unconfirmed::Unconfirmed;
 use crate::iptables::{IptablesKernel, Table};
@@ -136,7 +136,10 @@ impl FamilySync {
             programmed.references().changed_entries(set, &changes.references).0
         };
         self.add_entries(kernel, needed, &mut changes, inputs.now, results)?;
-        let found = self.read_unverified(kernel, &changes, inputs.now)?;
+        let is_waiting = |name: &NamespacedName| self.pending.is_waiting(name, inputs.now);
+        let unverified = &mut self.unverified;
+        let read = planner::take_servers_to_read(&self.programmed, &changes, unverified, is_waiting);
+        let found = read_servers(kernel, read)?;
         let plan = planner::incremental(&self.programmed, &changes, found, &self.terminations);
         let filled_changed = self.programmed.references().filled() != filled;
         if self.executor.rules.is_outdated() || filled_changed || changes.references.out_filter {
@@ -237,28 +240,6 @@ impl FamilySync {
         Ok(self.update(Update { renderer: None, services }))
     }
 
-    /// Reads the unverified virtual servers, but those of rejected Services whose next attempt is not due.
-    fn read_unverified(
-        &mut self,
-        kernel: &mut dyn IpvsKernel,
-        changes: &ChangeSet,
-        now: Instant,
-    ) -> Result<FoundServers, SyncError> {
-        let mut found = FoundServers::new();
-        for server in std::mem::take(&mut self.unverified) {
-            let transition = changes.servers.get(&server);
-            let is_changed = transition.is_some_and(|t| t.before.is_some() || t.after.is_some());
-            match self.programmed.owner(&server) {
-                Some(owner) if !is_changed && self.pending.is_waiting(owner, now) => {
-                    self.unverified.insert(server);
-                }
-                None if !is_changed && !self.programmed.may_delete(&server) => {}
-                _ => drop(found.insert(server, read_server(kernel, &server)?)),
-            }
-        }
-        Ok(found)
-    }
-
     /// Compares the desired virtual servers with the kernel, and writes the differences. Virtual servers that no Service
     /// needs remain in the snapshot. Returns the number of changes that restored what another process had changed.
     fn compare_servers(
@@ -320,19 +301,12 @@ impl FamilySync {
         results: &mut Results,
     ) -> Result<(), SyncError> {
         let rejected = std::mem::take(&mut results.rejected_changes);
-        let mut changes: Vec<ServerChange> = Vec::new();
-        for server in rejected.servers() {
-            let found = read_server(kernel, server)?;
-            let desired = self.programmed.server(server);
-            let draining = self.terminations.draining(server);
-            let diff = ServerDiff::from_found(*server, draining, found.as_ref(), desired.as_ref());
-            self.terminations.set(*server, diff.draining, now);
-            changes.extend(diff.changes);
-        }
-        let mut rejected_again = RejectedChanges::default();
-        self.executor.change_servers(kernel, &changes, &mut rejected_again)?;
+        let found = read_servers(kernel, rejected.servers().copied())?;
+        let plan = planner::restore(&self.programmed, found, &self.terminations);
+        let mut retried = Results::default();
+        self.run(kernel, plan, now, &mut retried)?;
         let (mut isolated, mut unexplained) = (BTreeSet::new(), None);
-        for (server, rejected) in rejected_again {
+        for (server, rejected) in retried.rejected_changes {
             match self.programmed.owner(&server) {
                 Some(owner) if !rejected.is_node_error => {
                     self.pending.reject(owner, &rejected.error, now);

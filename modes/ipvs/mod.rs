@@ -45,7 +45,7 @@ pub use netlink_kernel::NetlinkKernel;
 pub use object_diff::{ObjectDifference, object_differences};
 pub use objects::{IpvsObjects, Owners, address_line, server_lines};
 pub use options::IpvsOptions;
-pub use prerequisites::{IpvsPrerequisiteError, check as check_requirements, open};
+pub use prerequisites::{IpvsPrerequisiteError, check as check_prerequisites, open};
 pub use proxier::IpvsProxier;
 pub(crate) use renderer::is_link_local;
 pub(crate) use rules::{jumps, names as chain_names};

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 
+use portcullis_cluster::NamespacedName;
 use portcullis_netlink::ip_vs::VirtualServer;
 use portcullis_netlink::ipset::SetEntry;
 
@@ -15,7 +16,7 @@ use super::ip_set::{IpSet, PerSet};
 use super::kernel::ServerChange;
 use super::programmed::{ChangeSet, Programmed};
 use super::rule_sync::TABLES;
-use super::server_diff::{FoundServer, ServerDiff};
+use super::server_diff::{FoundServers, ServerDiff};
 use super::snapshot::FamilySnapshot;
 use super::termination::Terminations;
 use crate::iptables::Table;
@@ -46,14 +47,27 @@ pub(super) struct Plan {
     pub(super) draining: BTreeMap<VirtualServer, BTreeSet<SocketAddr>>,
 }
 
-/// Virtual servers as read from the kernel; `None` where there is none.
-pub(super) type FoundServers = BTreeMap<VirtualServer, Option<FoundServer>>;
-
 impl Plan {
     /// Adds the changes of a virtual server to `changes`.
     fn add(&mut self, server: VirtualServer, diff: ServerDiff, changes: &mut Vec<ServerChange>) {
         changes.extend(diff.changes);
         self.draining.insert(server, diff.draining);
+    }
+
+    /// Adds the changes that restore virtual servers to `changes`.
+    fn restore(
+        &mut self,
+        programmed: &Programmed,
+        found: FoundServers,
+        terminations: &Terminations,
+        changes: &mut Vec<ServerChange>,
+    ) {
+        for (server, found) in found {
+            let desired = programmed.server(&server);
+            let draining = terminations.draining(&server);
+            let diff = ServerDiff::from_found(server, draining, found.as_ref(), desired.as_ref());
+            self.add(server, diff, changes);
+        }
     }
 
     fn delete_entries(&mut self, set: IpSet, entries: Vec<SetEntry>) {
@@ -86,6 +100,35 @@ pub(super) fn delete_unneeded_entries(programmed: &Programmed, added: &mut SetEn
     plan.operations
 }
 
+/// Selects the unverified virtual servers that a sync must read, and removes them from `unverified`. Those of Services that
+/// are waiting for their next attempt remain, unless they changed.
+pub(super) fn take_servers_to_read(
+    programmed: &Programmed,
+    changes: &ChangeSet,
+    unverified: &mut BTreeSet<VirtualServer>,
+    is_waiting: impl Fn(&NamespacedName) -> bool,
+) -> Vec<VirtualServer> {
+    let mut selected = Vec::new();
+    for server in std::mem::take(unverified) {
+        let transition = changes.servers.get(&server);
+        let is_changed = transition.is_some_and(|t| t.before.is_some() || t.after.is_some());
+        match programmed.owner(&server) {
+            Some(owner) if !is_changed && is_waiting(owner) => drop(unverified.insert(server)),
+            None if !is_changed && !programmed.may_delete(&server) => {}
+            _ => selected.push(server),
+        }
+    }
+    selected
+}
+
+/// Plans the changes that bring virtual servers from what the kernel has to what their owners need.
+pub(super) fn restore(programmed: &Programmed, found: FoundServers, terminations: &Terminations) -> Plan {
+    let (mut plan, mut changes) = (Plan::default(), Vec::new());
+    plan.restore(programmed, found, terminations, &mut changes);
+    plan.operations.push(Operation::RestoreServers(changes));
+    plan
+}
+
 /// Plans the changes of Services, after the entries that they need were added. `found` are virtual servers that may
 /// differ from what was written, as read from the kernel.
 pub(super) fn incremental(
@@ -109,12 +152,7 @@ pub(super) fn incremental(
         let list = if after.is_some() { &mut changed } else { &mut removed };
         plan.add(*server, diff, list);
     }
-    for (server, found) in found {
-        let desired = programmed.server(&server);
-        let draining = terminations.draining(&server);
-        let diff = ServerDiff::from_found(server, draining, found.as_ref(), desired.as_ref());
-        plan.add(server, diff, &mut restored);
-    }
+    plan.restore(programmed, found, terminations, &mut restored);
     let references = programmed.references();
     let (added_addresses, removed_addresses) = references.changed_addresses(&changes.references);
     let removed_entries = |set: IpSet| references.changed_entries(set, &changes.references).1;
@@ -181,6 +219,7 @@ mod tests {
     use portcullis_netlink::Family;
     use portcullis_netlink::ip_vs::{RealServer, RealServerState, VirtualServerConfig};
 
+    use super::super::server_diff::FoundServer;
     use super::super::test_services::{ShortService, print_operations, programmed, update};
     use super::*;
 
@@ -263,6 +302,31 @@ mod tests {
         let plan = incremental(&programmed, &changes, FoundServers::new(), &terminations);
         assert_eq!(print_operations(&plan.operations), "servers(2=1) rules(filter nat)");
         assert_eq!(plan.draining, [(server(1), BTreeSet::new())].into());
+    }
+
+    #[test]
+    fn unverified_servers_are_read_unless_their_service_waits_or_they_are_foreign() {
+        const A: ShortService<'_> = ("a", 1, &[1]);
+        const CHANGED: ShortService<'_> = ("a", 1, &[1, 2]);
+        type Row<'a> = (&'a str, &'a [ShortService<'a>], &'a [ShortService<'a>], bool, [u8; 4], bool, bool);
+        #[rustfmt::skip]
+        let rows: [Row<'_>; 6] = [
+            // name; Services before; Services after; its Service waits; address; is read; remains unverified
+            ("a server of a Service", &[A], &[A], false, [10, 96, 0, 1], true, false),
+            ("a server of a waiting Service", &[A], &[A], true, [10, 96, 0, 1], false, true),
+            ("a server of a changed Service", &[A], &[CHANGED], true, [10, 96, 0, 1], true, false),
+            ("a server of a removed Service", &[A], &[], false, [10, 96, 0, 1], true, false),
+            ("an unknown server", &[A], &[A], false, [10, 96, 0, 9], true, false),
+            ("a server with an excluded address", &[A], &[A], false, [10, 99, 0, 1], false, false),
+        ];
+        for (name, before, after, waits, address, is_read, remains) in rows {
+            let mut programmed = programmed(before);
+            let changes = programmed.update(update(before, after));
+            let server = VirtualServer { protocol: 6, address: IpAddr::from(address), port: 80 };
+            let mut unverified = BTreeSet::from([server]);
+            let read = take_servers_to_read(&programmed, &changes, &mut unverified, |_| waits);
+            assert_eq!((read == [server], !unverified.is_empty()), (is_read, remains), "{name}");
+        }
     }
 
     #[test]

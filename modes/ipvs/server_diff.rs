@@ -1,7 +1,7 @@
 //! The changes that bring one virtual server from a known or read configuration to the desired one.
 
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 
 use portcullis_netlink::ip_vs::{
@@ -18,6 +18,9 @@ pub(super) struct FoundServer {
     pub(super) config: VirtualServerConfig,
     pub(super) real_servers: Vec<RealServerState>,
 }
+
+/// Virtual servers as read from the kernel; `None` where there is none.
+pub(super) type FoundServers = BTreeMap<VirtualServer, Option<FoundServer>>;
 
 /// The changes of one virtual server.
 #[derive(Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use portcullis_netlink::ipset::SetEntry;
 use super::errors::{cannot, cannot_do};
 use super::ip_set::{IpSet, PerSet};
 use super::kernel::IpvsKernel;
-use super::server_diff::FoundServer;
+use super::server_diff::{FoundServer, FoundServers};
 use crate::mode::SyncError;
 
 /// The lists of the kernel that cover both families, read when the first family needs them. A family takes its part;
@@ -89,15 +89,18 @@ impl FamilySnapshot {
     }
 }
 
-/// Reads one virtual server with its real servers.
-pub(super) fn read_server(
+/// Reads virtual servers with their real servers.
+pub(super) fn read_servers(
     kernel: &mut dyn IpvsKernel,
-    server: &VirtualServer,
-) -> Result<Option<FoundServer>, SyncError> {
-    match kernel.virtual_server(server).map_err(cannot("look at a virtual server"))? {
-        Some(config) => with_real_servers(kernel, server, config).map(Some),
-        None => Ok(None),
+    servers: impl IntoIterator<Item = VirtualServer>,
+) -> Result<FoundServers, SyncError> {
+    let mut found = FoundServers::new();
+    for server in servers {
+        let config = kernel.virtual_server(&server).map_err(cannot("read a virtual server"))?;
+        let read = config.map(|config| with_real_servers(kernel, &server, config)).transpose()?;
+        found.insert(server, read);
     }
+    Ok(found)
 }
 
 fn with_real_servers(

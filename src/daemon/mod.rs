@@ -160,7 +160,7 @@ pub async fn run(
     let name = node::name(&config).map_err(DaemonError::NodeName)?;
     let mut means = mode_setup::check_prerequisites(config.mode)?;
     if config.mode == ProxyMode::Ipvs {
-        ipvs::check_requirements(config.ipvs.scheduler)?;
+        ipvs::check_prerequisites(config.ipvs.scheduler)?;
     }
     if options.init_only {
         ready_kernel(&config);

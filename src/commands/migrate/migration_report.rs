@@ -83,7 +83,7 @@ impl MigrationReport {
         let missing = match (prerequisites, config.mode) {
             (Err(error), _) => Some(error.to_string()),
             (Ok(_), ProxyMode::Ipvs) => {
-                ipvs::check_requirements(config.ipvs.scheduler).err().map(|error| error.to_string())
+                ipvs::check_prerequisites(config.ipvs.scheduler).err().map(|error| error.to_string())
             }
             (Ok(_), _) => None,
         };
