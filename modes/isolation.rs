@@ -1,11 +1,12 @@
 //! Isolated Services: rejected by the kernel, reported and retried, while all other Services are served.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use portcullis_cluster::NamespacedName;
 
-use crate::mode::{IsolatedService, SyncError};
+use crate::mode::IsolatedService;
 
 /// The time until the first retry of a rejected Service; it doubles with each rejection.
 const FIRST_RETRY: Duration = Duration::from_secs(30);
@@ -25,7 +26,7 @@ struct Isolation {
 
 impl Isolations {
     /// Adds a rejected Service. The time of a retry that is already planned does not change.
-    pub(crate) fn add(&mut self, service: &NamespacedName, error: &SyncError, now: Instant) {
+    pub(crate) fn add(&mut self, service: &NamespacedName, error: &impl fmt::Display, now: Instant) {
         if self.is_held_back(service, now) {
             return;
         }

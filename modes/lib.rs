@@ -6,6 +6,7 @@
 mod bisect;
 pub mod cleanup;
 mod detect_local;
+mod error;
 pub mod iptables;
 pub mod ipvs;
 mod isolation;
@@ -23,7 +24,8 @@ mod sync_state;
 mod traffic;
 
 pub use detect_local::DetectLocal;
-pub use mode::{IsolatedService, Mode, SyncError, SyncResult, TableRuleCounts};
+pub use error::{SyncError, SyncErrorKind};
+pub use mode::{IsolatedService, Mode, SyncResult, TableRuleCounts};
 pub use node_facts::NodeFacts;
 pub use node_port_addresses::NodePortAddresses;
 pub use options::Options;

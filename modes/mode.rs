@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use portcullis_cluster::desired::{Desired, ServiceChange};
 use portcullis_cluster::{Family, NamespacedName};
 
+use crate::error::SyncError;
 use crate::node_facts::NodeFacts;
 use crate::options::Options;
 use crate::progress::SyncProgress;
@@ -105,45 +106,6 @@ pub struct IsolatedService {
     pub service: NamespacedName,
     /// The error message.
     pub reason: String,
-}
-
-/// An error that prevents rules from being written or read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum SyncError {
-    /// The tool is missing or could not be started.
-    #[error("cannot run {tool}: {reason}; is iptables installed?")]
-    Tool {
-        /// The program.
-        tool: String,
-        /// The system's error.
-        reason: String,
-    },
-    /// The tool ran and failed.
-    #[error("{tool} failed ({status}): {message}")]
-    Rejected {
-        /// The program.
-        tool: String,
-        /// Its exit status.
-        status: String,
-        /// Its error message.
-        message: String,
-        /// The line of its input that it names, from 1.
-        line: Option<usize>,
-    },
-    /// Another process holds the xtables lock.
-    #[error("{tool} could not get the xtables lock in time; retrying")]
-    Locked {
-        /// The program.
-        tool: String,
-    },
-    /// The kernel rejected another request that the rules need.
-    #[error("{what}: {reason}")]
-    Kernel {
-        /// The request.
-        what: String,
-        /// The error.
-        reason: String,
-    },
 }
 
 impl fmt::Display for IsolatedService {

@@ -17,7 +17,8 @@ use std::time::{Duration, Instant};
 use portcullis_cluster::desired::{Desired, ServiceChange};
 
 use crate::cleanup::{self, CleanupResult, DrainStatus, Takeover};
-use crate::mode::{Mode, SyncError, SyncResult};
+use crate::error::SyncError;
+use crate::mode::{Mode, SyncResult};
 use crate::node_facts::NodeFacts;
 use crate::options::Options;
 use crate::progress::SyncProgress;

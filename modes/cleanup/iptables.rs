@@ -9,9 +9,9 @@ use super::active_rules::ActiveRules;
 use super::chain_names::{FILTER, FIREWALL, KUBELET_CHAINS, MANGLE, NAT};
 use super::result::{Action, CleanupResult, IptablesLocation, RemovedObject};
 use super::tools::tools_for;
+use crate::iptables::ToolError;
 use crate::iptables::saved_rule::{SavedRule, declared_chain};
 use crate::iptables::{Flavour, IptablesKernel, Table, is_service_chain};
-use crate::mode::SyncError;
 
 /// The number of chains per restore with the nft flavour, where a restore's cost grows faster than its number of
 /// chains.
@@ -102,7 +102,7 @@ struct Remover<'a> {
 
 impl Remover<'_> {
     /// Removes the rules. Returns true if a kubelet uses the table.
-    fn remove(mut self, result: &mut CleanupResult) -> Result<bool, SyncError> {
+    fn remove(mut self, result: &mut CleanupResult) -> Result<bool, ToolError> {
         let before = self.read()?;
         let (mut after, mut outcome) = (None, Ok(()));
         for attempt in 0..ATTEMPTS {
@@ -120,13 +120,13 @@ impl Remover<'_> {
     }
 
     /// Finds the rules that [`Remover::remove`] would remove. Returns true if a kubelet uses the table.
-    fn find(self, result: &mut CleanupResult) -> Result<bool, SyncError> {
+    fn find(self, result: &mut CleanupResult) -> Result<bool, ToolError> {
         let contents = self.read()?;
         self.report(&contents, &TableContents::default(), Ok(()), result);
         Ok(contents.has_kubelet)
     }
 
-    fn read(&self) -> Result<TableContents, SyncError> {
+    fn read(&self) -> Result<TableContents, ToolError> {
         let mut contents = TableContents::default();
         let table = self.location.table;
         self.kernel.dump(table, &mut |line| {
@@ -183,7 +183,7 @@ impl Remover<'_> {
     /// makes the tool read the rules of all chains in the restore, in quadratic time for the rules of one chain, so
     /// jumps have a restore of their own. `careful` empties all chains before the first deletion, so that references
     /// among them do not matter.
-    fn write(&mut self, contents: &TableContents, careful: bool) -> Result<(), SyncError> {
+    fn write(&mut self, contents: &TableContents, careful: bool) -> Result<(), ToolError> {
         let mut chains: Vec<&str> = contents.chains.keys().map(String::as_str).collect();
         chains.sort_by_key(|name| (rank(name), *name));
         let at_once = match self.location.flavour {
@@ -216,12 +216,12 @@ impl Remover<'_> {
         jumps: &[String],
         emptied: &[&str],
         deleted: &BTreeSet<&str>,
-    ) -> Result<(), SyncError> {
+    ) -> Result<(), ToolError> {
         let mut emptied = emptied.to_vec();
         emptied.sort_unstable();
         let table = self.location.table;
         let result = self.kernel.restore(&mut |out| write_restore(out, table, jumps, &emptied, deleted));
-        if let Err(SyncError::Rejected { line: Some(line), message, .. }) = &result {
+        if let Err(ToolError::Failed { line: Some(line), message, .. }) = &result {
             // The lines before the deletions: the table, the declarations, the jumps.
             let before = 1 + emptied.len() + jumps.len();
             let rejected = line.checked_sub(before + 1).and_then(|at| deleted.iter().nth(at));
@@ -237,7 +237,7 @@ impl Remover<'_> {
         &self,
         before: &TableContents,
         after: &TableContents,
-        outcome: Result<(), SyncError>,
+        outcome: Result<(), ToolError>,
         result: &mut CleanupResult,
     ) {
         let chains = before.chains.keys().filter(|name| !after.chains.contains_key(*name)).count();

@@ -11,8 +11,8 @@ use portcullis_cluster::Family;
 use super::result::{Action, CleanupResult, KeptObject, RemovedObject};
 use super::tools::tools_for;
 use super::{iptables, nftables};
+use crate::iptables::ToolError;
 use crate::iptables::{Flavour, Table, write_loopback_guard};
-use crate::mode::SyncError;
 use crate::nftables::add_guard_table;
 use crate::route_localnet;
 
@@ -34,7 +34,7 @@ pub enum LoopbackGuardError {
     Table(#[from] portcullis_netlink::Error),
     /// iptables is missing or fails.
     #[error(transparent)]
-    Firewall(#[from] SyncError),
+    Firewall(#[from] ToolError),
     /// The kernel has neither.
     #[error("the kernel has neither nf_tables nor iptables")]
     NoTables,

@@ -6,11 +6,11 @@ use portcullis_cluster::Family;
 
 use super::IptablesKernel;
 use super::chain::{SharedChain, Table};
+use super::error::ToolError;
 use super::nfacct::NFACCT_INVALID_DROPPED;
 use super::rule::{Rule, host};
 use super::saved_rule::declared_chain;
 use super::service_renderer::loopback_block;
-use crate::mode::SyncError;
 use crate::node_facts::NodeFacts;
 use crate::node_port_addresses::NodePortScope;
 use crate::options::Options;
@@ -166,7 +166,7 @@ pub(crate) fn guard_loopback(chain: &mut BaseChain) {
 ///
 /// # Errors
 /// The tool could not be run, or the kernel rejects the rule.
-pub(crate) fn write_loopback_guard(kernel: &dyn IptablesKernel) -> Result<bool, SyncError> {
+pub(crate) fn write_loopback_guard(kernel: &dyn IptablesKernel) -> Result<bool, ToolError> {
     let (mut has_jump, mut is_new) = (false, true);
     let jump = format!("-A INPUT -j {FIREWALL}");
     kernel.dump(Table::Filter, &mut |line| {

@@ -13,6 +13,7 @@ use portcullis_cluster::NamespacedName;
 use portcullis_cluster::desired::{Desired, ServicePort};
 
 use super::chain::{ChainName, SharedChain};
+use super::error::ToolError;
 use super::family_proxier::{IptablesFamilyProxier, WriteCounts, rejects_rules};
 use super::incremental::rejected_line;
 use super::kernel::Flavour;
@@ -22,7 +23,6 @@ use super::service_rules::ServiceRules;
 use super::shared_order::SharedOrder;
 use super::snapshot::Snapshot;
 use crate::bisect::{Bisect, BisectOrder};
-use crate::mode::SyncError;
 use crate::sync_state::SyncState;
 
 /// Approximate number of lines of one restore with the nft tool. Measured at 430,000 lines: batches of 4,000 to 12,000
@@ -57,7 +57,7 @@ pub(super) struct Execution<'a> {
 
 /// A rejected restore.
 struct Rejection {
-    error: SyncError,
+    error: ToolError,
     /// The index of the Service whose line the tool named.
     service: Option<usize>,
 }
@@ -87,7 +87,7 @@ impl IptablesFamilyProxier {
         large: bool,
         now: Instant,
         counts: &mut WriteCounts,
-    ) -> Result<(), SyncError> {
+    ) -> Result<(), ToolError> {
         self.progress.reset();
         let progressed = Arc::clone(&self.progress);
         self.refresh_chains_in_use()?;
@@ -111,7 +111,7 @@ impl IptablesFamilyProxier {
         large: bool,
         now: Instant,
         counts: &mut WriteCounts,
-    ) -> Result<(), SyncError> {
+    ) -> Result<(), ToolError> {
         let plan = self.plan_for_pending(desired, large, now);
         let result = self.execute(&plan, now, counts);
         if result.is_err() {
@@ -120,7 +120,7 @@ impl IptablesFamilyProxier {
         result
     }
 
-    fn execute(&mut self, plan: &Plan, now: Instant, counts: &mut WriteCounts) -> Result<(), SyncError> {
+    fn execute(&mut self, plan: &Plan, now: Instant, counts: &mut WriteCounts) -> Result<(), ToolError> {
         let mut execution = Execution {
             plan,
             rejected: BTreeSet::new(),
@@ -153,7 +153,7 @@ impl IptablesFamilyProxier {
         result
     }
 
-    fn execute_in_batches(&mut self, execution: &mut Execution<'_>) -> Result<(), SyncError> {
+    fn execute_in_batches(&mut self, execution: &mut Execution<'_>) -> Result<(), ToolError> {
         let plan = execution.plan;
         for batch in self.batches(execution) {
             self.write_parts(execution, batch)?;
@@ -170,7 +170,7 @@ impl IptablesFamilyProxier {
         &mut self,
         services: &[PlannedService],
         execution: &mut Execution<'_>,
-    ) -> Result<(), SyncError> {
+    ) -> Result<(), ToolError> {
         let kept = services.iter().filter(|s| !execution.rejected.contains(&s.name));
         let chains: Vec<ChainName> = kept.flat_map(|s| s.removals.iter().copied()).collect();
         for removals in chains.chunks(NFT_REMOVALS) {
@@ -184,7 +184,7 @@ impl IptablesFamilyProxier {
         &mut self,
         execution: &mut Execution<'_>,
         parts: RestoreParts<'_>,
-    ) -> Result<(), SyncError> {
+    ) -> Result<(), ToolError> {
         if parts.services.is_empty() {
             return match self.try_parts(execution, &parts)? {
                 Some(rejection) => Err(rejection.error),
@@ -216,7 +216,7 @@ impl IptablesFamilyProxier {
         &mut self,
         execution: &mut Execution<'_>,
         parts: &RestoreParts<'_>,
-    ) -> Result<Option<Rejection>, SyncError> {
+    ) -> Result<Option<Rejection>, ToolError> {
         let mut script = Script::default();
         let written = if self.nothing_to_do(execution, parts) {
             Ok(())
@@ -253,7 +253,7 @@ impl IptablesFamilyProxier {
         execution: &mut Execution<'_>,
         parts: &RestoreParts<'_>,
         service: usize,
-        error: &SyncError,
+        error: &ToolError,
     ) {
         let service = &execution.plan.services[service].name;
         execution.half_written |= !parts.begins_service();

@@ -6,10 +6,10 @@
 use std::collections::BTreeSet;
 
 use super::chain::{ChainName, Table, is_service_chain};
+use super::error::ToolError;
 use super::family_proxier::IptablesFamilyProxier;
 use super::kernel::IptablesKernel;
 use super::script::Script;
-use crate::mode::SyncError;
 
 /// The number of chains that a log line names.
 const NAMED: usize = 5;
@@ -42,7 +42,7 @@ impl IptablesFamilyProxier {
     ///
     /// # Errors
     /// The rules cannot be read.
-    pub(super) fn finds_chains_in_use(&mut self) -> Result<bool, SyncError> {
+    pub(super) fn finds_chains_in_use(&mut self) -> Result<bool, ToolError> {
         if std::mem::replace(&mut self.in_use.is_read, true) {
             return Ok(false);
         }
@@ -63,7 +63,7 @@ impl IptablesFamilyProxier {
     ///
     /// # Errors
     /// The rules cannot be read.
-    pub(super) fn refresh_chains_in_use(&mut self) -> Result<(), SyncError> {
+    pub(super) fn refresh_chains_in_use(&mut self) -> Result<(), ToolError> {
         if !self.in_use.chains.is_empty() {
             self.in_use.chains = read(&*self.kernel)?;
         }
@@ -71,7 +71,7 @@ impl IptablesFamilyProxier {
     }
 }
 
-fn read(kernel: &dyn IptablesKernel) -> Result<BTreeSet<ChainName>, SyncError> {
+fn read(kernel: &dyn IptablesKernel) -> Result<BTreeSet<ChainName>, ToolError> {
     let mut found = BTreeSet::new();
     kernel.dump(Table::Nat, &mut |line| found.extend(foreign_jump_target(line)))?;
     Ok(found)

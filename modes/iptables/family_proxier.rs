@@ -19,6 +19,7 @@ use super::base_rules::{self, BaseChain, Jump};
 use super::bulk::NFT_LINES;
 use super::chain::{SharedChain, Table};
 use super::chains_in_use::ChainsInUse;
+use super::error::ToolError;
 use super::kernel::{Flavour, IptablesKernel};
 use super::rule_set::is_large_cluster;
 use super::script::RuleCount;
@@ -26,7 +27,7 @@ use super::service_renderer::Renderer;
 use super::service_rules::ServiceRules;
 use super::shared_order::SharedOrder;
 use crate::isolation::Isolations;
-use crate::mode::{SyncError, SyncResult, TableRuleCounts};
+use crate::mode::{SyncResult, TableRuleCounts};
 use crate::node_facts::NodeFacts;
 use crate::options::Options;
 use crate::progress::SyncProgress;
@@ -182,7 +183,7 @@ impl IptablesFamilyProxier {
             tables: self.rule_counts(counts.rules),
             restored: counts.restored,
             isolated: self.isolations.all().collect(),
-            error: result.err(),
+            error: result.err().map(Into::into),
         }
     }
 
@@ -279,6 +280,6 @@ fn estimated_rules(port: &ServicePort) -> usize {
 }
 
 /// Returns true if the rules themselves were rejected, so that one Service may be the cause.
-pub(super) fn rejects_rules(error: &SyncError) -> bool {
-    matches!(error, SyncError::Rejected { .. })
+pub(super) fn rejects_rules(error: &ToolError) -> bool {
+    matches!(error, ToolError::Failed { .. })
 }

@@ -7,12 +7,12 @@ use portcullis_cluster::desired::Desired;
 
 use super::base_rules::CANARY;
 use super::chain::{ChainName, SharedChain};
+use super::error::ToolError;
 use super::family_proxier::{IptablesFamilyProxier, WriteCounts, rejects_rules};
 use super::script::Restore;
 use super::service_rules::ServiceRules;
 use super::shared_order::SharedOrder;
 use crate::bisect::{Bisect, BisectOrder};
-use crate::mode::SyncError;
 
 /// The new orders of the shared chains that a restore edits.
 type EditedOrders = [Option<SharedOrder>; SharedChain::ALL.len()];
@@ -21,7 +21,7 @@ type EditedOrders = [Option<SharedOrder>; SharedChain::ALL.len()];
 enum WriteOutcome {
     Written,
     /// The kernel rejected a rule of one of the Services, and wrote nothing.
-    Rejected(Box<Restore>, SyncError),
+    Rejected(Box<Restore>, ToolError),
     /// An unknown part may have been written.
     Unknown,
 }
@@ -33,7 +33,7 @@ impl IptablesFamilyProxier {
         large: bool,
         now: Instant,
         counts: &mut WriteCounts,
-    ) -> Result<(), SyncError> {
+    ) -> Result<(), ToolError> {
         let names: Vec<NamespacedName> =
             self.pending.iter().filter(|name| !self.isolations.is_held_back(name, now)).cloned().collect();
         if names.is_empty() {
@@ -68,7 +68,7 @@ impl IptablesFamilyProxier {
         desired: &Desired,
         large: bool,
         counts: &mut WriteCounts,
-    ) -> Result<WriteOutcome, SyncError> {
+    ) -> Result<WriteOutcome, ToolError> {
         let (restore, edited) = self.render_difference(names, desired, large);
         let result =
             if restore.is_empty() { Ok(()) } else { self.kernel.restore(&mut |out| restore.write(out)) };
@@ -95,7 +95,7 @@ impl IptablesFamilyProxier {
     ///
     /// # Errors
     /// They accept none.
-    fn check_accepts_rules(&self, restore: &Restore) -> Result<(), SyncError> {
+    fn check_accepts_rules(&self, restore: &Restore) -> Result<(), ToolError> {
         self.kernel.restore(&mut |out| {
             restore.tables().try_for_each(|table| write!(out, "*{table}\n:{CANARY} - [0:0]\nCOMMIT\n"))
         })
@@ -189,9 +189,9 @@ impl IptablesFamilyProxier {
 }
 
 /// Returns the line of its input that a tool named in its error, from 1.
-pub(super) fn rejected_line(error: &SyncError) -> Option<usize> {
+pub(super) fn rejected_line(error: &ToolError) -> Option<usize> {
     match error {
-        SyncError::Rejected { line, .. } => *line,
+        ToolError::Failed { line, .. } => *line,
         _ => None,
     }
 }

@@ -3,7 +3,7 @@
 use std::io::{self, Write};
 
 use super::chain::Table;
-use crate::mode::SyncError;
+use super::error::ToolError;
 
 /// The kernel interface that the iptables tools of this host use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,19 +34,19 @@ pub trait IptablesKernel: Send {
     ///
     /// # Errors
     /// The tool could not be run, did not get the lock, or rejected the rules.
-    fn restore(&self, write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>) -> Result<(), SyncError>;
+    fn restore(&self, write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>) -> Result<(), ToolError>;
 
     /// Calls `line` with each line of the dump of a table; a table that does not exist has none.
     ///
     /// # Errors
     /// The tool could not be run or failed.
-    fn dump(&self, table: Table, line: &mut dyn FnMut(&str)) -> Result<(), SyncError>;
+    fn dump(&self, table: Table, line: &mut dyn FnMut(&str)) -> Result<(), ToolError>;
 
     /// Calls `line` with each rule of a chain of table nat and its counters, as `-A CHAIN … -c PACKETS BYTES …`.
     ///
     /// # Errors
     /// The tool could not be run or failed, for example because there is no such chain.
-    fn dump_counters(&self, chain: &str, line: &mut dyn FnMut(&str)) -> Result<(), SyncError>;
+    fn dump_counters(&self, chain: &str, line: &mut dyn FnMut(&str)) -> Result<(), ToolError>;
 
     /// Returns the fingerprint, which takes microseconds; `None` if it cannot be read.
     fn fingerprint(&self) -> Option<Fingerprint>;

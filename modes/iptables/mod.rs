@@ -12,6 +12,7 @@ mod chains_in_use;
 mod compose;
 mod diff;
 mod drift;
+mod error;
 mod family_proxier;
 mod incremental;
 mod kernel;
@@ -30,6 +31,7 @@ mod tool;
 
 pub use chain::{ChainName, Table, is_service_chain};
 pub use diff::{ChainDiff, RuleDiff, RuleLine, RuleOwner, compare_rules};
+pub use error::ToolError;
 pub use kernel::{Fingerprint, Flavour, IptablesKernel};
 pub use nfacct::{NFACCT_INVALID_DROPPED, NFACCT_LOCALHOST_NODE_PORTS};
 pub use proxier::IptablesProxier;

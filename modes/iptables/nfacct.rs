@@ -1,4 +1,4 @@
-//! ServiceChainNames of the nfacct objects that the rules count in, as kube-proxy names them.
+//! Names of the nfacct objects that the rules count in, as kube-proxy names them.
 
 /// The nfacct object that counts packets dropped for their connection tracking state.
 pub const NFACCT_INVALID_DROPPED: &str = "ct_state_invalid_dropped_pkts";

@@ -11,7 +11,8 @@ use super::chain::{ServiceChainNames, SharedChain, is_service_chain};
 use super::family_proxier::IptablesFamilyProxier;
 use super::kernel::{Fingerprint, IptablesKernel, has_synced_since};
 use super::saved_rule::SavedRule;
-use crate::mode::{Mode, SyncError, SyncResult};
+use crate::error::{SyncError, SyncErrorKind};
+use crate::mode::{Mode, SyncResult};
 use crate::node_facts::NodeFacts;
 use crate::options::Options;
 use crate::progress::SyncProgress;
@@ -132,7 +133,8 @@ impl IptablesProxier {
     /// Retries without the nfacct counters if the base rules were rejected: a kernel or tool may lack the nfacct match.
     /// Returns true if there is something to retry.
     fn retries_without_nfacct(&mut self, results: &[SyncResult]) -> bool {
-        let is_rejected = |r: &SyncResult| matches!(&r.error, Some(SyncError::Rejected { .. }));
+        let is_rejected =
+            |r: &SyncResult| r.error.as_ref().is_some_and(|error| error.kind() == SyncErrorKind::ToolFailed);
         let retry = self.node_facts.nfacct && results.iter().any(is_rejected);
         if retry {
             tracing::warn!("the kernel rejected the rules; retrying without the nfacct counters");

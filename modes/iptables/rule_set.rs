@@ -7,11 +7,11 @@ use portcullis_cluster::Family;
 use portcullis_cluster::desired::Desired;
 
 use super::chain::{SharedChain, Table, is_service_chain};
+use super::error::ToolError;
 use super::kernel::IptablesKernel;
 use super::saved_rule::{SavedRule, declared_chain};
 use super::service_renderer::Renderer;
 use super::{base_rules, service_rules};
-use crate::mode::SyncError;
 use crate::node_facts::NodeFacts;
 use crate::options::Options;
 
@@ -56,7 +56,7 @@ impl RuleSet {
     ///
     /// # Errors
     /// The tool could not be run, or failed.
-    pub fn read(kernel: &dyn IptablesKernel) -> Result<RuleSet, SyncError> {
+    pub fn read(kernel: &dyn IptablesKernel) -> Result<RuleSet, ToolError> {
         RuleSet::read_chains(kernel, &Table::ALL, is_ours)
     }
 
@@ -65,7 +65,7 @@ impl RuleSet {
         kernel: &dyn IptablesKernel,
         tables: &[Table],
         is_ours: impl Fn(Table, &str) -> bool,
-    ) -> Result<RuleSet, SyncError> {
+    ) -> Result<RuleSet, ToolError> {
         let mut set = RuleSet::default();
         for &table in tables {
             for chain in table.built_in() {

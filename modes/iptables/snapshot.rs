@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use super::chain::{ChainName, SharedChain, Table};
+use super::error::ToolError;
 use super::kernel::IptablesKernel;
 use super::saved_rule::declared_chain;
-use crate::mode::SyncError;
 
 /// The number of lines read between two reports of progress.
 const LINES_A_STEP: usize = 1000;
@@ -23,7 +23,7 @@ pub(crate) struct Snapshot {
 
 impl Snapshot {
     /// Reads all our tables, and calls `progressed` after some lines each.
-    pub(super) fn read(kernel: &dyn IptablesKernel, progressed: &dyn Fn()) -> Result<Snapshot, SyncError> {
+    pub(super) fn read(kernel: &dyn IptablesKernel, progressed: &dyn Fn()) -> Result<Snapshot, ToolError> {
         let mut snapshot = Snapshot::default();
         for table in Table::ALL {
             snapshot.read_in(kernel, table, progressed)?;
@@ -32,7 +32,7 @@ impl Snapshot {
     }
 
     /// Reads one table.
-    pub(crate) fn read_table(kernel: &dyn IptablesKernel, table: Table) -> Result<Snapshot, SyncError> {
+    pub(crate) fn read_table(kernel: &dyn IptablesKernel, table: Table) -> Result<Snapshot, ToolError> {
         let mut snapshot = Snapshot::default();
         snapshot.read_in(kernel, table, &|| ())?;
         Ok(snapshot)
@@ -43,7 +43,7 @@ impl Snapshot {
         kernel: &dyn IptablesKernel,
         table: Table,
         progressed: &dyn Fn(),
-    ) -> Result<(), SyncError> {
+    ) -> Result<(), ToolError> {
         let mut reader = Reader::new(self, table);
         let mut lines = 0_usize;
         kernel.dump(table, &mut |line| {

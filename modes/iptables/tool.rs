@@ -11,9 +11,9 @@ use portcullis_netlink::socket::{NetlinkProtocol, Socket};
 use portcullis_netlink::{nf_tables, xtables};
 
 use super::chain::Table;
+use super::error::ToolError;
 use super::kernel::{Fingerprint, Flavour, IptablesKernel};
 use super::saved_rule::declared_chain;
-use crate::mode::SyncError;
 
 /// Seconds for which a tool waits for the xtables lock, as in kube-proxy.
 const LOCK_SECONDS: &str = "5";
@@ -44,7 +44,7 @@ impl Tools {
     ///
     /// # Errors
     /// iptables is not installed.
-    pub fn find() -> Result<Tools, SyncError> {
+    pub fn find() -> Result<Tools, ToolError> {
         let default = Tools::with_infix("")?;
         let Ok(other) = Tools::with_infix(default.flavour.other().infix()) else { return Ok(default) };
         let (here, there) = (default.evidence(), other.evidence());
@@ -58,7 +58,7 @@ impl Tools {
     ///
     /// # Errors
     /// It has none; the error has the message of the tool.
-    pub fn supports(&self, family: Family) -> Result<(), SyncError> {
+    pub fn supports(&self, family: Family) -> Result<(), ToolError> {
         let tool = self.name(family, None);
         output(Command::new(&tool).args(["-w", LOCK_SECONDS, "-t", "nat", "-S", "POSTROUTING"]), &tool)
             .map(drop)
@@ -68,12 +68,12 @@ impl Tools {
     ///
     /// # Errors
     /// The host has no tools of that flavour.
-    pub fn of_flavour(flavour: Flavour) -> Result<Tools, SyncError> {
+    pub fn of_flavour(flavour: Flavour) -> Result<Tools, ToolError> {
         let default = Tools::with_infix("")?;
         if default.flavour == flavour { Ok(default) } else { Tools::with_infix(flavour.infix()) }
     }
 
-    fn with_infix(infix: &'static str) -> Result<Tools, SyncError> {
+    fn with_infix(infix: &'static str) -> Result<Tools, ToolError> {
         let tool = format!("iptables{infix}");
         let version_line = output(Command::new(&tool).arg("--version"), &tool)?;
         // For example: iptables v1.8.9 (nf_tables)
@@ -105,7 +105,7 @@ impl Tools {
     }
 
     /// Calls `line` with each line of a dump of one table, as `iptables-save` prints it.
-    fn dump(&self, family: Family, table: Table, mut line: impl FnMut(&str)) -> Result<(), SyncError> {
+    fn dump(&self, family: Family, table: Table, mut line: impl FnMut(&str)) -> Result<(), ToolError> {
         if self.flavour == Flavour::Nft {
             // iptables-nft-save 1.8.9 reads the rules of all tables, whichever it prints, and the kernel takes
             // quadratic time for the rules of one chain.
@@ -195,7 +195,7 @@ impl IptablesKernel for ToolKernel {
         self.tools.flavour
     }
 
-    fn restore(&self, write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>) -> Result<(), SyncError> {
+    fn restore(&self, write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>) -> Result<(), ToolError> {
         let tool = self.tools.name(self.family, Some("restore"));
         let mut command = Command::new(&tool);
         command.args(["-w", LOCK_SECONDS, "--noflush"]);
@@ -207,15 +207,15 @@ impl IptablesKernel for ToolKernel {
         // A tool that rejects a line stops reading; its error message matters more than the broken pipe.
         let written = write(&mut input).and_then(|()| input.flush());
         drop(input);
-        let status = child.wait().map_err(|e| tool_error(&tool, &e))?;
+        let status = child.wait().map_err(|e| tool_error(&tool, e))?;
         let message = error_output.join().unwrap_or_default();
         if !status.success() {
             return Err(tool_failed(tool, status, message));
         }
-        written.map_err(|e| tool_error(&tool, &e))
+        written.map_err(|e| tool_error(&tool, e))
     }
 
-    fn dump(&self, table: Table, line: &mut dyn FnMut(&str)) -> Result<(), SyncError> {
+    fn dump(&self, table: Table, line: &mut dyn FnMut(&str)) -> Result<(), ToolError> {
         // The legacy tools create a table that does not exist when asked for it. A table without rules is treated like
         // a missing one, since the tool is slow to print it.
         let is_bare = || {
@@ -228,7 +228,7 @@ impl IptablesKernel for ToolKernel {
         self.tools.dump(self.family, table, line)
     }
 
-    fn dump_counters(&self, chain: &str, line: &mut dyn FnMut(&str)) -> Result<(), SyncError> {
+    fn dump_counters(&self, chain: &str, line: &mut dyn FnMut(&str)) -> Result<(), ToolError> {
         let tool = self.tools.name(self.family, None);
         let mut command = Command::new(&tool);
         command.args(["-w", LOCK_SECONDS, "-t", Table::Nat.as_str(), "-v", "-S", chain]);
@@ -275,7 +275,7 @@ fn own_chains_fingerprint(family: Family) -> portcullis_netlink::Result<u64> {
     Ok(fingerprint)
 }
 
-fn dump(tool: &str, table: Option<Table>, mut line: impl FnMut(&str)) -> Result<(), SyncError> {
+fn dump(tool: &str, table: Option<Table>, mut line: impl FnMut(&str)) -> Result<(), ToolError> {
     let mut command = Command::new(tool);
     if let Some(table) = table {
         command.args(["-t", table.as_str()]);
@@ -293,7 +293,7 @@ fn in_save_format(text: &str, line: &mut dyn FnMut(&str)) {
 }
 
 /// Runs a tool without input, and calls `line` with each line that it prints.
-fn lines(mut command: Command, tool: &str, line: &mut dyn FnMut(&str)) -> Result<(), SyncError> {
+fn lines(mut command: Command, tool: &str, line: &mut dyn FnMut(&str)) -> Result<(), ToolError> {
     let mut child = spawn(command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()), tool)?;
     let error_output = collect_error_output(&mut child);
     let mut reader = BufReader::with_capacity(64 * 1024, child.stdout.take().expect("stdout is piped"));
@@ -303,16 +303,16 @@ fn lines(mut command: Command, tool: &str, line: &mut dyn FnMut(&str)) -> Result
         match reader.read_line(&mut text) {
             Ok(0) => break,
             Ok(_) => line(text.trim_end_matches('\n')),
-            Err(error) => return Err(tool_error(tool, &error)),
+            Err(error) => return Err(tool_error(tool, error)),
         }
     }
-    let status = child.wait().map_err(|e| tool_error(tool, &e))?;
+    let status = child.wait().map_err(|e| tool_error(tool, e))?;
     let message = error_output.join().unwrap_or_default();
     if status.success() { Ok(()) } else { Err(tool_failed(tool.to_owned(), status, message)) }
 }
 
-fn output(command: &mut Command, tool: &str) -> Result<String, SyncError> {
-    let output = command.stdin(Stdio::null()).output().map_err(|e| tool_error(tool, &e))?;
+fn output(command: &mut Command, tool: &str) -> Result<String, ToolError> {
+    let output = command.stdin(Stdio::null()).output().map_err(|e| tool_error(tool, e))?;
     if !output.status.success() {
         let message = String::from_utf8_lossy(&output.stderr).into_owned();
         return Err(tool_failed(tool.to_owned(), output.status, message));
@@ -321,22 +321,22 @@ fn output(command: &mut Command, tool: &str) -> Result<String, SyncError> {
 }
 
 /// Starts a tool found in PATH.
-fn spawn(command: &mut Command, tool: &str) -> Result<Child, SyncError> {
-    command.spawn().map_err(|e| tool_error(tool, &e))
+fn spawn(command: &mut Command, tool: &str) -> Result<Child, ToolError> {
+    command.spawn().map_err(|e| tool_error(tool, e))
 }
 
-fn tool_error(tool: &str, error: &io::Error) -> SyncError {
-    SyncError::Tool { tool: tool.to_owned(), reason: error.to_string() }
+fn tool_error(tool: &str, error: io::Error) -> ToolError {
+    ToolError::CannotRun { tool: tool.to_owned(), source: error }
 }
 
-fn tool_failed(tool: String, status: ExitStatus, message: String) -> SyncError {
+fn tool_failed(tool: String, status: ExitStatus, message: String) -> ToolError {
     if status.code() == Some(LOCKED) && message.contains("xtables lock") {
-        return SyncError::Locked { tool };
+        return ToolError::Locked { tool };
     }
     let line = reported_line(&message);
     let message =
         message.lines().filter(|l| !l.is_empty() && !l.starts_with("Try `")).collect::<Vec<_>>().join("; ");
-    SyncError::Rejected { tool, status: status.to_string(), message, line }
+    ToolError::Failed { tool, status: status.to_string(), message, line }
 }
 
 /// Returns the line that an error message names. The legacy tool names the COMMIT line for a rejection by the kernel,

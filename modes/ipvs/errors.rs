@@ -2,7 +2,7 @@
 
 use portcullis_netlink as netlink;
 
-use crate::mode::SyncError;
+use crate::error::SyncError;
 
 /// Returns a function that wraps an error of the kernel with the action that failed, such as "list an ipset".
 pub(super) fn cannot(action: &'static str) -> impl Fn(netlink::Error) -> SyncError {
@@ -11,5 +11,5 @@ pub(super) fn cannot(action: &'static str) -> impl Fn(netlink::Error) -> SyncErr
 
 /// Wraps an error of the kernel with the action that failed.
 pub(super) fn cannot_do(action: String, error: netlink::Error) -> SyncError {
-    SyncError::Kernel { what: format!("cannot {action}"), reason: error.to_string() }
+    SyncError::from_netlink(format_args!("cannot {action}"), &error)
 }

@@ -14,8 +14,8 @@ use super::kernel::{DUMMY_INTERFACE, IpvsKernel, ServerChange};
 use super::planner::{Operation, SetEntries};
 use super::rejections::{RejectedAddress, RejectedChanges, RejectedEntries};
 use super::rule_sync::{RuleSync, TABLES, table_index};
+use crate::error::SyncError;
 use crate::iptables::{IptablesKernel, Table};
-use crate::mode::SyncError;
 
 /// Applies the operations of one family.
 pub(super) struct Executor {

@@ -20,8 +20,8 @@ use super::renderer::Renderer;
 use super::rule_sync::TABLES;
 use super::rules::{self, Rules};
 use super::service_objects::ServerSpec;
+use crate::error::SyncError;
 use crate::iptables::{IptablesKernel, RuleSet, Table};
-use crate::mode::SyncError;
 use crate::node_facts::NodeFacts;
 use crate::options::Options;
 

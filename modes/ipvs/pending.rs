@@ -8,8 +8,9 @@ use portcullis_cluster::{Family, NamespacedName};
 
 use super::programmed::{Ports, Programmed, Update};
 use super::renderer::Renderer;
+use crate::error::SyncError;
 use crate::isolation::Isolations;
-use crate::mode::{IsolatedService, SyncError};
+use crate::mode::IsolatedService;
 
 /// The Services of one family to program at the next sync, and those that the kernel rejected.
 #[derive(Default)]

@@ -11,7 +11,7 @@ use super::errors::cannot_do;
 use super::ip_set::IpSet;
 use super::kernel::ServerChange;
 use super::service_objects::ServiceObjects;
-use crate::mode::SyncError;
+use crate::error::SyncError;
 
 /// The rejected changes of virtual servers: the first of each, since later ones are its consequences, such as a real
 /// server for a missing virtual server.
@@ -72,11 +72,13 @@ fn change_error(change: &ServerChange, error: netlink::Error) -> SyncError {
         }
         _ => None,
     };
-    let mut error = cannot_do(action(change), error);
-    if let (Some(scheduler), SyncError::Kernel { reason, .. }) = (missing, &mut error) {
-        reason.push_str(&format!("; is there a kernel module ip_vs_{scheduler} on this node?"));
+    let error = cannot_do(action(change), error);
+    match missing {
+        Some(scheduler) => {
+            error.with_hint(format_args!("is there a kernel module ip_vs_{scheduler} on this node?"))
+        }
+        None => error,
     }
-    error
 }
 
 /// Describes a change in the terms of ipvsadm.

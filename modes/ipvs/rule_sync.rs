@@ -3,11 +3,12 @@
 use std::io::{self, Write};
 
 use super::rules::{self, Rules};
+use crate::error::SyncError;
 use crate::iptables::saved_rule::declared_chain;
 use crate::iptables::{
     BaseChain, Fingerprint, IptablesKernel, Jump, Snapshot, Table, base_differs, has_synced_since,
 };
-use crate::mode::{SyncError, TableRuleCounts};
+use crate::mode::TableRuleCounts;
 
 /// The tables with rules of this mode, in the order of writing.
 pub(super) const TABLES: [Table; 2] = [Table::Filter, Table::Nat];
@@ -136,7 +137,7 @@ impl RuleSync {
                 self.tables[index].is_verified = false;
                 self.tables[index].restored_before_failure = Some(diff.restored);
             }
-            return Err(error);
+            return Err(error.into());
         }
         let mut written = Vec::new();
         for (table, index, diff) in diffs {

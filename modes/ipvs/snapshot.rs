@@ -11,7 +11,7 @@ use super::errors::{cannot, cannot_do};
 use super::ip_set::{IpSet, PerSet};
 use super::kernel::IpvsKernel;
 use super::server_diff::{FoundServer, FoundServers};
-use crate::mode::SyncError;
+use crate::error::SyncError;
 
 /// The lists of the kernel that cover both families, read when the first family needs them. A family takes its part;
 /// what is written for one family does not change the part of the other.

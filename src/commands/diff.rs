@@ -3,7 +3,9 @@
 use std::io::{self, Write};
 
 use portcullis_cluster::Family;
-use portcullis_modes::iptables::{ChainDiff, IptablesKernel, RuleDiff, RuleSet, Tools, compare_rules};
+use portcullis_modes::iptables::{
+    ChainDiff, IptablesKernel, RuleDiff, RuleSet, ToolError, Tools, compare_rules,
+};
 use portcullis_modes::ipvs::{NetlinkKernel, ObjectDifference, object_differences};
 use portcullis_modes::{SyncError, ipvs, nftables};
 use portcullis_netlink::nf_tables::{self, TableFamily};
@@ -26,6 +28,9 @@ pub enum DiffError {
     /// The kernel's rules cannot be read.
     #[error("cannot read the rules: {0}")]
     Kernel(#[from] SyncError),
+    /// The iptables tools are missing or failed.
+    #[error("cannot read the rules: {0}")]
+    Tool(#[from] ToolError),
     /// The kernel has no nf_tables.
     #[error("this kernel has no nf_tables, so there are no rules to compare")]
     NoTables,
@@ -104,7 +109,7 @@ fn diff_ipvs(
     printer: &mut DiffPrinter<'_>,
 ) -> Result<bool, DiffError> {
     let kernel_error = |error: portcullis_netlink::Error| {
-        DiffError::Kernel(SyncError::Kernel { what: "cannot query IPVS".into(), reason: error.to_string() })
+        DiffError::Kernel(SyncError::from_netlink("cannot query IPVS", &error))
     };
     let mut kernel = NetlinkKernel::open().map_err(kernel_error)?.ok_or(DiffError::NoIpvs)?;
     let served: Vec<Family> = families(diff.family).into_iter().filter(|f| is_served(*f, tools)).collect();
@@ -131,7 +136,7 @@ fn diff_ipvs(
 
 fn diff_nftables(diff: &Diff, state: &NodeView, printer: &mut DiffPrinter<'_>) -> Result<bool, DiffError> {
     let kernel_error = |error: portcullis_netlink::Error| {
-        DiffError::Kernel(SyncError::Kernel { what: "nf_tables".into(), reason: error.to_string() })
+        DiffError::Kernel(SyncError::from_netlink("nf_tables", &error))
     };
     let mut socket = nf_tables::open().map_err(kernel_error)?.ok_or(DiffError::NoTables)?;
     let mut differs = false;

@@ -3,8 +3,7 @@
 use std::io::{self, Write};
 use std::sync::Arc;
 
-use portcullis_modes::SyncError;
-use portcullis_modes::iptables::{Fingerprint, Flavour, IptablesKernel, Table};
+use portcullis_modes::iptables::{Fingerprint, Flavour, IptablesKernel, Table, ToolError};
 
 use super::mode_setup::Kernels;
 
@@ -26,7 +25,7 @@ struct ProgressKernel {
 }
 
 impl ProgressKernel {
-    fn after<T>(&self, result: Result<T, SyncError>) -> Result<T, SyncError> {
+    fn after<T>(&self, result: Result<T, ToolError>) -> Result<T, ToolError> {
         (self.step)();
         result
     }
@@ -37,15 +36,15 @@ impl IptablesKernel for ProgressKernel {
         self.kernel.flavour()
     }
 
-    fn restore(&self, write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>) -> Result<(), SyncError> {
+    fn restore(&self, write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>) -> Result<(), ToolError> {
         self.after(self.kernel.restore(write))
     }
 
-    fn dump(&self, table: Table, line: &mut dyn FnMut(&str)) -> Result<(), SyncError> {
+    fn dump(&self, table: Table, line: &mut dyn FnMut(&str)) -> Result<(), ToolError> {
         self.after(self.kernel.dump(table, line))
     }
 
-    fn dump_counters(&self, chain: &str, line: &mut dyn FnMut(&str)) -> Result<(), SyncError> {
+    fn dump_counters(&self, chain: &str, line: &mut dyn FnMut(&str)) -> Result<(), ToolError> {
         self.after(self.kernel.dump_counters(chain, line))
     }
 

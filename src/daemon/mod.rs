@@ -38,13 +38,13 @@ use std::time::{Duration, Instant};
 
 use portcullis_cluster::desired::Desired;
 use portcullis_cluster::{Event, Family, Index, Kind, Name};
+use portcullis_modes::ServiceEngine;
 use portcullis_modes::cleanup::{self, Takeover};
-use portcullis_modes::iptables::{Flavour, Tools};
+use portcullis_modes::iptables::{Flavour, ToolError, Tools};
 use portcullis_modes::ipvs::{self, IpvsPrerequisiteError};
 use portcullis_modes::nftables;
 use portcullis_modes::stale_flows::{KernelFlows, StaleFlows};
 use portcullis_modes::{NodeFacts, Options};
-use portcullis_modes::{ServiceEngine, SyncError};
 use portcullis_policy::table::{EnforceError, Enforcer};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -95,7 +95,7 @@ pub enum DaemonError {
     NodeName(std::io::Error),
     /// There are no tools, or they cannot reach the kernel.
     #[error(transparent)]
-    Tools(#[from] SyncError),
+    Tools(#[from] ToolError),
     /// The kernel lacks what ipvs mode needs.
     #[error(transparent)]
     Requirement(#[from] IpvsPrerequisiteError),

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use portcullis_cluster::Family;
 use portcullis_modes::cleanup;
-use portcullis_modes::iptables::{self, Flavour, IptablesKernel, Tools};
-use portcullis_modes::{Mode, SyncError, ipvs, nftables};
+use portcullis_modes::iptables::{self, Flavour, IptablesKernel, ToolError, Tools};
+use portcullis_modes::{Mode, ipvs, nftables};
 use portcullis_modes::{NodeFacts, Options};
 use portcullis_netlink::ip_vs::Timeouts;
 use portcullis_netlink::nf_tables;
@@ -58,7 +58,7 @@ pub(crate) fn check_prerequisites(mode: ProxyMode) -> Result<Prerequisites, Daem
 }
 
 /// The kernels of both families; a family that the kernel does not have is left out, as upstream does.
-fn kernels(tools: &Tools) -> Result<Kernels, SyncError> {
+fn kernels(tools: &Tools) -> Result<Kernels, ToolError> {
     let mut kernels = Vec::new();
     let mut last = None;
     for family in Family::BOTH {

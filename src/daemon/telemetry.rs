@@ -11,7 +11,7 @@ use portcullis_cluster::index::DirtyServices;
 use portcullis_cluster::{Family, Index, Kind, Name, NamespacedName};
 use portcullis_modes::iptables::{NFACCT_INVALID_DROPPED, NFACCT_LOCALHOST_NODE_PORTS};
 use portcullis_modes::{NodePortAddresses, Options};
-use portcullis_modes::{SyncError, SyncProgress, SyncResult};
+use portcullis_modes::{SyncErrorKind, SyncProgress, SyncResult};
 use portcullis_netlink::nfacct::Counters;
 use portcullis_policy::table as policy_table;
 use tokio::sync::watch;
@@ -295,7 +295,7 @@ impl Telemetry {
             Some(error) => {
                 self.health.sync_failed(family, Moment::now(), error.to_string());
                 self.metrics.sync_failed(family);
-                if matches!(error, SyncError::Rejected { .. } | SyncError::Locked { .. }) {
+                if matches!(error.kind(), SyncErrorKind::ToolFailed | SyncErrorKind::Locked) {
                     self.metrics.restore_failed(family, extent);
                 }
             }

@@ -21,9 +21,10 @@ use portcullis_cluster::desired::{Desired, ServiceChange};
 
 use self::kernel::NftablesKernel;
 use self::programmed_services::ProgrammedServices;
-use self::write::{TableWriter, WriteError, sync_error};
+use self::write::{TableWriter, WriteError};
 use super::settings::Settings;
-use crate::mode::{SyncError, SyncResult};
+use crate::error::{SyncError, SyncErrorKind};
+use crate::mode::SyncResult;
 
 /// The table of a family, and the knowledge about the kernel's table.
 pub(super) struct TableSync {
@@ -96,15 +97,15 @@ impl TableSync {
         };
         if let Err(error) = self.try_sync(kernel, desired, changes, now, &mut result) {
             self.has_failed = true;
-            result.error = Some(sync_error(&error));
+            result.error = Some(SyncError::from(&error));
         } else {
             self.has_failed = false;
             if !self.services.pending.is_empty() {
                 let reason = format!(
-                    "kernel rejects some of {} Services; the search for them continues, keeping their last good rules",
+                    "nf_tables: kernel rejects some of {} Services; the search for them continues, keeping their last good rules",
                     self.services.pending.len()
                 );
-                result.error = Some(SyncError::Kernel { what: "nf_tables".into(), reason });
+                result.error = Some(SyncError::new(SyncErrorKind::KernelRejected, reason));
             }
         }
         result.isolated = self.services.isolations.all().collect();

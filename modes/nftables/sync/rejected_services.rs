@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use portcullis_netlink::Error;
 
 use super::programmed_services::ServiceUpdate;
-use super::write::{TableWriter, WriteError, is_object_rejection, sync_error};
+use super::write::{TableWriter, WriteError, is_object_rejection};
 use crate::bisect::Budget;
+use crate::error::SyncError;
 
 /// The time that one sync searches.
 const MAX_TIME: Duration = Duration::from_secs(1);
@@ -84,7 +85,9 @@ impl TableWriter<'_> {
             Err(error) if is_object_rejection(&error) => {
                 self.revert(updates);
                 let (isolations, now) = (&mut self.services.isolations, self.now);
-                updates.iter().for_each(|update| isolations.add(&update.name, &sync_error(&error), now));
+                updates.iter().for_each(|update| {
+                    isolations.add(&update.name, &SyncError::from_netlink("nf_tables", &error), now)
+                });
             }
             Err(error) => {
                 self.revert(updates);

@@ -8,7 +8,8 @@ use portcullis_netlink::nf_tables::CommitSummary;
 
 use super::kernel::NftablesKernel;
 use super::programmed_services::{ProgrammedServices, ServiceUpdate};
-use crate::mode::{SyncError, SyncResult};
+use crate::error::SyncError;
+use crate::mode::SyncResult;
 
 /// The reason why a table could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -102,6 +103,9 @@ pub(super) fn is_object_rejection(error: &Error) -> bool {
         && !error.is_privilege_or_memory_error()
 }
 
-pub(super) fn sync_error(error: &dyn std::error::Error) -> SyncError {
-    SyncError::Kernel { what: "nf_tables".into(), reason: error.to_string() }
+impl From<&WriteError> for SyncError {
+    fn from(error: &WriteError) -> Self {
+        let (WriteError::Kernel(source) | WriteError::Baseline(source)) = error;
+        SyncError::from_kernel(format_args!("nf_tables: {error}"), source.errno())
+    }
 }

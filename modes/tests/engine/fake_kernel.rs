@@ -7,8 +7,7 @@ use std::io::{self, Write};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use portcullis_modes::SyncError;
-use portcullis_modes::iptables::{Fingerprint, Flavour, IptablesKernel, Table};
+use portcullis_modes::iptables::{Fingerprint, Flavour, IptablesKernel, Table, ToolError};
 
 /// The chains of a table with their rules, each without `-A CHAIN`.
 pub type Chains = BTreeMap<String, Vec<String>>;
@@ -78,7 +77,7 @@ impl IptablesKernel for FakeKernel {
         self.flavour
     }
 
-    fn restore(&self, write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>) -> Result<(), SyncError> {
+    fn restore(&self, write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>) -> Result<(), ToolError> {
         let mut text = Vec::new();
         write(&mut text).expect("writing to memory");
         let text = String::from_utf8(text).expect("rules are text");
@@ -87,26 +86,26 @@ impl IptablesKernel for FakeKernel {
         state.largest = state.largest.max(text.lines().count());
         if state.locked > 0 {
             state.locked -= 1;
-            return Err(SyncError::Locked { tool: "fake".into() });
+            return Err(ToolError::Locked { tool: "fake".into() });
         }
         state.locked_after = match state.locked_after {
             Some(0) => {
                 state.locked_after = None;
-                return Err(SyncError::Locked { tool: "fake".into() });
+                return Err(ToolError::Locked { tool: "fake".into() });
             }
             after => after.map(|restores| restores - 1),
         };
         if let Some(before) = state.locked_at.take().and_then(|table| text.find(&format!("*{table}\n"))) {
             restore(&mut state, &text[..before]).expect("tables that are accepted");
             state.generation += 1;
-            return Err(SyncError::Locked { tool: "fake".into() });
+            return Err(ToolError::Locked { tool: "fake".into() });
         }
         let result = match state.out_of_memory {
             true => Err((None, "out of memory".to_owned())),
             false => restore(&mut state, &text),
         };
         state.generation += 1;
-        result.map_err(|(line, message)| SyncError::Rejected {
+        result.map_err(|(line, message)| ToolError::Failed {
             tool: "fake".into(),
             status: "exit status: 2".into(),
             message,
@@ -114,7 +113,7 @@ impl IptablesKernel for FakeKernel {
         })
     }
 
-    fn dump(&self, table: Table, line: &mut dyn FnMut(&str)) -> Result<(), SyncError> {
+    fn dump(&self, table: Table, line: &mut dyn FnMut(&str)) -> Result<(), ToolError> {
         let state = self.state();
         std::thread::sleep(state.dump_takes);
         let chains = &state.tables[&table];
@@ -131,7 +130,7 @@ impl IptablesKernel for FakeKernel {
     }
 
     /// Returns counters of one packet and 60 bytes per letter of a rule.
-    fn dump_counters(&self, chain: &str, line: &mut dyn FnMut(&str)) -> Result<(), SyncError> {
+    fn dump_counters(&self, chain: &str, line: &mut dyn FnMut(&str)) -> Result<(), ToolError> {
         for rule in self.state().tables[&Table::Nat].get(chain).into_iter().flatten() {
             let (before, target) = rule.split_once("-j ").expect("every rule has a target");
             line(&format!("-A {chain} {before}-c {} {} -j {target}", rule.len(), rule.len() * 60));

@@ -3,8 +3,7 @@
 use std::io::{self, Write};
 
 use portcullis_cluster::Family;
-use portcullis_modes::SyncError;
-use portcullis_modes::iptables::{Fingerprint, Flavour, IptablesKernel, Table};
+use portcullis_modes::iptables::{Fingerprint, Flavour, IptablesKernel, Table, ToolError};
 
 use crate::fake_iptables::FakeKernel;
 use crate::kernel::{Call, FakeIpvs};
@@ -16,18 +15,18 @@ pub struct Tool {
 }
 
 impl Tool {
-    fn attempt(&self, action: &'static str) -> Result<(), SyncError> {
-        let failed = |_| SyncError::Locked { tool: "fake".into() };
+    fn attempt(&self, action: &'static str) -> Result<(), ToolError> {
+        let failed = |_| ToolError::Locked { tool: "fake".into() };
         self.kernel.state().attempt(action).map_err(failed)
     }
 
     /// Rejects rules with missing sets, as iptables does.
-    fn check_sets(&self, text: &str) -> Result<(), SyncError> {
+    fn check_sets(&self, text: &str) -> Result<(), ToolError> {
         let state = self.kernel.state();
         for line in text.lines() {
             let mut words = line.split(' ').skip_while(|word| *word != "--match-set").skip(1);
             if let Some(name) = words.next().filter(|name| !state.sets.contains_key(*name)) {
-                return Err(SyncError::Rejected {
+                return Err(ToolError::Failed {
                     tool: "fake".into(),
                     status: "exit status: 2".into(),
                     message: format!("Set {name} doesn't exist."),
@@ -44,7 +43,7 @@ impl IptablesKernel for Tool {
         self.rules.flavour()
     }
 
-    fn restore(&self, write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>) -> Result<(), SyncError> {
+    fn restore(&self, write: &mut dyn FnMut(&mut dyn Write) -> io::Result<()>) -> Result<(), ToolError> {
         self.attempt("restore rules")?;
         let mut text = Vec::new();
         write(&mut text).expect("writing to memory");
@@ -56,13 +55,13 @@ impl IptablesKernel for Tool {
         self.rules.restore(&mut |out| out.write_all(text.as_bytes()))
     }
 
-    fn dump(&self, table: Table, line: &mut dyn FnMut(&str)) -> Result<(), SyncError> {
+    fn dump(&self, table: Table, line: &mut dyn FnMut(&str)) -> Result<(), ToolError> {
         self.kernel.state().reads += 1;
         self.attempt("read rules")?;
         self.rules.dump(table, line)
     }
 
-    fn dump_counters(&self, chain: &str, line: &mut dyn FnMut(&str)) -> Result<(), SyncError> {
+    fn dump_counters(&self, chain: &str, line: &mut dyn FnMut(&str)) -> Result<(), ToolError> {
         self.rules.dump_counters(chain, line)
     }
 

@@ -10,7 +10,8 @@ use portcullis_modes::cleanup::{CleanupResult, Takeover};
 use portcullis_modes::iptables::Flavour;
 use portcullis_modes::stale_flows::{FlowTable, StaleFlows};
 use portcullis_modes::{
-    EngineRequest, IsolatedService, Mode, NodeFacts, Options, ProxyMode, ServiceEngine, SyncError, SyncResult,
+    EngineRequest, IsolatedService, Mode, NodeFacts, Options, ProxyMode, ServiceEngine, SyncError,
+    SyncErrorKind, SyncResult,
 };
 use portcullis_netlink::conntrack::{DeleteCounts, Flow};
 
@@ -95,7 +96,7 @@ fn isolated(result: &mut SyncResult) {
 }
 
 fn failed(result: &mut SyncResult) {
-    result.error = Some(SyncError::Kernel { what: "cannot write".into(), reason: "no memory".into() });
+    result.error = Some(SyncError::new(SyncErrorKind::KernelRejected, "no memory"));
 }
 
 #[test]

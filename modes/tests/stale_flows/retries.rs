@@ -1,7 +1,7 @@
 //! Tests of flows that wait for rules or for a retry, and of syncs without a listing.
 
 use portcullis_cluster::Family as Of;
-use portcullis_modes::{IsolatedService, SyncError, SyncResult};
+use portcullis_modes::{IsolatedService, SyncError, SyncErrorKind, SyncResult};
 use portcullis_netlink::Family;
 use portcullis_netlink::conntrack::Flow;
 
@@ -14,7 +14,7 @@ const AFTER: &str = "game udp 10.96.5.4:7777 ->\nother udp 10.96.5.5:53 ->";
 const FLOWS: &str = "- udp 10.96.5.4:7777 <- 10.244.1.10:7777\n- udp 10.96.5.5:53 <- 10.244.1.11:53";
 
 fn rejected() -> SyncError {
-    SyncError::Kernel { what: "cannot write".into(), reason: "no".into() }
+    SyncError::new(SyncErrorKind::KernelRejected, "cannot write")
 }
 
 fn with(change: impl Fn(&mut SyncResult)) -> Vec<SyncResult> {
