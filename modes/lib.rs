@@ -23,7 +23,7 @@ pub mod stale_flows;
 mod sync_state;
 mod traffic;
 
-pub use detect_local::DetectLocal;
+pub use detect_local::{DetectLocal, InterfaceName};
 pub use error::{SyncError, SyncErrorKind};
 pub use mode::{IsolatedService, Mode, SyncResult, TableRuleCounts};
 pub use node_facts::NodeFacts;

@@ -1,6 +1,6 @@
 //! The node addresses on which node ports are served (`--nodeport-addresses`).
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::IpNet;
 use portcullis_cluster::Family;
@@ -8,7 +8,7 @@ use portcullis_cluster::Family;
 use crate::node_facts::NodeFacts;
 
 /// The node addresses on which node ports are served.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum NodePortAddresses {
     /// All addresses.
     #[default]
@@ -19,7 +19,12 @@ pub enum NodePortAddresses {
         localhost: bool,
     },
     /// Addresses in these blocks; all addresses of a family that has no block here.
-    Cidrs(Box<[IpNet]>),
+    Cidrs {
+        /// The blocks, in the order given.
+        cidrs: Box<[IpNet]>,
+        /// 127.0.0.0/8 and ::1, too.
+        localhost: bool,
+    },
 }
 
 /// The addresses of one family on which node ports are served.
@@ -32,6 +37,20 @@ pub(crate) enum NodePortScope {
 }
 
 impl NodePortAddresses {
+    /// Returns true if loopback addresses are requested by the name `localhost`, which kube-proxy v1.36 does not have.
+    pub fn has_localhost(&self) -> bool {
+        matches!(self, Self::Primary { localhost: true } | Self::Cidrs { localhost: true, .. })
+    }
+
+    /// Returns all blocks, with the loopback blocks if `localhost` is set; empty if the addresses are not given by blocks.
+    pub fn blocks(&self) -> Vec<IpNet> {
+        let NodePortAddresses::Cidrs { cidrs, localhost } = self else { return Vec::new() };
+        let loopback = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+        let loopback = loopback.into_iter().zip([8, 128]).filter(|_| *localhost);
+        let loopback = loopback.map(|(ip, length)| IpNet::new_assert(ip, length).trunc());
+        cidrs.iter().copied().chain(loopback).collect()
+    }
+
     /// Returns the addresses of a family on which node ports are served.
     pub(crate) fn scope(&self, family: Family, facts: &NodeFacts) -> NodePortScope {
         match self {
@@ -41,8 +60,9 @@ impl NodePortAddresses {
                     (*localhost && family == Family::V4).then_some(IpAddr::V4(Ipv4Addr::LOCALHOST));
                 NodePortScope::Addresses(facts.node_ip(family).into_iter().chain(loopback).collect())
             }
-            NodePortAddresses::Cidrs(cidrs) => {
-                let of_family = || cidrs.iter().filter(|c| Family::from_net(c) == family);
+            NodePortAddresses::Cidrs { .. } => {
+                let blocks = self.blocks();
+                let of_family = || blocks.iter().filter(|c| Family::from_net(c) == family);
                 if of_family().next().is_none() || of_family().any(|c| c.prefix_len() == 0) {
                     return NodePortScope::All;
                 }
@@ -57,8 +77,9 @@ impl NodePortAddresses {
         match self {
             NodePortAddresses::All => true,
             NodePortAddresses::Primary { localhost } => *localhost,
-            NodePortAddresses::Cidrs(cidrs) => {
-                let mut v4 = cidrs.iter().filter(|c| Family::from_net(c) == Family::V4).peekable();
+            NodePortAddresses::Cidrs { .. } => {
+                let blocks = self.blocks();
+                let mut v4 = blocks.iter().filter(|c| Family::from_net(c) == Family::V4).peekable();
                 // Without an IPv4 block, node ports are served on all IPv4 addresses.
                 v4.peek().is_none() || v4.any(|net| net.prefix_len() == 0 || net.addr().is_loopback())
             }
@@ -70,7 +91,7 @@ impl NodePortAddresses {
         match self {
             NodePortAddresses::All => false,
             NodePortAddresses::Primary { localhost } => *localhost,
-            NodePortAddresses::Cidrs(cidrs) => cidrs.iter().any(|cidr| cidr.addr().is_loopback()),
+            NodePortAddresses::Cidrs { .. } => self.blocks().iter().any(|block| block.addr().is_loopback()),
         }
     }
 }

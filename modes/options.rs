@@ -30,7 +30,7 @@ impl Default for Options {
         Options {
             masquerade_all: false,
             masquerade_bit: 14,
-            detect_local: DetectLocal::Cidrs(Box::default()),
+            detect_local: DetectLocal::default(),
             node_port_addresses: NodePortAddresses::default(),
             localhost_node_ports: true,
             conntrack_tcp_liberal: false,

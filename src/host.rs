@@ -67,11 +67,9 @@ pub fn addresses_in_rules(
     options: &portcullis_modes::Options,
     all: &[IpAddr],
 ) -> Box<[IpAddr]> {
-    match &options.node_port_addresses {
-        _ if mode == ProxyMode::Ipvs => all.into(),
-        portcullis_modes::NodePortAddresses::Cidrs(cidrs) => {
-            all.iter().copied().filter(|ip| cidrs.iter().any(|c| c.contains(ip))).collect()
-        }
-        _ => Box::default(),
+    if mode == ProxyMode::Ipvs {
+        return all.into();
     }
+    let blocks = options.node_port_addresses.blocks();
+    all.iter().copied().filter(|ip| blocks.iter().any(|block| block.contains(ip))).collect()
 }

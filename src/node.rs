@@ -10,9 +10,7 @@ use portcullis_policy::interfaces::PodInterfaces;
 use portcullis_policy::table::{self, PolicyTable};
 use portcullis_policy::{Compiler, Scope};
 
-use crate::config::{
-    Config, DetectLocal, Established, NetworkPolicy, NodePortAddresses, ProxyMode, UnknownPods,
-};
+use crate::config::{Config, Established, NetworkPolicy, ProxyMode, UnknownPods};
 
 /// Returns the name of this node in the cluster: as configured, or the host name in lower case.
 ///
@@ -52,8 +50,10 @@ pub fn options(config: &Config, node: Option<&Node>) -> portcullis_modes::Option
     portcullis_modes::Options {
         masquerade_all: config.masquerade.all,
         masquerade_bit: config.masquerade.bit.get(),
-        detect_local: detect_local(config, node),
-        node_port_addresses: node_port_addresses(&config.node_port_addresses),
+        detect_local: config
+            .detect_local
+            .with_pod_cidrs(node.map(|node| &*node.pod_cidrs).unwrap_or_default()),
+        node_port_addresses: config.node_port_addresses.clone(),
         localhost_node_ports: match config.mode {
             ProxyMode::Iptables => config.iptables.localhost_node_ports,
             // Not possible: forwarded packets would have a loopback address as their source.
@@ -119,34 +119,4 @@ pub fn policies(config: &NetworkPolicy, name: Name, index: &Index, is_this_machi
 /// Returns true if unknown pods should be denied and the pod CIDRs of the node are not known.
 pub fn lacks_pod_ranges(config: &NetworkPolicy, node: Option<&Node>) -> bool {
     config.unknown_pods == UnknownPods::Deny && node.is_none_or(|node| node.pod_cidrs.is_empty())
-}
-
-fn detect_local(config: &Config, node: Option<&Node>) -> portcullis_modes::DetectLocal {
-    match &config.detect_local {
-        DetectLocal::ClusterCidr { v4, v6 } => {
-            let blocks = v4.map(IpNet::V4).into_iter().chain(v6.map(IpNet::V6));
-            portcullis_modes::DetectLocal::Cidrs(blocks.collect())
-        }
-        DetectLocal::NodeCidr => {
-            portcullis_modes::DetectLocal::Cidrs(node.map(|n| n.pod_cidrs.clone()).unwrap_or_default())
-        }
-        DetectLocal::BridgeInterface(name) => portcullis_modes::DetectLocal::Bridge(name.as_str().to_owned()),
-        DetectLocal::InterfaceNamePrefix(prefix) => {
-            portcullis_modes::DetectLocal::InterfacePrefix(prefix.as_str().to_owned())
-        }
-    }
-}
-
-fn node_port_addresses(configured: &NodePortAddresses) -> portcullis_modes::NodePortAddresses {
-    match configured {
-        NodePortAddresses::All => portcullis_modes::NodePortAddresses::All,
-        NodePortAddresses::Primary { localhost } => {
-            portcullis_modes::NodePortAddresses::Primary { localhost: *localhost }
-        }
-        NodePortAddresses::Within { cidrs, localhost } => {
-            let loopback = ["127.0.0.0/8", "::1/128"].map(|text| text.parse().expect("an address block"));
-            let loopback = loopback.into_iter().filter(|_| *localhost);
-            portcullis_modes::NodePortAddresses::Cidrs(cidrs.iter().copied().chain(loopback).collect())
-        }
-    }
 }

@@ -135,9 +135,8 @@ fn diff_ipvs(
 }
 
 fn diff_nftables(diff: &Diff, state: &NodeView, printer: &mut DiffPrinter<'_>) -> Result<bool, DiffError> {
-    let kernel_error = |error: portcullis_netlink::Error| {
-        DiffError::Kernel(SyncError::from_netlink("nf_tables", &error))
-    };
+    let kernel_error =
+        |error: portcullis_netlink::Error| DiffError::Kernel(SyncError::from_netlink("nf_tables", &error));
     let mut socket = nf_tables::open().map_err(kernel_error)?.ok_or(DiffError::NoTables)?;
     let mut differs = false;
     for family in families(diff.family) {

@@ -14,7 +14,6 @@ mod address;
 mod command;
 mod config_map;
 mod configuration_file;
-mod detect_local;
 mod document;
 mod error;
 mod feature_gate_table;
@@ -44,12 +43,10 @@ pub use command::{
     AddressFamily, Cleanup, Command, CompletionShell, Completions, Daemon, Diff, Explain, Lab, LabCluster,
     LabName, Man, Matrix, Migrate, OutputFormat, Policy, ProtocolArgument, Render,
 };
-pub use detect_local::{DetectLocal, InterfaceName};
 pub use error::{ConfigError, ConfigErrors, Origin, Warning};
 pub use invocation::Invocation;
 pub(crate) use name_suggestion::{closest, nearest};
-pub use node_port_addresses::NodePortAddresses;
-pub use portcullis_modes::ProxyMode;
+pub use portcullis_modes::{DetectLocal, InterfaceName, NodePortAddresses, ProxyMode};
 pub use validated::{
     ApiServer, Config, Conntrack, DropLog, Established, Iptables, Ipvs, LogFormat, Logging, Masquerade,
     MasqueradeBit, NetworkPolicy, Source, SyncPeriods, UnknownPods,

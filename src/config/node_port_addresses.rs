@@ -1,66 +1,40 @@
-//! Node addresses on which NodePorts are served (`--nodeport-addresses`).
+//! Parsing of `--nodeport-addresses`.
 
-use ipnet::IpNet;
+use portcullis_modes::NodePortAddresses;
 
 use super::ProxyMode;
 use super::address::parse_cidr;
 
-/// Node addresses that accept connections to NodePorts.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NodePortAddresses {
-    /// All addresses.
-    All,
-    /// The primary addresses: those in the Node object, one of each family.
-    Primary {
-        /// Also loopback addresses (`localhost`, which kube-proxy v1.36 does not support).
-        localhost: bool,
-    },
-    /// Addresses in these CIDRs.
-    Within {
-        /// CIDRs in the order given, without host bits.
-        cidrs: Vec<IpNet>,
-        /// Also loopback addresses (`localhost`, which kube-proxy v1.36 does not support).
-        localhost: bool,
-    },
+/// Returns the default: all addresses, or in nftables mode the primary ones, as upstream.
+pub(super) fn default_for(mode: ProxyMode) -> NodePortAddresses {
+    match mode {
+        ProxyMode::Nftables => NodePortAddresses::Primary { localhost: false },
+        ProxyMode::Iptables | ProxyMode::Ipvs => NodePortAddresses::All,
+    }
 }
 
-impl NodePortAddresses {
-    /// Returns the default: all addresses, or in nftables mode the primary ones, as upstream.
-    pub(super) fn default_for(mode: ProxyMode) -> Self {
-        match mode {
-            ProxyMode::Nftables => Self::Primary { localhost: false },
-            ProxyMode::Iptables | ProxyMode::Ipvs => Self::All,
-        }
-    }
-
-    /// Returns true if the list contains `localhost`.
-    pub fn has_localhost(&self) -> bool {
-        matches!(self, Self::Primary { localhost: true } | Self::Within { localhost: true, .. })
-    }
-
-    /// Parses a list: `primary` alone or CIDRs, as upstream. Portcullis also accepts `localhost`, with either or alone.
-    /// The error is the invalid item and a description of the expected value.
-    pub(super) fn parse(items: &[String], mode: ProxyMode) -> Result<Self, (String, &'static str)> {
-        let (mut primary, mut localhost, mut cidrs) = (None, false, Vec::new());
-        for item in items {
-            match item.as_str() {
-                "primary" => primary = Some(item),
-                "localhost" if mode == ProxyMode::Ipvs => {
-                    return Err((
-                        item.clone(),
-                        "CIDRs or \"primary\"; ipvs mode cannot serve NodePorts on localhost",
-                    ));
-                }
-                "localhost" => localhost = true,
-                _ => cidrs.push(parse_cidr(item).ok_or_else(|| (item.clone(), EXPECTED))?),
+/// Parses a list: `primary` alone or CIDRs, as upstream. Portcullis also accepts `localhost`, with either or alone.
+/// The error is the invalid item and a description of the expected value.
+pub(super) fn parse(items: &[String], mode: ProxyMode) -> Result<NodePortAddresses, (String, &'static str)> {
+    let (mut primary, mut localhost, mut cidrs) = (None, false, Vec::new());
+    for item in items {
+        match item.as_str() {
+            "primary" => primary = Some(item),
+            "localhost" if mode == ProxyMode::Ipvs => {
+                return Err((
+                    item.clone(),
+                    "CIDRs or \"primary\"; ipvs mode cannot serve NodePorts on localhost",
+                ));
             }
+            "localhost" => localhost = true,
+            _ => cidrs.push(parse_cidr(item).ok_or_else(|| (item.clone(), EXPECTED))?),
         }
-        match (primary, cidrs.is_empty()) {
-            (Some(_), true) => Ok(Self::Primary { localhost }),
-            (Some(item), false) => Err((item.clone(), "either \"primary\" or CIDRs, not both")),
-            (None, true) if !localhost => Ok(Self::default_for(mode)),
-            (None, _) => Ok(Self::Within { cidrs, localhost }),
-        }
+    }
+    match (primary, cidrs.is_empty()) {
+        (Some(_), true) => Ok(NodePortAddresses::Primary { localhost }),
+        (Some(item), false) => Err((item.clone(), "either \"primary\" or CIDRs, not both")),
+        (None, true) if !localhost => Ok(default_for(mode)),
+        (None, _) => Ok(NodePortAddresses::Cidrs { cidrs: cidrs.into(), localhost }),
     }
 }
 
@@ -73,7 +47,7 @@ mod tests {
 
     fn within(cidrs: &[&str], localhost: bool) -> Option<NodePortAddresses> {
         let cidrs = cidrs.iter().map(|cidr| cidr.parse().expect("a CIDR")).collect();
-        Some(NodePortAddresses::Within { cidrs, localhost })
+        Some(NodePortAddresses::Cidrs { cidrs, localhost })
     }
 
     #[test]
@@ -96,7 +70,7 @@ mod tests {
         ];
         for (items, mode, expected) in rows {
             let items: Vec<String> = items.iter().map(|item| (*item).to_owned()).collect();
-            assert_eq!(NodePortAddresses::parse(&items, *mode).ok(), *expected, "{items:?} {mode:?}");
+            assert_eq!(parse(&items, *mode).ok(), *expected, "{items:?} {mode:?}");
         }
     }
 }

@@ -7,10 +7,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use portcullis_cluster::IpvsScheduler;
-use portcullis_modes::ProxyMode;
-
-use super::detect_local::DetectLocal;
-use super::node_port_addresses::NodePortAddresses;
+use portcullis_modes::{DetectLocal, NodePortAddresses, ProxyMode};
 
 /// Configuration of a proxy. It is valid, as far as can be checked without looking at the node.
 #[derive(Clone, Debug, PartialEq)]

@@ -64,7 +64,7 @@ fn facts(bits: u8) -> (Options, NodeFacts) {
     let nets = |text: &[&str]| text.iter().map(|net| net.parse().expect("a block")).collect();
     let node_port_addresses = match bits >> 2 & 3 {
         0 => NodePortAddresses::Primary { localhost: bit(4) },
-        1 => NodePortAddresses::Cidrs(nets(&["192.0.2.2/32", "127.0.0.0/8"])),
+        1 => NodePortAddresses::Cidrs { cidrs: nets(&["192.0.2.2/32", "127.0.0.0/8"]), localhost: false },
         _ => NodePortAddresses::All,
     };
     let detect_local = DetectLocal::Cidrs(if bit(5) { nets(&["10.244.0.0/16"]) } else { nets(&[]) });

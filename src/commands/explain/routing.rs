@@ -187,7 +187,8 @@ impl Leader<'_> {
         match node::options(self.cluster.config, self.cluster.index.node(self.node)).node_port_addresses {
             NodePortAddresses::All => true,
             NodePortAddresses::Primary { .. } => self.cluster.primary_ips(self.node).contains(&self.to),
-            NodePortAddresses::Cidrs(cidrs) => {
+            addresses @ NodePortAddresses::Cidrs { .. } => {
+                let cidrs = addresses.blocks();
                 let mut own = cidrs.iter().filter(|net| Family::from_net(net) == family).peekable();
                 own.peek().is_none() || own.any(|net| net.contains(&self.to))
             }

@@ -57,7 +57,7 @@ fn defaults_without_any_input() {
     );
     assert_eq!(config.conntrack.tcp_established_timeout, Some(Duration::from_secs(86_400)));
     assert_eq!(config.conntrack.udp_timeout, None);
-    assert_eq!(config.detect_local, DetectLocal::ClusterCidr { v4: None, v6: None });
+    assert_eq!(config.detect_local, DetectLocal::Cidrs([].into()));
     assert!(matches!(config.source, Source::ApiServer(ApiServer { kubeconfig: None, master: None, .. })));
     assert_eq!(invoke(&[]).settings.client_connection.burst, 10);
 }
@@ -91,7 +91,7 @@ fn syntax_of_flags() {
     );
     let addresses =
         config(&["--nodeport-addresses=10.0.0.0/8,fd00::/8", "--nodeport-addresses", "192.168.0.0/16"]);
-    let NodePortAddresses::Within { cidrs, .. } = addresses.node_port_addresses else { panic!("CIDRs") };
+    let NodePortAddresses::Cidrs { cidrs, .. } = addresses.node_port_addresses else { panic!("CIDRs") };
     assert_eq!(cidrs.len(), 3);
 }
 
@@ -288,9 +288,9 @@ fn listening_addresses() {
 
 #[test]
 fn detect_local_modes() {
-    let cidrs = |v4: Option<&str>, v6: Option<&str>| DetectLocal::ClusterCidr {
-        v4: v4.map(|net| net.parse().expect("a network")),
-        v6: v6.map(|net| net.parse().expect("a network")),
+    let cidrs = |v4: Option<&str>, v6: Option<&str>| {
+        let nets = v4.into_iter().chain(v6);
+        DetectLocal::Cidrs(nets.map(|net| net.parse().expect("a network")).collect())
     };
     let name = |name| InterfaceName::new(name).expect("a name");
     let rows: &[(&[&str], DetectLocal)] = &[

@@ -16,13 +16,12 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use portcullis_cluster::IpvsScheduler;
 
 use super::address::{parse_cidr, parse_ip, parse_socket_address};
-use portcullis_modes::ProxyMode;
+use portcullis_modes::{DetectLocal, InterfaceName, NodePortAddresses, ProxyMode};
 
-use super::detect_local::{DetectLocal, InterfaceName};
 use super::error::{ConfigError, Warning};
 use super::feature_gates::{self, FeatureGates, GateCheck};
 use super::go_duration::GoDuration;
-use super::node_port_addresses::NodePortAddresses;
+use super::node_port_addresses;
 use super::origins::Origins;
 use super::settings::{HEALTHZ_PORT, METRICS_PORT, Settings};
 use super::validated::{
@@ -164,10 +163,10 @@ impl Validator<'_> {
     }
 
     fn node_port_addresses(&mut self, mode: ProxyMode) -> NodePortAddresses {
-        NodePortAddresses::parse(&self.settings.node_port_addresses, mode).unwrap_or_else(
+        node_port_addresses::parse(&self.settings.node_port_addresses, mode).unwrap_or_else(
             |(item, expected)| {
                 self.reject("nodePortAddresses", format!("{item:?}"), expected);
-                NodePortAddresses::default_for(mode)
+                node_port_addresses::default_for(mode)
             },
         )
     }
@@ -225,7 +224,7 @@ impl Validator<'_> {
                 "one CIDR, or one of each family such as 10.100.0.0/16,fde4:8dba:82e1::/48",
             );
         }
-        DetectLocal::ClusterCidr { v4, v6 }
+        DetectLocal::Cidrs(v4.map(IpNet::V4).into_iter().chain(v6.map(IpNet::V6)).collect())
     }
 
     fn sync_periods(&mut self, mode: ProxyMode) -> SyncPeriods {
