@@ -6,6 +6,8 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use netlink_packet_core::Emitable;
+
 use crate::error::{Error, Result};
 
 /// Bytes of an attribute's header.
@@ -193,6 +195,15 @@ impl<'b> Writer<'b> {
     /// Appends bytes outside of any attribute: the fixed header of a family, which precedes its attributes.
     pub fn raw(&mut self, header: &[u8]) -> &mut Self {
         self.bytes.extend_from_slice(header);
+        self.pad();
+        self
+    }
+
+    /// Appends a whole message of `netlink-packet-route`: its fixed header and its attributes.
+    pub(crate) fn emit(&mut self, message: &impl Emitable) -> &mut Self {
+        let start = self.bytes.len();
+        self.bytes.resize(start + message.buffer_len(), 0);
+        message.emit(&mut self.bytes[start..]);
         self.pad();
         self
     }

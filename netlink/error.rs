@@ -2,6 +2,8 @@
 
 use std::io;
 
+use netlink_packet_core::DecodeError;
+
 use crate::attribute::Malformed;
 use crate::ipset::{SetEntry, TYPE_SPECIFIC};
 
@@ -38,6 +40,14 @@ pub enum Error {
         action: &'static str,
         /// The parse error.
         source: Malformed,
+    },
+    /// The response of rtnetlink is malformed.
+    #[error("cannot {action}: malformed response from the kernel: {source}")]
+    Decode {
+        /// What was being done.
+        action: &'static str,
+        /// The parse error.
+        source: DecodeError,
     },
     /// The dump is inconsistent because objects changed meanwhile (`NLM_F_DUMP_INTR`): objects may be missing or
     /// duplicated. The request can be repeated.
@@ -186,5 +196,11 @@ pub(crate) trait During<T> {
 impl<T> During<T> for Result<T, Malformed> {
     fn during(self, action: &'static str) -> Result<T> {
         self.map_err(|source| Error::Malformed { action, source })
+    }
+}
+
+impl<T> During<T> for Result<T, DecodeError> {
+    fn during(self, action: &'static str) -> Result<T> {
+        self.map_err(|source| Error::Decode { action, source })
     }
 }

@@ -10,7 +10,8 @@
 //!
 //! All calls block, so they belong on a worker thread. The kernel processes a request inside of `sendmsg`, so a call
 //! takes as long as the kernel needs for the work itself. A [`socket::Socket`] belongs to the network namespace of the
-//! thread that opened it.
+//! thread that opened it. `route` uses the message types of the crate `netlink-packet-route`; all other families
+//! have codecs of their own.
 //!
 //! This crate is independent of Kubernetes.
 

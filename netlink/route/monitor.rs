@@ -1,3 +1,5 @@
+//! Monitors of addresses and links: subscriptions to notifications of rtnetlink.
+
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
@@ -8,43 +10,39 @@ use crate::error::{During, Error, Result};
 use crate::message::HEADER;
 use crate::socket::{NetlinkProtocol, Socket};
 
-const ACTION: &str = "follow the node's addresses";
-const ACTION_LINKS: &str = "follow the node's links";
-const RTNLGRP_LINK: u32 = 1;
-const RTNLGRP_IPV4_IFADDR: u32 = 5;
-const RTNLGRP_IPV6_IFADDR: u32 = 9;
-/// Where an event has the index of its interface (`ifaddrmsg.ifa_index`, after the header of the message).
+const ACTION: &str = "monitor addresses";
+const ACTION_LINKS: &str = "monitor links";
+/// Offset of the interface's index in a notification (`ifaddrmsg.ifa_index`, after the header of the message).
 const INDEX_AT: u32 = HEADER as u32 + 4;
 
-/// News of one address.
+/// A change of an address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddressEvent {
-    /// The address is there: new, or with other flags or lifetimes (an IPv6 address is announced once when
-    /// added and again when it has passed duplicate detection).
+    /// The address was added, or its flags or lifetimes changed. An IPv6 address is reported when it is added and
+    /// again after duplicate address detection.
     Updated {
-        /// The interface's number.
+        /// The link's index.
         index: u32,
         /// The address with its prefix length.
         address: IpNet,
     },
-    /// The address is gone.
+    /// The address was removed.
     Removed {
-        /// The interface's number.
+        /// The link's index.
         index: u32,
         /// The address with its prefix length.
         address: IpNet,
     },
-    /// News were lost, because too many came at once. Read all addresses anew.
+    /// Notifications were lost, because too many came at once. All addresses must be listed again.
     Overrun,
 }
 
-/// Follows the addresses of one network namespace, both families. Open it first and then read the addresses,
-/// and nothing falls between.
+/// Subscription to changes of addresses of both families in one network namespace. Open it first and then list the
+/// addresses, so that no change is missed.
 ///
-/// As an iterator it waits for the next change and never ends; use it so on a thread of its own. To do one thing
-/// for a burst of changes, call [`AddressMonitor::set_nonblocking`], wait until it is readable (with
-/// [`AddressMonitor::wait`], or a poller: it has a file descriptor), and call [`AddressMonitor::try_next`] until
-/// that gives `None`.
+/// As an iterator it blocks until the next change and never ends, for use on a thread of its own. To process a burst of
+/// changes at once, call [`AddressMonitor::set_nonblocking`], wait until it is readable (with [`AddressMonitor::wait`],
+/// or a poller: it has a file descriptor), and call [`AddressMonitor::try_next`] until that returns `None`.
 #[derive(Debug)]
 pub struct AddressMonitor {
     socket: Socket,
@@ -55,41 +53,41 @@ impl AddressMonitor {
     /// Subscribes in the calling thread's network namespace. Needs no privilege.
     ///
     /// # Errors
-    /// [`Error::Io`] if there is no route netlink.
+    /// [`Error::Io`] if the kernel has no rtnetlink.
     pub fn open() -> Result<Self> {
-        let socket = Socket::listen(NetlinkProtocol::Route, &[RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR])?;
+        let groups = [libc::RTNLGRP_IPV4_IFADDR, libc::RTNLGRP_IPV6_IFADDR];
+        let socket = Socket::listen(NetlinkProtocol::Route, &groups)?;
         Ok(AddressMonitor { socket, pending: VecDeque::new() })
     }
 
-    /// Makes [`AddressMonitor::try_next`] return instead of wait.
+    /// Makes [`AddressMonitor::try_next`] non-blocking.
     ///
     /// # Errors
-    /// [`Error::Io`] if the descriptor refuses.
+    /// [`Error::Io`] if the system call fails.
     pub fn set_nonblocking(&self) -> Result<()> {
         self.socket.set_nonblocking()
     }
 
-    /// Has the kernel keep news of one interface's addresses to itself from now on, however many there are. Takes
-    /// the place of an earlier one.
+    /// Makes the kernel drop notifications about one link's addresses. Replaces an earlier call.
     ///
     /// # Errors
-    /// [`Error::Io`] if the descriptor refuses.
+    /// [`Error::Io`] if the system call fails.
     pub fn ignore_link(&self, index: u32) -> Result<()> {
-        self.socket.drop_events("leave out the news of an interface's addresses", INDEX_AT, index)
+        self.socket.drop_events("ignore notifications about a link's addresses", INDEX_AT, index)
     }
 
-    /// Waits, without limit, until there is a change to read.
+    /// Blocks until there is a change to read.
     ///
     /// # Errors
-    /// [`Error::Io`] if the descriptor refuses.
+    /// [`Error::Io`] if the system call fails.
     pub fn wait(&self) -> Result<()> {
         self.socket.wait(ACTION)
     }
 
-    /// The next change; `None` if there is none right now and the socket is non-blocking.
+    /// Returns the next change; `None` if there is none and the socket is non-blocking.
     ///
     /// # Errors
-    /// [`Error::Io`] or [`Error::Malformed`]; the subscription goes on.
+    /// [`Error::Io`] or [`Error::Decode`]; the subscription continues.
     pub fn try_next(&mut self) -> Result<Option<AddressEvent>> {
         while self.pending.is_empty() {
             let pending = &mut self.pending;
@@ -118,7 +116,7 @@ impl AddressMonitor {
 impl Iterator for AddressMonitor {
     type Item = Result<AddressEvent>;
 
-    /// The next change; waits for it unless the socket is non-blocking, where `None` means "not now".
+    /// Returns the next change. Blocks unless the socket is non-blocking, where `None` means that there is none yet.
     fn next(&mut self) -> Option<Self::Item> {
         self.try_next().transpose()
     }
@@ -136,7 +134,7 @@ impl AsRawFd for AddressMonitor {
     }
 }
 
-/// Follows the links of one network namespace: that some were added, removed or changed, not which.
+/// Subscription to changes of links in one network namespace. It reports that links changed, not which.
 #[derive(Debug)]
 pub struct LinkMonitor {
     socket: Socket,
@@ -146,25 +144,25 @@ impl LinkMonitor {
     /// Subscribes in the calling thread's network namespace. Needs no privilege.
     ///
     /// # Errors
-    /// [`Error::Io`] if there is no route netlink.
+    /// [`Error::Io`] if the kernel has no rtnetlink.
     pub fn open() -> Result<Self> {
-        let socket = Socket::listen(NetlinkProtocol::Route, &[RTNLGRP_LINK])?;
+        let socket = Socket::listen(NetlinkProtocol::Route, &[libc::RTNLGRP_LINK])?;
         socket.set_nonblocking()?;
         Ok(LinkMonitor { socket })
     }
 
-    /// Waits, without limit, until links have changed since the last [`LinkMonitor::drain`].
+    /// Blocks until links have changed since the last [`LinkMonitor::drain`].
     ///
     /// # Errors
-    /// [`Error::Io`] if the descriptor refuses.
+    /// [`Error::Io`] if the system call fails.
     pub fn wait(&self) -> Result<()> {
         self.socket.wait(ACTION_LINKS)
     }
 
-    /// Discards the events that have come so far.
+    /// Discards all queued notifications.
     ///
     /// # Errors
-    /// [`Error::Io`]; the subscription goes on.
+    /// [`Error::Io`]; the subscription continues.
     pub fn drain(&mut self) -> Result<()> {
         loop {
             match self.socket.events(ACTION_LINKS, |_| Ok(())) {
