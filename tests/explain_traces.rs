@@ -1,6 +1,5 @@
-//! What explanations say of Services is what the rules do: each Service's addresses, in every recorded state, are
-//! asked for by a pod, by the node and from outside, and the same connection is followed through the rules of
-//! iptables mode.
+//! Comparison of `explain` with the rules of iptables mode: connections from a pod, from the node and from an external client
+//! to each address of each Service, in every recorded state.
 
 mod services;
 mod trace;
@@ -16,12 +15,12 @@ use portcullis_modes::DetectLocal;
 use portcullis_modes::iptables::RuleSet;
 use serde_json::{Value, json};
 use services::{Case, bring, cases};
-use trace::{Outcome, Packet, follow};
+use trace::{Outcome, Packet, trace};
 
-/// A pod on the node, one address a family; no case has it.
+/// The addresses of a pod on the node that no case has.
 const POD: [&str; 2] = ["10.244.1.200", "fd00:10:244:1::200"];
-/// Somebody outside.
-const OUTSIDE: [&str; 2] = ["198.51.100.7", "2001:db8:99::7"];
+/// The addresses of an external client.
+const EXTERNAL: [&str; 2] = ["198.51.100.7", "2001:db8:99::7"];
 
 fn pod(node: Name) -> Object {
     let ips: Vec<Value> = POD.iter().map(|ip| json!({"ip": ip})).collect();
@@ -33,7 +32,7 @@ fn pod(node: Name) -> Object {
     Object::parse(Kind::Pod, pod).expect("a pod").object
 }
 
-/// Somebody who asks, as `--from` names him and as rules see him.
+/// A client, as the value of `--from` and as the rules see it.
 struct Client {
     from: String,
     address: IpAddr,
@@ -55,8 +54,8 @@ fn clients(case: &Case, index: &Index, family: Family) -> Vec<Client> {
     let mut clients = vec![
         Client { from: "explain/client".into(), address: of(POD), is_node: false, interface: Some(bridge) },
         Client {
-            from: of(OUTSIDE).to_string(),
-            address: of(OUTSIDE),
+            from: of(EXTERNAL).to_string(),
+            address: of(EXTERNAL),
             is_node: false,
             interface: Some("eth0".into()),
         },
@@ -70,7 +69,7 @@ fn clients(case: &Case, index: &Index, family: Family) -> Vec<Client> {
     clients
 }
 
-/// All addresses and ports of a Service's port on the node.
+/// Returns all addresses and ports of a Service port on the node.
 fn targets(case: &Case, index: &Index, port: &ServicePort) -> Vec<(IpAddr, u16)> {
     let number = port.port.get();
     let mut targets: Vec<_> = port.cluster_ip.map(|ip| (ip, number)).into_iter().collect();
@@ -81,9 +80,9 @@ fn targets(case: &Case, index: &Index, port: &ServicePort) -> Vec<(IpAddr, u16)>
     targets
 }
 
-fn explained(case: &Case, index: &Index, client: &Client, to: (IpAddr, u16), port: &ServicePort) -> Outcome {
+fn explain(case: &Case, index: &Index, client: &Client, to: (IpAddr, u16), port: &ServicePort) -> Outcome {
     let protocol = port.name.protocol;
-    let asked = Explain {
+    let request = Explain {
         from: client.from.clone(),
         to: format!("{}/{protocol}", std::net::SocketAddr::from(to)),
         port: None,
@@ -93,10 +92,10 @@ fn explained(case: &Case, index: &Index, client: &Client, to: (IpAddr, u16), por
         output: OutputFormat::Json,
     };
     let mut out = Vec::new();
-    explain::explain_index(&case.config, index, &asked, &mut out)
-        .unwrap_or_else(|error| panic!("{}: {asked:?}: {error}", case.name));
-    let answer: Value = serde_json::from_slice(&out).expect("JSON");
-    let connection = &answer["connections"][0];
+    explain::explain_index(&case.config, index, &request, &mut out)
+        .unwrap_or_else(|error| panic!("{}: {request:?}: {error}", case.name));
+    let response: Value = serde_json::from_slice(&out).expect("JSON");
+    let connection = &response["connections"][0];
     match connection["refusal"]["how"].as_str() {
         Some("rejected") => return Outcome::Rejected,
         Some("dropped") => return Outcome::Dropped,
@@ -106,11 +105,11 @@ fn explained(case: &Case, index: &Index, client: &Client, to: (IpAddr, u16), por
     let paths = connection["paths"].as_array().expect("paths");
     let endpoints: BTreeSet<String> =
         paths.iter().map(|path| path["to"].as_str().expect("an address").to_owned()).collect();
-    Outcome::Led { endpoints, masqueraded: connection["service"]["source"] == "masqueraded" }
+    Outcome::Forwarded { endpoints, masqueraded: connection["service"]["source"] == "masqueraded" }
 }
 
 #[test]
-fn explanations_say_what_the_rules_do() {
+fn explanations_match_the_rules() {
     let mut compared = 0;
     for case in cases(ProxyMode::Iptables) {
         let mut index = Index::new();
@@ -134,9 +133,9 @@ fn explanations_say_what_the_rules_do() {
                                 port: number,
                                 interface: client.interface.clone(),
                             };
-                            let done = follow(&rules, &packet);
-                            let said = explained(&case, &index, &client, (to, number), port);
-                            assert_eq!(said, done, "{} step {}: {packet:?}", case.name, step + 1);
+                            let traced = trace(&rules, &packet);
+                            let explained = explain(&case, &index, &client, (to, number), port);
+                            assert_eq!(explained, traced, "{} step {}: {packet:?}", case.name, step + 1);
                             compared += 1;
                         }
                     }

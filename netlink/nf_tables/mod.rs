@@ -22,17 +22,15 @@ mod events;
 mod expression;
 mod field;
 mod generation;
-mod packet;
-mod packet_path;
 mod print;
 mod print_rule;
 mod rejected_object;
 mod rule;
 mod set;
 mod set_flags;
-mod set_write;
 mod table;
 mod table_diff;
+#[cfg(any(test, feature = "trace"))]
 mod trace;
 mod transaction;
 
@@ -50,12 +48,10 @@ pub use field::{
     TCP_SYN_ECN,
 };
 pub use generation::{generation, open};
-pub use packet::Packet;
-pub use packet_path::{ChainTraversal, PacketPath, TracedHost};
 pub use rule::Rule;
 pub use set::SetSpec;
-pub use set_write::SetWrite;
 pub use table::{BaseChain, Chain, ChainKind, Hook, Set, Table, TableFamily, delete_table};
 pub use table_diff::ChangeCounts;
-pub use trace::{Fate, Trace};
+#[cfg(any(test, feature = "trace"))]
+pub use trace::{ChainTraversal, Fate, Packet, PacketPath, SetWrite, Trace, TracedHost};
 pub use transaction::Transaction;

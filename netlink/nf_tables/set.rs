@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::comment;
 use super::data_type::DataType;
-use super::element::Key;
 
 /// The specification of a set or map: everything except its elements. The kernel cannot change the specification of an
 /// existing set.
@@ -79,18 +78,6 @@ impl SetSpec {
     /// a single part is two elements: its start, and the first key after it.
     pub(super) fn has_range_elements(&self) -> bool {
         self.interval && self.key.len() > 1
-    }
-
-    /// Returns true if every part of the key is between those of the ends.
-    pub(super) fn range_contains(&self, first: &Key, last: Option<&Key>, key: &Key) -> bool {
-        let last = last.unwrap_or(first);
-        let mut at = 0;
-        self.key.iter().all(|part| {
-            let this = at..at + part.length();
-            at += part.length().next_multiple_of(4);
-            let part = |key: &'_ Key| key.bytes().get(this.clone()).map(<[u8]>::to_vec);
-            part(first) <= part(key) && part(key) <= part(last)
-        })
     }
 }
 

@@ -177,19 +177,6 @@ impl Set {
     }
 }
 
-impl Set {
-    /// Returns the element that contains a key.
-    pub fn find(&self, key: &Key) -> Option<&Element> {
-        if !self.spec.interval {
-            return self.elements.get(key);
-        }
-        self.elements
-            .iter()
-            .find(|(first, element)| self.spec.range_contains(first, element.last.as_ref(), key))
-            .map(|(_, element)| element)
-    }
-}
-
 /// Deletes a table with its contents in the network namespace of `socket`, a [`NetlinkProtocol::Netfilter`] socket. Returns
 /// false if there was no such table, or the kernel has no nf_tables.
 ///

@@ -1,17 +1,17 @@
-//! Every packet that may matter, through both tables.
+//! Equal outcomes of packets in both tables.
 
 use std::collections::BTreeMap;
 
 use crate::outcome::Node;
 use crate::{deliberate, probes, services, states};
 
-/// Cases are dealt out to tests that run side by side.
+/// The number of tests that share the cases, so that they run in parallel.
 const SHARES: usize = 4;
 
-/// Differences that are shown.
-const SHOWN: usize = 12;
+/// The number of differences that are printed.
+const MAX_PRINTED: usize = 12;
 
-/// Compares the cases of a share.
+/// Compares the outcomes in the cases of a share.
 fn compare(share: usize) {
     let mut compared = 0;
     let mut differences = Vec::new();
@@ -20,11 +20,11 @@ fn compare(share: usize) {
     states::each(
         |case| is_mine(&case.name),
         |state| {
-            let addresses = probes::own(state);
+            let addresses = probes::node_addresses(state);
             let node = |table| Node { table, addresses: &addresses };
             for packet in probes::packets(state) {
-                let theirs = node(&state.theirs).outcome(&packet);
-                let ours = node(&state.ours).outcome(&packet);
+                let theirs = node(&state.theirs).outcomes(&packet);
+                let ours = node(&state.ours).outcomes(&packet);
                 compared += 1;
                 if theirs == ours {
                     continue;
@@ -40,23 +40,23 @@ fn compare(share: usize) {
         },
     );
     println!("{compared} packets compared; explained: {explained:#?}");
-    let shown = differences.iter().step_by(differences.len() / SHOWN + 1);
+    let shown = differences.iter().step_by(differences.len() / MAX_PRINTED + 1);
     let shown: Vec<&str> = shown.map(String::as_str).collect();
     assert!(differences.is_empty(), "{} of {compared} differ:\n{}", differences.len(), shown.join("\n"));
     assert!(compared > 10_000, "only {compared} packets compared");
     for difference in deliberate::ALL.iter().filter(|difference| is_mine(difference.case)) {
-        assert!(explained.contains_key(difference.why), "not met any more: {}", difference.why);
+        assert!(explained.contains_key(difference.why), "obsolete: {}", difference.why);
     }
 }
 
 #[test]
-fn tables_that_followed_are_those_from_nothing() {
+fn updated_tables_equal_rendered_ones() {
     let mut compared = 0;
     states::each(
         |_| true,
         |state| {
-            let (followed, rendered) = (state.followed.to_string(), state.ours.to_string());
-            services::assert_same(&state.name(), &rendered, &followed);
+            let (updated, rendered) = (state.updated.to_string(), state.ours.to_string());
+            services::assert_same(&state.name(), &rendered, &updated);
             compared += 1;
         },
     );
@@ -64,21 +64,21 @@ fn tables_that_followed_are_those_from_nothing() {
 }
 
 #[test]
-fn packets_fare_as_by_kube_proxy_in_the_first_share_of_cases() {
+fn packets_have_the_outcomes_of_kube_proxy_in_share_1() {
     compare(0);
 }
 
 #[test]
-fn packets_fare_as_by_kube_proxy_in_the_second_share_of_cases() {
+fn packets_have_the_outcomes_of_kube_proxy_in_share_2() {
     compare(1);
 }
 
 #[test]
-fn packets_fare_as_by_kube_proxy_in_the_third_share_of_cases() {
+fn packets_have_the_outcomes_of_kube_proxy_in_share_3() {
     compare(2);
 }
 
 #[test]
-fn packets_fare_as_by_kube_proxy_in_the_fourth_share_of_cases() {
+fn packets_have_the_outcomes_of_kube_proxy_in_share_4() {
     compare(3);
 }

@@ -1,5 +1,4 @@
-//! How our table is laid out, for some telling states: `ours.nft` beside the recordings. `BLESS=1` writes them
-//! anew.
+//! Golden files of our table for some states: `ours.nft` next to the recordings. `BLESS=1` regenerates them.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -28,7 +27,7 @@ const CASES: [&str; 14] = [
 ];
 
 #[test]
-fn tables_are_laid_out_as_before() {
+fn tables_equal_golden_files() {
     let mut printed: Vec<(PathBuf, String)> = Vec::new();
     states::each(
         |case| CASES.contains(&case.name.as_str()),
@@ -48,7 +47,7 @@ fn tables_are_laid_out_as_before() {
             fs::write(&file, text).expect("fixtures are writable");
             continue;
         }
-        let blessed = fs::read_to_string(&file).unwrap_or_default();
-        assert_same(&file.display().to_string(), &blessed, &text);
+        let golden = fs::read_to_string(&file).unwrap_or_default();
+        assert_same(&file.display().to_string(), &golden, &text);
     }
 }

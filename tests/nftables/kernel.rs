@@ -1,5 +1,4 @@
-//! Every recorded state and sequence in a real kernel: what it holds afterwards is what was rendered. Each case has a
-//! network namespace of its own.
+//! All recorded states and sequences in the kernel: its tables equal the rendered ones. Each case has a network namespace.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -15,11 +14,11 @@ use crate::namespace;
 use crate::services::{Case, assert_same, bring, cases};
 
 #[test]
-fn the_kernel_holds_what_was_rendered() {
-    cases(ProxyMode::Nftables).iter().for_each(|case| namespace::inside(|| follow(case)));
+fn kernel_tables_equal_rendered_ones() {
+    cases(ProxyMode::Nftables).iter().for_each(|case| namespace::inside(|| sync_states(case)));
 }
 
-fn follow(case: &Case) {
+fn sync_states(case: &Case) {
     let socket = || open().expect("root").expect("a kernel with nf_tables");
     let mut index = Index::new();
     let mut desired = Desired::new(case.node());
@@ -33,14 +32,14 @@ fn follow(case: &Case) {
             NftablesProxier::new(options.clone(), host.clone(), &Family::BOTH, socket())
         });
         proxier.reconfigure(options.clone(), host.clone());
-        all_well(case, proxier, &desired, &changes);
-        // What a packet under way might look for is swept later.
+        assert_sync_succeeds(case, proxier, &desired, &changes);
+        // Pending removals are due later.
         while let Some(due) = proxier.next_due() {
             std::thread::sleep(due.saturating_duration_since(Instant::now()));
-            all_well(case, proxier, &desired, &[]);
+            assert_sync_succeeds(case, proxier, &desired, &[]);
         }
         for family in Family::BOTH {
-            let rendered = managed(&nftables::render(&desired, family, &options, &host));
+            let rendered = desired_table(&nftables::render(&desired, family, &options, &host));
             let differs = compare(&mut socket(), &rendered).expect("the kernel is read");
             let wanted = rendered.desired();
             let held = read(&mut socket(), wanted.family, &wanted.name).expect("the kernel is read");
@@ -52,7 +51,7 @@ fn follow(case: &Case) {
     }
 }
 
-fn all_well(
+fn assert_sync_succeeds(
     case: &Case,
     proxier: &mut NftablesProxier,
     desired: &Desired,
@@ -63,11 +62,11 @@ fn all_well(
     }
 }
 
-/// A table as one to be compared with the kernel's.
-fn managed(table: &Table) -> DesiredTable {
-    let mut managed = DesiredTable::new(table.family, &table.name);
-    managed.set_comment(table.comment.as_deref().unwrap_or_default());
-    table.sets.iter().for_each(|(name, set)| managed.put_set(name, set.clone()));
-    table.chains.iter().for_each(|(name, chain)| managed.put_chain(&Arc::clone(name), chain.clone()));
-    managed
+/// Returns a table as a desired one, for comparison with the kernel's.
+fn desired_table(table: &Table) -> DesiredTable {
+    let mut desired = DesiredTable::new(table.family, &table.name);
+    desired.set_comment(table.comment.as_deref().unwrap_or_default());
+    table.sets.iter().for_each(|(name, set)| desired.put_set(name, set.clone()));
+    table.chains.iter().for_each(|(name, chain)| desired.put_chain(&Arc::clone(name), chain.clone()));
+    desired
 }

@@ -1,9 +1,9 @@
-//! nftables mode is laid out otherwise than kube-proxy's, so what it does is compared, not what it says: packets are
-//! traced through our table, and through what kube-proxy v1.36.2 programs, for every recorded state.
+//! Comparison of nftables mode with kube-proxy v1.36.2 by packets: the two tables differ in layout, so packets are traced
+//! through both for every recorded state.
 //!
 //! ```text
 //! fixtures ─┬─ state-N.yaml ───────────────► our table ──┐
-//!           └─ nftables/N/ruleset.nft ─► kube-proxy's ───┴─ every packet that may matter ─► the same outcomes
+//!           └─ nftables/N/ruleset.nft ─► kube-proxy's ───┴─ many packets ─► equal outcomes
 //! ```
 
 #![allow(unreachable_pub, reason = "modules of a test binary")]
@@ -18,6 +18,7 @@ mod behaviour;
 mod deliberate;
 mod golden;
 mod kernel;
+mod many_endpoints;
 mod outcome;
 mod probes;
 mod recorded;

@@ -1,4 +1,4 @@
-//! Which packets are sent: all that a rule may treat otherwise than others.
+//! The packets that are traced: all combinations of fields that rules may treat differently.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -9,15 +9,15 @@ use portcullis_netlink::nf_tables::Packet;
 
 use crate::states::State;
 
-/// Endpoints of a Service's port that are probed by themselves, at most.
+/// The maximum number of endpoints of a port to which packets are sent directly.
 const ENDPOINTS: usize = 4;
 
 const PROTOCOLS: [u8; 3] = [libc::IPPROTO_TCP as u8, libc::IPPROTO_UDP as u8, libc::IPPROTO_SCTP as u8];
 
-/// Bridge and wire of pods on this node, and the way out.
+/// The bridge and a veth interface of pods on this node, and the uplink.
 const INTERFACES: [&str; 3] = ["cni0", "veth5", "eth0"];
 
-/// Every packet that may matter in a state.
+/// Returns all packets for a state.
 pub fn packets(state: &State<'_>) -> Vec<Packet> {
     let (destinations, ports, sources) = (destinations(state), ports(state), sources(state));
     let mut packets = Vec::new();
@@ -35,8 +35,8 @@ pub fn packets(state: &State<'_>) -> Vec<Packet> {
     packets
 }
 
-/// The node's addresses of the family; a link has one of IPv6 that no file names.
-pub fn own(state: &State<'_>) -> Vec<IpAddr> {
+/// Returns the node's addresses of the family, and a link-local IPv6 address that no fixture has.
+pub fn node_addresses(state: &State<'_>) -> Vec<IpAddr> {
     let link = "fe80::5".parse().expect("an address");
     let all = state.case.host.addresses().chain([link]);
     all.filter(|ip| Family::from_address(*ip) == state.family).collect()
@@ -47,13 +47,13 @@ fn address(state: &State<'_>, v4: &str, v6: &str) -> IpAddr {
     text.parse().expect("an address")
 }
 
-/// One client outside of the cluster.
-pub fn outside(state: &State<'_>) -> IpAddr {
+/// Returns the address of an external client.
+pub fn external_client(state: &State<'_>) -> IpAddr {
     address(state, "192.0.2.77", "2001:db8:77::7")
 }
 
 fn destinations(state: &State<'_>) -> BTreeSet<IpAddr> {
-    let mut found: BTreeSet<IpAddr> = own(state).into_iter().collect();
+    let mut found: BTreeSet<IpAddr> = node_addresses(state).into_iter().collect();
     found.insert(address(state, "127.0.0.2", "::1"));
     found.insert(address(state, "198.18.0.1", "2001:db8:99::1"));
     for port in state.ports() {
@@ -61,10 +61,10 @@ fn destinations(state: &State<'_>) -> BTreeSet<IpAddr> {
         found.extend(port.external_ips.iter().chain(&port.load_balancer_vips));
     }
     found.extend(endpoints(state));
-    // Unallocated: the last address of each block.
+    // An unallocated cluster IP: the last address of each Service CIDR.
     found.extend(
         state
-            .host
+            .node
             .service_cidrs
             .iter()
             .map(IpNet::broadcast)
@@ -93,17 +93,17 @@ fn ports(state: &State<'_>) -> BTreeSet<u16> {
     found
 }
 
-/// Sources, with the interface that they come in by; none is this node itself.
+/// Returns source addresses with input interfaces; `None` for packets that this node sends.
 fn sources(state: &State<'_>) -> BTreeSet<(IpAddr, Option<&'static str>)> {
     let mut found = BTreeSet::new();
     let pods = [
         address(state, "10.244.1.99", "fd00:10:244:1::99"),
         address(state, "10.244.2.99", "fd00:10:244:2::99"),
-        outside(state),
+        external_client(state),
     ];
     found.extend(pods.iter().flat_map(|ip| INTERFACES.map(|interface| (*ip, Some(interface)))));
     found.extend(endpoints(state).into_iter().map(|ip| (ip, Some("cni0"))));
-    found.extend(own(state).into_iter().map(|ip| (ip, None)));
+    found.extend(node_addresses(state).into_iter().map(|ip| (ip, None)));
     for port in state.ports() {
         for range in port.source_ranges.iter().flatten() {
             let ends = [range.network(), range.broadcast()];

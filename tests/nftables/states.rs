@@ -1,4 +1,4 @@
-//! Recorded states with both tables: kube-proxy's as it stands in the fixtures, and ours.
+//! Recorded states with kube-proxy's table from the fixtures, and ours.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -22,16 +22,17 @@ pub struct State<'a> {
     pub family: Family,
     pub desired: &'a Desired,
     pub options: &'a Options,
-    pub host: &'a NodeFacts,
+    pub node: &'a NodeFacts,
+    /// kube-proxy's table.
     pub theirs: Table,
-    /// Rendered from nothing.
+    /// Our table, rendered.
     pub ours: Table,
-    /// Ours, as it followed from step to step.
-    pub followed: Table,
+    /// Our table, updated step by step.
+    pub updated: Table,
 }
 
 impl State<'_> {
-    /// Ports of Services in the family.
+    /// Returns the Service ports of the family.
     pub fn ports(&self) -> impl Iterator<Item = &ServicePort> {
         self.desired.ports().filter(|port| port.family == self.family)
     }
@@ -41,21 +42,21 @@ impl State<'_> {
     }
 }
 
-/// Visits every step and family of the cases that are wanted.
-pub fn each(is_wanted: impl Fn(&Case) -> bool, mut visit: impl FnMut(&State<'_>)) {
-    for case in cases(ProxyMode::Nftables).iter().filter(|case| is_wanted(case)) {
+/// Visits every step and family of the selected cases.
+pub fn each(is_selected: impl Fn(&Case) -> bool, mut visit: impl FnMut(&State<'_>)) {
+    for case in cases(ProxyMode::Nftables).iter().filter(|case| is_selected(case)) {
         let mut index = Index::new();
         let mut desired = Desired::new(case.node());
-        let mut follower = Follower::default();
+        let mut updater = Updater::default();
         for (i, file) in case.states().iter().enumerate() {
             bring(&mut index, file);
-            let (options, host) = case.facts(&index);
-            let touched = index.take_dirty_services();
-            let changes = desired.update(&index, touched);
-            let followed = follower.follow(&desired, &changes, &options, &host);
+            let (options, node) = case.facts(&index);
+            let dirty = index.take_dirty_services();
+            let changes = desired.update(&index, dirty);
+            let updated = updater.update(&desired, &changes, &options, &node);
             let desired = Desired::from_index(&index, case.node());
             let recording = case.recorded(i + 1, "ruleset.nft");
-            for (family, followed) in Family::BOTH.into_iter().zip(followed) {
+            for (family, updated) in Family::BOTH.into_iter().zip(updated) {
                 visit(&State {
                     case,
                     step: i + 1,
@@ -63,38 +64,38 @@ pub fn each(is_wanted: impl Fn(&Case) -> bool, mut visit: impl FnMut(&State<'_>)
                     family,
                     desired: &desired,
                     options: &options,
-                    host: &host,
+                    node: &node,
                     theirs: recorded::table(&recording, family),
-                    ours: nftables::render(&desired, family, &options, &host),
-                    followed,
+                    ours: nftables::render(&desired, family, &options, &node),
+                    updated,
                 });
             }
         }
     }
 }
 
-/// Both families' tables on their way through the steps of a case.
+/// The tables of both families during the steps of a case.
 #[derive(Default)]
-struct Follower {
+struct Updater {
     facts: Option<(Options, NodeFacts)>,
     tables: Vec<ServiceTable>,
 }
 
-impl Follower {
-    /// The tables once what the steps before left is gone.
-    fn follow(
+impl Updater {
+    /// Returns the tables after a step, without pending removals.
+    fn update(
         &mut self,
         desired: &Desired,
         changes: &[ServiceChange],
         options: &Options,
-        host: &NodeFacts,
+        node: &NodeFacts,
     ) -> Vec<Table> {
         let now = Instant::now();
-        let facts = Some((options.clone(), host.clone()));
+        let facts = Some((options.clone(), node.clone()));
         let is_new = self.facts != facts;
         if is_new {
             self.facts = facts;
-            self.tables = Family::BOTH.map(|family| ServiceTable::new(family, options, host)).into();
+            self.tables = Family::BOTH.map(|family| ServiceTable::new(family, options, node)).into();
         }
         let all: Vec<ServiceChange> = desired
             .services()

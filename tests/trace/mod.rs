@@ -1,4 +1,4 @@
-//! Follows a connection through the rules of iptables mode, as the kernel does.
+//! A packet tracer for the rules of iptables mode.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -10,46 +10,49 @@ use portcullis_modes::iptables::{RuleSet, Table};
 #[derive(Debug)]
 pub(crate) struct Packet {
     pub(crate) from: IpAddr,
-    /// A process of the node sends it.
+    /// A process on the node sends the packet.
     pub(crate) from_local: bool,
     pub(crate) to: IpAddr,
-    /// The node has the address.
+    /// The destination is an address of the node.
     pub(crate) to_local: bool,
     pub(crate) protocol: &'static str,
     pub(crate) port: u16,
-    /// Where it comes in.
+    /// The input interface.
     pub(crate) interface: Option<String>,
 }
 
-/// What becomes of it.
+/// The outcome of a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
-    /// It goes to one of these.
-    Led { endpoints: BTreeSet<String>, masqueraded: bool },
-    /// It is refused.
+    /// Forwarded to one of these endpoints.
+    Forwarded { endpoints: BTreeSet<String>, masqueraded: bool },
+    /// Rejected with an error.
     Rejected,
-    /// It is lost.
+    /// Dropped silently.
     Dropped,
-    /// No rule concerns it.
+    /// No rule matches.
     NotServed,
 }
 
-/// Follows it through the chains for Services.
-pub(crate) fn follow(rules: &RuleSet, packet: &Packet) -> Outcome {
+/// Traces a packet through the chains of Services.
+pub(crate) fn trace(rules: &RuleSet, packet: &Packet) -> Outcome {
     let mut found = Found::default();
     walk(rules, Table::Nat, "KUBE-SERVICES", packet, false, &mut found);
     if !found.endpoints.is_empty() {
-        assert_eq!(found.masqueraded.len(), 1, "each way replaces the source, or none does: {packet:?}");
-        return Outcome::Led { endpoints: found.endpoints, masqueraded: found.masqueraded.contains(&true) };
+        assert_eq!(found.masqueraded.len(), 1, "all paths masquerade, or none does: {packet:?}");
+        return Outcome::Forwarded {
+            endpoints: found.endpoints,
+            masqueraded: found.masqueraded.contains(&true),
+        };
     }
-    // Which hooks a packet passes decides which chains it meets: `KUBE-EXTERNAL-SERVICES` is not called by OUTPUT.
+    // OUTPUT does not call `KUBE-EXTERNAL-SERVICES`.
     let mut chains = vec!["KUBE-PROXY-FIREWALL", "KUBE-SERVICES"];
     if !packet.from_local || packet.to_local {
         chains.insert(1, "KUBE-EXTERNAL-SERVICES");
     }
     for chain in chains {
         walk(rules, Table::Filter, chain, packet, false, &mut found);
-        if let Some(outcome) = found.refused.take() {
+        if let Some(outcome) = found.verdict.take() {
             return outcome;
         }
     }
@@ -60,15 +63,15 @@ pub(crate) fn follow(rules: &RuleSet, packet: &Packet) -> Outcome {
 struct Found {
     endpoints: BTreeSet<String>,
     masqueraded: BTreeSet<bool>,
-    refused: Option<Outcome>,
+    verdict: Option<Outcome>,
 }
 
-/// How a chain was left.
-enum Left {
-    /// At its end, with the mark for masquerading or without.
+/// The end of a chain.
+enum ChainEnd {
+    /// No verdict; with the masquerade mark or without.
     Returned(bool),
-    /// A rule decided.
-    Decided,
+    /// A verdict.
+    Final,
 }
 
 fn walk(
@@ -78,48 +81,48 @@ fn walk(
     packet: &Packet,
     marked: bool,
     found: &mut Found,
-) -> Left {
+) -> ChainEnd {
     let mut marked = marked;
     let lines = rules.tables.get(&table).and_then(|chains| chains.get(chain));
     for line in lines.into_iter().flatten() {
         let words = words(line);
-        let Some(chance) = matches(&words, packet) else { continue };
+        let Some(probability) = matches(&words, packet) else { continue };
         let Some(target) = value(&words, "-j") else { continue };
-        let left = match target {
-            "KUBE-MARK-MASQ" => Left::Returned(true),
+        let end = match target {
+            "KUBE-MARK-MASQ" => ChainEnd::Returned(true),
             "DNAT" => {
                 found.endpoints.insert(value(&words, "--to-destination").expect("DNAT has one").to_owned());
                 found.masqueraded.insert(marked);
-                Left::Decided
+                ChainEnd::Final
             }
             "REJECT" | "DROP" => {
-                found.refused.get_or_insert(match target {
+                found.verdict.get_or_insert(match target {
                     "REJECT" => Outcome::Rejected,
                     _ => Outcome::Dropped,
                 });
-                Left::Decided
+                ChainEnd::Final
             }
             chain => walk(rules, table, chain, packet, marked, found),
         };
-        match left {
-            Left::Returned(now) => marked = now,
-            Left::Decided if chance == Chance::Some => {}
-            Left::Decided => return Left::Decided,
+        match end {
+            ChainEnd::Returned(now) => marked = now,
+            ChainEnd::Final if probability == Probability::Partial => {}
+            ChainEnd::Final => return ChainEnd::Final,
         }
     }
-    Left::Returned(marked)
+    ChainEnd::Returned(marked)
 }
 
-/// How surely a rule matches.
+/// The probability that a rule matches.
 #[derive(PartialEq)]
-enum Chance {
-    Sure,
-    /// One packet in several.
-    Some,
+enum Probability {
+    One,
+    /// Less than one: `-m statistic`.
+    Partial,
 }
 
-fn matches(words: &[&str], packet: &Packet) -> Option<Chance> {
-    let mut chance = Chance::Sure;
+fn matches(words: &[&str], packet: &Packet) -> Option<Probability> {
+    let mut probability = Probability::One;
     for (at, word) in words.iter().enumerate() {
         let wanted = at == 0 || words[at - 1] != "!";
         let argument = || *words.get(at + 1).expect("it has an argument");
@@ -131,10 +134,10 @@ fn matches(words: &[&str], packet: &Packet) -> Option<Chance> {
             "--dport" => argument() == packet.port.to_string(),
             "--dst-type" => packet.to_local,
             "--src-type" => packet.from_local,
-            // Clients that come for the first time.
+            // The client has no session-affinity entry.
             "--rcheck" => false,
             "--probability" => {
-                chance = Chance::Some;
+                probability = Probability::Partial;
                 true
             }
             "-i" => packet.interface.as_deref().is_some_and(|interface| match argument().strip_suffix('+') {
@@ -147,14 +150,14 @@ fn matches(words: &[&str], packet: &Packet) -> Option<Chance> {
             return None;
         }
     }
-    Some(chance)
+    Some(probability)
 }
 
 fn value<'a>(words: &[&'a str], option: &str) -> Option<&'a str> {
     words.iter().position(|word| *word == option).and_then(|at| words.get(at + 1)).copied()
 }
 
-/// The words of a rule, without its comment.
+/// Returns the words of a rule without its comment.
 fn words(line: &str) -> Vec<&str> {
     let mut parts = line.split('"');
     let before = parts.next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Small clusters of Services with few addresses for all of them.
+//! Random clusters whose Services share few addresses.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -12,20 +12,20 @@ use portcullis_netlink::nf_tables::{Packet, Table};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-/// Services at most.
+/// The maximum number of Services.
 pub const SERVICES: usize = 5;
-/// Longer than anything stays that nothing leads to.
-pub const LONG: Duration = Duration::from_secs(60);
+/// A time after which all pending removals are due.
+pub const LONG_TIME: Duration = Duration::from_secs(60);
 
 const TARGET_PORT: u16 = 8080;
 pub const NODE: &str = "192.168.10.11";
 pub const EXTERNAL: [&str; 2] = ["203.0.113.1", "203.0.113.2"];
 pub const NODE_PORTS: [u16; 2] = [30_001, 30_002];
 
-/// A Service as a test draws it.
+/// The random properties of a Service.
 #[derive(Clone, Debug, Default)]
 pub struct RandomService {
-    /// By bits: bit n is endpoint n, on the own node if n is even.
+    /// Bit n stands for endpoint n, which is on this node if n is even.
     pub endpoints: u8,
     pub external: Option<usize>,
     pub node_port: Option<usize>,
@@ -36,22 +36,23 @@ pub struct RandomService {
 }
 
 impl Services {
-    /// Those that claim a packet's destination.
+    /// Returns the Services that claim the destination of a packet.
     pub fn claimants(&self, packet: &Packet) -> BTreeSet<usize> {
         let to = packet.destination.to_string();
-        let claims = |n: usize, drawn: &RandomService| {
-            let by_address = to == cluster_ip(n) || drawn.external.is_some_and(|place| to == EXTERNAL[place]);
-            let port = drawn.node_port.map(|place| NODE_PORTS[place]);
+        let claims = |n: usize, service: &RandomService| {
+            let by_address =
+                to == cluster_ip(n) || service.external.is_some_and(|index| to == EXTERNAL[index]);
+            let port = service.node_port.map(|index| NODE_PORTS[index]);
             by_address || to == NODE && port == Some(packet.destination_port)
         };
-        let is_claimant = |n: &usize| self.0[*n].as_ref().is_some_and(|drawn| claims(*n, drawn));
+        let is_claimant = |n: &usize| self.0[*n].as_ref().is_some_and(|service| claims(*n, service));
         (0..SERVICES).filter(is_claimant).collect()
     }
 
-    /// All endpoints of some of them.
+    /// Returns all endpoints of some Services.
     pub fn endpoints(&self, of: &BTreeSet<usize>) -> BTreeSet<SocketAddr> {
         let all = of.iter().filter_map(|n| Some((*n, self.0[*n].as_ref()?)));
-        all.flat_map(|(n, drawn)| drawn.bits().map(move |bit| endpoint(n, bit))).collect()
+        all.flat_map(|(n, service)| service.bits().map(move |bit| endpoint(n, bit))).collect()
     }
 }
 
@@ -62,20 +63,20 @@ impl RandomService {
     }
 }
 
-/// Some Services are set or deleted at once, and the next thing happens so many milliseconds later.
-pub type ServiceUpdate = (Vec<(usize, Option<RandomService>)>, u64);
+/// Services that are set or deleted together, and the milliseconds until the next step.
+pub type Step = (Vec<(usize, Option<RandomService>)>, u64);
 
-fn drawn() -> impl Strategy<Value = RandomService> {
-    let place = || proptest::option::weighted(0.7, 0..2usize);
-    (0..16u8, place(), place(), any::<[bool; 3]>(), proptest::bool::weighted(0.2)).prop_map(
+fn service() -> impl Strategy<Value = RandomService> {
+    let index = || proptest::option::weighted(0.7, 0..2usize);
+    (0..16u8, index(), index(), any::<[bool; 3]>(), proptest::bool::weighted(0.2)).prop_map(
         |(endpoints, external, node_port, [external_local, affinity, ranges], internal_local)| {
             RandomService { endpoints, external, node_port, external_local, internal_local, affinity, ranges }
         },
     )
 }
 
-pub fn steps() -> impl Strategy<Value = Vec<ServiceUpdate>> {
-    let change = (0..SERVICES, proptest::option::weighted(0.85, drawn()));
+pub fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let change = (0..SERVICES, proptest::option::weighted(0.85, service()));
     let step = (proptest::collection::vec(change, 1..4), 0..1500u64);
     proptest::collection::vec(step, 1..10)
 }
@@ -88,11 +89,11 @@ pub fn options() -> Options {
     }
 }
 
-pub fn host() -> NodeFacts {
+pub fn node() -> NodeFacts {
     NodeFacts { node_ips: [NODE.parse().expect("an address")].into(), ..NodeFacts::default() }
 }
 
-/// A cluster, and the table that follows it.
+/// A cluster and its table.
 pub struct Cluster {
     index: Index,
     pub desired: Desired,
@@ -101,7 +102,7 @@ pub struct Cluster {
     pub services: Services,
 }
 
-/// All Services as they were drawn.
+/// The Services of a cluster.
 #[derive(Clone, Default)]
 pub struct Services([Option<RandomService>; SERVICES]);
 
@@ -110,20 +111,20 @@ impl Cluster {
         Cluster {
             index: Index::new(),
             desired: Desired::new(Name::new("node-a")),
-            table: ServiceTable::new(Family::V4, &options(), &host()),
+            table: ServiceTable::new(Family::V4, &options(), &node()),
             now: Instant::now(),
             services: Services::default(),
         }
     }
 
-    /// Takes a step; gives the table after it.
-    pub fn take(&mut self, (changes, pause): &ServiceUpdate) -> Table {
+    /// Applies a step. Returns the table after it.
+    pub fn apply(&mut self, (changes, pause): &Step) -> Table {
         for (n, service) in changes {
             self.services.0[*n] = service.clone();
             match service {
-                Some(drawn) => {
-                    self.apply(Kind::Service, service_object(*n, drawn));
-                    self.apply(Kind::EndpointSlice, slice_object(*n, drawn));
+                Some(service) => {
+                    self.handle(Kind::Service, service_object(*n, service));
+                    self.handle(Kind::EndpointSlice, slice_object(*n, service));
                 }
                 None => {
                     let name = NamespacedName::new("ns", &name_of(*n));
@@ -131,21 +132,21 @@ impl Cluster {
                 }
             }
         }
-        let touched = self.index.take_dirty_services();
-        let changes: Vec<ServiceChange> = self.desired.update(&self.index, touched);
+        let dirty = self.index.take_dirty_services();
+        let changes: Vec<ServiceChange> = self.desired.update(&self.index, dirty);
         self.table.apply(&self.desired, &changes, self.now);
         self.now += Duration::from_millis(*pause);
         self.table.desired().clone()
     }
 
-    /// Waits until everything that was to go is gone.
-    pub fn settle(&mut self) -> Table {
-        self.now += LONG;
+    /// Waits for all pending removals. Returns the table after them.
+    pub fn complete_removals(&mut self) -> Table {
+        self.now += LONG_TIME;
         self.table.apply(&self.desired, &[], self.now);
         self.table.desired().clone()
     }
 
-    fn apply(&mut self, kind: Kind, value: Value) {
+    fn handle(&mut self, kind: Kind, value: Value) {
         let parsed = Object::parse(kind, value).expect("a well-formed object");
         assert!(parsed.problems.is_empty(), "{:?}", parsed.problems);
         self.index.handle(Event::Applied(parsed.object));
@@ -164,27 +165,27 @@ pub fn cluster_ip(n: usize) -> String {
     format!("10.96.0.{}", n + 1)
 }
 
-fn service_object(n: usize, drawn: &RandomService) -> Value {
+fn service_object(n: usize, service: &RandomService) -> Value {
     let policy = |local| if local { "Local" } else { "Cluster" };
-    let node_port = drawn.node_port.map_or(0, |place| NODE_PORTS[place]);
-    let ingress: Vec<Value> = drawn.external.iter().map(|place| json!({"ip": EXTERNAL[*place]})).collect();
-    let ranges = if drawn.ranges { json!(["198.51.100.0/24", "10.0.0.0/8"]) } else { json!([]) };
+    let node_port = service.node_port.map_or(0, |index| NODE_PORTS[index]);
+    let ingress: Vec<Value> = service.external.iter().map(|index| json!({"ip": EXTERNAL[*index]})).collect();
+    let ranges = if service.ranges { json!(["198.51.100.0/24", "10.0.0.0/8"]) } else { json!([]) };
     json!({
         "metadata": {"name": name_of(n), "namespace": "ns"},
         "spec": {
             "type": "LoadBalancer", "clusterIP": cluster_ip(n),
             "ports": [{"port": 80, "protocol": "TCP", "nodePort": node_port}],
-            "externalTrafficPolicy": policy(drawn.external_local),
-            "internalTrafficPolicy": policy(drawn.internal_local),
-            "sessionAffinity": if drawn.affinity { "ClientIP" } else { "None" },
+            "externalTrafficPolicy": policy(service.external_local),
+            "internalTrafficPolicy": policy(service.internal_local),
+            "sessionAffinity": if service.affinity { "ClientIP" } else { "None" },
             "loadBalancerSourceRanges": ranges,
         },
         "status": {"loadBalancer": {"ingress": ingress}},
     })
 }
 
-fn slice_object(n: usize, drawn: &RandomService) -> Value {
-    let endpoints = drawn.bits().map(|bit| {
+fn slice_object(n: usize, service: &RandomService) -> Value {
+    let endpoints = service.bits().map(|bit| {
         let node = if bit % 2 == 0 { "node-a" } else { "node-b" };
         json!({"addresses": [endpoint(n, bit).ip()], "nodeName": node, "conditions": {"ready": true}})
     });

@@ -1,7 +1,7 @@
-//! The table of nftables mode, as it follows Services of which some claim the same address or node port.
+//! The nftables table during changes of Services of which some claim the same address or node port.
 
 #![allow(unreachable_pub, reason = "modules of a test binary")]
 
 mod cluster;
-mod follows;
-mod moments;
+mod concurrent_packets;
+mod incremental;

@@ -1,4 +1,4 @@
-//! Tables, chains and sets: what stands in braces over several lines.
+//! Parsing of tables, chains and sets.
 
 use std::sync::Arc;
 
@@ -7,14 +7,14 @@ use portcullis_netlink::nf_tables::{
 };
 
 use super::words::Words;
-use super::{elements, rule};
+use super::{elements, rule, span};
 
-/// All tables of a rule set.
+/// Parses the tables of a rule set.
 pub fn tables(text: &str) -> Vec<Table> {
     let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty());
     let mut tables = Vec::new();
     while let Some(line) = lines.next() {
-        let mut words = Words::of(line);
+        let mut words = Words::new(line);
         words.expect("table");
         let family = match words.next() {
             "ip" => TableFamily::Ip,
@@ -31,7 +31,7 @@ pub fn tables(text: &str) -> Vec<Table> {
 
 fn fill<'a>(table: &mut Table, lines: &mut impl Iterator<Item = &'a str>) {
     while let Some(line) = lines.next().filter(|line| *line != "}") {
-        let mut words = Words::of(line);
+        let mut words = Words::new(line);
         match words.next() {
             "comment" => table.comment = Some(words.text().into()),
             "set" | "map" => {
@@ -52,7 +52,7 @@ fn fill<'a>(table: &mut Table, lines: &mut impl Iterator<Item = &'a str>) {
 fn chain<'a>(table: &mut Table, lines: &mut impl Iterator<Item = &'a str>) -> Chain {
     let mut chain = Chain::default();
     while let Some(line) = lines.next().filter(|line| *line != "}") {
-        let mut words = Words::of(line);
+        let mut words = Words::new(line);
         match words.peek() {
             Some("comment") => {
                 words.next();
@@ -69,7 +69,7 @@ fn chain<'a>(table: &mut Table, lines: &mut impl Iterator<Item = &'a str>) -> Ch
 fn base(line: &str) -> BaseChain {
     let (head, policy) = line.split_once("; ").expect("a policy follows");
     assert_eq!(policy, "policy accept;");
-    let mut words = Words::of(head);
+    let mut words = Words::new(head);
     words.expect("type");
     let kind = match words.next() {
         "filter" => ChainKind::Filter,
@@ -102,7 +102,7 @@ fn base(line: &str) -> BaseChain {
 fn set<'a>(lines: &mut impl Iterator<Item = &'a str>) -> Set {
     let mut set = Set::new(SetSpec::new(&[]));
     while let Some(line) = lines.next().filter(|line| *line != "}") {
-        let mut words = Words::of(line);
+        let mut words = Words::new(line);
         match words.next() {
             "type" => {
                 set.spec.key = types(&mut words);
@@ -115,12 +115,12 @@ fn set<'a>(lines: &mut impl Iterator<Item = &'a str>) -> Set {
             "flags" => assert_eq!((words.next(), words.peek()), ("dynamic,timeout", None)),
             "timeout" => {
                 set.spec.dynamic = true;
-                set.spec.timeout = Some(span(words.next()));
+                set.spec.timeout = Some(span::milliseconds(words.next()));
             }
             "elements" => {
                 words.expect("= {");
                 while let Some(line) = lines.next().filter(|line| *line != "}") {
-                    let mut words = Words::of(line);
+                    let mut words = Words::new(line);
                     let (key, element) = elements::element(&mut words, &set.spec.key, &set.spec.data);
                     set.elements.insert(key, element);
                     words.take(",");
@@ -148,12 +148,4 @@ fn types(words: &mut Words<'_>) -> Arc<[DataType]> {
             return types.into();
         }
     }
-}
-
-/// A time such as `3h`, in milliseconds.
-fn span(word: &str) -> u64 {
-    let (digits, unit) = word.split_at(word.len() - 1);
-    let units = [("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)];
-    let (_, milliseconds) = units.iter().find(|(name, _)| *name == unit).expect("a unit of time");
-    digits.parse::<u64>().expect("a number") * milliseconds
 }

@@ -1,13 +1,14 @@
-//! Values by their types: keys, data, verdicts, blocks of addresses.
+//! Parsing of elements: keys, data, verdicts, address blocks.
 
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use portcullis_netlink::nf_tables::{DataType, Element, Key, Verdict};
 
+use super::span;
 use super::words::Words;
 
-/// Values of these types with dots between them.
+/// Parses a concatenation of these types.
 pub fn key(words: &mut Words<'_>, types: &[DataType]) -> Key {
     let mut key = Key::new();
     for (position, part) in types.iter().enumerate() {
@@ -25,7 +26,7 @@ pub fn key(words: &mut Words<'_>, types: &[DataType]) -> Key {
     key
 }
 
-/// The number of a protocol.
+/// Returns the number of a protocol.
 pub fn protocol(word: &str) -> u8 {
     match word {
         "tcp" => libc::IPPROTO_TCP as u8,
@@ -35,7 +36,7 @@ pub fn protocol(word: &str) -> u8 {
     }
 }
 
-/// A verdict, if one comes.
+/// Parses a verdict, if one follows.
 pub fn verdict(words: &mut Words<'_>) -> Option<Verdict> {
     let verdict = match words.peek()? {
         "drop" => Verdict::Drop,
@@ -52,11 +53,20 @@ pub fn verdict(words: &mut Words<'_>) -> Option<Verdict> {
     Some(verdict)
 }
 
-/// An element of a set or map of these types.
+/// Parses an element of a set or map of these types.
 pub fn element(words: &mut Words<'_>, key_types: &[DataType], data: &[DataType]) -> (Key, Element) {
     let key = key(words, key_types);
-    if words.take("comment") {
-        words.text();
+    let mut timeout = None;
+    loop {
+        if words.take("comment") {
+            words.text();
+        } else if words.take("timeout") {
+            timeout = Some(span::milliseconds(words.next()));
+        } else if words.take("expires") {
+            span::milliseconds(words.next());
+        } else {
+            break;
+        }
     }
     let element = match data {
         [] => Element::new(),
@@ -68,10 +78,10 @@ pub fn element(words: &mut Words<'_>, key_types: &[DataType], data: &[DataType])
             }
         }
     };
-    (key, element)
+    (key, Element { timeout, ..element })
 }
 
-/// An address or a block of them.
+/// Parses an address or an address block.
 pub fn block(word: &str) -> IpNet {
     word.parse::<IpNet>()
         .or_else(|_| word.parse::<IpAddr>().map(IpNet::from))

@@ -1,14 +1,15 @@
-//! Recorded rule sets (`nft -s list ruleset`) as values: the grammar that kube-proxy uses, and nothing beyond it.
+//! Parser of recorded rule sets (`nft -s list ruleset`), for the grammar that kube-proxy uses.
 
 mod block;
 mod elements;
 mod rule;
+mod span;
 mod words;
 
 use portcullis_cluster::Family;
 use portcullis_netlink::nf_tables::{Table, TableFamily};
 
-/// kube-proxy's table of a family in a recording.
+/// Returns kube-proxy's table of a family.
 pub fn table(recording: &str, family: Family) -> Table {
     let family = match family {
         Family::V4 => TableFamily::Ip,
@@ -20,10 +21,10 @@ pub fn table(recording: &str, family: Family) -> Table {
         .unwrap_or_else(|| panic!("no table {} kube-proxy", family.as_str()))
 }
 
-/// What is read is what stands there: printed, rules are the lines that they were read from. Rules with anonymous sets
-/// and constant targets are printed by names of ours, and blocks of addresses as masks; they are left out.
+/// Parsed rules print as the lines that they were parsed from, except rules with anonymous sets, constant targets and
+/// address blocks, which print differently.
 #[test]
-fn recordings_are_read_as_they_stand() {
+fn parsed_recordings_print_unchanged() {
     let mut lines = 0;
     for case in crate::services::cases(portcullis::config::ProxyMode::Nftables) {
         for step in 1..=case.states().len() {

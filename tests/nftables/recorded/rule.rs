@@ -1,4 +1,4 @@
-//! Rules. Anonymous sets and maps become named ones.
+//! Parsing of rules. Anonymous sets and maps become named ones.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use portcullis_netlink::nf_tables::{
 };
 
 use super::elements::{block, element, protocol, verdict};
+use super::span;
 use super::words::Words;
 
 const MARK: Field = Field::Meta(Meta::Mark);
@@ -20,18 +21,18 @@ pub fn rule(mut words: Words<'_>, table: &mut Table) -> Rule {
     while let Some(word) = words.peek() {
         rule = match word {
             "ct" => connection(rule, &mut words),
-            "fib" => routed(rule, &mut words),
+            "fib" => fib(rule, &mut words),
             "iifname" => interface(rule, &mut words),
             "ip" | "ip6" | "meta" => match_or_mark(rule, &mut words, table),
             "numgen" => {
-                let (map, number) = drawn(&mut words, table, &[DataType::Verdict]);
+                let (map, number) = random_map(&mut words, table, &[DataType::Verdict]);
                 rule.load(&[number], Register::FIRST).push(Expression::Lookup {
                     set: map,
                     key: Register::FIRST,
                     result: LookupResult::Verdict,
                 })
             }
-            "dnat" => translate(rule, &mut words, table),
+            "dnat" => dnat(rule, &mut words, table),
             "masquerade" => {
                 words.expect("masquerade fully-random");
                 rule.push(Expression::Masquerade { random_fully: true })
@@ -41,13 +42,14 @@ pub fn rule(mut words: Words<'_>, table: &mut Table) -> Rule {
                 let set: Arc<str> = set_name(&mut words).into();
                 words.expect("{");
                 let key = fields(&mut words);
+                let timeout = words.take("timeout").then(|| span::milliseconds(words.next()));
                 words.expect("}");
                 rule.load(&key, Register::FIRST).push(Expression::Dynset {
                     set,
                     op: DynsetOp::Update,
                     key: Register::FIRST,
                     data: None,
-                    timeout: None,
+                    timeout,
                 })
             }
             "reject" => {
@@ -82,7 +84,7 @@ fn connection(rule: Rule, words: &mut Words<'_>) -> Rule {
     }
 }
 
-fn routed(rule: Rule, words: &mut Words<'_>) -> Rule {
+fn fib(rule: Rule, words: &mut Words<'_>) -> Rule {
     words.expect("fib");
     let of = match words.next() {
         "saddr" => Fib::SourceType,
@@ -107,7 +109,7 @@ fn interface(rule: Rule, words: &mut Words<'_>) -> Rule {
     rule.compare(Field::Meta(Meta::IifName), op, Value::new(&bytes))
 }
 
-/// What begins with fields: a match, or a change of the mark.
+/// Parses a statement that begins with fields: a match, or a change of the mark.
 fn match_or_mark(rule: Rule, words: &mut Words<'_>, table: &mut Table) -> Rule {
     let key = fields(words);
     if key == [MARK] {
@@ -124,14 +126,14 @@ fn match_or_mark(rule: Rule, words: &mut Words<'_>, table: &mut Table) -> Rule {
         Some(name) if name.starts_with('@') => is_in(rule, set_name(words).into()),
         Some("{") => {
             let set = blocks(words, key[0]);
-            is_in(rule, invented(table, set))
+            is_in(rule, add_set(table, set))
         }
         _ if key == [Field::PROTOCOL] => rule.protocol(protocol(words.next())),
         _ => within(rule, key[0], block(words.next()), negated),
     }
 }
 
-/// `meta mark & B != 0`, or what it is set to.
+/// `meta mark & B != 0`, or `meta mark set …`
 fn mark(rule: Rule, words: &mut Words<'_>) -> Rule {
     if words.take("&") {
         let bits = words.mark();
@@ -146,7 +148,7 @@ fn mark(rule: Rule, words: &mut Words<'_>) -> Rule {
     }
 }
 
-/// Fields with dots between them.
+/// Parses a concatenation of fields.
 fn fields(words: &mut Words<'_>) -> Vec<Field> {
     let mut fields = Vec::new();
     loop {
@@ -200,8 +202,8 @@ fn blocks(words: &mut Words<'_>, of: Field) -> Set {
     set
 }
 
-/// `numgen random mod N map { 0 : …, 1 : … }` (or `vmap`): the map, and the number.
-fn drawn(words: &mut Words<'_>, table: &mut Table, data: &[DataType]) -> (Arc<str>, Field) {
+/// `numgen random mod N map { 0 : …, 1 : … }` or `vmap`. Returns the map and the random field.
+fn random_map(words: &mut Words<'_>, table: &mut Table, data: &[DataType]) -> (Arc<str>, Field) {
     words.expect("numgen random mod");
     let modulus = words.number();
     words.expect(if data == [DataType::Verdict] { "vmap" } else { "map" });
@@ -213,31 +215,31 @@ fn drawn(words: &mut Words<'_>, table: &mut Table, data: &[DataType]) -> (Arc<st
         words.take(",");
     }
     assert_eq!(map.elements.len(), modulus as usize, "a target for every number");
-    (invented(table, map), Field::Random { modulus, offset: 0 })
+    (add_set(table, map), Field::Random { modulus, offset: 0 })
 }
 
-fn invented(table: &mut Table, set: Set) -> Arc<str> {
+fn add_set(table: &mut Table, set: Set) -> Arc<str> {
     let name: Arc<str> = format!("__{}", table.sets.len()).into();
     table.sets.insert(Arc::clone(&name), set);
     name
 }
 
 /// `dnat to A:P`, or `dnat ip to numgen … map …`
-fn translate(rule: Rule, words: &mut Words<'_>, table: &mut Table) -> Rule {
+fn dnat(rule: Rule, words: &mut Words<'_>, table: &mut Table) -> Rule {
     words.expect("dnat");
     let family = if table.family == TableFamily::Ip6 { Family::V6 } else { Family::V4 };
     let (address, port) = (Register(1), Register(1).after(DataType::address(family).length()));
-    let dnat = Expression::Dnat { family, address, port: Some(port) };
+    let expression = Expression::Dnat { family, address, port: Some(port) };
     if words.take("to") {
         let target: SocketAddr = words.number();
         let load = |value, to| Expression::Immediate { value, to };
         let rule = rule.push(load(Value::from(target.ip()), address));
-        return rule.push(load(Value::from(target.port()), port)).push(dnat);
+        return rule.push(load(Value::from(target.port()), port)).push(expression);
     }
     words.expect(if family == Family::V6 { "ip6 to" } else { "ip to" });
-    let (set, number) = drawn(words, table, &[DataType::address(family), DataType::InetService]);
+    let (set, number) = random_map(words, table, &[DataType::address(family), DataType::InetService]);
     let key = Register::FIRST;
     rule.load(&[number], key)
         .push(Expression::Lookup { set, key, result: LookupResult::Data(address) })
-        .push(dnat)
+        .push(expression)
 }

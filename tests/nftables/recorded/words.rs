@@ -1,18 +1,18 @@
-//! A line, word by word.
+//! The words of a line.
 
-/// Words: what stands between blanks, commas, and texts in quotes.
+/// The words of a line, separated by blanks. Commas and quoted texts are words.
 pub struct Words<'a> {
     line: &'a str,
     words: std::iter::Peekable<std::vec::IntoIter<&'a str>>,
 }
 
 impl<'a> Words<'a> {
-    pub fn of(line: &'a str) -> Self {
+    pub fn new(line: &'a str) -> Self {
         let mut words = Vec::new();
         let mut rest = line.trim();
         while !rest.is_empty() {
             let end = match rest.strip_prefix('"') {
-                Some(quoted) => 2 + quoted.find('"').unwrap_or_else(|| panic!("a quote is open: {line}")),
+                Some(quoted) => 2 + quoted.find('"').unwrap_or_else(|| panic!("unclosed quote: {line}")),
                 None => rest.find(char::is_whitespace).unwrap_or(rest.len()),
             };
             let (word, behind) = rest.split_at(end);
@@ -34,12 +34,15 @@ impl<'a> Words<'a> {
         self.words.next().unwrap_or_else(|| panic!("the line ends too early: {}", self.line))
     }
 
-    /// Takes the next word if it is this one.
+    /// Takes the next word if it equals `word`.
     pub fn take(&mut self, word: &str) -> bool {
         self.words.next_if_eq(&word).is_some()
     }
 
-    /// These words come next.
+    /// Takes the next words.
+    ///
+    /// # Panics
+    /// If they differ from `words`.
     #[track_caller]
     pub fn expect(&mut self, words: &str) {
         for word in words.split(' ') {
@@ -48,7 +51,7 @@ impl<'a> Words<'a> {
         }
     }
 
-    /// A text in quotes.
+    /// Takes a quoted text.
     #[track_caller]
     pub fn text(&mut self) -> &'a str {
         let word = self.next();
@@ -59,11 +62,10 @@ impl<'a> Words<'a> {
     #[track_caller]
     pub fn number<T: std::str::FromStr>(&mut self) -> T {
         let word = self.next();
-        word.parse()
-            .unwrap_or_else(|_| panic!("{word} is not what a number or address should be: {}", self.line))
+        word.parse().unwrap_or_else(|_| panic!("invalid number or address {word}: {}", self.line))
     }
 
-    /// A number as marks are written.
+    /// Takes a packet mark: a hexadecimal number.
     #[track_caller]
     pub fn mark(&mut self) -> u32 {
         let word = self.next();
@@ -73,6 +75,6 @@ impl<'a> Words<'a> {
 
     #[track_caller]
     pub fn unknown(&mut self) -> ! {
-        panic!("{:?} is not known here: {}", self.peek(), self.line)
+        panic!("{:?} is unknown here: {}", self.peek(), self.line)
     }
 }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::field::{CT_STATUS_DNAT, CtState, TCP_SYN};
+use crate::nf_tables::field::{CT_STATUS_DNAT, CtState, TCP_SYN};
 
 /// The headers and kernel metadata of a packet that rules can match.
 #[derive(Clone, Debug, PartialEq, Eq)]

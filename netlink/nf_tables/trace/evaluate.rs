@@ -1,134 +1,23 @@
-//! The evaluation of a table's rules for a packet without a kernel.
-//!
-//! Expressions are evaluated as the kernel does. A trace does not change sets: it lists the writes of `dynset` expressions,
-//! which [`Table::apply`] performs.
+//! The evaluation of one rule.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
-use super::data::{Register, Verdict};
-use super::element::{ElementData, Key};
-use super::expression::{Comparison, Expression, LookupResult, Reject};
-use super::field::{Ct, FIB_BROADCAST, FIB_LOCAL, FIB_MULTICAST, Fib, Header, Meta};
 use super::packet::Packet;
-use super::rule::Rule;
-use super::set::SetSpec;
 use super::set_write::SetWrite;
-use super::table::{BaseChain, Chain, Hook, Set, Table};
+use super::{ConcurrentCommit, Fate, Trace};
 use crate::Family;
+use crate::nf_tables::data::{Register, Verdict};
+use crate::nf_tables::element::{Element, ElementData, Key};
+use crate::nf_tables::expression::{Comparison, Expression, LookupResult};
+use crate::nf_tables::field::{Ct, FIB_BROADCAST, FIB_LOCAL, FIB_MULTICAST, Fib, Header, Meta};
+use crate::nf_tables::rule::Rule;
+use crate::nf_tables::set::SetSpec;
+use crate::nf_tables::table::{Set, Table};
 
-/// The fate of a packet after a base chain, as iptables(8) uses the word.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// Accepted: the packet continues to the next base chain.
-    Accepted,
-    /// Dropped silently.
-    Dropped,
-    /// Dropped, with an error to its sender.
-    Rejected(Reject),
-}
-
-/// The effects of the rules of one or more base chains on a packet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Trace {
-    /// The fate of the packet.
-    pub fate: Fate,
-    /// The rules that matched: the chain, and the index of the rule in it.
-    pub rules: Vec<(Arc<str>, usize)>,
-    /// The translated destination address, and the port if that is translated too.
-    pub dnat: Option<(IpAddr, Option<u16>)>,
-    /// A `masquerade` expression translates the source.
-    pub masqueraded: bool,
-    /// The writes to sets, in order.
-    pub set_writes: Vec<SetWrite>,
-    /// The packet mark after the last rule.
-    pub mark: u32,
-    /// The packet priority after the last rule.
-    pub priority: u32,
-    /// The named counters that counted the packet.
-    pub counters: Vec<Arc<str>>,
-    /// The prefixes with which the packet was logged to NFLOG.
-    pub log_prefixes: Vec<Arc<str>>,
-    /// The number of set lookups.
-    pub lookups: usize,
-}
-
-/// A transaction that takes effect during a trace. The kernel switches the generation between two lookups: later lookups
-/// see the new elements, while the rules stay those with which the packet began.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ConcurrentCommit<'a> {
-    /// The number of lookups that see the old elements.
-    pub(super) lookups: usize,
-    /// The table after the transaction.
-    pub(super) table: &'a Table,
-}
-
-/// More rules than any packet traverses: a loop, which the kernel rejects.
-const MAX_RULES: usize = 100_000;
-
-impl Table {
-    /// Traces a packet through all base chains of a hook. `random` returns a number below its argument.
-    ///
-    /// # Panics
-    /// If chains jump in a loop, which the kernel rejects.
-    pub fn trace(&self, hook: Hook, packet: &Packet, random: &mut dyn FnMut(u32) -> u32) -> Trace {
-        let mut tracer = Tracer::new(self, None, packet.clone(), random);
-        for (name, chain, _) in self.base_chains(hook) {
-            tracer.chain(name, chain);
-            if tracer.trace.fate != Fate::Accepted {
-                break;
-            }
-            if let Some((address, port)) = tracer.trace.dnat {
-                tracer.packet.apply_dnat(address, port);
-            }
-        }
-        tracer.trace
-    }
-
-    /// Traces a packet through one base chain.
-    pub(super) fn trace_base_chain(
-        &self,
-        (name, chain): (&Arc<str>, &Chain),
-        commit: Option<ConcurrentCommit<'_>>,
-        packet: &Packet,
-        random: &mut dyn FnMut(u32) -> u32,
-    ) -> Trace {
-        let mut tracer = Tracer::new(self, commit, packet.clone(), random);
-        tracer.chain(name, chain);
-        tracer.trace
-    }
-
-    /// Returns the base chains of a hook in the order in which packets traverse them.
-    pub(super) fn base_chains(&self, hook: Hook) -> Vec<(&Arc<str>, &Chain, BaseChain)> {
-        let of_hook = |(name, chain)| {
-            let chain: &Chain = chain;
-            Some((name, chain, chain.base.filter(|base| base.hook == hook)?))
-        };
-        let mut chains: Vec<_> = self.chains.iter().filter_map(of_hook).collect();
-        chains.sort_by_key(|(_, _, base)| base.priority);
-        chains
-    }
-}
-
-struct Tracer<'a> {
-    table: &'a Table,
-    commit: Option<ConcurrentCommit<'a>>,
-    packet: Packet,
-    random: &'a mut dyn FnMut(u32) -> u32,
-    rule_count: usize,
-    trace: Trace,
-}
-
-/// The end of a chain.
-enum ChainEnd {
-    /// A verdict that ends the base chain.
-    Final,
-    /// None: evaluation continues after the jump.
-    Return,
-}
-
-/// The result of an expression or a rule, as the verdict register holds it.
-enum Step {
+/// The result of an expression or a rule.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Step {
     /// `NFT_CONTINUE`
     Continue,
     /// `NFT_BREAK`: the rule does not match.
@@ -140,74 +29,19 @@ enum Step {
 
 type Registers = [u8; 80];
 
-impl<'a> Tracer<'a> {
-    fn new(
-        table: &'a Table,
-        commit: Option<ConcurrentCommit<'a>>,
-        packet: Packet,
-        random: &'a mut dyn FnMut(u32) -> u32,
-    ) -> Self {
-        let trace = Trace {
-            fate: Fate::Accepted,
-            rules: Vec::new(),
-            dnat: None,
-            masqueraded: false,
-            set_writes: Vec::new(),
-            mark: packet.mark,
-            priority: packet.priority,
-            counters: Vec::new(),
-            log_prefixes: Vec::new(),
-            lookups: 0,
-        };
-        Tracer { table, commit, packet, random, rule_count: 0, trace }
-    }
+/// Evaluates rules of a table for a packet.
+pub(super) struct Evaluator<'a> {
+    pub(super) table: &'a Table,
+    pub(super) commit: Option<ConcurrentCommit<'a>>,
+    pub(super) packet: &'a Packet,
+}
 
-    fn chain(&mut self, name: &Arc<str>, chain: &Chain) -> ChainEnd {
-        for (position, rule) in chain.rules.iter().enumerate() {
-            self.rule_count += 1;
-            assert!(self.rule_count < MAX_RULES, "chains jump in a loop through {name}");
-            let verdict = match self.rule(rule) {
-                Step::Break => continue,
-                Step::Continue => {
-                    self.trace.rules.push((Arc::clone(name), position));
-                    continue;
-                }
-                Step::Final => {
-                    self.trace.rules.push((Arc::clone(name), position));
-                    return ChainEnd::Final;
-                }
-                Step::Verdict(verdict) => verdict,
-            };
-            self.trace.rules.push((Arc::clone(name), position));
-            match verdict {
-                Verdict::Accept => return ChainEnd::Final,
-                Verdict::Drop => {
-                    self.trace.fate = Fate::Dropped;
-                    return ChainEnd::Final;
-                }
-                Verdict::Continue => {}
-                Verdict::Return => return ChainEnd::Return,
-                Verdict::Jump(target) => match self.jump(&target) {
-                    ChainEnd::Final => return ChainEnd::Final,
-                    ChainEnd::Return => {}
-                },
-                Verdict::Goto(target) => return self.jump(&target),
-            }
-        }
-        ChainEnd::Return
-    }
-
-    fn jump(&mut self, name: &Arc<str>) -> ChainEnd {
-        match self.table.chains.get(name) {
-            Some(chain) => self.chain(name, chain),
-            None => ChainEnd::Return,
-        }
-    }
-
-    fn rule(&mut self, rule: &Rule) -> Step {
+impl Evaluator<'_> {
+    /// Evaluates a rule and adds its effects to the trace. `random` returns a number below its argument.
+    pub(super) fn rule(&self, rule: &Rule, trace: &mut Trace, random: &mut dyn FnMut(u32) -> u32) -> Step {
         let mut registers: Registers = [0; 80];
         for expression in rule.expressions() {
-            match self.expression(expression, &mut registers) {
+            match self.expression(expression, &mut registers, trace, random) {
                 Step::Continue => {}
                 end => return end,
             }
@@ -215,23 +49,28 @@ impl<'a> Tracer<'a> {
         Step::Continue
     }
 
-    fn expression(&mut self, expression: &Expression, registers: &mut Registers) -> Step {
+    fn expression(
+        &self,
+        expression: &Expression,
+        registers: &mut Registers,
+        trace: &mut Trace,
+        random: &mut dyn FnMut(u32) -> u32,
+    ) -> Step {
         let matches = |holds: bool| if holds { Step::Continue } else { Step::Break };
         match expression {
             Expression::Payload { header, offset, length, to } => {
                 let Some(bytes) = self.payload(*header, *offset, *length) else { return Step::Break };
                 put(registers, *to, &bytes);
             }
-            Expression::Meta { key, to } => match self.meta(*key) {
+            Expression::Meta { key, to } => match self.meta(*key, trace) {
                 Some(bytes) => put(registers, *to, &bytes),
                 None => return Step::Break,
             },
             Expression::SetMeta { key: Meta::Mark, from } => {
-                self.trace.mark = u32::from_ne_bytes(get(registers, *from, 4).try_into().expect("4 bytes"));
+                trace.mark = u32::from_ne_bytes(get(registers, *from, 4).try_into().expect("4 bytes"));
             }
             Expression::SetMeta { key: Meta::Priority, from } => {
-                self.trace.priority =
-                    u32::from_ne_bytes(get(registers, *from, 4).try_into().expect("4 bytes"));
+                trace.priority = u32::from_ne_bytes(get(registers, *from, 4).try_into().expect("4 bytes"));
             }
             Expression::SetMeta { .. } | Expression::Counter | Expression::Notrack => {}
             Expression::Ct { key, to } => {
@@ -258,11 +97,11 @@ impl<'a> Tracer<'a> {
                 put(registers, *to, &kind.to_ne_bytes());
             }
             Expression::Random { modulus, offset, to } => {
-                put(registers, *to, &(offset + (self.random)(*modulus)).to_ne_bytes());
+                put(registers, *to, &(offset + random(*modulus)).to_ne_bytes());
             }
             // The hash is not computed: its value is as good as random.
             Expression::Hash { modulus, to, .. } => {
-                put(registers, *to, &(self.random)(*modulus).to_ne_bytes());
+                put(registers, *to, &random(*modulus).to_ne_bytes());
             }
             Expression::Immediate { value, to } => put(registers, *to, value.bytes()),
             Expression::Verdict(verdict) => return Step::Verdict(verdict.clone()),
@@ -282,12 +121,14 @@ impl<'a> Tracer<'a> {
                     .collect();
                 put(registers, *register, &masked);
             }
-            Expression::Lookup { set, key, result } => return self.look_up(set, *key, *result, registers),
+            Expression::Lookup { set, key, result } => {
+                return self.look_up(set, *key, *result, registers, trace);
+            }
             Expression::Dynset { set, op, key, data, timeout } => {
                 if let Some(Set { spec, .. }) = self.table.sets.get(set) {
                     let bytes =
                         |at, length: usize| Key::new().part(get(registers, at, length.next_multiple_of(4)));
-                    self.trace.set_writes.push(SetWrite {
+                    trace.set_writes.push(SetWrite {
                         set: Arc::clone(set),
                         op: *op,
                         key: bytes(*key, spec.key_length()),
@@ -296,11 +137,11 @@ impl<'a> Tracer<'a> {
                     });
                 }
             }
-            Expression::NamedCounter(name) => self.trace.counters.push(Arc::clone(name)),
+            Expression::NamedCounter(name) => trace.counters.push(Arc::clone(name)),
             Expression::Limit { .. } => {}
-            Expression::Log { prefix, .. } => self.trace.log_prefixes.push(Arc::clone(prefix)),
+            Expression::Log { prefix, .. } => trace.log_prefixes.push(Arc::clone(prefix)),
             Expression::Reject(with) => {
-                self.trace.fate = Fate::Rejected(*with);
+                trace.fate = Fate::Rejected(*with);
                 return Step::Final;
             }
             Expression::Dnat { family, address, port } => {
@@ -312,11 +153,11 @@ impl<'a> Tracer<'a> {
                 };
                 let port = port
                     .map(|port| u16::from_be_bytes(get(registers, port, 2).try_into().expect("two bytes")));
-                self.trace.dnat = Some((address, port));
+                trace.dnat = Some((address, port));
                 return Step::Final;
             }
             Expression::Masquerade { .. } => {
-                self.trace.masqueraded = true;
+                trace.masqueraded = true;
                 return Step::Final;
             }
             Expression::Unknown(_) => return Step::Break,
@@ -325,21 +166,21 @@ impl<'a> Tracer<'a> {
     }
 
     fn look_up(
-        &mut self,
+        &self,
         name: &Arc<str>,
         key: Register,
         result: LookupResult,
         registers: &mut Registers,
+        trace: &mut Trace,
     ) -> Step {
         let table = match self.commit {
-            Some(ConcurrentCommit { lookups, table }) if self.trace.lookups >= lookups => table,
+            Some(ConcurrentCommit { lookups, table }) if trace.lookups >= lookups => table,
             _ => self.table,
         };
-        self.trace.lookups += 1;
-        let found = table
-            .sets
-            .get(name)
-            .and_then(|set| set.find(&key_at(registers, key, &set.spec)).map(|element| element.data.clone()));
+        trace.lookups += 1;
+        let found = table.sets.get(name).and_then(|set| {
+            find(set, &key_at(registers, key, &set.spec)).map(|element| element.data.clone())
+        });
         match (result, found) {
             (LookupResult::NotFound, None) | (LookupResult::Found, Some(_)) => Step::Continue,
             (LookupResult::Verdict, Some(Some(ElementData::Verdict(verdict)))) => Step::Verdict(verdict),
@@ -374,7 +215,7 @@ impl<'a> Tracer<'a> {
         })
     }
 
-    fn meta(&self, key: Meta) -> Option<Vec<u8>> {
+    fn meta(&self, key: Meta, trace: &Trace) -> Option<Vec<u8>> {
         let Packet { input, output, source, protocol, .. } = &self.packet;
         let index = |interface: &Option<(u32, String)>| {
             interface.as_ref().map_or(0, |(index, _)| *index).to_ne_bytes().to_vec()
@@ -385,8 +226,8 @@ impl<'a> Tracer<'a> {
             bytes
         };
         Some(match key {
-            Meta::Priority => self.trace.priority.to_ne_bytes().to_vec(),
-            Meta::Mark => self.trace.mark.to_ne_bytes().to_vec(),
+            Meta::Priority => trace.priority.to_ne_bytes().to_vec(),
+            Meta::Mark => trace.mark.to_ne_bytes().to_vec(),
             Meta::Iif => index(input),
             Meta::Oif => index(output),
             Meta::IifName => name(input),
@@ -427,4 +268,24 @@ fn get(registers: &Registers, from: Register, length: usize) -> &[u8] {
 
 fn key_at(registers: &Registers, from: Register, spec: &SetSpec) -> Key {
     Key::new().part(get(registers, from, spec.key_length().next_multiple_of(4)))
+}
+
+/// Returns the element that contains a key.
+fn find<'a>(set: &'a Set, key: &Key) -> Option<&'a Element> {
+    if !set.spec.interval {
+        return set.elements.get(key);
+    }
+    let contains = |first: &Key, last: &Key| {
+        let mut at = 0;
+        set.spec.key.iter().all(|part| {
+            let range = at..at + part.length();
+            at += part.length().next_multiple_of(4);
+            let part = |key: &'_ Key| key.bytes().get(range.clone()).map(<[u8]>::to_vec);
+            part(first) <= part(key) && part(key) <= part(last)
+        })
+    };
+    let mut elements = set.elements.iter();
+    elements
+        .find(|(first, element)| contains(first, element.last.as_ref().unwrap_or(first)))
+        .map(|(_, element)| element)
 }

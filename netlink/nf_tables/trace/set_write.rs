@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use super::element::{Element, ElementData, Key};
-use super::expression::DynsetOp;
-use super::table::Table;
+use crate::nf_tables::element::{Element, ElementData, Key};
+use crate::nf_tables::expression::DynsetOp;
+use crate::nf_tables::table::Table;
 
 /// A write to a set by a rule.
 #[derive(Clone, Debug, PartialEq, Eq)]

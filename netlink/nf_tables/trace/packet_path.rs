@@ -12,9 +12,10 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::branches::{Branches, RandomNumbers};
 use super::packet::Packet;
-use super::table::{ChainKind, Hook, Table};
-use super::trace::{ConcurrentCommit, Fate, Trace};
+use super::{ConcurrentCommit, Fate, Trace};
+use crate::nf_tables::table::{ChainKind, Hook, Table};
 
 /// Index and name of the loopback interface.
 const LOOPBACK: (u32, &str) = (1, "lo");
@@ -56,12 +57,13 @@ pub struct ChainTraversal {
 
 impl TracedHost<'_> {
     /// Traces a packet: one that the host receives if it has an input interface, else one that the host sends. Sets
-    /// `source_is_local` and `destination_is_local` of the packet. `random` returns a number below its argument.
+    /// `source_is_local` and `destination_is_local` of the packet. Returns a path for each different effect of random
+    /// numbers, with its probability.
     ///
     /// # Panics
     /// If chains jump in a loop, which the kernel rejects.
-    pub fn trace(&self, packet: Packet, random: &mut dyn FnMut(u32) -> u32) -> PacketPath {
-        self.walk(packet, None, random)
+    pub fn paths(&self, packet: Packet) -> Vec<(PacketPath, f64)> {
+        Walk { host: self, commit: None }.run(packet)
     }
 
     /// Traces a packet during which a transaction replaces the elements of all sets by those of `tables`: the first
@@ -69,27 +71,14 @@ impl TracedHost<'_> {
     ///
     /// # Panics
     /// If chains jump in a loop, or `tables` has another length than [`TracedHost::tables`].
-    pub fn trace_during_commit(
+    pub fn paths_during_commit(
         &self,
         packet: Packet,
         lookups: usize,
         tables: &[&Table],
-        random: &mut dyn FnMut(u32) -> u32,
-    ) -> PacketPath {
+    ) -> Vec<(PacketPath, f64)> {
         assert_eq!(tables.len(), self.tables.len(), "each table has a successor");
-        self.walk(packet, Some(Commit { lookups, tables }), random)
-    }
-
-    fn walk(
-        &self,
-        packet: Packet,
-        commit: Option<Commit<'_>>,
-        random: &mut dyn FnMut(u32) -> u32,
-    ) -> PacketPath {
-        let path = PacketPath { fate: Fate::Accepted, packet, masqueraded: false, chains: Vec::new() };
-        let mut walk = Walk { host: self, commit, random, path };
-        walk.run();
-        walk.path
+        Walk { host: self, commit: Some(Commit { lookups, tables }) }.run(packet)
     }
 }
 
@@ -110,9 +99,10 @@ struct Commit<'a> {
 struct Walk<'a> {
     host: &'a TracedHost<'a>,
     commit: Option<Commit<'a>>,
-    random: &'a mut dyn FnMut(u32) -> u32,
-    path: PacketPath,
 }
+
+/// The paths so far, with their probabilities.
+type Paths = Vec<(PacketPath, f64)>;
 
 /// The base chains of a hook that a packet traverses.
 #[derive(Clone, Copy, PartialEq)]
@@ -123,34 +113,38 @@ enum Chains {
 }
 
 impl Walk<'_> {
-    fn run(&mut self) {
-        let packet = &mut self.path.packet;
+    fn run(&self, mut packet: Packet) -> Paths {
         packet.source_is_local = (self.host.is_local)(packet.source);
-        if packet.input.is_some() {
-            self.traverse(Hook::Prerouting, Chains::All);
-            if !self.has_local_destination() {
-                self.traverse(Hook::Forward, Chains::All);
-                self.traverse(Hook::Postrouting, Chains::All);
-                return;
-            }
-        } else {
-            self.traverse(Hook::Output, Chains::All);
-            self.traverse(Hook::Postrouting, Chains::All);
-            if !self.has_local_destination() {
-                return;
-            }
-            let (index, name) = LOOPBACK;
-            self.path.packet.input = Some((index, name.into()));
-            self.traverse(Hook::Prerouting, Chains::Filters);
+        let is_received = packet.input.is_some();
+        let path = PacketPath { fate: Fate::Accepted, packet, masqueraded: false, chains: Vec::new() };
+        let mut paths = vec![(path, 1.0)];
+        if is_received {
+            paths = self.traverse(Hook::Prerouting, Chains::All, paths);
+            let (mut local, forwarded) = self.split_by_destination(paths);
+            let forwarded = self.traverse(Hook::Forward, Chains::All, forwarded);
+            local = self.traverse(Hook::Input, Chains::All, local);
+            local.extend(self.traverse(Hook::Postrouting, Chains::All, forwarded));
+            return local;
         }
-        self.traverse(Hook::Input, Chains::All);
+        paths = self.traverse(Hook::Output, Chains::All, paths);
+        paths = self.traverse(Hook::Postrouting, Chains::All, paths);
+        let (mut local, mut sent) = self.split_by_destination(paths);
+        let (index, name) = LOOPBACK;
+        local.iter_mut().for_each(|(path, _)| path.packet.input = Some((index, name.into())));
+        local = self.traverse(Hook::Prerouting, Chains::Filters, local);
+        sent.extend(self.traverse(Hook::Input, Chains::All, local));
+        sent
     }
 
-    fn has_local_destination(&self) -> bool {
-        (self.host.is_local)(self.path.packet.destination)
+    /// Returns the paths to addresses of the host, and all others.
+    fn split_by_destination(&self, paths: Paths) -> (Paths, Paths) {
+        paths.into_iter().partition(|(path, _)| (self.host.is_local)(path.packet.destination))
     }
 
-    fn traverse(&mut self, hook: Hook, which: Chains) {
+    fn traverse(&self, hook: Hook, which: Chains, mut paths: Paths) -> Paths {
+        if paths.is_empty() {
+            return paths;
+        }
         let tables = self.host.tables.iter().enumerate();
         let mut chains: Vec<_> = tables
             .flat_map(|(at, table)| table.base_chains(hook).into_iter().map(move |chain| (at, *table, chain)))
@@ -158,26 +152,54 @@ impl Walk<'_> {
             .collect();
         chains.sort_by_key(|(_, _, (_, _, base))| base.priority);
         for (at, table, (name, chain, _)) in chains {
-            let done = self.path.lookups();
-            let commit = self.commit.map(|Commit { lookups, tables }| ConcurrentCommit {
-                lookups: lookups.saturating_sub(done),
-                table: tables[at],
-            });
-            let PacketPath { fate, packet, .. } = &mut self.path;
-            if *fate != Fate::Accepted {
-                return;
+            let mut next = Paths::new();
+            for (mut path, probability) in paths {
+                if path.fate != Fate::Accepted {
+                    next.push((path, probability));
+                    continue;
+                }
+                path.packet.destination_is_local = (self.host.is_local)(path.packet.destination);
+                let commit = self.commit.map(|Commit { lookups, tables }| ConcurrentCommit {
+                    lookups: lookups.saturating_sub(path.lookups()),
+                    table: tables[at],
+                });
+                let (packet, trace) = (path.packet.clone(), Trace::new(&path.packet));
+                let numbers = RandomNumbers::All;
+                let mut branches = Branches::trace(table, commit, &packet, (name, chain), trace, numbers);
+                let last = branches.pop();
+                for (trace, share) in branches {
+                    let branch = self.follow(path.clone(), hook, at, name, trace);
+                    next.push((branch, probability * share));
+                }
+                next.extend(
+                    last.map(|(trace, share)| {
+                        (self.follow(path, hook, at, name, trace), probability * share)
+                    }),
+                );
             }
-            packet.destination_is_local = (self.host.is_local)(packet.destination);
-            let trace = table.trace_base_chain((name, chain), commit, packet, self.random);
-            *fate = trace.fate.clone();
-            packet.mark = trace.mark;
-            if let Some((address, port)) = trace.dnat {
-                packet.apply_dnat(address, port);
-                packet.destination_is_local = (self.host.is_local)(address);
-            }
-            self.path.masqueraded |= trace.masqueraded;
-            self.path.chains.push(ChainTraversal { hook, table: at, chain: Arc::clone(name), trace });
+            paths = next;
         }
+        paths
+    }
+
+    /// Appends the traversal of a base chain to a path.
+    fn follow(
+        &self,
+        mut path: PacketPath,
+        hook: Hook,
+        table: usize,
+        chain: &Arc<str>,
+        trace: Trace,
+    ) -> PacketPath {
+        path.fate = trace.fate.clone();
+        path.packet.mark = trace.mark;
+        if let Some((address, port)) = trace.dnat {
+            path.packet.apply_dnat(address, port);
+            path.packet.destination_is_local = (self.host.is_local)(address);
+        }
+        path.masqueraded |= trace.masqueraded;
+        path.chains.push(ChainTraversal { hook, table, chain: Arc::clone(chain), trace });
+        path
     }
 }
 
@@ -243,7 +265,8 @@ mod tests {
             let table = table(target, drops);
             let host = TracedHost { tables: &[&table], is_local: &|address| address == ip(OWN) };
             let packet = Packet { input: input.clone(), ..Packet::new(ip(OWN), ip(SERVICE), 6, 80) };
-            let path = host.trace(packet, &mut |_| 0);
+            let paths = host.paths(packet);
+            let [(path, _)] = &paths[..] else { panic!("{name}: no random number is drawn") };
             let end = path.chains.last().map(|chain| chain.hook);
             assert_eq!(path.fate == Fate::Dropped, dropped.is_some(), "{name}: {path:?}");
             assert!(dropped.is_none() || end == dropped, "{name}: {path:?}");
