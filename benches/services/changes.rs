@@ -1,4 +1,4 @@
-//! The changes that are measured: of an endpoint, and of a whole Service.
+//! The measured changes: of an endpoint, and of a whole Service.
 
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -6,15 +6,15 @@ use std::time::{Duration, Instant};
 use super::cluster_state::{service, service_name, slice, slice_name};
 use super::daemon::{Daemon, Took};
 
-/// The name of the Service that comes and goes: the last one, as new Services are written last.
+/// The name of the Service that is added and deleted: the last one, as new Services are written last.
 const ADDED: &str = "zz-added";
 
-/// How often and for how long endpoints change under load.
+/// The rate and the duration of endpoint changes under load.
 pub(crate) const CHANGES_A_SECOND: u32 = 100;
 const LOAD: Duration = Duration::from_secs(10);
 
 impl Daemon<'_> {
-    /// Gives one endpoint of a Service another address; another Service each time.
+    /// Changes the address of one endpoint of a Service, a different Service each time.
     pub(crate) fn move_endpoint(&mut self, services: usize, change: usize) -> Took {
         let i = (services / 2 + change) % services;
         let moved = slice(&service_name(i), i, Some(&format!("10.250.0.{}", change + 1)));
@@ -23,8 +23,8 @@ impl Daemon<'_> {
         })
     }
 
-    /// Changes an endpoint so many times a second, another Service's each time, for a while. The processor time that the
-    /// daemon takes for it, in seconds a second.
+    /// Changes endpoints of different Services at a fixed rate for some time. Returns the CPU time that the daemon uses
+    /// meanwhile, in seconds per second.
     pub(crate) fn under_load(&mut self, services: usize) -> f64 {
         let used = self.processor_time();
         let begun = Instant::now();
@@ -38,7 +38,7 @@ impl Daemon<'_> {
         self.processor_time().since(used).own.as_secs_f64() / begun.elapsed().as_secs_f64()
     }
 
-    /// Adds a Service beside so many, of which the endpoints are there already.
+    /// Adds a Service to `services` others; its endpoints exist already.
     pub(crate) fn add_service(&mut self, services: usize) -> Took {
         self.prepare(slice(ADDED, services, None));
         let service = service(ADDED, services);
@@ -47,7 +47,7 @@ impl Daemon<'_> {
         })
     }
 
-    /// Deletes the added Service, then its slice.
+    /// Deletes the added Service, then its EndpointSlice.
     pub(crate) fn delete_service(&mut self) -> Took {
         let took = self.follow(|server| {
             server.delete("services", &format!("bench/{ADDED}"));

@@ -1,23 +1,23 @@
-//! A cluster of many Services, as its API server has it.
+//! A cluster with many Services, as its API server stores it.
 
 use serde_json::{Value, json};
 
 use super::api_server::ApiServer;
 use super::namespace::Namespace;
 
-/// Endpoints of each Service.
+/// The number of endpoints of each Service.
 pub(crate) const ENDPOINTS: usize = 10;
 
-/// The node that the daemon serves.
+/// The node of the daemon.
 pub(crate) const NODE: &str = "n0";
 
-/// What `--cluster-cidr` says.
+/// The value of `--cluster-cidr`.
 pub(crate) const CLUSTER_CIDR: &str = "10.0.0.0/8";
 
-/// Endpoints are spread over so many nodes.
+/// The number of nodes that the endpoints are spread over.
 const NODES: usize = 1_000;
 
-/// An API server in a namespace that has all objects.
+/// Starts an API server with all objects in a namespace.
 pub(crate) fn server(services: usize, namespace: &Namespace) -> ApiServer {
     namespace.run(|| {
         let server = ApiServer::start();
@@ -27,24 +27,24 @@ pub(crate) fn server(services: usize, namespace: &Namespace) -> ApiServer {
     })
 }
 
-/// A Service that is led to one address, after all others by name and by number.
+/// Returns a Service with one endpoint, after all others by name and by number.
 pub(crate) fn last_service(i: usize, endpoint: &str) -> [Value; 2] {
     const NAME: &str = "service-last";
     [service(NAME, i), slice_with(NAME, i, 1, Some(endpoint))]
 }
 
-/// The node, and so many Services of type ClusterIP with a slice each.
+/// Returns the node, and a number of ClusterIP Services with one EndpointSlice each.
 fn objects(services: usize) -> impl Iterator<Item = Value> {
     objects_with(services, ENDPOINTS)
 }
 
-/// The same with so many endpoints each.
+/// Returns the same with a number of endpoints per Service.
 pub(crate) fn objects_with(services: usize, endpoints: usize) -> impl Iterator<Item = Value> {
     let pair = move |i| [service(&service_name(i), i), slice_with(&service_name(i), i, endpoints, None)];
     std::iter::once(node()).chain((0..services).flat_map(pair))
 }
 
-/// The name of a Service by its number.
+/// Returns the name of a Service by its number.
 pub(crate) fn service_name(i: usize) -> String {
     format!("service-{i:05}")
 }
@@ -58,7 +58,7 @@ fn node() -> Value {
     })
 }
 
-/// A Service; its number gives its address.
+/// Returns a Service; its number gives its address.
 pub(crate) fn service(name: &str, i: usize) -> Value {
     let ip = format!("172.30.{}.{}", i / 250, i % 250 + 1);
     json!({
@@ -74,12 +74,12 @@ pub(crate) fn service(name: &str, i: usize) -> Value {
     })
 }
 
-/// The slice of a Service; `moved` replaces the address of its first endpoint.
+/// Returns the EndpointSlice of a Service; `moved` replaces the address of its first endpoint.
 pub(crate) fn slice(service: &str, i: usize, moved: Option<&str>) -> Value {
     slice_with(service, i, ENDPOINTS, moved)
 }
 
-/// The same with so many endpoints.
+/// Returns the same with a number of endpoints.
 pub(crate) fn slice_with(service: &str, i: usize, endpoints: usize, moved: Option<&str>) -> Value {
     let endpoint = |e: usize| {
         let k = i * ENDPOINTS + e;
@@ -104,7 +104,7 @@ pub(crate) fn slice_with(service: &str, i: usize, endpoints: usize, moved: Optio
     })
 }
 
-/// The name of the slice of a Service.
+/// Returns the name of the EndpointSlice of a Service.
 pub(crate) fn slice_name(service: &str) -> String {
     format!("{service}-slice")
 }

@@ -1,4 +1,4 @@
-//! The real program as a daemon, in front of an API server, in a namespace.
+//! The daemon in a namespace, connected to an API server.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -14,48 +14,48 @@ use super::cluster_state::{CLUSTER_CIDR, NODE};
 use super::namespace::Namespace;
 use super::process::{self, ProcessorTime};
 
-/// No sync takes longer, however busy the machine is.
+/// The longest possible sync, on a busy machine too.
 const PATIENCE: Duration = Duration::from_secs(600);
 
-/// The time between two looks. Looks cost the daemon time of its own, and when a sync ended it says exactly.
+/// The interval of polls of the metrics. A poll costs the daemon CPU time; the metrics have the exact end of a sync.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// The same for a first sync, which has more to lose.
+/// The interval during a first sync, which is longer.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 
-/// Where the daemon answers inside its namespace.
+/// The address of the daemon's metrics in its namespace.
 const METRICS: &str = "127.0.0.1:10249";
 
-/// Of the modes that have it.
+/// For modes that have it.
 const FULL: &str = "kubeproxy_sync_full_proxy_rules_duration_seconds";
 const SYNC: &str = "kubeproxy_sync_proxy_rules_duration_seconds";
 const LAST_DONE: &str = "kubeproxy_sync_proxy_rules_last_timestamp_seconds";
 const LAST_QUEUED: &str = "kubeproxy_sync_proxy_rules_last_queued_timestamp_seconds";
 
-/// How long something took.
+/// Durations.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Took {
-    /// From the cause (its start, or the change at the API server) to rules in place.
+    /// From the cause (the start, or the change in the API server) to the written rules.
     pub(crate) all: Duration,
-    /// From the moment when what was to be written was known. Only for a first sync.
+    /// From the time when the desired state is known. Only for a first sync.
     pub(crate) listed: Option<Duration>,
-    /// The sync itself as the daemon measures it, both families together.
+    /// The sync as the daemon measures it, sum of both families.
     pub(crate) sync: Duration,
-    /// Processor time meanwhile.
+    /// CPU time meanwhile.
     pub(crate) processor: ProcessorTime,
 }
 
-/// How a daemon is to run.
+/// How to run a daemon.
 #[derive(Clone, Copy)]
 pub(crate) struct Launch<'a> {
     pub(crate) mode: &'static str,
-    /// Where alone it finds tools; `None` for this process's search path.
+    /// The only folder in which it finds tools; `None` for this process's PATH.
     pub(crate) path: Option<&'a Path>,
-    /// More arguments.
+    /// Additional arguments.
     pub(crate) more: &'a [&'a str],
 }
 
-/// A daemon that runs; it ends when this is dropped.
+/// A running daemon; it ends when this is dropped.
 pub(crate) struct Daemon<'a> {
     namespace: &'a Namespace,
     child: Child,
@@ -77,9 +77,9 @@ impl<'a> Daemon<'a> {
         command
             .args(["--mode", launch.mode, "--hostname-override", NODE, "--cluster-cidr", CLUSTER_CIDR])
             .args(["--metrics-bind-address", METRICS, "--healthz-bind-address", "127.0.0.1:10256"])
-            // Changes are written at once, and no look at the kernel disturbs what is measured.
+            // Changes are written immediately, and no periodic comparison disturbs the measurement.
             .args(["--iptables-min-sync-period=0s", "--ipvs-min-sync-period=0s"])
-            // nftables mode goes by the flags of iptables mode, as kube-proxy's does.
+            // nftables mode uses the flags of iptables mode, as in kube-proxy.
             .args(["--iptables-sync-period=1h", "--ipvs-sync-period=1h"])
             .arg("--kubeconfig")
             .arg(server.kubeconfig(folder, "bench"))
@@ -105,7 +105,7 @@ impl<'a> Daemon<'a> {
         (daemon, took)
     }
 
-    /// Changes something at the API server and waits until it is written.
+    /// Changes an object in the API server and waits until it is written.
     pub(crate) fn follow(&mut self, change: impl FnOnce(&ApiServer)) -> Took {
         let before = self.metrics().expect("it answered before");
         let used = ProcessorTime::of(self.child.id());
@@ -123,23 +123,23 @@ impl<'a> Daemon<'a> {
         }
     }
 
-    /// Applies what changes no rules, and waits until the daemon has heard it.
+    /// Applies an object that changes no rules, and waits until the daemon has received it.
     pub(crate) fn prepare(&mut self, object: Value) {
         self.server.apply(object);
         sleep(Duration::from_millis(500));
     }
 
-    /// Processor time that it has used so far.
+    /// Returns the CPU time used so far.
     pub(crate) fn processor_time(&self) -> ProcessorTime {
         ProcessorTime::of(self.child.id())
     }
 
-    /// Memory now and at its highest, in MB.
+    /// Returns the present and peak memory, in MB.
     pub(crate) fn memory(&self) -> (f64, f64) {
         process::memory(self.child.id())
     }
 
-    /// Waits until its metrics say so.
+    /// Waits until its metrics meet a condition.
     pub(crate) fn wait_until(
         &mut self,
         pause: Duration,
@@ -159,7 +159,7 @@ impl<'a> Daemon<'a> {
         }
     }
 
-    /// Its metrics; `None` while it does not answer yet.
+    /// Reads its metrics; `None` while it does not respond yet.
     fn metrics(&self) -> Option<Metrics> {
         self.namespace.run(|| {
             let mut stream = TcpStream::connect(METRICS).ok()?;
@@ -173,7 +173,7 @@ impl<'a> Daemon<'a> {
 
 impl Drop for Daemon<'_> {
     fn drop(&mut self) {
-        // It may have ended by itself; then there is nothing to kill, only to collect.
+        // It may have ended already; then it only needs to be reaped.
         drop(self.child.kill());
         drop(self.child.wait());
     }
@@ -184,11 +184,11 @@ fn after(begun: SystemTime, done: f64) -> Duration {
     Duration::from_secs_f64((done - begun).max(0.0))
 }
 
-/// An answer of `/metrics`.
+/// A response of `/metrics`.
 pub(crate) struct Metrics(String);
 
 impl Metrics {
-    /// The values of a metric, a family each.
+    /// Returns the values of a metric, one per family.
     fn values<'m>(&'m self, name: &'m str, suffix: &'m str) -> impl Iterator<Item = f64> + 'm {
         let lines = self.0.lines().filter_map(move |line| {
             line.strip_prefix(name)?.strip_prefix(suffix)?.strip_prefix('{')?.rsplit_once(' ')
@@ -196,7 +196,7 @@ impl Metrics {
         lines.map(|(_, value)| value.parse().expect("metrics are numbers"))
     }
 
-    /// The values of a metric together.
+    /// Returns the sum of the values of a metric.
     pub(crate) fn sum(&self, name: &str, suffix: &str) -> f64 {
         self.values(name, suffix).sum()
     }
@@ -205,7 +205,7 @@ impl Metrics {
         self.values(name, "").fold(0.0, f64::max)
     }
 
-    /// How many families are served.
+    /// Returns the number of served families.
     fn families(&self) -> f64 {
         (self.values(LAST_QUEUED, "").count() as f64).max(1.0)
     }

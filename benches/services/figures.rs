@@ -1,4 +1,4 @@
-//! What was measured, and its medians.
+//! The measured samples, and their medians.
 
 use std::time::Duration;
 
@@ -6,29 +6,29 @@ use serde::{Deserialize, Serialize};
 
 use super::daemon::Took;
 
-/// Everything of one number of Services, served in one way.
+/// The figures for one number of Services and one variant.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Measured {
     pub(crate) services: usize,
-    /// The way: the flavour of the tool, or IPVS.
+    /// The variant: the flavour of the tool, or IPVS.
     pub(crate) way: String,
-    /// What a first sync writes.
+    /// The content of a first sync.
     pub(crate) written: String,
     pub(crate) rows: Vec<Row>,
-    /// From the start of the process to rules in place, in seconds: with the API server's work.
+    /// From the start of the process to the written rules, in seconds; includes the API server's work.
     pub(crate) start_to_served: f64,
-    /// Memory of the daemon at its highest and at the end, in MB.
+    /// Peak and final memory of the daemon, in MB.
     pub(crate) peak_memory: f64,
     pub(crate) memory_after: f64,
-    /// Processor time of the daemon, in seconds a second, while endpoints change all the time; `None` if not measured.
+    /// CPU time of the daemon under load, in seconds per second; `None` if not measured.
     pub(crate) under_load: Option<f64>,
 }
 
-/// What the bare way took.
+/// The time of the reference.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Spent {
     pub(crate) wall: Duration,
-    /// Processor time of the thread or the tools that did it.
+    /// CPU time of the thread or the tools.
     pub(crate) processor: Duration,
 }
 
@@ -40,28 +40,28 @@ impl std::ops::Add for Spent {
     }
 }
 
-/// All samples of one thing.
+/// All samples of one measurement.
 #[derive(Default)]
 pub(crate) struct Samples {
     pub(crate) bare: Vec<Spent>,
     pub(crate) ours: Vec<Took>,
 }
 
-/// All samples of everything.
+/// All samples.
 #[derive(Default)]
 pub(crate) struct Run {
     pub(crate) first: Samples,
     pub(crate) endpoint: Samples,
     pub(crate) added: Samples,
     pub(crate) deleted: Samples,
-    /// Memory of each daemon at the end and at its highest, in MB.
+    /// Final and peak memory of each daemon, in MB.
     pub(crate) memory: Vec<(f64, f64)>,
-    /// Processor time under load, in seconds a second.
+    /// CPU time under load, in seconds per second.
     pub(crate) load: Vec<f64>,
 }
 
 impl Run {
-    /// `more` rows follow that of the first sync.
+    /// `more` rows follow the row of the first sync.
     pub(crate) fn measured(&self, services: usize, way: &str, written: String, more: Vec<Row>) -> Measured {
         let mut rows = vec![Row::new("first sync", &self.first.bare, &self.first.ours)];
         rows.extend(more);
@@ -85,25 +85,25 @@ impl Run {
     }
 }
 
-/// One thing measured beside the bare way. Times are in seconds.
+/// One measurement beside its reference. Times are in seconds.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Row {
     pub(crate) what: String,
     pub(crate) bare_wall: f64,
     pub(crate) bare_processor: f64,
-    /// `None` where only the bare way is measured.
+    /// `None` if only the reference is measured.
     pub(crate) ours: Option<Ours>,
 }
 
-/// What the daemon took for it.
+/// The times of the daemon.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Ours {
-    /// The sync as it measures it.
+    /// The sync as the daemon measures it.
     pub(crate) sync: f64,
-    /// From the cause to rules in place; the cause of a first sync is that the last object is known, as what was
-    /// before that is mostly the work of the API server here.
+    /// From the cause to the written rules. The cause of a first sync is the receipt of the last object, as earlier
+    /// time is mostly the API server's.
     pub(crate) all: f64,
-    /// Processor time of the daemon alone, and of the tools that it ran.
+    /// CPU time of the daemon alone, and of its tools.
     pub(crate) daemon_processor: f64,
     pub(crate) tools_processor: f64,
 }
@@ -118,7 +118,7 @@ impl Row {
             ours: (!ours.is_empty()).then(|| Ours {
                 sync: of(|took| took.sync),
                 all: of(|took| took.listed.unwrap_or(took.all)),
-                // The kernel counts in hundredths of a second: only the mean of many can be finer.
+                // The kernel counts in hundredths of a second: only the mean of many samples is more precise.
                 daemon_processor: mean(ours.iter().map(|took| took.processor.own)),
                 tools_processor: mean(ours.iter().map(|took| took.processor.children)),
             }),
@@ -126,7 +126,7 @@ impl Row {
     }
 }
 
-/// The median in seconds.
+/// Returns the median in seconds.
 pub(crate) fn median(times: impl Iterator<Item = Duration>) -> f64 {
     let mut times: Vec<f64> = times.map(|time| time.as_secs_f64()).collect();
     times.sort_by(f64::total_cmp);
@@ -143,7 +143,7 @@ fn mean(times: impl ExactSizeIterator<Item = Duration>) -> f64 {
     times.map(|time| time.as_secs_f64()).sum::<f64>() / count
 }
 
-/// A number with commas between thousands.
+/// Formats a number with commas between thousands.
 pub(crate) fn grouped(number: usize) -> String {
     match number / 1000 {
         0 => number.to_string(),

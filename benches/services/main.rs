@@ -1,9 +1,9 @@
-//! Figures: what a first sync, a change and memory cost, beside the bare way to write the same.
+//! Benchmark of first syncs, changes and memory, beside a reference that writes the same objects.
 //!
-//! `make bench` runs it, as root; `cargo bench --bench services -- --help` tells what can be chosen.
+//! `make bench` runs it as root; `cargo bench --bench services -- --help` lists the options.
 //!
-//! Each figure stands beside one of a bare way to write the same, in the same run and in a namespace of its own,
-//! taking turns with the daemon: what else the machine does hits both.
+//! Each figure is shown beside that of a reference in the same run and in a namespace of its own, alternating with the
+//! daemon: other load on the machine affects both.
 
 #[path = "../../tests/api_server/mod.rs"]
 mod api_server;
@@ -74,7 +74,7 @@ struct Arguments {
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
 
-    /// What `cargo bench` says to every benchmark
+    /// The argument that `cargo bench` passes to every benchmark
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -96,7 +96,7 @@ enum Part {
     Packets,
 }
 
-/// So many Services with so many endpoints each.
+/// A number of Services, and the number of endpoints of each.
 #[derive(Clone, Copy)]
 struct Size {
     services: usize,
@@ -134,7 +134,7 @@ impl Arguments {
                     ProxyMode::Nftables => {
                         println!("{}", packets::measure(Way::Nftables, services, self.repeats));
                     }
-                    // Its kernel is a machine of its own, whose packets are no measure for these.
+                    // IPVS runs in a virtual machine, whose packets are not comparable with these.
                     ProxyMode::Ipvs => {}
                 }
             }

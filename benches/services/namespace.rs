@@ -1,4 +1,4 @@
-//! A network namespace without a name: it is gone once nothing is in it and nobody holds it.
+//! A network namespace without a name, which ends with its last process and handle.
 
 use std::fs::File;
 use std::os::fd::AsRawFd;
@@ -9,10 +9,10 @@ use portcullis_lab::NetNs;
 use portcullis_modes::iptables::{NFACCT_INVALID_DROPPED, NFACCT_LOCALHOST_NODE_PORTS};
 use portcullis_netlink::nfacct::Counters;
 
-/// The kernel takes namespaces apart after their end, at the cost of who runs next.
+/// The kernel destroys namespaces in the background, which slows down the next measurement.
 pub(crate) const SETTLE: Duration = Duration::from_secs(2);
 
-/// A namespace of our own, with its loopback up and the counters that rules refer to.
+/// A namespace with its loopback interface up and the counters that rules name.
 pub(crate) struct Namespace(File);
 
 impl Namespace {
@@ -32,7 +32,7 @@ impl Namespace {
         Namespace(std::thread::scope(|scope| scope.spawn(make).join()).expect("said above what failed"))
     }
 
-    /// One that somebody else made, with the counters that rules refer to.
+    /// Returns an existing namespace, with the counters that rules name.
     #[allow(dead_code, reason = "policies are not measured in others' namespaces")]
     pub(crate) fn of(netns: &NetNs) -> Namespace {
         let open = || {
@@ -42,7 +42,7 @@ impl Namespace {
         Namespace(netns.run(open).expect("it can be entered"))
     }
 
-    /// Does something in it. Threads and programs that are started there stay there.
+    /// Runs a function in it. Threads and programs started there stay there.
     pub(crate) fn run<T: Send>(&self, work: impl FnOnce() -> T + Send) -> T {
         let inside = || {
             // SAFETY: setns takes a descriptor, open for the whole call, and changes only this thread.
@@ -55,7 +55,7 @@ impl Namespace {
     }
 }
 
-/// A kernel without nfacct has rules without it, so nothing is missing then.
+/// On a kernel without nfacct the rules have no counters, so nothing is missing.
 fn ensure_counters() {
     if let Ok(mut counters) = Counters::open() {
         for name in [NFACCT_INVALID_DROPPED, NFACCT_LOCALHOST_NODE_PORTS] {

@@ -1,13 +1,13 @@
-//! What the kernel says of a running process.
+//! The kernel's accounting of a running process.
 
 use std::time::Duration;
 
-/// Processor time used so far, in user and kernel mode together.
+/// CPU time used so far, user and system.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct ProcessorTime {
-    /// By the process itself.
+    /// Of the process itself.
     pub(crate) own: Duration,
-    /// By its children that have ended.
+    /// Of its children that have ended.
     pub(crate) children: Duration,
 }
 
@@ -15,7 +15,7 @@ impl ProcessorTime {
     pub(crate) fn of(pid: u32) -> ProcessorTime {
         let path = format!("/proc/{pid}/stat");
         let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
-        // The name, in parentheses, may hold blanks. After it comes field 3; 14 to 17 are the times.
+        // The name, in parentheses, may contain spaces. Field 3 follows it; 14 to 17 are the times.
         let after_name = text.rsplit_once(')').expect("the name stands in parentheses").1;
         let fields: Vec<&str> = after_name.split_whitespace().collect();
         let ticks = |field: usize| fields[field - 3].parse::<f64>().expect("a time in clock ticks");
@@ -27,13 +27,13 @@ impl ProcessorTime {
         }
     }
 
-    /// What was used since an earlier look.
+    /// Returns the time used since an earlier reading.
     pub(crate) fn since(self, earlier: ProcessorTime) -> ProcessorTime {
         ProcessorTime { own: self.own - earlier.own, children: self.children - earlier.children }
     }
 }
 
-/// Resident memory now and at its highest, in MB (1,000,000 bytes).
+/// Returns the present and peak resident memory, in MB (1,000,000 bytes).
 pub(crate) fn memory(pid: u32) -> (f64, f64) {
     let path = format!("/proc/{pid}/status");
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
@@ -45,7 +45,7 @@ pub(crate) fn memory(pid: u32) -> (f64, f64) {
     (field("VmRSS:"), field("VmHWM:"))
 }
 
-/// Waits for a child and says what processor time it used.
+/// Waits for a child and returns its CPU time.
 pub(crate) fn wait(child: &mut std::process::Child) -> (std::process::ExitStatus, Duration) {
     use std::os::unix::process::ExitStatusExt;
     let mut status = 0;
@@ -58,7 +58,7 @@ pub(crate) fn wait(child: &mut std::process::Child) -> (std::process::ExitStatus
     (std::process::ExitStatus::from_raw(status), sum(&usage))
 }
 
-/// The processor time that this thread used so far, in user and kernel mode together.
+/// Returns the CPU time of this thread so far, user and system.
 pub(crate) fn of_this_thread() -> Duration {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the pointer is to a live value.
@@ -67,7 +67,7 @@ pub(crate) fn of_this_thread() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// In user and kernel mode together.
+/// Returns the sum of user and system time.
 fn sum(usage: &libc::rusage) -> Duration {
     let time = |t: libc::timeval| Duration::new(t.tv_sec as u64, t.tv_usec as u32 * 1000);
     time(usage.ru_utime) + time(usage.ru_stime)

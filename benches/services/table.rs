@@ -1,4 +1,4 @@
-//! The table that is printed.
+//! The printed table.
 
 use std::fmt;
 
@@ -75,7 +75,7 @@ fn row(f: &mut fmt::Formatter<'_>, row: &Row) -> fmt::Result {
     }
 }
 
-/// A time in a column of 8, with as many digits as it is worth.
+/// A time in a column of width 8, with as many digits as are significant.
 struct Seconds(f64);
 
 impl fmt::Display for Seconds {

@@ -1,4 +1,4 @@
-//! The bare tool: what it takes to restore a text, and what it dumps.
+//! The reference of iptables mode: the tool restores a recorded text.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -10,7 +10,7 @@ use super::flavour::Flavour;
 use crate::figures::Spent;
 use crate::process;
 
-/// One run of `iptables-restore`: its arguments, and the file with its text.
+/// One run of `iptables-restore`: its arguments, and the file with its input.
 #[derive(Clone, Debug)]
 pub(crate) struct Restore {
     pub(crate) arguments: Vec<String>,
@@ -18,7 +18,7 @@ pub(crate) struct Restore {
 }
 
 impl Restore {
-    /// How many lines its text has.
+    /// Returns the number of lines of its input.
     pub(crate) fn lines(&self) -> usize {
         let mut text = Vec::new();
         File::open(&self.text).and_then(|mut file| file.read_to_end(&mut text)).expect("it was recorded");
@@ -45,7 +45,7 @@ pub(crate) fn take_recorded(records: &Path, to: &Path) -> Vec<Restore> {
     texts.map(restore).collect()
 }
 
-/// Runs restores one after the other in the namespace of this thread.
+/// Runs restores one after the other in the network namespace of this thread.
 pub(crate) fn restore(flavour: Flavour, restores: &[Restore]) -> Spent {
     let start = Instant::now();
     let mut spent = Spent::default();
@@ -62,10 +62,10 @@ pub(crate) fn restore(flavour: Flavour, restores: &[Restore]) -> Spent {
     spent
 }
 
-/// Everything that the namespace of this thread holds in our tables, without counters and comments.
+/// Dumps our tables in the network namespace of this thread, without counters and comments.
 pub(crate) fn dump(flavour: Flavour) -> String {
     let mut plain = String::new();
-    // One by one: the legacy tool dumps all in an order that depends on who made them.
+    // One table at a time: the legacy tool dumps all tables in the order of their creation.
     for table in ["mangle", "filter", "nat"] {
         let mut command = Command::new(flavour.program());
         let output = command.args(["iptables-save", "-t", table]).stdin(Stdio::null()).output();
@@ -82,7 +82,7 @@ pub(crate) fn dump(flavour: Flavour) -> String {
     plain
 }
 
-/// The whole of a dump as one restore.
+/// Returns a whole dump as one restore.
 pub(crate) fn in_one_file(dump: &str, folder: &Path) -> Vec<Restore> {
     let text = folder.join("one-file.text");
     fs::write(&text, dump).expect("the temporary folder can be written");

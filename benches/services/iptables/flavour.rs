@@ -1,15 +1,15 @@
-//! The two flavours of the tool, and folders for PATH in which only one of them is found.
+//! The two flavours of the tool, and PATH folders with only one of them.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-/// How the tool keeps its rules.
+/// The kernel interface that the tool uses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum Flavour {
-    /// In tables of old.
+    /// x_tables.
     Legacy,
-    /// In nf_tables.
+    /// nf_tables.
     Nft,
 }
 
@@ -21,7 +21,7 @@ impl Flavour {
         }
     }
 
-    /// The program that is all tools of this flavour, by the name it is called by.
+    /// Returns the multi-call program of this flavour.
     pub(crate) fn program(self) -> PathBuf {
         let name = format!("xtables-{}-multi", self.name());
         let folders = ["/usr/sbin", "/sbin", "/usr/local/sbin"].map(|folder| Path::new(folder).join(&name));
@@ -29,7 +29,7 @@ impl Flavour {
         found.unwrap_or_else(|| panic!("there is no {name}; install iptables"))
     }
 
-    /// Fills a folder with the tools of this flavour, under their plain names.
+    /// Fills a folder with links to the tools of this flavour, under their plain names.
     pub(crate) fn link_tools(self, folder: &Path) {
         fs::create_dir_all(folder).expect("the temporary folder can be written");
         for family in ["iptables", "ip6tables"] {
@@ -39,8 +39,8 @@ impl Flavour {
         }
     }
 
-    /// The same with an `iptables-restore` that also keeps its arguments and its text, a file a restore, named
-    /// by the time.
+    /// Does the same with an `iptables-restore` that also records its arguments and its input, one file per restore,
+    /// named by the time.
     pub(crate) fn link_recording_tools(self, folder: &Path, records: &Path) {
         self.link_tools(folder);
         fs::create_dir_all(records).expect("the temporary folder can be written");

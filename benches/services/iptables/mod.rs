@@ -1,8 +1,7 @@
 //! iptables mode beside the bare tool.
 //!
-//! Its limit is the tool itself: `iptables-restore` takes most of the time, whoever writes the text. So each
-//! figure stands beside the bare tool that restores the very same text. A first run of the daemon, which is not
-//! measured, records the text.
+//! `iptables-restore` takes most of the time, whichever program writes its input, and is the lower limit. So each
+//! figure is shown beside the tool with the same input, which a first run of the daemon, not measured, records.
 //!
 //! ```text
 //! namespace A: API server (HTTP, this process) ─► the real daemon ─► iptables-restore ─► kernel

@@ -1,4 +1,5 @@
-//! One number of Services with one flavour: recorded once, then measured in turns with the bare tool.
+//! The measurement for one number of Services with one flavour: recorded once, then measured alternating with the bare
+//! tool.
 
 use std::path::Path;
 use std::thread::sleep;
@@ -12,7 +13,7 @@ use crate::daemon::{Daemon, Launch};
 use crate::figures::{Measured, Row, Run, grouped};
 use crate::namespace::{Namespace, SETTLE};
 
-/// The nft tool takes more than in proportion: above this, one file is not worth the minutes.
+/// The nft tool's time grows faster than its input: above this size, a single file would take minutes.
 const ONE_FILE_WITH_NFT: usize = 1_000;
 
 pub(crate) struct Scenario {
@@ -20,7 +21,7 @@ pub(crate) struct Scenario {
     pub(crate) flavour: Flavour,
 }
 
-/// What the daemon gave the tool, and what the kernel then held.
+/// The input that the daemon gave the tool, and the resulting rules.
 struct Recorded {
     first: Vec<Restore>,
     endpoint: Vec<Restore>,
@@ -56,7 +57,7 @@ impl Scenario {
         run.measured(self.services, &way, written, one_file.into_iter().collect())
     }
 
-    /// Runs the daemon once with tools that keep what they are given.
+    /// Runs the daemon once with tools that record their input.
     fn record(&self, folder: &Path) -> Recorded {
         let (tools, records) = (folder.join("recording-tools"), folder.join("records"));
         self.flavour.link_recording_tools(&tools, &records);
@@ -77,7 +78,7 @@ impl Scenario {
         Recorded { first, endpoint, added, deleted, dump }
     }
 
-    /// A first sync of both, in turns who is first, then changes of both.
+    /// Measures a first sync of both, in alternating order, then changes of both.
     fn measure(
         &self,
         recorded: &Recorded,
@@ -116,12 +117,12 @@ impl Scenario {
     }
 }
 
-/// How the daemon finds these tools and no others.
+/// Returns a launch in which the daemon finds only these tools.
 fn launch(tools: &Path) -> Launch<'_> {
     Launch { mode: "iptables", path: Some(tools), more: &[] }
 }
 
-/// Both must have written the same rules, or no figure compares.
+/// Both must have written the same rules; otherwise the figures are not comparable.
 fn assert_same(recorded: &str, found: &str) {
     if recorded != found {
         let pair = recorded.lines().zip(found.lines()).find(|(a, b)| a != b);

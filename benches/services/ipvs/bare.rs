@@ -1,4 +1,4 @@
-//! The bare loop: what it takes to send objects that are known.
+//! The reference of IPVS mode: a loop that sends known objects.
 
 use std::time::Instant;
 
@@ -14,10 +14,10 @@ use super::objects::{Objects, Set};
 use crate::figures::Spent;
 use crate::process;
 
-/// All that makes some objects others.
+/// The writes that change one set of objects into another.
 #[derive(Default)]
 pub(crate) struct Writes {
-    /// New sets, empty.
+    /// New, empty sets.
     sets: Vec<(String, Set)>,
     entries: Vec<(String, Vec<SetEntry>, Vec<SetEntry>)>,
     servers: Vec<ServerWrite>,

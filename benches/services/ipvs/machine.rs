@@ -1,4 +1,4 @@
-//! A machine of user-mode Linux that runs this benchmark for one number of Services.
+//! A user-mode Linux machine that runs this benchmark for one number of Services.
 
 use std::panic::resume_unwind;
 use std::thread;
@@ -9,10 +9,10 @@ use tempfile::TempDir;
 
 use crate::figures::Measured;
 
-/// No number of Services takes longer.
+/// The longest possible run.
 const LIMIT: Duration = Duration::from_secs(3600);
 
-/// Boots a machine, measures there, and brings back the figures.
+/// Boots a machine, measures in it, and returns the figures.
 pub(crate) fn measure(services: usize, repeats: usize, changes: usize) -> Measured {
     let folder = TempDir::new().expect("a temporary folder");
     let json = folder.path().join("figures.json");
@@ -33,8 +33,8 @@ pub(crate) fn measure(services: usize, repeats: usize, changes: usize) -> Measur
     measured.into_iter().next().expect("there was one number of Services")
 }
 
-/// Keeps this thread, and what it starts, on one processor: a machine's programs run in turns with its kernel, each a
-/// process here, and to wake another processor at each turn costs more than what is measured.
+/// Pins this thread and its children to one CPU: the machine's programs alternate with its kernel, each a process here,
+/// and waking another CPU each time costs more than the measured work.
 fn stay_on_this_processor() {
     // SAFETY: all zeroes are a value of this plain set of bits; the calls take pointers to it alone, and its size.
     let status = unsafe {

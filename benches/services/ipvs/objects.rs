@@ -1,4 +1,4 @@
-//! What IPVS mode has in the kernel, but for the rules of iptables.
+//! The kernel objects of IPVS mode except iptables rules.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -32,7 +32,7 @@ pub(super) struct Server {
 }
 
 impl Objects {
-    /// Those of the network namespace of this thread.
+    /// Reads those of the network namespace of this thread.
     pub(crate) fn read() -> portcullis_netlink::Result<Objects> {
         let mut objects = Objects::default();
         let mut sets = IpSets::open_or_load()?;
@@ -62,7 +62,7 @@ impl Objects {
         Ok(objects)
     }
 
-    /// How many virtual servers, real servers, entries of sets, and addresses there are.
+    /// Returns the numbers of virtual servers, real servers, set entries, and addresses.
     pub(crate) fn counts(&self) -> [usize; 4] {
         let real = self.servers.values().map(|server| server.real.len()).sum();
         let entries = self.sets.values().map(|set| set.entries.len()).sum();

@@ -1,4 +1,4 @@
-//! The rules of iptables beside the objects, written by the bare tool.
+//! The iptables rules of IPVS mode, written by the bare tool.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
@@ -9,20 +9,20 @@ use crate::process;
 
 const TABLES: [&str; 2] = ["filter", "nat"];
 
-/// What stands before `-save` and `-restore`, by family.
+/// The prefix of `-save` and `-restore`, by family.
 const TOOLS: [&str; 2] = ["iptables", "ip6tables"];
 
-/// The rules of both families, each as one text for a restore.
+/// The rules of both families, each as the input of one restore.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Rules([String; TOOLS.len()]);
 
 impl Rules {
-    /// Those of the network namespace of this thread, without counters and comments.
+    /// Reads those of the network namespace of this thread, without counters and comments.
     pub(crate) fn read() -> Rules {
         Rules(TOOLS.map(|tool| TABLES.map(|table| dump(tool, table)).concat()))
     }
 
-    /// Restores them in the network namespace of this thread, a family at a time.
+    /// Restores them in the network namespace of this thread, one family at a time.
     pub(crate) fn restore(&self) -> Spent {
         let start = Instant::now();
         let mut spent = Spent::default();

@@ -1,4 +1,4 @@
-//! One number of Services: recorded once, then measured in turns with the bare loop.
+//! The measurement for one number of Services: recorded once, then measured alternating with the bare loop.
 
 use std::path::Path;
 use std::thread::sleep;
@@ -16,23 +16,23 @@ use crate::namespace::{Namespace, SETTLE};
 
 const LAUNCH: Launch<'static> = Launch { mode: "ipvs", path: None, more: &[] };
 
-/// A real server that is no longer wanted is deleted a second after it got its last connection. That is a sync of
-/// its own, which must not be taken for the next change.
+/// A removed real server is deleted one second after its last connection. That sync must not be counted as the next
+/// change.
 const DRAINED: Duration = Duration::from_millis(1_500);
 
 pub(crate) struct Scenario {
     pub(crate) services: usize,
 }
 
-/// What the daemon wrote.
+/// The writes of the daemon.
 struct Recorded {
     first: Writes,
     endpoint: Writes,
-    /// What undoes that, so that it can be done again.
+    /// The writes that undo them, to repeat the measurement.
     endpoint_back: Writes,
     added: Writes,
     deleted: Writes,
-    /// What the kernel held after the first sync.
+    /// The kernel's objects after the first sync.
     objects: Objects,
     rules: Rules,
 }
@@ -55,7 +55,7 @@ impl Scenario {
         run.measured(self.services, "IPVS", written, vec![rules])
     }
 
-    /// Runs the daemon once, and looks what the kernel holds after each step.
+    /// Runs the daemon once, and reads the kernel's objects after each step.
     fn record(&self, folder: &Path) -> Recorded {
         let namespace = Namespace::new();
         let server = cluster_state::server(self.services, &namespace);
@@ -82,7 +82,7 @@ impl Scenario {
         }
     }
 
-    /// A first sync of both, in turns who is first, then changes of both.
+    /// Measures a first sync of both, in alternating order, then changes of both.
     fn measure(
         &self,
         recorded: &Recorded,

@@ -1,4 +1,4 @@
-//! The bare batch: what it takes to send objects that are known.
+//! The reference of nftables mode: one transaction with known objects.
 
 use std::time::Instant;
 
@@ -12,12 +12,12 @@ use crate::process;
 
 const FAMILIES: [TableFamily; 2] = [TableFamily::Ip, TableFamily::Ip6];
 
-/// Both families' tables.
+/// The tables of both families.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Tables(Vec<Table>);
 
 impl Tables {
-    /// Those of the network namespace of this thread.
+    /// Reads those of the network namespace of this thread.
     pub(crate) fn read() -> Tables {
         let mut socket = Socket::open(NetlinkProtocol::Netfilter).expect("a netfilter socket");
         let mut read =
@@ -25,19 +25,19 @@ impl Tables {
         Tables(FAMILIES.iter().filter_map(|family| read(*family)).map(|(table, _)| table).collect())
     }
 
-    /// How many elements there are, and how many chains.
+    /// Returns the numbers of elements and chains.
     pub(crate) fn counts(&self) -> (usize, usize) {
         let sets = self.0.iter().flat_map(|table| table.sets.values());
         (sets.map(|set| set.elements.len()).sum(), self.0.iter().map(|table| table.chains.len()).sum())
     }
 
-    /// Writes all of it to the network namespace of this thread, which has none of it, a transaction a family.
+    /// Writes all objects to the network namespace of this thread, which has none of them, one transaction per family.
     pub(crate) fn write(&self) -> Spent {
         spent(|socket| self.0.iter().try_for_each(|table| write(table, socket)))
     }
 }
 
-/// Elements that differ between two states, by table and set.
+/// The elements that differ between two states, by table and set.
 pub(crate) struct Changes(Vec<Change>);
 
 struct Change {
@@ -99,7 +99,7 @@ fn write(table: &Table, socket: &mut Socket) -> Result<()> {
     for (name, chain) in &table.chains {
         transaction.add_chain(name, chain)?;
     }
-    // Where rules come last, the kernel looks at all elements of a map for each rule that uses it.
+    // If rules come last, the kernel visits all elements of a map for each rule that uses it.
     for (name, chain) in &table.chains {
         chain.rules.iter().try_for_each(|rule| transaction.add_rule(name, rule))?;
     }

@@ -1,5 +1,5 @@
-//! What one endpoint costs, from the event in the index to the kernel's ACK, however many Services there are: the mode
-//! itself, in this process.
+//! The cost of one endpoint, from the index event to the kernel's ACK, by the number of Services: the mode in this
+//! process.
 
 use std::fmt;
 use std::time::{Duration, Instant};
@@ -16,27 +16,27 @@ use crate::cluster_state::{NODE, objects_with, service_name, slice_with};
 use crate::namespace::Namespace;
 use crate::process;
 
-/// Changes of which the median and the worst count.
+/// The number of changes for median and maximum.
 const CHANGES: usize = 201;
 
-/// Changes of which the processor time is taken.
+/// The number of changes for CPU time.
 const MANY: usize = 1_000;
 
-/// What was measured at one number of Services.
+/// The figures for one number of Services.
 pub(crate) struct Line {
     services: usize,
     endpoints: usize,
-    /// All objects are known; from there to the kernel's ACK.
+    /// From the receipt of the last object to the kernel's ACK.
     first: Duration,
-    /// One endpoint is another: median and worst.
+    /// An endpoint changes: median and maximum.
     moved: (Duration, Duration),
-    /// One endpoint comes, or goes.
+    /// An endpoint is added or removed.
     scaled: (Duration, Duration),
-    /// Processor time of one of many changes.
+    /// CPU time per change.
     processor: Duration,
 }
 
-/// Measures at one number of Services.
+/// Measures with one number of Services.
 pub(crate) fn measure(services: usize, endpoints: usize) -> Line {
     Namespace::new().run(|| measure_here(services, endpoints))
 }

@@ -1,8 +1,8 @@
-//! nftables mode beside the bare netlink batch.
+//! nftables mode beside a bare netlink batch.
 //!
-//! Everybody who writes nf_tables pays for the kernel's part: one transaction with these objects in it. So each figure
-//! stands beside one that has the very same objects at hand, read back from the kernel after a first run of the daemon,
-//! and only serialises and sends them.
+//! Every program that writes nf_tables pays for the kernel's work: one transaction with these objects. So each figure
+//! is shown beside a loop that only serialises and sends the same objects, read back from the kernel after a first run
+//! of the daemon that is not measured.
 //!
 //! ```text
 //! namespace A: API server (HTTP, this process) ─► the real daemon ─► nf_tables

@@ -1,4 +1,4 @@
-//! One number of Services: recorded once, then measured in turns with the bare batch.
+//! The measurement for one number of Services: recorded once, then measured alternating with the bare batch.
 
 use std::path::Path;
 use std::thread::sleep;
@@ -14,8 +14,8 @@ use crate::namespace::{Namespace, SETTLE};
 
 const LAUNCH: Launch<'static> = Launch { mode: "nftables", path: None, more: &[] };
 
-/// What packets under way may still look for is removed a second later. That is a sync of its own, which must not be
-/// taken for the next change.
+/// Elements that packets in flight may still need are removed one second later. That sync must not be counted as the
+/// next change.
 const SWEPT: Duration = Duration::from_millis(2_500);
 
 pub(crate) struct Scenario {
@@ -45,7 +45,7 @@ impl Scenario {
         run.measured(self.services, "nftables", written, Vec::new())
     }
 
-    /// Runs the daemon once, and looks what the kernel holds after each step.
+    /// Runs the daemon once, and reads the kernel's objects after each step.
     fn record(&self, folder: &Path) -> Recorded {
         let namespace = Namespace::new();
         let server = cluster_state::server(self.services, &namespace);
@@ -72,12 +72,13 @@ impl Scenario {
         }
     }
 
-    /// A first sync of both, then changes of both.
+    /// Measures a first sync of both, then changes of both.
     fn measure(&self, recorded: &Recorded, folder: &Path, repeat: usize, changes: usize, run: &mut Run) {
         let (theirs, ours) = (Namespace::new(), Namespace::new());
         let server = cluster_state::server(self.services, &ours);
         let bare = |changes: &Changes| theirs.run(|| changes.carry_out());
-        // Before the daemon: while anyone on the machine listens to changes, the kernel makes a message of each element.
+        // Before the daemon starts: while any process on the machine subscribes to notifications, the kernel creates
+        // one for each element.
         run.first.bare.push(theirs.run(|| recorded.first.write()));
         let (mut daemon, took) = Daemon::start(&ours, &server, LAUNCH, folder);
         run.first.ours.push(took);

@@ -1,5 +1,5 @@
-//! What a Service costs a packet: a pod that connects to another one of its node, through the last of ever more
-//! Services. The limit is the same pod called by its own address, with connection tracking and without Services.
+//! Data-path overhead of a Service: a pod connects to another pod of its node through the last of a growing number of
+//! Services. The reference is the same pod by its own address, with conntrack and without Services.
 //!
 //! ```text
 //! namespace of a node: API server (HTTP, this process) ─► the real daemon ─► rules
@@ -30,35 +30,35 @@ const CLIENT: &str = "default/client";
 const SERVER: &str = "default/server";
 const HOST: &str = "node-1";
 
-/// Where a Service of [`cluster_state`] is reached, and where its endpoints listen.
+/// The address of a Service of [`cluster_state`], and the port of its endpoints.
 const PORT: u16 = 80;
 const TARGET_PORT: u16 = 8080;
 
-/// Rules are cold in the processor's caches after they were written.
+/// After they are written, rules are not in the CPU caches.
 const WARM_UP: usize = 1;
 
-/// How connections are led.
+/// The data path of the connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
-    /// Straight to the pod.
+    /// Directly to the pod.
     Direct,
-    /// By iptables mode.
+    /// Through iptables mode.
     Iptables(Flavour),
-    /// By nftables mode.
+    /// Through nftables mode.
     Nftables,
 }
 
-/// Connections of one way with one number of Services.
+/// Connections of one data path with one number of Services.
 pub(crate) struct Line {
     way: Way,
     services: usize,
-    /// How many connections a second.
+    /// Connections per second.
     rate: f64,
-    /// From the first packet to the answer to it, in microseconds.
+    /// From the first packet to its reply, in microseconds.
     answer: f64,
 }
 
-/// Measures one after another, in namespaces that are new each time; the medians count.
+/// Measures repeatedly, in new namespaces each time, and returns the medians.
 pub(crate) fn measure(way: Way, services: usize, repeats: usize) -> Line {
     let pods: ClusterObjects = [pod(CLIENT), pod(SERVER)].into_iter().collect();
     let plan = PlanOptions { clients: false, ..PlanOptions::default() };
@@ -94,7 +94,7 @@ pub(crate) fn measure(way: Way, services: usize, repeats: usize) -> Line {
                 _ => Launch { mode: "nftables", path: None, more: &[] },
             };
             let (daemon, _) = Daemon::start(&namespace, &api, launch, folder.path());
-            // Looking at the daemon while it serves is nothing that a packet pays for.
+            // Polling the daemon is no data-path overhead.
             sleep(SETTLE);
             let samples = sample(&wire(SocketAddrV4::new(ip, PORT)), repeats);
             drop(daemon);
