@@ -5,17 +5,17 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use portcullis_cluster::Family;
 
-/// This node's addresses, and the capabilities of its kernel and tools.
+use crate::iptables::IptablesFeatures;
+
+/// This node's addresses, and features of its kernel and tools.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NodeFacts {
     /// All addresses of its interfaces, in the kernel's order.
     pub addresses: Box<[IpAddr]>,
     /// The node's primary addresses, at most one per family.
     pub node_ips: Box<[IpAddr]>,
-    /// iptables supports `--random-fully`.
-    pub random_fully: bool,
-    /// The kernel supports nfacct.
-    pub nfacct: bool,
+    /// Features of iptables; not used by nftables mode.
+    pub iptables: IptablesFeatures,
     /// The cluster IP ranges (`ServiceCIDR` objects), if the cluster has such objects; used by nftables mode alone.
     pub service_cidrs: Box<[IpNet]>,
     /// `route_localnet` is set on an interface: every mode then drops packets to 127.0.0.0/8 from other hosts.

@@ -24,6 +24,36 @@ impl ProxyMode {
         }
     }
 
+    /// Returns true if the mode writes iptables rules, and so needs the tools.
+    pub const fn uses_iptables(self) -> bool {
+        matches!(self, Self::Iptables | Self::Ipvs)
+    }
+
+    /// Returns true if the mode uses IPVS and its kernel settings.
+    pub const fn uses_ipvs(self) -> bool {
+        matches!(self, Self::Ipvs)
+    }
+
+    /// Returns true if the mode's rules depend on all addresses of the node: each has its own node port objects.
+    pub const fn has_node_ports_per_address(self) -> bool {
+        matches!(self, Self::Ipvs)
+    }
+
+    /// Returns true if the mode's rules depend on the cluster IP ranges (`ServiceCIDR` objects).
+    pub const fn uses_service_cidrs(self) -> bool {
+        matches!(self, Self::Nftables)
+    }
+
+    /// Returns true if kube-proxy's metrics of this mode distinguish full and partial syncs.
+    pub const fn has_partial_sync_metrics(self) -> bool {
+        matches!(self, Self::Iptables | Self::Nftables)
+    }
+
+    /// Returns true if kube-proxy has metrics of iptables rules in this mode.
+    pub const fn has_iptables_metrics(self) -> bool {
+        matches!(self, Self::Iptables)
+    }
+
     /// Returns the mode with this name.
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|mode| mode.name() == name)

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 
 use portcullis_cluster::desired::Desired;
 use portcullis_cluster::{Event, Index, Kind, Name};
-use portcullis_modes::iptables::Tools;
+use portcullis_modes::iptables::{IptablesFeatures, Tools};
 use portcullis_modes::{NodeFacts, Options};
 use portcullis_policy::table::PolicyTable;
 use tokio::time::timeout;
 
-use crate::config::{ApiServer, Config, ProxyMode, Source};
+use crate::config::{ApiServer, Config, Source};
 use crate::daemon::unserved;
 use crate::host_file::{HostFile, HostFileError};
 use crate::source::{
@@ -139,16 +139,17 @@ fn resolve_node(config: &Config, name: Name, cluster: ClusterView, file: Option<
         Some(file) => NodeFacts {
             addresses: host::addresses_in_rules(config.mode, &options, &file.addresses().collect::<Vec<_>>()),
             node_ips: node::primary_ips(config, node, |_| None),
-            random_fully: file.random_fully,
-            nfacct: file.nfacct,
+            iptables: IptablesFeatures { random_fully: file.random_fully, nfacct: file.nfacct },
             service_cidrs: node::service_cidrs(config.mode, index),
             route_localnet: false,
         },
         None => NodeFacts {
             addresses: host::addresses_in_rules(config.mode, &options, &host::addresses()),
             node_ips: node::primary_ips(config, node, host::default_route_source),
-            random_fully: Tools::find().is_ok_and(|tools| tools.random_fully()),
-            nfacct: host::has_nfacct(),
+            iptables: IptablesFeatures {
+                random_fully: Tools::find().is_ok_and(|tools| tools.random_fully()),
+                nfacct: host::has_nfacct(),
+            },
             service_cidrs: node::service_cidrs(config.mode, index),
             route_localnet: host::accepts_loopback(&options),
         },
@@ -223,7 +224,7 @@ pub fn source_config(config: &Config, node: Name) -> SourceConfig {
 /// Returns the objects that are requested from the API server.
 fn selections(config: &Config, node: Name) -> Vec<Selection> {
     let mut selections = Selection::service_proxying(node.as_str());
-    if config.mode == ProxyMode::Nftables {
+    if config.mode.uses_service_cidrs() {
         selections.push(Selection::service_cidrs());
     }
     if config.network_policy.is_some() {

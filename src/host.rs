@@ -67,7 +67,7 @@ pub fn addresses_in_rules(
     options: &portcullis_modes::Options,
     all: &[IpAddr],
 ) -> Box<[IpAddr]> {
-    if mode == ProxyMode::Ipvs {
+    if mode.has_node_ports_per_address() {
         return all.into();
     }
     let blocks = options.node_port_addresses.blocks();

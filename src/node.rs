@@ -74,7 +74,7 @@ pub fn ipvs_options(config: &Config) -> IpvsOptions {
 
 /// Returns the CIDRs of all ServiceCIDRs, sorted; empty for modes that do not use them.
 pub fn service_cidrs(mode: ProxyMode, index: &Index) -> Box<[IpNet]> {
-    if mode != ProxyMode::Nftables {
+    if !mode.uses_service_cidrs() {
         return Box::default();
     }
     let mut cidrs: Vec<IpNet> = index.service_cidrs().flat_map(|of| of.cidrs.iter().copied()).collect();

@@ -127,7 +127,11 @@ fn forward(options: &Options, facts: &NodeFacts) -> BaseChain {
         // NAT does not translate such a packet back, and its receiver would reset the connection.
         chain.rule(|rule| {
             let rule = rule.ct_state("INVALID");
-            if facts.nfacct { rule.nfacct(NFACCT_INVALID_DROPPED).jump("DROP") } else { rule.jump("DROP") }
+            if facts.iptables.nfacct {
+                rule.nfacct(NFACCT_INVALID_DROPPED).jump("DROP")
+            } else {
+                rule.jump("DROP")
+            }
         });
     }
     chain.rule(|rule| {
@@ -191,7 +195,7 @@ fn postrouting(options: &Options, facts: &NodeFacts) -> BaseChain {
     // The mark is cleared so that a packet that passes here again is not masqueraded again.
     chain.rule(|rule| rule.flip_mark(options.masquerade_mark()));
     chain.rule(|rule| {
-        rule.comment("kubernetes service traffic requiring SNAT").masquerade(facts.random_fully);
+        rule.comment("kubernetes service traffic requiring SNAT").masquerade(facts.iptables.random_fully);
     });
     chain
 }

@@ -135,7 +135,7 @@ impl IptablesProxier {
     fn retries_without_nfacct(&mut self, results: &[SyncResult]) -> bool {
         let is_rejected =
             |r: &SyncResult| r.error.as_ref().is_some_and(|error| error.kind() == SyncErrorKind::ToolFailed);
-        let retry = self.node_facts.nfacct && results.iter().any(is_rejected);
+        let retry = self.node_facts.iptables.nfacct && results.iter().any(is_rejected);
         if retry {
             tracing::warn!("the kernel rejected the rules; retrying without the nfacct counters");
             self.nfacct_rejected = true;
@@ -151,7 +151,7 @@ impl Mode for IptablesProxier {
     }
 
     fn reconfigure(&mut self, options: Options, mut node_facts: NodeFacts) {
-        node_facts.nfacct &= !self.nfacct_rejected;
+        node_facts.iptables.nfacct &= !self.nfacct_rejected;
         if node_facts != self.node_facts || options != self.options {
             (self.options, self.node_facts) = (options, node_facts);
             self.families.iter_mut().for_each(|f| f.reconfigure(&self.options, &self.node_facts));

@@ -28,7 +28,7 @@ impl Renderer {
             masquerade_all: options.masquerade_all,
             local: options.detect_local.matching(family),
             count_localhost_node_ports: family == Family::V4
-                && facts.nfacct
+                && facts.iptables.nfacct
                 && options.serves_localhost_node_ports(),
             node_ip: facts.node_ip(family),
         }

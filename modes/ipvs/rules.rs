@@ -274,7 +274,8 @@ impl Rules<'_> {
         // The mark is cleared so that a packet that traverses the chain twice is masqueraded once.
         chain.rule(|rule| rule.flip_mark(self.options.masquerade_mark()));
         chain.rule(|rule| {
-            rule.comment("kubernetes service traffic requiring SNAT").masquerade(self.facts.random_fully);
+            rule.comment("kubernetes service traffic requiring SNAT")
+                .masquerade(self.facts.iptables.random_fully);
         });
         chain
     }

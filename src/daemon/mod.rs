@@ -372,8 +372,10 @@ impl Facts {
         NodeFacts {
             addresses: host::addresses_in_rules(config.mode, options, &self.addresses),
             node_ips: node::primary_ips(config, index.node(name), host::default_route_source),
-            random_fully: self.tools.as_ref().is_none_or(Tools::random_fully),
-            nfacct: self.nfacct,
+            iptables: portcullis_modes::iptables::IptablesFeatures {
+                random_fully: self.tools.as_ref().is_none_or(Tools::random_fully),
+                nfacct: self.nfacct,
+            },
             service_cidrs: node::service_cidrs(config.mode, index),
             route_localnet: self.accepts_loopback,
         }

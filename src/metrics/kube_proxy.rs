@@ -96,7 +96,7 @@ impl KubeProxyMetrics {
                 "Stale conntrack entries deleted",
                 FAMILY,
             ),
-            full_and_partial: (mode != ProxyMode::Ipvs).then(|| {
+            full_and_partial: mode.has_partial_sync_metrics().then(|| {
                 (
                     durations("kubeproxy_sync_full_proxy_rules_duration_seconds", "Duration of full syncs"),
                     durations(
@@ -105,14 +105,14 @@ impl KubeProxyMetrics {
                     ),
                 )
             }),
-            restore_failures: (mode != ProxyMode::Nftables).then(|| {
+            restore_failures: mode.uses_iptables().then(|| {
                 to.counters(
                     "kubeproxy_sync_proxy_rules_iptables_restore_failures_total",
                     "Failed runs of iptables-restore",
                     FAMILY,
                 )
             }),
-            iptables: (mode == ProxyMode::Iptables).then(|| IptablesMetrics::register(to)),
+            iptables: mode.has_iptables_metrics().then(|| IptablesMetrics::register(to)),
         }
     }
 }

@@ -15,6 +15,7 @@ use portcullis::host_file::HostFile;
 use portcullis::source::read_manifests;
 use portcullis::{host, node};
 use portcullis_cluster::{Event, Family, Index, Kind, Name, Object};
+use portcullis_modes::iptables::IptablesFeatures;
 use portcullis_modes::{NodeFacts, Options};
 use serde_json::Value;
 
@@ -106,8 +107,7 @@ impl Case {
         let host = NodeFacts {
             addresses: host::addresses_in_rules(self.config.mode, &options, &addresses),
             node_ips: node::primary_ips(&self.config, known, |_| None),
-            random_fully: true,
-            nfacct: true,
+            iptables: IptablesFeatures { random_fully: true, nfacct: true },
             service_cidrs: node::service_cidrs(self.config.mode, index),
             ..NodeFacts::default()
         };

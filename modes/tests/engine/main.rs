@@ -12,7 +12,9 @@ use cluster::{Cluster, Drawn, drawn, name_of};
 use fake_kernel::FakeKernel;
 use portcullis_cluster::Family;
 use portcullis_cluster::desired::ServiceChange;
-use portcullis_modes::iptables::{Flavour, IptablesKernel, IptablesProxier, RuleSet, Table};
+use portcullis_modes::iptables::{
+    Flavour, IptablesFeatures, IptablesKernel, IptablesProxier, RuleSet, Table,
+};
 use portcullis_modes::{Mode, SyncResult};
 use portcullis_modes::{NodeFacts, Options};
 use proptest::prelude::*;
@@ -27,7 +29,7 @@ fn options() -> Options {
 }
 
 fn host() -> NodeFacts {
-    NodeFacts { random_fully: true, ..NodeFacts::default() }
+    NodeFacts { iptables: IptablesFeatures { random_fully: true, nfacct: false }, ..NodeFacts::default() }
 }
 
 fn proxier(kernel: &FakeKernel) -> IptablesProxier {
@@ -401,7 +403,7 @@ fn tool_without_nfacct_gets_rules_without_counters() {
     let kernel = FakeKernel::new(Flavour::Nft);
     kernel.state().refused.insert("nfacct".into());
     let cluster = Cluster::new();
-    let host = NodeFacts { nfacct: true, ..host() };
+    let host = NodeFacts { iptables: IptablesFeatures { random_fully: true, nfacct: true }, ..host() };
     let own: Box<dyn IptablesKernel> = Box::new(kernel.clone());
     let mut proxier = IptablesProxier::new(options(), host.clone(), [(Family::V4, own)]);
     all_well(&proxier.sync(&cluster.desired, &[]));

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use portcullis_cluster::desired::ServiceChange;
 use portcullis_cluster::{Family, NamespacedName};
-use portcullis_modes::iptables::{Flavour, IptablesKernel};
+use portcullis_modes::iptables::{Flavour, IptablesFeatures, IptablesKernel};
 use portcullis_modes::ipvs::{IpvsObjects, IpvsOptions, IpvsProxier, Owners};
 use portcullis_modes::{Mode, SyncResult};
 use portcullis_modes::{NodeFacts, Options};
@@ -37,7 +37,7 @@ pub fn host() -> NodeFacts {
     NodeFacts {
         addresses: addresses.into(),
         node_ips: node_ips.into(),
-        random_fully: true,
+        iptables: IptablesFeatures { random_fully: true, nfacct: false },
         ..NodeFacts::default()
     }
 }

@@ -8,7 +8,9 @@ use std::process::{Command, Output, Stdio};
 use portcullis_cluster::desired::Desired;
 use portcullis_cluster::{Event, Family, Index, Name, Object, manifest};
 use portcullis_modes::Mode;
-use portcullis_modes::iptables::{Flavour, IptablesKernel, IptablesProxier, RuleSet, Tools};
+use portcullis_modes::iptables::{
+    Flavour, IptablesFeatures, IptablesKernel, IptablesProxier, RuleSet, Tools,
+};
 use portcullis_modes::{DetectLocal, NodeFacts, Options};
 
 use crate::namespace::run;
@@ -81,7 +83,7 @@ impl Node {
         let options = Options { detect_local: DetectLocal::Cidrs(Box::new(pods)), ..Options::default() };
         let host = NodeFacts {
             node_ips: ["192.168.10.11", "fd00:192:168:10::11"].map(|ip| ip.parse().unwrap()).into(),
-            random_fully: true,
+            iptables: IptablesFeatures { random_fully: true, nfacct: false },
             ..NodeFacts::default()
         };
         Node { flavour, desired: desired(state), options, host }

@@ -31,7 +31,7 @@ pub(super) fn apply(
 ) -> Result<Applied, MigrateError> {
     let flavour = prerequisites.tools.as_ref().map_or(Flavour::Nft, |tools| tools.flavour);
     let mut host = state.host.clone();
-    host.nfacct = host::ensure_nfacct();
+    host.iptables.nfacct = host::ensure_nfacct();
     let (mode, _) = mode_setup::start_mode(config, state.options.clone(), host, prerequisites)?;
     mode_setup::route_localhost(config);
     let takeover = Takeover::new(config.mode, flavour, drain);
