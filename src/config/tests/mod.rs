@@ -1,5 +1,6 @@
 //! Tests of the three inputs together: command lines, files, and the resulting configuration.
 
+mod configuration_file;
 mod example;
 mod files;
 mod mistakes;
