@@ -1,4 +1,4 @@
-//! Address families, and addresses read as leniently as Kubernetes reads them.
+//! IP families, and parsing of addresses as lenient as in Kubernetes.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -15,20 +15,20 @@ pub enum Family {
 }
 
 impl Family {
-    /// Both, in the order in which they are synced.
+    /// Both families, in the order in which they are synced.
     pub const BOTH: [Family; 2] = [Family::V4, Family::V6];
 
-    /// The family of an address.
+    /// Returns the family of an address.
     pub fn from_address(address: IpAddr) -> Family {
         if address.is_ipv4() { Family::V4 } else { Family::V6 }
     }
 
-    /// The family of a CIDR.
+    /// Returns the family of a CIDR.
     pub fn from_net(net: &IpNet) -> Family {
         Family::from_address(net.addr())
     }
 
-    /// `IPv4` or `IPv6`, as the Kubernetes API and kube-proxy's metrics spell it.
+    /// Returns `IPv4` or `IPv6`, as in the Kubernetes API and kube-proxy's metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Family::V4 => "IPv4",
@@ -36,7 +36,7 @@ impl Family {
         }
     }
 
-    /// The number of bits of an address.
+    /// Returns the number of bits of an address.
     pub fn bits(self) -> u8 {
         match self {
             Family::V4 => 32,
@@ -51,8 +51,8 @@ impl fmt::Display for Family {
     }
 }
 
-/// Reads an address as the API server did when it let the object in: IPv4 octets may have leading
-/// zeros (they are decimal), and an IPv4-mapped IPv6 address is the IPv4 address.
+/// Parses an address as the API server does: IPv4 octets may have leading zeros (they are decimal), and an IPv4-mapped IPv6
+/// address is the IPv4 address.
 pub fn parse_ip(text: &str) -> Option<IpAddr> {
     parse_literal(text).map(|address| address.to_canonical())
 }
@@ -88,13 +88,13 @@ pub fn parse_cidr(text: &str) -> Option<IpNet> {
     Some(net.trunc())
 }
 
-/// Whether the address of a CIDR is written as an IPv4-mapped IPv6 address.
+/// Returns true if the address of a CIDR is written as an IPv4-mapped IPv6 address.
 pub fn is_ipv4_mapped_cidr(text: &str) -> bool {
     let address = text.split_once('/').and_then(|(address, _)| address.parse::<Ipv6Addr>().ok());
     address.is_some_and(|address| address.to_ipv4_mapped().is_some())
 }
 
-/// The IPv4 block that an IPv4-mapped IPv6 block stands for, if its prefix covers the mapping prefix (`::ffff:0:0/96`).
+/// Returns the IPv4 block of an IPv4-mapped IPv6 block, if its prefix covers the mapping prefix (`::ffff:0:0/96`).
 pub fn unmapped_cidr(net: &IpNet) -> Option<IpNet> {
     let IpNet::V6(net) = net else { return None };
     let address = net.network().to_ipv4_mapped()?;
@@ -102,12 +102,12 @@ pub fn unmapped_cidr(net: &IpNet) -> Option<IpNet> {
     Ipv4Net::new(address, length).ok().map(IpNet::V4)
 }
 
-/// What an address must be for [`is_special`] not to hold.
+/// A description of the addresses that are not special.
 pub const NOT_SPECIAL: &str =
     "a unicast address other than the unspecified address and loopback and link-local addresses";
 
-/// Whether an address is one that the API server rejects for endpoints and external IPs (`ValidateNonSpecialIP`).
-/// All multicast addresses count, not only the link-local ones.
+/// Returns true if the API server rejects the address for endpoints and external IPs (`ValidateNonSpecialIP`). Includes all
+/// multicast addresses, not only link-local ones.
 pub fn is_special(address: IpAddr) -> bool {
     let is_link_local = match address {
         IpAddr::V4(address) => address.is_link_local() || address.is_broadcast(),
@@ -121,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_read_as_the_api_server_reads_them() {
+    fn addresses_are_parsed_as_the_api_server_parses_them() {
         for (text, expected) in [
             ("10.0.0.1", Some("10.0.0.1")),
             ("010.000.00.1", Some("10.0.0.1")),
@@ -160,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn an_ipv4_mapped_block_stands_for_an_ipv4_block_from_96_bits_on() {
+    fn ipv4_mapped_block_of_96_bits_or_more_is_an_ipv4_block() {
         for (text, expected) in [
             ("::ffff:10.244.2.0/120", Some("10.244.2.0/24")),
             ("::ffff:0:0/96", Some("0.0.0.0/0")),
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn special_addresses_are_told_from_others() {
+    fn special_addresses_are_recognised() {
         for text in [
             "0.0.0.0",
             "::",

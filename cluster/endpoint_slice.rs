@@ -1,4 +1,4 @@
-//! EndpointSlices (`discovery.k8s.io/v1`): the bulk of a cluster, so every byte of an endpoint counts.
+//! EndpointSlices (`discovery.k8s.io/v1`), in a compact form: a cluster has more endpoints than anything else.
 
 use std::net::IpAddr;
 use std::num::NonZeroU16;
@@ -11,7 +11,7 @@ use crate::labels::null_is_empty;
 use crate::name::{Name, NamespacedName};
 use crate::object::{Metadata, is_name};
 use crate::port_name;
-use crate::problem::{Problem, state_consequence};
+use crate::problem::{Problem, set_consequence};
 use crate::protocol::Protocol;
 use crate::service::{HEADLESS_LABEL, SERVICE_PROXY_NAME_LABEL, port_number};
 
@@ -26,36 +26,36 @@ const TRIGGER_TIME_ANNOTATION: &str = "endpoints.kubernetes.io/last-change-trigg
 pub struct EndpointSlice {
     /// Its namespace and name.
     pub key: NamespacedName,
-    /// Its Service; `None` where the slice is no proxy's concern (no Service named, headless, another
-    /// proxy's, or names instead of addresses).
+    /// Its Service; `None` for slices that this proxy ignores: without a Service, of a headless Service, for another proxy, or
+    /// with DNS names instead of addresses.
     pub service: Option<NamespacedName>,
-    /// The ports that all its endpoints have.
+    /// The ports of all its endpoints.
     pub ports: Box<[EndpointPort]>,
     /// Its endpoints.
     pub endpoints: Box<[SliceEndpoint]>,
-    /// When the change happened that this state of the slice reports.
+    /// The time of the change that led to this version of the slice.
     pub trigger_time: Option<Timestamp>,
 }
 
-/// A port that all endpoints of a slice have.
+/// A port of all endpoints of a slice.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointPort {
-    /// Its name, which is that of the Service's port.
+    /// Its name, which is the name of the Service port.
     pub name: Name,
-    /// Its number on the endpoints.
+    /// The port number on the endpoints.
     pub port: NonZeroU16,
     /// Its protocol.
     pub protocol: Protocol,
 }
 
-/// One endpoint: 32 bytes.
+/// An endpoint in 32 bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SliceEndpoint {
-    /// Its (first) address; the API defines no meaning for further ones.
+    /// Its first address; the API defines no meaning for further addresses.
     pub address: IpAddr,
-    /// Its state.
+    /// Its conditions.
     pub conditions: EndpointConditions,
-    /// The node it is on.
+    /// The node on which it runs.
     pub node: Option<Name>,
     /// The zones that should use it (hints `forZones`).
     pub zones: Option<NameSet>,
@@ -63,7 +63,7 @@ pub struct SliceEndpoint {
     pub nodes: Option<NameSet>,
 }
 
-/// The state of an endpoint, after the API's defaults.
+/// The conditions of an endpoint, with the defaults of the API.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EndpointConditions(u8);
 
@@ -72,7 +72,7 @@ impl EndpointConditions {
     const SERVING: u8 = 2;
     const TERMINATING: u8 = 4;
 
-    /// From its parts.
+    /// Returns these conditions.
     pub fn new(ready: bool, serving: bool, terminating: bool) -> Self {
         let bit = |set: bool, bit: u8| if set { bit } else { 0 };
         EndpointConditions(
@@ -80,28 +80,28 @@ impl EndpointConditions {
         )
     }
 
-    /// It takes new connections.
+    /// Returns true if it takes new connections.
     pub fn ready(self) -> bool {
         self.0 & Self::READY != 0
     }
 
-    /// It answers, ready or being terminated.
+    /// Returns true if it responds, whether it is ready or terminating.
     pub fn serving(self) -> bool {
         self.0 & Self::SERVING != 0
     }
 
-    /// It is being terminated.
+    /// Returns true if it is terminating.
     pub fn terminating(self) -> bool {
         self.0 & Self::TERMINATING != 0
     }
 }
 
-/// A small set of names in the space of one: interned with commas between.
+/// A small set of names in the size of one name: interned as a comma-separated list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NameSet(Name);
 
 impl NameSet {
-    /// The set of these names; `None` if there are none.
+    /// Returns the set of these names; `None` if there are none.
     pub fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<Self> {
         let mut names: Vec<&str> = names.into_iter().collect();
         names.sort_unstable();
@@ -109,7 +109,7 @@ impl NameSet {
         (!names.is_empty()).then(|| NameSet(Name::new(&names.join(","))))
     }
 
-    /// Whether the name is in it.
+    /// Returns true if it contains the name.
     pub fn contains(self, name: &str) -> bool {
         self.0.as_str().split(',').any(|n| n == name)
     }
@@ -247,15 +247,19 @@ impl RawPort {
     fn convert(self, i: usize, problems: &mut Vec<Problem>) -> Option<EndpointPort> {
         let known_before = problems.len();
         let port = self.convert_number(i, problems);
-        state_consequence(&mut problems[known_before..], "no traffic is sent to this port");
+        set_consequence(&mut problems[known_before..], "no traffic is sent to this port");
         port
     }
 
     fn convert_number(self, i: usize, problems: &mut Vec<Problem>) -> Option<EndpointPort> {
         let protocol = Protocol::parse(self.protocol.as_deref(), format!("ports[{i}].protocol"), problems)?;
         Some(EndpointPort {
-            name: port_name::of_service(self.name.as_deref(), format!("ports[{i}].name"), problems)?,
-            // A port without number is "all ports" in the API, which a Service cannot lead to.
+            name: port_name::parse_service_port_name(
+                self.name.as_deref(),
+                format!("ports[{i}].name"),
+                problems,
+            )?,
+            // A port without a number means all ports, to which a Service cannot forward connections.
             port: port_number(format!("ports[{i}].port"), self.port?, problems)?,
             protocol,
         })
@@ -267,12 +271,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_endpoint_stays_small() {
+    fn endpoint_has_32_bytes() {
         assert_eq!(std::mem::size_of::<SliceEndpoint>(), 32);
     }
 
     #[test]
-    fn a_set_of_names_knows_its_members() {
+    fn name_set_contains_its_names_only() {
         let set = NameSet::new(["b", "a", "a"]).expect("not empty");
         assert!(set.contains("a") && set.contains("b") && !set.contains("a,b") && !set.contains(""));
         assert_eq!(NameSet::new([]), None);

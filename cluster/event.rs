@@ -1,20 +1,19 @@
-//! What a source tells the index.
+//! Events from a source of objects to the index.
 
 use crate::object::{Kind, Object, ObjectKey};
 
-/// One thing that happened outside. The API server and a folder of manifests speak the same events.
+/// A change of the cluster's objects. The API server and manifests produce the same events.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// An object was added or changed.
     Applied(Object),
-    /// An object is there, but cannot be read: what is known of it stays, also in a full list. The key of
-    /// [`ObjectKey::unnamed`] stands for objects of a kind whose names cannot be read either, until it is deleted or no
-    /// longer in a full list.
+    /// An object exists and cannot be read: its last readable version stays, also in a full list. [`ObjectKey::unnamed`] is the
+    /// key of objects whose names cannot be read either, until it is deleted or missing in a full list.
     Unreadable(ObjectKey),
-    /// An object is gone.
+    /// An object was deleted.
     Deleted(ObjectKey),
-    /// A full list of a kind begins: what is not applied before the matching [`Event::Listed`] is gone.
+    /// A full list of a kind begins: objects that are not applied before the matching [`Event::Listed`] were deleted.
     ListStarted(Kind),
-    /// A kind is fully listed.
+    /// A kind was fully listed.
     Listed(Kind),
 }

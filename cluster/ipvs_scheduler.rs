@@ -1,15 +1,14 @@
-//! IPVS schedulers: how a virtual server picks the real server of a new connection.
+//! IPVS schedulers, which select the real server of a new connection.
 
 use std::fmt;
 
 use crate::problem::Problem;
 
-/// The annotation by which a Service asks for another scheduler than the one configured. Only ipvs mode
-/// looks at it.
+/// The annotation that selects another scheduler than the configured one for a Service. Only IPVS mode uses it.
 pub const SCHEDULER_ANNOTATION: &str = "portcullis.io/ipvs-scheduler";
 
-/// The schedulers of the kernel (`net/netfilter/ipvs/ip_vs_*.c`, ipvsadm(8)). Real servers all have the weight 1,
-/// so the weighted ones do as their simple namesakes.
+/// The schedulers of the kernel (`net/netfilter/ipvs/ip_vs_*.c`, ipvsadm(8)). All real servers have weight 1, so weighted
+/// schedulers behave as the unweighted ones.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
 pub enum IpvsScheduler {
     /// Round robin, kube-proxy's default.
@@ -23,28 +22,28 @@ pub enum IpvsScheduler {
     WeightedLeastConnections,
     /// Locality-based least connections.
     LocalityLeastConnections,
-    /// The same, with replication.
+    /// Locality-based least connections with replication.
     LocalityLeastConnectionsReplicated,
-    /// By a hash of the destination.
+    /// Destination hashing.
     DestinationHash,
-    /// By a hash of the source.
+    /// Source hashing.
     SourceHash,
-    /// By Maglev's consistent hash.
+    /// Maglev hashing.
     MaglevHash,
     /// Shortest expected delay.
     ShortestExpectedDelay,
     /// Never queue.
     NeverQueue,
-    /// The first of the highest weight.
+    /// Weighted failover: the real server with the highest weight.
     Failover,
-    /// The first until it is full.
+    /// Weighted overflow: the real server with the highest weight until it is full.
     Overflow,
-    /// The better of two chosen at random.
+    /// The better of two random choices.
     TwoRandomChoices,
 }
 
 impl IpvsScheduler {
-    /// All of them, the default first.
+    /// All schedulers, the default first.
     pub const ALL: [IpvsScheduler; 14] = [
         IpvsScheduler::RoundRobin,
         IpvsScheduler::WeightedRoundRobin,
@@ -62,10 +61,10 @@ impl IpvsScheduler {
         IpvsScheduler::TwoRandomChoices,
     ];
 
-    /// The names of all, for who has to choose.
+    /// The names of all schedulers, for messages.
     pub const NAMES: &str = "rr, wrr, lc, wlc, lblc, lblcr, dh, sh, mh, sed, nq, fo, ovf or twos";
 
-    /// The kernel's name; that of its module is `ip_vs_` and this.
+    /// Returns its name in the kernel; its module is named `ip_vs_` and this name.
     pub fn name(self) -> &'static str {
         match self {
             IpvsScheduler::RoundRobin => "rr",
@@ -85,13 +84,16 @@ impl IpvsScheduler {
         }
     }
 
-    /// The scheduler that the kernel knows by this name.
+    /// Returns the scheduler with this name in the kernel.
     pub fn from_name(name: &str) -> Option<IpvsScheduler> {
         IpvsScheduler::ALL.into_iter().find(|scheduler| scheduler.name() == name)
     }
 
-    /// Reads the annotation of a Service. `None` without one, and, with a problem, for a name that is none.
-    pub(crate) fn read(annotation: Option<&String>, problems: &mut Vec<Problem>) -> Option<IpvsScheduler> {
+    /// Parses the annotation of a Service. Adds a problem for an unknown name.
+    pub(crate) fn parse_annotation(
+        annotation: Option<&String>,
+        problems: &mut Vec<Problem>,
+    ) -> Option<IpvsScheduler> {
         let name = annotation?;
         let scheduler = IpvsScheduler::from_name(name);
         if scheduler.is_none() {
@@ -113,7 +115,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_has_a_name_of_its_own_and_is_found_by_it() {
+    fn schedulers_are_found_by_their_unique_names() {
         for scheduler in IpvsScheduler::ALL {
             assert_eq!(IpvsScheduler::from_name(scheduler.name()), Some(scheduler));
             assert!(IpvsScheduler::NAMES.split([',', ' ']).any(|name| name == scheduler.name()));

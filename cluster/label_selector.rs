@@ -1,4 +1,4 @@
-//! Label selectors, in one canonical form: selectors that say the same in another order are equal.
+//! Label selectors in canonical form: selectors that differ only in order are equal.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,62 +9,62 @@ use crate::labels::{Labels, null_is_empty, null_is_empty_string};
 use crate::name::Name;
 use crate::problem::Problem;
 
-/// A label selector (API reference: `LabelSelector`). All requirements must hold; one without any selects
-/// all. One that could not be understood selects nothing.
+/// A label selector (API reference: `LabelSelector`). All requirements must be met; without requirements it selects everything.
+/// An invalid selector selects nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LabelSelector(Option<Box<[LabelSelectorRequirement]>>);
 
-/// One requirement of a selector.
+/// A requirement of a selector.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LabelSelectorRequirement {
-    /// The label's key.
+    /// The key of the label.
     pub key: Name,
-    /// How the label relates to the values.
+    /// The relation of the label to the values.
     pub operator: LabelSelectorOperator,
     /// The values for `In` and `NotIn`, sorted, at least one; none for the other operators.
     pub values: Box<[Name]>,
 }
 
-/// How a label relates to a requirement's values.
+/// The operator of a requirement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum LabelSelectorOperator {
-    /// The label is there, with one of the values.
+    /// The label exists and has one of the values.
     In,
-    /// The label is not there, or has none of the values.
+    /// The label does not exist or has none of the values.
     NotIn,
-    /// The label is there.
+    /// The label exists.
     Exists,
-    /// The label is not there.
+    /// The label does not exist.
     DoesNotExist,
 }
 
 impl LabelSelector {
-    /// The one that selects everything.
+    /// Returns the selector that selects everything.
     pub fn everything() -> Self {
         LabelSelector(Some(Box::default()))
     }
 
-    /// The one that selects nothing.
+    /// Returns the selector that selects nothing.
     pub fn nothing() -> Self {
         LabelSelector(None)
     }
 
-    /// Whether it selects an object with these labels.
+    /// Returns true if it selects an object with these labels.
     pub fn matches(&self, labels: &Labels) -> bool {
         self.0.as_ref().is_some_and(|requirements| requirements.iter().all(|r| r.matches(labels)))
     }
 
-    /// Whether it selects everything.
+    /// Returns true if it selects everything.
     pub fn selects_all(&self) -> bool {
         self.0.as_ref().is_some_and(|requirements| requirements.is_empty())
     }
 
-    /// Whether it was understood. If not, it selects nothing.
+    /// Returns true if it is valid. An invalid selector selects nothing.
     pub fn is_valid(&self) -> bool {
         self.0.is_some()
     }
 
-    /// What it requires, sorted by key.
+    /// Returns the requirements, sorted by key.
     pub fn requirements(&self) -> &[LabelSelectorRequirement] {
         self.0.as_deref().unwrap_or_default()
     }
@@ -79,10 +79,10 @@ impl Default for LabelSelector {
 impl LabelSelectorRequirement {
     fn matches(&self, labels: &Labels) -> bool {
         let value = labels.value(self.key);
-        let among = || value.is_some_and(|value| self.values.contains(&value));
+        let is_in = || value.is_some_and(|value| self.values.contains(&value));
         match self.operator {
-            LabelSelectorOperator::In => among(),
-            LabelSelectorOperator::NotIn => !among(),
+            LabelSelectorOperator::In => is_in(),
+            LabelSelectorOperator::NotIn => !is_in(),
             LabelSelectorOperator::Exists => value.is_some(),
             LabelSelectorOperator::DoesNotExist => value.is_none(),
         }
@@ -90,7 +90,7 @@ impl LabelSelectorRequirement {
 }
 
 impl LabelSelectorOperator {
-    fn read(text: &str) -> Option<LabelSelectorOperator> {
+    fn parse(text: &str) -> Option<LabelSelectorOperator> {
         let all = [
             LabelSelectorOperator::In,
             LabelSelectorOperator::NotIn,
@@ -100,7 +100,7 @@ impl LabelSelectorOperator {
         all.into_iter().find(|operator| operator.as_str() == text)
     }
 
-    /// As the API spells it.
+    /// Returns its name in the API.
     pub fn as_str(self) -> &'static str {
         match self {
             LabelSelectorOperator::In => "In",
@@ -111,11 +111,11 @@ impl LabelSelectorOperator {
     }
 }
 
-/// As kubectl takes it on the command line: `app=web,tier in (a,b),!old`.
+/// The syntax of kubectl: `app=web,tier in (a,b),!old`.
 impl fmt::Display for LabelSelector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if !self.is_valid() {
-            return f.write_str("<not understood>");
+            return f.write_str("<invalid>");
         }
         for (i, requirement) in self.requirements().iter().enumerate() {
             let between = if i == 0 { "" } else { "," };
@@ -140,7 +140,7 @@ impl fmt::Display for LabelSelectorRequirement {
     }
 }
 
-/// A selector as written.
+/// A selector, as in JSON.
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct RawLabelSelector {
@@ -159,8 +159,8 @@ struct RawRequirement {
 }
 
 impl RawLabelSelector {
-    /// What it says. What the API server would refuse is a problem, and makes it select nothing: a
-    /// requirement that is skipped would select more than was meant.
+    /// Converts the selector. A requirement that the API server would reject is a problem and makes the whole selector invalid:
+    /// without the requirement it would select more than intended.
     pub(crate) fn convert(self, path: &str, problems: &mut Vec<Problem>) -> LabelSelector {
         let labels = self.match_labels.iter().map(|(key, value)| {
             if !is_label_key(key) {
@@ -198,7 +198,7 @@ impl RawRequirement {
             problem("key", &self.key, LABEL_KEY);
             return None;
         }
-        let Some(operator) = LabelSelectorOperator::read(&self.operator) else {
+        let Some(operator) = LabelSelectorOperator::parse(&self.operator) else {
             problem("operator", &self.operator, "In, NotIn, Exists or DoesNotExist");
             return None;
         };
@@ -220,8 +220,8 @@ impl RawRequirement {
 
 const LABEL_KEY: &str = "a label's key such as app or example.com/app";
 
-/// Whether a text is a label's key (API machinery, `IsQualifiedName`): a name of up to 63 characters, behind
-/// a DNS name and a slash if there is a prefix.
+/// Returns true if a text is a label key (API machinery, `IsQualifiedName`): a name of up to 63 characters, with an optional
+/// prefix of a DNS name and a slash.
 fn is_label_key(text: &str) -> bool {
     let (prefix, name) = match text.split_once('/') {
         Some((prefix, name)) => (Some(prefix), name),
@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn selectors_match_as_the_api_says() {
+    fn selectors_match_as_the_api_specifies() {
         let labels = Labels::from(BTreeMap::from([("app".to_string(), "web".to_string())]));
         for (selector, expected, shown) in [
             (r#"{}"#, true, ""),
@@ -288,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn what_says_the_same_is_the_same() {
+    fn equivalent_selectors_are_equal() {
         let one = r#"{"matchLabels":{"app":"web","b":"c"}}"#;
         let other = r#"{"matchExpressions":[{"key":"b","operator":"In","values":["c"]},
             {"key":"app","operator":"In","values":["web","web"]}],"matchLabels":{"b":"c"}}"#;
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_api_server_refuses_selects_nothing_and_is_a_problem() {
+    fn selectors_that_the_api_server_rejects_select_nothing() {
         for (expression, problem) in [
             (
                 r#"{"key":"app","operator":"Near","values":["web"]}"#,

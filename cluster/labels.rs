@@ -1,4 +1,4 @@
-//! Labels.
+//! Labels of objects.
 
 use std::collections::BTreeMap;
 
@@ -11,28 +11,28 @@ use crate::name::Name;
 pub struct Labels(Box<[(Name, Name)]>);
 
 impl Labels {
-    /// The value of a label.
+    /// Returns the value of a label.
     pub fn get(&self, key: &str) -> Option<&'static str> {
         self.0.iter().find(|(k, _)| k.as_str() == key).map(|(_, v)| v.as_str())
     }
 
-    /// The value of a label, by its interned key.
+    /// Returns the value of a label by its interned key.
     pub fn value(&self, key: Name) -> Option<Name> {
         self.0.iter().find(|(k, _)| *k == key).map(|(_, v)| *v)
     }
 
-    /// Whether the label is there, with any value.
+    /// Returns true if the label exists.
     pub fn contains(&self, key: &str) -> bool {
         self.get(key).is_some()
     }
 
-    /// These labels, with this value for one of them.
+    /// Returns these labels with one label set to a value.
     pub fn with(&self, key: &'static str, value: &'static str) -> Labels {
         let pairs = self.iter().chain([(key, value)]);
         pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).collect::<BTreeMap<_, _>>().into()
     }
 
-    /// All labels by key.
+    /// Returns all labels, sorted by key.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &'static str)> + '_ {
         self.0.iter().map(|(k, v)| (k.as_str(), v.as_str()))
     }
@@ -44,8 +44,8 @@ impl From<BTreeMap<String, String>> for Labels {
     }
 }
 
-/// A map of strings, as of labels. The API server decodes `null`, as in the YAML `disktype:`, as the empty string, and a
-/// map that is `null` as an empty one.
+/// Deserializes a map of strings, such as labels. As in the API server, a value `null` (as in the YAML `disktype:`) is the empty
+/// string, and a map that is `null` is empty.
 pub(crate) fn null_is_empty_string<'de, D>(deserializer: D) -> Result<BTreeMap<String, String>, D::Error>
 where
     D: serde::Deserializer<'de>,
@@ -55,9 +55,8 @@ where
     Ok(values.map(|(key, value)| (key, value.unwrap_or_default())).collect())
 }
 
-/// Labels that controllers and admission plugins put on each pod, and whose values differ between the replicas,
-/// revisions or zones of one workload. They do not belong in a selector that is to keep matching. A trailing `*`
-/// stands for the rest of the key.
+/// Labels that controllers and admission plugins add to pods, and whose values differ between the replicas, revisions or zones
+/// of a workload. A selector for all pods of the workload must not contain them. A trailing `*` matches the rest of the key.
 ///
 /// | keys | written by |
 /// | --- | --- |
@@ -81,7 +80,7 @@ const PER_INSTANCE: [&str; 12] = [
     "topology.kubernetes.io/*",
 ];
 
-/// Whether a label describes an instance of a workload and not the workload: see the list above.
+/// Returns true if a label describes a single pod of a workload, not the workload.
 pub fn is_per_instance(key: &str) -> bool {
     PER_INSTANCE.iter().any(|known| match known.strip_suffix('*') {
         Some(prefix) => key.starts_with(prefix),
@@ -89,7 +88,7 @@ pub fn is_per_instance(key: &str) -> bool {
     })
 }
 
-/// The API takes `null` for an empty list or map.
+/// Deserializes `null` as an empty list, map or object, as the API server does.
 pub(crate) fn null_is_empty<'de, D, T>(deserializer: D) -> Result<T, D::Error>
 where
     D: serde::Deserializer<'de>,
@@ -103,7 +102,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn labels_of_instances_are_told_from_those_of_workloads() {
+    fn labels_of_instances_are_recognised() {
         for (key, expected) in [
             ("app", false),
             ("app.kubernetes.io/name", false),

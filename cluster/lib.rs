@@ -1,11 +1,11 @@
-//! Kubernetes objects, kept slim, their index, and what *this* node must serve.
+//! Kubernetes objects in compact form, their index, and the desired state of this node.
 //!
 //! ```text
-//! Event ──► Index ──touched──► Desired ──changes──► a mode
-//!           slim objects       ServicePort × family, endpoints chosen
+//! Event ──► Index ──dirty Services──► Desired ──ServiceChange──► proxy mode
+//!           compact objects           ServicePort per family, its frontends and endpoints
 //! ```
 //!
-//! Pure: no I/O, no async, no clock. Time and the node's identity come in as arguments.
+//! Pure: no I/O, no async code, no clock. The time and the name of the node are arguments.
 #![forbid(unsafe_code)]
 
 pub mod address;
@@ -31,6 +31,7 @@ pub mod protocol;
 pub mod service;
 pub mod service_cidr;
 mod strict_deserializer;
+pub mod traffic_policy;
 pub mod unreadable;
 
 pub use address::Family;
@@ -42,4 +43,5 @@ pub use object::{Kind, Object, ObjectKey};
 pub use own_node::MissingNodeFacts;
 pub use problem::Problem;
 pub use protocol::Protocol;
+pub use traffic_policy::TrafficPolicy;
 pub use unreadable::UnreadableObjects;

@@ -1,46 +1,46 @@
-//! Names: interned words, and the namespace/name of an object.
+//! Interned names, and namespaced names of objects.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::{Arc, LazyLock, RwLock};
 
-/// An interned word: a node, zone, namespace, port or label name.
+/// An interned name of a node, zone, namespace, port or label.
 ///
-/// Four bytes instead of a string for each of a million endpoints. Words are never freed, so only
-/// names of which a cluster has few distinct ones are interned; pods and Services are not.
+/// Takes four bytes instead of a string in each of a million endpoints. Interned strings are never freed, so only names with
+/// few distinct values in a cluster are interned; names of pods and Services are not.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Name(NonZeroU32);
 
 #[derive(Default)]
 struct Table {
     numbers: HashMap<&'static str, NonZeroU32>,
-    words: Vec<&'static str>,
+    strings: Vec<&'static str>,
 }
 
 static TABLE: LazyLock<RwLock<Table>> = LazyLock::new(RwLock::default);
 
 impl Name {
-    /// The one `Name` of this word.
-    pub fn new(word: &str) -> Name {
-        if let Some(&number) = TABLE.read().expect("no panic while the table is held").numbers.get(word) {
+    /// Returns the `Name` of a string, and interns it if necessary.
+    pub fn new(text: &str) -> Name {
+        if let Some(&number) = TABLE.read().expect("no panic while the table is held").numbers.get(text) {
             return Name(number);
         }
         let mut table = TABLE.write().expect("no panic while the table is held");
-        if let Some(&number) = table.numbers.get(word) {
+        if let Some(&number) = table.numbers.get(text) {
             return Name(number);
         }
-        let word: &'static str = Box::leak(word.into());
-        table.words.push(word);
-        let number = u32::try_from(table.words.len()).ok().and_then(NonZeroU32::new);
+        let text: &'static str = Box::leak(text.into());
+        table.strings.push(text);
+        let number = u32::try_from(table.strings.len()).ok().and_then(NonZeroU32::new);
         let number = number.expect("fewer than 2^32 distinct names");
-        table.numbers.insert(word, number);
+        table.numbers.insert(text, number);
         Name(number)
     }
 
-    /// The word itself.
+    /// Returns the string.
     pub fn as_str(self) -> &'static str {
-        TABLE.read().expect("no panic while the table is held").words[self.0.get() as usize - 1]
+        TABLE.read().expect("no panic while the table is held").strings[self.0.get() as usize - 1]
     }
 }
 
@@ -78,7 +78,7 @@ pub struct NamespacedName {
 }
 
 impl NamespacedName {
-    /// From its two parts.
+    /// Returns the name from a namespace and a name.
     pub fn new(namespace: &str, name: &str) -> Self {
         NamespacedName { namespace: Name::new(namespace), name: name.into() }
     }
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_word_has_one_name_and_names_sort_as_words() {
+    fn equal_strings_have_one_name_and_names_sort_as_strings() {
         assert_eq!(Name::new("zone-a"), Name::new("zone-a"));
         assert_ne!(Name::new("zone-a"), Name::new("zone-b"));
         let late = Name::new("aaa-interned-late");

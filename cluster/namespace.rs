@@ -1,4 +1,4 @@
-//! Namespaces: only their labels matter, for NetworkPolicy.
+//! Namespaces, with the labels that NetworkPolicies select.
 
 use serde::Deserialize;
 
@@ -6,8 +6,7 @@ use crate::labels::Labels;
 use crate::name::Name;
 use crate::object::Metadata;
 
-/// The label that the API server sets on every Namespace to its name, whatever the object says
-/// (`SetDefaults_Namespace`).
+/// The label that the API server sets on every Namespace to its name, overriding the object (`SetDefaults_Namespace`).
 pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
 
 /// A namespace.

@@ -1,4 +1,4 @@
-//! NetworkPolicy (`networking.k8s.io/v1`), as written; who may talk to whom is computed elsewhere.
+//! NetworkPolicies (`networking.k8s.io/v1`), as specified; the policy crate evaluates them.
 
 use std::borrow::Cow;
 
@@ -11,7 +11,7 @@ use crate::labels::null_is_empty;
 use crate::name::{Name, NamespacedName};
 use crate::object::Metadata;
 use crate::port_name::{self, PORT_NAME};
-use crate::problem::{Problem, state_consequence};
+use crate::problem::{Problem, set_consequence};
 use crate::protocol::Protocol;
 
 /// A NetworkPolicy.
@@ -19,63 +19,63 @@ use crate::protocol::Protocol;
 pub struct NetworkPolicy {
     /// Its namespace and name.
     pub key: NamespacedName,
-    /// The pods of its namespace that it isolates.
+    /// Selects the pods of its namespace that it isolates.
     pub pod_selector: LabelSelector,
-    /// What may come in; `None` where the policy does not concern ingress.
+    /// The ingress rules; `None` if the policy does not apply to ingress.
     pub ingress: Option<Box<[NetworkPolicyRule]>>,
-    /// What may go out; `None` where the policy does not concern egress.
+    /// The egress rules; `None` if the policy does not apply to egress.
     pub egress: Option<Box<[NetworkPolicyRule]>>,
 }
 
-/// One rule: any of the peers on any of the ports.
+/// A rule: allows any of the peers on any of the ports.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct NetworkPolicyRule {
-    /// The peers; `None` is every address.
+    /// The peers; `None` for every address.
     pub peers: Option<Box<[NetworkPolicyPeer]>>,
-    /// The ports; `None` is every port of every protocol.
+    /// The ports; `None` for every port of every protocol.
     pub ports: Option<Box<[NetworkPolicyPort]>>,
 }
 
-/// Who may be at the other end.
+/// A peer of a rule.
 #[derive(Clone, Debug, PartialEq)]
 pub enum NetworkPolicyPeer {
-    /// Pods: of the policy's namespace, or of the namespaces selected.
+    /// Pods of the policy's namespace, or of the selected namespaces.
     Pods {
-        /// Which pods; `None` is all.
+        /// The pod selector; `None` for all pods.
         pods: Option<LabelSelector>,
-        /// Which namespaces; `None` is the policy's own.
+        /// The namespace selector; `None` for the policy's own namespace.
         namespaces: Option<LabelSelector>,
     },
     /// Addresses.
     Block {
         /// The block.
         cidr: IpNet,
-        /// What is left out of it.
+        /// The blocks that are excluded from it.
         except: Box<[IpNet]>,
     },
-    /// Something that could not be understood. It matches nothing.
+    /// An invalid value, which matches nothing.
     Invalid,
 }
 
-/// Ports that a rule allows.
+/// A port, or a range of ports, that a rule allows.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NetworkPolicyPort {
     /// The protocol.
     pub protocol: Protocol,
-    /// Which of its ports.
+    /// The port numbers.
     pub number: PortNumber,
 }
 
-/// Which ports of a protocol.
+/// The port numbers that a rule allows.
 #[derive(Clone, Debug, PartialEq)]
 pub enum PortNumber {
-    /// All of them.
+    /// All ports.
     Any,
-    /// From the first to the last, both included.
+    /// A range, including both ends.
     Range(u16, u16),
-    /// The one of this name, looked up in each destination pod.
+    /// A named port, looked up in each destination pod.
     Named(Name),
-    /// Something that could not be understood. It matches nothing.
+    /// An invalid value, which matches nothing.
     Invalid,
 }
 
@@ -139,7 +139,7 @@ enum IntOrString {
     String(String),
 }
 
-/// What an ingress and an egress rule call their peers.
+/// The fields of the peers of ingress and egress rules.
 const INGRESS_PEERS: &str = "from";
 const EGRESS_PEERS: &str = "to";
 
@@ -151,19 +151,20 @@ impl RawNetworkPolicy {
             let problem = Problem::new(format!("spec.policyTypes[{i}]"), name, "Ingress or Egress");
             problems.push(problem.with_consequence("the policy isolates its pods in both directions"));
         }
-        // policyTypes left out: ingress always, egress where there is an egress rule (API reference). An unknown type
-        // may stand for either direction, and must not open one.
+        // Without policyTypes: ingress always, egress if there is an egress rule (API reference). An unknown type may be
+        // meant as either direction, and must not allow traffic.
         let has_unknown = types.iter().any(|name| !is_known(name));
-        let concerns = |name: &str, default| match types.is_empty() {
+        let applies_to = |name: &str, default| match types.is_empty() {
             true => default,
             false => has_unknown || types.iter().any(|t| t == name),
         };
-        let (ingress, egress) = (concerns("Ingress", true), concerns("Egress", !self.spec.egress.is_empty()));
+        let (ingress, egress) =
+            (applies_to("Ingress", true), applies_to("Egress", !self.spec.egress.is_empty()));
         let known_before = problems.len();
         let pod_selector = self.spec.pod_selector.convert("spec.podSelector", problems);
         if !pod_selector.is_valid() {
             let consequence = "the policy isolates every pod of its namespace and allows nothing";
-            state_consequence(&mut problems[known_before..], consequence);
+            set_consequence(&mut problems[known_before..], consequence);
         }
         let mut rules = |direction: &str, peers, rules: Vec<RawRule>| -> Box<[NetworkPolicyRule]> {
             let convert = |(i, rule): (usize, RawRule)| {
@@ -179,8 +180,8 @@ impl RawNetworkPolicy {
 }
 
 impl NetworkPolicy {
-    /// The same policy for all pods of its namespace, without any rule. It stands in for a policy whose pods are
-    /// not known: some of them must be isolated, and its rules may allow more than other policies of other pods do.
+    /// Returns the policy for all pods of its namespace, without rules. Replaces a policy with an invalid pod selector: some pods
+    /// must be isolated, and its rules might allow traffic for pods that the policy was not written for.
     fn isolating_all(self) -> Self {
         NetworkPolicy {
             pod_selector: LabelSelector::everything(),
@@ -193,7 +194,7 @@ impl NetworkPolicy {
 
 impl RawRule {
     fn convert(self, path: &str, field: &str, problems: &mut Vec<Problem>) -> NetworkPolicyRule {
-        let (peers, strange, strangers) = match field {
+        let (peers, wrong_field, wrong_peers) = match field {
             INGRESS_PEERS => (self.from, EGRESS_PEERS, self.to),
             _ => (self.to, INGRESS_PEERS, self.from),
         };
@@ -203,10 +204,10 @@ impl RawRule {
             .enumerate()
             .map(|(i, p)| p.convert(&format!("{path}.{field}[{i}]"), problems))
             .collect();
-        if !strangers.is_empty() {
-            // Without its peers the rule would open everything.
+        if !wrong_peers.is_empty() {
+            // Without peers, the rule would allow everything.
             let expected = "from in an ingress rule, to in an egress rule";
-            problems.push(Problem::new(format!("{path}.{strange}"), strange, expected));
+            problems.push(Problem::new(format!("{path}.{wrong_field}"), wrong_field, expected));
             peers.push(NetworkPolicyPeer::Invalid);
         }
         let ports: Box<[NetworkPolicyPort]> = self
@@ -223,13 +224,13 @@ impl RawRule {
             true => "this rule allows nothing",
             false => "this entry allows nothing; the rest of the rule applies",
         };
-        state_consequence(&mut problems[known_before..], consequence);
+        set_consequence(&mut problems[known_before..], consequence);
         rule
     }
 }
 
 impl NetworkPolicyRule {
-    /// Whether none of its peers, or none of its ports, was understood.
+    /// Returns true if none of its peers, or none of its ports, is valid.
     fn matches_nothing(&self) -> bool {
         let no_peer = |peers: &[NetworkPolicyPeer]| peers.iter().all(NetworkPolicyPeer::matches_nothing);
         let no_port =
@@ -286,12 +287,12 @@ impl RawBlock {
         for (i, text) in self.except.iter().enumerate() {
             let field = format!("{path}.except[{i}]");
             let Some(net) = parse_cidr(text) else {
-                // Leaving out an exception would open more than was meant.
+                // Without the exception, the rule would allow more than intended.
                 let problem = Problem::new(field, text, expected);
                 problems.push(problem.with_consequence(format!("the whole block {cidr} allows nothing")));
                 return NetworkPolicyPeer::Invalid;
             };
-            let (except, problem) = placed_exception(&cidr, net);
+            let (except, problem) = check_exception(&cidr, net);
             excepted.extend(except);
             problems.extend(problem.map(|(expected, consequence)| {
                 Problem::new(field, text, expected).with_consequence(consequence)
@@ -301,10 +302,9 @@ impl RawBlock {
     }
 }
 
-/// An exception as it applies to its block, if it does; and where it is not a part of the block, what was expected
-/// and the consequence.
-fn placed_exception(cidr: &IpNet, except: IpNet) -> (Option<IpNet>, Option<(String, Cow<'static, str>)>) {
-    // As an IPv6 block it excepts no IPv4 address. Go takes it for an IPv4 block here, which opens less.
+/// Returns an exception as it applies to its block; if it is not part of the block, also the expectation and the consequence.
+fn check_exception(cidr: &IpNet, except: IpNet) -> (Option<IpNet>, Option<(String, Cow<'static, str>)>) {
+    // As an IPv6 block it would exclude no IPv4 address. Go parses it as an IPv4 block here, which allows less.
     let unmapped = unmapped_cidr(&except).filter(|_| Family::from_net(cidr) == Family::V4);
     let except = unmapped.unwrap_or(except);
     let expected = || format!("a part of the block {cidr}");
@@ -330,7 +330,7 @@ impl RawPort {
         NetworkPolicyPort { protocol, number }
     }
 
-    /// Which ports; else the field that is wrong, its value, and what was expected there.
+    /// Returns the port numbers, or the invalid field, its value and the expected value.
     fn number(self) -> Result<PortNumber, (&'static str, String, &'static str)> {
         let valid = |n: i64| u16::try_from(n).ok().filter(|n| *n > 0);
         match (self.port, self.end_port) {
@@ -338,7 +338,7 @@ impl RawPort {
             (None | Some(IntOrString::String(_)), Some(last)) => {
                 Err(("endPort", last.to_string(), "endPort only beside a port's number"))
             }
-            (Some(IntOrString::String(name)), None) => match port_name::read(&name) {
+            (Some(IntOrString::String(name)), None) => match port_name::parse(&name) {
                 Some(name) => Ok(PortNumber::Named(name)),
                 None => Err(("port", name, PORT_NAME)),
             },

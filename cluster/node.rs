@@ -1,4 +1,4 @@
-//! Nodes.
+//! Nodes, with the fields that a proxy needs.
 
 use std::net::IpAddr;
 
@@ -14,10 +14,10 @@ use crate::problem::Problem;
 /// The label that names a node's zone.
 pub const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
 
-/// The taint by which the cluster autoscaler announces that it will delete a node.
+/// The taint with which the cluster autoscaler marks a node that it will delete.
 pub const TO_BE_DELETED_TAINT: &str = "ToBeDeletedByClusterAutoscaler";
 
-/// A node: its name, where it is, and its addresses.
+/// A node.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Node {
     /// Its name.
@@ -35,12 +35,12 @@ pub struct Node {
 }
 
 impl Node {
-    /// The zone it is in.
+    /// Returns its zone.
     pub fn zone(&self) -> Option<&'static str> {
         self.labels.get(ZONE_LABEL)
     }
 
-    /// The addresses kube-proxy takes for the node's own: the internal ones, then the external ones.
+    /// Returns its addresses, as kube-proxy uses them: the internal ones, then the external ones.
     pub fn ips(&self) -> impl Iterator<Item = IpAddr> + '_ {
         self.internal_ips.iter().chain(&self.external_ips).copied()
     }
@@ -101,7 +101,7 @@ impl RawNode {
             cidr
         });
         let pod_cidrs = pod_cidrs.collect();
-        let mut of_type = |wanted: &str| -> Box<[IpAddr]> {
+        let mut addresses_of_type = |wanted: &str| -> Box<[IpAddr]> {
             let matching = self.status.addresses.iter().enumerate().filter(|(_, a)| a.kind == wanted);
             matching
                 .filter_map(|(i, a)| {
@@ -120,8 +120,8 @@ impl RawNode {
         Node {
             name: Name::new(&self.metadata.name),
             pod_cidrs,
-            internal_ips: of_type("InternalIP"),
-            external_ips: of_type("ExternalIP"),
+            internal_ips: addresses_of_type("InternalIP"),
+            external_ips: addresses_of_type("ExternalIP"),
             is_to_be_deleted: self.metadata.deletion_timestamp.is_some()
                 || self.spec.taints.iter().any(|t| t.key == TO_BE_DELETED_TAINT),
             labels: self.metadata.labels.into(),

@@ -1,4 +1,4 @@
-//! One Kubernetes object of a kind that we use, and how it is read.
+//! Kubernetes objects of the kinds in use, and their parsing.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,7 +20,7 @@ use crate::service::{RawService, Service};
 use crate::service_cidr::{RawServiceCidr, ServiceCidr};
 use crate::strict_deserializer::StrictDeserializer;
 
-/// The kinds of object that we use.
+/// The kinds of objects in use.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Kind {
     /// `v1` Node.
@@ -42,7 +42,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// All of them.
+    /// All kinds.
     pub const ALL: [Kind; 8] = [
         Kind::Node,
         Kind::Service,
@@ -54,12 +54,12 @@ impl Kind {
         Kind::ClusterNetworkPolicy,
     ];
 
-    /// The kind of an object that says so; `None` for kinds and versions that we do not use.
+    /// Returns the kind of an `apiVersion` and `kind`; `None` for kinds and versions that are not in use.
     pub fn from_api(api_version: &str, kind: &str) -> Option<Kind> {
         Kind::ALL.into_iter().find(|k| k.api_version() == api_version && k.as_str() == kind)
     }
 
-    /// As `kind` spells it.
+    /// Returns its `kind`.
     pub fn as_str(self) -> &'static str {
         match self {
             Kind::Node => "Node",
@@ -73,7 +73,7 @@ impl Kind {
         }
     }
 
-    /// As `apiVersion` spells it.
+    /// Returns its `apiVersion`.
     pub fn api_version(self) -> &'static str {
         match self {
             Kind::Node | Kind::Service | Kind::Namespace | Kind::Pod => "v1",
@@ -83,7 +83,7 @@ impl Kind {
         }
     }
 
-    /// The resource's name in the API's paths.
+    /// Returns the name of its resource in API paths.
     pub fn plural(self) -> &'static str {
         match self {
             Kind::Node => "nodes",
@@ -97,7 +97,7 @@ impl Kind {
         }
     }
 
-    /// Whether its objects live in namespaces.
+    /// Returns true if its objects are namespaced.
     pub fn namespaced(self) -> bool {
         matches!(self, Kind::Service | Kind::EndpointSlice | Kind::Pod | Kind::NetworkPolicy)
     }
@@ -109,7 +109,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// What tells objects apart.
+/// The identity of an object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ObjectKey {
     /// The kind.
@@ -119,7 +119,7 @@ pub struct ObjectKey {
 }
 
 impl ObjectKey {
-    /// The key of all objects of a kind whose names cannot be read. No object has an empty name.
+    /// Returns the key that represents all objects of a kind whose names cannot be read. No object has an empty name.
     pub fn unnamed(kind: Kind) -> Self {
         ObjectKey { kind, name: NamespacedName::new("", "") }
     }
@@ -149,7 +149,7 @@ impl ObjectKey {
         Ok(ObjectKey { kind, name: NamespacedName::new(namespace, name) })
     }
 
-    /// Whether it is that of [`ObjectKey::unnamed`].
+    /// Returns true for the key of [`ObjectKey::unnamed`].
     pub fn is_unnamed(&self) -> bool {
         self.name.name.is_empty()
     }
@@ -161,7 +161,7 @@ impl fmt::Display for ObjectKey {
     }
 }
 
-/// One object, slim.
+/// An object in compact form.
 #[derive(Clone, Debug, PartialEq)]
 #[allow(missing_docs, reason = "each variant is the kind of its name")]
 pub enum Object {
@@ -176,7 +176,7 @@ pub enum Object {
 }
 
 impl Object {
-    /// Its kind and name.
+    /// Returns its kind and name.
     pub fn key(&self) -> ObjectKey {
         let cluster_scoped = |name: Name| NamespacedName::new("", name.as_str());
         let (kind, name) = match self {
@@ -192,12 +192,11 @@ impl Object {
         ObjectKey { kind, name }
     }
 
-    /// Reads an object of a known kind. Fields that we do not use are ignored; a field that can be left
-    /// out without harm and cannot be understood becomes a [`Problem`].
+    /// Parses an object. Fields that are not in use are ignored; an invalid field that can be omitted safely becomes a
+    /// [`Problem`].
     ///
     /// # Errors
-    /// The object as a whole cannot be read: it has no name, or a field has another type than the API
-    /// gives it.
+    /// The object cannot be used at all: it has no name, or a field does not have the type that the API defines.
     pub fn parse(kind: Kind, value: Value) -> Result<ParsedObject, ObjectError> {
         let key = ObjectKey::parse(kind, &value)?;
         let mut problems = Vec::new();
@@ -225,25 +224,25 @@ impl Object {
     }
 }
 
-/// An object, and what of it was left out.
+/// A parsed object, and the problems with its fields.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ParsedObject {
     /// The object.
     pub object: Object,
-    /// Fields that could not be understood.
+    /// The invalid fields, which were omitted.
     pub problems: Vec<Problem>,
 }
 
-/// Why an object cannot be read.
+/// An error that prevents the parsing of an object.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ObjectError {
-    /// It has no name by which it could be known.
+    /// It has no name.
     #[error("{kind}: metadata.name is missing or empty, expected the object's name")]
     NoName {
         /// Its kind.
         kind: Kind,
     },
-    /// Its name or namespace has a character that no name in Kubernetes has, such as a newline.
+    /// Its name or namespace has a character that is not allowed in Kubernetes, such as a newline.
     #[error(
         "{kind} {value:?}: metadata.{field}: expected letters, digits, '-' and '.', up to 253 characters"
     )]
@@ -255,20 +254,20 @@ pub enum ObjectError {
         /// The value of the field.
         value: String,
     },
-    /// A field has another type than the API gives it.
+    /// A field does not have the type that the API defines.
     #[error("{key}: field {field}: {message}")]
     Field {
         /// The object.
         key: ObjectKey,
         /// The field's path, as in `spec.ports[0].port`.
         field: String,
-        /// What stands there and what was expected.
+        /// The value, and what was expected.
         message: String,
     },
 }
 
 impl ObjectError {
-    /// The object's kind and name, where it has a name.
+    /// Returns the kind and name of the object, if it has a name.
     pub fn key(&self) -> Option<&ObjectKey> {
         match self {
             ObjectError::NoName { .. } | ObjectError::InvalidName { .. } => None,
@@ -277,8 +276,8 @@ impl ObjectError {
     }
 }
 
-/// Whether a text can be the name of an object. The API server accepts fewer texts, depending on the kind; of all that
-/// it rejects, only what could forge a line of rules or logs is rejected here.
+/// Returns true if a text can be the name of an object. The API server is stricter, depending on the kind; this only rejects
+/// characters that could forge a line of rules or logs.
 pub(crate) fn is_name(text: &str) -> bool {
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b':');
     text.len() <= 253 && text.bytes().all(allowed)
@@ -289,7 +288,7 @@ fn from_value<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, (String
         .map_err(|e| (e.path().to_string(), e.inner().to_string()))
 }
 
-/// The part of `metadata` that we use.
+/// The fields of `metadata` in use.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(crate) struct Metadata {
@@ -305,7 +304,7 @@ pub(crate) struct Metadata {
 }
 
 impl Metadata {
-    /// The namespace; `default` where the object (a manifest) names none, as kubectl does.
+    /// Returns the namespace; `default` if the object (a manifest) has none, as in kubectl.
     pub(crate) fn namespace(&self) -> &str {
         self.namespace.as_deref().filter(|n| !n.is_empty()).unwrap_or("default")
     }

@@ -1,4 +1,4 @@
-//! This node's own Node object: what was last known of it is kept while it is missing or incomplete.
+//! This node's own Node object: its last known facts are kept while it is missing or incomplete.
 //!
 //! Deleting the Node object does not remove the node: its pods and addresses are still there, and the kubelet registers the
 //! object again when it restarts. Pod CIDRs, addresses and the zone are assigned to the new object one after the other.
@@ -9,7 +9,7 @@ use std::fmt;
 use crate::name::Name;
 use crate::node::{Node, ZONE_LABEL};
 
-/// What this node's Node object lacks, and is kept as it was last known.
+/// The facts that this node's Node object lacks and that are kept as last known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MissingNodeFacts {
     /// The object itself: it was deleted.
@@ -30,11 +30,11 @@ impl fmt::Display for MissingNodeFacts {
         let facts = [(self.pod_cidrs, "pod CIDRs"), (self.addresses, "addresses"), (self.zone, "zone label")];
         let missing: Vec<&str> =
             facts.into_iter().filter_map(|(missing, fact)| missing.then_some(fact)).collect();
-        write!(f, "has no {} any more; keeping the last known", missing.join(" and no "))
+        write!(f, "no longer has {}; keeping the last known", missing.join(" and "))
     }
 }
 
-/// The name of this node, and what its Node object lacks.
+/// The name of this node, and the facts that its Node object lacks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct OwnNode {
     pub(crate) name: Name,
@@ -46,14 +46,14 @@ impl OwnNode {
         OwnNode { name, missing: MissingNodeFacts::default() }
     }
 
-    /// Notes that the object was deleted.
+    /// Records that the object was deleted.
     pub(crate) fn deleted(&mut self) {
         self.missing = MissingNodeFacts { object: true, ..MissingNodeFacts::default() };
     }
 
-    /// Completes a new version of the object with the facts that it lacks and that were known `before`. Pod CIDRs cannot be
-    /// removed from a Node, and a Node without any address cannot be reached, so these are assigned later. A zone label may
-    /// be removed on purpose, so it is kept only if the object was deleted before.
+    /// Completes a new version of the object with facts that it lacks and that the version `before` has. Pod CIDRs cannot be
+    /// removed from a Node, and a Node without an address cannot be reached, so these will be assigned later. A zone label may
+    /// be removed intentionally, so it is kept only if the object was deleted before.
     pub(crate) fn complete(&mut self, mut node: Node, before: &Node) -> Node {
         let had = self.missing;
         self.missing = MissingNodeFacts {
@@ -100,14 +100,14 @@ mod tests {
         Event::Deleted(ObjectKey { kind: Kind::Node, name: NamespacedName::new("", name) })
     }
 
-    /// Whether the own node is known with its zone, pod CIDRs and addresses.
+    /// Returns whether the own node is known with its zone, pod CIDRs and addresses.
     fn known(index: &Index) -> Option<[bool; 3]> {
         let node = index.node(Name::new("own"))?;
         Some([node.zone().is_some(), !node.pod_cidrs.is_empty(), node.ips().next().is_some()])
     }
 
     #[test]
-    fn facts_of_the_own_node_stay_until_there_are_others() {
+    fn facts_of_the_own_node_are_kept_until_new_ones_are_assigned() {
         let full = || node("own", true, true, true);
         let list = |nodes: Vec<Event>| {
             let begun = std::iter::once(Event::ListStarted(Kind::Node));
@@ -125,7 +125,7 @@ mod tests {
                 "created again with nothing",
                 vec![full(), deleted("own"), node("own", false, false, false)],
                 all,
-                "no pod CIDRs and no addresses and no zone label",
+                "no longer has pod CIDRs and addresses and zone label",
             ),
             (
                 "assigned one by one",
@@ -137,14 +137,14 @@ mod tests {
                     node("own", false, true, true),
                 ],
                 all,
-                "no zone label",
+                "no longer has zone label",
             ),
             ("all assigned", vec![full(), deleted("own"), node("own", false, false, false), full()], all, ""),
             (
                 "replaced between two lists",
                 [vec![full()], list(vec![node("own", true, false, true)])].concat(),
                 all,
-                "no pod CIDRs",
+                "no longer has pod CIDRs",
             ),
             (
                 "a zone label that is removed",
@@ -163,14 +163,14 @@ mod tests {
             let mut index = Index::for_node(Name::new("own"));
             events.into_iter().for_each(|event| index.handle(event));
             assert_eq!(known(&index), expected, "{case}");
-            let said = index.own_node_missing().map(|missing| missing.to_string()).unwrap_or_default();
-            assert_eq!(said.is_empty(), missing.is_empty(), "{case}: {said}");
-            assert!(said.contains(missing), "{case}: {said}");
+            let message = index.own_node_missing().map(|missing| missing.to_string()).unwrap_or_default();
+            assert_eq!(message.is_empty(), missing.is_empty(), "{case}: {message}");
+            assert!(message.contains(missing), "{case}: {message}");
         }
     }
 
     #[test]
-    fn other_nodes_go_when_they_are_deleted() {
+    fn other_nodes_are_removed_when_they_are_deleted() {
         let mut index = Index::for_node(Name::new("own"));
         for event in [node("other", true, true, true), deleted("other")] {
             index.handle(event);

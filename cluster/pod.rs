@@ -1,4 +1,4 @@
-//! Pods: what NetworkPolicy needs to know of them.
+//! Pods, with the fields that NetworkPolicy needs.
 
 use std::net::IpAddr;
 use std::num::NonZeroU16;
@@ -20,23 +20,23 @@ pub struct Pod {
     pub key: NamespacedName,
     /// Its labels.
     pub labels: Labels,
-    /// The node it is bound to.
+    /// The node to which it is bound.
     pub node: Option<Name>,
-    /// Its addresses, at most one a family.
+    /// Its addresses, at most one per family.
     pub ips: Box<[IpAddr]>,
-    /// It shares the network of its node.
+    /// It uses the host network.
     pub host_network: bool,
-    /// Its phase is `Succeeded` or `Failed`: its addresses no longer count.
+    /// Its phase is `Succeeded` or `Failed`: its addresses are no longer valid.
     pub is_finished: bool,
-    /// It has a deletion timestamp: it is being terminated, and runs on until it is gone.
+    /// It has a deletion timestamp: it runs until its termination completes.
     pub is_terminating: bool,
-    /// When it was created, in seconds since 1970; 0 where that is not known.
+    /// Its creation time, in seconds since 1970; 0 if unknown.
     pub created: i64,
-    /// Ports that have a name.
+    /// Its named container ports.
     pub named_ports: Box<[NamedPort]>,
 }
 
-/// A container port with a name.
+/// A named container port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NamedPort {
     /// Its name.
@@ -121,7 +121,7 @@ impl RawPod {
                 Timestamp::as_second,
             )
         });
-        // Init containers that restart (KEP-753) run beside the others, so their ports count.
+        // Sidecars, which are init containers with restart policy Always (KEP-753), have ports as well.
         let sidecars =
             self.spec.init_containers.iter().filter(|c| c.restart_policy.as_deref() == Some("Always"));
         let ports = self.spec.containers.iter().chain(sidecars).flat_map(|c| &c.ports);

@@ -1,14 +1,14 @@
-//! Names of ports.
+//! Port names.
 
 use crate::name::Name;
 use crate::problem::Problem;
 
-/// What a port's name looks like.
+/// A description of valid port names.
 pub(crate) const PORT_NAME: &str =
-    "a port's name: up to 15 lower-case letters, digits and hyphens, a letter among them";
+    "a port's name: up to 15 lower-case letters, digits and hyphens, at least one letter";
 
-/// Reads a port's name (RFC 6335; API machinery, `IsValidPortName`). Other texts name no port of any pod.
-pub(crate) fn read(text: &str) -> Option<Name> {
+/// Parses a port name (RFC 6335; API machinery, `IsValidPortName`).
+pub(crate) fn parse(text: &str) -> Option<Name> {
     let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
     let valid = text.len() <= 15
         && text.bytes().all(allowed)
@@ -19,9 +19,13 @@ pub(crate) fn read(text: &str) -> Option<Name> {
     valid.then(|| Name::new(text))
 }
 
-/// The name of a Service's port, which also stands in its EndpointSlices; empty where it has none. Any text of
-/// letters, digits, hyphens, underscores and dots is a name here: it must only be fit for a line of rules or logs.
-pub(crate) fn of_service(name: Option<&str>, field: String, problems: &mut Vec<Problem>) -> Option<Name> {
+/// Parses the name of a Service port, which its EndpointSlices have as well; empty if it has none. Any text of letters, digits,
+/// hyphens, underscores and dots is accepted, as it is safe in a line of rules or logs.
+pub(crate) fn parse_service_port_name(
+    name: Option<&str>,
+    field: String,
+    problems: &mut Vec<Problem>,
+) -> Option<Name> {
     let name = name.unwrap_or_default();
     let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
     if name.len() <= 63 && name.bytes().all(allowed) {
@@ -40,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_told_from_other_texts() {
+    fn port_names_are_validated() {
         for (text, expected) in [
             ("http", true),
             ("serve-80-tcp", true),
@@ -54,7 +58,7 @@ mod tests {
             ("sixteen-letters-", false),
             ("a_b", false),
         ] {
-            assert_eq!(read(text).is_some(), expected, "{text}");
+            assert_eq!(parse(text).is_some(), expected, "{text}");
         }
     }
 }

@@ -1,23 +1,23 @@
-//! Fields of an object that cannot be understood: where, which value, what was expected, and the consequence.
+//! Problems: invalid fields of an object, with the expected value and the consequence.
 
 use std::borrow::Cow;
 use std::fmt;
 
-/// One field of an object that cannot be understood. The rest of the object is used.
+/// An invalid field of an object. The rest of the object is used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
-    /// Path of the field, as in `spec.ports[0].port`.
+    /// The path of the field, as in `spec.ports[0].port`.
     pub field: String,
     /// The value of the field.
     pub value: String,
-    /// What was expected.
+    /// The expected value.
     pub expected: Cow<'static, str>,
-    /// What follows for the object; `None` where the field merely has no effect.
+    /// The consequence for the object; `None` if the field just has no effect.
     pub consequence: Option<Cow<'static, str>>,
 }
 
 impl Problem {
-    /// A problem of a field that merely has no effect.
+    /// Returns a problem with a field that has no effect.
     pub fn new(
         field: impl Into<String>,
         value: impl fmt::Display,
@@ -31,20 +31,20 @@ impl Problem {
         }
     }
 
-    /// The same problem with its consequence for the object.
+    /// Adds the consequence for the object.
     #[must_use]
     pub fn with_consequence(self, consequence: impl Into<Cow<'static, str>>) -> Self {
         Problem { consequence: Some(consequence.into()), ..self }
     }
 
-    /// What follows for the object.
+    /// Returns the consequence for the object.
     pub fn consequence(&self) -> &str {
         self.consequence.as_deref().unwrap_or("the field has no effect")
     }
 }
 
-/// States the consequence of each problem that has none yet.
-pub(crate) fn state_consequence(problems: &mut [Problem], consequence: impl Into<Cow<'static, str>>) {
+/// Adds the consequence to each problem that has none.
+pub(crate) fn set_consequence(problems: &mut [Problem], consequence: impl Into<Cow<'static, str>>) {
     let consequence = consequence.into();
     for problem in problems {
         problem.consequence.get_or_insert_with(|| consequence.clone());

@@ -1,4 +1,4 @@
-//! Transport protocols that Services know.
+//! Transport protocols of Services.
 
 use std::fmt;
 
@@ -17,8 +17,7 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// Reads a protocol as objects name it; left out or empty it is TCP (API reference). `None`, and a
-    /// problem, for any other word.
+    /// Parses a protocol; the default is TCP (API reference). Returns `None` and adds a problem for an unknown protocol.
     pub(crate) fn parse(text: Option<&str>, field: String, problems: &mut Vec<Problem>) -> Option<Protocol> {
         match text {
             None | Some("" | "TCP") => Some(Protocol::Tcp),
@@ -31,7 +30,7 @@ impl Protocol {
         }
     }
 
-    /// As rules and chain hashes spell it: `tcp`, `udp`, `sctp`.
+    /// Returns its name in rules and chain hashes: `tcp`, `udp`, `sctp`.
     pub fn as_str(self) -> &'static str {
         match self {
             Protocol::Tcp => "tcp",
@@ -40,7 +39,7 @@ impl Protocol {
         }
     }
 
-    /// The number in an IP header (IANA protocol numbers).
+    /// Returns its IANA protocol number.
     pub fn number(self) -> u8 {
         match self {
             Protocol::Tcp => 6,
@@ -49,8 +48,7 @@ impl Protocol {
         }
     }
 
-    /// Whether a flow of it outlives the loss of its endpoint, so that connection tracking must be told:
-    /// there is no reset that would end it.
+    /// Returns true if its conntrack entries must be deleted when their endpoint is removed, as no reset ends its flows.
     pub fn needs_conntrack_cleanup(self) -> bool {
         matches!(self, Protocol::Udp | Protocol::Sctp)
     }

@@ -1,4 +1,4 @@
-//! Services, with only what a proxy needs.
+//! Services, with the fields that a proxy needs.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -14,16 +14,17 @@ use crate::labels::null_is_empty;
 use crate::name::{Name, NamespacedName};
 use crate::object::Metadata;
 use crate::port_name;
-use crate::problem::{Problem, state_consequence};
+use crate::problem::{Problem, set_consequence};
 use crate::protocol::Protocol;
+use crate::traffic_policy::TrafficPolicy;
 
-/// The label by which a Service asks for another proxy than kube-proxy.
+/// The label by which a Service selects another proxy than kube-proxy.
 pub const SERVICE_PROXY_NAME_LABEL: &str = "service.kubernetes.io/service-proxy-name";
 
 /// The label of headless Services and of their EndpointSlices.
 pub const HEADLESS_LABEL: &str = "service.kubernetes.io/headless";
 
-/// Session affinity's timeout where the object has none, in seconds (API reference).
+/// The default timeout of session affinity, in seconds (API reference).
 const DEFAULT_AFFINITY_SECONDS: u32 = 10_800;
 
 /// A Service.
@@ -31,34 +32,34 @@ const DEFAULT_AFFINITY_SECONDS: u32 = 10_800;
 pub struct Service {
     /// Its namespace and name.
     pub key: NamespacedName,
-    /// When it was created, in seconds since 1970; `None` where that is not known (manifests).
+    /// Its creation time, in seconds since 1970; `None` if unknown (manifests).
     pub created: Option<i64>,
-    /// Its UID; empty where it has none (manifests).
+    /// Its UID; empty if it has none (manifests).
     pub uid: Box<str>,
-    /// Why it is not proxied, if it is not.
+    /// The reason why it is not proxied; `None` if it is.
     pub not_proxied: Option<NotProxiedReason>,
-    /// The labels of its pods (`spec.selector`), by which a controller makes its EndpointSlices; empty where slices
-    /// come from elsewhere. Not interned, as a tenant can change it at will.
+    /// The labels of its pods (`spec.selector`), from which a controller makes its EndpointSlices; empty if its slices have
+    /// another origin. Not interned, as users can change it at any rate.
     pub selector: Box<[(Box<str>, Box<str>)]>,
-    /// Its ClusterIPs, at most one a family.
+    /// Its ClusterIPs, at most one per family.
     pub cluster_ips: Box<[IpAddr]>,
     /// Its ports.
     pub ports: Box<[ServicePortSpec]>,
     /// `externalIPs` of both families.
     pub external_ips: Box<[IpAddr]>,
-    /// Ingress addresses of the load balancer whose packets arrive with them as destination (`ipMode: VIP`).
+    /// Ingress addresses of the load balancer that its packets keep as destination (`ipMode: VIP`).
     pub load_balancer_vips: Box<[IpAddr]>,
     /// The clients that may use the load balancer's addresses, of both families.
     pub source_ranges: SourceRanges,
     /// Session affinity by client address, with its timeout in seconds.
     pub affinity: Option<u32>,
-    /// `internalTrafficPolicy: Local`.
-    pub internal_local: bool,
-    /// `externalTrafficPolicy: Local` on a Service that can be reached from outside.
-    pub external_local: bool,
-    /// Where the load balancer asks whether this node has endpoints.
+    /// `internalTrafficPolicy`.
+    pub internal_policy: TrafficPolicy,
+    /// `externalTrafficPolicy`; always `Cluster` for a Service without external frontends.
+    pub external_policy: TrafficPolicy,
+    /// The port on which the load balancer checks for local endpoints.
     pub health_check_node_port: Option<NonZeroU16>,
-    /// The IPVS scheduler that it asks for by annotation.
+    /// The IPVS scheduler that its annotation selects.
     pub scheduler: Option<IpvsScheduler>,
 }
 
@@ -78,16 +79,16 @@ pub struct ServicePortSpec {
 /// The clients that may use the load balancer's addresses (`loadBalancerSourceRanges`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SourceRanges {
-    /// The blocks that were understood.
+    /// The valid blocks.
     pub nets: Box<[IpNet]>,
-    /// Whether an entry was not understood. The list then restricts clients also where no block is left.
+    /// An entry is invalid. The list then restricts clients even if it has no valid block.
     pub is_incomplete: bool,
 }
 
 impl SourceRanges {
-    /// The blocks of a family; `None` where every client of that family is allowed. As in kube-proxy, a list that
-    /// has blocks of the other family only does not restrict this family.
-    pub fn of_family(&self, family: Family) -> Option<Box<[IpNet]>> {
+    /// Returns the blocks of a family; `None` if every client of that family is allowed: without a list, with a block of all
+    /// addresses, and, as in kube-proxy, with valid blocks of the other family only.
+    pub fn in_family(&self, family: Family) -> Option<Box<[IpNet]>> {
         let nets: Box<[IpNet]> =
             self.nets.iter().filter(|net| Family::from_net(net) == family).copied().collect();
         let allows_all = nets.iter().any(|net| net.prefix_len() == 0);
@@ -95,16 +96,16 @@ impl SourceRanges {
     }
 }
 
-/// Why a Service is not proxied.
+/// The reason why a Service is not proxied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NotProxiedReason {
-    /// It has no ClusterIP (`None` or not given yet).
+    /// It has no ClusterIP (`None` or not allocated yet).
     NoClusterIp,
     /// It is of type `ExternalName`.
     ExternalName,
-    /// It bears [`SERVICE_PROXY_NAME_LABEL`].
+    /// It has the label [`SERVICE_PROXY_NAME_LABEL`].
     OtherProxy,
-    /// It bears [`HEADLESS_LABEL`].
+    /// It has the label [`HEADLESS_LABEL`].
     Headless,
 }
 
@@ -185,7 +186,8 @@ struct Ingress {
 impl RawService {
     pub(crate) fn convert(self, problems: &mut Vec<Problem>) -> Service {
         let not_proxied = self.not_proxied_reason();
-        let scheduler = IpvsScheduler::read(self.metadata.annotations.get(SCHEDULER_ANNOTATION), problems);
+        let scheduler =
+            IpvsScheduler::parse_annotation(self.metadata.annotations.get(SCHEDULER_ANNOTATION), problems);
         let created = self.metadata.created(problems);
         let uid = self.metadata.uid.as_deref().unwrap_or_default().into();
         let spec = self.spec;
@@ -194,14 +196,17 @@ impl RawService {
             (true, Some(ip)) => vec![ip],
             _ => spec.cluster_ips,
         };
-        let external_local = spec.external_traffic_policy.as_deref() == Some("Local")
-            && (matches!(kind, "NodePort" | "LoadBalancer") || !spec.external_ips.is_empty());
+        let is_external = matches!(kind, "NodePort" | "LoadBalancer") || !spec.external_ips.is_empty();
+        let external_policy = match is_external {
+            true => TrafficPolicy::from_field(spec.external_traffic_policy.as_deref()),
+            false => TrafficPolicy::Cluster,
+        };
         let affinity = (spec.session_affinity.as_deref() == Some("ClientIP")).then(|| {
             let client_ip = spec.session_affinity_config.and_then(|c| c.client_ip);
             client_ip.and_then(|c| c.timeout_seconds).unwrap_or(DEFAULT_AFFINITY_SECONDS)
         });
         let health_check_node_port =
-            spec.health_check_node_port.filter(|_| kind == "LoadBalancer" && external_local);
+            spec.health_check_node_port.filter(|_| kind == "LoadBalancer" && external_policy.is_local());
         let cluster_ips = match not_proxied {
             Some(_) => Box::default(),
             None => addresses("spec.clusterIPs", cluster_ips.iter().enumerate(), &Family::BOTH, problems),
@@ -214,7 +219,7 @@ impl RawService {
         let vips = vips.filter(|(_, i)| i.ip_mode.as_deref() != Some("Proxy"));
         let vips =
             vips.filter_map(|(i, ingress)| ingress.ip.as_ref().filter(|ip| !ip.is_empty()).map(|ip| (i, ip)));
-        // A load balancer may have addresses of both families for a Service of one: it translates, or refuses.
+        // A load balancer may have addresses of both families for a single-stack Service: it translates or rejects connections.
         let is_of_other_family =
             |ip: &str| parse_ip(ip).is_some_and(|address| !families.contains(&Family::from_address(address)));
         let vips = vips.filter(|(_, ip)| !is_of_other_family(ip));
@@ -235,8 +240,8 @@ impl RawService {
             load_balancer_vips: addresses("status.loadBalancer.ingress", vips, &families, problems),
             source_ranges: source_ranges(&spec.load_balancer_source_ranges, &families, problems),
             affinity,
-            internal_local: spec.internal_traffic_policy.as_deref() == Some("Local"),
-            external_local,
+            internal_policy: TrafficPolicy::from_field(spec.internal_traffic_policy.as_deref()),
+            external_policy,
             health_check_node_port: health_check_node_port
                 .filter(|p| *p != 0)
                 .and_then(|p| health_check_node_port_number(p, problems)),
@@ -267,13 +272,13 @@ impl RawPort {
         let known_before = problems.len();
         let port = self.convert_number(i, problems);
         if port.is_none() {
-            state_consequence(&mut problems[known_before..], "this port is not served");
+            set_consequence(&mut problems[known_before..], "this port is not served");
         }
         let node_port = self
             .node_port
             .filter(|p| *p != 0)
             .and_then(|p| port_number(format!("spec.ports[{i}].nodePort"), p, problems));
-        state_consequence(&mut problems[known_before..], "no node port is served for this port");
+        set_consequence(&mut problems[known_before..], "no node port is served for this port");
         let (port, protocol, name) = port?;
         Some(ServicePortSpec { name, port, protocol, node_port })
     }
@@ -281,12 +286,16 @@ impl RawPort {
     fn convert_number(&self, i: usize, problems: &mut Vec<Problem>) -> Option<(NonZeroU16, Protocol, Name)> {
         let protocol =
             Protocol::parse(self.protocol.as_deref(), format!("spec.ports[{i}].protocol"), problems)?;
-        let name = port_name::of_service(self.name.as_deref(), format!("spec.ports[{i}].name"), problems)?;
+        let name = port_name::parse_service_port_name(
+            self.name.as_deref(),
+            format!("spec.ports[{i}].name"),
+            problems,
+        )?;
         Some((port_number(format!("spec.ports[{i}].port"), self.port, problems)?, protocol, name))
     }
 }
 
-/// The selector's labels. A value that is not text is kept as it is written: the selector only serves messages.
+/// Converts the selector. A value that is not a string is kept as written, as the selector is only used in messages.
 fn selector(labels: &BTreeMap<String, Value>) -> Box<[(Box<str>, Box<str>)]> {
     let text = |value: &Value| match value {
         Value::String(text) => text.clone(),
@@ -299,11 +308,11 @@ fn selector(labels: &BTreeMap<String, Value>) -> Box<[(Box<str>, Box<str>)]> {
 fn health_check_node_port_number(number: i64, problems: &mut Vec<Problem>) -> Option<NonZeroU16> {
     let known_before = problems.len();
     let port = port_number("spec.healthCheckNodePort".into(), number, problems);
-    state_consequence(&mut problems[known_before..], "health checks of the load balancer are not answered");
+    set_consequence(&mut problems[known_before..], "health checks of the load balancer are not answered");
     port
 }
 
-/// A port number, or a problem.
+/// Parses a port number, or adds a problem.
 pub(crate) fn port_number(field: String, number: i64, problems: &mut Vec<Problem>) -> Option<NonZeroU16> {
     let port = u16::try_from(number).ok().and_then(NonZeroU16::new);
     if port.is_none() {
@@ -312,7 +321,7 @@ pub(crate) fn port_number(field: String, number: i64, problems: &mut Vec<Problem
     port
 }
 
-/// The addresses of these families; what is none, or of another, is a problem.
+/// Parses addresses of these families; adds problems for invalid addresses and those of another family.
 fn addresses<'a>(
     field: &str,
     texts: impl Iterator<Item = (usize, &'a String)>,
@@ -333,8 +342,8 @@ fn addresses<'a>(
     parsed.collect()
 }
 
-/// The blocks of `loadBalancerSourceRanges`. An entry that cannot be understood is a problem and still restricts
-/// clients; a block of another family does not (as in kube-proxy).
+/// Parses `loadBalancerSourceRanges`. An invalid entry is a problem and still restricts clients; a block of another family
+/// does not (as in kube-proxy).
 fn source_ranges(texts: &[String], families: &[Family], problems: &mut Vec<Problem>) -> SourceRanges {
     let (mut nets, mut found) = (Vec::new(), Vec::new());
     let mut is_incomplete = false;
@@ -353,14 +362,14 @@ fn source_ranges(texts: &[String], families: &[Family], problems: &mut Vec<Probl
         found.push(Problem::new(format!("spec.loadBalancerSourceRanges[{i}]"), text, expected));
     }
     let ranges = SourceRanges { nets: nets.into(), is_incomplete };
-    let is_open = families.iter().all(|family| ranges.of_family(*family).is_none());
+    let is_open = families.iter().all(|family| ranges.in_family(*family).is_none());
     let consequence = match (ranges.nets.is_empty(), is_open) {
         (true, false) => "no client may use the load balancer's addresses",
         (true, true) => "every client may use the load balancer's addresses, as in kube-proxy",
         (false, false) => "this entry allows no client; the other entries still restrict clients",
         (false, true) => "every client may use the load balancer's addresses, as another entry allows",
     };
-    state_consequence(&mut found, consequence);
+    set_consequence(&mut found, consequence);
     problems.extend(found);
     ranges
 }

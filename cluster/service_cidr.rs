@@ -1,4 +1,4 @@
-//! ServiceCIDRs: the blocks from which ClusterIPs are given out (KEP-1880).
+//! ServiceCIDRs: the blocks from which ClusterIPs are allocated (KEP-1880).
 
 use ipnet::IpNet;
 use serde::Deserialize;
@@ -14,7 +14,7 @@ use crate::problem::Problem;
 pub struct ServiceCidr {
     /// Its name (the namespace is empty).
     pub key: NamespacedName,
-    /// Its blocks, at most one a family.
+    /// Its blocks, at most one per family.
     pub cidrs: Box<[IpNet]>,
 }
 

@@ -4,6 +4,7 @@
 //! back the kernel's state.
 
 mod bisect;
+mod capabilities;
 pub mod cleanup;
 mod detect_local;
 mod error;

@@ -51,11 +51,15 @@ impl Options {
 
     /// Returns those of the node's addresses on which node ports are served.
     pub fn node_port_addresses_among(&self, addresses: &[IpAddr], facts: &NodeFacts) -> Vec<IpAddr> {
-        let is_served = |ip: &&IpAddr| match self.node_port_scope(Family::from_address(**ip), facts) {
+        addresses.iter().filter(|ip| self.serves_node_ports_at(**ip, facts)).copied().collect()
+    }
+
+    /// Returns true if node ports are served on an address of the node.
+    pub fn serves_node_ports_at(&self, ip: IpAddr, facts: &NodeFacts) -> bool {
+        match self.node_port_scope(Family::from_address(ip), facts) {
             NodePortScope::All => !ip.is_loopback() || (ip.is_ipv4() && self.serves_localhost_node_ports()),
-            NodePortScope::Addresses(served) => served.contains(ip),
-        };
-        addresses.iter().filter(is_served).copied().collect()
+            NodePortScope::Addresses(served) => served.contains(&ip),
+        }
     }
 
     /// Returns true if nftables mode serves node ports on loopback addresses: only if these are listed explicitly.

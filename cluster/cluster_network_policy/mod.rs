@@ -1,11 +1,9 @@
-//! ClusterNetworkPolicy (`policy.networking.k8s.io/v1alpha2`), as written; who may talk to whom is computed
-//! elsewhere.
+//! ClusterNetworkPolicies (`policy.networking.k8s.io/v1alpha2`), as specified; the policy crate evaluates them.
 //!
-//! A field that cannot be understood matches nothing, so that it neither allows nor denies, and is reported with
-//! its consequence (`this Deny rule has no effect`). That goes for rules of each action. The API's own words for a peer of which no known field is set are to
-//! fail closed: a Deny or Pass rule with one should deny everything. That is not done, on purpose: one such
-//! peer would cut all pods of the subject off, their node's DNS and API server included, in a cluster that
-//! was only upgraded. The rule is reported instead.
+//! An invalid field matches nothing, so it neither allows nor denies, and is reported with its consequence (`this Deny rule has
+//! no effect`), for rules of every action. The API specifies to fail closed for a peer without a known field: a Deny or Pass
+//! rule with such a peer should deny everything. This is intentionally not implemented: such a peer would disconnect all pods
+//! of the subject, also from DNS and the API server, in a cluster that was only upgraded.
 
 mod raw;
 
@@ -25,73 +23,73 @@ pub(crate) use raw::RawClusterNetworkPolicy;
 pub struct ClusterNetworkPolicy {
     /// Its name (the namespace is empty).
     pub key: NamespacedName,
-    /// When it is asked.
+    /// The tier in which it is evaluated.
     pub tier: Tier,
-    /// Its place in the tier, from 0 to 1000; the lowest comes first.
+    /// Its priority in the tier, from 0 to 1000; the lowest is evaluated first.
     pub priority: u16,
-    /// The pods that it is about. Nobody, where this, the tier or the priority could not be understood.
+    /// The pods to which it applies; none if the subject, the tier or the priority is invalid.
     pub subject: NamespacedPods,
-    /// What becomes of what comes in; the first rule that matches decides.
+    /// The ingress rules; the first rule that matches decides.
     pub ingress: Box<[ClusterNetworkPolicyRule]>,
-    /// What becomes of what goes out; the first rule that matches decides.
+    /// The egress rules; the first rule that matches decides.
     pub egress: Box<[ClusterNetworkPolicyRule]>,
 }
 
-/// When a policy is asked.
+/// A tier of policies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Tier {
-    /// Before the NetworkPolicies.
+    /// Evaluated before NetworkPolicies.
     Admin,
-    /// After them, for pods that none of them selects.
+    /// Evaluated after NetworkPolicies, for pods that no NetworkPolicy selects.
     Baseline,
 }
 
-/// Pods by their labels and those of their namespaces. Pods on the host network are never among them.
+/// Pods selected by their labels and those of their namespaces. Never includes pods on the host network.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamespacedPods {
-    /// Of which namespaces.
+    /// Selects the namespaces.
     pub namespaces: LabelSelector,
-    /// Which of them.
+    /// Selects the pods.
     pub pods: LabelSelector,
 }
 
 impl NamespacedPods {
-    /// None at all.
+    /// Returns a value that selects no pods.
     pub fn none() -> Self {
         NamespacedPods { namespaces: LabelSelector::nothing(), pods: LabelSelector::nothing() }
     }
 
-    /// Whether a pod with these labels, in a namespace with these, is among them.
+    /// Returns true if it selects a pod with these labels in a namespace with these labels.
     pub fn matches(&self, namespace: &Labels, pod: &Labels) -> bool {
         self.namespaces.matches(namespace) && self.pods.matches(pod)
     }
 }
 
-/// One rule: any of the peers on any of the ports.
+/// A rule: applies to any of the peers on any of the ports.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ClusterNetworkPolicyRule {
-    /// Its name, if it has one.
+    /// Its name.
     pub name: Option<Arc<str>>,
-    /// What becomes of a connection that it matches.
+    /// The action for connections that it matches.
     pub action: ClusterNetworkPolicyAction,
-    /// The peers that could be understood; none: the rule matches nothing.
+    /// The valid peers; without any, the rule matches nothing.
     pub peers: Box<[ClusterNetworkPolicyPeer]>,
-    /// The ports that could be understood; `None` is every port of every protocol.
+    /// The valid ports; `None` for every port of every protocol.
     pub ports: Option<Box<[ClusterNetworkPolicyPort]>>,
 }
 
-/// What becomes of a connection that a rule matches.
+/// The action of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ClusterNetworkPolicyAction {
-    /// It may pass, as far as this direction is concerned.
+    /// The connection is allowed in this direction.
     Accept,
-    /// It may not.
+    /// The connection is denied.
     Deny,
     /// The rest of the tier is skipped.
     Pass,
 }
 
-/// Who may be at the other end.
+/// A peer of a rule.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ClusterNetworkPolicyPeer {
     /// Pods.
@@ -102,7 +100,7 @@ pub enum ClusterNetworkPolicyPeer {
     Networks(Box<[IpNet]>),
 }
 
-/// Ports that a rule matches.
+/// A port, or a range of ports, that a rule matches.
 #[derive(Clone, Debug, PartialEq)]
 pub enum ClusterNetworkPolicyPort {
     /// By number.
@@ -114,6 +112,6 @@ pub enum ClusterNetworkPolicyPort {
         /// The last port.
         last: u16,
     },
-    /// By name, in each destination pod, whatever the protocol it has there.
+    /// A named port of each destination pod, of any protocol.
     Named(Name),
 }

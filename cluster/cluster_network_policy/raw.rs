@@ -1,4 +1,4 @@
-//! ClusterNetworkPolicy as the API spells it.
+//! ClusterNetworkPolicies as in JSON, and their conversion.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::labels::null_is_empty;
 use crate::name::NamespacedName;
 use crate::object::Metadata;
 use crate::port_name::{self, PORT_NAME};
-use crate::problem::{Problem, state_consequence};
+use crate::problem::{Problem, set_consequence};
 use crate::protocol::Protocol;
 
 #[derive(Deserialize)]
@@ -99,14 +99,14 @@ struct RawRange {
     end: i64,
 }
 
-/// The direction of a rule, by the field in which it has its peers.
+/// The field of a rule's peers, which determines its direction.
 #[derive(Clone, Copy, PartialEq)]
 enum Peers {
     From,
     To,
 }
 
-/// The consequence of a tier, priority or subject that cannot be understood.
+/// The consequence of an invalid tier, priority or subject.
 const NO_EFFECT: &str = "the policy has no effect: it selects no pod";
 
 impl RawClusterNetworkPolicy {
@@ -126,7 +126,7 @@ impl RawClusterNetworkPolicy {
             problems.push(Problem::new("spec.priority", value, "a number from 0 to 1000"));
         }
         let subject = subject.convert(problems);
-        state_consequence(problems, NO_EFFECT);
+        set_consequence(problems, NO_EFFECT);
         let mut rules =
             |direction: &str, peers: Peers, rules: Vec<RawRule>| -> Box<[ClusterNetworkPolicyRule]> {
                 let convert = |(i, rule): (usize, RawRule)| {
@@ -134,11 +134,11 @@ impl RawClusterNetworkPolicy {
                 };
                 rules.into_iter().enumerate().map(convert).collect()
             };
-        let placed = tier_read.is_some() && priority_read.is_some();
+        let is_valid = tier_read.is_some() && priority_read.is_some();
         ClusterNetworkPolicy {
             key: NamespacedName::new("", &self.metadata.name),
-            // Without a place among the others it would be anyone's guess what it decides.
-            subject: if placed { subject } else { NamespacedPods::none() },
+            // Without a valid tier and priority, its order among other policies is undefined.
+            subject: if is_valid { subject } else { NamespacedPods::none() },
             tier: tier_read.unwrap_or(Tier::Baseline),
             priority: priority_read.unwrap_or(1000),
             ingress: rules("ingress", Peers::From, ingress),
@@ -213,18 +213,18 @@ impl RawRule {
             .filter_map(|(i, protocol)| protocol.convert(&format!("{path}.protocols[{i}]"), problems))
             .collect();
         let rule = ClusterNetworkPolicyRule {
-            name: name_of(self.name, &format!("{path}.name"), problems),
+            name: rule_name(self.name, &format!("{path}.name"), problems),
             action: action.unwrap_or(ClusterNetworkPolicyAction::Pass),
             peers: if action.is_some() { peers } else { Box::default() },
             ports: (!any_port).then_some(ports),
         };
-        state_consequence(&mut problems[known_before..], rule.consequence_of_a_problem(action));
+        set_consequence(&mut problems[known_before..], rule.consequence_of_a_problem(action));
         rule
     }
 }
 
-/// The name of a rule. One with control characters could forge lines of logs and listings.
-fn name_of(name: Option<String>, field: &str, problems: &mut Vec<Problem>) -> Option<Arc<str>> {
+/// Returns the name of a rule. A name with control characters could forge lines of logs and listings.
+fn rule_name(name: Option<String>, field: &str, problems: &mut Vec<Problem>) -> Option<Arc<str>> {
     let name = name.filter(|name| !name.is_empty())?;
     if name.chars().any(char::is_control) {
         let problem = Problem::new(field, name, "a name without control characters");
@@ -235,7 +235,7 @@ fn name_of(name: Option<String>, field: &str, problems: &mut Vec<Problem>) -> Op
 }
 
 impl ClusterNetworkPolicyRule {
-    /// The consequence of an entry of this rule that was not understood.
+    /// Returns the consequence of an invalid entry of this rule.
     fn consequence_of_a_problem(&self, action: Option<ClusterNetworkPolicyAction>) -> String {
         let action = match action {
             Some(ClusterNetworkPolicyAction::Accept) => "Accept",
@@ -282,23 +282,23 @@ impl RawPeer {
             ("domainNames", self.domain_names.is_some()),
         ];
         let set: Vec<&str> = fields.into_iter().filter(|(_, set)| *set).map(|(field, _)| field).collect();
-        let mut refuse = |field: String, value: &str| {
+        let mut reject = |field: String, value: &str| {
             problems.push(Problem::new(field, value, expected));
             None
         };
         match set[..] {
-            [] => return refuse(path.to_owned(), "{}"),
+            [] => return reject(path.to_owned(), "{}"),
             ["domainNames"] => {
-                return refuse(
+                return reject(
                     format!("{path}.domainNames"),
                     &self.domain_names.unwrap_or_default().join(", "),
                 );
             }
             [field @ ("nodes" | "networks")] if direction == Peers::From => {
-                return refuse(format!("{path}.{field}"), field);
+                return reject(format!("{path}.{field}"), field);
             }
             [_] => {}
-            _ => return refuse(path.to_owned(), &set.join(" and ")),
+            _ => return reject(path.to_owned(), &set.join(" and ")),
         }
         if let Some(namespaces) = self.namespaces {
             let namespaces = namespaces.convert(&format!("{path}.namespaces"), problems);
@@ -342,7 +342,7 @@ impl RawProtocol {
                 port.convert(protocol, &format!("{path}.{protocol}.destinationPort"), problems)
             }
             (None, Some(name)) => {
-                let read = port_name::read(&name);
+                let read = port_name::parse(&name);
                 if read.is_none() {
                     problems.push(Problem::new(format!("{path}.destinationNamedPort"), name, PORT_NAME));
                 }

@@ -9,8 +9,9 @@ use crate::address::Family;
 use crate::endpoint_slice::{EndpointConditions, EndpointSlice, NameSet, SliceEndpoint};
 use crate::name::Name;
 use crate::protocol::Protocol;
+use crate::traffic_policy::TrafficPolicy;
 
-/// The endpoints of a Service's port that answer at all, sorted by their text (`address:port`).
+/// The serving endpoints of a Service port, sorted by their text (`address:port`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Endpoints {
     pub(super) all: Box<[Endpoint]>,
@@ -19,7 +20,7 @@ pub struct Endpoints {
     pub(super) total: u32,
 }
 
-/// One endpoint, and what it is used for on this node.
+/// An endpoint, and the traffic policies for which this node uses it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Endpoint {
     /// Its address.
@@ -49,22 +50,22 @@ impl Endpoint {
         SocketAddr::new(self.ip, self.port.get())
     }
 
-    /// It is on this node.
+    /// Returns true if it is on this node.
     pub fn is_local(&self) -> bool {
         self.flags & Self::LOCAL != 0
     }
 
-    /// It is ready (not merely serving while it terminates).
+    /// Returns true if it is ready, and not only serving while it terminates.
     pub fn is_ready(&self) -> bool {
         self.flags & Self::READY != 0
     }
 
-    /// It takes new connections by policy Cluster.
+    /// Returns true if it takes new connections by traffic policy Cluster.
     pub fn is_for_cluster(&self) -> bool {
         self.flags & Self::FOR_CLUSTER != 0
     }
 
-    /// It takes new connections by policy Local.
+    /// Returns true if it takes new connections by traffic policy Local.
     pub fn is_for_local(&self) -> bool {
         self.flags & Self::FOR_LOCAL != 0
     }
@@ -84,50 +85,53 @@ impl fmt::Debug for Endpoint {
 }
 
 impl Endpoints {
-    /// Those that answer, chosen or not: a flow to any other is stale.
+    /// Returns all serving endpoints, selected or not: a flow to any other address is stale.
     pub fn serving(&self) -> &[Endpoint] {
         &self.all
     }
 
-    /// Those on this node: first those that answer, then the others.
+    /// Returns the endpoints on this node: the serving ones, then the others.
     pub fn local(&self) -> impl Iterator<Item = SocketAddr> + '_ {
-        let answering = self.all.iter().filter(|e| e.is_local()).map(Endpoint::socket);
-        answering.chain(self.local_not_serving.iter().copied())
+        let serving = self.all.iter().filter(|e| e.is_local()).map(Endpoint::socket);
+        serving.chain(self.local_not_serving.iter().copied())
     }
 
-    /// Those that take new connections by policy Cluster.
-    pub fn for_cluster(&self) -> impl Iterator<Item = &Endpoint> + Clone {
-        self.all.iter().filter(|e| e.is_for_cluster())
+    /// Returns the endpoints that take new connections by a traffic policy.
+    pub fn for_policy(&self, policy: TrafficPolicy) -> impl Iterator<Item = &Endpoint> + Clone {
+        self.all.iter().filter(move |endpoint| match policy {
+            TrafficPolicy::Cluster => endpoint.is_for_cluster(),
+            TrafficPolicy::Local => endpoint.is_for_local(),
+        })
     }
 
-    /// Those that take new connections by policy Local.
-    pub fn for_local(&self) -> impl Iterator<Item = &Endpoint> + Clone {
-        self.all.iter().filter(|e| e.is_for_local())
+    /// Returns true if an endpoint takes new connections by a traffic policy.
+    pub fn has_any_for(&self, policy: TrafficPolicy) -> bool {
+        self.for_policy(policy).next().is_some()
     }
 
-    /// Those that take new connections from this node by either policy.
+    /// Returns the endpoints that take new connections from this node by either traffic policy.
     pub fn reachable(&self) -> impl Iterator<Item = &Endpoint> + Clone {
         self.all.iter().filter(|e| e.is_for_cluster() || e.is_for_local())
     }
 
-    /// How many endpoints the slices name, answering or not.
+    /// Returns the number of endpoints in the slices, serving or not.
     pub fn total(&self) -> usize {
         self.total as usize
     }
 
-    /// Whether the Service has a usable endpoint anywhere in the cluster, reachable from this node or not.
-    /// Where it has, traffic that finds none here is dropped, not rejected.
+    /// Returns true if the Service has a usable endpoint anywhere in the cluster, whether this node uses it or not. Connections
+    /// without an endpoint on this node are then dropped, not rejected.
     pub fn has_usable(&self) -> bool {
         self.has_usable
     }
 
-    /// Ready endpoints on this node, as the health check of a load balancer counts them.
+    /// Returns the ready endpoints on this node, as the health check of a load balancer counts them.
     pub fn local_ready(&self) -> impl Iterator<Item = &Endpoint> + Clone {
         self.all.iter().filter(|e| e.is_local() && e.is_ready())
     }
 }
 
-/// An endpoint before it is judged.
+/// An endpoint of the slices, before selection.
 #[derive(Clone, Debug)]
 pub(super) struct Candidate {
     pub(super) ip: IpAddr,
@@ -160,8 +164,8 @@ impl Candidate {
     }
 }
 
-/// All endpoints for a port from all slices of its Service, each once, sorted by text.
-pub(super) fn gather(
+/// Returns the endpoints of a port from all slices of its Service, without duplicates, sorted by text.
+pub(super) fn endpoints_of_port(
     slices: &[EndpointSlice],
     family: Family,
     name: Name,
@@ -183,9 +187,9 @@ pub(super) fn gather(
 fn without_duplicates(found: Vec<Candidate>) -> Vec<Candidate> {
     let mut best: HashMap<(IpAddr, NonZeroU16), Candidate> = HashMap::with_capacity(found.len());
     for candidate in found {
-        let place = best.entry((candidate.ip, candidate.port)).or_insert_with(|| candidate.clone());
-        if candidate.rank() > place.rank() {
-            *place = candidate;
+        let chosen = best.entry((candidate.ip, candidate.port)).or_insert_with(|| candidate.clone());
+        if candidate.rank() > chosen.rank() {
+            *chosen = candidate;
         }
     }
     best.into_values().collect()

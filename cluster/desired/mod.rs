@@ -1,18 +1,23 @@
-//! Desired: what this node must serve, resolved once for all modes.
+//! The desired state of this node: the Services that it must serve, resolved once for all modes.
 //!
-//! For each Service its ports, and for each port and address family the virtual addresses and the
-//! endpoints that take cluster traffic and local traffic from this node. No mode reads a Kubernetes
-//! object.
+//! For each Service its ports in each IP family, with their frontends and the endpoints for each traffic policy. No mode reads
+//! a Kubernetes object.
 
 mod conflicts;
 mod endpoints;
 mod frontend;
+mod frontend_address;
+mod mode_capabilities;
 mod service_port;
 mod topology;
 
 pub use conflicts::{UnservedFrontend, UnservedReason};
 pub use endpoints::{Endpoint, Endpoints};
-pub use frontend::{Frontend, FrontendKind};
+pub use frontend::{
+    AllowedSources, Frontend, MasqueradeReason, Rejection, Route, RoutingContext, SourceClass,
+};
+pub use frontend_address::{FrontendAddress, FrontendKind};
+pub use mode_capabilities::ModeCapabilities;
 pub use service_port::{ServicePort, ServicePortName};
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -23,43 +28,43 @@ use ipnet::IpNet;
 
 use crate::index::{DirtyServices, Index};
 use crate::name::{Name, NamespacedName};
-use conflicts::{Claims, Rank, Reconsidered};
-use service_port::{Allowed, Claim};
+use conflicts::{AffectedFrontends, Claims, Rank};
+use service_port::{AllowedExternalCidrs, Claim};
 
-/// All that this node must serve.
+/// The Services that this node must serve.
 pub struct Desired {
     node: Name,
     zone: Option<&'static str>,
-    /// Addresses of this node, by its Node object.
+    /// The addresses of this node in its Node object.
     node_addresses: Box<[IpAddr]>,
-    allowed: Allowed,
+    allowed: AllowedExternalCidrs,
     services: BTreeMap<NamespacedName, Arc<[ServicePort]>>,
     claims: Claims,
-    /// What each Service asks for and is not served at; Services that are served everywhere are not there.
+    /// The frontends of each Service at which it is not served; without Services that are served at all their frontends.
     unserved: BTreeMap<NamespacedName, Box<[Claim]>>,
-    /// Services of which `unserved` changed since it was last asked.
+    /// The Services whose `unserved` frontends changed since the changes were last taken.
     unserved_changed: BTreeSet<NamespacedName>,
 }
 
-/// A Service that is to be served differently than before.
+/// A Service whose desired state changed.
 #[derive(Clone, Debug)]
 pub struct ServiceChange {
     /// Its name.
     pub name: NamespacedName,
-    /// How it was to be served; empty if not at all.
+    /// Its ports before; empty if it was not served.
     pub before: Arc<[ServicePort]>,
-    /// How it is to be served; empty if not at all.
+    /// Its ports now; empty if it is not served.
     pub after: Arc<[ServicePort]>,
 }
 
 impl Desired {
-    /// Nothing to serve, on the node of this name.
+    /// Returns the desired state of a node, without Services.
     pub fn new(node: Name) -> Self {
         Desired {
             node,
             zone: None,
             node_addresses: Box::default(),
-            allowed: Allowed::default(),
+            allowed: AllowedExternalCidrs::default(),
             services: BTreeMap::new(),
             claims: Claims::default(),
             unserved: BTreeMap::new(),
@@ -67,47 +72,46 @@ impl Desired {
         }
     }
 
-    /// The same, with external IPs and load balancer addresses restricted to these blocks; without any block, all
-    /// addresses are allowed.
+    /// Restricts external IPs and load balancer addresses to these blocks; without any block, all addresses are allowed.
     #[must_use]
     pub fn with_external_cidrs(self, cidrs: &[IpNet]) -> Self {
-        Desired { allowed: Allowed(cidrs.into()), ..self }
+        Desired { allowed: AllowedExternalCidrs(cidrs.into()), ..self }
     }
 
-    /// Everything that an index holds.
+    /// Returns the desired state of a node for an index.
     pub fn from_index(index: &Index, node: Name) -> Self {
         Desired::new(node).with_index(index)
     }
 
-    /// The same, brought up to date with everything that an index holds.
+    /// Adds all Services of an index.
     #[must_use]
     pub fn with_index(mut self, index: &Index) -> Self {
-        self.place(index);
+        self.update_node(index);
         self.resolve_all(index, index.services().map(|service| service.key.clone()).collect());
         self
     }
 
-    /// The node it is for.
+    /// Returns the name of the node.
     pub fn node(&self) -> Name {
         self.node
     }
 
-    /// The zone of that node.
+    /// Returns the zone of the node.
     pub fn zone(&self) -> Option<&'static str> {
         self.zone
     }
 
-    /// All Services by name, with all their ports in both families. None is without ports.
+    /// Returns all Services by name, with their ports in both families. Services without ports are omitted.
     pub fn services(&self) -> &BTreeMap<NamespacedName, Arc<[ServicePort]>> {
         &self.services
     }
 
-    /// All ports of all Services.
+    /// Returns all ports of all Services.
     pub fn ports(&self) -> impl Iterator<Item = &ServicePort> {
         self.services.values().flat_map(|ports| ports.iter())
     }
 
-    /// The frontends that a Service asks for and is not served at.
+    /// Returns the frontends that a Service claims and at which it is not served.
     pub fn unserved(&self, service: &NamespacedName) -> Vec<UnservedFrontend> {
         let claims = self.unserved.get(service).into_iter().flatten();
         let found = claims.map(|&(frontend, kind)| {
@@ -123,72 +127,73 @@ impl Desired {
         found.collect()
     }
 
-    /// The Services that ask for a frontend at which they are not served.
+    /// Returns the Services that claim a frontend at which they are not served.
     pub fn unserved_services(&self) -> impl Iterator<Item = &NamespacedName> {
         self.unserved.keys()
     }
 
-    /// Takes the names of the Services for which [`Desired::unserved`] changed since the last call.
+    /// Takes the names of the Services whose [`Desired::unserved`] frontends changed since the last call.
     pub fn take_unserved_changes(&mut self) -> BTreeSet<NamespacedName> {
         std::mem::take(&mut self.unserved_changed)
     }
 
-    /// Resolves again what was touched, and says which Services are to be served differently.
-    pub fn update(&mut self, index: &Index, touched: DirtyServices) -> Vec<ServiceChange> {
-        let mut names = touched.services;
-        if touched.nodes.contains(&self.node) && self.place(index) {
-            // Hints, and external addresses that are addresses of this node, are judged again for every Service.
+    /// Resolves the dirty Services again, and returns those whose desired state changed.
+    pub fn update(&mut self, index: &Index, dirty: DirtyServices) -> Vec<ServiceChange> {
+        let mut names = dirty.services;
+        if dirty.nodes.contains(&self.node) && self.update_node(index) {
+            // Topology hints, and conflicts of external addresses with node ports, depend on the node.
             names.extend(index.services().map(|s| s.key.clone()));
         }
         self.resolve_all(index, names)
     }
 
-    /// Takes in where this node is. Says whether that changed.
-    fn place(&mut self, index: &Index) -> bool {
+    /// Updates the node's zone and addresses. Returns true if they changed.
+    fn update_node(&mut self, index: &Index) -> bool {
         let node = index.node(self.node);
         let zone = node.and_then(|node| node.zone());
         let addresses: Box<[IpAddr]> = node.into_iter().flat_map(|node| node.ips()).collect();
-        let is_new = zone != self.zone || addresses != self.node_addresses;
+        let has_changed = zone != self.zone || addresses != self.node_addresses;
         (self.zone, self.node_addresses) = (zone, addresses);
-        is_new
+        has_changed
     }
 
     fn resolve_all(&mut self, index: &Index, mut names: BTreeSet<NamespacedName>) -> Vec<ServiceChange> {
-        let mut reconsidered = Reconsidered::default();
+        let mut affected = AffectedFrontends::default();
         for name in &names {
             let after = index.service(name).into_iter().flat_map(|service| self.allowed.claims(service));
             let after = after.map(|(frontend, _)| frontend).collect();
-            self.claims.replace(name, &self.claimed(name), &after, &mut reconsidered);
+            self.claims.replace(name, &self.claimed(name), &after, &mut affected);
         }
-        let rank = |name: &NamespacedName, frontend: &Frontend| {
+        let rank = |name: &NamespacedName, frontend: &FrontendAddress| {
             let service = index.service(name)?;
             let kind = service_port::kind_of_claim(service, frontend);
             let created = service.created.unwrap_or(i64::MAX);
             Some(Rank { kind, created, uid: service.uid.clone(), name: name.clone() })
         };
-        names.extend(self.claims.decide(reconsidered, &self.node_addresses, rank));
+        names.extend(self.claims.resolve(affected, &self.node_addresses, rank));
         names.into_iter().filter_map(|name| self.resolve(index, name)).collect()
     }
 
-    /// The frontends that a Service claimed when it was last resolved.
-    fn claimed(&self, name: &NamespacedName) -> BTreeSet<Frontend> {
+    /// Returns the frontends that a Service claimed when it was last resolved.
+    fn claimed(&self, name: &NamespacedName) -> BTreeSet<FrontendAddress> {
         let served = self.services.get(name).into_iter().flat_map(|ports| ports.iter());
         let unserved = self.unserved.get(name).into_iter().flatten();
         let unserved = unserved.filter(|(frontend, kind)| self.allowed.allows(frontend, *kind));
-        served.flat_map(ServicePort::frontends).chain(unserved.map(|(frontend, _)| *frontend)).collect()
+        let served = served.flat_map(ServicePort::frontends).map(|frontend| frontend.address);
+        served.chain(unserved.map(|(frontend, _)| *frontend)).collect()
     }
 
     fn resolve(&mut self, index: &Index, name: NamespacedName) -> Option<ServiceChange> {
-        let place = topology::Place { node: self.node, zone: self.zone };
+        let node = topology::NodeTopology { name: self.node, zone: self.zone };
         let mut unserved = Vec::new();
         let after: Arc<[ServicePort]> = match index.service(&name) {
             Some(service) => {
-                let is_served = |frontend: &Frontend, kind: FrontendKind| {
+                let is_served = |frontend: &FrontendAddress, kind: FrontendKind| {
                     self.allowed.allows(frontend, kind)
                         && self.claims.shadowing(&name, frontend, kind, &self.node_addresses).is_none()
                 };
                 let retain = |port: &mut ServicePort| port.retain_frontends(is_served, &mut unserved);
-                service_port::resolve(service, index.slices_of(&name), place, retain).into()
+                service_port::resolve(service, index.slices_of(&name), node, retain).into()
             }
             None => Arc::default(),
         };

@@ -1,4 +1,4 @@
-//! One port of a Service in one address family, resolved.
+//! A port of a Service in one IP family, resolved.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -6,24 +6,25 @@ use std::num::NonZeroU16;
 
 use ipnet::IpNet;
 
-use super::endpoints::{Endpoints, gather};
-use super::frontend::{Frontend, FrontendKind};
-use super::topology::{Place, choose};
+use super::endpoints::{Endpoints, endpoints_of_port};
+use super::frontend_address::{FrontendAddress, FrontendKind};
+use super::topology::{NodeTopology, select};
 use crate::address::Family;
 use crate::endpoint_slice::EndpointSlice;
 use crate::ipvs_scheduler::IpvsScheduler;
 use crate::name::{Name, NamespacedName};
 use crate::protocol::Protocol;
 use crate::service::{Service, ServicePortSpec};
+use crate::traffic_policy::TrafficPolicy;
 
-/// The name of a Service's port, as it is written in comments and hashed into chain names.
+/// The name of a Service port, as in the comments of rules and the hashes of chain names.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServicePortName {
     /// The Service.
     pub service: NamespacedName,
     /// The port's name; may be empty.
     pub port: Name,
-    /// The protocol, which tells ports of one name apart.
+    /// The protocol, which distinguishes ports of the same name.
     pub protocol: Protocol,
 }
 
@@ -42,14 +43,14 @@ impl fmt::Debug for ServicePortName {
     }
 }
 
-/// One port of a Service in one family: where it is reached, and what serves it.
+/// A port of a Service in one IP family: its frontends and endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServicePort {
     /// Its name.
     pub name: ServicePortName,
     /// The family of all its addresses.
     pub family: Family,
-    /// The ClusterIP; `None` where another Service is served there.
+    /// The ClusterIP; `None` if another Service is served there.
     pub cluster_ip: Option<IpAddr>,
     /// The port on all virtual addresses.
     pub port: NonZeroU16,
@@ -57,63 +58,46 @@ pub struct ServicePort {
     pub node_port: Option<NonZeroU16>,
     /// `externalIPs`.
     pub external_ips: Box<[IpAddr]>,
-    /// Addresses of the load balancer that arrive as destination.
+    /// Addresses of the load balancer that its packets keep as destination.
     pub load_balancer_vips: Box<[IpAddr]>,
-    /// The only clients that may use the load balancer's addresses; `None` where every client may. Never a block of
-    /// all addresses. Without any block, no client may.
+    /// The only sources that may use the load balancer's addresses; `None` if every source may. Never a block of all addresses.
+    /// Without any block, no source may.
     pub source_ranges: Option<Box<[IpNet]>>,
     /// Session affinity by client address: its timeout in seconds.
     pub affinity: Option<u32>,
-    /// Traffic to the ClusterIP goes to local endpoints only.
-    pub internal_local: bool,
-    /// Traffic from outside goes to local endpoints only.
-    pub external_local: bool,
-    /// Where the load balancer asks for local endpoints.
+    /// The traffic policy of the ClusterIP.
+    pub internal_policy: TrafficPolicy,
+    /// The traffic policy of all other frontends.
+    pub external_policy: TrafficPolicy,
+    /// The port on which the load balancer checks for local endpoints.
     pub health_check_node_port: Option<NonZeroU16>,
-    /// The IPVS scheduler that the Service asks for.
+    /// The IPVS scheduler that the Service selects.
     pub scheduler: Option<IpvsScheduler>,
-    /// What serves it.
+    /// Its endpoints.
     pub endpoints: Endpoints,
 }
 
 impl ServicePort {
-    /// All virtual addresses at which it is reached, some maybe twice.
-    pub fn virtual_ips(&self) -> impl Iterator<Item = IpAddr> + Clone + '_ {
-        let external = self.external_ips.iter().chain(&self.load_balancer_vips);
-        self.cluster_ip.into_iter().chain(external.copied())
-    }
-
-    /// Returns the addresses of all its frontends, some maybe twice.
-    pub fn frontends(&self) -> impl Iterator<Item = Frontend> + '_ {
-        let (protocol, port) = (self.name.protocol, self.port.get());
-        let node_port = self.node_port.map(|node_port| Frontend::NodePort {
-            protocol,
-            family: self.family,
-            port: node_port.get(),
-        });
-        self.virtual_ips().map(move |ip| Frontend::address(protocol, ip, port)).chain(node_port)
-    }
-
     /// Returns true if it is served anywhere.
     fn has_frontend(&self) -> bool {
         self.cluster_ip.is_some() || self.externally_accessible()
     }
 
-    /// Removes the frontends that are not served, and lists them.
+    /// Removes the frontends that are not served, and adds them to `unserved`.
     pub(super) fn retain_frontends(
         &mut self,
-        is_served: impl Fn(&Frontend, FrontendKind) -> bool,
+        is_served: impl Fn(&FrontendAddress, FrontendKind) -> bool,
         unserved: &mut Vec<Claim>,
     ) {
         let (protocol, family, port) = (self.name.protocol, self.family, self.port.get());
-        let mut keep = |frontend: Frontend, kind: FrontendKind| {
+        let mut keep = |frontend: FrontendAddress, kind: FrontendKind| {
             let keep = is_served(&frontend, kind);
             if !keep {
                 unserved.push((frontend, kind));
             }
             keep
         };
-        let mut keep_ip = |ip: &IpAddr, kind| keep(Frontend::address(protocol, *ip, port), kind);
+        let mut keep_ip = |ip: &IpAddr, kind| keep(FrontendAddress::virtual_ip(protocol, *ip, port), kind);
         self.cluster_ip = self.cluster_ip.filter(|ip| keep_ip(ip, FrontendKind::ClusterIp));
         let vips = std::mem::take(&mut self.load_balancer_vips);
         self.load_balancer_vips =
@@ -122,50 +106,49 @@ impl ServicePort {
         self.external_ips =
             external_ips.into_iter().filter(|ip| keep_ip(ip, FrontendKind::ExternalIp)).collect();
         self.node_port = self.node_port.filter(|node_port| {
-            let frontend = Frontend::NodePort { protocol, family, port: node_port.get() };
+            let frontend = FrontendAddress::NodePort { protocol, family, port: node_port.get() };
             keep(frontend, FrontendKind::NodePort)
         });
-        // A mode may tell the entries of session affinity apart by the ClusterIP.
+        // nftables mode identifies session-affinity entries by the ClusterIP.
         self.affinity = self.affinity.filter(|_| self.cluster_ip.is_some());
     }
 
-    /// It can be reached by something other than its ClusterIP.
+    /// Returns true if it has a frontend other than the ClusterIP.
     pub fn externally_accessible(&self) -> bool {
         self.node_port.is_some() || !self.load_balancer_vips.is_empty() || !self.external_ips.is_empty()
     }
 
-    /// It ever sends traffic by policy Cluster. With an external address it does even if the external
-    /// policy is Local: pods of this cluster are led as if they had used the ClusterIP.
-    pub fn uses_cluster_endpoints(&self) -> bool {
-        !self.internal_local || self.externally_accessible()
-    }
-
-    /// It ever sends traffic by policy Local.
-    pub fn uses_local_endpoints(&self) -> bool {
-        self.internal_local || (self.external_local && self.externally_accessible())
+    /// Returns the traffic policies that it uses. With an external frontend, policy Cluster is used even if the external policy
+    /// is Local: pods of this cluster use the frontend as if it were the ClusterIP.
+    fn policies_in_use(&self) -> Vec<TrafficPolicy> {
+        let is_external = self.externally_accessible();
+        let uses_cluster = !self.internal_policy.is_local() || is_external;
+        let uses_local = self.internal_policy.is_local() || (self.external_policy.is_local() && is_external);
+        let all = [(TrafficPolicy::Cluster, uses_cluster), (TrafficPolicy::Local, uses_local)];
+        all.into_iter().filter_map(|(policy, is_used)| is_used.then_some(policy)).collect()
     }
 }
 
-/// A frontend that a Service asks for, and by which field.
-pub(super) type Claim = (Frontend, FrontendKind);
+/// A frontend that a Service claims, and the field that claims it.
+pub(super) type Claim = (FrontendAddress, FrontendKind);
 
-/// The blocks to which external IPs and load balancer addresses are restricted; none for no restriction.
+/// The blocks to which external IPs and load balancer addresses are restricted; without any block, they are not.
 #[derive(Default)]
-pub(super) struct Allowed(pub(super) Box<[IpNet]>);
+pub(super) struct AllowedExternalCidrs(pub(super) Box<[IpNet]>);
 
-impl Allowed {
-    /// Whether a frontend of this kind may be served.
-    pub(super) fn allows(&self, frontend: &Frontend, kind: FrontendKind) -> bool {
+impl AllowedExternalCidrs {
+    /// Returns true if a frontend of this kind may be served.
+    pub(super) fn allows(&self, frontend: &FrontendAddress, kind: FrontendKind) -> bool {
         let is_restricted = matches!(kind, FrontendKind::LoadBalancer | FrontendKind::ExternalIp);
         match frontend {
-            Frontend::Address { ip, .. } if is_restricted && !self.0.is_empty() => {
+            FrontendAddress::VirtualIp { ip, .. } if is_restricted && !self.0.is_empty() => {
                 self.0.iter().any(|net| net.contains(ip))
             }
             _ => true,
         }
     }
 
-    /// The frontends that a Service asks for and may be served at.
+    /// Returns the frontends that a Service claims and at which it may be served.
     pub(super) fn claims<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = Claim> + 'a {
         served_ports(service)
             .flat_map(|(cluster_ip, port)| claims_of_port(service, cluster_ip, port))
@@ -182,20 +165,21 @@ fn claims_of_port<'a>(
     let vips = of_family(&service.load_balancer_vips, family).map(|ip| (ip, FrontendKind::LoadBalancer));
     let external_ips = of_family(&service.external_ips, family).map(|ip| (ip, FrontendKind::ExternalIp));
     let addresses = std::iter::once((cluster_ip, FrontendKind::ClusterIp)).chain(vips).chain(external_ips);
-    let addresses = addresses.map(move |(ip, kind)| (Frontend::address(protocol, ip, port.port.get()), kind));
+    let addresses =
+        addresses.map(move |(ip, kind)| (FrontendAddress::virtual_ip(protocol, ip, port.port.get()), kind));
     let node_port = port.node_port.map(|node_port| {
-        (Frontend::NodePort { protocol, family, port: node_port.get() }, FrontendKind::NodePort)
+        (FrontendAddress::NodePort { protocol, family, port: node_port.get() }, FrontendKind::NodePort)
     });
     addresses.chain(node_port)
 }
 
-/// The ports of a Service in each family in which it has a ClusterIP, with that ClusterIP.
+/// Returns the ports of a Service in each family in which it has a ClusterIP, with that ClusterIP.
 fn served_ports(service: &Service) -> impl Iterator<Item = (IpAddr, &ServicePortSpec)> {
     let families = Family::BOTH.into_iter().filter(|_| service.not_proxied.is_none());
     let cluster_ips = families.filter_map(|family| of_family(&service.cluster_ips, family).next());
     cluster_ips.flat_map(|cluster_ip| {
         let ports = service.ports.iter().enumerate().filter(|(i, port)| {
-            // The last of several ports with the same name and protocol counts, as upstream.
+            // Of several ports with the same name and protocol, the last one is used, as in kube-proxy.
             let same = |p: &ServicePortSpec| p.name == port.name && p.protocol == port.protocol;
             !service.ports[i + 1..].iter().any(same)
         });
@@ -203,9 +187,9 @@ fn served_ports(service: &Service) -> impl Iterator<Item = (IpAddr, &ServicePort
     })
 }
 
-/// The field of the highest precedence by which a Service has a frontend that it claims.
-pub(super) fn kind_of_claim(service: &Service, frontend: &Frontend) -> FrontendKind {
-    let Frontend::Address { ip, .. } = frontend else { return FrontendKind::NodePort };
+/// Returns the field of the highest precedence with which a Service claims a frontend.
+pub(super) fn kind_of_claim(service: &Service, frontend: &FrontendAddress) -> FrontendKind {
+    let FrontendAddress::VirtualIp { ip, .. } = frontend else { return FrontendKind::NodePort };
     if of_family(&service.cluster_ips, Family::from_address(*ip)).next() == Some(*ip) {
         FrontendKind::ClusterIp
     } else if service.load_balancer_vips.contains(ip) {
@@ -215,12 +199,12 @@ pub(super) fn kind_of_claim(service: &Service, frontend: &Frontend) -> FrontendK
     }
 }
 
-/// Resolves a Service: each of its ports in each family in which it has a ClusterIP. Of the frontends of a port, only
-/// those that `retain` leaves are served; a port without any is left out.
+/// Resolves a Service: each of its ports in each family in which it has a ClusterIP. Only the frontends of a port that
+/// `retain` keeps are served; a port without frontends is omitted.
 pub(super) fn resolve(
     service: &Service,
     slices: &[EndpointSlice],
-    place: Place,
+    node: NodeTopology,
     mut retain: impl FnMut(&mut ServicePort),
 ) -> Vec<ServicePort> {
     let ports = served_ports(service).filter_map(|(cluster_ip, port)| {
@@ -229,8 +213,8 @@ pub(super) fn resolve(
         if !resolved.has_frontend() {
             return None;
         }
-        let candidates = gather(slices, resolved.family, port.name, port.protocol, place.node);
-        resolved.endpoints = choose(candidates, &resolved, place);
+        let candidates = endpoints_of_port(slices, resolved.family, port.name, port.protocol, node.name);
+        resolved.endpoints = select(candidates, &resolved.policies_in_use(), node);
         Some(resolved)
     });
     ports.collect()
@@ -238,8 +222,8 @@ pub(super) fn resolve(
 
 fn port_without_endpoints(service: &Service, port: &ServicePortSpec, cluster_ip: IpAddr) -> ServicePort {
     let family = Family::from_address(cluster_ip);
-    // An address in several fields counts by the one of the highest precedence: ClusterIP, load balancer, external IP. All
-    // modes then agree on source ranges and traffic policy.
+    // An address in several fields has the kind of the highest precedence: ClusterIP, load balancer, external IP. All modes
+    // then agree on its source ranges and traffic policy.
     let load_balancer_vips: Box<[IpAddr]> =
         of_family(&service.load_balancer_vips, family).filter(|ip| *ip != cluster_ip).collect();
     let external_ips = of_family(&service.external_ips, family);
@@ -253,10 +237,10 @@ fn port_without_endpoints(service: &Service, port: &ServicePortSpec, cluster_ip:
         node_port: port.node_port,
         external_ips,
         load_balancer_vips,
-        source_ranges: service.source_ranges.of_family(family),
+        source_ranges: service.source_ranges.in_family(family),
         affinity: service.affinity,
-        internal_local: service.internal_local,
-        external_local: service.external_local,
+        internal_policy: service.internal_policy,
+        external_policy: service.external_policy,
         health_check_node_port: service.health_check_node_port,
         scheduler: service.scheduler,
         endpoints: Endpoints::default(),

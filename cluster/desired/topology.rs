@@ -1,19 +1,19 @@
-//! Which endpoints take traffic from this node: readiness, termination, topology hints, traffic policies.
+//! Selection of the endpoints that take connections from this node: readiness, termination, topology hints.
 
 use std::net::SocketAddr;
 
 use super::endpoints::{Candidate, Endpoint, Endpoints};
-use super::service_port::ServicePort;
 use crate::name::Name;
+use crate::traffic_policy::TrafficPolicy;
 
-/// Where this node is.
+/// The name and zone of this node.
 #[derive(Clone, Copy)]
-pub(super) struct Place {
-    pub(super) node: Name,
+pub(super) struct NodeTopology {
+    pub(super) name: Name,
     pub(super) zone: Option<&'static str>,
 }
 
-/// The hint that all traffic by policy Cluster follows.
+/// The topology hint that applies to policy Cluster.
 #[derive(Clone, Copy, PartialEq)]
 enum Hint {
     /// `forNodes` (KEP-3015, PreferSameNode).
@@ -22,44 +22,51 @@ enum Hint {
     Zone,
 }
 
-/// Chooses among all endpoints of a port.
-pub(super) fn choose(candidates: Vec<Candidate>, port: &ServicePort, place: Place) -> Endpoints {
+/// Selects the endpoints of a port for each of these traffic policies.
+pub(super) fn select(
+    candidates: Vec<Candidate>,
+    policies: &[TrafficPolicy],
+    node: NodeTopology,
+) -> Endpoints {
+    let uses = |policy| policies.contains(&policy);
     let cluster =
-        if port.uses_cluster_endpoints() { cluster_choice(&candidates, place) } else { Choice::None };
-    let local = if port.uses_local_endpoints() { local_choice(&candidates) } else { Choice::None };
+        if uses(TrafficPolicy::Cluster) { select_for_cluster(&candidates, node) } else { Selection::None };
+    let local = if uses(TrafficPolicy::Local) { select_for_local(&candidates) } else { Selection::None };
     let usable = |c: &Candidate| c.conditions.ready() || terminating(c);
-    let has_usable = match port.uses_local_endpoints() {
+    let has_usable = match uses(TrafficPolicy::Local) {
         true => candidates.iter().any(usable),
-        false => candidates.iter().any(|c| cluster.takes(c, place)),
+        false => candidates.iter().any(|c| cluster.includes(c, node)),
     };
     let serving = candidates.iter().filter(|c| c.conditions.ready() || c.conditions.serving());
-    let all = serving.map(|c| Endpoint::new(c, cluster.takes(c, place), c.local && local.takes(c, place)));
-    let silent = candidates.iter().filter(|c| c.local && !c.conditions.ready() && !c.conditions.serving());
+    let all =
+        serving.map(|c| Endpoint::new(c, cluster.includes(c, node), c.local && local.includes(c, node)));
+    let local_not_serving =
+        candidates.iter().filter(|c| c.local && !c.conditions.ready() && !c.conditions.serving());
     Endpoints {
         all: all.collect(),
-        local_not_serving: silent.map(|c| SocketAddr::new(c.ip, c.port.get())).collect(),
+        local_not_serving: local_not_serving.map(|c| SocketAddr::new(c.ip, c.port.get())).collect(),
         has_usable,
         total: candidates.len() as u32,
     }
 }
 
-/// What is taken of the candidates.
+/// The candidates that are selected.
 #[derive(Clone, Copy, PartialEq)]
-enum Choice {
+enum Selection {
     None,
     Ready,
     Hinted(Hint),
-    /// No endpoint is ready, so those that still serve while they terminate are better than none (KEP-1669).
+    /// No endpoint is ready: terminating endpoints that still serve (KEP-1669).
     Terminating,
 }
 
-impl Choice {
-    fn takes(self, c: &Candidate, place: Place) -> bool {
+impl Selection {
+    fn includes(self, c: &Candidate, node: NodeTopology) -> bool {
         match self {
-            Choice::None => false,
-            Choice::Ready => c.conditions.ready(),
-            Choice::Hinted(hint) => c.conditions.ready() && hinted(c, hint, place),
-            Choice::Terminating => terminating(c),
+            Selection::None => false,
+            Selection::Ready => c.conditions.ready(),
+            Selection::Hinted(hint) => c.conditions.ready() && hinted(c, hint, node),
+            Selection::Terminating => terminating(c),
         }
     }
 }
@@ -68,36 +75,36 @@ fn terminating(c: &Candidate) -> bool {
     c.conditions.serving() && c.conditions.terminating()
 }
 
-fn hinted(c: &Candidate, hint: Hint, place: Place) -> bool {
+fn hinted(c: &Candidate, hint: Hint, node: NodeTopology) -> bool {
     match hint {
-        Hint::Node => c.nodes.is_some_and(|nodes| nodes.contains(place.node.as_str())),
-        Hint::Zone => c.zones.zip(place.zone).is_some_and(|(zones, zone)| zones.contains(zone)),
+        Hint::Node => c.nodes.is_some_and(|nodes| nodes.contains(node.name.as_str())),
+        Hint::Zone => c.zones.zip(node.zone).is_some_and(|(zones, zone)| zones.contains(zone)),
     }
 }
 
-fn cluster_choice(candidates: &[Candidate], place: Place) -> Choice {
+fn select_for_cluster(candidates: &[Candidate], node: NodeTopology) -> Selection {
     let ready = || candidates.iter().filter(|c| c.conditions.ready());
     if ready().next().is_none() {
-        return Choice::Terminating;
+        return Selection::Terminating;
     }
-    // A hint counts only if every ready endpoint has one and at least one of them names this place:
-    // otherwise some endpoint would get all traffic, or none.
-    if ready().all(|c| c.nodes.is_some()) && ready().any(|c| hinted(c, Hint::Node, place)) {
-        return Choice::Hinted(Hint::Node);
+    // A hint applies only if every ready endpoint has one and at least one of them names this node or zone: otherwise some
+    // endpoint would get all traffic, or none.
+    if ready().all(|c| c.nodes.is_some()) && ready().any(|c| hinted(c, Hint::Node, node)) {
+        return Selection::Hinted(Hint::Node);
     }
-    if ready().all(|c| c.zones.is_some()) && ready().any(|c| hinted(c, Hint::Zone, place)) {
-        return Choice::Hinted(Hint::Zone);
+    if ready().all(|c| c.zones.is_some()) && ready().any(|c| hinted(c, Hint::Zone, node)) {
+        return Selection::Hinted(Hint::Zone);
     }
-    Choice::Ready
+    Selection::Ready
 }
 
-fn local_choice(candidates: &[Candidate]) -> Choice {
+fn select_for_local(candidates: &[Candidate]) -> Selection {
     let mut local = candidates.iter().filter(|c| c.local);
     if local.clone().any(|c| c.conditions.ready()) {
-        Choice::Ready
+        Selection::Ready
     } else if local.any(terminating) {
-        Choice::Terminating
+        Selection::Terminating
     } else {
-        Choice::None
+        Selection::None
     }
 }

@@ -1,12 +1,12 @@
-//! JSON manifests: one value, or several one after another.
+//! JSON manifests: a sequence of values.
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Deserializer, Value};
 
-use super::{Chunk, Documents, Format, ListOf, document, lines_in};
+use super::{Chunk, Documents, Format, ListItemType, document, lines_in};
 
-/// Cuts a text into its values. What follows a malformed value cannot be told apart and stays one chunk.
+/// Splits a text into values. The rest after a malformed value is one chunk.
 pub(super) fn split(text: &str) -> Vec<Chunk<'_>> {
     let mut chunks = Vec::new();
     let (mut end, mut line) = (0, 1);
@@ -22,7 +22,7 @@ pub(super) fn split(text: &str) -> Vec<Chunk<'_>> {
     chunks
 }
 
-/// The head of a value, its items not parsed.
+/// The type of a value, and its items without parsing them.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Head<'a> {
@@ -32,15 +32,15 @@ struct Head<'a> {
     items: Option<Vec<&'a RawValue>>,
 }
 
-/// The objects of one value.
+/// Returns the objects of a value.
 pub(super) fn documents<'a>(file: &'a str, chunk: Chunk<'a>) -> Documents<'a> {
     if let Ok(Head { api_version: Some(api_version), kind: Some(kind), items: Some(items) }) =
         serde_json::from_str(chunk.text)
-        && let Some(list) = ListOf::of(&api_version, &kind)
+        && let Some(list) = ListItemType::from_list(&api_version, &kind)
     {
         let (mut seen, mut line) = (0, chunk.line);
         return Box::new(items.into_iter().map(move |item| {
-            // The item is a part of the chunk's text, so its address tells its place.
+            // The item is a slice of the chunk's text, so its address determines its position.
             let start = item.get().as_ptr().addr() - chunk.text.as_ptr().addr();
             line += lines_in(&chunk.text[seen..start]);
             seen = start;
@@ -52,16 +52,16 @@ pub(super) fn documents<'a>(file: &'a str, chunk: Chunk<'a>) -> Documents<'a> {
     }
     Box::new(std::iter::once_with(move || {
         let value = serde_json::from_str(chunk.text).map_err(|e| {
-            if let Some((line, cause)) = chunk.usual_cause() {
+            if let Some((line, cause)) = chunk.common_mistake() {
                 return chunk.error(file, line, format!("malformed JSON: {cause}"));
             }
-            // The error's own words end in its line, which counts from the chunk's start.
-            let words = e.to_string();
-            let words = words.rsplit_once(" at line ").map_or(words.as_str(), |(words, _)| words);
+            // The error message ends with a line number that counts from the start of the chunk.
+            let message = e.to_string();
+            let message = message.rsplit_once(" at line ").map_or(message.as_str(), |(message, _)| message);
             chunk.error(
                 file,
                 chunk.line + e.line().max(1) - 1,
-                format!("malformed JSON: {words}, column {}", e.column()),
+                format!("malformed JSON: {message}, column {}", e.column()),
             )
         })?;
         document(file, chunk, chunk.line, value)

@@ -1,8 +1,8 @@
-//! The kind of a document, and kinds that are probably misspelt.
+//! Detection of misspelled kinds and API versions.
 
 use crate::object::Kind;
 
-/// The kinds of the core group `v1` beside those that are read, so that none of them is taken for a misspelt one.
+/// The kinds of the core group `v1` that are not in use, so that none of them is reported as misspelled.
 const CORE: [&str; 14] = [
     "Binding",
     "ComponentStatus",
@@ -20,15 +20,15 @@ const CORE: [&str; 14] = [
     "ServiceAccount",
 ];
 
-/// Kinds of `apps/v1`, which make pods in the lab.
+/// The kinds of `apps/v1`, which the lab uses.
 const APPS: [&str; 5] = ["ControllerRevision", "DaemonSet", "Deployment", "ReplicaSet", "StatefulSet"];
 
-/// How many edits a misspelt word is away from the right one at most.
+/// The maximum edit distance of a misspelled kind.
 const EDITS: usize = 2;
 
-/// What is wrong with `apiVersion` and `kind` of a document of no kind that is read, if it was probably meant to be of one:
-/// which field, and what was expected there. Kinds of other API groups may have the same names (`projectcalico.org/v3`
-/// NetworkPolicy, `serving.knative.dev/v1` Service), so only groups of Kubernetes itself count as mistaken.
+/// Returns an error message for the `apiVersion` and `kind` of a document that is probably meant to be of a kind in use. Kinds of
+/// other API groups may have the same names (`projectcalico.org/v3` NetworkPolicy, `serving.knative.dev/v1` Service), so only
+/// groups of Kubernetes itself are considered.
 pub fn misspelled_kind(api_version: &str, kind: &str) -> Option<String> {
     let same_version = |known: &&Kind| known.api_version() == api_version;
     let is_core = api_version == "v1" && CORE.contains(&kind);
@@ -46,19 +46,20 @@ pub fn misspelled_kind(api_version: &str, kind: &str) -> Option<String> {
     }
     let known = Kind::ALL.into_iter().find(|known| known.as_str() == kind)?;
     let expected = known.api_version();
-    let mistaken = is_of_kubernetes(api_version) || is_near(api_version, expected);
-    mistaken.then(|| format!("apiVersion: {api_version:?} is not read for kind {kind}; expected {expected}"))
+    let is_mistake = is_of_kubernetes(api_version) || is_near(api_version, expected);
+    is_mistake
+        .then(|| format!("apiVersion: {api_version:?} is not supported for kind {kind}; expected {expected}"))
 }
 
-/// Whether the group of an `apiVersion` is one of Kubernetes' own: core, without a dot (`apps`, `extensions`), or below
-/// `k8s.io` without being one of a project that has its own group there.
+/// Returns true if the group of an `apiVersion` belongs to Kubernetes: the core group, a group without a dot (`apps`,
+/// `extensions`), or a group of the kinds in use.
 fn is_of_kubernetes(api_version: &str) -> bool {
     let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
     !group.contains('.')
         || Kind::ALL.iter().any(|known| known.api_version().starts_with(&format!("{group}/")))
 }
 
-/// Whether a word is another one with few mistakes. Case alone is a mistake, too.
+/// Returns true if a word differs from another by few edits or by case.
 fn is_near(word: &str, right: &str) -> bool {
     let edits = strsim::osa_distance(&word.to_lowercase(), &right.to_lowercase());
     word != right && edits <= EDITS.min(right.len() / 3)
@@ -69,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn misspelt_kinds_are_told_from_kinds_that_are_not_read() {
+    fn misspelled_kinds_are_detected() {
         let rows = [
             ("v1", "Sevice", Some("did you mean Service?")),
             ("v1", "service", Some("did you mean Service?")),

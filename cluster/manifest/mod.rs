@@ -1,11 +1,11 @@
-//! Manifests: text to documents. Pure; who reads the files and keeps the last good version is elsewhere.
+//! Parsing of manifests into documents. Pure: the source of manifests reads the files and keeps the last good version.
 //!
 //! ```text
-//! text ─split─► Chunk (one `---` document, or one JSON value) ─documents─► Document (one object)
+//! text ─split─► Chunk (a `---` document, or a JSON value) ─documents─► Document (an object)
 //! ```
 //!
-//! A text is cut into chunks before anything is parsed, so a malformed document costs only itself. All
-//! line numbers are those of the file, counted from 1.
+//! A text is split into chunks before anything is parsed, so a malformed document does not affect others. Line numbers are
+//! those of the file, from 1.
 
 mod json;
 mod kind;
@@ -18,30 +18,30 @@ use serde_json::Value;
 use crate::object::Kind;
 pub use kind::misspelled_kind;
 
-/// One object of a manifest.
+/// An object of a manifest.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Document {
     /// The line on which it begins.
     pub line: usize,
-    /// Its kind; `None` where it is one that we do not use.
+    /// Its kind; `None` for kinds that are not in use.
     pub kind: Option<Kind>,
-    /// All of it.
+    /// The whole object.
     pub value: Value,
 }
 
-/// Why a document cannot be read.
+/// An error that prevents the parsing of a document.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{file}:{line}: {message}")]
 pub struct ManifestError {
-    /// The file, as its reader named it.
+    /// The name of the file.
     pub file: String,
-    /// The line of the fault where it is known, else that on which the document begins.
+    /// The line of the error if known, else the first line of the document.
     pub line: usize,
-    /// What is wrong, and what was expected.
+    /// The error, and what was expected.
     pub message: String,
 }
 
-/// The text of one document, not parsed yet.
+/// The text of a document, not parsed yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Chunk<'a> {
     /// The line on which it begins.
@@ -57,16 +57,16 @@ enum Format {
     Yaml,
 }
 
-/// Documents, or what is wrong with them, in their order.
+/// Documents, or their errors, in order.
 pub type Documents<'a> = Box<dyn Iterator<Item = Result<Document, ManifestError>> + 'a>;
 
-/// All objects of a text. `file` is named in errors, and its ending `.json` makes the text JSON (one value
-/// or several); everything else is YAML.
+/// Parses all objects of a text. `file` is the name for errors; with the suffix `.json` the text is JSON (one or more values),
+/// otherwise YAML.
 pub fn parse<'a>(file: &'a str, text: &'a str) -> impl Iterator<Item = Result<Document, ManifestError>> + 'a {
     split(file, text).into_iter().flat_map(move |chunk| chunk.documents(file))
 }
 
-/// Cuts a text into its documents; empty ones and those of comments only are left out.
+/// Splits a text into documents, without those that are empty or contain only comments.
 pub fn split<'a>(file: &str, text: &'a str) -> Vec<Chunk<'a>> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     if file.ends_with(".json") { json::split(text) } else { yaml::split(text) }
@@ -81,9 +81,9 @@ impl<'a> Chunk<'a> {
         }
     }
 
-    /// The usual causes of text that cannot be parsed, and the line of the first: a template that was not rendered, or,
-    /// in YAML, a line that is indented by a tab.
-    fn usual_cause(self) -> Option<(usize, &'static str)> {
+    /// Returns the line and description of a common mistake in text that cannot be parsed: a template that was not rendered, or,
+    /// in YAML, a line that is indented with a tab.
+    fn common_mistake(self) -> Option<(usize, &'static str)> {
         let lines = || self.text.lines().enumerate().map(|(i, text)| (self.line + i, text));
         let is_template = |text: &str| text.contains("{{") && !text.trim_start().starts_with('#');
         let template = lines().find(|(_, text)| is_template(text)).map(|(line, _)| (line, TEMPLATE));
@@ -105,22 +105,22 @@ const TEMPLATE: &str =
     "a template ({{ … }}), expected a manifest that was rendered, for example by helm template";
 const TAB: &str = "a tab indents this line, expected spaces";
 
-/// What a list says of its items, which need not repeat it.
-struct ListOf {
+/// The `apiVersion` and `kind` of a list's items, which the items may omit.
+struct ListItemType {
     api_version: String,
-    /// The items' kind; `None` in a plain `List`, whose items say it themselves.
+    /// The kind of the items; `None` in a plain `List`, whose items have it themselves.
     kind: Option<String>,
 }
 
-impl ListOf {
-    /// Whether an object of this kind is a list.
-    fn of(api_version: &str, kind: &str) -> Option<ListOf> {
+impl ListItemType {
+    /// Returns the type of a list's items; `None` if the kind is not a list.
+    fn from_list(api_version: &str, kind: &str) -> Option<ListItemType> {
         let item = kind.strip_suffix("List")?;
         let kind = (!item.is_empty()).then(|| item.to_owned());
-        Some(ListOf { api_version: api_version.to_owned(), kind })
+        Some(ListItemType { api_version: api_version.to_owned(), kind })
     }
 
-    /// Gives an item the kind that its list says.
+    /// Adds the type to an item that lacks it.
     fn complete(&self, value: &mut Value) {
         let (Some(kind), Value::Object(fields)) = (&self.kind, value) else { return };
         fields.entry("kind").or_insert_with(|| kind.clone().into());
@@ -128,16 +128,14 @@ impl ListOf {
     }
 }
 
-/// An object, once it is known to be one.
+/// Checks that a value is an object with a kind and a valid name.
 fn document(file: &str, chunk: Chunk<'_>, line: usize, value: Value) -> Result<Document, ManifestError> {
     if !value.is_object() {
         return Err(chunk.error(file, line, "expected an object with apiVersion, kind and metadata"));
     }
     let text = |field: &str| match value.get(field) {
         Some(Value::String(text)) if !text.is_empty() => Ok(text.as_str()),
-        Some(other) => {
-            Err(chunk.error(file, line, format!("{field}: {other} stands where text was expected")))
-        }
+        Some(other) => Err(chunk.error(file, line, format!("{field}: expected a string, found {other}"))),
         None => Err(chunk.error(
             file,
             line,
@@ -161,7 +159,7 @@ fn document(file: &str, chunk: Chunk<'_>, line: usize, value: Value) -> Result<D
     Ok(Document { line, kind: known, value })
 }
 
-/// The number of line ends in a text.
+/// Returns the number of line breaks in a text.
 fn lines_in(text: &str) -> usize {
     text.bytes().filter(|&b| b == b'\n').count()
 }

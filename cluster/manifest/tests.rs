@@ -1,4 +1,4 @@
-//! Texts, and the documents and errors that they give.
+//! Tests of manifest parsing: texts with their documents and errors.
 
 use super::*;
 
@@ -93,7 +93,7 @@ fn a_bad_document_costs_only_itself() {
         (
             "kind of another version",
             "apiVersion: discovery.k8s.io/v1beta1\nkind: EndpointSlice\nmetadata: {name: x}\n".into(),
-            "f.yaml:6: apiVersion: \"discovery.k8s.io/v1beta1\" is not read for kind EndpointSlice; expected discovery.k8s.io/v1",
+            "f.yaml:6: apiVersion: \"discovery.k8s.io/v1beta1\" is not supported for kind EndpointSlice; expected discovery.k8s.io/v1",
         ),
         ("key twice", "kind: Service\nkind: Node\n".into(), "f.yaml:7: malformed YAML"),
         (

@@ -1,13 +1,13 @@
-//! YAML manifests: documents between `---` lines.
+//! YAML manifests: documents separated by `---` lines.
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
 use serde_saphyr::Spanned;
 
-use super::{Chunk, Documents, Format, ListOf, ManifestError, document, lines_in};
+use super::{Chunk, Documents, Format, ListItemType, ManifestError, document, lines_in};
 
-/// Cuts a text at its `---` and `...` lines, which YAML allows nowhere else at a line's start.
+/// Splits a text at `---` and `...` lines, which YAML allows at the start of a line only as markers.
 pub(super) fn split(text: &str) -> Vec<Chunk<'_>> {
     let mut chunks = Vec::new();
     let (mut begin, mut begin_line) = (0, 1);
@@ -16,7 +16,7 @@ pub(super) fn split(text: &str) -> Vec<Chunk<'_>> {
         line_number += 1;
         if let Some(marker) = marker(line) {
             push(&mut chunks, &text[begin..at], begin_line);
-            // What stands behind `---` on its own line belongs to the document.
+            // Text after `---` on the same line belongs to the document.
             begin = at + marker;
             begin_line = line_number;
         }
@@ -26,7 +26,7 @@ pub(super) fn split(text: &str) -> Vec<Chunk<'_>> {
     chunks
 }
 
-/// The length of the marker with which a line begins, if it does.
+/// Returns the length of the marker at the start of a line.
 fn marker(line: &str) -> Option<usize> {
     let rest = line.strip_prefix("---").or_else(|| line.strip_prefix("..."))?;
     (rest.is_empty() || rest.starts_with([' ', '\t', '\r', '\n'])).then_some(3)
@@ -41,7 +41,7 @@ fn push<'a>(chunks: &mut Vec<Chunk<'a>>, text: &'a str, line: usize) {
             continue;
         }
         let (text, line) = (&text[skipped..], line + lines_in(&text[..skipped]));
-        // JSON is nearly YAML; its own parser is many times faster, and knows the places of a list's items.
+        // The JSON parser is many times faster, and returns the positions of a list's items.
         let is_json =
             content.starts_with('{') && serde_json::from_str::<&serde_json::value::RawValue>(text).is_ok();
         let format = if is_json { Format::Json } else { Format::Yaml };
@@ -50,15 +50,15 @@ fn push<'a>(chunks: &mut Vec<Chunk<'a>>, text: &'a str, line: usize) {
     }
 }
 
-/// The objects of one document.
+/// Returns the objects of a document.
 pub(super) fn documents<'a>(file: &'a str, chunk: Chunk<'a>) -> Documents<'a> {
     let mut value: Value = match from_str(chunk.text) {
         Ok(value) => value,
         Err(_) => return one(Err(malformed(file, chunk))),
     };
-    read_booleans(&mut value);
+    convert_booleans(&mut value);
     let text = |field: &str| value.get(field).and_then(Value::as_str).unwrap_or_default();
-    let list = ListOf::of(text("apiVersion"), text("kind"));
+    let list = ListItemType::from_list(text("apiVersion"), text("kind"));
     let (Some(list), Some(Value::Array(items))) = (list, value.get_mut("items")) else {
         return one(document(file, chunk, chunk.line, value));
     };
@@ -70,7 +70,7 @@ pub(super) fn documents<'a>(file: &'a str, chunk: Chunk<'a>) -> Documents<'a> {
     }))
 }
 
-/// The boolean fields of the kinds that are read.
+/// The boolean fields of the kinds in use.
 const BOOLEANS: [&str; 6] = [
     "ready",
     "serving",
@@ -80,14 +80,13 @@ const BOOLEANS: [&str; 6] = [
     "allocateLoadBalancerNodePorts",
 ];
 
-/// Maps whose keys are free and whose values are text.
+/// Maps with arbitrary keys and string values.
 const TEXT_MAPS: [&str; 4] = ["labels", "annotations", "matchLabels", "selector"];
 
-/// Makes booleans of the words that YAML 1.1 has for them, in boolean fields only: a namespace may be named `y`, and a
-/// label may be `on`.
-fn read_booleans(value: &mut Value) {
+/// Converts the boolean words of YAML 1.1, in boolean fields only: a namespace may be named `y`, and a label may be `on`.
+fn convert_booleans(value: &mut Value) {
     match value {
-        Value::Array(items) => items.iter_mut().for_each(read_booleans),
+        Value::Array(items) => items.iter_mut().for_each(convert_booleans),
         Value::Object(fields) => {
             for (name, value) in fields.iter_mut().filter(|(name, _)| !TEXT_MAPS.contains(&name.as_str())) {
                 let word =
@@ -95,7 +94,7 @@ fn read_booleans(value: &mut Value) {
                 match word.as_deref() {
                     Some("y" | "yes" | "on") => *value = true.into(),
                     Some("n" | "no" | "off") => *value = false.into(),
-                    _ => read_booleans(value),
+                    _ => convert_booleans(value),
                 }
             }
         }
@@ -107,7 +106,7 @@ fn one<'a>(result: Result<super::Document, ManifestError>) -> Documents<'a> {
     Box::new(std::iter::once(result))
 }
 
-/// The lines on which the items of a list begin.
+/// Returns the first line of each item of a list.
 fn item_lines(chunk: Chunk<'_>) -> Vec<usize> {
     #[derive(Deserialize)]
     struct Items {
@@ -119,9 +118,9 @@ fn item_lines(chunk: Chunk<'_>) -> Vec<usize> {
     from_str::<Items>(chunk.text).map(lines).unwrap_or_default()
 }
 
-/// What is wrong with a document, and on which line of the file.
+/// Returns the error of a malformed document.
 fn malformed(file: &str, chunk: Chunk<'_>) -> ManifestError {
-    if let Some((line, cause)) = chunk.usual_cause() {
+    if let Some((line, cause)) = chunk.common_mistake() {
         return chunk.error(file, line, format!("malformed YAML: {cause}"));
     }
     // ParsedObject again behind as many empty lines as precede it, so that the message's own line numbers fit.
@@ -129,11 +128,11 @@ fn malformed(file: &str, chunk: Chunk<'_>) -> ManifestError {
     match from_str::<Value>(&padded) {
         Err(e) => {
             let line = e.location().map_or(chunk.line, |l| line_of(l.line()));
-            let words = e.without_snippet().to_string();
+            let message = e.without_snippet().to_string();
             chunk.error(
                 file,
                 line,
-                format!("malformed YAML: {}", words.lines().collect::<Vec<_>>().join(" ")),
+                format!("malformed YAML: {}", message.lines().collect::<Vec<_>>().join(" ")),
             )
         }
         Ok(_) => chunk.error(file, chunk.line, "malformed YAML"),
@@ -144,7 +143,7 @@ fn line_of(line: u64) -> usize {
     usize::try_from(line).unwrap_or(1)
 }
 
-/// Parses with limits that a list of 10,000 Services does not reach; manifests are the operator's own.
+/// Parses YAML without the default size limits, which a list of 10,000 Services exceeds; manifests are trusted.
 fn from_str<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, serde_saphyr::Error> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {

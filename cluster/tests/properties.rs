@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use portcullis_cluster::desired::{Desired, Frontend, ServicePort, UnservedFrontend, UnservedReason};
+use portcullis_cluster::desired::{Desired, FrontendAddress, ServicePort, UnservedFrontend, UnservedReason};
 use portcullis_cluster::{Event, Family, Index, Kind, Name, NamespacedName, Object, ObjectKey};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -169,10 +169,10 @@ fn served(desired: &Desired) -> Served {
 }
 
 /// The Services that are served at each frontend.
-fn owners(desired: &Desired) -> BTreeMap<Frontend, BTreeSet<NamespacedName>> {
-    let mut owners: BTreeMap<Frontend, BTreeSet<NamespacedName>> = BTreeMap::new();
+fn owners(desired: &Desired) -> BTreeMap<FrontendAddress, BTreeSet<NamespacedName>> {
+    let mut owners: BTreeMap<FrontendAddress, BTreeSet<NamespacedName>> = BTreeMap::new();
     for port in desired.ports() {
-        for frontend in port.frontends() {
+        for frontend in port.frontends().map(|frontend| frontend.address) {
             owners.entry(frontend).or_default().insert(port.name.service.clone());
         }
     }
@@ -269,10 +269,10 @@ proptest! {
                     prop_assert_ne!(&by, name);
                     let is_served = |frontend| owners.get(&frontend).is_some_and(|services| services.contains(&by));
                     let node_port = match frontend {
-                        Frontend::Address { protocol, ip, port } => {
-                            Frontend::NodePort { protocol, family: Family::from_address(ip), port }
+                        FrontendAddress::VirtualIp { protocol, ip, port } => {
+                            FrontendAddress::NodePort { protocol, family: Family::from_address(ip), port }
                         }
-                        node_port @ Frontend::NodePort { .. } => node_port,
+                        node_port @ FrontendAddress::NodePort { .. } => node_port,
                     };
                     prop_assert!(is_served(frontend) || is_served(node_port), "{frontend} by {by}");
                 }

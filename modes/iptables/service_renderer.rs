@@ -1,7 +1,11 @@
 //! The renderer of one Service's rules in one family.
 
-use portcullis_cluster::Family;
-use portcullis_cluster::desired::{Endpoint, ServicePort};
+use std::net::IpAddr;
+
+use portcullis_cluster::desired::{
+    Endpoint, Frontend, FrontendKind, MasqueradeReason, Rejection, RoutingContext, ServicePort, SourceClass,
+};
+use portcullis_cluster::{Family, TrafficPolicy};
 
 use super::chain::{ChainName, ServiceChainKind, ServiceChainNames, SharedChain};
 use super::nfacct::NFACCT_LOCALHOST_NODE_PORTS;
@@ -10,27 +14,26 @@ use super::service_rules::ServiceRules;
 use crate::detect_local::LocalMatch;
 use crate::node_facts::NodeFacts;
 use crate::options::Options;
+use crate::proxy_mode::ProxyMode;
 
 /// The inputs that the rules of all Services of a family share.
 pub(super) struct Renderer {
     pub(super) family: Family,
-    masquerade_all: bool,
     local: Option<LocalMatch>,
+    routing: RoutingContext,
     /// Count connections to node ports on loopback addresses.
     count_localhost_node_ports: bool,
-    node_ip: Option<std::net::IpAddr>,
 }
 
 impl Renderer {
     pub(super) fn new(family: Family, options: &Options, facts: &NodeFacts) -> Self {
         Renderer {
             family,
-            masquerade_all: options.masquerade_all,
             local: options.detect_local.matching(family),
+            routing: ProxyMode::Iptables.routing_context(family, options, facts),
             count_localhost_node_ports: family == Family::V4
                 && facts.iptables.nfacct
                 && options.serves_localhost_node_ports(),
-            node_ip: facts.node_ip(family),
         }
     }
 
@@ -61,15 +64,6 @@ struct PortRenderer<'a> {
     large_cluster: bool,
 }
 
-/// The handling of traffic without an endpoint.
-#[derive(Clone, Copy)]
-enum Rejection {
-    /// The Service has no endpoint: reject.
-    Reject,
-    /// Only other nodes have endpoints, as the load balancer will find out: drop.
-    Drop,
-}
-
 impl<'a> PortRenderer<'a> {
     fn new(all: &'a Renderer, port: &'a ServicePort, large_cluster: bool) -> Self {
         PortRenderer {
@@ -95,95 +89,67 @@ impl<'a> PortRenderer<'a> {
         self.port.endpoints.has_usable()
     }
 
-    fn has_local_endpoints(&self) -> bool {
-        self.port.endpoints.for_local().next().is_some()
+    fn policy_chain_name(&self, policy: TrafficPolicy) -> ChainName {
+        self.names.chain(match policy {
+            TrafficPolicy::Cluster => ServiceChainKind::Cluster,
+            TrafficPolicy::Local => ServiceChainKind::Local,
+        })
     }
 
-    fn internal_rejection(&self) -> Option<Rejection> {
-        self.rejection(self.port.internal_local)
-    }
-
-    fn external_rejection(&self) -> Option<Rejection> {
-        self.rejection(self.port.external_local)
-    }
-
-    fn rejection(&self, local_only: bool) -> Option<Rejection> {
-        if !self.has_endpoints() {
-            Some(Rejection::Reject)
-        } else if local_only && !self.has_local_endpoints() {
-            Some(Rejection::Drop)
-        } else {
-            None
-        }
-    }
-
-    fn policy_kind(local_only: bool) -> ServiceChainKind {
-        if local_only { ServiceChainKind::Local } else { ServiceChainKind::Cluster }
-    }
-
-    fn has_firewall(&self) -> bool {
-        self.has_endpoints() && !self.port.load_balancer_vips.is_empty() && self.port.source_ranges.is_some()
-    }
-
-    /// Renders the rules in shared chains, which match the Service's addresses and ports.
+    /// Renders the rules in shared chains, which match the frontends.
     fn shared_rules(&self, rules: &mut ServiceRules) {
-        let internal = self.names.chain(Self::policy_kind(self.port.internal_local));
-        let external = self.names.chain(ServiceChainKind::External);
-        match (self.port.cluster_ip, self.internal_rejection()) {
-            (None, _) => {}
-            (Some(ip), None) => self.address_rule(rules, ip, "cluster IP", internal),
-            (Some(ip), Some(rejection)) => {
-                self.reject_address(rules, SharedChain::FilterServices, ip, rejection);
+        for frontend in self.port.frontends() {
+            match (frontend.kind, frontend.address.ip()) {
+                (FrontendKind::ClusterIp, Some(ip)) => self.cluster_ip_rules(rules, &frontend, ip),
+                (_, Some(ip)) => self.external_ip_rules(rules, &frontend, ip),
+                (_, None) => self.node_port_rules(rules, &frontend),
             }
         }
-        for &ip in &self.port.external_ips {
-            if self.has_endpoints() {
-                self.address_rule(rules, ip, "external IP", external);
-            }
-            self.reject_external(rules, ip);
-        }
-        let firewall = self.names.chain(ServiceChainKind::Firewall);
-        for &ip in &self.port.load_balancer_vips {
-            if self.has_endpoints() {
-                let target = if self.has_firewall() { firewall } else { external };
-                self.address_rule(rules, ip, "loadbalancer IP", target);
-            }
-            if self.has_firewall() {
-                let comment = format!("{} traffic not accepted by {firewall}", self.name);
-                rules.shared_rule(SharedChain::FilterFirewall, |rule| {
-                    self.to_address(rule.comment(comment), ip).jump("DROP");
-                });
-            }
-            self.reject_external(rules, ip);
-        }
-        self.node_port_rules(rules, external);
         self.health_check_port(rules);
     }
 
-    fn to_address<'r>(&self, rule: Rule<'r>, ip: std::net::IpAddr) -> Rule<'r> {
+    fn cluster_ip_rules(&self, rules: &mut ServiceRules, frontend: &Frontend<'_>, ip: IpAddr) {
+        match frontend.rejection() {
+            None => {
+                let target = self.policy_chain_name(frontend.traffic_policy());
+                self.address_rule(rules, ip, "cluster IP", target);
+            }
+            Some(rejection) => self.reject_address(rules, SharedChain::FilterServices, ip, rejection),
+        }
+    }
+
+    fn external_ip_rules(&self, rules: &mut ServiceRules, frontend: &Frontend<'_>, ip: IpAddr) {
+        let has_firewall = frontend.allowed_sources(&self.all.routing).is_some();
+        let firewall = self.names.chain(ServiceChainKind::Firewall);
+        if self.has_endpoints() {
+            let comment =
+                if frontend.kind == FrontendKind::LoadBalancer { "loadbalancer IP" } else { "external IP" };
+            let target = if has_firewall { firewall } else { self.names.chain(ServiceChainKind::External) };
+            self.address_rule(rules, ip, comment, target);
+        }
+        if has_firewall {
+            let comment = format!("{} traffic not accepted by {firewall}", self.name);
+            rules.shared_rule(SharedChain::FilterFirewall, |rule| {
+                self.to_address(rule.comment(comment), ip).jump("DROP");
+            });
+        }
+        if let Some(rejection) = frontend.rejection() {
+            self.reject_address(rules, SharedChain::FilterExternalServices, ip, rejection);
+        }
+    }
+
+    fn to_address<'r>(&self, rule: Rule<'r>, ip: IpAddr) -> Rule<'r> {
         rule.destination(host(ip)).port(self.port.name.protocol, self.port.port)
     }
 
-    fn address_rule(&self, rules: &mut ServiceRules, ip: std::net::IpAddr, what: &str, target: ChainName) {
+    fn address_rule(&self, rules: &mut ServiceRules, ip: IpAddr, what: &str, target: ChainName) {
         let comment = format!("{} {what}", self.name);
         rules.shared_rule(SharedChain::NatServices, |rule| {
             self.to_address(rule.comment(comment), ip).jump(target)
         });
     }
 
-    fn reject_external(&self, rules: &mut ServiceRules, ip: std::net::IpAddr) {
-        if let Some(rejection) = self.external_rejection() {
-            self.reject_address(rules, SharedChain::FilterExternalServices, ip, rejection);
-        }
-    }
-
-    fn reject_address(
-        &self,
-        rules: &mut ServiceRules,
-        chain: SharedChain,
-        ip: std::net::IpAddr,
-        rejection: Rejection,
-    ) {
+    fn reject_address(&self, rules: &mut ServiceRules, chain: SharedChain, ip: IpAddr, rejection: Rejection) {
         rules.shared_rule(chain, |rule| {
             self.reject(self.to_address(rule.comment(self.rejection_comment(rejection)), ip), rejection);
         });
@@ -203,8 +169,9 @@ impl<'a> PortRenderer<'a> {
         }
     }
 
-    fn node_port_rules(&self, rules: &mut ServiceRules, external: ChainName) {
+    fn node_port_rules(&self, rules: &mut ServiceRules, frontend: &Frontend<'_>) {
         let Some(node_port) = self.port.node_port else { return };
+        let external = self.names.chain(ServiceChainKind::External);
         let protocol = self.port.name.protocol;
         if self.has_endpoints() {
             if self.all.count_localhost_node_ports {
@@ -220,7 +187,7 @@ impl<'a> PortRenderer<'a> {
                 rule.comment(&self.name).port(protocol, node_port).jump(external);
             });
         }
-        if let Some(rejection) = self.external_rejection() {
+        if let Some(rejection) = frontend.rejection() {
             rules.shared_rule(SharedChain::FilterExternalServices, |rule| {
                 let comment = self.rejection_comment(rejection);
                 self.reject(
@@ -239,74 +206,71 @@ impl<'a> PortRenderer<'a> {
         });
     }
 
-    /// Renders the chain for traffic from outside. The traffic is masqueraded, except with traffic policy Local, which
-    /// preserves the client's address; then traffic from pods and from the node itself is routed as inside the cluster.
+    /// Renders the chain for external frontends. Connections are masqueraded, except with traffic policy Local, which preserves
+    /// the client's address; pods and the node itself then use the endpoints of policy Cluster.
     fn external_chain(&self, rules: &mut ServiceRules) {
-        if !self.has_endpoints() || !self.port.externally_accessible() {
+        let Some(frontend) = self.port.frontends().find(Frontend::is_external) else { return };
+        if !self.has_endpoints() {
             return;
         }
         let name = &self.name;
-        let cluster = self.names.chain(ServiceChainKind::Cluster);
+        let [pods, node, other] = [SourceClass::Pod, SourceClass::Node, SourceClass::External]
+            .map(|source| frontend.route(source, &self.all.routing));
         rules.begin_chain(self.names.chain(ServiceChainKind::External));
-        if self.port.external_local {
-            let pods = format!("pod traffic for {name} external destinations");
+        if pods.policy != other.policy {
+            let comment = format!("pod traffic for {name} external destinations");
             if let Some(local) = &self.all.local {
-                rules.rule(|rule| rule.local(local).comment(pods).jump(cluster));
+                rules.rule(|rule| {
+                    rule.local(local).comment(comment).jump(self.policy_chain_name(pods.policy))
+                });
             }
+        }
+        if node.policy != other.policy {
             let masquerade = format!("masquerade LOCAL traffic for {name} external destinations");
             rules.rule(|rule| rule.comment(masquerade).source_is_local().jump("KUBE-MARK-MASQ"));
             let route = format!("route LOCAL traffic for {name} external destinations");
-            rules.rule(|rule| rule.comment(route).source_is_local().jump(cluster));
-        } else {
+            let target = self.policy_chain_name(node.policy);
+            rules.rule(|rule| rule.comment(route).source_is_local().jump(target));
+        }
+        if other.masquerade.is_some() {
             let masquerade = format!("masquerade traffic for {name} external destinations");
             rules.rule(|rule| rule.comment(masquerade).jump("KUBE-MARK-MASQ"));
         }
-        if self.external_rejection().is_none() {
-            let policy = self.names.chain(Self::policy_kind(self.port.external_local));
-            rules.rule(|rule| rule.jump(policy));
+        if other.rejection.is_none() {
+            rules.rule(|rule| rule.jump(self.policy_chain_name(other.policy)));
         }
     }
 
     fn firewall_chain(&self, rules: &mut ServiceRules) {
-        let Some(ranges) = self.port.source_ranges.as_ref().filter(|_| self.has_firewall()) else { return };
+        let allowed = |frontend: Frontend<'a>| frontend.allowed_sources(&self.all.routing);
+        let Some(allowed) = self.port.frontends().find_map(allowed) else { return };
         let name = &self.name;
         let external = self.names.chain(ServiceChainKind::External);
         let comment = format!("{name} loadbalancer IP");
         rules.begin_chain(self.names.chain(ServiceChainKind::Firewall));
-        for &range in ranges {
+        for &range in allowed.ranges {
             rules.rule(|rule| rule.source(range).comment(&comment).jump(external));
         }
-        // A load balancer may assign its address to the node, which then uses it as the source of packets to itself.
-        let node_allowed = |node| ranges.iter().any(|range| range.contains(&node));
-        if self.all.node_ip.is_some_and(node_allowed) {
-            for &ip in &self.port.load_balancer_vips {
-                rules.rule(|rule| rule.source(host(ip)).comment(&comment).jump(external));
-            }
+        for &ip in allowed.load_balancer_vips {
+            rules.rule(|rule| rule.source(host(ip)).comment(&comment).jump(external));
         }
         let rest = format!("other traffic to {name} will be dropped by KUBE-PROXY-FIREWALL");
         rules.rule(|rule| rule.comment(rest).no_target());
     }
 
     fn policy_chains(&self, rules: &mut ServiceRules) {
-        let endpoints = &self.port.endpoints;
-        let cluster: Vec<&Endpoint> = endpoints.for_cluster().collect();
-        let local: Vec<&Endpoint> = endpoints.for_local().collect();
-        self.policy_chain(ServiceChainKind::Cluster, &cluster, !self.port.internal_local, rules);
-        self.policy_chain(ServiceChainKind::Local, &local, self.port.internal_local, rules);
+        for policy in TrafficPolicy::ALL {
+            let endpoints: Vec<&Endpoint> = self.port.endpoints.for_policy(policy).collect();
+            self.policy_chain(policy, &endpoints, rules);
+        }
     }
 
-    fn policy_chain(
-        &self,
-        kind: ServiceChainKind,
-        endpoints: &[&Endpoint],
-        internal: bool,
-        rules: &mut ServiceRules,
-    ) {
+    fn policy_chain(&self, policy: TrafficPolicy, endpoints: &[&Endpoint], rules: &mut ServiceRules) {
         if endpoints.is_empty() {
             return;
         }
-        rules.begin_chain(self.names.chain(kind));
-        if internal {
+        rules.begin_chain(self.policy_chain_name(policy));
+        if self.port.internal_policy == policy {
             self.masquerade_cluster_ip(rules);
         }
         let chains: Vec<ChainName> = endpoints.iter().map(|e| self.names.endpoint(e)).collect();
@@ -330,16 +294,21 @@ impl<'a> PortRenderer<'a> {
         }
     }
 
-    /// Masquerades traffic to the ClusterIP that does not come from a pod: its replies must pass this node.
+    /// Masquerades connections to the ClusterIP whose replies must pass this node: from all sources but pods.
     fn masquerade_cluster_ip(&self, rules: &mut ServiceRules) {
-        let Some(cluster_ip) = self.port.cluster_ip else { return };
-        let comment = format!("{} cluster IP", self.name);
-        let local = self.all.local.as_ref().filter(|_| !self.all.masquerade_all);
-        if local.is_none() && !self.all.masquerade_all {
+        let frontend = self.port.frontends().find(|frontend| !frontend.is_external());
+        let Some((frontend, ip)) = frontend.and_then(|frontend| Some((frontend, frontend.address.ip()?)))
+        else {
             return;
-        }
+        };
+        let local = match frontend.route(SourceClass::External, &self.all.routing).masquerade {
+            None => return,
+            Some(MasqueradeReason::MasqueradeAll) => None,
+            Some(_) => self.all.local.as_ref(),
+        };
+        let comment = format!("{} cluster IP", self.name);
         rules.rule(|rule| {
-            let rule = self.to_address(rule.comment(comment), cluster_ip);
+            let rule = self.to_address(rule.comment(comment), ip);
             let rule = match local {
                 Some(local) => rule.not_local(local),
                 None => rule,

@@ -3,7 +3,9 @@
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
-use portcullis_cluster::desired::{Endpoint, ServicePort};
+use portcullis_cluster::desired::{
+    Endpoint, Frontend, FrontendKind, RoutingContext, ServicePort, SourceClass,
+};
 use portcullis_cluster::{Family, IpvsScheduler};
 use portcullis_netlink::ip_vs::{self, RealServer, VirtualServer, VirtualServerConfig};
 use portcullis_netlink::ipset::SetEntry;
@@ -15,6 +17,7 @@ use crate::iptables::in_netlink;
 use crate::node_facts::NodeFacts;
 use crate::node_port_addresses::NodePortScope;
 use crate::options::Options;
+use crate::proxy_mode::ProxyMode;
 
 /// The weight of every real server that gets new connections, as in kube-proxy.
 const WEIGHT: u32 = 1;
@@ -24,7 +27,7 @@ const WEIGHT: u32 = 1;
 pub(super) struct Renderer {
     pub(super) family: Family,
     scheduler: IpvsScheduler,
-    node_ip: Option<IpAddr>,
+    routing: RoutingContext,
     /// The node's addresses, sorted. They are not added to the dummy interface.
     node_addresses: Box<[IpAddr]>,
     /// The node's addresses with node ports.
@@ -55,7 +58,7 @@ impl Renderer {
         Renderer {
             family,
             scheduler,
-            node_ip: facts.node_ip(family),
+            routing: ProxyMode::Ipvs.routing_context(family, options, facts),
             node_addresses: node_addresses.into(),
             node_port_addresses: node_port_addresses.into(),
         }
@@ -105,64 +108,60 @@ impl PortRenderer<'_> {
             };
             self.add_entry(IpSet::LoopBack, entry);
         }
-        self.cluster_ip();
-        for address in &port.external_ips {
-            let set = if port.external_local { IpSet::ExternalIpLocal } else { IpSet::ExternalIp };
-            self.external(*address, set);
-        }
-        for address in &port.load_balancer_vips {
-            self.load_balancer(*address);
-        }
-        if let Some(node_port) = port.node_port {
-            self.node_port(node_port);
+        for frontend in port.frontends() {
+            match frontend.address.ip() {
+                Some(ip) => self.virtual_ip(&frontend, ip),
+                None => self.node_port(&frontend),
+            }
         }
         if let Some(health_check) = port.health_check_node_port {
             self.add_entry(IpSet::HealthCheckNodePort, SetEntry::Port(health_check.get()));
         }
     }
 
-    fn cluster_ip(&mut self) {
-        let Some(address) = self.port.cluster_ip else { return };
-        self.add_entry(IpSet::ClusterIp, self.ip_port(address));
-        self.add_address(address);
-        self.add_server(address, self.port.port, self.real_servers(self.port.internal_local));
-    }
-
-    fn external(&mut self, address: IpAddr, set: IpSet) {
-        self.add_entry(set, self.ip_port(address));
-        self.add_address(address);
-        self.add_server(address, self.port.port, self.real_servers(self.port.external_local));
-    }
-
-    fn load_balancer(&mut self, address: IpAddr) {
-        let port = self.port;
-        self.external(address, IpSet::LoadBalancer);
-        let ip_port = self.ip_port(address);
-        if port.external_local {
-            self.add_entry(IpSet::LoadBalancerLocal, ip_port);
+    fn virtual_ip(&mut self, frontend: &Frontend<'_>, ip: IpAddr) {
+        let is_local = frontend.traffic_policy().is_local();
+        self.add_entry(
+            match frontend.kind {
+                FrontendKind::LoadBalancer => IpSet::LoadBalancer,
+                FrontendKind::ExternalIp if is_local => IpSet::ExternalIpLocal,
+                FrontendKind::ExternalIp => IpSet::ExternalIp,
+                FrontendKind::ClusterIp | FrontendKind::NodePort => IpSet::ClusterIp,
+            },
+            self.ip_port(ip),
+        );
+        self.add_address(ip);
+        self.add_server(ip, self.port.port, self.real_servers(frontend));
+        if frontend.kind == FrontendKind::LoadBalancer {
+            if is_local {
+                self.add_entry(IpSet::LoadBalancerLocal, self.ip_port(ip));
+            }
+            self.source_ranges(frontend, ip);
         }
-        let Some(ranges) = &port.source_ranges else { return };
-        self.add_entry(IpSet::LoadBalancerFirewall, ip_port);
-        let (protocol, number) = (port.name.protocol, port.port.get());
-        for range in ranges {
-            let entry =
-                SetEntry::IpPortNet { ip: address, protocol: protocol.number(), port: number, net: *range };
+    }
+
+    fn source_ranges(&mut self, frontend: &Frontend<'_>, ip: IpAddr) {
+        let Some(allowed) = frontend.allowed_sources(&self.renderer.routing) else { return };
+        self.add_entry(IpSet::LoadBalancerFirewall, self.ip_port(ip));
+        let (protocol, port) = (self.port.name.protocol, self.port.port.get());
+        for range in allowed.ranges {
+            let entry = SetEntry::IpPortNet { ip, protocol: protocol.number(), port, net: *range };
             self.add_entry(IpSet::LoadBalancerSourceCidr, entry);
         }
         // The node's own connections to the address have the same address as their source.
-        if ranges.iter().any(|range| self.renderer.node_ip.is_some_and(|ip| range.contains(&ip))) {
-            let entry =
-                SetEntry::IpPortIp { ip: address, protocol: protocol.number(), port: number, ip2: address };
+        if allowed.load_balancer_vips.contains(&ip) {
+            let entry = SetEntry::IpPortIp { ip, protocol: protocol.number(), port, ip2: ip };
             self.add_entry(IpSet::LoadBalancerSourceIp, entry);
         } else {
-            self.objects.out_filter.push(rules::drop_own(address, protocol, number));
+            self.objects.out_filter.push(rules::drop_own(ip, protocol, port));
         }
     }
 
-    fn node_port(&mut self, node_port: NonZeroU16) {
+    fn node_port(&mut self, frontend: &Frontend<'_>) {
+        let Some(node_port) = self.port.node_port else { return };
         let protocol = self.port.name.protocol;
         let mut sets = vec![IpSet::node_ports(protocol)];
-        if self.port.external_local {
+        if frontend.traffic_policy().is_local() {
             sets.push(IpSet::local_node_ports(protocol));
         }
         let renderer = self.renderer;
@@ -182,20 +181,17 @@ impl PortRenderer<'_> {
             }
         }
         for &address in &renderer.node_port_addresses {
-            self.add_server(address, node_port, self.real_servers(self.port.external_local));
+            self.add_server(address, node_port, self.real_servers(frontend));
         }
     }
 
-    /// Returns the endpoints for a traffic policy. Policy Local without an endpoint on this node falls back to remote
-    /// endpoints if the Service also has traffic with policy Cluster. This is for the node's own pods, which IPVS cannot
-    /// distinguish from other clients; those would get replies from another address. So, as in kube-proxy, internal traffic
-    /// policy Local does not restrict a Service that also serves clients outside of the cluster.
-    fn real_servers(&self, local: bool) -> Vec<RealServer> {
-        let endpoints = &self.port.endpoints;
-        match local && endpoints.for_local().next().is_some() {
-            true => sorted(endpoints.for_local()),
-            false => sorted(endpoints.for_cluster()),
-        }
+    /// Returns the endpoints of a frontend. Traffic policy Local without an endpoint on this node falls back to remote endpoints
+    /// if the Service also has traffic with policy Cluster. This is for the node's own pods, which IPVS cannot distinguish from
+    /// other clients; those would get replies from another address. So, as in kube-proxy, internal traffic policy Local does
+    /// not restrict a Service that also serves clients outside of the cluster.
+    fn real_servers(&self, frontend: &Frontend<'_>) -> Vec<RealServer> {
+        let route = frontend.route(SourceClass::External, &self.renderer.routing);
+        sorted(self.port.endpoints.for_policy(route.endpoint_policy()))
     }
 
     fn add_server(&mut self, address: IpAddr, port: NonZeroU16, real_servers: Vec<RealServer>) {

@@ -14,13 +14,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use data_encoding::BASE32_NOPAD;
-use portcullis_cluster::desired::{Endpoint, ServicePort};
+use portcullis_cluster::TrafficPolicy;
+use portcullis_cluster::desired::{Endpoint, Frontend, ServicePort, SourceClass};
 use portcullis_netlink::nf_tables::{
     Chain, Comparison, DynsetOp, Expression, Field, Key, LookupResult, Register, Rule, Value, Verdict,
 };
 use sha2::{Digest, Sha256};
 
-use super::endpoint_map::{TrafficPolicy, dnat};
+use super::endpoint_map::{dnat, numbered_endpoints};
 use super::names::AFFINITY;
 use super::settings::Settings;
 
@@ -48,7 +49,7 @@ impl<'a> Affinity<'a> {
     pub(super) fn new(port: &'a ServicePort, settings: &'a Settings) -> Option<Self> {
         let (timeout_seconds, cluster_ip) = (port.affinity?, port.cluster_ip?);
         let endpoint_chain = |policy: TrafficPolicy, prefix| {
-            let endpoints = policy.endpoints(port);
+            let endpoints = numbered_endpoints(port, policy);
             let mut content = Sha256::new();
             content.update(cluster_ip.to_string());
             content.update(port.port.get().to_be_bytes());
@@ -59,7 +60,7 @@ impl<'a> Affinity<'a> {
         let cluster = endpoint_chain(TrafficPolicy::Cluster, "affinity");
         let local = endpoint_chain(TrafficPolicy::Local, "affinity-local");
         let mut content = Sha256::new();
-        content.update([u8::from(port.external_local), u8::from(local.endpoints.is_empty())]);
+        content.update([u8::from(port.external_policy.is_local()), u8::from(local.endpoints.is_empty())]);
         content.update(&*cluster.name);
         content.update(&*local.name);
         let external_name = chain_name("affinity-external", port, content);
@@ -113,23 +114,29 @@ impl<'a> Affinity<'a> {
         Chain::new(known_clients.chain(new_clients).collect())
     }
 
-    /// Returns the chain that applies the external traffic policy.
-    pub(super) fn external_chain(&self) -> Chain {
-        let cluster = || Verdict::Goto(self.chain_name(TrafficPolicy::Cluster));
+    /// Returns the chain that applies the external traffic policy to a frontend.
+    pub(super) fn external_chain(&self, frontend: &Frontend<'_>) -> Chain {
+        let [pods, node, other] = [SourceClass::Pod, SourceClass::Node, SourceClass::External]
+            .map(|source| frontend.route(source, &self.settings.routing));
+        let goto = |policy| Verdict::Goto(self.chain_name(policy));
         let mark = |rule: Rule| rule.set_mark(self.settings.mark);
         let mut rules = Vec::new();
-        if self.port.external_local {
-            let pods = self.settings.match_pods(Rule::new(), false);
-            rules.extend(pods.map(|rule| rule.then(cluster()).with_comment("short-circuit pod traffic")));
+        if pods.policy != other.policy {
+            let match_pods = self.settings.match_pods(Rule::new(), false);
+            rules.extend(
+                match_pods.map(|rule| rule.then(goto(pods.policy)).with_comment("short-circuit pod traffic")),
+            );
+        }
+        if node.policy != other.policy {
             let local = Rule::new().from_local();
             rules.push(mark(local.clone()).with_comment("masquerade local traffic"));
-            rules.push(local.then(cluster()).with_comment("short-circuit local traffic"));
-            if !self.local.endpoints.is_empty() {
-                rules.push(Rule::new().then(Verdict::Goto(self.chain_name(TrafficPolicy::Local))));
-            }
-        } else {
+            rules.push(local.then(goto(node.policy)).with_comment("short-circuit local traffic"));
+        }
+        if other.masquerade.is_some() {
             rules.push(mark(Rule::new()).with_comment("masquerade"));
-            rules.push(Rule::new().then(cluster()));
+        }
+        if !self.endpoints(other.policy).is_empty() {
+            rules.push(Rule::new().then(goto(other.policy)));
         }
         Chain::new(rules)
     }

@@ -164,7 +164,7 @@ fn cluster_ips(settings: &Settings) -> Vec<Rule> {
 fn services(settings: &Settings) -> Vec<Rule> {
     let mut rules = Vec::new();
     let to_cluster_ip = Rule::new().is_in(&[settings.destination()], CLUSTER_IPS);
-    let masqueraded = match settings.masquerade_all {
+    let masqueraded = match settings.routing.masquerade_all {
         true => Some(to_cluster_ip),
         false => settings.match_pods(to_cluster_ip, true),
     };

@@ -8,6 +8,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use portcullis_cluster::TrafficPolicy;
 use portcullis_cluster::desired::{Endpoint, ServicePort};
 use portcullis_netlink::nf_tables::{Chain, DataType, Expression, Field, Register, Rule, Set, SetSpec};
 
@@ -48,30 +49,9 @@ impl FrontendKey {
     }
 }
 
-/// The traffic policy that selects endpoints.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum TrafficPolicy {
-    Cluster,
-    Local,
-}
-
-impl TrafficPolicy {
-    /// Returns the endpoints of a port, in the order of their numbers in maps.
-    pub(super) fn endpoints(self, port: &ServicePort) -> Vec<Endpoint> {
-        let endpoints: Vec<Endpoint> = match self {
-            TrafficPolicy::Cluster => port.endpoints.for_cluster().copied().collect(),
-            TrafficPolicy::Local => port.endpoints.for_local().copied().collect(),
-        };
-        endpoints.into_iter().take(MAX_ENDPOINTS).collect()
-    }
-
-    /// Returns true if the port has endpoints for this policy.
-    pub(super) fn has_endpoints(self, port: &ServicePort) -> bool {
-        match self {
-            TrafficPolicy::Cluster => port.endpoints.for_cluster().next().is_some(),
-            TrafficPolicy::Local => port.endpoints.for_local().next().is_some(),
-        }
-    }
+/// Returns the endpoints that a traffic policy selects, in the order of their numbers in maps.
+pub(super) fn numbered_endpoints(port: &ServicePort, policy: TrafficPolicy) -> Vec<Endpoint> {
+    port.endpoints.for_policy(policy).copied().take(MAX_ENDPOINTS).collect()
 }
 
 /// The number of endpoints of a Service that are used; further ones are ignored.

@@ -4,12 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use portcullis_cluster::desired::{Endpoint, ServicePort};
+use portcullis_cluster::TrafficPolicy;
+use portcullis_cluster::desired::{Endpoint, Frontend, Rejection, ServicePort, SourceClass};
 use portcullis_netlink::nf_tables::{Chain, Element, Key, Verdict};
 
 use super::affinity::Affinity;
 use super::dispatch::DispatchStep;
-use super::endpoint_map::{EndpointMap, FrontendKey, MapKind, TrafficPolicy};
+use super::endpoint_map::{EndpointMap, FrontendKey, MapKind, numbered_endpoints};
 use super::names::{
     CLUSTER_IPS, FIREWALL_IPS, FIREWALL_SOURCES, HAIRPIN, NO_ENDPOINT_NODE_PORTS, NO_ENDPOINTS, REJECT,
 };
@@ -59,15 +60,6 @@ impl ServiceElements {
     }
 }
 
-/// The verdict for packets to a frontend that has no endpoint for them.
-#[derive(Clone, Copy, PartialEq)]
-enum NoEndpoints {
-    /// The Service has no endpoints at all.
-    Reject,
-    /// The traffic policy excludes all its endpoints.
-    Drop,
-}
-
 /// Adds the objects of one port to those of its Service.
 struct PortElements<'a> {
     port: &'a ServicePort,
@@ -85,12 +77,13 @@ impl PortElements<'_> {
             self.hairpin();
             self.affinity_chains();
         }
-        self.cluster_ip();
-        for ip in self.port.external_ips.iter().chain(&self.port.load_balancer_vips) {
-            self.external_ip(*ip);
+        for frontend in self.port.frontends() {
+            match frontend.is_external() {
+                false => self.cluster_ip(&frontend),
+                true => self.external(&frontend),
+            }
+            self.firewall(&frontend);
         }
-        self.node_port();
-        self.firewall();
     }
 
     fn put(&mut self, set: &'static str, key: Key, element: Element) {
@@ -117,7 +110,7 @@ impl PortElements<'_> {
         kind: MapKind,
     ) {
         self.put(frontend.frontends(), key.clone(), Element::new());
-        let endpoints = policy.endpoints(self.port);
+        let endpoints = numbered_endpoints(self.port, policy);
         let map = EndpointMap { key: frontend, kind, count: endpoints.len() as u16 };
         if !endpoints.is_empty() {
             self.needs(DispatchStep::EndpointMap(map));
@@ -129,12 +122,17 @@ impl PortElements<'_> {
         }
     }
 
-    fn no_endpoints(&mut self, map: &'static str, key: Key, verdict: NoEndpoints) {
-        let verdict = match verdict {
-            NoEndpoints::Reject => Verdict::goto(REJECT),
-            NoEndpoints::Drop => Verdict::Drop,
+    /// Adds the verdict for a frontend without endpoints.
+    fn reject(&mut self, frontend: &Frontend<'_>, rejection: Rejection) {
+        let verdict = match rejection {
+            Rejection::Reject => Verdict::goto(REJECT),
+            Rejection::Drop => Verdict::Drop,
         };
-        self.put(map, key, Element::verdict(verdict));
+        let map = match lookup_key(frontend) {
+            FrontendKey::Address => NO_ENDPOINTS,
+            FrontendKey::NodePort => NO_ENDPOINT_NODE_PORTS,
+        };
+        self.put(map, self.key_of(frontend), Element::verdict(verdict));
     }
 
     fn has_endpoints(&self) -> bool {
@@ -145,15 +143,16 @@ impl PortElements<'_> {
         self.port.name.protocol.number()
     }
 
-    /// Returns the key of an address with the protocol and port of the Service.
-    fn key_of(&self, ip: IpAddr) -> Key {
-        Key::from(ip).protocol(self.protocol()).port(self.port.port.get())
+    /// Returns the key of a frontend in sets and maps.
+    fn key_of(&self, frontend: &Frontend<'_>) -> Key {
+        let key = frontend.address.ip().map_or_else(Key::new, Key::from);
+        key.protocol(self.protocol()).port(frontend.address.port())
     }
 
     /// Adds the chains of a port with session affinity. They contain the endpoints, so all frontends share them.
     fn affinity_chains(&mut self) {
         let Some(affinity) = &self.affinity else { return };
-        for policy in [TrafficPolicy::Cluster, TrafficPolicy::Local] {
+        for policy in TrafficPolicy::ALL {
             let endpoints = affinity.endpoints(policy);
             if !endpoints.is_empty() {
                 self.service
@@ -162,8 +161,8 @@ impl PortElements<'_> {
                 self.service.chains.insert(affinity.chain_name(policy), affinity.endpoint_chain(policy));
             }
         }
-        if self.port.externally_accessible() {
-            self.service.chains.insert(affinity.external_chain_name(), affinity.external_chain());
+        if let Some(frontend) = self.port.frontends().find(Frontend::is_external) {
+            self.service.chains.insert(affinity.external_chain_name(), affinity.external_chain(&frontend));
         }
     }
 
@@ -178,91 +177,60 @@ impl PortElements<'_> {
         }
     }
 
-    fn no_endpoint_verdict(&self, is_local_policy: bool) -> Option<NoEndpoints> {
-        if !self.has_endpoints() {
-            Some(NoEndpoints::Reject)
-        } else if is_local_policy && !TrafficPolicy::Local.has_endpoints(self.port) {
-            Some(NoEndpoints::Drop)
-        } else {
-            None
+    fn cluster_ip(&mut self, frontend: &Frontend<'_>) {
+        let (key, policy) = (self.key_of(frontend), frontend.traffic_policy());
+        match (frontend.rejection(), &self.affinity) {
+            (Some(rejection), _) => self.reject(frontend, rejection),
+            (None, Some(affinity)) => {
+                let chain = affinity.chain_name(policy);
+                self.forward_to_chain(FrontendKey::Address, key, chain);
+            }
+            (None, None) => self.forward_to_endpoints(FrontendKey::Address, &key, policy, MapKind::Direct),
         }
     }
 
-    fn cluster_ip(&mut self) {
-        let policy = if self.port.internal_local { TrafficPolicy::Local } else { TrafficPolicy::Cluster };
-        let Some(cluster_ip) = self.port.cluster_ip else { return };
-        let key = self.key_of(cluster_ip);
-        match self.no_endpoint_verdict(self.port.internal_local) {
-            Some(verdict) => self.no_endpoints(NO_ENDPOINTS, key, verdict),
-            None if !policy.has_endpoints(self.port) => {
-                self.no_endpoints(NO_ENDPOINTS, key, NoEndpoints::Drop);
-            }
-            None => match &self.affinity {
-                Some(affinity) => {
-                    let chain = affinity.chain_name(policy);
-                    self.forward_to_chain(FrontendKey::Address, key, chain);
+    /// Adds a frontend of the external traffic policy.
+    fn external(&mut self, frontend: &Frontend<'_>) {
+        let (lookup, key) = (lookup_key(frontend), self.key_of(frontend));
+        let [pods, other] = [SourceClass::Pod, SourceClass::External]
+            .map(|source| frontend.route(source, &self.settings.routing));
+        if self.has_endpoints() {
+            match self.affinity.as_ref().map(Affinity::external_chain_name) {
+                Some(chain) => self.forward_to_chain(lookup, key.clone(), chain),
+                None if pods.policy != other.policy => {
+                    self.forward_to_endpoints(lookup, &key, other.policy, MapKind::Direct);
+                    self.forward_to_endpoints(lookup, &key, pods.policy, MapKind::Internal);
+                    self.put(lookup.local_policy_set(), key.clone(), Element::new());
+                    self.needs(DispatchStep::LocalPolicy(lookup));
                 }
-                None => self.forward_to_endpoints(FrontendKey::Address, &key, policy, MapKind::Direct),
-            },
-        }
-    }
-
-    fn external_ip(&mut self, ip: IpAddr) {
-        self.external(FrontendKey::Address, self.key_of(ip), NO_ENDPOINTS);
-    }
-
-    fn node_port(&mut self) {
-        let Some(node_port) = self.port.node_port else { return };
-        let key = Key::new().protocol(self.protocol()).port(node_port.get());
-        self.external(FrontendKey::NodePort, key, NO_ENDPOINT_NODE_PORTS);
-    }
-
-    /// Adds a frontend of the external traffic policy. `no_endpoint_map` is the map of frontends without endpoints.
-    fn external(&mut self, frontend: FrontendKey, key: Key, no_endpoint_map: &'static str) {
-        let has_cluster_endpoints = TrafficPolicy::Cluster.has_endpoints(self.port);
-        let affinity = self.affinity.as_ref().map(Affinity::external_chain_name);
-        if let Some(chain) = affinity.filter(|_| self.has_endpoints()) {
-            if self.port.external_local || has_cluster_endpoints {
-                self.forward_to_chain(frontend, key.clone(), chain);
-            }
-        } else if self.has_endpoints() {
-            if self.port.external_local {
-                self.forward_to_endpoints(frontend, &key, TrafficPolicy::Local, MapKind::Direct);
-                self.forward_to_endpoints(frontend, &key, TrafficPolicy::Cluster, MapKind::Internal);
-                self.put(frontend.local_policy_set(), key.clone(), Element::new());
-                self.needs(DispatchStep::LocalPolicy(frontend));
-            } else if has_cluster_endpoints {
-                self.forward_to_endpoints(frontend, &key, TrafficPolicy::Cluster, MapKind::Masqueraded);
+                None => self.forward_to_endpoints(lookup, &key, other.policy, MapKind::Masqueraded),
             }
         }
-        let verdict = self.no_endpoint_verdict(self.port.external_local);
-        let none_usable = (!self.port.external_local && !has_cluster_endpoints).then_some(NoEndpoints::Drop);
-        if let Some(verdict) = verdict.or(none_usable) {
-            self.no_endpoints(no_endpoint_map, key, verdict);
+        if let Some(rejection) = other.rejection {
+            self.reject(frontend, rejection);
         }
     }
 
-    /// Adds the allowed source ranges of load balancer IPs. They apply to Services without endpoints too: excluded
-    /// clients are dropped, not rejected.
-    fn firewall(&mut self) {
-        let port = self.port;
-        let Some(allowed) = &port.source_ranges else { return };
-        let mut ranges: Vec<(IpAddr, IpAddr)> =
-            allowed.iter().map(|net| (net.network(), net.broadcast())).collect();
-        // If the node has the load balancer's address, it uses this address as the source of packets to itself.
-        let is_allowed = |ip: IpAddr| allowed.iter().any(|range| range.contains(&ip));
-        if self.settings.node_ip.is_some_and(is_allowed) {
-            ranges.extend(port.load_balancer_vips.iter().map(|ip| (*ip, *ip)));
+    /// Adds the allowed source ranges of a load balancer IP. They apply to Services without endpoints too: excluded clients
+    /// are dropped, not rejected.
+    fn firewall(&mut self, frontend: &Frontend<'_>) {
+        let Some(allowed) = frontend.allowed_sources(&self.settings.routing) else { return };
+        let ranges = allowed.ranges.iter().map(|net| (net.network(), net.broadcast()));
+        let addresses = allowed.load_balancer_vips.iter().map(|ip| (*ip, *ip));
+        let key = self.key_of(frontend);
+        self.put(FIREWALL_IPS, key.clone(), Element::new());
+        for (first, last) in merge_ranges(ranges.chain(addresses).collect()) {
+            let [first, last] = [first, last].map(|end| key.clone().address(end));
+            self.put(FIREWALL_SOURCES, first, Element::range_to(last));
         }
-        let ranges = merge_ranges(ranges);
-        for ip in &port.load_balancer_vips {
-            let key = self.key_of(*ip);
-            self.put(FIREWALL_IPS, key.clone(), Element::new());
-            for (first, last) in &ranges {
-                let [first, last] = [first, last].map(|end| key.clone().address(*end));
-                self.put(FIREWALL_SOURCES, first, Element::range_to(last));
-            }
-        }
+    }
+}
+
+/// Returns the fields by which a frontend is looked up.
+fn lookup_key(frontend: &Frontend<'_>) -> FrontendKey {
+    match frontend.address.ip() {
+        Some(_) => FrontendKey::Address,
+        None => FrontendKey::NodePort,
     }
 }
 

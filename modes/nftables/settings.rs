@@ -1,9 +1,8 @@
 //! The options and node facts that rendering needs, and the matches that depend on them.
 
-use std::net::IpAddr;
-
 use ipnet::IpNet;
 use portcullis_cluster::Family;
+use portcullis_cluster::desired::RoutingContext;
 use portcullis_netlink as netlink;
 use portcullis_netlink::nf_tables::{Comparison, DataType, Expression, Field, Meta, Register, Rule, Value};
 
@@ -11,12 +10,12 @@ use crate::detect_local::LocalMatch;
 use crate::node_facts::NodeFacts;
 use crate::node_port_addresses::NodePortScope;
 use crate::options::Options;
+use crate::proxy_mode::ProxyMode;
 
 /// The options and node facts for one family.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Settings {
     pub(super) family: Family,
-    pub(super) masquerade_all: bool,
     /// The bit of the packet mark that requests masquerading.
     pub(super) mark: u32,
     /// The match for packets from local pods.
@@ -27,7 +26,7 @@ pub(super) struct Settings {
     /// A rule drops packets from other hosts to loopback addresses. Without `route_localnet`, which IPv6 does not have,
     /// the kernel drops them.
     pub(super) guards_loopback: bool,
-    pub(super) node_ip: Option<IpAddr>,
+    pub(super) routing: RoutingContext,
     pub(super) service_cidrs: Vec<IpNet>,
 }
 
@@ -41,13 +40,12 @@ impl Settings {
         let cidrs = node.service_cidrs.iter().filter(|cidr| Family::from_net(cidr) == family);
         Settings {
             family,
-            masquerade_all: options.masquerade_all,
             mark: options.masquerade_mark(),
             local: options.detect_local.matching(family),
             node_ports,
             localhost,
             guards_loopback: localhost || (family == Family::V4 && node.route_localnet),
-            node_ip: node.node_ip(family),
+            routing: ProxyMode::Nftables.routing_context(family, options, node),
             service_cidrs: cidrs.copied().collect(),
         }
     }

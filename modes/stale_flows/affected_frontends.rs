@@ -4,10 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 
 use portcullis_cluster::Family;
-use portcullis_cluster::desired::{Endpoint, Frontend, ServiceChange, ServicePort};
+use portcullis_cluster::desired::{Endpoint, FrontendAddress, ServiceChange, ServicePort};
 
 /// Returns the frontends for which a change may have left stale flows. An added endpoint leaves none.
-pub(super) fn affected_frontends(change: &ServiceChange) -> HashSet<Frontend> {
+pub(super) fn affected_frontends(change: &ServiceChange) -> HashSet<FrontendAddress> {
     let (before, after) = (by_frontend(&change.before), by_frontend(&change.after));
     let gone = before.keys().filter(|frontend| !after.contains_key(frontend) && keeps_flows(frontend));
     let affected = after.iter().filter(|(frontend, serving)| {
@@ -20,23 +20,26 @@ pub(super) fn affected_frontends(change: &ServiceChange) -> HashSet<Frontend> {
 }
 
 /// Returns all frontends of some ports that may have stale flows from a time when no proxy ran.
-pub(super) fn all_frontends(ports: &[ServicePort], family: Family) -> impl Iterator<Item = Frontend> + '_ {
+pub(super) fn all_frontends(
+    ports: &[ServicePort],
+    family: Family,
+) -> impl Iterator<Item = FrontendAddress> + '_ {
     let frontends = ports.iter().filter(move |port| port.family == family).flat_map(|port| {
         let serves = !port.endpoints.serving().is_empty();
-        port.frontends().map(move |frontend| (frontend, serves))
+        port.frontends().map(move |frontend| (frontend.address, serves))
     });
     frontends.filter(|(frontend, serves)| *serves || keeps_flows(frontend)).map(|(frontend, _)| frontend)
 }
 
 /// Returns true if flows to a frontend outlive their endpoint. TCP connections do not; only TCP connection attempts
 /// without a reply can be stale, and only once there are endpoints to reply.
-fn keeps_flows(frontend: &Frontend) -> bool {
+fn keeps_flows(frontend: &FrontendAddress) -> bool {
     frontend.protocol().needs_conntrack_cleanup()
 }
 
-fn by_frontend(ports: &[ServicePort]) -> HashMap<Frontend, &[Endpoint]> {
-    let frontends = ports.iter().flat_map(|port| port.frontends().map(move |frontend| (frontend, port)));
-    frontends.map(|(frontend, port)| (frontend, port.endpoints.serving())).collect()
+fn by_frontend(ports: &[ServicePort]) -> HashMap<FrontendAddress, &[Endpoint]> {
+    let frontends = ports.iter().flat_map(|port| port.frontends());
+    frontends.map(|frontend| (frontend.address, frontend.port.endpoints.serving())).collect()
 }
 
 fn lost_an_endpoint(before: &[Endpoint], after: &[Endpoint]) -> bool {

@@ -58,7 +58,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use portcullis_cluster::desired::{Desired, Frontend, ServiceChange};
+use portcullis_cluster::desired::{Desired, FrontendAddress, ServiceChange};
 use portcullis_cluster::{Family, NamespacedName};
 use portcullis_netlink as netlink;
 
@@ -69,7 +69,7 @@ use staleness::{LocalAddresses, StaleFlowMatcher};
 /// Deletes the flows that changes of Services leave stale.
 pub struct StaleFlows {
     table: Box<dyn FlowTable>,
-    affected: BTreeMap<NamespacedName, HashSet<Frontend>>,
+    affected: BTreeMap<NamespacedName, HashSet<FrontendAddress>>,
     /// All Services were examined once, for changes while no proxy ran.
     examined_all: bool,
 }
@@ -163,7 +163,7 @@ impl StaleFlows {
 
     fn sweep(
         &mut self,
-        due: HashSet<Frontend>,
+        due: HashSet<FrontendAddress>,
         desired: &Desired,
         node_port_addresses: &[IpAddr],
     ) -> netlink::Result<StaleFlowsResult> {
@@ -212,11 +212,11 @@ impl StaleFlows {
     fn divide(
         &self,
         results: &[SyncResult],
-    ) -> (HashSet<Frontend>, BTreeMap<NamespacedName, HashSet<Frontend>>) {
+    ) -> (HashSet<FrontendAddress>, BTreeMap<NamespacedName, HashSet<FrontendAddress>>) {
         let isolated: HashSet<(Family, &NamespacedName)> =
             results.iter().flat_map(|r| r.isolated.iter().map(|i| (r.family, &i.service))).collect();
         let mut due = HashSet::new();
-        let mut waiting = BTreeMap::<NamespacedName, HashSet<Frontend>>::new();
+        let mut waiting = BTreeMap::<NamespacedName, HashSet<FrontendAddress>>::new();
         for (name, frontends) in &self.affected {
             for frontend in frontends {
                 let family = frontend.family();

@@ -3,16 +3,16 @@
 use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use portcullis_cluster::desired::{Desired, Endpoint, Frontend, ServicePort};
-use portcullis_cluster::{Family, Protocol};
+use portcullis_cluster::Protocol;
+use portcullis_cluster::desired::{Desired, Endpoint, FrontendAddress, ServicePort};
 use portcullis_netlink::conntrack::{Flow, status};
 
 /// The serving endpoints at some frontends, by which flows to these are judged.
 pub(super) struct StaleFlowMatcher {
-    frontends: HashSet<Frontend>,
+    frontends: HashSet<FrontendAddress>,
     local: LocalAddresses,
     /// The Service ports that serve a frontend, as indices; no entry for a frontend without one.
-    ports: HashMap<Frontend, Vec<usize>>,
+    ports: HashMap<FrontendAddress, Vec<usize>>,
     /// The serving endpoints of each Service port.
     serving: Vec<HashSet<SocketAddr>>,
 }
@@ -20,7 +20,7 @@ pub(super) struct StaleFlowMatcher {
 impl StaleFlowMatcher {
     /// Collects the Service ports that serve the affected frontends now. Visits each port of their protocols, and takes
     /// memory in proportion to the frontends.
-    pub(super) fn new(frontends: HashSet<Frontend>, desired: &Desired, local: LocalAddresses) -> Self {
+    pub(super) fn new(frontends: HashSet<FrontendAddress>, desired: &Desired, local: LocalAddresses) -> Self {
         let node_ports = frontends.iter().filter_map(|frontend| local.node_port_at(*frontend)).collect();
         let mut matcher = StaleFlowMatcher { frontends, local, ports: HashMap::new(), serving: Vec::new() };
         let protocols: HashSet<Protocol> =
@@ -31,9 +31,9 @@ impl StaleFlowMatcher {
         matcher
     }
 
-    fn add(&mut self, port: &ServicePort, node_ports: &HashSet<Frontend>) {
+    fn add(&mut self, port: &ServicePort, node_ports: &HashSet<FrontendAddress>) {
         let mut index = None;
-        for frontend in port.frontends() {
+        for frontend in port.frontends().map(|frontend| frontend.address) {
             let is_affected = self.frontends.contains(&frontend)
                 || node_ports.contains(&frontend)
                 || self.local.node_port_at(frontend).is_some_and(|n| self.frontends.contains(&n));
@@ -56,7 +56,8 @@ impl StaleFlowMatcher {
         if protocol == Protocol::Tcp && flow.status & status::SEEN_REPLY != 0 {
             return false;
         }
-        let address = Frontend::address(protocol, flow.original.destination, flow.original.destination_port);
+        let address =
+            FrontendAddress::virtual_ip(protocol, flow.original.destination, flow.original.destination_port);
         let node_port = self.local.node_port_at(address);
         if !self.frontends.contains(&address) && !node_port.is_some_and(|n| self.frontends.contains(&n)) {
             return false;
@@ -103,14 +104,7 @@ impl LocalAddresses {
     }
 
     /// Returns the node port that a packet to this address would also reach.
-    fn node_port_at(&self, frontend: Frontend) -> Option<Frontend> {
-        match frontend {
-            Frontend::Address { protocol, ip, port } => self.contains(ip).then(|| Frontend::NodePort {
-                protocol,
-                family: Family::from_address(ip),
-                port,
-            }),
-            Frontend::NodePort { .. } => None,
-        }
+    fn node_port_at(&self, frontend: FrontendAddress) -> Option<FrontendAddress> {
+        frontend.ip().filter(|ip| self.contains(*ip)).and_then(|_| frontend.same_node_port())
     }
 }

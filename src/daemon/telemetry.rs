@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use jiff::Timestamp;
-use portcullis_cluster::desired::{Desired, ServicePort};
+use portcullis_cluster::desired::{Desired, Rejection, ServicePort};
 use portcullis_cluster::index::DirtyServices;
-use portcullis_cluster::{Family, Index, Kind, Name, NamespacedName};
+use portcullis_cluster::{Family, Index, Kind, Name, NamespacedName, TrafficPolicy};
 use portcullis_modes::iptables::{NFACCT_INVALID_DROPPED, NFACCT_LOCALHOST_NODE_PORTS};
 use portcullis_modes::{NodePortAddresses, Options};
 use portcullis_modes::{SyncErrorKind, SyncProgress, SyncResult};
@@ -377,12 +377,12 @@ impl Telemetry {
         self.answered_on = Some(addresses.clone());
         self.health_checks.set(DesiredPorts::new(desired, addresses));
         for family in &self.families {
-            let lacking = |local: fn(&ServicePort) -> bool| {
-                let ports =
-                    desired.ports().filter(|p| p.family == *family && p.endpoints.has_usable() && local(p));
-                ports.filter(|p| p.endpoints.for_local().next().is_none()).count()
+            let without_local_endpoints = |policy: fn(&ServicePort) -> TrafficPolicy| {
+                let is_dropped = |port: &&ServicePort| port.rejection(policy(port)) == Some(Rejection::Drop);
+                desired.ports().filter(|port| port.family == *family).filter(is_dropped).count()
             };
-            let (internal, external) = (lacking(|p| p.internal_local), lacking(|p| p.external_local));
+            let internal = without_local_endpoints(|port| port.internal_policy);
+            let external = without_local_endpoints(|port| port.external_policy);
             self.metrics.set_no_local_endpoints(*family, TrafficPolicyField::Internal, internal);
             self.metrics.set_no_local_endpoints(*family, TrafficPolicyField::External, external);
         }

@@ -78,8 +78,9 @@ impl Worker {
         );
         log_cleanup(&result.cleanup);
         log_drain(draining, self.engine.drain_status());
-        let counts =
-            |p: &ServicePort| p.internal_local || p.external_local || p.health_check_node_port.is_some();
+        let counts = |p: &ServicePort| {
+            p.internal_policy.is_local() || p.external_policy.is_local() || p.health_check_node_port.is_some()
+        };
         let local = request.changes.iter().any(|c| c.before.iter().chain(c.after.iter()).any(counts));
         ServiceSyncResult {
             is_idle: request.due == Due::Upkeep && result.is_idle(),

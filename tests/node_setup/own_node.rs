@@ -83,7 +83,7 @@ fn facts_of_a_deleted_node_object_are_kept() {
 
             server.apply(node(json!({})));
             daemon.wait_until("health says what is missing", || {
-                health().contains("Node: node-a has no pod CIDRs and no addresses and no zone label")
+                health().contains("Node: node-a no longer has pod CIDRs and addresses and zone label")
             });
             server.apply(slices("10.244.1.11"));
             daemon.wait_until("a change is followed", || follows("10.244.1.0/24", "10.0.0.1", "10.244.1.11"));

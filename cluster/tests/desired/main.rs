@@ -1,15 +1,15 @@
-//! What this node must serve, as tables: the files of `desired/` hold cases of objects and what comes of them.
+//! Tests of the desired state: the files in `desired/` contain cases of objects and the expected result.
 //!
 //! ```text
-//! == what the case is about
+//! == description of the case
 //! Service web {spec: {…}}                    kind, name, and the rest of the object as YAML
 //! EndpointSlice web-1 in ns of web {…}       in its namespace (`default`), labelled with its Service;
 //!     …                                      an indented line continues the object
 //! =>
 //! problem: …                                 in the order of the objects
 //! default/web:http/tcp 10.96.0.1:80 …        each port in each family
-//!   10.244.1.10:80 local ready cluster       its serving endpoints, and what they take
-//!   total 3                                  of so many that the slices name
+//!   10.244.1.10:80 local ready cluster       its serving endpoints, and their traffic policies
+//!   total 3                                  the number of endpoints in the slices
 //! default/web: external IP … is not served …  the frontends at which a Service is not served
 //! ```
 //!
@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 
 const NODE: &str = "Node node-a {metadata: {labels: {topology.kubernetes.io/zone: zone-a}}}";
 
-/// A kind, and what stands of it in a case.
+/// Parses an object of a case.
 fn object(text: &str) -> (Kind, Value) {
     let (head, body) = text.split_at(text.find('{').unwrap_or_else(|| panic!("{text}: expected {{…}}")));
     let mut value: Value = serde_saphyr::from_str(body).unwrap_or_else(|error| panic!("{text}: {error}"));
@@ -43,7 +43,7 @@ fn object(text: &str) -> (Kind, Value) {
     (kind, value)
 }
 
-/// What comes of a case's objects.
+/// Returns the result for the objects of a case.
 fn outcome(objects: &str) -> Vec<String> {
     let mut texts = vec![NODE.to_owned()];
     for line in objects.lines() {
@@ -85,7 +85,10 @@ fn port(port: &ServicePort) -> Vec<String> {
     add("ranges", ranges.map_or_else(String::new, |r| if r.is_empty() { "none".into() } else { joined(r) }));
     add("affinity", port.affinity.map(|seconds| seconds.to_string()).unwrap_or_default());
     add("scheduler", port.scheduler.map(|scheduler| scheduler.to_string()).unwrap_or_default());
-    let policies = [(port.internal_local, " internal-local"), (port.external_local, " external-local")];
+    let policies = [
+        (port.internal_policy.is_local(), " internal-local"),
+        (port.external_policy.is_local(), " external-local"),
+    ];
     head.extend(policies.into_iter().filter(|(set, _)| *set).map(|(_, word)| word));
     head.extend(port.health_check_node_port.map(|p| format!(" health={p}")));
     let usable = if port.endpoints.has_usable() { "" } else { ", none usable" };
@@ -99,7 +102,7 @@ fn joined<T: ToString>(values: &[T]) -> String {
 }
 
 #[test]
-fn every_case_gives_what_stands_below_it() {
+fn cases_have_the_expected_result() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/desired");
     let mut files: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.retain(|file| file.extension().is_some_and(|extension| extension == "txt"));

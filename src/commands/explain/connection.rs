@@ -2,19 +2,18 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use portcullis_cluster::desired::{Endpoint, ServicePort};
+use portcullis_cluster::desired::{Endpoint, FrontendKind, ServicePort};
 use portcullis_cluster::{Family, Name};
 
 use super::client::Client;
-use super::entry::Entry;
 use super::explanation::{
     Advice, ConnectionExplanation, NoRouteExplanation, PathExplanation, ServiceExplanation, Verdict,
 };
+use super::frontend_text::kind_name;
 use super::path::Path;
-use super::routing::{NoRoute, NoRouteKind, Route, Source, lead};
+use super::routing::{NoRoute, NoRouteKind, ServiceConnection, ServiceRoute, masquerade_reason};
 use super::target::{Target, TargetKind};
 use crate::commands::cluster_lookup::ClusterLookup;
-use crate::config::ProxyMode;
 
 /// Traces a connection from the client's address to every endpoint that it can reach.
 pub(super) fn explain_connection(
@@ -37,43 +36,48 @@ pub(super) fn explain_connection(
         paths: Vec::new(),
         advice: Vec::new(),
     };
-    let path = |to: SocketAddr, led: Option<(Name, &Route)>| Path {
+    let path = |to: SocketAddr, route: Option<(Name, &ServiceRoute)>| Path {
         cluster,
         client,
         from,
         client_destination: SocketAddr::new(target.address, target.port),
         to,
         protocol: target.protocol,
-        routed_by: led.map(|(node, _)| node),
-        masqueraded: led.is_some_and(|(_, led)| led.source.is_masqueraded()),
+        routed_by: route.map(|(node, _)| node),
+        masqueraded: route.is_some_and(|(_, route)| route.masquerade.is_some()),
     };
     match &target.kind {
         TargetKind::Direct => add(&mut explanation, path(to, None).explain(1)),
-        TargetKind::NotServed(no_route) => explanation.no_route = Some(refused(no_route)),
-        TargetKind::Service { port, entry, node } => {
-            let led = lead(cluster, client, from, target.address, (port, *entry, *node));
-            match &led.outcome {
+        TargetKind::NotServed(no_route) => explanation.no_route = Some(explain_no_route(no_route)),
+        TargetKind::Service { port, kind, node } => {
+            let frontend = match kind {
+                FrontendKind::NodePort => port.node_port_frontend(),
+                _ => port.frontend_at(target.address),
+            };
+            let frontend = frontend.expect("the target was found by its frontend");
+            let connection =
+                ServiceConnection { cluster, client, from, to: target.address, frontend, node: *node };
+            let route = connection.route();
+            match &route.endpoints {
                 Ok(endpoints) => {
                     for endpoint in endpoints {
-                        add(
-                            &mut explanation,
-                            path(endpoint.socket(), Some((*node, &led))).explain(endpoints.len()),
-                        );
+                        let path = path(endpoint.socket(), Some((*node, &route)));
+                        add(&mut explanation, path.explain(endpoints.len()));
                     }
                 }
                 Err(no_route) => match before_node(client, *node).then(|| path(to, None).explain(1)) {
-                    // The client's own node judges the connection first, and drops it.
+                    // Policies on the client's own node come first, and deny the connection.
                     Some((direct, advice)) if !direct.egress.allowed => {
                         add(&mut explanation, (direct, advice))
                     }
-                    _ => explanation.no_route = Some(refused(no_route)),
+                    _ => explanation.no_route = Some(explain_no_route(no_route)),
                 },
             }
-            let mut about = service(cluster, port, *entry, node.as_str(), &led);
-            if let (Err(no_route), None) = (&led.outcome, &explanation.no_route) {
-                about.remarks.push(format!("that node would not route it: {}", no_route.reason));
+            let mut service = explain_service(cluster, port, *kind, node.as_str(), &route);
+            if let (Err(no_route), None) = (&route.endpoints, &explanation.no_route) {
+                service.remarks.push(format!("that node would not route it: {}", no_route.reason));
             }
-            explanation.service = Some(about);
+            explanation.service = Some(service);
         }
     }
     let allowed = explanation.paths.iter().filter(|path| path.allowed).count();
@@ -89,12 +93,12 @@ pub(super) fn explain_connection(
     explanation
 }
 
-/// Whether a connection leaves the client's node before another node translates it.
+/// Returns true if a connection leaves the client's node before another node routes it.
 fn before_node(client: &Client, node: Name) -> bool {
     client.node.is_some_and(|own| own != node)
 }
 
-fn refused(no_route: &NoRoute) -> NoRouteExplanation {
+fn explain_no_route(no_route: &NoRoute) -> NoRouteExplanation {
     NoRouteExplanation {
         kind: match no_route.kind {
             NoRouteKind::Rejected => "rejected",
@@ -120,44 +124,41 @@ fn add(explanation: &mut ConnectionExplanation, (path, advice): (PathExplanation
     }
 }
 
-fn service(
+fn explain_service(
     cluster: &ClusterLookup<'_>,
     port: &ServicePort,
-    entry: Entry,
+    kind: FrontendKind,
     node: &str,
-    led: &Route,
+    route: &ServiceRoute,
 ) -> ServiceExplanation {
-    let chosen = led.outcome.as_ref().map_or(&[] as &[Endpoint], Vec::as_slice);
+    let selected = route.endpoints.as_ref().map_or(&[] as &[Endpoint], Vec::as_slice);
     let ready = port.endpoints.serving().iter().filter(|endpoint| endpoint.is_ready()).count();
+    let is_local_policy = route.policy.is_local();
     let mut remarks = Vec::new();
-    if !chosen.is_empty() && chosen.iter().all(|endpoint| !endpoint.is_ready()) {
-        remarks.push("none is ready: those that still serve while they terminate take over".to_owned());
+    if !selected.is_empty() && selected.iter().all(|endpoint| !endpoint.is_ready()) {
+        remarks.push("no endpoint is ready, so terminating endpoints that still serve are used".to_owned());
     }
-    if !led.local_only && !chosen.is_empty() && chosen.len() < ready {
+    if !is_local_policy && !selected.is_empty() && selected.len() < ready {
         remarks.push(format!("topology hints keep connections near {node}"));
     }
-    if led.local_only && chosen.iter().any(|endpoint| !endpoint.is_local()) {
-        remarks.push(format!("node {node} has none, and IPVS then leads to those elsewhere"));
+    if is_local_policy && selected.iter().any(|endpoint| !endpoint.is_local()) {
+        remarks.push(format!("node {node} has no endpoint, so IPVS falls back to endpoints on other nodes"));
     }
-    if cluster.config.mode == ProxyMode::Ipvs && chosen.len() > 1 {
+    if cluster.config.mode.capabilities().has_schedulers && selected.len() > 1 {
         let scheduler = port.scheduler.unwrap_or(cluster.config.ipvs.scheduler);
-        remarks.push(format!("scheduler {} chooses among them", scheduler.name()));
+        remarks.push(format!("scheduler {} selects the endpoint", scheduler.name()));
     }
-    let (source, source_reason) = match led.source {
-        Source::Kept => ("kept", None),
-        Source::Masqueraded(why) => ("masqueraded", Some(why)),
-    };
     ServiceExplanation {
         port: port.name.to_string(),
-        entry: entry.as_str(),
+        entry: kind_name(kind),
         node: node.to_owned(),
-        traffic_policy: if led.local_only { "Local" } else { "Cluster" },
-        chosen: chosen.len(),
+        traffic_policy: route.policy.as_str(),
+        chosen: selected.len(),
         ready,
         total: port.endpoints.total(),
         affinity_seconds: port.affinity,
-        source,
-        source_reason,
+        source: if route.masquerade.is_some() { "masqueraded" } else { "kept" },
+        source_reason: route.masquerade.map(masquerade_reason),
         remarks,
     }
 }

@@ -14,7 +14,6 @@ use super::client::{Client, ClientKind};
 use super::explanation::{Advice, PathExplanation, PolicyExplanation};
 use super::policy_decision::{decided, not_evaluated};
 use crate::commands::cluster_lookup::ClusterLookup;
-use crate::config::ProxyMode;
 
 /// A connection to one endpoint.
 pub(super) struct Path<'a> {
@@ -77,7 +76,7 @@ impl Path<'_> {
     /// modes for endpoints on that node, as in kube-proxy.
     fn masquerades_hairpin(&self, node: Name) -> bool {
         self.is_hairpin()
-            && (self.cluster.config.mode == ProxyMode::Iptables
+            && (self.cluster.config.mode.capabilities().masquerades_remote_hairpins
                 || self.cluster.node_of_address(self.to.ip()) == Some(node))
     }
 

@@ -1,277 +1,205 @@
-//! What a node makes of a connection to a Service: which endpoints, or none, and what becomes of its source.
+//! The route of a connection to a Service: the endpoints that it can reach, or the reason why there are none.
 //!
-//! Which endpoints take traffic by which policy is in [`Endpoints`]; here is told, as the modes' rules have it,
-//! by which policy this client goes.
-//!
-//! [`Endpoints`]: portcullis_cluster::desired::Endpoints
+//! [`Frontend::route`] determines it, as it does for the rules of the proxy modes. This module determines the inputs, which are
+//! the class of the client and the node facts, and describes the result.
 
 use std::net::IpAddr;
 
-use portcullis_cluster::desired::{Endpoint, ServicePort};
-use portcullis_cluster::{Family, Name};
-use portcullis_modes::{DetectLocal, NodePortAddresses};
+use portcullis_cluster::desired::{
+    Endpoint, Frontend, FrontendKind, MasqueradeReason, Rejection, RoutingContext, SourceClass,
+};
+use portcullis_cluster::{Family, Name, TrafficPolicy};
+use portcullis_modes::{DetectLocal, NodeFacts, Options};
 
 use super::client::{Client, ClientKind};
-use super::entry::Entry;
 use super::no_endpoints::{Diagnosis, diagnose};
 use crate::commands::cluster_lookup::{ClusterLookup, listed};
-use crate::config::ProxyMode;
 use crate::node;
 
-/// What becomes of a connection to a Service on the node that leads it.
-pub(super) struct Route {
-    /// To whom it goes, each with the same chance; or why to nobody.
-    pub(super) outcome: Result<Vec<Endpoint>, NoRoute>,
-    /// By traffic policy Local.
-    pub(super) local_only: bool,
-    /// What the source is replaced by.
-    pub(super) source: Source,
+/// The route of a connection on the node that routes it.
+pub(super) struct ServiceRoute {
+    /// The endpoints, each with the same probability, or the reason why there are none.
+    pub(super) endpoints: Result<Vec<Endpoint>, NoRoute>,
+    /// The traffic policy that applies.
+    pub(super) policy: TrafficPolicy,
+    /// The reason why the connection is masqueraded, if it is.
+    pub(super) masquerade: Option<MasqueradeReason>,
 }
 
-/// Why a connection goes nowhere.
+/// The reason why a connection has no route.
 pub(super) struct NoRoute {
-    /// What the client learns of it.
+    /// The effect for the client.
     pub(super) kind: NoRouteKind,
-    /// In words.
+    /// The reason.
     pub(super) reason: String,
-    /// What may be done.
+    /// A hint how to resolve it.
     pub(super) hint: String,
 }
 
-/// What a client learns of it that its connection goes nowhere.
+/// The effect of a missing route for the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NoRouteKind {
-    /// It is told so: a reset, or an ICMP error.
+    /// The connection is rejected with a reset or an ICMP error.
     Rejected,
-    /// Nothing, until it gives up.
+    /// The client gets no response.
     Dropped,
-    /// No rule concerns the connection.
+    /// No rule matches the connection.
     NotServed,
 }
 
-/// What becomes of a connection's source.
-pub(super) enum Source {
-    /// It stays.
-    Kept,
-    /// It is replaced by an address of the node that leads the connection.
-    Masqueraded(&'static str),
+/// A connection of a client to a frontend.
+pub(super) struct ServiceConnection<'a> {
+    pub(super) cluster: &'a ClusterLookup<'a>,
+    pub(super) client: &'a Client,
+    pub(super) from: IpAddr,
+    pub(super) to: IpAddr,
+    pub(super) frontend: Frontend<'a>,
+    /// The node whose rules route it.
+    pub(super) node: Name,
 }
 
-impl Source {
-    /// Whether it is surely replaced.
-    pub(super) fn is_masqueraded(&self) -> bool {
-        matches!(self, Source::Masqueraded(_))
-    }
-}
-
-/// Follows a connection of a client to a Service's port by one sort of its addresses.
-pub(super) fn lead(
-    cluster: &ClusterLookup<'_>,
-    client: &Client,
-    from: IpAddr,
-    to: IpAddr,
-    (port, entry, node): (&ServicePort, Entry, Name),
-) -> Route {
-    Leader { cluster, client, from, to, port, entry, node }.lead()
-}
-
-struct Leader<'a> {
-    cluster: &'a ClusterLookup<'a>,
-    client: &'a Client,
-    from: IpAddr,
-    to: IpAddr,
-    port: &'a ServicePort,
-    entry: Entry,
-    /// The node whose rules lead it.
-    node: Name,
-}
-
-/// Whether the rules take a client for one of the pods.
-#[derive(Clone, Copy, PartialEq)]
-enum Known {
-    Pod,
-    Other,
-    Unclear,
-}
-
-impl Leader<'_> {
-    fn lead(&self) -> Route {
-        let local_only = match self.entry {
-            Entry::ClusterIp => self.port.internal_local,
-            _ if !self.port.external_local => false,
-            // Pods and the node itself are led as if they had used the cluster IP.
-            _ => self.is_ipvs() || !(self.seen_as() == Known::Pod || self.is_from_this_node()),
+impl ServiceConnection<'_> {
+    /// Returns the route of the connection.
+    pub(super) fn route(&self) -> ServiceRoute {
+        let options = node::options(self.cluster.config, self.cluster.index.node(self.node));
+        let facts = NodeFacts {
+            addresses: Box::new([self.to]),
+            node_ips: self.cluster.primary_ips(self.node),
+            ..NodeFacts::default()
         };
-        let outcome = self.refused().map_or_else(|| self.endpoints(local_only), Err);
-        Route { outcome, local_only, source: self.source() }
-    }
-
-    fn is_ipvs(&self) -> bool {
-        self.cluster.config.mode == ProxyMode::Ipvs
-    }
-
-    /// Whether the client is the node that leads the connection.
-    fn is_from_this_node(&self) -> bool {
-        self.client.is_node() && self.client.node == Some(self.node)
-    }
-
-    fn seen_as(&self) -> Known {
-        let on_node = self.client.node == Some(self.node);
-        match &node::options(self.cluster.config, self.cluster.index.node(self.node)).detect_local {
-            DetectLocal::Cidrs(cidrs) => {
-                match cidrs.iter().find(|net| Family::from_net(net) == Family::from_address(self.from)) {
-                    Some(net) if net.contains(&self.from) => Known::Pod,
-                    Some(_) => Known::Other,
-                    None => Known::Unclear,
-                }
-            }
-            _ if on_node && matches!(self.client.kind, ClientKind::Pod(_)) => Known::Pod,
-            _ => Known::Other,
-        }
-    }
-
-    fn source(&self) -> Source {
-        let masquerade_all = self.cluster.config.masquerade.all;
-        match self.entry {
-            Entry::ClusterIp if masquerade_all => Source::Masqueraded("masqueradeAll is set"),
-            Entry::ClusterIp => match self.seen_as() {
-                Known::Pod => Source::Kept,
-                Known::Other => Source::Masqueraded("the client is not a pod of the cluster"),
-                Known::Unclear if self.is_ipvs() && self.is_from_this_node() => {
-                    Source::Masqueraded("the client is the node")
-                }
-                Known::Unclear => Source::Kept,
+        let context =
+            self.cluster.config.mode.routing_context(Family::from_address(self.to), &options, &facts);
+        let route = self.frontend.route(self.source_class(&options), &context);
+        let endpoints = match self.filtered(&options, &facts, &context) {
+            Some(no_route) => Err(no_route),
+            None => match route.rejection {
+                // Replies from endpoints on other nodes reach the client only through this node.
+                None if route.is_fallback && !self.has_way_back() => Err(self.no_local_endpoint()),
+                None => Ok(self.endpoints(route.endpoint_policy())),
+                Some(Rejection::Drop) => Err(self.no_local_endpoint()),
+                Some(Rejection::Reject) => Err(self.no_endpoint(&context)),
             },
-            _ if !self.port.external_local => Source::Masqueraded("externalTrafficPolicy is Cluster"),
-            _ if self.is_ipvs() => Source::Kept,
-            _ if self.is_from_this_node() && self.seen_as() != Known::Pod => {
-                Source::Masqueraded("the client is the node")
+        };
+        ServiceRoute { endpoints, policy: route.policy, masquerade: route.masquerade }
+    }
+
+    fn endpoints(&self, policy: TrafficPolicy) -> Vec<Endpoint> {
+        self.frontend.port.endpoints.for_policy(policy).copied().collect()
+    }
+
+    /// Returns the class of the client on the routing node.
+    fn source_class(&self, options: &Options) -> SourceClass {
+        let is_on_node = self.client.node == Some(self.node);
+        let is_pod = match &options.detect_local {
+            DetectLocal::Cidrs(cidrs) => {
+                let family = Family::from_address(self.from);
+                let cidr = cidrs.iter().find(|cidr| Family::from_net(cidr) == family);
+                cidr.is_some_and(|cidr| cidr.contains(&self.from))
             }
-            _ => Source::Kept,
+            DetectLocal::NodeCidr => false,
+            DetectLocal::BridgeInterface(_) | DetectLocal::InterfaceNamePrefix(_) => {
+                is_on_node && matches!(self.client.kind, ClientKind::Pod(_))
+            }
+        };
+        match is_pod {
+            true => SourceClass::Pod,
+            false if is_on_node && self.client.is_node() => SourceClass::Node,
+            false => SourceClass::External,
         }
     }
 
-    /// Refusals that do not hang on endpoints.
-    fn refused(&self) -> Option<NoRoute> {
-        match self.entry {
-            Entry::NodePort if !self.serves_node_port() => Some(NoRoute {
+    /// Returns true if replies from an endpoint on another node pass the routing node, although the connection is not
+    /// masqueraded.
+    fn has_way_back(&self) -> bool {
+        let is_own_pod =
+            matches!(self.client.kind, ClientKind::Pod(_)) && self.client.node == Some(self.node);
+        !self.frontend.is_external() || is_own_pod
+    }
+
+    /// Returns the reason why the frontend does not accept the connection, whatever its endpoints.
+    fn filtered(&self, options: &Options, facts: &NodeFacts, context: &RoutingContext) -> Option<NoRoute> {
+        if self.frontend.kind == FrontendKind::NodePort && !options.serves_node_ports_at(self.to, facts) {
+            return Some(NoRoute {
                 kind: NoRouteKind::NotServed,
                 reason: format!("node ports are not served on {} of {}", self.to, self.node),
                 hint: "check --nodeport-addresses, or use another address of the node".to_owned(),
-            }),
-            // Without endpoints anywhere, the rules of iptables mode refuse it whatever its source; the others look at
-            // the source first.
-            Entry::LoadBalancer
-                if (self.cluster.config.mode != ProxyMode::Iptables || self.port.endpoints.has_usable())
-                    && !self.is_in_source_ranges() =>
-            {
-                Some(NoRoute {
-                    kind: NoRouteKind::Dropped,
-                    reason: format!("{} is in none of the loadBalancerSourceRanges", self.from),
-                    hint: {
-                        let ranges = self.port.source_ranges.iter().flatten();
-                        let ranges: Vec<String> = ranges.map(ToString::to_string).collect();
-                        match ranges[..] {
-                            [] => "no source range is valid, so no client is allowed".to_owned(),
-                            _ => format!("the ranges are {}", listed(ranges.iter().map(String::as_str))),
-                        }
-                    },
-                })
-            }
-            _ => None,
-        }
-    }
-
-    fn serves_node_port(&self) -> bool {
-        let family = Family::from_address(self.to);
-        match node::options(self.cluster.config, self.cluster.index.node(self.node)).node_port_addresses {
-            NodePortAddresses::All => true,
-            NodePortAddresses::Primary { .. } => self.cluster.primary_ips(self.node).contains(&self.to),
-            addresses @ NodePortAddresses::Cidrs { .. } => {
-                let cidrs = addresses.blocks();
-                let mut own = cidrs.iter().filter(|net| Family::from_net(net) == family).peekable();
-                own.peek().is_none() || own.any(|net| net.contains(&self.to))
-            }
-        }
-    }
-
-    fn is_in_source_ranges(&self) -> bool {
-        let Some(ranges) = &self.port.source_ranges else { return true };
-        let within = |ip: IpAddr| ranges.iter().any(|range| range.contains(&ip));
-        // A load balancer may put its address on the node, which then uses it as source towards itself.
-        let own_vip = || {
-            let node = self.cluster.node_address(self.node, Family::from_address(self.from));
-            self.port.load_balancer_vips.contains(&self.from) && node.is_some_and(within)
-        };
-        within(self.from) || own_vip()
-    }
-
-    fn endpoints(&self, local_only: bool) -> Result<Vec<Endpoint>, NoRoute> {
-        let endpoints = &self.port.endpoints;
-        let cluster = || endpoints.for_cluster().copied().collect::<Vec<_>>();
-        let local = || endpoints.for_local().copied().collect::<Vec<_>>();
-        // IPVS cannot tell for whom endpoints elsewhere are right, and leads all to them; but only what comes from
-        // this node's pods gets an explanation.
-        let has_way_back = || {
-            let own_pod =
-                matches!(self.client.kind, ClientKind::Pod(_)) && self.client.node == Some(self.node);
-            self.entry == Entry::ClusterIp || own_pod
-        };
-        let chosen = match local_only {
-            true if self.is_ipvs() && local().is_empty() && has_way_back() => cluster(),
-            true => local(),
-            false => cluster(),
-        };
-        if !chosen.is_empty() {
-            return Ok(chosen);
-        }
-        let service = &self.port.name.service;
-        if endpoints.has_usable() && local_only {
-            let field = match self.entry {
-                Entry::ClusterIp => "internalTrafficPolicy",
-                _ => "externalTrafficPolicy",
-            };
-            return Err(NoRoute {
-                kind: NoRouteKind::Dropped,
-                reason: format!("{field} of {service} is Local, and node {} has no endpoint", self.node),
-                hint: format!("endpoints are on {}", self.nodes_with_endpoints()),
             });
         }
-        let total = endpoints.total();
-        let kind = if self.leaves_unanswered() { NoRouteKind::NotServed } else { NoRouteKind::Rejected };
-        if total == 0 {
-            let Diagnosis { reason, hint } = diagnose(self.cluster, self.port);
-            return Err(NoRoute { kind, reason, hint });
+        let allowed =
+            self.frontend.allowed_sources(context).filter(|allowed| !allowed.contains(self.from))?;
+        let ranges: Vec<String> = allowed.ranges.iter().map(ToString::to_string).collect();
+        Some(NoRoute {
+            kind: NoRouteKind::Dropped,
+            reason: format!("{} is in none of the loadBalancerSourceRanges", self.from),
+            hint: match ranges[..] {
+                [] => "no source range is valid, so no client is allowed".to_owned(),
+                _ => format!("the ranges are {}", listed(ranges.iter().map(String::as_str))),
+            },
+        })
+    }
+
+    fn no_local_endpoint(&self) -> NoRoute {
+        let service = &self.frontend.port.name.service;
+        let field =
+            if self.frontend.is_external() { "externalTrafficPolicy" } else { "internalTrafficPolicy" };
+        NoRoute {
+            kind: NoRouteKind::Dropped,
+            reason: format!("{field} of {service} is Local, and node {} has no endpoint", self.node),
+            hint: format!("endpoints are on {}", self.nodes_with_endpoints()),
         }
-        let (reason, hint) = match total {
+    }
+
+    fn no_endpoint(&self, context: &RoutingContext) -> NoRoute {
+        let port = self.frontend.port;
+        let service = &port.name.service;
+        let kind = if self.is_rejected(context) { NoRouteKind::Rejected } else { NoRouteKind::NotServed };
+        let (reason, hint) = match port.endpoints.total() {
+            0 => {
+                let Diagnosis { reason, hint } = diagnose(self.cluster, port);
+                return NoRoute { kind, reason, hint };
+            }
             1 => {
                 (format!("{service} has one endpoint, which is not ready"), "check the readiness of that pod")
             }
-            _ => (
-                format!("{service} has {total} endpoints, and none is ready"),
-                "check the readiness of the pods",
-            ),
+            total => {
+                let reason = format!("{service} has {total} endpoints, and none is ready");
+                (reason, "check the readiness of the pods")
+            }
         };
-        Err(NoRoute { kind, reason, hint: hint.to_owned() })
+        NoRoute { kind, reason, hint: hint.to_owned() }
     }
 
-    /// Whether a connection without an endpoint meets no rule: in iptables mode what the node itself sends to external
-    /// addresses passes the hook output only, and `KUBE-EXTERNAL-SERVICES` is called by input and forward.
-    fn leaves_unanswered(&self) -> bool {
-        let is_external = matches!(self.entry, Entry::ExternalIp | Entry::LoadBalancer);
-        let is_own = self.cluster.is_own_address(self.node, self.to);
-        self.cluster.config.mode == ProxyMode::Iptables && is_external && self.is_from_this_node() && !is_own
+    /// Returns true if the connection is rejected because there is no endpoint. Some modes do not reject the node's own
+    /// connections to external addresses.
+    fn is_rejected(&self, context: &RoutingContext) -> bool {
+        let is_external_ip =
+            matches!(self.frontend.kind, FrontendKind::ExternalIp | FrontendKind::LoadBalancer);
+        let is_from_node = self.client.is_node() && self.client.node == Some(self.node);
+        let is_local = self.cluster.is_own_address(self.node, self.to);
+        context.capabilities.rejects_own_connections || !is_external_ip || !is_from_node || is_local
     }
 
     fn nodes_with_endpoints(&self) -> String {
-        let slices = self.cluster.index.slices_of(&self.port.name.service);
-        let usable = slices.iter().flat_map(|slice| &slice.endpoints).filter(|e| {
-            Family::from_address(e.address) == self.port.family
-                && (e.conditions.ready() || e.conditions.serving())
+        let port = self.frontend.port;
+        let slices = self.cluster.index.slices_of(&port.name.service);
+        let usable = slices.iter().flat_map(|slice| &slice.endpoints).filter(|endpoint| {
+            Family::from_address(endpoint.address) == port.family
+                && (endpoint.conditions.ready() || endpoint.conditions.serving())
         });
-        let mut nodes: Vec<&str> = usable.filter_map(|e| e.node).map(|node| node.as_str()).collect();
+        let mut nodes: Vec<&str> =
+            usable.filter_map(|endpoint| endpoint.node).map(|node| node.as_str()).collect();
         nodes.sort_unstable();
         nodes.dedup();
         listed(nodes)
+    }
+}
+
+/// Returns a description of the reason why a connection is masqueraded.
+pub(super) fn masquerade_reason(reason: MasqueradeReason) -> &'static str {
+    match reason {
+        MasqueradeReason::MasqueradeAll => "masqueradeAll is set",
+        MasqueradeReason::NotFromPod => "the client is not a pod of the cluster",
+        MasqueradeReason::FromNode => "the client is the node",
+        MasqueradeReason::ExternalPolicyCluster => "externalTrafficPolicy is Cluster",
     }
 }

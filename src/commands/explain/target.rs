@@ -2,15 +2,15 @@
 
 use std::net::IpAddr;
 
-use portcullis_cluster::desired::{Desired, ServicePort};
+use portcullis_cluster::desired::{Desired, FrontendKind, ServicePort};
 use portcullis_cluster::pod::Pod;
 use portcullis_cluster::service::NotProxiedReason;
 use portcullis_cluster::{Family, Name, NamespacedName, Protocol};
 
 use super::argument::{DestinationArgument, PeerArgument, PortArgument};
 use super::client::{Client, ClientKind, check_addresses};
-use super::entry::{Entry, entry_at, ports_of};
 use super::error::ExplainError;
+use super::frontend_text::port_names;
 use super::routing::NoRoute;
 use super::unserved::Unserved;
 use crate::commands::cluster_lookup::{ClusterLookup, PortNumber, listed};
@@ -40,7 +40,7 @@ pub(super) enum TargetKind {
         /// The Service port, as the routing node serves it.
         port: Box<ServicePort>,
         /// The kind of frontend.
-        entry: Entry,
+        kind: FrontendKind,
         /// The node whose rules route the connection.
         node: Name,
     },
@@ -140,7 +140,7 @@ impl Finder<'_> {
         let fitting: Vec<&ServicePort> = all.iter().filter(fits).collect();
         if fitting.is_empty() {
             let port = self.port_argument();
-            let message = format!("Service {key} has no port{port}; it has {}", ports_of(all.iter()));
+            let message = format!("Service {key} has no port{port}; it has {}", port_names(all.iter()));
             return Err(ExplainError::argument(FLAG, message));
         }
         let mut targets: Vec<Target> = fitting
@@ -151,7 +151,11 @@ impl Finder<'_> {
                     address: port.cluster_ip?,
                     port: port.port.get(),
                     protocol: port.name.protocol,
-                    kind: TargetKind::Service { port: Box::new(port.clone()), entry: Entry::ClusterIp, node },
+                    kind: TargetKind::Service {
+                        port: Box::new(port.clone()),
+                        kind: FrontendKind::ClusterIp,
+                        node,
+                    },
                 })
             })
             .collect();
@@ -230,7 +234,7 @@ impl Finder<'_> {
         let mut found = Vec::new();
         for port in anywhere.ports() {
             for address in addresses {
-                if entry_at(port, *address).is_some() {
+                if port.frontend_at(*address).is_some() {
                     found.push((port.port.get(), port.name.protocol));
                 }
                 if let (Some(node_port), Some(_)) = (port.node_port, self.node_of(*address)) {
@@ -251,19 +255,19 @@ impl Finder<'_> {
         number: u16,
         protocol: Protocol,
     ) -> Result<TargetKind, ExplainError> {
-        let at = |port: &&ServicePort| port.name.protocol == protocol && entry_at(port, address).is_some();
+        let at = |port: &&ServicePort| port.name.protocol == protocol && port.frontend_at(address).is_some();
         if let Some(found) = anywhere.ports().filter(at).find(|port| port.port.get() == number) {
-            let entry = entry_at(found, address).unwrap_or(Entry::ClusterIp);
-            return self.routed_by(self.routing_node()?, found, entry);
+            let kind = found.frontend_at(address).map_or(FrontendKind::ClusterIp, |frontend| frontend.kind);
+            return self.routed_by(self.routing_node()?, found, kind);
         }
-        let unserved = Unserved { cluster: self.cluster, anywhere, address, number, protocol };
+        let unserved = Unserved { cluster: self.cluster, desired: anywhere, address, number, protocol };
         if let Some(node) = self.node_of(address) {
             let has = |port: &&ServicePort| {
                 let own = port.node_port.is_some_and(|node_port| node_port.get() == number);
                 own && port.name.protocol == protocol && port.family == Family::from_address(address)
             };
             return match anywhere.ports().find(has) {
-                Some(found) => self.routed_by(node, found, Entry::NodePort),
+                Some(found) => self.routed_by(node, found, FrontendKind::NodePort),
                 None => Ok(unserved.node_port(node).map_or(TargetKind::Direct, TargetKind::NotServed)),
             };
         }
@@ -276,11 +280,16 @@ impl Finder<'_> {
         own.or_else(|| self.cluster.node_at(address))
     }
 
-    fn routed_by(&self, node: Name, found: &ServicePort, entry: Entry) -> Result<TargetKind, ExplainError> {
+    fn routed_by(
+        &self,
+        node: Name,
+        found: &ServicePort,
+        kind: FrontendKind,
+    ) -> Result<TargetKind, ExplainError> {
         let desired = self.cluster.desired(node);
         let ports = desired.services().get(&found.name.service).cloned().unwrap_or_default();
         let own = ports.iter().find(|port| port.name == found.name && port.family == found.family);
-        Ok(TargetKind::Service { port: Box::new(own.unwrap_or(found).clone()), entry, node })
+        Ok(TargetKind::Service { port: Box::new(own.unwrap_or(found).clone()), kind, node })
     }
 
     /// Returns the node whose rules route the client's connections to virtual addresses of Services.

@@ -1,43 +1,42 @@
-//! Addresses and ports that look like a Service's, but that no Service has.
+//! Diagnosis of addresses and ports that look like those of a Service but that no Service has.
 
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
 use ipnet::IpNet;
-use portcullis_cluster::desired::{Desired, ServicePort};
+use portcullis_cluster::desired::{Desired, FrontendKind, ServicePort};
 use portcullis_cluster::{Family, Name, Protocol};
 use portcullis_modes::NodePortAddresses;
 
-use super::entry::{Entry, entry_at, ports_of};
+use super::frontend_text::{kind_name, port_names};
 use super::routing::{NoRoute, NoRouteKind};
 use crate::commands::cluster_lookup::{ClusterLookup, listed};
-use crate::config::ProxyMode;
 use crate::node;
 
 /// The API server's default for `--service-node-port-range`.
 const NODE_PORTS: RangeInclusive<u16> = 30_000..=32_767;
 
-/// The shortest prefixes by which an address counts as a neighbour of a known cluster IP, where no ServiceCIDR tells:
-/// an eighth of the usual `/12`, and what most clusters have of IPv6.
-const NEIGHBOURS: [u8; 2] = [16, 112];
+/// The prefix lengths by family within which an address is assumed to be a ClusterIP like a known one, if there is no
+/// ServiceCIDR: a part of the usual `/12`, and the usual length of IPv6.
+const CLUSTER_IP_PREFIXES: [u8; 2] = [16, 112];
 
-/// NoRouteKind much an address has in common with a node's if it may be that node's, too: the usual subnets.
-const VIPS: [u8; 2] = [24, 64];
+/// The usual prefix lengths of node subnets by family: an address in the subnet of a node may belong to that node.
+const NODE_PREFIXES: [u8; 2] = [24, 64];
 
 /// An address and port that no Service has.
 pub(super) struct Unserved<'a> {
     pub(super) cluster: &'a ClusterLookup<'a>,
-    pub(super) anywhere: &'a Desired,
+    pub(super) desired: &'a Desired,
     pub(super) address: IpAddr,
     pub(super) number: u16,
     pub(super) protocol: Protocol,
 }
 
 impl Unserved<'_> {
-    /// Why nothing serves a port of the node-port range on a node. `None` where a process may listen there: outside of
-    /// the range, or where a pod on the host network names the port, or a load balancer asks there for health.
+    /// Returns the reason why a port of the node port range is not served on a node. `None` if a process may listen there: outside
+    /// of the range, or on a named port of a pod on the host network or a health check node port.
     pub(super) fn node_port(&self, node: Name) -> Option<NoRoute> {
-        let is_health = self.anywhere.ports().any(|port| {
+        let is_health = self.desired.ports().any(|port| {
             self.protocol == Protocol::Tcp
                 && port.health_check_node_port.is_some_and(|health| health.get() == self.number)
         });
@@ -50,11 +49,11 @@ impl Unserved<'_> {
         if !NODE_PORTS.contains(&self.number) || is_health || is_named {
             return None;
         }
-        let others = self.holders();
-        let hint = match others.is_empty() {
+        let services = self.services_with_node_port();
+        let hint = match services.is_empty() {
             true => "node ports are in spec.ports[].nodePort of Services of type NodePort and LoadBalancer"
                 .to_owned(),
-            false => format!("Services with node port {} are {}", self.number, others.join(", ")),
+            false => format!("Services with node port {} are {}", self.number, services.join(", ")),
         };
         let family = Family::from_address(self.address).as_str();
         Some(NoRoute {
@@ -64,38 +63,38 @@ impl Unserved<'_> {
         })
     }
 
-    /// Services that have the number as node port for another protocol or family: `shop/web:http (tcp, IPv4)`.
-    fn holders(&self) -> Vec<String> {
+    /// Returns the Services that have the number as node port of another protocol or family: `shop/web:http (tcp, IPv4)`.
+    fn services_with_node_port(&self) -> Vec<String> {
         let having =
-            self.anywhere.ports().filter(|port| port.node_port.is_some_and(|n| n.get() == self.number));
+            self.desired.ports().filter(|port| port.node_port.is_some_and(|n| n.get() == self.number));
         having
             .map(|port| format!("{} ({}, {})", port.name, port.name.protocol, port.family.as_str()))
             .collect()
     }
 
-    /// Why nothing serves an address that belongs to a Service, or that lies among cluster IPs. `None` for any other
-    /// address.
+    /// Returns the reason why an address of a Service, or an address in a block of ClusterIPs, is not served. `None` for other
+    /// addresses.
     pub(super) fn service_address(&self) -> Option<NoRoute> {
-        let here = |port: &&ServicePort| entry_at(port, self.address).is_some();
-        match self.anywhere.ports().find(here) {
+        let here = |port: &&ServicePort| port.frontend_at(self.address).is_some();
+        match self.desired.ports().find(here) {
             Some(port) => Some(self.other_port(port)),
             None if self.cluster.pod_at(self.address).is_none() => {
-                self.vip_of_node().or_else(|| self.unassigned())
+                self.node_port_of_secondary_address().or_else(|| self.unallocated())
             }
             None => None,
         }
     }
 
-    /// A node port on an address beside those of nodes, such as the virtual IP of a keepalived: nodes that serve node
-    /// ports on their primary addresses only do not serve it there.
-    fn vip_of_node(&self) -> Option<NoRoute> {
-        let length = VIPS[usize::from(self.address.is_ipv6())];
+    /// Diagnoses a node port on an address in the subnet of a node, such as a virtual IP of keepalived: nodes that serve node
+    /// ports on their primary addresses only do not serve it.
+    fn node_port_of_secondary_address(&self) -> Option<NoRoute> {
+        let length = NODE_PREFIXES[usize::from(self.address.is_ipv6())];
         let subnet = IpNet::new(self.address, length).ok()?;
         let primary: Vec<IpAddr> =
             self.cluster.node_names().iter().flat_map(|node| self.cluster.primary_ips(*node)).collect();
         let mut near = primary.iter().filter(|ip| subnet.contains(*ip)).map(ToString::to_string).peekable();
         let family = Family::from_address(self.address);
-        let holder = self.anywhere.ports().find(|port| {
+        let holder = self.desired.ports().find(|port| {
             let same = port.node_port.is_some_and(|node_port| node_port.get() == self.number);
             same && port.name.protocol == self.protocol && port.family == family
         })?;
@@ -107,62 +106,61 @@ impl Unserved<'_> {
         Some(NoRoute {
             kind: NoRouteKind::NotServed,
             reason: format!(
-                "{} is no primary address of a node, and only those serve node port {} of {}",
+                "{} is not a primary address of a node, and only primary addresses serve node port {} of {}",
                 self.address, self.number, holder.name
             ),
             hint: format!(
-                "use {}, or set --nodeport-addresses to blocks with {}",
+                "use {}, or add a block with {} to --nodeport-addresses",
                 listed(near.iter().map(String::as_str)),
                 self.address
             ),
         })
     }
 
-    /// The address is a Service's, which does not have the port.
+    /// Diagnoses an address of a Service that does not have the port.
     fn other_port(&self, port: &ServicePort) -> NoRoute {
-        let entry = entry_at(port, self.address).unwrap_or(Entry::ClusterIp);
-        let here = self.anywhere.ports().filter(|port| entry_at(port, self.address).is_some());
+        let kind = port.frontend_at(self.address).map_or(FrontendKind::ClusterIp, |frontend| frontend.kind);
+        let here = self.desired.ports().filter(|port| port.frontend_at(self.address).is_some());
         let reason = format!(
-            "{} is the {} of Service {}, which has no port {}/{} but {}",
+            "{} is the {} of Service {}, which has no port {}/{}; its ports are {}",
             self.address,
-            entry.as_str(),
+            kind_name(kind),
             port.name.service,
             self.number,
             self.protocol,
-            ports_of(here)
+            port_names(here)
         );
-        let kind = match (self.cluster.config.mode, entry) {
-            // All Services' addresses are the node's own in IPVS mode; in nftables mode cluster IPs have a rule.
-            (ProxyMode::Ipvs, _) | (ProxyMode::Nftables, Entry::ClusterIp) => NoRouteKind::Rejected,
-            _ => NoRouteKind::NotServed,
+        let capabilities = self.cluster.config.mode.capabilities();
+        let is_rejected = match kind {
+            FrontendKind::ClusterIp => capabilities.rejects_unused_cluster_ip_ports,
+            _ => capabilities.rejects_unused_external_ports,
         };
-        let hint = match self.holders() {
-            holders if holders.is_empty() => "use one of its ports".to_owned(),
-            holders => format!(
+        let kind = if is_rejected { NoRouteKind::Rejected } else { NoRouteKind::NotServed };
+        let hint = match self.services_with_node_port() {
+            services if services.is_empty() => "use one of its ports".to_owned(),
+            services => format!(
                 "{} is the node port of {}, and node ports are served on addresses of nodes",
                 self.number,
-                holders.join(", ")
+                services.join(", ")
             ),
         };
         NoRoute { kind, reason, hint }
     }
 
-    /// No Service has the address, and it lies in a block of cluster IPs.
-    fn unassigned(&self) -> Option<NoRoute> {
+    /// Diagnoses an address in a block of ClusterIPs that no Service has.
+    fn unallocated(&self) -> Option<NoRoute> {
         let (block, kind) = match self.service_cidr() {
             Some(cidr) => {
-                let kind = match self.cluster.config.mode {
-                    ProxyMode::Nftables => NoRouteKind::Dropped,
-                    _ => NoRouteKind::NotServed,
-                };
+                let is_dropped = self.cluster.config.mode.capabilities().drops_unallocated_cluster_ips;
+                let kind = if is_dropped { NoRouteKind::Dropped } else { NoRouteKind::NotServed };
                 (format!("ServiceCIDR {cidr}"), kind)
             }
-            None => (self.neighbours()?, NoRouteKind::NotServed),
+            None => (self.similar_cluster_ips()?, NoRouteKind::NotServed),
         };
         Some(NoRoute {
             kind,
             reason: format!("{} is in {block}, and no Service has it", self.address),
-            hint: "was its Service deleted and made again? name the Service, as in NAMESPACE/NAME".to_owned(),
+            hint: "check whether its Service was deleted and created again; use the name of the Service, as in NAMESPACE/NAME".to_owned(),
         })
     }
 
@@ -171,31 +169,28 @@ impl Unserved<'_> {
         all.filter(|cidr| cidr.contains(&self.address)).min()
     }
 
-    /// The cluster IPs that are so near to the address that it must be one, too: a guess, as no object tells.
-    fn neighbours(&self) -> Option<String> {
+    /// Returns the known ClusterIPs in the block of the address, if it is probably a ClusterIP. This is a guess in clusters without
+    /// a ServiceCIDR.
+    fn similar_cluster_ips(&self) -> Option<String> {
         if self.cluster.index.service_cidrs().any(|object| {
             object.cidrs.iter().any(|cidr| Family::from_net(cidr) == Family::from_address(self.address))
         }) {
             return None;
         }
-        let length = NEIGHBOURS[usize::from(self.address.is_ipv6())];
+        let length = CLUSTER_IP_PREFIXES[usize::from(self.address.is_ipv6())];
         let block = IpNet::new(self.address, length).ok()?.trunc();
         let is_of_nodes = self.cluster.index.nodes().any(|node| {
             let overlaps = |cidr: &IpNet| cidr.contains(&block) || block.contains(cidr);
             node.ips().any(|ip| block.contains(&ip)) || node.pod_cidrs.iter().any(overlaps)
         });
-        let mut near: Vec<IpAddr> = self
-            .anywhere
-            .ports()
-            .filter_map(|port| port.cluster_ip)
-            .filter(|ip| block.contains(ip))
-            .collect();
+        let mut near: Vec<IpAddr> =
+            self.desired.ports().filter_map(|port| port.cluster_ip).filter(|ip| block.contains(ip)).collect();
         near.sort_unstable();
         near.dedup();
         if is_of_nodes || near.is_empty() {
             return None;
         }
         let near: Vec<String> = near.iter().map(ToString::to_string).collect();
-        Some(format!("{block} with the cluster IPs {}", listed(near.iter().map(String::as_str))))
+        Some(format!("{block} with the ClusterIPs {}", listed(near.iter().map(String::as_str))))
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
 
 use portcullis_cluster::Protocol;
-use portcullis_cluster::desired::Desired;
+use portcullis_cluster::desired::{Desired, FrontendAddress};
 use portcullis_modes::cleanup;
 use portcullis_netlink::conntrack::{Conntrack, Flow};
 use portcullis_netlink::{Family, Result};
@@ -45,7 +45,7 @@ impl AffectedConnections {
     /// The kernel's tables cannot be read.
     pub(super) fn count(desired: &Desired) -> Result<AffectedConnections> {
         let mut affected = AffectedConnections::default();
-        let frontends = FrontendAddresses::of(desired, host::addresses());
+        let frontends = FrontendAddresses::new(desired, host::addresses());
         let mut conntrack = Conntrack::open()?;
         for family in Family::ALL {
             conntrack.established(family, |flow| {
@@ -72,32 +72,24 @@ fn protocol_of(number: u8) -> Option<Protocol> {
     [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].into_iter().find(|protocol| protocol.number() == number)
 }
 
-/// Where Services are reached.
+/// The frontends of all Services on this node.
 struct FrontendAddresses {
-    addresses: HashSet<(Protocol, IpAddr, u16)>,
-    node_ports: HashSet<(Protocol, u16)>,
+    frontends: HashSet<FrontendAddress>,
+    /// The addresses of the node, which have the node ports.
     node: HashSet<IpAddr>,
 }
 
 impl FrontendAddresses {
-    fn of(desired: &Desired, node: Vec<IpAddr>) -> FrontendAddresses {
-        let mut frontends = FrontendAddresses {
-            addresses: HashSet::new(),
-            node_ports: HashSet::new(),
-            node: node.into_iter().collect(),
-        };
-        for port in desired.ports() {
-            let protocol = port.name.protocol;
-            let all = port.virtual_ips();
-            frontends.addresses.extend(all.map(|address| (protocol, address, port.port.get())));
-            frontends.node_ports.extend(port.node_port.map(|node_port| (protocol, node_port.get())));
-        }
-        frontends
+    fn new(desired: &Desired, node: Vec<IpAddr>) -> FrontendAddresses {
+        let frontends = desired.ports().flat_map(|port| port.frontends()).map(|frontend| frontend.address);
+        FrontendAddresses { frontends: frontends.collect(), node: node.into_iter().collect() }
     }
 
+    /// Returns true if the original destination of a flow is a frontend.
     fn has(&self, flow: &Flow, protocol: Protocol) -> bool {
-        let (address, port) = (flow.original.destination, flow.original.destination_port);
-        self.addresses.contains(&(protocol, address, port))
-            || self.node_ports.contains(&(protocol, port)) && self.node.contains(&address)
+        let (ip, port) = (flow.original.destination, flow.original.destination_port);
+        let virtual_ip = FrontendAddress::virtual_ip(protocol, ip, port);
+        let node_port = virtual_ip.same_node_port().filter(|_| self.node.contains(&ip));
+        [Some(virtual_ip), node_port].into_iter().flatten().any(|address| self.frontends.contains(&address))
     }
 }
