@@ -8,8 +8,8 @@ use serde::Deserialize;
 
 use crate::address::{Family, NOT_SPECIAL, is_special, parse_ip};
 use crate::labels::null_is_empty;
+use crate::metadata::{Metadata, is_name};
 use crate::name::{Name, NamespacedName};
-use crate::object::{Metadata, is_name};
 use crate::port_name;
 use crate::problem::{Problem, set_consequence};
 use crate::protocol::Protocol;

@@ -1,6 +1,7 @@
 //! Events from a source of objects to the index.
 
-use crate::object::{Kind, Object, ObjectKey};
+use crate::kind::Kind;
+use crate::object::{Object, ObjectKey};
 
 /// A change of the cluster's objects. The API server and manifests produce the same events.
 #[derive(Clone, Debug, PartialEq)]

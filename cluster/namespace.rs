@@ -3,8 +3,8 @@
 use serde::Deserialize;
 
 use crate::labels::Labels;
+use crate::metadata::Metadata;
 use crate::name::Name;
-use crate::object::Metadata;
 
 /// The label that the API server sets on every Namespace to its name, overriding the object (`SetDefaults_Namespace`).
 pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";

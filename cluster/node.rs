@@ -7,8 +7,8 @@ use serde::Deserialize;
 
 use crate::address::{parse_cidr, parse_ip};
 use crate::labels::{Labels, null_is_empty};
+use crate::metadata::Metadata;
 use crate::name::Name;
-use crate::object::Metadata;
 use crate::problem::Problem;
 
 /// The label that names a node's zone.

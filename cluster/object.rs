@@ -1,15 +1,14 @@
 //! Kubernetes objects of the kinds in use, and their parsing.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
-use jiff::Timestamp;
-use serde::Deserialize;
 use serde_json::Value;
 
-use crate::cluster_network_policy::{ClusterNetworkPolicy, RawClusterNetworkPolicy};
+use crate::cluster_network_policy::ClusterNetworkPolicy;
+use crate::cluster_network_policy::raw::RawClusterNetworkPolicy;
 use crate::endpoint_slice::{EndpointSlice, RawEndpointSlice};
-use crate::labels::null_is_empty_string;
+use crate::kind::Kind;
+use crate::metadata::is_name;
 use crate::name::{Name, NamespacedName};
 use crate::namespace::{Namespace, RawNamespace};
 use crate::network_policy::{NetworkPolicy, RawNetworkPolicy};
@@ -19,95 +18,6 @@ use crate::problem::Problem;
 use crate::service::{RawService, Service};
 use crate::service_cidr::{RawServiceCidr, ServiceCidr};
 use crate::strict_deserializer::StrictDeserializer;
-
-/// The kinds of objects in use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Kind {
-    /// `v1` Node.
-    Node,
-    /// `v1` Service.
-    Service,
-    /// `discovery.k8s.io/v1` EndpointSlice.
-    EndpointSlice,
-    /// `networking.k8s.io/v1` ServiceCIDR.
-    ServiceCidr,
-    /// `v1` Namespace.
-    Namespace,
-    /// `v1` Pod.
-    Pod,
-    /// `networking.k8s.io/v1` NetworkPolicy.
-    NetworkPolicy,
-    /// `policy.networking.k8s.io/v1alpha2` ClusterNetworkPolicy.
-    ClusterNetworkPolicy,
-}
-
-impl Kind {
-    /// All kinds.
-    pub const ALL: [Kind; 8] = [
-        Kind::Node,
-        Kind::Service,
-        Kind::EndpointSlice,
-        Kind::ServiceCidr,
-        Kind::Namespace,
-        Kind::Pod,
-        Kind::NetworkPolicy,
-        Kind::ClusterNetworkPolicy,
-    ];
-
-    /// Returns the kind of an `apiVersion` and `kind`; `None` for kinds and versions that are not in use.
-    pub fn from_api(api_version: &str, kind: &str) -> Option<Kind> {
-        Kind::ALL.into_iter().find(|k| k.api_version() == api_version && k.as_str() == kind)
-    }
-
-    /// Returns its `kind`.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Kind::Node => "Node",
-            Kind::Service => "Service",
-            Kind::EndpointSlice => "EndpointSlice",
-            Kind::ServiceCidr => "ServiceCIDR",
-            Kind::Namespace => "Namespace",
-            Kind::Pod => "Pod",
-            Kind::NetworkPolicy => "NetworkPolicy",
-            Kind::ClusterNetworkPolicy => "ClusterNetworkPolicy",
-        }
-    }
-
-    /// Returns its `apiVersion`.
-    pub fn api_version(self) -> &'static str {
-        match self {
-            Kind::Node | Kind::Service | Kind::Namespace | Kind::Pod => "v1",
-            Kind::EndpointSlice => "discovery.k8s.io/v1",
-            Kind::ServiceCidr | Kind::NetworkPolicy => "networking.k8s.io/v1",
-            Kind::ClusterNetworkPolicy => "policy.networking.k8s.io/v1alpha2",
-        }
-    }
-
-    /// Returns the name of its resource in API paths.
-    pub fn plural(self) -> &'static str {
-        match self {
-            Kind::Node => "nodes",
-            Kind::Service => "services",
-            Kind::EndpointSlice => "endpointslices",
-            Kind::ServiceCidr => "servicecidrs",
-            Kind::Namespace => "namespaces",
-            Kind::Pod => "pods",
-            Kind::NetworkPolicy => "networkpolicies",
-            Kind::ClusterNetworkPolicy => "clusternetworkpolicies",
-        }
-    }
-
-    /// Returns true if its objects are namespaced.
-    pub fn namespaced(self) -> bool {
-        matches!(self, Kind::Service | Kind::EndpointSlice | Kind::Pod | Kind::NetworkPolicy)
-    }
-}
-
-impl fmt::Display for Kind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
-    }
-}
 
 /// The identity of an object.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -276,53 +186,7 @@ impl ObjectError {
     }
 }
 
-/// Returns true if a text can be the name of an object. The API server is stricter, depending on the kind; this only rejects
-/// characters that could forge a line of rules or logs.
-pub(crate) fn is_name(text: &str) -> bool {
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'.' | b'_' | b':');
-    text.len() <= 253 && text.bytes().all(allowed)
-}
-
 fn from_value<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, (String, String)> {
     serde_path_to_error::deserialize(StrictDeserializer(value))
         .map_err(|e| (e.path().to_string(), e.inner().to_string()))
-}
-
-/// The fields of `metadata` in use.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Metadata {
-    pub(crate) name: String,
-    namespace: Option<String>,
-    #[serde(default, deserialize_with = "null_is_empty_string")]
-    pub(crate) labels: BTreeMap<String, String>,
-    #[serde(default, deserialize_with = "null_is_empty_string")]
-    pub(crate) annotations: BTreeMap<String, String>,
-    pub(crate) uid: Option<String>,
-    pub(crate) creation_timestamp: Option<String>,
-    pub(crate) deletion_timestamp: Option<String>,
-}
-
-impl Metadata {
-    /// Returns the namespace; `default` if the object (a manifest) has none, as in kubectl.
-    pub(crate) fn namespace(&self) -> &str {
-        self.namespace.as_deref().filter(|n| !n.is_empty()).unwrap_or("default")
-    }
-
-    /// When the object was created, in seconds since 1970.
-    pub(crate) fn created(&self, problems: &mut Vec<Problem>) -> Option<i64> {
-        let text = self.creation_timestamp.as_deref()?;
-        let time = text.parse::<Timestamp>().ok();
-        if time.is_none() {
-            let expected = "a time such as 2026-01-01T00:00:00Z";
-            let problem = Problem::new("metadata.creationTimestamp", text, expected);
-            problems.push(problem.with_consequence("the object counts as younger than all others"));
-        }
-        time.map(Timestamp::as_second)
-    }
-
-    /// The key of an object that lives in a namespace.
-    pub(crate) fn key(&self) -> NamespacedName {
-        NamespacedName::new(self.namespace(), &self.name)
-    }
 }

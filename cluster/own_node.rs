@@ -83,8 +83,9 @@ mod tests {
 
     use crate::event::Event;
     use crate::index::Index;
+    use crate::kind::Kind;
     use crate::name::{Name, NamespacedName};
-    use crate::object::{Kind, Object, ObjectKey};
+    use crate::object::{Object, ObjectKey};
 
     fn node(name: &str, zone: bool, pod_cidrs: bool, addresses: bool) -> Event {
         let some = |present: bool, value: Value| if present { value } else { Value::Null };

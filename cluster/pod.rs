@@ -8,8 +8,8 @@ use serde::Deserialize;
 
 use crate::address::parse_ip;
 use crate::labels::{Labels, null_is_empty};
+use crate::metadata::Metadata;
 use crate::name::{Name, NamespacedName};
-use crate::object::Metadata;
 use crate::problem::Problem;
 use crate::protocol::Protocol;
 

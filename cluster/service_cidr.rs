@@ -5,8 +5,8 @@ use serde::Deserialize;
 
 use crate::address::parse_cidr;
 use crate::labels::null_is_empty;
+use crate::metadata::Metadata;
 use crate::name::NamespacedName;
-use crate::object::Metadata;
 use crate::problem::Problem;
 
 /// A ServiceCIDR.

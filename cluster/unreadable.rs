@@ -2,8 +2,9 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use crate::kind::Kind;
 use crate::name::{Name, NamespacedName};
-use crate::object::{Kind, ObjectKey};
+use crate::object::ObjectKey;
 
 /// Objects of which no version could be read since the start, so that nothing is known of them. An object that could be
 /// read once is not among them: its last good version counts.

@@ -5,7 +5,7 @@
 //! rule with such a peer should deny everything. This is intentionally not implemented: such a peer would disconnect all pods
 //! of the subject, also from DNS and the API server, in a cluster that was only upgraded.
 
-mod raw;
+pub(crate) mod raw;
 
 use std::sync::Arc;
 
@@ -15,8 +15,6 @@ use crate::label_selector::LabelSelector;
 use crate::labels::Labels;
 use crate::name::{Name, NamespacedName};
 use crate::protocol::Protocol;
-
-pub(crate) use raw::RawClusterNetworkPolicy;
 
 /// A ClusterNetworkPolicy.
 #[derive(Clone, Debug, PartialEq)]

@@ -12,8 +12,8 @@ use super::{
 use crate::address::{is_ipv4_mapped_cidr, parse_cidr};
 use crate::label_selector::{LabelSelector, RawLabelSelector};
 use crate::labels::null_is_empty;
+use crate::metadata::Metadata;
 use crate::name::NamespacedName;
-use crate::object::Metadata;
 use crate::port_name::{self, PORT_NAME};
 use crate::problem::{Problem, set_consequence};
 use crate::protocol::Protocol;

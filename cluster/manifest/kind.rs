@@ -1,6 +1,6 @@
 //! Detection of misspelled kinds and API versions.
 
-use crate::object::Kind;
+use crate::kind::Kind;
 
 /// The kinds of the core group `v1` that are not in use, so that none of them is reported as misspelled.
 const CORE: [&str; 14] = [

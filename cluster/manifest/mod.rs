@@ -15,7 +15,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use crate::object::Kind;
+use crate::kind::Kind;
 pub use kind::misspelled_kind;
 
 /// An object of a manifest.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use portcullis_cluster::Event;
-use portcullis_cluster::object::{Kind, Object, ObjectKey};
+use portcullis_cluster::{Kind, Object, ObjectKey};
 use serde_json::Value;
 
 use super::api::{ApiEvent, EventRecorder, ObjectVersion, invalid_policy};
