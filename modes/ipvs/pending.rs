@@ -26,10 +26,10 @@ pub(super) struct Pending {
 impl Pending {
     /// Adds Services whose ports of a family changed.
     pub(super) fn add_changes(&mut self, family: Family, changes: &[ServiceChange]) {
-        let ports = |ports: &[ServicePort]| ports.iter().filter(|p| p.family == family).cloned().collect();
+        let is_in_family = |port: &&ServicePort| port.family == family;
         for change in changes {
-            let (before, after): (Vec<_>, Vec<_>) = (ports(&change.before), ports(&change.after));
-            if before != after {
+            let before = change.before.iter().filter(is_in_family);
+            if !before.eq(change.after.iter().filter(is_in_family)) {
                 self.rejected.remove(&change.name);
                 self.held_back.remove(&change.name);
                 self.names.insert(change.name.clone());

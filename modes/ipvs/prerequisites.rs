@@ -25,7 +25,7 @@ pub enum IpvsPrerequisiteError {
     },
     /// The kernel could not be reached, or has no ipset.
     #[error("cannot use IPVS: {0}")]
-    IpvsKernel(#[from] Error),
+    Kernel(#[from] Error),
 }
 
 /// Opens the kernel for IPVS mode. Loads missing modules.

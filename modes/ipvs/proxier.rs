@@ -164,7 +164,7 @@ impl Mode for IpvsProxier {
     }
 
     fn traffic(&mut self, desired: &Desired) -> Result<Option<Vec<ServicePortTraffic>>, SyncError> {
-        let statistics = self.kernel.statistics().map_err(cannot("read what virtual servers counted"))?;
+        let statistics = self.kernel.statistics().map_err(cannot("read the counters of virtual servers"))?;
         let mut statistics: HashMap<VirtualServer, Statistics> = statistics.into_iter().collect();
         let mut counters = Vec::new();
         for family in &self.families {

@@ -88,7 +88,7 @@ impl IpVs {
     /// Returns the configuration of a virtual server; `None` if it is missing.
     ///
     /// # Errors
-    /// [`Error::Rejected`], as a rule for want of privilege.
+    /// [`Error::Rejected`], usually without CAP_NET_ADMIN.
     pub fn get(&mut self, server: &VirtualServer) -> Result<Option<VirtualServerConfig>> {
         self.read("read a virtual server", server, VirtualServerConfig::parse)
     }
@@ -96,9 +96,9 @@ impl IpVs {
     /// Returns the counters of a virtual server; `None` if it is missing. The kernel updates them every two seconds.
     ///
     /// # Errors
-    /// [`Error::Rejected`], as a rule for want of privilege.
+    /// [`Error::Rejected`], usually without CAP_NET_ADMIN.
     pub fn statistics(&mut self, server: &VirtualServer) -> Result<Option<Statistics>> {
-        self.read("read what a virtual server counted", server, Statistics::of_service)
+        self.read("read the counters of a virtual server", server, Statistics::of_service)
     }
 
     /// Returns the counters of all virtual servers except those with a packet mark, as [`IpVs::statistics`] does.
@@ -106,7 +106,7 @@ impl IpVs {
     /// # Errors
     /// As [`IpVs::virtual_servers`].
     pub fn all_statistics(&mut self) -> Result<Vec<(VirtualServer, Statistics)>> {
-        self.services("read what all virtual servers counted", Statistics::of_service)
+        self.services("read the counters of all virtual servers", Statistics::of_service)
     }
 
     /// Returns the real servers of a virtual server, in the kernel's order; none if the virtual server is missing.
@@ -133,7 +133,7 @@ impl IpVs {
     /// Deletes a virtual server with its real servers. Returns false if it was missing.
     ///
     /// # Errors
-    /// [`Error::Rejected`], as a rule for want of privilege.
+    /// [`Error::Rejected`], usually without CAP_NET_ADMIN.
     pub fn delete(&mut self, server: &VirtualServer) -> Result<bool> {
         const ACTION: &str = "delete a virtual server";
         let mut request = self.request(ACTION, commands::DEL_SERVICE, |message| {
@@ -149,30 +149,29 @@ impl IpVs {
     /// Deletes all virtual servers of the namespace, including those with a packet mark and those of other programs.
     ///
     /// # Errors
-    /// [`Error::Rejected`], as a rule for want of privilege.
+    /// [`Error::Rejected`], usually without CAP_NET_ADMIN.
     pub fn flush(&mut self) -> Result<()> {
         const ACTION: &str = "delete all virtual servers";
         let mut request = self.request(ACTION, commands::FLUSH, |_| {})?;
         self.socket.acknowledge(ACTION, &mut request)
     }
 
-    /// Carries out a batch, in as few sends as fit the socket's buffer. What the kernel refuses is given to
-    /// `refused` by its position in the whole batch; the rest is done. The batch can be sent again.
+    /// Applies a batch, in as few sends as fit the socket's buffer. Calls `rejected` with the position in the batch of each
+    /// change that the kernel rejects; the rest is applied. The batch can be sent again.
     ///
-    /// The usual refusals: `EEXIST` to add what is there; `ESRCH` for a virtual server that is missing;
-    /// `ENOENT` for a real server that is missing, and for a scheduler that the kernel does not have (it tries
-    /// to load `ip_vs_NAME`); `EPERM` without CAP_NET_ADMIN.
+    /// The usual rejections: `EEXIST` to add an existing server; `ESRCH` for a missing virtual server; `ENOENT` for a missing
+    /// real server, and for a scheduler that the kernel does not have (it tries to load `ip_vs_NAME`); `EPERM` without
+    /// CAP_NET_ADMIN.
     ///
     /// # Errors
-    /// What `refused` returns, after which the sends that remain are not made; [`Error::Overrun`] if answers
-    /// were lost.
+    /// The error of `rejected`, after which no more is sent; [`Error::Overrun`] if errors were lost.
     pub fn send(
         &mut self,
         batch: &mut ServerBatch,
-        refused: impl FnMut(usize, Error) -> Result<()>,
+        rejected: impl FnMut(usize, Error) -> Result<()>,
     ) -> Result<()> {
         let requests = batch.requests_of(self.family);
-        self.socket.transact_all("change the virtual servers", requests, refused)
+        self.socket.transact_all("change the virtual servers", requests, rejected)
     }
 
     fn request(
@@ -196,11 +195,11 @@ impl IpVs {
         let mut request = self.request(action, commands::GET_SERVICE, |message| {
             write_service(message, server);
         })?;
-        let answer = self.socket.query(action, &mut request, |message| {
+        let response = self.socket.query(action, &mut request, |message| {
             let service = inside(&message, IPVS_CMD_ATTR_SERVICE).during(action)?;
             parse(&service.ok_or(Malformed::Missing("IPVS_CMD_ATTR_SERVICE")).during(action)?).during(action)
         });
-        match answer {
+        match response {
             Ok(read) => Ok(Some(read)),
             Err(error) if is_missing(&error) => Ok(None),
             Err(error) => Err(error),

@@ -42,7 +42,7 @@ impl IpVs {
     /// Returns the timeouts of the namespace; 0 for a protocol that the kernel's IPVS was built without.
     ///
     /// # Errors
-    /// [`crate::Error::Rejected`], as a rule for want of privilege.
+    /// [`crate::Error::Rejected`], usually without CAP_NET_ADMIN.
     pub fn timeouts(&mut self) -> Result<Timeouts> {
         const ACTION: &str = "read the timeouts of IPVS";
         let mut request = self.request(ACTION, commands::GET_CONFIG, |_| {})?;

@@ -37,7 +37,7 @@ impl IpSets {
     /// 0-65535`, where family and limit have no meaning.
     ///
     /// # Errors
-    /// [`Error::Set`](crate::Error::Set) as a rule if the kernel lacks the type;
+    /// [`Error::Set`](crate::Error::Set) if the kernel lacks the type;
     /// [`Error::BadName`](crate::Error::BadName) for names outside 1 to 31 bytes.
     pub fn create(&mut self, name: &str, set_type: SetType, family: Family, maxelem: u32) -> Result<Created> {
         const ACTION: &str = "create an ipset";

@@ -13,7 +13,7 @@ impl IpSets {
     /// the set always find all entries.
     ///
     /// # Errors
-    /// [`Error::Set`], as a rule for want of memory. The set is then as it was.
+    /// [`Error::Set`], usually without memory. The set is then unchanged.
     pub fn enlarge(&mut self, name: &str, set_type: SetType, family: Family, maxelem: u32) -> Result<()> {
         // A killed process may have left one with unknown entries.
         self.destroy(SUCCESSOR)?;

@@ -273,7 +273,7 @@ impl IpvsReader for FakeIpvs {
 
     /// Returns as many connections as there are real servers.
     fn statistics(&mut self) -> Result<Vec<(VirtualServer, Statistics)>> {
-        let state = self.read("read what virtual servers counted")?;
+        let state = self.read("read the counters of virtual servers")?;
         let counted = |connections| Statistics { connections, packets_in: 10, ..Statistics::default() };
         Ok(state.servers.iter().map(|(key, server)| (*key, counted(server.real.len() as u64))).collect())
     }
