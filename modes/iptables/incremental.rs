@@ -1,21 +1,36 @@
 //! The incremental write of a few changed Services: one restore of exactly the chains that differ.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use portcullis_cluster::NamespacedName;
-use portcullis_cluster::desired::Desired;
+use portcullis_cluster::desired::{Desired, ServicePort};
 
 use super::base_rules::CANARY;
 use super::chain::{ChainName, SharedChain};
 use super::error::ToolError;
 use super::family_proxier::{IptablesFamilyProxier, WriteCounts, rejects_rules};
-use super::script::Restore;
+use super::script::{Restore, RuleCount};
 use super::service_rules::ServiceRules;
 use super::shared_order::SharedOrder;
 use crate::bisect::{Bisect, BisectOrder};
 
 /// The new orders of the shared chains that a restore edits.
 type EditedOrders = [Option<SharedOrder>; SharedChain::ALL.len()];
+
+/// The difference between the programmed and the desired rules of some Services.
+struct RulesDifference {
+    restore: Restore,
+    orders: EditedOrders,
+    services: Vec<DesiredService>,
+}
+
+/// A Service as the restore writes it.
+struct DesiredService {
+    name: NamespacedName,
+    ports: Option<Arc<[ServicePort]>>,
+    rules: RuleCount,
+}
 
 /// The result of writing some Services in one restore.
 enum WriteOutcome {
@@ -69,14 +84,15 @@ impl IptablesFamilyProxier {
         large: bool,
         counts: &mut WriteCounts,
     ) -> Result<WriteOutcome, ToolError> {
-        let (restore, edited) = self.render_difference(names, desired, large);
+        let difference = self.render_difference(names, desired, large);
+        let restore = &difference.restore;
         let result =
             if restore.is_empty() { Ok(()) } else { self.kernel.restore(&mut |out| restore.write(out)) };
         match result {
             Ok(()) => {
                 counts.lines += restore.count();
                 counts.rules += restore.rules();
-                self.apply_changes(names, edited, desired, large);
+                self.apply_changes(difference, large);
                 Ok(WriteOutcome::Written)
             }
             // A restore is atomic for each table, but not for several.
@@ -86,7 +102,7 @@ impl IptablesFamilyProxier {
             }
             Err(error) if !rejects_rules(&error) => Err(error),
             Err(_) if self.finds_chains_in_use()? => self.write_changes(names, desired, large, counts),
-            Err(error) => Ok(WriteOutcome::Rejected(Box::new(restore), error)),
+            Err(error) => Ok(WriteOutcome::Rejected(Box::new(difference.restore), error)),
         }
     }
 
@@ -101,40 +117,25 @@ impl IptablesFamilyProxier {
         })
     }
 
-    fn apply_changes(
-        &mut self,
-        names: &[NamespacedName],
-        edited: EditedOrders,
-        desired: &Desired,
-        large: bool,
-    ) {
-        for (order, edited) in self.orders.iter_mut().zip(edited) {
+    fn apply_changes(&mut self, difference: RulesDifference, large: bool) {
+        for (order, edited) in self.orders.iter_mut().zip(difference.orders) {
             if let Some(edited) = edited {
                 *order = edited;
             }
         }
-        for name in names {
-            let wanted = self.ports_to_program(desired, name);
-            let rules = wanted.as_ref().map(|ports| self.renderer.service(ports, large).count());
-            self.set_programmed(name, wanted, large, rules.unwrap_or_default());
+        for service in difference.services {
+            self.set_programmed(&service.name, service.ports, large, service.rules);
         }
     }
 
-    /// Renders the difference between the programmed and the desired rules of some Services.
-    fn render_difference(
-        &self,
-        names: &[NamespacedName],
-        desired: &Desired,
-        large: bool,
-    ) -> (Restore, EditedOrders) {
+    fn render_difference(&self, names: &[NamespacedName], desired: &Desired, large: bool) -> RulesDifference {
         let mut restore = Restore::default();
-        let mut edited = EditedOrders::default();
+        let mut orders = EditedOrders::default();
+        let mut services = Vec::with_capacity(names.len());
         for (i, name) in names.iter().enumerate() {
             let old = self.programmed_rules(name);
-            let new = match self.ports_to_program(desired, name) {
-                Some(ports) => self.renderer.service(&ports, large),
-                None => ServiceRules::default(),
-            };
+            let ports = self.ports_to_program(desired, name);
+            let new = ports.as_ref().map(|ports| self.renderer.service(ports, large)).unwrap_or_default();
             restore.owner(Some(i));
             let (old_chains, new_chains) = (old.by_name(), new.by_name());
             let changed: Vec<(ChainName, &str)> =
@@ -143,15 +144,16 @@ impl IptablesFamilyProxier {
             changed.iter().for_each(|(chain, _)| restore.nat.declare(chain));
             changed.iter().for_each(|(_, lines)| restore.nat.lines(lines));
             for chain in SharedChain::ALL {
-                self.edit_shared(chain, name, &old, &new, &mut restore, &mut edited);
+                self.edit_shared(chain, name, &old, &new, &mut restore, &mut orders);
             }
             let gone = old.chains().filter(|(chain, _)| !new_chains.contains_key(chain));
             for (chain, _) in gone {
                 restore.nat.declare(chain);
                 self.in_use.delete(&mut restore.nat, chain);
             }
+            services.push(DesiredService { name: name.clone(), ports, rules: new.count() });
         }
-        (restore, edited)
+        RulesDifference { restore, orders, services }
     }
 
     fn edit_shared(
@@ -161,12 +163,12 @@ impl IptablesFamilyProxier {
         old: &ServiceRules,
         new: &ServiceRules,
         restore: &mut Restore,
-        edited: &mut EditedOrders,
+        orders: &mut EditedOrders,
     ) {
         if old.shared(chain).eq(new.shared(chain)) {
             return;
         }
-        let order = edited[chain.index()].get_or_insert_with(|| self.orders[chain.index()].clone());
+        let order = orders[chain.index()].get_or_insert_with(|| self.orders[chain.index()].clone());
         let (position, count) = order.find(name).unwrap_or_else(|| (order.end(), 0));
         let script = restore.table(chain.table());
         for _ in 0..count {
