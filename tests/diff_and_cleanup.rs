@@ -114,9 +114,10 @@ fn compare_and_clean_nftables() {
     }
     let (code, printed, log) = nftables(&["diff"]);
     assert_eq!(code, Some(1), "{log}");
-    let told: Vec<&str> = printed.lines().filter(|l| !l.starts_with("---") && !l.starts_with(' ')).collect();
+    let differing: Vec<&str> =
+        printed.lines().filter(|l| !l.starts_with("---") && !l.starts_with(' ')).collect();
     assert_eq!(
-        told,
+        differing,
         [
             "+++ wanted/IPv4/base rules",
             "@@ -0,0 +1 @@ chain reject-chain",
@@ -192,9 +193,10 @@ fn compare_and_clean_ipvs() {
     }
     let (code, printed, log) = ipvs(&["diff"]);
     assert_eq!(code, Some(1), "{log}");
-    let told: Vec<&str> = printed.lines().filter(|l| !l.starts_with("---") && !l.starts_with(' ')).collect();
+    let differing: Vec<&str> =
+        printed.lines().filter(|l| !l.starts_with("---") && !l.starts_with(' ')).collect();
     assert_eq!(
-        told,
+        differing,
         [
             "+++ wanted/objects of no Service",
             "@@ -1 +0,0 @@ virtual servers",

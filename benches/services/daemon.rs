@@ -149,7 +149,7 @@ impl<'a> Daemon<'a> {
         loop {
             if let Some(status) = self.child.try_wait().expect("it is our child") {
                 let log = std::fs::read_to_string(&self.log).unwrap_or_default();
-                panic!("the daemon ended ({status}), and said:\n{log}");
+                panic!("the daemon ended ({status}) with this log:\n{log}");
             }
             if let Some(metrics) = self.metrics().filter(|metrics| reached(metrics)) {
                 return metrics;

@@ -171,15 +171,15 @@ impl Arguments {
 
 fn main() {
     let arguments = Arguments::parse();
-    let asked = |part| arguments.parts.contains(&part);
-    let measured = if asked(Part::Syncs) { arguments.measure() } else { Vec::new() };
-    if asked(Part::Syncs) {
+    let is_selected = |part| arguments.parts.contains(&part);
+    let measured = if is_selected(Part::Syncs) { arguments.measure() } else { Vec::new() };
+    if is_selected(Part::Syncs) {
         print!("{}", table::Table(&measured));
     }
-    if asked(Part::Line) && arguments.modes.contains(&ProxyMode::Nftables) {
+    if is_selected(Part::Line) && arguments.modes.contains(&ProxyMode::Nftables) {
         arguments.print_line();
     }
-    if asked(Part::Packets) && !uml::is_inside() {
+    if is_selected(Part::Packets) && !uml::is_inside() {
         arguments.print_packets();
     }
     if let Some(path) = &arguments.json {

@@ -29,11 +29,13 @@ impl Namespace {
             ensure_counters();
             File::open("/proc/thread-self/ns/net").expect("/proc is mounted")
         };
-        Namespace(std::thread::scope(|scope| scope.spawn(make).join()).expect("said above what failed"))
+        Namespace(
+            std::thread::scope(|scope| scope.spawn(make).join()).expect("the thread has printed its error"),
+        )
     }
 
     /// Returns an existing namespace, with the counters that rules name.
-    #[allow(dead_code, reason = "policies are not measured in others' namespaces")]
+    #[allow(dead_code, reason = "only one benchmark uses it")]
     pub(crate) fn of(netns: &NetNs) -> Namespace {
         let open = || {
             ensure_counters();

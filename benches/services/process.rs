@@ -38,7 +38,7 @@ pub(crate) fn memory(pid: u32) -> (f64, f64) {
     let path = format!("/proc/{pid}/status");
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
     let field = |name: &str| {
-        let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("the kernel tells memory");
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).expect("the kernel reports memory");
         let kib: f64 = line.trim().trim_end_matches(" kB").parse().expect("a number of KiB");
         kib * 1024.0 / 1e6
     };

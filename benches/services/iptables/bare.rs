@@ -55,7 +55,7 @@ pub(crate) fn restore(flavour: Flavour, restores: &[Restore]) -> Spent {
         command.arg("iptables-restore").args(&restore.arguments).stdin(text).stdout(Stdio::null());
         let mut child = command.spawn().expect("the tool was found");
         let (status, processor) = process::wait(&mut child);
-        assert!(status.success(), "the bare tool refused {}: {status}", restore.text.display());
+        assert!(status.success(), "the bare tool rejected {}: {status}", restore.text.display());
         spent.processor += processor;
     }
     spent.wall = start.elapsed();

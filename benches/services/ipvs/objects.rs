@@ -37,7 +37,7 @@ impl Objects {
         let mut objects = Objects::default();
         let mut sets = IpSets::open_or_load()?;
         for name in sets.names()? {
-            let header = sets.header(&name)?.expect("nobody deletes it");
+            let header = sets.header(&name)?.expect("no other process deletes it");
             let mut set = Set {
                 set_type: SetType::from_name(&header.type_name).expect("the daemon's types are known"),
                 family: header.family.unwrap_or(Family::V4),

@@ -34,7 +34,7 @@ impl Rules {
             stdin.write_all(text.as_bytes()).expect("it reads to the end");
             drop(stdin);
             let (status, processor) = process::wait(&mut child);
-            assert!(status.success(), "{tool} refused its own rules: {status}");
+            assert!(status.success(), "{tool} rejected its own rules: {status}");
             spent.processor += processor;
         }
         spent.wall = start.elapsed();

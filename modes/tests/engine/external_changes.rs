@@ -95,7 +95,7 @@ fn only_external_changes_count_as_restored() {
             assert_eq!(rules_in_kernel(&kernel), rules_in_kernel(&fresh), "{flavour:?}: {what}");
             (what, results[0].restored)
         });
-        assert_eq!(counted, CHANGES.map(|(what, repairs, _)| (what, repairs)), "{flavour:?}");
+        assert_eq!(counted, CHANGES.map(|(what, restored, _)| (what, restored)), "{flavour:?}");
     }
 }
 

@@ -22,7 +22,7 @@ pub struct FakeKernel {
 pub struct State {
     pub tables: BTreeMap<Table, Chains>,
     /// Rules with any of these words are rejected.
-    pub refused: BTreeSet<String>,
+    pub rejected: BTreeSet<String>,
     /// Errors name the rejected line.
     pub names_lines: bool,
     /// The number of restores that fail for another reason than their rules.
@@ -46,7 +46,7 @@ impl FakeKernel {
         let chains = |table: Table| table.built_in().iter().map(|c| ((*c).to_owned(), Vec::new())).collect();
         let state = State {
             tables: Table::ALL.into_iter().map(|t| (t, chains(t))).collect(),
-            refused: BTreeSet::new(),
+            rejected: BTreeSet::new(),
             names_lines: true,
             locked: 0,
             locked_after: None,
@@ -177,7 +177,7 @@ fn restore(state: &mut State, text: &str) -> Result<(), Rejection> {
             state.tables.insert(table, chains);
         } else {
             let (_, chains) = open.as_mut().expect("lines stand in tables");
-            if state.refused.iter().any(|word| line.split([' ', '"', ':']).any(|w| w == word)) {
+            if state.rejected.iter().any(|word| line.split([' ', '"', ':']).any(|w| w == word)) {
                 return Err(reject("the rule is rejected".into()));
             }
             apply(chains, line).map_err(reject)?;

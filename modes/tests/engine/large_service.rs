@@ -79,8 +79,8 @@ fn a_large_service_with_a_rejected_port_is_isolated_as_a_whole() {
         }
         all_well(&proxier.sync(&cluster.desired, &changes));
         // Only the endpoints of the middle port listen there.
-        kernel.state().refused.insert("8230".into());
-        kernel.state().refused.extend((200..208).map(|at| format!("10.{at}.0.2:8230")));
+        kernel.state().rejected.insert("8230".into());
+        kernel.state().rejected.extend((200..208).map(|at| format!("10.{at}.0.2:8230")));
         let changes = cluster.set(1, Some(&ports(300, 240)));
         let results = proxier.sync(&cluster.desired, &changes);
         assert_eq!(
@@ -88,7 +88,7 @@ fn a_large_service_with_a_rejected_port_is_isolated_as_a_whole() {
             (1, &None),
             "{names_lines} {served_before}"
         );
-        kernel.state().refused.clear();
+        kernel.state().rejected.clear();
         assert!(proxier.sync(&cluster.desired, &[])[0].error.is_none());
         holds(&kernel, &before, "what it had");
         let mended = cluster.set(1, Some(&ports(299, 240)));

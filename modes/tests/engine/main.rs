@@ -174,7 +174,7 @@ proptest! {
                     let changed = rules_in_kernel(&kernel) != desired_rules(&cluster);
                     prop_assert!(proxier.check_drift() || !changed);
                     sync_until_success(&mut proxier, &cluster, &[]);
-                    prop_assert!(!proxier.check_drift(), "repaired");
+                    prop_assert!(!proxier.check_drift(), "drift is restored");
                 }
                 Step::Lock(times) => kernel.state().locked = times,
                 Step::Restart => {
@@ -199,7 +199,7 @@ proptest! {
     ) {
         let kernel = FakeKernel::new(flavour);
         kernel.state().names_lines = names_lines;
-        kernel.state().refused = bad.iter().map(|n| format!("ns/{}", name_of(*n))).collect();
+        kernel.state().rejected = bad.iter().map(|n| format!("ns/{}", name_of(*n))).collect();
         let (mut all, mut good) = (Cluster::new(), Cluster::new());
         let mut proxier = proxier(&kernel);
         if at_once {
@@ -222,7 +222,7 @@ proptest! {
         same(&rules_in_kernel(&kernel), &desired_rules(&good))?;
 
         // Once corrected, they are served.
-        kernel.state().refused.clear();
+        kernel.state().rejected.clear();
         let mended: Vec<_> = bad.iter().filter(|n| **n < services.len()).flat_map(|n| {
             let mut gone = all.set(*n, None);
             gone.extend(all.set(*n, Some(&services[*n])));
@@ -401,7 +401,7 @@ fn changes_of_other_chains_are_no_drift() {
 #[test]
 fn tool_without_nfacct_gets_rules_without_counters() {
     let kernel = FakeKernel::new(Flavour::Nft);
-    kernel.state().refused.insert("nfacct".into());
+    kernel.state().rejected.insert("nfacct".into());
     let cluster = Cluster::new();
     let host = NodeFacts { iptables: IptablesFeatures { random_fully: true, nfacct: true }, ..host() };
     let own: Box<dyn IptablesKernel> = Box::new(kernel.clone());

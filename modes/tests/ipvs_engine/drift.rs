@@ -316,7 +316,7 @@ fn draining_real_servers_are_no_drift() {
 #[test]
 fn drift_is_restored_while_the_other_family_fails() {
     let mut node = node();
-    node.rules[1].1.state().refused.insert("KUBE-6-NODE-PORT-UDP".into());
+    node.rules[1].1.state().rejected.insert("KUBE-6-NODE-PORT-UDP".into());
     node.rules[1].1.change_externally(|tables| {
         tables.values_mut().for_each(|chains| chains.retain(|n, _| !n.starts_with("KUBE-")))
     });

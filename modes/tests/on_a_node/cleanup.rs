@@ -8,7 +8,7 @@ use crate::namespace::{inside, run};
 use crate::node::{FLAVOURS, Node, feed, saved, tool};
 
 /// Rules of other programs and of a kubelet, which creates one chain that proxies create too.
-const OTHERS: &str = "\
+const FOREIGN_RULES: &str = "\
 *filter
 :KUBE-FIREWALL - [0:0]
 :KUBE-KUBELET-CANARY - [0:0]
@@ -40,8 +40,8 @@ const LOCALNET: &str = "-A KUBE-FIREWALL ! -s 127.0.0.0/8 -d 127.0.0.0/8 -m comm
 fn add_foreign_rules(flavour: Flavour) {
     for family in Family::BOTH {
         let rules = match family {
-            Family::V4 => OTHERS.replacen("COMMIT\n", &format!("{LOCALNET}COMMIT\n"), 1),
-            Family::V6 => OTHERS.to_owned(),
+            Family::V4 => FOREIGN_RULES.replacen("COMMIT\n", &format!("{LOCALNET}COMMIT\n"), 1),
+            Family::V6 => FOREIGN_RULES.to_owned(),
         };
         feed(&format!("{}-restore -w 60 --noflush", tool(flavour, family)), &rules);
     }

@@ -120,20 +120,20 @@ fn external_changes_are_reported_for_the_right_service() {
                 ("a rule that catches", format!("<{deletion}"), &[&web]),
                 ("a Service's chain", format!("-t nat -F {service_chain}"), &[&other]),
                 ("an endpoint's rule", format!("-t nat -D {endpoint} 1"), &[&web]),
-                ("a rule of nobody's", format!("-t nat -A {endpoint} -j RETURN"), &[&web]),
+                ("a foreign rule in an endpoint chain", format!("-t nat -A {endpoint} -j RETURN"), &[&web]),
                 ("a base chain", "-t nat -F KUBE-POSTROUTING".to_owned(), &["base rules"]),
                 ("a jump", "-t nat -D OUTPUT 1".to_owned(), &["base rules"]),
                 ("a rule after the last", "-t nat -A KUBE-SERVICES -j RETURN".to_owned(), &["base rules"]),
                 ("a foreign chain", "-t nat -N MINE".to_owned(), none),
             ];
-            for (what, change, told) in rows {
+            for (what, change, expected) in rows {
                 match change.strip_prefix('<') {
                     Some(text) => feed(&format!("{tool}-restore -w 60 --noflush"), text),
                     None => run(&format!("{tool} -w 60 {change}")),
                 };
-                assert_eq!(owners(&node, Family::V4), told, "{flavour:?}: {what}");
+                assert_eq!(owners(&node, Family::V4), expected, "{flavour:?}: {what}");
                 node.sync();
-                assert_eq!(owners(&node, Family::V4), none, "{flavour:?}: repaired {what}");
+                assert_eq!(owners(&node, Family::V4), none, "{flavour:?}: restored {what}");
             }
         });
     }

@@ -32,7 +32,7 @@ const fn restart(case: &'static str, state: &'static str, flows: &'static str) -
 
 pub(crate) const ROWS: &[Row] = &[
     row(
-        "an endpoint vanishes: its flows go, by every way to the Service, and nobody else's",
+        "an endpoint is removed: its flows at all frontends of the Service are deleted, and no others",
         "-> 10.244.1.10:7777 10.244.2.10:7777",
         "-> 10.244.1.10:7777",
         "- udp 10.96.5.4:7777      <- 10.244.2.10:7777
@@ -70,7 +70,7 @@ pub(crate) const ROWS: &[Row] = &[
          + udp 10.244.1.10:7777    <- itself",
     ),
     row(
-        "scale from zero: whoever came too early gets an endpoint now",
+        "scale from zero: flows from before the first endpoint are deleted",
         "->",
         "-> 10.244.2.12:7777",
         "- udp 10.96.5.4:7777      <- itself
@@ -228,7 +228,7 @@ pub(crate) const ROWS: &[Row] = &[
          + udp 192.168.10.11:30506 <- itself",
     ),
     row(
-        "a TCP Service appears: clients whose SYN came too early get an endpoint for the next",
+        "a TCP Service is added: earlier SYNs are deleted, so that the next one reaches an endpoint",
         "",
         "web tcp 10.96.5.4:80 node=30505 ext=192.0.2.7 lb=203.0.113.7 -> 10.244.1.10:8080",
         "- syn 10.96.5.4:80        <- itself
@@ -262,7 +262,7 @@ pub(crate) const ROWS: &[Row] = &[
          + tcp 203.0.113.7:80 <- itself",
     ),
     row(
-        "a TCP Service without endpoints: nobody would answer",
+        "a TCP Service without endpoints: no endpoint to reply",
         "",
         "web tcp 10.96.5.4:80 ->",
         "+ syn 10.96.5.4:80 <- itself
@@ -416,11 +416,11 @@ fn flows_of_a_dual_stack_service_are_decided_by_family() {
     let both = "- udp 10.96.5.4:7777 <- 10.244.1.10:7777\n- udp 192.168.10.11:30505 <- 10.244.1.10:7777";
     let (four, six) = (flows(both, v4), flows(both, v6));
     memory.put(&four.iter().chain(&six).map(|(flow, _)| *flow).collect::<Vec<Flow>>());
-    memory.0.lock().unwrap().asked.clear();
+    memory.0.lock().unwrap().requests.clear();
     let changes = cluster.become_objects(state("10.244.1.11", "10.244.1.10"));
     let sweep = go(changes, &cluster);
     assert_eq!((sweep.frontends, sweep.examined, sweep.deleted), (2, 2, 2));
     assert_eq!(sweep.by_family().collect::<Vec<_>>(), [(portcullis_cluster::Family::V4, 2)]);
-    assert_eq!(memory.0.lock().unwrap().asked, [(vec![Family::V4], vec![UDP.1])]);
+    assert_eq!(memory.0.lock().unwrap().requests, [(vec![Family::V4], vec![UDP.1])]);
     assert_eq!(memory.take_all(), six.iter().map(|(flow, _)| words(flow)).collect());
 }

@@ -94,7 +94,7 @@ pub(crate) struct MemoryTable(pub Arc<Mutex<Held>>);
 pub(crate) struct Held {
     pub(crate) flows: Vec<Flow>,
     /// The families and protocols of each listing.
-    pub(crate) asked: Vec<(Vec<Family>, Vec<u8>)>,
+    pub(crate) requests: Vec<(Vec<Family>, Vec<u8>)>,
     pub(crate) failing: bool,
 }
 
@@ -106,7 +106,7 @@ impl FlowTable for MemoryTable {
         stale: &mut dyn FnMut(&Flow) -> bool,
     ) -> Result<DeleteCounts, Error> {
         let mut held = self.0.lock().unwrap();
-        held.asked.push((families.to_vec(), protocols.to_vec()));
+        held.requests.push((families.to_vec(), protocols.to_vec()));
         if held.failing {
             return Err(Error::NoResponse { action: "list tracked connections" });
         }

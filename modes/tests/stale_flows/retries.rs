@@ -37,7 +37,7 @@ impl Run {
         run.go(BEFORE, &written());
         let flows = flows(FLOWS, V4);
         run.memory.put(&flows.iter().map(|(flow, _)| *flow).collect::<Vec<Flow>>());
-        run.memory.0.lock().unwrap().asked.clear();
+        run.memory.0.lock().unwrap().requests.clear();
         run
     }
 
@@ -54,7 +54,7 @@ impl Run {
     /// Returns the number of flows left and of listings, and whether frontends wait.
     fn now(&self) -> (usize, usize, bool) {
         let held = self.memory.0.lock().unwrap();
-        (held.flows.len(), held.asked.len(), self.stale.has_pending())
+        (held.flows.len(), held.requests.len(), self.stale.has_pending())
     }
 }
 
