@@ -47,7 +47,7 @@ pub(crate) struct Prerequisites {
 /// # Errors
 /// Something is missing.
 pub(crate) fn check_prerequisites(mode: ProxyMode) -> Result<Prerequisites, DaemonError> {
-    if mode == ProxyMode::Nftables {
+    if !mode.uses_iptables() {
         let families = nftables::check_prerequisites()?;
         return Ok(Prerequisites { tools: Tools::find().ok(), kernels: Kernels::new(), families });
     }
@@ -81,7 +81,7 @@ fn kernels(tools: &Tools) -> Result<Kernels, ToolError> {
 /// # Errors
 /// The kernel lacks what IPVS mode needs.
 pub(crate) fn prepare_node(config: &Config) -> Result<(), DaemonError> {
-    if config.mode == ProxyMode::Ipvs {
+    if config.mode.uses_ipvs() {
         // Opening it loads its modules, without which there are none of its settings.
         drop(ipvs::open(config.ipvs.scheduler)?);
     }
@@ -100,7 +100,7 @@ pub(crate) fn prepare_node(config: &Config) -> Result<(), DaemonError> {
 }
 
 fn ready_node(config: &Config) {
-    if config.mode == ProxyMode::Ipvs {
+    if config.mode.uses_ipvs() {
         sysctl::for_ipvs(config.ipvs.strict_arp);
     }
 }
