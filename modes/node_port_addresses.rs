@@ -95,3 +95,21 @@ impl NodePortAddresses {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn localhost_adds_the_loopback_blocks() {
+        let nets = |texts: &[&str]| -> Box<[IpNet]> {
+            texts.iter().map(|text| text.parse().expect("a CIDR")).collect()
+        };
+        let cidrs = |localhost| NodePortAddresses::Cidrs { cidrs: nets(&["10.0.0.0/8"]), localhost };
+        assert_eq!(cidrs(false).blocks(), *nets(&["10.0.0.0/8"]));
+        assert_eq!(cidrs(true).blocks(), *nets(&["10.0.0.0/8", "127.0.0.0/8", "::1/128"]));
+        assert_eq!(NodePortAddresses::Primary { localhost: true }.blocks(), []);
+        assert!(cidrs(true).names_localhost() && cidrs(true).includes_localhost());
+        assert!(!cidrs(false).names_localhost() && !cidrs(false).includes_localhost());
+    }
+}

@@ -14,20 +14,15 @@ use portcullis_cluster::desired::{Desired, ServicePort};
 
 use super::chain::{ChainName, SharedChain};
 use super::error::ToolError;
-use super::family_proxier::{IptablesFamilyProxier, WriteCounts, rejects_rules};
-use super::incremental::rejected_line;
+use super::family_proxier::{IptablesFamilyProxier, WriteCounts};
 use super::kernel::Flavour;
 use super::plan::{Baseline, Plan, PlannedService, base_differs, max_lines};
-use super::script::{RuleCount, Script};
+use super::script::{NFT_LINES, RuleCount, Script};
 use super::service_rules::ServiceRules;
 use super::shared_order::SharedOrder;
 use super::snapshot::Snapshot;
 use crate::bisect::{Bisect, BisectOrder};
 use crate::sync_state::SyncState;
-
-/// Approximate number of lines of one restore with the nft tool. Measured at 430,000 lines: batches of 4,000 to 12,000
-/// lines cost the least in total; batches of 1,000 or 40,000 lines cost half as much again.
-pub(super) const NFT_LINES: usize = 6_000;
 
 /// Number of chains that one restore with the nft tool deletes.
 const NFT_REMOVALS: usize = 2_000;
@@ -90,7 +85,7 @@ impl IptablesFamilyProxier {
     ) -> Result<(), ToolError> {
         self.progress.reset();
         let progressed = Arc::clone(&self.progress);
-        self.refresh_chains_in_use()?;
+        self.in_use.refresh(&*self.kernel)?;
         let snapshot = Snapshot::read(&*self.kernel, &|| progressed.read())?;
         if self.sync_state != SyncState::NotSynced && !self.write_failed {
             self.drift = self.count_drift(&snapshot);
@@ -238,10 +233,10 @@ impl IptablesFamilyProxier {
                 execution.rules += script.rules();
                 Ok(None)
             }
-            Err(error) if !rejects_rules(&error) => Err(error),
-            Err(_) if self.finds_chains_in_use()? => self.try_parts(execution, parts),
+            Err(error) if !error.rejects_rules() => Err(error),
+            Err(_) if self.in_use.find_new(&*self.kernel, self.family)? => self.try_parts(execution, parts),
             Err(error) => {
-                let line = rejected_line(&error).and_then(|line| line.checked_sub(1));
+                let line = error.rejected_line().and_then(|line| line.checked_sub(1));
                 let service = line.and_then(|line| script.owner_of(line));
                 Ok(Some(Rejection { error, service }))
             }

@@ -5,9 +5,10 @@
 
 use std::collections::BTreeSet;
 
+use portcullis_cluster::Family;
+
 use super::chain::{ChainName, Table, is_service_chain};
 use super::error::ToolError;
-use super::family_proxier::IptablesFamilyProxier;
 use super::kernel::IptablesKernel;
 use super::script::Script;
 
@@ -34,28 +35,30 @@ impl ChainsInUse {
             script.delete_chain(chain);
         }
     }
-}
 
-impl IptablesFamilyProxier {
     /// Looks, once per sync, for chains in use that may be the reason for a rejected restore. Returns true if it found
     /// new ones: the restore is then worth a retry.
     ///
     /// # Errors
     /// The rules cannot be read.
-    pub(super) fn finds_chains_in_use(&mut self) -> Result<bool, ToolError> {
-        if std::mem::replace(&mut self.in_use.is_read, true) {
+    pub(super) fn find_new(
+        &mut self,
+        kernel: &dyn IptablesKernel,
+        family: Family,
+    ) -> Result<bool, ToolError> {
+        if std::mem::replace(&mut self.is_read, true) {
             return Ok(false);
         }
-        let found = read(&*self.kernel)?;
-        let new: Vec<&ChainName> = found.difference(&self.in_use.chains).collect();
+        let found = read(kernel)?;
+        let new: Vec<&ChainName> = found.difference(&self.chains).collect();
         if new.is_empty() {
             return Ok(false);
         }
         let names: Vec<&str> = new.iter().take(NAMED).map(|chain| chain.as_str()).collect();
-        tracing::warn!(family = %self.family, chains = new.len(), named = names.join(", "),
+        tracing::warn!(%family, chains = new.len(), named = names.join(", "),
             "rules of another process jump to chains of Services; once no Service needs such a chain, it is emptied, and \
              deleted when nothing jumps to it any more");
-        self.in_use.chains.extend(found);
+        self.chains.extend(found);
         Ok(true)
     }
 
@@ -63,9 +66,9 @@ impl IptablesFamilyProxier {
     ///
     /// # Errors
     /// The rules cannot be read.
-    pub(super) fn refresh_chains_in_use(&mut self) -> Result<(), ToolError> {
-        if !self.in_use.chains.is_empty() {
-            self.in_use.chains = read(&*self.kernel)?;
+    pub(super) fn refresh(&mut self, kernel: &dyn IptablesKernel) -> Result<(), ToolError> {
+        if !self.chains.is_empty() {
+            self.chains = read(kernel)?;
         }
         Ok(())
     }

@@ -35,6 +35,21 @@ pub enum ToolError {
     },
 }
 
+impl ToolError {
+    /// Returns true if the rules themselves were rejected, so that one Service may be the cause.
+    pub(super) fn rejects_rules(&self) -> bool {
+        matches!(self, ToolError::Failed { .. })
+    }
+
+    /// Returns the line of its input that the tool named, from 1.
+    pub(super) fn rejected_line(&self) -> Option<usize> {
+        match self {
+            ToolError::Failed { line, .. } => *line,
+            ToolError::CannotRun { .. } | ToolError::Locked { .. } => None,
+        }
+    }
+}
+
 impl From<ToolError> for SyncError {
     fn from(error: ToolError) -> Self {
         let (kind, errno) = match &error {
@@ -45,5 +60,36 @@ impl From<ToolError> for SyncError {
             ToolError::Locked { .. } => (SyncErrorKind::Locked, None),
         };
         SyncError::new(kind, error).with_errno(errno)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tool_errors_keep_their_kind_and_error_number() {
+        let tool = || "iptables-restore".to_owned();
+        let missing = io::Error::from_raw_os_error(libc::ENOENT);
+        let failed = ToolError::Failed {
+            tool: tool(),
+            status: "exit status: 2".into(),
+            message: "bad".into(),
+            line: Some(3),
+        };
+        assert_eq!(failed.rejected_line(), Some(3));
+        for (error, kind, errno) in [
+            (
+                ToolError::CannotRun { tool: tool(), source: missing },
+                SyncErrorKind::PrerequisiteMissing,
+                Some(libc::ENOENT),
+            ),
+            (ToolError::Locked { tool: tool() }, SyncErrorKind::Locked, None),
+            (failed, SyncErrorKind::ToolFailed, None),
+        ] {
+            let text = error.to_string();
+            let error = SyncError::from(error);
+            assert_eq!((error.kind(), error.errno(), error.to_string()), (kind, errno, text));
+        }
     }
 }

@@ -16,13 +16,11 @@ use portcullis_cluster::desired::{Desired, ServiceChange, ServicePort};
 use portcullis_cluster::{Family, NamespacedName};
 
 use super::base_rules::{self, BaseChain, Jump};
-use super::bulk::NFT_LINES;
 use super::chain::{SharedChain, Table};
 use super::chains_in_use::ChainsInUse;
-use super::error::ToolError;
 use super::kernel::{Flavour, IptablesKernel};
 use super::rule_set::is_large_cluster;
-use super::script::RuleCount;
+use super::script::{NFT_LINES, RuleCount};
 use super::service_renderer::Renderer;
 use super::service_rules::ServiceRules;
 use super::shared_order::SharedOrder;
@@ -277,9 +275,4 @@ impl IptablesFamilyProxier {
 /// Estimates the number of rules of a port: two and a jump for each endpoint, and two for each address.
 fn estimated_rules(port: &ServicePort) -> usize {
     3 * port.endpoints.serving().len() + 2 * (1 + port.external_ips.len() + port.load_balancer_vips.len())
-}
-
-/// Returns true if the rules themselves were rejected, so that one Service may be the cause.
-pub(super) fn rejects_rules(error: &ToolError) -> bool {
-    matches!(error, ToolError::Failed { .. })
 }

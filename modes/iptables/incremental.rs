@@ -9,7 +9,7 @@ use portcullis_cluster::desired::{Desired, ServicePort};
 use super::base_rules::CANARY;
 use super::chain::{ChainName, SharedChain};
 use super::error::ToolError;
-use super::family_proxier::{IptablesFamilyProxier, WriteCounts, rejects_rules};
+use super::family_proxier::{IptablesFamilyProxier, WriteCounts};
 use super::script::{Restore, RuleCount};
 use super::service_rules::ServiceRules;
 use super::shared_order::SharedOrder;
@@ -59,7 +59,7 @@ impl IptablesFamilyProxier {
             match self.write_changes(&batch, desired, large, counts)? {
                 WriteOutcome::Written => {}
                 WriteOutcome::Rejected(restore, error) => {
-                    let named = rejected_line(&error).and_then(|line| restore.owner_of(line));
+                    let named = error.rejected_line().and_then(|line| restore.owner_of(line));
                     if let Some(rejected) = bisect.reject(batch, named) {
                         self.check_accepts_rules(&restore)?;
                         self.isolations.add(&rejected, &error, now);
@@ -98,10 +98,12 @@ impl IptablesFamilyProxier {
             // A restore is atomic for each table, but not for several.
             Err(error) if restore.tables().count() > 1 => {
                 self.record_failed_write();
-                if rejects_rules(&error) { Ok(WriteOutcome::Unknown) } else { Err(error) }
+                if error.rejects_rules() { Ok(WriteOutcome::Unknown) } else { Err(error) }
             }
-            Err(error) if !rejects_rules(&error) => Err(error),
-            Err(_) if self.finds_chains_in_use()? => self.write_changes(names, desired, large, counts),
+            Err(error) if !error.rejects_rules() => Err(error),
+            Err(_) if self.in_use.find_new(&*self.kernel, self.family)? => {
+                self.write_changes(names, desired, large, counts)
+            }
             Err(error) => Ok(WriteOutcome::Rejected(Box::new(difference.restore), error)),
         }
     }
@@ -187,13 +189,5 @@ impl IptablesFamilyProxier {
             written += 1;
         }
         order.set(name, written);
-    }
-}
-
-/// Returns the line of its input that a tool named in its error, from 1.
-pub(super) fn rejected_line(error: &ToolError) -> Option<usize> {
-    match error {
-        ToolError::Failed { line, .. } => *line,
-        _ => None,
     }
 }

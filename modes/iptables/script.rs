@@ -5,6 +5,10 @@ use std::io::{self, Write};
 
 use super::chain::{ChainName, SharedChain, Table};
 
+/// Approximate number of lines of one restore with the nft tool. Measured at 430,000 lines: batches of 4,000 to 12,000
+/// lines cost the least in total; batches of 1,000 or 40,000 lines cost half as much again.
+pub(super) const NFT_LINES: usize = 6_000;
+
 /// The number of rules by table. `mangle` has none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct RuleCount {
