@@ -58,7 +58,7 @@ impl IpvsLosses {
         self.lost <= self.tolerated()
     }
 
-    /// Returns the largest tolerated number of losses. More losses have a probability of at most [`SIGNIFICANCE`].
+    /// Returns the largest tolerated number of losses. More losses have a probability of at most `SIGNIFICANCE`.
     pub fn tolerated(&self) -> usize {
         let p = TABLE_ENTRIES / PORTS;
         let mut exactly = (1.0 - p).powf(self.connections as f64);

@@ -8,7 +8,7 @@
 //! ```
 //! A Service with session affinity has chains of its own, with two rules per endpoint. (A map from clients to endpoints would
 //! allow shared chains, but `nft` 1.0.6 aborts when it lists a rule that writes to a map what it read from another.) Changes
-//! of other endpoints keep the entries; those of a removed endpoint are deleted, see [`super::stale_affinity`].
+//! of other endpoints keep the entries; those of a removed endpoint are deleted, see `sync/stale_affinity.rs`.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -19,7 +19,7 @@ fn flags_with_a_kube_proxy_file() {
         "--iptables-sync-period=1m",
         "--healthz-port=0",
     ];
-    let invocation = invoke_beside(&arguments, &format!("{HEADER}{file}"));
+    let invocation = invoke_with_file(&arguments, &format!("{HEADER}{file}"));
     let config = invocation.config.as_ref().expect("a configuration");
     assert_eq!(config.mode, ProxyMode::Ipvs);
     assert_eq!(config.hostname_override.as_deref(), Some("from-flag"));
@@ -53,7 +53,7 @@ fn own_flags_override_a_file_and_in_subcommands_all_flags_do() {
     assert_eq!((daemon.mode, daemon.source), (ProxyMode::Nftables, Source::Manifests("m".into())));
     let arguments =
         ["render", "--config=f.yaml", "--proxy-mode=iptables", "--masquerade-all", "--oom-score-adj=1"];
-    let invocation = invoke_beside(&arguments, &format!("{HEADER}{yaml}"));
+    let invocation = invoke_with_file(&arguments, &format!("{HEADER}{yaml}"));
     assert_eq!(warnings(&invocation), [""; 0]);
     let config = invocation.config.expect("a configuration");
     assert_eq!((config.mode, config.masquerade.all, config.oom_score_adj), (ProxyMode::Iptables, true, 1));
@@ -62,7 +62,7 @@ fn own_flags_override_a_file_and_in_subcommands_all_flags_do() {
 #[test]
 fn kube_proxys_own_file_gives_kube_proxys_defaults() {
     let recorded = include_str!("../../../fixtures/kube-proxy/default-config.yaml");
-    let invocation = invoke_beside(&["--config=f.yaml", "--write-config-to=out.yaml"], recorded);
+    let invocation = invoke_with_file(&["--config=f.yaml", "--write-config-to=out.yaml"], recorded);
     assert_eq!(invocation.command, Command::WriteConfig("out.yaml".into()));
     assert_eq!(invocation.kube_proxy_configuration(), recorded);
     assert_eq!(invocation.config.expect("a configuration"), Config::default());
@@ -75,7 +75,7 @@ fn both_formats_give_the_same_configuration() {
         nodePortAddresses: [primary]\nfeatureGates: {AllBeta: false}\nclientConnection: {kubeconfig: /k}\nlogging: {format: json, verbosity: 3}\n";
     let toml = "mode = 'nftables'\nnodeport-addresses = ['primary']\n[feature-gates]\nAllBeta = false\n[nftables]\nmasquerade-all = true\nsync-period = '1m30s'\n\
         [detect-local]\ncluster-cidrs = ['10.0.0.0/8', 'fd00::/8']\n[api-server]\nkubeconfig = '/k'\n[logging]\nformat = 'json'\nverbosity = 3\n";
-    let of_toml = invoke_beside(&["--config=f.toml"], toml).config.expect("a configuration");
+    let of_toml = invoke_with_file(&["--config=f.toml"], toml).config.expect("a configuration");
     assert_eq!(of_toml, config_of_yaml(yaml, &[]));
     assert_ne!(of_toml, Config::default());
 }

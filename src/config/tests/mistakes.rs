@@ -241,7 +241,7 @@ fn validation_rules() {
 fn errors_in_files_name_the_field_and_the_line() {
     let yaml = format!("{HEADER}mode: x\nbogus: 1\niptables:\n  masqueradeBit: 77\nclusterCIDR: a,b\n");
     assert_eq!(
-        errors(&invoke_beside(&["--config", "f.yaml", "-v=-1"], &yaml)),
+        errors(&invoke_with_file(&["--config", "f.yaml", "-v=-1"], &yaml)),
         [
             "f.yaml:4: bogus: unknown field",
             "f.yaml:3: mode: invalid value \"x\": expected iptables, ipvs or nftables",
@@ -253,7 +253,7 @@ fn errors_in_files_name_the_field_and_the_line() {
     );
     let toml = "manifests = \"m\"\n[api-server]\nkubeconfig = \"k\"\n[detect-local]\nmode = \"BridgeInterface\"\n[iptables]\nmasquerade-bit = 77\n";
     assert_eq!(
-        errors(&invoke_beside(&["--config", "f.toml"], toml)),
+        errors(&invoke_with_file(&["--config", "f.toml"], toml)),
         [
             "f.toml:3: api-server.kubeconfig: invalid value \"k\": expected either manifests or an API server, not both",
             "default of detect-local.bridge-interface: invalid value \"\": expected an interface name of 1 to 15 bytes in BridgeInterface mode",
@@ -274,7 +274,7 @@ fn unusable_files() {
         ("f.toml", "mode = \n", "f.toml:1: invalid TOML: "),
         ("f.toml", "mode = \"ipvs\"\nmode = \"ipvs\"\n", "f.toml:2: invalid TOML: duplicate key"),
     ] {
-        let found = errors(&invoke_beside(&["--config", name], text));
+        let found = errors(&invoke_with_file(&["--config", name], text));
         assert!(found[0].starts_with(start), "{found:?}");
         assert_eq!(found.len(), 1, "{found:?}");
     }
@@ -306,10 +306,10 @@ fn warnings_for_settings_without_effect() {
     }
     // Spelling out a default causes no warning.
     let spelt_out = include_str!("../../../fixtures/kube-proxy/default-config.yaml");
-    assert_eq!(warnings(&invoke_beside(&["--config=f.yaml"], spelt_out)), [""; 0]);
+    assert_eq!(warnings(&invoke_with_file(&["--config=f.yaml"], spelt_out)), [""; 0]);
     let windows = format!("{HEADER}winkernel:\n  enableDSR: true\nportRange: 1-2\n");
     assert_eq!(
-        warnings(&invoke_beside(&["--config=f.yaml"], &windows)),
+        warnings(&invoke_with_file(&["--config=f.yaml"], &windows)),
         [
             "f.yaml:5: portRange has no effect: it is for userspace mode, which kube-proxy no longer has",
             "f.yaml:4: winkernel.enableDSR has no effect: it is for Windows only",

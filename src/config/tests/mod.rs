@@ -15,13 +15,13 @@ use super::*;
 const HEADER: &str = "apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n";
 
 /// Returns an invocation with these arguments; every path reads as `file`.
-fn invoke_beside(arguments: &[&str], file: &str) -> Invocation {
+fn invoke_with_file(arguments: &[&str], file: &str) -> Invocation {
     let arguments = ["portcullis"].iter().chain(arguments).map(Into::into);
     Invocation::from_arguments(arguments, |_: &Path| Ok(file.to_owned())).expect("a well-formed command line")
 }
 
 fn invoke(arguments: &[&str]) -> Invocation {
-    invoke_beside(arguments, "")
+    invoke_with_file(arguments, "")
 }
 
 fn config(arguments: &[&str]) -> Config {
@@ -30,7 +30,7 @@ fn config(arguments: &[&str]) -> Config {
 
 fn config_of_yaml(text: &str, arguments: &[&str]) -> Config {
     let arguments: Vec<_> = ["--config", "f.yaml"].iter().chain(arguments).copied().collect();
-    invoke_beside(&arguments, &format!("{HEADER}{text}"))
+    invoke_with_file(&arguments, &format!("{HEADER}{text}"))
         .config
         .unwrap_or_else(|errors| panic!("{text}: {errors}"))
 }
