@@ -83,7 +83,7 @@ impl fmt::Display for Daemon<'_> {
         let first = first.as_secs_f64() * 1e3;
         writeln!(
             f,
-            "  first sync of policies {first:.1} ms; memory at most {with:.1} MB, without policies {without:.1} MB"
+            "  first sync of policies {first:.1} ms; RSS at most {with:.1} MB, without policies {without:.1} MB"
         )
     }
 }

@@ -36,7 +36,7 @@ pub(crate) struct Measured {
     pub(crate) repair: Times,
     /// Bare transaction of that table.
     pub(crate) repair_bare: Samples,
-    /// Peak memory with and without policies, in MB.
+    /// Highest resident memory with and without policies, in MB.
     pub(crate) memory: (f64, f64),
 }
 
@@ -67,7 +67,7 @@ pub(crate) fn measure(pods: usize, rounds: usize, repairs: usize) -> Measured {
         changes.extend([(names[0], starts), (names[1], stops)]);
     }
     let (repair, repair_bare) = kernel.repairs(repairs);
-    let memory = (daemon.memory().1, without);
+    let memory = (daemon.memory().peak_resident, without);
     Measured { changes, first, repair, repair_bare, memory }
 }
 
@@ -77,7 +77,7 @@ fn memory_without(pods: usize, folder: &TempDir) -> f64 {
     let launch = Launch { mode: "iptables", path: None, more: &[] };
     let (daemon, _) = Daemon::start(&namespace, &server, launch, folder.path());
     thread::sleep(SETTLE);
-    daemon.memory().1
+    daemon.memory().peak_resident
 }
 
 /// The NetworkPolicy table in a namespace, and notifications of changes.

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::api_server::ApiServer;
 use super::cluster_state::{CLUSTER_CIDR, NODE};
 use super::namespace::Namespace;
-use super::process::{self, ProcessorTime};
+use super::process::{self, Memory, ProcessorTime};
 
 /// The longest possible sync, on a busy machine too.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -134,8 +134,8 @@ impl<'a> Daemon<'a> {
         ProcessorTime::of(self.child.id())
     }
 
-    /// Returns the present and peak memory, in MB.
-    pub(crate) fn memory(&self) -> (f64, f64) {
+    /// Returns the memory of the daemon.
+    pub(crate) fn memory(&self) -> Memory {
         process::memory(self.child.id())
     }
 

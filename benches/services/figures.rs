@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::daemon::Took;
+use super::process::Memory;
 
 /// The figures for one number of Services and one variant.
 #[derive(Debug, Serialize, Deserialize)]
@@ -17,9 +18,12 @@ pub(crate) struct Measured {
     pub(crate) rows: Vec<Row>,
     /// From the start of the process to the written rules, in seconds; includes the API server's work.
     pub(crate) start_to_served: f64,
-    /// Peak and final memory of the daemon, in MB.
-    pub(crate) peak_memory: f64,
-    pub(crate) memory_after: f64,
+    /// Highest resident memory of the daemon, in MB.
+    pub(crate) peak_resident: f64,
+    /// Resident memory of the daemon at the end, in MB.
+    pub(crate) resident: f64,
+    /// Anonymous memory of the daemon at the end, in MB.
+    pub(crate) anonymous: f64,
     /// CPU time of the daemon under load, in seconds per second; `None` if not measured.
     pub(crate) under_load: Option<f64>,
 }
@@ -54,8 +58,8 @@ pub(crate) struct Run {
     pub(crate) endpoint: Samples,
     pub(crate) added: Samples,
     pub(crate) deleted: Samples,
-    /// Final and peak memory of each daemon, in MB.
-    pub(crate) memory: Vec<(f64, f64)>,
+    /// Memory of each daemon at the end.
+    pub(crate) memory: Vec<Memory>,
     /// CPU time under load, in seconds per second.
     pub(crate) load: Vec<f64>,
 }
@@ -72,14 +76,16 @@ impl Run {
         ] {
             rows.push(Row::new(what, &samples.bare, &samples.ours));
         }
+        let highest = |of: fn(&Memory) -> f64| self.memory.iter().map(of).fold(0.0, f64::max);
         Measured {
             services,
             way: way.to_owned(),
             written,
             rows,
             start_to_served: median(self.first.ours.iter().map(|took| took.all)),
-            peak_memory: self.memory.iter().map(|(_, peak)| *peak).fold(0.0, f64::max),
-            memory_after: self.memory.iter().map(|(now, _)| *now).fold(0.0, f64::max),
+            peak_resident: highest(|memory| memory.peak_resident),
+            resident: highest(|memory| memory.resident),
+            anonymous: highest(|memory| memory.anonymous),
             under_load: self.load.iter().copied().reduce(f64::max),
         }
     }

@@ -33,8 +33,19 @@ impl ProcessorTime {
     }
 }
 
-/// Returns the present and peak resident memory, in MB (1,000,000 bytes).
-pub(crate) fn memory(pid: u32) -> (f64, f64) {
+/// Memory of a process, in MB (1,000,000 bytes).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memory {
+    /// Present resident memory, including the program's code.
+    pub(crate) resident: f64,
+    /// Highest resident memory since the start.
+    pub(crate) peak_resident: f64,
+    /// Present anonymous memory: heap and stacks, without code and files.
+    pub(crate) anonymous: f64,
+}
+
+/// Returns the memory of a process.
+pub(crate) fn memory(pid: u32) -> Memory {
     let path = format!("/proc/{pid}/status");
     let text = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"));
     let field = |name: &str| {
@@ -42,7 +53,7 @@ pub(crate) fn memory(pid: u32) -> (f64, f64) {
         let kib: f64 = line.trim().trim_end_matches(" kB").parse().expect("a number of KiB");
         kib * 1024.0 / 1e6
     };
-    (field("VmRSS:"), field("VmHWM:"))
+    Memory { resident: field("VmRSS:"), peak_resident: field("VmHWM:"), anonymous: field("RssAnon:") }
 }
 
 /// Waits for a child and returns its CPU time.

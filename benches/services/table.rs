@@ -44,8 +44,8 @@ fn one(f: &mut fmt::Formatter<'_>, m: &Measured) -> fmt::Result {
     m.rows.iter().try_for_each(|line| row(f, line))?;
     writeln!(
         f,
-        "  served {:.2} s after its start; memory at most {:.1} MB, in the end {:.1} MB",
-        m.start_to_served, m.peak_memory, m.memory_after
+        "  served {:.2} s after its start; RSS at most {:.1} MB, in the end {:.1} MB, of which {:.1} MB anonymous",
+        m.start_to_served, m.peak_resident, m.resident, m.anonymous
     )?;
     match m.under_load {
         None => Ok(()),
