@@ -14,6 +14,7 @@ mod constants;
 mod data;
 mod data_type;
 mod decode;
+mod decode_object;
 mod desired_table;
 mod dump;
 mod element;
