@@ -53,13 +53,14 @@ impl<'a> Branches<'a> {
 
     /// Traverses a chain. Returns the branches that continue after the jump to it.
     fn chain(&mut self, name: &Arc<str>, chain: &Chain, mut branches: Vec<Branch>) -> Vec<Branch> {
-        let mut returned = Vec::new();
+        // The buffers are reused for all rules: most rules have one branch.
+        let (mut returned, mut next, mut effects) = (Vec::new(), Vec::new(), Vec::new());
         for (position, rule) in chain.rules.iter().enumerate() {
-            let mut next = Vec::new();
             // Branches that jump to the same chain traverse it together.
             let mut jumps: Vec<(Verdict, Vec<Branch>)> = Vec::new();
-            for branch in branches {
-                for (step, (mut trace, probability)) in self.rule(rule, branch) {
+            for branch in branches.drain(..) {
+                self.rule(rule, branch, &mut effects);
+                for (step, (mut trace, probability)) in effects.drain(..) {
                     if step != Step::Break {
                         trace.rules.push((Arc::clone(name), position));
                     }
@@ -87,7 +88,7 @@ impl<'a> Branches<'a> {
                 let continued = if matches!(jump, Verdict::Goto(_)) { &mut returned } else { &mut next };
                 ended.into_iter().for_each(|branch| merge(continued, branch));
             }
-            branches = next;
+            std::mem::swap(&mut branches, &mut next);
             if branches.is_empty() {
                 break;
             }
@@ -106,8 +107,8 @@ impl<'a> Branches<'a> {
         returned
     }
 
-    /// Evaluates a rule for a branch. Returns a branch for each different effect.
-    fn rule(&mut self, rule: &Rule, (mut trace, probability): Branch) -> Vec<(Step, Branch)> {
+    /// Evaluates a rule for a branch. Adds a branch for each different effect.
+    fn rule(&mut self, rule: &Rule, (mut trace, probability): Branch, effects: &mut Vec<(Step, Branch)>) {
         let evaluator = &self.evaluator;
         let is_random = |expression: &Expression| {
             matches!(expression, Expression::Random { .. } | Expression::Hash { .. })
@@ -115,14 +116,13 @@ impl<'a> Branches<'a> {
         match &mut self.numbers {
             RandomNumbers::Chosen(random) => {
                 let step = evaluator.rule(rule, &mut trace, random);
-                vec![(step, (trace, probability))]
+                effects.push((step, (trace, probability)));
             }
             RandomNumbers::All if !rule.expressions().iter().any(is_random) => {
                 let step = evaluator.rule(rule, &mut trace, &mut |_| 0);
-                vec![(step, (trace, probability))]
+                effects.push((step, (trace, probability)));
             }
             RandomNumbers::All => {
-                let mut effects: Vec<(Step, Branch)> = Vec::new();
                 let mut draws = Draws::default();
                 while draws.start() {
                     let mut trace = trace.clone();
@@ -133,7 +133,6 @@ impl<'a> Branches<'a> {
                         None => effects.push((step, (trace, probability))),
                     }
                 }
-                effects
             }
         }
     }
