@@ -1,7 +1,7 @@
-//! Reads JSON values with objects where objects belong.
+//! A deserializer of JSON values that accepts only objects for structs.
 //!
-//! serde also takes a list for a struct, field by field: `podSelector: []` would select everything and
-//! `ingress: [[]]` open everything, where the API server refuses both.
+//! serde also accepts a list for a struct, field by field: `podSelector: []` would select everything and `ingress: [[]]` would
+//! allow everything. The API server rejects both.
 
 use serde::Deserializer;
 use serde::de::value::{MapDeserializer, SeqDeserializer};
@@ -9,7 +9,7 @@ use serde::de::{Error as _, IntoDeserializer, Visitor};
 use serde::forward_to_deserialize_any;
 use serde_json::{Error, Value};
 
-/// A value of which structs are read from objects only.
+/// A JSON value whose structs are deserialized from objects only.
 pub(crate) struct StrictDeserializer(pub(crate) Value);
 
 impl<'de> Deserializer<'de> for StrictDeserializer {
@@ -53,7 +53,7 @@ impl<'de> Deserializer<'de> for StrictDeserializer {
             Value::Array(_) => "a list".to_owned(),
             plain => plain.to_string(),
         };
-        Err(Error::custom(format_args!("{found} stands there, expected an object")))
+        Err(Error::custom(format_args!("expected an object, found {found}")))
     }
 
     fn deserialize_newtype_struct<V: Visitor<'de>>(

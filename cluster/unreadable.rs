@@ -1,4 +1,4 @@
-//! Objects that exist, but could not be read even once.
+//! Unreadable objects: objects that exist and could never be read.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -6,20 +6,20 @@ use crate::kind::Kind;
 use crate::name::{Name, NamespacedName};
 use crate::object::ObjectKey;
 
-/// Objects of which no version could be read since the start, so that nothing is known of them. An object that could be
-/// read once is not among them: its last good version counts.
+/// Objects of which no version could be read since the start. Does not include objects that could be read once: their last
+/// readable version is used.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct UnreadableObjects {
     objects: BTreeSet<ObjectKey>,
 }
 
 impl UnreadableObjects {
-    /// Whether every object could be read.
+    /// Returns true if there are none.
     pub fn is_empty(&self) -> bool {
         self.objects.is_empty()
     }
 
-    /// Whether an object that could not be read may be one that decides which Services `node` serves.
+    /// Returns true if an unreadable object may affect the Services on `node`.
     pub fn may_concern_services(&self, node: Name) -> bool {
         self.objects.iter().any(|key| match key.kind {
             Kind::Service | Kind::EndpointSlice | Kind::ServiceCidr => true,
@@ -28,7 +28,7 @@ impl UnreadableObjects {
         })
     }
 
-    /// Whether an object that could not be read may be one that decides what policies allow.
+    /// Returns true if an unreadable object may affect the decisions of policies.
     pub fn may_concern_policies(&self) -> bool {
         self.objects.iter().any(|key| match key.kind {
             Kind::Node | Kind::Namespace | Kind::Pod | Kind::NetworkPolicy | Kind::ClusterNetworkPolicy => {
@@ -46,7 +46,7 @@ impl UnreadableObjects {
         self.objects.remove(key);
     }
 
-    /// Removes what a full list of a kind did not name.
+    /// Removes the objects of a kind that a full list did not contain.
     pub(crate) fn sweep(&mut self, kind: Kind, seen: &HashSet<NamespacedName>) {
         self.objects.retain(|key| key.kind != kind || seen.contains(&key.name));
     }

@@ -1,5 +1,4 @@
-//! `portcullis explain` and `portcullis policy matrix` as an operator runs them: whole outputs, in
-//! `fixtures/explain`.
+//! Complete output of `portcullis explain` and `portcullis policy matrix`, compared with `fixtures/explain`.
 
 mod api_server;
 
@@ -15,7 +14,7 @@ fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
 }
 
-/// What a run prints, what it complains of, and its exit status.
+/// Returns the output of a run, its error message, and its exit status.
 fn transcript(arguments: &str) -> String {
     let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_portcullis"))
         .args(arguments.split_whitespace())
@@ -23,17 +22,17 @@ fn transcript(arguments: &str) -> String {
         .output()
         .expect("the program runs");
     let mut text = String::from_utf8(stdout).expect("it prints UTF-8");
-    let complaints = String::from_utf8(stderr).expect("it prints UTF-8");
-    // What is logged bears the time of day.
-    for line in complaints.lines().filter(|line| line.starts_with("portcullis: ")) {
+    let errors = String::from_utf8(stderr).expect("it prints UTF-8");
+    // Log lines contain the time of day.
+    for line in errors.lines().filter(|line| line.starts_with("portcullis: ")) {
         writeln!(text, "{line}").expect("writing to memory");
     }
-    writeln!(text, "exit status {}", status.code().expect("it ends by itself")).expect("writing to memory");
+    writeln!(text, "exit status {}", status.code().expect("it was not killed")).expect("writing to memory");
     text
 }
 
 #[test]
-fn runs_print_what_they_should() {
+fn runs_print_the_expected_output() {
     let mut folders: Vec<PathBuf> = fs::read_dir(fixtures().join("explain"))
         .expect("the cases")
         .map(|entry| entry.expect("readable").path())
@@ -43,7 +42,7 @@ fn runs_print_what_they_should() {
     assert!(folders.len() >= 25, "only {} cases", folders.len());
     let mut wrong = String::new();
     for folder in folders {
-        let arguments = fs::read_to_string(folder.join("args")).expect("its arguments");
+        let arguments = fs::read_to_string(folder.join("args")).expect("the arguments");
         let printed = transcript(&arguments);
         let file = folder.join("expected");
         if std::env::var_os("BLESS").is_some() {
@@ -51,7 +50,7 @@ fn runs_print_what_they_should() {
         }
         let expected = fs::read_to_string(&file).unwrap_or_default();
         if printed != expected {
-            let name = folder.file_name().expect("it has a name").display();
+            let name = folder.file_name().expect("a name").display();
             writeln!(wrong, "== {name}\n-- expected\n{expected}-- printed\n{printed}")
                 .expect("writing to memory");
         }
@@ -59,19 +58,22 @@ fn runs_print_what_they_should() {
     assert!(wrong.is_empty(), "{wrong}");
 }
 
-/// `ops/probe-1` is let in by a ClusterNetworkPolicy alone.
+/// Only a ClusterNetworkPolicy allows `ops/probe-1`.
 #[test]
-fn an_api_server_is_asked_as_manifests_are_read() {
-    const ASK: &str = "explain --network-policy --from ops/probe-1 --to shop/web-1:8080";
+fn api_server_and_manifests_give_the_same_explanation() {
+    const COMMAND: &str = "explain --network-policy --from ops/probe-1 --to shop/web-1:8080";
     let manifests = "explain/shop.yaml";
     let text = fs::read_to_string(fixtures().join(manifests)).expect("the shop");
     let server = ApiServer::start();
     server.load(manifest::parse(manifests, &text).map(|document| document.expect("well formed").value));
-    let read = transcript(&format!("{ASK} --manifests {manifests}"));
-    assert!(read.starts_with("ALLOWED") && read.ends_with("exit status 0\n"), "{read}");
-    assert_eq!(transcript(&format!("{ASK} --master {}", server.url())), read);
+    let from_manifests = transcript(&format!("{COMMAND} --manifests {manifests}"));
+    assert!(
+        from_manifests.starts_with("ALLOWED") && from_manifests.ends_with("exit status 0\n"),
+        "{from_manifests}"
+    );
+    assert_eq!(transcript(&format!("{COMMAND} --master {}", server.url())), from_manifests);
 
     server.set_absent(&["clusternetworkpolicies"]);
-    let without = transcript(&format!("{ASK} --master {}", server.url()));
+    let without = transcript(&format!("{COMMAND} --master {}", server.url()));
     assert!(without.starts_with("DENIED") && without.ends_with("exit status 1\n"), "{without}");
 }

@@ -1,6 +1,6 @@
-//! What an index of a million endpoints holds of memory, counted by the allocator.
+//! Memory of an index of a million endpoints, counted by the allocator.
 //!
-//! One test only: everything the process allocates counts.
+//! A single test, as all allocations of the process are counted.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -10,27 +10,27 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use portcullis_cluster::{Event, Index, Kind, Object};
 use serde_json::json;
 
-struct Counting;
+struct CountingAllocator;
 
-static HELD: AtomicUsize = AtomicUsize::new(0);
+static ALLOCATED: AtomicUsize = AtomicUsize::new(0);
 
-// SAFETY: all calls go on to the system's allocator with the arguments they came with.
-unsafe impl GlobalAlloc for Counting {
+// SAFETY: all calls are forwarded to the system's allocator with the same arguments.
+unsafe impl GlobalAlloc for CountingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        HELD.fetch_add(layout.size(), Ordering::Relaxed);
-        // SAFETY: the caller's promises on `layout` are those that System asks for.
+        ALLOCATED.fetch_add(layout.size(), Ordering::Relaxed);
+        // SAFETY: the caller guarantees for `layout` what System requires.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, at: *mut u8, layout: Layout) {
-        HELD.fetch_sub(layout.size(), Ordering::Relaxed);
+        ALLOCATED.fetch_sub(layout.size(), Ordering::Relaxed);
         // SAFETY: `at` came from System with this layout.
         unsafe { System.dealloc(at, layout) }
     }
 }
 
 #[global_allocator]
-static COUNTING: Counting = Counting;
+static COUNTING: CountingAllocator = CountingAllocator;
 
 const SERVICES: usize = 10_000;
 const ENDPOINTS: usize = 100;
@@ -71,24 +71,24 @@ fn service(n: usize) -> Object {
 
 #[test]
 fn a_million_endpoints_take_about_50_megabytes() {
-    let before = HELD.load(Ordering::Relaxed);
+    let before = ALLOCATED.load(Ordering::Relaxed);
     let mut index = Index::new();
     for n in 0..SERVICES {
         index.handle(Event::Applied(service(n)));
         index.handle(Event::Applied(slice(n)));
     }
     index.take_dirty_services();
-    let held = HELD.load(Ordering::Relaxed) - before;
+    let allocated = ALLOCATED.load(Ordering::Relaxed) - before;
     println!(
-        "{} endpoints of {SERVICES} Services: {:.1} MB, {:.1} bytes an endpoint",
+        "{} endpoints of {SERVICES} Services: {:.1} MB, {:.1} bytes per endpoint",
         SERVICES * ENDPOINTS,
-        held as f64 / MEGABYTE as f64,
-        held as f64 / (SERVICES * ENDPOINTS) as f64,
+        allocated as f64 / MEGABYTE as f64,
+        allocated as f64 / (SERVICES * ENDPOINTS) as f64,
     );
     assert_eq!(index.count(Kind::EndpointSlice), SERVICES);
-    assert!(held <= 50 * MEGABYTE, "{held} bytes");
+    assert!(allocated <= 50 * MEGABYTE, "{allocated} bytes");
     drop(index);
-    // Names stay: they are interned for good.
-    let left = HELD.load(Ordering::Relaxed) - before;
-    assert!(left < MEGABYTE, "{left} bytes left when all is gone");
+    // Interned names are never freed.
+    let left = ALLOCATED.load(Ordering::Relaxed) - before;
+    assert!(left < MEGABYTE, "{left} bytes left after the index was dropped");
 }

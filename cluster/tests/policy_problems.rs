@@ -1,11 +1,11 @@
-//! Policies with fields that cannot be understood, and the problems that they are reported with.
+//! Problems of policies with invalid fields.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use portcullis_cluster::{Kind, Object};
 use serde_json::{Value, json};
 
-/// The problems of a policy with this spec, as `field: value`; or the error where it cannot be read at all.
+/// Returns the problems of a policy with this spec, as `field: value`, or the error if it cannot be parsed at all.
 fn problems(kind: Kind, spec: &Value) -> Vec<String> {
     let value = json!({"metadata": {"name": "p", "namespace": "x"}, "spec": spec});
     match Object::parse(kind, value) {
@@ -52,19 +52,19 @@ fn network_policies_name_the_field_and_its_value() {
         (port(json!({"port": "web", "endPort": 90})), &["spec.egress[0].ports[0].endPort: 90"]),
         (port(json!({"endPort": 90})), &["spec.egress[0].ports[0].endPort: 90"]),
         (port(json!({"port": 80, "endPort": 80})), &[]),
-        // Of another type than the API gives it: the version before stays, and the error is reported.
+        // The field has another type than in the API: the error is reported, and the last readable version is kept.
         (
             json!({"podSelector": []}),
-            &["error NetworkPolicy x/p: field spec.podSelector: a list stands there, expected an object"],
+            &["error NetworkPolicy x/p: field spec.podSelector: expected an object, found a list"],
         ),
         (
             json!({"ingress": [[]]}),
-            &["error NetworkPolicy x/p: field spec.ingress[0]: a list stands there, expected an object"],
+            &["error NetworkPolicy x/p: field spec.ingress[0]: expected an object, found a list"],
         ),
         (
             json!({"ingress": [{"from": ["x"]}]}),
             &[
-                "error NetworkPolicy x/p: field spec.ingress[0].from[0]: \"x\" stands there, expected an object",
+                "error NetworkPolicy x/p: field spec.ingress[0].from[0]: expected an object, found \"x\"",
             ],
         ),
         (
@@ -77,7 +77,7 @@ fn network_policies_name_the_field_and_its_value() {
     }
 }
 
-/// The consequences of all problems of a policy with this spec.
+/// Returns the consequences of all problems of a policy with this spec.
 fn consequences(kind: Kind, spec: &Value) -> Vec<String> {
     let value = json!({"metadata": {"name": "p", "namespace": "x"}, "spec": spec});
     let parsed = Object::parse(kind, value).unwrap();
@@ -114,7 +114,7 @@ fn problems_of_network_policies_state_their_consequence() {
         ),
         (block(json!({"cidr": "10.0.0.0/8", "except": ["10.0.0.0/8", "10.1.0.0/16"]})), &[]),
         (block(json!({"cidr": "::/0", "except": ["::ffff:0:0/96"]})), &[]),
-        // Go takes these for IPv4 blocks.
+        // Go parses these as IPv4 blocks.
         (block(json!({"cidr": "10.0.0.0/8", "except": ["::ffff:10.1.0.0/112"]})), &[]),
         (block(json!({"cidr": "10.0.0.0/8", "except": ["::ffff:10.1.0.0/16"]})), &[EXCEPTION]),
     ];
@@ -144,7 +144,7 @@ fn problems_of_cluster_network_policies_state_their_consequence() {
             &["this entry has no effect; the rest of the Deny rule applies"],
         ),
         (rule("Accept", json!(["x"]), json!([])), &["this Accept rule has no effect"]),
-        // The API server accepts no IPv4-mapped block here.
+        // The API server rejects IPv4-mapped blocks here.
         (rule("Deny", json!(["::ffff:10.0.0.0/104"]), json!([])), &["this Deny rule has no effect"]),
         (
             with("Admin", json!({"name": "a\nb", "action": "Deny", "to": [{"nodes": {}}]})),
@@ -157,7 +157,7 @@ fn problems_of_cluster_network_policies_state_their_consequence() {
 }
 
 #[test]
-fn a_network_policy_that_cannot_be_understood_never_isolates_less() {
+fn invalid_network_policy_never_isolates_less() {
     let read = |spec: Value| {
         let value = json!({"metadata": {"name": "p", "namespace": "x"}, "spec": spec});
         match Object::parse(Kind::NetworkPolicy, value).unwrap().object {

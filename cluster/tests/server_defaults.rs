@@ -1,11 +1,11 @@
-//! Manifests lack what the API server fills in when it stores an object. Both forms are read as the same object.
+//! Defaults of the API server: an object in a manifest is parsed like the object that the API server stores.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use portcullis_cluster::object::ParsedObject;
 use portcullis_cluster::{Kind, Object, manifest};
 
-/// What each row is about, the object as written, and the object as the API server stores it. Sources: the defaulting and
+/// Description, the object as written, and the object as the API server stores it. Sources: the defaulting and
 /// conversion functions of `k8s.io/kubernetes/pkg/apis/{core,discovery,networking}/v1` as of v1.36.
 const ROWS: &[(&str, &str, &str)] = &[
     (
@@ -31,7 +31,7 @@ const ROWS: &[(&str, &str, &str)] = &[
           ports: [{port: 80, targetPort: 80, protocol: TCP}], sessionAffinity: None, internalTrafficPolicy: Cluster}}",
     ),
     (
-        "Service: empty strings and zeros count as left out",
+        "Service: empty strings and zeros are treated as omitted",
         "{apiVersion: v1, kind: Service, metadata: {name: a, namespace: ''}, spec: {type: '', clusterIP: 10.0.0.1, \
           ports: [{name: '', port: 80, protocol: '', nodePort: 0}], sessionAffinity: '', loadBalancerIP: '', \
           externalTrafficPolicy: '', internalTrafficPolicy: '', healthCheckNodePort: 0}}",
@@ -39,7 +39,7 @@ const ROWS: &[(&str, &str, &str)] = &[
           clusterIP: 10.0.0.1, clusterIPs: [10.0.0.1], ports: [{port: 80, protocol: TCP}], sessionAffinity: None}}",
     ),
     (
-        "Service: the time-out of session affinity",
+        "Service: the timeout of session affinity",
         "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {clusterIP: 10.0.0.1, sessionAffinity: ClientIP}}",
         "{apiVersion: v1, kind: Service, metadata: {name: a}, spec: {clusterIP: 10.0.0.1, sessionAffinity: ClientIP, \
           sessionAffinityConfig: {clientIP: {timeoutSeconds: 10800}}}}",
@@ -85,7 +85,7 @@ const ROWS: &[(&str, &str, &str)] = &[
           spec: {podSelector: {matchLabels: {web: ''}}, policyTypes: [Ingress]}}",
     ),
     (
-        "Pod: labels that are null, protocol and name of ports, network of the node",
+        "Pod: labels that are null, protocol and name of ports, host network",
         "{apiVersion: v1, kind: Pod, metadata: {name: p, labels: {web: }}, spec: {containers: [{ports: \
           [{name: http, containerPort: 80}, {name: dns, containerPort: 53, protocol: ''}, {name: '', containerPort: 9}]}]}, \
           status: {podIP: 10.1.0.1}}",
@@ -120,7 +120,7 @@ fn read(about: &str, text: &str) -> ParsedObject {
 }
 
 #[test]
-fn an_object_of_a_manifest_is_read_as_the_api_server_stores_it() {
+fn object_of_a_manifest_is_parsed_like_the_stored_object() {
     for (about, written, stored) in ROWS {
         let (written, stored) = (read(about, written), read(about, stored));
         assert_eq!(stored.problems, [], "{about}: as stored");
@@ -129,7 +129,7 @@ fn an_object_of_a_manifest_is_read_as_the_api_server_stores_it() {
 }
 
 #[test]
-fn a_slice_without_a_known_address_type_is_reported() {
+fn slice_without_a_known_address_type_is_reported() {
     let slice = "{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: a-1}}";
     let problems = read("no addressType", slice).problems;
     assert_eq!(problems.iter().map(|problem| &*problem.field).collect::<Vec<_>>(), ["addressType"]);

@@ -1,4 +1,4 @@
-//! Whatever comes from outside is read or refused; nothing panics.
+//! Unexpected input is parsed or rejected, without a panic.
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
@@ -7,7 +7,7 @@ use portcullis_cluster::{Event, Index, Kind, Name, Object, manifest};
 use proptest::prelude::*;
 use serde_json::{Map, Value, json};
 
-/// Words that lead to the fields we read, and values that stand there.
+/// Names of fields in use, and typical values.
 const WORDS: &[&str] = &[
     "metadata",
     "name",
@@ -147,7 +147,7 @@ fn anything() -> impl Strategy<Value = Value> {
     })
 }
 
-/// Objects with every field that we read.
+/// Returns an object with all fields in use.
 fn whole(kind: Kind) -> Value {
     let metadata = json!({
         "name": "web", "namespace": "default",
@@ -219,7 +219,7 @@ fn whole(kind: Kind) -> Value {
     value
 }
 
-/// All places in a value, as a walk visits them.
+/// Returns the number of values inside a value.
 fn places(value: &mut Value) -> usize {
     1 + match value {
         Value::Array(items) => items.iter_mut().map(places).sum(),
@@ -240,7 +240,7 @@ fn replace(value: &mut Value, at: &mut usize, by: &Value) {
     }
 }
 
-/// Reads a value as each kind, and serves what comes of it.
+/// Parses a value as a kind, and resolves the result.
 fn read(kind: Kind, value: Value) {
     let mut index = Index::new();
     match Object::parse(kind, value) {
@@ -254,7 +254,7 @@ fn read(kind: Kind, value: Value) {
 }
 
 #[test]
-fn whole_objects_are_read_without_a_problem() {
+fn complete_objects_are_parsed_without_problems() {
     for kind in Kind::ALL {
         let parsed = Object::parse(kind, whole(kind)).unwrap();
         assert_eq!(parsed.problems, [], "{kind}");
@@ -262,7 +262,7 @@ fn whole_objects_are_read_without_a_problem() {
 }
 
 #[test]
-fn addresses_of_a_load_balancer_in_another_family_are_no_problem() {
+fn load_balancer_addresses_of_another_family_are_not_a_problem() {
     let service = json!({
         "metadata": {"name": "web", "namespace": "shop"},
         "spec": {"type": "LoadBalancer", "clusterIP": "10.96.0.1", "ports": [{"port": 80}]},
@@ -279,7 +279,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(1000))]
 
     #[test]
-    fn any_json_is_read_or_refused(value in anything(), named in any::<bool>()) {
+    fn any_json_is_parsed_or_rejected(value in anything(), named in any::<bool>()) {
         for kind in Kind::ALL {
             let mut value = value.clone();
             if let (true, Some(fields)) = (named, value.as_object_mut()) {
@@ -290,7 +290,7 @@ proptest! {
     }
 
     #[test]
-    fn objects_with_anything_in_some_places_are_read_or_refused(
+    fn objects_with_replaced_values_are_parsed_or_rejected(
         kind in prop::sample::select(Kind::ALL.to_vec()),
         changes in prop::collection::vec((any::<prop::sample::Index>(), anything()), 1..4),
     ) {
@@ -303,7 +303,7 @@ proptest! {
     }
 
     #[test]
-    fn any_text_is_read_or_refused_as_a_manifest(
+    fn any_text_is_parsed_or_rejected_as_a_manifest(
         text in prop_oneof![any::<String>(), "[-a: \\[\\]{}\"'#&*!|>%@\n\t0.,]{0,80}"],
         file in prop_oneof![Just("a.yaml"), Just("a.json")],
     ) {
@@ -315,7 +315,7 @@ proptest! {
     }
 
     #[test]
-    fn manifests_with_a_hole_in_them_are_read_or_refused(
+    fn truncated_manifests_are_parsed_or_rejected(
         kind in prop::sample::select(Kind::ALL.to_vec()),
         cut in any::<(prop::sample::Index, prop::sample::Index)>(),
         by in "[-a: \\[\\]{}\"'\n0]{0,4}",

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::num::NonZeroU16;
 
-use portcullis_cluster::desired::Desired;
+use portcullis_cluster::desired::{Desired, FrontendAddress};
 use portcullis_cluster::{Family, NamespacedName, Protocol};
 
 /// All health check ports to serve.
@@ -32,9 +32,9 @@ pub struct ServiceHealthCheck {
 impl DesiredPorts {
     /// Returns the health check ports of the desired state on these addresses.
     pub fn new(desired: &Desired, addresses: Vec<IpAddr>) -> Self {
-        let tcp = desired.ports().filter(|port| port.name.protocol == Protocol::Tcp);
-        let node_ports: BTreeMap<(NonZeroU16, Family), &NamespacedName> =
-            tcp.filter_map(|port| Some(((port.node_port?, port.family), &port.name.service))).collect();
+        let node_ports = desired.ports().filter_map(|port| port.node_port_frontend());
+        let node_ports: BTreeMap<FrontendAddress, &NamespacedName> =
+            node_ports.map(|frontend| (frontend.address, &frontend.port.name.service)).collect();
         let services = desired.services().iter().filter_map(|(service, ports)| {
             let port = ports.iter().find_map(|port| port.health_check_node_port)?;
             // A pod counts once, however many ports of the Service it has.
@@ -43,7 +43,11 @@ impl DesiredPorts {
                 let local = port.endpoints.local_ready().map(|endpoint| endpoint.ip);
                 endpoints.entry(port.family).or_default().extend(local);
             }
-            let node_port_of = endpoints.keys().find_map(|family| node_ports.get(&(port, *family)));
+            let node_port_of = endpoints.keys().find_map(|&family| {
+                let address =
+                    FrontendAddress::NodePort { protocol: Protocol::Tcp, family, port: port.get() };
+                node_ports.get(&address)
+            });
             let node_port_of = node_port_of.map(|service| (*service).clone());
             let local_endpoints = endpoints.into_iter().map(|(family, ips)| (family, ips.len())).collect();
             Some((service.clone(), ServiceHealthCheck { port, local_endpoints, node_port_of }))

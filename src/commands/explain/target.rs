@@ -120,7 +120,7 @@ impl Finder<'_> {
         let node = self.routing_node()?;
         let desired = self.cluster.desired(node);
         let all = desired.services().get(key).cloned().unwrap_or_default();
-        let fits = |port: &&ServicePort| {
+        let is_wanted = |port: &&ServicePort| {
             let named = match &self.to.port {
                 None => true,
                 Some(PortArgument::Number(number)) => port.port == *number,
@@ -132,18 +132,18 @@ impl Finder<'_> {
         let unserved = desired.unserved(key);
         let not_served = || {
             let reasons: Vec<String> = unserved.iter().map(ToString::to_string).collect();
-            Ok((Vec::new(), Some(format!("no node serves Service {key} there: {}", reasons.join("; ")))))
+            Ok((Vec::new(), Some(format!("Service {key} is not served: {}", reasons.join("; ")))))
         };
         if all.is_empty() && !unserved.is_empty() {
             return not_served();
         }
-        let fitting: Vec<&ServicePort> = all.iter().filter(fits).collect();
-        if fitting.is_empty() {
+        let wanted: Vec<&ServicePort> = all.iter().filter(is_wanted).collect();
+        if wanted.is_empty() {
             let port = self.port_argument();
             let message = format!("Service {key} has no port{port}; it has {}", port_names(all.iter()));
             return Err(ExplainError::argument(FLAG, message));
         }
-        let mut targets: Vec<Target> = fitting
+        let mut targets: Vec<Target> = wanted
             .into_iter()
             .filter(|port| self.families.contains(&port.family))
             .filter_map(|port| {
@@ -200,9 +200,9 @@ impl Finder<'_> {
     /// Returns the targets at addresses of a node, or at any address.
     fn address_targets(&self, what: &str, addresses: &[IpAddr]) -> Found {
         // The frontends of Services are the same on all nodes.
-        let anywhere = self.cluster.desired(self.client.node.or(self.node).unwrap_or_else(|| Name::new("")));
+        let desired = self.cluster.desired(self.client.node.or(self.node).unwrap_or_else(|| Name::new("")));
         let wanted = |port: &PortNumber| self.to.protocol.is_none_or(|protocol| protocol == port.1);
-        let mut ports = self.served_ports(&anywhere, addresses);
+        let mut ports = self.served_ports(&desired, addresses);
         ports.retain(wanted);
         match &self.to.port {
             None => {}
@@ -216,7 +216,7 @@ impl Finder<'_> {
             ports = self.numbers(what, addresses)?;
         }
         let mut targets = self.all(addresses, &ports, |address, port, protocol| {
-            self.target_kind(&anywhere, address, port, protocol)
+            self.target_kind(&desired, address, port, protocol)
         })?;
         // A node port of a single-stack Service does not mean the same port of the node in the other family.
         let service_ports: Vec<PortNumber> = targets
@@ -230,9 +230,9 @@ impl Finder<'_> {
     }
 
     /// Returns the ports of Services at these addresses.
-    fn served_ports(&self, anywhere: &Desired, addresses: &[IpAddr]) -> Vec<PortNumber> {
+    fn served_ports(&self, desired: &Desired, addresses: &[IpAddr]) -> Vec<PortNumber> {
         let mut found = Vec::new();
-        for port in anywhere.ports() {
+        for port in desired.ports() {
             for address in addresses {
                 if port.frontend_at(*address).is_some() {
                     found.push((port.port.get(), port.name.protocol));
@@ -250,23 +250,23 @@ impl Finder<'_> {
     /// Returns what serves an address and port.
     fn target_kind(
         &self,
-        anywhere: &Desired,
+        desired: &Desired,
         address: IpAddr,
         number: u16,
         protocol: Protocol,
     ) -> Result<TargetKind, ExplainError> {
         let at = |port: &&ServicePort| port.name.protocol == protocol && port.frontend_at(address).is_some();
-        if let Some(found) = anywhere.ports().filter(at).find(|port| port.port.get() == number) {
+        if let Some(found) = desired.ports().filter(at).find(|port| port.port.get() == number) {
             let kind = found.frontend_at(address).map_or(FrontendKind::ClusterIp, |frontend| frontend.kind);
             return self.routed_by(self.routing_node()?, found, kind);
         }
-        let unserved = Unserved { cluster: self.cluster, desired: anywhere, address, number, protocol };
+        let unserved = Unserved { cluster: self.cluster, desired, address, number, protocol };
         if let Some(node) = self.node_of(address) {
             let has = |port: &&ServicePort| {
                 let own = port.node_port.is_some_and(|node_port| node_port.get() == number);
                 own && port.name.protocol == protocol && port.family == Family::from_address(address)
             };
-            return match anywhere.ports().find(has) {
+            return match desired.ports().find(has) {
                 Some(found) => self.routed_by(node, found, FrontendKind::NodePort),
                 None => Ok(unserved.node_port(node).map_or(TargetKind::Direct, TargetKind::NotServed)),
             };
