@@ -106,7 +106,7 @@ fn a_bad_document_costs_only_itself() {
         (
             "kind of a wrong type",
             "apiVersion: v1\nkind: [Service]\n".into(),
-            "f.yaml:6: kind: [\"Service\"] stands",
+            "f.yaml:6: kind: expected a string, found [\"Service\"]",
         ),
     ];
     for (case, bad, expected) in rows {

@@ -15,12 +15,12 @@ const DATE: &str = "2026-11-26";
 #[derive(Debug, thiserror::Error)]
 pub enum ManError {
     /// There is no such subcommand.
-    #[error("{of:?} has no subcommand {asked:?}, expected one of {known}")]
+    #[error("{command:?} has no subcommand {name:?}, expected one of {known}")]
     Unknown {
         /// The subcommand named on the command line.
-        asked: String,
+        name: String,
         /// The command that lacks it.
-        of: String,
+        command: String,
         /// The subcommands that exist.
         known: String,
     },
@@ -79,11 +79,11 @@ fn write_all(command: clap::Command, folder: &Path) -> Result<(), ManError> {
     written.map_err(|source| ManError::Write { path, source })
 }
 
-fn unknown(command: &clap::Command, asked: &str) -> ManError {
+fn unknown(command: &clap::Command, name: &str) -> ManError {
     let shown = command.get_subcommands().filter(|of| !of.is_hide_set());
     ManError::Unknown {
-        asked: asked.to_owned(),
-        of: command.get_name().to_owned(),
+        name: name.to_owned(),
+        command: command.get_name().to_owned(),
         known: shown.map(clap::Command::get_name).collect::<Vec<_>>().join(", "),
     }
 }

@@ -34,7 +34,7 @@ fn object(text: &str) -> (Kind, Value) {
     let words: Vec<&str> = head.split_whitespace().collect();
     let after = |word: &str| words.iter().position(|w| *w == word).map(|at| words[at + 1]);
     let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == words[0]).unwrap();
-    // `\n` stands for a newline in a name.
+    // `\n` represents a newline in a name.
     value["metadata"]["name"] = words[1].replace("\\n", "\n").into();
     value["metadata"]["namespace"] = after("in").unwrap_or("default").into();
     if let Some(service) = after("of") {
