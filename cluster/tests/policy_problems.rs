@@ -63,9 +63,7 @@ fn network_policies_name_the_field_and_its_value() {
         ),
         (
             json!({"ingress": [{"from": ["x"]}]}),
-            &[
-                "error NetworkPolicy x/p: field spec.ingress[0].from[0]: expected an object, found \"x\"",
-            ],
+            &["error NetworkPolicy x/p: field spec.ingress[0].from[0]: expected an object, found \"x\""],
         ),
         (
             json!({"ingress": [{"ports": [{"port": true}]}]}),

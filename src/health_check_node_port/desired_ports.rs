@@ -44,8 +44,7 @@ impl DesiredPorts {
                 endpoints.entry(port.family).or_default().extend(local);
             }
             let node_port_of = endpoints.keys().find_map(|&family| {
-                let address =
-                    FrontendAddress::NodePort { protocol: Protocol::Tcp, family, port: port.get() };
+                let address = FrontendAddress::NodePort { protocol: Protocol::Tcp, family, port: port.get() };
                 node_ports.get(&address)
             });
             let node_port_of = node_port_of.map(|service| (*service).clone());
