@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use portcullis_cluster::desired::{Endpoint, FrontendKind, ServicePort};
+use portcullis_cluster::desired::{Endpoint, Frontend};
 use portcullis_cluster::{Family, Name};
 
 use super::client::Client;
@@ -49,12 +49,9 @@ pub(super) fn explain_connection(
     match &target.kind {
         TargetKind::Direct => add(&mut explanation, path(to, None).explain(1)),
         TargetKind::NotServed(no_route) => explanation.no_route = Some(explain_no_route(no_route)),
-        TargetKind::Service { port, kind, node } => {
-            let frontend = match kind {
-                FrontendKind::NodePort => port.node_port_frontend(),
-                _ => port.frontend_at(target.address),
-            };
-            let frontend = frontend.expect("the target was found by its frontend");
+        TargetKind::Service { port, frontend, node } => {
+            let frontend = port.frontends().find(|other| other.address == *frontend);
+            let frontend = frontend.expect("the port was found by its frontend");
             let connection =
                 ServiceConnection { cluster, client, from, to: target.address, frontend, node: *node };
             let route = connection.route();
@@ -73,7 +70,7 @@ pub(super) fn explain_connection(
                     _ => explanation.no_route = Some(explain_no_route(no_route)),
                 },
             }
-            let mut service = explain_service(cluster, port, *kind, node.as_str(), &route);
+            let mut service = explain_service(cluster, &frontend, node.as_str(), &route);
             if let (Err(no_route), None) = (&route.endpoints, &explanation.no_route) {
                 service.remarks.push(format!("that node would not route it: {}", no_route.reason));
             }
@@ -126,11 +123,11 @@ fn add(explanation: &mut ConnectionExplanation, (path, advice): (PathExplanation
 
 fn explain_service(
     cluster: &ClusterLookup<'_>,
-    port: &ServicePort,
-    kind: FrontendKind,
+    frontend: &Frontend<'_>,
     node: &str,
     route: &ServiceRoute,
 ) -> ServiceExplanation {
+    let port = frontend.port;
     let selected = route.endpoints.as_ref().map_or(&[] as &[Endpoint], Vec::as_slice);
     let ready = port.endpoints.serving().iter().filter(|endpoint| endpoint.is_ready()).count();
     let is_local_policy = route.policy.is_local();
@@ -150,7 +147,7 @@ fn explain_service(
     }
     ServiceExplanation {
         port: port.name.to_string(),
-        entry: kind_name(kind),
+        entry: kind_name(frontend.kind),
         node: node.to_owned(),
         traffic_policy: route.policy.as_str(),
         chosen: selected.len(),

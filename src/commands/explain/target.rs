@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use portcullis_cluster::desired::{Desired, FrontendKind, ServicePort};
+use portcullis_cluster::desired::{Desired, Frontend, FrontendAddress, ServicePort};
 use portcullis_cluster::pod::Pod;
 use portcullis_cluster::service::NotProxiedReason;
 use portcullis_cluster::{Family, Name, NamespacedName, Protocol};
@@ -39,8 +39,8 @@ pub(super) enum TargetKind {
     Service {
         /// The Service port, as the routing node serves it.
         port: Box<ServicePort>,
-        /// The kind of frontend.
-        kind: FrontendKind,
+        /// The frontend of the port.
+        frontend: FrontendAddress,
         /// The node whose rules route the connection.
         node: Name,
     },
@@ -147,15 +147,12 @@ impl Finder<'_> {
             .into_iter()
             .filter(|port| self.families.contains(&port.family))
             .filter_map(|port| {
+                let frontend = port.frontends().find(|frontend| !frontend.is_external())?.address;
                 Some(Target {
-                    address: port.cluster_ip?,
-                    port: port.port.get(),
-                    protocol: port.name.protocol,
-                    kind: TargetKind::Service {
-                        port: Box::new(port.clone()),
-                        kind: FrontendKind::ClusterIp,
-                        node,
-                    },
+                    address: frontend.ip()?,
+                    port: frontend.port(),
+                    protocol: frontend.protocol(),
+                    kind: TargetKind::Service { port: Box::new(port.clone()), frontend, node },
                 })
             })
             .collect();
@@ -232,14 +229,11 @@ impl Finder<'_> {
     /// Returns the ports of Services at these addresses.
     fn served_ports(&self, desired: &Desired, addresses: &[IpAddr]) -> Vec<PortNumber> {
         let mut found = Vec::new();
-        for port in desired.ports() {
-            for address in addresses {
-                if port.frontend_at(*address).is_some() {
-                    found.push((port.port.get(), port.name.protocol));
-                }
-                if let (Some(node_port), Some(_)) = (port.node_port, self.node_of(*address)) {
-                    found.push((node_port.get(), port.name.protocol));
-                }
+        let is_of_node = addresses.iter().any(|address| self.node_of(*address).is_some());
+        for frontend in desired.ports().flat_map(ServicePort::frontends) {
+            let is_here = frontend.address.ip().map_or(is_of_node, |ip| addresses.contains(&ip));
+            if is_here {
+                found.push((frontend.address.port(), frontend.address.protocol()));
             }
         }
         found.sort_unstable();
@@ -255,23 +249,21 @@ impl Finder<'_> {
         number: u16,
         protocol: Protocol,
     ) -> Result<TargetKind, ExplainError> {
-        let at = |port: &&ServicePort| port.name.protocol == protocol && port.frontend_at(address).is_some();
-        if let Some(found) = desired.ports().filter(at).find(|port| port.port.get() == number) {
-            let kind = found.frontend_at(address).map_or(FrontendKind::ClusterIp, |frontend| frontend.kind);
-            return self.routed_by(self.routing_node()?, found, kind);
+        let find = |address: FrontendAddress| {
+            desired.ports().flat_map(ServicePort::frontends).find(|frontend| frontend.address == address)
+        };
+        let virtual_ip = FrontendAddress::virtual_ip(protocol, address, number);
+        if let Some(frontend) = find(virtual_ip) {
+            return Ok(self.routed_by(self.routing_node()?, &frontend));
         }
         let unserved = Unserved { cluster: self.cluster, desired, address, number, protocol };
-        if let Some(node) = self.node_of(address) {
-            let has = |port: &&ServicePort| {
-                let own = port.node_port.is_some_and(|node_port| node_port.get() == number);
-                own && port.name.protocol == protocol && port.family == Family::from_address(address)
-            };
-            return match desired.ports().find(has) {
-                Some(found) => self.routed_by(node, found, FrontendKind::NodePort),
-                None => Ok(unserved.node_port(node).map_or(TargetKind::Direct, TargetKind::NotServed)),
-            };
-        }
-        Ok(unserved.service_address().map_or(TargetKind::Direct, TargetKind::NotServed))
+        let Some(node) = self.node_of(address) else {
+            return Ok(unserved.service_address().map_or(TargetKind::Direct, TargetKind::NotServed));
+        };
+        Ok(match virtual_ip.same_node_port().and_then(find) {
+            Some(frontend) => self.routed_by(node, &frontend),
+            None => unserved.node_port(node).map_or(TargetKind::Direct, TargetKind::NotServed),
+        })
     }
 
     /// Returns the node that has an address, as seen from the client's node.
@@ -280,16 +272,16 @@ impl Finder<'_> {
         own.or_else(|| self.cluster.node_at(address))
     }
 
-    fn routed_by(
-        &self,
-        node: Name,
-        found: &ServicePort,
-        kind: FrontendKind,
-    ) -> Result<TargetKind, ExplainError> {
+    /// Returns the target for a frontend, with its Service port as the routing node serves it.
+    fn routed_by(&self, node: Name, frontend: &Frontend<'_>) -> TargetKind {
         let desired = self.cluster.desired(node);
-        let ports = desired.services().get(&found.name.service).cloned().unwrap_or_default();
-        let own = ports.iter().find(|port| port.name == found.name && port.family == found.family);
-        Ok(TargetKind::Service { port: Box::new(own.unwrap_or(found).clone()), kind, node })
+        let name = &frontend.port.name;
+        let ports = desired.services().get(&name.service).cloned().unwrap_or_default();
+        let has_frontend = |port: &&ServicePort| {
+            port.name == *name && port.frontends().any(|other| other.address == frontend.address)
+        };
+        let port = ports.iter().find(has_frontend).unwrap_or(frontend.port);
+        TargetKind::Service { port: Box::new(port.clone()), frontend: frontend.address, node }
     }
 
     /// Returns the node whose rules route the client's connections to virtual addresses of Services.
