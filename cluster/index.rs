@@ -1,11 +1,11 @@
-//! The index: slim copies of the cluster's objects, and what each event touched.
+//! The index: slim copies of the cluster's objects.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
-use std::sync::Arc;
 
 use jiff::Timestamp;
 
+use crate::change::{Change, SliceChange};
 use crate::cluster_network_policy::ClusterNetworkPolicy;
 use crate::endpoint_slice::EndpointSlice;
 use crate::event::Event;
@@ -21,96 +21,47 @@ use crate::service::Service;
 use crate::service_cidr::ServiceCidr;
 use crate::unreadable::UnreadableObjects;
 
-/// The cluster as last heard of.
+/// The objects of the cluster, updated by [`Event`]s.
 #[derive(Default)]
 pub struct Index {
-    /// For the index of a daemon: the node that it serves.
+    /// The node that a daemon serves; `None` for other uses of an index.
     own_node: Option<OwnNode>,
     nodes: HashMap<Name, Node>,
     services: HashMap<NamespacedName, Service>,
-    /// By Service, each slice by its name: a Service has few.
+    /// The slices of each Service, ordered by name.
     slices: HashMap<NamespacedName, Vec<EndpointSlice>>,
-    /// The Service that each slice was last filed under.
+    /// The Service of each slice.
     slice_service: HashMap<NamespacedName, NamespacedName>,
     service_cidrs: HashMap<NamespacedName, ServiceCidr>,
     namespaces: HashMap<Name, Namespace>,
     pods: HashMap<NamespacedName, Pod>,
     policies: HashMap<NamespacedName, NetworkPolicy>,
     cluster_policies: HashMap<NamespacedName, ClusterNetworkPolicy>,
-    /// For each kind being listed: what was applied since the list began.
+    /// For each kind that is being listed: the objects of the list so far.
     listing: HashMap<Kind, HashSet<NamespacedName>>,
     listed: HashSet<Kind>,
-    dirty_services: DirtyServices,
-    dirty_policy_objects: DirtyPolicyObjects,
     unreadable: UnreadableObjects,
 }
 
-/// What concerns policies and has changed since it was last taken.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct DirtyPolicyObjects {
-    /// Pods, namespaces and policies that changed.
-    pub objects: BTreeSet<ObjectKey>,
-    /// Nodes that changed.
-    pub nodes: BTreeSet<Name>,
-}
-
-impl DirtyPolicyObjects {
-    /// Whether nothing has changed.
-    pub fn is_empty(&self) -> bool {
-        *self == DirtyPolicyObjects::default()
-    }
-}
-
-/// What concerns Services and has changed since it was last taken.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct DirtyServices {
-    /// Services of which the object or a slice changed.
-    pub services: BTreeSet<NamespacedName>,
-    /// Nodes that changed.
-    pub nodes: BTreeSet<Name>,
-    /// How many changes of Services there were.
-    pub service_changes: usize,
-    /// How many changes of EndpointSlices there were.
-    pub slice_changes: usize,
-    /// ServiceCIDRs changed.
-    pub service_cidrs: bool,
-    /// When the changes happened that slices reported.
-    pub trigger_times: Vec<Timestamp>,
-}
-
-impl DirtyServices {
-    /// Whether nothing has changed.
-    pub fn is_empty(&self) -> bool {
-        *self == DirtyServices::default()
-    }
-
-    /// Whether nothing has changed that concerns the Services served on a node: of the nodes only itself counts.
-    pub fn is_empty_for(&self, node: Name) -> bool {
-        let nothing = DirtyServices::default();
-        !self.nodes.contains(&node) && DirtyServices { nodes: BTreeSet::new(), ..self.clone() } == nothing
-    }
-}
-
 impl Index {
-    /// An index of nothing.
+    /// Creates an empty index.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// An index of nothing, for the daemon of a node. What was last known of that node's Node object is kept when the object
-    /// is deleted.
+    /// Creates an empty index for the daemon of a node. The last known Node object of that node is kept when it is deleted.
     pub fn for_node(name: Name) -> Self {
         Index { own_node: Some(OwnNode::new(name)), ..Self::default() }
     }
 
-    /// What this node's Node object lacks, and is kept as it was last known. `None` while the object is complete, and for
-    /// one that was never known.
+    /// Returns what this node's Node object lacks, of which the last known values are kept. `None` while the object is
+    /// complete, and if it was never known.
     pub fn own_node_missing(&self) -> Option<MissingNodeFacts> {
         self.own_node.map(|own| own.missing).filter(|missing| *missing != MissingNodeFacts::default())
     }
 
-    /// Takes in one event. An object that is applied as it already stands touches nothing.
-    pub fn handle(&mut self, event: Event) {
+    /// Updates the index, and returns the objects that changed. Applying an equal object changes nothing.
+    pub fn handle(&mut self, event: Event) -> Vec<Change> {
         match event {
             Event::Applied(object) => {
                 let key = object.key();
@@ -118,80 +69,45 @@ impl Index {
                     seen.insert(key.name.clone());
                 }
                 self.unreadable.remove(&key);
-                self.apply(key, object);
+                self.apply(key, object)
             }
             Event::Unreadable(key) => {
                 if let Some(seen) = self.listing.get_mut(&key.kind) {
                     seen.insert(key.name.clone());
                 }
-                if !self.has(&key) {
+                if !self.store(key.kind).contains(&key.name) {
                     self.unreadable.add(key);
                 }
+                Vec::new()
             }
             Event::Deleted(key) => {
                 if let Some(seen) = self.listing.get_mut(&key.kind) {
                     seen.remove(&key.name);
                 }
                 self.unreadable.remove(&key);
-                self.delete(key);
+                self.delete(key).into_iter().collect()
             }
             Event::ListStarted(kind) => {
                 self.listing.insert(kind, HashSet::new());
+                Vec::new()
             }
             Event::Listed(kind) => {
-                if let Some(seen) = self.listing.remove(&kind) {
-                    self.sweep(kind, &seen);
-                    self.unreadable.sweep(kind, &seen);
-                }
                 self.listed.insert(kind);
+                let Some(seen) = self.listing.remove(&kind) else { return Vec::new() };
+                self.unreadable.sweep(kind, &seen);
+                self.sweep(kind, &seen)
             }
         }
     }
 
-    /// Whether a kind has been fully listed at least once.
+    /// Returns true if a kind has been fully listed at least once.
     pub fn is_listed(&self, kind: Kind) -> bool {
         self.listed.contains(&kind)
     }
 
-    /// Objects that exist, but could not be read even once.
+    /// Returns the objects of which no version could be read.
     pub fn unreadable(&self) -> &UnreadableObjects {
         &self.unreadable
-    }
-
-    /// Whether some version of an object is known.
-    fn has(&self, key: &ObjectKey) -> bool {
-        let ObjectKey { kind, name } = key;
-        match kind {
-            Kind::Node => self.nodes.contains_key(&Name::new(&name.name)),
-            Kind::Service => self.services.contains_key(name),
-            // A slice that concerns no proxy is not kept, so the kind of its unreadable version is not known either.
-            Kind::EndpointSlice => self.slice_service.contains_key(name),
-            Kind::ServiceCidr => self.service_cidrs.contains_key(name),
-            Kind::Namespace => self.namespaces.contains_key(&Name::new(&name.name)),
-            Kind::Pod => self.pods.contains_key(name),
-            Kind::NetworkPolicy => self.policies.contains_key(name),
-            Kind::ClusterNetworkPolicy => self.cluster_policies.contains_key(name),
-        }
-    }
-
-    /// Takes what concerns policies and has changed since the last call.
-    pub fn take_dirty_policy_objects(&mut self) -> DirtyPolicyObjects {
-        std::mem::take(&mut self.dirty_policy_objects)
-    }
-
-    /// What concerns policies and has changed since it was last taken.
-    pub fn dirty_policy_objects(&self) -> &DirtyPolicyObjects {
-        &self.dirty_policy_objects
-    }
-
-    /// Takes what concerns Services and has changed since the last call.
-    pub fn take_dirty_services(&mut self) -> DirtyServices {
-        std::mem::take(&mut self.dirty_services)
-    }
-
-    /// What concerns Services and has changed since it was last taken.
-    pub fn dirty_services(&self) -> &DirtyServices {
-        &self.dirty_services
     }
 
     /// A Service.
@@ -264,168 +180,168 @@ impl Index {
         self.cluster_policies.values()
     }
 
-    /// How many objects of a kind there are.
+    /// Returns the number of objects of a kind.
     pub fn count(&self, kind: Kind) -> usize {
+        self.store(kind).len()
+    }
+
+    /// Returns the objects of a kind. An EndpointSlice without a Service is not stored.
+    fn store(&self, kind: Kind) -> &dyn Store {
         match kind {
-            Kind::Node => self.nodes.len(),
-            Kind::Service => self.services.len(),
-            Kind::EndpointSlice => self.slice_service.len(),
-            Kind::ServiceCidr => self.service_cidrs.len(),
-            Kind::Namespace => self.namespaces.len(),
-            Kind::Pod => self.pods.len(),
-            Kind::NetworkPolicy => self.policies.len(),
-            Kind::ClusterNetworkPolicy => self.cluster_policies.len(),
+            Kind::Node => &self.nodes,
+            Kind::Service => &self.services,
+            Kind::EndpointSlice => &self.slice_service,
+            Kind::ServiceCidr => &self.service_cidrs,
+            Kind::Namespace => &self.namespaces,
+            Kind::Pod => &self.pods,
+            Kind::NetworkPolicy => &self.policies,
+            Kind::ClusterNetworkPolicy => &self.cluster_policies,
         }
     }
 
-    fn apply(&mut self, key: ObjectKey, object: Object) {
-        match object {
+    fn store_mut(&mut self, kind: Kind) -> &mut dyn Store {
+        match kind {
+            Kind::Node => &mut self.nodes,
+            Kind::Service => &mut self.services,
+            Kind::EndpointSlice => &mut self.slice_service,
+            Kind::ServiceCidr => &mut self.service_cidrs,
+            Kind::Namespace => &mut self.namespaces,
+            Kind::Pod => &mut self.pods,
+            Kind::NetworkPolicy => &mut self.policies,
+            Kind::ClusterNetworkPolicy => &mut self.cluster_policies,
+        }
+    }
+
+    fn apply(&mut self, key: ObjectKey, object: Object) -> Vec<Change> {
+        let name = key.name.clone();
+        let has_changed = match object {
             Object::Node(node) => {
-                let name = node.name;
-                let own = self.own_node.as_mut().filter(|own| own.name == name);
-                let node = match own.zip(self.nodes.get(&name)) {
+                let own = self.own_node.as_mut().filter(|own| own.name == node.name);
+                let node = match own.zip(self.nodes.get(&node.name)) {
                     Some((own, before)) => own.complete(node, before),
                     None => node,
                 };
-                if replace(&mut self.nodes, name, node) {
-                    self.dirty_services.nodes.insert(name);
-                    self.dirty_policy_objects.nodes.insert(name);
-                }
+                replace(&mut self.nodes, node.name, node)
             }
-            Object::Service(service) => {
-                if replace(&mut self.services, key.name.clone(), service) {
-                    self.dirty_services.services.insert(key.name);
-                    self.dirty_services.service_changes += 1;
-                }
-            }
-            Object::EndpointSlice(slice) => self.apply_slice(slice),
-            Object::ServiceCidr(cidr) => {
-                self.dirty_services.service_cidrs |= replace(&mut self.service_cidrs, key.name, cidr);
-            }
-            Object::Namespace(namespace) => {
-                if replace(&mut self.namespaces, namespace.name, namespace) {
-                    self.dirty_policy_objects.objects.insert(key);
-                }
-            }
-            Object::Pod(pod) => {
-                if replace(&mut self.pods, key.name.clone(), pod) {
-                    self.dirty_policy_objects.objects.insert(key);
-                }
-            }
-            Object::NetworkPolicy(policy) => {
-                if replace(&mut self.policies, key.name.clone(), policy) {
-                    self.dirty_policy_objects.objects.insert(key);
-                }
-            }
-            Object::ClusterNetworkPolicy(policy) => {
-                if replace(&mut self.cluster_policies, key.name.clone(), policy) {
-                    self.dirty_policy_objects.objects.insert(key);
-                }
-            }
-        }
+            Object::Service(service) => replace(&mut self.services, name, service),
+            Object::EndpointSlice(slice) => return self.apply_slice(slice),
+            Object::ServiceCidr(cidr) => replace(&mut self.service_cidrs, name, cidr),
+            Object::Namespace(namespace) => replace(&mut self.namespaces, namespace.name, namespace),
+            Object::Pod(pod) => replace(&mut self.pods, name, pod),
+            Object::NetworkPolicy(policy) => replace(&mut self.policies, name, policy),
+            Object::ClusterNetworkPolicy(policy) => replace(&mut self.cluster_policies, name, policy),
+        };
+        has_changed.then(|| Change::new(key)).into_iter().collect()
     }
 
-    fn apply_slice(&mut self, slice: EndpointSlice) {
+    fn apply_slice(&mut self, slice: EndpointSlice) -> Vec<Change> {
         let Some(service) = slice.service.clone() else {
-            self.remove_slice(&slice.key);
-            return;
+            return self.remove_slice(slice.key).into_iter().collect();
         };
-        if self.slice_service.get(&slice.key).is_some_and(|old| *old != service) {
-            self.remove_slice(&slice.key);
-        }
-        self.slice_service.insert(slice.key.clone(), service.clone());
+        let key = slice.key.clone();
+        let has_moved = self.slice_service.get(&key).is_some_and(|old| *old != service);
+        let removed = if has_moved { self.remove_slice(key.clone()) } else { None };
+        self.slice_service.insert(key.clone(), service.clone());
         let slices = self.slices.entry(service.clone()).or_default();
-        match slices.binary_search_by(|s| s.key.cmp(&slice.key)) {
-            Ok(at) if slices[at] == slice => return,
+        let mut trigger_time = slice.trigger_time;
+        match slices.binary_search_by(|s| s.key.cmp(&key)) {
+            Ok(at) if slices[at] == slice => return Vec::new(),
             Ok(at) => {
-                if slices[at].trigger_time != slice.trigger_time {
-                    self.dirty_services.trigger_times.extend(slice.trigger_time);
-                }
+                trigger_time = trigger_time.filter(|_| slices[at].trigger_time != slice.trigger_time);
                 slices[at] = slice;
             }
-            Err(at) => {
-                self.dirty_services.trigger_times.extend(slice.trigger_time);
-                slices.insert(at, slice);
-            }
+            Err(at) => slices.insert(at, slice),
         }
-        self.dirty_services.services.insert(service);
-        self.dirty_services.slice_changes += 1;
+        let added = slice_change(key, service, trigger_time);
+        removed.into_iter().chain([added]).collect()
     }
 
-    fn remove_slice(&mut self, key: &NamespacedName) {
-        let Some(service) = self.slice_service.remove(key) else { return };
+    fn remove_slice(&mut self, key: NamespacedName) -> Option<Change> {
+        let service = self.slice_service.remove(&key)?;
         if let Some(slices) = self.slices.get_mut(&service) {
-            slices.retain(|s| s.key != *key);
+            slices.retain(|s| s.key != key);
             if slices.is_empty() {
                 self.slices.remove(&service);
             }
         }
-        self.dirty_services.services.insert(service);
-        self.dirty_services.slice_changes += 1;
+        Some(slice_change(key, service, None))
     }
 
-    fn delete(&mut self, key: ObjectKey) {
-        let word = Name::new(&key.name.name);
-        let policy = match key.kind {
-            Kind::Node if self.own_node.is_some_and(|own| own.name == word) => {
-                // It stays as it was last known, so nothing changes.
-                if let Some(own) = self.own_node.as_mut().filter(|_| self.nodes.contains_key(&word)) {
-                    own.deleted();
-                }
-                false
+    fn delete(&mut self, key: ObjectKey) -> Option<Change> {
+        let is_own = |own: &&mut OwnNode| key.kind == Kind::Node && *key.name.name == *own.name.as_str();
+        if let Some(own) = self.own_node.as_mut().filter(is_own) {
+            // The last known object is kept.
+            if self.nodes.contains_key(&own.name) {
+                own.deleted();
             }
-            Kind::Node => {
-                if self.nodes.remove(&word).is_some() {
-                    self.dirty_services.nodes.insert(word);
-                    self.dirty_policy_objects.nodes.insert(word);
-                }
-                false
-            }
-            Kind::Service => {
-                if self.services.remove(&key.name).is_some() {
-                    self.dirty_services.services.insert(key.name.clone());
-                    self.dirty_services.service_changes += 1;
-                }
-                false
-            }
-            Kind::EndpointSlice => {
-                self.remove_slice(&key.name);
-                false
-            }
-            Kind::ServiceCidr => {
-                self.dirty_services.service_cidrs |= self.service_cidrs.remove(&key.name).is_some();
-                false
-            }
-            Kind::Namespace => self.namespaces.remove(&word).is_some(),
-            Kind::Pod => self.pods.remove(&key.name).is_some(),
-            Kind::NetworkPolicy => self.policies.remove(&key.name).is_some(),
-            Kind::ClusterNetworkPolicy => self.cluster_policies.remove(&key.name).is_some(),
-        };
-        if policy {
-            self.dirty_policy_objects.objects.insert(key);
+            return None;
         }
+        if key.kind == Kind::EndpointSlice {
+            return self.remove_slice(key.name);
+        }
+        self.store_mut(key.kind).remove(&key.name).then(|| Change::new(key))
     }
 
-    /// Deletes what a full list did not name.
-    fn sweep(&mut self, kind: Kind, seen: &HashSet<NamespacedName>) {
-        let word = |name: Name| NamespacedName { namespace: Name::new(""), name: Arc::from(name.as_str()) };
-        let all: Vec<NamespacedName> = match kind {
-            Kind::Node => self.nodes.keys().copied().map(word).collect(),
-            Kind::Service => self.services.keys().cloned().collect(),
-            Kind::EndpointSlice => self.slice_service.keys().cloned().collect(),
-            Kind::ServiceCidr => self.service_cidrs.keys().cloned().collect(),
-            Kind::Namespace => self.namespaces.keys().copied().map(word).collect(),
-            Kind::Pod => self.pods.keys().cloned().collect(),
-            Kind::NetworkPolicy => self.policies.keys().cloned().collect(),
-            Kind::ClusterNetworkPolicy => self.cluster_policies.keys().cloned().collect(),
-        };
-        for name in all.into_iter().filter(|name| !seen.contains(name)) {
-            self.delete(ObjectKey { kind, name });
-        }
+    /// Deletes the objects that a full list did not have.
+    fn sweep(&mut self, kind: Kind, seen: &HashSet<NamespacedName>) -> Vec<Change> {
+        let mut names = self.store(kind).names();
+        names.retain(|name| !seen.contains(name));
+        names.into_iter().filter_map(|name| self.delete(ObjectKey { kind, name })).collect()
     }
 }
 
-/// Files a value; says whether that changed anything.
+/// The objects of a kind, by name.
+trait Store {
+    fn contains(&self, name: &NamespacedName) -> bool;
+    fn len(&self) -> usize;
+    fn names(&self) -> Vec<NamespacedName>;
+    /// Removes an object. Returns true if there was one.
+    fn remove(&mut self, name: &NamespacedName) -> bool;
+}
+
+impl<V> Store for HashMap<NamespacedName, V> {
+    fn contains(&self, name: &NamespacedName) -> bool {
+        self.contains_key(name)
+    }
+
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    fn names(&self) -> Vec<NamespacedName> {
+        self.keys().cloned().collect()
+    }
+
+    fn remove(&mut self, name: &NamespacedName) -> bool {
+        self.remove(name).is_some()
+    }
+}
+
+/// Of cluster-scoped objects.
+impl<V> Store for HashMap<Name, V> {
+    fn contains(&self, name: &NamespacedName) -> bool {
+        self.contains_key(&Name::new(&name.name))
+    }
+
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    fn names(&self) -> Vec<NamespacedName> {
+        self.keys().map(|name| NamespacedName::new("", name.as_str())).collect()
+    }
+
+    fn remove(&mut self, name: &NamespacedName) -> bool {
+        self.remove(&Name::new(&name.name)).is_some()
+    }
+}
+
+fn slice_change(name: NamespacedName, service: NamespacedName, trigger_time: Option<Timestamp>) -> Change {
+    let key = ObjectKey { kind: Kind::EndpointSlice, name };
+    Change { key, slice: Some(SliceChange { service, trigger_time }) }
+}
+
+/// Inserts a value. Returns true if it is new or differs from the old one.
 fn replace<K: Hash + Eq, V: PartialEq>(map: &mut HashMap<K, V>, key: K, value: V) -> bool {
     match map.get_mut(&key) {
         Some(old) if *old == value => false,
@@ -507,7 +423,7 @@ mod tests {
         ];
         for (about, events, expected) in rows {
             let mut index = Index::new();
-            events.into_iter().for_each(|event| index.handle(event));
+            events.into_iter().for_each(|event| _ = index.handle(event));
             let unread = index.unreadable();
             let found = [unread.may_concern_services(Name::new("n")), unread.may_concern_policies()];
             assert_eq!(found, expected, "{about}");

@@ -1,14 +1,16 @@
 //! Kubernetes objects in compact form, their index, and the desired state of this node.
 //!
 //! ```text
-//! Event ──► Index ──dirty Services──► Desired ──ServiceChange──► proxy mode
-//!           compact objects           ServicePort per family, its frontends and endpoints
+//! Event ──► Index ──changes──► dirty Services ──► Desired ──ServiceChange──► proxy mode
+//!           compact objects                      ServicePort per family, its frontends and endpoints
 //! ```
 //!
 //! Pure: no I/O, no async code, no clock. The time and the name of the node are arguments.
 #![forbid(unsafe_code)]
 
 pub mod address;
+mod backoff;
+pub mod change;
 pub mod cluster_network_policy;
 pub mod desired;
 pub mod endpoint_slice;
@@ -37,6 +39,8 @@ pub mod traffic_policy;
 pub mod unreadable;
 
 pub use address::Family;
+pub use backoff::Backoff;
+pub use change::Change;
 pub use event::Event;
 pub use index::Index;
 pub use ipvs_scheduler::IpvsScheduler;

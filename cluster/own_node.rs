@@ -162,7 +162,7 @@ mod tests {
         ];
         for (case, events, expected, missing) in rows {
             let mut index = Index::for_node(Name::new("own"));
-            events.into_iter().for_each(|event| index.handle(event));
+            events.into_iter().for_each(|event| _ = index.handle(event));
             assert_eq!(known(&index), expected, "{case}");
             let message = index.own_node_missing().map(|missing| missing.to_string()).unwrap_or_default();
             assert_eq!(message.is_empty(), missing.is_empty(), "{case}: {message}");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use portcullis_cluster::NamespacedName;
+use portcullis_cluster::{Backoff, NamespacedName};
 
 use crate::mode::IsolatedService;
 
@@ -21,7 +21,7 @@ pub(crate) struct Isolations(BTreeMap<NamespacedName, Isolation>);
 struct Isolation {
     reason: String,
     retry_at: Instant,
-    wait: Duration,
+    backoff: Backoff,
 }
 
 impl Isolations {
@@ -30,9 +30,11 @@ impl Isolations {
         if self.is_held_back(service, now) {
             return;
         }
-        let wait = self.0.get(service).map_or(FIRST_RETRY, |old| (old.wait * 2).min(LAST_RETRY));
+        let mut backoff =
+            self.0.remove(service).map_or(Backoff::new(FIRST_RETRY, LAST_RETRY), |old| old.backoff);
+        let wait = backoff.next_wait();
         tracing::error!(%service, %error, retry_in = ?wait, "cannot program Service; all other Services are served");
-        let isolation = Isolation { reason: error.to_string(), retry_at: now + wait, wait };
+        let isolation = Isolation { reason: error.to_string(), retry_at: now + wait, backoff };
         self.0.insert(service.clone(), isolation);
     }
 

@@ -176,7 +176,7 @@ fn read_once(path: &Path) -> Result<ClusterView, LoadError> {
         tracing::info!(kinds = ?ignored, "ignoring objects of unused kinds");
     }
     let mut index = Index::new();
-    objects.into_iter().for_each(|object| index.handle(Event::Applied(object)));
+    objects.into_iter().for_each(|object| _ = index.handle(Event::Applied(object)));
     let unreadable = UnreadableObjects(errors.iter().map(ToString::to_string).collect());
     Ok(ClusterView { index, unreadable })
 }
@@ -191,7 +191,7 @@ fn list_once(api: &ApiServer, selections: Vec<Selection>) -> Result<ClusterView,
         let start = Instant::now();
         while !source.health().synced() {
             match timeout(CHECK_PERIOD, events.recv()).await {
-                Ok(Some(batch)) => batch.into_iter().for_each(|event| index.handle(event)),
+                Ok(Some(batch)) => batch.into_iter().for_each(|event| _ = index.handle(event)),
                 Ok(None) => break,
                 Err(_) => {}
             }
@@ -205,7 +205,7 @@ fn list_once(api: &ApiServer, selections: Vec<Selection>) -> Result<ClusterView,
             }
         }
         while let Ok(batch) = events.try_recv() {
-            batch.into_iter().for_each(|event| index.handle(event));
+            batch.into_iter().for_each(|event| _ = index.handle(event));
         }
         let unreadable = UnreadableObjects(source.health().unreadable());
         source.stop().await;

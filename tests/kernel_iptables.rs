@@ -42,10 +42,9 @@ fn follow(case: &Case, flavour: Flavour) {
     let mut proxier: Option<IptablesProxier> = None;
     for (i, state) in case.states().iter().enumerate() {
         let what = format!("{} step {} {flavour:?}", case.name, i + 1);
-        bring(&mut index, state);
+        let dirty = bring(&mut index, state);
         let (options, host) = case.facts(&index);
-        let touched = index.take_dirty_services();
-        let changes = desired.update(&index, touched);
+        let changes = desired.update(&index, dirty);
         let proxier = proxier.get_or_insert_with(|| {
             IptablesProxier::new(options, host, Family::BOTH.map(|family| (family, tools.kernel(family))))
         });

@@ -54,7 +54,7 @@ pub(crate) fn server(pods: usize, namespace: &Namespace) -> ApiServer {
 /// Returns an index with all objects.
 pub(crate) fn index(pods: usize) -> Index {
     let mut index = Index::new();
-    objects(pods).for_each(|object| index.handle(applied(object)));
+    objects(pods).for_each(|object| _ = index.handle(applied(object)));
     index
 }
 

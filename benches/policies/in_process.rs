@@ -5,6 +5,7 @@ use std::thread::sleep;
 use portcullis_cluster::{Event, Index, Name};
 use portcullis_netlink::nf_tables::Table;
 use portcullis_netlink::socket::Socket;
+use portcullis_policy::compile::DirtyPolicyObjects;
 use portcullis_policy::table::{Enforcer, PolicyOptions};
 use portcullis_policy::{Compiler, Scope};
 use serde_json::{Value, json};
@@ -40,6 +41,7 @@ pub(crate) struct Change {
 /// An index, and the enforcer that keeps the table in a namespace in sync with it.
 pub(crate) struct Follower {
     index: Index,
+    dirty: DirtyPolicyObjects,
     compiler: Compiler,
     enforcer: Enforcer,
 }
@@ -50,6 +52,7 @@ impl Follower {
         let enforcer = namespace.run(|| Enforcer::open(PolicyOptions::default()));
         Follower {
             index: cluster_state::index(pods),
+            dirty: DirtyPolicyObjects::default(),
             compiler: Compiler::new(Scope::Node(Name::new(NODE))),
             enforcer: enforcer.expect("runs as root, and the kernel has nf_tables"),
         }
@@ -58,13 +61,13 @@ impl Follower {
     /// Handles an event up to the kernel's response. Returns the whole time, and the time before writing.
     fn handle(&mut self, event: Event) -> (Spent, Spent) {
         let watch = Watch::start();
-        self.index.handle(event);
+        self.dirty.extend(self.index.handle(event));
         self.sync(&watch)
     }
 
     /// Compiles what changed; at first, everything.
     fn compile(&mut self, watch: &Watch) -> Spent {
-        let touched = self.index.take_dirty_policy_objects();
+        let touched = std::mem::take(&mut self.dirty);
         let changes = self.compiler.update(&self.index, &touched);
         self.enforcer.apply(&changes, self.compiler.compiled());
         watch.spent()

@@ -4,6 +4,7 @@
 //! a Kubernetes object.
 
 mod conflicts;
+mod dirty_services;
 mod endpoints;
 mod frontend;
 mod frontend_address;
@@ -12,6 +13,7 @@ mod service_port;
 mod topology;
 
 pub use conflicts::{UnservedFrontend, UnservedReason};
+pub use dirty_services::DirtyServices;
 pub use endpoints::{Endpoint, Endpoints};
 pub use frontend::{
     AllowedSources, Frontend, MasqueradeReason, Rejection, Route, RoutingContext, SourceClass,
@@ -26,7 +28,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
-use crate::index::{DirtyServices, Index};
+use crate::index::Index;
 use crate::name::{Name, NamespacedName};
 use conflicts::{AffectedFrontends, Claims, Rank};
 use service_port::{AllowedExternalCidrs, Claim};

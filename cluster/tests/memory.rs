@@ -77,7 +77,6 @@ fn a_million_endpoints_take_about_50_megabytes() {
         index.handle(Event::Applied(service(n)));
         index.handle(Event::Applied(slice(n)));
     }
-    index.take_dirty_services();
     let allocated = ALLOCATED.load(Ordering::Relaxed) - before;
     println!(
         "{} endpoints of {SERVICES} Services: {:.1} MB, {:.1} bytes per endpoint",

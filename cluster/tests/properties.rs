@@ -6,7 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use portcullis_cluster::desired::{Desired, FrontendAddress, ServicePort, UnservedFrontend, UnservedReason};
+use portcullis_cluster::desired::{
+    Desired, DirtyServices, FrontendAddress, ServicePort, UnservedFrontend, UnservedReason,
+};
 use portcullis_cluster::{Event, Family, Index, Kind, Name, NamespacedName, Object, ObjectKey};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -151,9 +153,16 @@ fn any_event() -> impl Strategy<Value = Event> {
     ]
 }
 
+/// Handles events, and returns the changes that affect Services.
+fn handle_all(index: &mut Index, events: impl IntoIterator<Item = Event>) -> DirtyServices {
+    let mut dirty = DirtyServices::default();
+    events.into_iter().for_each(|event| dirty.extend(index.handle(event)));
+    dirty
+}
+
 fn index_of(events: impl IntoIterator<Item = Event>) -> Index {
     let mut index = Index::new();
-    events.into_iter().for_each(|event| index.handle(event));
+    events.into_iter().for_each(|event| _ = index.handle(event));
     index
 }
 
@@ -224,13 +233,10 @@ proptest! {
         let mut index = index_of(kept.iter().cloned().map(Event::Applied));
         let mut desired = Desired::from_index(&index, me());
         let before = served(&desired);
-        index.take_dirty_services();
-        added.into_iter().for_each(|object| index.handle(Event::Applied(object)));
-        let touched = index.take_dirty_services();
-        desired.update(&index, touched);
-        names.into_iter().for_each(|key| index.handle(Event::Deleted(key)));
-        let touched = index.take_dirty_services();
-        desired.update(&index, touched);
+        let dirty = handle_all(&mut index, added.into_iter().map(Event::Applied));
+        desired.update(&index, dirty);
+        let dirty = handle_all(&mut index, names.into_iter().map(Event::Deleted));
+        desired.update(&index, dirty);
         prop_assert_eq!(served(&desired), before);
         let alone = index_of(kept.into_iter().map(Event::Applied));
         for kind in Kind::ALL {
@@ -243,10 +249,8 @@ proptest! {
         events in prop::collection::vec(event(), 1..30),
     ) {
         let mut index = index_of(events.clone());
-        index.take_dirty_services();
         let last: BTreeMap<ObjectKey, Event> = events.into_iter().map(|event| (key(&event), event)).collect();
-        last.into_values().for_each(|event| index.handle(event));
-        prop_assert!(index.take_dirty_services().is_empty());
+        prop_assert!(handle_all(&mut index, last.into_values()).is_empty());
     }
 
     #[test]
@@ -257,9 +261,8 @@ proptest! {
         let mut followed = Desired::new(me());
         let mut known: BTreeMap<NamespacedName, Arc<[ServicePort]>> = BTreeMap::new();
         for events in batches {
-            events.into_iter().for_each(|event| index.handle(event));
-            let touched = index.take_dirty_services();
-            let changes = followed.update(&index, touched);
+            let dirty = handle_all(&mut index, events);
+            let changes = followed.update(&index, dirty);
             prop_assert_eq!(served(&followed), served(&Desired::from_index(&index, me())));
             let owners = owners(&followed);
             prop_assert!(owners.values().all(|services| services.len() == 1), "one Service a frontend");

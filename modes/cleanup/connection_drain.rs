@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
-use portcullis_cluster::Family;
+use portcullis_cluster::{Backoff, Family};
 use portcullis_netlink::conntrack::Conntrack;
 use portcullis_netlink::ip_vs::{IpVs, RealServer, ServerBatch, VirtualServer};
 use portcullis_netlink::ipset::IpSets;
@@ -43,7 +43,7 @@ pub(super) struct ConnectionDrain {
     servers: ProxyVirtualServers,
     deadline: Instant,
     next: Instant,
-    interval: Duration,
+    backoff: Backoff,
     /// The weights of their real servers are 0.
     is_quiet: bool,
     /// Connections that had not ended in time.
@@ -58,7 +58,8 @@ impl ConnectionDrain {
     pub(super) fn start(limit: Duration, now: Instant) -> Result<ConnectionDrain> {
         let servers = ProxyVirtualServers::read(IpSets::open()?.as_mut())?;
         let (deadline, next) = (now + limit, now + FIRST.min(limit));
-        Ok(ConnectionDrain { servers, deadline, next, interval: FIRST, is_quiet: false, interrupted: 0 })
+        let backoff = Backoff::new(FIRST, LONGEST);
+        Ok(ConnectionDrain { servers, deadline, next, backoff, is_quiet: false, interrupted: 0 })
     }
 
     /// Returns the number of connections that had not ended in time.
@@ -77,8 +78,7 @@ impl ConnectionDrain {
     /// # Errors
     /// The kernel rejected a request; the call can be repeated.
     pub(super) fn step(&mut self, now: Instant) -> Result<Option<DrainStatus>> {
-        self.next = now + self.interval;
-        self.interval = (self.interval * 2).min(LONGEST);
+        self.next = self.backoff.next_retry(now);
         let Some(mut ip_vs) = IpVs::open()? else { return Ok(None) };
         let mut waiting = BTreeMap::new();
         let mut removed = HashSet::new();

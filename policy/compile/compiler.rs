@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use portcullis_cluster::index::DirtyPolicyObjects;
 use portcullis_cluster::pod::Pod;
 use portcullis_cluster::{Index, Name, NamespacedName};
 
@@ -16,6 +15,7 @@ use super::changes::{
     AddressChange, NodeChange, PodProfiles, PolicyChanges, RulesChange, SetChange, SetUpdate,
 };
 use super::compiled_policies::{CompiledPolicies, LocalPod};
+use super::dirty_objects::DirtyPolicyObjects;
 use super::named_port::NamedPortId;
 use super::peer_set::PeerSetId;
 use super::policy_id::{Direction, PolicyId, RulesId};

@@ -2,8 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use portcullis_cluster::index::DirtyPolicyObjects;
 use portcullis_cluster::{Index, Kind, Name, NamespacedName, ObjectKey};
+
+use super::dirty_objects::DirtyPolicyObjects;
 
 /// Objects that may have changed.
 #[derive(Default)]

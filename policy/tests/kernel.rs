@@ -10,14 +10,15 @@ mod namespace;
 use namespace::{inside, run};
 use portcullis_cluster::{Event, Index, Kind, Name, NamespacedName, Object, ObjectKey};
 use portcullis_netlink::nf_tables::{ChangeCounts, TableFamily};
+use portcullis_policy::compile::DirtyPolicyObjects;
 use portcullis_policy::table::{DropLog, Enforcer, PolicyOptions, UnknownPods};
 use portcullis_policy::{Compiler, Scope};
 use serde_json::Value;
 
-fn apply(index: &mut Index, value: &Value) {
+fn apply(index: &mut Index, dirty: &mut DirtyPolicyObjects, value: &Value) {
     let text = |field: &str| value[field].as_str().unwrap_or_default();
     let kind = Kind::from_api(text("apiVersion"), text("kind")).expect("a kind that we use");
-    index.handle(Event::Applied(Object::parse(kind, value.clone()).expect("an object").object));
+    dirty.extend(index.handle(Event::Applied(Object::parse(kind, value.clone()).expect("an object").object)));
 }
 
 /// Applies all cases one after another. Each case starts with the tables that the previous one left.
@@ -28,20 +29,19 @@ fn apply_all_cases(folder: &str, options: &PolicyOptions) {
         let mut compiler = Compiler::new(Scope::Node(Name::new("node-1")));
         let mut bytes = 0;
         for case in &corpus.cases {
-            let mut index = Index::new();
-            corpus.cluster.iter().for_each(|object| apply(&mut index, object));
+            let (mut index, mut dirty) = (Index::new(), DirtyPolicyObjects::default());
+            corpus.cluster.iter().for_each(|object| apply(&mut index, &mut dirty, object));
             compiler = Compiler::new(compiler.scope());
             for (n, step) in case.steps.iter().enumerate() {
                 let place = format!("{} step {}", case.name, n + 1);
-                step.apply.iter().for_each(|object| apply(&mut index, object));
+                step.apply.iter().for_each(|object| apply(&mut index, &mut dirty, object));
                 for gone in &step.delete {
                     let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == gone.kind).unwrap();
                     let namespace = if kind.namespaced() { gone.namespace.as_str() } else { "" };
                     let name = NamespacedName::new(namespace, &gone.name);
-                    index.handle(Event::Deleted(ObjectKey { kind, name }));
+                    dirty.extend(index.handle(Event::Deleted(ObjectKey { kind, name })));
                 }
-                let touched = index.take_dirty_policy_objects();
-                let changes = compiler.update(&index, &touched);
+                let changes = compiler.update(&index, &std::mem::take(&mut dirty));
                 if n == 0 {
                     // A new daemon finds the tables of the previous one.
                     enforcer = Enforcer::open(options.clone()).unwrap();

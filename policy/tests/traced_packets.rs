@@ -13,7 +13,7 @@ use addresses::{address, endpoints};
 use corpus::{Case, Corpus, End, Flow, Verdict};
 use portcullis_cluster::{Event, Family, Index, Kind, Name, NamespacedName, Object, ObjectKey, Protocol};
 use portcullis_netlink::nf_tables::{Fate, Hook, Packet};
-use portcullis_policy::compile::PolicyChanges;
+use portcullis_policy::compile::{DirtyPolicyObjects, PolicyChanges};
 use portcullis_policy::table::{DropLog, PolicyOptions, PolicyTable, UnknownPods};
 use portcullis_policy::{Compiler, Scope};
 use serde_json::Value;
@@ -103,7 +103,7 @@ impl Node {
         Node { name, compiler, table: PolicyTable::new(options), audit }
     }
 
-    fn update(&mut self, index: &Index, touched: &portcullis_cluster::index::DirtyPolicyObjects) {
+    fn update(&mut self, index: &Index, touched: &DirtyPolicyObjects) {
         let changes = self.compiler.update(index, touched);
         let compiled = self.compiler.compiled();
         for table in [&mut self.table, &mut self.audit] {
@@ -147,22 +147,24 @@ fn dropped(node: &Node, hook: Hook, packet: &Packet) -> Option<&'static str> {
 
 struct Cluster {
     index: Index,
+    dirty: DirtyPolicyObjects,
     nodes: [Node; 2],
 }
 
 impl Cluster {
     fn new() -> Self {
-        Cluster { index: Index::new(), nodes: NODES.map(Node::new) }
+        Cluster { index: Index::new(), dirty: DirtyPolicyObjects::default(), nodes: NODES.map(Node::new) }
     }
 
     fn apply(&mut self, value: &Value) {
         let text = |field: &str| value[field].as_str().unwrap_or_default();
         let kind = Kind::from_api(text("apiVersion"), text("kind")).expect("a kind that we use");
-        self.index.handle(Event::Applied(Object::parse(kind, value.clone()).expect("an object").object));
+        let object = Object::parse(kind, value.clone()).expect("an object").object;
+        self.dirty.extend(self.index.handle(Event::Applied(object)));
     }
 
     fn update(&mut self) {
-        let touched = self.index.take_dirty_policy_objects();
+        let touched = std::mem::take(&mut self.dirty);
         self.nodes.iter_mut().for_each(|node| node.update(&self.index, &touched));
     }
 
@@ -222,7 +224,7 @@ fn check_case(corpus: &Corpus, case: &Case) {
             let kind = Kind::ALL.into_iter().find(|kind| kind.as_str() == gone.kind).expect("a kind");
             let namespace = if kind.namespaced() { gone.namespace.as_str() } else { "" };
             let name = NamespacedName::new(namespace, &gone.name);
-            cluster.index.handle(Event::Deleted(ObjectKey { kind, name }));
+            cluster.dirty.extend(cluster.index.handle(Event::Deleted(ObjectKey { kind, name })));
         }
         cluster.update();
         for cell in step.expect.cells() {

@@ -1,24 +1,29 @@
-//! Tells the loop when this machine's addresses change.
+//! Notifications of changes of this machine's addresses.
 
 use std::time::Duration;
 
 use portcullis_modes::ipvs::DUMMY_INTERFACE;
 use portcullis_netlink::Result;
 use portcullis_netlink::route::{AddressEvent, AddressMonitor, Rtnetlink};
-use tokio::sync::mpsc;
 
 use super::watch_thread;
+use crate::control::{Mailbox, Notifier, Wake};
 
-/// How long changes are collected before the loop hears of them: they come in bursts.
+/// The time for which changes are collected before the notification, as they come in bursts.
 const SETTLED: Duration = Duration::from_millis(100);
 
-/// A channel that gets a word after addresses changed. Those of `kube-ipvs0` do not count: they are Services', and
-/// as many as those. Where the kernel cannot be listened to, it stays silent, and that is logged.
-pub(super) fn watch() -> mpsc::Receiver<()> {
-    watch_thread::spawn("addresses", "changes of this machine's addresses go unnoticed", follow)
+/// Returns a mailbox that is notified after addresses changed, except those of `kube-ipvs0`, which are Services'. If the
+/// kernel does not report changes, that is logged.
+pub(super) fn watch(wake: &Wake) -> Mailbox<()> {
+    watch_thread::spawn(
+        "addresses",
+        "cannot subscribe to changes of addresses: changes of this machine's addresses will not be noticed",
+        follow,
+        wake,
+    )
 }
 
-fn follow(sink: &mpsc::Sender<()>) -> Result<()> {
+fn follow(notifier: &Notifier<()>) -> Result<()> {
     let mut changes = AddressMonitor::open()?;
     changes.set_nonblocking()?;
     let mut services = ServiceLink(None);
@@ -26,15 +31,15 @@ fn follow(sink: &mpsc::Sender<()>) -> Result<()> {
     loop {
         changes.wait()?;
         std::thread::sleep(SETTLED);
-        // It may be another by now.
+        // The link may have been replaced.
         services.leave_out_of(&changes)?;
-        if services.has_company(&mut changes) && !watch_thread::notify(sink) {
+        if services.is_other_link_changed(&mut changes) && !notifier.notify(()) {
             return Ok(());
         }
     }
 }
 
-/// The index of the link that bears the addresses of Services, where there is one.
+/// The index of `kube-ipvs0`, if it exists.
 struct ServiceLink(Option<u32>);
 
 impl ServiceLink {
@@ -47,19 +52,19 @@ impl ServiceLink {
         Ok(())
     }
 
-    /// Reads a burst to its end. Says whether there was more in it than addresses of this link.
-    fn has_company(&self, changes: &mut AddressMonitor) -> bool {
-        let mut others = false;
+    /// Reads all pending changes. Returns true if one of them is of another link.
+    fn is_other_link_changed(&self, changes: &mut AddressMonitor) -> bool {
+        let mut has_others = false;
         loop {
             match changes.try_next() {
                 Ok(Some(AddressEvent::Updated { index, .. } | AddressEvent::Removed { index, .. })) => {
-                    others |= Some(index) != self.0;
+                    has_others |= Some(index) != self.0;
                 }
-                Ok(Some(AddressEvent::Overrun)) => others = true,
-                Ok(None) => return others,
+                Ok(Some(AddressEvent::Overrun)) => has_others = true,
+                Ok(None) => return has_others,
                 Err(error) => {
-                    tracing::warn!(%error, "a change of this machine's addresses was lost");
-                    others = true;
+                    tracing::warn!(%error, "lost a change of this machine's addresses");
+                    has_others = true;
                 }
             }
         }

@@ -1,8 +1,8 @@
-//! Whether the first sync must wait because of objects that could not be read.
+//! Holding back of the first sync while objects cannot be read.
 //!
-//! The first sync makes the kernel what is known, so it removes the rules of what is not known. If an object could not be
-//! read even once, and the kernel has rules of an earlier proxy, those rules may serve that object: they all stay until
-//! every object was read once. Where the kernel has no such rules, nothing can be lost, and what is known is served.
+//! The first sync removes the rules of objects that are not known. If an object could not be read even once and the kernel
+//! has rules of an earlier proxy, some of these rules may serve the object. So all of them are kept until every object has
+//! been read. If the kernel has no such rules, the readable objects are served.
 
 use portcullis_modes::ipvs::DUMMY_INTERFACE;
 use portcullis_modes::{ProxyMode, cleanup};
@@ -13,7 +13,7 @@ use portcullis_policy::table::{self as policy_table, EnforceError};
 pub(super) struct FirstSync {
     /// Whether the kernel has rules that a first sync could remove.
     has_rules: fn() -> bool,
-    /// The answer, once it was needed.
+    /// The result of `has_rules`, once it was called.
     found: Option<bool>,
     state: State,
 }
@@ -38,37 +38,34 @@ impl FirstSync {
         FirstSync { has_rules, found: None, state: State::Ready }
     }
 
-    /// Decides whether the sync is held back. `unread`: objects that concern it could not be read even once. Reports
-    /// whether the decision is another than before.
-    pub(super) fn review(&mut self, unread: bool) -> bool {
-        let state = match self.state {
+    /// Decides whether the sync is held back. `has_unreadable`: objects that affect it could not be read even once.
+    pub(super) fn update(&mut self, has_unreadable: bool) {
+        self.state = match self.state {
             State::Started => State::Started,
-            _ if unread && *self.found.get_or_insert_with(self.has_rules) => State::Held,
+            _ if has_unreadable && *self.found.get_or_insert_with(self.has_rules) => State::Held,
             _ => State::Ready,
         };
-        let before = std::mem::replace(&mut self.state, state);
-        before != state
     }
 
     pub(super) fn is_held(&self) -> bool {
         self.state == State::Held
     }
 
-    /// The sync starts: from now on, what is removed was known before.
+    /// Records the start of the sync: from then on, removed objects were known before.
     pub(super) fn started(&mut self) {
         self.state = State::Started;
     }
 }
 
-/// Whether any mode of this program or of kube-proxy serves in the kernel.
+/// Returns true if the kernel has rules of a proxy in any mode.
 fn services_are_served() -> bool {
-    // In IPVS mode the link is made at the start.
+    // In IPVS mode the link exists since the start.
     let own_link = format!("link {DUMMY_INTERFACE}");
     let (seen, _) = cleanup::detect_modes();
     seen.iter().any(|seen| seen.mode != ProxyMode::Ipvs || seen.evidence.iter().any(|line| *line != own_link))
 }
 
-/// Whether the table of policies is in the kernel. One that cannot be read is taken for one that enforces.
+/// Returns true if the kernel has the table of policies, or the table cannot be read.
 fn policies_are_enforced() -> bool {
     !matches!(policy_table::read(TableFamily::Inet), Ok(None) | Err(EnforceError::NoTables))
 }
@@ -78,8 +75,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_first_sync_that_could_remove_rules_of_unread_objects_is_held() {
-        // Whether there are rules, whether objects are unread at each review, and whether it is held at the end.
+    fn first_sync_is_held_if_it_could_remove_rules_of_unreadable_objects() {
+        // Whether there are rules, whether objects are unreadable at each update, and whether it is held at the end.
         type Row<'a> = (fn() -> bool, &'a [bool], bool);
         let (with, without) = (|| true, || false);
         let rows: [Row<'_>; 5] = [
@@ -89,14 +86,15 @@ mod tests {
             (with, &[false, true], true),
             (without, &[true], false),
         ];
-        for (has_rules, reviews, held) in rows {
+        for (has_rules, updates, held) in rows {
             let mut first = FirstSync::new(has_rules);
-            for unread in reviews {
-                first.review(*unread);
+            for has_unreadable in updates {
+                first.update(*has_unreadable);
             }
-            assert_eq!(first.is_held(), held, "{reviews:?}");
+            assert_eq!(first.is_held(), held, "{updates:?}");
             first.started();
-            assert!(!first.review(true) && !first.is_held(), "later, the last good version counts");
+            first.update(true);
+            assert!(!first.is_held(), "later, the last readable version is kept");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The tools of iptables, of which each run is a step of the sync that runs.
+//! Progress of syncs by the runs of iptables tools: each is a step.
 
 use std::io::{self, Write};
 use std::sync::Arc;

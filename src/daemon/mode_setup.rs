@@ -1,4 +1,4 @@
-//! Makes the mode that the configuration asks for, and readies the node for it.
+//! Set-up of the configured proxy mode, and of the node for it.
 
 use std::net::Ipv6Addr;
 use std::sync::atomic::AtomicU32;
@@ -13,39 +13,39 @@ use portcullis_modes::{NodeFacts, Options};
 use portcullis_netlink::ip_vs::Timeouts;
 use portcullis_netlink::nf_tables;
 use portcullis_netlink::route::Rtnetlink;
-use tokio::sync::mpsc;
 
 use super::DaemonError;
 use super::drift_watch::{self, Drift};
 use crate::config::{Config, Ipvs, ProxyMode};
+use crate::control::{Mailbox, Wake};
 use crate::{node, sysctl};
 
 /// Notifications of external changes of what a mode writes.
 #[derive(Default)]
 pub(crate) struct DriftEvents {
-    /// Where the kernel sends them.
-    pub(super) drift: Option<mpsc::Receiver<Drift>>,
-    /// The generation of nf_tables that the latest change made, which may be one of our own tools; 0 where it is not known.
+    /// The mailbox of the notifications.
+    pub(super) drift: Option<Mailbox<Drift>>,
+    /// The nf_tables generation of the latest change, which may be one of this process's tools; 0 if it is not known.
     pub(super) generation: Arc<AtomicU32>,
 }
 
-/// The kernels of the families that are served.
+/// The iptables kernels of the families that are served.
 pub(crate) type Kernels = Vec<(Family, Box<dyn IptablesKernel>)>;
 
-/// What the node has of what the mode takes.
+/// The prerequisites of a mode that the node has.
 pub(crate) struct Prerequisites {
-    /// The tools of iptables; nftables mode does without.
+    /// The iptables tools, which nftables mode does not need.
     pub(crate) tools: Option<Tools>,
-    /// The kernels by which rules of iptables are written.
+    /// The kernels through which iptables rules are written.
     pub(crate) kernels: Kernels,
     /// The families that can be served.
     pub(crate) families: Vec<Family>,
 }
 
-/// Looks for what the mode takes, without loading or changing anything.
+/// Checks the prerequisites of a mode. Loads and changes nothing.
 ///
 /// # Errors
-/// Something is missing.
+/// A prerequisite is missing.
 pub(crate) fn check_prerequisites(mode: ProxyMode) -> Result<Prerequisites, DaemonError> {
     if !mode.uses_iptables() {
         let families = nftables::check_prerequisites()?;
@@ -57,7 +57,7 @@ pub(crate) fn check_prerequisites(mode: ProxyMode) -> Result<Prerequisites, Daem
     Ok(Prerequisites { tools: Some(tools), kernels, families })
 }
 
-/// The kernels of both families; a family that the kernel does not have is left out, as upstream does.
+/// Returns the iptables kernels of both families. A family that the kernel lacks is left out, as in kube-proxy.
 fn kernels(tools: &Tools) -> Result<Kernels, ToolError> {
     let mut kernels = Vec::new();
     let mut last = None;
@@ -65,7 +65,7 @@ fn kernels(tools: &Tools) -> Result<Kernels, ToolError> {
         match tools.supports(family) {
             Ok(()) => kernels.push((family, tools.kernel(family))),
             Err(error) => {
-                tracing::warn!(%family, %error, "no iptables for this family; it is not served");
+                tracing::warn!(%family, %error, "iptables does not support this family; it is not served");
                 last = Some(error);
             }
         }
@@ -76,13 +76,13 @@ fn kernels(tools: &Tools) -> Result<Kernels, ToolError> {
     }
 }
 
-/// Loads and sets what needs more privileges than serving: it stays for the daemon that follows.
+/// Loads modules and changes settings for a daemon that runs later with fewer privileges (`--init-only`).
 ///
 /// # Errors
 /// The kernel lacks what IPVS mode needs.
 pub(crate) fn prepare_node(config: &Config) -> Result<(), DaemonError> {
     if config.mode.uses_ipvs() {
-        // Opening it loads its modules, without which there are none of its settings.
+        // Opening IPVS loads its modules, which create its settings.
         drop(ipvs::open(config.ipvs.scheduler)?);
     }
     ready_node(config);
@@ -91,7 +91,7 @@ pub(crate) fn prepare_node(config: &Config) -> Result<(), DaemonError> {
             Ok(()) => portcullis_modes::route_localnet::enable(),
             Err(error) => tracing::warn!(
                 %error,
-                "route_localnet is not set, as packets from other hosts to 127.0.0.0/8 cannot be dropped; node ports on \
+                "not setting route_localnet, as packets from other hosts to 127.0.0.0/8 cannot be dropped; node ports on \
                  localhost are not served"
             ),
         }
@@ -105,39 +105,39 @@ fn ready_node(config: &Config) {
     }
 }
 
-/// Has answers of pods to connections that came from ::1 delivered, whichever link they come in by: the kernel takes
-/// the address for one that is on the loopback link only.
+/// Adds local routes for ::1 on all links, so that replies of pods to connections from ::1 are delivered: the kernel accepts
+/// the address on the loopback link only.
 pub(crate) fn route_localhost(config: &Config) {
     if config.mode != ProxyMode::Nftables || !config.node_port_addresses.has_localhost() {
         return;
     }
-    static TOLD: Once = Once::new();
-    TOLD.call_once(warn_of_bridges);
+    static WARNED: Once = Once::new();
+    WARNED.call_once(warn_of_bridges);
     let routed = Rtnetlink::open().and_then(|mut interfaces| {
         let links = interfaces.links()?;
         for link in links.iter().filter(|link| !link.is_loopback()) {
             match interfaces.add_local_route(link.index, Ipv6Addr::LOCALHOST.into()) {
-                Ok(true) => tracing::debug!(link = %link.name, "answers to ::1 are taken from this link"),
+                Ok(true) => tracing::debug!(link = %link.name, "added a local route for ::1"),
                 Ok(false) => {}
-                // Links come and go, and some have no IPv6.
-                Err(error) => tracing::debug!(link = %link.name, %error, "no answers to ::1 from this link"),
+                // The link may have been removed, or have no IPv6.
+                Err(error) => tracing::debug!(link = %link.name, %error, "cannot add a local route for ::1"),
             }
         }
         Ok(())
     });
     if let Err(error) = routed {
-        tracing::warn!(%error, "node ports on ::1 may get no answers");
+        tracing::warn!(%error, "cannot add local routes for ::1; node ports on ::1 may not work");
     }
 }
 
-/// The kernel takes no packets to ::1 that come from elsewhere, except where it translated them itself after it took them
-/// in. Bridges whose packets pass netfilter translate before that.
+/// Warns if bridged packets pass netfilter: the kernel accepts packets to ::1 from other links only if it translated them
+/// after their input, and bridges translate them earlier.
 fn warn_of_bridges() {
     let setting = std::fs::read_to_string("/proc/sys/net/bridge/bridge-nf-call-ip6tables");
     if setting.is_ok_and(|value| value.trim() == "1") {
         tracing::warn!(
-            "node ports on ::1 get no answers from pods that a bridge joins to this node, as \
-             net.bridge.bridge-nf-call-ip6tables is 1; on 127.0.0.1 they do"
+            "node ports on ::1 do not work for pods that are connected to this node by a bridge, as \
+             net.bridge.bridge-nf-call-ip6tables is 1; node ports on 127.0.0.1 do"
         );
     }
 }
@@ -151,17 +151,18 @@ pub(crate) fn start_mode(
     options: Options,
     host: NodeFacts,
     prerequisites: Prerequisites,
+    wake: &Wake,
 ) -> Result<(Box<dyn Mode>, DriftEvents), DaemonError> {
     let kernels = prerequisites.kernels;
-    // Legacy tables announce no changes.
+    // The kernel reports no changes of legacy tables.
     let nft = prerequisites.tools.as_ref().is_some_and(|tools| tools.flavour == Flavour::Nft);
     let mode: Box<dyn Mode> = match config.mode {
         ProxyMode::Iptables => Box::new(iptables::IptablesProxier::new(options, host, kernels)),
         ProxyMode::Ipvs => {
             let mut kernel = ipvs::open(config.ipvs.scheduler)?;
-            // Its settings are there only once it is loaded.
+            // Its settings exist once its modules are loaded.
             ready_node(config);
-            // Before addresses are watched, so that its own, one a Service, wake nobody.
+            // Before the subscription to addresses, so that its own addresses, one for each Service, are ignored.
             kernel.ensure_link().map_err(ipvs::IpvsPrerequisiteError::from)?;
             if let Some(timeouts) = timeouts(&config.ipvs) {
                 kernel.set_timeouts(timeouts).map_err(ipvs::IpvsPrerequisiteError::from)?;
@@ -173,18 +174,18 @@ pub(crate) fn start_mode(
             let socket = nf_tables::open().map_err(nftables::NftablesPrerequisiteError::from)?;
             let socket = socket.ok_or(nftables::NftablesPrerequisiteError::NoTables)?;
             let proxier = nftables::NftablesProxier::new(options, host, &prerequisites.families, socket);
-            let drift = drift_watch::watch(nftables::TABLE, proxier.socket());
+            let drift = drift_watch::watch(nftables::TABLE, proxier.socket(), wake);
             return Ok((Box::new(proxier), DriftEvents { drift: Some(drift), ..DriftEvents::default() }));
         }
     };
     let mut drift_events = DriftEvents::default();
-    drift_events.drift = nft.then(|| drift_watch::watch_iptables(Arc::clone(&drift_events.generation)));
+    drift_events.drift = nft.then(|| drift_watch::watch_iptables(Arc::clone(&drift_events.generation), wake));
     Ok((mode, drift_events))
 }
 
-/// The timeouts that are to be set, if any is; 0 leaves the kernel's.
+/// Returns the timeouts to set; `None` if none is configured. 0 keeps the kernel's.
 fn timeouts(ipvs: &Ipvs) -> Option<Timeouts> {
-    // The kernel counts in seconds, and a part of one must not come to mean that none is wanted.
+    // The kernel counts in seconds; a fraction of a second must not become 0.
     let seconds = |timeout: Option<Duration>| {
         let seconds = timeout.map_or(0, |t| t.as_secs() + u64::from(t.subsec_nanos() > 0));
         u32::try_from(seconds).unwrap_or(u32::MAX)

@@ -73,7 +73,7 @@ mod tests {
         ];
         for (case, events, expects_object, expected) in rows {
             let mut index = Index::for_node(own);
-            events.into_iter().for_each(|event| index.handle(event));
+            events.into_iter().for_each(|event| _ = index.handle(event));
             let problem = OwnNodeReporter::new(own, expects_object).problem(&index).unwrap_or_default();
             assert_eq!(problem.is_empty(), expected.is_empty(), "{case}: {problem}");
             assert!(problem.starts_with(expected), "{case}: {problem}");

@@ -1,7 +1,7 @@
-//! How fast external changes to a table of ours are repaired, and what is reported of them.
+//! Rate limit and log of repairs of a table after external changes.
 //!
-//! A single change is repaired immediately. Two programs that write one table would repair each other thousands of times
-//! a second, so there is an allowance of repairs that refills slowly, and ever more slowly while the contention lasts.
+//! A single change is repaired immediately. Two programs that write the same table would repair each other thousands of times
+//! a second, so there is an allowance of repairs that refills slowly, and more slowly while the contention lasts.
 
 use std::time::{Duration, Instant};
 
@@ -103,7 +103,7 @@ impl Repairs {
     }
 
     /// When repairs that no log line reported yet are to be logged.
-    pub(super) fn next_log(&self) -> Option<Instant> {
+    fn next_log(&self) -> Option<Instant> {
         let last = self.last_logged.filter(|_| self.unlogged != Unlogged::default())?;
         Some(last + LOG_PERIOD)
     }
@@ -132,8 +132,15 @@ impl Repairs {
         ))
     }
 
-    /// When contention ends if nothing is changed any more; `None` without contention.
-    pub(super) fn contention_ends(&self) -> Option<Instant> {
+    /// Returns the next time at which there is something to report even if nothing happens: repairs to log, or the end of
+    /// contention.
+    pub(super) fn next_report(&self, now: Instant) -> Option<Instant> {
+        let end = self.contention_ends().filter(|end| now < *end);
+        self.next_log().into_iter().chain(end).min()
+    }
+
+    /// Returns when contention ends if nothing is changed any more; `None` without contention.
+    fn contention_ends(&self) -> Option<Instant> {
         self.contended.filter(|_| self.repairs > 0)?;
         self.changed.as_ref().map(|(at, _)| *at + QUIET)
     }

@@ -13,8 +13,8 @@
 
 pub mod access;
 pub mod api;
-mod backoff;
 mod credential_files;
+mod jitter;
 pub mod manifests;
 mod object_reader;
 mod reported_problems;

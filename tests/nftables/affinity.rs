@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use portcullis_cluster::desired::{Desired, ServicePort};
+use portcullis_cluster::desired::{Desired, DirtyServices, ServicePort};
 use portcullis_cluster::{Event, Index, Object};
 use portcullis_modes::nftables::ServiceTable;
 use portcullis_netlink::nf_tables::{Packet, PacketPath, Table};
@@ -56,20 +56,20 @@ fn table_without(state: &State<'_>, removed: IpAddr) -> ServiceTable {
     let now = Instant::now();
     let (mut index, mut desired) = (Index::new(), Desired::new(state.case.node()));
     let mut table = ServiceTable::new(state.family, state.options, state.node);
-    let mut update = |index: &mut Index| {
-        let dirty = index.take_dirty_services();
+    let mut update = |index: &Index, dirty: DirtyServices| {
         let changes = desired.update(index, dirty);
         table.apply(&desired, &changes, now);
     };
-    bring(&mut index, state.file);
-    update(&mut index);
+    let dirty = bring(&mut index, state.file);
+    update(&index, dirty);
+    let mut dirty = DirtyServices::default();
     for object in objects(state.file) {
         if let Object::EndpointSlice(mut slice) = object {
             slice.endpoints = slice.endpoints.into_iter().filter(|e| e.address != removed).collect();
-            index.handle(Event::Applied(Object::EndpointSlice(slice)));
+            dirty.extend(index.handle(Event::Applied(Object::EndpointSlice(slice))));
         }
     }
-    update(&mut index);
+    update(&index, dirty);
     table
 }
 

@@ -24,10 +24,9 @@ fn sync_states(case: &Case) {
     let mut desired = Desired::new(case.node());
     let mut proxier: Option<NftablesProxier> = None;
     for (i, state) in case.states().iter().enumerate() {
-        bring(&mut index, state);
+        let dirty = bring(&mut index, state);
         let (options, host) = case.facts(&index);
-        let touched = index.take_dirty_services();
-        let changes = desired.update(&index, touched);
+        let changes = desired.update(&index, dirty);
         let proxier = proxier.get_or_insert_with(|| {
             NftablesProxier::new(options.clone(), host.clone(), &Family::BOTH, socket())
         });

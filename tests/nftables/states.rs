@@ -49,9 +49,8 @@ pub fn each(is_selected: impl Fn(&Case) -> bool, mut visit: impl FnMut(&State<'_
         let mut desired = Desired::new(case.node());
         let mut updater = Updater::default();
         for (i, file) in case.states().iter().enumerate() {
-            bring(&mut index, file);
+            let dirty = bring(&mut index, file);
             let (options, node) = case.facts(&index);
-            let dirty = index.take_dirty_services();
             let changes = desired.update(&index, dirty);
             let updated = updater.update(&desired, &changes, &options, &node);
             let desired = Desired::from_index(&index, case.node());

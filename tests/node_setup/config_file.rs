@@ -43,7 +43,10 @@ fn an_invalid_file_is_reported_and_a_changed_configuration_ends_the_daemon() {
         let health = get(HEALTH, "/healthz").unwrap();
         assert!(health.contains(" 200 ") && health.contains("conntrack.min"), "{health}");
         let log = daemon.log();
-        assert!(log.contains("conntrack.min") && log.contains("holds on"), "{log}");
+        assert!(
+            log.contains("conntrack.min") && log.contains("keeping the configuration of the start"),
+            "{log}"
+        );
 
         fs::remove_file(&path).unwrap();
         std::thread::sleep(Duration::from_millis(500));
@@ -57,7 +60,7 @@ fn an_invalid_file_is_reported_and_a_changed_configuration_ends_the_daemon() {
         let status = daemon.wait_for_exit();
         let log = daemon.log();
         assert_eq!(status.code(), Some(1), "{log}");
-        assert!(log.contains("config.yaml was changed") && log.contains("the rules stay"), "{log}");
+        assert!(log.contains("config.yaml was changed") && log.contains("keeping the rules"), "{log}");
     });
 }
 

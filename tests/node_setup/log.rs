@@ -96,7 +96,7 @@ fn all_log_lines_are_written_before_exit() {
         let mut daemon = node.start(&["--once"]);
         daemon.wait_for_exit();
         assert!(
-            daemon.log().trim_end().lines().last().unwrap().contains("everything is written"),
+            daemon.log().trim_end().lines().last().unwrap().contains("all rules are written"),
             "{}",
             daemon.log()
         );

@@ -45,7 +45,9 @@ fn the_policy_table_is_owned_by_the_daemon_that_enforces_policies() {
         let mut second = start_second(&node, &[]);
         let log = second.log.clone();
         second.wait_until("the log names the first daemon", || {
-            std::fs::read_to_string(&log).unwrap().contains("the NetworkPolicy table stays")
+            std::fs::read_to_string(&log)
+                .unwrap()
+                .contains("keeping the NetworkPolicy table of the other process")
         });
         assert!(second.log().contains(&holder), "{}", second.log());
         drop(second);

@@ -252,7 +252,7 @@ fn a_policy_that_was_never_valid_fails_health_on_a_node_without_rules() {
         let mut daemon = node.spawn(start);
         daemon.wait_until("health says what is not enforced", || {
             let answer = get(HEALTH, "/healthz").unwrap_or_default();
-            answer.contains("policies: enforced without what was never read")
+            answer.contains("policies: enforced without objects that cannot be read")
                 && answer.contains("policy.yaml:1: NetworkPolicy default/p: field spec.podSelector")
         });
         assert_eq!([status("/healthz"), status("/livez")], ["503", "200"]);

@@ -14,6 +14,7 @@ use portcullis::config::{Config, Invocation, ProxyMode};
 use portcullis::host_file::HostFile;
 use portcullis::source::read_manifests;
 use portcullis::{host, node};
+use portcullis_cluster::desired::DirtyServices;
 use portcullis_cluster::{Event, Family, Index, Kind, Name, Object};
 use portcullis_modes::iptables::IptablesFeatures;
 use portcullis_modes::{NodeFacts, Options};
@@ -122,11 +123,14 @@ pub fn objects(state: &Path) -> Vec<Object> {
     manifests.objects
 }
 
-/// Changes an index to a state; objects that the state does not contain are deleted.
-pub fn bring(index: &mut Index, state: &Path) {
-    Kind::ALL.into_iter().for_each(|kind| index.handle(Event::ListStarted(kind)));
-    objects(state).into_iter().for_each(|object| index.handle(Event::Applied(object)));
-    Kind::ALL.into_iter().for_each(|kind| index.handle(Event::Listed(kind)));
+/// Changes an index to a state; objects that the state does not contain are deleted. Returns the changes that affect Services.
+pub fn bring(index: &mut Index, state: &Path) -> DirtyServices {
+    let mut dirty = DirtyServices::default();
+    let started = Kind::ALL.into_iter().map(Event::ListStarted);
+    let applied = objects(state).into_iter().map(Event::Applied);
+    let listed = Kind::ALL.into_iter().map(Event::Listed);
+    started.chain(applied).chain(listed).for_each(|event| dirty.extend(index.handle(event)));
+    dirty
 }
 
 /// A chain of IPVS mode whose rules have no comments; kube-proxy writes them in the order of a hash map.

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use portcullis_cluster::{Index, Name};
 use portcullis_lab::{Lab, LabOptions, NetNs, PlanOptions, Vantage};
+use portcullis_policy::compile::DirtyPolicyObjects;
 use portcullis_policy::table::{Enforcer, PolicyOptions};
 use portcullis_policy::{Compiler, Scope};
 
@@ -113,10 +114,10 @@ fn enforce(lab: &Lab, level: Level) {
         let mut index = Index::new();
         let list = lab.plan().to_list();
         let objects = list["items"].as_array().expect("a List has items").iter();
-        objects.cloned().chain(cluster::others()).for_each(|object| index.handle(applied(object)));
-        cluster::policies(count).for_each(|object| index.handle(applied(object)));
+        objects.cloned().chain(cluster::others()).for_each(|object| _ = index.handle(applied(object)));
+        cluster::policies(count).for_each(|object| _ = index.handle(applied(object)));
         let mut compiler = Compiler::new(Scope::Node(Name::new(node)));
-        let changes = compiler.update(&index, &index.dirty_policy_objects().clone());
+        let changes = compiler.update(&index, &DirtyPolicyObjects::default());
         let enforcer = netns.run(|| Enforcer::open(PolicyOptions::default())).expect("it can be entered");
         let mut enforcer = enforcer.expect("runs as root");
         enforcer.apply(&changes, compiler.compiled());

@@ -4,7 +4,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use portcullis_cluster::desired::Desired;
+use portcullis_cluster::desired::{Desired, DirtyServices};
 use portcullis_cluster::{Event, Family, Index, Kind, Name, Object};
 use portcullis_modes::Mode;
 use portcullis_modes::nftables::NftablesProxier;
@@ -42,20 +42,21 @@ pub(crate) fn measure(services: usize, endpoints: usize) -> Line {
 }
 
 fn measure_here(services: usize, endpoints: usize) -> Line {
-    let mut index = Index::new();
+    let (mut index, mut dirty) = (Index::new(), DirtyServices::default());
     for kind in [Kind::Node, Kind::Service, Kind::EndpointSlice] {
         index.handle(Event::ListStarted(kind));
     }
-    objects_with(services, endpoints).for_each(|object| apply(&mut index, object));
+    objects_with(services, endpoints)
+        .for_each(|object| dirty.extend(index.handle(Event::Applied(parse(object)))));
     for kind in [Kind::Node, Kind::Service, Kind::EndpointSlice] {
-        index.handle(Event::Listed(kind));
+        dirty.extend(index.handle(Event::Listed(kind)));
     }
     let socket = Socket::open(NetlinkProtocol::Netfilter).expect("a netfilter socket");
     let mut mode =
         NftablesProxier::new(Options::default(), NodeFacts::default(), &[Family::V4, Family::V6], socket);
     let mut desired = Desired::new(Name::new(NODE));
     let start = Instant::now();
-    sync(&mut mode, &mut desired, &mut index);
+    sync(&mut mode, &mut desired, &index, dirty);
     let first = start.elapsed();
 
     let mut change = |n: usize, endpoints: usize| {
@@ -64,8 +65,9 @@ fn measure_here(services: usize, endpoints: usize) -> Line {
             slice_with(&service_name(i), i, endpoints, Some(&format!("10.250.{}.{}", n / 250, n % 250 + 1)));
         let parsed = parse(slice);
         let start = Instant::now();
-        index.handle(Event::Applied(parsed));
-        sync(&mut mode, &mut desired, &mut index);
+        let mut dirty = DirtyServices::default();
+        dirty.extend(index.handle(Event::Applied(parsed)));
+        sync(&mut mode, &mut desired, &index, dirty);
         start.elapsed()
     };
     let moved = summary((0..CHANGES).map(|n| change(n, endpoints)).collect());
@@ -76,16 +78,11 @@ fn measure_here(services: usize, endpoints: usize) -> Line {
     Line { services, endpoints, first, moved, scaled, processor }
 }
 
-fn sync(mode: &mut NftablesProxier, desired: &mut Desired, index: &mut Index) {
-    let touched = index.take_dirty_services();
-    let changes = desired.update(index, touched);
+fn sync(mode: &mut NftablesProxier, desired: &mut Desired, index: &Index, dirty: DirtyServices) {
+    let changes = desired.update(index, dirty);
     for report in mode.sync(desired, &changes) {
         assert!(report.error.is_none() && report.isolated.is_empty(), "{report:?}");
     }
-}
-
-fn apply(index: &mut Index, object: Value) {
-    index.handle(Event::Applied(parse(object)));
 }
 
 fn parse(object: Value) -> Object {

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use portcullis_cluster::desired::Desired;
+use portcullis_cluster::desired::{Desired, DirtyServices};
 use portcullis_cluster::{Event, Family, Index, Kind, Name, Object};
 use portcullis_netlink::Error;
 use portcullis_netlink::nf_tables::{
@@ -113,6 +113,7 @@ impl NftablesKernel for FakeKernel {
 
 struct Node {
     index: Index,
+    dirty: DirtyServices,
     desired: Desired,
     sync: TableSync,
     kernel: FakeKernel,
@@ -122,7 +123,13 @@ impl Node {
     fn new() -> Self {
         let settings = Settings::new(Family::V4, &Options::default(), &NodeFacts::default());
         let (index, desired) = (Index::new(), Desired::new(Name::new("node-a")));
-        Node { index, desired, sync: TableSync::new(settings), kernel: FakeKernel::default() }
+        Node {
+            index,
+            dirty: DirtyServices::default(),
+            desired,
+            sync: TableSync::new(settings),
+            kernel: FakeKernel::default(),
+        }
     }
 
     /// Gives Services these cluster IPs, and syncs.
@@ -132,14 +139,13 @@ impl Node {
                 "spec": {"clusterIP": ip, "ports": [{"port": 80}]}});
             self.handle(Kind::Service, object);
         }
-        let dirty = self.index.take_dirty_services();
-        let changes = self.desired.update(&self.index, dirty);
+        let changes = self.desired.update(&self.index, std::mem::take(&mut self.dirty));
         self.sync.sync(&mut self.kernel, &self.desired, &changes, now)
     }
 
     fn handle(&mut self, kind: Kind, object: serde_json::Value) {
         let object = Object::parse(kind, object).expect("a valid object").object;
-        self.index.handle(Event::Applied(object));
+        self.dirty.extend(self.index.handle(Event::Applied(object)));
     }
 
     /// Adds Service s02 with session affinity and one endpoint.

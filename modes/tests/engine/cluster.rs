@@ -1,7 +1,7 @@
 //! Small clusters of generated Services.
 #![allow(unreachable_pub, reason = "a module of a test binary")]
 
-use portcullis_cluster::desired::{Desired, ServiceChange};
+use portcullis_cluster::desired::{Desired, DirtyServices, ServiceChange};
 use portcullis_cluster::{Event, Index, Kind, Name, NamespacedName, Object, ObjectKey};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -29,12 +29,17 @@ pub fn drawn() -> impl Strategy<Value = Drawn> {
 /// A cluster with generated Services.
 pub struct Cluster {
     index: Index,
+    dirty: DirtyServices,
     pub desired: Desired,
 }
 
 impl Cluster {
     pub fn new() -> Self {
-        Cluster { index: Index::new(), desired: Desired::new(Name::new("node-a")) }
+        Cluster {
+            index: Index::new(),
+            dirty: DirtyServices::default(),
+            desired: Desired::new(Name::new("node-a")),
+        }
     }
 
     /// Sets or deletes Service number `n`, and returns the changes.
@@ -46,17 +51,17 @@ impl Cluster {
             }
             None => {
                 let name = NamespacedName::new("ns", &name_of(n));
-                self.index.handle(Event::Deleted(ObjectKey { kind: Kind::Service, name }));
+                self.dirty.extend(self.index.handle(Event::Deleted(ObjectKey { kind: Kind::Service, name })));
             }
         }
-        let touched = self.index.take_dirty_services();
-        self.desired.update(&self.index, touched)
+        let dirty = std::mem::take(&mut self.dirty);
+        self.desired.update(&self.index, dirty)
     }
 
     fn apply(&mut self, kind: Kind, value: Value) {
         let parsed = Object::parse(kind, value).expect("a well-formed object");
         assert!(parsed.problems.is_empty(), "{:?}", parsed.problems);
-        self.index.handle(Event::Applied(parsed.object));
+        self.dirty.extend(self.index.handle(Event::Applied(parsed.object)));
     }
 }
 

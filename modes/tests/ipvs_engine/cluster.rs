@@ -1,6 +1,6 @@
 //! Small clusters for tests, whose Services share ClusterIPs, external IPs, node ports and endpoints.
 
-use portcullis_cluster::desired::{Desired, ServiceChange};
+use portcullis_cluster::desired::{Desired, DirtyServices, ServiceChange};
 use portcullis_cluster::{Event, Index, Kind, Name, NamespacedName, Object, ObjectKey};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -104,12 +104,17 @@ pub fn any_service() -> impl Strategy<Value = TestService> {
 /// A cluster with the Services of a test.
 pub struct Cluster {
     index: Index,
+    dirty: DirtyServices,
     pub desired: Desired,
 }
 
 impl Cluster {
     pub fn new() -> Self {
-        Cluster { index: Index::new(), desired: Desired::new(Name::new("node-a")) }
+        Cluster {
+            index: Index::new(),
+            dirty: DirtyServices::default(),
+            desired: Desired::new(Name::new("node-a")),
+        }
     }
 
     /// Sets or deletes Service number `n`, and returns the changes.
@@ -121,16 +126,18 @@ impl Cluster {
                     self.apply(Kind::EndpointSlice, slice_object(n, service, family));
                 }
             }
-            None => self.index.handle(Event::Deleted(ObjectKey { kind: Kind::Service, name: name_of(n) })),
+            None => self.dirty.extend(
+                self.index.handle(Event::Deleted(ObjectKey { kind: Kind::Service, name: name_of(n) })),
+            ),
         }
-        let touched = self.index.take_dirty_services();
-        self.desired.update(&self.index, touched)
+        let dirty = std::mem::take(&mut self.dirty);
+        self.desired.update(&self.index, dirty)
     }
 
     fn apply(&mut self, kind: Kind, value: Value) {
         // A Service with source ranges of another family is valid otherwise.
         let parsed = Object::parse(kind, value).expect("a well-formed object");
-        self.index.handle(Event::Applied(parsed.object));
+        self.dirty.extend(self.index.handle(Event::Applied(parsed.object)));
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use portcullis_cluster::desired::{Desired, ServiceChange};
+use portcullis_cluster::desired::{Desired, DirtyServices, ServiceChange};
 use portcullis_cluster::{Event, Family, Index, Kind, Name, NamespacedName, Object, ObjectKey};
 use portcullis_modes::nftables::ServiceTable;
 use portcullis_modes::{DetectLocal, NodeFacts, NodePortAddresses, Options};
@@ -96,6 +96,7 @@ pub fn node() -> NodeFacts {
 /// A cluster and its table.
 pub struct Cluster {
     index: Index,
+    dirty: DirtyServices,
     pub desired: Desired,
     pub table: ServiceTable,
     pub now: Instant,
@@ -110,6 +111,7 @@ impl Cluster {
     pub fn new() -> Self {
         Cluster {
             index: Index::new(),
+            dirty: DirtyServices::default(),
             desired: Desired::new(Name::new("node-a")),
             table: ServiceTable::new(Family::V4, &options(), &node()),
             now: Instant::now(),
@@ -128,11 +130,12 @@ impl Cluster {
                 }
                 None => {
                     let name = NamespacedName::new("ns", &name_of(*n));
-                    self.index.handle(Event::Deleted(ObjectKey { kind: Kind::Service, name }));
+                    self.dirty
+                        .extend(self.index.handle(Event::Deleted(ObjectKey { kind: Kind::Service, name })));
                 }
             }
         }
-        let dirty = self.index.take_dirty_services();
+        let dirty = std::mem::take(&mut self.dirty);
         let changes: Vec<ServiceChange> = self.desired.update(&self.index, dirty);
         self.table.apply(&self.desired, &changes, self.now);
         self.now += Duration::from_millis(*pause);
@@ -149,7 +152,7 @@ impl Cluster {
     fn handle(&mut self, kind: Kind, value: Value) {
         let parsed = Object::parse(kind, value).expect("a well-formed object");
         assert!(parsed.problems.is_empty(), "{:?}", parsed.problems);
-        self.index.handle(Event::Applied(parsed.object));
+        self.dirty.extend(self.index.handle(Event::Applied(parsed.object)));
     }
 }
 

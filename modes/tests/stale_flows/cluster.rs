@@ -6,7 +6,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use portcullis_cluster::desired::{Desired, ServiceChange};
+use portcullis_cluster::desired::{Desired, DirtyServices, ServiceChange};
 use portcullis_cluster::{Event, Index, Kind, Name, Object};
 use portcullis_netlink::Family;
 use serde_json::{Value, json};
@@ -62,12 +62,17 @@ impl Reading {
 /// A cluster that changes from state to state.
 pub(crate) struct Cluster {
     index: Index,
+    dirty: DirtyServices,
     pub(crate) desired: Desired,
 }
 
 impl Cluster {
     pub(crate) fn new() -> Self {
-        Cluster { index: Index::new(), desired: Desired::new(Name::new("node-a")) }
+        Cluster {
+            index: Index::new(),
+            dirty: DirtyServices::default(),
+            desired: Desired::new(Name::new("node-a")),
+        }
     }
 
     /// Changes to the state that a text describes, and returns the changes.
@@ -81,15 +86,15 @@ impl Cluster {
         objects: impl IntoIterator<Item = (Kind, Value)>,
     ) -> Vec<ServiceChange> {
         let kinds = [Kind::Node, Kind::Service, Kind::EndpointSlice];
-        kinds.into_iter().for_each(|kind| self.index.handle(Event::ListStarted(kind)));
+        kinds.into_iter().for_each(|kind| self.dirty.extend(self.index.handle(Event::ListStarted(kind))));
         for (kind, value) in objects {
             let parsed = Object::parse(kind, value).unwrap();
             assert_eq!(parsed.problems, []);
-            self.index.handle(Event::Applied(parsed.object));
+            self.dirty.extend(self.index.handle(Event::Applied(parsed.object)));
         }
-        kinds.into_iter().for_each(|kind| self.index.handle(Event::Listed(kind)));
-        let touched = self.index.take_dirty_services();
-        self.desired.update(&self.index, touched)
+        kinds.into_iter().for_each(|kind| self.dirty.extend(self.index.handle(Event::Listed(kind))));
+        let dirty = std::mem::take(&mut self.dirty);
+        self.desired.update(&self.index, dirty)
     }
 }
 

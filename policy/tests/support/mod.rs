@@ -3,9 +3,8 @@
 
 pub mod replica;
 
-use portcullis_cluster::index::DirtyPolicyObjects;
 use portcullis_cluster::{Event, Index, Kind, Name, NamespacedName, Object, ObjectKey};
-use portcullis_policy::compile::CompiledPolicies;
+use portcullis_policy::compile::{CompiledPolicies, DirtyPolicyObjects};
 use portcullis_policy::{Compiler, Scope};
 use replica::Replica;
 use serde_json::Value;
@@ -13,6 +12,7 @@ use serde_json::Value;
 /// An index, and compilers of all scopes.
 pub struct CompiledCluster {
     pub index: Index,
+    dirty: DirtyPolicyObjects,
     compilers: Vec<(Compiler, Replica)>,
 }
 
@@ -23,6 +23,7 @@ impl CompiledCluster {
         let scopes = std::iter::once(Scope::Cluster).chain(scopes);
         CompiledCluster {
             index: Index::new(),
+            dirty: DirtyPolicyObjects::default(),
             compilers: scopes.map(|scope| (Compiler::new(scope), Replica::default())).collect(),
         }
     }
@@ -32,18 +33,18 @@ impl CompiledCluster {
         let text = |field: &str| value[field].as_str().unwrap_or_default();
         let kind = Kind::from_api(text("apiVersion"), text("kind")).expect("a kind that we use");
         let parsed = Object::parse(kind, value.clone()).expect("an object");
-        self.index.handle(Event::Applied(parsed.object));
+        self.dirty.extend(self.index.handle(Event::Applied(parsed.object)));
     }
 
     pub fn delete(&mut self, kind: Kind, namespace: &str, name: &str) {
         let name = NamespacedName::new(if kind.namespaced() { namespace } else { "" }, name);
-        self.index.handle(Event::Deleted(ObjectKey { kind, name }));
+        self.dirty.extend(self.index.handle(Event::Deleted(ObjectKey { kind, name })));
     }
 
     /// Updates the compilers. Checks that each result equals a compilation from scratch, and that the reported changes
     /// are complete.
     pub fn update(&mut self) {
-        let touched = self.index.take_dirty_policy_objects();
+        let touched = std::mem::take(&mut self.dirty);
         for (compiler, replica) in &mut self.compilers {
             let changes = compiler.update(&self.index, &touched);
             replica.apply(&changes);

@@ -115,7 +115,7 @@ impl PolicyEvaluator {
             return Err(Error::System { action: "cannot read the lab's manifests".into(), source });
         }
         let mut index = Index::new();
-        read.objects.into_iter().for_each(|object| index.handle(Event::Applied(object)));
+        read.objects.into_iter().for_each(|object| _ = index.handle(Event::Applied(object)));
         Ok(Self { compiler: Compiler::from_index(Scope::Cluster, &index) })
     }
 

@@ -15,6 +15,7 @@ use super::MigrateError;
 use super::migration_report::Applied;
 use crate::cluster_view::NodeView;
 use crate::config::Config;
+use crate::control::Wake;
 use crate::daemon::mode_setup::{self, Prerequisites};
 use crate::host;
 
@@ -32,7 +33,8 @@ pub(super) fn apply(
     let flavour = prerequisites.tools.as_ref().map_or(Flavour::Nft, |tools| tools.flavour);
     let mut host = state.host.clone();
     host.iptables.nfacct = host::ensure_nfacct();
-    let (mode, _) = mode_setup::start_mode(config, state.options.clone(), host, prerequisites)?;
+    let (mode, _) =
+        mode_setup::start_mode(config, state.options.clone(), host, prerequisites, &Wake::default())?;
     mode_setup::route_localhost(config);
     let takeover = Takeover::new(config.mode, flavour, drain);
     let mut engine = ServiceEngine::new(mode, takeover, StaleFlows::new(KernelFlows::default()));

@@ -1,30 +1,29 @@
-//! Notifications of changes of this machine's links, among which those of pods are.
+//! Notifications of changes of this machine's links, which include those of pods.
 
 use std::time::Duration;
 
 use portcullis_netlink::Result;
 use portcullis_netlink::route::LinkMonitor;
-use tokio::sync::mpsc;
 
+use crate::control::{Mailbox, Notifier, Wake};
 use crate::daemon::watch_thread;
 
-/// How long changes are collected before the loop is notified: a pod's link changes several times while it is set up.
+/// The time for which changes are collected before the notification: a pod's link changes several times while it is set up.
 const SETTLED: Duration = Duration::from_millis(100);
 
-/// A channel that receives a message after links changed. If the kernel does not report changes, that is logged and the
-/// channel stays silent.
-pub(in crate::daemon) fn watch() -> mpsc::Receiver<()> {
+/// Returns a mailbox that is notified after links changed. If the kernel does not report changes, that is logged.
+pub(super) fn watch(wake: &Wake) -> Mailbox<()> {
     let consequence = "cannot follow links: a pod's new interface is found only when its addresses change";
-    watch_thread::spawn("links", consequence, follow)
+    watch_thread::spawn("links", consequence, follow, wake)
 }
 
-fn follow(sink: &mpsc::Sender<()>) -> Result<()> {
+fn follow(notifier: &Notifier<()>) -> Result<()> {
     let mut changes = LinkMonitor::open()?;
     loop {
         changes.wait()?;
         std::thread::sleep(SETTLED);
         changes.drain()?;
-        if !watch_thread::notify(sink) {
+        if !notifier.notify(()) {
             return Ok(());
         }
     }

@@ -1,15 +1,15 @@
-//! Policies, enforced beside the mode: their own thread, their own table, their own retries, so that neither waits for
-//! the other.
+//! The controller of policies: compiles NetworkPolicies and ClusterNetworkPolicies, and programs their table.
 //!
 //! ```text
-//! Index ─► Compiler ─changes─► Enforcer (a thread) ─► nf_tables
-//!                                 ▲                       │
-//!                    next sync ───┴── what others changed ┘   (nf_tables tells)
+//! Index ─► Compiler ─changes─► Enforcer (on a thread) ─► nf_tables
+//!                                 ▲                          │
+//!                    next sync ───┴────── external changes ──┘
 //! ```
 
 mod interface_search;
 mod link_watch;
 mod pick_up;
+mod reporter;
 mod worker;
 
 use std::collections::HashSet;
@@ -17,241 +17,275 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use portcullis_cluster::{Index, Kind, Name};
+use portcullis_cluster::{Backoff, Change, Index, Kind, Name};
 use portcullis_netlink::nf_tables::TableFamily;
-use portcullis_policy::compile::Scope;
+use portcullis_policy::compile::{DirtyPolicyObjects, PolicyChanges, Scope};
 use portcullis_policy::table::{self, EnforceError, Enforcer, TABLE};
-use tokio::sync::mpsc;
-use tokio::task::JoinHandle;
 
 use super::drift_watch::{self, Drift};
+use super::first_sync::FirstSync;
+use super::node_addresses::NodeAddresses;
 use super::repairs::{Repairs, Unlogged};
 use crate::config::{Established, NetworkPolicy};
+use crate::control::{Controller, Due, Mailbox, Pending, Schedule, Status, Wake, Work};
+use crate::http::Job;
 use crate::{node, sysctl, truncated_list};
 
 use interface_search::InterfaceSearch;
-pub(super) use link_watch::watch as watch_links;
 use pick_up::PickUp;
-use worker::PolicySyncRequest;
-pub(super) use worker::{CounterLabels, PolicySyncResult, PolicyWorker};
+pub(super) use reporter::PolicyReporter;
+use worker::{PolicySyncRequest, PolicySyncResult, PolicyWorker};
 
-/// The first time until a failed sync is tried again; it doubles with each failure.
-const FIRST_RETRY: Duration = Duration::from_millis(250);
+/// The backoff of failed syncs.
+const RETRY: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(30));
 
-/// The longest time until a failed sync is tried again.
-const LAST_RETRY: Duration = Duration::from_secs(30);
+/// The shortest time between two searches for connections to terminate: each search dumps all conntrack entries.
+const TERMINATION_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The least time between two searches for connections that are to be cut: each looks at all that are tracked.
-const CUTS_APART: Duration = Duration::from_secs(1);
-
-/// What has to be known before policies can be enforced: with less, what they allow would be dropped.
-const NEEDED: [Kind; 5] =
-    [Kind::Node, Kind::Namespace, Kind::Pod, Kind::NetworkPolicy, Kind::ClusterNetworkPolicy];
-
-/// The most pods that a log line names.
+/// How many pods a log line names.
 const NAMED: usize = 5;
 
-/// A sync under way.
-pub(super) type RunningPolicies = JoinHandle<(PolicyWorker, PolicySyncResult)>;
-
-/// When and with what policies are synced.
-pub(super) struct Policies {
+/// The controller of policies.
+pub(super) struct PolicyController {
     config: NetworkPolicy,
     node: Name,
-    /// `None` while it syncs.
+    addresses: NodeAddresses,
+    /// External changes of the table.
+    drift: Mailbox<Drift>,
+    /// Changes of this machine's links; `None` with `--once`.
+    links: Option<Mailbox<()>>,
+    dirty: DirtyPolicyObjects,
+    /// `None` while a sync runs.
     worker: Option<PolicyWorker>,
-    retry: Option<(Instant, Duration)>,
-    /// Another process changed the table, or may have: when it may be repaired.
-    doubt: Option<Instant>,
+    pending: Option<Pending<(PolicyWorker, PolicySyncResult)>>,
+    schedule: Schedule,
+    first_sync: FirstSync,
+    /// Some objects that affect policies could not be read.
+    has_unreadable: bool,
     repairs: Repairs,
-    /// Connections are to be searched for what is forbidden now.
-    cut_wanted: bool,
-    last_cut: Option<Instant>,
-    /// Everything was written once.
-    begun: bool,
+    /// Connections that are forbidden now have to be searched for.
+    needs_termination: bool,
+    last_termination: Option<Instant>,
+    has_synced: bool,
     pick_up: PickUp,
     interfaces: InterfaceSearch,
-    /// It was said that the kernel has no nf_tables for bridges.
-    told_of_bridges: bool,
+    has_warned_of_bridges: bool,
+    reporter: PolicyReporter,
+    status: Status,
 }
 
-impl Policies {
-    /// Opens the kernel's nf_tables for the policies' table. Changes nothing.
+impl PolicyController {
+    /// Opens nf_tables for the table of policies. Changes nothing.
     ///
     /// # Errors
     /// The kernel cannot enforce policies.
-    pub(super) fn enforcer(config: &NetworkPolicy) -> Result<Enforcer, EnforceError> {
+    pub(super) fn open(config: &NetworkPolicy) -> Result<Enforcer, EnforceError> {
         Enforcer::open(node::policy_options(config, None))
     }
 
-    /// Prepares to enforce policies on a node, and listens to who else changes the table. `once`: this process ends after
-    /// the first sync, and so cannot end what it would begin.
-    pub(super) fn start(
+    /// Creates the controller, and subscribes to external changes of the table. `once`: the process ends after the first
+    /// sync, so it cannot end the pickup of connections.
+    pub(super) fn new(
         config: NetworkPolicy,
         node: Name,
+        addresses: NodeAddresses,
         enforcer: Enforcer,
+        reporter: PolicyReporter,
         once: bool,
-    ) -> (Self, mpsc::Receiver<Drift>) {
+        wake: &Wake,
+    ) -> Self {
         sysctl::filter_bridged_packets();
-        let drift = drift_watch::watch(TABLE, enforcer.socket());
-        let worker = PolicyWorker::new(Scope::Node(node), enforcer);
-        let policies = Policies {
+        let now = Instant::now();
+        let mut schedule = Schedule::new(Duration::ZERO, None, RETRY, now);
+        schedule.request();
+        PolicyController {
             config,
             node,
-            worker: Some(worker),
-            retry: None,
-            doubt: None,
-            repairs: Repairs::new(Instant::now()),
-            cut_wanted: false,
-            last_cut: None,
-            begun: false,
+            addresses,
+            drift: drift_watch::watch(TABLE, enforcer.socket(), wake),
+            links: (!once).then(|| link_watch::watch(wake)),
+            dirty: DirtyPolicyObjects::default(),
+            worker: Some(PolicyWorker::new(Scope::Node(node), enforcer)),
+            pending: None,
+            schedule,
+            first_sync: FirstSync::of_policies(),
+            has_unreadable: false,
+            repairs: Repairs::new(now),
+            needs_termination: false,
+            last_termination: None,
+            has_synced: false,
             pick_up: PickUp::new(!once && matches!(table::read(TableFamily::Inet), Ok(None))),
             interfaces: InterfaceSearch::default(),
-            told_of_bridges: false,
-        };
-        (policies, drift)
-    }
-
-    /// Somebody else changed the table, or may have.
-    pub(super) fn drifted(&mut self, drift: &Drift, now: Instant) {
-        self.doubt = Some(self.repairs.changed_by(&drift.0, now));
-    }
-
-    /// Links of this machine have changed.
-    pub(super) fn links_changed(&mut self, now: Instant) {
-        self.interfaces.links_changed(now);
-    }
-
-    /// Logs repairs that were not logged yet, if that is due.
-    pub(super) fn log_repairs(&mut self, now: Instant) {
-        if let Some(unlogged) = self.repairs.due_log(now) {
-            log_repairs(unlogged, self.repairs.process());
+            has_warned_of_bridges: false,
+            reporter,
+            status: Status::new(Job::Policies),
         }
     }
 
-    /// External changes of the table.
-    pub(super) fn repairs(&self) -> &Repairs {
-        &self.repairs
+    /// Returns when a sync is due for another reason than changes: a search for connections or interfaces, or the end of the
+    /// pickup of connections.
+    fn next_timer(&self) -> Option<Instant> {
+        let may_terminate = self.needs_termination && !self.pick_up.is_on();
+        let termination =
+            may_terminate.then(|| self.last_termination.map(|at| at + TERMINATION_INTERVAL)).flatten();
+        [termination, self.interfaces.next(), self.pick_up.next()].into_iter().flatten().min()
     }
 
-    /// When a sync is due though nothing more happens; `None` while only news can make one due.
-    pub(super) fn next(&self) -> Option<Instant> {
-        let may_cut = self.cut_wanted && !self.pick_up.is_on();
-        let cut = may_cut.then(|| self.last_cut.map(|at| at + CUTS_APART)).flatten();
-        [self.retry.map(|(at, _)| at), cut, self.doubt, self.interfaces.next(), self.pick_up.next()]
-            .into_iter()
-            .flatten()
-            .min()
+    /// Returns why a sync is due now, if one is.
+    fn due(&self, now: Instant) -> Option<Due> {
+        let may_terminate =
+            self.last_termination.is_none() && self.needs_termination && !self.pick_up.is_on();
+        let is_timer_due = may_terminate || self.next_timer().is_some_and(|at| now >= at);
+        self.schedule.due(now).or(is_timer_due.then_some(Due::Timer))
     }
 
-    /// Starts a sync if one is due. `addresses` are this machine's.
-    pub(super) fn start_if_due(
+    /// Returns the request for a sync of these changes of the compiled policies.
+    fn request(
         &mut self,
-        index: &mut Index,
-        addresses: &[IpAddr],
+        due: Due,
+        changes: PolicyChanges,
+        index: &Index,
         now: Instant,
-    ) -> Option<RunningPolicies> {
-        if !NEEDED.iter().all(|kind| index.is_listed(*kind)) {
-            return None;
+    ) -> PolicySyncRequest {
+        let terminates = self.config.established == Established::Cut;
+        if terminates && !self.config.audit {
+            // The first sync may forbid open connections, as the policies before it are not known.
+            self.needs_termination |= !self.has_synced || changes.may_forbid();
         }
-        let may_cut = self.last_cut.is_none_or(|at| now >= at + CUTS_APART);
-        let due = !self.begun && self.retry.is_none()
-            || !index.dirty_policy_objects().is_empty()
-            || self.doubt.is_some_and(|at| now >= at)
-            || self.retry.is_some_and(|(at, _)| now >= at)
-            || self.interfaces.is_due(now)
-            || self.pick_up.next().is_some_and(|end| now >= end)
-            || (self.cut_wanted && may_cut && !self.pick_up.is_on());
-        if !due {
-            return None;
-        }
-        let mut worker = self.worker.take()?;
-        let touched = index.take_dirty_policy_objects();
-        let changes = worker.compiler.update(index, &touched);
-        if self.config.established == Established::Cut && !self.config.audit {
-            // What changed before this daemon was there is not known, and may forbid what is open.
-            self.cut_wanted |= !self.begun || changes.may_forbid();
-        }
-        let forbids = self.config.established == Established::Cut && changes.may_forbid();
-        self.pick_up.end_if_due(now, forbids);
-        let cut = self.cut_wanted && may_cut && !self.pick_up.is_on();
+        self.pick_up.end_if_due(now, terminates && changes.may_forbid());
+        let may_terminate = self.last_termination.is_none_or(|at| now >= at + TERMINATION_INTERVAL);
+        let cut = self.needs_termination && may_terminate && !self.pick_up.is_on();
         if cut {
-            self.last_cut = Some(now);
-            self.cut_wanted = false;
+            self.last_termination = Some(now);
+            self.needs_termination = false;
         }
-        let doubt = self.doubt.take_if(|at| now >= *at).map(|_| {
+        let doubt = (due == Due::FullSync).then(|| {
             self.repairs.started(now);
             self.repairs.process().to_owned()
         });
         let own_node = index.node(self.node);
-        let request = PolicySyncRequest {
+        PolicySyncRequest {
             changes,
             options: node::policy_options(&self.config, own_node),
             lacks_ranges: node::lacks_pod_ranges(&self.config, own_node),
-            look_for_interfaces: self.interfaces.start_if_due(now) || self.retry.is_some(),
+            look_for_interfaces: self.interfaces.start_if_due(now) || self.schedule.is_retrying(),
             doubt,
             cut,
             pick_up: self.pick_up,
-            own: addresses.iter().copied().collect::<HashSet<IpAddr>>(),
-        };
-        Some(tokio::task::spawn_blocking(move || {
-            let outcome = worker.sync(request);
-            (worker, outcome)
-        }))
+            own: self.addresses.get().into_iter().collect::<HashSet<IpAddr>>(),
+        }
     }
 
-    /// A sync ended.
-    pub(super) fn finish(&mut self, worker: PolicyWorker, outcome: &PolicySyncResult, now: Instant) {
-        self.worker = Some(worker);
-        self.tell_of_interfaces(outcome, now);
-        if let Some(error) = &outcome.error {
-            tracing::error!(%error, "policies could not be written; the last good rules stay, and it is tried again");
-            let wait = self.retry.map_or(FIRST_RETRY, |(_, wait)| (wait * 2).min(LAST_RETRY));
-            self.retry = Some((now + wait, wait));
-            self.cut_wanted |= outcome.cut_failed();
+    fn handle_result(&mut self, result: &PolicySyncResult, now: Instant) {
+        self.warn_of_interfaces(result, now);
+        self.schedule.ended(result.error.is_some(), now);
+        self.status.syncs += 1;
+        self.status.unwritten = result.error.iter().cloned().collect();
+        if let Some(error) = &result.error {
+            let retry_in = self.schedule.retry_in(now).unwrap_or_default();
+            tracing::error!(%error, "sync of policies failed; keeping the last good rules, retrying in {retry_in:.1?}");
+            self.needs_termination |= result.cut_failed();
             return;
         }
-        self.retry = None;
-        self.pick_up.synced(outcome.pick_up, now);
-        if !self.begun {
-            self.begun = true;
-            let extent = outcome.committed.changes;
-            tracing::info!(took = ?outcome.took, changed = extent.total(), "NetworkPolicies are enforced");
+        self.pick_up.synced(result.pick_up, now);
+        if !std::mem::replace(&mut self.has_synced, true) {
+            let changes = result.committed.changes;
+            tracing::info!(took = ?result.took, changed = changes.total(), "NetworkPolicies are enforced");
         }
-        if let Some((who, objects)) = &outcome.repaired {
-            let logged = self.repairs.repaired(*objects, now);
-            if let Some(unlogged) = logged {
-                log_repairs(unlogged, who);
-            }
+        if let Some((process, objects)) = &result.repaired
+            && let Some(unlogged) = self.repairs.repaired(*objects, now)
+        {
+            log_repairs(unlogged, process);
         }
-        if outcome.cut > 0 {
-            tracing::info!(connections = outcome.cut, "connections that policies forbid now were cut");
+        if result.cut > 0 {
+            tracing::info!(connections = result.cut, "terminated connections that policies forbid now");
         }
     }
 
-    /// Warns of pods that policies match by their addresses of the API alone.
-    fn tell_of_interfaces(&mut self, outcome: &PolicySyncResult, now: Instant) {
-        let unattached = self.interfaces.take(outcome.unattached.clone(), now);
+    /// Warns of pods that policies match only by their addresses of the API.
+    fn warn_of_interfaces(&mut self, result: &PolicySyncResult, now: Instant) {
+        let unattached = self.interfaces.record(result.unattached.clone(), now);
         if !unattached.is_empty() {
             tracing::warn!(
                 count = unattached.len(),
                 pods = truncated_list::names(&unattached, NAMED),
                 "no interface of these pods was found (no veth pair leads to their addresses): NetworkPolicies match \
-                 them by their addresses alone, and not their link-local, multicast and broadcast packets"
+                 them only by their addresses, and not their link-local, multicast and broadcast packets"
             );
         }
-        if outcome.lacks_bridge_family && !self.told_of_bridges {
-            self.told_of_bridges = true;
+        if result.lacks_bridge_family && !std::mem::replace(&mut self.has_warned_of_bridges, true) {
             tracing::warn!(
-                "this kernel has no nf_tables for bridges (CONFIG_NF_TABLES_BRIDGE): NetworkPolicies match pods that a \
-                 bridge joins by their addresses alone, and not their link-local, multicast and broadcast packets"
+                "this kernel has no nf_tables for bridges (CONFIG_NF_TABLES_BRIDGE): NetworkPolicies match pods that are \
+                 connected by a bridge only by their addresses, and not their link-local, multicast and broadcast packets"
             );
         }
     }
+}
 
-    /// What each counter of the table counts, as of the last sync.
-    pub(super) fn labels(&self) -> Option<CounterLabels> {
-        self.worker.as_ref().map(|worker| Arc::clone(worker.labels()))
+impl Controller for PolicyController {
+    fn required_kinds(&self) -> &'static [Kind] {
+        &DirtyPolicyObjects::KINDS
+    }
+
+    fn handle_changes(&mut self, changes: &[Change], index: &Index, _: bool) {
+        changes.iter().for_each(|change| self.dirty.add(change));
+        self.has_unreadable = index.unreadable().may_concern_policies();
+        self.first_sync.update(self.has_unreadable);
+        if !self.dirty.is_empty() {
+            self.schedule.request();
+        }
+    }
+
+    fn poll(&mut self, _: &Index, now: Instant) {
+        if let Some(unlogged) = self.repairs.due_log(now) {
+            log_repairs(unlogged, self.repairs.process());
+        }
+        if let Some(drift) = self.drift.take() {
+            self.schedule.request_full_sync(self.repairs.changed_by(&drift.0, now));
+        }
+        if self.links.as_ref().and_then(Mailbox::take).is_some() {
+            self.interfaces.links_changed(now);
+        }
+    }
+
+    fn next_poll(&self, now: Instant) -> Option<Instant> {
+        self.repairs.next_report(now)
+    }
+
+    fn next_due(&self) -> Option<Instant> {
+        let due = [self.schedule.next_due(), self.next_timer()].into_iter().flatten().min();
+        due.filter(|_| !self.first_sync.is_held())
+    }
+
+    fn start(&mut self, index: &Index, is_ready: bool, now: Instant) -> Option<Work> {
+        let due = self.due(now).filter(|_| is_ready && !self.first_sync.is_held())?;
+        let mut worker = self.worker.take()?;
+        self.first_sync.started();
+        let changes = worker.compiler.update(index, &std::mem::take(&mut self.dirty));
+        let request = self.request(due, changes, index, now);
+        self.schedule.started(due, now);
+        let (work, pending) = Work::new(move || {
+            let result = worker.sync(request);
+            (worker, result)
+        });
+        self.pending = Some(pending);
+        Some(work)
+    }
+
+    fn finish(&mut self, _: &Index, now: Instant) {
+        let Some((worker, result)) = self.pending.take().and_then(Pending::take) else { return };
+        self.handle_result(&result, now);
+        self.reporter.synced(&result, Arc::clone(worker.labels()));
+        self.worker = Some(worker);
+    }
+
+    fn status(&self, now: Instant) -> Status {
+        Status {
+            is_held_back: self.first_sync.is_held(),
+            lacks_objects: self.has_unreadable && !self.first_sync.is_held(),
+            contention: self.repairs.contention(now),
+            ..self.status.clone()
+        }
     }
 }
 

@@ -24,7 +24,7 @@ use super::request_error::{RequestError, StatusError};
 use super::response::send_request;
 use crate::source::Selection;
 use crate::source::access::Connection;
-use crate::source::backoff::random;
+use crate::source::jitter::random;
 
 /// The action of Events about the start, as in kube-proxy.
 pub(crate) const START: &str = "StartKubeProxy";

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use portcullis_cluster::{Event, Kind};
+use portcullis_cluster::{Backoff, Event, Kind};
 use tokio::sync::mpsc;
 
 use super::line_splitter::LineSplitter;
@@ -15,7 +15,7 @@ use super::response::{Response, send_request};
 use super::watch_stream::WatchStream;
 use super::{EventRecorder, ListWatchOptions};
 use crate::source::access::Connection;
-use crate::source::backoff::{Backoff, random};
+use crate::source::jitter::random;
 use crate::source::object_reader::{InvalidObjects, ObjectReader};
 use crate::source::selection::Selection;
 use crate::source::source_health::SourceHealth;
@@ -241,7 +241,7 @@ impl Reflector {
             }
             _ => Duration::ZERO,
         };
-        let wait = self.backoff.wait();
+        let wait = self.backoff.next_wait_with_jitter(random());
         Ok(if retry_after > wait {
             retry_after + self.options.initial_backoff.mul_f64(random())
         } else {

@@ -1,4 +1,4 @@
-//! The sync that runs: how long it has taken and how far it has come, for the log and for health.
+//! The progress of a running sync, for the log and health.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,28 +8,28 @@ use portcullis_modes::{ProgressSnapshot, SyncProgress};
 /// A sync that takes longer than this is reported while it runs.
 const LONG: Duration = Duration::from_secs(3);
 
-/// Watches the sync that runs.
+/// Duration and progress of the running sync.
 #[derive(Debug, Default)]
 pub(super) struct RunningSync {
     counters: Option<Arc<SyncProgress>>,
     since: Option<Instant>,
-    /// Steps that were done when it was last looked at.
+    /// The steps that were done at the last poll.
     steps: usize,
     synced_before: bool,
 }
 
-/// What is seen of a sync that runs.
+/// The progress of a running sync since the last poll.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Seen {
-    /// It has done something since it was last looked at.
-    pub(super) stepped: bool,
-    /// How far it has come, if it takes long.
+pub(super) struct Progress {
+    /// It has finished a step.
+    pub(super) has_stepped: bool,
+    /// A description of its progress, if it takes long.
     pub(super) report: Option<String>,
 }
 
 impl RunningSync {
-    /// Reads these counters from now on; a mode without counters is reported by its time only.
-    pub(super) fn read(&mut self, counters: Option<Arc<SyncProgress>>) {
+    /// Sets the progress counters; `None` for modes without counters, of which only the duration is reported.
+    pub(super) fn set_counters(&mut self, counters: Option<Arc<SyncProgress>>) {
         self.counters = counters;
     }
 
@@ -38,23 +38,23 @@ impl RunningSync {
         self.steps = self.progressed().steps;
     }
 
-    /// The sync ended. Says whether it had been reported.
+    /// Records the end of the sync. Returns true if it was reported while it ran.
     pub(super) fn ended(&mut self, succeeded: bool, now: Instant) -> bool {
         self.synced_before |= succeeded;
         self.since.take().is_some_and(|since| now - since >= LONG)
     }
 
-    /// Looks at the sync that runs, if one does.
-    pub(super) fn look(&mut self, now: Instant) -> Option<Seen> {
+    /// Returns the progress of the running sync, if there is one.
+    pub(super) fn poll(&mut self, now: Instant) -> Option<Progress> {
         let took = now - self.since?;
         let progressed = self.progressed();
-        let stepped = std::mem::replace(&mut self.steps, progressed.steps) != progressed.steps;
+        let has_stepped = std::mem::replace(&mut self.steps, progressed.steps) != progressed.steps;
         let which = if self.synced_before { "a sync" } else { "the first sync" };
         let report = (took >= LONG).then(|| {
             let so_far = self.counters.as_ref().map(|_| format!(": {progressed}")).unwrap_or_default();
             format!("{which} has been running for {} s{so_far}", took.as_secs())
         });
-        Some(Seen { stepped, report })
+        Some(Progress { has_stepped, report })
     }
 
     fn progressed(&self) -> ProgressSnapshot {
@@ -67,18 +67,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sync_is_reported_while_it_takes_long() {
+    fn long_sync_is_reported_while_it_runs() {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let counters = Arc::<SyncProgress>::default();
         let mut running = RunningSync::default();
-        running.read(Some(Arc::clone(&counters)));
-        assert_eq!(running.look(start), None, "none runs");
+        running.set_counters(Some(Arc::clone(&counters)));
+        assert_eq!(running.poll(start), None, "none runs");
         running.started(start);
-        assert_eq!(running.look(at(1)), Some(Seen { stepped: false, report: None }));
+        assert_eq!(running.poll(at(1)), Some(Progress { has_stepped: false, report: None }));
         let report = |running: &mut RunningSync, seconds| {
-            let seen = running.look(at(seconds)).expect("it runs");
-            (seen.stepped, seen.report.expect("it takes long"))
+            let seen = running.poll(at(seconds)).expect("it runs");
+            (seen.has_stepped, seen.report.expect("it takes long"))
         };
         let reading = "the first sync has been running for 5 s: reading the rules in the kernel";
         assert_eq!(report(&mut running, 5), (false, reading.to_owned()));

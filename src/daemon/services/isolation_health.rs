@@ -1,4 +1,4 @@
-//! The health problem that isolated Services are.
+//! The health problem of isolated Services.
 
 use std::collections::BTreeSet;
 
@@ -13,10 +13,10 @@ const FEW: usize = 3;
 /// The largest share of all Services that may be isolated without failing a health check, in percent.
 const FEW_PERCENT: usize = 5;
 
-/// How many isolated Services are named.
+/// How many isolated Services the text names.
 const NAMED: usize = 3;
 
-/// The problem with the Services that are isolated in any family. `services` is how many there are altogether.
+/// Returns the problem of the Services that are isolated in any family. `services` is the number of all Services.
 pub(super) fn problem(isolated: &BTreeSet<&NamespacedName>, services: usize) -> Option<HealthProblem> {
     if isolated.is_empty() {
         return None;
@@ -28,7 +28,7 @@ pub(super) fn problem(isolated: &BTreeSet<&NamespacedName>, services: usize) -> 
         truncated_list::names(isolated, NAMED)
     );
     let is_few = isolated.len() <= FEW.max(services * FEW_PERCENT / 100);
-    // A restart would forget the rules that were accepted last, and isolate the same Services again.
+    // A restart would lose the last accepted rules, and isolate the same Services again.
     Some(if is_few { HealthProblem::warning(text) } else { HealthProblem::not_ready(text) })
 }
 

@@ -1,0 +1,70 @@
+//! Errors of the daemon.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use portcullis_modes::iptables::ToolError;
+use portcullis_modes::ipvs::IpvsPrerequisiteError;
+use portcullis_modes::nftables::NftablesPrerequisiteError;
+use portcullis_policy::table::EnforceError;
+use tokio::task::JoinError;
+
+use crate::cluster_view::UnreadableObjects;
+use crate::http::BindError;
+use crate::policy_lock::PolicyLockError;
+use crate::source::{AccessError, PathError};
+
+/// Why the daemon cannot start, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum DaemonError {
+    /// This node's name is not known.
+    #[error("cannot determine this node's name: {0}")]
+    NodeName(std::io::Error),
+    /// The iptables tools are missing, or failed.
+    #[error(transparent)]
+    Tools(#[from] ToolError),
+    /// A prerequisite of IPVS mode is missing.
+    #[error(transparent)]
+    IpvsPrerequisite(#[from] IpvsPrerequisiteError),
+    /// A prerequisite of nftables mode is missing.
+    #[error(transparent)]
+    NftablesPrerequisite(#[from] NftablesPrerequisiteError),
+    /// The kubeconfig is invalid.
+    #[error(transparent)]
+    Access(#[from] AccessError),
+    /// The kernel cannot enforce policies.
+    #[error("NetworkPolicies cannot be enforced (--network-policy): {0}")]
+    Policies(#[from] EnforceError),
+    /// Another process enforces policies.
+    #[error("NetworkPolicies cannot be enforced (--network-policy): {0}")]
+    PolicyLock(#[from] PolicyLockError),
+    /// An address cannot be bound.
+    #[error(transparent)]
+    Serve(#[from] BindError),
+    /// A signal handler or thread could not be set up.
+    #[error("system error: {0}")]
+    System(#[from] std::io::Error),
+    /// A sync task panicked.
+    #[error("sync task panicked: {0}")]
+    Panicked(#[from] JoinError),
+    /// The configuration file changed, which requires a restart.
+    #[error("{} was changed; exiting, to be restarted with the new configuration", .0.display())]
+    Reconfigured(PathBuf),
+    /// With `--once`: some objects could not be read.
+    #[error("{}: {unreadable}", if *.held { "nothing was written, as some objects could not be read and the kernel has rules that may serve them" } else { "incomplete, as some objects could not be read" })]
+    Unreadable {
+        /// The first sync was held back.
+        held: bool,
+        /// The objects.
+        unreadable: UnreadableObjects,
+    },
+    /// With `--once`: the manifests cannot be read.
+    #[error(transparent)]
+    Manifests(#[from] PathError),
+    /// With `--once`: the API server does not respond.
+    #[error("no response from the API server for {0:?} (--request-timeout): {1}")]
+    NoResponse(Duration, String),
+    /// With `--once`: some rules could not be written.
+    #[error("some rules could not be written: {0}")]
+    Incomplete(String),
+}

@@ -1,0 +1,82 @@
+//! Set-up of the node at the start, which does not depend on the cluster's objects.
+
+use portcullis_policy::table::{EnforceError, Enforcer};
+use tokio::task::JoinError;
+
+use crate::config::{Config, Daemon};
+use crate::conntrack_settings::{self, RejectedSetting};
+use crate::policy_lock::{PolicyLock, PolicyLockError};
+use crate::source::{EventRecorder, EventType, START};
+use crate::{host, oom_score, other_proxies};
+
+/// The result of [`configure_kernel`].
+pub(super) struct KernelSettings {
+    /// The nfacct counters that iptables rules name exist.
+    pub(super) has_nfacct: bool,
+    rejected: Vec<RejectedSetting>,
+}
+
+/// Writes the settings of this process and of the kernel that do not depend on the mode.
+pub(super) fn configure_kernel(config: &Config) -> KernelSettings {
+    oom_score::set(config.oom_score_adj);
+    // Only iptables rules name nfacct counters.
+    let has_nfacct = config.mode.uses_iptables() && host::ensure_nfacct();
+    KernelSettings { has_nfacct, rejected: conntrack_settings::set(&config.conntrack) }
+}
+
+impl KernelSettings {
+    /// Records an Event about rejected settings, as kube-proxy does where `/sys` is read-only.
+    pub(super) fn report_rejected(&self, recorder: &EventRecorder) {
+        if self.rejected.is_empty() {
+            return;
+        }
+        let is_read_only = self.rejected.iter().any(RejectedSetting::is_read_only);
+        let reason = if is_read_only { "readOnlySysFS" } else { "KernelSettingRefused" };
+        let settings: Vec<String> = self.rejected.iter().map(ToString::to_string).collect();
+        recorder.node_event(EventType::Warning, [reason, START], &settings.join("; "));
+    }
+}
+
+/// Warns if another proxy runs on this node. To be called before this one listens at the same addresses.
+pub(super) async fn warn_of_other_proxies(
+    config: &Config,
+    recorder: &EventRecorder,
+) -> Result<(), JoinError> {
+    let config = config.clone();
+    let proxies = tokio::task::spawn_blocking(move || other_proxies::detect(&config)).await?;
+    for proxy in proxies {
+        let text = format!("{proxy}: two proxies on one node overwrite each other's rules; stop one of them");
+        tracing::error!("{text}");
+        recorder.node_event(EventType::Warning, ["AnotherProxy", START], &text);
+    }
+    Ok(())
+}
+
+/// Removes the NetworkPolicy table of an earlier daemon, as policies are not enforced. A process that enforces them keeps its
+/// table, unless it ends within seconds.
+pub(super) async fn remove_policies(options: &Daemon) -> Result<(), JoinError> {
+    let _lock = match PolicyLock::try_acquire() {
+        Err(PolicyLockError::Held(_)) if !options.force => {
+            let waiting = tokio::task::spawn_blocking(|| match PolicyLock::acquire(false) {
+                Err(error) => tracing::error!(%error, "keeping the NetworkPolicy table of the other process"),
+                _lock => remove_policy_table(),
+            });
+            // The daemon need not wait.
+            return if options.once { waiting.await } else { Ok(()) };
+        }
+        lock => lock,
+    };
+    remove_policy_table();
+    Ok(())
+}
+
+fn remove_policy_table() {
+    match Enforcer::remove() {
+        Ok(families) if families.is_empty() => {}
+        Ok(_) => tracing::info!("NetworkPolicies are no longer enforced (--network-policy is off)"),
+        Err(EnforceError::NoTables) => {}
+        Err(error) => {
+            tracing::warn!(%error, "cannot remove the NetworkPolicy table of an earlier daemon")
+        }
+    }
+}

@@ -1,0 +1,185 @@
+//! The part of the controller that runs on a thread: the engine of the proxy mode.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use portcullis_cluster::desired::{Desired, ServiceChange, ServicePort};
+use portcullis_modes::cleanup::{CleanupResult, DrainStatus};
+use portcullis_modes::stale_flows::{StaleFlowsError, StaleFlowsResult};
+use portcullis_modes::{
+    EngineRequest, NodeFacts, Options, ServiceEngine, SyncError, SyncProgress, SyncResult,
+};
+
+use crate::control::Due;
+use crate::http::TrafficResponse;
+
+/// The engine, and the desired Services. It moves to a thread for each sync.
+pub(in crate::daemon) struct ServiceWorker {
+    engine: ServiceEngine,
+    /// The desired Services, which the controller updates between syncs.
+    pub(in crate::daemon) desired: Desired,
+    progress: Option<Arc<SyncProgress>>,
+}
+
+/// A request for a sync.
+pub(super) struct ServiceSyncRequest {
+    pub(super) changes: Vec<ServiceChange>,
+    pub(super) options: Options,
+    pub(super) node_facts: NodeFacts,
+    /// All addresses of this machine.
+    pub(super) addresses: Vec<IpAddr>,
+    /// Why the sync is due.
+    pub(super) due: Due,
+    /// Another process changed the rules, or may have.
+    pub(super) has_drifted: bool,
+    /// The guard of loopback addresses by rules of iptables mode is to be replaced.
+    pub(super) replaces_iptables_guard: bool,
+}
+
+/// The result of a sync.
+pub(in crate::daemon) struct ServiceSyncResult {
+    /// The result of each family.
+    pub(super) families: Vec<SyncResult>,
+    /// Another process had changed rules.
+    had_external_changes: bool,
+    pub(super) flows: Result<StaleFlowsResult, StaleFlowsError>,
+    took: Duration,
+    /// Services changed whose rules or health depend on the endpoints of this node.
+    pub(super) local_endpoints_changed: bool,
+    /// When the next sync is due even if nothing changes.
+    pub(super) next_due: Option<Instant>,
+    /// The mode's timer had expired, and there was nothing to write.
+    pub(super) is_idle: bool,
+}
+
+impl ServiceSyncResult {
+    /// Returns the error if the sync failed in a family.
+    pub(super) fn error(&self) -> Option<&SyncError> {
+        self.families.iter().find_map(|family| family.error.as_ref())
+    }
+
+    /// Returns what could not be written, one line each.
+    pub(super) fn unwritten(&self) -> Vec<String> {
+        let error = self.error().map(ToString::to_string);
+        let isolated = self.families.iter().flat_map(|family| &family.isolated).map(ToString::to_string);
+        let flows = self.flows.as_ref().err().map(ToString::to_string);
+        error.into_iter().chain(isolated).chain(flows).collect()
+    }
+
+    /// Logs the result of each family, for debugging.
+    pub(super) fn log(&self) {
+        for SyncResult { family, is_full, written, duration, restored, .. } in &self.families {
+            tracing::debug!(%family, full = is_full, lines = written, took = ?duration, "synced");
+            if self.had_external_changes && *is_full && *restored == 0 {
+                tracing::debug!(%family, "another process changed rules, but none of this proxy's");
+            }
+        }
+    }
+
+    /// Logs the first successful sync. `start` is when the daemon started.
+    pub(super) fn log_first(&self, desired: &Desired, start: Instant) {
+        let (services, ports) = (desired.services().len(), desired.ports().count());
+        let endpoints: usize = desired.ports().map(|port| port.endpoints.serving().len()).sum();
+        let isolated: usize = self.families.iter().map(|family| family.isolated.len()).sum();
+        tracing::info!(
+            services,
+            ports,
+            endpoints,
+            isolated,
+            took = ?self.took,
+            since_start = ?start.elapsed(),
+            "first sync is done"
+        );
+    }
+}
+
+impl ServiceWorker {
+    /// Creates a worker. `progress`: the counters of the mode's running syncs.
+    pub(in crate::daemon) fn new(
+        engine: ServiceEngine,
+        desired: Desired,
+        progress: Option<Arc<SyncProgress>>,
+    ) -> Self {
+        ServiceWorker { engine, desired, progress }
+    }
+
+    /// Programs the changes into the kernel, and deletes stale flows.
+    pub(super) fn sync(&mut self, request: ServiceSyncRequest) -> ServiceSyncResult {
+        self.engine.reconfigure(request.options, request.node_facts);
+        if request.has_drifted {
+            self.engine.note_external_change();
+        }
+        let had_external_changes = request.due == Due::FullSync && self.engine.check_drift();
+        let draining = self.engine.drain_status();
+        let result = self.engine.sync(
+            &self.desired,
+            EngineRequest {
+                changes: &request.changes,
+                addresses: &request.addresses,
+                replaces_iptables_guard: request.replaces_iptables_guard,
+                requires_all_services: false,
+            },
+        );
+        log_cleanup(&result.cleanup);
+        log_drain(draining, self.engine.drain_status());
+        let is_local = |p: &ServicePort| {
+            p.internal_policy.is_local() || p.external_policy.is_local() || p.health_check_node_port.is_some()
+        };
+        let local_endpoints_changed =
+            request.changes.iter().any(|c| c.before.iter().chain(c.after.iter()).any(is_local));
+        ServiceSyncResult {
+            is_idle: request.due == Due::Timer && result.is_idle(),
+            families: result.syncs,
+            had_external_changes,
+            flows: result.stale_flows,
+            took: result.duration,
+            local_endpoints_changed,
+            next_due: result.next_due,
+        }
+    }
+
+    /// Returns this machine's addresses on which node ports are served.
+    pub(super) fn node_port_addresses(&self, all: &[IpAddr]) -> Vec<IpAddr> {
+        self.engine.node_port_addresses(all)
+    }
+
+    /// Returns true if the rules were written or compared at this nf_tables generation or a later one.
+    pub(super) fn has_synced_since(&self, generation: u32) -> bool {
+        self.engine.has_synced_since(generation)
+    }
+
+    /// Reads the traffic of Services.
+    pub(super) fn traffic(&mut self) -> TrafficResponse {
+        self.engine.traffic(&self.desired)
+    }
+
+    /// Returns the progress counters of a running sync.
+    pub(super) fn progress(&self) -> Option<Arc<SyncProgress>> {
+        self.progress.clone()
+    }
+
+    /// Returns the options of the last sync.
+    pub(super) fn options(&self) -> &Options {
+        self.engine.options()
+    }
+}
+
+fn log_cleanup(cleanup: &CleanupResult) {
+    let CleanupResult { removed, not_removed, kept, .. } = cleanup;
+    removed.iter().for_each(|object| tracing::info!(%object, "removed an object of another proxy mode"));
+    not_removed
+        .iter()
+        .for_each(|object| tracing::warn!(%object, "cannot remove an object of another proxy mode"));
+    kept.iter().for_each(|object| tracing::info!("kept {object}"));
+}
+
+fn log_drain(before: Option<DrainStatus>, now: Option<DrainStatus>) {
+    let Some(now) = now else { return };
+    if before.is_none() {
+        tracing::info!(connections = now.connections, servers = now.servers, at_most = ?now.remaining,
+            "waiting for the end of connections through IPVS before removing their virtual servers");
+    } else {
+        tracing::debug!(connections = now.connections, "waiting for the end of connections through IPVS");
+    }
+}
