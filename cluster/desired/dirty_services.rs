@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 
 use crate::change::Change;
-use crate::name::{Name, NamespacedName};
 use crate::kind::Kind;
+use crate::name::{Name, NamespacedName};
 
 /// The Services that are affected by changes of the index since the last update.
 #[derive(Clone, Debug, Default, PartialEq)]
