@@ -229,7 +229,8 @@ fn assert_blocked_by_old_daemon(testbed: &Testbed, to: Mode) {
     let text = String::from_utf8(output.stdout).unwrap();
     println!("{text}");
     assert_eq!(output.status.code(), Some(1), "{text}");
-    for line in ["through IPVS", "portcullis answers on 127.0.0.1:10249 in ipvs mode", "Nothing was changed."]
+    for line in
+        ["through IPVS", "portcullis is listening on 127.0.0.1:10249 in ipvs mode", "Nothing was changed."]
     {
         assert!(text.contains(line), "{line:?} in\n{text}");
     }

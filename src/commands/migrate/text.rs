@@ -20,7 +20,7 @@ pub(super) fn print(report: &MigrationReport, out: &mut dyn Write) -> io::Result
     section(out, "Established connections", &connections(report))?;
     let mut obstacles: Vec<String> = report.missing.iter().cloned().collect();
     for proxy in report.obstacles() {
-        obstacles.push(format!("{proxy} would write its rules again; stop it on this node first"));
+        obstacles.push(format!("{proxy}, and would write its rules again; stop it on this node first"));
     }
     section(out, "Obstacles", &or_none(&obstacles))?;
     if !report.failed_checks.is_empty() {
