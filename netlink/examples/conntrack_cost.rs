@@ -1,5 +1,5 @@
-//! What listing and deleting tracked connections costs: `cargo run --release --example conntrack_cost`, as
-//! root. It works in a network namespace of its own and prints a table.
+//! Measures listing and deleting conntrack entries: `cargo run --release --example conntrack_cost` as root. It creates a
+//! network namespace and prints a table.
 
 use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
@@ -8,7 +8,7 @@ use portcullis_netlink::conntrack::{Conntrack, DeleteMethod, Filter, Flow, Tuple
 use portcullis_netlink::{Family, Result};
 
 const FLOWS: u32 = 40_000;
-/// One flow in this many goes to the endpoint that vanishes.
+/// One flow in this many goes to the removed endpoint.
 const STALE_ONE_IN: u32 = 5;
 const UDP: u8 = libc::IPPROTO_UDP as u8;
 const SCTP: u8 = libc::IPPROTO_SCTP as u8;

@@ -1,5 +1,5 @@
-//! What filling a set costs, over netlink and with the `ipset` tool: `cargo run --release --example ipset_cost`,
-//! as root. It works in a network namespace of its own and prints a table.
+//! Measures filling an ipset over netlink and with the `ipset` tool: `cargo run --release --example ipset_cost` as root.
+//! It creates a network namespace and prints a table.
 
 use std::fmt::Write as _;
 use std::io::Write as _;

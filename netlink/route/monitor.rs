@@ -33,7 +33,7 @@ pub enum AddressEvent {
         /// The address with its prefix length.
         address: IpNet,
     },
-    /// Notifications were lost, because too many came at once. All addresses must be listed again.
+    /// Notifications were lost, because too many were sent within a short time. All addresses must be listed again.
     Overrun,
 }
 
@@ -41,7 +41,7 @@ pub enum AddressEvent {
 /// addresses, so that no change is missed.
 ///
 /// As an iterator it blocks until the next change and never ends, for use on a thread of its own. To process a burst of
-/// changes at once, call [`AddressMonitor::set_nonblocking`], wait until it is readable (with [`AddressMonitor::wait`],
+/// changes together, call [`AddressMonitor::set_nonblocking`], wait until it is readable (with [`AddressMonitor::wait`],
 /// or a poller: it has a file descriptor), and call [`AddressMonitor::try_next`] until that returns `None`.
 #[derive(Debug)]
 pub struct AddressMonitor {

@@ -10,7 +10,8 @@ mod corpus;
 use std::net::IpAddr;
 
 use addresses::{address, endpoints};
-use corpus::{Case, Corpus, End, Flow, Verdict};
+use corpus::{Case, End, Flow, Verdict};
+use libtest_mimic::{Arguments, Trial};
 use portcullis_cluster::{Event, Family, Index, Kind, Name, NamespacedName, Object, ObjectKey, Protocol};
 use portcullis_netlink::nf_tables::{Fate, Hook, Packet};
 use portcullis_policy::compile::{DirtyPolicyObjects, PolicyChanges};
@@ -20,18 +21,24 @@ use serde_json::Value;
 
 const NODES: [&str; 2] = ["node-1", "node-2"];
 
-#[test]
-fn tables_of_network_policies_drop_the_expected_packets() {
-    check(&corpus::read(corpus::NETWORK_POLICY));
-}
-
-#[test]
-fn tables_of_cluster_network_policies_drop_the_expected_packets() {
-    check(&corpus::read(corpus::CLUSTER_NETWORK_POLICY));
+/// One test for each case.
+fn main() {
+    let mut trials = vec![Trial::test("node_address_in_the_pod_cidrs_is_not_an_unknown_pod", || {
+        node_address_in_the_pod_cidrs_is_not_an_unknown_pod();
+        Ok(())
+    })];
+    for folder in [corpus::NETWORK_POLICY, corpus::CLUSTER_NETWORK_POLICY] {
+        trials.extend(corpus::case_names(folder).into_iter().map(|name| {
+            Trial::test(format!("{folder}::{name}"), move || {
+                check_case(&corpus::cluster(folder), &corpus::case(folder, &name));
+                Ok(())
+            })
+        }));
+    }
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 
 /// Packets to an address of the node in the pod CIDRs, such as that of its bridge.
-#[test]
 fn node_address_in_the_pod_cidrs_is_not_an_unknown_pod() {
     let ranges = vec!["10.244.1.0/24".parse().unwrap(), "fd00:10:244:1::/64".parse().unwrap()];
     let options = PolicyOptions { unknown_pods: UnknownPods::Deny { ranges }, ..PolicyOptions::default() };
@@ -207,15 +214,9 @@ impl Cluster {
     }
 }
 
-fn check(corpus: &Corpus) {
-    for case in &corpus.cases {
-        check_case(corpus, case);
-    }
-}
-
-fn check_case(corpus: &Corpus, case: &Case) {
+fn check_case(objects: &[Value], case: &Case) {
     let mut cluster = Cluster::new();
-    corpus.cluster.iter().for_each(|object| cluster.apply(object));
+    objects.iter().for_each(|object| cluster.apply(object));
     cluster.update();
     for (n, step) in case.steps.iter().enumerate() {
         let place = format!("{} step {}", case.name, n + 1);

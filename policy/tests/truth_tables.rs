@@ -13,16 +13,18 @@ use std::net::IpAddr;
 
 use addresses::{address, endpoints};
 use corpus::{Case, Corpus, End, Flow, Verdict};
+use libtest_mimic::{Arguments, Trial};
 use naive::NaiveCluster;
 use portcullis_cluster::{Kind, Name, NamespacedName};
 use portcullis_policy::{Connection, Evaluation, Scope};
+use serde_json::Value;
 use support::CompiledCluster;
 
 const NODES: [&str; 2] = ["node-1", "node-2"];
 
-/// Counts of checked items.
+/// Counts of a folder's items.
 #[derive(Debug, Default, PartialEq)]
-struct Checked {
+struct Totals {
     cases: usize,
     steps: usize,
     cells: usize,
@@ -31,39 +33,51 @@ struct Checked {
     skipped: usize,
 }
 
-#[test]
-fn network_policies_match_the_truth_tables() {
-    let checked = check(&corpus::read(corpus::NETWORK_POLICY));
-    let expected = Checked { cases: 282, steps: 419, cells: 409_036, flows: 43, skipped: 3 };
-    assert_eq!(checked, expected);
-}
-
-#[test]
-fn cluster_network_policies_match_the_truth_tables() {
-    let checked = check(&corpus::read(corpus::CLUSTER_NETWORK_POLICY));
-    let expected = Checked { cases: 20, steps: 47, cells: 36_096, flows: 220, skipped: 0 };
-    assert_eq!(checked, expected);
-}
-
-fn check(corpus: &Corpus) -> Checked {
-    let mut checked = Checked::default();
-    for case in &corpus.cases {
-        checked.cases += 1;
-        check_case(corpus, case, &mut checked);
+/// One test for each case.
+fn main() {
+    let mut trials = Vec::new();
+    for folder in [corpus::NETWORK_POLICY, corpus::CLUSTER_NETWORK_POLICY] {
+        trials.extend(corpus::case_names(folder).into_iter().map(|name| {
+            Trial::test(format!("{folder}::{name}"), move || {
+                check_case(&corpus::cluster(folder), &corpus::case(folder, &name));
+                Ok(())
+            })
+        }));
     }
-    checked
+    trials.push(Trial::test("totals::network-policy", || {
+        let expected = Totals { cases: 282, steps: 419, cells: 409_036, flows: 43, skipped: 3 };
+        assert_eq!(totals(&corpus::read(corpus::NETWORK_POLICY)), expected);
+        Ok(())
+    }));
+    trials.push(Trial::test("totals::cluster-network-policy", || {
+        let expected = Totals { cases: 20, steps: 47, cells: 36_096, flows: 220, skipped: 0 };
+        assert_eq!(totals(&corpus::read(corpus::CLUSTER_NETWORK_POLICY)), expected);
+        Ok(())
+    }));
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }
 
-fn check_case(corpus: &Corpus, case: &Case, checked: &mut Checked) {
+fn totals(corpus: &Corpus) -> Totals {
+    let mut totals = Totals { cases: corpus.cases.len(), ..Totals::default() };
+    for step in corpus.cases.iter().flat_map(|case| &case.steps) {
+        totals.steps += 1;
+        totals.cells += step.expect.cells().len();
+        let new = step.flows.iter().filter(|flow| flow.is_new()).count();
+        totals.flows += new;
+        totals.skipped += step.flows.len() - new;
+    }
+    totals
+}
+
+fn check_case(objects: &[Value], case: &Case) {
     let mut cluster = CompiledCluster::new(&NODES);
     let mut naive_cluster = NaiveCluster::default();
-    for object in &corpus.cluster {
+    for object in objects {
         cluster.apply(object);
         naive_cluster.apply(object);
     }
     cluster.update();
     for (n, step) in case.steps.iter().enumerate() {
-        checked.steps += 1;
         let place = format!("{} step {}", case.name, n + 1);
         for object in &step.apply {
             cluster.apply(object);
@@ -80,8 +94,7 @@ fn check_case(corpus: &Corpus, case: &Case, checked: &mut Checked) {
         columns.sort();
         let pods = cluster.compiled(Scope::Cluster).pods().map(|pod| pod.key.to_string());
         assert!(pods.eq(columns), "{place}: the tables have all pods in scope");
-        for cell in step.expect.cells() {
-            checked.cells += 1;
+        for (number, cell) in step.expect.cells().into_iter().enumerate() {
             let ends =
                 [cell.from, cell.to].map(|name| address(&cluster.index, &End::parse(name), cell.family));
             let verdict = match ends {
@@ -91,7 +104,7 @@ fn check_case(corpus: &Corpus, case: &Case, checked: &mut Checked) {
                     let connection = Connection { from, to, port: cell.port, protocol: cell.protocol };
                     let evaluation = evaluate(&cluster, connection, &place);
                     // The reference evaluation is slow, so only a sample is compared with it.
-                    if checked.cells.is_multiple_of(13) {
+                    if number.is_multiple_of(13) {
                         agree(&naive_cluster, &evaluation, connection, &place);
                     }
                     character(&evaluation)
@@ -104,13 +117,8 @@ fn check_case(corpus: &Corpus, case: &Case, checked: &mut Checked) {
                 cell.from, cell.to, cell.port, cell.protocol, cell.family
             );
         }
-        for flow in &step.flows {
-            if flow.is_new() {
-                checked.flows += 1;
-                check_flow(&cluster, &naive_cluster, flow, &place);
-            } else {
-                checked.skipped += 1;
-            }
+        for flow in step.flows.iter().filter(|flow| flow.is_new()) {
+            check_flow(&cluster, &naive_cluster, flow, &place);
         }
     }
 }

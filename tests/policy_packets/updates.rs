@@ -146,8 +146,8 @@ fn run(cluster: &mut TestCluster, steps: &[Step], forbidden: &[(&str, &str)]) {
     );
     let lost = allowed.iter().filter(|log| log.probes.is_empty() || !log.lost().is_empty());
     let answered = forbidden.iter().filter(|log| log.probes.is_empty() || !log.answered().is_empty());
-    let told = |log: &TrafficLog| format!("{log} {:?}", log.tally().failures);
-    let wrong: Vec<String> = lost.chain(answered).map(told).collect();
+    let describe = |log: &TrafficLog| format!("{log} {:?}", log.tally().failures);
+    let wrong: Vec<String> = lost.chain(answered).map(describe).collect();
     assert!(wrong.is_empty(), "{history:#?}\n{}", wrong.join("\n"));
     NODES.iter().for_each(|node| assert!(cluster.lab.daemon_pid(node).is_some()));
 }

@@ -225,18 +225,32 @@ fn port(text: &str) -> (u16, Protocol) {
 
 /// Reads a folder of cases.
 pub fn read(folder: &str) -> Corpus {
-    let folder = fixtures().join(folder);
-    let text =
-        fs::read_to_string(folder.join("cluster.yaml")).expect("the cluster at the start of the cases");
-    let cluster = manifest::parse("cluster.yaml", &text).map(|d| d.expect("well formed").value).collect();
-    let mut files: Vec<PathBuf> =
-        fs::read_dir(folder.join("cases")).expect("cases").map(|e| e.expect("readable").path()).collect();
-    files.sort();
-    let cases = files.iter().map(|file| {
-        let text = fs::read_to_string(file).expect("a case");
-        serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
-    });
-    Corpus { cluster, cases: cases.collect() }
+    let cases = case_names(folder);
+    Corpus { cluster: cluster(folder), cases: cases.iter().map(|name| case(folder, name)).collect() }
+}
+
+/// Returns the names of a folder's cases in order, without reading the cases.
+pub fn case_names(folder: &str) -> Vec<String> {
+    let files = fs::read_dir(fixtures().join(folder).join("cases")).expect("cases");
+    let names = files.map(|file| file.expect("readable").path());
+    let mut names: Vec<String> =
+        names.map(|file| file.file_stem().expect("a file").to_string_lossy().into_owned()).collect();
+    names.sort();
+    names
+}
+
+/// Reads a case.
+pub fn case(folder: &str, name: &str) -> Case {
+    let file = fixtures().join(folder).join("cases").join(format!("{name}.yaml"));
+    let text = fs::read_to_string(&file).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+    serde_saphyr::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
+}
+
+/// Reads the objects at the start of each case.
+pub fn cluster(folder: &str) -> Vec<Value> {
+    let file = fixtures().join(folder).join("cluster.yaml");
+    let text = fs::read_to_string(file).expect("the cluster at the start of the cases");
+    manifest::parse("cluster.yaml", &text).map(|d| d.expect("well formed").value).collect()
 }
 
 /// Returns the workspace's folder of fixtures, from whichever package this is compiled into.
