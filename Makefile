@@ -61,7 +61,7 @@ qemu: ## Fetch the kernel that some tests boot, for running them without make
 
 bless: ## Regenerate the golden files and docs pages that tests compare with; then review the diff
 	$(call install,$(BUILD))
-	BLESS=1 $(CARGO) test --locked --test golden_policies rendered_tables_match_the_golden_files
+	BLESS=1 $(CARGO) test --locked --test golden_policies rendered_table_matches_the_golden_file
 	BLESS=1 $(CARGO) test --locked --lib is_written_from
 
 lint: ## Check formatting, lints, links in code documentation, and dependencies

@@ -6,7 +6,9 @@ mod namespace;
 mod services;
 
 use std::process::Command;
+use std::sync::Mutex;
 
+use libtest_mimic::{Arguments, Trial};
 use portcullis::config::ProxyMode;
 use portcullis_cluster::desired::Desired;
 use portcullis_cluster::{Family, Index};
@@ -15,16 +17,33 @@ use portcullis_modes::iptables::{
     Flavour, IptablesProxier, NFACCT_INVALID_DROPPED, NFACCT_LOCALHOST_NODE_PORTS, Tools,
 };
 use portcullis_netlink::nfacct::Counters;
-use services::{Case, assert_same, bring, cases, normalised};
+use services::{Case, assert_same, bring, case_names, normalised};
 
-#[test]
-fn kernel_holds_the_rules_of_kube_proxy_with_the_nft_tool() {
-    cases(ProxyMode::Iptables).iter().for_each(|case| namespace::inside(|| follow(case, Flavour::Nft)));
-}
+/// Cases of one process with the legacy tool, which has a lock for the whole machine.
+static LEGACY: Mutex<()> = Mutex::new(());
 
-#[test]
-fn kernel_holds_the_rules_of_kube_proxy_with_the_legacy_tool() {
-    cases(ProxyMode::Iptables).iter().for_each(|case| namespace::inside(|| follow(case, Flavour::Legacy)));
+/// One test for each case and flavour of the tool.
+fn main() {
+    let lock = tempfile::NamedTempFile::new().expect("a temporary file");
+    // Each process has a lock file of its own, as each case has a network namespace of its own.
+    // SAFETY: there is no other thread yet.
+    unsafe { std::env::set_var("XTABLES_LOCKFILE", lock.path()) };
+    let flavours = [(Flavour::Nft, "nft"), (Flavour::Legacy, "legacy")];
+    let trials = flavours.into_iter().flat_map(|(flavour, label)| {
+        case_names(ProxyMode::Iptables).into_iter().map(move |name| {
+            let test = format!("kernel_holds_the_rules_of_kube_proxy_with_the_{label}_tool::{name}");
+            Trial::test(test, move || {
+                let case = Case::named(&name, ProxyMode::Iptables);
+                let alone = (flavour == Flavour::Legacy).then(|| LEGACY.lock());
+                namespace::inside(|| follow(&case, flavour));
+                drop(alone);
+                Ok(())
+            })
+        })
+    });
+    let conclusion = libtest_mimic::run(&Arguments::from_args(), trials.collect());
+    drop(lock);
+    conclusion.exit();
 }
 
 /// Programs the states of a case with one proxier, as a daemon does.

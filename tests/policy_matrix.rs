@@ -6,7 +6,8 @@ mod corpus;
 
 use std::collections::BTreeMap;
 
-use corpus::{Case, Cell, Corpus, Step};
+use corpus::{Case, Cell, Step};
+use libtest_mimic::{Arguments, Trial};
 use portcullis::commands::{explain, policy};
 use portcullis::config::{AddressFamily, Config, Explain, Matrix, OutputFormat};
 use portcullis_cluster::{Event, Family, Index, Kind, NamespacedName, Object, ObjectKey, Protocol};
@@ -135,7 +136,7 @@ fn name(port: u16, protocol: Protocol) -> String {
     format!("{port}/{protocol}")
 }
 
-fn check_matrix(cluster: &Cluster, step: &Step, place: &str) -> usize {
+fn check_matrix(cluster: &Cluster, step: &Step, place: &str) {
     let expected = step.expect.cells();
     let mut ports: Vec<String> = expected.iter().map(|cell| name(cell.port, cell.protocol)).collect();
     ports.sort();
@@ -146,7 +147,6 @@ fn check_matrix(cluster: &Cluster, step: &Step, place: &str) -> usize {
         let key = (cell.family, port, cell.from.to_owned(), cell.to.to_owned());
         assert_eq!(found.get(&key), Some(&cell.expected), "{place}: {key:?}");
     }
-    expected.len()
 }
 
 /// Explains a cell, applies the advice if it is denied, and explains it again.
@@ -170,13 +170,13 @@ fn check_explanation(cluster: &mut Cluster, cell: &Cell<'_>, place: &str) {
     }
 }
 
-fn check_case(corpus: &Corpus, case: &Case, turn: usize) -> usize {
-    let mut cluster = Cluster::from_objects(&corpus.cluster);
-    let mut cells = 0;
+/// Checks all matrices of a case, and one or two explanations.
+fn check_case(objects: &[Value], case: &Case, turn: usize) {
+    let mut cluster = Cluster::from_objects(objects);
     for (n, step) in case.steps.iter().enumerate() {
         let place = format!("{} step {}", case.name, n + 1);
         cluster.step(step);
-        cells += check_matrix(&cluster, step, &place);
+        check_matrix(&cluster, step, &place);
         if n + 1 == case.steps.len() {
             let all = step.expect.cells();
             let (denied, other): (Vec<_>, Vec<_>) =
@@ -190,21 +190,6 @@ fn check_case(corpus: &Corpus, case: &Case, turn: usize) -> usize {
             }
         }
     }
-    cells
-}
-
-/// Checks all matrices, and one or two explanations of each case.
-fn check(folder: &str, at_least: usize) {
-    let corpus = corpus::read(folder);
-    let half = |which: usize| {
-        let cases = corpus.cases.iter().enumerate().filter(|(turn, _)| turn % 2 == which);
-        cases.map(|(turn, case)| check_case(&corpus, case, turn)).sum::<usize>()
-    };
-    let cells = std::thread::scope(|scope| {
-        let odd = scope.spawn(|| half(1));
-        half(0) + odd.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-    });
-    assert!(cells >= at_least, "only {cells} cells");
 }
 
 /// Returns a cluster of 3,000 pods: Deployments and StatefulSets in 60 namespaces, each with its own policies.
@@ -246,7 +231,6 @@ fn large_cluster() -> Cluster {
     Cluster::from_objects(&objects)
 }
 
-#[test]
 fn matrix_of_a_large_cluster_is_bounded_in_size_and_time() {
     let cluster = large_cluster();
     // Namespaces, expected number of row groups, expected note
@@ -275,12 +259,26 @@ fn matrix_of_a_large_cluster_is_bounded_in_size_and_time() {
     }
 }
 
-#[test]
-fn matrix_and_explanations_match_the_network_policy_cases() {
-    check(corpus::NETWORK_POLICY, 400_000);
-}
-
-#[test]
-fn matrix_and_explanations_match_the_cluster_network_policy_cases() {
-    check(corpus::CLUSTER_NETWORK_POLICY, 36_000);
+/// One test for each case.
+fn main() {
+    let mut trials = vec![Trial::test("matrix_of_a_large_cluster_is_bounded_in_size_and_time", || {
+        matrix_of_a_large_cluster_is_bounded_in_size_and_time();
+        Ok(())
+    })];
+    for (folder, at_least) in [(corpus::NETWORK_POLICY, 400_000), (corpus::CLUSTER_NETWORK_POLICY, 36_000)] {
+        trials.extend(corpus::case_names(folder).into_iter().enumerate().map(|(turn, name)| {
+            Trial::test(format!("{folder}::{name}"), move || {
+                check_case(&corpus::cluster(folder), &corpus::case(folder, &name), turn);
+                Ok(())
+            })
+        }));
+        trials.push(Trial::test(format!("totals::{folder}"), move || {
+            let corpus = corpus::read(folder);
+            let steps = corpus.cases.iter().flat_map(|case| &case.steps);
+            let cells: usize = steps.map(|step| step.expect.cells().len()).sum();
+            assert!(cells >= at_least, "only {cells} cells");
+            Ok(())
+        }));
+    }
+    libtest_mimic::run(&Arguments::from_args(), trials).exit();
 }

@@ -32,6 +32,17 @@ pub struct Case {
     pub host: HostFile,
 }
 
+/// Returns the names of all cases of a mode, without reading the cases: a case has recordings for each of its modes.
+pub fn case_names(mode: ProxyMode) -> Vec<String> {
+    let folders = fs::read_dir(FOLDER).expect("the fixtures are there").map(|entry| entry.expect("readable"));
+    let of_mode = folders.filter(|folder| folder.path().join(mode.name()).is_dir());
+    let mut names: Vec<String> =
+        of_mode.map(|folder| folder.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    assert!(names.len() > 70, "only {} cases for {}", names.len(), mode.name());
+    names
+}
+
 /// Returns all cases of a mode, by name.
 pub fn cases(mode: ProxyMode) -> Vec<Case> {
     let mut folders: Vec<PathBuf> =
