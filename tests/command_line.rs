@@ -108,7 +108,8 @@ fn an_unknown_page_is_an_error_that_lists_the_known_ones() {
     let output_text = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(2), "{output_text}");
     assert!(
-        output_text.contains("\"matrx\" of \"policy\"") && output_text.contains("expected one of matrix"),
+        output_text.contains("\"policy\" has no subcommand \"matrx\"")
+            && output_text.contains("expected one of matrix"),
         "{output_text}"
     );
 }
