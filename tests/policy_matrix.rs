@@ -48,14 +48,14 @@ impl Cluster {
     }
 
     fn matrix(&self, ports: &[String]) -> Value {
-        let asked = Matrix { ports: ports.to_vec(), output: OutputFormat::Json, ..all_pods() };
+        let arguments = Matrix { ports: ports.to_vec(), output: OutputFormat::Json, ..all_pods() };
         let mut out = Vec::new();
-        policy::matrix_of_index(&self.config, &self.index, &asked, &mut out).expect("a matrix");
+        policy::matrix_of_index(&self.config, &self.index, &arguments, &mut out).expect("a matrix");
         serde_json::from_slice(&out).expect("JSON")
     }
 
     fn explain(&self, cell: &Cell<'_>) -> (bool, Value) {
-        let asked = Explain {
+        let arguments = Explain {
             from: format!("pod/{}", cell.from),
             to: format!("pod/{}:{}/{}", cell.to, cell.port, cell.protocol),
             port: None,
@@ -66,7 +66,7 @@ impl Cluster {
         };
         let mut out = Vec::new();
         let arrives =
-            explain::explain_index(&self.config, &self.index, &asked, &mut out).expect("an explanation");
+            explain::explain_index(&self.config, &self.index, &arguments, &mut out).expect("an explanation");
         (arrives, serde_json::from_slice(&out).expect("JSON"))
     }
 
@@ -238,9 +238,9 @@ fn matrix_of_a_large_cluster_is_bounded_in_size_and_time() {
         (vec![], 100, Some("groups of pods, with 2000 pods, are omitted")),
         (vec!["team-7".to_owned()], 5, None),
     ] {
-        let asked = Matrix { namespaces, ports: Vec::new(), output: OutputFormat::Text, ..all_pods() };
+        let arguments = Matrix { namespaces, ports: Vec::new(), output: OutputFormat::Text, ..all_pods() };
         let (mut out, started) = (Vec::new(), std::time::Instant::now());
-        policy::matrix_of_index(&cluster.config, &cluster.index, &asked, &mut out).expect("a matrix");
+        policy::matrix_of_index(&cluster.config, &cluster.index, &arguments, &mut out).expect("a matrix");
         let (text, took) = (String::from_utf8(out).expect("it prints UTF-8"), started.elapsed());
         assert!(took.as_secs() < 60, "it took {took:?}");
         assert!(text.lines().count() < 1_000, "{} lines", text.lines().count());
@@ -249,11 +249,11 @@ fn matrix_of_a_large_cluster_is_bounded_in_size_and_time() {
         assert_eq!(note.is_some(), text.contains("are omitted"), "{text}");
         assert!(note.is_none_or(|note| text.contains(note)), "{text}");
     }
-    for asked in [
+    for arguments in [
         Matrix { no_group: true, output: OutputFormat::Text, ..all_pods() },
         Matrix { output: OutputFormat::Json, ..all_pods() },
     ] {
-        let result = policy::matrix_of_index(&cluster.config, &cluster.index, &asked, &mut Vec::new());
+        let result = policy::matrix_of_index(&cluster.config, &cluster.index, &arguments, &mut Vec::new());
         let message = result.expect_err("3,000 rows are too many").to_string();
         assert!(message.contains("3000 pods") && message.contains("--namespace"), "{message}");
     }

@@ -203,11 +203,11 @@ mod tests {
         assert!(logged[3].repairs > 20, "{:?}", logged[3]);
 
         let end = start + *times.last().expect("repairs");
-        let told = repairs.contention(end).expect("contention");
+        let message = repairs.contention(end).expect("contention");
         let expected = format!("restored {} times in ", times.len());
         assert!(
-            told.starts_with(&expected) && told.contains("after changes by rival (process 7);"),
-            "{told}"
+            message.starts_with(&expected) && message.contains("after changes by rival (process 7);"),
+            "{message}"
         );
         assert!(repairs.contention(end + QUIET).is_none(), "it is over");
         let later = end + QUIET;

@@ -51,13 +51,13 @@ impl ServiceManager {
     /// Reports that the daemon ends.
     pub(super) async fn stopping(self) {
         let Some(stop) = self.stop else { return };
-        let told = tokio::task::spawn_blocking(move || {
+        let notification = tokio::task::spawn_blocking(move || {
             let (done, reported) = sync_channel(1);
             if stop.try_send(done).is_ok() {
                 let _late = reported.recv_timeout(STOP_PATIENCE);
             }
         });
-        drop(told.await);
+        drop(notification.await);
     }
 }
 

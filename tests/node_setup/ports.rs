@@ -42,8 +42,8 @@ fn another_proxy_on_the_node_is_logged() {
         let mut second = node.start(&["--healthz-bind-address="]);
         let log = second.log.clone();
         second.wait_until("the log names the first daemon", || {
-            let said = std::fs::read_to_string(&log).unwrap();
-            said.contains("portcullis is listening on 127.0.0.1:10249 in nftables mode")
+            let text = std::fs::read_to_string(&log).unwrap();
+            text.contains("portcullis is listening on 127.0.0.1:10249 in nftables mode")
         });
     });
 }

@@ -90,19 +90,20 @@ fn clean_up_and_check(testbed: &mut Testbed) {
             cleanup.arg("cleanup").env("XTABLES_LOCKFILE", testbed.lab.folder().join("cleanup.lock")),
         )
     };
-    let said = cleanup(testbed);
-    assert!(said.contains("removed sysctl net.ipv4.conf.all.route_localnet=1"), "{said}");
+    let output = cleanup(testbed);
+    assert!(output.contains("removed sysctl net.ipv4.conf.all.route_localnet=1"), "{output}");
     assert_eq!(route_localnet(testbed, "all"), "0");
     assert!(
-        said.lines()
+        output
+            .lines()
             .any(|line| line.starts_with("kept ") && line.contains("net.ipv4.conf.eth0.route_localnet")),
-        "{said}"
+        "{output}"
     );
     check(testbed, "after a cleanup, set on an interface");
     // Without the guard rule the packets arrive, so that the rule is what drops them.
     set_route_localnet(testbed, "eth0", 0);
-    let said = cleanup(testbed);
-    assert!(said.starts_with("removed ") && !said.contains("kept"), "{said}");
+    let output = cleanup(testbed);
+    assert!(output.starts_with("removed ") && !output.contains("kept"), "{output}");
     check(testbed, "after a cleanup");
     set_route_localnet(testbed, "eth0", 1);
     assert!(!is_lost(testbed), "nothing guards any more");
