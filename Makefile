@@ -19,15 +19,15 @@ BENCH := $(DEMO) ipset:ipset ipvsadm:ipvsadm conntrack:conntrack modprobe:kmod l
 QEMU := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static depmod:kmod
 TEST := $(BENCH) nft:nftables mandoc:mandoc $(QEMU)
 
-.PHONY: help demo test bench lint bless deb qemu
+.PHONY: help demo test test-unit bench lint bless deb qemu
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Test connections to Services in a throwaway cluster (root; FOLDER=… for your own manifests)
 	$(call as_root,creates network namespaces and writes rules in them)
 	$(call install,$(DEMO))
-	$(CARGO) build --locked --bin portcullis
+	$(CARGO) build --locked -p portcullis -p portcullis-lab --bin portcullis --bin portcullis-lab
 	"$${CARGO_TARGET_DIR:-target}/debug/portcullis" lab run $(FOLDER)
 
 test: ## Run all tests, including those with real packets (root)
@@ -38,22 +38,32 @@ test: ## Run all tests, including those with real packets (root)
 	$(CARGO) nextest run --locked --workspace
 	$(CARGO) test --locked --workspace --doc
 
+test-unit: ## Run the tests that need neither root nor other machines; under a minute once built
+	$(call install,$(BUILD) mandoc:mandoc)
+	@cargo nextest --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-nextest
+	$(CARGO) nextest run --locked --workspace --profile unit
+
 bench: ## Measure syncs of Services and policies against a bare tool or netlink loop, and packet rates (root)
 	$(call as_root,creates network namespaces and writes rules in them)
 	$(call install,$(BENCH))
 	$(CARGO) bench --locked --bench services
 	$(CARGO) bench --locked --bench policies
 
-deb: ## Build a Debian package in target/debian
+deb: ## Build the Debian packages portcullis and portcullis-lab in target/debian
 	$(call install,$(BUILD))
 	@cargo deb --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-deb
-	$(CARGO) build --locked --release --bin portcullis
-	rm -rf target/package && mkdir -p target/package/man
+	$(CARGO) build --locked --release -p portcullis -p portcullis-lab --bin portcullis --bin portcullis-lab
+	rm -rf target/package && mkdir -p target/package/man target/package/lab/man
 	target/release/portcullis man --all-to target/package/man
 	target/release/portcullis completions bash >target/package/portcullis.bash
 	target/release/portcullis completions zsh >target/package/_portcullis
 	target/release/portcullis completions fish >target/package/portcullis.fish
+	target/release/portcullis-lab man --all-to target/package/lab/man
+	target/release/portcullis-lab completions bash >target/package/lab/portcullis-lab.bash
+	target/release/portcullis-lab completions zsh >target/package/lab/_portcullis-lab
+	target/release/portcullis-lab completions fish >target/package/lab/portcullis-lab.fish
 	$(CARGO) deb --locked --no-build
+	$(CARGO) deb --locked --no-build -p portcullis-lab
 
 qemu: ## Fetch the kernel that some tests boot, for running them without make
 	$(call install,$(QEMU))
@@ -84,7 +94,7 @@ endef
 
 # Downloads the kernel for QEMU machines to the folder where the tests expect it.
 define fetch_kernel
-lab/qemu/kernel.sh "$${CARGO_TARGET_DIR:-target}/qemu-kernel"
+machines/qemu/kernel.sh "$${CARGO_TARGET_DIR:-target}/qemu-kernel"
 endef
 
 # Installs the packages of missing programs. $(1): PROGRAM:PACKAGE …

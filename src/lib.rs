@@ -69,9 +69,10 @@ fn perform(invocation: &Invocation) -> anyhow::Result<ExitCode> {
             std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))?;
         }
         Command::Render(render) => commands::render::run(config, render, &mut out)?,
-        Command::Lab(lab) => {
-            drop(out);
-            return Ok(commands::lab::run(lab)?);
+        Command::Lab(arguments) => return Err(commands::lab::exec(arguments).into()),
+        Command::Man(config::Man { command, .. }) if command.first().is_some_and(|name| name == "lab") => {
+            let page = std::iter::once("man").chain(command[1..].iter().map(String::as_str));
+            return Err(commands::lab::exec(page).into());
         }
         Command::Man(man) => commands::man::run(man, &mut out)?,
         Command::Completions(completions) => commands::completions::run(completions, &mut out)?,

@@ -93,9 +93,11 @@ fn all_pages_are_written_to_a_folder() {
         .map(|entry| entry.expect("it can be listed").file_name().into_string().expect("a plain name"))
         .collect();
     let file = |page: &[&str]| format!("{}.1", [&["portcullis"], page].concat().join("-"));
-    let expected: BTreeSet<String> = PAGES.iter().map(|page| file(page)).collect();
+    // The package of portcullis-lab has the pages of lab.
+    let own = || PAGES.into_iter().filter(|page| page.first() != Some(&"lab"));
+    let expected: BTreeSet<String> = own().map(file).collect();
     assert_eq!(written, expected);
-    for page in PAGES {
+    for page in own() {
         let text = std::fs::read_to_string(folder.path().join(file(page))).expect("it is written");
         assert_eq!(text, portcullis(&[&["man"][..], page].concat()), "{page:?}");
     }
@@ -298,4 +300,47 @@ fn colors_follow_the_environment_in_all_commands() {
             );
         }
     });
+}
+
+/// Links this program into an empty folder, in which `portcullis-lab` is not installed.
+fn alone() -> (tempfile::TempDir, std::path::PathBuf) {
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a folder for temporary files");
+    let program = folder.path().join("portcullis");
+    let own = env!("CARGO_BIN_EXE_portcullis");
+    // Another user's file may not be linked.
+    std::fs::hard_link(own, &program).or_else(|_| std::fs::copy(own, &program).map(drop)).expect("a copy");
+    (folder, program)
+}
+
+#[test]
+fn without_portcullis_lab_the_subcommand_lab_names_the_package() {
+    let (_folder, program) = alone();
+    for arguments in [&["lab"][..], &["lab", "run", "fixtures/demo"], &["lab", "--help"], &["man", "lab"]] {
+        let output = Command::new(&program).args(arguments).env("PATH", "/nosuch").output().expect("it runs");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {errors}");
+        assert!(errors.contains("install the package portcullis-lab"), "{arguments:?}: {errors}");
+    }
+}
+
+#[test]
+fn the_subcommand_lab_becomes_portcullis_lab_with_its_exit_status() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let (folder, program) = alone();
+    let on_path = folder.path().join("bin");
+    std::fs::create_dir(&on_path).expect("a folder");
+    let script = "#!/bin/sh\necho \"$0: $* ($PORTCULLIS_DAEMON)\"\nexit 42\n";
+    let arguments = ["lab", "exec", "web", "--", "ls", "-l", "--a_b"];
+    for place in [&on_path, folder.path()] {
+        let lab = place.join("portcullis-lab");
+        std::fs::write(&lab, script).expect("it can be written");
+        std::fs::set_permissions(&lab, std::fs::Permissions::from_mode(0o755)).expect("it can be executable");
+        let mut command = Command::new(&program);
+        let output = command.args(arguments).env("PATH", &on_path).output().expect("it runs");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert_eq!(output.status.code(), Some(42), "{text}");
+        let expected = format!("{}: exec web -- ls -l --a_b ({})\n", lab.display(), program.display());
+        assert_eq!(text, expected);
+    }
 }

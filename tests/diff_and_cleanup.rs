@@ -6,7 +6,7 @@ mod namespace;
 use std::path::Path;
 use std::process::{Command, Output};
 
-use portcullis_lab::uml;
+use portcullis_machines::uml;
 
 /// Runs a program; returns its exit code, its output, and its log.
 fn run(program: &str, arguments: &[&str]) -> (Option<i32>, String, String) {

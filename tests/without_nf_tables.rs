@@ -6,7 +6,7 @@ mod namespace;
 
 use std::process::Command;
 
-use portcullis_lab::uml;
+use portcullis_machines::uml;
 
 /// User-mode Linux has nf_tables, but not for IPv4.
 #[test]

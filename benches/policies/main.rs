@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use packets::Level;
-use portcullis_lab::qemu;
+use portcullis_machines::qemu;
 
 /// Time limit for a run in QEMU.
 const LIMIT: Duration = Duration::from_secs(3600);

@@ -27,7 +27,7 @@ use clap::Parser;
 use figures::Measured;
 use iptables::Flavour;
 use packets::Way;
-use portcullis_lab::uml;
+use portcullis_machines::uml;
 
 /// Measures syncs of the daemon beside the bare way to write the same. Needs root: everything happens in network
 /// namespaces of its own, and that of IPVS in machines of user-mode Linux.

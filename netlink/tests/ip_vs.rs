@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use ipnet::IpNet;
 use namespace::run;
-use portcullis_lab::uml::inside;
+use portcullis_machines::uml::inside;
 use portcullis_netlink::ip_vs::{
     IpVs, PERSISTENT, RealServer, RealServerState, SCHED_1, SCHED_2, ServerBatch, Statistics, Timeouts,
     VirtualServer, VirtualServerConfig,

@@ -71,7 +71,9 @@ fn title(command: &clap::Command) -> String {
 
 /// Writes the pages of a command and its subcommands.
 fn write_all(command: clap::Command, folder: &Path) -> Result<(), ManError> {
-    for below in command.get_subcommands().filter(|of| !of.is_hide_set() && of.get_name() != "help") {
+    // The pages of lab are those of portcullis-lab, which writes them itself.
+    let is_own = |of: &&clap::Command| !of.is_hide_set() && !["help", "lab"].contains(&of.get_name());
+    for below in command.get_subcommands().filter(is_own) {
         write_all(below.clone(), folder)?;
     }
     let path = folder.join(format!("{}.1", title(&command)));

@@ -40,8 +40,8 @@ mod tests;
 
 pub(crate) use command::command_line;
 pub use command::{
-    AddressFamily, Cleanup, Command, CompletionShell, Completions, Daemon, Diff, Explain, Lab, LabCluster,
-    LabName, Man, Matrix, Migrate, OutputFormat, Policy, ProtocolArgument, Render,
+    AddressFamily, Cleanup, Command, CompletionShell, Completions, Daemon, Diff, Explain, Man, Matrix,
+    Migrate, OutputFormat, Policy, ProtocolArgument, Render,
 };
 pub use error::{ConfigError, ConfigErrors, Origin, Warning};
 pub use invocation::Invocation;

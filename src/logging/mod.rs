@@ -50,7 +50,7 @@ pub fn start(logging: Logging, delivery: Delivery) {
     // consequences.
     let ours = format!(
         "warn,kube_client=off,portcullis={level},portcullis_cluster={level},portcullis_modes={level},\
-                        portcullis_netlink={level},portcullis_lab={level}"
+                        portcullis_netlink={level}"
     );
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(ours));
     let queue = (delivery == Delivery::Queued).then(start_queue).flatten();

@@ -1,7 +1,7 @@
 //! IPVS mode, in user-mode Linux; each test has its own machine.
 
 use portcullis::config::ProxyMode;
-use portcullis_lab::uml;
+use portcullis_machines::uml;
 
 use crate::follow::{Daemons, run_share};
 use crate::recorded_objects::{

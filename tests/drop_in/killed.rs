@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, Instant, SystemTime};
 
-use portcullis_lab::uml;
+use portcullis_machines::uml;
 
 use crate::daemon::{end, last_sync, portcullis};
 use crate::recorded_objects::output;

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use portcullis::config::ProxyMode;
-use portcullis_lab::uml;
+use portcullis_machines::uml;
 use serde_json::Value;
 
 use crate::mode_changes::{restore, without_counters};

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use portcullis::config::ProxyMode;
-use portcullis_lab::uml;
+use portcullis_machines::uml;
 
 use crate::follow::follow_first_state;
 use crate::recorded_objects::{

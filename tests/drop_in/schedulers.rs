@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::process::{Command, Stdio};
 
 use portcullis_cluster::IpvsScheduler;
-use portcullis_lab::uml;
+use portcullis_machines::uml;
 
 use crate::daemon::portcullis;
 use crate::recorded_objects::output;

@@ -1,6 +1,7 @@
 //! Services that claim addresses of other Services (CVE-2020-8554).
 
-use portcullis_lab::{ObjectRef, uml};
+use portcullis_lab::ObjectRef;
+use portcullis_machines::uml;
 
 use crate::expectation::only;
 use crate::mode::Mode;

@@ -1,6 +1,7 @@
 //! Effects of changes on open connections and flows: those to removed endpoints move, all others stay.
 
-use portcullis_lab::{EchoClient, LabObject, ObjectRef, ProbeOutcome, Protocol, uml};
+use portcullis_lab::{EchoClient, LabObject, ObjectRef, ProbeOutcome, Protocol};
+use portcullis_machines::uml;
 
 use crate::mode::Mode;
 use crate::row::{Origin, Target, client, cluster_ip, external_ip, load_balancer, node, node_port, outside};

@@ -2,7 +2,8 @@
 
 use std::net::SocketAddr;
 
-use portcullis_lab::{ProbeOutcome, Protocol, uml};
+use portcullis_lab::{ProbeOutcome, Protocol};
+use portcullis_machines::uml;
 
 use crate::expectation::{lost, only, refused, rejected, spread};
 use crate::mode::Mode;

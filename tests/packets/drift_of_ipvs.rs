@@ -3,7 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use portcullis_lab::{Vantage, uml};
+use portcullis_lab::Vantage;
+use portcullis_machines::uml;
 
 use crate::drift::{REPAIRS, check_drift};
 use crate::mode::Mode;

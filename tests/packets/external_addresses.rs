@@ -1,6 +1,7 @@
 //! Node ports, load balancer addresses and external IPs.
 
-use portcullis_lab::{Vantage, uml};
+use portcullis_lab::Vantage;
+use portcullis_machines::uml;
 
 use crate::expectation::{lost, only, refused, spread};
 use crate::mode::Mode;

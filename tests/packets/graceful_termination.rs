@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use portcullis_lab::{EchoClient, Protocol, Vantage, uml};
+use portcullis_lab::{EchoClient, Protocol, Vantage};
+use portcullis_machines::uml;
 
 use crate::mode::Mode;
 use crate::row::{client, cluster_ip};

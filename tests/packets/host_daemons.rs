@@ -3,7 +3,7 @@
 
 use std::net::SocketAddr;
 
-use portcullis_lab::uml;
+use portcullis_machines::uml;
 
 use crate::expectation::{only, refused};
 use crate::mode::Mode;

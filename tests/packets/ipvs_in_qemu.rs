@@ -1,7 +1,7 @@
 //! IPVS mode with iptables-nft on a kernel with nf_tables, as on real nodes. One row of each kind; all rows run in
 //! user-mode Linux.
 
-use portcullis_lab::qemu;
+use portcullis_machines::qemu;
 
 use crate::expectation::{only, refused, spread};
 use crate::mode::Mode;

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use portcullis_lab::uml;
+use portcullis_machines::uml;
 
 /// Clusters with few timeouts, which are quick to probe.
 const CLUSTERS: [&str; 3] = ["demo", "lab/web.yaml", "lab/reused-address.yaml"];

@@ -3,7 +3,8 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use portcullis_lab::{Families, ObjectRef, Protocol, TrafficLog, TrafficOptions, qemu, uml};
+use portcullis_lab::{Families, ObjectRef, Protocol, TrafficLog, TrafficOptions};
+use portcullis_machines::{qemu, uml};
 
 use crate::mode::Mode;
 use crate::row::{ANSWER, Origin, Target, client, cluster_ip, node_port, outside};

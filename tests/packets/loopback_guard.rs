@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-use portcullis_lab::{NetNs, Protocol, Vantage, uml};
+use portcullis_lab::{NetNs, Protocol, Vantage};
+use portcullis_machines::uml;
 
 use crate::expectation::lost;
 use crate::mode::Mode;

@@ -12,7 +12,8 @@ use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use portcullis_lab::{EchoClient, Families, ProbeOutcome, Protocol, Vantage, qemu, uml};
+use portcullis_lab::{EchoClient, Families, ProbeOutcome, Protocol, Vantage};
+use portcullis_machines::{qemu, uml};
 use serde_json::Value;
 
 use crate::live_traffic::{History, while_clients_connect};

@@ -3,7 +3,8 @@
 use std::os::unix::fs::symlink;
 use std::path::Path;
 
-use portcullis_lab::{DataPath, uml};
+use portcullis_lab::DataPath;
+use portcullis_machines::uml;
 
 use crate::tools::Flavour;
 

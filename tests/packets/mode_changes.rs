@@ -2,7 +2,8 @@
 
 use std::time::Instant;
 
-use portcullis_lab::{EchoClient, Families, Protocol, uml};
+use portcullis_lab::{EchoClient, Families, Protocol};
+use portcullis_machines::uml;
 
 use crate::live_traffic::{History, while_clients_connect};
 use crate::mode::Mode;
@@ -20,17 +21,17 @@ fn modes_change_under_live_traffic() {
     uml::inside(|| {
         let mut testbed = Setup::new("web.yaml").mode(IPTABLES).up();
         let mut clients = open_flows(&testbed);
-        let met = responders(&mut clients);
+        let first = responders(&mut clients);
         let (history, seen) =
             while_clients_connect(&mut testbed, CLIENTS, |testbed, start| change(testbed, start, Mode::Ipvs));
         seen.iter().for_each(|seen| seen.assert_answered(0, &history));
-        assert_eq!(responders(&mut clients), met, "what rules had translated lives on beside IPVS");
+        assert_eq!(responders(&mut clients), first, "translated connections survive beside IPVS");
 
         // A connection in flight through a virtual server ends with it: at most one per client and node.
         let (history, seen) =
             while_clients_connect(&mut testbed, CLIENTS, |testbed, start| change(testbed, start, IPTABLES));
         seen.iter().for_each(|seen| seen.assert_answered(NODES.len(), &history));
-        assert_eq!(responders(&mut clients), met, "and after it");
+        assert_eq!(responders(&mut clients), first, "after IPVS mode");
     });
 }
 
@@ -40,13 +41,13 @@ fn to_nftables_and_back_under_live_traffic() {
     let iptables = Mode::Iptables(Flavour::Nft);
     let mut testbed = Setup::new("web.yaml").mode(iptables).up();
     let mut clients = open_flows(&testbed);
-    let met = responders(&mut clients);
+    let first = responders(&mut clients);
     for mode in [Mode::Nftables, iptables] {
         let (history, seen) = while_clients_connect(&mut testbed, Families::Dual, |testbed, start| {
             change(testbed, start, mode)
         });
         seen.iter().for_each(|seen| seen.assert_answered(0, &history));
-        assert_eq!(responders(&mut clients), met, "in {mode:?}");
+        assert_eq!(responders(&mut clients), first, "in {mode:?}");
         let rules =
             testbed.rules("node-1", "iptables", "nat") + &testbed.rules("node-2", "ip6tables", "filter");
         let table = testbed.nft("node-1", &["list", "table", "ip6", "portcullis"]);

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use portcullis_lab::{Vantage, uml};
+use portcullis_lab::Vantage;
+use portcullis_machines::uml;
 
 use crate::expectation::{lost, only, refused, spread};
 use crate::mode::Mode;

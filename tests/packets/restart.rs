@@ -1,6 +1,7 @@
 //! Restarts of daemons: rules and connections stay, and changes during the restart are applied.
 
-use portcullis_lab::{EchoClient, NetNs, ObjectRef, Protocol, Vantage, uml};
+use portcullis_lab::{EchoClient, NetNs, ObjectRef, Protocol, Vantage};
+use portcullis_machines::uml;
 
 use crate::expectation::spread;
 use crate::mode::Mode;

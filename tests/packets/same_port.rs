@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use portcullis_lab::{ProbeOutcome, uml};
+use portcullis_lab::ProbeOutcome;
+use portcullis_machines::uml;
 
 use crate::mode::Mode;
 use crate::row::{client, cluster_ip, node, node_name, node_port};

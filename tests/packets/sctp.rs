@@ -1,6 +1,7 @@
 //! SCTP: associations in QEMU, and rules on the host, whose kernel may have no SCTP sockets.
 
-use portcullis_lab::{Protocol, qemu};
+use portcullis_lab::Protocol;
+use portcullis_machines::qemu;
 
 use crate::expectation::{lost, spread};
 use crate::mode::Mode;

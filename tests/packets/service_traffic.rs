@@ -1,6 +1,7 @@
 //! Traffic counters of Services in `/metrics/services`.
 
-use portcullis_lab::{Protocol, Vantage, uml};
+use portcullis_lab::{Protocol, Vantage};
+use portcullis_machines::uml;
 
 use crate::mode::Mode;
 use crate::row::{Target, client, cluster_ip, node_port};

@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use portcullis_lab::{ProbeOutcome, Protocol, uml};
+use portcullis_lab::{ProbeOutcome, Protocol};
+use portcullis_machines::uml;
 
 use crate::expectation::one_of;
 use crate::mode::Mode;

@@ -1,6 +1,7 @@
 //! Single-stack clusters.
 
-use portcullis_lab::{Families, uml};
+use portcullis_lab::Families;
+use portcullis_machines::uml;
 
 use crate::expectation::{only, refused, spread};
 use crate::mode::Mode;

@@ -1,6 +1,6 @@
 //! Topology hints, and the cases in which they are ignored.
 
-use portcullis_lab::uml;
+use portcullis_machines::uml;
 
 use crate::expectation::{only, spread};
 use crate::mode::Mode;

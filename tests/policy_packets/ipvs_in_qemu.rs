@@ -1,6 +1,7 @@
 //! Policies beside IPVS and with SCTP, in QEMU: IPVS does DNAT in later hooks than the other modes.
 
-use portcullis_lab::{EchoPort, Protocol, qemu};
+use portcullis_lab::{EchoPort, Protocol};
+use portcullis_machines::qemu;
 
 use crate::test_cluster::{ClusterSetup, TestCluster};
 

@@ -4,7 +4,7 @@ use std::panic::resume_unwind;
 use std::thread;
 use std::time::Duration;
 
-use portcullis_lab::uml;
+use portcullis_machines::uml;
 use tempfile::TempDir;
 
 use crate::figures::Measured;

@@ -9,14 +9,14 @@ mod migrate;
 mod policy;
 mod render;
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches, Subcommand};
+use clap::{Arg, ArgAction, ArgMatches, Args, FromArgMatches};
 
 pub use completions::{CompletionShell, Completions};
 pub use diff::Diff;
 pub use explain::{Explain, OutputFormat, ProtocolArgument};
-pub use lab::{Lab, LabCluster, LabName};
 pub use man::Man;
 pub use migrate::Migrate;
 pub use policy::{Matrix, Policy};
@@ -44,7 +44,7 @@ pub enum Command {
     /// Switch this node to another proxy mode, or print the plan for it.
     Migrate(Migrate),
     /// Create a throwaway cluster in network namespaces.
-    Lab(Lab),
+    Lab(Vec<OsString>),
     /// Print a manual page.
     Man(Man),
     /// Print a shell completion script.
@@ -126,12 +126,7 @@ pub(super) fn parser() -> clap::Command {
                 .args(flags::arguments().into_iter().filter(|argument| argument.get_id().as_str() == "force"))
                 .about("Remove the rules of all proxy modes from the kernel"),
         )
-        .subcommand(
-            Lab::augment_subcommands(clap::Command::new("lab"))
-                .about("Create a throwaway cluster in network namespaces and test its Services")
-                .subcommand_required(true)
-                .arg_required_else_help(true),
-        )
+        .subcommand(lab::subcommand())
         .subcommand(
             Man::augment_args(clap::Command::new("man")).about("Print a manual page, for man -l - or a file"),
         )
@@ -200,7 +195,7 @@ pub(super) fn subcommand(
         "cleanup" => (Command::Cleanup(Cleanup::default()), Some(inner)),
         "man" => (Command::Man(Man::from_arg_matches(inner)?), None),
         "completions" => (Command::Completions(Completions::from_arg_matches(inner)?), None),
-        "lab" => (Command::Lab(Lab::from_arg_matches(inner)?), None),
+        "lab" => (Command::Lab(lab::arguments(inner)), None),
         _ => (Command::Version, None),
     }))
 }

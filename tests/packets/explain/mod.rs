@@ -20,8 +20,9 @@ use std::time::Duration;
 
 use portcullis_lab::{
     ClusterObjects, ClusterPlan, DaemonSpec, EchoPort, Family, FrontendKind, IpvsLosses, Lab, LabOptions,
-    PlanOptions, Protocol, Vantage, uml,
+    PlanOptions, Protocol, Vantage,
 };
+use portcullis_machines::uml;
 
 use crate::mode::Mode;
 use crate::testbed::PATIENCE;

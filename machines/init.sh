@@ -1,11 +1,11 @@
 
-# From here on, what machines of all kinds do. It follows the kind's own part, which says:
-#   kernels  the folder where the kernel's modules lie, by its version
-#   modules  what to load
-#   prepare  a function that does the rest; what it puts into $tools is found before all other programs
-# The whole is the first process of a machine whose root is the root of the host: it makes fresh whatever is written
-# to, loads the modules, runs the program, and turns the machine off. It lies in the machine's folder on the host,
-# beside what is to run.
+# Common second half of the init script of machines. The first half defines:
+#   kernels  the folder of the kernels' modules, by version
+#   modules  the modules to load
+#   prepare  a function for further setup; programs in $tools take precedence over all others
+# The script is the first process of a machine whose root is the host's root. It mounts file systems for everything that
+# is written, loads the modules, runs the program, and turns the machine off. It is in the machine's folder on the host,
+# together with the program's script.
 folder=${0%/*}
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
@@ -17,7 +17,7 @@ export PATH="$tools:$PATH:/usr/sbin:/usr/bin:/sbin:/bin"
 export TMPDIR=/run/tmp
 prepare
 
-# The modules lie where only this kernel looks; programs, and the kernel itself, must look there, too.
+# Only this kernel uses the folder of the modules; modprobe must be directed there.
 ln -s "$kernels/$(uname -r)" /run/machine/lib/modules/
 printf '#!/bin/sh\nexec "%s" -d /run/machine "$@"\n' "$(PATH=${PATH#*:} command -v modprobe)" >"$tools/modprobe"
 chmod +x "$tools/modprobe"
@@ -27,7 +27,7 @@ modprobe -a $modules
 
 ip link set lo up
 ulimit -n 65536
-# The console is for the program; what breaks the kernel is told there, too.
+# Keep kernel messages off the console, except critical ones.
 echo 2 >/proc/sys/kernel/printk
 echo 'portcullis-machine: the program begins'
 sh "$folder/run" </dev/null
@@ -35,7 +35,7 @@ status=$?
 echo "$status" >"$folder/status"
 echo "portcullis-machine: the program ended with status $status"
 sync
-# Turning off takes a moment, and a machine whose first process ends panics. By then it may have lost the host's files.
+# Turning off takes a moment. The first process must not exit before, and the host's files may be gone by then.
 sleep 60 &
 echo o >/proc/sysrq-trigger
 wait

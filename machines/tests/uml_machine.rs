@@ -6,7 +6,7 @@ use std::fs;
 use std::process::Command;
 use std::time::Duration;
 
-use portcullis_lab::uml;
+use portcullis_machines::uml;
 
 /// Returns the output of a command line of plain words, which must succeed.
 fn output(line: &str) -> String {

@@ -1,4 +1,4 @@
-//! Validation of manifests before a lab is built.
+//! Validation of manifests before a lab is built, and reading them as the daemons do.
 
 use std::fs;
 use std::path::Path;
@@ -25,11 +25,7 @@ pub(super) fn check(path: &Path) -> Result<(), Error> {
                 "kustomizations are not supported; expected the output of `kubectl kustomize`".to_owned();
             return Err(Error::Manifest { origin: name, message });
         }
-        let text = fs::read_to_string(&file).map_err(|source| Error::File {
-            action: "cannot read",
-            path: file.clone(),
-            source,
-        })?;
+        let (name, text) = read(&file)?;
         for document in manifest::parse(&name, &text) {
             document.and_then(|document| check_object(&name, document)).map_err(unreadable)?;
         }
@@ -37,16 +33,43 @@ pub(super) fn check(path: &Path) -> Result<(), Error> {
     Ok(())
 }
 
+/// Reads the objects in a file or folder of manifests as the daemons do.
+///
+/// # Errors
+/// A file cannot be read, or a document or object is invalid; the message has file and line.
+pub(super) fn read_objects(path: &Path) -> Result<Vec<Object>, Error> {
+    let mut objects = Vec::new();
+    for file in manifest_files(path)? {
+        let (name, text) = read(&file)?;
+        for document in manifest::parse(&name, &text) {
+            let Document { line, kind, value } = document.map_err(unreadable)?;
+            let Some(kind) = kind else { continue };
+            let parsed = Object::parse(kind, value).map_err(|error| invalid(&name, line, &error));
+            objects.push(parsed.map_err(unreadable)?.object);
+        }
+    }
+    Ok(objects)
+}
+
+/// Returns the name and the text of a file.
+fn read(file: &Path) -> Result<(String, String), Error> {
+    let text = fs::read_to_string(file);
+    let text = text.map_err(|source| Error::File { action: "cannot read", path: file.to_owned(), source })?;
+    Ok((file.display().to_string(), text))
+}
+
 fn check_object(file: &str, document: Document) -> Result<(), ManifestError> {
     let Document { line, kind, value } = document;
     let Some(kind) = kind else { return Ok(()) };
-    let wrong =
-        |error: ObjectError| ManifestError { file: file.to_owned(), line, message: error.to_string() };
-    ObjectKey::parse(kind, &value).map_err(wrong)?;
+    ObjectKey::parse(kind, &value).map_err(|error| invalid(file, line, &error))?;
     match kind {
         Kind::Node | Kind::Pod | Kind::Service | Kind::EndpointSlice => Ok(()),
-        _ => Object::parse(kind, value).map(drop).map_err(wrong),
+        _ => Object::parse(kind, value).map(drop).map_err(|error| invalid(file, line, &error)),
     }
+}
+
+fn invalid(file: &str, line: usize, error: &ObjectError) -> ManifestError {
+    ManifestError { file: file.to_owned(), line, message: error.to_string() }
 }
 
 fn unreadable(error: ManifestError) -> Error {

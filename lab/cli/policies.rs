@@ -6,7 +6,6 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io;
 use std::net::IpAddr;
 use std::path::Path;
 
@@ -18,7 +17,7 @@ use portcullis_lab::{
 };
 use portcullis_policy::{Compiler, Connection, Scope};
 
-use crate::source::read_manifests;
+use super::manifests::read_objects;
 
 /// Addresses on which the outside host listens.
 const OUTSIDE: [&str; 2] = ["198.51.100.77", "2001:db8:100::77"];
@@ -106,16 +105,10 @@ impl PolicyEvaluator {
     /// # Errors
     /// The manifests cannot be read.
     pub(super) fn read(manifests: &Path) -> Result<Self, Error> {
-        let read = read_manifests(manifests).map_err(|error| Error::System {
-            action: "cannot read the lab's manifests".into(),
-            source: io::Error::other(error),
-        })?;
-        if let Some(error) = read.errors.first() {
-            let source = io::Error::other(error.to_string());
-            return Err(Error::System { action: "cannot read the lab's manifests".into(), source });
-        }
         let mut index = Index::new();
-        read.objects.into_iter().for_each(|object| _ = index.handle(Event::Applied(object)));
+        for object in read_objects(manifests)? {
+            _ = index.handle(Event::Applied(object));
+        }
         Ok(Self { compiler: Compiler::from_index(Scope::Cluster, &index) })
     }
 

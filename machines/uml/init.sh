@@ -1,5 +1,5 @@
 #!/bin/sh
-# What a machine of user-mode Linux does in its own way.
+# First half of the init script of user-mode Linux.
 kernels=/usr/lib/uml/modules
 modules='
     ipv6 dummy veth bridge br_netfilter tun

@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Fetches the kernel of the machines of QEMU: `kernel.sh FOLDER`. Debian's cloud kernel is downloaded, not installed:
+# Downloads the kernel of QEMU machines: `kernel.sh FOLDER`. Debian's cloud kernel is not installed:
 #
 #   FOLDER/vmlinuz          the kernel
-#   FOLDER/initramfs        a busybox with what it takes to mount the host's files
+#   FOLDER/initramfs        busybox and the modules to mount the host's files
 #   FOLDER/modules/VERSION  its modules
 #   FOLDER/made-by          this script
 #
-# A folder that is there is whole. It is made again when this script has changed; remove it for the newest kernel.
+# An existing folder is complete. It is created again when this script has changed; remove it to get the newest kernel.
 set -euo pipefail
 PATH=$PATH:/usr/sbin:/sbin
 folder=$(realpath -m "$1")
@@ -18,7 +18,7 @@ flock 9
 if cmp -s "$self" "$folder/made-by"; then exit; fi
 
 if ldd "$(command -v busybox)" >/dev/null 2>&1; then
-    echo "$0: this busybox needs libraries, which an initramfs has not; please install busybox-static" >&2
+    echo "$0: this busybox is not static; please install busybox-static" >&2
     exit 1
 fi
 
@@ -29,15 +29,15 @@ mkdir "$fresh/package" "$fresh/initramfs.d"
 fetch() {
     local package
     package=$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/^ *Depends: \(linux-image-[0-9].*\)$/\1/p')
-    # Whoever apt would be otherwise may not be allowed to write here.
+    # The default sandbox user of apt may lack permission to write here.
     [ -n "$package" ] && (cd "$fresh" && apt-get download -q -o APT::Sandbox::User="$(id -un)" "$package")
 }
-# A list of packages that is old, or none.
+# Update missing or outdated package lists.
 fetch || { apt-get update -q && fetch; }
 dpkg-deb -x "$fresh"/*.deb "$fresh/package"
 rm "$fresh"/*.deb
 mv "$fresh"/package/boot/vmlinuz-* "$fresh/vmlinuz"
-# Below /lib or /usr/lib, by the release of Debian.
+# Below /lib or /usr/lib, depending on the release of Debian.
 modules=$(find "$fresh/package" -type d -path '*/lib/modules/*' -prune)
 version=$(basename "$modules")
 mkdir -p "$fresh/lib"
@@ -47,7 +47,7 @@ depmod -b "$fresh" "$version"
 mv "$fresh/lib/modules" "$fresh/modules"
 rmdir "$fresh/lib"
 
-# The first root: loads what it takes to see the host's files, in this order, and gives them the machine.
+# The initramfs loads the modules for virtiofs in this order, and switches to the host's root.
 cd "$fresh/initramfs.d"
 mkdir bin dev host proc modules
 cp "$(command -v busybox)" bin/busybox

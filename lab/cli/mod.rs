@@ -1,29 +1,55 @@
-//! `portcullis lab`: a throwaway cluster with this program as the daemon of every node.
+//! The verbs of `portcullis-lab`.
 
+mod arguments;
+mod daemon_program;
+mod man;
 mod manifests;
 mod policies;
 
-use std::io::{self, Write};
+use std::io::{self, ErrorKind, Write};
 use std::process::{Command, ExitCode};
 use std::time::Duration;
 
+use arguments::{Arguments, Lab, LabCluster};
+use clap::Parser;
 use policies::{POLICY_SYNC_METRIC, Policies, PolicyEvaluator};
-use portcullis_lab::{
-    ClusterObjects, DaemonSpec, DataPath, Error, LabOptions, LabRecord, RunOptions, background,
-};
+use portcullis_lab::{ClusterObjects, DaemonSpec, Error, LabOptions, LabRecord, RunOptions, background};
 
-use crate::config::{Lab, LabCluster, ProxyMode};
-use crate::output::Output;
-use crate::output::has_colors;
+/// Exit status if the lab cannot be built or found, or the command line is wrong.
+const FAILED: u8 = 2;
 
 /// Timeout of the daemons' first sync.
 const SYNC_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Runs a subcommand of `lab`. Must be called before any other thread is started, because it blocks signals.
+/// Runs the command line of this process. Must be called before any thread is started, because it blocks signals.
+pub(crate) fn main() -> ExitCode {
+    tracing_subscriber::fmt().with_writer(io::stderr).with_max_level(tracing::Level::INFO).init();
+    let arguments = Arguments::try_parse().unwrap_or_else(|error| exit(&error));
+    run(&arguments.command).unwrap_or_else(|error| fail(&error.to_string()))
+}
+
+fn fail(message: &str) -> ExitCode {
+    // Nothing can be reported if standard error is closed.
+    let _ = writeln!(io::stderr(), "portcullis-lab: {message}");
+    ExitCode::from(FAILED)
+}
+
+/// Prints the help or the error of a command line, and exits.
+fn exit(error: &clap::Error) -> ! {
+    match error.print() {
+        Err(cause) if !error.use_stderr() && cause.kind() != ErrorKind::BrokenPipe => {
+            fail(&format!("cannot print: {cause}"));
+            std::process::exit(FAILED.into())
+        }
+        _ => std::process::exit(error.exit_code()),
+    }
+}
+
+/// Runs a verb.
 ///
 /// # Errors
 /// The lab cannot be built or found, or the output cannot be written.
-pub fn run(lab: &Lab) -> Result<ExitCode, Error> {
+fn run(lab: &Lab) -> Result<ExitCode, Error> {
     match lab {
         Lab::Run(cluster) | Lab::Up { cluster, .. } => manifests::check(&cluster.folder)?,
         Lab::Apply { folder, .. } => manifests::check(folder)?,
@@ -44,13 +70,15 @@ pub fn run(lab: &Lab) -> Result<ExitCode, Error> {
             let status = background::exec(lab.name.as_deref(), pod, command)?;
             return Ok(u8::try_from(status).map_or(ExitCode::FAILURE, ExitCode::from));
         }
+        Lab::Man(page) => print_with(|out| man::print_page(page, out))?,
+        Lab::Completions { shell } => print_with(|out| man::print_completions(*shell, out))?,
     }
     Ok(ExitCode::SUCCESS)
 }
 
 fn up(name: Option<&str>, cluster: &LabCluster) -> Result<(), Error> {
     let mut server = Command::new(this_program()?);
-    server.args(["lab", "keep"]);
+    server.arg("keep");
     let mut options = options(cluster)?;
     if Policies::from_objects(&read(cluster)?, &options.plan)?.is_some() {
         enable_network_policy(&mut options);
@@ -119,12 +147,9 @@ fn run_once(cluster: &LabCluster) -> Result<ExitCode, Error> {
         enable_network_policy(&mut lab);
         policies.add_echo_ports(&mut lab.plan);
     }
-    let data_path = match cluster.mode {
-        ProxyMode::Iptables | ProxyMode::Nftables => DataPath::Netfilter,
-        ProxyMode::Ipvs => DataPath::Ipvs,
-    };
+    let data_path = cluster.mode.data_path();
     let options = RunOptions { lab, data_path, sync_timeout: SYNC_TIMEOUT, ..RunOptions::default() };
-    let colors = has_colors(&io::stdout());
+    let colors = anstream::AutoStream::choice(&io::stdout()) != anstream::ColorChoice::Never;
     let is_as_expected = portcullis_lab::run_with(objects, &options, |lab| {
         let Some(policies) = &policies else {
             let report = portcullis_lab::probe(lab, &options)?;
@@ -173,7 +198,8 @@ fn options(cluster: &LabCluster) -> Result<LabOptions, Error> {
     // Changes are synced without delay.
     args.extend(["--iptables-min-sync-period=0s", "--ipvs-min-sync-period=0s"].map(str::to_owned));
     args.extend(cluster.flags.iter().cloned());
-    let daemon = DaemonSpec { binary: this_program()?, args, ..DaemonSpec::default() };
+    let binary = daemon_program::find(cluster.daemon.as_deref())?;
+    let daemon = DaemonSpec { binary, args, ..DaemonSpec::default() };
     Ok(LabOptions { daemon: Some(daemon), ..LabOptions::default() })
 }
 
@@ -182,11 +208,22 @@ fn this_program() -> Result<std::path::PathBuf, Error> {
     program.map_err(|source| Error::System { action: "cannot find this program's file".into(), source })
 }
 
-/// Prints a command's output.
+/// Prints a command's output. A reader that stops reading (`portcullis-lab list | head -1`) is not an error.
 fn print(text: &str) -> Result<(), Error> {
-    let mut out = Output::new(io::stdout());
-    let written = out.write_all(text.as_bytes()).and_then(|()| out.flush());
-    written.map_err(|source| Error::System { action: "cannot write to standard output".into(), source })
+    let mut out = io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(source) if source.kind() != ErrorKind::BrokenPipe => {
+            Err(Error::System { action: "cannot write to standard output".into(), source })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Prints the output of a function that writes it.
+fn print_with(write: impl FnOnce(&mut Vec<u8>) -> Result<(), Error>) -> Result<(), Error> {
+    let mut text = Vec::new();
+    write(&mut text)?;
+    print(&String::from_utf8_lossy(&text))
 }
 
 /// Prints text and ignores errors: a closed standard output must not interrupt building or removing a lab.

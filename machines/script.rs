@@ -1,20 +1,20 @@
-//! What a machine is to run, as a shell's script: a program, where and with what this process has.
+//! Shell script that runs a program inside a machine with this process's environment and working directory.
 
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
-/// A script that becomes the program, in this process's folder and with its environment. `exported` is one more
-/// variable for it.
-pub(super) fn of<'a>(
+/// Returns a script that executes the program, with this process's working directory and environment, and with one more
+/// variable, `exported`.
+pub(super) fn for_program<'a>(
     program: &Path,
     arguments: impl IntoIterator<Item = &'a str>,
     exported: (&str, &Path),
 ) -> io::Result<Vec<u8>> {
     let mut script = Vec::new();
     let is_plain = |name: &OsStr| name.as_bytes().iter().all(|b| b.is_ascii_alphanumeric() || *b == b'_');
-    for (name, value) in std::env::vars_os().filter(|(name, _)| is_plain(name) && !stays(name)) {
+    for (name, value) in std::env::vars_os().filter(|(name, _)| is_plain(name) && !is_host_specific(name)) {
         let tail: &[u8] = if name == "PATH" { b"\"$PATH:\"" } else { b"" };
         script.extend([b"export ", name.as_bytes(), b"=", tail, &quoted(&value), b"\n"].concat());
     }
@@ -30,13 +30,13 @@ pub(super) fn of<'a>(
     Ok(script)
 }
 
-/// Whether a variable is not for the machine: it has a place for temporary files of its own, and where cargo has
-/// libraries looked for, every program that starts would look, too, which takes it longer than all the rest.
-fn stays(variable: &OsStr) -> bool {
+/// Returns true for variables that are not exported: the machine has its own folder for temporary files, and with cargo's
+/// library path, every program that starts would search it, which takes longer than all the rest.
+fn is_host_specific(variable: &OsStr) -> bool {
     variable == "TMPDIR" || variable == "LD_LIBRARY_PATH"
 }
 
-/// A word of a shell.
+/// Quotes a word for a shell.
 fn quoted(word: &OsStr) -> Vec<u8> {
     let mut quoted = vec![b'\''];
     for &byte in word.as_bytes() {
