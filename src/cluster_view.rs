@@ -156,7 +156,7 @@ fn resolve_node(config: &Config, name: Name, cluster: ClusterView, file: Option<
     };
     let policies = config.network_policy.map(|policy| node::policies(&policy, name, index, file.is_none()));
     let desired = Desired::new(name).with_external_cidrs(&config.external_address_cidrs).with_index(index);
-    unserved::warn_of_all(&desired);
+    unserved::log_all(&desired);
     NodeView { desired, options, host, policies, unreadable }
 }
 

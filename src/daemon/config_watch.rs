@@ -1,8 +1,8 @@
-//! A watch of the configuration file (`--config`).
+//! A watch on the configuration file (`--config`).
 //!
-//! kube-proxy ends when the file changes, so that its supervisor restarts it. So does this daemon, but only if the file is
-//! valid and results in another configuration: an invalid ConfigMap must not stop the proxies of all nodes, and a changed
-//! comment needs no restart.
+//! kube-proxy exits when the file changes, so that its supervisor restarts it. This daemon also exits, but only if the file
+//! is valid and results in a different configuration: an invalid ConfigMap must not stop the proxies of all nodes, and a
+//! changed comment does not require a restart.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -14,31 +14,31 @@ use tokio::time::timeout;
 use crate::config::{Config, ConfigErrors};
 use crate::file_watch::FileWatch;
 
-/// The time without a change before the file is read: editors write it in several steps.
+/// The time without changes before the file is read. Editors write files in several steps.
 const QUIET_PERIOD: Duration = Duration::from_millis(200);
 
-/// The period of reading without a change, for file systems without inotify.
+/// The period of reads without a notification, for file systems that do not support inotify.
 const CHECK_PERIOD: Duration = Duration::from_secs(60);
 
-/// The period of reading without inotify, and while the folder does not exist.
+/// The period of reads if the watch could not be set up, for example because the directory does not exist.
 const POLL_PERIOD: Duration = Duration::from_secs(5);
 
 /// The configuration file, and a function that reads it.
 pub struct ConfigFile {
-    /// Its path.
+    /// The path of the file.
     pub path: PathBuf,
     /// Reads the configuration from the command line and the file.
     pub read: Box<dyn Fn() -> Result<Config, ConfigErrors> + Send>,
 }
 
-/// A change of the file.
+/// A change to the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum ConfigChange {
-    /// It is valid, and results in another configuration.
+    /// The file is valid and results in a different configuration.
     Changed,
-    /// It is invalid, for these reasons; the configuration of the start stays in use.
+    /// The file is invalid, for these reasons. The running configuration stays in use.
     Invalid(String),
-    /// It is valid, and results in the configuration of the start.
+    /// The file is valid and results in the running configuration.
     Restored,
 }
 
@@ -50,13 +50,13 @@ pub(super) fn follow(file: ConfigFile, running: Config) -> mpsc::Receiver<Config
         let mut watch = FileWatch::new(file.path.clone(), |_| false, changed.clone());
         let mut last = ConfigChange::Restored;
         loop {
-            // Watch before reading, so that changes in between are noticed.
+            // Watch before the read, so that changes between the two are noticed.
             let watched = watch.watch_paths();
-            let found = compare((file.read)(), &running);
-            if found != last && sink.send(found.clone()).await.is_err() {
+            let change = compare((file.read)(), &running);
+            if change != last && sink.send(change.clone()).await.is_err() {
                 return;
             }
-            last = found;
+            last = change;
             let waited = timeout(if watched { CHECK_PERIOD } else { POLL_PERIOD }, changed.notified());
             tokio::select! {
                 waited = waited => if waited.is_ok() {

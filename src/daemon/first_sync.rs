@@ -1,71 +1,72 @@
-//! Holding back of the first sync while objects cannot be read.
+//! The decision to hold back the first sync while objects cannot be read.
 //!
-//! The first sync removes the rules of objects that are not known. If an object could not be read even once and the kernel
-//! has rules of an earlier proxy, some of these rules may serve the object. So all of them are kept until every object has
-//! been read. If the kernel has no such rules, the readable objects are served.
+//! The first sync removes the rules of unknown objects. If an object has never been readable and the kernel has rules of an
+//! earlier proxy, some of these rules may serve the object. So all of them are kept until every object has been read. If
+//! the kernel has no such rules, the first sync runs with the readable objects.
 
 use portcullis_modes::ipvs::DUMMY_INTERFACE;
 use portcullis_modes::{ProxyMode, cleanup};
 use portcullis_netlink::nf_tables::TableFamily;
 use portcullis_policy::table::{self as policy_table, EnforceError};
 
-/// The first sync, of Services or of policies.
+/// The state of the first sync, either of Services or of policies.
 pub(super) struct FirstSync {
-    /// Whether the kernel has rules that a first sync could remove.
+    /// Returns true if the kernel has rules that a first sync could remove.
     has_rules: fn() -> bool,
-    /// The result of `has_rules`, once it was called.
-    found: Option<bool>,
-    state: State,
+    /// The result of `has_rules`, once it has been called.
+    rules_found: Option<bool>,
+    phase: Phase,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
+enum Phase {
     Ready,
     Held,
     Started,
 }
 
 impl FirstSync {
-    pub(super) fn of_services() -> Self {
+    pub(super) fn for_services() -> Self {
         FirstSync::new(services_are_served)
     }
 
-    pub(super) fn of_policies() -> Self {
+    pub(super) fn for_policies() -> Self {
         FirstSync::new(policies_are_enforced)
     }
 
     fn new(has_rules: fn() -> bool) -> Self {
-        FirstSync { has_rules, found: None, state: State::Ready }
+        FirstSync { has_rules, rules_found: None, phase: Phase::Ready }
     }
 
-    /// Decides whether the sync is held back. `has_unreadable`: objects that affect it could not be read even once.
+    /// Decides whether the sync is held back. `has_unreadable`: objects that affect it have never been readable.
     pub(super) fn update(&mut self, has_unreadable: bool) {
-        self.state = match self.state {
-            State::Started => State::Started,
-            _ if has_unreadable && *self.found.get_or_insert_with(self.has_rules) => State::Held,
-            _ => State::Ready,
+        self.phase = match self.phase {
+            Phase::Started => Phase::Started,
+            _ if has_unreadable && *self.rules_found.get_or_insert_with(self.has_rules) => Phase::Held,
+            _ => Phase::Ready,
         };
     }
 
+    /// Returns true if the sync is held back.
     pub(super) fn is_held(&self) -> bool {
-        self.state == State::Held
+        self.phase == Phase::Held
     }
 
-    /// Records the start of the sync: from then on, removed objects were known before.
+    /// Records the start of the sync. Later syncs are not held back: they remove only rules of objects that were known.
     pub(super) fn started(&mut self) {
-        self.state = State::Started;
+        self.phase = Phase::Started;
     }
 }
 
 /// Returns true if the kernel has rules of a proxy in any mode.
 fn services_are_served() -> bool {
-    // In IPVS mode the link exists since the start.
+    // In IPVS mode, this process has created the link by now.
     let own_link = format!("link {DUMMY_INTERFACE}");
     let (seen, _) = cleanup::detect_modes();
     seen.iter().any(|seen| seen.mode != ProxyMode::Ipvs || seen.evidence.iter().any(|line| *line != own_link))
 }
 
-/// Returns true if the kernel has the table of policies, or the table cannot be read.
+/// Returns true if the kernel has the policy table, or if the table cannot be read.
 fn policies_are_enforced() -> bool {
     !matches!(policy_table::read(TableFamily::Inet), Ok(None) | Err(EnforceError::NoTables))
 }
@@ -76,7 +77,7 @@ mod tests {
 
     #[test]
     fn first_sync_is_held_if_it_could_remove_rules_of_unreadable_objects() {
-        // Whether there are rules, whether objects are unreadable at each update, and whether it is held at the end.
+        // Rules exist; objects are unreadable (for each update); the sync is held back after the updates.
         type Row<'a> = (fn() -> bool, &'a [bool], bool);
         let (with, without) = (|| true, || false);
         let rows: [Row<'_>; 5] = [
@@ -94,7 +95,7 @@ mod tests {
             assert_eq!(first.is_held(), held, "{updates:?}");
             first.started();
             first.update(true);
-            assert!(!first.is_held(), "later, the last readable version is kept");
+            assert!(!first.is_held(), "after the first sync, the last readable version of an object is kept");
         }
     }
 }

@@ -109,7 +109,7 @@ pub async fn run(
     let source_config = cluster_view::source_config(&config, name);
     let source = source::spawn_with_events(source_config, sink, Some(EventReporter::new(name))).await?;
     let recorder = source.recorder().clone();
-    node_setup::warn_of_other_proxies(&config, &recorder).await?;
+    node_setup::warn_about_other_proxies(&config, &recorder).await?;
     if let Err(error) = Servers::check(telemetry::addresses(&config), &recorder).await {
         recorder.flush(EVENT_TIMEOUT).await;
         return Err(error.into());
@@ -143,7 +143,7 @@ pub async fn run(
         node_setup::remove_policies(options).await?;
     }
     let stop = setup.stop_signals(&source, file, &telemetry)?;
-    let service_manager = ServiceManager::notify_of(telemetry.health());
+    let service_manager = ServiceManager::start(telemetry.health());
 
     let mut event_loop = EventLoop::new(Index::for_node(name), events, wake, stop, &mut telemetry);
     event_loop.tick = TICK;

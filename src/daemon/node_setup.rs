@@ -1,4 +1,4 @@
-//! Set-up of the node at the start, which does not depend on the cluster's objects.
+//! Setup of the node at the start that does not depend on the cluster's objects.
 
 use portcullis_policy::table::{EnforceError, Enforcer};
 use tokio::task::JoinError;
@@ -11,12 +11,12 @@ use crate::{host, oom_score, other_proxies};
 
 /// The result of [`configure_kernel`].
 pub(super) struct KernelSettings {
-    /// The nfacct counters that iptables rules name exist.
+    /// True if the nfacct counters exist that iptables rules name.
     pub(super) has_nfacct: bool,
     rejected: Vec<RejectedSetting>,
 }
 
-/// Writes the settings of this process and of the kernel that do not depend on the mode.
+/// Applies the settings of this process and of the kernel that do not depend on the cluster's objects.
 pub(super) fn configure_kernel(config: &Config) -> KernelSettings {
     oom_score::set(config.oom_score_adj);
     // Only iptables rules name nfacct counters.
@@ -25,7 +25,7 @@ pub(super) fn configure_kernel(config: &Config) -> KernelSettings {
 }
 
 impl KernelSettings {
-    /// Records an Event about rejected settings, as kube-proxy does where `/sys` is read-only.
+    /// Records an Event about rejected settings, as kube-proxy does if `/sys` is read-only.
     pub(super) fn report_rejected(&self, recorder: &EventRecorder) {
         if self.rejected.is_empty() {
             return;
@@ -37,8 +37,8 @@ impl KernelSettings {
     }
 }
 
-/// Warns if another proxy runs on this node. To be called before this one listens at the same addresses.
-pub(super) async fn warn_of_other_proxies(
+/// Warns about other proxies on this node. Must be called before this daemon listens on the same addresses.
+pub(super) async fn warn_about_other_proxies(
     config: &Config,
     recorder: &EventRecorder,
 ) -> Result<(), JoinError> {
@@ -52,17 +52,17 @@ pub(super) async fn warn_of_other_proxies(
     Ok(())
 }
 
-/// Removes the NetworkPolicy table of an earlier daemon, as policies are not enforced. A process that enforces them keeps its
-/// table, unless it ends within seconds.
+/// Removes the NetworkPolicy table of an earlier daemon if policies are not enforced any more. If another process holds the
+/// policy lock and does not release it within seconds, the table is kept.
 pub(super) async fn remove_policies(options: &Daemon) -> Result<(), JoinError> {
     let _lock = match PolicyLock::try_acquire() {
         Err(PolicyLockError::Held(_)) if !options.force => {
-            let waiting = tokio::task::spawn_blocking(|| match PolicyLock::acquire(false) {
-                Err(error) => tracing::error!(%error, "keeping the NetworkPolicy table of the other process"),
+            let removal = tokio::task::spawn_blocking(|| match PolicyLock::acquire(false) {
+                Err(error) => tracing::error!(%error, "keeping the NetworkPolicy table of another process"),
                 _lock => remove_policy_table(),
             });
-            // The daemon need not wait.
-            return if options.once { waiting.await } else { Ok(()) };
+            // Only a process that ends after the first sync waits for the removal.
+            return if options.once { removal.await } else { Ok(()) };
         }
         lock => lock,
     };

@@ -1,15 +1,16 @@
-//! Reports what is not known of this node's Node object, in the log and in health.
+//! Reports of a missing or incomplete Node object of this node, in the log and in `/healthz`.
 
 use portcullis_cluster::{Index, Kind, Name};
 
 use crate::http::{Health, HealthProblem};
 
-/// What was last reported of a node.
+/// Reports problems with this node's Node object when they change.
 #[derive(Debug)]
 pub(super) struct OwnNodeReporter {
     node: Name,
-    /// Whether a Node object is to be expected; a folder of manifests need not have any.
+    /// True if a Node object must exist. A folder of manifests may have none.
     expects_object: bool,
+    /// The problem that was reported last.
     reported: Option<String>,
 }
 
@@ -18,7 +19,7 @@ impl OwnNodeReporter {
         OwnNodeReporter { node, expects_object, reported: None }
     }
 
-    /// Reports a change.
+    /// Reports the problem if it has changed.
     pub(super) fn observe(&mut self, index: &Index, health: &Health) {
         let problem = self.problem(index);
         if problem == self.reported {
@@ -26,7 +27,9 @@ impl OwnNodeReporter {
         }
         match &problem {
             Some(problem) => tracing::warn!(node = %self.node, "Node {problem}"),
-            None => tracing::info!(node = %self.node, "Node {} is known completely", self.node),
+            None => {
+                tracing::info!(node = %self.node, "Node {} exists and has all required fields", self.node)
+            }
         }
         health.set_problems("Node", problem.iter().map(HealthProblem::warning).collect());
         self.reported = problem;
@@ -34,10 +37,10 @@ impl OwnNodeReporter {
 
     fn problem(&self, index: &Index) -> Option<String> {
         let node = self.node;
-        let never_known = self.expects_object && index.is_listed(Kind::Node) && index.node(node).is_none();
+        let does_not_exist = self.expects_object && index.is_listed(Kind::Node) && index.node(node).is_none();
         let missing = index.own_node_missing().map(|missing| format!("{node} {missing}"));
         missing.or_else(|| {
-            never_known.then(|| {
+            does_not_exist.then(|| {
                 format!(
                     "{node} is not in the cluster; its addresses are taken from the default route, and its pod CIDRs and \
                      zone are unknown; compare its name with `kubectl get nodes` (--hostname-override)"
@@ -55,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_node_is_missing_once_nodes_are_listed() {
+    fn missing_node_is_reported_only_after_nodes_are_listed() {
         let node = |name: &str| {
             let value = json!({"metadata": {"name": name}});
             Event::Applied(Object::parse(Kind::Node, value).expect("a Node").object)
@@ -63,13 +66,13 @@ mod tests {
         let own = Name::new("own");
         let key = ObjectKey { kind: Kind::Node, name: NamespacedName::new("", "own") };
         let listed = || Event::Listed(Kind::Node);
-        // Events, whether a Node object is to be expected, and the problem.
+        // Case, events, true if a Node object must exist, start of the problem.
         let rows = [
-            ("nothing is listed", vec![], true, ""),
-            ("only others", vec![node("other"), listed()], true, "own is not in the cluster"),
-            ("no manifest of it", vec![node("other"), listed()], false, ""),
-            ("known", vec![node("own"), listed()], true, ""),
-            ("deleted", vec![node("own"), listed(), Event::Deleted(key)], false, "own was deleted"),
+            ("Nodes are not listed yet", vec![], true, ""),
+            ("only another Node", vec![node("other"), listed()], true, "own is not in the cluster"),
+            ("no manifest of this node", vec![node("other"), listed()], false, ""),
+            ("Node exists", vec![node("own"), listed()], true, ""),
+            ("Node was deleted", vec![node("own"), listed(), Event::Deleted(key)], false, "own was deleted"),
         ];
         for (case, events, expects_object, expected) in rows {
             let mut index = Index::for_node(own);

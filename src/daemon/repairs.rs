@@ -1,108 +1,109 @@
-//! Rate limit and log of repairs of a table after external changes.
+//! Rate limit and log of the restores of a table after external changes.
 //!
-//! A single change is repaired immediately. Two programs that write the same table would repair each other thousands of times
-//! a second, so there is an allowance of repairs that refills slowly, and more slowly while the contention lasts.
+//! A single external change is reverted immediately. Two programs that write the same table could revert each other's
+//! changes thousands of times per second. So restores take tokens from a bucket, which refills slowly, and more slowly the
+//! longer the contention lasts.
 
 use std::time::{Duration, Instant};
 
-/// How many repairs may follow each other without a pause.
+/// The maximum number of restores without a pause.
 const BURST: u32 = 30;
 
-/// The shortest time in which the allowance grows by one repair.
+/// The minimum time after which one token is added.
 const SHORTEST_REFILL: Duration = Duration::from_millis(500);
 
-/// The longest time in which the allowance grows by one repair. Policies are not enforced until a repair.
+/// The maximum time after which one token is added. A changed table may not enforce policies until it is restored.
 const LONGEST_REFILL: Duration = Duration::from_secs(10);
 
-/// The refill takes this part of the time for which the contention has lasted.
-const REFILL_PART: u32 = 16;
+/// The time to refill one token is the duration of the contention divided by this number.
+const REFILL_DIVISOR: u32 = 16;
 
-/// Contention is over when nothing was changed for so long.
-const QUIET: Duration = Duration::from_secs(30);
+/// The time without external changes after which contention is over.
+const QUIET_PERIOD: Duration = Duration::from_secs(30);
 
-/// How many repairs are logged one by one.
-const LOGGED: usize = 3;
+/// The number of restores that are logged individually.
+const LOGGED_INDIVIDUALLY: usize = 3;
 
-/// The time between two log lines after that.
+/// The minimum time between two log lines about further restores.
 const LOG_PERIOD: Duration = Duration::from_secs(10);
 
-/// The repairs of one table.
+/// Restores of one table after external changes.
 #[derive(Debug)]
 pub(super) struct Repairs {
-    /// How many repairs may follow immediately.
-    allowance: u32,
-    refilled: Instant,
-    /// When the allowance was used up.
-    contended: Option<Instant>,
-    /// The last external change, and the process that made it, if it is known.
-    changed: Option<(Instant, Option<String>)>,
-    /// Repairs since the table was last left alone.
+    /// The number of restores that may follow immediately.
+    tokens: u32,
+    refilled_at: Instant,
+    /// The time at which the tokens ran out.
+    contended_since: Option<Instant>,
+    /// The time of the last external change, and the process that made it, if known.
+    last_change: Option<(Instant, Option<String>)>,
+    /// The number of restores since the last quiet period.
     repairs: usize,
-    first: Option<Instant>,
+    first_repair: Option<Instant>,
     unlogged: Unlogged,
     last_logged: Option<Instant>,
 }
 
-/// Repairs that no log line has reported yet.
+/// Restores that have not been logged yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Unlogged {
-    /// How many there were.
+    /// The number of restores.
     pub(super) repairs: usize,
-    /// How many chains, sets, elements and counters they restored.
+    /// The number of restored chains, sets, elements and counters.
     pub(super) objects: usize,
 }
 
 impl Repairs {
-    /// None so far.
+    /// Creates the rate limit with all tokens.
     pub(super) fn new(now: Instant) -> Self {
         Repairs {
-            allowance: BURST,
-            refilled: now,
-            contended: None,
-            changed: None,
+            tokens: BURST,
+            refilled_at: now,
+            contended_since: None,
+            last_change: None,
             repairs: 0,
-            first: None,
+            first_repair: None,
             unlogged: Unlogged::default(),
             last_logged: None,
         }
     }
 
-    /// Another process changed the table, or may have. Returns when it may be compared and repaired.
+    /// Records that another process may have changed the table. Returns the time at which the table may be restored.
     pub(super) fn changed_by(&mut self, process: &str, now: Instant) -> Instant {
         self.refill(now);
-        self.changed = Some((now, Some(process.to_owned())));
-        if self.allowance > 0 { now } else { (self.refilled + self.refill_time(now)).max(now) }
+        self.last_change = Some((now, Some(process.to_owned())));
+        if self.tokens > 0 { now } else { (self.refilled_at + self.refill_time(now)).max(now) }
     }
 
-    /// The table is compared now.
+    /// Records the start of a sync that compares and restores the table.
     pub(super) fn started(&mut self, now: Instant) {
         self.refill(now);
-        match self.allowance.checked_sub(1) {
-            Some(left) => self.allowance = left,
-            // The refill takes a little longer than it did when the time for this one was computed.
-            None => self.refilled = now,
+        match self.tokens.checked_sub(1) {
+            Some(left) => self.tokens = left,
+            // The refill time has grown slightly since the time of this restore was computed.
+            None => self.refilled_at = now,
         }
-        if self.allowance == 0 && self.contended.is_none() {
-            self.contended = Some(now);
+        if self.tokens == 0 && self.contended_since.is_none() {
+            self.contended_since = Some(now);
         }
     }
 
-    /// Takes in that a sync restored this number of objects. Returns what a log line is to report, if one is due.
+    /// Records that a sync restored this number of objects. Returns the restores to log, if a log line is due.
     pub(super) fn repaired(&mut self, objects: usize, now: Instant) -> Option<Unlogged> {
         self.repairs += 1;
-        self.first.get_or_insert(now);
+        self.first_repair.get_or_insert(now);
         self.unlogged.repairs += 1;
         self.unlogged.objects += objects;
-        if self.repairs <= LOGGED { self.log(now) } else { self.due_log(now) }
+        if self.repairs <= LOGGED_INDIVIDUALLY { self.log(now) } else { self.due_log(now) }
     }
 
-    /// What a log line is to report of the repairs that none reported yet, if one is due.
+    /// Returns the restores that have not been logged yet, if a log line is due.
     pub(super) fn due_log(&mut self, now: Instant) -> Option<Unlogged> {
         self.next_log().filter(|at| now >= *at)?;
         self.log(now)
     }
 
-    /// When repairs that no log line reported yet are to be logged.
+    /// Returns the time at which the next log line is due; `None` if all restores have been logged.
     fn next_log(&self) -> Option<Instant> {
         let last = self.last_logged.filter(|_| self.unlogged != Unlogged::default())?;
         Some(last + LOG_PERIOD)
@@ -113,18 +114,18 @@ impl Repairs {
         Some(std::mem::take(&mut self.unlogged))
     }
 
-    /// The process that made the last external change.
+    /// Returns the process that made the last external change.
     pub(super) fn process(&self) -> &str {
-        let process = self.changed.as_ref().and_then(|(_, process)| process.as_deref());
+        let process = self.last_change.as_ref().and_then(|(_, process)| process.as_deref());
         process.unwrap_or("an unknown process")
     }
 
-    /// What health reports while another process keeps changing the table.
+    /// Returns the health problem while another process repeatedly changes the table.
     pub(super) fn contention(&self, now: Instant) -> Option<String> {
         self.contention_ends().filter(|end| now < *end)?;
-        let lasted = now.saturating_duration_since(self.first?).as_secs();
+        let seconds = now.saturating_duration_since(self.first_repair?).as_secs();
         Some(format!(
-            "restored {} times in {lasted}s after changes by {}; until one of the two programs is stopped, the rules are \
+            "restored {} times in {seconds}s after changes by {}; until one of the two programs is stopped, the rules are \
              wrong for up to {}s at a time",
             self.repairs,
             self.process(),
@@ -132,38 +133,39 @@ impl Repairs {
         ))
     }
 
-    /// Returns the next time at which there is something to report even if nothing happens: repairs to log, or the end of
-    /// contention.
+    /// Returns the time of the next report that is due without a further change: a log line, or the end of contention.
     pub(super) fn next_report(&self, now: Instant) -> Option<Instant> {
         let end = self.contention_ends().filter(|end| now < *end);
         self.next_log().into_iter().chain(end).min()
     }
 
-    /// Returns when contention ends if nothing is changed any more; `None` without contention.
+    /// Returns the time at which contention ends without further changes; `None` without contention.
     fn contention_ends(&self) -> Option<Instant> {
-        self.contended.filter(|_| self.repairs > 0)?;
-        self.changed.as_ref().map(|(at, _)| *at + QUIET)
+        self.contended_since.filter(|_| self.repairs > 0)?;
+        self.last_change.as_ref().map(|(at, _)| *at + QUIET_PERIOD)
     }
 
     fn refill_time(&self, now: Instant) -> Duration {
-        let contended = self.contended.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
-        (contended / REFILL_PART).clamp(SHORTEST_REFILL, LONGEST_REFILL)
+        let contended =
+            self.contended_since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        (contended / REFILL_DIVISOR).clamp(SHORTEST_REFILL, LONGEST_REFILL)
     }
 
     fn refill(&mut self, now: Instant) {
-        if self.changed.as_ref().is_none_or(|(at, _)| now >= *at + QUIET) {
-            let (changed, unlogged, last_logged) = (self.changed.take(), self.unlogged, self.last_logged);
-            *self = Repairs { changed, unlogged, last_logged, ..Repairs::new(now) };
+        if self.last_change.as_ref().is_none_or(|(at, _)| now >= *at + QUIET_PERIOD) {
+            let (last_change, unlogged, last_logged) =
+                (self.last_change.take(), self.unlogged, self.last_logged);
+            *self = Repairs { last_change, unlogged, last_logged, ..Repairs::new(now) };
             return;
         }
         let each = self.refill_time(now);
-        let passed = now.saturating_duration_since(self.refilled).as_millis() / each.as_millis();
+        let passed = now.saturating_duration_since(self.refilled_at).as_millis() / each.as_millis();
         let added = u32::try_from(passed).unwrap_or(u32::MAX).min(BURST);
-        if self.allowance.saturating_add(added) >= BURST {
-            (self.allowance, self.refilled) = (BURST, now);
+        if self.tokens.saturating_add(added) >= BURST {
+            (self.tokens, self.refilled_at) = (BURST, now);
         } else {
-            self.allowance += added;
-            self.refilled += each * added;
+            self.tokens += added;
+            self.refilled_at += each * added;
         }
     }
 }
@@ -172,7 +174,7 @@ impl Repairs {
 mod tests {
     use super::*;
 
-    /// The repairs and the log lines of a number of seconds in which another process answers every repair immediately.
+    /// Returns the restores and log lines of a number of seconds in which another process reverts each restore immediately.
     fn contend(repairs: &mut Repairs, start: Instant, seconds: u64) -> (Vec<Duration>, Vec<Unlogged>) {
         let (mut now, mut times, mut logged) = (start, Vec::new(), Vec::new());
         while now < start + Duration::from_secs(seconds) {
@@ -186,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn contention_slows_repairs_down_and_is_reported() {
+    fn contention_slows_restores_and_is_reported() {
         let start = Instant::now();
         let mut repairs = Repairs::new(start);
         assert_eq!(repairs.contention(start), None);
@@ -209,16 +211,16 @@ mod tests {
             message.starts_with(&expected) && message.contains("after changes by rival (process 7);"),
             "{message}"
         );
-        assert!(repairs.contention(end + QUIET).is_none(), "it is over");
-        let later = end + QUIET;
-        assert_eq!(repairs.changed_by("nft (process 8)", later), later, "and forgotten");
+        assert!(repairs.contention(end + QUIET_PERIOD).is_none(), "contention has ended");
+        let later = end + QUIET_PERIOD;
+        assert_eq!(repairs.changed_by("nft (process 8)", later), later, "all tokens are available again");
         repairs.started(later);
         assert_eq!(repairs.repaired(1, later), Some(Unlogged { repairs: 1, objects: 1 }));
         assert_eq!(repairs.contention(later), None);
     }
 
     #[test]
-    fn a_change_now_and_then_is_repaired_immediately() {
+    fn occasional_change_is_reverted_immediately() {
         let start = Instant::now();
         let mut repairs = Repairs::new(start);
         for second in 0..300 {
@@ -231,22 +233,22 @@ mod tests {
     }
 
     #[test]
-    fn the_last_repairs_are_logged_though_none_follows() {
+    fn last_restores_are_logged_without_a_further_change() {
         let start = Instant::now();
         let mut repairs = Repairs::new(start);
         for n in 0..5 {
             assert_eq!(repairs.repaired(2, start).is_some(), n < 3);
         }
-        let due = repairs.next_log().expect("two are not logged");
+        let due = repairs.next_log().expect("two restores are not logged yet");
         assert_eq!(due, start + LOG_PERIOD);
         assert_eq!(repairs.due_log(due - Duration::from_millis(1)), None);
-        repairs.changed_by("nft (process 8)", start + QUIET);
-        assert_eq!(repairs.due_log(start + QUIET), Some(Unlogged { repairs: 2, objects: 4 }));
+        repairs.changed_by("nft (process 8)", start + QUIET_PERIOD);
+        assert_eq!(repairs.due_log(start + QUIET_PERIOD), Some(Unlogged { repairs: 2, objects: 4 }));
         assert_eq!(repairs.next_log(), None);
     }
 
     #[test]
-    fn a_process_that_changes_nothing_of_ours_is_no_contention() {
+    fn transactions_that_need_no_restore_are_not_contention() {
         let start = Instant::now();
         let mut repairs = Repairs::new(start);
         let mut now = start;
@@ -254,7 +256,7 @@ mod tests {
             now = repairs.changed_by("nft (process 8)", now);
             repairs.started(now);
         }
-        assert!(now > start, "it is not compared without a pause");
+        assert!(now > start, "comparisons are rate-limited");
         assert_eq!(repairs.contention(now), None);
     }
 }

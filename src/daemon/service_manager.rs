@@ -1,9 +1,9 @@
-//! Notifications to the service manager, as systemd has them for `Type=notify` (sd_notify(3)). Without `NOTIFY_SOCKET`
-//! there is none.
+//! Notifications to the service manager: systemd's protocol for `Type=notify` (sd_notify(3)). Without `NOTIFY_SOCKET` in
+//! the environment, nothing is sent.
 //!
-//! The start is reported when the daemon listens and waits for the cluster's objects, not when it has programmed them: a node
-//! whose API server is away would otherwise exceed `TimeoutStartSec` and be restarted for ever. The watchdog is fed as long
-//! as the loop and its threads make progress, by the same judgement as `/livez`.
+//! `READY=1` is sent when the daemon listens and waits for the cluster's objects, not after the first sync. Otherwise a
+//! node without a connection to the API server would exceed `TimeoutStartSec`, and systemd would restart the daemon again
+//! and again. Watchdog keep-alives are sent while the event loop and its threads make progress, as `/livez` reports it.
 
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -14,25 +14,25 @@ use sd_notify::NotifyState;
 
 use crate::http::{Health, HealthStatus, Moment};
 
-/// How often the status is brought up to date, if the watchdog needs nothing sooner.
+/// The period of status updates, unless the watchdog needs a shorter one.
 const STATUS_PERIOD: Duration = Duration::from_secs(5);
 
-/// How long the end of the daemon waits for the notification of it.
-const STOP_PATIENCE: Duration = Duration::from_secs(1);
+/// The maximum time for which a stopping daemon waits until the notification is sent.
+const STOP_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The longest status, in bytes; `systemctl status` shows it in a line.
-const LONGEST_STATUS: usize = 200;
+/// The maximum length of the status in bytes; `systemctl status` shows it in one line.
+const MAX_STATUS_LENGTH: usize = 200;
 
-/// The thread that notifies. It is not the loop's, which must not wait for the service manager.
+/// The thread that sends notifications. The event loop does not send them, as it must not wait for the service manager.
 #[derive(Debug)]
 pub(super) struct ServiceManager {
-    /// Takes the request to report the end; dropped once that is done.
+    /// Sends a request to report the stop. The request's channel is notified once that is done.
     stop: Option<SyncSender<SyncSender<()>>>,
 }
 
 impl ServiceManager {
-    /// Reports that the daemon has started, and from then on its status and that it makes progress.
-    pub(super) fn notify_of(health: Arc<Health>) -> Self {
+    /// Reports that the daemon has started, and starts the reports of its status and progress.
+    pub(super) fn start(health: Arc<Health>) -> Self {
         if std::env::var_os("NOTIFY_SOCKET").is_none() {
             return ServiceManager { stop: None };
         }
@@ -42,19 +42,19 @@ impl ServiceManager {
         match thread::Builder::new().name("sd_notify".into()).spawn(notify) {
             Ok(_) => ServiceManager { stop: Some(stop) },
             Err(error) => {
-                tracing::warn!(%error, "no thread to notify the service manager; it will restart this daemon");
+                tracing::warn!(%error, "cannot start the thread that notifies the service manager; it will restart this daemon");
                 ServiceManager { stop: None }
             }
         }
     }
 
-    /// Reports that the daemon ends.
+    /// Reports that the daemon stops.
     pub(super) async fn stopping(self) {
         let Some(stop) = self.stop else { return };
         let notification = tokio::task::spawn_blocking(move || {
             let (done, reported) = sync_channel(1);
             if stop.try_send(done).is_ok() {
-                let _late = reported.recv_timeout(STOP_PATIENCE);
+                let _late = reported.recv_timeout(STOP_TIMEOUT);
             }
         });
         drop(notification.await);
@@ -64,22 +64,22 @@ impl ServiceManager {
 fn notify(health: &Health, watchdog: Option<Duration>, stopping: &Receiver<SyncSender<()>>) {
     let mut status = status(&health.status(Moment::now()));
     send(&[NotifyState::Ready, NotifyState::Status(&status)]);
-    // Twice in the time that systemd allows, as it recommends.
+    // Half of the watchdog timeout, as sd_watchdog_enabled(3) recommends.
     let period = watchdog.map_or(STATUS_PERIOD, |limit| STATUS_PERIOD.min(limit / 2));
     loop {
-        let verdict = health.status(Moment::now());
-        if watchdog.is_some() && verdict.stalls.is_empty() {
+        let current = health.status(Moment::now());
+        if watchdog.is_some() && current.stalls.is_empty() {
             send(&[NotifyState::Watchdog]);
         }
-        let now = self::status(&verdict);
-        if now != status {
-            status = now;
+        let line = self::status(&current);
+        if line != status {
+            status = line;
             send(&[NotifyState::Status(&status)]);
         }
         match stopping.recv_timeout(period) {
             Ok(done) => {
                 send(&[NotifyState::Stopping, NotifyState::Status("Stopping; the rules stay")]);
-                // Who waited may have lost patience.
+                // The receiver may have timed out.
                 let _ = done.try_send(());
                 return;
             }
@@ -91,23 +91,23 @@ fn notify(health: &Health, watchdog: Option<Duration>, stopping: &Receiver<SyncS
 
 fn send(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::debug!(%error, "the service manager could not be notified");
+        tracing::debug!(%error, "cannot notify the service manager");
     }
 }
 
-/// The status as one line.
-fn status(verdict: &HealthStatus) -> String {
-    let problems: Vec<String> = verdict.problems().collect();
+/// Returns the health status as one line.
+fn status(health: &HealthStatus) -> String {
+    let problems: Vec<String> = health.problems().collect();
     let mut line = match problems.as_slice() {
-        [] if verdict.families.values().any(|family| family.last_synced.is_none()) => {
+        [] if health.families.values().any(|family| family.last_synced.is_none()) => {
             "Waiting for the cluster's objects and the first sync".to_owned()
         }
         [] => "Serving".to_owned(),
         [problem] => format!("Problem: {problem}"),
         [first, rest @ ..] => format!("Problem: {first}; and {} more", rest.len()),
     };
-    if let Some((cut, _)) = line.char_indices().find(|(at, c)| at + c.len_utf8() > LONGEST_STATUS) {
-        line.truncate(cut);
+    if let Some((end, _)) = line.char_indices().find(|(at, c)| at + c.len_utf8() > MAX_STATUS_LENGTH) {
+        line.truncate(end);
         line.push('…');
     }
     line.replace(['\n', '\r'], " ")
@@ -121,7 +121,7 @@ mod tests {
     use crate::http::{HealthProblem, Limits};
 
     #[test]
-    fn the_status_is_a_line() {
+    fn status_is_one_line_of_limited_length() {
         let start = Moment::now();
         let health = Health::new(Limits::new(Duration::from_secs(30), false), [Family::V4], start);
         let status = || super::status(&health.status(start));
@@ -134,7 +134,7 @@ mod tests {
         assert_eq!(status(), "Problem: a: first second; and 1 more");
         health.set_problems("a", vec![]);
         assert!(
-            status().ends_with("éé…") && status().len() <= LONGEST_STATUS + '…'.len_utf8(),
+            status().ends_with("éé…") && status().len() <= MAX_STATUS_LENGTH + '…'.len_utf8(),
             "{}",
             status()
         );

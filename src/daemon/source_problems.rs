@@ -1,4 +1,4 @@
-//! Problems with the API server, by what it answers about which kinds of objects.
+//! Health warnings about lists and watches that fail at the API server.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -6,16 +6,16 @@ use std::time::{Duration, Instant};
 use crate::http::HealthProblem;
 use crate::source::KindStatus;
 
-/// How long a kind may not be heard of until its error is listed. Watches end and begin again all the time.
-const LISTED_AFTER: Duration = Duration::from_secs(30);
+/// The time without contact after which the error of a kind is reported. Watches regularly end and restart.
+const REPORT_AFTER: Duration = Duration::from_secs(30);
 
-/// One problem for each error that lasts, with the kinds that it concerns. None of them fails a health check; the silence
-/// that may follow does.
-pub(super) fn of_kinds(kinds: &[KindStatus], now: Instant) -> Vec<HealthProblem> {
+/// Returns a warning for each error that persists, with the affected kinds. These warnings do not fail health checks; the
+/// check fails later if the API server stays silent.
+pub(super) fn from_kinds(kinds: &[KindStatus], now: Instant) -> Vec<HealthProblem> {
     let mut by_error: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for status in kinds {
-        let lasts = |heard: Instant| now.saturating_duration_since(heard) >= LISTED_AFTER;
-        if let Some(error) = status.error.as_deref().filter(|_| status.last_contact.is_none_or(lasts)) {
+        let persists = |contact: Instant| now.saturating_duration_since(contact) >= REPORT_AFTER;
+        if let Some(error) = status.error.as_deref().filter(|_| status.last_contact.is_none_or(persists)) {
             by_error.entry(error).or_default().push(status.kind.as_str());
         }
     }
@@ -32,11 +32,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn errors_that_last_are_listed_with_their_kinds() {
+    fn persistent_errors_are_reported_with_their_kinds() {
         let start = Instant::now();
         let second = |second| start + Duration::from_secs(second);
-        let status = |kind, heard: Option<u64>, error: Option<&str>| KindStatus {
-            last_contact: heard.map(second),
+        let status = |kind, contact: Option<u64>, error: Option<&str>| KindStatus {
+            last_contact: contact.map(second),
             error: error.map(str::to_owned),
             ..KindStatus::new(kind)
         };
@@ -46,13 +46,13 @@ mod tests {
             status(Kind::Service, None, unreachable),
             status(Kind::Pod, Some(29), unreachable),
             status(Kind::Namespace, Some(0), None),
-            status(Kind::NetworkPolicy, None, Some("the API server answers 403")),
+            status(Kind::NetworkPolicy, None, Some("the API server returned 403")),
         ];
-        let listed: Vec<String> =
-            of_kinds(&kinds, second(40)).into_iter().map(|problem| problem.text).collect();
+        let reported: Vec<String> =
+            from_kinds(&kinds, second(40)).into_iter().map(|problem| problem.text).collect();
         assert_eq!(
-            listed,
-            ["NetworkPolicy: the API server answers 403", "Node, Service: the API server cannot be reached"]
+            reported,
+            ["Node, Service: the API server cannot be reached", "NetworkPolicy: the API server returned 403"]
         );
     }
 }

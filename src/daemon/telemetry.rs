@@ -245,7 +245,7 @@ impl Observer for Telemetry {
         let dropped = self.dropped_lines.problem(logging::dropped_lines(), now);
         self.health.set_problems("log", dropped.into_iter().collect());
         let kinds = if self.has_api_server { self.source.snapshot() } else { Vec::new() };
-        self.health.set_problems("API server", source_problems::of_kinds(&kinds, now.monotonic()));
+        self.health.set_problems("API server", source_problems::from_kinds(&kinds, now.monotonic()));
         let silence = self.health.status(now).silence;
         self.silence.observe(silence.as_deref(), now.monotonic(), &self.recorder);
     }

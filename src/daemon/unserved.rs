@@ -1,4 +1,4 @@
-//! Reports the frontends of Services that are not served: in the log, as metrics and as Events.
+//! Reports of Service frontends that are not served: in the log, as metrics and as Events.
 
 use portcullis_cluster::desired::{Desired, UnservedFrontend, UnservedReason};
 
@@ -6,13 +6,13 @@ use crate::metrics::Metrics;
 use crate::source::EventRecorder;
 use crate::truncated_list;
 
-/// Reason and action of the Event about a Service that is not served at one of its addresses or node ports.
+/// The reason and the action of the Event about a Service with an unserved frontend.
 const NOT_SERVED: [&str; 2] = ["FrontendNotServed", "SyncProxyRules"];
 
-/// How many frontends of a Service a line of the log names.
+/// The maximum number of frontends of a Service that a log line names.
 const NAMED: usize = 3;
 
-/// Reports what changed since the last call.
+/// Reports changes to the unserved frontends since the last call.
 pub(super) fn report(desired: &mut Desired, metrics: &Metrics, recorder: &EventRecorder) {
     let changed = desired.take_unserved_changes();
     if changed.is_empty() {
@@ -29,20 +29,21 @@ pub(super) fn report(desired: &mut Desired, metrics: &Metrics, recorder: &EventR
         }
     }
     let all = || desired.unserved_services().flat_map(|service| desired.unserved(service));
-    let count = |is: fn(&UnservedReason) -> bool| all().filter(|unserved| is(&unserved.reason)).count();
+    let count =
+        |matches: fn(&UnservedReason) -> bool| all().filter(|unserved| matches(&unserved.reason)).count();
     let shadowed = count(|reason| matches!(reason, UnservedReason::Shadowed { .. }));
     let not_allowed = count(|reason| matches!(reason, UnservedReason::OutsideAllowedCidrs));
     metrics.set_unserved_frontends(shadowed, not_allowed);
 }
 
 /// Logs all frontends that are not served.
-pub(crate) fn warn_of_all(desired: &Desired) {
+pub(crate) fn log_all(desired: &Desired) {
     for service in desired.unserved_services() {
         tracing::warn!(%service, "Service {service}: {}", summary(&desired.unserved(service)));
     }
 }
 
-/// The first frontends, and how many more there are.
+/// Returns the first frontends and the number of further ones.
 fn summary(unserved: &[UnservedFrontend]) -> String {
     truncated_list::clauses(unserved, NAMED)
 }

@@ -47,7 +47,7 @@ fn the_policy_table_is_owned_by_the_daemon_that_enforces_policies() {
         second.wait_until("the log names the first daemon", || {
             std::fs::read_to_string(&log)
                 .unwrap()
-                .contains("keeping the NetworkPolicy table of the other process")
+                .contains("keeping the NetworkPolicy table of another process")
         });
         assert!(second.log().contains(&holder), "{}", second.log());
         drop(second);

@@ -1,4 +1,4 @@
-//! The search for interfaces of pods, and the report of pods without one.
+//! The schedule of searches for pod interfaces, and the report of pods without one.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -18,14 +18,14 @@ pub(super) struct InterfaceSearch {
     /// The time of the next search.
     next: Option<Instant>,
     backoff: Backoff,
-    /// When links changed after the last search.
+    /// The time of the first link change after the last search.
     links_changed: Option<Instant>,
-    /// The search began because links changed. A new interface gets its addresses after it was added, so pods that were
-    /// reported are searched for several times too.
+    /// True if the search began because links changed. A new interface gets its addresses after it was added, so pods
+    /// that were already reported are also searched for several times.
     after_links_changed: bool,
     /// Pods without an interface.
     missing: BTreeSet<NamespacedName>,
-    /// Pods that were reported.
+    /// Missing pods that were already reported.
     reported: BTreeSet<NamespacedName>,
 }
 
@@ -48,7 +48,7 @@ impl InterfaceSearch {
         self.next.into_iter().chain(self.links_changed).min()
     }
 
-    /// Requests a search, as links have changed: a pod may have another interface with the same addresses.
+    /// Requests a search after links changed: a pod may have a new interface with the same addresses.
     pub(super) fn links_changed(&mut self, now: Instant) {
         self.links_changed.get_or_insert(now);
     }
@@ -65,7 +65,7 @@ impl InterfaceSearch {
         self.next().is_some_and(|at| now >= at)
     }
 
-    /// Records the pods without an interface. Returns the pods to report: each once, after several searches.
+    /// Records the pods without an interface. Returns the pods to report: each pod once, after several searches.
     pub(super) fn record(&mut self, missing: Vec<NamespacedName>, now: Instant) -> Vec<NamespacedName> {
         let missing: BTreeSet<NamespacedName> = missing.into_iter().collect();
         self.reported.retain(|pod| missing.contains(pod));
@@ -132,7 +132,7 @@ mod tests {
         let at = |seconds| start + Duration::from_secs(seconds);
         let mut search = InterfaceSearch::default();
         assert!(search.record(pods(&[]), at(0)).is_empty());
-        assert!(!search.start_if_due(at(5)), "nothing is missing");
+        assert!(!search.start_if_due(at(5)), "no search is needed while no interface is missing");
         search.links_changed(at(10));
         assert_eq!(search.next(), Some(at(10)));
         assert!(search.start_if_due(at(10)));

@@ -1,4 +1,4 @@
-//! The controller of policies: compiles NetworkPolicies and ClusterNetworkPolicies, and programs their table.
+//! The NetworkPolicy controller: compiles NetworkPolicies and ClusterNetworkPolicies, and programs their table.
 //!
 //! ```text
 //! Index ─► Compiler ─changes─► Enforcer (on a thread) ─► nf_tables
@@ -36,23 +36,23 @@ use pick_up::PickUp;
 pub(super) use reporter::PolicyReporter;
 use worker::{PolicySyncRequest, PolicySyncResult, PolicyWorker};
 
-/// The backoff of failed syncs.
+/// The backoff after failed syncs.
 const RETRY: Backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(30));
 
 /// The shortest time between two searches for connections to terminate: each search dumps all conntrack entries.
 const TERMINATION_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How many pods a log line names.
+/// The maximum number of pods that a log line names.
 const NAMED: usize = 5;
 
-/// The controller of policies.
+/// The NetworkPolicy controller.
 pub(super) struct PolicyController {
     config: NetworkPolicy,
     node: Name,
     addresses: NodeAddresses,
-    /// External changes of the table.
+    /// External changes to the table.
     drift: Mailbox<Drift>,
-    /// Changes of this machine's links; `None` with `--once`.
+    /// Changes to this node's links; `None` with `--once`.
     links: Option<Mailbox<()>>,
     dirty: DirtyPolicyObjects,
     /// `None` while a sync runs.
@@ -60,30 +60,30 @@ pub(super) struct PolicyController {
     pending: Option<Pending<(PolicyWorker, PolicySyncResult)>>,
     schedule: Schedule,
     first_sync: FirstSync,
-    /// Some objects that affect policies could not be read.
+    /// True if some objects that affect policies could not be read.
     has_unreadable: bool,
     repairs: Repairs,
-    /// Connections that are forbidden now have to be searched for.
+    /// True if connections that policies now deny have to be searched for and terminated.
     needs_termination: bool,
     last_termination: Option<Instant>,
     has_synced: bool,
     pick_up: PickUp,
     interfaces: InterfaceSearch,
-    has_warned_of_bridges: bool,
+    has_warned_about_bridges: bool,
     reporter: PolicyReporter,
     status: Status,
 }
 
 impl PolicyController {
-    /// Opens nf_tables for the table of policies. Changes nothing.
+    /// Opens nf_tables for the policy table, without changes to the kernel.
     ///
     /// # Errors
-    /// The kernel cannot enforce policies.
+    /// Returns an error if the kernel cannot enforce policies.
     pub(super) fn open(config: &NetworkPolicy) -> Result<Enforcer, EnforceError> {
         Enforcer::open(node::policy_options(config, None))
     }
 
-    /// Creates the controller, and subscribes to external changes of the table. `once`: the process ends after the first
+    /// Creates the controller, and subscribes to external changes to the table. `once`: the process ends after the first
     /// sync, so it cannot end the pickup of connections.
     pub(super) fn new(
         config: NetworkPolicy,
@@ -108,7 +108,7 @@ impl PolicyController {
             worker: Some(PolicyWorker::new(Scope::Node(node), enforcer)),
             pending: None,
             schedule,
-            first_sync: FirstSync::of_policies(),
+            first_sync: FirstSync::for_policies(),
             has_unreadable: false,
             repairs: Repairs::new(now),
             needs_termination: false,
@@ -116,30 +116,30 @@ impl PolicyController {
             has_synced: false,
             pick_up: PickUp::new(!once && matches!(table::read(TableFamily::Inet), Ok(None))),
             interfaces: InterfaceSearch::default(),
-            has_warned_of_bridges: false,
+            has_warned_about_bridges: false,
             reporter,
             status: Status::new(Job::Policies),
         }
     }
 
-    /// Returns when a sync is due for another reason than changes: a search for connections or interfaces, or the end of the
+    /// Returns when a sync is due for a reason other than changes: a search for connections or interfaces, or the end of the
     /// pickup of connections.
     fn next_timer(&self) -> Option<Instant> {
-        let may_terminate = self.needs_termination && !self.pick_up.is_on();
+        let may_terminate = self.needs_termination && !self.pick_up.is_active();
         let termination =
             may_terminate.then(|| self.last_termination.map(|at| at + TERMINATION_INTERVAL)).flatten();
-        [termination, self.interfaces.next(), self.pick_up.next()].into_iter().flatten().min()
+        [termination, self.interfaces.next(), self.pick_up.end()].into_iter().flatten().min()
     }
 
-    /// Returns why a sync is due now, if one is.
+    /// Returns the reason for which a sync is due now, if one is.
     fn due(&self, now: Instant) -> Option<Due> {
         let may_terminate =
-            self.last_termination.is_none() && self.needs_termination && !self.pick_up.is_on();
+            self.last_termination.is_none() && self.needs_termination && !self.pick_up.is_active();
         let is_timer_due = may_terminate || self.next_timer().is_some_and(|at| now >= at);
         self.schedule.due(now).or(is_timer_due.then_some(Due::Timer))
     }
 
-    /// Returns the request for a sync of these changes of the compiled policies.
+    /// Returns the request for a sync of these changes to the compiled policies.
     fn request(
         &mut self,
         due: Due,
@@ -149,17 +149,17 @@ impl PolicyController {
     ) -> PolicySyncRequest {
         let terminates = self.config.established == Established::Cut;
         if terminates && !self.config.audit {
-            // The first sync may forbid open connections, as the policies before it are not known.
+            // The first sync may deny established connections: the policies before it are unknown.
             self.needs_termination |= !self.has_synced || changes.may_forbid();
         }
         self.pick_up.end_if_due(now, terminates && changes.may_forbid());
         let may_terminate = self.last_termination.is_none_or(|at| now >= at + TERMINATION_INTERVAL);
-        let cut = self.needs_termination && may_terminate && !self.pick_up.is_on();
-        if cut {
+        let terminate = self.needs_termination && may_terminate && !self.pick_up.is_active();
+        if terminate {
             self.last_termination = Some(now);
             self.needs_termination = false;
         }
-        let doubt = (due == Due::FullSync).then(|| {
+        let changed_by = (due == Due::FullSync).then(|| {
             self.repairs.started(now);
             self.repairs.process().to_owned()
         });
@@ -167,24 +167,24 @@ impl PolicyController {
         PolicySyncRequest {
             changes,
             options: node::policy_options(&self.config, own_node),
-            lacks_ranges: node::lacks_pod_ranges(&self.config, own_node),
-            look_for_interfaces: self.interfaces.start_if_due(now) || self.schedule.is_retrying(),
-            doubt,
-            cut,
+            lacks_pod_cidrs: node::lacks_pod_ranges(&self.config, own_node),
+            search_interfaces: self.interfaces.start_if_due(now) || self.schedule.is_retrying(),
+            changed_by,
+            terminate,
             pick_up: self.pick_up,
-            own: self.addresses.get().into_iter().collect::<HashSet<IpAddr>>(),
+            node_addresses: self.addresses.get().into_iter().collect::<HashSet<IpAddr>>(),
         }
     }
 
     fn handle_result(&mut self, result: &PolicySyncResult, now: Instant) {
-        self.warn_of_interfaces(result, now);
+        self.warn_about_interfaces(result, now);
         self.schedule.ended(result.error.is_some(), now);
         self.status.syncs += 1;
         self.status.unwritten = result.error.iter().cloned().collect();
         if let Some(error) = &result.error {
             let retry_in = self.schedule.retry_in(now).unwrap_or_default();
             tracing::error!(%error, "sync of policies failed; keeping the last good rules, retrying in {retry_in:.1?}");
-            self.needs_termination |= result.cut_failed();
+            self.needs_termination |= result.needs_termination;
             return;
         }
         self.pick_up.synced(result.pick_up, now);
@@ -192,31 +192,32 @@ impl PolicyController {
             let changes = result.committed.changes;
             tracing::info!(took = ?result.took, changed = changes.total(), "NetworkPolicies are enforced");
         }
-        if let Some((process, objects)) = &result.repaired
+        if let Some((process, objects)) = &result.restored
             && let Some(unlogged) = self.repairs.repaired(*objects, now)
         {
             log_repairs(unlogged, process);
         }
-        if result.cut > 0 {
-            tracing::info!(connections = result.cut, "terminated connections that policies forbid now");
+        if result.terminated > 0 {
+            tracing::info!(connections = result.terminated, "terminated connections that policies now deny");
         }
     }
 
-    /// Warns of pods that policies match only by their addresses of the API.
-    fn warn_of_interfaces(&mut self, result: &PolicySyncResult, now: Instant) {
-        let unattached = self.interfaces.record(result.unattached.clone(), now);
-        if !unattached.is_empty() {
+    /// Logs a warning about pods that policies match only by their addresses from the API.
+    fn warn_about_interfaces(&mut self, result: &PolicySyncResult, now: Instant) {
+        let without_interface = self.interfaces.record(result.without_interface.clone(), now);
+        if !without_interface.is_empty() {
             tracing::warn!(
-                count = unattached.len(),
-                pods = truncated_list::names(&unattached, NAMED),
-                "no interface of these pods was found (no veth pair leads to their addresses): NetworkPolicies match \
-                 them only by their addresses, and not their link-local, multicast and broadcast packets"
+                count = without_interface.len(),
+                pods = truncated_list::names(&without_interface, NAMED),
+                "no interface of these pods was found (no veth pair leads to their addresses); NetworkPolicies match \
+                 them only by their addresses, and do not match their link-local, multicast and broadcast packets"
             );
         }
-        if result.lacks_bridge_family && !std::mem::replace(&mut self.has_warned_of_bridges, true) {
+        if result.lacks_bridge_family && !std::mem::replace(&mut self.has_warned_about_bridges, true) {
             tracing::warn!(
-                "this kernel has no nf_tables for bridges (CONFIG_NF_TABLES_BRIDGE): NetworkPolicies match pods that are \
-                 connected by a bridge only by their addresses, and not their link-local, multicast and broadcast packets"
+                "this kernel has no nf_tables for bridges (CONFIG_NF_TABLES_BRIDGE); NetworkPolicies match pods \
+                 that are connected by a bridge only by their addresses, and do not match their link-local, multicast \
+                 and broadcast packets"
             );
         }
     }

@@ -1,60 +1,61 @@
-//! How long connections are taken up that are older than connection tracking.
+//! Pickup of TCP connections that were established before connection tracking began.
 //!
-//! Where no policies were enforced before, nothing may have tracked connections either. The first packet that is seen of
-//! one may be the server's, which policies would then judge as a client. So, for a while after the start, the middle of a
-//! TCP connection passes; at the end, what was taken up and is allowed neither way is cut.
+//! If no policies were enforced before, conntrack may not have tracked connections either. The first tracked packet of an
+//! established connection may come from the server, and policies would evaluate the server as the client. So conntrack
+//! may pick up established TCP connections for a time after the start. When the pickup ends, picked-up connections that
+//! policies allow in neither direction are terminated.
 
 use std::time::{Duration, Instant};
 
-/// How long the middle of a TCP connection passes.
+/// The duration of the pickup.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// Whether connections are taken up.
+/// The phase of the pickup.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum PickUp {
-    /// From the first sync on.
-    Begins,
-    /// Until then.
+    /// Begins with the first sync.
+    Starting,
+    /// Ends at this time.
     Until(Instant),
-    /// No more, and those that were taken up are still to be judged.
-    Ends,
-    /// No more.
-    Over,
+    /// The next sync ends the pickup and terminates denied connections that were picked up.
+    Ending,
+    /// Has ended, or was not needed.
+    Ended,
 }
 
 impl PickUp {
-    /// `is_new`: no policies were enforced before.
+    /// Creates the phase at the start. `is_new`: no policies were enforced before.
     pub(super) fn new(is_new: bool) -> Self {
-        if is_new { PickUp::Begins } else { PickUp::Over }
+        if is_new { PickUp::Starting } else { PickUp::Ended }
     }
 
-    /// Whether the middle of a connection passes.
-    pub(super) fn is_on(self) -> bool {
-        matches!(self, PickUp::Begins | PickUp::Until(_))
+    /// Returns true if established connections are picked up.
+    pub(super) fn is_active(self) -> bool {
+        matches!(self, PickUp::Starting | PickUp::Until(_))
     }
 
-    /// When it ends.
-    pub(super) fn next(self) -> Option<Instant> {
+    /// Returns the time at which the pickup ends, once it has begun.
+    pub(super) fn end(self) -> Option<Instant> {
         match self {
             PickUp::Until(end) => Some(end),
             _ => None,
         }
     }
 
-    /// Ends it where its time has come, or where policies have changed so that connections are to be cut: one that is cut
-    /// must not be taken up.
-    pub(super) fn end_if_due(&mut self, now: Instant, cuts: bool) {
-        if self.next().is_some_and(|end| now >= end || cuts) {
-            *self = PickUp::Ends;
+    /// Ends the pickup if its time has passed, or if connections are to be terminated (`terminates`): conntrack must not
+    /// pick up a terminated connection again.
+    pub(super) fn end_if_due(&mut self, now: Instant, terminates: bool) {
+        if self.end().is_some_and(|end| now >= end || terminates) {
+            *self = PickUp::Ending;
         }
     }
 
-    /// Takes in that a sync succeeded, which began in the state `at`.
-    pub(super) fn synced(&mut self, at: PickUp, now: Instant) {
-        *self = match at {
-            PickUp::Begins => PickUp::Until(now + WINDOW),
-            PickUp::Ends => PickUp::Over,
-            at => at,
+    /// Records a successful sync that ran in this `phase`.
+    pub(super) fn synced(&mut self, phase: PickUp, now: Instant) {
+        *self = match phase {
+            PickUp::Starting => PickUp::Until(now + WINDOW),
+            PickUp::Ending => PickUp::Ended,
+            phase => phase,
         };
     }
 }
@@ -64,28 +65,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn connections_are_taken_up_for_a_while_where_nothing_was_enforced() {
+    fn pickup_lasts_for_the_window_or_until_connections_are_terminated() {
         let start = Instant::now();
-        let mut over = PickUp::new(false);
-        over.synced(over, start);
-        over.end_if_due(start + WINDOW, true);
-        assert_eq!(over, PickUp::Over);
+        let mut ended = PickUp::new(false);
+        ended.synced(ended, start);
+        ended.end_if_due(start + WINDOW, true);
+        assert_eq!(ended, PickUp::Ended);
 
-        for (what, after, cuts, ends) in [
-            ("in time", WINDOW / 2, false, false),
-            ("its time has come", WINDOW, false, true),
-            ("connections are cut", WINDOW / 2, true, true),
+        for (case, after, terminates, ends) in [
+            ("within the window", WINDOW / 2, false, false),
+            ("window has passed", WINDOW, false, true),
+            ("connections are terminated", WINDOW / 2, true, true),
         ] {
             let mut pick_up = PickUp::new(true);
             pick_up.end_if_due(start, true);
-            assert!(pick_up.is_on() && pick_up.next().is_none(), "not before the first sync");
+            assert!(pick_up.is_active() && pick_up.end().is_none(), "pickup ended before the first sync");
             pick_up.synced(pick_up, start);
             assert_eq!(pick_up, PickUp::Until(start + WINDOW));
-            pick_up.end_if_due(start + after, cuts);
-            assert_eq!(!pick_up.is_on(), ends, "{what}");
-            let at = pick_up;
-            pick_up.synced(at, start + after);
-            assert_eq!(pick_up == PickUp::Over, ends, "{what}");
+            pick_up.end_if_due(start + after, terminates);
+            assert_eq!(!pick_up.is_active(), ends, "{case}");
+            let phase = pick_up;
+            pick_up.synced(phase, start + after);
+            assert_eq!(pick_up == PickUp::Ended, ends, "{case}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Metrics and health of syncs of policies.
+//! Metrics and health of policy syncs.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
@@ -9,11 +9,11 @@ use super::worker::{CounterLabels, PolicySyncResult};
 use crate::http::{Health, Moment};
 use crate::metrics::Metrics;
 
-/// Reports syncs of policies.
+/// Reports policy syncs as metrics and to the health checks.
 pub(in crate::daemon) struct PolicyReporter {
     metrics: Metrics,
     health: Arc<Health>,
-    /// The labels of the table's counters, which are read when metrics are scraped.
+    /// The labels of the table's drop counters. The counters are read when metrics are scraped.
     labels: Arc<Mutex<CounterLabels>>,
 }
 
@@ -30,13 +30,13 @@ impl PolicyReporter {
         PolicyReporter { metrics, health, labels }
     }
 
-    /// Reports the result of a sync. `labels`: those of the table's counters after it.
+    /// Reports the result of a sync. `labels`: labels of the table's drop counters after the sync.
     pub(super) fn synced(&self, result: &PolicySyncResult, labels: CounterLabels) {
         *self.labels.lock().unwrap_or_else(PoisonError::into_inner) = labels;
         let (pods, isolated) = result.pods;
         self.metrics.set_policy_pods(pods, isolated);
-        self.metrics.connections_cut(result.cut);
-        if let Some((_, objects)) = &result.repaired {
+        self.metrics.connections_cut(result.terminated);
+        if let Some((_, objects)) = &result.restored {
             self.metrics.policies_repaired(*objects);
         }
         match &result.error {
@@ -46,7 +46,7 @@ impl PolicyReporter {
             }
             Some(error) => {
                 self.metrics.policies_failed();
-                match result.lacks_facts {
+                match result.lacks_pod_cidrs {
                     true => self.health.policies_incomplete(Moment::now(), error.clone()),
                     false => self.health.policies_failed(Moment::now(), error.clone()),
                 }

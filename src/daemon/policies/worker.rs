@@ -1,4 +1,4 @@
-//! What runs beside the loop: the compiler, and the table in the kernel.
+//! The work of a policy sync on its own thread: the compiled policies, and their table in the kernel.
 
 use std::collections::{BTreeMap, HashSet};
 use std::net::IpAddr;
@@ -15,63 +15,57 @@ use portcullis_policy::table::{DropLabels, Enforcer, PolicyOptions};
 
 use super::pick_up::PickUp;
 
-/// What each counter of the table counts, by its name.
+/// Labels of the table's drop counters, by the counter's name.
 pub(in crate::daemon) type CounterLabels = Arc<BTreeMap<Arc<str>, DropLabels>>;
 
-/// Policies as they are to be enforced. It goes to a thread for each sync and comes back.
+/// The desired policies and their enforcement. Each sync moves it to a thread, which returns it.
 pub(in crate::daemon) struct PolicyWorker {
-    /// The loop brings it up to date between syncs.
+    /// Updated by the event loop between syncs.
     pub(super) compiler: Compiler,
     enforcer: Enforcer,
     interfaces: PodInterfaces,
     conntrack: Option<Conntrack>,
 }
 
-/// What a sync is to do.
+/// The request for a policy sync.
 pub(super) struct PolicySyncRequest {
     pub(super) changes: PolicyChanges,
     pub(super) options: PolicyOptions,
-    /// Unknown pods should be denied, and this node's pod ranges are not known.
-    pub(super) lacks_ranges: bool,
-    /// Whether connections are taken up that are older than connection tracking.
+    /// True if unknown pods should be denied, but this node's pod CIDRs are unknown.
+    pub(super) lacks_pod_cidrs: bool,
+    /// The phase of the pickup of connections.
     pub(super) pick_up: PickUp,
-    /// Addresses of this machine.
-    pub(super) own: HashSet<IpAddr>,
-    /// Interfaces of pods are to be looked for, as they are after a change of addresses.
-    pub(super) look_for_interfaces: bool,
-    /// Who changed the table.
-    pub(super) doubt: Option<String>,
-    /// Connections that are forbidden now are to be cut, but for those of this machine.
-    pub(super) cut: bool,
+    /// The addresses of this node.
+    pub(super) node_addresses: HashSet<IpAddr>,
+    /// True if pod interfaces have to be searched for, even if no pod address changed.
+    pub(super) search_interfaces: bool,
+    /// The process that may have changed the table since the last sync.
+    pub(super) changed_by: Option<String>,
+    /// True if established connections that policies now deny have to be terminated. Connections of this node are kept.
+    pub(super) terminate: bool,
 }
 
-/// What a sync did.
+/// The result of a policy sync.
 pub(in crate::daemon) struct PolicySyncResult {
     pub(in crate::daemon) committed: CommitSummary,
     pub(in crate::daemon) error: Option<String>,
-    /// The process that changed the tables, and how many objects had to be restored, if any.
-    pub(in crate::daemon) repaired: Option<(String, usize)>,
-    /// Connections that were cut.
-    pub(in crate::daemon) cut: usize,
+    /// The process that changed the table, and the number of restored objects, if any.
+    pub(in crate::daemon) restored: Option<(String, usize)>,
+    /// The number of terminated connections.
+    pub(in crate::daemon) terminated: usize,
     pub(in crate::daemon) took: Duration,
-    /// Pods of this node that are known, and those that some policy isolates.
+    /// The number of known pods of this node, and of isolated pods among them.
     pub(in crate::daemon) pods: (usize, usize),
-    /// The only error is a fact that the cluster does not give.
-    pub(in crate::daemon) lacks_facts: bool,
-    /// Whether connections were taken up in this sync.
+    /// True if the only error is that this node's pod CIDRs are unknown.
+    pub(in crate::daemon) lacks_pod_cidrs: bool,
+    /// The phase of the pickup during this sync.
     pub(super) pick_up: PickUp,
-    /// Isolated pods of which no interface was found.
-    pub(super) unattached: Vec<NamespacedName>,
-    /// Pods are ports of a bridge, and the kernel has no nf_tables for bridges.
+    /// Isolated pods whose interface was not found.
+    pub(super) without_interface: Vec<NamespacedName>,
+    /// True if pods are connected by a bridge, and the kernel has no nf_tables for bridges.
     pub(super) lacks_bridge_family: bool,
-    cut_failed: bool,
-}
-
-impl PolicySyncResult {
-    /// The search for connections to cut is still to be done.
-    pub(super) fn cut_failed(&self) -> bool {
-        self.cut_failed
-    }
+    /// True if the requested termination of connections did not succeed and has to be repeated.
+    pub(super) needs_termination: bool,
 }
 
 impl PolicyWorker {
@@ -90,102 +84,109 @@ impl PolicyWorker {
 
     pub(super) fn sync(&mut self, request: PolicySyncRequest) -> PolicySyncResult {
         let start = Instant::now();
-        let repaired = self.repair(request.doubt.as_deref());
+        let restored = self.restore(request.changed_by.as_deref());
         let compiled = self.compiler.compiled();
         self.enforcer.apply(&request.changes, compiled);
         self.enforcer.set_options(request.options.clone(), compiled);
-        self.enforcer.set_pick_up(request.pick_up.is_on());
-        self.attach(&request);
+        self.enforcer.set_pick_up(request.pick_up.is_active());
+        self.update_interfaces(&request);
         let compiled = self.compiler.compiled();
-        let judged = |pod: &&_| {
+        let isolated = |pod: &&_| {
             let pod: &portcullis_policy::compile::LocalPod = pod;
             pod.ingress.is_some() || pod.egress.is_some()
         };
-        let pods = (compiled.pods().count(), compiled.pods().filter(judged).count());
-        let mut outcome = PolicySyncResult {
+        let pods = (compiled.pods().count(), compiled.pods().filter(isolated).count());
+        let mut result = PolicySyncResult {
             committed: CommitSummary::default(),
             error: None,
-            repaired: None,
-            cut: 0,
+            restored: None,
+            terminated: 0,
             took: Duration::ZERO,
             pods,
-            lacks_facts: false,
+            lacks_pod_cidrs: false,
             pick_up: request.pick_up,
-            unattached: self.interfaces.missing(compiled),
+            without_interface: self.interfaces.missing(compiled),
             lacks_bridge_family: false,
-            cut_failed: false,
+            needs_termination: false,
         };
         match self.enforcer.sync() {
             Ok(committed) => {
-                outcome.committed = committed;
-                outcome.repaired = request.doubt.zip(repaired);
+                result.committed = committed;
+                result.restored = request.changed_by.zip(restored);
             }
-            Err(error) => outcome.error = Some(error.to_string()),
+            Err(error) => result.error = Some(error.to_string()),
         }
-        outcome.lacks_bridge_family = !self.enforcer.has_bridge_family()
+        result.lacks_bridge_family = !self.enforcer.has_bridge_family()
             && self.interfaces.found().iter().any(|interface| interface.is_bridge_port);
-        if request.pick_up == PickUp::Ends && !request.options.audit && outcome.error.is_none() {
-            match self.cut(&request.own, established::terminate_forbidden_picked_up) {
-                Some(Ok(cut)) => outcome.cut = cut,
+        if request.pick_up == PickUp::Ending && !request.options.audit && result.error.is_none() {
+            match self.terminate(&request.node_addresses, established::terminate_forbidden_picked_up) {
+                Some(Ok(terminated)) => result.terminated = terminated,
                 failed => {
                     let error =
                         failed.and_then(Result::err).map(|error| error.to_string()).unwrap_or_default();
-                    outcome.error =
-                        Some(format!("connections that were taken up could not be judged: {error}"));
+                    result.error = Some(format!(
+                        "could not terminate denied connections that conntrack picked up: {error}"
+                    ));
                 }
             }
         }
-        if request.cut {
-            match self.cut(&request.own, established::terminate_forbidden).filter(|_| outcome.error.is_none())
-            {
-                Some(Ok(cut)) => outcome.cut += cut,
+        if request.terminate {
+            let done = self.terminate(&request.node_addresses, established::terminate_forbidden);
+            match done.filter(|_| result.error.is_none()) {
+                Some(Ok(terminated)) => result.terminated += terminated,
                 Some(Err(error)) => {
-                    outcome.cut_failed = true;
-                    outcome.error =
-                        Some(format!("connections that are forbidden now could not be cut: {error}"));
+                    result.needs_termination = true;
+                    result.error =
+                        Some(format!("could not terminate connections that policies now deny: {error}"));
                 }
-                None => outcome.cut_failed = true,
+                None => result.needs_termination = true,
             }
         }
-        if request.lacks_ranges {
-            outcome.lacks_facts = outcome.error.is_none();
-            outcome.error.get_or_insert_with(|| {
-                "unknown pods cannot be denied: this node's Node object is not there, or names no pod CIDRs \
+        if request.lacks_pod_cidrs {
+            result.lacks_pod_cidrs = result.error.is_none();
+            result.error.get_or_insert_with(|| {
+                "unknown pods cannot be denied: this node's Node object does not exist or has no pod CIDRs \
                  (spec.podCIDRs); policies of known pods are enforced"
                     .to_owned()
             });
         }
-        outcome.took = start.elapsed();
-        outcome
+        result.took = start.elapsed();
+        result
     }
 
-    /// Restores what another process changed, before changes of policies are written. Returns how many objects differed
-    /// from what was last written. After a write that failed, the kernel may hold part of it, so that differences do not
-    /// prove an external change.
-    fn repair(&mut self, changed_by: Option<&str>) -> Option<usize> {
+    /// Restores the table after an external change, before changes of policies are written. Returns the number of objects
+    /// that differed from the last written table. After a failed write the kernel may have part of it, so differences
+    /// do not prove an external change, and `None` is returned.
+    fn restore(&mut self, changed_by: Option<&str>) -> Option<usize> {
         changed_by?;
-        let is_known = !self.enforcer.needs_sync();
+        let is_kernel_table_known = !self.enforcer.needs_sync();
         self.enforcer.request_full_sync();
-        // If this fails, the sync that follows compares all again, and reports the error.
-        let committed = is_known.then(|| self.enforcer.sync().ok()).flatten()?;
+        // If this fails, the next sync compares the whole table again and reports the error.
+        let committed = is_kernel_table_known.then(|| self.enforcer.sync().ok()).flatten()?;
         Some(committed.changes.total()).filter(|objects| *objects > 0)
     }
 
-    /// Matches pods by their interfaces, as they are known or found now.
-    fn attach(&mut self, request: &PolicySyncRequest) {
+    /// Updates the interfaces by which the table matches pods, after a search if one is needed.
+    fn update_interfaces(&mut self, request: &PolicySyncRequest) {
         let compiled = self.compiler.compiled();
-        let look =
-            request.look_for_interfaces || request.doubt.is_some() || !request.changes.addresses.is_empty();
-        if look && let Err(error) = self.interfaces.scan(compiled) {
+        let needs_search = request.search_interfaces
+            || request.changed_by.is_some()
+            || !request.changes.addresses.is_empty();
+        if needs_search && let Err(error) = self.interfaces.scan(compiled) {
             tracing::warn!(
                 %error,
-                "cannot look for the interfaces of pods: new pods are matched by their addresses alone"
+                "cannot search for pod interfaces; policies match new pods only by their addresses"
             );
         }
         self.enforcer.set_interfaces(self.interfaces.found(), compiled);
     }
 
-    fn cut(&mut self, own: &HashSet<IpAddr>, cut: Cut) -> Option<portcullis_netlink::Result<usize>> {
+    /// Terminates connections with `delete`. Returns the number of deleted conntrack entries.
+    fn terminate(
+        &mut self,
+        node_addresses: &HashSet<IpAddr>,
+        delete: DeleteDenied,
+    ) -> Option<portcullis_netlink::Result<usize>> {
         if self.conntrack.is_none() {
             match Conntrack::open() {
                 Ok(conntrack) => self.conntrack = Some(conntrack),
@@ -193,10 +194,10 @@ impl PolicyWorker {
             }
         }
         let conntrack = self.conntrack.as_mut()?;
-        Some(cut(conntrack, self.compiler.compiled(), own).map(|done| done.deleted))
+        Some(delete(conntrack, self.compiler.compiled(), node_addresses).map(|done| done.deleted))
     }
 }
 
-/// Which connections are cut.
-type Cut =
+/// A function that deletes the conntrack entries of denied connections.
+type DeleteDenied =
     fn(&mut Conntrack, &CompiledPolicies, &HashSet<IpAddr>) -> portcullis_netlink::Result<DeleteCounts>;

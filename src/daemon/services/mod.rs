@@ -99,7 +99,7 @@ impl ServiceController {
             pending: None,
             dirty: DirtyServices::default(),
             is_ready: false,
-            first_sync: FirstSync::of_services(),
+            first_sync: FirstSync::for_services(),
             next_loopback_check: now,
             has_drifted: false,
             repairs: Repairs::new(now),
