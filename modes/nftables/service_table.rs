@@ -1,7 +1,8 @@
 //! The desired table of one family, updated Service by Service.
 //!
-//! Objects that a packet in progress may still look up are removed after [`GRACE`]. If several Services claim an address
-//! and port or a node port, the first of them by namespace and name gets it.
+//! Objects that a packet in progress may still look up are removed after [`GRACE`]. The desired state decides which of
+//! several Services gets a frontend that they claim. If elements collide all the same, the first Service by namespace and
+//! name gets the element.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
