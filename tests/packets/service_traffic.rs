@@ -41,10 +41,10 @@ fn connections_packets_and_bytes_are_counted_by_ipvs() {
 }
 
 #[test]
-fn nftables_mode_says_that_it_does_not_count() {
+fn nftables_mode_reports_that_it_has_no_traffic_counters() {
     let testbed = Setup::new("web.yaml").mode(Mode::Nftables).up();
     let answer = answer(&testbed);
-    assert!(answer.starts_with("HTTP/1.0 404") && answer.contains("iptables and ipvs do"), "{answer}");
+    assert!(answer.starts_with("HTTP/1.0 404") && answer.contains("iptables and ipvs mode have"), "{answer}");
 }
 
 fn answer(testbed: &Testbed) -> String {

@@ -83,7 +83,7 @@ fn daemon_without_network_policy_removes_the_table() {
     cluster.check("at first", HELD);
     cluster.restart(&[], TestCluster::kill);
     assert!(NODES.iter().all(|node| cluster.table(node).is_empty()));
-    assert!(cluster.log("node-1").contains("NetworkPolicies are not enforced any more"));
+    assert!(cluster.log("node-1").contains("NetworkPolicies are no longer enforced"));
     cluster.check("no longer enforced", OPEN);
 
     cluster.restart(&["--network-policy"], TestCluster::stop);
