@@ -40,6 +40,12 @@ fn rules() -> String {
     outputs.map(|output| String::from_utf8(output).unwrap()).concat()
 }
 
+/// Returns true if the table of policies contains a text.
+fn policy_table_has(text: &str) -> bool {
+    let rules = rules();
+    rules.split("table inet portcullis-policy").nth(1).is_some_and(|table| table.contains(text))
+}
+
 fn health() -> String {
     get(HEALTH, "/healthz").unwrap_or_default()
 }
@@ -73,6 +79,10 @@ fn facts_of_a_deleted_node_object_are_kept() {
                 own && !rules.contains("10.244.9.9")
             };
             daemon.wait_until("it serves", || follows("10.244.1.0/24", "10.0.0.1", "10.244.1.9"));
+            // Policies are programmed beside Services, so their table may appear later.
+            daemon.wait_until("policies are enforced", || {
+                policy.is_empty() || policy_table_has("10.244.1.0/24")
+            });
             let ranges = rules().matches("10.244.1.0/24").count();
 
             server.delete("nodes", "node-a");
