@@ -5,7 +5,7 @@
 //! test ─ inside ─ boots a kernel whose root is the host's ─ runs the same binary, the same test ─ inside ─ closure
 //!           └── reads the outcome and the output ◄── files in the machine's folder ────────────────────────┘
 //! ```
-//! An [`Emulator`] defines how a machine is started and the first half of its init script. The rest is common.
+//! An `Emulator` defines how a machine is started and the first half of its init script. The rest is common.
 
 mod script;
 
