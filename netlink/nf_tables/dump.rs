@@ -31,8 +31,12 @@ const MAX_ATTEMPTS: usize = 10;
 /// chains with other policies or hooks, flow tables, flags of the table, and objects that cannot be decoded.
 pub type UnknownObjects = Vec<String>;
 
-/// Reads a table. Returns `None` if it does not exist. Additions of other processes never make a table unreadable: what is
-/// unknown is listed in [`UnknownObjects`] or [`Set::unknown`], or becomes an [`Expression::Unknown`].
+/// Reads a table. Returns `None` if it does not exist. Additions of other processes never make a table unreadable: an
+/// unknown object is listed in [`UnknownObjects`] or [`Set::unknown`], and an unknown expression becomes an
+/// [`Expression::Unknown`].
+///
+/// [`Set::unknown`]: super::Set::unknown
+/// [`Expression::Unknown`]: super::Expression::Unknown
 ///
 /// # Errors
 /// [`Error::Rejected`] with `EPERM` without CAP_NET_ADMIN; [`Error::Interrupted`] if other processes keep
