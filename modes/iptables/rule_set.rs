@@ -116,7 +116,7 @@ pub(crate) fn is_ours(table: Table, name: &str) -> bool {
         || (table == Table::Nat && is_service_chain(name))
 }
 
-/// Returns true if a family has so many endpoints that comments on them are left out.
+/// Returns true if a family has too many endpoints to write comments on their rules.
 pub(super) fn is_large_cluster(desired: &Desired, family: Family) -> bool {
     let mut endpoints = 0;
     // Runs at every sync: in a large cluster the first Services suffice.

@@ -53,6 +53,13 @@ pub(super) struct Unlogged {
     pub(super) objects: usize,
 }
 
+impl Unlogged {
+    /// Logs the restores. `message` names the objects that `process` changed.
+    pub(super) fn log(self, process: &str, message: &'static str) {
+        tracing::warn!(repairs = self.repairs, objects = self.objects, by = process, "{message}");
+    }
+}
+
 impl Repairs {
     /// Creates the rate limit with all tokens.
     pub(super) fn new(now: Instant) -> Self {

@@ -25,7 +25,7 @@ use portcullis_policy::table::{self, EnforceError, Enforcer, TABLE};
 use super::drift_watch::{self, Drift};
 use super::first_sync::FirstSync;
 use super::node_addresses::NodeAddresses;
-use super::repairs::{Repairs, Unlogged};
+use super::repairs::Repairs;
 use crate::config::{Established, NetworkPolicy};
 use crate::control::{Controller, Due, Mailbox, Pending, Schedule, Status, Wake, Work};
 use crate::http::Job;
@@ -44,6 +44,9 @@ const TERMINATION_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The maximum number of pods that a log line names.
 const NAMED: usize = 5;
+
+/// The log message of restores.
+const RESTORED: &str = "another process changed the NetworkPolicy table; restored it";
 
 /// The NetworkPolicy controller.
 pub(super) struct PolicyController {
@@ -195,7 +198,7 @@ impl PolicyController {
         if let Some((process, objects)) = &result.restored
             && let Some(unlogged) = self.repairs.repaired(*objects, now)
         {
-            log_repairs(unlogged, process);
+            unlogged.log(process, RESTORED);
         }
         if result.terminated > 0 {
             tracing::info!(connections = result.terminated, "terminated connections that policies now deny");
@@ -239,7 +242,7 @@ impl Controller for PolicyController {
 
     fn poll(&mut self, _: &Index, now: Instant) {
         if let Some(unlogged) = self.repairs.due_log(now) {
-            log_repairs(unlogged, self.repairs.process());
+            unlogged.log(self.repairs.process(), RESTORED);
         }
         if let Some(drift) = self.drift.take() {
             self.schedule.request_full_sync(self.repairs.changed_by(&drift.0, now));
@@ -288,13 +291,4 @@ impl Controller for PolicyController {
             ..self.status.clone()
         }
     }
-}
-
-fn log_repairs(Unlogged { repairs, objects }: Unlogged, process: &str) {
-    tracing::warn!(
-        repairs,
-        objects,
-        by = process,
-        "another process changed the NetworkPolicy table; restored it"
-    );
 }

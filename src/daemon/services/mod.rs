@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use super::drift_watch::Drift;
 use super::first_sync::FirstSync;
 use super::node_addresses::NodeAddresses;
-use super::repairs::{Repairs, Unlogged};
+use super::repairs::Repairs;
 use crate::config::Config;
 use crate::control::{Controller, Due, Mailbox, Pending, Schedule, Status, Work};
 use crate::daemon::mode_setup;
@@ -51,6 +51,9 @@ pub(super) struct ServiceInputs {
     /// Requests for the traffic of Services.
     pub(super) traffic: mpsc::Receiver<TrafficRequest>,
 }
+
+/// The log message of restores.
+const RESTORED: &str = "another process changed the rules of Services; restored them";
 
 /// The controller of Services.
 pub(super) struct ServiceController {
@@ -188,7 +191,7 @@ impl ServiceController {
         if restored > 0
             && let Some(unlogged) = self.repairs.repaired(restored, now)
         {
-            log_repairs(unlogged, self.repairs.process());
+            unlogged.log(self.repairs.process(), RESTORED);
         }
         if result.error().is_none()
             && let Some(start) = self.started.take()
@@ -252,7 +255,7 @@ impl Controller for ServiceController {
 
     fn poll(&mut self, index: &Index, now: Instant) {
         if let Some(unlogged) = self.repairs.due_log(now) {
-            log_repairs(unlogged, self.repairs.process());
+            unlogged.log(self.repairs.process(), RESTORED);
         }
         if self.inputs.address_changes.take().is_some() {
             self.handle_address_change(index);
@@ -299,13 +302,4 @@ impl Controller for ServiceController {
             ..self.status.clone()
         }
     }
-}
-
-fn log_repairs(Unlogged { repairs, objects }: Unlogged, process: &str) {
-    tracing::warn!(
-        repairs,
-        objects,
-        by = process,
-        "another process changed the rules of Services; restored them"
-    );
 }
