@@ -12,8 +12,8 @@ use portcullis_policy::table::PolicyTable;
 use tokio::time::timeout;
 
 use crate::config::{ApiServer, Config, Source};
-use crate::daemon::unserved;
 use crate::host_file::{HostFile, HostFileError};
+use crate::observe::unserved;
 use crate::source::{
     AccessError, Manifests, PathError, Selection, SourceConfig, read_manifests, unsupported_policies,
 };

@@ -10,14 +10,13 @@ mod error_chain;
 mod file_watch;
 #[cfg(test)]
 mod generated_docs;
-pub mod health_check_node_port;
 pub mod host;
 pub mod host_file;
-pub mod http;
 pub mod logging;
 mod memory;
-pub mod metrics;
+pub mod moment;
 pub mod node;
+pub mod observe;
 mod oom_score;
 mod other_proxies;
 mod output;

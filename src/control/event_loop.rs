@@ -11,8 +11,8 @@ use super::controller::Controller;
 use super::exit::{Exit, StopReason};
 use super::mailbox::Wake;
 use super::observer::Observer;
+use super::progress::Job;
 use super::status::Status;
-use crate::http::Job;
 
 /// The loop.
 pub(crate) struct EventLoop<'a> {

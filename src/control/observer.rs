@@ -2,8 +2,8 @@
 
 use portcullis_cluster::Index;
 
+use super::progress::Job;
 use super::status::Status;
-use crate::http::Job;
 
 /// Derives health, metrics and Events from the state of the loop and its controllers.
 pub(crate) trait Observer {

@@ -1,6 +1,6 @@
 //! The status of a controller.
 
-use crate::http::Job;
+use super::progress::Job;
 
 /// The state of a controller, from which the result of `--once`, health, metrics and Events are derived.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use portcullis_policy::table::EnforceError;
 use tokio::task::JoinError;
 
 use crate::cluster_view::UnreadableObjects;
-use crate::http::BindError;
+use crate::observe::http::BindError;
 use crate::policy_lock::PolicyLockError;
 use crate::source::{AccessError, PathError};
 

@@ -8,25 +8,20 @@
 //! ```
 
 mod address_watch;
-mod api_server_silence;
 mod config_watch;
 mod drift_watch;
-mod dropped_lines;
 mod error;
 mod first_sync;
 mod kernel_progress;
 pub(crate) mod mode_setup;
 mod node_addresses;
 mod node_setup;
-mod own_node_reporter;
 mod policies;
 mod repairs;
 mod service_manager;
 mod services;
-mod source_problems;
 mod stop_signals;
 mod telemetry;
-pub(crate) mod unserved;
 mod watch_thread;
 
 use std::sync::Arc;
@@ -42,9 +37,9 @@ use tokio::sync::mpsc;
 
 use crate::cluster_view::{self, UnreadableObjects};
 use crate::config::{self, Config, Daemon};
-use crate::control::{EventLoop, Exit, StopReason, Wake};
-use crate::http::{ITERATION_LIMIT, Job, Servers, ServiceTraffic, TrafficRequest};
+use crate::control::{EventLoop, Exit, ITERATION_LIMIT, Job, StopReason, Wake};
 use crate::node;
+use crate::observe::http::{Servers, ServiceTraffic, TrafficRequest};
 use crate::policy_lock::PolicyLock;
 use crate::source::{self, EventReporter, EventType, START, Source};
 pub use config_watch::ConfigFile;

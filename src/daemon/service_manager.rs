@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use sd_notify::NotifyState;
 
-use crate::http::{Health, HealthStatus, Moment};
+use crate::moment::Moment;
+use crate::observe::health::{Health, HealthStatus};
 
 /// The period of status updates, unless the watchdog needs a shorter one.
 const STATUS_PERIOD: Duration = Duration::from_secs(5);
@@ -118,7 +119,7 @@ mod tests {
     use portcullis_cluster::Family;
 
     use super::*;
-    use crate::http::{HealthProblem, Limits};
+    use crate::observe::health::{HealthProblem, Limits};
 
     #[test]
     fn status_is_one_line_of_limited_length() {

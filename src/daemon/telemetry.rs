@@ -7,22 +7,21 @@ use portcullis_modes::iptables::{NFACCT_INVALID_DROPPED, NFACCT_LOCALHOST_NODE_P
 use portcullis_netlink::nfacct::Counters;
 use tokio::sync::watch;
 
-use super::api_server_silence::SilenceReporter;
-use super::dropped_lines::DroppedLines;
-use super::own_node_reporter::OwnNodeReporter;
 use super::policies::PolicyReporter;
 use super::services::ServiceReporter;
-use super::source_problems;
 use crate::cluster_view::UnreadableObjects;
 use crate::config::{self, Config};
-use crate::control::{Observer, Status};
-use crate::health_check_node_port::ServiceHealthServer;
-use crate::http::{
-    Addresses, BindError, Diagnostics, FirstSyncsHeld, Health, HealthProblem, Job, Limits, Moment, Servers,
-    ServiceTraffic,
-};
+use crate::control::{Job, Observer, Status};
 use crate::logging;
-use crate::metrics::Metrics;
+use crate::moment::Moment;
+use crate::observe::api_server_silence::SilenceReporter;
+use crate::observe::dropped_lines::DroppedLines;
+use crate::observe::health::{FirstSyncsHeld, Health, HealthProblem, Limits};
+use crate::observe::health_check_node_port::ServiceHealthServer;
+use crate::observe::http::{Addresses, BindError, Diagnostics, Servers, ServiceTraffic};
+use crate::observe::metrics::Metrics;
+use crate::observe::own_node_reporter::OwnNodeReporter;
+use crate::observe::source_problems;
 use crate::source::{EventRecorder, Source, SourceHealth};
 
 /// Reports the state of the daemon.

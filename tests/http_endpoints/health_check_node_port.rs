@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use portcullis::health_check_node_port::{DesiredPorts, ServiceHealthCheck, ServiceHealthServer};
-use portcullis::http::{Health, Limits, Moment};
+use portcullis::moment::Moment;
+use portcullis::observe::health::{Health, Limits};
+use portcullis::observe::health_check_node_port::{DesiredPorts, ServiceHealthCheck, ServiceHealthServer};
 use portcullis::source::EventRecorder;
 use portcullis_cluster::desired::Desired;
 use portcullis_cluster::{Event, Family, Index, Kind, Name, NamespacedName, Object, manifest};

@@ -27,8 +27,7 @@ use super::first_sync::FirstSync;
 use super::node_addresses::NodeAddresses;
 use super::repairs::Repairs;
 use crate::config::{Established, NetworkPolicy};
-use crate::control::{Controller, Due, Mailbox, Pending, Schedule, Status, Wake, Work};
-use crate::http::Job;
+use crate::control::{Controller, Due, Job, Mailbox, Pending, Schedule, Status, Wake, Work};
 use crate::{node, sysctl, truncated_list};
 
 use interface_search::InterfaceSearch;

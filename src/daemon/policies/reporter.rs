@@ -6,8 +6,9 @@ use std::time::SystemTime;
 use portcullis_policy::table;
 
 use super::worker::{CounterLabels, PolicySyncResult};
-use crate::http::{Health, Moment};
-use crate::metrics::Metrics;
+use crate::moment::Moment;
+use crate::observe::health::Health;
+use crate::observe::metrics::Metrics;
 
 /// Reports policy syncs as metrics and to the health checks.
 pub(in crate::daemon) struct PolicyReporter {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use portcullis_cluster::NamespacedName;
 
-use crate::http::HealthProblem;
+use crate::observe::health::HealthProblem;
 use crate::truncated_list;
 
 /// The most isolated Services that fail no health check, whatever their share is.
@@ -35,7 +35,7 @@ pub(super) fn problem(isolated: &BTreeSet<&NamespacedName>, services: usize) -> 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::FailedChecks;
+    use crate::observe::health::FailedChecks;
 
     #[test]
     fn more_than_a_few_isolated_services_fail_healthz() {

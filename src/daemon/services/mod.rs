@@ -19,9 +19,9 @@ use super::first_sync::FirstSync;
 use super::node_addresses::NodeAddresses;
 use super::repairs::Repairs;
 use crate::config::Config;
-use crate::control::{Controller, Due, Mailbox, Pending, Schedule, Status, Work};
+use crate::control::{Controller, Due, Job, Mailbox, Pending, Schedule, Status, Work};
 use crate::daemon::mode_setup;
-use crate::http::{Job, TrafficRequest};
+use crate::observe::http::TrafficRequest;
 use crate::{memory, node};
 
 pub(super) use machine_facts::MachineFacts;

@@ -13,10 +13,12 @@ use portcullis_modes::{NodePortAddresses, Options, SyncErrorKind, SyncProgress, 
 use super::isolation_health;
 use super::running_sync::RunningSync;
 use super::worker::ServiceSyncResult;
-use crate::daemon::unserved;
-use crate::health_check_node_port::{DesiredPorts, ServiceHealthServer};
-use crate::http::{Health, HealthProblem, Job, Moment};
-use crate::metrics::{Metrics, SyncScope, TrafficPolicyField};
+use crate::control::Job;
+use crate::moment::Moment;
+use crate::observe::health::{Health, HealthProblem};
+use crate::observe::health_check_node_port::{DesiredPorts, ServiceHealthServer};
+use crate::observe::metrics::{Metrics, SyncScope, TrafficPolicyField};
+use crate::observe::unserved;
 use crate::source::EventRecorder;
 
 /// The component of health problems about a running sync.

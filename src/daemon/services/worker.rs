@@ -12,7 +12,7 @@ use portcullis_modes::{
 };
 
 use crate::control::Due;
-use crate::http::TrafficResponse;
+use crate::observe::http::TrafficResponse;
 
 /// The engine, and the desired Services. It moves to a thread for each sync.
 pub(in crate::daemon) struct ServiceWorker {

@@ -14,6 +14,7 @@
 //! Only the rules about IP families affect `healthCheckNodePort`: otherwise load balancers would
 //! take all nodes out of service when the API server is down, although all of them still serve.
 
+mod problem;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -25,10 +26,10 @@ use std::time::{Duration, Instant};
 
 use portcullis_cluster::Family;
 
-use super::moment::Moment;
-use super::problem::HealthProblem;
-use super::progress::{Job, Progress};
+use crate::control::{Job, Progress};
+use crate::moment::Moment;
 use crate::source::SILENCE_LIMIT;
+pub use problem::{FailedChecks, HealthProblem};
 pub use status::{FamilyHealth, HealthStatus};
 
 /// Time limits after which delays count as failures.
@@ -119,23 +120,23 @@ impl Health {
     }
 
     /// Records an iteration of the main loop. After the first one, it must iterate at least every
-    /// [`ITERATION_LIMIT`](super::ITERATION_LIMIT).
+    /// [`ITERATION_LIMIT`](crate::control::ITERATION_LIMIT).
     pub fn loop_iterated(&self, at: Moment) {
         self.state().progress.iterated(at);
     }
 
     /// Records the start of a job.
-    pub fn job_started(&self, job: Job, at: Moment) {
+    pub(crate) fn job_started(&self, job: Job, at: Moment) {
         self.state().progress.started(job, at);
     }
 
     /// Records that a running job has finished a step.
-    pub fn job_stepped(&self, job: Job, at: Moment) {
+    pub(crate) fn job_stepped(&self, job: Job, at: Moment) {
         self.state().progress.stepped(job, at);
     }
 
     /// Records the end of a job, successful or not.
-    pub fn job_ended(&self, job: Job) {
+    pub(crate) fn job_ended(&self, job: Job) {
         self.state().progress.ended(job);
     }
 

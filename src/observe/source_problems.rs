@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use crate::http::HealthProblem;
+use crate::observe::health::HealthProblem;
 use crate::source::KindStatus;
 
 /// The time without contact after which the error of a kind is reported. Watches regularly end and restart.
@@ -11,7 +11,7 @@ const REPORT_AFTER: Duration = Duration::from_secs(30);
 
 /// Returns a warning for each error that persists, with the affected kinds. These warnings do not fail health checks; the
 /// check fails later if the API server stays silent.
-pub(super) fn from_kinds(kinds: &[KindStatus], now: Instant) -> Vec<HealthProblem> {
+pub(crate) fn from_kinds(kinds: &[KindStatus], now: Instant) -> Vec<HealthProblem> {
     let mut by_error: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for status in kinds {
         let persists = |contact: Instant| now.saturating_duration_since(contact) >= REPORT_AFTER;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use portcullis_cluster::Family;
 
-use super::super::moment::Moment;
-use super::super::problem::{FailedChecks, HealthProblem};
+use super::problem::{FailedChecks, HealthProblem};
+use crate::moment::Moment;
 
 /// Health of the proxy at a point in time.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,10 +9,10 @@ use axum::routing::any;
 use http::StatusCode;
 use serde::Serialize;
 
-use super::health::{Health, HealthStatus};
-use super::moment::Moment;
 use super::response::{self, JSON};
-use crate::metrics::Metrics;
+use crate::moment::Moment;
+use crate::observe::health::{Health, HealthStatus};
+use crate::observe::metrics::Metrics;
 
 /// Go's zero time, which upstream shows if there was no update yet.
 const NEVER: &str = "0001-01-01T00:00:00Z";
@@ -104,8 +104,8 @@ mod tests {
 
     use portcullis_cluster::Family;
 
-    use super::super::health::Limits;
     use super::*;
+    use crate::observe::health::Limits;
 
     async fn read(answer: Response) -> (u16, String) {
         let status = answer.status().as_u16();

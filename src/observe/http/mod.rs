@@ -6,14 +6,10 @@
 //!     └── TrafficRequest ── ServiceTraffic ◄── used by ── 10249 /metrics/services
 //! ```
 //! Paths, bodies, content types and status codes are those of kube-proxy v1.36; the criteria of `/healthz` are
-//! stricter, see [`health`].
+//! stricter, see [`health`](super::health).
 
 mod diagnostic_endpoints;
-pub mod health;
 mod health_endpoints;
-mod moment;
-mod problem;
-mod progress;
 pub(crate) mod response;
 pub(crate) mod serve;
 mod service_metrics;
@@ -29,14 +25,11 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 pub use diagnostic_endpoints::Diagnostics;
-pub use health::{FirstSyncsHeld, Health, HealthStatus, Limits};
-pub use moment::Moment;
-pub use problem::{FailedChecks, HealthProblem};
-pub use progress::{ITERATION_LIMIT, Job};
 pub use serve::Stop;
 pub use service_metrics::{ServiceTraffic, TrafficRequest, TrafficResponse};
 
-use crate::metrics::Metrics;
+use crate::observe::health::Health;
+use crate::observe::metrics::Metrics;
 use crate::source::{EventRecorder, EventType, START};
 use serve::{serve, stopped};
 

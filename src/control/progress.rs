@@ -7,11 +7,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use super::moment::Moment;
+use crate::moment::Moment;
 
 /// A job that the main loop runs on a thread, one of each kind at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Job {
+pub(crate) enum Job {
     /// Syncs Services, or reads their counters.
     Services,
     /// Syncs policies.
@@ -29,7 +29,7 @@ impl fmt::Display for Job {
 
 /// Times of the last progress.
 #[derive(Debug, Default)]
-pub(super) struct Progress {
+pub(crate) struct Progress {
     /// Last iteration of the main loop; `None` before it starts.
     iteration: Option<Moment>,
     /// Start or last finished step of each running job.
@@ -37,35 +37,35 @@ pub(super) struct Progress {
 }
 
 /// Time limit for an iteration of the main loop.
-pub const ITERATION_LIMIT: Duration = Duration::from_secs(60);
+pub(crate) const ITERATION_LIMIT: Duration = Duration::from_secs(60);
 
 impl Progress {
-    pub(super) fn iterated(&mut self, at: Moment) {
+    pub(crate) fn iterated(&mut self, at: Moment) {
         self.iteration = Some(at);
     }
 
-    pub(super) fn started(&mut self, job: Job, at: Moment) {
+    pub(crate) fn started(&mut self, job: Job, at: Moment) {
         self.steps.insert(job, at);
     }
 
     /// Records a step of a running job.
-    pub(super) fn stepped(&mut self, job: Job, at: Moment) {
+    pub(crate) fn stepped(&mut self, job: Job, at: Moment) {
         if let Some(step) = self.steps.get_mut(&job) {
             *step = at;
         }
     }
 
-    pub(super) fn ended(&mut self, job: Job) {
+    pub(crate) fn ended(&mut self, job: Job) {
         self.steps.remove(&job);
     }
 
     /// Returns true if a job is running and started or finished a step within the limit.
-    pub(super) fn advances(&self, job: Job, limit: Duration, now: Moment) -> bool {
+    pub(crate) fn advances(&self, job: Job, limit: Duration, now: Moment) -> bool {
         self.steps.get(&job).is_some_and(|step| now.since(*step) < limit)
     }
 
     /// Describes the loop and the jobs that make no progress. `limit` is the time limit for a step of a job.
-    pub(super) fn stalls(&self, limit: impl Fn(Job) -> Duration, now: Moment) -> Vec<String> {
+    pub(crate) fn stalls(&self, limit: impl Fn(Job) -> Duration, now: Moment) -> Vec<String> {
         let iteration = self.iteration.filter(|at| now.since(*at) >= ITERATION_LIMIT);
         let loop_stall = iteration.map(|at| stall(&"the loop", at));
         let stalled = self.steps.iter().filter(|(job, step)| now.since(**step) >= limit(**job));

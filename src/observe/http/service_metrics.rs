@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use super::response::{self, PLAIN};
-use crate::metrics::{CONTENT_TYPE, services};
+use crate::observe::metrics::{CONTENT_TYPE, services};
 
 /// Time limit for reading the counters; Prometheus' default scrape timeout is 10 seconds.
 const TIMEOUT: Duration = Duration::from_secs(30);

@@ -2,7 +2,7 @@
 
 use portcullis_cluster::desired::{Desired, UnservedFrontend, UnservedReason};
 
-use crate::metrics::Metrics;
+use crate::observe::metrics::Metrics;
 use crate::source::EventRecorder;
 use crate::truncated_list;
 
@@ -13,7 +13,7 @@ const NOT_SERVED: [&str; 2] = ["FrontendNotServed", "SyncProxyRules"];
 const NAMED: usize = 3;
 
 /// Reports changes to the unserved frontends since the last call.
-pub(super) fn report(desired: &mut Desired, metrics: &Metrics, recorder: &EventRecorder) {
+pub(crate) fn report(desired: &mut Desired, metrics: &Metrics, recorder: &EventRecorder) {
     let changed = desired.take_unserved_changes();
     if changed.is_empty() {
         return;

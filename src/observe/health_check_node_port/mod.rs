@@ -25,8 +25,9 @@ use tokio::time::sleep;
 
 pub use desired_ports::{DesiredPorts, ServiceHealthCheck};
 
-use crate::http::serve::stopped;
-use crate::http::{Health, Stop};
+use crate::observe::health::Health;
+use crate::observe::http::Stop;
+use crate::observe::http::serve::stopped;
 use crate::source::EventRecorder;
 use listener::Listener;
 

@@ -9,10 +9,10 @@ use axum::response::Response;
 use axum::routing::any;
 use http::StatusCode;
 
-use super::moment::Moment;
 use super::response::{self, JSON, PLAIN};
 use super::service_metrics::ServiceTraffic;
-use crate::metrics::{CONTENT_TYPE, KUBERNETES_MINOR, Metrics};
+use crate::moment::Moment;
+use crate::observe::metrics::{CONTENT_TYPE, KUBERNETES_MINOR, Metrics};
 
 /// Content of the diagnostic endpoints.
 #[derive(Clone, Debug)]

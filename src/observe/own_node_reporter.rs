@@ -2,11 +2,11 @@
 
 use portcullis_cluster::{Index, Kind, Name};
 
-use crate::http::{Health, HealthProblem};
+use crate::observe::health::{Health, HealthProblem};
 
 /// Reports problems with this node's Node object when they change.
 #[derive(Debug)]
-pub(super) struct OwnNodeReporter {
+pub(crate) struct OwnNodeReporter {
     node: Name,
     /// True if a Node object must exist. A folder of manifests may have none.
     expects_object: bool,
@@ -15,12 +15,12 @@ pub(super) struct OwnNodeReporter {
 }
 
 impl OwnNodeReporter {
-    pub(super) fn new(node: Name, expects_object: bool) -> Self {
+    pub(crate) fn new(node: Name, expects_object: bool) -> Self {
         OwnNodeReporter { node, expects_object, reported: None }
     }
 
     /// Reports the problem if it has changed.
-    pub(super) fn observe(&mut self, index: &Index, health: &Health) {
+    pub(crate) fn observe(&mut self, index: &Index, health: &Health) {
         let problem = self.problem(index);
         if problem == self.reported {
             return;

@@ -15,8 +15,9 @@ use tokio::task::JoinSet;
 
 use super::desired_ports::ServiceHealthCheck;
 use super::response::response;
-use crate::http::serve::serve;
-use crate::http::{Health, Moment};
+use crate::moment::Moment;
+use crate::observe::health::Health;
+use crate::observe::http::serve::serve;
 
 /// Listen backlog, as in Rust's standard library.
 const BACKLOG: i32 = 128;

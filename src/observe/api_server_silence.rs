@@ -12,7 +12,7 @@ const WATCH: &str = "WatchObjects";
 
 /// Whether the API server has been silent for too long, since when.
 #[derive(Debug, Default)]
-pub(super) struct SilenceReporter {
+pub(crate) struct SilenceReporter {
     since: Option<Instant>,
 }
 
@@ -25,7 +25,7 @@ enum Report {
 
 impl SilenceReporter {
     /// Reports a change. `problem` is what health says of the silence, if it lasts too long now.
-    pub(super) fn observe(&mut self, problem: Option<&str>, now: Instant, recorder: &EventRecorder) {
+    pub(crate) fn observe(&mut self, problem: Option<&str>, now: Instant, recorder: &EventRecorder) {
         match self.changed(problem.is_some(), now) {
             Some(Report::Silent) => {
                 let problem = problem.unwrap_or_default();

@@ -4,7 +4,7 @@ use axum::response::Response;
 use http::{HeaderName, HeaderValue, StatusCode};
 use portcullis_cluster::NamespacedName;
 
-use crate::http::response::{JSON, nosniff};
+use crate::observe::http::response::{JSON, nosniff};
 
 /// Header with the number of local endpoints, by which load balancers weight nodes.
 const WEIGHT: HeaderName = HeaderName::from_static("x-load-balancing-endpoint-weight");

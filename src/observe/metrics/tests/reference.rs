@@ -178,9 +178,9 @@ fn families(text: &str, all: &BTreeMap<String, Metric>) -> BTreeSet<String> {
 fn alerts_dashboard_and_docs_use_existing_metrics() {
     let all = all();
     for (file, text, at_least) in [
-        ("alerts.yaml", include_str!("../../../deploy/monitoring/alerts.yaml"), 9),
-        ("dashboard.json", include_str!("../../../deploy/monitoring/dashboard.json"), 15),
-        ("operating.md", include_str!("../../../docs/operating.md"), 20),
+        ("alerts.yaml", include_str!("../../../../deploy/monitoring/alerts.yaml"), 9),
+        ("dashboard.json", include_str!("../../../../deploy/monitoring/dashboard.json"), 15),
+        ("operating.md", include_str!("../../../../docs/operating.md"), 20),
     ] {
         let named = families(text, &all);
         assert!(named.len() >= at_least, "{file} names only {named:?}");
@@ -191,7 +191,7 @@ fn alerts_dashboard_and_docs_use_existing_metrics() {
 
 #[test]
 fn the_silence_alert_and_health_have_the_same_limit() {
-    let alerts = include_str!("../../../deploy/monitoring/alerts.yaml");
+    let alerts = include_str!("../../../../deploy/monitoring/alerts.yaml");
     let limit = crate::source::SILENCE_LIMIT.as_secs();
     let expected = format!("(portcullis_source_last_heard_age_seconds) > {limit}\n");
     assert!(alerts.contains(&expected), "no alert at {limit} s");
@@ -204,8 +204,8 @@ fn labels_in_the_dashboard_and_the_alerts_exist() {
         all.values().flat_map(|metric| metric.labels.iter().map(String::as_str)).collect();
     let by_prometheus = ["instance", "job", "le"];
     let texts = [
-        include_str!("../../../deploy/monitoring/alerts.yaml"),
-        include_str!("../../../deploy/monitoring/dashboard.json"),
+        include_str!("../../../../deploy/monitoring/alerts.yaml"),
+        include_str!("../../../../deploy/monitoring/dashboard.json"),
     ];
     let mut lists = 0;
     for text in texts {
