@@ -10,8 +10,6 @@ pub enum DetectLocal {
     /// Its source address is in one of these CIDRs, at most one per family. With the cluster's CIDRs this means pods of any
     /// node, which is kube-proxy's default. In a family without a CIDR local traffic is not recognised.
     Cidrs(Box<[IpNet]>),
-    /// Its source address is in the Node's `spec.podCIDRs`. See [`DetectLocal::with_pod_cidrs`].
-    NodeCidr,
     /// It arrives on this bridge.
     BridgeInterface(InterfaceName),
     /// It arrives on an interface whose name has this prefix.
@@ -36,22 +34,12 @@ pub(crate) enum LocalMatch {
 }
 
 impl DetectLocal {
-    /// Replaces [`DetectLocal::NodeCidr`] by the node's pod CIDRs.
-    #[must_use]
-    pub fn with_pod_cidrs(&self, pod_cidrs: &[IpNet]) -> Self {
-        match self {
-            DetectLocal::NodeCidr => DetectLocal::Cidrs(pod_cidrs.into()),
-            other => other.clone(),
-        }
-    }
-
     /// Returns the match in one family, or `None` where local traffic is not recognised.
     pub(crate) fn matching(&self, family: Family) -> Option<LocalMatch> {
         match self {
             DetectLocal::Cidrs(cidrs) => {
                 cidrs.iter().find(|cidr| Family::from_net(cidr) == family).copied().map(LocalMatch::Source)
             }
-            DetectLocal::NodeCidr => None,
             DetectLocal::BridgeInterface(name) => Some(LocalMatch::Interface(name.as_str().to_owned())),
             DetectLocal::InterfaceNamePrefix(prefix) => {
                 Some(LocalMatch::InterfacePrefix(prefix.as_str().to_owned()))

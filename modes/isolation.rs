@@ -27,7 +27,7 @@ struct Isolation {
 impl Isolations {
     /// Adds a rejected Service. The time of a retry that is already planned does not change.
     pub(crate) fn add(&mut self, service: &NamespacedName, error: &impl fmt::Display, now: Instant) {
-        if self.is_held_back(service, now) {
+        if self.is_awaiting_retry(service, now) {
             return;
         }
         let mut backoff =
@@ -48,8 +48,8 @@ impl Isolations {
         self.0.contains_key(service)
     }
 
-    /// Returns true if a Service must not be retried yet.
-    pub(crate) fn is_held_back(&self, service: &NamespacedName, now: Instant) -> bool {
+    /// Returns true if the time of the next attempt for a Service has not come yet.
+    pub(crate) fn is_awaiting_retry(&self, service: &NamespacedName, now: Instant) -> bool {
         self.0.get(service).is_some_and(|isolation| isolation.retry_at > now)
     }
 

@@ -11,12 +11,13 @@ use crate::error::SyncError;
 use crate::node_facts::NodeFacts;
 use crate::options::Options;
 use crate::progress::SyncProgress;
+use crate::proxy_mode::ProxyMode;
 use crate::traffic::ServicePortTraffic;
 
 /// A proxy mode: programs Services into the kernel.
 pub trait Mode: Send {
-    /// Returns its name, as `--mode` takes it.
-    fn name(&self) -> &'static str;
+    /// Returns which of the modes it is.
+    fn proxy_mode(&self) -> ProxyMode;
 
     /// Makes the kernel serve `desired`. `changes` are the Services that differ since the last call; the mode itself
     /// remembers and retries what an earlier call could not write.

@@ -10,38 +10,38 @@ use portcullis_netlink::conntrack::{Conntrack, DeleteCounts, Flow};
 use crate::compile::CompiledPolicies;
 use crate::evaluation::Connection;
 
-/// Deletes the conntrack entries of connections that policies forbid. Their next packet is then evaluated as the first
+/// Deletes the conntrack entries of connections that policies deny. Their next packet is then evaluated as the first
 /// of a new connection, and dropped. `own` are the addresses of this node, whose own connections with its pods are
 /// always kept.
 ///
 /// # Errors
 /// The conntrack table cannot be read or changed; the call can be repeated.
-pub fn terminate_forbidden(
+pub fn terminate_denied(
     conntrack: &mut Conntrack,
     compiled: &CompiledPolicies,
     own: &HashSet<IpAddr>,
 ) -> portcullis_netlink::Result<DeleteCounts> {
     let protocols = [Protocol::Tcp, Protocol::Udp, Protocol::Sctp].map(Protocol::number);
-    conntrack.delete_where(&Family::ALL, &protocols, |flow| is_forbidden(flow, compiled, own))
+    conntrack.delete_where(&Family::ALL, &protocols, |flow| is_denied(flow, compiled, own))
 }
 
-/// As [`terminate_forbidden`], for TCP connections that conntrack picked up only.
+/// As [`terminate_denied`], for TCP connections that conntrack picked up only.
 ///
 /// # Errors
-/// As [`terminate_forbidden`].
-pub fn terminate_forbidden_picked_up(
+/// As [`terminate_denied`].
+pub fn terminate_denied_picked_up(
     conntrack: &mut Conntrack,
     compiled: &CompiledPolicies,
     own: &HashSet<IpAddr>,
 ) -> portcullis_netlink::Result<DeleteCounts> {
     conntrack.delete_where(&Family::ALL, &[Protocol::Tcp.number()], |flow| {
-        flow.is_picked_up && is_forbidden(flow, compiled, own)
+        flow.is_picked_up && is_denied(flow, compiled, own)
     })
 }
 
-/// Returns true if policies forbid a connection. One that was picked up may have been opened by either end, so it is
-/// forbidden only if neither end may open it.
-fn is_forbidden(flow: &Flow, compiled: &CompiledPolicies, own: &HashSet<IpAddr>) -> bool {
+/// Returns true if policies deny a connection. One that was picked up may have been opened by either end, so it is
+/// denied only if neither end may open it.
+fn is_denied(flow: &Flow, compiled: &CompiledPolicies, own: &HashSet<IpAddr>) -> bool {
     let Some(connection) = connection_of(flow, own) else { return false };
     let is_allowed = |connection| compiled.evaluate(connection).is_allowed();
     let by_other_end = || flow.is_picked_up && is_allowed(reversed(connection, flow));
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn picked_up_connection_is_forbidden_if_neither_end_may_open_it() {
+    fn picked_up_connection_is_denied_if_neither_end_may_open_it() {
         let policy = serde_json::json!({
             "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"namespace": "x", "name": "web"},
             "spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"], "ingress": [{"ports": [{"port": 80}]}]},
@@ -123,7 +123,7 @@ mod tests {
             index.handle(Event::Applied(Object::parse(kind, object).expect("an object").object));
         }
         let compiler = Compiler::from_index(Scope::Node(Name::new("n")), &index);
-        // Case, source, source port, destination, destination port, picked up, forbidden
+        // Case, source, source port, destination, destination port, picked up, denied
         let rows = [
             ("opened by the client", "10.244.2.6", 4000, "10.244.1.5", 80, false, false),
             ("opened by the server", "10.244.1.5", 80, "10.244.2.6", 4000, false, true),
@@ -152,7 +152,7 @@ mod tests {
                 mark: 0,
                 is_picked_up,
             };
-            assert_eq!(is_forbidden(&flow, compiler.compiled(), &HashSet::new()), expected, "{what}");
+            assert_eq!(is_denied(&flow, compiler.compiled(), &HashSet::new()), expected, "{what}");
         }
     }
 }

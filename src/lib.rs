@@ -21,6 +21,7 @@ mod oom_score;
 mod other_proxies;
 mod output;
 mod policy_lock;
+mod proxy_modes;
 pub mod source;
 pub mod sysctl;
 mod truncated_list;

@@ -11,6 +11,7 @@ use portcullis_policy::table::{self, PolicyTable};
 use portcullis_policy::{Compiler, Scope};
 
 use crate::config::{Config, Established, NetworkPolicy, ProxyMode, UnknownPods};
+use crate::proxy_modes;
 
 /// Returns the name of this node in the cluster: as configured, or the host name in lower case.
 ///
@@ -50,16 +51,9 @@ pub fn options(config: &Config, node: Option<&Node>) -> portcullis_modes::Option
     portcullis_modes::Options {
         masquerade_all: config.masquerade.all,
         masquerade_bit: config.masquerade.bit.get(),
-        detect_local: config
-            .detect_local
-            .with_pod_cidrs(node.map(|node| &*node.pod_cidrs).unwrap_or_default()),
+        detect_local: config.detect_local.resolve(node.map(|node| &*node.pod_cidrs).unwrap_or_default()),
         node_port_addresses: config.node_port_addresses.clone(),
-        localhost_node_ports: match config.mode {
-            ProxyMode::Iptables => config.iptables.localhost_node_ports,
-            // Not possible: forwarded packets would have a loopback address as their source.
-            ProxyMode::Ipvs => false,
-            ProxyMode::Nftables => config.node_port_addresses.has_localhost(),
-        },
+        localhost_node_ports: proxy_modes::driver(config.mode).has_localhost_node_ports(config),
         conntrack_tcp_liberal: config.conntrack.tcp_be_liberal,
     }
 }

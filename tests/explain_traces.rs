@@ -47,7 +47,7 @@ fn clients(case: &Case, index: &Index, family: Family) -> Vec<Client> {
     let bridge = match case.facts(index).0.detect_local {
         DetectLocal::BridgeInterface(name) => name.as_str().to_owned(),
         DetectLocal::InterfaceNamePrefix(prefix) => format!("{}1", prefix.as_str()),
-        DetectLocal::Cidrs(_) | DetectLocal::NodeCidr => "cni0".to_owned(),
+        DetectLocal::Cidrs(_) => "cni0".to_owned(),
     };
     let known = index.node(case.node());
     let own = known.and_then(|node| node.ips().find(|ip| Family::from_address(*ip) == family));

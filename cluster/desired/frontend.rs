@@ -66,6 +66,32 @@ pub enum MasqueradeReason {
     ExternalPolicyCluster,
 }
 
+/// The sources whose connections to ClusterIPs are masqueraded. They are the same for all Services, so a mode may have one rule
+/// for all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClusterIpMasquerade {
+    /// All sources.
+    All,
+    /// All sources that are not recognised as pods.
+    NotFromPod,
+    /// This node only.
+    FromNode,
+    /// No source.
+    Never,
+}
+
+impl ClusterIpMasquerade {
+    /// Returns the reason why connections from a class of sources are masqueraded, if they are.
+    fn reason(self, source: SourceClass) -> Option<MasqueradeReason> {
+        match self {
+            Self::All => Some(MasqueradeReason::MasqueradeAll),
+            Self::NotFromPod => (source != SourceClass::Pod).then_some(MasqueradeReason::NotFromPod),
+            Self::FromNode => (source == SourceClass::Node).then_some(MasqueradeReason::FromNode),
+            Self::Never => None,
+        }
+    }
+}
+
 /// The properties of a node, in one family, that the routing of connections depends on.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RoutingContext {
@@ -77,6 +103,21 @@ pub struct RoutingContext {
     pub detects_pods: bool,
     /// The capabilities of the proxy mode.
     pub capabilities: ModeCapabilities,
+}
+
+impl RoutingContext {
+    /// Returns the sources whose connections to ClusterIPs are masqueraded.
+    pub fn cluster_ip_masquerade(&self) -> ClusterIpMasquerade {
+        if self.masquerade_all {
+            ClusterIpMasquerade::All
+        } else if self.detects_pods {
+            ClusterIpMasquerade::NotFromPod
+        } else if self.capabilities.masquerades_own_connections {
+            ClusterIpMasquerade::FromNode
+        } else {
+            ClusterIpMasquerade::Never
+        }
+    }
 }
 
 /// The route of connections from one class of sources to a frontend.
@@ -213,20 +254,13 @@ impl<'a> Frontend<'a> {
     }
 
     fn masquerade(&self, source: SourceClass, context: &RoutingContext) -> Option<MasqueradeReason> {
-        let capabilities = context.capabilities;
-        if self.is_external() {
-            return match self.traffic_policy() {
-                TrafficPolicy::Cluster => Some(MasqueradeReason::ExternalPolicyCluster),
-                TrafficPolicy::Local => (source == SourceClass::Node && capabilities.routes_by_source)
-                    .then_some(MasqueradeReason::FromNode),
-            };
+        if !self.is_external() {
+            return context.cluster_ip_masquerade().reason(source);
         }
-        match source {
-            _ if context.masquerade_all => Some(MasqueradeReason::MasqueradeAll),
-            SourceClass::Pod => None,
-            _ if context.detects_pods => Some(MasqueradeReason::NotFromPod),
-            SourceClass::Node if capabilities.masquerades_own_connections => Some(MasqueradeReason::FromNode),
-            _ => None,
+        match self.traffic_policy() {
+            TrafficPolicy::Cluster => Some(MasqueradeReason::ExternalPolicyCluster),
+            TrafficPolicy::Local => (source == SourceClass::Node && context.capabilities.routes_by_source)
+                .then_some(MasqueradeReason::FromNode),
         }
     }
 }

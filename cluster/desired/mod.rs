@@ -16,7 +16,8 @@ pub use conflicts::{UnservedFrontend, UnservedReason};
 pub use dirty_services::DirtyServices;
 pub use endpoints::{Endpoint, Endpoints};
 pub use frontend::{
-    AllowedSources, Frontend, MasqueradeReason, Rejection, Route, RoutingContext, SourceClass,
+    AllowedSources, ClusterIpMasquerade, Frontend, MasqueradeReason, Rejection, Route, RoutingContext,
+    SourceClass,
 };
 pub use frontend_address::{FrontendAddress, FrontendKind};
 pub use mode_capabilities::ModeCapabilities;

@@ -263,8 +263,8 @@ impl IptablesFamilyProxier {
     fn record_written(&mut self, execution: &Execution<'_>, parts: &RestoreParts<'_>) {
         let services = &execution.plan.services[parts.services.clone()];
         for service in services.iter().filter(|s| !execution.rejected.contains(&s.name)) {
-            let held = self.isolations.is_held_back(&service.name, execution.now);
-            if !held && service.ports.as_ref().is_none_or(|ports| parts.ends_service(ports)) {
+            let awaits_retry = self.isolations.is_awaiting_retry(&service.name, execution.now);
+            if !awaits_retry && service.ports.as_ref().is_none_or(|ports| parts.ends_service(ports)) {
                 self.set_programmed(&service.name, service.ports.clone(), service.large, service.rules);
             }
         }

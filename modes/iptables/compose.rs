@@ -8,7 +8,6 @@ use super::family_proxier::IptablesFamilyProxier;
 use super::kernel::Flavour;
 use super::plan::{Baseline, base_differs};
 use super::script::Script;
-use super::service_rules::ServiceRules;
 use super::snapshot::Snapshot;
 
 /// The size of text in bytes that is buffered before it is handed to the tool.
@@ -81,7 +80,12 @@ impl IptablesFamilyProxier {
                 }
             }
         }
-        let checks = self.checks_shared_rules(execution);
+        let is_rewritten = |chain: &SharedChain| chain.table() == table && plan.shared[chain.index()];
+        let mut checked_chains = SharedChain::ALL.to_vec();
+        checked_chains.retain(|chain| self.checks_shared_rules(execution) && is_rewritten(chain));
+        if table != Table::Nat && checked_chains.is_empty() {
+            return Ok(());
+        }
         let mut checked = false;
         for i in parts.services.clone() {
             let service = &plan.services[i];
@@ -93,17 +97,8 @@ impl IptablesFamilyProxier {
             let rules = self.renderer.service(ports, service.large);
             script.owner(Some(i));
             if table == Table::Nat {
-                let old = match &plan.baseline {
-                    Baseline::Snapshot(_) => ServiceRules::default(),
-                    Baseline::Programmed => self.programmed_rules_of(&service.name, ports),
-                };
-                let old = old.by_name();
-                let is_unchanged = |chain: ChainName, lines: &str| match &plan.baseline {
-                    Baseline::Snapshot(snapshot) => snapshot.holds(chain, lines),
-                    Baseline::Programmed => old.get(&chain) == Some(&lines),
-                };
                 let changed: Vec<_> =
-                    rules.chains().filter(|(chain, lines)| !is_unchanged(*chain, lines)).collect();
+                    rules.chains().filter(|(chain, _)| plan.writes_chain(*chain, i)).collect();
                 if parts.ports.is_some() {
                     let mut declared: Vec<ChainName> = changed.iter().map(|(chain, _)| *chain).collect();
                     declared.sort_unstable();
@@ -111,9 +106,8 @@ impl IptablesFamilyProxier {
                 }
                 changed.iter().for_each(|(_, lines)| script.lines(lines));
             }
-            let is_rewritten = |chain: &SharedChain| chain.table() == table && plan.shared[chain.index()];
-            for chain in SharedChain::ALL.into_iter().filter(|chain| checks && is_rewritten(chain)) {
-                for rule in rules.shared(chain) {
+            for chain in &checked_chains {
+                for rule in rules.shared(*chain) {
                     if !std::mem::replace(&mut checked, true) {
                         script.declare(CHECK_CHAIN);
                     }

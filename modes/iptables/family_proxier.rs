@@ -8,7 +8,7 @@
 //! Written rules are remembered as the resolved Services (shared with `Desired`) and rendered again for comparisons:
 //! rendering is cheap, and the text takes much memory.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -201,14 +201,6 @@ impl IptablesFamilyProxier {
             Some(programmed) => self.renderer.service(&programmed.ports, programmed.large),
             None => ServiceRules::default(),
         }
-    }
-
-    /// Returns the programmed rules of those of a Service's ports that have the same names as `ports`.
-    pub(super) fn programmed_rules_of(&self, name: &NamespacedName, ports: &[ServicePort]) -> ServiceRules {
-        let Some(programmed) = self.programmed.get(name) else { return ServiceRules::default() };
-        let names: HashSet<_> = ports.iter().map(|port| &port.name).collect();
-        let old = programmed.ports.iter().filter(|port| names.contains(&port.name)).cloned();
-        self.renderer.service(&old.collect::<Vec<_>>(), programmed.large)
     }
 
     /// Estimates the number of rules of the pending Services, without rendering them.

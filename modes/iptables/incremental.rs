@@ -49,8 +49,12 @@ impl IptablesFamilyProxier {
         now: Instant,
         counts: &mut WriteCounts,
     ) -> Result<(), ToolError> {
-        let names: Vec<NamespacedName> =
-            self.pending.iter().filter(|name| !self.isolations.is_held_back(name, now)).cloned().collect();
+        let names: Vec<NamespacedName> = self
+            .pending
+            .iter()
+            .filter(|name| !self.isolations.is_awaiting_retry(name, now))
+            .cloned()
+            .collect();
         if names.is_empty() {
             return Ok(());
         }

@@ -50,6 +50,13 @@ pub(super) struct Plan {
     pub(super) removals: Vec<ChainName>,
 }
 
+impl Plan {
+    /// Returns true if a chain of the Service with this index is to be written.
+    pub(super) fn writes_chain(&self, chain: ChainName, service: usize) -> bool {
+        self.declared.binary_search(&(chain, service)).is_ok()
+    }
+}
+
 impl IptablesFamilyProxier {
     /// Plans the changes from a snapshot of the kernel to the desired rules.
     pub(super) fn plan_from_snapshot(
@@ -107,7 +114,7 @@ impl IptablesFamilyProxier {
             shared: Default::default(),
             removals: Vec::new(),
         };
-        for name in self.pending.iter().filter(|name| !self.isolations.is_held_back(name, now)) {
+        for name in self.pending.iter().filter(|name| !self.isolations.is_awaiting_retry(name, now)) {
             let ports = self.ports_to_program(desired, name);
             let old = self.programmed_rules(name);
             let new = ports.as_ref().map(|p| self.renderer.service(p, large)).unwrap_or_default();
@@ -138,10 +145,10 @@ impl IptablesFamilyProxier {
     ) -> Option<(Option<Arc<[ServicePort]>>, bool)> {
         let wanted = self.ports_to_program(desired, name);
         match self.programmed.get(name) {
-            Some(old) if self.isolations.is_held_back(name, now) => {
+            Some(old) if self.isolations.is_awaiting_retry(name, now) => {
                 Some((Some(Arc::clone(&old.ports)), old.large))
             }
-            None if self.isolations.is_held_back(name, now) => None,
+            None if self.isolations.is_awaiting_retry(name, now) => None,
             // A change of comments on endpoints alone does not rewrite a Service.
             Some(old) if wanted.as_ref() == Some(&old.ports) => Some((wanted, old.large)),
             _ => Some((wanted, large)),

@@ -16,6 +16,7 @@ use crate::mode::{Mode, SyncResult};
 use crate::node_facts::NodeFacts;
 use crate::options::Options;
 use crate::progress::SyncProgress;
+use crate::proxy_mode::ProxyMode;
 use crate::sync_state::{FULL_CHECK, SyncState};
 use crate::traffic::{ServicePortTraffic, TrafficCounts, TrafficMeter};
 
@@ -146,8 +147,8 @@ impl IptablesProxier {
 }
 
 impl Mode for IptablesProxier {
-    fn name(&self) -> &'static str {
-        "iptables"
+    fn proxy_mode(&self) -> ProxyMode {
+        ProxyMode::Iptables
     }
 
     fn reconfigure(&mut self, options: Options, mut node_facts: NodeFacts) {

@@ -137,9 +137,9 @@ impl FamilySync {
             programmed.references().changed_entries(set, &changes.references).0
         };
         self.add_entries(kernel, needed, &mut changes, inputs.now, results)?;
-        let is_waiting = |name: &NamespacedName| self.pending.is_waiting(name, inputs.now);
+        let is_awaiting_retry = |name: &NamespacedName| self.pending.is_awaiting_retry(name, inputs.now);
         let unverified = &mut self.unverified;
-        let read = planner::take_servers_to_read(&self.programmed, &changes, unverified, is_waiting);
+        let read = planner::take_servers_to_read(&self.programmed, &changes, unverified, is_awaiting_retry);
         let found = read_servers(kernel, read)?;
         let plan = planner::incremental(&self.programmed, &changes, found, &self.terminations);
         let filled_changed = self.programmed.references().filled() != filled;

@@ -110,8 +110,8 @@ impl Pending {
     }
 
     /// Returns true if the virtual servers of a rejected Service must not be tried before its next attempt.
-    pub(super) fn is_waiting(&self, name: &NamespacedName, now: Instant) -> bool {
-        self.rejected.is_held_back(name, now) && !self.held_back.contains_key(name)
+    pub(super) fn is_awaiting_retry(&self, name: &NamespacedName, now: Instant) -> bool {
+        self.rejected.is_awaiting_retry(name, now) && !self.held_back.contains_key(name)
     }
 
     pub(super) fn is_rejected(&self, name: &NamespacedName) -> bool {

@@ -106,14 +106,14 @@ pub(super) fn take_servers_to_read(
     programmed: &Programmed,
     changes: &ChangeSet,
     unverified: &mut BTreeSet<VirtualServer>,
-    is_waiting: impl Fn(&NamespacedName) -> bool,
+    is_awaiting_retry: impl Fn(&NamespacedName) -> bool,
 ) -> Vec<VirtualServer> {
     let mut selected = Vec::new();
     for server in std::mem::take(unverified) {
         let transition = changes.servers.get(&server);
         let is_changed = transition.is_some_and(|t| t.before.is_some() || t.after.is_some());
         match programmed.owner(&server) {
-            Some(owner) if !is_changed && is_waiting(owner) => drop(unverified.insert(server)),
+            Some(owner) if !is_changed && is_awaiting_retry(owner) => drop(unverified.insert(server)),
             None if !is_changed && !programmed.may_delete(&server) => {}
             _ => selected.push(server),
         }

@@ -21,6 +21,7 @@ use crate::iptables::IptablesKernel;
 use crate::mode::{Mode, SyncResult};
 use crate::node_facts::NodeFacts;
 use crate::options::Options;
+use crate::proxy_mode::ProxyMode;
 use crate::sync_state::FULL_CHECK;
 use crate::traffic::{ServicePortTraffic, TrafficCounts, TrafficMeter, TrafficVolume};
 
@@ -132,8 +133,8 @@ impl IpvsProxier {
 }
 
 impl Mode for IpvsProxier {
-    fn name(&self) -> &'static str {
-        "ipvs"
+    fn proxy_mode(&self) -> ProxyMode {
+        ProxyMode::Ipvs
     }
 
     fn reconfigure(&mut self, options: Options, facts: NodeFacts) {

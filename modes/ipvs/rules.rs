@@ -7,12 +7,14 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+use portcullis_cluster::desired::ClusterIpMasquerade;
 use portcullis_cluster::{Family, Protocol};
 
 use super::ip_set::{IpSet, PerSet};
 use crate::iptables::{BaseChain, Jump, Rule, Table, guard_loopback, host, loopback_block};
 use crate::node_facts::NodeFacts;
 use crate::options::Options;
+use crate::proxy_mode::ProxyMode;
 
 /// The chain that drops the node's own connections to load balancer IPs whose source ranges do not contain it.
 pub(super) const OUT_FILTER: &str = "KUBE-IPVS-OUT-FILTER";
@@ -185,7 +187,7 @@ impl Rules<'_> {
             });
         }
         if self.has(IpSet::ClusterIp) {
-            chain.rule(|rule| self.masquerade_cluster_ips(rule));
+            self.masquerade_cluster_ips(&mut chain);
         }
         if self.has(IpSet::ExternalIp) {
             let set = self.name(IpSet::ExternalIp);
@@ -203,15 +205,27 @@ impl Rules<'_> {
         chain
     }
 
-    fn masquerade_cluster_ips(&self, rule: Rule<'_>) {
+    /// Masquerades connections to ClusterIPs from the sources for which [`Frontend::route`](portcullis_cluster::desired::Frontend::route)
+    /// says so.
+    fn masquerade_cluster_ips(&self, chain: &mut BaseChain) {
+        const COMMENT: &str = "Kubernetes service cluster ip + port for masquerade purpose";
         let set = self.name(IpSet::ClusterIp);
-        let rule = rule.comment("Kubernetes service cluster ip + port for masquerade purpose");
-        let to_cluster_ip = |rule: Rule<'_>| rule.in_set(&set, "dst,dst").jump(MARK_MASQUERADE);
-        match self.options.detect_local.matching(self.family) {
-            _ if self.options.masquerade_all => to_cluster_ip(rule),
-            Some(local) => to_cluster_ip(rule.not_local(&local)),
-            // Without a detection of local pods, the node's own connections are known by their source, a ClusterIP.
-            None => rule.in_set(&set, "src,dst").jump(MARK_MASQUERADE),
+        let routing = ProxyMode::Ipvs.routing_context(self.family, self.options, self.facts);
+        match routing.cluster_ip_masquerade() {
+            ClusterIpMasquerade::All => {
+                chain.rule(|rule| rule.comment(COMMENT).in_set(&set, "dst,dst").jump(MARK_MASQUERADE));
+            }
+            ClusterIpMasquerade::NotFromPod => {
+                if let Some(local) = self.options.detect_local.matching(self.family) {
+                    let jump = |rule: Rule<'_>| rule.in_set(&set, "dst,dst").jump(MARK_MASQUERADE);
+                    chain.rule(|rule| jump(rule.comment(COMMENT).not_local(&local)));
+                }
+            }
+            // The node's own connections are known by their source, a ClusterIP.
+            ClusterIpMasquerade::FromNode => {
+                chain.rule(|rule| rule.comment(COMMENT).in_set(&set, "src,dst").jump(MARK_MASQUERADE));
+            }
+            ClusterIpMasquerade::Never => {}
         }
     }
 

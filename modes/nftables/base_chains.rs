@@ -1,5 +1,6 @@
 //! The sets, maps and chains that exist with or without Services.
 
+use portcullis_cluster::desired::ClusterIpMasquerade;
 use portcullis_netlink::nf_tables::{
     BaseChain, CT_STATUS_DNAT, Chain, ChainKind, Ct, CtState, DataType, DesiredTable, Element, Expression,
     Field, Hook, Key, Meta, Reject, Rule, Set, SetSpec, Verdict,
@@ -164,9 +165,10 @@ fn cluster_ips(settings: &Settings) -> Vec<Rule> {
 fn services(settings: &Settings) -> Vec<Rule> {
     let mut rules = Vec::new();
     let to_cluster_ip = Rule::new().is_in(&[settings.destination()], CLUSTER_IPS);
-    let masqueraded = match settings.routing.masquerade_all {
-        true => Some(to_cluster_ip),
-        false => settings.match_pods(to_cluster_ip, true),
+    let masqueraded = match settings.routing.cluster_ip_masquerade() {
+        ClusterIpMasquerade::All => Some(to_cluster_ip),
+        ClusterIpMasquerade::NotFromPod => settings.match_pods(to_cluster_ip, true),
+        ClusterIpMasquerade::FromNode | ClusterIpMasquerade::Never => None,
     };
     rules.extend(
         masqueraded.map(|rule| rule.set_mark(settings.mark).with_comment("masquerade what is not from pods")),

@@ -11,6 +11,7 @@ use super::sync::TableSync;
 use crate::mode::{Mode, SyncResult};
 use crate::node_facts::NodeFacts;
 use crate::options::Options;
+use crate::proxy_mode::ProxyMode;
 use crate::sync_state::FULL_CHECK;
 
 /// Serves Services with nf_tables.
@@ -47,8 +48,8 @@ impl NftablesProxier {
 }
 
 impl Mode for NftablesProxier {
-    fn name(&self) -> &'static str {
-        "nftables"
+    fn proxy_mode(&self) -> ProxyMode {
+        ProxyMode::Nftables
     }
 
     fn reconfigure(&mut self, options: Options, host: NodeFacts) {

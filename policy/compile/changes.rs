@@ -34,7 +34,7 @@ pub struct PolicyChanges {
 
 impl PolicyChanges {
     /// Returns true if a connection may be denied that was allowed before: for all changes but added set members.
-    pub fn may_forbid(&self) -> bool {
+    pub fn may_deny(&self) -> bool {
         fn may_remove<Id, Element>(change: &SetChange<Id, Element>) -> bool {
             !matches!(&change.update, SetUpdate::Updated { removed, .. } if removed.is_empty())
         }

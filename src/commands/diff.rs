@@ -3,21 +3,19 @@
 use std::io::{self, Write};
 
 use portcullis_cluster::Family;
-use portcullis_modes::iptables::{
-    ChainDiff, IptablesKernel, RuleDiff, RuleSet, ToolError, Tools, compare_rules,
-};
-use portcullis_modes::ipvs::{NetlinkKernel, ObjectDifference, object_differences};
-use portcullis_modes::{SyncError, ipvs, nftables};
-use portcullis_netlink::nf_tables::{self, TableFamily};
+use portcullis_modes::SyncError;
+use portcullis_modes::iptables::{ChainDiff, RuleDiff, RuleSet, ToolError, Tools, compare_rules};
+use portcullis_modes::ipvs::ObjectDifference;
+use portcullis_netlink::nf_tables::TableFamily;
 use portcullis_policy::table::{
     self as policy_table, EnforceError, PolicyTable, TABLE, differences as differences_of_policies,
 };
 
 use super::render::families;
-use super::unified_diff::DiffPrinter;
-use crate::cluster_view::{self, LoadError, NodeView};
-use crate::config::{Config, Diff, ProxyMode};
-use crate::node;
+pub(crate) use super::unified_diff::DiffPrinter;
+use crate::cluster_view::{self, LoadError};
+use crate::config::{Config, Diff};
+use crate::proxy_modes;
 
 /// An error that prevents comparing.
 #[derive(Debug, thiserror::Error)]
@@ -55,11 +53,8 @@ pub enum DiffError {
 pub fn run(config: &Config, diff: &Diff, colour: bool, out: &mut dyn Write) -> Result<bool, DiffError> {
     let state = cluster_view::load_node(config, diff.host.as_deref())?;
     let mut printer = DiffPrinter { out, colour };
-    let differs = match config.mode {
-        ProxyMode::Nftables => diff_nftables(diff, &state, &mut printer)?,
-        ProxyMode::Ipvs => diff_ipvs(config, diff, &state, &Tools::find()?, &mut printer)?,
-        ProxyMode::Iptables => diff_iptables(diff, &state, &Tools::find()?, &mut printer)?,
-    };
+    let families = families(diff.family);
+    let differs = proxy_modes::driver(config.mode).diff(config, &state, &families, &mut printer)?;
     let differs = match state.policies.filter(|_| diff.family.is_none()) {
         Some(policies) => diff_policies(&policies, &mut printer)? || differs,
         None => differs,
@@ -83,81 +78,8 @@ fn diff_policies(policies: &PolicyTable, printer: &mut DiffPrinter<'_>) -> Resul
     Ok(differs)
 }
 
-fn diff_iptables(
-    diff: &Diff,
-    state: &NodeView,
-    tools: &Tools,
-    printer: &mut DiffPrinter<'_>,
-) -> Result<bool, DiffError> {
-    let mut differs = false;
-    for family in families(diff.family) {
-        let found = RuleSet::read(&*tools.kernel(family))?;
-        if is_empty(&found) && !is_served(family, tools) {
-            continue;
-        }
-        let wanted = RuleSet::render(&state.desired, family, &state.options, &state.host);
-        differs |= printer.rules(family, &wanted, &found)?;
-    }
-    Ok(differs)
-}
-
-fn diff_ipvs(
-    config: &Config,
-    diff: &Diff,
-    state: &NodeView,
-    tools: &Tools,
-    printer: &mut DiffPrinter<'_>,
-) -> Result<bool, DiffError> {
-    let kernel_error = |error: portcullis_netlink::Error| {
-        DiffError::Kernel(SyncError::from_netlink("cannot query IPVS", &error))
-    };
-    let mut kernel = NetlinkKernel::open().map_err(kernel_error)?.ok_or(DiffError::NoIpvs)?;
-    let served: Vec<Family> = families(diff.family).into_iter().filter(|f| is_served(*f, tools)).collect();
-    let kernels: Vec<(Family, Box<dyn IptablesKernel>)> =
-        served.iter().map(|f| (*f, tools.kernel(*f))).collect();
-    let options = node::ipvs_options(config);
-    let found = ipvs::IpvsObjects::read(&mut kernel, &kernels, &options)?;
-    let wanted = ipvs::IpvsObjects::render(&state.desired, &served, &options, &state.options, &state.host);
-    let mut differs = false;
-    for family in served {
-        differs |= printer.rules(family, &wanted.rules[&family], &found.rules[&family])?;
-    }
-    let mut last = None;
-    for difference in object_differences(&wanted, &found) {
-        differs = true;
-        if last.as_ref() != Some(&difference.service) {
-            printer.owner(&difference)?;
-        }
-        printer.section(&difference.found, &difference.wanted, &difference.place)?;
-        last = Some(difference.service);
-    }
-    Ok(differs)
-}
-
-fn diff_nftables(diff: &Diff, state: &NodeView, printer: &mut DiffPrinter<'_>) -> Result<bool, DiffError> {
-    let kernel_error =
-        |error: portcullis_netlink::Error| DiffError::Kernel(SyncError::from_netlink("nf_tables", &error));
-    let mut socket = nf_tables::open().map_err(kernel_error)?.ok_or(DiffError::NoTables)?;
-    let mut differs = false;
-    for family in families(diff.family) {
-        let of = if family == Family::V4 { TableFamily::Ip } else { TableFamily::Ip6 };
-        let found = nf_tables::read(&mut socket, of, nftables::TABLE).map_err(kernel_error)?;
-        let (options, host) = (&state.options, &state.host);
-        let mut last = None;
-        for difference in nftables::diff_table(&state.desired, family, options, host, found.as_ref()) {
-            differs = true;
-            if last.as_ref() != Some(&difference.owner) {
-                printer.header(format_args!("{family}/{}", difference.owner))?;
-            }
-            printer.section(&difference.found, &difference.wanted, &difference.object)?;
-            last = Some(difference.owner);
-        }
-    }
-    Ok(differs)
-}
-
 /// Returns true if a family can be served here; logs a warning otherwise.
-fn is_served(family: Family, tools: &Tools) -> bool {
+pub(crate) fn is_served(family: Family, tools: &Tools) -> bool {
     let supports = tools.supports(family);
     if let Err(reason) = &supports {
         tracing::warn!(%family, %reason, "this node cannot serve this IP family; not comparing it");
@@ -165,14 +87,9 @@ fn is_served(family: Family, tools: &Tools) -> bool {
     supports.is_ok()
 }
 
-/// Returns true if there are no rules.
-fn is_empty(set: &RuleSet) -> bool {
-    set.tables.values().all(|chains| chains.values().all(Vec::is_empty))
-}
-
 impl DiffPrinter<'_> {
     /// Prints the differences between the rules of a family. Returns true if there are any.
-    fn rules(&mut self, family: Family, wanted: &RuleSet, found: &RuleSet) -> io::Result<bool> {
+    pub(crate) fn rules(&mut self, family: Family, wanted: &RuleSet, found: &RuleSet) -> io::Result<bool> {
         let differences = compare_rules(wanted, found);
         differences.iter().try_for_each(|difference| self.difference(family, difference))?;
         Ok(!differences.is_empty())
@@ -216,7 +133,8 @@ impl DiffPrinter<'_> {
         Ok(!differences.is_empty())
     }
 
-    fn owner(&mut self, difference: &ObjectDifference) -> io::Result<()> {
+    /// Prints the header of a Service whose objects differ.
+    pub(crate) fn owner(&mut self, difference: &ObjectDifference) -> io::Result<()> {
         match &difference.service {
             Some(service) => self.header(service),
             None => self.header("objects of no Service"),

@@ -3,12 +3,10 @@
 use std::io::{self, Write};
 
 use portcullis_cluster::Family;
-use portcullis_modes::iptables::RuleSet;
-use portcullis_modes::{ipvs, nftables};
 
-use crate::cluster_view::{self, LoadError, NodeView};
-use crate::config::{AddressFamily, Config, ProxyMode, Render};
-use crate::node;
+use crate::cluster_view::{self, LoadError};
+use crate::config::{AddressFamily, Config, Render};
+use crate::proxy_modes;
 
 /// An error that prevents rendering.
 #[derive(Debug, thiserror::Error)]
@@ -37,7 +35,8 @@ pub fn run(config: &Config, render: &Render, out: &mut dyn Write) -> Result<(), 
     }
     let state = cluster_view::load_node(config, render.host.as_deref())?;
     if !render.only_policies {
-        services(config, render, &state, out)?;
+        let (families, is_single) = (families(render.family), render.family.is_some());
+        proxy_modes::driver(config.mode).render(config, &state, &families, is_single, out)?;
     }
     // The rules of one family must be restorable, so nothing follows them.
     match &state.policies {
@@ -48,39 +47,6 @@ pub fn run(config: &Config, render: &Render, out: &mut dyn Write) -> Result<(), 
         _ => {}
     }
     Ok(state.unreadable.check()?)
-}
-
-fn services(
-    config: &Config,
-    render: &Render,
-    state: &NodeView,
-    out: &mut dyn Write,
-) -> Result<(), RenderError> {
-    if config.mode == ProxyMode::Nftables {
-        for family in families(render.family) {
-            write!(out, "{}", nftables::render(&state.desired, family, &state.options, &state.host))?;
-        }
-        return Ok(());
-    }
-    if config.mode == ProxyMode::Ipvs {
-        let (families, ipvs) = (families(render.family), node::ipvs_options(config));
-        let rendered =
-            ipvs::IpvsObjects::render(&state.desired, &families, &ipvs, &state.options, &state.host);
-        write!(out, "# ipvsadm\n{}", rendered.ipvsadm())?;
-        write!(out, "# ipset\n{}", rendered.ipset())?;
-        write!(out, "# {}\n{}", ipvs::DUMMY_INTERFACE, rendered.address_lines())?;
-        for (family, rules) in &rendered.rules {
-            write!(out, "# {family}\n{rules}")?;
-        }
-        return Ok(());
-    }
-    for family in families(render.family) {
-        if render.family.is_none() {
-            writeln!(out, "# {family}")?;
-        }
-        write!(out, "{}", RuleSet::render(&state.desired, family, &state.options, &state.host))?;
-    }
-    Ok(())
 }
 
 /// Returns the requested family, or both.

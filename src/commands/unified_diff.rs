@@ -11,9 +11,9 @@ use similar::{Algorithm, ChangeTag, DiffOp, capture_diff_slices, group_diff_ops}
 const CONTEXT: usize = 3;
 
 /// Prints a unified diff, optionally with colours.
-pub(super) struct DiffPrinter<'a> {
-    pub(super) out: &'a mut dyn Write,
-    pub(super) colour: bool,
+pub(crate) struct DiffPrinter<'a> {
+    pub(crate) out: &'a mut dyn Write,
+    pub(crate) colour: bool,
 }
 
 /// The kind of a line, which determines its colour.
@@ -41,13 +41,13 @@ impl LineKind {
 
 impl DiffPrinter<'_> {
     /// Prints the header of a subject that differs.
-    pub(super) fn header(&mut self, subject: impl Display) -> io::Result<()> {
+    pub(crate) fn header(&mut self, subject: impl Display) -> io::Result<()> {
         self.line(LineKind::File, format_args!("--- kernel/{subject}"))?;
         self.line(LineKind::File, format_args!("+++ wanted/{subject}"))
     }
 
     /// Prints the differences in one place.
-    pub(super) fn section<T>(&mut self, old: &[T], new: &[T], section: &str) -> io::Result<()>
+    pub(crate) fn section<T>(&mut self, old: &[T], new: &[T], section: &str) -> io::Result<()>
     where
         T: AsRef<str> + Clone + Eq + Ord + Hash,
     {

@@ -14,6 +14,7 @@ mod address;
 mod command;
 mod config_map;
 mod configuration_file;
+mod detect_local_mode;
 mod document;
 mod error;
 mod feature_gate_table;
@@ -43,6 +44,7 @@ pub use command::{
     AddressFamily, Cleanup, Command, CompletionShell, Completions, Daemon, Diff, Explain, Man, Matrix,
     Migrate, OutputFormat, Policy, ProtocolArgument, Render,
 };
+pub use detect_local_mode::DetectLocalMode;
 pub use error::{ConfigError, ConfigErrors, Origin, Warning};
 pub use invocation::Invocation;
 pub(crate) use name_suggestion::{closest, nearest};

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 use portcullis_cluster::IpvsScheduler;
-use portcullis_modes::{DetectLocal, NodePortAddresses, ProxyMode};
+use portcullis_modes::{NodePortAddresses, ProxyMode};
+
+use super::detect_local_mode::DetectLocalMode;
 
 /// Configuration of a proxy. It is valid, as far as can be checked without looking at the node.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,7 +35,7 @@ pub struct Config {
     /// Empty: all addresses are allowed.
     pub external_address_cidrs: Vec<IpNet>,
     /// Detection of traffic from this node's pods.
-    pub detect_local: DetectLocal,
+    pub detect_local: DetectLocalMode,
     /// Intervals between syncs, in the configured mode.
     pub sync: SyncPeriods,
     /// Masquerading, in the configured mode.

@@ -4,8 +4,8 @@
 //! earlier proxy, some of these rules may serve the object. So all of them are kept until every object has been read. If
 //! the kernel has no such rules, the first sync runs with the readable objects.
 
+use portcullis_modes::cleanup;
 use portcullis_modes::ipvs::DUMMY_INTERFACE;
-use portcullis_modes::{ProxyMode, cleanup};
 use portcullis_netlink::nf_tables::TableFamily;
 use portcullis_policy::table::{self as policy_table, EnforceError};
 
@@ -63,7 +63,7 @@ fn services_are_served() -> bool {
     // In IPVS mode, this process has created the link by now.
     let own_link = format!("link {DUMMY_INTERFACE}");
     let (seen, _) = cleanup::detect_modes();
-    seen.iter().any(|seen| seen.mode != ProxyMode::Ipvs || seen.evidence.iter().any(|line| *line != own_link))
+    seen.iter().any(|seen| seen.evidence.iter().any(|line| *line != own_link))
 }
 
 /// Returns true if the kernel has the policy table, or if the table cannot be read.

@@ -29,10 +29,10 @@ use std::time::{Duration, Instant};
 
 use portcullis_cluster::desired::Desired;
 use portcullis_cluster::{Index, Name};
+use portcullis_modes::ServiceEngine;
 use portcullis_modes::cleanup::Takeover;
 use portcullis_modes::iptables::Flavour;
 use portcullis_modes::stale_flows::{KernelFlows, StaleFlows};
-use portcullis_modes::{ServiceEngine, ipvs};
 use tokio::sync::mpsc;
 
 use crate::cluster_view::{self, UnreadableObjects};
@@ -41,6 +41,7 @@ use crate::control::{EventLoop, Exit, ITERATION_LIMIT, Job, StopReason, Wake};
 use crate::node;
 use crate::observe::http::{Servers, ServiceTraffic, TrafficRequest};
 use crate::policy_lock::PolicyLock;
+use crate::proxy_modes;
 use crate::source::{self, EventReporter, EventType, START, Source};
 pub use config_watch::ConfigFile;
 pub use error::DaemonError;
@@ -82,9 +83,7 @@ pub async fn run(
     // Everything that can fail is checked before anything is written to the node: a daemon that cannot start changes nothing.
     let name = node::name(&config).map_err(DaemonError::NodeName)?;
     let prerequisites = mode_setup::check_prerequisites(config.mode)?;
-    if config.mode.uses_ipvs() {
-        ipvs::check_prerequisites(config.ipvs.scheduler)?;
-    }
+    proxy_modes::driver(config.mode).check_kernel(&config)?;
     if options.init_only {
         node_setup::configure_kernel(&config);
         mode_setup::prepare_node(&config)?;
@@ -198,9 +197,9 @@ impl Setup<'_> {
         let flavour = facts.tools.as_ref().map_or(Flavour::Nft, |tools| tools.flavour);
         let families = prerequisites.families.clone();
         let (mode, drift_events) =
-            mode_setup::start_mode(config, mode_options, node_facts, prerequisites, wake)?;
+            proxy_modes::driver(config.mode).start(config, mode_options, node_facts, prerequisites, wake)?;
         mode_setup::route_localhost(config);
-        tracing::info!(node = %name, ?families, "serving Services by {}", mode.name());
+        tracing::info!(node = %name, ?families, "serving Services by {}", mode.proxy_mode().name());
         let drain = if options.once { Duration::ZERO } else { DRAIN };
         let takeover = Takeover::new(config.mode, flavour, drain);
         let desired = Desired::new(name).with_external_cidrs(&config.external_address_cidrs);

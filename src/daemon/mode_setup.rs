@@ -3,22 +3,19 @@
 use std::net::Ipv6Addr;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Once};
-use std::time::Duration;
 
 use portcullis_cluster::Family;
 use portcullis_modes::cleanup;
-use portcullis_modes::iptables::{self, Flavour, IptablesKernel, ToolError, Tools};
-use portcullis_modes::{Mode, ipvs, nftables};
-use portcullis_modes::{NodeFacts, Options};
-use portcullis_netlink::ip_vs::Timeouts;
-use portcullis_netlink::nf_tables;
+use portcullis_modes::iptables::{Flavour, IptablesKernel, ToolError, Tools};
+use portcullis_modes::{ipvs, nftables};
 use portcullis_netlink::route::Rtnetlink;
+use portcullis_netlink::socket::Socket;
 
 use super::DaemonError;
 use super::drift_watch::{self, Drift};
-use crate::config::{Config, Ipvs, ProxyMode};
+use crate::config::{Config, ProxyMode};
 use crate::control::{Mailbox, Wake};
-use crate::{node, sysctl};
+use crate::{node, proxy_modes, sysctl};
 
 /// Notifications of external changes of what a mode writes.
 #[derive(Default)]
@@ -27,6 +24,22 @@ pub(crate) struct DriftEvents {
     pub(super) drift: Option<Mailbox<Drift>>,
     /// The nf_tables generation of the latest change, which may be one of this process's tools; 0 if it is not known.
     pub(super) generation: Arc<AtomicU32>,
+}
+
+impl DriftEvents {
+    /// Subscribes to changes of the rules that the iptables tools write. The kernel reports no changes of legacy tables.
+    pub(crate) fn watch_tools(tools: Option<&Tools>, wake: &Wake) -> Self {
+        let mut events = DriftEvents::default();
+        if tools.is_some_and(|tools| tools.flavour == Flavour::Nft) {
+            events.drift = Some(drift_watch::watch_iptables(Arc::clone(&events.generation), wake));
+        }
+        events
+    }
+
+    /// Subscribes to other processes' changes of the tables of this name. `own` is the socket of this process's changes.
+    pub(crate) fn watch_table(table: &'static str, own: &Socket, wake: &Wake) -> Self {
+        DriftEvents { drift: Some(drift_watch::watch(table, own, wake)), ..DriftEvents::default() }
+    }
 }
 
 /// The iptables kernels of the families that are served.
@@ -99,7 +112,8 @@ pub(crate) fn prepare_node(config: &Config) -> Result<(), DaemonError> {
     Ok(())
 }
 
-fn ready_node(config: &Config) {
+/// Sets kernel settings that the mode needs.
+pub(crate) fn ready_node(config: &Config) {
     if config.mode.uses_ipvs() {
         sysctl::for_ipvs(config.ipvs.strict_arp);
     }
@@ -108,7 +122,7 @@ fn ready_node(config: &Config) {
 /// Adds local routes for ::1 on all links, so that replies of pods to connections from ::1 are delivered: the kernel accepts
 /// the address on the loopback link only.
 pub(crate) fn route_localhost(config: &Config) {
-    if config.mode != ProxyMode::Nftables || !config.node_port_addresses.has_localhost() {
+    if !proxy_modes::driver(config.mode).needs_localhost_routes(config) {
         return;
     }
     static WARNED: Once = Once::new();
@@ -140,56 +154,4 @@ fn warn_of_bridges() {
              net.bridge.bridge-nf-call-ip6tables is 1; node ports on 127.0.0.1 do"
         );
     }
-}
-
-/// The mode of the configuration, and drift_events of who else changes what it writes, where the kernel tells.
-///
-/// # Errors
-/// The kernel lacks what it needs.
-pub(crate) fn start_mode(
-    config: &Config,
-    options: Options,
-    host: NodeFacts,
-    prerequisites: Prerequisites,
-    wake: &Wake,
-) -> Result<(Box<dyn Mode>, DriftEvents), DaemonError> {
-    let kernels = prerequisites.kernels;
-    // The kernel reports no changes of legacy tables.
-    let nft = prerequisites.tools.as_ref().is_some_and(|tools| tools.flavour == Flavour::Nft);
-    let mode: Box<dyn Mode> = match config.mode {
-        ProxyMode::Iptables => Box::new(iptables::IptablesProxier::new(options, host, kernels)),
-        ProxyMode::Ipvs => {
-            let mut kernel = ipvs::open(config.ipvs.scheduler)?;
-            // Its settings exist once its modules are loaded.
-            ready_node(config);
-            // Before the subscription to addresses, so that its own addresses, one for each Service, are ignored.
-            kernel.ensure_link().map_err(ipvs::IpvsPrerequisiteError::from)?;
-            if let Some(timeouts) = timeouts(&config.ipvs) {
-                kernel.set_timeouts(timeouts).map_err(ipvs::IpvsPrerequisiteError::from)?;
-            }
-            let ipvs = node::ipvs_options(config);
-            Box::new(ipvs::IpvsProxier::new(ipvs, options, host, kernel, kernels))
-        }
-        ProxyMode::Nftables => {
-            let socket = nf_tables::open().map_err(nftables::NftablesPrerequisiteError::from)?;
-            let socket = socket.ok_or(nftables::NftablesPrerequisiteError::NoTables)?;
-            let proxier = nftables::NftablesProxier::new(options, host, &prerequisites.families, socket);
-            let drift = drift_watch::watch(nftables::TABLE, proxier.socket(), wake);
-            return Ok((Box::new(proxier), DriftEvents { drift: Some(drift), ..DriftEvents::default() }));
-        }
-    };
-    let mut drift_events = DriftEvents::default();
-    drift_events.drift = nft.then(|| drift_watch::watch_iptables(Arc::clone(&drift_events.generation), wake));
-    Ok((mode, drift_events))
-}
-
-/// Returns the timeouts to set; `None` if none is configured. 0 keeps the kernel's.
-fn timeouts(ipvs: &Ipvs) -> Option<Timeouts> {
-    // The kernel counts in seconds; a fraction of a second must not become 0.
-    let seconds = |timeout: Option<Duration>| {
-        let seconds = timeout.map_or(0, |t| t.as_secs() + u64::from(t.subsec_nanos() > 0));
-        u32::try_from(seconds).unwrap_or(u32::MAX)
-    };
-    let [tcp, tcp_fin, udp] = [ipvs.tcp_timeout, ipvs.tcp_fin_timeout, ipvs.udp_timeout].map(seconds);
-    (tcp + tcp_fin + udp > 0).then_some(Timeouts { tcp, tcp_fin, udp })
 }

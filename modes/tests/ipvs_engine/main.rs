@@ -10,6 +10,7 @@ mod drift;
 mod failures;
 mod kernel;
 mod node;
+mod rejected_objects;
 mod terminations;
 mod tool;
 mod write_order;

@@ -30,8 +30,8 @@ struct FakeMode {
 }
 
 impl Mode for FakeMode {
-    fn name(&self) -> &'static str {
-        "fake"
+    fn proxy_mode(&self) -> ProxyMode {
+        ProxyMode::Nftables
     }
 
     fn sync(&mut self, _: &Desired, _: &[ServiceChange]) -> Vec<SyncResult> {

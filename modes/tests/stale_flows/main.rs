@@ -7,6 +7,7 @@
 mod namespace;
 
 mod cluster;
+mod decision_rows;
 mod decisions;
 mod flows;
 mod kernel;

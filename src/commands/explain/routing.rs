@@ -96,7 +96,6 @@ impl ServiceConnection<'_> {
                 let cidr = cidrs.iter().find(|cidr| Family::from_net(cidr) == family);
                 cidr.is_some_and(|cidr| cidr.contains(&self.from))
             }
-            DetectLocal::NodeCidr => false,
             DetectLocal::BridgeInterface(_) | DetectLocal::InterfaceNamePrefix(_) => {
                 is_on_node && matches!(self.client.kind, ClientKind::Pod(_))
             }

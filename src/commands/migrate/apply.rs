@@ -18,6 +18,7 @@ use crate::config::Config;
 use crate::control::Wake;
 use crate::daemon::mode_setup::{self, Prerequisites};
 use crate::host;
+use crate::proxy_modes;
 
 /// Writes the rules of the new mode, then removes those of other modes. Reports each step as a line to `print`.
 ///
@@ -33,8 +34,13 @@ pub(super) fn apply(
     let flavour = prerequisites.tools.as_ref().map_or(Flavour::Nft, |tools| tools.flavour);
     let mut host = state.host.clone();
     host.iptables.nfacct = host::ensure_nfacct();
-    let (mode, _) =
-        mode_setup::start_mode(config, state.options.clone(), host, prerequisites, &Wake::default())?;
+    let (mode, _) = proxy_modes::driver(config.mode).start(
+        config,
+        state.options.clone(),
+        host,
+        prerequisites,
+        &Wake::default(),
+    )?;
     mode_setup::route_localhost(config);
     let takeover = Takeover::new(config.mode, flavour, drain);
     let mut engine = ServiceEngine::new(mode, takeover, StaleFlows::new(KernelFlows::default()));

@@ -2,17 +2,17 @@
 
 use portcullis_modes::cleanup::{self, DetectedMode, Implementation};
 use portcullis_modes::iptables::Flavour;
-use portcullis_modes::ipvs;
 use serde::Serialize;
 
 use super::affected_connections::AffectedConnections;
 use super::planned_rules::PlannedRules;
 use super::{MigrateError, planned_rules};
 use crate::cluster_view::NodeView;
-use crate::config::{Config, Migrate, ProxyMode};
+use crate::config::{Config, Migrate};
 use crate::daemon::DaemonError;
 use crate::daemon::mode_setup::Prerequisites;
 use crate::other_proxies::{self, RunningProxy};
+use crate::proxy_modes;
 
 /// The report of a migration. Its fields are the JSON output.
 #[derive(Debug, Serialize)]
@@ -80,12 +80,12 @@ impl MigrationReport {
         state: &NodeView,
         prerequisites: &Result<Prerequisites, DaemonError>,
     ) -> Result<MigrationReport, MigrateError> {
-        let missing = match (prerequisites, config.mode) {
-            (Err(error), _) => Some(error.to_string()),
-            (Ok(_), ProxyMode::Ipvs) => {
-                ipvs::check_prerequisites(config.ipvs.scheduler).err().map(|error| error.to_string())
+        let missing = match prerequisites {
+            Err(error) => Some(error.to_string()),
+            Ok(_) => {
+                let checked = proxy_modes::driver(config.mode).check_kernel(config);
+                checked.err().map(|error| error.to_string())
             }
-            (Ok(_), _) => None,
         };
         // Without tools, there are no iptables rules to keep.
         let prerequisites = prerequisites.as_ref().ok();

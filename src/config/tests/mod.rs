@@ -58,7 +58,7 @@ fn defaults_without_any_input() {
     );
     assert_eq!(config.conntrack.tcp_established_timeout, Some(Duration::from_secs(86_400)));
     assert_eq!(config.conntrack.udp_timeout, None);
-    assert_eq!(config.detect_local, DetectLocal::Cidrs([].into()));
+    assert_eq!(config.detect_local, DetectLocalMode::Fixed(DetectLocal::Cidrs([].into())));
     assert!(matches!(config.source, Source::ApiServer(ApiServer { kubeconfig: None, master: None, .. })));
     assert_eq!(invoke(&[]).settings.client_connection.burst, 10);
 }
@@ -261,20 +261,20 @@ fn listening_addresses() {
 fn detect_local_modes() {
     let cidrs = |v4: Option<&str>, v6: Option<&str>| {
         let nets = v4.into_iter().chain(v6);
-        DetectLocal::Cidrs(nets.map(|net| net.parse().expect("a network")).collect())
+        DetectLocalMode::Fixed(DetectLocal::Cidrs(nets.map(|net| net.parse().expect("a network")).collect()))
     };
     let name = |name| InterfaceName::new(name).expect("a name");
-    let rows: &[(&[&str], DetectLocal)] = &[
+    let rows: &[(&[&str], DetectLocalMode)] = &[
         (&["--cluster-cidr=10.244.7.7/16"], cidrs(Some("10.244.0.0/16"), None)),
         (&["--cluster-cidr=fd00::/48, 10.0.0.0/8"], cidrs(Some("10.0.0.0/8"), Some("fd00::/48"))),
-        (&["--detect-local-mode=NodeCIDR", "--cluster-cidr=nonsense"], DetectLocal::NodeCidr),
+        (&["--detect-local-mode=NodeCIDR", "--cluster-cidr=nonsense"], DetectLocalMode::NodeCidr),
         (
             &["--detect-local-mode=BridgeInterface", "--pod-bridge-interface=cni0"],
-            DetectLocal::BridgeInterface(name("cni0")),
+            DetectLocalMode::Fixed(DetectLocal::BridgeInterface(name("cni0"))),
         ),
         (
             &["--detect-local-mode=InterfaceNamePrefix", "--pod-interface-name-prefix=veth"],
-            DetectLocal::InterfaceNamePrefix(name("veth")),
+            DetectLocalMode::Fixed(DetectLocal::InterfaceNamePrefix(name("veth"))),
         ),
     ];
     for (arguments, expected) in rows {

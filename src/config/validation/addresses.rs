@@ -7,6 +7,7 @@ use portcullis_modes::{DetectLocal, InterfaceName, NodePortAddresses, ProxyMode}
 
 use super::Validator;
 use crate::config::address::{parse_cidr, parse_ip, parse_socket_address};
+use crate::config::detect_local_mode::DetectLocalMode;
 use crate::config::node_port_addresses;
 
 impl Validator<'_> {
@@ -43,11 +44,17 @@ impl Validator<'_> {
         )
     }
 
-    pub(super) fn detect_local(&mut self) -> DetectLocal {
+    pub(super) fn detect_local(&mut self) -> DetectLocalMode {
+        match self.settings.detect_local_mode.as_str() {
+            "NodeCIDR" => DetectLocalMode::NodeCidr,
+            mode => DetectLocalMode::Fixed(self.fixed_detect_local(mode)),
+        }
+    }
+
+    fn fixed_detect_local(&mut self, mode: &str) -> DetectLocal {
         let settings = self.settings;
-        match settings.detect_local_mode.as_str() {
+        match mode {
             "" | "ClusterCIDR" => self.cluster_cidrs(),
-            "NodeCIDR" => DetectLocal::NodeCidr,
             "BridgeInterface" => self
                 .interface("detectLocal.bridgeInterface", &settings.bridge_interface)
                 .map_or_else(DetectLocal::default, DetectLocal::BridgeInterface),

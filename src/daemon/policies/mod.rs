@@ -152,9 +152,9 @@ impl PolicyController {
         let terminates = self.config.established == Established::Cut;
         if terminates && !self.config.audit {
             // The first sync may deny established connections: the policies before it are unknown.
-            self.needs_termination |= !self.has_synced || changes.may_forbid();
+            self.needs_termination |= !self.has_synced || changes.may_deny();
         }
-        self.pick_up.end_if_due(now, terminates && changes.may_forbid());
+        self.pick_up.end_if_due(now, terminates && changes.may_deny());
         let may_terminate = self.last_termination.is_none_or(|at| now >= at + TERMINATION_INTERVAL);
         let terminate = self.needs_termination && may_terminate && !self.pick_up.is_active();
         if terminate {

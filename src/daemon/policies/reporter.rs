@@ -36,7 +36,7 @@ impl PolicyReporter {
         *self.labels.lock().unwrap_or_else(PoisonError::into_inner) = labels;
         let (pods, isolated) = result.pods;
         self.metrics.set_policy_pods(pods, isolated);
-        self.metrics.connections_cut(result.terminated);
+        self.metrics.connections_terminated(result.terminated);
         if let Some((_, objects)) = &result.restored {
             self.metrics.policies_repaired(*objects);
         }

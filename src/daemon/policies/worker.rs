@@ -119,7 +119,7 @@ impl PolicyWorker {
         result.lacks_bridge_family = !self.enforcer.has_bridge_family()
             && self.interfaces.found().iter().any(|interface| interface.is_bridge_port);
         if request.pick_up == PickUp::Ending && !request.options.audit && result.error.is_none() {
-            match self.terminate(&request.node_addresses, established::terminate_forbidden_picked_up) {
+            match self.terminate(&request.node_addresses, established::terminate_denied_picked_up) {
                 Some(Ok(terminated)) => result.terminated = terminated,
                 failed => {
                     let error =
@@ -131,7 +131,7 @@ impl PolicyWorker {
             }
         }
         if request.terminate {
-            let done = self.terminate(&request.node_addresses, established::terminate_forbidden);
+            let done = self.terminate(&request.node_addresses, established::terminate_denied);
             match done.filter(|_| result.error.is_none()) {
                 Some(Ok(terminated)) => result.terminated += terminated,
                 Some(Err(error)) => {

@@ -83,7 +83,7 @@ impl Metrics {
     }
 
     /// Counts terminated connections.
-    pub fn connections_cut(&self, connections: usize) {
+    pub fn connections_terminated(&self, connections: usize) {
         self.0.portcullis.policies.cut.inc_by(connections as f64);
     }
 

@@ -1,0 +1,94 @@
+//! iptables mode as the program uses it.
+
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+
+use portcullis_cluster::Family;
+use portcullis_modes::iptables::{IptablesProxier, RuleSet, Tools};
+use portcullis_modes::{Mode, NodeFacts, Options};
+
+use super::ModeDriver;
+use crate::cluster_view::NodeView;
+use crate::commands::diff::{self, DiffError, DiffPrinter};
+use crate::config::Config;
+use crate::control::Wake;
+use crate::daemon::DaemonError;
+use crate::daemon::mode_setup::{DriftEvents, Prerequisites};
+
+pub(super) struct IptablesDriver;
+
+impl ModeDriver for IptablesDriver {
+    fn has_localhost_node_ports(&self, config: &Config) -> bool {
+        config.iptables.localhost_node_ports
+    }
+
+    fn start(
+        &self,
+        _config: &Config,
+        options: Options,
+        facts: NodeFacts,
+        prerequisites: Prerequisites,
+        wake: &Wake,
+    ) -> Result<(Box<dyn Mode>, DriftEvents), DaemonError> {
+        let drift = DriftEvents::watch_tools(prerequisites.tools.as_ref(), wake);
+        Ok((Box::new(IptablesProxier::new(options, facts, prerequisites.kernels)), drift))
+    }
+
+    fn render(
+        &self,
+        _config: &Config,
+        view: &NodeView,
+        families: &[Family],
+        is_single: bool,
+        out: &mut dyn Write,
+    ) -> io::Result<()> {
+        for family in families {
+            if !is_single {
+                writeln!(out, "# {family}")?;
+            }
+            write!(out, "{}", RuleSet::render(&view.desired, *family, &view.options, &view.host))?;
+        }
+        Ok(())
+    }
+
+    fn diff(
+        &self,
+        _config: &Config,
+        view: &NodeView,
+        families: &[Family],
+        printer: &mut DiffPrinter<'_>,
+    ) -> Result<bool, DiffError> {
+        let tools = Tools::find()?;
+        let mut differs = false;
+        for family in families {
+            let found = RuleSet::read(&*tools.kernel(*family))?;
+            if is_empty(&found) && !diff::is_served(*family, &tools) {
+                continue;
+            }
+            let wanted = RuleSet::render(&view.desired, *family, &view.options, &view.host);
+            differs |= printer.rules(*family, &wanted, &found)?;
+        }
+        Ok(differs)
+    }
+
+    fn count_rules(&self, _config: &Config, view: &NodeView, families: &[Family]) -> Vec<String> {
+        let count = |family: &Family| {
+            let rules = RuleSet::render(&view.desired, *family, &view.options, &view.host);
+            rules_in(&rules).map(|counts| format!("{family}: {counts}"))
+        };
+        families.iter().filter_map(count).collect()
+    }
+}
+
+/// Returns true if there are no rules.
+fn is_empty(set: &RuleSet) -> bool {
+    set.tables.values().all(|chains| chains.values().all(Vec::is_empty))
+}
+
+/// Returns the number of rules in each table; `None` if there are none.
+pub(super) fn rules_in(set: &RuleSet) -> Option<String> {
+    let count = |chains: &BTreeMap<String, Vec<String>>| chains.values().map(Vec::len).sum::<usize>();
+    let counts = set.tables.iter().map(|(table, chains)| (table, count(chains))).filter(|(_, n)| *n > 0);
+    let counts: Vec<String> = counts.map(|(table, rules)| format!("{rules} rules in {table}")).collect();
+    (!counts.is_empty()).then(|| counts.join(", "))
+}
