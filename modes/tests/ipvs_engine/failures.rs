@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use portcullis_cluster::{Family, NamespacedName};
-use portcullis_modes::ipvs::{IpSet, IpvsObjects};
 use portcullis_modes::SyncResult;
+use portcullis_modes::ipvs::{IpSet, IpvsObjects};
 use portcullis_netlink::ip_vs::VirtualServer;
 use portcullis_netlink::ipset::SetType;
 use proptest::prelude::*;
