@@ -1,0 +1,214 @@
+//! Netlink sockets: acknowledged requests, queries, dumps and notifications.
+//!
+//! ```text
+//! acknowledged   received      which responses and notifications belong to which request
+//!          \       /
+//!           Socket             sequence numbers, the read buffer, repetition of interrupted calls
+//!              │
+//!          Transport           one system call per method; tests replace or disturb it
+//! ```
+
+mod acknowledged;
+#[cfg_attr(not(feature = "test-transport"), allow(unreachable_pub, reason = "public for tests only"))]
+mod kernel_transport;
+mod received;
+#[cfg(feature = "test-transport")]
+mod test_transport;
+#[cfg_attr(not(feature = "test-transport"), allow(unreachable_pub, reason = "public for tests only"))]
+mod transport;
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+#[cfg(not(feature = "test-transport"))]
+use self::transport::Transport as _;
+use crate::error::{Error, Result};
+use crate::message::Batch;
+
+#[cfg(feature = "test-transport")]
+pub use self::{
+    kernel_transport::KernelTransport,
+    test_transport::{OpenRequest, with_transports},
+    transport::{Datagram, Transport},
+};
+
+/// Size of the read buffer. Datagrams of a dump have at most 32 KiB unless a single message is larger, and an
+/// attribute has at most 64 KiB.
+const RECEIVE_BYTES: usize = 64 * 1024;
+
+/// The transport of all sockets.
+#[cfg(not(feature = "test-transport"))]
+type ActiveTransport = kernel_transport::KernelTransport;
+/// The transport of a socket, which tests choose.
+#[cfg(feature = "test-transport")]
+type ActiveTransport = Box<dyn Transport>;
+
+/// Protocol of a netlink socket (`NETLINK_*`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetlinkProtocol {
+    /// Links, addresses, routes (`NETLINK_ROUTE`).
+    Route,
+    /// conntrack, nfacct, nf_tables, ipset (`NETLINK_NETFILTER`).
+    Netfilter,
+    /// Generic netlink families, among them ip_vs (`NETLINK_GENERIC`).
+    Generic,
+}
+
+impl NetlinkProtocol {
+    fn number(self) -> i32 {
+        match self {
+            NetlinkProtocol::Route => libc::NETLINK_ROUTE,
+            NetlinkProtocol::Netfilter => libc::NETLINK_NETFILTER,
+            NetlinkProtocol::Generic => libc::NETLINK_GENERIC,
+        }
+    }
+}
+
+/// A netlink socket, in the network namespace of the thread that opened it.
+#[derive(Debug)]
+pub struct Socket {
+    transport: ActiveTransport,
+    /// The sequence number of the next request; never 0, which marks notifications.
+    next_sequence: u32,
+    buffer: Vec<u8>,
+}
+
+impl Socket {
+    /// Opens a socket for requests.
+    ///
+    /// # Errors
+    /// [`Error::Io`], usually if the kernel lacks the protocol.
+    pub fn open(protocol: NetlinkProtocol) -> Result<Self> {
+        Self::with_groups(protocol, &[])
+    }
+
+    /// Opens a socket that receives the notifications of multicast groups (`RTNLGRP_*`, `NFNLGRP_*`) and waits for
+    /// them without a timeout.
+    ///
+    /// # Errors
+    /// [`Error::Io`], usually without privilege or for an unknown group.
+    pub fn listen(protocol: NetlinkProtocol, groups: &[u32]) -> Result<Self> {
+        Self::with_groups(protocol, groups)
+    }
+
+    fn with_groups(protocol: NetlinkProtocol, groups: &[u32]) -> Result<Self> {
+        #[cfg(not(feature = "test-transport"))]
+        let transport = kernel_transport::KernelTransport::open(protocol, groups)?;
+        #[cfg(feature = "test-transport")]
+        let transport = test_transport::open(protocol, groups)?;
+        Ok(Socket { transport, next_sequence: 1, buffer: vec![0; RECEIVE_BYTES] })
+    }
+
+    /// Returns the socket's port id, unique in the network namespace.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the system call fails.
+    pub fn port(&self) -> Result<u32> {
+        self.transport.port().during("read a netlink socket's port")
+    }
+
+    /// Sets the send and receive buffers to `bytes`: beyond the system's limit with privilege, else up to it. A send
+    /// must not exceed the send buffer.
+    pub fn set_buffers(&self, bytes: i32) {
+        self.transport.set_receive_buffer(bytes);
+        self.transport.set_send_buffer(bytes);
+    }
+
+    /// Makes reads non-blocking, for a socket driven by a poller.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the system call fails.
+    pub fn set_nonblocking(&self) -> Result<()> {
+        self.transport.set_nonblocking().during("make a netlink socket non-blocking")
+    }
+
+    /// Attaches a socket filter that drops notifications whose 32 bits at `offset` of the message, including its
+    /// header, equal `value` in host order. Replaces an earlier filter.
+    pub(crate) fn drop_events(&self, action: &'static str, offset: u32, value: u32) -> Result<()> {
+        self.transport.drop_matching(offset, value).during(action)
+    }
+
+    /// Blocks until the socket is readable, also if it is non-blocking.
+    pub(crate) fn wait(&self, action: &'static str) -> Result<()> {
+        loop {
+            match self.transport.wait() {
+                Err(source) if source.kind() == io::ErrorKind::Interrupted => {}
+                waited => return waited.during(action),
+            }
+        }
+    }
+
+    /// Assigns sequence numbers to a batch and sends it. Returns the sequence number of its first message.
+    fn send(&mut self, action: &'static str, batch: &mut Batch, last_flags: u16) -> Result<u32> {
+        let mut first = self.next_sequence;
+        if first.checked_add(batch.len()).is_none() {
+            first = 1;
+        }
+        self.next_sequence = first + batch.len();
+        batch.number(first);
+        batch.add_flags(batch.len() - 1, last_flags);
+        let mut enlarged = false;
+        loop {
+            let Err(source) = self.transport.send(batch.bytes()) else { return Ok(first) };
+            match source.raw_os_error() {
+                Some(libc::EINTR) => {}
+                // A send must not exceed the send buffer.
+                Some(libc::EMSGSIZE) if !enlarged => {
+                    enlarged = true;
+                    self.transport.set_send_buffer(i32::try_from(batch.size()).unwrap_or(i32::MAX));
+                }
+                _ => return Err(Error::Io { action, source }),
+            }
+        }
+    }
+
+    /// Reads one datagram of the kernel into the buffer and returns its length.
+    fn receive(&mut self, action: &'static str) -> Result<usize> {
+        self.receive_with(action, false)
+    }
+
+    fn receive_with(&mut self, action: &'static str, is_nonblocking: bool) -> Result<usize> {
+        loop {
+            let datagram = match self.transport.receive(&mut self.buffer, is_nonblocking) {
+                Ok(datagram) => datagram,
+                Err(source) => match source.raw_os_error() {
+                    Some(libc::EINTR) => continue,
+                    Some(libc::ENOBUFS) => return Err(Error::Overrun { action }),
+                    Some(libc::EAGAIN) => return Err(Error::NoResponse { action }),
+                    _ => return Err(Error::Io { action, source }),
+                },
+            };
+            if datagram.port != 0 {
+                continue; // sent by another process to our port
+            }
+            if datagram.length > self.buffer.len() {
+                self.buffer.resize(datagram.length.next_power_of_two(), 0);
+                return Err(Error::Truncated { action, needed: datagram.length });
+            }
+            return Ok(datagram.length);
+        }
+    }
+}
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        self.as_fd().as_raw_fd()
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.transport.fd()
+    }
+}
+
+/// Adds the action to the error of a system call.
+trait DuringCall<T> {
+    fn during(self, action: &'static str) -> Result<T>;
+}
+
+impl<T> DuringCall<T> for io::Result<T> {
+    fn during(self, action: &'static str) -> Result<T> {
+        self.map_err(|source| Error::Io { action, source })
+    }
+}

@@ -1,0 +1,62 @@
+//! The transport of a socket: the system calls behind it, as a trait, so that tests can replace or disturb the kernel.
+
+use std::fmt;
+use std::io;
+use std::os::fd::BorrowedFd;
+
+/// A received datagram. Its bytes are in the caller's buffer, truncated to the size of that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Datagram {
+    /// The length of the datagram before truncation, in bytes.
+    pub length: usize,
+    /// The port ID of the sender; 0 for the kernel.
+    pub port: u32,
+}
+
+/// The way to the kernel.
+pub trait Transport: fmt::Debug + Send + Sync {
+    /// Sends a datagram to the kernel.
+    ///
+    /// # Errors
+    /// The error of `send(2)`; the kernel has then processed nothing.
+    fn send(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Receives a datagram. Waits for one unless `is_nonblocking`, up to the timeout of the socket.
+    ///
+    /// # Errors
+    /// The error of `recvfrom(2)`: `EAGAIN` after the timeout, `ENOBUFS` if datagrams were lost.
+    fn receive(&mut self, buffer: &mut [u8], is_nonblocking: bool) -> io::Result<Datagram>;
+
+    /// Blocks until a datagram can be received.
+    ///
+    /// # Errors
+    /// The error of `poll(2)`.
+    fn wait(&self) -> io::Result<()>;
+
+    /// Returns the port ID.
+    ///
+    /// # Errors
+    /// The error of `getsockname(2)`.
+    fn port(&self) -> io::Result<u32>;
+
+    /// Drops received messages whose 32 bits at `offset` equal `value` in host order. Replaces an earlier call.
+    ///
+    /// # Errors
+    /// The error of `setsockopt(2)`.
+    fn drop_matching(&self, offset: u32, value: u32) -> io::Result<()>;
+
+    /// Makes receiving non-blocking.
+    ///
+    /// # Errors
+    /// The error of `ioctl(2)`.
+    fn set_nonblocking(&self) -> io::Result<()>;
+
+    /// Sets the size of the receive buffer, in bytes, or up to the limit of the system.
+    fn set_receive_buffer(&self, bytes: i32);
+
+    /// Sets the size of the send buffer, in bytes, or up to the limit of the system.
+    fn set_send_buffer(&self, bytes: i32);
+
+    /// Returns the file descriptor, for a poller.
+    fn fd(&self) -> BorrowedFd<'_>;
+}
