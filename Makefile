@@ -8,6 +8,8 @@ SHELL := /bin/bash
 CARGO ?= cargo
 # Folder of manifests for `make demo`.
 FOLDER ?= fixtures/demo
+# Duration of each target of `make fuzz`.
+SECONDS ?= 60
 
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin:$(HOME)/.cargo/bin
 export DEBIAN_FRONTEND := noninteractive
@@ -19,7 +21,7 @@ BENCH := $(DEMO) ipset:ipset ipvsadm:ipvsadm conntrack:conntrack modprobe:kmod l
 QEMU := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static depmod:kmod
 TEST := $(BENCH) nft:nftables mandoc:mandoc $(QEMU)
 
-.PHONY: help demo test test-unit bench lint bless deb qemu
+.PHONY: help demo test test-unit fuzz bench lint bless deb qemu
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +44,11 @@ test-unit: ## Run the tests that need neither root nor other machines; under a m
 	$(call install,$(BUILD) mandoc:mandoc)
 	@cargo nextest --version >/dev/null 2>&1 || $(CARGO) install --locked cargo-nextest
 	$(CARGO) nextest run --locked --workspace --profile unit
+
+fuzz: ## Fuzz each target for a minute (SECONDS=…, TARGETS=… for some of them)
+	$(call install,$(BUILD))
+	@$(CARGO) fuzz --version >/dev/null 2>&1 || $(CARGO) install --locked --debug cargo-fuzz
+	fuzz/run.sh $(SECONDS) $(TARGETS)
 
 bench: ## Measure syncs of Services and policies against a bare tool or netlink loop, and packet rates (root)
 	$(call as_root,creates network namespaces and writes rules in them)

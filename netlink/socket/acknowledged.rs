@@ -72,8 +72,7 @@ impl Socket {
         let mut overrun = false;
         loop {
             // After an overrun only queued responses are left, as the kernel responds inside of `sendmsg`.
-            let received = match self.receive_with(action, overrun)
-            {
+            let received = match self.receive_with(action, overrun) {
                 // More rejections than the receive buffer holds: read the first ones, which are still there.
                 Err(Error::Overrun { .. }) if !overrun => {
                     overrun = true;

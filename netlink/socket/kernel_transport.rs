@@ -126,9 +126,7 @@ impl Transport for KernelTransport {
         let mut address = unset_address();
         let mut length = size_of_val(&address) as libc::socklen_t;
         // SAFETY: the address is live, and `length` is its size.
-        succeeded(unsafe {
-            libc::getsockname(self.fd.as_raw_fd(), (&raw mut address).cast(), &mut length)
-        })?;
+        succeeded(unsafe { libc::getsockname(self.fd.as_raw_fd(), (&raw mut address).cast(), &mut length) })?;
         Ok(address.nl_pid)
     }
 

@@ -55,9 +55,7 @@ pub fn with_transports<T>(
 pub(super) fn open(protocol: NetlinkProtocol, groups: &[u32]) -> Result<Box<dyn Transport>> {
     let request = OpenRequest { protocol, groups };
     match OPENER.with(|opener| opener.borrow().clone()) {
-        Some(open) => {
-            open(&request).map_err(|source| Error::Io { action: "open a netlink socket", source })
-        }
+        Some(open) => open(&request).map_err(|source| Error::Io { action: "open a netlink socket", source }),
         None => Ok(Box::new(request.open_in_kernel()?)),
     }
 }

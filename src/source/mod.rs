@@ -14,6 +14,8 @@
 pub mod access;
 pub mod api;
 mod credential_files;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod jitter;
 pub mod manifests;
 mod object_reader;

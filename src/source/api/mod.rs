@@ -12,6 +12,8 @@
 
 mod api_event;
 mod event_recorder;
+#[cfg(feature = "fuzzing")]
+pub(super) mod fuzzing;
 pub(super) mod invalid_policy;
 mod line_splitter;
 mod list_page;

@@ -1,0 +1,35 @@
+//! Manifest files.
+
+use portcullis_cluster::manifest;
+
+use super::objects;
+
+/// Parses a file as YAML and as JSON.
+pub(crate) fn documents(input: &[u8]) {
+    let Ok(text) = str::from_utf8(input) else { return };
+    let lines = text.matches('\n').count() + 1;
+    for file in ["m.yaml", "m.json"] {
+        let mut previous = 1;
+        for chunk in manifest::split(file, text) {
+            assert!((previous..=lines).contains(&chunk.line), "a chunk in line {} of {lines}", chunk.line);
+            previous = chunk.line;
+            for document in chunk.documents(file) {
+                match document {
+                    Ok(document) => {
+                        assert!(
+                            (chunk.line..=lines).contains(&document.line),
+                            "{document:?} of {lines} lines"
+                        );
+                        if document.kind.is_some() {
+                            objects::parse(&document.value);
+                        }
+                    }
+                    Err(error) => {
+                        assert!((chunk.line..=lines).contains(&error.line), "{error} of {lines} lines");
+                        assert!(!error.message.is_empty() && !error.message.contains('\n'), "{error}");
+                    }
+                }
+            }
+        }
+    }
+}
