@@ -6,8 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portcullis::config::ProxyMode;
-use portcullis::http::{Addresses, Diagnostics, Health, Limits, Moment, Servers, ServiceTraffic};
-use portcullis::metrics::Metrics;
+use portcullis::moment::Moment;
+use portcullis::observe::health::{Health, Limits};
+use portcullis::observe::http::{Addresses, Diagnostics, Servers, ServiceTraffic};
+use portcullis::observe::metrics::Metrics;
 use portcullis::source::EventRecorder;
 use portcullis_cluster::Family;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
