@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use serde::Deserialize;
 
 use crate::address::{Family, NOT_SPECIAL, is_special, parse_ip};
+use crate::endpoint_topology::EndpointTopology;
 use crate::labels::null_is_empty;
 use crate::metadata::{Metadata, is_name};
 use crate::name::{Name, NamespacedName};
@@ -55,12 +56,8 @@ pub struct SliceEndpoint {
     pub address: IpAddr,
     /// Its conditions.
     pub conditions: EndpointConditions,
-    /// The node on which it runs.
-    pub node: Option<Name>,
-    /// The zones that should use it (hints `forZones`).
-    pub zones: Option<NameSet>,
-    /// The nodes that should use it (hints `forNodes`).
-    pub nodes: Option<NameSet>,
+    /// Its node and topology hints.
+    pub topology: EndpointTopology,
 }
 
 /// The conditions of an endpoint, with the defaults of the API.
@@ -93,25 +90,6 @@ impl EndpointConditions {
     /// Returns true if it is terminating.
     pub fn terminating(self) -> bool {
         self.0 & Self::TERMINATING != 0
-    }
-}
-
-/// A small set of names in the size of one name: interned as a comma-separated list.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct NameSet(Name);
-
-impl NameSet {
-    /// Returns the set of these names; `None` if there are none.
-    pub fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Option<Self> {
-        let mut names: Vec<&str> = names.into_iter().collect();
-        names.sort_unstable();
-        names.dedup();
-        (!names.is_empty()).then(|| NameSet(Name::new(&names.join(","))))
-    }
-
-    /// Returns true if it contains the name.
-    pub fn contains(self, name: &str) -> bool {
-        self.0.as_str().split(',').any(|n| n == name)
     }
 }
 
@@ -228,7 +206,9 @@ impl RawEndpoint {
             return None;
         };
         let c = self.conditions;
-        let names = |hints: &[RawHint]| NameSet::new(hints.iter().map(|h| h.name.as_str()));
+        fn names(hints: &[RawHint]) -> impl Iterator<Item = &str> {
+            hints.iter().map(|hint| hint.name.as_str())
+        }
         Some(SliceEndpoint {
             address,
             conditions: EndpointConditions::new(
@@ -236,9 +216,11 @@ impl RawEndpoint {
                 c.serving.unwrap_or(true),
                 c.terminating.unwrap_or(false),
             ),
-            node: self.node_name.map(|n| Name::new(&n)),
-            zones: names(&self.hints.for_zones),
-            nodes: names(&self.hints.for_nodes),
+            topology: EndpointTopology::new(
+                self.node_name.as_deref(),
+                names(&self.hints.for_zones),
+                names(&self.hints.for_nodes),
+            ),
         })
     }
 }
@@ -273,12 +255,5 @@ mod tests {
     #[test]
     fn endpoint_has_32_bytes() {
         assert_eq!(std::mem::size_of::<SliceEndpoint>(), 32);
-    }
-
-    #[test]
-    fn name_set_contains_its_names_only() {
-        let set = NameSet::new(["b", "a", "a"]).expect("not empty");
-        assert!(set.contains("a") && set.contains("b") && !set.contains("a,b") && !set.contains(""));
-        assert_eq!(NameSet::new([]), None);
     }
 }

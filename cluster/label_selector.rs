@@ -78,8 +78,8 @@ impl Default for LabelSelector {
 
 impl LabelSelectorRequirement {
     fn matches(&self, labels: &Labels) -> bool {
-        let value = labels.value(self.key);
-        let is_in = || value.is_some_and(|value| self.values.contains(&value));
+        let value = labels.value(&self.key);
+        let is_in = || value.is_some_and(|value| self.values.contains(value));
         match self.operator {
             LabelSelectorOperator::In => is_in(),
             LabelSelectorOperator::NotIn => !is_in(),
@@ -127,7 +127,7 @@ impl fmt::Display for LabelSelector {
 
 impl fmt::Display for LabelSelectorRequirement {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let key = self.key;
+        let key = &self.key;
         let values = || self.values.iter().map(|value| value.as_str()).collect::<Vec<_>>().join(",");
         match (self.operator, &*self.values) {
             (LabelSelectorOperator::In, [value]) => write!(f, "{key}={value}"),

@@ -12,13 +12,13 @@ pub struct Labels(Box<[(Name, Name)]>);
 
 impl Labels {
     /// Returns the value of a label.
-    pub fn get(&self, key: &str) -> Option<&'static str> {
+    pub fn get(&self, key: &str) -> Option<&str> {
         self.0.iter().find(|(k, _)| k.as_str() == key).map(|(_, v)| v.as_str())
     }
 
     /// Returns the value of a label by its interned key.
-    pub fn value(&self, key: Name) -> Option<Name> {
-        self.0.iter().find(|(k, _)| *k == key).map(|(_, v)| *v)
+    pub fn value(&self, key: &Name) -> Option<&Name> {
+        self.0.iter().find(|(k, _)| k == key).map(|(_, v)| v)
     }
 
     /// Returns true if the label exists.
@@ -27,13 +27,13 @@ impl Labels {
     }
 
     /// Returns these labels with one label set to a value.
-    pub fn with(&self, key: &'static str, value: &'static str) -> Labels {
+    pub fn with(&self, key: &str, value: &str) -> Labels {
         let pairs = self.iter().chain([(key, value)]);
         pairs.map(|(k, v)| (k.to_owned(), v.to_owned())).collect::<BTreeMap<_, _>>().into()
     }
 
     /// Returns all labels, sorted by key.
-    pub fn iter(&self) -> impl Iterator<Item = (&'static str, &'static str)> + '_ {
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0.iter().map(|(k, v)| (k.as_str(), v.as_str()))
     }
 }

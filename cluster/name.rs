@@ -1,46 +1,33 @@
 //! Interned names, and namespaced names of objects.
 
-use std::collections::HashMap;
 use std::fmt;
-use std::num::NonZeroU32;
-use std::sync::{Arc, LazyLock, RwLock};
+use std::sync::{Arc, LazyLock};
+
+use crate::interned::{InternTable, Internable, Interned};
 
 /// An interned name of a node, zone, namespace, port or label.
 ///
-/// Takes four bytes instead of a string in each of a million endpoints. Interned strings are never freed, so only names with
-/// few distinct values in a cluster are interned; names of pods and Services are not.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct Name(NonZeroU32);
+/// Takes 8 bytes instead of a string in each object, and comparing two names for equality is comparing two addresses. The string
+/// is freed with the last `Name` of it.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct Name(Interned<str>);
 
-#[derive(Default)]
-struct Table {
-    numbers: HashMap<&'static str, NonZeroU32>,
-    strings: Vec<&'static str>,
+impl Internable for str {
+    fn table() -> &'static InternTable<str> {
+        static NAMES: LazyLock<InternTable<str>> = LazyLock::new(InternTable::new);
+        &NAMES
+    }
 }
-
-static TABLE: LazyLock<RwLock<Table>> = LazyLock::new(RwLock::default);
 
 impl Name {
     /// Returns the `Name` of a string, and interns it if necessary.
     pub fn new(text: &str) -> Name {
-        if let Some(&number) = TABLE.read().expect("no panic while the table is held").numbers.get(text) {
-            return Name(number);
-        }
-        let mut table = TABLE.write().expect("no panic while the table is held");
-        if let Some(&number) = table.numbers.get(text) {
-            return Name(number);
-        }
-        let text: &'static str = Box::leak(text.into());
-        table.strings.push(text);
-        let number = u32::try_from(table.strings.len()).ok().and_then(NonZeroU32::new);
-        let number = number.expect("fewer than 2^32 distinct names");
-        table.numbers.insert(text, number);
-        Name(number)
+        Name(str::table().intern(text))
     }
 
     /// Returns the string.
-    pub fn as_str(self) -> &'static str {
-        TABLE.read().expect("no panic while the table is held").strings[self.0.get() as usize - 1]
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 }
 
@@ -109,6 +96,6 @@ mod tests {
         assert_ne!(Name::new("zone-a"), Name::new("zone-b"));
         let late = Name::new("aaa-interned-late");
         assert!(late < Name::new("zone-a"));
-        assert_eq!(std::mem::size_of::<Option<Name>>(), 4);
+        assert_eq!(std::mem::size_of::<Option<Name>>(), 8);
     }
 }

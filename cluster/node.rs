@@ -36,8 +36,8 @@ pub struct Node {
 
 impl Node {
     /// Returns its zone.
-    pub fn zone(&self) -> Option<&'static str> {
-        self.labels.get(ZONE_LABEL)
+    pub fn zone(&self) -> Option<&Name> {
+        self.labels.value(&Name::new(ZONE_LABEL))
     }
 
     /// Returns its addresses, as kube-proxy uses them: the internal ones, then the external ones.

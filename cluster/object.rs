@@ -88,13 +88,13 @@ pub enum Object {
 impl Object {
     /// Returns its kind and name.
     pub fn key(&self) -> ObjectKey {
-        let cluster_scoped = |name: Name| NamespacedName::new("", name.as_str());
+        let cluster_scoped = |name: &Name| NamespacedName::new("", name.as_str());
         let (kind, name) = match self {
-            Object::Node(o) => (Kind::Node, cluster_scoped(o.name)),
+            Object::Node(o) => (Kind::Node, cluster_scoped(&o.name)),
             Object::Service(o) => (Kind::Service, o.key.clone()),
             Object::EndpointSlice(o) => (Kind::EndpointSlice, o.key.clone()),
             Object::ServiceCidr(o) => (Kind::ServiceCidr, o.key.clone()),
-            Object::Namespace(o) => (Kind::Namespace, cluster_scoped(o.name)),
+            Object::Namespace(o) => (Kind::Namespace, cluster_scoped(&o.name)),
             Object::Pod(o) => (Kind::Pod, o.key.clone()),
             Object::NetworkPolicy(o) => (Kind::NetworkPolicy, o.key.clone()),
             Object::ClusterNetworkPolicy(o) => (Kind::ClusterNetworkPolicy, o.key.clone()),

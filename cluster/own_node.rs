@@ -35,7 +35,7 @@ impl fmt::Display for MissingNodeFacts {
 }
 
 /// The name of this node, and the facts that its Node object lacks.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct OwnNode {
     pub(crate) name: Name,
     pub(crate) missing: MissingNodeFacts,
@@ -71,7 +71,7 @@ impl OwnNode {
         }
         if let (true, None, Some(zone)) = (had.object || had.zone, node.zone(), before.zone()) {
             self.missing.zone = true;
-            node.labels = node.labels.with(ZONE_LABEL, zone);
+            node.labels = node.labels.with(ZONE_LABEL, zone.as_str());
         }
         node
     }
@@ -103,7 +103,7 @@ mod tests {
 
     /// Returns whether the own node is known with its zone, pod CIDRs and addresses.
     fn known(index: &Index) -> Option<[bool; 3]> {
-        let node = index.node(Name::new("own"))?;
+        let node = index.node(&Name::new("own"))?;
         Some([node.zone().is_some(), !node.pod_cidrs.is_empty(), node.ips().next().is_some()])
     }
 
@@ -176,7 +176,7 @@ mod tests {
         for event in [node("other", true, true, true), deleted("other")] {
             index.handle(event);
         }
-        assert!(index.node(Name::new("other")).is_none());
+        assert!(index.node(&Name::new("other")).is_none());
         assert_eq!(index.own_node_missing(), None);
     }
 }

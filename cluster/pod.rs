@@ -37,7 +37,7 @@ pub struct Pod {
 }
 
 /// A named container port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NamedPort {
     /// Its name.
     pub name: Name,

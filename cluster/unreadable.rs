@@ -20,7 +20,7 @@ impl UnreadableObjects {
     }
 
     /// Returns true if an unreadable object may affect the Services on `node`.
-    pub fn may_concern_services(&self, node: Name) -> bool {
+    pub fn may_concern_services(&self, node: &Name) -> bool {
         self.objects.iter().any(|key| match key.kind {
             Kind::Service | Kind::EndpointSlice | Kind::ServiceCidr => true,
             Kind::Node => key.is_unnamed() || *key.name.name == *node.as_str(),

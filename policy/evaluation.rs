@@ -107,7 +107,7 @@ impl CompiledPolicies {
     pub fn evaluate_with_node_addresses(
         &self,
         connection: Connection,
-        is_node_address: &dyn Fn(Name, IpAddr) -> bool,
+        is_node_address: &dyn Fn(&Name, IpAddr) -> bool,
     ) -> Evaluation {
         let decide = |address, direction| {
             let pod = self.pod_at(address)?;
@@ -147,7 +147,7 @@ struct Evaluator<'a> {
     pod: &'a LocalPod,
     direction: Direction,
     connection: Connection,
-    is_node_address: &'a dyn Fn(Name, IpAddr) -> bool,
+    is_node_address: &'a dyn Fn(&Name, IpAddr) -> bool,
 }
 
 impl Evaluator<'_> {
@@ -162,7 +162,7 @@ impl Evaluator<'_> {
             return allow(DecisionReason::NotSelected, passed);
         };
         let peer = self.peer();
-        let own_node = self.pod.node.is_some_and(|node| {
+        let own_node = self.pod.node.as_ref().is_some_and(|node| {
             self.compiled.node_addresses(node).contains(&peer) || (self.is_node_address)(node, peer)
         });
         // The API always allows a pod's own node: the kubelet probes its pods.

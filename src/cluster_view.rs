@@ -105,7 +105,7 @@ pub fn load_node(config: &Config, host_file: Option<&Path>) -> Result<NodeView, 
     let name = node::name(config).map_err(LoadError::NodeName)?;
     let cluster = match &config.source {
         Source::Manifests(path) => read_once(path)?,
-        Source::ApiServer(api) => list_once(api, selections(config, name))?,
+        Source::ApiServer(api) => list_once(api, selections(config, &name))?,
     };
     let file = host_file.map(HostFile::read).transpose()?;
     Ok(resolve_node(config, name, cluster, file.as_ref()))
@@ -130,7 +130,7 @@ pub fn load_cluster(config: &Config) -> Result<ClusterView, LoadError> {
 fn resolve_node(config: &Config, name: Name, cluster: ClusterView, file: Option<&HostFile>) -> NodeView {
     let ClusterView { index, unreadable } = cluster;
     let index = &index;
-    let node = index.node(name);
+    let node = index.node(&name);
     if node.is_none() {
         tracing::warn!(node = %name, "no Node object has this name; its zone and addresses are unknown");
     }
@@ -154,7 +154,8 @@ fn resolve_node(config: &Config, name: Name, cluster: ClusterView, file: Option<
             route_localnet: host::accepts_loopback(&options),
         },
     };
-    let policies = config.network_policy.map(|policy| node::policies(&policy, name, index, file.is_none()));
+    let policies =
+        config.network_policy.map(|policy| node::policies(&policy, name.clone(), index, file.is_none()));
     let desired = Desired::new(name).with_external_cidrs(&config.external_address_cidrs).with_index(index);
     unserved::log_all(&desired);
     NodeView { desired, options, host, policies, unreadable }
@@ -214,7 +215,7 @@ fn list_once(api: &ApiServer, selections: Vec<Selection>) -> Result<ClusterView,
 }
 
 /// Returns the source of a configuration, for the daemon of a node.
-pub fn source_config(config: &Config, node: Name) -> SourceConfig {
+pub fn source_config(config: &Config, node: &Name) -> SourceConfig {
     match &config.source {
         Source::Manifests(path) => SourceConfig::Manifests { path: PathBuf::clone(path) },
         Source::ApiServer(api) => api_server_source(api, selections(config, node)),
@@ -222,7 +223,7 @@ pub fn source_config(config: &Config, node: Name) -> SourceConfig {
 }
 
 /// Returns the objects that are requested from the API server.
-fn selections(config: &Config, node: Name) -> Vec<Selection> {
+fn selections(config: &Config, node: &Name) -> Vec<Selection> {
     let mut selections = Selection::service_proxying(node.as_str());
     if config.mode.uses_service_cidrs() {
         selections.push(Selection::service_cidrs());

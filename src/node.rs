@@ -94,7 +94,7 @@ pub fn policy_options(config: &NetworkPolicy, node: Option<&Node>) -> table::Pol
 /// Returns the tables that enforce a cluster's policies on a node. `is_this_machine`: the node is this machine, so pods are
 /// also matched by their interfaces.
 pub fn policies(config: &NetworkPolicy, name: Name, index: &Index, is_this_machine: bool) -> PolicyTable {
-    let node = index.node(name);
+    let node = index.node(&name);
     if lacks_pod_ranges(config, node) {
         tracing::warn!(node = %name, "the Node object has no pod CIDRs; unknown pods are not denied");
     }

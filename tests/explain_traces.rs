@@ -49,7 +49,7 @@ fn clients(case: &Case, index: &Index, family: Family) -> Vec<Client> {
         DetectLocal::InterfaceNamePrefix(prefix) => format!("{}1", prefix.as_str()),
         DetectLocal::Cidrs(_) => "cni0".to_owned(),
     };
-    let known = index.node(case.node());
+    let known = index.node(&case.node());
     let own = known.and_then(|node| node.ips().find(|ip| Family::from_address(*ip) == family));
     let mut clients = vec![
         Client { from: "explain/client".into(), address: of(POD), is_node: false, interface: Some(bridge) },
@@ -74,7 +74,7 @@ fn targets(case: &Case, index: &Index, port: &ServicePort) -> Vec<(IpAddr, u16)>
     let number = port.port.get();
     let mut targets: Vec<_> = port.cluster_ip.map(|ip| (ip, number)).into_iter().collect();
     targets.extend(port.external_ips.iter().chain(&port.load_balancer_vips).map(|ip| (*ip, number)));
-    let own = index.node(case.node()).into_iter().flat_map(|node| node.ips());
+    let own = index.node(&case.node()).into_iter().flat_map(|node| node.ips());
     let own = own.filter(|ip| Family::from_address(*ip) == port.family);
     targets.extend(own.filter_map(|ip| port.node_port.map(|node_port| (ip, node_port.get()))));
     targets

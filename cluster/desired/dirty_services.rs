@@ -54,8 +54,8 @@ impl DirtyServices {
     }
 
     /// Returns true if there are no changes that affect the Services of a node: of the nodes, only this one does.
-    pub fn is_empty_for(&self, node: Name) -> bool {
-        !self.nodes.contains(&node)
+    pub fn is_empty_for(&self, node: &Name) -> bool {
+        !self.nodes.contains(node)
             && self.services.is_empty()
             && self.service_changes == 0
             && self.slice_changes == 0

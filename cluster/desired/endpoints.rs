@@ -6,7 +6,8 @@ use std::net::{IpAddr, SocketAddr};
 use std::num::NonZeroU16;
 
 use crate::address::Family;
-use crate::endpoint_slice::{EndpointConditions, EndpointSlice, NameSet, SliceEndpoint};
+use crate::endpoint_slice::{EndpointConditions, EndpointSlice, SliceEndpoint};
+use crate::endpoint_topology::EndpointTopology;
 use crate::name::Name;
 use crate::protocol::Protocol;
 use crate::traffic_policy::TrafficPolicy;
@@ -36,7 +37,7 @@ impl Endpoint {
     const FOR_CLUSTER: u8 = 4;
     const FOR_LOCAL: u8 = 8;
 
-    pub(super) fn new(candidate: &Candidate, for_cluster: bool, for_local: bool) -> Self {
+    pub(super) fn new(candidate: &Candidate<'_>, for_cluster: bool, for_local: bool) -> Self {
         let bit = |set: bool, bit: u8| if set { bit } else { 0 };
         let flags = bit(candidate.local, Self::LOCAL)
             | bit(candidate.conditions.ready(), Self::READY)
@@ -133,24 +134,22 @@ impl Endpoints {
 
 /// An endpoint of the slices, before selection.
 #[derive(Clone, Debug)]
-pub(super) struct Candidate {
+pub(super) struct Candidate<'a> {
     pub(super) ip: IpAddr,
     pub(super) port: NonZeroU16,
     pub(super) conditions: EndpointConditions,
     pub(super) local: bool,
-    pub(super) zones: Option<NameSet>,
-    pub(super) nodes: Option<NameSet>,
+    pub(super) topology: &'a EndpointTopology,
 }
 
-impl Candidate {
-    fn new(endpoint: &SliceEndpoint, port: NonZeroU16, node: Name) -> Self {
+impl<'a> Candidate<'a> {
+    fn new(endpoint: &'a SliceEndpoint, port: NonZeroU16, node: &Name) -> Self {
         Candidate {
             ip: endpoint.address,
             port,
             conditions: endpoint.conditions,
-            local: endpoint.node == Some(node),
-            zones: endpoint.zones,
-            nodes: endpoint.nodes,
+            local: endpoint.topology.node() == Some(node),
+            topology: &endpoint.topology,
         }
     }
 
@@ -165,16 +164,16 @@ impl Candidate {
 }
 
 /// Returns the endpoints of a port from all slices of its Service, without duplicates, sorted by text.
-pub(super) fn endpoints_of_port(
-    slices: &[EndpointSlice],
+pub(super) fn endpoints_of_port<'a>(
+    slices: &'a [EndpointSlice],
     family: Family,
-    name: Name,
+    name: &Name,
     protocol: Protocol,
-    node: Name,
-) -> Vec<Candidate> {
+    node: &Name,
+) -> Vec<Candidate<'a>> {
     let mut found = Vec::new();
     for slice in slices {
-        for port in slice.ports.iter().filter(|p| p.name == name && p.protocol == protocol) {
+        for port in slice.ports.iter().filter(|p| p.name == *name && p.protocol == protocol) {
             let endpoints = slice.endpoints.iter().filter(|e| Family::from_address(e.address) == family);
             found.extend(endpoints.map(|e| Candidate::new(e, port.port, node)));
         }
@@ -184,8 +183,8 @@ pub(super) fn endpoints_of_port(
     found
 }
 
-fn without_duplicates(found: Vec<Candidate>) -> Vec<Candidate> {
-    let mut best: HashMap<(IpAddr, NonZeroU16), Candidate> = HashMap::with_capacity(found.len());
+fn without_duplicates(found: Vec<Candidate<'_>>) -> Vec<Candidate<'_>> {
+    let mut best: HashMap<(IpAddr, NonZeroU16), Candidate<'_>> = HashMap::with_capacity(found.len());
     for candidate in found {
         let chosen = best.entry((candidate.ip, candidate.port)).or_insert_with(|| candidate.clone());
         if candidate.rank() > chosen.rank() {

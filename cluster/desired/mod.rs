@@ -37,7 +37,7 @@ use service_port::{AllowedExternalCidrs, Claim};
 /// The Services that this node must serve.
 pub struct Desired {
     node: Name,
-    zone: Option<&'static str>,
+    zone: Option<Name>,
     /// The addresses of this node in its Node object.
     node_addresses: Box<[IpAddr]>,
     allowed: AllowedExternalCidrs,
@@ -95,13 +95,13 @@ impl Desired {
     }
 
     /// Returns the name of the node.
-    pub fn node(&self) -> Name {
-        self.node
+    pub fn node(&self) -> &Name {
+        &self.node
     }
 
     /// Returns the zone of the node.
-    pub fn zone(&self) -> Option<&'static str> {
-        self.zone
+    pub fn zone(&self) -> Option<&str> {
+        self.zone.as_ref().map(Name::as_str)
     }
 
     /// Returns all Services by name, with their ports in both families. Services without ports are omitted.
@@ -152,8 +152,8 @@ impl Desired {
 
     /// Updates the node's zone and addresses. Returns true if they changed.
     fn update_node(&mut self, index: &Index) -> bool {
-        let node = index.node(self.node);
-        let zone = node.and_then(|node| node.zone());
+        let node = index.node(&self.node);
+        let zone = node.and_then(|node| node.zone()).cloned();
         let addresses: Box<[IpAddr]> = node.into_iter().flat_map(|node| node.ips()).collect();
         let has_changed = zone != self.zone || addresses != self.node_addresses;
         (self.zone, self.node_addresses) = (zone, addresses);
@@ -187,7 +187,7 @@ impl Desired {
     }
 
     fn resolve(&mut self, index: &Index, name: NamespacedName) -> Option<ServiceChange> {
-        let node = topology::NodeTopology { name: self.node, zone: self.zone };
+        let node = topology::NodeTopology { name: &self.node, zone: self.zone.as_ref() };
         let mut unserved = Vec::new();
         let after: Arc<[ServicePort]> = match index.service(&name) {
             Some(service) => {

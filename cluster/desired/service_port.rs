@@ -204,7 +204,7 @@ pub(super) fn kind_of_claim(service: &Service, frontend: &FrontendAddress) -> Fr
 pub(super) fn resolve(
     service: &Service,
     slices: &[EndpointSlice],
-    node: NodeTopology,
+    node: NodeTopology<'_>,
     mut retain: impl FnMut(&mut ServicePort),
 ) -> Vec<ServicePort> {
     let ports = served_ports(service).filter_map(|(cluster_ip, port)| {
@@ -213,7 +213,7 @@ pub(super) fn resolve(
         if !resolved.has_frontend() {
             return None;
         }
-        let candidates = endpoints_of_port(slices, resolved.family, port.name, port.protocol, node.name);
+        let candidates = endpoints_of_port(slices, resolved.family, &port.name, port.protocol, node.name);
         resolved.endpoints = select(candidates, &resolved.policies_in_use(), node);
         Some(resolved)
     });
@@ -230,7 +230,11 @@ fn port_without_endpoints(service: &Service, port: &ServicePortSpec, cluster_ip:
     let external_ips = external_ips.filter(|ip| *ip != cluster_ip && !load_balancer_vips.contains(ip));
     let external_ips = external_ips.collect();
     ServicePort {
-        name: ServicePortName { service: service.key.clone(), port: port.name, protocol: port.protocol },
+        name: ServicePortName {
+            service: service.key.clone(),
+            port: port.name.clone(),
+            protocol: port.protocol,
+        },
         family,
         cluster_ip: Some(cluster_ip),
         port: port.port,

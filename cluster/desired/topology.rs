@@ -8,9 +8,9 @@ use crate::traffic_policy::TrafficPolicy;
 
 /// The name and zone of this node.
 #[derive(Clone, Copy)]
-pub(super) struct NodeTopology {
-    pub(super) name: Name,
-    pub(super) zone: Option<&'static str>,
+pub(super) struct NodeTopology<'a> {
+    pub(super) name: &'a Name,
+    pub(super) zone: Option<&'a Name>,
 }
 
 /// The topology hint that applies to policy Cluster.
@@ -24,9 +24,9 @@ enum Hint {
 
 /// Selects the endpoints of a port for each of these traffic policies.
 pub(super) fn select(
-    candidates: Vec<Candidate>,
+    candidates: Vec<Candidate<'_>>,
     policies: &[TrafficPolicy],
-    node: NodeTopology,
+    node: NodeTopology<'_>,
 ) -> Endpoints {
     let uses = |policy| policies.contains(&policy);
     let cluster =
@@ -61,7 +61,7 @@ enum Selection {
 }
 
 impl Selection {
-    fn includes(self, c: &Candidate, node: NodeTopology) -> bool {
+    fn includes(self, c: &Candidate<'_>, node: NodeTopology<'_>) -> bool {
         match self {
             Selection::None => false,
             Selection::Ready => c.conditions.ready(),
@@ -71,34 +71,34 @@ impl Selection {
     }
 }
 
-fn terminating(c: &Candidate) -> bool {
+fn terminating(c: &Candidate<'_>) -> bool {
     c.conditions.serving() && c.conditions.terminating()
 }
 
-fn hinted(c: &Candidate, hint: Hint, node: NodeTopology) -> bool {
+fn hinted(c: &Candidate<'_>, hint: Hint, node: NodeTopology<'_>) -> bool {
     match hint {
-        Hint::Node => c.nodes.is_some_and(|nodes| nodes.contains(node.name.as_str())),
-        Hint::Zone => c.zones.zip(node.zone).is_some_and(|(zones, zone)| zones.contains(zone)),
+        Hint::Node => c.topology.nodes().contains(node.name),
+        Hint::Zone => node.zone.is_some_and(|zone| c.topology.zones().contains(zone)),
     }
 }
 
-fn select_for_cluster(candidates: &[Candidate], node: NodeTopology) -> Selection {
+fn select_for_cluster(candidates: &[Candidate<'_>], node: NodeTopology<'_>) -> Selection {
     let ready = || candidates.iter().filter(|c| c.conditions.ready());
     if ready().next().is_none() {
         return Selection::Terminating;
     }
     // A hint applies only if every ready endpoint has one and at least one of them names this node or zone: otherwise some
     // endpoint would get all traffic, or none.
-    if ready().all(|c| c.nodes.is_some()) && ready().any(|c| hinted(c, Hint::Node, node)) {
+    if ready().all(|c| !c.topology.nodes().is_empty()) && ready().any(|c| hinted(c, Hint::Node, node)) {
         return Selection::Hinted(Hint::Node);
     }
-    if ready().all(|c| c.zones.is_some()) && ready().any(|c| hinted(c, Hint::Zone, node)) {
+    if ready().all(|c| !c.topology.zones().is_empty()) && ready().any(|c| hinted(c, Hint::Zone, node)) {
         return Selection::Hinted(Hint::Zone);
     }
     Selection::Ready
 }
 
-fn select_for_local(candidates: &[Candidate]) -> Selection {
+fn select_for_local(candidates: &[Candidate<'_>]) -> Selection {
     let mut local = candidates.iter().filter(|c| c.local);
     if local.clone().any(|c| c.conditions.ready()) {
         Selection::Ready

@@ -167,14 +167,14 @@ fn index_of(events: impl IntoIterator<Item = Event>) -> Index {
 }
 
 type Served = (
-    Option<&'static str>,
+    Option<String>,
     BTreeMap<NamespacedName, Arc<[ServicePort]>>,
     BTreeMap<NamespacedName, Vec<UnservedFrontend>>,
 );
 
 fn served(desired: &Desired) -> Served {
     let unserved = desired.unserved_services().map(|name| (name.clone(), desired.unserved(name)));
-    (desired.zone(), desired.services().clone(), unserved.collect())
+    (desired.zone().map(str::to_owned), desired.services().clone(), unserved.collect())
 }
 
 /// The Services that are served at each frontend.

@@ -14,7 +14,7 @@ use super::pods_by_labels::PodsByLabels;
 
 /// Returns the labels of a namespace. An unknown namespace has the label that every namespace has, so that pods in a
 /// folder of manifests need no Namespace object.
-pub(super) fn namespace_labels(index: &Index, name: Name) -> Cow<'_, Labels> {
+pub(super) fn namespace_labels<'a>(index: &'a Index, name: &Name) -> Cow<'a, Labels> {
     match index.namespace(name) {
         Some(namespace) => Cow::Borrowed(&namespace.labels),
         None => {
@@ -35,11 +35,11 @@ pub(super) fn is_live(pod: &Pod) -> bool {
 pub(super) struct DirtyAddresses(BTreeMap<IpAddr, Vec<Name>>);
 
 impl DirtyAddresses {
-    fn add(&mut self, address: IpAddr, namespaces: impl IntoIterator<Item = Name>) {
+    fn add<'a>(&mut self, address: IpAddr, namespaces: impl IntoIterator<Item = &'a Name>) {
         let known = self.0.entry(address).or_default();
         for namespace in namespaces {
-            if !known.contains(&namespace) {
-                known.push(namespace);
+            if !known.contains(namespace) {
+                known.push(namespace.clone());
             }
         }
     }
@@ -62,7 +62,7 @@ impl AddressIndex {
     pub(super) fn update_pod(&mut self, index: &Index, key: &NamespacedName, dirty: &mut DirtyAddresses) {
         let addresses = match index.pod(key).filter(|pod| is_live(pod)) {
             Some(pod) => {
-                self.of_namespace.entry(key.namespace).or_default().insert(key, &pod.labels);
+                self.of_namespace.entry(key.namespace.clone()).or_default().insert(key, &pod.labels);
                 &*pod.ips
             }
             None => {
@@ -76,42 +76,42 @@ impl AddressIndex {
             }
         };
         for address in self.pods.replace(key, addresses) {
-            let owners = self.pods.at(address).iter().map(|pod| pod.namespace);
-            dirty.add(address, owners.chain([key.namespace]));
+            let owners = self.pods.at(address).iter().map(|pod| &pod.namespace);
+            dirty.add(address, owners.chain([&key.namespace]));
         }
     }
 
     /// Marks the addresses of a namespace's pods dirty, as its labels have changed.
-    pub(super) fn update_namespace(&mut self, namespace: Name, dirty: &mut DirtyAddresses) {
+    pub(super) fn update_namespace(&mut self, namespace: &Name, dirty: &mut DirtyAddresses) {
         for pod in self.pods_of(namespace) {
             self.pods.of(pod).iter().for_each(|address| dirty.add(*address, [namespace]));
         }
     }
 
     /// Updates the addresses of a node from the index.
-    pub(super) fn update_node(&mut self, index: &Index, node: Name, dirty: &mut DirtyAddresses) {
+    pub(super) fn update_node(&mut self, index: &Index, node: &Name, dirty: &mut DirtyAddresses) {
         let addresses: Vec<IpAddr> = index.node(node).into_iter().flat_map(|node| node.ips()).collect();
-        for address in self.nodes.replace(&node, &addresses) {
-            dirty.add(address, self.pods.at(address).iter().map(|pod| pod.namespace));
+        for address in self.nodes.replace(node, &addresses) {
+            dirty.add(address, self.pods.at(address).iter().map(|pod| &pod.namespace));
         }
     }
 
     /// Returns all namespaces with live pods.
-    pub(super) fn namespaces(&self) -> impl Iterator<Item = Name> + '_ {
-        self.of_namespace.keys().copied()
+    pub(super) fn namespaces(&self) -> impl Iterator<Item = &Name> {
+        self.of_namespace.keys()
     }
 
     /// Returns the live pods of a namespace.
-    pub(super) fn pods_of(&self, namespace: Name) -> impl Iterator<Item = &NamespacedName> {
-        self.of_namespace.get(&namespace).into_iter().flat_map(PodsByLabels::pods)
+    pub(super) fn pods_of(&self, namespace: &Name) -> impl Iterator<Item = &NamespacedName> {
+        self.of_namespace.get(namespace).into_iter().flat_map(PodsByLabels::pods)
     }
 
     /// Returns the live pods of a namespace, grouped by labels.
     pub(super) fn by_labels(
         &self,
-        namespace: Name,
+        namespace: &Name,
     ) -> impl Iterator<Item = (&Labels, &HashSet<NamespacedName>)> {
-        self.of_namespace.get(&namespace).into_iter().flat_map(PodsByLabels::by_labels)
+        self.of_namespace.get(namespace).into_iter().flat_map(PodsByLabels::by_labels)
     }
 
     /// Returns the pod that owns an address, among those that satisfy `counts`: one that is not terminating, then the
@@ -147,13 +147,13 @@ impl AddressIndex {
     }
 
     /// Returns the addresses of a node, sorted.
-    pub(super) fn of_node(&self, node: Name) -> &[IpAddr] {
-        self.nodes.of(&node)
+    pub(super) fn of_node(&self, node: &Name) -> &[IpAddr] {
+        self.nodes.of(node)
     }
 
     /// Returns all nodes with addresses.
-    pub(super) fn nodes(&self) -> impl Iterator<Item = Name> + '_ {
-        self.nodes.of.keys().copied()
+    pub(super) fn nodes(&self) -> impl Iterator<Item = &Name> {
+        self.nodes.of.keys()
     }
 }
 

@@ -59,8 +59,8 @@ impl PolicyChanges {
         fn created<Id: Clone, T: Clone>((id, members): (&Id, &BTreeSet<T>)) -> SetChange<Id, T> {
             SetChange { id: id.clone(), update: SetUpdate::Created(members.iter().cloned().collect()) }
         }
-        let node = |(node, addresses): (Name, &[IpAddr])| NodeChange {
-            node,
+        let node = |(node, addresses): (&Name, &[IpAddr])| NodeChange {
+            node: node.clone(),
             before: Box::default(),
             after: addresses.into(),
         };

@@ -113,12 +113,12 @@ impl CompiledPolicies {
     }
 
     /// Returns the addresses of a node in scope, sorted; empty for an unknown node.
-    pub fn node_addresses(&self, node: Name) -> &[IpAddr] {
-        self.nodes.get(&node).map_or(&[], |addresses| addresses)
+    pub fn node_addresses(&self, node: &Name) -> &[IpAddr] {
+        self.nodes.get(node).map_or(&[], |addresses| addresses)
     }
 
     /// Returns all known nodes in scope with their addresses, sorted.
-    pub fn nodes(&self) -> impl Iterator<Item = (Name, &[IpAddr])> {
-        self.nodes.iter().map(|(name, addresses)| (*name, &**addresses))
+    pub fn nodes(&self) -> impl Iterator<Item = (&Name, &[IpAddr])> {
+        self.nodes.iter().map(|(name, addresses)| (name, &**addresses))
     }
 }

@@ -29,7 +29,7 @@ use super::touched_objects::TouchedObjects;
 use super::translate;
 
 /// The pods for which policies are compiled.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// Pods of one node, for enforcement on that node.
     Node(Name),
@@ -39,7 +39,7 @@ pub enum Scope {
 
 impl Scope {
     /// Returns true if pods of this node are in scope.
-    fn includes_node(self, node: Option<Name>) -> bool {
+    fn includes_node(&self, node: Option<&Name>) -> bool {
         match self {
             Scope::Node(own) => node == Some(own),
             Scope::Cluster => true,
@@ -47,8 +47,8 @@ impl Scope {
     }
 
     /// Returns true if a pod is in scope.
-    fn includes_pod(self, pod: &Pod) -> bool {
-        is_live(pod) && self.includes_node(pod.node)
+    fn includes_pod(&self, pod: &Pod) -> bool {
+        is_live(pod) && self.includes_node(pod.node.as_ref())
     }
 }
 
@@ -95,8 +95,8 @@ impl Compiler {
     }
 
     /// Returns the pods for which policies are compiled.
-    pub fn scope(&self) -> Scope {
-        self.scope
+    pub fn scope(&self) -> &Scope {
+        &self.scope
     }
 
     /// Returns the compiled policies.
@@ -143,8 +143,8 @@ impl Compiler {
     fn update_indexes(&mut self, index: &Index, work: &TouchedObjects) -> DirtyAddresses {
         let mut dirty = DirtyAddresses::default();
         work.pods.iter().for_each(|key| self.addresses.update_pod(index, key, &mut dirty));
-        work.namespaces.iter().for_each(|name| self.addresses.update_namespace(*name, &mut dirty));
-        work.nodes.iter().for_each(|name| self.addresses.update_node(index, *name, &mut dirty));
+        work.namespaces.iter().for_each(|name| self.addresses.update_namespace(name, &mut dirty));
+        work.nodes.iter().for_each(|name| self.addresses.update_node(index, name, &mut dirty));
         work.network_policies.iter().for_each(|key| self.selection.update_network_policy(index, key));
         if !work.cluster_policies.is_empty() {
             self.selection.update_cluster_policies(index);
@@ -163,14 +163,15 @@ impl Compiler {
             pods.extend(known.keys().cloned());
             return pods;
         }
-        let mut namespaces: BTreeSet<Name> = work.network_policies.iter().map(|key| key.namespace).collect();
+        let mut namespaces: BTreeSet<&Name> =
+            work.network_policies.iter().map(|key| &key.namespace).collect();
         if self.selection.has_cluster_policies() {
             namespaces.extend(&work.namespaces);
         }
         for namespace in namespaces {
-            let first = NamespacedName { namespace, name: "".into() };
+            let first = NamespacedName { namespace: namespace.clone(), name: "".into() };
             let from_first = known.range(first..).map(|(key, _)| key);
-            pods.extend(from_first.take_while(|key| key.namespace == namespace).cloned());
+            pods.extend(from_first.take_while(|key| key.namespace == *namespace).cloned());
         }
         pods
     }
@@ -200,7 +201,7 @@ impl Compiler {
             let selected = self.selection.select(index, pod);
             LocalPod {
                 key: key.clone(),
-                node: pod.node,
+                node: pod.node.clone(),
                 addresses: pod.ips.clone(),
                 ingress: selected.ingress.map(|profile| self.shared(profile)),
                 egress: selected.egress.map(|profile| self.shared(profile)),
@@ -320,15 +321,15 @@ impl Compiler {
 
     fn update_nodes(&mut self, work: &TouchedObjects) -> Vec<NodeChange> {
         let mut changes = Vec::new();
-        for &node in work.nodes.iter().filter(|node| self.scope.includes_node(Some(**node))) {
+        for node in work.nodes.iter().filter(|node| self.scope.includes_node(Some(node))) {
             let after: Box<[IpAddr]> = self.addresses.of_node(node).into();
             let before = match after.is_empty() {
-                true => self.compiled.nodes.remove(&node),
-                false => self.compiled.nodes.insert(node, after.clone()),
+                true => self.compiled.nodes.remove(node),
+                false => self.compiled.nodes.insert(node.clone(), after.clone()),
             };
             let before = before.unwrap_or_default();
             if before != after {
-                changes.push(NodeChange { node, before, after });
+                changes.push(NodeChange { node: node.clone(), before, after });
             }
         }
         changes

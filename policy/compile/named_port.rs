@@ -11,7 +11,7 @@ use super::policy_id::Direction;
 ///
 /// A name is resolved in the destination pod of a connection: for ingress that is a pod in scope, for egress any pod of
 /// the cluster.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NamedPortId {
     /// The direction of the rules.
     pub direction: Direction,

@@ -38,7 +38,7 @@ impl Selection {
     /// Updates whether a NetworkPolicy exists.
     pub(super) fn update_network_policy(&mut self, index: &Index, key: &NamespacedName) {
         if index.network_policy(key).is_some() {
-            self.of_namespace.entry(key.namespace).or_default().insert(key.clone());
+            self.of_namespace.entry(key.namespace.clone()).or_default().insert(key.clone());
         } else if let Some(policies) = self.of_namespace.get_mut(&key.namespace) {
             policies.remove(key);
             if policies.is_empty() {
@@ -86,7 +86,7 @@ impl Selection {
             }
         }
         if self.has_cluster_policies() {
-            let labels = namespace_labels(index, pod.key.namespace);
+            let labels = namespace_labels(index, &pod.key.namespace);
             for ClusterPolicy { key, tier, ingress: has_ingress, egress: has_egress } in &self.cluster {
                 let Some(policy) = index.cluster_network_policy(key) else { continue };
                 if !policy.subject.matches(&labels, &pod.labels) {

@@ -28,7 +28,7 @@ impl PeerSetIndex {
         for selector in id.selectors() {
             match selector {
                 PeerSelector::Pods { namespaces: NamespaceScope::One(name), .. } => {
-                    self.of_namespace.entry(*name).or_default().insert(id.clone())
+                    self.of_namespace.entry(name.clone()).or_default().insert(id.clone())
                 }
                 PeerSelector::Pods { .. } => self.of_any_namespace.insert(id.clone()),
                 PeerSelector::Nodes(_) => self.of_nodes.insert(id.clone()),
@@ -58,8 +58,8 @@ impl PeerSetIndex {
     }
 
     /// Returns the sets that can contain pods of a namespace.
-    fn by_namespace(&self, namespace: Name) -> impl Iterator<Item = &PeerSetId> {
-        self.of_namespace.get(&namespace).into_iter().flatten().chain(&self.of_any_namespace)
+    fn by_namespace(&self, namespace: &Name) -> impl Iterator<Item = &PeerSetId> {
+        self.of_namespace.get(namespace).into_iter().flatten().chain(&self.of_any_namespace)
     }
 
     /// Returns the sets that can contain an address, given the namespaces of the pods that have or had it. A set may be
@@ -87,13 +87,13 @@ pub(super) fn update_peer_sets(
     }
     for (address, namespaces) in dirty.iter() {
         let owner = addresses.owner(index, address, |_| true);
-        let labels = owner.map(|pod| namespace_labels(index, pod.key.namespace));
+        let labels = owner.map(|pod| namespace_labels(index, &pod.key.namespace));
         let pod = owner.zip(labels.as_deref());
         let nodes = addresses.nodes_at(address);
         for id in peer_set_index.by_address(namespaces) {
             let Some(members) = sets.get_mut(id) else { continue };
             let found = id.selectors().iter().any(|selector| match selector {
-                PeerSelector::Nodes(selector) => nodes.iter().any(|node| is_node(index, *node, selector)),
+                PeerSelector::Nodes(selector) => nodes.iter().any(|node| is_node(index, node, selector)),
                 PeerSelector::Pods { namespaces, pods } => {
                     pod.is_some_and(|(pod, labels)| is_pod(pod, labels, namespaces, pods))
                 }
@@ -111,17 +111,17 @@ pub(super) fn update_peer_sets(
     moves
 }
 
-fn is_node(index: &Index, node: Name, selector: &LabelSelector) -> bool {
+fn is_node(index: &Index, node: &Name, selector: &LabelSelector) -> bool {
     index.node(node).is_some_and(|node| selector.matches(&node.labels))
 }
 
 fn is_pod(pod: &Pod, labels: &Labels, namespaces: &NamespaceScope, pods: &LabelSelector) -> bool {
-    is_namespace(pod.key.namespace, labels, namespaces) && pods.matches(&pod.labels)
+    is_namespace(&pod.key.namespace, labels, namespaces) && pods.matches(&pod.labels)
 }
 
-fn is_namespace(name: Name, labels: &Labels, namespaces: &NamespaceScope) -> bool {
+fn is_namespace(name: &Name, labels: &Labels, namespaces: &NamespaceScope) -> bool {
     match namespaces {
-        NamespaceScope::One(one) => *one == name,
+        NamespaceScope::One(one) => one == name,
         NamespaceScope::Selected(selector) => selector.matches(labels),
     }
 }
@@ -136,8 +136,8 @@ pub(super) fn collect_peer_sets(
     let mut peer_set_index = PeerSetIndex::default();
     new.iter().for_each(|id| peer_set_index.insert(id));
     let mut found: BTreeMap<&PeerSetId, Vec<IpAddr>> = new.iter().map(|id| (id, Vec::new())).collect();
-    let namespaces: Vec<Name> = match peer_set_index.of_any_namespace.is_empty() {
-        true => peer_set_index.of_namespace.keys().copied().collect(),
+    let namespaces: Vec<&Name> = match peer_set_index.of_any_namespace.is_empty() {
+        true => peer_set_index.of_namespace.keys().collect(),
         false => addresses.namespaces().collect(),
     };
     for namespace in namespaces {
@@ -205,7 +205,7 @@ pub(super) fn update_named_ports<'a>(
             if before == after {
                 continue;
             }
-            let (added, removed) = moves.entry(*id).or_default();
+            let (added, removed) = moves.entry(id.clone()).or_default();
             for element in before.difference(&after) {
                 members.remove(element);
                 removed.push(*element);
@@ -221,7 +221,6 @@ pub(super) fn update_named_ports<'a>(
 
 /// Returns the ports of a pod with this name, as members of the set.
 pub(super) fn ports_of(pod: &Pod, id: &NamedPortId, address: IpAddr) -> impl Iterator<Item = (IpAddr, u16)> {
-    let NamedPortId { name, protocol, .. } = *id;
-    let ports = pod.named_ports.iter().filter(move |port| port.name == name && port.protocol == protocol);
+    let ports = pod.named_ports.iter().filter(|port| port.name == id.name && port.protocol == id.protocol);
     ports.map(move |port| (address, port.port.get()))
 }

@@ -40,7 +40,7 @@ impl TouchedObjects {
             namespaces: Vec::new(),
             network_policies: index.network_policies().map(|policy| policy.key.clone()).collect(),
             cluster_policies: index.cluster_network_policies().map(|policy| policy.key.clone()).collect(),
-            nodes: index.nodes().map(|node| node.name).collect(),
+            nodes: index.nodes().map(|node| node.name.clone()).collect(),
         }
     }
 

@@ -44,7 +44,7 @@ fn network_policy_rules(policy: &NetworkPolicy, direction: Direction) -> Vec<Pol
         action: RuleAction::Accept,
         peers: match &rule.peers {
             None => RulePeers { any: true, ..RulePeers::default() },
-            Some(peers) => network_peers(peers, policy.key.namespace),
+            Some(peers) => network_peers(peers, &policy.key.namespace),
         },
         ports: match &rule.ports {
             None => RulePorts::Any,
@@ -81,13 +81,13 @@ fn can_match(rule: &PolicyRule) -> bool {
     !rule.peers.is_empty() && !rule.ports.is_empty()
 }
 
-fn network_peers(peers: &[NetworkPolicyPeer], own: Name) -> RulePeers {
+fn network_peers(peers: &[NetworkPolicyPeer], own: &Name) -> RulePeers {
     let (mut selectors, mut blocks) = (Vec::new(), Vec::<(&IpNet, &[IpNet])>::new());
     for peer in peers {
         match peer {
             NetworkPolicyPeer::Pods { pods, namespaces } => {
                 let namespaces = match namespaces {
-                    None => NamespaceScope::One(own),
+                    None => NamespaceScope::One(own.clone()),
                     Some(selector) => NamespaceScope::Selected(selector.clone()),
                 };
                 selectors.push(PeerSelector::Pods { namespaces, pods: pods.clone().unwrap_or_default() });
@@ -133,9 +133,9 @@ fn peer_set(mut selectors: Vec<PeerSelector>) -> Option<PeerSetId> {
 fn network_ports(ports: &[NetworkPolicyPort], direction: Direction) -> RulePorts {
     let mut collected = Collected::new(direction);
     for port in ports {
-        match port.number {
+        match &port.number {
             PortNumber::Any => collected.all.push(port.protocol),
-            PortNumber::Range(first, last) => collected.ranges.push((port.protocol, first, last)),
+            PortNumber::Range(first, last) => collected.ranges.push((port.protocol, *first, *last)),
             PortNumber::Named(name) => collected.name(name, port.protocol),
             PortNumber::Invalid => {}
         }
@@ -146,9 +146,9 @@ fn network_ports(ports: &[NetworkPolicyPort], direction: Direction) -> RulePorts
 fn cluster_ports(ports: &[ClusterNetworkPolicyPort], direction: Direction) -> RulePorts {
     let mut collected = Collected::new(direction);
     for port in ports {
-        match *port {
+        match port {
             ClusterNetworkPolicyPort::Range { protocol, first, last } => {
-                collected.ranges.push((protocol, first, last))
+                collected.ranges.push((*protocol, *first, *last))
             }
             // The protocol is that of the pod's port with this name.
             ClusterNetworkPolicyPort::Named(name) => PROTOCOLS.iter().for_each(|p| collected.name(name, *p)),
@@ -170,8 +170,8 @@ impl Collected {
         Collected { direction, all: Vec::new(), ranges: Vec::new(), named: Vec::new() }
     }
 
-    fn name(&mut self, name: Name, protocol: Protocol) {
-        self.named.push(NamedPortId { direction: self.direction, name, protocol });
+    fn name(&mut self, name: &Name, protocol: Protocol) {
+        self.named.push(NamedPortId { direction: self.direction, name: name.clone(), protocol });
     }
 
     fn finish(mut self) -> RulePorts {

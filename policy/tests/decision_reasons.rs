@@ -107,7 +107,7 @@ fn decisions_name_the_deciding_rule_or_policy() {
 
     // A link-local address of the node's bridge, which pods reach from their own.
     let link_local = "fe80::1".parse().unwrap();
-    let is_node_address = |name: Name, address| name == Name::new("n1") && address == link_local;
+    let is_node_address = |name: &Name, address| *name == Name::new("n1") && address == link_local;
     let evaluate = |from, to| {
         let connection = Connection { from, to, port: 80, protocol: Protocol::Tcp };
         let evaluation =

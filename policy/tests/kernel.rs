@@ -31,7 +31,7 @@ fn apply_all_cases(folder: &str, options: &PolicyOptions) {
         for case in &corpus.cases {
             let (mut index, mut dirty) = (Index::new(), DirtyPolicyObjects::default());
             corpus.cluster.iter().for_each(|object| apply(&mut index, &mut dirty, object));
-            compiler = Compiler::new(compiler.scope());
+            compiler = Compiler::new(compiler.scope().clone());
             for (n, step) in case.steps.iter().enumerate() {
                 let place = format!("{} step {}", case.name, n + 1);
                 step.apply.iter().for_each(|object| apply(&mut index, &mut dirty, object));

@@ -178,7 +178,7 @@ impl Cluster {
     /// Returns the node of a pod's or node's address.
     fn node_of(&self, of: IpAddr) -> Option<&Node> {
         self.nodes.iter().find(|node| {
-            let own = self.index.node(Name::new(node.name));
+            let own = self.index.node(&Name::new(node.name));
             node.compiler.compiled().pod_at(of).is_some() || own.is_some_and(|n| n.ips().any(|ip| ip == of))
         })
     }

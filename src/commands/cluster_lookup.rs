@@ -46,8 +46,10 @@ impl<'a> ClusterLookup<'a> {
     }
 
     /// Returns the Services as a node serves them.
-    pub(crate) fn desired(&self, node: Name) -> Desired {
-        Desired::new(node).with_external_cidrs(&self.config.external_address_cidrs).with_index(self.index)
+    pub(crate) fn desired(&self, node: &Name) -> Desired {
+        Desired::new(node.clone())
+            .with_external_cidrs(&self.config.external_address_cidrs)
+            .with_index(self.index)
     }
 
     /// Returns the pod with this address that is not on the host network.
@@ -58,20 +60,18 @@ impl<'a> ClusterLookup<'a> {
     /// Returns the node that has an address by its Node object or as the gateway of its pods; the first by name of several.
     pub(crate) fn node_at(&self, address: IpAddr) -> Option<Name> {
         let having = self.index.nodes().filter(|node| node.ips().any(|ip| ip == address));
-        let by_object = having.map(|node| node.name).min();
-        by_object.or_else(|| {
-            self.index
-                .nodes()
-                .map(|node| node.name)
-                .filter(|name| self.is_unlisted_address_of(*name, address))
-                .min()
-        })
+        let by_object = having.map(|node| &node.name).min();
+        let by_gateway = || {
+            let names = self.index.nodes().map(|node| &node.name);
+            names.filter(|name| self.is_unlisted_address_of(name, address)).min()
+        };
+        by_object.or_else(by_gateway).cloned()
     }
 
     /// Returns true if an address that no pod has belongs to a node although its Node object does not list it: the first address
     /// of its pod CIDR, which is the gateway of its pods with most network plugins, or any address of this machine if it is that
     /// node.
-    pub(crate) fn is_unlisted_address_of(&self, node: Name, address: IpAddr) -> bool {
+    pub(crate) fn is_unlisted_address_of(&self, node: &Name, address: IpAddr) -> bool {
         let gateway = || {
             let node = self.index.node(node);
             let cidrs = node.into_iter().flat_map(|node| node.pod_cidrs.iter());
@@ -80,14 +80,14 @@ impl<'a> ClusterLookup<'a> {
         let of_this_machine = || {
             self.this_machine
                 .as_ref()
-                .is_some_and(|(name, addresses)| *name == node && addresses.contains(&address))
+                .is_some_and(|(name, addresses)| name == node && addresses.contains(&address))
         };
         self.pod_at(address).is_none() && (gateway() || of_this_machine())
     }
 
     /// Returns true if an address is local on a node. Includes addresses that every node has, such as that of NodeLocal
     /// DNSCache.
-    pub(crate) fn is_own_address(&self, node: Name, address: IpAddr) -> bool {
+    pub(crate) fn is_own_address(&self, node: &Name, address: IpAddr) -> bool {
         let listed = || self.index.node(node).is_some_and(|node| node.ips().any(|ip| ip == address));
         address == NODE_LOCAL_DNS || listed() || self.is_unlisted_address_of(node, address)
     }
@@ -100,16 +100,16 @@ impl<'a> ClusterLookup<'a> {
 
     /// Returns the node of the pod that has an address, or the node that has it.
     pub(crate) fn node_of_address(&self, address: IpAddr) -> Option<Name> {
-        self.pod_at(address).map_or_else(|| self.node_at(address), |pod| pod.node)
+        self.pod_at(address).map_or_else(|| self.node_at(address), |pod| pod.node.clone())
     }
 
     /// Returns the first address of a node in a family.
-    pub(crate) fn node_address(&self, node: Name, family: Family) -> Option<IpAddr> {
+    pub(crate) fn node_address(&self, node: &Name, family: Family) -> Option<IpAddr> {
         self.index.node(node)?.ips().find(|ip| Family::from_address(*ip) == family)
     }
 
     /// Returns the primary addresses of a node.
-    pub(crate) fn primary_ips(&self, node: Name) -> Box<[IpAddr]> {
+    pub(crate) fn primary_ips(&self, node: &Name) -> Box<[IpAddr]> {
         node::primary_ips(self.config, self.index.node(node), |_| None)
     }
 
@@ -130,7 +130,7 @@ impl<'a> ClusterLookup<'a> {
 
     /// Returns the names of all nodes, sorted.
     pub(crate) fn node_names(&self) -> Vec<Name> {
-        let mut names: Vec<Name> = self.index.nodes().map(|node| node.name).collect();
+        let mut names: Vec<Name> = self.index.nodes().map(|node| node.name.clone()).collect();
         names.sort();
         names
     }
@@ -170,7 +170,7 @@ impl<'a> ClusterLookup<'a> {
     }
 
     /// Returns the error message for a node that does not exist, with a similar or all existing names.
-    pub(crate) fn unknown_node(&self, name: Name) -> String {
+    pub(crate) fn unknown_node(&self, name: &Name) -> String {
         let names = self.node_names();
         match nearest(name.as_str(), names.iter().map(|name| name.as_str())) {
             Some(near) => format!("there is no node {name}; did you mean {near}?"),
@@ -194,7 +194,7 @@ fn first_address(cidr: &IpNet) -> Option<IpAddr> {
 /// may not be this machine's.
 fn this_machine(config: &Config, index: &Index) -> Option<(Name, Vec<IpAddr>)> {
     let name = node::name(config).ok()?;
-    let node = index.node(name)?;
+    let node = index.node(&name)?;
     let addresses = host::addresses();
     node.ips().any(|ip| addresses.contains(&ip)).then_some((name, addresses))
 }

@@ -100,8 +100,9 @@ pub async fn run(
         tokio::task::spawn_blocking(move || PolicyLock::acquire(force)).await??.keep()?;
     }
     let (sink, events) = mpsc::channel(EVENT_BATCHES);
-    let source_config = cluster_view::source_config(&config, name);
-    let source = source::spawn_with_events(source_config, sink, Some(EventReporter::new(name))).await?;
+    let source_config = cluster_view::source_config(&config, &name);
+    let source =
+        source::spawn_with_events(source_config, sink, Some(EventReporter::new(name.clone()))).await?;
     let recorder = source.recorder().clone();
     node_setup::warn_about_other_proxies(&config, &recorder).await?;
     if let Err(error) = Servers::check(telemetry::addresses(&config), &recorder).await {
@@ -113,7 +114,8 @@ pub async fn run(
     kernel.report_rejected(&recorder);
     let (service_traffic, traffic) = ServiceTraffic::channel();
     let families = &prerequisites.families;
-    let telemetry = Telemetry::start(&config, configuration, &source, name, families, service_traffic).await;
+    let telemetry =
+        Telemetry::start(&config, configuration, &source, name.clone(), families, service_traffic).await;
     let mut telemetry = match telemetry {
         Ok(telemetry) => telemetry,
         Err(error) => {
@@ -124,14 +126,22 @@ pub async fn run(
 
     let wake = Wake::default();
     let addresses = NodeAddresses::read();
-    let setup = Setup { config: &config, name, options, start, wake: &wake, addresses: &addresses };
+    let setup = Setup { config: &config, name: &name, options, start, wake: &wake, addresses: &addresses };
     let services = setup.services(prerequisites, &kernel, traffic, &telemetry)?;
     let starting =
         format!("Starting portcullis {} in {} mode", env!("CARGO_PKG_VERSION"), config.mode.name());
     recorder.node_event(EventType::Normal, ["Starting", START], &starting);
     let policies = config.network_policy.zip(enforcer).map(|(policy, enforcer)| {
         let reporter = telemetry.policy_reporter(policy.audit);
-        PolicyController::new(policy, name, addresses.clone(), enforcer, reporter, options.once, &wake)
+        PolicyController::new(
+            policy,
+            name.clone(),
+            addresses.clone(),
+            enforcer,
+            reporter,
+            options.once,
+            &wake,
+        )
     });
     if policies.is_none() {
         node_setup::remove_policies(options).await?;
@@ -139,7 +149,7 @@ pub async fn run(
     let stop = setup.stop_signals(&source, file, &telemetry)?;
     let service_manager = ServiceManager::start(telemetry.health());
 
-    let mut event_loop = EventLoop::new(Index::for_node(name), events, wake, stop, &mut telemetry);
+    let mut event_loop = EventLoop::new(Index::for_node(name.clone()), events, wake, stop, &mut telemetry);
     event_loop.tick = TICK;
     event_loop.once = options.once;
     event_loop.add(Box::new(services));
@@ -172,7 +182,7 @@ pub async fn run(
 /// The context in which the controllers are created.
 struct Setup<'a> {
     config: &'a Config,
-    name: Name,
+    name: &'a Name,
     options: &'a Daemon,
     start: Instant,
     wake: &'a Wake,
@@ -202,7 +212,7 @@ impl Setup<'_> {
         tracing::info!(node = %name, ?families, "serving Services by {}", mode.proxy_mode().name());
         let drain = if options.once { Duration::ZERO } else { DRAIN };
         let takeover = Takeover::new(config.mode, flavour, drain);
-        let desired = Desired::new(name).with_external_cidrs(&config.external_address_cidrs);
+        let desired = Desired::new(name.clone()).with_external_cidrs(&config.external_address_cidrs);
         let progress = mode.progress();
         let engine = ServiceEngine::new(mode, takeover, StaleFlows::new(KernelFlows::default()));
         let inputs = ServiceInputs {
@@ -214,7 +224,7 @@ impl Setup<'_> {
         };
         Ok(ServiceController::new(
             config.clone(),
-            name,
+            name.clone(),
             facts,
             inputs,
             ServiceWorker::new(engine, desired, progress),

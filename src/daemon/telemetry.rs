@@ -94,7 +94,7 @@ impl Telemetry {
         )
         .await?;
         Ok(Telemetry {
-            node,
+            node: node.clone(),
             families: families.to_vec(),
             metrics,
             health,
@@ -223,7 +223,7 @@ impl Telemetry {
 impl Observer for Telemetry {
     fn index_changed(&mut self, index: &Index) {
         self.own_node.observe(index, &self.health);
-        let node = index.node(self.node);
+        let node = index.node(&self.node);
         let is_known = node.is_some() || !index.is_listed(Kind::Node) || index.count(Kind::Node) == 0;
         self.health.set_node_eligible(is_known && node.is_none_or(|node| !node.is_to_be_deleted));
     }

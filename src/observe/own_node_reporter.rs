@@ -36,7 +36,7 @@ impl OwnNodeReporter {
     }
 
     fn problem(&self, index: &Index) -> Option<String> {
-        let node = self.node;
+        let node = &self.node;
         let does_not_exist = self.expects_object && index.is_listed(Kind::Node) && index.node(node).is_none();
         let missing = index.own_node_missing().map(|missing| format!("{node} {missing}"));
         missing.or_else(|| {
@@ -75,9 +75,10 @@ mod tests {
             ("Node was deleted", vec![node("own"), listed(), Event::Deleted(key)], false, "own was deleted"),
         ];
         for (case, events, expects_object, expected) in rows {
-            let mut index = Index::for_node(own);
+            let mut index = Index::for_node(own.clone());
             events.into_iter().for_each(|event| _ = index.handle(event));
-            let problem = OwnNodeReporter::new(own, expects_object).problem(&index).unwrap_or_default();
+            let problem =
+                OwnNodeReporter::new(own.clone(), expects_object).problem(&index).unwrap_or_default();
             assert_eq!(problem.is_empty(), expected.is_empty(), "{case}: {problem}");
             assert!(problem.starts_with(expected), "{case}: {problem}");
         }

@@ -107,7 +107,7 @@ pub async fn spawn_with_events(
             let health = Arc::new(SourceHealth::new(selections.iter().map(|selection| selection.kind)));
             let connection = Arc::new(access::Connection::open(access).await?);
             let recorder = reporter.map_or_else(EventRecorder::disabled, |reporter| {
-                let (recorder, queue) = EventRecorder::channel(reporter.node);
+                let (recorder, queue) = EventRecorder::channel(reporter.node.clone());
                 tasks.spawn(api::publish(queue, connection.clone(), reporter));
                 recorder
             });

@@ -113,7 +113,7 @@ impl Case {
 
     /// Returns the options and node facts in a state.
     pub fn facts(&self, index: &Index) -> (Options, NodeFacts) {
-        let known = index.node(self.node());
+        let known = index.node(&self.node());
         let options = node::options(&self.config, known);
         let addresses: Vec<_> = self.host.addresses().collect();
         let host = NodeFacts {

@@ -12,7 +12,7 @@ pub(crate) fn address(index: &Index, end: &End, family: Family) -> Option<IpAddr
             let pod = index.pod(&NamespacedName::new(namespace, name)).expect("a pod");
             Box::new(pod.ips.iter().copied())
         }
-        End::Node(name) => Box::new(index.node(Name::new(name)).expect("a node").ips()),
+        End::Node(name) => Box::new(index.node(&Name::new(name)).expect("a node").ips()),
         End::External(address) => Box::new(std::iter::once(*address)),
         End::Service { .. } => panic!("{end:?} has no single address"),
     };

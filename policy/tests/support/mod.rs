@@ -49,7 +49,7 @@ impl CompiledCluster {
             let changes = compiler.update(&self.index, &touched);
             replica.apply(&changes);
             replica.check(compiler.compiled());
-            let scratch = Compiler::from_index(compiler.scope(), &self.index);
+            let scratch = Compiler::from_index(compiler.scope().clone(), &self.index);
             assert_same(compiler.compiled(), scratch.compiled());
             let none = compiler.update(&self.index, &DirtyPolicyObjects::default());
             assert!(none.is_empty(), "nothing was touched: {none:?}");
@@ -60,7 +60,7 @@ impl CompiledCluster {
 
     /// Returns the compiled policies of a scope.
     pub fn compiled(&self, scope: Scope) -> &CompiledPolicies {
-        let found = self.compilers.iter().find(|(compiler, _)| compiler.scope() == scope);
+        let found = self.compilers.iter().find(|(compiler, _)| *compiler.scope() == scope);
         found.expect("the scope was passed to `new`").0.compiled()
     }
 }
@@ -86,7 +86,7 @@ fn assert_same(updated: &CompiledPolicies, scratch: &CompiledPolicies) {
 fn all_touched(index: &Index) -> DirtyPolicyObjects {
     let key = |kind, name: &NamespacedName| ObjectKey { kind, name: name.clone() };
     let mut touched = DirtyPolicyObjects::default();
-    touched.nodes.extend(index.nodes().map(|node| node.name));
+    touched.nodes.extend(index.nodes().map(|node| node.name.clone()));
     touched.objects.extend(index.pods().map(|o| key(Kind::Pod, &o.key)));
     touched.objects.extend(index.network_policies().map(|o| key(Kind::NetworkPolicy, &o.key)));
     let cluster = index.cluster_network_policies();

@@ -47,7 +47,7 @@ impl Replica {
         for change in &changes.nodes {
             assert_ne!(change.before, change.after, "{}", change.node);
             let after = (!change.after.is_empty()).then(|| change.after.clone());
-            assert_eq!(put(&mut self.nodes, change.node, after).unwrap_or_default(), change.before);
+            assert_eq!(put(&mut self.nodes, change.node.clone(), after).unwrap_or_default(), change.before);
         }
     }
 
@@ -60,7 +60,7 @@ impl Replica {
         assert!(compiled.rules().eq(&self.rules));
         assert!(compiled.sets().eq(&self.sets));
         assert!(compiled.named_ports().eq(&self.named_ports));
-        assert!(compiled.nodes().eq(self.nodes.iter().map(|(name, addresses)| (*name, &**addresses))));
+        assert!(compiled.nodes().eq(self.nodes.iter().map(|(name, addresses)| (name, &**addresses))));
 
         let profiles = compiled.pods().flat_map(|pod| [&pod.ingress, &pod.egress]).flatten();
         assert_eq!(profiles.collect::<BTreeSet<_>>(), self.profiles.iter().collect());

@@ -38,12 +38,14 @@ pub(super) fn advise(denied: &Denied<'_>, decision: &Decision) -> Advice {
     let mut words = Vec::new();
     let peer_pod = denied.cluster.pod_at(denied.peer);
     let peer = match peer_pod {
-        Some(pod) => SnippetPeer::Pods { namespace: pod.key.namespace, labels: workload_labels(&pod.labels) },
+        Some(pod) => {
+            SnippetPeer::Pods { namespace: &pod.key.namespace, labels: workload_labels(&pod.labels) }
+        }
         None => SnippetPeer::Block(denied.peer),
     };
     let mut snippet = PolicySnippet {
         direction: denied.direction,
-        namespace: denied.subject.key.namespace,
+        namespace: &denied.subject.key.namespace,
         name: denied.name(peer_pod),
         subject: workload_labels(&denied.subject.labels),
         peer,
@@ -67,7 +69,7 @@ pub(super) fn advise(denied: &Denied<'_>, decision: &Decision) -> Advice {
 }
 
 /// Returns the labels that a pod shares with its replicas.
-fn workload_labels(labels: &Labels) -> Vec<(&'static str, &'static str)> {
+fn workload_labels(labels: &Labels) -> Vec<(&str, &str)> {
     labels.iter().filter(|(key, _)| !is_per_instance(key)).collect()
 }
 
@@ -121,11 +123,7 @@ impl Denied<'_> {
     }
 
     /// Warns of pods that no policy isolates yet and that the new policy would isolate.
-    fn warn_of_newly_isolated_pods(
-        &self,
-        selector: &[(&'static str, &'static str)],
-        words: &mut Vec<String>,
-    ) {
+    fn warn_of_newly_isolated_pods(&self, selector: &[(&str, &str)], words: &mut Vec<String>) {
         let selected = |pod: &Pod| selector.iter().all(|(key, value)| pod.labels.get(key) == Some(value));
         let open: Vec<&NamespacedName> = self
             .cluster
@@ -145,7 +143,7 @@ impl Denied<'_> {
 
     /// Returns true if the peer may be an address of the pod's node that no object lists: a secondary, virtual or link-local
     /// address.
-    fn may_be_node(&self, node: Name) -> bool {
+    fn may_be_node(&self, node: &Name) -> bool {
         let is_private = match self.peer {
             IpAddr::V4(ip) => ip.is_private() || ip.is_link_local(),
             IpAddr::V6(ip) => ip.is_unique_local() || ip.is_unicast_link_local(),
@@ -153,12 +151,12 @@ impl Denied<'_> {
         let in_pods = |node: &portcullis_cluster::node::Node| {
             node.pod_cidrs.iter().any(|cidr| cidr.contains(&self.peer))
         };
-        let known = self.cluster.node_at(self.peer).is_some_and(|at| at != node);
+        let known = self.cluster.node_at(self.peer).is_some_and(|at| at != *node);
         is_private && !known && !self.cluster.index.nodes().any(in_pods)
     }
 
     /// Adds notes about the peer of the suggested rule.
-    fn add_peer_notes(&self, peer_pod: Option<&Pod>, peer: &SnippetPeer, words: &mut Vec<String>) {
+    fn add_peer_notes(&self, peer_pod: Option<&Pod>, peer: &SnippetPeer<'_>, words: &mut Vec<String>) {
         if let (Some(pod), SnippetPeer::Pods { labels, .. }) = (peer_pod, peer)
             && labels.is_empty()
         {
@@ -179,7 +177,7 @@ impl Denied<'_> {
                 client.name()
             ));
         }
-        if let (Direction::Egress, None, Some(node)) = (self.direction, peer_pod, self.subject.node)
+        if let (Direction::Egress, None, Some(node)) = (self.direction, peer_pod, &self.subject.node)
             && self.may_be_node(node)
         {
             words.push(format!(

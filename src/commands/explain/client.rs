@@ -50,13 +50,13 @@ impl Client {
                 let message = format!("{key} is a Service, expected a pod, a node or an address");
                 Err(ExplainError::argument(FLAG, message))
             }
-            PeerArgument::Node(name) => Client::from_node(cluster, *name),
+            PeerArgument::Node(name) => Client::from_node(cluster, name),
             PeerArgument::Address(address) => {
                 if let Some(pod) = cluster.pod_at(*address) {
                     return Client::from_pod(cluster, pod);
                 }
                 let node = cluster.node_at(*address);
-                let kind = node.map_or(ClientKind::Outside, ClientKind::Node);
+                let kind = node.clone().map_or(ClientKind::Outside, ClientKind::Node);
                 Ok(Client { kind, node, addresses: Box::new([*address]) })
             }
         }
@@ -66,14 +66,14 @@ impl Client {
         check_addresses(pod).map_err(|message| ExplainError::argument(FLAG, message))?;
         if !pod.host_network {
             let kind = ClientKind::Pod(pod.key.clone());
-            return Ok(Client { kind, node: pod.node, addresses: pod.ips.clone() });
+            return Ok(Client { kind, node: pod.node.clone(), addresses: pod.ips.clone() });
         }
-        let node = pod.node.and_then(|name| cluster.index.node(name));
+        let node = pod.node.as_ref().and_then(|name| cluster.index.node(name));
         let addresses = node.map_or_else(|| pod.ips.clone(), |node| node.ips().collect());
-        Ok(Client { kind: ClientKind::OnHostNetwork(pod.key.clone()), node: pod.node, addresses })
+        Ok(Client { kind: ClientKind::OnHostNetwork(pod.key.clone()), node: pod.node.clone(), addresses })
     }
 
-    fn from_node(cluster: &ClusterLookup<'_>, name: Name) -> Result<Client, ExplainError> {
+    fn from_node(cluster: &ClusterLookup<'_>, name: &Name) -> Result<Client, ExplainError> {
         let Some(node) = cluster.index.node(name) else {
             return Err(ExplainError::argument(FLAG, cluster.unknown_node(name)));
         };
@@ -81,7 +81,7 @@ impl Client {
         if addresses.is_empty() {
             return Err(ExplainError::argument(FLAG, format!("node {name} has no address")));
         }
-        Ok(Client { kind: ClientKind::Node(name), node: Some(name), addresses })
+        Ok(Client { kind: ClientKind::Node(name.clone()), node: Some(name.clone()), addresses })
     }
 
     /// Returns its address of a family.
@@ -92,7 +92,8 @@ impl Client {
     /// Returns the source address of its connections to `to`. For a connection of a node to one of its own addresses, the
     /// kernel uses the destination as the source.
     pub(super) fn source_address(&self, cluster: &ClusterLookup<'_>, to: IpAddr) -> Option<IpAddr> {
-        let is_own = self.is_node() && self.node.is_some_and(|node| cluster.is_own_address(node, to));
+        let is_own =
+            self.is_node() && self.node.as_ref().is_some_and(|node| cluster.is_own_address(node, to));
         if is_own { Some(to) } else { self.address(Family::from_address(to)) }
     }
 

@@ -36,14 +36,14 @@ pub(super) fn explain_connection(
         paths: Vec::new(),
         advice: Vec::new(),
     };
-    let path = |to: SocketAddr, route: Option<(Name, &ServiceRoute)>| Path {
+    let path = |to: SocketAddr, route: Option<(&Name, &ServiceRoute)>| Path {
         cluster,
         client,
         from,
         client_destination: SocketAddr::new(target.address, target.port),
         to,
         protocol: target.protocol,
-        routed_by: route.map(|(node, _)| node),
+        routed_by: route.map(|(node, _)| node.clone()),
         masqueraded: route.is_some_and(|(_, route)| route.masquerade.is_some()),
     };
     match &target.kind {
@@ -53,16 +53,16 @@ pub(super) fn explain_connection(
             let frontend = port.frontends().find(|other| other.address == *frontend);
             let frontend = frontend.expect("the port was found by its frontend");
             let connection =
-                ServiceConnection { cluster, client, from, to: target.address, frontend, node: *node };
+                ServiceConnection { cluster, client, from, to: target.address, frontend, node: node.clone() };
             let route = connection.route();
             match &route.endpoints {
                 Ok(endpoints) => {
                     for endpoint in endpoints {
-                        let path = path(endpoint.socket(), Some((*node, &route)));
+                        let path = path(endpoint.socket(), Some((node, &route)));
                         add(&mut explanation, path.explain(endpoints.len()));
                     }
                 }
-                Err(no_route) => match before_node(client, *node).then(|| path(to, None).explain(1)) {
+                Err(no_route) => match before_node(client, node).then(|| path(to, None).explain(1)) {
                     // Policies on the client's own node come first, and deny the connection.
                     Some((direct, advice)) if !direct.egress.allowed => {
                         add(&mut explanation, (direct, advice))
@@ -91,8 +91,8 @@ pub(super) fn explain_connection(
 }
 
 /// Returns true if a connection leaves the client's node before another node routes it.
-fn before_node(client: &Client, node: Name) -> bool {
-    client.node.is_some_and(|own| own != node)
+fn before_node(client: &Client, node: &Name) -> bool {
+    client.node.as_ref().is_some_and(|own| own != node)
 }
 
 fn explain_no_route(no_route: &NoRoute) -> NoRouteExplanation {

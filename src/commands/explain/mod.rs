@@ -126,10 +126,10 @@ fn explain_connections(
 ) -> Result<Explanation, ExplainError> {
     let client = Client::find(cluster, from)?;
     let node = arguments.node.as_deref().map(Name::new);
-    if let Some(node) = node.filter(|node| cluster.index.node(*node).is_none()) {
+    if let Some(node) = node.as_ref().filter(|node| cluster.index.node(node).is_none()) {
         return Err(ExplainError::argument("--node", cluster.unknown_node(node)));
     }
-    if let Some(own) = client.node.filter(|own| node.is_some_and(|node| node != *own)) {
+    if let Some(own) = client.node.as_ref().filter(|own| node.as_ref().is_some_and(|node| node != *own)) {
         let message = format!("{} runs on {own}, whose rules route its connections", client.name());
         return Err(ExplainError::argument("--node", message));
     }
@@ -160,7 +160,7 @@ fn explain_connections(
                 ClientKind::Node(_) => "node",
                 ClientKind::Outside => "outside",
             },
-            node: client.node.map(|node| node.to_string()),
+            node: client.node.as_ref().map(|node| node.to_string()),
             addresses: client.addresses.to_vec(),
         },
         connections,

@@ -156,17 +156,17 @@ fn describe_selector(selector: &[(Box<str>, Box<str>)]) -> String {
 
 /// Returns the labels of a Service's selector that a pod lacks.
 fn missing_labels<'a>(service: &'a Service, pod: &Pod) -> Vec<&'a (Box<str>, Box<str>)> {
-    service.selector.iter().filter(|(key, value)| pod.labels.get(key) != Some(value)).collect()
+    service.selector.iter().filter(|(key, value)| pod.labels.get(key) != Some(&**value)).collect()
 }
 
 /// Returns a hint for a selector that matches no pod: the most similar label.
 fn similar_label(cluster: &ClusterLookup<'_>, service: &Service, here: &[&Pod]) -> String {
-    let namespace = service.key.namespace;
-    let elsewhere: BTreeSet<Name> = cluster
+    let namespace = &service.key.namespace;
+    let elsewhere: BTreeSet<&Name> = cluster
         .index
         .pods()
         .filter(|pod| !pod.is_finished && missing_labels(service, pod).is_empty())
-        .map(|pod| pod.key.namespace)
+        .map(|pod| &pod.key.namespace)
         .collect();
     if !elsewhere.is_empty() {
         let names = listed(elsewhere.iter().map(|name| name.as_str()));

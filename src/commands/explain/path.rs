@@ -74,23 +74,25 @@ impl Path<'_> {
 
     /// Returns true if the rules of a node masquerade the hairpin connection: in iptables mode for every endpoint, in the other
     /// modes for endpoints on that node, as in kube-proxy.
-    fn masquerades_hairpin(&self, node: Name) -> bool {
+    fn masquerades_hairpin(&self, node: &Name) -> bool {
         self.is_hairpin()
             && (self.cluster.config.mode.capabilities().masquerades_remote_hairpins
-                || self.cluster.node_of_address(self.to.ip()) == Some(node))
+                || self.cluster.node_of_address(self.to.ip()).as_ref() == Some(node))
     }
 
     /// Returns the node that masquerades the connection.
-    fn masqueraded_by(&self) -> Option<Name> {
-        self.routed_by.filter(|node| self.masqueraded || self.masquerades_hairpin(*node))
+    fn masqueraded_by(&self) -> Option<&Name> {
+        self.routed_by.as_ref().filter(|node| self.masqueraded || self.masquerades_hairpin(node))
     }
 
     /// Returns the reason why replies do not reach the client: a node other than the client's applied DNAT without masquerading,
     /// and the endpoint is not on that node. The endpoint replies to the client directly, so nothing translates the source
     /// address of the replies back.
     fn lost_reply(&self) -> Option<String> {
-        let node = self.routed_by.filter(|node| self.client.node.is_some_and(|own| own != *node))?;
-        if self.masqueraded_by().is_some() || self.cluster.node_of_address(self.to.ip()) == Some(node) {
+        let is_of_client = |node: &Name| self.client.node.as_ref().is_none_or(|own| own == node);
+        let node = self.routed_by.as_ref().filter(|node| !is_of_client(node))?;
+        let of_endpoint = self.cluster.node_of_address(self.to.ip());
+        if self.masqueraded_by().is_some() || of_endpoint.as_ref() == Some(node) {
             return None;
         }
         if self.is_hairpin() {
@@ -113,8 +115,8 @@ impl Path<'_> {
 
     /// Returns the destination as policies on the client's node see it.
     fn seen_at_client(&self) -> SocketAddr {
-        match self.routed_by {
-            Some(node) if self.client.node != Some(node) => self.client_destination,
+        match &self.routed_by {
+            Some(node) if self.client.node.as_ref() != Some(node) => self.client_destination,
             _ => self.to,
         }
     }
@@ -122,7 +124,7 @@ impl Path<'_> {
     /// Returns the source as policies on the destination's node see it.
     fn seen_at_destination(&self) -> IpAddr {
         let Some(node) = self.masqueraded_by() else { return self.from };
-        if self.cluster.node_of_address(self.to.ip()) == Some(node) {
+        if self.cluster.node_of_address(self.to.ip()).as_ref() == Some(node) {
             return self.from;
         }
         self.cluster.node_address(node, Family::from_address(self.from)).unwrap_or(self.from)
@@ -162,7 +164,7 @@ impl Path<'_> {
 
     /// Returns true if the destination is an address of the client's own node.
     fn is_own_address(&self) -> bool {
-        self.client.node.is_some_and(|node| self.cluster.is_own_address(node, self.to.ip()))
+        self.client.node.as_ref().is_some_and(|node| self.cluster.is_own_address(node, self.to.ip()))
     }
 
     /// Returns the pod at one end, to which policies apply.

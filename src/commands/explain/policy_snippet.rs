@@ -7,26 +7,26 @@ use portcullis_cluster::{Family, Name, Protocol};
 use portcullis_policy::Direction;
 
 /// A rule that allows one kind of connection.
-pub(super) struct PolicySnippet {
+pub(super) struct PolicySnippet<'a> {
     pub(super) direction: Direction,
-    pub(super) namespace: Name,
+    pub(super) namespace: &'a Name,
     pub(super) name: String,
     /// Labels of the pods that it selects.
-    pub(super) subject: Vec<(&'static str, &'static str)>,
-    pub(super) peer: SnippetPeer,
+    pub(super) subject: Vec<(&'a str, &'a str)>,
+    pub(super) peer: SnippetPeer<'a>,
     pub(super) port: u16,
     pub(super) protocol: Protocol,
 }
 
 /// The peer of a suggested rule.
-pub(super) enum SnippetPeer {
+pub(super) enum SnippetPeer<'a> {
     /// Pods of a namespace with these labels.
-    Pods { namespace: Name, labels: Vec<(&'static str, &'static str)> },
+    Pods { namespace: &'a Name, labels: Vec<(&'a str, &'a str)> },
     /// One address.
     Block(IpAddr),
 }
 
-impl PolicySnippet {
+impl PolicySnippet<'_> {
     /// Returns a NetworkPolicy with this rule only.
     pub(super) fn network_policy(&self) -> String {
         let (kind, peers) = self.fields();
@@ -36,7 +36,7 @@ impl PolicySnippet {
                     true => String::new(),
                     false => format!("\n      podSelector: {}", selector(labels)),
                 };
-                format!("namespaceSelector: {}{pods}", namespace_selector(*namespace))
+                format!("namespaceSelector: {}{pods}", namespace_selector(namespace))
             }
             SnippetPeer::Block(address) => format!("ipBlock: {{cidr: {}}}", quoted(&block(*address))),
         };
@@ -69,11 +69,11 @@ spec:
         let (_, peers) = self.fields();
         let peer = match (&self.peer, self.direction) {
             (SnippetPeer::Pods { namespace, labels }, _) if labels.is_empty() => {
-                format!("namespaces: {}", namespace_selector(*namespace))
+                format!("namespaces: {}", namespace_selector(namespace))
             }
             (SnippetPeer::Pods { namespace, labels }, _) => format!(
                 "pods:\n      namespaceSelector: {}\n      podSelector: {}",
-                namespace_selector(*namespace),
+                namespace_selector(namespace),
                 selector(labels)
             ),
             (SnippetPeer::Block(address), Direction::Egress) => {
@@ -104,7 +104,7 @@ spec:
     }
 }
 
-fn namespace_selector(namespace: Name) -> String {
+fn namespace_selector(namespace: &Name) -> String {
     selector(&[(NAMESPACE_NAME_LABEL, namespace.as_str())])
 }
 

@@ -61,10 +61,10 @@ pub(super) struct ServiceConnection<'a> {
 impl ServiceConnection<'_> {
     /// Returns the route of the connection.
     pub(super) fn route(&self) -> ServiceRoute {
-        let options = node::options(self.cluster.config, self.cluster.index.node(self.node));
+        let options = node::options(self.cluster.config, self.cluster.index.node(&self.node));
         let facts = NodeFacts {
             addresses: Box::new([self.to]),
-            node_ips: self.cluster.primary_ips(self.node),
+            node_ips: self.cluster.primary_ips(&self.node),
             ..NodeFacts::default()
         };
         let context =
@@ -89,7 +89,7 @@ impl ServiceConnection<'_> {
 
     /// Returns the class of the client on the routing node.
     fn source_class(&self, options: &Options) -> SourceClass {
-        let is_on_node = self.client.node == Some(self.node);
+        let is_on_node = self.client.node.as_ref() == Some(&self.node);
         let is_pod = match &options.detect_local {
             DetectLocal::Cidrs(cidrs) => {
                 let family = Family::from_address(self.from);
@@ -111,7 +111,7 @@ impl ServiceConnection<'_> {
     /// masqueraded.
     fn has_way_back(&self) -> bool {
         let is_own_pod =
-            matches!(self.client.kind, ClientKind::Pod(_)) && self.client.node == Some(self.node);
+            matches!(self.client.kind, ClientKind::Pod(_)) && self.client.node.as_ref() == Some(&self.node);
         !self.frontend.is_external() || is_own_pod
     }
 
@@ -173,8 +173,8 @@ impl ServiceConnection<'_> {
     fn is_rejected(&self, context: &RoutingContext) -> bool {
         let is_external_ip =
             matches!(self.frontend.kind, FrontendKind::ExternalIp | FrontendKind::LoadBalancer);
-        let is_from_node = self.client.is_node() && self.client.node == Some(self.node);
-        let is_local = self.cluster.is_own_address(self.node, self.to);
+        let is_from_node = self.client.is_node() && self.client.node.as_ref() == Some(&self.node);
+        let is_local = self.cluster.is_own_address(&self.node, self.to);
         context.capabilities.rejects_own_connections || !is_external_ip || !is_from_node || is_local
     }
 
@@ -186,7 +186,7 @@ impl ServiceConnection<'_> {
                 && (endpoint.conditions.ready() || endpoint.conditions.serving())
         });
         let mut nodes: Vec<&str> =
-            usable.filter_map(|endpoint| endpoint.node).map(|node| node.as_str()).collect();
+            usable.filter_map(|endpoint| endpoint.topology.node()).map(Name::as_str).collect();
         nodes.sort_unstable();
         nodes.dedup();
         listed(nodes)

@@ -88,8 +88,8 @@ pub(super) fn find(
             }
         },
         PeerArgument::Node(name) => {
-            let Some(node) = cluster.index.node(*name) else {
-                return Err(ExplainError::argument(FLAG, cluster.unknown_node(*name)));
+            let Some(node) = cluster.index.node(name) else {
+                return Err(ExplainError::argument(FLAG, cluster.unknown_node(name)));
             };
             finder.address_targets(&format!("node {name}"), &node.ips().collect::<Vec<_>>())
         }
@@ -118,7 +118,7 @@ impl Finder<'_> {
             ));
         }
         let node = self.routing_node()?;
-        let desired = self.cluster.desired(node);
+        let desired = self.cluster.desired(&node);
         let all = desired.services().get(key).cloned().unwrap_or_default();
         let is_wanted = |port: &&ServicePort| {
             let named = match &self.to.port {
@@ -152,7 +152,7 @@ impl Finder<'_> {
                     address: frontend.ip()?,
                     port: frontend.port(),
                     protocol: frontend.protocol(),
-                    kind: TargetKind::Service { port: Box::new(port.clone()), frontend, node },
+                    kind: TargetKind::Service { port: Box::new(port.clone()), frontend, node: node.clone() },
                 })
             })
             .collect();
@@ -197,7 +197,8 @@ impl Finder<'_> {
     /// Returns the targets at addresses of a node, or at any address.
     fn address_targets(&self, what: &str, addresses: &[IpAddr]) -> Found {
         // The frontends of Services are the same on all nodes.
-        let desired = self.cluster.desired(self.client.node.or(self.node).unwrap_or_else(|| Name::new("")));
+        let node = self.client.node.as_ref().or(self.node.as_ref()).cloned();
+        let desired = self.cluster.desired(&node.unwrap_or_else(|| Name::new("")));
         let wanted = |port: &PortNumber| self.to.protocol.is_none_or(|protocol| protocol == port.1);
         let mut ports = self.served_ports(&desired, addresses);
         ports.retain(wanted);
@@ -262,19 +263,19 @@ impl Finder<'_> {
         };
         Ok(match virtual_ip.same_node_port().and_then(find) {
             Some(frontend) => self.routed_by(node, &frontend),
-            None => unserved.node_port(node).map_or(TargetKind::Direct, TargetKind::NotServed),
+            None => unserved.node_port(&node).map_or(TargetKind::Direct, TargetKind::NotServed),
         })
     }
 
     /// Returns the node that has an address, as seen from the client's node.
     fn node_of(&self, address: IpAddr) -> Option<Name> {
-        let own = self.client.node.filter(|node| self.cluster.is_own_address(*node, address));
-        own.or_else(|| self.cluster.node_at(address))
+        let own = self.client.node.as_ref().filter(|node| self.cluster.is_own_address(node, address));
+        own.cloned().or_else(|| self.cluster.node_at(address))
     }
 
     /// Returns the target for a frontend, with its Service port as the routing node serves it.
     fn routed_by(&self, node: Name, frontend: &Frontend<'_>) -> TargetKind {
-        let desired = self.cluster.desired(node);
+        let desired = self.cluster.desired(&node);
         let name = &frontend.port.name;
         let ports = desired.services().get(&name.service).cloned().unwrap_or_default();
         let has_frontend = |port: &&ServicePort| {
@@ -293,12 +294,12 @@ impl Finder<'_> {
                     format!("{} is not scheduled to a node yet", self.client.name()),
                 )
             };
-            return self.client.node.ok_or_else(missing);
+            return self.client.node.clone().ok_or_else(missing);
         }
         let names = self.cluster.node_names();
         let own = crate::node::name(self.cluster.config).ok().filter(|name| names.contains(name));
-        let only = names.first().copied().filter(|_| names.len() == 1);
-        self.node.or(own).or(only).ok_or_else(|| {
+        let only = names.first().cloned().filter(|_| names.len() == 1);
+        self.node.clone().or(own).or(only).ok_or_else(|| {
             let message = format!(
                 "the client is not on a node; specify the node whose rules apply: {}",
                 listed(names.iter().map(|name| name.as_str()))

@@ -35,7 +35,7 @@ pub(super) struct Unserved<'a> {
 impl Unserved<'_> {
     /// Returns the reason why a port of the node port range is not served on a node. `None` if a process may listen there: outside
     /// of the range, or on a named port of a pod on the host network or a health check node port.
-    pub(super) fn node_port(&self, node: Name) -> Option<NoRoute> {
+    pub(super) fn node_port(&self, node: &Name) -> Option<NoRoute> {
         let is_health = self.desired.ports().any(|port| {
             self.protocol == Protocol::Tcp
                 && port.health_check_node_port.is_some_and(|health| health.get() == self.number)
@@ -44,7 +44,7 @@ impl Unserved<'_> {
             let same = |port: &portcullis_cluster::pod::NamedPort| {
                 (port.port.get(), port.protocol) == (self.number, self.protocol)
             };
-            pod.host_network && pod.node == Some(node) && pod.named_ports.iter().any(same)
+            pod.host_network && pod.node.as_ref() == Some(node) && pod.named_ports.iter().any(same)
         });
         if !NODE_PORTS.contains(&self.number) || is_health || is_named {
             return None;
@@ -91,7 +91,7 @@ impl Unserved<'_> {
         let length = NODE_PREFIXES[usize::from(self.address.is_ipv6())];
         let subnet = IpNet::new(self.address, length).ok()?;
         let primary: Vec<IpAddr> =
-            self.cluster.node_names().iter().flat_map(|node| self.cluster.primary_ips(*node)).collect();
+            self.cluster.node_names().iter().flat_map(|node| self.cluster.primary_ips(node)).collect();
         let mut near = primary.iter().filter(|ip| subnet.contains(*ip)).map(ToString::to_string).peekable();
         let family = Family::from_address(self.address);
         let holder = self.desired.ports().find(|port| {

@@ -39,9 +39,9 @@ pub(super) struct PodEndpoint {
 impl MatrixEndpoint {
     pub(super) fn from_pod(pod: &LocalPod) -> MatrixEndpoint {
         let kind = EndpointKind::Pod(PodEndpoint {
-            namespace: pod.key.namespace,
+            namespace: pod.key.namespace.clone(),
             name: pod.key.name.clone(),
-            node: pod.node,
+            node: pod.node.clone(),
             profiles: [pod.ingress.clone(), pod.egress.clone()],
         });
         MatrixEndpoint { name: pod.key.to_string(), kind, addresses: pod.addresses.clone() }

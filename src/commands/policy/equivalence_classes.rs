@@ -75,7 +75,7 @@ impl<'a> AddressMatches<'a> {
             named_ports: self.named_ports.get(address).cloned().unwrap_or_default(),
         };
         Signature {
-            namespace: pod.key.namespace,
+            namespace: pod.key.namespace.clone(),
             profiles: [pod.ingress.clone(), pod.egress.clone()],
             addresses: pod.addresses.iter().map(address).collect(),
         }

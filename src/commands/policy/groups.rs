@@ -79,7 +79,7 @@ fn have_equal_cells(
     if one.namespace != other.namespace || one.profiles != other.profiles {
         return false;
     }
-    let is_own_node = |row: &MatrixEndpoint| matches!(&row.kind, EndpointKind::Node(n) if one.node == Some(*n) || other.node == Some(*n));
+    let is_own_node = |row: &MatrixEndpoint| matches!(&row.kind, EndpointKind::Node(n) if one.node.as_ref() == Some(n) || other.node.as_ref() == Some(n));
     tables.iter().all(|MatrixTable { cells, .. }| {
         let others = |index: &usize| *index != a && *index != b;
         cells[a][a] == cells[b][b]
@@ -106,7 +106,7 @@ pub(super) fn cell(
     }
     // A node may always reach its own pods, so the verdict about a pod of another node is shown.
     let on_other_node = |index: &&usize| match (&rows[row].kind, columns[**index].pod()) {
-        (EndpointKind::Node(node), Some(pod)) => pod.node != Some(*node),
+        (EndpointKind::Node(node), Some(pod)) => pod.node.as_ref() != Some(node),
         _ => true,
     };
     table.cells[row][to.members.iter().find(on_other_node).copied().unwrap_or(column)]
@@ -119,13 +119,13 @@ const MAX_NAMES: usize = 3;
 fn label(pods: &[&PodEndpoint], members: &[usize]) -> String {
     let first = pods[members[0]];
     let names: Vec<&str> = members.iter().map(|index| &*pods[*index].name).collect();
-    let namespace = first.namespace;
+    let namespace = &first.namespace;
     if names.len() == 1 {
         return format!("{namespace}/{}", names[0]);
     }
     let prefix = common_prefix(&names);
     let mut others = pods.iter().enumerate().filter(|(index, _)| !members.contains(index));
-    let matches = |pod: &PodEndpoint| pod.namespace == namespace && pod.name.starts_with(prefix);
+    let matches = |pod: &PodEndpoint| pod.namespace == *namespace && pod.name.starts_with(prefix);
     if !others.any(|(_, pod)| matches(pod)) {
         return format!("{namespace}/{prefix}* (×{})", names.len());
     }

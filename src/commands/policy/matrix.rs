@@ -148,7 +148,7 @@ fn columns(pods: &[&LocalPod], command: &Matrix) -> Vec<MatrixEndpoint> {
 
 fn rows(world: &ClusterLookup<'_>, pods: &[&LocalPod], command: &Matrix) -> Vec<MatrixEndpoint> {
     let nodes = world.node_names().into_iter().filter_map(|name| {
-        let node = world.index.node(name)?;
+        let node = world.index.node(&name)?;
         Some(MatrixEndpoint::from_node(name, &node.ips().collect::<Vec<_>>()))
     });
     let external = command.external.iter().map(|ip| MatrixEndpoint::external(*ip));

@@ -42,8 +42,8 @@ impl LabelCondition {
 
     fn matches(&self, labels: &Labels) -> bool {
         match self {
-            LabelCondition::Equals(key, value) => labels.get(key) == Some(value),
-            LabelCondition::NotEquals(key, value) => labels.get(key) != Some(value),
+            LabelCondition::Equals(key, value) => labels.get(key) == Some(&**value),
+            LabelCondition::NotEquals(key, value) => labels.get(key) != Some(&**value),
             LabelCondition::Exists(key) => labels.contains(key),
             LabelCondition::DoesNotExist(key) => !labels.contains(key),
         }
@@ -63,7 +63,7 @@ pub(super) fn pods<'a>(
             .map(|part| LabelCondition::parse(part).ok_or_else(|| MatrixError::Selector(part.to_owned())))
             .collect::<Result<_, _>>()?,
     };
-    let known: BTreeSet<Name> = world.compiled().pods().map(|pod| pod.key.namespace).collect();
+    let known: BTreeSet<&Name> = world.compiled().pods().map(|pod| &pod.key.namespace).collect();
     let wanted: Vec<Name> = namespaces.iter().map(|name| Name::new(name)).collect();
     if let Some(unknown) = wanted.iter().find(|name| !known.contains(name)) {
         let known = listed(known.iter().map(|name| name.as_str()));

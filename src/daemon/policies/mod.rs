@@ -102,7 +102,7 @@ impl PolicyController {
         schedule.request();
         PolicyController {
             config,
-            node,
+            node: node.clone(),
             addresses,
             drift: drift_watch::watch(TABLE, enforcer.socket(), wake),
             links: (!once).then(|| link_watch::watch(wake)),
@@ -165,7 +165,7 @@ impl PolicyController {
             self.repairs.started(now);
             self.repairs.process().to_owned()
         });
-        let own_node = index.node(self.node);
+        let own_node = index.node(&self.node);
         PolicySyncRequest {
             changes,
             options: node::policy_options(&self.config, own_node),

@@ -44,7 +44,7 @@ impl MachineFacts {
         &self,
         config: &Config,
         index: &Index,
-        name: Name,
+        name: &Name,
         options: &Options,
         addresses: &[IpAddr],
     ) -> NodeFacts {

@@ -123,10 +123,10 @@ impl ServiceController {
         self.reporter.sync_started(&dirty, now);
         let changes = worker.desired.update(index, dirty);
         self.reporter.report_unserved(&mut worker.desired);
-        let options = node::options(&self.config, index.node(self.node));
+        let options = node::options(&self.config, index.node(&self.node));
         let addresses = self.inputs.addresses.get();
         let request = ServiceSyncRequest {
-            node_facts: self.facts.node_facts(&self.config, index, self.node, &options, &addresses),
+            node_facts: self.facts.node_facts(&self.config, index, &self.node, &options, &addresses),
             addresses,
             due,
             has_drifted: std::mem::take(&mut self.has_drifted),
@@ -219,7 +219,7 @@ impl ServiceController {
 
     /// Requests a sync if `route_localnet` changed.
     fn check_loopback(&mut self, index: &Index) {
-        let options = node::options(&self.config, index.node(self.node));
+        let options = node::options(&self.config, index.node(&self.node));
         if self.facts.update_route_localnet(&options) {
             self.schedule.request();
         }
@@ -245,9 +245,9 @@ impl Controller for ServiceController {
 
     fn handle_changes(&mut self, changes: &[Change], index: &Index, is_ready: bool) {
         changes.iter().for_each(|change| self.dirty.add(change));
-        self.first_sync.update(index.unreadable().may_concern_services(self.node));
+        self.first_sync.update(index.unreadable().may_concern_services(&self.node));
         let became_ready = is_ready && !std::mem::replace(&mut self.is_ready, is_ready);
-        if became_ready || !self.dirty.is_empty_for(self.node) {
+        if became_ready || !self.dirty.is_empty_for(&self.node) {
             self.reporter.sync_requested(&self.dirty);
             self.schedule.request();
         }

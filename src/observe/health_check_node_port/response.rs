@@ -20,7 +20,7 @@ pub(super) fn response(service: &NamespacedName, local_endpoints: usize, healthy
 
 fn body(service: &NamespacedName, local_endpoints: usize, healthy: bool) -> String {
     // Names are DNS labels: nothing in them needs escaping.
-    let (namespace, name) = (service.namespace, &service.name);
+    let NamespacedName { namespace, name } = service;
     format!(
         "{{\n\
          \t\"service\": {{\n\

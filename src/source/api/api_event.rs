@@ -141,7 +141,7 @@ impl ApiEvent {
     }
 
     /// Returns the Event as JSON.
-    pub(super) fn to_json(&self, node: Name, now: Timestamp) -> Value {
+    pub(super) fn to_json(&self, node: &Name, now: Timestamp) -> Value {
         let ObjectVersion { uid, revision, .. } = &self.version;
         let ObjectKey { kind, name } = &self.regarding;
         let mut regarding =
@@ -231,7 +231,7 @@ mod tests {
             event.version.uid = "5f0c".to_owned();
             let event = |node, seconds| {
                 let now = Timestamp::from_second(seconds).expect("a time");
-                event.to_json(Name::new(node), now)["metadata"]["name"].as_str().map(str::to_owned)
+                event.to_json(&Name::new(node), now)["metadata"]["name"].as_str().map(str::to_owned)
             };
             let (one, two) = (event("node-1", 1_800_000_000), event("node-2", 1_800_000_007));
             assert_eq!(one, two);
@@ -262,6 +262,6 @@ mod tests {
             "regarding": {"apiVersion": "v1", "kind": "Service", "namespace": "shop", "name": "web", "uid": "5f0c"},
             "reportingController": "kube-proxy", "reportingInstance": "kube-proxy-node-1",
         });
-        assert_eq!(event.to_json(Name::new("node-1"), now), expected);
+        assert_eq!(event.to_json(&Name::new("node-1"), now), expected);
     }
 }

@@ -182,7 +182,7 @@ pub(in crate::source) async fn publish(
                 () = tokio::time::sleep(reporter.max_delay.mul_f64(random())) => {}
                 _ = flushing.wait_for(|flushing| *flushing) => {}
             }
-            let error = match create(&connection, &mut event, reporter.node).await {
+            let error = match create(&connection, &mut event, &reporter.node).await {
                 Ok(()) => None,
                 // It exists: another node created it, or this one did before a restart.
                 Err(RequestError::Rejected(StatusError { code: 409, .. })) => None,
@@ -206,7 +206,7 @@ pub(in crate::source) async fn publish(
     }
 }
 
-async fn create(connection: &Connection, event: &mut ApiEvent, node: Name) -> Result<(), RequestError> {
+async fn create(connection: &Connection, event: &mut ApiEvent, node: &Name) -> Result<(), RequestError> {
     if event.version.uid.is_empty() {
         // Without a UID, `kubectl describe` does not show the Event, but `kubectl get events` does.
         event.version.uid = uid(connection, &event.regarding).await.unwrap_or_default();

@@ -64,7 +64,7 @@ mod tests {
     fn events_have_the_fields_of_the_events_api() {
         let metadata = json!({"uid": "5f0c", "resourceVersion": "77", "generation": 3});
         let event = invalid(Kind::NetworkPolicy, "shop", "web", metadata)
-            .to_json(Name::new("node-1"), Timestamp::from_second(1_800_000_000).expect("a time"));
+            .to_json(&Name::new("node-1"), Timestamp::from_second(1_800_000_000).expect("a time"));
         let expected = json!({
             "apiVersion": "events.k8s.io/v1", "kind": "Event",
             "metadata": {"name": "web.5f0c.3", "namespace": "shop"},

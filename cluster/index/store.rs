@@ -1,0 +1,77 @@
+//! Objects of one kind by name, whatever the type of their names.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+
+use crate::name::{Name, NamespacedName};
+
+/// The objects of a kind, by name.
+pub(super) trait Store {
+    fn contains(&self, name: &NamespacedName) -> bool;
+    fn len(&self) -> usize;
+    fn names(&self) -> Vec<NamespacedName>;
+    /// Removes an object. Returns true if there was one.
+    fn remove(&mut self, name: &NamespacedName) -> bool;
+}
+
+impl<V> Store for HashMap<NamespacedName, V> {
+    fn contains(&self, name: &NamespacedName) -> bool {
+        self.contains_key(name)
+    }
+
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    fn names(&self) -> Vec<NamespacedName> {
+        self.keys().cloned().collect()
+    }
+
+    fn remove(&mut self, name: &NamespacedName) -> bool {
+        remove(self, name).is_some()
+    }
+}
+
+/// Of cluster-scoped objects.
+impl<V> Store for HashMap<Name, V> {
+    fn contains(&self, name: &NamespacedName) -> bool {
+        self.contains_key(&Name::new(&name.name))
+    }
+
+    fn len(&self) -> usize {
+        self.len()
+    }
+
+    fn names(&self) -> Vec<NamespacedName> {
+        self.keys().map(|name| NamespacedName::new("", name.as_str())).collect()
+    }
+
+    fn remove(&mut self, name: &NamespacedName) -> bool {
+        remove(self, &Name::new(&name.name)).is_some()
+    }
+}
+
+/// Inserts a value. Returns true if it is new or differs from the old one.
+pub(super) fn replace<K: Hash + Eq, V: PartialEq>(map: &mut HashMap<K, V>, key: K, value: V) -> bool {
+    match map.get_mut(&key) {
+        Some(old) if *old == value => false,
+        Some(old) => {
+            *old = value;
+            true
+        }
+        None => {
+            map.insert(key, value);
+            true
+        }
+    }
+}
+
+/// Removes a value. The memory of a map that has become sparse is released: tenants may create objects by the hundred thousand
+/// for a moment.
+pub(super) fn remove<K: Hash + Eq, V>(map: &mut HashMap<K, V>, key: &K) -> Option<V> {
+    let removed = map.remove(key);
+    if map.len() < map.capacity() / 8 {
+        map.shrink_to(map.len() * 2);
+    }
+    removed
+}
