@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashSet};
 
 use crate::kind::Kind;
-use crate::name::{Name, NamespacedName};
+use crate::name::NamespacedName;
 use crate::object::ObjectKey;
 
 /// Objects of which no version could be read since the start. Does not include objects that could be read once: their last
@@ -19,23 +19,9 @@ impl UnreadableObjects {
         self.objects.is_empty()
     }
 
-    /// Returns true if an unreadable object may affect the Services on `node`.
-    pub fn may_concern_services(&self, node: &Name) -> bool {
-        self.objects.iter().any(|key| match key.kind {
-            Kind::Service | Kind::EndpointSlice | Kind::ServiceCidr => true,
-            Kind::Node => key.is_unnamed() || *key.name.name == *node.as_str(),
-            Kind::Namespace | Kind::Pod | Kind::NetworkPolicy | Kind::ClusterNetworkPolicy => false,
-        })
-    }
-
-    /// Returns true if an unreadable object may affect the decisions of policies.
-    pub fn may_concern_policies(&self) -> bool {
-        self.objects.iter().any(|key| match key.kind {
-            Kind::Node | Kind::Namespace | Kind::Pod | Kind::NetworkPolicy | Kind::ClusterNetworkPolicy => {
-                true
-            }
-            Kind::Service | Kind::EndpointSlice | Kind::ServiceCidr => false,
-        })
+    /// Iterates over their keys. The key of [`ObjectKey::unnamed`] stands for all objects of a kind without a readable name.
+    pub fn iter(&self) -> impl Iterator<Item = &ObjectKey> {
+        self.objects.iter()
     }
 
     pub(crate) fn add(&mut self, key: ObjectKey) {

@@ -5,13 +5,15 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use portcullis_cluster::desired::Desired;
-use portcullis_cluster::{Event, Index, Kind, Name};
+use portcullis_cluster::{Event, Family, Index, Kind, Name};
 use portcullis_modes::iptables::{IptablesFeatures, Tools};
 use portcullis_modes::{NodeFacts, Options};
 use portcullis_policy::table::PolicyTable;
 use tokio::time::timeout;
 
 use crate::config::{ApiServer, Config, Source};
+use crate::control::Declaration;
+use crate::daemon;
 use crate::host_file::{HostFile, HostFileError};
 use crate::observe::unserved;
 use crate::source::{
@@ -105,7 +107,10 @@ pub fn load_node(config: &Config, host_file: Option<&Path>) -> Result<NodeView, 
     let name = node::name(config).map_err(LoadError::NodeName)?;
     let cluster = match &config.source {
         Source::Manifests(path) => read_once(path)?,
-        Source::ApiServer(api) => list_once(api, selections(config, &name))?,
+        Source::ApiServer(api) => {
+            let controllers = daemon::declarations(config, &name, &Family::BOTH);
+            list_once(api, Declaration::selections(&controllers))?
+        }
     };
     let file = host_file.map(HostFile::read).transpose()?;
     Ok(resolve_node(config, name, cluster, file.as_ref()))
@@ -214,27 +219,12 @@ fn list_once(api: &ApiServer, selections: Vec<Selection>) -> Result<ClusterView,
     })
 }
 
-/// Returns the source of a configuration, for the daemon of a node.
-pub fn source_config(config: &Config, node: &Name) -> SourceConfig {
+/// Returns the source of a configuration, with the objects that controllers need.
+pub(crate) fn source_config(config: &Config, controllers: &[Declaration]) -> SourceConfig {
     match &config.source {
         Source::Manifests(path) => SourceConfig::Manifests { path: PathBuf::clone(path) },
-        Source::ApiServer(api) => api_server_source(api, selections(config, node)),
+        Source::ApiServer(api) => api_server_source(api, Declaration::selections(controllers)),
     }
-}
-
-/// Returns the objects that are requested from the API server.
-fn selections(config: &Config, node: &Name) -> Vec<Selection> {
-    let mut selections = Selection::service_proxying(node.as_str());
-    if config.mode.uses_service_cidrs() {
-        selections.push(Selection::service_cidrs());
-    }
-    if config.network_policy.is_some() {
-        let more = Selection::network_policy();
-        // Policies need all nodes, which include this one.
-        selections.retain(|selection| more.iter().all(|other| other.kind != selection.kind));
-        selections.extend(more);
-    }
-    selections
 }
 
 fn api_server_source(api: &ApiServer, selections: Vec<Selection>) -> SourceConfig {

@@ -4,7 +4,7 @@ pub mod cluster_view;
 pub mod commands;
 pub mod config;
 mod conntrack_settings;
-mod control;
+pub mod control;
 pub mod daemon;
 mod error_chain;
 mod file_watch;

@@ -11,7 +11,6 @@ use portcullis::observe::health::{Health, Limits};
 use portcullis::observe::http::{Addresses, Diagnostics, Servers, ServiceTraffic};
 use portcullis::observe::metrics::Metrics;
 use portcullis::source::EventRecorder;
-use portcullis_cluster::Family;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
@@ -50,7 +49,7 @@ impl Server {
         let servers = runtime.block_on(async {
             let servers = Servers::start(
                 addresses,
-                Arc::new(Health::new(limits, Family::BOTH, Moment::now())),
+                Arc::new(Health::new(limits, Moment::now(), Arc::default())),
                 Metrics::new(ProxyMode::Nftables),
                 diagnostics,
                 stopped,

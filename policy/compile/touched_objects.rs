@@ -26,7 +26,7 @@ impl TouchedObjects {
                 Kind::Namespace => work.namespaces.push(Name::new(&name.name)),
                 Kind::NetworkPolicy => work.network_policies.push(name.clone()),
                 Kind::ClusterNetworkPolicy => work.cluster_policies.push(name.clone()),
-                Kind::Node | Kind::Service | Kind::EndpointSlice | Kind::ServiceCidr => {}
+                _ => {}
             }
         }
         work

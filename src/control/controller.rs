@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
-use portcullis_cluster::{Change, Index, Kind};
+use portcullis_cluster::{Change, Index};
 
+use super::declaration::Declaration;
 use super::status::Status;
 use super::work::Work;
 
@@ -13,9 +14,8 @@ use super::work::Work;
 /// iteration, [`poll`](Controller::poll) and [`start`](Controller::start), and [`finish`](Controller::finish) when the
 /// work has ended.
 pub(crate) trait Controller {
-    /// Returns the kinds that must have been listed before the first sync: with fewer objects it would remove rules that are
-    /// still needed.
-    fn required_kinds(&self) -> &'static [Kind];
+    /// Returns its declaration.
+    fn declaration(&self) -> &Declaration;
 
     /// Records the changes of a batch of events. `is_ready`: all required kinds are listed.
     fn handle_changes(&mut self, changes: &[Change], index: &Index, is_ready: bool);

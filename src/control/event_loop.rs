@@ -1,5 +1,6 @@
 //! The loop: feeds events to the index and its changes to the controllers, and runs their work.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portcullis_cluster::{Event, Index};
@@ -11,8 +12,9 @@ use super::controller::Controller;
 use super::exit::{Exit, StopReason};
 use super::mailbox::Wake;
 use super::observer::Observer;
-use super::progress::Job;
+use super::progress::Progress;
 use super::status::Status;
+use crate::moment::Moment;
 
 /// The loop.
 pub(crate) struct EventLoop<'a> {
@@ -25,6 +27,7 @@ pub(crate) struct EventLoop<'a> {
     /// Ends when every controller has synced once.
     pub(crate) once: bool,
     pub(crate) observer: &'a mut dyn Observer,
+    progress: Arc<Progress>,
     runners: Vec<Runner>,
     /// Work that runs; each returns the position of its controller.
     work: JoinSet<usize>,
@@ -32,13 +35,12 @@ pub(crate) struct EventLoop<'a> {
 
 struct Runner {
     controller: Box<dyn Controller>,
-    job: Job,
     is_running: bool,
 }
 
 impl Runner {
     fn is_ready(&self, index: &Index) -> bool {
-        self.controller.required_kinds().iter().all(|kind| index.is_listed(*kind))
+        self.controller.declaration().is_ready(index)
     }
 }
 
@@ -49,6 +51,7 @@ impl<'a> EventLoop<'a> {
         events: mpsc::Receiver<Vec<Event>>,
         wake: Wake,
         stop: mpsc::Receiver<StopReason>,
+        progress: Arc<Progress>,
         observer: &'a mut dyn Observer,
     ) -> Self {
         let (runners, work) = (Vec::new(), JoinSet::new());
@@ -60,6 +63,7 @@ impl<'a> EventLoop<'a> {
             tick: Duration::from_secs(5),
             once: false,
             observer,
+            progress,
             runners,
             work,
         }
@@ -67,8 +71,7 @@ impl<'a> EventLoop<'a> {
 
     /// Adds a controller.
     pub(crate) fn add(&mut self, controller: Box<dyn Controller>) {
-        let job = controller.status(Instant::now()).job;
-        self.runners.push(Runner { controller, job, is_running: false });
+        self.runners.push(Runner { controller, is_running: false });
     }
 
     /// Runs until it is stopped or, with `once`, everything is synced.
@@ -116,23 +119,30 @@ impl<'a> EventLoop<'a> {
             let is_ready = runner.is_ready(&self.index);
             if let Some(work) = runner.controller.start(&self.index, is_ready, now) {
                 runner.is_running = true;
-                self.observer.work_started(runner.job);
+                self.progress.started(runner.controller.declaration().name, Moment::now());
                 self.work.spawn_blocking(move || {
                     work.run();
                     at
                 });
             }
         }
-        let statuses: Vec<Status> = self.runners.iter().map(|runner| runner.controller.status(now)).collect();
-        self.observer.observe(&statuses);
+        let statuses = self.observe(now);
         if !self.once || !self.runners.iter().any(|runner| runner.is_ready(&self.index)) {
             return None;
         }
         if statuses.iter().any(|status| status.is_held_back) {
             return Some(Exit::HeldBack);
         }
-        let is_synced = statuses.iter().all(|status| status.syncs > 0);
-        is_synced.then(|| Exit::Synced(statuses.into_iter().flat_map(|status| status.unwritten).collect()))
+        let is_synced = statuses.iter().all(|status| status.last_sync.is_some());
+        let syncs = statuses.iter().filter_map(|status| status.last_sync.as_ref());
+        is_synced.then(|| Exit::Synced(syncs.flat_map(|sync| sync.unwritten.iter().cloned()).collect()))
+    }
+
+    /// Passes the statuses of the controllers to the observer, and returns them.
+    fn observe(&mut self, now: Instant) -> Vec<Status> {
+        let statuses: Vec<Status> = self.runners.iter().map(|runner| runner.controller.status(now)).collect();
+        self.observer.observe(&statuses);
+        statuses
     }
 
     fn next_due(&self, now: Instant) -> Option<Instant> {
@@ -154,6 +164,7 @@ impl<'a> EventLoop<'a> {
     }
 
     fn handle_tick(&mut self) {
+        self.progress.iterated(Moment::now());
         self.observer.tick();
         self.runners.iter_mut().for_each(|runner| runner.controller.report_progress(Instant::now()));
     }
@@ -161,8 +172,10 @@ impl<'a> EventLoop<'a> {
     fn finish(&mut self, at: usize) {
         let runner = &mut self.runners[at];
         runner.is_running = false;
-        self.observer.work_ended(runner.job);
-        runner.controller.finish(&self.index, Instant::now());
+        self.progress.ended(runner.controller.declaration().name);
+        let now = Instant::now();
+        runner.controller.finish(&self.index, now);
+        self.observe(now);
     }
 }
 

@@ -1,34 +1,95 @@
 //! The status of a controller.
 
-use super::progress::Job;
+use std::sync::Arc;
 
-/// The state of a controller, from which the result of `--once`, health, metrics and Events are derived.
-#[derive(Clone, Debug, PartialEq, Eq)]
+use portcullis_cluster::Kind;
+
+use super::controller_name::ControllerName;
+use super::declaration::Declaration;
+use super::finished_sync::FinishedSync;
+use super::sync_history::{SyncFailure, SyncHistory};
+use crate::moment::Moment;
+
+/// The state of a controller, from which the result of `--once`, health, metrics and Events are derived. Nothing else leads
+/// from a controller to them.
+#[derive(Clone, Debug)]
 pub(crate) struct Status {
-    /// The controller, as health names it.
-    pub(crate) job: Job,
-    /// The number of finished syncs.
-    pub(crate) syncs: u64,
+    /// The name of the controller.
+    pub(crate) name: ControllerName,
+    /// The syncs of each set of rules.
+    pub(crate) syncs: Vec<SyncHistory>,
+    /// The last finished sync. Observers see each finished sync once here, as the loop calls them after each.
+    pub(crate) last_sync: Option<Arc<FinishedSync>>,
+    /// The changes of objects by kind, for the kinds that the controller counts.
+    pub(crate) changes: Vec<ChangeCounts>,
+    /// The progress of a running sync that takes long.
+    pub(crate) long_sync: Option<String>,
     /// The first sync is held back, as objects that could not be read may have rules in the kernel.
     pub(crate) is_held_back: bool,
-    /// The rules are incomplete, as objects could not be read even once.
-    pub(crate) lacks_objects: bool,
+    /// The consequence for the rules if they are incomplete, as objects could not be read even once.
+    pub(crate) incomplete: Option<&'static str>,
     /// Whether another process keeps changing the rules, and what follows from that.
     pub(crate) contention: Option<String>,
-    /// What the last sync could not write, one line each.
-    pub(crate) unwritten: Vec<String>,
+}
+
+/// The number of changes of objects of one kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ChangeCounts {
+    /// The kind.
+    pub(crate) kind: Kind,
+    /// Changes that no sync has taken yet.
+    pub(crate) pending: usize,
+    /// All changes since the start that a sync has taken.
+    pub(crate) taken: u64,
+}
+
+impl ChangeCounts {
+    /// Creates the counts before the first change.
+    pub(crate) fn new(kind: Kind) -> Self {
+        ChangeCounts { kind, pending: 0, taken: 0 }
+    }
+
+    /// Records that a sync takes the pending changes.
+    pub(crate) fn take(&mut self) {
+        self.taken += std::mem::take(&mut self.pending) as u64;
+    }
 }
 
 impl Status {
-    /// The status before the first sync.
-    pub(crate) fn new(job: Job) -> Self {
+    /// Creates the status before the first sync.
+    pub(crate) fn new(declaration: &Declaration) -> Self {
         Status {
-            job,
-            syncs: 0,
+            name: declaration.name,
+            syncs: declaration.rules.iter().map(|rules| SyncHistory::new(rules)).collect(),
+            last_sync: None,
+            changes: Vec::new(),
+            long_sync: None,
             is_held_back: false,
-            lacks_objects: false,
+            incomplete: None,
             contention: None,
-            unwritten: Vec::new(),
         }
+    }
+
+    /// Records a change that is to be synced.
+    pub(crate) fn change_queued(&mut self, at: Moment) {
+        self.syncs.iter_mut().for_each(|history| history.change_queued(at));
+    }
+
+    /// Records a finished sync.
+    pub(crate) fn sync_finished(&mut self, sync: FinishedSync, at: Moment) {
+        for result in &sync.results {
+            let Some(history) = self.syncs.iter_mut().find(|history| history.rules == result.rules) else {
+                continue;
+            };
+            match &result.error {
+                None => history.succeeded(at),
+                Some(error) => history.failed(SyncFailure {
+                    at,
+                    error: error.message.clone(),
+                    may_restart_help: error.may_restart_help,
+                }),
+            }
+        }
+        self.last_sync = Some(Arc::new(sync));
     }
 }

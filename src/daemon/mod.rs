@@ -21,14 +21,13 @@ mod repairs;
 mod service_manager;
 mod services;
 mod stop_signals;
-mod telemetry;
 mod watch_thread;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use portcullis_cluster::desired::Desired;
-use portcullis_cluster::{Index, Name};
+use portcullis_cluster::{Family, Index, Name};
 use portcullis_modes::ServiceEngine;
 use portcullis_modes::cleanup::Takeover;
 use portcullis_modes::iptables::Flavour;
@@ -37,22 +36,23 @@ use tokio::sync::mpsc;
 
 use crate::cluster_view::{self, UnreadableObjects};
 use crate::config::{self, Config, Daemon};
-use crate::control::{EventLoop, Exit, ITERATION_LIMIT, Job, StopReason, Wake};
+use crate::control::{Declaration, EventLoop, Exit, ITERATION_LIMIT, Progress, StopReason, Wake};
+use crate::moment::Moment;
 use crate::node;
 use crate::observe::http::{Servers, ServiceTraffic, TrafficRequest};
+use crate::observe::telemetry::{self, Telemetry};
 use crate::policy_lock::PolicyLock;
 use crate::proxy_modes;
 use crate::source::{self, EventReporter, EventType, START, Source};
 pub use config_watch::ConfigFile;
 pub use error::DaemonError;
-use kernel_progress::with_progress;
+use kernel_progress::{ReportProgress, with_progress};
 use mode_setup::Prerequisites;
 use node_addresses::NodeAddresses;
 use node_setup::KernelSettings;
 use policies::PolicyController;
 use service_manager::ServiceManager;
-use services::{MachineFacts, ServiceController, ServiceInputs, ServiceWorker};
-use telemetry::Telemetry;
+use services::{HealthChecks, MachineFacts, ServiceController, ServiceHandles, ServiceWorker};
 
 /// How long a failed start waits for the creation of its Event.
 const EVENT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -78,7 +78,7 @@ pub async fn run(
     options: &Daemon,
     file: Option<ConfigFile>,
 ) -> Result<(), DaemonError> {
-    let start = Instant::now();
+    let start = Moment::now();
     tracing::info!(mode = config.mode.name(), "starting {}", crate::version());
     // Everything that can fail is checked before anything is written to the node: a daemon that cannot start changes nothing.
     let name = node::name(&config).map_err(DaemonError::NodeName)?;
@@ -100,7 +100,8 @@ pub async fn run(
         tokio::task::spawn_blocking(move || PolicyLock::acquire(force)).await??.keep()?;
     }
     let (sink, events) = mpsc::channel(EVENT_BATCHES);
-    let source_config = cluster_view::source_config(&config, &name);
+    let declarations = declarations(&config, &name, &prerequisites.families);
+    let source_config = cluster_view::source_config(&config, &declarations);
     let source =
         source::spawn_with_events(source_config, sink, Some(EventReporter::new(name.clone()))).await?;
     let recorder = source.recorder().clone();
@@ -113,10 +114,17 @@ pub async fn run(
     let kernel = node_setup::configure_kernel(&config);
     kernel.report_rejected(&recorder);
     let (service_traffic, traffic) = ServiceTraffic::channel();
-    let families = &prerequisites.families;
-    let telemetry =
-        Telemetry::start(&config, configuration, &source, name.clone(), families, service_traffic).await;
-    let mut telemetry = match telemetry {
+    let progress = Arc::<Progress>::default();
+    let telemetry = Telemetry::start(
+        &config,
+        configuration,
+        &source,
+        name.clone(),
+        &declarations,
+        progress.clone(),
+        service_traffic,
+    );
+    let mut telemetry = match telemetry.await {
         Ok(telemetry) => telemetry,
         Err(error) => {
             recorder.flush(EVENT_TIMEOUT).await;
@@ -126,22 +134,21 @@ pub async fn run(
 
     let wake = Wake::default();
     let addresses = NodeAddresses::read();
-    let setup = Setup { config: &config, name: &name, options, start, wake: &wake, addresses: &addresses };
+    let setup = Setup {
+        config: &config,
+        name: &name,
+        options,
+        start,
+        wake: &wake,
+        addresses: &addresses,
+        progress: &progress,
+    };
     let services = setup.services(prerequisites, &kernel, traffic, &telemetry)?;
     let starting =
         format!("Starting portcullis {} in {} mode", env!("CARGO_PKG_VERSION"), config.mode.name());
     recorder.node_event(EventType::Normal, ["Starting", START], &starting);
     let policies = config.network_policy.zip(enforcer).map(|(policy, enforcer)| {
-        let reporter = telemetry.policy_reporter(policy.audit);
-        PolicyController::new(
-            policy,
-            name.clone(),
-            addresses.clone(),
-            enforcer,
-            reporter,
-            options.once,
-            &wake,
-        )
+        PolicyController::new(policy, name.clone(), addresses.clone(), enforcer, options.once, &wake)
     });
     if policies.is_none() {
         node_setup::remove_policies(options).await?;
@@ -149,7 +156,8 @@ pub async fn run(
     let stop = setup.stop_signals(&source, file, &telemetry)?;
     let service_manager = ServiceManager::start(telemetry.health());
 
-    let mut event_loop = EventLoop::new(Index::for_node(name.clone()), events, wake, stop, &mut telemetry);
+    let mut event_loop =
+        EventLoop::new(Index::for_node(name.clone()), events, wake, stop, progress, &mut telemetry);
     event_loop.tick = TICK;
     event_loop.once = options.once;
     event_loop.add(Box::new(services));
@@ -184,9 +192,10 @@ struct Setup<'a> {
     config: &'a Config,
     name: &'a Name,
     options: &'a Daemon,
-    start: Instant,
+    start: Moment,
     wake: &'a Wake,
     addresses: &'a NodeAddresses,
+    progress: &'a Arc<Progress>,
 }
 
 impl Setup<'_> {
@@ -198,8 +207,8 @@ impl Setup<'_> {
         traffic: mpsc::Receiver<TrafficRequest>,
         telemetry: &Telemetry,
     ) -> Result<ServiceController, DaemonError> {
-        let Setup { config, name, options, start, wake, addresses } = *self;
-        prerequisites.kernels = with_progress(prerequisites.kernels, &telemetry.step_of(Job::Services));
+        let Setup { config, name, options, start, wake, addresses, progress } = *self;
+        prerequisites.kernels = with_progress(prerequisites.kernels, &step_of_services(progress));
         let mode_options = node::options(config, None);
         let facts = MachineFacts::read(config, &mode_options, prerequisites.tools.clone(), kernel.has_nfacct);
         let node_facts = facts.node_facts(config, &Index::new(), name, &mode_options, &addresses.get());
@@ -213,22 +222,24 @@ impl Setup<'_> {
         let drain = if options.once { Duration::ZERO } else { DRAIN };
         let takeover = Takeover::new(config.mode, flavour, drain);
         let desired = Desired::new(name.clone()).with_external_cidrs(&config.external_address_cidrs);
-        let progress = mode.progress();
+        let counters = mode.progress();
         let engine = ServiceEngine::new(mode, takeover, StaleFlows::new(KernelFlows::default()));
-        let inputs = ServiceInputs {
+        let handles = ServiceHandles {
             addresses: addresses.clone(),
             address_changes: address_watch::watch(wake),
             drift: drift_events.drift,
             generation: drift_events.generation,
             traffic: wake.forward(traffic),
+            health_checks: HealthChecks::new(telemetry.service_health_server(), families.clone()),
+            progress: Arc::clone(progress),
         };
         Ok(ServiceController::new(
             config.clone(),
             name.clone(),
+            services::declaration(config, name, &families),
             facts,
-            inputs,
-            ServiceWorker::new(engine, desired, progress),
-            telemetry.service_reporter(),
+            handles,
+            ServiceWorker::new(engine, desired, counters),
             start,
         ))
     }
@@ -244,7 +255,12 @@ impl Setup<'_> {
         stop_signals::stop_on_signal(sender.clone())?;
         if let (true, config::Source::ApiServer(api)) = (self.options.once, &self.config.source) {
             let health = Arc::clone(source.health());
-            stop_signals::stop_without_response(health, self.start, api.request_timeout, sender.clone());
+            stop_signals::stop_without_response(
+                health,
+                self.start.monotonic(),
+                api.request_timeout,
+                sender.clone(),
+            );
         }
         if let Some(file) = file.filter(|_| !self.options.once) {
             let report = telemetry.configuration_reporter();
@@ -252,6 +268,18 @@ impl Setup<'_> {
         }
         Ok(stop)
     }
+}
+
+/// Returns the declarations of the controllers of a configuration, for a node that serves these families.
+pub(crate) fn declarations(config: &Config, node: &Name, families: &[Family]) -> Vec<Declaration> {
+    let policies = config.network_policy.as_ref().map(|_| policies::declaration());
+    [services::declaration(config, node, families)].into_iter().chain(policies).collect()
+}
+
+/// Returns a function that records a step of the sync of Services.
+fn step_of_services(progress: &Arc<Progress>) -> ReportProgress {
+    let progress = Arc::clone(progress);
+    Arc::new(move || progress.stepped(services::NAME, Moment::now()))
 }
 
 /// Returns the result of `--once` after every controller has synced. `unwritten`: what could not be written.

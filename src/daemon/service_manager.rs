@@ -100,7 +100,7 @@ fn send(states: &[NotifyState<'_>]) {
 fn status(health: &HealthStatus) -> String {
     let problems: Vec<String> = health.problems().collect();
     let mut line = match problems.as_slice() {
-        [] if health.families.values().any(|family| family.last_synced.is_none()) => {
+        [] if health.rules.iter().any(|rules| rules.last_synced.is_none()) => {
             "Waiting for the cluster's objects and the first sync".to_owned()
         }
         [] => "Serving".to_owned(),
@@ -116,18 +116,20 @@ fn status(health: &HealthStatus) -> String {
 
 #[cfg(test)]
 mod tests {
-    use portcullis_cluster::Family;
-
     use super::*;
+    use crate::control::{ControllerName, SyncHistory};
     use crate::observe::health::{HealthProblem, Limits};
 
     #[test]
     fn status_is_one_line_of_limited_length() {
         let start = Moment::now();
-        let health = Health::new(Limits::new(Duration::from_secs(30), false), [Family::V4], start);
+        let health = Health::new(Limits::new(Duration::from_secs(30), false), start, Arc::default());
+        let mut syncs = SyncHistory::new("IPv4");
+        health.set_syncs(ControllerName::SERVICES, vec![syncs.clone()], false);
         let status = || super::status(&health.status(start));
         assert_eq!(status(), "Waiting for the cluster's objects and the first sync");
-        health.synced(Family::V4, start);
+        syncs.succeeded(start);
+        health.set_syncs(ControllerName::SERVICES, vec![syncs], false);
         assert_eq!(status(), "Serving");
         health.set_problems("a", vec![HealthProblem::warning("first\nsecond")]);
         assert_eq!(status(), "Problem: a: first second");

@@ -7,12 +7,16 @@
 //!                           EventRecorder ─► Events of the API server; the log
 //! ```
 
-pub(crate) mod api_server_silence;
-pub(crate) mod dropped_lines;
+mod api_server_silence;
+mod controller_statuses;
+mod dropped_lines;
 pub mod health;
 pub mod health_check_node_port;
 pub mod http;
+mod isolation_health;
 pub mod metrics;
-pub(crate) mod own_node_reporter;
-pub(crate) mod source_problems;
+mod own_node_reporter;
+mod source_problems;
+pub(crate) mod telemetry;
+mod unreadable_objects;
 pub(crate) mod unserved;

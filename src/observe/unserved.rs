@@ -1,29 +1,48 @@
-//! Reports of Service frontends that are not served: in the log, as metrics and as Events.
+//! Reports of Service frontends that are not served.
 
 use portcullis_cluster::desired::{Desired, UnservedFrontend, UnservedReason};
+use portcullis_cluster::{Kind, ObjectKey};
 
-use crate::observe::metrics::Metrics;
-use crate::source::EventRecorder;
+use crate::control::{ObjectNotice, UnservedCounts};
 use crate::truncated_list;
 
-/// The reason and the action of the Event about a Service with an unserved frontend.
-const NOT_SERVED: [&str; 2] = ["FrontendNotServed", "SyncProxyRules"];
+/// The reason of the Event about a Service with an unserved frontend.
+const NOT_SERVED: &str = "FrontendNotServed";
 
 /// The maximum number of frontends of a Service that a log line names.
 const NAMED: usize = 3;
 
-/// Reports changes to the unserved frontends since the last call.
-pub(crate) fn report(desired: &mut Desired, metrics: &Metrics, recorder: &EventRecorder) {
+/// Changes to the unserved frontends.
+#[derive(Debug, Default)]
+pub(crate) struct UnservedReport {
+    /// Notices about Services with other unserved frontends than before.
+    pub(crate) notices: Vec<ObjectNotice>,
+    /// The numbers of unserved frontends; `None` if nothing changed.
+    pub(crate) counts: Option<UnservedCounts>,
+}
+
+impl UnservedReport {
+    /// Adds a later report.
+    pub(crate) fn add(&mut self, later: UnservedReport) {
+        self.notices.extend(later.notices);
+        self.counts = later.counts.or(self.counts);
+    }
+}
+
+/// Logs and returns the changes to the unserved frontends since the last call, if there are some.
+pub(crate) fn report(desired: &mut Desired) -> Option<UnservedReport> {
     let changed = desired.take_unserved_changes();
     if changed.is_empty() {
-        return;
+        return None;
     }
+    let mut notices = Vec::new();
     for service in changed {
         let unserved = desired.unserved(&service);
         if !unserved.is_empty() {
             tracing::warn!(%service, "Service {service}: {}", summary(&unserved));
             let sentences = unserved.iter().map(ToString::to_string).collect();
-            recorder.shared_service_event(&service, NOT_SERVED, sentences);
+            let object = ObjectKey { kind: Kind::Service, name: service };
+            notices.push(ObjectNotice { object, reason: NOT_SERVED, sentences });
         } else if desired.services().contains_key(&service) {
             tracing::info!(%service, "Service {service} is served at all of its addresses and node ports again");
         }
@@ -31,9 +50,11 @@ pub(crate) fn report(desired: &mut Desired, metrics: &Metrics, recorder: &EventR
     let all = || desired.unserved_services().flat_map(|service| desired.unserved(service));
     let count =
         |matches: fn(&UnservedReason) -> bool| all().filter(|unserved| matches(&unserved.reason)).count();
-    let shadowed = count(|reason| matches!(reason, UnservedReason::Shadowed { .. }));
-    let not_allowed = count(|reason| matches!(reason, UnservedReason::OutsideAllowedCidrs));
-    metrics.set_unserved_frontends(shadowed, not_allowed);
+    let counts = UnservedCounts {
+        shadowed: count(|reason| matches!(reason, UnservedReason::Shadowed { .. })),
+        not_allowed: count(|reason| matches!(reason, UnservedReason::OutsideAllowedCidrs)),
+    };
+    Some(UnservedReport { notices, counts: Some(counts) })
 }
 
 /// Logs all frontends that are not served.

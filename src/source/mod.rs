@@ -32,6 +32,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 pub use access::{Access, AccessError};
+#[cfg(test)]
+pub(crate) use api::EventQueue;
 pub(crate) use api::START;
 pub use api::{EventRecorder, EventReporter, EventType, ListWatchOptions, SILENCE_LIMIT};
 pub use manifests::{Manifests, PathError, check_path, read_manifests};

@@ -56,7 +56,7 @@ impl KindStatus {
 }
 
 impl SourceHealth {
-    pub(super) fn new(kinds: impl IntoIterator<Item = Kind>) -> Self {
+    pub(crate) fn new(kinds: impl IntoIterator<Item = Kind>) -> Self {
         let kinds = kinds.into_iter().map(|kind| Mutex::new(KindStatus::new(kind))).collect();
         SourceHealth { kinds, unreadable: Mutex::default() }
     }

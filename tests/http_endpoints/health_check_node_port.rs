@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use crate::client::{get, until};
+use crate::service_syncs;
 
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 const LOOPBACK_V6: IpAddr = IpAddr::V6(Ipv6Addr::LOCALHOST);
@@ -33,7 +34,7 @@ struct Ports {
 impl Ports {
     fn start() -> Self {
         let limits = Limits::new(Duration::from_secs(30), true);
-        let health = Arc::new(Health::new(limits, Family::BOTH, Moment::now()));
+        let health = Arc::new(Health::new(limits, Moment::now(), Arc::default()));
         let (stop, stopped) = watch::channel(false);
         Ports {
             ports: ServiceHealthServer::start(health.clone(), stopped, EventRecorder::disabled()),
@@ -186,9 +187,9 @@ async fn the_response_follows_counts_health_and_the_stop_signal() {
     until_check(address, (503, 0, true)).await;
     ports.set(&[LOOPBACK], &[("a", check(port, &[(Family::V4, 1)]))]);
     until_check(address, (200, 1, true)).await;
-    ports.health.sync_failed(Family::V4, Moment::now(), "no");
+    service_syncs::failed(&ports.health, "no");
     until_check(address, (503, 1, false)).await;
-    ports.health.synced(Family::V4, Moment::now());
+    service_syncs::succeeded(&ports.health);
     ports.health.set_node_eligible(false);
     until_check(address, (200, 1, true)).await;
 

@@ -3,3 +3,4 @@
 mod client;
 mod health_check_node_port;
 mod proxy;
+mod service_syncs;

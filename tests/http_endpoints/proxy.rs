@@ -10,7 +10,6 @@ use portcullis::observe::health::{Health, Limits};
 use portcullis::observe::http::{Addresses, BindError, Diagnostics, Servers, ServiceTraffic};
 use portcullis::observe::metrics::Metrics;
 use portcullis::source::EventRecorder;
-use portcullis_cluster::Family;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -18,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 
 use crate::client::{Response, get};
+use crate::service_syncs;
 
 const ANY_PORT: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
@@ -30,7 +30,7 @@ struct Proxy {
 impl Proxy {
     async fn start(mode: ProxyMode, configuration: &str, addresses: Addresses) -> Result<Proxy, BindError> {
         let limits = Limits::new(Duration::from_secs(30), true);
-        let health = Arc::new(Health::new(limits, Family::BOTH, Moment::now()));
+        let health = Arc::new(Health::new(limits, Moment::now(), Arc::default()));
         let diagnostics = Diagnostics {
             proxy_mode: mode.name(),
             configuration: configuration.to_owned(),
@@ -108,9 +108,7 @@ async fn responses_equal_the_recorded_ones_of_kube_proxy() {
         let configz = recorded[&format!("{} 10249/configz", mode.name())]["body"].as_str().expect("a body");
         let configuration = configz.strip_prefix(r#"{"kubeproxy.config.k8s.io":"#).expect("its head");
         let proxy = Proxy::listening(mode, configuration.strip_suffix('}').expect("its end")).await;
-        for family in Family::BOTH {
-            proxy.health.synced(family, Moment::now());
-        }
+        service_syncs::succeeded(&proxy.health);
         let of_mode = recorded.iter().filter_map(|(k, v)| Some((k.strip_prefix(mode.name())?.trim(), v)));
         let mut seen = 0;
         for (place, expected) in of_mode {
@@ -139,11 +137,11 @@ async fn health_fails_when_a_sync_fails_and_metrics_count_the_responses() {
         }
         statuses
     };
-    proxy.health.synced(Family::V4, Moment::now());
+    service_syncs::succeeded(&proxy.health);
     assert_eq!(statuses().await, [200, 200]);
-    proxy.health.sync_failed(Family::V4, Moment::now(), "iptables-restore failed");
+    service_syncs::failed(&proxy.health, "iptables-restore failed");
     assert_eq!(statuses().await, [503, 503]);
-    proxy.health.synced(Family::V4, Moment::now());
+    service_syncs::succeeded(&proxy.health);
     proxy.health.set_node_eligible(false);
     assert_eq!(statuses().await, [503, 200]);
 

@@ -9,15 +9,13 @@
 mod interface_search;
 mod link_watch;
 mod pick_up;
-mod reporter;
 mod worker;
 
 use std::collections::HashSet;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use portcullis_cluster::{Backoff, Change, Index, Kind, Name};
+use portcullis_cluster::{Backoff, Change, Index, Name};
 use portcullis_netlink::nf_tables::TableFamily;
 use portcullis_policy::compile::{DirtyPolicyObjects, PolicyChanges, Scope};
 use portcullis_policy::table::{self, EnforceError, Enforcer, TABLE};
@@ -27,12 +25,15 @@ use super::first_sync::FirstSync;
 use super::node_addresses::NodeAddresses;
 use super::repairs::Repairs;
 use crate::config::{Established, NetworkPolicy};
-use crate::control::{Controller, Due, Job, Mailbox, Pending, Schedule, Status, Wake, Work};
+use crate::control::{
+    Controller, ControllerName, Declaration, Due, Mailbox, Pending, Schedule, Status, Wake, Watch, Work,
+};
+use crate::moment::Moment;
+use crate::source::Selection;
 use crate::{node, sysctl, truncated_list};
 
 use interface_search::InterfaceSearch;
 use pick_up::PickUp;
-pub(super) use reporter::PolicyReporter;
 use worker::{PolicySyncRequest, PolicySyncResult, PolicyWorker};
 
 /// The backoff after failed syncs.
@@ -46,6 +47,29 @@ const NAMED: usize = 5;
 
 /// The log message of restores.
 const RESTORED: &str = "another process changed the NetworkPolicy table; restored it";
+
+/// The name of the controller.
+const NAME: ControllerName = ControllerName {
+    label: "policies",
+    objects: "policies",
+    rules: "NetworkPolicy table",
+    event_action: "Enforcing",
+    is_service_proxy: false,
+};
+
+/// The name of the rules, which are synced as a whole.
+const RULES: &str = "NetworkPolicy";
+
+/// The consequence of objects that were never readable. The kernel had no earlier policies in their place, as the first sync
+/// would be held back otherwise.
+const INCOMPLETE: &str = "enforced without objects that cannot be read, so they may allow too much";
+
+/// Returns the declaration of the controller.
+pub(super) fn declaration() -> Declaration {
+    // Unknown peers would be denied.
+    let watches = Selection::network_policy().into_iter().map(Watch::required).collect();
+    Declaration { name: NAME, rules: vec![RULES], watches }
+}
 
 /// The NetworkPolicy controller.
 pub(super) struct PolicyController {
@@ -72,7 +96,7 @@ pub(super) struct PolicyController {
     pick_up: PickUp,
     interfaces: InterfaceSearch,
     has_warned_about_bridges: bool,
-    reporter: PolicyReporter,
+    declaration: Declaration,
     status: Status,
 }
 
@@ -92,12 +116,12 @@ impl PolicyController {
         node: Name,
         addresses: NodeAddresses,
         enforcer: Enforcer,
-        reporter: PolicyReporter,
         once: bool,
         wake: &Wake,
     ) -> Self {
         sysctl::filter_bridged_packets();
         let now = Instant::now();
+        let declaration = declaration();
         let mut schedule = Schedule::new(Duration::ZERO, None, RETRY, now);
         schedule.request();
         PolicyController {
@@ -119,8 +143,8 @@ impl PolicyController {
             pick_up: PickUp::new(!once && matches!(table::read(TableFamily::Inet), Ok(None))),
             interfaces: InterfaceSearch::default(),
             has_warned_about_bridges: false,
-            reporter,
-            status: Status::new(Job::Policies),
+            status: Status::new(&declaration),
+            declaration,
         }
     }
 
@@ -181,8 +205,6 @@ impl PolicyController {
     fn handle_result(&mut self, result: &PolicySyncResult, now: Instant) {
         self.warn_about_interfaces(result, now);
         self.schedule.ended(result.error.is_some(), now);
-        self.status.syncs += 1;
-        self.status.unwritten = result.error.iter().cloned().collect();
         if let Some(error) = &result.error {
             let retry_in = self.schedule.retry_in(now).unwrap_or_default();
             tracing::error!(%error, "sync of policies failed; keeping the last good rules, retrying in {retry_in:.1?}");
@@ -226,15 +248,18 @@ impl PolicyController {
 }
 
 impl Controller for PolicyController {
-    fn required_kinds(&self) -> &'static [Kind] {
-        &DirtyPolicyObjects::KINDS
+    fn declaration(&self) -> &Declaration {
+        &self.declaration
     }
 
-    fn handle_changes(&mut self, changes: &[Change], index: &Index, _: bool) {
+    fn handle_changes(&mut self, changes: &[Change], index: &Index, is_ready: bool) {
         changes.iter().for_each(|change| self.dirty.add(change));
-        self.has_unreadable = index.unreadable().may_concern_policies();
+        self.has_unreadable = self.declaration.has_unreadable_objects(index);
         self.first_sync.update(self.has_unreadable);
         if !self.dirty.is_empty() {
+            if is_ready {
+                self.status.change_queued(Moment::now());
+            }
             self.schedule.request();
         }
     }
@@ -278,14 +303,14 @@ impl Controller for PolicyController {
     fn finish(&mut self, _: &Index, now: Instant) {
         let Some((worker, result)) = self.pending.take().and_then(Pending::take) else { return };
         self.handle_result(&result, now);
-        self.reporter.synced(&result, Arc::clone(worker.labels()));
+        self.status.sync_finished(worker.finished_sync(result), Moment::now());
         self.worker = Some(worker);
     }
 
     fn status(&self, now: Instant) -> Status {
         Status {
             is_held_back: self.first_sync.is_held(),
-            lacks_objects: self.has_unreadable && !self.first_sync.is_held(),
+            incomplete: (self.has_unreadable && !self.first_sync.is_held()).then_some(INCOMPLETE),
             contention: self.repairs.contention(now),
             ..self.status.clone()
         }

@@ -1,6 +1,6 @@
 //! The work of a policy sync on its own thread: the compiled policies, and their table in the kernel.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,12 +11,10 @@ use portcullis_netlink::nf_tables::CommitSummary;
 use portcullis_policy::compile::{CompiledPolicies, Compiler, PolicyChanges, Scope};
 use portcullis_policy::established;
 use portcullis_policy::interfaces::PodInterfaces;
-use portcullis_policy::table::{DropLabels, Enforcer, PolicyOptions};
+use portcullis_policy::table::{Enforcer, PolicyOptions};
 
 use super::pick_up::PickUp;
-
-/// Labels of the table's drop counters, by the counter's name.
-pub(in crate::daemon) type CounterLabels = Arc<BTreeMap<Arc<str>, DropLabels>>;
+use crate::control::{FinishedSync, Measurements, PolicyMeasurements, RulesError, RulesResult};
 
 /// The desired policies and their enforcement. Each sync moves it to a thread, which returns it.
 pub(in crate::daemon) struct PolicyWorker {
@@ -78,8 +76,32 @@ impl PolicyWorker {
         }
     }
 
-    pub(super) fn labels(&self) -> &CounterLabels {
-        self.enforcer.table().labels()
+    /// Returns the result of a sync, as observers read it.
+    pub(super) fn finished_sync(&self, result: PolicySyncResult) -> FinishedSync {
+        let (pods, isolated_pods) = result.pods;
+        let unwritten = result.error.iter().cloned().collect();
+        let error =
+            result.error.map(|message| RulesError { message, may_restart_help: !result.lacks_pod_cidrs });
+        let sync = RulesResult {
+            rules: super::RULES,
+            is_full: result.committed.full,
+            duration: result.took,
+            restored: result.restored.map_or(0, |(_, objects)| objects),
+            isolated: Vec::new(),
+            error,
+        };
+        let measurements = PolicyMeasurements {
+            pods,
+            isolated_pods,
+            terminated: result.terminated,
+            drop_labels: Arc::clone(self.enforcer.table().labels()),
+        };
+        FinishedSync {
+            results: vec![sync],
+            unwritten,
+            measurements: Measurements::Policies(measurements),
+            ..FinishedSync::default()
+        }
     }
 
     pub(super) fn sync(&mut self, request: PolicySyncRequest) -> PolicySyncResult {

@@ -1,8 +1,8 @@
 //! The controller of Services: syncs them to the kernel in the proxy mode.
 
-mod isolation_health;
+mod health_checks;
 mod machine_facts;
-mod reporter;
+mod programming_latency;
 mod running_sync;
 mod worker;
 
@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use portcullis_cluster::desired::DirtyServices;
-use portcullis_cluster::{Backoff, Change, Index, Kind, Name};
+use portcullis_cluster::{Backoff, Change, Family, Index, Kind, Name};
 use tokio::sync::mpsc;
 
 use super::drift_watch::Drift;
@@ -19,13 +20,21 @@ use super::first_sync::FirstSync;
 use super::node_addresses::NodeAddresses;
 use super::repairs::Repairs;
 use crate::config::Config;
-use crate::control::{Controller, Due, Job, Mailbox, Pending, Schedule, Status, Work};
+use crate::control::{
+    ChangeCounts, Controller, ControllerName, Declaration, Due, FinishedSync, Mailbox, Measurements, Pending,
+    Progress, Schedule, ServiceMeasurements, Status, Watch, Work,
+};
 use crate::daemon::mode_setup;
+use crate::moment::Moment;
 use crate::observe::http::TrafficRequest;
+use crate::observe::unserved::{self, UnservedReport};
+use crate::source::Selection;
 use crate::{memory, node};
 
+pub(super) use health_checks::HealthChecks;
 pub(super) use machine_facts::MachineFacts;
-pub(super) use reporter::ServiceReporter;
+use programming_latency::ProgrammingLatency;
+use running_sync::RunningSync;
 use worker::ServiceSyncRequest;
 pub(super) use worker::{ServiceSyncResult, ServiceWorker};
 
@@ -35,11 +44,28 @@ const RETRY: Backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(
 /// The period of reading `route_localnet`, of whose changes the kernel does not notify.
 const LOOPBACK_CHECK: Duration = Duration::from_secs(2);
 
-/// The kinds without which the rules of Services would be incomplete. ServiceCIDRs are optional.
-const REQUIRED: [Kind; 3] = [Kind::Node, Kind::Service, Kind::EndpointSlice];
+/// The name of the controller.
+pub(super) const NAME: ControllerName = ControllerName {
+    label: "services",
+    objects: "Services",
+    rules: "rules of Services",
+    event_action: "SyncProxyRules",
+    is_service_proxy: true,
+};
 
-/// The inputs of the controller other than the index.
-pub(super) struct ServiceInputs {
+/// Returns the declaration of the controller for a node that serves these families.
+pub(super) fn declaration(config: &Config, node: &Name, families: &[Family]) -> Declaration {
+    let required = Selection::service_proxying(node.as_str()).into_iter().map(Watch::required);
+    let cidrs = config.mode.uses_service_cidrs().then(|| Watch::optional(Selection::service_cidrs()));
+    Declaration {
+        name: NAME,
+        rules: families.iter().map(|family| family.as_str()).collect(),
+        watches: required.chain(cidrs).collect(),
+    }
+}
+
+/// The handles by which the controller is connected with others than the index and the loop.
+pub(super) struct ServiceHandles {
     /// This machine's addresses.
     pub(super) addresses: NodeAddresses,
     /// Changes of this machine's addresses.
@@ -50,6 +76,10 @@ pub(super) struct ServiceInputs {
     pub(super) generation: Arc<AtomicU32>,
     /// Requests for the traffic of Services.
     pub(super) traffic: mpsc::Receiver<TrafficRequest>,
+    /// The health check ports of Services.
+    pub(super) health_checks: HealthChecks,
+    /// The progress of work.
+    pub(super) progress: Arc<Progress>,
 }
 
 /// The log message of restores.
@@ -60,7 +90,7 @@ pub(super) struct ServiceController {
     config: Config,
     node: Name,
     facts: MachineFacts,
-    inputs: ServiceInputs,
+    handles: ServiceHandles,
     /// `None` while work runs.
     worker: Option<ServiceWorker>,
     pending: Option<Pending<(ServiceWorker, Option<ServiceSyncResult>)>>,
@@ -73,7 +103,11 @@ pub(super) struct ServiceController {
     /// Another process changed the rules, or may have.
     has_drifted: bool,
     repairs: Repairs,
-    reporter: ServiceReporter,
+    running_sync: RunningSync,
+    programming_latency: ProgrammingLatency,
+    /// Changes to unserved frontends that are not in the status yet.
+    unserved: Option<UnservedReport>,
+    declaration: Declaration,
     /// When the daemon started, until the first successful sync.
     started: Option<Instant>,
     status: Status,
@@ -84,21 +118,19 @@ impl ServiceController {
     pub(super) fn new(
         config: Config,
         node: Name,
+        declaration: Declaration,
         facts: MachineFacts,
-        inputs: ServiceInputs,
+        handles: ServiceHandles,
         worker: ServiceWorker,
-        mut reporter: ServiceReporter,
-        started: Instant,
+        started: Moment,
     ) -> Self {
         let now = Instant::now();
-        reporter.read_progress(worker.progress());
         ServiceController {
             schedule: Schedule::new(config.sync.min_period, Some(config.sync.period), RETRY, now),
             config,
             node,
             facts,
-            inputs,
-            worker: Some(worker),
+            handles,
             pending: None,
             dirty: DirtyServices::default(),
             is_ready: false,
@@ -106,9 +138,16 @@ impl ServiceController {
             next_loopback_check: now,
             has_drifted: false,
             repairs: Repairs::new(now),
-            reporter,
-            started: Some(started),
-            status: Status::new(Job::Services),
+            running_sync: RunningSync::new(worker.progress()),
+            worker: Some(worker),
+            programming_latency: ProgrammingLatency::new(started.wall()),
+            unserved: None,
+            started: Some(started.monotonic()),
+            status: Status {
+                changes: [Kind::Service, Kind::EndpointSlice].map(ChangeCounts::new).into(),
+                ..Status::new(&declaration)
+            },
+            declaration,
         }
     }
 
@@ -120,11 +159,16 @@ impl ServiceController {
             self.repairs.started(now);
         }
         let dirty = std::mem::take(&mut self.dirty);
-        self.reporter.sync_started(&dirty, now);
+        self.running_sync.started(now);
+        self.programming_latency.add(&dirty.trigger_times);
+        set_pending(&mut self.status.changes, &dirty);
+        self.status.changes.iter_mut().for_each(ChangeCounts::take);
         let changes = worker.desired.update(index, dirty);
-        self.reporter.report_unserved(&mut worker.desired);
+        if let Some(report) = unserved::report(&mut worker.desired) {
+            self.unserved.get_or_insert_default().add(report);
+        }
         let options = node::options(&self.config, index.node(&self.node));
-        let addresses = self.inputs.addresses.get();
+        let addresses = self.handles.addresses.get();
         let request = ServiceSyncRequest {
             node_facts: self.facts.node_facts(&self.config, index, &self.node, &options, &addresses),
             addresses,
@@ -148,7 +192,7 @@ impl ServiceController {
     /// Starts reading the traffic of Services, if it was requested.
     fn start_reading_traffic(&mut self) -> Option<Work> {
         self.worker.as_ref()?;
-        let request = self.inputs.traffic.try_recv().ok()?;
+        let request = self.handles.traffic.try_recv().ok()?;
         let mut worker = self.worker.take()?;
         let (work, pending) = Work::new(move || {
             // The requester may have stopped waiting.
@@ -167,12 +211,11 @@ impl ServiceController {
         now: Instant,
     ) {
         let error = result.error();
-        self.reporter.sync_ended(error.is_none(), now);
+        self.running_sync.ended(error.is_none());
+        self.status.long_sync = None;
         let was_retrying = self.schedule.is_retrying();
         self.schedule.ended(error.is_some() || result.flows.is_err(), now);
         self.schedule.set_timer(result.next_due);
-        self.status.syncs += 1;
-        self.status.unwritten = result.unwritten();
         if error.is_none() && std::mem::take(&mut self.facts.has_iptables_guard) {
             self.check_loopback(index);
         }
@@ -198,18 +241,35 @@ impl ServiceController {
         {
             result.log_first(&worker.desired, start);
         }
-        self.reporter.synced(result, worker.desired.services().len());
-        let addresses = worker.node_port_addresses(&self.inputs.addresses.get());
-        self.reporter.serve_health_checks(
+        let addresses = worker.node_port_addresses(&self.handles.addresses.get());
+        let without_local_endpoints = self.handles.health_checks.update(
             &worker.desired,
             worker.options(),
             addresses,
             result.local_endpoints_changed,
         );
+        let UnservedReport { notices, counts } = self.unserved.take().unwrap_or_default();
+        let measurements = ServiceMeasurements {
+            programming_latencies: match error {
+                None => self.programming_latency.take(Timestamp::now()),
+                Some(_) => Vec::new(),
+            },
+            unserved: counts,
+            without_local_endpoints,
+            ..result.measurements()
+        };
+        let sync = FinishedSync {
+            results: result.rules_results(),
+            objects: worker.desired.services().len(),
+            unwritten: result.unwritten(),
+            notices,
+            measurements: Measurements::Services(measurements),
+        };
+        self.status.sync_finished(sync, Moment::now());
     }
 
     fn handle_address_change(&mut self, index: &Index) {
-        if self.inputs.addresses.refresh() {
+        if self.handles.addresses.refresh() {
             self.schedule.request();
         }
         // The process that creates an interface may set `route_localnet` on it.
@@ -227,8 +287,8 @@ impl ServiceController {
 
     fn handle_drift(&mut self, now: Instant) {
         let Some(worker) = &self.worker else { return };
-        let Some(drift) = self.inputs.drift.as_ref().and_then(Mailbox::take) else { return };
-        let generation = self.inputs.generation.load(Relaxed);
+        let Some(drift) = self.handles.drift.as_ref().and_then(Mailbox::take) else { return };
+        let generation = self.handles.generation.load(Relaxed);
         if generation != 0 && worker.has_synced_since(generation) {
             return;
         }
@@ -238,17 +298,26 @@ impl ServiceController {
     }
 }
 
+/// Sets the numbers of pending changes.
+fn set_pending(changes: &mut [ChangeCounts], dirty: &DirtyServices) {
+    for counts in changes {
+        counts.pending =
+            if counts.kind == Kind::Service { dirty.service_changes } else { dirty.slice_changes };
+    }
+}
+
 impl Controller for ServiceController {
-    fn required_kinds(&self) -> &'static [Kind] {
-        &REQUIRED
+    fn declaration(&self) -> &Declaration {
+        &self.declaration
     }
 
     fn handle_changes(&mut self, changes: &[Change], index: &Index, is_ready: bool) {
         changes.iter().for_each(|change| self.dirty.add(change));
-        self.first_sync.update(index.unreadable().may_concern_services(&self.node));
+        self.first_sync.update(self.declaration.has_unreadable_objects(index));
         let became_ready = is_ready && !std::mem::replace(&mut self.is_ready, is_ready);
         if became_ready || !self.dirty.is_empty_for(&self.node) {
-            self.reporter.sync_requested(&self.dirty);
+            self.status.change_queued(Moment::now());
+            set_pending(&mut self.status.changes, &self.dirty);
             self.schedule.request();
         }
     }
@@ -257,7 +326,7 @@ impl Controller for ServiceController {
         if let Some(unlogged) = self.repairs.due_log(now) {
             unlogged.log(self.repairs.process(), RESTORED);
         }
-        if self.inputs.address_changes.take().is_some() {
+        if self.handles.address_changes.take().is_some() {
             self.handle_address_change(index);
         }
         if now >= self.next_loopback_check {
@@ -292,7 +361,14 @@ impl Controller for ServiceController {
     }
 
     fn report_progress(&mut self, now: Instant) {
-        self.reporter.report_progress(now);
+        let Some(progress) = self.running_sync.poll(now) else { return };
+        if progress.has_stepped {
+            self.handles.progress.stepped(NAME, Moment::now());
+        }
+        if let Some(report) = progress.report {
+            tracing::info!("{report}");
+            self.status.long_sync = Some(report);
+        }
     }
 
     fn status(&self, now: Instant) -> Status {

@@ -28,9 +28,10 @@ pub(super) struct Progress {
 }
 
 impl RunningSync {
-    /// Sets the progress counters; `None` for modes without counters, of which only the duration is reported.
-    pub(super) fn set_counters(&mut self, counters: Option<Arc<SyncProgress>>) {
-        self.counters = counters;
+    /// Creates the progress of syncs with these counters; `None` for modes without counters, of which only the duration is
+    /// reported.
+    pub(super) fn new(counters: Option<Arc<SyncProgress>>) -> Self {
+        RunningSync { counters, ..RunningSync::default() }
     }
 
     pub(super) fn started(&mut self, now: Instant) {
@@ -38,10 +39,10 @@ impl RunningSync {
         self.steps = self.progressed().steps;
     }
 
-    /// Records the end of the sync. Returns true if it was reported while it ran.
-    pub(super) fn ended(&mut self, succeeded: bool, now: Instant) -> bool {
+    /// Records the end of the sync.
+    pub(super) fn ended(&mut self, succeeded: bool) {
         self.synced_before |= succeeded;
-        self.since.take().is_some_and(|since| now - since >= LONG)
+        self.since = None;
     }
 
     /// Returns the progress of the running sync, if there is one.
@@ -71,8 +72,7 @@ mod tests {
         let start = Instant::now();
         let at = |seconds| start + Duration::from_secs(seconds);
         let counters = Arc::<SyncProgress>::default();
-        let mut running = RunningSync::default();
-        running.set_counters(Some(Arc::clone(&counters)));
+        let mut running = RunningSync::new(Some(Arc::clone(&counters)));
         assert_eq!(running.poll(start), None, "none runs");
         running.started(start);
         assert_eq!(running.poll(at(1)), Some(Progress { has_stepped: false, report: None }));
@@ -89,12 +89,11 @@ mod tests {
             "the first sync has been running for 10 s: 40 of 3000 Services written (11000 lines of rules)";
         assert_eq!(report(&mut running, 10), (true, written.to_owned()));
         assert!(!report(&mut running, 15).0, "it does nothing");
-        assert!(running.ended(false, at(16)), "it was reported");
+        running.ended(false);
+        assert_eq!(running.poll(at(17)), None, "it has ended");
         running.started(at(20));
         assert!(report(&mut running, 25).1.starts_with("the first sync"), "the one before failed");
-        assert!(running.ended(true, at(26)));
-        running.started(at(30));
-        assert!(!running.ended(true, at(31)));
+        running.ended(true);
         running.started(at(40));
         assert!(report(&mut running, 50).1.starts_with("a sync"));
     }

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portcullis_cluster::desired::{Desired, ServiceChange, ServicePort};
+use portcullis_cluster::{Kind, ObjectKey};
 use portcullis_modes::cleanup::{CleanupResult, DrainStatus};
 use portcullis_modes::stale_flows::{StaleFlowsError, StaleFlowsResult};
 use portcullis_modes::{
-    EngineRequest, NodeFacts, Options, ServiceEngine, SyncError, SyncProgress, SyncResult,
+    EngineRequest, NodeFacts, Options, ServiceEngine, SyncError, SyncErrorKind, SyncProgress, SyncResult,
 };
 
-use crate::control::Due;
+use crate::control::{Due, IsolatedObject, RulesError, RulesResult, ServiceMeasurements};
 use crate::observe::http::TrafficResponse;
 
 /// The engine, and the desired Services. It moves to a thread for each sync.
@@ -65,6 +66,26 @@ impl ServiceSyncResult {
         let isolated = self.families.iter().flat_map(|family| &family.isolated).map(ToString::to_string);
         let flows = self.flows.as_ref().err().map(ToString::to_string);
         error.into_iter().chain(isolated).chain(flows).collect()
+    }
+
+    /// Returns the result of each family, as observers read it.
+    pub(super) fn rules_results(&self) -> Vec<RulesResult> {
+        self.families.iter().map(rules_result).collect()
+    }
+
+    /// Returns the measurements that follow from the result alone.
+    pub(super) fn measurements(&self) -> ServiceMeasurements {
+        let tables = self.families.iter().flat_map(|f| f.tables.iter().map(|table| (f.family, *table)));
+        let has_failed_restore = |family: &&SyncResult| {
+            let kind = family.error.as_ref().map(SyncError::kind);
+            matches!(kind, Some(SyncErrorKind::ToolFailed | SyncErrorKind::Locked))
+        };
+        ServiceMeasurements {
+            tables: tables.collect(),
+            failed_restores: self.families.iter().filter(has_failed_restore).map(|f| f.family).collect(),
+            stale_flows: self.flows.as_ref().ok().map(|flows| (flows.duration, flows.by_family().collect())),
+            ..ServiceMeasurements::default()
+        }
     }
 
     /// Logs the result of each family, for debugging.
@@ -162,6 +183,24 @@ impl ServiceWorker {
     /// Returns the options of the last sync.
     pub(super) fn options(&self) -> &Options {
         self.engine.options()
+    }
+}
+
+fn rules_result(result: &SyncResult) -> RulesResult {
+    let isolated = result.isolated.iter().map(|isolated| IsolatedObject {
+        object: ObjectKey { kind: Kind::Service, name: isolated.service.clone() },
+        text: isolated.to_string(),
+    });
+    RulesResult {
+        rules: result.family.as_str(),
+        is_full: result.is_full,
+        duration: result.duration,
+        restored: result.restored,
+        isolated: isolated.collect(),
+        error: result
+            .error
+            .as_ref()
+            .map(|error| RulesError { message: error.to_string(), may_restart_help: true }),
     }
 }
 

@@ -1,17 +1,18 @@
 //! Health of the proxy.
 //!
-//! The main loop updates [`Health`]; the HTTP handlers read its [`HealthStatus`].
+//! The loop updates [`Health`] from the statuses of its controllers; the HTTP handlers read its [`HealthStatus`].
 //!
 //! Upstream's rule: an IP family is unhealthy while an update has been pending for longer than twice the sync
-//! period. Portcullis adds rules, because a proxy with stale rules must not look healthy:
-//! - an IP family is unhealthy while its last sync failed;
-//! - an IP family that has never been synced is unhealthy after the limit for the first sync;
+//! period. Portcullis applies it to the rules of all controllers, and adds rules, because a proxy with stale rules must
+//! not look healthy:
+//! - rules are unhealthy while their last sync failed;
+//! - rules that have never been synced are unhealthy after the limit for the first sync;
 //! - the proxy is unhealthy while its source has been silent for too long. A restart does not help, so
 //!   `/livez` does not fail;
-//! - the proxy is unhealthy while the main loop or a job makes no progress (module `progress`);
+//! - the proxy is unhealthy while the loop or the work of a controller makes no progress ([`Progress`]);
 //! - components report [`HealthProblem`]s, each with the health checks that it fails.
 //!
-//! Only the rules about IP families affect `healthCheckNodePort`: otherwise load balancers would
+//! Only the syncs of Services affect `healthCheckNodePort`: otherwise load balancers would
 //! take all nodes out of service when the API server is down, although all of them still serve.
 
 mod problem;
@@ -21,23 +22,21 @@ mod tests;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use portcullis_cluster::Family;
-
-use crate::control::{Job, Progress};
+use crate::control::{ControllerName, Progress, SyncHistory};
 use crate::moment::Moment;
 use crate::source::SILENCE_LIMIT;
 pub use problem::{FailedChecks, HealthProblem};
-pub use status::{FamilyHealth, HealthStatus};
+pub use status::{HealthStatus, RulesHealth};
 
 /// Time limits after which delays count as failures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Limit from a change to the sync of its rules.
     pub sync: Duration,
-    /// Limit from the start to the first sync of a family. Longer, because it takes a while in large clusters.
+    /// Limit from the start to the first sync. Longer, because it takes a while in large clusters.
     pub first_sync: Duration,
     /// Limit for silence of the API server, which sends a bookmark about every minute. `None`: the
     /// source may be silent, such as a folder of manifests.
@@ -66,115 +65,58 @@ type ReadProblems = Box<dyn Fn() -> Vec<HealthProblem> + Send + Sync>;
 pub struct Health {
     limits: Limits,
     started: Moment,
+    progress: Arc<Progress>,
     state: Mutex<State>,
 }
 
 struct State {
-    families: BTreeMap<Family, Syncs>,
-    /// `None` unless policies are enforced.
-    policies: Option<Syncs>,
+    controllers: Vec<ControllerSyncs>,
     node_eligible: bool,
     last_heard: Option<LastHeard>,
     warning: Option<String>,
     /// Problems last reported by each component.
     reported: BTreeMap<&'static str, Vec<HealthProblem>>,
-    progress: Progress,
     /// Readers of the problems of components.
     readers: BTreeMap<&'static str, ReadProblems>,
-    held: FirstSyncsHeld,
 }
 
-/// First syncs that are held back on purpose. They do not count as late: after a restart they would be held back again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct FirstSyncsHeld {
-    /// The first sync of Services.
-    pub services: bool,
-    /// The first sync of policies.
-    pub policies: bool,
+/// The syncs of a controller.
+struct ControllerSyncs {
+    name: ControllerName,
+    histories: Vec<SyncHistory>,
+    /// The first sync is held back on purpose. It does not count as late: after a restart it would be held back again.
+    is_held_back: bool,
 }
 
-#[derive(Default)]
-struct Syncs {
-    last: Option<Moment>,
-    oldest_queued: Option<Moment>,
-    /// Time and reason of the failure of the last sync.
-    failure: Option<(Moment, HealthProblem)>,
+impl ControllerSyncs {
+    fn is_synced(&self) -> bool {
+        self.histories.iter().all(|history| history.last_success.is_some())
+    }
 }
 
 impl Health {
-    /// Creates the health of a proxy that starts now and serves these families.
-    pub fn new(limits: Limits, families: impl IntoIterator<Item = Family>, started: Moment) -> Self {
-        let families = families.into_iter().map(|family| (family, Syncs::default())).collect();
+    /// Creates the health of a proxy that starts now. Its loop and threads record `progress`.
+    pub fn new(limits: Limits, started: Moment, progress: Arc<Progress>) -> Self {
         let state = State {
-            families,
-            policies: None,
+            controllers: Vec::new(),
             node_eligible: true,
             last_heard: None,
             warning: None,
             reported: BTreeMap::new(),
-            progress: Progress::default(),
             readers: BTreeMap::new(),
-            held: FirstSyncsHeld::default(),
         };
-        Health { limits, started, state: Mutex::new(state) }
+        Health { limits, started, progress, state: Mutex::new(state) }
     }
 
-    /// Records an iteration of the main loop. After the first one, it must iterate at least every
-    /// [`ITERATION_LIMIT`](crate::control::ITERATION_LIMIT).
-    pub fn loop_iterated(&self, at: Moment) {
-        self.state().progress.iterated(at);
-    }
-
-    /// Records the start of a job.
-    pub(crate) fn job_started(&self, job: Job, at: Moment) {
-        self.state().progress.started(job, at);
-    }
-
-    /// Records that a running job has finished a step.
-    pub(crate) fn job_stepped(&self, job: Job, at: Moment) {
-        self.state().progress.stepped(job, at);
-    }
-
-    /// Records the end of a job, successful or not.
-    pub(crate) fn job_ended(&self, job: Job) {
-        self.state().progress.ended(job);
-    }
-
-    /// Records a pending update of this family's rules.
-    pub fn queued_update(&self, family: Family, at: Moment) {
-        self.state().families.entry(family).or_default().oldest_queued.get_or_insert(at);
-    }
-
-    /// Records a successful sync of this family with all changes.
-    pub fn synced(&self, family: Family, at: Moment) {
-        self.state().families.insert(family, Syncs { last: Some(at), ..Syncs::default() });
-    }
-
-    /// Records a failed sync of this family.
-    pub fn sync_failed(&self, family: Family, at: Moment, reason: impl Into<String>) {
-        self.state().families.entry(family).or_default().failure =
-            Some((at, HealthProblem::not_live(reason)));
-    }
-
-    /// Declares that policies are enforced, so that their health counts.
-    pub fn expect_policies(&self) {
-        self.state().policies.get_or_insert_default();
-    }
-
-    /// Records a successful sync of policies with all changes.
-    pub fn policies_synced(&self, at: Moment) {
-        self.state().policies = Some(Syncs { last: Some(at), ..Syncs::default() });
-    }
-
-    /// Records a failed sync of policies.
-    pub fn policies_failed(&self, at: Moment, reason: impl Into<String>) {
-        self.state().policies.get_or_insert_default().failure = Some((at, HealthProblem::not_live(reason)));
-    }
-
-    /// Records a sync of policies that is incomplete because the cluster lacks some information, which a restart does not
-    /// change.
-    pub fn policies_incomplete(&self, at: Moment, reason: impl Into<String>) {
-        self.state().policies.get_or_insert_default().failure = Some((at, HealthProblem::not_ready(reason)));
+    /// Sets the syncs of a controller. Its rules count from the first call on, so it is first called before the controller
+    /// runs. `is_held_back`: its first sync is held back on purpose.
+    pub fn set_syncs(&self, name: ControllerName, histories: Vec<SyncHistory>, is_held_back: bool) {
+        let mut state = self.state();
+        let syncs = ControllerSyncs { name, histories, is_held_back };
+        match state.controllers.iter_mut().find(|controller| controller.name == name) {
+            Some(controller) => *controller = syncs,
+            None => state.controllers.push(syncs),
+        }
     }
 
     /// Sets whether load balancers may send traffic to the node: false if it is deleted, being deleted, or tainted
@@ -203,11 +145,6 @@ impl Health {
         self.state().readers.insert(component, Box::new(read));
     }
 
-    /// Sets the first syncs that are held back on purpose.
-    pub fn hold_first_syncs(&self, held: FirstSyncsHeld) {
-        self.state().held = held;
-    }
-
     /// Sets the reader of the time of the last message from the source: of the kind that has been
     /// silent for longest.
     pub fn watch_source(&self, last_heard: impl Fn() -> Option<Instant> + Send + Sync + 'static) {
@@ -217,20 +154,20 @@ impl Health {
     /// Returns the health at this time.
     pub fn status(&self, now: Moment) -> HealthStatus {
         let state = self.state();
-        let advances = |job| state.progress.advances(job, self.step_limit(&state, job), now);
-        let families = state.families.iter();
-        let families = families.map(|(family, syncs)| {
-            let problem = self.sync_problem(syncs, advances(Job::Services), state.held.services, now);
-            (*family, FamilyHealth { last_synced: syncs.last, problem })
+        let limit = |name| self.step_limit(&state, name);
+        let rules = state.controllers.iter().flat_map(|controller| {
+            let advances = self.progress.advances(controller.name, limit(controller.name), now);
+            controller.histories.iter().map(move |history| RulesHealth {
+                rules: history.rules,
+                is_service_proxy: controller.name.is_service_proxy,
+                last_synced: history.last_success,
+                problem: self.sync_problem(history, advances, controller.is_held_back, now),
+            })
         });
-        let policies = state.policies.as_ref();
         HealthStatus {
             now,
-            families: families.collect(),
-            policies: policies.and_then(|syncs| {
-                self.sync_problem(syncs, advances(Job::Policies), state.held.policies, now)
-            }),
-            stalls: state.progress.stalls(|job| self.step_limit(&state, job), now),
+            rules: rules.collect(),
+            stalls: self.progress.stalls(limit, now),
             silence: self.silence(&state, now),
             node_eligible: state.node_eligible,
             warning: state.warning.clone(),
@@ -238,25 +175,32 @@ impl Health {
         }
     }
 
-    /// Returns the time limit for a step of a job: upstream's limit for pending updates, or a longer one for the first sync.
-    fn step_limit(&self, state: &State, job: Job) -> Duration {
-        let synced = match job {
-            Job::Services => state.families.values().all(|syncs| syncs.last.is_some()),
-            Job::Policies => state.policies.as_ref().is_some_and(|syncs| syncs.last.is_some()),
-        };
-        if synced { self.limits.sync } else { self.limits.first_sync }
+    /// Returns the time limit for a step of a controller's work: upstream's limit for pending updates, or a longer one for
+    /// the first sync.
+    fn step_limit(&self, state: &State, name: ControllerName) -> Duration {
+        let mut controllers = state.controllers.iter();
+        let is_synced =
+            controllers.find(|controller| controller.name == name).is_some_and(ControllerSyncs::is_synced);
+        if is_synced { self.limits.sync } else { self.limits.first_sync }
     }
 
     /// Returns the problem of these syncs, if any. `advances`: a sync is running and makes progress, which a restart would
-    /// only lose. `held`: the first sync is held back on purpose.
-    fn sync_problem(&self, syncs: &Syncs, advances: bool, held: bool, now: Moment) -> Option<HealthProblem> {
+    /// only lose. `is_held_back`: the first sync is held back on purpose.
+    fn sync_problem(
+        &self,
+        syncs: &SyncHistory,
+        advances: bool,
+        is_held_back: bool,
+        now: Moment,
+    ) -> Option<HealthProblem> {
         let late = |since: Moment, limit: Duration| now.since(since) >= limit;
-        match (&syncs.failure, syncs.last, syncs.oldest_queued) {
-            (Some((at, reason)), ..) => {
-                let text = format!("the last sync failed at {}: {}", at.wall(), reason.text);
-                Some(HealthProblem { text, fails: reason.fails })
+        match (&syncs.failure, syncs.last_success, syncs.oldest_change) {
+            (Some(failure), ..) => {
+                let text = format!("the last sync failed at {}: {}", failure.at.wall(), failure.error);
+                let may_help = failure.may_restart_help;
+                Some(if may_help { HealthProblem::not_live(text) } else { HealthProblem::not_ready(text) })
             }
-            (None, None, queued) if !held && late(self.started, self.limits.first_sync) => {
+            (None, None, queued) if !is_held_back && late(self.started, self.limits.first_sync) => {
                 let text = format!("not synced since the start at {}", self.started.wall());
                 // Without a pending update, the proxy is still waiting for the source.
                 let stuck = queued.is_some_and(|queued| late(queued, self.limits.first_sync)) && !advances;

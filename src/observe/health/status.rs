@@ -1,9 +1,5 @@
 //! Health at a point in time, as served by the health endpoints.
 
-use std::collections::BTreeMap;
-
-use portcullis_cluster::Family;
-
 use super::problem::{FailedChecks, HealthProblem};
 use crate::moment::Moment;
 
@@ -12,11 +8,9 @@ use crate::moment::Moment;
 pub struct HealthStatus {
     /// The point in time.
     pub now: Moment,
-    /// Health of each served IP family.
-    pub families: BTreeMap<Family, FamilyHealth>,
-    /// Problem of policy enforcement, if any. Services are still served, so `healthCheckNodePort`s are not affected.
-    pub policies: Option<HealthProblem>,
-    /// Stalls of the main loop and of jobs.
+    /// Health of each set of rules.
+    pub rules: Vec<RulesHealth>,
+    /// Stalls of the loop and of the work of controllers.
     pub stalls: Vec<String>,
     /// Problem of a source that has been silent for too long.
     pub silence: Option<String>,
@@ -28,19 +22,28 @@ pub struct HealthStatus {
     pub reported: Vec<HealthProblem>,
 }
 
-/// Health of an IP family.
+/// Health of a set of rules that is synced as a whole.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FamilyHealth {
+pub struct RulesHealth {
+    /// The name of the set: the IP family of Services.
+    pub rules: &'static str,
+    /// They are rules of Services, as of kube-proxy. Only these affect `healthCheckNodePort`s.
+    pub is_service_proxy: bool,
     /// Time of the last successful sync.
     pub last_synced: Option<Moment>,
-    /// Problem of the family, if any.
+    /// Problem of the rules, if any.
     pub problem: Option<HealthProblem>,
 }
 
 impl HealthStatus {
-    /// Returns true if the rules of all families are in sync, as served on `healthCheckNodePort`s.
+    /// Iterates over the rules of Services.
+    pub fn service_rules(&self) -> impl Iterator<Item = &RulesHealth> {
+        self.rules.iter().filter(|rules| rules.is_service_proxy)
+    }
+
+    /// Returns true if the rules of Services are in sync, as served on `healthCheckNodePort`s.
     pub fn in_sync(&self) -> bool {
-        self.families.values().all(|family| family.problem.is_none())
+        self.service_rules().all(|rules| rules.problem.is_none())
     }
 
     /// Returns true if `/healthz` succeeds: the rules are in sync and the source is not silent.
@@ -54,24 +57,22 @@ impl HealthStatus {
     }
 
     fn any_fails(&self, check: FailedChecks) -> bool {
-        let families = self.families.values().filter_map(|family| family.problem.as_ref());
-        families.chain(&self.policies).chain(&self.reported).any(|problem| problem.fails >= check)
+        let syncs = self.rules.iter().filter_map(|rules| rules.problem.as_ref());
+        syncs.chain(&self.reported).any(|problem| problem.fails >= check)
     }
 
-    /// Returns the time of the last sync of any family.
+    /// Returns the time of the last sync of Services in any family.
     pub fn last_synced(&self) -> Option<Moment> {
-        self.families.values().filter_map(|family| family.last_synced).max_by_key(|at| at.monotonic())
+        self.service_rules().filter_map(|rules| rules.last_synced).max_by_key(|at| at.monotonic())
     }
 
     /// Iterates over all problems.
     pub fn problems(&self) -> impl Iterator<Item = String> + '_ {
-        let families = self.families.iter();
-        let families = families.filter_map(|(family, v)| {
-            v.problem.as_ref().map(|problem| format!("{family}: {}", problem.text))
+        let syncs = self.rules.iter().filter_map(|rules| {
+            rules.problem.as_ref().map(|problem| format!("{}: {}", rules.rules, problem.text))
         });
-        let policies = self.policies.iter().map(|problem| format!("NetworkPolicy: {}", problem.text));
         let reported = self.reported.iter().map(|problem| problem.text.clone());
-        let all = families.chain(policies).chain(self.stalls.iter().cloned());
+        let all = syncs.chain(self.stalls.iter().cloned());
         all.chain(self.silence.clone()).chain(reported)
     }
 }

@@ -1,7 +1,9 @@
 //! Tests of the rules of health.
 
+use portcullis_cluster::Family::{self, V4, V6};
+
 use super::*;
-use Family::{V4, V6};
+use crate::control::SyncFailure;
 use TestEvent::{Eligible, Ended, Failed, Heard, Iterated, Queued, Started, Stepped, Synced};
 
 enum TestEvent {
@@ -16,6 +18,31 @@ enum TestEvent {
     Ended,
 }
 
+const SERVICES: ControllerName = ControllerName::SERVICES;
+
+fn failure(at: Moment, error: &str, may_restart_help: bool) -> SyncFailure {
+    SyncFailure { at, error: error.to_owned(), may_restart_help }
+}
+
+/// Returns the health of a proxy that starts now, with its progress.
+fn start(source_sends_regularly: bool, start: Moment) -> (Health, Arc<Progress>) {
+    let progress = Arc::<Progress>::default();
+    let limits = Limits::new(Duration::from_secs(30), source_sends_regularly);
+    (Health::new(limits, start, Arc::clone(&progress)), progress)
+}
+
+/// Returns a history of rules that were synced at this time.
+fn synced(rules: &'static str, at: Moment) -> SyncHistory {
+    SyncHistory { last_success: Some(at), ..SyncHistory::new(rules) }
+}
+
+/// Returns the health of a proxy of IPv4 Services that starts now and is synced.
+fn synced_proxy(now: Moment) -> Health {
+    let (health, _) = start(false, now);
+    health.set_syncs(SERVICES, vec![synced("IPv4", now)], false);
+    health
+}
+
 /// Expected status: in sync, healthy, live, eligible.
 type Expected = (bool, bool, bool, bool);
 
@@ -27,23 +54,32 @@ const STALLED: Expected = (true, false, false, true);
 /// Returns the status with a sync limit of 60 s, and 300 s for the first sync and for silence. Times are seconds since
 /// the start.
 fn status(events: &[(u64, TestEvent)], at: u64) -> HealthStatus {
-    let start = Moment::now();
-    let second = |seconds| start + Duration::from_secs(seconds);
-    let health = Health::new(Limits::new(Duration::from_secs(30), true), Family::BOTH, start);
+    let begin = Moment::now();
+    let second = |seconds| begin + Duration::from_secs(seconds);
+    let (health, progress) = start(true, begin);
+    let mut syncs = Family::BOTH.map(|family| SyncHistory::new(family.as_str()));
+    health.set_syncs(SERVICES, syncs.to_vec(), false);
     let heard: std::sync::Arc<Mutex<Option<Instant>>> = Default::default();
     let shared = heard.clone();
     health.watch_source(move || *shared.lock().expect("no panic"));
     for (time, what) in events {
+        let at = second(*time);
+        let mut update = |family: &Family, update: &dyn Fn(&mut SyncHistory)| {
+            syncs.iter_mut().filter(|history| history.rules == family.as_str()).for_each(update);
+            health.set_syncs(SERVICES, syncs.to_vec(), false);
+        };
         match what {
-            Queued(family) => health.queued_update(*family, second(*time)),
-            Synced(family) => health.synced(*family, second(*time)),
-            Failed(family) => health.sync_failed(*family, second(*time), "iptables-restore: no"),
-            Heard => *heard.lock().expect("no panic") = Some(second(*time).monotonic()),
+            Queued(family) => update(family, &|history| history.change_queued(at)),
+            Synced(family) => update(family, &|history| history.succeeded(at)),
+            Failed(family) => {
+                update(family, &|history| history.failed(failure(at, "iptables-restore: no", true)))
+            }
+            Heard => *heard.lock().expect("no panic") = Some(at.monotonic()),
             Eligible(eligible) => health.set_node_eligible(*eligible),
-            Iterated => health.loop_iterated(second(*time)),
-            Started => health.job_started(Job::Services, second(*time)),
-            Stepped => health.job_stepped(Job::Services, second(*time)),
-            Ended => health.job_ended(Job::Services),
+            Iterated => progress.iterated(at),
+            Started => progress.started(SERVICES, at),
+            Stepped => progress.stepped(SERVICES, at),
+            Ended => progress.ended(SERVICES),
         }
     }
     health.status(second(at))
@@ -109,12 +145,12 @@ fn rules() {
 
 #[test]
 fn policies_that_are_not_enforced_fail_health_but_not_health_check_node_ports() {
-    type HealthUpdate = fn(&Health, Moment);
-    let failed: HealthUpdate = |health, at| health.policies_failed(at, "the table is another's");
-    let incomplete: HealthUpdate = |health, at| health.policies_incomplete(at, "no pod CIDRs");
-    let synced: HealthUpdate = |health, at| health.policies_synced(at);
+    type SyncUpdate = fn(&mut SyncHistory, Moment);
+    let failed: SyncUpdate = |syncs, at| syncs.failed(failure(at, "the table is another's", true));
+    let incomplete: SyncUpdate = |syncs, at| syncs.failed(failure(at, "no pod CIDRs", false));
+    let synced: SyncUpdate = SyncHistory::succeeded;
     // Name, reports with their time, time of the check, expected problem, and whether /livez succeeds.
-    type Row<'a> = (&'a str, &'a [(u64, HealthUpdate)], u64, Option<&'a str>, bool);
+    type Row<'a> = (&'a str, &'a [(u64, SyncUpdate)], u64, Option<&'a str>, bool);
     let rows: [Row<'_>; 6] = [
         ("starting", &[], 299, None, true),
         ("never enforced", &[], 300, Some("not synced since the start at "), true),
@@ -125,16 +161,17 @@ fn policies_that_are_not_enforced_fail_health_but_not_health_check_node_ports() 
     ];
     for (name, reports, at, problem, live) in rows {
         let start = Moment::now();
-        let health = Health::new(Limits::new(Duration::from_secs(30), false), [V4], start);
-        health.expect_policies();
-        health.synced(V4, start);
+        let health = synced_proxy(start);
         let second = |seconds| start + Duration::from_secs(seconds);
-        reports.iter().for_each(|(time, report)| report(&health, second(*time)));
+        let mut syncs = SyncHistory::new("NetworkPolicy");
+        reports.iter().for_each(|(time, report)| report(&mut syncs, second(*time)));
+        health.set_syncs(ControllerName::POLICIES, vec![syncs], false);
         let status = health.status(second(at));
         assert!(status.in_sync(), "{name}: healthCheckNodePorts are not affected");
         assert_eq!(status.healthy(), problem.is_none(), "{name}: {status:?}");
         assert_eq!(status.live(), live, "{name}: {status:?}");
-        let text = status.policies.as_ref().map(|problem| problem.text.as_str());
+        let policies = status.rules.iter().find(|rules| !rules.is_service_proxy).expect("policies");
+        let text = policies.problem.as_ref().map(|problem| problem.text.as_str());
         assert_eq!(text.is_some(), problem.is_some(), "{name}: {text:?}");
         assert!(problem.is_none_or(|words| text.is_some_and(|t| t.starts_with(words))), "{name}: {text:?}");
     }
@@ -154,8 +191,7 @@ fn reported_problems_fail_their_health_checks() {
         (vec![], vec![unready()], [false, true], &["b: u"]),
     ];
     let start = Moment::now();
-    let health = Health::new(Limits::new(Duration::from_secs(30), false), [V4], start);
-    health.synced(V4, start);
+    let health = synced_proxy(start);
     for (a, b, [healthy, live], problems) in rows {
         health.set_problems("a", a);
         health.set_problems("b", b);
@@ -169,23 +205,23 @@ fn reported_problems_fail_their_health_checks() {
 #[test]
 fn silence_of_a_manifest_source_is_no_problem() {
     let start = Moment::now();
-    let health = Health::new(Limits::new(Duration::from_secs(30), false), [V4], start);
-    health.synced(V4, start);
+    let health = synced_proxy(start);
     assert!(health.status(start + Duration::from_secs(1_000_000)).healthy());
 }
 
 #[test]
 fn a_first_sync_that_is_held_back_does_not_count_as_late() {
-    let start = Moment::now();
-    let health = Health::new(Limits::new(Duration::from_secs(30), false), [V4], start);
-    health.expect_policies();
-    health.hold_first_syncs(FirstSyncsHeld { services: true, policies: true });
+    let begin = Moment::now();
+    let (health, _) = start(false, begin);
+    let never = || vec![SyncHistory::new("rules")];
+    health.set_syncs(SERVICES, never(), true);
+    health.set_syncs(ControllerName::POLICIES, never(), true);
     health.read_problems("first sync", || vec![HealthProblem::not_ready("held back")]);
-    let status = health.status(start + Duration::from_secs(1000));
+    let status = health.status(begin + Duration::from_secs(1000));
     assert_eq!((status.live(), status.in_sync(), status.healthy()), (true, true, false));
     assert_eq!(status.problems().collect::<Vec<_>>(), ["first sync: held back"]);
-    health.hold_first_syncs(FirstSyncsHeld { services: false, policies: true });
-    assert!(!health.status(start + Duration::from_secs(1000)).in_sync());
+    health.set_syncs(SERVICES, never(), false);
+    assert!(!health.status(begin + Duration::from_secs(1000)).in_sync());
 }
 
 #[test]

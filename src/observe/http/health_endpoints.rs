@@ -74,11 +74,10 @@ fn livez(status: &HealthStatus) -> Response {
 fn respond(status: &HealthStatus, healthy: bool, is_success: bool, node_eligible: Option<bool>) -> Response {
     // While healthy, upstream shows the time of the request as the last update.
     let last_updated = if is_success { Some(status.now) } else { status.last_synced() };
-    let shown =
-        status.families.iter().filter(|(_, health)| health.last_synced.is_some() || health.problem.is_some());
-    let families = shown.map(|(family, health)| {
-        let healthy = health.problem.is_none();
-        (family.as_str(), FamilyBody { last_updated: time(health.last_synced), healthy })
+    let shown = status.service_rules().filter(|rules| rules.last_synced.is_some() || rules.problem.is_some());
+    let families = shown.map(|rules| {
+        let healthy = rules.problem.is_none();
+        (rules.rules, FamilyBody { last_updated: time(rules.last_synced), healthy })
     });
     let body = Body {
         last_updated: time(last_updated),
@@ -102,9 +101,8 @@ fn time(moment: Option<Moment>) -> String {
 mod tests {
     use std::time::{Duration, Instant};
 
-    use portcullis_cluster::Family;
-
     use super::*;
+    use crate::control::{ControllerName, SyncFailure, SyncHistory};
     use crate::observe::health::Limits;
 
     async fn read(answer: Response) -> (u16, String) {
@@ -117,7 +115,10 @@ mod tests {
     async fn bodies() {
         let start = "2026-11-21T05:00:15.35Z".parse().expect("a time");
         let start = Moment::new(start, Instant::now());
-        let health = Health::new(Limits::new(Duration::from_secs(30), true), Family::BOTH, start);
+        let health = Health::new(Limits::new(Duration::from_secs(30), true), start, Arc::default());
+        let services = ControllerName::SERVICES;
+        let mut syncs = ["IPv4", "IPv6"].map(SyncHistory::new);
+        health.set_syncs(services, syncs.to_vec(), false);
         let both = async |now| {
             let status = health.status(now);
             (read(healthz(&status)).await, read(livez(&status)).await)
@@ -130,8 +131,9 @@ mod tests {
 
         let (second, third) = (start + Duration::from_secs(1), start + Duration::from_secs(2));
         health.watch_source(move || Some(second.monotonic()));
-        health.synced(Family::V4, start);
-        health.sync_failed(Family::V6, second, "no");
+        syncs[0].succeeded(start);
+        syncs[1].failed(SyncFailure { at: second, error: "no".to_owned(), may_restart_help: true });
+        health.set_syncs(services, syncs.to_vec(), false);
         health.set_node_eligible(false);
         let (ready, live) = both(third).await;
         let expected = concat!(
@@ -143,7 +145,8 @@ mod tests {
         assert_eq!(ready, (503, expected.to_owned()));
         assert_eq!(live, (503, expected.replace(r#""nodeEligible":false,"#, "")));
 
-        health.synced(Family::V6, third);
+        syncs[1].succeeded(third);
+        health.set_syncs(services, syncs.to_vec(), false);
         let (ready, live) = both(third).await;
         let expected = concat!(
             r#"{"lastUpdated":"2026-11-21T05:00:17.35Z","currentTime":"2026-11-21T05:00:17.35Z","nodeEligible":false,"#,

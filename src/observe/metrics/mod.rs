@@ -5,6 +5,7 @@
 //! time and are passed as arguments.
 
 mod build_info;
+mod controllers;
 mod counter_func;
 mod kube_proxy;
 mod policies;
@@ -17,7 +18,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use portcullis_cluster::{Family, NamespacedName};
+use portcullis_cluster::{Family, Kind, NamespacedName};
 use prometheus::{CounterVec, Registry, TextEncoder};
 
 pub use build_info::{KUBERNETES_MINOR, git_version};
@@ -118,16 +119,24 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
-    /// Counts changed Services, and Services with changed endpoints.
-    pub fn changed(&self, services: usize, endpoints: usize) {
-        self.0.kube_proxy.service_changes.inc_by(services as f64);
-        self.0.kube_proxy.endpoint_changes.inc_by(endpoints as f64);
+    /// Counts changes of Services or EndpointSlices. kube-proxy has no such metrics of other kinds.
+    pub fn changed(&self, kind: Kind, changes: u64) {
+        let kube_proxy = &self.0.kube_proxy;
+        match kind {
+            Kind::Service => kube_proxy.service_changes.inc_by(changes as f64),
+            Kind::EndpointSlice => kube_proxy.endpoint_changes.inc_by(changes as f64),
+            _ => {}
+        }
     }
 
-    /// Sets the number of Services, and of Services with endpoint changes, that are pending a sync.
-    pub fn set_pending(&self, services: usize, endpoints: usize) {
-        self.0.kube_proxy.service_changes_pending.set(services as f64);
-        self.0.kube_proxy.endpoint_changes_pending.set(endpoints as f64);
+    /// Sets the number of changes of Services or EndpointSlices that are pending a sync.
+    pub fn set_pending(&self, kind: Kind, changes: usize) {
+        let kube_proxy = &self.0.kube_proxy;
+        match kind {
+            Kind::Service => kube_proxy.service_changes_pending.set(changes as f64),
+            Kind::EndpointSlice => kube_proxy.endpoint_changes_pending.set(changes as f64),
+            _ => {}
+        }
     }
 
     /// Sets the number of Service ports that have this traffic policy and endpoints, but none on this node.

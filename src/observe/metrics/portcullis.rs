@@ -7,6 +7,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{MetricFamily, MetricType};
 use prometheus::{CounterVec, Gauge, GaugeVec};
 
+use super::controllers::ControllerMetrics;
 use super::counter_func::{CounterFunc, describe, family};
 use super::policies::PolicyMetrics;
 use super::register::Registrar;
@@ -20,6 +21,7 @@ pub(super) struct PortcullisMetrics {
     pub(super) sync_failures: CounterVec,
     pub(super) contention: GaugeVec,
     pub(super) configuration_unusable: Gauge,
+    pub(super) controllers: ControllerMetrics,
     pub(super) policies: PolicyMetrics,
     pub(super) source: SourceStatus,
     pub(super) log_lines_dropped: CounterFunc,
@@ -58,6 +60,7 @@ impl PortcullisMetrics {
                 "portcullis_configuration_unusable",
                 "1 while the configuration file is invalid; the daemon keeps the configuration read at its start",
             ),
+            controllers: ControllerMetrics::register(to),
             policies: PolicyMetrics::register(to),
             source: SourceStatus::new(),
             log_lines_dropped: CounterFunc::new(

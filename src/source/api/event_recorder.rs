@@ -81,7 +81,7 @@ enum Item {
 
 /// The receiving end of an [`EventRecorder`].
 #[derive(Debug)]
-pub(in crate::source) struct EventQueue {
+pub(crate) struct EventQueue {
     items: mpsc::Receiver<Item>,
     flushing: watch::Receiver<bool>,
 }
@@ -92,6 +92,16 @@ impl EventQueue {
     pub(in crate::source) fn drain(&mut self) -> usize {
         std::iter::from_fn(|| self.items.try_recv().ok()).count()
     }
+
+    /// Removes all queued Events and returns the reason, object and note of each.
+    pub(crate) fn take_events(&mut self) -> Vec<String> {
+        let events = std::iter::from_fn(|| self.items.try_recv().ok());
+        let text = |item| match item {
+            Item::Event(event) => format!("{}: {}: {}", event.reason, event.regarding, event.note),
+            Item::Flush(_) => "flush".to_owned(),
+        };
+        events.map(text).collect()
+    }
 }
 
 impl EventRecorder {
@@ -101,7 +111,7 @@ impl EventRecorder {
     }
 
     /// A recorder for a node, and its receiving end.
-    pub(in crate::source) fn channel(node: Name) -> (Self, EventQueue) {
+    pub(crate) fn channel(node: Name) -> (Self, EventQueue) {
         let (sender, items) = mpsc::channel(QUEUE_CAPACITY);
         let (flushing, flush_requested) = watch::channel(false);
         let queue = Queue { node, items: sender, flushing: Arc::new(flushing) };
@@ -121,15 +131,17 @@ impl EventRecorder {
         self.send(ApiEvent::of_node(Kind::Service, service.clone(), EventType::Warning, names, note));
     }
 
-    /// Records a warning about a Service that all nodes report alike, so that one Event is created for all nodes.
-    pub fn shared_service_event(
-        &self,
-        service: &NamespacedName,
-        names: [&'static str; 2],
-        sentences: Vec<String>,
-    ) {
-        let (service, note) = (service.clone(), join_note(sentences));
-        self.send(ApiEvent::of_cluster(Kind::Service, service, EventType::Warning, names, note));
+    /// Records a warning about an object on this node.
+    pub fn object_event(&self, object: &ObjectKey, reason: String, action: &'static str, note: &str) {
+        let ObjectKey { kind, name } = object.clone();
+        let event = ApiEvent::of_node(kind, name, EventType::Warning, ["", action], note);
+        self.send(ApiEvent { reason, ..event });
+    }
+
+    /// Records a warning about an object that all nodes report alike, so that one Event is created for all nodes.
+    pub fn shared_event(&self, object: &ObjectKey, names: [&'static str; 2], sentences: Vec<String>) {
+        let ObjectKey { kind, name } = object.clone();
+        self.send(ApiEvent::of_cluster(kind, name, EventType::Warning, names, join_note(sentences)));
     }
 
     /// Queues an Event, or discards it if the queue is full.

@@ -30,6 +30,8 @@ use std::time::Duration;
 
 pub use api_event::EventType;
 pub(super) use api_event::{ApiEvent, ObjectVersion};
+#[cfg(test)]
+pub(crate) use event_recorder::EventQueue;
 pub(crate) use event_recorder::START;
 pub(super) use event_recorder::publish;
 pub use event_recorder::{EventRecorder, EventReporter};

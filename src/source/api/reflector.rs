@@ -322,14 +322,16 @@ impl Reflector {
     }
 }
 
-/// The ClusterRole that allows a proxy to list and watch a kind: that of Kubernetes, or the one of docs/network-policy.md.
+/// The kinds that the ClusterRole `system:node-proxier` of Kubernetes allows to list and watch.
+const NODE_PROXIER: [Kind; 4] = [Kind::Node, Kind::Service, Kind::EndpointSlice, Kind::ServiceCidr];
+
+/// Returns the ClusterRole that allows a proxy to list and watch a kind: that of Kubernetes, or the one of
+/// docs/network-policy.md.
 fn cluster_role(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Service | Kind::EndpointSlice | Kind::Node | Kind::ServiceCidr => "system:node-proxier",
-        Kind::Namespace | Kind::Pod | Kind::NetworkPolicy | Kind::ClusterNetworkPolicy => {
-            "portcullis-network-policy (docs/network-policy.md, deploy/kustomize/network-policy/rbac.yaml)"
-        }
+    if NODE_PROXIER.contains(&kind) {
+        return "system:node-proxier";
     }
+    "portcullis-network-policy (docs/network-policy.md, deploy/kustomize/network-policy/rbac.yaml)"
 }
 
 /// Returns true for errors with which long watches usually end.

@@ -38,8 +38,12 @@ fn report_everything(metrics: &Metrics) {
         metrics.drift_repaired(family, 1);
     }
     metrics.set_unserved_frontends(1, 2);
-    metrics.changed(2, 3);
-    metrics.set_pending(1, 1);
+    for kind in [Kind::Service, Kind::EndpointSlice] {
+        metrics.changed(kind, 2);
+        metrics.set_pending(kind, 1);
+    }
+    metrics.controller_synced("services", true, Duration::from_secs(1));
+    metrics.set_isolated_objects("services", 1);
     metrics.read_packet_counters(|| Some(4), || Some(5));
     metrics.read_dropped_log_lines(|| 6);
     metrics.set_contention("services", true);

@@ -1,10 +1,11 @@
-//! The health problem of isolated Services.
+//! The health problem of isolated objects.
 
 use std::collections::BTreeSet;
 
-use portcullis_cluster::NamespacedName;
+use portcullis_cluster::ObjectKey;
 
-use crate::observe::health::HealthProblem;
+use super::health::HealthProblem;
+use crate::control::ControllerName;
 use crate::truncated_list;
 
 /// The most isolated Services that fail no health check, whatever their share is.
@@ -16,24 +17,33 @@ const FEW_PERCENT: usize = 5;
 /// How many isolated Services the text names.
 const NAMED: usize = 3;
 
-/// Returns the problem of the Services that are isolated in any family. `services` is the number of all Services.
-pub(super) fn problem(isolated: &BTreeSet<&NamespacedName>, services: usize) -> Option<HealthProblem> {
+/// Returns the problem of the objects that are isolated in any set of rules of a controller. `objects` is the number of all
+/// its objects.
+pub(super) fn problem(
+    controller: ControllerName,
+    isolated: &BTreeSet<&ObjectKey>,
+    objects: usize,
+) -> Option<HealthProblem> {
     if isolated.is_empty() {
         return None;
     }
     let text = format!(
-        "{} of {services} Services are isolated, as the kernel or its tool rejects their rules; each keeps the last rules \
+        "{} of {objects} {} are isolated, as the kernel or its tool rejects their rules; each keeps the last rules \
          that were accepted: {}",
         isolated.len(),
-        truncated_list::names(isolated, NAMED)
+        controller.objects,
+        truncated_list::names(isolated.iter().map(|key| &key.name), NAMED)
     );
-    let is_few = isolated.len() <= FEW.max(services * FEW_PERCENT / 100);
+    // A missing policy may allow connections that it forbids.
+    let is_few = controller.is_service_proxy && isolated.len() <= FEW.max(objects * FEW_PERCENT / 100);
     // A restart would lose the last accepted rules, and isolate the same Services again.
     Some(if is_few { HealthProblem::warning(text) } else { HealthProblem::not_ready(text) })
 }
 
 #[cfg(test)]
 mod tests {
+    use portcullis_cluster::{Kind, NamespacedName};
+
     use super::*;
     use crate::observe::health::FailedChecks;
 
@@ -50,9 +60,10 @@ mod tests {
             (500, 500, Some(FailedChecks::Healthz)),
         ];
         for (isolated, services, fails) in rows {
-            let names = (0..isolated).map(|n| NamespacedName::new("ns", &format!("s{n:03}")));
-            let names: Vec<NamespacedName> = names.collect();
-            let problem = problem(&names.iter().collect(), services);
+            let name = |n| NamespacedName::new("ns", &format!("s{n:03}"));
+            let keys = (0..isolated).map(|n| ObjectKey { kind: Kind::Service, name: name(n) });
+            let keys: Vec<ObjectKey> = keys.collect();
+            let problem = problem(ControllerName::SERVICES, &keys.iter().collect(), services);
             assert_eq!(problem.as_ref().map(|problem| problem.fails), fails, "{isolated} of {services}");
             if isolated == 4 {
                 let text = problem.expect("a problem").text;

@@ -1,0 +1,72 @@
+//! Measurements of a sync for metrics that only one controller has.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use portcullis_cluster::Family;
+use portcullis_modes::TableRuleCounts;
+use portcullis_policy::table::DropLabels;
+
+/// Measurements of a sync.
+#[derive(Debug, Default)]
+pub(crate) enum Measurements {
+    /// None.
+    #[default]
+    None,
+    /// Of a sync of Services.
+    Services(ServiceMeasurements),
+    /// Of a sync of policies.
+    Policies(PolicyMeasurements),
+}
+
+/// Measurements of a sync of Services.
+#[derive(Debug, Default)]
+pub(crate) struct ServiceMeasurements {
+    /// The number of rules by table, in modes with iptables rules.
+    pub(crate) tables: Vec<(Family, TableRuleCounts)>,
+    /// The families of which `iptables-restore` failed.
+    pub(crate) failed_restores: Vec<Family>,
+    /// The duration of the search for stale flows, and their number in each family that was read.
+    pub(crate) stale_flows: Option<(Duration, Vec<(Family, usize)>)>,
+    /// The times from the changes of pods or Services to their rules.
+    pub(crate) programming_latencies: Vec<Duration>,
+    /// The numbers of unserved frontends, if they changed.
+    pub(crate) unserved: Option<UnservedCounts>,
+    /// The number of ports without local endpoints in each family, if it may have changed.
+    pub(crate) without_local_endpoints: Vec<(Family, PortsWithoutLocalEndpoints)>,
+}
+
+/// The numbers of frontends that are not served, by reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct UnservedCounts {
+    /// Another Service claims the same one.
+    pub(crate) shadowed: usize,
+    /// The address is outside of the allowed ranges.
+    pub(crate) not_allowed: usize,
+}
+
+/// The numbers of Service ports with traffic policy `Local` that have endpoints, but none on this node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PortsWithoutLocalEndpoints {
+    /// By `internalTrafficPolicy`.
+    pub(crate) internal: usize,
+    /// By `externalTrafficPolicy`.
+    pub(crate) external: usize,
+}
+
+/// Labels of the drop counters of the policy table, by the counter's name.
+pub(crate) type DropCounterLabels = Arc<BTreeMap<Arc<str>, DropLabels>>;
+
+/// Measurements of a sync of policies.
+#[derive(Debug)]
+pub(crate) struct PolicyMeasurements {
+    /// The number of pods on this node.
+    pub(crate) pods: usize,
+    /// How many of the pods are isolated by a policy.
+    pub(crate) isolated_pods: usize,
+    /// The number of terminated connections.
+    pub(crate) terminated: usize,
+    /// The labels of the table's drop counters.
+    pub(crate) drop_labels: DropCounterLabels,
+}

@@ -1,0 +1,217 @@
+//! Metrics, health and Events of controllers, as folds over their statuses.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
+
+use portcullis_cluster::{Family, NamespacedName, ObjectKey};
+use portcullis_policy::table;
+
+use super::health::{Health, HealthProblem};
+use super::isolation_health;
+use super::metrics::{Metrics, SyncScope, TrafficPolicyField};
+use super::unreadable_objects::UnreadableReporter;
+use crate::control::{
+    ControllerName, DropCounterLabels, FinishedSync, IsolatedObject, Measurements, PolicyMeasurements,
+    RulesResult, ServiceMeasurements, Status,
+};
+use crate::source::{EventRecorder, SourceHealth};
+
+/// The component of health problems about running syncs.
+const SYNC: &str = "sync";
+
+/// The fold over the statuses of all controllers.
+pub(super) struct ControllerStatuses {
+    metrics: Metrics,
+    health: Arc<Health>,
+    recorder: EventRecorder,
+    unreadable: UnreadableReporter,
+    seen: BTreeMap<ControllerName, SeenController>,
+    /// The labels of the policy table's drop counters. The counters are read when metrics are scraped.
+    drop_labels: Arc<Mutex<DropCounterLabels>>,
+}
+
+/// What was seen of a controller.
+#[derive(Default)]
+struct SeenController {
+    /// The last finished sync.
+    sync: Option<Arc<FinishedSync>>,
+    /// The isolated objects of each set of rules.
+    isolated: BTreeMap<&'static str, Vec<IsolatedObject>>,
+    /// The health problem of isolated objects.
+    isolation: Option<HealthProblem>,
+    /// The numbers of changes that syncs have taken.
+    taken: Vec<u64>,
+}
+
+impl ControllerStatuses {
+    pub(super) fn new(
+        metrics: Metrics,
+        health: Arc<Health>,
+        recorder: EventRecorder,
+        source: Arc<SourceHealth>,
+    ) -> Self {
+        let unreadable = UnreadableReporter::new(Arc::clone(&health), source);
+        ControllerStatuses {
+            metrics,
+            health,
+            recorder,
+            unreadable,
+            seen: BTreeMap::new(),
+            drop_labels: Arc::default(),
+        }
+    }
+
+    /// Registers the counters of packets that policies drop. `audit`: they are counted, not dropped.
+    pub(super) fn read_policy_drops(&self, audit: bool) {
+        let current = Arc::clone(&self.drop_labels);
+        self.metrics.read_policy_drops(audit, move || {
+            let labels = Arc::clone(&current.lock().unwrap_or_else(PoisonError::into_inner));
+            table::read_drop_counters(&labels).unwrap_or_default()
+        });
+    }
+
+    /// Handles the statuses of all controllers.
+    pub(super) fn observe(&mut self, statuses: &[Status]) {
+        self.unreadable.report_held_back(statuses);
+        for status in statuses {
+            let mut seen = self.seen.remove(&status.name).unwrap_or_default();
+            self.observe_one(status, &mut seen);
+            let incomplete = self.unreadable.report_incomplete(status);
+            let problems = incomplete.into_iter().chain(seen.isolation.clone());
+            self.health.set_problems(status.name.objects, problems.collect());
+            self.seen.insert(status.name, seen);
+        }
+        let long_syncs = statuses.iter().filter_map(|status| status.long_sync.as_ref());
+        self.health.set_problems(SYNC, long_syncs.map(HealthProblem::warning).collect());
+    }
+
+    fn observe_one(&self, status: &Status, seen: &mut SeenController) {
+        let name = status.name;
+        self.health.set_syncs(name, status.syncs.clone(), status.is_held_back);
+        self.report_contention(status);
+        if name.is_service_proxy {
+            self.report_changes(status, seen);
+        }
+        let Some(sync) = &status.last_sync else { return };
+        if seen.sync.as_ref().is_some_and(|last| Arc::ptr_eq(last, sync)) {
+            return;
+        }
+        seen.sync = Some(Arc::clone(sync));
+        for result in &sync.results {
+            self.metrics.controller_synced(name.label, result.error.is_none(), result.duration);
+            self.report_isolated(name, result, seen);
+        }
+        match &sync.measurements {
+            Measurements::None => {}
+            Measurements::Services(measurements) => self.report_services(sync, measurements),
+            Measurements::Policies(measurements) => self.report_policies(sync, measurements),
+        }
+        for notice in &sync.notices {
+            let names = [notice.reason, name.event_action];
+            self.recorder.shared_event(&notice.object, names, notice.sentences.clone());
+        }
+        let isolated: BTreeSet<&ObjectKey> =
+            seen.isolated.values().flatten().map(|isolated| &isolated.object).collect();
+        self.metrics.set_isolated_objects(name.label, isolated.len());
+        seen.isolation = isolation_health::problem(name, &isolated, sync.objects);
+    }
+
+    /// Reports that another process keeps changing rules. It fails `/healthz`, as the rules are wrong for a part of the time,
+    /// and not `/livez`, as a restart does not stop the other process.
+    fn report_contention(&self, status: &Status) {
+        self.metrics.set_contention(status.name.label, status.contention.is_some());
+        let problem = status.contention.clone().map(HealthProblem::not_ready);
+        self.health.set_problems(status.name.rules, problem.into_iter().collect());
+    }
+
+    /// Reports pending and taken changes in kube-proxy's metrics.
+    fn report_changes(&self, status: &Status, seen: &mut SeenController) {
+        for history in &status.syncs {
+            if let (Some(family), Some(at)) = (family(history.rules), history.last_change) {
+                self.metrics.sync_queued(family, at.wall().into());
+            }
+        }
+        seen.taken.resize(status.changes.len(), 0);
+        for (counts, before) in status.changes.iter().zip(&mut seen.taken) {
+            let new = counts.taken - std::mem::replace(before, counts.taken);
+            self.metrics.changed(counts.kind, new);
+            self.metrics.set_pending(counts.kind, counts.pending);
+        }
+    }
+
+    /// Records an Event about each object that is newly isolated.
+    fn report_isolated(&self, name: ControllerName, result: &RulesResult, seen: &mut SeenController) {
+        let before = seen.isolated.insert(result.rules, result.isolated.clone()).unwrap_or_default();
+        let was_isolated = |object: &ObjectKey| before.iter().any(|isolated| isolated.object == *object);
+        for IsolatedObject { object, text } in &result.isolated {
+            if !was_isolated(object) {
+                let reason = format!("FailedToSync{}", object.kind);
+                self.recorder.object_event(object, reason, name.event_action, text);
+            }
+        }
+        if let Some(family) = family(result.rules).filter(|_| name.is_service_proxy) {
+            let names = |isolated: &[IsolatedObject]| -> Vec<NamespacedName> {
+                isolated.iter().map(|isolated| isolated.object.name.clone()).collect()
+            };
+            self.metrics.set_isolated(family, &names(&before), &names(&result.isolated));
+        }
+    }
+
+    /// Reports a sync of Services in kube-proxy's metrics.
+    fn report_services(&self, sync: &FinishedSync, measurements: &ServiceMeasurements) {
+        let results = || sync.results.iter().filter_map(|result| Some((family(result.rules)?, result)));
+        for (family, result) in results() {
+            let scope = if result.is_full { SyncScope::Full } else { SyncScope::Partial };
+            self.metrics.sync_ended(family, scope, result.duration);
+            match result.error {
+                None => self.metrics.synced(family, SystemTime::now()),
+                Some(_) => self.metrics.sync_failed(family),
+            }
+            if measurements.failed_restores.contains(&family) {
+                self.metrics.restore_failed(family, scope);
+            }
+            self.metrics.drift_repaired(family, result.restored);
+            for latency in &measurements.programming_latencies {
+                self.metrics.network_programmed(family, *latency);
+            }
+        }
+        for (family, table) in &measurements.tables {
+            self.metrics.set_iptables_rules(*family, table.table, table.in_kernel, table.written);
+        }
+        if let Some((duration, deleted)) = &measurements.stale_flows {
+            for (family, deleted) in deleted {
+                self.metrics.conntrack_reconciled(*family, *duration, *deleted as u64);
+            }
+        }
+        if let Some(counts) = measurements.unserved {
+            self.metrics.set_unserved_frontends(counts.shadowed, counts.not_allowed);
+        }
+        for (family, ports) in &measurements.without_local_endpoints {
+            self.metrics.set_no_local_endpoints(*family, TrafficPolicyField::Internal, ports.internal);
+            self.metrics.set_no_local_endpoints(*family, TrafficPolicyField::External, ports.external);
+        }
+    }
+
+    fn report_policies(&self, sync: &FinishedSync, measurements: &PolicyMeasurements) {
+        *self.drop_labels.lock().unwrap_or_else(PoisonError::into_inner) =
+            Arc::clone(&measurements.drop_labels);
+        self.metrics.set_policy_pods(measurements.pods, measurements.isolated_pods);
+        self.metrics.connections_terminated(measurements.terminated);
+        for result in &sync.results {
+            self.metrics.policies_repaired(result.restored);
+            match result.error {
+                None => self.metrics.policies_synced(result.is_full, result.duration, SystemTime::now()),
+                Some(_) => self.metrics.policies_failed(),
+            }
+        }
+    }
+}
+
+/// Returns the IP family of a set of rules of Services.
+fn family(rules: &str) -> Option<Family> {
+    Family::BOTH.into_iter().find(|family| family.as_str() == rules)
+}

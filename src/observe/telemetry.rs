@@ -1,0 +1,191 @@
+//! Health, metrics and Events of the daemon, derived from the loop and the statuses of its controllers.
+
+use std::sync::Arc;
+
+use portcullis_cluster::{Index, Kind, Name};
+use portcullis_modes::iptables::{NFACCT_INVALID_DROPPED, NFACCT_LOCALHOST_NODE_PORTS};
+use portcullis_netlink::nfacct::Counters;
+use tokio::sync::watch;
+
+use super::api_server_silence::SilenceReporter;
+use super::controller_statuses::ControllerStatuses;
+use super::dropped_lines::DroppedLines;
+use super::health::{Health, HealthProblem, Limits};
+use super::health_check_node_port::ServiceHealthServer;
+use super::http::{Addresses, BindError, Diagnostics, Servers, ServiceTraffic};
+use super::metrics::Metrics;
+use super::own_node_reporter::OwnNodeReporter;
+use super::source_problems;
+use crate::config::{self, Config};
+use crate::control::{Declaration, Observer, Progress, Status, SyncHistory};
+use crate::logging;
+use crate::moment::Moment;
+use crate::source::{EventRecorder, Source, SourceHealth};
+
+/// Reports the state of the daemon.
+pub(crate) struct Telemetry {
+    node: Name,
+    controllers: ControllerStatuses,
+    metrics: Metrics,
+    health: Arc<Health>,
+    servers: Servers,
+    stop: watch::Sender<bool>,
+    recorder: EventRecorder,
+    silence: SilenceReporter,
+    dropped_lines: DroppedLines,
+    own_node: OwnNodeReporter,
+    source: Arc<SourceHealth>,
+    /// The source is an API server.
+    has_api_server: bool,
+}
+
+impl Telemetry {
+    /// Starts the servers. `configuration` is the configuration as JSON, for `/configz`. An address that cannot be bound is
+    /// also reported as an Event. `declarations` are those of all controllers, of which the loop records `progress`.
+    pub(crate) async fn start(
+        config: &Config,
+        configuration: String,
+        source: &Source,
+        node: Name,
+        declarations: &[Declaration],
+        progress: Arc<Progress>,
+        service_traffic: ServiceTraffic,
+    ) -> Result<Self, BindError> {
+        let started = Moment::now();
+        let has_api_server = matches!(config.source, config::Source::ApiServer(_));
+        let metrics = Metrics::new(config.mode);
+        let source_health = Arc::clone(source.health());
+        let status = Arc::clone(&source_health);
+        metrics.read_source(move || status.snapshot());
+        metrics.read_dropped_log_lines(logging::dropped_lines);
+        metrics.read_packet_counters(
+            || packets(NFACCT_INVALID_DROPPED),
+            || packets(NFACCT_LOCALHOST_NODE_PORTS),
+        );
+        let limits = Limits::new(config.sync.period, has_api_server);
+        let health = Arc::new(Health::new(limits, started, progress));
+        for Declaration { name, rules, .. } in declarations {
+            health.set_syncs(*name, rules.iter().map(|rules| SyncHistory::new(rules)).collect(), false);
+        }
+        let status = Arc::clone(&source_health);
+        health.watch_source(move || status.last_contact());
+        let status = Arc::clone(&source_health);
+        health.read_problems("source", move || unreadable_problems(&status.unreadable()));
+        let (stop, stopping) = watch::channel(false);
+        let diagnostics = Diagnostics {
+            proxy_mode: config.mode.name(),
+            configuration,
+            flags: config::Invocation::flag_values(std::env::args_os()),
+            started,
+            version: env!("CARGO_PKG_VERSION"),
+            service_traffic,
+        };
+        let recorder = source.recorder().clone();
+        let servers = Servers::start(
+            addresses(config),
+            Arc::clone(&health),
+            metrics.clone(),
+            diagnostics,
+            stopping,
+            &recorder,
+        )
+        .await?;
+        let controllers = ControllerStatuses::new(
+            metrics.clone(),
+            Arc::clone(&health),
+            recorder.clone(),
+            Arc::clone(&source_health),
+        );
+        if let Some(policy) = &config.network_policy {
+            controllers.read_policy_drops(policy.audit);
+        }
+        Ok(Telemetry {
+            node: node.clone(),
+            controllers,
+            metrics,
+            health,
+            servers,
+            stop,
+            recorder,
+            silence: SilenceReporter::default(),
+            dropped_lines: DroppedLines::default(),
+            own_node: OwnNodeReporter::new(node, has_api_server),
+            source: source_health,
+            has_api_server,
+        })
+    }
+
+    /// Returns the health that the servers serve.
+    pub(crate) fn health(&self) -> Arc<Health> {
+        Arc::clone(&self.health)
+    }
+
+    /// Returns a function that reports whether the configuration file is invalid, with its errors.
+    pub(crate) fn configuration_reporter(&self) -> impl Fn(Option<&str>) + Send + 'static {
+        let (metrics, health) = (self.metrics.clone(), self.health());
+        move |errors| {
+            metrics.configuration_unusable(errors.is_some());
+            health.warn(errors.map(|errors| format!("the configuration file is invalid: {errors}")));
+        }
+    }
+
+    /// Starts the server of the health check ports of Services.
+    pub(crate) fn service_health_server(&self) -> ServiceHealthServer {
+        ServiceHealthServer::start(self.health(), self.stop.subscribe(), self.recorder.clone())
+    }
+
+    /// Stops the servers, after the current responses.
+    pub(crate) async fn stop(self) {
+        // Fails if no server runs.
+        let _ = self.stop.send(true);
+        self.servers.stopped().await;
+    }
+}
+
+impl Observer for Telemetry {
+    fn index_changed(&mut self, index: &Index) {
+        self.own_node.observe(index, &self.health);
+        let node = index.node(&self.node);
+        let is_known = node.is_some() || !index.is_listed(Kind::Node) || index.count(Kind::Node) == 0;
+        self.health.set_node_eligible(is_known && node.is_none_or(|node| !node.is_to_be_deleted));
+    }
+
+    fn observe(&mut self, statuses: &[Status]) {
+        self.controllers.observe(statuses);
+    }
+
+    fn tick(&mut self) {
+        let now = Moment::now();
+        let dropped = self.dropped_lines.problem(logging::dropped_lines(), now);
+        self.health.set_problems("log", dropped.into_iter().collect());
+        let kinds = if self.has_api_server { self.source.snapshot() } else { Vec::new() };
+        self.health.set_problems("API server", source_problems::from_kinds(&kinds, now.monotonic()));
+        let silence = self.health.status(now).silence;
+        self.silence.observe(silence.as_deref(), now.monotonic(), &self.recorder);
+    }
+}
+
+/// Returns the listening addresses of a configuration.
+pub(crate) fn addresses(config: &Config) -> Addresses {
+    Addresses {
+        healthz: config.healthz_bind_address,
+        metrics: config.metrics_bind_address,
+        hard_fail: config.bind_address_hard_fail,
+    }
+}
+
+/// How many unreadable objects health lists.
+const LISTED: usize = 10;
+
+/// Returns the health problems of unreadable objects. They fail no health check: all other objects are served, and taking
+/// the node out of service would not repair the object.
+fn unreadable_problems(reasons: &[String]) -> Vec<HealthProblem> {
+    let more = reasons.len().saturating_sub(LISTED);
+    let more = (more > 0).then(|| format!("{more} more objects or documents cannot be read"));
+    reasons.iter().take(LISTED).cloned().chain(more).map(HealthProblem::warning).collect()
+}
+
+/// Returns the packets of a counter in the kernel; `None` if there is no such counter.
+fn packets(name: &str) -> Option<u64> {
+    Counters::open().and_then(|mut counters| counters.get(name)).ok().flatten().map(|counter| counter.packets)
+}

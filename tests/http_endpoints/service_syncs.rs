@@ -1,0 +1,35 @@
+//! Syncs of Services, as the loop reports them to health.
+
+use portcullis::control::{ControllerName, SyncFailure, SyncHistory};
+use portcullis::moment::Moment;
+use portcullis::observe::health::Health;
+use portcullis_cluster::Family;
+
+const SERVICES: ControllerName = ControllerName {
+    label: "services",
+    objects: "Services",
+    rules: "rules of Services",
+    event_action: "SyncProxyRules",
+    is_service_proxy: true,
+};
+
+/// Reports a successful sync of both families.
+pub(crate) fn succeeded(health: &Health) {
+    report(health, SyncHistory::succeeded);
+}
+
+/// Reports a failed sync of both families.
+pub(crate) fn failed(health: &Health, error: &str) {
+    report(health, |history, at| {
+        history.failed(SyncFailure { at, error: error.to_owned(), may_restart_help: true });
+    });
+}
+
+fn report(health: &Health, change: impl Fn(&mut SyncHistory, Moment)) {
+    let histories = Family::BOTH.map(|family| {
+        let mut history = SyncHistory::new(family.as_str());
+        change(&mut history, Moment::now());
+        history
+    });
+    health.set_syncs(SERVICES, histories.into(), false);
+}
