@@ -24,6 +24,7 @@ mod policy_lock;
 mod proxy_modes;
 pub mod source;
 pub mod sysctl;
+mod token_bucket;
 mod truncated_list;
 
 use std::io::{self, Write};

@@ -42,8 +42,8 @@ use crate::node;
 use crate::observe::http::{Servers, ServiceTraffic, TrafficRequest};
 use crate::observe::telemetry::{self, Telemetry};
 use crate::policy_lock::PolicyLock;
-use crate::proxy_modes;
 use crate::source::{self, EventReporter, EventType, START, Source};
+use crate::{proxy_modes, truncated_list};
 pub use config_watch::ConfigFile;
 pub use error::DaemonError;
 use kernel_progress::{ReportProgress, with_progress};
@@ -62,6 +62,9 @@ const EVENT_BATCHES: usize = 16;
 
 /// The period at which the loop reports its own progress and that of long syncs.
 const TICK: Duration = Duration::from_secs(ITERATION_LIMIT.as_secs() / 12);
+
+/// How many things that could not be written the error of `--once` names. The log has all of them.
+const NAMED: usize = 20;
 
 /// How long connections through IPVS may last after another mode serves. With `--once` they are closed immediately.
 const DRAIN: Duration = Duration::from_secs(10 * 60);
@@ -286,7 +289,7 @@ fn step_of_services(progress: &Arc<Progress>) -> ReportProgress {
 fn once_result(unwritten: &[String], source: &Source) -> Result<(), DaemonError> {
     let written = match unwritten {
         [] => Ok(()),
-        _ => Err(DaemonError::Incomplete(unwritten.join("; "))),
+        _ => Err(DaemonError::Incomplete(truncated_list::clauses(unwritten, NAMED))),
     };
     let unreadable = UnreadableObjects(source.health().unreadable());
     if unreadable.0.is_empty() {

@@ -3,10 +3,12 @@
 //! Standard error may be full, closed, or a pipe without reader. None of these may block or stop the program:
 //!
 //! ```text
-//! daemon:    tracing ─► LineQueue ─► thread ─► standard error      a full queue and failed writes drop lines
+//! daemon:    tracing ─► LineQueue ─► thread ─► standard error      a full queue and failed writes drop lines,
+//!                                                                  too many lines of one place are omitted
 //! commands:  tracing ────────────────────────► standard error      failed writes drop lines
 //! ```
 
+mod line_budget;
 mod line_queue;
 mod panics;
 
@@ -18,9 +20,12 @@ use std::time::Duration;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::writer::BoxMakeWriter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::config::{LogFormat, Logging};
 use crate::output::has_colors;
+use line_budget::{BURST, LineBudget, LineLimit};
 use line_queue::LineQueue;
 pub use panics::exit_on_panic;
 
@@ -29,6 +34,9 @@ const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The daemon's queue of lines.
 static QUEUE: OnceLock<LineQueue> = OnceLock::new();
+
+/// The budgets of the daemon's lines.
+static BUDGET: LineBudget = LineBudget::new();
 
 /// Delivery of log lines to standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,9 +69,10 @@ pub fn start(logging: Logging, delivery: Delivery) {
     // tracing_subscriber writes its internal errors with `eprintln!`, which panics if standard error cannot be written.
     let log =
         tracing_subscriber::fmt().with_env_filter(filter).log_internal_errors(false).with_writer(writer);
+    let limit = LineLimit((delivery == Delivery::Queued).then_some(&BUDGET));
     let started = match logging.format {
-        LogFormat::Text => log.with_ansi(has_colors(&io::stderr())).try_init(),
-        LogFormat::Json => log.json().flatten_event(true).try_init(),
+        LogFormat::Text => log.with_ansi(has_colors(&io::stderr())).finish().with(limit).try_init(),
+        LogFormat::Json => log.json().flatten_event(true).finish().with(limit).try_init(),
     };
     // A second start in one process (a test) keeps the first log.
     drop(started);
@@ -80,6 +89,7 @@ fn start_queue() -> Option<&'static LineQueue> {
 /// Writes the program's final message to standard error, after all log lines. Waits for at most a second, and never
 /// fails.
 pub fn final_message(text: &str) {
+    report_omitted_lines();
     match QUEUE.get() {
         Some(queue) => {
             queue.push_within(format!("{text}\n").into_bytes(), FLUSH_TIMEOUT);
@@ -91,9 +101,27 @@ pub fn final_message(text: &str) {
 
 /// Waits until all log lines are written, for at most a second.
 pub fn finish() {
+    report_omitted_lines();
     if let Some(queue) = QUEUE.get() {
         queue.flush(FLUSH_TIMEOUT);
     }
+}
+
+/// Logs how many lines of the daemon's log were omitted since the last call, as one place in the code logged too many.
+pub fn report_omitted_lines() {
+    for ((file, line), lines) in BUDGET.take_omitted() {
+        tracing::warn!(
+            lines,
+            "omitted {lines} log lines like the last ones of {file}:{line}, as there were more than {BURST}; health and metrics \
+             show the state of all objects"
+        );
+    }
+}
+
+/// Returns the number of lines of the daemon's log that were omitted since the start, as one place in the code logged too
+/// many.
+pub fn omitted_lines() -> u64 {
+    BUDGET.omitted()
 }
 
 /// Returns the number of lines of the daemon's log that were dropped since the start.

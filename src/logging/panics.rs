@@ -57,7 +57,7 @@ mod tests {
         exit_on_panic();
         // More than a pipe without reader holds.
         if place.ends_with("stuck") {
-            (0..2_000).for_each(|_| tracing::error!("{}", "x".repeat(100)));
+            (0..2_000).for_each(|_| tracing::error!("{}", "x".repeat(1_000)));
         }
         let broken = || panic!("broken on purpose");
         if place.contains("task") {

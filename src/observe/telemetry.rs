@@ -37,6 +37,8 @@ pub(crate) struct Telemetry {
     source: Arc<SourceHealth>,
     /// The source is an API server.
     has_api_server: bool,
+    /// The number of omitted Events, as last reported.
+    omitted_events: u64,
 }
 
 impl Telemetry {
@@ -58,6 +60,8 @@ impl Telemetry {
         let status = Arc::clone(&source_health);
         metrics.read_source(move || status.snapshot());
         metrics.read_dropped_log_lines(logging::dropped_lines);
+        let events = source.recorder().clone();
+        metrics.read_omitted(logging::omitted_lines, move || events.omitted());
         metrics.read_packet_counters(
             || packets(NFACCT_INVALID_DROPPED),
             || packets(NFACCT_LOCALHOST_NODE_PORTS),
@@ -112,6 +116,7 @@ impl Telemetry {
             own_node: OwnNodeReporter::new(node, has_api_server),
             source: source_health,
             has_api_server,
+            omitted_events: 0,
         })
     }
 
@@ -132,6 +137,18 @@ impl Telemetry {
     /// Starts the server of the health check ports of Services.
     pub(crate) fn service_health_server(&self) -> ServiceHealthServer {
         ServiceHealthServer::start(self.health(), self.stop.subscribe(), self.recorder.clone())
+    }
+
+    /// Logs how many Events were omitted since the last call.
+    fn report_omitted_events(&mut self) {
+        let omitted = self.recorder.omitted();
+        let new = omitted - std::mem::replace(&mut self.omitted_events, omitted);
+        if new > 0 {
+            tracing::warn!(
+                events = new,
+                "omitted {new} Events, as there were too many; the log and metrics report all problems"
+            );
+        }
     }
 
     /// Stops the servers, after the current responses.
@@ -156,6 +173,8 @@ impl Observer for Telemetry {
 
     fn tick(&mut self) {
         let now = Moment::now();
+        logging::report_omitted_lines();
+        self.report_omitted_events();
         let dropped = self.dropped_lines.problem(logging::dropped_lines(), now);
         self.health.set_problems("log", dropped.into_iter().collect());
         let kinds = if self.has_api_server { self.source.snapshot() } else { Vec::new() };

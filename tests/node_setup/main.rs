@@ -14,6 +14,7 @@ mod failures;
 mod http;
 mod in_place;
 mod kernel_settings;
+mod limits;
 mod log;
 #[path = "../../netlink/tests/namespace/mod.rs"]
 mod namespace;

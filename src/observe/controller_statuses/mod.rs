@@ -146,9 +146,9 @@ impl ControllerStatuses {
     /// Records an Event about each object that is newly isolated.
     fn report_isolated(&self, name: ControllerName, result: &RulesResult, seen: &mut SeenController) {
         let before = seen.isolated.insert(result.rules, result.isolated.clone()).unwrap_or_default();
-        let was_isolated = |object: &ObjectKey| before.iter().any(|isolated| isolated.object == *object);
+        let was_isolated: BTreeSet<&ObjectKey> = before.iter().map(|isolated| &isolated.object).collect();
         for IsolatedObject { object, text } in &result.isolated {
-            if !was_isolated(object) {
+            if !was_isolated.contains(object) {
                 let reason = format!("FailedToSync{}", object.kind);
                 self.recorder.object_event(object, reason, name.event_action, text);
             }

@@ -12,6 +12,7 @@ mod policies;
 mod portcullis;
 mod process;
 mod register;
+mod series_limit;
 pub mod services;
 
 use std::fmt;
@@ -28,6 +29,7 @@ use crate::source::KindStatus;
 use kube_proxy::KubeProxyMetrics;
 use portcullis::PortcullisMetrics;
 use register::Registrar;
+use series_limit::{Limited, limit};
 
 /// Content type of [`Metrics::render`].
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -205,9 +207,13 @@ impl Metrics {
     }
 
     /// Sets the Services that cannot be programmed in this family. `before` is the value of the previous
-    /// call.
+    /// call. Only a limited number of them has a series.
     pub fn set_isolated(&self, family: Family, before: &[NamespacedName], now: &[NamespacedName]) {
-        let errors = &self.0.portcullis.service_sync_errors;
+        let portcullis = &self.0.portcullis;
+        let errors = &portcullis.service_sync_errors;
+        let (before, now) = (limit_services(before), limit_services(now));
+        portcullis.service_sync_errors_omitted.with_label_values(&[family.as_str()]).set(now.omitted as f64);
+        let (before, now) = (before.items, now.items);
         for gone in before.iter().filter(|service| !now.contains(service)) {
             // An error means that there is nothing to remove.
             let _ = errors.remove_label_values(&[family.as_str(), gone.namespace.as_str(), &gone.name]);
@@ -240,6 +246,16 @@ impl Metrics {
         self.0.portcullis.source.set_reader(snapshot);
     }
 
+    /// Sets the readers of the numbers of log lines and of Events that were omitted, as there were too many.
+    pub fn read_omitted(
+        &self,
+        log_lines: impl Fn() -> u64 + Send + Sync + 'static,
+        events: impl Fn() -> u64 + Send + Sync + 'static,
+    ) {
+        self.0.portcullis.log_lines_omitted.set_reader(move || Some(log_lines() as f64));
+        self.0.portcullis.events_omitted.set_reader(move || Some(events() as f64));
+    }
+
     /// Sets the reader of the number of dropped log lines.
     pub fn read_dropped_log_lines(&self, dropped: impl Fn() -> u64 + Send + Sync + 'static) {
         self.0.portcullis.log_lines_dropped.set_reader(move || Some(dropped() as f64));
@@ -250,6 +266,14 @@ impl fmt::Debug for Metrics {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Metrics").finish_non_exhaustive()
     }
+}
+
+/// The number of series of `portcullis_service_sync_errors` in each family.
+const ISOLATED_SERVICES: usize = 100;
+
+fn limit_services(services: &[NamespacedName]) -> Limited<&NamespacedName> {
+    let namespace = |service: &&NamespacedName| service.namespace.to_string();
+    limit(services, ISOLATED_SERVICES, namespace, |service| (*service).clone())
 }
 
 fn count_status(counters: &CounterVec, status: u16) {

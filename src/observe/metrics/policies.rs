@@ -11,9 +11,13 @@ use prometheus::{Counter, Gauge, GaugeVec, HistogramVec};
 use super::Metrics;
 use super::counter_func::{describe, family};
 use super::register::Registrar;
+use super::series_limit::limit;
 
 /// Buckets of sync durations: from 0.1 ms to 20 s.
 const BUCKETS: [f64; 10] = [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 1.0, 5.0, 20.0];
+
+/// The number of series of each counter of dropped packets.
+const SERIES: usize = 2000;
 
 /// NetworkPolicy metrics.
 pub(super) struct PolicyMetrics {
@@ -113,6 +117,7 @@ type Reader = (bool, Box<dyn Fn() -> Vec<DropCounter> + Send + Sync>);
 struct DropCounters {
     packets: Desc,
     bytes: Desc,
+    omitted: Desc,
     read: Arc<Mutex<Option<Reader>>>,
 }
 
@@ -131,6 +136,12 @@ impl DropCounters {
                 "Bytes of the packets dropped by policies",
                 &labels,
             ),
+            omitted: describe(
+                "portcullis_network_policy_dropped_series_omitted",
+                "Series of portcullis_network_policy_dropped_packets_total that are omitted, as there are more than 2000; the \
+                 kernel counts them all",
+                &[],
+            ),
             read: Arc::default(),
         }
     }
@@ -138,7 +149,7 @@ impl DropCounters {
 
 impl Collector for DropCounters {
     fn desc(&self) -> Vec<&Desc> {
-        vec![&self.packets, &self.bytes]
+        vec![&self.packets, &self.bytes, &self.omitted]
     }
 
     fn collect(&self) -> Vec<MetricFamily> {
@@ -147,6 +158,12 @@ impl Collector for DropCounters {
             Some((audit, read)) => (*audit, read()),
             None => (false, Vec::new()),
         };
+        let namespace = |counter: &DropCounter| {
+            let policy = &counter.labels.policy;
+            policy.split_once('/').map_or(String::new(), |(namespace, _)| namespace.to_owned())
+        };
+        let limited = limit(counted, SERIES, namespace, |counter| counter.labels.clone());
+        let (counted, omitted) = (limited.items, limited.omitted);
         let action = if audit { "audit" } else { "drop" };
         let labels = |counter: &DropCounter| {
             vec![counter.labels.direction.to_owned(), counter.labels.policy.clone(), action.to_owned()]
@@ -156,6 +173,7 @@ impl Collector for DropCounters {
         vec![
             family(&self.packets, MetricType::COUNTER, samples(|one| one.packets)),
             family(&self.bytes, MetricType::COUNTER, samples(|one| one.bytes)),
+            family(&self.omitted, MetricType::GAUGE, [(Vec::new(), omitted as f64)]),
         ]
     }
 }

@@ -16,6 +16,7 @@ use crate::source::KindStatus;
 /// Portcullis' own metrics.
 pub(super) struct PortcullisMetrics {
     pub(super) service_sync_errors: GaugeVec,
+    pub(super) service_sync_errors_omitted: GaugeVec,
     pub(super) unserved_frontends: GaugeVec,
     pub(super) drift_repairs: CounterVec,
     pub(super) sync_failures: CounterVec,
@@ -25,6 +26,8 @@ pub(super) struct PortcullisMetrics {
     pub(super) policies: PolicyMetrics,
     pub(super) source: SourceStatus,
     pub(super) log_lines_dropped: CounterFunc,
+    pub(super) log_lines_omitted: CounterFunc,
+    pub(super) events_omitted: CounterFunc,
 }
 
 impl PortcullisMetrics {
@@ -34,6 +37,12 @@ impl PortcullisMetrics {
                 "portcullis_service_sync_errors",
                 "1 for each Service that cannot be programmed; all other Services are served",
                 &["ip_family", "service_namespace", "service_name"],
+            ),
+            service_sync_errors_omitted: to.gauges(
+                "portcullis_service_sync_errors_omitted",
+                "Services that cannot be programmed and have no series of portcullis_service_sync_errors, as there are more than \
+                 100",
+                &["ip_family"],
             ),
             unserved_frontends: to.gauges(
                 "portcullis_unserved_frontends",
@@ -67,9 +76,20 @@ impl PortcullisMetrics {
                 "portcullis_log_lines_dropped_total",
                 "Log lines dropped because standard error could not be written",
             ),
+            log_lines_omitted: CounterFunc::new(
+                "portcullis_log_lines_omitted_total",
+                "Log lines omitted because one place in the code logged more than 200, and then more than one per second",
+            ),
+            events_omitted: CounterFunc::new(
+                "portcullis_events_omitted_total",
+                "Events omitted because there were more than 25 about objects of one namespace, and then more than one in 30 \
+                 seconds, or because the API server does not take them fast enough",
+            ),
         };
         to.add(metrics.source.clone());
         to.add(metrics.log_lines_dropped.clone());
+        to.add(metrics.log_lines_omitted.clone());
+        to.add(metrics.events_omitted.clone());
         for reason in ["shadowed", "not_allowed"] {
             metrics.unserved_frontends.with_label_values(&[reason]).set(0.0);
         }

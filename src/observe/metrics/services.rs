@@ -4,6 +4,10 @@ use portcullis_modes::{ServicePortTraffic, TrafficVolume};
 use prometheus::{Registry, TextEncoder};
 
 use super::register::Registrar;
+use super::series_limit::limit;
+
+/// The number of Service ports with traffic metrics, each of which has up to five series.
+const PORTS: usize = 20_000;
 
 const LABELS: [&str; 5] = ["service_namespace", "service_name", "port_name", "protocol", "ip_family"];
 const LABELS_AND_DIRECTION: [&str; 6] =
@@ -35,7 +39,15 @@ pub(super) fn registry(traffic: &[ServicePortTraffic]) -> Registry {
         "Bytes of a Service port including IP headers, from clients (in) and to clients (out)",
         &LABELS_AND_DIRECTION,
     );
-    for ServicePortTraffic { port, family, counts } in traffic {
+    let omitted = to.gauge(
+        "portcullis_service_ports_omitted",
+        "Service ports without traffic metrics, as there are more than 20000",
+    );
+    let namespace = |traffic: &&ServicePortTraffic| traffic.port.service.namespace.to_string();
+    let key = |traffic: &&ServicePortTraffic| (traffic.port.clone(), traffic.family);
+    let limited = limit(traffic, PORTS, namespace, key);
+    omitted.set(limited.omitted as f64);
+    for ServicePortTraffic { port, family, counts } in limited.items {
         // Spelled as in the API.
         let (service, protocol) = (&port.service, port.protocol.as_str().to_ascii_uppercase());
         let labels =

@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout};
 
 use super::api_event::{ApiEvent, EventType, ObjectVersion, join_note};
+use super::event_budget::EventBudget;
 use super::request::{Request, http_request};
 use super::request_error::{RequestError, StatusError};
 use super::response::send_request;
@@ -31,6 +32,9 @@ pub(crate) const START: &str = "StartKubeProxy";
 
 /// How many Events may wait to be created.
 const QUEUE_CAPACITY: usize = 64;
+
+/// The room in the queue that Events about other objects leave for Events about the node.
+const RESERVED_FOR_NODE: usize = 16;
 
 /// How many requests are made for one Event.
 const MAX_ATTEMPTS: usize = 3;
@@ -70,6 +74,7 @@ struct Queue {
     items: mpsc::Sender<Item>,
     /// True while [`EventRecorder::flush`] waits: random delays are skipped.
     flushing: Arc<watch::Sender<bool>>,
+    budget: Arc<EventBudget>,
 }
 
 #[derive(Debug)]
@@ -114,7 +119,7 @@ impl EventRecorder {
     pub(crate) fn channel(node: Name) -> (Self, EventQueue) {
         let (sender, items) = mpsc::channel(QUEUE_CAPACITY);
         let (flushing, flush_requested) = watch::channel(false);
-        let queue = Queue { node, items: sender, flushing: Arc::new(flushing) };
+        let queue = Queue { node, items: sender, flushing: Arc::new(flushing), budget: Arc::default() };
         (EventRecorder(Some(queue)), EventQueue { items, flushing: flush_requested })
     }
 
@@ -144,13 +149,26 @@ impl EventRecorder {
         self.send(ApiEvent::of_cluster(kind, name, EventType::Warning, names, join_note(sentences)));
     }
 
-    /// Queues an Event, or discards it if the queue is full.
+    /// Queues an Event, or omits it if the budget of the object's namespace is exhausted or the queue is full.
     pub(in crate::source) fn send(&self, event: ApiEvent) {
-        if let Some(queue) = &self.0
-            && let Err(TrySendError::Full(item)) = queue.items.try_send(Item::Event(Box::new(event)))
-        {
-            tracing::debug!(?item, "the queue of Events is full; this one is discarded");
+        let Some(queue) = &self.0 else { return };
+        let ObjectKey { kind, name } = &event.regarding;
+        let is_about_node = *kind == Kind::Node && *name.name == *queue.node.as_str();
+        let is_within_budget = is_about_node
+            || (queue.items.capacity() > RESERVED_FOR_NODE
+                && queue.budget.take(name.namespace.as_str(), std::time::Instant::now()));
+        if !is_within_budget {
+            queue.budget.count_omitted();
+            tracing::debug!(object = %event.regarding, "too many Events; this one is omitted");
+        } else if let Err(TrySendError::Full(item)) = queue.items.try_send(Item::Event(Box::new(event))) {
+            queue.budget.count_omitted();
+            tracing::debug!(?item, "the queue of Events is full; this one is omitted");
         }
+    }
+
+    /// Returns the number of Events that were omitted since the start, as there were too many.
+    pub fn omitted(&self) -> u64 {
+        self.0.as_ref().map_or(0, |queue| queue.budget.omitted())
     }
 
     /// Waits up to `limit` until all queued Events are created, without their random delays.
@@ -264,5 +282,32 @@ fn hint(error: &RequestError) -> &'static str {
             "; allow this user to create events (API group \"events.k8s.io\")"
         }
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn events_about_objects_are_limited_and_leave_room_for_those_about_the_node() {
+        let (recorder, mut queue) = EventRecorder::channel(Name::new("node-1"));
+        for number in 0..1000 {
+            let service = NamespacedName::new("noisy", &format!("s{number}"));
+            recorder.service_event(&service, ["FailedToSyncService", "SyncProxyRules"], "rejected");
+        }
+        assert_eq!(recorder.omitted(), 975, "a namespace has a budget");
+        for number in 0..1000 {
+            let service = NamespacedName::new(&format!("n{number}"), "web");
+            recorder.service_event(&service, ["FailedToSyncService", "SyncProxyRules"], "rejected");
+        }
+        assert_eq!(recorder.omitted(), 2000 - (QUEUE_CAPACITY - RESERVED_FOR_NODE) as u64);
+        recorder.node_event(EventType::Warning, ["APIServerSilent", "WatchObjects"], "no message");
+        let events = queue.take_events();
+        assert_eq!(events.len(), QUEUE_CAPACITY - RESERVED_FOR_NODE + 1);
+        assert!(
+            events.last().is_some_and(|event| event.starts_with("APIServerSilent: Node node-1")),
+            "{events:?}"
+        );
     }
 }

@@ -11,6 +11,7 @@
 //! function (`ListWatch::after`). The other modules do the I/O.
 
 mod api_event;
+mod event_budget;
 mod event_recorder;
 #[cfg(feature = "fuzzing")]
 pub(super) mod fuzzing;

@@ -46,6 +46,7 @@ fn report_everything(metrics: &Metrics) {
     metrics.set_isolated_objects("services", 1);
     metrics.read_packet_counters(|| Some(4), || Some(5));
     metrics.read_dropped_log_lines(|| 6);
+    metrics.read_omitted(|| 7, || 8);
     metrics.set_contention("services", true);
     metrics.healthz_answered(200);
     metrics.livez_answered(503);
@@ -203,4 +204,70 @@ fn a_recovered_service_is_removed_from_the_metrics() {
     let text = metrics.render().expect("text");
     assert!(!text.contains("service_name=\"a\""), "{text}");
     assert!(text.contains("service_name=\"b\""), "{text}");
+}
+
+#[test]
+fn isolated_services_of_one_namespace_do_not_displace_those_of_others() {
+    let metrics = Metrics::new(ProxyMode::Iptables);
+    let noisy = (0..5000).map(|number| NamespacedName::new("noisy", &format!("s{number:04}")));
+    let quiet = (0..10).map(|number| NamespacedName::new("quiet", &format!("s{number}")));
+    let all: Vec<NamespacedName> = noisy.chain(quiet).collect();
+    metrics.set_isolated(Family::V4, &[], &all);
+    let text = metrics.render().expect("text");
+    let series = |text: &str, namespace: &str| {
+        let label = format!("service_namespace=\"{namespace}\"");
+        text.lines()
+            .filter(|line| line.starts_with("portcullis_service_sync_errors{") && line.contains(&label))
+            .count()
+    };
+    assert_eq!((series(&text, "noisy"), series(&text, "quiet")), (90, 10));
+    assert!(text.contains("portcullis_service_sync_errors_omitted{ip_family=\"IPv4\"} 4910\n"), "{text}");
+
+    // The namespaces share the limit in another way, and all series of before are removed.
+    metrics.set_isolated(Family::V4, &all, &all[4000..]);
+    let text = metrics.render().expect("text");
+    assert_eq!((series(&text, "noisy"), series(&text, "quiet")), (90, 10));
+    assert!(!text.contains("service_name=\"s0001\""), "{text}");
+    metrics.set_isolated(Family::V4, &all[4000..], &[]);
+    let text = metrics.render().expect("text");
+    assert_eq!((series(&text, "noisy"), series(&text, "quiet")), (0, 0));
+    assert!(text.contains("portcullis_service_sync_errors_omitted{ip_family=\"IPv4\"} 0\n"), "{text}");
+}
+
+#[test]
+fn dropped_packets_of_many_policies_are_limited_and_the_rest_is_counted() {
+    use portcullis_policy::table::{DropCounter, DropLabels};
+    let metrics = Metrics::new(ProxyMode::Nftables);
+    metrics.read_policy_drops(false, || {
+        let counter = |policy: String| DropCounter {
+            labels: DropLabels { direction: "ingress", policy },
+            packets: 1,
+            bytes: 2,
+        };
+        let noisy = (0..50_000).map(|number| counter(format!("noisy/p{number}")));
+        noisy.chain([counter("quiet/p".to_owned()), counter("other protocols".to_owned())]).collect()
+    });
+    let text = metrics.render().expect("text");
+    let series = |name: &str| text.lines().filter(|line| line.starts_with(&format!("{name}{{"))).count();
+    assert_eq!(series("portcullis_network_policy_dropped_packets_total"), 2000);
+    assert_eq!(series("portcullis_network_policy_dropped_bytes_total"), 2000);
+    assert!(text.contains("policy=\"quiet/p\"") && text.contains("policy=\"other protocols\""));
+    assert!(text.contains("portcullis_network_policy_dropped_series_omitted 48002\n"));
+}
+
+#[test]
+fn traffic_metrics_of_many_service_ports_are_limited() {
+    let example = services::example();
+    let port = |namespace: &str, number: usize| {
+        let mut traffic = services::example();
+        traffic.port.service = NamespacedName::new(namespace, &format!("s{number}"));
+        traffic
+    };
+    let noisy = (0..30_000).map(|number| port("noisy", number));
+    let all: Vec<_> = noisy.chain([port("quiet", 1), example]).collect();
+    let text = services::render(&all).expect("text");
+    let ports = text.lines().filter(|line| line.starts_with("portcullis_service_connections_total{")).count();
+    assert_eq!(ports, 20_000);
+    assert!(text.contains("service_namespace=\"quiet\"") && text.contains("service_namespace=\"shop\""));
+    assert!(text.contains("portcullis_service_ports_omitted 10002\n"), "the rest is counted");
 }
