@@ -5,6 +5,7 @@ use serde::Deserialize;
 use crate::labels::Labels;
 use crate::metadata::Metadata;
 use crate::name::Name;
+use crate::problem::Problem;
 
 /// The label that the API server sets on every Namespace to its name, overriding the object (`SetDefaults_Namespace`).
 pub const NAMESPACE_NAME_LABEL: &str = "kubernetes.io/metadata.name";
@@ -24,7 +25,7 @@ pub(crate) struct RawNamespace {
 }
 
 impl RawNamespace {
-    pub(crate) fn convert(self) -> Namespace {
+    pub(crate) fn convert(self, _: &mut Vec<Problem>) -> Namespace {
         let Metadata { name, mut labels, .. } = self.metadata;
         labels.insert(NAMESPACE_NAME_LABEL.to_owned(), name.clone());
         Namespace { name: Name::new(&name), labels: labels.into() }

@@ -71,37 +71,56 @@ impl fmt::Display for ObjectKey {
     }
 }
 
-/// An object in compact form.
-#[derive(Clone, Debug, PartialEq)]
-#[allow(missing_docs, reason = "each variant is the kind of its name")]
-pub enum Object {
-    Node(Node),
-    Service(Service),
-    EndpointSlice(EndpointSlice),
-    ServiceCidr(ServiceCidr),
-    Namespace(Namespace),
-    Pod(Pod),
-    NetworkPolicy(NetworkPolicy),
-    ClusterNetworkPolicy(ClusterNetworkPolicy),
+/// Declares the kinds of objects, a row each: the kind, its type, the type that is parsed first, and the name of an object.
+macro_rules! objects {
+    ($($kind:ident: $object:ident from $raw:ident, named $name:expr;)*) => {
+        /// An object in compact form.
+        #[derive(Clone, Debug, PartialEq)]
+        #[allow(missing_docs, reason = "each variant is the kind of its name")]
+        pub enum Object {
+            $($kind($object),)*
+        }
+
+        impl Object {
+            /// Returns its kind and name.
+            pub fn key(&self) -> ObjectKey {
+                match self {
+                    $(Object::$kind(object) => {
+                        let name: fn(&$object) -> NamespacedName = $name;
+                        ObjectKey { kind: Kind::$kind, name: name(object) }
+                    })*
+                }
+            }
+
+            fn from_value(
+                kind: Kind,
+                value: Value,
+                problems: &mut Vec<Problem>,
+            ) -> Result<Object, (String, String)> {
+                match kind {
+                    $(Kind::$kind => from_value(value).map(|raw: $raw| Object::$kind(raw.convert(problems))),)*
+                }
+            }
+        }
+    };
+}
+
+objects! {
+    Node: Node from RawNode, named |node| cluster_scoped(&node.name);
+    Service: Service from RawService, named |service| service.key.clone();
+    EndpointSlice: EndpointSlice from RawEndpointSlice, named |slice| slice.key.clone();
+    ServiceCidr: ServiceCidr from RawServiceCidr, named |cidr| cidr.key.clone();
+    Namespace: Namespace from RawNamespace, named |namespace| cluster_scoped(&namespace.name);
+    Pod: Pod from RawPod, named |pod| pod.key.clone();
+    NetworkPolicy: NetworkPolicy from RawNetworkPolicy, named |policy| policy.key.clone();
+    ClusterNetworkPolicy: ClusterNetworkPolicy from RawClusterNetworkPolicy, named |policy| policy.key.clone();
+}
+
+fn cluster_scoped(name: &Name) -> NamespacedName {
+    NamespacedName::new("", name.as_str())
 }
 
 impl Object {
-    /// Returns its kind and name.
-    pub fn key(&self) -> ObjectKey {
-        let cluster_scoped = |name: &Name| NamespacedName::new("", name.as_str());
-        let (kind, name) = match self {
-            Object::Node(o) => (Kind::Node, cluster_scoped(&o.name)),
-            Object::Service(o) => (Kind::Service, o.key.clone()),
-            Object::EndpointSlice(o) => (Kind::EndpointSlice, o.key.clone()),
-            Object::ServiceCidr(o) => (Kind::ServiceCidr, o.key.clone()),
-            Object::Namespace(o) => (Kind::Namespace, cluster_scoped(&o.name)),
-            Object::Pod(o) => (Kind::Pod, o.key.clone()),
-            Object::NetworkPolicy(o) => (Kind::NetworkPolicy, o.key.clone()),
-            Object::ClusterNetworkPolicy(o) => (Kind::ClusterNetworkPolicy, o.key.clone()),
-        };
-        ObjectKey { kind, name }
-    }
-
     /// Parses an object. Fields that are not in use are ignored; an invalid field that can be omitted safely becomes a
     /// [`Problem`].
     ///
@@ -110,24 +129,7 @@ impl Object {
     pub fn parse(kind: Kind, value: Value) -> Result<ParsedObject, ObjectError> {
         let key = ObjectKey::parse(kind, &value)?;
         let mut problems = Vec::new();
-        let p = &mut problems;
-        let read = match kind {
-            Kind::Node => from_value(value).map(|w: RawNode| Object::Node(w.convert(p))),
-            Kind::Service => from_value(value).map(|w: RawService| Object::Service(w.convert(p))),
-            Kind::EndpointSlice => {
-                from_value(value).map(|w: RawEndpointSlice| Object::EndpointSlice(w.convert(p)))
-            }
-            Kind::ServiceCidr => from_value(value).map(|w: RawServiceCidr| Object::ServiceCidr(w.convert(p))),
-            Kind::Namespace => from_value(value).map(|w: RawNamespace| Object::Namespace(w.convert())),
-            Kind::Pod => from_value(value).map(|w: RawPod| Object::Pod(w.convert(p))),
-            Kind::NetworkPolicy => {
-                from_value(value).map(|w: RawNetworkPolicy| Object::NetworkPolicy(w.convert(p)))
-            }
-            Kind::ClusterNetworkPolicy => {
-                from_value(value).map(|w: RawClusterNetworkPolicy| Object::ClusterNetworkPolicy(w.convert(p)))
-            }
-        };
-        match read {
+        match Object::from_value(kind, value, &mut problems) {
             Ok(object) => Ok(ParsedObject { object, problems }),
             Err((field, message)) => Err(ObjectError::Field { key, field, message }),
         }
