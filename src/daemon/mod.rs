@@ -17,7 +17,7 @@ pub(crate) mod mode_setup;
 mod node_addresses;
 mod node_setup;
 mod policies;
-mod repairs;
+mod restores;
 mod service_manager;
 mod services;
 mod stop_signals;

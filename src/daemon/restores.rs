@@ -29,7 +29,7 @@ const LOG_PERIOD: Duration = Duration::from_secs(10);
 
 /// Restores of one table after external changes.
 #[derive(Debug)]
-pub(super) struct Repairs {
+pub(super) struct Restores {
     /// The number of restores that may follow immediately.
     tokens: u32,
     refilled_at: Instant,
@@ -38,8 +38,8 @@ pub(super) struct Repairs {
     /// The time of the last external change, and the process that made it, if known.
     last_change: Option<(Instant, Option<String>)>,
     /// The number of restores since the last quiet period.
-    repairs: usize,
-    first_repair: Option<Instant>,
+    restores: usize,
+    first_restore: Option<Instant>,
     unlogged: Unlogged,
     last_logged: Option<Instant>,
 }
@@ -48,7 +48,7 @@ pub(super) struct Repairs {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Unlogged {
     /// The number of restores.
-    pub(super) repairs: usize,
+    pub(super) restores: usize,
     /// The number of restored chains, sets, elements and counters.
     pub(super) objects: usize,
 }
@@ -56,20 +56,20 @@ pub(super) struct Unlogged {
 impl Unlogged {
     /// Logs the restores. `message` names the objects that `process` changed.
     pub(super) fn log(self, process: &str, message: &'static str) {
-        tracing::warn!(repairs = self.repairs, objects = self.objects, by = process, "{message}");
+        tracing::warn!(restores = self.restores, objects = self.objects, by = process, "{message}");
     }
 }
 
-impl Repairs {
+impl Restores {
     /// Creates the rate limit with all tokens.
     pub(super) fn new(now: Instant) -> Self {
-        Repairs {
+        Restores {
             tokens: BURST,
             refilled_at: now,
             contended_since: None,
             last_change: None,
-            repairs: 0,
-            first_repair: None,
+            restores: 0,
+            first_restore: None,
             unlogged: Unlogged::default(),
             last_logged: None,
         }
@@ -96,12 +96,12 @@ impl Repairs {
     }
 
     /// Records that a sync restored this number of objects. Returns the restores to log, if a log line is due.
-    pub(super) fn repaired(&mut self, objects: usize, now: Instant) -> Option<Unlogged> {
-        self.repairs += 1;
-        self.first_repair.get_or_insert(now);
-        self.unlogged.repairs += 1;
+    pub(super) fn restored(&mut self, objects: usize, now: Instant) -> Option<Unlogged> {
+        self.restores += 1;
+        self.first_restore.get_or_insert(now);
+        self.unlogged.restores += 1;
         self.unlogged.objects += objects;
-        if self.repairs <= LOGGED_INDIVIDUALLY { self.log(now) } else { self.due_log(now) }
+        if self.restores <= LOGGED_INDIVIDUALLY { self.log(now) } else { self.due_log(now) }
     }
 
     /// Returns the restores that have not been logged yet, if a log line is due.
@@ -130,11 +130,11 @@ impl Repairs {
     /// Returns the health problem while another process repeatedly changes the table.
     pub(super) fn contention(&self, now: Instant) -> Option<String> {
         self.contention_ends().filter(|end| now < *end)?;
-        let seconds = now.saturating_duration_since(self.first_repair?).as_secs();
+        let seconds = now.saturating_duration_since(self.first_restore?).as_secs();
         Some(format!(
             "restored {} times in {seconds}s after changes by {}; until one of the two programs is stopped, the rules are \
              wrong for up to {}s at a time",
-            self.repairs,
+            self.restores,
             self.process(),
             self.refill_time(now).as_secs_f32().ceil()
         ))
@@ -148,7 +148,7 @@ impl Repairs {
 
     /// Returns the time at which contention ends without further changes; `None` without contention.
     fn contention_ends(&self) -> Option<Instant> {
-        self.contended_since.filter(|_| self.repairs > 0)?;
+        self.contended_since.filter(|_| self.restores > 0)?;
         self.last_change.as_ref().map(|(at, _)| *at + QUIET_PERIOD)
     }
 
@@ -162,7 +162,7 @@ impl Repairs {
         if self.last_change.as_ref().is_none_or(|(at, _)| now >= *at + QUIET_PERIOD) {
             let (last_change, unlogged, last_logged) =
                 (self.last_change.take(), self.unlogged, self.last_logged);
-            *self = Repairs { last_change, unlogged, last_logged, ..Repairs::new(now) };
+            *self = Restores { last_change, unlogged, last_logged, ..Restores::new(now) };
             return;
         }
         let each = self.refill_time(now);
@@ -182,12 +182,12 @@ mod tests {
     use super::*;
 
     /// Returns the restores and log lines of a number of seconds in which another process reverts each restore immediately.
-    fn contend(repairs: &mut Repairs, start: Instant, seconds: u64) -> (Vec<Duration>, Vec<Unlogged>) {
+    fn contend(restores: &mut Restores, start: Instant, seconds: u64) -> (Vec<Duration>, Vec<Unlogged>) {
         let (mut now, mut times, mut logged) = (start, Vec::new(), Vec::new());
         while now < start + Duration::from_secs(seconds) {
-            now = repairs.changed_by("rival (process 7)", now);
-            repairs.started(now);
-            logged.extend(repairs.repaired(2, now));
+            now = restores.changed_by("rival (process 7)", now);
+            restores.started(now);
+            logged.extend(restores.restored(2, now));
             times.push(now - start);
             now += Duration::from_micros(500);
         }
@@ -197,9 +197,9 @@ mod tests {
     #[test]
     fn contention_slows_restores_and_is_reported() {
         let start = Instant::now();
-        let mut repairs = Repairs::new(start);
-        assert_eq!(repairs.contention(start), None);
-        let (times, logged) = contend(&mut repairs, start, 600);
+        let mut restores = Restores::new(start);
+        assert_eq!(restores.contention(start), None);
+        let (times, logged) = contend(&mut restores, start, 600);
         let until = |seconds| times.iter().filter(|time| time.as_secs() < seconds).count();
         assert!((30..=32).contains(&until(1)), "{} in the first second", until(1));
         assert!(until(10) <= 60, "{} in ten seconds", until(10));
@@ -207,63 +207,63 @@ mod tests {
         let waits = times.windows(2).map(|pair| pair[1] - pair[0]);
         assert!(waits.max().is_some_and(|wait| wait <= LONGEST_REFILL + Duration::from_millis(1)));
         assert!(logged.len() <= 3 + 600 / 10, "{} lines", logged.len());
-        assert_eq!(logged[0], Unlogged { repairs: 1, objects: 2 });
-        assert_eq!(logged[3].objects, logged[3].repairs * 2);
-        assert!(logged[3].repairs > 20, "{:?}", logged[3]);
+        assert_eq!(logged[0], Unlogged { restores: 1, objects: 2 });
+        assert_eq!(logged[3].objects, logged[3].restores * 2);
+        assert!(logged[3].restores > 20, "{:?}", logged[3]);
 
-        let end = start + *times.last().expect("repairs");
-        let message = repairs.contention(end).expect("contention");
+        let end = start + *times.last().expect("restores");
+        let message = restores.contention(end).expect("contention");
         let expected = format!("restored {} times in ", times.len());
         assert!(
             message.starts_with(&expected) && message.contains("after changes by rival (process 7);"),
             "{message}"
         );
-        assert!(repairs.contention(end + QUIET_PERIOD).is_none(), "contention has ended");
+        assert!(restores.contention(end + QUIET_PERIOD).is_none(), "contention has ended");
         let later = end + QUIET_PERIOD;
-        assert_eq!(repairs.changed_by("nft (process 8)", later), later, "all tokens are available again");
-        repairs.started(later);
-        assert_eq!(repairs.repaired(1, later), Some(Unlogged { repairs: 1, objects: 1 }));
-        assert_eq!(repairs.contention(later), None);
+        assert_eq!(restores.changed_by("nft (process 8)", later), later, "all tokens are available again");
+        restores.started(later);
+        assert_eq!(restores.restored(1, later), Some(Unlogged { restores: 1, objects: 1 }));
+        assert_eq!(restores.contention(later), None);
     }
 
     #[test]
     fn occasional_change_is_reverted_immediately() {
         let start = Instant::now();
-        let mut repairs = Repairs::new(start);
+        let mut restores = Restores::new(start);
         for second in 0..300 {
             let now = start + Duration::from_secs(second);
-            assert_eq!(repairs.changed_by("nft (process 8)", now), now);
-            repairs.started(now);
-            repairs.repaired(1, now);
-            assert_eq!(repairs.contention(now), None);
+            assert_eq!(restores.changed_by("nft (process 8)", now), now);
+            restores.started(now);
+            restores.restored(1, now);
+            assert_eq!(restores.contention(now), None);
         }
     }
 
     #[test]
     fn last_restores_are_logged_without_a_further_change() {
         let start = Instant::now();
-        let mut repairs = Repairs::new(start);
+        let mut restores = Restores::new(start);
         for n in 0..5 {
-            assert_eq!(repairs.repaired(2, start).is_some(), n < 3);
+            assert_eq!(restores.restored(2, start).is_some(), n < 3);
         }
-        let due = repairs.next_log().expect("two restores are not logged yet");
+        let due = restores.next_log().expect("two restores are not logged yet");
         assert_eq!(due, start + LOG_PERIOD);
-        assert_eq!(repairs.due_log(due - Duration::from_millis(1)), None);
-        repairs.changed_by("nft (process 8)", start + QUIET_PERIOD);
-        assert_eq!(repairs.due_log(start + QUIET_PERIOD), Some(Unlogged { repairs: 2, objects: 4 }));
-        assert_eq!(repairs.next_log(), None);
+        assert_eq!(restores.due_log(due - Duration::from_millis(1)), None);
+        restores.changed_by("nft (process 8)", start + QUIET_PERIOD);
+        assert_eq!(restores.due_log(start + QUIET_PERIOD), Some(Unlogged { restores: 2, objects: 4 }));
+        assert_eq!(restores.next_log(), None);
     }
 
     #[test]
     fn transactions_that_need_no_restore_are_not_contention() {
         let start = Instant::now();
-        let mut repairs = Repairs::new(start);
+        let mut restores = Restores::new(start);
         let mut now = start;
         for _ in 0..100 {
-            now = repairs.changed_by("nft (process 8)", now);
-            repairs.started(now);
+            now = restores.changed_by("nft (process 8)", now);
+            restores.started(now);
         }
         assert!(now > start, "comparisons are rate-limited");
-        assert_eq!(repairs.contention(now), None);
+        assert_eq!(restores.contention(now), None);
     }
 }

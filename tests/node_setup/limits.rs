@@ -36,15 +36,16 @@ fn many_services_with_a_problem_do_not_flood_the_log_and_the_api_server() {
         let shadowed = "portcullis_unserved_frontends{reason=\"shadowed\"}";
         daemon.wait_until("all are counted", || metric(shadowed) == Some((SERVICES - 1) as f64));
         daemon.wait_until("Events are omitted", || {
-            metric("portcullis_events_omitted_total").is_some_and(|events| events >= (SERVICES - 1 - 25) as f64)
+            metric("portcullis_events_omitted_total")
+                .is_some_and(|events| events >= (SERVICES - 1 - 25) as f64)
         });
         let log_path = daemon.log.clone();
         let log = || std::fs::read_to_string(&log_path).unwrap();
         daemon.wait_until("omitted lines and Events are logged", || {
-            let is_omitted = |what: &str| {
-                log().lines().any(|line| line.contains("omitted ") && line.contains(what))
-            };
-            is_omitted("log lines like the last ones of src/observe/unserved.rs") && is_omitted("Events, as there were")
+            let is_omitted =
+                |what: &str| log().lines().any(|line| line.contains("omitted ") && line.contains(what));
+            is_omitted("log lines like the last ones of src/observe/unserved.rs")
+                && is_omitted("Events, as there were")
         });
         let lines = log().lines().filter(|line| line.contains("Service noisy/s")).count();
         assert!((100..SERVICES / 2).contains(&lines), "{lines} lines about Services");

@@ -23,7 +23,7 @@ use portcullis_policy::table::{self, EnforceError, Enforcer, TABLE};
 use super::drift_watch::{self, Drift};
 use super::first_sync::FirstSync;
 use super::node_addresses::NodeAddresses;
-use super::repairs::Repairs;
+use super::restores::Restores;
 use crate::config::{Established, NetworkPolicy};
 use crate::control::{
     Controller, ControllerName, Declaration, Due, Mailbox, Pending, Schedule, Status, Wake, Watch, Work,
@@ -88,7 +88,7 @@ pub(super) struct PolicyController {
     first_sync: FirstSync,
     /// True if some objects that affect policies could not be read.
     has_unreadable: bool,
-    repairs: Repairs,
+    restores: Restores,
     /// True if connections that policies now deny have to be searched for and terminated.
     needs_termination: bool,
     last_termination: Option<Instant>,
@@ -136,7 +136,7 @@ impl PolicyController {
             schedule,
             first_sync: FirstSync::for_policies(),
             has_unreadable: false,
-            repairs: Repairs::new(now),
+            restores: Restores::new(now),
             needs_termination: false,
             last_termination: None,
             has_synced: false,
@@ -186,8 +186,8 @@ impl PolicyController {
             self.needs_termination = false;
         }
         let changed_by = (due == Due::FullSync).then(|| {
-            self.repairs.started(now);
-            self.repairs.process().to_owned()
+            self.restores.started(now);
+            self.restores.process().to_owned()
         });
         let own_node = index.node(&self.node);
         PolicySyncRequest {
@@ -217,7 +217,7 @@ impl PolicyController {
             tracing::info!(took = ?result.took, changed = changes.total(), "NetworkPolicies are enforced");
         }
         if let Some((process, objects)) = &result.restored
-            && let Some(unlogged) = self.repairs.repaired(*objects, now)
+            && let Some(unlogged) = self.restores.restored(*objects, now)
         {
             unlogged.log(process, RESTORED);
         }
@@ -265,11 +265,11 @@ impl Controller for PolicyController {
     }
 
     fn poll(&mut self, _: &Index, now: Instant) {
-        if let Some(unlogged) = self.repairs.due_log(now) {
-            unlogged.log(self.repairs.process(), RESTORED);
+        if let Some(unlogged) = self.restores.due_log(now) {
+            unlogged.log(self.restores.process(), RESTORED);
         }
         if let Some(drift) = self.drift.take() {
-            self.schedule.request_full_sync(self.repairs.changed_by(&drift.0, now));
+            self.schedule.request_full_sync(self.restores.changed_by(&drift.0, now));
         }
         if self.links.as_ref().and_then(Mailbox::take).is_some() {
             self.interfaces.links_changed(now);
@@ -277,7 +277,7 @@ impl Controller for PolicyController {
     }
 
     fn next_poll(&self, now: Instant) -> Option<Instant> {
-        self.repairs.next_report(now)
+        self.restores.next_report(now)
     }
 
     fn next_due(&self) -> Option<Instant> {
@@ -311,7 +311,7 @@ impl Controller for PolicyController {
         Status {
             is_held_back: self.first_sync.is_held(),
             incomplete: (self.has_unreadable && !self.first_sync.is_held()).then_some(INCOMPLETE),
-            contention: self.repairs.contention(now),
+            contention: self.restores.contention(now),
             ..self.status.clone()
         }
     }

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use super::drift_watch::Drift;
 use super::first_sync::FirstSync;
 use super::node_addresses::NodeAddresses;
-use super::repairs::Repairs;
+use super::restores::Restores;
 use crate::config::Config;
 use crate::control::{
     ChangeCounts, Controller, ControllerName, Declaration, Due, FinishedSync, Mailbox, Measurements, Pending,
@@ -102,7 +102,7 @@ pub(super) struct ServiceController {
     next_loopback_check: Instant,
     /// Another process changed the rules, or may have.
     has_drifted: bool,
-    repairs: Repairs,
+    restores: Restores,
     running_sync: RunningSync,
     programming_latency: ProgrammingLatency,
     /// Changes to unserved frontends that are not in the status yet.
@@ -137,7 +137,7 @@ impl ServiceController {
             first_sync: FirstSync::for_services(),
             next_loopback_check: now,
             has_drifted: false,
-            repairs: Repairs::new(now),
+            restores: Restores::new(now),
             running_sync: RunningSync::new(worker.progress()),
             worker: Some(worker),
             programming_latency: ProgrammingLatency::new(started.wall()),
@@ -156,7 +156,7 @@ impl ServiceController {
         self.first_sync.started();
         self.schedule.started(due, now);
         if due == Due::FullSync && self.has_drifted {
-            self.repairs.started(now);
+            self.restores.started(now);
         }
         let dirty = std::mem::take(&mut self.dirty);
         self.running_sync.started(now);
@@ -232,9 +232,9 @@ impl ServiceController {
         result.log();
         let restored = result.families.iter().map(|family| family.restored).sum();
         if restored > 0
-            && let Some(unlogged) = self.repairs.repaired(restored, now)
+            && let Some(unlogged) = self.restores.restored(restored, now)
         {
-            unlogged.log(self.repairs.process(), RESTORED);
+            unlogged.log(self.restores.process(), RESTORED);
         }
         if result.error().is_none()
             && let Some(start) = self.started.take()
@@ -294,7 +294,7 @@ impl ServiceController {
         }
         tracing::debug!(by = %drift.0, "the rules of Services were changed");
         self.has_drifted = true;
-        self.schedule.request_full_sync(self.repairs.changed_by(&drift.0, now));
+        self.schedule.request_full_sync(self.restores.changed_by(&drift.0, now));
     }
 }
 
@@ -323,8 +323,8 @@ impl Controller for ServiceController {
     }
 
     fn poll(&mut self, index: &Index, now: Instant) {
-        if let Some(unlogged) = self.repairs.due_log(now) {
-            unlogged.log(self.repairs.process(), RESTORED);
+        if let Some(unlogged) = self.restores.due_log(now) {
+            unlogged.log(self.restores.process(), RESTORED);
         }
         if self.handles.address_changes.take().is_some() {
             self.handle_address_change(index);
@@ -337,7 +337,7 @@ impl Controller for ServiceController {
     }
 
     fn next_poll(&self, now: Instant) -> Option<Instant> {
-        self.repairs.next_report(now).into_iter().chain([self.next_loopback_check]).min()
+        self.restores.next_report(now).into_iter().chain([self.next_loopback_check]).min()
     }
 
     fn next_due(&self) -> Option<Instant> {
@@ -374,7 +374,7 @@ impl Controller for ServiceController {
     fn status(&self, now: Instant) -> Status {
         Status {
             is_held_back: self.first_sync.is_held(),
-            contention: self.repairs.contention(now),
+            contention: self.restores.contention(now),
             ..self.status.clone()
         }
     }

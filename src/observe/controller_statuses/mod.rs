@@ -174,7 +174,7 @@ impl ControllerStatuses {
             if measurements.failed_restores.contains(&family) {
                 self.metrics.restore_failed(family, scope);
             }
-            self.metrics.drift_repaired(family, result.restored);
+            self.metrics.drift_restored(family, result.restored);
             for latency in &measurements.programming_latencies {
                 self.metrics.network_programmed(family, *latency);
             }
@@ -202,7 +202,7 @@ impl ControllerStatuses {
         self.metrics.set_policy_pods(measurements.pods, measurements.isolated_pods);
         self.metrics.connections_terminated(measurements.terminated);
         for result in &sync.results {
-            self.metrics.policies_repaired(result.restored);
+            self.metrics.policies_restored(result.restored);
             match result.error {
                 None => self.metrics.policies_synced(result.is_full, result.duration, SystemTime::now()),
                 Some(_) => self.metrics.policies_failed(),

@@ -232,7 +232,7 @@ impl Metrics {
     }
 
     /// Counts chains that were changed by another process and restored.
-    pub fn drift_repaired(&self, family: Family, chains: usize) {
+    pub fn drift_restored(&self, family: Family, chains: usize) {
         self.0.portcullis.drift_repairs.with_label_values(&[family.as_str()]).inc_by(chains as f64);
     }
 

@@ -23,7 +23,7 @@ const SERIES: usize = 2000;
 pub(super) struct PolicyMetrics {
     sync: HistogramVec,
     failures: Counter,
-    repairs: Counter,
+    restores: Counter,
     cut: Counter,
     pods: GaugeVec,
     last_synced: Gauge,
@@ -43,7 +43,7 @@ impl PolicyMetrics {
                 "portcullis_network_policy_sync_failures_total",
                 "Failed syncs of policies, which keep the last good rules",
             ),
-            repairs: to.counter(
+            restores: to.counter(
                 "portcullis_network_policy_drift_repairs_total",
                 "Chains, sets and elements of the NetworkPolicy table that were changed by another process and restored",
             ),
@@ -82,8 +82,8 @@ impl Metrics {
     }
 
     /// Counts objects that were changed by another process and restored.
-    pub fn policies_repaired(&self, objects: usize) {
-        self.0.portcullis.policies.repairs.inc_by(objects as f64);
+    pub fn policies_restored(&self, objects: usize) {
+        self.0.portcullis.policies.restores.inc_by(objects as f64);
     }
 
     /// Counts terminated connections.

@@ -18,10 +18,11 @@ const LABELS_AND_DIRECTION: [&str; 6] =
 /// # Errors
 /// Returns an error if a metric has no name or value, which does not happen.
 pub fn render(traffic: &[ServicePortTraffic]) -> Result<String, prometheus::Error> {
-    TextEncoder::new().encode_to_string(&registry(traffic).gather())
+    TextEncoder::new().encode_to_string(&registry(traffic, PORTS).gather())
 }
 
-pub(super) fn registry(traffic: &[ServicePortTraffic]) -> Registry {
+/// Returns the traffic metrics of up to `ports` Service ports.
+pub(super) fn registry(traffic: &[ServicePortTraffic], ports: usize) -> Registry {
     let registry = Registry::new();
     let to = Registrar(&registry);
     let connections = to.counters(
@@ -45,7 +46,7 @@ pub(super) fn registry(traffic: &[ServicePortTraffic]) -> Registry {
     );
     let namespace = |traffic: &&ServicePortTraffic| traffic.port.service.namespace.to_string();
     let key = |traffic: &&ServicePortTraffic| (traffic.port.clone(), traffic.family);
-    let limited = limit(traffic, PORTS, namespace, key);
+    let limited = limit(traffic, ports, namespace, key);
     omitted.set(limited.omitted as f64);
     for ServicePortTraffic { port, family, counts } in limited.items {
         // Spelled as in the API.

@@ -53,7 +53,7 @@ fn all() -> BTreeMap<String, Metric> {
         let metrics = Metrics::new(mode);
         report_everything(&metrics);
         report_policies(&metrics);
-        let served = services::registry(&[services::example()]);
+        let served = services::registry(&[services::example()], 1);
         let families = metrics.0.registry.gather().into_iter();
         for family in families.chain(served.gather().into_iter().filter(|f| is_counted(f.name(), mode))) {
             let pairs = family.get_metric().iter().flat_map(|metric| metric.get_label());
@@ -92,7 +92,7 @@ fn report_policies(metrics: &Metrics) {
 fn page() -> String {
     let mut page = HEAD.to_owned();
     let all = all();
-    let served = services::registry(&[services::example()]).gather();
+    let served = services::registry(&[services::example()], 1).gather();
     let section = |name: &str| match () {
         () if served.iter().any(|family| family.name() == name) => Section::Services,
         () if name.starts_with("portcullis_") => Section::Portcullis,
